@@ -1,0 +1,100 @@
+// Package cpu computes device specs on the machine's cores: the kernels of
+// internal/simd under the worker team of internal/par.
+package cpu
+
+import (
+	"unsafe"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// Backend implements device.Backend in ordinary memory. Every method is done
+// when it returns. It holds no state of a computation, so one Backend serves
+// any number of goroutines.
+type Backend struct {
+	set *simd.Set
+}
+
+var _ device.Backend = (*Backend)(nil)
+
+// New is a backend on one set of kernels.
+func New(set *simd.Set) *Backend { return &Backend{set: set} }
+
+// Name is "cpu/" and the name of the kernel set.
+func (b *Backend) Name() string { return "cpu/" + b.set.Name }
+
+// alignFloats is a cache line in elements.
+const alignFloats = 16
+
+// Alloc returns n zeroed elements beginning on a cache line.
+func (b *Backend) Alloc(n int) device.Buffer {
+	if n == 0 {
+		return device.Buffer{}
+	}
+	return device.HostBuffer(aligned(n))
+}
+
+func aligned(n int) []float32 {
+	s := make([]float32, n+alignFloats-1)
+	off := 0
+	if rem := int(uintptr(unsafe.Pointer(&s[0])) % (4 * alignFloats)); rem != 0 {
+		off = alignFloats - rem/4
+	}
+	return s[off : off+n : off+n]
+}
+
+// Free leaves the memory to the garbage collector.
+func (b *Backend) Free(device.Buffer) {}
+
+// Upload copies src to the front of dst.
+func (b *Backend) Upload(dst device.Buffer, src []float32) { copy(dst.Host[:len(src)], src) }
+
+// Download copies the front of src to dst.
+func (b *Backend) Download(dst []float32, src device.Buffer) { copy(dst, src.Host[:len(dst)]) }
+
+// Sync has nothing to wait for.
+func (b *Backend) Sync() {}
+
+// moveGrain is the smallest share of a memory-bound loop worth another core.
+const moveGrain = 1 << 15
+
+type moveArgs struct {
+	b        *Backend
+	dst, src []float32
+	v        float32
+}
+
+var moveArgsPool = newPool[moveArgs]()
+
+// Fill sets every element of dst to v.
+func (b *Backend) Fill(dst device.Buffer, v float32) {
+	a := moveArgsPool.get()
+	a.dst, a.v = dst.Host, v
+	par.For(len(a.dst), moveGrain, a, func(a *moveArgs, lo, hi int) {
+		d := a.dst[lo:hi]
+		if a.v == 0 {
+			clear(d)
+			return
+		}
+		for i := range d {
+			d[i] = a.v
+		}
+	})
+	moveArgsPool.put(a)
+}
+
+// Copy is dst = src, or dst += src.
+func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
+	a := moveArgsPool.get()
+	a.b, a.dst, a.src = b, dst.Host[:src.N], src.Host
+	if acc {
+		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) {
+			a.b.set.Add(a.dst[lo:hi], a.dst[lo:hi], a.src[lo:hi])
+		})
+	} else {
+		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) { copy(a.dst[lo:hi], a.src[lo:hi]) })
+	}
+	moveArgsPool.put(a)
+}

@@ -1,0 +1,435 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// Products that meet a sum are converted explicitly, F(a*b) + c: the compiler
+// may otherwise fuse them on some architectures and not on others.
+
+type unaryArgs struct {
+	set          *simd.Set
+	op           device.UnaryOp
+	dx, dy, x, y []float32
+	alpha        float32
+	acc          bool
+}
+
+var unaryArgsPool = newPool[unaryArgs]()
+
+// Unary is y = op(x), elementwise; y may be x.
+func (b *Backend) Unary(op device.UnaryOp, y, x device.Buffer, alpha float32) {
+	a := unaryArgsPool.get()
+	a.set, a.op, a.y, a.x, a.alpha = b.set, op, y.Host[:x.N], x.Host, alpha
+	par.For(x.N, elemGrain, a, unaryRange)
+	unaryArgsPool.put(a)
+}
+
+func unaryRange(a *unaryArgs, lo, hi int) {
+	y, x := a.y[lo:hi], a.x[lo:hi]
+	switch a.op {
+	case device.Sigmoid:
+		a.set.Sigmoid(y, x)
+	case device.Tanh:
+		a.set.Tanh(y, x)
+	case device.Exp:
+		a.set.Exp(y, x)
+	default:
+		unary(a.op, y, x, a.alpha)
+	}
+}
+
+// unary is the reference of every op.
+func unary[F float](op device.UnaryOp, y, x []F, alpha F) {
+	y = y[:len(x)]
+	switch op {
+	case device.Sigmoid:
+		for i, v := range x {
+			y[i] = logistic(v)
+		}
+	case device.Tanh:
+		for i, v := range x {
+			y[i] = F(math.Tanh(float64(v)))
+		}
+	case device.ReLU:
+		for i, v := range x {
+			if v <= 0 { // not v > 0: NaN stays
+				v = 0
+			}
+			y[i] = v
+		}
+	case device.Exp:
+		for i, v := range x {
+			y[i] = F(math.Exp(float64(v)))
+		}
+	case device.Log:
+		for i, v := range x {
+			y[i] = F(math.Log(float64(v)))
+		}
+	case device.Softplus:
+		for i, v := range x {
+			y[i] = softplus(v)
+		}
+	case device.Square:
+		for i, v := range x {
+			y[i] = v * v
+		}
+	case device.Scale:
+		for i, v := range x {
+			y[i] = v * alpha
+		}
+	case device.Shift:
+		for i, v := range x {
+			y[i] = v + alpha
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Unary: unknown op %d", op))
+	}
+}
+
+// UnaryGrad is dx (+)= dy·op'. Sigmoid, Tanh, ReLU and Exp read y; Log, Softplus
+// and Square read x; Scale and Shift neither. The operand not read may be absent.
+func (b *Backend) UnaryGrad(op device.UnaryOp, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
+	a := unaryArgsPool.get()
+	a.set, a.op, a.alpha, a.acc = b.set, op, alpha, acc
+	a.dx, a.dy, a.x, a.y = dx.Host[:dy.N], dy.Host, x.Host, y.Host
+	par.For(dy.N, elemGrain, a, unaryGradRange)
+	unaryArgsPool.put(a)
+}
+
+func unaryGradRange(a *unaryArgs, lo, hi int) {
+	var g [256]float32
+	for ; lo < hi; lo += len(g) {
+		end := min(lo+len(g), hi)
+		unaryGrad(a.op, g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end), a.alpha)
+		if !a.acc {
+			copy(a.dx[lo:end], g[:])
+			continue
+		}
+		for i := range a.dx[lo:end] {
+			a.dx[lo+i] += g[i]
+		}
+	}
+}
+
+// within is s[lo:hi], or nil of nil.
+func within(s []float32, lo, hi int) []float32 {
+	if s == nil {
+		return nil
+	}
+	return s[lo:hi]
+}
+
+// unaryGrad is g = dy·op'(x), with y = op(x).
+func unaryGrad[F float](op device.UnaryOp, g, dy, x, y []F, alpha F) {
+	g = g[:len(dy)]
+	switch op {
+	case device.Sigmoid:
+		for i, d := range dy {
+			g[i] = d * y[i] * (1 - y[i])
+		}
+	case device.Tanh:
+		for i, d := range dy {
+			g[i] = d * (1 - F(y[i]*y[i]))
+		}
+	case device.ReLU:
+		for i, d := range dy {
+			if y[i] <= 0 {
+				d = 0
+			}
+			g[i] = d
+		}
+	case device.Exp:
+		for i, d := range dy {
+			g[i] = d * y[i]
+		}
+	case device.Log:
+		for i, d := range dy {
+			g[i] = d / x[i]
+		}
+	case device.Softplus:
+		for i, d := range dy {
+			g[i] = d * logistic(x[i])
+		}
+	case device.Square:
+		for i, d := range dy {
+			g[i] = d * 2 * x[i]
+		}
+	case device.Scale:
+		for i, d := range dy {
+			g[i] = d * alpha
+		}
+	case device.Shift:
+		copy(g, dy)
+	default:
+		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", op))
+	}
+}
+
+type binaryArgs struct {
+	set   *simd.Set
+	s     *device.BinarySpec
+	block int       // repeats of Y in one partial sum
+	parts workspace // [blocks, YN]
+}
+
+var binaryArgsPool = newPool[binaryArgs]()
+
+// Binary is Z = X op Y with Y repeated; Z may be X.
+func (b *Backend) Binary(s *device.BinarySpec) {
+	if s.N == 0 {
+		return
+	}
+	a := binaryArgsPool.get()
+	a.set, a.s = b.set, s
+	par.For(s.N, elemGrain, a, func(a *binaryArgs, lo, hi int) {
+		x, y, z := a.s.X.Host, a.s.Y.Host, a.s.Z.Host
+		if a.s.YN == 1 {
+			binaryScalar(a.s.Op, z[lo:hi], x[lo:hi], y[0])
+			return
+		}
+		for lo < hi {
+			j := lo % a.s.YN
+			n := min(a.s.YN-j, hi-lo)
+			a.apply(z[lo:lo+n], x[lo:lo+n], y[j:j+n])
+			lo += n
+		}
+	})
+	binaryArgsPool.put(a)
+}
+
+func (a *binaryArgs) apply(z, x, y []float32) {
+	switch a.s.Op {
+	case device.Add:
+		a.set.Add(z, x, y)
+	case device.Mul:
+		a.set.Mul(z, x, y)
+	default:
+		binary(a.s.Op, z, x, y)
+	}
+}
+
+// binary is the reference for operands of one length.
+func binary[F float](op device.BinaryOp, z, x, y []F) {
+	z, y = z[:len(x)], y[:len(x)]
+	switch op {
+	case device.Add:
+		for i, v := range x {
+			z[i] = v + y[i]
+		}
+	case device.Sub:
+		for i, v := range x {
+			z[i] = v - y[i]
+		}
+	case device.Mul:
+		for i, v := range x {
+			z[i] = v * y[i]
+		}
+	case device.Div:
+		for i, v := range x {
+			z[i] = v / y[i]
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
+	}
+}
+
+// binaryScalar is binary with one y for all.
+func binaryScalar[F float](op device.BinaryOp, z, x []F, y F) {
+	z = z[:len(x)]
+	switch op {
+	case device.Add:
+		for i, v := range x {
+			z[i] = v + y
+		}
+	case device.Sub:
+		for i, v := range x {
+			z[i] = v - y
+		}
+	case device.Mul:
+		for i, v := range x {
+			z[i] = v * y
+		}
+	case device.Div:
+		for i, v := range x {
+			z[i] = v / y
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
+	}
+}
+
+// BinaryGrad computes DY before DX, so DX may be DZ. N must be a multiple of YN.
+func (b *Backend) BinaryGrad(s *device.BinarySpec) {
+	if s.N == 0 {
+		return
+	}
+	a := binaryArgsPool.get()
+	a.set, a.s = b.set, s
+	if !s.DY.Zero() {
+		a.gradY()
+	}
+	if !s.DX.Zero() {
+		par.For(s.N, elemGrain, a, binaryGradX)
+	}
+	binaryArgsPool.put(a)
+}
+
+func binaryGradX(a *binaryArgs, lo, hi int) {
+	s := a.s
+	dz, dx, y := s.DZ.Host, s.DX.Host, s.Y.Host
+	var g [256]float32
+	j := lo % s.YN
+	for ; lo < hi; lo += len(g) {
+		n := min(len(g), hi-lo)
+		copy(g[:n], dz[lo:])
+		if s.Op == device.Mul || s.Op == device.Div {
+			for i := range n {
+				if s.Op == device.Mul {
+					g[i] *= y[j]
+				} else {
+					g[i] /= y[j]
+				}
+				if j++; j == s.YN {
+					j = 0
+				}
+			}
+		}
+		if !s.AccX {
+			copy(dx[lo:lo+n], g[:])
+			continue
+		}
+		for i := range n {
+			dx[lo+i] += g[i]
+		}
+	}
+}
+
+// gradY sums over the repeats of Y: fixed blocks of repeats side by side, then the blocks in order.
+func (a *binaryArgs) gradY() {
+	s := a.s
+	repeats := s.N / s.YN
+	a.block = rowBlock(s.YN)
+	if repeats == 1 {
+		a.block = 1
+	}
+	blocks := ceilDiv(repeats, a.block)
+	parts := a.parts.floats(blocks * s.YN)
+	if blocks == 1 {
+		par.For(s.YN, elemGrain/repeats+1, a, func(a *binaryArgs, lo, hi int) { a.partY(0, lo, hi) })
+	} else {
+		par.For(blocks, 1, a, func(a *binaryArgs, lo, hi int) {
+			for k := lo; k < hi; k++ {
+				a.partY(k, 0, a.s.YN)
+			}
+		})
+	}
+	foldRows(a.set, parts, blocks, s.YN)
+	store(a.set, s.DY.Host[:s.YN], parts[:s.YN], s.AccY)
+}
+
+// partY sums block k's repeats into columns [lo,hi) of its row of parts.
+func (a *binaryArgs) partY(k, lo, hi int) {
+	s := a.s
+	out := a.parts.f[k*s.YN+lo : k*s.YN+hi]
+	clear(out)
+	y := s.Y.Host
+	for r := k * a.block; r < min((k+1)*a.block, s.N/s.YN); r++ {
+		dz := s.DZ.Host[r*s.YN+lo : r*s.YN+hi]
+		switch s.Op {
+		case device.Add:
+			a.set.Add(out, out, dz)
+		case device.Sub:
+			for j, d := range dz {
+				out[j] -= d
+			}
+		case device.Mul:
+			a.set.MulAdd(out, dz, s.X.Host[r*s.YN+lo:r*s.YN+hi])
+		case device.Div:
+			x := s.X.Host[r*s.YN+lo : r*s.YN+hi]
+			for j, d := range dz {
+				v := y[lo+j]
+				out[j] -= float32(d * (x[j] / v) / v)
+			}
+		}
+	}
+}
+
+type dropoutArgs struct {
+	y, x      []float32
+	key       uint64
+	threshold uint64
+	keep      uint32 // bits of 1/(1-P)
+	acc       bool
+}
+
+var dropoutArgsPool = newPool[dropoutArgs]()
+
+// Dropout multiplies each element by 0 with probability P, by 1/(1-P) otherwise.
+//
+// The generator is SplitMix64 (Steele, Lea and Flood, 2014) used by counter: a
+// key is mixed from (Seed, Step, Node); elements 2k and 2k+1 take the low and
+// high half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped when that
+// 32-bit number is below P·2^32. Any element's mask is thus known without the others.
+func (b *Backend) Dropout(s *device.DropoutSpec) {
+	a := dropoutArgsPool.get()
+	a.y, a.x, a.acc = s.Y.Host[:s.N], s.X.Host[:s.N], s.Acc
+	a.key = mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
+	a.threshold = uint64(math.Round(float64(s.P) * (1 << 32)))
+	a.keep = math.Float32bits(float32(1 / (1 - float64(s.P))))
+	par.For(s.N, elemGrain, a, dropoutRange)
+	dropoutArgsPool.put(a)
+}
+
+// golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.
+const golden = 0x9E3779B97F4A7C15
+
+// mix is SplitMix64's output function, a bijection (Stafford's variant 13).
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// factor is the mask of one element, 0 or 1/(1-P), from its 32 random bits.
+func (a *dropoutArgs) factor(bits uint64) float32 {
+	dropped := uint32(int64(bits-a.threshold) >> 63) // all ones below the threshold
+	return math.Float32frombits(a.keep &^ dropped)
+}
+
+func dropoutRange(a *dropoutArgs, lo, hi int) {
+	var m [256]float32
+	for lo < hi {
+		odd := lo % 2
+		n := min(len(m)-odd, hi-lo)
+		a.masks(m[:], lo-odd, n+odd)
+		x, y := a.x[lo:lo+n], a.y[lo:lo+n]
+		f := m[odd:][:n]
+		if a.acc {
+			for i, v := range x {
+				y[i] += float32(v * f[i])
+			}
+		} else {
+			for i, v := range x {
+				y[i] = v * f[i]
+			}
+		}
+		lo += n
+	}
+}
+
+// masks sets m to the factors of elements [from, from+n) and at most one more; from is even.
+func (a *dropoutArgs) masks(m []float32, from, n int) {
+	state := a.key + uint64(from/2)*golden
+	for i := 0; i < n; i += 2 {
+		state += golden
+		z := mix(state)
+		m[i] = a.factor(z & math.MaxUint32)
+		m[i+1] = a.factor(z >> 32)
+	}
+}

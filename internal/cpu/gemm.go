@@ -1,0 +1,415 @@
+package cpu
+
+import (
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// Blocking of a product, in elements. A panel of B, blockK deep, stays in the
+// first-level cache while the rows of a block of A, packed, pass over it from
+// the second. No bit depends on these numbers: an element's chain of
+// multiply-adds is picked up from C where the last block left it.
+const (
+	blockK = 192
+	blockM = 192
+)
+
+// minGemmWork is the smallest number of multiply-adds worth another core.
+const minGemmWork = 1 << 17
+
+// packed is a matrix B [k,n] cut into panels of NR columns, each [k][NR], zero padded.
+type packed struct {
+	k, n   int
+	panels []float32 // [ceil(n/NR)][k][NR]
+}
+
+// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. The capacity of dst.panels is reused.
+func (b *Backend) pack(dst *packed, src []float32, k, n, ld int, trans bool) {
+	nr := b.set.NR
+	panels := ceilDiv(n, nr)
+	dst.k, dst.n = k, n
+	dst.panels = grow(dst.panels, panels*k*nr)
+	a := packArgsPool.get()
+	*a = packArgs{set: b.set, dst: dst, src: src, ld: ld, trans: trans}
+	par.For(panels, ceilDiv(moveGrain, max(k*nr, 1)), a, packPanels)
+	*a = packArgs{}
+	packArgsPool.put(a)
+}
+
+type packArgs struct {
+	set   *simd.Set
+	dst   *packed
+	src   []float32
+	ld    int
+	trans bool
+}
+
+var packArgsPool = newPool[packArgs]()
+
+func packPanels(a *packArgs, lo, hi int) {
+	for p := lo; p < hi; p++ {
+		nr, k := a.set.NR, a.dst.k
+		cols := min(nr, a.dst.n-p*nr)
+		packPanel(a.set, a.dst.panels[p*k*nr:][:k*nr], a.src, k, p*nr, cols, a.ld, a.trans)
+	}
+}
+
+// packPanel copies columns [j, j+cols) of B into one panel.
+func packPanel(set *simd.Set, panel, src []float32, k, j, cols, ld int, trans bool) {
+	nr := set.NR
+	switch {
+	case k == 0:
+	case trans:
+		set.PackT(panel, src[j*ld:], k, cols, ld)
+	default:
+		for i := range k {
+			row := panel[i*nr:][:nr]
+			copy(row, src[i*ld+j:][:cols])
+			clear(row[cols:])
+		}
+	}
+}
+
+// gemmRows is C (+)= A·P for m rows of A [m,k] and C [m,n], on the calling
+// goroutine only.
+func (b *Backend) gemmRows(m int, a []float32, lda int, p *packed, c []float32, ldc int, acc bool) {
+	if m == 0 || p.n == 0 {
+		return
+	}
+	w := productPool.get()
+	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: a, rs: lda, cs: 1, panels: p.panels, c: c, ldc: ldc, acc: acc}
+	w.run(0, m, 0, ceilDiv(p.n, b.set.NR))
+	w.product = product{}
+	productPool.put(w)
+}
+
+// product is one product C = start + A·B, where start is C, the bias or zero.
+type product struct {
+	set     *simd.Set
+	m, n, k int
+	a       []float32
+	rs, cs  int       // strides of A by row and by k
+	panels  []float32 // B in panels
+	direct  []float32 // or B as it stands, [k,n] with row stride ldb; then panels holds its last columns only, if they fill no panel
+	ldb     int
+	c       []float32
+	ldc     int
+	bias    []float32
+	acc     bool
+}
+
+// worker is a product with the workspace of one goroutine computing a part of it.
+type worker struct {
+	product
+	tile  simd.Tile
+	packA []float32
+}
+
+var productPool = newPool[worker]()
+
+// run computes rows [r0,r1) of panels [p0,p1).
+func (w *worker) run(r0, r1, p0, p1 int) {
+	if w.bias != nil && w.acc {
+		for r := r0; r < r1; r++ {
+			lo, hi := p0*w.set.NR, min(p1*w.set.NR, w.n)
+			row := w.c[r*w.ldc+lo : r*w.ldc+hi]
+			w.set.Add(row, row, w.bias[lo:hi])
+		}
+	}
+	for k0 := 0; k0 == 0 || k0 < w.k; k0 += blockK {
+		kc := min(blockK, w.k-k0)
+		for i := r0; i < r1; {
+			rows := part(r1-i, blockM)
+			w.block(i, rows, k0, kc, p0, p1)
+			i += rows
+		}
+	}
+}
+
+// part is the first of equal parts of n, none above limit.
+func part(n, limit int) int { return ceilDiv(n, ceilDiv(n, limit)) }
+
+// block computes rows [i, i+rows) of panels [p0,p1) over the depth [k0, k0+kc).
+func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
+	t := &w.tile
+	nr := w.set.NR
+	a, rs, cs := w.a, w.rs, w.cs
+	origin := i*rs + k0*cs
+	pack := w.worthPacking(p1 - p0)
+	if pack {
+		w.packRows(i, rows, k0, kc)
+		a, origin = w.packA, 0
+	}
+	t.K, t.LDC = kc, w.ldc
+	for p := p0; p < p1; p++ {
+		t.N = min(nr, w.n-p*nr)
+		if kc > 0 {
+			t.B, t.LDB = w.panel(p, k0)
+		}
+		for r := 0; r < rows; r += t.M {
+			t.M = part(rows-r, w.set.MR)
+			if kc > 0 {
+				if pack {
+					t.A, t.RS, t.CS = &a[r*kc], 1, t.M
+				} else {
+					t.A, t.RS, t.CS = &a[origin+r*rs], rs, cs
+				}
+			}
+			c := (i+r)*w.ldc + p*nr
+			t.C = &w.c[c]
+			t.From, t.LDFrom = nil, 0
+			switch {
+			case k0 > 0 || w.acc:
+				t.From, t.LDFrom = t.C, w.ldc
+			case w.bias != nil:
+				t.From = &w.bias[p*nr]
+			}
+			w.set.GemmTile(t)
+		}
+	}
+}
+
+// panel is where panel p of B begins at depth k0, and its row stride.
+func (w *worker) panel(p, k0 int) (*float32, int) {
+	nr := w.set.NR
+	if w.direct == nil {
+		return &w.panels[(p*w.k+k0)*nr], nr
+	}
+	if (p+1)*nr <= w.n {
+		return &w.direct[k0*w.ldb+p*nr], w.ldb
+	}
+	return &w.panels[k0*nr], nr
+}
+
+// worthPacking says whether A is read often enough to gain from a copy in tile
+// order. Reading A in place costs cache conflicts when rows are a power of two
+// apart, and transposed it touches a new page with every k.
+func (w *worker) worthPacking(panels int) bool {
+	if w.cs != 1 {
+		return panels >= 3
+	}
+	return panels >= 6
+}
+
+// packRows copies a block of A so that each tile's rows lie [k][M].
+func (w *worker) packRows(i, rows, k0, kc int) {
+	w.packA = grow(w.packA, rows*kc)
+	for r := 0; r < rows; {
+		m := part(rows-r, w.set.MR)
+		dst := w.packA[r*kc:][:m*kc]
+		src := w.a[(i+r)*w.rs+k0*w.cs:]
+		if w.rs == 1 {
+			for k := range kc {
+				copy(dst[k*m:][:m], src[k*w.cs:])
+			}
+		} else {
+			for j := range m {
+				at := j
+				for _, x := range src[j*w.rs:][:kc] {
+					dst[at] = x
+					at += m
+				}
+			}
+		}
+		r += m
+	}
+}
+
+// Gemm computes device.GemmSpec. Work is split over rows or columns of C or
+// over the batch, never over K.
+func (b *Backend) Gemm(s *device.GemmSpec) {
+	if s.M == 0 || s.N == 0 {
+		return
+	}
+	g := gemmPool.get()
+	g.b, g.spec = b, *s
+	fillStrides(&g.spec)
+	batch := max(s.Batch, 1)
+	work := s.M * s.N * max(s.K, 1)
+	switch {
+	case batch == 1:
+		g.one(0, work < minGemmWork)
+	case batch >= par.Workers() || work < minGemmWork:
+		par.For(batch, ceilDiv(minGemmWork, work), g, func(g *gemm, lo, hi int) {
+			own := gemmPool.get()
+			own.b, own.spec = g.b, g.spec
+			for i := lo; i < hi; i++ {
+				own.one(i, true)
+			}
+			own.put()
+		})
+	default:
+		for i := range batch {
+			g.one(i, false)
+		}
+	}
+	g.put()
+}
+
+// gemm is one call of Gemm with the panels of its B.
+type gemm struct {
+	b    *Backend
+	spec device.GemmSpec
+	p    product
+	bp   packed
+}
+
+var gemmPool = newPool[gemm]()
+
+func (g *gemm) put() {
+	g.spec, g.p = device.GemmSpec{}, product{}
+	gemmPool.put(g)
+}
+
+func fillStrides(s *device.GemmSpec) {
+	orDense := func(ld *int, trans bool, rows, cols int) {
+		if *ld != 0 {
+			return
+		}
+		if *ld = cols; trans {
+			*ld = rows
+		}
+	}
+	orDense(&s.LDA, s.TransA, s.M, s.K)
+	orDense(&s.LDB, s.TransB, s.K, s.N)
+	orDense(&s.LDC, false, s.M, s.N)
+}
+
+// one computes product i of the batch.
+func (g *gemm) one(i int, serial bool) {
+	s, set := &g.spec, g.b.set
+	g.p = product{
+		set: set, m: s.M, n: s.N, k: s.K,
+		a: s.A.Host[i*s.StrideA:], rs: s.LDA, cs: 1,
+		c: s.C.Host[i*s.StrideC:], ldc: s.LDC,
+		bias: s.Bias.Host, acc: s.Acc,
+	}
+	if s.TransA {
+		g.p.rs, g.p.cs = 1, s.LDA
+	}
+	g.packB(s.B.Host[i*s.StrideB:], serial)
+
+	panels := ceilDiv(s.N, set.NR)
+	byRows := s.M >= s.N || panels == 1
+	switch {
+	case serial:
+		runProduct(&g.p, 0, s.M, 0, panels)
+	case byRows:
+		grain := max(set.MR, minGemmWork/max(s.N*s.K, 1))
+		par.For(s.M, grain, &g.p, func(p *product, lo, hi int) {
+			runProduct(p, lo, hi, 0, ceilDiv(p.n, p.set.NR))
+		})
+	default:
+		grain := ceilDiv(minGemmWork, max(s.M*s.K*set.NR, 1))
+		par.For(panels, grain, &g.p, func(p *product, lo, hi int) {
+			runProduct(p, 0, p.m, lo, hi)
+		})
+	}
+}
+
+// packB prepares B: in panels or, when few rows of A pass over it and it lies right already, as it stands.
+func (g *gemm) packB(src []float32, serial bool) {
+	s, set := &g.spec, g.b.set
+	switch nr := set.NR; {
+	case !s.TransB && s.M <= 2*set.MR:
+		g.p.direct, g.p.ldb = src, s.LDB
+		if rest := s.N % nr; rest != 0 && s.K > 0 {
+			g.bp.panels = grow(g.bp.panels, s.K*nr)
+			packPanel(set, g.bp.panels, src, s.K, s.N-rest, rest, s.LDB, false)
+		}
+	case serial:
+		g.bp.k, g.bp.n = s.K, s.N
+		g.bp.panels = grow(g.bp.panels, ceilDiv(s.N, nr)*s.K*nr)
+		a := packArgsPool.get()
+		*a = packArgs{set: set, dst: &g.bp, src: src, ld: s.LDB, trans: s.TransB}
+		packPanels(a, 0, ceilDiv(s.N, nr))
+		*a = packArgs{}
+		packArgsPool.put(a)
+	default:
+		g.b.pack(&g.bp, src, s.K, s.N, s.LDB, s.TransB)
+	}
+	g.p.panels = g.bp.panels
+}
+
+func runProduct(p *product, r0, r1, p0, p1 int) {
+	w := productPool.get()
+	w.product = *p
+	w.run(r0, r1, p0, p1)
+	w.product = product{}
+	productPool.put(w)
+}
+
+// sumBlock bounds the rows one kernel call adds up.
+const sumBlock = 2048
+
+// one is the left operand of column sums: the row (1, 1, ...) as a matrix with strides of 0.
+var unit = [1]float32{1}
+
+type sumArgs struct {
+	set            *simd.Set
+	dst, src       []float32
+	rows, cols, ld int
+	acc            bool
+}
+
+var sumArgsPool = newPool[sumArgs]()
+
+// SumRows is dst[j] (+)= Σ_i src[i*ld+j], each column one sum with i ascending:
+// the product of a row of ones with src.
+func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) {
+	if ld == 0 {
+		ld = cols
+	}
+	a := sumArgsPool.get()
+	*a = sumArgs{b.set, dst.Host, src.Host, rows, cols, ld, acc}
+	grain := ceilDiv(moveGrain, max(rows*b.set.NR, 1))
+	par.For(ceilDiv(cols, b.set.NR), grain, a, sumPanels)
+	*a = sumArgs{}
+	sumArgsPool.put(a)
+}
+
+func sumPanels(a *sumArgs, lo, hi int) {
+	w := productPool.get()
+	nr := a.set.NR
+	for p := lo; p < hi; p++ {
+		j := p * nr
+		if !a.acc {
+			clear(a.dst[j:min(j+nr, a.cols)])
+		}
+		if j+nr > a.cols { // the kernel reads whole panels; the last columns are added one by one
+			sumColumns(a, j)
+			continue
+		}
+		for i := 0; i < a.rows; i += sumBlock {
+			c := &a.dst[j]
+			w.tile = simd.Tile{
+				A: &unit[0], B: &a.src[i*a.ld+j], LDB: a.ld, C: c, From: c,
+				M: 1, N: nr, K: min(sumBlock, a.rows-i),
+			}
+			a.set.GemmTile(&w.tile)
+		}
+	}
+	w.tile = simd.Tile{}
+	productPool.put(w)
+}
+
+// sumColumns adds the columns from j on.
+func sumColumns(a *sumArgs, j int) {
+	dst := a.dst[j:a.cols]
+	for i := range a.rows {
+		for c, x := range a.src[i*a.ld+j:][:len(dst)] {
+			dst[c] += x
+		}
+	}
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }
+
+// grow is s with length n, reallocated on a cache line if its capacity is short; the contents are lost then.
+func grow(s []float32, n int) []float32 {
+	if cap(s) < n {
+		return aligned(n)
+	}
+	return s[:n]
+}

@@ -1,0 +1,353 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// eachSet runs a test on every kernel set that works on this machine.
+func eachSet(t *testing.T, f func(t *testing.T, b *Backend)) {
+	for _, set := range simd.Sets() {
+		t.Run(set.Name, func(t *testing.T) { f(t, New(set)) })
+	}
+}
+
+func randoms(r *rand.Rand, n int) []float32 {
+	s := make([]float32, n)
+	for i := range s {
+		s[i] = float32(r.NormFloat64())
+	}
+	return s
+}
+
+// matrixSpan is the number of elements a rows x cols matrix with row stride ld covers.
+func matrixSpan(rows, cols, ld int) int {
+	if rows == 0 || cols == 0 {
+		return 0
+	}
+	return (rows-1)*ld + cols
+}
+
+// gemmCase is a random product; pads widen the row strides.
+type gemmCase struct {
+	M, N, K                 int
+	PadA, PadB, PadC        int
+	TransA, TransB          bool
+	Acc, Bias               bool
+	Batch, GapA, GapB, GapC int
+}
+
+// build makes a spec with random operands. C is between guard elements.
+func (g gemmCase) build(r *rand.Rand) *device.GemmSpec {
+	ra, ca, rb, cb := g.M, g.K, g.K, g.N
+	if g.TransA {
+		ra, ca = ca, ra
+	}
+	if g.TransB {
+		rb, cb = cb, rb
+	}
+	s := &device.GemmSpec{
+		M: g.M, N: g.N, K: g.K, TransA: g.TransA, TransB: g.TransB, Acc: g.Acc, Batch: g.Batch,
+		LDA: ca + g.PadA, LDB: cb + g.PadB, LDC: g.N + g.PadC,
+	}
+	spanA, spanB, spanC := matrixSpan(ra, ca, s.LDA), matrixSpan(rb, cb, s.LDB), matrixSpan(g.M, g.N, s.LDC)
+	s.StrideA, s.StrideB, s.StrideC = spanA+g.GapA, spanB+g.GapB, spanC+g.GapC
+	more := max(g.Batch, 1) - 1
+	// Exact lengths: a kernel that reads or writes past an operand's end is caught by the race of a bounds check or a guard.
+	s.A = device.HostBuffer(randoms(r, more*s.StrideA+spanA))
+	s.B = device.HostBuffer(randoms(r, more*s.StrideB+spanB))
+	s.C = device.HostBuffer(randoms(r, more*s.StrideC+spanC))
+	if g.Bias {
+		s.Bias = device.HostBuffer(randoms(r, g.N))
+	}
+	return s
+}
+
+// naiveGemm is the product in float64, and for each element the sum of magnitudes that bounds its error.
+func naiveGemm(s *device.GemmSpec, c []float32) (want, scale []float64) {
+	want, scale = make([]float64, len(c)), make([]float64, len(c))
+	for i, v := range c {
+		want[i] = float64(v)
+	}
+	at := func(x []float32, i, j, ld int, trans bool) float64 {
+		if trans {
+			i, j = j, i
+		}
+		return float64(x[i*ld+j])
+	}
+	for n := range max(s.Batch, 1) {
+		for i := range s.M {
+			for j := range s.N {
+				e := n*s.StrideC + i*s.LDC + j
+				sum := 0.0
+				if s.Acc {
+					sum = float64(c[e])
+				}
+				if !s.Bias.Zero() {
+					sum += float64(s.Bias.Host[j])
+				}
+				mag := math.Abs(sum)
+				for k := range s.K {
+					p := at(s.A.Host[n*s.StrideA:], i, k, s.LDA, s.TransA) * at(s.B.Host[n*s.StrideB:], k, j, s.LDB, s.TransB)
+					sum += p
+					mag += math.Abs(p)
+				}
+				want[e], scale[e] = sum, mag
+			}
+		}
+	}
+	return want, scale
+}
+
+// checkGemm runs one case and compares every element of C, gaps included.
+func checkGemm(t *testing.T, b *Backend, g gemmCase, seed uint64) {
+	t.Helper()
+	s := g.build(rand.New(rand.NewPCG(seed, 1)))
+	want, scale := naiveGemm(s, s.C.Host)
+	b.Gemm(s)
+	for i, got := range s.C.Host {
+		if d := math.Abs(float64(got) - want[i]); !(d <= 1e-6*scale[i]*math.Sqrt(float64(g.K+1))) {
+			t.Fatalf("%+v: C[%d] = %g, want %g", g, i, got, want[i])
+		}
+	}
+}
+
+func TestGemm(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		mr, nr := b.set.MR, b.set.NR
+		var cases []gemmCase
+		for m := range mr + 2 {
+			for _, n := range []int{0, 1, 2, nr/2 - 1, nr / 2, nr/2 + 1, nr - 1, nr, nr + 1, 2*nr + 3} {
+				for _, k := range []int{0, 1, 2, 3, 4, 5, 7, 8, 33} {
+					cases = append(cases, gemmCase{M: m, N: n, K: k}, gemmCase{M: m, N: n, K: k, PadC: 5, TransB: true, Acc: true})
+				}
+			}
+		}
+		for _, size := range [][3]int{{1, 1, 1}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {5, 230, blockK + 1}, {blockM + 13, 2*nr + 1, 2*blockK + 5}, {61, 203, 400}} {
+			for bits := range 32 {
+				on := func(i int) bool { return bits>>i&1 == 1 }
+				g := gemmCase{M: size[0], N: size[1], K: size[2], TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3)}
+				if on(4) {
+					g.PadA, g.PadB, g.PadC = 3, 1, 2
+				}
+				cases = append(cases, g)
+			}
+		}
+		for _, batch := range []int{2, 3, 9} {
+			for bits := range 4 {
+				g := gemmCase{M: 17, N: 35, K: 12, TransA: bits&1 == 1, TransB: bits&2 == 2, Batch: batch, GapA: 2, GapB: 1, GapC: 3, Bias: bits == 3}
+				cases = append(cases, g)
+				g.M, g.N, g.K = 100, 90, 80
+				cases = append(cases, g)
+			}
+		}
+		for i, g := range cases {
+			checkGemm(t, b, g, uint64(i))
+		}
+	})
+}
+
+func TestGemmDefaultStrides(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for bits := range 4 {
+			g := gemmCase{M: 9, N: 37, K: 11, TransA: bits&1 == 1, TransB: bits&2 == 2}
+			s := g.build(rand.New(rand.NewPCG(1, 2)))
+			b.Gemm(s)
+			want := slices.Clone(s.C.Host)
+			s.LDA, s.LDB, s.LDC = 0, 0, 0
+			clear(s.C.Host)
+			b.Gemm(s)
+			if !slices.Equal(want, s.C.Host) {
+				t.Fatalf("%+v: strides of 0 are not dense", g)
+			}
+		}
+	})
+}
+
+// A row's bits may depend neither on the other rows nor on how the work was split.
+func TestGemmSameBits(t *testing.T) {
+	defer par.SetWorkers(0)
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for bits := range 8 {
+			g := gemmCase{M: 150, N: 140, K: 2*blockK + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
+			s := g.build(rand.New(rand.NewPCG(5, 6)))
+			par.SetWorkers(1)
+			b.Gemm(s)
+			want := slices.Clone(s.C.Host)
+			for _, workers := range []int{2, 7} {
+				par.SetWorkers(workers)
+				clear(s.C.Host)
+				b.Gemm(s)
+				if !slices.Equal(want, s.C.Host) {
+					t.Fatalf("%+v: %d workers change bits", g, workers)
+				}
+			}
+			for _, m := range []int{1, 2, 5, 30} { // fewer rows: other tiles, B perhaps not packed
+				s.M = m
+				clear(s.C.Host)
+				b.Gemm(s)
+				if !slices.Equal(want[:m*s.LDC], s.C.Host[:m*s.LDC]) {
+					t.Fatalf("%+v: %d rows alone differ from the same rows of %d", g, m, g.M)
+				}
+			}
+		}
+	})
+}
+
+func TestGemmPropagatesNaN(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for _, bad := range []float32{nan, inf} {
+			s := gemmCase{M: 14, N: 35, K: 6, TransB: true}.build(rand.New(rand.NewPCG(7, 8)))
+			clear(s.A.Host) // 0·NaN and 0·Inf are NaN
+			s.B.Host[34*s.LDB+5] = bad
+			b.Gemm(s)
+			for i, v := range s.C.Host {
+				if isBad := v != v; isBad != (i%s.N == 34) {
+					t.Fatalf("B with %g: C[%d] = %g", bad, i, v)
+				}
+			}
+			s = gemmCase{M: 14, N: 35, K: 6}.build(rand.New(rand.NewPCG(7, 8)))
+			clear(s.B.Host)
+			s.A.Host[13*s.LDA] = bad
+			b.Gemm(s)
+			for i, v := range s.C.Host {
+				if isBad := v != v; isBad != (i/s.N == 13) {
+					t.Fatalf("A with %g: C[%d] = %g", bad, i, v)
+				}
+			}
+		}
+	})
+}
+
+// gemmRows on packed panels gives the very bits of Gemm.
+func TestGemmRows(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(9, 10))
+		var p packed
+		for _, trans := range []bool{false, true} {
+			for _, size := range [][3]int{{1, 4, 3}, {5, 100, 30}, {20, 67, 257}, {64, 256, 64}, {3, 5, 0}, {0, 5, 3}} {
+				m, n, k := size[0], size[1], size[2]
+				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
+				got := slices.Clone(s.C.Host)
+				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
+				b.gemmRows(m, s.A.Host, s.LDA, &p, got, s.LDC, true)
+				b.Gemm(s)
+				if !slices.Equal(got, s.C.Host) {
+					t.Fatalf("%v trans=%v: gemmRows differs from Gemm", size, trans)
+				}
+				s.Acc = false
+				b.gemmRows(m, s.A.Host, s.LDA, &p, got, s.LDC, false)
+				b.Gemm(s)
+				if !slices.Equal(got, s.C.Host) {
+					t.Fatalf("%v trans=%v: gemmRows differs from Gemm when it overwrites", size, trans)
+				}
+			}
+		}
+	})
+}
+
+func TestSumRows(t *testing.T) {
+	defer par.SetWorkers(0)
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(11, 12))
+		for _, size := range [][2]int{{0, 3}, {1, 1}, {7, 5}, {50, 8}, {9, 31}, {9, 32}, {9, 33}, {3*sumBlock + 5, 67}, {300, 512}} {
+			rows, cols := size[0], size[1]
+			ld := cols + 3
+			src := randoms(r, matrixSpan(rows, cols, ld))
+			start := randoms(r, cols)
+			for _, acc := range []bool{false, true} {
+				want := make([]float32, cols)
+				if acc {
+					copy(want, start)
+				}
+				for i := range rows {
+					for j := range cols {
+						want[j] += src[i*ld+j]
+					}
+				}
+				for _, workers := range []int{1, 2, 7} {
+					par.SetWorkers(workers)
+					got := slices.Clone(start)
+					b.SumRows(device.HostBuffer(got), device.HostBuffer(src), rows, cols, ld, acc)
+					if !slices.Equal(got, want) {
+						t.Fatalf("rows=%d cols=%d acc=%v workers=%d: sums differ from the plain loop", rows, cols, acc, workers)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestGemmAllocatesNothing(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(13, 14))
+		specs := []*device.GemmSpec{
+			gemmCase{M: 64, N: 200, K: 200, TransB: true, Bias: true}.build(r),
+			gemmCase{M: 200, N: 64, K: 64, TransA: true, Acc: true}.build(r),
+			gemmCase{M: 4, N: 100, K: 50}.build(r),
+			gemmCase{M: 40, N: 40, K: 40, Batch: 8, TransB: true}.build(r),
+		}
+		sum := device.HostBuffer(make([]float32, 64))
+		if n := testing.AllocsPerRun(20, func() {
+			for _, s := range specs {
+				b.Gemm(s)
+			}
+			b.SumRows(sum, specs[1].A, 100, 64, 200, false)
+		}); n != 0 {
+			t.Errorf("%v allocations a run", n)
+		}
+	})
+}
+
+func FuzzGemm(f *testing.F) {
+	f.Add(uint8(3), uint8(5), uint16(7), uint16(0), uint64(1))
+	f.Add(uint8(64), uint8(33), uint16(200), uint16(0x7f), uint64(2))
+	f.Fuzz(func(t *testing.T, m, n uint8, k, bits uint16, seed uint64) {
+		on := func(i int) bool { return bits>>i&1 == 1 }
+		g := gemmCase{M: int(m), N: int(n), K: int(k % 512), TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3),
+			PadA: int(bits >> 4 & 3), PadB: int(bits >> 6 & 3), PadC: int(bits >> 8 & 3)}
+		if on(10) {
+			g.Batch, g.GapA, g.GapB, g.GapC = 1+int(bits>>11&3), int(bits>>13&1), int(bits>>14&1), int(bits>>15)
+		}
+		for _, set := range simd.Sets() {
+			checkGemm(t, New(set), g, seed)
+		}
+	})
+}
+
+func BenchmarkGemm(b *testing.B) {
+	shapes := []gemmCase{
+		{M: 1024, N: 1024, K: 1024},
+		{M: 1024, N: 1024, K: 1024, TransB: true},
+		{M: 1024, N: 512, K: 1024, TransA: true, Acc: true},
+		{M: 64, N: 1024, K: 256, TransB: true},
+		{M: 16, N: 1024, K: 256},
+		{M: 1, N: 1024, K: 256},
+	}
+	for _, set := range simd.Sets() {
+		for _, g := range shapes {
+			for _, workers := range []int{1, par.Workers()} {
+				name := fmt.Sprintf("set=%s/M=%d/N=%d/K=%d/transA=%v/transB=%v/workers=%d", set.Name, g.M, g.N, g.K, g.TransA, g.TransB, workers)
+				b.Run(name, func(b *testing.B) {
+					defer par.SetWorkers(0)
+					par.SetWorkers(workers)
+					s := g.build(rand.New(rand.NewPCG(1, 2)))
+					back := New(set)
+					b.ReportAllocs()
+					for b.Loop() {
+						back.Gemm(s)
+					}
+					b.ReportMetric(2*float64(g.M)*float64(g.N)*float64(g.K)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOP/s")
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// lossArgs is one call of Loss. Items fall into blocks whose size depends on V
+// alone; each block sums in ascending order and so do the blocks.
+type lossArgs struct {
+	set   *simd.Set
+	s     *device.LossSpec
+	block int
+	inv   float64   // 1/Σ weight
+	sums  []float64 // [blocks]
+}
+
+var lossArgsPool = newPool[lossArgs]()
+
+// Loss computes the value and, if DPred is there, the gradient. Items of weight
+// 0 are not read, so their predictions and targets may hold NaN. The loss of a
+// Quantile item is the mean over its quantiles.
+func (b *Backend) Loss(s *device.LossSpec) {
+	total := lossWeight(s)
+	if s.N == 0 || total == 0 {
+		s.Value.Host[0] = 0
+		clear(s.DPred.Host)
+		return
+	}
+	a := lossArgsPool.get()
+	a.set, a.s, a.inv = b.set, s, 1/total
+	a.block = max(1, 4096/s.V)
+	blocks := ceilDiv(s.N, a.block)
+	if cap(a.sums) < blocks {
+		a.sums = make([]float64, blocks)
+	}
+	a.sums = a.sums[:blocks]
+	par.For(blocks, 1, a, lossBlocks)
+	var sum float64
+	for _, v := range a.sums {
+		sum += v
+	}
+	s.Value.Host[0] = float32(sum * a.inv)
+	lossArgsPool.put(a)
+}
+
+// lossWeight is the mean's denominator: Σ Weight[n] over the items that count,
+// each times its class's weight under CrossEntropy.
+func lossWeight(s *device.LossSpec) float64 {
+	if s.Weight.Zero() && s.Kind != device.CrossEntropy {
+		return float64(s.N)
+	}
+	var total float64
+	for n := range s.N {
+		w := itemWeight(s, n)
+		if w == 0 {
+			continue
+		}
+		if s.Kind == device.CrossEntropy {
+			c := s.Classes[n]
+			if c < 0 || int(c) >= s.V {
+				panic(fmt.Sprintf("cpu: Loss: class %d at item %d, want 0 to %d", c, n, s.V-1))
+			}
+			if !s.ClassWeight.Zero() {
+				w *= s.ClassWeight.Host[c]
+			}
+		}
+		total += float64(w)
+	}
+	return total
+}
+
+// itemWeight is the weight of item n before class weights; 0 for an ignored class.
+func itemWeight(s *device.LossSpec, n int) float32 {
+	if s.Kind == device.CrossEntropy && s.Classes[n] == s.Ignore {
+		return 0
+	}
+	if s.Weight.Zero() {
+		return 1
+	}
+	return s.Weight.Host[n]
+}
+
+func lossBlocks(a *lossArgs, lo, hi int) {
+	s := a.s
+	for k := lo; k < hi; k++ {
+		var sum float64
+		for n := k * a.block; n < min((k+1)*a.block, s.N); n++ {
+			var d []float32
+			if !s.DPred.Zero() {
+				d = s.DPred.Host[n*s.V : (n+1)*s.V]
+			}
+			w := itemWeight(s, n)
+			if w == 0 {
+				clear(d)
+				continue
+			}
+			p := s.Pred.Host[n*s.V : (n+1)*s.V]
+			g := float32(float64(w) * a.inv)
+			if s.Kind == device.CrossEntropy {
+				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, g))
+				continue
+			}
+			sum += float64(w) * float64(itemLoss(s.Kind, p, s.Target.Host[n], s.Param, s.Quantiles, d))
+			for j := range d {
+				d[j] *= g
+			}
+		}
+		a.sums[k] = sum
+	}
+}
+
+// itemLoss is the loss of one item with prediction p; d, unless nil, receives its gradient.
+func itemLoss[F float](kind device.LossKind, p []F, y, param F, quantiles []F, d []F) F {
+	var l, d0, d1, d2 F
+	switch kind {
+	case device.MSE:
+		l, d0 = squared(p[0], y)
+	case device.MAE:
+		l, d0 = absolute(p[0], y)
+	case device.Huber:
+		l, d0 = huber(p[0], y, param)
+	case device.BCE:
+		l, d0 = bce(p[0], y)
+	case device.Gaussian:
+		l, d0, d1 = gaussian(p[0], p[1], y)
+	case device.NegBinomial:
+		l, d0, d1 = negBinomial(p[0], p[1], y)
+	case device.StudentT:
+		l, d0, d1, d2 = studentT(p[0], p[1], p[2], y)
+	case device.Quantile:
+		share := 1 / F(len(quantiles))
+		for i, q := range quantiles {
+			li, di := pinball(p[i], y, q)
+			l += li * share
+			if d != nil {
+				d[i] = di * share
+			}
+		}
+		return l
+	default:
+		panic(fmt.Sprintf("cpu: Loss: unknown kind %d", kind))
+	}
+	switch len(d) {
+	case 3:
+		d[0], d[1], d[2] = d0, d1, d2
+	case 2:
+		d[0], d[1] = d0, d1
+	case 1:
+		d[0] = d0
+	}
+	return l
+}
+
+// crossEntropyRow is crossEntropy on vector kernels, its gradient times g.
+func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []float32, g float32) float32 {
+	var cw []float32
+	if !s.ClassWeight.Zero() {
+		cw = s.ClassWeight.Host[:s.V]
+	}
+	top := rowMax(x)
+	sum := expSum(set, d, x, top)
+	norm := float64(top) + math.Log(float64(sum))
+	hit, each := 1-s.Smoothing, s.Smoothing/float32(s.V)
+	if cw != nil {
+		hit *= cw[c]
+	}
+	l, total := float64(hit)*(norm-float64(x[c])), hit
+	if each != 0 {
+		sx, sw := rowTotals(set, x, cw)
+		l += float64(each) * (norm*float64(sw) - float64(sx))
+		total += each * sw
+	}
+	if d == nil {
+		return float32(l)
+	}
+	set.Scale(g*total/sum, d)
+	if each != 0 {
+		spread := -g * each
+		if cw != nil {
+			set.Axpy(spread, d, cw)
+		} else {
+			for j := range d {
+				d[j] += spread
+			}
+		}
+	}
+	d[c] -= g * hit
+	return float32(l)
+}
+
+// rowTotals is Σ w·x and Σ w; nil w is ones.
+func rowTotals(set *simd.Set, x, w []float32) (sx, sw float32) {
+	if w == nil {
+		return set.Sum(x), float32(len(x))
+	}
+	return set.Dot(w, x), set.Sum(w)
+}

@@ -1,0 +1,130 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// workspace lends float32 memory that keeps its size between uses.
+type workspace struct{ f []float32 }
+
+var workspaces = newPool[workspace]()
+
+// floats returns n elements holding whatever was there.
+func (w *workspace) floats(n int) []float32 {
+	w.f = grow(w.f, n)
+	return w.f
+}
+
+// rowBlock is how many rows of cols elements one partial sum over rows covers.
+// It depends on the width alone, so sums never depend on the worker count.
+func rowBlock(cols int) int { return max(64, 4096/max(cols, 1)) }
+
+type normArgs struct {
+	set   *simd.Set
+	s     *device.NormSpec
+	block int
+	parts workspace // [blocks, 2*Cols]: partial DGamma, then DBeta
+}
+
+var normArgsPool = newPool[normArgs]()
+
+// Norm is layer normalisation of each row. Gamma, Beta, Mean and RStd may be absent.
+func (b *Backend) Norm(s *device.NormSpec) {
+	if s.Cols == 0 {
+		return
+	}
+	a := normArgsPool.get()
+	a.set, a.s = b.set, s
+	par.For(s.Rows, rowGrain(s.Cols), a, normRows)
+	normArgsPool.put(a)
+}
+
+func normRows(a *normArgs, lo, hi int) {
+	s, cols := a.s, a.s.Cols
+	for r := lo; r < hi; r++ {
+		x, y := s.X.Host[r*cols:(r+1)*cols], s.Y.Host[r*cols:(r+1)*cols]
+		mean := a.set.Sum(x) / float32(cols)
+		for j, v := range x {
+			y[j] = v - mean
+		}
+		variance := a.set.SumSq(y) / float32(cols) // of centred values: no cancellation
+		rstd := float32(1 / math.Sqrt(float64(variance)+float64(s.Eps)))
+		a.set.Scale(rstd, y)
+		if !s.Gamma.Zero() {
+			a.set.Mul(y, y, s.Gamma.Host[:cols])
+		}
+		if !s.Beta.Zero() {
+			a.set.Add(y, y, s.Beta.Host[:cols])
+		}
+		if !s.Mean.Zero() {
+			s.Mean.Host[r], s.RStd.Host[r] = mean, rstd
+		}
+	}
+}
+
+// NormGrad reads X, Mean, RStd, Gamma and DY; DX, DGamma and DBeta may be absent.
+func (b *Backend) NormGrad(s *device.NormSpec) {
+	if s.Rows == 0 || s.Cols == 0 {
+		return
+	}
+	a := normArgsPool.get()
+	a.set, a.s, a.block = b.set, s, rowBlock(s.Cols)
+	blocks := ceilDiv(s.Rows, a.block)
+	parts := a.parts.floats(blocks * 2 * s.Cols)
+	par.For(blocks, 1, a, normGradBlocks)
+	foldRows(b.set, parts, blocks, 2*s.Cols)
+	if !s.DGamma.Zero() {
+		b.set.Add(s.DGamma.Host, s.DGamma.Host, parts[:s.Cols])
+	}
+	if !s.DBeta.Zero() {
+		b.set.Add(s.DBeta.Host, s.DBeta.Host, parts[s.Cols:2*s.Cols])
+	}
+	normArgsPool.put(a)
+}
+
+// normGradBlocks uses, with xhat = (x-mean)·rstd and g = dy·gamma,
+// dx = rstd·(g - mean(g) - xhat·mean(g·xhat)).
+func normGradBlocks(a *normArgs, lo, hi int) {
+	s, set, cols := a.s, a.set, a.s.Cols
+	w := workspaces.get()
+	defer workspaces.put(w)
+	tmp := w.floats(2 * cols)
+	xhat, g := tmp[:cols], tmp[cols:]
+	for k := lo; k < hi; k++ {
+		part := a.parts.f[k*2*cols : (k+1)*2*cols]
+		clear(part)
+		for r := k * a.block; r < min((k+1)*a.block, s.Rows); r++ {
+			x, dy := s.X.Host[r*cols:(r+1)*cols], s.DY.Host[r*cols:(r+1)*cols]
+			mean, rstd := s.Mean.Host[r], s.RStd.Host[r]
+			for j, v := range x {
+				xhat[j] = (v - mean) * rstd
+			}
+			set.MulAdd(part[:cols], dy, xhat)
+			set.Add(part[cols:], part[cols:], dy)
+			if s.DX.Zero() {
+				continue
+			}
+			if s.Gamma.Zero() {
+				copy(g, dy)
+			} else {
+				set.Mul(g, dy, s.Gamma.Host[:cols])
+			}
+			m1, m2 := set.Sum(g)/float32(cols), set.Dot(g, xhat)/float32(cols)
+			for j, v := range g {
+				g[j] = rstd * (v - m1 - float32(xhat[j]*m2))
+			}
+			store(set, s.DX.Host[r*cols:(r+1)*cols], g, s.AccX)
+		}
+	}
+}
+
+// foldRows adds rows 1.. of x [rows,cols] to row 0, in ascending order.
+func foldRows(set *simd.Set, x []float32, rows, cols int) {
+	for r := 1; r < rows; r++ {
+		set.Add(x[:cols], x[:cols], x[r*cols:(r+1)*cols])
+	}
+}

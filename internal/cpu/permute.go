@@ -1,0 +1,99 @@
+package cpu
+
+import (
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+)
+
+type permuteArgs struct {
+	b    *Backend
+	s    device.PermuteSpec
+	axis int // the dimension split over cores
+}
+
+var permuteArgsPool = newPool[permuteArgs]()
+
+// Permute moves a strided block. The split runs along a dimension whose
+// elements land in distinct places, so sums over repeated destinations
+// (stride 0) are made by one worker in ascending order.
+func (b *Backend) Permute(s *device.PermuteSpec) {
+	total := s.Dims[0] * s.Dims[1] * s.Dims[2] * s.Dims[3]
+	if total == 0 {
+		return
+	}
+	a := permuteArgsPool.get()
+	a.b, a.s, a.axis = b, *s, -1
+	for k, n := range s.Dims {
+		if n > 1 && s.DstStride[k] != 0 && (a.axis < 0 || n > s.Dims[a.axis]) && k < 3 {
+			a.axis = k
+		}
+	}
+	if a.axis < 0 {
+		a.axis = 0
+		permuteRange(a, 0, s.Dims[0])
+	} else {
+		n := s.Dims[a.axis]
+		par.For(n, max(1, moveGrain*n/total), a, permuteRange)
+	}
+	permuteArgsPool.put(a)
+}
+
+func permuteRange(a *permuteArgs, lo, hi int) {
+	s := &a.s
+	var from, to [3]int
+	for k := range 3 {
+		to[k] = s.Dims[k]
+	}
+	from[a.axis], to[a.axis] = lo, hi
+	var i [4]int
+	for i[0] = from[0]; i[0] < to[0]; i[0]++ {
+		for i[1] = from[1]; i[1] < to[1]; i[1]++ {
+			for i[2] = from[2]; i[2] < to[2]; i[2]++ {
+				a.line(i)
+			}
+		}
+	}
+}
+
+// line moves the innermost dimension at outer index i.
+func (a *permuteArgs) line(i [4]int) {
+	s := &a.s
+	n := s.Dims[3]
+	src, dst := s.SrcOff, s.DstOff
+	for k := range 3 {
+		is, id := i[k], i[k]
+		if s.Rows != nil && k == s.RowDim {
+			if s.RowsDst {
+				id = int(s.Rows[is])
+			} else {
+				is = int(s.Rows[is])
+			}
+		}
+		src += is * s.SrcStride[k]
+		dst += id * s.DstStride[k]
+	}
+	ds, ss := s.DstStride[3], s.SrcStride[3]
+	if s.Lens != nil && i[s.TimeDim] >= int(s.Lens[i[s.RowDim]]) {
+		if !s.Acc {
+			for k := range n {
+				s.Dst.Host[dst+k*ds] = 0
+			}
+		}
+		return
+	}
+	switch {
+	case ds == 1 && ss == 1 && !s.Acc:
+		copy(s.Dst.Host[dst:dst+n], s.Src.Host[src:src+n])
+	case ds == 1 && ss == 1:
+		d := s.Dst.Host[dst : dst+n]
+		a.b.set.Add(d, d, s.Src.Host[src:src+n])
+	case s.Acc:
+		for k := range n {
+			s.Dst.Host[dst+k*ds] += s.Src.Host[src+k*ss]
+		}
+	default:
+		for k := range n {
+			s.Dst.Host[dst+k*ds] = s.Src.Host[src+k*ss]
+		}
+	}
+}

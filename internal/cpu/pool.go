@@ -1,0 +1,117 @@
+package cpu
+
+import (
+	"fmt"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+type poolArgs struct {
+	set *simd.Set
+	s   *device.PoolSpec
+}
+
+var poolArgsPool = newPool[poolArgs]()
+
+// Pool makes one vector of each sequence. Padding never takes part: for PoolMax
+// it counts as -Inf. A NaN among a row's valid steps reaches its output.
+func (b *Backend) Pool(s *device.PoolSpec) {
+	b.pool(s, func(a *poolArgs, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			poolRow(a.set, a.s, i)
+		}
+	})
+}
+
+// PoolGrad spreads DY over the steps it came from; the others get zero.
+func (b *Backend) PoolGrad(s *device.PoolSpec) {
+	b.pool(s, func(a *poolArgs, lo, hi int) {
+		for i := lo; i < hi; i++ {
+			poolGradRow(a.set, a.s, i)
+		}
+	})
+}
+
+func (b *Backend) pool(s *device.PoolSpec, body func(*poolArgs, int, int)) {
+	a := poolArgsPool.get()
+	a.set, a.s = b.set, s
+	par.For(s.B, rowGrain(s.T*s.F), a, body)
+	poolArgsPool.put(a)
+}
+
+// validSteps is the length of row i.
+func validSteps(s *device.PoolSpec, i int) int {
+	if s.Lens == nil {
+		return s.T
+	}
+	return min(int(s.Lens[i]), s.T)
+}
+
+func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
+	n, f := validSteps(s, i), s.F
+	x, y := s.X.Host[i*s.T*f:(i+1)*s.T*f], s.Y.Host[i*f:(i+1)*f]
+	var arg []int32
+	if s.Arg != nil {
+		arg = s.Arg[i*f : (i+1)*f]
+	}
+	if n == 0 {
+		clear(y)
+		for j := range arg {
+			arg[j] = -1
+		}
+		return
+	}
+	switch s.Kind {
+	case device.PoolLast:
+		copy(y, x[(n-1)*f:n*f])
+	case device.PoolMean:
+		copy(y, x[:f])
+		for t := 1; t < n; t++ {
+			set.Add(y, y, x[t*f:(t+1)*f])
+		}
+		for j := range y {
+			y[j] /= float32(n)
+		}
+	case device.PoolMax:
+		copy(y, x[:f])
+		clear(arg)
+		for t := 1; t < n; t++ {
+			for j, v := range x[t*f : (t+1)*f] {
+				if v > y[j] || v != v && y[j] == y[j] {
+					y[j] = v
+					if arg != nil {
+						arg[j] = int32(t)
+					}
+				}
+			}
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Pool: unknown kind %d", s.Kind))
+	}
+}
+
+func poolGradRow(set *simd.Set, s *device.PoolSpec, i int) {
+	n, f := validSteps(s, i), s.F
+	dx, dy := s.DX.Host[i*s.T*f:(i+1)*s.T*f], s.DY.Host[i*f:(i+1)*f]
+	if !s.AccX {
+		clear(dx)
+	}
+	if n == 0 {
+		return
+	}
+	switch s.Kind {
+	case device.PoolLast:
+		last := dx[(n-1)*f : n*f]
+		set.Add(last, last, dy)
+	case device.PoolMean:
+		for t := range n {
+			set.Axpy(1/float32(n), dx[t*f:(t+1)*f], dy)
+		}
+	case device.PoolMax:
+		for j, t := range s.Arg[i*f : (i+1)*f] {
+			dx[int(t)*f+j] += dy[j]
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// elemGrain is the smallest share of elements worth another core where each
+// costs some nanoseconds.
+const elemGrain = 1 << 13
+
+// rowGrain is elemGrain in rows of cols elements.
+func rowGrain(cols int) int { return 1 + elemGrain/max(cols, 1) }
+
+// chunk is a workspace for values that are made and used up a piece at a time.
+type chunk [1024]float32
+
+var chunks = newPool[chunk]()
+
+type softmaxArgs struct {
+	set *simd.Set
+	s   *device.SoftmaxSpec
+}
+
+var softmaxArgsPool = newPool[softmaxArgs]()
+
+// Softmax is e^x/Σe^x, or its logarithm, over each row's valid columns.
+func (b *Backend) Softmax(s *device.SoftmaxSpec) { b.softmax(s, softmaxRows) }
+
+// SoftmaxGrad reads Y and DY.
+func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) { b.softmax(s, softmaxGradRows) }
+
+func (b *Backend) softmax(s *device.SoftmaxSpec, body func(*softmaxArgs, int, int)) {
+	a := softmaxArgsPool.get()
+	a.set, a.s = b.set, s
+	par.For(s.Rows, rowGrain(s.Cols), a, body)
+	softmaxArgsPool.put(a)
+}
+
+// validCols is how many columns of row r count.
+func validCols(s *device.SoftmaxSpec, r int) int {
+	if s.Lens == nil {
+		return s.Cols
+	}
+	return min(int(s.Lens[r/max(s.RowsPerLen, 1)]), s.Cols)
+}
+
+func softmaxRows(a *softmaxArgs, lo, hi int) {
+	s := a.s
+	for r := lo; r < hi; r++ {
+		n := validCols(s, r)
+		x, y := s.X.Host[r*s.Cols:], s.Y.Host[r*s.Cols:(r+1)*s.Cols]
+		clear(y[n:])
+		if n == 0 {
+			continue
+		}
+		x, y = x[:n], y[:n]
+		top := rowMax(x)
+		if s.Log {
+			norm := top + float32(math.Log(float64(expSum(a.set, nil, x, top))))
+			for i, v := range x {
+				y[i] = v - norm
+			}
+			continue
+		}
+		a.set.Scale(1/expSum(a.set, y, x, top), y)
+	}
+}
+
+func softmaxGradRows(a *softmaxArgs, lo, hi int) {
+	s := a.s
+	tmp := chunks.get()
+	defer chunks.put(tmp)
+	for r := lo; r < hi; r++ {
+		n := validCols(s, r)
+		at := r * s.Cols
+		y, dy, dx := s.Y.Host[at:at+n], s.DY.Host[at:at+n], s.DX.Host[at:at+s.Cols]
+		if !s.AccX {
+			clear(dx[n:])
+		}
+		var total float32
+		if s.Log {
+			total = a.set.Sum(dy)
+		} else {
+			total = a.set.Dot(y, dy)
+		}
+		for i := 0; i < n; i += len(tmp) {
+			m := min(len(tmp), n-i)
+			g, y, dy := tmp[:m], y[i:i+m], dy[i:i+m]
+			if s.Log {
+				a.set.Exp(g, y)
+				for k, p := range g {
+					g[k] = dy[k] - float32(p*total)
+				}
+			} else {
+				for k, p := range y {
+					g[k] = p * (dy[k] - total)
+				}
+			}
+			store(a.set, dx[i:i+m], g, s.AccX)
+		}
+	}
+}
+
+// store is dst = src, or dst += src.
+func store(set *simd.Set, dst, src []float32, acc bool) {
+	if acc {
+		set.Add(dst, dst, src)
+	} else {
+		copy(dst, src)
+	}
+}
+
+// rowMax is the largest element; NaN counts as smallest, since the
+// exponentials that follow bring it back.
+func rowMax(x []float32) float32 {
+	inf := float32(math.Inf(-1))
+	m0, m1, m2, m3 := inf, inf, inf, inf
+	for ; len(x) >= 4; x = x[4:] {
+		if x[0] > m0 {
+			m0 = x[0]
+		}
+		if x[1] > m1 {
+			m1 = x[1]
+		}
+		if x[2] > m2 {
+			m2 = x[2]
+		}
+		if x[3] > m3 {
+			m3 = x[3]
+		}
+	}
+	for _, v := range x {
+		if v > m0 {
+			m0 = v
+		}
+	}
+	return max(m0, m1, m2, m3)
+}
+
+// expSum is Σ e^(x-top), summed a chunk at a time; e, unless nil, receives the terms.
+func expSum(set *simd.Set, e, x []float32, top float32) float32 {
+	tmp := chunks.get()
+	defer chunks.put(tmp)
+	var sum float32
+	for i := 0; i < len(x); i += len(tmp) {
+		part := x[i:min(i+len(tmp), len(x))]
+		out := tmp[:len(part)]
+		if e != nil {
+			out = e[i : i+len(part)]
+		}
+		for k, v := range part {
+			out[k] = v - top
+		}
+		set.Exp(out, out)
+		sum += set.Sum(out)
+	}
+	return sum
+}

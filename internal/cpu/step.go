@@ -1,0 +1,255 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// squaresBlock is how many squares one partial sum covers, whatever the worker count.
+const squaresBlock = 4096
+
+type squaresArgs struct {
+	set  *simd.Set
+	x    []float32
+	sums []float64 // [blocks]
+}
+
+var squaresArgsPool = newPool[squaresArgs]()
+
+// SumSquares is dst[0] = Σ src².
+func (b *Backend) SumSquares(dst, src device.Buffer) {
+	a := squaresArgsPool.get()
+	a.set, a.x = b.set, src.Host
+	blocks := ceilDiv(src.N, squaresBlock)
+	if cap(a.sums) < blocks {
+		a.sums = make([]float64, blocks)
+	}
+	a.sums = a.sums[:blocks]
+	par.For(blocks, moveGrain/squaresBlock, a, func(a *squaresArgs, lo, hi int) {
+		for k := lo; k < hi; k++ {
+			a.sums[k] = float64(a.set.SumSq(a.x[k*squaresBlock : min((k+1)*squaresBlock, len(a.x))]))
+		}
+	})
+	var sum float64
+	for _, v := range a.sums {
+		sum += v
+	}
+	dst.Host[0] = float32(sum)
+	squaresArgsPool.put(a)
+}
+
+// ClipFactor is factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as
+// torch.nn.utils.clip_grad_norm_. A sum that is not finite becomes the factor
+// itself, so that Step skips.
+func (b *Backend) ClipFactor(factor, sumsq device.Buffer, max float32) {
+	s := sumsq.Host[0]
+	if !finite(s) {
+		factor.Host[0] = s
+		return
+	}
+	factor.Host[0] = min(1, max/(float32(math.Sqrt(float64(s)))+1e-6))
+}
+
+func finite(x float32) bool { return x-x == 0 }
+
+type vectorArgs struct {
+	set      *simd.Set
+	dst, src []float32
+	p, q     float32
+}
+
+var vectorArgsPool = newPool[vectorArgs]()
+
+// ScaleBy is x *= factor[0].
+func (b *Backend) ScaleBy(x, factor device.Buffer) {
+	b.vector(x, device.Buffer{}, factor.Host[0], 0, func(a *vectorArgs, lo, hi int) {
+		a.set.Scale(a.p, a.dst[lo:hi])
+	})
+}
+
+// AddScaled is dst (+)= factor[0]·src.
+func (b *Backend) AddScaled(dst, src, factor device.Buffer, acc bool) {
+	body := func(a *vectorArgs, lo, hi int) { a.set.Axpy(a.p, a.dst[lo:hi], a.src[lo:hi]) }
+	if !acc {
+		body = func(a *vectorArgs, lo, hi int) { unary(device.Scale, a.dst[lo:hi], a.src[lo:hi], a.p) }
+	}
+	b.vector(dst, src, factor.Host[0], 0, body)
+}
+
+// Clamp limits x to [lo,hi]; NaN stays NaN.
+func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
+	b.vector(x, device.Buffer{}, lo, hi, func(a *vectorArgs, lo, hi int) {
+		x := a.dst[lo:hi]
+		for i, v := range x {
+			if v < a.p {
+				x[i] = a.p
+			} else if v > a.q {
+				x[i] = a.q
+			}
+		}
+	})
+}
+
+// Lerp is dst += w·(src-dst).
+func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
+	b.vector(dst, src, w, 0, func(a *vectorArgs, lo, hi int) {
+		x, y := a.dst[lo:hi], a.src[lo:hi]
+		for i, v := range x {
+			x[i] = v + float32(a.p*(y[i]-v))
+		}
+	})
+}
+
+func (b *Backend) vector(dst, src device.Buffer, p, q float32, body func(*vectorArgs, int, int)) {
+	a := vectorArgsPool.get()
+	a.set, a.dst, a.src, a.p, a.q = b.set, dst.Host, src.Host, p, q
+	par.For(len(a.dst), moveGrain, a, body)
+	vectorArgsPool.put(a)
+}
+
+type stepArgs struct {
+	s          *device.StepSpec
+	set        *simd.Set
+	w, g, m, v []float32
+	rule       rule
+}
+
+var stepArgsPool = newPool[stepArgs]()
+
+// rule holds one step's constants, computed once in float64 and rounded once,
+// as PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight
+// is first multiplied by keep.
+type rule struct {
+	scale, l2, keep, lr          float32
+	oneMinusBeta1, stepSize      float32 // Adam
+	beta2, oneMinusBeta2         float32 // Adam; RMSprop's alpha
+	sqrtBias2, eps               float32
+	momentum, fresh              float32 // buffer = momentum·buffer + fresh·g
+	nesterov, first, useMomentum bool
+}
+
+// Step applies one update and clears G. If Scale[0] is not finite, it only clears G.
+func (b *Backend) Step(s *device.StepSpec) {
+	scale := float32(1)
+	if !s.Scale.Zero() {
+		scale = s.Scale.Host[0]
+	}
+	if !finite(scale) {
+		b.Fill(s.G, 0)
+		return
+	}
+	var body func(*stepArgs, int, int)
+	switch s.Kind {
+	case device.SGD:
+		body = func(a *stepArgs, lo, hi int) {
+			sgdStep(&a.rule, a.w[lo:hi], a.g[lo:hi], within(a.m, lo, hi))
+		}
+	case device.Adam:
+		body = adamRange
+	case device.RMSprop:
+		body = func(a *stepArgs, lo, hi int) {
+			rmspropStep(&a.rule, a.w[lo:hi], a.g[lo:hi], a.v[lo:hi], within(a.m, lo, hi))
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Step: unknown rule %d", s.Kind))
+	}
+	a := stepArgsPool.get()
+	a.set, a.rule = b.set, newRule(s, scale)
+	a.w, a.g, a.m, a.v = s.W.Host, s.G.Host, s.M.Host, s.V.Host
+	par.For(s.W.N, elemGrain, a, body)
+	stepArgsPool.put(a)
+}
+
+func newRule(s *device.StepSpec, scale float32) rule {
+	r := rule{
+		scale: scale, lr: s.LR, keep: 1, eps: s.Eps, beta2: s.Beta2,
+		momentum: s.Momentum, useMomentum: s.Momentum != 0,
+		nesterov: s.Nesterov, first: s.T <= 1,
+		fresh: float32(1 - decimal(s.Dampening)),
+	}
+	lr, beta1, beta2 := float64(s.LR), decimal(s.Beta1), decimal(s.Beta2)
+	if s.Decoupled {
+		r.keep = float32(1 - lr*float64(s.Decay))
+	} else {
+		r.l2 = s.Decay
+	}
+	r.oneMinusBeta1, r.oneMinusBeta2 = float32(1-beta1), float32(1-beta2)
+	if s.Kind == device.Adam {
+		r.stepSize = float32(lr / (1 - math.Pow(beta1, float64(s.T))))
+		r.sqrtBias2 = float32(math.Sqrt(1 - math.Pow(beta2, float64(s.T))))
+	}
+	return r
+}
+
+// decimal undoes the rounding of a coefficient in [0,1] such as 0.999 to
+// float32. PyTorch forms 1-0.999 in double precision; from the float32 it
+// would be wrong in the fifth digit.
+func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }
+
+// grad is the gradient the rule sees, and w after decoupled decay.
+func (r *rule) grad(w, g float32) (gradient, weight float32) {
+	return float32(g*r.scale) + float32(r.l2*w), w * r.keep
+}
+
+// sgdStep is torch.optim.SGD. The first step's buffer is the gradient itself, undamped.
+func sgdStep(r *rule, w, g, m []float32) {
+	if !r.useMomentum {
+		for i := range w {
+			d, v := r.grad(w[i], g[i])
+			w[i] = v - float32(r.lr*d)
+			g[i] = 0
+		}
+		return
+	}
+	for i := range w {
+		d, v := r.grad(w[i], g[i])
+		buf := d
+		if !r.first {
+			buf = float32(m[i]*r.momentum) + float32(d*r.fresh)
+		}
+		m[i] = buf
+		if r.nesterov {
+			buf = d + float32(r.momentum*buf)
+		}
+		w[i] = v - float32(r.lr*buf)
+		g[i] = 0
+	}
+}
+
+// rmspropStep is torch.optim.RMSprop: eps stands outside the square root.
+func rmspropStep(r *rule, w, g, v, m []float32) {
+	for i := range w {
+		d, x := r.grad(w[i], g[i])
+		v[i] = float32(v[i]*r.beta2) + float32(float32(d*d)*r.oneMinusBeta2)
+		d /= sqrt32(v[i]) + r.eps
+		if r.useMomentum {
+			m[i] = float32(m[i]*r.momentum) + d
+			d = m[i]
+		}
+		w[i] = x - float32(r.lr*d)
+		g[i] = 0
+	}
+}
+
+func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
+
+var adamArgsPool = newPool[simd.AdamArgs]()
+
+// adamRange is torch.optim.Adam, or AdamW by way of keep.
+func adamRange(a *stepArgs, lo, hi int) {
+	r := &a.rule
+	args := adamArgsPool.get()
+	*args = simd.AdamArgs{
+		N: hi - lo,
+		W: &a.w[lo], G: &a.g[lo], M: &a.m[lo], V: &a.v[lo],
+		GScale: r.scale, L2: r.l2, Keep: r.keep,
+		OneMinusBeta1: r.oneMinusBeta1, Beta2: r.beta2, OneMinusBeta2: r.oneMinusBeta2,
+		StepSize: r.stepSize, SqrtBias2: r.sqrtBias2, Eps: r.eps,
+	}
+	a.set.Adam(args)
+	adamArgsPool.put(args)
+}

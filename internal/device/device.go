@@ -1,0 +1,347 @@
+// Package device holds the seam between the tape and whatever computes: types only.
+//
+// A Backend enqueues work on Buffers; only Download and Sync wait, and no
+// method returns a number computed on the device. Matrices are row-major
+// float32. Dimensions: B batch, T time, I input, H hidden, G gates.
+//
+// Programmer mistakes (a buffer too short for its spec) may panic: the tensor
+// package checks every shape a user can reach before it enqueues.
+package device
+
+// A Buffer is a run of float32 on a device. The zero Buffer is "absent".
+// On the CPU it is a slice of ordinary memory; another device keeps its address in Addr.
+type Buffer struct {
+	Host []float32 // CPU memory; nil on other devices
+	Addr uintptr   // device address; 0 on the CPU
+	N    int       // length in elements
+}
+
+// HostBuffer wraps ordinary memory as a CPU buffer.
+func HostBuffer(s []float32) Buffer { return Buffer{Host: s, N: len(s)} }
+
+// Slice is the part [lo, hi) of b, sharing its memory.
+func (b Buffer) Slice(lo, hi int) Buffer {
+	if lo < 0 || hi < lo || hi > b.N {
+		panic("device: slice out of range")
+	}
+	s := Buffer{N: hi - lo}
+	if b.Host != nil {
+		s.Host = b.Host[lo:hi:hi]
+	} else if b.Addr != 0 {
+		s.Addr = b.Addr + uintptr(lo)*4
+	}
+	return s
+}
+
+// Zero reports whether b is absent.
+func (b Buffer) Zero() bool { return b.N == 0 }
+
+// Backend computes. Methods enqueue in order and may return before the work is
+// done; specs are passed by pointer and are not kept after the call returns
+// (a backend that runs later copies them). All methods are safe for use by
+// several goroutines on distinct buffers.
+type Backend interface {
+	Name() string       // such as "cpu/avx512"
+	Alloc(n int) Buffer // n zeroed elements, 64-byte aligned
+	Free(Buffer)        // ends the use of an Alloc'ed buffer
+	Upload(dst Buffer, src []float32)
+	Download(dst []float32, src Buffer) // waits
+	Sync()                              // waits for all enqueued work
+
+	// Moves.
+	Fill(dst Buffer, v float32)
+	Copy(dst, src Buffer, acc bool) // dst = src, or dst += src
+	Permute(s *PermuteSpec)
+
+	// Dense algebra.
+	Gemm(s *GemmSpec)
+	SumRows(dst, src Buffer, rows, cols, ld int, acc bool) // dst[j] (+)= sum_i src[i*ld+j], i ascending in fixed blocks
+
+	// The recurrent core.
+	Scan(s *ScanSpec)     // forward
+	ScanGrad(s *ScanSpec) // backward, after Scan with Keep
+
+	// Elementwise.
+	Unary(op UnaryOp, y, x Buffer, alpha float32)                       // y = op(x)
+	UnaryGrad(op UnaryOp, dx, dy, x, y Buffer, alpha float32, acc bool) // dx (+)= dy * op'(x), from x or y as the op prefers
+	Binary(s *BinarySpec)
+	BinaryGrad(s *BinarySpec)
+	Dropout(s *DropoutSpec) // the same call, with Acc, is its own backward
+
+	// Layers.
+	Norm(s *NormSpec) // layer normalisation over the last dimension
+	NormGrad(s *NormSpec)
+	Softmax(s *SoftmaxSpec)
+	SoftmaxGrad(s *SoftmaxSpec)
+	Embed(s *EmbedSpec)
+	EmbedGrad(s *EmbedSpec)
+	Pool(s *PoolSpec)
+	PoolGrad(s *PoolSpec)
+	Loss(s *LossSpec) // the value and, with DPred, the gradient, in one pass
+
+	// The optimizer's vectors.
+	SumSquares(dst, src Buffer)                   // dst[0] = sum src², in one fixed order
+	ClipFactor(factor, sumsq Buffer, max float32) // factor[0] = min(1, max/(sqrt(sumsq[0])+1e-6)); NaN and Inf pass through
+	ScaleBy(x, factor Buffer)                     // x *= factor[0]
+	AddScaled(dst, src, factor Buffer, acc bool)  // dst (+)= factor[0]*src
+	Clamp(x Buffer, lo, hi float32)               // NaN stays NaN
+	Lerp(dst, src Buffer, w float32)              // dst += w*(src-dst)
+	Step(s *StepSpec)
+}
+
+// PermuteSpec copies a strided 4-D block:
+// Dst[DstOff + Σ i_k·DstStride[k]] (+)= Src[SrcOff + Σ i_k·SrcStride[k]], 0 <= i_k < Dims[k].
+// It serves transposes, concatenation, slicing, reversal and broadcasting (a stride of 0).
+// Rows and Lens, both optional, serve batches sorted by length: index Rows[i_RowDim] is used in the
+// source (or, with RowsDst, in the destination) in place of i_RowDim; elements whose i_TimeDim is not
+// below Lens[i_RowDim] are written as zero (with Acc: left alone).
+type PermuteSpec struct {
+	Dst, Src             Buffer
+	Dims                 [4]int
+	DstOff, SrcOff       int
+	DstStride, SrcStride [4]int
+	Rows                 []int32
+	RowsDst              bool
+	Lens                 []int32
+	RowDim, TimeDim      int
+	Acc                  bool
+}
+
+// GemmSpec is C (+)= A·B (+ Bias on each row), batched if Batch > 1 (elements between batches: strides).
+// A is [M,K] (or [K,M] with TransA), B is [K,N] (or [N,K] with TransB), C is [M,N]; ld are row strides, 0 for dense.
+// Each element is one sum over k in ascending order (in fixed blocks): no bit depends on the thread count or on M. NaN propagates.
+type GemmSpec struct {
+	M, N, K                   int
+	A, B, C                   Buffer
+	LDA, LDB, LDC             int
+	TransA, TransB            bool
+	Bias                      Buffer // [N] or absent
+	Acc                       bool
+	Batch                     int
+	StrideA, StrideB, StrideC int
+}
+
+// Cell names a recurrent cell of the engine's table.
+type Cell uint8
+
+const (
+	LSTM    Cell = iota // gates i,f,g,o; states h,c
+	GRU                 // gates r,z,n, reset after the recurrent product, as PyTorch
+	RNNTanh             // Elman
+	RNNReLU
+	NumCells
+)
+
+// CellSpec is a row of the cell table.
+type CellSpec struct {
+	Name   string // "lstm", "gru", "rnn_tanh", "rnn_relu"
+	Gates  int    // G
+	States int    // 1: h; 2: h and c
+	Side   bool   // the last gate's W*x and R*h stay apart (GRU's n), so the recurrent term is kept in ScanSpec.Side
+}
+
+// Cells is the table, indexed by Cell.
+var Cells = [NumCells]CellSpec{
+	LSTM:    {"lstm", 4, 2, false},
+	GRU:     {"gru", 3, 1, true},
+	RNNTanh: {"rnn_tanh", 1, 1, false},
+	RNNReLU: {"rnn_relu", 1, 1, false},
+}
+
+// ScanSpec is one layer in one direction over a whole sequence, time-major.
+//
+// Rows are sorted by length, longest first: at time t the first Active[t] rows are inside their
+// sequence (nil: all B at every t). Reverse runs t = T-1 .. 0, so a row begins at its true last step.
+// Rows outside their sequence keep their state, get zero output and pass no gradient.
+//
+// Gates has three lives: W·x + biases, then the gate activations, then (ScanGrad) the gate gradients.
+type ScanSpec struct {
+	Cell       Cell
+	T, B, I, H int
+	Reverse    bool
+	Active     []int32 // [T], not increasing
+	Keep       bool    // save what ScanGrad needs
+
+	X      Buffer // [T,B,I]
+	W, R   Buffer // [G*H,I], [G*H,H]
+	BW, BR Buffer // [G*H] each, or absent
+	H0, C0 Buffer // [B,H]; absent is zeros
+	Y      Buffer // [T,B,YLd]: this direction writes columns [YOff, YOff+H)
+	YLd    int
+	YOff   int
+	HN, CN Buffer // [B,H] state after each row's last step (CN only with two states)
+
+	Gates Buffer // Keep: [T,B,G*H]; else [Chunk,B,G*H]
+	Side  Buffer // cells with Side: [T or Chunk,B,H]
+	Hs    Buffer // Keep: [T+1,B,H], so that slot t (reversed: t+1) is the state before time t. Else [2,B,H]
+	Cs    Buffer // as Hs, with two states
+	Chunk int    // time steps of W·x computed at once when not Keep
+
+	// ScanGrad only. A gradient buffer that is absent is not computed. All accumulate, but DX as DXAcc says.
+	DY       Buffer // [T,B,YLd] at YOff; absent is zeros
+	DHN, DCN Buffer // [B,H]; absent is zeros
+	DX       Buffer // [T,B,I]
+	DXAcc    bool
+	DW, DR   Buffer
+	DBW, DBR Buffer
+	DH0, DC0 Buffer
+}
+
+// UnaryOp is an elementwise function.
+type UnaryOp uint8
+
+const (
+	Sigmoid UnaryOp = iota
+	Tanh
+	ReLU
+	Exp
+	Log
+	Softplus // log(1+e^x), stable
+	Square
+	Scale // alpha*x
+	Shift // x+alpha
+)
+
+// BinaryOp combines two tensors.
+type BinaryOp uint8
+
+const (
+	Add BinaryOp = iota
+	Sub
+	Mul
+	Div
+)
+
+// BinarySpec is Z = X op Y over N elements; Y may be a shorter vector of YN elements repeated: Y[i % YN].
+// Backward: DX (+)= .., DY (+)= .. (summed over repeats in ascending order); an absent one is not computed.
+type BinarySpec struct {
+	Op         BinaryOp
+	N, YN      int
+	X, Y, Z    Buffer
+	DZ, DX, DY Buffer
+	AccX, AccY bool
+}
+
+// DropoutSpec is Y (+)= X ⊙ mask/(1-P), the mask from a counter-based generator keyed by (Seed, Step, Node)
+// and the element index, so it depends on no thread count and is recomputed, never stored.
+type DropoutSpec struct {
+	Y, X             Buffer
+	N                int
+	P                float32 // 0 <= P < 1, the probability of zero
+	Seed, Step, Node uint64
+	Acc              bool
+}
+
+// NormSpec is layer normalisation of Rows x Cols: Y = (X-mean)/sqrt(var+Eps)*Gamma + Beta (biased variance, PyTorch).
+type NormSpec struct {
+	Rows, Cols        int
+	X, Y, Gamma, Beta Buffer
+	Eps               float32
+	Mean, RStd        Buffer // [Rows], kept for backward
+	DY, DX            Buffer
+	AccX              bool
+	DGamma, DBeta     Buffer // accumulate
+}
+
+// SoftmaxSpec is a row softmax of Rows x Cols; with Lens, row r covers only its first Lens[r/RowsPerLen] columns
+// and is zero past them; a row of length 0 is all zeros.
+type SoftmaxSpec struct {
+	Rows, Cols int
+	X, Y       Buffer
+	Lens       []int32
+	RowsPerLen int  // rows sharing one length; 0 means 1
+	Log        bool // log-softmax
+	DY, DX     Buffer
+	AccX       bool
+}
+
+// EmbedSpec gathers rows: Y[n] = Table[IDs[n]]. Padding (or -1 for none) is an id whose row gets no gradient.
+type EmbedSpec struct {
+	Table   Buffer // [V,D]
+	V, D    int
+	IDs     []int32
+	Padding int32
+	Y       Buffer // [len(IDs),D]
+	DY      Buffer
+	DTable  Buffer // accumulates, in ascending n
+}
+
+// PoolKind chooses how a sequence becomes one vector.
+type PoolKind uint8
+
+const (
+	PoolLast PoolKind = iota // each row's last valid step
+	PoolMean
+	PoolMax // ties go to the earliest step
+)
+
+// PoolSpec pools X [B,T,F] over each row's first Lens[b] steps (nil: T) to Y [B,F]. An empty row gives zeros.
+type PoolSpec struct {
+	Kind    PoolKind
+	B, T, F int
+	X, Y    Buffer
+	Lens    []int32
+	Arg     []int32 // [B*F], PoolMax: the step chosen (-1: none), kept for backward
+	DY, DX  Buffer
+	AccX    bool
+}
+
+// LossKind names a loss.
+type LossKind uint8
+
+const (
+	MSE LossKind = iota
+	MAE
+	Huber        // Param: delta
+	Quantile     // pinball; Pred [N,len(Quantiles)], Target [N]
+	Gaussian     // Pred [N,2]: mean, pre-softplus scale
+	StudentT     // Pred [N,3]: location, pre-softplus scale, pre-softplus degrees of freedom (df = 2 + softplus)
+	NegBinomial  // Pred [N,2]: pre-softplus mean, pre-softplus dispersion alpha; Target counts
+	CrossEntropy // Pred logits [N,V], Classes [N]
+	BCE          // with logits; Target in [0,1]
+)
+
+// LossSpec is a mean loss over N items. Weighted: Σ w·l / Σ w, over items whose weight is not 0
+// (no weight at all gives 0). CrossEntropy: ClassWeight [V] and Smoothing follow PyTorch; Ignore is a class that does not count.
+// Value is [1]. DPred, if present, gets dValue/dPred (overwritten).
+type LossSpec struct {
+	Kind        LossKind
+	N, V        int     // items; outputs per item (V=1 for MSE, MAE, Huber, BCE)
+	Pred        Buffer  // [N,V]
+	Target      Buffer  // [N]
+	Classes     []int32 // [N], CrossEntropy
+	Weight      Buffer  // [N] or absent
+	ClassWeight Buffer  // [V] or absent
+	Ignore      int32   // a negative number such as -100
+	Smoothing   float32
+	Param       float32
+	Quantiles   []float32
+	Value       Buffer
+	DPred       Buffer
+}
+
+// StepKind names an update rule.
+type StepKind uint8
+
+const (
+	SGD StepKind = iota
+	Adam
+	RMSprop
+)
+
+// StepSpec updates a run of parameters, with PyTorch's arithmetic, and clears the gradient in the same pass.
+// The gradient is first multiplied by Scale[0] if present (clipping). When *Scale is not finite the step is skipped but the gradient still cleared.
+type StepSpec struct {
+	Kind              StepKind
+	W, G              Buffer
+	M, V              Buffer // moments: SGD momentum in M; Adam M, V; RMSprop V (and M with momentum)
+	Scale             Buffer // [1] or absent
+	LR                float32
+	Beta1, Beta2, Eps float32 // Adam; RMSprop's alpha is Beta2
+	Momentum          float32
+	Dampening         float32
+	Nesterov          bool
+	Decay             float32 // weight decay
+	Decoupled         bool    // AdamW: W -= LR*Decay*W; else L2: G += Decay*W
+	T                 int     // step number from 1, for Adam's bias correction and SGD's first momentum step
+}

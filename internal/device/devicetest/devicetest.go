@@ -1,0 +1,270 @@
+// Package devicetest is one conformance suite for every device.Backend.
+//
+// It sees a backend only through the interface. Values are compared with naive
+// float64 code, gradients with central differences of that code, so nothing a
+// backend does is compared with itself; the few exact comparisons are laws of
+// the interface, such as a row's bits not depending on its batch mates.
+package devicetest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// Run checks that b keeps the contract of package device.
+func Run(t *testing.T, b device.Backend) {
+	for _, part := range []struct {
+		name string
+		run  func(*suite)
+	}{
+		{"Memory", (*suite).memory},
+		{"Permute", (*suite).permute},
+		{"Gemm", (*suite).gemm},
+		{"SumRows", (*suite).sumRows},
+		{"Unary", (*suite).unary},
+		{"Binary", (*suite).binary},
+		{"Dropout", (*suite).dropout},
+		{"Norm", (*suite).norm},
+		{"Softmax", (*suite).softmax},
+		{"Embed", (*suite).embed},
+		{"Pool", (*suite).pool},
+		{"Loss", (*suite).losses},
+		{"CrossEntropy", (*suite).crossEntropy},
+		{"Vectors", (*suite).vectors},
+		{"Step", (*suite).steps},
+		{"Scan", (*suite).scan},
+		{"ScanLaws", (*suite).scanLaws},
+	} {
+		t.Run(part.name, func(t *testing.T) {
+			part.run(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2)), sample: 40})
+		})
+	}
+}
+
+type suite struct {
+	*testing.T
+	b      device.Backend
+	rnd    *rand.Rand
+	sample int // how many elements of a long gradient are checked
+}
+
+// sub runs f as a subtest.
+func (s *suite) sub(name string, f func(*suite)) {
+	s.Run(name, func(t *testing.T) { f(&suite{T: t, b: s.b, rnd: s.rnd, sample: s.sample}) })
+}
+
+// normal is n standard normal numbers.
+func (s *suite) normal(n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(s.rnd.NormFloat64())
+	}
+	return v
+}
+
+// scaled is n normal numbers of standard deviation sd.
+func (s *suite) scaled(n int, sd float32) []float32 {
+	v := s.normal(n)
+	for i := range v {
+		v[i] *= sd
+	}
+	return v
+}
+
+// put uploads a copy of v.
+func (s *suite) put(v []float32) device.Buffer {
+	buf := s.b.Alloc(len(v))
+	s.b.Upload(buf, v)
+	return buf
+}
+
+func (s *suite) get(buf device.Buffer) []float32 {
+	v := make([]float32, buf.N)
+	s.b.Download(v, buf)
+	return v
+}
+
+// near compares with a tolerance relative to 1 + |want|; NaN and infinities must match exactly.
+func (s *suite) near(what string, got []float32, want []float64, tol float64) {
+	s.Helper()
+	if len(got) != len(want) {
+		s.Fatalf("%s: %d values, want %d", what, len(got), len(want))
+	}
+	for i, w := range want {
+		if !within(float64(got[i]), w, tol) {
+			s.Fatalf("%s: element %d is %v, want %v", what, i, got[i], w)
+		}
+	}
+}
+
+func within(got, want, tol float64) bool {
+	if math.IsNaN(want) || math.IsInf(want, 0) || math.IsNaN(got) || math.IsInf(got, 0) {
+		return got == want || math.IsNaN(got) && math.IsNaN(want)
+	}
+	return math.Abs(got-want) <= tol*(1+math.Abs(want))
+}
+
+// same wants equal bits.
+func (s *suite) same(what string, got, want []float32) {
+	s.Helper()
+	for i, w := range want {
+		if math.Float32bits(got[i]) != math.Float32bits(w) {
+			s.Fatalf("%s: element %d is %v, want exactly %v", what, i, got[i], w)
+		}
+	}
+}
+
+// gradient compares got with central differences of f at x. Of long vectors it takes a sample.
+func (s *suite) gradient(what string, got, x []float32, f func(x []float64) float64, tol float64) {
+	s.Helper()
+	v := wide(x)
+	for k := range min(len(v), s.sample) {
+		i := k
+		if len(v) > s.sample {
+			i = s.rnd.IntN(len(v))
+		}
+		const h = 1e-5
+		at := v[i]
+		v[i] = at + h
+		up := f(v)
+		v[i] = at - h
+		down := f(v)
+		v[i] = at
+		if want := (up - down) / (2 * h); !within(float64(got[i]), want, tol) {
+			s.Fatalf("%s: gradient %d is %v, central difference %v", what, i, got[i], want)
+		}
+	}
+}
+
+// wide converts to float64.
+func wide(v []float32) []float64 {
+	w := make([]float64, len(v))
+	for i, x := range v {
+		w[i] = float64(x)
+	}
+	return w
+}
+
+// dot is Σ a·b, the scalar whose gradient a backward pass from b computes.
+func dot(a []float64, b []float32) float64 {
+	var sum float64
+	for i, x := range a {
+		sum += x * float64(b[i])
+	}
+	return sum
+}
+
+// plus adds a constant, for checks of accumulation.
+func plus(v []float32, c float32) []float32 {
+	w := make([]float32, len(v))
+	for i, x := range v {
+		w[i] = x + c
+	}
+	return w
+}
+
+// filled is n copies of c.
+func filled(n int, c float32) []float32 { return plus(make([]float32, n), c) }
+
+func (s *suite) memory() {
+	buf := s.b.Alloc(1000)
+	s.near("Alloc", s.get(buf), make([]float64, 1000), 0)
+	x, y := s.normal(1000), s.normal(1000)
+	s.b.Upload(buf, x)
+	s.same("Upload", s.get(buf), x)
+	dst := s.put(y)
+	s.b.Copy(dst.Slice(3, 603), buf.Slice(100, 700), false)
+	s.same("Copy", s.get(dst), append(append(append([]float32{}, y[:3]...), x[100:700]...), y[603:]...))
+	s.b.Upload(dst, y)
+	s.b.Copy(dst, buf, true)
+	want := make([]float32, 1000)
+	for i := range want {
+		want[i] = x[i] + y[i]
+	}
+	s.same("Copy acc", s.get(dst), want)
+	s.b.Fill(dst.Slice(5, 7), 2.5)
+	want[5], want[6] = 2.5, 2.5
+	s.same("Fill", s.get(dst), want)
+	s.b.Fill(device.Buffer{}, 1)
+	s.b.Sync()
+	s.b.Free(buf)
+	if s.b.Name() == "" {
+		s.Error("Name is empty")
+	}
+	if !s.b.Alloc(0).Zero() {
+		s.Error("Alloc(0) is not absent")
+	}
+}
+
+// permuted is the definition of PermuteSpec.
+func permuted(p *device.PermuteSpec, dst, src []float32) {
+	for i0 := range p.Dims[0] {
+		for i1 := range p.Dims[1] {
+			for i2 := range p.Dims[2] {
+				for i3 := range p.Dims[3] {
+					i := [4]int{i0, i1, i2, i3}
+					from, to := p.SrcOff, p.DstOff
+					for k := range i {
+						is, id := i[k], i[k]
+						if p.Rows != nil && k == p.RowDim {
+							if p.RowsDst {
+								id = int(p.Rows[is])
+							} else {
+								is = int(p.Rows[is])
+							}
+						}
+						from += is * p.SrcStride[k]
+						to += id * p.DstStride[k]
+					}
+					outside := p.Lens != nil && i[p.TimeDim] >= int(p.Lens[i[p.RowDim]])
+					switch {
+					case outside && p.Acc:
+					case outside:
+						dst[to] = 0
+					case p.Acc:
+						dst[to] += src[from]
+					default:
+						dst[to] = src[from]
+					}
+				}
+			}
+		}
+	}
+}
+
+func (s *suite) permute() {
+	const n = 2 * 3 * 5 * 7
+	specs := map[string]device.PermuteSpec{
+		"copy":      {Dims: [4]int{2, 3, 5, 7}, DstStride: [4]int{105, 35, 7, 1}, SrcStride: [4]int{105, 35, 7, 1}},
+		"transpose": {Dims: [4]int{2, 3, 5, 7}, DstStride: [4]int{1, 2, 6, 30}, SrcStride: [4]int{105, 35, 7, 1}},
+		"swap":      {Dims: [4]int{1, 3, 5, 14}, DstStride: [4]int{0, 14, 42, 1}, SrcStride: [4]int{0, 70, 14, 1}},
+		"slice":     {Dims: [4]int{1, 1, 4, 6}, DstOff: 9, SrcOff: 11, DstStride: [4]int{0, 0, 6, 1}, SrcStride: [4]int{0, 0, 20, 1}},
+		"reverse":   {Dims: [4]int{1, 1, 10, 21}, SrcOff: 189, DstStride: [4]int{0, 0, 21, 1}, SrcStride: [4]int{0, 0, -21, 1}},
+		"broadcast": {Dims: [4]int{1, 6, 5, 7}, DstStride: [4]int{0, 35, 7, 1}, SrcStride: [4]int{0, 0, 7, 1}},
+		"rows": {Dims: [4]int{1, 3, 10, 7}, DstStride: [4]int{0, 7, 21, 1}, SrcStride: [4]int{0, 70, 7, 1},
+			Rows: []int32{2, 0, 1}, Lens: []int32{10, 4, 0}, RowDim: 1, TimeDim: 2},
+		"rows back": {Dims: [4]int{1, 10, 3, 7}, DstStride: [4]int{0, 7, 70, 1}, SrcStride: [4]int{0, 21, 7, 1},
+			Rows: []int32{2, 0, 1}, RowsDst: true, Lens: []int32{10, 4, 0}, RowDim: 2, TimeDim: 1},
+		"empty": {Dims: [4]int{1, 0, 3, 7}},
+	}
+	for name, spec := range specs {
+		for _, acc := range []bool{false, true} {
+			src, dst := s.normal(n), s.normal(n)
+			spec.Acc, spec.Src, spec.Dst = acc, s.put(src), s.put(dst)
+			s.b.Permute(&spec)
+			permuted(&spec, dst, src)
+			s.same(fmt.Sprintf("%s acc=%v", name, acc), s.get(spec.Dst), dst)
+		}
+	}
+	// A destination stride of 0 sums, the backward of a broadcast.
+	src, dst := s.normal(n), s.normal(35)
+	spec := device.PermuteSpec{Dims: [4]int{1, 6, 5, 7}, DstStride: [4]int{0, 0, 7, 1}, SrcStride: [4]int{0, 35, 7, 1},
+		Acc: true, Src: s.put(src), Dst: s.put(dst)}
+	s.b.Permute(&spec)
+	permuted(&spec, dst, src)
+	s.near("sum", s.get(spec.Dst), wide(dst), 1e-6)
+}

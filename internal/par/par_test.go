@@ -1,0 +1,97 @@
+package par
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+)
+
+type sums struct{ hits []int32 }
+
+func TestForCoversEveryIndexOnce(t *testing.T) {
+	defer SetWorkers(0)
+	for _, workers := range []int{1, 2, 3, 7} {
+		SetWorkers(workers)
+		for _, n := range []int{0, 1, 2, 5, 64, 1000} {
+			for _, grain := range []int{0, 1, 3, 100} {
+				s := &sums{make([]int32, n)}
+				For(n, grain, s, func(s *sums, lo, hi int) {
+					if lo >= hi {
+						t.Errorf("empty range [%d,%d)", lo, hi)
+					}
+					for i := lo; i < hi; i++ {
+						s.hits[i]++
+					}
+				})
+				for i, h := range s.hits {
+					if h != 1 {
+						t.Fatalf("workers %d n %d grain %d: index %d ran %d times", workers, n, grain, i, h)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestForFromManyGoroutinesAndNested(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(4)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 200 {
+				s := &sums{make([]int32, 40)}
+				For(4, 1, s, func(s *sums, lo, hi int) {
+					for i := lo; i < hi; i++ {
+						inner := &sums{s.hits[i*10 : i*10+10]}
+						For(10, 1, inner, func(s *sums, lo, hi int) {
+							for i := lo; i < hi; i++ {
+								s.hits[i]++
+							}
+						})
+					}
+				})
+				for i, h := range s.hits {
+					if h != 1 {
+						t.Errorf("index %d ran %d times", i, h)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestForRaisesPanicsInTheCaller(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(4)
+	defer func() {
+		if r := recover(); r != "part 3" {
+			t.Fatalf("recovered %v, want the body's own panic", r)
+		}
+	}()
+	For(4, 1, &sums{}, func(_ *sums, lo, hi int) {
+		if lo == 3 {
+			panic("part 3")
+		}
+	})
+}
+
+func TestForAllocatesNothing(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		SetWorkers(2)
+		defer SetWorkers(0)
+	}
+	s := &sums{make([]int32, 1000)}
+	loop := func() {
+		For(1000, 1, s, func(s *sums, lo, hi int) {
+			for i := lo; i < hi; i++ {
+				s.hits[i]++
+			}
+		})
+	}
+	loop()
+	if n := testing.AllocsPerRun(100, loop); n != 0 {
+		t.Fatalf("%v allocations a loop, want 0", n)
+	}
+}

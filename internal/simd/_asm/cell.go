@@ -1,0 +1,93 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// cells writes the recurrent cells. Their reference loops are lstmGeneric and lstmGradGeneric.
+func (g *gen) cells() {
+	g.lstm()
+	g.lstmGrad()
+}
+
+var cellConstants = append([]string{"expmin"}, tanhConstants...)
+
+// gates gives the addresses of the four gate vectors, h elements apart.
+func (g *gen) gates(first, h GPVirtual) [4]GPVirtual {
+	p := [4]GPVirtual{first, g.GP64(), g.GP64(), g.GP64()}
+	for i := 1; i < 4; i++ {
+		g.LEAQ(Mem{Base: p[i-1], Index: h, Scale: 4}, p[i])
+	}
+	return p
+}
+
+func (g *gen) lstm() {
+	a := g.function("lstm", "LSTMArgs", "is one row of one LSTM step.")
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid")
+	n, cPrev, c, hid := p[0], p[2], p[3], p[4]
+	gates := g.gates(p[1], n)
+	g.hold(cellConstants...)
+	g.loop(n, func(off Register, m mask) {
+		activated := func(gate int, f func(VecVirtual)) VecVirtual {
+			x := g.load(m, at(gates[gate], off))
+			f(x)
+			g.store(m, x, at(gates[gate], off))
+			return x
+		}
+		in := activated(0, g.sigmoid)
+		g.VMULPS(in, activated(2, g.tanh), in)
+		cell := activated(1, g.sigmoid)
+		g.VFMADD213PS(in, g.load(m, at(cPrev, off)), cell)
+		g.store(m, cell, at(c, off))
+		out := activated(3, g.sigmoid)
+		g.tanh(cell)
+		g.VMULPS(out, cell, cell)
+		g.store(m, cell, at(hid, off))
+	})
+}
+
+func (g *gen) lstmGrad() {
+	a := g.function("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC")
+	n, cPrev, c, dHid, dC := p[0], p[2], p[3], p[4], p[5]
+	gates := g.gates(p[1], n)
+	g.hold(tanhConstants...)
+	g.loop(n, func(off Register, m mask) {
+		load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
+		// store writes d·y·(1-y), the gradient before a sigmoid of value y.
+		store := func(gate int, d, y VecVirtual) {
+			rest := g.copyOf(g.konst("one"))
+			g.VSUBPS(y, rest, rest)
+			g.VMULPS(y, rest, rest)
+			g.VMULPS(rest, d, d)
+			g.store(m, d, at(gates[gate], off))
+		}
+		tanhC, dh := load(c), load(dHid)
+		g.tanh(tanhC)
+		out := load(gates[3])
+		dc := load(dC)
+		slope, t := g.copyOf(g.konst("one")), g.vec()
+		g.VFNMADD231PS(tanhC, tanhC, slope)
+		g.VMULPS(out, dh, t)
+		g.VFMADD231PS(slope, t, dc) // dc += dh·o·(1 - tanh²c)
+		g.VMULPS(tanhC, dh, dh)
+		store(3, dh, out)
+
+		forget, d := load(gates[1]), g.vec()
+		g.VMULPS(forget, dc, d)
+		g.store(m, d, at(dC, off))
+		prev := load(cPrev)
+		g.VMULPS(dc, prev, prev)
+		store(1, prev, forget)
+
+		in, cand := load(gates[0]), load(gates[2])
+		g.VMULPS(in, dc, d)
+		g.VMULPS(cand, dc, dc)
+		store(0, dc, in)
+		slope = g.copyOf(g.konst("one"))
+		g.VFNMADD231PS(cand, cand, slope)
+		g.VMULPS(slope, d, d)
+		g.store(m, d, at(gates[2], off))
+	})
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// The matrix tile is M rows of two vectors, all in registers over the whole
+// depth. Each M has its own straight-line loop. Registers are assigned by hand:
+//
+//	accumulators first, then two for B, then the broadcast elements of A.
+//	AX, BX, CX, DX: rows 0, 3, 6, 9 of A; rows between by index with SI = row stride.
+const unroll = 4
+
+var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
+
+// gemm writes GemmTile. Its reference loop is gemmTileGeneric.
+func (g *gen) gemm() {
+	a := g.function("gemmTile", "Tile", "computes one tile of a matrix product.")
+	load := func(field string, r GPPhysical) GPPhysical {
+		g.Load(a.Field(field), r)
+		return r
+	}
+	if g.wide() {
+		g.columnMasks(load("N", RCX))
+	}
+	m := load("M", R8)
+	for rows := g.isa.mr; rows > 1; rows-- {
+		g.CMPQ(m, Imm(uint64(rows)))
+		g.JEQ(LabelRef(fmt.Sprintf("rows%d", rows)))
+	}
+	for rows := 1; rows <= g.isa.mr; rows++ {
+		g.Label(fmt.Sprintf("rows%d", rows))
+		g.gemmRows(rows, load)
+	}
+}
+
+// columnMasks sets K1 and K2 to the first n of 32 lanes.
+func (g *gen) columnMasks(n GPPhysical) {
+	g.MOVL(I32(-1), EBX)
+	g.BZHIL(n.As32(), EBX, EBX)
+	g.KMOVW(EBX, K1)
+	g.SHRL(Imm(16), EBX)
+	g.KMOVW(EBX, K2)
+}
+
+// acc is accumulator v, 0 or 1, of row r.
+func (g *gen) acc(r, v int) VecPhysical { return g.isa.regs[2*r+v] }
+
+func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
+	name := func(s string) string { return fmt.Sprintf("%s%d", s, rows) }
+	ref := func(s string) LabelRef { return LabelRef(name(s)) }
+
+	// Start from zero or from From.
+	from := load("From", R8)
+	g.TESTQ(from, from)
+	g.JNE(ref("from"))
+	for r := range rows {
+		for v := range 2 {
+			g.VXORPS(g.acc(r, v), g.acc(r, v), g.acc(r, v))
+		}
+	}
+	g.JMP(ref("start"))
+	g.Label(name("from"))
+	g.eachRow(rows, from, load("LDFrom", R9), name("from"), load, func(r, v int, m mask, at Mem) {
+		switch {
+		case m.op == nil:
+			g.VMOVUPS(at, g.acc(r, v))
+		case g.wide():
+			g.VMOVUPS_Z(at, m.op, g.acc(r, v))
+		default:
+			g.VMASKMOVPS(at, m.op, g.acc(r, v))
+		}
+	})
+
+	g.Label(name("start"))
+	depth := load("K", R11)
+	load("A", RAX)
+	load("RS", RSI)
+	load("CS", R8)
+	load("B", R9)
+	load("LDB", R10)
+	for _, stride := range []GPPhysical{RSI, R8, R10} {
+		g.SHLQ(Imm(2), stride)
+	}
+	for b := 1; 3*b < rows; b++ {
+		g.LEAQ(Mem{Base: rowBase[b-1], Index: RSI, Scale: 2}, rowBase[b])
+		g.ADDQ(RSI, rowBase[b])
+	}
+	g.SUBQ(Imm(unroll), depth)
+	g.JLT(ref("rest"))
+	g.Label(name("loop"))
+	for range unroll {
+		g.gemmStep(rows)
+	}
+	g.SUBQ(Imm(unroll), depth)
+	g.JGE(ref("loop"))
+	g.Label(name("rest"))
+	g.ADDQ(Imm(unroll), depth)
+	g.JEQ(ref("store"))
+	g.Label(name("single"))
+	g.gemmStep(rows)
+	g.DECQ(depth)
+	g.JNE(ref("single"))
+
+	g.Label(name("store"))
+	g.eachRow(rows, load("C", R8), load("LDC", R9), name("store"), load, func(r, v int, m mask, at Mem) {
+		g.store(m, g.acc(r, v), at)
+	})
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// gemmStep adds one k to all accumulators.
+func (g *gen) gemmStep(rows int) {
+	regs := g.isa.regs
+	free := regs[2*g.isa.mr:] // two for B, the others for A
+	b, bcast := free[:2], free[2:]
+	for v := range b {
+		g.VMOVUPS(Mem{Base: R9, Disp: v * g.bytes()}, b[v])
+	}
+	// Eight steps ahead, which is right for panels and harmless elsewhere.
+	for line := 0; line < 2*g.bytes(); line += 64 {
+		g.PREFETCHT0(Mem{Base: R9, Index: R10, Scale: 8, Disp: line})
+	}
+	for r := range rows {
+		at := Mem{Base: rowBase[r/3]}
+		if r%3 > 0 {
+			at.Index, at.Scale = RSI, uint8(r%3)
+		}
+		x := bcast[r%len(bcast)]
+		g.VBROADCASTSS(at, x)
+		for v := range b {
+			g.VFMADD231PS(b[v], x, g.acc(r, v))
+		}
+	}
+	g.ADDQ(R10, R9)
+	for i := 0; 3*i < rows; i++ {
+		g.ADDQ(R8, rowBase[i])
+	}
+}
+
+// eachRow visits the vectors of a tile in memory that begins at p with row
+// stride ld: with masks, or on AVX2, whose masked stores are slow, without
+// them when the tile is full.
+func (g *gen) eachRow(rows int, p, ld GPPhysical, name string, load func(string, GPPhysical) GPPhysical, visit func(r, v int, m mask, at Mem)) {
+	g.SHLQ(Imm(2), ld)
+	walk := func(masks [2]mask) {
+		for r := range rows {
+			for v := range 2 {
+				visit(r, v, masks[v], Mem{Base: p, Disp: v * g.bytes()})
+			}
+			if r < rows-1 {
+				g.ADDQ(ld, p)
+			}
+		}
+	}
+	if g.wide() {
+		walk([2]mask{{K1}, {K2}})
+		return
+	}
+	n := load("N", R10)
+	g.CMPQ(n, Imm(16))
+	g.JEQ(LabelRef(name + "full"))
+	g.SHLQ(Imm(2), n)
+	g.LEAQ(g.maskTable(), R11)
+	g.ADDQ(Imm(32), R11) // the first zero
+	g.SUBQ(n, R11)
+	masks := [2]mask{{Y14}, {Y15}}
+	for v, m := range masks {
+		g.VMOVUPS(Mem{Base: R11, Disp: v * 32}, m.op)
+	}
+	walk(masks)
+	g.JMP(LabelRef(name + "done"))
+	g.Label(name + "full")
+	walk([2]mask{})
+	g.Label(name + "done")
+}

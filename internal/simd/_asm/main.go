@@ -1,0 +1,118 @@
+// Command _asm writes the assembly of package simd, its Go declarations and
+// the tables of kernels. Run it by "go generate" in internal/simd.
+//
+// Every kernel is one template; an isa says how wide the vectors are and how
+// the few operations work that the instruction sets spell differently.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/gotypes"
+	"github.com/mmcloughlin/avo/ir"
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+var config = printer.Config{Name: "internal/simd/_asm", Pkg: "simd"}
+
+func main() {
+	flags := flag.NewFlagSet("_asm", flag.ExitOnError) // avo fills the default set with its own
+	src := flags.String("src", "..", "directory of package simd")
+	out := flags.String("out", "..", "directory to write to")
+	flags.Parse(os.Args[1:])
+	log.SetFlags(0)
+
+	pkg, err := arguments(filepath.Join(*src, "kernels.go"), filepath.Join(*src, "vector_amd64.go"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	stubs := ir.NewFile()
+	for _, f := range []struct {
+		name     string
+		generate func(*gen)
+	}{
+		{"zgemm_amd64.s", (*gen).gemm},
+		{"zvec_amd64.s", (*gen).vectors},
+		{"zcell_amd64.s", (*gen).cells},
+	} {
+		g := &gen{Context: build.NewContext(), pkg: pkg, tables: map[string]bool{}}
+		g.ConstraintExpr("amd64,!purego")
+		for _, isa := range isas {
+			g.isa = isa
+			f.generate(g)
+		}
+		file, err := g.Result()
+		if err != nil {
+			log.Fatalf("%s: %v", f.name, err)
+		}
+		if err := pass.Compile.Execute(file); err != nil {
+			log.Fatalf("%s: %v", f.name, err)
+		}
+		stubs.Constraints = file.Constraints
+		stubs.Sections = append(stubs.Sections, file.Sections...)
+		write(filepath.Join(*out, f.name), printer.NewGoAsm(config), file)
+	}
+	write(filepath.Join(*out, "zstubs_amd64.go"), printer.NewStubs(config), stubs)
+	if err := os.WriteFile(filepath.Join(*out, "zsets_amd64.go"), sets(), 0o644); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func write(path string, p printer.Printer, f *ir.File) {
+	text, err := p.Print(f)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o644)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// arguments type-checks just enough of package simd to know its argument
+// structs. Imports and functions of other files stay unresolved, which is no
+// obstacle: the structs hold numbers and pointers only.
+func arguments(paths ...string) (*types.Package, error) {
+	fset := token.NewFileSet()
+	var files []*ast.File
+	for _, path := range paths {
+		f, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	conf := types.Config{Error: func(error) {}, Sizes: gotypes.Sizes, IgnoreFuncBodies: true}
+	pkg, _ := conf.Check("simd", fset, files, nil)
+	return pkg, nil
+}
+
+func (g *gen) function(name, args, doc string) gotypes.Component {
+	g.Function(name + g.isa.suffix)
+	g.Doc(name + g.isa.suffix + " " + doc)
+	g.Pragma("noescape")
+	g.Attributes(build.NOSPLIT)
+	obj := g.pkg.Scope().Lookup(args)
+	if obj == nil {
+		log.Fatalf("%s: package simd has no type %s", name, args)
+	}
+	param := types.NewVar(token.NoPos, g.pkg, "a", types.NewPointer(obj.Type()))
+	g.Signature(gotypes.NewSignature(g.pkg, types.NewSignatureType(nil, nil, nil, types.NewTuple(param), nil, false)))
+	g.labels = 0
+	return g.Dereference(g.Param("a"))
+}
+
+// label makes a label unique in the function.
+func (g *gen) label(name string) string {
+	g.labels++
+	return fmt.Sprintf("%s%d", name, g.labels)
+}

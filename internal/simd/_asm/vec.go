@@ -1,0 +1,226 @@
+package main
+
+import (
+	"log"
+
+	"github.com/mmcloughlin/avo/gotypes"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// vectors writes the elementwise kernels and the reductions. Their reference
+// loops are those of generic.go.
+func (g *gen) vectors() {
+	g.mapping("exp", "is Dst = e^A.", expConstants, g.exp)
+	g.mapping("sigmoid", "is Dst = 1/(1+e^-A).", sigmoidConstants, g.sigmoid)
+	g.mapping("tanh", "is Dst = tanh A.", tanhConstants, g.tanh)
+
+	g.elementwise("add", "is Dst = A + B.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
+		g.VADDPS(x[1], x[0], x[0])
+	})
+	g.elementwise("mul", "is Dst = A * B.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
+		g.VMULPS(x[1], x[0], x[0])
+	})
+	g.elementwise("mulAdd", "is Dst += A * B.", []string{"Dst", "A", "B"}, func(_ Op, x []VecVirtual) {
+		g.VFMADD231PS(x[1], x[2], x[0])
+	})
+	g.elementwise("axpy", "is Dst += Alpha * A.", []string{"Dst", "A"}, func(alpha Op, x []VecVirtual) {
+		g.VFMADD231PS(x[1], alpha, x[0])
+	})
+	g.elementwise("scale", "is Dst *= Alpha.", []string{"Dst"}, func(alpha Op, x []VecVirtual) {
+		g.VMULPS(alpha, x[0], x[0])
+	})
+
+	g.reduction("sum", "is Out = Σ A.", []string{"A"}, func(acc Op, x []VecVirtual) {
+		g.VADDPS(x[0], acc, acc)
+	})
+	g.reduction("dot", "is Out = Σ A * B.", []string{"A", "B"}, func(acc Op, x []VecVirtual) {
+		g.VFMADD231PS(x[0], x[1], acc)
+	})
+	g.adam()
+}
+
+// loop runs body over n elements, a vector at a time, the last perhaps
+// through a mask, so that an element's bits do not depend on its position.
+// The current vectors lie at byte offset off from the arrays.
+func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
+	head, tail, done := g.label("vector"), g.label("tail"), g.label("done")
+	off := g.GP64()
+	g.XORQ(off, off)
+	g.SUBQ(Imm(uint64(g.isa.lanes)), n)
+	g.JLT(LabelRef(tail))
+	g.Label(head)
+	body(off, mask{})
+	g.ADDQ(Imm(uint64(g.bytes())), off)
+	g.SUBQ(Imm(uint64(g.isa.lanes)), n)
+	g.JGE(LabelRef(head))
+	g.Label(tail)
+	g.ADDQ(Imm(uint64(g.isa.lanes)), n)
+	g.JEQ(LabelRef(done))
+	body(off, g.firstLanes(n))
+	g.Label(done)
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// at addresses the vector at byte offset off of an array.
+func at(array, off Register) Mem { return Mem{Base: array, Index: off, Scale: 1} }
+
+// fields loads integer or pointer fields of the argument struct into new registers.
+func (g *gen) fields(a gotypes.Component, names ...string) []GPVirtual {
+	var rs []GPVirtual
+	for _, name := range names {
+		r := g.GP64()
+		g.Load(a.Field(name), r)
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+// address is where a field of the argument struct lies.
+func address(a gotypes.Component, name string) Mem {
+	b, err := a.Field(name).Resolve()
+	if err != nil {
+		log.Fatal(name, ": ", err)
+	}
+	return b.Addr
+}
+
+// broadcast is a float32 field in every lane.
+func (g *gen) broadcast(a gotypes.Component, name string) VecVirtual {
+	v := g.vec()
+	g.VBROADCASTSS(address(a, name), v)
+	return v
+}
+
+// mapping writes a function of one argument.
+func (g *gen) mapping(name, doc string, constants []string, f func(x VecVirtual)) {
+	a := g.function(name, "vecArgs", doc)
+	p := g.fields(a, "Dst", "A", "N")
+	g.hold(constants...)
+	g.loop(p[2], func(off Register, m mask) {
+		x := g.load(m, at(p[1], off))
+		f(x)
+		g.store(m, x, at(p[0], off))
+	})
+}
+
+// elementwise writes a kernel that loads vectors of some arrays and stores the first of them, as f left it, to Dst.
+func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x []VecVirtual)) {
+	a := g.function(name, "vecArgs", doc)
+	p := g.fields(a, arrays...)
+	dst, n := g.fields(a, "Dst")[0], g.fields(a, "N")[0]
+	alpha := g.broadcast(a, "Alpha")
+	g.loop(n, func(off Register, m mask) {
+		var x []VecVirtual
+		for _, array := range p {
+			x = append(x, g.load(m, at(array, off)))
+		}
+		f(alpha, x)
+		g.store(m, x[0], at(dst, off))
+	})
+}
+
+// reduction writes a sum over 64 lanes: element i goes to lane i mod 64, and
+// the lanes are folded in halves, 32 onto 32, 16 onto 16 and so on, which is
+// the same order for both instruction sets.
+func (g *gen) reduction(name, doc string, arrays []string, f func(acc Op, x []VecVirtual)) {
+	a := g.function(name, "vecArgs", doc)
+	p := g.fields(a, arrays...)
+	n := g.fields(a, "N")[0]
+	accs := make([]VecVirtual, 64/g.isa.lanes)
+	for i := range accs {
+		accs[i] = g.vec()
+		g.VXORPS(accs[i], accs[i], accs[i])
+	}
+	step := func(i int, off Register, m mask) {
+		var x []VecVirtual
+		for _, array := range p {
+			from := at(array, off)
+			from.Disp = i * g.bytes()
+			x = append(x, g.load(m, from))
+		}
+		f(accs[i], x)
+	}
+	head, tail, fold := g.label("block"), g.label("tail"), g.label("fold")
+	off := g.GP64()
+	g.XORQ(off, off)
+	g.SUBQ(Imm(64), n)
+	g.JLT(LabelRef(tail))
+	g.Label(head)
+	for i := range accs {
+		step(i, off, mask{})
+	}
+	g.ADDQ(I32(256), off)
+	g.SUBQ(Imm(64), n)
+	g.JGE(LabelRef(head))
+	g.Label(tail)
+	g.ADDQ(Imm(64), n)
+	for i := range accs {
+		g.CMPQ(n, Imm(0))
+		g.JLE(LabelRef(fold))
+		step(i, off, g.firstLanes(n))
+		g.SUBQ(Imm(uint64(g.isa.lanes)), n)
+	}
+	g.Label(fold)
+	g.foldLanes(accs, address(a, "Out"))
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// foldLanes adds vectors and then lanes in halves and stores the sum.
+func (g *gen) foldLanes(accs []VecVirtual, out Mem) {
+	for half := len(accs) / 2; half > 0; half /= 2 {
+		for i := range half {
+			g.VADDPS(accs[i+half], accs[i], accs[i])
+		}
+	}
+	acc, other := accs[0], g.vec()
+	if g.wide() {
+		g.VEXTRACTF64X4(Imm(1), acc, other.AsY())
+		g.VADDPS(other.AsY(), acc.AsY(), acc.AsY())
+	}
+	g.VEXTRACTF128(Imm(1), acc.AsY(), other.AsX())
+	g.VADDPS(other.AsX(), acc.AsX(), acc.AsX())
+	g.VPERMILPS(Imm(0b01_00_11_10), acc.AsX(), other.AsX())
+	g.VADDPS(other.AsX(), acc.AsX(), acc.AsX())
+	g.VMOVSHDUP(acc.AsX(), other.AsX())
+	g.VADDSS(other.AsX(), acc.AsX(), acc.AsX())
+	g.VMOVSS(acc.AsX(), out)
+}
+
+// adam writes the optimizer step of AdamArgs.
+func (g *gen) adam() {
+	a := g.function("adam", "AdamArgs", "is one step of Adam.")
+	p := g.fields(a, "W", "G", "M", "V", "N")
+	scale, l2, keep := g.broadcast(a, "GScale"), g.broadcast(a, "L2"), g.broadcast(a, "Keep")
+	w1, beta2, w2 := g.broadcast(a, "OneMinusBeta1"), g.broadcast(a, "Beta2"), g.broadcast(a, "OneMinusBeta2")
+	step, root2, eps := g.broadcast(a, "StepSize"), g.broadcast(a, "SqrtBias2"), g.broadcast(a, "Eps")
+	g.loop(p[4], func(off Register, m mask) {
+		weight, grad := g.load(m, at(p[0], off)), g.load(m, at(p[1], off))
+		g.VMULPS(scale, grad, grad)
+		g.VFMADD231PS(l2, weight, grad)
+
+		x := g.load(m, at(p[2], off))
+		change := g.vec()
+		g.VSUBPS(x, grad, change)
+		g.VFMADD231PS(w1, change, x)
+		g.store(m, x, at(p[2], off))
+		g.VMULPS(step, x, x)
+
+		v := g.load(m, at(p[3], off))
+		g.VMULPS(beta2, v, v)
+		g.VMULPS(w2, grad, change)
+		g.VFMADD231PS(change, grad, v)
+		g.store(m, v, at(p[3], off))
+
+		g.VSQRTPS(v, v)
+		g.VDIVPS(root2, v, v)
+		g.VADDPS(eps, v, v)
+		g.VDIVPS(v, x, x)
+		g.VFMSUB213PS(x, keep, weight)
+		g.store(m, weight, at(p[0], off))
+		g.VXORPS(v, v, v)
+		g.store(m, v, at(p[1], off))
+	})
+}

@@ -1,0 +1,291 @@
+package simd
+
+import (
+	"math"
+	"unsafe"
+)
+
+// The portable kernels. Products are converted explicitly (float32(a*b) + c),
+// which forbids the compiler to fuse, so that every architecture gives the same bits.
+
+var generic = Set{
+	Name: "generic", MR: 4, NR: 8,
+	GemmTile: gemmTileGeneric,
+	PackT:    packTGeneric,
+	Exp:      mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
+	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric,
+	Add: addGeneric, Mul: mulGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric,
+	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
+	Adam: adamGeneric,
+}
+
+// floats is the slice of n elements at p; none when p is nil.
+func floats(p *float32, n int) []float32 {
+	if p == nil {
+		return nil
+	}
+	return unsafe.Slice(p, n)
+}
+
+func gemmTileGeneric(t *Tile) {
+	const nr = 8
+	var a, b []float32
+	if t.K > 0 {
+		a = floats(t.A, (t.M-1)*t.RS+(t.K-1)*t.CS+1)
+		b = floats(t.B, (t.K-1)*t.LDB+nr)
+	}
+	c := floats(t.C, (t.M-1)*t.LDC+t.N)
+	from := floats(t.From, (t.M-1)*t.LDFrom+t.N)
+	for r := range t.M {
+		var s [nr]float32
+		if from != nil {
+			copy(s[:], from[r*t.LDFrom:][:t.N])
+		}
+		s0, s1, s2, s3, s4, s5, s6, s7 := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
+		ai, bi := r*t.RS, 0
+		for range t.K {
+			x := a[ai]
+			y := b[bi:][:nr:nr]
+			s0 += float32(x * y[0])
+			s1 += float32(x * y[1])
+			s2 += float32(x * y[2])
+			s3 += float32(x * y[3])
+			s4 += float32(x * y[4])
+			s5 += float32(x * y[5])
+			s6 += float32(x * y[6])
+			s7 += float32(x * y[7])
+			ai += t.CS
+			bi += t.LDB
+		}
+		s = [nr]float32{s0, s1, s2, s3, s4, s5, s6, s7}
+		copy(c[r*t.LDC:][:t.N], s[:])
+	}
+}
+
+func packTGeneric(dst, src []float32, depth, cols, ld int) {
+	packT(dst, src, depth, cols, ld, 8)
+}
+
+// packT is PackT for panels of nr columns.
+func packT(dst, src []float32, depth, cols, ld, nr int) {
+	if depth == 0 {
+		return
+	}
+	if cols < nr {
+		clear(dst[:depth*nr])
+	}
+	for j := range cols {
+		at := j
+		for _, x := range src[j*ld:][:depth] {
+			dst[at] = x
+			at += nr
+		}
+	}
+}
+
+// The exponential: e^x = 2^n · e^r with n = round(x/ln 2), |r| <= ln2/2, and
+// e^r = 1 + r + r²·q(r). ln2Hi has few enough bits that n·ln2Hi is exact. The
+// coefficients are those of the Cephes library's expf (S. Moshier).
+const (
+	log2e   = 1.44269504088896341
+	ln2Hi   = 0.693359375
+	ln2Lo   = -2.12194440e-4
+	expQ5   = 1.9875691500e-4
+	expQ4   = 1.3981999507e-3
+	expQ3   = 8.3334519073e-3
+	expQ2   = 4.1665795894e-2
+	expQ1   = 1.6666665459e-1
+	expQ0   = 5.0000001201e-1
+	expMax  = 89    // e^89 overflows float32
+	expMin  = -104  // e^-104 rounds to zero
+	tanhMax = 9.125 // tanh of this rounds to 1
+)
+
+// roundMagic is 1.5·2^23: adding it to a number below 2^22 leaves the nearest integer in the low bits.
+const roundMagic = 12582912
+
+// reduce splits x, |x| < 2^20, into n and e^r - 1, where e^x = 2^n · e^r.
+func reduce(x float32) (n float32, em1 float32) {
+	n = float32(float32(x*log2e)+roundMagic) - roundMagic
+	r := x - float32(n*ln2Hi)
+	r -= float32(n * ln2Lo)
+	q := float32(expQ5)
+	q = float32(q*r) + expQ4
+	q = float32(q*r) + expQ3
+	q = float32(q*r) + expQ2
+	q = float32(q*r) + expQ1
+	q = float32(q*r) + expQ0
+	return n, float32(float32(r*r)*q) + r
+}
+
+// pow2 is 2^n for an integer n in [-126, 127].
+func pow2(n int32) float32 { return math.Float32frombits(uint32(n+127) << 23) }
+
+func expf(x float32) float32 {
+	switch {
+	case x != x:
+		return x
+	case x > expMax:
+		x = expMax
+	case x < expMin:
+		x = expMin
+	}
+	n, em1 := reduce(x)
+	// Two steps, so that results near the ends of the range round once.
+	whole := int32(n)
+	half := whole >> 1
+	return float32((em1+1)*pow2(half)) * pow2(whole-half)
+}
+
+// sigmoidf is e/(1+e) or 1/(1+e) with e = e^-|x|, so nothing cancels and small results stay exact.
+func sigmoidf(x float32) float32 {
+	e := expf(-abs32(x))
+	if math.Signbit(float64(x)) {
+		return e / (1 + e)
+	}
+	return 1 / (1 + e)
+}
+
+// tanhf is E/(E+2) with E = e^2|x| - 1, given the sign of x.
+func tanhf(x float32) float32 {
+	if x != x {
+		return x
+	}
+	n, em1 := reduce(2 * min(abs32(x), tanhMax))
+	s := pow2(int32(n))
+	e := float32(s*em1) + (s - 1)
+	return copysign32(e/(e+2), x)
+}
+
+func abs32(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
+
+func copysign32(x, sign float32) float32 {
+	return math.Float32frombits(math.Float32bits(x) | math.Float32bits(sign)&(1<<31))
+}
+
+func mapGeneric(f func(float32) float32) func(dst, src []float32) {
+	return func(dst, src []float32) {
+		dst = dst[:len(src)]
+		for i, x := range src {
+			dst[i] = f(x)
+		}
+	}
+}
+
+func lstmGeneric(a *LSTMArgs) {
+	h := a.H
+	gates := floats(a.Gates, 4*h)
+	gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:]
+	cPrev, c, hid := floats(a.CPrev, h), floats(a.C, h), floats(a.Hid, h)
+	for j := range h {
+		i, f, g, o := sigmoidf(gi[j]), sigmoidf(gf[j]), tanhf(gg[j]), sigmoidf(go_[j])
+		gi[j], gf[j], gg[j], go_[j] = i, f, g, o
+		cell := float32(f*cPrev[j]) + float32(i*g)
+		c[j] = cell
+		hid[j] = o * tanhf(cell)
+	}
+}
+
+func lstmGradGeneric(a *LSTMGradArgs) {
+	h := a.H
+	gates := floats(a.Gates, 4*h)
+	gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:]
+	cPrev, c, dHid, dC := floats(a.CPrev, h), floats(a.C, h), floats(a.DHid, h), floats(a.DC, h)
+	for j := range h {
+		i, f, g, o, tc := gi[j], gf[j], gg[j], go_[j], tanhf(c[j])
+		var dh, prev float32
+		if dHid != nil {
+			dh = dHid[j]
+		}
+		if cPrev != nil {
+			prev = cPrev[j]
+		}
+		dc := dC[j] + float32(float32(dh*o)*(1-float32(tc*tc)))
+		gi[j] = float32(dc*g) * float32(i*(1-i))
+		gf[j] = float32(dc*prev) * float32(f*(1-f))
+		gg[j] = float32(dc*i) * (1 - float32(g*g))
+		go_[j] = float32(dh*tc) * float32(o*(1-o))
+		dC[j] = dc * f
+	}
+}
+
+func addGeneric(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = a[i] + b[i]
+	}
+}
+
+func mulGeneric(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = a[i] * b[i]
+	}
+}
+
+func mulAddGeneric(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] += float32(a[i] * b[i])
+	}
+}
+
+func axpyGeneric(alpha float32, dst, src []float32) {
+	src = src[:len(dst)]
+	for i := range dst {
+		dst[i] += float32(alpha * src[i])
+	}
+}
+
+func scaleGeneric(alpha float32, dst []float32) {
+	for i := range dst {
+		dst[i] *= alpha
+	}
+}
+
+// Reductions keep 8 partial sums, element i in sum i%8, and fold them in halves.
+
+func fold(s *[8]float32) float32 {
+	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+func sumGeneric(x []float32) float32 {
+	var s [8]float32
+	for ; len(x) >= 8; x = x[8:] {
+		for j := range s {
+			s[j] += x[j]
+		}
+	}
+	for j, v := range x {
+		s[j] += v
+	}
+	return fold(&s)
+}
+
+func sumSqGeneric(x []float32) float32 { return dotGeneric(x, x) }
+
+func dotGeneric(x, y []float32) float32 {
+	var s [8]float32
+	y = y[:len(x)]
+	for ; len(x) >= 8; x, y = x[8:], y[8:] {
+		for j := range s {
+			s[j] += float32(x[j] * y[j])
+		}
+	}
+	for j, v := range x {
+		s[j] += float32(v * y[j])
+	}
+	return fold(&s)
+}
+
+func adamGeneric(a *AdamArgs) {
+	w, g, m, v := floats(a.W, a.N), floats(a.G, a.N), floats(a.M, a.N), floats(a.V, a.N)
+	for i := range w {
+		grad := float32(a.GScale*g[i]) + float32(a.L2*w[i])
+		g[i] = 0
+		m[i] += float32(a.OneMinusBeta1 * (grad - m[i]))
+		v[i] = float32(a.Beta2*v[i]) + float32(float32(a.OneMinusBeta2*grad)*grad)
+		root := float32(math.Sqrt(float64(v[i])))
+		w[i] = float32(a.Keep*w[i]) - float32(a.StepSize*m[i])/(root/a.SqrtBias2+a.Eps)
+	}
+}

@@ -1,0 +1,161 @@
+// Package simd holds the vector and matrix micro-kernels and picks among them at run time.
+//
+// A Set is a struct of functions. The "generic" set is plain Go and is the
+// reference; the others are assembly generated from the templates in _asm and
+// tested against it. No kernel allocates, blocks or starts goroutines, and no
+// single assembly call runs for longer than about 100 microseconds, because Go
+// cannot preempt assembly.
+//
+// Elementwise kernels give an element the same bits wherever it stands in the
+// slice. Reductions add in one fixed order of lanes that depends on the length
+// alone. Bits may differ between sets: those with fused multiply-add use it.
+package simd
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+)
+
+// EnvVar names the environment variable that forces a set, for tests and bug reports.
+const EnvVar = "CAROUSEL_SIMD"
+
+// Set is one implementation of every kernel. Slices of one call have the same
+// length unless said otherwise; dst may be the same slice as a source, but
+// must not overlap one partially.
+type Set struct {
+	Name   string // "avx512", "avx2" or "generic"
+	MR, NR int    // the matrix tile: at most MR rows, exactly NR columns of B
+
+	// GemmTile computes one tile of a matrix product; see Tile.
+	GemmTile func(t *Tile)
+	// PackT transposes a strip of a matrix into a panel: dst[k*NR+j] = src[j*ld+k]
+	// for k < depth, j < cols, and 0 for cols <= j < NR; 1 <= cols <= NR.
+	PackT func(dst, src []float32, depth, cols, ld int)
+
+	Exp     func(dst, src []float32) // within 1 ulp; exp of large is +Inf, of very negative 0
+	Sigmoid func(dst, src []float32) // within 3 ulp; not zero before exp underflows
+	Tanh    func(dst, src []float32) // within 5 ulp; exactly odd
+
+	LSTM     func(a *LSTMArgs)     // one row of one step
+	LSTMGrad func(a *LSTMGradArgs) // its backward
+
+	Add    func(dst, a, b []float32)               // dst = a + b
+	Mul    func(dst, a, b []float32)               // dst = a * b
+	MulAdd func(dst, a, b []float32)               // dst += a * b
+	Axpy   func(alpha float32, dst, src []float32) // dst += alpha * src
+	Scale  func(alpha float32, dst []float32)      // dst *= alpha
+	Sum    func(x []float32) float32
+	SumSq  func(x []float32) float32
+	Dot    func(x, y []float32) float32
+
+	Adam func(a *AdamArgs)
+}
+
+// Tile is one tile of C = From + A·B, in elements:
+//
+//	C[r*LDC+c] = From[r*LDFrom+c] + Σ_k A[r*RS+k*CS] * B[k*LDB+c]
+//
+// for r < M and c < N. Each element is a single chain of multiply-adds that
+// starts at From (nil: zero) and takes k in ascending order, whatever M and N
+// are, so splitting K over calls that continue from C changes no bit.
+// From = C accumulates; a bias row is From = bias with LDFrom = 0.
+//
+// 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in
+// each of its K rows whatever N is; C and From are touched for N columns only.
+type Tile struct {
+	A      *float32
+	RS, CS int // strides of A by row and by k, not negative; A transposed is RS = 1
+	B      *float32
+	LDB    int
+	C      *float32
+	LDC    int
+	From   *float32
+	LDFrom int
+	M, N   int
+	K      int
+}
+
+// LSTMArgs is one batch row of one LSTM step of H units.
+//
+//	i,f,o = sigmoid, g = tanh of the gates;  C = f*CPrev + i*g;  Hid = o*tanh(C)
+//
+// C may be CPrev.
+type LSTMArgs struct {
+	H     int
+	Gates *float32 // [4H] in the order i,f,g,o: pre-activations in, activations out
+	CPrev *float32 // [H]
+	C     *float32 // [H] out
+	Hid   *float32 // [H] out
+}
+
+// LSTMGradArgs is the backward pass of LSTMArgs; tanh(C) is computed again.
+// A nil CPrev or DHid is taken as zeros.
+type LSTMGradArgs struct {
+	H     int
+	Gates *float32 // [4H] activations in, gradients of the pre-activations out
+	CPrev *float32 // [H]
+	C     *float32 // [H]
+	DHid  *float32 // [H] dL/dh of this step
+	DC    *float32 // [H] in: dL/dc carried from the next step; out: for the step before
+}
+
+// AdamArgs is one step of Adam over N parameters, in PyTorch's arithmetic:
+//
+//	g = GScale*G + L2*W;  W *= Keep
+//	M += OneMinusBeta1*(g-M);  V = Beta2*V + OneMinusBeta2*g*g
+//	W -= StepSize * M / (sqrt(V)/SqrtBias2 + Eps);  G = 0
+type AdamArgs struct {
+	N             int
+	W, G, M, V    *float32 // [N] each
+	GScale        float32  // 1 for none
+	L2            float32  // weight decay added to the gradient; 0 for AdamW
+	Keep          float32  // 1 - lr*decay for AdamW; 1 for none
+	OneMinusBeta1 float32
+	Beta2         float32
+	OneMinusBeta2 float32
+	StepSize      float32 // lr / (1 - beta1^t)
+	SqrtBias2     float32 // sqrt(1 - beta2^t)
+	Eps           float32
+}
+
+// Sets lists the sets that run on this machine, best first. The last is always "generic".
+func Sets() []*Set { return available() }
+
+var available = sync.OnceValue(func() []*Set {
+	return append(machineSets(), &generic)
+})
+
+// Named finds a set by name. The empty name means the environment's choice
+// (CAROUSEL_SIMD) or, without one, the best set.
+func Named(name string) (*Set, error) {
+	from := "kernel set"
+	if name == "" {
+		if name = os.Getenv(EnvVar); name == "" {
+			return Sets()[0], nil
+		}
+		from = EnvVar
+	}
+	var names []string
+	for _, s := range Sets() {
+		if s.Name == name {
+			return s, nil
+		}
+		names = append(names, s.Name)
+	}
+	return nil, fmt.Errorf("%s: %q is not available here; choose one of %s", from, name, strings.Join(names, ", "))
+}
+
+// Best is Named(""), decided once. It panics with Named's error if the
+// environment asks for a set that does not run here; programs that want to
+// report that call Named first.
+func Best() *Set {
+	s, err := best()
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+var best = sync.OnceValues(func() (*Set, error) { return Named("") })

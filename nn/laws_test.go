@@ -1,0 +1,446 @@
+package nn_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
+)
+
+// The laws every cell obeys, in every arrangement of layers and directions.
+
+type stack struct {
+	name string
+	make func() *nn.RNN
+}
+
+const width, hidden = 5, 19 // neither fills a vector
+
+func stacks() []stack {
+	var all []stack
+	cells := []struct {
+		name string
+		new  func(in, hidden int, o *nn.RNNOptions) *nn.RNN
+		opt  nn.RNNOptions
+	}{
+		{"lstm", nn.NewLSTM, nn.RNNOptions{}},
+		{"lstm without bias", nn.NewLSTM, nn.RNNOptions{NoBias: true}},
+		{"gru", nn.NewGRU, nn.RNNOptions{}},
+		{"gru without bias", nn.NewGRU, nn.RNNOptions{NoBias: true}},
+		{"tanh", nn.NewRNN, nn.RNNOptions{}},
+		{"relu", nn.NewRNN, nn.RNNOptions{ReLU: true}},
+	}
+	for _, c := range cells {
+		for _, layers := range []int{1, 2} {
+			for _, both := range []bool{false, true} {
+				o := c.opt
+				o.Layers, o.Bidirectional = layers, both
+				all = append(all, stack{fmt.Sprintf("%s layers=%d both=%v", c.name, layers, both), func() *nn.RNN { return c.new(width, hidden, &o) }})
+			}
+		}
+	}
+	return all
+}
+
+func eachStack(t *testing.T, f func(t *testing.T, m *nn.RNN, slab *tensor.Slab)) {
+	for _, s := range stacks() {
+		for _, kernels := range tensor.Kernels() {
+			t.Run(s.name+" "+kernels, func(t *testing.T) {
+				m := s.make()
+				f(t, m, tensor.Pack(tensor.CPUWith(kernels), m, 1))
+			})
+		}
+	}
+}
+
+func normal(seed uint64, n int) []float32 {
+	r := rand.New(rand.NewPCG(seed, 0))
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64())
+	}
+	return v
+}
+
+// result is all that a pass gives: outputs, states, and the gradients of a projection of them.
+type result struct {
+	y, h, c, dx, dh0 []float32
+	weights          [][]float32
+}
+
+// run makes a training pass; lengths nil is a full batch. state is random but fixed by row.
+func run(m *nn.RNN, slab *tensor.Slab, x []float32, lengths []int32, B, T int, state, proj []float32) result {
+	tape := tensor.NewTape(slab.Device(), tensor.Train)
+	slab.ZeroGrad()
+	in := tape.Input(x, B, T, width)
+	if lengths != nil {
+		in = tape.Sequences(x, lengths, B, T, width)
+	}
+	in.RequireGrad()
+	slots := m.Layers() * m.Directions()
+	init := &nn.State{H: tape.Input(state, slots, B, hidden).RequireGrad()}
+	if tensor.HasCellState(m.Cell()) {
+		init.C = tape.Input(state, slots, B, hidden).RequireGrad()
+	}
+	y, final := m.Forward(in, init)
+	loss := tensor.SumAll(tensor.Mul(y, tape.Input(proj, B, T, m.OutputSize())))
+	loss = tensor.Add(loss, tensor.SumAll(tensor.Tanh(final.H)))
+	r := result{y: y.Data(), h: final.H.Data()}
+	if final.C != nil {
+		loss = tensor.Add(loss, tensor.SumAll(tensor.Tanh(final.C)))
+		r.c = final.C.Data()
+	}
+	loss.Backward()
+	r.dx, r.dh0 = in.Grad(), init.H.Grad()
+	for _, p := range slab.Params {
+		r.weights = append(r.weights, p.Grad())
+	}
+	return r
+}
+
+func sameBits(t *testing.T, what string, a, b []float32) {
+	t.Helper()
+	if len(a) != len(b) {
+		t.Fatalf("%s: %d against %d elements", what, len(a), len(b))
+	}
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) && !(a[i] == 0 && b[i] == 0) {
+			t.Fatalf("%s: element %d is %v against %v", what, i, a[i], b[i])
+		}
+	}
+}
+
+func near(t *testing.T, what string, a, b []float32, tolerance float64) {
+	t.Helper()
+	for i := range a {
+		if math.Abs(float64(a[i]-b[i])) > tolerance*(1+math.Abs(float64(b[i]))) {
+			t.Fatalf("%s: element %d is %v against %v", what, i, a[i], b[i])
+		}
+	}
+}
+
+// rows picks rows of a [outer,B,n] block.
+func rows(v []float32, outer, B int, pick []int) []float32 {
+	n := len(v) / (outer * B)
+	var out []float32
+	for o := range outer {
+		for _, b := range pick {
+			out = append(out, v[(o*B+b)*n:(o*B+b+1)*n]...)
+		}
+	}
+	return out
+}
+
+func TestStepsOneByOneEqualOnePass(t *testing.T) {
+	eachStack(t, func(t *testing.T, m *nn.RNN, slab *tensor.Slab) {
+		if m.Directions() == 2 {
+			t.Skip("the reverse direction needs the whole sequence")
+		}
+		const B, T = 3, 7
+		x := normal(1, B*T*width)
+		tape := tensor.NewTape(slab.Device(), tensor.Infer)
+		y, final := m.Forward(tape.Input(x, B, T, width), nil)
+		var state *nn.State
+		for i := range T {
+			step := tensor.Slice(tape.Input(x, B, T, width), 1, i, i+1)
+			var yi *tensor.Tensor
+			yi, state = m.Forward(step, state)
+			sameBits(t, fmt.Sprintf("output of step %d", i), yi.Data(), tensor.Slice(y, 1, i, i+1).Data())
+		}
+		sameBits(t, "final h", state.H.Data(), final.H.Data())
+		if final.C != nil {
+			sameBits(t, "final c", state.C.Data(), final.C.Data())
+		}
+	})
+}
+
+// Ragged rows, in any order, padded with poison, behave as each row alone, trimmed.
+func TestRaggedEqualsTrimmed(t *testing.T) {
+	eachStack(t, func(t *testing.T, m *nn.RNN, slab *tensor.Slab) {
+		const B, T = 5, 6
+		lengths := []int32{3, 6, 0, 1, 6}
+		slots := m.Layers() * m.Directions()
+		F := m.OutputSize()
+		x, state, proj := normal(1, B*T*width), normal(2, slots*B*hidden), normal(3, B*T*F)
+		for b, n := range lengths {
+			for i := (b*T + int(n)) * width; i < (b+1)*T*width; i++ {
+				x[i] = float32(math.NaN())
+			}
+		}
+		all := run(m, slab, x, lengths, B, T, state, proj)
+		sum := make([][]float32, len(all.weights))
+		for b, n32 := range lengths {
+			n := int(n32)
+			for _, v := range all.y[(b*T+n)*F : (b+1)*T*F] {
+				if v != 0 {
+					t.Fatalf("row %d has the output %v past its end", b, v)
+				}
+			}
+			for _, v := range all.dx[(b*T+n)*width : (b+1)*T*width] {
+				if v != 0 {
+					t.Fatalf("row %d has the gradient %v past its end", b, v)
+				}
+			}
+			one := run(m, slab, x[b*T*width:(b*T+n)*width], nil, 1, n, rows(state, slots, B, []int{b}), proj[b*T*F:(b*T+n)*F])
+			sameBits(t, fmt.Sprintf("row %d output", b), one.y, all.y[b*T*F:(b*T+n)*F])
+			sameBits(t, fmt.Sprintf("row %d input gradient", b), one.dx, all.dx[b*T*width:(b*T+n)*width])
+			sameBits(t, fmt.Sprintf("row %d final h", b), one.h, rows(all.h, slots, B, []int{b}))
+			sameBits(t, fmt.Sprintf("row %d initial gradient", b), one.dh0, rows(all.dh0, slots, B, []int{b}))
+			for i, w := range one.weights {
+				if sum[i] == nil {
+					sum[i] = make([]float32, len(w))
+				}
+				for j := range w {
+					sum[i][j] += w[j]
+				}
+			}
+		}
+		for i := range sum { // sums over rows are made in another order here
+			near(t, "gradient of "+slab.Params[i].Name, all.weights[i], sum[i], 1e-4)
+		}
+	})
+}
+
+// The reverse direction of a bidirectional layer is the forward direction with
+// the same weights on reversed sequences.
+func TestReverseIsForwardOnReversed(t *testing.T) {
+	eachStack(t, func(t *testing.T, m *nn.RNN, slab *tensor.Slab) {
+		if m.Directions() != 2 || m.Layers() != 1 {
+			t.Skip("one layer in both directions")
+		}
+		const B, T = 3, 5
+		half := len(slab.Params) / 2
+		for i := range half {
+			slab.Params[half+i].Write(slab.Params[i].Read())
+		}
+		lengths := []int32{5, 2, 4}
+		x := normal(1, B*T*width)
+		flipped := slices.Clone(x)
+		flip := func(v []float32, n int) []float32 { // each row's true steps in reverse
+			out := slices.Clone(v)
+			for b, L := range lengths {
+				for i := range int(L) {
+					copy(out[(b*T+i)*n:(b*T+i+1)*n], v[(b*T+int(L)-1-i)*n:])
+				}
+			}
+			return out
+		}
+		flipped = flip(flipped, width)
+		tape := tensor.NewTape(slab.Device(), tensor.Infer)
+		y, _ := m.Forward(tape.Sequences(x, lengths, B, T, width), nil)
+		z, _ := m.Forward(tape.Sequences(flipped, lengths, B, T, width), nil)
+		forward := tensor.Slice(y, 2, 0, hidden).Data()
+		reverse := tensor.Slice(z, 2, hidden, 2*hidden).Data()
+		sameBits(t, "output", flip(reverse, hidden), forward)
+	})
+}
+
+func TestBatchOrderChangesNoRow(t *testing.T) {
+	eachStack(t, func(t *testing.T, m *nn.RNN, slab *tensor.Slab) {
+		const B, T = 4, 5
+		slots := m.Layers() * m.Directions()
+		perm := []int{2, 0, 3, 1}
+		lengths := []int32{4, 5, 2, 5}
+		x, state, proj := normal(1, B*T*width), normal(2, slots*B*hidden), normal(3, B*T*m.OutputSize())
+		var lp []int32
+		for _, b := range perm {
+			lp = append(lp, lengths[b])
+		}
+		a := run(m, slab, x, lengths, B, T, state, proj)
+		b := run(m, slab, rows(x, 1, B, perm), lp, B, T, rows(state, slots, B, perm), rows(proj, 1, B, perm))
+		sameBits(t, "output", rows(a.y, 1, B, perm), b.y)
+		sameBits(t, "state", rows(a.h, slots, B, perm), b.h)
+		sameBits(t, "gradient", rows(a.dx, 1, B, perm), b.dx)
+	})
+}
+
+func TestThreadsChangeNoBit(t *testing.T) {
+	defer par.SetWorkers(0)
+	for _, s := range stacks() {
+		t.Run(s.name, func(t *testing.T) {
+			m := s.make()
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			const B, T = 33, 40
+			slots := m.Layers() * m.Directions()
+			x, state, proj := normal(1, B*T*width), normal(2, slots*B*hidden), normal(3, B*T*m.OutputSize())
+			var first result
+			for i, workers := range []int{1, 2, 7} {
+				par.SetWorkers(workers)
+				r := run(m, slab, x, nil, B, T, state, proj)
+				if i == 0 {
+					first = r
+					continue
+				}
+				sameBits(t, "output", r.y, first.y)
+				sameBits(t, "input gradient", r.dx, first.dx)
+				for k := range r.weights {
+					sameBits(t, slab.Params[k].Name, r.weights[k], first.weights[k])
+				}
+			}
+		})
+	}
+}
+
+// A pass that keeps nothing, in chunks of time, equals one that trains.
+func TestInferenceEqualsTraining(t *testing.T) {
+	for _, s := range stacks() {
+		t.Run(s.name, func(t *testing.T) {
+			m := s.make()
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			const B, T = 2, 4000 // several chunks
+			lengths := []int32{4000, 3001}
+			x := normal(1, B*T*width)
+			train, infer := tensor.NewTape(tensor.CPU(), tensor.Train), tensor.NewTape(tensor.CPU(), tensor.Infer)
+			y, fy := m.Forward(train.Sequences(x, lengths, B, T, width), nil)
+			z, fz := m.Forward(infer.Sequences(x, lengths, B, T, width), nil)
+			sameBits(t, "output", z.Data(), y.Data())
+			sameBits(t, "state", fz.H.Data(), fy.H.Data())
+			_ = slab
+		})
+	}
+}
+
+func TestRNNGradients(t *testing.T) {
+	for _, s := range stacks() {
+		t.Run(s.name, func(t *testing.T) {
+			m := s.make()
+			if s.name[:4] == "relu" {
+				t.Skip("differences across the kink of ReLU say nothing")
+			}
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			const B, T = 3, 4
+			x, proj := normal(1, B*T*width), normal(3, B*T*m.OutputSize())
+			tensortest.CheckGrad(t, slab, func(tape *tensor.Tape) *tensor.Tensor {
+				y, final := m.Forward(tape.Sequences(x, []int32{2, 4, 3}, B, T, width), nil)
+				loss := tensor.SumAll(tensor.Mul(y, tape.Input(proj, B, T, m.OutputSize())))
+				return tensor.Add(loss, tensor.SumAll(tensor.Square(final.H)))
+			})
+		})
+	}
+}
+
+func TestTrainingStepAllocatesNothing(t *testing.T) {
+	for _, s := range stacks() {
+		t.Run(s.name, func(t *testing.T) {
+			m := s.make()
+			tensor.Pack(tensor.CPU(), m, 1)
+			const B, T = 4, 6
+			x, target := normal(1, B*T*width), normal(2, B*m.OutputSize())
+			lengths := []int32{6, 2, 5, 0}
+			tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+			step := func() {
+				tape.Reset()
+				y, _ := m.Forward(tape.Sequences(x, lengths, B, T, width), nil)
+				loss := tensor.MSE(tensor.Dropout(tensor.Mean(y), 0.2), tape.Input(target, B, m.OutputSize()), nil)
+				loss.Backward()
+				loss.Item()
+			}
+			for range 3 {
+				step()
+			}
+			if n := testing.AllocsPerRun(20, step); n != 0 {
+				t.Fatalf("%v allocations a step, want 0", n)
+			}
+		})
+	}
+}
+
+func TestForgetBiasIsOneInTheSum(t *testing.T) {
+	m := nn.NewLSTM(3, 4, &nn.RNNOptions{ForgetBias: 1})
+	tensor.Pack(tensor.CPU(), m, 1)
+	ih, hh := m.Weights[2].Read(), m.Weights[3].Read()
+	for i := range 16 {
+		sum := ih[i] + hh[i]
+		if forget := i >= 4 && i < 8; forget && sum != 1 {
+			t.Errorf("forget bias %d is %v in the sum, want 1", i, sum)
+		} else if !forget && (ih[i] == 0 || hh[i] == 0) {
+			t.Errorf("bias %d of another gate is zero", i)
+		}
+	}
+}
+
+func TestOrthogonal(t *testing.T) {
+	m := nn.NewGRU(7, 6, &nn.RNNOptions{Orthogonal: true})
+	tensor.Pack(tensor.CPU(), m, 1)
+	w := m.Weights[1].Read() // [18,6]
+	for g := range 3 {
+		for i := range 6 {
+			for j := range 6 {
+				dot := 0.0
+				for k := range 6 {
+					dot += float64(w[(g*6+i)*6+k]) * float64(w[(g*6+j)*6+k])
+				}
+				if want := map[bool]float64{true: 1}[i == j]; math.Abs(dot-want) > 1e-6 {
+					t.Fatalf("gate %d rows %d and %d have the product %v, want %v", g, i, j, dot, want)
+				}
+			}
+		}
+	}
+}
+
+func TestNamesArePyTorchs(t *testing.T) {
+	net := &struct {
+		RNN  *nn.RNN
+		Tags []*nn.Linear
+		Norm *nn.LayerNorm
+	}{nn.NewGRU(2, 3, &nn.RNNOptions{Layers: 2, Bidirectional: true}), []*nn.Linear{nn.NewLinear(6, 2, nil)}, nn.NewLayerNorm(2)}
+	var names []string
+	for _, p := range tensor.Pack(tensor.CPU(), net, 1).Params {
+		names = append(names, fmt.Sprint(p.Name, p.Dims()))
+	}
+	want := []string{
+		"rnn.weight_ih_l0[9 2]", "rnn.weight_hh_l0[9 3]", "rnn.bias_ih_l0[9]", "rnn.bias_hh_l0[9]",
+		"rnn.weight_ih_l0_reverse[9 2]", "rnn.weight_hh_l0_reverse[9 3]", "rnn.bias_ih_l0_reverse[9]", "rnn.bias_hh_l0_reverse[9]",
+		"rnn.weight_ih_l1[9 6]", "rnn.weight_hh_l1[9 3]", "rnn.bias_ih_l1[9]", "rnn.bias_hh_l1[9]",
+		"rnn.weight_ih_l1_reverse[9 6]", "rnn.weight_hh_l1_reverse[9 3]", "rnn.bias_ih_l1_reverse[9]", "rnn.bias_hh_l1_reverse[9]",
+		"tags.0.weight[2 6]", "tags.0.bias[2]", "norm.weight[2]", "norm.bias[2]",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("got  %v\nwant %v", names, want)
+	}
+}
+
+func TestAttention(t *testing.T) {
+	for kind, a := range map[string]*nn.Attention{
+		"dot": nn.NewAttention(nn.Dot, 4, 4, 0), "general": nn.NewAttention(nn.General, 3, 4, 0), "additive": nn.NewAttention(nn.Additive, 3, 4, 5),
+	} {
+		t.Run(kind, func(t *testing.T) {
+			query := 3
+			if kind == "dot" {
+				query = 4
+			}
+			m := &struct {
+				Attention *nn.Attention
+				Query     *nn.Linear
+				Keys      *nn.Linear
+			}{a, nn.NewLinear(2, query, nil), nn.NewLinear(2, 4, nil)}
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			q, k := normal(1, 2*3*2), normal(2, 2*5*2)
+			lengths := []int32{3, 0}
+			loss := func(tape *tensor.Tape) *tensor.Tensor {
+				keys := m.Keys.Forward(tape.Sequences(k, lengths, 2, 5, 2))
+				c, w := a.Forward(m.Query.Forward(tape.Input(q, 2, 3, 2)), keys)
+				weights := w.Data()
+				for i, v := range weights {
+					row, step := i/15, i%5
+					if step >= int(lengths[row]) && v != 0 {
+						t.Fatalf("weight %v past the length of row %d", v, row)
+					}
+				}
+				for i := range 3 {
+					if s := weights[i*5] + weights[i*5+1] + weights[i*5+2]; math.Abs(float64(s)-1) > 1e-5 {
+						t.Fatalf("the weights of query %d sum to %v, want 1", i, s)
+					}
+				}
+				return tensor.SumAll(tensor.Square(c))
+			}
+			tensortest.CheckGrad(t, slab, loss)
+		})
+	}
+}

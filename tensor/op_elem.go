@@ -1,0 +1,113 @@
+package tensor
+
+import "github.com/carousel-ml/carousel/internal/device"
+
+func unary(name string, op device.UnaryOp, x *Tensor, alpha float32) *Tensor {
+	t := tapeOf(name, x)
+	y := t.like(x)
+	t.backend.Unary(op, y.value, x.value, alpha)
+	if n := t.record(unaryGrad, y, x); n != nil {
+		n.n[0], n.f = int(op), alpha
+	}
+	return y
+}
+
+func unaryGrad(t *Tape, n *node) {
+	x := n.in[0]
+	if dx, acc := x.into(); !dx.Zero() {
+		t.backend.UnaryGrad(device.UnaryOp(n.n[0]), dx, n.out.grad, x.value, n.out.value, n.f, acc)
+	}
+}
+
+// Sigmoid is 1/(1+e⁻ˣ).
+func Sigmoid(x *Tensor) *Tensor { return unary("Sigmoid", device.Sigmoid, x, 0) }
+
+// Tanh is the hyperbolic tangent.
+func Tanh(x *Tensor) *Tensor { return unary("Tanh", device.Tanh, x, 0) }
+
+// ReLU is max(x, 0).
+func ReLU(x *Tensor) *Tensor { return unary("ReLU", device.ReLU, x, 0) }
+
+// Exp is eˣ.
+func Exp(x *Tensor) *Tensor { return unary("Exp", device.Exp, x, 0) }
+
+// Log is the natural logarithm.
+func Log(x *Tensor) *Tensor { return unary("Log", device.Log, x, 0) }
+
+// Softplus is log(1+eˣ), computed without overflow.
+func Softplus(x *Tensor) *Tensor { return unary("Softplus", device.Softplus, x, 0) }
+
+// Square is x².
+func Square(x *Tensor) *Tensor { return unary("Square", device.Square, x, 0) }
+
+// Scale is a·x.
+func Scale(x *Tensor, a float32) *Tensor { return unary("Scale", device.Scale, x, a) }
+
+// Shift is x + a.
+func Shift(x *Tensor, a float32) *Tensor { return unary("Shift", device.Shift, x, a) }
+
+func binary(name string, op device.BinaryOp, x, y *Tensor) *Tensor {
+	t := tapeOf(name, x, y)
+	if y.rank > x.rank || y.rank == 0 {
+		failf(name, "needs a second shape that ends the first, got %s and %s", describe(x), describe(y))
+	}
+	for i := range y.rank {
+		if y.dims[i] != x.dims[x.rank-y.rank+i] {
+			failf(name, "needs a second shape that ends the first, got %s and %s", describe(x), describe(y))
+		}
+	}
+	z := t.like(x)
+	t.binary(device.BinarySpec{Op: op, N: x.Len(), YN: y.Len(), X: x.value, Y: y.value, Z: z.value})
+	if n := t.record(binaryGrad, z, x, y); n != nil {
+		n.n[0] = int(op)
+	}
+	return z
+}
+
+func binaryGrad(t *Tape, n *node) {
+	x, y := n.in[0], n.in[1]
+	s := device.BinarySpec{Op: device.BinaryOp(n.n[0]), N: x.Len(), YN: y.Len(), X: x.value, Y: y.value, Z: n.out.value, DZ: n.out.grad}
+	s.DX, s.AccX = x.into()
+	s.DY, s.AccY = y.into()
+	t.binaryGrad(s)
+}
+
+// Add is x + y. The shape of y equals or ends x's: a [F] is added to every
+// vector of a [B,T,F]. So for all four operations here.
+func Add(x, y *Tensor) *Tensor { return binary("Add", device.Add, x, y) }
+
+// Sub is x - y.
+func Sub(x, y *Tensor) *Tensor { return binary("Sub", device.Sub, x, y) }
+
+// Mul is the elementwise product.
+func Mul(x, y *Tensor) *Tensor { return binary("Mul", device.Mul, x, y) }
+
+// Div is the elementwise quotient.
+func Div(x, y *Tensor) *Tensor { return binary("Div", device.Div, x, y) }
+
+// Dropout sets each element to zero with probability p and divides the rest by
+// 1-p, on a tape in Train mode; elsewhere, and for p = 0, it is x itself. The
+// mask depends only on the tape's seed and step, the order of dropouts on the
+// tape and the element's index. It panics unless 0 <= p < 1.
+func Dropout(x *Tensor, p float32) *Tensor {
+	t := tapeOf("Dropout", x)
+	if !(p >= 0 && p < 1) {
+		failf("Dropout", "probability must be in [0,1), got %v", p)
+	}
+	if p == 0 || t.mode != Train {
+		return x
+	}
+	t.drops++
+	y := t.like(x)
+	t.dropout(device.DropoutSpec{Y: y.value, X: x.value, N: x.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
+	if n := t.record(dropoutGrad, y, x); n != nil {
+		n.f, n.key = p, t.drops
+	}
+	return y
+}
+
+func dropoutGrad(t *Tape, n *node) {
+	if dx, acc := n.in[0].into(); !dx.Zero() {
+		t.dropout(device.DropoutSpec{Y: dx, X: n.out.grad, N: dx.N, P: n.f, Seed: t.seed, Step: t.step, Node: n.key, Acc: acc})
+	}
+}

@@ -1,0 +1,106 @@
+package tensor
+
+import "github.com/carousel-ml/carousel/internal/device"
+
+// Linear is y = x·wᵀ + b along the last dimension: x [...,I], w [O,I], b [O] or
+// nil, y [...,O] (torch.nn.functional.linear).
+func Linear(x, w, b *Tensor) *Tensor {
+	t := tapeOf("Linear", x, w, b)
+	if w.rank != 2 || x.dims[x.rank-1] != w.dims[1] {
+		failf("Linear", "input %s needs weight [_ %d], got %s", describe(x), x.dims[x.rank-1], describe(w))
+	}
+	if b != nil && (b.rank != 1 || b.dims[0] != w.dims[0]) {
+		failf("Linear", "weight %s needs bias [%d], got %s", describe(w), w.dims[0], describe(b))
+	}
+	d := x.dims
+	d[x.rank-1] = w.dims[0]
+	y := t.Zeroless(d[:x.rank]...)
+	y.seq = x.seq
+	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value}
+	if b != nil {
+		s.Bias = b.value
+	}
+	t.gemm(s)
+	t.record(linearGrad, y, x, w, b)
+	return y
+}
+
+func linearGrad(t *Tape, n *node) {
+	x, w, b, dy := n.in[0], n.in[1], n.in[2], n.out.grad
+	m, o, i := x.rows(), w.dims[0], w.dims[1]
+	if dx, acc := x.into(); !dx.Zero() {
+		t.gemm(device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc})
+	}
+	if dw, acc := w.into(); !dw.Zero() {
+		t.gemm(device.GemmSpec{M: o, N: i, K: m, A: dy, TransA: true, B: x.value, C: dw, Acc: acc})
+	}
+	if db, acc := b.into(); !db.Zero() {
+		t.backend.SumRows(db, dy, m, o, o, acc)
+	}
+}
+
+// MatMul is the product of the last two dimensions for each leading index:
+// a [...,M,K] and b [...,K,N], or [...,N,K] with transB, give [...,M,N]. The
+// leading dimensions must be equal.
+func MatMul(a, b *Tensor, transB bool) *Tensor {
+	t := tapeOf("MatMul", a, b)
+	ok := a.rank >= 2 && a.rank == b.rank
+	for i := 0; ok && i < a.rank-2; i++ {
+		ok = a.dims[i] == b.dims[i]
+	}
+	if !ok {
+		failf("MatMul", "needs equal leading dimensions, got %s and %s", describe(a), describe(b))
+	}
+	k, kb, nn := a.dims[a.rank-1], b.dims[b.rank-2], b.dims[b.rank-1]
+	if transB {
+		kb, nn = nn, kb
+	}
+	if k != kb {
+		failf("MatMul", "inner dimensions differ: %s and %s (transB %v)", describe(a), describe(b), transB)
+	}
+	d := a.dims
+	d[a.rank-1] = nn
+	y := t.Zeroless(d[:a.rank]...)
+	m := a.dims[a.rank-2]
+	s := batched(m, nn, k, leading(a))
+	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
+	t.gemm(s)
+	if n := t.record(matMulGrad, y, a, b); n != nil && transB {
+		n.n[0] = 1
+	}
+	return y
+}
+
+func matMulGrad(t *Tape, n *node) {
+	a, b, dy := n.in[0], n.in[1], n.out.grad
+	m, k, nn, batch := a.dims[a.rank-2], a.dims[a.rank-1], n.out.dims[n.out.rank-1], leading(a)
+	transB := n.n[0] == 1
+	if da, acc := a.into(); !da.Zero() { // dA = dY·Bᵀ
+		s := batched(m, k, nn, batch)
+		s.A, s.B, s.TransB, s.C, s.Acc = dy, b.value, !transB, da, acc
+		t.gemm(s)
+	}
+	if db, acc := b.into(); !db.Zero() {
+		s := batched(k, nn, m, batch) // dB = Aᵀ·dY
+		s.A, s.B, s.TransA, s.C, s.Acc = a.value, dy, true, db, acc
+		if transB { // dB = dYᵀ·A
+			s = batched(nn, k, m, batch)
+			s.A, s.B, s.TransA, s.C, s.Acc = dy, a.value, true, db, acc
+		}
+		t.gemm(s)
+	}
+}
+
+// batched is a product of dense matrices laid one after the other.
+func batched(m, n, k, batch int) device.GemmSpec {
+	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, StrideA: m * k, StrideB: k * n, StrideC: m * n}
+}
+
+// leading is the product of all but the last two dimensions.
+func leading(x *Tensor) int {
+	n := 1
+	for _, d := range x.dims[:x.rank-2] {
+		n *= d
+	}
+	return n
+}

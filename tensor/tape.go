@@ -1,0 +1,322 @@
+package tensor
+
+import (
+	"slices"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// Mode says what a tape is for.
+type Mode uint8
+
+const (
+	// Infer computes values only: dropout passes its input on, and nothing is kept for a backward pass.
+	Infer Mode = iota
+	// Train also records, so that Backward can follow.
+	Train
+)
+
+// Tape records one forward pass. It is used by one goroutine at a time; in a
+// loop, Reset it at the start of each step: from the second step of a shape on
+// it allocates nothing.
+type Tape struct {
+	dev     *Device
+	backend device.Backend
+	mode    Mode
+	epoch   uint64
+	seed    uint64 // dropout's key, with step and the node's number
+	step    uint64
+	drops   uint64 // dropout nodes so far
+
+	arena   arena
+	ints    intArena
+	tensors chunks[Tensor]
+	nodes   chunks[node]
+	scans   chunks[device.ScanSpec]
+	losses  chunks[device.LossSpec]
+	seqs    chunks[sequence]
+	states  chunks[State]
+	idents  chunks[Ints]
+	item    [1]float32
+	call    call
+	done    bool // Backward has run
+}
+
+// node is one recorded operation: what to call on the way back and its operands.
+// A function pointer and plain fields, so that recording makes no closure.
+type node struct {
+	back  func(*Tape, *node)
+	out   *Tensor
+	outs  [2]*Tensor // further results: final states
+	in    [4]*Tensor
+	state [4]*Tensor // initial states and biases of a scan
+	saved [2]device.Buffer
+	n     [6]int
+	f     float32
+	key   uint64
+	ids   []int32
+	lens  []int32
+	scan  *device.ScanSpec
+	loss  *device.LossSpec
+}
+
+// Ints is a block of token ids or class numbers on a tape.
+type Ints struct {
+	v     []int32
+	dims  [maxRank]int
+	rank  int
+	seq   *sequence
+	tape  *Tape
+	epoch uint64
+}
+
+// NewTape is an empty tape on a device.
+func NewTape(dev *Device, mode Mode) *Tape {
+	t := &Tape{dev: dev, backend: dev.backend, mode: mode, epoch: 1}
+	t.arena.backend = dev.backend
+	return t
+}
+
+// Mode is the mode the tape was made with.
+func (t *Tape) Mode() Mode { return t.mode }
+
+// Device is where the tape's tensors live.
+func (t *Tape) Device() *Device { return t.dev }
+
+// Seed sets the key of this tape's dropout masks: the same (seed, step) and
+// network give the same masks, on any number of threads. Without it a tape
+// uses seed 0 and counts its own steps.
+func (t *Tape) Seed(seed, step uint64) { t.seed, t.step = seed, step }
+
+// Reset forgets the recorded pass and takes back its memory: tensors made
+// before it must not be used again. The dropout step moves on by one.
+func (t *Tape) Reset() {
+	t.epoch++
+	t.step++
+	t.drops = 0
+	t.done = false
+	t.arena.reset()
+	t.ints.reset()
+	t.tensors.reset()
+	t.nodes.reset()
+	t.scans.reset()
+	t.losses.reset()
+	t.seqs.reset()
+	t.states.reset()
+	t.idents.reset()
+}
+
+// Input copies v to a new tensor of the given dimensions.
+func (t *Tape) Input(v []float32, dims ...int) *Tensor {
+	x := t.Zeroless(dims...)
+	if len(v) != x.Len() {
+		failf("Input", "shape %s needs %d elements, got %d", describe(x), x.Len(), len(v))
+	}
+	t.backend.Upload(x.value, v)
+	return x
+}
+
+// Zeros is a new tensor of zeros.
+func (t *Tape) Zeros(dims ...int) *Tensor {
+	x := t.Zeroless(dims...)
+	t.backend.Fill(x.value, 0)
+	return x
+}
+
+// Sequences copies v, a batch of B padded sequences [B,T,F], to a new tensor
+// that knows each row's true length (0 to T, in any order). What v holds past a
+// row's length changes nothing.
+func (t *Tape) Sequences(v []float32, lengths []int32, B, T, F int) *Tensor {
+	x := t.Input(v, B, T, F)
+	x.seq = t.sequence("Sequences", lengths, B, T)
+	return x
+}
+
+// IDs copies token ids or class numbers of shape dims, such as [B,T]. With
+// lengths, [B], the embedding of the ids is a batch of padded sequences.
+func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
+	x := t.idents.next()
+	x.tape, x.epoch = t, t.epoch
+	x.rank = copy(x.dims[:], dims)
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	if len(dims) == 0 || len(dims) > maxRank-1 || n != len(ids) {
+		failf("IDs", "shape %v needs %d ids, got %d", slices.Clone(dims), n, len(ids))
+	}
+	x.v = t.ints.copy(ids)
+	if lengths != nil {
+		if x.rank != 2 {
+			failf("IDs", "lengths need ids of shape [B,T], got %v", slices.Clone(dims))
+		}
+		x.seq = t.sequence("IDs", lengths, dims[0], dims[1])
+	}
+	return x
+}
+
+// Zeroless is a new tensor whose elements are not yet set, for an operation
+// that writes every one.
+func (t *Tape) Zeroless(dims ...int) *Tensor {
+	x := t.tensors.next()
+	x.tape, x.epoch = t, t.epoch
+	if len(dims) == 0 || len(dims) > maxRank {
+		failf("Input", "a tensor has 1 to %d dimensions, got %d", maxRank, len(dims))
+	}
+	n := 1
+	for i, d := range dims {
+		if d < 0 {
+			failf("Input", "dimension %d is %d", i, d)
+		}
+		x.dims[i] = d
+		n *= d
+	}
+	x.rank = len(dims)
+	x.value = t.arena.alloc(n)
+	return x
+}
+
+// like is a new unset tensor of x's shape, sequence and layout.
+func (t *Tape) like(x *Tensor) *Tensor {
+	y := t.Zeroless(x.dims[:x.rank]...)
+	y.seq = x.seq
+	return y
+}
+
+// record notes an operation if its result needs a gradient, and says whether it did.
+// The node comes back to be filled in.
+func (t *Tape) record(back func(*Tape, *node), out *Tensor, in ...*Tensor) *node {
+	if t.mode != Train {
+		return nil
+	}
+	needs := false
+	for _, x := range in {
+		needs = needs || x != nil && x.needs
+	}
+	if !needs {
+		return nil
+	}
+	out.needs = true
+	n := t.nodes.next()
+	n.back, n.out = back, out
+	copy(n.in[:], in)
+	return n
+}
+
+func (t *Tape) backward(loss *Tensor) {
+	if t.done {
+		failf("Backward", "was already called on this tape: Reset it first")
+	}
+	t.done = true
+	if !loss.needs {
+		return
+	}
+	g, _ := loss.into()
+	t.backend.Fill(g, 1)
+	for i := t.nodes.len() - 1; i >= 0; i-- {
+		n := t.nodes.at(i)
+		if n.out.gradSet || n.outs[0] != nil && n.outs[0].gradSet || n.outs[1] != nil && n.outs[1].gradSet {
+			n.back(t, n)
+		}
+	}
+}
+
+// tapeOf is the one tape of an operation's operands; parameters have none.
+func tapeOf(op string, xs ...*Tensor) *Tape {
+	var tape *Tape
+	for _, x := range xs {
+		if x == nil {
+			continue
+		}
+		x.live(op)
+		switch {
+		case x.tape == nil:
+		case tape == nil:
+			tape = x.tape
+		case tape != x.tape:
+			failf(op, "operands live on different tapes")
+		}
+	}
+	if tape == nil {
+		failf(op, "no operand lives on a tape: begin with Tape.Input")
+	}
+	return tape
+}
+
+// call holds the spec of the backend call being made. The interface hides that
+// no backend keeps it, so a spec of its own would be allocated for every call.
+type call struct {
+	permute device.PermuteSpec
+	gemm    device.GemmSpec
+	binary  device.BinarySpec
+	dropout device.DropoutSpec
+	norm    device.NormSpec
+	softmax device.SoftmaxSpec
+	embed   device.EmbedSpec
+	pool    device.PoolSpec
+}
+
+func (t *Tape) permute(s device.PermuteSpec) {
+	t.call.permute = s
+	t.backend.Permute(&t.call.permute)
+}
+
+func (t *Tape) gemm(s device.GemmSpec) {
+	t.call.gemm = s
+	t.backend.Gemm(&t.call.gemm)
+}
+
+func (t *Tape) binaryGrad(s device.BinarySpec) {
+	t.call.binary = s
+	t.backend.BinaryGrad(&t.call.binary)
+}
+
+func (t *Tape) binary(s device.BinarySpec) {
+	t.call.binary = s
+	t.backend.Binary(&t.call.binary)
+}
+
+func (t *Tape) dropout(s device.DropoutSpec) {
+	t.call.dropout = s
+	t.backend.Dropout(&t.call.dropout)
+}
+
+func (t *Tape) normGrad(s device.NormSpec) {
+	t.call.norm = s
+	t.backend.NormGrad(&t.call.norm)
+}
+
+func (t *Tape) normalize(s device.NormSpec) {
+	t.call.norm = s
+	t.backend.Norm(&t.call.norm)
+}
+
+func (t *Tape) softmaxGrad(s device.SoftmaxSpec) {
+	t.call.softmax = s
+	t.backend.SoftmaxGrad(&t.call.softmax)
+}
+
+func (t *Tape) softmax(s device.SoftmaxSpec) {
+	t.call.softmax = s
+	t.backend.Softmax(&t.call.softmax)
+}
+
+func (t *Tape) embedGrad(s device.EmbedSpec) {
+	t.call.embed = s
+	t.backend.EmbedGrad(&t.call.embed)
+}
+
+func (t *Tape) embed(s device.EmbedSpec) {
+	t.call.embed = s
+	t.backend.Embed(&t.call.embed)
+}
+
+func (t *Tape) poolGrad(s device.PoolSpec) {
+	t.call.pool = s
+	t.backend.PoolGrad(&t.call.pool)
+}
+
+func (t *Tape) pool(s device.PoolSpec) {
+	t.call.pool = s
+	t.backend.Pool(&t.call.pool)
+}
