@@ -8,8 +8,10 @@ package devicetest
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -251,7 +253,8 @@ func (s *suite) permute() {
 			Rows: []int32{2, 0, 1}, RowsDst: true, Lens: []int32{10, 4, 0}, RowDim: 2, TimeDim: 1},
 		"empty": {Dims: [4]int{1, 0, 3, 7}},
 	}
-	for name, spec := range specs {
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		spec := specs[name]
 		for _, acc := range []bool{false, true} {
 			src, dst := s.normal(n), s.normal(n)
 			spec.Acc, spec.Src, spec.Dst = acc, s.put(src), s.put(dst)

@@ -2,7 +2,9 @@ package devicetest
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/carousel-ml/carousel/internal/device"
 )
@@ -102,7 +104,7 @@ func (h *hyper) update(w, g, m, v *float64, lr float64, t int) {
 }
 
 func (s *suite) steps() {
-	for name, h := range map[string]hyper{
+	rules := map[string]hyper{
 		"SGD":              {kind: device.SGD},
 		"SGD decay":        {kind: device.SGD, decay: 0.1},
 		"SGD momentum":     {kind: device.SGD, momentum: 0.9, dampening: 0.3, decay: 0.01},
@@ -112,9 +114,10 @@ func (s *suite) steps() {
 		"AdamW":            {kind: device.Adam, beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.1, decoupled: true},
 		"RMSprop":          {kind: device.RMSprop, beta2: 0.99, eps: 1e-8},
 		"RMSprop momentum": {kind: device.RMSprop, beta2: 0.9, eps: 1e-3, momentum: 0.5, decay: 0.01},
-	} {
+	}
+	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		for _, n := range []int{1, 5, 20003} {
-			s.stepCase(fmt.Sprintf("%s n=%d", name, n), h, n)
+			s.stepCase(fmt.Sprintf("%s n=%d", name, n), rules[name], n)
 		}
 	}
 }

@@ -1,0 +1,17 @@
+"""Writes every reference file anew: python3 internal/golden/gen/all.py
+
+Needs PyTorch 1.13 or later, such as Debian's package python3-torch, and nothing else.
+"""
+import sys
+
+sys.dont_write_bytecode = True  # leave nothing beside the scripts
+
+import layers
+import losses
+import optimizers
+import rnn
+import schedules
+import training
+
+for module in (rnn, losses, optimizers, schedules, layers, training):
+    module.main()

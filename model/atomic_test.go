@@ -1,0 +1,112 @@
+package model
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// onlyFile wants dir to hold exactly one file, with that content.
+func onlyFile(t *testing.T, dir, name, content string) {
+	t.Helper()
+	es, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(es) != 1 || es[0].Name() != name {
+		t.Errorf("the directory holds %v, want only %s", es, name)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != content {
+		t.Errorf("%s holds %.20q, %v; want %.20q", name, b, err, content)
+	}
+}
+
+func put(s string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.WriteString(w, s)
+		return err
+	}
+}
+
+func TestWriteFileAtomic(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	for _, s := range []string{"first", "second", strings.Repeat("third", 100_000)} {
+		if err := WriteFileAtomic(path, put(s)); err != nil {
+			t.Fatal(err)
+		}
+		onlyFile(t, dir, "f", s)
+	}
+}
+
+// full is a disk with room for n bytes.
+type full struct {
+	w io.Writer
+	n int
+}
+
+func (f *full) Write(b []byte) (int, error) {
+	if len(b) > f.n {
+		n, _ := f.w.Write(b[:f.n])
+		f.n = 0
+		return n, &os.PathError{Op: "write", Path: "/some/temporary/name", Err: syscall.ENOSPC}
+	}
+	f.n -= len(b)
+	return f.w.Write(b)
+}
+
+func TestWriteFileAtomicDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := WriteFileAtomic(path, put("older")); err != nil {
+		t.Fatal(err)
+	}
+	err := WriteFileAtomic(path, func(w io.Writer) error {
+		_, err := io.Copy(&full{w, 100_000}, bytes.NewReader(make([]byte, 1<<20)))
+		return err
+	})
+	if !errors.Is(err, syscall.ENOSPC) || !strings.HasPrefix(err.Error(), path+": ") || strings.Contains(err.Error(), "temporary") {
+		t.Errorf("got %v", err)
+	}
+	onlyFile(t, dir, "f", "older")
+}
+
+func TestWriteFileAtomicPanic(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := WriteFileAtomic(path, put("older")); err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_ = WriteFileAtomic(path, func(io.Writer) error { panic("bug") })
+	}()
+	onlyFile(t, dir, "f", "older")
+}
+
+func TestWriteFileAtomicNoDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none", "f")
+	err := WriteFileAtomic(path, put("x"))
+	if !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), path+": cannot be written: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWriteFileAtomicOverDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.Mkdir(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFileAtomic(path, put("x")); err == nil {
+		t.Error("a directory is replaced")
+	}
+	if es, _ := os.ReadDir(dir); len(es) != 1 {
+		t.Errorf("left behind: %v", es)
+	}
+}

@@ -1,0 +1,125 @@
+package model
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+type settings struct {
+	Hidden int      `json:"hidden"`
+	Names  []string `json:"names"`
+}
+
+// saved writes a small model directory.
+func saved(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "a", "model")
+	ts := []Tensor{{Name: "head.weight", Dims: []int{2, 2}, Data: []float32{1, 2, 3, 4}}}
+	if err := save(dir, "forecast", settings{64, []string{"<a> & b"}}, ts, nil); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestDirRoundTrip(t *testing.T) {
+	dir := saved(t)
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s settings
+	if err := d.Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	if want := (settings{64, []string{"<a> & b"}}); !reflect.DeepEqual(s, want) {
+		t.Errorf("configuration %v, want %v", s, want)
+	}
+	if d.Task != "forecast" || d.Version == "" || d.Path != dir {
+		t.Errorf("got task %q, version %q, path %q", d.Task, d.Version, d.Path)
+	}
+	if got := d.Weights.Lookup("head.weight").Data; !reflect.DeepEqual(got, []float32{1, 2, 3, 4}) {
+		t.Errorf("weights %v", got)
+	}
+	var other struct {
+		Hidden int `json:"hidden"`
+	}
+	checkFileError(t, d.Decode(&other), filepath.Join(dir, ConfigFile), `unknown field "names"`)
+}
+
+func TestDirRefuses(t *testing.T) {
+	edit := func(old, new string) func([]byte) []byte {
+		return func(b []byte) []byte {
+			if !bytes.Contains(b, []byte(old)) {
+				panic("nothing to edit: " + old)
+			}
+			return bytes.Replace(b, []byte(old), []byte(new), 1)
+		}
+	}
+	for _, c := range []struct {
+		name, file string
+		change     func([]byte) []byte // nil: remove the file
+		where      string              // file that the error names, "" the directory
+		want       string
+	}{
+		{"other format", ConfigFile, edit(`"format": 1`, `"format": 7`), ConfigFile, "expected model format 1, got format 7, written by carousel"},
+		{"format missing", ConfigFile, edit(`"format"`, `"fromat"`), ConfigFile, "not written by carousel"},
+		{"other JSON", ConfigFile, func([]byte) []byte { return []byte(`{"a": 1}`) }, ConfigFile, "not written by carousel"},
+		{"broken JSON", ConfigFile, edit(`"config": {`, `"config": {{`), ConfigFile, "line 8: invalid character"},
+		{"cut JSON", ConfigFile, func(b []byte) []byte { return b[:len(b)-4] }, ConfigFile, "unexpected end"},
+		{"no config", ConfigFile, nil, "", "it has no config.json"},
+		{"no weights", WeightsFile, nil, WeightsFile, "the weights are missing; restore the file"},
+		{"truncated weights", WeightsFile, func(b []byte) []byte { return b[:len(b)-3] }, WeightsFile, "truncated file"},
+		{"empty weights", WeightsFile, func(b []byte) []byte { return nil }, WeightsFile, "expected at least 8 bytes"},
+		{"altered weights", WeightsFile, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, WeightsFile, "altered since it was saved: expected sha256 "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := saved(t)
+			path := filepath.Join(dir, c.file)
+			if c.change == nil {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, c.change(b), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := Open(dir)
+			checkFileError(t, err, filepath.Join(dir, c.where), c.want)
+		})
+	}
+}
+
+func TestOpenWrongPath(t *testing.T) {
+	dir := saved(t)
+	none := filepath.Join(dir, "none")
+	_, err := Open(none)
+	checkFileError(t, err, none, "no such model directory")
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Error("a missing directory does not unwrap to ErrNotExist")
+	}
+	file := filepath.Join(dir, ConfigFile)
+	_, err = Open(file)
+	checkFileError(t, err, file, "expected a model directory, got a file")
+}
+
+func TestSaveRefusesUnwritable(t *testing.T) {
+	dir := saved(t)
+	if err := save(filepath.Join(dir, ConfigFile), "forecast", 1, nil, nil); err == nil {
+		t.Error("a file is taken as a directory")
+	}
+	if err := save(dir, "forecast", func() {}, nil, nil); err == nil {
+		t.Error("a configuration that is not JSON is written")
+	}
+	if _, err := Open(dir); err != nil {
+		t.Errorf("the older model is damaged: %v", err)
+	}
+}

@@ -1,0 +1,11 @@
+// Package model keeps models on disk: a safetensors reader and writer, files
+// replaced atomically, and the model directory.
+//
+// A model directory holds config.json and model.safetensors. config.json says
+// which format wrote it and the checksum of the weights, so that a truncated or
+// altered file is an error when the model is opened, not a strange forecast later.
+//
+// Weights are stored under PyTorch's parameter names, as float32, in the public
+// safetensors layout (https://github.com/huggingface/safetensors): a little-endian
+// uint64 header length, a JSON header, then the tensors' bytes.
+package model

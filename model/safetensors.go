@@ -1,0 +1,420 @@
+package model
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"sort"
+	"unicode/utf8"
+)
+
+// maxHeader bounds the JSON header, as the reference implementation does.
+const maxHeader = 100_000_000
+
+// metaKey is the header's entry for the file's own key-value strings.
+const metaKey = "__metadata__"
+
+// Tensor is a named array in row-major order. Exactly one of Data and Ints is used;
+// an empty tensor (a dimension of 0) may have neither.
+type Tensor struct {
+	Name string
+	Dims []int     // empty for a scalar, which has one element
+	Data []float32 // float values; F16 and BF16 are widened on reading
+	Ints []int64   // integer values; I32 is widened on reading
+}
+
+// File is the content of a safetensors file.
+type File struct {
+	Path    string
+	Tensors []Tensor // in the order of their bytes
+	Meta    map[string]string
+	index   map[string]int
+}
+
+// Lookup finds a tensor by name; nil if there is none.
+func (f *File) Lookup(name string) *Tensor {
+	i, ok := f.index[name]
+	if !ok {
+		return nil
+	}
+	return &f.Tensors[i]
+}
+
+// ReadTensors reads a safetensors file with tensors of type F32, F16, BF16, I64 or
+// I32. The file may come from anywhere: memory stays within a small multiple of its
+// size, and anything unsound is a *FileError that names the file and the tensor.
+func ReadTensors(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &FileError{File: path, Problem: "expected a safetensors file, got " + kind(info.Mode())}
+	}
+	return decode(path, f, info.Size())
+}
+
+func kind(m os.FileMode) string {
+	if m.IsDir() {
+		return "a directory"
+	}
+	return "something that is not a regular file"
+}
+
+// entry is one tensor of the header.
+type entry struct {
+	name       string
+	dtype      string
+	dims       []int
+	n          int // elements
+	begin, end int64
+}
+
+var dtypeSize = map[string]int64{"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+
+// decode reads a file of the given size from r; path is for messages.
+func decode(path string, r io.ReaderAt, size int64) (*File, error) {
+	bad := func(format string, a ...any) error {
+		return &FileError{File: path, Problem: fmt.Sprintf(format, a...)}
+	}
+	var lead [8]byte
+	if size < 8 {
+		return nil, bad("not a safetensors file: expected at least 8 bytes, got %d", size)
+	}
+	if _, err := r.ReadAt(lead[:], 0); err != nil {
+		return nil, bad("cannot be read: %v", bare(err))
+	}
+	n := binary.LittleEndian.Uint64(lead[:])
+	if n > maxHeader {
+		return nil, bad("not a safetensors file: its first 8 bytes give a header of %d bytes, at most %d are allowed", n, maxHeader)
+	}
+	if int64(n) > size-8 {
+		return nil, bad("truncated or not a safetensors file: the header should have %d bytes, only %d are there", n, size-8)
+	}
+	header := make([]byte, n)
+	if _, err := r.ReadAt(header, 8); err != nil && err != io.EOF {
+		return nil, bad("cannot be read: %v", bare(err))
+	}
+	entries, meta, err := parseHeader(path, header)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLayout(path, entries, size-8-int64(n)); err != nil {
+		return nil, err
+	}
+	f := &File{Path: path, Meta: meta, Tensors: make([]Tensor, len(entries)), index: make(map[string]int, len(entries))}
+	for i, e := range entries {
+		t := &f.Tensors[i]
+		t.Name, t.Dims = e.name, e.dims
+		if err := readData(t, &e, io.NewSectionReader(r, 8+int64(n)+e.begin, e.end-e.begin)); err != nil {
+			return nil, &FileError{File: path, Tensor: e.name, Problem: fmt.Sprintf("cannot be read: %v", bare(err)), Err: err}
+		}
+		f.index[e.name] = i
+	}
+	return f, nil
+}
+
+// parseHeader reads the JSON header token by token, since encoding/json would let
+// the second of two equal names win in silence.
+func parseHeader(path string, header []byte) (entries []entry, meta map[string]string, err error) {
+	bad := func(format string, a ...any) error {
+		return &FileError{File: path, Problem: "header: " + fmt.Sprintf(format, a...)}
+	}
+	d := json.NewDecoder(bytes.NewReader(header))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, nil, bad("expected a JSON object")
+	}
+	seen := make(map[string]bool)
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return nil, nil, bad("not valid JSON: %v", err)
+		}
+		name, ok := t.(string)
+		if !ok {
+			return nil, nil, bad("expected a tensor name, got %v", t)
+		}
+		if seen[name] {
+			return nil, nil, &FileError{File: path, Tensor: name, Problem: "named twice in the header"}
+		}
+		seen[name] = true
+		if name == metaKey {
+			if err := d.Decode(&meta); err != nil {
+				return nil, nil, bad("%s: expected an object of strings: %v", metaKey, err)
+			}
+			continue
+		}
+		var v struct {
+			DType   string  `json:"dtype"`
+			Shape   []int64 `json:"shape"`
+			Offsets []int64 `json:"data_offsets"`
+		}
+		if err := d.Decode(&v); err != nil {
+			return nil, nil, &FileError{File: path, Tensor: name, Problem: fmt.Sprintf("header: %v", err)}
+		}
+		e, problem := newEntry(name, v.DType, v.Shape, v.Offsets)
+		if problem != "" {
+			return nil, nil, &FileError{File: path, Tensor: name, Problem: problem}
+		}
+		entries = append(entries, e)
+	}
+	if _, err := d.Token(); err != nil { // the closing brace
+		return nil, nil, bad("not valid JSON: %v", err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, nil, bad("expected nothing after the JSON object")
+	}
+	return entries, meta, nil
+}
+
+// newEntry checks one tensor's own fields; problem is "" if they agree.
+func newEntry(name, dtype string, shape, offsets []int64) (e entry, problem string) {
+	size := dtypeSize[dtype]
+	switch {
+	case name == "":
+		return e, "a tensor has no name"
+	case size == 0:
+		return e, fmt.Sprintf("expected type F32, F16, BF16, I64 or I32, got %q", clip(dtype))
+	case shape == nil:
+		return e, "the header gives no shape"
+	case len(offsets) != 2:
+		return e, fmt.Sprintf("expected two data_offsets, got %d", len(offsets))
+	case offsets[0] < 0 || offsets[1] < offsets[0]:
+		return e, fmt.Sprintf("data_offsets [%d, %d] are not a range", offsets[0], offsets[1])
+	}
+	dims := make([]int, len(shape))
+	n := int64(1)
+	for i, v := range shape {
+		if v < 0 || v > math.MaxInt {
+			return e, fmt.Sprintf("dimension %d of the shape is %d", i, v)
+		}
+		if v != 0 && n > math.MaxInt/8/v {
+			return e, "the shape has more elements than memory can address"
+		}
+		n *= v
+		dims[i] = int(v)
+	}
+	if got := offsets[1] - offsets[0]; got != n*size {
+		return e, fmt.Sprintf("shape %s of %s needs %d bytes, data_offsets give %d", shapeText(dims), dtype, n*size, got)
+	}
+	return entry{name, dtype, dims, int(n), offsets[0], offsets[1]}, ""
+}
+
+func shapeText(dims []int) string {
+	if len(dims) > 8 {
+		return fmt.Sprintf("of %d dimensions", len(dims))
+	}
+	return fmt.Sprint(dims)
+}
+
+// checkLayout sorts the entries by place and makes sure they tile the data exactly.
+func checkLayout(path string, entries []entry, size int64) error {
+	sort.SliceStable(entries, func(i, j int) bool {
+		a, b := &entries[i], &entries[j]
+		return a.begin < b.begin || a.begin == b.begin && a.end < b.end
+	})
+	at := int64(0)
+	for _, e := range entries {
+		var problem string
+		switch {
+		case e.end > size:
+			problem = fmt.Sprintf("truncated file: bytes %d to %d are expected, the data has %d", e.begin, e.end, size)
+		case e.begin < at:
+			problem = fmt.Sprintf("its bytes %d to %d overlap another tensor's", e.begin, e.end)
+		case e.begin > at:
+			problem = fmt.Sprintf("bytes %d to %d before it belong to no tensor", at, e.begin)
+		default:
+			at = e.end
+			continue
+		}
+		return &FileError{File: path, Tensor: e.name, Problem: problem}
+	}
+	if at != size {
+		return &FileError{File: path, Problem: fmt.Sprintf("expected %d bytes of data, got %d", at, size)}
+	}
+	return nil
+}
+
+// readData fills t from r, in pieces, so that the raw bytes never stand whole beside the values.
+func readData(t *Tensor, e *entry, r io.Reader) error {
+	floats := e.dtype[0] != 'I'
+	if floats {
+		t.Data = make([]float32, e.n)
+	} else {
+		t.Ints = make([]int64, e.n)
+	}
+	size := int(dtypeSize[e.dtype])
+	buf := make([]byte, min(1<<16, e.n*size))
+	for lo := 0; lo < e.n; {
+		hi := min(e.n, lo+len(buf)/size)
+		b := buf[:(hi-lo)*size]
+		if _, err := io.ReadFull(r, b); err != nil {
+			return err
+		}
+		if floats {
+			widenFloats(t.Data[lo:hi], b, e.dtype)
+		} else {
+			widenInts(t.Ints[lo:hi], b, e.dtype)
+		}
+		lo = hi
+	}
+	return nil
+}
+
+func widenFloats(dst []float32, b []byte, dtype string) {
+	le := binary.LittleEndian
+	switch dtype {
+	case "F32":
+		for i := range dst {
+			dst[i] = math.Float32frombits(le.Uint32(b[4*i:]))
+		}
+	case "F16":
+		for i := range dst {
+			dst[i] = half(le.Uint16(b[2*i:]))
+		}
+	case "BF16":
+		for i := range dst {
+			dst[i] = math.Float32frombits(uint32(le.Uint16(b[2*i:])) << 16)
+		}
+	}
+}
+
+func widenInts(dst []int64, b []byte, dtype string) {
+	le := binary.LittleEndian
+	for i := range dst {
+		if dtype == "I64" {
+			dst[i] = int64(le.Uint64(b[8*i:]))
+		} else {
+			dst[i] = int64(int32(le.Uint32(b[4*i:])))
+		}
+	}
+}
+
+// half widens an IEEE 754 binary16 value, exactly.
+func half(h uint16) float32 {
+	sign := uint32(h>>15) << 31
+	exp := uint32(h>>10) & 31
+	frac := uint32(h) & 0x3ff
+	switch exp {
+	case 0: // zero and subnormals: frac * 2^-24
+		v := float32(frac) * (1.0 / (1 << 24))
+		return math.Float32frombits(sign | math.Float32bits(v))
+	case 31: // Inf and NaN
+		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
+	}
+	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+}
+
+// WriteTensors writes a safetensors file atomically (see WriteFileAtomic), floats as
+// F32 and integers as I64. Equal tensors and metadata give equal bytes. A name used
+// twice, or data that does not fit its Dims, is an error and nothing is written.
+func WriteTensors(path string, ts []Tensor, meta map[string]string) error {
+	header, err := buildHeader(path, ts, meta)
+	if err != nil {
+		return err
+	}
+	return WriteFileAtomic(path, func(w io.Writer) error { return encode(w, header, ts) })
+}
+
+// buildHeader is the header's JSON, padded so that the data starts at a multiple of 8.
+func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, error) {
+	header := []byte{'{'}
+	if len(meta) > 0 {
+		m, err := json.Marshal(meta) // sorts the keys
+		if err != nil {
+			return nil, fmt.Errorf("%s: metadata: %w", path, err)
+		}
+		header = append(header, `"`+metaKey+`":`...)
+		header = append(header, m...)
+	}
+	seen := map[string]bool{metaKey: true, "": true}
+	at := 0
+	for _, t := range ts {
+		if seen[t.Name] || !utf8.ValidString(t.Name) {
+			return nil, fmt.Errorf("%s: not written: tensor name %q is empty, reserved, used twice or not UTF-8", path, t.Name)
+		}
+		seen[t.Name] = true
+		n := 1
+		for _, d := range t.Dims {
+			n *= d
+		}
+		dtype, size := "F32", 4
+		if t.Ints != nil {
+			dtype, size = "I64", 8
+		}
+		if got := len(t.Data) + len(t.Ints); got != n {
+			return nil, fmt.Errorf("%s: not written: tensor %s of shape %v needs %d values, got %d", path, t.Name, t.Dims, n, got)
+		}
+		dims := t.Dims
+		if dims == nil {
+			dims = []int{}
+		}
+		e, err := json.Marshal(struct {
+			DType   string `json:"dtype"`
+			Shape   []int  `json:"shape"`
+			Offsets [2]int `json:"data_offsets"`
+		}{dtype, dims, [2]int{at, at + n*size}})
+		if err != nil {
+			return nil, fmt.Errorf("%s: tensor %s: %w", path, t.Name, err)
+		}
+		name, err := json.Marshal(t.Name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: tensor %s: %w", path, t.Name, err)
+		}
+		if len(header) > 1 {
+			header = append(header, ',')
+		}
+		header = append(append(append(header, name...), ':'), e...)
+		at += n * size
+	}
+	header = append(header, '}')
+	for len(header)%8 != 0 {
+		header = append(header, ' ')
+	}
+	if len(header) > maxHeader {
+		return nil, fmt.Errorf("%s: not written: the header would have %d bytes, at most %d are allowed", path, len(header), maxHeader)
+	}
+	return header, nil
+}
+
+func encode(w io.Writer, header []byte, ts []Tensor) error {
+	le := binary.LittleEndian
+	if _, err := w.Write(le.AppendUint64(nil, uint64(len(header)))); err != nil {
+		return err
+	}
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	const piece = 4096 // values
+	buf := make([]byte, 0, 8*piece)
+	for _, t := range ts {
+		for lo := 0; lo < len(t.Data); lo += piece {
+			buf = buf[:0]
+			for _, v := range t.Data[lo:min(lo+piece, len(t.Data))] {
+				buf = le.AppendUint32(buf, math.Float32bits(v))
+			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+		}
+		for lo := 0; lo < len(t.Ints); lo += piece {
+			buf = buf[:0]
+			for _, v := range t.Ints[lo:min(lo+piece, len(t.Ints))] {
+				buf = le.AppendUint64(buf, uint64(v))
+			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Save writes a model directory: the weights of slab, and cfg (anything that
+// encoding/json can write) with the task's name in config.json. The directory is
+// created if need be; a model that was there is replaced only once the new files are
+// completely on the disk.
+func Save(dir, task string, cfg any, slab *tensor.Slab) error {
+	return save(dir, task, cfg, tensors(slab), nil)
+}
+
+// Load copies the weights into slab, whose names and shapes must match; see LoadSlab.
+func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.fill(slab) }
+
+// SaveSlab writes the parameters of slab under their names to a safetensors file.
+func SaveSlab(path string, slab *tensor.Slab, meta map[string]string) error {
+	return WriteTensors(path, tensors(slab), meta)
+}
+
+// LoadSlab reads parameters written by SaveSlab, or by PyTorch under the same names,
+// into slab. Every parameter must be in the file with its shape, and nothing else may
+// be; otherwise a *FileError names the first tensor at fault and slab stays as it was.
+func LoadSlab(path string, slab *tensor.Slab) error {
+	f, err := ReadTensors(path)
+	if err != nil {
+		return err
+	}
+	return f.fill(slab)
+}
+
+func tensors(slab *tensor.Slab) []Tensor {
+	ts := make([]Tensor, len(slab.Params))
+	for i, p := range slab.Params {
+		ts[i] = Tensor{Name: p.Name, Dims: p.Dims(), Data: p.Read()}
+	}
+	return ts
+}
+
+func (f *File) fill(slab *tensor.Slab) error {
+	bad := func(name, format string, a ...any) error {
+		return &FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf(format, a...)}
+	}
+	wanted := make(map[string]bool, len(slab.Params))
+	for _, p := range slab.Params {
+		wanted[p.Name] = true
+		t := f.Lookup(p.Name)
+		switch {
+		case t == nil:
+			return bad(p.Name, "missing: the model needs it with shape %v", p.Dims())
+		case !slices.Equal(t.Dims, p.Dims()):
+			return bad(p.Name, "expected shape %v, got %s", p.Dims(), shapeText(t.Dims))
+		case t.Ints != nil:
+			return bad(p.Name, "expected floating-point values, got integers")
+		}
+	}
+	var extra []string
+	for _, t := range f.Tensors {
+		if !wanted[t.Name] {
+			extra = append(extra, clip(t.Name))
+		}
+	}
+	if len(extra) > 0 {
+		more := ""
+		if n := len(extra) - 1; n > 0 {
+			more = fmt.Sprintf(" (nor for %d more: %s)", n, strings.Join(extra[1:min(n, 3)+1], ", "))
+		}
+		return bad(extra[0], "the model has no parameter of that name%s", more)
+	}
+	for _, p := range slab.Params {
+		p.Write(f.Lookup(p.Name).Data)
+	}
+	return nil
+}
