@@ -103,7 +103,8 @@ func (j *job) work() {
 func (j *job) run(i int) {
 	defer func() {
 		if r := recover(); r != nil {
-			j.failure.CompareAndSwap(nil, &r)
+			v := r // r itself must not escape: it would be allocated in every part
+			j.failure.CompareAndSwap(nil, &v)
 		}
 		j.left.Add(-1)
 	}()

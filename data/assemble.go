@@ -1,0 +1,428 @@
+package data
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+const (
+	missingValue = "the value is missing"
+	missingFix   = "give it, or say --missing interpolate or --missing mask"
+)
+
+// panel sorts a table's rows into series, puts them on their grid of times and
+// deals with what is missing.
+func (t *table) panel(o *ReadOptions) (*Panel, error) {
+	if len(t.line) == 0 {
+		return nil, t.fault(-1, "", "has a header and no rows", "rows of values are needed")
+	}
+	p := &Panel{Columns: t.names, Freq: o.Freq}
+	groups := t.groups()
+	for g, rows := range groups {
+		s := t.series(rows)
+		if t.ids != nil {
+			s.ID = t.ids[g]
+		}
+		p.Series = append(p.Series, s)
+	}
+	if err := t.readStatic(p, groups, o); err != nil {
+		return nil, err
+	}
+	if err := t.readTimes(p, groups, o); err != nil {
+		return nil, err
+	}
+	if p.HasTime {
+		if err := t.grid(p, o); err != nil {
+			return nil, err
+		}
+	}
+	if o.Layout == LayoutColumns {
+		if err := t.spread(p); err != nil {
+			return nil, err
+		}
+	}
+	return p, p.settle(t.file, t.byRow, o)
+}
+
+// groups gives the rows of each series, in the file's order; nil rows are all.
+func (t *table) groups() [][]int32 {
+	if t.id == nil {
+		return [][]int32{nil}
+	}
+	sizes := make([]int, len(t.ids))
+	for _, g := range t.id {
+		sizes[g]++
+	}
+	groups := make([][]int32, len(t.ids))
+	for g, n := range sizes {
+		groups[g] = make([]int32, 0, n)
+	}
+	for row, g := range t.id {
+		groups[g] = append(groups[g], int32(row))
+	}
+	return groups
+}
+
+// series gathers the lines and values of some rows.
+func (t *table) series(rows []int32) *Series {
+	if rows == nil {
+		return &Series{Line: t.line, Values: t.values}
+	}
+	s := &Series{Line: make([]int, len(rows))}
+	for i, row := range rows {
+		s.Line[i] = t.line[row]
+	}
+	for _, column := range t.values {
+		v := make([]float64, len(rows))
+		for i, row := range rows {
+			v[i] = column[row]
+		}
+		s.Values = append(s.Values, v)
+	}
+	return s
+}
+
+// readStatic takes each series' static values, which must not change.
+func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
+	for c, name := range o.Static {
+		text, numeric := t.static[c], true
+		var n numbers
+		for g, rows := range groups {
+			size := len(rows)
+			if rows == nil {
+				size = text.len()
+			}
+			at := rowsOf(rows)
+			v := StaticValue{Name: name, Text: text.at(at(0))}
+			if isMissing(v.Text) {
+				return t.fault(at(0), name, missingValue, "a static column needs one for every series")
+			}
+			for i := range size {
+				if s := text.at(at(i)); s != v.Text {
+					return t.fault(at(i), name, fmt.Sprintf("a static column has one value a series, %s comes after %s", quoted(s), quoted(v.Text)), "make it a past or future column")
+				}
+			}
+			var fault *cellFault
+			v.Number, fault = n.parse(v.Text)
+			numeric = numeric && fault == nil
+			p.Series[g].Static = append(p.Series[g].Static, v)
+		}
+		for _, s := range p.Series {
+			v := &s.Static[c]
+			if v.Numeric = numeric; !numeric {
+				v.Number = 0
+			}
+		}
+	}
+	return nil
+}
+
+// readTimes gives every series its times, which must ascend.
+func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
+	stamps, counted := t.stamps, false
+	if t.times != nil {
+		order := orderUnknown
+		if o.DayFirst {
+			order = dayFirst
+		} else if o.MonthFirst {
+			order = monthFirst
+		}
+		var fault *timeFault
+		if stamps, counted, fault = parseTimes(t.times, t.id, order); fault != nil {
+			return t.fault(fault.row, o.Time, fault.problem, fault.fix)
+		}
+	}
+	if stamps == nil {
+		return nil
+	}
+	if counted {
+		return t.checkCount(stamps, groups, o)
+	}
+	p.HasTime = true
+	clocks := &clocks{zone: o.Zone}
+	for g, s := range p.Series {
+		at := rowsOf(groups[g])
+		times := make([]time.Time, s.Len())
+		var prev time.Time
+		for i := range times {
+			now, ok := clocks.instant(stamps[at(i)], prev)
+			if !ok {
+				never := time.Unix(stamps[at(i)].wall, 0).UTC().Format("2006-01-02 15:04:05")
+				return t.fault(at(i), o.Time, fmt.Sprintf("clocks in %s went forward and never showed %s", o.Zone, never), "check the time zone")
+			}
+			if i > 0 && !now.After(prev) {
+				return t.disorder(at(i-1), at(i), prev, now, o)
+			}
+			times[i], prev = now, now
+		}
+		s.Time = times
+	}
+	return nil
+}
+
+// rowsOf gives the table's row of a series' row; nil rows are all.
+func rowsOf(rows []int32) func(i int) int {
+	if rows == nil {
+		return func(i int) int { return i }
+	}
+	return func(i int) int { return int(rows[i]) }
+}
+
+// checkCount demands that a column which numbers the rows does so in even
+// steps upwards.
+func (t *table) checkCount(numbers []stamp, groups [][]int32, o *ReadOptions) error {
+	for _, rows := range groups {
+		at, n := rowsOf(rows), len(rows)
+		if rows == nil {
+			n = len(numbers)
+		}
+		var step int64
+		for i := 1; i < n; i++ {
+			a, b := numbers[at(i-1)].wall, numbers[at(i)].wall
+			if i == 1 {
+				step = b - a
+			}
+			if b-a != step || step <= 0 {
+				return t.fault(at(i), o.Time, fmt.Sprintf("%d follows %d: numbers of rows must ascend in even steps", b, a), "sort and complete the rows"+t.orID(o))
+			}
+		}
+	}
+	return nil
+}
+
+// disorder is the error of a row whose time is not after that of the row
+// before it.
+func (t *table) disorder(before, row int, prev, now time.Time, o *ReadOptions) error {
+	if !now.Equal(prev) {
+		fix := "sort the rows by time" + t.orID(o)
+		if o.Zone == nil && prev.Sub(now) < time.Hour {
+			fix = "if clocks went back then say where with --tz, otherwise " + fix
+		}
+		return t.fault(row, o.Time, fmt.Sprintf("%s comes after the later %s of %s %d", showTime(now), showTime(prev), t.unit(), t.line[before]), fix)
+	}
+	fix := "remove one" + t.orID(o)
+	if o.Zone == nil && clock(now) != 0 {
+		fix = "if clocks went back then say where with --tz, otherwise " + fix
+	}
+	return t.fault(row, o.Time, fmt.Sprintf("%s is there already, in %s %d", showTime(now), t.unit(), t.line[before]), fix)
+}
+
+func (t *table) orID(o *ReadOptions) string {
+	if o.ID != "" {
+		return ""
+	}
+	return ", or name the column that tells series apart with --id"
+}
+
+func (t *table) unit() string {
+	if t.byRow {
+		return "row"
+	}
+	return "line"
+}
+
+// grid finds the panel's frequency if it was not told, and fills the gaps.
+func (t *table) grid(p *Panel, o *ReadOptions) error {
+	if p.Freq == (Freq{}) {
+		var groups [][]time.Time
+		for _, s := range p.Series {
+			groups = append(groups, s.Time)
+		}
+		f, fault := infer(groups)
+		if fault != nil {
+			e := t.fault(-1, o.Time, fault.problem, "")
+			if fault.row > 0 {
+				e.Line = p.Series[fault.group].Line[fault.row]
+				e.Fix = "resample the data to even steps"
+				if o.Zone == nil {
+					e.Fix += ", or say with --tz in which zone the clock was read"
+				}
+			}
+			return e
+		}
+		p.Freq = f
+	}
+	for _, s := range p.Series {
+		if err := t.fill(s, p.Freq, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill checks that a series' times lie on the grid and puts rows of NaN where
+// some are missing.
+func (t *table) fill(s *Series, f Freq, o *ReadOptions) error {
+	const spare = 1000 // rows that may be filled into however short a series
+	missing := 0
+	for i := 1; i < s.Len(); i++ {
+		n, ok := f.steps(s.Time[i-1], s.Time[i])
+		fault := &InputError{File: t.file, Line: s.Line[i], Column: o.Time, rows: t.byRow}
+		if !ok {
+			fault.Problem = fmt.Sprintf("%s does not follow %s in steps of %s", showTime(s.Time[i]), showTime(s.Time[i-1]), f)
+			fault.Fix = "resample the data to even steps"
+			return fault
+		}
+		if n == 1 {
+			continue
+		}
+		gap := fmt.Sprintf("%s missing between %s and %s at steps of %s", count(int(n-1), "row"), showTime(s.Time[i-1]), showTime(s.Time[i]), f)
+		if o.Missing == MissingError {
+			fault.Problem, fault.Fix = gap, "add them, or say --missing interpolate or --missing mask"
+			if o.Zone == nil && s.Time[i].Location() == time.UTC && (n-1)*f.N == int64(time.Hour) {
+				fault.Fix += ", or --tz if clocks went forward then"
+			}
+			return fault
+		}
+		if n-1 > int64(10*s.Len()+spare-missing) {
+			fault.Problem, fault.Fix = gap+", more than ten times the rows there are", "cut the series"
+			return fault
+		}
+		missing += int(n - 1)
+	}
+	if missing > 0 {
+		s.widen(f, s.Len()+missing)
+	}
+	return nil
+}
+
+// widen spreads the rows over size rows, NaN between.
+func (s *Series) widen(f Freq, size int) {
+	times, lines := make([]time.Time, 0, size), make([]int, 0, size)
+	values := make([][]float64, len(s.Values))
+	for c := range values {
+		values[c] = make([]float64, 0, size)
+	}
+	for i, t := range s.Time {
+		if i > 0 {
+			n, _ := f.steps(s.Time[i-1], t)
+			for k := 1; k < int(n); k++ {
+				times, lines = append(times, f.Add(s.Time[i-1], k)), append(lines, 0)
+				for c := range values {
+					values[c] = append(values[c], math.NaN())
+				}
+			}
+		}
+		times, lines = append(times, t), append(lines, s.Line[i])
+		for c := range values {
+			values[c] = append(values[c], s.Values[c][i])
+		}
+	}
+	s.Time, s.Line, s.Values = times, lines, values
+}
+
+// spread makes LayoutColumns of a panel of one series: each column a series
+// from its first value to its last, the shared columns with each.
+func (t *table) spread(p *Panel) error {
+	all := p.Series[0]
+	own := len(all.Values) - t.shared
+	p.Series = nil
+	for c, v := range all.Values[:own] {
+		first, last := 0, len(v)
+		for first < last && math.IsNaN(v[first]) {
+			first++
+		}
+		for last > first && math.IsNaN(v[last-1]) {
+			last--
+		}
+		if first == last {
+			return t.fault(-1, t.names[c], "has no values", "leave it out")
+		}
+		s := &Series{ID: t.names[c], Line: all.Line[first:last], Static: all.Static, Values: [][]float64{v[first:last:last]}}
+		if all.Time != nil {
+			s.Time = all.Time[first:last]
+		}
+		for _, shared := range all.Values[own:] {
+			s.Values = append(s.Values, append([]float64(nil), shared[first:last]...))
+		}
+		p.Series = append(p.Series, s)
+	}
+	p.Columns = append([]string{ValueColumn}, t.names[own:]...)
+	return nil
+}
+
+// settle deals with missing values and refuses a panel or series that has no
+// rows.
+func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
+	if len(p.Series) == 0 {
+		return &InputError{File: file, Problem: "has no rows", Fix: "rows of values are needed"}
+	}
+	open := make([]bool, len(p.Columns))
+	for _, name := range o.OpenEnded {
+		c := p.Column(name)
+		if c < 0 {
+			return unknownColumn(file, name, p.Columns)
+		}
+		open[c] = true
+	}
+	for _, s := range p.Series {
+		if s.Len() == 0 {
+			return &InputError{File: file, Problem: fmt.Sprintf("series %s has no values", quoted(s.ID)), Fix: "leave it out"}
+		}
+		for c, v := range s.Values {
+			end := len(v)
+			for open[c] && end > 0 && math.IsNaN(v[end-1]) {
+				end--
+			}
+			if err := s.mend(v[:end], o.Missing); err != nil {
+				err.File, err.Column, err.rows = file, p.Columns[c], byRow
+				if o.Layout == LayoutColumns && c == 0 {
+					err.Column = s.ID
+				} else if len(p.Series) > 1 {
+					err.Problem += " in series " + quoted(s.ID)
+				}
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mend deals with the missing values of a column.
+func (s *Series) mend(v []float64, how Missing) *InputError {
+	known := -1 // the last value that is not missing
+	for i := range v {
+		if !math.IsNaN(v[i]) {
+			known = i
+			continue
+		}
+		if how == MissingError {
+			return &InputError{Line: s.Line[i], Problem: missingValue, Fix: missingFix}
+		}
+		if how == Mask {
+			return nil
+		}
+		next := i + 1
+		for next < len(v) && math.IsNaN(v[next]) {
+			next++
+		}
+		switch {
+		case next < len(v) && known >= 0:
+			for j := i; j < next; j++ {
+				w := s.elapsed(known, j) / s.elapsed(known, next)
+				v[j] = (1-w)*v[known] + w*v[next]
+			}
+		case next < len(v):
+			for j := i; j < next; j++ {
+				v[j] = v[next]
+			}
+		case known >= 0:
+			for j := i; j < next; j++ {
+				v[j] = v[known]
+			}
+		default:
+			return &InputError{Problem: "all values are missing", Fix: "leave the column out, or say --missing mask"}
+		}
+	}
+	return nil
+}
+
+// elapsed is the time from row a to row b, in rows if they have no times.
+func (s *Series) elapsed(a, b int) float64 {
+	if s.Time == nil {
+		return float64(b - a)
+	}
+	seconds := s.Time[b].Unix() - s.Time[a].Unix() // a Duration ends at 292 years
+	return float64(seconds) + 1e-9*float64(s.Time[b].Nanosecond()-s.Time[a].Nanosecond())
+}

@@ -1,0 +1,132 @@
+package data
+
+import (
+	"fmt"
+	"strings"
+)
+
+// InputError is a mistake in what the user gave: a file, a column name, an
+// option. It names where the mistake is as closely as it can, says what was
+// found and how to mend it, and prints as one line. Programs tell it from
+// other failures with errors.As; the carousel command exits with code 2 for it.
+type InputError struct {
+	File    string // path as the user gave it; empty when no file is at fault
+	Line    int    // line of a text file, row of a Parquet file, both from 1; 0 when unknown
+	Column  string // column's name; empty when no single column is at fault
+	Problem string // what was expected and what came
+	Fix     string // how to mend it; may be empty
+
+	rows  bool // Line counts rows, not lines
+	cause error
+}
+
+// Error gives the whole message in one line:
+//
+//	FILE: line N: column "C": PROBLEM; FIX
+func (e *InputError) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		b.WriteString(e.File)
+		b.WriteString(": ")
+	}
+	if e.Line > 0 {
+		unit := "line"
+		if e.rows {
+			unit = "row"
+		}
+		fmt.Fprintf(&b, "%s %d: ", unit, e.Line)
+	}
+	if e.Column != "" {
+		fmt.Fprintf(&b, "column %s: ", quoted(e.Column))
+	}
+	b.WriteString(e.Problem)
+	if e.Fix != "" {
+		b.WriteString("; ")
+		b.WriteString(e.Fix)
+	}
+	return strings.NewReplacer("\r", " ", "\n", " ").Replace(b.String())
+}
+
+// Unwrap gives the failure below, such as fs.ErrNotExist, or nil.
+func (e *InputError) Unwrap() error { return e.cause }
+
+// Errorf makes an InputError that has only a Problem, for misuse that no file
+// or column can be blamed for. A %w verb keeps the wrapped error reachable.
+func Errorf(format string, args ...any) *InputError {
+	err := fmt.Errorf(format, args...)
+	e := &InputError{Problem: err.Error()}
+	if u, ok := err.(interface{ Unwrap() error }); ok {
+		e.cause = u.Unwrap()
+	}
+	return e
+}
+
+// quoted shows text from a file in a message: quoted, control characters
+// escaped, cut when it is long.
+func quoted(s string) string {
+	const most = 40
+	if r := []rune(s); len(r) > most {
+		return fmt.Sprintf("%q...", string(r[:most]))
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// unknownColumn is the error for a column that the user named and the file
+// lacks.
+func unknownColumn(file, name string, columns []string) *InputError {
+	e := &InputError{File: file, Problem: fmt.Sprintf("has no column %s", quoted(name))}
+	if len(columns) > 0 && allData(columns) {
+		e.Fix = "its first line looks like data: add a line of column names above it"
+		return e
+	}
+	if best := closest(name, columns); best != "" {
+		e.Fix = fmt.Sprintf("did you mean %s? ", quoted(best))
+	}
+	e.Fix += "its columns are " + list(columns)
+	return e
+}
+
+// list joins names for a message, at most a dozen of them.
+func list(names []string) string {
+	const most = 12
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// closest returns the candidate nearest to name in edits, case aside, or ""
+// when none is near enough to be a slip of the fingers.
+func closest(name string, candidates []string) string {
+	best, fewest := "", len(name)/3+1
+	for _, c := range candidates {
+		if d := edits(strings.ToLower(name), strings.ToLower(c), fewest); d <= fewest && (best == "" || d < fewest) {
+			best, fewest = c, d
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance of a and b, or limit+1 when their lengths
+// alone put them further apart than limit.
+func edits(a, b string, limit int) int {
+	if d := len(a) - len(b); d > limit || -d > limit {
+		return limit + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,332 @@
+package data
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
+)
+
+// parquetFile is an open Parquet file and its leaf columns.
+type parquetFile struct {
+	path   string
+	file   *parquet.File
+	leaves []*parquet.Column
+	names  []string // fields of groups are joined with dots
+}
+
+// guardParquet turns a panic of the Parquet library, which it answers some
+// damaged files with, into an error.
+func guardParquet(path string, err *error) {
+	if r := recover(); r != nil {
+		*err = damagedParquet(path, r)
+	}
+}
+
+func damagedParquet(path string, why any) *InputError {
+	return &InputError{File: path, Problem: fmt.Sprintf("is a damaged Parquet file: %v", why), Fix: "write it anew"}
+}
+
+func openParquet(path string, src *source) (*parquetFile, error) {
+	var at io.ReaderAt = src.file
+	var size int64
+	if src.gzip != nil {
+		all, err := io.ReadAll(src.text)
+		if err != nil {
+			return nil, unreadable(path, err)
+		}
+		at, size = bytes.NewReader(all), int64(len(all))
+	} else {
+		info, err := src.file.Stat()
+		if err != nil {
+			return nil, unreadable(path, err)
+		}
+		size = info.Size()
+	}
+	f, err := parquet.OpenFile(at, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return nil, damagedParquet(path, err)
+	}
+	p := &parquetFile{path: path, file: f}
+	p.collect(f.Root())
+	return p, nil
+}
+
+// collect adds the leaves below a column.
+func (p *parquetFile) collect(c *parquet.Column) {
+	if c.Leaf() {
+		p.leaves = append(p.leaves, c)
+		p.names = append(p.names, strings.Join(c.Path(), "."))
+		return
+	}
+	for _, child := range c.Columns() {
+		p.collect(child)
+	}
+}
+
+// readParquet reads LayoutLong and LayoutColumns.
+func readParquet(path string, src *source, o *ReadOptions) (t *table, err error) {
+	defer guardParquet(path, &err)
+	p, err := openParquet(path, src)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.leaves) == 0 {
+		return nil, &InputError{File: path, Problem: "has no columns", Fix: "columns of values are needed"}
+	}
+	s, err := selectColumns(path, p.names, o)
+	if err != nil {
+		return nil, err
+	}
+	t = newTable(path, s, o)
+	t.byRow = true
+	for i, at := range s.values {
+		if t.values[i], err = p.numbers(at); err != nil {
+			return nil, err
+		}
+	}
+	for row := range len(t.values[0]) {
+		t.line = append(t.line, row+1)
+	}
+	if s.time >= 0 {
+		if err := p.times(s.time, t); err != nil {
+			return nil, err
+		}
+	}
+	if s.id >= 0 {
+		if err := p.texts(s.id, func(row int, text string) error {
+			if !t.addID(strings.TrimSpace(text)) {
+				return p.fault(row, s.id, "the series' id is missing", "every row needs one")
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	for i, at := range s.static {
+		if err := p.texts(at, func(_ int, text string) error {
+			t.static[i].add(strings.TrimSpace(text))
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	t.seal()
+	return t, p.checkLengths(t)
+}
+
+// checkLengths refuses a file whose columns differ in length.
+func (p *parquetFile) checkLengths(t *table) error {
+	n, same := len(t.line), true
+	for _, v := range t.values {
+		same = same && len(v) == n
+	}
+	for _, s := range t.static {
+		same = same && s.len() == n
+	}
+	same = same && (t.id == nil || len(t.id) == n) && (t.times == nil || t.times.len() == n) && (t.stamps == nil || len(t.stamps) == n)
+	if !same {
+		return damagedParquet(p.path, "columns of different lengths")
+	}
+	return nil
+}
+
+func (p *parquetFile) fault(row, at int, problem, fix string) error {
+	return &InputError{File: p.path, Line: row + 1, Column: p.names[at], Problem: problem, Fix: fix, rows: true}
+}
+
+// each calls f for every value of a column; values are valid during the call.
+func (p *parquetFile) each(at int, f func(row int, v parquet.Value) error) error {
+	leaf := p.leaves[at]
+	if leaf.MaxRepetitionLevel() > 0 {
+		return &InputError{File: p.path, Column: p.names[at], Problem: "holds a list in each row, not a value", Fix: "name another column"}
+	}
+	buffer := make([]parquet.Value, 1024)
+	row := 0
+	for _, group := range p.file.RowGroups() {
+		values := parquet.NewColumnChunkValueReader(group.ColumnChunks()[leaf.Index()])
+		for {
+			n, err := values.ReadValues(buffer)
+			for _, v := range buffer[:n] {
+				if err := f(row, v); err != nil {
+					values.Close()
+					return err
+				}
+				row++
+			}
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				values.Close()
+				return damagedParquet(p.path, err)
+			}
+		}
+		values.Close()
+	}
+	return nil
+}
+
+// logical is a column's logical type, nil if it has none.
+func (p *parquetFile) logical(at int) format.LogicalTypeValue {
+	if t := p.leaves[at].Type().LogicalType(); t != nil {
+		return t.Value
+	}
+	return nil
+}
+
+// numbers reads a column of numbers; null and NaN are missing.
+func (p *parquetFile) numbers(at int) ([]float64, error) {
+	logical := p.logical(at)
+	switch logical.(type) {
+	case *format.TimestampType, *format.DateType, *format.TimeType, *format.UUIDType:
+		return nil, &InputError{File: p.path, Column: p.names[at], Problem: fmt.Sprintf("holds %v, not numbers", logical), Fix: "name a numeric column"}
+	}
+	var out []float64
+	var text numbers
+	err := p.each(at, func(row int, v parquet.Value) error {
+		x, fault := number(v, logical, &text)
+		if fault == nil && math.IsInf(x, 0) {
+			fault = &cellFault{"the value is infinite, a finite number is needed", "mend it or leave it out"}
+		}
+		if fault != nil {
+			return p.fault(row, at, fault.problem, fault.fix)
+		}
+		out = append(out, x)
+		return nil
+	})
+	return out, err
+}
+
+// number is the float64 nearest to a value.
+func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (float64, *cellFault) {
+	if v.IsNull() {
+		return math.NaN(), nil
+	}
+	scale := 1.0
+	decimal, isDecimal := logical.(*format.DecimalType)
+	if isDecimal {
+		scale = math.Pow10(int(decimal.Scale))
+	}
+	integer, isInteger := logical.(*format.IntType)
+	unsigned := isInteger && !integer.IsSigned
+	switch v.Kind() {
+	case parquet.Boolean:
+		if v.Boolean() {
+			return 1, nil
+		}
+		return 0, nil
+	case parquet.Int32:
+		if unsigned {
+			return float64(v.Uint32()), nil
+		}
+		return float64(v.Int32()) / scale, nil
+	case parquet.Int64:
+		if unsigned {
+			return float64(v.Uint64()), nil
+		}
+		return float64(v.Int64()) / scale, nil
+	case parquet.Float:
+		return float64(v.Float()), nil
+	case parquet.Double:
+		return v.Double(), nil
+	case parquet.ByteArray, parquet.FixedLenByteArray:
+		if isDecimal {
+			x, _ := new(big.Float).SetInt(signed(v.ByteArray())).Float64()
+			return x / scale, nil
+		}
+		if v.Kind() == parquet.ByteArray {
+			return text.parse(string(v.ByteArray()))
+		}
+	}
+	return 0, &cellFault{fmt.Sprintf("holds %s, not numbers", v.Kind()), "name a numeric column"}
+}
+
+// signed reads a big-endian integer in two's complement.
+func signed(b []byte) *big.Int {
+	x := new(big.Int).SetBytes(b)
+	if len(b) > 0 && b[0] >= 0x80 {
+		x.Sub(x, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
+	}
+	return x
+}
+
+// texts reads a column as text; null is empty.
+func (p *parquetFile) texts(at int, f func(row int, text string) error) error {
+	logical := p.logical(at)
+	return p.each(at, func(row int, v parquet.Value) error {
+		if v.IsNull() {
+			return f(row, "")
+		}
+		switch v.Kind() {
+		case parquet.ByteArray:
+			return f(row, string(v.ByteArray()))
+		case parquet.Boolean:
+			return f(row, strconv.FormatBool(v.Boolean()))
+		}
+		var none numbers
+		x, fault := number(v, logical, &none)
+		if fault != nil {
+			return p.fault(row, at, fault.problem, "name another column")
+		}
+		return f(row, strconv.FormatFloat(x, 'f', -1, 64))
+	})
+}
+
+// times reads a column of times: typed ones, or text and numbers as in CSV.
+func (p *parquetFile) times(at int, t *table) error {
+	logical := p.logical(at)
+	kind := p.leaves[at].Type().Kind()
+	_, date := logical.(*format.DateType)
+	stampType, typed := logical.(*format.TimestampType)
+	if !date && !typed && kind != parquet.Int96 {
+		t.times = &texts{}
+		return p.texts(at, func(_ int, text string) error {
+			t.times.add(strings.TrimSpace(text))
+			return nil
+		})
+	}
+	t.stamps = []stamp{}
+	return p.each(at, func(row int, v parquet.Value) error {
+		if v.IsNull() {
+			return p.fault(row, at, "the time is missing", "every row needs one")
+		}
+		var s stamp
+		switch {
+		case date:
+			s = stamp{wall: 86400 * int64(v.Int32()), offset: noOffset}
+		case typed:
+			s = timestamp(v.Int64(), stampType)
+		default: // the Julian day and the nanoseconds in it, in UTC as Spark and Impala write them
+			i := v.Int96()
+			nanos := int64(i[1])<<32 | int64(i[0])
+			const epoch = 2440588 // January 1, 1970 in those days
+			s = stamp{wall: (int64(i[2])-epoch)*86400 + floorDiv(nanos, 1e9), nano: int32(nanos - 1e9*floorDiv(nanos, 1e9))}
+		}
+		t.stamps = append(t.stamps, s)
+		return nil
+	})
+}
+
+// timestamp is a count of units since 1970, of an instant or of what a clock
+// showed.
+func timestamp(count int64, typ *format.TimestampType) stamp {
+	unit := int64(time.Millisecond)
+	if typ.Unit.Value != nil {
+		unit = int64(typ.Unit.Value.Duration())
+	}
+	perSecond := int64(time.Second) / unit
+	wall := floorDiv(count, perSecond)
+	s := stamp{wall: wall, nano: int32((count - wall*perSecond) * unit), offset: noOffset}
+	if typ.IsAdjustedToUTC {
+		s.offset = 0
+	}
+	return s
+}

@@ -1,0 +1,489 @@
+package data
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// stamp is a time as it is written: what the clock on the wall showed and, if
+// said, how far that clock was ahead of UTC.
+type stamp struct {
+	wall   int64 // seconds since 1970 as if the clock showed UTC
+	nano   int32
+	offset int32 // seconds east of UTC, or noOffset
+}
+
+const noOffset = math.MinInt32
+
+// dateOrder says how to read 03/04/2021.
+type dateOrder uint8
+
+const (
+	orderUnknown dateOrder = iota
+	dayFirst
+	monthFirst
+)
+
+// timeFault says which value of a column is no time, and why. Row -1 is the
+// column as a whole.
+type timeFault struct {
+	row          int
+	problem, fix string
+}
+
+const timeFormats = "write times as 2006-01-02 15:04:05, with an offset such as +01:00 if it is known"
+
+// parseTimes reads a column of times, all in one format. Texts that are plain
+// numbers are dates without separators (20060102, 200601), years, decimal
+// years, or seconds, milliseconds, microseconds or nanoseconds since 1970,
+// whichever the whole column fits; smaller whole numbers only number the rows,
+// and then counted is true and stamps hold them as seconds. series gives each
+// row's series; nil is one series.
+func parseTimes(text *texts, series []int32, order dateOrder) (stamps []stamp, counted bool, fault *timeFault) {
+	n := text.len()
+	for i := range n {
+		if isMissing(text.at(i)) {
+			return nil, false, &timeFault{i, "the time is missing", "every row needs one"}
+		}
+	}
+	if n > 0 && isNumber(text.at(0)) {
+		return parseNumericTimes(text)
+	}
+	p := timeParser{order: order}
+	stamps = make([]stamp, n)
+	for i := range n {
+		s, ok := p.parse(text.at(i))
+		if !ok {
+			return nil, false, &timeFault{i, p.fault(text.at(i)), timeFormats}
+		}
+		if (s.offset == noOffset) != (stamps[0].offset == noOffset) && i > 0 {
+			return nil, false, &timeFault{i, "some times have an offset from UTC and some have none: " + quoted(text.at(i)), "give all an offset, or none"}
+		}
+		stamps[i] = s
+	}
+	if !p.ordered || p.order != orderUnknown {
+		return stamps, false, nil
+	}
+	fault = p.settleOrder(text, series, stamps)
+	return stamps, false, fault
+}
+
+// settleOrder finds out whether days or months come first where numbers alone
+// stand for both, and reads the column again if months do. A number over 12
+// tells; failing that, the order that spaces the rows evenly.
+func (p *timeParser) settleOrder(text *texts, series []int32, stamps []stamp) *timeFault {
+	read := func(order dateOrder) ([]stamp, int) {
+		q := timeParser{order: order}
+		out := make([]stamp, len(stamps))
+		for i := range out {
+			s, ok := q.parse(text.at(i))
+			if !ok {
+				return nil, i
+			}
+			out[i] = s
+		}
+		return out, -1
+	}
+	days, notDay := read(dayFirst)
+	months, notMonth := read(monthFirst)
+	switch {
+	case notDay < 0 && notMonth < 0:
+		evenDays, evenMonths := even(days, series), even(months, series)
+		if evenDays == evenMonths {
+			if p.dotted {
+				copy(stamps, days)
+				return nil
+			}
+			return &timeFault{-1, fmt.Sprintf("dates such as %s may be day/month or month/day", quoted(text.at(0))), "write them as YYYY-MM-DD"}
+		}
+		if evenDays {
+			copy(stamps, days)
+		} else {
+			copy(stamps, months)
+		}
+	case notDay < 0:
+		copy(stamps, days)
+	case notMonth < 0:
+		copy(stamps, months)
+	default:
+		row, other := max(notDay, notMonth), min(notDay, notMonth)
+		return &timeFault{row, fmt.Sprintf("%s does not follow the order of day and month of %s", quoted(text.at(row)), quoted(text.at(other))), "write dates as YYYY-MM-DD"}
+	}
+	return nil
+}
+
+// even reports whether the rows of every series are equally many days, or
+// whole months, apart.
+func even(stamps []stamp, series []int32) bool {
+	type track struct {
+		last                     stamp
+		rows                     int
+		step, months             int64
+		unevenStep, unevenMonths bool
+	}
+	tracks := map[int32]*track{}
+	for i, s := range stamps {
+		var id int32
+		if series != nil {
+			id = series[i]
+		}
+		t := tracks[id]
+		if t == nil {
+			t = &track{}
+			tracks[id] = t
+		}
+		if t.rows > 0 {
+			a, b := time.Unix(t.last.wall, 0).UTC(), time.Unix(s.wall, 0).UTC()
+			step, months := s.wall-t.last.wall, monthIndex(b)-monthIndex(a)
+			if t.rows == 1 {
+				t.step, t.months = step, months
+			}
+			t.unevenStep = t.unevenStep || step != t.step || step <= 0
+			t.unevenMonths = t.unevenMonths || months != t.months || months <= 0 || a.Day() != b.Day()
+			if t.unevenStep && t.unevenMonths {
+				return false
+			}
+		}
+		t.last = s
+		t.rows++
+	}
+	return true
+}
+
+// timeParser reads texts of one column.
+type timeParser struct {
+	order   dateOrder
+	ordered bool   // some date depends on the order of day and month
+	dotted  bool   // and has dots, which is day first unless the numbers speak against it
+	reason  string // why the last text was refused, if more can be said
+
+	s string // what is left of the text
+}
+
+func (p *timeParser) fault(text string) string {
+	if p.reason != "" {
+		return fmt.Sprintf("%s: %s", quoted(text), p.reason)
+	}
+	return fmt.Sprintf("%s is not a time that is understood", quoted(text))
+}
+
+// civil is a calendar date being put together.
+type civil struct{ year, month, day int }
+
+func (p *timeParser) parse(text string) (stamp, bool) {
+	p.s, p.reason = strings.TrimSpace(text), ""
+	date, ok := p.date()
+	if !ok {
+		return stamp{}, false
+	}
+	if date.month < 1 || date.month > 12 || date.day < 1 || date.day > daysIn(date.year, date.month) {
+		p.reason = "no such day"
+		return stamp{}, false
+	}
+	s := stamp{wall: time.Date(date.year, time.Month(date.month), date.day, 0, 0, 0, 0, time.UTC).Unix(), offset: noOffset}
+	if p.s == "" {
+		return s, true
+	}
+	if c := p.s[0]; c != ' ' && c != 'T' && c != 't' {
+		return stamp{}, false
+	}
+	p.s = strings.TrimLeft(p.s[1:], " ")
+	seconds, nano, ok := p.clock()
+	if !ok {
+		return stamp{}, false
+	}
+	s.wall, s.nano = s.wall+seconds, nano
+	if s.offset, ok = p.zone(); !ok || p.s != "" {
+		return stamp{}, false
+	}
+	return s, true
+}
+
+// date reads the calendar part from the front of p.s.
+func (p *timeParser) date() (civil, bool) {
+	first, digits := p.number()
+	switch {
+	case digits == 4:
+		return p.yearFirst(first)
+	case digits == 8: // with a time after it, or the column would be numeric
+		return civil{first / 10000, first / 100 % 100, first % 100}, true
+	case digits == 1 || digits == 2:
+		return p.yearLast(first)
+	case digits != 0:
+		return civil{}, false
+	}
+	if p.accept('Q') {
+		quarter, _ := p.number()
+		p.separator()
+		year, digits := p.number()
+		return civil{year, 3*quarter - 2, 1}, digits == 4 && quarter >= 1 && quarter <= 4
+	}
+	month := p.monthName()
+	if month == 0 {
+		return civil{}, false
+	}
+	p.separator()
+	n, digits := p.number()
+	if digits == 4 { // Jan 2006
+		return civil{n, month, 1}, true
+	}
+	if len(p.s) > 0 { // Jan 2, 2006
+		p.accept(',')
+		p.separator()
+		year, digits := p.number()
+		return civil{year, month, n}, digits == 4
+	}
+	return civil{shortYear(n), month, 1}, digits == 2 // Jan-06
+}
+
+// yearFirst reads the rest of a date that began with a year.
+func (p *timeParser) yearFirst(year int) (civil, bool) {
+	sep := p.separator()
+	switch {
+	case p.accept('W'):
+		return p.isoWeek(year)
+	case p.accept('Q'):
+		quarter, digits := p.number()
+		return civil{year, 3*quarter - 2, 1}, digits == 1 && quarter >= 1 && quarter <= 4
+	case sep == 0 && p.accept('M'):
+		month, digits := p.number()
+		return civil{year, month, 1}, digits == 1 || digits == 2
+	case sep == 0:
+		return civil{year, 1, 1}, p.s == ""
+	}
+	month, digits := p.number()
+	if digits == 0 {
+		month = p.monthName()
+	} else if digits > 2 || sep == ' ' {
+		return civil{}, false
+	}
+	if month == 0 {
+		return civil{}, false
+	}
+	if len(p.s) == 0 || p.s[0] != sep {
+		return civil{year, month, 1}, p.s == ""
+	}
+	p.s = p.s[1:]
+	day, digits := p.number()
+	return civil{year, month, day}, digits == 1 || digits == 2
+}
+
+// isoWeek reads the number of a week and perhaps of a weekday; a week alone
+// is its Monday.
+func (p *timeParser) isoWeek(year int) (civil, bool) {
+	week, digits := p.number()
+	weekday := 1
+	if digits == 3 { // 2006W021
+		week, weekday = week/10, week%10
+	} else if digits != 1 && digits != 2 {
+		return civil{}, false
+	} else if len(p.s) > 1 && p.s[0] == '-' {
+		p.s = p.s[1:]
+		weekday, _ = p.number()
+	}
+	if week < 1 || week > 53 || weekday < 1 || weekday > 7 {
+		return civil{}, false
+	}
+	fourth := time.Date(year, 1, 4, 0, 0, 0, 0, time.UTC) // always in week 1
+	monday := fourth.AddDate(0, 0, -(int(fourth.Weekday())+6)%7)
+	t := monday.AddDate(0, 0, 7*(week-1))
+	if y, _ := t.ISOWeek(); y != year {
+		p.reason = "no such week"
+		return civil{}, false
+	}
+	t = t.AddDate(0, 0, weekday-1)
+	return civil{t.Year(), int(t.Month()), t.Day()}, true
+}
+
+// yearLast reads the rest of a date that began with a day or a month.
+func (p *timeParser) yearLast(first int) (civil, bool) {
+	sep := p.separator()
+	second, digits := p.number()
+	if digits == 0 { // 2-Jan-2006
+		month := p.monthName()
+		p.separator()
+		year, digits := p.number()
+		if digits == 2 {
+			year, digits = shortYear(year), 4
+		}
+		return civil{year, month, first}, digits == 4 && month > 0
+	}
+	if digits == 4 { // 01/2006
+		return civil{second, first, 1}, sep != 0 && sep != ' ' && p.s == ""
+	}
+	if digits > 2 || sep == 0 || sep == ' ' || p.separator() != sep {
+		return civil{}, false
+	}
+	year, digits := p.number()
+	if digits == 2 {
+		year = shortYear(year)
+	} else if digits != 4 {
+		return civil{}, false
+	}
+	p.ordered, p.dotted = true, sep == '.'
+	switch p.order {
+	case dayFirst:
+		return civil{year, second, first}, true
+	case monthFirst:
+		return civil{year, first, second}, true
+	}
+	// Any valid reading will do until the whole column has been seen.
+	if first > 12 {
+		first, second = second, first
+	}
+	return civil{year, first, min(second, 28)}, second <= 31
+}
+
+// clock reads a time of day as seconds since midnight. 24:00 is the midnight
+// after.
+func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
+	hour, digits := p.number()
+	var minute, second int
+	switch {
+	case digits == 4: // 1504
+		hour, minute = hour/100, hour%100
+	case digits == 6:
+		hour, minute, second = hour/10000, hour/100%100, hour%100
+	case digits != 1 && digits != 2:
+		return 0, 0, false
+	case p.accept(':'):
+		if minute, digits = p.number(); digits != 2 {
+			return 0, 0, false
+		}
+		if p.accept(':') {
+			if second, digits = p.number(); digits != 2 {
+				return 0, 0, false
+			}
+		}
+	}
+	if len(p.s) > 1 && (p.s[0] == '.' || p.s[0] == ',') {
+		fraction := p.s[1:]
+		rest := strings.TrimLeft(fraction, "0123456789")
+		digits := fraction[:len(fraction)-len(rest)]
+		if digits == "" {
+			return 0, 0, false
+		}
+		v, _ := strconv.Atoi((digits + "000000000")[:9])
+		nano, p.s = int32(v), rest
+	}
+	half := strings.ToLower(strings.TrimLeft(p.s, " "))
+	if strings.HasPrefix(half, "am") || strings.HasPrefix(half, "pm") {
+		if hour < 1 || hour > 12 {
+			return 0, 0, false
+		}
+		hour %= 12
+		if half[0] == 'p' {
+			hour += 12
+		}
+		p.s = p.s[len(p.s)-len(half)+2:]
+	}
+	if hour > 24 || minute > 59 || second > 59 || hour == 24 && (minute > 0 || second > 0 || nano > 0) {
+		p.reason = "no such time of day"
+		return 0, 0, false
+	}
+	return int64(hour)*3600 + int64(minute)*60 + int64(second), nano, true
+}
+
+// zone reads an offset from UTC, and UTC or GMT by name.
+func (p *timeParser) zone() (offset int32, ok bool) {
+	p.s = strings.TrimLeft(p.s, " ")
+	switch {
+	case p.s == "":
+		return noOffset, true
+	case p.s == "Z" || p.s == "z" || p.s == "UTC" || p.s == "GMT":
+		p.s = ""
+		return 0, true
+	case p.s[0] != '+' && p.s[0] != '-':
+		p.reason = fmt.Sprintf("the time zone %s is not known here, an offset such as +01:00 is", quoted(p.s))
+		return 0, false
+	}
+	sign := int32(1)
+	if p.s[0] == '-' {
+		sign = -1
+	}
+	p.s = p.s[1:]
+	hour, digits := p.number()
+	var minute int
+	switch {
+	case digits == 4:
+		hour, minute = hour/100, hour%100
+	case digits != 1 && digits != 2:
+		return 0, false
+	case p.accept(':'):
+		if minute, digits = p.number(); digits != 2 {
+			return 0, false
+		}
+	}
+	p.s = strings.TrimSuffix(p.s, " UTC") // as Go prints times
+	if hour > 18 || minute > 59 {
+		p.reason = "no such offset from UTC"
+		return 0, false
+	}
+	return sign * int32(hour*3600+minute*60), true
+}
+
+// number takes a run of at most nine digits from the front of p.s.
+func (p *timeParser) number() (value, digits int) {
+	for digits < len(p.s) && digits < 9 && p.s[digits]-'0' < 10 {
+		value = 10*value + int(p.s[digits]-'0')
+		digits++
+	}
+	p.s = p.s[digits:]
+	return value, digits
+}
+
+// accept takes c, in either case, from the front of p.s.
+func (p *timeParser) accept(c byte) bool {
+	if len(p.s) > 0 && (p.s[0] == c || p.s[0] == c|0x20) {
+		p.s = p.s[1:]
+		return true
+	}
+	return false
+}
+
+// separator takes what may stand between the parts of a date; 0 is nothing.
+func (p *timeParser) separator() byte {
+	if len(p.s) > 0 && strings.IndexByte("-/. ", p.s[0]) >= 0 {
+		c := p.s[0]
+		p.s = p.s[1:]
+		return c
+	}
+	return 0
+}
+
+var monthNames = []string{"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"}
+
+// monthName takes an English month's name, whole or its first three letters
+// with or without a dot; 0 is none.
+func (p *timeParser) monthName() int {
+	n := 0
+	for n < len(p.s) && (p.s[n]|0x20)-'a' < 26 {
+		n++
+	}
+	word := strings.ToLower(p.s[:n])
+	for i, name := range monthNames {
+		if word == name || word == name[:3] || word == "sept" && i == 8 {
+			p.s = p.s[n:]
+			if len(p.s) > 1 && p.s[0] == '.' && p.s[1] == ' ' {
+				p.s = p.s[1:]
+			}
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// shortYear puts a year of two digits into 1969 to 2068.
+func shortYear(y int) int {
+	if y < 69 {
+		return 2000 + y
+	}
+	return 1900 + y
+}
+
+func daysIn(year, month int) int {
+	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
+}

@@ -1,0 +1,349 @@
+package optim
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Group gives some parameters settings of their own. A parameter belongs to the
+// first group whose Match accepts its full name, such as "rnn.weight_ih_l0".
+type Group struct {
+	Match       func(name string) bool
+	LRScale     float32  // factor on the learning rate; 0 means 1
+	WeightDecay *float32 // in place of the rule's, for NoDecay parameters too; nil keeps the rule's
+	Freeze      bool     // leave these parameters as they are; their gradients count in no norm
+}
+
+// SGDOptions sets up stochastic gradient descent. The zero value is plain descent.
+type SGDOptions struct {
+	Momentum    float32 // 0 <= Momentum < 1; 0 keeps no momentum buffer
+	Dampening   float32 // the new gradient enters the momentum times 1-Dampening
+	Nesterov    bool    // needs Momentum > 0 and Dampening 0
+	WeightDecay float32 // L2: added to the gradient as WeightDecay·w
+	DecayAll    bool    // decay biases and norms too, as PyTorch does
+	Groups      []Group
+}
+
+// AdamOptions sets up Adam (Kingma and Ba, arXiv:1412.6980).
+type AdamOptions struct {
+	Beta1, Beta2 float32 // 0 means 0.9 and 0.999
+	Eps          float32 // 0 means 1e-8; added outside the root
+	WeightDecay  float32 // L2: added to the gradient as WeightDecay·w, as torch.optim.Adam does
+	DecayAll     bool    // decay biases and norms too, as PyTorch does
+	Groups       []Group
+}
+
+// AdamWOptions sets up AdamW (Loshchilov and Hutter, arXiv:1711.05101).
+type AdamWOptions struct {
+	Beta1, Beta2 float32 // 0 means 0.9 and 0.999
+	Eps          float32 // 0 means 1e-8; added outside the root
+	WeightDecay  float32 // decoupled: w shrinks by lr·WeightDecay·w; 0 is none, where PyTorch's default is 0.01
+	DecayAll     bool    // decay biases and norms too, as PyTorch does
+	Groups       []Group
+}
+
+// RMSpropOptions sets up RMSprop, not centred (torch.optim.RMSprop).
+type RMSpropOptions struct {
+	Alpha       float32 // 0 means 0.99
+	Eps         float32 // 0 means 1e-8; added outside the root
+	Momentum    float32 // 0 <= Momentum < 1; 0 keeps no momentum buffer
+	WeightDecay float32 // L2: added to the gradient as WeightDecay·w
+	DecayAll    bool    // decay biases and norms too, as PyTorch does
+	Groups      []Group
+}
+
+// Optimizer applies one update rule to the parameters of a slab. It is used by
+// one goroutine at a time.
+type Optimizer struct {
+	slab    *tensor.Slab
+	backend device.Backend
+	rule    string
+	text    string
+	runs    []run
+	m, v    device.Buffer // laid out as the slab; absent where the rule needs none
+	mName   string        // PyTorch's names for them
+	vName   string
+	norm    device.Buffer // [1]: Σg² of the last ClipNorm
+	factor  device.Buffer // [1]: what the next Step multiplies the gradient by
+	pending bool          // factor has not been applied yet
+	steps   int
+	spec    device.StepSpec
+	scratch [1]float32
+}
+
+// run is a stretch of the slab whose parameters share their settings.
+type run struct {
+	lo, hi int
+	setting
+}
+
+type setting struct {
+	scale, decay float32
+	frozen       bool
+}
+
+// NewSGD is stochastic gradient descent (torch.optim.SGD). It panics if a
+// setting is out of range or a group matches no parameter, as all rules do.
+func NewSGD(slab *tensor.Slab, o *SGDOptions) *Optimizer {
+	if o == nil {
+		o = &SGDOptions{}
+	}
+	below1("Momentum", o.Momentum)
+	if o.Nesterov && (o.Momentum == 0 || o.Dampening != 0) {
+		panic("optim: Nesterov needs Momentum above 0 and no Dampening")
+	}
+	s := device.StepSpec{Kind: device.SGD, Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov}
+	opt := newOptimizer("sgd", slab, s, o.WeightDecay, o.DecayAll, o.Groups)
+	if o.Momentum > 0 {
+		opt.keepM("momentum_buffer")
+	}
+	return opt
+}
+
+// NewAdam is Adam with L2 decay (torch.optim.Adam).
+func NewAdam(slab *tensor.Slab, o *AdamOptions) *Optimizer {
+	if o == nil {
+		o = &AdamOptions{}
+	}
+	return newAdam("adam", slab, *o)
+}
+
+// NewAdamW is Adam with decoupled decay (torch.optim.AdamW).
+func NewAdamW(slab *tensor.Slab, o *AdamWOptions) *Optimizer {
+	if o == nil {
+		o = &AdamWOptions{}
+	}
+	return newAdam("adamw", slab, AdamOptions(*o))
+}
+
+func newAdam(rule string, slab *tensor.Slab, o AdamOptions) *Optimizer {
+	s := device.StepSpec{Kind: device.Adam, Beta1: or(o.Beta1, 0.9), Beta2: or(o.Beta2, 0.999), Eps: or(o.Eps, 1e-8), Decoupled: rule == "adamw"}
+	below1("Beta1", s.Beta1)
+	below1("Beta2", s.Beta2)
+	notNegative("Eps", s.Eps)
+	opt := newOptimizer(rule, slab, s, o.WeightDecay, o.DecayAll, o.Groups)
+	opt.keepM("exp_avg")
+	opt.keepV("exp_avg_sq")
+	return opt
+}
+
+// NewRMSprop is RMSprop (torch.optim.RMSprop, not centred).
+func NewRMSprop(slab *tensor.Slab, o *RMSpropOptions) *Optimizer {
+	if o == nil {
+		o = &RMSpropOptions{}
+	}
+	s := device.StepSpec{Kind: device.RMSprop, Beta2: or(o.Alpha, 0.99), Eps: or(o.Eps, 1e-8), Momentum: o.Momentum}
+	below1("Alpha", s.Beta2)
+	below1("Momentum", s.Momentum)
+	notNegative("Eps", s.Eps)
+	opt := newOptimizer("rmsprop", slab, s, o.WeightDecay, o.DecayAll, o.Groups)
+	opt.keepV("square_avg")
+	if o.Momentum > 0 {
+		opt.keepM("momentum_buffer")
+	}
+	return opt
+}
+
+func newOptimizer(rule string, slab *tensor.Slab, spec device.StepSpec, decay float32, decayAll bool, groups []Group) *Optimizer {
+	notNegative("WeightDecay", decay)
+	b := slab.Device().Backend()
+	return &Optimizer{
+		slab: slab, backend: b, rule: rule, spec: spec, text: describe(rule, spec, decay, decayAll, groups),
+		runs: layOut(slab, decay, decayAll, groups),
+		norm: b.Alloc(1), factor: b.Alloc(1),
+	}
+}
+
+func (o *Optimizer) keepM(name string) { o.m, o.mName = o.backend.Alloc(o.slab.Values().N), name }
+func (o *Optimizer) keepV(name string) { o.v, o.vName = o.backend.Alloc(o.slab.Values().N), name }
+
+// layOut cuts the slab into runs of equal settings. The zeros between two
+// parameters of a run are stepped along: their gradient is zero, so they stay zero.
+func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []run {
+	var runs []run
+	used := make([]bool, len(groups))
+	for i, p := range slab.Params {
+		s := setting{scale: 1, decay: decay}
+		if p.NoDecay && !decayAll {
+			s.decay = 0
+		}
+		for k, g := range groups {
+			if !g.Match(p.Name) {
+				continue
+			}
+			used[k] = true
+			notNegative("LRScale", g.LRScale)
+			s.scale, s.frozen = or(g.LRScale, 1), g.Freeze
+			if g.WeightDecay != nil {
+				notNegative("WeightDecay", *g.WeightDecay)
+				s.decay = *g.WeightDecay
+			}
+			break
+		}
+		lo, hi := slab.Range(i)
+		if n := len(runs); n > 0 && runs[n-1].setting == s {
+			runs[n-1].hi = hi
+			continue
+		}
+		runs = append(runs, run{lo, hi, s})
+	}
+	for k, u := range used {
+		if !u {
+			panic(fmt.Sprintf("optim: group %d matches no parameter that an earlier group has not taken", k))
+		}
+	}
+	return runs
+}
+
+// Slab is the parameters that are trained.
+func (o *Optimizer) Slab() *tensor.Slab { return o.slab }
+
+// Rule is "sgd", "adam", "adamw" or "rmsprop".
+func (o *Optimizer) Rule() string { return o.rule }
+
+// String is the rule with its settings, such as "adamw beta1=0.9 beta2=0.999
+// eps=1e-08 decay=0.01": the same text, the same arithmetic.
+func (o *Optimizer) String() string { return o.text }
+
+func describe(rule string, s device.StepSpec, decay float32, decayAll bool, groups []Group) string {
+	var b strings.Builder
+	b.WriteString(rule)
+	set := func(name string, v float32) {
+		if v != 0 {
+			fmt.Fprintf(&b, " %s=%v", name, v)
+		}
+	}
+	set("beta1", s.Beta1)
+	if s.Kind == device.RMSprop {
+		set("alpha", s.Beta2)
+	} else {
+		set("beta2", s.Beta2)
+	}
+	set("eps", s.Eps)
+	set("momentum", s.Momentum)
+	set("dampening", s.Dampening)
+	if s.Nesterov {
+		b.WriteString(" nesterov")
+	}
+	set("decay", decay)
+	if decayAll {
+		b.WriteString(" decay_all")
+	}
+	for _, g := range groups {
+		b.WriteString(" group")
+		set("scale", g.LRScale)
+		if g.WeightDecay != nil {
+			fmt.Fprintf(&b, " decay=%v", *g.WeightDecay)
+		}
+		if g.Freeze {
+			b.WriteString(" frozen")
+		}
+	}
+	return b.String()
+}
+
+// Steps is the number of steps taken.
+func (o *Optimizer) Steps() int { return o.steps }
+
+// ClipNorm scales all gradients by min(1, max/(norm+1e-6)), norm being the
+// Euclidean norm of all of them together (torch.nn.utils.clip_grad_norm_). The
+// scaling itself happens in the next Step. A max of +Inf only measures.
+//
+// If the norm is not finite, the next Step changes no weight.
+func (o *Optimizer) ClipNorm(max float32) {
+	if !(max > 0) {
+		panic(fmt.Sprintf("optim: ClipNorm needs a positive norm, got %v", max))
+	}
+	o.settle()
+	o.clearFrozen()
+	o.backend.SumSquares(o.norm, o.slab.Grads())
+	// The largest float32 clips nothing either, and gives no Inf/Inf.
+	o.backend.ClipFactor(o.factor, o.norm, min(max, math.MaxFloat32))
+	o.pending = true
+}
+
+// ClipValue bounds each element of the gradients to [-max, max]
+// (torch.nn.utils.clip_grad_value_). NaN stays NaN.
+func (o *Optimizer) ClipValue(max float32) {
+	if !(max > 0) {
+		panic(fmt.Sprintf("optim: ClipValue needs a positive bound, got %v", max))
+	}
+	o.settle()
+	o.backend.Clamp(o.slab.Grads(), -max, max)
+}
+
+// settle applies the factor of an earlier ClipNorm.
+func (o *Optimizer) settle() {
+	if o.pending {
+		o.backend.ScaleBy(o.slab.Grads(), o.factor)
+		o.pending = false
+	}
+}
+
+func (o *Optimizer) clearFrozen() {
+	for _, r := range o.runs {
+		if r.frozen {
+			o.backend.Fill(o.slab.Grads().Slice(r.lo, r.hi), 0)
+		}
+	}
+}
+
+// GradNorm waits for and returns the norm that the last [Optimizer.ClipNorm]
+// measured, before its clipping; 0 before the first.
+func (o *Optimizer) GradNorm() float32 {
+	o.backend.Download(o.scratch[:], o.norm)
+	return float32(math.Sqrt(float64(o.scratch[0])))
+}
+
+// Step applies the rule with learning rate lr to every parameter, then clears
+// the gradients.
+func (o *Optimizer) Step(lr float32) {
+	o.steps++
+	s := &o.spec
+	s.T = o.steps
+	s.Scale = device.Buffer{}
+	if o.pending {
+		s.Scale = o.factor
+	}
+	values, grads := o.slab.Values(), o.slab.Grads()
+	for _, r := range o.runs {
+		s.G = grads.Slice(r.lo, r.hi)
+		if r.frozen {
+			o.backend.Fill(s.G, 0)
+			continue
+		}
+		s.W = values.Slice(r.lo, r.hi)
+		if !o.m.Zero() {
+			s.M = o.m.Slice(r.lo, r.hi)
+		}
+		if !o.v.Zero() {
+			s.V = o.v.Slice(r.lo, r.hi)
+		}
+		s.LR, s.Decay = lr*r.scale, r.decay
+		o.backend.Step(s)
+	}
+	o.pending = false
+}
+
+func or(v, def float32) float32 {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+func below1(name string, v float32) {
+	if !(v >= 0 && v < 1) {
+		panic(fmt.Sprintf("optim: %s must be in [0,1), got %v", name, v))
+	}
+}
+
+func notNegative(name string, v float32) {
+	if !(v >= 0 && v <= math.MaxFloat32) {
+		panic(fmt.Sprintf("optim: %s must be a finite number from 0 up, got %v", name, v))
+	}
+}

@@ -1,0 +1,107 @@
+package optim
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Vector is what an optimizer or an average keeps for one parameter.
+type Vector struct {
+	Name string // kind and parameter, such as "exp_avg.rnn.weight_ih_l0"
+	Dims []int  // the parameter's shape
+	Data []float32
+}
+
+// State is all an optimizer must keep to continue bit for bit.
+type State struct {
+	Rule    string // "sgd", "adam", "adamw" or "rmsprop"
+	Steps   int
+	Vectors []Vector
+}
+
+// State waits for and returns a copy of the optimizer's state.
+func (o *Optimizer) State() *State {
+	s := &State{Rule: o.rule, Steps: o.steps}
+	if !o.m.Zero() {
+		s.Vectors = read(s.Vectors, o.slab, o.mName, o.m)
+	}
+	if !o.v.Zero() {
+		s.Vectors = read(s.Vectors, o.slab, o.vName, o.v)
+	}
+	return s
+}
+
+// LoadState restores what State returned. The rule and the parameters' names
+// and shapes must be the same; if they are not, nothing changes.
+func (o *Optimizer) LoadState(s *State) error {
+	if s.Rule != o.rule {
+		return fmt.Errorf("the saved state is of rule %s, this optimizer is %s", s.Rule, o.rule)
+	}
+	if s.Steps < 0 {
+		return fmt.Errorf("the saved state has taken %d steps", s.Steps)
+	}
+	want := 0
+	for _, k := range []string{o.mName, o.vName} {
+		if k == "" {
+			continue
+		}
+		want += len(o.slab.Params)
+		if err := check(s.Vectors, o.slab, k); err != nil {
+			return err
+		}
+	}
+	if len(s.Vectors) != want {
+		return fmt.Errorf("the saved state has %d vectors, this optimizer needs %d", len(s.Vectors), want)
+	}
+	if !o.m.Zero() {
+		write(s.Vectors, o.slab, o.mName, o.m)
+	}
+	if !o.v.Zero() {
+		write(s.Vectors, o.slab, o.vName, o.v)
+	}
+	o.steps, o.pending = s.Steps, false
+	return nil
+}
+
+// read appends a copy of each parameter's part of b.
+func read(vs []Vector, slab *tensor.Slab, kind string, b device.Buffer) []Vector {
+	for i, p := range slab.Params {
+		lo, hi := slab.Range(i)
+		data := make([]float32, hi-lo)
+		slab.Device().Backend().Download(data, b.Slice(lo, hi))
+		vs = append(vs, Vector{kind + "." + p.Name, p.Dims(), data})
+	}
+	return vs
+}
+
+func find(vs []Vector, name string) *Vector {
+	if i := slices.IndexFunc(vs, func(v Vector) bool { return v.Name == name }); i >= 0 {
+		return &vs[i]
+	}
+	return nil
+}
+
+// check reports a parameter whose vector is missing or of another shape.
+func check(vs []Vector, slab *tensor.Slab, kind string) error {
+	for _, p := range slab.Params {
+		name := kind + "." + p.Name
+		v := find(vs, name)
+		if v == nil {
+			return fmt.Errorf("%s is missing from the saved state", name)
+		}
+		if !slices.Equal(v.Dims, p.Dims()) || len(v.Data) != p.Len() {
+			return fmt.Errorf("%s has shape %v in the saved state, the parameter has %v", name, v.Dims, p.Dims())
+		}
+	}
+	return nil
+}
+
+func write(vs []Vector, slab *tensor.Slab, kind string, b device.Buffer) {
+	for i, p := range slab.Params {
+		lo, hi := slab.Range(i)
+		slab.Device().Backend().Upload(b.Slice(lo, hi), find(vs, kind+"."+p.Name).Data)
+	}
+}

@@ -1,0 +1,253 @@
+package train
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// A checkpoint is one safetensors file, so that replacing it is one rename:
+// the parameters under "model.", the optimizer's vectors under "optimizer.",
+// the average under "ema.", the best weights so far under "best.", and in the
+// metadata the state below as JSON and a checksum over both.
+
+// state is what a run must keep besides vectors. Every field survives JSON unchanged.
+type state struct {
+	Settings settings
+	Step     int     // optimizer steps done
+	Epoch    int     // epochs closed
+	Batch    int     // batches of the open epoch that are done
+	Loss     float64 // Σ weight·loss of the open epoch
+	Weight   float64 // Σ weight
+	Norm     float64 // Σ gradient norm
+	Reads    int     // steps in these sums
+	LR       float32 // of the last step
+	Best     *Record
+	Bad      int // validations since the best
+	Plateau  *optim.PlateauState
+	Updates  int // of the optimizer
+	Averaged int // updates of the EMA
+	History  []Record
+	Seconds  float64
+}
+
+// settings must agree between a checkpoint and the run that resumes it.
+type settings struct {
+	Samples, Batch, Accumulate int
+	Seed                       uint64
+	Clip, ClipValue            float32
+	EMA                        float64
+	Optimizer, Metric          string
+	Plateau                    bool
+	Fingerprint                string
+}
+
+const (
+	checkpointFormat = "carousel.checkpoint/1"
+	weightsPrefix    = "model."
+	momentsPrefix    = "optimizer."
+	averagePrefix    = "ema."
+	bestPrefix       = "best."
+)
+
+// files of a run.
+func lastPath(dir string) string       { return filepath.Join(dir, "checkpoints", "last.safetensors") }
+func bestPath(dir string) string       { return filepath.Join(dir, "checkpoints", "best.safetensors") }
+func tensorBoardDir(dir string) string { return filepath.Join(dir, "tensorboard") }
+
+// vectors appends a copy of each parameter's part of buf.
+func vectors(ts []model.Tensor, prefix string, slab *tensor.Slab, buf device.Buffer) []model.Tensor {
+	for i, p := range slab.Params {
+		lo, hi := slab.Range(i)
+		data := make([]float32, hi-lo)
+		slab.Device().Backend().Download(data, buf.Slice(lo, hi))
+		ts = append(ts, model.Tensor{Name: prefix + p.Name, Dims: p.Dims(), Data: data})
+	}
+	return ts
+}
+
+// writeCheckpoint replaces the file at path, or leaves it as it was. A zero best is left out.
+func writeCheckpoint(o *Options, path string, s *state, opt *optim.Optimizer, ema *optim.EMA, best device.Buffer) error {
+	slab := opt.Slab()
+	ts := vectors(nil, weightsPrefix, slab, slab.Values())
+	moments := opt.State()
+	s.Updates = moments.Steps
+	for _, v := range moments.Vectors {
+		ts = append(ts, model.Tensor{Name: momentsPrefix + v.Name, Dims: v.Dims, Data: v.Data})
+	}
+	if ema != nil {
+		vs, n := ema.State()
+		s.Averaged = n
+		for _, v := range vs {
+			ts = append(ts, model.Tensor{Name: v.Name, Dims: v.Dims, Data: v.Data})
+		}
+	}
+	if !best.Zero() {
+		ts = vectors(ts, bestPrefix, slab, best)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return o.write(path, ts, map[string]string{
+		"format": checkpointFormat,
+		"state":  string(text),
+		"crc32c": checksum(string(text), ts),
+	})
+}
+
+// checksum covers the state and every tensor's name and bits, in the order of the file.
+func checksum(text string, ts []model.Tensor) string {
+	h := crc32.New(castagnoli)
+	h.Write([]byte(text))
+	buf := make([]byte, 0, 4096)
+	for _, t := range ts {
+		h.Write([]byte(t.Name))
+		for part := range slices.Chunk(t.Data, cap(buf)/4) {
+			buf = buf[:0]
+			for _, v := range part {
+				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
+			}
+			h.Write(buf)
+		}
+	}
+	return fmt.Sprintf("%08x", h.Sum32())
+}
+
+// readCheckpoint reads and checks a checkpoint; nothing is changed yet.
+func readCheckpoint(path string, want settings) (*model.File, *state, error) {
+	f, err := model.ReadTensors(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, &model.FileError{File: path, Problem: "there is no checkpoint to resume from", Fix: "start the run afresh", Err: fs.ErrNotExist}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	bad := func(format string, a ...any) error {
+		return &model.FileError{File: path, Problem: fmt.Sprintf(format, a...), Fix: "start the run afresh"}
+	}
+	if got := f.Meta["format"]; got != checkpointFormat {
+		return nil, nil, bad("expected a checkpoint of format %s, got %q", checkpointFormat, got)
+	}
+	text := f.Meta["state"]
+	if got, sum := checksum(text, f.Tensors), f.Meta["crc32c"]; got != sum {
+		return nil, nil, bad("damaged: its checksum is %s, %q was written", got, sum)
+	}
+	s := new(state)
+	if err := json.Unmarshal([]byte(text), s); err != nil {
+		return nil, nil, bad("its state cannot be read: %v", err)
+	}
+	if field, was, is := difference(s.Settings, want); field != "" {
+		return nil, nil, &model.FileError{File: path, Problem: fmt.Sprintf("the checkpoint was made with %s %v, this run has %v", field, was, is),
+			Fix: "resume with the settings and data it began with, or start the run afresh"}
+	}
+	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > ceil(want.Samples, want.Batch) || s.Reads < 0 || s.Bad < 0 {
+		return nil, nil, bad("its position (step %d, epoch %d, batch %d) is not one of this run", s.Step, s.Epoch, s.Batch)
+	}
+	return f, s, nil
+}
+
+// difference is the first setting that is not the same.
+func difference(was, is settings) (field string, a, b any) {
+	v, w := reflect.ValueOf(was), reflect.ValueOf(is)
+	for i := range v.NumField() {
+		if a, b := v.Field(i).Interface(), w.Field(i).Interface(); a != b {
+			return strings.ToLower(v.Type().Field(i).Name), a, b
+		}
+	}
+	return "", nil, nil
+}
+
+// restore copies a checkpoint's vectors to their places and reports whether it holds best weights.
+func restore(f *model.File, s *state, opt *optim.Optimizer, ema *optim.EMA, best device.Buffer) (hasBest bool, err error) {
+	slab := opt.Slab()
+	wrong := func(err error) error {
+		return &model.FileError{File: f.Path, Problem: "the checkpoint is of another model: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
+	}
+	moments := &optim.State{Rule: opt.Rule(), Steps: s.Updates}
+	var average []optim.Vector
+	for _, t := range f.Tensors {
+		if name, ok := strings.CutPrefix(t.Name, momentsPrefix); ok {
+			moments.Vectors = append(moments.Vectors, optim.Vector{Name: name, Dims: t.Dims, Data: t.Data})
+		}
+		if strings.HasPrefix(t.Name, averagePrefix) {
+			average = append(average, optim.Vector{Name: t.Name, Dims: t.Dims, Data: t.Data})
+		}
+	}
+	if err := upload(f, weightsPrefix, slab, slab.Values()); err != nil {
+		return false, wrong(err)
+	}
+	if err := opt.LoadState(moments); err != nil {
+		return false, wrong(err)
+	}
+	if ema != nil {
+		if err := ema.LoadState(average, s.Averaged); err != nil {
+			return false, wrong(err)
+		}
+	}
+	if s.Best == nil {
+		return false, nil
+	}
+	if err := upload(f, bestPrefix, slab, best); err != nil {
+		return false, wrong(err)
+	}
+	return true, nil
+}
+
+// upload fills buf with the tensors under prefix, if all are there with the parameters' shapes and no others.
+func upload(f *model.File, prefix string, slab *tensor.Slab, buf device.Buffer) error {
+	n := 0
+	for _, t := range f.Tensors {
+		if strings.HasPrefix(t.Name, prefix) {
+			n++
+		}
+	}
+	for _, p := range slab.Params {
+		t := f.Lookup(prefix + p.Name)
+		if t == nil {
+			return fmt.Errorf("it has no parameter %s", p.Name)
+		}
+		if !slices.Equal(t.Dims, p.Dims()) || len(t.Data) != p.Len() {
+			return fmt.Errorf("its parameter %s has shape %v, expected %v", p.Name, t.Dims, p.Dims())
+		}
+	}
+	if n != len(slab.Params) {
+		return fmt.Errorf("it has %d parameters, expected %d", n, len(slab.Params))
+	}
+	for i, p := range slab.Params {
+		lo, hi := slab.Range(i)
+		slab.Device().Backend().Upload(buf.Slice(lo, hi), f.Lookup(prefix+p.Name).Data)
+	}
+	return nil
+}
+
+// writeBest writes the best weights alone, under the parameters' own names.
+func writeBest(o *Options, slab *tensor.Slab, best device.Buffer, r *Record) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return o.write(bestPath(o.Dir), vectors(nil, "", slab, best), map[string]string{"record": string(text)})
+}
+
+// removeOld removes what an older run left that this one may not replace.
+func removeOld(dir string) error {
+	if err := os.Remove(bestPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(tensorBoardDir(dir))
+}

@@ -1,0 +1,86 @@
+package train
+
+import "math/rand/v2"
+
+// loader fills batches ahead of the training step, in the order that the seed
+// and the epoch give.
+type loader[B any] struct {
+	full, free chan *batch[B]
+	quit, done chan struct{}
+	failure    any // what Load panicked with; read after full is closed
+}
+
+type batch[B any] struct {
+	data    *B
+	samples int
+}
+
+// startLoader begins at one batch of one epoch and goes on until it is stopped.
+// Twice the batches of a step are in flight: one set trained on, one being filled.
+func startLoader[B any](job *Job[B], o *Options, epoch, first int) *loader[B] {
+	n := 2 * o.Accumulate
+	l := &loader[B]{
+		full: make(chan *batch[B], n),
+		free: make(chan *batch[B], n),
+		quit: make(chan struct{}),
+		done: make(chan struct{}),
+	}
+	for range n {
+		l.free <- &batch[B]{data: job.NewBatch()}
+	}
+	go l.run(job, o.Batch, o.Seed, epoch, first)
+	return l
+}
+
+func (l *loader[B]) run(job *Job[B], size int, seed uint64, epoch, first int) {
+	defer close(l.done)
+	defer func() {
+		l.failure = recover()
+		close(l.full)
+	}()
+	order := make([]int, job.Samples)
+	for ; ; epoch++ {
+		shuffle(order, seed, epoch)
+		for lo := first * size; lo < len(order); lo += size {
+			var b *batch[B]
+			select {
+			case b = <-l.free:
+			case <-l.quit:
+				return
+			}
+			part := order[lo:min(lo+size, len(order))]
+			job.Load(b.data, part)
+			b.samples = len(part)
+			l.full <- b
+		}
+		first = 0
+	}
+}
+
+// shuffle writes the data order of one epoch.
+func shuffle(order []int, seed uint64, epoch int) {
+	for i := range order {
+		order[i] = i
+	}
+	// The constant keeps this stream apart from the ones that initialise weights from the same seed.
+	r := rand.New(rand.NewPCG(seed^0x6f72646572, uint64(epoch)))
+	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+}
+
+// next waits for a batch. What Load panicked with comes out here.
+func (l *loader[B]) next() *batch[B] {
+	b, ok := <-l.full
+	if !ok {
+		panic(l.failure)
+	}
+	return b
+}
+
+// release gives a batch back to be filled again.
+func (l *loader[B]) release(b *batch[B]) { l.free <- b }
+
+// stop ends the goroutine, after the Load it may be in.
+func (l *loader[B]) stop() {
+	close(l.quit)
+	<-l.done
+}

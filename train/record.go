@@ -1,0 +1,143 @@
+package train
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// Record is one epoch of a run. Its JSON is one flat object,
+//
+//	{"epoch":1,"step":40,"lr":0.001,"train_loss":0.51,"grad_norm":1.2,"val_mae":0.43,"seconds":2.5}
+//
+// with null for a number that is not finite.
+type Record struct {
+	Epoch     int                // counted from 1
+	Step      int                // optimizer steps done so far
+	LR        float32            // of the epoch's last step
+	TrainLoss float64            // mean over the epoch's items, while the weights moved
+	GradNorm  float64            // mean over the epoch's steps, before clipping
+	Val       map[string]float64 // what Validate returned; nil where it did not run
+	Seconds   float64            // wall time since the run began, earlier parts of a resumed run included
+}
+
+// MarshalJSON writes the flat object.
+func (r Record) MarshalJSON() ([]byte, error) {
+	b := fmt.Appendf(nil, `{"epoch":%d,"step":%d`, r.Epoch, r.Step)
+	b = number(b, "lr", float64(r.LR), 32)
+	b = number(b, "train_loss", r.TrainLoss, 64)
+	b = number(b, "grad_norm", r.GradNorm, 64)
+	for _, k := range slices.Sorted(maps.Keys(r.Val)) {
+		b = number(b, "val_"+k, r.Val[k], 64)
+	}
+	b = number(b, "seconds", r.Seconds, 64)
+	return append(b, '}'), nil
+}
+
+func number(b []byte, key string, v float64, bits int) []byte {
+	name, _ := json.Marshal(key) // a string always has a JSON form
+	b = append(append(append(b, ','), name...), ':')
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return append(b, "null"...)
+	}
+	return strconv.AppendFloat(b, v, 'g', -1, bits)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote, null as NaN.
+func (r *Record) UnmarshalJSON(b []byte) error {
+	var m map[string]*float64
+	if err := json.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	*r = Record{}
+	for k, p := range m {
+		v := math.NaN()
+		if p != nil {
+			v = *p
+		}
+		name, isVal := strings.CutPrefix(k, "val_")
+		switch {
+		case isVal:
+			if r.Val == nil {
+				r.Val = map[string]float64{}
+			}
+			r.Val[name] = v
+		case k == "epoch":
+			r.Epoch = int(v)
+		case k == "step":
+			r.Step = int(v)
+		case k == "lr":
+			r.LR = float32(v)
+		case k == "train_loss":
+			r.TrainLoss = v
+		case k == "grad_norm":
+			r.GradNorm = v
+		case k == "seconds":
+			r.Seconds = v
+		}
+	}
+	return nil
+}
+
+// ReadHistory reads the metrics.jsonl of a run's directory. A last line that was
+// cut short, as a killed run may leave it, is dropped.
+func ReadHistory(dir string) ([]Record, error) {
+	path := filepath.Join(dir, metricsFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var history []Record
+	for n := 1; len(b) > 0; n++ {
+		line, rest, whole := strings.Cut(string(b), "\n")
+		if !whole {
+			break
+		}
+		b = []byte(rest)
+		var r Record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			return nil, &model.FileError{File: path, Problem: fmt.Sprintf("line %d: expected one epoch as a JSON object: %v", n, err), Err: err}
+		}
+		history = append(history, r)
+	}
+	return history, nil
+}
+
+const metricsFile = "metrics.jsonl"
+
+// openMetrics makes metrics.jsonl hold exactly the records of history and
+// returns it open for more.
+func openMetrics(dir string, history []Record) (*os.File, error) {
+	path := filepath.Join(dir, metricsFile)
+	err := model.WriteFileAtomic(path, func(w io.Writer) error {
+		for _, r := range history {
+			if err := writeRecord(w, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o666)
+}
+
+// writeRecord writes a line with a single Write, so that no reader sees half of it.
+func writeRecord(w io.Writer, r Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
