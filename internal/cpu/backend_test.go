@@ -1,14 +1,186 @@
 package cpu
 
 import (
+	"math"
+	"math/rand/v2"
+	"runtime"
 	"testing"
 
+	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
+	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 func TestBackend(t *testing.T) {
-	for _, set := range simd.Sets() {
+	for i, set := range simd.Sets() {
+		if i > 0 && testing.Short() {
+			break // the best set is enough
+		}
 		t.Run(set.Name, func(t *testing.T) { devicetest.Run(t, New(set)) })
 	}
+}
+
+// call is one prepared use of a backend's methods; out holds all it writes.
+type call struct {
+	name string
+	run  func()
+	out  []device.Buffer
+}
+
+// calls prepares every method this file's tests hold to the laws, at sizes
+// that several workers share and that fill no block evenly.
+func calls(b *Backend) []call {
+	r := rand.New(rand.NewPCG(11, 12))
+	in := func(n int) device.Buffer { return device.HostBuffer(randoms(r, n)) }
+	const n, rows, cols = 70001, 501, 130
+
+	var cs []call
+	add := func(name string, run func(), out ...device.Buffer) { cs = append(cs, call{name, run, out}) }
+	x, y, dy := in(n), b.Alloc(n), in(n)
+	for op := device.Sigmoid; op <= device.Shift; op++ {
+		y, dx := b.Alloc(n), b.Alloc(n)
+		add("Unary", func() { b.Unary(op, y, x, 0.5); b.UnaryGrad(op, dx, dy, x, y, 0.5, false) }, y, dx)
+	}
+	for op := device.Add; op <= device.Div; op++ {
+		for _, yn := range []int{1, 7, 500, 70000} {
+			s := &device.BinarySpec{Op: op, N: 70000, YN: yn, X: x, Y: in(yn), Z: b.Alloc(n), DZ: dy, DX: b.Alloc(n), DY: b.Alloc(yn)}
+			add("Binary", func() { b.Binary(s); b.BinaryGrad(s) }, s.Z, s.DX, s.DY)
+		}
+	}
+	drop := &device.DropoutSpec{Y: y, X: x, N: n, P: 0.3, Seed: 1, Step: 2, Node: 3}
+	add("Dropout", func() { b.Dropout(drop) }, y)
+
+	norm := &device.NormSpec{Rows: rows, Cols: cols, X: in(rows * cols), Y: b.Alloc(rows * cols), Gamma: in(cols), Beta: in(cols), Eps: 1e-5,
+		Mean: b.Alloc(rows), RStd: b.Alloc(rows), DY: in(rows * cols), DX: b.Alloc(rows * cols), DGamma: b.Alloc(cols), DBeta: b.Alloc(cols)}
+	add("Norm", func() { b.Norm(norm); clear(norm.DGamma.Host); clear(norm.DBeta.Host); b.NormGrad(norm) },
+		norm.Y, norm.Mean, norm.RStd, norm.DX, norm.DGamma, norm.DBeta)
+	for _, log := range []bool{false, true} {
+		s := &device.SoftmaxSpec{Rows: rows, Cols: cols, X: in(rows * cols), Y: b.Alloc(rows * cols), Log: log, DY: in(rows * cols), DX: b.Alloc(rows * cols)}
+		add("Softmax", func() { b.Softmax(s); b.SoftmaxGrad(s) }, s.Y, s.DX)
+	}
+	ids := make([]int32, 3000)
+	for i := range ids {
+		ids[i] = int32(r.IntN(20))
+	}
+	embed := &device.EmbedSpec{Table: in(20 * cols), V: 20, D: cols, IDs: ids, Padding: 3, Y: b.Alloc(3000 * cols), DY: in(3000 * cols), DTable: b.Alloc(20 * cols)}
+	add("Embed", func() { b.Embed(embed); clear(embed.DTable.Host); b.EmbedGrad(embed) }, embed.Y, embed.DTable)
+	for kind := device.PoolLast; kind <= device.PoolMax; kind++ {
+		s := &device.PoolSpec{Kind: kind, B: 33, T: 25, F: 40, X: in(33000), Y: b.Alloc(1320), Arg: make([]int32, 1320), DY: in(1320), DX: b.Alloc(33000)}
+		add("Pool", func() { b.Pool(s); b.PoolGrad(s) }, s.Y, s.DX)
+	}
+	cs = append(cs, lossCalls(b, in)...)
+	return append(cs, vectorCalls(b, in)...)
+}
+
+func lossCalls(b *Backend, in func(int) device.Buffer) []call {
+	const n = 9001
+	var cs []call
+	width := map[device.LossKind]int{device.Quantile: 3, device.Gaussian: 2, device.StudentT: 3, device.NegBinomial: 2, device.CrossEntropy: 40}
+	for kind := device.MSE; kind <= device.BCE; kind++ {
+		v := max(1, width[kind])
+		s := &device.LossSpec{Kind: kind, N: n, V: v, Pred: in(n * v), Target: in(n), Weight: in(n), Classes: make([]int32, n), Ignore: -100,
+			Smoothing: 0.1, Param: 1, Quantiles: []float32{0.1, 0.5, 0.9}, Value: b.Alloc(1), DPred: b.Alloc(n * v)}
+		for i := range n {
+			s.Target.Host[i] = float32(math.Abs(float64(s.Target.Host[i])))
+			s.Weight.Host[i] = max(s.Weight.Host[i], 0)
+			s.Classes[i] = int32(i % v)
+		}
+		cs = append(cs, call{"Loss", func() { b.Loss(s) }, []device.Buffer{s.Value, s.DPred}})
+	}
+	return cs
+}
+
+func vectorCalls(b *Backend, in func(int) device.Buffer) []call {
+	const n = 140001
+	one, factor, g := b.Alloc(1), b.Alloc(1), in(n)
+	x, y, w := in(n), b.Alloc(n), b.Alloc(n)
+	cs := []call{{"vectors", func() {
+		copy(y.Host, x.Host)
+		b.SumSquares(one, x)
+		b.ClipFactor(factor, one, 1)
+		b.AddScaled(y, g, factor, true)
+		b.Lerp(y, g, 0.25)
+		b.ScaleBy(y, factor)
+		b.Clamp(y, -0.5, 0.5)
+		b.AddScaled(w, y, factor, false)
+	}, []device.Buffer{one, factor, y, w}}}
+	for kind := device.SGD; kind <= device.RMSprop; kind++ {
+		s := &device.StepSpec{Kind: kind, W: b.Alloc(n), G: b.Alloc(n), M: b.Alloc(n), V: b.Alloc(n), LR: 0.1,
+			Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Momentum: 0.9, Decay: 0.01, T: 2}
+		cs = append(cs, call{"Step", func() {
+			copy(s.W.Host, x.Host)
+			copy(s.G.Host, g.Host)
+			clear(s.M.Host)
+			clear(s.V.Host)
+			b.Step(s)
+		}, []device.Buffer{s.W, s.G, s.M, s.V}})
+	}
+	return cs
+}
+
+func TestSameBitsForAnyWorkerCount(t *testing.T) {
+	defer par.SetWorkers(0)
+	eachSet(t, func(t *testing.T, b *Backend) {
+		var want []call
+		for _, workers := range []int{1, 2, 7} {
+			par.SetWorkers(workers)
+			got := calls(b)
+			for i, c := range got {
+				c.run()
+				for k, out := range c.out {
+					if want == nil {
+						break
+					}
+					for j, v := range want[i].out[k].Host {
+						if math.Float32bits(v) != math.Float32bits(out.Host[j]) {
+							t.Fatalf("%s (call %d) with %d workers: element %d of result %d is %v, with one worker %v",
+								c.name, i, workers, j, k, out.Host[j], v)
+						}
+					}
+				}
+			}
+			if want == nil {
+				want = got
+			}
+		}
+	})
+}
+
+func TestCallsAllocateNothing(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for i, c := range calls(b) {
+			if n := testing.AllocsPerRun(5, c.run); n != 0 { // sets GOMAXPROCS to 1, so nothing is shared out
+				t.Errorf("%s (call %d): %v allocations", c.name, i, n)
+			}
+		}
+	})
+}
+
+func TestSharedCallsAllocateNothing(t *testing.T) {
+	par.SetWorkers(2)
+	defer par.SetWorkers(0)
+	b := New(simd.Best())
+	for i, c := range calls(b) {
+		// Whatever else runs in the process may allocate now and then: the best of some tries counts.
+		fewest := uint64(math.MaxUint64)
+		for range 5 {
+			fewest = min(fewest, mallocs(c.run, 10))
+		}
+		if fewest >= 10 {
+			t.Errorf("%s (call %d): at least %d allocations in 10 runs", c.name, i, fewest)
+		}
+	}
+}
+
+// mallocs is how many heap objects the process made during some runs of f.
+func mallocs(f func(), runs int) uint64 {
+	f()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		f()
+	}
+	runtime.ReadMemStats(&after)
+	return after.Mallocs - before.Mallocs
 }

@@ -58,10 +58,7 @@ func unary[F float](op device.UnaryOp, y, x []F, alpha F) {
 		}
 	case device.ReLU:
 		for i, v := range x {
-			if v <= 0 { // not v > 0: NaN stays
-				v = 0
-			}
-			y[i] = v
+			y[i] = max(v, 0) // NaN stays
 		}
 	case device.Exp:
 		for i, v := range x {
@@ -106,7 +103,11 @@ func unaryGradRange(a *unaryArgs, lo, hi int) {
 	var g [256]float32
 	for ; lo < hi; lo += len(g) {
 		end := min(lo+len(g), hi)
-		unaryGrad(a.op, g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end), a.alpha)
+		if a.op == device.ReLU {
+			reluGrad(g[:end-lo], a.dy[lo:end], a.y[lo:end])
+		} else {
+			unaryGrad(a.op, g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end), a.alpha)
+		}
 		if !a.acc {
 			copy(a.dx[lo:end], g[:])
 			continue
@@ -168,6 +169,17 @@ func unaryGrad[F float](op device.UnaryOp, g, dy, x, y []F, alpha F) {
 		copy(g, dy)
 	default:
 		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", op))
+	}
+}
+
+// reluGrad is unaryGrad for ReLU without its branch, which half of the elements
+// would mispredict: y is +0, positive or NaN, so only the first has no bit set.
+func reluGrad(g, dy, y []float32) {
+	g, y = g[:len(dy)], y[:len(dy)]
+	for i, d := range dy {
+		bits := int32(math.Float32bits(y[i]))
+		passes := (bits | -bits) >> 31 // all ones unless bits is 0
+		g[i] = math.Float32frombits(math.Float32bits(d) & uint32(passes))
 	}
 }
 
@@ -320,7 +332,7 @@ func (a *binaryArgs) gradY() {
 	}
 	blocks := ceilDiv(repeats, a.block)
 	parts := a.parts.floats(blocks * s.YN)
-	if blocks == 1 {
+	if blocks == 1 && s.YN >= narrow {
 		par.For(s.YN, elemGrain/repeats+1, a, func(a *binaryArgs, lo, hi int) { a.partY(0, lo, hi) })
 	} else {
 		par.For(blocks, 1, a, func(a *binaryArgs, lo, hi int) {
@@ -338,8 +350,13 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 	s := a.s
 	out := a.parts.f[k*s.YN+lo : k*s.YN+hi]
 	clear(out)
+	first, end := k*a.block, min((k+1)*a.block, s.N/s.YN)
+	if s.YN < narrow {
+		a.narrowY(out, first*s.YN, end*s.YN)
+		return
+	}
 	y := s.Y.Host
-	for r := k * a.block; r < min((k+1)*a.block, s.N/s.YN); r++ {
+	for r := first; r < end; r++ {
 		dz := s.DZ.Host[r*s.YN+lo : r*s.YN+hi]
 		switch s.Op {
 		case device.Add:
@@ -357,6 +374,37 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 				out[j] -= float32(d * (x[j] / v) / v)
 			}
 		}
+	}
+}
+
+// narrow is the length of Y below which a call for each repeat costs more than its work.
+const narrow = 16
+
+// narrowY is partY for all columns of elements [lo,hi), with YN below narrow.
+func (a *binaryArgs) narrowY(out []float32, lo, hi int) {
+	s := a.s
+	for j := range out {
+		dz, sum := s.DZ.Host, float32(0)
+		switch s.Op {
+		case device.Add:
+			for i := lo + j; i < hi; i += s.YN {
+				sum += dz[i]
+			}
+		case device.Sub:
+			for i := lo + j; i < hi; i += s.YN {
+				sum -= dz[i]
+			}
+		case device.Mul:
+			for i := lo + j; i < hi; i += s.YN {
+				sum += float32(dz[i] * s.X.Host[i])
+			}
+		case device.Div:
+			v := s.Y.Host[j]
+			for i := lo + j; i < hi; i += s.YN {
+				sum -= float32(dz[i] * (s.X.Host[i] / v) / v)
+			}
+		}
+		out[j] = sum
 	}
 }
 
@@ -397,9 +445,9 @@ func mix(z uint64) uint64 {
 }
 
 // factor is the mask of one element, 0 or 1/(1-P), from its 32 random bits.
-func (a *dropoutArgs) factor(bits uint64) float32 {
-	dropped := uint32(int64(bits-a.threshold) >> 63) // all ones below the threshold
-	return math.Float32frombits(a.keep &^ dropped)
+func factor(bits, threshold uint64, keep uint32) float32 {
+	dropped := uint32(int64(bits-threshold) >> 63) // all ones below the threshold
+	return math.Float32frombits(keep &^ dropped)
 }
 
 func dropoutRange(a *dropoutArgs, lo, hi int) {
@@ -407,7 +455,7 @@ func dropoutRange(a *dropoutArgs, lo, hi int) {
 	for lo < hi {
 		odd := lo % 2
 		n := min(len(m)-odd, hi-lo)
-		a.masks(m[:], lo-odd, n+odd)
+		a.masks(&m, lo-odd, n+odd)
 		x, y := a.x[lo:lo+n], a.y[lo:lo+n]
 		f := m[odd:][:n]
 		if a.acc {
@@ -424,12 +472,12 @@ func dropoutRange(a *dropoutArgs, lo, hi int) {
 }
 
 // masks sets m to the factors of elements [from, from+n) and at most one more; from is even.
-func (a *dropoutArgs) masks(m []float32, from, n int) {
-	state := a.key + uint64(from/2)*golden
-	for i := 0; i < n; i += 2 {
+func (a *dropoutArgs) masks(m *[256]float32, from, n int) {
+	state, threshold, keep := a.key+uint64(from/2)*golden, a.threshold, a.keep
+	for i := uint(0); i < uint(n) && i < uint(len(m)-1); i += 2 {
 		state += golden
 		z := mix(state)
-		m[i] = a.factor(z & math.MaxUint32)
-		m[i+1] = a.factor(z >> 32)
+		m[i] = factor(z&math.MaxUint32, threshold, keep)
+		m[i+1] = factor(z>>32, threshold, keep)
 	}
 }

@@ -61,7 +61,7 @@ func packPanel(set *simd.Set, panel, src []float32, k, j, cols, ld int, trans bo
 	switch {
 	case k == 0:
 	case trans:
-		set.PackT(panel, src[j*ld:], k, cols, ld)
+		set.PackT(panel, src[j*ld:], k, cols, ld, nr)
 	default:
 		for i := range k {
 			row := panel[i*nr:][:nr]
@@ -77,11 +77,10 @@ func (b *Backend) gemmRows(m int, a []float32, lda int, p *packed, c []float32, 
 	if m == 0 || p.n == 0 {
 		return
 	}
-	w := productPool.get()
+	w := workerPool.get()
 	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: a, rs: lda, cs: 1, panels: p.panels, c: c, ldc: ldc, acc: acc}
 	w.run(0, m, 0, ceilDiv(p.n, b.set.NR))
-	w.product = product{}
-	productPool.put(w)
+	w.put()
 }
 
 // product is one product C = start + A·B, where start is C, the bias or zero.
@@ -106,7 +105,13 @@ type worker struct {
 	packA []float32
 }
 
-var productPool = newPool[worker]()
+var workerPool = newPool[worker]()
+
+// put returns w to the pool without keeping the operands alive.
+func (w *worker) put() {
+	w.product, w.tile = product{}, simd.Tile{}
+	workerPool.put(w)
+}
 
 // run computes rows [r0,r1) of panels [p0,p1).
 func (w *worker) run(r0, r1, p0, p1 int) {
@@ -136,7 +141,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	nr := w.set.NR
 	a, rs, cs := w.a, w.rs, w.cs
 	origin := i*rs + k0*cs
-	pack := w.worthPacking(p1 - p0)
+	pack := kc > 0 && w.worthPacking(p1-p0)
 	if pack {
 		w.packRows(i, rows, k0, kc)
 		a, origin = w.packA, 0
@@ -204,13 +209,7 @@ func (w *worker) packRows(i, rows, k0, kc int) {
 				copy(dst[k*m:][:m], src[k*w.cs:])
 			}
 		} else {
-			for j := range m {
-				at := j
-				for _, x := range src[j*w.rs:][:kc] {
-					dst[at] = x
-					at += m
-				}
-			}
+			w.set.PackT(dst, src, kc, m, w.rs, m)
 		}
 		r += m
 	}
@@ -333,17 +332,16 @@ func (g *gemm) packB(src []float32, serial bool) {
 }
 
 func runProduct(p *product, r0, r1, p0, p1 int) {
-	w := productPool.get()
+	w := workerPool.get()
 	w.product = *p
 	w.run(r0, r1, p0, p1)
-	w.product = product{}
-	productPool.put(w)
+	w.put()
 }
 
 // sumBlock bounds the rows one kernel call adds up.
 const sumBlock = 2048
 
-// one is the left operand of column sums: the row (1, 1, ...) as a matrix with strides of 0.
+// unit is the left operand of column sums: a row of ones, as a matrix with strides of 0.
 var unit = [1]float32{1}
 
 type sumArgs struct {
@@ -370,7 +368,7 @@ func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) 
 }
 
 func sumPanels(a *sumArgs, lo, hi int) {
-	w := productPool.get()
+	w := workerPool.get()
 	nr := a.set.NR
 	for p := lo; p < hi; p++ {
 		j := p * nr
@@ -390,8 +388,7 @@ func sumPanels(a *sumArgs, lo, hi int) {
 			a.set.GemmTile(&w.tile)
 		}
 	}
-	w.tile = simd.Tile{}
-	productPool.put(w)
+	w.put()
 }
 
 // sumColumns adds the columns from j on.

@@ -130,7 +130,7 @@ func TestGemm(t *testing.T) {
 				}
 			}
 		}
-		for _, size := range [][3]int{{1, 1, 1}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {5, 230, blockK + 1}, {blockM + 13, 2*nr + 1, 2*blockK + 5}, {61, 203, 400}} {
+		for _, size := range [][3]int{{1, 1, 1}, {23, 300, 0}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {5, 230, blockK + 1}, {blockM + 13, 2*nr + 1, 2*blockK + 5}, {61, 203, 400}} {
 			for bits := range 32 {
 				on := func(i int) bool { return bits>>i&1 == 1 }
 				g := gemmCase{M: size[0], N: size[1], K: size[2], TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3)}

@@ -197,6 +197,7 @@ func (r *rule) grad(w, g float32) (gradient, weight float32) {
 
 // sgdStep is torch.optim.SGD. The first step's buffer is the gradient itself, undamped.
 func sgdStep(r *rule, w, g, m []float32) {
+	g = g[:len(w)]
 	if !r.useMomentum {
 		for i := range w {
 			d, v := r.grad(w[i], g[i])
@@ -205,6 +206,7 @@ func sgdStep(r *rule, w, g, m []float32) {
 		}
 		return
 	}
+	m = m[:len(w)]
 	for i := range w {
 		d, v := r.grad(w[i], g[i])
 		buf := d
@@ -222,6 +224,7 @@ func sgdStep(r *rule, w, g, m []float32) {
 
 // rmspropStep is torch.optim.RMSprop: eps stands outside the square root.
 func rmspropStep(r *rule, w, g, v, m []float32) {
+	g, v = g[:len(w)], v[:len(w)]
 	for i := range w {
 		d, x := r.grad(w[i], g[i])
 		v[i] = float32(v[i]*r.beta2) + float32(float32(d*d)*r.oneMinusBeta2)

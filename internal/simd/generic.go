@@ -62,34 +62,28 @@ func gemmTileGeneric(t *Tile) {
 	}
 }
 
-func packTGeneric(dst, src []float32, depth, cols, ld int) {
-	packT(dst, src, depth, cols, ld, 8)
-}
-
-// packT is PackT for panels of nr columns.
-func packT(dst, src []float32, depth, cols, ld, nr int) {
-	if depth == 0 {
-		return
-	}
-	if cols < nr {
-		clear(dst[:depth*nr])
+func packTGeneric(dst, src []float32, depth, cols, ld, stride int) {
+	if cols < stride {
+		clear(dst[:depth*stride])
 	}
 	for j := range cols {
+		if depth == 0 {
+			return
+		}
 		at := j
 		for _, x := range src[j*ld:][:depth] {
 			dst[at] = x
-			at += nr
+			at += stride
 		}
 	}
 }
 
 // The exponential: e^x = 2^n · e^r with n = round(x/ln 2), |r| <= ln2/2, and
-// e^r = 1 + r + r²·q(r). ln2Hi has few enough bits that n·ln2Hi is exact. The
-// coefficients are those of the Cephes library's expf (S. Moshier).
+// e^r = 1 + r + r²·q(r) with the coefficients of the Cephes library's expf
+// (S. Moshier). The assembly does the same in float32 with fused
+// multiply-adds; float64 here costs no more and makes the reference exact to
+// little over half an ulp.
 const (
-	log2e   = 1.44269504088896341
-	ln2Hi   = 0.693359375
-	ln2Lo   = -2.12194440e-4
 	expQ5   = 1.9875691500e-4
 	expQ4   = 1.3981999507e-3
 	expQ3   = 8.3334519073e-3
@@ -101,25 +95,26 @@ const (
 	tanhMax = 9.125 // tanh of this rounds to 1
 )
 
-// roundMagic is 1.5·2^23: adding it to a number below 2^22 leaves the nearest integer in the low bits.
-const roundMagic = 12582912
+// roundMagic is 1.5·2^52: adding it to a number below 2^51 and taking it away again rounds to the nearest integer.
+const roundMagic = 3 << 51
 
-// reduce splits x, |x| < 2^20, into n and e^r - 1, where e^x = 2^n · e^r.
-func reduce(x float32) (n float32, em1 float32) {
-	n = float32(float32(x*log2e)+roundMagic) - roundMagic
-	r := x - float32(n*ln2Hi)
-	r -= float32(n * ln2Lo)
-	q := float32(expQ5)
-	q = float32(q*r) + expQ4
-	q = float32(q*r) + expQ3
-	q = float32(q*r) + expQ2
-	q = float32(q*r) + expQ1
-	q = float32(q*r) + expQ0
-	return n, float32(float32(r*r)*q) + r
+// reduce splits x into a power of two s and e^r - 1, where e^x = s · e^r. |x| < 700.
+func reduce(x float64) (s, em1 float64) {
+	n := float64(float64(x*math.Log2E)+roundMagic) - roundMagic
+	r := x - float64(n*math.Ln2)
+	q := float64(expQ5*r) + expQ4
+	q = float64(q*r) + expQ3
+	q = float64(q*r) + expQ2
+	q = float64(q*r) + expQ1
+	q = float64(q*r) + expQ0
+	return math.Float64frombits(uint64(int64(n)+1023) << 52), float64(float64(r*r)*q) + r
 }
 
-// pow2 is 2^n for an integer n in [-126, 127].
-func pow2(n int32) float32 { return math.Float32frombits(uint32(n+127) << 23) }
+// exp64 is e^x for x from expMin to expMax, to the precision of a float32.
+func exp64(x float64) float64 {
+	s, em1 := reduce(x)
+	return s * (1 + em1)
+}
 
 func expf(x float32) float32 {
 	switch {
@@ -130,20 +125,19 @@ func expf(x float32) float32 {
 	case x < expMin:
 		x = expMin
 	}
-	n, em1 := reduce(x)
-	// Two steps, so that results near the ends of the range round once.
-	whole := int32(n)
-	half := whole >> 1
-	return float32((em1+1)*pow2(half)) * pow2(whole-half)
+	return float32(exp64(float64(x)))
 }
 
 // sigmoidf is e/(1+e) or 1/(1+e) with e = e^-|x|, so nothing cancels and small results stay exact.
 func sigmoidf(x float32) float32 {
-	e := expf(-abs32(x))
-	if math.Signbit(float64(x)) {
-		return e / (1 + e)
+	if x != x {
+		return x
 	}
-	return 1 / (1 + e)
+	e := exp64(float64(max(-abs32(x), expMin)))
+	if x < 0 {
+		return float32(e / (1 + e))
+	}
+	return float32(1 / (1 + e))
 }
 
 // tanhf is E/(E+2) with E = e^2|x| - 1, given the sign of x.
@@ -151,10 +145,9 @@ func tanhf(x float32) float32 {
 	if x != x {
 		return x
 	}
-	n, em1 := reduce(2 * min(abs32(x), tanhMax))
-	s := pow2(int32(n))
-	e := float32(s*em1) + (s - 1)
-	return copysign32(e/(e+2), x)
+	s, em1 := reduce(2 * float64(min(abs32(x), tanhMax)))
+	e := float64(s*em1) + (s - 1)
+	return copysign32(float32(e/(e+2)), x)
 }
 
 func abs32(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
@@ -193,16 +186,10 @@ func lstmGradGeneric(a *LSTMGradArgs) {
 	cPrev, c, dHid, dC := floats(a.CPrev, h), floats(a.C, h), floats(a.DHid, h), floats(a.DC, h)
 	for j := range h {
 		i, f, g, o, tc := gi[j], gf[j], gg[j], go_[j], tanhf(c[j])
-		var dh, prev float32
-		if dHid != nil {
-			dh = dHid[j]
-		}
-		if cPrev != nil {
-			prev = cPrev[j]
-		}
+		dh := dHid[j]
 		dc := dC[j] + float32(float32(dh*o)*(1-float32(tc*tc)))
 		gi[j] = float32(dc*g) * float32(i*(1-i))
-		gf[j] = float32(dc*prev) * float32(f*(1-f))
+		gf[j] = float32(dc*cPrev[j]) * float32(f*(1-f))
 		gg[j] = float32(dc*i) * (1 - float32(g*g))
 		go_[j] = float32(dh*tc) * float32(o*(1-o))
 		dC[j] = dc * f

@@ -30,9 +30,9 @@ type Set struct {
 
 	// GemmTile computes one tile of a matrix product; see Tile.
 	GemmTile func(t *Tile)
-	// PackT transposes a strip of a matrix into a panel: dst[k*NR+j] = src[j*ld+k]
-	// for k < depth, j < cols, and 0 for cols <= j < NR; 1 <= cols <= NR.
-	PackT func(dst, src []float32, depth, cols, ld int)
+	// PackT transposes a strip of a matrix: dst[k*stride+j] = src[j*ld+k]
+	// for k < depth, j < cols, and 0 for cols <= j < stride.
+	PackT func(dst, src []float32, depth, cols, ld, stride int)
 
 	Exp     func(dst, src []float32) // within 1 ulp; exp of large is +Inf, of very negative 0
 	Sigmoid func(dst, src []float32) // within 3 ulp; not zero before exp underflows
@@ -91,7 +91,6 @@ type LSTMArgs struct {
 }
 
 // LSTMGradArgs is the backward pass of LSTMArgs; tanh(C) is computed again.
-// A nil CPrev or DHid is taken as zeros.
 type LSTMGradArgs struct {
 	H     int
 	Gates *float32 // [4H] activations in, gradients of the pre-activations out

@@ -14,6 +14,11 @@ func gemmTileAVX512(a *Tile)
 //go:noescape
 func gemmTileAVX2(a *Tile)
 
+// transposeAVX2 transposes 8 rows of 8*Blocks columns.
+//
+//go:noescape
+func transposeAVX2(a *transposeArgs)
+
 // expAVX512 is Dst = e^A.
 //
 //go:noescape

@@ -16,7 +16,7 @@ const unroll = 4
 
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
-// gemm writes GemmTile. Its reference loop is gemmTileGeneric.
+// gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernel of PackT.
 func (g *gen) gemm() {
 	a := g.function("gemmTile", "Tile", "computes one tile of a matrix product.")
 	load := func(field string, r GPPhysical) GPPhysical {
@@ -34,6 +34,9 @@ func (g *gen) gemm() {
 	for rows := 1; rows <= g.isa.mr; rows++ {
 		g.Label(fmt.Sprintf("rows%d", rows))
 		g.gemmRows(rows, load)
+	}
+	if !g.wide() {
+		g.transpose()
 	}
 }
 

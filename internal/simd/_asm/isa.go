@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"go/token"
 	"go/types"
+	"log"
 	"math"
 
 	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
@@ -36,6 +40,29 @@ type gen struct {
 	labels int
 	tables map[string]bool // data symbols written to the file
 	held   map[string]Op   // constants in registers, in the current function
+}
+
+// function begins a kernel that takes a pointer to an argument struct of
+// package simd, and gives the struct. doc completes a sentence that begins with the name.
+func (g *gen) function(name, args, doc string) gotypes.Component {
+	g.Function(name + g.isa.suffix)
+	g.Doc(name + g.isa.suffix + " " + doc)
+	g.Pragma("noescape")
+	g.Attributes(build.NOSPLIT)
+	obj := g.pkg.Scope().Lookup(args)
+	if obj == nil {
+		log.Fatalf("%s: package simd has no type %s", name, args)
+	}
+	param := types.NewVar(token.NoPos, g.pkg, "a", types.NewPointer(obj.Type()))
+	g.Signature(gotypes.NewSignature(g.pkg, types.NewSignatureType(nil, nil, nil, types.NewTuple(param), nil, false)))
+	g.labels = 0
+	return g.Dereference(g.Param("a"))
+}
+
+// label makes a label unique in the function.
+func (g *gen) label(name string) string {
+	g.labels++
+	return fmt.Sprintf("%s%d", name, g.labels)
 }
 
 func (g *gen) wide() bool { return g.isa.lanes == 16 }

@@ -7,7 +7,6 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -94,25 +93,4 @@ func arguments(paths ...string) (*types.Package, error) {
 	conf := types.Config{Error: func(error) {}, Sizes: gotypes.Sizes, IgnoreFuncBodies: true}
 	pkg, _ := conf.Check("simd", fset, files, nil)
 	return pkg, nil
-}
-
-func (g *gen) function(name, args, doc string) gotypes.Component {
-	g.Function(name + g.isa.suffix)
-	g.Doc(name + g.isa.suffix + " " + doc)
-	g.Pragma("noescape")
-	g.Attributes(build.NOSPLIT)
-	obj := g.pkg.Scope().Lookup(args)
-	if obj == nil {
-		log.Fatalf("%s: package simd has no type %s", name, args)
-	}
-	param := types.NewVar(token.NoPos, g.pkg, "a", types.NewPointer(obj.Type()))
-	g.Signature(gotypes.NewSignature(g.pkg, types.NewSignatureType(nil, nil, nil, types.NewTuple(param), nil, false)))
-	g.labels = 0
-	return g.Dereference(g.Param("a"))
-}
-
-// label makes a label unique in the function.
-func (g *gen) label(name string) string {
-	g.labels++
-	return fmt.Sprintf("%s%d", name, g.labels)
 }

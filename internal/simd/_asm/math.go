@@ -14,23 +14,29 @@ var (
 	tanhConstants    = append([]string{"tanhmax", "two", "abs", "sign"}, reduceConstants...)
 )
 
-// reduce splits x into n and e^r - 1, which replaces x, where e^x = 2^n · e^r.
-func (g *gen) reduce(x VecVirtual) (n VecVirtual) {
+// reduce replaces x by r and gives n and q, where e^x = 2^n · e^r and e^r = 1 + r + r²·q.
+func (g *gen) reduce(x VecVirtual) (n, q VecVirtual) {
 	n = g.vec()
 	g.VMULPS(g.konst("log2e"), x, n)
 	g.round(n)
 	g.VFNMADD231PS(g.konst("ln2hi"), n, x)
 	g.VFNMADD231PS(g.konst("ln2lo"), n, x)
-	q, square := g.copyOf(g.konst("exp5")), g.vec()
-	g.VMULPS(x, x, square)
+	q = g.copyOf(g.konst("exp5"))
 	for _, c := range []string{"exp4", "exp3", "exp2", "exp1", "exp0"} {
 		g.VFMADD213PS(g.konst(c), x, q)
 	}
-	g.VFMADD231PS(square, q, x)
-	return n
+	return n, q
 }
 
-// clamp limits x from below (VMAXPS) or above; NaN stays NaN, which is why x is the second source.
+// expReduced replaces x by e^x for x within the clamps.
+func (g *gen) expReduced(x VecVirtual) {
+	n, q := g.reduce(x)
+	g.VFMADD213PS(g.konst("one"), x, q)
+	g.VFMADD213PS(g.konst("one"), q, x) // 1 + r·(1 + r·q): the fewest roundings
+	g.scale(x, n)
+}
+
+// clampBelow and clampAbove limit x; NaN stays NaN, which is why x is the second source.
 func (g *gen) clampBelow(x VecVirtual, limit string) { g.VMAXPS(x, g.konstReg(limit), x) }
 func (g *gen) clampAbove(x VecVirtual, limit string) { g.VMINPS(x, g.konstReg(limit), x) }
 
@@ -38,9 +44,7 @@ func (g *gen) clampAbove(x VecVirtual, limit string) { g.VMINPS(x, g.konstReg(li
 func (g *gen) exp(x VecVirtual) {
 	g.clampAbove(x, "expmax")
 	g.clampBelow(x, "expmin")
-	n := g.reduce(x)
-	g.VADDPS(g.konst("one"), x, x)
-	g.scale(x, n)
+	g.expReduced(x)
 }
 
 // sigmoid replaces x by 1/(1+e^-x), as e/(1+e) or 1/(1+e) with e = e^-|x|.
@@ -48,9 +52,7 @@ func (g *gen) sigmoid(x VecVirtual) {
 	e := g.vec()
 	g.VORPS(g.konst("sign"), x, e) // -|x|
 	g.clampBelow(e, "expmin")
-	n := g.reduce(e)
-	g.VADDPS(g.konst("one"), e, e)
-	g.scale(e, n)
+	g.expReduced(e)
 	below, one := g.vec(), g.konstReg("one")
 	g.VADDPS(one, e, below)
 	if g.wide() {
@@ -70,9 +72,10 @@ func (g *gen) tanh(x VecVirtual) {
 	g.VANDPS(g.konst("abs"), x, y)
 	g.clampAbove(y, "tanhmax")
 	g.VADDPS(y, y, y)
-	n := g.reduce(y)
-	s := g.pow2(n)
-	less := g.vec()
+	n, q := g.reduce(y)
+	s, less := g.pow2(n), g.vec()
+	g.VMULPS(y, y, less)
+	g.VFMADD231PS(less, q, y) // e^r - 1
 	g.VSUBPS(g.konst("one"), s, less)
 	g.VFMADD213PS(less, s, y) // E = s·(e^r - 1) + (s - 1)
 	g.VADDPS(g.konst("two"), y, less)

@@ -43,7 +43,7 @@ package simd
 var set{{$isa}} = Set{
 	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}},
 	GemmTile: gemmTile{{$isa}},
-	PackT: func(dst, src []float32, depth, cols, ld int) { packT(dst, src, depth, cols, ld, {{.NR}}) },
+	PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
 {{- range $.Maps}}
