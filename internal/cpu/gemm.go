@@ -199,7 +199,7 @@ func (w *worker) worthPacking(panels int) bool {
 
 // packRows copies a block of A so that each tile's rows lie [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, rows*kc)
+	w.packA = grow(w.packA, blockM*blockK) // whole, so that a workspace grows once whoever takes it
 	for r := 0; r < rows; {
 		m := part(rows-r, w.set.MR)
 		dst := w.packA[r*kc:][:m*kc]

@@ -294,7 +294,7 @@ const (
 	MAE
 	Huber        // Param: delta
 	Quantile     // pinball; Pred [N,len(Quantiles)], Target [N]
-	Gaussian     // Pred [N,2]: mean, pre-softplus scale. Here and below 1e-6 is added to every softplus, to keep it from 0
+	Gaussian     // Pred [N,2]: mean, pre-softplus scale. Here and below 1e-6 is added to the softplus of a scale, count mean or dispersion, to keep it from 0
 	StudentT     // Pred [N,3]: location, pre-softplus scale, pre-softplus degrees of freedom (df = 2 + softplus)
 	NegBinomial  // Pred [N,2]: pre-softplus mean, pre-softplus dispersion alpha; Target counts
 	CrossEntropy // Pred logits [N,V], Classes [N]

@@ -15,9 +15,35 @@ var (
 	limit    atomic.Int64 // SetWorkers; 0 means GOMAXPROCS
 	started  atomic.Int64 // workers running
 	starting sync.Mutex
-	tokens   = make(chan *job, 256)
-	jobs     = sync.Pool{New: func() any { return new(job) }}
+	idle     atomic.Int64 // workers waiting for a token and not yet promised one
+	tokens   = make(chan *job, 1024)
+	jobs     freeJobs
 )
+
+// freeJobs is a plain list, not a sync.Pool, which the garbage collector
+// empties: a loop must allocate nothing. There are never more jobs than
+// loops under way and workers.
+type freeJobs struct {
+	mu   sync.Mutex
+	list []*job
+}
+
+func (f *freeJobs) get() *job {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := len(f.list); n > 0 {
+		j := f.list[n-1]
+		f.list = f.list[:n-1]
+		return j
+	}
+	return new(job)
+}
+
+func (f *freeJobs) put(j *job) {
+	f.mu.Lock()
+	f.list = append(f.list, j)
+	f.mu.Unlock()
+}
 
 // job is one call of For. Every token sent and the caller hold a reference;
 // who drops the last one returns the job to the pool, so a late worker never
@@ -62,7 +88,7 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 		return
 	}
 	ensure(parts - 1)
-	j := jobs.Get().(*job)
+	j := jobs.get()
 	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
 	j.arg, j.n, j.parts = unsafe.Pointer(arg), n, int64(parts)
 	j.next.Store(0)
@@ -70,10 +96,10 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 	j.failure.Store(nil)
 	j.refs.Store(int64(parts))
 	for i := 1; i < parts; i++ {
-		select {
-		case tokens <- j:
-		default:
-			j.release() // everyone is busy and the queue is full: the caller does this part
+		if reserve() {
+			tokens <- j
+		} else {
+			j.release() // everyone is busy: the caller does this part
 		}
 	}
 	j.work()
@@ -115,8 +141,18 @@ func (j *job) run(i int) {
 func (j *job) release() {
 	if j.refs.Add(-1) == 0 {
 		j.body, j.arg = nil, nil
-		jobs.Put(j)
+		jobs.put(j)
 	}
+}
+
+// reserve takes an idle worker, which then must be sent a token.
+func reserve() bool {
+	for n := idle.Load(); n > 0; n = idle.Load() {
+		if idle.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+	return false
 }
 
 // ensure starts workers until n run.
@@ -128,6 +164,7 @@ func ensure(n int) {
 	defer starting.Unlock()
 	for int(started.Load()) < n {
 		started.Add(1)
+		idle.Add(1) // a token sent before it runs waits for it
 		go worker()
 	}
 }
@@ -144,5 +181,6 @@ func worker() {
 		j := <-tokens
 		j.work()
 		j.release()
+		idle.Add(1)
 	}
 }

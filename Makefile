@@ -1,0 +1,33 @@
+# The two commands of the README need only Go; this file is for working on Carousel itself.
+export CGO_ENABLED ?= 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
+
+.PHONY: build test check race generate bench docs
+
+build: ## one static binary in bin/
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
+
+test:
+	go test ./...
+
+check: test ## all that a change must pass
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files" >&2; exit 1; }
+	go vet ./...
+	GOARCH=arm64 go vet ./...
+	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: skipped"; fi
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
+	go test -tags purego -short ./...
+	$(MAKE) race
+
+race: ## the race detector needs a C compiler
+	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; else echo "no C compiler: race tests skipped"; fi
+
+generate: ## assembly, goldens' loaders, embedded data
+	go generate ./...
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+docs: ## the command's reference
+	go run ./cmd/carousel docs > docs/command.md

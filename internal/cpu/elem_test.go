@@ -1,0 +1,96 @@
+package cpu
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+func TestUnaryGradientsInFloat64(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	for op := device.Sigmoid; op <= device.Shift; op++ {
+		for range 50 {
+			x := []float64{r.NormFloat64() * 3}
+			if op == device.Log {
+				x[0] = math.Abs(x[0]) + 0.1
+			}
+			f := func(x []float64) float64 {
+				y := make([]float64, 1)
+				unary(op, y, x, 1.5)
+				return y[0]
+			}
+			if math.Abs(x[0]) < 1e-3 {
+				continue // ReLU's corner
+			}
+			g := make([]float64, 1)
+			unaryGrad(op, g, []float64{0.7}, x, []float64{f(x)}, 1.5)
+			if want := 0.7 * slope(f, x, 0); !closeTo(g[0], want, 1e-6) {
+				t.Errorf("op %d at %v: gradient %v, want %v", op, x[0], g[0], want)
+			}
+		}
+	}
+}
+
+// The kernels against the plain loops.
+func TestElementwiseKernels(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(9, 9))
+		x, y := randoms(r, 5000), randoms(r, 5000)
+		got, want := make([]float32, 5000), make([]float32, 5000)
+		for op := device.Sigmoid; op <= device.Shift; op++ {
+			b.Unary(op, device.HostBuffer(got), device.HostBuffer(x), 1.5)
+			unary(op, want, x, 1.5)
+			for i := range got {
+				if got[i] == got[i] && !closeTo(float64(got[i]), float64(want[i]), 5e-7) {
+					t.Fatalf("unary op %d of %v: %v, want %v", op, x[i], got[i], want[i])
+				}
+			}
+		}
+		for op := device.Add; op <= device.Div; op++ {
+			b.Binary(&device.BinarySpec{Op: op, N: 5000, YN: 5000, X: device.HostBuffer(x), Y: device.HostBuffer(y), Z: device.HostBuffer(got)})
+			binary(op, want, x, y)
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("binary op %d of %v, %v: %v, want %v", op, x[i], y[i], got[i], want[i])
+				}
+			}
+		}
+	})
+}
+
+// The mask belongs to the file format of a training run: a resumed run must
+// meet the masks it would have met. Splits at odd places change nothing.
+func TestDropoutMaskIsPinned(t *testing.T) {
+	a := &dropoutArgs{threshold: 1 << 31, keep: math.Float32bits(2), key: mix((mix((mix(1+golden)^2)+golden) ^ 3) + golden)}
+	whole := make([]float32, 600)
+	a.x = make([]float32, 600)
+	for i := range a.x {
+		a.x[i] = 1
+	}
+	a.y = whole
+	dropoutRange(a, 0, 600)
+	a.y = make([]float32, 600)
+	for _, cut := range [][2]int{{0, 1}, {1, 2}, {2, 5}, {5, 263}, {263, 520}, {520, 600}} {
+		dropoutRange(a, cut[0], cut[1])
+	}
+	var bits uint32
+	for i := range whole {
+		if whole[i] != a.y[i] {
+			t.Fatalf("element %d differs in pieces", i)
+		}
+		if i < 32 && whole[i] != 0 {
+			bits |= 1 << i
+		}
+	}
+	if bits != 0xf98d2bcd {
+		t.Errorf("elements kept among the first 32: %#x", bits)
+	}
+	x := []float32{float32(math.NaN()), float32(math.NaN())}
+	a.x, a.y = x, x
+	dropoutRange(a, 0, 2)
+	if x[0] == x[0] || x[1] == x[1] {
+		t.Error("NaN did not pass through dropout")
+	}
+}

@@ -1,0 +1,180 @@
+// Package report draws plots and writes them, with tables and text, into HTML
+// pages that are one file each: no network, no script, readable on a phone, in
+// light and dark themes and on paper.
+//
+// A Page is a list of Sections, a Section a list of Blocks: Text, Notice,
+// Facts, Pairs, *Table and *Figure. All strings are plain text and are escaped.
+// The same page always gives the same bytes.
+//
+// Forecast is the page of a trained forecasting model.
+package report
+
+import (
+	"bytes"
+	_ "embed" // the template and the style sheet
+	"fmt"
+	"html/template"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// Page is a report.
+type Page struct {
+	Title    string
+	Subtitle string
+	// Version is named in the line that says what made the page; Time, if not
+	// zero, says when.
+	Version  string
+	Time     time.Time
+	Sections []Section
+}
+
+// Section is a part of a page. One without a title has no heading.
+type Section struct {
+	Title  string
+	Blocks []Block
+}
+
+// Block is the content of a section: Text, Notice, Facts, Pairs, *Table or *Figure.
+type Block interface {
+	kind() string // the template that shows it
+}
+
+// Text is prose. A blank line begins a new paragraph.
+type Text string
+
+// Tone colours a Notice.
+type Tone string
+
+// The tones of a notice.
+const (
+	Neutral Tone = "neutral"
+	Good    Tone = "good"
+	Caution Tone = "caution"
+)
+
+// Notice is a sentence that must not be missed, such as a verdict.
+type Notice struct {
+	Tone Tone
+	Text string
+}
+
+// Facts is a row of key figures.
+type Facts []Fact
+
+// Fact is one key figure with its name, and a remark in small print.
+type Fact struct{ Name, Value, Note string }
+
+// Pairs lists names and values, such as a configuration, in columns.
+type Pairs []Pair
+
+// Pair is a name and its value.
+type Pair struct{ Name, Value string }
+
+// Table has a header and rows of equal length; missing cells stay empty.
+type Table struct {
+	Caption string
+	Columns []Column
+	Rows    []Row
+}
+
+// Column is a table's column. Numbers are aligned to the right.
+type Column struct {
+	Name   string
+	Number bool
+}
+
+// Row is a table's row. The best row is highlighted.
+type Row struct {
+	Cells []string
+	Best  bool
+}
+
+func (Text) kind() string    { return "text" }
+func (Notice) kind() string  { return "notice" }
+func (Facts) kind() string   { return "facts" }
+func (Pairs) kind() string   { return "pairs" }
+func (*Table) kind() string  { return "table" }
+func (*Figure) kind() string { return "figure" }
+
+// Paragraphs are the parts of a text between blank lines.
+func (t Text) Paragraphs() []string {
+	var ps []string
+	for p := range strings.SplitSeq(strings.ReplaceAll(string(t), "\r\n", "\n"), "\n\n") {
+		if p = strings.TrimSpace(p); p != "" {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// cell is a table cell with the alignment of its column.
+type cell struct {
+	Text   string
+	Number bool
+}
+
+// cells pads or cuts a row to the columns of the table.
+func (t *Table) cells(r Row) []cell {
+	out := make([]cell, len(t.Columns))
+	for i, c := range t.Columns {
+		out[i].Number = c.Number
+		if i < len(r.Cells) {
+			out[i].Text = r.Cells[i]
+		}
+	}
+	return out
+}
+
+var (
+	//go:embed page.html
+	pageHTML string
+	//go:embed page.css
+	pageCSS string
+
+	pageTemplate = newPageTemplate()
+)
+
+func newPageTemplate() *template.Template {
+	t := template.New("page")
+	t.Funcs(template.FuncMap{
+		"css":   func() template.CSS { return template.CSS(pageCSS) },
+		"cells": func(t *Table, r Row) []cell { return t.cells(r) },
+		"svg":   func(f *Figure) (template.HTML, error) { return f.svg() },
+		"panels": func(f *Figure) []*Figure {
+			g, ok := f.Plot.(*Grid)
+			if !ok {
+				return nil
+			}
+			panels := make([]*Figure, len(g.Figures))
+			for i, f := range g.Figures {
+				panels[i] = g.panel(f)
+			}
+			return panels
+		},
+		"perRow": func(f *Figure) int { return min(f.Plot.(*Grid).columns(), 4) },
+		"show": func(b Block) (template.HTML, error) {
+			var buf strings.Builder
+			err := t.ExecuteTemplate(&buf, b.kind(), b)
+			return template.HTML(buf.String()), err
+		},
+	})
+	return template.Must(t.Parse(pageHTML))
+}
+
+// WriteHTML writes the page as one self-contained HTML file.
+func (p *Page) WriteHTML(w io.Writer) error {
+	var buf bytes.Buffer // nothing is written unless all of it can be
+	if err := pageTemplate.Execute(&buf, p); err != nil {
+		return fmt.Errorf("report: page %q: %w", p.Title, err)
+	}
+	_, err := w.Write(buf.Bytes())
+	return err
+}
+
+// WriteFile writes the page to a file, all of it or nothing: an older file
+// stays until the new one is complete.
+func (p *Page) WriteFile(path string) error { return model.WriteFileAtomic(path, p.WriteHTML) }
