@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
@@ -260,8 +261,33 @@ func TestBatchOrderChangesNoRow(t *testing.T) {
 	})
 }
 
+// Threads change no bit, whether the engine splits rows or columns.
 func TestThreadsChangeNoBit(t *testing.T) {
 	defer par.SetWorkers(0)
+	t.Run("columns", func(t *testing.T) {
+		m := nn.NewLSTM(width, 300, &nn.RNNOptions{Bidirectional: true})
+		slab := tensor.Pack(tensor.CPU(), m, 1)
+		const T = 90 // several gangs to a chunk, several chunks at B=5 rows
+		for _, B := range []int{1, 5} {
+			pass := func(workers int) (y []float32, grads [][]float32) {
+				par.SetWorkers(workers)
+				slab.ZeroGrad()
+				tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+				out, final := m.Forward(tape.Input(normal(1, B*T*width), B, T, width), nil)
+				tensor.Add(tensor.SumAll(tensor.Square(out)), tensor.SumAll(final.C)).Backward()
+				for _, p := range slab.Params {
+					grads = append(grads, p.Grad())
+				}
+				return out.Data(), grads
+			}
+			y1, g1 := pass(1)
+			y2, g2 := pass(2)
+			sameBits(t, "output", y2, y1)
+			for k := range g1 {
+				sameBits(t, slab.Params[k].Name, g2[k], g1[k])
+			}
+		}
+	})
 	for _, s := range stacks() {
 		t.Run(s.name, func(t *testing.T) {
 			m := s.make()
@@ -303,6 +329,43 @@ func TestInferenceEqualsTraining(t *testing.T) {
 			sameBits(t, "state", fz.H.Data(), fy.H.Data())
 			_ = slab
 		})
+	}
+}
+
+// Inference keeps panels of weights at rest, and must notice every change.
+func TestInferenceSeesNewWeights(t *testing.T) {
+	net := &Net{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 2, nil)}
+	slab := tensor.Pack(tensor.CPU(), net, 1)
+	opt := optim.NewSGD(slab, nil)
+	average := optim.NewEMA(slab, 0.5)
+	x := normal(1, 3*4*width)
+	predict := func(mode tensor.Mode) []float32 {
+		tape := tensor.NewTape(tensor.CPU(), mode)
+		return net.Forward(tape.Input(x, 3, 4, width)).Data()
+	}
+	before := predict(tensor.Infer)
+	for name, change := range map[string]func(){
+		"an optimizer's step": func() {
+			tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+			tensor.SumAll(net.Forward(tape.Input(x, 3, 4, width))).Backward()
+			opt.Step(0.1)
+			average.Update()
+		},
+		"a write": func() { slab.Params[1].Write(normal(2, slab.Params[1].Len())) },
+		"an exchange with the average": func() {
+			average.Update()
+			slab.Params[0].Write(normal(3, slab.Params[0].Len()))
+			predict(tensor.Infer)
+			average.Swap()
+		},
+	} {
+		change()
+		now := predict(tensor.Infer)
+		sameBits(t, "after "+name, now, predict(tensor.Train))
+		if slices.Equal(now, before) {
+			t.Errorf("after %s the prediction is the old one", name)
+		}
+		before = now
 	}
 }
 

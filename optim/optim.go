@@ -309,7 +309,7 @@ func (o *Optimizer) Step(lr float32) {
 	if o.pending {
 		s.Scale = o.factor
 	}
-	values, grads := o.slab.Values(), o.slab.Grads()
+	values, grads := o.slab.Edit(), o.slab.Grads()
 	for _, r := range o.runs {
 		s.G = grads.Slice(r.lo, r.hi)
 		if r.frozen {

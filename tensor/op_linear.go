@@ -20,6 +20,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 	if b != nil {
 		s.Bias = b.value
 	}
+	s.Cache, s.Version = t.rest(w)
 	t.gemm(s)
 	t.record(linearGrad, y, x, w, b)
 	return y

@@ -77,6 +77,7 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, init,
 	s := t.scans.next()
 	*s = device.ScanSpec{Cell: cell, T: T, B: B, I: I, H: H, Reverse: d.Reverse, X: x.value, W: d.W.value, R: d.R.value,
 		Y: y.value, YLd: y.dims[2], YOff: i * H}
+	s.Cache, s.Version = t.rest(d.W)
 	if x.seq != nil {
 		s.Active = x.seq.active
 	}

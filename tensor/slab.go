@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"unicode"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -23,6 +24,16 @@ type Param struct {
 	init    Init
 	slab    *Slab
 	offset  int
+	derived device.Cache // what the device keeps of the values at rest
+}
+
+// rest is where the device may keep what it derives from t, and the version it
+// must be of: for parameters, while they are not trained.
+func (t *Tape) rest(w *Tensor) (*device.Cache, uint64) {
+	if t.mode == Train || w.param == nil {
+		return nil, 0
+	}
+	return &w.param.derived, w.param.slab.edits.Load()
 }
 
 // NewParam describes a parameter; a nil init makes zeros.
@@ -60,6 +71,7 @@ type Slab struct {
 	dev    *Device
 	values device.Buffer
 	grads  device.Buffer
+	edits  atomic.Uint64 // the version of the values, for what a backend derives from them
 }
 
 // Pack walks model's exported fields in declaration order, through pointers,
@@ -174,8 +186,16 @@ func snake(s string) string {
 // Device is where the slab lives.
 func (s *Slab) Device() *Device { return s.dev }
 
-// Values is every parameter's values; parameter i lies at [Slab.Range], with zeros between.
+// Values is every parameter's values, to be read; parameter i lies at [Slab.Range], with zeros between.
 func (s *Slab) Values() device.Buffer { return s.values }
+
+// Edit is Values, to be written before the next pass. Whoever writes must come
+// through here each time: inference keeps what it derives from weights until
+// then. No pass may run meanwhile.
+func (s *Slab) Edit() device.Buffer {
+	s.edits.Add(1)
+	return s.values
+}
 
 // Grads is the gradients, laid out as Values.
 func (s *Slab) Grads() device.Buffer { return s.grads }
@@ -220,5 +240,6 @@ func (p *Param) Write(w []float32) {
 	if len(w) != p.Len() {
 		failf("Write", "%s needs %d values, got %d", describe(&p.Tensor), p.Len(), len(w))
 	}
+	p.slab.edits.Add(1)
 	p.slab.dev.backend.Upload(p.value, w)
 }

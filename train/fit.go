@@ -247,7 +247,7 @@ func (t *trainer[B]) saveIfDue(epochEnd bool) error {
 func (t *trainer[B]) settle() {
 	switch {
 	case t.Best != nil:
-		t.slab.Device().Backend().Copy(t.slab.Values(), t.best, false)
+		t.slab.Device().Backend().Copy(t.slab.Edit(), t.best, false)
 	case t.ema != nil:
 		t.ema.Swap()
 	}

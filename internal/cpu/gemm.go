@@ -71,18 +71,6 @@ func packPanel(set *simd.Set, panel, src []float32, k, j, cols, ld int, trans bo
 	}
 }
 
-// gemmRows is C (+)= A·P for m rows of A [m,k] and C [m,n], on the calling
-// goroutine only.
-func (b *Backend) gemmRows(m int, a []float32, lda int, p *packed, c []float32, ldc int, acc bool) {
-	if m == 0 || p.n == 0 {
-		return
-	}
-	w := workerPool.get()
-	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: a, rs: lda, cs: 1, panels: p.panels, c: c, ldc: ldc, acc: acc}
-	w.run(0, m, 0, ceilDiv(p.n, b.set.NR))
-	w.put()
-}
-
 // product is one product C = start + A·B, where start is C, the bias or zero.
 type product struct {
 	set     *simd.Set
@@ -310,6 +298,16 @@ func (g *gemm) one(i int, serial bool) {
 // packB prepares B: in panels or, when few rows of A pass over it and it lies right already, as it stands.
 func (g *gemm) packB(src []float32, serial bool) {
 	s, set := &g.spec, g.b.set
+	if s.Cache != nil && max(s.Batch, 1) == 1 {
+		p, ok := s.Cache.Load(s.Version).(*packed)
+		if !ok {
+			p = new(packed)
+			g.b.pack(p, src, s.K, s.N, s.LDB, s.TransB)
+			s.Cache.Store(s.Version, p)
+		}
+		g.p.panels = p.panels
+		return
+	}
 	switch nr := set.NR; {
 	case !s.TransB && s.M <= 2*set.MR:
 		g.p.direct, g.p.ldb = src, s.LDB

@@ -227,8 +227,8 @@ func TestGemmPropagatesNaN(t *testing.T) {
 	})
 }
 
-// gemmRows on packed panels gives the very bits of Gemm.
-func TestGemmRows(t *testing.T) {
+// A product on packed panels, as the scan engine makes it, gives the very bits of Gemm.
+func TestProductOnPanels(t *testing.T) {
 	eachSet(t, func(t *testing.T, b *Backend) {
 		r := rand.New(rand.NewPCG(9, 10))
 		var p packed
@@ -238,20 +238,26 @@ func TestGemmRows(t *testing.T) {
 				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
 				got := slices.Clone(s.C.Host)
 				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
-				b.gemmRows(m, s.A.Host, s.LDA, &p, got, s.LDC, true)
+				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
 				if !slices.Equal(got, s.C.Host) {
-					t.Fatalf("%v trans=%v: gemmRows differs from Gemm", size, trans)
+					t.Fatalf("%v trans=%v: the product differs from Gemm", size, trans)
 				}
 				s.Acc = false
-				b.gemmRows(m, s.A.Host, s.LDA, &p, got, s.LDC, false)
+				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
 				if !slices.Equal(got, s.C.Host) {
-					t.Fatalf("%v trans=%v: gemmRows differs from Gemm when it overwrites", size, trans)
+					t.Fatalf("%v trans=%v: the product differs from Gemm when it overwrites", size, trans)
 				}
 			}
 		}
 	})
+}
+
+func onPanels(b *Backend, m int, s *device.GemmSpec, p *packed, c []float32) {
+	w := workerPool.get()
+	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p.panels, c: c, ldc: s.LDC, acc: s.Acc}
+	w.all()
 }
 
 func TestSumRows(t *testing.T) {

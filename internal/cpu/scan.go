@@ -6,11 +6,14 @@ import (
 )
 
 // The scan engine owns time, direction, lengths, state and the matrix products;
-// a cell (cell.go) owns one batch row of one step. W·x is one product over all
-// steps before the loop, and the weight gradients are products over all steps
-// after it. Inside the loop the batch is split over the cores, each running all
-// steps of its rows without meeting the others: a row's arithmetic does not
-// depend on the split.
+// a cell (cell.go) owns one batch row of one step.
+//
+// Time goes in chunks whose gates fit the cache: W·x of a chunk is one product,
+// then its steps are run; backward, the weight gradients of a chunk are products
+// over all its steps. Inside a chunk the work is split in one of two ways. Rows:
+// each core runs all steps of its rows without meeting the others. Columns, for
+// few rows and large R: each core keeps its columns of R in its own cache, and
+// all meet twice a step. No bit depends on the split.
 
 // scan is one call of Scan or ScanGrad with its workspace.
 type scan struct {
@@ -19,14 +22,22 @@ type scan struct {
 	cell      *cell
 	gates     int // G
 	apart     int // rows of R whose product joins W·x: all, or all but the last gate's
-	t0, steps int // the chunk of time in Gates
+	t0, steps int // the chunk: times [t0, t0+steps)
+	i0, i1    int // the steps of the chunk being run, in the order of the forward pass
+	g0        int // the time of the first row of Gates
 
 	bias   []float32 // BW + BR where they are added together
-	w      packed    // W or its transpose as the right operand
-	r      packed    // the first rows of R
-	side   packed    // the last gate's rows of R, for cells that keep it apart
+	p      *panels   // the weights in use: kept ones, or own
+	own    panels
 	dh, dc []float32 // [B,H] gradients carried back in time
 	sums   []float32 // [G*H]
+}
+
+// panels are the weights of a direction as right operands.
+type panels struct {
+	w    packed // Wᵀ
+	r    packed // the first rows of R, transposed; backward: as they are
+	side packed // the last gate's rows of R, for cells that keep it apart
 }
 
 var scanPool = newPool[scan]()
@@ -43,38 +54,75 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 }
 
 func (e *scan) done() {
-	e.ScanSpec = device.ScanSpec{}
+	e.ScanSpec, e.p = device.ScanSpec{}, nil
 	scanPool.put(e)
+}
+
+const (
+	cacheShare = 1 << 19 // bytes of R that stay in a core's own cache beside its other work
+	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
+	chunkGates = 1 << 19 // elements of gates in a chunk
+	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
+)
+
+// prefersColumns decides the split: by columns when the rows are too few to go
+// round, or so few that each core would spend its time reading an R that its
+// cache cannot hold.
+func (e *scan) prefersColumns() bool {
+	workers, r := par.Workers(), e.gates*e.H*e.H
+	if e.B*r < teamWork || !par.CanGang() {
+		return false
+	}
+	rows := e.B / workers
+	return rows < 2 || rows < 24 && 4*r > cacheShare
+}
+
+// chunkSteps is how many steps make a chunk, of at most limit. It depends on the
+// shape alone: weight gradients are summed chunk by chunk, in one order always.
+func (e *scan) chunkSteps(limit int) int {
+	return max(1, min(limit, chunkGates/max(1, e.B*e.gates*e.H)))
+}
+
+// forward runs the steps of the chunk.
+func (e *scan) forward() {
+	for e.i0 = 0; e.i0 < e.steps; e.i0 = e.i1 {
+		if e.prefersColumns() {
+			e.i1 = min(e.i0+teamSteps, e.steps)
+			par.Gang(e, forwardColumns)
+		} else {
+			e.i1 = e.steps
+			par.For(e.B, e.rowGrain(), e, forwardRows)
+		}
+	}
 }
 
 // Scan runs one direction of one layer forward.
 func (b *Backend) Scan(s *device.ScanSpec) {
-	e := b.newScan(s)
-	defer e.done()
 	if s.B == 0 || s.H == 0 {
 		return
 	}
-	GH := e.gates * s.H
+	e := b.newScan(s)
 	e.mergeBias()
-	b.pack(&e.w, s.W.Host, s.I, GH, s.I, true)
-	b.pack(&e.r, s.R.Host, s.H, e.apart, s.H, true)
-	if e.apart < GH {
-		b.pack(&e.side, s.R.Host[e.apart*s.H:], s.H, s.H, s.H, true)
-	}
+	e.packWeights()
 	par.For(s.B, 1, e, startRows)
-	chunk := s.Chunk
-	if s.Keep {
-		chunk = s.T
+	limit := s.T
+	if !s.Keep {
+		limit = s.Chunk
 	}
+	chunk := e.chunkSteps(limit)
 	for done := 0; done < s.T; done += e.steps {
 		e.steps = min(chunk, s.T-done)
 		if e.t0 = done; s.Reverse {
 			e.t0 = s.T - done - e.steps
 		}
+		if e.g0 = 0; !s.Keep {
+			e.g0 = e.t0
+		}
 		e.project()
-		par.For(s.B, e.rowGrain(), e, forwardRows)
+		e.forward()
 	}
 	par.For(s.B, 1, e, finishRows)
+	e.done()
 }
 
 // mergeBias adds the two biases, but for the gate whose products stay apart.
@@ -88,6 +136,27 @@ func (e *scan) mergeBias() {
 	e.b.set.Add(e.bias[:e.apart], e.bias[:e.apart], e.BR.Host[:e.apart])
 }
 
+// packWeights makes the panels of W and R, or takes those kept since the weights last changed.
+func (e *scan) packWeights() {
+	e.p = &e.own
+	if e.Cache != nil {
+		if p, ok := e.Cache.Load(e.Version).(*panels); ok {
+			e.p = p
+			return
+		}
+		e.p = new(panels)
+	}
+	b, GH := e.b, e.gates*e.H
+	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
+	b.pack(&e.p.r, e.R.Host, e.H, e.apart, e.H, true)
+	if e.apart < GH {
+		b.pack(&e.p.side, e.R.Host[e.apart*e.H:], e.H, e.H, e.H, true)
+	}
+	if e.Cache != nil {
+		e.Cache.Store(e.Version, e.p)
+	}
+}
+
 // rowGrain is how many rows make a core's share worth waking it for.
 func (e *scan) rowGrain() int {
 	return ceilDiv(minGemmWork, max(1, e.steps*e.gates*e.H*e.H))
@@ -95,30 +164,46 @@ func (e *scan) rowGrain() int {
 
 // project computes W·x + bias for the chunk, true steps only.
 func (e *scan) project() {
-	if e.Active == nil {
-		rows := e.steps * e.B
-		par.For(rows, ceilDiv(minGemmWork, e.gates*e.H*max(1, e.I)), e, func(e *scan, lo, hi int) {
-			e.projectRows(e.t0*e.B+lo, lo, hi-lo)
+	rows, perRow := e.steps*e.B, e.gates*e.H*max(1, e.I)
+	switch {
+	case e.Active != nil:
+		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
+			for i := lo; i < hi; i++ {
+				t := e.t0 + i
+				e.projection(t*e.B, int(e.Active[t])).all()
+			}
 		})
-		return
+	case rows < 2*par.Workers():
+		par.For(e.panelsOf(e.gates*e.H), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
+			w := e.projection(e.t0*e.B, e.steps*e.B)
+			w.run(0, w.m, lo, hi)
+			w.put()
+		})
+	default:
+		par.For(rows, ceilDiv(minGemmWork, perRow), e, func(e *scan, lo, hi int) {
+			e.projection(e.t0*e.B+lo, hi-lo).all()
+		})
 	}
-	par.For(e.steps, ceilDiv(minGemmWork, e.B*e.gates*e.H*max(1, e.I)), e, func(e *scan, lo, hi int) {
-		for i := lo; i < hi; i++ {
-			e.projectRows((e.t0+i)*e.B, i*e.B, int(e.Active[e.t0+i]))
-		}
-	})
 }
 
-// projectRows computes n rows of Gates from row `to` on, from rows of X from `from` on.
-func (e *scan) projectRows(from, to, n int) {
-	if n == 0 {
-		return
-	}
+// projection is W·x + bias for n rows from row `from` of X on.
+func (e *scan) projection(from, n int) *worker {
 	GH := e.gates * e.H
-	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
-		panels: e.w.panels, c: e.Gates.Host[to*GH:], ldc: GH, bias: e.bias}
-	runProduct(&p, 0, n, 0, ceilDiv(GH, e.b.set.NR))
+	w := workerPool.get()
+	w.product = product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
+		panels: e.p.w.panels, c: e.Gates.Host[(from-e.g0*e.B)*GH:], ldc: GH, bias: e.bias}
+	return w
 }
+
+// all computes the whole product and returns w to its pool.
+func (w *worker) all() {
+	if w.m > 0 {
+		w.run(0, w.m, 0, ceilDiv(w.n, w.set.NR))
+	}
+	w.put()
+}
+
+func (e *scan) panelsOf(columns int) int { return ceilDiv(columns, e.b.set.NR) }
 
 // before and after are the slots of Hs and Cs around time t.
 func (e *scan) before(t int) int {
@@ -143,27 +228,12 @@ func (e *scan) after(t int) int {
 	}
 }
 
-// at is the i-th time of the chunk in the order of processing.
+// at is the i-th time of the chunk in the order of the forward pass.
 func (e *scan) at(i int) int {
 	if e.Reverse {
 		return e.t0 + e.steps - 1 - i
 	}
 	return e.t0 + i
-}
-
-// first and last are the times a direction begins and ends with.
-func (e *scan) first() int {
-	if e.Reverse {
-		return e.T - 1
-	}
-	return 0
-}
-
-func (e *scan) last() int {
-	if e.Reverse {
-		return 0
-	}
-	return e.T - 1
 }
 
 // inside is how many of rows [lo,hi) are inside their sequence at t.
@@ -174,216 +244,137 @@ func (e *scan) inside(t, lo, hi int) int {
 	return min(max(int(e.Active[t])-lo, 0), hi-lo)
 }
 
-// block is rows [lo,hi) of slot i of a [_,B,H] buffer.
-func (e *scan) block(buf device.Buffer, i, lo, hi int) []float32 {
+// slot is rows [lo,hi) of slot i of a [_,B,H] buffer.
+func (e *scan) slot(buf device.Buffer, i, lo, hi int) []float32 {
 	return buf.Host[(i*e.B+lo)*e.H : (i*e.B+hi)*e.H]
 }
 
+// startRows puts the initial state into the slot that the first step reads.
 func startRows(e *scan, lo, hi int) {
-	slot := e.before(e.first())
+	first := 0
+	if e.Reverse {
+		first = e.T - 1
+	}
+	slot := e.before(max(first, 0))
 	if e.T == 0 {
 		slot = 0
 	}
-	set := func(dst, src device.Buffer) {
-		d := e.block(dst, slot, lo, hi)
-		if src.Zero() {
-			clear(d)
-			return
-		}
-		copy(d, e.block(src, 0, lo, hi))
-	}
-	set(e.Hs, e.H0)
+	e.load(e.slot(e.Hs, slot, lo, hi), e.H0, lo, hi)
 	if !e.Cs.Zero() {
-		set(e.Cs, e.C0)
+		e.load(e.slot(e.Cs, slot, lo, hi), e.C0, lo, hi)
 	}
 }
 
+// load copies rows [lo,hi) of a [B,H] buffer, zeros if it is absent.
+func (e *scan) load(dst []float32, src device.Buffer, lo, hi int) {
+	if src.Zero() {
+		clear(dst)
+		return
+	}
+	copy(dst, e.slot(src, 0, lo, hi))
+}
+
+// finishRows takes the final state from the slot that the last step wrote.
 func finishRows(e *scan, lo, hi int) {
 	slot := 0
-	if e.T > 0 {
-		slot = e.after(e.last())
+	switch {
+	case e.T == 0:
+	case e.Reverse:
+		slot = e.after(0)
+	default:
+		slot = e.after(e.T - 1)
 	}
-	copy(e.block(e.HN, 0, lo, hi), e.block(e.Hs, slot, lo, hi))
+	copy(e.slot(e.HN, 0, lo, hi), e.slot(e.Hs, slot, lo, hi))
 	if !e.CN.Zero() {
-		copy(e.block(e.CN, 0, lo, hi), e.block(e.Cs, slot, lo, hi))
+		copy(e.slot(e.CN, 0, lo, hi), e.slot(e.Cs, slot, lo, hi))
 	}
 }
 
-// forwardRows runs the chunk for rows [lo,hi).
+// forwardRows runs steps [i0,i1) for rows [lo,hi).
 func forwardRows(e *scan, lo, hi int) {
-	r := rowPool.get()
-	*r = row{set: e.b.set, h: e.H}
-	defer rowPool.put(r)
-	for i := range e.steps {
+	w, r := workerPool.get(), e.newRow()
+	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
-		n := e.inside(t, lo, hi)
-		base := (t-e.t0)*e.B + lo // row of Gates
-		e.recur(base, e.block(e.Hs, e.before(t), lo, hi), n)
-		for j := range n {
-			e.bind(r, t, base, lo, j)
-			e.cell.forward(r)
-			copy(e.Y.Host[(t*e.B+lo+j)*e.YLd+e.YOff:], r.hNew)
-		}
-		for j := n; j < hi-lo; j++ { // past the row's end: zero output, state kept
-			clear(e.Y.Host[(t*e.B+lo+j)*e.YLd+e.YOff:][:e.H])
-			copy(e.block(e.Hs, e.after(t), lo+j, lo+j+1), e.block(e.Hs, e.before(t), lo+j, lo+j+1))
-			if !e.Cs.Zero() {
-				copy(e.block(e.Cs, e.after(t), lo+j, lo+j+1), e.block(e.Cs, e.before(t), lo+j, lo+j+1))
-			}
-		}
+		e.recur(w, t, lo, hi, par.Member{})
+		e.cells(r, t, lo, hi)
 	}
+	rowPool.put(r)
+	w.put()
 }
 
-// recur adds R·h to n rows of Gates from row base on.
-func (e *scan) recur(base int, h []float32, n int) {
+// forwardColumns runs them as a member of a gang.
+func forwardColumns(e *scan, m par.Member) {
+	w, r := workerPool.get(), e.newRow()
+	lo, hi := m.Share(e.B)
+	for i := e.i0; i < e.i1; i++ {
+		t := e.at(i)
+		e.recur(w, t, 0, e.B, m)
+		m.Barrier()
+		e.cells(r, t, lo, hi)
+		m.Barrier()
+	}
+	rowPool.put(r)
+	w.put()
+}
+
+// recur adds R·h to the gates of rows [lo,hi) at time t: the member's share of the columns.
+func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
+	n := e.inside(t, lo, hi)
 	if n == 0 {
 		return
 	}
-	GH, nr := e.gates*e.H, e.b.set.NR
-	p := product{set: e.b.set, m: n, n: e.apart, k: e.H, a: h, rs: e.H, cs: 1, panels: e.r.panels,
-		c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
+	GH := e.gates * e.H
+	base := (t-e.g0)*e.B + lo
+	h := e.slot(e.Hs, e.before(t), lo, hi)
 	if e.apart > 0 {
-		runProduct(&p, 0, n, 0, ceilDiv(e.apart, nr))
+		w.product = product{set: e.b.set, m: n, n: e.apart, k: e.H, a: h, rs: e.H, cs: 1, panels: e.p.r.panels,
+			c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
+		p0, p1 := m.Share(e.panelsOf(e.apart))
+		w.run(0, n, p0, p1)
 	}
 	if e.apart < GH {
-		p.n, p.panels, p.c, p.ldc, p.acc = e.H, e.side.panels, e.Side.Host[base*e.H:], e.H, false
+		w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: h, rs: e.H, cs: 1, panels: e.p.side.panels,
+			c: e.Side.Host[base*e.H:], ldc: e.H}
 		if !e.BR.Zero() {
-			p.bias = e.BR.Host[e.apart:]
+			w.bias = e.BR.Host[e.apart:]
 		}
-		runProduct(&p, 0, n, 0, ceilDiv(e.H, nr))
+		p0, p1 := m.Share(e.panelsOf(e.H))
+		w.run(0, n, p0, p1)
 	}
 }
 
-// bind points r at row lo+j of time t, whose gates are row base+j of Gates.
-func (e *scan) bind(r *row, t, base, lo, j int) {
-	GH := e.gates * e.H
-	r.gates = e.Gates.Host[(base+j)*GH : (base+j+1)*GH]
-	if !e.Side.Zero() {
-		r.side = e.Side.Host[(base+j)*e.H : (base+j+1)*e.H]
+// cells runs the cell for rows [lo,hi) at time t.
+func (e *scan) cells(r *row, t, lo, hi int) {
+	n := e.inside(t, lo, hi)
+	for b := lo; b < lo+n; b++ {
+		e.bind(r, t, b)
+		e.cell.forward(r)
+		copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
 	}
-	before, after := e.before(t)*e.B+lo+j, e.after(t)*e.B+lo+j
-	r.hOld, r.hNew = e.Hs.Host[before*e.H:(before+1)*e.H], e.Hs.Host[after*e.H:(after+1)*e.H]
-	if !e.Cs.Zero() {
-		r.cOld, r.cNew = e.Cs.Host[before*e.H:(before+1)*e.H], e.Cs.Host[after*e.H:(after+1)*e.H]
-	}
-}
-
-// ScanGrad runs one direction of one layer backward, after a Scan with Keep.
-func (b *Backend) ScanGrad(s *device.ScanSpec) {
-	e := b.newScan(s)
-	defer e.done()
-	if s.B == 0 || s.H == 0 {
-		return
-	}
-	GH := e.gates * s.H
-	b.pack(&e.r, s.R.Host, e.apart, s.H, s.H, false)
-	if e.apart < GH {
-		b.pack(&e.side, s.R.Host[e.apart*s.H:], s.H, s.H, s.H, false)
-	}
-	e.dh, e.dc = grow(e.dh, s.B*s.H), grow(e.dc, s.B*s.H)
-	e.t0, e.steps = 0, s.T
-	par.For(s.B, e.rowGrain(), e, backwardRows)
-	e.weightGrads()
-}
-
-// backwardRows goes back through all steps of rows [lo,hi), turning the kept
-// gates into their gradients in place.
-func backwardRows(e *scan, lo, hi int) {
-	dh, dc := e.dh[lo*e.H:hi*e.H], e.dc[lo*e.H:hi*e.H]
-	start := func(d []float32, from device.Buffer) {
-		if from.Zero() {
-			clear(d)
-			return
+	for b := lo + n; b < hi; b++ { // past the row's end: zero output, state kept
+		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][:e.H])
+		copy(e.slot(e.Hs, e.after(t), b, b+1), e.slot(e.Hs, e.before(t), b, b+1))
+		if !e.Cs.Zero() {
+			copy(e.slot(e.Cs, e.after(t), b, b+1), e.slot(e.Cs, e.before(t), b, b+1))
 		}
-		copy(d, e.block(from, 0, lo, hi))
 	}
-	start(dh, e.DHN)
-	start(dc, e.DCN)
+}
+
+func (e *scan) newRow() *row {
 	r := rowPool.get()
 	*r = row{set: e.b.set, h: e.H}
-	defer rowPool.put(r)
-	GH := e.gates * e.H
-	for i := e.T - 1; i >= 0; i-- {
-		t := e.at(i)
-		n := e.inside(t, lo, hi)
-		base := t*e.B + lo
-		for j := range n {
-			e.bind(r, t, base, lo, j)
-			r.dh, r.dc = dh[j*e.H:(j+1)*e.H], dc[j*e.H:(j+1)*e.H]
-			if !e.DY.Zero() {
-				at := (base+j)*e.YLd + e.YOff
-				r.set.Add(r.dh, r.dh, e.DY.Host[at:at+e.H])
-			}
-			e.cell.backward(r)
-		}
-		e.recurGrad(base, dh, n)
-		clear(e.Gates.Host[(base+n)*GH : (base+hi-lo)*GH]) // past the end: no gradient
-		if !e.Side.Zero() {
-			clear(e.Side.Host[(base+n)*e.H : (base+hi-lo)*e.H])
-		}
-	}
-	finish := func(to device.Buffer, d []float32) {
-		if !to.Zero() {
-			t := e.block(to, 0, lo, hi)
-			e.b.set.Add(t, t, d)
-		}
-	}
-	finish(e.DH0, dh)
-	finish(e.DC0, dc)
+	return r
 }
 
-// recurGrad turns n rows of gate gradients into dL/dh of the step before; dh
-// holds the cell's direct part, or nothing of use.
-func (e *scan) recurGrad(base int, dh []float32, n int) {
-	if n == 0 {
-		return
+// bind points r at batch row b of time t.
+func (e *scan) bind(r *row, t, b int) {
+	GH, g := e.gates*e.H, (t-e.g0)*e.B+b
+	r.gates = e.Gates.Host[g*GH : (g+1)*GH]
+	if !e.Side.Zero() {
+		r.side = e.Side.Host[g*e.H : (g+1)*e.H]
 	}
-	GH, panels := e.gates*e.H, ceilDiv(e.H, e.b.set.NR)
-	p := product{set: e.b.set, m: n, n: e.H, k: e.apart, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
-		panels: e.r.panels, c: dh, ldc: e.H, acc: e.cell.direct}
-	runProduct(&p, 0, n, 0, panels)
-	if e.apart < GH {
-		p.k, p.a, p.rs, p.panels, p.acc = e.H, e.Side.Host[base*e.H:], e.H, e.side.panels, true
-		runProduct(&p, 0, n, 0, panels)
-	}
-}
-
-// weightGrads multiplies the gate gradients of all steps with what went in.
-func (e *scan) weightGrads() {
-	b, rows, GH := e.b, e.T*e.B, e.gates*e.H
-	if rows == 0 {
-		return
-	}
-	if !e.DX.Zero() {
-		b.Gemm(&device.GemmSpec{M: rows, N: e.I, K: GH, A: e.Gates, B: e.W, C: e.DX, Acc: e.DXAcc})
-	}
-	if !e.DW.Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: rows, A: e.Gates, TransA: true, B: e.X, C: e.DW, Acc: true})
-	}
-	side := e.apart < GH
-	if !e.DR.Zero() {
-		old := e.Hs.Slice(0, rows*e.H) // the state before each step
-		if e.Reverse {
-			old = e.Hs.Slice(e.B*e.H, (rows+e.B)*e.H)
-		}
-		b.Gemm(&device.GemmSpec{M: e.apart, N: e.H, K: rows, A: e.Gates, LDA: GH, TransA: true, B: old, C: e.DR, Acc: true})
-		if side {
-			b.Gemm(&device.GemmSpec{M: e.H, N: e.H, K: rows, A: e.Side, TransA: true, B: old, C: e.DR.Slice(e.apart*e.H, GH*e.H), Acc: true})
-		}
-	}
-	if e.DBW.Zero() && e.DBR.Zero() {
-		return
-	}
-	e.sums = grow(e.sums, GH)
-	sums := device.HostBuffer(e.sums)
-	b.SumRows(sums, e.Gates, rows, GH, GH, false)
-	if !e.DBW.Zero() {
-		b.Copy(e.DBW, sums, true)
-	}
-	if !e.DBR.Zero() {
-		b.Copy(e.DBR.Slice(0, e.apart), sums.Slice(0, e.apart), true)
-		if side {
-			b.SumRows(e.DBR.Slice(e.apart, GH), e.Side, rows, e.H, e.H, true)
-		}
+	r.hOld, r.hNew = e.slot(e.Hs, e.before(t), b, b+1), e.slot(e.Hs, e.after(t), b, b+1)
+	if !e.Cs.Zero() {
+		r.cOld, r.cNew = e.slot(e.Cs, e.before(t), b, b+1), e.slot(e.Cs, e.after(t), b, b+1)
 	}
 }

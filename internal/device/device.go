@@ -8,6 +8,8 @@
 // package checks every shape a user can reach before it enqueues.
 package device
 
+import "sync/atomic"
+
 // A Buffer is a run of float32 on a device. The zero Buffer is "absent".
 // On the CPU it is a slice of ordinary memory; another device keeps its address in Addr.
 type Buffer struct {
@@ -89,6 +91,27 @@ type Backend interface {
 	Step(s *StepSpec)
 }
 
+// Cache is where a backend may keep what it derives from weights at rest, such
+// as panels, for as long as their version stays the same. The zero Cache is
+// empty; it may be used by several goroutines.
+type Cache struct{ kept atomic.Pointer[cached] }
+
+type cached struct {
+	version uint64
+	value   any
+}
+
+// Load is what was stored for that version, or nil.
+func (c *Cache) Load(version uint64) any {
+	if k := c.kept.Load(); k != nil && k.version == version {
+		return k.value
+	}
+	return nil
+}
+
+// Store keeps value, which must not change any more, in place of what was kept.
+func (c *Cache) Store(version uint64, value any) { c.kept.Store(&cached{version, value}) }
+
 // PermuteSpec copies a strided 4-D block:
 // Dst[DstOff + Σ i_k·DstStride[k]] (+)= Src[SrcOff + Σ i_k·SrcStride[k]], 0 <= i_k < Dims[k].
 // It serves transposes, concatenation, slicing, reversal and broadcasting (a stride of 0).
@@ -119,6 +142,9 @@ type GemmSpec struct {
 	Acc                       bool
 	Batch                     int
 	StrideA, StrideB, StrideC int
+
+	Cache   *Cache // B rests at this version: its panels may be kept. nil: they may not
+	Version uint64
 }
 
 // Cell names a recurrent cell of the engine's table.
@@ -176,6 +202,9 @@ type ScanSpec struct {
 	Hs    Buffer // Keep: [T+1,B,H], so that slot t (reversed: t+1) is the state before time t. Else [2,B,H]
 	Cs    Buffer // as Hs, with two states
 	Chunk int    // time steps of W·x computed at once when not Keep
+
+	Cache   *Cache // W and R rest at this version: their panels may be kept. nil: they may not
+	Version uint64
 
 	// ScanGrad only. A gradient buffer that is absent is not computed. All accumulate, but DX as DXAcc says.
 	DY       Buffer // [T,B,YLd] at YOff; absent is zeros

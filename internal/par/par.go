@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -45,11 +46,12 @@ func (f *freeJobs) put(j *job) {
 	f.mu.Unlock()
 }
 
-// job is one call of For. Every token sent and the caller hold a reference;
+// job is one call of For or Gang. Every token sent and the caller hold a reference;
 // who drops the last one returns the job to the pool, so a late worker never
 // meets a job that has become another one.
 type job struct {
-	body    func(unsafe.Pointer, int, int)
+	body    func(unsafe.Pointer, int, int) // of For
+	member  func(unsafe.Pointer, Member)   // of Gang
 	arg     unsafe.Pointer
 	n       int
 	parts   int64
@@ -57,6 +59,9 @@ type job struct {
 	left    atomic.Int64 // parts not finished
 	refs    atomic.Int64
 	failure atomic.Pointer[any]
+	arrived atomic.Int64 // members waiting at the barrier
+	round   atomic.Int64 // barriers passed
+	slow    atomic.Bool  // a member kept another waiting for long
 }
 
 // SetWorkers caps how many goroutines a loop may use; 0 lifts the cap.
@@ -90,11 +95,7 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 	ensure(parts - 1)
 	j := jobs.get()
 	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
-	j.arg, j.n, j.parts = unsafe.Pointer(arg), n, int64(parts)
-	j.next.Store(0)
-	j.left.Store(int64(parts))
-	j.failure.Store(nil)
-	j.refs.Store(int64(parts))
+	j.start(unsafe.Pointer(arg), n, parts)
 	for i := 1; i < parts; i++ {
 		if reserve() {
 			tokens <- j
@@ -102,6 +103,117 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 			j.release() // everyone is busy: the caller does this part
 		}
 	}
+	j.finish()
+}
+
+// Member is one of the goroutines that run a body of [Gang] at the same time.
+type Member struct {
+	j     *job
+	index int
+}
+
+// Share is the member's own part [lo,hi) of n things; the zero Member's is all of them.
+func (m Member) Share(n int) (lo, hi int) {
+	if m.j == nil {
+		return 0, n
+	}
+	size := int(m.j.parts)
+	return m.index * n / size, (m.index + 1) * n / size
+}
+
+// Barrier waits until every member has come here. It spins: the members must
+// arrive within microseconds of each other.
+func (m Member) Barrier() {
+	j := m.j
+	round := j.round.Load()
+	if j.arrived.Add(1) == j.parts {
+		j.arrived.Store(0)
+		j.round.Add(1)
+		return
+	}
+	var since time.Time
+	for spins := 1; j.round.Load() == round; spins++ {
+		if spins%1024 != 0 {
+			continue
+		}
+		if f := j.failure.Load(); f != nil {
+			panic(*f) // a member will never come
+		}
+		if since.IsZero() {
+			since = time.Now()
+		} else if time.Since(since) > patience {
+			j.slow.Store(true)
+		}
+		runtime.Gosched()
+	}
+}
+
+// A gang is only good while the system runs all members at once. When one was
+// kept waiting for longer than patience, other programs want the cores, and
+// gangs rest for a while: each time for longer, up to longestRest.
+const (
+	patience     = 200 * time.Microsecond
+	shortestRest = 20 * time.Millisecond
+	longestRest  = 2 * time.Second
+)
+
+var (
+	restEnds atomic.Int64 // when gangs may meet again, in Unix nanoseconds
+	restNext atomic.Int64 // how long the next rest is, in nanoseconds
+)
+
+// CanGang says whether a gang of more than the caller is possible and worth it now.
+func CanGang() bool {
+	return Workers() > 1 && (restEnds.Load() == 0 || time.Now().UnixNano() > restEnds.Load())
+}
+
+// rest learns from how a gang went.
+func rest(slow bool) {
+	d := max(restNext.Load(), int64(shortestRest))
+	if slow {
+		restEnds.Store(time.Now().UnixNano() + d)
+		restNext.Store(min(2*d, int64(longestRest)))
+	} else {
+		restNext.Store(d / 2)
+	}
+}
+
+// Gang calls body once for each of up to Workers() members that run at the same
+// time, so that they may meet at barriers. It takes only workers that are idle,
+// so there may be fewer members, or the caller alone.
+func Gang[T any](arg *T, body func(arg *T, m Member)) {
+	want := Workers()
+	ensure(want - 1)
+	size := 1
+	for size < want && reserve() {
+		size++
+	}
+	j := jobs.get()
+	j.member = *(*func(unsafe.Pointer, Member))(unsafe.Pointer(&body))
+	j.start(unsafe.Pointer(arg), size, size)
+	j.slow.Store(false)
+	for range size - 1 {
+		tokens <- j
+	}
+	j.refs.Add(1) // to be read after it is done
+	j.finish()
+	rest(j.slow.Load())
+	j.release()
+}
+
+// start readies a job of so many parts, to be held by the caller and one worker for each further part.
+func (j *job) start(arg unsafe.Pointer, n, parts int) {
+	j.arg, j.n, j.parts = arg, n, int64(parts)
+	j.next.Store(0)
+	j.left.Store(int64(parts))
+	j.failure.Store(nil)
+	j.arrived.Store(0)
+	j.round.Store(0)
+	j.refs.Store(int64(parts))
+}
+
+// finish takes part in a job and waits for the others.
+func (j *job) finish() {
 	j.work()
 	for spins := 0; j.left.Load() > 0; spins++ {
 		if spins > 64 {
@@ -134,13 +246,17 @@ func (j *job) run(i int) {
 		}
 		j.left.Add(-1)
 	}()
+	if j.member != nil {
+		j.member(j.arg, Member{j, i})
+		return
+	}
 	p := int(j.parts)
 	j.body(j.arg, i*j.n/p, (i+1)*j.n/p)
 }
 
 func (j *job) release() {
 	if j.refs.Add(-1) == 0 {
-		j.body, j.arg = nil, nil
+		j.body, j.member, j.arg = nil, nil, nil
 		jobs.put(j)
 	}
 }

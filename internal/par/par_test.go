@@ -92,3 +92,45 @@ func TestForAllocatesNothing(t *testing.T) {
 		t.Fatalf("%v allocations a loop, want 0", n)
 	}
 }
+
+func TestGangMeetsAtBarriers(t *testing.T) {
+	defer SetWorkers(0)
+	for _, workers := range []int{1, 2, 5} {
+		SetWorkers(workers)
+		for range 50 {
+			s := &sums{make([]int32, 64)}
+			Gang(s, func(s *sums, m Member) {
+				for round := range int32(20) {
+					lo, hi := m.Share(len(s.hits))
+					for i := lo; i < hi; i++ {
+						if s.hits[i] != round {
+							t.Errorf("round %d found %d", round, s.hits[i])
+						}
+						s.hits[i]++
+					}
+					m.Barrier()
+					if s.hits[0] != round+1 || s.hits[len(s.hits)-1] != round+1 {
+						t.Errorf("passed barrier %d before all had come", round)
+					}
+					m.Barrier()
+				}
+			})
+		}
+	}
+}
+
+func TestGangRaisesPanics(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(3)
+	defer func() {
+		if r := recover(); r != "gone" {
+			t.Fatalf("recovered %v, want the member's own panic", r)
+		}
+	}()
+	Gang(&sums{}, func(_ *sums, m Member) {
+		if lo, _ := m.Share(3); lo == 0 {
+			panic("gone")
+		}
+		m.Barrier()
+	})
+}
