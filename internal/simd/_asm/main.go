@@ -43,6 +43,7 @@ func main() {
 		{"zgemm_amd64.s", (*gen).gemm},
 		{"zvec_amd64.s", (*gen).vectors},
 		{"zcell_amd64.s", (*gen).cells},
+		{"zprobe_amd64.s", (*gen).probes},
 	} {
 		g := &gen{Context: build.NewContext(), pkg: pkg, tables: map[string]bool{}}
 		g.ConstraintExpr("amd64,!purego")

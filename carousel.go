@@ -1,0 +1,86 @@
+package carousel
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/model"
+)
+
+// Predictor is a trained model of any task. A type switch gives the task's own
+// methods: *Forecaster.
+type Predictor interface {
+	// Task names the kind of model, such as "forecast".
+	Task() string
+	// PredictFile predicts from a file of the kind the model was trained on. What
+	// is wrong with the file is a *data.InputError.
+	PredictFile(path string) (Prediction, error)
+}
+
+// Prediction is what a model says of a file.
+type Prediction interface {
+	// WriteCSV writes a table with a header line.
+	WriteCSV(w io.Writer) error
+}
+
+// Forecaster is a forecasting model as a Predictor.
+type Forecaster struct{ *forecast.Model }
+
+// Task is "forecast".
+func (f *Forecaster) Task() string { return forecast.Task }
+
+// PredictFile forecasts what follows the last row of each series in a table;
+// the Prediction is a *forecast.Forecast.
+func (f *Forecaster) PredictFile(path string) (Prediction, error) {
+	cfg := f.Config()
+	o, err := cfg.ReadOptions()
+	if err != nil {
+		return nil, err
+	}
+	panel, err := data.ReadPanel(path, o)
+	if err != nil {
+		return nil, err
+	}
+	return f.Predict(panel, nil)
+}
+
+// Open reads a model directory of any task. What is wrong with the directory is
+// a *model.FileError.
+func Open(path string) (Predictor, error) {
+	dir, err := model.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	switch dir.Task {
+	case forecast.Task:
+		m, err := forecast.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Forecaster{m}, nil
+	}
+	return nil, &model.FileError{
+		File:    path,
+		Problem: fmt.Sprintf("expected a model for the task %s, got one for %q", forecast.Task, dir.Task),
+		Fix:     "use a newer carousel",
+	}
+}
+
+// version is set by the linker in release builds.
+var version string
+
+// Version is this build's version: that of the release, or of the module as Go
+// recorded it, or "devel".
+var Version = sync.OnceValue(func() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path == "github.com/carousel-ml/carousel" && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+})

@@ -1,0 +1,95 @@
+package carousel_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/model"
+)
+
+// trainSmall writes a table with a daily wave and a model of it.
+func trainSmall(dir string) (table, run string, err error) {
+	var b strings.Builder
+	b.WriteString("time,y\n")
+	for i := range 240 {
+		fmt.Fprintf(&b, "2024-01-%02dT%02d:00:00,%.3f\n", 1+i/24, i%24, 10+math.Sin(2*math.Pi*float64(i)/24))
+	}
+	table, run = filepath.Join(dir, "y.csv"), filepath.Join(dir, "run")
+	if err := os.WriteFile(table, []byte(b.String()), 0o600); err != nil {
+		return "", "", err
+	}
+	cfg := forecast.Defaults()
+	cfg.Time, cfg.Target = "time", []string{"y"}
+	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Epochs = 24, 3, 8, 1, 1
+	o, err := cfg.ReadOptions()
+	if err != nil {
+		return "", "", err
+	}
+	panel, err := data.ReadPanel(table, o)
+	if err != nil {
+		return "", "", err
+	}
+	_, _, err = forecast.Train(context.Background(), panel, cfg, &forecast.TrainOptions{Dir: run})
+	return table, run, err
+}
+
+func TestOpen(t *testing.T) {
+	table, run, err := trainSmall(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := carousel.Open(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := p.(*carousel.Forecaster); !ok || p.Task() != "forecast" || f.Config().Horizon != 3 {
+		t.Fatalf("got a %T for the task %q, want a Forecaster with horizon 3", p, p.Task())
+	}
+	next, err := p.PredictFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := next.WriteCSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[1], "2024-01-11T00:00:00Z,") {
+		t.Errorf("got\n%s\nwant a header and three hours from midnight on the 11th", text.String())
+	}
+}
+
+func TestOpenRefusesAnotherTask(t *testing.T) {
+	_, run, err := trainSmall(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(run, model.ConfigFile)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(`"task": "forecast"`), []byte(`"task": "weaving"`), 1)
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = carousel.Open(run)
+	if err == nil || !strings.Contains(err.Error(), `got one for "weaving"`) {
+		t.Errorf("got %v, want an error that names the task", err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if carousel.Version() == "" {
+		t.Error("the version is empty")
+	}
+}

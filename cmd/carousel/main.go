@@ -1,0 +1,12 @@
+// Command carousel trains, evaluates and applies recurrent sequence models.
+package main
+
+import (
+	"os"
+
+	"github.com/carousel-ml/carousel/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

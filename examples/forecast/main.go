@@ -1,0 +1,55 @@
+// Forecast trains a forecasting model on a table, says how good it is, saves it
+// and forecasts what comes next.
+//
+//	go run ./examples/forecast sales.csv date units
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/forecast"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) != 4 {
+		log.Fatal("usage: forecast TABLE TIME-COLUMN TARGET-COLUMN")
+	}
+	if err := run(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(table, time, target string) error {
+	cfg := forecast.Defaults()
+	cfg.Time, cfg.Target = time, []string{target}
+	options, err := cfg.ReadOptions()
+	if err != nil {
+		return err
+	}
+	panel, err := data.ReadPanel(table, options)
+	if err != nil {
+		return err // names the file, the line and the column
+	}
+	m, _, err := forecast.Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		return err
+	}
+	score, err := m.Evaluate(panel, "test")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("mean absolute error %.4g, seasonal naive %.4g\n", score.Metrics.MAE, score.Baselines["seasonal_naive"].MAE)
+	if err := m.Save("model"); err != nil { // carousel.Open and the command read it
+		return err
+	}
+	next, err := m.Predict(panel, nil)
+	if err != nil {
+		return err
+	}
+	return next.WriteCSV(os.Stdout)
+}

@@ -1,0 +1,112 @@
+package forecast
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// BacktestOptions changes a backtest; nil goes on by the horizon, without refitting.
+type BacktestOptions struct {
+	Stride int  // rows from origin to origin; 0: the horizon
+	Refit  bool // train anew before each origin, on all rows before it
+}
+
+// Backtest scores the model as it would have been used: from one origin after
+// the other through the test rows. With Refit each origin's model is trained
+// from the start on the rows before it, divided between training and
+// validation as Config.Split divides these two.
+func (m *Model) Backtest(panel *data.Panel, o *BacktestOptions) (*Evaluation, error) {
+	if o == nil {
+		o = &BacktestOptions{}
+	}
+	if o.Stride < 0 {
+		return nil, data.Errorf("stride: want a number of rows, 0 or more, got %d", o.Stride)
+	}
+	stride := o.Stride
+	if stride == 0 {
+		stride = m.cfg.Horizon
+	}
+	d, err := m.dataset(panel, false)
+	if err != nil {
+		return nil, err
+	}
+	list := d.windows(testPart, stride)
+	if len(list) == 0 {
+		return nil, data.Errorf("the test part holds no window: it needs %d rows, and %d rows of history before them", d.horizon, d.reach)
+	}
+	ctx := context.Background()
+	if !o.Refit {
+		return m.score(ctx, d, list, "test", stride)
+	}
+	return m.refitScore(ctx, panel, d, list, stride)
+}
+
+// refitScore groups the windows by their distance from the start of the test
+// part; each group is one origin, and one model.
+func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, list []window, stride int) (*Evaluation, error) {
+	groups := map[int][]window{}
+	last := 0
+	for _, w := range list {
+		at := (int(w.origin) - d.frames[w.frame].part[testPart].lo) / stride
+		groups[at] = append(groups[at], w)
+		last = max(last, at)
+	}
+	t := newTally(d, m.ridge, list)
+	e := &Evaluation{Task: Task, Part: "test", Windows: len(list), Series: len(d.frames), Horizon: d.horizon, Stride: stride,
+		Levels: m.cfg.Quantiles, Notes: []string{fmt.Sprintf("trained anew before each of %d origins", len(groups))}}
+	for at := 0; at <= last; at++ {
+		windows := groups[at]
+		if len(windows) == 0 {
+			continue
+		}
+		fresh, err := m.refit(ctx, panel, d, windows)
+		if err != nil {
+			return nil, err
+		}
+		own, err := fresh.dataset(panel, false)
+		if err != nil {
+			return nil, err
+		}
+		t.use(fresh.ridge, own, list)
+		err = fresh.forecastAll(ctx, own, windows, e.Levels, func(w window, k int, s *steps) { t.add(w, k, s, e.Levels) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	t.finish(m, e)
+	return e, nil
+}
+
+// use goes on with another model's frames and ridge regression.
+func (t *tally) use(r *ridge, d *dataset, list []window) {
+	t.d = d
+	t.baselines = d.baselines(r, list)
+}
+
+// refit trains a model on the rows before the origins of windows.
+func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, windows []window) (*Model, error) {
+	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime}
+	validation := 0
+	for _, w := range windows {
+		s, origin := panel.Series[w.frame], int(w.origin)
+		cut := &data.Series{ID: s.ID, Line: s.Line[:origin], Static: s.Static}
+		if s.Time != nil {
+			cut.Time = s.Time[:origin]
+		}
+		for _, column := range s.Values {
+			cut.Values = append(cut.Values, column[:origin])
+		}
+		short.Series = append(short.Series, cut)
+		validation = max(validation, d.frames[w.frame].part[validationPart].len())
+	}
+	cfg := m.cfg
+	cfg.Split = fmt.Sprintf("rest,%d,0", max(validation, cfg.Horizon))
+	fresh, _, err := Train(ctx, short, cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	fresh.cfg.Split = m.cfg.Split
+	return fresh, nil
+}

@@ -1,0 +1,111 @@
+package forecast
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// A baseline forecasts a target of a frame from what came before origin, in
+// the data's units.
+type baseline struct {
+	name     string
+	season   int // of a seasonal naive forecast; else 0
+	forecast func(dst []float64, f *frame, k, origin int)
+}
+
+// baselines are the simple forecasts that a model has to beat: the last value,
+// each season's last cycle, the line through the window's ends, and the ridge
+// regression. Seasons that some window has no room for are left out.
+func (d *dataset) baselines(r *ridge, list []window) []baseline {
+	b := []baseline{
+		{name: "naive", forecast: naive},
+		{name: "drift", forecast: func(dst []float64, f *frame, k, origin int) { drift(dst, f, k, origin, d.window) }},
+	}
+	earliest := math.MaxInt
+	for _, w := range list {
+		earliest = min(earliest, int(w.origin))
+	}
+	for _, season := range d.seasons() {
+		if season <= earliest {
+			b = append(b, baseline{fmt.Sprintf("seasonal_naive_%d", season), season, func(dst []float64, f *frame, k, origin int) { seasonal(dst, f, k, origin, season) }})
+		}
+	}
+	if r != nil {
+		x := make([]float32, d.linear)
+		b = append(b, baseline{name: "linear", forecast: func(dst []float64, f *frame, k, origin int) {
+			c := d.centre(f, k, origin)
+			d.fillLinear(x, f, k, origin, c)
+			r.predict(dst, k, x, d.groupAt(f, origin))
+			for h, z := range dst {
+				dst[h] = f.fit[k].Scaler.out(float64(c.scale)*z + float64(c.shift))
+			}
+		}})
+	}
+	return b
+}
+
+// seasons are those of the frequency and those that the user named.
+func (d *dataset) seasons() []int {
+	seasons := slices.Clone(d.Freq.Seasons())
+	for _, lag := range d.Lags {
+		if !slices.Contains(seasons, lag) {
+			seasons = append(seasons, lag)
+		}
+	}
+	return seasons
+}
+
+// naive repeats the last value measured.
+func naive(dst []float64, f *frame, k, origin int) {
+	last := lastMeasured(f.raw[k], origin-1)
+	for h := range dst {
+		dst[h] = last
+	}
+}
+
+// lastMeasured is the latest value up to row, or 0 if there is none.
+func lastMeasured(x []float64, row int) float64 {
+	for ; row >= 0; row-- {
+		if !math.IsNaN(x[row]) {
+			return x[row]
+		}
+	}
+	return 0
+}
+
+// seasonal repeats the last cycle of a season.
+func seasonal(dst []float64, f *frame, k, origin, season int) {
+	for h := range dst {
+		row := seasonalRow(origin, h, season)
+		for row >= 0 && math.IsNaN(f.raw[k][row]) {
+			row -= season
+		}
+		if row < 0 {
+			dst[h] = lastMeasured(f.raw[k], origin-1)
+			continue
+		}
+		dst[h] = f.raw[k][row]
+	}
+}
+
+// drift goes on along the line through the first and the last value measured
+// in the window.
+func drift(dst []float64, f *frame, k, origin, window int) {
+	first, last := origin-window, origin-1
+	x := f.raw[k]
+	for first < last && math.IsNaN(x[first]) {
+		first++
+	}
+	for last > first && math.IsNaN(x[last]) {
+		last--
+	}
+	slope := 0.0
+	if last > first {
+		slope = (x[last] - x[first]) / float64(last-first)
+	}
+	end := lastMeasured(x, last)
+	for h := range dst {
+		dst[h] = end + slope*float64(origin+h-last)
+	}
+}

@@ -1,0 +1,152 @@
+package forecast
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// calibrate settles on the validation windows what training leaves open: how
+// much of the network's part to trust beside the linear path, and the errors
+// that intervals of a point forecast are made from.
+func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
+	if len(valid) == 0 {
+		m.notes = append(m.notes, "without a validation part training ran to its last epoch, and there are no intervals")
+		return nil
+	}
+	if m.net.Skip != nil {
+		if err := m.settleGain(ctx, d, valid); err != nil {
+			return err
+		}
+	}
+	switch m.cfg.Loss {
+	case "mse", "mae", "huber":
+		m.notes = append(m.notes, "intervals come from the errors on the validation part, step by step (split conformal)")
+		return m.keepResiduals(ctx, d, valid)
+	}
+	return nil
+}
+
+// pair is what the network and the linear path alone say of one value, in
+// deviations of the training rows.
+type pair struct{ truth, full, line float64 }
+
+// settleGain scales the network's part of the location by the share from 0 to
+// 1 that validates best. On series where there is nothing to learn beyond the
+// linear path it comes out at 0.
+func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) error {
+	head := m.net.Head
+	weight, bias := head.Weight.Read(), head.Bias.Read()
+	var pairs []pair
+	collect := func(first bool) error {
+		i := 0
+		return m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
+			f := d.frames[w.frame]
+			scale := f.fit[k].Deviation
+			if scale == 0 {
+				scale = 1
+			}
+			for h, y := range s.point {
+				row := int(w.origin) + h
+				if row >= f.end || math.IsNaN(f.raw[k][row]) {
+					continue
+				}
+				if first {
+					pairs = append(pairs, pair{truth: f.raw[k][row] / scale, full: y / scale})
+				} else {
+					pairs[i].line = y / scale
+				}
+				i++
+			}
+		})
+	}
+	if err := collect(true); err != nil {
+		return err
+	}
+	m.scaleHead(weight, bias, 0)
+	if err := collect(false); err != nil {
+		return err
+	}
+	m.gain = bestGain(pairs, m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian")
+	m.scaleHead(weight, bias, m.gain)
+	if m.gain == 0 {
+		m.notes = append(m.notes, "on the validation part the recurrent network adds nothing to its linear path, which forecasts alone")
+	} else if m.gain < 1 {
+		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part counts %.0f %%, as validates best", 100*m.gain))
+	}
+	return nil
+}
+
+// bestGain tries shares in tenths.
+func bestGain(pairs []pair, squared bool) float64 {
+	best, least := 1.0, math.Inf(1)
+	for tenth := 10; tenth >= 0; tenth-- {
+		gain := float64(tenth) / 10
+		sum := 0.0
+		for _, p := range pairs {
+			e := math.Abs(p.line + gain*(p.full-p.line) - p.truth)
+			if squared {
+				e *= e
+			}
+			sum += e
+		}
+		if sum < least {
+			best, least = gain, sum
+		}
+	}
+	return best
+}
+
+// scaleHead sets the head to its trained weights with the location scaled.
+// Quantiles keep their distances from the median.
+func (m *Model) scaleHead(weight, bias []float32, gain float64) {
+	weight, bias = slices.Clone(weight), slices.Clone(bias)
+	outputs := m.net.dims.outputs
+	width := len(weight) / len(bias)
+	for first := 0; first < len(bias); first += outputs {
+		middle := first
+		last := first + 1
+		if m.cfg.Loss == "quantile" {
+			middle += slices.Index(m.cfg.Quantiles, 0.5)
+			last = first + outputs
+		}
+		center := slices.Clone(weight[middle*width : (middle+1)*width])
+		shift := bias[middle]
+		drop := float32(1 - gain)
+		for r := first; r < last; r++ {
+			bias[r] -= drop * shift
+			for i := range width {
+				weight[r*width+i] -= drop * center[i]
+			}
+		}
+	}
+	m.net.Head.Weight.Write(weight)
+	m.net.Head.Bias.Write(bias)
+}
+
+// keepResiduals stores the errors of each target and step.
+func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) error {
+	r := make(residuals, d.targets)
+	for k := range r {
+		r[k] = make([][]float64, d.horizon)
+	}
+	err := m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
+		f := d.frames[w.frame]
+		for h, z := range s.location {
+			row := int(w.origin) + h
+			if row >= f.end || f.yGap[k][row] != 0 {
+				continue
+			}
+			y := (float64(f.y[k][row]) - float64(s.centre.shift)) / float64(s.centre.scale)
+			r[k][h] = append(r[k][h], y-z)
+		}
+	})
+	for k := range r {
+		for h := range r[k] {
+			r[k][h] = thinSorted(r[k][h], keptResiduals)
+		}
+	}
+	m.residuals = r
+	return err
+}

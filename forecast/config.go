@@ -1,0 +1,291 @@
+package forecast
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// The kinds of covariate are types, because what a network may see depends on
+// when a value is known.
+type (
+	// Past names columns known up to the moment of forecasting only.
+	Past []string
+	// Future names columns known ahead for the whole horizon, such as planned
+	// values or a weather forecast.
+	Future []string
+	// Static names columns that hold one value a series.
+	Static []string
+)
+
+// Config is everything that a forecasting model is made from. Command-line
+// flags, recipe files and Go programs fill this one struct; start from
+// [Defaults]. A zero or "auto" where the help says so is settled by the data
+// when training begins, and [Model.Config] then tells what it became.
+type Config struct {
+	Time     string    `json:"time" group:"Data" help:"column of timestamps (none: rows follow each other)"`
+	ID       string    `json:"id" group:"Data" help:"column that tells series apart"`
+	Target   []string  `json:"target" group:"Data" help:"column(s) to forecast"`
+	Past     Past      `json:"past" group:"Data" help:"covariates known until now only"`
+	Future   Future    `json:"future" group:"Data" help:"covariates known ahead, over the whole horizon"`
+	Static   Static    `json:"static" group:"Data" help:"columns with one value a series"`
+	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 elsewhere, known ahead"`
+	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, such as Europe/Vienna"`
+	Layout   string    `json:"layout" group:"Data" help:"empty: one row a time (and id); columns: each target column a series; rows: a series a row; tsf"`
+	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
+	Missing  string    `json:"missing" default:"error" group:"Data" help:"missing values: error, interpolate or mask"`
+	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, row counts (\"rest\" once: all other rows) or the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
+	Calendar string    `json:"calendar" default:"auto" group:"Data" help:"inputs from the calendar: auto or off"`
+	Lags     []int     `json:"lags" group:"Data" help:"seasons, in rows, whose last value is an input beside the window (empty: by the frequency; 0: none)"`
+
+	Window        int     `json:"window" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
+	Horizon       int     `json:"horizon" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
+	Cell          string  `json:"cell" default:"lstm" group:"Model" help:"recurrent cell: lstm, gru or rnn"`
+	Hidden        int     `json:"hidden" default:"64" group:"Model" help:"units of a recurrent layer"`
+	Layers        int     `json:"layers" default:"2" group:"Model" help:"recurrent layers"`
+	Bidirectional bool    `json:"bidirectional" group:"Model" help:"read in both directions"`
+	Dropout       float64 `json:"dropout" default:"0.2" group:"Model" help:"dropout after the recurrent layers"`
+	RNNDropout    float64 `json:"rnn_dropout" group:"Model" help:"dropout between the recurrent layers"`
+	Head          string  `json:"head" default:"direct" group:"Model" help:"direct (all steps at once) or autoregressive (each step from the one before)"`
+	Channels      string  `json:"channels" default:"independent" group:"Model" help:"several targets: independent (one network, applied to each) or joint (one network that sees all)"`
+	Skip          string  `json:"skip" default:"ridge" group:"Model" help:"linear path beside the network: ridge (starts at the ridge regression), zero (starts at nothing) or none"`
+
+	Scale      string `json:"scale" default:"standard" group:"Scaling" help:"standard, robust, minmax or none; fitted on the training rows"`
+	ScalePer   string `json:"scale_per" default:"series" group:"Scaling" help:"scale each series by itself or all together: series or global"`
+	WindowNorm string `json:"window_norm" default:"last" group:"Scaling" help:"centre each window: none, last (on its last value), mean, standard (on its mean, and divide by its deviation)"`
+	Transform  string `json:"transform" default:"none" group:"Scaling" help:"none, or log for positive targets that vary in proportion"`
+
+	Loss        string        `json:"loss" default:"mae" group:"Training" help:"mse, mae, huber, quantile, gaussian, student-t or negative-binomial"`
+	Quantiles   []float64     `json:"quantiles" default:"0.1,0.5,0.9" group:"Training" help:"levels of quantile outputs and of intervals"`
+	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training windows (0: by their number, 8 to 150)"`
+	Batch       int           `json:"batch" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
+	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the start"`
+	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
+	SkipLR      float64       `json:"skip_lr" default:"0.1" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
+	WeightDecay float64       `json:"weight_decay" default:"0.00001" group:"Training" help:"decoupled weight decay"`
+	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
+	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
+	Stride      int           `json:"stride" default:"1" group:"Training" help:"rows between the starts of training windows"`
+	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
+	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+}
+
+// Defaults is the configuration that a user starts from.
+func Defaults() Config {
+	return Config{
+		Missing: "error", Calendar: "auto",
+		Cell: "lstm", Hidden: 64, Layers: 2, Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
+		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
+		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, LR: 1e-3, MinLR: 1e-5, SkipLR: 0.1,
+		WeightDecay: 1e-5, Clip: 1, Stride: 1, Seed: 1,
+	}
+}
+
+// choices of the fields that take a word.
+var (
+	cells       = []string{"lstm", "gru", "rnn"}
+	heads       = []string{"direct", "autoregressive"}
+	channelings = []string{"independent", "joint"}
+	skips       = []string{"ridge", "zero", "none"}
+	scales      = []string{"standard", "robust", "minmax", "none"}
+	scalePers   = []string{"series", "global"}
+	windowNorms = []string{"none", "last", "mean", "standard"}
+	transforms  = []string{"none", "log"}
+	losses      = []string{"mse", "mae", "huber", "quantile", "gaussian", "student-t", "negative-binomial"}
+	calendars   = []string{"auto", "off"}
+	missings    = []string{"error", "interpolate", "mask"}
+	layouts     = []string{data.LayoutLong, data.LayoutColumns, data.LayoutRows, data.LayoutTSF}
+)
+
+// Validate reports the first thing wrong with a configuration, in one line; it
+// is a *data.InputError.
+func (c *Config) Validate() error {
+	for _, check := range []func() error{c.checkWords, c.checkNumbers, c.checkColumns, c.checkTogether} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkWords() error {
+	for _, w := range []struct {
+		name, value string
+		of          []string
+	}{
+		{"cell", c.Cell, cells}, {"head", c.Head, heads}, {"channels", c.Channels, channelings}, {"skip", c.Skip, skips},
+		{"scale", c.Scale, scales}, {"scale_per", c.ScalePer, scalePers}, {"window_norm", c.WindowNorm, windowNorms},
+		{"transform", c.Transform, transforms}, {"loss", c.Loss, losses}, {"calendar", c.Calendar, calendars},
+		{"missing", c.Missing, missings}, {"layout", c.Layout, layouts},
+	} {
+		if !slices.Contains(w.of, w.value) {
+			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
+		}
+	}
+	if _, err := c.zone(); err != nil {
+		return err
+	}
+	_, err := parseSplit(c.Split)
+	return err
+}
+
+func (c *Config) checkNumbers() error {
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"window", float64(c.Window), 0, 1e5}, {"horizon", float64(c.Horizon), 0, 1e4},
+		{"hidden", float64(c.Hidden), 1, 8192}, {"layers", float64(c.Layers), 1, 16},
+		{"dropout", c.Dropout, 0, 0.99}, {"rnn_dropout", c.RNNDropout, 0, 0.99},
+		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 0, 1e5},
+		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"skip_lr", c.SkipLR, 0, 10},
+		{"weight_decay", c.WeightDecay, 0, 10}, {"clip", c.Clip, 0, math.Inf(1)},
+		{"patience", float64(c.Patience), -1, 1e6}, {"stride", float64(c.Stride), 1, 1e6},
+		{"ema", c.EMA, 0, 0.999999}, {"max_time", c.MaxTime.Seconds(), 0, math.Inf(1)},
+	} {
+		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
+			return data.Errorf("%s: want %s, got %v", n.name, bounds(n.min, n.max), n.value)
+		}
+	}
+	for i, q := range c.Quantiles {
+		if !(q > 0 && q < 1) {
+			return data.Errorf("quantiles: want levels between 0 and 1, got %v", q)
+		}
+		if i > 0 && q <= c.Quantiles[i-1] {
+			return data.Errorf("quantiles: want ascending levels, got %v after %v", q, c.Quantiles[i-1])
+		}
+	}
+	for _, lag := range c.Lags {
+		if lag < 0 {
+			return data.Errorf("lags: want whole numbers of rows, got %d", lag)
+		}
+	}
+	return nil
+}
+
+func bounds(min, max float64) string {
+	if math.IsInf(max, 1) {
+		return fmt.Sprintf("%v or more", min)
+	}
+	return fmt.Sprintf("a number from %v to %v", min, max)
+}
+
+// checkColumns finds columns with two parts to play.
+func (c *Config) checkColumns() error {
+	if len(c.Target) == 0 && c.Layout != data.LayoutRows && c.Layout != data.LayoutTSF {
+		return data.Errorf("target: name the column to forecast")
+	}
+	part := map[string]string{}
+	for _, list := range []struct {
+		name    string
+		columns []string
+	}{
+		{"time", []string{c.Time}}, {"id", []string{c.ID}}, {"target", c.Target}, {"past", c.Past},
+		{"future", c.Future}, {"holiday", []string{c.Holiday}}, {"static", c.Static},
+	} {
+		for _, column := range list.columns {
+			if column == "" {
+				continue
+			}
+			if other, taken := part[column]; taken {
+				return data.Errorf("column %q is given both as %s and as %s; keep one", column, other, list.name)
+			}
+			part[column] = list.name
+		}
+	}
+	if len(c.Static) > 0 && c.ID == "" && c.Layout != data.LayoutTSF {
+		return data.Errorf("static: columns with one value a series need the series told apart: give id")
+	}
+	return nil
+}
+
+// checkTogether finds settings that are right alone but not with each other.
+func (c *Config) checkTogether() error {
+	if c.MinLR > c.LR {
+		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
+	}
+	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
+		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)
+	}
+	if c.Loss == "negative-binomial" && (c.Transform != "none" || c.WindowNorm == "standard") {
+		return data.Errorf("loss negative-binomial counts in the data's units: want transform none and window_norm none, last or mean")
+	}
+	if c.Head == "autoregressive" {
+		switch {
+		case c.Bidirectional:
+			return data.Errorf("bidirectional: a network that runs on its own output cannot read backwards; use head direct")
+		case len(c.Past) > 0:
+			return data.Errorf("past: the autoregressive head would need these columns ahead; use head direct, or give them as future")
+		case c.Loss == "quantile" || c.Loss == "negative-binomial":
+			return data.Errorf("loss: the autoregressive head takes mse, mae, huber, gaussian or student-t, got %s", c.Loss)
+		}
+	}
+	return nil
+}
+
+func (c *Config) zone() (*time.Location, error) {
+	if c.TZ == "" {
+		return nil, nil
+	}
+	zone, err := time.LoadLocation(c.TZ)
+	if err != nil {
+		return nil, data.Errorf("tz: want a time zone such as UTC or Europe/Vienna, got %q", c.TZ)
+	}
+	return zone, nil
+}
+
+// ahead is all columns known ahead, the holidays last.
+func (c *Config) ahead() []string {
+	if c.Holiday == "" {
+		return c.Future
+	}
+	return append(slices.Clone([]string(c.Future)), c.Holiday)
+}
+
+// targets are the target columns' names in a Panel.
+func (c *Config) targets() []string {
+	switch c.Layout {
+	case data.LayoutColumns, data.LayoutRows, data.LayoutTSF:
+		return []string{data.ValueColumn}
+	}
+	return c.Target
+}
+
+// ReadOptions says how to read a file for this configuration. Targets and past
+// covariates may end before the file does: rows after them tell what is known
+// ahead.
+func (c *Config) ReadOptions() (*data.ReadOptions, error) {
+	zone, err := c.zone()
+	if err != nil {
+		return nil, err
+	}
+	missing, err := data.ParseMissing(c.Missing)
+	if err != nil {
+		return nil, err
+	}
+	o := &data.ReadOptions{Time: c.Time, ID: c.ID, Static: c.Static, Zone: zone, Missing: missing, Layout: c.Layout, Freq: c.Freq}
+	covariates := slices.Concat(c.Past, c.ahead())
+	switch c.Layout {
+	case data.LayoutColumns:
+		o.Values, o.Shared = c.Target, covariates
+		o.OpenEnded = slices.Clone(c.Target)
+	case data.LayoutRows, data.LayoutTSF:
+		o.Values = c.Target
+		if o.Static == nil {
+			o.Static = []string{}
+		}
+		if len(covariates) > 0 {
+			return nil, data.Errorf("a file with a series a row has no covariates: leave past, future and holiday empty")
+		}
+	default:
+		o.Values = slices.Concat(c.Target, covariates)
+		o.OpenEnded = slices.Concat(c.Target, c.Past)
+	}
+	return o, nil
+}

@@ -1,0 +1,169 @@
+package forecast
+
+import (
+	"math"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// frame is one series, ready to cut windows from. Its first end rows have
+// targets; the rows after them tell only what is known ahead.
+type frame struct {
+	id        string
+	end, rows int
+	times     []time.Time // [rows], nil without times
+	part      parts
+	fit       []targetFit
+
+	raw               [][]float64 // [target][end], data units, NaN missing
+	rawPast, rawAhead [][]float64 // [column][rows], data units
+
+	// In the network's units. A missing value repeats the one before it, and
+	// the masks, kept under "mask" only, are 1 there.
+	y               [][]float32 // [target][end]
+	yGap            [][]float32
+	past, pastGap   [][]float32 // [column][rows]
+	ahead, aheadGap [][]float32
+	cal             []float32 // [rows, calendar width]
+	group           []int32   // [rows]
+
+	numbers []float32 // static numbers, scaled
+	ids     []int32   // static categories, as rows of the embedding table
+}
+
+// rawFrames takes the columns of a panel apart by kind. Trailing rows without
+// any target are what is known ahead.
+func rawFrames(panel *data.Panel, cfg *Config) ([]*frame, error) {
+	if err := checkPresent(panel, cfg); err != nil {
+		return nil, err
+	}
+	pick := func(series *data.Series, names []string) [][]float64 {
+		columns := make([][]float64, len(names))
+		for i, name := range names {
+			columns[i] = series.Values[panel.Column(name)]
+		}
+		return columns
+	}
+	var frames []*frame
+	for _, series := range panel.Series {
+		f := &frame{id: series.ID, rows: series.Len(), times: series.Time,
+			raw: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead())}
+		for f.end = f.rows; f.end > 0 && f.bare(f.end-1); f.end-- {
+		}
+		for k := range f.raw {
+			f.raw[k] = f.raw[k][:f.end]
+		}
+		if f.end == 0 {
+			return nil, &data.InputError{Column: cfg.targets()[0], Problem: "has no value" + ofSeries(f.id), Fix: "name a column with numbers as target"}
+		}
+		frames = append(frames, f)
+	}
+	return frames, nil
+}
+
+func ofSeries(id string) string {
+	if id == "" {
+		return ""
+	}
+	return " in series " + id
+}
+
+// bare reports whether a row has no target at all.
+func (f *frame) bare(row int) bool {
+	for _, column := range f.raw {
+		if !math.IsNaN(column[row]) {
+			return false
+		}
+	}
+	return true
+}
+
+// prepare fills the part of a frame that is in the network's units. Without
+// columns known ahead the rows go on for a horizon by themselves.
+func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error {
+	if len(s.Ahead) == 0 && f.rows < f.end+cfg.Horizon {
+		f.extend(s, cfg.Horizon)
+	}
+	f.fit = s.Series[f.id]
+	if f.fit == nil {
+		f.fit = s.unseen(cfg, f)
+	}
+	for k, raw := range f.raw {
+		for _, v := range raw {
+			if cfg.Transform == "log" && v <= 0 {
+				return &data.InputError{Column: cfg.targets()[k], Problem: "the model takes logarithms and found a value that is not positive", Fix: "train it with transform none"}
+			}
+		}
+	}
+	scalers := make([]Scaler, len(f.fit))
+	for k := range f.fit {
+		scalers[k] = f.fit[k].Scaler
+	}
+	f.y, f.yGap = scaled(f.raw, scalers)
+	f.past, f.pastGap = scaled(f.rawPast, s.Past)
+	f.ahead, f.aheadGap = scaled(f.rawAhead, s.Ahead)
+	if width := s.Calendar.width(); width > 0 || s.Calendar.Groups > 0 {
+		f.cal = make([]float32, f.rows*width)
+		f.group = make([]int32, f.rows)
+		for i, t := range f.times {
+			s.Calendar.fill(f.cal[i*width:(i+1)*width], t)
+			f.group[i] = s.Calendar.group(t)
+		}
+	}
+	first := int32(0)
+	for i := range s.Static {
+		st := &s.Static[i]
+		if st.Categories == nil {
+			f.numbers = append(f.numbers, float32(st.Scaler.in(static[i].Number)))
+			continue
+		}
+		f.ids = append(f.ids, first+int32(st.category(static[i].Text)))
+		first += int32(len(st.Categories)) + 1
+	}
+	return nil
+}
+
+// extend adds rows after the last, as the calendar goes on.
+func (f *frame) extend(s *schema, n int) {
+	if s.HasTime {
+		times := append([]time.Time(nil), f.times[:f.end]...)
+		for i := range n {
+			times = append(times, s.Freq.Add(f.times[f.end-1], i+1))
+		}
+		f.times = times
+	}
+	f.rows = f.end + n
+}
+
+// unseen fits a series that training did not see by its own rows.
+func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
+	var fits []targetFit
+	for k, raw := range f.raw {
+		rows := raw[:min(max(f.part[trainPart].hi, 2), f.end)]
+		fit := s.fitTarget(cfg, rows)
+		if cfg.ScalePer == "global" {
+			fit.Scaler = s.Pooled[k].Scaler
+		}
+		fits = append(fits, fit)
+	}
+	return fits
+}
+
+// scaled maps columns to the network's units and marks what was missing.
+func scaled(raw [][]float64, scalers []Scaler) (values, gaps [][]float32) {
+	for i, column := range raw {
+		x, gap := make([]float32, len(column)), make([]float32, len(column))
+		last := float32(0)
+		for t, v := range column {
+			if math.IsNaN(v) {
+				x[t], gap[t] = last, 1
+				continue
+			}
+			x[t] = float32(scalers[i].in(v))
+			last = x[t]
+		}
+		values, gaps = append(values, x), append(gaps, gap)
+	}
+	return values, gaps
+}

@@ -1,0 +1,186 @@
+package forecast
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+
+	"github.com/carousel-ml/carousel/tensor"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// rowsAtOnce is how many rows of the network one forward pass takes.
+const rowsAtOnce = 256
+
+// samplePaths is how many futures an autoregressive distribution is drawn as.
+const samplePaths = 64
+
+// steps are the forecasts of one target of one window.
+type steps struct {
+	point     []float64   // [horizon], data units
+	quantiles [][]float64 // [horizon][level]
+	location  []float64   // [horizon], in the window's units
+	centre    centre
+}
+
+// forecastAll runs the network over windows and shows each its forecast for
+// each target. What visit gets is good until it returns.
+func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, visit func(w window, k int, s *steps)) error {
+	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
+	size := max(1, rowsAtOnce/d.targets)
+	if m.cfg.Head == "autoregressive" && m.cfg.Loss != "mse" {
+		size = max(1, size/8)
+	}
+	b := &batch{}
+	for lo := 0; lo < len(list); lo += size {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		part := list[lo:min(lo+size, len(list))]
+		tape.Reset()
+		d.load(b, part, false)
+		if m.cfg.Head == "autoregressive" {
+			m.unrollBatch(tape, d, b, part, levels, visit)
+			continue
+		}
+		m.forecastBatch(m.net.forward(tape, b).Data(), d, b, part, levels, visit)
+	}
+	return nil
+}
+
+// forecastBatch reads the direct head's output [targets, n, horizon, outputs].
+func (m *Model) forecastBatch(out []float32, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
+	s := newSteps(d.horizon, len(levels))
+	for at := range d.targets * b.n {
+		k, i := at/b.n, at%b.n
+		u := units{b.centres[at], d.frames[list[i].frame].fit[k].Scaler}
+		s.centre = u.centre
+		for h := range d.horizon {
+			o := out[(at*d.horizon+h)*d.outputs:][:d.outputs]
+			s.location[h] = float64(o[0])
+			s.point[h] = m.point(o, u)
+			m.quantiles(s.quantiles[h], o, u, k, h, levels)
+		}
+		visit(list[i], k, s)
+	}
+}
+
+func newSteps(horizon, levels int) *steps {
+	s := &steps{point: make([]float64, horizon), location: make([]float64, horizon), quantiles: make([][]float64, horizon)}
+	for h := range s.quantiles {
+		s.quantiles[h] = make([]float64, levels)
+	}
+	return s
+}
+
+// unrollBatch runs an autoregressive network step by step, once feeding its
+// own location back for the point forecast, and for a likelihood again as
+// sampled paths, whose quantiles are the forecast's.
+func (m *Model) unrollBatch(tape *tensor.Tape, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
+	points := m.path(tape, d, b, list, nil)
+	var paths [][]float32
+	if sampled := m.cfg.Loss == "gaussian" || m.cfg.Loss == "student-t"; sampled && len(levels) > 0 {
+		for p := range samplePaths {
+			tape.Reset()
+			d.load(b, list, false)
+			paths = append(paths, m.path(tape, d, b, list, rand.New(rand.NewPCG(m.cfg.Seed, uint64(p)))))
+		}
+	}
+	s := newSteps(d.horizon, len(levels))
+	drawn := make([]float64, len(paths))
+	for at := range d.targets * b.n {
+		k, i := at/b.n, at%b.n
+		u := units{b.centres[at], d.frames[list[i].frame].fit[k].Scaler}
+		s.centre = u.centre
+		for h := range d.horizon {
+			z := float64(points[at*d.horizon+h])
+			s.location[h], s.point[h] = z, u.out(z)
+			for j, q := range levels {
+				s.quantiles[h][j] = u.out(z + m.residual(k, h, q))
+			}
+			if paths == nil {
+				continue
+			}
+			for p := range paths {
+				drawn[p] = float64(paths[p][at*d.horizon+h])
+			}
+			sorted := thinSorted(drawn, len(drawn))
+			for j, q := range levels {
+				s.quantiles[h][j] = u.out(sortedQuantile(sorted, q))
+			}
+		}
+		visit(list[i], k, s)
+	}
+}
+
+// path is one future of every target [targets, n, horizon], in the windows'
+// units: the network's locations, or with a source of randomness draws.
+func (m *Model) path(tape *tensor.Tape, d *dataset, b *batch, list []window, random *rand.Rand) []float32 {
+	out, state := m.net.unroll(tape, b, tape.Input(b.encoder, b.rows, d.window, d.encoder), nil)
+	values := make([]float32, d.targets*b.n*d.horizon)
+	x := make([]float32, b.rows*d.encoder)
+	centres := make([]centre, d.targets)
+	for h := range d.horizon {
+		last := tensor.Slice(out, 1, out.Dim(1)-1, out.Dim(1)).Data() // [rows, 1, channels, outputs]
+		for r := range b.rows {
+			k, i := d.row(b, r)
+			for c := range d.channels {
+				o := last[(r*d.channels+c)*d.outputs:][:d.outputs]
+				values[((k+c)*b.n+i)*d.horizon+h] = m.draw(o, random)
+			}
+		}
+		if h == d.horizon-1 {
+			break
+		}
+		clear(x)
+		for r := range b.rows {
+			k, i := d.row(b, r)
+			f, origin := d.frames[list[i].frame], int(list[i].origin)
+			in := x[r*d.encoder : (r+1)*d.encoder]
+			d.fillUnrolled(in, f, k, origin+h, 1, d.centresOf(b, centres, i))
+			for c := range d.channels {
+				in[c] = values[((k+c)*b.n+i)*d.horizon+h]
+				if masked(d.cfg) {
+					in[d.channels+c] = 0
+				}
+			}
+		}
+		out, state = m.net.unroll(tape, b, tape.Input(x, b.rows, 1, d.encoder), state)
+	}
+	return values
+}
+
+// draw is the location of a step's outputs, or a draw from their distribution.
+func (m *Model) draw(o []float32, random *rand.Rand) float32 {
+	if random == nil {
+		return o[0]
+	}
+	sigma := positive(o[1])
+	if m.cfg.Loss == "student-t" {
+		return float32(distuv.StudentsT{Mu: float64(o[0]), Sigma: sigma, Nu: 2 + softplus(float64(o[2])), Src: random}.Rand())
+	}
+	return o[0] + float32(sigma*random.NormFloat64())
+}
+
+// validation scores the network on windows, in values standardised by the
+// training rows: the mean absolute and the mean squared error.
+func (m *Model) validation(ctx context.Context, d *dataset, list []window) (map[string]float64, error) {
+	var s score
+	err := m.forecastAll(ctx, d, list, nil, func(w window, k int, got *steps) {
+		f := d.frames[w.frame]
+		for h, y := range got.point {
+			row := int(w.origin) + h
+			if row < f.end {
+				s.add(f.raw[k][row], y, &f.fit[k])
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	mae, mse := s.absoluteScaled.value(), s.squaredScaled.value()
+	if math.IsNaN(mae) {
+		mae, mse = 0, 0
+	}
+	return map[string]float64{"mae": mae, "mse": mse}, nil
+}

@@ -1,0 +1,162 @@
+// Package forecast trains recurrent networks to forecast time series, and
+// scores them honestly beside the simple methods.
+//
+// A [Config] says what is forecast from what; [Train] makes a [Model] of a
+// table; a Model forecasts ([Model.Predict]), is scored ([Model.Evaluate],
+// [Model.Backtest]) and lives in a directory ([Model.Save], [Open]).
+//
+// Scalers, calendars and the linear path are fitted on the training rows alone.
+// A window's targets lie wholly inside one part; it may look back into the rows
+// before the part, never ahead.
+package forecast
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Task is what the config.json of a model directory says of a forecasting model.
+const Task = "forecast"
+
+// linearFile is the ridge regression beside the network's weights.
+const linearFile = "linear.safetensors"
+
+// Model is a trained forecasting model. It is safe for use by several goroutines.
+type Model struct {
+	cfg       Config
+	schema    *schema
+	net       *network
+	slab      *tensor.Slab
+	ridge     *ridge
+	residuals residuals
+	notes     []string
+	gain      float64
+}
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config    Config    `json:"config"`
+	Schema    *schema   `json:"schema"`
+	Gain      float64   `json:"gain"`
+	Penalty   []float64 `json:"penalty"`
+	Residuals residuals `json:"residuals"`
+	Notes     []string  `json:"notes"`
+}
+
+// Config is the configuration, with everything that the data settled.
+func (m *Model) Config() Config { return m.cfg }
+
+// Notes say, a sentence each, what a user might not expect: sizes that the data
+// forced, constant series, where intervals come from.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// newModel makes an untrained model for a settled configuration.
+func newModel(cfg Config, s *schema) *Model {
+	m := &Model{cfg: cfg, schema: s, gain: 1}
+	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
+	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	return m
+}
+
+// Save writes the model to a directory that [Open] reads.
+func (m *Model) Save(dir string) error {
+	var ts []model.Tensor
+	for k, w := range m.ridge.weights {
+		rows, columns := w.Dims()
+		t := model.Tensor{Name: fmt.Sprintf("target.%d", k), Dims: []int{rows, columns}}
+		for i := range rows {
+			for _, v := range w.RawRowView(i) {
+				t.Data = append(t.Data, float32(v))
+			}
+		}
+		ts = append(ts, t)
+	}
+	c := saved{m.cfg, m.schema, m.gain, m.ridge.penalty, m.residuals, m.notes}
+	if err := model.Save(dir, Task, c, m.slab); err != nil {
+		return err
+	}
+	return model.WriteTensors(filepath.Join(dir, linearFile), ts, nil)
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError.
+func Open(dir string) (*Model, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if d.Task != Task {
+		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a forecasting model, got one for task %q", d.Task), Fix: "use the commands of that task"}
+	}
+	c := saved{Schema: &schema{}}
+	if err := d.Decode(&c); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, model.ConfigFile)
+	if err := c.check(); err != nil {
+		return nil, &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+	}
+	var m *Model
+	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema) }); err != nil {
+		return nil, &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+	}
+	m.gain, m.residuals, m.notes = c.Gain, c.Residuals, c.Notes
+	if err := d.Load(m.slab); err != nil {
+		return nil, err
+	}
+	return m, m.openLinear(filepath.Join(dir, linearFile), c.Penalty)
+}
+
+// check refuses a config.json that no Save wrote.
+func (c *saved) check() error {
+	if err := c.Config.Validate(); err != nil {
+		return err
+	}
+	if c.Config.Window < 1 || c.Config.Horizon < 1 || c.Schema == nil {
+		return fmt.Errorf("window, horizon or schema is missing")
+	}
+	s, n := c.Schema, len(c.Config.targets())
+	if len(s.Past) != len(c.Config.Past) || len(s.Ahead) != len(c.Config.ahead()) || len(s.Binary) != len(s.Ahead) ||
+		len(s.Static) != len(c.Config.Static) || len(s.Pooled) != n {
+		return fmt.Errorf("schema does not fit the columns")
+	}
+	for id, fits := range s.Series {
+		if len(fits) != n {
+			return fmt.Errorf("schema has %d targets for series %q, expected %d", len(fits), id, n)
+		}
+	}
+	for _, steps := range c.Residuals {
+		if len(steps) != c.Config.Horizon {
+			return fmt.Errorf("residuals have %d steps, expected %d", len(steps), c.Config.Horizon)
+		}
+	}
+	return nil
+}
+
+func (m *Model) openLinear(path string, penalty []float64) error {
+	f, err := model.ReadTensors(path)
+	if err != nil {
+		return err
+	}
+	d := m.net.dims
+	m.ridge = &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, penalty: penalty}
+	for k := range d.targets {
+		name := fmt.Sprintf("target.%d", k)
+		t := f.Lookup(name)
+		if t == nil || !slices.Equal(t.Dims, []int{d.linear + d.groups, d.horizon}) {
+			return &model.FileError{File: path, Tensor: name, Problem: fmt.Sprintf("expected shape [%d %d]", d.linear+d.groups, d.horizon), Fix: "train the model again"}
+		}
+		values := make([]float64, len(t.Data))
+		widen(values, t.Data)
+		m.ridge.weights = append(m.ridge.weights, mat.NewDense(d.linear+d.groups, d.horizon, values))
+	}
+	return nil
+}

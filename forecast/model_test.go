@@ -1,0 +1,438 @@
+package forecast
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// hourly makes series of n hourly rows: a daily and a weekly cycle, a pull of a
+// covariate "x" known ahead, a past covariate "p", noise.
+func hourly(series, n int) *data.Panel {
+	p := &data.Panel{Columns: []string{"a", "b", "p", "x"}, Freq: data.Every(time.Hour), HasTime: true}
+	begin := time.Date(2023, 1, 2, 0, 0, 0, 0, time.UTC)
+	for s := range series {
+		r := rand.New(rand.NewPCG(7, uint64(s)))
+		one := &data.Series{ID: string(rune('A' + s)), Values: make([][]float64, 4),
+			Static: []data.StaticValue{{Name: "kind", Text: []string{"shop", "mill"}[s%2]}, {Name: "size", Number: float64(s), Numeric: true}}}
+		for t := range n {
+			one.Time = append(one.Time, begin.Add(time.Duration(t)*time.Hour))
+			one.Line = append(one.Line, t+2)
+			x := r.NormFloat64()
+			y := 10*math.Sin(2*math.Pi*float64(t)/24) + 5*math.Cos(2*math.Pi*float64(t)/168) + 4*x*x + 0.3*r.NormFloat64()
+			a := float64(100*(s+1)) + math.Abs(float64(10*(s+1))*y)
+			for i, v := range []float64{math.Round(a), math.Round(a/2 + 3*x), r.NormFloat64(), x} {
+				one.Values[i] = append(one.Values[i], v)
+			}
+		}
+		p.Series = append(p.Series, one)
+	}
+	return p
+}
+
+// small is a configuration that trains in a fraction of a second.
+func small() Config {
+	cfg := Defaults()
+	cfg.Time, cfg.Target, cfg.Future = "time", []string{"a"}, Future{"x"}
+	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Epochs, cfg.Batch, cfg.Stride = 24, 6, 8, 1, 2, 32, 3
+	return cfg
+}
+
+// TestVariants trains every kind of model for a moment, and checks that saving
+// and opening changes no bit of its forecasts, that quantiles ascend, and that
+// its score is of use.
+func TestVariants(t *testing.T) {
+	for _, v := range []struct {
+		name string
+		set  func(*Config)
+	}{
+		{"default", func(*Config) {}},
+		{"gru", func(c *Config) { c.Cell, c.Loss = "gru", "mse" }},
+		{"rnn two layers", func(c *Config) { c.Cell, c.Layers, c.RNNDropout, c.Loss = "rnn", 2, 0.1, "huber" }},
+		{"bidirectional", func(c *Config) { c.Bidirectional = true; c.Layers = 2 }},
+		{"quantile", func(c *Config) { c.Loss, c.Quantiles = "quantile", []float64{0.05, 0.25, 0.5, 0.95} }},
+		{"gaussian", func(c *Config) { c.Loss, c.WindowNorm = "gaussian", "mean" }},
+		{"student-t", func(c *Config) { c.Loss, c.WindowNorm = "student-t", "standard" }},
+		{"negative-binomial", func(c *Config) { c.Loss = "negative-binomial" }},
+		{"independent channels", func(c *Config) { c.Target, c.Past = []string{"a", "b"}, Past{"p"} }},
+		{"joint channels", func(c *Config) { c.Target, c.Channels, c.Loss = []string{"a", "b"}, "joint", "quantile" }},
+		{"static", func(c *Config) { c.ID, c.Static = "id", Static{"kind", "size"} }},
+		{"log", func(c *Config) { c.Transform, c.ScalePer = "log", "global" }},
+		{"robust, no skip", func(c *Config) { c.Scale, c.Skip = "robust", "none" }},
+		{"minmax, zero skip", func(c *Config) { c.Scale, c.Skip = "minmax", "zero" }},
+		{"nothing ahead", func(c *Config) { c.Future, c.Calendar, c.Lags, c.Layers = nil, "off", []int{0}, 2 }},
+		{"nothing ahead, bidirectional", func(c *Config) { c.Future, c.Calendar, c.Lags, c.Bidirectional = nil, "off", []int{0}, true }},
+		{"autoregressive", func(c *Config) { c.Head = "autoregressive" }},
+		{"autoregressive gaussian, joint", func(c *Config) {
+			c.Head, c.Loss, c.Channels, c.Target = "autoregressive", "gaussian", "joint", []string{"a", "b"}
+		}},
+		{"autoregressive student-t", func(c *Config) { c.Head, c.Loss, c.Target = "autoregressive", "student-t", []string{"a", "b"} }},
+		{"mask", func(c *Config) { c.Missing, c.Past, c.Loss = "mask", Past{"p"}, "quantile" }},
+		{"mask, autoregressive", func(c *Config) { c.Missing, c.Head = "mask", "autoregressive" }},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := small()
+			v.set(&cfg)
+			panel := hourly(2, 600)
+			if cfg.Missing == "mask" {
+				punch(panel)
+			}
+			dir := t.TempDir()
+			m, result, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(result.History) != cfg.Epochs {
+				t.Errorf("%d epochs recorded, want %d", len(result.History), cfg.Epochs)
+			}
+			e, err := m.Evaluate(panel, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkEvaluation(t, &cfg, e)
+			checkOpened(t, m, dir, withAhead(panel, cfg.Horizon))
+		})
+	}
+}
+
+// punch makes holes in every column.
+func punch(p *data.Panel) {
+	for i, s := range p.Series {
+		for c := range s.Values {
+			for t := 10 + c; t < s.Len()-10; t += 37 + i {
+				s.Values[c][t], s.Values[c][t+1] = math.NaN(), math.NaN()
+			}
+		}
+	}
+}
+
+// withAhead adds rows that tell only what is known ahead.
+func withAhead(p *data.Panel, n int) *data.Panel {
+	long := *p
+	long.Series = nil
+	for _, s := range p.Series {
+		one := *s
+		one.Values = slices.Clone(s.Values)
+		for i := range n {
+			one.Time = append(one.Time[:len(one.Time):len(one.Time)], p.Freq.Add(s.Time[len(s.Time)-1], i+1))
+			one.Line = append(one.Line[:len(one.Line):len(one.Line)], 0)
+			for c, name := range p.Columns {
+				v := math.NaN()
+				if name == "x" {
+					v = 0.5
+				}
+				one.Values[c] = append(one.Values[c][:len(one.Values[c]):len(one.Values[c])], v)
+			}
+		}
+		long.Series = append(long.Series, &one)
+	}
+	return &long
+}
+
+func checkEvaluation(t *testing.T, cfg *Config, e *Evaluation) {
+	t.Helper()
+	m := e.Metrics
+	for name, v := range map[string]float64{"mse": m.MSE, "mae": m.MAE, "rmse": m.RMSE, "smape": m.SMAPE, "mase": m.MASE,
+		"mse_scaled": m.MSEScaled, "mae_scaled": m.MAEScaled, "pinball": m.Pinball, "coverage": m.Coverage} {
+		if math.IsNaN(v) || math.IsInf(v, 0) || v < 0 {
+			t.Errorf("%s is %v", name, v)
+		}
+	}
+	if m.MAEScaled > 3 {
+		t.Errorf("mae_scaled %.3g is out of all proportion", m.MAEScaled)
+	}
+	if cfg.Skip == "ridge" && cfg.Head == "direct" && m.MAE > 1.1*e.Baselines["linear"].MAE {
+		t.Errorf("MAE %.4g is far above the linear path's, %.4g", m.MAE, e.Baselines["linear"].MAE)
+	}
+	for _, name := range []string{"naive", "seasonal_naive", "drift", "linear", "seasonal_naive_24"} {
+		if _, ok := e.Baselines[name]; !ok {
+			t.Errorf("no baseline %s", name)
+		}
+	}
+	if _, err := json.Marshal(e); err != nil {
+		t.Error(err)
+	}
+	if len(e.ByStep) != cfg.Horizon || len(e.ByHour) != 24 || len(e.Samples) == 0 || e.Verdict == "" {
+		t.Errorf("steps %d, hours %d, samples %d, verdict %q", len(e.ByStep), len(e.ByHour), len(e.Samples), e.Verdict)
+	}
+}
+
+func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
+	t.Helper()
+	opened, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := m.Predict(panel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := opened.Predict(panel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := json.Marshal(want)
+	b, _ := json.Marshal(got)
+	if !bytes.Equal(a, b) {
+		t.Errorf("the opened model forecasts otherwise")
+	}
+	for _, s := range got.Series {
+		if len(s.Point) != m.cfg.Horizon || !s.Time[0].Equal(panel.Series[0].Time[600]) {
+			t.Errorf("%d steps from %v", len(s.Point), s.Time[0])
+		}
+		for h := range s.Point {
+			for i := 1; i < len(s.Quantiles); i++ {
+				if s.Quantiles[i][h] < s.Quantiles[i-1][h] {
+					t.Errorf("quantiles cross at step %d", h+1)
+				}
+			}
+		}
+	}
+	var text bytes.Buffer
+	if err := got.WriteCSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := csv.NewReader(&text).ReadAll()
+	if err != nil || len(lines) != 1+len(got.Series)*m.cfg.Horizon {
+		t.Errorf("%d lines of CSV, %v", len(lines), err)
+	}
+}
+
+// TestNoLeak changes what a forecast may not know, and expects the same bits.
+func TestNoLeak(t *testing.T) {
+	for _, head := range []string{"direct", "autoregressive"} {
+		cfg := small()
+		cfg.Head = head
+		if head == "direct" {
+			cfg.Past = Past{"p"}
+		}
+		panel := hourly(1, 500)
+		m, d, err := prepare(panel, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := forecastOf(t, m, d, 450)
+		changed := hourly(1, 500)
+		for row := 450; row < 500; row++ {
+			changed.Series[0].Values[0][row] += 1000 // target
+			changed.Series[0].Values[2][row] -= 1000 // past
+		}
+		d, err = m.dataset(changed, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := forecastOf(t, m, d, 450); !slices.Equal(got, first) {
+			t.Errorf("%s: the forecast knows what comes after its origin", head)
+		}
+		changed.Series[0].Values[3][452] += 2 // known ahead
+		d, _ = m.dataset(changed, false)
+		if got := forecastOf(t, m, d, 450); slices.Equal(got, first) {
+			t.Errorf("%s: the forecast ignores what is known ahead", head)
+		}
+		again, _, err := prepare(changed, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := json.Marshal(m.schema)
+		if got, _ := json.Marshal(again.schema); !bytes.Equal(got, want) {
+			t.Errorf("%s: rows after the training part changed scalers or calendar", head)
+		}
+	}
+}
+
+func forecastOf(t *testing.T, m *Model, d *dataset, origin int32) []float64 {
+	t.Helper()
+	var out []float64
+	err := m.forecastAll(context.Background(), d, []window{{0, origin}}, nil, func(_ window, _ int, s *steps) { out = slices.Clone(s.point) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestWindowsKeepToTheirPart holds for every part and stride.
+func TestWindowsKeepToTheirPart(t *testing.T) {
+	m, d, err := prepare(hourly(2, 500), small())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part, name := range partNames {
+		list := d.windows(part, 1)
+		p := d.frames[0].part[part]
+		want := p.len() - m.cfg.Horizon + 1
+		if part == trainPart {
+			want -= d.reach
+		}
+		if len(list) != 2*want {
+			t.Errorf("%s: %d windows, want %d", name, len(list), 2*want)
+		}
+		for _, w := range list {
+			if p := d.frames[w.frame].part[part]; int(w.origin) < p.lo || int(w.origin)+d.horizon > p.hi || int(w.origin) < d.reach {
+				t.Errorf("%s: origin %d lies outside %v", name, w.origin, p)
+			}
+		}
+	}
+}
+
+func TestResumeGivesTheSameModel(t *testing.T) {
+	panel, cfg := hourly(1, 500), small()
+	cfg.Epochs = 4
+	straight, _, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(context.Background())
+	progress := &train.Progress{W: writerFunc(func([]byte) { cancel() }), Every: time.Nanosecond}
+	_, result, err := Train(ctx, panel, cfg, &TrainOptions{Dir: dir, Progress: progress})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !result.Interrupted || exists(filepath.Join(dir, "config.json")) {
+		t.Fatalf("interrupted: %v", result.Interrupted)
+	}
+	resumed, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir, Resume: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range straight.slab.Params {
+		if !slices.Equal(p.Read(), resumed.slab.Params[i].Read()) {
+			t.Errorf("%s differs after resuming", p.Name)
+		}
+	}
+	cfg.Hidden = 9
+	if _, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir, Resume: true}); err == nil {
+		t.Error("another network resumed from this checkpoint")
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
+
+func TestBacktest(t *testing.T) {
+	panel, cfg := hourly(2, 400), small()
+	cfg.Epochs = 1
+	m, _, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []*BacktestOptions{nil, {Stride: 37}, {Stride: 37, Refit: true}} {
+		e, err := m.Backtest(panel, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 2 * ((80-6)/6 + 1)
+		if o != nil {
+			want = 2 * ((80-6)/37 + 1)
+		}
+		if e.Windows != want || !(e.Metrics.MAEScaled < 3) {
+			t.Errorf("%+v: %d windows, want %d; mae_scaled %v", o, e.Windows, want, e.Metrics.MAEScaled)
+		}
+	}
+}
+
+func TestConstantSeriesWorksAndSaysSo(t *testing.T) {
+	panel, cfg := hourly(1, 400), small()
+	for i := range panel.Series[0].Values[0] {
+		panel.Series[0].Values[0][i] = 7
+	}
+	m, _, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(m.Notes(), " "), "constant") {
+		t.Errorf("notes %q", m.Notes())
+	}
+	e, err := m.Evaluate(panel, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "MAE", e.Metrics.MAE, 0, 0.02)
+	if !strings.Contains(e.Verdict, "Nothing here beats the naive forecast") {
+		t.Errorf("verdict %q", e.Verdict)
+	}
+}
+
+func TestSavedModelIsGuarded(t *testing.T) {
+	panel, cfg := hourly(1, 400), small()
+	cfg.Epochs = 1
+	dir := t.TempDir()
+	if _, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "linear.safetensors")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b[:len(b)-40], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("a cut file gave %v", err)
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		rows       int
+		set        func(*Config)
+	}{
+		{"unknown cell", `cell: want lstm, gru, rnn, got "lsmt"`, 400, func(c *Config) { c.Cell = "lsmt" }},
+		{"unknown column", "lack", 400, func(c *Config) { c.Future = Future{"y"} }},
+		{"column twice", "both as target and as future", 400, func(c *Config) { c.Future = Future{"a"} }},
+		{"no target", "target", 400, func(c *Config) { c.Target = nil }},
+		{"too few rows", "too few for a window of 24", 30, func(*Config) {}},
+		{"horizon beyond test", "more than the 40 rows of the validation part", 400, func(c *Config) { c.Horizon = 50 }},
+		{"split", "split", 400, func(c *Config) { c.Split = "0.5,0.5" }},
+		{"rest twice", "rest", 400, func(c *Config) { c.Split = "rest,rest,9" }},
+		{"quantiles without a median", "0.5", 400, func(c *Config) { c.Loss, c.Quantiles = "quantile", []float64{0.1, 0.9} }},
+		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
+		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
+		{"zone", "time zone", 400, func(c *Config) { c.TZ = "Mars/Olympus" }},
+	} {
+		cfg := small()
+		c.set(&cfg)
+		_, _, err := Train(context.Background(), hourly(1, c.rows), cfg, nil)
+		var misuse *data.InputError
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || !errors.As(err, &misuse) {
+			t.Errorf("%s: got %v, want an InputError with %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestPredictNeedsWhatIsKnownAhead(t *testing.T) {
+	panel, cfg := hourly(1, 400), small()
+	cfg.Epochs = 1
+	m, _, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.Predict(panel, nil)
+	if err == nil || !strings.Contains(err.Error(), "needs x for 6 rows after the last target") {
+		t.Errorf("got %v", err)
+	}
+	f, err := m.Predict(withAhead(panel, 6), &PredictOptions{Quantiles: []float64{0.2, 0.8}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Series) != 1 || len(f.Series[0].Quantiles) != 2 || f.Series[0].Row[0] != 401 {
+		t.Errorf("forecast %+v", f)
+	}
+}

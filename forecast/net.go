@@ -1,0 +1,239 @@
+package forecast
+
+import (
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// network is the model's trained part. The encoder reads the window. The
+// decoder, a stack of the same kind, begins in the encoder's final state and
+// reads what is known of each step of the horizon; where nothing is known ahead
+// there is none, and the head maps the encoder's last state to all steps. A
+// linear path from window and covariates to the location is added to the head's
+// output, after NLinear (Zeng et al., arXiv:2205.13504).
+//
+// An autoregressive network is one stack, encoder, that forecasts the next row
+// as the present one plus the head's output.
+type network struct {
+	Static  *nn.Embedding // of static categories, nil without
+	Encoder *nn.RNN
+	Decoder *nn.RNN // nil without anything known ahead
+	Head    *nn.Linear
+	Skip    *skip // nil without
+
+	cfg  *Config
+	dims shape
+	drop *nn.Dropout
+}
+
+// skip is the linear path: Weight for inputs, and Group for the kind of time.
+type skip struct {
+	Weight *tensor.Param // weight [targets, linear, horizon]
+	Group  *tensor.Param // group [targets*groups, horizon], nil without
+}
+
+// staticWidth is the length of a static category's vector.
+const staticWidth = 8
+
+func newNetwork(cfg *Config, d shape) *network {
+	n := &network{cfg: cfg, dims: d, drop: nn.NewDropout(float32(cfg.Dropout))}
+	if d.table > 0 {
+		n.Static = nn.NewEmbedding(d.table, staticWidth, nil)
+	}
+	extra := d.ids * staticWidth
+	n.Encoder = n.stack(d.encoder + extra)
+	out := d.channels * d.outputs
+	if d.decoder > 0 && cfg.Head == "direct" {
+		n.Decoder = n.stack(d.decoder + extra)
+	} else if cfg.Head == "direct" {
+		out *= d.horizon
+	}
+	o := &nn.LinearOptions{}
+	if cfg.Skip != "none" && cfg.Head == "direct" {
+		o.Init = nn.Constant(0) // training starts from the linear path alone
+	}
+	n.Head = nn.NewLinear(n.Encoder.OutputSize(), out, o)
+	if cfg.Head == "direct" && cfg.Skip != "none" {
+		n.Skip = &skip{Weight: tensor.NewParam("weight", nil, d.targets, d.linear, d.horizon)}
+		if d.groups > 0 {
+			n.Skip.Group = tensor.NewParam("group", nil, d.targets*d.groups, d.horizon)
+		}
+	}
+	return n
+}
+
+// stack is a recurrent stack of the configured kind.
+func (n *network) stack(in int) *nn.RNN {
+	o := &nn.RNNOptions{Layers: n.cfg.Layers, Bidirectional: n.cfg.Bidirectional}
+	if n.cfg.Layers > 1 {
+		o.Dropout = float32(n.cfg.RNNDropout)
+	}
+	switch n.cfg.Cell {
+	case "gru":
+		return nn.NewGRU(in, n.cfg.Hidden, o)
+	case "rnn":
+		return nn.NewRNN(in, n.cfg.Hidden, o)
+	}
+	o.ForgetBias = 1
+	return nn.NewLSTM(in, n.cfg.Hidden, o)
+}
+
+// startAt sets the linear path to a ridge regression.
+func (s *skip) startAt(r *ridge) {
+	weight := make([]float32, s.Weight.Len())
+	var group []float32
+	at := 0
+	for _, w := range r.weights {
+		for i := range r.linear {
+			for _, v := range w.RawRowView(i) {
+				weight[at] = float32(v)
+				at++
+			}
+		}
+		for g := range r.groups {
+			for _, v := range w.RawRowView(r.linear + g) {
+				group = append(group, float32(v))
+			}
+		}
+	}
+	s.Weight.Write(weight)
+	if s.Group != nil {
+		s.Group.Write(group)
+	}
+}
+
+// forward is the output [targets, n, horizon, outputs] for a batch of n windows.
+func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
+	d := &n.dims
+	static := n.static(t, b)
+	y, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
+	if n.Decoder != nil {
+		y, _ = n.Decoder.Forward(joined(t.Input(b.decoder, b.rows, d.horizon, d.decoder), static), state)
+	} else {
+		y = n.last(state)
+	}
+	out := n.Head.Forward(n.drop.Forward(y))
+	if d.channels == 1 {
+		out = tensor.Reshape(out, d.targets, b.n, d.horizon, d.outputs)
+	} else {
+		out = tensor.Reshape(out, b.n, d.horizon, d.targets, d.outputs)
+		out = tensor.Transpose(tensor.Transpose(out, 0, 1), 0, 2)
+	}
+	return n.locate(t, b, out)
+}
+
+// last is the final state of the last layer, both directions joined: [rows, hidden·directions].
+func (n *network) last(state *nn.State) *tensor.Tensor {
+	dirs := n.Encoder.Directions()
+	slots := n.Encoder.Layers() * dirs
+	h := tensor.Transpose(tensor.Slice(state.H, 0, slots-dirs, slots), 0, 1)
+	return tensor.Reshape(h, h.Dim(0), dirs*n.Encoder.Hidden())
+}
+
+// static is the vectors of the rows' static categories [rows, ...], or nil.
+func (n *network) static(t *tensor.Tape, b *batch) *tensor.Tensor {
+	if n.Static == nil {
+		return nil
+	}
+	v := n.Static.Forward(t.IDs(b.ids, nil, b.rows, n.dims.ids))
+	return tensor.Reshape(v, b.rows, n.dims.ids*staticWidth)
+}
+
+// joined adds what holds for a whole row to each step of it.
+func joined(x, static *tensor.Tensor) *tensor.Tensor {
+	if static == nil {
+		return x
+	}
+	return tensor.Concat(-1, x, tensor.Repeat(static, 1, x.Dim(1)))
+}
+
+// locate adds the linear path to the location: the first output, or all
+// quantiles. The mean of a negative binomial leaves the window's units for the
+// data's.
+func (n *network) locate(t *tensor.Tape, b *batch, out *tensor.Tensor) *tensor.Tensor {
+	d := &n.dims
+	if n.Skip == nil && n.cfg.Loss != "negative-binomial" {
+		return out
+	}
+	location, rest := out, (*tensor.Tensor)(nil)
+	if d.outputs > 1 && n.cfg.Loss != "quantile" {
+		location, rest = tensor.Slice(out, 3, 0, 1), tensor.Slice(out, 3, 1, d.outputs)
+	}
+	if n.Skip != nil {
+		line := tensor.MatMul(t.Input(b.linear, d.targets, b.n, d.linear), n.Skip.Weight.T(), false)
+		if n.Skip.Group != nil {
+			line = tensor.Add(line, tensor.Embed(n.Skip.Group.T(), t.IDs(b.group, nil, d.targets, b.n), -1))
+		}
+		if location.Dim(3) == 1 {
+			line = tensor.Reshape(line, d.targets, b.n, d.horizon, 1)
+		} else {
+			line = tensor.Repeat(line, 3, location.Dim(3))
+		}
+		location = tensor.Add(location, line)
+	}
+	if n.cfg.Loss == "negative-binomial" {
+		scale := t.Input(b.unitScale, d.targets, b.n, d.horizon, 1)
+		location = tensor.Add(tensor.Mul(location, scale), t.Input(b.unitShift, d.targets, b.n, d.horizon, 1))
+	}
+	if rest == nil {
+		return location
+	}
+	return tensor.Concat(3, location, rest)
+}
+
+// unroll is an autoregressive network's output [rows, steps, channels, outputs]
+// for known inputs [rows, steps, encoder], and the state after them.
+func (n *network) unroll(t *tensor.Tape, b *batch, x *tensor.Tensor, state *nn.State) (*tensor.Tensor, *nn.State) {
+	d := &n.dims
+	y, state := n.Encoder.Forward(joined(x, n.static(t, b)), state)
+	out := n.Head.Forward(n.drop.Forward(y))
+	out = tensor.Reshape(out, b.rows, x.Dim(1), d.channels, d.outputs)
+	now := tensor.Reshape(tensor.Slice(x, 2, 0, d.channels), b.rows, x.Dim(1), d.channels, 1)
+	if d.outputs == 1 {
+		return tensor.Add(out, now), state
+	}
+	return tensor.Concat(3, tensor.Add(tensor.Slice(out, 3, 0, 1), now), tensor.Slice(out, 3, 1, d.outputs)), state
+}
+
+// loss is the mean loss of a batch.
+func (n *network) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
+	d := &n.dims
+	var out, target *tensor.Tensor
+	var dims []int
+	if n.cfg.Head == "autoregressive" {
+		steps := d.window + d.horizon - 1
+		out, _ = n.unroll(t, b, t.Input(b.encoder, b.rows, steps, d.encoder), nil)
+		dims = []int{b.rows, steps, d.channels}
+	} else {
+		out = n.forward(t, b)
+		dims = []int{d.targets, b.n, d.horizon}
+	}
+	target = t.Input(b.target, dims...)
+	o := &tensor.LossOptions{Weight: t.Input(b.weight, dims...)}
+	if d.outputs == 1 {
+		out = tensor.Reshape(out, dims...)
+	}
+	switch n.cfg.Loss {
+	case "mse":
+		return tensor.MSE(out, target, o)
+	case "huber":
+		return tensor.Huber(out, target, 1, o)
+	case "quantile":
+		return tensor.Pinball(out, target, narrow(n.cfg.Quantiles), o)
+	case "gaussian":
+		return tensor.Gaussian(out, target, o)
+	case "student-t":
+		return tensor.StudentT(out, target, o)
+	case "negative-binomial":
+		return tensor.NegBinomial(out, target, o)
+	}
+	return tensor.MAE(out, target, o)
+}
+
+func narrow(x []float64) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = float32(v)
+	}
+	return y
+}

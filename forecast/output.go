@@ -1,0 +1,147 @@
+package forecast
+
+import (
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mathext"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// units maps a number of a window to the data's units.
+type units struct {
+	centre centre
+	scaler Scaler
+}
+
+func (u units) out(z float64) float64 {
+	return u.scaler.out(float64(u.centre.scale)*z + float64(u.centre.shift))
+}
+
+// point is the forecast that a step's outputs stand for: the median where the
+// loss aims at it, else the mean.
+func (m *Model) point(o []float32, u units) float64 {
+	switch m.cfg.Loss {
+	case "quantile":
+		return u.out(interpolated(m.cfg.Quantiles, sortedOutputs(o), 0.5))
+	case "negative-binomial":
+		return softplus(float64(o[0]))
+	}
+	return u.out(float64(o[0]))
+}
+
+// quantiles writes the quantiles of one step's forecast in the data's units,
+// ascending where the levels do.
+func (m *Model) quantiles(dst []float64, o []float32, u units, k, h int, levels []float64) {
+	switch m.cfg.Loss {
+	case "quantile":
+		z := sortedOutputs(o)
+		for i, q := range levels {
+			dst[i] = u.out(interpolated(m.cfg.Quantiles, z, q))
+		}
+	case "gaussian":
+		normal := distuv.Normal{Mu: float64(o[0]), Sigma: positive(o[1])}
+		for i, q := range levels {
+			dst[i] = u.out(normal.Quantile(q))
+		}
+	case "student-t":
+		t := distuv.StudentsT{Mu: float64(o[0]), Sigma: positive(o[1]), Nu: 2 + softplus(float64(o[2]))}
+		for i, q := range levels {
+			dst[i] = u.out(t.Quantile(q))
+		}
+	case "negative-binomial":
+		for i, q := range levels {
+			dst[i] = negativeBinomialQuantile(positive(o[0]), positive(o[1]), q)
+		}
+	default:
+		for i, q := range levels {
+			dst[i] = u.out(float64(o[0]) + m.residual(k, h, q))
+		}
+	}
+}
+
+// sortedOutputs are the outputs of a step, ascending, so that quantiles never cross.
+func sortedOutputs(o []float32) []float64 {
+	z := make([]float64, len(o))
+	for i, v := range o {
+		z[i] = float64(v)
+	}
+	slices.Sort(z)
+	return z
+}
+
+// interpolated is the quantile q between those of the levels; beyond the
+// outermost it is the outermost.
+func interpolated(levels, z []float64, q float64) float64 {
+	i, found := slices.BinarySearch(levels, q)
+	switch {
+	case found:
+		return z[i]
+	case i == 0:
+		return z[0]
+	case i == len(levels):
+		return z[i-1]
+	}
+	share := (q - levels[i-1]) / (levels[i] - levels[i-1])
+	return z[i-1] + share*(z[i]-z[i-1])
+}
+
+func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
+
+// positive is how the likelihoods of package tensor read a scale.
+func positive(x float32) float64 { return softplus(float64(x)) + 1e-6 }
+
+// negativeBinomialQuantile is the least count whose cumulative probability
+// reaches q, for a mean and a variance of mean + alpha·mean².
+func negativeBinomialQuantile(mean, alpha, q float64) float64 {
+	r := 1 / alpha
+	p := r / (r + mean)
+	reaches := func(n float64) bool { return mathext.RegIncBeta(r, n+1, p) >= q }
+	high := 1.0
+	for !reaches(high) && high < 1e15 {
+		high *= 2
+	}
+	low := -1.0
+	for high-low > 1 {
+		if middle := math.Floor((low + high) / 2); reaches(middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return high
+}
+
+// residuals are the errors of a point forecast on the validation windows, in
+// the network's units: sorted, for each target and step. Forecast plus their
+// quantile is the forecast's quantile, as in split conformal prediction (Lei et
+// al., arXiv:1604.04173), on windows that also chose when to stop training.
+type residuals [][][]float64
+
+// keptResiduals is the most errors kept for a target and step.
+const keptResiduals = 199
+
+// residual is the q-quantile of the errors of step h of target k, with the
+// correction for their number.
+func (m *Model) residual(k, h int, q float64) float64 {
+	if k >= len(m.residuals) || len(m.residuals[k][h]) == 0 {
+		return 0
+	}
+	e := m.residuals[k][h]
+	n := float64(len(e))
+	at := (n+1)*q - 1
+	return sortedQuantile(e, math.Min(math.Max(at/(n-1), 0), 1))
+}
+
+// thinSorted keeps evenly spaced order statistics.
+func thinSorted(e []float64, most int) []float64 {
+	slices.Sort(e)
+	if len(e) <= most {
+		return e
+	}
+	kept := make([]float64, most)
+	for i := range kept {
+		kept[i] = sortedQuantile(e, (float64(i)+0.5)/float64(most))
+	}
+	return kept
+}

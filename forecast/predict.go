@@ -1,0 +1,164 @@
+package forecast
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// PredictOptions changes a prediction; nil is the model's own.
+type PredictOptions struct {
+	Quantiles []float64 // levels, ascending, each between 0 and 1; nil: the model's
+}
+
+// Forecast is what follows the last measured row of each series.
+type Forecast struct {
+	Levels []float64        `json:"levels"`
+	Series []SeriesForecast `json:"series"`
+	Notes  []string         `json:"notes,omitempty"`
+}
+
+// SeriesForecast is the forecast of one target of one series.
+type SeriesForecast struct {
+	ID        string      `json:"id"`
+	Target    string      `json:"target"`
+	Time      []time.Time `json:"time,omitempty"` // nil without times
+	Row       []int       `json:"row"`            // counted from 1 over the series
+	Point     []float64   `json:"forecast"`
+	Quantiles [][]float64 `json:"quantiles"` // [level][step]
+}
+
+// Predict forecasts the horizon after the last row that has a target, of each
+// series in a table read with the model's ReadOptions. Columns known ahead need
+// their values over the horizon, in rows without targets.
+func (m *Model) Predict(panel *data.Panel, o *PredictOptions) (*Forecast, error) {
+	levels := m.cfg.Quantiles
+	if o != nil && o.Quantiles != nil {
+		levels = slices.Clone(o.Quantiles)
+		slices.Sort(levels)
+	}
+	if err := m.checkLevels(levels); err != nil {
+		return nil, err
+	}
+	d, err := m.dataset(panel, true)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.latest(d)
+	if err != nil {
+		return nil, err
+	}
+	out := &Forecast{Levels: levels, Series: make([]SeriesForecast, len(list)*d.targets)}
+	at := map[window]int{}
+	for i, w := range list {
+		at[w] = i
+	}
+	err = m.forecastAll(context.Background(), d, list, levels, func(w window, k int, s *steps) {
+		f, origin := d.frames[w.frame], int(w.origin)
+		one := SeriesForecast{ID: f.id, Target: m.cfg.targets()[k], Point: slices.Clone(s.point), Quantiles: make([][]float64, len(levels))}
+		for h := range d.horizon {
+			one.Row = append(one.Row, origin+h+1)
+			if f.times != nil {
+				one.Time = append(one.Time, f.times[origin+h])
+			}
+			for i := range levels {
+				one.Quantiles[i] = append(one.Quantiles[i], s.quantiles[h][i])
+			}
+		}
+		out.Series[at[w]*d.targets+k] = one
+	})
+	for _, f := range d.frames {
+		if m.schema.Series[f.id] == nil {
+			out.Notes = append(out.Notes, fmt.Sprintf("series %q was not in training and is scaled by its own rows", f.id))
+		}
+	}
+	return out, err
+}
+
+func (m *Model) checkLevels(levels []float64) error {
+	trained := m.cfg.Quantiles
+	for _, q := range levels {
+		if !(q > 0 && q < 1) {
+			return data.Errorf("quantiles: want levels between 0 and 1, got %v", q)
+		}
+		if m.cfg.Loss == "quantile" && (q < trained[0] || q > trained[len(trained)-1]) {
+			return data.Errorf("quantiles: this model was trained for levels from %v to %v, got %v; train it with quantiles that include it", trained[0], trained[len(trained)-1], q)
+		}
+	}
+	return nil
+}
+
+// latest is the window at the end of each series, with what it needs in place.
+func (m *Model) latest(d *dataset) ([]window, error) {
+	var list []window
+	for i, f := range d.frames {
+		if f.end < d.reach {
+			return nil, data.Errorf("%d rows%s are too few: the model looks back on %d", f.end, ofSeries(f.id), d.reach)
+		}
+		if have := f.rows - f.end; have < d.horizon {
+			return nil, data.Errorf("the model needs %s for %d rows after the last target%s, and got %d; add rows with these columns filled in and %s left empty",
+				joinAnd(m.cfg.ahead()), d.horizon, ofSeries(f.id), have, joinAnd(m.cfg.targets()))
+		}
+		for c, gap := range f.aheadGap {
+			for h := range d.horizon {
+				if gap[f.end+h] != 0 && !masked(&m.cfg) {
+					return nil, &data.InputError{Column: m.cfg.ahead()[c], Problem: fmt.Sprintf("is known ahead but empty in row %d%s, within the horizon", f.end+h+1, ofSeries(f.id)), Fix: "fill it in"}
+				}
+			}
+		}
+		list = append(list, window{int32(i), int32(f.end)})
+	}
+	return list, nil
+}
+
+// joinAnd joins names with commas and an "and".
+func joinAnd(names []string) string {
+	if len(names) < 2 {
+		return fmt.Sprint(names)[1 : len(fmt.Sprint(names))-1]
+	}
+	text := names[0]
+	for _, name := range names[1 : len(names)-1] {
+		text += ", " + name
+	}
+	return text + " and " + names[len(names)-1]
+}
+
+// WriteCSV writes one line a series, target and step: time (or row), series if
+// there are several, target, forecast, and a column q0.1 and so on a level.
+func (f *Forecast) WriteCSV(w io.Writer) error {
+	out := csv.NewWriter(w)
+	timed := len(f.Series) > 0 && f.Series[0].Time != nil
+	head := []string{"row", "series", "target", "forecast"}
+	if timed {
+		head[0] = "time"
+	}
+	for _, q := range f.Levels {
+		head = append(head, "q"+strconv.FormatFloat(q, 'g', -1, 64))
+	}
+	if err := out.Write(head); err != nil {
+		return err
+	}
+	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 8, 64) }
+	for _, s := range f.Series {
+		for h, y := range s.Point {
+			line := []string{strconv.Itoa(s.Row[h]), s.ID, s.Target, number(y)}
+			if timed {
+				line[0] = s.Time[h].Format(time.RFC3339)
+			}
+			for i := range f.Levels {
+				line = append(line, number(s.Quantiles[i][h]))
+			}
+			if err := out.Write(line); err != nil {
+				return err
+			}
+		}
+	}
+	out.Flush()
+	return out.Error()
+}

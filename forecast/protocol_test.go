@@ -1,0 +1,169 @@
+package forecast
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/goccy/go-yaml"
+)
+
+// protocol skips a test unless CAROUSEL_PROTOCOL names it: these train for
+// minutes, and repeat what the recipes state. CAROUSEL_SET holds settings, as
+// JSON, that replace the recipe's, for looking beyond it.
+func protocol(t *testing.T, name, recipe string) Config {
+	t.Helper()
+	if !strings.Contains(os.Getenv("CAROUSEL_PROTOCOL"), name) {
+		t.Skipf("set CAROUSEL_PROTOCOL=%s to run this", name)
+	}
+	text, err := os.ReadFile("../recipes/" + recipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var settings map[string]any
+	if err := yaml.Unmarshal(text, &settings); err != nil {
+		t.Fatal(err)
+	}
+	if limit, ok := settings["max_time"].(string); ok {
+		d, err := time.ParseDuration(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings["max_time"] = d
+	}
+	delete(settings, "data")
+	delete(settings, "out")
+	asJSON, err := json.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Defaults()
+	for _, set := range []string{string(asJSON), os.Getenv("CAROUSEL_SET")} {
+		if set == "" {
+			continue
+		}
+		if err := json.Unmarshal([]byte(set), &cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cfg
+}
+
+// lastWindows scores the last window of each series as the M competitions do:
+// sMAPE, and MASE by the seasonal naive error of all rows before the horizon.
+func lastWindows(t *testing.T, m *Model, panel *data.Panel, part int, season int) (smape, mase float64, n int) {
+	t.Helper()
+	d, err := m.dataset(panel, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var percent, scaled mean
+	err = m.forecastAll(context.Background(), d, d.windows(part, 1), nil, func(w window, k int, s *steps) {
+		y := d.frames[w.frame].raw[k]
+		var share, absolute mean
+		for h, f := range s.point {
+			truth := y[int(w.origin)+h]
+			share.add(200 * math.Abs(f-truth) / (math.Abs(f) + math.Abs(truth)))
+			absolute.add(math.Abs(f - truth))
+		}
+		percent.add(share.value())
+		scaled.add(absolute.value() / seasonalError(y[:w.origin], season))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return percent.value(), scaled.value(), percent.n
+}
+
+func TestProtocolM4Hourly(t *testing.T) {
+	cfg := protocol(t, "m4", "m4_hourly.yaml")
+	panel := read(t, sharedFile(t, "forecast/Hourly-train.csv"), cfg)
+	rest := read(t, sharedFile(t, "forecast/Hourly-test.csv"), cfg)
+	for i, s := range panel.Series {
+		s.Values[0] = append(s.Values[0], rest.Series[i].Values[0]...)
+		s.Line = append(s.Line, rest.Series[i].Line...)
+	}
+	begun := time.Now()
+	m, result, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d windows a pass, %d steps, %v, gain %v, penalty %v", len(result.History), result.Steps, time.Since(begun), m.gain, m.ridge.penalty)
+	for _, r := range result.History {
+		t.Logf("epoch %d loss %.4f val %.4f", r.Epoch, r.TrainLoss, r.Val["mae"])
+	}
+	for part := validationPart; part <= testPart; part++ {
+		smape, mase, n := lastWindows(t, m, panel, part, 24)
+		owa := (smape/18.383 + mase/2.395) / 2
+		t.Logf("%s: %d series: sMAPE %.3f MASE %.3f OWA %.4f", partNames[part], n, smape, mase, owa)
+		if part == testPart && !(owa <= 0.60) {
+			t.Errorf("OWA %.4f, want at most 0.60", owa)
+		}
+		e, err := m.Evaluate(panel, partNames[part])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"seasonal_naive_24", "seasonal_naive_168", "linear"} {
+			t.Logf("  %s sMAPE %.3f MASE %.3f", name, e.Baselines[name].SMAPE, e.Baselines[name].MASE)
+		}
+	}
+}
+
+func TestProtocolCIF2016(t *testing.T) {
+	cfg := protocol(t, "cif", "cif_2016.yaml")
+	path := sharedFile(t, "forecast/cif_2016_dataset.tsf")
+	o, err := cfg.ReadOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Static = nil
+	all, err := data.ReadPanel(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, count := [2]float64{}, 0
+	for _, horizon := range []int{12, 6} {
+		panel := *all
+		panel.Series = nil
+		for _, s := range all.Series {
+			if int(s.Static[0].Number) >= horizon { // the short ones learn from the long ones too
+				panel.Series = append(panel.Series, s)
+			}
+		}
+		own := cfg
+		own.Horizon = horizon
+		if horizon == 6 {
+			own.Window, own.Split = min(cfg.Window, 10), "rest,6,6"
+		}
+		begun := time.Now()
+		m, result, err := Train(context.Background(), &panel, own, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("horizon %d: %d steps, %v, gain %v, penalty %v, notes %q", horizon, result.Steps, time.Since(begun), m.gain, m.ridge.penalty, m.Notes())
+		for part := validationPart; part <= testPart; part++ {
+			scored := panel
+			scored.Series = slices.DeleteFunc(slices.Clone(panel.Series), func(s *data.Series) bool { return int(s.Static[0].Number) != horizon })
+			smape, mase, n := lastWindows(t, m, &scored, part, 12)
+			e, err := m.Evaluate(&scored, partNames[part])
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("  %s: %d series: sMAPE %.3f MASE %.3f; seasonal naive %.3f linear %.3f", partNames[part], n, smape, mase, e.Baselines["seasonal_naive"].SMAPE, e.Baselines["linear"].SMAPE)
+			sum[part-1] += smape * float64(n)
+			if part == testPart {
+				count += n
+			}
+		}
+	}
+	t.Logf("sMAPE of %d series: validation %.3f test %.3f", count, sum[0]/float64(count), sum[1]/float64(count))
+	if count != 72 || !(sum[1]/float64(count) <= 12.2) {
+		t.Errorf("sMAPE %.3f of %d series, want at most 12.2 of 72", sum[1]/float64(count), count)
+	}
+}

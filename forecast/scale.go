@@ -1,0 +1,87 @@
+package forecast
+
+import (
+	"math"
+	"slices"
+)
+
+// Scaler maps a column's values to the network's units and back: log first if
+// asked, then (x-Shift)/Scale.
+type Scaler struct {
+	Shift float64 `json:"shift"`
+	Scale float64 `json:"scale"` // never 0
+	Log   bool    `json:"log,omitempty"`
+}
+
+// fitScaler fits a Scaler of a kind (standard, robust, minmax, none) to the
+// values that are not NaN. A column that does not vary keeps its units.
+func fitScaler(kind string, log bool, values []float64) Scaler {
+	s := Scaler{Scale: 1, Log: log}
+	x := make([]float64, 0, len(values))
+	for _, v := range values {
+		if log {
+			v = math.Log(v)
+		}
+		if !math.IsNaN(v) {
+			x = append(x, v)
+		}
+	}
+	if len(x) == 0 {
+		return s
+	}
+	switch kind {
+	case "standard":
+		s.Shift, s.Scale = meanDeviation(x)
+	case "robust":
+		slices.Sort(x)
+		s.Shift = sortedQuantile(x, 0.5)
+		// A normal distribution's quartiles are 1.349 deviations apart.
+		s.Scale = (sortedQuantile(x, 0.75) - sortedQuantile(x, 0.25)) / 1.349
+	case "minmax":
+		s.Shift = slices.Min(x)
+		s.Scale = slices.Max(x) - s.Shift
+	}
+	if tiny := 1e-12 * math.Max(1, math.Abs(s.Shift)); !(s.Scale > tiny) {
+		s.Scale = 1
+	}
+	return s
+}
+
+func (s Scaler) in(x float64) float64 {
+	if s.Log {
+		x = math.Log(x)
+	}
+	return (x - s.Shift) / s.Scale
+}
+
+func (s Scaler) out(z float64) float64 {
+	x := z*s.Scale + s.Shift
+	if s.Log {
+		return math.Exp(x)
+	}
+	return x
+}
+
+// meanDeviation is the mean and the standard deviation (divided by n) of x.
+func meanDeviation(x []float64) (mean, deviation float64) {
+	for _, v := range x {
+		mean += v
+	}
+	mean /= float64(len(x))
+	for _, v := range x {
+		deviation += (v - mean) * (v - mean)
+	}
+	return mean, math.Sqrt(deviation / float64(len(x)))
+}
+
+// sortedQuantile is the q-quantile of sorted x, between its neighbours
+// linearly; 0 for no values.
+func sortedQuantile(x []float64, q float64) float64 {
+	if len(x) == 0 {
+		return 0
+	}
+	at := q * float64(len(x)-1)
+	i := min(int(at), len(x)-1)
+	j := min(i+1, len(x)-1)
+	return x[i] + (at-float64(i))*(x[j]-x[i])
+}

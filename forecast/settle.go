@@ -1,0 +1,118 @@
+package forecast
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// settle gives the sizes that cfg leaves open a value that fits the data,
+// divides every frame into parts, and says what it did that a user may not
+// expect. Series without room for one training window are left out.
+func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes []string, err error) {
+	s, err := parseSplit(cfg.Split)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range frames {
+		if f.part, err = s.rows(f.end, f.times); err != nil {
+			return nil, nil, fmt.Errorf("%w%s", err, ofSeries(f.id))
+		}
+	}
+	notes = settleSizes(cfg, freq, frames)
+	left := 0
+	for _, f := range frames {
+		if f.part[trainPart].len() < cfg.Window+cfg.Horizon {
+			left++
+			continue
+		}
+		kept = append(kept, f)
+	}
+	if len(kept) == 0 {
+		f := frames[0]
+		return nil, nil, data.Errorf("%d training rows%s are too few for a window of %d and a horizon of %d, which need %d; give a smaller window or horizon, or more rows",
+			f.part[trainPart].len(), ofSeries(f.id), cfg.Window, cfg.Horizon, cfg.Window+cfg.Horizon)
+	}
+	if left > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d series have fewer than %d training rows and were left out of training", left, len(frames), cfg.Window+cfg.Horizon))
+	}
+	return kept, notes, checkParts(cfg, kept)
+}
+
+// checkParts finds a part that was asked for but holds no horizon in any series.
+func checkParts(cfg *Config, frames []*frame) error {
+	for _, part := range []int{validationPart, testPart} {
+		longest := 0
+		for _, f := range frames {
+			longest = max(longest, f.part[part].len())
+		}
+		if longest > 0 && longest < cfg.Horizon {
+			return data.Errorf("horizon: %d is more than the %d rows of the %s part; give a smaller horizon, or another split", cfg.Horizon, longest, partNames[part])
+		}
+	}
+	return nil
+}
+
+// settleSizes chooses window and horizon where they are 0.
+func settleSizes(cfg *Config, freq data.Freq, frames []*frame) (notes []string) {
+	window, horizon := customary(freq)
+	if cfg.Horizon == 0 {
+		cfg.Horizon = horizon
+		for _, part := range []int{validationPart, testPart} {
+			if n := typical(frames, part); n > 0 {
+				cfg.Horizon = min(cfg.Horizon, n)
+			}
+		}
+		cfg.Horizon = max(1, min(cfg.Horizon, typical(frames, trainPart)/3))
+		if cfg.Horizon < horizon {
+			notes = append(notes, fmt.Sprintf("the horizon is %d, as the series are too short for %d", cfg.Horizon, horizon))
+		}
+	}
+	if cfg.Window == 0 {
+		cfg.Window = max(window, cfg.Horizon)
+		if most := (typical(frames, trainPart) - cfg.Horizon) * 2 / 3; cfg.Window > most {
+			notes = append(notes, fmt.Sprintf("the window is %d rows, as the series are too short for %d", max(1, most), cfg.Window))
+			cfg.Window = max(1, most)
+		}
+	}
+	return notes
+}
+
+// customary are the window and the horizon for long series of a spacing.
+func customary(freq data.Freq) (window, horizon int) {
+	switch {
+	case freq.Unit != data.Month && freq.Unit != data.MonthEnd:
+		return 72, 24
+	case freq.N >= 12:
+		return 12, 4
+	case freq.N == 3:
+		return 16, 4
+	}
+	return 36, 12
+}
+
+// typical is the length of a part that nine of ten series reach.
+func typical(frames []*frame, part int) int {
+	var lengths []int
+	for _, f := range frames {
+		lengths = append(lengths, f.part[part].len())
+	}
+	slices.Sort(lengths)
+	return lengths[len(lengths)/10]
+}
+
+// settleTraining chooses the batch, the epochs and the patience where they are 0.
+func settleTraining(cfg *Config, windows int) {
+	if cfg.Batch == 0 {
+		cfg.Batch = min(64, max(8, windows/16))
+	}
+	if cfg.Epochs == 0 {
+		perEpoch := (windows + cfg.Batch - 1) / cfg.Batch
+		cfg.Epochs = min(150, max(8, int(math.Round(3000/float64(perEpoch)))))
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = max(5, cfg.Epochs/3)
+	}
+}

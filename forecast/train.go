@@ -1,0 +1,215 @@
+package forecast
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// TrainOptions says where a run writes and how it shows itself; nil trains in
+// memory and in silence.
+type TrainOptions struct {
+	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
+	Resume      bool            // continue from Dir's last checkpoint
+	Progress    *train.Progress // nil: quiet
+	TensorBoard bool            // event files in Dir/tensorboard
+}
+
+// Train fits a model to a table read with cfg's ReadOptions. If ctx is
+// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
+// from and no finished model, and the model returned is as far as it came.
+func Train(ctx context.Context, panel *data.Panel, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &TrainOptions{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	m, d, err := prepare(panel, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := m.fit(ctx, d, o)
+	if err != nil || result.Interrupted {
+		return m, result, err
+	}
+	valid := thin(d.windows(validationPart, 1), (len(d.windows(validationPart, 1))+calibration-1)/calibration)
+	if err := m.calibrate(ctx, d, valid); err != nil {
+		return nil, nil, err
+	}
+	if o.Dir != "" {
+		err = m.Save(o.Dir)
+	}
+	return m, result, err
+}
+
+// calibration is the most windows that intervals and the gain are fitted to.
+const calibration = 4000
+
+// prepare settles the configuration on the data and makes the untrained model.
+func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
+	frames, err := rawFrames(panel, &cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	statics := map[*frame][]data.StaticValue{}
+	for i, f := range frames {
+		statics[f] = panel.Series[i].Static
+	}
+	kept, notes, err := settle(&cfg, panel.Freq, frames)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range kept {
+		if err := f.checkFinite(&cfg); err != nil {
+			return nil, nil, err
+		}
+	}
+	s, err := fitSchema(panel, &cfg, kept)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, f := range kept {
+		if err := f.prepare(s, &cfg, statics[f]); err != nil {
+			return nil, nil, err
+		}
+	}
+	cfg.Lags = slices.Clone(s.Lags)
+	if len(cfg.Lags) == 0 {
+		cfg.Lags = []int{0}
+	}
+	d := &dataset{schema: s, cfg: &cfg, frames: kept, shape: newShape(s, &cfg)}
+	train := d.windows(trainPart, cfg.Stride)
+	if len(train) == 0 {
+		return nil, nil, data.Errorf("the training rows hold no window of %d rows and horizon %d with a target; give a smaller window or more rows", d.reach, cfg.Horizon)
+	}
+	settleTraining(&cfg, len(train))
+	d.fitUnit(train)
+	r := fitRidge(d)
+	m := newModel(cfg, s)
+	d.cfg = &m.cfg
+	m.ridge = r
+	if m.net.Skip != nil && cfg.Skip == "ridge" {
+		m.net.Skip.startAt(r)
+	}
+	m.notes = append(notes, constants(&cfg, s, kept)...)
+	return m, d, nil
+}
+
+// checkFinite refuses infinities, and gaps that the settings have no place for.
+func (f *frame) checkFinite(cfg *Config) error {
+	for _, part := range []struct {
+		names   []string
+		columns [][]float64
+	}{{cfg.targets(), f.raw}, {cfg.Past, f.rawPast}, {cfg.ahead(), f.rawAhead}} {
+		for i, column := range part.columns {
+			for t, v := range column {
+				missing := math.IsNaN(v) && !masked(cfg) && t < f.end
+				if math.IsInf(v, 0) || missing {
+					return &data.InputError{Column: part.names[i], Problem: fmt.Sprintf("row %d%s is %v", t+1, ofSeries(f.id), v), Fix: "mend it, or set missing to interpolate or mask"}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// constants names the series that never change in training.
+func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
+	var names []string
+	for _, f := range frames {
+		for k, fit := range s.Series[f.id] {
+			if fit.Deviation == 0 {
+				names = append(names, strings.TrimSpace(f.id+" "+cfg.targets()[k]))
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	const most = 5
+	more := ""
+	if n := len(names) - most; n > 0 {
+		names, more = names[:most], fmt.Sprintf(" and %d more", n)
+	}
+	return []string{fmt.Sprintf("constant over the training rows, so that there is nothing to learn: %s%s", strings.Join(names, ", "), more)}
+}
+
+// fit runs the training loop.
+func (m *Model) fit(ctx context.Context, d *dataset, o *TrainOptions) (*train.Result, error) {
+	cfg := &m.cfg
+	windows := d.windows(trainPart, cfg.Stride)
+	valid := thin(d.windows(validationPart, 1), (len(d.windows(validationPart, 1))+calibration-1)/calibration)
+	options := &train.Options{
+		Epochs: cfg.Epochs, MaxTime: cfg.MaxTime, Batch: cfg.Batch, Clip: float32(cfg.Clip), EMA: cfg.EMA,
+		Patience: max(cfg.Patience, 0), Seed: cfg.Seed, Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, TensorBoard: o.TensorBoard,
+		Fingerprint: m.fingerprint(d),
+	}
+	options.Schedule = optim.Cosine(cfg.LR, cfg.MinLR, options.TotalSteps(len(windows)))
+	job := &train.Job[batch]{
+		Slab:      m.slab,
+		Optimizer: m.optimizer(),
+		Samples:   len(windows),
+		NewBatch:  func() *batch { return &batch{} },
+		Load: func(b *batch, samples []int) {
+			list := make([]window, len(samples))
+			for i, s := range samples {
+				list[i] = windows[s]
+			}
+			d.load(b, list, true)
+		},
+		Loss: m.net.loss,
+	}
+	if len(valid) > 0 {
+		job.Metric = "mae"
+		if cfg.Loss == "mse" || cfg.Loss == "gaussian" {
+			job.Metric = "mse"
+		}
+		job.Validate = func(ctx context.Context, _ *tensor.Tape) (map[string]float64, error) {
+			return m.validation(ctx, d, valid)
+		}
+	} else {
+		options.Patience = 0
+	}
+	return train.Fit(ctx, job, options)
+}
+
+// optimizer is AdamW, the linear path at its own rate.
+func (m *Model) optimizer() *optim.Optimizer {
+	o := &optim.AdamWOptions{WeightDecay: float32(m.cfg.WeightDecay)}
+	if m.net.Skip != nil {
+		o.Groups = []optim.Group{{
+			Match:   func(name string) bool { return strings.HasPrefix(name, "skip.") },
+			LRScale: float32(m.cfg.SkipLR), Freeze: m.cfg.SkipLR == 0,
+		}}
+	}
+	return optim.NewAdamW(m.slab, o)
+}
+
+// fingerprint changes with the settings that change the arithmetic, and with
+// the data.
+func (m *Model) fingerprint(d *dataset) string {
+	h := sha256.New()
+	c := m.cfg
+	c.MaxTime, c.Patience = 0, 0
+	text, _ := json.Marshal(c) // plain fields always have a JSON form
+	h.Write(text)
+	for _, f := range d.frames {
+		for _, columns := range [][][]float64{f.raw, f.rawPast, f.rawAhead} {
+			for _, column := range columns {
+				_ = binary.Write(h, binary.LittleEndian, column) // a hash takes everything
+			}
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+}

@@ -1,0 +1,363 @@
+package forecast
+
+import (
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// dataset cuts windows from frames and writes them as the network's inputs.
+type dataset struct {
+	*schema
+	cfg    *Config
+	frames []*frame
+	shape
+}
+
+// shape is the widths of everything; see fillEncoder, fillDecoder and fillLinear.
+type shape struct {
+	targets  int // K
+	channels int // targets that one row of the network sees: 1 or K
+	window   int
+	horizon  int
+	encoder  int // inputs a step of the window
+	decoder  int // inputs a step of the horizon; 0: nothing is known ahead
+	linear   int // inputs of the linear path
+	groups   int // kinds of time that the linear path tells apart, 0: none
+	outputs  int // numbers a target and step
+	reach    int // rows of history that a window needs
+	table    int // rows of the embedding table of static categories
+	ids      int // static categories a series
+}
+
+// window is a moment to forecast from: origin is the first row not known.
+type window struct{ frame, origin int32 }
+
+func newShape(s *schema, cfg *Config) shape {
+	k := len(cfg.targets())
+	d := shape{targets: k, channels: 1, window: cfg.Window, horizon: cfg.Horizon, outputs: outputsOf(cfg), groups: s.Calendar.Groups}
+	gaps := 1
+	if masked(cfg) {
+		gaps = 2
+	}
+	name := k // tells channels apart
+	if cfg.Channels == "joint" {
+		d.channels, name = k, 0
+	}
+	if k == 1 {
+		name = 0
+	}
+	numbers := 0
+	for i := range s.Static {
+		if c := s.Static[i].Categories; c != nil {
+			d.table += len(c) + 1
+			d.ids++
+		} else {
+			numbers++
+		}
+	}
+	ahead := gaps*len(s.Ahead) + s.Calendar.width()
+	always := numbers + name
+	d.encoder = gaps*(d.channels+len(s.Past)) + ahead + always
+	d.decoder = ahead + d.channels*len(s.Lags)
+	if d.decoder > 0 {
+		d.decoder += 1 + always
+	}
+	d.linear = linearWidth(s, cfg, numbers)
+	d.reach = d.window
+	for _, lag := range s.Lags {
+		d.reach = max(d.reach, lag)
+	}
+	if cfg.Head == "autoregressive" {
+		d.encoder = gaps*d.channels + ahead + d.channels*len(s.Lags) + always
+		for _, lag := range s.Lags {
+			d.reach = max(d.reach, d.window+lagBack(lag, d.horizon))
+		}
+	}
+	return d
+}
+
+// lagBack is the least multiple of a season that is at least a horizon.
+func lagBack(season, horizon int) int { return (horizon + season - 1) / season * season }
+
+// seasonalRow is the row that the seasonal naive forecast of step h (from 0)
+// repeats.
+func seasonalRow(origin, h, season int) int { return origin + h - (h+season)/season*season }
+
+func outputsOf(cfg *Config) int {
+	switch cfg.Loss {
+	case "quantile":
+		return len(cfg.Quantiles)
+	case "gaussian", "negative-binomial":
+		return 2
+	case "student-t":
+		return 3
+	}
+	return 1
+}
+
+// newDataset prepares frames whose raw part is read and split.
+func newDataset(s *schema, cfg *Config, frames []*frame, panel *data.Panel) (*dataset, error) {
+	for i, f := range frames {
+		if err := f.prepare(s, cfg, panel.Series[i].Static); err != nil {
+			return nil, err
+		}
+	}
+	return &dataset{schema: s, cfg: cfg, frames: frames, shape: newShape(s, cfg)}, nil
+}
+
+// windows lists the windows whose targets lie wholly inside a part of their
+// series. They may look back into the rows before the part.
+func (d *dataset) windows(part, stride int) []window {
+	var list []window
+	for i, f := range d.frames {
+		p := f.part[part]
+		for o := max(p.lo, d.reach); o+d.horizon <= p.hi; o += stride {
+			if d.anyTarget(f, o) {
+				list = append(list, window{int32(i), int32(o)})
+			}
+		}
+	}
+	return list
+}
+
+// anyTarget reports whether some target of a window was measured.
+func (d *dataset) anyTarget(f *frame, origin int) bool {
+	for _, gap := range f.yGap {
+		if slices.Contains(gap[origin:origin+d.horizon], 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// centre is what a window's values are measured from, and in.
+type centre struct{ shift, scale float32 }
+
+// leastDeviation keeps windows that hardly vary from being blown up.
+const leastDeviation = 1e-2
+
+func (d *dataset) centre(f *frame, k, origin int) centre {
+	y := f.y[k][origin-d.window : origin]
+	switch d.cfg.WindowNorm {
+	case "last":
+		return centre{y[len(y)-1], d.Unit}
+	case "mean", "standard":
+		sum, squares := 0.0, 0.0
+		for _, v := range y {
+			sum += float64(v)
+			squares += float64(v) * float64(v)
+		}
+		n := float64(len(y))
+		c := centre{float32(sum / n), d.Unit}
+		if d.cfg.WindowNorm == "standard" {
+			c.scale = max(float32(math.Sqrt(math.Max(0, squares/n-sum/n*sum/n))), leastDeviation)
+		}
+		return c
+	}
+	return centre{0, d.Unit}
+}
+
+// unitWindows is how many windows fitUnit looks at.
+const unitWindows = 2000
+
+// fitUnit sets Unit to the root mean square of centred windows.
+func (d *dataset) fitUnit(train []window) {
+	sum, n := 0.0, 0
+	for _, w := range thin(train, (len(train)+unitWindows-1)/unitWindows) {
+		f, origin := d.frames[w.frame], int(w.origin)
+		for k := range d.targets {
+			c := d.centre(f, k, origin)
+			for _, v := range f.y[k][origin-d.window : origin] {
+				z := float64((v - c.shift) / c.scale)
+				sum += z * z
+				n++
+			}
+		}
+	}
+	if size := math.Sqrt(sum / float64(n)); size > 1e-6 && d.cfg.WindowNorm != "standard" {
+		d.Unit = float32(size)
+	}
+}
+
+// fillEncoder writes one row's inputs [window, encoder]: its targets (target k
+// alone, or all), what was missing of them, past covariates, what is known
+// ahead, and what holds for the whole series.
+func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []centre) {
+	lo, hi := k, k+1
+	if d.channels > 1 {
+		lo, hi = 0, d.targets
+	}
+	for i := range d.window {
+		row := origin - d.window + i
+		x := dst[i*d.encoder : (i+1)*d.encoder]
+		n := 0
+		for c := lo; c < hi; c++ {
+			x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+			n++
+		}
+		if masked(d.cfg) {
+			n += gather(x[n:], f.yGap[lo:hi], row)
+			n += gather(x[n:], f.pastGap, row)
+		}
+		n += gather(x[n:], f.past, row)
+		n += d.fillAhead(x[n:], f, row)
+		d.fillAlways(x[n:], f, k)
+	}
+}
+
+// fillDecoder writes one row's inputs [horizon, decoder]: what is known ahead,
+// the seasonal naive forecasts of seasons longer than the window, the place in
+// the horizon, and what holds for the whole series.
+func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []centre) {
+	lo, hi := k, k+1
+	if d.channels > 1 {
+		lo, hi = 0, d.targets
+	}
+	for h := range d.horizon {
+		x := dst[h*d.decoder : (h+1)*d.decoder]
+		n := d.fillAhead(x, f, origin+h)
+		for _, lag := range d.Lags {
+			row := seasonalRow(origin, h, lag)
+			for c := lo; c < hi; c++ {
+				x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+				n++
+			}
+		}
+		x[n] = float32(h+1) / float32(d.horizon)
+		d.fillAlways(x[n+1:], f, k)
+	}
+}
+
+// fillUnrolled writes one row's inputs [steps, encoder] of an autoregressive
+// network from the row first on: a row's targets, and what is known of the row
+// after it.
+func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, centres []centre) {
+	lo, hi := k, k+1
+	if d.channels > 1 {
+		lo, hi = 0, d.targets
+	}
+	for i := range steps {
+		row := first + i
+		x := dst[i*d.encoder : (i+1)*d.encoder]
+		n := 0
+		for c := lo; c < hi; c++ {
+			if row < f.end {
+				x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+			}
+			n++
+		}
+		if masked(d.cfg) && row < f.end {
+			gather(x[n:], f.yGap[lo:hi], row)
+		}
+		if masked(d.cfg) {
+			n += hi - lo
+		}
+		n += d.fillAhead(x[n:], f, row+1)
+		for _, lag := range d.Lags {
+			for c := lo; c < hi; c++ {
+				x[n] = (f.y[c][row+1-lagBack(lag, d.horizon)] - centres[c].shift) / centres[c].scale
+				n++
+			}
+		}
+		d.fillAlways(x[n:], f, k)
+	}
+}
+
+// gather copies one row of columns.
+func gather(dst []float32, columns [][]float32, row int) int {
+	for i, column := range columns {
+		dst[i] = column[row]
+	}
+	return len(columns)
+}
+
+func (d *dataset) fillAhead(dst []float32, f *frame, row int) int {
+	n := gather(dst, f.ahead, row)
+	if masked(d.cfg) {
+		n += gather(dst[n:], f.aheadGap, row)
+	}
+	width := d.Calendar.width()
+	return n + copy(dst[n:], f.cal[row*width:(row+1)*width])
+}
+
+func (d *dataset) fillAlways(dst []float32, f *frame, k int) {
+	n := copy(dst, f.numbers)
+	if d.channels == 1 && d.targets > 1 {
+		for c := range d.targets {
+			dst[n+c] = 0
+		}
+		dst[n+k] = 1
+	}
+}
+
+// linearWidth is the number of inputs that fillLinear writes.
+func linearWidth(s *schema, cfg *Config, numbers int) int {
+	curved := 0
+	for _, binary := range s.Binary {
+		if !binary {
+			curved++
+		}
+	}
+	return 2 + cfg.Window + len(s.Lags)*cfg.Horizon + (len(s.Ahead)+curved)*cfg.Horizon +
+		(len(s.Past)+len(s.Ahead))*cfg.Window + s.Calendar.annual() + numbers
+}
+
+// fillLinear writes the inputs of the linear path for target k [linear]: one,
+// the window, seasonal naive forecasts, covariates over the horizon with their
+// squares and over the window, the year's harmonics, static numbers, and last
+// the window's level. The kind of time, group, comes beside them.
+func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
+	dst[0] = 1
+	n := 1
+	for _, v := range f.y[k][origin-d.window : origin] {
+		dst[n] = (v - c.shift) / c.scale
+		n++
+	}
+	for _, lag := range d.Lags {
+		for h := range d.horizon {
+			dst[n] = (f.y[k][seasonalRow(origin, h, lag)] - c.shift) / c.scale
+			n++
+		}
+	}
+	for i, column := range f.ahead {
+		next := column[origin : origin+d.horizon]
+		n += copy(dst[n:], next)
+		if !d.Binary[i] {
+			for _, v := range next {
+				dst[n] = v * v
+				n++
+			}
+		}
+		n += copy(dst[n:], column[origin-d.window:origin])
+	}
+	for _, column := range f.past {
+		n += copy(dst[n:], column[origin-d.window:origin])
+	}
+	if d.Calendar.annual() > 0 {
+		n += d.Calendar.yearly(dst[n:], f.times[origin])
+	}
+	n += copy(dst[n:], f.numbers)
+	dst[n] = c.shift
+}
+
+// groupAt is the kind of time of a window's first step.
+func (d *dataset) groupAt(f *frame, origin int) int32 {
+	if d.groups == 0 {
+		return 0
+	}
+	return f.group[origin]
+}
+
+// fillTarget writes target k over the horizon, and 1 where it was measured.
+func (d *dataset) fillTarget(y, weight []float32, f *frame, k, origin int, c centre) {
+	for h := range d.horizon {
+		row := origin + h
+		if row >= f.end || f.yGap[k][row] != 0 {
+			y[h], weight[h] = 0, 0
+			continue
+		}
+		y[h], weight[h] = (f.y[k][row]-c.shift)/c.scale, 1
+	}
+}

@@ -1,0 +1,96 @@
+package bench
+
+import (
+	"math/rand/v2"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Passes of a task.
+const (
+	forward = "forward"
+	train   = "train"
+)
+
+// task is one thing to time.
+type task struct {
+	name, cell, pass string
+	flop             float64
+	traffic          []traffic
+	setUp            func() (run func()) // apart, so that only the current task holds memory
+}
+
+// tasks lists all of them in the order of the report.
+func tasks() []task {
+	list := []task{gemmTask(1024)}
+	add := func(s Shape, cell tensor.Cell, name string) {
+		f := s.ForwardFlop(cell)
+		list = append(list,
+			task{s.Name, name, forward, f, s.traffic(cell, false), func() func() { return forwardRun(s, cell) }},
+			task{s.Name, name, train, 3 * f, s.traffic(cell, true), func() func() { return trainRun(s, cell) }})
+	}
+	for _, s := range Shapes() {
+		add(s, tensor.LSTMCell, "lstm")
+	}
+	for _, s := range Shapes() {
+		if s.Name == "A" {
+			add(s, tensor.GRUCell, "gru")
+			add(s, tensor.RNNTanhCell, "rnn")
+		}
+	}
+	return list
+}
+
+// forwardRun copies the input in, runs the network and copies the outputs back.
+func forwardRun(s Shape, cell tensor.Cell) func() {
+	net := s.Network(cell)
+	dev := tensor.Pack(tensor.CPU(), net, 1).Device()
+	x, y := Normals(1, s.T*s.B*s.I), make([]float32, s.T*s.B*s.H)
+	tape := tensor.NewTape(dev, tensor.Infer)
+	return func() {
+		tape.Reset()
+		out, _ := net.Forward(tape.Input(x, s.T, s.B, s.I), nil)
+		out.CopyTo(y)
+	}
+}
+
+// trainRun is a whole step: forward, loss, backward, clipping and AdamW.
+func trainRun(s Shape, cell tensor.Cell) func() {
+	net := s.Network(cell)
+	slab := tensor.Pack(tensor.CPU(), net, 1)
+	opt := optim.NewAdamW(slab, &optim.AdamWOptions{WeightDecay: 0.01})
+	x, want := Normals(1, s.T*s.B*s.I), Normals(2, s.T*s.B*s.H)
+	tape := tensor.NewTape(slab.Device(), tensor.Train)
+	return func() {
+		tape.Reset()
+		out, _ := net.Forward(tape.Input(x, s.T, s.B, s.I), nil)
+		loss := tensor.MSE(out, tape.Input(want, s.T, s.B, s.H), nil)
+		loss.Backward()
+		opt.ClipNorm(1)
+		opt.Step(1e-5)
+		loss.Item()
+	}
+}
+
+// gemmTask is a square product of new matrices: what can be prepared once is prepared every time.
+func gemmTask(n int) task {
+	return task{"gemm1024", "gemm", forward, 2 * float64(n) * float64(n) * float64(n), nil, func() func() {
+		b := tensor.CPU().Backend()
+		spec := device.GemmSpec{M: n, N: n, K: n, A: b.Alloc(n * n), B: b.Alloc(n * n), C: b.Alloc(n * n)}
+		b.Upload(spec.A, Normals(1, n*n))
+		b.Upload(spec.B, Normals(2, n*n))
+		return func() { b.Gemm(&spec) }
+	}}
+}
+
+// Normals is n normally distributed numbers, the same for the same seed.
+func Normals(seed uint64, n int) []float32 {
+	r := rand.New(rand.NewPCG(seed, 0))
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(r.NormFloat64())
+	}
+	return v
+}

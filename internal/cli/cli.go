@@ -1,0 +1,162 @@
+// Package cli is the carousel command: it turns flags and recipe files into
+// the task packages' Config, runs them, and prints what came of it.
+//
+// Results go to stdout, and everything else (progress, notes, errors) to
+// stderr. With --json stdout holds exactly one JSON object.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// Exit codes of the command.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitMisuse      = 2   // wrong flags, wrong data, a directory that is no model
+	exitInterrupted = 130 // Ctrl-C, as shells report it
+)
+
+// app is one run of the command: its streams and the flags every command has.
+type app struct {
+	args   []string
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+
+	json    bool
+	quiet   bool
+	seed    uint64
+	threads int
+}
+
+// Main runs the command and returns the process's exit code.
+func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return run(context.Background(), args, stdin, stdout, stderr)
+}
+
+// run is Main under a context of the caller's.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			code = reportPanic(stderr, p)
+		}
+	}()
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	if args == nil {
+		root.SetArgs([]string{}) // cobra reads os.Args for nil
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := unknownCommand(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "carousel: %s\n", oneLine(err.Error()))
+	return exitCode(err)
+}
+
+// reportPanic prints a programmer's mistake as one line, and its stack on request.
+func reportPanic(w io.Writer, p any) int {
+	if os.Getenv("CAROUSEL_DEBUG") == "1" {
+		fmt.Fprintf(w, "carousel: internal error: %v\n%s", p, debug.Stack())
+		return exitFailure
+	}
+	fmt.Fprintf(w, "carousel: internal error: %s (CAROUSEL_DEBUG=1 prints the stack)\n", oneLine(fmt.Sprint(p)))
+	return exitFailure
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "carousel",
+		Short: "Train and use LSTM models, from one binary",
+		Long: `Carousel trains recurrent sequence models (LSTM, GRU, RNN) on tables of
+time series, says how they compare with the simple methods, and forecasts.
+
+A run lives in one directory, which holds everything that later commands need.`,
+		Example: `  carousel demo
+  carousel train forecast --data sales.csv --time date --target units --out run
+  carousel predict run --data sales.csv --out forecast.csv`,
+		Args:              noArgs,
+		RunE:              showHelp,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: a.start,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
+	flags := root.PersistentFlags()
+	flags.BoolVar(&a.json, "json", false, "print one JSON object on stdout, everything else on stderr")
+	flags.BoolVar(&a.quiet, "quiet", false, "print only results and errors")
+	flags.Uint64Var(&a.seed, "seed", 1, "seed `n` of everything random: same seed, same bits")
+	flags.IntVar(&a.threads, "threads", 0, "compute with `n` threads (default all cores); results do not depend on it")
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(usage)
+	root.AddGroup(&cobra.Group{ID: groupWork, Title: "Commands:"}, &cobra.Group{ID: groupAbout, Title: "About:"})
+	root.SetHelpCommandGroupID(groupAbout)
+	root.SetCompletionCommandGroupID(groupAbout)
+	root.AddCommand(
+		a.demoCommand(), a.trainCommand(), a.evaluateCommand(), a.predictCommand(),
+		a.backtestCommand(), a.inspectCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
+	)
+	keepOrder(root)
+	return root
+}
+
+// Groups of the commands in the root's help.
+const (
+	groupWork  = "work"
+	groupAbout = "about"
+)
+
+func showHelp(c *cobra.Command, _ []string) error { return c.Help() }
+
+// start applies the flags that every command has.
+func (a *app) start(*cobra.Command, []string) error {
+	if _, err := simd.Named(""); err != nil {
+		return misusef("%v", err)
+	}
+	if a.threads < 0 {
+		return misusef("--threads %d: want a positive number, or 0 for all cores", a.threads)
+	}
+	if a.threads > 0 {
+		par.SetWorkers(a.threads)
+	}
+	return nil
+}
+
+// note tells the user something that is not a result.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
+// unknownCommand finds a mistyped command before its flags are parsed, so that
+// the command is what the message names.
+func unknownCommand(root *cobra.Command, args []string) error {
+	c, rest, err := root.Find(args)
+	if err != nil || !c.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {
+		return err
+	}
+	if rest[0] == "help" || rest[0] == cobra.ShellCompRequestCmd || rest[0] == cobra.ShellCompNoDescRequestCmd || rest[0] == "completion" {
+		return nil // added by cobra when it executes
+	}
+	return misusef("unknown command %q for %q%s", rest[0], c.CommandPath(), didYouMean(rest[0], commandNames(c), "", "the commands are "))
+}

@@ -1,0 +1,298 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// inspection is what a model directory or a file of weights holds.
+type inspection struct {
+	Path       string            `json:"path"`
+	Kind       string            `json:"kind"` // "model" or "weights"
+	Task       string            `json:"task,omitempty"`
+	Version    string            `json:"version,omitempty"` // of the carousel that wrote it
+	Parameters int               `json:"parameters"`
+	Layers     []layer           `json:"layers"`
+	Schema     *schema           `json:"schema,omitempty"`
+	Config     *forecast.Config  `json:"config,omitempty"`
+	Notes      []string          `json:"notes,omitempty"`
+	History    []train.Record    `json:"history,omitempty"` // by epoch
+	Meta       map[string]string `json:"meta,omitempty"`
+}
+
+// layer is the tensors that share a prefix.
+type layer struct {
+	Name       string       `json:"name"`
+	What       string       `json:"what,omitempty"` // such as "LSTM, 2 layers, 12 -> 64"
+	Parameters int          `json:"parameters"`
+	Tensors    []tensorInfo `json:"tensors"`
+}
+
+type tensorInfo struct {
+	Name  string `json:"name"`
+	Shape []int  `json:"shape"`
+}
+
+// schema is the data that a forecasting model wants.
+type schema struct {
+	Freq   string   `json:"freq"`
+	Time   string   `json:"time,omitempty"`
+	ID     string   `json:"id,omitempty"`
+	Target []string `json:"target"`
+	Past   []string `json:"past,omitempty"`
+	Future []string `json:"future,omitempty"`
+	Static []string `json:"static,omitempty"`
+	Series int      `json:"series"` // learnt from
+}
+
+func (a *app) inspectCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect DIR|FILE",
+		Short: "Say what a model directory or a .safetensors file holds",
+		Long: `Prints the layers with their shapes and numbers of parameters; of a model
+directory also the data it wants, its configuration and how its training went.`,
+		Example: `  carousel inspect run
+  carousel inspect run/model.safetensors --json`,
+		GroupID: groupAbout,
+		Args:    oneArg("a model directory or a .safetensors file"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			in, err := inspect(args[0])
+			if err != nil {
+				return err
+			}
+			return a.emit(in, in.print)
+		},
+	}
+}
+
+func inspect(path string) (*inspection, error) {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		f, err := model.ReadTensors(path)
+		if err != nil {
+			return nil, err
+		}
+		in := &inspection{Path: path, Kind: "weights", Meta: f.Meta}
+		in.addLayers(f)
+		return in, nil
+	}
+	dir, err := model.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	in := &inspection{Path: path, Kind: "model", Task: dir.Task, Version: dir.Version, Meta: dir.Weights.Meta}
+	in.addLayers(dir.Weights)
+	if dir.Task == forecast.Task {
+		if err := in.addForecast(dir); err != nil {
+			return nil, err
+		}
+	}
+	in.History, err = train.ReadHistory(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return in, nil
+}
+
+// addForecast says what a forecasting model wants and how it was made.
+func (in *inspection) addForecast(dir *model.Dir) error {
+	m, err := forecast.Open(dir.Path)
+	if err != nil {
+		return err
+	}
+	var saved struct {
+		Schema struct {
+			Freq   string                     `json:"freq"`
+			Series map[string]json.RawMessage `json:"series"`
+		} `json:"schema"`
+	}
+	if err := json.Unmarshal(dir.Config, &saved); err != nil {
+		return &model.FileError{File: filepath.Join(dir.Path, model.ConfigFile), Problem: fmt.Sprintf("config: %v", err), Err: err}
+	}
+	cfg := m.Config()
+	if len(cfg.Target) == 0 {
+		cfg.Target = []string{data.ValueColumn}
+	}
+	in.Config, in.Notes = &cfg, m.Notes()
+	in.Schema = &schema{
+		Freq: saved.Schema.Freq, Time: cfg.Time, ID: cfg.ID, Target: cfg.Target, Past: cfg.Past,
+		Future: cfg.Future, Static: cfg.Static, Series: len(saved.Schema.Series),
+	}
+	if cfg.Holiday != "" {
+		in.Schema.Future = append(slices.Clone(in.Schema.Future), cfg.Holiday)
+	}
+	return nil
+}
+
+// addLayers groups tensors by the part of their names before the last dot, in
+// the order in which the file has them.
+func (in *inspection) addLayers(f *model.File) {
+	groups := map[string][]model.Tensor{}
+	var names []string
+	for _, t := range f.Tensors {
+		prefix, _, ok := cutLast(t.Name, ".")
+		if !ok {
+			prefix = ""
+		}
+		if groups[prefix] == nil {
+			names = append(names, prefix)
+		}
+		groups[prefix] = append(groups[prefix], t)
+	}
+	for _, name := range names {
+		l := layer{Name: name, What: describeLayer(groups[name])}
+		for _, t := range groups[name] {
+			l.Parameters += max(len(t.Data), len(t.Ints))
+			l.Tensors = append(l.Tensors, tensorInfo{t.Name, t.Dims})
+		}
+		in.Parameters += l.Parameters
+		in.Layers = append(in.Layers, l)
+	}
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return "", s, false
+}
+
+// describeLayer tells what a layer is from PyTorch's parameter names and shapes.
+func describeLayer(ts []model.Tensor) string {
+	shape := map[string][]int{}
+	for _, t := range ts {
+		_, base, _ := cutLast(t.Name, ".")
+		shape[base] = t.Dims
+	}
+	if hh, ih := shape["weight_hh_l0"], shape["weight_ih_l0"]; len(hh) == 2 && len(ih) == 2 && hh[1] > 0 {
+		kind := map[int]string{1: "RNN", 3: "GRU", 4: "LSTM"}[hh[0]/hh[1]]
+		if kind == "" || hh[0]%hh[1] != 0 {
+			kind = "recurrent"
+		}
+		layers := 1
+		for shape[fmt.Sprintf("weight_hh_l%d", layers)] != nil {
+			layers++
+		}
+		text := fmt.Sprintf("%s, %s, %d -> %d", kind, plural(layers, "layer"), ih[1], hh[1])
+		if shape["weight_hh_l0_reverse"] != nil {
+			text += ", both directions"
+		}
+		return text
+	}
+	w := shape["weight"]
+	switch {
+	case len(w) == 2 && shape["bias"] != nil:
+		return fmt.Sprintf("linear, %d -> %d", w[1], w[0])
+	case len(w) == 1 && shape["bias"] != nil:
+		return fmt.Sprintf("norm over %d", w[0])
+	case len(w) == 2 && len(shape) == 1:
+		return fmt.Sprintf("table or linear without bias, %d x %d", w[0], w[1])
+	}
+	return ""
+}
+
+// print writes the inspection for people.
+func (in *inspection) print(w io.Writer) {
+	if in.Kind == "model" {
+		fmt.Fprintf(w, "%s: a %s model, written by carousel %s\n", in.Path, in.Task, in.Version)
+	} else {
+		fmt.Fprintf(w, "%s: weights\n", in.Path)
+	}
+	fmt.Fprintf(w, "\nLayers (%s)\n", plural(in.Parameters, "parameter"))
+	for _, l := range in.Layers {
+		fmt.Fprintf(w, "  %s: %s\n", orDash(l.Name), orDash(l.What))
+		for _, t := range l.Tensors {
+			_, base, _ := cutLast(t.Name, ".")
+			fmt.Fprintf(w, "    %-24s %s\n", base, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", " x "))
+		}
+	}
+	in.printData(w)
+	if in.Config != nil {
+		fmt.Fprintf(w, "\nSettings\n")
+		for _, p := range settingPairs(in.Config) {
+			fmt.Fprintf(w, "  %-14s %s\n", p.Name, p.Value)
+		}
+	}
+	printHistory(w, in.History)
+	for _, n := range in.Notes {
+		fmt.Fprintf(w, "\nNote: %s\n", n)
+	}
+	if len(in.Meta) > 0 {
+		fmt.Fprintf(w, "\nNotes in the file\n")
+		for _, k := range slices.Sorted(maps.Keys(in.Meta)) {
+			fmt.Fprintf(w, "  %s: %s\n", k, in.Meta[k])
+		}
+	}
+}
+
+// printData says which columns a forecasting model wants.
+func (in *inspection) printData(w io.Writer) {
+	if in.Schema == nil {
+		return
+	}
+	fmt.Fprintf(w, "\nData (spacing %s, %s series in training)\n", orDash(in.Schema.Freq), count(in.Schema.Series))
+	for _, row := range []struct {
+		name    string
+		columns []string
+	}{
+		{"time", []string{in.Schema.Time}}, {"id", []string{in.Schema.ID}}, {"target", in.Schema.Target}, {"past", in.Schema.Past},
+		{"known ahead", in.Schema.Future}, {"static", in.Schema.Static},
+	} {
+		if text := strings.Join(row.columns, ", "); text != "" {
+			fmt.Fprintf(w, "  %-14s %s\n", row.name, text)
+		}
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// printHistory writes the first epoch, the last, and some between.
+func printHistory(w io.Writer, records []train.Record) {
+	if len(records) == 0 {
+		return
+	}
+	metrics := slices.Sorted(maps.Keys(records[len(records)-1].Val))
+	head := []string{"epoch", "step", "lr", "train_loss"}
+	for _, m := range metrics {
+		head = append(head, "val_"+m)
+	}
+	const most = 12
+	stride := (len(records) + most - 1) / most
+	var rows [][]string
+	for i, r := range records {
+		if i%stride != 0 && i != len(records)-1 {
+			continue
+		}
+		row := []string{count(r.Epoch), count(r.Step), number(float64(r.LR)), number(r.TrainLoss)}
+		for _, m := range metrics {
+			v, ok := r.Val[m]
+			if !ok {
+				v = math.NaN()
+			}
+			row = append(row, number(v))
+		}
+		rows = append(rows, row)
+	}
+	fmt.Fprintf(w, "\nTraining (%s, %.0f s)\n", plural(len(records), "epoch"), records[len(records)-1].Seconds)
+	printTable(w, head, rows)
+}

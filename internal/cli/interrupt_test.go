@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// trigger calls fire once, when text passes through.
+type trigger struct {
+	bytes.Buffer
+	text string
+	fire func()
+}
+
+func (w *trigger) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		w.fire()
+	}
+	return w.Buffer.Write(p)
+}
+
+// A training that is interrupted leaves a checkpoint and says how to go on;
+// resumed, it ends with the same bytes as one that was left alone.
+func TestInterruptAndResume(t *testing.T) {
+	dir := t.TempDir()
+	table := filepath.Join(dir, "hours.csv")
+	if err := os.WriteFile(table, madeUp(400, ""), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := func(out string, more ...string) []string {
+		return append([]string{"train", "forecast", "--data", table, "--time", "time", "--target", "y", "--window", "24", "--horizon", "6",
+			"--hidden", "8", "--layers", "1", "--epochs", "3", "--out", filepath.Join(dir, out)}, more...)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), args("whole"), nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stdout.Reset()
+	watch := &trigger{text: "epoch 1/3", fire: cancel}
+	if code := run(ctx, args("cut"), nil, &stdout, watch); code != exitInterrupted {
+		t.Fatalf("exit %d, want %d: %s", code, exitInterrupted, watch.String())
+	}
+	lines := strings.Split(strings.TrimSpace(watch.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "carousel: interrupted at step ") || !strings.HasSuffix(last, " --resume") {
+		t.Errorf("last line %q, want how to resume", last)
+	}
+	if stdout.Len() > 0 {
+		t.Errorf("an interrupted run printed a result: %s", stdout.String())
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cut", "model.safetensors")); err == nil {
+		t.Error("an interrupted run left a finished model")
+	}
+
+	stderr.Reset()
+	if code := run(t.Context(), args("cut", "--resume"), nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("resume: exit %d: %s", code, stderr.String())
+	}
+	whole, err := os.ReadFile(filepath.Join(dir, "whole", "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, err := os.ReadFile(filepath.Join(dir, "cut", "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(whole, cut) {
+		t.Error("the resumed run's weights differ from those of a run left alone")
+	}
+}
+
+// A panic below ends in one line and exit code 1, never in a stack.
+func TestPanicIsOneLine(t *testing.T) {
+	var stderr bytes.Buffer
+	t.Setenv("CAROUSEL_DEBUG", "")
+	if code := reportPanic(&stderr, "index out of\nrange"); code != exitFailure {
+		t.Errorf("exit %d, want %d", code, exitFailure)
+	}
+	if got := stderr.String(); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "carousel: internal error: index out of range") {
+		t.Errorf("got %q", got)
+	}
+	t.Setenv("CAROUSEL_DEBUG", "1")
+	stderr.Reset()
+	reportPanic(&stderr, "x")
+	if !strings.Contains(stderr.String(), "goroutine") {
+		t.Error("CAROUSEL_DEBUG=1 prints no stack")
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	for in, want := range map[string]string{"a/b.csv": "a/b.csv", "": "''", "two words": "'two words'", "it's": `'it'\''s'`, "$HOME": "'$HOME'"} {
+		if got := shellQuote(in); got != want {
+			t.Errorf("shellQuote(%q) = %s, want %s", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+)
+
+// emit prints a result: v as JSON with --json, else what human writes.
+func (a *app) emit(v any, human func(w io.Writer)) error {
+	if !a.json {
+		human(a.stdout)
+		return nil
+	}
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return fmt.Errorf("result as JSON: %w", err)
+	}
+	return nil
+}
+
+// isTerminal reports whether a person watches w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// printTable aligns rows below head: the first column to the left, the others,
+// which hold numbers, to the right.
+func printTable(w io.Writer, head []string, rows [][]string) {
+	widths := make([]int, len(head))
+	for _, row := range append([][]string{head}, rows...) {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range append([][]string{head}, rows...) {
+		var line strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i == 0 {
+				line.WriteString("  " + cell + pad)
+			} else {
+				line.WriteString("  " + pad + cell)
+			}
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
+}
+
+// number writes x for people: about four significant digits, no exponent in
+// the usual range, "-" where there is no number.
+func number(x float64) string {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return "-"
+	}
+	switch size := math.Abs(x); {
+	case size == 0:
+		return "0"
+	case size < 1e-4 || size >= 1e9:
+		return strconv.FormatFloat(x, 'g', 4, 64)
+	case size >= 1000:
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	default:
+		digits := 3 - int(math.Floor(math.Log10(size)))
+		return strconv.FormatFloat(x, 'f', max(digits, 0), 64)
+	}
+}
+
+// count writes a whole number with thousands apart.
+func count(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// plural is a count with its noun.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return count(n) + " " + noun
+}

@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+type recipeFields struct {
+	Hidden  int           `json:"hidden" help:"hidden units a layer"`
+	MinLR   float64       `json:"min_lr" help:"learning rate at the end"`
+	Cell    string        `json:"cell" help:"kind of cell"`
+	Both    bool          `json:"bidirectional" help:"both directions"`
+	Targets []string      `json:"target" help:"columns to forecast"`
+	Levels  []float64     `json:"quantiles" help:"levels"`
+	MaxTime time.Duration `json:"max_time" help:"time to stop after"`
+	Seed    uint64        `json:"seed" help:"bound by every command"`
+	Private int           `json:"private"` // no flag, but a setting
+	Skipped int           `json:"-"`
+}
+
+func bound(t *testing.T, cfg *recipeFields) (*settings, *pflag.FlagSet) {
+	t.Helper()
+	s := &settings{}
+	s.add(cfg, "Model")
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	s.bind(flags, "seed")
+	return s, flags
+}
+
+func TestSettingsRank(t *testing.T) {
+	recipe := filepath.Join(t.TempDir(), "r.yaml")
+	text := "# a comment\nhidden: 10\nmin_lr: 1e-6\ncell: gru\nbidirectional: true\ntarget: [a, 'b,c']\nquantiles:\n  - 0.1\n  - 0.9\nmax-time: 2m\nprivate: 3\n"
+	if err := os.WriteFile(recipe, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := recipeFields{Hidden: 64, MinLR: 1e-5, Cell: "lstm"}
+	s, flags := bound(t, &cfg)
+	if err := flags.Parse([]string{"--hidden=30", "--quantiles", "0.5", "--quantiles", "0.2,0.8"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.resolve(recipe, []string{"hidden=20", "min-lr=0.5"}); err != nil {
+		t.Fatal(err)
+	}
+	want := recipeFields{
+		Hidden: 30, MinLR: 0.5, Cell: "gru", Both: true, Targets: []string{"a", "b,c"},
+		Levels: []float64{0.5, 0.2, 0.8}, MaxTime: 2 * time.Minute, Private: 3,
+	}
+	if !reflect.DeepEqual(cfg, want) {
+		t.Errorf("got %+v\nwant %+v", cfg, want)
+	}
+	if flags.Lookup("seed") != nil || flags.Lookup("private") != nil {
+		t.Error("a flag that exists above, or a setting without help, got a flag of its own")
+	}
+}
+
+func TestSettingsErrors(t *testing.T) {
+	tests := []struct{ name, recipe, set, want string }{
+		{"unknown key", "hidden: 1\n\nhiden: 10\n", "", `:3: unknown setting "hiden"; did you mean hidden?`},
+		{"wrong type", "hidden: many\n", "", `:1: hidden: want a whole number, got "many"`},
+		{"list for one value", "hidden: [1, 2]\n", "", ":1: hidden: want one value, got a list"},
+		{"nested", "hidden:\n  a: 1\n", "", "hidden: want a value or a list of values"},
+		{"no value", "cell: null\n", "", ":1: cell: want a value"},
+		{"no mapping", "- a\n- b\n", "", `want lines of the form "name: value"`},
+		{"syntax", "hidden: [1\n", "", ":1: "},
+		{"twice", "hidden: 1\nhidden: 2\n", "", ":2: "},
+		{"no equals sign", "", "hidden", `--set "hidden": want name=value`},
+		{"set unknown", "", "cel=gru", `unknown setting "cel"; did you mean cell?`},
+		{"set infinite", "", "min-lr=inf", `want a number, got "inf"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var cfg recipeFields
+			s, _ := bound(t, &cfg)
+			recipe := ""
+			if tt.recipe != "" {
+				recipe = filepath.Join(t.TempDir(), "r.yaml")
+				if err := os.WriteFile(recipe, []byte(tt.recipe), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var pairs []string
+			if tt.set != "" {
+				pairs = []string{tt.set}
+			}
+			err := s.resolve(recipe, pairs)
+			if err == nil {
+				t.Fatalf("no error; config %+v", cfg)
+			}
+			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got  %q\nwant one line with %q", err, tt.want)
+			}
+			if exitCode(err) != exitMisuse {
+				t.Errorf("exit code %d, want %d", exitCode(err), exitMisuse)
+			}
+		})
+	}
+}
+
+func TestNearest(t *testing.T) {
+	names := []string{"train", "evaluate", "predict", "backtest", "inspect", "min-lr"}
+	for got, want := range map[string]string{
+		"trian": "train", "Train": "train", "evalute": "evaluate", "back": "backtest",
+		"min_lr": "min-lr", "serve": "", "x": "", "inspct": "inspect",
+	} {
+		if s := nearest(got, names); s != want {
+			t.Errorf("nearest(%q) = %q, want %q", got, s, want)
+		}
+	}
+}
+
+func TestSlips(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{{"", "abc", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"abc", "ab", 1}, {"abc", "xbc", 1}, {"kitten", "sitting", 3}} {
+		if got := slips(tt.a, tt.b); got != tt.want {
+			t.Errorf("slips(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+)
+
+// didYouMean is the tail of an "unknown name" message: the nearest candidate,
+// or, where none is near and list is not empty, list and all of them.
+func didYouMean(got string, candidates []string, prefix, list string) string {
+	if best := nearest(got, candidates); best != "" {
+		return fmt.Sprintf("; did you mean %s%s?", prefix, best)
+	}
+	if list == "" || len(candidates) == 0 {
+		return ""
+	}
+	return "; " + list + strings.Join(candidates, ", ")
+}
+
+// nearest returns the candidate that got most likely meant, or "": the one at
+// the fewest slips (letters added, lost, changed or swapped), at most a third
+// of its length, or the only one that got begins.
+func nearest(got string, candidates []string) string {
+	key := fold(got)
+	best, bestDistance := "", len(key)/3+1
+	for _, c := range candidates {
+		if d := slips(key, fold(c)); d <= bestDistance && d < max(len(key), len(c)) && (best == "" || d < bestDistance) {
+			best, bestDistance = c, d
+		}
+	}
+	if best != "" || len(key) < 2 {
+		return best
+	}
+	for _, c := range candidates {
+		if strings.HasPrefix(fold(c), key) {
+			if best != "" {
+				return ""
+			}
+			best = c
+		}
+	}
+	return best
+}
+
+// fold makes names comparable that differ in case or in the kind of dash.
+func fold(s string) string {
+	return strings.ToLower(strings.ReplaceAll(s, "_", "-"))
+}
+
+// slips counts the edits between a and b, in bytes (the optimal string
+// alignment distance).
+func slips(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// versionInfo is what a bug report needs.
+type versionInfo struct {
+	Version string `json:"version"`
+	Format  int    `json:"model_format"`
+	Go      string `json:"go"`
+	System  string `json:"system"`
+	Device  string `json:"device"`
+	Threads int    `json:"threads"`
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version, and what this machine computes with",
+		GroupID: groupAbout,
+		Args:    noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := versionInfo{
+				Version: carousel.Version(),
+				Format:  model.Format,
+				Go:      runtime.Version(),
+				System:  runtime.GOOS + "/" + runtime.GOARCH,
+				Device:  tensor.CPU().Name(),
+				Threads: par.Workers(),
+			}
+			return a.emit(v, func(w io.Writer) {
+				fmt.Fprintf(w, "carousel %s (%s, %s)\n", v.Version, v.Go, v.System)
+				fmt.Fprintf(w, "computes on %s with %s\n", v.Device, plural(v.Threads, "thread"))
+				fmt.Fprintf(w, "model format %d\n", v.Format)
+			})
+		},
+	}
+}

@@ -1,0 +1,54 @@
+//go:build !purego
+
+package simd
+
+import "math"
+
+// machineProbe is the assembly probe of a set. Chains and blocks are those of probeFMA and probeRead in _asm.
+func machineProbe(set string) (Probe, bool) {
+	switch set {
+	case setAVX512.Name:
+		return Probe{24 * 16 * 2, fmaAVX512, 8 * 16, readAVX512}, true
+	case setAVX2.Name:
+		return Probe{12 * 8 * 2, fmaAVX2, 8 * 8, readAVX2}, true
+	}
+	return Probe{}, false
+}
+
+func fmaAVX512(rounds int, alpha float32) float32 {
+	a := vecArgs{Alpha: alpha}
+	for ; rounds > 0; rounds -= probeRounds {
+		a.N = min(rounds, probeRounds)
+		probeFMAAVX512(&a)
+	}
+	return a.Out
+}
+
+func fmaAVX2(rounds int, alpha float32) float32 {
+	a := vecArgs{Alpha: alpha}
+	for ; rounds > 0; rounds -= probeRounds {
+		a.N = min(rounds, probeRounds)
+		probeFMAAVX2(&a)
+	}
+	return a.Out
+}
+
+func readAVX512(x []float32) (bits uint32) {
+	for x = x[:len(x)&^127]; len(x) > 0; {
+		a := vecArgs{N: min(len(x), probeChunk), A: &x[0]}
+		probeReadAVX512(&a)
+		bits ^= math.Float32bits(a.Out)
+		x = x[a.N:]
+	}
+	return bits
+}
+
+func readAVX2(x []float32) (bits uint32) {
+	for x = x[:len(x)&^63]; len(x) > 0; {
+		a := vecArgs{N: min(len(x), probeChunk), A: &x[0]}
+		probeReadAVX2(&a)
+		bits ^= math.Float32bits(a.Out)
+		x = x[a.N:]
+	}
+	return bits
+}

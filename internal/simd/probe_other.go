@@ -1,0 +1,5 @@
+//go:build !amd64 || purego
+
+package simd
+
+func machineProbe(string) (Probe, bool) { return Probe{}, false }
