@@ -19,105 +19,228 @@ import (
 //
 // LSTM after Hochreiter and Schmidhuber 1997 with the forget gate of Gers et
 // al. 2000; GRU after Cho et al. 2014 with the reset gate applied after the
-// recurrent product, as PyTorch and cuDNN do.
+// recurrent product, as PyTorch and cuDNN do. docs/cells.md has the other cells
+// and what each option does to the equations.
 //
 // Differences from PyTorch: batches are [B,T,F] unless TimeMajor (PyTorch's
-// batch_first); rows may have length 0; dropout between layers that do not
-// exist is refused.
+// batch_first); rows may have length 0; an option that would do nothing, such
+// as dropout between layers that do not exist, is refused.
 type RNN struct {
 	// Weights holds, for each layer and direction, weight_ih_lK [G*H,in],
-	// weight_hh_lK [G*H,H] and unless NoBias bias_ih_lK and bias_hh_lK [G*H],
-	// with the suffix _reverse for the second direction.
+	// weight_hh_lK [G*H,O] and unless NoBias bias_ih_lK and bias_hh_lK [G*H],
+	// with the suffix _reverse for the second direction; then what options add:
+	// weight_hr_lK [O,H] (Proj); weight_pi_lK, weight_pf_lK, weight_po_lK [H]
+	// (Peephole); weight_ln_ih_lK, weight_ln_hh_lK [G*H], weight_ln_c_lK,
+	// bias_ln_c_lK [H] (LayerNorm). Last come h_0 and c_0 (LearnState).
 	Weights []*tensor.Param
 
 	cell   tensor.Cell
+	custom Cell
 	in     int
 	hidden int
 	opt    RNNOptions
+	dirs   []direction
+	h0, c0 *tensor.Param
+}
+
+// direction is the parameters of one layer and direction; nil where the cell has none.
+type direction struct {
+	w, r, bw, br, p, peepI, peepF, peepO, normX, normR, normC, biasC *tensor.Param
 }
 
 // RNNOptions changes a stack; nil is one layer, forward, with biases and
-// PyTorch's initial values.
+// PyTorch's initial values. Probabilities are in [0,1).
 type RNNOptions struct {
 	Layers        int     // 0 means 1
 	Bidirectional bool    // a second stack reads each row from its true end; outputs are joined
 	Dropout       float32 // on the output of each layer but the last, a fresh mask each step; needs two layers
 	NoBias        bool
 	TimeMajor     bool    // input and output are [T,B,F]
-	ForgetBias    float32 // LSTM: initial value of the forget gate's two biases together; 0 leaves PyTorch's
+	ForgetBias    float32 // LSTM, sLSTM: initial value of the forget gate's two biases together; 0 leaves PyTorch's
 	Orthogonal    bool    // recurrent matrices start orthogonal, gate by gate, and input matrices Xavier
 	ReLU          bool    // NewRNN: ReLU in place of tanh
+	LearnState    bool    // the initial state, used where Forward gets none, is trained; it starts at zero
+
+	ResetBefore bool // GRU: reset before the recurrent product, as Cho et al. 2014 and ONNX's default: n = tanh(W_n x + b_n + R_n(r⊙h) + b'_n)
+	Coupled     bool // LSTM: three gates i,g,o, with f = 1-i (Greff et al. 2017)
+	Peephole    bool // LSTM: i and f see c, o sees c', unit by unit (Gers et al. 2002)
+	LayerNorm   bool // LSTM and GRU, reset after: W·x and R·h are normalised apart, and c before its tanh (Ba et al. 2016); the biases follow the norms and start at zero
+	Proj        int  // LSTM: the output and what R sees are this wide, below hidden (Sak et al. 2014; torch's proj_size)
+
+	GateActivation   tensor.Activation // LSTM i,f,o and GRU r,z; 0 is σ
+	Activation       tensor.Activation // LSTM g, GRU n and the RNN; 0 is tanh
+	OutputActivation tensor.Activation // LSTM: of c'; 0 is tanh
+	GateClip         float32           // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
+	CellClip         float32           // LSTM: limit of c
+
+	InputDropout     float32 // of the input, one mask a sequence (Gal and Ghahramani 2016)
+	OutputDropout    float32 // of the output, one mask a sequence
+	Variational      bool    // Dropout too has one mask a sequence
+	RecurrentDropout float32 // of h where it enters R, one mask a sequence
+	WeightDrop       float32 // of the elements of R, one mask a pass (Merity et al. 2018)
+	Zoneout          float32 // probability that a unit of h keeps its value; at inference the mean (Krueger et al. 2017)
+	ZoneoutCell      float32 // LSTM: likewise of c
 }
 
-// State is the recurrent state of a stack: H, and C for an LSTM, each
-// [layers*directions,B,H], layer-major then direction. Absent (nil) is zeros.
+// State is the recurrent state of a stack: H [layers*directions,B,O], layer-major
+// then direction, and C, for an LSTM [layers*directions,B,H]. Absent (nil) is zeros.
 type State = tensor.State
 
 // NewLSTM is a stack of LSTM layers (torch.nn.LSTM).
-func NewLSTM(in, hidden int, o *RNNOptions) *RNN { return newRNN(tensor.LSTMCell, in, hidden, o) }
+func NewLSTM(in, hidden int, o *RNNOptions) *RNN {
+	if o != nil && o.Coupled {
+		return newRNN(tensor.CoupledLSTMCell, nil, in, hidden, o)
+	}
+	return newRNN(tensor.LSTMCell, nil, in, hidden, o)
+}
 
 // NewGRU is a stack of GRU layers (torch.nn.GRU).
-func NewGRU(in, hidden int, o *RNNOptions) *RNN { return newRNN(tensor.GRUCell, in, hidden, o) }
+func NewGRU(in, hidden int, o *RNNOptions) *RNN {
+	if o != nil && o.ResetBefore {
+		return newRNN(tensor.GRUBeforeCell, nil, in, hidden, o)
+	}
+	return newRNN(tensor.GRUCell, nil, in, hidden, o)
+}
 
 // NewRNN is a stack of Elman layers (torch.nn.RNN).
 func NewRNN(in, hidden int, o *RNNOptions) *RNN {
 	if o != nil && o.ReLU {
-		return newRNN(tensor.RNNReLUCell, in, hidden, o)
+		return newRNN(tensor.RNNReLUCell, nil, in, hidden, o)
 	}
-	return newRNN(tensor.RNNTanhCell, in, hidden, o)
+	return newRNN(tensor.RNNTanhCell, nil, in, hidden, o)
 }
 
-func newRNN(cell tensor.Cell, in, hidden int, o *RNNOptions) *RNN {
-	m := &RNN{cell: cell, in: in, hidden: hidden}
+// NewSLSTM is a stack of sLSTM layers (Beck et al. 2024): an LSTM with an
+// exponential input gate and a normaliser, one dense head. State.C is c, n and
+// the stabiliser m side by side, 3·H wide.
+func NewSLSTM(in, hidden int, o *RNNOptions) *RNN {
+	return newRNN(tensor.SLSTMCell, nil, in, hidden, o)
+}
+
+// NewMinGRU is a stack of minGRU layers (Feng et al. 2024), whose gates see the
+// input alone: no weight_hh and one bias. The product with W covers all of time
+// at once; the elementwise rest runs step by step, rows in parallel.
+func NewMinGRU(in, hidden int, o *RNNOptions) *RNN {
+	return newRNN(tensor.MinGRUCell, nil, in, hidden, o)
+}
+
+// NewMinLSTM is likewise a stack of minLSTM layers, with f and i normalised to a sum of 1.
+func NewMinLSTM(in, hidden int, o *RNNOptions) *RNN {
+	return newRNN(tensor.MinLSTMCell, nil, in, hidden, o)
+}
+
+func newRNN(cell tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
+	m := &RNN{cell: cell, custom: custom, in: in, hidden: hidden}
 	if o != nil {
 		m.opt = *o
 	}
 	if m.opt.Layers == 0 {
 		m.opt.Layers = 1
 	}
-	switch {
-	case in < 1 || hidden < 1 || m.opt.Layers < 1:
-		panic(fmt.Sprintf("nn: RNN: sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers))
-	case m.opt.Dropout > 0 && m.opt.Layers == 1:
-		panic("nn: RNN: Dropout acts between layers, and there is one layer: use nn.Dropout on the output")
-	case m.opt.ForgetBias != 0 && (cell != tensor.LSTMCell || m.opt.NoBias):
-		panic("nn: RNN: ForgetBias needs an LSTM with biases")
-	}
+	m.check()
 	for layer := range m.opt.Layers {
 		width := in
 		if layer > 0 {
-			width = hidden * m.Directions()
+			width = m.OutputSize()
 		}
 		for d := range m.Directions() {
 			m.addDirection(fmt.Sprintf("_l%d%s", layer, [2]string{"", "_reverse"}[d]), width)
 		}
 	}
+	if m.opt.LearnState {
+		slots := m.Layers() * m.Directions()
+		m.h0 = m.vector("h_0", nil, slots, m.StateSize())
+		if m.CellSize() > 0 {
+			m.c0 = m.vector("c_0", nil, slots, m.CellSize())
+		}
+	}
 	return m
 }
 
+// gates is the cell's number of them.
+func (m *RNN) gates() int {
+	if m.custom != nil {
+		return m.custom.Gates()
+	}
+	return tensor.Gates(m.cell)
+}
+
+// StateSize is the width of State.H: hidden, or Proj.
+func (m *RNN) StateSize() int {
+	if m.opt.Proj > 0 {
+		return m.opt.Proj
+	}
+	return m.hidden
+}
+
+// CellSize is the width of State.C, 0 for cells without one.
+func (m *RNN) CellSize() int {
+	if m.custom != nil {
+		return (m.custom.States() - 1) * m.hidden
+	}
+	return tensor.CellWidth(m.cell, m.hidden)
+}
+
+// matrix and vector add a parameter. Vectors get no weight decay.
+func (m *RNN) matrix(name string, init tensor.Init, dims ...int) *tensor.Param {
+	p := tensor.NewParam(name, init, dims...)
+	m.Weights = append(m.Weights, p)
+	return p
+}
+
+func (m *RNN) vector(name string, init tensor.Init, dims ...int) *tensor.Param {
+	p := m.matrix(name, init, dims...)
+	p.NoDecay = true
+	return p
+}
+
 func (m *RNN) addDirection(suffix string, width int) {
-	gates := tensor.Gates(m.cell)
-	rows := gates * m.hidden
-	uniform := Uniform(1 / math.Sqrt(float64(m.hidden)))
+	gates, H := m.gates(), m.hidden
+	rows := gates * H
+	uniform := Uniform(1 / math.Sqrt(float64(H)))
 	w, r := uniform, uniform
 	if m.opt.Orthogonal {
 		w, r = PerGate(gates, Xavier), PerGate(gates, Orthogonal)
 	}
-	m.Weights = append(m.Weights,
-		tensor.NewParam("weight_ih"+suffix, w, rows, width),
-		tensor.NewParam("weight_hh"+suffix, r, rows, m.hidden))
-	if m.opt.NoBias {
-		return
+	var d direction
+	d.w = m.matrix("weight_ih"+suffix, w, rows, width)
+	if !tensor.IsFree(m.cell) {
+		d.r = m.matrix("weight_hh"+suffix, r, rows, m.StateSize())
 	}
-	for i, name := range []string{"bias_ih", "bias_hh"} {
-		b := tensor.NewParam(name+suffix, m.initBias(i, uniform), rows)
-		b.NoDecay = true
-		m.Weights = append(m.Weights, b)
+	if !m.opt.NoBias {
+		d.bw = m.vector("bias_ih"+suffix, m.initBias(0, uniform), rows)
+		if d.r != nil {
+			d.br = m.vector("bias_hh"+suffix, m.initBias(1, uniform), rows)
+		}
 	}
+	if m.opt.Proj > 0 {
+		d.p = m.matrix("weight_hr"+suffix, uniform, m.opt.Proj, H)
+	}
+	if m.opt.Peephole {
+		d.peepI = m.vector("weight_pi"+suffix, uniform, H)
+		if !m.opt.Coupled {
+			d.peepF = m.vector("weight_pf"+suffix, uniform, H)
+		}
+		d.peepO = m.vector("weight_po"+suffix, uniform, H)
+	}
+	if m.opt.LayerNorm {
+		d.normX = m.vector("weight_ln_ih"+suffix, Constant(1), rows)
+		d.normR = m.vector("weight_ln_hh"+suffix, Constant(1), rows)
+		if m.CellSize() > 0 {
+			d.normC = m.vector("weight_ln_c"+suffix, Constant(1), H)
+			if !m.opt.NoBias {
+				d.biasC = m.vector("bias_ln_c"+suffix, nil, H)
+			}
+		}
+	}
+	m.dirs = append(m.dirs, d)
 }
 
 // initBias gives the forget gate its bias in the first of the two vectors: 1 must be 1 in their sum.
 func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
+	if m.opt.LayerNorm {
+		uniform = Constant(0)
+	}
 	if m.opt.ForgetBias == 0 {
 		return uniform
 	}
@@ -144,8 +267,8 @@ func (m *RNN) Directions() int {
 // Hidden is the number of units a layer and direction.
 func (m *RNN) Hidden() int { return m.hidden }
 
-// OutputSize is the number of features of the output: directions × hidden.
-func (m *RNN) OutputSize() int { return m.Directions() * m.hidden }
+// OutputSize is the number of features of the output: directions × hidden, or directions × Proj.
+func (m *RNN) OutputSize() int { return m.Directions() * m.StateSize() }
 
 // Layers is the number of layers.
 func (m *RNN) Layers() int { return m.opt.Layers }
@@ -153,9 +276,9 @@ func (m *RNN) Layers() int { return m.opt.Layers }
 // Cell is the kind of cell.
 func (m *RNN) Cell() tensor.Cell { return m.cell }
 
-// Forward runs the stack over x [B,T,in] from an initial state (nil: zeros) and
-// returns the last layer's outputs [B,T,directions*hidden] and the final state
-// of every layer and direction.
+// Forward runs the stack over x [B,T,in] from an initial state (nil: zeros, or
+// the trained one) and returns the last layer's outputs [B,T,OutputSize] and the
+// final state of every layer and direction.
 //
 // If x knows its lengths (tape.Sequences), each row stops at its own end: past
 // it the output is zero and passes no gradient, the final state is that after
@@ -171,33 +294,53 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 	if !m.opt.TimeMajor {
 		x = tensor.TimeMajor(x)
 	}
-	D := m.Directions()
-	final = tape.NewState(m.cell, m.opt.Layers*D, x.Dim(1), m.hidden)
+	D, B := m.Directions(), x.Dim(1)
+	if init == nil && m.h0 != nil {
+		init = m.learned(tape, B)
+	}
+	final = tape.NewState(m.opt.Layers*D, B, m.StateSize(), m.CellSize())
+	o := tensor.CellOptions{Gate: m.opt.GateActivation, Input: m.opt.Activation, Output: m.opt.OutputActivation,
+		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, RecurrentDropout: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
+		ZoneoutH: m.opt.Zoneout, ZoneoutC: m.opt.ZoneoutCell}
+	if m.custom != nil {
+		o.Custom = m.custom
+	}
+	x = tensor.DropoutSequence(x, m.opt.InputDropout)
 	for layer := range m.opt.Layers {
-		if layer > 0 {
+		switch {
+		case layer == 0:
+		case m.opt.Variational:
+			x = tensor.DropoutSequence(x, m.opt.Dropout)
+		default:
 			x = tensor.Dropout(x, m.opt.Dropout)
 		}
 		var dirs [2]tensor.Direction
 		for d := range D {
 			dirs[d] = m.direction(layer*D + d)
 		}
-		x = tensor.Scan(m.cell, x, dirs[:D], init, final)
+		x = tensor.Scan(m.cell, x, dirs[:D], &o, init, final)
 	}
+	x = tensor.DropoutSequence(x, m.opt.OutputDropout)
 	if !m.opt.TimeMajor {
 		x = tensor.BatchMajor(x)
 	}
 	return x, final
 }
 
+// learned is the trained initial state for every row of a batch.
+func (m *RNN) learned(tape *tensor.Tape, B int) *State {
+	s := tape.NewState(0, 0, 0, 0)
+	s.H = tensor.Repeat(tape.Use(m.h0), 1, B)
+	if m.c0 != nil {
+		s.C = tensor.Repeat(tape.Use(m.c0), 1, B)
+	}
+	return s
+}
+
 // direction gathers the parameters of a slot.
 func (m *RNN) direction(slot int) tensor.Direction {
-	d := tensor.Direction{Reverse: slot%m.Directions() == 1, Slot: slot}
-	if m.opt.NoBias {
-		p := m.Weights[slot*2:]
-		d.W, d.R = p[0].T(), p[1].T()
-		return d
-	}
-	p := m.Weights[slot*4:]
-	d.W, d.R, d.BW, d.BR = p[0].T(), p[1].T(), p[2].T(), p[3].T()
-	return d
+	d := &m.dirs[slot]
+	return tensor.Direction{Reverse: slot%m.Directions() == 1, Slot: slot,
+		W: d.w.T(), R: d.r.T(), BW: d.bw.T(), BR: d.br.T(), P: d.p.T(), PeepI: d.peepI.T(), PeepF: d.peepF.T(), PeepO: d.peepO.T(),
+		NormX: d.normX.T(), NormR: d.normR.T(), NormC: d.normC.T(), BiasC: d.biasC.T()}
 }

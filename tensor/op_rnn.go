@@ -1,111 +1,91 @@
 package tensor
 
-import (
-	"github.com/carousel-ml/carousel/internal/device"
-)
+import "github.com/carousel-ml/carousel/internal/device"
 
-// Cell names a recurrent cell.
-type Cell = device.Cell
-
-// The cells of the engine.
-const (
-	LSTMCell    = device.LSTM    // gates i,f,g,o; states h and c
-	GRUCell     = device.GRU     // gates r,z,n, reset after the recurrent product, as PyTorch
-	RNNTanhCell = device.RNNTanh // Elman
-	RNNReLUCell = device.RNNReLU
-)
-
-// Gates is the number of gates of a cell, whose matrices have gates*hidden rows.
-func Gates(c Cell) int { return device.Cells[c].Gates }
-
-// HasCellState says whether a cell carries c beside h.
-func HasCellState(c Cell) bool { return device.Cells[c].States == 2 }
-
-// State is the recurrent state of a stack: H, and C for cells that have it, each
-// [layers*directions, B, hidden], layer-major then direction, rows in the
-// user's order (torch.nn.LSTM's h_n and c_n).
-type State struct{ H, C *Tensor }
-
-// Direction is one direction of one layer: its parameters (W [G*H,I], R [G*H,H],
-// biases [G*H] or nil) and the slot of its state.
+// Direction is one direction of one layer: its parameters and the slot of its
+// state. Those that the cell or an option does not use are nil.
 type Direction struct {
-	W, R, BW, BR *Tensor
-	Reverse      bool
-	Slot         int // index into the first dimension of the states
-}
-
-// NewState makes the tensors that [Scan] fills with final states.
-func (t *Tape) NewState(cell Cell, slots, B, H int) *State {
-	s := t.states.next()
-	s.H = t.Zeroless(slots, B, H)
-	if HasCellState(cell) {
-		s.C = t.Zeroless(slots, B, H)
-	}
-	return s
+	W, R, BW, BR        *Tensor // [G*H,I], [G*H,O], [G*H]
+	P                   *Tensor // [O,H]: projects the output; without it O is H
+	PeepI, PeepF, PeepO *Tensor // [H] diagonal peepholes: i and f see c before the step, o after it
+	NormX, NormR        *Tensor // [G*H] gains of the layer norms of W·x and R·h, which BW and BR follow
+	NormC, BiasC        *Tensor // [H] gain and bias of that of c before its tanh
+	Reverse             bool
+	Slot                int // index into the first dimension of the states
 }
 
 // Scan runs one recurrent layer over a time-major batch x [T,B,I] and returns
-// [T,B,len(dirs)*H]. Initial states come from the slots of init (nil: zeros),
+// [T,B,len(dirs)*O]. Initial states come from the slots of init (nil: zeros),
 // final ones go to the slots of final; past a row's length the output is zero
 // and the state stays. A reversed direction begins at each row's true last step.
-func Scan(cell Cell, x *Tensor, dirs []Direction, init, final *State) *Tensor {
+func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *State) *Tensor {
 	t := tapeOf("Scan", x, dirs[0].W)
-	H := final.H.dims[2]
 	if x.rank != 3 || x.seq != nil && !x.seq.timeMajor {
 		failf("Scan", "needs a time-major batch [T,B,I], got %s", describe(x))
 	}
-	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*H)
+	if o == nil {
+		o = &noOptions
+	}
+	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
 	y.seq = x.seq
 	for i := range dirs {
-		t.scanDirection(cell, x, y, i, &dirs[i], init, final)
+		t.scanDirection(cell, x, y, i, &dirs[i], o, init, final)
 	}
 	return y
 }
 
-func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, init, final *State) {
-	T, B, I, H := x.dims[0], x.dims[1], x.dims[2], final.H.dims[2]
-	G := Gates(cell)
-	checkMatrix("weight_ih", d.W, G*H, I)
-	checkMatrix("weight_hh", d.R, G*H, H)
-	var h0, c0 *Tensor
-	if init != nil {
-		h0 = t.stateIn("h", init.H, x, final.H, d.Slot)
-		if HasCellState(cell) {
-			c0 = t.stateIn("c", init.C, x, final.H, d.Slot)
-		}
-	}
+var noOptions CellOptions
+
+func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
 	s := t.scans.next()
-	*s = device.ScanSpec{Cell: cell, T: T, B: B, I: I, H: H, Reverse: d.Reverse, X: x.value, W: d.W.value, R: d.R.value,
-		Y: y.value, YLd: y.dims[2], YOff: i * H}
+	O := final.H.dims[2]
+	*s = device.ScanSpec{Cell: cell, T: x.dims[0], B: x.dims[1], I: x.dims[2], H: O, Reverse: d.Reverse, Custom: o.Custom,
+		X: x.value, W: d.W.value, Y: y.value, YLd: y.dims[2], YOff: i * O}
+	if d.P != nil {
+		s.H, s.Proj = d.P.dims[1], O
+	}
+	t.cellOptions(s, o)
+	checkDirection(s, d)
 	s.Cache, s.Version = t.rest(d.W)
 	if x.seq != nil {
-		s.Active = x.seq.active
+		s.Active, s.Rows = x.seq.active, x.seq.order
 	}
-	if d.BW != nil {
-		s.BW, s.BR = d.BW.value, d.BR.value
+	r := d.R
+	if r != nil {
+		if o.WeightDrop > 0 && t.mode == Train {
+			r = t.dropped(r, o.WeightDrop)
+		}
+		s.R = r.value
 	}
-	hn := t.Zeroless(B, H)
+	extra := operands{nil, nil, d.BW, d.BR, d.P, d.PeepI, d.PeepF, d.PeepO, d.NormX, d.NormR, d.NormC, d.BiasC}
+	if init != nil {
+		extra[0] = t.stateIn("h", init.H, x, final.H, d.Slot)
+		if final.C != nil {
+			extra[1] = t.stateIn("c", init.C, x, final.C, d.Slot)
+		}
+	}
+	var live *Tensor // an operand that needs a gradient though the weights may be frozen
+	for k, v := range values(s) {
+		if e := extra[k]; e != nil {
+			*v = e.value
+			if e.needs {
+				live = e
+			}
+		}
+	}
+	hn := t.Zeroless(s.B, O)
 	s.HN = hn.value
 	var cn *Tensor
-	if HasCellState(cell) {
-		cn = t.Zeroless(B, H)
+	if final.C != nil {
+		cn = t.Zeroless(s.B, s.CellWidth())
 		s.CN = cn.value
 	}
-	if h0 != nil {
-		s.H0 = h0.value
-	}
-	if c0 != nil {
-		s.C0 = c0.value
-	}
-	n := t.record(scanGrad, y, x, d.W, d.R, nil)
-	if n == nil && h0 != nil && (h0.needs || c0 != nil && c0.needs) { // frozen weights, live state
-		n = t.record(scanGrad, y, h0, c0)
-		n.in = [4]*Tensor{x, d.W, d.R}
-	}
+	n := t.record(scanGrad, y, x, d.W, r, live)
 	s.Keep = n != nil
-	t.workspace(s, G)
+	t.workspace(s)
 	if n != nil {
-		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, [4]*Tensor{h0, c0, d.BW, d.BR}
+		n.in[3] = nil
+		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, extra
 		hn.needs = true
 		if cn != nil {
 			cn.needs = true
@@ -118,23 +98,54 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, init,
 	}
 }
 
+// operands are what a scan may read beside x, W and R: initial states, biases
+// and vectors, nil where there is none. values and gradients are their places.
+type operands [12]*Tensor
+
+func values(s *device.ScanSpec) [len(operands{})]*device.Buffer {
+	return [...]*device.Buffer{&s.H0, &s.C0, &s.BW, &s.BR, &s.P, &s.PeepI, &s.PeepF, &s.PeepO, &s.NormX, &s.NormR, &s.NormC, &s.BiasC}
+}
+
+func gradients(s *device.ScanSpec) [len(operands{})]*device.Buffer {
+	return [...]*device.Buffer{&s.DH0, &s.DC0, &s.DBW, &s.DBR, &s.DP, &s.DPeepI, &s.DPeepF, &s.DPeepO, &s.DNormX, &s.DNormR, &s.DNormC, &s.DBiasC}
+}
+
+// cellOptions gives the scan its options as the tape's mode has them, with the key of its masks.
+func (t *Tape) cellOptions(s *device.ScanSpec, o *CellOptions) {
+	c := device.CellOptions{GateAct: o.Gate, InAct: o.Input, OutAct: o.Output, GateClip: o.GateClip, CellClip: o.CellClip,
+		ZoneH: o.ZoneoutH, ZoneC: o.ZoneoutC, Expect: t.mode != Train}
+	if t.mode == Train {
+		c.HDrop = o.RecurrentDropout
+		if c.HDrop > 0 || c.ZoneH > 0 || c.ZoneC > 0 {
+			c.Seed, c.Step, c.Node = t.seed, t.step, t.drops+1
+			t.drops += 3 // dropout and both zoneouts
+		}
+	}
+	s.CellOptions = c
+}
+
+// dropped is a parameter under dropout, which itself lives on no tape.
+func (t *Tape) dropped(w *Tensor, p float32) *Tensor {
+	y := t.Zeroless(w.dims[:w.rank]...)
+	t.drops++
+	t.dropout(device.DropoutSpec{Y: y.value, X: w.value, N: w.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
+	if n := t.record(dropoutGrad, y, w); n != nil {
+		n.f, n.key = p, t.drops
+	}
+	return y
+}
+
 // scanChunk is how many elements of gates an inference pass holds at once.
 const scanChunk = 1 << 18
 
 // workspace lends the scan what it saves, or what it works in.
-func (t *Tape) workspace(s *device.ScanSpec, G int) {
-	steps, slots := s.T, s.T+1
+func (t *Tape) workspace(s *device.ScanSpec) {
 	if !s.Keep {
-		s.Chunk = max(1, min(s.T, scanChunk/max(1, s.B*G*s.H)))
-		steps, slots = s.Chunk, 2
+		s.Chunk = max(1, min(s.T, scanChunk/max(1, s.B*s.Table().Gates*s.H)))
 	}
-	s.Gates = t.arena.alloc(steps * s.B * G * s.H)
-	s.Hs = t.arena.alloc(slots * s.B * s.H)
-	if device.Cells[s.Cell].Side {
-		s.Side = t.arena.alloc(steps * s.B * s.H)
-	}
-	if HasCellState(s.Cell) {
-		s.Cs = t.arena.alloc(slots * s.B * s.H)
+	sizes := s.WorkSizes()
+	for i, b := range s.Workspace() {
+		*b = t.arena.alloc(sizes[i])
 	}
 }
 
@@ -151,15 +162,29 @@ func scanGrad(t *Tape, n *node) {
 	}
 	s.DX, s.DXAcc = n.in[0].into()
 	s.DW, s.DR = n.in[1].intoZeroed(), n.in[2].intoZeroed()
-	for i, d := range []*device.Buffer{&s.DH0, &s.DC0, &s.DBW, &s.DBR} {
+	for i, d := range gradients(s) {
 		*d = n.state[i].intoZeroed()
 	}
 	t.backend.ScanGrad(s)
 }
 
-func checkMatrix(name string, w *Tensor, rows, cols int) {
-	if w.rank != 2 || w.dims[0] != rows || w.dims[1] != cols {
-		failf("Scan", "%s must be [%d,%d], got %s", name, rows, cols, describe(w))
+func checkDirection(s *device.ScanSpec, d *Direction) {
+	rows := s.Table().Gates * s.H
+	check := func(name string, w *Tensor, rows, cols int) {
+		if w != nil && (w.rank != 2 || w.dims[0] != rows || w.dims[1] != cols) {
+			failf("Scan", "%s must be [%d,%d], got %s", name, rows, cols, describe(w))
+		}
+	}
+	check("weight_ih", d.W, rows, s.I)
+	check("weight_hh", d.R, rows, s.Out())
+	check("weight_hr", d.P, s.Out(), s.H)
+	for _, v := range [...]struct {
+		w *Tensor
+		n int
+	}{{d.BW, rows}, {d.BR, rows}, {d.NormX, rows}, {d.NormR, rows}, {d.NormC, s.H}, {d.BiasC, s.H}, {d.PeepI, s.H}, {d.PeepF, s.H}, {d.PeepO, s.H}} {
+		if v.w != nil && (v.w.rank != 1 || v.w.dims[0] != v.n) {
+			failf("Scan", "a vector of the cell must be [%d], got %s", v.n, describe(v.w))
+		}
 	}
 }
 

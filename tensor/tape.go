@@ -49,7 +49,7 @@ type node struct {
 	out   *Tensor
 	outs  [2]*Tensor // further results: final states
 	in    [4]*Tensor
-	state [4]*Tensor // initial states and biases of a scan
+	state operands // of a scan
 	saved [2]device.Buffer
 	n     [6]int
 	f     float32

@@ -8,102 +8,158 @@ import (
 // row is one batch row of one step, the unit a cell works on. A row and not an
 // element, so that a cell may normalise over it.
 type row struct {
+	e          *scan
 	set        *simd.Set
-	h          int           // H
-	gates      []float32     // [G*H] pre-activations -> activations; backward: -> their gradients
-	side       []float32     // [H] the last gate's recurrent term, kept apart; backward: -> its gradient
-	hOld, hNew []float32     // [H] state before and after; forward writes hNew
-	cOld, cNew []float32     // [H] likewise, for cells with two states
-	dh         []float32     // [H] in dL/dhNew; out the direct part of dL/dhOld, if the cell has one
-	dc         []float32     // [H] in dL/dcNew from the future; out dL/dcOld
+	h          int       // H
+	t, b       int       // the step and the row
+	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
+	side       []float32 // [SideWidth] see cells; backward: -> its gradient
+	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
+	stats      []float32 // [4] its 1/deviations, those of W·x and of R·h
+	hOld, hIn  []float32 // [O] state before, and as it entered R
+	hNew       []float32 // [O] state after
+	out        []float32 // [H] what the cell writes: hNew, or what a projection makes it from
+	cOld, cNew []float32 // [C] before and after, for cells with more states
+	dh         []float32 // [H] in dL/dout; out the direct part of dL/dhOld, if the cell has one
+	dc         []float32 // [C] in dL/dcNew from the future; out dL/dcOld
+	acc        []float32 // gradients of the vector parameters, of this row
+	cStat      float32   // 1/deviation of c, as shown found it
+	work       [workspaceKinds][]float32
 	fwd        simd.LSTMArgs // the kernels' arguments, here so that a call allocates nothing
 	bwd        simd.LSTMGradArgs
+	user       device.Row
+}
+
+// What a row's workspaces hold: values that are computed again rather than kept.
+const (
+	dhWork     = iota // the cell's share of dh
+	freshWork         // of zoneout
+	forgetWork        // 1-i of coupled gates
+	cellWorks         // c before zoneout
+	outWork           // the activated c, and its gradient
+	normWork          // normalised c
+	sideWork          // a gate's normalised R·h, then its gradient
+	onesWork
+	gradWork
+	gradWork2
+	gradWork3
+	dfWork
+	normGradWork
+	workspaceKinds
+)
+
+// scratch lends n elements.
+func (r *row) scratch(kind, n int) []float32 {
+	r.work[kind] = grow(r.work[kind], n)
+	return r.work[kind]
 }
 
 var rowPool = newPool[row]()
+
+func (e *scan) newRow() *row {
+	r := rowPool.get()
+	r.e, r.set, r.h = e, e.b.set, e.H
+	return r
+}
+
+// put returns r to the pool without keeping the operands alive.
+func (r *row) put() {
+	*r = row{work: r.work}
+	rowPool.put(r)
+}
+
+// bind points r at batch row b of time t.
+func (e *scan) bind(r *row, t, b int) {
+	r.t, r.b = t, b
+	g := (t-e.g0)*e.B + b
+	part := func(buf device.Buffer, width int) []float32 {
+		if buf.Zero() {
+			return nil
+		}
+		return buf.Host[g*width : (g+1)*width]
+	}
+	r.gates, r.side = part(e.Gates, e.gates*e.H), part(e.Side, e.sw)
+	r.xhat, r.stats = part(e.XHat, e.gates*e.H), part(e.Stats, 4)
+	r.hOld, r.hNew = e.slot(e.Hs, e.out, e.before(t), b, b+1), e.slot(e.Hs, e.out, e.after(t), b, b+1)
+	r.hIn, r.out = r.hOld, r.hNew
+	if e.HDrop > 0 {
+		r.hIn = e.slot(e.HIn, e.out, e.before(t), b, b+1)
+	}
+	if e.Proj > 0 {
+		r.out = part(e.Mid, e.H)
+	}
+	if e.cw > 0 {
+		r.cOld, r.cNew = e.slot(e.Cs, e.cw, e.before(t), b, b+1), e.slot(e.Cs, e.cw, e.after(t), b, b+1)
+	}
+}
+
+// bindGrad points r at row b of what is carried back in time.
+func (e *scan) bindGrad(r *row, b int) {
+	r.dh, r.dc = e.dh[b*e.out:(b+1)*e.out], e.dc[b*e.cw:(b+1)*e.cw]
+	r.acc = e.acc[b*e.vec.n : (b+1)*e.vec.n]
+}
 
 // cell is a row of the engine's table: the arithmetic between the products.
 type cell struct {
 	forward  func(r *row)
 	backward func(r *row)
-	direct   bool // hNew depends on hOld beside the recurrent product
+	direct   bool // its h depends on hOld beside the recurrent product
 }
 
 var cells = [device.NumCells]cell{
-	device.LSTM:    {forward: lstmForward, backward: lstmBackward},
-	device.GRU:     {forward: gruForward, backward: gruBackward, direct: true},
-	device.RNNTanh: {forward: tanhForward, backward: tanhBackward},
-	device.RNNReLU: {forward: reluForward, backward: reluBackward},
+	device.LSTM:        {forward: lstmForward, backward: lstmBackward},
+	device.GRU:         {forward: gruForward, backward: gruBackward, direct: true},
+	device.RNNTanh:     {forward: elmanForward, backward: elmanBackward},
+	device.RNNReLU:     {forward: elmanForward, backward: elmanBackward},
+	device.CoupledLSTM: {forward: lstmForward, backward: lstmBackward},
+	device.GRUBefore:   {forward: gruForward, backward: gruBackward, direct: true},
+	device.SLSTM:       {forward: slstmForward, backward: slstmBackward},
+	device.MinGRU:      {forward: minGRUForward, backward: minGRUBackward, direct: true},
+	device.MinLSTM:     {forward: minLSTMForward, backward: minLSTMBackward, direct: true},
+	device.Custom:      {forward: customForward, backward: customBackward, direct: true},
 }
 
-// The LSTM of torch.nn.LSTM (Hochreiter and Schmidhuber 1997 with the forget
-// gate of Gers et al. 2000): c' = f⊙c + i⊙g, h' = o⊙tanh(c'). It is one kernel.
+// plainLSTM is torch.nn.LSTM's cell as one kernel; zoneout of h, dropout of h
+// and projection happen outside of it.
+var plainLSTM = cell{forward: fusedForward, backward: fusedBackward}
 
-func lstmForward(r *row) {
-	r.fwd = simd.LSTMArgs{H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], Hid: &r.hNew[0]}
+func cellOf(s *device.ScanSpec) *cell {
+	own := s.GateAct <= device.SigmoidAct && (s.InAct == device.OwnAct || s.InAct == device.TanhAct) && (s.OutAct == device.OwnAct || s.OutAct == device.TanhAct)
+	if s.Cell == device.LSTM && own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
+		return &plainLSTM
+	}
+	return &cells[s.Cell]
+}
+
+func fusedForward(r *row) {
+	r.fwd = simd.LSTMArgs{H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], Hid: &r.out[0]}
 	r.set.LSTM(&r.fwd)
 }
 
-func lstmBackward(r *row) {
+func fusedBackward(r *row) {
 	r.bwd = simd.LSTMGradArgs{H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], DHid: &r.dh[0], DC: &r.dc[0]}
 	r.set.LSTMGrad(&r.bwd)
 }
 
-// The GRU of torch.nn.GRU, reset after the recurrent product (v3 of Cho et al.
-// 2014): n = tanh(W·x + b + r⊙(R·h + b')), h' = (1-z)⊙n + z⊙h. Side is R·h + b'.
-
-func gruForward(r *row) {
-	H := r.h
-	rz, n := r.gates[:2*H], r.gates[2*H:]
-	r.set.Sigmoid(rz, rz)
-	r.set.MulAdd(n, rz[:H], r.side)
-	r.set.Tanh(n, n)
-	mixGRU(r.hNew, rz[H:], n, r.hOld)
-}
-
-// mixGRU is h' = n + z⊙(h-n).
-func mixGRU(hNew, z, n, hOld []float32) {
-	for i, n := range n {
-		hNew[i] = n + float32(z[i]*(hOld[i]-n))
-	}
-}
-
-func gruBackward(r *row) {
-	H := r.h
-	dr, dz, dn, side := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.side
-	for i, dh := range r.dh {
-		rt, z, n := dr[i], dz[i], dn[i]
-		pre := dh * (1 - z) * (1 - n*n) // dL/d(W·x + b + r⊙side)
-		dz[i] = dh * (r.hOld[i] - n) * z * (1 - z)
-		dr[i] = pre * side[i] * rt * (1 - rt)
-		dn[i] = pre
-		side[i] = pre * rt
-		r.dh[i] = dh * z
-	}
-}
-
 // The Elman network of torch.nn.RNN: h' = tanh or ReLU of W·x + b + R·h + b'.
 
-func tanhForward(r *row) { r.set.Tanh(r.hNew, r.gates) }
-
-func tanhBackward(r *row) {
-	for i, dh := range r.dh {
-		h := r.hNew[i]
-		r.gates[i] = dh * (1 - h*h)
-	}
+func elmanForward(r *row) {
+	r.in(r.gates)
+	copy(r.out, r.gates)
 }
 
-func reluForward(r *row) {
-	for i, v := range r.gates {
-		r.hNew[i] = max(v, 0) // max keeps NaN
-	}
+func elmanBackward(r *row) {
+	r.inGrad(r.gates, r.dh)
 }
 
-func reluBackward(r *row) {
-	for i, dh := range r.dh {
-		if r.hNew[i] <= 0 {
-			dh = 0
-		}
-		r.gates[i] = dh
-	}
+// A user's cell.
+
+func customForward(r *row) {
+	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew}
+	r.e.Custom.Forward(&r.user)
+}
+
+func customBackward(r *row) {
+	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew, DH: r.dh, DC: r.dc}
+	r.e.Custom.Backward(&r.user)
 }

@@ -15,21 +15,37 @@ import (
 // few rows and large R: each core keeps its columns of R in its own cache, and
 // all meet twice a step. No bit depends on the split.
 
+// A step is one or more stages, each a matrix product followed, row by row, by
+// arithmetic; backward the arithmetic comes first and the stages in the other order.
+
 // scan is one call of Scan or ScanGrad with its workspace.
 type scan struct {
 	device.ScanSpec
 	b         *Backend
 	cell      *cell
-	gates     int // G
-	apart     int // rows of R whose product joins W·x: all, or all but the last gate's
-	t0, steps int // the chunk: times [t0, t0+steps)
-	i0, i1    int // the steps of the chunk being run, in the order of the forward pass
-	g0        int // the time of the first row of Gates
+	gates     int  // G
+	out       int  // O, the width of h
+	cw        int  // C, the width of the other states
+	sw        int  // the width of Side
+	joined    int  // rows of R whose product with h joins W·x
+	tied      int  // rows whose two biases are simply added
+	direct    bool // h depends on the h before it beside the recurrent product
+	t0, steps int  // the chunk: times [t0, t0+steps)
+	i0, i1    int  // the steps of the chunk being run, in the order of the forward pass
+	g0        int  // the time of the first row of Gates
+	acts      actions
 
-	bias   []float32 // BW + BR where they are added together
-	p      *panels   // the weights in use: kept ones, or own
-	own    panels
-	dh, dc []float32 // [B,H] gradients carried back in time
+	bias []float32 // BW + BR where they are added together
+	p    *panels   // the weights in use: kept ones, or own
+	own  panels
+	mask []float32 // [B,O] of HDrop
+
+	dh, dc []float32 // [B,O], [B,C] gradients carried back in time
+	dr     []float32 // with HDrop: [B,O] gradient of what entered R
+	dmid   []float32 // [B,H] gradient of the operand of a step's second product
+	dp     []float32 // with Proj: [steps,B,O] gradient of the projection
+	acc    []float32 // [B,vectors.n] gradients of the vector parameters, row by row
+	vec    vectors
 	sums   []float32 // [G*H]
 }
 
@@ -37,19 +53,57 @@ type scan struct {
 type panels struct {
 	w    packed // Wᵀ
 	r    packed // the first rows of R, transposed; backward: as they are
-	side packed // the last gate's rows of R, for cells that keep it apart
+	side packed // the other rows of R
+	proj packed // P
+}
+
+// stage is a part of a step: product is shared out by columns or rows, rows by rows.
+type stage struct {
+	product func(e *scan, w *worker, t, lo, hi int, m par.Member)
+	rows    func(e *scan, r *row, t, lo, hi int)
+}
+
+var (
+	oneStage   = []stage{{(*scan).recur, (*scan).cells}}
+	projecting = []stage{{(*scan).recur, (*scan).cells}, {(*scan).project, (*scan).outputs}}
+	resetting  = []stage{{(*scan).recur, (*scan).resets}, {(*scan).candidate, (*scan).cells}}
+
+	oneStageBack   = []stage{{(*scan).recurGrad, (*scan).cellGrads}}
+	projectingBack = []stage{{(*scan).projectGrad, (*scan).outputGrads}, {(*scan).recurGrad, (*scan).cellGrads}}
+	resettingBack  = []stage{{(*scan).candidateGrad, (*scan).cellGrads}, {(*scan).recurGrad, (*scan).resetGrads}}
+)
+
+// stages are those of a step forward and backward.
+func (e *scan) stages() (forward, backward []stage) {
+	switch {
+	case e.Cell == device.GRUBefore:
+		return resetting, resettingBack
+	case e.Proj > 0:
+		return projecting, projectingBack
+	}
+	return oneStage, oneStageBack
 }
 
 var scanPool = newPool[scan]()
 
 func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e := scanPool.get()
-	e.ScanSpec, e.b, e.cell = *s, b, &cells[s.Cell]
-	e.gates = device.Cells[s.Cell].Gates
-	e.apart = e.gates * s.H
-	if device.Cells[s.Cell].Side {
-		e.apart -= s.H
+	table := s.Table()
+	e.ScanSpec, e.b = *s, b
+	e.gates, e.out, e.cw, e.sw = table.Gates, s.Out(), s.CellWidth(), s.SideWidth()
+	e.joined, e.tied = e.gates*s.H, e.gates*s.H
+	if table.Side {
+		e.joined -= s.H
 	}
+	if table.Side && s.Cell != device.GRUBefore {
+		e.tied -= s.H
+	}
+	if !s.NormX.Zero() {
+		e.joined = 0
+	}
+	e.cell = cellOf(s)
+	e.setActions()
+	e.direct = e.cell.direct || s.ZoneH > 0
 	return e
 }
 
@@ -63,14 +117,23 @@ const (
 	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
 	chunkGates = 1 << 19 // elements of gates in a chunk
 	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
+	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
 )
+
+// recurrent is the multiply-adds a row makes in a step.
+func (e *scan) recurrent() int {
+	if e.R.Zero() {
+		return e.gates * e.H * cellWork
+	}
+	return e.gates * e.H * e.out
+}
 
 // prefersColumns decides the split: by columns when the rows are too few to go
 // round, or so few that each core would spend its time reading an R that its
 // cache cannot hold.
 func (e *scan) prefersColumns() bool {
-	workers, r := par.Workers(), e.gates*e.H*e.H
-	if e.B*r < teamWork || !par.CanGang() {
+	workers, r := par.Workers(), e.recurrent()
+	if e.B*r < teamWork || e.R.Zero() || !par.CanGang() {
 		return false
 	}
 	rows := e.B / workers
@@ -104,6 +167,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	e := b.newScan(s)
 	e.mergeBias()
 	e.packWeights()
+	e.mask = grow(e.mask, s.B*e.out)
 	par.For(s.B, 1, e, startRows)
 	limit := s.T
 	if !s.Keep {
@@ -118,14 +182,14 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		if e.g0 = 0; !s.Keep {
 			e.g0 = e.t0
 		}
-		e.project()
+		e.inputs()
 		e.forward()
 	}
 	par.For(s.B, 1, e, finishRows)
 	e.done()
 }
 
-// mergeBias adds the two biases, but for the gate whose products stay apart.
+// mergeBias adds the two biases, but for a gate whose products stay apart.
 func (e *scan) mergeBias() {
 	e.bias = grow(e.bias, e.gates*e.H)
 	if e.BW.Zero() {
@@ -133,10 +197,12 @@ func (e *scan) mergeBias() {
 		return
 	}
 	copy(e.bias, e.BW.Host)
-	e.b.set.Add(e.bias[:e.apart], e.bias[:e.apart], e.BR.Host[:e.apart])
+	if !e.BR.Zero() {
+		e.b.set.Add(e.bias[:e.tied], e.bias[:e.tied], e.BR.Host[:e.tied])
+	}
 }
 
-// packWeights makes the panels of W and R, or takes those kept since the weights last changed.
+// packWeights makes the panels of W, R and P, or takes those kept since the weights last changed.
 func (e *scan) packWeights() {
 	e.p = &e.own
 	if e.Cache != nil {
@@ -148,9 +214,14 @@ func (e *scan) packWeights() {
 	}
 	b, GH := e.b, e.gates*e.H
 	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
-	b.pack(&e.p.r, e.R.Host, e.H, e.apart, e.H, true)
-	if e.apart < GH {
-		b.pack(&e.p.side, e.R.Host[e.apart*e.H:], e.H, e.H, e.H, true)
+	if !e.R.Zero() {
+		b.pack(&e.p.r, e.R.Host, e.out, e.joined, e.out, true)
+		if e.joined < GH {
+			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
+		}
+	}
+	if e.Proj > 0 {
+		b.pack(&e.p.proj, e.P.Host, e.H, e.out, e.H, true)
 	}
 	if e.Cache != nil {
 		e.Cache.Store(e.Version, e.p)
@@ -159,39 +230,42 @@ func (e *scan) packWeights() {
 
 // rowGrain is how many rows make a core's share worth waking it for.
 func (e *scan) rowGrain() int {
-	return ceilDiv(minGemmWork, max(1, e.steps*e.gates*e.H*e.H))
+	return ceilDiv(minGemmWork, max(1, e.steps*e.recurrent()))
 }
 
-// project computes W·x + bias for the chunk, true steps only.
-func (e *scan) project() {
+// inputs computes W·x + bias for the chunk, true steps only.
+func (e *scan) inputs() {
 	rows, perRow := e.steps*e.B, e.gates*e.H*max(1, e.I)
 	switch {
 	case e.Active != nil:
 		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
 			for i := lo; i < hi; i++ {
 				t := e.t0 + i
-				e.projection(t*e.B, int(e.Active[t])).all()
+				e.input(t*e.B, int(e.Active[t])).all()
 			}
 		})
 	case rows < 2*par.Workers():
 		par.For(e.panelsOf(e.gates*e.H), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
-			w := e.projection(e.t0*e.B, e.steps*e.B)
+			w := e.input(e.t0*e.B, e.steps*e.B)
 			w.run(0, w.m, lo, hi)
 			w.put()
 		})
 	default:
 		par.For(rows, ceilDiv(minGemmWork, perRow), e, func(e *scan, lo, hi int) {
-			e.projection(e.t0*e.B+lo, hi-lo).all()
+			e.input(e.t0*e.B+lo, hi-lo).all()
 		})
 	}
 }
 
-// projection is W·x + bias for n rows from row `from` of X on.
-func (e *scan) projection(from, n int) *worker {
+// input is W·x + bias for n rows from row `from` of X on; where W·x is normalised the bias comes after that.
+func (e *scan) input(from, n int) *worker {
 	GH := e.gates * e.H
 	w := workerPool.get()
 	w.product = product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
 		panels: e.p.w.panels, c: e.Gates.Host[(from-e.g0*e.B)*GH:], ldc: GH, bias: e.bias}
+	if !e.NormX.Zero() {
+		w.bias = nil
+	}
 	return w
 }
 
@@ -244,9 +318,9 @@ func (e *scan) inside(t, lo, hi int) int {
 	return min(max(int(e.Active[t])-lo, 0), hi-lo)
 }
 
-// slot is rows [lo,hi) of slot i of a [_,B,H] buffer.
-func (e *scan) slot(buf device.Buffer, i, lo, hi int) []float32 {
-	return buf.Host[(i*e.B+lo)*e.H : (i*e.B+hi)*e.H]
+// slot is rows [lo,hi) of slot i of a [_,B,width] buffer.
+func (e *scan) slot(buf device.Buffer, width, i, lo, hi int) []float32 {
+	return buf.Host[(i*e.B+lo)*width : (i*e.B+hi)*width]
 }
 
 // startRows puts the initial state into the slot that the first step reads.
@@ -259,19 +333,24 @@ func startRows(e *scan, lo, hi int) {
 	if e.T == 0 {
 		slot = 0
 	}
-	e.load(e.slot(e.Hs, slot, lo, hi), e.H0, lo, hi)
-	if !e.Cs.Zero() {
-		e.load(e.slot(e.Cs, slot, lo, hi), e.C0, lo, hi)
+	h := e.slot(e.Hs, e.out, slot, lo, hi)
+	load(h, e.H0, lo*e.out)
+	if e.cw > 0 {
+		load(e.slot(e.Cs, e.cw, slot, lo, hi), e.C0, lo*e.cw)
+	}
+	if e.HDrop > 0 {
+		e.drawMask(lo, hi)
+		e.b.set.Mul(e.slot(e.HIn, e.out, slot, lo, hi), h, e.mask[lo*e.out:hi*e.out])
 	}
 }
 
-// load copies rows [lo,hi) of a [B,H] buffer, zeros if it is absent.
-func (e *scan) load(dst []float32, src device.Buffer, lo, hi int) {
+// load copies a part of src to dst, zeros if src is absent.
+func load(dst []float32, src device.Buffer, from int) {
 	if src.Zero() {
 		clear(dst)
 		return
 	}
-	copy(dst, e.slot(src, 0, lo, hi))
+	copy(dst, src.Host[from:])
 }
 
 // finishRows takes the final state from the slot that the last step wrote.
@@ -284,21 +363,24 @@ func finishRows(e *scan, lo, hi int) {
 	default:
 		slot = e.after(e.T - 1)
 	}
-	copy(e.slot(e.HN, 0, lo, hi), e.slot(e.Hs, slot, lo, hi))
-	if !e.CN.Zero() {
-		copy(e.slot(e.CN, 0, lo, hi), e.slot(e.Cs, slot, lo, hi))
+	copy(e.slot(e.HN, e.out, 0, lo, hi), e.slot(e.Hs, e.out, slot, lo, hi))
+	if e.cw > 0 {
+		copy(e.slot(e.CN, e.cw, 0, lo, hi), e.slot(e.Cs, e.cw, slot, lo, hi))
 	}
 }
 
 // forwardRows runs steps [i0,i1) for rows [lo,hi).
 func forwardRows(e *scan, lo, hi int) {
 	w, r := workerPool.get(), e.newRow()
+	stages, _ := e.stages()
 	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
-		e.recur(w, t, lo, hi, par.Member{})
-		e.cells(r, t, lo, hi)
+		for _, s := range stages {
+			s.product(e, w, t, lo, hi, par.Member{})
+			s.rows(e, r, t, lo, hi)
+		}
 	}
-	rowPool.put(r)
+	r.put()
 	w.put()
 }
 
@@ -306,41 +388,77 @@ func forwardRows(e *scan, lo, hi int) {
 func forwardColumns(e *scan, m par.Member) {
 	w, r := workerPool.get(), e.newRow()
 	lo, hi := m.Share(e.B)
+	stages, _ := e.stages()
 	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
-		e.recur(w, t, 0, e.B, m)
-		m.Barrier()
-		e.cells(r, t, lo, hi)
-		m.Barrier()
+		for _, s := range stages {
+			s.product(e, w, t, 0, e.B, m)
+			m.Barrier()
+			s.rows(e, r, t, lo, hi)
+			m.Barrier()
+		}
 	}
-	rowPool.put(r)
+	r.put()
 	w.put()
+}
+
+// entering is the states that R is multiplied with.
+func (e *scan) entering() device.Buffer {
+	if e.HDrop > 0 {
+		return e.HIn
+	}
+	return e.Hs
 }
 
 // recur adds R·h to the gates of rows [lo,hi) at time t: the member's share of the columns.
 func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
-	if n == 0 {
+	if n == 0 || e.R.Zero() {
 		return
 	}
 	GH := e.gates * e.H
 	base := (t-e.g0)*e.B + lo
-	h := e.slot(e.Hs, e.before(t), lo, hi)
-	if e.apart > 0 {
-		w.product = product{set: e.b.set, m: n, n: e.apart, k: e.H, a: h, rs: e.H, cs: 1, panels: e.p.r.panels,
+	h := e.slot(e.entering(), e.out, e.before(t), lo, hi)
+	if e.joined > 0 {
+		w.product = product{set: e.b.set, m: n, n: e.joined, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.r.panels,
 			c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
-		p0, p1 := m.Share(e.panelsOf(e.apart))
+		p0, p1 := m.Share(e.panelsOf(e.joined))
 		w.run(0, n, p0, p1)
 	}
-	if e.apart < GH {
-		w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: h, rs: e.H, cs: 1, panels: e.p.side.panels,
-			c: e.Side.Host[base*e.H:], ldc: e.H}
-		if !e.BR.Zero() {
-			w.bias = e.BR.Host[e.apart:]
+	if e.joined < GH && e.Cell != device.GRUBefore {
+		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.side.panels,
+			c: e.Side.Host[base*e.sw:], ldc: e.sw}
+		if !e.BR.Zero() && e.NormX.Zero() {
+			w.bias = e.BR.Host[e.joined:]
 		}
-		p0, p1 := m.Share(e.panelsOf(e.H))
+		p0, p1 := m.Share(e.panelsOf(e.sw))
 		w.run(0, n, p0, p1)
 	}
+}
+
+// candidate adds the last gate's rows of R times Side, for a GRU that resets before the product.
+func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
+	n := e.inside(t, lo, hi)
+	if n == 0 {
+		return
+	}
+	GH, base := e.gates*e.H, (t-e.g0)*e.B+lo
+	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: e.p.side.panels,
+		c: e.Gates.Host[base*GH+e.joined:], ldc: GH, acc: true}
+	p0, p1 := m.Share(e.panelsOf(e.H))
+	w.run(0, n, p0, p1)
+}
+
+// project makes the new state P·m.
+func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
+	n := e.inside(t, lo, hi)
+	if n == 0 {
+		return
+	}
+	w.product = product{set: e.b.set, m: n, n: e.out, k: e.H, a: e.Mid.Host[((t-e.g0)*e.B+lo)*e.H:], rs: e.H, cs: 1,
+		panels: e.p.proj.panels, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out}
+	p0, p1 := m.Share(e.panelsOf(e.out))
+	w.run(0, n, p0, p1)
 }
 
 // cells runs the cell for rows [lo,hi) at time t.
@@ -349,32 +467,41 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 	for b := lo; b < lo+n; b++ {
 		e.bind(r, t, b)
 		e.cell.forward(r)
-		copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
+		if e.Proj == 0 {
+			e.output(r, t, b)
+		}
 	}
 	for b := lo + n; b < hi; b++ { // past the row's end: zero output, state kept
-		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][:e.H])
-		copy(e.slot(e.Hs, e.after(t), b, b+1), e.slot(e.Hs, e.before(t), b, b+1))
-		if !e.Cs.Zero() {
-			copy(e.slot(e.Cs, e.after(t), b, b+1), e.slot(e.Cs, e.before(t), b, b+1))
+		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][:e.out])
+		e.keep(e.Hs, e.out, t, b)
+		e.keep(e.Cs, e.cw, t, b)
+		if e.HDrop > 0 {
+			e.keep(e.HIn, e.out, t, b)
 		}
 	}
 }
 
-func (e *scan) newRow() *row {
-	r := rowPool.get()
-	*r = row{set: e.b.set, h: e.H}
-	return r
+// keep copies row b of a state over time t.
+func (e *scan) keep(buf device.Buffer, width, t, b int) {
+	copy(e.slot(buf, width, e.after(t), b, b+1), e.slot(buf, width, e.before(t), b, b+1))
 }
 
-// bind points r at batch row b of time t.
-func (e *scan) bind(r *row, t, b int) {
-	GH, g := e.gates*e.H, (t-e.g0)*e.B+b
-	r.gates = e.Gates.Host[g*GH : (g+1)*GH]
-	if !e.Side.Zero() {
-		r.side = e.Side.Host[g*e.H : (g+1)*e.H]
+// outputs finishes the states that a projection made.
+func (e *scan) outputs(r *row, t, lo, hi int) {
+	n := e.inside(t, lo, hi)
+	for b := lo; b < lo+n; b++ {
+		e.bind(r, t, b)
+		e.output(r, t, b)
 	}
-	r.hOld, r.hNew = e.slot(e.Hs, e.before(t), b, b+1), e.slot(e.Hs, e.after(t), b, b+1)
-	if !e.Cs.Zero() {
-		r.cOld, r.cNew = e.slot(e.Cs, e.before(t), b, b+1), e.slot(e.Cs, e.after(t), b, b+1)
+}
+
+// output turns the cell's h into the new state, the output, and what enters R next.
+func (e *scan) output(r *row, t, b int) {
+	if e.ZoneH > 0 {
+		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
+	}
+	copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
+	if e.HDrop > 0 {
+		e.b.set.Mul(e.slot(e.HIn, e.out, e.after(t), b, b+1), r.hNew, e.mask[b*e.out:(b+1)*e.out])
 	}
 }

@@ -11,17 +11,13 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 		return
 	}
 	e := b.newScan(s)
-	GH := e.gates * s.H
-	e.p = &e.own
-	b.pack(&e.p.r, s.R.Host, e.apart, s.H, s.H, false)
-	if e.apart < GH {
-		b.pack(&e.p.side, s.R.Host[e.apart*s.H:], s.H, s.H, s.H, false)
-	}
-	e.dh, e.dc = grow(e.dh, s.B*s.H), grow(e.dc, s.B*s.H)
-	e.load(e.dh, s.DHN, 0, s.B)
-	e.load(e.dc, s.DCN, 0, s.B)
+	e.packBack()
+	e.startBack()
 	e.g0 = 0
 	chunk := e.chunkSteps(s.T)
+	if s.Proj > 0 {
+		e.dp = grow(e.dp, chunk*s.B*e.out)
+	}
 	for left := s.T; left > 0; left -= e.steps {
 		e.steps = min(chunk, left)
 		if e.t0 = left - e.steps; s.Reverse {
@@ -30,9 +26,44 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 		e.backward()
 		e.weightGrads()
 	}
+	if s.HDrop > 0 {
+		b.set.MulAdd(e.dh, e.dr, e.mask)
+	}
 	e.addTo(s.DH0, e.dh)
 	e.addTo(s.DC0, e.dc)
+	e.vectorGrads()
 	e.done()
+}
+
+// packBack makes the panels of R and P for products with gradients.
+func (e *scan) packBack() {
+	b := e.b
+	e.p = &e.own
+	if !e.R.Zero() {
+		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
+		if rest := e.gates*e.H - e.joined; rest > 0 {
+			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
+		}
+	}
+	if e.Proj > 0 {
+		b.pack(&e.p.proj, e.P.Host, e.out, e.H, e.H, false)
+	}
+}
+
+// startBack sets the gradients that are carried back in time to those of the final states.
+func (e *scan) startBack() {
+	e.dh, e.dc = grow(e.dh, e.B*e.out), grow(e.dc, e.B*e.cw)
+	load(e.dh, e.DHN, 0)
+	load(e.dc, e.DCN, 0)
+	e.dmid = grow(e.dmid, e.B*e.H)
+	if e.HDrop > 0 {
+		e.mask, e.dr = grow(e.mask, e.B*e.out), grow(e.dr, e.B*e.out)
+		e.drawMask(0, e.B)
+		clear(e.dr)
+	}
+	e.vec = e.vectors()
+	e.acc = grow(e.acc, e.B*e.vec.n)
+	clear(e.acc)
 }
 
 // backward runs the steps of the chunk, the last one first.
@@ -59,12 +90,15 @@ func (e *scan) addTo(dst device.Buffer, src []float32) {
 // kept gates into their gradients in place.
 func backwardRows(e *scan, lo, hi int) {
 	w, r := workerPool.get(), e.newRow()
+	_, stages := e.stages()
 	for i := e.i1 - 1; i >= e.i0; i-- {
 		t := e.at(i)
-		e.cellGrads(r, t, lo, hi)
-		e.recurGrad(w, t, lo, hi, par.Member{})
+		for _, s := range stages {
+			s.rows(e, r, t, lo, hi)
+			s.product(e, w, t, lo, hi, par.Member{})
+		}
 	}
-	rowPool.put(r)
+	r.put()
 	w.put()
 }
 
@@ -72,14 +106,17 @@ func backwardRows(e *scan, lo, hi int) {
 func backwardColumns(e *scan, m par.Member) {
 	w, r := workerPool.get(), e.newRow()
 	lo, hi := m.Share(e.B)
+	_, stages := e.stages()
 	for i := e.i1 - 1; i >= e.i0; i-- {
 		t := e.at(i)
-		e.cellGrads(r, t, lo, hi)
-		m.Barrier()
-		e.recurGrad(w, t, 0, e.B, m)
-		m.Barrier()
+		for _, s := range stages {
+			s.rows(e, r, t, lo, hi)
+			m.Barrier()
+			s.product(e, w, t, 0, e.B, m)
+			m.Barrier()
+		}
 	}
-	rowPool.put(r)
+	r.put()
 	w.put()
 }
 
@@ -88,36 +125,124 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
 	for b := lo; b < lo+n; b++ {
 		e.bind(r, t, b)
-		r.dh, r.dc = e.dh[b*e.H:(b+1)*e.H], e.dc[b*e.H:(b+1)*e.H]
-		if !e.DY.Zero() {
-			at := (t*e.B+b)*e.YLd + e.YOff
-			r.set.Add(r.dh, r.dh, e.DY.Host[at:at+e.H])
+		e.bindGrad(r, b)
+		if e.Proj > 0 {
+			r.dh = e.dmid[b*e.H : (b+1)*e.H]
+			e.cell.backward(r)
+			continue
 		}
+		dh := r.dh
+		e.outputGrad(r, t, b)
 		e.cell.backward(r)
+		switch {
+		case e.ZoneH > 0 && e.cell.direct:
+			r.set.Add(dh, dh, r.dh)
+		case e.ZoneH == 0 && !e.cell.direct && e.HDrop > 0:
+			clear(dh) // recurGrad writes elsewhere
+		}
 	}
-	// Past the end no gradient arises, and the products below must see none.
-	GH := e.gates * e.H
-	clear(e.Gates.Host[(t*e.B+lo+n)*GH : (t*e.B+hi)*GH])
-	if !e.Side.Zero() {
-		clear(e.Side.Host[(t*e.B+lo+n)*e.H : (t*e.B+hi)*e.H])
+	e.clearPast(t, lo+n, hi)
+}
+
+// outputGrad collects what reaches the state of row b at time t and leaves the
+// gradient of the cell's h in r.dh; the part that zoneout hands to the state
+// before stays in dh.
+func (e *scan) outputGrad(r *row, t, b int) {
+	dh := e.dh[b*e.out : (b+1)*e.out]
+	if e.HDrop > 0 {
+		r.set.MulAdd(dh, e.dr[b*e.out:(b+1)*e.out], e.mask[b*e.out:(b+1)*e.out])
+	}
+	if !e.DY.Zero() {
+		at := (t*e.B+b)*e.YLd + e.YOff
+		r.set.Add(dh, dh, e.DY.Host[at:at+e.out])
+	}
+	r.dh = dh
+	if e.ZoneH > 0 {
+		r.dh = r.scratch(dhWork, e.out)
+		splitZone(r.dh, dh, r.fresh(zoneH, e.out))
 	}
 }
 
-// recurGrad turns the gate gradients of rows [lo,hi) at time t into dL/dh of the
-// step before: the member's share of the columns. dh holds the cell's direct
-// part, or nothing of use.
-func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
+// outputGrads is outputGrad for rows [lo,hi) under a projection, whose gradient it keeps.
+func (e *scan) outputGrads(r *row, t, lo, hi int) {
+	n := e.inside(t, lo, hi)
+	for b := lo; b < lo+n; b++ {
+		e.bind(r, t, b)
+		e.outputGrad(r, t, b)
+		copy(e.projected(t, b, b+1), r.dh)
+		if e.ZoneH == 0 && e.HDrop > 0 {
+			clear(e.dh[b*e.out : (b+1)*e.out]) // recurGrad writes elsewhere
+		}
+	}
+	clear(e.projected(t, lo+n, hi))
+}
+
+// projected is rows [lo,hi) of dp at time t.
+func (e *scan) projected(t, lo, hi int) []float32 {
+	at := (t - e.t0) * e.B
+	return e.dp[(at+lo)*e.out : (at+hi)*e.out]
+}
+
+// clearPast: past the end of a row no gradient arises, and the products over all rows must see none.
+func (e *scan) clearPast(t, lo, hi int) {
+	past := func(buf device.Buffer, width int) {
+		if !buf.Zero() {
+			clear(buf.Host[(t*e.B+lo)*width : (t*e.B+hi)*width])
+		}
+	}
+	past(e.Gates, e.gates*e.H)
+	past(e.Side, e.sw)
+	past(e.XHat, e.gates*e.H)
+	past(e.Mid, e.H)
+}
+
+// projectGrad is the gradient of what entered P.
+func (e *scan) projectGrad(w *worker, t, lo, hi int, m par.Member) {
+	n := e.inside(t, lo, hi)
+	if n == 0 {
+		return
+	}
+	w.product = product{set: e.b.set, m: n, n: e.H, k: e.out, a: e.projected(t, lo, hi), rs: e.out, cs: 1,
+		panels: e.p.proj.panels, c: e.dmid[lo*e.H:], ldc: e.H}
+	p0, p1 := m.Share(e.panelsOf(e.H))
+	w.run(0, n, p0, p1)
+}
+
+// candidateGrad is the gradient of Side, for a GRU that resets before the product.
+func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
 	if n == 0 {
 		return
 	}
 	GH, base := e.gates*e.H, t*e.B+lo
+	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Gates.Host[base*GH+e.joined:], rs: GH, cs: 1,
+		panels: e.p.side.panels, c: e.dmid[lo*e.H:], ldc: e.H}
 	p0, p1 := m.Share(e.panelsOf(e.H))
-	w.product = product{set: e.b.set, m: n, n: e.H, k: e.apart, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
-		panels: e.p.r.panels, c: e.dh[lo*e.H:], ldc: e.H, acc: e.cell.direct}
 	w.run(0, n, p0, p1)
-	if e.apart < GH {
-		w.k, w.a, w.rs, w.panels, w.acc = e.H, e.Side.Host[base*e.H:], e.H, e.p.side.panels, true
+}
+
+// recurGrad turns the gate gradients of rows [lo,hi) at time t into dL/dh of the
+// step before, or of what entered R there: the member's share of the columns.
+// dh holds the direct part, or nothing of use.
+func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
+	n := e.inside(t, lo, hi)
+	if n == 0 || e.R.Zero() {
+		return
+	}
+	GH, base := e.gates*e.H, t*e.B+lo
+	p0, p1 := m.Share(e.panelsOf(e.out))
+	to, acc := e.dh, e.direct
+	if e.HDrop > 0 {
+		to, acc = e.dr, e.Cell == device.GRUBefore
+	}
+	w.product = product{set: e.b.set, m: n, n: e.out, k: e.joined, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
+		panels: e.p.r.panels, c: to[lo*e.out:], ldc: e.out, acc: acc}
+	if e.joined > 0 {
+		w.run(0, n, p0, p1)
+		w.acc = true
+	}
+	if e.joined < GH && e.Cell != device.GRUBefore {
+		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, e.p.side.panels
 		w.run(0, n, p0, p1)
 	}
 }
@@ -126,36 +251,110 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 func (e *scan) weightGrads() {
 	b, GH := e.b, e.gates*e.H
 	first, rows := e.t0*e.B, e.steps*e.B
-	part := func(buf device.Buffer, width int) device.Buffer { return buf.Slice(first*width, (first+rows)*width) }
-	gates, side := part(e.Gates, GH), device.Buffer{}
-	if !e.Side.Zero() {
-		side = part(e.Side, e.H)
+	part := func(buf device.Buffer, width int) device.Buffer {
+		if buf.Zero() {
+			return buf
+		}
+		return buf.Slice(first*width, (first+rows)*width)
+	}
+	gates, side, input := part(e.Gates, GH), part(e.Side, e.sw), part(e.XHat, GH)
+	if input.Zero() {
+		input = gates
 	}
 	if !e.DX.Zero() {
-		b.Gemm(&device.GemmSpec{M: rows, N: e.I, K: GH, A: gates, B: e.W, C: part(e.DX, e.I), Acc: e.DXAcc})
+		b.Gemm(&device.GemmSpec{M: rows, N: e.I, K: GH, A: input, B: e.W, C: part(e.DX, e.I), Acc: e.DXAcc})
 	}
 	if !e.DW.Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: rows, A: gates, TransA: true, B: part(e.X, e.I), C: e.DW, Acc: true})
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: rows, A: input, TransA: true, B: part(e.X, e.I), C: e.DW, Acc: true})
+	}
+	if !e.DP.Zero() {
+		dp := device.HostBuffer(e.dp[:rows*e.out])
+		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: rows, A: dp, TransA: true, B: part(e.Mid, e.H), C: e.DP, Acc: true})
 	}
 	if !e.DR.Zero() {
-		from := e.before(e.t0) * e.B * e.H // the state before each step lies as the gates do
-		old := e.Hs.Slice(from, from+rows*e.H)
-		b.Gemm(&device.GemmSpec{M: e.apart, N: e.H, K: rows, A: gates, LDA: GH, TransA: true, B: old, C: e.DR, Acc: true})
-		if !side.Zero() {
-			b.Gemm(&device.GemmSpec{M: e.H, N: e.H, K: rows, A: side, TransA: true, B: old, C: e.DR.Slice(e.apart*e.H, GH*e.H), Acc: true})
-		}
+		e.recurrentGrads(rows, gates, side)
 	}
+	e.biasGrads(rows, gates, side)
+}
+
+func (e *scan) recurrentGrads(rows int, gates, side device.Buffer) {
+	b, GH := e.b, e.gates*e.H
+	from := e.before(e.t0) * e.B * e.out // the state before each step lies as the gates do
+	old := e.entering().Slice(from, from+rows*e.out)
+	if e.joined > 0 {
+		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: rows, A: gates, LDA: GH, TransA: true, B: old, C: e.DR, Acc: true})
+	}
+	if side.Zero() {
+		return
+	}
+	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: rows, A: side, LDA: e.sw, TransA: true, B: old, C: e.DR.Slice(e.joined*e.out, GH*e.out), Acc: true}
+	if e.Cell == device.GRUBefore {
+		s.A, s.LDA, s.B = gates.Slice(e.joined, gates.N), GH, side
+	}
+	b.Gemm(&s)
+}
+
+func (e *scan) biasGrads(rows int, gates, side device.Buffer) {
 	if e.DBW.Zero() && e.DBR.Zero() {
 		return
 	}
+	b, GH := e.b, e.gates*e.H
 	e.sums = grow(e.sums, GH)
 	sums := device.HostBuffer(e.sums)
 	b.SumRows(sums, gates, rows, GH, GH, false)
 	e.addTo(e.DBW, e.sums)
-	if !e.DBR.Zero() {
-		b.Copy(e.DBR.Slice(0, e.apart), sums.Slice(0, e.apart), true)
-		if !side.Zero() {
-			b.SumRows(e.DBR.Slice(e.apart, GH), side, rows, e.H, e.H, true)
+	if e.DBR.Zero() {
+		return
+	}
+	b.Copy(e.DBR.Slice(0, e.tied), sums.Slice(0, e.tied), true)
+	if e.tied < GH && e.NormX.Zero() {
+		b.SumRows(e.DBR.Slice(e.tied, GH), side, rows, e.H, e.H, true)
+	}
+}
+
+// vectors says where each vector parameter's gradient lies in a row of acc.
+type vectors struct{ peepI, peepF, peepO, normX, normR, sideBias, normC, biasC, n int }
+
+func (e *scan) vectors() vectors {
+	var v vectors
+	place := func(at *int, n int, there bool) {
+		*at = v.n
+		if there {
+			v.n += n
 		}
+	}
+	GH, norm := e.gates*e.H, !e.NormX.Zero()
+	place(&v.peepI, e.H, !e.PeepI.Zero())
+	place(&v.peepF, e.H, !e.PeepF.Zero())
+	place(&v.peepO, e.H, !e.PeepO.Zero())
+	place(&v.normX, GH, norm)
+	place(&v.normR, GH, norm)
+	place(&v.sideBias, GH-e.tied, norm && !e.BR.Zero())
+	place(&v.normC, e.H, !e.NormC.Zero())
+	place(&v.biasC, e.H, !e.BiasC.Zero())
+	return v
+}
+
+// vectorGrads adds up what the rows collected, in the order of the rows.
+func (e *scan) vectorGrads() {
+	if e.vec.n == 0 {
+		return
+	}
+	foldRows(e.b.set, e.acc, e.B, e.vec.n)
+	v := &e.vec
+	give := func(dst device.Buffer, at int) {
+		if !dst.Zero() {
+			e.addTo(dst, e.acc[at:at+dst.N])
+		}
+	}
+	give(e.DPeepI, v.peepI)
+	give(e.DPeepF, v.peepF)
+	give(e.DPeepO, v.peepO)
+	give(e.DNormX, v.normX)
+	give(e.DNormR, v.normR)
+	give(e.DNormC, v.normC)
+	give(e.DBiasC, v.biasC)
+	if v.normC > v.sideBias && !e.DBR.Zero() {
+		give(e.DBR.Slice(e.tied, e.gates*e.H), v.sideBias)
 	}
 }

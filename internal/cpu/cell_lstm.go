@@ -1,0 +1,168 @@
+package cpu
+
+import "github.com/carousel-ml/carousel/internal/device"
+
+// The LSTM (Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al.
+// 2000) and what is built into it, in this order:
+//
+//	i, f = σ(pre + p⊙c)   g = tanh(pre)      peepholes; with coupled gates f = 1-i
+//	c̃ = clip(f⊙c + i⊙g)
+//	o = σ(pre + p⊙c̃)      h = o⊙tanh(LN(c̃))
+//	c' = zoneout(c, c̃)
+//
+// Everything is on whole rows by vector kernels. The plain cell is one kernel: plainLSTM.
+
+// lstmGates are the four gates; a coupled forget gate is in a workspace.
+func (r *row) lstmGates() (i, f, g, o []float32) {
+	H := r.h
+	if r.e.Cell == device.CoupledLSTM {
+		return r.gates[:H], r.scratch(forgetWork, H), r.gates[H : 2*H], r.gates[2*H:]
+	}
+	return r.gates[:H], r.gates[H : 2*H], r.gates[2*H : 3*H], r.gates[3*H:]
+}
+
+func lstmForward(r *row) {
+	e, set := r.e, r.set
+	coupled := e.Cell == device.CoupledLSTM
+	r.normalize()
+	i, f, g, o := r.lstmGates()
+	if !e.PeepI.Zero() {
+		set.MulAdd(i, e.PeepI.Host, r.cOld)
+	}
+	if !e.PeepF.Zero() {
+		set.MulAdd(f, e.PeepF.Host, r.cOld)
+	}
+	r.gate(i)
+	if coupled {
+		oneMinus(f, i)
+	} else {
+		r.gate(f)
+	}
+	r.in(g)
+	c := r.cNew
+	if e.ZoneC > 0 {
+		c = r.scratch(cellWorks, r.h)
+	}
+	r.newCell(c, i, f, g)
+	if !e.PeepO.Zero() {
+		set.MulAdd(o, e.PeepO.Host, c)
+	}
+	r.gate(o)
+	set.Mul(r.out, o, r.shown(c))
+	if e.ZoneC > 0 {
+		mixZone(r.cNew, r.fresh(zoneC, r.h), c, r.cOld)
+	}
+}
+
+// newCell is c = clip(f⊙cOld + i⊙g). The backward pass computes it again where zoneout has mixed it.
+func (r *row) newCell(c, i, f, g []float32) {
+	r.set.Mul(c, f, r.cOld)
+	r.set.MulAdd(c, i, g)
+	clampTo(c, r.e.CellClip)
+}
+
+// shown is the activated c, normalised before if the cell does that.
+func (r *row) shown(c []float32) []float32 {
+	e := r.e
+	u := r.scratch(outWork, r.h)
+	if e.NormC.Zero() {
+		copy(u, c)
+	} else {
+		xhat := r.scratch(normWork, r.h)
+		copy(xhat, c)
+		r.cStat = r.standardize(xhat)
+		r.set.Mul(u, e.NormC.Host, xhat)
+		if !e.BiasC.Zero() {
+			r.set.Add(u, u, e.BiasC.Host)
+		}
+	}
+	activate(r.set, e.acts.out, u)
+	return u
+}
+
+func lstmBackward(r *row) {
+	e, set, H := r.e, r.set, r.h
+	i, f, g, o := r.lstmGates()
+	if e.Cell == device.CoupledLSTM {
+		oneMinus(f, i)
+	}
+	c, dc := r.cNew, r.dc
+	if e.ZoneC > 0 {
+		c, dc = r.scratch(cellWorks, H), r.scratch(gradWork3, H)
+		r.newCell(c, i, f, g)
+		splitZone(dc, r.dc, r.fresh(zoneC, H))
+	}
+	u, d, k := r.shown(c), r.scratch(gradWork, H), r.scratch(gradWork2, H)
+	set.Mul(d, r.dh, u)
+	set.Mul(k, r.dh, o)
+	r.gateGrad(o, d)
+	activationGrad(e.acts.out, u, k)
+	set.Add(dc, dc, r.shownGrad(u))
+	if !e.PeepO.Zero() {
+		set.MulAdd(dc, e.PeepO.Host, o)
+		set.MulAdd(r.acc[e.vec.peepO:][:H], o, c)
+	}
+	if e.CellClip > 0 {
+		for j, v := range c {
+			if v == e.CellClip || v == -e.CellClip {
+				dc[j] = 0
+			}
+		}
+	}
+	r.lstmInputGrads(dc, i, f, g)
+	r.normalizeGrad(nil)
+}
+
+// shownGrad takes the gradient of the normalised c to c.
+func (r *row) shownGrad(du []float32) []float32 {
+	e, set, H := r.e, r.set, r.h
+	if e.NormC.Zero() {
+		return du
+	}
+	xhat := r.work[normWork][:H]
+	set.MulAdd(r.acc[e.vec.normC:][:H], du, xhat)
+	if !e.BiasC.Zero() {
+		acc := r.acc[e.vec.biasC:][:H]
+		set.Add(acc, acc, du)
+	}
+	set.Mul(du, du, e.NormC.Host)
+	r.standardizeGrad(xhat, du, r.cStat)
+	return xhat
+}
+
+// lstmInputGrads turns the gates i, f, g into gradients and r.dc into that of cOld.
+func (r *row) lstmInputGrads(dc, i, f, g []float32) {
+	e, set, H := r.e, r.set, r.h
+	di, dg := r.scratch(gradWork, H), r.scratch(gradWork2, H)
+	set.Mul(di, dc, g)
+	set.Mul(dg, dc, i)
+	df := r.scratch(dfWork, H)
+	set.Mul(df, dc, r.cOld)
+	if e.ZoneC > 0 {
+		set.MulAdd(r.dc, dc, f)
+	} else {
+		set.Mul(r.dc, dc, f)
+	}
+	if e.Cell == device.CoupledLSTM {
+		set.Axpy(-1, di, df)
+	} else {
+		r.gateGrad(f, df)
+	}
+	r.gateGrad(i, di)
+	r.inGrad(g, dg)
+	if !e.PeepI.Zero() {
+		set.MulAdd(r.dc, e.PeepI.Host, i)
+		set.MulAdd(r.acc[e.vec.peepI:][:H], i, r.cOld)
+	}
+	if !e.PeepF.Zero() {
+		set.MulAdd(r.dc, e.PeepF.Host, f)
+		set.MulAdd(r.acc[e.vec.peepF:][:H], f, r.cOld)
+	}
+}
+
+func oneMinus(dst, src []float32) {
+	dst = dst[:len(src)]
+	for j, v := range src {
+		dst[j] = 1 - v
+	}
+}

@@ -1,0 +1,121 @@
+package cpu
+
+import "math"
+
+// The sLSTM (Beck et al. 2024, xLSTM, equations 8 to 17): an exponential input
+// gate, a logistic forget gate, and a normaliser n beside c. m keeps the
+// exponentials in range and changes no h:
+//
+//	m' = max(log σ(f) + m, i)   i' = exp(i - m')   f' = exp(log σ(f) + m - m')
+//	c' = f'⊙c + i'⊙tanh(z)      n' = f'⊙n + i'     h' = σ(o)⊙c'/n'
+//
+// A unit whose n is still 0 has no past, so its m' is i. The states c, n and m
+// lie side by side. R is dense; one head.
+
+// slstmUnit is what one unit computes from its pre-activations.
+type slstmUnit struct {
+	logF, sigF, i, f, m float64
+	past                bool // m' came from the state before
+}
+
+func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
+	x := float64(fPre)
+	u := slstmUnit{logF: math.Min(x, 0) - math.Log1p(math.Exp(-math.Abs(x)))}
+	u.sigF = math.Exp(u.logF)
+	stay := u.logF + float64(mOld)
+	if nOld == 0 {
+		u.m, u.i = float64(iPre), 1
+		return u
+	}
+	u.past = stay >= float64(iPre)
+	u.m = math.Max(stay, float64(iPre))
+	u.i, u.f = math.Exp(float64(iPre)-u.m), math.Exp(stay-u.m)
+	return u
+}
+
+func slstmForward(r *row) {
+	H := r.h
+	i, f, z, o := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.gates[3*H:]
+	r.set.Tanh(z, z)
+	r.set.Sigmoid(o, o)
+	for j := range H {
+		u := newSLSTMUnit(i[j], f[j], r.cOld[H+j], r.cOld[2*H+j])
+		c := float64(u.f*float64(r.cOld[j])) + float64(u.i*float64(z[j]))
+		n := float64(u.f*float64(r.cOld[H+j])) + u.i
+		r.cNew[j], r.cNew[H+j], r.cNew[2*H+j] = float32(c), float32(n), float32(u.m)
+		r.out[j] = float32(float64(o[j]) * (c / n))
+	}
+}
+
+// slstmBackward follows m as well, so that the gradient is exact in every state.
+func slstmBackward(r *row) {
+	H := r.h
+	gi, gf, gz, gout := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.gates[3*H:]
+	dcs, dns, dms := r.dc[:H], r.dc[H:2*H], r.dc[2*H:]
+	for j, dh32 := range r.dh {
+		cOld, nOld := float64(r.cOld[j]), float64(r.cOld[H+j])
+		u := newSLSTMUnit(gi[j], gf[j], r.cOld[H+j], r.cOld[2*H+j])
+		z, o, dh := float64(gz[j]), float64(gout[j]), float64(dh32)
+		c, n := float64(u.f*cOld)+float64(u.i*z), float64(u.f*nOld)+u.i
+		dc := float64(dcs[j]) + dh*o/n
+		dn := float64(dns[j]) - dh*o*c/(n*n)
+		di := float64(dc*z*u.i) + float64(dn*u.i) // of the exponent of i'
+		df := float64(dc*cOld*u.f) + float64(dn*nOld*u.f)
+		dm := float64(dms[j]) - di - df
+		if u.past {
+			df += dm
+		} else {
+			di += dm
+		}
+		gi[j], gf[j] = float32(di), float32(df*(1-u.sigF))
+		gz[j], gout[j] = float32(dc*u.i*(1-z*z)), float32(dh*c/n*o*(1-o))
+		dcs[j], dns[j], dms[j] = float32(dc*u.f), float32(dn*u.f), float32(df)
+	}
+}
+
+// minGRU and minLSTM (Feng et al. 2024, in their plain form): the gates see the
+// input alone, so W·x is one product over all of time and the rest is
+// elementwise, which the engine runs step by step, the rows in parallel.
+//
+//	minGRU   z = σ(W_z x + b)   n = W_n x + b   h' = (1-z)⊙h + z⊙n
+//	minLSTM  f, i = σ(W x + b)  f' = f/(f+i)    i' = i/(f+i)   h' = f'⊙h + i'⊙n
+
+func minGRUForward(r *row) {
+	z, n := r.gates[:r.h], r.gates[r.h:]
+	r.set.Sigmoid(z, z)
+	mixGRU(r.out, z, r.hOld, n) // here z weighs the new value
+}
+
+func minGRUBackward(r *row) {
+	dz, dn := r.gates[:r.h], r.gates[r.h:]
+	for j, dh := range r.dh {
+		z := dz[j]
+		dz[j] = dh * (dn[j] - r.hOld[j]) * float32(z*(1-z))
+		dn[j] = dh * z
+		r.dh[j] = dh * (1 - z)
+	}
+}
+
+func minLSTMForward(r *row) {
+	H := r.h
+	f, i, n := r.gates[:H], r.gates[H:2*H], r.gates[2*H:]
+	r.set.Sigmoid(r.gates[:2*H], r.gates[:2*H])
+	for j := range H {
+		s := f[j] + i[j]
+		r.out[j] = (float32(f[j]*r.hOld[j]) + float32(i[j]*n[j])) / s
+	}
+}
+
+func minLSTMBackward(r *row) {
+	H := r.h
+	gf, gi, gn := r.gates[:H], r.gates[H:2*H], r.gates[2*H:]
+	for j, dh := range r.dh {
+		f, i, n, h := gf[j], gi[j], gn[j], r.hOld[j]
+		s := f + i
+		d := dh * (h - n) / float32(s*s)
+		gf[j] = d * i * float32(f*(1-f))
+		gi[j] = -d * f * float32(i*(1-i))
+		gn[j] = dh * i / s
+		r.dh[j] = dh * f / s
+	}
+}

@@ -1,0 +1,118 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// Layer normalisation inside a cell, placed as Ba, Kiros and Hinton 2016 do:
+// W·x and R·h are normalised apart, each with its own gain, and the biases come
+// after (LSTM, their equations 20 and 21: over all gates at once; GRU, 23 and
+// 24: r and z together, n by itself).
+
+const normEps = 1e-5
+
+// ones is a vector of ones, which turns Axpy into the addition of a number.
+func (r *row) ones(n int) []float32 {
+	v := r.work[onesWork]
+	if len(v) < n {
+		v = make([]float32, n)
+		for i := range v {
+			v[i] = 1
+		}
+		r.work[onesWork] = v
+	}
+	return v[:n]
+}
+
+// standardize brings x to mean 0 and variance 1 and returns 1/deviation.
+func (r *row) standardize(x []float32) float32 {
+	n := float32(len(x))
+	r.set.Axpy(-r.set.Sum(x)/n, x, r.ones(len(x)))
+	variance := r.set.SumSq(x) / n // of centred values: no cancellation
+	rstd := float32(1 / math.Sqrt(float64(variance)+normEps))
+	r.set.Scale(rstd, x)
+	return rstd
+}
+
+// standardizeGrad turns standardised x and its gradient g into rstd·(g - mean(g) - x·mean(g·x)), in x.
+func (r *row) standardizeGrad(x, g []float32, rstd float32) {
+	n := float32(len(x))
+	m1, m2 := r.set.Sum(g)/n, r.set.Dot(g, x)/n
+	r.set.Scale(-m2, x)
+	r.set.Add(x, x, g)
+	r.set.Axpy(-m1, x, r.ones(len(x)))
+	r.set.Scale(rstd, x)
+}
+
+// normalize makes pre-activations of W·x in gates and R·h in side, both of which
+// are left standardised; the rows of side that stay apart are for normalizedSide.
+func (r *row) normalize() {
+	e := r.e
+	if e.NormX.Zero() {
+		return
+	}
+	copy(r.xhat, r.gates)
+	at := 0
+	for k, gates := range device.Cells[e.Cell].Norms {
+		n := gates * r.h
+		if n > 0 {
+			r.stats[k] = r.standardize(r.xhat[at : at+n])
+			r.stats[2+k] = r.standardize(r.side[at : at+n])
+		}
+		at += n
+	}
+	r.set.Mul(r.gates, e.NormX.Host, r.xhat)
+	r.set.Add(r.gates, r.gates, e.bias)
+	r.set.MulAdd(r.gates[:e.tied], e.NormR.Host[:e.tied], r.side[:e.tied])
+}
+
+// normalizedSide is the normalised R·h + b' of the gate that keeps it apart.
+func (r *row) normalizedSide() []float32 {
+	e := r.e
+	if e.NormX.Zero() {
+		return r.side
+	}
+	v := r.scratch(sideWork, r.h)
+	r.set.Mul(v, e.NormR.Host[e.tied:], r.side[e.tied:])
+	if !e.BR.Zero() {
+		r.set.Add(v, v, e.BR.Host[e.tied:])
+	}
+	return v
+}
+
+// normalizeGrad takes the gradients of the pre-activations, in gates, and dside,
+// that of normalizedSide, to W·x in xhat and R·h in side.
+func (r *row) normalizeGrad(dside []float32) {
+	e, set, v := r.e, r.set, &r.e.vec
+	if e.NormX.Zero() {
+		return
+	}
+	GH := len(r.gates)
+	set.MulAdd(r.acc[v.normX:][:GH], r.gates, r.xhat)
+	set.MulAdd(r.acc[v.normR:][:e.tied], r.gates[:e.tied], r.side[:e.tied])
+	g := r.scratch(normGradWork, GH)
+	set.Mul(g, r.gates, e.NormX.Host)
+	r.blockGrads(r.xhat, g, r.stats[:2])
+	set.Mul(g[:e.tied], r.gates[:e.tied], e.NormR.Host[:e.tied])
+	if dside != nil {
+		set.MulAdd(r.acc[v.normR+e.tied:][:GH-e.tied], dside, r.side[e.tied:])
+		if !e.BR.Zero() {
+			acc := r.acc[v.sideBias:][:GH-e.tied]
+			set.Add(acc, acc, dside)
+		}
+		set.Mul(g[e.tied:], dside, e.NormR.Host[e.tied:])
+	}
+	r.blockGrads(r.side, g, r.stats[2:])
+}
+
+func (r *row) blockGrads(x, g, rstd []float32) {
+	at := 0
+	for k, gates := range device.Cells[r.e.Cell].Norms {
+		if n := gates * r.h; n > 0 {
+			r.standardizeGrad(x[at:at+n], g[at:at+n], rstd[k])
+			at += n
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package device
+
+// Cell names a recurrent cell of the engine's table.
+type Cell uint8
+
+const (
+	LSTM    Cell = iota // gates i,f,g,o; states h,c
+	GRU                 // gates r,z,n, reset after the recurrent product, as PyTorch
+	RNNTanh             // Elman
+	RNNReLU
+	CoupledLSTM // gates i,g,o; the forget gate is 1-i
+	GRUBefore   // gates r,z,n, reset before the recurrent product, as Cho et al. 2014
+	SLSTM       // gates i,f,z,o with an exponential i; states h and c|n|m
+	MinGRU      // gates z,n of the input alone
+	MinLSTM     // gates f,i,n of the input alone
+	Custom      // ScanSpec.Custom
+	NumCells
+)
+
+// CellSpec is a row of the cell table.
+type CellSpec struct {
+	Name   string // such as "lstm"
+	Gates  int    // G
+	States int    // 1: h; more: h and States-1 vectors of H units side by side in C
+	Side   bool   // the last gate's W*x and R*h stay apart, so ScanSpec.Side keeps one more vector a step
+	Free   bool   // no R: the gates do not see h
+	Norms  [2]int // with layer normalisation: how many gates each normalised block spans, 0 ends the list
+}
+
+// Cells is the table, indexed by Cell. Custom's row is a placeholder: see [ScanSpec.Table].
+var Cells = [NumCells]CellSpec{
+	LSTM:        {Name: "lstm", Gates: 4, States: 2, Norms: [2]int{4}},
+	GRU:         {Name: "gru", Gates: 3, States: 1, Side: true, Norms: [2]int{2, 1}},
+	RNNTanh:     {Name: "rnn_tanh", Gates: 1, States: 1},
+	RNNReLU:     {Name: "rnn_relu", Gates: 1, States: 1},
+	CoupledLSTM: {Name: "coupled_lstm", Gates: 3, States: 2, Norms: [2]int{3}},
+	GRUBefore:   {Name: "gru_before", Gates: 3, States: 1, Side: true},
+	SLSTM:       {Name: "slstm", Gates: 4, States: 4},
+	MinGRU:      {Name: "min_gru", Gates: 2, States: 1, Free: true},
+	MinLSTM:     {Name: "min_lstm", Gates: 3, States: 1, Free: true},
+	Custom:      {Name: "custom"},
+}
+
+// Activation is a function of one number inside a cell. Its derivative must
+// follow from its value, so that pre-activations need not be kept.
+type Activation uint8
+
+const (
+	OwnAct     Activation = iota // the cell's own: a logistic gate, a tanh elsewhere
+	SigmoidAct                   // 1/(1+e⁻ˣ)
+	TanhAct
+	ReLUAct     // max(x, 0)
+	HardSigmoid // min(max(0.2x + 0.5, 0), 1), ONNX's and old Keras's
+	HardTanh    // min(max(x, -1), 1)
+	Softsign    // x/(1+|x|)
+	Identity    // x
+	LeakyReLU   // x, or 0.01x below 0
+	ELU         // x, or eˣ-1 below 0
+	SoftplusAct // log(1+eˣ)
+	NumActivations
+)
+
+// Activations names them, as recipes and ONNX do.
+var Activations = [NumActivations]string{"", "sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "identity", "leaky_relu", "elu", "softplus"}
+
+// CellOptions changes a cell's arithmetic. The zero value is the cell as its table row says.
+type CellOptions struct {
+	GateAct  Activation // LSTM i,f,o; GRU r,z
+	InAct    Activation // LSTM g; GRU n; Elman's only one
+	OutAct   Activation // LSTM: of c, before the output gate
+	GateClip float32    // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX clip)
+	CellClip float32    // above 0: so is c (cuDNN's, TFLite's cell clip)
+
+	HDrop        float32 // probability of zero in the state that enters R, one mask a sequence, the rest scaled by 1/(1-HDrop)
+	ZoneH, ZoneC float32 // probability that a unit of h or c keeps its old value
+	Expect       bool    // zoneout takes the expectation in place of a draw
+	Seed, Step   uint64  // the key of the masks, as in DropoutSpec; with the row and the time
+	Node         uint64  // they depend on nothing else. Node+1 and Node+2 are used as well
+}
+
+// Row is one batch row of one step of a custom cell. H is the number of units,
+// G the number of gates, S the number of states.
+type Row struct {
+	H          int
+	Gates      []float32 // [G*H] W·x + R·h + biases in, whatever Backward needs out; Backward: gradients of the former out
+	HOld, HNew []float32 // [H] the output before and after; Forward writes HNew
+	COld, CNew []float32 // [(S-1)*H] the other states likewise; nil if there are none
+	DH         []float32 // Backward: [H] dL/dHNew in; dL/dHOld out, but for what comes through the gates
+	DC         []float32 // Backward: [(S-1)*H] dL/dCNew in, dL/dCOld out
+}
+
+// RowCell is a cell given as code. Forward and Backward are called by several
+// goroutines, each for its own rows; they must not keep the Row.
+type RowCell interface {
+	Gates() int  // G
+	States() int // S
+	Forward(r *Row)
+	Backward(r *Row)
+}
+
+// ScanSpec is one layer in one direction over a whole sequence, time-major.
+//
+// Rows are sorted by length, longest first: at time t the first Active[t] rows are inside their
+// sequence (nil: all B at every t). Reverse runs t = T-1 .. 0, so a row begins at its true last step.
+// Rows outside their sequence keep their state, get zero output and pass no gradient.
+//
+// O, the width of h, is H unless there is a projection; C, the width of the other states, is (States-1)*H.
+// Gates has three lives: W·x + biases, then the gate activations, then (ScanGrad) the gate gradients.
+type ScanSpec struct {
+	Cell       Cell
+	T, B, I, H int
+	Proj       int // above 0: O is Proj, by the matrix P
+	Reverse    bool
+	Active     []int32 // [T], not increasing
+	Rows       []int32 // [B] the caller's number of each row, for masks; nil: its place
+	Keep       bool    // save what ScanGrad needs
+	Custom     RowCell
+	CellOptions
+
+	X      Buffer // [T,B,I]
+	W, R   Buffer // [G*H,I], [G*H,O]
+	BW, BR Buffer // [G*H] each, or absent
+	P      Buffer // [Proj,H]
+	H0, C0 Buffer // [B,O], [B,C]; absent is zeros
+	Y      Buffer // [T,B,YLd]: this direction writes columns [YOff, YOff+O)
+	YLd    int
+	YOff   int
+	HN, CN Buffer // [B,O], [B,C] state after each row's last step
+
+	// Vectors, absent if the option is not used: diagonal peepholes of the gates i, f (both see c before the
+	// step) and o (sees c after it), [H] each; gains of the layer norms of W·x and R·h [G*H], whose
+	// biases are BW and BR, and gain and bias of that of c [H].
+	PeepI, PeepF, PeepO        Buffer
+	NormX, NormR, NormC, BiasC Buffer
+
+	Gates Buffer // Keep: [T,B,G*H]; else [Chunk,B,G*H]
+	Side  Buffer // [T or Chunk,B,SideWidth]
+	Hs    Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
+	Cs    Buffer // as Hs, [..,B,C]
+	HIn   Buffer // with HDrop: as Hs, what enters R
+	Mid   Buffer // with Proj: [T or Chunk,B,H], what enters P
+	XHat  Buffer // with NormX: [T or Chunk,B,G*H], W·x normalised
+	Stats Buffer // with NormX: [T or Chunk,B,4], the norms' 1/deviation
+	Chunk int    // time steps of W·x computed at once when not Keep
+
+	Cache   *Cache // W and R rest at this version: their panels may be kept. nil: they may not
+	Version uint64
+
+	// ScanGrad only. A gradient buffer that is absent is not computed. All accumulate, but DX as DXAcc says.
+	DY       Buffer // [T,B,YLd] at YOff; absent is zeros
+	DHN, DCN Buffer // absent is zeros
+	DX       Buffer // [T,B,I]
+	DXAcc    bool
+	DW, DR   Buffer
+	DBW, DBR Buffer
+	DP       Buffer
+	DH0, DC0 Buffer
+
+	DPeepI, DPeepF, DPeepO         Buffer
+	DNormX, DNormR, DNormC, DBiasC Buffer
+}
+
+// Table is the cell's row of the table.
+func (s *ScanSpec) Table() CellSpec {
+	if s.Cell == Custom {
+		return CellSpec{Name: "custom", Gates: s.Custom.Gates(), States: s.Custom.States()}
+	}
+	return Cells[s.Cell]
+}
+
+// Out is O, the width of h.
+func (s *ScanSpec) Out() int {
+	if s.Proj > 0 {
+		return s.Proj
+	}
+	return s.H
+}
+
+// CellWidth is C, the width of the states beside h.
+func (s *ScanSpec) CellWidth() int { return (s.Table().States - 1) * s.H }
+
+// SideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
+func (s *ScanSpec) SideWidth() int {
+	t := s.Table()
+	switch {
+	case !s.NormX.Zero():
+		return t.Gates * s.H
+	case t.Side:
+		return s.H
+	}
+	return 0
+}
+
+// WorkSizes are the lengths of the buffers that a scan saves or works in, in
+// the order Gates, Side, Hs, Cs, HIn, Mid, XHat, Stats; 0 is absent.
+func (s *ScanSpec) WorkSizes() [8]int {
+	steps, slots := s.T*s.B, (s.T+1)*s.B
+	if !s.Keep {
+		steps, slots = s.Chunk*s.B, 2*s.B
+	}
+	gates := s.Table().Gates * s.H
+	n := [8]int{steps * gates, steps * s.SideWidth(), slots * s.Out(), slots * s.CellWidth()}
+	if s.HDrop > 0 {
+		n[4] = slots * s.Out()
+	}
+	if s.Proj > 0 {
+		n[5] = steps * s.H
+	}
+	if !s.NormX.Zero() {
+		n[6], n[7] = steps*gates, steps*4
+	}
+	return n
+}
+
+// Workspace is those buffers, in the same order.
+func (s *ScanSpec) Workspace() [8]*Buffer {
+	return [8]*Buffer{&s.Gates, &s.Side, &s.Hs, &s.Cs, &s.HIn, &s.Mid, &s.XHat, &s.Stats}
+}

@@ -1,0 +1,81 @@
+package nn_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// An option that contradicts another or would do nothing is refused by name.
+func TestOptionsThatDoNothingAreRefused(t *testing.T) {
+	type o = nn.RNNOptions
+	for _, c := range []struct {
+		new  maker
+		opt  o
+		want string
+	}{
+		{nn.NewLSTM, o{Dropout: 0.1}, "one layer"},
+		{nn.NewLSTM, o{Layers: 2, Variational: true}, "Variational"},
+		{nn.NewLSTM, o{Layers: 2, Dropout: 1}, "Dropout must be a probability"},
+		{nn.NewLSTM, o{Zoneout: -0.1}, "Zoneout must be"},
+		{nn.NewLSTM, o{WeightDrop: float32(math.NaN())}, "WeightDrop must be"},
+		{nn.NewLSTM, o{CellClip: -1}, "clips"},
+		{nn.NewLSTM, o{Proj: 4}, "Proj must be below hidden 4, got 4"},
+		{nn.NewLSTM, o{ResetBefore: true}, "ResetBefore needs a GRU"},
+		{nn.NewLSTM, o{ReLU: true}, "ReLU needs"},
+		{nn.NewLSTM, o{Coupled: true, ForgetBias: 1}, "ForgetBias needs"},
+		{nn.NewLSTM, o{NoBias: true, ForgetBias: 1}, "ForgetBias needs"},
+		{nn.NewGRU, o{ForgetBias: 1}, "ForgetBias needs"},
+		{nn.NewGRU, o{Peephole: true}, "Peephole needs an LSTM"},
+		{nn.NewGRU, o{Proj: 2}, "Proj needs an LSTM"},
+		{nn.NewGRU, o{ZoneoutCell: 0.1}, "ZoneoutCell needs an LSTM"},
+		{nn.NewGRU, o{CellClip: 1}, "CellClip needs"},
+		{nn.NewGRU, o{LayerNorm: true, ResetBefore: true}, "LayerNorm needs"},
+		{nn.NewRNN, o{LayerNorm: true}, "LayerNorm needs"},
+		{nn.NewRNN, o{GateActivation: tensor.SoftsignActivation}, "GateActivation needs"},
+		{nn.NewRNN, o{ReLU: true, Activation: tensor.ELUActivation}, "ReLU needs"},
+		{nn.NewMinGRU, o{WeightDrop: 0.1}, "WeightDrop needs a cell with a recurrent matrix"},
+		{nn.NewMinLSTM, o{RecurrentDropout: 0.1}, "RecurrentDropout needs"},
+		{nn.NewSLSTM, o{GateClip: 1}, "GateClip needs"},
+		{newElman, o{Zoneout: 0.1}, "Zoneout needs a built-in cell"},
+	} {
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.HasPrefix(got, "nn: RNN: ") || !strings.Contains(got, c.want) {
+					t.Errorf("%+v: got %q, want %q in it", c.opt, got, c.want)
+				}
+			}()
+			c.new(3, 4, &c.opt)
+		}()
+	}
+}
+
+// The parameters that options add, after PyTorch's own in PyTorch's order.
+func TestNamesOfOptions(t *testing.T) {
+	for _, c := range []struct {
+		m    *nn.RNN
+		want []string
+	}{
+		{nn.NewLSTM(2, 3, &nn.RNNOptions{Proj: 1}),
+			[]string{"weight_ih_l0[12 2]", "weight_hh_l0[12 1]", "bias_ih_l0[12]", "bias_hh_l0[12]", "weight_hr_l0[1 3]"}},
+		{nn.NewLSTM(2, 3, &nn.RNNOptions{NoBias: true, Peephole: true, LayerNorm: true}),
+			[]string{"weight_ih_l0[12 2]", "weight_hh_l0[12 3]", "weight_pi_l0[3]", "weight_pf_l0[3]", "weight_po_l0[3]",
+				"weight_ln_ih_l0[12]", "weight_ln_hh_l0[12]", "weight_ln_c_l0[3]"}},
+		{nn.NewLSTM(2, 3, &nn.RNNOptions{Coupled: true, Peephole: true, LearnState: true}),
+			[]string{"weight_ih_l0[9 2]", "weight_hh_l0[9 3]", "bias_ih_l0[9]", "bias_hh_l0[9]", "weight_pi_l0[3]", "weight_po_l0[3]", "h_0[1 3]", "c_0[1 3]"}},
+		{nn.NewMinGRU(2, 3, nil), []string{"weight_ih_l0[6 2]", "bias_ih_l0[6]"}},
+	} {
+		var names []string
+		for _, p := range tensor.Pack(tensor.CPU(), c.m, 1).Params {
+			names = append(names, fmt.Sprint(p.Name, p.Dims()))
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("got  %v\nwant %v", names, c.want)
+		}
+	}
+}
