@@ -16,12 +16,14 @@ type rnnSettings struct {
 	Lengths       []int32
 	State         bool
 	B, T, I, H    int
+	Proj          int
 }
 
 func TestLSTM(t *testing.T)    { forEach(t, "lstm", testRNN) }
 func TestGRU(t *testing.T)     { forEach(t, "gru", testRNN) }
 func TestRNNTanh(t *testing.T) { forEach(t, "rnn_tanh", testRNN) }
 func TestRNNReLU(t *testing.T) { forEach(t, "rnn_relu", testRNN) }
+func TestProj(t *testing.T)    { forEach(t, "lstm_proj", testRNN) }
 func TestLarge(t *testing.T)   { forEach(t, "rnn_large", testRNN) }
 
 func newRNN(cell string, in, hidden int, o nn.RNNOptions) *nn.RNN {
@@ -39,7 +41,7 @@ func newRNN(cell string, in, hidden int, o nn.RNNOptions) *nn.RNN {
 func testRNN(t *testing.T, dev *tensor.Device, c *golden.Case) {
 	var s rnnSettings
 	settings(t, c, &s)
-	rnn := newRNN(s.Cell, s.I, s.H, nn.RNNOptions{Layers: s.Layers, Bidirectional: s.Bidirectional, NoBias: !s.Bias})
+	rnn := newRNN(s.Cell, s.I, s.H, nn.RNNOptions{Layers: s.Layers, Bidirectional: s.Bidirectional, NoBias: !s.Bias, Proj: s.Proj})
 	slab := pack(t, dev, rnn, c, "w.")
 	tape := tensor.NewTape(dev, tensor.Train)
 	for range 2 { // the second pass works in used memory

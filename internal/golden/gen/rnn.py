@@ -41,8 +41,9 @@ def run(rnn, x, h0, c0, lengths):
     return (y, full[0], full[1] if len(full) > 1 else None)
 
 
-def case(cases, name, cell, layers, bidirectional, lengths, state, bias, B=5, T=7, I=2, H=3):
-    rnn = exact(CELLS[cell](I, H, num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=True).double())
+def case(cases, name, cell, layers, bidirectional, lengths, state, bias, B=5, T=7, I=2, H=3, proj=0):
+    rnn = exact(CELLS[cell](I, H, num_layers=layers, bidirectional=bidirectional, bias=bias, batch_first=True,
+                            **({"proj_size": proj} if proj else {})).double())
     x = rand(B, T, I)
     if lengths:  # what lies in the padding must not matter
         with torch.no_grad():
@@ -50,7 +51,7 @@ def case(cases, name, cell, layers, bidirectional, lengths, state, bias, B=5, T=
                 x[b, n:] *= 50
                 x.copy_(x.float().double())
     slots = layers * (2 if bidirectional else 1)
-    h0 = rand(slots, B, H, scale=0.5) if state else None
+    h0 = rand(slots, B, proj or H, scale=0.5) if state else None
     c0 = rand(slots, B, H) if state and cell == "lstm" else None
     y, hn, cn = run(rnn, x, h0, c0, lengths)
     loss, (py, ph, pc) = project(y, hn, cn)
@@ -59,7 +60,7 @@ def case(cases, name, cell, layers, bidirectional, lengths, state, bias, B=5, T=
     cases.add(
         name,
         {"cell": cell, "layers": layers, "bidirectional": bidirectional, "bias": bias, "lengths": lengths, "state": state,
-         "B": B, "T": T, "I": I, "H": H},
+         "B": B, "T": T, "I": I, "H": H, **({"proj": proj} if proj else {})},
         x=x, h0=h0, c0=c0, y=y, hn=hn, cn=cn, py=py, ph=ph, pc=pc, loss=loss.reshape(1),
         dx=x.grad, dh0=grad(h0), dc0=grad(c0))
     cases.add_named(name, "w.", rnn.named_parameters())
@@ -82,6 +83,15 @@ def main():
         case(cases, "unit", cell, 2, True, [1, 2], True, True, B=2, T=2, I=1, H=1)
         case(cases, "one", cell, 1, False, None, False, True, B=1, T=1, I=5, H=17)
         cases.write()
+    # The LSTM with a projection.
+    cases = Cases("lstm_proj", 120)
+    for layers, bidirectional in ((1, False), (2, True)):
+        base = f"layers={layers},bidirectional={int(bidirectional)}"
+        case(cases, base, "lstm", layers, bidirectional, None, False, True, H=5, proj=2)
+        case(cases, base + ",state,nobias", "lstm", layers, bidirectional, None, True, False, H=5, proj=2)
+        case(cases, base + ",lengths,state", "lstm", layers, bidirectional, EMPTY, True, True, H=5, proj=4)
+    case(cases, "wide", "lstm", 1, False, [4, 9, 2], True, True, B=3, T=9, I=18, H=40, proj=19)
+    cases.write()
     # Batches and layers larger than one tile of any kernel.
     cases = Cases("rnn_large", 110)
     for cell in ("lstm", "gru"):
