@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // An option that contradicts another or would do nothing is refused by name.
@@ -78,4 +79,54 @@ func TestNamesOfOptions(t *testing.T) {
 			t.Errorf("got  %v\nwant %v", names, c.want)
 		}
 	}
+}
+
+// What is drawn at random is drawn anew each step, the same again for the same
+// seed and step, and not at all at inference.
+func TestDrawsFollowSeedAndStep(t *testing.T) {
+	for name, o := range map[string]nn.RNNOptions{
+		"recurrent dropout": {RecurrentDropout: 0.5}, "weight drop": {WeightDrop: 0.5}, "zoneout": {Zoneout: 0.5}, "zoneout of c": {ZoneoutCell: 0.5},
+		"input": {InputDropout: 0.5}, "output": {OutputDropout: 0.5}, "variational": {Layers: 2, Dropout: 0.5, Variational: true},
+	} {
+		m := nn.NewLSTM(width, hidden, &o)
+		tensor.Pack(tensor.CPU(), m, 1)
+		x := normal(1, 2*5*width)
+		pass := func(mode tensor.Mode, seed, step uint64) []float32 {
+			tape := tensor.NewTape(tensor.CPU(), mode)
+			tape.Seed(seed, step)
+			y, _ := m.Forward(tape.Input(x, 2, 5, width), nil)
+			return y.Data()
+		}
+		first := pass(tensor.Train, 3, 4)
+		if !slices.Equal(first, pass(tensor.Train, 3, 4)) {
+			t.Errorf("%s: the same seed and step give other numbers", name)
+		}
+		if slices.Equal(first, pass(tensor.Train, 3, 5)) || slices.Equal(first, pass(tensor.Train, 4, 4)) {
+			t.Errorf("%s: another seed or step gives the same numbers", name)
+		}
+		if infer := pass(tensor.Infer, 3, 4); slices.Equal(first, infer) || !slices.Equal(infer, pass(tensor.Infer, 9, 9)) {
+			t.Errorf("%s: inference draws", name)
+		}
+	}
+}
+
+// The trained initial state serves every row where none is given, and learns.
+func TestLearnedState(t *testing.T) {
+	m := nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, LearnState: true})
+	slab := tensor.Pack(tensor.CPU(), m, 1)
+	h0, c0 := slab.Lookup("h_0"), slab.Lookup("c_0")
+	h, c := normal(5, 2*hidden), normal(6, 2*hidden)
+	h0.Write(h)
+	c0.Write(c)
+	const B, T = 3, 4
+	x := normal(1, B*T*width)
+	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	y, _ := m.Forward(tape.Sequences(x, []int32{2, 4, 0}, B, T, width), nil)
+	repeat := func(v []float32) *tensor.Tensor { return tensor.Repeat(tape.Input(v, 2, hidden), 1, B) }
+	z, _ := m.Forward(tape.Sequences(x, []int32{2, 4, 0}, B, T, width), &nn.State{H: repeat(h), C: repeat(c)})
+	sameBits(t, "output", y.Data(), z.Data())
+	tensortest.CheckGrad(t, slab, func(tape *tensor.Tape) *tensor.Tensor {
+		y, final := m.Forward(tape.Sequences(x, []int32{2, 4, 0}, B, T, width), nil)
+		return tensor.Add(tensor.MeanAll(tensor.Square(y)), tensor.MeanAll(tensor.Tanh(final.C)))
+	})
 }

@@ -264,6 +264,9 @@ func (m *RNN) Directions() int {
 	return 1
 }
 
+// InputSize is the number of features of the input.
+func (m *RNN) InputSize() int { return m.in }
+
 // Hidden is the number of units a layer and direction.
 func (m *RNN) Hidden() int { return m.hidden }
 
@@ -294,17 +297,21 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 	if !m.opt.TimeMajor {
 		x = tensor.TimeMajor(x)
 	}
-	D, B := m.Directions(), x.Dim(1)
+	y, final = m.steps(x, init)
+	if !m.opt.TimeMajor {
+		y = tensor.BatchMajor(y)
+	}
+	return y, final
+}
+
+// steps is Forward of a time-major batch.
+func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *State) {
+	tape, D, B := x.Tape(), m.Directions(), x.Dim(1)
 	if init == nil && m.h0 != nil {
 		init = m.learned(tape, B)
 	}
 	final = tape.NewState(m.opt.Layers*D, B, m.StateSize(), m.CellSize())
-	o := tensor.CellOptions{Gate: m.opt.GateActivation, Input: m.opt.Activation, Output: m.opt.OutputActivation,
-		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, RecurrentDropout: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
-		ZoneoutH: m.opt.Zoneout, ZoneoutC: m.opt.ZoneoutCell}
-	if m.custom != nil {
-		o.Custom = m.custom
-	}
+	o := m.cellOptions()
 	x = tensor.DropoutSequence(x, m.opt.InputDropout)
 	for layer := range m.opt.Layers {
 		switch {
@@ -320,11 +327,17 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 		}
 		x = tensor.Scan(m.cell, x, dirs[:D], &o, init, final)
 	}
-	x = tensor.DropoutSequence(x, m.opt.OutputDropout)
-	if !m.opt.TimeMajor {
-		x = tensor.BatchMajor(x)
+	return tensor.DropoutSequence(x, m.opt.OutputDropout), final
+}
+
+func (m *RNN) cellOptions() tensor.CellOptions {
+	o := tensor.CellOptions{Gate: m.opt.GateActivation, Input: m.opt.Activation, Output: m.opt.OutputActivation,
+		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, RecurrentDropout: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
+		ZoneoutH: m.opt.Zoneout, ZoneoutC: m.opt.ZoneoutCell}
+	if m.custom != nil {
+		o.Custom = m.custom
 	}
-	return x, final
+	return o
 }
 
 // learned is the trained initial state for every row of a batch.

@@ -119,3 +119,14 @@ func (t *Tape) NewState(slots, B, out, cell int) *State {
 	}
 	return s
 }
+
+// stateList is the states of a stack of modules; longer ones are made by hand.
+type stateList [16]*State
+
+// NewStates is a list of n states to be filled in, the tape's own until its Reset.
+func (t *Tape) NewStates(n int) []*State {
+	if n > len(stateList{}) {
+		return make([]*State, n)
+	}
+	return t.lists.next()[:n]
+}

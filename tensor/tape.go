@@ -36,6 +36,7 @@ type Tape struct {
 	losses  chunks[device.LossSpec]
 	seqs    chunks[sequence]
 	states  chunks[State]
+	lists   chunks[stateList]
 	idents  chunks[Ints]
 	item    [1]float32
 	call    call
@@ -103,6 +104,7 @@ func (t *Tape) Reset() {
 	t.losses.reset()
 	t.seqs.reset()
 	t.states.reset()
+	t.lists.reset()
 	t.idents.reset()
 }
 
