@@ -247,3 +247,19 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 	}
 	return s
 }
+
+// ScanFloats is how many numbers a training pass of one direction keeps for each step of B rows.
+func ScanFloats(cell Cell, hidden, proj int, norm bool, B int, o CellOptions) int {
+	s := device.ScanSpec{Cell: cell, T: 1, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
+	s.HDrop = o.RecurrentDropout
+	if norm {
+		s.NormX.N = 1
+	}
+	per := s.WorkSizes()
+	s.T = 2
+	n := 0
+	for i, size := range s.WorkSizes() {
+		n += size - per[i]
+	}
+	return n
+}

@@ -322,3 +322,12 @@ func (t *Tape) pool(s device.PoolSpec) {
 	t.call.pool = s
 	t.backend.Pool(&t.call.pool)
 }
+
+// Bytes is the memory the tape holds for tensors.
+func (t *Tape) Bytes() int64 {
+	n := 0
+	for _, b := range t.arena.blocks {
+		n += b.N
+	}
+	return 4 * int64(n)
+}

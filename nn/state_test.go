@@ -1,0 +1,317 @@
+package nn_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// A sequence in two passes, its state carried as bytes, is the sequence in one; rows travel alone.
+func TestSavedState(t *testing.T) {
+	for _, s := range stacks() {
+		t.Run(s.name, func(t *testing.T) {
+			m := s.make()
+			if m.Directions() == 2 {
+				t.Skip("the reverse direction needs the whole sequence")
+			}
+			tensor.Pack(tensor.CPU(), m, 1)
+			const B, T, cut = 3, 6, 2
+			x := normal(1, B*T*width)
+			tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+			in := tape.Input(x, B, T, width)
+			y, _ := m.Forward(in, nil)
+			_, middle := m.Forward(tensor.Slice(in, 1, 0, cut), nil)
+			saved := m.NewSavedState(B)
+			saved.Save(middle)
+			b, err := saved.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			restored := m.NewSavedState(1)
+			if err := restored.UnmarshalBinary(b); err != nil {
+				t.Fatal(err)
+			}
+			rest, _ := m.Forward(tensor.Slice(in, 1, cut, T), restored.On(tape))
+			want := tensor.Slice(y, 1, cut, T)
+			sameBits(t, "the rest", rest.Data(), want.Data())
+			// Row 2 goes on beside a new row.
+			mixed := m.NewSavedState(2)
+			mixed.CopyRow(0, restored, 1)
+			mixed.ClearRow(0)
+			mixed.CopyRow(1, restored, 2)
+			F := width
+			pair := append(slices.Clone(x[:(T-cut)*F]), x[(2*T+cut)*F:]...)
+			z, _ := m.Forward(tape.Input(pair, 2, T-cut, F), mixed.On(tape))
+			begin, _ := m.Forward(tape.Input(x[:(T-cut)*F], 1, T-cut, F), nil)
+			sameBits(t, "a new row", z.Data()[:begin.Len()], begin.Data())
+			sameBits(t, "row 2", z.Data()[begin.Len():], want.Data()[2*begin.Len():])
+		})
+	}
+}
+
+func TestDamagedStateIsRefused(t *testing.T) {
+	m := nn.NewLSTM(2, 3, nil)
+	tensor.Pack(tensor.CPU(), m, 1)
+	good, _ := m.NewSavedState(2).MarshalBinary()
+	change := func(at int, v byte) []byte {
+		b := slices.Clone(good)
+		b[at] = v
+		return b
+	}
+	other, _ := nn.NewLSTM(2, 4, nil).NewSavedState(2).MarshalBinary()
+	for _, c := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"empty", nil, "no recurrent state"},
+		{"other bytes", []byte(strings.Repeat("x", 100)), "no recurrent state"},
+		{"another version", change(4, 9), "format 9, this program reads 1"},
+		{"another stack", other, "widths 4 and 4; this stack has 1, 3 and 3"},
+		{"huge", change(15, 255), "needs"},
+		{"cut short", good[:len(good)-4], "needs"},
+		{"a changed number", change(30, 1), "damaged"},
+	} {
+		s := m.NewSavedState(5)
+		err := s.UnmarshalBinary(c.b)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q in it", c.name, err, c.want)
+		}
+		if s.Rows() != 5 || len(s.H()) != 15 {
+			t.Errorf("%s: a refused state changed something", c.name)
+		}
+	}
+}
+
+func FuzzUnmarshalState(f *testing.F) {
+	m := nn.NewLSTM(2, 3, nil)
+	good, _ := m.NewSavedState(2).MarshalBinary()
+	f.Add(good)
+	f.Add(good[:30])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := m.NewSavedState(1)
+		if s.UnmarshalBinary(b) == nil {
+			if again, _ := s.MarshalBinary(); !slices.Equal(again, b) {
+				t.Error("what was read is not what is written")
+			}
+		}
+	})
+}
+
+// Detached states pass no gradient back.
+func TestDetach(t *testing.T) {
+	m := nn.NewLSTM(width, hidden, nil)
+	tensor.Pack(tensor.CPU(), m, 1)
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	x := tape.Input(normal(1, 2*3*width), 2, 3, width).RequireGrad()
+	_, state := m.Forward(x, nil)
+	y, _ := m.Forward(tape.Input(normal(2, 2*3*width), 2, 3, width), state.Detach())
+	tensor.SumAll(y).Backward()
+	for _, v := range x.Grad() {
+		if v != 0 {
+			t.Fatal("a gradient passed a detached state")
+		}
+	}
+}
+
+// Segments cover every step of every document once, in order, each document in one row.
+func TestSegments(t *testing.T) {
+	lengths := []int{5, 0, 12, 1, 4, 7, 0, 3}
+	const rows, steps = 3, 4
+	at := make([]int, len(lengths))
+	row := map[int]int{}
+	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
+		for b, doc := range seg.Doc {
+			if doc < 0 {
+				if seg.Length[b] != 0 {
+					t.Fatalf("a row without a document has %d steps", seg.Length[b])
+				}
+				continue
+			}
+			if r, ok := row[doc]; ok && r != b {
+				t.Fatalf("document %d is in rows %d and %d", doc, r, b)
+			}
+			row[doc] = b
+			if seg.Begins[b] != (at[doc] == 0) || seg.From[b] != at[doc] || seg.Length[b] < 1 || seg.Length[b] > steps {
+				t.Fatalf("document %d at step %d: from %d, length %d, begins %v", doc, at[doc], seg.From[b], seg.Length[b], seg.Begins[b])
+			}
+			at[doc] += int(seg.Length[b])
+		}
+	}
+	if !slices.Equal(at, lengths) {
+		t.Errorf("steps covered %v, want %v", at, lengths)
+	}
+}
+
+// Documents in segments, the state carried and reset, give each document's own outputs.
+func TestCarryEqualsWholeDocuments(t *testing.T) {
+	m := nn.NewGRU(width, hidden, &nn.RNNOptions{Layers: 2})
+	tensor.Pack(tensor.CPU(), m, 1)
+	lengths := []int{5, 9, 1, 4, 7}
+	docs := make([][]float32, len(lengths))
+	got := make([][]float32, len(lengths))
+	for i, n := range lengths {
+		docs[i] = normal(uint64(i), n*width)
+	}
+	const rows, steps = 2, 3
+	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	carry := nn.NewCarry(m, rows)
+	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
+		tape.Reset()
+		x := make([]float32, rows*steps*width)
+		for b, doc := range seg.Doc {
+			if doc >= 0 {
+				copy(x[b*steps*width:], docs[doc][seg.From[b]*width:][:int(seg.Length[b])*width])
+			}
+		}
+		y, final := m.Forward(tape.Sequences(x, seg.Length, rows, steps, width), carry.Begin(tape, seg.Begins))
+		out := y.Data()
+		for b, doc := range seg.Doc {
+			if doc >= 0 {
+				got[doc] = append(got[doc], out[b*steps*hidden:][:int(seg.Length[b])*hidden]...)
+			}
+		}
+		carry.End(final)
+	}
+	for i, n := range lengths {
+		tape.Reset()
+		y, _ := m.Forward(tape.Input(docs[i], 1, n, width), nil)
+		sameBits(t, fmt.Sprintf("document %d", i), got[i], y.Data())
+	}
+}
+
+// summer predicts at each step, so that every step has a loss.
+type summer struct {
+	RNN  *nn.RNN
+	Head *nn.Linear
+}
+
+func (m *summer) pass(x []float32, B, T int) nn.SegmentPass {
+	return func(tape *tensor.Tape, from *nn.State, lo, hi int) (*tensor.Tensor, *nn.State) {
+		part := make([]float32, 0, B*(hi-lo)*width)
+		for b := range B {
+			part = append(part, x[(b*T+lo)*width:(b*T+hi)*width]...)
+		}
+		y, to := m.RNN.Forward(tape.Input(part, B, hi-lo, width), from)
+		if lo == 0 {
+			return nil, to // the first segment has no loss of its own
+		}
+		return tensor.SumAll(tensor.Square(m.Head.Forward(y))), to
+	}
+}
+
+// Segment by segment the gradient is that of one pass over all steps.
+func TestTimePlanIsExact(t *testing.T) {
+	for name, o := range map[string]nn.RNNOptions{"two layers": {Layers: 2}, "learned state": {LearnState: true, Peephole: true}} {
+		m := &summer{nn.NewLSTM(width, hidden, &o), nn.NewLinear(hidden, 1, nil)}
+		slab := tensor.Pack(tensor.CPU(), m, 1)
+		const B, T = 2, 230
+		x := normal(1, B*T*width)
+		plan, err := nn.PlanTime(m.RNN, B, T, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.Segments < 3 {
+			t.Fatalf("%s: too few segments to prove anything", plan)
+		}
+		pass := m.pass(x, B, T)
+		tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+		total := plan.Backward(tape, 1, 0, pass)
+		var grads [][]float32
+		for _, p := range slab.Params {
+			grads = append(grads, p.Grad())
+		}
+		slab.ZeroGrad()
+		whole := tensor.NewTape(tensor.CPU(), tensor.Train)
+		y, _ := m.RNN.Forward(whole.Input(x, B, T, width), nil)
+		loss := tensor.SumAll(tensor.Square(tensor.Slice(m.Head.Forward(y), 1, plan.Segment, T)))
+		loss.Backward()
+		if want := float64(loss.Item()); math.Abs(total-want) > 1e-5*want {
+			t.Errorf("%s: loss %v, want %v", name, total, want)
+		}
+		for i, p := range slab.Params {
+			near(t, name+" "+p.Name, grads[i], p.Grad(), 2e-4)
+		}
+	}
+}
+
+// With dropout both passes draw alike: the gradient is that of what Backward returns.
+func TestTimePlanDrawsTwiceAlike(t *testing.T) {
+	m := &summer{nn.NewLSTM(width, hidden, &nn.RNNOptions{RecurrentDropout: 0.3, Zoneout: 0.2}), nn.NewLinear(hidden, 1, nil)}
+	slab := tensor.Pack(tensor.CPU(), m, 1)
+	const B, T = 1, 60
+	plan, err := nn.PlanTime(m.RNN, B, T, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	pass := m.pass(normal(1, B*T*width), B, T)
+	plan.Backward(tape, 1, 7, pass)
+	w := slab.Lookup("rnn.weight_hh_l0")
+	grad, start, dir := w.Grad(), w.Read(), normal(9, w.Len())
+	slope, norm := 0.0, 0.0
+	for i, d := range dir {
+		slope += float64(d * grad[i])
+		norm += float64(d * d)
+	}
+	at := func(step float64) float64 {
+		v := slices.Clone(start)
+		for i, d := range dir {
+			v[i] += float32(step * float64(d) / math.Sqrt(norm))
+		}
+		w.Write(v)
+		return plan.Backward(tape, 1, 7, pass)
+	}
+	slope /= math.Sqrt(norm)
+	numeric := (at(0.01) - at(-0.01)) / 0.02
+	if math.Abs(numeric-slope) > 5e-3*(math.Abs(slope)+0.1) {
+		t.Errorf("slope %v, differences give %v", slope, numeric)
+	}
+}
+
+// 100,000 steps fit where one pass would need gigabytes, as the plan says.
+func TestTimePlanMemory(t *testing.T) {
+	const T, units = 100_000, 128
+	m := &summer{nn.NewLSTM(1, units, nil), nn.NewLinear(units, 1, nil)}
+	if testing.Short() {
+		m.RNN, m.Head = nn.NewLSTM(1, 8, nil), nn.NewLinear(8, 1, nil)
+	}
+	slab := tensor.Pack(tensor.CPU(), m, 1)
+	plan, err := nn.PlanTime(m.RNN, 1, T, 4<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	x := normal(1, T)
+	loss := plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from *nn.State, lo, hi int) (*tensor.Tensor, *nn.State) {
+		y, to := m.RNN.Forward(tape.Input(x[lo:hi], 1, hi-lo, 1), from)
+		return tensor.SumAll(tensor.Square(m.Head.Forward(y))), to
+	})
+	if !(loss > 0) || slices.Max(slab.Lookup("rnn.weight_hh_l0").Grad()) == 0 {
+		t.Errorf("loss %v, or no gradient", loss)
+	}
+	if held := tape.Bytes(); held > 2*plan.Pass || held < plan.Pass/2 { // the arena holds some to spare
+		t.Errorf("the tape holds %d bytes, the plan says %d", held, plan.Pass)
+	}
+	if text := plan.String(); !strings.Contains(text, "100000 steps in ") || !strings.Contains(text, "MiB for a segment") || !strings.Contains(text, "computed twice") {
+		t.Errorf("plan: %s", text)
+	}
+	t.Log(plan, "; the tape held", tape.Bytes())
+	if _, err := nn.PlanTime(m.RNN, 1, T, 1<<10); err == nil || !strings.Contains(err.Error(), "need at least") {
+		t.Errorf("a budget of 1 KiB: %v", err)
+	}
+}
+
+func TestBidirectionalStateCannotBeCarried(t *testing.T) {
+	defer func() {
+		if got := fmt.Sprint(recover()); !strings.Contains(got, "from its end") {
+			t.Errorf("got %q", got)
+		}
+	}()
+	nn.NewCarry(nn.NewLSTM(2, 3, &nn.RNNOptions{Bidirectional: true}), 1)
+}
