@@ -20,16 +20,7 @@ import "github.com/carousel-ml/carousel/tensor"
 // Rows run on several cores at once: a Cell must keep no state of its own
 // between calls. Results do not depend on the number of cores.
 //
-//	// An Elman network with h' = tanh(pre):
-//	func (c elman) Forward(r *nn.Row) {
-//		for i, v := range r.Gates { r.HNew[i] = tanh(v) }
-//	}
-//	func (c elman) Backward(r *nn.Row) {
-//		for i, dh := range r.DH {
-//			r.Gates[i] = dh * (1 - r.HNew[i]*r.HNew[i])
-//			r.DH[i] = 0
-//		}
-//	}
+// docs/cells.md has an example. Check a new cell with tensortest.CheckGrad.
 type Cell = tensor.RowCell
 
 // Row is what a [Cell] works on.

@@ -55,7 +55,7 @@ var table = []struct {
 	{"slstm", nn.NewSLSTM, nn.RNNOptions{}},
 	{"mingru", nn.NewMinGRU, nn.RNNOptions{}},
 	{"minlstm", nn.NewMinLSTM, nn.RNNOptions{}},
-	{"custom", newElman, nn.RNNOptions{}},
+	{"custom", newForgetful, nn.RNNOptions{}},
 	{"everything", nn.NewLSTM, nn.RNNOptions{Coupled: true, Peephole: true, LayerNorm: true, Proj: 7, GateClip: 2, CellClip: 1}},
 
 	{"recurrent dropout", nn.NewLSTM, nn.RNNOptions{RecurrentDropout: 0.3}},
@@ -98,28 +98,6 @@ func eachStack(t *testing.T, f func(t *testing.T, s stack, m *nn.RNN, slab *tens
 				f(t, s, m, tensor.Pack(tensor.CPUWith(kernels), m, 1))
 			})
 		}
-	}
-}
-
-// elman is a cell in plain Go: h' = tanh(gates) + h/4, which has a direct path too.
-type elman struct{}
-
-func newElman(in, hidden int, o *nn.RNNOptions) *nn.RNN { return nn.NewCustom(elman{}, in, hidden, o) }
-
-func (elman) Gates() int  { return 1 }
-func (elman) States() int { return 1 }
-
-func (elman) Forward(r *nn.Row) {
-	for i, v := range r.Gates {
-		r.Gates[i] = float32(math.Tanh(float64(v)))
-		r.HNew[i] = r.Gates[i] + r.HOld[i]/4
-	}
-}
-
-func (elman) Backward(r *nn.Row) {
-	for i, dh := range r.DH {
-		r.Gates[i] = dh * (1 - r.Gates[i]*r.Gates[i])
-		r.DH[i] = dh / 4
 	}
 }
 

@@ -43,7 +43,7 @@ func TestOptionsThatDoNothingAreRefused(t *testing.T) {
 		{nn.NewMinGRU, o{WeightDrop: 0.1}, "WeightDrop needs a cell with a recurrent matrix"},
 		{nn.NewMinLSTM, o{RecurrentDropout: 0.1}, "RecurrentDropout needs"},
 		{nn.NewSLSTM, o{GateClip: 1}, "GateClip needs"},
-		{newElman, o{Zoneout: 0.1}, "Zoneout needs a built-in cell"},
+		{newForgetful, o{Zoneout: 0.1}, "Zoneout needs a built-in cell"},
 	} {
 		func() {
 			defer func() {

@@ -2,7 +2,7 @@ package cpu
 
 import "math"
 
-// The sLSTM (Beck et al. 2024, xLSTM, equations 8 to 17): an exponential input
+// The sLSTM (Beck et al. 2024, xLSTM): an exponential input
 // gate, a logistic forget gate, and a normaliser n beside c. m keeps the
 // exponentials in range and changes no h:
 //
@@ -14,22 +14,26 @@ import "math"
 
 // slstmUnit is what one unit computes from its pre-activations.
 type slstmUnit struct {
-	logF, sigF, i, f, m float64
-	past                bool // m' came from the state before
+	sigF, i, f, m float64 // σ(f), i', f', m'
+	past          bool    // m' came from the state before
 }
 
 func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
-	x := float64(fPre)
-	u := slstmUnit{logF: math.Min(x, 0) - math.Log1p(math.Exp(-math.Abs(x)))}
-	u.sigF = math.Exp(u.logF)
-	stay := u.logF + float64(mOld)
+	x, pre := float64(fPre), float64(iPre)
+	e := math.Exp(-math.Abs(x))
+	u := slstmUnit{sigF: 1 / (1 + e), i: 1, m: pre}
+	if x < 0 {
+		u.sigF = e / (1 + e)
+	}
 	if nOld == 0 {
-		u.m, u.i = float64(iPre), 1
 		return u
 	}
-	u.past = stay >= float64(iPre)
-	u.m = math.Max(stay, float64(iPre))
-	u.i, u.f = math.Exp(float64(iPre)-u.m), math.Exp(stay-u.m)
+	stay := math.Min(x, 0) - math.Log1p(e) + float64(mOld)
+	if u.past = stay >= pre; u.past { // the larger exponent is 0
+		u.m, u.f, u.i = stay, 1, math.Exp(pre-stay)
+	} else {
+		u.f = math.Exp(stay - pre)
+	}
 	return u
 }
 

@@ -8,8 +8,7 @@ import (
 
 // Layer normalisation inside a cell, placed as Ba, Kiros and Hinton 2016 do:
 // W·x and R·h are normalised apart, each with its own gain, and the biases come
-// after (LSTM, their equations 20 and 21: over all gates at once; GRU, 23 and
-// 24: r and z together, n by itself).
+// after; an LSTM over all gates at once, a GRU over r and z together and n by itself.
 
 const normEps = 1e-5
 
