@@ -39,8 +39,9 @@ var noOptions CellOptions
 func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
 	s := t.scans.next()
 	O := final.H.dims[2]
-	*s = device.ScanSpec{Cell: cell, T: x.dims[0], B: x.dims[1], I: x.dims[2], H: O, Reverse: d.Reverse, Custom: o.Custom,
-		X: x.value, W: d.W.value, Y: y.value, YLd: y.dims[2], YOff: i * O}
+	s.Cell, s.Custom, s.Reverse = cell, o.Custom, d.Reverse
+	s.T, s.B, s.I, s.H = x.dims[0], x.dims[1], x.dims[2], O
+	s.X, s.W, s.Y, s.YLd, s.YOff = x.value, d.W.value, y.value, y.dims[2], i*O
 	if d.P != nil {
 		s.H, s.Proj = d.P.dims[1], O
 	}
@@ -141,7 +142,7 @@ const scanChunk = 1 << 18
 // workspace lends the scan what it saves, or what it works in.
 func (t *Tape) workspace(s *device.ScanSpec) {
 	if !s.Keep {
-		s.Chunk = max(1, min(s.T, scanChunk/max(1, s.B*s.Table().Gates*s.H)))
+		s.Chunk = max(1, min(s.T, scanChunk/max(1, s.B*s.GateWidth())))
 	}
 	sizes := s.WorkSizes()
 	for i, b := range s.Workspace() {
@@ -169,7 +170,7 @@ func scanGrad(t *Tape, n *node) {
 }
 
 func checkDirection(s *device.ScanSpec, d *Direction) {
-	rows := s.Table().Gates * s.H
+	rows := s.GateWidth()
 	check := func(name string, w *Tensor, rows, cols int) {
 		if w != nil && (w.rank != 2 || w.dims[0] != rows || w.dims[1] != cols) {
 			failf("Scan", "%s must be [%d,%d], got %s", name, rows, cols, describe(w))

@@ -10,8 +10,11 @@ import (
 type row struct {
 	e          *scan
 	set        *simd.Set
-	h          int       // H
-	t, b       int       // the step and the row
+	h          int // H
+	t, b       int // the step and the row
+	first      int // the first row of time t in Gates, and in the states before and after
+	before     int
+	after      int
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
 	side       []float32 // [SideWidth] see cells; backward: -> its gradient
 	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
@@ -68,28 +71,35 @@ func (r *row) put() {
 	rowPool.put(r)
 }
 
-// bind points r at batch row b of time t.
-func (e *scan) bind(r *row, t, b int) {
-	r.t, r.b = t, b
-	g := (t-e.g0)*e.B + b
-	part := func(buf device.Buffer, width int) []float32 {
-		if buf.Zero() {
-			return nil
-		}
-		return buf.Host[g*width : (g+1)*width]
-	}
-	r.gates, r.side = part(e.Gates, e.gates*e.H), part(e.Side, e.sw)
-	r.xhat, r.stats = part(e.XHat, e.gates*e.H), part(e.Stats, 4)
-	r.hOld, r.hNew = e.slot(e.Hs, e.out, e.before(t), b, b+1), e.slot(e.Hs, e.out, e.after(t), b, b+1)
+// enter points r at time t.
+func (e *scan) enter(r *row, t int) {
+	r.t = t
+	r.first, r.before, r.after = (t-e.g0)*e.B, e.before(t)*e.B, e.after(t)*e.B
+}
+
+// bind points r at batch row b of that time.
+func (e *scan) bind(r *row, b int) {
+	r.b = b
+	r.gates = e.Gates.Host[(r.first+b)*e.gw:][:e.gw]
+	r.hOld, r.hNew = e.Hs.Host[(r.before+b)*e.out:][:e.out], e.Hs.Host[(r.after+b)*e.out:][:e.out]
 	r.hIn, r.out = r.hOld, r.hNew
+	if e.cw > 0 {
+		r.cOld, r.cNew = e.Cs.Host[(r.before+b)*e.cw:][:e.cw], e.Cs.Host[(r.after+b)*e.cw:][:e.cw]
+	}
+	if e.sw > 0 {
+		r.side = e.Side.Host[(r.first+b)*e.sw:][:e.sw]
+	}
+	if !e.rich {
+		return
+	}
 	if e.HDrop > 0 {
-		r.hIn = e.slot(e.HIn, e.out, e.before(t), b, b+1)
+		r.hIn = e.HIn.Host[(r.before+b)*e.out:][:e.out]
 	}
 	if e.Proj > 0 {
-		r.out = part(e.Mid, e.H)
+		r.out = e.Mid.Host[(r.first+b)*e.H:][:e.H]
 	}
-	if e.cw > 0 {
-		r.cOld, r.cNew = e.slot(e.Cs, e.cw, e.before(t), b, b+1), e.slot(e.Cs, e.cw, e.after(t), b, b+1)
+	if !e.NormX.Zero() {
+		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
 	}
 }
 
@@ -119,14 +129,23 @@ var cells = [device.NumCells]cell{
 	device.Custom:      {forward: customForward, backward: customBackward, direct: true},
 }
 
-// plainLSTM is torch.nn.LSTM's cell as one kernel; zoneout of h, dropout of h
-// and projection happen outside of it.
-var plainLSTM = cell{forward: fusedForward, backward: fusedBackward}
+// The plain cells of PyTorch have faster forms: the LSTM is one kernel, the
+// GRU's backward pass one loop. Zoneout and dropout of h and projection happen
+// outside of a cell, so they may be on.
+var (
+	plainLSTM = cell{forward: fusedForward, backward: fusedBackward}
+	plainGRU  = cell{forward: gruForward, backward: plainGRUBackward, direct: true}
+)
 
 func cellOf(s *device.ScanSpec) *cell {
 	own := s.GateAct <= device.SigmoidAct && (s.InAct == device.OwnAct || s.InAct == device.TanhAct) && (s.OutAct == device.OwnAct || s.OutAct == device.TanhAct)
-	if s.Cell == device.LSTM && own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
-		return &plainLSTM
+	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
+		switch s.Cell {
+		case device.LSTM:
+			return &plainLSTM
+		case device.GRU:
+			return &plainGRU
+		}
 	}
 	return &cells[s.Cell]
 }

@@ -30,8 +30,9 @@ func mixGRU(hNew, z, n, hOld []float32) {
 // resets is the first half of a step that resets before the product.
 func (e *scan) resets(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		r.gate(r.gates[:2*e.H])
 		e.b.set.Mul(r.side, r.gates[:e.H], r.hIn)
 	}
@@ -62,11 +63,27 @@ func gruBackward(r *row) {
 	r.normalizeGrad(dside)
 }
 
+// plainGRUBackward is gruBackward of the logistic and tanh GRU, in one loop.
+func plainGRUBackward(r *row) {
+	H := r.h
+	dr, dz, dn, side, hOld := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.side[:H], r.hOld[:H]
+	for i, dh := range r.dh[:H] {
+		rt, z, n := dr[i], dz[i], dn[i]
+		pre := dh * (1 - z) * (1 - float32(n*n)) // dL/d(W·x + b + r⊙side)
+		dz[i] = dh * (hOld[i] - n) * z * (1 - z)
+		dr[i] = pre * side[i] * rt * (1 - rt)
+		dn[i] = pre
+		side[i] = pre * rt
+		r.dh[i] = dh * z
+	}
+}
+
 // resetGrads is the last half of a step back: dmid is dL/d(r⊙h).
 func (e *scan) resetGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		reset, d, a := r.gates[:e.H], e.dmid[b*e.H:(b+1)*e.H], r.scratch(gradWork, e.H)
 		r.set.Mul(a, d, r.hIn)
 		if e.HDrop > 0 {

@@ -20,15 +20,16 @@ import (
 
 // scan is one call of Scan or ScanGrad with its workspace.
 type scan struct {
-	device.ScanSpec
+	*device.ScanSpec
 	b         *Backend
 	cell      *cell
-	gates     int  // G
+	gw        int  // the width of Gates: G*H
 	out       int  // O, the width of h
 	cw        int  // C, the width of the other states
 	sw        int  // the width of Side
 	joined    int  // rows of R whose product with h joins W·x
 	tied      int  // rows whose two biases are simply added
+	rich      bool // there is more to bind than gates and states
 	direct    bool // h depends on the h before it beside the recurrent product
 	t0, steps int  // the chunk: times [t0, t0+steps)
 	i0, i1    int  // the steps of the chunk being run, in the order of the forward pass
@@ -88,15 +89,14 @@ var scanPool = newPool[scan]()
 
 func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e := scanPool.get()
-	table := s.Table()
-	e.ScanSpec, e.b = *s, b
-	e.gates, e.out, e.cw, e.sw = table.Gates, s.Out(), s.CellWidth(), s.SideWidth()
-	e.joined, e.tied = e.gates*s.H, e.gates*s.H
-	if table.Side {
+	e.ScanSpec, e.b = s, b
+	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), s.SideWidth()
+	e.joined, e.tied = e.gw, e.gw
+	if device.Cells[s.Cell].Side {
 		e.joined -= s.H
-	}
-	if table.Side && s.Cell != device.GRUBefore {
-		e.tied -= s.H
+		if s.Cell != device.GRUBefore {
+			e.tied -= s.H
+		}
 	}
 	if !s.NormX.Zero() {
 		e.joined = 0
@@ -104,11 +104,12 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e.cell = cellOf(s)
 	e.setActions()
 	e.direct = e.cell.direct || s.ZoneH > 0
+	e.rich = s.HDrop > 0 || s.Proj > 0 || !s.NormX.Zero()
 	return e
 }
 
 func (e *scan) done() {
-	e.ScanSpec, e.p = device.ScanSpec{}, nil
+	e.ScanSpec, e.p = nil, nil
 	scanPool.put(e)
 }
 
@@ -123,9 +124,9 @@ const (
 // recurrent is the multiply-adds a row makes in a step.
 func (e *scan) recurrent() int {
 	if e.R.Zero() {
-		return e.gates * e.H * cellWork
+		return e.gw * cellWork
 	}
-	return e.gates * e.H * e.out
+	return e.gw * e.out
 }
 
 // prefersColumns decides the split: by columns when the rows are too few to go
@@ -143,7 +144,7 @@ func (e *scan) prefersColumns() bool {
 // chunkSteps is how many steps make a chunk, of at most limit. It depends on the
 // shape alone: weight gradients are summed chunk by chunk, in one order always.
 func (e *scan) chunkSteps(limit int) int {
-	return max(1, min(limit, chunkGates/max(1, e.B*e.gates*e.H)))
+	return max(1, min(limit, chunkGates/max(1, e.B*e.gw)))
 }
 
 // forward runs the steps of the chunk.
@@ -191,7 +192,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 
 // mergeBias adds the two biases, but for a gate whose products stay apart.
 func (e *scan) mergeBias() {
-	e.bias = grow(e.bias, e.gates*e.H)
+	e.bias = grow(e.bias, e.gw)
 	if e.BW.Zero() {
 		clear(e.bias)
 		return
@@ -212,7 +213,7 @@ func (e *scan) packWeights() {
 		}
 		e.p = new(panels)
 	}
-	b, GH := e.b, e.gates*e.H
+	b, GH := e.b, e.gw
 	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
 	if !e.R.Zero() {
 		b.pack(&e.p.r, e.R.Host, e.out, e.joined, e.out, true)
@@ -235,7 +236,7 @@ func (e *scan) rowGrain() int {
 
 // inputs computes W·x + bias for the chunk, true steps only.
 func (e *scan) inputs() {
-	rows, perRow := e.steps*e.B, e.gates*e.H*max(1, e.I)
+	rows, perRow := e.steps*e.B, e.gw*max(1, e.I)
 	switch {
 	case e.Active != nil:
 		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
@@ -245,7 +246,7 @@ func (e *scan) inputs() {
 			}
 		})
 	case rows < 2*par.Workers():
-		par.For(e.panelsOf(e.gates*e.H), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
+		par.For(e.panelsOf(e.gw), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
 			w := e.input(e.t0*e.B, e.steps*e.B)
 			w.run(0, w.m, lo, hi)
 			w.put()
@@ -259,7 +260,7 @@ func (e *scan) inputs() {
 
 // input is W·x + bias for n rows from row `from` of X on; where W·x is normalised the bias comes after that.
 func (e *scan) input(from, n int) *worker {
-	GH := e.gates * e.H
+	GH := e.gw
 	w := workerPool.get()
 	w.product = product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
 		panels: e.p.w.panels, c: e.Gates.Host[(from-e.g0*e.B)*GH:], ldc: GH, bias: e.bias}
@@ -416,7 +417,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 || e.R.Zero() {
 		return
 	}
-	GH := e.gates * e.H
+	GH := e.gw
 	base := (t-e.g0)*e.B + lo
 	h := e.slot(e.entering(), e.out, e.before(t), lo, hi)
 	if e.joined > 0 {
@@ -442,7 +443,7 @@ func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 {
 		return
 	}
-	GH, base := e.gates*e.H, (t-e.g0)*e.B+lo
+	GH, base := e.gw, (t-e.g0)*e.B+lo
 	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: e.p.side.panels,
 		c: e.Gates.Host[base*GH+e.joined:], ldc: GH, acc: true}
 	p0, p1 := m.Share(e.panelsOf(e.H))
@@ -464,8 +465,9 @@ func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
 // cells runs the cell for rows [lo,hi) at time t.
 func (e *scan) cells(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		e.cell.forward(r)
 		if e.Proj == 0 {
 			e.output(r, t, b)
@@ -489,8 +491,9 @@ func (e *scan) keep(buf device.Buffer, width, t, b int) {
 // outputs finishes the states that a projection made.
 func (e *scan) outputs(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		e.output(r, t, b)
 	}
 }

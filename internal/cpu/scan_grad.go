@@ -41,7 +41,7 @@ func (e *scan) packBack() {
 	e.p = &e.own
 	if !e.R.Zero() {
 		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
-		if rest := e.gates*e.H - e.joined; rest > 0 {
+		if rest := e.gw - e.joined; rest > 0 {
 			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
 		}
 	}
@@ -123,8 +123,9 @@ func backwardColumns(e *scan, m par.Member) {
 // cellGrads runs the cell backward for rows [lo,hi) at time t.
 func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		e.bindGrad(r, b)
 		if e.Proj > 0 {
 			r.dh = e.dmid[b*e.H : (b+1)*e.H]
@@ -166,8 +167,9 @@ func (e *scan) outputGrad(r *row, t, b int) {
 // outputGrads is outputGrad for rows [lo,hi) under a projection, whose gradient it keeps.
 func (e *scan) outputGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	e.enter(r, t)
 	for b := lo; b < lo+n; b++ {
-		e.bind(r, t, b)
+		e.bind(r, b)
 		e.outputGrad(r, t, b)
 		copy(e.projected(t, b, b+1), r.dh)
 		if e.ZoneH == 0 && e.HDrop > 0 {
@@ -185,14 +187,17 @@ func (e *scan) projected(t, lo, hi int) []float32 {
 
 // clearPast: past the end of a row no gradient arises, and the products over all rows must see none.
 func (e *scan) clearPast(t, lo, hi int) {
+	if lo >= hi {
+		return
+	}
 	past := func(buf device.Buffer, width int) {
 		if !buf.Zero() {
 			clear(buf.Host[(t*e.B+lo)*width : (t*e.B+hi)*width])
 		}
 	}
-	past(e.Gates, e.gates*e.H)
+	past(e.Gates, e.gw)
 	past(e.Side, e.sw)
-	past(e.XHat, e.gates*e.H)
+	past(e.XHat, e.gw)
 	past(e.Mid, e.H)
 }
 
@@ -214,7 +219,7 @@ func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 {
 		return
 	}
-	GH, base := e.gates*e.H, t*e.B+lo
+	GH, base := e.gw, t*e.B+lo
 	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Gates.Host[base*GH+e.joined:], rs: GH, cs: 1,
 		panels: e.p.side.panels, c: e.dmid[lo*e.H:], ldc: e.H}
 	p0, p1 := m.Share(e.panelsOf(e.H))
@@ -229,7 +234,7 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 || e.R.Zero() {
 		return
 	}
-	GH, base := e.gates*e.H, t*e.B+lo
+	GH, base := e.gw, t*e.B+lo
 	p0, p1 := m.Share(e.panelsOf(e.out))
 	to, acc := e.dh, e.direct
 	if e.HDrop > 0 {
@@ -249,7 +254,7 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 
 // weightGrads multiplies the gate gradients of the chunk with what went in.
 func (e *scan) weightGrads() {
-	b, GH := e.b, e.gates*e.H
+	b, GH := e.b, e.gw
 	first, rows := e.t0*e.B, e.steps*e.B
 	part := func(buf device.Buffer, width int) device.Buffer {
 		if buf.Zero() {
@@ -278,7 +283,7 @@ func (e *scan) weightGrads() {
 }
 
 func (e *scan) recurrentGrads(rows int, gates, side device.Buffer) {
-	b, GH := e.b, e.gates*e.H
+	b, GH := e.b, e.gw
 	from := e.before(e.t0) * e.B * e.out // the state before each step lies as the gates do
 	old := e.entering().Slice(from, from+rows*e.out)
 	if e.joined > 0 {
@@ -298,7 +303,7 @@ func (e *scan) biasGrads(rows int, gates, side device.Buffer) {
 	if e.DBW.Zero() && e.DBR.Zero() {
 		return
 	}
-	b, GH := e.b, e.gates*e.H
+	b, GH := e.b, e.gw
 	e.sums = grow(e.sums, GH)
 	sums := device.HostBuffer(e.sums)
 	b.SumRows(sums, gates, rows, GH, GH, false)
@@ -323,7 +328,7 @@ func (e *scan) vectors() vectors {
 			v.n += n
 		}
 	}
-	GH, norm := e.gates*e.H, !e.NormX.Zero()
+	GH, norm := e.gw, !e.NormX.Zero()
 	place(&v.peepI, e.H, !e.PeepI.Zero())
 	place(&v.peepF, e.H, !e.PeepF.Zero())
 	place(&v.peepO, e.H, !e.PeepO.Zero())
@@ -355,6 +360,6 @@ func (e *scan) vectorGrads() {
 	give(e.DNormC, v.normC)
 	give(e.DBiasC, v.biasC)
 	if v.normC > v.sideBias && !e.DBR.Zero() {
-		give(e.DBR.Slice(e.tied, e.gates*e.H), v.sideBias)
+		give(e.DBR.Slice(e.tied, e.gw), v.sideBias)
 	}
 }

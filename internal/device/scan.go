@@ -27,7 +27,7 @@ type CellSpec struct {
 	Norms  [2]int // with layer normalisation: how many gates each normalised block spans, 0 ends the list
 }
 
-// Cells is the table, indexed by Cell. Custom's row is a placeholder: see [ScanSpec.Table].
+// Cells is the table, indexed by Cell. Custom's numbers are those of ScanSpec.Custom.
 var Cells = [NumCells]CellSpec{
 	LSTM:        {Name: "lstm", Gates: 4, States: 2, Norms: [2]int{4}},
 	GRU:         {Name: "gru", Gates: 3, States: 1, Side: true, Norms: [2]int{2, 1}},
@@ -160,14 +160,6 @@ type ScanSpec struct {
 	DNormX, DNormR, DNormC, DBiasC Buffer
 }
 
-// Table is the cell's row of the table.
-func (s *ScanSpec) Table() CellSpec {
-	if s.Cell == Custom {
-		return CellSpec{Name: "custom", Gates: s.Custom.Gates(), States: s.Custom.States()}
-	}
-	return Cells[s.Cell]
-}
-
 // Out is O, the width of h.
 func (s *ScanSpec) Out() int {
 	if s.Proj > 0 {
@@ -177,15 +169,27 @@ func (s *ScanSpec) Out() int {
 }
 
 // CellWidth is C, the width of the states beside h.
-func (s *ScanSpec) CellWidth() int { return (s.Table().States - 1) * s.H }
+func (s *ScanSpec) CellWidth() int {
+	if s.Cell == Custom {
+		return (s.Custom.States() - 1) * s.H
+	}
+	return (Cells[s.Cell].States - 1) * s.H
+}
+
+// GateWidth is G*H.
+func (s *ScanSpec) GateWidth() int {
+	if s.Cell == Custom {
+		return s.Custom.Gates() * s.H
+	}
+	return Cells[s.Cell].Gates * s.H
+}
 
 // SideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
 func (s *ScanSpec) SideWidth() int {
-	t := s.Table()
 	switch {
 	case !s.NormX.Zero():
-		return t.Gates * s.H
-	case t.Side:
+		return s.GateWidth()
+	case Cells[s.Cell].Side:
 		return s.H
 	}
 	return 0
@@ -198,7 +202,7 @@ func (s *ScanSpec) WorkSizes() [8]int {
 	if !s.Keep {
 		steps, slots = s.Chunk*s.B, 2*s.B
 	}
-	gates := s.Table().Gates * s.H
+	gates := s.GateWidth()
 	n := [8]int{steps * gates, steps * s.SideWidth(), slots * s.Out(), slots * s.CellWidth()}
 	if s.HDrop > 0 {
 		n[4] = slots * s.Out()
