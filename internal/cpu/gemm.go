@@ -11,8 +11,9 @@ import (
 // the second. No bit depends on these numbers: an element's chain of
 // multiply-adds is picked up from C where the last block left it.
 const (
-	blockK = 192
-	blockM = 192
+	blockK  = 192
+	blockM  = 192
+	longRun = 8192 // the most that one kernel call goes through
 )
 
 // minGemmWork is the smallest number of multiply-adds worth another core.
@@ -110,8 +111,12 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	for k0 := 0; k0 == 0 || k0 < w.k; k0 += blockK {
-		kc := min(blockK, w.k-k0)
+	depth := blockK
+	if r1-r0 <= w.set.MR {
+		depth = longRun // one tile of rows reads each panel once: without a break
+	}
+	for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
+		kc := min(depth, w.k-k0)
 		for i := r0; i < r1; {
 			rows := part(r1-i, blockM)
 			w.block(i, rows, k0, kc, p0, p1)
@@ -187,7 +192,7 @@ func (w *worker) worthPacking(panels int) bool {
 
 // packRows copies a block of A so that each tile's rows lie [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, blockM*blockK) // whole, so that a workspace grows once whoever takes it
+	w.packA = grow(w.packA, max(blockM*blockK, rows*kc)) // whole, so that a workspace grows once whoever takes it
 	for r := 0; r < rows; {
 		m := part(rows-r, w.set.MR)
 		dst := w.packA[r*kc:][:m*kc]
