@@ -217,6 +217,11 @@ func (b *Backend) Gemm(s *device.GemmSpec) {
 	g := gemmPool.get()
 	g.b, g.spec = b, *s
 	fillStrides(&g.spec)
+	if g.narrow() {
+		g.turned()
+		g.put()
+		return
+	}
 	batch := max(s.Batch, 1)
 	work := s.M * s.N * max(s.K, 1)
 	switch {
@@ -245,6 +250,35 @@ type gemm struct {
 	spec device.GemmSpec
 	p    product
 	bp   packed
+	ct   []float32 // [N,M], C transposed
+}
+
+// narrow says whether C has so few columns, and so many rows, that most of each
+// tile would be wasted: the weight gradient of a layer with few inputs.
+func (g *gemm) narrow() bool {
+	s, nr := &g.spec, g.b.set.NR
+	return 2*s.N <= nr && s.M >= 4*nr && s.K > 0 && max(s.Batch, 1) == 1 && s.Bias.Zero() && s.Cache == nil
+}
+
+// turned computes C as the transpose of Bᵀ·Aᵀ, which has the same bits.
+func (g *gemm) turned() {
+	s := &g.spec
+	g.ct = grow(g.ct, s.N*s.M)
+	if s.Acc {
+		for i := range s.M {
+			for j, v := range s.C.Host[i*s.LDC:][:s.N] {
+				g.ct[j*s.M+i] = v
+			}
+		}
+	}
+	g.b.Gemm(&device.GemmSpec{M: s.N, N: s.M, K: s.K, A: s.B, LDA: s.LDB, TransA: !s.TransB,
+		B: s.A, LDB: s.LDA, TransB: !s.TransA, C: device.HostBuffer(g.ct), Acc: s.Acc})
+	for i := range s.M {
+		row := s.C.Host[i*s.LDC:][:s.N]
+		for j := range row {
+			row[j] = g.ct[j*s.M+i]
+		}
+	}
 }
 
 var gemmPool = newPool[gemm]()
