@@ -29,8 +29,9 @@ type scan struct {
 	bias   []float32 // BW + BR where they are added together
 	p      *panels   // the weights in use: kept ones, or own
 	own    panels
-	dh, dc []float32 // [B,H] gradients carried back in time
-	sums   []float32 // [G*H]
+	dh, dc []float32    // [B,H] gradients carried back in time
+	sums   []float32    // [G*H]
+	packed [3][]float32 // ragged rows gathered: inputs, states before, input gradients
 }
 
 // panels are the weights of a direction as right operands.

@@ -122,27 +122,37 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	}
 }
 
+// operands are the matrices of a chunk that the weight gradients are products of, a row for each step of each batch row.
+type operands struct {
+	rows        int
+	gates, side device.Buffer // [rows,G*H], [rows,H]: the gradients
+	x, old, dx  device.Buffer // [rows,I] input, [rows,H] state before, [rows,I] input gradient
+}
+
 // weightGrads multiplies the gate gradients of the chunk with what went in.
 func (e *scan) weightGrads() {
-	b, GH := e.b, e.gates*e.H
-	first, rows := e.t0*e.B, e.steps*e.B
-	part := func(buf device.Buffer, width int) device.Buffer { return buf.Slice(first*width, (first+rows)*width) }
-	gates, side := part(e.Gates, GH), device.Buffer{}
-	if !e.Side.Zero() {
-		side = part(e.Side, e.H)
+	o := e.chunkOperands()
+	ragged := e.Active != nil && int(e.Active[e.t0+e.steps-1]) < e.B
+	if ragged {
+		o = e.gather(o)
 	}
+	if o.rows == 0 {
+		return
+	}
+	b, GH := e.b, e.gates*e.H
 	if !e.DX.Zero() {
-		b.Gemm(&device.GemmSpec{M: rows, N: e.I, K: GH, A: gates, B: e.W, C: part(e.DX, e.I), Acc: e.DXAcc})
+		b.Gemm(&device.GemmSpec{M: o.rows, N: e.I, K: GH, A: o.gates, B: e.W, C: o.dx, Acc: e.DXAcc})
+		if ragged {
+			e.scatter(o.dx)
+		}
 	}
 	if !e.DW.Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: rows, A: gates, TransA: true, B: part(e.X, e.I), C: e.DW, Acc: true})
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.gates, TransA: true, B: o.x, C: e.DW, Acc: true})
 	}
 	if !e.DR.Zero() {
-		from := e.before(e.t0) * e.B * e.H // the state before each step lies as the gates do
-		old := e.Hs.Slice(from, from+rows*e.H)
-		b.Gemm(&device.GemmSpec{M: e.apart, N: e.H, K: rows, A: gates, LDA: GH, TransA: true, B: old, C: e.DR, Acc: true})
-		if !side.Zero() {
-			b.Gemm(&device.GemmSpec{M: e.H, N: e.H, K: rows, A: side, TransA: true, B: old, C: e.DR.Slice(e.apart*e.H, GH*e.H), Acc: true})
+		b.Gemm(&device.GemmSpec{M: e.apart, N: e.H, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.DR, Acc: true})
+		if !o.side.Zero() {
+			b.Gemm(&device.GemmSpec{M: e.H, N: e.H, K: o.rows, A: o.side, TransA: true, B: o.old, C: e.DR.Slice(e.apart*e.H, GH*e.H), Acc: true})
 		}
 	}
 	if e.DBW.Zero() && e.DBR.Zero() {
@@ -150,12 +160,70 @@ func (e *scan) weightGrads() {
 	}
 	e.sums = grow(e.sums, GH)
 	sums := device.HostBuffer(e.sums)
-	b.SumRows(sums, gates, rows, GH, GH, false)
+	b.SumRows(sums, o.gates, o.rows, GH, GH, false)
 	e.addTo(e.DBW, e.sums)
 	if !e.DBR.Zero() {
 		b.Copy(e.DBR.Slice(0, e.apart), sums.Slice(0, e.apart), true)
-		if !side.Zero() {
-			b.SumRows(e.DBR.Slice(e.apart, GH), side, rows, e.H, e.H, true)
+		if !o.side.Zero() {
+			b.SumRows(e.DBR.Slice(e.apart, GH), o.side, o.rows, e.H, e.H, true)
 		}
+	}
+}
+
+// chunkOperands is the chunk as it lies, with the rows past their ends.
+func (e *scan) chunkOperands() operands {
+	first, rows := e.t0*e.B, e.steps*e.B
+	part := func(buf device.Buffer, width int) device.Buffer {
+		if buf.Zero() {
+			return buf
+		}
+		return buf.Slice(first*width, (first+rows)*width)
+	}
+	from := e.before(e.t0) * e.B * e.H // the state before each step lies as the gates do
+	return operands{rows, part(e.Gates, e.gates*e.H), part(e.Side, e.H), part(e.X, e.I), e.Hs.Slice(from, from+rows*e.H), part(e.DX, e.I)}
+}
+
+// gather moves the rows inside their sequences together, so that no product is
+// made of padding. Gates and Side are moved in place: nobody needs them again.
+func (e *scan) gather(o operands) operands {
+	e.packed[0], e.packed[1], e.packed[2] = grow(e.packed[0], o.x.N), grow(e.packed[1], o.old.N), grow(e.packed[2], o.x.N)
+	x, old := e.packed[0], e.packed[1]
+	n, GH := 0, e.gates*e.H
+	for i := range e.steps {
+		from, active := i*e.B, int(e.Active[e.t0+i])
+		move := func(dst, src []float32, width int) {
+			copy(dst[n*width:], src[from*width:(from+active)*width])
+		}
+		move(o.gates.Host, o.gates.Host, GH)
+		if !o.side.Zero() {
+			move(o.side.Host, o.side.Host, e.H)
+		}
+		move(x, o.x.Host, e.I)
+		move(old, o.old.Host, e.H)
+		if !o.dx.Zero() && e.DXAcc {
+			move(e.packed[2], o.dx.Host, e.I)
+		}
+		n += active
+	}
+	g := operands{rows: n, gates: o.gates.Slice(0, n*GH), x: device.HostBuffer(x[:n*e.I]), old: device.HostBuffer(old[:n*e.H])}
+	if !o.side.Zero() {
+		g.side = o.side.Slice(0, n*e.H)
+	}
+	if !o.dx.Zero() {
+		g.dx = device.HostBuffer(e.packed[2][:n*e.I])
+		if !e.DXAcc {
+			clear(o.dx.Host)
+		}
+	}
+	return g
+}
+
+// scatter puts the input gradients of gathered rows where they belong.
+func (e *scan) scatter(dx device.Buffer) {
+	n := 0
+	for t := e.t0; t < e.t0+e.steps; t++ {
+		rows := int(e.Active[t])
+		copy(e.DX.Host[t*e.B*e.I:][:rows*e.I], dx.Host[n*e.I:])
+		n += rows
 	}
 }
