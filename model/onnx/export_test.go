@@ -1,0 +1,74 @@
+package onnx
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// configs are stacks of every kind, small.
+func configs() []Config {
+	var list []Config
+	for _, cell := range []string{"lstm", "gru", "rnn_tanh", "rnn_relu"} {
+		for layers := 1; layers <= 3; layers++ {
+			for _, both := range []bool{false, true} {
+				for _, pool := range []Pool{PoolSteps, PoolLast, PoolFinal} {
+					c := Config{Cell: cell, Input: 4, Hidden: 5, Layers: layers, Bidirectional: both, Pool: pool, Output: 2}
+					c.NoBias = layers == 2
+					c.HeadNoBias = layers == 3
+					if layers == 1 {
+						c.Output = 0
+					}
+					if pool == PoolLast {
+						c.Vocabulary = 11
+					}
+					list = append(list, c)
+				}
+			}
+		}
+	}
+	return list
+}
+
+func (c Config) title() string {
+	return fmt.Sprintf("%s,layers=%d,both=%v,vocabulary=%d,output=%d,pool=%s", c.Cell, c.Layers, c.Bidirectional, c.Vocabulary, c.Output, c.Pool)
+}
+
+func newStack(t testing.TB, c Config) (*Stack, *tensor.Slab) {
+	t.Helper()
+	s, err := c.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, tensor.Pack(tensor.CPU(), s, 7)
+}
+
+// TestExport writes every kind of stack and compares the file with the stack,
+// in this package and, where it is installed, in ONNX Runtime; then it imports
+// the file again.
+func TestExport(t *testing.T) {
+	rt := FindRuntime()
+	if rt == nil {
+		t.Log("ONNX Runtime is not installed (CAROUSEL_ORT_DIR): compared with this package's own reader alone")
+	}
+	for i, c := range configs() {
+		t.Run(c.title(), func(t *testing.T) {
+			s, slab := newStack(t, c)
+			o := &ExportOptions{State: i%2 == 1, Lengths: i%3 == 0 && !(c.Pool == PoolLast && c.Bidirectional)}
+			if rt != nil && testing.Short() {
+				t.Setenv("CAROUSEL_ORT_DIR", "")
+			}
+			path := filepath.Join(t.TempDir(), "m.onnx")
+			p, err := Export(path, s, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.MaxDiff > 1e-6 || p.MaxDiffRuntime > 2e-6 || p.Values == 0 {
+				t.Error(p)
+			}
+			t.Log(p)
+		})
+	}
+}
