@@ -73,7 +73,7 @@ type cell struct {
 	op      string
 	I, H    int
 	acts    []activation // LSTM f,g,h; GRU f,g; RNN f
-	clip    float64      // bound on every activation's input; 0 none
+	clip    float64      // bound on the input of every gate's activation; 0 none
 	coupled bool         // LSTM: the forget gate is one minus the input gate
 	linear  bool         // GRU: the reset gate acts after the recurrent product
 	reverse bool
@@ -132,7 +132,9 @@ func (s *cellRow) load(h, cs []float32, row int) {
 	}
 }
 
-// act applies an activation to its clipped input.
+// act applies a gate's activation to its clipped input. The standard says that
+// clip bounds "the input of activations"; as in ONNX Runtime that is the gates
+// and not the cell state on its way to h.
 func (s *cellRow) act(which int, x float64) float64 {
 	if s.clip > 0 {
 		x = math.Max(-s.clip, math.Min(s.clip, x))
@@ -189,7 +191,7 @@ func (s *cellRow) lstm() {
 			f = s.act(0, pre(2)+s.peep(2, j, s.c[j]))
 		}
 		s.c[j] = f*s.c[j] + i*s.act(1, pre(3))
-		s.h[j] = s.act(0, pre(1)+s.peep(1, j, s.c[j])) * s.act(2, s.c[j])
+		s.h[j] = s.act(0, pre(1)+s.peep(1, j, s.c[j])) * s.acts[2].of(s.c[j])
 	}
 }
 

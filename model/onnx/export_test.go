@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/carousel-ml/carousel/tensor"
@@ -69,6 +70,28 @@ func TestExport(t *testing.T) {
 				t.Error(p)
 			}
 			t.Log(p)
+			again, weights, q, err := Import(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := again.Config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Pool == PoolLast && o.Lengths || c.Pool == PoolFinal && !c.Bidirectional {
+				c.Pool, d.Pool = "", "" // of one direction the last step is the final state
+			}
+			if d != c {
+				t.Errorf("imported %+v, exported %+v", d, c)
+			}
+			if q.MaxDiff > 1e-6 || q.Values == 0 {
+				t.Error(q)
+			}
+			for i, w := range slab.Params {
+				if p := weights.Params[i]; p.Name != w.Name || !slices.Equal(p.Read(), w.Read()) {
+					t.Errorf("%s: differs after the way there and back", w.Name)
+				}
+			}
 		})
 	}
 }
