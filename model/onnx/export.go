@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
@@ -56,6 +57,11 @@ func Encode(s *Stack, o *ExportOptions) ([]byte, error) {
 	}
 	if o.Lengths && c.Pool == PoolLast && c.Bidirectional {
 		return nil, fmt.Errorf("onnx: pool last of two directions does not go with lengths: use final")
+	}
+	for _, p := range s.params() {
+		if i := slices.IndexFunc(p.Read(), func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }); i >= 0 {
+			return nil, fmt.Errorf("onnx: the weights are not finite: %s, element %d", p.Name, i)
+		}
 	}
 	if o.Lengths && c.Pool == PoolLast {
 		c.Pool = PoolFinal // the same of one direction, at each row's true end

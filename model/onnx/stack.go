@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
@@ -94,7 +95,7 @@ const (
 // New makes the layers that c describes; [tensor.Pack] gives them values.
 func (c Config) New() (*Stack, error) {
 	if min(c.Input, c.Hidden, c.Layers) < 1 || max(c.Input, c.Hidden) > maxUnits || c.Layers > maxLayers {
-		return nil, fmt.Errorf("onnx: input %d and hidden %d must be 1 to %d, layers %d 1 to %d", c.Input, c.Hidden, maxUnits, c.Layers, maxLayers)
+		return nil, fmt.Errorf("onnx: input %d and hidden %d must be 1 to %d, and layers %d must be 1 to %d", c.Input, c.Hidden, maxUnits, c.Layers, maxLayers)
 	}
 	if c.Vocabulary < 0 || c.Vocabulary > maxUnits || c.Output < 0 || c.Output > maxUnits {
 		return nil, fmt.Errorf("onnx: vocabulary %d and output %d must be 0 to %d", c.Vocabulary, c.Output, maxUnits)
@@ -153,7 +154,7 @@ func Open(dir string) (*Stack, *tensor.Slab, error) {
 	}
 	s, err := c.New()
 	if err != nil {
-		return nil, nil, &model.FileError{File: dir, Problem: err.Error(), Err: err}
+		return nil, nil, &model.FileError{File: dir, Problem: strings.TrimPrefix(err.Error(), "onnx: "), Err: err}
 	}
 	// The weights' own size bounds what the configuration may claim.
 	need, have := 0, 0
