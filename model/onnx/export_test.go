@@ -58,8 +58,8 @@ func TestExport(t *testing.T) {
 		t.Run(c.title(), func(t *testing.T) {
 			s, slab := newStack(t, c)
 			o := &ExportOptions{State: i%2 == 1, Lengths: i%3 == 0 && !(c.Pool == PoolLast && c.Bidirectional)}
-			if rt != nil && testing.Short() {
-				t.Setenv("CAROUSEL_ORT_DIR", "")
+			if rt != nil && (testing.Short() || i%7 != 0) { // a process for each file takes its time
+				t.Setenv("CAROUSEL_ORT_DIR", "off")
 			}
 			path := filepath.Join(t.TempDir(), "m.onnx")
 			p, err := Export(path, s, o)

@@ -29,13 +29,17 @@ var runtimeScript string
 // FindRuntime looks for onnxruntime-node in the node_modules of the directory
 // that the environment variable CAROUSEL_ORT_DIR names, or of bench/peers in
 // the working directory or one above it. It is nil if there is none, or no node
-// program.
+// program, or if CAROUSEL_ORT_DIR is "off".
 func FindRuntime() *Runtime {
+	named := os.Getenv("CAROUSEL_ORT_DIR")
+	if named == "off" {
+		return nil
+	}
 	node, err := exec.LookPath("node")
 	if err != nil {
 		return nil
 	}
-	dirs := []string{os.Getenv("CAROUSEL_ORT_DIR")}
+	dirs := []string{named}
 	if wd, err := os.Getwd(); err == nil {
 		for d := wd; ; d = filepath.Dir(d) {
 			dirs = append(dirs, filepath.Join(d, "bench", "peers"))
