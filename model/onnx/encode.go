@@ -134,8 +134,8 @@ func (g *builder) output(name string, dtype int64, dims ...any) {
 	g.outputs = append(g.outputs, describe(name, dtype, dims))
 }
 
-// encode is the whole model.
-func (g *builder) encode(name string, ir, opset int64) []byte {
+// graph is a GraphProto.
+func (g *builder) graph(name string) []byte {
 	var b []byte
 	for _, n := range g.nodes {
 		b = appendBytes(b, 1, n)
@@ -150,8 +150,13 @@ func (g *builder) encode(name string, ir, opset int64) []byte {
 	for _, v := range g.outputs {
 		b = appendBytes(b, 12, v)
 	}
+	return b
+}
+
+// encode is the whole model.
+func (g *builder) encode(name string, ir, opset int64) []byte {
 	m := appendInt(nil, 1, ir)
 	m = appendText(m, 2, "carousel")
-	m = appendBytes(m, 7, b)
+	m = appendBytes(m, 7, g.graph(name))
 	return appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
 }

@@ -20,7 +20,7 @@ func newFolder(m *Model) *folder {
 // fold runs n and keeps its results, if that can be done now. What fails here
 // fails again, and is reported, when the model runs.
 func (f *folder) fold(n *node) bool {
-	if len(n.in) == 0 || n.def.prepare != nil && n.op != "Gather" {
+	if len(n.in) == 0 || n.branches != nil || n.def.prepare != nil && n.op != "Gather" {
 		return false
 	}
 	m, r := f.r.m, f.r

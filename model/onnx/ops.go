@@ -37,6 +37,7 @@ func init() {
 		"Softmax":            {1, 1, 1, nil, runSoftmax},
 		"LogSoftmax":         {1, 1, 1, nil, runSoftmax},
 
+		"If":              {1, 1, many, nil, runIf},
 		"Identity":        {1, 1, 1, nil, runIdentity},
 		"Dropout":         {1, 3, 2, nil, runDropout},
 		"Constant":        {0, 0, 1, prepareConstant, runConstant},

@@ -186,7 +186,7 @@ func TestOperators(t *testing.T) {
 		}
 	}
 	var recorded []model.Tensor
-	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true}
+	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true, "If": true}
 	for i, c := range opCases() {
 		tested[c.op] = true
 		t.Run(fmt.Sprintf("%d-%s", i, c.op), func(t *testing.T) {

@@ -104,6 +104,14 @@ type node struct {
 	def      *operator
 	opset    int
 	prepared any // what the operator made of its constant inputs, or nil
+	branches []*branch
+}
+
+// branch is a graph inside a node. Its values have slots of their own beside
+// those of the graph around it, which it may read.
+type branch struct {
+	nodes []*node
+	outs  []int
 }
 
 // opError is an operator's complaint on its way to the border.
@@ -209,13 +217,23 @@ func parse(path string, b []byte) (*Model, error) {
 
 // linker turns names into slots.
 type linker struct {
-	m     *Model
-	slots map[string]int
+	m      *Model
+	slots  map[string]int
+	nodes  []*node
+	parent *linker // of the graph around this one, or nil
+}
+
+// find looks a name up, here and in the graphs around.
+func (l *linker) find(name string) (slot int, ok bool) {
+	for ; l != nil && !ok; l = l.parent {
+		slot, ok = l.slots[name]
+	}
+	return slot, ok
 }
 
 // define gives a new name a slot; the second definition of a name is an error.
 func (l *linker) define(name, what string) (int, error) {
-	if _, twice := l.slots[name]; twice {
+	if _, twice := l.find(name); twice {
 		return 0, l.m.badf("%s %q: the name is already taken", what, clip(name))
 	}
 	if name == "" {
@@ -228,40 +246,53 @@ func (l *linker) define(name, what string) (int, error) {
 	return slot, nil
 }
 
+// link links the whole graph.
 func (l *linker) link(g *graphProto) error {
+	outs, err := l.body(g)
+	if err != nil {
+		return err
+	}
+	if len(outs) == 0 {
+		return l.m.badf("the graph has no output")
+	}
+	l.m.nodes, l.m.outSlots = l.nodes, outs
+	for i := range g.outputs {
+		l.m.outputs = append(l.m.outputs, g.outputs[i].info())
+	}
+	return nil
+}
+
+// body links a graph and returns the slots of its outputs.
+func (l *linker) body(g *graphProto) (outs []int, err error) {
 	for i := range g.initializers {
 		t := &g.initializers[i]
 		slot, err := l.define(t.name, "initializer")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		v, problem := t.constant()
 		if problem != "" {
-			return &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
+			return nil, &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
 		}
 		l.m.constants[slot] = v
 	}
 	if err := l.linkInputs(g.inputs); err != nil {
-		return err
+		return nil, err
 	}
 	for i := range g.nodes {
 		if err := l.linkNode(g, i); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for i := range g.outputs {
 		v := &g.outputs[i]
-		slot, ok := l.slots[v.name]
+		slot, ok := l.find(v.name)
 		if !ok {
-			return l.m.badf("output %q of the graph is made by no node", clip(v.name))
+			return nil, l.m.badf("output %q of the graph is made by no node", clip(v.name))
 		}
-		l.m.outputs = append(l.m.outputs, v.info())
-		l.m.outSlots = append(l.m.outSlots, slot)
+		outs = append(outs, slot)
 	}
-	if len(g.outputs) == 0 {
-		return l.m.badf("the graph has no output")
-	}
-	return nil
+	return outs, nil
 }
 
 // linkInputs defines the inputs. Older files list the initializers among them; those stay constant.
@@ -342,7 +373,7 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		slot := -1
 		if name != "" {
 			known := false
-			if slot, known = l.slots[name]; !known {
+			if slot, known = l.find(name); !known {
 				return l.unknownInput(g, at, n, name)
 			}
 		} else if i < def.minIn {
@@ -361,7 +392,27 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		}
 		n.out[i] = slot
 	}
-	l.m.nodes = append(l.m.nodes, n)
+	l.nodes = append(l.nodes, n)
+	return l.linkBranches(n)
+}
+
+// linkBranches links the graphs in a node's attributes: those of If.
+func (l *linker) linkBranches(n *node) error {
+	if n.op != "If" {
+		return nil
+	}
+	for _, name := range []string{"then_branch", "else_branch"} {
+		a := n.attrs[name]
+		if a == nil || a.graph == nil || len(a.graph.inputs) > 0 || len(a.graph.outputs) != len(n.out) {
+			return l.m.badf("%s: attribute %s must be a graph without inputs and with %d outputs", n.title(), name, len(n.out))
+		}
+		inner := linker{m: l.m, slots: map[string]int{}, parent: l}
+		outs, err := inner.body(a.graph)
+		if err != nil {
+			return err
+		}
+		n.branches = append(n.branches, &branch{inner.nodes, outs})
+	}
 	return nil
 }
 
@@ -380,26 +431,36 @@ func (l *linker) unknownInput(g *graphProto, at int, n *node, name string) error
 
 // prepare computes what is constant, lets operators work on their constant
 // inputs once, and lays their weights out in one slab.
-func (m *Model) prepare() error {
-	f := newFolder(m)
-	kept := m.nodes[:0]
-	for _, n := range m.nodes {
-		if f.fold(n) {
-			continue
-		}
-		kept = append(kept, n)
-		if n.def.prepare == nil {
-			continue
-		}
-		if err := m.guard(n, func() { n.prepared = n.def.prepare(m, n) }); err != nil {
-			return err
-		}
+func (m *Model) prepare() (err error) {
+	if m.nodes, err = m.prepareNodes(newFolder(m), m.nodes); err != nil {
+		return err
 	}
-	m.nodes = kept
 	if len(m.params) > 0 {
 		tensor.Pack(tensor.CPU(), struct{ Weights []*tensor.Param }{m.params}, 0)
 	}
 	return nil
+}
+
+// prepareNodes returns the nodes that are left to run.
+func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error) {
+	for _, n := range nodes {
+		if f.fold(n) {
+			continue
+		}
+		kept = append(kept, n)
+		for _, b := range n.branches {
+			if b.nodes, err = m.prepareNodes(f, b.nodes); err != nil {
+				return nil, err
+			}
+		}
+		if n.def.prepare == nil {
+			continue
+		}
+		if err := m.guard(n, func() { n.prepared = n.def.prepare(m, n) }); err != nil {
+			return nil, err
+		}
+	}
+	return kept, nil
 }
 
 // constant is the value of an input that is known without running, or nil.

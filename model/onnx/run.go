@@ -185,3 +185,21 @@ func (v *value) reshaped(dims []int) *value {
 
 // one wraps the usual single result.
 func one(v *value) []*value { return []*value{v} }
+
+// runIf runs one of two graphs, which exporters write where a shape decides.
+func runIf(r *run, n *node, in []*value) []*value {
+	if in[0].kind != bools || in[0].len() != 1 {
+		n.failf("its condition must be one boolean")
+	}
+	b := n.branches[1-in[0].ints[0]]
+	for _, inner := range b.nodes {
+		r.step(inner)
+	}
+	out := make([]*value, len(b.outs))
+	for i, slot := range b.outs {
+		if v := r.vals[slot]; v != nil {
+			out[i] = v.reshaped(v.dims)
+		}
+	}
+	return out
+}

@@ -17,6 +17,7 @@ const (
 	maxTensors    = 1 << 17
 	maxValues     = 1 << 12 // inputs and outputs of the graph
 	maxRank       = 8
+	maxDepth      = 8 // of graphs in graphs
 )
 
 var errTruncated = errors.New("truncated or not protobuf")
@@ -137,6 +138,7 @@ type modelProto struct {
 	opsets   []opsetProto
 	graph    *graphProto
 	counts   counts
+	depth    int // of the graph being decoded
 }
 
 type opsetProto struct {
@@ -158,16 +160,16 @@ type nodeProto struct {
 }
 
 type attrProto struct {
-	name     string
-	typ      int64
-	f        float32
-	i        int64
-	s        string
-	floats   []float32
-	ints     []int64
-	strings  []string
-	tensor   *tensorProto
-	subgraph bool
+	name    string
+	typ     int64
+	f       float32
+	i       int64
+	s       string
+	floats  []float32
+	ints    []int64
+	strings []string
+	tensor  *tensorProto
+	graph   *graphProto
 }
 
 // The types of an attribute that operators here read.
@@ -176,6 +178,7 @@ const (
 	attrInt     = 2
 	attrString  = 3
 	attrTensor  = 4
+	attrGraph   = 5
 	attrFloats  = 6
 	attrInts    = 7
 	attrStrings = 8
@@ -331,8 +334,13 @@ func (m *modelProto) decodeAttr(a *attrProto, b []byte) error {
 		case key(5, blob):
 			a.tensor = &tensorProto{}
 			return m.decodeTensor(a.tensor, f.b)
-		case key(6, blob), key(11, blob):
-			a.subgraph = true // not looked into, so nothing here recurses
+		case key(6, blob):
+			if m.depth++; m.depth > maxDepth || a.graph != nil {
+				return fmt.Errorf("graphs in graphs more than %d deep, or two in one attribute", maxDepth)
+			}
+			a.graph = &graphProto{}
+			err = m.decodeGraph(a.graph, f.b)
+			m.depth--
 		case key(7, blob), key(7, fixed4):
 			a.floats, err = f.floats(a.floats)
 		case key(8, blob), key(8, varint):

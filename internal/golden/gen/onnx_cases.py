@@ -140,7 +140,7 @@ class Attention(nn.Module):
         y, _ = self.rnn(x)
         q = torch.tanh(self.query(y[:, -1:])) / 8 ** 0.5
         weights = torch.softmax(q @ y.transpose(1, 2), dim=-1)
-        context = self.norm((weights @ y)[:, 0] + y[:, -1])
+        context = self.norm((weights @ y).squeeze(1) + y[:, -1])
         z = self.out(torch.cat([context, y.mean(dim=1), y.max(dim=1)[0]], dim=-1))
         return z, z.argmax(dim=-1), weights
 
