@@ -210,6 +210,9 @@ func (c *Config) checkTogether() error {
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
 	}
+	if c.RNNDropout > 0 && c.Layers == 1 {
+		return data.Errorf("rnn_dropout: acts between recurrent layers, and there is one; use dropout, which acts after it, or more layers")
+	}
 	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)
 	}

@@ -428,6 +428,7 @@ func TestBadInput(t *testing.T) {
 		{"quantiles without a median", "0.5", 400, func(c *Config) { c.Loss, c.Quantiles = "quantile", []float64{0.1, 0.9} }},
 		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
 		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
+		{"dropout between layers of one", "rnn_dropout", 400, func(c *Config) { c.Layers, c.RNNDropout = 1, 0.1 }},
 		{"zone", "time zone", 400, func(c *Config) { c.TZ = "Mars/Olympus" }},
 	} {
 		cfg := small()
