@@ -193,7 +193,7 @@ func (c *container) readLegacy(r io.ReaderAt) error {
 			return problem(c.path, "", "a pickle, but not of torch.save: it has no magic number")
 		}
 		if i == 1 && head[1] != legacyVersion {
-			return problem(c.path, "", "expected version %d of the legacy format, got %v", legacyVersion, head[1])
+			return problem(c.path, "", "expected version %d of the legacy format, got another", legacyVersion)
 		}
 	}
 	c.root = head[3]
