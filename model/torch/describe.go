@@ -218,9 +218,10 @@ func (g *group) bad(tensor, format string, a ...any) error {
 	return &model.FileError{File: g.file, Tensor: tensor, Problem: fmt.Sprintf(format, a...)}
 }
 
-// matrix gives the two dimensions of a floating-point matrix; zeros if it is not one.
+// matrix gives the two dimensions of a floating-point matrix that has elements;
+// zeros if it is not one.
 func (g *group) matrix(base string) (rows, cols int) {
-	if t := g.tensors[base]; t != nil && len(t.Dims) == 2 && t.Ints == nil {
+	if t := g.tensors[base]; t != nil && len(t.Dims) == 2 && len(t.Data) > 0 {
 		return t.Dims[0], t.Dims[1]
 	}
 	return 0, 0

@@ -122,6 +122,8 @@ func TestDescribeRefusals(t *testing.T) {
 		{[]string{"r.weight_ih_l0 6 4", "r.weight_hh_l0 6 3"}, nil, "tensor r.weight_hh_l0: expected 4, 3 or 1 rows (LSTM, GRU, RNN; projected only LSTM) for each of 3 units, got 6 rows"},
 		{[]string{"r.weight_ih_l0 9 4", "#r.weight_hh_l0 9 3"}, nil, "tensor r.weight_hh_l0: expected a matrix [gates*hidden, features], got integers of shape [9 3]"},
 		{[]string{"r.weight_ih_l0 0 4", "r.weight_hh_l0 0 0"}, nil, "got shape [0 4]"},
+		{[]string{"r.weight_ih_l0 12 4", "r.weight_hh_l0 12 0"}, nil, "got shape [12 0]"},
+		{[]string{"r.weight_ih_l0 12 0", "r.weight_hh_l0 12 3"}, nil, "got shape [12 0]"},
 		{[]string{"r.weight_ih_l0 3 4", "r.weight_hh_l0 3 3"}, nil, "have the same tensors; say which: --layer r=rnn_tanh or --layer r=rnn_relu"},
 		{[]string{"weight_ih_l0 3 4", "weight_hh_l0 3 3"}, nil, "say which: --layer rnn_tanh or --layer rnn_relu"},
 		{[]string{"out.weight 3 4"}, nil, "tensor out.weight: a matrix of shape [3 4] alone is an embedding or a linear layer without bias; say which: --layer out=embedding or --layer out=linear"},

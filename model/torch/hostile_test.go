@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // readBytes reads a file from memory. An error must be a FileError of one line.
@@ -187,7 +188,7 @@ func TestZipBomb(t *testing.T) {
 	}
 }
 
-// FuzzRead: any bytes are read or refused, and what is read is consistent.
+// FuzzRead: any bytes are read or refused, and so are the layers in them.
 func FuzzRead(f *testing.F) {
 	for _, writer := range writers {
 		files, _ := filepath.Glob(filepath.Join("testdata", writer, "*.pt*"))
@@ -198,8 +199,12 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if got, err := readBytes(t, text); err == nil {
-			Describe(got, nil)
+		got, err := readBytes(t, text)
+		if err != nil {
+			return
+		}
+		if arch, err := Describe(got, map[string]Kind{"*": RNNTanh}); err == nil {
+			Build(tensor.CPU(), arch, got)
 		}
 	})
 }

@@ -54,6 +54,14 @@ func (p *Parity) Ok() bool {
 	return true
 }
 
+// Worst is the largest of all differences.
+func (p *Parity) Worst() float64 {
+	if p.MaxPyTorch != nil {
+		return larger(p.Max, *p.MaxPyTorch)
+	}
+	return p.Max
+}
+
 // sample is a layer's input, and this library's results on it.
 type sample struct {
 	x      []float32 // [B,T,in], or of a layer without steps [B*T,in]

@@ -44,7 +44,10 @@ def safetensors(path):
 def load(path, key):
     if path.endswith(".safetensors"):
         return safetensors(path)
-    return find(torch.load(path, map_location="cpu", weights_only=True), key)
+    try:
+        return find(torch.load(path, map_location="cpu", weights_only=True), key)
+    except Exception:  # its own advice is to run what is in the file
+        sys.exit(f"PyTorch {torch.__version__} does not load {path} with weights_only=True")
 
 
 def module(layer):
