@@ -24,6 +24,9 @@ type Options struct {
 	// name: {"lstm": "rnn"} makes rnn.weight_ih_l0 of lstm.weight_ih_l0. "" puts
 	// a prefix before names that no other entry fits.
 	Rename map[string]string
+	// Skip leaves tensors out, by the beginning of their names in the file, up to
+	// a dot or the whole name: a tied weight's second name, a head that is not used.
+	Skip []string
 }
 
 // Read reads the state_dict in a file of torch.save: the value itself, or the
@@ -32,7 +35,7 @@ type Options struct {
 // int64; views come out contiguous, in the order of the state_dict.
 //
 // The file may come from anywhere: memory stays within a small multiple of its
-// size plus about 200 MB, and anything unsound, and anything that would need
+// size plus at most 300 MB, and anything unsound, and anything that would need
 // Python to rebuild, is a *model.FileError that names the file.
 func Read(path string, o *Options) (*model.File, error) {
 	f, size, err := openFile(path)
@@ -65,6 +68,7 @@ func decode(path string, r io.ReaderAt, size int64, o *Options) (*model.File, er
 	if err != nil {
 		return nil, err
 	}
+	state.skip(o.Skip)
 	if err := c.checkSizes(state); err != nil {
 		return nil, err
 	}
@@ -100,6 +104,17 @@ type state struct {
 	path  string // keys joined by dots, "" for the file's own value
 	names []string
 	views []*view
+}
+
+// skip takes out the tensors whose names begin with one of the prefixes.
+func (s *state) skip(prefixes []string) {
+	kept := &state{path: s.path}
+	for i, name := range s.names {
+		if !slices.ContainsFunc(prefixes, func(p string) bool { return name == p || strings.HasPrefix(name, p+".") }) {
+			kept.names, kept.views = append(kept.names, name), append(kept.views, s.views[i])
+		}
+	}
+	*s = *kept
 }
 
 // choose finds the state_dict at key, or the only one.

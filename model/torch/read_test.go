@@ -92,7 +92,11 @@ func TestReadKey(t *testing.T) {
 			t.Errorf("%s, key %q: %v, metadata %v", c.file, c.key, f.Tensors, f.Meta)
 		}
 	}
-	f, err := Read("testdata/torch1/checkpoint.pt", nil)
+	f, err := Read("testdata/torch2/tagger.pt", &Options{Skip: []string{"lstm", "head.bias", "emb"}})
+	if err != nil || len(f.Tensors) != 4 || f.Lookup("embed.weight") == nil || f.Lookup("head.weight") == nil {
+		t.Errorf("%v, left are %v", err, f)
+	}
+	f, err = Read("testdata/torch1/checkpoint.pt", nil)
 	if err != nil || f.Meta[KeyMeta] != "model" {
 		t.Errorf("%v, metadata %v", err, f.Meta)
 	}
