@@ -23,13 +23,14 @@ type exchangeFormat struct {
 	exts []string // of file names, in lower case
 	// read gives the weights and what layers they are of.
 	read  func(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error)
-	write func(path string, f *model.File, arch *torch.Architecture) error
+	write func(path string, f *model.File, arch *torch.Architecture, o *exchangeOptions) error
 }
 
 // exchangeFormats are chosen by the extension of a file's name.
 var exchangeFormats = []exchangeFormat{
 	{"PyTorch", []string{".pt", ".pth", ".bin", ".ckpt"}, readTorch, writeTorch},
 	{"safetensors", []string{".safetensors"}, readSafetensors, writeSafetensors},
+	{"ONNX", []string{".onnx"}, readONNX, writeONNX},
 }
 
 func readTorch(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error) {
@@ -41,7 +42,7 @@ func readTorch(path string, o *exchangeOptions) (*model.File, *torch.Architectur
 	return f, arch, err
 }
 
-func writeTorch(path string, f *model.File, _ *torch.Architecture) error {
+func writeTorch(path string, f *model.File, _ *torch.Architecture, _ *exchangeOptions) error {
 	return torch.Write(path, f.Tensors)
 }
 
@@ -57,7 +58,7 @@ func readSafetensors(path string, o *exchangeOptions) (*model.File, *torch.Archi
 	return f, arch, err
 }
 
-func writeSafetensors(path string, f *model.File, _ *torch.Architecture) error {
+func writeSafetensors(path string, f *model.File, _ *torch.Architecture, _ *exchangeOptions) error {
 	return model.WriteTensors(path, f.Tensors, f.Meta)
 }
 
@@ -81,6 +82,7 @@ type exchangeOptions struct {
 	layers []string // as given: NAME=KIND or KIND
 	kinds  map[string]torch.Kind
 	python string
+	graph  string // what comparing with an ONNX graph gave
 }
 
 func (o *exchangeOptions) addFlags(c *cobra.Command, out string) {
@@ -119,22 +121,25 @@ type exchanged struct {
 	Layers     []torch.Layer `json:"layers"`
 	Unchecked  []string      `json:"unchecked,omitempty"` // tensors of no layer that is recognised
 	Parity     *torch.Parity `json:"parity"`
+	Graph      string        `json:"graph,omitempty"` // the comparison with an ONNX graph
 }
 
 func (a *app) importCommand() *cobra.Command {
 	var o exchangeOptions
 	c := &cobra.Command{
 		Use:   "import FILE --out DIR",
-		Short: "Make a model directory of PyTorch's weights",
+		Short: "Make a model directory of PyTorch's or ONNX weights",
 		Long: `Reads a state_dict from .pt or .pth (never running what is in it) or .safetensors,
 tells from names and shapes which layers it holds, writes a model directory of
 the task "weights", and checks on random input that this program computes what
 PyTorch would: against a plain float64 implementation, and with --torch against
-PyTorch itself.`,
+PyTorch itself. Of an .onnx graph that is a plain recurrent stack it takes the
+weights, and compares with the graph, and with ONNX Runtime where that is installed
+(CAROUSEL_ORT_DIR names a directory whose node_modules hold onnxruntime-node).`,
 		Example: `  carousel import model.pt --out imported
   carousel import checkpoint.pth --key model --layer decoder=rnn_relu --torch python3 --out imported`,
 		GroupID: groupWork,
-		Args:    oneArg("a file: .pt, .pth or .safetensors"),
+		Args:    oneArg("a file: .pt, .pth, .safetensors or .onnx"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err
@@ -172,6 +177,7 @@ func importFile(ctx context.Context, path string, seed uint64, o *exchangeOption
 		return nil, err
 	}
 	r := newExchanged(path, o.out, format, f, arch)
+	r.Graph = o.graph
 	return r, r.check(ctx, written, f, arch, seed, o)
 }
 
@@ -179,11 +185,13 @@ func (a *app) exportCommand() *cobra.Command {
 	var o exchangeOptions
 	c := &cobra.Command{
 		Use:   "export DIR --out FILE",
-		Short: "Write a model's weights for PyTorch",
+		Short: "Write a model's weights for PyTorch or ONNX",
 		Long: `Writes the weights of a model directory as a state_dict, .pt or .safetensors by
 the file's name, under PyTorch's parameter names and in its layout; torch.load
-takes the .pt with weights_only=True. The file is read back and checked on random
-input like an import.`,
+takes the .pt with weights_only=True. A recurrent stack with an embedding before
+it or a linear layer after it may also be written as an .onnx graph, of any batch
+size and length, with states in and out. The file is read back and checked on
+random input like an import.`,
 		Example: `  carousel export run --out weights.pt
   carousel export run --out weights.safetensors --torch python3`,
 		GroupID: groupWork,
@@ -199,7 +207,7 @@ input like an import.`,
 			return a.emit(r, r.print)
 		},
 	}
-	o.addFlags(c, "`file` to write, .pt or .safetensors")
+	o.addFlags(c, "`file` to write, .pt, .safetensors or .onnx")
 	return c
 }
 
@@ -218,7 +226,7 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 		return nil, err
 	}
 	delete(f.Meta, torch.KeyMeta) // where they were in another file
-	if err := format.write(o.out, f, arch); err != nil {
+	if err := format.write(o.out, f, arch, o); err != nil {
 		return nil, err
 	}
 	back := *o
@@ -231,6 +239,10 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 		return nil, err
 	}
 	r := newExchanged(dir, o.out, format, f, arch)
+	r.Graph = o.graph
+	if format.name == "ONNX" { // its parts have names of their own
+		written = f
+	}
 	return r, r.check(ctx, written, written, arch, seed, o)
 }
 
@@ -317,6 +329,9 @@ func (r *exchanged) print(w io.Writer) {
 		fmt.Fprintf(w, ", %s to PyTorch %s", number(*m), r.Parity.PyTorch)
 	}
 	fmt.Fprintln(w)
+	if r.Graph != "" {
+		fmt.Fprintf(w, "Against the ONNX graph: %s\n", r.Graph)
+	}
 }
 
 // list joins at most n names.
