@@ -49,7 +49,7 @@ var outside = map[string][]string{
 	"nn":              {},
 	"optim":           {},
 	"dist":            {"golang.org/x/sys"},
-	"model":           {"golang.org/x/sys"},
+	"model":           {"golang.org/x/sys", "google.golang.org/protobuf"}, // the latter for model/onnx
 	"data":            {"github.com/parquet-go/parquet-go"},
 	"forecast":        {"gonum.org/v1/gonum"},
 	".":               {},

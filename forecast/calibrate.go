@@ -8,8 +8,9 @@ import (
 )
 
 // calibrate settles on the validation windows what training leaves open: how
-// much of the network's part to trust beside the linear path, and the errors
-// that intervals of a point forecast are made from.
+// much of the network's part to trust beside the linear path, how far to lean on
+// the seasonal naive forecast, and the errors that intervals of a point forecast
+// are made from.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
 	if len(valid) == 0 {
 		m.notes = append(m.notes, "without a validation part training ran to its last epoch, and there are no intervals")
@@ -19,6 +20,9 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 		if err := m.settleGain(ctx, d, valid); err != nil {
 			return err
 		}
+	}
+	if err := m.settleAnchor(ctx, d, valid); err != nil {
+		return err
 	}
 	switch m.cfg.Loss {
 	case "mse", "mae", "huber":
@@ -30,11 +34,23 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 
 // pair is what the network and the linear path alone say of one value, in
 // deviations of the training rows.
-type pair struct{ truth, full, line float64 }
+type pair struct {
+	window            window
+	truth, full, line float64
+}
+
+// loss is the error with a share of the network's part.
+func (p *pair) loss(gain float64, squared bool) float64 {
+	e := math.Abs(p.line + gain*(p.full-p.line) - p.truth)
+	if squared {
+		return e * e
+	}
+	return e
+}
 
 // settleGain scales the network's part of the location by the share from 0 to
-// 1 that validates best. On series where there is nothing to learn beyond the
-// linear path it comes out at 0.
+// 1 that validates best, less what may be luck. On series where there is
+// nothing to learn beyond the linear path it comes out at 0.
 func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) error {
 	head := m.net.Head
 	weight, bias := head.Weight.Read(), head.Bias.Read()
@@ -53,7 +69,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 					continue
 				}
 				if first {
-					pairs = append(pairs, pair{truth: f.raw[k][row] / scale, full: y / scale})
+					pairs = append(pairs, pair{window: w, truth: f.raw[k][row] / scale, full: y / scale})
 				} else {
 					pairs[i].line = y / scale
 				}
@@ -68,34 +84,62 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	if err := collect(false); err != nil {
 		return err
 	}
-	m.gain = bestGain(pairs, m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian")
+	squared := m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian"
+	m.gain = bestGain(pairs, squared)
+	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
 	m.scaleHead(weight, bias, m.gain)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "on the validation part the recurrent network adds nothing to its linear path, which forecasts alone")
 	} else if m.gain < 1 {
-		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part counts %.0f %%, as validates best", 100*m.gain))
+		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part beside the linear path counts %.0f %%, by the validation part", 100*m.gain))
 	}
 	return nil
 }
 
-// bestGain tries shares in tenths.
+// bestGain tries shares in tenths, the largest first.
 func bestGain(pairs []pair, squared bool) float64 {
 	best, least := 1.0, math.Inf(1)
 	for tenth := 10; tenth >= 0; tenth-- {
-		gain := float64(tenth) / 10
-		sum := 0.0
-		for _, p := range pairs {
-			e := math.Abs(p.line + gain*(p.full-p.line) - p.truth)
-			if squared {
-				e *= e
-			}
-			sum += e
+		gain, sum := float64(tenth)/10, 0.0
+		for i := range pairs {
+			sum += pairs[i].loss(gain, squared)
 		}
 		if sum < least {
 			best, least = gain, sum
 		}
 	}
 	return best
+}
+
+// certainty is how much of the network's advantage on the validation windows is
+// more than chance: 1-(standard error/mean)², as James and Stein shrink a mean
+// towards zero, and 0 below that. Windows that overlap count as one.
+func certainty(pairs []pair, gain float64, horizon int, squared bool) float64 {
+	advantage := map[window]float64{}
+	count := map[int32]int{}
+	var order []window
+	for i := range pairs {
+		p := &pairs[i]
+		if _, seen := advantage[p.window]; !seen {
+			count[p.window.frame]++
+			order = append(order, p.window)
+		}
+		advantage[p.window] += p.loss(0, squared) - p.loss(gain, squared)
+	}
+	effective := 0.0
+	for _, n := range count {
+		effective += math.Max(1, math.Round(float64(n)/float64(horizon)))
+	}
+	x := make([]float64, len(order))
+	for i, w := range order {
+		x[i] = advantage[w]
+	}
+	mean, deviation := meanDeviation(x)
+	if !(mean > 0) {
+		return 0
+	}
+	ratio := deviation / math.Sqrt(effective) / mean
+	return math.Max(0, 1-ratio*ratio)
 }
 
 // scaleHead sets the head to its trained weights with the location scaled.
@@ -125,7 +169,7 @@ func (m *Model) scaleHead(weight, bias []float32, gain float64) {
 	m.net.Head.Bias.Write(bias)
 }
 
-// keepResiduals stores the errors of each target and step.
+// keepResiduals stores the absolute errors of each target and step.
 func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) error {
 	r := make(residuals, d.targets)
 	for k := range r {
@@ -139,10 +183,16 @@ func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) e
 				continue
 			}
 			y := (float64(f.y[k][row]) - float64(s.centre.shift)) / float64(s.centre.scale)
-			r[k][h] = append(r[k][h], y-z)
+			r[k][h] = append(r[k][h], math.Abs(y-z))
 		}
 	})
 	for k := range r {
+		if len(r[k][0]) < fewResiduals {
+			all := slices.Concat(r[k]...)
+			for h := range r[k] {
+				r[k][h] = slices.Clone(all)
+			}
+		}
 		for h := range r[k] {
 			r[k][h] = thinSorted(r[k][h], keptResiduals)
 		}

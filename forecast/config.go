@@ -69,7 +69,7 @@ type Config struct {
 	WeightDecay float64       `json:"weight_decay" default:"0.00001" group:"Training" help:"decoupled weight decay"`
 	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
 	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
-	Stride      int           `json:"stride" default:"1" group:"Training" help:"rows between the starts of training windows"`
+	Stride      int           `json:"stride" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
 	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
 	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
@@ -82,7 +82,7 @@ func Defaults() Config {
 		Cell: "lstm", Hidden: 64, Layers: 2, Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, LR: 1e-3, MinLR: 1e-5, SkipLR: 0.1,
-		WeightDecay: 1e-5, Clip: 1, Stride: 1, Seed: 1,
+		WeightDecay: 1e-5, Clip: 1, Seed: 1,
 	}
 }
 
@@ -146,7 +146,7 @@ func (c *Config) checkNumbers() error {
 		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 0, 1e5},
 		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"skip_lr", c.SkipLR, 0, 10},
 		{"weight_decay", c.WeightDecay, 0, 10}, {"clip", c.Clip, 0, math.Inf(1)},
-		{"patience", float64(c.Patience), -1, 1e6}, {"stride", float64(c.Stride), 1, 1e6},
+		{"patience", float64(c.Patience), -1, 1e6}, {"stride", float64(c.Stride), 0, 1e6},
 		{"ema", c.EMA, 0, 0.999999}, {"max_time", c.MaxTime.Seconds(), 0, math.Inf(1)},
 	} {
 		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
@@ -209,6 +209,9 @@ func (c *Config) checkColumns() error {
 func (c *Config) checkTogether() error {
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
+	}
+	if c.RNNDropout > 0 && c.Layers == 1 {
+		return data.Errorf("rnn_dropout: acts between recurrent layers, and there is one; use dropout, which acts after it, or more layers")
 	}
 	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)

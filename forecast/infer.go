@@ -55,6 +55,7 @@ func (m *Model) forecastBatch(out []float32, d *dataset, b *batch, list []window
 		k, i := at/b.n, at%b.n
 		u := units{b.centres[at], d.frames[list[i].frame].fit[k].Scaler}
 		s.centre = u.centre
+		m.lean(out[at*d.horizon*d.outputs:][:d.horizon*d.outputs], s.point, d.frames[list[i].frame], k, int(list[i].origin), u)
 		for h := range d.horizon {
 			o := out[(at*d.horizon+h)*d.outputs:][:d.outputs]
 			s.location[h] = float64(o[0])

@@ -37,6 +37,7 @@ type Model struct {
 	residuals residuals
 	notes     []string
 	gain      float64
+	anchor    anchor
 }
 
 // saved is a Model's part of config.json.
@@ -44,6 +45,7 @@ type saved struct {
 	Config    Config    `json:"config"`
 	Schema    *schema   `json:"schema"`
 	Gain      float64   `json:"gain"`
+	Anchor    anchor    `json:"anchor"`
 	Penalty   []float64 `json:"penalty"`
 	Residuals residuals `json:"residuals"`
 	Notes     []string  `json:"notes"`
@@ -80,7 +82,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.ridge.penalty, m.residuals, m.notes}
+	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.notes}
 	if err := model.Save(dir, Task, c, m.slab); err != nil {
 		return err
 	}
@@ -108,7 +110,7 @@ func Open(dir string) (*Model, error) {
 	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema) }); err != nil {
 		return nil, &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
 	}
-	m.gain, m.residuals, m.notes = c.Gain, c.Residuals, c.Notes
+	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -324,6 +325,27 @@ type writerFunc func([]byte)
 
 func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
 
+// TestSameBitsForAnyNumberOfThreads trains on one, two and seven.
+func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
+	panel, cfg := hourly(2, 500), small()
+	var first [][]float32
+	for _, n := range []int{1, 2, 7} {
+		before := runtime.GOMAXPROCS(n)
+		m, _, err := Train(context.Background(), panel, cfg, nil)
+		runtime.GOMAXPROCS(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range m.slab.Params {
+			if n == 1 {
+				first = append(first, p.Read())
+			} else if !slices.Equal(p.Read(), first[i]) {
+				t.Errorf("%s differs on %d threads", p.Name, n)
+			}
+		}
+	}
+}
+
 func TestBacktest(t *testing.T) {
 	panel, cfg := hourly(2, 400), small()
 	cfg.Epochs = 1
@@ -399,12 +421,14 @@ func TestBadInput(t *testing.T) {
 		{"column twice", "both as target and as future", 400, func(c *Config) { c.Future = Future{"a"} }},
 		{"no target", "target", 400, func(c *Config) { c.Target = nil }},
 		{"too few rows", "too few for a window of 24", 30, func(*Config) {}},
-		{"horizon beyond test", "more than the 40 rows of the validation part", 400, func(c *Config) { c.Horizon = 50 }},
+		{"horizon beyond test", "more than the 40 rows of the validation part", 400, func(c *Config) { c.Horizon, c.Split = 50, "0.7,0.1,0.2" }},
+		{"horizon beyond everything", "more than the 40 rows of the validation part", 400, func(c *Config) { c.Horizon = 200 }},
 		{"split", "split", 400, func(c *Config) { c.Split = "0.5,0.5" }},
 		{"rest twice", "rest", 400, func(c *Config) { c.Split = "rest,rest,9" }},
 		{"quantiles without a median", "0.5", 400, func(c *Config) { c.Loss, c.Quantiles = "quantile", []float64{0.1, 0.9} }},
 		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
 		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
+		{"dropout between layers of one", "rnn_dropout", 400, func(c *Config) { c.Layers, c.RNNDropout = 1, 0.1 }},
 		{"zone", "time zone", 400, func(c *Config) { c.TZ = "Mars/Olympus" }},
 	} {
 		cfg := small()
@@ -434,5 +458,48 @@ func TestPredictNeedsWhatIsKnownAhead(t *testing.T) {
 	}
 	if len(f.Series) != 1 || len(f.Series[0].Quantiles) != 2 || f.Series[0].Row[0] != 401 {
 		t.Errorf("forecast %+v", f)
+	}
+}
+
+func TestSizesThatTheDataAsk(t *testing.T) {
+	monthly := func(n int) *data.Panel {
+		s := &data.Series{Values: make([][]float64, 1)}
+		for i := range n {
+			s.Time = append(s.Time, time.Date(1950, time.Month(1+i), 1, 0, 0, 0, 0, time.UTC))
+			s.Line = append(s.Line, i+2)
+			s.Values[0] = append(s.Values[0], float64(i)+10*math.Sin(float64(i)*math.Pi/6))
+		}
+		return &data.Panel{Columns: []string{"y"}, Series: []*data.Series{s}, Freq: data.Freq{Unit: data.Month, N: 1}, HasTime: true}
+	}
+	for _, c := range []struct {
+		rows, askedHorizon, window, horizon int
+		split, note                         string
+	}{
+		{144, 0, 36, 12, defaultSplit, ""},
+		{144, 24, 36, 24, "rest,24,28", "the split is"},
+		{60, 0, 24, 6, defaultSplit, "the horizon is 6"},
+		{30, 0, 12, 3, defaultSplit, "the window is 12"},
+	} {
+		cfg := Defaults()
+		cfg.Target, cfg.Horizon = []string{"y"}, c.askedHorizon
+		m, _, err := prepare(monthly(c.rows), cfg)
+		if err != nil {
+			t.Errorf("%d rows: %v", c.rows, err)
+			continue
+		}
+		got := m.Config()
+		if got.Window != c.window || got.Horizon != c.horizon || got.Split != c.split || !strings.Contains(strings.Join(m.Notes(), ";"), c.note) {
+			t.Errorf("%d rows: window %d, horizon %d, split %s, notes %q", c.rows, got.Window, got.Horizon, got.Split, m.Notes())
+		}
+	}
+}
+
+func TestStrideSharesNoSeason(t *testing.T) {
+	for windows, want := range map[int]int{100: 1, 59999: 1, 120001: 5, 300000: 5} {
+		cfg := Config{}
+		settleStride(&cfg, windows, 1, []int{24, 168})
+		if cfg.Stride != want {
+			t.Errorf("%d windows: stride %d, want %d", windows, cfg.Stride, want)
+		}
 	}
 }

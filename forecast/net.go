@@ -64,10 +64,7 @@ func newNetwork(cfg *Config, d shape) *network {
 
 // stack is a recurrent stack of the configured kind.
 func (n *network) stack(in int) *nn.RNN {
-	o := &nn.RNNOptions{Layers: n.cfg.Layers, Bidirectional: n.cfg.Bidirectional}
-	if n.cfg.Layers > 1 {
-		o.Dropout = float32(n.cfg.RNNDropout)
-	}
+	o := &nn.RNNOptions{Layers: n.cfg.Layers, Bidirectional: n.cfg.Bidirectional, Dropout: float32(n.cfg.RNNDropout)}
 	switch n.cfg.Cell {
 	case "gru":
 		return nn.NewGRU(in, n.cfg.Hidden, o)

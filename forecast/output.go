@@ -18,6 +18,10 @@ func (u units) out(z float64) float64 {
 	return u.scaler.out(float64(u.centre.scale)*z + float64(u.centre.shift))
 }
 
+func (u units) in(y float64) float64 {
+	return (u.scaler.in(y) - float64(u.centre.shift)) / float64(u.centre.scale)
+}
+
 // point is the forecast that a step's outputs stand for: the median where the
 // loss aims at it, else the mean.
 func (m *Model) point(o []float32, u units) float64 {
@@ -112,25 +116,38 @@ func negativeBinomialQuantile(mean, alpha, q float64) float64 {
 	return high
 }
 
-// residuals are the errors of a point forecast on the validation windows, in
-// the network's units: sorted, for each target and step. Forecast plus their
-// quantile is the forecast's quantile, as in split conformal prediction (Lei et
-// al., arXiv:1604.04173), on windows that also chose when to stop training.
+// residuals are the absolute errors of a point forecast on the validation
+// windows, in the network's units: sorted, for each target and step. The
+// forecast plus and minus their quantile is its interval, as in split conformal
+// prediction (Lei et al., arXiv:1604.04173), here on windows that also chose
+// when to stop training.
 type residuals [][][]float64
 
-// keptResiduals is the most errors kept for a target and step.
-const keptResiduals = 199
+// keptResiduals is the most errors kept for a target and step; with fewer than
+// fewResiduals all steps of a target share theirs.
+const (
+	keptResiduals = 199
+	fewResiduals  = 20
+)
 
-// residual is the q-quantile of the errors of step h of target k, with the
-// correction for their number.
+// residual is how far the q-quantile of step h of target k lies from the
+// forecast: the |2q-1|-quantile of the absolute errors, corrected for their
+// number, to the side of q.
 func (m *Model) residual(k, h int, q float64) float64 {
 	if k >= len(m.residuals) || len(m.residuals[k][h]) == 0 {
 		return 0
 	}
 	e := m.residuals[k][h]
 	n := float64(len(e))
-	at := (n+1)*q - 1
-	return sortedQuantile(e, math.Min(math.Max(at/(n-1), 0), 1))
+	rank := math.Ceil((n+1)*math.Abs(2*q-1)) - 1
+	far := e[int(math.Min(math.Max(rank, 0), n-1))]
+	switch {
+	case q < 0.5:
+		return -far
+	case q > 0.5:
+		return far
+	}
+	return 0
 }
 
 // thinSorted keeps evenly spaced order statistics.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
@@ -120,13 +121,10 @@ func (m *Model) latest(d *dataset) ([]window, error) {
 // joinAnd joins names with commas and an "and".
 func joinAnd(names []string) string {
 	if len(names) < 2 {
-		return fmt.Sprint(names)[1 : len(fmt.Sprint(names))-1]
+		return strings.Join(names, "")
 	}
-	text := names[0]
-	for _, name := range names[1 : len(names)-1] {
-		text += ", " + name
-	}
-	return text + " and " + names[len(names)-1]
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // WriteCSV writes one line a series, target and step: time (or row), series if

@@ -19,7 +19,7 @@ import (
 // JSON, that replace the recipe's, for looking beyond it.
 func protocol(t *testing.T, name, recipe string) Config {
 	t.Helper()
-	if !strings.Contains(os.Getenv("CAROUSEL_PROTOCOL"), name) {
+	if !slices.Contains(strings.Split(os.Getenv("CAROUSEL_PROTOCOL"), ","), name) {
 		t.Skipf("set CAROUSEL_PROTOCOL=%s to run this", name)
 	}
 	text, err := os.ReadFile("../recipes/" + recipe)
@@ -165,5 +165,48 @@ func TestProtocolCIF2016(t *testing.T) {
 	t.Logf("sMAPE of %d series: validation %.3f test %.3f", count, sum[0]/float64(count), sum[1]/float64(count))
 	if count != 72 || !(sum[1]/float64(count) <= 12.2) {
 		t.Errorf("sMAPE %.3f of %d series, want at most 12.2 of 72", sum[1]/float64(count), count)
+	}
+}
+
+// trainAndScore runs a recipe on one table, and logs validation and test.
+func trainAndScore(t *testing.T, cfg Config, file string) *Evaluation {
+	t.Helper()
+	panel := read(t, sharedFile(t, file), cfg)
+	begun := time.Now()
+	m, result, err := Train(t.Context(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d epochs, %d steps, %v; %s", result.Epochs, result.Steps, time.Since(begun).Round(time.Second), strings.Join(m.Notes(), "; "))
+	var e *Evaluation
+	for part := validationPart; part <= testPart; part++ {
+		if e, err = m.Evaluate(panel, partNames[part]); err != nil {
+			t.Fatal(err)
+		}
+		for name, s := range map[string]Metrics{"network": e.Metrics, "linear": e.Baselines["linear"], "seasonal naive": e.Baselines["seasonal_naive"]} {
+			t.Logf("%-10s %-14s MAE %.5g, standardised MSE %.4f MAE %.4f", partNames[part], name, s.MAE, s.MSEScaled, s.MAEScaled)
+		}
+	}
+	return e
+}
+
+func TestProtocolVicElec(t *testing.T) {
+	e := trainAndScore(t, protocol(t, "vic", "vic_elec.yaml"), "forecast/vic_elec_hourly.csv")
+	if !(e.Metrics.MAE <= 120) || !(e.Metrics.MAE <= 0.5*e.Baselines["seasonal_naive_168"].MAE) {
+		t.Errorf("MAE %.1f MW, want at most 120", e.Metrics.MAE)
+	}
+}
+
+func TestProtocolETTh1(t *testing.T) {
+	e := trainAndScore(t, protocol(t, "etth1", "etth1.yaml"), "forecast/ETTh1.csv")
+	if e.Windows != 2857 || !(e.Metrics.MSEScaled <= 0.313) || !(e.Metrics.MAEScaled <= 0.362) {
+		t.Errorf("%.4f/%.4f, want at most .313/.362", e.Metrics.MSEScaled, e.Metrics.MAEScaled)
+	}
+}
+
+func TestProtocolETTh1OT(t *testing.T) {
+	e := trainAndScore(t, protocol(t, "etth1-ot", "etth1_ot.yaml"), "forecast/ETTh1.csv")
+	if e.Windows != 2857 || !(e.Metrics.MSEScaled <= 0.0280) || !(e.Metrics.MAEScaled <= 0.127) {
+		t.Errorf("%.4f/%.4f, want at most .0280/.127", e.Metrics.MSEScaled, e.Metrics.MAEScaled)
 	}
 }

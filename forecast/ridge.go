@@ -129,26 +129,33 @@ func widen(dst []float64, src []float32) {
 	}
 }
 
-// solveRidge tries the penalties, with and without the level of the window and
-// the kinds of time, and keeps what does best on the validation windows.
+// worthIt is the share of the error that a richer choice of inputs must save on
+// the validation windows to be taken.
+const worthIt = 0.01
+
+// solveRidge tries the penalties, without and with the level of the window and
+// the kinds of time, and keeps what does best on the validation windows. Of
+// choices about as good it takes the one with fewer inputs, which more often
+// holds good later.
 func solveRidge(d *dataset, k int, train, valid []window) (best *mat.Dense, penalty, least float64) {
 	eq := newNormal(d, k, train)
 	x, y, groups := d.design(k, valid)
 	main, all := d.linear-1, d.linear+d.groups
-	choices := [][]int{rising(0, all), slices.Concat(rising(0, main), rising(d.linear, all))}
+	choices := [][]int{rising(0, main), rising(0, d.linear)}
 	if d.groups > 0 {
-		choices = append(choices, rising(0, d.linear), rising(0, main))
+		choices = append(choices, slices.Concat(rising(0, main), rising(d.linear, all)), rising(0, all))
 	}
-	best, least = mat.NewDense(all, d.horizon, nil), math.Inf(1)
 	size := mat.Trace(eq.xx.Slice(0, d.linear, 0, d.linear)) / float64(d.linear)
+	best, least = mat.NewDense(all, d.horizon, nil), math.Inf(1)
 	for _, columns := range choices {
-		for _, lambda := range penalties {
-			w := eq.solve(columns, lambda*size)
+		limit := least * (1 - worthIt)
+		for _, share := range penalties {
+			w := eq.solve(columns, share*size)
 			if w == nil {
 				continue
 			}
-			if e := meanError(w, x, y, groups, d.linear); e < least {
-				best, penalty, least = w, lambda, e
+			if e := meanError(w, x, y, groups, d.linear); e < limit {
+				best, penalty, least, limit = w, share, e, e
 			}
 		}
 	}

@@ -12,16 +12,14 @@ import (
 // divides every frame into parts, and says what it did that a user may not
 // expect. Series without room for one training window are left out.
 func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes []string, err error) {
-	s, err := parseSplit(cfg.Split)
+	if err := divide(cfg.Split, frames); err != nil {
+		return nil, nil, err
+	}
+	notes, err = settleSplit(cfg, frames)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, f := range frames {
-		if f.part, err = s.rows(f.end, f.times); err != nil {
-			return nil, nil, fmt.Errorf("%w%s", err, ofSeries(f.id))
-		}
-	}
-	notes = settleSizes(cfg, freq, frames)
+	notes = append(notes, settleSizes(cfg, freq, frames)...)
 	left := 0
 	for _, f := range frames {
 		if f.part[trainPart].len() < cfg.Window+cfg.Horizon {
@@ -39,6 +37,36 @@ func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes 
 		notes = append(notes, fmt.Sprintf("%d of %d series have fewer than %d training rows and were left out of training", left, len(frames), cfg.Window+cfg.Horizon))
 	}
 	return kept, notes, checkParts(cfg, kept)
+}
+
+// divide divides every frame into parts.
+func divide(text string, frames []*frame) error {
+	s, err := parseSplit(text)
+	if err != nil {
+		return err
+	}
+	for _, f := range frames {
+		if f.part, err = s.rows(f.end, f.times); err != nil {
+			return fmt.Errorf("%w%s", err, ofSeries(f.id))
+		}
+	}
+	return nil
+}
+
+// settleSplit makes room for the horizon that was asked for in the validation
+// and test parts, if no split was asked for and the training part can spare it.
+func settleSplit(cfg *Config, frames []*frame) (notes []string, err error) {
+	if cfg.Split != "" {
+		return nil, nil
+	}
+	cfg.Split = defaultSplit
+	validation, test, train := typical(frames, validationPart), typical(frames, testPart), typical(frames, trainPart)
+	spare := max(0, cfg.Horizon-validation) + max(0, cfg.Horizon-test)
+	if spare == 0 || train-spare < 2*cfg.Horizon {
+		return nil, nil
+	}
+	cfg.Split = fmt.Sprintf("rest,%d,%d", max(validation, cfg.Horizon), max(test, cfg.Horizon))
+	return []string{"the split is " + cfg.Split + " rows, so that validation and test hold a horizon"}, divide(cfg.Split, frames)
 }
 
 // checkParts finds a part that was asked for but holds no horizon in any series.
@@ -101,6 +129,28 @@ func typical(frames []*frame, part int) int {
 	}
 	slices.Sort(lengths)
 	return lengths[len(lengths)/10]
+}
+
+// manyRows is about as many training rows of the network as a pass should have.
+const manyRows = 60000
+
+// settleStride chooses a stride for so many windows of so many targets each. It
+// has no factor in common with a season, so that the windows begin everywhere.
+func settleStride(cfg *Config, windows, rows int, seasons []int) {
+	if cfg.Stride > 0 {
+		return
+	}
+	shares := func(a, b int) bool {
+		for b != 0 {
+			a, b = b, a%b
+		}
+		return a > 1
+	}
+	for cfg.Stride = 1; windows*rows/cfg.Stride > manyRows; cfg.Stride++ {
+	}
+	for slices.ContainsFunc(seasons, func(season int) bool { return shares(season, cfg.Stride) }) {
+		cfg.Stride++
+	}
 }
 
 // settleTraining chooses the batch, the epochs and the patience where they are 0.

@@ -43,8 +43,7 @@ func Train(ctx context.Context, panel *data.Panel, cfg Config, o *TrainOptions) 
 	if err != nil || result.Interrupted {
 		return m, result, err
 	}
-	valid := thin(d.windows(validationPart, 1), (len(d.windows(validationPart, 1))+calibration-1)/calibration)
-	if err := m.calibrate(ctx, d, valid); err != nil {
+	if err := m.calibrate(ctx, d, d.validationWindows()); err != nil {
 		return nil, nil, err
 	}
 	if o.Dir != "" {
@@ -53,8 +52,15 @@ func Train(ctx context.Context, panel *data.Panel, cfg Config, o *TrainOptions) 
 	return m, result, err
 }
 
-// calibration is the most windows that intervals and the gain are fitted to.
-const calibration = 4000
+// mostValidation is the most windows that training is validated on.
+const mostValidation = 4000
+
+// validationWindows are the windows of the validation part, evenly thinned if
+// they are very many.
+func (d *dataset) validationWindows() []window {
+	list := d.windows(validationPart, 1)
+	return thin(list, (len(list)+mostValidation-1)/mostValidation)
+}
 
 // prepare settles the configuration on the data and makes the untrained model.
 func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
@@ -89,6 +95,7 @@ func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
 		cfg.Lags = []int{0}
 	}
 	d := &dataset{schema: s, cfg: &cfg, frames: kept, shape: newShape(s, &cfg)}
+	settleStride(&cfg, len(d.windows(trainPart, 1)), d.targets/d.channels, d.seasons())
 	train := d.windows(trainPart, cfg.Stride)
 	if len(train) == 0 {
 		return nil, nil, data.Errorf("the training rows hold no window of %d rows and horizon %d with a target; give a smaller window or more rows", d.reach, cfg.Horizon)
@@ -99,8 +106,11 @@ func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
 	m := newModel(cfg, s)
 	d.cfg = &m.cfg
 	m.ridge = r
-	if m.net.Skip != nil && cfg.Skip == "ridge" {
-		m.net.Skip.startAt(r)
+	if m.net.Skip != nil {
+		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
+		if cfg.Skip == "ridge" {
+			m.net.Skip.startAt(r)
+		}
 	}
 	m.notes = append(notes, constants(&cfg, s, kept)...)
 	return m, d, nil
@@ -149,7 +159,7 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 func (m *Model) fit(ctx context.Context, d *dataset, o *TrainOptions) (*train.Result, error) {
 	cfg := &m.cfg
 	windows := d.windows(trainPart, cfg.Stride)
-	valid := thin(d.windows(validationPart, 1), (len(d.windows(validationPart, 1))+calibration-1)/calibration)
+	valid := d.validationWindows()
 	options := &train.Options{
 		Epochs: cfg.Epochs, MaxTime: cfg.MaxTime, Batch: cfg.Batch, Clip: float32(cfg.Clip), EMA: cfg.EMA,
 		Patience: max(cfg.Patience, 0), Seed: cfg.Seed, Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, TensorBoard: o.TensorBoard,

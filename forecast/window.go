@@ -21,14 +21,15 @@ type shape struct {
 	channels int // targets that one row of the network sees: 1 or K
 	window   int
 	horizon  int
-	encoder  int // inputs a step of the window
-	decoder  int // inputs a step of the horizon; 0: nothing is known ahead
-	linear   int // inputs of the linear path
-	groups   int // kinds of time that the linear path tells apart, 0: none
-	outputs  int // numbers a target and step
-	reach    int // rows of history that a window needs
-	table    int // rows of the embedding table of static categories
-	ids      int // static categories a series
+	encoder  int  // inputs a step of the window
+	decoder  int  // inputs a step of the horizon; 0: nothing is known ahead
+	linear   int  // inputs of the linear path
+	history  bool // the covariates' windows are among them
+	groups   int  // kinds of time that the linear path tells apart, 0: none
+	outputs  int  // numbers a target and step
+	reach    int  // rows of history that a window needs
+	table    int  // rows of the embedding table of static categories
+	ids      int  // static categories a series
 }
 
 // window is a moment to forecast from: origin is the first row not known.
@@ -64,7 +65,7 @@ func newShape(s *schema, cfg *Config) shape {
 	if d.decoder > 0 {
 		d.decoder += 1 + always
 	}
-	d.linear = linearWidth(s, cfg, numbers)
+	d.linear, d.history = linearWidth(s, cfg, numbers)
 	d.reach = d.window
 	for _, lag := range s.Lags {
 		d.reach = max(d.reach, lag)
@@ -292,16 +293,25 @@ func (d *dataset) fillAlways(dst []float32, f *frame, k int) {
 	}
 }
 
-// linearWidth is the number of inputs that fillLinear writes.
-func linearWidth(s *schema, cfg *Config, numbers int) int {
+// mostLinear is how many inputs the linear path may have with the covariates'
+// windows; beyond, it sees them over the horizon alone.
+const mostLinear = 900
+
+// linearWidth is the number of inputs that fillLinear writes, and whether the
+// covariates' windows are among them.
+func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) {
 	curved := 0
 	for _, binary := range s.Binary {
 		if !binary {
 			curved++
 		}
 	}
-	return 2 + cfg.Window + len(s.Lags)*cfg.Horizon + (len(s.Ahead)+curved)*cfg.Horizon +
-		(len(s.Past)+len(s.Ahead))*cfg.Window + s.Calendar.annual() + numbers
+	width = 2 + cfg.Window + len(s.Lags)*cfg.Horizon + (len(s.Ahead)+curved)*cfg.Horizon + s.Calendar.annual() + numbers
+	history := (len(s.Past) + len(s.Ahead)) * cfg.Window
+	if width+history > mostLinear {
+		return width, false
+	}
+	return width + history, true
 }
 
 // fillLinear writes the inputs of the linear path for target k [linear]: one,
@@ -330,10 +340,12 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 				n++
 			}
 		}
-		n += copy(dst[n:], column[origin-d.window:origin])
+		if d.history {
+			n += copy(dst[n:], column[origin-d.window:origin])
+		}
 	}
-	for _, column := range f.past {
-		n += copy(dst[n:], column[origin-d.window:origin])
+	for i := 0; d.history && i < len(f.past); i++ {
+		n += copy(dst[n:], f.past[i][origin-d.window:origin])
 	}
 	if d.Calendar.annual() > 0 {
 		n += d.Calendar.yearly(dst[n:], f.times[origin])

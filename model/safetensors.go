@@ -35,6 +35,26 @@ type File struct {
 	index   map[string]int
 }
 
+// NewFile makes the content of a file that another reader has read, path being
+// for messages. A name used twice, or data that does not fit its Dims, is an error.
+func NewFile(path string, ts []Tensor, meta map[string]string) (*File, error) {
+	f := &File{Path: path, Tensors: ts, Meta: meta, index: make(map[string]int, len(ts))}
+	for i, t := range ts {
+		n := 1
+		for _, d := range t.Dims {
+			n *= d
+		}
+		if got := len(t.Data) + len(t.Ints); got != n {
+			return nil, &FileError{File: path, Tensor: t.Name, Problem: fmt.Sprintf("shape %v needs %d values, got %d", t.Dims, n, got)}
+		}
+		if _, twice := f.index[t.Name]; twice {
+			return nil, &FileError{File: path, Tensor: t.Name, Problem: "named twice"}
+		}
+		f.index[t.Name] = i
+	}
+	return f, nil
+}
+
 // Lookup finds a tensor by name; nil if there is none.
 func (f *File) Lookup(name string) *Tensor {
 	i, ok := f.index[name]

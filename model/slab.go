@@ -13,15 +13,20 @@ import (
 // created if need be; a model that was there is replaced only once the new files are
 // completely on the disk.
 func Save(dir, task string, cfg any, slab *tensor.Slab) error {
-	return save(dir, task, cfg, tensors(slab), nil)
+	return save(dir, task, cfg, SlabTensors(slab), nil)
+}
+
+// SaveTensors is Save for weights that are in no slab, such as an imported file's.
+func SaveTensors(dir, task string, cfg any, ts []Tensor, meta map[string]string) error {
+	return save(dir, task, cfg, ts, meta)
 }
 
 // Load copies the weights into slab, whose names and shapes must match; see LoadSlab.
-func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.fill(slab) }
+func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.Load(slab) }
 
 // SaveSlab writes the parameters of slab under their names to a safetensors file.
 func SaveSlab(path string, slab *tensor.Slab, meta map[string]string) error {
-	return WriteTensors(path, tensors(slab), meta)
+	return WriteTensors(path, SlabTensors(slab), meta)
 }
 
 // LoadSlab reads parameters written by SaveSlab, or by PyTorch under the same names,
@@ -32,10 +37,11 @@ func LoadSlab(path string, slab *tensor.Slab) error {
 	if err != nil {
 		return err
 	}
-	return f.fill(slab)
+	return f.Load(slab)
 }
 
-func tensors(slab *tensor.Slab) []Tensor {
+// SlabTensors is a copy of the parameters of slab, under their names.
+func SlabTensors(slab *tensor.Slab) []Tensor {
 	ts := make([]Tensor, len(slab.Params))
 	for i, p := range slab.Params {
 		ts[i] = Tensor{Name: p.Name, Dims: p.Dims(), Data: p.Read()}
@@ -43,7 +49,8 @@ func tensors(slab *tensor.Slab) []Tensor {
 	return ts
 }
 
-func (f *File) fill(slab *tensor.Slab) error {
+// Load copies the tensors into slab, whose names and shapes must match; see LoadSlab.
+func (f *File) Load(slab *tensor.Slab) error {
 	bad := func(name, format string, a ...any) error {
 		return &FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf(format, a...)}
 	}

@@ -80,14 +80,14 @@ func TestSaveOpenLoad(t *testing.T) {
 }
 
 func TestLoadSlabRefuses(t *testing.T) {
-	whole := tensors(packed(5, 1))
+	whole := SlabTensors(packed(5, 1))
 	for _, c := range []struct {
 		name string
 		ts   []Tensor
 		want string
 	}{
 		{"missing", whole[:3], "tensor head.0.bias: missing: the model needs it with shape [2]"},
-		{"shape", tensors(packed(6, 1)), "tensor body.weight: expected shape [5 3], got [6 3]"},
+		{"shape", SlabTensors(packed(6, 1)), "tensor body.weight: expected shape [5 3], got [6 3]"},
 		{"extra", append(whole[:4:4], Tensor{Name: "tail", Dims: []int{1}, Data: []float32{1}}, Tensor{Name: "tip", Dims: []int{0}}),
 			"tensor tail: the model has no parameter of that name (nor for 1 more: tip)"},
 		{"integers", append(whole[:3:3], Tensor{Name: "head.0.bias", Dims: []int{2}, Ints: []int64{1, 2}}), "expected floating-point values, got integers"},

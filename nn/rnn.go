@@ -279,6 +279,19 @@ func (m *RNN) Layers() int { return m.opt.Layers }
 // Cell is the kind of cell.
 func (m *RNN) Cell() tensor.Cell { return m.cell }
 
+// IsPlain says whether the stack computes at inference what torch.nn's layer of
+// its kind does, from the same weights: no option changes the equations.
+func (m *RNN) IsPlain() bool {
+	o := m.opt
+	switch m.cell {
+	case tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell, tensor.RNNReLUCell:
+	default:
+		return false
+	}
+	return !(o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
+		o.GateClip+o.CellClip+o.Zoneout+o.ZoneoutCell != 0)
+}
+
 // Forward runs the stack over x [B,T,in] from an initial state (nil: zeros, or
 // the trained one) and returns the last layer's outputs [B,T,OutputSize] and the
 // final state of every layer and direction.

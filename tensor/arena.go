@@ -2,18 +2,20 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// arena lends device memory that lives until reset. What one pass needed in
-// several pieces the next pass gets in one.
+// arena lends device memory that lives until reset. Its blocks stay, so that
+// the next pass of the same shapes finds each piece where it was.
 type arena struct {
 	backend device.Backend
 	blocks  []device.Buffer
-	used    int // elements lent from the last block
-	total   int // elements of all blocks before the last
+	block   int // the one being lent from
+	used    int // elements of it lent
+	total   int // elements of all blocks
 }
 
 const (
 	cacheLine     = 16      // elements; every allocation starts on one
 	smallestBlock = 1 << 16 // elements
+	mostBlocks    = 32      // more are joined into one
 )
 
 // alloc lends n elements with unspecified contents.
@@ -22,32 +24,29 @@ func (a *arena) alloc(n int) device.Buffer {
 		return device.Buffer{}
 	}
 	size := (n + cacheLine - 1) &^ (cacheLine - 1)
-	last := len(a.blocks) - 1
-	if last < 0 || a.used+size > a.blocks[last].N {
-		want := max(size, smallestBlock)
-		if last >= 0 {
-			a.total += a.blocks[last].N
-			want = max(want, a.total)
-		}
-		a.blocks = append(a.blocks, a.backend.Alloc(want))
-		a.used = 0
-		last++
+	for a.block < len(a.blocks) && a.used+size > a.blocks[a.block].N {
+		a.block, a.used = a.block+1, 0
 	}
-	b := a.blocks[last].Slice(a.used, a.used+n)
+	if a.block == len(a.blocks) {
+		b := a.backend.Alloc(max(size, smallestBlock, a.total/2))
+		a.blocks = append(a.blocks, b)
+		a.total += b.N
+	}
+	b := a.blocks[a.block].Slice(a.used, a.used+n)
 	a.used += size
 	return b
 }
 
 func (a *arena) reset() {
-	if len(a.blocks) > 1 {
-		n := 0
-		for _, b := range a.blocks {
-			n += b.N
-			a.backend.Free(b)
-		}
-		a.blocks = append(a.blocks[:0], a.backend.Alloc(n))
+	a.block, a.used = 0, 0
+	if len(a.blocks) <= mostBlocks {
+		return
 	}
-	a.used, a.total = 0, 0
+	for _, b := range a.blocks {
+		a.backend.Free(b)
+	}
+	clear(a.blocks)
+	a.blocks = append(a.blocks[:0], a.backend.Alloc(a.total))
 }
 
 // intArena lends []int32 the same way.

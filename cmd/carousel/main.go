@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // --tz must work on machines without time zones, such as a bare container
 
 	"github.com/carousel-ml/carousel/internal/cli"
 )

@@ -78,6 +78,11 @@ func TestBound(t *testing.T) {
 			t.Errorf("%s: %g ms by %s, want %g by %s", x.shape, 1e3*got, bound, x.ms, x.bound)
 		}
 	}
+	r.streams = map[float64]float64{64 << 20: 32}
+	f := shape(t, "F1024")
+	if got, _ := m.bound(&r, 1, f.traffic(tensor.LSTMCell, false)); got != 64<<20/32e9 {
+		t.Errorf("F1024 at the rate of its own footprint: %g s", got)
+	}
 	m.L3 = 0
 	s := shape(t, "F512")
 	if _, bound := m.bound(&r, 1, s.traffic(tensor.LSTMCell, false)); bound != "memory" {
@@ -118,6 +123,11 @@ func TestProbes(t *testing.T) {
 	buf := make([]float32, 1<<18)
 	if r := readRate(2, 2*time.Millisecond, buf); r < 0.05 || r > 1e5 {
 		t.Errorf("reading at %g GB/s", r)
+	}
+	m := Machine{L2: 1 << 10, L3: 1 << 12, Rates: []Rate{{Threads: 1}}}
+	m.probeStreams([]traffic{{1, 1 << 19}, {1, 1 << 10}, {1, 1 << 30}}, buf, effort{windows: 1, window: time.Millisecond})
+	if s := m.Rates[0].streams; len(s) != 2 || s[1<<19] < 0.05 || s[1<<30] < 0.05 {
+		t.Errorf("streams %v", s)
 	}
 	for _, v := range vectors(effort{windows: 1, window: time.Millisecond}) {
 		if v.Rate < 1e-4 || v.Rate > 1e3 {

@@ -41,6 +41,8 @@ type Rate struct {
 	L2      float64 `json:"l2_gbs"`
 	L3      float64 `json:"l3_gbs,omitempty"`
 	Memory  float64 `json:"memory_gbs"`
+
+	streams map[float64]float64 // by footprint in bytes, where that is more than the caches hold
 }
 
 // Vector is the throughput of an elementwise kernel on one thread in the first
@@ -58,15 +60,15 @@ const (
 
 func describeMachine(threads int) Machine {
 	m := Machine{
-		CPU: cpuName(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
+		CPU: CPUName(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(),
 		Device: tensor.CPU().Name(), Probe: simd.Sets()[0].Name, Threads: threads,
 	}
 	m.L2, m.L3 = caches("/sys/devices/system/cpu/cpu0/cache")
 	return m
 }
 
-// cpuName is the processor's name where Linux tells it.
-func cpuName() string {
+// CPUName is the processor's name where Linux tells it.
+func CPUName() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return ""
@@ -203,6 +205,25 @@ func (m *Machine) probePeak(e effort) {
 			m.lowest = now
 		}
 		m.PeakMoved = 1 - m.lowest/r.Peak
+	}
+}
+
+// probeStreams measures reading over each footprint that no cache holds. A part
+// of it may still be found in the third cache, so the rate depends on its size.
+func (m *Machine) probeStreams(list []traffic, buf []float32, e effort) {
+	for i := range m.Rates {
+		r := &m.Rates[i]
+		for _, t := range list {
+			if name, _ := m.level(r, t.footprint); name != memory {
+				continue
+			}
+			if r.streams == nil {
+				r.streams = map[float64]float64{}
+			}
+			part := buf[:min(int(t.footprint)/4, len(buf))]
+			now := e.best(func() float64 { return readRate(r.Threads, 2*e.window, part) })
+			r.streams[t.footprint] = max(r.streams[t.footprint], now)
+		}
 	}
 }
 

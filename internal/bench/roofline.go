@@ -8,6 +8,9 @@ import "github.com/carousel-ml/carousel/tensor"
 // traffic is bytes that must come from where a footprint of bytes fits.
 type traffic struct{ bytes, footprint float64 }
 
+// memory is the level beyond the caches.
+const memory = "memory"
+
 // usable is the part of a cache that weights may fill: other data goes through it too.
 const usable = 0.75
 
@@ -19,7 +22,10 @@ func (m *Machine) level(r *Rate, footprint float64) (name string, rate float64) 
 	case footprint <= usable*float64(m.L3):
 		return "l3", 1e9 * r.L3
 	}
-	return "memory", 1e9 * r.Memory
+	if rate, ok := r.streams[footprint]; ok {
+		return memory, 1e9 * rate
+	}
+	return memory, 1e9 * r.Memory
 }
 
 // bound is the least time in seconds for flop operations and the traffic on

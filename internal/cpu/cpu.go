@@ -42,7 +42,9 @@ func aligned(n int) []float32 {
 	if rem := int(uintptr(unsafe.Pointer(&s[0])) % (4 * alignFloats)); rem != 0 {
 		off = alignFloats - rem/4
 	}
-	return s[off : off+n : off+n]
+	s = s[off : off+n : off+n]
+	adviseHuge(s)
+	return s
 }
 
 // Free leaves the memory to the garbage collector.

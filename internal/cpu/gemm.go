@@ -11,8 +11,9 @@ import (
 // the second. No bit depends on these numbers: an element's chain of
 // multiply-adds is picked up from C where the last block left it.
 const (
-	blockK = 192
-	blockM = 192
+	blockK  = 192
+	blockM  = 192
+	longRun = 8192 // the most that one kernel call goes through
 )
 
 // minGemmWork is the smallest number of multiply-adds worth another core.
@@ -110,8 +111,12 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	for k0 := 0; k0 == 0 || k0 < w.k; k0 += blockK {
-		kc := min(blockK, w.k-k0)
+	depth := blockK
+	if r1-r0 <= w.set.MR {
+		depth = longRun // one tile of rows reads each panel once: without a break
+	}
+	for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
+		kc := min(depth, w.k-k0)
 		for i := r0; i < r1; {
 			rows := part(r1-i, blockM)
 			w.block(i, rows, k0, kc, p0, p1)
@@ -187,7 +192,7 @@ func (w *worker) worthPacking(panels int) bool {
 
 // packRows copies a block of A so that each tile's rows lie [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, blockM*blockK) // whole, so that a workspace grows once whoever takes it
+	w.packA = grow(w.packA, max(blockM*blockK, rows*kc)) // whole, so that a workspace grows once whoever takes it
 	for r := 0; r < rows; {
 		m := part(rows-r, w.set.MR)
 		dst := w.packA[r*kc:][:m*kc]
@@ -212,6 +217,11 @@ func (b *Backend) Gemm(s *device.GemmSpec) {
 	g := gemmPool.get()
 	g.b, g.spec = b, *s
 	fillStrides(&g.spec)
+	if g.narrow() {
+		g.turned()
+		g.put()
+		return
+	}
 	batch := max(s.Batch, 1)
 	work := s.M * s.N * max(s.K, 1)
 	switch {
@@ -240,6 +250,35 @@ type gemm struct {
 	spec device.GemmSpec
 	p    product
 	bp   packed
+	ct   []float32 // [N,M], C transposed
+}
+
+// narrow says whether C has so few columns, and so many rows, that most of each
+// tile would be wasted: the weight gradient of a layer with few inputs.
+func (g *gemm) narrow() bool {
+	s, nr := &g.spec, g.b.set.NR
+	return 2*s.N <= nr && s.M >= 4*nr && s.K > 0 && max(s.Batch, 1) == 1 && s.Bias.Zero() && s.Cache == nil
+}
+
+// turned computes C as the transpose of Bᵀ·Aᵀ, which has the same bits.
+func (g *gemm) turned() {
+	s := &g.spec
+	g.ct = grow(g.ct, s.N*s.M)
+	if s.Acc {
+		for i := range s.M {
+			for j, v := range s.C.Host[i*s.LDC:][:s.N] {
+				g.ct[j*s.M+i] = v
+			}
+		}
+	}
+	g.b.Gemm(&device.GemmSpec{M: s.N, N: s.M, K: s.K, A: s.B, LDA: s.LDB, TransA: !s.TransB,
+		B: s.A, LDB: s.LDA, TransB: !s.TransA, C: device.HostBuffer(g.ct), Acc: s.Acc})
+	for i := range s.M {
+		row := s.C.Host[i*s.LDC:][:s.N]
+		for j := range row {
+			row[j] = g.ct[j*s.M+i]
+		}
+	}
 }
 
 var gemmPool = newPool[gemm]()

@@ -130,7 +130,7 @@ func TestGemm(t *testing.T) {
 				}
 			}
 		}
-		for _, size := range [][3]int{{1, 1, 1}, {23, 300, 0}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {5, 230, blockK + 1}, {blockM + 13, 2*nr + 1, 2*blockK + 5}, {61, 203, 400}} {
+		for _, size := range [][3]int{{1, 1, 1}, {23, 300, 0}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {4*nr + 7, nr / 2, 70}, {5, 230, blockK + 1}, {blockM + 13, 2*nr + 1, 2*blockK + 5}, {61, 203, 400}} {
 			for bits := range 32 {
 				on := func(i int) bool { return bits>>i&1 == 1 }
 				g := gemmCase{M: size[0], N: size[1], K: size[2], TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3)}
@@ -175,8 +175,12 @@ func TestGemmDefaultStrides(t *testing.T) {
 func TestGemmSameBits(t *testing.T) {
 	defer par.SetWorkers(0)
 	eachSet(t, func(t *testing.T, b *Backend) {
-		for bits := range 8 {
-			g := gemmCase{M: 150, N: 140, K: 2*blockK + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
+		for bits := range 16 {
+			n := 140
+			if bits&8 == 8 {
+				n = 5 // computed transposed where there are many rows
+			}
+			g := gemmCase{M: 150, N: n, K: 2*blockK + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
 			s := g.build(rand.New(rand.NewPCG(5, 6)))
 			par.SetWorkers(1)
 			b.Gemm(s)
@@ -299,6 +303,7 @@ func TestGemmAllocatesNothing(t *testing.T) {
 			gemmCase{M: 64, N: 200, K: 200, TransB: true, Bias: true}.build(r),
 			gemmCase{M: 200, N: 64, K: 64, TransA: true, Acc: true}.build(r),
 			gemmCase{M: 4, N: 100, K: 50}.build(r),
+			gemmCase{M: 200, N: 6, K: 64, TransA: true, Acc: true}.build(r),
 			gemmCase{M: 40, N: 40, K: 40, Batch: 8, TransB: true}.build(r),
 		}
 		sum := device.HostBuffer(make([]float32, 64))

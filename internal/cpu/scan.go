@@ -47,7 +47,8 @@ type scan struct {
 	dp     []float32 // with Proj: [steps,B,O] gradient of the projection
 	acc    []float32 // [B,vectors.n] gradients of the vector parameters, row by row
 	vec    vectors
-	sums   []float32 // [G*H]
+	sums   []float32    // [G*H]
+	packed [3][]float32 // ragged rows gathered: inputs, states before, input gradients
 }
 
 // panels are the weights of a direction as right operands.

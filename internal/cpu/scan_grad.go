@@ -142,7 +142,6 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 			clear(dh) // recurGrad writes elsewhere
 		}
 	}
-	e.clearPast(t, lo+n, hi)
 }
 
 // outputGrad collects what reaches the state of row b at time t and leaves the
@@ -176,29 +175,12 @@ func (e *scan) outputGrads(r *row, t, lo, hi int) {
 			clear(e.dh[b*e.out : (b+1)*e.out]) // recurGrad writes elsewhere
 		}
 	}
-	clear(e.projected(t, lo+n, hi))
 }
 
 // projected is rows [lo,hi) of dp at time t.
 func (e *scan) projected(t, lo, hi int) []float32 {
 	at := (t - e.t0) * e.B
 	return e.dp[(at+lo)*e.out : (at+hi)*e.out]
-}
-
-// clearPast: past the end of a row no gradient arises, and the products over all rows must see none.
-func (e *scan) clearPast(t, lo, hi int) {
-	if lo >= hi {
-		return
-	}
-	past := func(buf device.Buffer, width int) {
-		if !buf.Zero() {
-			clear(buf.Host[(t*e.B+lo)*width : (t*e.B+hi)*width])
-		}
-	}
-	past(e.Gates, e.gw)
-	past(e.Side, e.sw)
-	past(e.XHat, e.gw)
-	past(e.Mid, e.H)
 }
 
 // projectGrad is the gradient of what entered P.
@@ -252,9 +234,83 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	}
 }
 
+// operands are the matrices of a chunk that the weight gradients are products of,
+// a row for each step of each batch row.
+type operands struct {
+	rows      int
+	gates     device.Buffer // [rows,G*H] gradients of the pre-activations
+	input     device.Buffer // [rows,G*H] gradients of W·x: the same, but where that is normalised
+	side      device.Buffer // [rows,SideWidth]
+	mid, dp   device.Buffer // [rows,H] what entered P, [rows,O] the gradient of its product
+	x, old    device.Buffer // [rows,I] input, [rows,O] what entered R
+	dx        device.Buffer // [rows,I] input gradient
+	separated bool          // input is not gates
+}
+
 // weightGrads multiplies the gate gradients of the chunk with what went in.
 func (e *scan) weightGrads() {
+	o := e.chunkOperands()
+	ragged := e.Active != nil && int(e.Active[e.t0+e.steps-1]) < e.B
+	if ragged {
+		e.gather(&o)
+	}
+	if o.rows == 0 {
+		return
+	}
 	b, GH := e.b, e.gw
+	if !e.DX.Zero() {
+		b.Gemm(&device.GemmSpec{M: o.rows, N: e.I, K: GH, A: o.input, B: e.W, C: o.dx, Acc: e.DXAcc})
+		if ragged {
+			e.scatter(o.dx)
+		}
+	}
+	if !e.DW.Zero() {
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.DW, Acc: true})
+	}
+	if !e.DP.Zero() {
+		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.DP, Acc: true})
+	}
+	if !e.DR.Zero() {
+		e.recurrentGrads(&o)
+	}
+	e.biasGrads(&o)
+}
+
+func (e *scan) recurrentGrads(o *operands) {
+	b, GH := e.b, e.gw
+	if e.joined > 0 {
+		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.DR, Acc: true})
+	}
+	if o.side.Zero() {
+		return
+	}
+	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.DR.Slice(e.joined*e.out, GH*e.out), Acc: true}
+	if e.Cell == device.GRUBefore {
+		s.A, s.LDA, s.B = o.gates.Slice(e.joined, o.gates.N), GH, o.side
+	}
+	b.Gemm(&s)
+}
+
+func (e *scan) biasGrads(o *operands) {
+	if e.DBW.Zero() && e.DBR.Zero() {
+		return
+	}
+	b, GH := e.b, e.gw
+	e.sums = grow(e.sums, GH)
+	sums := device.HostBuffer(e.sums)
+	b.SumRows(sums, o.gates, o.rows, GH, GH, false)
+	e.addTo(e.DBW, e.sums)
+	if e.DBR.Zero() {
+		return
+	}
+	b.Copy(e.DBR.Slice(0, e.tied), sums.Slice(0, e.tied), true)
+	if e.tied < GH && e.NormX.Zero() {
+		b.SumRows(e.DBR.Slice(e.tied, GH), o.side, o.rows, e.H, e.H, true)
+	}
+}
+
+// chunkOperands is the chunk as it lies, with the rows past their ends.
+func (e *scan) chunkOperands() operands {
 	first, rows := e.t0*e.B, e.steps*e.B
 	part := func(buf device.Buffer, width int) device.Buffer {
 		if buf.Zero() {
@@ -262,58 +318,62 @@ func (e *scan) weightGrads() {
 		}
 		return buf.Slice(first*width, (first+rows)*width)
 	}
-	gates, side, input := part(e.Gates, GH), part(e.Side, e.sw), part(e.XHat, GH)
-	if input.Zero() {
-		input = gates
-	}
-	if !e.DX.Zero() {
-		b.Gemm(&device.GemmSpec{M: rows, N: e.I, K: GH, A: input, B: e.W, C: part(e.DX, e.I), Acc: e.DXAcc})
-	}
-	if !e.DW.Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: rows, A: input, TransA: true, B: part(e.X, e.I), C: e.DW, Acc: true})
-	}
-	if !e.DP.Zero() {
-		dp := device.HostBuffer(e.dp[:rows*e.out])
-		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: rows, A: dp, TransA: true, B: part(e.Mid, e.H), C: e.DP, Acc: true})
-	}
-	if !e.DR.Zero() {
-		e.recurrentGrads(rows, gates, side)
-	}
-	e.biasGrads(rows, gates, side)
-}
-
-func (e *scan) recurrentGrads(rows int, gates, side device.Buffer) {
-	b, GH := e.b, e.gw
 	from := e.before(e.t0) * e.B * e.out // the state before each step lies as the gates do
-	old := e.entering().Slice(from, from+rows*e.out)
-	if e.joined > 0 {
-		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: rows, A: gates, LDA: GH, TransA: true, B: old, C: e.DR, Acc: true})
+	o := operands{rows: rows, gates: part(e.Gates, e.gw), side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
+		x: part(e.X, e.I), old: e.entering().Slice(from, from+rows*e.out), dx: part(e.DX, e.I)}
+	o.input, o.separated = o.gates, !e.XHat.Zero()
+	if o.separated {
+		o.input = part(e.XHat, e.gw)
 	}
-	if side.Zero() {
-		return
+	if e.Proj > 0 {
+		o.dp = device.HostBuffer(e.dp[:rows*e.out])
 	}
-	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: rows, A: side, LDA: e.sw, TransA: true, B: old, C: e.DR.Slice(e.joined*e.out, GH*e.out), Acc: true}
-	if e.Cell == device.GRUBefore {
-		s.A, s.LDA, s.B = gates.Slice(e.joined, gates.N), GH, side
-	}
-	b.Gemm(&s)
+	return o
 }
 
-func (e *scan) biasGrads(rows int, gates, side device.Buffer) {
-	if e.DBW.Zero() && e.DBR.Zero() {
-		return
+// gather moves the rows inside their sequences together, so that no product is
+// made of padding: in place, but for what others need again.
+func (e *scan) gather(o *operands) {
+	o.gates = e.together(o.gates.Host, o.gates, e.gw)
+	if o.separated {
+		o.input = e.together(o.input.Host, o.input, e.gw)
+	} else {
+		o.input = o.gates
 	}
-	b, GH := e.b, e.gw
-	e.sums = grow(e.sums, GH)
-	sums := device.HostBuffer(e.sums)
-	b.SumRows(sums, gates, rows, GH, GH, false)
-	e.addTo(e.DBW, e.sums)
-	if e.DBR.Zero() {
-		return
+	o.side = e.together(o.side.Host, o.side, e.sw)
+	o.mid, o.dp = e.together(o.mid.Host, o.mid, e.H), e.together(o.dp.Host, o.dp, e.out)
+	for i, buf := range [3]device.Buffer{o.x, o.old, o.dx} {
+		e.packed[i] = grow(e.packed[i], buf.N)
 	}
-	b.Copy(e.DBR.Slice(0, e.tied), sums.Slice(0, e.tied), true)
-	if e.tied < GH && e.NormX.Zero() {
-		b.SumRows(e.DBR.Slice(e.tied, GH), side, rows, e.H, e.H, true)
+	o.x, o.old = e.together(e.packed[0], o.x, e.I), e.together(e.packed[1], o.old, e.out)
+	if !o.dx.Zero() {
+		dx := e.together(e.packed[2], o.dx, e.I)
+		if !e.DXAcc {
+			clear(o.dx.Host)
+		}
+		o.dx = dx
+	}
+	o.rows = o.gates.N / e.gw
+}
+
+// together copies the true rows of a chunk's [steps,B,width] one after the other to dst, which may be src itself.
+func (e *scan) together(dst []float32, src device.Buffer, width int) device.Buffer {
+	if src.Zero() {
+		return src
+	}
+	n := 0
+	for i := range e.steps {
+		active := int(e.Active[e.t0+i])
+		n += copy(dst[n:], src.Host[i*e.B*width:][:active*width])
+	}
+	return device.HostBuffer(dst[:n])
+}
+
+// scatter puts the input gradients of gathered rows where they belong.
+func (e *scan) scatter(dx device.Buffer) {
+	n := 0
+	for t := e.t0; t < e.t0+e.steps; t++ {
+		n += copy(e.DX.Host[t*e.B*e.I:][:int(e.Active[t])*e.I], dx.Host[n:])
 	}
 }
 

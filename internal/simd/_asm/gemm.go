@@ -14,6 +14,10 @@ import (
 //	AX, BX, CX, DX: rows 0, 3, 6, 9 of A; rows between by index with SI = row stride.
 const unroll = 4
 
+// farRows is the most rows for which B streams from memory rather than a cache,
+// so that it must be asked for 32 steps ahead and not 8.
+const farRows = 2
+
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
 // gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernel of PackT.
@@ -88,6 +92,12 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	for _, stride := range []GPPhysical{RSI, R8, R10} {
 		g.SHLQ(Imm(2), stride)
 	}
+	ahead := R10
+	if rows <= farRows {
+		ahead = R12
+		g.MOVQ(R10, ahead)
+		g.SHLQ(Imm(2), ahead)
+	}
 	for b := 1; 3*b < rows; b++ {
 		g.LEAQ(Mem{Base: rowBase[b-1], Index: RSI, Scale: 2}, rowBase[b])
 		g.ADDQ(RSI, rowBase[b])
@@ -96,7 +106,7 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	g.JLT(ref("rest"))
 	g.Label(name("loop"))
 	for range unroll {
-		g.gemmStep(rows)
+		g.gemmStep(rows, ahead)
 	}
 	g.SUBQ(Imm(unroll), depth)
 	g.JGE(ref("loop"))
@@ -104,7 +114,7 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	g.ADDQ(Imm(unroll), depth)
 	g.JEQ(ref("store"))
 	g.Label(name("single"))
-	g.gemmStep(rows)
+	g.gemmStep(rows, ahead)
 	g.DECQ(depth)
 	g.JNE(ref("single"))
 
@@ -117,16 +127,16 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 }
 
 // gemmStep adds one k to all accumulators.
-func (g *gen) gemmStep(rows int) {
+func (g *gen) gemmStep(rows int, ahead GPPhysical) {
 	regs := g.isa.regs
 	free := regs[2*g.isa.mr:] // two for B, the others for A
 	b, bcast := free[:2], free[2:]
 	for v := range b {
 		g.VMOVUPS(Mem{Base: R9, Disp: v * g.bytes()}, b[v])
 	}
-	// Eight steps ahead, which is right for panels and harmless elsewhere.
+	// Eight of ahead's strides on, which is right for panels and harmless elsewhere.
 	for line := 0; line < 2*g.bytes(); line += 64 {
-		g.PREFETCHT0(Mem{Base: R9, Index: R10, Scale: 8, Disp: line})
+		g.PREFETCHT0(Mem{Base: R9, Index: ahead, Scale: 8, Disp: line})
 	}
 	for r := range rows {
 		at := Mem{Base: rowBase[r/3]}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Passes a competitor may offer.
+const (
+	forward = "forward"
+	train   = "train" // forward and backward, without an optimizer's step
+)
+
+// competitor computes the same problem as the others. One is asked at a time.
+type competitor interface {
+	name() string
+	offers(pass string) bool
+	open(q *problem, dir string) error
+	// run calls a pass warm times and then times it calls times, in milliseconds.
+	run(pass string, warm, calls int) ([]float64, error)
+	// result computes a pass once more and gives its outputs or gradients.
+	result(pass string) ([]float32, error)
+	// memory is the most bytes in use over three training steps, beyond those
+	// in use before the network was made.
+	memory(q *problem, dir string) (int, error)
+	close() error
+}
+
+// carousel is this project, in this process.
+type carousel struct {
+	q     *problem
+	net   *nn.RNN
+	slab  *tensor.Slab
+	infer *tensor.Tape
+	train *tensor.Tape
+	y     []float32
+}
+
+func newCarousel(threads int) *carousel {
+	par.SetWorkers(threads)
+	return &carousel{}
+}
+
+func (c *carousel) name() string { return "carousel " + tensor.CPU().Name() }
+
+func (c *carousel) offers(string) bool { return true }
+
+func (c *carousel) open(q *problem, _ string) error {
+	c.q = q
+	c.y = make([]float32, q.outputs(forward))
+	c.build()
+	for i, p := range c.slab.Params {
+		if p.Len() != len(q.weights[i]) {
+			return fmt.Errorf("%s has %d elements, the problem %d", p.Name, p.Len(), len(q.weights[i]))
+		}
+		p.Write(q.weights[i])
+	}
+	return nil
+}
+
+func (c *carousel) build() {
+	c.net = c.q.shape.Network(tensor.LSTMCell)
+	c.slab = tensor.Pack(tensor.CPU(), c.net, 1)
+	c.infer = tensor.NewTape(c.slab.Device(), tensor.Infer)
+	c.train = tensor.NewTape(c.slab.Device(), tensor.Train)
+}
+
+// forward copies the input in and the outputs out, as ONNX Runtime's interface does.
+func (c *carousel) forward() {
+	s := c.q.shape
+	c.infer.Reset()
+	y, _ := c.net.Forward(c.infer.Input(c.q.x, s.T, s.B, s.I), nil)
+	y.CopyTo(c.y)
+}
+
+func (c *carousel) step() {
+	s := c.q.shape
+	c.slab.ZeroGrad()
+	c.train.Reset()
+	y, _ := c.net.Forward(c.train.Input(c.q.x, s.T, s.B, s.I), nil)
+	tensor.SumAll(tensor.Mul(y, c.train.Input(c.q.p, s.T, s.B, s.H))).Backward()
+}
+
+func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
+	f := c.forward
+	if pass == train {
+		f = c.step
+	}
+	for range warm {
+		f()
+	}
+	var ms []float64
+	for range calls {
+		start := time.Now()
+		f()
+		ms = append(ms, 1e3*time.Since(start).Seconds())
+	}
+	return ms, nil
+}
+
+func (c *carousel) result(pass string) ([]float32, error) {
+	if pass == forward {
+		c.forward()
+		return c.y, nil
+	}
+	c.step()
+	var all []float32
+	for _, p := range c.slab.Params {
+		all = append(all, p.Grad()...)
+	}
+	return all, nil
+}
+
+func (c *carousel) memory(q *problem, dir string) (int, error) {
+	if err := c.open(q, dir); err != nil {
+		return 0, err
+	}
+	c.net, c.slab, c.infer, c.train = nil, nil, nil, nil
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak begins anew
+		return 0, err
+	}
+	before, err := processBytes("VmRSS")
+	if err != nil {
+		return 0, err
+	}
+	c.build()
+	for range 3 {
+		c.step()
+	}
+	peak, err := processBytes("VmHWM")
+	return peak - before, err
+}
+
+func (c *carousel) close() error {
+	*c = carousel{}
+	return nil
+}
+
+// processBytes is a number of bytes from Linux's account of this process.
+func processBytes(key string) (int, error) {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == key+":" {
+			kb, err := strconv.Atoi(f[1])
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/self/status has no %s", key)
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bufio"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/internal/bench"
+)
+
+//go:embed onnxruntime.cjs
+var onnxruntimeScript []byte
+
+//go:embed pytorch.py
+var pytorchScript []byte
+
+// answerTime is how long a child may take over one request.
+const answerTime = 5 * time.Minute
+
+// child is a competitor in a process of its own. It greets with its name and
+// passes and then answers requests, one JSON object a line each way, until its
+// stdin is closed.
+type child struct {
+	command string
+	cmd     *exec.Cmd
+	stdin   io.WriteCloser
+	answers chan answer
+	passes  []string
+	title   string
+	q       *problem
+	dir     string
+}
+
+type request struct {
+	Op    string       `json:"op"`
+	Shape *bench.Shape `json:"shape,omitempty"`
+	Dir   string       `json:"dir,omitempty"`
+	Which string       `json:"which,omitempty"` // the pass; "pass" is a word of Python's
+	Warm  int          `json:"warm"`
+	Calls int          `json:"calls"`
+	File  string       `json:"file,omitempty"`
+}
+
+type answer struct {
+	Name   string    `json:"name"`
+	Passes []string  `json:"passes"`
+	Ms     []float64 `json:"ms"`
+	Bytes  int       `json:"bytes"`
+	Error  string    `json:"error"`
+}
+
+// onnxruntime starts node with the npm package onnxruntime-node, found below
+// dir or where node looks by itself (NODE_PATH) if dir is empty.
+func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
+	script := filepath.Join(scratch, "onnxruntime.cjs")
+	if err := os.WriteFile(script, onnxruntimeScript, 0o644); err != nil {
+		return nil, err
+	}
+	env := os.Environ()
+	if dir != "" {
+		modules, err := filepath.Abs(filepath.Join(dir, "node_modules"))
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, "NODE_PATH="+modules)
+	}
+	return start(env, node, script, strconv.Itoa(threads))
+}
+
+// pytorch starts a Python that has torch.
+func pytorch(python, scratch string, threads int) (*child, error) {
+	script := filepath.Join(scratch, "pytorch_peer.py")
+	if err := os.WriteFile(script, pytorchScript, 0o644); err != nil {
+		return nil, err
+	}
+	n := strconv.Itoa(threads)
+	env := append(pythonEnv(python, os.Environ()), "OMP_NUM_THREADS="+n, "OPENBLAS_NUM_THREADS="+n, "MKL_NUM_THREADS="+n)
+	return start(env, python, script, n)
+}
+
+// pythonEnv drops what the environment says to the system's OpenBLAS, unless
+// the interpreter is the system's too: wheels bring libraries of their own.
+func pythonEnv(python string, env []string) []string {
+	if strings.HasPrefix(python, "/usr/") {
+		return env
+	}
+	return slices.DeleteFunc(env, func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return name == "OPENBLAS_CORETYPE" || name == "OPENBLAS_L2_SIZE"
+	})
+}
+
+func start(env []string, command string, args ...string) (*child, error) {
+	c := &child{command: command, cmd: exec.Command(command, args...), answers: make(chan answer)}
+	c.cmd.Env, c.cmd.Stderr = env, os.Stderr
+	var err error
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go c.read(stdout)
+	hello, err := c.receive("start")
+	if err != nil {
+		c.quit()
+		return nil, err
+	}
+	c.title, c.passes = hello.Name, hello.Passes
+	return c, nil
+}
+
+// read hands on the answers until the child's stdout ends.
+func (c *child) read(stdout io.Reader) {
+	defer close(c.answers)
+	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 1<<24)
+	for lines.Scan() {
+		var a answer
+		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
+			a = answer{Error: fmt.Sprintf("answers %.80q", lines.Text())}
+		}
+		c.answers <- a
+	}
+}
+
+func (c *child) receive(op string) (answer, error) {
+	select {
+	case a, ok := <-c.answers:
+		switch {
+		case !ok:
+			return a, fmt.Errorf("%s: %s: the process has ended", c.command, op)
+		case a.Error != "":
+			return a, fmt.Errorf("%s: %s: %s", c.command, op, a.Error)
+		}
+		return a, nil
+	case <-time.After(answerTime):
+		return answer{}, fmt.Errorf("%s: %s: no answer within %v", c.command, op, answerTime)
+	}
+}
+
+func (c *child) ask(r request) (answer, error) {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return answer{}, err
+	}
+	if _, err := c.stdin.Write(append(line, '\n')); err != nil {
+		return answer{}, fmt.Errorf("%s: %s: %w", c.command, r.Op, err)
+	}
+	return c.receive(r.Op)
+}
+
+// quit closes the child's stdin, which ends it, and after a while ends it by force.
+func (c *child) quit() {
+	c.stdin.Close()
+	timer := time.AfterFunc(10*time.Second, func() { c.cmd.Process.Kill() })
+	defer timer.Stop()
+	for range c.answers { // what it still says
+	}
+	c.cmd.Wait() // how it ended changes nothing any more
+}
+
+func (c *child) name() string            { return c.title }
+func (c *child) offers(pass string) bool { return slices.Contains(c.passes, pass) }
+
+func (c *child) open(q *problem, dir string) error {
+	c.q, c.dir = q, dir
+	_, err := c.ask(request{Op: "open", Shape: &q.shape, Dir: dir})
+	return err
+}
+
+func (c *child) run(pass string, warm, calls int) ([]float64, error) {
+	a, err := c.ask(request{Op: "run", Which: pass, Warm: warm, Calls: calls})
+	if err == nil && len(a.Ms) != calls {
+		err = fmt.Errorf("%s: %d times for %d calls", c.command, len(a.Ms), calls)
+	}
+	return a.Ms, err
+}
+
+func (c *child) result(pass string) ([]float32, error) {
+	file := filepath.Join(c.dir, "result.f32")
+	defer os.Remove(file)
+	if _, err := c.ask(request{Op: "save", Which: pass, File: file}); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if v := floatsOf(raw); len(v) == c.q.outputs(pass) {
+		return v, nil
+	}
+	return nil, fmt.Errorf("%s: %s gives %d bytes, want %d numbers", c.command, pass, len(raw), c.q.outputs(pass))
+}
+
+func (c *child) memory(q *problem, dir string) (int, error) {
+	a, err := c.ask(request{Op: "memory", Shape: &q.shape, Dir: dir})
+	return a.Bytes, err
+}
+
+func (c *child) close() error {
+	_, err := c.ask(request{Op: "close"})
+	return err
+}

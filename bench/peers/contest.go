@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Allowed differences between competitors.
+const (
+	outputTolerance   = 1e-5 // absolute
+	gradientTolerance = 1e-4 // of the parameter's greatest
+)
+
+const (
+	blockTime  = 60 * time.Millisecond // calls of one competitor in one round
+	pause      = 20 * time.Millisecond // before each block: the threads of the one before stop spinning
+	probeTime  = 15 * time.Millisecond
+	steadiness = 0.1 // a round counts if the machine's peak is no further below its best
+)
+
+// Row is one pass of one shape against one peer.
+type Row struct {
+	Shape string `json:"shape"`
+	Pass  string `json:"pass"`
+	Peer  string `json:"peer"`
+	// Ratio is the peer's time divided by Carousel's in the same round: the
+	// median of the rounds that count, and what 10 % of them are below and above.
+	Ratio      float64 `json:"ratio"`
+	RatioLow   float64 `json:"ratio_p10"`
+	RatioHigh  float64 `json:"ratio_p90"`
+	Ms         float64 `json:"ms"` // Carousel's median
+	PeerMs     float64 `json:"peer_ms"`
+	GFlops     float64 `json:"gflops"`
+	PeerGFlops float64 `json:"peer_gflops"`
+	PeakShare  float64 `json:"peak_share"` // Carousel's GFlops, of the best multiply-add rate of the run
+	Rounds     int     `json:"rounds"`
+	Rejected   int     `json:"rejected"`   // rounds in which the machine was slower
+	Steady     bool    `json:"steady"`     // false: too few rounds counted, so all did
+	Difference float64 `json:"difference"` // of outputs, absolute, or of gradients, relative
+	Agrees     bool    `json:"agrees"`
+}
+
+// Memory is the most that three training steps of a shape needed beyond what was there before.
+type Memory struct {
+	Shape string `json:"shape"`
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
+}
+
+// contest is a run of all competitors, Carousel first.
+type contest struct {
+	all     []competitor
+	threads int
+	rounds  int
+	scratch string
+	peak    float64 // the best so far, GFLOP/s
+	note    func(format string, args ...any)
+}
+
+// round is one block of each competitor.
+type round struct {
+	peak float64   // the lower of the machine's before and after
+	ms   []float64 // by competitor; the median of its calls
+}
+
+// shape runs the passes of a shape.
+func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]Row, error) {
+	q := newProblem(s)
+	dir := filepath.Join(c.scratch, s.Name)
+	if err := q.write(dir); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	for _, p := range c.all {
+		if err := p.open(q, dir); err != nil {
+			return nil, err
+		}
+	}
+	var rows []Row
+	for _, pass := range passes {
+		var in []competitor
+		for _, p := range c.all {
+			if p.offers(pass) {
+				in = append(in, p)
+			}
+		}
+		if len(in) < 2 {
+			continue
+		}
+		c.note("%s %s: %d competitors", s.Name, pass, len(in))
+		more, err := c.pass(ctx, q, pass, in)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	for _, p := range c.all {
+		if err := p.close(); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// pass compares the results of the competitors and then times them in turn.
+func (c *contest) pass(ctx context.Context, q *problem, pass string, in []competitor) ([]Row, error) {
+	own, err := in[0].result(pass)
+	if err != nil {
+		return nil, err
+	}
+	own = slices.Clone(own)
+	rows := make([]Row, len(in)-1)
+	for i, p := range in[1:] {
+		theirs, err := p.result(pass)
+		if err != nil {
+			return nil, err
+		}
+		d := q.difference(pass, own, theirs)
+		limit := outputTolerance
+		if pass == train {
+			limit = gradientTolerance
+		}
+		if math.IsNaN(d) {
+			d = math.MaxFloat64 // JSON has no NaN
+		}
+		rows[i] = Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Difference: d, Agrees: d <= limit}
+	}
+	rounds, err := c.compete(ctx, pass, in)
+	if err != nil {
+		return nil, err
+	}
+	flop := q.shape.ForwardFlop(tensor.LSTMCell)
+	if pass == train {
+		flop *= 3
+	}
+	good, steady := c.steady(rounds)
+	for i := range rows {
+		r := &rows[i]
+		r.fill(good, i+1)
+		r.Rejected, r.Steady = len(rounds)-len(good), steady
+		r.GFlops, r.PeerGFlops = 1e-6*flop/r.Ms, 1e-6*flop/r.PeerMs
+	}
+	return rows, nil
+}
+
+// compete makes rounds until enough count, but at most three times as many.
+func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]round, error) {
+	calls := make([]int, len(in))
+	for i, p := range in {
+		ms, err := p.run(pass, 2, 3)
+		if err != nil {
+			return nil, err
+		}
+		calls[i] = 1 + int(blockTime.Seconds()*1e3/bench.Quantile(ms, 0.5))
+	}
+	var rounds []round
+	for n := 0; n < 3*c.rounds; n++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r := round{peak: c.probe(), ms: make([]float64, len(in))}
+		for k := range in {
+			i := (n + k) % len(in) // nobody always comes first
+			warm := 0
+			if calls[i] > 1 {
+				warm = 1
+			}
+			time.Sleep(pause)
+			ms, err := in[i].run(pass, warm, calls[i])
+			if err != nil {
+				return nil, err
+			}
+			r.ms[i] = bench.Quantile(ms, 0.5)
+		}
+		time.Sleep(pause)
+		r.peak = min(r.peak, c.probe())
+		rounds = append(rounds, r)
+		if good, _ := c.steady(rounds); n+1 >= c.rounds && len(good) >= c.rounds {
+			break
+		}
+	}
+	return rounds, nil
+}
+
+// probe measures the multiply-adds of all threads at once.
+func (c *contest) probe() float64 {
+	p := bench.Peak(c.threads, probeTime)
+	c.peak = math.Max(c.peak, p)
+	return p
+}
+
+// steady picks the rounds in which the machine gave its all. Are these too few
+// to tell anything, all rounds are taken, and the answer is false.
+func (c *contest) steady(rounds []round) (good []round, steady bool) {
+	for _, r := range rounds {
+		if r.peak >= (1-steadiness)*c.peak {
+			good = append(good, r)
+		}
+	}
+	if len(good) < min(c.rounds, 5) {
+		return rounds, false
+	}
+	return good, true
+}
+
+// fill sets the times of competitor i against the first.
+func (r *Row) fill(rounds []round, i int) {
+	var ratios, own, theirs []float64
+	for _, x := range rounds {
+		ratios = append(ratios, x.ms[i]/x.ms[0])
+		own = append(own, x.ms[0])
+		theirs = append(theirs, x.ms[i])
+	}
+	r.Rounds = len(rounds)
+	r.Ratio, r.RatioLow, r.RatioHigh = bench.Quantile(ratios, 0.5), bench.Quantile(ratios, 0.1), bench.Quantile(ratios, 0.9)
+	r.Ms, r.PeerMs = bench.Quantile(own, 0.5), bench.Quantile(theirs, 0.5)
+}
+
+// memory asks everyone who trains.
+func (c *contest) memory(s bench.Shape) ([]Memory, error) {
+	q := newProblem(s)
+	dir := filepath.Join(c.scratch, "memory")
+	if err := q.write(dir); err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	c.note("%s: memory of a training step", s.Name)
+	var list []Memory
+	for _, p := range c.all {
+		if !p.offers(train) {
+			continue
+		}
+		n, err := p.memory(q, dir)
+		if err != nil {
+			return nil, fmt.Errorf("memory: %w", err)
+		}
+		list = append(list, Memory{s.Name, p.name(), n})
+	}
+	return list, nil
+}

@@ -1,0 +1,254 @@
+// Command peers runs Carousel against ONNX Runtime and PyTorch on equal
+// networks and inputs, in turn, checks that they compute the same, and prints
+// the ratios of their times.
+//
+//	go run ./bench/peers --ort DIR --python python3
+//
+// ONNX Runtime is the npm package onnxruntime-node; PyTorch is whatever the
+// named interpreters import as torch. A peer that does not start is left out
+// with a note.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/carousel-ml/carousel/internal/bench"
+)
+
+// Report is what a run prints with --json.
+type Report struct {
+	Command string   `json:"command"`
+	Date    string   `json:"date"`
+	Machine Machine  `json:"machine"`
+	Names   []string `json:"competitors"`
+	Rows    []Row    `json:"rows"`
+	Memory  []Memory `json:"memory"`
+}
+
+// Machine is where a run took place.
+type Machine struct {
+	CPU     string  `json:"cpu"`
+	Cores   int     `json:"cores"`
+	System  string  `json:"system"`
+	Go      string  `json:"go"`
+	Threads int     `json:"threads"`
+	Peak    float64 `json:"fma_gflops"` // the best of all rounds, all threads at once
+	Load    string  `json:"load"`       // Linux's load averages at the beginning and the end
+}
+
+type options struct {
+	threads, rounds int
+	shapes, passes  list
+	node, ort       string
+	python          list
+	json            bool
+}
+
+// list is a flag of names, with commas between them or the flag repeated.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(s string) error {
+	*l = append(*l, strings.Split(s, ",")...)
+	return nil
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:])
+	if err == flag.ErrHelp {
+		os.Exit(0)
+	}
+	if err != nil {
+		os.Exit(2) // flag has said why
+	}
+	agree, err := run(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+	if !agree {
+		fmt.Fprintln(os.Stderr, "peers: results do not agree")
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
+	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
+	flags.IntVar(&o.threads, "threads", 2, "threads of every competitor")
+	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
+	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
+	flags.Var(&o.passes, "passes", "forward, train (default both)")
+	flags.StringVar(&o.node, "node", "node", "the node `command`")
+	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
+	flags.Var(&o.python, "python", "Python `interpreters` with torch (default python3)")
+	flags.BoolVar(&o.json, "json", false, "print one JSON object on stdout")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	problem := o.check(flags.Args())
+	if problem != nil {
+		fmt.Fprintln(flags.Output(), "peers:", problem)
+	}
+	return o, problem
+}
+
+// check completes the options.
+func (o *options) check(rest []string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("takes flags only, got %q", rest[0])
+	}
+	if o.threads < 1 || o.rounds < 1 {
+		return fmt.Errorf("--threads and --rounds must be positive")
+	}
+	var names []string
+	for _, s := range bench.Shapes() {
+		names = append(names, s.Name)
+	}
+	if err := subset("--shapes", &o.shapes, names); err != nil {
+		return err
+	}
+	if err := subset("--passes", &o.passes, []string{forward, train}); err != nil {
+		return err
+	}
+	if len(o.python) == 0 {
+		o.python = list{"python3"}
+	}
+	if o.ort == "" {
+		if _, err := os.Stat("bench/peers/node_modules"); err == nil {
+			o.ort = "bench/peers"
+		}
+	}
+	return nil
+}
+
+// subset checks names against all of them, which is what no names mean.
+func subset(flag string, names *list, all []string) error {
+	for _, n := range *names {
+		if !slices.Contains(all, n) {
+			return fmt.Errorf("%s %s: choose among %s", flag, n, strings.Join(all, ", "))
+		}
+	}
+	if len(*names) == 0 {
+		*names = all
+	}
+	return nil
+}
+
+func run(ctx context.Context, o *options) (agree bool, err error) {
+	scratch, err := os.MkdirTemp("", "carousel-peers-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(scratch)
+	note := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	peers := startPeers(o, scratch, note)
+	defer func() {
+		for _, p := range peers {
+			p.quit()
+		}
+	}()
+	if len(peers) == 0 {
+		return false, fmt.Errorf("no peer is here: install onnxruntime-node (bench/README.md says how) or name a Python that has torch")
+	}
+	c := &contest{all: []competitor{newCarousel(o.threads)}, threads: o.threads, rounds: o.rounds, scratch: scratch, note: note}
+	for _, p := range peers {
+		c.all = append(c.all, p)
+	}
+	r := &Report{Command: strings.Join(append([]string{"go run ./bench/peers"}, os.Args[1:]...), " "), Date: time.Now().UTC().Format("2006-01-02")}
+	r.Machine = Machine{CPU: bench.CPUName(), Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version(), Threads: o.threads, Load: load()}
+	for _, p := range c.all {
+		r.Names = append(r.Names, p.name())
+	}
+	if err := c.play(ctx, o, r); err != nil {
+		return false, err
+	}
+	r.Machine.Peak = c.peak
+	for i := range r.Rows {
+		r.Rows[i].PeakShare = r.Rows[i].GFlops / c.peak
+	}
+	if r.Machine.Load != "" {
+		r.Machine.Load += " … " + load()
+	}
+	if o.json {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", " ")
+		e.SetEscapeHTML(false)
+		err = e.Encode(r)
+	} else {
+		r.print(os.Stdout)
+	}
+	return !slices.ContainsFunc(r.Rows, func(x Row) bool { return !x.Agrees }), err
+}
+
+// startPeers starts the processes of the peers that are installed.
+func startPeers(o *options, scratch string, note func(string, ...any)) []*child {
+	var peers []*child
+	add := func(what string, c *child, err error) {
+		if err != nil {
+			note("without %s: %v", what, err)
+			return
+		}
+		note("with %s", c.name())
+		peers = append(peers, c)
+	}
+	if slices.Contains(o.passes, forward) {
+		c, err := onnxruntime(o.node, o.ort, scratch, o.threads)
+		add("ONNX Runtime", c, err)
+	}
+	for _, python := range o.python {
+		c, err := pytorch(python, scratch, o.threads)
+		add("PyTorch of "+python, c, err)
+	}
+	return peers
+}
+
+// play fills the report. Memory comes first, while the processes are fresh; then
+// what the machine can do, by which the rounds are judged.
+func (c *contest) play(ctx context.Context, o *options, r *Report) error {
+	for _, s := range bench.Shapes() {
+		if s.Name != "A" || !slices.Contains(o.shapes, s.Name) || !slices.Contains(o.passes, train) {
+			continue
+		}
+		var err error
+		if r.Memory, err = c.memory(s); err != nil {
+			c.note("%v", err) // Linux alone keeps this account
+		}
+	}
+	for range 30 {
+		c.probe()
+	}
+	for _, s := range bench.Shapes() {
+		if !slices.Contains(o.shapes, s.Name) {
+			continue
+		}
+		rows, err := c.shape(ctx, s, o.passes)
+		if err != nil {
+			return err
+		}
+		r.Rows = append(r.Rows, rows...)
+	}
+	return nil
+}
+
+// load is Linux's load averages; nothing elsewhere.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/internal/par"
+)
+
+// The test binary plays a peer when this is set.
+const playPeer = "CAROUSEL_TEST_PEER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(playPeer) != "" {
+		fakePeer()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// fakePeer answers with Carousel's own results, outputs off by 1, at 5 ms a call.
+func fakePeer() {
+	say := func(a any) {
+		text, _ := json.Marshal(a)
+		fmt.Println(string(text))
+	}
+	say(answer{Name: "fake 1.0", Passes: []string{forward}})
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		var r request
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			say(answer{Error: err.Error()})
+			continue
+		}
+		switch r.Op {
+		case "run":
+			say(answer{Ms: slices.Repeat([]float64{5}, r.Calls)})
+		case "save":
+			x, _ := os.ReadFile(filepath.Join(filepath.Dir(r.File), "p.f32"))
+			err := os.WriteFile(r.File, x, 0o644)
+			say(answer{Error: map[bool]string{false: "cannot write"}[err == nil]})
+		case "open", "close":
+			say(answer{})
+		default:
+			say(answer{Error: "no such request"})
+		}
+	}
+}
+
+var small = bench.Shape{Name: "small", T: 3, B: 2, I: 5, H: 4, L: 2}
+
+func TestChild(t *testing.T) {
+	c, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.name() != "fake 1.0" || !c.offers(forward) || c.offers(train) {
+		t.Errorf("greeting: %s %v", c.title, c.passes)
+	}
+	q, dir := newProblem(small), t.TempDir()
+	if err := q.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.open(q, dir); err != nil {
+		t.Fatal(err)
+	}
+	if ms, err := c.run(forward, 1, 3); err != nil || !slices.Equal(ms, []float64{5, 5, 5}) {
+		t.Errorf("run: %v, %v", ms, err)
+	}
+	if y, err := c.result(forward); err != nil || !slices.Equal(y, q.p) {
+		t.Errorf("result: %v, %v", y, err)
+	}
+	if _, err := c.result(train); err == nil || !strings.Contains(err.Error(), "want") {
+		t.Errorf("a result of the wrong size: %v", err)
+	}
+	if _, err := c.memory(q, dir); err == nil || !strings.Contains(err.Error(), "no such request") {
+		t.Errorf("an error of the peer: %v", err)
+	}
+	c.quit()
+	if !c.cmd.ProcessState.Success() {
+		t.Errorf("a closed stdin ends the peer with %v", c.cmd.ProcessState)
+	}
+	if _, err := start(os.Environ(), "/nonexistent/python"); err == nil {
+		t.Error("a command that is not there starts")
+	}
+	if _, err := start(os.Environ(), os.Args[0], "-test.list=^$"); err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("a peer that says nothing: %v", err)
+	}
+}
+
+func TestContest(t *testing.T) {
+	defer par.SetWorkers(0)
+	peer, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.quit()
+	c := &contest{all: []competitor{newCarousel(1), peer}, threads: 1, rounds: 1, scratch: t.TempDir(), note: t.Logf}
+	rows, err := c.shape(t.Context(), small, []string{forward, train})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 1 {
+		t.Fatalf("%d rows: nobody but Carousel trains", len(rows))
+	}
+	r := rows[0]
+	if r.Agrees || r.Peer != "fake 1.0" || r.PeerMs != 5 || r.Rounds < 1 || math.Abs(r.Ratio*r.Ms/5-1) > 0.5 {
+		t.Errorf("%+v", r)
+	}
+	var text strings.Builder
+	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}}).print(&text)
+	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") {
+		t.Error(text.String())
+	}
+	left, err := os.ReadDir(c.scratch)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Carousel against itself: one training pass per tape, gradients in the order of the weights.
+func TestCarousel(t *testing.T) {
+	defer par.SetWorkers(0)
+	q := newProblem(small)
+	var first [2][]float32
+	for i := range first {
+		c := newCarousel(1 + i)
+		if err := c.open(q, ""); err != nil {
+			t.Fatal(err)
+		}
+		if ms, err := c.run(train, 1, 2); err != nil || len(ms) != 2 {
+			t.Fatal(ms, err)
+		}
+		var err error
+		if first[i], err = c.result(train); err != nil || len(first[i]) != q.outputs(train) {
+			t.Fatalf("%d gradients, %v", len(first[i]), err)
+		}
+		if y, err := c.result(forward); err != nil || len(y) != q.outputs(forward) {
+			t.Fatalf("%d outputs, %v", len(y), err)
+		}
+	}
+	if d := q.difference(train, first[0], first[1]); d != 0 {
+		t.Errorf("gradients differ by %g", d)
+	}
+	// One element off by a tenth of its parameter's greatest.
+	last := len(first[1]) - 1
+	bias := first[1][last+1-4*small.H:]
+	_, size := farthest(bias, bias)
+	first[1][last] += float32(size / 10)
+	if d := q.difference(train, first[1], first[0]); d < 0.09 || d > 0.11 {
+		t.Errorf("difference %g", d)
+	}
+	first[0][0] = float32(math.NaN())
+	if d := q.difference(train, first[0], first[1]); !math.IsNaN(d) {
+		t.Errorf("not a number differs by %g", d)
+	}
+}
+
+func TestSteady(t *testing.T) {
+	c := &contest{rounds: 5, peak: 100}
+	var rounds []round
+	for _, p := range []float64{100, 95, 91, 92, 99, 80} {
+		rounds = append(rounds, round{peak: p})
+	}
+	if good, ok := c.steady(rounds); len(good) != 5 || !ok {
+		t.Errorf("%d of 6, %v", len(good), ok)
+	}
+	if good, ok := c.steady(rounds[2:]); len(good) != 4 || ok {
+		t.Errorf("%d of 4, %v", len(good), ok)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
+	if err := o.check(nil); err != nil || len(o.passes) != 2 || o.python[0] != "python3" {
+		t.Errorf("%+v: %v", o, err)
+	}
+	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {
+		if bad.check(nil) == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
+func TestPythonEnv(t *testing.T) {
+	env := []string{"OPENBLAS_CORETYPE=Haswell", "OPENBLAS_L2_SIZE=1", "HOME=/x"}
+	if got := pythonEnv("/usr/bin/python3", slices.Clone(env)); len(got) != 3 {
+		t.Errorf("the system's Python: %v", got)
+	}
+	if got := pythonEnv("venv/bin/python", slices.Clone(env)); !slices.Equal(got, []string{"HOME=/x"}) {
+		t.Errorf("another Python: %v", got)
+	}
+}
+
+// fields splits a message, failing the test where it is malformed.
+func fields(t *testing.T, m []byte) map[protowire.Number][][]byte {
+	t.Helper()
+	out := map[protowire.Number][][]byte{}
+	for len(m) > 0 {
+		num, typ, n := protowire.ConsumeTag(m)
+		if n < 0 {
+			t.Fatal(protowire.ParseError(n))
+		}
+		m = m[n:]
+		if n = protowire.ConsumeFieldValue(num, typ, m); n < 0 {
+			t.Fatal(protowire.ParseError(n))
+		}
+		value := m[:n]
+		if typ == protowire.BytesType {
+			value, _ = protowire.ConsumeBytes(m)
+		}
+		out[num] = append(out[num], value)
+		m = m[n:]
+	}
+	return out
+}
+
+func TestONNXModel(t *testing.T) {
+	q := newProblem(small)
+	graph := fields(t, fields(t, onnxModel(small, q.weights))[7][0])
+	if len(graph[1]) != 2*small.L || len(graph[5]) != 1+3*small.L {
+		t.Fatalf("%d nodes, %d constants", len(graph[1]), len(graph[5]))
+	}
+	constants := map[string][]float32{}
+	for _, c := range graph[5] {
+		f := fields(t, c)
+		constants[string(f[8][0])] = floatsOf(f[9][0])
+	}
+	// Output gate: fourth of PyTorch's blocks, second of ONNX's.
+	n := small.H * small.Input(0)
+	if !slices.Equal(constants["W0"][n:2*n], q.weights[0][3*n:]) {
+		t.Error("the output gate of W0 is elsewhere")
+	}
+	if b := constants["B1"]; len(b) != 8*small.H || b[0] != q.weights[6][0] || b[4*small.H] != q.weights[7][0] {
+		t.Errorf("B1 has %d elements", len(b))
+	}
+	if lstm := fields(t, graph[1][2]); string(lstm[4][0]) != "LSTM" || string(lstm[1][0]) != "y0" || string(lstm[1][1]) != "W1" {
+		t.Errorf("second layer: %q", lstm)
+	}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"github.com/carousel-ml/carousel/internal/bench"
+)
+
+// problem is what every competitor computes: one network, one input, and one
+// projection p of the outputs y [T,B,H], whose sum of products p*y is the loss.
+type problem struct {
+	shape   bench.Shape
+	weights [][]float32 // for each layer weight_ih, weight_hh, bias_ih, bias_hh
+	x, p    []float32   // [T,B,I], [T,B,H]
+}
+
+func newProblem(s bench.Shape) *problem {
+	r := rand.New(rand.NewPCG(5, 6))
+	k := 1 / math.Sqrt(float64(s.H))
+	uniform := func(n int, k float64) []float32 {
+		v := make([]float32, n)
+		for i := range v {
+			v[i] = float32(k * (2*r.Float64() - 1))
+		}
+		return v
+	}
+	q := &problem{shape: s, x: uniform(s.T*s.B*s.I, 1), p: uniform(s.T*s.B*s.H, 1)}
+	for layer := range s.L {
+		for _, n := range []int{4 * s.H * s.Input(layer), 4 * s.H * s.H, 4 * s.H, 4 * s.H} {
+			q.weights = append(q.weights, uniform(n, k))
+		}
+	}
+	return q
+}
+
+// write puts the problem into files for the other processes.
+func (q *problem) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var all []float32
+	for _, w := range q.weights {
+		all = append(all, w...)
+	}
+	for name, content := range map[string][]byte{
+		"x.f32": rawFloats(q.x), "p.f32": rawFloats(q.p), "weights.f32": rawFloats(all), "model.onnx": onnxModel(q.shape, q.weights),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outputs is how many numbers a pass gives: the outputs, or the gradients in the order of the weights.
+func (q *problem) outputs(pass string) int {
+	if pass == forward {
+		return q.shape.T * q.shape.B * q.shape.H
+	}
+	n := 0
+	for _, w := range q.weights {
+		n += len(w)
+	}
+	return n
+}
+
+// difference compares what two competitors computed: outputs by the largest
+// absolute difference, gradients by the largest relative to the greatest
+// element of the same parameter.
+func (q *problem) difference(pass string, got, want []float32) float64 {
+	if pass == forward {
+		d, _ := farthest(got, want)
+		return d
+	}
+	worst, at := 0.0, 0
+	for _, w := range q.weights {
+		d, size := farthest(got[at:at+len(w)], want[at:at+len(w)])
+		worst = math.Max(worst, d/size)
+		at += len(w)
+	}
+	return worst
+}
+
+// farthest is the largest difference, NaN if there is one, and the largest element of want.
+func farthest(got, want []float32) (difference, size float64) {
+	for i := range want {
+		difference = math.Max(difference, math.Abs(float64(got[i])-float64(want[i])))
+		size = math.Max(size, math.Abs(float64(want[i])))
+	}
+	return difference, size
+}

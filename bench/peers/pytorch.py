@@ -1,0 +1,113 @@
+"""PyTorch as a peer: one JSON request a line on stdin, one JSON answer a line on stdout; see child.go.
+
+Ends when stdin does.
+"""
+import json
+import os
+import signal
+import sys
+import time
+
+import torch
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
+torch.set_num_threads(int(sys.argv[1]))
+
+
+def read(path, *dims):
+    n = 1
+    for d in dims:
+        n *= d
+    return torch.from_file(path, size=n, dtype=torch.float32).clone().reshape(dims)
+
+
+def write(path, tensors):
+    flat = torch.cat([t.detach().flatten() for t in tensors])
+    torch.from_file(path, shared=True, size=flat.numel(), dtype=torch.float32).copy_(flat)
+
+
+def status(key):
+    """A number of bytes from Linux's account of this process."""
+    with open("/proc/self/status") as f:
+        for line in f:
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+class Peer:
+    def open(self, shape, dir, **_):
+        T, B, I, H, L = (shape[k] for k in "TBIHL")
+        self.x = read(os.path.join(dir, "x.f32"), T, B, I)
+        self.p = read(os.path.join(dir, "p.f32"), T, B, H)
+        self.build(I, H, L)
+        with torch.no_grad():
+            w = read(os.path.join(dir, "weights.f32"), sum(p.numel() for p in self.net.parameters()))
+            for p in self.net.parameters():
+                p.copy_(w[: p.numel()].reshape(p.shape))
+                w = w[p.numel():]
+        return {}
+
+    def build(self, I, H, L):
+        self.net = torch.nn.LSTM(I, H, L)
+
+    def forward(self):
+        with torch.no_grad():
+            return [self.net(self.x)[0]]
+
+    def train(self):
+        self.net.zero_grad()
+        y, _ = self.net(self.x)
+        (y * self.p).sum().backward()
+        return [p.grad for p in self.net.parameters()]
+
+    def run(self, which, warm, calls, **_):
+        f = getattr(self, which)
+        for _ in range(warm):
+            f()
+        ms = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            f()
+            ms.append((time.perf_counter() - start) * 1e3)
+        return {"ms": ms}
+
+    def save(self, which, file, **_):
+        write(file, getattr(self, which)())
+        return {}
+
+    def memory(self, shape, dir, **_):
+        """How much more than before a network exists is in use at the most over three training steps."""
+        self.open({"T": 2, "B": 2, "I": 2, "H": 2, "L": 1}, dir)  # what the libraries set up once
+        self.train()
+        self.open(shape, dir)
+        del self.net
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")  # the peak begins anew
+        before = status("VmRSS")
+        self.build(*(shape[k] for k in "IHL"))
+        for _ in range(3):
+            self.train()
+        return {"bytes": status("VmHWM") - before}
+
+    def close(self, **_):
+        self.net = self.x = self.p = None
+        return {}
+
+
+def main():
+    def say(answer):
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    say({"name": "torch " + torch.__version__, "passes": ["forward", "train"]})
+    peer = Peer()
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            say(getattr(peer, request.pop("op"))(**request))
+        except Exception as e:
+            say({"error": repr(e)})
+
+
+main()

@@ -1,0 +1,76 @@
+package forecast
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// A week of unlike days repeats; the window sees only a quarter of a day, and
+// without lags the network cannot know the day before last.
+func weekly(noise float64) *data.Panel {
+	r := rand.New(rand.NewPCG(1, 2))
+	pattern := make([]float64, 168)
+	for i := range pattern {
+		pattern[i] = r.NormFloat64()
+	}
+	s := &data.Series{ID: "w", Values: make([][]float64, 1)}
+	for t := range 168 * 8 {
+		s.Time = append(s.Time, time.Date(2024, 1, 1, t, 0, 0, 0, time.UTC))
+		s.Line = append(s.Line, t+2)
+		s.Values[0] = append(s.Values[0], pattern[t%168]+noise*r.NormFloat64())
+	}
+	return &data.Panel{Columns: []string{"a"}, Freq: data.Every(time.Hour), HasTime: true, Series: []*data.Series{s}}
+}
+
+func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		noise    float64
+		least    float64
+		most     float64
+		worthOne float64 // the error must not exceed this share of seasonal naive's
+	}{
+		{"the season is all there is", 0.01, 0.9, 1, 1.3},
+		{"the season is lost in noise", 50, 0, 0.3, 0.9},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := small()
+			cfg.Future, cfg.Window, cfg.Lags, cfg.Calendar = nil, 6, []int{0}, "off"
+			panel := weekly(c.noise)
+			m, _, err := Train(context.Background(), panel, cfg, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.anchor.Share < c.least || m.anchor.Share > c.most {
+				t.Errorf("the share of the seasonal naive forecast is %v, want %v to %v", m.anchor.Share, c.least, c.most)
+			}
+			e, err := m.Evaluate(panel, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, simple := e.Metrics.MAE, e.Baselines["seasonal_naive"].MAE; !(got <= c.worthOne*simple) {
+				t.Errorf("mean absolute error %v, seasonal naive %v", got, simple)
+			}
+			dir := t.TempDir()
+			if err := m.Save(dir); err != nil {
+				t.Fatal(err)
+			}
+			opened, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := opened.Evaluate(panel, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if math.Float64bits(again.Metrics.MAE) != math.Float64bits(e.Metrics.MAE) {
+				t.Errorf("saving and opening changes the error from %v to %v", e.Metrics.MAE, again.Metrics.MAE)
+			}
+		})
+	}
+}

@@ -1,0 +1,199 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Tolerance is the largest difference, of 1 or of the value, whichever is
+// larger, at which two computations in float32 count as the same.
+const Tolerance = 1e-4
+
+// Parity compares two computations of one network on random input.
+type Parity struct {
+	Input   string  // what went in, such as "x float32[3,5,8]"
+	Values  int     // numbers compared
+	MaxDiff float64 // max |difference| against the file as this package runs it
+	Runtime string  // ONNX Runtime and its version, if it was found, else ""
+	// MaxDiffRuntime is max |difference| against the file as ONNX Runtime runs it; 0 without.
+	MaxDiffRuntime float64
+}
+
+// String is one line for a report.
+func (p *Parity) String() string {
+	s := fmt.Sprintf("max |difference| %.3g over %d values, on %s", p.MaxDiff, p.Values, p.Input)
+	if p.Runtime != "" {
+		s += fmt.Sprintf("; against %s %.3g", p.Runtime, p.MaxDiffRuntime)
+	}
+	return s
+}
+
+// MaxDifference is the largest |a-b|, and the largest of it relative to the
+// larger of 1 and |b|. Slices of unlike lengths, or a NaN in one alone, differ by +Inf.
+func MaxDifference(a, b []float32) (diff, relative float64) {
+	if len(a) != len(b) {
+		return math.Inf(1), math.Inf(1)
+	}
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		if a[i] == b[i] || math.IsNaN(x) && math.IsNaN(y) {
+			continue
+		}
+		d := math.Abs(x - y)
+		if math.IsNaN(d) {
+			return math.Inf(1), math.Inf(1)
+		}
+		diff, relative = math.Max(diff, d), math.Max(relative, d/math.Max(1, math.Abs(y)))
+	}
+	return diff, relative
+}
+
+// Random makes an input for each of the model's, from a seed: floats from
+// N(0,1), token ids below vocabulary, 0 or 1 where vocabulary is 0. A dimension
+// that may vary gets its size from sizes, by name and then by index, else 3.
+func (m *Model) Random(seed uint64, vocabulary int, sizes map[string]int) map[string]Value {
+	r := rand.New(rand.NewPCG(seed, 0))
+	in := make(map[string]Value, len(m.inputs))
+	for _, info := range m.inputs {
+		dims := make([]int, len(info.Dims))
+		for i, d := range info.Dims {
+			dims[i] = d.Size
+			if d.Size < 0 {
+				n, ok := sizes[d.Name]
+				if !ok {
+					n = 3
+				}
+				dims[i] = n
+			}
+		}
+		in[info.Name] = random(r, info.kind, dims, vocabulary)
+	}
+	return in
+}
+
+func random(r *rand.Rand, k kind, dims []int, vocabulary int) Value {
+	v := Value{Dims: dims}
+	n := product(dims)
+	if k == floats {
+		v.Data = make([]float32, n)
+		for i := range v.Data {
+			v.Data[i] = float32(r.NormFloat64())
+		}
+		return v
+	}
+	if vocabulary < 1 || k == bools {
+		vocabulary = 2
+	}
+	v.Ints = make([]int64, n)
+	for i := range v.Ints {
+		v.Ints[i] = r.Int64N(int64(vocabulary))
+	}
+	return v
+}
+
+// compare runs s and its exported graph m on one random batch, and ONNX Runtime
+// on the file's bytes b where it is installed.
+func (s *Stack) compare(m *Model, b []byte, o *ExportOptions) (*Parity, error) {
+	if o == nil {
+		o = &ExportOptions{}
+	}
+	c, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	const B, T = 3, 5
+	in := m.Random(1, c.Vocabulary, map[string]int{"batch": B, "time": T})
+	var lengths []int32
+	if o.Lengths {
+		lengths = []int32{4, 5, 1}
+		in["lengths"] = Ints([]int64{4, 5, 1}, B)
+	}
+	want, err := s.values(in, lengths)
+	if err != nil {
+		return nil, err
+	}
+	got, err := m.Run(in)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: the written graph does not run: %w", err)
+	}
+	p := &Parity{Input: described(m, in)}
+	if p.MaxDiff, p.Values, err = against(got, want); err != nil {
+		return nil, fmt.Errorf("onnx: the written graph computes something else: %w", err)
+	}
+	rt := FindRuntime()
+	if rt == nil {
+		return p, nil
+	}
+	if got, err = rt.Run(b, m, in); err != nil {
+		return nil, err
+	}
+	p.Runtime = rt.Version
+	if p.MaxDiffRuntime, _, err = against(got, want); err != nil {
+		return nil, fmt.Errorf("onnx: %s computes something else from the written graph: %w", rt.Version, err)
+	}
+	return p, nil
+}
+
+// against compares outputs by name with what they should be.
+func against(got map[string]Value, want map[string][]float32) (diff float64, n int, err error) {
+	for name, w := range want {
+		d, relative := MaxDifference(got[name].Data, w)
+		if relative > Tolerance {
+			return d, n, fmt.Errorf("%s differs by up to %.3g", name, d)
+		}
+		diff, n = math.Max(diff, d), n+len(w)
+	}
+	return diff, n, nil
+}
+
+func described(m *Model, in map[string]Value) string {
+	v := in[m.inputs[0].Name]
+	info := m.inputs[0]
+	info.Dims = nil
+	for _, d := range v.Dims {
+		info.Dims = append(info.Dims, Dim{Size: d})
+	}
+	return info.String()
+}
+
+// values runs s itself on the inputs of an exported graph.
+func (s *Stack) values(in map[string]Value, lengths []int32) (map[string][]float32, error) {
+	out := map[string][]float32{}
+	err := tensor.Catch(func() {
+		tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+		var x *tensor.Tensor
+		switch ids, ok := in["ids"]; {
+		case ok:
+			small := make([]int32, len(ids.Ints))
+			for i, id := range ids.Ints {
+				small[i] = int32(id)
+			}
+			x = s.Embedding.Forward(tape.IDs(small, lengths, ids.Dims...))
+		case lengths != nil:
+			v := in["x"]
+			x = tape.Sequences(v.Data, lengths, v.Dims[0], v.Dims[1], v.Dims[2])
+		default:
+			x = tape.Input(in["x"].Data, in["x"].Dims...)
+		}
+		init := &nn.State{}
+		if v, ok := in["h0"]; ok {
+			init.H = tape.Input(v.Data, v.Dims...)
+		}
+		if v, ok := in["c0"]; ok {
+			init.C = tape.Input(v.Data, v.Dims...)
+		}
+		y, final := s.Forward(x, init)
+		out["y"] = y.Data()
+		if init.H != nil {
+			out["hn"] = final.H.Data()
+		}
+		if init.C != nil {
+			out["cn"] = final.C.Data()
+		}
+	})
+	return out, err
+}

@@ -1,0 +1,191 @@
+package onnx
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Pool says what of the recurrent stack's output goes on to the head.
+type Pool string
+
+// The pools.
+const (
+	PoolSteps Pool = "steps" // every step: [B,T,F]
+	PoolLast  Pool = "last"  // the last step's output: [B,F], PyTorch's y[:, -1]
+	PoolFinal Pool = "final" // the final h of the last layer, both directions joined: [B,F]
+)
+
+// Stack is the usual recurrent network: an embedding or features, a stack of
+// recurrent layers, and a linear head. Its parameters are named
+// embedding.weight, rnn.weight_ih_l0 and so on, head.weight and head.bias.
+type Stack struct {
+	Embedding *nn.Embedding // nil: the input is features
+	RNN       *nn.RNN       // batch-major
+	Head      *nn.Linear    // nil: none
+	Pool      Pool          // "" is PoolSteps
+}
+
+// Forward runs the network on features [B,T,I] with an initial state (nil: zeros).
+func (s *Stack) Forward(x *tensor.Tensor, init *nn.State) (y *tensor.Tensor, final *nn.State) {
+	y, final = s.RNN.Forward(x, init)
+	switch s.Pool {
+	case PoolLast:
+		y = tensor.Last(y)
+	case PoolFinal:
+		D, L := s.RNN.Directions(), s.RNN.Layers()
+		top := tensor.Slice(final.H, 0, (L-1)*D, L*D) // [D,B,H]
+		y = tensor.Reshape(tensor.Transpose(top, 0, 1), -1, D*s.RNN.Hidden())
+	}
+	if s.Head != nil {
+		y = s.Head.Forward(y)
+	}
+	return y, final
+}
+
+// Config describes a Stack without its weights.
+type Config struct {
+	Cell          string `json:"cell"` // lstm, gru, rnn_tanh or rnn_relu
+	Input         int    `json:"input"`
+	Hidden        int    `json:"hidden"`
+	Layers        int    `json:"layers"`
+	Bidirectional bool   `json:"bidirectional,omitempty"`
+	NoBias        bool   `json:"no_bias,omitempty"`
+	Vocabulary    int    `json:"vocabulary,omitempty"` // rows of the embedding; 0: none
+	Output        int    `json:"output,omitempty"`     // features of the head; 0: none
+	HeadNoBias    bool   `json:"head_no_bias,omitempty"`
+	Pool          Pool   `json:"pool"`
+}
+
+var cellNames = map[tensor.Cell]string{tensor.LSTMCell: "lstm", tensor.GRUCell: "gru", tensor.RNNTanhCell: "rnn_tanh", tensor.RNNReLUCell: "rnn_relu"}
+
+// Config describes s; an error names a cell that ONNX files here do not hold.
+func (s *Stack) Config() (Config, error) {
+	r := s.RNN
+	if r == nil || len(r.Weights) == 0 {
+		return Config{}, fmt.Errorf("onnx: the stack has no recurrent layers")
+	}
+	c := Config{Cell: cellNames[r.Cell()], Input: r.Weights[0].Dim(1), Hidden: r.Hidden(), Layers: r.Layers(), Bidirectional: r.Directions() == 2, Pool: s.Pool}
+	slots := r.Layers() * r.Directions()
+	c.NoBias = len(r.Weights) == 2*slots
+	if c.Cell == "" || !r.IsPlain() || !c.NoBias && len(r.Weights) != 4*slots {
+		return Config{}, fmt.Errorf("onnx: a stack of this kind of cell cannot be described: expected LSTM, GRU or RNN as PyTorch has them, without projection")
+	}
+	if c.Pool == "" {
+		c.Pool = PoolSteps
+	}
+	if s.Embedding != nil {
+		c.Vocabulary = s.Embedding.Weight.Dim(0)
+	}
+	if s.Head != nil {
+		c.Output, c.HeadNoBias = s.Head.Weight.Dim(0), s.Head.Bias == nil
+	}
+	return c, nil
+}
+
+// maxUnits keeps the sizes of a configuration from outside within reason.
+const (
+	maxUnits  = 1 << 24
+	maxLayers = 1 << 10
+)
+
+// New makes the layers that c describes; [tensor.Pack] gives them values.
+func (c Config) New() (*Stack, error) {
+	if min(c.Input, c.Hidden, c.Layers) < 1 || max(c.Input, c.Hidden) > maxUnits || c.Layers > maxLayers {
+		return nil, fmt.Errorf("onnx: input %d and hidden %d must be 1 to %d, and layers %d must be 1 to %d", c.Input, c.Hidden, maxUnits, c.Layers, maxLayers)
+	}
+	if c.Vocabulary < 0 || c.Vocabulary > maxUnits || c.Output < 0 || c.Output > maxUnits {
+		return nil, fmt.Errorf("onnx: vocabulary %d and output %d must be 0 to %d", c.Vocabulary, c.Output, maxUnits)
+	}
+	o := &nn.RNNOptions{Layers: c.Layers, Bidirectional: c.Bidirectional, NoBias: c.NoBias}
+	s := &Stack{Pool: c.Pool}
+	switch c.Cell {
+	case "lstm":
+		s.RNN = nn.NewLSTM(c.Input, c.Hidden, o)
+	case "gru":
+		s.RNN = nn.NewGRU(c.Input, c.Hidden, o)
+	case "rnn_tanh", "rnn_relu":
+		o.ReLU = c.Cell == "rnn_relu"
+		s.RNN = nn.NewRNN(c.Input, c.Hidden, o)
+	default:
+		return nil, fmt.Errorf("onnx: cell %q: expected lstm, gru, rnn_tanh or rnn_relu", clip(c.Cell))
+	}
+	switch c.Pool {
+	case "", PoolSteps, PoolLast, PoolFinal:
+	default:
+		return nil, fmt.Errorf("onnx: pool %q: expected steps, last or final", clip(string(c.Pool)))
+	}
+	if c.Vocabulary > 0 {
+		s.Embedding = nn.NewEmbedding(c.Vocabulary, c.Input, nil)
+	}
+	if c.Output > 0 {
+		s.Head = nn.NewLinear(s.RNN.OutputSize(), c.Output, &nn.LinearOptions{NoBias: c.HeadNoBias})
+	}
+	return s, nil
+}
+
+// Task is what a model directory with a Stack names as its task.
+const Task = "stack"
+
+// Save writes s as a model directory.
+func (s *Stack) Save(dir string, slab *tensor.Slab) error {
+	c, err := s.Config()
+	if err != nil {
+		return err
+	}
+	return model.Save(dir, Task, c, slab)
+}
+
+// Open reads a model directory that [Stack.Save] wrote.
+func Open(dir string) (*Stack, *tensor.Slab, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d.Task != Task {
+		return nil, nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a model of task %q, got %q", Task, clip(d.Task))}
+	}
+	var c Config
+	if err := d.Decode(&c); err != nil {
+		return nil, nil, err
+	}
+	s, err := c.New()
+	if err != nil {
+		return nil, nil, &model.FileError{File: dir, Problem: strings.TrimPrefix(err.Error(), "onnx: "), Err: err}
+	}
+	// The weights' own size bounds what the configuration may claim.
+	need, have := 0, 0
+	for _, p := range s.params() {
+		need += p.Len()
+	}
+	for _, t := range d.Weights.Tensors {
+		have += len(t.Data)
+	}
+	if need != have {
+		return nil, nil, &model.FileError{File: dir, Problem: fmt.Sprintf("the configuration needs %d weights, the file has %d", need, have)}
+	}
+	slab := tensor.Pack(tensor.CPU(), s, 0)
+	if err := d.Load(slab); err != nil {
+		return nil, nil, err
+	}
+	return s, slab, nil
+}
+
+// params are all parameters of s, in the order of [tensor.Pack].
+func (s *Stack) params() []*tensor.Param {
+	var list []*tensor.Param
+	if s.Embedding != nil {
+		list = append(list, s.Embedding.Weight)
+	}
+	list = append(list, s.RNN.Weights...)
+	if s.Head != nil {
+		list = append(list, s.Head.Weight)
+		if s.Head.Bias != nil {
+			list = append(list, s.Head.Bias)
+		}
+	}
+	return list
+}

@@ -1,0 +1,342 @@
+package torch
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// KeyMeta is the entry of [model.File.Meta] under which [Read] notes where in a
+// nested checkpoint the state_dict was, such as "model".
+const KeyMeta = "pytorch_key"
+
+// Options says what of a file is wanted; nil is the only state_dict in it.
+type Options struct {
+	// Key picks a state_dict of a nested checkpoint: its path of keys, joined by
+	// dots. Needed if there are several.
+	Key string
+	// Rename replaces the beginning of tensors' names, up to a dot or the whole
+	// name: {"lstm": "rnn"} makes rnn.weight_ih_l0 of lstm.weight_ih_l0. "" puts
+	// a prefix before names that no other entry fits.
+	Rename map[string]string
+	// Skip leaves tensors out, by the beginning of their names in the file, up to
+	// a dot or the whole name: a tied weight's second name, a head that is not used.
+	Skip []string
+}
+
+// Read reads the state_dict in a file of torch.save: the value itself, or the
+// only dict of tensors inside a nested checkpoint. Nothing in the file is
+// executed. Floats of any precision become float32, integers and booleans
+// int64; views come out contiguous, in the order of the state_dict.
+//
+// The file may come from anywhere: memory stays within a small multiple of its
+// size plus at most 300 MB, and anything unsound, and anything that would need
+// Python to rebuild, is a *model.FileError that names the file.
+func Read(path string, o *Options) (*model.File, error) {
+	f, size, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return decode(path, f, size, o)
+}
+
+// Load reads a state_dict into slab; see [Read], and [model.LoadSlab] for what
+// must agree.
+func Load(path string, slab *tensor.Slab, o *Options) error {
+	f, err := Read(path, o)
+	if err != nil {
+		return err
+	}
+	return f.Load(slab)
+}
+
+func decode(path string, r io.ReaderAt, size int64, o *Options) (*model.File, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	c, err := parse(path, r, size)
+	if err != nil {
+		return nil, err
+	}
+	state, err := choose(path, c.root, o.Key)
+	if err != nil {
+		return nil, err
+	}
+	state.skip(o.Skip)
+	if err := c.checkSizes(state); err != nil {
+		return nil, err
+	}
+	ts, err := c.gather(state)
+	if err != nil {
+		return nil, err
+	}
+	for i := range ts {
+		ts[i].Name = rename(ts[i].Name, o.Rename)
+	}
+	var meta map[string]string
+	if state.path != "" {
+		meta = map[string]string{KeyMeta: state.path}
+	}
+	return model.NewFile(path, ts, meta)
+}
+
+// rename applies the longest entry that fits name.
+func rename(name string, by map[string]string) string {
+	for at := len(name); at > 0; at = strings.LastIndexByte(name[:at], '.') {
+		if to, ok := by[name[:at]]; ok {
+			return strings.TrimPrefix(to+name[at:], ".")
+		}
+	}
+	if to := by[""]; to != "" {
+		return to + "." + name
+	}
+	return name
+}
+
+// state is a state_dict: named tensors, and where in the file it was.
+type state struct {
+	path  string // keys joined by dots, "" for the file's own value
+	names []string
+	views []*view
+}
+
+// skip takes out the tensors whose names begin with one of the prefixes.
+func (s *state) skip(prefixes []string) {
+	kept := &state{path: s.path}
+	for i, name := range s.names {
+		if !slices.ContainsFunc(prefixes, func(p string) bool { return name == p || strings.HasPrefix(name, p+".") }) {
+			kept.names, kept.views = append(kept.names, name), append(kept.views, s.views[i])
+		}
+	}
+	*s = *kept
+}
+
+// choose finds the state_dict at key, or the only one.
+func choose(path string, root any, key string) (*state, error) {
+	s := search{seen: map[*dict]bool{}}
+	s.walk(root, "", 0)
+	found := s.strict
+	if len(found) == 0 {
+		found = s.loose
+	}
+	if key == "" && len(found) == 1 {
+		return found[0].check(path)
+	}
+	if key != "" {
+		for _, f := range append(s.strict, s.loose...) {
+			if f.path == key {
+				return f.check(path)
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, problem(path, "save one: torch.save(model.state_dict(), path)", "expected a state_dict, found no dict of tensors")
+	}
+	var choices []string
+	for _, f := range found[:min(len(found), 8)] {
+		choices = append(choices, fmt.Sprintf("%s (%d tensors)", quote(f.path), len(f.names)))
+	}
+	if n := len(found) - len(choices); n > 0 {
+		choices = append(choices, fmt.Sprintf("%d more", n))
+	}
+	list := strings.Join(choices, ", ")
+	if key != "" {
+		return nil, problem(path, "name one that is there", "has no state_dict under the key %s; it has %s", quote(key), list)
+	}
+	return nil, problem(path, "choose one by its key (--key)", "holds %d state_dicts: %s", len(found), list)
+}
+
+// search collects the dicts whose values are all tensors, and apart from them
+// those with some tensors among plain values.
+type search struct {
+	seen          map[*dict]bool // against cycles, and dicts met along many ways
+	strict, loose []*state
+}
+
+// maxDepth of dicts within dicts; optimizers and trainers nest three or four.
+const maxDepth = 32
+
+func (s *search) walk(v any, path string, depth int) {
+	d, ok := v.(*dict)
+	if !ok || s.seen[d] || depth > maxDepth {
+		return
+	}
+	s.seen[d] = true
+	st := &state{path: path}
+	plain := len(d.keys) // values that are no tensors
+	for i, k := range d.keys {
+		name, ok := k.(string)
+		if !ok {
+			return // an optimizer's state, keyed by numbers
+		}
+		if t, ok := d.values[i].(*view); ok {
+			st.names, st.views = append(st.names, name), append(st.views, t)
+			plain--
+		}
+	}
+	switch {
+	case len(st.names) > 0 && plain == 0:
+		s.strict = append(s.strict, st)
+		return
+	case len(st.names) > 0:
+		s.loose = append(s.loose, st)
+	}
+	for i, k := range d.keys {
+		at := k.(string)
+		if path != "" {
+			at = path + "." + at
+		}
+		s.walk(d.values[i], at, depth+1)
+	}
+}
+
+// check refuses names that could not be told apart.
+func (s *state) check(path string) (*state, error) {
+	seen := make(map[string]bool, len(s.names))
+	for _, name := range s.names {
+		if name == "" || seen[name] {
+			return nil, &model.FileError{File: path, Tensor: name, Problem: "the state_dict has this name twice, or it is empty"}
+		}
+		seen[name] = true
+	}
+	return s, nil
+}
+
+// checkSizes makes sure, before any memory is taken, that every view lies in
+// its storage and that all together is in proportion to the file.
+func (c *container) checkSizes(s *state) error {
+	var elements, bytes int64
+	used := map[*storage]bool{}
+	for i, v := range s.views {
+		bad := func(format string, a ...any) error {
+			return &model.FileError{File: c.path, Tensor: s.names[i], Problem: fmt.Sprintf(format, a...)}
+		}
+		n, err := v.extent()
+		if err != nil {
+			return bad("%v", err)
+		}
+		// A file of one-byte elements has as many as bytes; more means that views
+		// repeat them, which a few tied or expanded weights do, and a bomb.
+		if elements += n; elements > c.size+1<<20 {
+			return bad("the tensors up to here have %d elements, out of proportion to a file of %d bytes", elements, c.size)
+		}
+		if !used[v.storage] {
+			used[v.storage] = true
+			if bytes += v.storage.bytes(); v.storage.bytes() > c.size || bytes > c.size {
+				return bad("truncated or damaged: the storages up to here need %d bytes, the file has %d", bytes, c.size)
+			}
+		}
+	}
+	return nil
+}
+
+// extent is the number of elements of v, whose last one lies in the storage.
+func (v *view) extent() (int64, error) {
+	const most = math.MaxInt64 / 16
+	n, last := int64(1), v.offset
+	total := v.storage.bytes() / int64(v.dtype.size)
+	if v.offset < 0 || v.offset > total {
+		return 0, fmt.Errorf("it begins at element %d of a storage of %d", v.offset, total)
+	}
+	for i, d := range v.size {
+		step := v.stride[i]
+		if d < 0 || step < 0 {
+			return 0, fmt.Errorf("size %v with strides %v is not a view", v.size, v.stride)
+		}
+		if d > 0 && n > most/d || d > 1 && step > (most-last)/(d-1) {
+			return 0, fmt.Errorf("size %v with strides %v is more than memory can address", v.size, v.stride)
+		}
+		n *= d
+		last += max(d-1, 0) * step
+	}
+	if n > 0 && last >= total {
+		return 0, fmt.Errorf("size %v with strides %v ends at element %d of a storage of %d", v.size, v.stride, last, total)
+	}
+	return n, nil
+}
+
+// gather copies the views out of their storages, one storage in memory at a time.
+func (c *container) gather(s *state) ([]model.Tensor, error) {
+	ts := make([]model.Tensor, len(s.views))
+	on := map[*storage][]int{}
+	for i, v := range s.views {
+		on[v.storage] = append(on[v.storage], i)
+	}
+	var raw []byte
+	for i, v := range s.views {
+		if on[v.storage][0] != i {
+			continue // done with the first view of this storage
+		}
+		raw = slices.Grow(raw[:0], int(v.storage.bytes()))[:v.storage.bytes()]
+		if err := c.fill(raw, v.storage); err != nil {
+			return nil, &model.FileError{File: c.path, Tensor: s.names[i], Problem: err.Error(), Err: err}
+		}
+		for _, j := range on[v.storage] {
+			ts[j].Name = s.names[j]
+			if err := c.copyView(&ts[j], s.views[j], raw); err != nil {
+				return nil, &model.FileError{File: c.path, Tensor: s.names[j], Problem: err.Error()}
+			}
+		}
+	}
+	return ts, nil
+}
+
+// fill reads a storage to its end, where a zip archive's checksum is compared.
+func (c *container) fill(raw []byte, s *storage) error {
+	r, err := c.open(s)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.ReadFull(r, raw)
+	if err == nil {
+		if _, err = r.Read(make([]byte, 1)); err == io.EOF {
+			return nil
+		}
+	}
+	return fmt.Errorf("truncated or damaged: its bytes: %w", err)
+}
+
+// copyView decodes the elements of v in row-major order.
+func (c *container) copyView(t *model.Tensor, v *view, raw []byte) error {
+	n := 1
+	t.Dims = make([]int, len(v.size))
+	for i, d := range v.size {
+		t.Dims[i] = int(d)
+		n *= int(d)
+	}
+	if v.dtype.float != nil {
+		t.Data = make([]float32, n)
+	} else {
+		t.Ints = make([]int64, n)
+	}
+	size := v.dtype.size
+	index := make([]int64, len(v.size)) // of element k
+	at := v.offset
+	for k := range n {
+		b := raw[int(at)*size : int(at)*size+size]
+		if v.dtype.float == nil {
+			t.Ints[k] = v.dtype.int(c.order, b)
+		} else {
+			x := v.dtype.float(c.order, b)
+			if t.Data[k] = float32(x); math.IsInf(float64(t.Data[k]), 0) && !math.IsInf(x, 0) {
+				return fmt.Errorf("element %d is %g, beyond float32's range", k, x)
+			}
+		}
+		for i := len(index) - 1; i >= 0; i-- { // the next element, row-major
+			at += v.stride[i]
+			if index[i]++; index[i] < v.size[i] {
+				break
+			}
+			at -= v.size[i] * v.stride[i]
+			index[i] = 0
+		}
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package torch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// dtype is an element type of PyTorch's.
+type dtype struct {
+	name string // as torch.NAME
+	size int    // bytes
+	// One of the two decodes an element; the other is nil.
+	float func(binary.ByteOrder, []byte) float64
+	int   func(binary.ByteOrder, []byte) int64
+}
+
+// dtypes by name, and by the class of storage that holds them.
+var dtypes, storages = makeTypes()
+
+func makeTypes() (byName, byClass map[string]*dtype) {
+	byName, byClass = map[string]*dtype{}, map[string]*dtype{}
+	add := func(class string, t *dtype) {
+		byName["torch."+t.name] = t
+		if class != "" {
+			byClass["torch."+class+"Storage"] = t
+		}
+	}
+	add("Float", &dtype{name: "float32", size: 4, float: func(o binary.ByteOrder, b []byte) float64 { return float64(math.Float32frombits(o.Uint32(b))) }})
+	add("Double", &dtype{name: "float64", size: 8, float: func(o binary.ByteOrder, b []byte) float64 { return math.Float64frombits(o.Uint64(b)) }})
+	add("Half", &dtype{name: "float16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 { return half(o.Uint16(b)) }})
+	add("BFloat16", &dtype{name: "bfloat16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 {
+		return float64(math.Float32frombits(uint32(o.Uint16(b)) << 16))
+	}})
+	add("Long", &dtype{name: "int64", size: 8, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint64(b)) }})
+	add("Int", &dtype{name: "int32", size: 4, int: func(o binary.ByteOrder, b []byte) int64 { return int64(int32(o.Uint32(b))) }})
+	add("Short", &dtype{name: "int16", size: 2, int: func(o binary.ByteOrder, b []byte) int64 { return int64(int16(o.Uint16(b))) }})
+	add("Char", &dtype{name: "int8", size: 1, int: func(_ binary.ByteOrder, b []byte) int64 { return int64(int8(b[0])) }})
+	add("Byte", &dtype{name: "uint8", size: 1, int: func(_ binary.ByteOrder, b []byte) int64 { return int64(b[0]) }})
+	add("Bool", &dtype{name: "bool", size: 1, int: func(_ binary.ByteOrder, b []byte) int64 { return int64(b[0]) }})
+	add("", &dtype{name: "uint16", size: 2, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint16(b)) }})
+	add("", &dtype{name: "uint32", size: 4, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint32(b)) }})
+	// Bytes without a type: the tensors on it bring their own.
+	untyped := &dtype{name: "uint8", size: 1}
+	byClass["torch.storage.UntypedStorage"], byClass["torch.UntypedStorage"] = untyped, untyped
+	return byName, byClass
+}
+
+// half widens an IEEE 754 binary16 value, exactly.
+func half(h uint16) float64 {
+	sign := 1 - 2*float64(h>>15)
+	exp, frac := int(h>>10)&31, float64(h&0x3ff)
+	switch {
+	case exp == 0:
+		return sign * math.Ldexp(frac, -24)
+	case exp < 31:
+		return sign * math.Ldexp(1024+frac, exp-25)
+	case frac == 0:
+		return sign * math.Inf(1)
+	}
+	return math.NaN()
+}
+
+// The functions that apply knows.
+const (
+	orderedDict     = "collections.OrderedDict"
+	rebuildTensor   = "torch._utils._rebuild_tensor"
+	rebuildTensorV2 = "torch._utils._rebuild_tensor_v2"
+	rebuildTensorV3 = "torch._utils._rebuild_tensor_v3"
+	rebuildParam    = "torch._utils._rebuild_parameter"
+	rebuildParamS   = "torch._utils._rebuild_parameter_with_state"
+	torchSize       = "torch.Size"
+	torchDevice     = "torch.device"
+	codecsEncode    = "_codecs.encode"
+	builtinSet      = "builtins.set"
+	builtin2Set     = "__builtin__.set"
+)
+
+// globals are all the names that a pickle may use.
+var globals = func() map[string]bool {
+	m := map[string]bool{}
+	for _, name := range []string{
+		orderedDict, rebuildTensor, rebuildTensorV2, rebuildTensorV3, rebuildParam, rebuildParamS,
+		torchSize, torchDevice, codecsEncode, builtinSet, builtin2Set,
+	} {
+		m[name] = true
+	}
+	for name := range dtypes {
+		m[name] = true
+	}
+	for name := range storages {
+		m[name] = true
+	}
+	return m
+}()
+
+// storage is a block of a file that tensors are views of.
+type storage struct {
+	key   string
+	dtype *dtype
+	numel int64 // elements of dtype
+}
+
+func (s *storage) bytes() int64 { return s.numel * int64(s.dtype.size) }
+
+// view is a tensor: a strided window on a storage. All counts are in elements.
+type view struct {
+	storage      *storage
+	dtype        *dtype
+	offset       int64
+	size, stride []int64
+}
+
+// apply is what a known function makes of its arguments.
+func (u *unpickler) apply(fn global, args tuple) any {
+	switch fn {
+	case orderedDict:
+		return u.dictOf(args)
+	case rebuildTensor, rebuildTensorV2, rebuildTensorV3:
+		v, err := rebuild(fn, args)
+		if err != nil {
+			u.failf("%s before byte %d: %w", fn, u.at, err)
+		}
+		return v
+	case rebuildParam, rebuildParamS:
+		if len(args) > 0 {
+			if v, ok := args[0].(*view); ok {
+				return v
+			}
+		}
+	case torchSize, builtinSet, builtin2Set:
+		if len(args) == 1 {
+			return args[0]
+		}
+	case torchDevice:
+		return args
+	case codecsEncode: // how protocol 2 writes bytes
+		if len(args) == 2 {
+			if s, ok := args[0].(string); ok {
+				return []byte(s)
+			}
+		}
+	}
+	u.failf("%s before byte %d: unexpected arguments", fn, u.at)
+	return nil
+}
+
+// dictOf makes an OrderedDict, empty or, as Python 2 wrote it, of a list of pairs.
+func (u *unpickler) dictOf(args tuple) *dict {
+	d := &dict{}
+	if len(args) == 0 {
+		return d
+	}
+	pairs, ok := args[0].(*list)
+	if !ok || len(args) != 1 {
+		u.failf("OrderedDict before byte %d: unexpected arguments", u.at)
+		return d
+	}
+	for _, p := range pairs.items {
+		switch p := p.(type) {
+		case *list:
+			d.set(u, p.items)
+		case tuple:
+			d.set(u, p)
+		}
+	}
+	return d
+}
+
+// rebuild makes a tensor of the arguments (storage, offset, size, stride,
+// requires_grad, hooks, dtype), of which older functions end sooner.
+func rebuild(fn global, args tuple) (*view, error) {
+	least := map[global]int{rebuildTensor: 4, rebuildTensorV2: 6, rebuildTensorV3: 7}[fn]
+	if len(args) < least {
+		return nil, fmt.Errorf("expected at least %d arguments, got %d", least, len(args))
+	}
+	s, ok := args[0].(*storage)
+	if !ok {
+		return nil, fmt.Errorf("its first argument is no storage")
+	}
+	v := &view{storage: s, dtype: s.dtype}
+	if fn == rebuildTensorV3 {
+		name, _ := args[6].(global)
+		if v.dtype = dtypes[string(name)]; v.dtype == nil {
+			return nil, fmt.Errorf("its type is no dtype")
+		}
+	} else if s.dtype.float == nil && s.dtype.int == nil {
+		return nil, fmt.Errorf("its storage has no type")
+	}
+	if v.offset, ok = args[1].(int64); !ok {
+		return nil, fmt.Errorf("its offset is no number")
+	}
+	if v.size, ok = integers(args[2]); !ok {
+		return nil, fmt.Errorf("its size is no tuple of numbers")
+	}
+	if v.stride, ok = integers(args[3]); !ok || len(v.stride) != len(v.size) {
+		return nil, fmt.Errorf("its strides do not go with its size")
+	}
+	return v, nil
+}
+
+// integers is a tuple of at most 64 integers.
+func integers(v any) ([]int64, bool) {
+	t, ok := v.(tuple)
+	if !ok || len(t) > 64 {
+		return nil, false
+	}
+	ns := make([]int64, len(t))
+	for i, x := range t {
+		if ns[i], ok = x.(int64); !ok {
+			return nil, false
+		}
+	}
+	return ns, true
+}
