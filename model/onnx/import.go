@@ -125,7 +125,7 @@ func (f *parts) find() error {
 func (f *parts) sort(n *node) error {
 	switch p := n.prepared.(type) {
 	case *recurrent:
-		if !p.engine || p.dirs == nil || p.backward {
+		if !p.plain || p.dirs == nil || p.backward {
 			return f.more(n, "its options or weights are not those of a plain stack")
 		}
 		f.layers = append(f.layers, n)

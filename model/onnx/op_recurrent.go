@@ -12,8 +12,11 @@ type recurrent struct {
 	op         string
 	gates      int
 	engine     bool        // the engine has this cell
+	plain      bool        // and it is one of PyTorch's
 	cell       tensor.Cell // if so
-	hidden     int         // 0: as the weights say
+	order      []int       // the place in ONNX of each gate of that cell
+	options    tensor.CellOptions
+	hidden     int // 0: as the weights say
 	directions int
 	backward   bool // one direction, and it is the reverse
 	batchMajor bool // layout 1
@@ -58,7 +61,7 @@ func prepareRecurrent(m *Model, n *node) any {
 	if !c.engine {
 		return c
 	}
-	if w, r, b := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3); w != nil && r != nil && (b != nil || !n.has(3)) {
+	if w, r, b := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3); w != nil && r != nil && (b != nil || !n.has(3)) && !n.has(7) {
 		c.check(n, w, r, b)
 		c.keep(m, w, r, b)
 	}
@@ -99,25 +102,50 @@ func (c *recurrent) readActivations(n *node) {
 	}
 }
 
+// engineActivations are the functions that the engine has, with the numbers it gives them.
+var engineActivations = map[string]struct {
+	is          tensor.Activation
+	alpha, beta float64
+}{
+	"sigmoid": {is: tensor.SigmoidActivation}, "tanh": {is: tensor.TanhActivation}, "relu": {is: tensor.ReLUActivation},
+	"softsign": {is: tensor.SoftsignActivation}, "softplus": {is: tensor.SoftplusActivation},
+	"hardsigmoid": {tensor.HardSigmoidActivation, 0.2, 0.5}, "leakyrelu": {tensor.LeakyReLUActivation, 0.01, 0}, "elu": {tensor.ELUActivation, 1, 0},
+}
+
 // chooseEngine says whether the engine has a cell of these options.
 func (c *recurrent) chooseEngine(n *node) {
+	d := defaultActivations[n.op]
+	var acts [3]tensor.Activation
 	usual := true
 	for i, a := range c.acts {
-		d := defaultActivations[n.op]
+		e, ok := engineActivations[a.name]
+		if !ok || float32(a.alpha) != float32(e.alpha) || float32(a.beta) != float32(e.beta) || i >= len(d) && acts[i%len(d)] != e.is {
+			return // unknown, with other numbers, or not the same in both directions
+		}
+		acts[i%len(d)] = e.is
 		usual = usual && a.name == d[i%len(d)]
 	}
-	relu := !slices.ContainsFunc(c.acts, func(a activation) bool { return a.name != "relu" })
+	c.engine, c.order = true, gateOrder(c.gates)
+	c.options.GateClip = float32(c.clip)
 	switch {
-	case c.clip > 0 || c.coupled || n.has(7):
-	case n.op == "LSTM" && usual:
-		c.engine, c.cell = true, tensor.LSTMCell
-	case n.op == "GRU" && usual && c.linear:
-		c.engine, c.cell = true, tensor.GRUCell
-	case n.op == "RNN" && usual:
-		c.engine, c.cell = true, tensor.RNNTanhCell
-	case n.op == "RNN" && relu:
-		c.engine, c.cell = true, tensor.RNNReLUCell
+	case n.op == "LSTM":
+		c.cell = tensor.LSTMCell
+		if c.coupled {
+			c.cell, c.order = tensor.CoupledLSTMCell, []int{0, 3, 1}
+		}
+		c.options.Gate, c.options.Input, c.options.Output = acts[0], acts[1], acts[2]
+	case n.op == "GRU":
+		c.cell = tensor.GRUBeforeCell
+		if c.linear {
+			c.cell = tensor.GRUCell
+		}
+		c.options.Gate, c.options.Input = acts[0], acts[1]
+	case acts[0] == tensor.ReLUActivation:
+		c.cell, usual = tensor.RNNReLUCell, true
+	default:
+		c.cell, c.options.Input = tensor.RNNTanhCell, acts[0]
 	}
+	c.plain = usual && c.clip == 0 && !n.has(7) && c.cell != tensor.CoupledLSTMCell && c.cell != tensor.GRUBeforeCell
 }
 
 // check compares the shapes of W [D,G*H,I], R [D,G*H,H] and B [D,2*G*H] and returns H and I.
@@ -152,10 +180,10 @@ func gateOrder(gates int) []int {
 }
 
 // reordered takes the blocks of gates from ONNX's order to the engine's.
-func reordered(w []float32, gates int) []float32 {
+func (c *recurrent) reordered(w []float32) []float32 {
 	out := make([]float32, 0, len(w))
-	n := len(w) / gates
-	for _, from := range gateOrder(gates) {
+	n := len(w) / c.gates
+	for _, from := range c.order {
 		out = append(out, w[from*n:(from+1)*n]...)
 	}
 	return out
@@ -164,11 +192,11 @@ func reordered(w []float32, gates int) []float32 {
 // weightsOf cuts the weights of direction d out, in the engine's order; biases are nil without.
 func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW, BR []float32) {
 	rows := c.gates * hidden
-	W = reordered(w[d*rows*input:][:rows*input], c.gates)
-	R = reordered(r[d*rows*hidden:][:rows*hidden], c.gates)
+	W = c.reordered(w[d*rows*input:][:rows*input])
+	R = c.reordered(r[d*rows*hidden:][:rows*hidden])
 	if b != nil {
-		BW = reordered(b[d*2*rows:][:rows], c.gates)
-		BR = reordered(b[d*2*rows+rows:][:rows], c.gates)
+		BW = c.reordered(b[d*2*rows:][:rows])
+		BR = c.reordered(b[d*2*rows+rows:][:rows])
 	}
 	return W, R, BW, BR
 }
@@ -176,7 +204,7 @@ func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW
 // keep makes parameters of constant weights.
 func (c *recurrent) keep(m *Model, w, r, b *value) {
 	hidden, input := r.dims[2], w.dims[2]
-	rows := c.gates * hidden
+	rows := len(c.order) * hidden
 	c.input = input
 	var biases []float32
 	if b != nil {
@@ -199,7 +227,7 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 	if c.dirs != nil {
 		return c.dirs
 	}
-	rows := c.gates * hidden
+	rows := len(c.order) * hidden
 	var biases []float32
 	if in[3] != nil {
 		biases = in[3].floats()
@@ -210,6 +238,13 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d, W: r.tape.Input(W, rows, input), R: r.tape.Input(R, rows, hidden)}
 		if biases != nil {
 			dirs[d].BW, dirs[d].BR = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
+		}
+		if len(in) > 7 && in[7] != nil { // i, o, f
+			p := in[7].floats()[d*3*hidden:]
+			dirs[d].PeepI, dirs[d].PeepO = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
+			if !c.coupled {
+				dirs[d].PeepF = r.tape.Input(p[2*hidden:3*hidden], hidden)
+			}
 		}
 	}
 	return dirs
@@ -323,7 +358,7 @@ func (c *call) scan() (y, h, cs *value) {
 		init.C = r.tensor(v, D, c.B, c.H)
 	}
 	final := r.tape.NewState(D, c.B, c.H, tensor.CellWidth(c.cell, c.H))
-	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), nil, init, final)
+	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, init, final)
 	if c.ragged { // back to the given order of rows
 		out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
 	}

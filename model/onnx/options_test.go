@@ -236,6 +236,9 @@ func (o *option) check(t *testing.T, what string, got map[string]Value, want map
 func (o *option) checkPlain(t *testing.T, m *Model, in map[string]Value, want map[string][]float32) {
 	r := m.nodes[0].prepared.(*recurrent)
 	if !r.engine {
+		if o.alpha == nil {
+			t.Error("the engine has this cell and was not asked")
+		}
 		return
 	}
 	r.engine = false

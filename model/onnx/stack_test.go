@@ -74,6 +74,8 @@ func TestExportRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.onnx")
 	timeMajor := &Stack{RNN: nn.NewLSTM(2, 3, &nn.RNNOptions{TimeMajor: true})}
 	tensor.Pack(tensor.CPU(), timeMajor, 1)
+	clipped := &Stack{RNN: nn.NewLSTM(2, 3, &nn.RNNOptions{CellClip: 1})} // no tensor tells
+	tensor.Pack(tensor.CPU(), clipped, 1)
 	both, _ := newStack(t, Config{Cell: "lstm", Input: 2, Hidden: 3, Layers: 1, Bidirectional: true, Pool: PoolLast})
 	spoilt, slab := newStack(t, Config{Cell: "lstm", Input: 2, Hidden: 3, Layers: 1})
 	w := slab.Params[0].Read()
@@ -85,6 +87,7 @@ func TestExportRefused(t *testing.T) {
 	}{
 		"computes something else":   {timeMajor, nil},
 		"does not go with lengths":  {both, &ExportOptions{Lengths: true}},
+		"this kind of cell":         {clipped, nil},
 		"has no recurrent layers":   {&Stack{}, nil},
 		"not finite: rnn.weight_ih": {spoilt, nil},
 	} {
