@@ -1,8 +1,6 @@
 package tensor
 
-import (
-	"github.com/carousel-ml/carousel/internal/device"
-)
+import "github.com/carousel-ml/carousel/internal/device"
 
 // Cell names a recurrent cell.
 type Cell = device.Cell
@@ -32,6 +30,9 @@ func Gates(c Cell) int { return device.Cells[c].Gates }
 
 // HasCellState says whether a cell carries c beside h.
 func HasCellState(c Cell) bool { return device.Cells[c].States > 1 }
+
+// CellWidth is the width of the states beside h of a cell of hidden units; 0 if it has none.
+func CellWidth(c Cell, hidden int) int { return (device.Cells[c].States - 1) * hidden }
 
 // IsFree says whether a cell's gates see the input alone, so that it has no recurrent matrix.
 func IsFree(c Cell) bool { return device.Cells[c].Free }

@@ -1,7 +1,5 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
-
 // Use is a parameter as a tensor of the tape, for operations that need one.
 func (t *Tape) Use(p *Param) *Tensor {
 	p.live("Use")
@@ -73,6 +71,3 @@ func checkPenalty(op string, y *Tensor) {
 		failf(op, "needs a batch [B,T,F], got %s", describe(y))
 	}
 }
-
-// CellWidth is the width of the states beside h of a cell of hidden units; 0 if it has none.
-func CellWidth(c Cell, hidden int) int { return (device.Cells[c].States - 1) * hidden }

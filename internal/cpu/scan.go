@@ -13,8 +13,8 @@ import (
 // over all its steps. Inside a chunk the work is split in one of two ways. Rows:
 // each core runs all steps of its rows without meeting the others. Columns, for
 // few rows and large R: each core keeps its columns of R in its own cache, and
-// all meet twice a step. No bit depends on the split.
-
+// all meet twice a stage. No bit depends on the split.
+//
 // A step is one or more stages, each a matrix product followed, row by row, by
 // arithmetic; backward the arithmetic comes first and the stages in the other order.
 
@@ -169,7 +169,9 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	e := b.newScan(s)
 	e.mergeBias()
 	e.packWeights()
-	e.mask = grow(e.mask, s.B*e.out)
+	if s.HDrop > 0 {
+		e.mask = grow(e.mask, s.B*e.out)
+	}
 	par.For(s.B, 1, e, startRows)
 	limit := s.T
 	if !s.Keep {
