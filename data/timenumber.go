@@ -22,7 +22,7 @@ func parseNumericTimes(text *texts) (stamps []stamp, counted bool, fault *timeFa
 		}
 		values[i] = v
 		low, high = min(low, v), max(high, v)
-		whole = whole && strings.IndexAny(s, ".eE") < 0
+		whole = whole && !strings.ContainsAny(s, ".eE")
 		if len(s) != width {
 			width = 0
 		}

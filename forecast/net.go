@@ -103,7 +103,8 @@ func (s *skip) startAt(r *ridge) {
 func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	static := n.static(t, b)
-	y, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
+	_, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
+	var y *tensor.Tensor
 	if n.Decoder != nil {
 		y, _ = n.Decoder.Forward(joined(t.Input(b.decoder, b.rows, d.horizon, d.decoder), static), state)
 	} else {

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -57,10 +58,10 @@ func (r *row) scratch(kind, n int) []float32 {
 	return r.work[kind]
 }
 
-var rowPool = newPool[row]()
+var rowPool par.Pool[row]
 
 func (e *scan) newRow() *row {
-	r := rowPool.get()
+	r := rowPool.Get()
 	r.e, r.set, r.h = e, e.b.set, e.H
 	return r
 }
@@ -68,7 +69,7 @@ func (e *scan) newRow() *row {
 // put returns r to the pool without keeping the operands alive.
 func (r *row) put() {
 	*r = row{work: r.work}
-	rowPool.put(r)
+	rowPool.Put(r)
 }
 
 // enter points r at time t.

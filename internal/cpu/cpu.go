@@ -68,11 +68,11 @@ type moveArgs struct {
 	v        float32
 }
 
-var moveArgsPool = newPool[moveArgs]()
+var moveArgsPool par.Pool[moveArgs]
 
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst device.Buffer, v float32) {
-	a := moveArgsPool.get()
+	a := moveArgsPool.Get()
 	a.dst, a.v = dst.Host, v
 	par.For(len(a.dst), moveGrain, a, func(a *moveArgs, lo, hi int) {
 		d := a.dst[lo:hi]
@@ -84,12 +84,12 @@ func (b *Backend) Fill(dst device.Buffer, v float32) {
 			d[i] = a.v
 		}
 	})
-	moveArgsPool.put(a)
+	moveArgsPool.Put(a)
 }
 
 // Copy is dst = src, or dst += src.
 func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
-	a := moveArgsPool.get()
+	a := moveArgsPool.Get()
 	a.b, a.dst, a.src = b, dst.Host[:src.N], src.Host
 	if acc {
 		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) {
@@ -98,5 +98,5 @@ func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
 	} else {
 		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) { copy(a.dst[lo:hi], a.src[lo:hi]) })
 	}
-	moveArgsPool.put(a)
+	moveArgsPool.Put(a)
 }

@@ -20,14 +20,14 @@ type unaryArgs struct {
 	acc          bool
 }
 
-var unaryArgsPool = newPool[unaryArgs]()
+var unaryArgsPool par.Pool[unaryArgs]
 
 // Unary is y = op(x), elementwise; y may be x.
 func (b *Backend) Unary(op device.UnaryOp, y, x device.Buffer, alpha float32) {
-	a := unaryArgsPool.get()
+	a := unaryArgsPool.Get()
 	a.set, a.op, a.y, a.x, a.alpha = b.set, op, y.Host[:x.N], x.Host, alpha
 	par.For(x.N, elemGrain, a, unaryRange)
-	unaryArgsPool.put(a)
+	unaryArgsPool.Put(a)
 }
 
 func unaryRange(a *unaryArgs, lo, hi int) {
@@ -92,11 +92,11 @@ func unary[F float](op device.UnaryOp, y, x []F, alpha F) {
 // UnaryGrad is dx (+)= dy·op'. Sigmoid, Tanh, ReLU and Exp read y; Log, Softplus
 // and Square read x; Scale and Shift neither. The operand not read may be absent.
 func (b *Backend) UnaryGrad(op device.UnaryOp, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
-	a := unaryArgsPool.get()
+	a := unaryArgsPool.Get()
 	a.set, a.op, a.alpha, a.acc = b.set, op, alpha, acc
 	a.dx, a.dy, a.x, a.y = dx.Host[:dy.N], dy.Host, x.Host, y.Host
 	par.For(dy.N, elemGrain, a, unaryGradRange)
-	unaryArgsPool.put(a)
+	unaryArgsPool.Put(a)
 }
 
 func unaryGradRange(a *unaryArgs, lo, hi int) {
@@ -190,14 +190,14 @@ type binaryArgs struct {
 	parts workspace // [blocks, YN]
 }
 
-var binaryArgsPool = newPool[binaryArgs]()
+var binaryArgsPool par.Pool[binaryArgs]
 
 // Binary is Z = X op Y with Y repeated; Z may be X.
 func (b *Backend) Binary(s *device.BinarySpec) {
 	if s.N == 0 {
 		return
 	}
-	a := binaryArgsPool.get()
+	a := binaryArgsPool.Get()
 	a.set, a.s = b.set, s
 	par.For(s.N, elemGrain, a, func(a *binaryArgs, lo, hi int) {
 		x, y, z := a.s.X.Host, a.s.Y.Host, a.s.Z.Host
@@ -212,7 +212,7 @@ func (b *Backend) Binary(s *device.BinarySpec) {
 			lo += n
 		}
 	})
-	binaryArgsPool.put(a)
+	binaryArgsPool.Put(a)
 }
 
 func (a *binaryArgs) apply(z, x, y []float32) {
@@ -281,7 +281,7 @@ func (b *Backend) BinaryGrad(s *device.BinarySpec) {
 	if s.N == 0 {
 		return
 	}
-	a := binaryArgsPool.get()
+	a := binaryArgsPool.Get()
 	a.set, a.s = b.set, s
 	if !s.DY.Zero() {
 		a.gradY()
@@ -289,7 +289,7 @@ func (b *Backend) BinaryGrad(s *device.BinarySpec) {
 	if !s.DX.Zero() {
 		par.For(s.N, elemGrain, a, binaryGradX)
 	}
-	binaryArgsPool.put(a)
+	binaryArgsPool.Put(a)
 }
 
 func binaryGradX(a *binaryArgs, lo, hi int) {
@@ -416,7 +416,7 @@ type dropoutArgs struct {
 	acc       bool
 }
 
-var dropoutArgsPool = newPool[dropoutArgs]()
+var dropoutArgsPool par.Pool[dropoutArgs]
 
 // Dropout multiplies each element by 0 with probability P, by 1/(1-P) otherwise.
 //
@@ -425,13 +425,13 @@ var dropoutArgsPool = newPool[dropoutArgs]()
 // high half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped when that
 // 32-bit number is below P·2^32. Any element's mask is thus known without the others.
 func (b *Backend) Dropout(s *device.DropoutSpec) {
-	a := dropoutArgsPool.get()
+	a := dropoutArgsPool.Get()
 	a.y, a.x, a.acc = s.Y.Host[:s.N], s.X.Host[:s.N], s.Acc
 	a.key = mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
 	a.threshold = uint64(math.Round(float64(s.P) * (1 << 32)))
 	a.keep = math.Float32bits(float32(1 / (1 - float64(s.P))))
 	par.For(s.N, elemGrain, a, dropoutRange)
-	dropoutArgsPool.put(a)
+	dropoutArgsPool.Put(a)
 }
 
 // golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.

@@ -11,11 +11,11 @@ type embedArgs struct {
 	s   *device.EmbedSpec
 }
 
-var embedArgsPool = newPool[embedArgs]()
+var embedArgsPool par.Pool[embedArgs]
 
 // Embed gathers table rows. An id outside [0,V) panics.
 func (b *Backend) Embed(s *device.EmbedSpec) {
-	a := embedArgsPool.get()
+	a := embedArgsPool.Get()
 	a.set, a.s = b.set, s
 	par.For(len(s.IDs), rowGrain(s.D), a, func(a *embedArgs, lo, hi int) {
 		s := a.s
@@ -24,7 +24,7 @@ func (b *Backend) Embed(s *device.EmbedSpec) {
 			copy(s.Y.Host[n*s.D:(n+1)*s.D], s.Table.Host[:s.V*s.D][id*s.D:(id+1)*s.D])
 		}
 	})
-	embedArgsPool.put(a)
+	embedArgsPool.Put(a)
 }
 
 // embedGradCols is the narrowest column strip worth a worker: two cache lines.
@@ -33,7 +33,7 @@ const embedGradCols = 32
 // EmbedGrad scatters. Workers own columns, not ids: every element then sees its
 // contributions in ascending n, and a few very frequent ids unbalance nothing.
 func (b *Backend) EmbedGrad(s *device.EmbedSpec) {
-	a := embedArgsPool.get()
+	a := embedArgsPool.Get()
 	a.set, a.s = b.set, s
 	grain := max(embedGradCols, rowGrain(len(s.IDs)))
 	par.For(s.D, grain, a, func(a *embedArgs, lo, hi int) {
@@ -46,5 +46,5 @@ func (b *Backend) EmbedGrad(s *device.EmbedSpec) {
 			a.set.Add(row, row, s.DY.Host[n*s.D+lo:n*s.D+hi])
 		}
 	})
-	embedArgsPool.put(a)
+	embedArgsPool.Put(a)
 }

@@ -31,11 +31,11 @@ func (b *Backend) pack(dst *packed, src []float32, k, n, ld int, trans bool) {
 	panels := ceilDiv(n, nr)
 	dst.k, dst.n = k, n
 	dst.panels = grow(dst.panels, panels*k*nr)
-	a := packArgsPool.get()
+	a := packArgsPool.Get()
 	*a = packArgs{set: b.set, dst: dst, src: src, ld: ld, trans: trans}
 	par.For(panels, ceilDiv(moveGrain, max(k*nr, 1)), a, packPanels)
 	*a = packArgs{}
-	packArgsPool.put(a)
+	packArgsPool.Put(a)
 }
 
 type packArgs struct {
@@ -46,7 +46,7 @@ type packArgs struct {
 	trans bool
 }
 
-var packArgsPool = newPool[packArgs]()
+var packArgsPool par.Pool[packArgs]
 
 func packPanels(a *packArgs, lo, hi int) {
 	for p := lo; p < hi; p++ {
@@ -94,12 +94,12 @@ type worker struct {
 	packA []float32
 }
 
-var workerPool = newPool[worker]()
+var workerPool par.Pool[worker]
 
 // put returns w to the pool without keeping the operands alive.
 func (w *worker) put() {
 	w.product, w.tile = product{}, simd.Tile{}
-	workerPool.put(w)
+	workerPool.Put(w)
 }
 
 // run computes rows [r0,r1) of panels [p0,p1).
@@ -214,7 +214,7 @@ func (b *Backend) Gemm(s *device.GemmSpec) {
 	if s.M == 0 || s.N == 0 {
 		return
 	}
-	g := gemmPool.get()
+	g := gemmPool.Get()
 	g.b, g.spec = b, *s
 	fillStrides(&g.spec)
 	if g.narrow() {
@@ -229,7 +229,7 @@ func (b *Backend) Gemm(s *device.GemmSpec) {
 		g.one(0, work < minGemmWork)
 	case batch >= par.Workers() || work < minGemmWork:
 		par.For(batch, ceilDiv(minGemmWork, work), g, func(g *gemm, lo, hi int) {
-			own := gemmPool.get()
+			own := gemmPool.Get()
 			own.b, own.spec = g.b, g.spec
 			for i := lo; i < hi; i++ {
 				own.one(i, true)
@@ -281,11 +281,11 @@ func (g *gemm) turned() {
 	}
 }
 
-var gemmPool = newPool[gemm]()
+var gemmPool par.Pool[gemm]
 
 func (g *gemm) put() {
 	g.spec, g.p = device.GemmSpec{}, product{}
-	gemmPool.put(g)
+	gemmPool.Put(g)
 }
 
 func fillStrides(s *device.GemmSpec) {
@@ -357,11 +357,11 @@ func (g *gemm) packB(src []float32, serial bool) {
 	case serial:
 		g.bp.k, g.bp.n = s.K, s.N
 		g.bp.panels = grow(g.bp.panels, ceilDiv(s.N, nr)*s.K*nr)
-		a := packArgsPool.get()
+		a := packArgsPool.Get()
 		*a = packArgs{set: set, dst: &g.bp, src: src, ld: s.LDB, trans: s.TransB}
 		packPanels(a, 0, ceilDiv(s.N, nr))
 		*a = packArgs{}
-		packArgsPool.put(a)
+		packArgsPool.Put(a)
 	default:
 		g.b.pack(&g.bp, src, s.K, s.N, s.LDB, s.TransB)
 	}
@@ -369,7 +369,7 @@ func (g *gemm) packB(src []float32, serial bool) {
 }
 
 func runProduct(p *product, r0, r1, p0, p1 int) {
-	w := workerPool.get()
+	w := workerPool.Get()
 	w.product = *p
 	w.run(r0, r1, p0, p1)
 	w.put()
@@ -388,7 +388,7 @@ type sumArgs struct {
 	acc            bool
 }
 
-var sumArgsPool = newPool[sumArgs]()
+var sumArgsPool par.Pool[sumArgs]
 
 // SumRows is dst[j] (+)= Σ_i src[i*ld+j], each column one sum with i ascending:
 // the product of a row of ones with src.
@@ -396,16 +396,16 @@ func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) 
 	if ld == 0 {
 		ld = cols
 	}
-	a := sumArgsPool.get()
+	a := sumArgsPool.Get()
 	*a = sumArgs{b.set, dst.Host, src.Host, rows, cols, ld, acc}
 	grain := ceilDiv(moveGrain, max(rows*b.set.NR, 1))
 	par.For(ceilDiv(cols, b.set.NR), grain, a, sumPanels)
 	*a = sumArgs{}
-	sumArgsPool.put(a)
+	sumArgsPool.Put(a)
 }
 
 func sumPanels(a *sumArgs, lo, hi int) {
-	w := workerPool.get()
+	w := workerPool.Get()
 	nr := a.set.NR
 	for p := lo; p < hi; p++ {
 		j := p * nr

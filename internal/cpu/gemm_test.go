@@ -259,7 +259,7 @@ func TestProductOnPanels(t *testing.T) {
 }
 
 func onPanels(b *Backend, m int, s *device.GemmSpec, p *packed, c []float32) {
-	w := workerPool.get()
+	w := workerPool.Get()
 	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p.panels, c: c, ldc: s.LDC, acc: s.Acc}
 	w.all()
 }

@@ -19,7 +19,7 @@ type lossArgs struct {
 	sums  []float64 // [blocks]
 }
 
-var lossArgsPool = newPool[lossArgs]()
+var lossArgsPool par.Pool[lossArgs]
 
 // Loss computes the value and, if DPred is there, the gradient. Items of weight
 // 0 are not read, so their predictions and targets may hold NaN. The loss of a
@@ -31,7 +31,7 @@ func (b *Backend) Loss(s *device.LossSpec) {
 		clear(s.DPred.Host)
 		return
 	}
-	a := lossArgsPool.get()
+	a := lossArgsPool.Get()
 	a.set, a.s, a.inv = b.set, s, 1/total
 	a.block = max(1, 4096/s.V)
 	blocks := ceilDiv(s.N, a.block)
@@ -45,7 +45,7 @@ func (b *Backend) Loss(s *device.LossSpec) {
 		sum += v
 	}
 	s.Value.Host[0] = float32(sum * a.inv)
-	lossArgsPool.put(a)
+	lossArgsPool.Put(a)
 }
 
 // lossWeight is the mean's denominator: Σ Weight[n] over the items that count,

@@ -11,7 +11,7 @@ import (
 // workspace lends float32 memory that keeps its size between uses.
 type workspace struct{ f []float32 }
 
-var workspaces = newPool[workspace]()
+var workspaces par.Pool[workspace]
 
 // floats returns n elements holding whatever was there.
 func (w *workspace) floats(n int) []float32 {
@@ -30,17 +30,17 @@ type normArgs struct {
 	parts workspace // [blocks, 2*Cols]: partial DGamma, then DBeta
 }
 
-var normArgsPool = newPool[normArgs]()
+var normArgsPool par.Pool[normArgs]
 
 // Norm is layer normalisation of each row. Gamma, Beta, Mean and RStd may be absent.
 func (b *Backend) Norm(s *device.NormSpec) {
 	if s.Cols == 0 {
 		return
 	}
-	a := normArgsPool.get()
+	a := normArgsPool.Get()
 	a.set, a.s = b.set, s
 	par.For(s.Rows, rowGrain(s.Cols), a, normRows)
-	normArgsPool.put(a)
+	normArgsPool.Put(a)
 }
 
 func normRows(a *normArgs, lo, hi int) {
@@ -71,7 +71,7 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	if s.Rows == 0 || s.Cols == 0 {
 		return
 	}
-	a := normArgsPool.get()
+	a := normArgsPool.Get()
 	a.set, a.s, a.block = b.set, s, rowBlock(s.Cols)
 	blocks := ceilDiv(s.Rows, a.block)
 	parts := a.parts.floats(blocks * 2 * s.Cols)
@@ -83,15 +83,15 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	if !s.DBeta.Zero() {
 		b.set.Add(s.DBeta.Host, s.DBeta.Host, parts[s.Cols:2*s.Cols])
 	}
-	normArgsPool.put(a)
+	normArgsPool.Put(a)
 }
 
 // normGradBlocks uses, with xhat = (x-mean)·rstd and g = dy·gamma,
 // dx = rstd·(g - mean(g) - xhat·mean(g·xhat)).
 func normGradBlocks(a *normArgs, lo, hi int) {
 	s, set, cols := a.s, a.set, a.s.Cols
-	w := workspaces.get()
-	defer workspaces.put(w)
+	w := workspaces.Get()
+	defer workspaces.Put(w)
 	tmp := w.floats(2 * cols)
 	xhat, g := tmp[:cols], tmp[cols:]
 	for k := lo; k < hi; k++ {

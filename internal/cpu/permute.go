@@ -11,7 +11,7 @@ type permuteArgs struct {
 	axis int // the dimension split over cores
 }
 
-var permuteArgsPool = newPool[permuteArgs]()
+var permuteArgsPool par.Pool[permuteArgs]
 
 // Permute moves a strided block. The split runs along a dimension whose
 // elements land in distinct places, so sums over repeated destinations
@@ -21,7 +21,7 @@ func (b *Backend) Permute(s *device.PermuteSpec) {
 	if total == 0 {
 		return
 	}
-	a := permuteArgsPool.get()
+	a := permuteArgsPool.Get()
 	a.b, a.s, a.axis = b, *s, -1
 	for k, n := range s.Dims {
 		if n > 1 && s.DstStride[k] != 0 && (a.axis < 0 || n > s.Dims[a.axis]) && k < 3 {
@@ -35,7 +35,7 @@ func (b *Backend) Permute(s *device.PermuteSpec) {
 		n := s.Dims[a.axis]
 		par.For(n, max(1, moveGrain*n/total), a, permuteRange)
 	}
-	permuteArgsPool.put(a)
+	permuteArgsPool.Put(a)
 }
 
 func permuteRange(a *permuteArgs, lo, hi int) {

@@ -13,7 +13,7 @@ type poolArgs struct {
 	s   *device.PoolSpec
 }
 
-var poolArgsPool = newPool[poolArgs]()
+var poolArgsPool par.Pool[poolArgs]
 
 // Pool makes one vector of each sequence. Padding never takes part: for PoolMax
 // it counts as -Inf. A NaN among a row's valid steps reaches its output.
@@ -35,10 +35,10 @@ func (b *Backend) PoolGrad(s *device.PoolSpec) {
 }
 
 func (b *Backend) pool(s *device.PoolSpec, body func(*poolArgs, int, int)) {
-	a := poolArgsPool.get()
+	a := poolArgsPool.Get()
 	a.set, a.s = b.set, s
 	par.For(s.B, rowGrain(s.T*s.F), a, body)
-	poolArgsPool.put(a)
+	poolArgsPool.Put(a)
 }
 
 // validSteps is the length of row i.

@@ -86,10 +86,10 @@ func (e *scan) stages() (forward, backward []stage) {
 	return oneStage, oneStageBack
 }
 
-var scanPool = newPool[scan]()
+var scanPool par.Pool[scan]
 
 func (b *Backend) newScan(s *device.ScanSpec) *scan {
-	e := scanPool.get()
+	e := scanPool.Get()
 	e.ScanSpec, e.b = s, b
 	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), s.SideWidth()
 	e.joined, e.tied = e.gw, e.gw
@@ -111,7 +111,7 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 
 func (e *scan) done() {
 	e.ScanSpec, e.p = nil, nil
-	scanPool.put(e)
+	scanPool.Put(e)
 }
 
 const (
@@ -264,7 +264,7 @@ func (e *scan) inputs() {
 // input is W·x + bias for n rows from row `from` of X on; where W·x is normalised the bias comes after that.
 func (e *scan) input(from, n int) *worker {
 	GH := e.gw
-	w := workerPool.get()
+	w := workerPool.Get()
 	w.product = product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
 		panels: e.p.w.panels, c: e.Gates.Host[(from-e.g0*e.B)*GH:], ldc: GH, bias: e.bias}
 	if !e.NormX.Zero() {
@@ -375,7 +375,7 @@ func finishRows(e *scan, lo, hi int) {
 
 // forwardRows runs steps [i0,i1) for rows [lo,hi).
 func forwardRows(e *scan, lo, hi int) {
-	w, r := workerPool.get(), e.newRow()
+	w, r := workerPool.Get(), e.newRow()
 	stages, _ := e.stages()
 	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
@@ -390,7 +390,7 @@ func forwardRows(e *scan, lo, hi int) {
 
 // forwardColumns runs them as a member of a gang.
 func forwardColumns(e *scan, m par.Member) {
-	w, r := workerPool.get(), e.newRow()
+	w, r := workerPool.Get(), e.newRow()
 	lo, hi := m.Share(e.B)
 	stages, _ := e.stages()
 	for i := e.i0; i < e.i1; i++ {

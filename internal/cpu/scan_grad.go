@@ -89,7 +89,7 @@ func (e *scan) addTo(dst device.Buffer, src []float32) {
 // backwardRows goes back through steps [i0,i1) for rows [lo,hi), turning the
 // kept gates into their gradients in place.
 func backwardRows(e *scan, lo, hi int) {
-	w, r := workerPool.get(), e.newRow()
+	w, r := workerPool.Get(), e.newRow()
 	_, stages := e.stages()
 	for i := e.i1 - 1; i >= e.i0; i-- {
 		t := e.at(i)
@@ -104,7 +104,7 @@ func backwardRows(e *scan, lo, hi int) {
 
 // backwardColumns does so as a member of a gang.
 func backwardColumns(e *scan, m par.Member) {
-	w, r := workerPool.get(), e.newRow()
+	w, r := workerPool.Get(), e.newRow()
 	lo, hi := m.Share(e.B)
 	_, stages := e.stages()
 	for i := e.i1 - 1; i >= e.i0; i-- {

@@ -18,14 +18,14 @@ func rowGrain(cols int) int { return 1 + elemGrain/max(cols, 1) }
 // chunk is a workspace for values that are made and used up a piece at a time.
 type chunk [1024]float32
 
-var chunks = newPool[chunk]()
+var chunks par.Pool[chunk]
 
 type softmaxArgs struct {
 	set *simd.Set
 	s   *device.SoftmaxSpec
 }
 
-var softmaxArgsPool = newPool[softmaxArgs]()
+var softmaxArgsPool par.Pool[softmaxArgs]
 
 // Softmax is e^x/Σe^x, or its logarithm, over each row's valid columns.
 func (b *Backend) Softmax(s *device.SoftmaxSpec) { b.softmax(s, softmaxRows) }
@@ -34,10 +34,10 @@ func (b *Backend) Softmax(s *device.SoftmaxSpec) { b.softmax(s, softmaxRows) }
 func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) { b.softmax(s, softmaxGradRows) }
 
 func (b *Backend) softmax(s *device.SoftmaxSpec, body func(*softmaxArgs, int, int)) {
-	a := softmaxArgsPool.get()
+	a := softmaxArgsPool.Get()
 	a.set, a.s = b.set, s
 	par.For(s.Rows, rowGrain(s.Cols), a, body)
-	softmaxArgsPool.put(a)
+	softmaxArgsPool.Put(a)
 }
 
 // validCols is how many columns of row r count.
@@ -72,8 +72,8 @@ func softmaxRows(a *softmaxArgs, lo, hi int) {
 
 func softmaxGradRows(a *softmaxArgs, lo, hi int) {
 	s := a.s
-	tmp := chunks.get()
-	defer chunks.put(tmp)
+	tmp := chunks.Get()
+	defer chunks.Put(tmp)
 	for r := lo; r < hi; r++ {
 		n := validCols(s, r)
 		at := r * s.Cols
@@ -143,8 +143,8 @@ func rowMax(x []float32) float32 {
 
 // expSum is Σ e^(x-top), summed a chunk at a time; e, unless nil, receives the terms.
 func expSum(set *simd.Set, e, x []float32, top float32) float32 {
-	tmp := chunks.get()
-	defer chunks.put(tmp)
+	tmp := chunks.Get()
+	defer chunks.Put(tmp)
 	var sum float32
 	for i := 0; i < len(x); i += len(tmp) {
 		part := x[i:min(i+len(tmp), len(x))]

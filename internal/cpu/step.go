@@ -18,11 +18,11 @@ type squaresArgs struct {
 	sums []float64 // [blocks]
 }
 
-var squaresArgsPool = newPool[squaresArgs]()
+var squaresArgsPool par.Pool[squaresArgs]
 
 // SumSquares is dst[0] = Σ src².
 func (b *Backend) SumSquares(dst, src device.Buffer) {
-	a := squaresArgsPool.get()
+	a := squaresArgsPool.Get()
 	a.set, a.x = b.set, src.Host
 	blocks := ceilDiv(src.N, squaresBlock)
 	if cap(a.sums) < blocks {
@@ -39,7 +39,7 @@ func (b *Backend) SumSquares(dst, src device.Buffer) {
 		sum += v
 	}
 	dst.Host[0] = float32(sum)
-	squaresArgsPool.put(a)
+	squaresArgsPool.Put(a)
 }
 
 // ClipFactor is factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as
@@ -62,7 +62,7 @@ type vectorArgs struct {
 	p, q     float32
 }
 
-var vectorArgsPool = newPool[vectorArgs]()
+var vectorArgsPool par.Pool[vectorArgs]
 
 // ScaleBy is x *= factor[0].
 func (b *Backend) ScaleBy(x, factor device.Buffer) {
@@ -105,20 +105,19 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 }
 
 func (b *Backend) vector(dst, src device.Buffer, p, q float32, body func(*vectorArgs, int, int)) {
-	a := vectorArgsPool.get()
+	a := vectorArgsPool.Get()
 	a.set, a.dst, a.src, a.p, a.q = b.set, dst.Host, src.Host, p, q
 	par.For(len(a.dst), moveGrain, a, body)
-	vectorArgsPool.put(a)
+	vectorArgsPool.Put(a)
 }
 
 type stepArgs struct {
-	s          *device.StepSpec
 	set        *simd.Set
 	w, g, m, v []float32
 	rule       rule
 }
 
-var stepArgsPool = newPool[stepArgs]()
+var stepArgsPool par.Pool[stepArgs]
 
 // rule holds one step's constants, computed once in float64 and rounded once,
 // as PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight
@@ -157,11 +156,11 @@ func (b *Backend) Step(s *device.StepSpec) {
 	default:
 		panic(fmt.Sprintf("cpu: Step: unknown rule %d", s.Kind))
 	}
-	a := stepArgsPool.get()
+	a := stepArgsPool.Get()
 	a.set, a.rule = b.set, newRule(s, scale)
 	a.w, a.g, a.m, a.v = s.W.Host, s.G.Host, s.M.Host, s.V.Host
 	par.For(s.W.N, elemGrain, a, body)
-	stepArgsPool.put(a)
+	stepArgsPool.Put(a)
 }
 
 func newRule(s *device.StepSpec, scale float32) rule {
@@ -240,12 +239,12 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 
 func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
-var adamArgsPool = newPool[simd.AdamArgs]()
+var adamArgsPool par.Pool[simd.AdamArgs]
 
 // adamRange is torch.optim.Adam, or AdamW by way of keep.
 func adamRange(a *stepArgs, lo, hi int) {
 	r := &a.rule
-	args := adamArgsPool.get()
+	args := adamArgsPool.Get()
 	*args = simd.AdamArgs{
 		N: hi - lo,
 		W: &a.w[lo], G: &a.g[lo], M: &a.m[lo], V: &a.v[lo],
@@ -254,5 +253,5 @@ func adamRange(a *stepArgs, lo, hi int) {
 		StepSize: r.stepSize, SqrtBias2: r.sqrtBias2, Eps: r.eps,
 	}
 	a.set.Adam(args)
-	adamArgsPool.put(args)
+	adamArgsPool.Put(args)
 }

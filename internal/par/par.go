@@ -18,33 +18,8 @@ var (
 	starting sync.Mutex
 	idle     atomic.Int64 // workers waiting for a token and not yet promised one
 	tokens   = make(chan *job, 1024)
-	jobs     freeJobs
+	jobs     Pool[job] // no more than loops under way and workers
 )
-
-// freeJobs is a plain list, not a sync.Pool, which the garbage collector
-// empties: a loop must allocate nothing. There are never more jobs than
-// loops under way and workers.
-type freeJobs struct {
-	mu   sync.Mutex
-	list []*job
-}
-
-func (f *freeJobs) get() *job {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if n := len(f.list); n > 0 {
-		j := f.list[n-1]
-		f.list = f.list[:n-1]
-		return j
-	}
-	return new(job)
-}
-
-func (f *freeJobs) put(j *job) {
-	f.mu.Lock()
-	f.list = append(f.list, j)
-	f.mu.Unlock()
-}
 
 // job is one call of For or Gang. Every token sent and the caller hold a reference;
 // who drops the last one returns the job to the pool, so a late worker never
@@ -93,7 +68,7 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 		return
 	}
 	ensure(parts - 1)
-	j := jobs.get()
+	j := jobs.Get()
 	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
 	j.start(unsafe.Pointer(arg), n, parts)
 	for i := 1; i < parts; i++ {
@@ -188,7 +163,7 @@ func Gang[T any](arg *T, body func(arg *T, m Member)) {
 	for size < want && reserve() {
 		size++
 	}
-	j := jobs.get()
+	j := jobs.Get()
 	j.member = *(*func(unsafe.Pointer, Member))(unsafe.Pointer(&body))
 	j.start(unsafe.Pointer(arg), size, size)
 	j.slow.Store(false)
@@ -257,7 +232,7 @@ func (j *job) run(i int) {
 func (j *job) release() {
 	if j.refs.Add(-1) == 0 {
 		j.body, j.member, j.arg = nil, nil, nil
-		jobs.put(j)
+		jobs.Put(j)
 	}
 }
 

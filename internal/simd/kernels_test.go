@@ -50,15 +50,6 @@ func near(a, b, rel, floor float64) bool {
 	return math.Abs(a-b) <= rel*max(math.Abs(a), math.Abs(b))+floor
 }
 
-func compare(t *testing.T, what string, got, want []float32, rel, floor float64) {
-	t.Helper()
-	for i := range want {
-		if !near(float64(got[i]), float64(want[i]), rel, floor) {
-			t.Fatalf("%s: element %d of %d is %g, want %g", what, i, len(want), got[i], want[i])
-		}
-	}
-}
-
 // elementwise runs every kernel that works element by element, on dst and two sources.
 var elementwise = []struct {
 	name string
