@@ -101,6 +101,11 @@ func TestGradients(t *testing.T) {
 		{"masked loss", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return tensor.MSE(seq(tp, m), tp.Zeros(3, 4, 5), nil)
 		}},
+		{"ctc", [][]int{{3, 6, 4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			x := tensor.Add(tp.Sequences(make([]float32, 72), []int32{6, 2, 4}, 3, 6, 4), m.A.T())
+			loss, _ := tensor.CTC(x, tp.IDs([]int32{1, 2, 2, 3, 3, 3, 1, 1, 1}, []int32{3, 2, 2}, 3, 3), nil)
+			return loss
+		}},
 		{"loss twice", [][]int{{6, 3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			x := live(tp, m.A)
 			ce := tensor.CrossEntropy(x, tp.IDs([]int32{0, 1, 2, 2, 1, 0}, nil, 6), nil)
@@ -155,6 +160,9 @@ func TestShapeErrorsSayWhatCame(t *testing.T) {
 		{"tensor: Linear: input [32,64] needs weight [_ 64], got [128,48] (param a)", func() { tensor.Linear(x, m.A.T(), nil) }},
 		{"tensor: Dropout: probability must be in [0,1), got 1", func() { tensor.Dropout(x, 1) }},
 		{"tensor: Embed: id 200 at place 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
+		{"tensor: CTC: label 1 of row 0 is 0, want a class 0 to 3 other than the blank, 0", func() {
+			tensor.CTC(tp.Zeros(1, 5, 4), tp.IDs([]int32{2, 0}, nil, 1, 2), nil)
+		}},
 		{"tensor: Input: shape [2,2] needs 4 elements, got 3", func() { tp.Input(make([]float32, 3), 2, 2) }},
 		{"tensor: Sequences: length of row 1 must be 0 to 3, got 4", func() { tp.Sequences(make([]float32, 6), []int32{1, 4}, 2, 3, 1) }},
 		{"tensor: Add: a tensor [32,64] is used after its tape was reset", func() {

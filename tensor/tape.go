@@ -256,6 +256,7 @@ type call struct {
 	softmax device.SoftmaxSpec
 	embed   device.EmbedSpec
 	pool    device.PoolSpec
+	ctc     device.CTCSpec
 }
 
 func (t *Tape) permute(s device.PermuteSpec) {

@@ -88,7 +88,12 @@ func lossCalls(b *Backend, in func(int) device.Buffer) []call {
 		}
 		cs = append(cs, call{"Loss", func() { b.Loss(s) }, []device.Buffer{s.Value, s.DPred}})
 	}
-	return cs
+	ctc := &device.CTCSpec{B: 9, T: 50, V: 29, L: 20, Logits: in(9 * 50 * 29), Lens: []int32{50, 44, 30, 10, 0, 50, 48, 31, 45},
+		Labels: make([]int32, 9*20), PerLabel: true, Value: b.Alloc(1), DLogits: b.Alloc(9 * 50 * 29)}
+	for i := range ctc.Labels {
+		ctc.Labels[i] = int32(1 + i*i%28)
+	}
+	return append(cs, call{"CTC", func() { b.CTC(ctc) }, []device.Buffer{ctc.Value, ctc.DLogits}})
 }
 
 func vectorCalls(b *Backend, in func(int) device.Buffer) []call {

@@ -80,6 +80,7 @@ type Backend interface {
 	Pool(s *PoolSpec)
 	PoolGrad(s *PoolSpec)
 	Loss(s *LossSpec) // the value and, with DPred, the gradient, in one pass
+	CTC(s *CTCSpec)   // the value and, with DLogits, the gradient, in one pass
 
 	// The optimizer's vectors.
 	SumSquares(dst, src Buffer)                   // dst[0] = sum src², in one fixed order
@@ -278,6 +279,47 @@ type LossSpec struct {
 	Quantiles   []float32
 	Value       Buffer
 	DPred       Buffer
+}
+
+// CTCSpec is connectionist temporal classification (Graves et al. 2006): -log of the probability that a
+// row's steps, each drawn from its softmax, spell the row's labels once repeats are merged and blanks dropped.
+// Value [1] is the mean over the B rows; with PerLabel each row counts by its loss divided by its number of
+// labels (1 for none), torch's reduction "mean". A row whose labels need more steps than it has (their number,
+// and one more between equal neighbours) counts as 0 and has no gradient. Steps past a row's length are not
+// read and their gradient is exactly 0. All sums over paths are of logarithms, in double precision.
+type CTCSpec struct {
+	B, T, V, L int
+	Logits     Buffer  // [B,T,V]
+	Lens       []int32 // [B], steps of each row; nil: T
+	Labels     []int32 // [B,L], classes 0..V-1 other than Blank
+	LabelLens  []int32 // [B], labels of each row; nil: L
+	Blank      int32
+	PerLabel   bool
+	Value      Buffer
+	DLogits    Buffer // [B,T,V] or absent; overwritten
+}
+
+// CTCSteps is the fewest steps that can spell these labels.
+func CTCSteps(labels []int32) int {
+	n := len(labels)
+	for i := 1; i < len(labels); i++ {
+		if labels[i] == labels[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// Row is the number of steps and the labels of row b.
+func (s *CTCSpec) Row(b int) (steps int, labels []int32) {
+	steps, n := s.T, s.L
+	if s.Lens != nil {
+		steps = int(s.Lens[b])
+	}
+	if s.LabelLens != nil {
+		n = int(s.LabelLens[b])
+	}
+	return steps, s.Labels[b*s.L : b*s.L+n]
 }
 
 // StepKind names an update rule.

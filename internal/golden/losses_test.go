@@ -1,6 +1,7 @@
 package golden_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/golden"
@@ -13,6 +14,12 @@ type lossSettings struct {
 	Quantiles []float32
 	Ignore    int32
 	Smoothing float32
+
+	Blank        int
+	Sum          bool
+	Short        []int
+	Lengths      []int32
+	LabelLengths []int32 `json:"label_lengths"`
 }
 
 func TestLosses(t *testing.T) {
@@ -21,6 +28,10 @@ func TestLosses(t *testing.T) {
 		settings(t, c, &s)
 		tape := tensor.NewTape(dev, tensor.Train)
 		pred := input(tape, c, "pred")
+		if s.Lengths != nil {
+			w := c.Tensor("pred")
+			pred = tape.Sequences(w.Data, s.Lengths, w.Dims[0], w.Dims[1], w.Dims[2]).RequireGrad()
+		}
 		loss := lossOf(t, tape, c, &s, pred)
 		checkValues(t, "loss", loss.Data(), c.Tensor("loss").Data)
 		loss.Backward()
@@ -35,6 +46,14 @@ func lossOf(t *testing.T, tape *tensor.Tape, c *golden.Case, s *lossSettings, pr
 			o.ClassWeight = c.Tensor("class_weight").Data
 		}
 		return tensor.CrossEntropy(pred, tape.IDs(ids32(c, "classes"), nil, c.Tensor("classes").Dims...), o)
+	}
+	if s.Loss == "ctc" {
+		labels := tape.IDs(ids32(c, "classes"), s.LabelLengths, c.Tensor("classes").Dims...)
+		loss, short := tensor.CTC(pred, labels, &tensor.CTCOptions{Blank: s.Blank, Sum: s.Sum})
+		if !slices.Equal(short, s.Short) {
+			t.Errorf("rows too short for their labels are %v, want %v", short, s.Short)
+		}
+		return loss
 	}
 	target := constant(tape, c, "target")
 	o := &tensor.LossOptions{Weight: constant(tape, c, "weight")}

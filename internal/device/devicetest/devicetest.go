@@ -36,6 +36,7 @@ func Run(t *testing.T, b device.Backend) {
 		{"Pool", (*suite).pool},
 		{"Loss", (*suite).losses},
 		{"CrossEntropy", (*suite).crossEntropy},
+		{"CTC", (*suite).ctc},
 		{"Vectors", (*suite).vectors},
 		{"Step", (*suite).steps},
 		{"Scan", (*suite).scan},

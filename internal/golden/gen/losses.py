@@ -94,6 +94,7 @@ def main():
     add("bce", {"loss": "bce"}, logits.float().double().requires_grad_(), targets, nn.BCEWithLogitsLoss(reduction="none"))
 
     cross_entropy(cases)
+    ctc(cases)
     cases.write()
 
 
@@ -120,6 +121,38 @@ def cross_entropy(cases):
                     name = f"cross_entropy,{'x'.join(map(str, shape))},ignore={ignore},smoothing={smoothing},weighted={int(weighted)}"
                     cases.add(name, {"loss": "cross_entropy", "ignore": ignore or 0, "smoothing": smoothing},
                               pred=logits, classes=classes, class_weight=weight, loss=loss.reshape(1), dpred=logits.grad)
+
+
+def ctc(cases):
+    for name, B, T, V, L, blank, lengths, label_lengths, settings in (
+        ("plain", 3, 20, 6, 5, 0, None, None, {}),
+        ("ragged", 4, 30, 8, 7, 0, [30, 17, 9, 22], [7, 4, 1, 0], {}),
+        ("sum", 4, 30, 8, 7, 0, [30, 17, 9, 22], [7, 4, 1, 0], {"sum": True}),
+        ("last_is_blank", 2, 15, 5, 4, 4, [15, 12], [4, 3], {}),
+        ("repeats", 2, 12, 3, 5, 0, [12, 9], [5, 5], {"repeats": True}),
+        ("too_short", 3, 10, 5, 6, 0, [10, 5, 7], [6, 6, 3], {"short": [1]}),
+        ("long", 2, 300, 30, 60, 0, [300, 250], [60, 48], {}),
+    ):
+        classes = [c for c in range(V) if c != blank]
+        labels = torch.tensor(classes)[torch.randint(0, V - 1, (B, L))]
+        if settings.get("repeats"):
+            labels[:] = classes[0]
+        lengths = lengths or [T] * B
+        label_lengths = label_lengths or [L] * B
+        logits = rand(B, T, V, scale=2)
+        loss = torch.nn.functional.ctc_loss(logits.log_softmax(-1).transpose(0, 1), labels, torch.tensor(lengths), torch.tensor(label_lengths),
+                                            blank=blank, reduction="none", zero_infinity=True)
+        if settings.get("sum"):
+            loss = loss.mean()
+        else:
+            loss = (loss / torch.tensor(label_lengths).clamp(min=1)).mean()  # what reduction="mean" computes
+        loss.backward()
+        with torch.no_grad():
+            for b, n in enumerate(lengths):
+                assert not logits.grad[b, n:].any()
+        cases.add(f"ctc,{name}", {"loss": "ctc", "blank": blank, "sum": settings.get("sum", False), "short": settings.get("short", []),
+                                  "lengths": lengths, "label_lengths": label_lengths},
+                  pred=logits, classes=labels, loss=loss.reshape(1), dpred=logits.grad)
 
 
 if __name__ == "__main__":

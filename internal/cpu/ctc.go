@@ -1,0 +1,225 @@
+package cpu
+
+import (
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+type ctcArgs struct {
+	set  *simd.Set
+	s    *device.CTCSpec
+	rows []float64 // [B], each row's part of the value
+}
+
+var ctcArgsPool par.Pool[ctcArgs]
+
+// CTC computes each row by itself and adds the rows up in order.
+func (b *Backend) CTC(s *device.CTCSpec) {
+	a := ctcArgsPool.Get()
+	a.set, a.s = b.set, s
+	a.rows = slices.Grow(a.rows[:0], s.B)[:s.B]
+	par.For(s.B, 1, a, ctcRows)
+	var sum float64
+	for _, v := range a.rows {
+		sum += v
+	}
+	s.Value.Host[0] = float32(sum)
+	ctcArgsPool.Put(a)
+}
+
+func ctcRows(a *ctcArgs, lo, hi int) {
+	w := ctcPool.Get()
+	defer ctcPool.Put(w)
+	s := a.s
+	for b := lo; b < hi; b++ {
+		steps, labels := s.Row(b)
+		scale := 1 / float64(s.B)
+		if s.PerLabel {
+			scale /= float64(max(1, len(labels)))
+		}
+		x := s.Logits.Host[b*s.T*s.V : (b+1)*s.T*s.V]
+		var d []float32
+		if !s.DLogits.Zero() {
+			d = s.DLogits.Host[b*s.T*s.V : (b+1)*s.T*s.V]
+			clear(d[steps*s.V:])
+			d = d[:steps*s.V]
+		}
+		if device.CTCSteps(labels) > steps {
+			clear(d)
+			a.rows[b] = 0
+			continue
+		}
+		w.begin(a.set, x, steps, s.V, labels, s.Blank)
+		total := w.forward(d != nil)
+		if d != nil {
+			w.backward(total, d, scale)
+		}
+		a.rows[b] = -total * scale
+	}
+}
+
+// ctc is one row's lattice. Its states are the labels with a blank before,
+// between and after them: state s is a blank if s is even, else label s/2. A
+// path starts in state 0 or 1, stays or moves one state on each step, or two
+// where that skips a blank between unlike labels, and ends in one of the last
+// two states.
+//
+// Sums over paths are kept as logarithms in double precision. Only the terms of
+// one sum, relative to its largest, pass through float32's exponential.
+type ctc struct {
+	set    *simd.Set
+	x      []float32 // [T,V]
+	T, V   int
+	labels []int32
+	blank  int32
+	states int       // S = 2·len(labels)+1
+	norm   []float64 // [T], log Σ e^x
+	jump   []float64 // [S+2], 0 where a path may come from two states before, else -Inf
+	alpha  []float64 // [T,2+S], log of the sum over paths up to t, after two -Inf; without a gradient one row
+	beta   []float64 // [S], log of the sum over paths after t
+	next   []float64 // [S+2], at t+1: beta and the class's probability; then two -Inf
+	tops   []float64 // [S]
+	terms  []float32 // [3,S]
+}
+
+var ctcPool par.Pool[ctc]
+
+func (w *ctc) begin(set *simd.Set, x []float32, T, V int, labels []int32, blank int32) {
+	n := 2*len(labels) + 1
+	w.set, w.x, w.T, w.V, w.labels, w.blank, w.states = set, x, T, V, labels, blank, n
+	w.norm = resize(w.norm, T)
+	for t := range w.norm {
+		row := x[t*V : (t+1)*V]
+		top := rowMax(row)
+		w.norm[t] = float64(top) + math.Log(float64(expSum(set, nil, row, top)))
+	}
+	w.jump = resize(w.jump, n+2)
+	impossible(w.jump)
+	for i := 1; i < len(labels); i++ {
+		if labels[i] != labels[i-1] {
+			w.jump[2*i+1] = 0
+		}
+	}
+	w.beta, w.next, w.tops, w.terms = resize(w.beta, n), resize(w.next, n+2), resize(w.tops, n), resize(w.terms, 3*n)
+}
+
+// resize is s with length n and unspecified contents.
+func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
+// impossible makes all of v the logarithm of 0.
+func impossible(v []float64) {
+	for i := range v {
+		v[i] = math.Inf(-1)
+	}
+}
+
+// span is the states that a path can be in at step t: not too far on to be
+// reached, nor too far back to reach the end.
+func (w *ctc) span(t int) (lo, hi int) {
+	return max(0, w.states-2*(w.T-t)), min(w.states, 2*(t+1))
+}
+
+// emit multiplies paths into states lo, lo+1, ... by the probabilities of their classes at step t.
+func (w *ctc) emit(paths []float64, t, lo int) {
+	row, norm := w.x[t*w.V:(t+1)*w.V], w.norm[t]
+	blank := float64(row[w.blank]) - norm
+	for i := range paths {
+		if s := lo + i; s%2 == 0 {
+			paths[i] += blank
+		} else {
+			paths[i] += float64(row[w.labels[s/2]]) - norm
+		}
+	}
+}
+
+// forward fills alpha, and returns the logarithm of the sum over all paths.
+func (w *ctc) forward(keep bool) float64 {
+	if w.T == 0 {
+		return 0 // no labels either: there is one path, the empty one
+	}
+	stride := w.states + 2
+	rows := 1
+	if keep {
+		rows = w.T
+	}
+	w.alpha = resize(w.alpha, rows*stride)
+	impossible(w.alpha)
+	last := w.alpha[:stride]
+	_, hi := w.span(0)
+	clear(last[2 : 2+hi])
+	w.emit(last[2:2+hi], 0, 0)
+	for t := 1; t < w.T; t++ {
+		now := last
+		if keep {
+			now = w.alpha[t*stride : (t+1)*stride]
+		}
+		lo, hi := w.span(t)
+		w.merge(now[2+lo:2+hi], last[2+lo:], last[1+lo:], last[lo:], w.jump[lo:])
+		w.emit(now[2+lo:2+hi], t, lo)
+		last = now
+	}
+	// -Inf stands before the only state of a row without labels.
+	w.merge(w.beta[:1], last[stride-1:], last[stride-2:], last, w.jump)
+	return w.beta[0]
+}
+
+// backward writes the gradient of -total·scale: for each step and class the
+// softmax less the share of the paths that pass through the class there.
+func (w *ctc) backward(total float64, d []float32, scale float64) {
+	for t := w.T - 1; t >= 0; t-- {
+		row := d[t*w.V : (t+1)*w.V]
+		for v, x := range w.x[t*w.V : (t+1)*w.V] {
+			row[v] = float32(float64(x) - w.norm[t])
+		}
+		w.set.Exp(row, row)
+		w.set.Scale(float32(scale), row)
+
+		lo, hi := w.span(t)
+		beta := w.beta[lo:hi]
+		if t == w.T-1 {
+			clear(beta) // span is the last two states
+		} else {
+			w.merge(beta, w.next[lo:], w.next[1+lo:], w.next[2+lo:], w.jump[2+lo:])
+		}
+		alpha := w.alpha[t*(w.states+2)+2+lo:]
+		share := w.terms[:len(beta)]
+		for i, b := range beta {
+			share[i] = float32(alpha[i] + b - total)
+		}
+		w.set.Exp(share, share)
+		w.set.Scale(float32(scale), share)
+		for i, p := range share {
+			if s := lo + i; s%2 == 0 {
+				row[w.blank] -= p
+			} else {
+				row[w.labels[s/2]] -= p
+			}
+		}
+		impossible(w.next)
+		copy(w.next[lo:], beta)
+		w.emit(w.next[lo:hi], t, lo)
+	}
+}
+
+// merge is dst = log(e^a + e^b + e^(c+jump)), by elements; dst may be a.
+func (w *ctc) merge(dst, a, b, c, jump []float64) {
+	n := len(dst)
+	a, b, c, jump = a[:n], b[:n], c[:n], jump[:n]
+	tops, x, y, z := w.tops[:n], w.terms[:n], w.terms[n:2*n], w.terms[2*n:3*n]
+	for i := range tops {
+		p, q, r := a[i], b[i], c[i]+jump[i]
+		top := max(p, q, r)
+		if top < -math.MaxFloat64 {
+			top = 0 // all are -Inf, and so will their sum be
+		}
+		tops[i], x[i], y[i], z[i] = top, float32(p-top), float32(q-top), float32(r-top)
+	}
+	w.set.Exp(w.terms[:3*n], w.terms[:3*n])
+	for i, top := range tops {
+		dst[i] = top + math.Log(float64(x[i])+float64(y[i])+float64(z[i]))
+	}
+}
