@@ -1,0 +1,100 @@
+package text
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// maxFile bounds a tokenizer's file, which is read whole.
+const maxFile = 256 << 20
+
+// The files of a tokenizer in a model directory.
+const (
+	TokenizerFile     = "tokenizer.json"
+	SentencePieceFile = "tokenizer.model"
+)
+
+// Save writes the tokenizer's file to a model directory, which must exist: as
+// tokenizer.json, or a SentencePiece model as it was read, as tokenizer.model.
+// The other of the two is removed, so that a later LoadTokenizer(dir) finds this one.
+func (t *Tokenizer) Save(dir string) error {
+	err := model.WriteFileAtomic(filepath.Join(dir, t.file), func(w io.Writer) error {
+		_, err := w.Write(t.content)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, other := range []string{TokenizerFile, SentencePieceFile} {
+		if other != t.file {
+			if err := os.Remove(filepath.Join(dir, other)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// LoadTokenizer reads a tokenizer.json or a SentencePiece .model, whichever path
+// holds; from a directory, its TokenizerFile or SentencePieceFile. What is wrong
+// with a file is a *model.FileError.
+func LoadTokenizer(path string) (*Tokenizer, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir := path
+		path = filepath.Join(dir, TokenizerFile)
+		if _, err := os.Stat(path); err != nil {
+			if other := filepath.Join(dir, SentencePieceFile); exists(other) {
+				path = other
+			}
+		}
+	}
+	content, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, content)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if len(content) > maxFile {
+		return nil, &model.FileError{File: path, Problem: "is larger than a tokenizer can be, 256 MiB"}
+	}
+	return content, nil
+}
+
+// unreadable explains a failure of the file system.
+func unreadable(path string, err error) error {
+	problem := err.Error()
+	var pathErr *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		problem = "there is no such file"
+	case errors.As(err, &pathErr):
+		problem = "cannot be read: " + pathErr.Err.Error()
+	}
+	return &model.FileError{File: path, Problem: problem, Err: err}
+}
+
+// parse makes a tokenizer of a file's content, whose format it recognises.
+func parse(path string, content []byte) (*Tokenizer, error) {
+	return parseJSON(path, content)
+}

@@ -1,0 +1,177 @@
+package text
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// jsonTokenizer is tokenizer.json, the file of Hugging Face's tokenizers
+// library. What stands in it beyond this says how to cut and fill batches, and
+// how to frame a text by special tokens; tasks do that themselves.
+type jsonTokenizer struct {
+	Version       string          `json:"version"`
+	AddedTokens   []addedToken    `json:"added_tokens"`
+	Normalizer    json.RawMessage `json:"normalizer"`
+	PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
+	PostProcessor json.RawMessage `json:"post_processor"`
+	Decoder       json.RawMessage `json:"decoder"`
+	Model         json.RawMessage `json:"model"`
+}
+
+// parseJSON makes a tokenizer of the content of a tokenizer.json.
+func parseJSON(file string, content []byte) (*Tokenizer, error) {
+	bad := func(what string, err error) error {
+		return &model.FileError{File: file, Problem: fmt.Sprintf("%s: %v", what, err), Err: err}
+	}
+	var j jsonTokenizer
+	if err := json.Unmarshal(content, &j); err != nil {
+		return nil, bad("not a tokenizer.json", err)
+	}
+	t := &Tokenizer{file: TokenizerFile, content: content}
+	var err error
+	if t.normalize, err = component(j.Normalizer, normalizers); err != nil {
+		return nil, bad("normalizer", err)
+	}
+	if t.split, err = component(j.PreTokenizer, splitters); err != nil {
+		return nil, bad("pre_tokenizer", err)
+	}
+	if t.decode, err = component(j.Decoder, decoders); err != nil {
+		return nil, bad("decoder", err)
+	}
+	if isWordSplit(j.PreTokenizer) {
+		t.decode = []decodeStep{joinWords} // the file's decoder knows English alone
+	}
+	tokens, err := t.readModel(j.Model)
+	if err != nil {
+		return nil, bad("model", err)
+	}
+	if err := t.finish(tokens, j.AddedTokens); err != nil {
+		return nil, bad("added_tokens", err)
+	}
+	return t, nil
+}
+
+func (t *Tokenizer) readModel(raw json.RawMessage) (tokens []string, err error) {
+	var s struct {
+		Type string `json:"type"`
+	}
+	if absent(raw) {
+		return nil, fmt.Errorf("is missing")
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	read, ok := tokenModels[s.Type]
+	if !ok {
+		return nil, fmt.Errorf("has the type %s, which is not known", quoted(s.Type))
+	}
+	t.model, tokens, err = read(raw)
+	return tokens, err
+}
+
+// finish numbers the added tokens among those of the model and makes what finds them.
+func (t *Tokenizer) finish(tokens []string, added []addedToken) error {
+	known := make(map[string]int32, len(tokens))
+	for id, token := range tokens {
+		if token != "" {
+			known[token] = int32(id)
+		}
+	}
+	limit := len(tokens) + 2*len(added) + 10000
+	t.added = &addedTokens{special: map[int32]bool{}}
+	var before, after []addedToken
+	for _, a := range added {
+		if a.Content == "" {
+			continue
+		}
+		if id, ok := known[a.Content]; ok {
+			a.ID = id
+		} else if a.ID < 0 || int(a.ID) >= limit {
+			return fmt.Errorf("token %s has the id %d, of a vocabulary of %d", quoted(a.Content), a.ID, len(tokens))
+		}
+		for int(a.ID) >= len(tokens) {
+			tokens = append(tokens, "")
+		}
+		if other := tokens[a.ID]; other != "" && other != a.Content {
+			return fmt.Errorf("token %s has the id %d, which is that of %s", quoted(a.Content), a.ID, quoted(other))
+		}
+		tokens[a.ID], known[a.Content] = a.Content, a.ID
+		if a.Special {
+			t.added.special[a.ID] = true
+		}
+		if a.Normalized {
+			after = append(after, a)
+		} else {
+			before = append(before, a)
+		}
+	}
+	t.vocabulary = &Vocabulary{tokens: tokens}
+	t.vocabulary.index()
+	t.added.before = newMatcher(before, contents(before))
+	normal := contents(after)
+	for i, s := range normal {
+		var f flow
+		f.reset(s, 0, false)
+		for _, step := range t.normalize {
+			step(&f)
+		}
+		normal[i] = string(f.text)
+	}
+	t.added.after = newMatcher(after, normal)
+	return nil
+}
+
+func contents(tokens []addedToken) []string {
+	list := make([]string, len(tokens))
+	for i, t := range tokens {
+		list[i] = t.Content
+	}
+	return list
+}
+
+// component makes the steps of a normalizer, pre-tokenizer or decoder.
+func component[S any](raw json.RawMessage, table map[string]func(json.RawMessage) ([]S, error)) ([]S, error) {
+	if absent(raw) {
+		return nil, nil
+	}
+	var s struct {
+		Type string `json:"type"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	read, ok := table[s.Type]
+	if !ok {
+		return nil, fmt.Errorf("has the type %s, which is not known", quoted(s.Type))
+	}
+	return read(raw)
+}
+
+// sequence makes the steps of several components, listed under key. Nesting is
+// bounded by that of the JSON reader.
+func sequence[S any](raw json.RawMessage, key string, table map[string]func(json.RawMessage) ([]S, error)) ([]S, error) {
+	var s map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(s[key], &list); err != nil {
+		return nil, err
+	}
+	var steps []S
+	for _, raw := range list {
+		more, err := component(raw, table)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, more...)
+	}
+	return steps, nil
+}
+
+func absent(raw json.RawMessage) bool {
+	return len(raw) == 0 || bytes.Equal(raw, []byte("null"))
+}

@@ -1,0 +1,246 @@
+package text
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// pattern finds its first match in text from byte at on; from is -1 when there
+// is none. Matches are never empty.
+type pattern func(text []byte, at int) (from, to int)
+
+// literalPattern matches s itself.
+func literalPattern(s string) pattern {
+	sep := []byte(s)
+	return func(text []byte, at int) (int, int) {
+		if i := bytes.Index(text[at:], sep); i >= 0 && len(sep) > 0 {
+			return at + i, at + i + len(sep)
+		}
+		return -1, -1
+	}
+}
+
+// runePattern matches each character that is says yes to.
+func runePattern(is func(rune) bool) pattern {
+	return func(text []byte, at int) (int, int) {
+		for i := at; i < len(text); {
+			r, n := utf8.DecodeRune(text[i:])
+			if is(r) {
+				return i, i + n
+			}
+			i += n
+		}
+		return -1, -1
+	}
+}
+
+// trailing is the one lookahead that tokenizers commonly use: white space that
+// no word follows, so that the last space stays with the word.
+const trailing = `\s+(?!\S)`
+
+// regexPattern compiles a regular expression as tokenizer.json has them, in the
+// syntax of Oniguruma. Classes are those of Unicode. Of lookaround, only
+// \s+(?!\S) as a whole alternative is understood; matching takes linear time.
+func regexPattern(expr string) (pattern, error) {
+	alternatives := alternativesOf(expr)
+	ahead := -1
+	for i, a := range alternatives {
+		if a == trailing {
+			ahead = i
+			alternatives[i] = `(?P<ahead>\s+)`
+			break
+		}
+	}
+	re, err := compile(strings.Join(alternatives, "|"), expr)
+	if err != nil {
+		return nil, err
+	}
+	if ahead < 0 {
+		return func(text []byte, at int) (int, int) { return findNonEmpty(re, text, at) }, nil
+	}
+	var rest *regexp.Regexp // what may match where the lookahead fails
+	if ahead+1 < len(alternatives) {
+		if rest, err = compile(`\A(?:`+strings.Join(alternatives[ahead+1:], "|")+`)`, expr); err != nil {
+			return nil, err
+		}
+	}
+	group := 2 * re.SubexpIndex("ahead")
+	return func(text []byte, at int) (int, int) {
+		for at < len(text) {
+			m := re.FindSubmatchIndex(text[at:])
+			if m == nil {
+				return -1, -1
+			}
+			from, to := at+m[0], at+m[1]
+			if m[group] >= 0 && to < len(text) {
+				_, n := utf8.DecodeLastRune(text[from:to])
+				to -= n
+				if from == to && rest != nil {
+					if m := rest.FindIndex(text[from:]); m != nil {
+						to = from + m[1]
+					}
+				}
+			}
+			if from < to {
+				return from, to
+			}
+			_, n := utf8.DecodeRune(text[from:])
+			at = from + max(n, 1)
+		}
+		return -1, -1
+	}, nil
+}
+
+// findNonEmpty is the first match of re from at on that has a length.
+func findNonEmpty(re *regexp.Regexp, text []byte, at int) (int, int) {
+	for at < len(text) {
+		m := re.FindIndex(text[at:])
+		if m == nil {
+			break
+		}
+		if m[0] < m[1] {
+			return at + m[0], at + m[1]
+		}
+		_, n := utf8.DecodeRune(text[at+m[0]:])
+		at += m[0] + max(n, 1)
+	}
+	return -1, -1
+}
+
+// compile turns an expression into one of package regexp; whole is for the message.
+func compile(expr, whole string) (*regexp.Regexp, error) {
+	re, err := regexp.Compile(translate(expr))
+	if err != nil {
+		return nil, fmt.Errorf("the regular expression %s is not understood: %w", quoted(whole), err)
+	}
+	return re, nil
+}
+
+// Classes of characters by Unicode, as they stand inside brackets. Package
+// regexp has them for ASCII alone.
+var classes = map[byte]string{
+	's': `\t-\r\x{85}\p{Z}`,
+	'd': `\p{Nd}`,
+	'w': `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}`,
+}
+
+// translate writes classes and escapes in the way of package regexp.
+func translate(expr string) string {
+	var b strings.Builder
+	inClass := false
+	for i := 0; i < len(expr); i++ {
+		c := expr[i]
+		if c != '\\' || i+1 == len(expr) {
+			switch {
+			case c == '[' && inClass && !strings.HasPrefix(expr[i:], "[:"):
+				b.WriteByte('\\') // a bracket inside a class stands for itself
+			case c == '[':
+				inClass = true
+			case c == ']':
+				inClass = false
+			}
+			b.WriteByte(c)
+			continue
+		}
+		i++
+		c = expr[i]
+		lower := c | 0x20
+		class, ok := classes[lower]
+		switch {
+		case ok && inClass && c == lower:
+			b.WriteString(class)
+		case ok && !inClass && c == lower:
+			b.WriteString("[" + class + "]")
+		case ok && !inClass:
+			b.WriteString("[^" + class + "]")
+		case ok && c == 'S' && strings.HasSuffix(b.String(), `[`+classes['s']): // [\s\S], anything
+			b.WriteString(`\x{0}-\x{10FFFF}`)
+		case c == 'u' && i+4 < len(expr):
+			fmt.Fprintf(&b, `\x{%s}`, expr[i+1:i+5])
+			i += 4
+		case c == '/' || c == '\'' || c == '"' || c == ' ' || c == '<' || c == '>' || c == '%' || c == '#' || c == '@':
+			b.WriteString(regexp.QuoteMeta(string(c)))
+		default:
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// alternativesOf divides an expression at the bars that stand in no group or class.
+func alternativesOf(expr string) []string {
+	var list []string
+	depth, inClass, begin := 0, false, 0
+	for i := 0; i < len(expr); i++ {
+		switch c := expr[i]; {
+		case c == '\\':
+			i++
+		case inClass:
+			inClass = c != ']'
+		case c == '[':
+			inClass = true
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == '|' && depth == 0:
+			list = append(list, expr[begin:i])
+			begin = i + 1
+		}
+	}
+	return append(list, expr[begin:])
+}
+
+// behavior says what becomes of the matches of a pattern that cuts a text.
+type behavior string
+
+const (
+	removed    behavior = "Removed"
+	isolated   behavior = "Isolated"
+	withBefore behavior = "MergedWithPrevious"
+	withNext   behavior = "MergedWithNext"
+	contiguous behavior = "Contiguous"
+)
+
+// splitter cuts pieces at the matches of a pattern. Inverted, what lies between
+// the matches takes their part.
+func splitter(find pattern, how behavior, invert bool) step {
+	return func(f *flow) {
+		f.cut(func(p span) {
+			text, first := f.text[p.from:p.to], len(f.newPieces)
+			matched := false // was the part before this one a match
+			part := func(from, to int, match bool) {
+				if from == to {
+					return
+				}
+				match = match != invert
+				last := len(f.newPieces) - 1
+				switch {
+				case how == removed && match:
+				case last >= first && (how == withBefore && match && !matched ||
+					how == withNext && matched && !match && f.newPieces[last].to == p.from+from ||
+					how == contiguous && match == matched):
+					f.newPieces[last].to = p.from + to
+				default:
+					f.add(p.from+from, p.from+to)
+				}
+				matched = match
+			}
+			at := 0
+			for at < len(text) {
+				from, to := find(text, at)
+				if from < 0 {
+					break
+				}
+				part(at, from, false)
+				part(from, to, true)
+				at = to
+			}
+			part(at, len(text), false)
+		})
+	}
+}

@@ -1,0 +1,150 @@
+// Package text has what all tasks on text share: vocabularies, tokenizers and
+// pretrained word vectors.
+//
+// A [Tokenizer] turns text into ids and back. It comes from [TrainTokenizer],
+// or by [LoadTokenizer] from a file: the tokenizer.json of Hugging Face's
+// tokenizers library, which is also what [Tokenizer.Save] writes, or the .model
+// of SentencePiece. All of them are one pipeline: normalizers rewrite the text,
+// splitters cut it into pieces, a model finds the tokens of each piece, and
+// decoders put tokens together again.
+package text
+
+import (
+	"strings"
+	"sync"
+)
+
+// Token is one token of a text.
+type Token struct {
+	ID         int32
+	Start, End int // its bytes in the text: text[Start:End]
+}
+
+// Tokenizer turns text into tokens and back. It is immutable, and safe for use
+// by several goroutines at once.
+type Tokenizer struct {
+	vocabulary *Vocabulary
+	added      *addedTokens
+	normalize  []step
+	split      []step
+	model      tokenModel
+	decode     []decodeStep
+
+	file    string // its name: TokenizerFile or SentencePieceFile
+	content []byte // of that file
+	pool    sync.Pool
+}
+
+// tokenModel finds the tokens of a piece.
+type tokenModel interface {
+	// encode appends the tokens of word, a piece of text that begins at byte at
+	// and holds valid UTF-8; their spans count from the same beginning.
+	encode(dst []Token, word []byte, at int) []Token
+}
+
+// workspace is what one call needs.
+type workspace struct {
+	flow   flow
+	tokens []Token
+}
+
+// Encode appends the ids of the tokens of s to dst. It adds no tokens that do
+// not stand for text: a task adds Begin and End itself. A special token written
+// out in s becomes that token. Bytes that are not UTF-8 are read as U+FFFD, one each.
+func (t *Tokenizer) Encode(dst []int32, s string) []int32 {
+	w := t.workspace()
+	w.tokens = t.run(w, w.tokens[:0], s, false)
+	for _, token := range w.tokens {
+		dst = append(dst, token.ID)
+	}
+	t.pool.Put(w)
+	return dst
+}
+
+// Tokens appends the tokens of s to dst, with the ids that Encode gives and each
+// token's bytes in s. A token may hold part of a character (byte-level models),
+// or no bytes at all (a space that the tokenizer put in); the starts never fall.
+func (t *Tokenizer) Tokens(dst []Token, s string) []Token {
+	w := t.workspace()
+	dst = t.run(w, dst, s, true)
+	t.pool.Put(w)
+	return dst
+}
+
+func (t *Tokenizer) workspace() *workspace {
+	if w, ok := t.pool.Get().(*workspace); ok {
+		return w
+	}
+	return &workspace{}
+}
+
+// run appends the tokens of s, with their spans in s if traced. Added tokens
+// that are looked for before the text is normalized cut it into stretches.
+func (t *Tokenizer) run(w *workspace, dst []Token, s string, traced bool) []Token {
+	at := 0
+	for {
+		m, found := t.added.before.find(s, at)
+		if !found {
+			return t.stretch(w, dst, s, span{at, len(s)}, traced)
+		}
+		dst = t.stretch(w, dst, s, span{at, m.from}, traced)
+		dst = append(dst, Token{m.id, m.from, m.to})
+		at = m.to
+	}
+}
+
+// stretch appends the tokens of a part of s.
+func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, traced bool) []Token {
+	if part.from == part.to {
+		return dst
+	}
+	f := &w.flow
+	f.reset(s[part.from:part.to], part.from, traced)
+	for _, step := range t.normalize {
+		step(f)
+	}
+	t.added.after.cut(f)
+	for _, step := range t.split {
+		step(f)
+	}
+	first := len(dst)
+	for _, p := range f.pieces {
+		switch {
+		case p.id != notAdded:
+			dst = append(dst, Token{p.id, p.from, p.to})
+		case p.from < p.to:
+			dst = t.model.encode(dst, f.text[p.from:p.to], p.from)
+		}
+	}
+	if traced {
+		for i := first; i < len(dst); i++ {
+			from := f.source(dst[i].Start, dst[i].End)
+			dst[i].Start, dst[i].End = from.from, from.to
+		}
+	}
+	return dst
+}
+
+// Decode puts the text of tokens together. Special tokens, and ids that the
+// vocabulary does not have, are left out.
+func (t *Tokenizer) Decode(ids []int32) string {
+	tokens := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if s := t.vocabulary.Token(id); s != "" && !t.added.special[id] {
+			tokens = append(tokens, s)
+		}
+	}
+	if len(t.decode) == 0 {
+		return strings.Join(tokens, " ")
+	}
+	for _, step := range t.decode {
+		tokens = step(tokens)
+	}
+	return strings.Join(tokens, "")
+}
+
+// Vocabulary has all tokens, the special ones included.
+func (t *Tokenizer) Vocabulary() *Vocabulary { return t.vocabulary }
+
+// IsSpecial reports whether the token stands for no text of its own, as Pad and End do.
+func (t *Tokenizer) IsSpecial(id int32) bool { return t.added.special[id] }
