@@ -6,14 +6,16 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Blocking of a product, in elements. A panel of B, blockK deep, stays in the
-// first-level cache while the rows of a block of A, packed, pass over it from
-// the second. No bit depends on these numbers: an element's chain of
-// multiply-adds is picked up from C where the last block left it.
+// Blocking of a product, in elements. A part of a panel of B is read again for
+// each tile of rows, from the first cache or just behind it; a block of A,
+// packed, is read again for each panel from the second. C, whose every pass may
+// come from memory, has the more passes the shorter the part. No bit depends on
+// these numbers: an element's chain of multiply-adds is picked up from C where
+// the last part left it.
 const (
-	blockK  = 192
-	blockM  = 192
-	longRun = 8192 // the most that one kernel call goes through
+	panelPart = 6 << 10
+	blockSize = 64 << 10
+	longRun   = 8192 // the most that one kernel call goes through
 )
 
 // minGemmWork is the smallest number of multiply-adds worth another core.
@@ -49,25 +51,36 @@ type packArgs struct {
 var packArgsPool par.Pool[packArgs]
 
 func packPanels(a *packArgs, lo, hi int) {
-	for p := lo; p < hi; p++ {
-		nr, k := a.set.NR, a.dst.k
-		cols := min(nr, a.dst.n-p*nr)
-		packPanel(a.set, a.dst.panels[p*k*nr:][:k*nr], a.src, k, p*nr, cols, a.ld, a.trans)
+	nr, k := a.set.NR, a.dst.k
+	if k == 0 {
+		return
+	}
+	step := packWidth / nr
+	if a.trans {
+		step = 1
+	}
+	for p := lo; p < hi; p += step {
+		n := min(step, hi-p)
+		panels := a.dst.panels[p*k*nr:][:n*k*nr]
+		if cols := min(n*nr, a.dst.n-p*nr); a.trans {
+			a.set.PackT(panels, a.src[p*nr*a.ld:], k, cols, a.ld, nr)
+		} else {
+			packColumns(panels, a.src[p*nr:], k, cols, a.ld, nr)
+		}
 	}
 }
 
-// packPanel copies columns [j, j+cols) of B into one panel.
-func packPanel(set *simd.Set, panel, src []float32, k, j, cols, ld int, trans bool) {
-	nr := set.NR
-	switch {
-	case k == 0:
-	case trans:
-		set.PackT(panel, src[j*ld:], k, cols, ld, nr)
-	default:
-		for i := range k {
-			row := panel[i*nr:][:nr]
-			copy(row, src[i*ld+j:][:cols])
-			clear(row[cols:])
+// packWidth is how many columns are packed together: enough to read whole pages of memory in order.
+const packWidth = 512
+
+// packColumns copies the first columns of src, k rows ld apart, into panels of nr.
+func packColumns(panels, src []float32, k, cols, ld, nr int) {
+	for i := range k {
+		row := src[i*ld:][:cols]
+		for at := i * nr; len(row) > 0; at += k * nr {
+			n := copy(panels[at:][:nr], row)
+			clear(panels[at+n:][:nr-n])
+			row = row[n:]
 		}
 	}
 }
@@ -111,22 +124,27 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	depth := blockK
+	depth := part(w.k, panelPart/w.set.NR)
 	if r1-r0 <= w.set.MR {
 		depth = longRun // one tile of rows reads each panel once: without a break
 	}
 	for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
 		kc := min(depth, w.k-k0)
 		for i := r0; i < r1; {
-			rows := part(r1-i, blockM)
+			rows := part(r1-i, max(w.set.MR, blockSize/max(kc, 1)))
 			w.block(i, rows, k0, kc, p0, p1)
 			i += rows
 		}
 	}
 }
 
-// part is the first of equal parts of n, none above limit.
-func part(n, limit int) int { return ceilDiv(n, ceilDiv(n, limit)) }
+// part is the first of equal parts of n, none above limit; limit if n is 0.
+func part(n, limit int) int {
+	if n == 0 {
+		return limit
+	}
+	return ceilDiv(n, ceilDiv(n, limit))
+}
 
 // block computes rows [i, i+rows) of panels [p0,p1) over the depth [k0, k0+kc).
 func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
@@ -142,8 +160,12 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	t.K, t.LDC = kc, w.ldc
 	for p := p0; p < p1; p++ {
 		t.N = min(nr, w.n-p*nr)
+		var coming []float32 // the next panel, as far as it has not been fetched
 		if kc > 0 {
 			t.B, t.LDB = w.panel(p, k0)
+			if p+1 < p1 && w.direct == nil {
+				coming = w.panels[((p+1)*w.k+k0)*nr:][:kc*nr]
+			}
 		}
 		for r := 0; r < rows; r += t.M {
 			t.M = part(rows-r, w.set.MR)
@@ -154,17 +176,34 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 					t.A, t.RS, t.CS = &a[origin+r*rs], rs, cs
 				}
 			}
-			c := (i+r)*w.ldc + p*nr
-			t.C = &w.c[c]
-			t.From, t.LDFrom = nil, 0
+			w.result(i+r, p, k0)
+			t.NextC = nil
 			switch {
-			case k0 > 0 || w.acc:
-				t.From, t.LDFrom = t.C, w.ldc
-			case w.bias != nil:
-				t.From = &w.bias[p*nr]
+			case r+t.M < rows:
+				t.NextC = &w.c[(i+r+t.M)*w.ldc+p*nr]
+			case p+1 < p1:
+				t.NextC = &w.c[i*w.ldc+(p+1)*nr]
+			}
+			t.NextB = nil
+			if len(coming) > 0 {
+				t.NextB = &coming[0]
+				coming = coming[min(simd.FetchPerK*kc, len(coming)):]
 			}
 			w.set.GemmTile(t)
 		}
+	}
+}
+
+// result points the tile at row i of panel p of C, and at what it starts from at depth k0.
+func (w *worker) result(i, p, k0 int) {
+	t, nr := &w.tile, w.set.NR
+	t.C = &w.c[i*w.ldc+p*nr]
+	t.From, t.LDFrom = nil, 0
+	switch {
+	case k0 > 0 || w.acc:
+		t.From, t.LDFrom = t.C, w.ldc
+	case w.bias != nil:
+		t.From = &w.bias[p*nr]
 	}
 }
 
@@ -192,18 +231,26 @@ func (w *worker) worthPacking(panels int) bool {
 
 // packRows copies a block of A so that each tile's rows lie [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, max(blockM*blockK, rows*kc)) // whole, so that a workspace grows once whoever takes it
+	w.packA = grow(w.packA, max(blockSize, rows*kc)) // whole, so that a workspace grows once whoever takes it
+	if w.rs == 1 {
+		tiles := ceilDiv(rows, w.set.MR)
+		small, wide := rows/tiles, rows%tiles // that many tiles have one row more
+		for k := range kc {
+			row := w.a[i+(k0+k)*w.cs:][:rows]
+			for tile, r := 0, 0; tile < tiles; tile++ {
+				m := small
+				if tile < wide {
+					m++
+				}
+				copy(w.packA[r*kc+k*m:][:m], row[r:])
+				r += m
+			}
+		}
+		return
+	}
 	for r := 0; r < rows; {
 		m := part(rows-r, w.set.MR)
-		dst := w.packA[r*kc:][:m*kc]
-		src := w.a[(i+r)*w.rs+k0*w.cs:]
-		if w.rs == 1 {
-			for k := range kc {
-				copy(dst[k*m:][:m], src[k*w.cs:])
-			}
-		} else {
-			w.set.PackT(dst, src, kc, m, w.rs, m)
-		}
+		w.set.PackT(w.packA[r*kc:][:m*kc], w.a[(i+r)*w.rs+k0*w.cs:], kc, m, w.rs, m)
 		r += m
 	}
 }
@@ -352,7 +399,7 @@ func (g *gemm) packB(src []float32, serial bool) {
 		g.p.direct, g.p.ldb = src, s.LDB
 		if rest := s.N % nr; rest != 0 && s.K > 0 {
 			g.bp.panels = grow(g.bp.panels, s.K*nr)
-			packPanel(set, g.bp.panels, src, s.K, s.N-rest, rest, s.LDB, false)
+			packColumns(g.bp.panels, src[s.N-rest:], s.K, rest, s.LDB, nr)
 		}
 	case serial:
 		g.bp.k, g.bp.n = s.K, s.N

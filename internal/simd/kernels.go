@@ -75,7 +75,14 @@ type Tile struct {
 	LDFrom int
 	M, N   int
 	K      int
+
+	// What later calls use, fetched into the caches meanwhile; nil for none.
+	NextC *float32 // where the C of the next call begins: M rows LDC apart
+	NextB *float32 // FetchPerK elements with every k
 }
+
+// FetchPerK is how many elements at NextB a kernel fetches for every k.
+const FetchPerK = 4
 
 // LSTMArgs is one batch row of one LSTM step of H units.
 //

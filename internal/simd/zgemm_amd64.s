@@ -5,7 +5,7 @@
 #include "textflag.h"
 
 // func gemmTileAVX512(a *Tile)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2, MMX+
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, MMX+
 TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), DI
 	MOVQ   80(DI), CX
@@ -51,19 +51,31 @@ from1:
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	MOVQ R10, R12
-	SHLQ $0x02, R12
-	SUBQ $0x04, R11
-	JLT  rest1
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched1
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched1:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    R10, R12
+	SHLQ    $0x02, R12
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest1
 
 loop1:
 	VMOVUPS      (R9), Z24
@@ -102,6 +114,8 @@ loop1:
 	VFMADD231PS  Z25, Z26, Z1
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop1
 
@@ -151,19 +165,35 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	MOVQ R10, R12
-	SHLQ $0x02, R12
-	SUBQ $0x04, R11
-	JLT  rest2
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched2
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched2:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    R10, R12
+	SHLQ    $0x02, R12
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest2
 
 loop2:
 	VMOVUPS      (R9), Z24
@@ -214,6 +244,8 @@ loop2:
 	VFMADD231PS  Z25, Z27, Z3
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop2
 
@@ -274,17 +306,37 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	SUBQ $0x04, R11
-	JLT  rest3
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched3
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched3:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest3
 
 loop3:
 	VMOVUPS      (R9), Z24
@@ -347,6 +399,8 @@ loop3:
 	VFMADD231PS  Z25, Z28, Z5
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop3
 
@@ -418,19 +472,43 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest4
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched4
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched4:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest4
 
 loop4:
 	VMOVUPS      (R9), Z24
@@ -509,6 +587,8 @@ loop4:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop4
 
@@ -592,19 +672,47 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest5
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched5
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched5:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest5
 
 loop5:
 	VMOVUPS      (R9), Z24
@@ -695,6 +803,8 @@ loop5:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop5
 
@@ -789,19 +899,51 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest6
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched6
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched6:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest6
 
 loop6:
 	VMOVUPS      (R9), Z24
@@ -904,6 +1046,8 @@ loop6:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop6
 
@@ -1009,21 +1153,57 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest7
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched7
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched7:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	SUBQ    $0x04, R11
+	JLT     rest7
 
 loop7:
 	VMOVUPS      (R9), Z24
@@ -1142,6 +1322,8 @@ loop7:
 	ADDQ         R8, AX
 	ADDQ         R8, BX
 	ADDQ         R8, CX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop7
 
@@ -1259,21 +1441,61 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest8
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched8
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched8:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	SUBQ    $0x04, R11
+	JLT     rest8
 
 loop8:
 	VMOVUPS      (R9), Z24
@@ -1404,6 +1626,8 @@ loop8:
 	ADDQ         R8, AX
 	ADDQ         R8, BX
 	ADDQ         R8, CX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop8
 
@@ -1532,21 +1756,65 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest9
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched9
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched9:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	SUBQ    $0x04, R11
+	JLT     rest9
 
 loop9:
 	VMOVUPS      (R9), Z24
@@ -1689,6 +1957,8 @@ loop9:
 	ADDQ         R8, AX
 	ADDQ         R8, BX
 	ADDQ         R8, CX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop9
 
@@ -1828,23 +2098,71 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest10
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched10
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched10:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	LEAQ    (CX)(SI*2), DX
+	ADDQ    SI, DX
+	SUBQ    $0x04, R11
+	JLT     rest10
 
 loop10:
 	VMOVUPS      (R9), Z24
@@ -2003,6 +2321,8 @@ loop10:
 	ADDQ         R8, BX
 	ADDQ         R8, CX
 	ADDQ         R8, DX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop10
 
@@ -2154,23 +2474,75 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest11
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched11
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched11:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	LEAQ    (CX)(SI*2), DX
+	ADDQ    SI, DX
+	SUBQ    $0x04, R11
+	JLT     rest11
 
 loop11:
 	VMOVUPS      (R9), Z24
@@ -2341,6 +2713,8 @@ loop11:
 	ADDQ         R8, BX
 	ADDQ         R8, CX
 	ADDQ         R8, DX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop11
 
@@ -2503,23 +2877,79 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ 88(DI), R11
-	MOVQ (DI), AX
-	MOVQ 8(DI), SI
-	MOVQ 16(DI), R8
-	MOVQ 24(DI), R9
-	MOVQ 32(DI), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest12
+	MOVQ       96(DI), R8
+	TESTQ      R8, R8
+	JEQ        fetched12
+	MOVQ       48(DI), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 64(R8)
+	PREFETCHT0 124(R8)
+
+fetched12:
+	MOVQ    88(DI), R11
+	MOVQ    (DI), AX
+	MOVQ    8(DI), SI
+	MOVQ    16(DI), R8
+	MOVQ    24(DI), R9
+	MOVQ    32(DI), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(DI), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	LEAQ    (BX)(SI*2), CX
+	ADDQ    SI, CX
+	LEAQ    (CX)(SI*2), DX
+	ADDQ    SI, DX
+	SUBQ    $0x04, R11
+	JLT     rest12
 
 loop12:
 	VMOVUPS      (R9), Z24
@@ -2702,6 +3132,8 @@ loop12:
 	ADDQ         R8, BX
 	ADDQ         R8, CX
 	ADDQ         R8, DX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop12
 
@@ -2801,7 +3233,7 @@ store12:
 	RET
 
 // func gemmTileAVX2(a *Tile)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), CX
 	MOVQ   72(CX), R8
@@ -2844,19 +3276,30 @@ from1full:
 
 from1done:
 start1:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	MOVQ R10, R12
-	SHLQ $0x02, R12
-	SUBQ $0x04, R11
-	JLT  rest1
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched1
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched1:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    R10, R12
+	SHLQ    $0x02, R12
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest1
 
 loop1:
 	VMOVUPS      (R9), Y12
@@ -2891,6 +3334,8 @@ loop1:
 	VFMADD231PS  Y13, Y14, Y1
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop1
 
@@ -2973,19 +3418,33 @@ from2full:
 
 from2done:
 start2:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	MOVQ R10, R12
-	SHLQ $0x02, R12
-	SUBQ $0x04, R11
-	JLT  rest2
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched2
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched2:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    R10, R12
+	SHLQ    $0x02, R12
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest2
 
 loop2:
 	VMOVUPS      (R9), Y12
@@ -3032,6 +3491,8 @@ loop2:
 	VFMADD231PS  Y13, Y15, Y3
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop2
 
@@ -3131,17 +3592,34 @@ from3full:
 
 from3done:
 start3:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	SUBQ $0x04, R11
-	JLT  rest3
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched3
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched3:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	SUBQ    $0x04, R11
+	JLT     rest3
 
 loop3:
 	VMOVUPS      (R9), Y12
@@ -3200,6 +3678,8 @@ loop3:
 	VFMADD231PS  Y13, Y14, Y5
 	ADDQ         R10, R9
 	ADDQ         R8, AX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop3
 
@@ -3316,19 +3796,39 @@ from4full:
 
 from4done:
 start4:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest4
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched4
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched4:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest4
 
 loop4:
 	VMOVUPS      (R9), Y12
@@ -3403,6 +3903,8 @@ loop4:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop4
 
@@ -3537,19 +4039,42 @@ from5full:
 
 from5done:
 start5:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest5
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched5
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched5:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest5
 
 loop5:
 	VMOVUPS      (R9), Y12
@@ -3636,6 +4161,8 @@ loop5:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop5
 
@@ -3787,19 +4314,45 @@ from6full:
 
 from6done:
 start6:
-	MOVQ 88(CX), R11
-	MOVQ (CX), AX
-	MOVQ 8(CX), SI
-	MOVQ 16(CX), R8
-	MOVQ 24(CX), R9
-	MOVQ 32(CX), R10
-	SHLQ $0x02, SI
-	SHLQ $0x02, R8
-	SHLQ $0x02, R10
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest6
+	MOVQ       96(CX), R8
+	TESTQ      R8, R8
+	JEQ        fetched6
+	MOVQ       48(CX), R9
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+	LEAQ       (R8)(R9*4), R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 60(R8)
+
+fetched6:
+	MOVQ    88(CX), R11
+	MOVQ    (CX), AX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), R8
+	MOVQ    24(CX), R9
+	MOVQ    32(CX), R10
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	SHLQ    $0x02, R10
+	MOVQ    104(CX), R13
+	TESTQ   R13, R13
+	CMOVQEQ R9, R13
+	LEAQ    (AX)(SI*2), BX
+	ADDQ    SI, BX
+	SUBQ    $0x04, R11
+	JLT     rest6
 
 loop6:
 	VMOVUPS      (R9), Y12
@@ -3898,6 +4451,8 @@ loop6:
 	ADDQ         R10, R9
 	ADDQ         R8, AX
 	ADDQ         R8, BX
+	PREFETCHT1   (R13)
+	ADDQ         $0x40, R13
 	SUBQ         $0x04, R11
 	JGE          loop6
 

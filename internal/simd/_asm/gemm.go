@@ -83,6 +83,7 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	})
 
 	g.Label(name("start"))
+	g.fetchNext(rows, name("fetched"), load)
 	depth := load("K", R11)
 	load("A", RAX)
 	load("RS", RSI)
@@ -98,6 +99,9 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 		g.MOVQ(R10, ahead)
 		g.SHLQ(Imm(2), ahead)
 	}
+	fetch := load("NextB", R13)
+	g.TESTQ(fetch, fetch)
+	g.CMOVQEQ(R9, fetch)
 	for b := 1; 3*b < rows; b++ {
 		g.LEAQ(Mem{Base: rowBase[b-1], Index: RSI, Scale: 2}, rowBase[b])
 		g.ADDQ(RSI, rowBase[b])
@@ -108,6 +112,8 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	for range unroll {
 		g.gemmStep(rows, ahead)
 	}
+	g.PREFETCHT1(Mem{Base: fetch}) // a line of 16 elements: FetchPerK for each of four k
+	g.ADDQ(Imm(64), fetch)
 	g.SUBQ(Imm(unroll), depth)
 	g.JGE(ref("loop"))
 	g.Label(name("rest"))
@@ -124,6 +130,25 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	})
 	g.VZEROUPPER()
 	g.RET()
+}
+
+// fetchNext asks for the C of the next tile, whose lines may lie a page apart
+// and come from far, while this tile is computed.
+func (g *gen) fetchNext(rows int, done string, load func(string, GPPhysical) GPPhysical) {
+	next := load("NextC", R8)
+	g.TESTQ(next, next)
+	g.JEQ(LabelRef(done))
+	ld := load("LDC", R9)
+	for r := range rows {
+		for line := 0; line < 2*g.bytes(); line += 64 {
+			g.PREFETCHT0(Mem{Base: next, Disp: line})
+		}
+		g.PREFETCHT0(Mem{Base: next, Disp: 2*g.bytes() - 4})
+		if r < rows-1 {
+			g.LEAQ(Mem{Base: next, Index: ld, Scale: 4}, next)
+		}
+	}
+	g.Label(done)
 }
 
 // gemmStep adds one k to all accumulators.
