@@ -39,21 +39,22 @@ type state struct {
 	Best     *Record
 	Bad      int // validations since the best
 	Plateau  *optim.PlateauState
-	Updates  int // of the optimizer
-	Averaged int // updates of the EMA
+	Updates  int    // of the optimizer
+	Averaged int    // updates of the EMA
+	Carry    []byte `json:",omitempty"` // Job.Carry
 	History  []Record
 	Seconds  float64
 }
 
 // settings must agree between a checkpoint and the run that resumes it.
 type settings struct {
-	Samples, Batch, Accumulate int
-	Seed                       uint64
-	Clip, ClipValue            float32
-	EMA                        float64
-	Optimizer, Metric          string
-	Plateau                    bool
-	Fingerprint                string
+	Samples, Batch, Batches, Accumulate int
+	Seed                                uint64
+	Clip, ClipValue                     float32
+	EMA                                 float64
+	Optimizer, Metric                   string
+	Plateau                             bool
+	Fingerprint                         string
 }
 
 const (
@@ -155,7 +156,7 @@ func readCheckpoint(path string, want settings) (*model.File, *state, error) {
 		return nil, nil, &model.FileError{File: path, Problem: fmt.Sprintf("the checkpoint was made with %s %v, this run has %v", field, was, is),
 			Fix: "resume with the settings and data it began with, or start the run afresh"}
 	}
-	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > ceil(want.Samples, want.Batch) || s.Reads < 0 || s.Bad < 0 {
+	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > want.Batches || s.Reads < 0 || s.Bad < 0 {
 		return nil, nil, bad("its position (step %d, epoch %d, batch %d) is not one of this run", s.Step, s.Epoch, s.Batch)
 	}
 	return f, s, nil

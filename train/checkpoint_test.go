@@ -53,7 +53,39 @@ func setups() map[string]setup {
 			job.Optimizer = optim.NewSGD(job.Slab, &optim.SGDOptions{Momentum: 0.9})
 			return job, o
 		},
+		"buckets, carried state": func() (*Job[testBatch], *Options) {
+			job, o := base()
+			lengths := make([]int, job.Samples)
+			for i := range lengths {
+				lengths[i] = i % 5
+			}
+			o.Batch = 0
+			job.Batches = NewBuckets(lengths, 12, 6, o.Seed).Batches
+			steps := new(tally)
+			job.Carry = steps
+			inner := job.Loss
+			job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
+				if tape.Mode() == tensor.Train {
+					steps.n++
+				}
+				return tensor.Scale(inner(tape, b), 1+float32(steps.n%7)/4)
+			}
+			return job, o
+		},
 	}
+}
+
+// tally is a Carry that counts batches.
+type tally struct{ n byte }
+
+func (c *tally) MarshalBinary() ([]byte, error) { return []byte{c.n}, nil }
+
+func (c *tally) UnmarshalBinary(b []byte) error {
+	if len(b) != 1 {
+		return errors.New("want one byte")
+	}
+	c.n = b[0]
+	return nil
 }
 
 // timeless is a history without its wall times.

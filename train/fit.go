@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -48,6 +49,8 @@ type trainer[B any] struct {
 	metric   string
 	maximize bool
 	batches  int // of an epoch
+	perEpoch int // optimizer steps of an epoch
+	total    int // optimizer steps of the run, as Options.TotalSteps
 	readGap  int // steps between readings of the loss
 	tape     *tensor.Tape
 	infer    *tensor.Tape
@@ -68,10 +71,22 @@ type trainer[B any] struct {
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
-	if err := o.check(job.Samples, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
+	if err := o.check(job.Samples, job.Batches != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
 		return nil, err
 	}
-	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, batches: ceil(job.Samples, o.Batch), readGap: 16}
+	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, readGap: 16}
+	if job.Batches != nil {
+		t.batches = len(job.Batches(0))
+		t.perEpoch = o.stepsPerEpoch(t.batches)
+		t.total = o.TotalSteps(t.batches)
+	} else {
+		t.batches = ceil(job.Samples, o.Batch)
+		t.perEpoch = o.stepsPerEpoch(job.Samples)
+		t.total = o.TotalSteps(job.Samples)
+	}
+	if t.batches == 0 {
+		return nil, errors.New("train: there are no training batches")
+	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
 	if t.slab.Values().Host != nil {
 		t.readGap = 1
@@ -85,7 +100,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		t.best = t.slab.Device().Backend().Alloc(t.slab.Values().N)
 	}
 	t.Settings = settings{
-		Samples: job.Samples, Batch: o.Batch, Accumulate: o.Accumulate, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
+		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: o.Accumulate, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
 		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil, Fingerprint: o.Fingerprint,
 	}
 	return t, nil
@@ -111,8 +126,8 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	if t.o.MaxTime > 0 {
 		left = max(t.o.MaxTime-t.before, 1)
 	}
-	perStep := float64(t.job.Samples) / float64(t.stepsPerEpoch())
-	p.start(plan{t.o.Epochs, t.o.TotalSteps(t.job.Samples), perStep, t.metric, left}, t.Step)
+	perStep := float64(t.job.Samples) / float64(t.perEpoch)
+	p.start(plan{t.o.Epochs, t.total, perStep, t.metric, left}, t.Step)
 
 	stopped, err := t.loop(ctx)
 	if err == nil {
@@ -125,8 +140,6 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	}
 	return r, err
 }
-
-func (t *trainer[B]) stepsPerEpoch() int { return t.o.stepsPerEpoch(t.job.Samples) }
 
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
@@ -191,6 +204,11 @@ func (t *trainer[B]) load() error {
 	if err != nil {
 		return err
 	}
+	if t.job.Carry != nil {
+		if err := t.job.Carry.UnmarshalBinary(s.Carry); err != nil {
+			return &model.FileError{File: lastPath(t.o.Dir), Problem: "the state carried between steps cannot be restored: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
+		}
+	}
 	t.state = *s
 	if t.o.Plateau != nil && s.Plateau != nil {
 		t.o.Plateau.SetState(*s.Plateau)
@@ -209,6 +227,12 @@ func (t *trainer[B]) save() error {
 	if t.o.Plateau != nil {
 		s := t.o.Plateau.State()
 		t.Plateau = &s
+	}
+	if t.job.Carry != nil {
+		var err error
+		if t.Carry, err = t.job.Carry.MarshalBinary(); err != nil {
+			return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
+		}
 	}
 	var best device.Buffer
 	if t.Best != nil {
@@ -415,7 +439,7 @@ func (t *trainer[B]) rate() float32 {
 
 // logStep writes about a hundred points an epoch to the event file.
 func (t *trainer[B]) logStep(loss float64, norm float32) {
-	if t.events == nil || t.Step-t.events.last < max(1, t.stepsPerEpoch()/100) {
+	if t.events == nil || t.Step-t.events.last < max(1, t.perEpoch/100) {
 		return
 	}
 	t.events.last = t.Step

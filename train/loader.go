@@ -1,6 +1,9 @@
 package train
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+	"slices"
+)
 
 // loader fills batches ahead of the training step, in the order that the seed
 // and the epoch give.
@@ -38,17 +41,22 @@ func (l *loader[B]) run(job *Job[B], size int, seed uint64, epoch, first int) {
 		l.failure = recover()
 		close(l.full)
 	}()
-	order := make([]int, job.Samples)
+	list := job.Batches
+	if list == nil {
+		order := make([]int, job.Samples)
+		list = func(epoch int) [][]int {
+			shuffle(order, seed, epoch)
+			return slices.Collect(slices.Chunk(order, size))
+		}
+	}
 	for ; ; epoch++ {
-		shuffle(order, seed, epoch)
-		for lo := first * size; lo < len(order); lo += size {
+		for _, part := range list(epoch)[first:] {
 			var b *batch[B]
 			select {
 			case b = <-l.free:
 			case <-l.quit:
 				return
 			}
-			part := order[lo:min(lo+size, len(order))]
 			job.Load(b.data, part)
 			b.samples = len(part)
 			l.full <- b

@@ -8,6 +8,7 @@ package train
 
 import (
 	"context"
+	"encoding"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,6 +32,17 @@ type Job[B any] struct {
 	NewBatch func() *B
 	Load     func(b *B, samples []int)
 
+	// Batches lists the samples of each batch of an epoch, counted from 0, in the
+	// order of training, such as [Buckets.Batches]. It depends on nothing but the
+	// epoch, and every epoch has the same number of batches. nil: all samples in an
+	// order drawn from the seed, Options.Batch at a time.
+	Batches func(epoch int) [][]int
+
+	// Carry is what passes from step to step beside the weights, such as the
+	// recurrent state of truncated backpropagation (an nn.Carry): checkpoints keep
+	// it. nil: nothing does.
+	Carry Carry
+
 	// Loss records the mean loss of a batch, of shape [1]. The tape is in Train
 	// mode and reset; its dropout masks depend on Options.Seed and the step.
 	Loss func(tape *tensor.Tape, b *B) *tensor.Tensor
@@ -50,6 +62,12 @@ type Job[B any] struct {
 	Metric string
 }
 
+// Carry is state of a job that a checkpoint must hold.
+type Carry interface {
+	encoding.BinaryMarshaler
+	encoding.BinaryUnmarshaler
+}
+
 // Options says how a Job is trained. At least one of Epochs, Steps and MaxTime
 // ends the run; with several, the first to be reached.
 type Options struct {
@@ -57,7 +75,7 @@ type Options struct {
 	Steps   int           // optimizer steps; 0: no limit
 	MaxTime time.Duration // wall time, earlier parts of a resumed run included; 0: no limit
 
-	Batch      int // samples in a batch; the last of an epoch may be smaller
+	Batch      int // samples in a batch; the last of an epoch may be smaller; 0 with Job.Batches
 	Accumulate int // batches to a step; 0 means 1
 
 	// Schedule or Plateau gives the learning rate: exactly one is set. A Plateau
@@ -108,8 +126,9 @@ type Options struct {
 // ErrStop, returned by OnEpoch, ends a run as a limit does.
 var ErrStop = errors.New("train: stop")
 
-// TotalSteps is the number of optimizer steps of a run over so many samples, as
-// far as Epochs and Steps tell; 0: they do not. Schedules are made to this length.
+// TotalSteps is the number of optimizer steps of a run over so many samples (with
+// Job.Batches: so many batches an epoch), as far as Epochs and Steps tell; 0: they
+// do not. Schedules are made to this length.
 func (o *Options) TotalSteps(samples int) int {
 	total := o.Epochs * o.stepsPerEpoch(samples)
 	if o.Steps > 0 && (total == 0 || o.Steps < total) {
@@ -119,10 +138,7 @@ func (o *Options) TotalSteps(samples int) int {
 }
 
 func (o *Options) stepsPerEpoch(samples int) int {
-	if o.Batch <= 0 {
-		return 0
-	}
-	return ceil(ceil(samples, o.Batch), max(o.Accumulate, 1))
+	return ceil(ceil(samples, max(o.Batch, 1)), max(o.Accumulate, 1))
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
@@ -176,7 +192,7 @@ func (e *DivergedError) Error() string {
 }
 
 // check fills in defaults and reports settings that cannot be.
-func (o *Options) check(samples int, validates bool, metric string, opt, slab *tensor.Slab) error {
+func (o *Options) check(samples int, lists, validates bool, metric string, opt, slab *tensor.Slab) error {
 	if o.Accumulate == 0 {
 		o.Accumulate = 1
 	}
@@ -192,7 +208,8 @@ func (o *Options) check(samples int, validates bool, metric string, opt, slab *t
 	}{
 		{opt != slab, "the optimizer is of another slab"},
 		{samples <= 0, "there are no training samples"},
-		{o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
+		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
+		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},
