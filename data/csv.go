@@ -140,6 +140,10 @@ func (r *rows) broken(err error) error {
 	if errors.As(err, &syntax) {
 		return &InputError{File: r.file, Line: syntax.StartLine, Problem: fmt.Sprintf("a quote is out of place: %v", syntax.Err), Fix: `quote whole fields, and double the quotes inside them`}
 	}
+	var input *InputError
+	if errors.As(err, &input) {
+		return input // of the reader below, such as a line that is no text
+	}
 	return unreadable(r.file, err)
 }
 

@@ -1,0 +1,202 @@
+package data
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Formats of files with a token a line.
+const (
+	FormatCoNLL  = "conll"  // tokens in columns, blank lines between sentences
+	FormatCoNLLU = "conllu" // Universal Dependencies, ten columns; lines of ranges (n-m) and empty nodes (n.m) are skipped
+	FormatBMES   = "bmes"   // as conll, with tags B-, M-, E- and S-
+)
+
+// conlluColumns are the names of CoNLL-U's columns.
+var conlluColumns = []string{"id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"}
+
+// Sentence is a sentence with a tag for each token.
+type Sentence struct {
+	Line   int // of its first token
+	Tokens []string
+	Tags   []string // as the file has them; nil without a column of tags
+	Rows   []string // the lines themselves, if ConllOptions.Keep
+}
+
+// ConllOptions says which columns hold what. A column is a number from 1, or
+// from -1 backwards from the last, or in CoNLL-U a name such as upos.
+type ConllOptions struct {
+	Format   string // "" goes by the file's name: .conllu, .bmes, else conll
+	Token    string // "" is the first column, in CoNLL-U form
+	Tag      string // "" is the last column, in CoNLL-U upos; "none": there are no tags
+	Encoding string // as OpenLines
+	Keep     bool   // fill Sentence.Rows
+	Note     func(string)
+}
+
+// ReadConll goes through the sentences of a file, plain or gzipped, in memory
+// that does not grow with it. Columns are separated by tabs if a line has one,
+// else by spaces. Lines that begin with -DOCSTART- are skipped, and in CoNLL-U
+// comments. The first error, an *InputError that names the line, ends it.
+func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
+	return func(yield func(Sentence, error) bool) {
+		r, err := OpenLines(path, o.Encoding)
+		if err != nil {
+			yield(Sentence{}, err)
+			return
+		}
+		defer r.Close()
+		n := 0
+		for s, err := range ReadConllFrom(r, o) {
+			n++
+			if !yield(s, err) || err != nil {
+				return
+			}
+		}
+		if n == 0 {
+			yield(Sentence{}, &InputError{File: path, Problem: "holds no sentence", Fix: "a token and its tag are wanted on each line, and blank lines between sentences"})
+		}
+		if note := r.Note(); note != "" && o.Note != nil {
+			o.Note(note)
+		}
+	}
+}
+
+// ReadConllFrom is ReadConll of lines that are open already.
+func ReadConllFrom(r *LineReader, o *ConllOptions) iter.Seq2[Sentence, error] {
+	return func(yield func(Sentence, error) bool) {
+		c, err := o.columns(r.File)
+		if err != nil {
+			yield(Sentence{}, err)
+			return
+		}
+		var s Sentence
+		for {
+			line, err := r.Next()
+			if err != nil && err != io.EOF {
+				yield(Sentence{}, err)
+				return
+			}
+			if err == io.EOF || isBlank(line) {
+				if len(s.Tokens) > 0 && !yield(s, nil) || err == io.EOF {
+					return
+				}
+				s = Sentence{}
+				continue
+			}
+			if err := c.add(&s, r, line); err != nil {
+				yield(Sentence{}, err)
+				return
+			}
+			if o.Keep {
+				s.Rows = append(s.Rows, line)
+			}
+		}
+	}
+}
+
+// conllColumns are the columns to read, counted from 0 or, if negative, from -1 backwards.
+type conllColumns struct {
+	token, tag int
+	tagged     bool
+	universal  bool
+}
+
+func (o *ConllOptions) columns(file string) (conllColumns, error) {
+	format := o.Format
+	if format == "" {
+		format = FormatCoNLL
+		if filepath.Ext(strings.TrimSuffix(strings.ToLower(file), ".gz")) == ".conllu" {
+			format = FormatCoNLLU
+		}
+	}
+	c := conllColumns{token: 0, tag: -1, tagged: o.Tag != "none"}
+	switch format {
+	case FormatCoNLL, FormatBMES:
+	case FormatCoNLLU:
+		c.universal, c.token, c.tag = true, 1, 3
+	default:
+		return c, Errorf("format: want %s, %s or %s, got %q", FormatCoNLL, FormatCoNLLU, FormatBMES, o.Format)
+	}
+	for _, one := range []struct {
+		option, value string
+		to            *int
+	}{{"token column", o.Token, &c.token}, {"tag column", o.Tag, &c.tag}} {
+		if one.value == "" || one.value == "none" && one.to == &c.tag {
+			continue
+		}
+		n, err := strconv.Atoi(one.value)
+		name := slices.Index(conlluColumns, strings.ToLower(one.value))
+		switch {
+		case err == nil && n > 0:
+			*one.to = n - 1
+		case err == nil && n < 0:
+			*one.to = n
+		case c.universal && name >= 0:
+			*one.to = name
+		case c.universal:
+			return c, Errorf("%s: want a number or one of %s, got %q", one.option, strings.Join(conlluColumns, ", "), one.value)
+		default:
+			return c, Errorf("%s: want a number from 1, or from -1 backwards from the last column, got %q", one.option, one.value)
+		}
+	}
+	return c, nil
+}
+
+// add reads one line into s.
+func (c *conllColumns) add(s *Sentence, r *LineReader, line string) error {
+	if c.universal && line[0] == '#' || strings.HasPrefix(line, "-DOCSTART-") {
+		return nil
+	}
+	var fields []string
+	if strings.Contains(line, "\t") {
+		fields = strings.Split(line, "\t")
+	} else {
+		fields = strings.Fields(line)
+	}
+	if c.universal && strings.ContainsAny(fields[0], "-.") {
+		return nil // a range of tokens, or an empty node
+	}
+	token, ok := pick(fields, c.token)
+	if !ok {
+		return r.errorf("every token needs all columns, and blank lines stand between sentences", "has %s, the token is wanted in column %s", count(len(fields), "column"), place(c.token))
+	}
+	tag := ""
+	if c.tagged {
+		if tag, ok = pick(fields, c.tag); !ok || tag == "" || len(fields) == 1 {
+			return r.errorf("every token needs all columns, and blank lines stand between sentences", "has %s, the tag is wanted in column %s", count(len(fields), "column"), place(c.tag))
+		}
+		s.Tags = append(s.Tags, tag)
+	}
+	if len(s.Tokens) == 0 {
+		s.Line = r.Line
+	}
+	s.Tokens = append(s.Tokens, token)
+	return nil
+}
+
+func pick(fields []string, column int) (string, bool) {
+	if column < 0 {
+		column += len(fields)
+	}
+	if column < 0 || column >= len(fields) {
+		return "", false
+	}
+	return strings.TrimSpace(fields[column]), true
+}
+
+// place is a column as a user counts it.
+func place(column int) string {
+	if column == -1 {
+		return "-1, the last"
+	}
+	if column < 0 {
+		return fmt.Sprint(column)
+	}
+	return fmt.Sprint(column + 1)
+}

@@ -1,0 +1,347 @@
+package data
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Formats of files of labelled texts.
+const (
+	FormatTable      = "table"       // delimited, with a line of column names
+	FormatJSONL      = "jsonl"       // a JSON object a line
+	FormatLabelFirst = "label-first" // a line is a label, a space or tab, and the text
+	FormatLines      = "lines"       // a line is a text, without a label
+)
+
+// Example is a text with what a file says of it.
+type Example struct {
+	Line   int // where it begins in the file
+	Text   string
+	Labels []string // none where the file has no label for it
+}
+
+// ExampleOptions says where a file has its texts and labels.
+type ExampleOptions struct {
+	Format    string // one of the formats above; "" goes by the file's name: .jsonl and .ndjson, .csv and .tsv, else lines if no column is named
+	Text      string // column or key; "" is "text", or the only one beside Label
+	Label     string // column or key; "" is "label" where there is one
+	Separator string // between several labels of one text; "" is one label
+	Encoding  string // as OpenLines
+	Unlabeled bool   // a file without labels will do
+	Note      func(string)
+}
+
+// ReadExamples goes through the texts of a file, plain or gzipped, in memory
+// that does not grow with it. The first error, an *InputError that names the
+// line, ends it.
+func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
+	return func(yield func(Example, error) bool) {
+		r, err := OpenLines(path, o.Encoding)
+		if err != nil {
+			yield(Example{}, err)
+			return
+		}
+		defer r.Close()
+		n := 0
+		for e, err := range o.examples(r) {
+			n++
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+		if n == 0 {
+			yield(Example{}, &InputError{File: path, Problem: "holds no text", Fix: "give a file with a text in each row"})
+		}
+		if note := r.Note(); note != "" && o.Note != nil {
+			o.Note(note)
+		}
+	}
+}
+
+// examples chooses the reader of the format.
+func (o *ExampleOptions) examples(r *LineReader) iter.Seq2[Example, error] {
+	switch o.formatOf(r.File) {
+	case FormatTable:
+		return o.table(r)
+	case FormatJSONL:
+		return eachLine(r, o.object)
+	case FormatLabelFirst:
+		return eachLine(r, o.labelFirst)
+	case FormatLines:
+		return eachLine(r, func(_ *LineReader, line string) (Example, error) { return Example{Text: line}, nil })
+	}
+	return func(yield func(Example, error) bool) {
+		yield(Example{}, Errorf("format: want %s, %s, %s or %s, got %q", FormatTable, FormatJSONL, FormatLabelFirst, FormatLines, o.Format))
+	}
+}
+
+// formatOf is the format asked for, or the one that the file's name tells.
+func (o *ExampleOptions) formatOf(path string) string {
+	if o.Format != "" {
+		return o.Format
+	}
+	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
+	case ".jsonl", ".ndjson":
+		return FormatJSONL
+	case ".csv", ".tsv":
+		return FormatTable
+	}
+	if o.Unlabeled && o.Text == "" && o.Label == "" {
+		return FormatLines
+	}
+	return FormatTable
+}
+
+// eachLine reads an example from each line that is not blank.
+func eachLine(r *LineReader, parse func(*LineReader, string) (Example, error)) iter.Seq2[Example, error] {
+	return func(yield func(Example, error) bool) {
+		for {
+			line, err := r.Next()
+			if err == io.EOF {
+				return
+			}
+			var e Example
+			if err == nil {
+				if isBlank(line) {
+					continue
+				}
+				e, err = parse(r, line)
+			}
+			e.Line = r.Line
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (o *ExampleOptions) labelFirst(r *LineReader, line string) (Example, error) {
+	label, text, ok := cutSpace(strings.TrimSpace(line))
+	if !ok {
+		return Example{}, r.errorf("a line is the label, a space and the text", "has nothing after its label %s", quoted(label))
+	}
+	return Example{Text: strings.TrimSpace(text), Labels: o.labels(strings.TrimPrefix(label, "__label__"))}, nil
+}
+
+func cutSpace(s string) (before, after string, ok bool) {
+	if i := strings.IndexAny(s, " \t"); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
+
+// labels splits what a file says of one text.
+func (o *ExampleOptions) labels(s string) []string {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return nil
+	}
+	if o.Separator == "" {
+		return []string{s}
+	}
+	var list []string
+	for part := range strings.SplitSeq(s, o.Separator) {
+		if part = strings.TrimSpace(part); part != "" && !slices.Contains(list, part) {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// object reads a line of FormatJSONL.
+func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
+	var fields map[string]any
+	d := json.NewDecoder(strings.NewReader(line))
+	d.UseNumber()
+	if err := d.Decode(&fields); err != nil || fields == nil {
+		return Example{}, r.errorf(`such as {"text": "...", "label": "..."}`, "is no JSON object")
+	}
+	text, label := o.Text, o.Label
+	if text == "" {
+		text = "text"
+	}
+	if label == "" {
+		label = "label"
+	}
+	names := func() []string {
+		var names []string
+		for name := range fields {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return names
+	}
+	var e Example
+	value, ok := fields[text]
+	if e.Text, _ = value.(string); !ok || e.Text == "" && value != "" {
+		return e, r.errorf("its keys are "+list(names()), "has no text under the key %s", quoted(text))
+	}
+	switch v := fields[label].(type) {
+	case nil:
+		if !o.Unlabeled {
+			return e, r.errorf("its keys are "+list(names()), "has no label under the key %s", quoted(label))
+		}
+	case []any:
+		for _, one := range v {
+			e.Labels = append(e.Labels, fmt.Sprint(one))
+		}
+	default:
+		e.Labels = o.labels(fmt.Sprint(v))
+	}
+	return e, nil
+}
+
+// table reads a delimited file with a header.
+func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
+	return func(yield func(Example, error) bool) {
+		t, err := openTextTable(r)
+		if err != nil {
+			yield(Example{}, err)
+			return
+		}
+		text, label, err := o.columns(t)
+		for err == nil {
+			var fields []string
+			var line int
+			if fields, line, err = t.next(); err != nil {
+				break
+			}
+			e := Example{Line: line, Text: fields[text]}
+			if label >= 0 {
+				e.Labels = o.labels(fields[label])
+				if len(e.Labels) == 0 && !o.Unlabeled {
+					err = &InputError{File: r.File, Line: line, Column: t.columns[label], Problem: "the label is missing", Fix: "every row needs one"}
+					break
+				}
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if err != io.EOF {
+			yield(Example{}, err)
+		}
+	}
+}
+
+// columns finds the columns of the text and of the label; -1 is none.
+func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
+	if label, err = t.column(o.Label, "label"); err != nil {
+		return 0, 0, err
+	}
+	if text, err = t.column(o.Text, "text"); err != nil {
+		return 0, 0, err
+	}
+	if label < 0 && !o.Unlabeled {
+		return 0, 0, &InputError{File: t.file, Problem: `has no column "label"`, Fix: "name the column of the label; the columns are " + list(t.columns)}
+	}
+	if text < 0 {
+		var rest []int
+		for i := range t.columns {
+			if i != label {
+				rest = append(rest, i)
+			}
+		}
+		if len(rest) != 1 {
+			return 0, 0, &InputError{File: t.file, Problem: `has no column "text"`, Fix: "name the column of the text; the columns are " + list(t.columns)}
+		}
+		text = rest[0]
+	}
+	return text, label, nil
+}
+
+// textTable reads delimited text. Where tabs separate the fields, a line is a
+// record and quotes are ordinary characters inside a field, as files of natural
+// language have them; else fields are quoted as in CSV.
+type textTable struct {
+	file    string
+	columns []string
+	rows    *rows       // CSV
+	lines   *LineReader // tabs
+}
+
+func openTextTable(r *LineReader) (*textTable, error) {
+	in := bufio.NewReaderSize(r, sniffed)
+	head, err := in.Peek(sniffed)
+	if len(head) == 0 && err != nil && err != io.EOF {
+		return nil, err
+	}
+	name := strings.TrimSuffix(strings.ToLower(r.File), ".gz")
+	header, _, _ := strings.Cut(string(head), "\n")
+	if strings.HasSuffix(name, ".tsv") || strings.Contains(header, "\t") {
+		lines, err := NewLineReader(r.File, in, EncodingUTF8)
+		if err != nil {
+			return nil, err
+		}
+		line, err := lines.Next()
+		if err == io.EOF {
+			return nil, &InputError{File: r.File, Problem: "is empty", Fix: "a line of column names and rows of texts are needed"}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &textTable{file: r.File, columns: tabFields(line), lines: lines}, nil
+	}
+	delimiter := ','
+	if strings.Count(header, ";") > strings.Count(header, ",") {
+		delimiter = ';'
+	}
+	rows, err := openRows(r.File, in, delimiter)
+	if err != nil {
+		return nil, err
+	}
+	return &textTable{file: r.File, columns: rows.columns, rows: rows}, nil
+}
+
+// column is the place of the column of that name; with no name, of the usual one, or -1.
+func (t *textTable) column(name, usual string) (int, error) {
+	if name == "" {
+		return slices.IndexFunc(t.columns, func(c string) bool { return strings.EqualFold(c, usual) }), nil
+	}
+	if i := slices.Index(t.columns, name); i >= 0 {
+		return i, nil
+	}
+	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(t.columns) {
+		return n - 1, nil
+	}
+	return 0, unknownColumn(t.file, name, t.columns)
+}
+
+// next is the next record, with as many fields as there are columns, and its line.
+func (t *textTable) next() (fields []string, line int, err error) {
+	if t.rows != nil {
+		fields, line, err = t.rows.next()
+	} else {
+		for {
+			var text string
+			if text, err = t.lines.Next(); err != nil || !isBlank(text) {
+				fields, line = tabFields(text), t.lines.Line
+				break
+			}
+		}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(fields) != len(t.columns) {
+		return nil, 0, &InputError{File: t.file, Line: line, Problem: fmt.Sprintf("has %s, the header has %d", count(len(fields), "field"), len(t.columns)), Fix: "quote fields that hold the separator"}
+	}
+	return slices.Clone(fields), line, nil
+}
+
+func tabFields(line string) []string {
+	fields := strings.Split(line, "\t")
+	for i, f := range fields {
+		if n := len(f); n >= 2 && f[0] == '"' && f[n-1] == '"' {
+			fields[i] = strings.ReplaceAll(f[1:n-1], `""`, `"`)
+		}
+	}
+	return fields
+}

@@ -1,0 +1,205 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// Encodings of text files.
+const (
+	EncodingAuto   = ""        // UTF-8; a line that is not is read as Latin-1 and counted
+	EncodingUTF8   = "utf-8"   // a line that is not UTF-8 is an error
+	EncodingLatin1 = "latin-1" // every line, as its superset Windows-1252
+)
+
+// maxLine is the longest line that is read, in bytes.
+const maxLine = 64 << 20
+
+// LineReader reads a text file line by line, plain or in gzip, in memory that
+// does not grow with the file.
+type LineReader struct {
+	File string
+	Line int // number of the line read last, from 1
+
+	Recoded      int // lines that were not UTF-8 and were read as Latin-1
+	FirstRecoded int // the first of them
+
+	encoding string
+	in       *bufio.Reader
+	close    func()
+	line     []byte
+	pending  []byte // of line, what Read has not given yet
+}
+
+// OpenLines opens a file of text in one of the encodings above. Files that are
+// no text are refused with an *InputError, as are bad lines later.
+func OpenLines(path, encoding string) (*LineReader, error) {
+	if err := checkEncoding(encoding); err != nil {
+		return nil, err
+	}
+	s, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	if s.kind == kindParquet {
+		s.close()
+		return nil, &InputError{File: path, Problem: "is a Parquet file, not text", Fix: "export it as CSV or JSON lines"}
+	}
+	return &LineReader{File: path, encoding: encoding, in: s.text, close: s.close}, nil
+}
+
+// NewLineReader reads lines of in, such as standard input, which messages call name.
+func NewLineReader(name string, in io.Reader, encoding string) (*LineReader, error) {
+	if err := checkEncoding(encoding); err != nil {
+		return nil, err
+	}
+	return &LineReader{File: name, encoding: encoding, in: bufio.NewReader(in), close: func() {}}, nil
+}
+
+func checkEncoding(encoding string) error {
+	switch encoding {
+	case EncodingAuto, EncodingUTF8, EncodingLatin1:
+		return nil
+	}
+	return Errorf("encoding: want utf-8 or latin-1, got %q", encoding)
+}
+
+// Close ends the reading.
+func (r *LineReader) Close() { r.close() }
+
+// Next is the next line without its end, valid UTF-8; io.EOF follows the last.
+// Other errors are *InputError and name the line.
+func (r *LineReader) Next() (string, error) {
+	line, err := r.next()
+	if err != nil {
+		return "", err
+	}
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
+}
+
+// Read gives the text as a stream of UTF-8, for readers of formats whose
+// records may span lines. It is an alternative to Next, not to be mixed with it.
+func (r *LineReader) Read(p []byte) (int, error) {
+	for len(r.pending) == 0 {
+		var err error
+		if r.pending, err = r.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.pending)
+	r.pending = r.pending[n:]
+	return n, nil
+}
+
+// Note says what was unusual about the lines so far, or "".
+func (r *LineReader) Note() string {
+	switch {
+	case r.Recoded == 0 || r.encoding == EncodingLatin1:
+		return ""
+	case r.Recoded == 1:
+		return fmt.Sprintf("%s: line %d is not UTF-8 and is read as Latin-1", r.File, r.FirstRecoded)
+	}
+	return fmt.Sprintf("%s: %d lines are not UTF-8 and are read as Latin-1, the first of them line %d", r.File, r.Recoded, r.FirstRecoded)
+}
+
+// next is the next line with its end, as UTF-8, valid until the call after.
+func (r *LineReader) next() ([]byte, error) {
+	r.line = r.line[:0]
+	for {
+		part, err := r.in.ReadSlice('\n')
+		r.line = append(r.line, part...)
+		if len(r.line) > maxLine {
+			return nil, r.errorf("one line a text is wanted", "is longer than %d MiB", maxLine>>20)
+		}
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		if err == io.EOF && len(r.line) > 0 {
+			err = nil
+		}
+		if err == io.EOF {
+			return nil, io.EOF
+		}
+		if err != nil {
+			return nil, unreadable(r.File, err)
+		}
+		break
+	}
+	r.Line++
+	if r.encoding != EncodingLatin1 && utf8.Valid(r.line) {
+		return r.line, nil
+	}
+	if r.encoding != EncodingLatin1 {
+		at := invalidAt(r.line)
+		if r.encoding == EncodingUTF8 {
+			return nil, r.errorf("save the file as UTF-8, or say that it is latin-1", "is not UTF-8: byte %d is 0x%02x", at+1, r.line[at])
+		}
+		if !likeLatin1(r.line) {
+			return nil, r.errorf("save the file as UTF-8", "is neither UTF-8 (byte %d is 0x%02x) nor like Latin-1", at+1, r.line[at])
+		}
+	}
+	if r.Recoded++; r.Recoded == 1 {
+		r.FirstRecoded = r.Line
+	}
+	return fromLatin1(r.line), nil
+}
+
+func (r *LineReader) errorf(fix, format string, args ...any) *InputError {
+	return &InputError{File: r.File, Line: r.Line, Problem: fmt.Sprintf(format, args...), Fix: fix}
+}
+
+// invalidAt is the place of the first byte that is not UTF-8.
+func invalidAt(line []byte) int {
+	for i := 0; i < len(line); {
+		c, n := utf8.DecodeRune(line[i:])
+		if c == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return len(line)
+}
+
+// likeLatin1 tells text of a European language from the double-byte encodings
+// of East Asia, whose letters outside ASCII stand side by side.
+func likeLatin1(line []byte) bool {
+	high, pairs := 0, 0
+	for i, c := range line {
+		if c >= 0x80 {
+			high++
+			if i > 0 && line[i-1] >= 0x80 {
+				pairs++
+			}
+		}
+	}
+	return 3*pairs <= high
+}
+
+// windows1252 is what Windows has in the places where Latin-1 has control
+// characters; 0: nothing.
+var windows1252 = [32]rune{
+	'€', 0, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0, 'Ž', 0,
+	0, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0, 'ž', 'Ÿ',
+}
+
+func fromLatin1(line []byte) []byte {
+	out := make([]byte, 0, len(line)+len(line)/4)
+	for _, c := range line {
+		r := rune(c)
+		if c >= 0x80 && c < 0xa0 {
+			if r = windows1252[c-0x80]; r == 0 {
+				r = utf8.RuneError
+			}
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return out
+}
+
+// isBlank reports whether a line has nothing to read.
+func isBlank(line string) bool { return strings.TrimSpace(line) == "" }

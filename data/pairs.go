@@ -1,0 +1,123 @@
+package data
+
+import (
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Pair is a sentence and its translation.
+type Pair struct {
+	Line           int
+	Source, Target string
+}
+
+// ReadPairs goes through two files whose lines belong together. Files of
+// different lengths are an error that names both counts; it comes after the
+// pairs, as the files are read in memory that does not grow with them. The first
+// error, an *InputError, ends it. note, if not nil, is told what was unusual.
+func ReadPairs(source, target, encoding string, note func(string)) iter.Seq2[Pair, error] {
+	return func(yield func(Pair, error) bool) {
+		var files [2]*LineReader
+		for i, path := range []string{source, target} {
+			r, err := OpenLines(path, encoding)
+			if err != nil {
+				yield(Pair{}, err)
+				return
+			}
+			defer r.Close()
+			files[i] = r
+		}
+		for {
+			s, errS := files[0].Next()
+			t, errT := files[1].Next()
+			for _, err := range []error{errS, errT} {
+				if err != nil && err != io.EOF {
+					yield(Pair{}, err)
+					return
+				}
+			}
+			if errS == io.EOF && errT == io.EOF {
+				break
+			}
+			if errS == io.EOF || errT == io.EOF {
+				yield(Pair{}, unequal(files, errS != io.EOF))
+				return
+			}
+			if !yield(Pair{files[0].Line, s, t}, nil) {
+				return
+			}
+		}
+		if files[0].Line == 0 {
+			yield(Pair{}, &InputError{File: source, Problem: "is empty", Fix: "a sentence is wanted on each line"})
+		}
+		for _, r := range files {
+			if text := r.Note(); text != "" && note != nil {
+				note(text)
+			}
+		}
+	}
+}
+
+// unequal counts the longer file to its end.
+func unequal(files [2]*LineReader, sourceLonger bool) error {
+	longer := files[1]
+	if sourceLonger {
+		longer = files[0]
+	}
+	for {
+		if _, err := longer.Next(); err != nil {
+			break
+		}
+	}
+	return &InputError{
+		File:    files[0].File,
+		Problem: fmt.Sprintf("has %s, %s has %d", count(files[0].Line, "line"), files[1].File, files[1].Line),
+		Fix:     "line n of one must be the translation of line n of the other",
+	}
+}
+
+// ReadPairTable goes through a table (CSV or TSV with a line of column names)
+// that has sentence and translation in two columns, given by name or by number
+// from 1.
+func ReadPairTable(path, source, target, encoding string, note func(string)) iter.Seq2[Pair, error] {
+	return func(yield func(Pair, error) bool) {
+		r, err := OpenLines(path, encoding)
+		if err != nil {
+			yield(Pair{}, err)
+			return
+		}
+		defer r.Close()
+		t, err := openTextTable(r)
+		if err != nil {
+			yield(Pair{}, err)
+			return
+		}
+		var at [2]int
+		for i, name := range []string{source, target} {
+			if at[i], err = t.column(name, [2]string{"source", "target"}[i]); err == nil && at[i] < 0 {
+				err = &InputError{File: path, Problem: fmt.Sprintf("has no column %q", [2]string{"source", "target"}[i]), Fix: "name it; the columns are " + list(t.columns)}
+			}
+			if err != nil {
+				yield(Pair{}, err)
+				return
+			}
+		}
+		for {
+			fields, line, err := t.next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				yield(Pair{}, err)
+				return
+			}
+			if !yield(Pair{line, fields[at[0]], fields[at[1]]}, nil) {
+				return
+			}
+		}
+		if text := r.Note(); text != "" && note != nil {
+			note(text)
+		}
+	}
+}
