@@ -55,7 +55,9 @@ forecast would be; the linear method gets the same.`,
 			if c.Flags().Changed("seed") {
 				run.cfg.Seed = a.seed
 			}
-			return a.demo(c.Context(), out, &run)
+			ctx, stop := catchInterrupt(c.Context())
+			defer stop()
+			return a.demo(ctx, out, &run)
 		},
 	}
 	c.Flags().StringVar(&out, "out", "carousel-demo", "`directory` for data, model and report; an earlier demo there is replaced")
@@ -68,7 +70,7 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	}
 	a.note("Data: hourly electricity demand (%s).", demodata.Source)
 	a.note("The day's temperature is taken as known ahead, as from a good weather forecast.")
-	run.files = runFiles{Data: filepath.Join(out, demoTable), Out: filepath.Join(out, demoRun)}
+	run.files.Data, run.Out = filepath.Join(out, demoTable), filepath.Join(out, demoRun)
 	run.again = "to start over: carousel demo"
 	if err := writeDemoData(out); err != nil {
 		return err
@@ -77,7 +79,7 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	if err != nil {
 		return err
 	}
-	m, panel, err := openForecast(run.files.Out, filepath.Join(out, demoLatest))
+	m, panel, err := openForecast(run.Out, filepath.Join(out, demoLatest))
 	if err != nil {
 		return err
 	}
@@ -90,7 +92,8 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	}
 	return a.emit(result, func(w io.Writer) {
 		result.print(w)
-		printPattern(w, result.Evaluation)
+		e, _ := result.Evaluation.(*forecast.Evaluation)
+		printPattern(w, e)
 		printNextCommands(w, out)
 	})
 }

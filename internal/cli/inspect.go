@@ -30,7 +30,7 @@ type inspection struct {
 	Parameters int               `json:"parameters"`
 	Layers     []layer           `json:"layers"`
 	Schema     *schema           `json:"schema,omitempty"`
-	Config     *forecast.Config  `json:"config,omitempty"`
+	Config     any               `json:"config,omitempty"`
 	Notes      []string          `json:"notes,omitempty"`
 	History    []train.Record    `json:"history,omitempty"` // by epoch
 	Meta       map[string]string `json:"meta,omitempty"`
@@ -97,8 +97,8 @@ func inspect(path string) (*inspection, error) {
 	}
 	in := &inspection{Path: path, Kind: "model", Task: dir.Task, Version: dir.Version, Meta: dir.Weights.Meta}
 	in.addLayers(dir.Weights)
-	if dir.Task == forecast.Task {
-		if err := in.addForecast(dir); err != nil {
+	if t := taskNamed(dir.Task); t != nil && t.inspect != nil {
+		if err := t.inspect(in, dir); err != nil {
 			return nil, err
 		}
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // forecastReport joins what training and evaluation found into the page.
-func forecastReport(run *forecastRun, panel *data.Panel, m *forecast.Model, r *train.Result, out *trainResult) *report.Forecast {
+func forecastReport(run *forecastRun, panel *data.Panel, m *forecast.Model, r *train.Result, out *trainResult, e *forecast.Evaluation) *report.Forecast {
 	cfg := m.Config()
 	page := &report.Forecast{
 		Title:      "Forecast of " + targetNames(&cfg),
@@ -32,7 +32,7 @@ func forecastReport(run *forecastRun, panel *data.Panel, m *forecast.Model, r *t
 		BestEpoch:  out.BestEpoch,
 	}
 	addHistory(page, r.History)
-	if e := out.Evaluation; e != nil {
+	if e != nil {
 		page.Verdict, page.Windows = e.Verdict, e.Windows
 		page.Notes = append(page.Notes, e.Notes...)
 		addScores(page, e)

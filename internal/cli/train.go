@@ -14,9 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -30,93 +29,89 @@ func (a *app) trainCommand() *cobra.Command {
 		Args:    noArgs,
 		RunE:    showHelp,
 	}
-	c.AddCommand(a.trainForecastCommand())
+	for _, t := range tasks {
+		c.AddCommand(t.train(a))
+	}
 	return c
 }
 
-// runFiles are what a training needs beside its Config.
-type runFiles struct {
-	Data        string `json:"data" group:"Files" help:"table to learn from: CSV, TSV, .tsf or Parquet; may be gzipped"`
+// trainRun is what the training command of every task has beside the task's own
+// files and Config.
+type trainRun struct {
 	Out         string `json:"out" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
-}
 
-// forecastRun is one training of a forecasting model.
-type forecastRun struct {
-	files  runFiles
-	cfg    forecast.Config
 	resume bool
 	again  string // what to do after an interrupt; "": this command with --resume
 }
 
-func (a *app) trainForecastCommand() *cobra.Command {
-	run := forecastRun{cfg: forecast.Defaults()}
-	var recipe string
-	var pairs []string
-	s := &settings{}
-	c := &cobra.Command{
-		Use:   "forecast --data FILE --target COLUMN --out DIR",
-		Short: "Train a forecasting model on a table of time series",
-		Long: `Trains a forecasting model, scores it and the simple methods on the rows kept
-for the test, and writes model, checkpoints and report into --out.
+// trainTask is the training command of one task.
+type trainTask struct {
+	use, short, long, example string
+
+	settings []any // pointers to the structs that flags, recipe and --set fill: the task's files, then its Config
+	run      *trainRun
+	seed     *uint64      // the Config's
+	check    func() error // finds misuse before anything is read or written; it may be nil
+	train    func(ctx context.Context) (*trainResult, error)
+}
+
+const settingsHelp = `
 
 Flags, recipe files and --set write the same settings. What is said later
 counts: defaults, then --config, then --set, then flags.
 
 Ctrl-C stops in good order: the same command with --resume continues from the
-last checkpoint.`,
-		Example: `  carousel train forecast --data sales.csv --time date --target units --out run
-  carousel train forecast --data load.csv.gz --time time --target mw --future temp --holiday holiday \
-      --horizon 24 --loss quantile --out run
-  carousel train forecast --data shops.parquet --time day --id shop --target sales --static region --out run
-  carousel train forecast --config recipe.yaml --set hidden=128 --out run`,
+last checkpoint.`
+
+func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
+	var recipe string
+	var pairs []string
+	s := &settings{}
+	c := &cobra.Command{
+		Use: t.use, Short: t.short, Long: t.long + settingsHelp, Example: t.example,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := s.resolve(recipe, pairs); err != nil {
 				return err
 			}
 			if c.Flags().Changed("seed") {
-				run.cfg.Seed = a.seed
+				*t.seed = a.seed
 			}
-			if err := run.check(); err != nil {
+			if t.check != nil {
+				if err := t.check(); err != nil {
+					return err
+				}
+			}
+			if t.run.Out == "" {
+				return misusef("train %s needs --out, the directory for the model", c.Name())
+			}
+			if err := checkOut(t.run.Out, t.run.resume); err != nil {
 				return err
 			}
-			result, err := a.trainForecast(c.Context(), &run)
+			ctx, stop := catchInterrupt(c.Context())
+			defer stop()
+			result, err := t.train(ctx)
 			if err != nil {
 				return err
 			}
 			return a.emit(result, result.print)
 		},
 	}
-	s.add(&run.files, "Files")
-	s.add(&run.cfg, "Settings")
+	for i, ptr := range t.settings {
+		if i == 1 {
+			s.add(t.run, "Files")
+		}
+		s.add(ptr, "Settings")
+	}
 	s.bind(c.Flags(), "seed")
 	c.Flags().StringVar(&recipe, "config", "", "recipe `file` in YAML, one setting a line")
 	c.Flags().StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
-	c.Flags().BoolVar(&run.resume, "resume", false, "continue the interrupted run in --out")
+	c.Flags().BoolVar(&t.run.resume, "resume", false, "continue the interrupted run in --out")
 	for _, name := range []string{"config", "set", "resume"} {
 		c.Flags().Lookup(name).Annotations = map[string][]string{groupAnnotation: {"Files"}}
 	}
 	return c
-}
-
-// check finds misuse before anything is read or written.
-func (r *forecastRun) check() error {
-	for _, need := range []struct{ flag, value, what string }{
-		{"data", r.files.Data, "the table to learn from"},
-		{"out", r.files.Out, "the directory for the model"},
-	} {
-		if need.value == "" {
-			return misusef("train forecast needs --%s, %s", need.flag, need.what)
-		}
-	}
-	if name := strings.TrimSuffix(strings.ToLower(r.files.Data), ".gz"); r.cfg.Layout == data.LayoutLong && strings.HasSuffix(name, ".tsf") {
-		r.cfg.Layout = data.LayoutTSF
-	}
-	if err := r.cfg.Validate(); err != nil {
-		return err
-	}
-	return checkOut(r.files.Out, r.resume)
 }
 
 // checkOut keeps a training from writing among files that are not its own.
@@ -149,69 +144,12 @@ func exists(dir, name string) bool {
 	return err == nil
 }
 
-// trainForecast reads, trains, evaluates and reports.
-func (a *app) trainForecast(ctx context.Context, run *forecastRun) (*trainResult, error) {
-	panel, err := readPanel(run.files.Data, &run.cfg)
-	if err != nil {
-		return nil, err
-	}
-	ctx, stop := catchInterrupt(ctx)
-	defer stop()
-	m, result, err := forecast.Train(ctx, panel, run.cfg, &forecast.TrainOptions{
-		Dir:         run.files.Out,
-		Resume:      run.resume,
-		TensorBoard: run.files.TensorBoard,
-		Progress:    a.progress(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	if result.Interrupted {
-		return nil, a.stopped(run, result)
-	}
-	return a.finishForecast(run, panel, m, result)
-}
-
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
 // leaves a checkpoint, and lets the second one kill.
 func catchInterrupt(ctx context.Context) (context.Context, func()) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
-}
-
-// finishForecast scores a trained model on the test part, if there is one, and
-// writes the report.
-func (a *app) finishForecast(run *forecastRun, panel *data.Panel, m *forecast.Model, r *train.Result) (*trainResult, error) {
-	out := &trainResult{
-		Task:    forecast.Task,
-		Dir:     run.files.Out,
-		Epochs:  r.Epochs,
-		Steps:   r.Steps,
-		Stopped: r.Stopped,
-		Seconds: r.Elapsed.Seconds(),
-		Report:  filepath.Join(run.files.Out, "report.html"),
-	}
-	if cfg := m.Config(); len(cfg.Future) > 0 {
-		out.Notes = append(out.Notes, strings.Join(cfg.Future, ", ")+": taken as known ahead, in training and in the scores")
-	}
-	for _, p := range m.Slab().Params {
-		out.Parameters += p.Len()
-	}
-	if r.Best != nil {
-		out.BestEpoch = r.Best.Epoch
-	}
-	var err error
-	if out.Evaluation, err = m.Evaluate(panel, "test"); err != nil {
-		var none *data.InputError
-		if !errors.As(err, &none) {
-			return nil, err
-		}
-		out.Notes = append(out.Notes, m.Notes()...)
-		out.Notes = append(out.Notes, "not scored: "+err.Error()) // such as a split without a test part
-	}
-	page := forecastReport(run, panel, m, r, out)
-	return out, page.Write(run.files.Out)
 }
 
 // progress shows a training on stderr: a bar on a terminal, lines elsewhere.
@@ -225,17 +163,8 @@ func (a *app) progress() *train.Progress {
 	return &train.Progress{W: a.stderr}
 }
 
-// readPanel reads a table with the columns that cfg names.
-func readPanel(path string, cfg *forecast.Config) (*data.Panel, error) {
-	o, err := cfg.ReadOptions()
-	if err != nil {
-		return nil, err
-	}
-	return data.ReadPanel(path, o)
-}
-
 // stopped says how to go on after Ctrl-C.
-func (a *app) stopped(run *forecastRun, r *train.Result) error {
+func (a *app) stopped(run *trainRun, r *train.Result) error {
 	again := run.again
 	if again == "" {
 		again = "to continue: " + a.resumeCommand()
@@ -270,23 +199,37 @@ func shellQuote(s string) string {
 
 // trainResult is what train prints.
 type trainResult struct {
-	Task       string               `json:"task"`
-	Dir        string               `json:"dir"`
-	Parameters int                  `json:"parameters"`
-	Epochs     int                  `json:"epochs"`
-	Steps      int                  `json:"steps"`
-	BestEpoch  int                  `json:"best_epoch,omitempty"`
-	Stopped    train.Stop           `json:"stopped"`
-	Seconds    float64              `json:"seconds"`
-	Report     string               `json:"report"`
-	Evaluation *forecast.Evaluation `json:"evaluation,omitempty"` // of the test part; absent if that is empty
-	Notes      []string             `json:"notes,omitempty"`      // those of the evaluation not repeated
+	Task       string     `json:"task"`
+	Dir        string     `json:"dir"`
+	Parameters int        `json:"parameters"`
+	Epochs     int        `json:"epochs"`
+	Steps      int        `json:"steps"`
+	BestEpoch  int        `json:"best_epoch,omitempty"`
+	Stopped    train.Stop `json:"stopped"`
+	Seconds    float64    `json:"seconds"`
+	Report     string     `json:"report"`
+	Evaluation any        `json:"evaluation,omitempty"` // of the test part, as evaluate prints it; absent if there is none
+	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
+
+	show func(w io.Writer) // Evaluation for people; nil if there is none
+}
+
+// newTrainResult is the result of a training that ended, without an evaluation yet.
+func newTrainResult(task string, run *trainRun, slab *tensor.Slab, r *train.Result) *trainResult {
+	out := &trainResult{
+		Task: task, Dir: run.Out, Epochs: r.Epochs, Steps: r.Steps, Stopped: r.Stopped, Seconds: r.Elapsed.Seconds(),
+		Report: filepath.Join(run.Out, "report.html"), Parameters: slab.NumElements(),
+	}
+	if r.Best != nil {
+		out.BestEpoch = r.Best.Epoch
+	}
+	return out
 }
 
 func (r *trainResult) print(w io.Writer) {
 	fmt.Fprintf(w, "Trained for %s, %s, %.0f s (%s).\n", plural(r.Epochs, "epoch"), plural(r.Steps, "step"), r.Seconds, stopReasons[r.Stopped])
-	if r.Evaluation != nil {
-		printEvaluation(w, r.Evaluation)
+	if r.show != nil {
+		r.show(w)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "Note: %s\n", n)
