@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
@@ -140,9 +139,7 @@ func TestHostileFiles(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			start := time.Now()
 			_, err := readBytes(t, c.file)
-			took := time.Since(start)
 			runtime.ReadMemStats(&after)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
@@ -150,9 +147,6 @@ func TestHostileFiles(t *testing.T) {
 			// All allocations, of which the most alive at once is a part.
 			if used := after.TotalAlloc - before.TotalAlloc; used > 1<<30 {
 				t.Errorf("took %d MiB for a file of %d KiB", used>>20, len(c.file)>>10)
-			}
-			if took > 10*time.Second {
-				t.Errorf("took %v", took)
 			}
 		})
 	}
