@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
 )
 
 // The kinds of covariate are types, because what a network may see depends on
@@ -42,17 +43,13 @@ type Config struct {
 	Calendar string    `json:"calendar" default:"auto" group:"Data" help:"inputs from the calendar: auto or off"`
 	Lags     []int     `json:"lags" group:"Data" help:"seasons, in rows, whose last value is an input beside the window (empty: by the frequency; 0: none)"`
 
-	Window        int     `json:"window" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
-	Horizon       int     `json:"horizon" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
-	Cell          string  `json:"cell" default:"lstm" group:"Model" help:"recurrent cell: lstm, gru or rnn"`
-	Hidden        int     `json:"hidden" default:"64" group:"Model" help:"units of a recurrent layer"`
-	Layers        int     `json:"layers" default:"2" group:"Model" help:"recurrent layers"`
-	Bidirectional bool    `json:"bidirectional" group:"Model" help:"read in both directions"`
-	Dropout       float64 `json:"dropout" default:"0.2" group:"Model" help:"dropout after the recurrent layers"`
-	RNNDropout    float64 `json:"rnn_dropout" group:"Model" help:"dropout between the recurrent layers"`
-	Head          string  `json:"head" default:"direct" group:"Model" help:"direct (all steps at once) or autoregressive (each step from the one before)"`
-	Channels      string  `json:"channels" default:"independent" group:"Model" help:"several targets: independent (one network, applied to each) or joint (one network that sees all)"`
-	Skip          string  `json:"skip" default:"ridge" group:"Model" help:"linear path beside the network: ridge (starts at the ridge regression), zero (starts at nothing) or none"`
+	Window  int `json:"window" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
+	Horizon int `json:"horizon" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
+	nn.RNNConfig
+	Dropout  float64 `json:"dropout" default:"0.2" group:"Model" help:"dropout after the recurrent layers"`
+	Head     string  `json:"head" default:"direct" group:"Model" help:"direct (all steps at once) or autoregressive (each step from the one before)"`
+	Channels string  `json:"channels" default:"independent" group:"Model" help:"several targets: independent (one network, applied to each) or joint (one network that sees all)"`
+	Skip     string  `json:"skip" default:"ridge" group:"Model" help:"linear path beside the network: ridge (starts at the ridge regression), zero (starts at nothing) or none"`
 
 	Scale      string `json:"scale" default:"standard" group:"Scaling" help:"standard, robust, minmax or none; fitted on the training rows"`
 	ScalePer   string `json:"scale_per" default:"series" group:"Scaling" help:"scale each series by itself or all together: series or global"`
@@ -77,18 +74,19 @@ type Config struct {
 
 // Defaults is the configuration that a user starts from.
 func Defaults() Config {
-	return Config{
+	c := Config{
 		Missing: "error", Calendar: "auto",
-		Cell: "lstm", Hidden: 64, Layers: 2, Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
+		RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, LR: 1e-3, MinLR: 1e-5, SkipLR: 0.1,
 		WeightDecay: 1e-5, Clip: 1, Seed: 1,
 	}
+	c.Layers = 2
+	return c
 }
 
 // choices of the fields that take a word.
 var (
-	cells       = []string{"lstm", "gru", "rnn"}
 	heads       = []string{"direct", "autoregressive"}
 	channelings = []string{"independent", "joint"}
 	skips       = []string{"ridge", "zero", "none"}
@@ -105,6 +103,9 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
+	if err := c.RNNConfig.Validate(); err != nil {
+		return data.Errorf("%w", err)
+	}
 	for _, check := range []func() error{c.checkWords, c.checkNumbers, c.checkColumns, c.checkTogether} {
 		if err := check(); err != nil {
 			return err
@@ -118,7 +119,7 @@ func (c *Config) checkWords() error {
 		name, value string
 		of          []string
 	}{
-		{"cell", c.Cell, cells}, {"head", c.Head, heads}, {"channels", c.Channels, channelings}, {"skip", c.Skip, skips},
+		{"head", c.Head, heads}, {"channels", c.Channels, channelings}, {"skip", c.Skip, skips},
 		{"scale", c.Scale, scales}, {"scale_per", c.ScalePer, scalePers}, {"window_norm", c.WindowNorm, windowNorms},
 		{"transform", c.Transform, transforms}, {"loss", c.Loss, losses}, {"calendar", c.Calendar, calendars},
 		{"missing", c.Missing, missings}, {"layout", c.Layout, layouts},
@@ -141,8 +142,7 @@ func (c *Config) checkNumbers() error {
 		min, max float64
 	}{
 		{"window", float64(c.Window), 0, 1e5}, {"horizon", float64(c.Horizon), 0, 1e4},
-		{"hidden", float64(c.Hidden), 1, 8192}, {"layers", float64(c.Layers), 1, 16},
-		{"dropout", c.Dropout, 0, 0.99}, {"rnn_dropout", c.RNNDropout, 0, 0.99},
+		{"dropout", c.Dropout, 0, 0.99},
 		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 0, 1e5},
 		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"skip_lr", c.SkipLR, 0, 10},
 		{"weight_decay", c.WeightDecay, 0, 10}, {"clip", c.Clip, 0, math.Inf(1)},
@@ -209,9 +209,6 @@ func (c *Config) checkColumns() error {
 func (c *Config) checkTogether() error {
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
-	}
-	if c.RNNDropout > 0 && c.Layers == 1 {
-		return data.Errorf("rnn_dropout: acts between recurrent layers, and there is one; use dropout, which acts after it, or more layers")
 	}
 	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)

@@ -81,6 +81,17 @@ func TestVariants(t *testing.T) {
 			c.Head, c.Loss, c.Channels, c.Target = "autoregressive", "gaussian", "joint", []string{"a", "b"}
 		}},
 		{"autoregressive student-t", func(c *Config) { c.Head, c.Loss, c.Target = "autoregressive", "student-t", []string{"a", "b"} }},
+		{"options of the LSTM", func(c *Config) {
+			c.Layers, c.RNNDropout, c.Variational, c.Residual, c.LearnState = 2, 0.1, true, true, true
+			c.Proj, c.Peephole, c.Coupled, c.LayerNorm, c.CellClip, c.GateActivation = 4, true, true, true, 3, "hard_sigmoid"
+			c.Zoneout, c.ZoneoutCell, c.RecurrentDropout, c.WeightDrop, c.InputDropout, c.OutputDropout = 0.1, 0.1, 0.1, 0.1, 0.1, 0.1
+		}},
+		{"options, nothing ahead, bidirectional", func(c *Config) {
+			c.Future, c.Calendar, c.Lags, c.Bidirectional = nil, "off", []int{0}, true
+			c.Layers, c.Residual, c.OutputDropout, c.Proj, c.LearnState = 2, true, 0.1, 4, true
+		}},
+		{"slstm", func(c *Config) { c.Cell = "slstm" }},
+		{"min_gru, autoregressive", func(c *Config) { c.Cell, c.Layers, c.Head, c.LearnState = "min_gru", 2, "autoregressive", true }},
 		{"mask", func(c *Config) { c.Missing, c.Past, c.Loss = "mask", Past{"p"}, "quantile" }},
 		{"mask, autoregressive", func(c *Config) { c.Missing, c.Head = "mask", "autoregressive" }},
 	} {
@@ -416,7 +427,7 @@ func TestBadInput(t *testing.T) {
 		rows       int
 		set        func(*Config)
 	}{
-		{"unknown cell", `cell: want lstm, gru, rnn, got "lsmt"`, 400, func(c *Config) { c.Cell = "lsmt" }},
+		{"unknown cell", `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "lsmt"`, 400, func(c *Config) { c.Cell = "lsmt" }},
 		{"unknown column", "lack", 400, func(c *Config) { c.Future = Future{"y"} }},
 		{"column twice", "both as target and as future", 400, func(c *Config) { c.Future = Future{"a"} }},
 		{"no target", "target", 400, func(c *Config) { c.Target = nil }},
@@ -429,6 +440,7 @@ func TestBadInput(t *testing.T) {
 		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
 		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
 		{"dropout between layers of one", "rnn_dropout", 400, func(c *Config) { c.Layers, c.RNNDropout = 1, 0.1 }},
+		{"an option the cell lacks", "peephole: needs an LSTM", 400, func(c *Config) { c.Cell, c.Peephole = "gru", true }},
 		{"zone", "time zone", 400, func(c *Config) { c.TZ = "Mars/Olympus" }},
 	} {
 		cfg := small()

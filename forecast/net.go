@@ -41,10 +41,12 @@ func newNetwork(cfg *Config, d shape) *network {
 		n.Static = nn.NewEmbedding(d.table, staticWidth, nil)
 	}
 	extra := d.ids * staticWidth
-	n.Encoder = n.stack(d.encoder + extra)
+	n.Encoder = stack(cfg.RNNConfig, d.encoder+extra)
 	out := d.channels * d.outputs
 	if d.decoder > 0 && cfg.Head == "direct" {
-		n.Decoder = n.stack(d.decoder + extra)
+		c := cfg.RNNConfig
+		c.LearnState = false // it begins in the encoder's
+		n.Decoder = stack(c, d.decoder+extra)
 	} else if cfg.Head == "direct" {
 		out *= d.horizon
 	}
@@ -62,17 +64,13 @@ func newNetwork(cfg *Config, d shape) *network {
 	return n
 }
 
-// stack is a recurrent stack of the configured kind.
-func (n *network) stack(in int) *nn.RNN {
-	o := &nn.RNNOptions{Layers: n.cfg.Layers, Bidirectional: n.cfg.Bidirectional, Dropout: float32(n.cfg.RNNDropout)}
-	switch n.cfg.Cell {
-	case "gru":
-		return nn.NewGRU(in, n.cfg.Hidden, o)
-	case "rnn":
-		return nn.NewRNN(in, n.cfg.Hidden, o)
+// stack is a recurrent stack for a configuration that is valid.
+func stack(c nn.RNNConfig, in int) *nn.RNN {
+	m, err := c.Build(in)
+	if err != nil {
+		panic(err)
 	}
-	o.ForgetBias = 1
-	return nn.NewLSTM(in, n.cfg.Hidden, o)
+	return m
 }
 
 // startAt sets the linear path to a ridge regression.
@@ -103,12 +101,11 @@ func (s *skip) startAt(r *ridge) {
 func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	static := n.static(t, b)
-	_, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
-	var y *tensor.Tensor
+	y, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
 	if n.Decoder != nil {
 		y, _ = n.Decoder.Forward(joined(t.Input(b.decoder, b.rows, d.horizon, d.decoder), static), state)
 	} else {
-		y = n.last(state)
+		y = n.ends(y)
 	}
 	out := n.Head.Forward(n.drop.Forward(y))
 	if d.channels == 1 {
@@ -120,12 +117,16 @@ func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return n.locate(t, b, out)
 }
 
-// last is the final state of the last layer, both directions joined: [rows, hidden·directions].
-func (n *network) last(state *nn.State) *tensor.Tensor {
-	dirs := n.Encoder.Directions()
-	slots := n.Encoder.Layers() * dirs
-	h := tensor.Transpose(tensor.Slice(state.H, 0, slots-dirs, slots), 0, 1)
-	return tensor.Reshape(h, h.Dim(0), dirs*n.Encoder.Hidden())
+// ends is the encoder's output [rows, window, ...] where each direction has read
+// all of the window: forwards at its last step, backwards at its first.
+func (n *network) ends(y *tensor.Tensor) *tensor.Tensor {
+	width, T := n.Encoder.StateSize(), y.Dim(1)
+	end := tensor.Reshape(tensor.Slice(y, 1, T-1, T), y.Dim(0), y.Dim(2))
+	if n.Encoder.Directions() == 1 {
+		return end
+	}
+	begin := tensor.Reshape(tensor.Slice(y, 1, 0, 1), y.Dim(0), y.Dim(2))
+	return tensor.Concat(-1, tensor.Slice(end, 1, 0, width), tensor.Slice(begin, 1, width, 2*width))
 }
 
 // static is the vectors of the rows' static categories [rows, ...], or nil.

@@ -59,6 +59,7 @@ type RNNOptions struct {
 	ForgetBias    float32 // LSTM, sLSTM: initial value of the forget gate's two biases together; 0 leaves PyTorch's
 	Orthogonal    bool    // recurrent matrices start orthogonal, gate by gate, and input matrices Xavier
 	ReLU          bool    // NewRNN: ReLU in place of tanh
+	Residual      bool    // each layer but the first adds its input to its output (Wu et al. 2016); needs two layers
 	LearnState    bool    // the initial state, used where Forward gets none, is trained; it starts at zero
 
 	ResetBefore bool // GRU: reset before the recurrent product, as Cho et al. 2014 and ONNX's default: n = tanh(W_n x + b_n + R_n(r⊙h) + b'_n)
@@ -88,25 +89,16 @@ type State = tensor.State
 
 // NewLSTM is a stack of LSTM layers (torch.nn.LSTM).
 func NewLSTM(in, hidden int, o *RNNOptions) *RNN {
-	if o != nil && o.Coupled {
-		return newRNN(tensor.CoupledLSTMCell, nil, in, hidden, o)
-	}
 	return newRNN(tensor.LSTMCell, nil, in, hidden, o)
 }
 
 // NewGRU is a stack of GRU layers (torch.nn.GRU).
 func NewGRU(in, hidden int, o *RNNOptions) *RNN {
-	if o != nil && o.ResetBefore {
-		return newRNN(tensor.GRUBeforeCell, nil, in, hidden, o)
-	}
 	return newRNN(tensor.GRUCell, nil, in, hidden, o)
 }
 
 // NewRNN is a stack of Elman layers (torch.nn.RNN).
 func NewRNN(in, hidden int, o *RNNOptions) *RNN {
-	if o != nil && o.ReLU {
-		return newRNN(tensor.RNNReLUCell, nil, in, hidden, o)
-	}
 	return newRNN(tensor.RNNTanhCell, nil, in, hidden, o)
 }
 
@@ -129,15 +121,34 @@ func NewMinLSTM(in, hidden int, o *RNNOptions) *RNN {
 	return newRNN(tensor.MinLSTMCell, nil, in, hidden, o)
 }
 
-func newRNN(cell tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
-	m := &RNN{cell: cell, custom: custom, in: in, hidden: hidden}
+// variant is the cell that the options make of a kind of cell.
+func (o *RNNOptions) variant(kind tensor.Cell) tensor.Cell {
+	switch {
+	case o.Coupled && kind == tensor.LSTMCell:
+		return tensor.CoupledLSTMCell
+	case o.ResetBefore && kind == tensor.GRUCell:
+		return tensor.GRUBeforeCell
+	case o.ReLU && kind == tensor.RNNTanhCell:
+		return tensor.RNNReLUCell
+	}
+	return kind
+}
+
+func newRNN(kind tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
+	m := &RNN{custom: custom, in: in, hidden: hidden}
 	if o != nil {
 		m.opt = *o
 	}
+	m.cell = m.opt.variant(kind)
 	if m.opt.Layers == 0 {
 		m.opt.Layers = 1
 	}
-	m.check()
+	if in < 1 || hidden < 1 || m.opt.Layers < 1 {
+		refuse("sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
+	}
+	if e := m.opt.check(m.cell, hidden); e != nil {
+		refuse("%v", e)
+	}
 	for layer := range m.opt.Layers {
 		width := in
 		if layer > 0 {
@@ -279,6 +290,9 @@ func (m *RNN) Layers() int { return m.opt.Layers }
 // Cell is the kind of cell.
 func (m *RNN) Cell() tensor.Cell { return m.cell }
 
+// Options are what the stack was made with, Layers at least 1.
+func (m *RNN) Options() RNNOptions { return m.opt }
+
 // IsPlain says whether the stack computes at inference what torch.nn's layer of
 // its kind does, from the same weights: no option changes the equations.
 func (m *RNN) IsPlain() bool {
@@ -288,7 +302,7 @@ func (m *RNN) IsPlain() bool {
 	default:
 		return false
 	}
-	return !(o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
+	return !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
 		o.GateClip+o.CellClip+o.Zoneout+o.ZoneoutCell != 0)
 }
 
@@ -327,18 +341,22 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 	o := m.cellOptions()
 	x = tensor.DropoutSequence(x, m.opt.InputDropout)
 	for layer := range m.opt.Layers {
-		switch {
-		case layer == 0:
-		case m.opt.Variational:
-			x = tensor.DropoutSequence(x, m.opt.Dropout)
-		default:
-			x = tensor.Dropout(x, m.opt.Dropout)
-		}
 		var dirs [2]tensor.Direction
 		for d := range D {
 			dirs[d] = m.direction(layer*D + d)
 		}
-		x = tensor.Scan(m.cell, x, dirs[:D], &o, init, final)
+		y = tensor.Scan(m.cell, x, dirs[:D], &o, init, final)
+		switch {
+		case layer == m.opt.Layers-1:
+		case m.opt.Variational:
+			y = tensor.DropoutSequence(y, m.opt.Dropout)
+		default:
+			y = tensor.Dropout(y, m.opt.Dropout)
+		}
+		if m.opt.Residual && layer > 0 {
+			y = tensor.Add(y, x)
+		}
+		x = y
 	}
 	return tensor.DropoutSequence(x, m.opt.OutputDropout), final
 }

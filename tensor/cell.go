@@ -65,6 +65,9 @@ func ActivationNamed(name string) (Activation, bool) {
 	return 0, false
 }
 
+// ActivationNames are the names that [ActivationNamed] knows, without "".
+func ActivationNames() []string { return device.Activations[1:] }
+
 // CellOptions changes the cells of a [Scan]; nil is the cell as it is.
 type CellOptions struct {
 	Gate   Activation // of the gates: LSTM i,f,o; GRU r,z

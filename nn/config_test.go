@@ -1,0 +1,138 @@
+package nn_test
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
+)
+
+// Each setting has what flags and recipes need, and reaches its option: alone
+// it makes another stack or is refused by its own name.
+func TestEverySettingActs(t *testing.T) {
+	plain := nn.DefaultRNN()
+	if err := plain.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	cells := map[string]string{"reset_before": "gru"}
+	v := reflect.ValueOf(plain)
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || f.Tag.Get("help") == "" || f.Tag.Get("group") == "" {
+			t.Errorf("%s lacks a json, help or group tag", f.Name)
+		}
+		c := plain
+		c.Layers = 2
+		if cell := cells[name]; cell != "" {
+			c.Cell = cell
+		}
+		if name == "variational" {
+			c.RNNDropout = 0.5
+		}
+		before := build(t, &c)
+		field := reflect.ValueOf(&c).Elem().Field(i)
+		switch f.Type.Kind() {
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.Int:
+			field.SetInt(3)
+		case reflect.Float64:
+			field.SetFloat(0.25)
+		default:
+			field.SetString(map[bool]string{true: "min_lstm", false: "softsign"}[name == "cell"])
+		}
+		if reflect.DeepEqual(before.Options(), build(t, &c).Options()) && before.Hidden() == build(t, &c).Hidden() && before.Cell() == build(t, &c).Cell() {
+			t.Errorf("%s changes nothing", name)
+		}
+	}
+}
+
+func build(t *testing.T, c *nn.RNNConfig) *nn.RNN {
+	t.Helper()
+	m, err := c.Build(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestConfigRefuses(t *testing.T) {
+	for _, c := range []struct {
+		set  func(*nn.RNNConfig)
+		want string
+	}{
+		{func(c *nn.RNNConfig) { c.Cell = "LSTM" }, `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "LSTM"`},
+		{func(c *nn.RNNConfig) { c.Hidden = 0 }, "hidden: want a number from 1 to 8192, got 0"},
+		{func(c *nn.RNNConfig) { c.Layers = 17 }, "layers: want a number from 1 to 16, got 17"},
+		{func(c *nn.RNNConfig) { c.RNNDropout = 0.1 }, "rnn_dropout: acts between layers, and there is one layer; drop out its output instead"},
+		{func(c *nn.RNNConfig) { c.RNNDropout = 1 }, "rnn_dropout: want a number from 0 to 0.99, got 1"},
+		{func(c *nn.RNNConfig) { c.Layers, c.Variational = 2, true }, "variational: changes the dropout between layers, and that is 0"},
+		{func(c *nn.RNNConfig) { c.Residual = true }, "residual: acts on the layers after the first, and there is one layer"},
+		{func(c *nn.RNNConfig) { c.Proj = 64 }, "proj: must be below the 64 hidden units, got 64"},
+		{func(c *nn.RNNConfig) { c.Cell, c.Proj = "gru", 2 }, "proj: needs an LSTM"},
+		{func(c *nn.RNNConfig) { c.Cell, c.LayerNorm, c.ResetBefore = "gru", true, true }, "layer_norm: needs an LSTM, or a GRU that resets after the recurrent product"},
+		{func(c *nn.RNNConfig) { c.Cell, c.ForgetBias = "gru", 2 }, "forget_bias: needs a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
+		{func(c *nn.RNNConfig) { c.Cell, c.Zoneout, c.ZoneoutCell = "rnn", 0.1, 0.1 }, "zoneout_cell: needs an LSTM"},
+		{func(c *nn.RNNConfig) { c.GateActivation = "swish" }, `gate_activation: want sigmoid, tanh, relu, hard_sigmoid, hard_tanh, softsign, identity, leaky_relu, elu, softplus, got "swish"`},
+		{func(c *nn.RNNConfig) { c.Cell, c.WeightDrop = "min_gru", 0.1 }, "weight_drop: needs a cell with a recurrent matrix"},
+	} {
+		cfg := nn.DefaultRNN()
+		c.set(&cfg)
+		if m, err := cfg.Build(3); err == nil || err.Error() != c.want || m != nil {
+			t.Errorf("got  %v\nwant %s", err, c.want)
+		}
+	}
+}
+
+// An RNN's ReLU is PyTorch's cell of that name, and a cell without a forget gate
+// takes the default for its bias as no wish.
+func TestConfigMakesTheCells(t *testing.T) {
+	for _, c := range []struct {
+		cfg  nn.RNNConfig
+		want tensor.Cell
+	}{
+		{nn.RNNConfig{Cell: "rnn", Activation: "relu"}, tensor.RNNReLUCell},
+		{nn.RNNConfig{Cell: "rnn", Activation: "elu"}, tensor.RNNTanhCell},
+		{nn.RNNConfig{Cell: "gru", ForgetBias: 1}, tensor.GRUCell},
+		{nn.RNNConfig{Cell: "gru", ResetBefore: true}, tensor.GRUBeforeCell},
+		{nn.RNNConfig{Cell: "lstm", Coupled: true, ForgetBias: 1}, tensor.CoupledLSTMCell},
+		{nn.RNNConfig{Cell: "slstm", ForgetBias: 1}, tensor.SLSTMCell},
+		{nn.RNNConfig{Cell: "min_gru"}, tensor.MinGRUCell},
+	} {
+		c.cfg.Hidden, c.cfg.Layers = 4, 1
+		m := build(t, &c.cfg)
+		if m.Cell() != c.want || m.Options().ReLU != (c.want == tensor.RNNReLUCell) {
+			t.Errorf("%+v is cell %v, want %v", c.cfg, m.Cell(), c.want)
+		}
+	}
+}
+
+// Residual inside a stack is that between stacks.
+func TestResidual(t *testing.T) {
+	whole := nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 3, Residual: true, Bidirectional: true, Dropout: 0.3})
+	o := &nn.RNNOptions{Bidirectional: true}
+	parts := nn.NewStack([]*nn.RNN{nn.NewLSTM(width, hidden, o), nn.NewLSTM(2*hidden, hidden, o), nn.NewLSTM(2*hidden, hidden, o)},
+		&nn.StackOptions{Residual: true, Dropout: 0.3})
+	slab, other := tensor.Pack(tensor.CPU(), whole, 1), tensor.Pack(tensor.CPU(), parts, 2)
+	for i, p := range other.Params {
+		p.Write(slab.Params[i].Read())
+	}
+	x := normal(1, 3*5*width)
+	pass := func(forward func(x *tensor.Tensor) *tensor.Tensor) []float32 {
+		tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+		tape.Seed(1, 2)
+		return slices.Clone(forward(tape.Sequences(x, []int32{5, 2, 0}, 3, 5, width)).Data())
+	}
+	got := pass(func(x *tensor.Tensor) *tensor.Tensor { y, _ := whole.Forward(x, nil); return y })
+	want := pass(func(x *tensor.Tensor) *tensor.Tensor { y, _ := parts.Forward(x, nil); return y })
+	sameBits(t, "output", got, want)
+	tensortest.CheckGrad(t, slab, func(tape *tensor.Tape) *tensor.Tensor {
+		y, _ := whole.Forward(tape.Sequences(x, []int32{5, 2, 0}, 3, 5, width), nil)
+		return tensor.MeanAll(tensor.Square(y))
+	})
+}
