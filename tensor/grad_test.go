@@ -111,6 +111,13 @@ func TestGradients(t *testing.T) {
 			ce := tensor.CrossEntropy(x, tp.IDs([]int32{0, 1, 2, 2, 1, 0}, nil, 6), nil)
 			return tensor.Add(tensor.Scale(ce, 3), tensor.BCE(x, tp.Zeros(6, 3), nil))
 		}},
+		{"crf", [][]int{{3, 4, 5}, {5, 5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			tags := tp.IDs([]int32{1, 4, 0, -1, -1, -1, -1, -1, 3, 3, 2, 1}, nil, 3, 4)
+			return tensor.Scale(tensor.CRF(seq(tp, m), live(tp, m.B), m.C.T(), m.C.T(), tags), 2)
+		}},
+		{"crf of full rows without ends", [][]int{{2, 3, 4}, {4, 4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			return tensor.CRF(live(tp, m.A), m.B.T(), nil, nil, tp.IDs([]int32{1, 3, 0, 2, 2, 2}, nil, 2, 3))
+		}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -162,6 +169,12 @@ func TestShapeErrorsSayWhatCame(t *testing.T) {
 		{"tensor: Embed: id 200 at place 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
 		{"tensor: CTC: label 1 of row 0 is 0, want a class 0 to 3 other than the blank, 0", func() {
 			tensor.CTC(tp.Zeros(1, 5, 4), tp.IDs([]int32{2, 0}, nil, 1, 2), nil)
+		}},
+		{"tensor: CRF: scores [2,1,64] need transitions [64,64], got [128,48] (param a)", func() {
+			tensor.CRF(tensor.Reshape(tensor.Slice(x, 0, 0, 2), 2, 1, 64), m.A.T(), nil, nil, tp.IDs([]int32{0, 0}, nil, 2, 1))
+		}},
+		{"tensor: CRF: tag 2 at step 1 of row 0 is outside 0..1", func() {
+			tensor.CRF(tp.Zeros(1, 2, 2), tp.Zeros(2, 2), nil, nil, tp.IDs([]int32{0, 2}, nil, 1, 2))
 		}},
 		{"tensor: Input: shape [2,2] needs 4 elements, got 3", func() { tp.Input(make([]float32, 3), 2, 2) }},
 		{"tensor: Sequences: length of row 1 must be 0 to 3, got 4", func() { tp.Sequences(make([]float32, 6), []int32{1, 4}, 2, 3, 1) }},

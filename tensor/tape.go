@@ -257,6 +257,7 @@ type call struct {
 	embed   device.EmbedSpec
 	pool    device.PoolSpec
 	ctc     device.CTCSpec
+	crf     device.CRFSpec
 }
 
 func (t *Tape) permute(s device.PermuteSpec) {

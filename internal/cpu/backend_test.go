@@ -93,7 +93,16 @@ func lossCalls(b *Backend, in func(int) device.Buffer) []call {
 	for i := range ctc.Labels {
 		ctc.Labels[i] = int32(1 + i*i%28)
 	}
-	return append(cs, call{"CTC", func() { b.CTC(ctc) }, []device.Buffer{ctc.Value, ctc.DLogits}})
+	cs = append(cs, call{"CTC", func() { b.CTC(ctc) }, []device.Buffer{ctc.Value, ctc.DLogits}})
+	const k, rows, steps = 33, 21, 18
+	crf := &device.CRFSpec{B: rows, T: steps, K: k, Scores: in(rows * steps * k), Trans: in(k * k), Start: in(k), End: in(k),
+		Lens: make([]int32, rows), Tags: make([]int32, rows*steps), Value: b.Alloc(1),
+		DScores: b.Alloc(rows * steps * k), DTrans: b.Alloc(k * k), DStart: b.Alloc(k), DEnd: b.Alloc(k)}
+	for i := range crf.Tags {
+		crf.Tags[i] = int32(i % k)
+		crf.Lens[i%rows] = int32(i % steps)
+	}
+	return append(cs, call{"CRF", func() { b.CRF(crf) }, []device.Buffer{crf.Value, crf.DScores, crf.DTrans, crf.DStart, crf.DEnd}})
 }
 
 func vectorCalls(b *Backend, in func(int) device.Buffer) []call {

@@ -81,6 +81,7 @@ type Backend interface {
 	PoolGrad(s *PoolSpec)
 	Loss(s *LossSpec) // the value and, with DPred, the gradient, in one pass
 	CTC(s *CTCSpec)   // the value and, with DLogits, the gradient, in one pass
+	CRF(s *CRFSpec)   // likewise
 
 	// The optimizer's vectors.
 	SumSquares(dst, src Buffer)                   // dst[0] = sum src², in one fixed order
@@ -320,6 +321,26 @@ func (s *CTCSpec) Row(b int) (steps int, labels []int32) {
 		n = int(s.LabelLens[b])
 	}
 	return steps, s.Labels[b*s.L : b*s.L+n]
+}
+
+// CRFSpec is the negative log-likelihood of tag sequences under a linear-chain
+// conditional random field (Lafferty et al. 2001), a mean over all steps of all rows:
+//
+//	Σ_b (log Σ_y e^score(y) - score(Tags[b])) / Σ_b Lens[b],
+//	score(y) = Start[y_0] + Σ_t Scores[t,y_t] + Σ_t Trans[y_(t-1),y_t] + End[y_last]
+//
+// with y over all sequences of Lens[b] tags. -Inf in Trans, Start or End forbids. Rows of length 0 do not
+// count; no step at all gives 0. Nothing past a row's length is read. Gradients are overwritten, DScores with
+// zeros past the lengths; an absent one is not computed.
+type CRFSpec struct {
+	B, T, K                       int
+	Scores                        Buffer  // [B,T,K]
+	Trans                         Buffer  // [K,K], from the row's tag to the column's
+	Start, End                    Buffer  // [K] or absent
+	Lens                          []int32 // [B]; nil: all T
+	Tags                          []int32 // [B,T], 0 to K-1
+	Value                         Buffer  // [1]
+	DScores, DTrans, DStart, DEnd Buffer
 }
 
 // StepKind names an update rule.

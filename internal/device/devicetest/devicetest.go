@@ -37,6 +37,7 @@ func Run(t *testing.T, b device.Backend) {
 		{"Loss", (*suite).losses},
 		{"CrossEntropy", (*suite).crossEntropy},
 		{"CTC", (*suite).ctc},
+		{"CRF", (*suite).crf},
 		{"Vectors", (*suite).vectors},
 		{"Step", (*suite).steps},
 		{"Scan", (*suite).scan},

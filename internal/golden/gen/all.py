@@ -6,6 +6,7 @@ import sys
 
 sys.dont_write_bytecode = True  # leave nothing beside the scripts
 
+import crf
 import layers
 import losses
 import optimizers
@@ -13,5 +14,5 @@ import rnn
 import schedules
 import training
 
-for module in (rnn, losses, optimizers, schedules, layers, training):
+for module in (rnn, losses, optimizers, schedules, layers, crf, training):
     module.main()

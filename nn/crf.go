@@ -1,0 +1,298 @@
+package nn
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// CRF is a linear-chain conditional random field over K tags (Lafferty et al.
+// 2001): it scores whole sequences of tags by a layer's scores of each step and
+// by what follows what,
+//
+//	score(y) = start[y₀] + Σ scores[t,y_t] + Σ transitions[y_(t-1),y_t] + end[y_last]
+//
+// and e^score(y), divided by its sum over all sequences, is y's probability.
+// [CRF.Loss] trains it, [CRF.Chain] decodes.
+type CRF struct {
+	Transitions *tensor.Param // transitions [K,K], from the row's tag to the column's, U(-0.1, 0.1)
+	Start       *tensor.Param // start [K], likewise
+	End         *tensor.Param // end [K], likewise
+
+	tags      int
+	forbidden forbidden
+}
+
+// CRFOptions changes a CRF; nil allows every sequence.
+type CRFOptions struct {
+	// Forbidden says which tag may not follow which: from is -1 before the first
+	// tag, to is -1 after the last. Such sequences have probability 0, and
+	// training on one gives an infinite loss. A sequence of any length must remain.
+	Forbidden func(from, to int) bool
+}
+
+// forbidden holds 0 or -Inf for transitions, starts and ends; nil slices forbid nothing.
+type forbidden struct{ trans, start, end []float32 }
+
+// NewCRF is over so many tags, at least 1.
+func NewCRF(tags int, o *CRFOptions) *CRF {
+	if tags < 1 {
+		panic(fmt.Sprintf("nn: CRF: needs a tag, got %d", tags))
+	}
+	init := Uniform(0.1)
+	c := &CRF{tags: tags, Transitions: tensor.NewParam("transitions", init, tags, tags),
+		Start: tensor.NewParam("start", init, tags), End: tensor.NewParam("end", init, tags)}
+	for _, p := range []*tensor.Param{c.Transitions, c.Start, c.End} {
+		p.NoDecay = true
+	}
+	if o != nil && o.Forbidden != nil {
+		c.forbidden = forbid(tags, o.Forbidden)
+	}
+	return c
+}
+
+func forbid(tags int, rule func(from, to int) bool) forbidden {
+	cost := func(from, to int) float32 {
+		if rule(from, to) {
+			return float32(math.Inf(-1))
+		}
+		return 0
+	}
+	f := forbidden{make([]float32, tags*tags), make([]float32, tags), make([]float32, tags)}
+	for i := range tags {
+		f.start[i], f.end[i] = cost(-1, i), cost(i, -1)
+		for j := range tags {
+			f.trans[i*tags+j] = cost(i, j)
+		}
+	}
+	return f
+}
+
+// Tags is K.
+func (c *CRF) Tags() int { return c.tags }
+
+// Loss is the negative log-likelihood of tags [B,T] under scores [B,T,K], a mean
+// over all true steps; see [tensor.CRF].
+func (c *CRF) Loss(scores *tensor.Tensor, tags *tensor.Ints) *tensor.Tensor {
+	trans, start, end := c.Transitions.T(), c.Start.T(), c.End.T()
+	if f := c.forbidden; f.trans != nil {
+		t := scores.Tape()
+		trans = tensor.Add(trans, t.Input(f.trans, c.tags, c.tags))
+		start, end = tensor.Add(start, t.Input(f.start, c.tags)), tensor.Add(end, t.Input(f.end, c.tags))
+	}
+	return tensor.CRF(scores, trans, start, end, tags)
+}
+
+// Chain reads the parameters as they are now, to decode with.
+func (c *CRF) Chain() *Chain {
+	h := &Chain{tags: c.tags, trans: c.Transitions.Read(), start: c.Start.Read(), end: c.End.Read()}
+	if f := c.forbidden; f.trans != nil {
+		for i, v := range f.trans {
+			h.trans[i] += v
+		}
+		for i := range f.start {
+			h.start[i] += f.start[i]
+			h.end[i] += f.end[i]
+		}
+	}
+	return h
+}
+
+// NewChain decodes without a trained CRF: all that is not forbidden scores alike.
+func NewChain(tags int, o *CRFOptions) *Chain {
+	rule := func(int, int) bool { return false }
+	if o != nil && o.Forbidden != nil {
+		rule = o.Forbidden
+	}
+	f := forbid(tags, rule)
+	return &Chain{tags: tags, trans: f.trans, start: f.start, end: f.end}
+}
+
+// Chain decodes scores with the parameters of a [CRF]. It does not change, so
+// any number of goroutines may use it. Scores are those of one row, [n,K]; n is
+// 0 or more.
+type Chain struct {
+	tags              int
+	trans, start, end []float32
+}
+
+// Decoded is a sequence of tags with its score and the logarithm of its probability.
+type Decoded struct {
+	Tags    []int32
+	Score   float64
+	LogProb float64
+}
+
+// Viterbi is the likeliest sequence of tags; among equals that with the smaller
+// last tags.
+func (c *Chain) Viterbi(scores []float32) []int32 {
+	best := c.search(scores, 1)
+	if len(best) == 0 {
+		return nil
+	}
+	return best[0].Tags
+}
+
+// NBest is the n likeliest sequences, best first; fewer if there are fewer that
+// are not forbidden. Rows without steps have none.
+func (c *Chain) NBest(scores []float32, n int) []Decoded {
+	best := c.search(scores, n)
+	if len(best) > 0 {
+		total := c.Marginals(scores).LogZ
+		for i := range best {
+			best[i].LogProb = best[i].Score - total
+		}
+	}
+	return best
+}
+
+// hypothesis is one of the best beginnings that end in a tag: its score, and the
+// tag and rank it continues.
+type hypothesis struct {
+	score float64
+	tag   int32
+	rank  int32
+}
+
+// search keeps the n best beginnings for each tag (Seshadri and Sundberg 1994).
+func (c *Chain) search(scores []float32, n int) []Decoded {
+	k := c.tags
+	steps := len(scores) / k
+	if steps == 0 || n < 1 {
+		return nil
+	}
+	// Step t's beginnings that end in j lie at [(t*k+j)*n, +n), best first; ends has the last choice of all.
+	kept := make([]hypothesis, steps*k*n)
+	for i := range kept {
+		kept[i].score = math.Inf(-1)
+	}
+	for j := range k {
+		kept[j*n] = hypothesis{float64(c.start[j]) + float64(scores[j]), -1, 0}
+	}
+	for t := 1; t < steps; t++ {
+		before, now := kept[(t-1)*k*n:t*k*n], kept[t*k*n:(t+1)*k*n]
+		for j := range k {
+			list := now[j*n : (j+1)*n]
+			for i := range k {
+				extend(list, before[i*n:(i+1)*n], float64(c.trans[i*k+j]), int32(i))
+			}
+			for r := range list {
+				list[r].score += float64(scores[t*k+j])
+			}
+		}
+	}
+	ends := make([]hypothesis, n)
+	for r := range ends {
+		ends[r].score = math.Inf(-1)
+	}
+	for i := range k {
+		extend(ends, kept[((steps-1)*k+i)*n:((steps-1)*k+i+1)*n], float64(c.end[i]), int32(i))
+	}
+	var best []Decoded
+	for r, e := range ends {
+		if math.IsInf(e.score, -1) && r > 0 {
+			break
+		}
+		d := Decoded{Tags: make([]int32, steps), Score: e.score}
+		tag, rank := e.tag, e.rank
+		for t := steps - 1; t >= 0; t-- {
+			d.Tags[t] = tag
+			h := kept[(t*k+int(tag))*n+int(rank)]
+			tag, rank = h.tag, h.rank
+		}
+		best = append(best, d)
+	}
+	return best
+}
+
+// extend puts the beginnings that go on from tag into a list kept best first.
+func extend(list, from []hypothesis, cost float64, tag int32) {
+	for rank, h := range from {
+		s := h.score + cost
+		at := len(list)
+		for at > 0 && s > list[at-1].score {
+			at--
+		}
+		if at == len(list) {
+			return // nor do those after it get in
+		}
+		copy(list[at+1:], list[at:])
+		list[at] = hypothesis{s, tag, int32(rank)}
+	}
+}
+
+// Marginals are the probabilities of tags and of stretches of tags in one row.
+type Marginals struct {
+	LogZ float64 // log Σ e^score over all sequences
+
+	chain       *Chain
+	scores      []float32
+	alpha, beta []float64 // [n,K] log Σ over beginnings up to a step, with it, and over what follows it
+}
+
+// Marginals runs the chain forwards and backwards over a row, which it keeps.
+func (c *Chain) Marginals(scores []float32) *Marginals {
+	k := c.tags
+	n := len(scores) / k
+	m := &Marginals{chain: c, scores: scores, alpha: make([]float64, n*k), beta: make([]float64, n*k)}
+	if n == 0 {
+		return m
+	}
+	e := make([]float64, k)
+	for j := range k {
+		m.alpha[j] = float64(c.start[j]) + float64(scores[j])
+		m.beta[(n-1)*k+j] = float64(c.end[j])
+	}
+	for t := 1; t < n; t++ {
+		for j := range k {
+			for i := range k {
+				e[i] = m.alpha[(t-1)*k+i] + float64(c.trans[i*k+j])
+			}
+			m.alpha[t*k+j] = logSumExp(e) + float64(scores[t*k+j])
+		}
+	}
+	for t := n - 2; t >= 0; t-- {
+		for i := range k {
+			for j := range k {
+				e[j] = float64(c.trans[i*k+j]) + float64(scores[(t+1)*k+j]) + m.beta[(t+1)*k+j]
+			}
+			m.beta[t*k+i] = logSumExp(e)
+		}
+	}
+	for j := range k {
+		e[j] = m.alpha[(n-1)*k+j] + m.beta[(n-1)*k+j]
+	}
+	m.LogZ = logSumExp(e)
+	return m
+}
+
+func logSumExp(x []float64) float64 {
+	top := math.Inf(-1)
+	for _, v := range x {
+		top = math.Max(top, v)
+	}
+	if math.IsInf(top, -1) {
+		return top
+	}
+	sum := 0.0
+	for _, v := range x {
+		sum += math.Exp(v - top)
+	}
+	return top + math.Log(sum)
+}
+
+// Prob is the probability that the tags from step t on are these; one tag gives
+// its marginal.
+func (m *Marginals) Prob(t int, tags ...int32) float64 {
+	if len(tags) == 0 {
+		return 1
+	}
+	k := m.chain.tags
+	log := m.alpha[t*k+int(tags[0])]
+	for i := 1; i < len(tags); i++ {
+		log += float64(m.chain.trans[int(tags[i-1])*k+int(tags[i])]) + float64(m.scores[(t+i)*k+int(tags[i])])
+	}
+	last := t + len(tags) - 1
+	return math.Exp(log + m.beta[last*k+int(tags[len(tags)-1])] - m.LogZ)
+}
