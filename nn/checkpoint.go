@@ -47,24 +47,37 @@ type TimePlan struct {
 	Pass     int64 // bytes of one segment's training pass, estimated
 	Whole    int64 // bytes of a training pass over all steps at once, estimated
 
-	m    *RNN
+	rnns []*RNN
 	rows int
 }
+
+// Recurrent is what a [TimePlan] runs through: an [RNN], or a [Stack] of them.
+type Recurrent interface {
+	rnns() []*RNN
+	passFloats(rows int) int // what a training pass keeps for each step, but for input and output
+}
+
+func (m *RNN) rnns() []*RNN   { return []*RNN{m} }
+func (s *Stack) rnns() []*RNN { return s.Layers }
 
 // PlanTime chooses the segment for rows sequences of steps steps through m that
 // needs the least memory. budget, if above 0, is the bytes the plan may use: the
 // longest segment that fits is taken, since long ones run best. The estimates
 // cover the stack itself, with the loss's share of its output; a budget that
 // cannot be kept is an error that says how much is needed.
-func PlanTime(m *RNN, rows, steps int, budget int64) (*TimePlan, error) {
-	m.mustCarry("PlanTime")
+func PlanTime(m Recurrent, rows, steps int, budget int64) (*TimePlan, error) {
+	rnns, state := m.rnns(), int64(0)
+	for _, r := range rnns {
+		r.mustCarry("PlanTime")
+		state += 4 * int64(r.Layers()*rows*(r.StateSize()+r.CellSize()))
+	}
 	if rows < 1 || steps < 1 {
 		return nil, fmt.Errorf("nn: PlanTime: needs rows and steps, got %d and %d", rows, steps)
 	}
-	state := 4 * int64(m.Layers()*rows*(m.StateSize()+m.CellSize()))
-	step := m.passBytes(rows)
+	// The input, time-major, and its gradient; the output in the caller's order, with the loss.
+	step := 4 * int64(3*rows*rnns[0].in+m.passFloats(rows)+4*rows*rnns[len(rnns)-1].OutputSize())
 	least := int64(math.Sqrt(float64(steps) * float64(state) / float64(step)))
-	p := &TimePlan{Steps: steps, Whole: step * int64(steps), m: m, rows: rows}
+	p := &TimePlan{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
 	p.cut(int(max(least, 1)), state, step)
 	if budget <= 0 {
 		return p, nil
@@ -92,16 +105,23 @@ func (p *TimePlan) cut(segment int, state, step int64) {
 	p.States, p.Pass = int64(p.Segments)*state, int64(p.Segment)*step
 }
 
-// passBytes is what a training pass keeps for each step.
-func (m *RNN) passBytes(rows int) int64 {
-	n := 3 * rows * m.in // the input, time-major, and its gradient
-	width := m.in
-	for range m.opt.Layers {
-		n += tensor.ScanFloats(m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.cellOptions())
-		n += 2 * rows * m.OutputSize() // the output and its gradient
-		width = m.OutputSize()
+func (m *RNN) passFloats(rows int) int {
+	scan := tensor.ScanFloats(m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.cellOptions())
+	return m.opt.Layers*m.Directions()*scan + m.opt.Layers*2*rows*m.OutputSize() // outputs and their gradients
+}
+
+func (s *Stack) passFloats(rows int) int {
+	n := 0
+	for i, m := range s.Layers {
+		n += m.passFloats(rows)
+		if s.opt.Residual && m.in == m.OutputSize() {
+			n += 2 * rows * m.OutputSize()
+		}
+		if s.opt.Dropout > 0 && i < len(s.Layers)-1 {
+			n += 2 * rows * m.OutputSize()
+		}
 	}
-	return 4 * int64(n+4*rows*width) // the output in the caller's order, with the loss
+	return n
 }
 
 // String tells the plan's memory and what it costs.
@@ -124,76 +144,101 @@ func bytes(n int64) string {
 }
 
 // SegmentPass computes steps [lo,hi) of the model from a state: the loss these
-// steps add, one element (nil: none), and the state after them. It is called
-// twice for each segment and must do the same both times.
-type SegmentPass func(tape *tensor.Tape, from *State, lo, hi int) (loss *tensor.Tensor, to *State)
+// steps add, one element (nil: none), and the state after them. States are those
+// of a [Stack], one for each of its layers; an RNN has one. It is called twice
+// for each segment and must do the same both times.
+type SegmentPass func(tape *tensor.Tape, from []*State, lo, hi int) (loss *tensor.Tensor, to []*State)
 
 // Backward is exact backpropagation through all steps: it returns the sum of the
 // segments' losses and adds their gradients to the parameters', in the memory of
 // the plan. The tape must be one in Train mode and is reset for each segment;
 // dropout draws by its seed, the same in both passes.
 //
-// The first segment gets no state, so that it begins with zeros or the trained one.
+// The first segment gets nil for each state, so that it begins with zeros or the
+// trained ones.
 func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
 	if tape.Mode() != tensor.Train {
 		panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: "needs a tape in Train mode"})
 	}
-	begin := func(k int) (lo, hi int) {
+	starts := make([][]*SavedState, p.Segments)
+	run := func(k int) (from []*State, loss *tensor.Tensor, to []*State) {
 		tape.Reset()
 		tape.Seed(seed, step*uint64(p.Segments)+uint64(k))
-		return k * p.Segment, min((k+1)*p.Segment, p.Steps)
+		from = p.start(tape, starts[k])
+		loss, to = pass(tape, from, k*p.Segment, min((k+1)*p.Segment, p.Steps))
+		if len(to) != len(p.rnns) {
+			panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: fmt.Sprintf("needs the state of each of %d layers after a segment, got %d", len(p.rnns), len(to))})
+		}
+		return from, loss, to
 	}
-	starts := make([]*SavedState, p.Segments)
 	for k := range p.Segments - 1 {
-		lo, hi := begin(k)
-		_, to := pass(tape, p.start(tape, starts[k]), lo, hi)
-		starts[k+1] = p.m.NewSavedState(p.rows)
-		starts[k+1].Save(to)
+		_, _, to := run(k)
+		for i, m := range p.rnns {
+			s := m.NewSavedState(p.rows)
+			s.Save(to[i])
+			starts[k+1] = append(starts[k+1], s)
+		}
 	}
 	total := 0.0
-	var dh, dc []float32 // of the state after the segment
+	grads := make([]stateGrad, len(p.rnns)) // of the states after the segment
 	for k := p.Segments - 1; k >= 0; k-- {
-		lo, hi := begin(k)
-		from := p.start(tape, starts[k])
-		loss, to := pass(tape, from, lo, hi)
+		from, loss, to := run(k)
 		if loss != nil {
 			total += float64(loss.Item())
 		}
-		loss = withStateGrad(tape, loss, to.H, dh)
-		loss = withStateGrad(tape, loss, to.C, dc)
+		for i, g := range grads {
+			loss = g.addTo(tape, loss, to[i])
+		}
 		if loss == nil {
 			continue // nothing after this segment counts, nor does it
 		}
 		loss.Backward()
-		if starts[k] != nil {
-			dh, dc = from.H.Grad(), nil
-			if from.C != nil {
-				dc = from.C.Grad()
+		for i, s := range from {
+			if s != nil {
+				grads[i].read(s)
 			}
-			starts[k] = nil
 		}
+		starts[k] = nil
 	}
 	return total
 }
 
-func (p *TimePlan) start(tape *tensor.Tape, s *SavedState) *State {
-	if s == nil {
-		return nil
+// start is the states that a segment begins with.
+func (p *TimePlan) start(tape *tensor.Tape, saved []*SavedState) []*State {
+	states := tape.NewStates(len(p.rnns))
+	clear(states)
+	for i, s := range saved {
+		states[i] = s.On(tape)
+		states[i].H.RequireGrad()
+		if states[i].C != nil {
+			states[i].C.RequireGrad()
+		}
 	}
-	state := s.On(tape)
-	state.H.RequireGrad()
-	if state.C != nil {
-		state.C.RequireGrad()
-	}
-	return state
+	return states
 }
 
-// withStateGrad adds to the loss a term whose gradient in state is d.
-func withStateGrad(tape *tensor.Tape, loss, state *tensor.Tensor, d []float32) *tensor.Tensor {
-	if d == nil || state == nil {
-		return loss
+// stateGrad is the gradient of a state; it begins as none.
+type stateGrad struct{ h, c []float32 }
+
+func (g *stateGrad) read(s *State) {
+	g.h, g.c = s.H.Grad(), nil
+	if s.C != nil {
+		g.c = s.C.Grad()
 	}
-	term := tensor.SumAll(tensor.Mul(state, tape.Input(d, state.Dims()...)))
+}
+
+// addTo adds to the loss a term whose gradient in the state is g.
+func (g *stateGrad) addTo(tape *tensor.Tape, loss *tensor.Tensor, s *State) *tensor.Tensor {
+	if g.h != nil {
+		loss = plus(loss, tensor.SumAll(tensor.Mul(s.H, tape.Input(g.h, s.H.Dims()...))))
+	}
+	if g.c != nil {
+		loss = plus(loss, tensor.SumAll(tensor.Mul(s.C, tape.Input(g.c, s.C.Dims()...))))
+	}
+	return loss
+}
+
+func plus(loss, term *tensor.Tensor) *tensor.Tensor {
 	if loss == nil {
 		return term
 	}

@@ -187,17 +187,17 @@ func TestCarryEqualsWholeDocuments(t *testing.T) {
 
 // summer predicts at each step, so that every step has a loss.
 type summer struct {
-	RNN  *nn.RNN
+	RNN  nn.Recurrent
 	Head *nn.Linear
 }
 
 func (m *summer) pass(x []float32, B, T int) nn.SegmentPass {
-	return func(tape *tensor.Tape, from *nn.State, lo, hi int) (*tensor.Tensor, *nn.State) {
+	return func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
 		part := make([]float32, 0, B*(hi-lo)*width)
 		for b := range B {
 			part = append(part, x[(b*T+lo)*width:(b*T+hi)*width]...)
 		}
-		y, to := m.RNN.Forward(tape.Input(part, B, hi-lo, width), from)
+		y, to := m.forward(tape.Input(part, B, hi-lo, width), from)
 		if lo == 0 {
 			return nil, to // the first segment has no loss of its own
 		}
@@ -205,10 +205,32 @@ func (m *summer) pass(x []float32, B, T int) nn.SegmentPass {
 	}
 }
 
+func layers(m nn.Recurrent) int {
+	if s, ok := m.(*nn.Stack); ok {
+		return len(s.Layers)
+	}
+	return 1
+}
+
+// forward runs the one or the other kind of recurrent layers.
+func (m *summer) forward(x *tensor.Tensor, from []*nn.State) (*tensor.Tensor, []*nn.State) {
+	if s, ok := m.RNN.(*nn.Stack); ok {
+		return s.Forward(x, from)
+	}
+	y, to := m.RNN.(*nn.RNN).Forward(x, from[0])
+	return y, []*nn.State{to}
+}
+
 // Segment by segment the gradient is that of one pass over all steps.
 func TestTimePlanIsExact(t *testing.T) {
-	for name, o := range map[string]nn.RNNOptions{"two layers": {Layers: 2}, "learned state": {LearnState: true, Peephole: true}} {
-		m := &summer{nn.NewLSTM(width, hidden, &o), nn.NewLinear(hidden, 1, nil)}
+	learned := &nn.RNNOptions{LearnState: true, Peephole: true}
+	for name, rnn := range map[string]nn.Recurrent{
+		"two layers":    nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2}),
+		"learned state": nn.NewLSTM(width, hidden, learned),
+		"stack": nn.NewStack([]*nn.RNN{nn.NewGRU(width, hidden, nil), nn.NewLSTM(hidden, 40, &nn.RNNOptions{Proj: hidden}),
+			nn.NewMinGRU(hidden, hidden, nil), nn.NewLSTM(hidden, hidden, learned)}, &nn.StackOptions{Residual: true}),
+	} {
+		m := &summer{rnn, nn.NewLinear(hidden, 1, nil)}
 		slab := tensor.Pack(tensor.CPU(), m, 1)
 		const B, T = 2, 230
 		x := normal(1, B*T*width)
@@ -228,7 +250,7 @@ func TestTimePlanIsExact(t *testing.T) {
 		}
 		slab.ZeroGrad()
 		whole := tensor.NewTape(tensor.CPU(), tensor.Train)
-		y, _ := m.RNN.Forward(whole.Input(x, B, T, width), nil)
+		y, _ := m.forward(whole.Input(x, B, T, width), make([]*nn.State, layers(rnn)))
 		loss := tensor.SumAll(tensor.Square(tensor.Slice(m.Head.Forward(y), 1, plan.Segment, T)))
 		loss.Backward()
 		if want := float64(loss.Item()); math.Abs(total-want) > 1e-5*want {
@@ -242,7 +264,8 @@ func TestTimePlanIsExact(t *testing.T) {
 
 // With dropout both passes draw alike: the gradient is that of what Backward returns.
 func TestTimePlanDrawsTwiceAlike(t *testing.T) {
-	m := &summer{nn.NewLSTM(width, hidden, &nn.RNNOptions{RecurrentDropout: 0.3, Zoneout: 0.2}), nn.NewLinear(hidden, 1, nil)}
+	m := &summer{nn.NewStack([]*nn.RNN{nn.NewGRU(width, hidden, nil), nn.NewLSTM(hidden, hidden, &nn.RNNOptions{RecurrentDropout: 0.3, Zoneout: 0.2})},
+		&nn.StackOptions{Dropout: 0.2}), nn.NewLinear(hidden, 1, nil)}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 1, 60
 	plan, err := nn.PlanTime(m.RNN, B, T, 0)
@@ -252,7 +275,7 @@ func TestTimePlanDrawsTwiceAlike(t *testing.T) {
 	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
 	pass := m.pass(normal(1, B*T*width), B, T)
 	plan.Backward(tape, 1, 7, pass)
-	w := slab.Lookup("rnn.weight_hh_l0")
+	w := slab.Lookup("rnn.layers.1.weight_hh_l0")
 	grad, start, dir := w.Grad(), w.Read(), normal(9, w.Len())
 	slope, norm := 0.0, 0.0
 	for i, d := range dir {
@@ -288,8 +311,8 @@ func TestTimePlanMemory(t *testing.T) {
 	}
 	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
 	x := normal(1, T)
-	loss := plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from *nn.State, lo, hi int) (*tensor.Tensor, *nn.State) {
-		y, to := m.RNN.Forward(tape.Input(x[lo:hi], 1, hi-lo, 1), from)
+	loss := plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
+		y, to := m.forward(tape.Input(x[lo:hi], 1, hi-lo, 1), from)
 		return tensor.SumAll(tensor.Square(m.Head.Forward(y))), to
 	})
 	if !(loss > 0) || slices.Max(slab.Lookup("rnn.weight_hh_l0").Grad()) == 0 {
@@ -307,11 +330,62 @@ func TestTimePlanMemory(t *testing.T) {
 	}
 }
 
+// The estimate of a stack's memory is what its tape holds.
+func TestTimePlanMemoryOfStack(t *testing.T) {
+	s := nn.NewStack([]*nn.RNN{nn.NewGRU(8, 32, nil), nn.NewLSTM(32, 64, &nn.RNNOptions{Proj: 32}), nn.NewLSTM(32, 32, nil)},
+		&nn.StackOptions{Residual: true, Dropout: 0.1})
+	tensor.Pack(tensor.CPU(), s, 1)
+	const B, T = 4, 2000
+	plan, err := nn.PlanTime(s, B, T, 8<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Segments < 2 || plan.Pass+plan.States > 8<<20 {
+		t.Fatal(plan)
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	x := normal(1, B*plan.Segment*8)
+	plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
+		y, to := s.Forward(tape.Input(x[:B*(hi-lo)*8], B, hi-lo, 8), from)
+		return tensor.SumAll(tensor.Square(y)), to
+	})
+	if held := tape.Bytes(); held > 2*plan.Pass || held < plan.Pass/2 { // the arena holds some to spare
+		t.Errorf("the tape holds %d bytes, the plan says %d", held, plan.Pass)
+	}
+}
+
 func TestBidirectionalStateCannotBeCarried(t *testing.T) {
+	both := nn.NewLSTM(2, 3, &nn.RNNOptions{Bidirectional: true})
+	for _, f := range []func(){
+		func() { nn.NewCarry(both, 1) },
+		func() { _, _ = nn.PlanTime(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0) },
+	} {
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.Contains(got, "from its end") {
+					t.Errorf("got %q", got)
+				}
+			}()
+			f()
+		}()
+	}
+}
+
+// A pass that forgets the state of a layer is told so.
+func TestTimePlanWantsEveryState(t *testing.T) {
+	s := nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), nn.NewGRU(2, 2, nil)}, nil)
+	tensor.Pack(tensor.CPU(), s, 1)
+	plan, err := nn.PlanTime(s, 1, 50, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer func() {
-		if got := fmt.Sprint(recover()); !strings.Contains(got, "from its end") {
+		if got := fmt.Sprint(recover()); !strings.Contains(got, "each of 2 layers after a segment, got 1") {
 			t.Errorf("got %q", got)
 		}
 	}()
-	nn.NewCarry(nn.NewLSTM(2, 3, &nn.RNNOptions{Bidirectional: true}), 1)
+	plan.Backward(tensor.NewTape(tensor.CPU(), tensor.Train), 1, 0, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
+		y, to := s.Forward(tape.Zeros(1, hi-lo, 2), from)
+		return tensor.SumAll(y), to[:1]
+	})
 }
