@@ -1,10 +1,12 @@
 package nn_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -46,5 +48,39 @@ func BenchmarkCellCost(b *testing.B) {
 			b.ReportMetric(fastest(v)/fastest(p), "of-lstm")
 			b.ReportMetric(fastest(v)/1e6, "ms/step")
 		})
+	}
+}
+
+// BenchmarkOneLongRow times one sequence of 10,000 steps, in which only time and
+// units are there to be shared out: for one thread and for all.
+func BenchmarkOneLongRow(b *testing.B) {
+	const T, I, H = 10_000, 32, 256
+	for _, c := range []struct {
+		name string
+		m    *nn.RNN
+	}{{"mingru", nn.NewMinGRU(I, H, nil)}, {"minlstm", nn.NewMinLSTM(I, H, nil)}, {"gru", nn.NewGRU(I, H, nil)}} {
+		tensor.Pack(tensor.CPU(), c.m, 1)
+		x := normal(1, T*I)
+		for _, mode := range []tensor.Mode{tensor.Infer, tensor.Train} {
+			for _, threads := range []int{1, 2} {
+				b.Run(fmt.Sprintf("cell=%s/train=%v/threads=%d", c.name, mode == tensor.Train, threads), func(b *testing.B) {
+					par.SetWorkers(threads)
+					defer par.SetWorkers(0)
+					tape := tensor.NewTape(tensor.CPU(), mode)
+					var times []float64
+					for b.Loop() {
+						start := time.Now()
+						tape.Reset()
+						y, _ := c.m.Forward(tape.Input(x, 1, T, I), nil)
+						if mode == tensor.Train {
+							tensor.SumAll(y).Backward()
+						}
+						times = append(times, float64(time.Since(start)))
+					}
+					slices.Sort(times)
+					b.ReportMetric(times[len(times)/10]/1e6, "ms/fastest-tenth")
+				})
+			}
+		}
 	}
 }

@@ -383,6 +383,54 @@ func columnsChangeNoBit(t *testing.T, m *nn.RNN) {
 	}
 }
 
+// A cell without R is shared out by units where rows are few: no bit depends on
+// the threads, and one pass over time is still its single steps.
+func TestUnitsChangeNoBit(t *testing.T) {
+	defer par.SetWorkers(0)
+	const B, T, H, N = 3, 300, 100, 40 // several blocks of units, the last not full
+	lengths := []int32{T, 0, N}
+	x := normal(1, B*T*width)
+	for name, m := range map[string]*nn.RNN{
+		"mingru":          nn.NewMinGRU(width, H, nil),
+		"mingru, both":    nn.NewMinGRU(width, H, &nn.RNNOptions{Bidirectional: true}),
+		"minlstm":         nn.NewMinLSTM(width, H, nil),
+		"mingru, zoneout": nn.NewMinGRU(width, H, &nn.RNNOptions{Zoneout: 0.1}), // by rows
+	} {
+		t.Run(name, func(t *testing.T) {
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			h, _ := initial(m, B)
+			proj := normal(3, B*T*m.OutputSize())
+			var first result
+			for i, workers := range []int{1, 2, 7} {
+				par.SetWorkers(workers)
+				r := run(m, slab, x, lengths, B, T, h, nil, proj)
+				if i == 0 {
+					first = r
+					continue
+				}
+				sameBits(t, "output", r.y, first.y)
+				sameBits(t, "state", r.h, first.h)
+				sameBits(t, "input gradient", r.dx, first.dx)
+				sameBits(t, "gradient of the initial state", r.dh0, first.dh0)
+				for k := range r.weights {
+					sameBits(t, slab.Params[k].Name, r.weights[k], first.weights[k])
+				}
+			}
+			if m.Directions() == 2 {
+				return // the reverse direction needs the whole sequence
+			}
+			tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+			whole, _ := m.Forward(tape.Input(x[:N*width], 1, N, width), nil)
+			var state *nn.State
+			for i := range N {
+				var y *tensor.Tensor
+				y, state = m.Forward(tape.Input(x[i*width:(i+1)*width], 1, 1, width), state)
+				sameBits(t, fmt.Sprintf("step %d", i), y.Data(), tensor.Slice(whole, 1, i, i+1).Data())
+			}
+		})
+	}
+}
+
 // A pass that keeps nothing, in chunks of time, equals one that trains.
 func TestInferenceEqualsTraining(t *testing.T) {
 	for _, s := range stacks() {

@@ -111,7 +111,7 @@ func NewSLSTM(in, hidden int, o *RNNOptions) *RNN {
 
 // NewMinGRU is a stack of minGRU layers (Feng et al. 2024), whose gates see the
 // input alone: no weight_hh and one bias. The product with W covers all of time
-// at once; the elementwise rest runs step by step, rows in parallel.
+// at once; the elementwise rest runs step by step, its rows and units on all cores.
 func NewMinGRU(in, hidden int, o *RNNOptions) *RNN {
 	return newRNN(tensor.MinGRUCell, nil, in, hidden, o)
 }

@@ -12,6 +12,7 @@ type row struct {
 	e          *scan
 	set        *simd.Set
 	h          int // H
+	u0, u1     int // the units to be computed: all of them, but where units are split
 	t, b       int // the step and the row
 	first      int // the first row of time t in Gates, and in the states before and after
 	before     int
@@ -62,7 +63,7 @@ var rowPool par.Pool[row]
 
 func (e *scan) newRow() *row {
 	r := rowPool.Get()
-	r.e, r.set, r.h = e, e.b.set, e.H
+	r.e, r.set, r.h, r.u1 = e, e.b.set, e.H, e.H
 	return r
 }
 
@@ -102,6 +103,13 @@ func (e *scan) bind(r *row, b int) {
 	if !e.NormX.Zero() {
 		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
 	}
+}
+
+// bindUnits points r at row b and its part of blocks [lo,hi) of units.
+func (e *scan) bindUnits(r *row, b, lo, hi int) {
+	e.bind(r, b)
+	first := b * e.blocks()
+	r.u0, r.u1 = max(lo-first, 0)*unitBlock, min((hi-first)*unitBlock, e.H)
 }
 
 // bindGrad points r at row b of what is carried back in time.

@@ -79,47 +79,52 @@ func slstmBackward(r *row) {
 
 // minGRU and minLSTM (Feng et al. 2024, in their plain form): the gates see the
 // input alone, so W·x is one product over all of time and the rest is
-// elementwise, which the engine runs step by step, the rows in parallel.
+// elementwise. The engine may give it to several cores by units: u0 to u1 of r.
 //
 //	minGRU   z = σ(W_z x + b)   n = W_n x + b   h' = (1-z)⊙h + z⊙n
 //	minLSTM  f, i = σ(W x + b)  f' = f/(f+i)    i' = i/(f+i)   h' = f'⊙h + i'⊙n
 
+// ofGate is the units to be computed in gate k.
+func (r *row) ofGate(k int) []float32 { return r.gates[k*r.h+r.u0 : k*r.h+r.u1] }
+
 func minGRUForward(r *row) {
-	z, n := r.gates[:r.h], r.gates[r.h:]
+	z, n := r.ofGate(0), r.ofGate(1)
 	r.set.Sigmoid(z, z)
-	mixGRU(r.out, z, r.hOld, n) // here z weighs the new value
+	mixGRU(r.out[r.u0:r.u1], z, r.hOld[r.u0:r.u1], n) // here z weighs the new value
 }
 
 func minGRUBackward(r *row) {
-	dz, dn := r.gates[:r.h], r.gates[r.h:]
-	for j, dh := range r.dh {
+	dz, dn := r.ofGate(0), r.ofGate(1)
+	dhs, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
+	for j, dh := range dhs {
 		z := dz[j]
-		dz[j] = dh * (dn[j] - r.hOld[j]) * float32(z*(1-z))
+		dz[j] = dh * (dn[j] - hOld[j]) * float32(z*(1-z))
 		dn[j] = dh * z
-		r.dh[j] = dh * (1 - z)
+		dhs[j] = dh * (1 - z)
 	}
 }
 
 func minLSTMForward(r *row) {
-	H := r.h
-	f, i, n := r.gates[:H], r.gates[H:2*H], r.gates[2*H:]
-	r.set.Sigmoid(r.gates[:2*H], r.gates[:2*H])
-	for j := range H {
+	f, i, n := r.ofGate(0), r.ofGate(1), r.ofGate(2)
+	r.set.Sigmoid(f, f)
+	r.set.Sigmoid(i, i)
+	out, hOld := r.out[r.u0:r.u1], r.hOld[r.u0:r.u1]
+	for j := range f {
 		s := f[j] + i[j]
-		r.out[j] = (float32(f[j]*r.hOld[j]) + float32(i[j]*n[j])) / s
+		out[j] = (float32(f[j]*hOld[j]) + float32(i[j]*n[j])) / s
 	}
 }
 
 func minLSTMBackward(r *row) {
-	H := r.h
-	gf, gi, gn := r.gates[:H], r.gates[H:2*H], r.gates[2*H:]
-	for j, dh := range r.dh {
-		f, i, n, h := gf[j], gi[j], gn[j], r.hOld[j]
+	gf, gi, gn := r.ofGate(0), r.ofGate(1), r.ofGate(2)
+	dhs, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
+	for j, dh := range dhs {
+		f, i, n, h := gf[j], gi[j], gn[j], hOld[j]
 		s := f + i
 		d := dh * (h - n) / float32(s*s)
 		gf[j] = d * i * float32(f*(1-f))
 		gi[j] = -d * f * float32(i*(1-i))
 		gn[j] = dh * i / s
-		r.dh[j] = dh * f / s
+		dhs[j] = dh * f / s
 	}
 }

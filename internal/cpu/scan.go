@@ -13,7 +13,9 @@ import (
 // over all its steps. Inside a chunk the work is split in one of two ways. Rows:
 // each core runs all steps of its rows without meeting the others. Columns, for
 // few rows and large R: each core keeps its columns of R in its own cache, and
-// all meet twice a stage. No bit depends on the split.
+// all meet twice a stage. A cell without R has a third way, units: what a unit
+// does depends on no other, so each core runs all steps of its units. No bit
+// depends on the split.
 //
 // A step is one or more stages, each a matrix product followed, row by row, by
 // arithmetic; backward the arithmetic comes first and the stages in the other order.
@@ -120,6 +122,7 @@ const (
 	chunkGates = 1 << 19 // elements of gates in a chunk
 	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
+	unitBlock  = 16      // units that stay together when units are split
 )
 
 // recurrent is the multiply-adds a row makes in a step.
@@ -148,8 +151,23 @@ func (e *scan) chunkSteps(limit int) int {
 	return max(1, min(limit, chunkGates/max(1, e.B*e.gw)))
 }
 
+// splitsUnits says whether the units of a row are independent of each other.
+func (e *scan) splitsUnits() bool { return e.R.Zero() && e.ZoneH == 0 }
+
+// blocks is how many blocks of units a row has.
+func (e *scan) blocks() int { return ceilDiv(e.H, unitBlock) }
+
+// blockGrain is how many of them make a core's share worth waking it for.
+func (e *scan) blockGrain() int {
+	return ceilDiv(minGemmWork, e.steps*(e.gw/e.H)*unitBlock*cellWork)
+}
+
 // forward runs the steps of the chunk.
 func (e *scan) forward() {
+	if e.splitsUnits() {
+		par.For(e.B*e.blocks(), e.blockGrain(), e, forwardUnits)
+		return
+	}
 	for e.i0 = 0; e.i0 < e.steps; e.i0 = e.i1 {
 		if e.prefersColumns() {
 			e.i1 = min(e.i0+teamSteps, e.steps)
@@ -386,6 +404,27 @@ func forwardRows(e *scan, lo, hi int) {
 	}
 	r.put()
 	w.put()
+}
+
+// forwardUnits runs all steps of the chunk for blocks [lo,hi) of units, counted row by row.
+func forwardUnits(e *scan, lo, hi int) {
+	r := e.newRow()
+	for i := range e.steps {
+		t := e.at(i)
+		e.enter(r, t)
+		for b := lo / e.blocks(); b*e.blocks() < hi; b++ {
+			e.bindUnits(r, b, lo, hi)
+			y := e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1]
+			if e.inside(t, b, b+1) > 0 {
+				e.cell.forward(r)
+				copy(y, r.hNew[r.u0:r.u1])
+			} else { // past the row's end: zero output, state kept
+				clear(y)
+				copy(r.hNew[r.u0:r.u1], r.hOld[r.u0:r.u1])
+			}
+		}
+	}
+	r.put()
 }
 
 // forwardColumns runs them as a member of a gang.

@@ -68,6 +68,10 @@ func (e *scan) startBack() {
 
 // backward runs the steps of the chunk, the last one first.
 func (e *scan) backward() {
+	if e.splitsUnits() {
+		par.For(e.B*e.blocks(), e.blockGrain(), e, backwardUnits)
+		return
+	}
 	for e.i1 = e.steps; e.i1 > 0; e.i1 = e.i0 {
 		if e.prefersColumns() {
 			e.i0 = max(e.i1-teamSteps, 0)
@@ -100,6 +104,28 @@ func backwardRows(e *scan, lo, hi int) {
 	}
 	r.put()
 	w.put()
+}
+
+// backwardUnits goes back through all steps of the chunk for blocks [lo,hi) of units.
+func backwardUnits(e *scan, lo, hi int) {
+	r := e.newRow()
+	for i := e.steps - 1; i >= 0; i-- {
+		t := e.at(i)
+		e.enter(r, t)
+		for b := lo / e.blocks(); b*e.blocks() < hi; b++ {
+			if e.inside(t, b, b+1) == 0 {
+				continue
+			}
+			e.bindUnits(r, b, lo, hi)
+			e.bindGrad(r, b)
+			if !e.DY.Zero() {
+				dh := r.dh[r.u0:r.u1]
+				r.set.Add(dh, dh, e.DY.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1])
+			}
+			e.cell.backward(r)
+		}
+	}
+	r.put()
 }
 
 // backwardColumns does so as a member of a gang.
