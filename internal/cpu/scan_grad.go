@@ -122,6 +122,9 @@ func backwardUnits(e *scan, lo, hi int) {
 				dh := r.dh[r.u0:r.u1]
 				r.set.Add(dh, dh, e.DY.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1])
 			}
+			if !e.TraceH.Zero() {
+				copy(e.TraceH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], r.dh[r.u0:r.u1])
+			}
 			e.cell.backward(r)
 		}
 	}
@@ -181,6 +184,12 @@ func (e *scan) outputGrad(r *row, t, b int) {
 	if !e.DY.Zero() {
 		at := (t*e.B+b)*e.YLd + e.YOff
 		r.set.Add(dh, dh, e.DY.Host[at:at+e.out])
+	}
+	if !e.TraceH.Zero() {
+		copy(e.TraceH.Host[(t*e.B+b)*e.out:], dh)
+	}
+	if !e.TraceC.Zero() {
+		copy(e.TraceC.Host[(t*e.B+b)*e.cw:], e.dc[b*e.cw:(b+1)*e.cw])
 	}
 	r.dh = dh
 	if e.ZoneH > 0 {

@@ -158,6 +158,11 @@ type ScanSpec struct {
 
 	DPeepI, DPeepF, DPeepO         Buffer
 	DNormX, DNormR, DNormC, DBiasC Buffer
+
+	// To look into a network: the gradients of the states after each step, [T,B,O] and [T,B,C], written where a
+	// row is inside its sequence. That of h counts whatever reads it; that of C what later steps read of it, its
+	// own step's h not.
+	TraceH, TraceC Buffer
 }
 
 // Out is O, the width of h.

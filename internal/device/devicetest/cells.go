@@ -14,6 +14,8 @@ type layer struct {
 	lens      []int     // [B]
 	in        map[string][]float64
 	y, hn, cn []float64 // out: y is [T,B,O]
+
+	nudge func(t, row int, h, c []float64) // changes a state after a step; nil: none is changed
 }
 
 func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
@@ -52,6 +54,9 @@ func (l *layer) run() {
 				t = l.lens[row] - 1 - k
 			}
 			l.step(t, row, h, c)
+			if l.nudge != nil {
+				l.nudge(t, row, h, c)
+			}
 			copy(l.y[(t*l.b+row)*o:], h)
 		}
 		copy(l.hn[row*o:], h)

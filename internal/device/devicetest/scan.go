@@ -307,6 +307,9 @@ func (s *suite) scan() {
 				}
 				s.scanForward(&c)
 				s.scanGradient(&c)
+				if s.sample = 4; c.b*c.h < 50 {
+					s.scanTrace(&c)
+				}
 			}
 		})
 	}
@@ -351,6 +354,37 @@ func (s *suite) scanGradient(c *scanCase) {
 			return dot(l.y, d.dy) + dot(l.hn, d.dhn) + dot(l.cn, d.dcn)
 		}, 5e-4)
 		in[name] = at
+	}
+}
+
+// scanTrace checks the gradients of the states in the middle of the sequence.
+// Rows past their ends are not written: they keep the zeros that stand there.
+func (s *suite) scanTrace(c *scanCase) {
+	d := s.scanData(c)
+	p := s.spec(c, d, true, 0)
+	s.b.Scan(p)
+	p.DY, p.DHN, p.DCN = s.put(c.pad(d.dy)), s.put(d.dhn), s.put(d.dcn)
+	h, w := c.b*c.out(), c.b*p.CellWidth()
+	p.TraceH, p.TraceC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
+	s.b.ScanGrad(p)
+	l := &layer{scanCase: c, data: d, lens: c.lengths(), in: d.wideInputs()}
+	check := func(what string, trace []float32, t, width int, state func(h, c []float64) []float64) {
+		s.gradient(fmt.Sprintf("%v trace of %s[%d]", c, what, t), trace[t*c.b*width:][:c.b*width], make([]float32, c.b*width), func(v []float64) float64 {
+			l.nudge = func(at, row int, h, c []float64) {
+				if at == t {
+					for i, x := range v[row*width:][:width] {
+						state(h, c)[i] += x
+					}
+				}
+			}
+			l.run()
+			return dot(l.y, d.dy) + dot(l.hn, d.dhn) + dot(l.cn, d.dcn)
+		}, 5e-4)
+	}
+	dh, dc := s.get(p.TraceH), s.get(p.TraceC)
+	for t := range c.t {
+		check("h", dh, t, c.out(), func(h, _ []float64) []float64 { return h })
+		check("c", dc, t, p.CellWidth(), func(_, c []float64) []float64 { return c })
 	}
 }
 
