@@ -16,6 +16,7 @@ func init() {
 		"Sequence": func(raw json.RawMessage) ([]decodeStep, error) {
 			return sequence(raw, "decoders", decoders)
 		},
+		"ByteLevel": func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{byteLevelDecoder}, nil },
 		"Fuse":      func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{fuse}, nil },
 		"WordPiece": wordPieceDecoder,
 	}

@@ -7,6 +7,7 @@ import (
 
 // tokenModels reads each type of model in tokenizer.json, with its tokens by id.
 var tokenModels = map[string]func(json.RawMessage) (tokenModel, []string, error){
+	"BPE":       readBPE,
 	"WordLevel": readWordLevel,
 }
 

@@ -12,6 +12,7 @@ var splitters map[string]func(json.RawMessage) ([]step, error)
 
 func init() {
 	splitters = map[string]func(json.RawMessage) ([]step, error){
+		"ByteLevel":       byteLevelSplitter,
 		"Sequence":        splitSequence,
 		"Split":           split,
 		"WhitespaceSplit": func(json.RawMessage) ([]step, error) { return []step{splitSpace}, nil },

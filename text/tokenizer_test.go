@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/model"
 )
@@ -114,6 +115,49 @@ func TestCharacters(t *testing.T) {
 	}
 	if got := tok.Decode(tok.Encode(nil, "bad \xff\xfe bytes \xe4\xbd")); got != "bad �� bytes ��" {
 		t.Errorf("bytes that are not UTF-8 became %q", got)
+	}
+}
+
+func TestBPE(t *testing.T) {
+	tok := train(t, "bpe", &TokenizerOptions{VocabularySize: 400})
+	for _, s := range hard {
+		if got, want := tok.Decode(tok.Encode(nil, s)), string([]rune(s)); got != want && !strings.Contains(s, "<s>") {
+			t.Errorf("%q became %q", s, got)
+		}
+		var b strings.Builder
+		for _, token := range tok.Tokens(nil, s) {
+			b.WriteString(s[token.Start:token.End])
+		}
+		if b.String() != s && utf8.ValidString(s) {
+			t.Errorf("%q: the spans give %q", s, b.String())
+		}
+	}
+}
+
+// The scanner for byte-level models does what the regular expression says.
+func TestGPT2Scanner(t *testing.T) {
+	find, err := regexPattern(gpt2Pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(s string) {
+		t.Helper()
+		var got, want flow
+		got.reset(s, 0, false)
+		want.reset(s, 0, false)
+		cutGPT2(&got)
+		splitter(find, isolated, false)(&want)
+		if !slices.Equal(got.pieces, want.pieces) {
+			t.Errorf("%q: %v, by the regular expression %v", s, got.pieces, want.pieces)
+		}
+	}
+	for _, s := range hard {
+		check(s)
+	}
+	for r := rune(0); r <= 0x10ffff; r++ {
+		if r < 0x3400 || r >= 0xf900 && r < 0x20000 || r%97 == 0 {
+			check("a" + string(r) + "1 " + string(r) + "  !" + string(r) + string(r) + "'re" + string(r))
+		}
 	}
 }
 

@@ -10,6 +10,33 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
+// kind is a way to make a tokenizer: what cuts the text, what puts it together
+// again, and what learns a model from the pieces.
+type kind struct {
+	name     string
+	splitter json.RawMessage
+	decoder  json.RawMessage
+	size     int // of the vocabulary, where the options do not say; 0: no limit
+	least    int // tokens that there must be room for, beside the special ones
+	learn    func(special []string, counts map[string]int64, size int, minCount int64) (model json.RawMessage, counted []int64)
+}
+
+var kinds = []kind{
+	{
+		"char",
+		object("Split", "pattern", regex(characterPattern), "behavior", isolated, "invert", false),
+		object("Fuse"), 0, 1, learnWords,
+	},
+	{"word", wordSplit(), object("WordPiece", "prefix", "##", "cleanup", true), 50000, 1, learnWords},
+	{"space", object("WhitespaceSplit"), nil, 50000, 1, learnWords},
+	{
+		"bpe",
+		object("ByteLevel", "add_prefix_space", false, "trim_offsets", false, "use_regex", true),
+		object("ByteLevel", "add_prefix_space", false, "trim_offsets", false, "use_regex", true),
+		8000, 256, learnBPE,
+	},
+}
+
 // Kinds lists the kinds of tokenizer that TrainTokenizer knows.
 //
 //   - char: every character (code point) is a token
@@ -17,12 +44,20 @@ import (
 //     Thai, Lao, Khmer and Burmese, which put no spaces between words, characters are
 //   - space: whatever stands between white space is a token, as in corpora whose
 //     words were already separated
-func Kinds() []string { return []string{"char", "word", "space"} }
+//   - bpe: byte pair encoding over bytes, as GPT-2 has it; nothing is unknown, and
+//     decoding gives the text back exactly
+func Kinds() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
 
 // TokenizerOptions says how a tokenizer is trained. The zero value is usable.
 type TokenizerOptions struct {
-	VocabularySize int    // most tokens, the special ones included; 0: no limit for char, 50,000 otherwise
-	MinCount       int    // tokens seen fewer times are left out; 0 and 1 keep all
+	VocabularySize int    // most tokens, the special ones included; 0: no limit for char, 50,000 for word and space, otherwise 8,000
+	MinCount       int    // tokens seen fewer times, for bpe pairs, are left out; 0 and 1 keep all
 	Lowercase      bool   // make text lower case, also when encoding
 	Normalize      string // Unicode normal form of the text, also when encoding: "", "nfc" or "nfkc"
 
@@ -31,10 +66,10 @@ type TokenizerOptions struct {
 	Extra []string
 }
 
-// TrainTokenizer makes a tokenizer of one of the Kinds from texts. Equal texts
+// TrainTokenizer makes a tokenizer of the named one of the Kinds from texts. Equal texts
 // and options give equal tokenizers. What it counts and learns is kept in
 // memory, the texts are not.
-func TrainTokenizer(kind string, texts iter.Seq[string], o *TokenizerOptions) (*Tokenizer, error) {
+func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*Tokenizer, error) {
 	if o == nil {
 		o = &TokenizerOptions{}
 	}
@@ -42,41 +77,47 @@ func TrainTokenizer(kind string, texts iter.Seq[string], o *TokenizerOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	j := &jsonTokenizer{Version: "1.0"}
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
+	if i < 0 {
+		return nil, data.Errorf("there is no tokenizer of the kind %s; the kinds are %s", quoted(name), strings.Join(Kinds(), ", "))
+	}
+	k := kinds[i]
+	if n := o.VocabularySize; n > 0 && n < len(special)+k.least {
+		return nil, data.Errorf("a vocabulary of %d tokens is too small: a %s tokenizer with %d special tokens needs %d", n, name, len(special), len(special)+k.least)
+	}
+	j := &jsonTokenizer{Version: "1.0", Normalizer: o.normalizer(), PreTokenizer: k.splitter, Decoder: k.decoder}
 	for i, s := range special {
 		j.AddedTokens = append(j.AddedTokens, addedToken{ID: int32(i), Content: s, Special: true})
-	}
-	j.Normalizer = o.normalizer()
-	size := o.VocabularySize
-	switch kind {
-	case "char":
-		j.PreTokenizer = object("Split", "pattern", regex(characterPattern), "behavior", isolated, "invert", false)
-		j.Decoder = object("Fuse")
-	case "word":
-		j.PreTokenizer = wordSplit()
-		j.Decoder = object("WordPiece", "prefix", "##", "cleanup", true)
-	case "space":
-		j.PreTokenizer = object("WhitespaceSplit")
-	default:
-		return nil, data.Errorf("there is no tokenizer of the kind %s; the kinds are %s", quoted(kind), strings.Join(Kinds(), ", "))
-	}
-	if size == 0 && kind != "char" {
-		size = 50000
 	}
 	counts, err := j.countPieces(special, texts)
 	if err != nil {
 		return nil, err
 	}
-	v := NewVocabulary(counts, &VocabularyOptions{MinCount: o.MinCount, MaxSize: size, Special: special})
-	if v.Len() == len(special) {
-		return nil, data.Errorf("the texts have no token to learn")
+	size := o.VocabularySize
+	if size == 0 {
+		size = k.size
 	}
-	t, err := j.build(wordLevelModel(v.tokens))
+	model, counted := k.learn(special, counts, size, int64(o.MinCount))
+	t, err := j.build(model)
 	if err != nil {
 		return nil, err
 	}
-	t.vocabulary.counts = v.counts
+	if t.vocabulary.Len() == len(special) {
+		return nil, data.Errorf("the texts have no token to learn")
+	}
+	t.vocabulary.counts = counted
 	return t, nil
+}
+
+// learnWords makes every piece a token.
+func learnWords(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+	v := NewVocabulary(counts, &VocabularyOptions{MinCount: int(minCount), MaxSize: size, Special: special})
+	return wordLevelModel(v.tokens), v.counts
+}
+
+// learnBPE merges bytes. They all have tokens, so nothing is unknown.
+func learnBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+	return trainBPE(special, byteAlphabet(), counts, size, minCount).model(nil), nil
 }
 
 // check gives the special tokens, or says what is wrong with the options.
@@ -88,8 +129,8 @@ func (o *TokenizerOptions) check() (special []string, err error) {
 		}
 	}
 	switch {
-	case o.VocabularySize < 0 || o.VocabularySize > 0 && o.VocabularySize <= len(special):
-		return nil, data.Errorf("a vocabulary of %d tokens has no room beside the %d special ones", o.VocabularySize, len(special))
+	case o.VocabularySize < 0:
+		return nil, data.Errorf("the vocabulary's size is %d; it must not be negative", o.VocabularySize)
 	case o.MinCount < 0:
 		return nil, data.Errorf("a token's least count is %d; it must not be negative", o.MinCount)
 	case o.Normalize != "" && o.Normalize != "nfc" && o.Normalize != "nfkc":

@@ -17,16 +17,18 @@ const (
 	wordPattern     = `\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}\p{M}\p{N}_]+)*|\S`
 )
 
-// class is what the cutting of words needs to know of a character.
+// class is what the cutting of text needs to know of a character, as bits.
 type class uint8
 
 const (
-	other class = iota
-	space
-	letter // or mark, or underscore
+	space class = 1 << iota
+	letter
 	mark
 	number
-	unspaced // of a script without spaces
+	connector // the underscore
+	unspaced  // of a script without spaces between words
+
+	inWord = letter | mark | number | connector
 )
 
 // classTable holds the classes of the basic plane.
@@ -39,19 +41,57 @@ var classTable = sync.OnceValue(func() *[0x10000]class {
 })
 
 func classify(r rune) class {
+	var c class
 	switch {
-	case isUnspaced(r):
-		return unspaced
 	case unicode.IsSpace(r):
-		return space
+		c = space
+	case unicode.IsLetter(r):
+		c = letter
 	case unicode.IsMark(r):
-		return mark
+		c = mark
 	case unicode.IsNumber(r):
-		return number
-	case unicode.IsLetter(r) || r == '_':
-		return letter
+		c = number
+	case r == '_':
+		c = connector
 	}
-	return other
+	if isUnspaced(r) {
+		c |= unspaced
+	}
+	return c
+}
+
+// classReader reads a text by the classes of its characters.
+type classReader struct {
+	text  []byte
+	table *[0x10000]class
+}
+
+// at gives the class and the length of the character at byte i; the end of the
+// text is a space of length 0.
+func (t classReader) at(i int) (class, int) {
+	if i >= len(t.text) {
+		return space, 0
+	}
+	if c := t.text[i]; c < utf8.RuneSelf {
+		return t.table[c], 1
+	}
+	r, n := utf8.DecodeRune(t.text[i:])
+	if r < 0x10000 {
+		return t.table[r], n
+	}
+	return classify(r), n
+}
+
+// run is where the characters from byte i on end that are of one of the classes
+// and of none of the others.
+func (t classReader) run(i int, of, but class) int {
+	for {
+		c, n := t.at(i)
+		if n == 0 || c&of == 0 || c&but != 0 {
+			return i
+		}
+		i += n
+	}
 }
 
 func isUnspaced(r rune) bool {
@@ -78,57 +118,29 @@ func isUnspaced(r rune) bool {
 func cutWords(f *flow) {
 	table := classTable()
 	f.cut(func(p span) {
-		text := f.text[p.from:p.to]
-		classAt := func(i int) (class, int) {
-			if i >= len(text) {
-				return space, 0
-			}
-			if c := text[i]; c < utf8.RuneSelf {
-				return table[c], 1
-			}
-			r, n := utf8.DecodeRune(text[i:])
-			if r < 0x10000 {
-				return table[r], n
-			}
-			return classify(r), n
-		}
-		for i := 0; i < len(text); {
-			c, n := classAt(i)
+		t := classReader{f.text[p.from:p.to], table}
+		for i := 0; i < len(t.text); {
+			c, n := t.at(i)
 			from := i
 			i += n
-			switch c {
-			case space:
+			switch {
+			case c&unspaced != 0:
+				i = t.run(i, mark, 0)
+			case c&space != 0:
 				continue
-			case unspaced:
-				for c, n = classAt(i); c == mark || c == unspaced && isMarkAt(text, i); c, n = classAt(i) {
-					i += n
-				}
-			case letter, mark, number:
-				i = endOfWord(text, from, classAt)
+			case c&inWord != 0:
+				i = t.word(from)
 			}
 			f.add(p.from+from, p.from+i)
 		}
 	})
 }
 
-// isMarkAt reports whether the character at byte i is a mark, as the vowel signs
-// of Thai are.
-func isMarkAt(text []byte, i int) bool {
-	r, _ := utf8.DecodeRune(text[i:])
-	return unicode.IsMark(r)
-}
-
-// endOfWord is where the number or word that begins at from ends.
-func endOfWord(text []byte, from int, classAt func(int) (class, int)) int {
-	digits := func(i int) int {
-		for c, n := classAt(i); c == number; c, n = classAt(i) {
-			i += n
-		}
-		return i
-	}
-	end, joined := digits(from), false
-	for end > from && end < len(text) && (text[end] == '.' || text[end] == ',') {
-		next := digits(end + 1)
+// word is where the number or word that begins at from ends.
+func (t classReader) word(from int) int {
+	end, joined := t.run(from, number, unspaced), false
+	for end > from && end < len(t.text) && (t.text[end] == '.' || t.text[end] == ',') {
+		next := t.run(end+1, number, unspaced)
 		if next == end+1 {
 			break
 		}
@@ -137,30 +149,29 @@ func endOfWord(text []byte, from int, classAt func(int) (class, int)) int {
 	if joined {
 		return end
 	}
-	run := func(i int) int {
-		for c, n := classAt(i); c == letter || c == mark || c == number; c, n = classAt(i) {
-			i += n
-		}
-		return i
-	}
-	end = run(from)
-	for end < len(text) {
-		n := 0
-		if text[end] == '\'' {
-			n = 1
-		} else if r, size := utf8.DecodeRune(text[end:]); r == '’' {
-			n = size
-		}
+	end = t.run(from, inWord, unspaced)
+	for {
+		n := apostrophe(t.text[end:])
 		if n == 0 {
-			break
+			return end
 		}
-		next := run(end + n)
+		next := t.run(end+n, inWord, unspaced)
 		if next == end+n {
-			break
+			return end
 		}
 		end = next
 	}
-	return end
+}
+
+// apostrophe is the length of the apostrophe that text begins with, or 0.
+func apostrophe(text []byte) int {
+	if len(text) > 0 && text[0] == '\'' {
+		return 1
+	}
+	if r, n := utf8.DecodeRune(text); r == '’' {
+		return n
+	}
+	return 0
 }
 
 // joinWords writes words as a text: with a space between two of them, but none

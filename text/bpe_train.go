@@ -1,0 +1,228 @@
+package text
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxTrained is the most characters of one piece that the learning of merges
+// sees together; longer pieces, as of scripts without spaces, are divided.
+const maxTrained = 64
+
+// bpeTrainer learns merges from counted words.
+type bpeTrainer struct {
+	tokens []string // by id
+	ids    map[string]int32
+	merges [][2]int32
+
+	words  [][]int32 // the symbols of each word
+	counts []int64   // of each word
+	pairs  map[uint64]*pairUse
+	queue  heap[pairCount]
+}
+
+// pairUse is where a pair of neighbours is found: its count, and the words that
+// have or once had it.
+type pairUse struct {
+	count int64
+	words []int32
+}
+
+// pairCount orders pairs by falling count and then by their ids.
+type pairCount struct {
+	count int64
+	pair  uint64
+}
+
+func (p pairCount) less(q pairCount) bool {
+	return p.count > q.count || p.count == q.count && p.pair < q.pair
+}
+
+// trainBPE learns a vocabulary of at most size tokens: first, then the alphabet
+// (those characters, and all that the words have), then what merging makes. Only
+// pairs seen minCount times are merged. Equal words and counts give equal merges.
+func trainBPE(first, alphabet []string, words map[string]int64, size int, minCount int64) *bpeTrainer {
+	t := &bpeTrainer{ids: map[string]int32{}, pairs: map[uint64]*pairUse{}}
+	for _, token := range first {
+		t.add(token)
+	}
+	sorted := make([]string, 0, len(words))
+	for w := range words {
+		sorted = append(sorted, w)
+	}
+	slices.Sort(sorted)
+	t.addAlphabet(alphabet, sorted, words, size)
+	for _, w := range sorted {
+		t.addWord(w, words[w])
+	}
+	t.countPairs()
+	minCount = max(minCount, 1)
+	for len(t.tokens) < size && len(t.queue) > 0 {
+		top := t.queue.pop()
+		use := t.pairs[top.pair]
+		if use == nil {
+			continue
+		}
+		if use.count != top.count {
+			if use.count >= minCount {
+				t.queue.push(pairCount{use.count, top.pair})
+			}
+			continue
+		}
+		if top.count < minCount {
+			break
+		}
+		t.merge(top.pair)
+	}
+	return t
+}
+
+func (t *bpeTrainer) add(token string) int32 {
+	id, ok := t.ids[token]
+	if !ok {
+		id = int32(len(t.tokens))
+		t.ids[token] = id
+		t.tokens = append(t.tokens, token)
+	}
+	return id
+}
+
+// addAlphabet adds the characters in their order; the rarest are left out where
+// they alone would be too many.
+func (t *bpeTrainer) addAlphabet(alphabet, sorted []string, words map[string]int64, size int) {
+	seen := map[string]int64{}
+	for _, w := range sorted {
+		for _, r := range w {
+			seen[string(r)] += words[w]
+		}
+	}
+	const always = 1 << 62
+	for _, c := range alphabet {
+		seen[c] = always
+	}
+	characters := NewVocabulary(seen, &VocabularyOptions{MaxSize: max(1, size-len(t.tokens))}).tokens
+	slices.Sort(characters)
+	for _, c := range characters {
+		t.add(c)
+	}
+}
+
+// addWord takes a word apart into characters. Those that are not in the alphabet
+// divide it, as they can be part of no token.
+func (t *bpeTrainer) addWord(w string, count int64) {
+	var part []int32
+	flush := func() {
+		if len(part) > 1 {
+			t.words = append(t.words, part)
+			t.counts = append(t.counts, count)
+		}
+		part = nil
+	}
+	for i, r := range w {
+		id, ok := t.ids[w[i:i+utf8.RuneLen(r)]]
+		if !ok {
+			flush()
+			continue
+		}
+		if part == nil {
+			part = make([]int32, 0, min(len(w)-i, maxTrained))
+		}
+		if part = append(part, id); len(part) == maxTrained {
+			flush()
+		}
+	}
+	flush()
+}
+
+func (t *bpeTrainer) countPairs() {
+	for i, w := range t.words {
+		for k := range len(w) - 1 {
+			t.change(pairKey(w[k], w[k+1]), t.counts[i], int32(i))
+		}
+	}
+	for pair, use := range t.pairs {
+		t.queue.push(pairCount{use.count, pair})
+	}
+}
+
+// change adds to a pair's count what word brings.
+func (t *bpeTrainer) change(pair uint64, by int64, word int32) *pairUse {
+	use := t.pairs[pair]
+	if use == nil {
+		use = &pairUse{}
+		t.pairs[pair] = use
+	}
+	use.count += by
+	if n := len(use.words); by > 0 && (n == 0 || use.words[n-1] != word) {
+		use.words = append(use.words, word)
+	}
+	return use
+}
+
+// merge makes a token of a pair, in all words that have it.
+func (t *bpeTrainer) merge(pair uint64) {
+	a, b := int32(pair>>32), int32(uint32(pair))
+	id := t.add(t.tokens[a] + t.tokens[b])
+	t.merges = append(t.merges, [2]int32{a, b})
+	places := t.pairs[pair].words
+	delete(t.pairs, pair)
+	made := map[uint64]bool{} // pairs that are more now
+	for _, i := range places {
+		w, count := t.words[i], t.counts[i]
+		out := w[:0]
+		for k := 0; k < len(w); k++ {
+			if w[k] != a || k+1 == len(w) || w[k+1] != b {
+				out = append(out, w[k])
+				continue
+			}
+			if len(out) > 0 {
+				before := out[len(out)-1]
+				t.less(pairKey(before, a), count, pair)
+				t.change(pairKey(before, id), count, i)
+				made[pairKey(before, id)] = true
+			}
+			if k+2 < len(w) {
+				after := w[k+2]
+				t.less(pairKey(b, after), count, pair)
+				t.change(pairKey(id, after), count, i)
+				made[pairKey(id, after)] = true
+			}
+			out = append(out, id)
+			k++
+		}
+		t.words[i] = out
+	}
+	for pair := range made {
+		if use := t.pairs[pair]; use != nil && use.count > 0 {
+			t.queue.push(pairCount{use.count, pair})
+		}
+	}
+}
+
+// less takes from a pair's count, unless it is the one that is being merged away.
+func (t *bpeTrainer) less(pair uint64, by int64, merging uint64) {
+	if pair == merging {
+		return
+	}
+	if use := t.pairs[pair]; use != nil {
+		use.count -= by
+	}
+}
+
+// model writes what was learned as a model of tokenizer.json.
+func (t *bpeTrainer) model(unknown any) json.RawMessage {
+	pairs := make([][2]string, len(t.merges))
+	for i, m := range t.merges {
+		pairs[i] = [2]string{t.tokens[m[0]], t.tokens[m[1]]}
+	}
+	return object("BPE", "dropout", nil, "unk_token", unknown, "continuing_subword_prefix", nil, "end_of_word_suffix", nil,
+		"fuse_unk", unknown != nil, "byte_fallback", false, "ignore_merges", false,
+		"vocab", orderedVocabulary(t.tokens), "merges", pairs)
+}
+
+// byteAlphabet lists the characters that stand for bytes.
+func byteAlphabet() []string {
+	return strings.Split(strings.Join(byteStrings[:], ""), "")
+}
