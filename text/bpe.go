@@ -51,9 +51,7 @@ func readBPE(raw json.RawMessage) (tokenModel, []string, error) {
 	m := newBPE(ids)
 	m.fuse, m.whole = s.Fuse, s.IgnoreMerges
 	if s.Unknown != nil {
-		if id, ok := ids[*s.Unknown]; ok {
-			m.unknown = id
-		}
+		m.unknown = lookup(ids, *s.Unknown)
 	}
 	if s.Prefix != nil {
 		m.prefix = *s.Prefix
@@ -79,6 +77,8 @@ func readBPE(raw json.RawMessage) (tokenModel, []string, error) {
 func newBPE(ids map[string]int32) *bpe {
 	return &bpe{ids: ids, merges: map[uint64]merge{}, unknown: -1, capacity: 256}
 }
+
+func (m *bpe) unknownID() int32 { return m.unknown }
 
 // readMerge reads a pair of tokens: a list of two, or both with a space between.
 func readMerge(raw json.RawMessage) (a, b string, err error) {

@@ -2,7 +2,9 @@ package text
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // decodeStep works on the tokens that become a text, one by one or all together.
@@ -16,13 +18,28 @@ func init() {
 		"Sequence": func(raw json.RawMessage) ([]decodeStep, error) {
 			return sequence(raw, "decoders", decoders)
 		},
-		"ByteLevel": func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{byteLevelDecoder}, nil },
-		"Fuse":      func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{fuse}, nil },
-		"WordPiece": wordPieceDecoder,
+		"BPEDecoder":   suffixDecoder,
+		"ByteFallback": func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{joinBytes}, nil },
+		"ByteLevel":    func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{byteLevelDecoder}, nil },
+		"Fuse":         func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{fuse}, nil },
+		"Metaspace":    metaspaceDecoder,
+		"Replace":      replaceDecoder,
+		"Strip":        stripDecoder,
+		"WordPiece":    wordPieceDecoder,
 	}
 }
 
 func fuse(tokens []string) []string { return []string{strings.Join(tokens, "")} }
+
+// eachToken is a decoder that sees the tokens one by one, with their positions.
+func eachToken(fn func(i int, token string) string) []decodeStep {
+	return []decodeStep{func(tokens []string) []string {
+		for i, token := range tokens {
+			tokens[i] = fn(i, token)
+		}
+		return tokens
+	}}
+}
 
 // wordPieceDecoder joins the pieces of words, which begin with the prefix, and
 // puts spaces between words. Cleaning up takes the spaces before punctuation and
@@ -35,22 +52,19 @@ func wordPieceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return nil, err
 	}
-	return []decodeStep{func(tokens []string) []string {
-		for i, token := range tokens {
-			if i > 0 {
-				if rest, ok := strings.CutPrefix(token, s.Prefix); ok {
-					token = rest
-				} else {
-					token = " " + token
-				}
+	return eachToken(func(i int, token string) string {
+		if i > 0 {
+			if rest, ok := strings.CutPrefix(token, s.Prefix); ok {
+				token = rest
+			} else {
+				token = " " + token
 			}
-			if s.Cleanup {
-				token = cleanup(token)
-			}
-			tokens[i] = token
 		}
-		return tokens
-	}}, nil
+		if s.Cleanup {
+			token = cleanup(token)
+		}
+		return token
+	}), nil
 }
 
 // cleanup mends the spaces of English, in this order.
@@ -62,4 +76,127 @@ func cleanup(s string) string {
 		s = strings.ReplaceAll(s, r[0], r[1])
 	}
 	return s
+}
+
+// metaspaceDecoder makes spaces of the sign, but none at the beginning of a text
+// that got one put before it.
+func metaspaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
+	var s metaspaceSpec
+	if err := s.read(raw); err != nil {
+		return nil, err
+	}
+	return eachToken(func(i int, token string) string {
+		if i == 0 && s.Scheme != "never" {
+			return strings.ReplaceAll(token, s.Replacement, "")
+		}
+		return strings.ReplaceAll(token, s.Replacement, " ")
+	}), nil
+}
+
+// suffixDecoder makes spaces of the sign that ends words, but for the last.
+func suffixDecoder(raw json.RawMessage) ([]decodeStep, error) {
+	s := struct {
+		Suffix string `json:"suffix"`
+	}{"</w>"}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	return []decodeStep{func(tokens []string) []string {
+		for i, token := range tokens {
+			space := " "
+			if i == len(tokens)-1 {
+				space = ""
+			}
+			tokens[i] = strings.ReplaceAll(token, s.Suffix, space)
+		}
+		return tokens
+	}}, nil
+}
+
+func replaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
+	var s replaceSpec
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	find, err := s.Pattern.compile()
+	if err != nil {
+		return nil, err
+	}
+	return eachToken(func(_ int, token string) string {
+		text := []byte(token)
+		var b strings.Builder
+		at := 0
+		for at < len(text) {
+			from, to := find(text, at)
+			if from < 0 {
+				break
+			}
+			b.Write(text[at:from])
+			b.WriteString(s.Content)
+			at = to
+		}
+		b.Write(text[at:])
+		return b.String()
+	}), nil
+}
+
+// stripDecoder takes up to so many of a character from the ends of each token.
+func stripDecoder(raw json.RawMessage) ([]decodeStep, error) {
+	var s struct {
+		Content string `json:"content"`
+		Start   int    `json:"start"`
+		Stop    int    `json:"stop"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	return eachToken(func(_ int, token string) string {
+		if s.Content == "" {
+			return token
+		}
+		for i := 0; i < s.Start && strings.HasPrefix(token, s.Content); i++ {
+			token = token[len(s.Content):]
+		}
+		for i := 0; i < s.Stop && strings.HasSuffix(token, s.Content); i++ {
+			token = token[:len(token)-len(s.Content)]
+		}
+		return token
+	}), nil
+}
+
+// joinBytes makes text of tokens that are single bytes, such as <0xE4>. Where
+// they make no characters, each becomes U+FFFD.
+func joinBytes(tokens []string) []string {
+	var out []string
+	var run []byte
+	flush := func() {
+		switch {
+		case len(run) == 0:
+			return
+		case utf8.Valid(run):
+			out = append(out, string(run))
+		default:
+			out = append(out, strings.Repeat(string(utf8.RuneError), len(run)))
+		}
+		run = run[:0]
+	}
+	for _, token := range tokens {
+		if b, ok := byteOf(token); ok {
+			run = append(run, b)
+			continue
+		}
+		flush()
+		out = append(out, token)
+	}
+	flush()
+	return out
+}
+
+// byteOf reads a token such as <0xE4>.
+func byteOf(token string) (byte, bool) {
+	if len(token) != 6 || token[:3] != "<0x" || token[5] != '>' {
+		return 0, false
+	}
+	b, err := strconv.ParseUint(token[3:5], 16, 8)
+	return byte(b), err == nil
 }

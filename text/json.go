@@ -110,6 +110,9 @@ func (t *Tokenizer) finish(tokens []string, added []addedToken) error {
 	}
 	t.vocabulary = &Vocabulary{tokens: tokens}
 	t.vocabulary.index()
+	if id := t.model.unknownID(); id >= 0 {
+		t.vocabulary.unknown = id
+	}
 	t.added.before = newMatcher(before, contents(before))
 	normal := contents(after)
 	for i, s := range normal {

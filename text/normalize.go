@@ -1,7 +1,9 @@
 package text
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"unicode"
 	"unicode/utf8"
 
@@ -16,12 +18,25 @@ func init() { // not in the declaration, as Sequence refers to the table
 		"Sequence": func(raw json.RawMessage) ([]step, error) {
 			return sequence(raw, "normalizers", normalizers)
 		},
-		"NFC":       func(json.RawMessage) ([]step, error) { return []step{unicodeForm(norm.NFC)}, nil },
-		"NFD":       func(json.RawMessage) ([]step, error) { return []step{unicodeForm(norm.NFD)}, nil },
-		"NFKC":      func(json.RawMessage) ([]step, error) { return []step{unicodeForm(norm.NFKC)}, nil },
-		"NFKD":      func(json.RawMessage) ([]step, error) { return []step{unicodeForm(norm.NFKD)}, nil },
-		"Lowercase": func(json.RawMessage) ([]step, error) { return []step{lowercase}, nil },
+		"NFC":            plain(unicodeForm(norm.NFC)),
+		"NFD":            plain(unicodeForm(norm.NFD)),
+		"NFKC":           plain(unicodeForm(norm.NFKC)),
+		"NFKD":           plain(unicodeForm(norm.NFKD)),
+		"Lowercase":      plain(lowercase),
+		"StripAccents":   plain(dropRunes(unicode.IsMark)),
+		"Nmt":            plain(nmt),
+		"ByteLevel":      plain(byteLevel),
+		"BertNormalizer": bertNormalizer,
+		"Strip":          strip,
+		"Replace":        replace,
+		"Prepend":        prepend,
+		"Precompiled":    precompiled,
 	}
+}
+
+// plain is a component without settings.
+func plain(s step) func(json.RawMessage) ([]step, error) {
+	return func(json.RawMessage) ([]step, error) { return []step{s}, nil }
 }
 
 // unicodeForm brings text into a normal form of Unicode.
@@ -61,6 +76,13 @@ func eachRune(f *flow, to func(r rune) (string, bool)) {
 	})
 }
 
+// dropRunes takes characters away.
+func dropRunes(drop func(rune) bool) step {
+	return func(f *flow) {
+		eachRune(f, func(r rune) (string, bool) { return "", drop(r) })
+	}
+}
+
 // lowercase makes each character lower case by itself, so that a final sigma is
 // as any other.
 func lowercase(f *flow) {
@@ -83,4 +105,203 @@ func lowercase(f *flow) {
 		l := unicode.ToLower(r)
 		return string(l), l != r
 	})
+}
+
+// nmt takes control characters away and makes spaces of the characters that are
+// blank in some way, as SentencePiece's nmt rules do.
+func nmt(f *flow) {
+	eachRune(f, func(r rune) (string, bool) {
+		switch {
+		case r >= 1 && r <= 8, r == 0xb, r >= 0xe && r <= 0x1f, r == 0x7f, r == 0x8f, r == 0x9f:
+			return "", true
+		case r == '\t', r == '\n', r == '\f', r == '\r', r == 0x1680, r >= 0x200b && r <= 0x200f,
+			r == 0x2028, r == 0x2029, r == 0x2581, r == 0xfeff, r == 0xfffd:
+			return " ", true
+		}
+		return "", false
+	})
+}
+
+// bertNormalizer is that of BERT (Devlin et al., 2019).
+func bertNormalizer(raw json.RawMessage) ([]step, error) {
+	s := struct {
+		Clean     bool  `json:"clean_text"`
+		Chinese   bool  `json:"handle_chinese_chars"`
+		Accents   *bool `json:"strip_accents"`
+		Lowercase bool  `json:"lowercase"`
+	}{true, true, nil, true}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	var steps []step
+	if s.Clean {
+		steps = append(steps, bertClean)
+	}
+	if s.Chinese {
+		steps = append(steps, func(f *flow) {
+			eachRune(f, func(r rune) (string, bool) { return " " + string(r) + " ", isBertChinese(r) })
+		})
+	}
+	if s.Accents != nil && *s.Accents || s.Accents == nil && s.Lowercase {
+		steps = append(steps, unicodeForm(norm.NFD), dropRunes(func(r rune) bool { return unicode.Is(unicode.Mn, r) }))
+	}
+	if s.Lowercase {
+		steps = append(steps, lowercase)
+	}
+	return steps, nil
+}
+
+// bertClean drops control characters and makes all white space plain spaces.
+func bertClean(f *flow) {
+	eachRune(f, func(r rune) (string, bool) {
+		switch {
+		case r == '\t', r == '\n', r == '\r', unicode.IsSpace(r) && !unicode.Is(unicode.Cc, r):
+			return " ", r != ' '
+		case r == 0, r == utf8.RuneError, unicode.Is(unicode.C, r):
+			return "", true
+		}
+		return "", false
+	})
+}
+
+func isBertChinese(r rune) bool {
+	return 0x4e00 <= r && r <= 0x9fff || 0x3400 <= r && r <= 0x4dbf || 0x20000 <= r && r <= 0x2a6df ||
+		0x2a700 <= r && r <= 0x2b73f || 0x2b740 <= r && r <= 0x2b81f || 0x2b920 <= r && r <= 0x2ceaf ||
+		0xf900 <= r && r <= 0xfaff || 0x2f800 <= r && r <= 0x2fa1f
+}
+
+// strip takes the white space at the ends away.
+func strip(raw json.RawMessage) ([]step, error) {
+	s := struct {
+		Left  bool `json:"strip_left"`
+		Right bool `json:"strip_right"`
+	}{true, true}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	return []step{func(f *flow) {
+		f.rewrite(func(p span) {
+			text := f.text[:p.to]
+			from, to := p.from, p.to
+			if s.Left {
+				from = trimLeft(text, from)
+			}
+			if s.Right {
+				to = trimRight(text, from, to)
+			}
+			f.keep(from, to)
+		})
+	}}, nil
+}
+
+// replaceSpec is a normalizer or decoder of type Replace.
+type replaceSpec struct {
+	Pattern patternSpec `json:"pattern"`
+	Content string      `json:"content"`
+}
+
+func replace(raw json.RawMessage) ([]step, error) {
+	var s replaceSpec
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	find, err := s.Pattern.compile()
+	if err != nil {
+		return nil, err
+	}
+	return []step{func(f *flow) {
+		f.rewrite(func(p span) {
+			text, at := f.text[p.from:p.to], 0
+			for at < len(text) {
+				from, to := find(text, at)
+				if from < 0 {
+					break
+				}
+				f.keep(p.from+at, p.from+from)
+				f.put(s.Content, p.from+from, p.from+to)
+				at = to
+			}
+			f.keep(p.from+at, p.to)
+		})
+	}}, nil
+}
+
+func prepend(raw json.RawMessage) ([]step, error) {
+	var s struct {
+		Content string `json:"prepend"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	return []step{func(f *flow) {
+		f.rewrite(func(p span) {
+			if p.from < p.to {
+				f.put(s.Content, p.from, p.from)
+				f.keep(p.from, p.to)
+			}
+		})
+	}}, nil
+}
+
+// precompiled applies the rules of SentencePiece as Hugging Face's library does:
+// to whole short graphemes first, and else to single characters.
+func precompiled(raw json.RawMessage) ([]step, error) {
+	var s struct {
+		Rules string `json:"precompiled_charsmap"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	blob, err := base64.StdEncoding.DecodeString(s.Rules)
+	if err != nil {
+		return nil, fmt.Errorf("precompiled_charsmap: %w", err)
+	}
+	rules, err := readCharsMap(blob)
+	if err != nil {
+		return nil, err
+	}
+	return []step{func(f *flow) {
+		f.rewrite(func(p span) {
+			text := f.text[:p.to]
+			for i := p.from; i < p.to; {
+				end := i + graphemeLength(text[i:])
+				if end-i < 6 {
+					if to, n := rules.first(text[i:end]); n > 0 {
+						f.put(to, i, end)
+						i = end
+						continue
+					}
+				}
+				for i < end {
+					_, n := utf8.DecodeRune(text[i:])
+					if to, m := rules.first(text[i : i+n]); m > 0 {
+						f.put(to, i, i+n)
+					} else {
+						f.keep(i, i+n)
+					}
+					i += n
+				}
+			}
+		})
+	}}, nil
+}
+
+// graphemeLength is the length of the character that text begins with and of the
+// marks and joiners on it, or of a CR LF.
+func graphemeLength(text []byte) int {
+	r, end := utf8.DecodeRune(text)
+	if r == '\r' && len(text) > 1 && text[1] == '\n' {
+		return 2
+	}
+	if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Cf, r) && r != '\u200d' && r != '\u200c' {
+		return end
+	}
+	for end < len(text) {
+		r, n := utf8.DecodeRune(text[end:])
+		if !unicode.IsMark(r) && r != '\u200d' && r != '\u200c' {
+			break
+		}
+		end += n
+	}
+	return end
 }

@@ -206,6 +206,14 @@ const (
 	contiguous behavior = "Contiguous"
 )
 
+func (b behavior) check() error {
+	switch b {
+	case removed, isolated, withBefore, withNext, contiguous:
+		return nil
+	}
+	return fmt.Errorf("there is no behavior %s of a split", quoted(string(b)))
+}
+
 // splitter cuts pieces at the matches of a pattern. Inverted, what lies between
 // the matches takes their part.
 func splitter(find pattern, how behavior, invert bool) step {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"unicode"
+	"unicode/utf8"
 )
 
 // splitters makes the steps of each type of pre-tokenizer in tokenizer.json.
@@ -12,14 +13,164 @@ var splitters map[string]func(json.RawMessage) ([]step, error)
 
 func init() {
 	splitters = map[string]func(json.RawMessage) ([]step, error){
-		"ByteLevel":       byteLevelSplitter,
-		"Sequence":        splitSequence,
-		"Split":           split,
-		"WhitespaceSplit": func(json.RawMessage) ([]step, error) { return []step{splitSpace}, nil },
+		"ByteLevel": byteLevelSplitter,
+		"BertPreTokenizer": func(json.RawMessage) ([]step, error) {
+			return []step{splitSpace, splitter(runePattern(isPunctuation), isolated, false)}, nil
+		},
+		"CharDelimiterSplit": delimiterSplit,
+		"Digits":             digitsSplit,
+		"Metaspace":          metaspaceSplit,
+		"Punctuation":        punctuationSplit,
+		"Sequence":           splitSequence,
+		"Split":              split,
+		"Whitespace": func(json.RawMessage) ([]step, error) {
+			return []step{splitter(runs, removed, true)}, nil
+		},
+		"WhitespaceSplit": plain(splitSpace),
 	}
 }
 
 var splitSpace = splitter(runePattern(unicode.IsSpace), removed, false)
+
+// runs matches words and stretches of other characters, \w+|[^\w\s]+.
+func runs(text []byte, at int) (from, to int) {
+	kind := func(i int) (k, n int) {
+		r, n := utf8.DecodeRune(text[i:])
+		switch {
+		case unicode.IsSpace(r):
+			return 0, n
+		case isWord(r):
+			return 1, n
+		}
+		return 2, n
+	}
+	for at < len(text) {
+		k, n := kind(at)
+		from, at = at, at+n
+		if k == 0 {
+			continue
+		}
+		for at < len(text) {
+			next, n := kind(at)
+			if next != k {
+				break
+			}
+			at += n
+		}
+		return from, at
+	}
+	return -1, -1
+}
+
+// isPunctuation reports whether r is punctuation, or a sign of ASCII.
+func isPunctuation(r rune) bool {
+	return unicode.IsPunct(r) || r < utf8.RuneSelf && unicode.IsSymbol(r)
+}
+
+func delimiterSplit(raw json.RawMessage) ([]step, error) {
+	var s struct {
+		Delimiter string `json:"delimiter"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	return []step{splitter(literalPattern(s.Delimiter), removed, false)}, nil
+}
+
+func digitsSplit(raw json.RawMessage) ([]step, error) {
+	var s struct {
+		Individual bool `json:"individual_digits"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	how := contiguous
+	if s.Individual {
+		how = isolated
+	}
+	return []step{splitter(runePattern(unicode.IsNumber), how, false)}, nil
+}
+
+func punctuationSplit(raw json.RawMessage) ([]step, error) {
+	s := struct {
+		Behavior behavior `json:"behavior"`
+	}{isolated}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	if err := s.Behavior.check(); err != nil {
+		return nil, err
+	}
+	return []step{splitter(runePattern(isPunctuation), s.Behavior, false)}, nil
+}
+
+// metaspace is the sign that stands for a space in SentencePiece.
+const metaspace = "▁"
+
+// metaspaceSpec is a pre-tokenizer or decoder of type Metaspace.
+type metaspaceSpec struct {
+	Replacement string `json:"replacement"`
+	PrefixSpace *bool  `json:"add_prefix_space"` // of older files, for Scheme
+	Scheme      string `json:"prepend_scheme"`
+	Split       *bool  `json:"split"`
+}
+
+func (s *metaspaceSpec) read(raw json.RawMessage) error {
+	if err := json.Unmarshal(raw, s); err != nil {
+		return err
+	}
+	if s.Replacement == "" {
+		s.Replacement = metaspace
+	}
+	if s.Scheme == "" {
+		s.Scheme = "always"
+		if s.PrefixSpace != nil && !*s.PrefixSpace {
+			s.Scheme = "never"
+		}
+	}
+	switch s.Scheme {
+	case "always", "first", "never":
+		return nil
+	}
+	return fmt.Errorf("Metaspace has the prepend_scheme %s", quoted(s.Scheme))
+}
+
+// metaspaceSplit writes spaces as a sign, puts one before the text, and cuts
+// before each.
+func metaspaceSplit(raw json.RawMessage) ([]step, error) {
+	var s metaspaceSpec
+	if err := s.read(raw); err != nil {
+		return nil, err
+	}
+	sign := []byte(s.Replacement)
+	rewrite := func(f *flow) {
+		f.rewrite(func(p span) {
+			text := f.text[p.from:p.to]
+			begun := len(text) > 0 && (text[0] == ' ' || hasPrefix(text, sign))
+			first := f.start == 0 && p.from == 0
+			if !begun && (s.Scheme == "always" || s.Scheme == "first" && first) {
+				f.put(s.Replacement, p.from, p.from)
+			}
+			kept := p.from
+			for i := p.from; i < p.to; i++ {
+				if f.text[i] == ' ' {
+					f.keep(kept, i)
+					f.put(s.Replacement, i, i+1)
+					kept = i + 1
+				}
+			}
+			f.keep(kept, p.to)
+		})
+	}
+	if s.Split != nil && !*s.Split {
+		return []step{rewrite}, nil
+	}
+	return []step{rewrite, splitter(literalPattern(s.Replacement), withNext, false)}, nil
+}
+
+func hasPrefix(text, prefix []byte) bool {
+	return len(text) >= len(prefix) && string(text[:len(prefix)]) == string(prefix)
+}
 
 // splitSpec is a pre-tokenizer of type Split.
 type splitSpec struct {
@@ -49,13 +200,16 @@ func split(raw json.RawMessage) ([]step, error) {
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return nil, err
 	}
-	switch s.Behavior {
-	case removed, isolated, withBefore, withNext, contiguous:
-	default:
-		return nil, fmt.Errorf("Split has the behavior %s", quoted(string(s.Behavior)))
+	if err := s.Behavior.check(); err != nil {
+		return nil, err
 	}
-	if s.Pattern.Regex != nil && *s.Pattern.Regex == characterPattern {
-		return []step{cutCharacters}, nil
+	if s.Pattern.Regex != nil && s.Behavior == isolated && !s.Invert {
+		switch *s.Pattern.Regex {
+		case characterPattern:
+			return []step{cutCharacters}, nil
+		case gpt2Pattern:
+			return []step{cutGPT2}, nil
+		}
 	}
 	find, err := s.Pattern.compile()
 	if err != nil {

@@ -40,6 +40,8 @@ type tokenModel interface {
 	// encode appends the tokens of word, a piece of text that begins at byte at
 	// and holds valid UTF-8; their spans count from the same beginning.
 	encode(dst []Token, word []byte, at int) []Token
+	// unknownID is the token for what has none, or -1.
+	unknownID() int32
 }
 
 // workspace is what one call needs.

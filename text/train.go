@@ -16,8 +16,9 @@ type kind struct {
 	name     string
 	splitter json.RawMessage
 	decoder  json.RawMessage
-	size     int // of the vocabulary, where the options do not say; 0: no limit
-	least    int // tokens that there must be room for, beside the special ones
+	blanks   bool // white space of any kind and length is one space, none at the ends
+	size     int  // of the vocabulary, where the options do not say; 0: no limit
+	least    int  // tokens that there must be room for, beside the special ones
 	learn    func(special []string, counts map[string]int64, size int, minCount int64) (model json.RawMessage, counted []int64)
 }
 
@@ -25,15 +26,21 @@ var kinds = []kind{
 	{
 		"char",
 		object("Split", "pattern", regex(characterPattern), "behavior", isolated, "invert", false),
-		object("Fuse"), 0, 1, learnWords,
+		object("Fuse"), false, 0, 1, learnWords,
 	},
-	{"word", wordSplit(), object("WordPiece", "prefix", "##", "cleanup", true), 50000, 1, learnWords},
-	{"space", object("WhitespaceSplit"), nil, 50000, 1, learnWords},
+	{"word", wordSplit(), object("WordPiece", "prefix", "##", "cleanup", true), false, 50000, 1, learnWords},
+	{"space", object("WhitespaceSplit"), nil, false, 50000, 1, learnWords},
 	{
 		"bpe",
 		object("ByteLevel", "add_prefix_space", false, "trim_offsets", false, "use_regex", true),
 		object("ByteLevel", "add_prefix_space", false, "trim_offsets", false, "use_regex", true),
-		8000, 256, learnBPE,
+		false, 8000, 256, learnBPE,
+	},
+	{
+		"unigram",
+		subwordSplit(),
+		object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true),
+		true, 8000, 1, learnUnigram,
 	},
 }
 
@@ -46,6 +53,9 @@ var kinds = []kind{
 //     words were already separated
 //   - bpe: byte pair encoding over bytes, as GPT-2 has it; nothing is unknown, and
 //     decoding gives the text back exactly
+//   - unigram: the tokens of a unigram language model, as SentencePiece has it, within
+//     words and between punctuation; characters that were not seen are unknown, and
+//     white space becomes single spaces
 func Kinds() []string {
 	var names []string
 	for _, k := range kinds {
@@ -85,7 +95,7 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	if n := o.VocabularySize; n > 0 && n < len(special)+k.least {
 		return nil, data.Errorf("a vocabulary of %d tokens is too small: a %s tokenizer with %d special tokens needs %d", n, name, len(special), len(special)+k.least)
 	}
-	j := &jsonTokenizer{Version: "1.0", Normalizer: o.normalizer(), PreTokenizer: k.splitter, Decoder: k.decoder}
+	j := &jsonTokenizer{Version: "1.0", Normalizer: o.normalizer(k.blanks), PreTokenizer: k.splitter, Decoder: k.decoder}
 	for i, s := range special {
 		j.AddedTokens = append(j.AddedTokens, addedToken{ID: int32(i), Content: s, Special: true})
 	}
@@ -120,6 +130,19 @@ func learnBPE(special []string, counts map[string]int64, size int, minCount int6
 	return trainBPE(special, byteAlphabet(), counts, size, minCount).model(nil), nil
 }
 
+// learnUnigram finds the tokens that make the pieces most probable.
+func learnUnigram(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+	return trainUnigram(counts, size-len(special), minCount).model(special, slices.Index(special, Unknown)), nil
+}
+
+// subwordSplit writes spaces as signs that begin words and sets punctuation apart.
+func subwordSplit() json.RawMessage {
+	return object("Sequence", "pretokenizers", []json.RawMessage{
+		object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true),
+		object("Split", "pattern", regex(metaspace+`?\p{P}`), "behavior", isolated, "invert", false),
+	})
+}
+
 // check gives the special tokens, or says what is wrong with the options.
 func (o *TokenizerOptions) check() (special []string, err error) {
 	special = append(Special(), o.Extra...)
@@ -139,13 +162,16 @@ func (o *TokenizerOptions) check() (special []string, err error) {
 	return special, nil
 }
 
-func (o *TokenizerOptions) normalizer() json.RawMessage {
+func (o *TokenizerOptions) normalizer(blanks bool) json.RawMessage {
 	var list []json.RawMessage
 	if o.Normalize != "" {
 		list = append(list, object(strings.ToUpper(o.Normalize)))
 	}
 	if o.Lowercase {
 		list = append(list, object("Lowercase"))
+	}
+	if blanks {
+		list = append(list, object("Replace", "pattern", regex(`\s+`), "content", " "), object("Strip", "strip_left", true, "strip_right", true))
 	}
 	switch len(list) {
 	case 0:
@@ -194,6 +220,8 @@ func (c pieceCounter) encode(dst []Token, word []byte, at int) []Token {
 	c[string(word)] = &n
 	return dst
 }
+
+func (c pieceCounter) unknownID() int32 { return -1 }
 
 // wordLevelModel writes the model of a vocabulary of whole pieces.
 func wordLevelModel(tokens []string) json.RawMessage {

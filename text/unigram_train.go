@@ -1,0 +1,454 @@
+package text
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// The settings of unigram training, those of SentencePiece where it has them.
+const (
+	seedFactor  = 30    // seed tokens for each token wanted
+	maxSeeds    = 1e6   // seed tokens in all
+	maxSeedRune = 16    // characters of a token
+	shrink      = 0.75  // of the tokens is kept in a round of pruning
+	rounds      = 2     // of expectation and maximisation between prunings
+	headroom    = 1.1   // of the tokens wanted is where pruning ends
+	leastUse    = 0.5   // expected count of a token worth keeping
+	longestPart = 32    // characters of a piece that are looked at together
+	lowest      = -1e30 // score of what must not be used
+)
+
+// unigramTrainer learns the tokens of a unigram model.
+type unigramTrainer struct {
+	words   []string // in order
+	counts  []float64
+	tokens  []string
+	scores  []float64 // log probabilities
+	trie    *trie
+	forward []float64 // scratch: the probability of all ways to a place
+	back    []float64
+}
+
+// trainUnigram learns at most size tokens by expectation and maximisation
+// (Kudo, 2018), beginning with the substrings that are frequent and long. All
+// characters seen minCount times are kept, if there is room.
+func trainUnigram(words map[string]int64, size int, minCount int64) *unigramTrainer {
+	t := &unigramTrainer{}
+	parts := map[string]int64{}
+	for w, n := range words {
+		for w != "" {
+			end := runesEnd(w, longestPart)
+			parts[w[:end]] += n
+			w = w[end:]
+		}
+	}
+	for w := range parts {
+		t.words = append(t.words, w)
+	}
+	slices.Sort(t.words)
+	t.counts = make([]float64, len(t.words))
+	for i, w := range t.words {
+		t.counts[i] = float64(parts[w])
+	}
+	characters := t.characters(size, minCount)
+	t.seed(characters, min(maxSeeds, seedFactor*size))
+	target := int(headroom * float64(size))
+	for {
+		for range rounds {
+			t.maximise(t.expect(), characters)
+		}
+		if len(t.tokens) <= target {
+			break
+		}
+		t.prune(characters, max(target, int(shrink*float64(len(t.tokens)))))
+	}
+	t.finish(characters, size)
+	return t
+}
+
+// runesEnd is where the first n characters of s end.
+func runesEnd(s string, n int) int {
+	if len(s) <= n {
+		return len(s)
+	}
+	for i := range s {
+		if n == 0 {
+			return i
+		}
+		n--
+	}
+	return len(s)
+}
+
+// characters lists the characters that become tokens whatever their use, with
+// their counts.
+func (t *unigramTrainer) characters(size int, minCount int64) map[string]int64 {
+	seen := map[string]int64{}
+	for i, w := range t.words {
+		for at, r := range w {
+			seen[w[at:at+utf8.RuneLen(r)]] += int64(t.counts[i])
+		}
+	}
+	v := NewVocabulary(seen, &VocabularyOptions{MinCount: int(minCount), MaxSize: size})
+	for c := range seen {
+		if _, ok := v.ids[c]; !ok {
+			delete(seen, c)
+		}
+	}
+	return seen
+}
+
+// seed begins with the characters and the n substrings of the greatest product
+// of count and length. Substrings are counted length by length: only those are
+// looked at whose beginning and end were seen twice.
+func (t *unigramTrainer) seed(characters map[string]int64, n int) {
+	type candidate struct {
+		text  string
+		score float64
+	}
+	var list []candidate
+	// ids[i][k] is the number of the substring of the present length that begins
+	// at character k of word i, or -1.
+	ids := make([][]int32, len(t.words))
+	for i, w := range t.words {
+		ids[i] = make([]int32, 0, len(w))
+		for at, r := range w {
+			id := int32(-1)
+			if _, ok := characters[w[at:at+utf8.RuneLen(r)]]; ok {
+				id = r
+			}
+			ids[i] = append(ids[i], id)
+		}
+	}
+	type use struct {
+		id    int32
+		count float64
+		word  int32 // where it stands, to read its text
+		at    int32
+	}
+	for length := 2; length <= maxSeedRune; length++ {
+		found := map[uint64]*use{}
+		var order []*use
+		for i, row := range ids {
+			for k := 0; k+1 < len(row); k++ {
+				if row[k] < 0 || row[k+1] < 0 {
+					continue
+				}
+				key := pairKey(row[k], row[k+1])
+				u := found[key]
+				if u == nil {
+					u = &use{int32(len(order)), 0, int32(i), int32(k)}
+					found[key] = u
+					order = append(order, u)
+				}
+				u.count += t.counts[i]
+			}
+		}
+		for i, row := range ids {
+			for k := range row {
+				id := int32(-1)
+				if k+1 < len(row) && row[k] >= 0 && row[k+1] >= 0 {
+					if u := found[pairKey(row[k], row[k+1])]; u.count >= 2 {
+						id = u.id
+					}
+				}
+				row[k] = id
+			}
+			if len(row) > 0 {
+				ids[i] = row[:len(row)-1]
+			}
+		}
+		more := false
+		for _, u := range order {
+			if u.count < 2 {
+				continue
+			}
+			w := t.words[u.word]
+			w = w[runesEnd(w, int(u.at)):]
+			list = append(list, candidate{w[:runesEnd(w, length)], u.count * float64(length)})
+			more = true
+		}
+		if !more {
+			break
+		}
+	}
+	slices.SortFunc(list, func(a, b candidate) int {
+		if a.score != b.score {
+			return sign(int64(b.score - a.score))
+		}
+		return strings.Compare(a.text, b.text)
+	})
+	for c, count := range characters {
+		t.tokens = append(t.tokens, c)
+		t.scores = append(t.scores, float64(count))
+	}
+	sortTogether(t.tokens, t.scores)
+	for _, c := range list[:min(len(list), max(0, n-len(characters)))] {
+		t.tokens = append(t.tokens, c.text)
+		t.scores = append(t.scores, c.score)
+	}
+	total := 0.0
+	for _, s := range t.scores {
+		total += s
+	}
+	for i := range t.scores {
+		t.scores[i] = math.Log(t.scores[i] / total)
+	}
+	t.index()
+}
+
+// sortTogether orders tokens by their bytes, and scores with them.
+func sortTogether(tokens []string, scores []float64) {
+	byToken := make(map[string]float64, len(tokens))
+	for i, token := range tokens {
+		byToken[token] = scores[i]
+	}
+	slices.Sort(tokens)
+	for i, token := range tokens {
+		scores[i] = byToken[token]
+	}
+}
+
+func (t *unigramTrainer) index() {
+	ids := make(map[string]int32, len(t.tokens))
+	for i, token := range t.tokens {
+		ids[token] = int32(i)
+	}
+	t.trie = newTrie(ids)
+}
+
+// expect is how often each token is used, over all ways to cut the words and by
+// their probabilities.
+func (t *unigramTrainer) expect() []float64 {
+	chance := make([]float64, len(t.scores))
+	for i, s := range t.scores {
+		chance[i] = math.Exp(s)
+	}
+	expected := make([]float64, len(t.tokens))
+	for i, w := range t.words {
+		t.expectWord(w, t.counts[i], chance, expected)
+	}
+	return expected
+}
+
+// expectWord works with probabilities themselves: a part of at most longestPart
+// characters keeps them within the range of float64.
+func (t *unigramTrainer) expectWord(w string, count float64, chance, expected []float64) {
+	t.forward = append(t.forward[:0], make([]float64, len(w)+1)...)
+	t.back = append(t.back[:0], make([]float64, len(w)+1)...)
+	t.forward[0], t.back[len(w)] = 1, 1
+	for i := range len(w) {
+		if p := t.forward[i]; p > 0 {
+			t.edges(w, i, func(to int, id int32) { t.forward[to] += p * chance[id] })
+		}
+	}
+	whole := t.forward[len(w)]
+	if whole <= 0 {
+		return // a character that is no token
+	}
+	for i := len(w) - 1; i >= 0; i-- {
+		p := t.forward[i]
+		if p == 0 {
+			continue
+		}
+		sum := 0.0
+		t.edges(w, i, func(to int, id int32) {
+			b := chance[id] * t.back[to]
+			sum += b
+			expected[id] += count * p * b / whole
+		})
+		t.back[i] = sum
+	}
+}
+
+// edges calls fn for the tokens that w has at byte i.
+func (t *unigramTrainer) edges(w string, i int, fn func(to int, id int32)) {
+	for n, k := int32(0), i; k < len(w); k++ {
+		if n = t.trie.step(n, w[k]); n < 0 {
+			return
+		}
+		if id := t.trie.value[n]; id >= 0 {
+			fn(k+1, id)
+		}
+	}
+}
+
+// maximise sets the probabilities by the expected uses and drops what is not
+// used. The digamma function in the logarithm's place favours few tokens, as the
+// mean of a Dirichlet prior does.
+func (t *unigramTrainer) maximise(expected []float64, characters map[string]int64) {
+	kept, total := 0, 0.0
+	for i, n := range expected {
+		if _, always := characters[t.tokens[i]]; n < leastUse {
+			if !always {
+				continue
+			}
+			n = leastUse
+		}
+		t.tokens[kept], t.scores[kept] = t.tokens[i], n
+		total += n
+		kept++
+	}
+	changed := kept != len(t.tokens)
+	t.tokens, t.scores = t.tokens[:kept], t.scores[:kept]
+	logTotal := digamma(total)
+	for i, n := range t.scores {
+		t.scores[i] = digamma(n) - logTotal
+	}
+	if changed {
+		t.index()
+	}
+}
+
+// digamma is the derivative of the logarithm of the gamma function, for x > 0.
+func digamma(x float64) float64 {
+	result := 0.0
+	for ; x < 7; x++ {
+		result -= 1 / x
+	}
+	x -= 0.5
+	xx := 1 / (x * x)
+	return result + math.Log(x) + xx/24 - 7.0/960*xx*xx + 31.0/8064*xx*xx*xx - 127.0/30720*xx*xx*xx*xx
+}
+
+// prune keeps the n tokens whose loss would hurt the most: the likelihood of the
+// words without each is estimated by letting its best other cut take its place.
+func (t *unigramTrainer) prune(characters map[string]int64, n int) {
+	uses := make([]float64, len(t.tokens))
+	var cut []int32
+	for i, w := range t.words {
+		cut = t.best(cut[:0], w, -1)
+		for _, id := range cut {
+			uses[id] += t.counts[i]
+		}
+	}
+	total := 0.0
+	for _, u := range uses {
+		total += u
+	}
+	type loss struct {
+		id   int32
+		loss float64
+	}
+	var losses []loss
+	var keep []int32
+	for i, token := range t.tokens {
+		id := int32(i)
+		if _, always := characters[token]; always {
+			keep = append(keep, id)
+			continue
+		}
+		if uses[i] == 0 {
+			continue
+		}
+		cut = t.best(cut[:0], token, id)
+		if len(cut) == 0 {
+			keep = append(keep, id) // nothing can take its place
+			continue
+		}
+		// Without the token, its uses fall to those of the other cut.
+		without := math.Log(total + uses[i]*float64(len(cut)-1))
+		after := 0.0
+		for _, other := range cut {
+			after += math.Log(uses[other]+uses[i]) - without
+		}
+		losses = append(losses, loss{id, uses[i] / total * (math.Log(uses[i]) - math.Log(total) - after)})
+	}
+	slices.SortFunc(losses, func(a, b loss) int {
+		switch {
+		case a.loss > b.loss:
+			return -1
+		case a.loss < b.loss:
+			return 1
+		}
+		return int(a.id - b.id)
+	})
+	for _, l := range losses[:max(0, min(len(losses), n-len(keep)))] {
+		keep = append(keep, l.id)
+	}
+	slices.Sort(keep)
+	for k, id := range keep {
+		t.tokens[k], t.scores[k] = t.tokens[id], t.scores[id]
+	}
+	t.tokens, t.scores = t.tokens[:len(keep)], t.scores[:len(keep)]
+	t.index()
+}
+
+// best appends the tokens, last first, of the most probable cut of w that does
+// not use the token but; none when there is no cut.
+func (t *unigramTrainer) best(dst []int32, w string, but int32) []int32 {
+	var room [longestPart*utf8.UTFMax + 1]arrival
+	best := room[:len(w)+1]
+	for i := range best {
+		best[i] = arrival{score: lowest, from: -1}
+	}
+	best[0] = arrival{}
+	for i := range len(w) {
+		if i > 0 && best[i].from < 0 {
+			continue
+		}
+		t.edges(w, i, func(to int, id int32) {
+			if score := best[i].score + t.scores[id]; id != but && score > best[to].score {
+				best[to] = arrival{score, int32(i), id}
+			}
+		})
+	}
+	if best[len(w)].from < 0 {
+		return dst
+	}
+	for end := int32(len(w)); end > 0; end = best[end].from {
+		dst = append(dst, best[end].id)
+	}
+	return dst
+}
+
+// finish keeps the characters and the most probable tokens, size in all, ordered
+// by falling probability.
+func (t *unigramTrainer) finish(characters map[string]int64, size int) {
+	order := make([]int, len(t.tokens))
+	for i := range order {
+		order[i] = i
+	}
+	fewer := func(a, b int) int {
+		switch {
+		case t.scores[a] > t.scores[b]:
+			return -1
+		case t.scores[a] < t.scores[b]:
+			return 1
+		}
+		return strings.Compare(t.tokens[a], t.tokens[b])
+	}
+	slices.SortFunc(order, fewer)
+	room := size - len(characters)
+	kept := order[:0]
+	for _, i := range order {
+		_, always := characters[t.tokens[i]]
+		if !always {
+			room--
+		}
+		if always || room >= 0 {
+			kept = append(kept, i)
+		}
+	}
+	tokens, scores := make([]string, len(kept)), make([]float64, len(kept))
+	for k, i := range kept {
+		tokens[k], scores[k] = t.tokens[i], t.scores[i]
+	}
+	t.tokens, t.scores = tokens, scores
+}
+
+// model writes what was learned as a model of tokenizer.json, after the special
+// tokens, which have the score 0, as they have in SentencePiece.
+func (t *unigramTrainer) model(special []string, unknown int) json.RawMessage {
+	var vocab [][2]any
+	for _, s := range special {
+		vocab = append(vocab, [2]any{s, 0.0})
+	}
+	for i, token := range t.tokens {
+		vocab = append(vocab, [2]any{token, t.scores[i]})
+	}
+	return object("Unigram", "unk_id", unknown, "vocab", vocab, "byte_fallback", false)
+}
