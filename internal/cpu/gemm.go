@@ -65,25 +65,13 @@ func packPanels(a *packArgs, lo, hi int) {
 		if cols := min(n*nr, a.dst.n-p*nr); a.trans {
 			a.set.PackT(panels, a.src[p*nr*a.ld:], k, cols, a.ld, nr)
 		} else {
-			packColumns(panels, a.src[p*nr:], k, cols, a.ld, nr)
+			a.set.Pack(panels, a.src[p*nr:], k, cols, a.ld, nr)
 		}
 	}
 }
 
 // packWidth is how many columns are packed together: enough to read whole pages of memory in order.
 const packWidth = 512
-
-// packColumns copies the first columns of src, k rows ld apart, into panels of nr.
-func packColumns(panels, src []float32, k, cols, ld, nr int) {
-	for i := range k {
-		row := src[i*ld:][:cols]
-		for at := i * nr; len(row) > 0; at += k * nr {
-			n := copy(panels[at:][:nr], row)
-			clear(panels[at+n:][:nr-n])
-			row = row[n:]
-		}
-	}
-}
 
 // product is one product C = start + A·B, where start is C, the bias or zero.
 type product struct {
@@ -234,18 +222,11 @@ func (w *worker) packRows(i, rows, k0, kc int) {
 	w.packA = grow(w.packA, max(blockSize, rows*kc)) // whole, so that a workspace grows once whoever takes it
 	if w.rs == 1 {
 		tiles := ceilDiv(rows, w.set.MR)
-		small, wide := rows/tiles, rows%tiles // that many tiles have one row more
-		for k := range kc {
-			row := w.a[i+(k0+k)*w.cs:][:rows]
-			for tile, r := 0, 0; tile < tiles; tile++ {
-				m := small
-				if tile < wide {
-					m++
-				}
-				copy(w.packA[r*kc+k*m:][:m], row[r:])
-				r += m
-			}
-		}
+		m := rows / tiles
+		first := rows % tiles * (m + 1) // rows of the tiles that have m+1
+		src := w.a[i+k0*w.cs:]
+		w.set.Pack(w.packA, src, kc, first, w.cs, m+1)
+		w.set.Pack(w.packA[first*kc:], src[first:], kc, rows-first, w.cs, m)
 		return
 	}
 	for r := 0; r < rows; {
@@ -399,7 +380,7 @@ func (g *gemm) packB(src []float32, serial bool) {
 		g.p.direct, g.p.ldb = src, s.LDB
 		if rest := s.N % nr; rest != 0 && s.K > 0 {
 			g.bp.panels = grow(g.bp.panels, s.K*nr)
-			packColumns(g.bp.panels, src[s.N-rest:], s.K, rest, s.LDB, nr)
+			set.Pack(g.bp.panels, src[s.N-rest:], s.K, rest, s.LDB, nr)
 		}
 	case serial:
 		g.bp.k, g.bp.n = s.K, s.N

@@ -11,8 +11,8 @@ import (
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
 	GemmTile: gemmTileGeneric,
-	PackT:    packTGeneric,
-	Exp:      mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
+	Pack:     packGeneric, PackT: packTGeneric,
+	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric,
 	Add: addGeneric, Mul: mulGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
@@ -59,6 +59,17 @@ func gemmTileGeneric(t *Tile) {
 		}
 		s = [nr]float32{s0, s1, s2, s3, s4, s5, s6, s7}
 		copy(c[r*t.LDC:][:t.N], s[:])
+	}
+}
+
+func packGeneric(dst, src []float32, depth, cols, ld, width int) {
+	for k := range depth {
+		row := src[k*ld:][:cols]
+		for at := k * width; len(row) > 0; at += depth * width {
+			n := copy(dst[at:][:width], row)
+			clear(dst[at+n:][:width-n])
+			row = row[n:]
+		}
 	}
 }
 

@@ -30,6 +30,10 @@ type Set struct {
 
 	// GemmTile computes one tile of a matrix product; see Tile.
 	GemmTile func(t *Tile)
+	// Pack cuts a matrix into panels of width columns, each lying [depth][width]:
+	// dst[(p*depth+k)*width+j] = src[k*ld+p*width+j] for k < depth, and 0 for
+	// columns from cols on.
+	Pack func(dst, src []float32, depth, cols, ld, width int)
 	// PackT transposes a strip of a matrix: dst[k*stride+j] = src[j*ld+k]
 	// for k < depth, j < cols, and 0 for cols <= j < stride.
 	PackT func(dst, src []float32, depth, cols, ld, stride int)

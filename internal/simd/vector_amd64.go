@@ -35,10 +35,13 @@ type transposeArgs struct {
 }
 
 // packT is Set.PackT by blocks of 8 by 8. What is left of a side that is no
-// multiple of 8 is covered by a last block that overlaps the one before.
+// multiple of 8 is covered by a last block that overlaps the one before. A
+// strip of fewer columns, the rows of a matrix tile, is taken together with the
+// rows after it; what these write is overwritten by the next line of dst.
 func packT(dst, src []float32, depth, cols, ld, stride int) {
 	const block, most = 8, 512 // most bounds the blocks of one call
-	if depth < block || cols < block {
+	narrow := cols < block
+	if depth < block || narrow && (cols < block/2 || cols < stride || len(src) < (block-1)*ld+depth) {
 		packTGeneric(dst, src, depth, cols, ld, stride)
 		return
 	}
@@ -46,6 +49,15 @@ func packT(dst, src []float32, depth, cols, ld, stride int) {
 		clear(dst[:depth*stride])
 	}
 	_, _ = dst[(depth-1)*stride+cols-1], src[(cols-1)*ld+depth-1]
+	if narrow {
+		done := (depth - 2) / block * block // the last line must end where it ends
+		for k, blocks := 0, 0; k < done; k += blocks * block {
+			blocks = min(most, (done-k)/block)
+			transposeAVX2(&transposeArgs{&dst[k*stride], &src[k], blocks, ld, stride})
+		}
+		packTGeneric(dst[done*stride:], src[done:], depth-done, cols, ld, stride)
+		return
+	}
 	for j := 0; j < cols; j += block {
 		j := min(j, cols-block)
 		for k := 0; k < depth; {
@@ -56,5 +68,40 @@ func packT(dst, src []float32, depth, cols, ld, stride int) {
 			transposeAVX2(&transposeArgs{&dst[k*stride+j], &src[j*ld+k], blocks, ld, stride})
 			k += blocks * block
 		}
+	}
+}
+
+// copyArgs is Dst[p*Pitch+k*Width+j] = Src[k*LD+p*Width+j] for k < Depth, p <
+// Panels, and j < Width rounded up to a multiple of 8, which is at most 32.
+// Depth and Panels are at least 1.
+type copyArgs struct {
+	Dst, Src                        *float32
+	Depth, Panels, LD, Pitch, Width int
+}
+
+// pack is Set.Pack. Where the width is no multiple of 8 a row is read and
+// written too far, but for the last, which is left to copy.
+func pack(dst, src []float32, depth, cols, ld, width int) {
+	whole, panels := depth, cols/width
+	if width%8 != 0 {
+		whole--
+	}
+	if whole <= 0 || panels == 0 || width < 4 || width > 32 {
+		packGeneric(dst, src, depth, cols, ld, width)
+		return
+	}
+	pitch := depth * width
+	_, _ = dst[panels*pitch-1], src[(depth-1)*ld+panels*width-1]
+	for k, n := 0, 0; k < whole; k += n {
+		n = min(whole-k, max(1, moveChunk/cols))
+		copyPanelsAVX2(&copyArgs{&dst[k*width], &src[k*ld], n, panels, ld, pitch, width})
+	}
+	for k := whole; k < depth; k++ {
+		for p := range panels {
+			copy(dst[p*pitch+k*width:][:width], src[k*ld+p*width:])
+		}
+	}
+	if rest := cols - panels*width; rest > 0 {
+		packGeneric(dst[panels*pitch:], src[panels*width:], depth, rest, ld, width)
 	}
 }

@@ -4620,18 +4620,18 @@ block:
 	VSHUFPS    $0xee, Y6, Y4, Y4
 	VPERM2F128 $0x20, Y9, Y7, Y0
 	VMOVUPS    Y0, (CX)
-	VPERM2F128 $0x31, Y9, Y7, Y0
-	VMOVUPS    Y0, (R10)
 	VPERM2F128 $0x20, Y3, Y1, Y0
 	VMOVUPS    Y0, (CX)(AX*1)
-	VPERM2F128 $0x31, Y3, Y1, Y0
-	VMOVUPS    Y0, (R10)(AX*1)
 	VPERM2F128 $0x20, Y5, Y8, Y0
 	VMOVUPS    Y0, (CX)(AX*2)
-	VPERM2F128 $0x31, Y5, Y8, Y0
-	VMOVUPS    Y0, (R10)(AX*2)
 	VPERM2F128 $0x20, Y4, Y2, Y0
 	VMOVUPS    Y0, (CX)(R8*1)
+	VPERM2F128 $0x31, Y9, Y7, Y0
+	VMOVUPS    Y0, (R10)
+	VPERM2F128 $0x31, Y3, Y1, Y0
+	VMOVUPS    Y0, (R10)(AX*1)
+	VPERM2F128 $0x31, Y5, Y8, Y0
+	VMOVUPS    Y0, (R10)(AX*2)
 	VPERM2F128 $0x31, Y4, Y2, Y0
 	VMOVUPS    Y0, (R10)(R8*1)
 	ADDQ       $0x20, DX
@@ -4640,5 +4640,120 @@ block:
 	LEAQ       (R10)(AX*8), R10
 	DECQ       BX
 	JNE        block
+	VZEROUPPER
+	RET
+
+// func copyPanelsAVX2(a *copyArgs)
+// Requires: AVX, MMX+
+TEXT ·copyPanelsAVX2(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), AX
+	MOVQ (AX), CX
+	MOVQ 8(AX), DX
+	MOVQ 16(AX), BX
+	MOVQ 24(AX), SI
+	MOVQ 32(AX), DI
+	MOVQ 40(AX), R8
+	MOVQ 48(AX), AX
+	SHLQ $0x02, DI
+	SHLQ $0x02, R8
+	SHLQ $0x02, AX
+	CMPQ AX, $0x20
+	JLE  row1
+	CMPQ AX, $0x40
+	JLE  row2
+	CMPQ AX, $0x60
+	JLE  row3
+
+row4:
+	MOVQ DX, R9
+	MOVQ CX, R10
+	MOVQ SI, R11
+
+panel4:
+	PREFETCHT0 (R9)(DI*4)
+	PREFETCHT0 64(R9)(DI*4)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    32(R9), Y1
+	VMOVUPS    64(R9), Y2
+	VMOVUPS    96(R9), Y3
+	VMOVUPS    Y0, (R10)
+	VMOVUPS    Y1, 32(R10)
+	VMOVUPS    Y2, 64(R10)
+	VMOVUPS    Y3, 96(R10)
+	ADDQ       AX, R9
+	ADDQ       R8, R10
+	DECQ       R11
+	JNE        panel4
+	ADDQ       DI, DX
+	ADDQ       AX, CX
+	DECQ       BX
+	JNE        row4
+	VZEROUPPER
+	RET
+
+row3:
+	MOVQ DX, R9
+	MOVQ CX, R10
+	MOVQ SI, R11
+
+panel3:
+	PREFETCHT0 (R9)(DI*4)
+	PREFETCHT0 64(R9)(DI*4)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    32(R9), Y1
+	VMOVUPS    64(R9), Y2
+	VMOVUPS    Y0, (R10)
+	VMOVUPS    Y1, 32(R10)
+	VMOVUPS    Y2, 64(R10)
+	ADDQ       AX, R9
+	ADDQ       R8, R10
+	DECQ       R11
+	JNE        panel3
+	ADDQ       DI, DX
+	ADDQ       AX, CX
+	DECQ       BX
+	JNE        row3
+	VZEROUPPER
+	RET
+
+row2:
+	MOVQ DX, R9
+	MOVQ CX, R10
+	MOVQ SI, R11
+
+panel2:
+	PREFETCHT0 (R9)(DI*4)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    32(R9), Y1
+	VMOVUPS    Y0, (R10)
+	VMOVUPS    Y1, 32(R10)
+	ADDQ       AX, R9
+	ADDQ       R8, R10
+	DECQ       R11
+	JNE        panel2
+	ADDQ       DI, DX
+	ADDQ       AX, CX
+	DECQ       BX
+	JNE        row2
+	VZEROUPPER
+	RET
+
+row1:
+	MOVQ DX, R9
+	MOVQ CX, R10
+	MOVQ SI, R11
+
+panel1:
+	PREFETCHT0 (R9)(DI*4)
+	VMOVUPS    (R9), Y0
+	VMOVUPS    Y0, (R10)
+	ADDQ       AX, R9
+	ADDQ       R8, R10
+	DECQ       R11
+	JNE        panel1
+	ADDQ       DI, DX
+	ADDQ       AX, CX
+	DECQ       BX
+	JNE        row1
 	VZEROUPPER
 	RET

@@ -7,7 +7,7 @@ package simd
 var setAVX512 = Set{
 	Name: "avx512", MR: 12, NR: 32,
 	GemmTile: gemmTileAVX512,
-	PackT:    packT,
+	Pack:     pack, PackT: packT,
 	LSTM:     lstmAVX512,
 	LSTMGrad: lstmGradAVX512,
 	Exp: func(dst, src []float32) {
@@ -111,7 +111,7 @@ func dotChunksAVX512(x, y []float32) (sum float32) {
 var setAVX2 = Set{
 	Name: "avx2", MR: 6, NR: 16,
 	GemmTile: gemmTileAVX2,
-	PackT:    packT,
+	Pack:     pack, PackT: packT,
 	LSTM:     lstmAVX2,
 	LSTMGrad: lstmGradAVX2,
 	Exp: func(dst, src []float32) {

@@ -19,6 +19,11 @@ func gemmTileAVX2(a *Tile)
 //go:noescape
 func transposeAVX2(a *transposeArgs)
 
+// copyPanelsAVX2 copies Depth rows of Panels panels.
+//
+//go:noescape
+func copyPanelsAVX2(a *copyArgs)
+
 // expAVX512 is Dst = e^A.
 //
 //go:noescape

@@ -20,7 +20,7 @@ const farRows = 2
 
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
-// gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernel of PackT.
+// gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernels of Pack and PackT.
 func (g *gen) gemm() {
 	a := g.function("gemmTile", "Tile", "computes one tile of a matrix product.")
 	load := func(field string, r GPPhysical) GPPhysical {
@@ -41,6 +41,7 @@ func (g *gen) gemm() {
 	}
 	if !g.wide() {
 		g.transpose()
+		g.copyPanels()
 	}
 }
 

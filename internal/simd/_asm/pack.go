@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
@@ -60,11 +62,11 @@ func (g *gen) transpose() {
 			g.VSHUFPS(Imm(half), pairs[4*h+2+c/2], pairs[4*h+c/2], quads[4*h+c])
 		}
 	}
-	for c := range 4 {
-		g.VPERM2F128(Imm(0x20), quads[4+c], quads[c], in[0])
-		g.VMOVUPS(in[0], to[c])
-		g.VPERM2F128(Imm(0x31), quads[4+c], quads[c], in[0])
-		g.VMOVUPS(in[0], to[4+c])
+	// In ascending order: where lines overlap the later one counts.
+	for c, line := range to {
+		half := uint64(0x20 + 0x11*(c/4))
+		g.VPERM2F128(Imm(half), quads[4+c%4], quads[c%4], in[0])
+		g.VMOVUPS(in[0], line)
 	}
 	for _, r := range []Register{src, src4} {
 		g.ADDQ(Imm(32), r)
@@ -76,4 +78,51 @@ func (g *gen) transpose() {
 	g.JNE(LabelRef("block"))
 	g.VZEROUPPER()
 	g.RET()
+}
+
+// copyPanels writes the kernel that copies rows into panels side by side. A row
+// of a panel is written in whole vectors; what is too much is overwritten by
+// the panel's next row.
+func (g *gen) copyPanels() {
+	a := g.function("copyPanels", "copyArgs", "copies Depth rows of Panels panels.")
+	p := g.fields(a, "Dst", "Src", "Depth", "Panels", "LD", "Pitch", "Width")
+	dst, src, depth, panels, ld, pitch, width := p[0], p[1], p[2], p[3], p[4], p[5], p[6]
+	for _, stride := range []GPVirtual{ld, pitch, width} {
+		g.SHLQ(Imm(2), stride)
+	}
+	const most = 4
+	for vectors := 1; vectors < most; vectors++ {
+		g.CMPQ(width, Imm(uint64(32*vectors)))
+		g.JLE(LabelRef(fmt.Sprintf("row%d", vectors)))
+	}
+	for vectors := most; vectors > 0; vectors-- {
+		row, panel := fmt.Sprintf("row%d", vectors), fmt.Sprintf("panel%d", vectors)
+		g.Label(row)
+		from, to, left := g.GP64(), g.GP64(), g.GP64()
+		g.MOVQ(src, from)
+		g.MOVQ(dst, to)
+		g.MOVQ(panels, left)
+		g.Label(panel)
+		for line := 0; line < vectors; line += 2 {
+			g.PREFETCHT0(Mem{Base: from, Index: ld, Scale: 4, Disp: 32 * line})
+		}
+		var v [most]VecVirtual
+		for i := range vectors {
+			v[i] = g.vec()
+			g.VMOVUPS(Mem{Base: from, Disp: 32 * i}, v[i])
+		}
+		for i := range vectors {
+			g.VMOVUPS(v[i], Mem{Base: to, Disp: 32 * i})
+		}
+		g.ADDQ(width, from)
+		g.ADDQ(pitch, to)
+		g.DECQ(left)
+		g.JNE(LabelRef(panel))
+		g.ADDQ(ld, src)
+		g.ADDQ(width, dst)
+		g.DECQ(depth)
+		g.JNE(LabelRef(row))
+		g.VZEROUPPER()
+		g.RET()
+	}
 }

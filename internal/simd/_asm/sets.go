@@ -43,7 +43,7 @@ package simd
 var set{{$isa}} = Set{
 	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}},
 	GemmTile: gemmTile{{$isa}},
-	PackT: packT,
+	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
 {{- range $.Maps}}
