@@ -8,13 +8,15 @@ import (
 
 // Blocking of a product, in elements. A part of a panel of B is read again for
 // each tile of rows, from the first cache or just behind it; a block of A,
-// packed, is read again for each panel from the second. C, whose every pass may
-// come from memory, has the more passes the shorter the part. No bit depends on
-// these numbers: an element's chain of multiply-adds is picked up from C where
-// the last part left it.
+// packed, is read again for each panel from the second; a strip of B, packed,
+// for each block of rows from the third. C, whose every pass may come from
+// memory, has the more passes the shorter the parts. No bit depends on these
+// numbers: an element's chain of multiply-adds is picked up from C where the
+// last part left it.
 const (
 	panelPart = 6 << 10
 	blockSize = 64 << 10
+	stripSize = 384 << 10
 	longRun   = 8192 // the most that one kernel call goes through
 )
 
@@ -51,26 +53,36 @@ type packArgs struct {
 var packArgsPool par.Pool[packArgs]
 
 func packPanels(a *packArgs, lo, hi int) {
-	nr, k := a.set.NR, a.dst.k
+	nr, k, from := a.set.NR, a.dst.k, lo*a.set.NR
+	if a.trans {
+		from *= a.ld
+	}
+	packStrip(a.set, a.dst.panels[lo*k*nr:hi*k*nr], a.src[from:], k, min(hi*nr, a.dst.n)-lo*nr, a.ld, a.trans)
+}
+
+// packStrip cuts the first cols columns of src, [k,n] or [n,k], into panels.
+func packStrip(set *simd.Set, panels, src []float32, k, cols, ld int, trans bool) {
 	if k == 0 {
 		return
 	}
-	step := packWidth / nr
-	if a.trans {
-		step = 1
+	nr := set.NR
+	width := packWidth
+	if trans {
+		width = nr
 	}
-	for p := lo; p < hi; p += step {
-		n := min(step, hi-p)
-		panels := a.dst.panels[p*k*nr:][:n*k*nr]
-		if cols := min(n*nr, a.dst.n-p*nr); a.trans {
-			a.set.PackT(panels, a.src[p*nr*a.ld:], k, cols, a.ld, nr)
+	for j := 0; j < cols; j += width {
+		n := min(width, cols-j)
+		to := panels[j*k:][:ceilDiv(n, nr)*nr*k]
+		if trans {
+			set.PackT(to, src[j*ld:], k, n, ld, nr)
 		} else {
-			a.set.Pack(panels, a.src[p*nr:], k, cols, a.ld, nr)
+			set.Pack(to, src[j:], k, n, ld, nr)
 		}
 	}
 }
 
-// packWidth is how many columns are packed together: enough to read whole pages of memory in order.
+// packWidth is how many columns are packed together, a multiple of NR: rows are
+// read in long pieces, but not written to too many places at once.
 const packWidth = 512
 
 // product is one product C = start + A·B, where start is C, the bias or zero.
@@ -80,8 +92,9 @@ type product struct {
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
 	panels  []float32 // B in panels
-	direct  []float32 // or B as it stands, [k,n] with row stride ldb; then panels holds its last columns only, if they fill no panel
+	b       []float32 // or, without them, B as it stands: [k,n] with row stride ldb or, with trans, [n,k]
 	ldb     int
+	trans   bool
 	c       []float32
 	ldc     int
 	bias    []float32
@@ -92,7 +105,9 @@ type product struct {
 type worker struct {
 	product
 	tile  simd.Tile
-	packA []float32
+	packA []float32 // a block of A: tile after tile, each [k][M]
+	packB []float32 // a strip of B in panels, where there are none yet
+	first int       // the first panel of the strip
 }
 
 var workerPool par.Pool[worker]
@@ -105,25 +120,65 @@ func (w *worker) put() {
 
 // run computes rows [r0,r1) of panels [p0,p1).
 func (w *worker) run(r0, r1, p0, p1 int) {
+	nr := w.set.NR
 	if w.bias != nil && w.acc {
 		for r := r0; r < r1; r++ {
-			lo, hi := p0*w.set.NR, min(p1*w.set.NR, w.n)
+			lo, hi := p0*nr, min(p1*nr, w.n)
 			row := w.c[r*w.ldc+lo : r*w.ldc+hi]
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	depth := part(w.k, panelPart/w.set.NR)
+	depth := part(w.k, panelPart/nr)
 	if r1-r0 <= w.set.MR {
 		depth = longRun // one tile of rows reads each panel once: without a break
 	}
-	for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
-		kc := min(depth, w.k-k0)
-		for i := r0; i < r1; {
-			rows := part(r1-i, max(w.set.MR, blockSize/max(kc, 1)))
-			w.block(i, rows, k0, kc, p0, p1)
-			i += rows
+	width := p1 - p0
+	switch {
+	case w.panels != nil || w.k == 0:
+	case w.inPlace():
+		w.packLast(p1)
+	default:
+		width = part(width, max(1, stripSize/(nr*min(depth, w.k))))
+	}
+	for p := p0; p < p1; p += width {
+		end := min(p+width, p1)
+		for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
+			kc := min(depth, w.k-k0)
+			if w.panels == nil && !w.inPlace() {
+				w.packPanels(p, end, k0, kc)
+			}
+			for i := r0; i < r1; {
+				rows := part(r1-i, max(w.set.MR, blockSize/max(kc, 1)))
+				w.block(i, rows, k0, kc, p, end)
+				i += rows
+			}
 		}
 	}
+}
+
+// inPlace says whether B, which comes without panels, is read as it stands: few
+// rows of A pass over it and it lies right already.
+func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR }
+
+// packLast makes a panel of the last columns of B, if they fill none and are among panels up to p1.
+func (w *worker) packLast(p1 int) {
+	nr := w.set.NR
+	if rest := w.n % nr; rest > 0 && p1*nr > w.n {
+		w.packB = grow(w.packB, max(stripSize, w.k*nr))
+		w.set.Pack(w.packB[:w.k*nr], w.b[w.n-rest:], w.k, rest, w.ldb, nr)
+	}
+}
+
+// packPanels makes the strip of panels [p0,p1) over the depth [k0, k0+kc).
+func (w *worker) packPanels(p0, p1, k0, kc int) {
+	nr := w.set.NR
+	from := k0*w.ldb + p0*nr
+	if w.trans {
+		from = p0*nr*w.ldb + k0
+	}
+	size := (p1 - p0) * kc * nr
+	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // whole, so that a workspace grows once whoever takes it
+	packStrip(w.set, w.packB[:size], w.b[from:], kc, min(p1*nr, w.n)-p0*nr, w.ldb, w.trans)
 }
 
 // part is the first of equal parts of n, none above limit; limit if n is 0.
@@ -150,9 +205,12 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		t.N = min(nr, w.n-p*nr)
 		var coming []float32 // the next panel, as far as it has not been fetched
 		if kc > 0 {
-			t.B, t.LDB = w.panel(p, k0)
-			if p+1 < p1 && w.direct == nil {
-				coming = w.panels[((p+1)*w.k+k0)*nr:][:kc*nr]
+			var b []float32
+			b, t.LDB = w.panel(p, k0, kc)
+			t.B = &b[0]
+			if p+1 < p1 && !(w.panels == nil && w.inPlace()) {
+				coming, _ = w.panel(p+1, k0, kc)
+				coming = coming[:kc*nr]
 			}
 		}
 		for r := 0; r < rows; r += t.M {
@@ -195,16 +253,18 @@ func (w *worker) result(i, p, k0 int) {
 	}
 }
 
-// panel is where panel p of B begins at depth k0, and its row stride.
-func (w *worker) panel(p, k0 int) (*float32, int) {
+// panel is panel p of B from depth k0 on, and its row stride.
+func (w *worker) panel(p, k0, kc int) ([]float32, int) {
 	nr := w.set.NR
-	if w.direct == nil {
-		return &w.panels[(p*w.k+k0)*nr], nr
+	switch {
+	case w.panels != nil:
+		return w.panels[(p*w.k+k0)*nr:], nr
+	case !w.inPlace():
+		return w.packB[(p-w.first)*kc*nr:], nr
+	case (p+1)*nr <= w.n:
+		return w.b[k0*w.ldb+p*nr:], w.ldb
 	}
-	if (p+1)*nr <= w.n {
-		return &w.direct[k0*w.ldb+p*nr], w.ldb
-	}
-	return &w.panels[k0*nr], nr
+	return w.packB[k0*nr:], nr
 }
 
 // worthPacking says whether A is read often enough to gain from a copy in tile
@@ -219,7 +279,7 @@ func (w *worker) worthPacking(panels int) bool {
 
 // packRows copies a block of A so that each tile's rows lie [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, max(blockSize, rows*kc)) // whole, so that a workspace grows once whoever takes it
+	w.packA = grow(w.packA, max(blockSize, rows*kc)) // whole, as packB
 	if w.rs == 1 {
 		tiles := ceilDiv(rows, w.set.MR)
 		m := rows / tiles
@@ -272,12 +332,11 @@ func (b *Backend) Gemm(s *device.GemmSpec) {
 	g.put()
 }
 
-// gemm is one call of Gemm with the panels of its B.
+// gemm is one call of Gemm.
 type gemm struct {
 	b    *Backend
 	spec device.GemmSpec
 	p    product
-	bp   packed
 	ct   []float32 // [N,M], C transposed
 }
 
@@ -342,7 +401,11 @@ func (g *gemm) one(i int, serial bool) {
 	if s.TransA {
 		g.p.rs, g.p.cs = 1, s.LDA
 	}
-	g.packB(s.B.Host[i*s.StrideB:], serial)
+	if s.Cache != nil && max(s.Batch, 1) == 1 {
+		g.p.panels = g.cached()
+	} else {
+		g.p.b, g.p.ldb, g.p.trans = s.B.Host[i*s.StrideB:], s.LDB, s.TransB
+	}
 
 	panels := ceilDiv(s.N, set.NR)
 	byRows := s.M >= s.N || panels == 1
@@ -362,38 +425,16 @@ func (g *gemm) one(i int, serial bool) {
 	}
 }
 
-// packB prepares B: in panels or, when few rows of A pass over it and it lies right already, as it stands.
-func (g *gemm) packB(src []float32, serial bool) {
-	s, set := &g.spec, g.b.set
-	if s.Cache != nil && max(s.Batch, 1) == 1 {
-		p, ok := s.Cache.Load(s.Version).(*packed)
-		if !ok {
-			p = new(packed)
-			g.b.pack(p, src, s.K, s.N, s.LDB, s.TransB)
-			s.Cache.Store(s.Version, p)
-		}
-		g.p.panels = p.panels
-		return
+// cached is the panels of a B that rests, kept since it last changed.
+func (g *gemm) cached() []float32 {
+	s := &g.spec
+	p, ok := s.Cache.Load(s.Version).(*packed)
+	if !ok {
+		p = new(packed)
+		g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
+		s.Cache.Store(s.Version, p)
 	}
-	switch nr := set.NR; {
-	case !s.TransB && s.M <= 2*set.MR:
-		g.p.direct, g.p.ldb = src, s.LDB
-		if rest := s.N % nr; rest != 0 && s.K > 0 {
-			g.bp.panels = grow(g.bp.panels, s.K*nr)
-			set.Pack(g.bp.panels, src[s.N-rest:], s.K, rest, s.LDB, nr)
-		}
-	case serial:
-		g.bp.k, g.bp.n = s.K, s.N
-		g.bp.panels = grow(g.bp.panels, ceilDiv(s.N, nr)*s.K*nr)
-		a := packArgsPool.Get()
-		*a = packArgs{set: set, dst: &g.bp, src: src, ld: s.LDB, trans: s.TransB}
-		packPanels(a, 0, ceilDiv(s.N, nr))
-		*a = packArgs{}
-		packArgsPool.Put(a)
-	default:
-		g.b.pack(&g.bp, src, s.K, s.N, s.LDB, s.TransB)
-	}
-	g.p.panels = g.bp.panels
+	return p.panels
 }
 
 func runProduct(p *product, r0, r1, p0, p1 int) {
