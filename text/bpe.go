@@ -19,6 +19,7 @@ type bpe struct {
 	bytes    *[256]int32      // tokens of single bytes that stand in for unknown characters; nil: none
 	prefix   string           // before every token but a piece's first
 	suffix   string           // after a piece's last token
+	units    *trie            // tokens that a piece begins with whole, rather than their characters; nil: none
 	whole    bool             // a piece that is a token is not taken apart
 	cache    wordCache
 	scratch  sync.Pool
@@ -243,6 +244,14 @@ func (m *bpe) characters(s *bpeScratch, word []byte, at int) {
 		}
 	}
 	for i := 0; i < len(word); {
+		if m.units != nil {
+			if id, end := longest(m.units, word, i); id >= 0 {
+				flush()
+				add(id, i, end)
+				i = end
+				continue
+			}
+		}
 		_, n := utf8.DecodeRune(word[i:])
 		end := i + n
 		name := word[i:end]

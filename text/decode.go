@@ -19,7 +19,7 @@ func init() {
 			return sequence(raw, "decoders", decoders)
 		},
 		"BPEDecoder":   suffixDecoder,
-		"ByteFallback": func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{joinBytes}, nil },
+		"ByteFallback": func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{joinBytes(replacements)}, nil },
 		"ByteLevel":    func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{byteLevelDecoder}, nil },
 		"Fuse":         func(json.RawMessage) ([]decodeStep, error) { return []decodeStep{fuse}, nil },
 		"Metaspace":    metaspaceDecoder,
@@ -164,33 +164,38 @@ func stripDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	}), nil
 }
 
-// joinBytes makes text of tokens that are single bytes, such as <0xE4>. Where
-// they make no characters, each becomes U+FFFD.
-func joinBytes(tokens []string) []string {
-	var out []string
-	var run []byte
-	flush := func() {
-		switch {
-		case len(run) == 0:
-			return
-		case utf8.Valid(run):
-			out = append(out, string(run))
-		default:
-			out = append(out, strings.Repeat(string(utf8.RuneError), len(run)))
+// joinBytes makes text of tokens that are single bytes, such as <0xE4>; broken
+// gives what stands for bytes that are not all UTF-8.
+func joinBytes(broken func(run []byte) string) decodeStep {
+	return func(tokens []string) []string {
+		var out []string
+		var run []byte
+		flush := func() {
+			switch {
+			case len(run) == 0:
+				return
+			case utf8.Valid(run):
+				out = append(out, string(run))
+			default:
+				out = append(out, broken(run))
+			}
+			run = run[:0]
 		}
-		run = run[:0]
-	}
-	for _, token := range tokens {
-		if b, ok := byteOf(token); ok {
-			run = append(run, b)
-			continue
+		for _, token := range tokens {
+			if b, ok := byteOf(token); ok {
+				run = append(run, b)
+				continue
+			}
+			flush()
+			out = append(out, token)
 		}
 		flush()
-		out = append(out, token)
+		return out
 	}
-	flush()
-	return out
 }
+
+// replacements is one U+FFFD for each byte.
+func replacements(run []byte) string { return strings.Repeat(string(utf8.RuneError), len(run)) }
 
 // byteOf reads a token such as <0xE4>.
 func byteOf(token string) (byte, bool) {

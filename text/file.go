@@ -1,6 +1,7 @@
 package text
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -94,7 +95,14 @@ func unreadable(path string, err error) error {
 	return &model.FileError{File: path, Problem: problem, Err: err}
 }
 
-// parse makes a tokenizer of a file's content, whose format it recognises.
+// parse makes a tokenizer of a file's content, whose format it recognises: JSON
+// begins with a brace, and a SentencePiece model with the tag of its first piece.
 func parse(path string, content []byte) (*Tokenizer, error) {
-	return parseJSON(path, content)
+	switch begin := bytes.TrimLeft(content, " \t\r\n"); {
+	case bytes.HasPrefix(begin, []byte("{")):
+		return parseJSON(path, content)
+	case bytes.HasPrefix(content, []byte("\n")) && len(begin) > 0:
+		return parseSentencePiece(path, content)
+	}
+	return nil, &model.FileError{File: path, Problem: "is neither a tokenizer.json nor a SentencePiece model"}
 }

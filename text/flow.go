@@ -96,6 +96,14 @@ func (f *flow) put(s string, i, j int) {
 	}
 }
 
+// unput takes the last n bytes that keep and put made back.
+func (f *flow) unput(n int) {
+	f.newText = f.newText[:len(f.newText)-n]
+	if f.traced {
+		f.newOrigin = f.newOrigin[:len(f.newOrigin)-n]
+	}
+}
+
 // source is where the bytes i to j came from.
 func (f *flow) source(i, j int) span {
 	if len(f.origin) == 0 {

@@ -48,11 +48,13 @@ func unicodeForm(form norm.Form) step {
 		f.rewrite(func(p span) {
 			var it norm.Iter
 			it.Init(form, f.text[p.from:p.to])
+			var part []byte // what a character becomes may come in several
 			for at := p.from; !it.Done(); {
-				s := it.Next()
-				next := p.from + it.Pos()
-				f.put(string(s), at, next)
-				at = next
+				part = append(part, it.Next()...)
+				if next := p.from + it.Pos(); next > at {
+					f.put(string(part), at, next)
+					at, part = next, part[:0]
+				}
 			}
 		})
 	}
@@ -157,7 +159,7 @@ func bertClean(f *flow) {
 		switch {
 		case r == '\t', r == '\n', r == '\r', unicode.IsSpace(r) && !unicode.Is(unicode.Cc, r):
 			return " ", r != ' '
-		case r == 0, r == utf8.RuneError, unicode.Is(unicode.C, r):
+		case r == 0, r == utf8.RuneError, unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
 			return "", true
 		}
 		return "", false

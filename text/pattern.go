@@ -112,7 +112,11 @@ func findNonEmpty(re *regexp.Regexp, text []byte, at int) (int, int) {
 
 // compile turns an expression into one of package regexp; whole is for the message.
 func compile(expr, whole string) (*regexp.Regexp, error) {
-	re, err := regexp.Compile(translate(expr))
+	var re *regexp.Regexp
+	plain, err := translate(expr)
+	if err == nil {
+		re, err = regexp.Compile(plain)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the regular expression %s is not understood: %w", quoted(whole), err)
 	}
@@ -127,48 +131,73 @@ var classes = map[byte]string{
 	'w': `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}`,
 }
 
-// translate writes classes and escapes in the way of package regexp.
-func translate(expr string) string {
+// translate writes classes and escapes in the way of package regexp. A class
+// inside a class adds to it.
+func translate(expr string) (string, error) {
 	var b strings.Builder
-	inClass := false
+	depth := 0 // of classes
 	for i := 0; i < len(expr); i++ {
-		c := expr[i]
-		if c != '\\' || i+1 == len(expr) {
-			switch {
-			case c == '[' && inClass && !strings.HasPrefix(expr[i:], "[:"):
-				b.WriteByte('\\') // a bracket inside a class stands for itself
-			case c == '[':
-				inClass = true
-			case c == ']':
-				inClass = false
-			}
+		rest := expr[i:]
+		switch c := expr[i]; {
+		case c == '\\' && len(rest) > 1:
+			i += escape(&b, rest, depth > 0)
+		case c == '[' && depth == 0:
 			b.WriteByte(c)
-			continue
-		}
-		i++
-		c = expr[i]
-		lower := c | 0x20
-		class, ok := classes[lower]
-		switch {
-		case ok && inClass && c == lower:
-			b.WriteString(class)
-		case ok && !inClass && c == lower:
-			b.WriteString("[" + class + "]")
-		case ok && !inClass:
-			b.WriteString("[^" + class + "]")
-		case ok && c == 'S' && strings.HasSuffix(b.String(), `[`+classes['s']): // [\s\S], anything
-			b.WriteString(`\x{0}-\x{10FFFF}`)
-		case c == 'u' && i+4 < len(expr):
-			fmt.Fprintf(&b, `\x{%s}`, expr[i+1:i+5])
-			i += 4
-		case c == '/' || c == '\'' || c == '"' || c == ' ' || c == '<' || c == '>' || c == '%' || c == '#' || c == '@':
-			b.WriteString(regexp.QuoteMeta(string(c)))
+			depth = 1
+			for _, literal := range []string{"^", "]"} { // a bracket that comes first stands for itself
+				if strings.HasPrefix(expr[i+1:], literal) {
+					b.WriteString(literal)
+					i++
+				}
+			}
+		case c == '[' && strings.HasPrefix(rest, "[:"):
+			end := strings.Index(rest, ":]")
+			if end < 0 {
+				return "", fmt.Errorf("a class [: has no end")
+			}
+			b.WriteString(rest[:end+2])
+			i += end + 1
+		case c == '[' && strings.HasPrefix(rest, "[^"), depth > 0 && strings.HasPrefix(rest, "&&"):
+			return "", fmt.Errorf("complements and intersections inside a class are not supported")
+		case c == '[':
+			depth++
+		case c == ']' && depth > 1:
+			depth--
+		case c == ']':
+			depth = 0
+			b.WriteByte(c)
 		default:
-			b.WriteByte('\\')
 			b.WriteByte(c)
 		}
 	}
-	return b.String()
+	return b.String(), nil
+}
+
+// escape writes the escape that expr begins with, and gives the number of bytes
+// after its first that it took.
+func escape(b *strings.Builder, expr string, inClass bool) int {
+	c := expr[1]
+	class, ok := classes[c|0x20]
+	lower := c >= 'a'
+	switch {
+	case ok && inClass && lower:
+		b.WriteString(class)
+	case ok && c == 'S' && strings.HasSuffix(b.String(), "["+classes['s']): // [\s\S], anything
+		b.WriteString(`\x{0}-\x{10FFFF}`)
+	case ok && !inClass && lower:
+		b.WriteString("[" + class + "]")
+	case ok && !inClass:
+		b.WriteString("[^" + class + "]")
+	case c == 'u' && len(expr) >= 6:
+		b.WriteString(`\x{` + expr[2:6] + "}")
+		return 5
+	case c < utf8.RuneSelf && strings.IndexByte("/'\"<>%#@&,;:=~`! ", c) >= 0:
+		b.WriteString(regexp.QuoteMeta(string(rune(c))))
+	default:
+		b.WriteByte('\\')
+		b.WriteByte(c)
+	}
+	return 1
 }
 
 // alternativesOf divides an expression at the bars that stand in no group or class.

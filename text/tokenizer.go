@@ -30,6 +30,8 @@ type Tokenizer struct {
 	model      tokenModel
 	decode     []decodeStep
 
+	joinUnknown bool // unknown tokens side by side become one
+
 	file    string // its name: TokenizerFile or SentencePieceFile
 	content []byte // of that file
 	pool    sync.Pool
@@ -105,6 +107,7 @@ func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, trac
 	for _, step := range t.normalize {
 		step(f)
 	}
+	f.cut(func(p span) { f.add(p.from, p.to) }) // which leaves an empty text without pieces
 	t.added.after.cut(f)
 	for _, step := range t.split {
 		step(f)
@@ -118,6 +121,9 @@ func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, trac
 			dst = t.model.encode(dst, f.text[p.from:p.to], p.from)
 		}
 	}
+	if t.joinUnknown {
+		dst = t.joined(dst, first)
+	}
 	if traced {
 		for i := first; i < len(dst); i++ {
 			from := f.source(dst[i].Start, dst[i].End)
@@ -125,6 +131,20 @@ func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, trac
 		}
 	}
 	return dst
+}
+
+// joined makes one token of unknown ones side by side, from position first on.
+func (t *Tokenizer) joined(tokens []Token, first int) []Token {
+	unknown, n := t.vocabulary.unknown, first
+	for _, token := range tokens[first:] {
+		if n > first && token.ID == unknown && tokens[n-1].ID == unknown {
+			tokens[n-1].End = token.End
+			continue
+		}
+		tokens[n] = token
+		n++
+	}
+	return tokens[:n]
 }
 
 // Decode puts the text of tokens together. Special tokens, and ids that the

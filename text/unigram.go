@@ -19,8 +19,8 @@ type unigram struct {
 	bytes   *[256]int32 // tokens of single bytes that stand in for unknown characters; nil: none
 
 	// SentencePiece rounds the sums along a path to float32, gives its
-	// user-defined tokens a bonus that makes them win, and does not join unknown
-	// characters that have bytes.
+	// user-defined tokens a bonus that makes them win, and looks at unknown
+	// characters one by one.
 	single bool
 	bonus  map[int32]float64 // of user-defined tokens, instead of their scores
 
@@ -114,14 +114,11 @@ func (m *unigram) encode(dst []Token, word []byte, at int) []Token {
 			dst = append(dst, Token{here.id, at + int(here.from), at + int(end)})
 			continue
 		}
-		if m.single && fallback(m.bytes, word[here.from:end]) {
-			dst = m.appendBytes(dst, word[here.from:end], at+int(here.from))
-			continue
-		}
 		from := here.from
-		for i > 0 && s.best[s.ends[i-1]].id < 0 && !(m.single && fallback(m.bytes, word[end:s.ends[i-1]])) {
-			i--
-			end = s.ends[i]
+		if !m.single { // together with the unknown characters that follow
+			for ; i > 0 && s.best[s.ends[i-1]].id < 0; i-- {
+				end = s.ends[i-1]
+			}
 		}
 		dst = m.appendUnknown(dst, word[from:end], at+int(from))
 	}
@@ -138,10 +135,10 @@ func (m *unigram) search(s *unigramScratch, word []byte) {
 	}
 	reach := func(from, to int, id int32, score float64) {
 		score += s.best[from].score
+		if m.single {
+			score = float64(float32(score))
+		}
 		if b := &s.best[to]; b.from < 0 || score > b.score {
-			if m.single {
-				score = float64(float32(score))
-			}
 			*b = arrival{score, int32(from), id}
 		}
 	}
@@ -172,23 +169,17 @@ func (m *unigram) search(s *unigramScratch, word []byte) {
 
 // appendUnknown appends what stands for characters without tokens.
 func (m *unigram) appendUnknown(dst []Token, word []byte, at int) []Token {
-	if !m.single {
-		if id, ok := m.ids[string(word)]; ok { // together they are one after all
-			return append(dst, Token{id, at, at + len(word)})
+	if id, ok := m.ids[string(word)]; ok { // together they are a token after all
+		return append(dst, Token{id, at, at + len(word)})
+	}
+	if fallback(m.bytes, word) {
+		for i, b := range word {
+			dst = append(dst, Token{m.bytes[b], at + i, at + i + 1})
 		}
-		if fallback(m.bytes, word) {
-			return m.appendBytes(dst, word, at)
-		}
+		return dst
 	}
 	if m.unknown < 0 {
 		return dst
 	}
 	return append(dst, Token{m.unknown, at, at + len(word)})
-}
-
-func (m *unigram) appendBytes(dst []Token, word []byte, at int) []Token {
-	for i, b := range word {
-		dst = append(dst, Token{m.bytes[b], at + i, at + i + 1})
-	}
-	return dst
 }
