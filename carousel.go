@@ -9,10 +9,11 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/text/classify"
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own
-// methods: *Forecaster.
+// methods: *Forecaster, *Classifier.
 type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
@@ -48,6 +49,22 @@ func (f *Forecaster) PredictFile(path string) (Prediction, error) {
 	return f.Predict(panel, nil)
 }
 
+// Classifier is a classifier of texts as a Predictor.
+type Classifier struct{ *classify.Model }
+
+// Task is "classify".
+func (c *Classifier) Task() string { return classify.Task }
+
+// PredictFile classifies the texts of a file, which needs no labels; the
+// Prediction is a *classify.Predictions.
+func (c *Classifier) PredictFile(path string) (Prediction, error) {
+	p, err := c.Model.PredictFile(path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // Open reads a model directory of any task. What is wrong with the directory is
 // a *model.FileError.
 func Open(path string) (Predictor, error) {
@@ -62,10 +79,16 @@ func Open(path string) (Predictor, error) {
 			return nil, err
 		}
 		return &Forecaster{m}, nil
+	case classify.Task:
+		m, err := classify.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Classifier{m}, nil
 	}
 	return nil, &model.FileError{
 		File:    path,
-		Problem: fmt.Sprintf("expected a model for the task %s, got one for %q", forecast.Task, dir.Task),
+		Problem: fmt.Sprintf("a model for task %q, which this version does not know", dir.Task),
 		Fix:     "use a newer carousel",
 	}
 }

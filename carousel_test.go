@@ -83,7 +83,7 @@ func TestOpenRefusesAnotherTask(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = carousel.Open(run)
-	if err == nil || !strings.Contains(err.Error(), `got one for "weaving"`) {
+	if err == nil || !strings.Contains(err.Error(), `task "weaving"`) {
 		t.Errorf("got %v, want an error that names the task", err)
 	}
 }

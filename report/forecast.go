@@ -28,9 +28,7 @@ type Forecast struct {
 	Windows    int // evaluated windows
 	Elapsed    time.Duration
 
-	History    []Epoch
-	ValMetric  string // name of Epoch.Val, such as "val_mae"
-	BestEpoch  int    // the epoch whose weights were kept; 0: not known
+	Training
 	Metrics    []string
 	Scores     []Score // the model first, then the baselines
 	MetricName string  // the entry of Metrics that decides which score is best; "" is "mae", or the first
@@ -43,12 +41,6 @@ type Forecast struct {
 
 	Profiles []Profile
 	Samples  []Sample
-}
-
-// Epoch is a line of the training history.
-type Epoch struct {
-	Epoch                       int
-	LR, TrainLoss, ValLoss, Val float64 // a column of nothing but zeros and NaN is not drawn
 }
 
 // Score is a method's result in each of Forecast.Metrics.
@@ -91,7 +83,7 @@ type plot struct {
 // directory that exists. Each file is replaced as a whole.
 func (f *Forecast) Write(dir string) error {
 	for _, p := range []plot{
-		{"loss.png", f.lossFigure()},
+		{"loss.png", f.LossFigure()},
 		{"forecast.png", f.sampleFigure()},
 		{"horizon.png", f.stepFigure()},
 		{"hours.png", f.hourFigure()},
@@ -129,7 +121,7 @@ func (f *Forecast) Page() *Page {
 	add("Forecasts against what happened", f.sampleFigure())
 	add("Learnt pattern", f.profileFigure())
 	add("Where the errors are", f.stepFigure(), f.hourFigure(), f.weekdayFigure(), f.weekHourFigure())
-	add("Training", f.trainingFigure())
+	add("Training", f.Training.Figure())
 	if len(f.Config) > 0 {
 		add("Configuration", Pairs(f.Config))
 	}

@@ -72,7 +72,7 @@ func TestForecastWithoutData(t *testing.T) {
 	nans := []float64{nan, nan}
 	hollow := &Forecast{
 		Verdict: "Nothing is known.", Metrics: []string{"smape"}, Scores: []Score{{"lstm", nil}, {"", nans}},
-		History: []Epoch{{}}, BestEpoch: 3, ByStep: []Series{{Y: nans}}, ByHour: []Series{{}}, ByWeekday: []Series{{Y: nans}}, WeekHour: [][]float64{nil, nans},
+		Training: Training{History: []Epoch{{}}, BestEpoch: 3}, ByStep: []Series{{Y: nans}}, ByHour: []Series{{}}, ByWeekday: []Series{{Y: nans}}, WeekHour: [][]float64{nil, nans},
 		Profiles: []Profile{{}, {Truth: nans}}, Samples: []Sample{{}, {Median: nans, History: []float64{1}}},
 	}
 	for name, f := range map[string]*Forecast{"empty": {}, "hollow": hollow} {

@@ -22,8 +22,8 @@ func sampleForecast() *Forecast {
 		Config: []Pair{{"cell", "lstm"}, {"window", "72"}, {"horizon", "24"}, {"hidden", "64"}, {"layers", "2"}, {"dropout", "0.2"},
 			{"loss", "quantile"}, {"batch", "64"}, {"lr", "0.001"}, {"min-lr", "1e-05"}, {"clip", "1"}, {"future", "temperature_c, holiday"}, {"split", "0.7,0.1,0.2"}},
 		Parameters: 54321, Windows: 5237, Elapsed: 97 * time.Second,
-		ValMetric: "val_mae", BestEpoch: 17,
-		Metrics: []string{"mse", "mae", "rmse", "smape", "mase", "mse_scaled", "mae_scaled", "coverage"},
+		Training: Training{ValMetric: "val_mae", BestEpoch: 17},
+		Metrics:  []string{"mse", "mae", "rmse", "smape", "mase", "mse_scaled", "mae_scaled", "coverage"},
 		Scores: []Score{
 			{"lstm", []float64{39876.2, 143.27, 199.7, 3.21, 0.588, 0.0512, 0.164, 0.81}},
 			{"naive", []float64{812345.1, 712.9, 901.3, 15.4, 2.91, 1.04, 0.813, math.NaN()}},

@@ -29,9 +29,8 @@ func forecastReport(run *forecastRun, panel *data.Panel, m *forecast.Model, r *t
 		Config:     settingPairs(&cfg),
 		Parameters: out.Parameters,
 		Elapsed:    r.Elapsed,
-		BestEpoch:  out.BestEpoch,
 	}
-	addHistory(page, r.History)
+	page.Training = trainingOf(r)
 	if e != nil {
 		page.Verdict, page.Windows = e.Verdict, e.Windows
 		page.Notes = append(page.Notes, e.Notes...)
@@ -65,11 +64,11 @@ func describePanel(path string, p *data.Panel) string {
 	return text
 }
 
-// addHistory takes over the epochs, with the validation metric that was in
-// every record.
-func addHistory(page *report.Forecast, history []train.Record) {
+// trainingOf takes over the epochs of a run, with the validation metric that was
+// in every record.
+func trainingOf(r *train.Result) report.Training {
 	metric := ""
-	for _, r := range history {
+	for _, r := range r.History {
 		for _, name := range slices.Sorted(maps.Keys(r.Val)) {
 			if metric == "" && name != "loss" {
 				metric = name
@@ -82,14 +81,19 @@ func addHistory(page *report.Forecast, history []train.Record) {
 		}
 		return math.NaN()
 	}
-	for _, r := range history {
-		page.History = append(page.History, report.Epoch{
+	var t report.Training
+	for _, r := range r.History {
+		t.History = append(t.History, report.Epoch{
 			Epoch: r.Epoch, LR: float64(r.LR), TrainLoss: r.TrainLoss, ValLoss: value(r, "loss"), Val: value(r, metric),
 		})
 	}
 	if metric != "" {
-		page.ValMetric = "val_" + metric
+		t.ValMetric = "val_" + metric
 	}
+	if r.Best != nil {
+		t.BestEpoch = r.Best.Epoch
+	}
+	return t
 }
 
 // metricColumns are the metrics shown to people, by their names in JSON.

@@ -22,7 +22,7 @@ type task struct {
 }
 
 // tasks are all of them, in the order of the help.
-var tasks = []*task{&forecastTask}
+var tasks = []*task{&forecastTask, &classifyTask}
 
 // A verb is what a command that reads a model directory does for one task. It
 // defines the task's flags and returns what runs; two tasks share a flag by
@@ -66,7 +66,7 @@ func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command 
 		}
 		run := runs[dir.Task]
 		if run == nil {
-			return &model.FileError{File: args[0], Problem: fmt.Sprintf("a model for the task %q, which %s does not know", dir.Task, c.Name()), Fix: "use a newer carousel"}
+			return &model.FileError{File: args[0], Problem: fmt.Sprintf("a model for task %q, which %s does not know", dir.Task, c.Name()), Fix: "use a newer carousel"}
 		}
 		if name := foreignFlag(c.Flags(), owners, dir.Task); name != "" {
 			return misusef("--%s: means nothing to a model for %s; it is for %s", name, dir.Task, strings.Join(owners[name], ", "))

@@ -1,0 +1,112 @@
+package report
+
+import "fmt"
+
+// Training is the history of a run.
+type Training struct {
+	History   []Epoch
+	ValMetric string // name of Epoch.Val, such as "val_mae"
+	BestEpoch int    // the epoch whose weights were kept; 0: not known
+}
+
+// Epoch is a line of the training history.
+type Epoch struct {
+	Epoch                       int
+	LR, TrainLoss, ValLoss, Val float64 // a column of nothing but zeros and NaN is not drawn
+}
+
+// column takes one number from each epoch, or nothing if none of them says anything.
+func (t *Training) column(get func(Epoch) float64) []float64 {
+	y := make([]float64, len(t.History))
+	any := false
+	for i, e := range t.History {
+		y[i] = get(e)
+		any = any || finite(y[i]) && y[i] != 0
+	}
+	if !any {
+		return nil
+	}
+	return y
+}
+
+// wide tells whether all values are positive and span so much that a
+// logarithmic axis shows more.
+func wide(curves ...[]float64) bool {
+	e := newExtent(false)
+	for _, c := range curves {
+		for _, v := range c {
+			e.add(v)
+		}
+	}
+	return e.any && e.lo > 0 && e.hi/e.lo > 20
+}
+
+// historyLines draws columns of the history that exist over the epochs.
+func (t *Training) historyLines(title, label string, curves []Series) *Figure {
+	epochs := make([]float64, len(t.History))
+	for i, e := range t.History {
+		epochs[i] = float64(e.Epoch)
+	}
+	var kept []Series
+	var values [][]float64
+	for _, s := range curves {
+		if s.Y == nil {
+			continue
+		}
+		s.X = epochs
+		kept = append(kept, s)
+		values = append(values, s.Y)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	lines := &Lines{X: Axis{Label: "Epoch"}, Y: Axis{Label: label, Log: wide(values...)}, Series: kept}
+	if t.BestEpoch > 0 {
+		lines.Marks = []Mark{{X: float64(t.BestEpoch), Label: "best"}}
+	}
+	return &Figure{Title: title, Plot: lines}
+}
+
+// LossFigure is the losses of training and validation over the epochs; nil
+// without them.
+func (t *Training) LossFigure() *Figure {
+	return t.historyLines("Loss", "Loss", []Series{
+		{Name: "Training", Y: t.column(func(e Epoch) float64 { return e.TrainLoss }), Color: Blue},
+		{Name: "Validation", Y: t.column(func(e Epoch) float64 { return e.ValLoss }), Color: Orange},
+	})
+}
+
+// Figure sets loss, validation metric and learning rate side by side; nil
+// without a history.
+func (t *Training) Figure() *Figure {
+	name := t.ValMetric
+	if name == "" {
+		name = "validation metric"
+	}
+	var panels []*Figure
+	for _, p := range []*Figure{
+		t.LossFigure(),
+		t.historyLines("Validation", name, []Series{
+			{Name: name, Y: t.column(func(e Epoch) float64 { return e.Val }), Color: Orange}}),
+		t.historyLines("Learning rate", "Learning rate", []Series{
+			{Name: "Learning rate", Y: t.column(func(e Epoch) float64 { return e.LR }), Color: Green}}),
+	} {
+		if p != nil {
+			panels = append(panels, p)
+		}
+	}
+	if len(panels) == 0 {
+		return nil
+	}
+	fig := &Figure{Plot: &Grid{Columns: len(panels), Figures: panels}}
+	if len(panels) == 3 {
+		for _, p := range panels {
+			p.Width, p.Height = 350, 250 // as wide as a third of the page: text keeps its size
+		}
+	}
+	last := t.History[len(t.History)-1]
+	if finite(last.TrainLoss) && last.TrainLoss != 0 {
+		fig.Caption = fmt.Sprintf("%d epochs; last training loss %s.", last.Epoch, number(last.TrainLoss))
+	}
+	return fig
+}

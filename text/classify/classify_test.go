@@ -1,0 +1,328 @@
+package classify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// reviews are made-up texts whose label is told by one word among others,
+// which a "not" before it turns round.
+func reviews(n int, seed uint64) []data.Example {
+	r := rand.New(rand.NewPCG(seed, 1))
+	filler := strings.Fields("the film was a story of people who go by train and then some of it is in the night")
+	good, bad := []string{"fine", "lovely", "great"}, []string{"dull", "poor", "awful"}
+	list := make([]data.Example, n)
+	for i := range list {
+		words := make([]string, 3+r.IntN(8))
+		for j := range words {
+			words[j] = filler[r.IntN(len(filler))]
+		}
+		at, positive := 1+r.IntN(len(words)-1), r.IntN(2) == 0
+		label := positive
+		if r.IntN(3) == 0 {
+			words[at-1], label = "not", !positive
+		}
+		words[at] = map[bool][]string{true: good, false: bad}[positive][r.IntN(3)]
+		list[i] = data.Example{Line: i + 1, Text: strings.Join(words, " "), Labels: []string{map[bool]string{true: "good", false: "bad"}[label]}}
+	}
+	return list
+}
+
+func small() Config {
+	c := Defaults()
+	c.Embedding, c.Hidden, c.Epochs, c.Batch, c.LR = 16, 16, 12, 16, 1e-2
+	return c
+}
+
+func fitted(t *testing.T, cfg Config, list []data.Example, o *TrainOptions) (*Model, *train.Result) {
+	t.Helper()
+	m, r, err := Train(t.Context(), Examples(list), nil, cfg, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, r
+}
+
+func TestLearns(t *testing.T) {
+	m, _ := fitted(t, small(), reviews(600, 1), nil)
+	e, err := m.Evaluate(t.Context(), Examples(reviews(200, 2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Metrics.Accuracy < 0.95 || e.Metrics.Accuracy <= e.Baselines["majority"].Accuracy+0.3 {
+		t.Errorf("accuracy %v, majority %v", e.Metrics.Accuracy, e.Baselines["majority"].Accuracy)
+	}
+	sum := 0
+	for _, row := range e.Confusion {
+		for _, n := range row {
+			sum += n
+		}
+	}
+	if sum != 200 || e.Task != "classify" {
+		t.Errorf("confusion of %d texts, task %q", sum, e.Task)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for _, pool := range []string{"max", "mean", "attention"} {
+		cfg := small()
+		cfg.Pool, cfg.Linear = pool, false
+		m, _ := fitted(t, cfg, reviews(400, 1), nil)
+		texts := []string{"The train was lovely", "it was a dull night", ""}
+		list, err := m.Predict(t.Context(), texts, &PredictOptions{Explain: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range list {
+			// The shares and the class's bias are the score.
+			c := &corpus{}
+			c.add(&data.Example{Text: texts[i]}, m.tokenizer, 100, nil)
+			class := slices.Index(m.classes, p.Label)
+			sum := float64(m.net.Head.Bias.Read()[class])
+			for _, w := range p.Words {
+				sum += w.Share
+				if texts[i][w.Start:w.End] != w.Text {
+					t.Errorf("%q is not at %d:%d of %q", w.Text, w.Start, w.End, texts[i])
+				}
+			}
+			other := 1 - class
+			want := math.Log(p.Probabilities[class] / p.Probabilities[other])
+			again := m.explain(texts[i], c, 0, other)
+			rest := float64(m.net.Head.Bias.Read()[other])
+			for _, w := range again {
+				rest += w.Share
+			}
+			if math.Abs(sum-rest-want) > 1e-3 {
+				t.Errorf("%s %q: the shares say %v, the probabilities %v", pool, texts[i], sum-rest, want)
+			}
+		}
+		if pool == "max" {
+			best := slices.MaxFunc(list[1].Words, func(a, b WordShare) int { return int(1e6 * (a.Share - b.Share)) })
+			if best.Text != "dull" {
+				t.Errorf("%q is said to have decided %q", best.Text, texts[1])
+			}
+		}
+	}
+	cfg := small()
+	cfg.Pool, cfg.Epochs = "last", 1
+	m, _ := fitted(t, cfg, reviews(50, 1), nil)
+	if _, err := m.Predict(t.Context(), []string{"x"}, &PredictOptions{Explain: true}); err == nil {
+		t.Error("pooling by the last step was explained")
+	}
+}
+
+// TestAlone wants an answer not to depend on the other texts.
+func TestAlone(t *testing.T) {
+	m, _ := fitted(t, small(), reviews(100, 1), nil)
+	texts := []string{"a great night", "", "it was not awful", strings.Repeat("the train ", 200)}
+	together, err := m.Predict(t.Context(), texts, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range texts {
+		alone, err := m.Predict(t.Context(), []string{s}, nil)
+		if err != nil || !reflect.DeepEqual(alone[0], together[i]) {
+			t.Errorf("%q: %+v alone, %+v together, %v", s, alone, together[i], err)
+		}
+	}
+}
+
+func TestSeveralLabels(t *testing.T) {
+	var list []data.Example
+	for i, e := range reviews(400, 3) {
+		if i%2 == 0 {
+			e.Text += " again"
+			e.Labels = append(e.Labels, "repeated")
+		}
+		list = append(list, e)
+	}
+	cfg := small()
+	cfg.Separator, cfg.Epochs = "|", 20
+	m, _ := fitted(t, cfg, list, nil)
+	p, err := m.Predict(t.Context(), []string{"it was lovely again", "the people was dull"}, nil)
+	if err != nil || !reflect.DeepEqual(p[0].Labels, []string{"good", "repeated"}) || !reflect.DeepEqual(p[1].Labels, []string{"bad"}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	e, err := m.Evaluate(t.Context(), Examples(list))
+	if err != nil || e.Metrics.MicroF1 < 0.9 || e.Confusion != nil {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+func TestSaveOpen(t *testing.T) {
+	dir := t.TempDir()
+	m, _ := fitted(t, small(), reviews(100, 1), &TrainOptions{Dir: dir})
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := []string{"a great night", "not poor", "unheard-of wörds"}
+	want, _ := m.Predict(t.Context(), texts, &PredictOptions{Explain: true})
+	got, err := again.Predict(t.Context(), texts, &PredictOptions{Explain: true})
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+	if err := os.WriteFile(filepath.Join(dir, linearFile), []byte("x"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), linearFile) {
+		t.Errorf("a damaged file: %v", err)
+	}
+}
+
+// TestResume wants an interrupted run to end as one that was not.
+func TestResume(t *testing.T) {
+	cfg := small()
+	cfg.Epochs = 3
+	whole, _ := fitted(t, cfg, reviews(120, 1), nil)
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	stop := func() Source { // cancels while the texts are read
+		return Examples(reviews(120, 1))
+	}
+	cancel()
+	_, r, err := Train(ctx, stop(), nil, cfg, &TrainOptions{Dir: dir})
+	if err != nil || !r.Interrupted {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	m, _ := fitted(t, cfg, reviews(120, 1), &TrainOptions{Dir: dir, Resume: true})
+	for i, p := range whole.slab.Params {
+		if !slices.Equal(p.Read(), m.slab.Params[i].Read()) {
+			t.Errorf("%s differs", p.Name)
+		}
+	}
+	if _, _, err := Train(t.Context(), Examples(reviews(120, 9)), nil, cfg, &TrainOptions{Dir: dir, Resume: true}); err == nil || !strings.Contains(err.Error(), "fingerprint") {
+		t.Errorf("other texts were taken: %v", err)
+	}
+}
+
+func TestParts(t *testing.T) {
+	list := reviews(1000, 1)
+	cfg := Defaults()
+	seen := map[int]int{}
+	for k := 1; k <= 5; k++ {
+		cfg.Fold = fmt.Sprintf("%d/5", k)
+		training, validation, test := cfg.parts(true)
+		sizes := [3]int{}
+		for i, p := range []part{training, validation, test} {
+			for e, err := range p.of(Examples(list)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				sizes[i]++
+				if i == 2 {
+					seen[e.Line]++
+				}
+			}
+		}
+		if sizes[0]+sizes[1]+sizes[2] != 1000 || sizes[2] != 200 || sizes[1] < 50 || sizes[1] > 110 {
+			t.Errorf("fold %d: %v", k, sizes)
+		}
+	}
+	if len(seen) != 1000 {
+		t.Errorf("%d of 1000 texts are tested on", len(seen))
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		list   []data.Example
+		change func(*Config)
+		want   string
+	}{
+		{"one class", []data.Example{{Text: "a", Labels: []string{"x"}}, {Text: "b", Labels: []string{"x"}}}, nil, `all 2 texts have the label "x"`},
+		{"no labels", []data.Example{{Text: "a"}}, nil, "1 text and no label"},
+		{"pool", nil, func(c *Config) { c.Pool = "sum" }, `pool: want max, mean, last, attention, got "sum"`},
+		{"fold", nil, func(c *Config) { c.Fold = "6/5" }, "fold: want K/N"},
+		{"cell", nil, func(c *Config) { c.Cell = "lstn" }, "cell: want lstm"},
+		{"dropout between layers", nil, func(c *Config) { c.RNNDropout = 0.2 }, "rnn_dropout"},
+		{"learning rate", nil, func(c *Config) { c.LR = math.NaN() }, "lr: want a number"},
+	} {
+		cfg := small()
+		if c.change != nil {
+			c.change(&cfg)
+		}
+		_, _, err := Train(t.Context(), Examples(c.list), nil, cfg, nil)
+		var input *data.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", c.name, err, c.want)
+		}
+	}
+}
+
+func TestUnseenAndLong(t *testing.T) {
+	m, _ := fitted(t, small(), reviews(100, 1), nil)
+	list := append(reviews(10, 5), data.Example{Line: 11, Text: strings.Repeat("train ", 100000), Labels: []string{"odd"}})
+	e, err := m.Evaluate(t.Context(), Examples(list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Unseen["odd"] != 1 || e.Metrics.Accuracy > 10.0/11 {
+		t.Errorf("unseen %v, accuracy %v", e.Unseen, e.Metrics.Accuracy)
+	}
+	notes := strings.Join(e.Notes, "; ")
+	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `training never saw (["odd"])`) {
+		t.Errorf("notes: %s", notes)
+	}
+}
+
+// TestScore checks the counting by hand.
+func TestScore(t *testing.T) {
+	truth, answers := []int32{0, 0, 1, 1, 2, 2}, []int32{0, 1, 1, 1, 0, 1}
+	var p [][]float64
+	var labels [][]int32
+	for i, k := range answers {
+		row := []float64{-5, -5, -5}
+		row[k] = -0.01
+		p = append(p, row)
+		labels = append(labels, truth[i:i+1])
+	}
+	s := score(p, labels, 3, false)
+	// By hand: F1 of class 0 is 2·1/(2+2), of class 1 2·2/(4+2), of class 2 0.
+	if math.Abs(s.Accuracy-0.5) > 1e-12 || math.Abs(s.MacroF1-(0.5+2.0/3)/3) > 1e-12 || math.Abs(s.MicroF1-0.5) > 1e-12 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestLinear checks the regression against one class that a word decides.
+func TestLinear(t *testing.T) {
+	m, _ := fitted(t, small(), reviews(600, 1), nil)
+	e, err := m.Evaluate(t.Context(), Examples(reviews(300, 7)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Pairs with "not" let a linear method solve this too.
+	if e.Baselines["linear"].Accuracy < 0.9 {
+		t.Errorf("linear accuracy %v", e.Baselines["linear"].Accuracy)
+	}
+}
+
+func FuzzPredict(f *testing.F) {
+	cfg := small()
+	cfg.Epochs = 1
+	m, _, err := Train(context.Background(), Examples(reviews(50, 1)), nil, cfg, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("a great night")
+	f.Add("\xff\x00 漢字 \u200b")
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := m.Predict(context.Background(), []string{s}, &PredictOptions{Explain: true})
+		if err != nil || !(p[0].Probability > 0 && p[0].Probability <= 1.0001) {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}

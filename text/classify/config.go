@@ -1,0 +1,150 @@
+package classify
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Config is everything that a classifier is made from. Command-line flags,
+// recipe files and Go programs fill this one struct; start from [Defaults]. A
+// zero where the help says so is settled by the data when training begins, and
+// [Model.Config] then tells what it became.
+type Config struct {
+	Format    string  `json:"format" group:"Data" help:"table, jsonl, label-first or lines (empty: by the file's name)"`
+	Text      string  `json:"text" group:"Data" help:"column of the text (empty: text, or the only one beside the label)"`
+	Label     string  `json:"label" group:"Data" help:"column of the label (empty: label)"`
+	Separator string  `json:"separator" group:"Data" help:"separates several labels of one text, such as | (empty: a text has one label)"`
+	Encoding  string  `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
+	Holdout   float64 `json:"holdout" default:"0.1" group:"Data" help:"share of the training texts to validate on where no file is given for it"`
+	Fold      string  `json:"fold" group:"Data" help:"keep part K of N of the texts for the test, as in cross-validation, such as 1/5"`
+
+	Tokens         string `json:"tokens" default:"word" group:"Text" help:"word, char, space, bpe or unigram; word takes Chinese, Japanese and Thai by character"`
+	Lowercase      bool   `json:"lowercase" default:"true" group:"Text" help:"make texts lower case"`
+	MinCount       int    `json:"min_count" default:"2" group:"Text" help:"tokens seen fewer times in training are unknown"`
+	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Text" help:"most tokens to know"`
+	MaxLength      int    `json:"max_length" default:"1000" group:"Text" help:"tokens read of a text; of a longer one the beginning counts"`
+	Vectors        string `json:"vectors" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
+
+	Embedding int `json:"embedding" default:"128" group:"Model" help:"numbers a token's vector has"`
+	nn.RNNConfig
+	Pool        string  `json:"pool" default:"max" group:"Model" help:"how steps become one vector: max, mean, last or attention"`
+	Dropout     float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout of the tokens' vectors and before the output"`
+	WordDropout float64 `json:"word_dropout" default:"0.1" group:"Model" help:"share of tokens made unknown in training"`
+	Linear      bool    `json:"linear" default:"true" group:"Model" help:"mix the linear method's answers in, by the share that validation asks for"`
+
+	ClassWeights string  `json:"class_weights" default:"none" group:"Training" help:"none, or balanced: rare classes count more"`
+	Smoothing    float64 `json:"smoothing" group:"Training" help:"label smoothing"`
+	Batch        int     `json:"batch" group:"Training" help:"texts a step (0: 32, more where there are very many)"`
+	train.Settings
+}
+
+// Defaults is the configuration that a user starts from.
+func Defaults() Config {
+	c := Config{
+		Holdout: 0.1, Tokens: "word", Lowercase: true, MinCount: 2, VocabularySize: 50000, MaxLength: 1000,
+		Embedding: 128, RNNConfig: nn.DefaultRNN(), Pool: "max", Dropout: 0.3, WordDropout: 0.1, Linear: true,
+		ClassWeights: "none", Settings: train.DefaultSettings(),
+	}
+	c.Hidden, c.Bidirectional = 128, true
+	c.EMA = 0.99
+	return c
+}
+
+// choices of the fields that take a word.
+var (
+	formats      = []string{"", data.FormatTable, data.FormatJSONL, data.FormatLabelFirst, data.FormatLines}
+	pools        = []string{"max", "mean", "last", "attention"}
+	classWeights = []string{"none", "balanced"}
+)
+
+// Validate reports the first thing wrong with a configuration, in one line; it
+// is a *data.InputError.
+func (c *Config) Validate() error {
+	for _, w := range []struct {
+		name, value string
+		of          []string
+	}{
+		{"format", c.Format, formats}, {"tokens", c.Tokens, text.Kinds()}, {"pool", c.Pool, pools}, {"class_weights", c.ClassWeights, classWeights},
+	} {
+		if !slices.Contains(w.of, w.value) {
+			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"holdout", c.Holdout, 0, 0.9}, {"min_count", float64(c.MinCount), 0, 1e9}, {"vocabulary_size", float64(c.VocabularySize), 10, 2e6},
+		{"max_length", float64(c.MaxLength), 1, 1e6}, {"embedding", float64(c.Embedding), 1, 8192},
+		{"dropout", c.Dropout, 0, 0.99}, {"word_dropout", c.WordDropout, 0, 0.99}, {"smoothing", c.Smoothing, 0, 0.99},
+		{"batch", float64(c.Batch), 0, 1e5},
+	} {
+		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
+			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
+		}
+	}
+	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
+		if err != nil {
+			return data.Errorf("%v", err)
+		}
+	}
+	if c.Format == data.FormatLines {
+		return data.Errorf("format: lines have no labels to learn from; give a format that has")
+	}
+	if c.Separator != "" && (c.Smoothing > 0 || c.ClassWeights != "none") {
+		return data.Errorf("smoothing and class_weights are for texts of one label; leave them out, or the separator")
+	}
+	_, _, err := c.fold()
+	return err
+}
+
+// fold is part k of n; 0, 0 is none.
+func (c *Config) fold() (k, n int, err error) {
+	if c.Fold == "" {
+		return 0, 0, nil
+	}
+	a, b, ok := strings.Cut(c.Fold, "/")
+	k, errK := strconv.Atoi(a)
+	n, errN := strconv.Atoi(b)
+	if !ok || errK != nil || errN != nil || n < 2 || n > 1000 || k < 1 || k > n {
+		return 0, 0, data.Errorf("fold: want K/N with 1 <= K <= N, such as 1/5, got %q", c.Fold)
+	}
+	return k, n, nil
+}
+
+// examples says how the configuration reads a file.
+func (c *Config) examples(unlabeled bool, note func(string)) *data.ExampleOptions {
+	return &data.ExampleOptions{
+		Format: c.Format, Text: c.Text, Label: c.Label, Separator: c.Separator, Encoding: c.Encoding, Unlabeled: unlabeled, Note: note,
+	}
+}
+
+// settle fills in what depends on the number of training texts.
+func (c *Config) settle(texts int) {
+	if c.Batch == 0 {
+		c.Batch = 32
+		for c.Batch < 256 && texts > 1000*c.Batch {
+			c.Batch *= 2
+		}
+	}
+	// About 4,000 steps teach a small corpus; a large one needs few passes.
+	steps := (texts + c.Batch - 1) / c.Batch
+	c.Settle(min(max(3000/max(steps, 1), 3), 40))
+}
+
+func (c *Config) describe() string {
+	kind := strings.ToUpper(c.Cell)
+	if c.Bidirectional {
+		kind = "Bi" + kind
+	}
+	return fmt.Sprintf("%s with %s pooling", kind, c.Pool)
+}

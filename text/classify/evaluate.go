@@ -1,0 +1,285 @@
+package classify
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// Metrics are how well labels are told.
+type Metrics struct {
+	Accuracy float64 `json:"accuracy"` // share of texts whose label is right; with several labels, whose labels all are
+	MacroF1  float64 `json:"macro_f1"` // mean over the classes that occur
+	MicroF1  float64 `json:"micro_f1"` // over all labels
+	Loss     float64 `json:"loss"`     // mean -log probability of the label
+}
+
+// ClassScore is how well one class is told.
+type ClassScore struct {
+	Class     string  `json:"class"`
+	Precision float64 `json:"precision"`
+	Recall    float64 `json:"recall"`
+	F1        float64 `json:"f1"`
+	Texts     int     `json:"texts"` // that have the label
+}
+
+// Example is a text with what the model makes of it.
+type Example struct {
+	Line        int      `json:"line"`
+	Text        string   `json:"text"`
+	Labels      []string `json:"labels"`
+	Predicted   []string `json:"predicted"`
+	Probability float64  `json:"probability"` // of what is predicted
+	Loss        float64  `json:"loss"`        // -log probability of the label
+}
+
+// Evaluation is a model's score on labelled texts.
+type Evaluation struct {
+	Task      string             `json:"task"`
+	Metrics   Metrics            `json:"metrics"`
+	Baselines map[string]Metrics `json:"baselines"` // majority: the most frequent label; linear: words and pairs of words
+	Texts     int                `json:"texts"`
+	Classes   []ClassScore       `json:"classes"`
+	Confusion [][]int            `json:"confusion,omitempty"` // [label][predicted], where a text has one label
+	Unseen    map[string]int     `json:"unseen,omitempty"`    // texts by a label that training never saw; they count as wrong
+	Worst     []Example          `json:"worst"`               // the texts with the greatest loss
+	Share     float64            `json:"linear_share"`        // of the linear method in the answers
+	Verdict   string             `json:"verdict"`
+	Notes     []string           `json:"notes,omitempty"`
+}
+
+// Evaluate scores the model on labelled texts, beside the simple methods.
+func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error) {
+	return m.evaluate(ctx, source())
+}
+
+// EvaluateFold is Evaluate on the part of the training source that Config.Fold
+// kept for the test.
+func (m *Model) EvaluateFold(ctx context.Context, source Source) (*Evaluation, error) {
+	if m.cfg.Fold == "" {
+		return nil, data.Errorf("fold: the model was trained without one")
+	}
+	_, _, test := m.cfg.parts(true)
+	return m.evaluate(ctx, test.of(source))
+}
+
+// worst is how many texts an evaluation shows.
+const worst = 20
+
+func (m *Model) evaluate(ctx context.Context, examples iter.Seq2[data.Example, error]) (*Evaluation, error) {
+	number := map[string]int32{}
+	for k, name := range m.classes {
+		number[name] = int32(k)
+	}
+	var texts []data.Example
+	c, err := encode(func(yield func(data.Example, error) bool) {
+		for e, err := range examples {
+			texts = append(texts, e)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}, m.tokenizer, m.cfg.MaxLength, number)
+	if err != nil {
+		return nil, err
+	}
+	if c.len() == 0 {
+		return nil, data.Errorf("there is no text to score on")
+	}
+	p, err := m.answer(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	e := &Evaluation{Task: Task, Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
+	e.Metrics, e.Classes = m.score(p, c)
+	e.Baselines["linear"], _ = m.score(m.linear.logProbabilities(c), c)
+	e.Baselines["majority"], _ = m.score(m.majority(c.len()), c)
+	if !m.several() {
+		e.Confusion = confusion(p, c.labels, len(m.classes))
+	}
+	e.Worst = m.worstOf(p, c, texts)
+	e.Notes = append(slices.Clone(m.notes), unseenNote("texts scored", c.unseen)...)
+	if c.cut > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("%s longer than %d tokens and read up to there", plural(c.cut, "text is", "texts are"), m.cfg.MaxLength))
+	}
+	e.Verdict = verdict(e)
+	return e, nil
+}
+
+// verdict says in a sentence whether the network earns its keep.
+func verdict(e *Evaluation) string {
+	linear, own := e.Baselines["linear"].Accuracy, e.Metrics.Accuracy
+	n := float64(e.Texts)
+	// The standard error of a difference of two shares of the same texts is at most this.
+	noise := math.Sqrt((own*(1-own) + linear*(1-linear)) / n)
+	switch {
+	case own > linear+noise:
+		return fmt.Sprintf("The model gets %.1f %% right, %.1f points more than the linear method.", 100*own, 100*(own-linear))
+	case own < linear-noise:
+		return fmt.Sprintf("The model gets %.1f %% right, the linear method %.1f %%: on these texts the simple method is better.", 100*own, 100*linear)
+	}
+	return fmt.Sprintf("The model gets %.1f %% right, the linear method %.1f %%: on so few texts the difference may be chance.", 100*own, 100*linear)
+}
+
+// majority answers with the labels' frequencies in training.
+func (m *Model) majority(texts int) [][]float64 {
+	total := 0
+	for _, n := range m.counts {
+		total += n
+	}
+	p := make([]float64, len(m.classes))
+	for k, n := range m.counts {
+		p[k] = math.Log(float64(n) / float64(total))
+	}
+	out := make([][]float64, texts)
+	for i := range out {
+		out[i] = p
+	}
+	return out
+}
+
+// score is metrics and table of classes of log-probabilities. A text whose label
+// training never saw counts as wrong in the accuracy, and not in the loss.
+func (m *Model) score(p [][]float64, c *corpus) (Metrics, []ClassScore) {
+	s := score(p, c.labels, len(m.classes), m.several())
+	for k := range s.classes {
+		s.classes[k].Class = m.classes[k]
+	}
+	s.Loss = meanLoss(p, c.labels, m.several())
+	return s.Metrics, s.classes
+}
+
+type scores struct {
+	Metrics
+	classes []ClassScore
+}
+
+// score counts right and wrong answers.
+func score(p [][]float64, labels [][]int32, classes int, several bool) scores {
+	right := 0
+	hits, given, wanted := make([]int, classes), make([]int, classes), make([]int, classes)
+	for i, row := range p {
+		answer := decide(row, several)
+		if len(labels[i]) > 0 || several {
+			sorted := slices.Sorted(slices.Values(labels[i]))
+			if !several {
+				sorted = sorted[:1]
+			}
+			if slices.Equal(answer, sorted) {
+				right++
+			}
+			for _, k := range sorted {
+				wanted[k]++
+				if slices.Contains(answer, k) {
+					hits[k]++
+				}
+			}
+		}
+		for _, k := range answer {
+			given[k]++
+		}
+	}
+	s := scores{classes: make([]ClassScore, classes)}
+	s.Accuracy = ratio(right, len(p))
+	sum, n := 0.0, 0
+	var allHits, allGiven, allWanted int
+	for k := range classes {
+		c := ClassScore{Precision: ratio(hits[k], given[k]), Recall: ratio(hits[k], wanted[k]), F1: ratio(2*hits[k], given[k]+wanted[k]), Texts: wanted[k]}
+		s.classes[k] = c
+		if given[k]+wanted[k] > 0 {
+			sum += c.F1
+			n++
+		}
+		allHits, allGiven, allWanted = allHits+hits[k], allGiven+given[k], allWanted+wanted[k]
+	}
+	if n > 0 {
+		s.MacroF1 = sum / float64(n)
+	}
+	s.MicroF1 = ratio(2*allHits, allGiven+allWanted)
+	return s
+}
+
+func ratio(a, b int) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
+}
+
+// decide is the classes that log-probabilities speak for, ascending: the most
+// likely one or, of several, those more likely than not.
+func decide(p []float64, several bool) []int32 {
+	if !several {
+		best := 0
+		for k := range p {
+			if p[k] > p[best] {
+				best = k
+			}
+		}
+		return []int32{int32(best)}
+	}
+	var list []int32
+	for k, v := range p {
+		if v > math.Log(0.5) {
+			list = append(list, int32(k))
+		}
+	}
+	return list
+}
+
+func confusion(p [][]float64, labels [][]int32, classes int) [][]int {
+	table := make([][]int, classes)
+	for k := range table {
+		table[k] = make([]int, classes)
+	}
+	for i, row := range p {
+		if len(labels[i]) > 0 {
+			table[labels[i][0]][decide(row, false)[0]]++
+		}
+	}
+	return table
+}
+
+// worstOf are the wrong texts with the greatest loss.
+func (m *Model) worstOf(p [][]float64, c *corpus, texts []data.Example) []Example {
+	list := []Example{}
+	for i, row := range p {
+		answer := decide(row, m.several())
+		e := Example{Line: texts[i].Line, Text: texts[i].Text, Labels: texts[i].Labels, Predicted: m.names(answer), Probability: certainty(row, answer)}
+		if e.Loss = meanLoss(p[i:i+1], c.labels[i:i+1], m.several()); math.IsNaN(e.Loss) || slices.Equal(e.Predicted, e.Labels) {
+			continue
+		}
+		list = append(list, e)
+	}
+	slices.SortStableFunc(list, func(a, b Example) int {
+		if a.Loss > b.Loss {
+			return -1
+		}
+		if a.Loss < b.Loss {
+			return 1
+		}
+		return 0
+	})
+	return list[:min(len(list), worst)]
+}
+
+func (m *Model) names(classes []int32) []string {
+	names := make([]string, len(classes))
+	for i, k := range classes {
+		names[i] = m.classes[k]
+	}
+	return names
+}
+
+// certainty is the least probability among the classes answered.
+func certainty(p []float64, answer []int32) float64 {
+	least := 1.0
+	for _, k := range answer {
+		least = min(least, math.Exp(p[k]))
+	}
+	return least
+}

@@ -1,0 +1,288 @@
+package classify
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// linear is the simple method that every classifier is compared with: logistic
+// regression on which words and pairs of words a text has, each scaled by how
+// much more often one class has it than the others (Wang and Manning 2012,
+// NB-SVM, with the logistic loss and, for several classes, one ratio a class).
+type linear struct {
+	classes  int
+	several  bool
+	features map[uint64]int32 // n-gram to row
+	weights  []float32        // [features,classes]
+	bias     []float32        // [classes]
+	penalty  float64
+}
+
+// maxOrder is the longest n-gram in tokens. An n-gram is a key of 21 bits a token.
+const maxOrder = 2
+
+const tokenBits = 21
+
+// ngrams calls f with the key of each different n-gram of a text.
+func ngrams(ids []int32, seen map[uint64]struct{}, f func(key uint64)) {
+	clear(seen)
+	for i := range ids {
+		key := uint64(0)
+		for n := 0; n < maxOrder && i+n < len(ids); n++ {
+			key = key<<tokenBits | uint64(ids[i+n]+1)&(1<<tokenBits-1)
+			if _, twice := seen[key]; !twice {
+				seen[key] = struct{}{}
+				f(key)
+			}
+		}
+	}
+}
+
+// document is a text as rows of the table of features.
+type document []int32
+
+// penalties are the strengths of the quadratic penalty that validation chooses from.
+var penalties = []float64{1e-4, 1e-3, 1e-2}
+
+// fitLinear learns from training texts; the penalty is the one with the least
+// loss on the validation texts, or the middle one where there are none.
+func fitLinear(training, validation *corpus, classes int, several bool, seed uint64) *linear {
+	l := &linear{classes: classes, several: several}
+	docs := l.index(training)
+	ratios := l.ratios(docs, training.labels)
+	if validation.len() == 0 {
+		l.train(docs, training.labels, ratios, penalties[1], seed)
+		return l
+	}
+	least := math.Inf(1)
+	var best linear
+	for _, p := range penalties {
+		l.train(docs, training.labels, ratios, p, seed)
+		if loss := meanLoss(l.logProbabilities(validation), validation.labels, several); loss < least {
+			least, best = loss, *l
+		}
+	}
+	return &best
+}
+
+// index numbers the n-grams of the training texts: single tokens, and longer
+// ones that are seen twice.
+func (l *linear) index(c *corpus) []document {
+	counts := map[uint64]int32{}
+	seen := map[uint64]struct{}{}
+	for i := range c.len() {
+		ngrams(c.text(i), seen, func(key uint64) { counts[key]++ })
+	}
+	l.features = map[uint64]int32{}
+	docs := make([]document, c.len())
+	for i := range docs {
+		ngrams(c.text(i), seen, func(key uint64) {
+			if counts[key] < 2 && key>>tokenBits != 0 {
+				return
+			}
+			row, ok := l.features[key]
+			if !ok {
+				row = int32(len(l.features))
+				l.features[key] = row
+			}
+			docs[i] = append(docs[i], row)
+		})
+	}
+	return docs
+}
+
+// ratios are the log-count ratios of Naive Bayes [features,classes].
+func (l *linear) ratios(docs []document, labels [][]int32) []float32 {
+	const smoothing = 1
+	in, out := make([]float64, len(l.features)*l.classes), make([]float64, len(l.features)*l.classes)
+	inSum, outSum := make([]float64, l.classes), make([]float64, l.classes)
+	for i, d := range docs {
+		for k := range l.classes {
+			to, sum := out, outSum
+			if slices.Contains(labels[i], int32(k)) {
+				to, sum = in, inSum
+			}
+			for _, row := range d {
+				to[int(row)*l.classes+k]++
+			}
+			sum[k] += float64(len(d))
+		}
+	}
+	r := make([]float32, len(in))
+	n := float64(len(l.features)) * smoothing
+	for at := range r {
+		k := at % l.classes
+		r[at] = float32(math.Log((in[at] + smoothing) / (inSum[k] + n) * (outSum[k] + n) / (out[at] + smoothing)))
+	}
+	return r
+}
+
+// train fits weights by AdaGrad over the texts in a drawn order, and scales them by the ratios.
+func (l *linear) train(docs []document, labels [][]int32, ratios []float32, penalty float64, seed uint64) {
+	l.penalty = penalty
+	weights, sums := make([]float32, len(ratios)), make([]float32, len(ratios))
+	l.bias = make([]float32, l.classes)
+	biasSums := make([]float32, l.classes)
+	order := make([]int, len(docs))
+	for i := range order {
+		order[i] = i
+	}
+	const passes, rate = 15, 0.1
+	r := rand.New(rand.NewPCG(seed, 0x6c696e656172))
+	scores, p := make([]float32, l.classes), make([]float64, l.classes)
+	decay := float32(penalty)
+	for range passes {
+		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, i := range order {
+			if len(labels[i]) == 0 && !l.several {
+				continue
+			}
+			copy(scores, l.bias)
+			for _, row := range docs[i] {
+				w, q := weights[int(row)*l.classes:][:l.classes], ratios[int(row)*l.classes:][:l.classes]
+				for k := range scores {
+					scores[k] += w[k] * q[k]
+				}
+			}
+			l.logs(p, scores)
+			for k := range p {
+				g := float32(math.Exp(p[k]))
+				if slices.Contains(labels[i], int32(k)) {
+					g--
+				}
+				scores[k] = g
+				biasSums[k] += g * g
+				if biasSums[k] > 0 {
+					l.bias[k] -= rate * g / float32(math.Sqrt(float64(biasSums[k])))
+				}
+			}
+			for _, row := range docs[i] {
+				at := int(row) * l.classes
+				for k, s := range scores {
+					g := s*ratios[at+k] + decay*weights[at+k]
+					if g == 0 {
+						continue
+					}
+					sums[at+k] += g * g
+					weights[at+k] -= rate * g / float32(math.Sqrt(float64(sums[at+k])))
+				}
+			}
+		}
+	}
+	for at := range weights {
+		weights[at] *= ratios[at]
+	}
+	l.weights = weights
+}
+
+// logs turns scores into log-probabilities: a softmax, or where a text may have
+// several labels the logistic function of each.
+func (l *linear) logs(p []float64, scores []float32) { logProbabilities(p, scores, l.several) }
+
+func logProbabilities(p []float64, scores []float32, several bool) {
+	if several {
+		for k, s := range scores {
+			p[k] = -math.Log1p(math.Exp(-float64(s)))
+			if s < -30 {
+				p[k] = float64(s)
+			}
+		}
+		return
+	}
+	most := float64(slices.Max(scores))
+	sum := 0.0
+	for _, s := range scores {
+		sum += math.Exp(float64(s) - most)
+	}
+	for k, s := range scores {
+		p[k] = float64(s) - most - math.Log(sum)
+	}
+}
+
+// logProbabilities are those of each text of c [texts][classes].
+func (l *linear) logProbabilities(c *corpus) [][]float64 {
+	out := make([][]float64, c.len())
+	scores := make([]float32, l.classes)
+	seen := map[uint64]struct{}{}
+	for i := range out {
+		copy(scores, l.bias)
+		ngrams(c.text(i), seen, func(key uint64) {
+			if row, ok := l.features[key]; ok {
+				for k, w := range l.weights[int(row)*l.classes:][:l.classes] {
+					scores[k] += w
+				}
+			}
+		})
+		out[i] = make([]float64, l.classes)
+		l.logs(out[i], scores)
+	}
+	return out
+}
+
+// tensors are the method's numbers, to be saved.
+func (l *linear) tensors() []model.Tensor {
+	keys := make([]int64, len(l.features))
+	for key, row := range l.features {
+		keys[row] = int64(key)
+	}
+	return []model.Tensor{
+		{Name: "features", Dims: []int{len(keys)}, Ints: keys},
+		{Name: "weights", Dims: []int{len(keys), l.classes}, Data: l.weights},
+		{Name: "bias", Dims: []int{l.classes}, Data: l.bias},
+	}
+}
+
+// openLinear is the inverse of tensors.
+func openLinear(path string, classes int, several bool) (*linear, error) {
+	f, err := model.ReadTensors(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &linear{classes: classes, several: several, features: map[uint64]int32{}}
+	keys, weights, bias := f.Lookup("features"), f.Lookup("weights"), f.Lookup("bias")
+	if keys == nil || weights == nil || bias == nil || len(bias.Data) != classes || len(weights.Data) != len(keys.Ints)*classes {
+		return nil, &model.FileError{File: path, Problem: "expected features, weights and bias of " + plural(classes, "class", "classes"), Fix: "train the model again"}
+	}
+	for row, key := range keys.Ints {
+		l.features[uint64(key)] = int32(row)
+	}
+	l.weights, l.bias = weights.Data, bias.Data
+	return l, nil
+}
+
+// meanLoss is the mean negative log-likelihood of the labels, over texts that have one.
+func meanLoss(logs [][]float64, labels [][]int32, several bool) float64 {
+	sum, n := 0.0, 0
+	for i, p := range logs {
+		switch {
+		case several:
+			for k, v := range p {
+				if slices.Contains(labels[i], int32(k)) {
+					sum -= v
+				} else {
+					sum -= math.Log1p(-min(math.Exp(v), 1-1e-12))
+				}
+			}
+			n++
+		case len(labels[i]) > 0:
+			sum -= p[labels[i][0]]
+			n++
+		}
+	}
+	if n == 0 {
+		return math.NaN()
+	}
+	return sum / float64(n)
+}
+
+// mix is the log of (1-share)·p + share·q.
+func mix(p, q []float64, share float64) []float64 {
+	out := make([]float64, len(p))
+	for k := range p {
+		out[k] = math.Log((1-share)*math.Exp(p[k]) + share*math.Exp(q[k]))
+	}
+	return out
+}

@@ -1,0 +1,191 @@
+// Package classify trains recurrent networks to classify texts: sentiment,
+// topics, kinds of questions, one label a text or several.
+//
+// A [Config] says how; [Train] makes a [Model] of labelled texts; a Model
+// classifies ([Model.Predict]), says which words decided ([Explanation]), is
+// scored beside simple methods ([Model.Evaluate]) and lives in a directory
+// ([Model.Save], [Open]).
+//
+// Vocabulary, linear method and network are learnt from the training texts
+// alone; validation texts choose the epoch and the share of the linear method.
+package classify
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Task is what the config.json of a model directory says of a classifier.
+const Task = "classify"
+
+// linearFile is the linear method beside the network's weights.
+const linearFile = "linear.safetensors"
+
+// Model is a trained classifier. It is safe for use by several goroutines.
+type Model struct {
+	cfg       Config
+	classes   []string
+	counts    []int // training texts by class
+	tokenizer *text.Tokenizer
+	net       *network
+	slab      *tensor.Slab
+	linear    *linear
+	share     float64 // of the linear method in the answers
+	notes     []string
+}
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config  Config   `json:"config"`
+	Classes []string `json:"classes"`
+	Counts  []int    `json:"counts"`
+	Share   float64  `json:"share"`
+	Penalty float64  `json:"penalty"`
+	Notes   []string `json:"notes"`
+}
+
+// Config is the configuration, with everything that the data settled.
+func (m *Model) Config() Config { return m.cfg }
+
+// Classes are the labels, in the order of their numbers.
+func (m *Model) Classes() []string { return slices.Clone(m.classes) }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes say, a sentence each, what a user might not expect.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+// String describes the model in a few words.
+func (m *Model) String() string { return m.cfg.describe() }
+
+// several says whether a text may have more than one label.
+func (m *Model) several() bool { return m.cfg.Separator != "" }
+
+// newModel makes an untrained model.
+func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer) (*Model, error) {
+	m := &Model{cfg: cfg, classes: classes, counts: counts, tokenizer: tok}
+	var err error
+	if m.net, err = newNetwork(&m.cfg, tok.Vocabulary().Len(), len(classes), tok.Vocabulary().PadID()); err != nil {
+		return nil, err
+	}
+	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	return m, nil
+}
+
+// Save writes the model to a directory that [Open] reads.
+func (m *Model) Save(dir string) error {
+	c := saved{m.cfg, m.classes, m.counts, m.share, m.linear.penalty, m.notes}
+	if err := model.Save(dir, Task, c, m.slab); err != nil {
+		return err
+	}
+	if err := m.tokenizer.Save(dir); err != nil {
+		return err
+	}
+	return model.WriteTensors(filepath.Join(dir, linearFile), m.linear.tensors(), nil)
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError.
+func Open(dir string) (*Model, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if d.Task != Task {
+		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a classifier, got a model for task %q", d.Task), Fix: "use the commands of that task"}
+	}
+	var c saved
+	if err := d.Decode(&c); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, model.ConfigFile)
+	broken := func(err error) error {
+		return &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+	}
+	if err := c.Config.Validate(); err != nil {
+		return nil, broken(err)
+	}
+	if len(c.Classes) < 2 || len(c.Counts) != len(c.Classes) || !(c.Share >= 0 && c.Share <= 1) {
+		return nil, broken(fmt.Errorf("its classes are not those of a classifier"))
+	}
+	tok, err := text.LoadTokenizer(dir)
+	if err != nil {
+		return nil, err
+	}
+	var m *Model
+	shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, c.Counts, tok) })
+	if err := cmp.Or(shape, err); err != nil {
+		return nil, broken(err)
+	}
+	m.share, m.notes = c.Share, c.Notes
+	if err := d.Load(m.slab); err != nil {
+		return nil, err
+	}
+	if m.linear, err = openLinear(filepath.Join(dir, linearFile), len(m.classes), m.several()); err != nil {
+		return nil, err
+	}
+	m.linear.penalty = c.Penalty
+	return m, nil
+}
+
+// inferItems is how many padded tokens a batch has at inference.
+const inferItems = 1 << 14
+
+// logProbabilities are the network's for each text of c [texts][classes]. They do
+// not depend on which texts share a batch.
+func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus) ([][]float64, error) {
+	out := make([][]float64, c.len())
+	var b batch
+	for _, list := range train.NewBuckets(c.lengths(), inferItems, 256, 0).InOrder() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		t.Reset()
+		b.load(c, list, m.tokenizer.Vocabulary().PadID())
+		logits, _, _ := m.net.forward(t, &b)
+		scores := logits.Data()
+		for r, i := range list {
+			out[i] = make([]float64, len(m.classes))
+			logProbabilities(out[i], scores[r*len(m.classes):][:len(m.classes)], m.several())
+		}
+	}
+	return out, nil
+}
+
+// answer is the model's log-probabilities of each text of c: the network's, with
+// the linear method's mixed in.
+func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
+	p, err := m.logProbabilities(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), c)
+	if err != nil || m.share == 0 {
+		return p, err
+	}
+	for i, q := range m.linear.logProbabilities(c) {
+		p[i] = mix(p[i], q, m.share)
+	}
+	return p, nil
+}
+
+func compareLabels(a, b string) int {
+	x, errX := strconv.ParseFloat(a, 64)
+	y, errY := strconv.ParseFloat(b, 64)
+	if errX == nil && errY == nil {
+		return cmp.Or(cmp.Compare(x, y), cmp.Compare(a, b))
+	}
+	return cmp.Compare(a, b)
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,183 @@
+package classify
+
+import (
+	"context"
+	"encoding/csv"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Prediction is the classes of a text.
+type Prediction struct {
+	Text          string      `json:"text"`
+	Label         string      `json:"label"`            // the most likely class
+	Labels        []string    `json:"labels,omitempty"` // where a text may have several: those more likely than not
+	Probability   float64     `json:"probability"`      // of Label
+	Probabilities []float64   `json:"probabilities"`    // by class, in the order of Model.Classes
+	Words         []WordShare `json:"words,omitempty"`  // with Explain
+}
+
+// WordShare is what one token did for the class predicted.
+type WordShare struct {
+	Start int     `json:"start"` // its bytes in the text: text[Start:End]
+	End   int     `json:"end"`
+	Text  string  `json:"text"`
+	Share float64 `json:"share"` // added to the class's score; below zero it spoke against it
+	Units int     `json:"units"` // features of the pooled vector that this token was chosen for; pooling by maximum only
+}
+
+// PredictOptions changes a prediction; nil is plain.
+type PredictOptions struct {
+	// Explain gives for each token what it added to the score of the class
+	// predicted by the network (without the linear method's share): the pooled
+	// vector is made of the tokens' vectors, and the score is linear in it. Not for
+	// pooling by the last step.
+	Explain bool
+}
+
+// Predict classifies texts, in their order. An answer does not depend on the
+// other texts.
+func (m *Model) Predict(ctx context.Context, texts []string, o *PredictOptions) ([]Prediction, error) {
+	if o == nil {
+		o = &PredictOptions{}
+	}
+	if o.Explain && m.cfg.Pool == "last" {
+		return nil, data.Errorf("explain: this model pools by the last step, which no single word decides; train with pool max, mean or attention")
+	}
+	c := &corpus{}
+	for _, s := range texts {
+		c.add(&data.Example{Text: s}, m.tokenizer, m.cfg.MaxLength, nil)
+	}
+	p, err := m.answer(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Prediction, len(texts))
+	for i, row := range p {
+		best := decide(row, false)[0]
+		out[i] = Prediction{Text: texts[i], Label: m.classes[best], Probability: math.Exp(row[best])}
+		for _, v := range row {
+			out[i].Probabilities = append(out[i].Probabilities, math.Exp(v))
+		}
+		if m.several() {
+			out[i].Labels = m.names(decide(row, true))
+		}
+		if o.Explain {
+			out[i].Words = m.explain(texts[i], c, i, int(best))
+		}
+	}
+	return out, nil
+}
+
+// explain shares out a class's score to the tokens of text i.
+func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
+	tokens := m.tokenizer.Tokens(nil, s)
+	n := len(c.text(i))
+	tokens = tokens[:min(n, len(tokens))]
+	words := make([]WordShare, len(tokens))
+	for j, t := range tokens {
+		words[j] = WordShare{Start: t.Start, End: t.End, Text: s[t.Start:t.End]}
+	}
+	if n == 0 {
+		return words
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	var b batch
+	b.load(c, []int{i}, m.tokenizer.Vocabulary().PadID())
+	_, y, weights := m.net.forward(tape, &b)
+	width := m.net.RNN.OutputSize()
+	steps, head := y.Data(), m.net.Head.Weight.Read()[class*width:(class+1)*width]
+	var attention []float32
+	if weights != nil {
+		attention = weights.Data()
+	}
+	for f, w := range head {
+		if m.cfg.Pool == "max" {
+			best := 0
+			for j := range n {
+				if steps[j*width+f] > steps[best*width+f] {
+					best = j
+				}
+			}
+			if best < len(words) {
+				words[best].Units++
+				words[best].Share += float64(w * steps[best*width+f])
+			}
+			continue
+		}
+		for j := range words {
+			part := 1 / float32(n)
+			if attention != nil {
+				part = attention[j]
+			}
+			words[j].Share += float64(w * steps[j*width+f] * part)
+		}
+	}
+	return words
+}
+
+// Predictions are the answers to the texts of a file.
+type Predictions struct {
+	Classes []string     `json:"classes"`
+	List    []Prediction `json:"predictions"`
+}
+
+// PredictFile classifies the texts of a file of the kind the model was trained
+// on; labels are not needed, and a file of lines will do. What is wrong with
+// the file is a *data.InputError.
+func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error) {
+	cfg := m.cfg
+	if cfg.Format == data.FormatLabelFirst {
+		cfg.Format = data.FormatLines
+	}
+	options := cfg.examples(true, nil)
+	if !isTable(path) && cfg.Format == "" {
+		options.Format = data.FormatLines
+	}
+	var texts []string
+	for e, err := range data.ReadExamples(path, options) {
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, e.Text)
+	}
+	list, err := m.Predict(context.Background(), texts, o)
+	return &Predictions{m.Classes(), list}, err
+}
+
+func isTable(path string) bool {
+	name := strings.TrimSuffix(strings.ToLower(path), ".gz")
+	return slices.ContainsFunc([]string{".csv", ".tsv", ".jsonl", ".ndjson"}, func(ext string) bool { return strings.HasSuffix(name, ext) })
+}
+
+// WriteCSV writes a table with the columns text, label, probability and one for
+// each class's probability.
+func (p *Predictions) WriteCSV(w io.Writer) error {
+	c := csv.NewWriter(w)
+	head := []string{"text", "label", "probability"}
+	for _, name := range p.Classes {
+		head = append(head, "p("+name+")")
+	}
+	_ = c.Write(head) // errors stay until Flush
+	for _, one := range p.List {
+		label := one.Label
+		if one.Labels != nil {
+			label = strings.Join(one.Labels, "|")
+		}
+		row := []string{one.Text, label, decimal(one.Probability)}
+		for _, v := range one.Probabilities {
+			row = append(row, decimal(v))
+		}
+		_ = c.Write(row)
+	}
+	c.Flush()
+	return c.Error()
+}
+
+func decimal(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) }

@@ -1,0 +1,250 @@
+package classify
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// TrainOptions says where a run writes and how it shows itself; nil trains in
+// memory and in silence.
+type TrainOptions struct {
+	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
+	Resume      bool            // continue from Dir's last checkpoint
+	Progress    *train.Progress // nil: quiet
+	TensorBoard bool            // event files in Dir/tensorboard
+}
+
+// Train fits a classifier to labelled texts. validation may be nil: then
+// Config.Holdout of the training texts serve. The texts are gone through three
+// times and kept as token numbers, four bytes a token.
+//
+// If ctx is cancelled the result is marked Interrupted, Dir holds a checkpoint
+// to resume from and no finished model, and the model returned is as far as it came.
+func Train(ctx context.Context, training, validation Source, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &TrainOptions{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	m, learn, valid, err := prepare(training, validation, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
+	result, err := m.fit(ctx, learn, valid, o)
+	if err != nil || result.Interrupted {
+		return m, result, err
+	}
+	if cfg.Linear {
+		if err := m.fitShare(ctx, valid); err != nil {
+			return nil, nil, err
+		}
+	}
+	if o.Dir != "" {
+		err = m.Save(o.Dir)
+	}
+	return m, result, err
+}
+
+// prepare reads the texts, settles the configuration on them and makes the
+// untrained model.
+func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *corpus, err error) {
+	learnPart, validPart, _ := cfg.parts(validation == nil)
+	counts, texts, err := countLabels(learnPart.of(training))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	names := sortedLabels(counts)
+	if len(names) < 2 {
+		return nil, nil, nil, oneClass(names, texts)
+	}
+	classes, number := make([]int, len(names)), map[string]int32{}
+	for k, name := range names {
+		classes[k], number[name] = counts[name], int32(k)
+	}
+	cfg.settle(texts)
+	var fault error
+	tok, err := text.TrainTokenizer(cfg.Tokens, textsOf(learnPart.of(training), &fault), &text.TokenizerOptions{
+		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase,
+	})
+	if fault != nil {
+		err = fault
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if learn, err = encode(learnPart.of(training), tok, cfg.MaxLength, number); err != nil {
+		return nil, nil, nil, err
+	}
+	if validation != nil {
+		valid, err = encode(validation(), tok, cfg.MaxLength, number)
+	} else {
+		valid, err = encode(validPart.of(training), tok, cfg.MaxLength, number)
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if m, err = newModel(cfg, names, classes, tok); err != nil {
+		return nil, nil, nil, err
+	}
+	if cfg.Vectors != "" {
+		if err := m.startAt(cfg.Vectors); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	m.addNotes(learn, valid)
+	return m, learn, valid, nil
+}
+
+func oneClass(names []string, texts int) error {
+	if len(names) == 0 {
+		return data.Errorf("%s and no label: there is nothing to learn", plural(texts, "text", "texts"))
+	}
+	return data.Errorf("all %d texts have the label %q: two labels are needed to tell apart; name the column of the label if this is another one", texts, names[0])
+}
+
+// startAt writes pretrained vectors into the embedding.
+func (m *Model) startAt(path string) error {
+	table := m.net.Embedding.Weight.Read()
+	found, err := 0, error(nil)
+	if err != nil {
+		return err
+	}
+	m.net.Embedding.Weight.Write(table)
+	m.notes = append(m.notes, fmt.Sprintf("%d of %d known tokens start from the vectors in %s", found, m.tokenizer.Vocabulary().Len(), path))
+	return nil
+}
+
+// addNotes says what was done to the texts.
+func (m *Model) addNotes(learn, valid *corpus) {
+	if n := learn.cut + valid.cut; n > 0 {
+		m.notes = append(m.notes, fmt.Sprintf("%s longer than %d tokens and read up to there", plural(n, "text is", "texts are"), m.cfg.MaxLength))
+	}
+	m.notes = append(m.notes, unseenNote("validation", valid.unseen)...)
+}
+
+// unseenNote says which labels training had no text for.
+func unseenNote(where string, unseen map[string]int) []string {
+	if len(unseen) == 0 {
+		return nil
+	}
+	names := sortedLabels(unseen)
+	n := 0
+	for _, name := range names {
+		n += unseen[name]
+	}
+	const most = 5
+	more := ""
+	if len(names) > most {
+		more = fmt.Sprintf(" and %d more", len(names)-most)
+		names = names[:most]
+	}
+	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%q%s)", where, plural(n, "text", "texts"), names, more)}
+}
+
+// fit runs the training loop.
+func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) (*train.Result, error) {
+	cfg := &m.cfg
+	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
+	options := cfg.Settings.Options(buckets.Len(), 0)
+	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options.Fingerprint = m.fingerprint(learn, valid)
+	pad, weight := m.tokenizer.Vocabulary().PadID(), m.classWeights()
+	job := &train.Job[batch]{
+		Slab:      m.slab,
+		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
+		Samples:   learn.len(),
+		Batches:   buckets.Batches,
+		NewBatch:  func() *batch { return &batch{weight: weight} },
+		Load: func(b *batch, samples []int) {
+			b.load(learn, samples, pad)
+			b.loadLabels(learn, samples, len(m.classes), m.several())
+		},
+		Loss: m.net.loss,
+	}
+	if hasLabels(valid) {
+		job.Metric = "-accuracy"
+		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
+			p, err := m.logProbabilities(ctx, t, valid)
+			if err != nil {
+				return nil, err
+			}
+			s := score(p, valid.labels, len(m.classes), m.several())
+			return map[string]float64{"accuracy": s.Accuracy, "macro_f1": s.MacroF1, "loss": meanLoss(p, valid.labels, m.several())}, nil
+		}
+	} else {
+		options.Patience = 0
+	}
+	return train.Fit(ctx, job, options)
+}
+
+func hasLabels(c *corpus) bool {
+	return slices.ContainsFunc(c.labels, func(list []int32) bool { return len(list) > 0 })
+}
+
+// classWeights make classes count alike: texts / (classes · texts of the class).
+func (m *Model) classWeights() []float32 {
+	if m.cfg.ClassWeights != "balanced" {
+		return nil
+	}
+	total := 0
+	for _, n := range m.counts {
+		total += n
+	}
+	w := make([]float32, len(m.counts))
+	for k, n := range m.counts {
+		w[k] = float32(total) / float32(len(m.counts)*n)
+	}
+	return w
+}
+
+// fitShare gives the linear method the share of the answers that has the least
+// loss on the validation texts.
+func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
+	if !hasLabels(valid) {
+		return nil
+	}
+	p, err := m.logProbabilities(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), valid)
+	if err != nil {
+		return err
+	}
+	q := m.linear.logProbabilities(valid)
+	mixed := make([][]float64, len(p))
+	least := math.Inf(1)
+	for step := range 20 {
+		share := float64(step) / 20
+		for i := range p {
+			mixed[i] = mix(p[i], q[i], share)
+		}
+		if loss := meanLoss(mixed, valid.labels, m.several()); loss < least {
+			least, m.share = loss, share
+		}
+	}
+	return nil
+}
+
+// fingerprint changes with the settings that change the arithmetic, and with
+// the data.
+func (m *Model) fingerprint(learn, valid *corpus) string {
+	c := m.cfg
+	c.MaxTime, c.Patience = 0, 0
+	plain, _ := json.Marshal(c) // plain fields always have a JSON form
+	h := sha256.New()
+	h.Write(plain)
+	for _, part := range []*corpus{learn, valid} {
+		h.Write(binary.LittleEndian.AppendUint64(nil, part.fingerprint()))
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+}

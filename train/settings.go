@@ -1,0 +1,74 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/carousel-ml/carousel/optim"
+)
+
+// Settings are a run as a user describes it: what the flags and recipe files of
+// every task share. A task's configuration embeds them, starts from
+// [DefaultSettings] and trains with Options.
+type Settings struct {
+	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training data (0: by its size)"`
+	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the start"`
+	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
+	WeightDecay float64       `json:"weight_decay" default:"0.00001" group:"Training" help:"decoupled weight decay"`
+	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
+	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
+	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
+	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+}
+
+// DefaultSettings are AdamW from 1e-3 to 1e-5 along a cosine, the gradient's norm
+// clipped at 1.
+func DefaultSettings() Settings {
+	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Seed: 1}
+}
+
+// Validate reports in one line the first setting that is out of its range.
+func (s *Settings) Validate() error {
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"epochs", float64(s.Epochs), 0, 1e6}, {"lr", s.LR, 0, 10}, {"min_lr", s.MinLR, 0, 10},
+		{"weight_decay", s.WeightDecay, 0, 10}, {"clip", s.Clip, 0, math.MaxFloat32}, {"ema", s.EMA, 0, 0.999999},
+		{"patience", float64(s.Patience), -1, 1e6}, {"max_time", s.MaxTime.Seconds(), 0, math.MaxInt64},
+	} {
+		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
+			return fmt.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
+		}
+	}
+	return nil
+}
+
+// Settle replaces a zero that stands for "by the size of the data": epochs
+// is what that size asks for.
+func (s *Settings) Settle(epochs int) {
+	if s.Epochs == 0 {
+		s.Epochs = epochs
+	}
+	if s.Patience == 0 {
+		s.Patience = max(5, s.Epochs/3)
+	}
+}
+
+// Options are those of a settled run over batches batches an epoch, with a
+// learning rate that rises over its first warmup steps (0: none) and falls along
+// a cosine.
+func (s *Settings) Options(batches, warmup int) *Options {
+	o := &Options{
+		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Seed: s.Seed,
+	}
+	total := o.TotalSteps(batches)
+	o.Schedule = optim.Cosine(s.LR, s.MinLR, total)
+	if warmup > 0 {
+		o.Schedule = optim.WarmupCosine(s.LR, s.MinLR, min(warmup, total/2), total)
+	}
+	return o
+}
