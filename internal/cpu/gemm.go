@@ -193,41 +193,40 @@ func part(n, limit int) int {
 func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	t := &w.tile
 	nr := w.set.NR
-	a, rs, cs := w.a, w.rs, w.cs
-	origin := i*rs + k0*cs
+	tiles := ceilDiv(rows, w.set.MR)
+	height, higher := rows/tiles, rows%tiles // so many tiles have a row more
+	a, origin := w.a, i*w.rs+k0*w.cs
 	pack := kc > 0 && w.worthPacking(p1-p0)
 	if pack {
 		w.packRows(i, rows, k0, kc)
 		a, origin = w.packA, 0
 	}
-	t.K, t.LDC = kc, w.ldc
+	t.K, t.LDC, t.RS, t.CS = kc, w.ldc, w.rs, w.cs
 	for p := p0; p < p1; p++ {
 		t.N = min(nr, w.n-p*nr)
-		var coming []float32 // the next panel, as far as it has not been fetched
-		if kc > 0 {
-			var b []float32
-			b, t.LDB = w.panel(p, k0, kc)
-			t.B = &b[0]
-			if p+1 < p1 && !(w.panels == nil && w.inPlace()) {
-				coming, _ = w.panel(p+1, k0, kc)
-				coming = coming[:kc*nr]
+		coming := w.aim(p, p1, k0, kc)
+		at, c := origin, i*w.ldc+p*nr
+		for tile := range tiles {
+			if t.M = height; tile < higher {
+				t.M++
 			}
-		}
-		for r := 0; r < rows; r += t.M {
-			t.M = part(rows-r, w.set.MR)
 			if kc > 0 {
-				if pack {
-					t.A, t.RS, t.CS = &a[r*kc], 1, t.M
-				} else {
-					t.A, t.RS, t.CS = &a[origin+r*rs], rs, cs
-				}
+				t.A = &a[at]
 			}
-			w.result(i+r, p, k0)
+			if pack {
+				t.RS, t.CS = 1, t.M
+				at += t.M * kc
+			} else {
+				at += t.M * w.rs
+			}
+			t.C = &w.c[c]
+			w.start(p, k0)
+			c += t.M * w.ldc
 			t.NextC = nil
 			switch {
-			case r+t.M < rows:
-				t.NextC = &w.c[(i+r+t.M)*w.ldc+p*nr]
-			case p+1 < p1:
+			case tile < tiles-1:
+				t.NextC = &w.c[c]
+			case p < p1-1:
 				t.NextC = &w.c[i*w.ldc+(p+1)*nr]
 			}
 			t.NextB = nil
@@ -240,16 +239,30 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	}
 }
 
-// result points the tile at row i of panel p of C, and at what it starts from at depth k0.
-func (w *worker) result(i, p, k0 int) {
-	t, nr := &w.tile, w.set.NR
-	t.C = &w.c[i*w.ldc+p*nr]
+// aim points the tile at panel p of B, and gives the next panel before p1 if it is worth fetching.
+func (w *worker) aim(p, p1, k0, kc int) []float32 {
+	if kc == 0 {
+		return nil
+	}
+	var b []float32
+	b, w.tile.LDB = w.panel(p, k0, kc)
+	w.tile.B = &b[0]
+	if p+1 == p1 || w.panels == nil && w.inPlace() {
+		return nil
+	}
+	b, _ = w.panel(p+1, k0, kc)
+	return b[:kc*w.set.NR]
+}
+
+// start says what the tile, which is in panel p, starts from at depth k0.
+func (w *worker) start(p, k0 int) {
+	t := &w.tile
 	t.From, t.LDFrom = nil, 0
 	switch {
 	case k0 > 0 || w.acc:
 		t.From, t.LDFrom = t.C, w.ldc
 	case w.bias != nil:
-		t.From = &w.bias[p*nr]
+		t.From = &w.bias[p*w.set.NR]
 	}
 }
 

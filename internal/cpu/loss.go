@@ -101,8 +101,16 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 			}
 			p := s.Pred.Host[n*s.V : (n+1)*s.V]
 			g := float32(float64(w) * a.inv)
-			if s.Kind == device.CrossEntropy {
+			switch s.Kind {
+			case device.CrossEntropy:
 				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, g))
+				continue
+			case device.MSE: // the cheapest loss, and often the one with the most items
+				l, dl := squared(p[0], s.Target.Host[n])
+				sum += float64(w) * float64(l)
+				if d != nil {
+					d[0] = dl * g
+				}
 				continue
 			}
 			sum += float64(w) * float64(itemLoss(s.Kind, p, s.Target.Host[n], s.Param, s.Quantiles, d))
