@@ -1,0 +1,180 @@
+package generate
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/text"
+)
+
+// lineEnd is the token for the end of a line where units are words.
+const lineEnd = "<eos>"
+
+// codec turns text into a model's tokens and back.
+type codec struct {
+	tokens     *text.Tokenizer
+	begin, end int32
+	line       int32 // ends a line; -1: line ends are text like any other
+}
+
+// trainCodec learns the tokens of the training texts.
+func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
+	kind := cfg.Unit
+	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount}
+	if kind == "word" {
+		kind = "space"
+		o.Extra = []string{lineEnd}
+		if o.VocabularySize == 0 {
+			o.VocabularySize = 2e6
+		}
+	}
+	t, err := text.TrainTokenizer(kind, texts(docs), o)
+	if err != nil {
+		return nil, err
+	}
+	return newCodec(t, cfg.Unit)
+}
+
+func newCodec(t *text.Tokenizer, unit string) (*codec, error) {
+	k := &codec{tokens: t, begin: t.Vocabulary().BeginID(), end: t.Vocabulary().EndID(), line: -1}
+	if k.begin < 0 || k.end < 0 {
+		return nil, data.Errorf("the tokenizer has no tokens that begin and end a text, %s and %s", text.Begin, text.End)
+	}
+	if unit == "word" {
+		id, ok := t.Vocabulary().Lookup(lineEnd)
+		if !ok {
+			return nil, data.Errorf("the tokenizer has no token %s for the end of a line", lineEnd)
+		}
+		k.line = id
+	}
+	return k, nil
+}
+
+// encode appends the tokens of a text to dst.
+func (k *codec) encode(dst []int32, s string) []int32 {
+	if k.line < 0 {
+		for block := range blocks(s) {
+			dst = k.tokens.Encode(dst, block)
+		}
+		return dst
+	}
+	for {
+		line, rest, more := strings.Cut(s, "\n")
+		dst = k.tokens.Encode(dst, line)
+		if !more {
+			return dst
+		}
+		dst, s = append(dst, k.line), rest
+	}
+}
+
+// trace is the tokens of a text with their bytes in it; a line's end is one byte.
+func (k *codec) trace(s string) []text.Token {
+	var tokens []text.Token
+	at := 0
+	add := func(part string) {
+		first := len(tokens)
+		tokens = k.tokens.Tokens(tokens, part)
+		for i := first; i < len(tokens); i++ {
+			tokens[i].Start += at
+			tokens[i].End += at
+		}
+		at += len(part)
+	}
+	if k.line < 0 {
+		for block := range blocks(s) {
+			add(block)
+		}
+		return tokens
+	}
+	for {
+		line, rest, more := strings.Cut(s, "\n")
+		add(line)
+		if !more {
+			return tokens
+		}
+		tokens = append(tokens, text.Token{ID: k.line, Start: at, End: at + 1})
+		at++
+		s = rest
+	}
+}
+
+// decode is the text of tokens; words of a line have one space between them.
+func (k *codec) decode(ids []int32) string {
+	if k.line < 0 {
+		return k.tokens.Decode(ids)
+	}
+	var b strings.Builder
+	from := 0
+	for i, id := range ids {
+		if id == k.line {
+			b.WriteString(k.tokens.Decode(ids[from:i]))
+			b.WriteByte('\n')
+			from = i + 1
+		}
+	}
+	b.WriteString(k.tokens.Decode(ids[from:]))
+	return b.String()
+}
+
+// name shows a token to people.
+func (k *codec) name(id int32) string {
+	if id == k.line {
+		return lineEnd
+	}
+	if s := k.tokens.Decode([]int32{id}); s != "" {
+		return s
+	}
+	return k.tokens.Vocabulary().Token(id)
+}
+
+// unsaid are the tokens that generated text never has.
+func (k *codec) unsaid() []int32 {
+	var ids []int32
+	for id := range int32(k.tokens.Vocabulary().Len()) {
+		if k.tokens.IsSpecial(id) && id != k.end && id != k.line || k.tokens.Vocabulary().Token(id) == "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// decoder turns a stream of tokens into text that is never half a character.
+// It decodes from a few tokens back, because what a token looks like may depend
+// on the one before it.
+type decoder struct {
+	codec *codec
+	ids   []int32 // those that still matter
+	said  int     // of these, how many have been given out
+}
+
+// maxPending bounds the tokens that wait for the end of a character.
+const maxPending = 16
+
+// begin sets the context that generated text follows.
+func (d *decoder) begin(context []int32) {
+	d.ids = append(d.ids[:0], context[max(0, len(context)-maxPending):]...)
+	d.said = len(d.ids)
+}
+
+// next is the text that one more token completes; "" if a character is not complete yet.
+func (d *decoder) next(id int32) string {
+	d.ids = append(d.ids, id)
+	return d.take(false)
+}
+
+// rest is what is left at the end, halves of characters as U+FFFD.
+func (d *decoder) rest() string { return d.take(true) }
+
+func (d *decoder) take(all bool) string {
+	before, now := d.codec.decode(d.ids[:d.said]), d.codec.decode(d.ids)
+	if !all && len(d.ids)-d.said < maxPending && strings.HasSuffix(now, string(utf8.RuneError)) {
+		return ""
+	}
+	if n := len(d.ids); n > 0 { // one token of context is enough, for the space before a word
+		d.ids = append(d.ids[:0], d.ids[n-1])
+	}
+	d.said = len(d.ids)
+	return strings.TrimPrefix(now, before)
+}

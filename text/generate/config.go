@@ -1,0 +1,215 @@
+package generate
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Config is everything that a language model is made from. Command-line flags,
+// recipe files and Go programs fill this one struct; start from [Defaults]. A
+// zero, an empty word or "auto" where the help says so is settled by the text
+// when training begins, and [Model.Config] then tells what it became.
+type Config struct {
+	Encoding string `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
+	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, and all for training where validation is a file)"`
+
+	Unit           string `json:"unit" default:"char" group:"Text" help:"what a token is: char, bpe or word (what stands between white space; a line's end is a token too)"`
+	VocabularySize int    `json:"vocabulary_size" group:"Text" help:"most tokens to know (0: all of char and word, 500 to 8,000 of bpe by the size of the text)"`
+	MinCount       int    `json:"min_count" group:"Text" help:"tokens seen fewer times in training are unknown (0: 1, of words 2 unless the text marks its unknown ones as <unk>)"`
+
+	Embedding int    `json:"embedding" group:"Model" help:"numbers a token's vector has (0: hidden where output is tied, else 64, or 256 for a large vocabulary)"`
+	Output    string `json:"output" default:"auto" group:"Model" help:"weights of the output: tied to the tokens' vectors, free, or auto (tied where the vocabulary is larger than hidden)"`
+	Softmax   string `json:"softmax" default:"auto" group:"Model" help:"full, adaptive (rare tokens in clusters) or auto (adaptive from 8,000 tokens on)"`
+	Cutoffs   []int  `json:"cutoffs" group:"Model" help:"adaptive softmax: the tokens, by rank, at which the clusters begin (empty: three, by what they cost)"`
+	nn.RNNConfig
+	Dropout          float64 `json:"dropout" default:"0.2" group:"Model" help:"locked dropout of the tokens' vectors, between layers and of the output, where input_dropout, rnn_dropout and output_dropout do not say"`
+	EmbeddingDropout float64 `json:"embedding_dropout" group:"Model" help:"dropout of whole tokens from the table of their vectors"`
+
+	AR    float64 `json:"ar" group:"Training" help:"weight of the penalty on the output's activity"`
+	TAR   float64 `json:"tar" group:"Training" help:"weight of the penalty on changes of the output from step to step"`
+	Batch int     `json:"batch" group:"Training" help:"streams of text read side by side (0: 4 to 64, by the size of the text)"`
+	Steps int     `json:"steps" group:"Training" help:"steps that backpropagation goes back; the state is carried on (0: 128, of words 64)"`
+	train.Settings
+}
+
+// Defaults is the configuration that a user starts from.
+func Defaults() Config {
+	c := Config{Unit: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
+	c.Hidden = 384
+	c.LR, c.MinLR = 3e-3, 3e-5
+	return c
+}
+
+// choices of the fields that take a word.
+var (
+	units     = []string{"char", "bpe", "word"}
+	outputs   = []string{"auto", "tied", "free"}
+	softmaxes = []string{"auto", "full", "adaptive"}
+)
+
+// Validate reports the first thing wrong with a configuration, in one line; it
+// is a *data.InputError.
+func (c *Config) Validate() error {
+	for _, w := range []struct {
+		name, value string
+		of          []string
+	}{{"unit", c.Unit, units}, {"output", c.Output, outputs}, {"softmax", c.Softmax, softmaxes}} {
+		if !slices.Contains(w.of, w.value) {
+			return data.Errorf("%s: want %s, got %q", w.name, strings.Join(w.of, ", "), w.value)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"vocabulary_size", float64(c.VocabularySize), 0, 2e6}, {"min_count", float64(c.MinCount), 0, 1e9},
+		{"embedding", float64(c.Embedding), 0, 8192}, {"dropout", c.Dropout, 0, 0.99}, {"embedding_dropout", c.EmbeddingDropout, 0, 0.99},
+		{"ar", c.AR, 0, 1e3}, {"tar", c.TAR, 0, 1e3}, {"batch", float64(c.Batch), 0, 4096}, {"steps", float64(c.Steps), 0, 1e5},
+	} {
+		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
+			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
+		}
+	}
+	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
+		if err != nil {
+			return data.Errorf("%v", err)
+		}
+	}
+	if _, err := c.parts(); err != nil {
+		return err
+	}
+	switch {
+	case c.Bidirectional:
+		return data.Errorf("bidirectional: a language model reads forwards only, since it tells what comes next")
+	case c.Softmax == "full" && len(c.Cutoffs) > 0:
+		return data.Errorf("cutoffs: a full softmax has no clusters; leave them out, or set softmax to adaptive")
+	}
+	for i, k := range c.Cutoffs {
+		if k < 1 || i > 0 && k <= c.Cutoffs[i-1] {
+			return data.Errorf("cutoffs: want ascending numbers from 1, got %v", c.Cutoffs)
+		}
+	}
+	return nil
+}
+
+// parts are the fractions of Split; all zero if there is none.
+func (c *Config) parts() (p [3]float64, err error) {
+	if c.Split == "" {
+		return p, nil
+	}
+	words := strings.Split(c.Split, ",")
+	sum := 0.0
+	for i, w := range words {
+		if i > 2 {
+			break
+		}
+		if p[i], err = strconv.ParseFloat(strings.TrimSpace(w), 64); err != nil {
+			break
+		}
+		sum += p[i]
+	}
+	if err != nil || len(words) != 3 || !(p[0] > 0 && p[1] >= 0 && p[2] >= 0 && math.Abs(sum-1) < 1e-9) {
+		return p, data.Errorf("split: want three fractions that make 1, the first above 0, such as 0.8,0.1,0.1, got %q", c.Split)
+	}
+	return p, nil
+}
+
+// Work that the defaults spend on a corpus, in floating-point operations: some
+// minutes on two cores.
+const defaultWork = 2e13
+
+// settleText fills in what depends on the text before there are tokens.
+func (c *Config) settleText(characters int, marked bool) {
+	if c.VocabularySize == 0 && c.Unit == "bpe" {
+		c.VocabularySize = min(max(characters/200/100*100, 500), 8000)
+	}
+	if c.MinCount == 0 {
+		c.MinCount = 1
+		if c.Unit == "word" && !marked {
+			c.MinCount = 2
+		}
+	}
+}
+
+// settle fills in what depends on the tokens: how many there are, and how often
+// each occurs, by id.
+func (c *Config) settle(tokens int, counts []int64) {
+	vocabulary := len(counts)
+	if c.Output == "auto" {
+		c.Output = "free"
+		if vocabulary > c.Hidden {
+			c.Output = "tied"
+		}
+	}
+	if c.Embedding == 0 {
+		switch {
+		case c.Output == "tied":
+			c.Embedding = c.outputSize()
+		case vocabulary > 1000:
+			c.Embedding = 256
+		default:
+			c.Embedding = 64
+		}
+	}
+	if c.Softmax == "auto" {
+		c.Softmax = "full"
+		if vocabulary >= 8000 || len(c.Cutoffs) > 0 {
+			c.Softmax = "adaptive"
+		}
+	}
+	if c.Softmax == "adaptive" && len(c.Cutoffs) == 0 {
+		c.Cutoffs = cutoffs(counts)
+		if len(c.Cutoffs) == 0 {
+			c.Softmax = "full"
+		}
+	}
+	if c.Steps == 0 {
+		c.Steps = 128
+		if c.Unit == "word" {
+			c.Steps = 64
+		}
+		for c.Steps > 16 && tokens < 40*c.Steps {
+			c.Steps /= 2
+		}
+	}
+	if c.Batch == 0 {
+		c.Batch = 4
+		for c.Batch < 64 && tokens > 150*c.Steps*c.Batch {
+			c.Batch *= 2
+		}
+	}
+	epochs := defaultWork / (c.work(counts) * float64(max(tokens, 1)))
+	c.Settle(int(math.Min(math.Max(math.Round(epochs), 3), 30)))
+}
+
+// outputSize is the width of the recurrent stack's output.
+func (c *Config) outputSize() int {
+	if c.Proj > 0 {
+		return c.Proj
+	}
+	return c.Hidden
+}
+
+// work is about how many operations a token takes in training.
+func (c *Config) work(counts []int64) float64 {
+	h, in := float64(c.Hidden), float64(c.Embedding)
+	weights := 4 * h * (h + in + 2*h*float64(c.Layers-1))
+	out := float64(c.outputSize())
+	if c.Softmax == "full" {
+		return 6 * (weights + out*float64(len(counts)))
+	}
+	return 6 * (weights + out*clusterCost(shares(counts), c.Cutoffs))
+}
+
+// describe says in a few words what kind of model it is.
+func (c *Config) describe() string {
+	return fmt.Sprintf("%d x %d %s, %s softmax over %ss", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, c.Unit)
+}

@@ -1,0 +1,321 @@
+package generate
+
+import (
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// manyDocuments is from how many on whole documents are held out; of fewer, the
+// end of each.
+const manyDocuments = 100
+
+// leastDivided is the length, in characters, from which a document is divided.
+const leastDivided = 1000
+
+// Divide splits documents into parts for training, validation and test by the
+// configuration's Split, and where that is empty into fractions of 0.9, 0.1 and
+// 0. Of a hundred documents or more, whole ones are drawn by the seed; of fewer,
+// the end of each that has a thousand characters is held out, first validation,
+// then test.
+func (c *Config) Divide(docs []data.Document) (train, valid, test []data.Document, err error) {
+	p, err := c.parts()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if c.Split == "" {
+		p = [3]float64{0.9, 0.1, 0}
+	}
+	if len(docs) >= manyDocuments {
+		train, valid, test = drawn(docs, p, c.Seed)
+		return train, valid, test, nil
+	}
+	for _, d := range docs {
+		n := utf8.RuneCountInString(d.Text)
+		if n < leastDivided {
+			train = append(train, d)
+			continue
+		}
+		// As Python's int(n*0.9), which published splits use.
+		first, second := int(float64(n)*p[0]), int(float64(n)*(p[0]+p[1])+1e-9)
+		if p[2] == 0 {
+			second = n
+		}
+		if p[1] == 0 {
+			second = first
+		}
+		a := runeOffset(d.Text, first)
+		b := a + runeOffset(d.Text[a:], second-first)
+		for _, part := range []struct {
+			to   *[]data.Document
+			text string
+		}{{&train, d.Text[:a]}, {&valid, d.Text[a:b]}, {&test, d.Text[b:]}} {
+			if part.text != "" {
+				*part.to = append(*part.to, data.Document{File: d.File, Text: part.text})
+			}
+		}
+	}
+	return train, valid, test, nil
+}
+
+// drawn gives whole documents to the parts, in their first order.
+func drawn(docs []data.Document, p [3]float64, seed uint64) (train, valid, test []data.Document) {
+	total, size := 0, 0
+	for _, d := range docs {
+		total += len(d.Text)
+	}
+	part := make([]*[]data.Document, len(docs))
+	for _, i := range rand.New(rand.NewPCG(seed, 0x73706c6974)).Perm(len(docs)) {
+		part[i] = &train
+		switch {
+		case float64(size) < p[2]*float64(total):
+			part[i] = &test
+		case float64(size) < (p[1]+p[2])*float64(total):
+			part[i] = &valid
+		}
+		size += len(docs[i].Text)
+	}
+	for i, d := range docs {
+		*part[i] = append(*part[i], d)
+	}
+	return train, valid, test
+}
+
+// runeOffset is where the character n of s begins, in bytes.
+func runeOffset(s string, n int) int {
+	for i := range s {
+		if n--; n < 0 {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// characters counts those of all documents.
+func characters(docs []data.Document) int {
+	n := 0
+	for _, d := range docs {
+		n += utf8.RuneCountInString(d.Text)
+	}
+	return n
+}
+
+// texts goes through the documents in parts of bounded size, which end with a line.
+func texts(docs []data.Document) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, d := range docs {
+			for s := range blocks(d.Text) {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// blockSize is what a tokenizer is given at once, in bytes; blocks of a text
+// without line ends may be four times as long.
+const blockSize = 1 << 20
+
+// blocks cuts a text behind line ends, so that tokenizers need not hold all of it.
+func blocks(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(s) > blockSize {
+			limit := min(4*blockSize, len(s))
+			cut := limit
+			if i := strings.IndexByte(s[blockSize:limit], '\n'); i >= 0 {
+				cut = blockSize + i + 1
+			} else {
+				for cut < len(s) && !utf8.RuneStart(s[cut]) {
+					cut--
+				}
+			}
+			if !yield(s[:cut]) {
+				return
+			}
+			s = s[cut:]
+		}
+		if s != "" {
+			yield(s)
+		}
+	}
+}
+
+// corpus is documents as tokens. Each begins with the token that begins a text
+// and ends with the one that ends it: step i of a document reads its token i and
+// predicts token i+1.
+type corpus struct {
+	docs       [][]int32
+	tokens     int // without begins and ends
+	characters int
+}
+
+func newCorpus(k *codec, docs []data.Document) *corpus {
+	c := &corpus{characters: characters(docs)}
+	for _, d := range docs {
+		ids := k.encode([]int32{k.begin}, d.Text)
+		c.tokens += len(ids) - 1
+		c.docs = append(c.docs, append(ids, k.end))
+	}
+	return c
+}
+
+// counts says how often each token is to be predicted.
+func (c *corpus) counts(vocabulary int) []int64 {
+	n := make([]int64, vocabulary)
+	for _, d := range c.docs {
+		for _, id := range d[1:] {
+			n[id]++
+		}
+	}
+	return n
+}
+
+// piece is a part of a document that one stream reads without a break: the
+// steps from to to.
+type piece struct{ doc, from, to int }
+
+func (p piece) steps() int { return p.to - p.from }
+
+// streams lays a corpus into rows that are read side by side, segment by
+// segment, with the state carried. A row is a list of pieces; each begins with a
+// state of zeros.
+type streams struct {
+	corpus  *corpus
+	steps   int // of a segment, at most
+	seed    uint64
+	rows    [][]piece
+	batches int
+
+	epoch int // that order is of
+	order [][]placed
+}
+
+// placed is a piece and the number of its first segment in the row.
+type placed struct {
+	piece
+	first int
+}
+
+// newStreams divides a corpus into rows of like length. Documents longer than a
+// row are cut, unless they shall stay whole; pieces go, longest first, to the row
+// that is shortest, so that one document becomes rows contiguous parts of it.
+func newStreams(c *corpus, rows, steps int, whole bool, seed uint64) *streams {
+	s := &streams{corpus: c, steps: steps, seed: seed, rows: make([][]piece, rows), epoch: -1}
+	total := 0
+	for _, d := range c.docs {
+		total += len(d) - 1
+	}
+	longest := (total + rows - 1) / rows
+	var all []piece
+	for i, d := range c.docs {
+		n, parts := len(d)-1, 1
+		if !whole {
+			parts = (n + longest - 1) / longest
+		}
+		for k := range parts {
+			all = append(all, piece{i, k * n / parts, (k + 1) * n / parts})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b piece) int { return b.steps() - a.steps() })
+	filled := make([]int, rows)
+	for _, p := range all {
+		r := 0
+		for i := range filled {
+			if filled[i] < filled[r] {
+				r = i
+			}
+		}
+		s.rows[r] = append(s.rows[r], p)
+		filled[r] += s.segments(p)
+	}
+	s.batches = slices.Max(filled)
+	return s
+}
+
+// segments is how many segments a piece takes.
+func (s *streams) segments(p piece) int { return (p.steps() + s.steps - 1) / s.steps }
+
+// arrange puts each row's pieces into the order of an epoch.
+func (s *streams) arrange(epoch int) {
+	if s.epoch == epoch {
+		return
+	}
+	s.epoch, s.order = epoch, make([][]placed, len(s.rows))
+	r := rand.New(rand.NewPCG(s.seed^0x73747265616d, uint64(epoch)))
+	for i, row := range s.rows {
+		at := 0
+		for _, k := range r.Perm(len(row)) {
+			s.order[i] = append(s.order[i], placed{row[k], at})
+			at += s.segments(row[k])
+		}
+	}
+}
+
+// batch is a segment of each row.
+type batch struct {
+	ids     []int32 // [B,T], what is read
+	targets []int32 // [B,T], what comes next; -100 where there is nothing
+	lengths []int32 // [B]
+	begins  []bool  // [B], the row begins a piece
+	parts   []piece // [B], where the segments come from
+	B, T    int
+	tokens  int  // targets that count
+	ragged  bool // rows differ in length
+}
+
+const ignored = -100
+
+// load fills b with segment n of an epoch.
+func (s *streams) load(b *batch, epoch, n int) {
+	s.arrange(epoch)
+	b.B, b.T, b.tokens = len(s.rows), 0, 0
+	b.lengths, b.begins, b.parts = resize(b.lengths, b.B), resize(b.begins, b.B), resize(b.parts, b.B)
+	for i, row := range s.order {
+		b.parts[i], b.begins[i] = s.segment(row, n)
+		steps := b.parts[i].steps()
+		b.lengths[i] = int32(steps)
+		b.T = max(b.T, steps)
+		b.tokens += steps
+	}
+	b.ids, b.targets = resize(b.ids, b.B*b.T), resize(b.targets, b.B*b.T)
+	b.ragged = b.tokens < b.B*b.T
+	for i, p := range b.parts {
+		ids, targets := b.ids[i*b.T:(i+1)*b.T], b.targets[i*b.T:(i+1)*b.T]
+		k := 0
+		if p.steps() > 0 {
+			d := s.corpus.docs[p.doc]
+			k = copy(ids, d[p.from:p.to])
+			copy(targets, d[p.from+1:p.to+1])
+		}
+		for ; k < b.T; k++ {
+			ids[k], targets[k] = 0, ignored
+		}
+	}
+}
+
+// segment is the part of a row's piece that its segment n covers, and whether
+// that is the piece's first; empty past the row's end.
+func (s *streams) segment(row []placed, n int) (p piece, begins bool) {
+	i, exact := slices.BinarySearchFunc(row, n, func(p placed, n int) int { return p.first - n })
+	if !exact {
+		i--
+	}
+	if i < 0 {
+		return piece{}, true
+	}
+	p = row[i].piece
+	p.from += (n - row[i].first) * s.steps
+	if p.from >= p.to {
+		return piece{}, true
+	}
+	p.to = min(p.to, p.from+s.steps)
+	return p, n == row[i].first
+}
+
+// resize is s with length n, its contents unspecified.
+func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }

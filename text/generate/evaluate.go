@@ -1,0 +1,266 @@
+package generate
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+)
+
+// Metrics tell how well a text was foreseen.
+type Metrics struct {
+	Nats        float64 `json:"nats"`          // mean of -log p, natural logarithm, a token
+	BitsPerChar float64 `json:"bits_per_char"` // sum of -log₂ p by the text's characters
+	Perplexity  float64 `json:"perplexity"`    // e^nats
+}
+
+// Evaluation is a model scored on a text. Every token is predicted from all that
+// stands before it in its document; the tokens that end documents do not count.
+type Evaluation struct {
+	Task       string  `json:"task"`
+	Metrics    Metrics `json:"metrics"`
+	Unigram    Metrics `json:"unigram"` // of each token's share of the training text, without context
+	Unit       string  `json:"unit"`
+	Documents  int     `json:"documents"`
+	Tokens     int     `json:"tokens"`
+	Characters int     `json:"characters"`
+	Unknown    int     `json:"unknown"` // tokens that the vocabulary lacks; they are scored as the token for such
+	Vocabulary int     `json:"vocabulary"`
+
+	ByPosition  []Group    `json:"by_position"`  // by the token's place in its document
+	ByFrequency []Group    `json:"by_frequency"` // by the token's count in the training text
+	Surprising  []Surprise `json:"surprising"`   // the words foreseen worst, one place each
+	Notes       []string   `json:"notes,omitempty"`
+}
+
+// Group is a mean over some of the tokens: those whose place or count is from
+// From to To, To not included; To is 0 where there is no end.
+type Group struct {
+	From       int     `json:"from"`
+	To         int     `json:"to,omitempty"`
+	Tokens     int     `json:"tokens"`
+	Nats       float64 `json:"nats"`
+	Perplexity float64 `json:"perplexity"`
+}
+
+// Surprise is a word and how it came.
+type Surprise struct {
+	Word   string  `json:"word"`
+	Before string  `json:"before"` // the text that it follows, as far as a line shows it
+	Nats   float64 `json:"nats"`   // -log p of the word, all its tokens together
+}
+
+// Bounds of the groups.
+var (
+	positions   = []int{0, 10, 30, 100, 300, 1000, 3000, 10000, 100000}
+	frequencies = []int{0, 1, 10, 100, 1000, 10000, 100000}
+)
+
+// evaluationSteps is the segment that evaluation computes at once, and
+// evaluationRows the most documents side by side.
+const (
+	evaluationSteps = 256
+	evaluationRows  = 16
+)
+
+// Evaluate scores the model on whole documents, each read from its beginning
+// with the state carried through.
+func (m *Model) Evaluate(docs []data.Document) (*Evaluation, error) {
+	traces := make([][]text.Token, len(docs))
+	c := &corpus{characters: characters(docs)}
+	for i, d := range docs {
+		traces[i] = m.codec.trace(d.Text)
+		ids := []int32{m.codec.begin}
+		for _, t := range traces[i] {
+			ids = append(ids, t.ID)
+		}
+		c.docs = append(c.docs, ids)
+		c.tokens += len(ids) - 1
+	}
+	if c.tokens == 0 {
+		return nil, data.Errorf("the text to score has no tokens; give a file with some text")
+	}
+	nats, err := m.nats(c)
+	if err != nil {
+		return nil, err
+	}
+	return m.evaluation(docs, traces, nats, c), nil
+}
+
+// nats is -log p of every token but the first of each document of c.
+func (m *Model) nats(c *corpus) (nats [][]float32, err error) {
+	rows := min(len(c.docs), evaluationRows)
+	s := newStreams(c, rows, evaluationSteps, true, 0)
+	for _, d := range c.docs {
+		nats = append(nats, make([]float32, len(d)-1))
+	}
+	err = tensor.Catch(func() {
+		tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
+		b := &batch{}
+		var scores []float32
+		for i := range s.batches {
+			s.load(b, 0, i)
+			tape.Reset()
+			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
+			scores = resize(scores, b.B*b.T)
+			m.net.score(scores, x, b.targets)
+			carry.End(to)
+			for r, p := range b.parts {
+				for k := range p.steps() {
+					nats[p.doc][p.from+k] = -scores[r*b.T+k]
+				}
+			}
+		}
+	})
+	return nats, err
+}
+
+// tally sums up -log p.
+type tally struct {
+	sum float64
+	n   int
+}
+
+func (t *tally) add(nats float64) { t.sum, t.n = t.sum+nats, t.n+1 }
+
+func (t tally) metrics(characters int) Metrics {
+	nats := t.sum / float64(t.n)
+	return Metrics{Nats: nats, BitsPerChar: t.sum / math.Ln2 / float64(max(characters, 1)), Perplexity: math.Exp(nats)}
+}
+
+func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][]float32, c *corpus) *Evaluation {
+	e := &Evaluation{
+		Task: Task, Unit: m.cfg.Unit, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
+	}
+	var all, unigram tally
+	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))
+	share := shareOf(m.counts)
+	unknown := m.codec.tokens.Vocabulary().UnknownID()
+	for i, trace := range traces {
+		for k, t := range trace {
+			v := float64(nats[i][k])
+			all.add(v)
+			unigram.add(-share[t.ID])
+			places[slot(positions, k)].add(v)
+			counts[slot(frequencies, int(m.counts[t.ID]))].add(v)
+			if t.ID == unknown {
+				e.Unknown++
+			}
+		}
+	}
+	e.Metrics, e.Unigram = all.metrics(c.characters), unigram.metrics(c.characters)
+	e.ByPosition, e.ByFrequency = groups(positions, places), groups(frequencies, counts)
+	e.Surprising = surprising(docs, traces, nats)
+	if e.Unknown > 0 && m.codec.line < 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("%d of %d tokens were never seen in training and are scored as one unknown token", e.Unknown, e.Tokens))
+	}
+	return e
+}
+
+// shareOf is log p of each token by its count, tokens never seen counted half.
+func shareOf(counts []int64) []float64 {
+	total := 0.0
+	for _, n := range counts {
+		total += math.Max(float64(n), 0.5)
+	}
+	out := make([]float64, len(counts))
+	for i, n := range counts {
+		out[i] = math.Log(math.Max(float64(n), 0.5) / total)
+	}
+	return out
+}
+
+// slot is the last bound that is not above v.
+func slot(bounds []int, v int) int {
+	i, exact := slices.BinarySearch(bounds, v)
+	if !exact {
+		i--
+	}
+	return i
+}
+
+func groups(bounds []int, tallies []tally) []Group {
+	var list []Group
+	for i, t := range tallies {
+		if t.n == 0 {
+			continue
+		}
+		g := Group{From: bounds[i], Tokens: t.n, Nats: t.sum / float64(t.n)}
+		if i+1 < len(bounds) {
+			g.To = bounds[i+1]
+		}
+		g.Perplexity = math.Exp(g.Nats)
+		list = append(list, g)
+	}
+	return list
+}
+
+// mostSurprising is how many words an evaluation lists.
+const mostSurprising = 20
+
+// surprising finds the words with the highest -log p: of a word that occurs
+// often the worst place alone.
+func surprising(docs []data.Document, traces [][]text.Token, nats [][]float32) []Surprise {
+	worst := map[string]Surprise{}
+	for i, d := range docs {
+		k := 0
+		for from, to := range words(d.Text) {
+			sum := 0.0
+			for ; k < len(traces[i]) && traces[i][k].End <= to; k++ {
+				if traces[i][k].End > from {
+					sum += float64(nats[i][k])
+				}
+			}
+			if w := d.Text[from:to]; sum > worst[w].Nats {
+				worst[w] = Surprise{w, before(d.Text[:from]), sum}
+			}
+		}
+	}
+	list := make([]Surprise, 0, len(worst))
+	for _, s := range worst {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b Surprise) int { return cmp.Or(cmp.Compare(b.Nats, a.Nats), strings.Compare(a.Word, b.Word)) })
+	return list[:min(len(list), mostSurprising)]
+}
+
+// words goes through what stands between white space, by its bytes.
+func words(s string) func(yield func(from, to int) bool) {
+	return func(yield func(from, to int) bool) {
+		from := -1
+		for i, r := range s {
+			switch space := unicode.IsSpace(r); {
+			case space && from >= 0:
+				if !yield(from, i) {
+					return
+				}
+				from = -1
+			case !space && from < 0:
+				from = i
+			}
+		}
+		if from >= 0 {
+			yield(from, len(s))
+		}
+	}
+}
+
+// before is the end of a text, on one line.
+func before(s string) string {
+	const most = 60
+	if len(s) > most {
+		s = s[len(s)-most:]
+		for len(s) > 0 && !utf8.RuneStart(s[0]) {
+			s = s[1:]
+		}
+	}
+	return strings.Join(strings.Fields(s), " ")
+}

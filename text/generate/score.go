@@ -1,0 +1,127 @@
+package generate
+
+import (
+	"slices"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Scored is a continuation of a prompt and how likely the model finds it.
+type Scored struct {
+	Continuation string  `json:"continuation"`
+	LogProb      float64 `json:"log_prob"` // of all its tokens, given the prompt
+	Tokens       int     `json:"tokens"`
+	PerToken     float64 `json:"log_prob_per_token"`
+}
+
+// Score ranks continuations of a prompt by log p, the likeliest first. A
+// continuation that begins with a letter or digit after a prompt that ends with
+// one is a word of its own, behind a space, unless it is to be taken exactly as
+// it is, or the script puts no spaces between words.
+//
+// Where a token joins the prompt's end with a continuation's beginning, the
+// tokens that differ are scored, of all continuations from the same place.
+func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Scored, error) {
+	begin := []int32{m.codec.begin}
+	first := m.codec.encode(begin, prompt)
+	common := len(first)
+	var texts [][]int32
+	for _, c := range continuations {
+		ids := m.codec.encode(slices.Clone(begin), join(prompt, c, exactly))
+		texts = append(texts, ids)
+		common = min(common, shared(first, ids))
+	}
+	var scores []Scored
+	for i, c := range continuations {
+		if len(texts[i]) <= common {
+			return nil, data.Errorf("the continuation %q adds no token to the prompt", c)
+		}
+		scores = append(scores, Scored{Continuation: c, Tokens: len(texts[i]) - common})
+	}
+	err := tensor.Catch(func() {
+		s := m.newSession(1)
+		s.read(first[:common-1])
+		for lo := 0; lo < len(texts); lo += evaluationRows {
+			hi := min(lo+evaluationRows, len(texts))
+			m.scoreAfter(s.state, texts[lo:hi], common, scores[lo:hi])
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range scores {
+		scores[i].PerToken = scores[i].LogProb / float64(scores[i].Tokens)
+	}
+	slices.SortStableFunc(scores, func(a, b Scored) int {
+		switch {
+		case a.LogProb > b.LogProb:
+			return -1
+		case a.LogProb < b.LogProb:
+			return 1
+		}
+		return 0
+	})
+	return scores, nil
+}
+
+// scoreAfter adds log p of the tokens from common on to each text's score,
+// reading side by side from the state after the tokens before common-1.
+func (m *Model) scoreAfter(state *nn.SavedState, texts [][]int32, common int, scores []Scored) {
+	c := &corpus{}
+	for _, ids := range texts {
+		c.docs = append(c.docs, ids[common-1:])
+	}
+	carry := nn.NewCarry(m.net.RNN, len(texts))
+	s := newStreams(c, len(texts), evaluationSteps, true, 0)
+	tape, b := tensor.NewTape(m.slab.Device(), tensor.Infer), &batch{}
+	var logp []float32
+	for i := range s.batches {
+		s.load(b, 0, i)
+		if i == 0 {
+			for r := range texts {
+				carry.CopyRow(r, state, 0)
+			}
+			clear(b.begins)
+		}
+		tape.Reset()
+		x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
+		logp = resize(logp, b.B*b.T)
+		m.net.score(logp, x, b.targets)
+		carry.End(to)
+		for r, p := range b.parts {
+			for k := range p.steps() {
+				scores[p.doc].LogProb += float64(logp[r*b.T+k])
+			}
+		}
+	}
+}
+
+// shared is the length of what two texts begin with in common.
+func shared(a, b []int32) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// join puts a continuation behind a prompt.
+func join(prompt, continuation string, exactly bool) string {
+	last, _ := utf8.DecodeLastRuneInString(prompt)
+	next, _ := utf8.DecodeRuneInString(continuation)
+	if !exactly && spaced(last) && spaced(next) && prompt != "" && continuation != "" {
+		return prompt + " " + continuation
+	}
+	return prompt + continuation
+}
+
+// spaced says whether a character belongs to a word of a script that puts spaces
+// between words.
+func spaced(r rune) bool {
+	return (unicode.IsLetter(r) || unicode.IsDigit(r)) &&
+		!unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Thai, unicode.Lao, unicode.Khmer, unicode.Myanmar)
+}

@@ -1,0 +1,177 @@
+package generate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// TrainOptions says where a run writes and how it shows itself; nil trains in
+// memory and in silence.
+type TrainOptions struct {
+	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
+	Resume      bool            // continue from Dir's last checkpoint
+	Progress    *train.Progress // nil: quiet
+	TensorBoard bool            // event files in Dir/tensorboard
+}
+
+// Train fits a language model to documents, such as [Config.Divide] makes them.
+// Without documents to validate on, the last weights are kept. If ctx is
+// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
+// from and no finished model, and the model returned is as far as it came.
+func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &TrainOptions{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	m, c, err := prepare(docs, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	var v *corpus
+	if len(valid) > 0 {
+		v = newCorpus(m.codec, valid)
+	}
+	result, err := m.fit(ctx, c, v, o)
+	if err != nil || result.Interrupted || o.Dir == "" {
+		return m, result, err
+	}
+	return m, result, m.Save(o.Dir)
+}
+
+// leastTokens is the shortest text that can be learned from.
+const leastTokens = 64
+
+// prepare settles the configuration on the text and makes the untrained model.
+func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
+	marked := false
+	for _, d := range docs {
+		marked = marked || strings.Contains(d.Text, text.Unknown)
+	}
+	cfg.settleText(characters(docs), marked)
+	k, err := trainCodec(&cfg, docs)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := newCorpus(k, docs)
+	if c.tokens < leastTokens {
+		return nil, nil, data.Errorf("the training text has %d %ss; at least %d are needed to learn from: give more text, or a smaller unit", c.tokens, cfg.Unit, leastTokens)
+	}
+	counts := c.counts(k.tokens.Vocabulary().Len())
+	cfg.settle(c.tokens, counts)
+	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
+		return nil, nil, data.Errorf("cutoffs: want numbers below the vocabulary's size %d, got %v", len(counts), cfg.Cutoffs)
+	}
+	if need := cfg.Batch; c.tokens < need {
+		return nil, nil, data.Errorf("batch: %d streams need as many tokens at least, and the text has %d; give a smaller batch or more text", cfg.Batch, c.tokens)
+	}
+	m, err := newModel(cfg, k, counts)
+	if err != nil {
+		return nil, nil, err
+	}
+	m.net.startAtFrequencies(counts)
+	return m, c, nil
+}
+
+// logCount is the logarithm of a count, of a half where there is none.
+func logCount(n int64) float32 { return float32(math.Log(math.Max(float64(n), 0.5))) }
+
+// warmup is the share of the steps in which the learning rate rises.
+const warmup = 0.05
+
+// fit runs the training loop.
+func (m *Model) fit(ctx context.Context, c, valid *corpus, o *TrainOptions) (*train.Result, error) {
+	cfg := &m.cfg
+	s := newStreams(c, cfg.Batch, cfg.Steps, false, cfg.Seed)
+	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
+	options := cfg.Settings.Options(s.batches, int(warmup*float64(s.batches*cfg.Epochs)))
+	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options.Fingerprint = m.fingerprint(c)
+	job := &train.Job[batch]{
+		Slab:      m.slab,
+		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
+		Samples:   s.batches,
+		NewBatch:  func() *batch { return &batch{} },
+		// A sample is a segment of every stream, numbered through all epochs,
+		// since each epoch reads the documents in another order.
+		Batches: func(epoch int) [][]int {
+			list := make([][]int, s.batches)
+			for i := range list {
+				list[i] = []int{epoch*s.batches + i}
+			}
+			return list
+		},
+		Load:  func(b *batch, samples []int) { s.load(b, samples[0]/s.batches, samples[0]%s.batches) },
+		Carry: carry,
+		Loss: func(tape *tensor.Tape, b *batch) *tensor.Tensor {
+			l, to := m.net.loss(tape, b, carry.Begin(tape, b.begins))
+			carry.End(to)
+			return l
+		},
+		Weight: func(b *batch) float64 { return float64(b.tokens) },
+	}
+	if valid != nil && valid.tokens > 0 {
+		job.Metric = "nats"
+		job.Validate = m.validation(valid)
+	} else {
+		options.Patience = 0
+	}
+	return train.Fit(ctx, job, options)
+}
+
+// Streams that validation reads side by side, and the least steps of each.
+const (
+	validationRows = 16
+	validationRow  = 1000
+)
+
+// validation scores a corpus with a state of its own.
+func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
+	rows := min(max(c.tokens/validationRow, 1), validationRows)
+	s := newStreams(c, rows, 2*m.cfg.Steps, false, 0)
+	b := &batch{}
+	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
+		carry := nn.NewCarry(m.net.RNN, rows)
+		sum, n := 0.0, 0
+		for i := range s.batches {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			s.load(b, 0, i)
+			tape.Reset()
+			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
+			l := m.net.nats(x, b.targets)
+			carry.End(to)
+			sum, n = sum+float64(l.Item())*float64(b.tokens), n+b.tokens
+		}
+		nats := sum / float64(n)
+		return map[string]float64{"nats": nats, "perplexity": math.Exp(nats)}, nil
+	}
+}
+
+// fingerprint changes with the settings that change the arithmetic, and with
+// the text.
+func (m *Model) fingerprint(c *corpus) string {
+	h := sha256.New()
+	cfg := m.cfg
+	cfg.MaxTime, cfg.Patience = 0, 0
+	text, _ := json.Marshal(cfg) // plain fields always have a JSON form
+	h.Write(text)
+	for _, d := range c.docs {
+		_ = binary.Write(h, binary.LittleEndian, d) // a hash takes everything
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+}
