@@ -43,11 +43,13 @@ func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Sc
 		scores = append(scores, Scored{Continuation: c, Tokens: len(texts[i]) - common})
 	}
 	err := tensor.Catch(func() {
-		s := m.newSession(1)
-		s.read(first[:common-1])
+		state := m.net.RNN.NewSavedState(1)
+		if common > 1 {
+			state = m.read([][]int32{first[:common-1]}, 1).state
+		}
 		for lo := 0; lo < len(texts); lo += evaluationRows {
 			hi := min(lo+evaluationRows, len(texts))
-			m.scoreAfter(s.state, texts[lo:hi], common, scores[lo:hi])
+			m.scoreAfter(state, texts[lo:hi], common, scores[lo:hi])
 		}
 	})
 	if err != nil {

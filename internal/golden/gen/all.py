@@ -7,6 +7,7 @@ import sys
 sys.dont_write_bytecode = True  # leave nothing beside the scripts
 
 import crf
+import language
 import layers
 import losses
 import optimizers

@@ -50,7 +50,7 @@ class Cases:
         for key, value in tensors:
             self.tensors[case + "/" + prefix + key] = value.detach()
 
-    def write(self):
+    def write(self, out=OUT):
         header, blobs, at = {"__metadata__": self.settings}, [], 0
         for name, t in self.tensors.items():
             kind = "F32" if t.is_floating_point() else "I64"
@@ -63,8 +63,8 @@ class Cases:
             at += len(blob)
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        os.makedirs(OUT, exist_ok=True)
-        path = os.path.join(OUT, self.name + ".safetensors")
+        os.makedirs(out, exist_ok=True)
+        path = os.path.join(out, self.name + ".safetensors")
         with open(path, "wb") as f:
             f.write(struct.pack("<Q", len(text)))
             f.write(text)
