@@ -71,11 +71,11 @@ func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
 		return nil, nil, data.Errorf("the training text has %d %ss; at least %d are needed to learn from: give more text, or a smaller unit", c.tokens, cfg.Unit, leastTokens)
 	}
 	counts := c.counts(k.tokens.Vocabulary().Len())
-	cfg.settle(c.tokens, counts)
 	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
 		return nil, nil, data.Errorf("cutoffs: want numbers below the vocabulary's size %d, got %v", len(counts), cfg.Cutoffs)
 	}
-	if need := cfg.Batch; c.tokens < need {
+	cfg.settle(c.tokens, counts)
+	if c.tokens < cfg.Batch {
 		return nil, nil, data.Errorf("batch: %d streams need as many tokens at least, and the text has %d; give a smaller batch or more text", cfg.Batch, c.tokens)
 	}
 	m, err := newModel(cfg, k, counts)

@@ -1,0 +1,366 @@
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+func logs(p ...float64) []float32 {
+	out := make([]float32, len(p))
+	for i, v := range p {
+		out[i] = float32(math.Log(v))
+	}
+	return out
+}
+
+// TestSampler draws many times and compares the shares with the probabilities
+// that each setting leaves.
+func TestSampler(t *testing.T) {
+	p := []float64{0.05, 0.4, 0.1, 0.3, 0.15}
+	for _, c := range []struct {
+		name string
+		s    sampler
+		want []float64
+	}{
+		{"as it is", sampler{temperature: 1, topP: 1}, p},
+		{"hot", sampler{temperature: 2, topP: 1}, []float64{.1054, .2981, .1491, .2582, .1826}},
+		{"three", sampler{temperature: 1, topK: 3, topP: 1}, []float64{0, .4 / .85, 0, .3 / .85, .15 / .85}},
+		{"nucleus", sampler{temperature: 1, topP: 0.6}, []float64{0, .4 / .7, 0, .3 / .7, 0}},
+		{"exact nucleus", sampler{temperature: 1, topP: 0.3}, []float64{0, 1, 0, 0, 0}},
+		{"nucleus of three", sampler{temperature: 1, topK: 3, topP: 0.8}, []float64{0, .4 / .7, 0, .3 / .7, 0}},
+		{"unsaid", sampler{temperature: 1, topP: 1, unsaid: []int32{1}}, []float64{.05 / .6, 0, .1 / .6, .3 / .6, .15 / .6}},
+		{"greedy", sampler{topP: 1}, []float64{0, 1, 0, 0, 0}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const draws = 20000
+			r := rand.New(rand.NewPCG(5, 5))
+			n := make([]float64, len(p))
+			for range draws {
+				n[c.s.pick(logs(p...), r)]++
+			}
+			for i, want := range c.want {
+				if tolerance := 4 * math.Sqrt(want*(1-want)/draws); math.Abs(n[i]/draws-want) > tolerance+1e-4 {
+					t.Errorf("token %d: %v of the draws, want %v", i, n[i]/draws, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSamplerBearsAnything(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(-1))
+	for _, v := range [][]float32{{nan, nan}, {inf, inf}, {inf, 0}, {nan, -1}, {0}} {
+		for _, s := range []sampler{{temperature: 1, topP: 1}, {temperature: 1e-9, topP: 0.5}, {topP: 1}, {temperature: 100, topK: 9, topP: 1}} {
+			if id := s.pick(slices.Clone(v), rand.New(rand.NewPCG(1, 1))); id < 0 || int(id) >= len(v) {
+				t.Errorf("%v: drew %d", v, id)
+			}
+		}
+	}
+}
+
+// TestStopper feeds texts in random pieces: what comes out is the text before
+// the first stop string, and nothing is given out too early.
+func TestStopper(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	stops := []string{"aab", "ba", "cc\n"}
+	for range 500 {
+		var text strings.Builder
+		for range r.IntN(20) {
+			text.WriteByte("abc\n"[r.IntN(4)])
+		}
+		want, found := text.String(), false
+		for end := range len(want) { // the first whose end comes first
+			for _, stop := range stops {
+				if !found && strings.HasSuffix(want[:end+1], stop) {
+					found, want = true, want[:end+1-len(stop)]
+				}
+			}
+			if found {
+				break
+			}
+		}
+		s, got, stopped := stopper{stops: stops}, "", false
+		for _, c := range text.String() {
+			var out string
+			out, stopped = s.pass(string(c))
+			got += out
+			if stopped {
+				break
+			}
+		}
+		if !stopped {
+			got += s.rest()
+		}
+		if got != want || stopped != found {
+			t.Fatalf("%q: %q, stopped %v; want %q, %v", text.String(), got, stopped, want, found)
+		}
+	}
+}
+
+// TestDecoder: the parts of a stream are whole characters and make up the text.
+func TestDecoder(t *testing.T) {
+	text := "Ein Mädchen 🙂 sagte: 你好, wörld!\n\nNext line  here 👩‍👩‍👧 end"
+	for _, unit := range units {
+		t.Run(unit, func(t *testing.T) {
+			cfg := small(unit)
+			if unit == "bpe" {
+				cfg.VocabularySize = 262 // next to no merges: characters in pieces
+			}
+			k, err := trainCodec(&cfg, docs(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids := k.encode([]int32{k.begin}, text)
+			want := text
+			if unit == "word" {
+				want = strings.ReplaceAll(text, "  ", " ")
+			}
+			if got := k.decode(ids); got != want {
+				t.Errorf("decoded %q", got)
+			}
+			for cut := 1; cut < len(ids); cut += 3 {
+				d := decoder{codec: k}
+				d.begin(ids[:cut])
+				got := strings.ToValidUTF8(k.decode(ids[:cut]), "")
+				if strings.ContainsRune(got, utf8.RuneError) {
+					continue // the context itself ends within a character
+				}
+				for _, id := range ids[cut:] {
+					part := d.next(id)
+					if !utf8.ValidString(part) || strings.ContainsRune(part, utf8.RuneError) {
+						t.Fatalf("part %q", part)
+					}
+					got += part
+				}
+				if got += d.rest(); got != want {
+					t.Fatalf("from token %d on: %q", cut, got)
+				}
+			}
+		})
+	}
+}
+
+func TestDecoderEndsHalfCharacters(t *testing.T) {
+	cfg := small("bpe")
+	cfg.VocabularySize = 262
+	k, err := trainCodec(&cfg, docs("🙂"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := k.encode(nil, "🙂")
+	if len(ids) < 2 {
+		t.Skip("the character is one token")
+	}
+	d := decoder{codec: k}
+	if got := d.next(ids[0]); got != "" {
+		t.Errorf("half a character came out: %q", got)
+	}
+	if got := d.rest(); !utf8.ValidString(got) || got == "" {
+		t.Errorf("at the end: %q", got)
+	}
+	for range 100 { // an endless half never holds more than it may
+		d.next(ids[0])
+		if len(d.ids) > maxPending+1 {
+			t.Fatalf("%d tokens wait", len(d.ids))
+		}
+	}
+}
+
+func TestTrace(t *testing.T) {
+	text := "Größe: 5\n\n  zwei Wörter "
+	for _, unit := range units {
+		cfg := small(unit)
+		if unit == "bpe" {
+			cfg.VocabularySize = 270
+		}
+		k, err := trainCodec(&cfg, docs(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []int32
+		at := 0
+		for _, token := range k.trace(text) {
+			ids = append(ids, token.ID)
+			if token.Start < at || token.End < token.Start || token.End > len(text) {
+				t.Errorf("%s: token %+v after byte %d", unit, token, at)
+			}
+			at = token.Start
+			if unit == "word" && text[token.Start:token.End] != "\n" && k.name(token.ID) != text[token.Start:token.End] {
+				t.Errorf("token %q stands for %q", k.name(token.ID), text[token.Start:token.End])
+			}
+		}
+		if want := k.encode(nil, text); !slices.Equal(ids, want) {
+			t.Errorf("%s: traced %v, encoded %v", unit, ids, want)
+		}
+	}
+}
+
+func TestGenerate(t *testing.T) {
+	m := trained(t, small("char"), story)
+	ctx := context.Background()
+	prompts := []string{"The cat", "", "The bird sang in the tree and flew away over the floor"}
+	parts := map[int]string{}
+	o := &GenerateOptions{Length: 40, Num: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
+		parts[i] += part
+		return nil
+	}}
+	together, err := m.Generate(ctx, prompts, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(together) != 9 {
+		t.Fatalf("%d texts", len(together))
+	}
+	for i, g := range together {
+		if parts[i] != g.Text || g.Prompt != prompts[i/3] || g.Tokens > 40 || g.Ended == EndedByLength && utf8.RuneCountInString(g.Text) != 40 {
+			t.Errorf("text %d: %+v, in parts %q", i, g, parts[i])
+		}
+	}
+	if together[0].Text == together[1].Text {
+		t.Error("two draws are equal")
+	}
+	// What a text is does not depend on those beside it, and its log p is the model's.
+	alone, err := m.Generate(ctx, prompts[:1], &GenerateOptions{Length: 40, Num: 1, Seed: 5, Temperature: 0.8})
+	if err != nil || alone[0] != together[0] {
+		t.Errorf("alone %+v, together %+v (%v)", alone[0], together[0], err)
+	}
+	s, err := m.Score("The cat", []string{together[0].Text}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if together[0].Ended == EndedByLength && math.Abs(s[0].LogProb-together[0].LogProb) > 1e-3 {
+		t.Errorf("log p %v, scored %v", together[0].LogProb, s[0].LogProb)
+	}
+	failure := errors.New("no room")
+	if _, err := m.Generate(ctx, prompts, &GenerateOptions{OnText: func(int, string) error { return failure }}); err != failure {
+		t.Errorf("error %v", err)
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := m.Generate(cancelled, prompts, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestGenerateInBatches: more texts than fit side by side come in their order.
+func TestGenerateInBatches(t *testing.T) {
+	m := trained(t, small("char"), story)
+	many, err := m.Generate(context.Background(), []string{"The", "A"}, &GenerateOptions{Length: 2, Num: generationRows + 3})
+	if err != nil || len(many) != 2*(generationRows+3) {
+		t.Fatalf("%d texts, %v", len(many), err)
+	}
+	var prompts []string
+	for i := range generationRows + 7 {
+		prompts = append(prompts, strings.Repeat("The cat ", i%5))
+	}
+	texts, err := m.Generate(context.Background(), prompts, &GenerateOptions{Length: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, g := range texts {
+		if g.Prompt != prompts[i] {
+			t.Fatalf("text %d follows %q", i, g.Prompt)
+		}
+	}
+}
+
+// TestGenerationIsStateful counts what a longer text costs: a thousand more
+// tokens are a thousand more steps of one token, whatever came before, and the
+// steps allocate nothing in the tensor layer.
+func TestGenerationIsStateful(t *testing.T) {
+	m := trained(t, small("char"), story)
+	s := m.read([][]int32{m.codec.encode([]int32{m.codec.begin}, story)}, 4)
+	ids := make([]int32, 4)
+	feed := func() {
+		for i := range ids {
+			ids[i] = (ids[i] + 1) % int32(m.net.vocabulary)
+		}
+		s.feed(ids)
+	}
+	feed()
+	before := s.tape.Bytes()
+	for range 1000 {
+		feed()
+	}
+	if s.steps != 1001 {
+		t.Errorf("%d steps for 1001 tokens", s.steps)
+	}
+	if n := s.tape.Bytes(); n != before {
+		t.Errorf("the tape grew from %d to %d bytes", before, n)
+	}
+	if n := testing.AllocsPerRun(50, feed); n > 0 {
+		t.Errorf("%v allocations a token", n)
+	}
+}
+
+func TestGenerateRefuses(t *testing.T) {
+	m := trained(t, small("char"), story)
+	for _, o := range []GenerateOptions{
+		{Length: -1}, {Num: -1}, {Num: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
+	} {
+		var input *data.InputError
+		if _, err := m.Generate(context.Background(), []string{""}, &o); !errors.As(err, &input) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+// FuzzPrompt: no prompt, continuation or text makes anything but an answer or an error.
+func FuzzPrompt(f *testing.F) {
+	var models []*Model
+	for _, unit := range units {
+		cfg := small(unit)
+		cfg.Epochs = 1
+		if unit == "bpe" {
+			cfg.VocabularySize = 280
+		}
+		models = append(models, trained(f, cfg, story))
+	}
+	for _, s := range []string{"", "The cat", "\xff\xfe", "</s><s><pad>", "\n\n\n", "🙂 你好", strings.Repeat("a", 600), "a\x00b", "<eos> <unk>"} {
+		f.Add(s, "mat")
+		f.Add("The", s)
+	}
+	f.Fuzz(func(t *testing.T, prompt, next string) {
+		for _, m := range models {
+			texts, err := m.Generate(context.Background(), []string{prompt, next}, &GenerateOptions{Length: 5, Stop: []string{next + "x"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range texts {
+				if !utf8.ValidString(g.Text) || math.IsNaN(g.LogProb) {
+					t.Fatalf("text %+v", g)
+				}
+			}
+			var input *data.InputError
+			if _, err := m.Score(prompt, []string{next, "mat"}, false); err != nil && !errors.As(err, &input) {
+				t.Fatal(err)
+			}
+			if _, err := m.Evaluate(docs(prompt + next)); err != nil && !errors.As(err, &input) {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func ExampleModel_Generate() {
+	docs := []data.Document{{Text: strings.Repeat("one two three four five. ", 40)}}
+	cfg := Defaults()
+	cfg.Hidden, cfg.Epochs, cfg.LR = 32, 20, 0.01
+	m, _, err := Train(context.Background(), docs, nil, cfg, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	texts, _ := m.Generate(context.Background(), []string{"one two"}, &GenerateOptions{Greedy: true, Length: 100, Stop: []string{"."}})
+	fmt.Println(texts[0].Text)
+	// Output: three four five
+}
