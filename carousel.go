@@ -1,6 +1,7 @@
 package carousel
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -10,10 +11,11 @@ import (
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/text/generate"
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own
-// methods: *Forecaster, *Classifier.
+// methods: *Forecaster, *Classifier, *LanguageModel.
 type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
@@ -65,6 +67,22 @@ func (c *Classifier) PredictFile(path string) (Prediction, error) {
 	return p, nil
 }
 
+// LanguageModel is a language model as a Predictor.
+type LanguageModel struct{ *generate.Model }
+
+// Task is "generate".
+func (l *LanguageModel) Task() string { return generate.Task }
+
+// PredictFile goes on from each line of a file; the Prediction is a
+// *generate.Continuations.
+func (l *LanguageModel) PredictFile(path string) (Prediction, error) {
+	c, err := l.Model.PredictFile(context.Background(), path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // Open reads a model directory of any task. What is wrong with the directory is
 // a *model.FileError.
 func Open(path string) (Predictor, error) {
@@ -85,6 +103,12 @@ func Open(path string) (Predictor, error) {
 			return nil, err
 		}
 		return &Classifier{m}, nil
+	case generate.Task:
+		m, err := generate.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &LanguageModel{m}, nil
 	}
 	return nil, &model.FileError{
 		File:    path,

@@ -3,7 +3,7 @@
 // light and dark themes and on paper.
 //
 // A Page is a list of Sections, a Section a list of Blocks: Text, Notice,
-// Facts, Pairs, *Table and *Figure. All strings are plain text and are escaped.
+// Facts, Pairs, Passage, *Table and *Figure. All strings are plain text and are escaped.
 // The same page always gives the same bytes.
 //
 // Forecast is the page of a trained forecasting model.
@@ -38,7 +38,7 @@ type Section struct {
 	Blocks []Block
 }
 
-// Block is the content of a section: Text, Notice, Facts, Pairs, *Table or *Figure.
+// Block is the content of a section: Text, Notice, Facts, Pairs, Passage, *Table or *Figure.
 type Block interface {
 	kind() string // the template that shows it
 }
@@ -74,6 +74,13 @@ type Pairs []Pair
 // Pair is a name and its value.
 type Pair struct{ Name, Value string }
 
+// Passage is a text shown as it is, with its line breaks.
+type Passage struct {
+	Title string
+	Lead  string // what comes before Text, in a paler shade
+	Text  string
+}
+
 // Table has a header and rows of equal length; missing cells stay empty.
 type Table struct {
 	Caption string
@@ -97,6 +104,7 @@ func (Text) kind() string    { return "text" }
 func (Notice) kind() string  { return "notice" }
 func (Facts) kind() string   { return "facts" }
 func (Pairs) kind() string   { return "pairs" }
+func (Passage) kind() string { return "passage" }
 func (*Table) kind() string  { return "table" }
 func (*Figure) kind() string { return "figure" }
 

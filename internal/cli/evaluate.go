@@ -11,8 +11,12 @@ func (a *app) evaluateCommand() *cobra.Command {
 A forecasting model is scored on one part of a table, divided as it was for
 training, beside the simple methods on the same windows: the naive forecast (the
 last value), the seasonal naive one (the same hour of the day or week before),
-drift, and a ridge regression.`,
+drift, and a ridge regression.
+
+A language model is scored on the whole of a text, its state carried from the
+beginning to the end: nats and perplexity a token, bits a character.`,
 		Example: `  carousel evaluate run --data load.csv
-  carousel evaluate run --data load.csv --split-part validation --json`,
+  carousel evaluate run --data load.csv --split-part validation --json
+  carousel evaluate lm --data book.txt --json`,
 	}, func(t *task) verb { return t.evaluate })
 }

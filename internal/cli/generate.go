@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/generate"
 )
 
@@ -17,6 +18,16 @@ var generateTask = task{
 	name:     generate.Task,
 	train:    (*app).trainGenerateCommand,
 	evaluate: (*app).evaluateGenerate,
+	predict:  (*app).predictGenerate,
+	inspect: func(in *inspection, dir *model.Dir) error {
+		m, err := generate.Open(dir.Path)
+		if err != nil {
+			return err
+		}
+		cfg := m.Config()
+		in.Config = &cfg
+		return nil
+	},
 }
 
 // generateRun is one training of a language model.
@@ -28,8 +39,8 @@ type generateRun struct {
 
 type generateFiles struct {
 	Data  string `json:"data" group:"Files" help:"text to learn from: a file, plain or gzipped, or a directory with files of text"`
-	Valid string `json:"valid" group:"Files" help:"text to validate on (empty: a part of --data)"`
-	Test  string `json:"test" group:"Files" help:"text to score the model on at the end (empty: the part of --data that split leaves for it)"`
+	Valid string `json:"valid" group:"Files" help:"text to validate on (none: a part of --data)"`
+	Test  string `json:"test" group:"Files" help:"text to score the finished model on (none: the part of --data that split leaves for it)"`
 }
 
 func (a *app) trainGenerateCommand() *cobra.Command {
@@ -39,88 +50,101 @@ func (a *app) trainGenerateCommand() *cobra.Command {
 		short: "Train a language model on text or source code",
 		long: `Trains a model that tells, character by character or word by word, how a text
 goes on, and writes model, checkpoints and report into --out. Any text will do:
-a file, or a directory of prose or source code.`,
+a file, or a directory of prose or source code.
+
+Then, carousel generate lets the model write, and carousel score ranks ways in
+which a text may go on.`,
 		example: `  carousel train generate --data shakespeare.txt --out run
   carousel train generate --data "$(go env GOROOT)/src/fmt" --out run
+  carousel train generate --data novels --unit bpe --hidden 512 --layers 2 --out run
   carousel train generate --data wiki.train.txt.gz --valid wiki.valid.txt.gz --unit word --out run`,
 		settings: []any{&run.files, &run.cfg},
 		run:      &run.trainRun,
 		seed:     &run.cfg.Seed,
-		check:    run.check,
-		train:    func(ctx context.Context) (*trainResult, error) { return a.trainGenerate(ctx, run) },
+		check: func() error {
+			if run.files.Data == "" {
+				return misusef("train generate needs --data, the text to learn from: a file or a directory")
+			}
+			return run.cfg.Validate()
+		},
+		train: func(ctx context.Context) (*trainResult, error) { return a.trainGenerate(ctx, run) },
 	})
-}
-
-// check finds misuse before anything is read or written.
-func (r *generateRun) check() error {
-	if r.files.Data == "" {
-		return misusef("train generate needs --data, the text to learn from: a file or a directory")
-	}
-	return r.cfg.Validate()
 }
 
 // trainGenerate reads, trains, evaluates and reports.
 func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult, error) {
-	docs, valid, test, err := a.generateParts(run)
+	var notes []string
+	parts, err := readParts(run, func(s string) { notes = append(notes, s) })
 	if err != nil {
 		return nil, err
 	}
-	m, result, err := generate.Train(ctx, docs, valid, run.cfg, &generate.TrainOptions{
-		Dir:         run.Out,
-		Resume:      run.resume,
-		TensorBoard: run.TensorBoard,
-		Progress:    a.progress(),
+	m, result, err := generate.Train(ctx, parts.train, parts.valid, run.cfg, &generate.TrainOptions{
+		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, inFile(run.files.Data, err)
 	}
 	if result.Interrupted {
 		return nil, a.stopped(&run.trainRun, result)
 	}
 	out := newTrainResult(generate.Task, &run.trainRun, m.Slab(), result)
-	if len(test) == 0 {
-		return out, nil
+	out.Notes = notes
+	scored, name := parts.test, "test"
+	if len(scored) == 0 {
+		scored, name = parts.valid, "validation"
 	}
-	e, err := m.Evaluate(test)
+	var e *generate.Evaluation
+	if len(scored) > 0 {
+		if e, err = m.Evaluate(scored); err != nil {
+			return nil, err
+		}
+		if name == "test" {
+			out.Evaluation = e
+		}
+		out.show = func(w io.Writer) { printTextScores(w, e, name) }
+	}
+	samples, err := sampleTexts(ctx, m, run.cfg.Seed)
 	if err != nil {
 		return nil, err
 	}
-	out.Evaluation, out.show = e, func(w io.Writer) { printGenerateEvaluation(w, e) }
-	return out, nil
+	page := generatePage(run, m, result, out, e, name, samples)
+	return out, page.WriteFile(out.Report)
 }
 
-// generateParts reads the texts and divides them.
-func (a *app) generateParts(run *generateRun) (docs, valid, test []data.Document, err error) {
-	read := func(path string) []data.Document {
-		if path == "" || err != nil {
-			return nil
+// textParts are the texts of a training.
+type textParts struct{ train, valid, test []data.Document }
+
+// readParts reads the texts and divides them.
+func readParts(run *generateRun, note func(string)) (p textParts, err error) {
+	for _, f := range []struct {
+		path string
+		to   *[]data.Document
+	}{{run.files.Data, &p.train}, {run.files.Valid, &p.valid}, {run.files.Test, &p.test}} {
+		if f.path == "" {
+			continue
 		}
-		var list []data.Document
-		list, err = a.readDocuments(path, run.cfg.Encoding)
-		return list
-	}
-	docs, validFile, testFile := read(run.files.Data), read(run.files.Valid), read(run.files.Test)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if validFile == nil || run.cfg.Split != "" {
-		if docs, valid, test, err = run.cfg.Divide(docs); err != nil {
-			return nil, nil, nil, err
+		if *f.to, err = readDocuments(f.path, run.cfg.Encoding, note); err != nil {
+			return p, err
 		}
 	}
-	if validFile != nil {
-		valid = validFile
+	if p.valid != nil && run.cfg.Split == "" {
+		return p, nil
 	}
-	if testFile != nil {
-		test = testFile
+	train, valid, test, err := run.cfg.Divide(p.train)
+	p.train = train
+	if p.valid == nil {
+		p.valid = valid
 	}
-	return docs, valid, test, nil
+	if p.test == nil {
+		p.test = test
+	}
+	return p, err
 }
 
 // readDocuments reads a file or a directory of text.
-func (a *app) readDocuments(path, encoding string) ([]data.Document, error) {
+func readDocuments(path, encoding string, note func(string)) ([]data.Document, error) {
 	var docs []data.Document
-	for d, err := range data.ReadDocuments(path, encoding, func(note string) { a.note("Note: %s", note) }) {
+	for d, err := range data.ReadDocuments(path, encoding, note) {
 		if err != nil {
 			return nil, err
 		}
@@ -131,17 +155,17 @@ func (a *app) readDocuments(path, encoding string) ([]data.Document, error) {
 
 func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
-	part := flags.String("split-part", "all", "`part` of the rows: train, validation, test or all")
+	part := flags.String("split-part", "all", "`part` of the text: train, validation, test or all")
 	return func(_ context.Context, dir string) error {
 		m, err := generate.Open(dir)
 		if err != nil {
 			return err
 		}
 		if *path == "" {
-			return misusef("--data is needed: a text to score the model on")
+			return misusef("--data is needed: a text to score the model on, a file or a directory")
 		}
 		cfg := m.Config()
-		docs, err := a.readDocuments(*path, cfg.Encoding)
+		docs, err := readDocuments(*path, cfg.Encoding, func(s string) { a.note("Note: %s", s) })
 		if err != nil {
 			return err
 		}
@@ -150,9 +174,9 @@ func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 		}
 		e, err := m.Evaluate(docs)
 		if err != nil {
-			return err
+			return inFile(*path, err)
 		}
-		return a.emit(e, func(w io.Writer) { printGenerateEvaluation(w, e) })
+		return a.emit(e, func(w io.Writer) { printTextScores(w, e, "given") })
 	}
 }
 
@@ -168,11 +192,187 @@ func partOf(cfg *generate.Config, docs []data.Document, part string) ([]data.Doc
 	case !ok:
 		return nil, misusef("--split-part: want train, validation, test or all, got %q", part)
 	case len(list) == 0:
-		return nil, misusef("--split-part %s: the split of the model leaves no such part; leave it out to score the whole text", part)
+		return nil, misusef("--split-part %s: the model's split leaves no such part; leave the flag out to score the whole text", part)
 	}
 	return list, nil
 }
 
-func printGenerateEvaluation(w io.Writer, e *generate.Evaluation) {
-	fmt.Fprintf(w, "%s of %s: %s\n", plural(e.Tokens, "token"), plural(e.Documents, "document"), number(e.Metrics.Nats))
+// generateFlags are the flags that say how texts go on.
+func generateFlags(flags *pflag.FlagSet) func(a *app) *generate.GenerateOptions {
+	o := &generate.GenerateOptions{}
+	flags.IntVar(&o.Length, "length", 200, "most `tokens` of a text")
+	flags.IntVar(&o.Num, "num", 1, "`texts` for each prompt, computed side by side")
+	temperature := flags.Float64("temperature", 1, "`t`: above 1 more varied, below 1 surer, 0 always the likeliest token")
+	flags.IntVar(&o.TopK, "top-k", 0, "draw among the `k` likeliest tokens (0: all)")
+	flags.Float64Var(&o.TopP, "top-p", 1, "draw among the likeliest tokens that together have the probability `p`")
+	flags.StringArrayVar(&o.Stop, "stop", nil, "end a text before this `string`; may be repeated")
+	return func(a *app) *generate.GenerateOptions {
+		o.Seed, o.Temperature, o.Greedy = a.seed, *temperature, *temperature == 0
+		return o
+	}
+}
+
+// checkCounts refuses what the options' zero would silently replace.
+func checkCounts(o *generate.GenerateOptions) error {
+	switch {
+	case o.Length < 1:
+		return misusef("--length %d: want 1 token or more", o.Length)
+	case o.Num < 1:
+		return misusef("--num %d: want 1 text or more", o.Num)
+	case o.TopP == 0:
+		return misusef("--top-p 0: want a probability above 0")
+	}
+	return nil
+}
+
+func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
+	path, out := dataFlag(flags), outFlag(flags)
+	options := generateFlags(flags)
+	return func(ctx context.Context, dir string) error {
+		m, err := generate.Open(dir)
+		if err != nil {
+			return err
+		}
+		o := options(a)
+		if err := checkCounts(o); err != nil {
+			return err
+		}
+		if *path == "" {
+			return misusef("--data is needed: a file with a prompt on each line; for a single prompt there is carousel generate")
+		}
+		c, err := m.PredictFile(ctx, *path, o)
+		if err != nil {
+			return err
+		}
+		return a.emitPrediction(*out, c.WriteCSV, c, func(w io.Writer) { printContinuations(w, c.List) })
+	}
+}
+
+func (a *app) generateCommand() *cobra.Command {
+	var prompt string
+	var stream bool
+	var options func(*app) *generate.GenerateOptions
+	c := &cobra.Command{
+		Use:   "generate DIR --prompt TEXT",
+		Short: "Let a language model write on from a prompt",
+		Long: `Writes a text that follows the prompt, token by token, each drawn from what the
+model expects. Without a prompt it begins a new document. The state is kept, so
+that a long text costs no more for each token than a short one.`,
+		Example: `  carousel generate run --prompt 'The cat sat on the' --length 100
+  carousel generate run --prompt 'func ' --temperature 0.7 --stop '\n}\n' --stream
+  carousel generate run --prompt 'Once' --num 5 --top-p 0.9 --seed 7 --json`,
+		GroupID: groupWork,
+		Args:    oneArg("a model directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o := options(a)
+			if err := checkCounts(o); err != nil {
+				return err
+			}
+			if stream && (o.Num > 1 || a.json) {
+				return misusef("--stream writes one text as it comes: leave out --num and --json")
+			}
+			m, err := generate.Open(args[0])
+			if err != nil {
+				return err
+			}
+			for i, s := range o.Stop {
+				o.Stop[i] = unescape(s)
+			}
+			return a.generate(c.Context(), m, prompt, o, stream)
+		},
+	}
+	c.Flags().StringVar(&prompt, "prompt", "", "`text` to go on from (none: the beginning of a document)")
+	options = generateFlags(c.Flags())
+	c.Flags().BoolVar(&stream, "stream", false, "write the text while it comes")
+	return c
+}
+
+// generate writes texts that follow one prompt.
+func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o *generate.GenerateOptions, stream bool) error {
+	ctx, stop := catchInterrupt(ctx)
+	defer stop()
+	if stream {
+		if _, err := io.WriteString(a.stdout, prompt); err != nil {
+			return err
+		}
+		o.OnText = func(_ int, part string) error {
+			_, err := io.WriteString(a.stdout, part)
+			return err
+		}
+	}
+	list, err := m.Generate(ctx, []string{prompt}, o)
+	if stream {
+		fmt.Fprintln(a.stdout)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	return a.emit(&generate.Continuations{Task: generate.Task, List: list}, func(w io.Writer) { printContinuations(w, list) })
+}
+
+// printContinuations writes texts with their prompts, a line between them.
+func printContinuations(w io.Writer, list []generate.Generated) {
+	for i, g := range list {
+		if i > 0 {
+			fmt.Fprintln(w, "\n---")
+		}
+		fmt.Fprintln(w, g.Prompt+g.Text)
+	}
+}
+
+// scoring is what score prints.
+type scoring struct {
+	Task    string            `json:"task"`
+	Prompt  string            `json:"prompt"`
+	Ranking []generate.Scored `json:"ranking"` // the likeliest first
+}
+
+func (a *app) scoreCommand() *cobra.Command {
+	var prompt string
+	var continuations []string
+	var exactly bool
+	c := &cobra.Command{
+		Use:   "score DIR --prompt TEXT --continuation TEXT...",
+		Short: "Rank ways in which a text may go on, by a language model",
+		Long: `Ranks continuations of a prompt by the probability that a language model gives
+them. Without --continuation they are the lines of standard input. A continuation
+that begins with a letter or digit, after a prompt that ends with one, counts as a
+new word behind a space, unless --exactly says otherwise.`,
+		Example: `  carousel score run --prompt 'The cat sat on the' --continuation mat --continuation floor
+  carousel score run --prompt 'if err != nil {' --exactly < candidates.txt --json`,
+		GroupID: groupWork,
+		Args:    oneArg("a model directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			m, err := generate.Open(args[0])
+			if err != nil {
+				return err
+			}
+			if len(continuations) == 0 {
+				if continuations, err = readLines("standard input", a.stdin); err != nil {
+					return err
+				}
+			}
+			if len(continuations) == 0 {
+				return misusef("nothing to rank: give --continuation, or lines on standard input")
+			}
+			ranking, err := m.Score(prompt, continuations, exactly)
+			if err != nil {
+				return err
+			}
+			return a.emit(&scoring{generate.Task, prompt, ranking}, func(w io.Writer) { printRanking(w, ranking) })
+		},
+	}
+	c.Flags().StringVar(&prompt, "prompt", "", "`text` that comes before (none: the beginning of a document)")
+	c.Flags().StringArrayVar(&continuations, "continuation", nil, "`text` that may follow; may be repeated")
+	c.Flags().BoolVar(&exactly, "exactly", false, "put nothing between the prompt and a continuation")
+	return c
+}
+
+func printRanking(w io.Writer, ranking []generate.Scored) {
+	var rows [][]string
+	for _, s := range ranking {
+		rows = append(rows, []string{s.Continuation, number(s.LogProb), number(s.PerToken), count(s.Tokens)})
+	}
+	printTable(w, []string{"continuation", "log p", "log p a token", "tokens"}, rows)
 }

@@ -18,7 +18,9 @@ where a terminal shows it as a table.
 
 A forecasting model forecasts the horizon after the last known row of each
 series, as CSV with time, series, column, forecast and quantiles. Columns known
-ahead need values for the horizon too: give their rows with the target left empty.`,
+ahead need values for the horizon too: give their rows with the target left empty.
+
+A language model goes on from each line of the file.`,
 		Example: `  carousel predict run --data latest.csv
   carousel predict run --data latest.csv --quantiles 0.05,0.5,0.95 --out forecast.csv`,
 	}, func(t *task) verb { return t.predict })

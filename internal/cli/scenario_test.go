@@ -23,7 +23,7 @@ import (
 // Each script runs in an empty directory that holds its files. Words may be
 // quoted with '. The commands:
 //
-//	carousel ARG...        run the command in this process
+//	carousel ARG...        run the command in this process; at the end of the line, < FILE is its standard input
 //	exit N                 the last run's exit code; where it is not checked it must be 0
 //	stdout REGEXP          the last run's output matches; likewise stderr
 //	! stdout REGEXP        it does not; likewise stderr
@@ -152,8 +152,12 @@ func (s *scenario) do(line string) {
 	switch words[0] {
 	case "carousel":
 		s.expectSuccess()
-		var stdout, stderr bytes.Buffer
-		s.code = run(context.Background(), words[1:], strings.NewReader(""), &stdout, &stderr)
+		var stdin, stdout, stderr bytes.Buffer
+		if n := len(words); n > 2 && words[n-2] == "<" {
+			stdin.Write(s.read(words[n-1]))
+			words = words[:n-2]
+		}
+		s.code = run(context.Background(), words[1:], &stdin, &stdout, &stderr)
 		s.stdout, s.stderr, s.ran, s.checked = stdout.String(), stderr.String(), true, false
 	case "exit":
 		s.checked = true

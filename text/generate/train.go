@@ -68,7 +68,7 @@ func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
 	}
 	c := newCorpus(k, docs)
 	if c.tokens < leastTokens {
-		return nil, nil, data.Errorf("the training text has %d %ss; at least %d are needed to learn from: give more text, or a smaller unit", c.tokens, cfg.Unit, leastTokens)
+		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed to learn from: give more text, or a smaller unit than %s", c.tokens, leastTokens, cfg.Unit)
 	}
 	counts := c.counts(k.tokens.Vocabulary().Len())
 	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
@@ -124,7 +124,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *TrainOptions) (*tr
 		Weight: func(b *batch) float64 { return float64(b.tokens) },
 	}
 	if valid != nil && valid.tokens > 0 {
-		job.Metric = "nats"
+		job.Metric = "loss"
 		job.Validate = m.validation(valid)
 	} else {
 		options.Patience = 0
@@ -158,7 +158,7 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 			sum, n = sum+float64(l.Item())*float64(b.tokens), n+b.tokens
 		}
 		nats := sum / float64(n)
-		return map[string]float64{"nats": nats, "perplexity": math.Exp(nats)}, nil
+		return map[string]float64{"loss": nats, "perplexity": math.Exp(nats)}, nil
 	}
 }
 
