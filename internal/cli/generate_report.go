@@ -159,15 +159,13 @@ func groupFigures(e *generate.Evaluation) []report.Block {
 		bars.Series = []report.Series{{Name: "nats", Y: y, Color: report.Blue}}
 		return &report.Figure{Title: title, Caption: caption, Plot: bars}
 	}
-	var total float64
+	var parts []string
 	for _, g := range e.ByFrequency {
-		total += float64(g.Tokens)
+		parts = append(parts, fmt.Sprintf("%s %.2g %%", countName(g), 100*float64(g.Tokens)/float64(e.Tokens)))
 	}
 	return []report.Block{&report.Figure{Plot: &report.Grid{Columns: 2, Figures: []*report.Figure{
 		figure("By place in the document", "Place", "What has been read before helps, as far as the bars fall.", e.ByPosition, placeName),
-		figure("By frequency in the training text", "Times seen in training", "Below each: its share of the "+unit+"s scored.", e.ByFrequency, func(g generate.Group) string {
-			return fmt.Sprintf("%s (%.2g %%)", countName(g), 100*float64(g.Tokens)/total)
-		}),
+		figure("By frequency in the training text", "Times seen in training", "Shares of the "+unit+"s scored: "+strings.Join(parts, ", ")+".", e.ByFrequency, countName),
 	}}}}
 }
 

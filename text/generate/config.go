@@ -187,7 +187,7 @@ func (c *Config) settle(tokens int, counts []int64) {
 		}
 	}
 	epochs := defaultWork / (c.work(counts) * float64(max(tokens, 1)))
-	c.Settle(int(math.Min(math.Max(math.Round(epochs), 3), 30)))
+	c.Settle(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
 }
 
 // outputSize is the width of the recurrent stack's output.
@@ -211,5 +211,6 @@ func (c *Config) work(counts []int64) float64 {
 
 // describe says in a few words what kind of model it is.
 func (c *Config) describe() string {
-	return fmt.Sprintf("%d x %d %s, %s softmax over %ss", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, c.Unit)
+	units := map[string]string{"char": "characters", "bpe": "byte pairs", "word": "words"}
+	return fmt.Sprintf("%d x %d %s, %s softmax over %s", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, units[c.Unit])
 }
