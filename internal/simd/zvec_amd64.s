@@ -237,10 +237,10 @@ vector1:
 	VFMADD213PS  Z11, Z13, Z15
 	VFMADD213PS  Z11, Z15, Z13
 	VSCALEFPS    Z14, Z13, Z13
-	VADDPS       Z11, Z13, Z14
 	VPMOVD2M     Z12, K1
 	VBLENDMPS    Z13, Z11, K1, Z12
-	VDIVPS       Z14, Z12, Z12
+	VADDPS       Z11, Z13, Z13
+	VDIVPS       Z13, Z12, Z12
 	VMOVUPS      Z12, (CX)(BX*1)
 	ADDQ         $0x40, BX
 	SUBQ         $0x10, AX
@@ -268,10 +268,10 @@ tail2:
 	VFMADD213PS  Z11, Z1, Z2
 	VFMADD213PS  Z11, Z2, Z1
 	VSCALEFPS    Z0, Z1, Z1
-	VADDPS       Z11, Z1, Z0
 	VPMOVD2M     Z12, K2
 	VBLENDMPS    Z1, Z11, K2, Z12
-	VDIVPS       Z0, Z12, Z12
+	VADDPS       Z11, Z1, Z1
+	VDIVPS       Z1, Z12, Z12
 	VMOVUPS      Z12, K1, (CX)(BX*1)
 
 done3:
@@ -315,27 +315,27 @@ TEXT ·tanhAVX512(SB), NOSPLIT, $0-8
 
 vector1:
 	VMOVUPS      (DX)(BX*1), Z14
-	VANDPS       Z3, Z14, Z15
-	VANDPS       Z2, Z14, Z14
-	VMINPS       Z14, Z0, Z14
-	VADDPS       Z14, Z14, Z14
-	VMULPS       Z4, Z14, Z16
+	VANDPS       Z2, Z14, Z15
+	VMINPS       Z15, Z0, Z15
+	VADDPS       Z15, Z15, Z15
+	VMULPS       Z4, Z15, Z16
 	VRNDSCALEPS  $0x08, Z16, Z16
-	VFNMADD231PS Z5, Z16, Z14
-	VFNMADD231PS Z6, Z16, Z14
+	VFNMADD231PS Z5, Z16, Z15
+	VFNMADD231PS Z6, Z16, Z15
 	VMOVAPS      Z7, Z17
-	VFMADD213PS  Z8, Z14, Z17
-	VFMADD213PS  Z9, Z14, Z17
-	VFMADD213PS  Z10, Z14, Z17
-	VFMADD213PS  Z11, Z14, Z17
-	VFMADD213PS  Z12, Z14, Z17
-	VSCALEFPS    Z16, Z13, Z16
-	VMULPS       Z14, Z14, Z18
-	VFMADD231PS  Z18, Z17, Z14
-	VSUBPS       Z13, Z16, Z18
-	VFMADD213PS  Z18, Z16, Z14
-	VADDPS       Z1, Z14, Z18
-	VDIVPS       Z18, Z14, Z14
+	VFMADD213PS  Z8, Z15, Z17
+	VFMADD213PS  Z9, Z15, Z17
+	VFMADD213PS  Z10, Z15, Z17
+	VFMADD213PS  Z11, Z15, Z17
+	VFMADD213PS  Z12, Z15, Z17
+	VSCALEFPS    Z16, Z13, Z18
+	VMULPS       Z15, Z15, Z16
+	VFMADD231PS  Z16, Z17, Z15
+	VSUBPS       Z13, Z18, Z16
+	VFMADD213PS  Z16, Z18, Z15
+	VADDPS       Z1, Z15, Z16
+	VDIVPS       Z16, Z15, Z15
+	VANDPS       Z3, Z14, Z14
 	VORPS        Z15, Z14, Z14
 	VMOVUPS      Z14, (CX)(BX*1)
 	ADDQ         $0x40, BX
@@ -349,7 +349,6 @@ tail2:
 	BZHIL        AX, SI, SI
 	KMOVW        SI, K1
 	VMOVUPS.Z    (DX)(BX*1), K1, Z14
-	VANDPS       Z3, Z14, Z3
 	VANDPS       Z2, Z14, Z2
 	VMINPS       Z2, Z0, Z2
 	VADDPS       Z2, Z2, Z2
@@ -363,14 +362,15 @@ tail2:
 	VFMADD213PS  Z10, Z2, Z4
 	VFMADD213PS  Z11, Z2, Z4
 	VFMADD213PS  Z12, Z2, Z4
-	VSCALEFPS    Z0, Z13, Z0
-	VMULPS       Z2, Z2, Z5
-	VFMADD231PS  Z5, Z4, Z2
-	VSUBPS       Z13, Z0, Z5
-	VFMADD213PS  Z5, Z0, Z2
-	VADDPS       Z1, Z2, Z5
-	VDIVPS       Z5, Z2, Z14
-	VORPS        Z3, Z14, Z14
+	VSCALEFPS    Z0, Z13, Z5
+	VMULPS       Z2, Z2, Z0
+	VFMADD231PS  Z0, Z4, Z2
+	VSUBPS       Z13, Z5, Z0
+	VFMADD213PS  Z0, Z5, Z2
+	VADDPS       Z1, Z2, Z0
+	VDIVPS       Z0, Z2, Z2
+	VANDPS       Z3, Z14, Z14
+	VORPS        Z2, Z14, Z14
 	VMOVUPS      Z14, K1, (CX)(BX*1)
 
 done3:
@@ -416,29 +416,30 @@ TEXT ·addAVX512(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Z0
-	XORQ         AX, AX
-	SUBQ         $0x10, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Z0
-	VMOVUPS (DX)(AX*1), Z1
+	VMOVUPS (CX)(SI*1), Z0
+	VMOVUPS (DX)(SI*1), Z1
 	VADDPS  Z1, Z0, Z0
-	VMOVUPS Z0, (BX)(AX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, SI
+	VMOVUPS Z0, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
 	JGE     vector1
 
 tail2:
-	ADDQ      $0x10, SI
+	ADDQ      $0x10, AX
 	JEQ       done3
 	MOVL      $-1, DI
-	BZHIL     SI, DI, DI
+	BZHIL     AX, DI, DI
 	KMOVW     DI, K1
-	VMOVUPS.Z (CX)(AX*1), K1, Z0
-	VMOVUPS.Z (DX)(AX*1), K1, Z1
+	VMOVUPS.Z (CX)(SI*1), K1, Z0
+	VMOVUPS.Z (DX)(SI*1), K1, Z1
 	VADDPS    Z1, Z0, Z0
-	VMOVUPS   Z0, K1, (BX)(AX*1)
+	VMOVUPS   Z0, K1, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -453,29 +454,30 @@ TEXT ·mulAVX512(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Z0
-	XORQ         AX, AX
-	SUBQ         $0x10, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Z0
-	VMOVUPS (DX)(AX*1), Z1
+	VMOVUPS (CX)(SI*1), Z0
+	VMOVUPS (DX)(SI*1), Z1
 	VMULPS  Z1, Z0, Z0
-	VMOVUPS Z0, (BX)(AX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, SI
+	VMOVUPS Z0, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
 	JGE     vector1
 
 tail2:
-	ADDQ      $0x10, SI
+	ADDQ      $0x10, AX
 	JEQ       done3
 	MOVL      $-1, DI
-	BZHIL     SI, DI, DI
+	BZHIL     AX, DI, DI
 	KMOVW     DI, K1
-	VMOVUPS.Z (CX)(AX*1), K1, Z0
-	VMOVUPS.Z (DX)(AX*1), K1, Z1
+	VMOVUPS.Z (CX)(SI*1), K1, Z0
+	VMOVUPS.Z (DX)(SI*1), K1, Z1
 	VMULPS    Z1, Z0, Z0
-	VMOVUPS   Z0, K1, (BX)(AX*1)
+	VMOVUPS   Z0, K1, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -491,31 +493,32 @@ TEXT ·mulAddAVX512(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), SI
 	MOVQ         (AX), DI
 	VBROADCASTSS 32(AX), Z0
-	XORQ         AX, AX
-	SUBQ         $0x10, DI
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Z0
-	VMOVUPS     (DX)(AX*1), Z1
-	VMOVUPS     (BX)(AX*1), Z2
+	VMOVUPS     (CX)(DI*1), Z0
+	VMOVUPS     (DX)(DI*1), Z1
+	VMOVUPS     (BX)(DI*1), Z2
 	VFMADD231PS Z1, Z2, Z0
-	VMOVUPS     Z0, (SI)(AX*1)
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, DI
+	VMOVUPS     Z0, (SI)(DI*1)
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, AX
 	JEQ         done3
 	MOVL        $-1, R8
-	BZHIL       DI, R8, R8
+	BZHIL       AX, R8, R8
 	KMOVW       R8, K1
-	VMOVUPS.Z   (CX)(AX*1), K1, Z0
-	VMOVUPS.Z   (DX)(AX*1), K1, Z1
-	VMOVUPS.Z   (BX)(AX*1), K1, Z2
+	VMOVUPS.Z   (CX)(DI*1), K1, Z0
+	VMOVUPS.Z   (DX)(DI*1), K1, Z1
+	VMOVUPS.Z   (BX)(DI*1), K1, Z2
 	VFMADD231PS Z1, Z2, Z0
-	VMOVUPS     Z0, K1, (SI)(AX*1)
+	VMOVUPS     Z0, K1, (SI)(DI*1)
 
 done3:
 	VZEROUPPER
@@ -530,29 +533,30 @@ TEXT ·axpyAVX512(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Z0
-	XORQ         AX, AX
-	SUBQ         $0x10, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Z1
-	VMOVUPS     (DX)(AX*1), Z2
+	VMOVUPS     (CX)(SI*1), Z1
+	VMOVUPS     (DX)(SI*1), Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, (BX)(AX*1)
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, SI
+	VMOVUPS     Z1, (BX)(SI*1)
+	ADDQ        $0x40, SI
+	SUBQ        $0x10, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x10, SI
+	ADDQ        $0x10, AX
 	JEQ         done3
 	MOVL        $-1, DI
-	BZHIL       SI, DI, DI
+	BZHIL       AX, DI, DI
 	KMOVW       DI, K1
-	VMOVUPS.Z   (CX)(AX*1), K1, Z1
-	VMOVUPS.Z   (DX)(AX*1), K1, Z2
+	VMOVUPS.Z   (CX)(SI*1), K1, Z1
+	VMOVUPS.Z   (DX)(SI*1), K1, Z2
 	VFMADD231PS Z2, Z0, Z1
-	VMOVUPS     Z1, K1, (BX)(AX*1)
+	VMOVUPS     Z1, K1, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -566,27 +570,28 @@ TEXT ·scaleAVX512(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), DX
 	MOVQ         (AX), BX
 	VBROADCASTSS 32(AX), Z0
-	XORQ         AX, AX
-	SUBQ         $0x10, BX
+	MOVQ         BX, AX
+	XORQ         BX, BX
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Z1
+	VMOVUPS (CX)(BX*1), Z1
 	VMULPS  Z0, Z1, Z1
-	VMOVUPS Z1, (DX)(AX*1)
-	ADDQ    $0x40, AX
-	SUBQ    $0x10, BX
+	VMOVUPS Z1, (DX)(BX*1)
+	ADDQ    $0x40, BX
+	SUBQ    $0x10, AX
 	JGE     vector1
 
 tail2:
-	ADDQ      $0x10, BX
+	ADDQ      $0x10, AX
 	JEQ       done3
 	MOVL      $-1, SI
-	BZHIL     BX, SI, SI
+	BZHIL     AX, SI, SI
 	KMOVW     SI, K1
-	VMOVUPS.Z (CX)(AX*1), K1, Z1
+	VMOVUPS.Z (CX)(BX*1), K1, Z1
 	VMULPS    Z0, Z1, Z1
-	VMOVUPS   Z1, K1, (DX)(AX*1)
+	VMOVUPS   Z1, K1, (DX)(BX*1)
 
 done3:
 	VZEROUPPER
@@ -775,65 +780,66 @@ TEXT ·adamAVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS 64(AX), Z6
 	VBROADCASTSS 68(AX), Z7
 	VBROADCASTSS 72(AX), Z8
-	XORQ         AX, AX
-	SUBQ         $0x10, DI
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x10, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Z9
-	VMOVUPS     (DX)(AX*1), Z10
+	VMOVUPS     (CX)(DI*1), Z9
+	VMOVUPS     (DX)(DI*1), Z10
 	VMULPS      Z0, Z10, Z10
 	VFMADD231PS Z1, Z9, Z10
-	VMOVUPS     (BX)(AX*1), Z11
+	VMOVUPS     (BX)(DI*1), Z11
 	VSUBPS      Z11, Z10, Z12
 	VFMADD231PS Z3, Z12, Z11
-	VMOVUPS     Z11, (BX)(AX*1)
+	VMOVUPS     Z11, (BX)(DI*1)
 	VMULPS      Z6, Z11, Z11
-	VMOVUPS     (SI)(AX*1), Z13
+	VMOVUPS     (SI)(DI*1), Z13
 	VMULPS      Z4, Z13, Z13
 	VMULPS      Z5, Z10, Z12
 	VFMADD231PS Z12, Z10, Z13
-	VMOVUPS     Z13, (SI)(AX*1)
+	VMOVUPS     Z13, (SI)(DI*1)
 	VSQRTPS     Z13, Z13
 	VDIVPS      Z7, Z13, Z13
 	VADDPS      Z8, Z13, Z13
 	VDIVPS      Z13, Z11, Z11
 	VFMSUB213PS Z11, Z2, Z9
-	VMOVUPS     Z9, (CX)(AX*1)
+	VMOVUPS     Z9, (CX)(DI*1)
 	VXORPS      Z13, Z13, Z13
-	VMOVUPS     Z13, (DX)(AX*1)
-	ADDQ        $0x40, AX
-	SUBQ        $0x10, DI
+	VMOVUPS     Z13, (DX)(DI*1)
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, AX
 	JEQ         done3
 	MOVL        $-1, R8
-	BZHIL       DI, R8, R8
+	BZHIL       AX, R8, R8
 	KMOVW       R8, K1
-	VMOVUPS.Z   (CX)(AX*1), K1, Z9
-	VMOVUPS.Z   (DX)(AX*1), K1, Z10
+	VMOVUPS.Z   (CX)(DI*1), K1, Z9
+	VMOVUPS.Z   (DX)(DI*1), K1, Z10
 	VMULPS      Z0, Z10, Z10
 	VFMADD231PS Z1, Z9, Z10
-	VMOVUPS.Z   (BX)(AX*1), K1, Z0
+	VMOVUPS.Z   (BX)(DI*1), K1, Z0
 	VSUBPS      Z0, Z10, Z1
 	VFMADD231PS Z3, Z1, Z0
-	VMOVUPS     Z0, K1, (BX)(AX*1)
+	VMOVUPS     Z0, K1, (BX)(DI*1)
 	VMULPS      Z6, Z0, Z0
-	VMOVUPS.Z   (SI)(AX*1), K1, Z3
+	VMOVUPS.Z   (SI)(DI*1), K1, Z3
 	VMULPS      Z4, Z3, Z3
 	VMULPS      Z5, Z10, Z1
 	VFMADD231PS Z1, Z10, Z3
-	VMOVUPS     Z3, K1, (SI)(AX*1)
+	VMOVUPS     Z3, K1, (SI)(DI*1)
 	VSQRTPS     Z3, Z3
 	VDIVPS      Z7, Z3, Z3
 	VADDPS      Z8, Z3, Z3
 	VDIVPS      Z3, Z0, Z0
 	VFMSUB213PS Z0, Z2, Z9
-	VMOVUPS     Z9, K1, (CX)(AX*1)
+	VMOVUPS     Z9, K1, (CX)(DI*1)
 	VXORPS      Z3, Z3, Z3
-	VMOVUPS     Z3, K1, (DX)(AX*1)
+	VMOVUPS     Z3, K1, (DX)(DI*1)
 
 done3:
 	VZEROUPPER
@@ -1004,10 +1010,10 @@ vector1:
 	VPADDD       bias<>+0(SB), Y2, Y2
 	VPSLLD       $0x17, Y2, Y2
 	VMULPS       Y2, Y1, Y1
-	VMOVUPS      one<>+0(SB), Y3
-	VADDPS       Y3, Y1, Y2
-	VBLENDVPS    Y0, Y1, Y3, Y0
-	VDIVPS       Y2, Y0, Y0
+	VMOVUPS      one<>+0(SB), Y2
+	VBLENDVPS    Y0, Y1, Y2, Y0
+	VADDPS       Y2, Y1, Y1
+	VDIVPS       Y1, Y0, Y0
 	VMOVUPS      Y0, (CX)(BX*1)
 	ADDQ         $0x20, BX
 	SUBQ         $0x08, AX
@@ -1047,10 +1053,10 @@ tail2:
 	VPADDD       bias<>+0(SB), Y3, Y3
 	VPSLLD       $0x17, Y3, Y3
 	VMULPS       Y3, Y2, Y2
-	VMOVUPS      one<>+0(SB), Y4
-	VADDPS       Y4, Y2, Y3
-	VBLENDVPS    Y1, Y2, Y4, Y1
-	VDIVPS       Y3, Y1, Y1
+	VMOVUPS      one<>+0(SB), Y3
+	VBLENDVPS    Y1, Y2, Y3, Y1
+	VADDPS       Y3, Y2, Y2
+	VDIVPS       Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (CX)(BX*1)
 
 done3:
@@ -1070,30 +1076,30 @@ TEXT ·tanhAVX2(SB), NOSPLIT, $0-8
 
 vector1:
 	VMOVUPS      (DX)(BX*1), Y0
-	VANDPS       sign<>+0(SB), Y0, Y1
-	VANDPS       abs<>+0(SB), Y0, Y0
+	VANDPS       abs<>+0(SB), Y0, Y1
 	VMOVUPS      tanhmax<>+0(SB), Y2
-	VMINPS       Y0, Y2, Y0
-	VADDPS       Y0, Y0, Y0
-	VMULPS       log2e<>+0(SB), Y0, Y2
+	VMINPS       Y1, Y2, Y1
+	VADDPS       Y1, Y1, Y1
+	VMULPS       log2e<>+0(SB), Y1, Y2
 	VROUNDPS     $0x08, Y2, Y2
-	VFNMADD231PS ln2hi<>+0(SB), Y2, Y0
-	VFNMADD231PS ln2lo<>+0(SB), Y2, Y0
+	VFNMADD231PS ln2hi<>+0(SB), Y2, Y1
+	VFNMADD231PS ln2lo<>+0(SB), Y2, Y1
 	VMOVAPS      exp5<>+0(SB), Y3
-	VFMADD213PS  exp4<>+0(SB), Y0, Y3
-	VFMADD213PS  exp3<>+0(SB), Y0, Y3
-	VFMADD213PS  exp2<>+0(SB), Y0, Y3
-	VFMADD213PS  exp1<>+0(SB), Y0, Y3
-	VFMADD213PS  exp0<>+0(SB), Y0, Y3
-	VCVTPS2DQ    Y2, Y2
-	VPADDD       bias<>+0(SB), Y2, Y2
-	VPSLLD       $0x17, Y2, Y2
-	VMULPS       Y0, Y0, Y4
-	VFMADD231PS  Y4, Y3, Y0
-	VSUBPS       one<>+0(SB), Y2, Y4
-	VFMADD213PS  Y4, Y2, Y0
-	VADDPS       two<>+0(SB), Y0, Y4
-	VDIVPS       Y4, Y0, Y0
+	VFMADD213PS  exp4<>+0(SB), Y1, Y3
+	VFMADD213PS  exp3<>+0(SB), Y1, Y3
+	VFMADD213PS  exp2<>+0(SB), Y1, Y3
+	VFMADD213PS  exp1<>+0(SB), Y1, Y3
+	VFMADD213PS  exp0<>+0(SB), Y1, Y3
+	VCVTPS2DQ    Y2, Y4
+	VPADDD       bias<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y1, Y1, Y2
+	VFMADD231PS  Y2, Y3, Y1
+	VSUBPS       one<>+0(SB), Y4, Y2
+	VFMADD213PS  Y2, Y4, Y1
+	VADDPS       two<>+0(SB), Y1, Y2
+	VDIVPS       Y2, Y1, Y1
+	VANDPS       sign<>+0(SB), Y0, Y0
 	VORPS        Y1, Y0, Y0
 	VMOVUPS      Y0, (CX)(BX*1)
 	ADDQ         $0x20, BX
@@ -1110,30 +1116,30 @@ tail2:
 	LEAQ         lanes<>+32(SB), AX
 	VMOVUPS      (AX)(SI*4), Y0
 	VMASKMOVPS   (DX)(BX*1), Y0, Y1
-	VANDPS       sign<>+0(SB), Y1, Y2
-	VANDPS       abs<>+0(SB), Y1, Y1
+	VANDPS       abs<>+0(SB), Y1, Y2
 	VMOVUPS      tanhmax<>+0(SB), Y3
-	VMINPS       Y1, Y3, Y1
-	VADDPS       Y1, Y1, Y1
-	VMULPS       log2e<>+0(SB), Y1, Y3
+	VMINPS       Y2, Y3, Y2
+	VADDPS       Y2, Y2, Y2
+	VMULPS       log2e<>+0(SB), Y2, Y3
 	VROUNDPS     $0x08, Y3, Y3
-	VFNMADD231PS ln2hi<>+0(SB), Y3, Y1
-	VFNMADD231PS ln2lo<>+0(SB), Y3, Y1
+	VFNMADD231PS ln2hi<>+0(SB), Y3, Y2
+	VFNMADD231PS ln2lo<>+0(SB), Y3, Y2
 	VMOVAPS      exp5<>+0(SB), Y4
-	VFMADD213PS  exp4<>+0(SB), Y1, Y4
-	VFMADD213PS  exp3<>+0(SB), Y1, Y4
-	VFMADD213PS  exp2<>+0(SB), Y1, Y4
-	VFMADD213PS  exp1<>+0(SB), Y1, Y4
-	VFMADD213PS  exp0<>+0(SB), Y1, Y4
-	VCVTPS2DQ    Y3, Y3
-	VPADDD       bias<>+0(SB), Y3, Y3
-	VPSLLD       $0x17, Y3, Y3
-	VMULPS       Y1, Y1, Y5
-	VFMADD231PS  Y5, Y4, Y1
-	VSUBPS       one<>+0(SB), Y3, Y5
-	VFMADD213PS  Y5, Y3, Y1
-	VADDPS       two<>+0(SB), Y1, Y5
-	VDIVPS       Y5, Y1, Y1
+	VFMADD213PS  exp4<>+0(SB), Y2, Y4
+	VFMADD213PS  exp3<>+0(SB), Y2, Y4
+	VFMADD213PS  exp2<>+0(SB), Y2, Y4
+	VFMADD213PS  exp1<>+0(SB), Y2, Y4
+	VFMADD213PS  exp0<>+0(SB), Y2, Y4
+	VCVTPS2DQ    Y3, Y5
+	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y2, Y2, Y3
+	VFMADD231PS  Y3, Y4, Y2
+	VSUBPS       one<>+0(SB), Y5, Y3
+	VFMADD213PS  Y3, Y5, Y2
+	VADDPS       two<>+0(SB), Y2, Y3
+	VDIVPS       Y3, Y2, Y2
+	VANDPS       sign<>+0(SB), Y1, Y1
 	VORPS        Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (CX)(BX*1)
 
@@ -1150,32 +1156,33 @@ TEXT ·addAVX2(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Y0
-	XORQ         AX, AX
-	SUBQ         $0x08, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Y0
-	VMOVUPS (DX)(AX*1), Y1
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
 	VADDPS  Y1, Y0, Y0
-	VMOVUPS Y0, (BX)(AX*1)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, SI
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
 	JGE     vector1
 
 tail2:
-	ADDQ       $0x08, SI
+	ADDQ       $0x08, AX
 	JEQ        done3
 	MOVQ       $+8, DI
-	CMPQ       SI, DI
-	CMOVQGT    DI, SI
-	SUBQ       SI, DI
-	LEAQ       lanes<>+32(SB), SI
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (CX)(AX*1), Y0, Y1
-	VMASKMOVPS (DX)(AX*1), Y0, Y2
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
 	VADDPS     Y2, Y1, Y1
-	VMASKMOVPS Y1, Y0, (BX)(AX*1)
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -1190,32 +1197,33 @@ TEXT ·mulAVX2(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Y0
-	XORQ         AX, AX
-	SUBQ         $0x08, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Y0
-	VMOVUPS (DX)(AX*1), Y1
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
 	VMULPS  Y1, Y0, Y0
-	VMOVUPS Y0, (BX)(AX*1)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, SI
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
 	JGE     vector1
 
 tail2:
-	ADDQ       $0x08, SI
+	ADDQ       $0x08, AX
 	JEQ        done3
 	MOVQ       $+8, DI
-	CMPQ       SI, DI
-	CMOVQGT    DI, SI
-	SUBQ       SI, DI
-	LEAQ       lanes<>+32(SB), SI
-	VMOVUPS    (SI)(DI*4), Y0
-	VMASKMOVPS (CX)(AX*1), Y0, Y1
-	VMASKMOVPS (DX)(AX*1), Y0, Y2
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
 	VMULPS     Y2, Y1, Y1
-	VMASKMOVPS Y1, Y0, (BX)(AX*1)
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -1231,34 +1239,35 @@ TEXT ·mulAddAVX2(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), SI
 	MOVQ         (AX), DI
 	VBROADCASTSS 32(AX), Y0
-	XORQ         AX, AX
-	SUBQ         $0x08, DI
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Y0
-	VMOVUPS     (DX)(AX*1), Y1
-	VMOVUPS     (BX)(AX*1), Y2
+	VMOVUPS     (CX)(DI*1), Y0
+	VMOVUPS     (DX)(DI*1), Y1
+	VMOVUPS     (BX)(DI*1), Y2
 	VFMADD231PS Y1, Y2, Y0
-	VMOVUPS     Y0, (SI)(AX*1)
-	ADDQ        $0x20, AX
-	SUBQ        $0x08, DI
+	VMOVUPS     Y0, (SI)(DI*1)
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x08, DI
+	ADDQ        $0x08, AX
 	JEQ         done3
 	MOVQ        $+8, R8
-	CMPQ        DI, R8
-	CMOVQGT     R8, DI
-	SUBQ        DI, R8
-	LEAQ        lanes<>+32(SB), DI
-	VMOVUPS     (DI)(R8*4), Y0
-	VMASKMOVPS  (CX)(AX*1), Y0, Y1
-	VMASKMOVPS  (DX)(AX*1), Y0, Y2
-	VMASKMOVPS  (BX)(AX*1), Y0, Y3
+	CMPQ        AX, R8
+	CMOVQGT     R8, AX
+	SUBQ        AX, R8
+	LEAQ        lanes<>+32(SB), AX
+	VMOVUPS     (AX)(R8*4), Y0
+	VMASKMOVPS  (CX)(DI*1), Y0, Y1
+	VMASKMOVPS  (DX)(DI*1), Y0, Y2
+	VMASKMOVPS  (BX)(DI*1), Y0, Y3
 	VFMADD231PS Y2, Y3, Y1
-	VMASKMOVPS  Y1, Y0, (SI)(AX*1)
+	VMASKMOVPS  Y1, Y0, (SI)(DI*1)
 
 done3:
 	VZEROUPPER
@@ -1273,32 +1282,33 @@ TEXT ·axpyAVX2(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
 	VBROADCASTSS 32(AX), Y0
-	XORQ         AX, AX
-	SUBQ         $0x08, SI
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Y1
-	VMOVUPS     (DX)(AX*1), Y2
+	VMOVUPS     (CX)(SI*1), Y1
+	VMOVUPS     (DX)(SI*1), Y2
 	VFMADD231PS Y2, Y0, Y1
-	VMOVUPS     Y1, (BX)(AX*1)
-	ADDQ        $0x20, AX
-	SUBQ        $0x08, SI
+	VMOVUPS     Y1, (BX)(SI*1)
+	ADDQ        $0x20, SI
+	SUBQ        $0x08, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x08, SI
+	ADDQ        $0x08, AX
 	JEQ         done3
 	MOVQ        $+8, DI
-	CMPQ        SI, DI
-	CMOVQGT     DI, SI
-	SUBQ        SI, DI
-	LEAQ        lanes<>+32(SB), SI
-	VMOVUPS     (SI)(DI*4), Y1
-	VMASKMOVPS  (CX)(AX*1), Y1, Y2
-	VMASKMOVPS  (DX)(AX*1), Y1, Y3
+	CMPQ        AX, DI
+	CMOVQGT     DI, AX
+	SUBQ        AX, DI
+	LEAQ        lanes<>+32(SB), AX
+	VMOVUPS     (AX)(DI*4), Y1
+	VMASKMOVPS  (CX)(SI*1), Y1, Y2
+	VMASKMOVPS  (DX)(SI*1), Y1, Y3
 	VFMADD231PS Y3, Y0, Y2
-	VMASKMOVPS  Y2, Y1, (BX)(AX*1)
+	VMASKMOVPS  Y2, Y1, (BX)(SI*1)
 
 done3:
 	VZEROUPPER
@@ -1312,30 +1322,31 @@ TEXT ·scaleAVX2(SB), NOSPLIT, $0-8
 	MOVQ         8(AX), DX
 	MOVQ         (AX), BX
 	VBROADCASTSS 32(AX), Y0
-	XORQ         AX, AX
-	SUBQ         $0x08, BX
+	MOVQ         BX, AX
+	XORQ         BX, BX
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS (CX)(AX*1), Y1
+	VMOVUPS (CX)(BX*1), Y1
 	VMULPS  Y0, Y1, Y1
-	VMOVUPS Y1, (DX)(AX*1)
-	ADDQ    $0x20, AX
-	SUBQ    $0x08, BX
+	VMOVUPS Y1, (DX)(BX*1)
+	ADDQ    $0x20, BX
+	SUBQ    $0x08, AX
 	JGE     vector1
 
 tail2:
-	ADDQ       $0x08, BX
+	ADDQ       $0x08, AX
 	JEQ        done3
 	MOVQ       $+8, SI
-	CMPQ       BX, SI
-	CMOVQGT    SI, BX
-	SUBQ       BX, SI
-	LEAQ       lanes<>+32(SB), BX
-	VMOVUPS    (BX)(SI*4), Y1
-	VMASKMOVPS (CX)(AX*1), Y1, Y2
+	CMPQ       AX, SI
+	CMOVQGT    SI, AX
+	SUBQ       AX, SI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(SI*4), Y1
+	VMASKMOVPS (CX)(BX*1), Y1, Y2
 	VMULPS     Y0, Y2, Y2
-	VMASKMOVPS Y2, Y1, (DX)(AX*1)
+	VMASKMOVPS Y2, Y1, (DX)(BX*1)
 
 done3:
 	VZEROUPPER
@@ -1688,68 +1699,69 @@ TEXT ·adamAVX2(SB), NOSPLIT, $0-8
 	VBROADCASTSS 64(AX), Y6
 	VBROADCASTSS 68(AX), Y7
 	VBROADCASTSS 72(AX), Y8
-	XORQ         AX, AX
-	SUBQ         $0x08, DI
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x08, AX
 	JLT          tail2
 
 vector1:
-	VMOVUPS     (CX)(AX*1), Y9
-	VMOVUPS     (DX)(AX*1), Y10
+	VMOVUPS     (CX)(DI*1), Y9
+	VMOVUPS     (DX)(DI*1), Y10
 	VMULPS      Y0, Y10, Y10
 	VFMADD231PS Y1, Y9, Y10
-	VMOVUPS     (BX)(AX*1), Y11
+	VMOVUPS     (BX)(DI*1), Y11
 	VSUBPS      Y11, Y10, Y12
 	VFMADD231PS Y3, Y12, Y11
-	VMOVUPS     Y11, (BX)(AX*1)
+	VMOVUPS     Y11, (BX)(DI*1)
 	VMULPS      Y6, Y11, Y11
-	VMOVUPS     (SI)(AX*1), Y13
+	VMOVUPS     (SI)(DI*1), Y13
 	VMULPS      Y4, Y13, Y13
 	VMULPS      Y5, Y10, Y12
 	VFMADD231PS Y12, Y10, Y13
-	VMOVUPS     Y13, (SI)(AX*1)
+	VMOVUPS     Y13, (SI)(DI*1)
 	VSQRTPS     Y13, Y13
 	VDIVPS      Y7, Y13, Y13
 	VADDPS      Y8, Y13, Y13
 	VDIVPS      Y13, Y11, Y11
 	VFMSUB213PS Y11, Y2, Y9
-	VMOVUPS     Y9, (CX)(AX*1)
+	VMOVUPS     Y9, (CX)(DI*1)
 	VXORPS      Y13, Y13, Y13
-	VMOVUPS     Y13, (DX)(AX*1)
-	ADDQ        $0x20, AX
-	SUBQ        $0x08, DI
+	VMOVUPS     Y13, (DX)(DI*1)
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, AX
 	JGE         vector1
 
 tail2:
-	ADDQ        $0x08, DI
+	ADDQ        $0x08, AX
 	JEQ         done3
 	MOVQ        $+8, R8
-	CMPQ        DI, R8
-	CMOVQGT     R8, DI
-	SUBQ        DI, R8
-	LEAQ        lanes<>+32(SB), DI
-	VMOVUPS     (DI)(R8*4), Y9
-	VMASKMOVPS  (CX)(AX*1), Y9, Y10
-	VMASKMOVPS  (DX)(AX*1), Y9, Y11
+	CMPQ        AX, R8
+	CMOVQGT     R8, AX
+	SUBQ        AX, R8
+	LEAQ        lanes<>+32(SB), AX
+	VMOVUPS     (AX)(R8*4), Y9
+	VMASKMOVPS  (CX)(DI*1), Y9, Y10
+	VMASKMOVPS  (DX)(DI*1), Y9, Y11
 	VMULPS      Y0, Y11, Y11
 	VFMADD231PS Y1, Y10, Y11
-	VMASKMOVPS  (BX)(AX*1), Y9, Y0
+	VMASKMOVPS  (BX)(DI*1), Y9, Y0
 	VSUBPS      Y0, Y11, Y1
 	VFMADD231PS Y3, Y1, Y0
-	VMASKMOVPS  Y0, Y9, (BX)(AX*1)
+	VMASKMOVPS  Y0, Y9, (BX)(DI*1)
 	VMULPS      Y6, Y0, Y0
-	VMASKMOVPS  (SI)(AX*1), Y9, Y3
+	VMASKMOVPS  (SI)(DI*1), Y9, Y3
 	VMULPS      Y4, Y3, Y3
 	VMULPS      Y5, Y11, Y1
 	VFMADD231PS Y1, Y11, Y3
-	VMASKMOVPS  Y3, Y9, (SI)(AX*1)
+	VMASKMOVPS  Y3, Y9, (SI)(DI*1)
 	VSQRTPS     Y3, Y3
 	VDIVPS      Y7, Y3, Y3
 	VADDPS      Y8, Y3, Y3
 	VDIVPS      Y3, Y0, Y0
 	VFMSUB213PS Y0, Y2, Y10
-	VMASKMOVPS  Y10, Y9, (CX)(AX*1)
+	VMASKMOVPS  Y10, Y9, (CX)(DI*1)
 	VXORPS      Y3, Y3, Y3
-	VMASKMOVPS  Y3, Y9, (DX)(AX*1)
+	VMASKMOVPS  Y3, Y9, (DX)(DI*1)
 
 done3:
 	VZEROUPPER

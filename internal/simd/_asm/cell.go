@@ -22,27 +22,33 @@ func (g *gen) gates(first, h GPVirtual) [4]GPVirtual {
 	return p
 }
 
+// lstm goes over the row twice: the tanh of c at the end of the chain of the
+// gates would leave the processor too little to do beside it.
 func (g *gen) lstm() {
 	a := g.function("lstm", "LSTMArgs", "is one row of one LSTM step.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid")
 	n, cPrev, c, hid := p[0], p[2], p[3], p[4]
 	gates := g.gates(p[1], n)
 	g.hold(cellConstants...)
-	g.loop(n, func(off Register, m mask) {
-		activated := func(gate int, f func(VecVirtual)) VecVirtual {
-			x := g.load(m, at(gates[gate], off))
-			f(x)
-			g.store(m, x, at(gates[gate], off))
-			return x
+	g.pass(n, func(off Register, m mask) {
+		var x [4]VecVirtual // i, f, g, o
+		for gate := range x {
+			x[gate] = g.load(m, at(gates[gate], off))
 		}
-		in := activated(0, g.sigmoid)
-		g.VMULPS(in, activated(2, g.tanh), in)
-		cell := activated(1, g.sigmoid)
+		in, cell, cand, out := x[0], x[1], x[2], x[3]
+		g.sigmoid(in, cell, out)
+		g.tanh(cand)
+		for gate := range x {
+			g.store(m, x[gate], at(gates[gate], off))
+		}
+		g.VMULPS(in, cand, in)
 		g.VFMADD213PS(in, g.load(m, at(cPrev, off)), cell)
 		g.store(m, cell, at(c, off))
-		out := activated(3, g.sigmoid)
+	})
+	g.loop(n, func(off Register, m mask) {
+		cell := g.load(m, at(c, off))
 		g.tanh(cell)
-		g.VMULPS(out, cell, cell)
+		g.VMULPS(g.load(m, at(gates[3], off)), cell, cell)
 		g.store(m, cell, at(hid, off))
 	})
 }

@@ -78,6 +78,14 @@ func (g *gen) vec() VecVirtual {
 	return g.YMM()
 }
 
+func (g *gen) vecs(n int) []VecVirtual {
+	vs := make([]VecVirtual, n)
+	for i := range vs {
+		vs[i] = g.vec()
+	}
+	return vs
+}
+
 // copyOf is a new register with the value of v.
 func (g *gen) copyOf(v Op) VecVirtual {
 	w := g.vec()
@@ -228,32 +236,38 @@ func (g *gen) store(m mask, v Op, to Mem) {
 }
 
 // pow2 is 2^n for whole n in [-126, 127].
-func (g *gen) pow2(n VecVirtual) VecVirtual {
-	s := g.vec()
-	if g.wide() {
-		g.VSCALEFPS(n, g.konst("one"), s)
-		return s
+func (g *gen) pow2(ns []VecVirtual) []VecVirtual {
+	powers := g.vecs(len(ns))
+	for i, s := range powers {
+		if g.wide() {
+			g.VSCALEFPS(ns[i], g.konst("one"), s)
+			continue
+		}
+		g.VCVTPS2DQ(ns[i], s)
+		g.VPADDD(g.konst("bias"), s, s)
+		g.VPSLLD(Imm(23), s, s)
 	}
-	g.VCVTPS2DQ(n, s)
-	g.VPADDD(g.konst("bias"), s, s)
-	g.VPSLLD(Imm(23), s, s)
-	return s
+	return powers
 }
 
-// scale multiplies v by 2^n for whole n in [-150, 129], rounding once.
-func (g *gen) scale(v, n VecVirtual) {
+// scale multiplies each v by 2^n for whole n in [-150, 129], rounding once.
+func (g *gen) scale(vs, ns []VecVirtual) {
 	if g.wide() {
-		g.VSCALEFPS(n, v, v)
+		for i, v := range vs {
+			g.VSCALEFPS(ns[i], v, v)
+		}
 		return
 	}
-	whole, half := g.vec(), g.vec()
-	g.VCVTPS2DQ(n, whole)
-	g.VPSRAD(Imm(1), whole, half)
-	g.VPSUBD(half, whole, whole)
-	for _, part := range []VecVirtual{half, whole} {
-		g.VPADDD(g.konst("bias"), part, part)
-		g.VPSLLD(Imm(23), part, part)
-		g.VMULPS(part, v, v)
+	for i, v := range vs {
+		whole, half := ns[i], g.vec()
+		g.VCVTPS2DQ(whole, whole)
+		g.VPSRAD(Imm(1), whole, half)
+		g.VPSUBD(half, whole, whole)
+		for _, part := range []VecVirtual{half, whole} {
+			g.VPADDD(g.konst("bias"), part, part)
+			g.VPSLLD(Imm(23), part, part)
+			g.VMULPS(part, v, v)
+		}
 	}
 }
 

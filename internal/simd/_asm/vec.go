@@ -40,10 +40,19 @@ func (g *gen) vectors() {
 	g.adam()
 }
 
-// loop runs body over n elements, a vector at a time, the last perhaps
+// loop is pass, after which the function returns.
+func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
+	g.pass(n, body)
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// pass runs body over so many elements, a vector at a time, the last perhaps
 // through a mask, so that an element's bits do not depend on its position.
 // The current vectors lie at byte offset off from the arrays.
-func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
+func (g *gen) pass(length GPVirtual, body func(off Register, m mask)) {
+	n := g.GP64()
+	g.MOVQ(length, n)
 	head, tail, done := g.label("vector"), g.label("tail"), g.label("done")
 	off := g.GP64()
 	g.XORQ(off, off)
@@ -59,8 +68,6 @@ func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
 	g.JEQ(LabelRef(done))
 	body(off, g.firstLanes(n))
 	g.Label(done)
-	g.VZEROUPPER()
-	g.RET()
 }
 
 // at addresses the vector at byte offset off of an array.
@@ -94,7 +101,7 @@ func (g *gen) broadcast(a gotypes.Component, name string) VecVirtual {
 }
 
 // mapping writes a function of one argument.
-func (g *gen) mapping(name, doc string, constants []string, f func(x VecVirtual)) {
+func (g *gen) mapping(name, doc string, constants []string, f func(xs ...VecVirtual)) {
 	a := g.function(name, "vecArgs", doc)
 	p := g.fields(a, "Dst", "A", "N")
 	g.hold(constants...)
