@@ -12,18 +12,16 @@ import (
 // characters, and of all neighbours that may be merged those of the best rank
 // are, the leftmost first, until none is left.
 type bpe struct {
-	ids      map[string]int32
-	merges   map[uint64]merge // by pairKey
-	unknown  int32            // for characters without a token; -1: they are left out
-	fuse     bool             // unknown characters side by side become one token
-	bytes    *[256]int32      // tokens of single bytes that stand in for unknown characters; nil: none
-	prefix   string           // before every token but a piece's first
-	suffix   string           // after a piece's last token
-	units    *trie            // tokens that a piece begins with whole, rather than their characters; nil: none
-	whole    bool             // a piece that is a token is not taken apart
-	cache    wordCache
-	scratch  sync.Pool
-	capacity int // longest piece to keep in the cache, in bytes
+	ids     map[string]int32
+	merges  map[uint64]merge // by pairKey
+	unknown int32            // for characters without a token; -1: they are left out
+	fuse    bool             // unknown characters side by side become one token
+	bytes   *[256]int32      // tokens of single bytes that stand in for unknown characters; nil: none
+	prefix  string           // before every token but a piece's first
+	suffix  string           // after a piece's last token
+	units   *trie            // tokens that a piece begins with whole, rather than their characters; nil: none
+	whole   bool             // a piece that is a token is not taken apart
+	scratch sync.Pool
 }
 
 // merge is what a pair of tokens becomes.
@@ -72,11 +70,11 @@ func readBPE(raw json.RawMessage) (tokenModel, []string, error) {
 			return nil, nil, fmt.Errorf("merge %d: %w", rank+1, err)
 		}
 	}
-	return m, tokens, nil
+	return newCached(m), tokens, nil
 }
 
 func newBPE(ids map[string]int32) *bpe {
-	return &bpe{ids: ids, merges: map[uint64]merge{}, unknown: -1, capacity: 256}
+	return &bpe{ids: ids, merges: map[uint64]merge{}, unknown: -1}
 }
 
 func (m *bpe) unknownID() int32 { return m.unknown }
@@ -137,21 +135,6 @@ func fallback(table *[256]int32, s []byte) bool {
 	return true
 }
 
-func (m *bpe) encode(dst []Token, word []byte, at int) []Token {
-	if len(word) > m.capacity {
-		return m.encodeWord(dst, word, at)
-	}
-	slot, known := m.cache.find(word)
-	if known == nil {
-		known = &cachedWord{word: string(word), tokens: m.encodeWord(nil, word, 0)}
-		slot.Store(known)
-	}
-	for _, t := range known.tokens {
-		dst = append(dst, Token{t.ID, t.Start + at, t.End + at})
-	}
-	return dst
-}
-
 // symbol is a token of a piece under way, in a list from left to right.
 type symbol struct {
 	Token
@@ -175,8 +158,8 @@ type bpeScratch struct {
 	long    []byte
 }
 
-// encodeWord takes time in n log n of the length of the piece.
-func (m *bpe) encodeWord(dst []Token, word []byte, at int) []Token {
+// encode takes time in n log n of the length of the piece.
+func (m *bpe) encode(dst []Token, word []byte, at int) []Token {
 	if m.whole {
 		if id, ok := m.ids[string(word)]; ok {
 			return append(dst, Token{id, at, at + len(word)})

@@ -37,7 +37,11 @@ func byteLevel(f *flow) {
 	f.rewrite(func(p span) {
 		if !f.traced {
 			for _, b := range f.text[p.from:p.to] {
-				f.newText = append(f.newText, byteStrings[b]...)
+				if '!' <= b && b <= '~' {
+					f.newText = append(f.newText, b)
+				} else {
+					f.newText = append(f.newText, byteStrings[b]...)
+				}
 			}
 			return
 		}

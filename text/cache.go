@@ -6,31 +6,72 @@ import (
 	"sync/atomic"
 )
 
-// wordCache remembers the tokens of pieces seen lately. It holds at most one
-// piece for each hash, so that its size is bounded and no reader ever waits.
-type wordCache struct {
+// cached is a model that remembers the tokens of short pieces seen lately. It
+// holds at most one piece for each hash, so that its size is bounded and no
+// reader ever waits.
+type cached struct {
+	tokenModel
 	once  sync.Once
 	seed  maphash.Seed
-	slots []atomic.Pointer[cachedWord]
-}
-
-// cachedWord is a piece and its tokens, whose spans count from its beginning.
-type cachedWord struct {
-	word   string
-	tokens []Token
+	slots []atomic.Pointer[cachedPiece]
 }
 
 const cacheSlots = 1 << 16
 
-// find gives the place of a word and what is remembered there of it, or nil.
-func (c *wordCache) find(word []byte) (slot *atomic.Pointer[cachedWord], known *cachedWord) {
+// cachedPiece is a piece and its tokens, which follow each other without gaps.
+// It is one object of 128 bytes, as going from pointer to pointer would take longer
+// than the rest of a look-up.
+type cachedPiece struct {
+	text   [84]byte
+	ids    [8]int32
+	ends   [8]uint8 // of the tokens in text
+	length uint8    // of text
+	count  uint8    // of tokens
+}
+
+func newCached(m tokenModel) *cached { return &cached{tokenModel: m} }
+
+func (c *cached) encode(dst []Token, word []byte, at int) []Token {
+	if len(word) > len(cachedPiece{}.text) {
+		return c.tokenModel.encode(dst, word, at)
+	}
 	c.once.Do(func() {
 		c.seed = maphash.MakeSeed()
-		c.slots = make([]atomic.Pointer[cachedWord], cacheSlots)
+		c.slots = make([]atomic.Pointer[cachedPiece], cacheSlots)
 	})
-	slot = &c.slots[maphash.Bytes(c.seed, word)%cacheSlots]
-	if known = slot.Load(); known != nil && known.word != string(word) {
-		known = nil
+	slot := &c.slots[maphash.Bytes(c.seed, word)%cacheSlots]
+	if p := slot.Load(); p != nil && string(p.text[:p.length]) == string(word) {
+		from := at
+		for k, id := range p.ids[:p.count] {
+			to := at + int(p.ends[k])
+			dst = append(dst, Token{id, from, to})
+			from = to
+		}
+		return dst
 	}
-	return slot, known
+	first := len(dst)
+	dst = c.tokenModel.encode(dst, word, at)
+	if p := remember(word, dst[first:], at); p != nil {
+		slot.Store(p)
+	}
+	return dst
+}
+
+// remember makes what is kept of a piece, or nil when its tokens are too many or
+// leave gaps.
+func remember(word []byte, tokens []Token, at int) *cachedPiece {
+	p := &cachedPiece{length: uint8(len(word)), count: uint8(len(tokens))}
+	if len(tokens) > len(p.ids) {
+		return nil
+	}
+	copy(p.text[:], word)
+	from := at
+	for k, t := range tokens {
+		if t.Start != from {
+			return nil
+		}
+		p.ids[k], p.ends[k] = t.ID, uint8(t.End-at)
+		from = t.End
+	}
+	return p
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -37,6 +38,36 @@ func runePattern(is func(rune) bool) pattern {
 	}
 }
 
+// scanners do what common regular expressions say, and faster.
+var scanners = map[string]pattern{
+	blankPattern:       blanks,
+	punctuationPattern: punctuation,
+}
+
+const (
+	blankPattern       = `\s+`
+	punctuationPattern = metaspace + `?\p{P}` // a sign of punctuation, with the space before it
+)
+
+func blanks(text []byte, at int) (from, to int) {
+	find := runePattern(unicode.IsSpace)
+	if from, to = find(text, at); from < 0 {
+		return -1, -1
+	}
+	return from, trimLeft(text, to)
+}
+
+func punctuation(text []byte, at int) (from, to int) {
+	find := runePattern(unicode.IsPunct)
+	if from, to = find(text, at); from < 0 {
+		return -1, -1
+	}
+	if before := from - len(metaspace); before >= at && string(text[before:from]) == metaspace {
+		from = before
+	}
+	return from, to
+}
+
 // trailing is the one lookahead that tokenizers commonly use: white space that
 // no word follows, so that the last space stays with the word.
 const trailing = `\s+(?!\S)`
@@ -45,6 +76,9 @@ const trailing = `\s+(?!\S)`
 // syntax of Oniguruma. Classes are those of Unicode. Of lookaround, only
 // \s+(?!\S) as a whole alternative is understood; matching takes linear time.
 func regexPattern(expr string) (pattern, error) {
+	if find, ok := scanners[expr]; ok {
+		return find, nil
+	}
 	alternatives := alternativesOf(expr)
 	ahead := -1
 	for i, a := range alternatives {

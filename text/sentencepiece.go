@@ -177,7 +177,7 @@ func (sp *sentencePiece) build(t *Tokenizer) error {
 	case 1:
 		model = sp.unigram(unknown)
 	case 2:
-		model = sp.bpe(unknown)
+		model = newCached(sp.bpe(unknown))
 		if sp.withinWords() {
 			t.split = []step{splitter(literalPattern(metaspace), withNext, false)}
 		}

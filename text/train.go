@@ -139,7 +139,7 @@ func learnUnigram(special []string, counts map[string]int64, size int, minCount 
 func subwordSplit() json.RawMessage {
 	return object("Sequence", "pretokenizers", []json.RawMessage{
 		object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true),
-		object("Split", "pattern", regex(metaspace+`?\p{P}`), "behavior", isolated, "invert", false),
+		object("Split", "pattern", regex(punctuationPattern), "behavior", isolated, "invert", false),
 	})
 }
 
@@ -171,7 +171,7 @@ func (o *TokenizerOptions) normalizer(blanks bool) json.RawMessage {
 		list = append(list, object("Lowercase"))
 	}
 	if blanks {
-		list = append(list, object("Replace", "pattern", regex(`\s+`), "content", " "), object("Strip", "strip_left", true, "strip_right", true))
+		list = append(list, object("Replace", "pattern", regex(blankPattern), "content", " "), object("Strip", "strip_left", true, "strip_right", true))
 	}
 	switch len(list) {
 	case 0:

@@ -68,7 +68,7 @@ func readUnigram(raw json.RawMessage) (tokenModel, []string, error) {
 	if s.ByteFallback {
 		m.bytes = byteTokens(ids)
 	}
-	return m, tokens, nil
+	return newCached(m), tokens, nil
 }
 
 func newUnigram(ids map[string]int32, scores []float64) *unigram {
