@@ -71,6 +71,7 @@ func (m *charsMap) search(text []byte, longest bool) (to string, n int) {
 	if end := bytes.IndexByte(rest, 0); end >= 0 {
 		rest = rest[:end]
 	}
+	rest = rest[:min(len(rest), maxContent)]
 	return string(rest), n
 }
 

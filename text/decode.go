@@ -115,10 +115,7 @@ func suffixDecoder(raw json.RawMessage) ([]decodeStep, error) {
 
 func replaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	var s replaceSpec
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, err
-	}
-	find, err := s.Pattern.compile()
+	find, err := s.read(raw)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // maxFile bounds a tokenizer's file, which is read whole.
-const maxFile = 256 << 20
+const maxFile = 64 << 20
 
 // The files of a tokenizer in a model directory.
 const (
@@ -77,7 +77,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, unreadable(path, err)
 	}
 	if len(content) > maxFile {
-		return nil, &model.FileError{File: path, Problem: "is larger than a tokenizer can be, 256 MiB"}
+		return nil, &model.FileError{File: path, Problem: "is larger than a tokenizer can be, 64 MiB"}
 	}
 	return content, nil
 }

@@ -25,6 +25,7 @@ type flow struct {
 	traced bool
 	origin []span // of each byte of text; nil while text is still as it was given
 	start  int    // where text began in what was given
+	limit  int    // of the length of text, beyond which put does nothing
 
 	// What the rewriting or cutting under way has made so far.
 	newText   []byte
@@ -36,11 +37,17 @@ type flow struct {
 // piece by piece and leaves added tokens alone.
 type step func(f *flow)
 
+// growth is how many times as long as the text that was given a text may become,
+// beside a fixed room. Unicode's longest compatibility form needs 11 times; a
+// hostile file of a tokenizer could ask for any length.
+const growth, growthRoom = 64, 1 << 20
+
 // reset begins with a text that stood at start in what was given. Bytes that
 // are not UTF-8 become U+FFFD, one each.
 func (f *flow) reset(s string, start int, traced bool) {
 	f.text = append(f.text[:0], s...)
 	f.origin, f.start, f.traced = f.origin[:0], start, traced
+	f.limit = growth*len(s) + growthRoom
 	f.pieces = append(f.pieces[:0], piece{span{0, len(s)}, notAdded})
 	if !utf8.ValidString(s) {
 		f.rewrite(func(p span) {
@@ -87,6 +94,9 @@ func (f *flow) keep(i, j int) {
 
 // put lets s stand for the bytes i to j of the text, none of them when s is put in.
 func (f *flow) put(s string, i, j int) {
+	if len(f.newText) > f.limit {
+		return
+	}
 	f.newText = append(f.newText, s...)
 	if f.traced {
 		from := f.source(i, j)

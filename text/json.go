@@ -135,10 +135,16 @@ func contents(tokens []addedToken) []string {
 	return list
 }
 
+// maxSteps is the most components of a kind, and maxNesting the deepest they nest.
+const maxSteps, maxNesting = 100, 20
+
 // component makes the steps of a normalizer, pre-tokenizer or decoder.
 func component[S any](raw json.RawMessage, table map[string]func(json.RawMessage) ([]S, error)) ([]S, error) {
 	if absent(raw) {
 		return nil, nil
+	}
+	if nesting(raw) > maxNesting {
+		return nil, fmt.Errorf("is nested more than %d deep", maxNesting)
 	}
 	var s struct {
 		Type string `json:"type"`
@@ -153,8 +159,7 @@ func component[S any](raw json.RawMessage, table map[string]func(json.RawMessage
 	return read(raw)
 }
 
-// sequence makes the steps of several components, listed under key. Nesting is
-// bounded by that of the JSON reader.
+// sequence makes the steps of several components, listed under key.
 func sequence[S any](raw json.RawMessage, key string, table map[string]func(json.RawMessage) ([]S, error)) ([]S, error) {
 	var s map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &s); err != nil {
@@ -170,9 +175,31 @@ func sequence[S any](raw json.RawMessage, key string, table map[string]func(json
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, more...)
+		if steps = append(steps, more...); len(steps) > maxSteps {
+			return nil, fmt.Errorf("has more than %d steps", maxSteps)
+		}
 	}
 	return steps, nil
+}
+
+// nesting is how deep the objects and lists of a JSON text nest.
+func nesting(raw []byte) int {
+	depth, deepest, inString := 0, 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
 }
 
 func absent(raw json.RawMessage) bool {

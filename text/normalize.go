@@ -202,12 +202,22 @@ type replaceSpec struct {
 	Content string      `json:"content"`
 }
 
-func replace(raw json.RawMessage) ([]step, error) {
-	var s replaceSpec
-	if err := json.Unmarshal(raw, &s); err != nil {
+// maxContent is the most bytes of what a rule puts into a text.
+const maxContent = 256
+
+func (s *replaceSpec) read(raw json.RawMessage) (find pattern, err error) {
+	if err := json.Unmarshal(raw, s); err != nil {
 		return nil, err
 	}
-	find, err := s.Pattern.compile()
+	if len(s.Content) > maxContent {
+		return nil, fmt.Errorf("Replace puts in %d bytes, more than %d", len(s.Content), maxContent)
+	}
+	return s.Pattern.compile()
+}
+
+func replace(raw json.RawMessage) ([]step, error) {
+	var s replaceSpec
+	find, err := s.read(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +244,9 @@ func prepend(raw json.RawMessage) ([]step, error) {
 	}
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return nil, err
+	}
+	if len(s.Content) > maxContent {
+		return nil, fmt.Errorf("Prepend puts in %d bytes, more than %d", len(s.Content), maxContent)
 	}
 	return []step{func(f *flow) {
 		f.rewrite(func(p span) {

@@ -334,7 +334,7 @@ func (sp *sentencePiece) normalize(f *flow) {
 			at += n
 		}
 		if sp.trim {
-			for len(f.newText)-begin >= len(space) && strings.HasSuffix(string(f.newText[len(f.newText)-len(space):]), space) {
+			for len(f.newText)-begin >= len(space) && string(f.newText[len(f.newText)-len(space):]) == space {
 				f.unput(len(space))
 			}
 		}

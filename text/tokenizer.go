@@ -159,10 +159,22 @@ func (t *Tokenizer) Decode(ids []int32) string {
 	if len(t.decode) == 0 {
 		return strings.Join(tokens, " ")
 	}
+	limit := growth*length(tokens) + growthRoom
 	for _, step := range t.decode {
-		tokens = step(tokens)
+		if tokens = step(tokens); length(tokens) > limit {
+			break
+		}
 	}
 	return strings.Join(tokens, "")
+}
+
+// length is that of all tokens together.
+func length(tokens []string) int {
+	n := 0
+	for _, token := range tokens {
+		n += len(token)
+	}
+	return n
 }
 
 // Vocabulary has all tokens, the special ones included.
