@@ -53,7 +53,7 @@ func trainBPE(first, alphabet []string, words map[string]int64, size int, minCou
 		sorted = append(sorted, w)
 	}
 	slices.Sort(sorted)
-	t.addAlphabet(alphabet, sorted, words, size)
+	t.addAlphabet(alphabet, sorted, words, size, int(minCount))
 	for _, w := range sorted {
 		t.addWord(w, words[w])
 	}
@@ -89,20 +89,21 @@ func (t *bpeTrainer) add(token string) int32 {
 	return id
 }
 
-// addAlphabet adds the characters in their order; the rarest are left out where
-// they alone would be too many.
-func (t *bpeTrainer) addAlphabet(alphabet, sorted []string, words map[string]int64, size int) {
+// addAlphabet adds the characters in their order, but for those of words that are
+// seen fewer than minCount times, or rarest where they alone would be too many.
+func (t *bpeTrainer) addAlphabet(alphabet, sorted []string, words map[string]int64, size, minCount int) {
 	seen := map[string]int64{}
 	for _, w := range sorted {
-		for _, r := range w {
-			seen[string(r)] += words[w]
+		n := words[w]
+		for i, r := range w {
+			seen[w[i:i+utf8.RuneLen(r)]] += n
 		}
 	}
 	const always = 1 << 62
 	for _, c := range alphabet {
 		seen[c] = always
 	}
-	characters := NewVocabulary(seen, &VocabularyOptions{MaxSize: max(1, size-len(t.tokens))}).tokens
+	characters := NewVocabulary(seen, &VocabularyOptions{MinCount: minCount, MaxSize: max(1, size-len(t.tokens))}).tokens
 	slices.Sort(characters)
 	for _, c := range characters {
 		t.add(c)

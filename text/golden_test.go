@@ -3,6 +3,7 @@ package text
 import (
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,6 +171,32 @@ func TestTokenizerFiles(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Byte pair encoding learns the merges that Hugging Face's trainer learns.
+func TestTrainedMerges(t *testing.T) {
+	var golden struct {
+		Corpus []string `json:"corpus"`
+	}
+	readGolden(t, "tokenizers.json", &golden)
+	type file struct {
+		Model struct {
+			Vocab  map[string]int `json:"vocab"`
+			Merges [][2]string    `json:"merges"`
+		} `json:"model"`
+	}
+	var want, got file
+	readGolden(t, "bpe_gpt2.json", &want)
+	tok, err := TrainTokenizer("bpe", slices.Values(golden.Corpus), &TokenizerOptions{VocabularySize: 420})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(tok.content, &got); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got.Model.Merges, want.Model.Merges) || !maps.Equal(got.Model.Vocab, want.Model.Vocab) {
+		t.Errorf("merges are %q, not %q", got.Model.Merges, want.Model.Merges)
 	}
 }
 

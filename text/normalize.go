@@ -104,8 +104,10 @@ func lowercase(f *flow) {
 		if r == 'İ' { // the one letter that becomes two
 			return "i\u0307", true
 		}
-		l := unicode.ToLower(r)
-		return string(l), l != r
+		if l := unicode.ToLower(r); l != r {
+			return string(l), true
+		}
+		return "", false
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,12 +37,8 @@ var kinds = []kind{
 		object("ByteLevel", "add_prefix_space", false, "trim_offsets", false, "use_regex", true),
 		false, 8000, 256, learnBPE,
 	},
-	{
-		"unigram",
-		subwordSplit(),
-		object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true),
-		true, 8000, 1, learnUnigram,
-	},
+	{"charbpe", subwordSplit(), metaspaces(), true, 8000, 1, learnCharacterBPE},
+	{"unigram", subwordSplit(), metaspaces(), true, 8000, 1, learnUnigram},
 }
 
 // Kinds lists the kinds of tokenizer that TrainTokenizer knows.
@@ -53,9 +50,11 @@ var kinds = []kind{
 //     words were already separated
 //   - bpe: byte pair encoding over bytes, as GPT-2 has it; nothing is unknown, and
 //     decoding gives the text back exactly
-//   - unigram: the tokens of a unigram language model, as SentencePiece has it, within
-//     words and between punctuation; characters that were not seen are unknown, and
-//     white space becomes single spaces
+//   - charbpe: byte pair encoding over characters, within words and between
+//     punctuation; characters that were not seen are unknown, and white space becomes
+//     single spaces
+//   - unigram: the tokens of a unigram language model, as SentencePiece has it, cut
+//     as for charbpe
 func Kinds() []string {
 	var names []string
 	for _, k := range kinds {
@@ -67,7 +66,7 @@ func Kinds() []string {
 // TokenizerOptions says how a tokenizer is trained. The zero value is usable.
 type TokenizerOptions struct {
 	VocabularySize int    // most tokens, the special ones included; 0: no limit for char, 50,000 for word and space, otherwise 8,000
-	MinCount       int    // tokens seen fewer times, for bpe pairs, are left out; 0 and 1 keep all
+	MinCount       int    // tokens seen fewer times (in byte pair encoding, pairs) are left out; 0 and 1 keep all
 	Lowercase      bool   // make text lower case, also when encoding
 	Normalize      string // Unicode normal form of the text, also when encoding: "", "nfc" or "nfkc"
 
@@ -119,8 +118,10 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	return t, nil
 }
 
-// learnWords makes every piece a token.
+// learnWords makes every piece a token, but for those that are longer than a
+// token can be.
 func learnWords(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+	maps.DeleteFunc(counts, func(token string, _ int64) bool { return len(token) > maxToken })
 	v := NewVocabulary(counts, &VocabularyOptions{MinCount: int(minCount), MaxSize: size, Special: special})
 	return wordLevelModel(v.tokens), v.counts
 }
@@ -128,6 +129,11 @@ func learnWords(special []string, counts map[string]int64, size int, minCount in
 // learnBPE merges bytes. They all have tokens, so nothing is unknown.
 func learnBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
 	return trainBPE(special, byteAlphabet(), counts, size, minCount).model(nil), nil
+}
+
+// learnCharacterBPE merges characters.
+func learnCharacterBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+	return trainBPE(special, nil, counts, size, minCount).model(Unknown), nil
 }
 
 // learnUnigram finds the tokens that make the pieces most probable.
@@ -138,9 +144,14 @@ func learnUnigram(special []string, counts map[string]int64, size int, minCount 
 // subwordSplit writes spaces as signs that begin words and sets punctuation apart.
 func subwordSplit() json.RawMessage {
 	return object("Sequence", "pretokenizers", []json.RawMessage{
-		object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true),
+		metaspaces(),
 		object("Split", "pattern", regex(punctuationPattern), "behavior", isolated, "invert", false),
 	})
+}
+
+// metaspaces is the pre-tokenizer and the decoder that write and read spaces as signs.
+func metaspaces() json.RawMessage {
+	return object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true)
 }
 
 // check gives the special tokens, or says what is wrong with the options.

@@ -5,7 +5,8 @@
 Needs Hugging Face's tokenizers (0.23) and sentencepiece (0.2), and no PyTorch. Two files hold the answers:
 
 components.json: single normalizers, pre-tokenizers and decoders with what each makes of the texts.
-tokenizers.json: whole tokenizers; the tokenizer itself lies beside it, as NAME.json or NAME.model. Spans count bytes;
+tokenizers.json: whole tokenizers; the tokenizer itself lies beside it, as NAME.json or NAME.model. Some of the
+trainers are not deterministic, so a second run may write other tokenizers, with the answers that fit them. Spans count bytes;
 they are left out for unigram_bytes, where the library gives bytes the span of all unknown characters around them, and
 several spaces that become one the span of the last.
 """
@@ -42,7 +43,7 @@ TEXTS = [
     "      six\n\n\nlines\t\ttabs \n mixed \t\n",
 ]
 
-CORPUS = [t for t in TEXTS for _ in range(2)] + [
+CORPUS = [t for t in TEXTS if "<s>" not in t for _ in range(2)] + [
     "the quick brown fox jumps over the lazy dog", "the dog and the fox are friends of the lazy cat",
     "banana bananas and an anagram", "mississippi is missing a missive", "it's what it's not, isn't it?",
     "\u6211\u7231\u4f60 \u4f60\u7231\u6211 \u8bed\u8a00\u5904\u7406", "numbers 1234 5678 12 34 and 1,000",
@@ -315,7 +316,7 @@ def main():
     sps = sentence_pieces()
     charsmap = charsmap_of(sps["sp_unigram"])
     write("components.json", {"texts": TEXTS, "tokens": TOKEN_LISTS, "cases": components(charsmap)})
-    golden = {"texts": TEXTS, "answers": {}}
+    golden = {"corpus": CORPUS, "texts": TEXTS, "answers": {}}
     for name, j in hugging_face(charsmap).items():
         write(name + ".json", j)
         golden["answers"][name + ".json"] = answers(Tokenizer.from_str(json.dumps(j)), TEXTS, name != "unigram_bytes")
