@@ -453,25 +453,37 @@ func TestInferenceEqualsTraining(t *testing.T) {
 	}
 }
 
-// Inference keeps panels of weights at rest, and must notice every change.
-func TestInferenceSeesNewWeights(t *testing.T) {
-	net := &Net{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 2, nil)}
-	slab := tensor.Pack(tensor.CPU(), net, 1)
-	opt := optim.NewSGD(slab, nil)
-	average := optim.NewEMA(slab, 0.5)
+// The device keeps panels of weights at rest, and must notice every change: a
+// network with a past answers as one that has just been given its weights.
+func TestPassesSeeNewWeights(t *testing.T) {
 	x := normal(1, 3*4*width)
-	predict := func(mode tensor.Mode) []float32 {
-		tape := tensor.NewTape(tensor.CPU(), mode)
+	build := func() (*Net, *tensor.Slab) {
+		net := &Net{nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2}), nn.NewLinear(hidden, 2, nil)}
+		return net, tensor.Pack(tensor.CPU(), net, 1)
+	}
+	predict := func(net *Net) []float32 {
+		tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
 		return net.Forward(tape.Input(x, 3, 4, width)).Data()
 	}
-	before := predict(tensor.Infer)
+	train := func(net *Net, slab *tensor.Slab) (y, gradients []float32) {
+		slab.ZeroGrad()
+		tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+		out := net.Forward(tape.Input(x, 3, 4, width))
+		tensor.SumAll(tensor.Square(out)).Backward()
+		gradients = make([]float32, slab.Grads().N)
+		slab.Device().Backend().Download(gradients, slab.Grads())
+		return out.Data(), gradients
+	}
+	net, slab := build()
+	opt := optim.NewSGD(slab, nil)
+	average := optim.NewEMA(slab, 0.5)
+	before := predict(net)
+	train(net, slab)
 	changes := []struct {
 		name   string
 		change func()
 	}{
 		{"an optimizer's step", func() {
-			tape := tensor.NewTape(tensor.CPU(), tensor.Train)
-			tensor.SumAll(net.Forward(tape.Input(x, 3, 4, width))).Backward()
 			opt.Step(0.1)
 			average.Update()
 		}},
@@ -480,11 +492,19 @@ func TestInferenceSeesNewWeights(t *testing.T) {
 	}
 	for _, c := range changes {
 		c.change()
-		now := predict(tensor.Infer)
-		sameBits(t, "after "+c.name, now, predict(tensor.Train))
+		fresh, other := build()
+		for i, p := range other.Params {
+			p.Write(slab.Params[i].Read())
+		}
+		now := predict(net)
 		if slices.Equal(now, before) {
 			t.Errorf("after %s the prediction is the old one", c.name)
 		}
+		sameBits(t, "predicting after "+c.name, now, predict(fresh))
+		y, g := train(net, slab)
+		wantY, wantG := train(fresh, other)
+		sameBits(t, "training after "+c.name, y, wantY)
+		sameBits(t, "gradients after "+c.name, g, wantG)
 		before = now
 	}
 }
@@ -515,7 +535,7 @@ func TestTrainingStepAllocatesNothing(t *testing.T) {
 	for _, s := range stacks() {
 		t.Run(s.name, func(t *testing.T) {
 			m := s.make()
-			tensor.Pack(tensor.CPU(), m, 1)
+			slab := tensor.Pack(tensor.CPU(), m, 1)
 			const B, T = 24, 16
 			x, target := normal(1, B*T*width), normal(2, B*m.OutputSize())
 			lengths := make([]int32, B)
@@ -529,6 +549,7 @@ func TestTrainingStepAllocatesNothing(t *testing.T) {
 				loss := tensor.MSE(tensor.Dropout(tensor.Mean(y), 0.2), tape.Input(target, B, m.OutputSize()), nil)
 				loss.Backward()
 				loss.Item()
+				slab.Edit() // what was kept of the weights is made anew, in the same memory
 			}
 			for range 40 { // until every worker has met every workspace
 				step()

@@ -20,7 +20,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 	if b != nil {
 		s.Bias = b.value
 	}
-	s.Cache, s.Version = t.rest(w)
+	s.Cache, _, s.Version = t.rest(s.M, w)
 	t.gemm(s)
 	t.record(linearGrad, y, x, w, b)
 	return y
@@ -30,7 +30,9 @@ func linearGrad(t *Tape, n *node) {
 	x, w, b, dy := n.in[0], n.in[1], n.in[2], n.out.grad
 	m, o, i := x.rows(), w.dims[0], w.dims[1]
 	if dx, acc := x.into(); !dx.Zero() {
-		t.gemm(device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc})
+		s := device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc}
+		_, s.Cache, s.Version = t.rest(m, w)
+		t.gemm(s)
 	}
 	if dw, acc := w.into(); !dw.Zero() {
 		t.gemm(device.GemmSpec{M: o, N: i, K: m, A: dy, TransA: true, B: x.value, C: dw, Acc: acc})

@@ -47,7 +47,6 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 	}
 	t.cellOptions(s, o)
 	checkDirection(s, d)
-	s.Cache, s.Version = t.rest(d.W)
 	if x.seq != nil {
 		s.Active, s.Rows = x.seq.active, x.seq.order
 	}
@@ -58,6 +57,7 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 		}
 		s.R = r.value
 	}
+	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, d.W, r, d.P)
 	extra := operands{nil, nil, d.BW, d.BR, d.P, d.PeepI, d.PeepF, d.PeepO, d.NormX, d.NormR, d.NormC, d.BiasC}
 	if init != nil {
 		extra[0] = t.stateIn("h", init.H, x, final.H, d.Slot)

@@ -24,16 +24,28 @@ type Param struct {
 	init    Init
 	slab    *Slab
 	offset  int
-	derived device.Cache // what the device keeps of the values at rest
+	derived [2]device.Cache // what the device keeps of the values at rest: for passes forward and backward
 }
 
-// rest is where the device may keep what it derives from t, and the version it
-// must be of: for parameters, while they are not trained.
-func (t *Tape) rest(w *Tensor) (*device.Cache, uint64) {
-	if t.mode == Train || w.param == nil {
-		return nil, 0
+// fewRows is the most rows of a training pass for which it pays to keep what the
+// device derives from weights: to derive it costs as much as some dozen rows, and
+// the fewer rows a pass has, the more passes there may be between two optimizer steps.
+const fewRows = 512
+
+// rest is where the device may keep what it derives from the weights ws of a pass
+// over so many rows, forward and backward, and the version it must be of. The
+// caches are nil for what is no parameter, or where it would not pay.
+func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
+	first := ws[0].param
+	if first == nil || t.mode == Train && rows > fewRows {
+		return nil, nil, 0
 	}
-	return &w.param.derived, w.param.slab.edits.Load()
+	for _, w := range ws {
+		if w != nil && (w.param == nil || w.param.slab != first.slab) {
+			return nil, nil, 0
+		}
+	}
+	return &first.derived[0], &first.derived[1], first.slab.edits.Load()
 }
 
 // NewParam describes a parameter; a nil init makes zeros.

@@ -420,37 +420,47 @@ func (g *gemm) one(i int, serial bool) {
 		g.p.b, g.p.ldb, g.p.trans = s.B.Host[i*s.StrideB:], s.LDB, s.TransB
 	}
 
-	panels := ceilDiv(s.N, set.NR)
-	byRows := s.M >= s.N || panels == 1
-	switch {
-	case serial:
-		runProduct(&g.p, 0, s.M, 0, panels)
-	case byRows:
-		grain := max(set.MR, minGemmWork/max(s.N*s.K, 1))
-		par.For(s.M, grain, &g.p, func(p *product, lo, hi int) {
-			runProduct(p, lo, hi, 0, ceilDiv(p.n, p.set.NR))
-		})
-	default:
-		grain := ceilDiv(minGemmWork, max(s.M*s.K*set.NR, 1))
-		par.For(panels, grain, &g.p, func(p *product, lo, hi int) {
-			runProduct(p, 0, p.m, lo, hi)
-		})
+	if serial {
+		g.p.part(0, s.M, 0, ceilDiv(s.N, set.NR))
+	} else {
+		g.p.compute()
 	}
+}
+
+// compute shares the product out by the longer side of C, so that what each
+// worker has to pack for itself is the smaller operand.
+func (p *product) compute() {
+	panels := ceilDiv(p.n, p.set.NR)
+	if p.m >= p.n || panels == 1 {
+		grain := max(p.set.MR, minGemmWork/max(p.n*p.k, 1))
+		par.For(p.m, grain, p, func(p *product, lo, hi int) {
+			p.part(lo, hi, 0, ceilDiv(p.n, p.set.NR))
+		})
+		return
+	}
+	grain := ceilDiv(minGemmWork, max(p.m*p.k*p.set.NR, 1))
+	par.For(panels, grain, p, func(p *product, lo, hi int) {
+		p.part(0, p.m, lo, hi)
+	})
 }
 
 // cached is the panels of a B that rests, kept since it last changed.
 func (g *gemm) cached() []float32 {
 	s := &g.spec
 	p, ok := s.Cache.Load(s.Version).(*packed)
-	if !ok {
-		p = new(packed)
-		g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
-		s.Cache.Store(s.Version, p)
+	if ok {
+		return p.panels
 	}
+	if p, ok = s.Cache.Stale(s.Version).(*packed); !ok {
+		p = new(packed)
+	}
+	g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
+	s.Cache.Store(s.Version, p)
 	return p.panels
 }
 
-func runProduct(p *product, r0, r1, p0, p1 int) {
+// part computes rows [r0,r1) of panels [p0,p1).
+func (p *product) part(r0, r1, p0, p1 int) {
 	w := workerPool.Get()
 	w.product = *p
 	w.run(r0, r1, p0, p1)

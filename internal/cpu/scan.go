@@ -41,6 +41,7 @@ type scan struct {
 	bias []float32 // BW + BR where they are added together
 	p    *panels   // the weights in use: kept ones, or own
 	own  panels
+	prod product   // one that is shared out as a whole
 	mask []float32 // [B,O] of HDrop
 
 	dh, dc []float32 // [B,O], [B,C] gradients carried back in time
@@ -55,8 +56,8 @@ type scan struct {
 
 // panels are the weights of a direction as right operands.
 type panels struct {
-	w    packed // Wᵀ
-	r    packed // the first rows of R, transposed; backward: as they are
+	w    packed // W, transposed; backward: as it is
+	r    packed // the first rows of R, the same way
 	side packed // the other rows of R
 	proj packed // P
 }
@@ -112,7 +113,7 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 }
 
 func (e *scan) done() {
-	e.ScanSpec, e.p = nil, nil
+	e.ScanSpec, e.p, e.prod = nil, nil, product{}
 	scanPool.Put(e)
 }
 
@@ -224,15 +225,27 @@ func (e *scan) mergeBias() {
 	}
 }
 
-// packWeights makes the panels of W, R and P, or takes those kept since the weights last changed.
-func (e *scan) packWeights() {
+// kept takes the panels kept in c since the weights last changed. Where there
+// are none it gives false and leaves panels to be filled.
+func (e *scan) kept(c *device.Cache) bool {
 	e.p = &e.own
-	if e.Cache != nil {
-		if p, ok := e.Cache.Load(e.Version).(*panels); ok {
-			e.p = p
-			return
+	if c == nil {
+		return false
+	}
+	p, ok := c.Load(e.Version).(*panels)
+	if !ok {
+		if p, _ = c.Stale(e.Version).(*panels); p == nil {
+			p = new(panels)
 		}
-		e.p = new(panels)
+	}
+	e.p = p
+	return ok
+}
+
+// packWeights makes the panels of W, R and P, unless they are kept.
+func (e *scan) packWeights() {
+	if e.kept(e.Cache) {
+		return
 	}
 	b, GH := e.b, e.gw
 	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)

@@ -35,10 +35,15 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	e.done()
 }
 
-// packBack makes the panels of R and P for products with gradients.
+// packBack makes the panels of W, R and P for products with gradients, unless they are kept.
 func (e *scan) packBack() {
+	if e.kept(e.BackCache) {
+		return
+	}
 	b := e.b
-	e.p = &e.own
+	if !e.DX.Zero() || e.BackCache != nil {
+		b.pack(&e.p.w, e.W.Host, e.gw, e.I, e.I, false)
+	}
 	if !e.R.Zero() {
 		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
 		if rest := e.gw - e.joined; rest > 0 {
@@ -47,6 +52,9 @@ func (e *scan) packBack() {
 	}
 	if e.Proj > 0 {
 		b.pack(&e.p.proj, e.P.Host, e.out, e.H, e.H, false)
+	}
+	if e.BackCache != nil {
+		e.BackCache.Store(e.Version, e.p)
 	}
 }
 
@@ -294,7 +302,9 @@ func (e *scan) weightGrads() {
 	}
 	b, GH := e.b, e.gw
 	if !e.DX.Zero() {
-		b.Gemm(&device.GemmSpec{M: o.rows, N: e.I, K: GH, A: o.input, B: e.W, C: o.dx, Acc: e.DXAcc})
+		e.prod = product{set: b.set, m: o.rows, n: e.I, k: GH, a: o.input.Host, rs: GH, cs: 1,
+			panels: e.p.w.panels, c: o.dx.Host, ldc: e.I, acc: e.DXAcc}
+		e.prod.compute()
 		if ragged {
 			e.scatter(o.dx)
 		}

@@ -8,7 +8,7 @@
 // package checks every shape a user can reach before it enqueues.
 package device
 
-import "sync/atomic"
+import "sync"
 
 // A Buffer is a run of float32 on a device. The zero Buffer is "absent".
 // On the CPU it is a slice of ordinary memory; another device keeps its address in Addr.
@@ -96,23 +96,41 @@ type Backend interface {
 // Cache is where a backend may keep what it derives from weights at rest, such
 // as panels, for as long as their version stays the same. The zero Cache is
 // empty; it may be used by several goroutines.
-type Cache struct{ kept atomic.Pointer[cached] }
-
-type cached struct {
+type Cache struct {
+	mu      sync.Mutex
 	version uint64
 	value   any
 }
 
 // Load is what was stored for that version, or nil.
 func (c *Cache) Load(version uint64) any {
-	if k := c.kept.Load(); k != nil && k.version == version {
-		return k.value
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.version != version {
+		return nil
 	}
-	return nil
+	return c.value
 }
 
-// Store keeps value, which must not change any more, in place of what was kept.
-func (c *Cache) Store(version uint64, value any) { c.kept.Store(&cached{version, value}) }
+// Stale takes out what was stored for another version, or nil: nobody uses it
+// any more, so that it may be filled anew and stored again.
+func (c *Cache) Stale(version uint64) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.version == version {
+		return nil
+	}
+	v := c.value
+	c.value = nil
+	return v
+}
+
+// Store keeps value, which must not change while this is its version, in place of what was kept.
+func (c *Cache) Store(version uint64, value any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.version, c.value = version, value
+}
 
 // PermuteSpec copies a strided 4-D block:
 // Dst[DstOff + Σ i_k·DstStride[k]] (+)= Src[SrcOff + Σ i_k·SrcStride[k]], 0 <= i_k < Dims[k].

@@ -143,8 +143,9 @@ type ScanSpec struct {
 	Stats Buffer // with NormX: [T or Chunk,B,4], the norms' 1/deviation
 	Chunk int    // time steps of W·x computed at once when not Keep
 
-	Cache   *Cache // W and R rest at this version: their panels may be kept. nil: they may not
-	Version uint64
+	// W, R and P rest at this version: what Scan and what ScanGrad derive from them may be kept. nil: it may not.
+	Cache, BackCache *Cache
+	Version          uint64
 
 	// ScanGrad only. A gradient buffer that is absent is not computed. All accumulate, but DX as DXAcc says.
 	DY       Buffer // [T,B,YLd] at YOff; absent is zeros
