@@ -12,10 +12,11 @@ import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/text/tag"
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own
-// methods: *Forecaster, *Classifier, *LanguageModel.
+// methods: *Forecaster, *Classifier, *LanguageModel, *Tagger.
 type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
@@ -83,6 +84,22 @@ func (l *LanguageModel) PredictFile(path string) (Prediction, error) {
 	return c, nil
 }
 
+// Tagger is a tagger of tokens as a Predictor.
+type Tagger struct{ *tag.Model }
+
+// Task is "tag".
+func (t *Tagger) Task() string { return tag.Task }
+
+// PredictFile tags a file of plain texts, one a line, or of tokens, one a line;
+// the Prediction is a *tag.Predictions.
+func (t *Tagger) PredictFile(path string) (Prediction, error) {
+	p, err := t.Model.PredictFile(context.Background(), path, "", nil)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // Open reads a model directory of any task. What is wrong with the directory is
 // a *model.FileError.
 func Open(path string) (Predictor, error) {
@@ -109,6 +126,12 @@ func Open(path string) (Predictor, error) {
 			return nil, err
 		}
 		return &LanguageModel{m}, nil
+	case tag.Task:
+		m, err := tag.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Tagger{m}, nil
 	}
 	return nil, &model.FileError{
 		File:    path,

@@ -25,7 +25,8 @@ type Sentence struct {
 	Line   int // of its first token
 	Tokens []string
 	Tags   []string // as the file has them; nil without a column of tags
-	Rows   []string // the lines themselves, if ConllOptions.Keep
+	Rows   []string // the lines themselves, those that hold no token too, if ConllOptions.Keep
+	Places []int    // with Rows: which of them each token stands in
 }
 
 // ConllOptions says which columns hold what. A column is a number from 1, or
@@ -89,11 +90,15 @@ func ReadConllFrom(r *LineReader, o *ConllOptions) iter.Seq2[Sentence, error] {
 				s = Sentence{}
 				continue
 			}
+			tokens := len(s.Tokens)
 			if err := c.add(&s, r, line); err != nil {
 				yield(Sentence{}, err)
 				return
 			}
 			if o.Keep {
+				if len(s.Tokens) > tokens {
+					s.Places = append(s.Places, len(s.Rows))
+				}
 				s.Rows = append(s.Rows, line)
 			}
 		}

@@ -115,12 +115,13 @@ func TestReadConll(t *testing.T) {
 		o             ConllOptions
 		want          []Sentence
 	}{
-		{"a.txt", "\nEU B-ORG\nrejects O\n\n\n# O\n", ConllOptions{}, []Sentence{{2, []string{"EU", "rejects"}, []string{"B-ORG", "O"}, nil}, {6, []string{"#"}, []string{"O"}, nil}}},
-		{"a.txt.gz", "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\n", ConllOptions{Tag: "2"}, []Sentence{{3, []string{"EU"}, []string{"NNP"}, nil}}},
-		{"a.txt", "O\tNew York\n", ConllOptions{Token: "-1", Tag: "1", Keep: true}, []Sentence{{1, []string{"New York"}, []string{"O"}, []string{"O\tNew York"}}}},
-		{"a.txt", "EU\nrejects\n", ConllOptions{Tag: "none"}, []Sentence{{1, []string{"EU", "rejects"}, nil, nil}}},
-		{"a.conllu", universal, ConllOptions{}, []Sentence{{2, []string{"I", "ca", "n't"}, []string{"PRON", "AUX", "PART"}, nil}}},
-		{"a.conllu", universal, ConllOptions{Tag: "deprel", Token: "lemma"}, []Sentence{{2, []string{"I", "can", "not"}, []string{"nsubj", "root", "advmod"}, nil}}},
+		{"a.txt", "\nEU B-ORG\nrejects O\n\n\n# O\n", ConllOptions{}, []Sentence{{2, []string{"EU", "rejects"}, []string{"B-ORG", "O"}, nil, nil}, {6, []string{"#"}, []string{"O"}, nil, nil}}},
+		{"a.txt.gz", "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\n", ConllOptions{Tag: "2"}, []Sentence{{3, []string{"EU"}, []string{"NNP"}, nil, nil}}},
+		{"a.txt", "O\tNew York\n", ConllOptions{Token: "-1", Tag: "1", Keep: true}, []Sentence{{1, []string{"New York"}, []string{"O"}, []string{"O\tNew York"}, []int{0}}}},
+		{"a.txt", "EU\nrejects\n", ConllOptions{Tag: "none"}, []Sentence{{1, []string{"EU", "rejects"}, nil, nil, nil}}},
+		{"a.conllu", universal, ConllOptions{}, []Sentence{{2, []string{"I", "ca", "n't"}, []string{"PRON", "AUX", "PART"}, nil, nil}}},
+		{"a.conllu", universal, ConllOptions{Tag: "deprel", Token: "lemma"}, []Sentence{{2, []string{"I", "can", "not"}, []string{"nsubj", "root", "advmod"}, nil, nil}}},
+		{"a.conllu", universal, ConllOptions{Tag: "none", Keep: true}, []Sentence{{2, []string{"I", "ca", "n't"}, nil, strings.Split(strings.TrimSpace(universal), "\n"), []int{1, 3, 4}}}},
 	} {
 		got, err := all(ReadConll(textFile(t, c.name, c.content), &c.o))
 		if err != nil || !reflect.DeepEqual(got, c.want) {

@@ -147,6 +147,22 @@ func (c *Chain) NBest(scores []float32, n int) []Decoded {
 	return best
 }
 
+// Score is the score of a row's tags; -Inf if they are forbidden. There is a tag
+// for each step.
+func (c *Chain) Score(scores []float32, tags []int32) float64 {
+	if len(tags) == 0 {
+		return 0
+	}
+	sum := float64(c.start[tags[0]]) + float64(c.end[tags[len(tags)-1]])
+	for t, j := range tags {
+		sum += float64(scores[t*c.tags+int(j)])
+		if t > 0 {
+			sum += float64(c.trans[int(tags[t-1])*c.tags+int(j)])
+		}
+	}
+	return sum
+}
+
 // hypothesis is one of the best beginnings that end in a tag: its score, and the
 // tag and rank it continues.
 type hypothesis struct {

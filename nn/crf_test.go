@@ -115,7 +115,7 @@ func TestChainAgainstEnumeration(t *testing.T) {
 				t.Fatalf("K=%d n=%d: %d sequences, want %d", c.k, c.n, len(got), min(10, len(want)))
 			}
 			for i, d := range got {
-				if !slices.Equal(d.Tags, want[i].Tags) || !agree(d.Score, want[i].Score) || !agree(d.LogProb, want[i].Score-logZ) {
+				if !slices.Equal(d.Tags, want[i].Tags) || !agree(d.Score, want[i].Score) || !agree(d.LogProb, want[i].Score-logZ) || !agree(chain.Score(c.scores, d.Tags), want[i].Score) {
 					t.Errorf("K=%d n=%d: sequence %d is %v, want %v of log probability %v", c.k, c.n, i, d, want[i], want[i].Score-logZ)
 				}
 			}

@@ -13,7 +13,8 @@ import losses
 import optimizers
 import rnn
 import schedules
+import tagging
 import training
 
-for module in (rnn, losses, optimizers, schedules, layers, crf, training):
+for module in (rnn, losses, optimizers, schedules, layers, crf, training, tagging):
     module.main()

@@ -1,0 +1,141 @@
+package tag
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Config is everything that a tagger is made from. Command-line flags, recipe
+// files and Go programs fill this one struct; start from [Defaults]. A zero or
+// "auto" where the help says so is settled by the data when training begins, and
+// [Model.Config] then tells what it became.
+type Config struct {
+	Format    string  `json:"format" group:"Data" help:"conll, conllu or bmes (empty: by the file's name)"`
+	TokenCol  string  `json:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
+	TagCol    string  `json:"tag_col" group:"Data" help:"column of the tags, likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
+	Scheme    string  `json:"scheme" default:"auto" group:"Data" help:"how tags mark spans: iob1, iob2, bioes, bmes or bilou; labels: not at all; auto: as the tags look"`
+	Encoding  string  `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
+	Holdout   float64 `json:"holdout" default:"0.1" group:"Data" help:"share of the training sentences to validate on where no file is given for it"`
+	MaxLength int     `json:"max_length" default:"500" group:"Data" help:"tokens in one piece; longer sentences are cut, behind a full stop where there is one"`
+
+	Lowercase      bool   `json:"lowercase" default:"true" group:"Words" help:"words that differ in case share a vector (their spelling tells them apart)"`
+	MinCount       int    `json:"min_count" default:"2" group:"Words" help:"words seen fewer times in training are unknown, and told by their spelling"`
+	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Words" help:"most words to know"`
+	Embedding      int    `json:"embedding" default:"100" group:"Words" help:"numbers a word's vector has"`
+	Chars          string `json:"chars" default:"auto" group:"Words" help:"how a word's characters are read: cnn, lstm or none; auto: cnn, or none where a token is a character"`
+	CharHidden     int    `json:"char_hidden" default:"64" group:"Words" help:"numbers that come of a word's characters"`
+	Affixes        int    `json:"affixes" default:"16" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`
+	Pairs          string `json:"pairs" default:"auto" group:"Words" help:"vectors of pairs of neighbouring tokens: on or off; auto: on where a token is a character"`
+
+	nn.RNNConfig
+	Decoder     string  `json:"decoder" default:"crf" group:"Model" help:"crf: whole sequences of tags compete; softmax: the tags of each token"`
+	Dropout     float64 `json:"dropout" default:"0.5" group:"Model" help:"dropout before and after the recurrent layers"`
+	WordDropout float64 `json:"word_dropout" default:"0.1" group:"Model" help:"share of tokens whose word is hidden in training, so that spelling and context must tell"`
+
+	Batch int `json:"batch" group:"Training" help:"sentences a step (0: 16, more where there are very many)"`
+	train.Settings
+}
+
+// Defaults is the configuration that a user starts from.
+func Defaults() Config {
+	c := Config{
+		Scheme: "auto", Holdout: 0.1, MaxLength: 500,
+		Lowercase: true, MinCount: 2, VocabularySize: 50000, Embedding: 100, Chars: "auto", CharHidden: 64, Affixes: 16, Pairs: "auto",
+		RNNConfig: nn.DefaultRNN(), Decoder: "crf", Dropout: 0.5, WordDropout: 0.1, Settings: train.DefaultSettings(),
+	}
+	c.Hidden, c.Bidirectional = 128, true
+	return c
+}
+
+// Validate reports the first thing wrong with a configuration, in one line; it
+// is a *data.InputError.
+func (c *Config) Validate() error {
+	for _, w := range []struct {
+		name, value string
+		of          []string
+	}{
+		{"format", c.Format, []string{"", data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES}},
+		{"scheme", c.Scheme, []string{"auto", string(Labels), string(IOB1), string(IOB2), string(BIOES), string(BMES), string(BILOU)}},
+		{"chars", c.Chars, []string{"auto", "cnn", "lstm", "none"}}, {"pairs", c.Pairs, []string{"auto", "on", "off"}},
+		{"decoder", c.Decoder, []string{"crf", "softmax"}},
+	} {
+		if !slices.Contains(w.of, w.value) {
+			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
+		}
+	}
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"holdout", c.Holdout, 0, 0.9}, {"max_length", float64(c.MaxLength), 1, 1e5}, {"min_count", float64(c.MinCount), 0, 1e9},
+		{"vocabulary_size", float64(c.VocabularySize), 10, 2e6}, {"embedding", float64(c.Embedding), 1, 8192},
+		{"char_hidden", float64(c.CharHidden), 2, 4096}, {"affixes", float64(c.Affixes), 0, 1024},
+		{"dropout", c.Dropout, 0, 0.99}, {"word_dropout", c.WordDropout, 0, 0.99}, {"batch", float64(c.Batch), 0, 1e5},
+	} {
+		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
+			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
+		}
+	}
+	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
+		if err != nil {
+			return data.Errorf("%v", err)
+		}
+	}
+	if c.TagCol == "none" {
+		return data.Errorf("tag_col: training needs tags; name their column")
+	}
+	return nil
+}
+
+// reading says how the configuration reads a file.
+func (c *Config) reading(tagged bool, note func(string)) *data.ConllOptions {
+	o := &data.ConllOptions{Format: c.Format, Token: c.TokenCol, Tag: c.TagCol, Encoding: c.Encoding, Keep: !tagged, Note: note}
+	if !tagged {
+		o.Tag = "none"
+	}
+	return o
+}
+
+// settle fills in what depends on the training data.
+func (c *Config) settle(d *corpus) {
+	characters := d.lettersPerToken() < oneLetter
+	for _, choice := range []struct {
+		setting               *string
+		ofWords, ofCharacters string
+	}{{&c.Chars, "cnn", "none"}, {&c.Pairs, "off", "on"}} {
+		switch {
+		case *choice.setting != "auto":
+		case characters:
+			*choice.setting = choice.ofCharacters
+		default:
+			*choice.setting = choice.ofWords
+		}
+	}
+	if characters {
+		c.Affixes = 0
+	}
+	pieces := len(d.pieces)
+	if c.Batch == 0 {
+		c.Batch = 16
+		for c.Batch < 256 && pieces > 1000*c.Batch {
+			c.Batch *= 2
+		}
+	}
+	steps := (pieces + c.Batch - 1) / c.Batch
+	c.Settle(min(max(8000/max(steps, 1), 3), 40))
+}
+
+// lettersPerToken is the mean length of the tokens, in characters.
+func (d *corpus) lettersPerToken() float64 {
+	letters := 0
+	for _, w := range d.tokens {
+		letters += d.words[w].letters
+	}
+	return float64(letters) / math.Max(1, float64(len(d.tokens)))
+}

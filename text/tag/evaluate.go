@@ -1,0 +1,385 @@
+package tag
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Metrics are how well tags are found. Precision, recall and F1 are of spans, as
+// conlleval counts them: a span is right if its borders and its label are. Where
+// tags mark no spans all are shares of tokens, equal to Accuracy.
+type Metrics struct {
+	F1        float64 `json:"f1"`
+	Precision float64 `json:"precision"`
+	Recall    float64 `json:"recall"`
+	Accuracy  float64 `json:"accuracy"` // share of tokens whose tag is right
+}
+
+// LabelScore is how well one label is found, in spans or tokens.
+type LabelScore struct {
+	Label     string  `json:"label"`
+	Precision float64 `json:"precision"`
+	Recall    float64 `json:"recall"`
+	F1        float64 `json:"f1"`
+	Gold      int     `json:"gold"`  // how many there are
+	Found     int     `json:"found"` // how many the model says there are
+	Right     int     `json:"right"` // how many of these are right
+}
+
+// Confusion counts tokens by their label and the label found; "O" is outside of
+// all spans.
+type Confusion struct {
+	Labels []string `json:"labels"`
+	Counts [][]int  `json:"counts"` // [label][label found]
+}
+
+// Example is a sentence with its tags and those found.
+type Example struct {
+	Line   int      `json:"line"`
+	Tokens []string `json:"tokens"`
+	Tags   []string `json:"tags"`
+	Found  []string `json:"found"`
+	Loss   float64  `json:"loss"` // log of how much likelier the model holds what it found than what is true
+}
+
+// Evaluation is a model's score on tagged sentences.
+type Evaluation struct {
+	Task      string             `json:"task"`
+	Metrics   Metrics            `json:"metrics"`
+	Baselines map[string]Metrics `json:"baselines"` // usual: each word's most frequent tag in training
+	Scheme    Scheme             `json:"scheme"`
+	Sentences int                `json:"sentences"`
+	Tokens    int                `json:"tokens"`
+	Unknown   int                `json:"unknown"` // tokens whose word training never saw
+	Labels    []LabelScore       `json:"labels"`
+	Confusion Confusion          `json:"confusion"`
+	Unseen    map[string]int     `json:"unseen,omitempty"` // tokens by a label that training never saw; they count as wrong
+	Worst     []Example          `json:"worst"`            // the wrong sentences with the greatest loss
+	Verdict   string             `json:"verdict"`
+	Notes     []string           `json:"notes,omitempty"`
+}
+
+// Evaluate scores the model on tagged sentences, beside the tags that words
+// usually have.
+func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error) {
+	d := newCorpus()
+	var lines []int
+	err := d.read(func(yield func(data.Sentence, error) bool) {
+		for s, err := range source {
+			lines = append(lines, s.Line)
+			if !yield(s, err) {
+				return
+			}
+		}
+	}, m.cfg.MaxLength)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.tags) == 0 || len(d.tags) != len(d.tokens) {
+		return nil, data.Errorf("there are %d tokens and %d tags to score on", len(d.tokens), len(d.tags))
+	}
+	m.vocabularies.apply(d, &m.cfg)
+	d.number(m.tags, m.spans())
+	found, losses, err := m.decodeScored(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	scheme := m.schemeOf(d)
+	e := &Evaluation{Task: Task, Scheme: scheme, Sentences: len(d.ends), Tokens: len(d.tokens), Baselines: map[string]Metrics{}, Unseen: m.unseen(d)}
+	e.Metrics = m.score(d, found, e)
+	usual, never := m.usual(d)
+	e.Baselines["usual"], e.Unknown = m.score(d, usual, nil), never
+	e.Worst = m.worst(d, found, losses, lines)
+	e.Notes = append(slices.Clone(m.notes), unseenNote("sentences scored", e.Unseen)...)
+	if d.cut > 0 {
+		e.Notes = append(e.Notes, cutNote(d.cut, m.cfg.MaxLength))
+	}
+	if d.schemes.scheme() == Labels && m.spans() && d.schemes.bare+d.schemes.labelled > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("sentences scored: some tags mark no span, the first of them %q in line %d; they count as O", d.odd, d.oddLine))
+	}
+	e.Verdict = m.verdict(e)
+	return e, nil
+}
+
+// schemeOf is how the tags of d are written: as their file has it, where that
+// marks spans, or else as the training file did.
+func (m *Model) schemeOf(d *corpus) Scheme {
+	if s := d.schemes.scheme(); m.spans() && s != Labels {
+		return s
+	}
+	return m.Scheme()
+}
+
+// decodeScored finds the likeliest tags of d, and for each piece the log of how
+// much likelier they are than the true ones: infinite where training knows no
+// such tag.
+func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, losses []float64, err error) {
+	found, losses = make([]int32, len(d.tokens)), make([]float64, len(d.pieces))
+	chain := m.net.chain(m.tags, m.spans())
+	err = m.eachPiece(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), d, func(i int, scores []float32) {
+		p := d.pieces[i]
+		best := chain.Viterbi(scores)
+		copy(found[p.from:], best)
+		gold := d.gold[p.from:p.to]
+		if slices.Contains(gold, -1) {
+			losses[i] = math.Inf(1)
+			return
+		}
+		losses[i] = chain.Score(scores, best) - chain.Score(scores, gold)
+	})
+	return found, losses, err
+}
+
+// usual gives each word its most frequent tag in training, and counts the words
+// never seen there.
+func (m *Model) usual(d *corpus) (tags []int32, never int) {
+	v := m.vocabularies
+	tags = make([]int32, len(d.tokens))
+	for i, w := range d.tokens {
+		id := v.Words.ID(wordKey(d.words[w].text, &m.cfg))
+		if tags[i] = v.Usual[id]; id == unknown {
+			never++
+		}
+	}
+	return tags, never
+}
+
+// counts are spans or tokens: how many there are, were found, are right.
+type counts struct{ gold, found, right int }
+
+func (c counts) scores() (precision, recall, f1 float64) {
+	if c.found > 0 {
+		precision = float64(c.right) / float64(c.found)
+	}
+	if c.gold > 0 {
+		recall = float64(c.right) / float64(c.gold)
+	}
+	if c.right > 0 {
+		f1 = 2 * precision * recall / (precision + recall)
+	}
+	return precision, recall, f1
+}
+
+// tally gathers the counts by label.
+type tally struct {
+	all       counts // of spans or tokens
+	labels    map[string]*counts
+	matched   counts // of tags: tokens and those that are right
+	confusion map[[2]string]int
+}
+
+func newTally() *tally {
+	return &tally{labels: map[string]*counts{}, confusion: map[[2]string]int{}}
+}
+
+func (t *tally) of(label string) *counts {
+	c := t.labels[label]
+	if c == nil {
+		c = &counts{}
+		t.labels[label] = c
+	}
+	return c
+}
+
+func (t *tally) gold(label string)  { t.all.gold++; t.of(label).gold++ }
+func (t *tally) found(label string) { t.all.found++; t.of(label).found++ }
+func (t *tally) right(label string) { t.all.right++; t.of(label).right++ }
+
+// tokens compares the tags of a sentence; label, if not nil, is what a tag says
+// of its token.
+func (t *tally) tokens(gold, found []string, label func(string) string) {
+	for k := range gold {
+		t.matched.gold++
+		if gold[k] == found[k] {
+			t.matched.right++
+		}
+		if label != nil {
+			t.confusion[[2]string{label(gold[k]), label(found[k])}]++
+		}
+	}
+}
+
+// alone takes in the tokens of a sentence as if they were spans.
+func (t *tally) alone(gold, found []string) {
+	for k := range gold {
+		t.gold(gold[k])
+		t.found(found[k])
+		if gold[k] == found[k] {
+			t.right(gold[k])
+		}
+	}
+}
+
+func (t *tally) metrics() Metrics {
+	p, r, f := t.all.scores()
+	return Metrics{F1: f, Precision: p, Recall: r, Accuracy: float64(t.matched.right) / float64(max(1, t.matched.gold))}
+}
+
+// spans compares the spans of a sentence; those found are in order.
+func (t *tally) spans(gold, found []Span) {
+	for _, s := range gold {
+		t.gold(s.Label)
+		if _, ok := slices.BinarySearchFunc(found, s, func(a, b Span) int { return cmp.Compare(a.From, b.From) }); ok && slices.Contains(found, s) {
+			t.right(s.Label)
+		}
+	}
+	for _, s := range found {
+		t.found(s.Label)
+	}
+}
+
+// score compares tags found with those of d, in the scheme that d has. It fills
+// in the tables of e, if not nil.
+func (m *Model) score(d *corpus, found []int32, e *Evaluation) Metrics {
+	t, scheme := newTally(), m.schemeOf(d)
+	label := m.labelOf
+	if e == nil {
+		label = nil
+	}
+	for i := range d.ends {
+		s := d.sentence(i)
+		gold, ours := d.tagsOf(s), m.write(found[s.from:s.to], scheme)
+		t.tokens(gold, ours, label)
+		if m.spans() {
+			t.spans(Spans(gold), Spans(ours))
+		} else {
+			t.alone(gold, ours)
+		}
+	}
+	if e != nil {
+		e.Labels, e.Confusion = t.table(), t.matrix()
+	}
+	return t.metrics()
+}
+
+// table lists the labels by name.
+func (t *tally) table() []LabelScore {
+	var list []LabelScore
+	for label, c := range t.labels {
+		s := LabelScore{Label: label, Gold: c.gold, Found: c.found, Right: c.right}
+		s.Precision, s.Recall, s.F1 = c.scores()
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b LabelScore) int { return cmp.Compare(a.Label, b.Label) })
+	return list
+}
+
+// matrix orders the confusions by label.
+func (t *tally) matrix() Confusion {
+	var labels []string
+	for pair := range t.confusion {
+		labels = append(labels, pair[0], pair[1])
+	}
+	slices.Sort(labels)
+	labels = slices.Compact(labels)
+	c := Confusion{Labels: labels, Counts: make([][]int, len(labels))}
+	for i, gold := range labels {
+		c.Counts[i] = make([]int, len(labels))
+		for j, found := range labels {
+			c.Counts[i][j] = t.confusion[[2]string{gold, found}]
+		}
+	}
+	return c
+}
+
+// labelOf is what a tag says about its token: the label of the span it is in, or
+// the tag itself.
+func (m *Model) labelOf(tag string) string {
+	if !m.spans() {
+		return tag
+	}
+	letter, label, ok := split(tag)
+	switch {
+	case !ok || letter == 'O':
+		return Outside
+	case label == "":
+		return string(letter) // word segmentation: the place in the word is all there is to confuse
+	}
+	return label
+}
+
+// unseen counts the tokens of d with a label that training never saw.
+func (m *Model) unseen(d *corpus) map[string]int {
+	known := map[string]bool{Outside: m.spans()}
+	for _, tag := range m.tags {
+		known[m.labelOf(tag)] = true
+	}
+	var out map[string]int
+	for _, k := range d.tags {
+		label := m.labelOf(d.kinds[k])
+		if known[label] {
+			continue
+		}
+		if out == nil {
+			out = map[string]int{}
+		}
+		out[label]++
+	}
+	return out
+}
+
+// unseenNote says so in a sentence.
+func unseenNote(where string, unseen map[string]int) []string {
+	if len(unseen) == 0 {
+		return nil
+	}
+	var names []string
+	n := 0
+	for name, count := range unseen {
+		names = append(names, fmt.Sprintf("%q", name))
+		n += count
+	}
+	slices.Sort(names)
+	const most = 5
+	more := ""
+	if len(names) > most {
+		names, more = names[:most], fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s%s); they count as wrong", where, plural(n, "token", "tokens"), join(names), more)}
+}
+
+// mostWorst is how many sentences an evaluation shows.
+const mostWorst = 20
+
+// worst are the wrong sentences with the greatest loss a token, those with tags
+// that training never saw last.
+func (m *Model) worst(d *corpus, found []int32, losses []float64, lines []int) []Example {
+	list := []Example{}
+	scheme, at := m.schemeOf(d), 0
+	for i := range d.ends {
+		s := d.sentence(i)
+		loss := 0.0
+		for ; at < len(d.pieces) && d.pieces[at].to <= s.to; at++ {
+			loss += losses[at]
+		}
+		e := Example{Line: lines[i], Tags: d.tagsOf(s), Found: m.write(found[s.from:s.to], scheme), Loss: loss}
+		if slices.Equal(e.Tags, e.Found) || math.IsInf(loss, 0) || math.IsNaN(loss) {
+			continue
+		}
+		for _, w := range d.tokens[s.from:s.to] {
+			e.Tokens = append(e.Tokens, d.words[w].text)
+		}
+		list = append(list, e)
+	}
+	slices.SortStableFunc(list, func(a, b Example) int { return cmp.Compare(b.Loss, a.Loss) })
+	return list[:min(len(list), mostWorst)]
+}
+
+// verdict says in a sentence whether the network earns its keep.
+func (m *Model) verdict(e *Evaluation) string {
+	own, usual, what := e.Metrics.F1, e.Baselines["usual"].F1, "an F1 of"
+	if !m.spans() {
+		own, usual, what = e.Metrics.Accuracy, e.Baselines["usual"].Accuracy, "an accuracy of"
+	}
+	then := ""
+	if own <= usual {
+		then = ": on these sentences the simple method is as good, or better"
+	}
+	return fmt.Sprintf("The model has %s %.1f %%, and giving each word its usual tag has %.1f %%%s.", what, 100*own, 100*usual, then)
+}

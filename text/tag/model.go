@@ -1,0 +1,206 @@
+// Package tag trains recurrent networks to tag the tokens of sentences: spans
+// such as names in any of the usual schemes, parts of speech, or any other label
+// of each token.
+//
+// A [Config] says how; [Train] makes a [Model] of tagged sentences; a Model tags
+// sentences ([Model.Predict]) and plain text ([Model.PredictText]), is scored
+// ([Model.Evaluate]) and lives in a directory ([Model.Save], [Open]).
+//
+// Spans are learnt in BIOES whatever the file's scheme is, and come back in that
+// scheme. Vocabularies and network are learnt from the training sentences alone;
+// validation sentences choose the epoch.
+package tag
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Task is what the config.json of a model directory says of a tagger.
+const Task = "tag"
+
+// Model is a trained tagger. It is safe for use by several goroutines.
+type Model struct {
+	cfg          Config
+	vocabularies *vocabularies
+	tags         []string // of the network, by number
+	net          *network
+	slab         *tensor.Slab
+	notes        []string
+}
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config Config   `json:"config"`
+	Tags   []string `json:"tags"`
+	Notes  []string `json:"notes"`
+}
+
+// Config is the configuration, with everything that the data settled.
+func (m *Model) Config() Config { return m.cfg }
+
+// Labels are what the model tells apart: the labels of spans, or of tokens.
+func (m *Model) Labels() []string {
+	if !m.spans() {
+		return slices.Clone(m.tags)
+	}
+	var labels []string
+	for i := 1; i < len(m.tags); i += 4 {
+		_, label, _ := split(m.tags[i])
+		labels = append(labels, label)
+	}
+	return labels
+}
+
+// Scheme is how the training file's tags mark spans; Labels if they mark none.
+func (m *Model) Scheme() Scheme { return Scheme(m.cfg.Scheme) }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes say, a sentence each, what a user might not expect.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+func (m *Model) spans() bool { return m.Scheme() != Labels }
+
+// newModel makes an untrained model for a settled configuration.
+func newModel(cfg Config, v *vocabularies, tags []string) (*Model, error) {
+	m := &Model{cfg: cfg, vocabularies: v, tags: tags}
+	var err error
+	if m.net, err = newNetwork(&m.cfg, v, tags, m.spans()); err != nil {
+		return nil, err
+	}
+	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	return m, nil
+}
+
+// Save writes the model to a directory that [Open] reads.
+func (m *Model) Save(dir string) error {
+	if err := model.Save(dir, Task, saved{m.cfg, m.tags, m.notes}, m.slab); err != nil {
+		return err
+	}
+	return m.vocabularies.save(dir)
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError.
+func Open(dir string) (*Model, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if d.Task != Task {
+		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a tagger, got a model for task %q", d.Task), Fix: "use the commands of that task"}
+	}
+	var c saved
+	if err := d.Decode(&c); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, model.ConfigFile)
+	broken := func(err error) error {
+		return &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+	}
+	if err := c.check(); err != nil {
+		return nil, broken(err)
+	}
+	v, err := openVocabularies(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Tags) == 0 || slices.ContainsFunc(v.Usual, func(k int32) bool { return k < 0 || int(k) >= len(c.Tags) }) {
+		return nil, &model.FileError{File: filepath.Join(dir, vocabularyFile), Problem: "a word's usual tag is none of the model's", Fix: "train the model again"}
+	}
+	var m *Model
+	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags) })
+	if err := cmp.Or(shape, err); err != nil {
+		return nil, broken(err)
+	}
+	m.notes = c.Notes
+	return m, d.Load(m.slab)
+}
+
+// check refuses a config.json that no Save wrote.
+func (c *saved) check() error {
+	if err := c.Config.Validate(); err != nil {
+		return err
+	}
+	scheme := Scheme(c.Config.Scheme)
+	if _, spans := schemes[scheme]; !spans && scheme != Labels || c.Config.Chars == "auto" || c.Config.Pairs == "auto" {
+		return fmt.Errorf("scheme, chars or pairs are not settled")
+	}
+	if len(c.Tags) < 1 || len(c.Tags) > 4*maxKinds+1 {
+		return fmt.Errorf("expected the tags of a tagger, got %d", len(c.Tags))
+	}
+	if scheme == Labels {
+		return nil
+	}
+	var labels []string
+	for i := 1; i < len(c.Tags); i += 4 {
+		_, label, _ := split(c.Tags[i])
+		labels = append(labels, label)
+	}
+	if !slices.Equal(c.Tags, inBIOES(labels)) {
+		return fmt.Errorf("expected tags in BIOES, got %q", c.Tags)
+	}
+	return nil
+}
+
+// inferItems is how many padded tokens a batch has at most.
+const inferItems = 1 << 13
+
+// eachPiece calls f with the scores [n,tags] of every piece of d. They do not
+// depend on which pieces share a batch.
+func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func(piece int, scores []float32)) error {
+	var b batch
+	k := len(m.tags)
+	for _, list := range train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		t.Reset()
+		b.load(d, list)
+		scores := m.net.scores(t, &b).Data()
+		for r, i := range list {
+			f(i, scores[r*b.steps*k:][:d.pieces[i].len()*k])
+		}
+	}
+	return nil
+}
+
+// decode finds the likeliest tag of every token of d.
+func (m *Model) decode(ctx context.Context, t *tensor.Tape, d *corpus) ([]int32, error) {
+	found := make([]int32, len(d.tokens))
+	chain := m.net.chain(m.tags, m.spans())
+	err := m.eachPiece(ctx, t, d, func(i int, scores []float32) {
+		copy(found[d.pieces[i].from:], chain.Viterbi(scores))
+	})
+	return found, err
+}
+
+// write gives a sentence's tags as a scheme has them.
+func (m *Model) write(found []int32, scheme Scheme) []string {
+	tags := make([]string, len(found))
+	for i, id := range found {
+		tags[i] = m.tags[id]
+	}
+	if m.spans() && scheme != BIOES {
+		return scheme.Tags(Spans(tags), len(tags))
+	}
+	return tags
+}
+
+func join(names []string) string { return strings.Join(names, ", ") }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -1,0 +1,182 @@
+package tag
+
+import (
+	"context"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Tagged is a sentence with the tags found.
+type Tagged struct {
+	Text          string        `json:"text,omitempty"`    // the plain text, if it was one
+	Tokens        []string      `json:"tokens"`            // of the sentence, or as the text was cut
+	Offsets       []Offset      `json:"offsets,omitempty"` // of the tokens in Text
+	Tags          []string      `json:"tags"`              // one a token, in the scheme of the training file
+	Probabilities []float64     `json:"probabilities"`     // of the tokens' tags, as the network has them (BIOES, where there are spans)
+	Spans         []Mark        `json:"spans,omitempty"`   // where tags mark spans
+	Alternatives  []Alternative `json:"alternatives,omitempty"`
+}
+
+// Offset is where a token or a span lies in a text: text[Start:End], and the
+// same counted in characters (Unicode code points).
+type Offset struct {
+	Start     int `json:"start"`
+	End       int `json:"end"`
+	RuneStart int `json:"rune_start"`
+	RuneEnd   int `json:"rune_end"`
+}
+
+// Mark is a span found: tokens [From, To) with a label. Probability is that of
+// just this span with this label being there, whatever the rest of the sentence is.
+type Mark struct {
+	Label       string  `json:"label"`
+	Text        string  `json:"text"` // of a sentence of tokens: these, with spaces between
+	From        int     `json:"from"`
+	To          int     `json:"to"`
+	*Offset             // in a plain text; else nil
+	Probability float64 `json:"probability"`
+}
+
+// Alternative is a whole sequence of tags with its probability.
+type Alternative struct {
+	Tags        []string `json:"tags"`
+	Probability float64  `json:"probability"`
+}
+
+// PredictOptions changes a prediction; nil is plain.
+type PredictOptions struct {
+	NBest  int    // how many of the likeliest sequences of tags to give, but for sentences that are read in pieces; 0: none
+	Tokens string // how plain text is cut: word, char or space; "": char if the training tokens were characters, else word
+}
+
+// check finds what is out of range.
+func (o *PredictOptions) check() error {
+	if o.NBest < 0 || o.NBest > mostBest {
+		return data.Errorf("nbest: want a number from 0 to %d, got %d", mostBest, o.NBest)
+	}
+	switch o.Tokens {
+	case "", "word", "char", "space":
+		return nil
+	}
+	return data.Errorf("tokens: want word, char or space, got %q", o.Tokens)
+}
+
+// mostBest bounds PredictOptions.NBest: the search keeps so many beginnings for
+// each tag of each token.
+const mostBest = 100
+
+// Predict tags sentences of tokens, in their order. An answer does not depend on
+// the other sentences.
+func (m *Model) Predict(ctx context.Context, sentences [][]string, o *PredictOptions) ([]Tagged, error) {
+	if o == nil {
+		o = &PredictOptions{}
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	d := newCorpus()
+	for _, tokens := range sentences {
+		d.add(&data.Sentence{Tokens: tokens}, m.cfg.MaxLength)
+	}
+	m.vocabularies.apply(d, &m.cfg)
+	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))
+	probabilities, spans, owner := make([]float64, len(d.tokens)), make([][]Mark, len(d.pieces)), d.owners()
+	chain := m.net.chain(m.tags, m.spans())
+	err := m.eachPiece(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), d, func(i int, scores []float32) {
+		p, s := d.pieces[i], d.sentence(owner[i])
+		best, known := chain.Viterbi(scores), chain.Marginals(scores)
+		copy(ids[p.from:], best)
+		for t, tag := range best {
+			probabilities[p.from+t] = min(known.Prob(t, tag), 1)
+		}
+		if m.spans() {
+			at := p.from - s.from
+			for _, span := range Spans(m.write(best, BIOES)) {
+				sure := min(known.Prob(span.From, best[span.From:span.To]...), 1)
+				spans[i] = append(spans[i], Mark{Label: span.Label, From: at + span.From, To: at + span.To, Probability: sure})
+			}
+		}
+		if p == s {
+			for _, one := range chain.NBest(scores, o.NBest) {
+				out[owner[i]].Alternatives = append(out[owner[i]].Alternatives, Alternative{m.write(one.Tags, m.Scheme()), math.Exp(one.LogProb)})
+			}
+		}
+	})
+	for i := range out {
+		s := d.sentence(i)
+		out[i].Tokens, out[i].Tags, out[i].Probabilities = sentences[i], m.write(ids[s.from:s.to], m.Scheme()), probabilities[s.from:s.to]
+	}
+	for i, list := range spans {
+		for _, mark := range list {
+			one := &out[owner[i]]
+			mark.Text = strings.Join(one.Tokens[mark.From:mark.To], " ")
+			one.Spans = append(one.Spans, mark)
+		}
+	}
+	return out, err
+}
+
+// owners is the sentence of each piece.
+func (d *corpus) owners() []int {
+	owner := make([]int, len(d.pieces))
+	i := 0
+	for at, p := range d.pieces {
+		for d.ends[i] < p.to {
+			i++
+		}
+		owner[at] = i
+	}
+	return owner
+}
+
+// PredictText cuts plain texts, such as a line each, into tokens and tags them.
+// What is not UTF-8 in a text is read as U+FFFD.
+func (m *Model) PredictText(ctx context.Context, texts []string, o *PredictOptions) ([]Tagged, error) {
+	if o == nil {
+		o = &PredictOptions{}
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	cut, err := m.cutter(o.Tokens)
+	if err != nil {
+		return nil, err
+	}
+	sentences, offsets := make([][]string, len(texts)), make([][]Offset, len(texts))
+	for i, text := range texts {
+		runes := runeCounter{text: text}
+		for _, p := range cut(text) {
+			sentences[i] = append(sentences[i], strings.ToValidUTF8(text[p.from:p.to], "\uFFFD"))
+			offsets[i] = append(offsets[i], Offset{p.from, p.to, runes.before(p.from), runes.before(p.to)})
+		}
+	}
+	out, err := m.Predict(ctx, sentences, o)
+	for i := range out {
+		one := &out[i]
+		one.Text, one.Offsets = texts[i], offsets[i]
+		for k := range one.Spans {
+			s := &one.Spans[k]
+			first, last := one.Offsets[s.From], one.Offsets[s.To-1]
+			s.Offset = &Offset{first.Start, last.End, first.RuneStart, last.RuneEnd}
+			s.Text = texts[i][s.Start:s.End]
+		}
+	}
+	return out, err
+}
+
+// runeCounter counts characters up to places that never fall.
+type runeCounter struct {
+	text      string
+	at, runes int
+}
+
+// before is how many characters lie before byte at.
+func (c *runeCounter) before(at int) int {
+	c.runes += utf8.RuneCountInString(c.text[c.at:at])
+	c.at = at
+	return c.runes
+}

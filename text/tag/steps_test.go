@@ -1,0 +1,124 @@
+package tag
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/golden"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+)
+
+// stepSettings are those of internal/golden/gen/tagging.py.
+type stepSettings struct {
+	Rule     string
+	Options  struct{}
+	LR, Min  float64
+	Clip     float32
+	Steps    int
+	Chars    string
+	Affixes  int
+	Pairs    bool
+	CRF      bool
+	Words    int
+	Letters  int
+	Batch    int
+	Window   int
+	Distinct int
+
+	NAffixes int `json:"n_affixes"`
+	NPairs   int `json:"n_pairs"`
+	NChars   int `json:"n_chars"`
+}
+
+// numbered is a vocabulary of n tokens.
+func numbered(n int) *text.Vocabulary {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprint(i)
+	}
+	return text.NewVocabulary(nil, &text.VocabularyOptions{Special: list})
+}
+
+// TestTenStepsOfPyTorch takes the same ten steps as PyTorch from the same
+// weights, batch by batch.
+func TestTenStepsOfPyTorch(t *testing.T) {
+	cases, err := golden.Load("steps")
+	if err != nil || len(cases) == 0 {
+		t.Fatal(len(cases), err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) { takeSteps(t, c) })
+	}
+}
+
+func takeSteps(t *testing.T, c *golden.Case) {
+	var s stepSettings
+	if err := c.Settings(&s); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Defaults()
+	cfg.Embedding, cfg.Hidden, cfg.CharHidden, cfg.Affixes, cfg.Chars = 6, 5, 4, s.Affixes, s.Chars
+	cfg.Pairs, cfg.Decoder, cfg.Dropout, cfg.WordDropout = "off", "softmax", 0, 0
+	if s.Pairs {
+		cfg.Pairs = "on"
+	}
+	if s.CRF {
+		cfg.Decoder = "crf"
+	}
+	v := &vocabularies{Words: numbered(s.Words), Known: s.Words, Affixes: numbered(s.NAffixes), Pairs: numbered(s.NPairs), Chars: numbered(s.NChars)}
+	n, err := newNetwork(&cfg, v, inBIOES([]string{"A", "B"}), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slab := tensor.Pack(tensor.CPU(), n, 1)
+	if got, want := len(slab.Params), len(c.Names("w0.")); got != want {
+		t.Fatalf("%d parameters, PyTorch has %d", got, want)
+	}
+	for _, p := range slab.Params {
+		p.Write(c.Tensor("w0." + p.Name).Data)
+	}
+	opt, schedule := optim.NewAdamW(slab, nil), optim.Cosine(s.LR, s.Min, s.Steps)
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	var losses, norms []float32
+	for step := range s.Steps {
+		tape.Reset()
+		l := n.loss(tape, goldenBatch(c, &s, step))
+		l.Backward()
+		opt.ClipNorm(s.Clip)
+		opt.Step(schedule(step))
+		losses, norms = append(losses, l.Item()), append(norms, opt.GradNorm())
+	}
+	if err := golden.CheckValues(losses, c.Tensor("losses").Data); err != nil {
+		t.Errorf("losses: %v", err)
+	}
+	if err := golden.CheckGradient(norms, c.Tensor("norms").Data); err != nil {
+		t.Errorf("norms: %v", err)
+	}
+	for _, p := range slab.Params {
+		if err := golden.CheckGradient(p.Read(), c.Tensor("w."+p.Name).Data); err != nil {
+			t.Errorf("final %s: %v", p.Name, err)
+		}
+	}
+}
+
+// goldenBatch is the batch of a step as the case has it.
+func goldenBatch(c *golden.Case, s *stepSettings, step int) *batch {
+	part := func(name string) []int32 {
+		all := c.Tensor(name).Ints
+		n := len(all) / s.Steps
+		out := make([]int32, n)
+		for i := range out {
+			out[i] = int32(all[step*n+i])
+		}
+		return out
+	}
+	b := &batch{rows: s.Batch, steps: s.Window, lengths: part("lengths"), ids: part("ids"), pairs: part("pairs"), tags: part("tags"),
+		gather: part("gather"), affixes: part("affixes"), letters: part("letters"), longest: s.Letters, distinct: make([]int32, s.Distinct)}
+	chars := part("chars")
+	for k := range b.chars {
+		b.chars[k] = chars[k*len(chars)/3 : (k+1)*len(chars)/3]
+	}
+	return b
+}

@@ -1,0 +1,203 @@
+package tag
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// TrainOptions says where a run writes and how it shows itself; nil trains in
+// memory and in silence.
+type TrainOptions struct {
+	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
+	Resume      bool            // continue from Dir's last checkpoint
+	Progress    *train.Progress // nil: quiet
+	TensorBoard bool            // event files in Dir/tensorboard
+}
+
+// Train fits a tagger to tagged sentences. validation may be nil: then
+// Config.Holdout of the training sentences serve. Sentences are kept in memory
+// as numbers, four bytes for each token and each tag, and each distinct word
+// once.
+//
+// If ctx is cancelled the result is marked Interrupted, Dir holds a checkpoint
+// to resume from and no finished model, and the model returned is as far as it came.
+func Train(ctx context.Context, training, validation Source, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &TrainOptions{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	m, learn, valid, err := prepare(training, validation, cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := m.fit(ctx, learn, valid, o)
+	if err == nil && !result.Interrupted && o.Dir != "" {
+		err = m.Save(o.Dir)
+	}
+	return m, result, err
+}
+
+// prepare reads the sentences, settles the configuration on them and makes the
+// untrained model.
+func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *corpus, err error) {
+	if validation == nil {
+		learn, valid, err = readBoth(training, &cfg)
+	} else if learn, err = readAll(training, &cfg); err == nil {
+		valid, err = readAll(validation, &cfg)
+	}
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if learn.observed == 0 {
+		return nil, nil, nil, data.Errorf("there is no tagged sentence to learn from")
+	}
+	scheme, err := learn.settleScheme(Scheme(cfg.Scheme))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	tags, err := learn.tagSet(scheme)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cfg.Scheme = string(scheme)
+	cfg.settle(learn)
+	learn.number(tags, scheme != Labels)
+	v := newVocabularies(learn, &cfg)
+	for _, d := range []*corpus{learn, valid} {
+		v.apply(d, &cfg)
+	}
+	if m, err = newModel(cfg, v, tags); err != nil {
+		return nil, nil, nil, err
+	}
+	m.addNotes(learn, valid)
+	return m, learn, valid, nil
+}
+
+func readAll(source Source, cfg *Config) (*corpus, error) {
+	d := newCorpus()
+	return d, d.read(source, cfg.MaxLength)
+}
+
+// settleScheme is the scheme given, if the tags keep to one of spans, or the one
+// that they look like.
+func (d *corpus) settleScheme(given Scheme) (Scheme, error) {
+	c := &d.schemes
+	spans := c.bare+c.labelled > 0
+	switch {
+	case given == Labels:
+		return Labels, nil
+	case given != "auto" && (c.labels > 0 || !spans):
+		return "", d.oddTag("scheme %s wants tags such as B-PER and O", given)
+	case given != "auto":
+		return given, nil
+	case c.labelled > 0 && c.labels > 0 && c.labelled > c.labels:
+		return "", d.oddTag("the other tags mark spans, as B-PER does")
+	}
+	return c.scheme(), nil
+}
+
+func (d *corpus) oddTag(format string, args ...any) error {
+	e := &data.InputError{Problem: fmt.Sprintf(format, args...) + ", and no tag is like that"}
+	if d.odd != "" {
+		e.Line, e.Problem = d.oddLine, fmt.Sprintf("the tag is %q, but "+format, append([]any{d.odd}, args...)...)
+	}
+	e.Fix = "mend the file, name another column with tag_col, or set scheme to labels"
+	return e
+}
+
+// tagSet lists the network's tags: the labels, sorted, or BIOES of the spans'.
+func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
+	var list []string
+	for _, kind := range d.kinds {
+		if scheme == Labels {
+			list = append(list, kind)
+		} else if letter, label, _ := split(kind); letter != 'O' {
+			list = append(list, label)
+		}
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	if len(d.kinds) < 2 {
+		return nil, data.Errorf("all %d tokens have the tag %q: two tags are needed to tell apart; name the column of the tags with tag_col if this is another one", len(d.tags), d.kinds[0])
+	}
+	if scheme != Labels {
+		list = inBIOES(list)
+	}
+	return list, nil
+}
+
+// addNotes says what was done to the sentences.
+func (m *Model) addNotes(learn, valid *corpus) {
+	if n := learn.cut + valid.cut; n > 0 {
+		m.notes = append(m.notes, cutNote(n, m.cfg.MaxLength))
+	}
+	m.notes = append(m.notes, unseenNote("validation", m.unseen(valid))...)
+}
+
+func cutNote(n, limit int) string {
+	return fmt.Sprintf("%s longer than %d tokens and read in pieces, cut behind a full stop where one stands in the second half", plural(n, "sentence is", "sentences are"), limit)
+}
+
+// fit runs the training loop.
+func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) (*train.Result, error) {
+	cfg := &m.cfg
+	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
+	options := cfg.Settings.Options(buckets.Len(), 0)
+	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options.Fingerprint = m.fingerprint(learn, valid)
+	job := &train.Job[batch]{
+		Slab:      m.slab,
+		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
+		Samples:   len(learn.pieces),
+		Batches:   buckets.Batches,
+		NewBatch:  func() *batch { return &batch{} },
+		Load:      func(b *batch, samples []int) { b.load(learn, samples) },
+		Loss:      m.net.loss,
+		Weight:    func(b *batch) float64 { return float64(b.items) },
+	}
+	if valid.observed > 0 {
+		job.Metric = "-accuracy"
+		if m.spans() {
+			job.Metric = "-f1"
+		}
+		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
+			found, err := m.decode(ctx, t, valid)
+			if err != nil {
+				return nil, err
+			}
+			s := m.score(valid, found, nil)
+			if !m.spans() {
+				return map[string]float64{"accuracy": s.Accuracy}, nil
+			}
+			return map[string]float64{"f1": s.F1, "precision": s.Precision, "recall": s.Recall, "accuracy": s.Accuracy}, nil
+		}
+	} else {
+		options.Patience = 0
+	}
+	return train.Fit(ctx, job, options)
+}
+
+// fingerprint changes with the settings that change the arithmetic, and with
+// the data.
+func (m *Model) fingerprint(learn, valid *corpus) string {
+	c := m.cfg
+	c.MaxTime, c.Patience = 0, 0
+	plain, _ := json.Marshal(c) // plain fields always have a JSON form
+	h := sha256.New()
+	h.Write(plain)
+	for _, part := range []*corpus{learn, valid} {
+		h.Write(binary.LittleEndian.AppendUint64(nil, part.fingerprint()))
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+}
