@@ -20,12 +20,13 @@ const (
 )
 
 // Attention lets each query look at a sequence of keys and take a weighted mean
-// of them.
+// of the values that belong to them.
 type Attention struct {
-	Key   *Linear // General: W [query,key] without bias. Additive: U [units,key] without bias
-	Query *Linear // Additive: W [units,query] with bias
-	Score *Linear // Additive: v [1,units] without bias
-	kind  AttentionKind
+	Key      *Linear // General: W [query,key] without bias. Additive: U [units,key] without bias
+	Query    *Linear // Additive: W [units,query] with bias
+	Score    *Linear // Additive: v [1,units] without bias
+	Coverage *Linear // of [NewCoverageAttention], without bias. Dot, General: [1,query]. Additive: [units,1]
+	kind     AttentionKind
 }
 
 // NewAttention compares queries of size query with keys of size key; units is
@@ -50,22 +51,64 @@ func NewAttention(kind AttentionKind, query, key, units int) *Attention {
 	return a
 }
 
+// NewCoverageAttention is an attention that knows how much weight each key has
+// had already (Tu et al. 2016): with g that sum and w trained, Dot and General
+// add g·(w·q) to the score, Additive adds g·w inside its tanh (See et al. 2017).
+func NewCoverageAttention(kind AttentionKind, query, key, units int) *Attention {
+	a := NewAttention(kind, query, key, units)
+	if kind == Additive {
+		a.Coverage = NewLinear(1, units, &LinearOptions{NoBias: true})
+	} else {
+		a.Coverage = NewLinear(query, 1, &LinearOptions{NoBias: true})
+	}
+	return a
+}
+
 // Forward attends from queries q [B,Q,query] to keys k [B,T,key] and returns
 // the contexts [B,Q,key] and the weights [B,Q,T]. Where k knows its lengths,
 // steps past them get weight zero; a row without steps gets a zero context.
 func (a *Attention) Forward(q, k *tensor.Tensor) (context, weights *tensor.Tensor) {
-	var scores *tensor.Tensor
-	switch a.kind {
-	case Dot:
-		scores = tensor.Scale(tensor.MatMul(q, k, true), float32(1/math.Sqrt(float64(q.Dim(2)))))
-	case General:
-		scores = tensor.MatMul(q, a.Key.Forward(k), true)
-	case Additive:
-		B, Q, T := q.Dim(0), q.Dim(1), k.Dim(1)
-		keys := tensor.Repeat(a.Key.Forward(k), 1, Q)      // [B,Q,T,units]
-		queries := tensor.Repeat(a.Query.Forward(q), 2, T) // [B,Q,T,units]
-		scores = tensor.Reshape(a.Score.Forward(tensor.Tanh(tensor.Add(queries, keys))), B, Q, T)
+	return a.Attend(q, a.Keys(k), k, nil)
+}
+
+// Keys is what queries are compared with, [B,T,query] or for Additive
+// [B,T,units]: to be computed once where many queries come one after the other.
+func (a *Attention) Keys(k *tensor.Tensor) *tensor.Tensor {
+	if a.kind == Dot {
+		return k
 	}
-	weights = tensor.Softmax(scores, k.Lengths())
-	return tensor.MatMul(weights, k, false), weights
+	return a.Key.Forward(k)
+}
+
+// Attend is [Attention.Forward] with the keys of [Attention.Keys] and the values
+// [B,T,value], which know the lengths. coverage [B,Q,T] is the sum of the weights
+// that the keys had before; nil for an attention that does not look at it.
+func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, weights *tensor.Tensor) {
+	if (coverage == nil) != (a.Coverage == nil) {
+		panic(&tensor.ShapeError{Op: "Attend", Msg: "coverage is for the attention of NewCoverageAttention, and needed there"})
+	}
+	var scores *tensor.Tensor
+	if a.kind == Additive {
+		scores = a.additive(q, keys, coverage)
+	} else {
+		scores = tensor.MatMul(q, keys, true)
+		if coverage != nil {
+			gain := tensor.Reshape(a.Coverage.Forward(q), q.Dim(0), q.Dim(1))
+			scores = tensor.Add(scores, tensor.Mul(coverage, tensor.Repeat(gain, 2, coverage.Dim(2))))
+		}
+		if a.kind == Dot {
+			scores = tensor.Scale(scores, float32(1/math.Sqrt(float64(q.Dim(2)))))
+		}
+	}
+	weights = tensor.Softmax(scores, values.Lengths())
+	return tensor.MatMul(weights, values, false), weights
+}
+
+func (a *Attention) additive(q, keys, coverage *tensor.Tensor) *tensor.Tensor {
+	B, Q, T := q.Dim(0), q.Dim(1), keys.Dim(1)
+	inner := tensor.Add(tensor.Repeat(a.Query.Forward(q), 2, T), tensor.Repeat(keys, 1, Q)) // [B,Q,T,units]
+	if coverage != nil {
+		inner = tensor.Add(inner, a.Coverage.Forward(tensor.Reshape(coverage, B, Q, T, 1)))
+	}
+	return tensor.Reshape(a.Score.Forward(tensor.Tanh(inner)), B, Q, T)
 }
