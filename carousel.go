@@ -13,10 +13,11 @@ import (
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
 	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/text/translate"
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own
-// methods: *Forecaster, *Classifier, *LanguageModel, *Tagger.
+// methods: *Forecaster, *Classifier, *LanguageModel, *Tagger, *Translator.
 type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
@@ -100,6 +101,22 @@ func (t *Tagger) PredictFile(path string) (Prediction, error) {
 	return p, nil
 }
 
+// Translator is a translation model as a Predictor.
+type Translator struct{ *translate.Model }
+
+// Task is "translate".
+func (t *Translator) Task() string { return translate.Task }
+
+// PredictFile translates a file line by line; the Prediction is a
+// *translate.Translations.
+func (t *Translator) PredictFile(path string) (Prediction, error) {
+	found, err := t.TranslateFile(context.Background(), path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
 // Open reads a model directory of any task. What is wrong with the directory is
 // a *model.FileError.
 func Open(path string) (Predictor, error) {
@@ -132,6 +149,12 @@ func Open(path string) (Predictor, error) {
 			return nil, err
 		}
 		return &Tagger{m}, nil
+	case translate.Task:
+		m, err := translate.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Translator{m}, nil
 	}
 	return nil, &model.FileError{
 		File:    path,

@@ -57,7 +57,7 @@ func NewLineReader(name string, in io.Reader, encoding string) (*LineReader, err
 	if err := checkEncoding(encoding); err != nil {
 		return nil, err
 	}
-	return &LineReader{File: name, encoding: encoding, in: bufio.NewReader(in), close: func() {}}, nil
+	return &LineReader{File: name, encoding: encoding, in: bufio.NewReaderSize(in, sniffed), close: func() {}}, nil
 }
 
 func checkEncoding(encoding string) error {
@@ -94,6 +94,12 @@ func (r *LineReader) Read(p []byte) (int, error) {
 	n := copy(p, r.pending)
 	r.pending = r.pending[n:]
 	return n, nil
+}
+
+// Ready says that the next line is in memory already: Next will not wait for it.
+func (r *LineReader) Ready() bool {
+	here, _ := r.in.Peek(r.in.Buffered())
+	return bytes.IndexByte(here, '\n') >= 0
 }
 
 // Note says what was unusual about the lines so far, or "".

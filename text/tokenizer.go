@@ -149,10 +149,21 @@ func (t *Tokenizer) joined(tokens []Token, first int) []Token {
 
 // Decode puts the text of tokens together. Special tokens, and ids that the
 // vocabulary does not have, are left out.
-func (t *Tokenizer) Decode(ids []int32) string {
+func (t *Tokenizer) Decode(ids []int32) string { return t.DecodeWith(ids, nil) }
+
+// DecodeWith is [Tokenizer.Decode], but where words (nil: none) has a word for
+// token i it stands in the token's place: what an unknown token stands for, say.
+func (t *Tokenizer) DecodeWith(ids []int32, words map[int]string) string {
 	tokens := make([]string, 0, len(ids))
-	for _, id := range ids {
-		if s := t.vocabulary.Token(id); s != "" && !t.added.special[id] {
+	for i, id := range ids {
+		s := t.vocabulary.Token(id)
+		if t.added.special[id] {
+			s = ""
+		}
+		if word, ok := words[i]; ok {
+			s = word
+		}
+		if s != "" {
 			tokens = append(tokens, s)
 		}
 	}

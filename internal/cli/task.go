@@ -22,7 +22,7 @@ type task struct {
 }
 
 // tasks are all of them, in the order of the help.
-var tasks = []*task{&forecastTask, &classifyTask, &generateTask, &tagTask}
+var tasks = []*task{&forecastTask, &classifyTask, &generateTask, &tagTask, &translateTask}
 
 // A verb is what a command that reads a model directory does for one task. It
 // defines the task's flags and returns what runs; two tasks share a flag by

@@ -36,8 +36,11 @@ type Case struct {
 }
 
 // Load reads the cases of testdata/name.safetensors, in the order of their names.
-func Load(name string) ([]*Case, error) {
-	f, err := model.ReadTensors(filepath.Join("testdata", name+".safetensors"))
+func Load(name string) ([]*Case, error) { return LoadFrom("testdata", name) }
+
+// LoadFrom is Load for the tests of another package: dir leads from there to testdata.
+func LoadFrom(dir, name string) ([]*Case, error) {
+	f, err := model.ReadTensors(filepath.Join(dir, name+".safetensors"))
 	if err != nil {
 		return nil, err
 	}

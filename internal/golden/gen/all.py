@@ -15,6 +15,7 @@ import rnn
 import schedules
 import tagging
 import training
+import translation
 
-for module in (rnn, losses, optimizers, schedules, layers, crf, training, tagging):
+for module in (rnn, losses, optimizers, schedules, layers, crf, training, tagging, translation):
     module.main()

@@ -1,0 +1,468 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/text/translate"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// translateTask is translation as the commands see it.
+var translateTask = task{
+	name:     translate.Task,
+	train:    (*app).trainTranslateCommand,
+	evaluate: (*app).evaluateTranslate,
+	predict:  (*app).predictTranslate,
+	inspect: func(in *inspection, dir *model.Dir) error {
+		m, err := translate.Open(dir.Path)
+		if err != nil {
+			return err
+		}
+		cfg := m.Config()
+		in.Config, in.Notes = &cfg, m.Notes()
+		return nil
+	},
+}
+
+// translateRun is one training of a translation model.
+type translateRun struct {
+	trainRun
+	files translateFiles
+	cfg   translate.Config
+}
+
+type translateFiles struct {
+	Source      string `json:"source" group:"Files" help:"sentences, one a line; may be gzipped, as all files"`
+	Target      string `json:"target" group:"Files" help:"their translations, line by line"`
+	ValidSource string `json:"valid_source" group:"Files" help:"sentences to validate on (empty: a share of the training pairs)"`
+	ValidTarget string `json:"valid_target" group:"Files" help:"their translations"`
+	TestSource  string `json:"test_source" group:"Files" help:"sentences to score the finished model on (empty: the validation pairs)"`
+	TestTarget  string `json:"test_target" group:"Files" help:"their translations"`
+	Data        string `json:"data" group:"Files" help:"in place of source and target: a table with both in columns"`
+	Valid       string `json:"valid" group:"Files" help:"likewise, to validate on"`
+	Test        string `json:"test" group:"Files" help:"likewise, for the score"`
+}
+
+// pairFiles are the two files, or the table, that pairs come from.
+type pairFiles struct{ source, target, table string }
+
+func (f *translateFiles) parts() (training, valid, test pairFiles) {
+	return pairFiles{f.Source, f.Target, f.Data}, pairFiles{f.ValidSource, f.ValidTarget, f.Valid}, pairFiles{f.TestSource, f.TestTarget, f.Test}
+}
+
+func (f pairFiles) none() bool { return f == pairFiles{} }
+
+// check finds files that do not make pairs.
+func (f pairFiles) check(prefix, table string) error {
+	switch {
+	case f.table != "" && (f.source != "" || f.target != ""):
+		return misusef("--%s is a table with both languages; leave out --%ssource and --%starget", table, prefix, prefix)
+	case f.table == "" && (f.source == "") != (f.target == ""):
+		return misusef("--%ssource and --%starget belong together: give both", prefix, prefix)
+	}
+	return nil
+}
+
+// pairs reads them; what is unusual is told on stderr.
+func (f pairFiles) pairs(a *app, cfg *translate.Config) translate.Pairs {
+	note := func(s string) { a.note("Note: %s", s) }
+	switch {
+	case f.none():
+		return nil
+	case f.table != "":
+		return translate.Table(f.table, cfg, note)
+	}
+	return translate.Files(f.source, f.target, cfg, note)
+}
+
+func (a *app) trainTranslateCommand() *cobra.Command {
+	run := &translateRun{cfg: translate.Defaults()}
+	return a.trainTaskCommand(&trainTask{
+		use:   "translate --source FILE --target FILE --out DIR",
+		short: "Train a translation model on pairs of sentences",
+		long: `Trains a network that translates, scores it by BLEU and chrF as sacreBLEU
+computes them, and writes model, checkpoints and report into --out.
+
+Line n of --target is the translation of line n of --source. Both may also be
+columns of one table: --data.`,
+		example: `  carousel train translate --source train.en --target train.de --valid-source val.en --valid-target val.de --out run
+  carousel train translate --data pairs.tsv --source-column en --target-column de --lowercase --out run
+  carousel train translate --config recipes/multi30k_en_de.yaml --source train.en.gz --target train.de.gz --out run`,
+		settings: []any{&run.files, &run.cfg},
+		run:      &run.trainRun,
+		seed:     &run.cfg.Seed,
+		check:    run.check,
+		train:    func(ctx context.Context) (*trainResult, error) { return a.trainTranslate(ctx, run) },
+	})
+}
+
+// check finds misuse before anything is read or written.
+func (r *translateRun) check() error {
+	training, valid, test := r.files.parts()
+	if training.none() {
+		return misusef("train translate needs --source and --target, files whose lines belong together, or --data, a table with both")
+	}
+	for _, err := range []error{training.check("", "data"), valid.check("valid-", "valid"), test.check("test-", "test")} {
+		if err != nil {
+			return err
+		}
+	}
+	return r.cfg.Validate()
+}
+
+// The report's share of the test pairs: examples, attention maps, and how many
+// neighbouring sentences make a long source.
+const (
+	translateExamples = 12
+	translateMaps     = 4
+	translateJoined   = 5
+)
+
+// trainTranslate reads, trains, evaluates and reports.
+func (a *app) trainTranslate(ctx context.Context, run *translateRun) (*trainResult, error) {
+	files, validFiles, testFiles := run.files.parts()
+	training, valid, test := files.pairs(a, &run.cfg), validFiles.pairs(a, &run.cfg), testFiles.pairs(a, &run.cfg)
+	if valid == nil && run.cfg.Holdout > 0 {
+		training, valid = training.Split(run.cfg.Holdout, run.cfg.Seed)
+	}
+	m, result, err := translate.Train(ctx, training, valid, run.cfg, &translate.TrainOptions{
+		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
+	})
+	if err != nil {
+		return nil, inFile(cmp.Or(files.source, files.table), err)
+	}
+	if result.Interrupted {
+		return nil, a.stopped(&run.trainRun, result)
+	}
+	out := newTrainResult(translate.Task, &run.trainRun, m.Slab(), result)
+	out.Notes = m.Notes()
+	if test == nil && valid != nil {
+		test = valid
+		out.Notes = append(out.Notes, "scored on the validation pairs, which also chose the weights; give pairs of their own for a test")
+	}
+	var e *translate.Evaluation
+	if test != nil {
+		e, err = m.Evaluate(ctx, test, &translate.EvaluateOptions{Examples: translateExamples, Long: translateJoined})
+		if err != nil {
+			return nil, err
+		}
+		out.Evaluation, out.show = e, func(w io.Writer) { printTranslateScores(w, e) }
+	}
+	page := translatePage(run, m, result, out, e)
+	return out, page.WriteFile(out.Report)
+}
+
+// pairFlags are the flags of pairs to score a model on.
+func pairFlags(flags *pflag.FlagSet) *pairFiles {
+	f := &pairFiles{}
+	flags.StringVar(&f.source, "source", "", "`file` of sentences, one a line")
+	flags.StringVar(&f.target, "target", "", "`file` of their translations")
+	flags.StringVar(&f.table, "data", "", "`file` like that the model was trained on")
+	return f
+}
+
+// searchFlags are those of a search; what is not given stays as the model has it.
+func searchFlags(flags *pflag.FlagSet) func(m *translate.Model) (*translate.SearchOptions, error) {
+	given := &settings{}
+	var o translate.SearchOptions
+	given.add(&o, "Search")
+	given.bind(flags)
+	return func(m *translate.Model) (*translate.SearchOptions, error) {
+		o = m.Config().SearchOptions
+		if err := given.resolve("", nil); err != nil {
+			return nil, err
+		}
+		if err := o.Validate(); err != nil {
+			return nil, misusef("%v", err)
+		}
+		return &o, nil
+	}
+}
+
+func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
+	files := pairFlags(flags)
+	search := searchFlags(flags)
+	var o translate.EvaluateOptions
+	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
+	flags.IntVar(&o.Long, "long", 0, "also score sources of `n` neighbouring sentences: whole, cut, and cut with the encoder's state carried")
+	return func(ctx context.Context, dir string) error {
+		m, err := translate.Open(dir)
+		if err != nil {
+			return err
+		}
+		if files.none() {
+			return misusef("--source and --target are needed, files whose lines belong together, or --data, a table with both")
+		}
+		if err := files.check("", "data"); err != nil {
+			return err
+		}
+		if o.Search, err = search(m); err != nil {
+			return err
+		}
+		cfg := m.Config()
+		e, err := m.Evaluate(ctx, files.pairs(a, &cfg), &o)
+		if err != nil {
+			return inFile(cmp.Or(files.source, files.table), err)
+		}
+		return a.emit(e, func(w io.Writer) { printTranslateScores(w, e) })
+	}
+}
+
+const carryHelp = "the encoder begins each part of a long source with its state after the part before"
+
+func (a *app) predictTranslate(flags *pflag.FlagSet) verbRun {
+	path, out := dataFlag(flags), outFlag(flags)
+	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
+	search := searchFlags(flags)
+	var o translate.Options
+	flags.IntVar(&o.NBest, "n-best", 0, "write the `n` best translations of each line, with line number and score")
+	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
+	picture := flags.String("attention", "", "write a picture of what the first line's translation looked at to this PNG `file`")
+	return func(ctx context.Context, dir string) error {
+		m, err := translate.Open(dir)
+		if err != nil {
+			return err
+		}
+		if o.Search, err = search(m); err != nil {
+			return err
+		}
+		if o.NBest < 0 || o.NBest > o.Search.Beam {
+			return misusef("--n-best %d: want a number up to the beam, %d", o.NBest, o.Search.Beam)
+		}
+		o.Attention = *picture != ""
+		r, err := a.lines(*path, *texts, m.Config().Encoding)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return a.translateLines(ctx, m, r, &o, *out, *picture)
+	}
+}
+
+// lines are those of a file, of standard input (-), or texts given as they are.
+func (a *app) lines(path string, texts []string, encoding string) (*data.LineReader, error) {
+	switch {
+	case path != "" && len(texts) > 0:
+		return nil, misusef("--data and --input are two ways to give texts; give one")
+	case len(texts) > 0:
+		for i, s := range texts {
+			texts[i] = strings.Join(strings.Fields(s), " ")
+		}
+		return data.NewLineReader("--input", strings.NewReader(strings.Join(texts, "\n")+"\n"), encoding)
+	case path == "-":
+		return data.NewLineReader("standard input", a.stdin, encoding)
+	case path != "":
+		return data.OpenLines(path, encoding)
+	}
+	return nil, misusef("--data is needed: a file of texts, or - for lines of standard input; or --input, a text")
+}
+
+// translateLines writes translations as they come, unless all of them are wanted
+// together: in a file or as JSON.
+func (a *app) translateLines(ctx context.Context, m *translate.Model, r *data.LineReader, o *translate.Options, out, picture string) error {
+	all := &translate.Translations{Task: translate.Task, List: []translate.Translation{}}
+	var first *translate.Attention
+	notes, err := m.Lines(ctx, r, o, func(line int, list []translate.Translation) error {
+		for i := range list {
+			if first == nil {
+				first = list[i].Attention
+			}
+			list[i].Attention = nil
+		}
+		if out == "" && !a.json {
+			return translate.WriteLines(a.stdout, list, line)
+		}
+		all.List = append(all.List, list...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if all.Notes = notes; !a.json {
+		for _, n := range notes {
+			a.note("Note: %s", n)
+		}
+	}
+	if picture != "" {
+		if first == nil {
+			return misusef("--attention: there is no line to draw a picture of")
+		}
+		if err := model.WriteFileAtomic(picture, attentionFigure(first).WritePNG); err != nil {
+			return err
+		}
+		a.note("The picture is in %s.", picture)
+	}
+	if out != "" {
+		if err := model.WriteFileAtomic(out, all.WriteText); err != nil {
+			return err
+		}
+		a.note("The result is in %s.", out)
+	}
+	if a.json {
+		return a.emit(all, nil)
+	}
+	return nil
+}
+
+// attentionFigure shows how much each target token looked at each source token.
+func attentionFigure(at *translate.Attention) *report.Figure {
+	heat := &report.Heat{X: report.Axis{Label: "Source"}, Y: report.Axis{Label: "Translation"}, Legend: "attention"}
+	for _, s := range at.Source {
+		heat.Columns = append(heat.Columns, strings.TrimSpace(s))
+	}
+	for i, s := range at.Target {
+		heat.Rows = append(heat.Rows, s)
+		row := make([]float64, len(at.Weights[i]))
+		for k, w := range at.Weights[i] {
+			row[k] = float64(w)
+		}
+		heat.Values = append(heat.Values, row)
+	}
+	return &report.Figure{Title: "What the translation looks at", Plot: heat}
+}
+
+func printTranslateScores(w io.Writer, e *translate.Evaluation) {
+	fmt.Fprintf(w, "\nScores on %s\n\n  %s\n  chrF2 = %.2f\n\n", plural(e.Sentences, "sentence"), e.Detail, e.Metrics.CHRF)
+	var rows [][]string
+	for _, l := range e.ByLength {
+		rows = append(rows, []string{lengthRange(l), count(l.Sentences), fmt.Sprintf("%.1f", l.BLEU)})
+	}
+	printTable(w, []string{"source words", "sentences", "BLEU"}, rows)
+	if e.Long != nil {
+		fmt.Fprintf(w, "\n%s\n", longVerdict(e.Long))
+	}
+	for _, n := range e.Notes {
+		fmt.Fprintf(w, "Note: %s\n", n)
+	}
+}
+
+func lengthRange(l translate.LengthScore) string {
+	if l.To == 0 {
+		return fmt.Sprintf("%d and more", l.From)
+	}
+	return fmt.Sprintf("%d to %d", l.From, l.To)
+}
+
+// longVerdict says what cutting long sources costs, and what the state brings.
+func longVerdict(l *translate.LongScore) string {
+	change := func(d float64) string {
+		switch {
+		case d >= 0.05:
+			return fmt.Sprintf("gains %.1f", d)
+		case d <= -0.05:
+			return fmt.Sprintf("costs %.1f", -d)
+		}
+		return "changes nothing"
+	}
+	return fmt.Sprintf("Sources of %d sentences joined: BLEU %.1f whole; cut into parts of at most %d tokens %.1f, which %s; with the encoder's state carried from part to part %.1f, which %s beside that.",
+		l.Joined, l.Whole, l.MaxLength, l.Cut, change(l.Cut-l.Whole), l.Carried, change(l.Carried-l.Cut))
+}
+
+// translatePage is the report of a trained translation model.
+func translatePage(run *translateRun, m *translate.Model, r *train.Result, out *trainResult, e *translate.Evaluation) *report.Page {
+	cfg := m.Config()
+	page := &report.Page{Title: "Translation", Subtitle: run.files.describe(), Version: carousel.Version()}
+	add := func(title string, blocks ...report.Block) {
+		if len(blocks) > 0 {
+			page.Sections = append(page.Sections, report.Section{Title: title, Blocks: blocks})
+		}
+	}
+	training := trainingOf(r)
+	facts := report.Facts{
+		{Name: "Weights", Value: count(out.Parameters)}, {Name: "Epochs", Value: count(r.Epochs), Note: fmt.Sprintf("best: %d", training.BestEpoch)},
+		{Name: "Training time", Value: r.Elapsed.Round(time.Second).String()},
+	}
+	var result []report.Block
+	if e != nil {
+		facts = append(report.Facts{
+			{Name: "BLEU", Value: fmt.Sprintf("%.1f", e.Metrics.BLEU), Note: scoredCase(e)}, {Name: "chrF2", Value: fmt.Sprintf("%.1f", e.Metrics.CHRF), Note: scoredCase(e)},
+			{Name: "Sentences scored", Value: count(e.Sentences)},
+		}, facts...)
+		result = append(result, facts, report.Text(e.Detail))
+	} else {
+		result = append(result, facts)
+	}
+	for _, n := range out.Notes {
+		result = append(result, report.Text(n))
+	}
+	add("Result", result...)
+	if e != nil {
+		add("By the length of the source", lengthBlocks(e)...)
+		if e.Long != nil {
+			add("Long sources", report.Text(longVerdict(e.Long)))
+		}
+		add("Examples", exampleTable(e))
+		if maps := attentionGrid(e); maps != nil {
+			add("Attention", maps)
+		}
+	}
+	if fig := training.Figure(); fig != nil {
+		add("Training", fig)
+	}
+	add("Configuration", report.Pairs(settingPairs(&cfg)))
+	return page
+}
+
+func (f *translateFiles) describe() string {
+	if f.Data != "" {
+		return filepath.Base(f.Data)
+	}
+	return filepath.Base(f.Source) + " to " + filepath.Base(f.Target)
+}
+
+func scoredCase(e *translate.Evaluation) string {
+	if e.Lowercase {
+		return "lower case"
+	}
+	return "with case"
+}
+
+func lengthBlocks(e *translate.Evaluation) []report.Block {
+	bars := &report.Bars{X: report.Axis{Label: "Words of the source"}, Y: report.Axis{Label: "BLEU"}, Series: []report.Series{{Name: "BLEU"}}}
+	for _, l := range e.ByLength {
+		bars.Categories = append(bars.Categories, fmt.Sprintf("%s (%s)", lengthRange(l), plural(l.Sentences, "sentence")))
+		bars.Series[0].Y = append(bars.Series[0].Y, l.BLEU)
+	}
+	return []report.Block{&report.Figure{Title: "BLEU by length", Plot: bars}}
+}
+
+func exampleTable(e *translate.Evaluation) *report.Table {
+	t := &report.Table{
+		Caption: "From the best to the worst by the chrF of the sentence, evenly chosen.",
+		Columns: []report.Column{{Name: "Source"}, {Name: "Translation"}, {Name: "Reference"}, {Name: "chrF", Number: true}},
+	}
+	for _, x := range e.Examples {
+		t.Rows = append(t.Rows, report.Row{Cells: []string{x.Source, x.Text, x.Reference, fmt.Sprintf("%.0f", x.CHRF)}})
+	}
+	return t
+}
+
+// attentionGrid shows the maps of examples that are short enough to read.
+func attentionGrid(e *translate.Evaluation) *report.Figure {
+	grid := &report.Grid{Columns: 2}
+	for _, x := range e.Examples {
+		if x.Attention == nil || len(x.Attention.Source) > 20 || len(x.Attention.Target) > 20 || len(grid.Figures) == translateMaps {
+			continue
+		}
+		fig := attentionFigure(x.Attention)
+		fig.Title = x.Text
+		grid.Figures = append(grid.Figures, fig)
+	}
+	if len(grid.Figures) == 0 {
+		return nil
+	}
+	return &report.Figure{Title: "What translations look at", Caption: "Each row is a token of the translation, each column one of the source, the last its end.", Plot: grid}
+}

@@ -1,0 +1,159 @@
+package translate
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
+)
+
+// maxOrder is the longest run of words that BLEU looks at.
+const maxOrder = 4
+
+// BLEUScore is the BLEU of a corpus, in percent, with what it was made of.
+type BLEUScore struct {
+	Score           float64
+	Matches, Totals [maxOrder]int     // runs of 1 to 4 words that a reference has too, and all
+	Precisions      [maxOrder]float64 // in percent, smoothed
+	BrevityPenalty  float64
+	Length          int // words of the translations
+	ReferenceLength int // words of the references, the nearest in length where there are several
+}
+
+// String is the score as sacreBLEU writes it.
+func (s *BLEUScore) String() string {
+	ratio := 0.0
+	if s.ReferenceLength > 0 {
+		ratio = float64(s.Length) / float64(s.ReferenceLength)
+	}
+	return fmt.Sprintf("BLEU = %.2f %.1f/%.1f/%.1f/%.1f (BP = %.3f ratio = %.3f hyp_len = %d ref_len = %d)",
+		s.Score, s.Precisions[0], s.Precisions[1], s.Precisions[2], s.Precisions[3], s.BrevityPenalty, ratio, s.Length, s.ReferenceLength)
+}
+
+// BLEU scores translations against one or more references each (Papineni et al.
+// 2002), as sacreBLEU does by default (Post 2018): over the corpus, on the tokens
+// of mteval-v13a, with exponential smoothing; lower is its option -lc. It panics
+// if there are not as many references as translations.
+func BLEU(translations []string, references [][]string, lower bool) *BLEUScore {
+	mustPair(len(translations), len(references))
+	s := &BLEUScore{}
+	prepare := preparer(lower)
+	for i, translation := range translations {
+		words := strings.FieldsFunc(tokenize13a(prepare(translation)), isSpace)
+		counts := countRuns(words)
+		most := map[string]int{} // of each run in one reference
+		nearest := -1
+		for _, reference := range references[i] {
+			other := strings.FieldsFunc(tokenize13a(prepare(reference)), isSpace)
+			for run, c := range countRuns(other) {
+				most[run] = max(most[run], c)
+			}
+			if d, e := abs(len(other)-len(words)), abs(nearest-len(words)); nearest < 0 || d < e || d == e && len(other) < nearest {
+				nearest = len(other)
+			}
+		}
+		s.Length += len(words)
+		s.ReferenceLength += max(nearest, 0)
+		for run, c := range counts {
+			order := strings.Count(run, " ")
+			s.Matches[order] += min(c, most[run])
+			s.Totals[order] += c
+		}
+	}
+	s.compute()
+	return s
+}
+
+func mustPair(translations, references int) {
+	if translations != references {
+		panic(fmt.Sprintf("translate: %d translations need as many references, got %d", translations, references))
+	}
+}
+
+func abs(n int) int { return max(n, -n) }
+
+func (s *BLEUScore) compute() {
+	s.BrevityPenalty = 1
+	if s.Length < s.ReferenceLength {
+		s.BrevityPenalty = 0
+		if s.Length > 0 {
+			s.BrevityPenalty = math.Exp(1 - float64(s.ReferenceLength)/float64(s.Length))
+		}
+	}
+	if s.Matches == [maxOrder]int{} {
+		return
+	}
+	smooth, sum := 1.0, 0.0
+	for n := range maxOrder {
+		switch {
+		case s.Totals[n] == 0: // no sentence is so long
+			return
+		case s.Matches[n] == 0:
+			smooth *= 2
+			s.Precisions[n] = 100 / (smooth * float64(s.Totals[n]))
+		default:
+			s.Precisions[n] = 100 * float64(s.Matches[n]) / float64(s.Totals[n])
+		}
+		sum += math.Log(s.Precisions[n])
+	}
+	s.Score = s.BrevityPenalty * math.Exp(sum/maxOrder)
+}
+
+// countRuns counts the runs of 1 to 4 words, each written with single spaces.
+func countRuns(words []string) map[string]int {
+	counts := map[string]int{}
+	for i := range words {
+		for n := 1; n <= maxOrder && i+n <= len(words); n++ {
+			counts[strings.Join(words[i:i+n], " ")]++
+		}
+	}
+	return counts
+}
+
+// preparer cleans a sentence as sacreBLEU does before it cuts words.
+func preparer(lower bool) func(string) string {
+	caser := cases.Lower(language.Und, cases.HandleFinalSigma(true)) // as Python's str.lower
+	return func(s string) string {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+		if lower {
+			s = caser.String(s)
+		}
+		return strings.TrimRightFunc(s, isSpace)
+	}
+}
+
+// isSpace is white space as Python's str.split sees it.
+func isSpace(r rune) bool { return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f }
+
+var (
+	rules13a = []struct {
+		find *regexp.Regexp
+		with string
+	}{
+		{regexp.MustCompile("([{-~[-` -&(-+:-@/])"), " $1 "}, // all punctuation of ASCII but ' , - .
+		{regexp.MustCompile(`([^0-9])([.,])`), "$1 $2 "},
+		{regexp.MustCompile(`([.,])([^0-9])`), " $1 $2"},
+		{regexp.MustCompile(`([0-9])(-)`), "$1 $2 "},
+	}
+)
+
+// tokenize13a sets punctuation apart by the rules of mteval-v13a.pl.
+func tokenize13a(s string) string {
+	s = strings.ReplaceAll(s, "<skipped>", "")
+	s = strings.ReplaceAll(s, "-\n", "")
+	s = strings.ReplaceAll(s, "\n", " ")
+	if strings.Contains(s, "&") {
+		for _, e := range [][2]string{{"&quot;", `"`}, {"&amp;", "&"}, {"&lt;", "<"}, {"&gt;", ">"}} {
+			s = strings.ReplaceAll(s, e[0], e[1]) // one after the other: &amp;lt; becomes <
+		}
+	}
+	s = " " + s + " "
+	for _, r := range rules13a {
+		s = r.find.ReplaceAllString(s, r.with)
+	}
+	return s
+}

@@ -1,0 +1,93 @@
+package translate
+
+import "strings"
+
+// charOrder is the longest run of characters that chrF looks at; a match missed
+// counts chrfBeta times as much as one too many.
+const (
+	charOrder = 6
+	chrfBeta  = 2
+)
+
+// CHRF is the chrF2 of translations against one or more references each, in
+// percent (Popović 2015, 2016), as sacreBLEU computes it by default: runs of 1 to
+// 6 characters without the white space, over the corpus, the best reference of
+// each sentence. lower takes everything as lower case, which is not the default
+// there. It panics if there are not as many references as translations.
+func CHRF(translations []string, references [][]string, lower bool) float64 {
+	mustPair(len(translations), len(references))
+	prepare := preparer(lower)
+	var sum charStats
+	for i, translation := range translations {
+		own := charRuns(prepare(translation))
+		var best charStats
+		top := -1.0
+		for _, reference := range references[i] {
+			s := matchRuns(own, charRuns(prepare(reference)))
+			if f := s.score(); f > top {
+				best, top = s, f
+			}
+		}
+		for n := range sum {
+			for k := range sum[n] {
+				sum[n][k] += best[n][k]
+			}
+		}
+	}
+	return sum.score()
+}
+
+// charStats has, for runs of each length, how many the translation has, how many
+// the reference, and how many both.
+type charStats [charOrder][3]int
+
+// charRuns counts the runs of each length.
+func charRuns(s string) (counts [charOrder]map[string]int) {
+	s = strings.Join(strings.FieldsFunc(s, isSpace), "")
+	var starts []int // of characters, and the end
+	for i := range s {
+		starts = append(starts, i)
+	}
+	starts = append(starts, len(s))
+	for n := range counts {
+		counts[n] = map[string]int{}
+		for i := 0; i+n+1 < len(starts); i++ {
+			counts[n][s[starts[i]:starts[i+n+1]]]++
+		}
+	}
+	return counts
+}
+
+func matchRuns(own, reference [charOrder]map[string]int) (s charStats) {
+	for n := range s {
+		for run, c := range own[n] {
+			if len(reference[n]) > 0 {
+				s[n][0] += c
+			}
+			s[n][2] += min(c, reference[n][run])
+		}
+		for _, c := range reference[n] {
+			s[n][1] += c
+		}
+	}
+	return s
+}
+
+// score is the F-score of the mean precision and recall over the lengths that
+// both have runs of.
+func (s *charStats) score() float64 {
+	precision, recall, orders := 0.0, 0.0, 0.0
+	for _, c := range s {
+		if c[0] > 0 && c[1] > 0 {
+			precision += float64(c[2]) / float64(c[0])
+			recall += float64(c[2]) / float64(c[1])
+			orders++
+		}
+	}
+	if precision+recall == 0 {
+		return 0
+	}
+	precision, recall = precision/orders, recall/orders
+	const factor = chrfBeta * chrfBeta
+	return 100 * (1 + factor) * precision * recall / (factor*precision + recall)
+}

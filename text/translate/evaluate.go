@@ -1,0 +1,199 @@
+package translate
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// Metrics are the scores of translations, in percent.
+type Metrics struct {
+	BLEU float64 `json:"bleu"`
+	CHRF float64 `json:"chrf"`
+}
+
+// score compares translations with one reference each.
+func score(found []Translation, references []string, lower bool) Metrics {
+	translations, lists := make([]string, len(found)), make([][]string, len(found))
+	for i := range found {
+		translations[i], lists[i] = found[i].Text, references[i:i+1]
+	}
+	return Metrics{BLEU(translations, lists, lower).Score, CHRF(translations, lists, lower)}
+}
+
+// Evaluation is how a model translates pairs whose translations are known.
+type Evaluation struct {
+	Task      string        `json:"task"`
+	Metrics   Metrics       `json:"metrics"`
+	Sentences int           `json:"sentences"`
+	Detail    string        `json:"detail"`    // BLEU with its parts, as sacreBLEU writes it
+	Lowercase bool          `json:"lowercase"` // both metrics are of lower-cased texts
+	Search    SearchOptions `json:"search"`
+	ByLength  []LengthScore `json:"by_length"`
+	Long      *LongScore    `json:"long,omitempty"` // of long sources, if asked for
+	Notes     []string      `json:"notes,omitempty"`
+
+	Examples []Example `json:"-"` // a choice for the report
+}
+
+// LengthScore is the score of the sentences whose source has From to To words.
+type LengthScore struct {
+	From      int     `json:"from"`
+	To        int     `json:"to"` // 0: no limit
+	Sentences int     `json:"sentences"`
+	BLEU      float64 `json:"bleu"`
+}
+
+// Example is a translated pair.
+type Example struct {
+	Translation
+	Reference string
+	CHRF      float64 // of this sentence
+}
+
+// EvaluateOptions change an evaluation; nil is the model's own search.
+type EvaluateOptions struct {
+	Options
+	Long     int // also score sources of so many neighbouring sentences, cut with and without the encoder's state carried; 0: not
+	Examples int // pairs to show, chosen from the best, the middle and the worst; 0: none
+}
+
+// Evaluate scores the model on pairs. Pairs with an empty side are left out, and
+// said. Where the model makes lower case, so do the scores.
+func (m *Model) Evaluate(ctx context.Context, pairs Pairs, o *EvaluateOptions) (*Evaluation, error) {
+	if o == nil {
+		o = &EvaluateOptions{}
+	}
+	var sources, references []string
+	empty := 0
+	for p, err := range pairs() {
+		if err != nil {
+			return nil, err
+		}
+		if m.cfg.spaced(p.Source) == "" || m.cfg.spaced(p.Target) == "" {
+			empty++
+			continue
+		}
+		sources, references = append(sources, p.Source), append(references, p.Target)
+	}
+	if len(sources) == 0 {
+		return nil, data.Errorf("there is no pair of sentences to score")
+	}
+	e := &Evaluation{Task: Task, Sentences: len(sources), Lowercase: m.cfg.Lowercase, Search: m.cfg.SearchOptions}
+	if o.Search != nil {
+		e.Search = *o.Search
+	}
+	if empty > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("%d pairs with an empty side are left out", empty))
+	}
+	options := o.Options
+	options.Attention = o.Examples > 0
+	found, err := m.Translate(ctx, sources, &options)
+	if err != nil {
+		return nil, err
+	}
+	e.fill(found, references, o.Examples)
+	if o.Long > 1 {
+		e.Long, err = m.evaluateLong(ctx, sources, references, o)
+	}
+	return e, err
+}
+
+func (e *Evaluation) fill(found []Translation, references []string, examples int) {
+	lists := make([][]string, len(found))
+	texts := make([]string, len(found))
+	for i := range found {
+		texts[i], lists[i] = found[i].Text, references[i:i+1]
+	}
+	b := BLEU(texts, lists, e.Lowercase)
+	e.Metrics = Metrics{b.Score, CHRF(texts, lists, e.Lowercase)}
+	e.Detail = b.String()
+	e.byLength(found, references)
+	e.choose(found, references, examples)
+}
+
+// lengthSteps are the upper limits of the groups by length, in words.
+var lengthSteps = []int{5, 10, 15, 20, 30, 50, 0}
+
+func (e *Evaluation) byLength(found []Translation, references []string) {
+	from := 1
+	for _, to := range lengthSteps {
+		var texts []Translation
+		var refs []string
+		for i := range found {
+			if n := len(words(found[i].Source)); n >= from && (n <= to || to == 0) {
+				texts, refs = append(texts, found[i]), append(refs, references[i])
+			}
+		}
+		if len(texts) > 0 {
+			e.ByLength = append(e.ByLength, LengthScore{from, to, len(texts), score(texts, refs, e.Lowercase).BLEU})
+		}
+		from = to + 1
+	}
+}
+
+// choose picks examples evenly from the best to the worst.
+func (e *Evaluation) choose(found []Translation, references []string, n int) {
+	if n == 0 {
+		return
+	}
+	all := make([]Example, len(found))
+	for i, t := range found {
+		all[i] = Example{t, references[i], CHRF([]string{t.Text}, [][]string{references[i : i+1]}, e.Lowercase)}
+	}
+	slices.SortStableFunc(all, func(a, b Example) int {
+		switch {
+		case a.CHRF > b.CHRF:
+			return -1
+		case a.CHRF < b.CHRF:
+			return 1
+		}
+		return 0
+	})
+	n = min(n, len(all))
+	for k := range n {
+		e.Examples = append(e.Examples, all[(2*k+1)*len(all)/(2*n)])
+	}
+}
+
+// LongScore says what becomes of long sources: neighbouring sentences joined,
+// translated at once, and cut after sentences and clauses.
+type LongScore struct {
+	Sources   int     `json:"sources"`
+	Joined    int     `json:"joined"`     // sentences of each
+	MaxLength int     `json:"max_length"` // tokens of a part, where cut
+	Whole     float64 `json:"whole"`      // BLEU without cutting
+	Cut       float64 `json:"cut"`        // each part for itself
+	Carried   float64 `json:"carried"`    // the encoder's state passed on from part to part
+}
+
+// evaluateLong joins o.Long neighbours at a time, and translates them each way.
+func (m *Model) evaluateLong(ctx context.Context, sources, references []string, o *EvaluateOptions) (*LongScore, error) {
+	s := &LongScore{Joined: o.Long}
+	var long, refs []string
+	for i := 0; i+o.Long <= len(sources); i += o.Long {
+		long, refs = append(long, join(sources[i:i+o.Long])), append(refs, join(references[i:i+o.Long]))
+	}
+	if len(long) == 0 {
+		return nil, nil
+	}
+	s.Sources, s.MaxLength = len(long), m.most
+	for _, way := range []struct {
+		limit int
+		carry bool
+		bleu  *float64
+	}{{mostTokens, false, &s.Whole}, {s.MaxLength, false, &s.Cut}, {s.MaxLength, true, &s.Carried}} {
+		options := Options{Search: o.Search, MaxLength: way.limit, CarryState: way.carry}
+		found, err := m.Translate(ctx, long, &options)
+		if err != nil {
+			return nil, err
+		}
+		*way.bleu = score(found, refs, m.cfg.Lowercase).BLEU
+	}
+	return s, nil
+}
+
+func words(s string) []string { return strings.FieldsFunc(s, isSpace) }
