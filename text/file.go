@@ -43,7 +43,12 @@ func (t *Tokenizer) Save(dir string) error {
 
 // LoadTokenizer reads a tokenizer.json or a SentencePiece .model, whichever path
 // holds; from a directory, its TokenizerFile or SentencePieceFile. What is wrong
-// with a file is a *model.FileError.
+// with a file, or is not understood, is a *model.FileError.
+//
+// Ids are those of the library that wrote the file, but for characters newer
+// than that library: classes of characters and normal forms are those of Unicode
+// 15. What the file says of cutting, filling and framing texts (truncation,
+// padding, post_processor) and of dropout is left to tasks.
 func LoadTokenizer(path string) (*Tokenizer, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		dir := path

@@ -147,8 +147,8 @@ func (t *Tokenizer) joined(tokens []Token, first int) []Token {
 	return tokens[:n]
 }
 
-// Decode puts the text of tokens together. Special tokens, and ids that the
-// vocabulary does not have, are left out.
+// Decode puts the text of tokens together. Special tokens, the unknown one among
+// them, and ids that the vocabulary does not have, are left out.
 func (t *Tokenizer) Decode(ids []int32) string { return t.DecodeWith(ids, nil) }
 
 // DecodeWith is [Tokenizer.Decode], but where words (nil: none) has a word for
