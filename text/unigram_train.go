@@ -10,15 +10,14 @@ import (
 
 // The settings of unigram training, those of SentencePiece where it has them.
 const (
-	seedFactor  = 30    // seed tokens for each token wanted
-	maxSeeds    = 1e6   // seed tokens in all
-	maxSeedRune = 16    // characters of a token
-	shrink      = 0.75  // of the tokens is kept in a round of pruning
-	rounds      = 2     // of expectation and maximisation between prunings
-	headroom    = 1.1   // of the tokens wanted is where pruning ends
-	leastUse    = 0.5   // expected count of a token worth keeping
-	longestPart = 32    // characters of a piece that are looked at together
-	lowest      = -1e30 // score of what must not be used
+	seedFactor   = 30   // seed tokens for each token wanted
+	maxSeeds     = 1e6  // seed tokens in all
+	longestToken = 16   // characters of a token
+	longestPart  = 32   // characters of a piece that are looked at together
+	shrink       = 0.75 // of the tokens is kept in a round of pruning
+	rounds       = 2    // of expectation and maximisation between prunings
+	headroom     = 1.1  // of the tokens wanted is where pruning ends
+	leastUse     = 0.5  // expected count of a token worth keeping
 )
 
 // unigramTrainer learns the tokens of a unigram model.
@@ -101,98 +100,35 @@ func (t *unigramTrainer) characters(size int, minCount int64) map[string]int64 {
 	return seen
 }
 
-// seed begins with the characters and the n substrings of the greatest product
-// of count and length. Substrings are counted length by length: only those are
-// looked at whose beginning and end were seen twice.
+// substring is a seed token that is not a character, with the product of its
+// count and length.
+type substring struct {
+	text  string
+	score float64
+}
+
+// seed begins with the characters and the n substrings of the highest scores.
 func (t *unigramTrainer) seed(characters map[string]int64, n int) {
-	type candidate struct {
-		text  string
-		score float64
-	}
-	var list []candidate
-	// ids[i][k] is the number of the substring of the present length that begins
-	// at character k of word i, or -1.
-	ids := make([][]int32, len(t.words))
-	for i, w := range t.words {
-		ids[i] = make([]int32, 0, len(w))
-		for at, r := range w {
-			id := int32(-1)
-			if _, ok := characters[w[at:at+utf8.RuneLen(r)]]; ok {
-				id = r
-			}
-			ids[i] = append(ids[i], id)
-		}
-	}
-	type use struct {
-		id    int32
-		count float64
-		word  int32 // where it stands, to read its text
-		at    int32
-	}
-	for length := 2; length <= maxSeedRune; length++ {
-		found := map[uint64]*use{}
-		var order []*use
-		for i, row := range ids {
-			for k := 0; k+1 < len(row); k++ {
-				if row[k] < 0 || row[k+1] < 0 {
-					continue
-				}
-				key := pairKey(row[k], row[k+1])
-				u := found[key]
-				if u == nil {
-					u = &use{int32(len(order)), 0, int32(i), int32(k)}
-					found[key] = u
-					order = append(order, u)
-				}
-				u.count += t.counts[i]
-			}
-		}
-		for i, row := range ids {
-			for k := range row {
-				id := int32(-1)
-				if k+1 < len(row) && row[k] >= 0 && row[k+1] >= 0 {
-					if u := found[pairKey(row[k], row[k+1])]; u.count >= 2 {
-						id = u.id
-					}
-				}
-				row[k] = id
-			}
-			if len(row) > 0 {
-				ids[i] = row[:len(row)-1]
-			}
-		}
-		more := false
-		for _, u := range order {
-			if u.count < 2 {
-				continue
-			}
-			w := t.words[u.word]
-			w = w[runesEnd(w, int(u.at)):]
-			list = append(list, candidate{w[:runesEnd(w, length)], u.count * float64(length)})
-			more = true
-		}
-		if !more {
-			break
-		}
-	}
-	slices.SortFunc(list, func(a, b candidate) int {
+	list := t.substrings(characters)
+	slices.SortFunc(list, func(a, b substring) int {
 		if a.score != b.score {
 			return sign(int64(b.score - a.score))
 		}
 		return strings.Compare(a.text, b.text)
 	})
-	for c, count := range characters {
+	for c := range characters {
 		t.tokens = append(t.tokens, c)
-		t.scores = append(t.scores, float64(count))
 	}
-	sortTogether(t.tokens, t.scores)
-	for _, c := range list[:min(len(list), max(0, n-len(characters)))] {
-		t.tokens = append(t.tokens, c.text)
-		t.scores = append(t.scores, c.score)
-	}
+	slices.Sort(t.tokens)
 	total := 0.0
-	for _, s := range t.scores {
-		total += s
+	for _, c := range t.tokens {
+		t.scores = append(t.scores, float64(characters[c]))
+		total += float64(characters[c])
+	}
+	for _, s := range list[:min(len(list), max(0, n-len(characters)))] {
+		t.tokens = append(t.tokens, s.text)
+		t.scores = append(t.scores, s.score)
+		total += s.score
 	}
 	for i := range t.scores {
 		t.scores[i] = math.Log(t.scores[i] / total)
@@ -200,16 +136,79 @@ func (t *unigramTrainer) seed(characters map[string]int64, n int) {
 	t.index()
 }
 
-// sortTogether orders tokens by their bytes, and scores with them.
-func sortTogether(tokens []string, scores []float64) {
-	byToken := make(map[string]float64, len(tokens))
-	for i, token := range tokens {
-		byToken[token] = scores[i]
+// substrings lists what is seen twice, of 2 to longestToken characters. It goes
+// length by length, and looks only where both the beginning and the end, one
+// character shorter, were seen twice.
+func (t *unigramTrainer) substrings(characters map[string]int64) []substring {
+	// names[i][k] is the number, or -1, of the substring of the present length at
+	// character k of word i; two neighbours make a longer one.
+	names := make([][]int32, len(t.words))
+	for i, w := range t.words {
+		names[i] = make([]int32, 0, utf8.RuneCountInString(w))
+		for at, r := range w {
+			name := int32(-1)
+			if _, ok := characters[w[at:at+utf8.RuneLen(r)]]; ok {
+				name = r
+			}
+			names[i] = append(names[i], name)
+		}
 	}
-	slices.Sort(tokens)
-	for i, token := range tokens {
-		scores[i] = byToken[token]
+	var list []substring
+	for length := 2; length <= longestToken; length++ {
+		found := t.lengthen(names, length)
+		if len(found) == 0 {
+			break
+		}
+		list = append(list, found...)
 	}
+	return list
+}
+
+// lengthen counts the substrings that two neighbours in names make, and names
+// those that are seen twice.
+func (t *unigramTrainer) lengthen(names [][]int32, length int) []substring {
+	type use struct {
+		name     int32
+		count    float64
+		word, at int // where one stands
+	}
+	uses := map[uint64]*use{}
+	var order []*use
+	for i, row := range names {
+		for k := range max(0, len(row)-1) {
+			if row[k] < 0 || row[k+1] < 0 {
+				continue
+			}
+			u := uses[pairKey(row[k], row[k+1])]
+			if u == nil {
+				u = &use{int32(len(order)), 0, i, k}
+				uses[pairKey(row[k], row[k+1])] = u
+				order = append(order, u)
+			}
+			u.count += t.counts[i]
+		}
+	}
+	for i, row := range names {
+		for k := range max(0, len(row)-1) {
+			name := int32(-1)
+			if row[k] >= 0 && row[k+1] >= 0 {
+				if u := uses[pairKey(row[k], row[k+1])]; u.count >= 2 {
+					name = u.name
+				}
+			}
+			row[k] = name
+		}
+		names[i] = row[:max(0, len(row)-1)]
+	}
+	var list []substring
+	for _, u := range order {
+		if u.count >= 2 {
+			w := t.words[u.word]
+			w = w[runesEnd(w, u.at):]
+			list = append(list, substring{w[:runesEnd(w, length)], u.count * float64(length)})
+		}
+	}
+	return list
 }
 
 func (t *unigramTrainer) index() {
@@ -383,7 +382,7 @@ func (t *unigramTrainer) best(dst []int32, w string, but int32) []int32 {
 	var room [longestPart*utf8.UTFMax + 1]arrival
 	best := room[:len(w)+1]
 	for i := range best {
-		best[i] = arrival{score: lowest, from: -1}
+		best[i] = arrival{score: math.Inf(-1), from: -1}
 	}
 	best[0] = arrival{}
 	for i := range len(w) {
