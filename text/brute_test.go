@@ -1,6 +1,7 @@
 package text
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -185,5 +186,36 @@ func TestDigamma(t *testing.T) {
 		if got := digamma(x); math.Abs(got-want) > 1e-9 {
 			t.Errorf("digamma(%g) is %.12g, not %.12g", x, got, want)
 		}
+	}
+}
+
+// A vocabulary that is smaller than the seeds is reached by pruning, and holds
+// what the texts are made of.
+func TestUnigramPruning(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	parts := []string{"inter", "nation", "al", "ly", "con", "struct", "ion", "re", "form", "able"}
+	words := map[string]int64{}
+	for range 2000 {
+		w := "▁"
+		for range 2 + r.IntN(3) {
+			w += parts[r.IntN(len(parts))]
+		}
+		words[w]++
+	}
+	trained := trainUnigram(words, 30, 1)
+	if len(trained.tokens) > 30 || !slices.IsSortedFunc(trained.scores, func(a, b float64) int { return cmp.Compare(b, a) }) {
+		t.Errorf("%d tokens with the scores %v", len(trained.tokens), trained.scores)
+	}
+	for _, p := range append(parts[:6:6], "▁", "i", "n", "t") {
+		if !slices.Contains(trained.tokens, p) {
+			t.Errorf("%s is not among the tokens %q", p, trained.tokens)
+		}
+	}
+	mass := 0.0
+	for _, s := range trained.scores {
+		mass += math.Exp(s)
+	}
+	if mass > 1.001 || mass < 0.9 {
+		t.Errorf("the probabilities add up to %g", mass)
 	}
 }
