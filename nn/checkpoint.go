@@ -107,7 +107,14 @@ func (p *TimePlan) cut(segment int, state, step int64) {
 
 func (m *RNN) passFloats(rows int) int {
 	scan := tensor.ScanFloats(m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.cellOptions())
-	return m.opt.Layers*m.Directions()*scan + m.opt.Layers*2*rows*m.OutputSize() // outputs and their gradients
+	outputs := m.opt.Layers // with their gradients
+	if m.opt.Residual {
+		outputs += m.opt.Layers - 1
+	}
+	if m.opt.Dropout > 0 {
+		outputs += m.opt.Layers - 1
+	}
+	return m.opt.Layers*m.Directions()*scan + outputs*2*rows*m.OutputSize()
 }
 
 func (s *Stack) passFloats(rows int) int {

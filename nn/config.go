@@ -27,6 +27,7 @@ type RNNConfig struct {
 	ResetBefore bool    `json:"reset_before,omitempty" group:"Recurrent cell" help:"GRU: reset before the recurrent product (ONNX's default), not after it (PyTorch's)"`
 	LearnState  bool    `json:"learn_state,omitempty" group:"Recurrent cell" help:"train the initial state"`
 	ForgetBias  float64 `json:"forget_bias,omitempty" default:"1" group:"Recurrent cell" help:"bias of the forget gate at the start, where the cell has one (0: as other biases)"`
+	Chrono      int     `json:"chrono,omitempty" group:"Recurrent cell" help:"LSTM, GRU, min_gru: units begin with memories of 2 to so many steps, in place of forget_bias (0: off)"`
 	Orthogonal  bool    `json:"orthogonal,omitempty" group:"Recurrent cell" help:"recurrent matrices start orthogonal, input matrices Xavier"`
 
 	GateActivation   string  `json:"gate_activation,omitempty" group:"Recurrent cell" help:"LSTM, GRU: of the gates (empty: sigmoid), such as hard_sigmoid"`
@@ -83,7 +84,7 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 	}
 	o := &RNNOptions{
 		Layers: c.Layers, Bidirectional: c.Bidirectional, Dropout: float32(c.RNNDropout), Orthogonal: c.Orthogonal,
-		LearnState: c.LearnState, Residual: c.Residual, ForgetBias: float32(c.ForgetBias),
+		LearnState: c.LearnState, Residual: c.Residual, ForgetBias: float32(c.ForgetBias), Chrono: c.Chrono,
 		ResetBefore: c.ResetBefore, Coupled: c.Coupled, Peephole: c.Peephole, LayerNorm: c.LayerNorm, Proj: c.Proj,
 		GateClip: float32(c.GateClip), CellClip: float32(c.CellClip),
 		InputDropout: float32(c.InputDropout), OutputDropout: float32(c.OutputDropout), Variational: c.Variational,
@@ -94,8 +95,8 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 		return 0, nil, err
 	}
 	cell := o.variant(kind)
-	if !hasForgetGate(cell) && c.ForgetBias == DefaultRNN().ForgetBias {
-		o.ForgetBias = 0 // the default asks for nothing where there is no forget gate
+	if (!hasForgetGate(cell) || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
+		o.ForgetBias = 0 // the default asks for nothing where there is no forget gate, or Chrono sets it
 	}
 	if e := o.check(cell, c.Hidden); e != nil {
 		return 0, nil, fmt.Errorf("%s: %s", setting(e.option), e.problem)
@@ -141,7 +142,7 @@ func (c *RNNConfig) checkNumbers() error {
 		value    float64
 		min, max float64
 	}{
-		{"hidden", float64(c.Hidden), 1, 8192}, {"layers", float64(c.Layers), 1, 16}, {"forget_bias", c.ForgetBias, -100, 100},
+		{"hidden", float64(c.Hidden), 1, 8192}, {"layers", float64(c.Layers), 1, 16}, {"forget_bias", c.ForgetBias, -100, 100}, {"chrono", float64(c.Chrono), 0, 1e6},
 		{"rnn_dropout", c.RNNDropout, 0, 0.99}, {"input_dropout", c.InputDropout, 0, 0.99}, {"output_dropout", c.OutputDropout, 0, 0.99},
 		{"recurrent_dropout", c.RecurrentDropout, 0, 0.99}, {"weight_drop", c.WeightDrop, 0, 0.99},
 		{"zoneout", c.Zoneout, 0, 0.99}, {"zoneout_cell", c.ZoneoutCell, 0, 0.99},

@@ -575,6 +575,44 @@ func TestForgetBiasIsOneInTheSum(t *testing.T) {
 	}
 }
 
+// With no input and no state a unit's gate keeps 1 - 1/(1+u), u between 1 and Chrono-1.
+func TestChrono(t *testing.T) {
+	const H, most = 500, 100
+	logistic := func(x float32) float64 { return 1 / (1 + math.Exp(-float64(x))) }
+	for name, c := range map[string]struct {
+		m          *nn.RNN
+		keep, take int
+	}{
+		"lstm":    {nn.NewLSTM(1, H, &nn.RNNOptions{Chrono: most}), 1, 0},
+		"coupled": {nn.NewLSTM(1, H, &nn.RNNOptions{Chrono: most, Coupled: true}), -1, 0},
+		"gru":     {nn.NewGRU(1, H, &nn.RNNOptions{Chrono: most}), 1, -1},
+		"mingru":  {nn.NewMinGRU(1, H, &nn.RNNOptions{Chrono: most}), -1, 0},
+	} {
+		slab := tensor.Pack(tensor.CPU(), c.m, 1)
+		bias := slab.Lookup("bias_ih_l0").Read()
+		if p := slab.Lookup("bias_hh_l0"); p != nil {
+			for i, v := range p.Read() {
+				bias[i] += v
+			}
+		}
+		mean, least, longest := 0.0, math.Inf(1), 0.0
+		for j := range H {
+			keep := 1 - logistic(bias[max(c.take, 0)*H+j])
+			if c.keep >= 0 {
+				keep = logistic(bias[c.keep*H+j])
+			}
+			if c.keep >= 0 && c.take >= 0 && bias[c.keep*H+j] != -bias[c.take*H+j] {
+				t.Errorf("%s: unit %d opens one gate and does not close the other as far", name, j)
+			}
+			memory := 1 / (1 - keep)
+			mean, least, longest = mean+memory/H, min(least, memory), max(longest, memory)
+		}
+		if least < 2-1e-3 || longest > most+1e-1 || math.Abs(mean-(most+2)/2) > 4 {
+			t.Errorf("%s: memories from %v to %v with a mean of %v, want 2 to %d with %d", name, least, longest, mean, most, (most+2)/2)
+		}
+	}
+}
+
 func TestOrthogonal(t *testing.T) {
 	m := nn.NewGRU(7, 6, &nn.RNNOptions{Orthogonal: true})
 	tensor.Pack(tensor.CPU(), m, 1)

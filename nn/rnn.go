@@ -57,6 +57,7 @@ type RNNOptions struct {
 	NoBias        bool
 	TimeMajor     bool    // input and output are [T,B,F]
 	ForgetBias    float32 // LSTM, sLSTM: initial value of the forget gate's two biases together; 0 leaves PyTorch's
+	Chrono        int     // LSTM, GRU, minGRU: units begin with memories of 2 to Chrono steps, as gate biases of ±log U(1, Chrono-1) (Tallec and Ollivier 2018); at least 3
 	Orthogonal    bool    // recurrent matrices start orthogonal, gate by gate, and input matrices Xavier
 	ReLU          bool    // NewRNN: ReLU in place of tanh
 	Residual      bool    // each layer but the first adds its input to its output (Wu et al. 2016); needs two layers
@@ -252,6 +253,9 @@ func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
 	if m.opt.LayerNorm {
 		uniform = Constant(0)
 	}
+	if m.opt.Chrono > 0 {
+		return m.chronoBias(which, uniform)
+	}
 	if m.opt.ForgetBias == 0 {
 		return uniform
 	}
@@ -265,6 +269,39 @@ func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
 			}
 		}
 	}
+}
+
+// chronoBias opens the gate that keeps, and closes that which takes in: unit j
+// forgets 1/(1+u) a step, u drawn from U(1, Chrono-1).
+func (m *RNN) chronoBias(which int, uniform tensor.Init) tensor.Init {
+	keep, take := chronoGates(m.cell)
+	return func(r *rand.Rand, w []float32, dims []int) {
+		uniform(r, w, dims)
+		for j := range m.hidden {
+			b := float32(0)
+			if which == 0 {
+				b = float32(math.Log(1 + r.Float64()*float64(m.opt.Chrono-2)))
+			}
+			if keep >= 0 {
+				w[keep*m.hidden+j] = b
+			}
+			if take >= 0 {
+				w[take*m.hidden+j] = -b
+			}
+		}
+	}
+}
+
+// chronoGates are the numbers of the gates that weigh the old state and the new
+// value; -1: a gate's complement does.
+func chronoGates(c tensor.Cell) (keep, take int) {
+	switch c {
+	case tensor.LSTMCell:
+		return 1, 0
+	case tensor.GRUCell, tensor.GRUBeforeCell:
+		return 1, -1
+	}
+	return -1, 0 // coupled LSTM, minGRU
 }
 
 // Directions is 1, or 2 if bidirectional.

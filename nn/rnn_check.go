@@ -62,6 +62,8 @@ func (o *RNNOptions) checkCell(cell tensor.Cell) *optionError {
 		needs string
 	}{
 		{"ForgetBias", o.ForgetBias != 0, hasForgetGate(cell) && !o.NoBias, "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
+		{"Chrono", o.Chrono != 0, (lstm || gru || cell == tensor.MinGRUCell) && !o.NoBias, "an LSTM, GRU or minGRU with biases"},
+		{"Chrono", o.Chrono != 0, o.Chrono > 2 && o.ForgetBias == 0, "at least 3 steps, and no ForgetBias"},
 		{"ReLU", o.ReLU, elman && o.Activation == 0, "an Elman RNN without another activation"},
 		{"Coupled", o.Coupled, lstm, "an LSTM"},
 		{"ResetBefore", o.ResetBefore, gru, "a GRU"},

@@ -87,6 +87,9 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 	if n != nil {
 		n.in[3] = nil
 		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, extra
+		if t.tracing {
+			t.trace(s, d.W)
+		}
 		hn.needs = true
 		if cn != nil {
 			cn.needs = true

@@ -41,6 +41,8 @@ type Tape struct {
 	item    [1]float32
 	call    call
 	done    bool // Backward has run
+	tracing bool
+	traces  []*Trace
 }
 
 // node is one recorded operation: what to call on the way back and its operands.
@@ -96,6 +98,7 @@ func (t *Tape) Reset() {
 	t.step++
 	t.drops = 0
 	t.done = false
+	t.traces = nil
 	t.arena.reset()
 	t.ints.reset()
 	t.tensors.reset()

@@ -1,0 +1,110 @@
+package tensor
+
+import "github.com/carousel-ml/carousel/internal/device"
+
+// Trace is what one direction of one recurrent layer did in a training pass:
+// for looking into a network, not for computing with. Rows stand longest first;
+// where a row has ended there are zeros.
+type Trace struct {
+	Name     string // of the input matrix, such as "encoder.weight_ih_l0_reverse"
+	Cell     Cell
+	T, B, H  int
+	Out      int     // the width of h: H, or that of a projection
+	Reverse  bool    // the direction goes from T-1 to 0
+	CellClip float32 // the layer's limit of c; 0: none
+
+	spec  *device.ScanSpec
+	tape  *Tape
+	epoch uint64
+}
+
+// Trace makes the tape, one in Train mode, keep a [Trace] of each direction of
+// each recurrent layer from the next pass on. Training does not need it, and
+// it takes memory.
+func (t *Tape) Trace() { t.tracing = true }
+
+// Traces are those of the pass so far, in the order in which the layers ran.
+func (t *Tape) Traces() []*Trace { return t.traces }
+
+// trace prepares the trace of a recorded scan.
+func (t *Tape) trace(s *device.ScanSpec, w *Tensor) {
+	r := &Trace{Cell: s.Cell, T: s.T, B: s.B, H: s.H, Out: s.Out(), Reverse: s.Reverse, CellClip: s.CellClip, spec: s, tape: t, epoch: t.epoch}
+	if w.param != nil {
+		r.Name = w.param.Name
+	}
+	s.TraceH, s.TraceC = t.arena.alloc(s.T*s.B*s.Out()), t.arena.alloc(s.T*s.B*s.CellWidth())
+	t.backend.Fill(s.TraceH, 0)
+	t.backend.Fill(s.TraceC, 0)
+	t.traces = append(t.traces, r)
+}
+
+// Length is the number of true steps of row b.
+func (r *Trace) Length(b int) int {
+	if r.spec.Active == nil {
+		return r.T
+	}
+	n := 0
+	for n < r.T && int(r.spec.Active[n]) > b {
+		n++
+	}
+	return n
+}
+
+// Gates waits for and copies what the gates held, [T,B,G*H]: activations (of an
+// sLSTM's i and f, and of a custom cell, whatever its Forward left). It must be
+// read before Backward, which takes their place.
+func (r *Trace) Gates() []float32 {
+	r.live()
+	if r.tape.done {
+		failf("Trace.Gates", "Backward has replaced the gates of %s by their gradients", r.Name)
+	}
+	gates := r.download(r.spec.Gates)
+	width := r.spec.GateWidth()
+	for t := range r.T {
+		if r.spec.Active != nil {
+			clear(gates[(t*r.B+int(r.spec.Active[t]))*width : (t+1)*r.B*width])
+		}
+	}
+	return gates
+}
+
+// Cells waits for and copies the states beside h after each step, [T,B,C]; nil
+// for a cell without them.
+func (r *Trace) Cells() []float32 {
+	r.live()
+	c := r.spec.Cs
+	if width := r.B * r.spec.CellWidth(); !c.Zero() && !r.Reverse { // slot 0 is the initial state; reversed it is the last
+		c = c.Slice(width, (r.T+1)*width)
+	} else if !c.Zero() {
+		c = c.Slice(0, r.T*width)
+	}
+	return r.download(c)
+}
+
+// Grads waits for and copies, after Backward, the gradients of the states after
+// each step: of h, [T,B,Out], through everything that reads it; and of the
+// further states, [T,B,C] (nil without them), through the steps that follow. What
+// a cell's own h reads of c counts in the gradient of that h. A loss that this
+// layer has no part in leaves zeros.
+func (r *Trace) Grads() (dh, dc []float32) {
+	r.live()
+	if !r.tape.done {
+		failf("Trace.Grads", "of %s need Backward first", r.Name)
+	}
+	return r.download(r.spec.TraceH), r.download(r.spec.TraceC)
+}
+
+func (r *Trace) download(b device.Buffer) []float32 {
+	if b.Zero() {
+		return nil
+	}
+	v := make([]float32, b.N)
+	r.tape.backend.Download(v, b)
+	return v
+}
+
+func (r *Trace) live() {
+	if r.epoch != r.tape.epoch {
+		failf("Trace", "that of %s is used after its tape was reset", r.Name)
+	}
+}
