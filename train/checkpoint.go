@@ -34,6 +34,7 @@ type state struct {
 	Loss     float64 // Σ weight·loss of the open epoch
 	Weight   float64 // Σ weight
 	Norm     float64 // Σ gradient norm
+	Clips    int     // steps whose norm was above the bound
 	Reads    int     // steps in these sums
 	LR       float32 // of the last step
 	Best     *Record

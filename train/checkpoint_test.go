@@ -432,17 +432,17 @@ func TestBestFile(t *testing.T) {
 }
 
 func TestRecordJSON(t *testing.T) {
-	r := Record{Epoch: 2, Step: 80, LR: 1e-3, TrainLoss: 0.25, GradNorm: math.Inf(1), Val: map[string]float64{"mse": 0.5, "mae": math.NaN()}, Seconds: 1.5}
+	r := Record{Epoch: 2, Step: 80, LR: 1e-3, TrainLoss: 0.25, GradNorm: math.Inf(1), Clipped: 0.25, Val: map[string]float64{"mse": 0.5, "mae": math.NaN()}, Seconds: 1.5}
 	b, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"epoch":2,"step":80,"lr":0.001,"train_loss":0.25,"grad_norm":null,"val_mae":null,"val_mse":0.5,"seconds":1.5}`
+	want := `{"epoch":2,"step":80,"lr":0.001,"train_loss":0.25,"grad_norm":null,"clipped":0.25,"val_mae":null,"val_mse":0.5,"seconds":1.5}`
 	if string(b) != want {
 		t.Errorf("got %s, want %s", b, want)
 	}
 	var got Record
-	if err := json.Unmarshal(b, &got); err != nil || got.LR != 1e-3 || !math.IsNaN(got.GradNorm) || !math.IsNaN(got.Val["mae"]) || got.Val["mse"] != 0.5 || len(got.Val) != 2 {
+	if err := json.Unmarshal(b, &got); err != nil || got.LR != 1e-3 || got.Clipped != 0.25 || !math.IsNaN(got.GradNorm) || !math.IsNaN(got.Val["mae"]) || got.Val["mse"] != 0.5 || len(got.Val) != 2 {
 		t.Errorf("came back as %+v, %v", got, err)
 	}
 }

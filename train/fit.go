@@ -369,6 +369,9 @@ func (t *trainer[B]) step() error {
 	t.Loss += total * loss
 	t.Weight += total
 	t.Norm += float64(norm)
+	if t.o.Clip > 0 && norm > t.o.Clip {
+		t.Clips++
+	}
 	t.Reads++
 	t.o.Progress.step(t.Epoch+1, t.Step, loss)
 	t.logStep(loss, norm)
@@ -454,7 +457,7 @@ var errInterrupted = errors.New("train: interrupted")
 // validation has finished, the epoch stays open, and a resumed run validates again.
 func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	r := Record{Epoch: t.Epoch + 1, Step: t.Step, LR: t.LR}
-	r.TrainLoss, r.GradNorm = t.Loss/t.Weight, t.Norm/float64(t.Reads)
+	r.TrainLoss, r.GradNorm, r.Clipped = t.Loss/t.Weight, t.Norm/float64(t.Reads), float64(t.Clips)/float64(t.Reads)
 	better := false
 	last := t.limit() != "" || r.Epoch == t.o.Epochs
 	if t.job.Validate != nil && (last || r.Epoch%t.o.ValidateEvery == 0) {
@@ -470,7 +473,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	}
 	t.History = append(t.History, r)
 	t.Epoch, t.Batch = t.Epoch+1, 0
-	t.Loss, t.Weight, t.Norm, t.Reads = 0, 0, 0, 0
+	t.Loss, t.Weight, t.Norm, t.Reads, t.Clips = 0, 0, 0, 0, 0
 	t.o.Progress.epoch(&r)
 	if err := t.logEpoch(r); err != nil {
 		return err

@@ -552,3 +552,23 @@ func TestFilesOfARun(t *testing.T) {
 		t.Errorf("checkpoints: %v", es)
 	}
 }
+
+// Each epoch records the share of its steps whose gradient met the bound.
+func TestClippedShare(t *testing.T) {
+	for _, c := range []struct {
+		clip float32
+		want float64
+	}{{0, 0}, {1e-6, 1}, {1e6, 0}} {
+		o := newOptions()
+		o.Epochs, o.Clip = 2, c.clip
+		r, err := Fit(context.Background(), newJob(40), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range r.History {
+			if rec.Clipped != c.want {
+				t.Errorf("Clip %v, epoch %d: %v of the steps, want %v", c.clip, rec.Epoch, rec.Clipped, c.want)
+			}
+		}
+	}
+}

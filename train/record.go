@@ -17,7 +17,7 @@ import (
 
 // Record is one epoch of a run. Its JSON is one flat object,
 //
-//	{"epoch":1,"step":40,"lr":0.001,"train_loss":0.51,"grad_norm":1.2,"val_mae":0.43,"seconds":2.5}
+//	{"epoch":1,"step":40,"lr":0.001,"train_loss":0.51,"grad_norm":1.2,"clipped":0.05,"val_mae":0.43,"seconds":2.5}
 //
 // with null for a number that is not finite.
 type Record struct {
@@ -26,6 +26,7 @@ type Record struct {
 	LR        float32            // of the epoch's last step
 	TrainLoss float64            // mean over the epoch's items, while the weights moved
 	GradNorm  float64            // mean over the epoch's steps, before clipping
+	Clipped   float64            // share of them whose norm was above Options.Clip
 	Val       map[string]float64 // what Validate returned; nil where it did not run
 	Seconds   float64            // wall time since the run began, earlier parts of a resumed run included
 }
@@ -36,6 +37,7 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	b = number(b, "lr", float64(r.LR), 32)
 	b = number(b, "train_loss", r.TrainLoss, 64)
 	b = number(b, "grad_norm", r.GradNorm, 64)
+	b = number(b, "clipped", r.Clipped, 64)
 	for _, k := range slices.Sorted(maps.Keys(r.Val)) {
 		b = number(b, "val_"+k, r.Val[k], 64)
 	}
@@ -81,6 +83,8 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 			r.TrainLoss = v
 		case k == "grad_norm":
 			r.GradNorm = v
+		case k == "clipped":
+			r.Clipped = v
 		case k == "seconds":
 			r.Seconds = v
 		}
