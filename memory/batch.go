@@ -1,0 +1,73 @@
+package memory
+
+import (
+	"math/rand/v2"
+)
+
+// batch is n sequences. Buffers are refilled.
+type batch struct {
+	problem   *problem
+	seed      uint64
+	source    rand.PCG
+	n, length int
+	steps     int // of the longest sequence there can be
+	x         []float32
+	lengths   []int32 // [n]
+	y         []float32
+	next      []int32
+	legal     []uint8
+	margin    float64 // by which answers must be right
+}
+
+// The sequences are numbered, and number and seed make a sequence. Each use has
+// numbers of its own.
+const (
+	training uint64 = iota << 56
+	checking
+	tested
+	probing
+)
+
+// ignored is a step that asks for nothing, as tensor.CrossEntropy has it.
+const ignored = -100
+
+func (m *Model) newBatch() *batch {
+	length := m.cfg.length()
+	return &batch{problem: m.problem, seed: m.cfg.Seed, length: length, steps: m.problem.steps(length)}
+}
+
+// load fills the batch with n sequences of a use, from number first on.
+func (b *batch) load(use uint64, first, n int) {
+	b.resize(n)
+	for row := range n {
+		b.draw(row, use+uint64(first+row))
+	}
+}
+
+func (b *batch) resize(n int) {
+	p := b.problem
+	b.n = n
+	b.x, b.lengths, b.y = sized(b.x, n*b.steps*p.inputs), sized(b.lengths, n), sized(b.y, n)
+	b.next, b.legal = sized(b.next, n*b.steps), sized(b.legal, n*b.steps)
+}
+
+func sized[T any](old []T, n int) []T {
+	if cap(old) < n {
+		return make([]T, n)
+	}
+	clear(old[:n])
+	return old[:n]
+}
+
+// draw makes the sequence of that number.
+func (b *batch) draw(row int, number uint64) {
+	b.source.Seed(b.seed^0x6d656d6f7279, number) // apart from the stream that makes the first weights
+	width := b.steps * b.problem.inputs
+	s := sequence{
+		Rand: rand.New(&b.source), x: b.x[row*width:][:width], length: b.steps,
+		next: b.next[row*b.steps:][:b.steps], legal: b.legal[row*b.steps:][:b.steps],
+	}
+	s.reset()
+	b.problem.draw(&s, b.length)
+	b.lengths[row], b.y[row] = int32(s.length), s.y
+}

@@ -1,0 +1,129 @@
+package memory
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// network is a recurrent stack and a linear layer on its outputs.
+type network struct {
+	RNN  *nn.RNN
+	Head *nn.Linear
+}
+
+// Model is a network for one problem. It is safe for use by several goroutines,
+// but not while it is trained.
+type Model struct {
+	cfg     Config
+	problem *problem
+	net     *network
+	slab    *tensor.Slab
+	outcome Outcome
+}
+
+// Outcome is what came of a training.
+type Outcome struct {
+	Steps      int     `json:"steps"` // optimizer steps until the problem was solved, or all
+	Solved     bool    `json:"solved"`
+	Test       Score   `json:"test"`     // on sequences made for it
+	Baseline   float64 `json:"baseline"` // the error of the best answers without memory
+	Parameters int     `json:"parameters"`
+	Seconds    float64 `json:"seconds"` // wall time
+}
+
+// New is a network with its first weights, untrained. An error is [Config.Validate]'s.
+func New(cfg Config) (*Model, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Model{cfg: cfg, problem: problems[cfg.Problem]}
+	rnn, err := cfg.Build(m.problem.inputs)
+	if err != nil {
+		return nil, err
+	}
+	m.net = &network{rnn, nn.NewLinear(rnn.OutputSize(), m.problem.outputs, nil)}
+	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.outcome = Outcome{Baseline: m.problem.baseline(cfg.length()), Parameters: m.slab.NumElements()}
+	return m, nil
+}
+
+// Config is the configuration.
+func (m *Model) Config() Config { return m.cfg }
+
+// Outcome is what came of the training; without one, only what is known before.
+func (m *Model) Outcome() Outcome { return m.outcome }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config  Config  `json:"config"`
+	Outcome Outcome `json:"outcome"`
+}
+
+// Save writes the model to a directory that [Open] reads.
+func (m *Model) Save(dir string) error {
+	return model.Save(dir, Task, saved{m.cfg, m.outcome}, m.slab)
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError.
+func Open(dir string) (*Model, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if d.Task != Task {
+		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a model of a memory benchmark, got one for task %q", d.Task), Fix: "use the commands of that task"}
+	}
+	var c saved
+	if err := d.Decode(&c); err != nil {
+		return nil, err
+	}
+	m, err := New(c.Config)
+	if err != nil {
+		return nil, &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
+	}
+	m.outcome = c.Outcome
+	return m, d.Load(m.slab)
+}
+
+// forward is the outputs for a batch: [n,outputs] of the last step, or [n,steps,outputs].
+func (m *Model) forward(tape *tensor.Tape, b *batch) *tensor.Tensor {
+	x := tape.Input(b.x, b.n, b.steps, m.problem.inputs)
+	if m.problem.ragged {
+		x = tape.Sequences(b.x, b.lengths, b.n, b.steps, m.problem.inputs)
+	}
+	y, _ := m.net.RNN.Forward(x, nil)
+	if m.problem.last {
+		y = tensor.Last(y)
+	}
+	return m.net.Head.Forward(y)
+}
+
+// loss is the mean loss of a batch.
+func (m *Model) loss(tape *tensor.Tape, b *batch) *tensor.Tensor {
+	out := m.forward(tape, b)
+	if m.problem.last {
+		return tensor.MSE(out, tape.Input(b.y, b.n, 1), nil)
+	}
+	return tensor.CrossEntropy(out, tape.IDs(b.next, nil, b.n, b.steps), nil)
+}
+
+// Probe makes rows sequences that training has not seen, and gives their mean
+// loss at the last step alone, so that a gradient at an earlier step has come
+// back through time.
+func (m *Model) Probe(rows int) func(tape *tensor.Tape) *tensor.Tensor {
+	b := m.newBatch()
+	b.load(probing, 0, rows)
+	for row, n := range b.lengths {
+		for t := range int(n) - 1 {
+			b.next[row*b.steps+t] = ignored
+		}
+	}
+	return func(tape *tensor.Tape) *tensor.Tensor { return m.loss(tape, b) }
+}

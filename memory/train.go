@@ -1,0 +1,129 @@
+package memory
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// How many sequences a network is checked on from time to time, and tested on at
+// the end, and how many at once. A check wants more than the test, so that what
+// was enough for it passes that.
+const (
+	checkSequences = 2000
+	testSequences  = 1000
+	scoredAtOnce   = 100
+	checkMargin    = 1 // nats
+)
+
+// TrainOptions says where a run writes and how it shows itself; nil trains in
+// memory and in silence.
+type TrainOptions struct {
+	Dir      string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
+	Resume   bool            // continue from Dir's last checkpoint
+	Progress *train.Progress // nil: quiet
+}
+
+// Train makes a network and trains it until it has solved its problem, or for
+// Config.Steps steps. If ctx is cancelled the result is marked Interrupted, Dir
+// holds a checkpoint to resume from and no finished model.
+func Train(ctx context.Context, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &TrainOptions{}
+	}
+	m, err := New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := m.fit(ctx, o)
+	if err != nil || result.Interrupted {
+		return m, result, err
+	}
+	if err := m.finish(ctx, result); err != nil {
+		return m, result, err
+	}
+	if o.Dir != "" {
+		err = m.Save(o.Dir)
+	}
+	return m, result, err
+}
+
+// fit runs the training loop. An epoch is the steps between two checks.
+func (m *Model) fit(ctx context.Context, o *TrainOptions) (*train.Result, error) {
+	c := &m.cfg
+	perEpoch := min(c.Check, c.Steps)
+	job := &train.Job[batch]{
+		Slab: m.slab, Optimizer: optim.NewAdam(m.slab, nil), Samples: perEpoch * c.Batch,
+		NewBatch: m.newBatch,
+		Load:     func(b *batch, samples []int) { b.load(training, samples[0], len(samples)) },
+		Batches:  func(epoch int) [][]int { return m.numbers(epoch*perEpoch, perEpoch) },
+		Loss:     m.loss,
+		Validate: func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
+			s, err := m.score(ctx, tape, checking, checkSequences, checkMargin)
+			return map[string]float64{"error": s.Error, "right": s.Right}, err
+		},
+		Metric: "error",
+	}
+	fingerprint, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	return train.Fit(ctx, job, &train.Options{
+		Steps: c.Steps, Schedule: optim.Constant(c.LR), Clip: float32(c.Clip), Seed: c.Seed,
+		Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, Fingerprint: string(fingerprint),
+		OnEpoch: func(r train.Record) error {
+			if m.problem.enough(Score{r.Val["error"], r.Val["right"]}, c.length()) {
+				return train.ErrStop
+			}
+			return nil
+		},
+	})
+}
+
+// numbers are the sequences of each of so many batches, from batch first on.
+func (m *Model) numbers(first, batches int) [][]int {
+	list := make([][]int, batches)
+	all := make([]int, batches*m.cfg.Batch)
+	for i := range all {
+		all[i] = first*m.cfg.Batch + i
+	}
+	for i := range list {
+		list[i] = all[i*m.cfg.Batch : (i+1)*m.cfg.Batch]
+	}
+	return list
+}
+
+// finish scores the best weights on the test's sequences.
+func (m *Model) finish(ctx context.Context, r *train.Result) error {
+	s, err := m.score(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), tested, testSequences, 0)
+	if err != nil {
+		return err
+	}
+	o := &m.outcome
+	o.Steps, o.Test, o.Seconds = r.Steps, s, r.Elapsed.Seconds()
+	o.Solved = m.problem.solved(s, m.cfg.length())
+	return nil
+}
+
+// score answers sequences of a use.
+func (m *Model) score(ctx context.Context, tape *tensor.Tape, use uint64, sequences int, margin float64) (Score, error) {
+	var sum score
+	b := m.newBatch()
+	b.margin = margin
+	for first := 0; first < sequences; first += scoredAtOnce {
+		if err := ctx.Err(); err != nil {
+			return Score{}, err
+		}
+		tape.Reset()
+		b.load(use, first, min(scoredAtOnce, sequences-first))
+		out := m.forward(tape, b).Data()
+		width := len(out) / b.n
+		for row := range b.n {
+			sum.add(m.problem.score(out[row*width:(row+1)*width], b, row, b.length))
+		}
+	}
+	return sum.mean(), nil
+}

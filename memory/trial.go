@@ -1,0 +1,186 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Trial compares cells on one problem, with the same settings for all.
+type Trial struct {
+	Config
+	Cells []string `json:"cells" default:"rnn,lstm,gru" group:"Problem" help:"the cells to compare"`
+	Runs  int      `json:"runs" default:"1" group:"Problem" help:"networks of each cell, with seeds that count up"`
+}
+
+// DefaultTrial is one network each of plain RNN, LSTM and GRU on [Defaults].
+func DefaultTrial() Trial {
+	return Trial{Config: Defaults(), Cells: []string{"rnn", "lstm", "gru"}, Runs: 1}
+}
+
+// Suite is the trials of the published tables, with the settings of the recipes
+// named memory_*.yaml; they take hours. A quick suite is a few short problems
+// that show the same within a minute.
+func Suite(quick bool) []Trial {
+	with := func(f func(t *Trial)) Trial {
+		t := DefaultTrial()
+		f(&t)
+		return t
+	}
+	if quick {
+		return []Trial{
+			with(func(t *Trial) {
+				t.Problem, t.Length, t.Hidden, t.Chrono, t.LR, t.Steps, t.Check = "adding", 40, 32, 40, 5e-3, 1000, 100
+			}),
+			with(func(t *Trial) {
+				t.Problem, t.Hidden, t.Batch, t.LR, t.Steps, t.Check = "reber", 16, 16, 1e-2, 2000, 100
+			}),
+		}
+	}
+	return []Trial{
+		with(func(t *Trial) { t.Problem, t.Length = "adding", 100 }),
+		with(func(t *Trial) { t.Problem, t.Length = "adding", 400 }),
+		with(func(t *Trial) { t.Problem, t.Length = "adding", 750 }),
+		with(func(t *Trial) { t.Problem, t.Length = "copy", 100 }),
+		with(func(t *Trial) { t.Problem = "reber" }),
+	}
+}
+
+// Validate reports the first setting that cannot be, of any of the trial's networks.
+func (t *Trial) Validate() error {
+	if len(t.Cells) == 0 {
+		return data.Errorf("cells: name at least one, such as lstm")
+	}
+	if t.Runs < 1 || t.Runs > 1e6 {
+		return data.Errorf("runs: want 1 to 1000000, got %d", t.Runs)
+	}
+	for _, c := range t.Networks() {
+		if err := c.Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Networks are the configurations to be trained, cell by cell.
+func (t *Trial) Networks() []Config {
+	var list []Config
+	for _, cell := range t.Cells {
+		for run := range t.Runs {
+			c := t.Config
+			c.Cell, c.Seed = cell, t.Seed+uint64(run)
+			if !slices.Contains([]string{"lstm", "gru", "min_gru"}, cell) {
+				c.Chrono = 0 // of gates that keep
+			}
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// Row is what came of the networks of one cell: a row of the table.
+type Row struct {
+	Problem    string  `json:"problem"`
+	Length     int     `json:"length"`
+	Cell       string  `json:"cell"`
+	Units      int     `json:"units"`
+	Parameters int     `json:"parameters"`
+	Runs       int     `json:"runs"`
+	Solved     int     `json:"solved"`    // of them
+	Steps      int     `json:"steps"`     // the median run's
+	Sequences  int     `json:"sequences"` // seen in them
+	Error      float64 `json:"error"`     // the median run's, on the test's sequences: see [Score]
+	Right      float64 `json:"right"`     // likewise
+	Baseline   float64 `json:"baseline"`  // the error of the best answers without memory
+	Seconds    float64 `json:"seconds"`   // wall time of all runs
+}
+
+// TrialOptions says where the networks of a trial go; nil keeps none.
+type TrialOptions struct {
+	Dir      string // a directory for each network is made in it; "" writes nothing
+	Resume   bool   // take finished networks of Dir as they are, and continue others
+	Progress *train.Progress
+	Note     func(text string) // told which network is next; nil: nobody
+}
+
+// Run trains all networks and gives a row for each cell. If ctx is cancelled it
+// returns the context's error, and Dir holds what Resume continues.
+func (t *Trial) Run(ctx context.Context, o *TrialOptions) ([]Row, error) {
+	if o == nil {
+		o = &TrialOptions{}
+	}
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	var rows []Row
+	outcomes := map[string][]Outcome{}
+	for _, c := range t.Networks() {
+		out, err := c.train(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		outcomes[c.Cell] = append(outcomes[c.Cell], out)
+	}
+	for _, cell := range t.Cells {
+		rows = append(rows, t.row(cell, outcomes[cell]))
+	}
+	return rows, nil
+}
+
+// name is the directory of a network.
+func (c *Config) name() string {
+	return fmt.Sprintf("%s-%d-%s-%d", c.Problem, c.length(), c.Cell, c.Seed)
+}
+
+// train trains one network of a trial, or takes it as it is.
+func (c *Config) train(ctx context.Context, o *TrialOptions) (Outcome, error) {
+	to := &TrainOptions{Progress: o.Progress}
+	if o.Dir != "" {
+		to.Dir = filepath.Join(o.Dir, c.name())
+		if _, err := os.Stat(filepath.Join(to.Dir, model.ConfigFile)); err == nil && o.Resume {
+			m, err := Open(to.Dir)
+			if err == nil && m.cfg != *c {
+				err = data.Errorf("%s holds a network of other settings; give another directory", to.Dir)
+			}
+			if err != nil {
+				return Outcome{}, err
+			}
+			return m.outcome, nil
+		}
+		_, err := os.Stat(filepath.Join(to.Dir, "checkpoints"))
+		to.Resume = err == nil && o.Resume
+	}
+	if o.Note != nil {
+		o.Note(strings.ReplaceAll(c.name(), "-", " "))
+	}
+	m, r, err := Train(ctx, *c, to)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if r.Interrupted {
+		return Outcome{}, context.Cause(ctx)
+	}
+	return m.outcome, nil
+}
+
+func (t *Trial) row(cell string, outcomes []Outcome) Row {
+	r := Row{Problem: t.Problem, Length: t.length(), Cell: cell, Units: t.Hidden, Runs: len(outcomes)}
+	slices.SortStableFunc(outcomes, func(a, b Outcome) int { return a.Steps - b.Steps })
+	middle := outcomes[len(outcomes)/2]
+	r.Parameters, r.Baseline, r.Steps, r.Error, r.Right = middle.Parameters, middle.Baseline, middle.Steps, middle.Test.Error, middle.Test.Right
+	r.Sequences = r.Steps * t.Batch
+	for _, o := range outcomes {
+		if o.Solved {
+			r.Solved++
+		}
+		r.Seconds += o.Seconds
+	}
+	return r
+}
