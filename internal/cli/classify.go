@@ -37,6 +37,7 @@ var classifyTask = task{
 		in.Config, in.Notes = &cfg, m.Notes()
 		return nil
 	},
+	probe: probeClassify,
 }
 
 // textFiles are the files of a task that learns from one kind of file.

@@ -113,7 +113,8 @@ A run lives in one directory, which holds everything that later commands need.`,
 	root.SetCompletionCommandGroupID(groupAbout)
 	root.AddCommand(
 		a.demoCommand(), a.trainCommand(), a.evaluateCommand(), a.predictCommand(),
-		a.backtestCommand(), a.generateCommand(), a.scoreCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
+		a.backtestCommand(), a.generateCommand(), a.scoreCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
+		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
 	)
 	keepOrder(root)
 	return root

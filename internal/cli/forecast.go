@@ -21,6 +21,7 @@ var forecastTask = task{
 	evaluate: (*app).evaluateForecast,
 	predict:  (*app).predictForecast,
 	inspect:  (*inspection).addForecast,
+	probe:    probeForecast,
 }
 
 // forecastRun is one training of a forecasting model.

@@ -63,6 +63,17 @@ func (s *settings) addFields(v reflect.Value, group string) {
 	}
 }
 
+// remove leaves a field to the program.
+func (s *settings) remove(name string) {
+	s.list = slices.DeleteFunc(s.list, func(one *setting) bool { return one.name == name })
+	delete(s.byName, fold(name))
+}
+
+// given says whether any flag was.
+func (s *settings) given() bool {
+	return slices.ContainsFunc(s.list, func(one *setting) bool { return one.given != nil })
+}
+
 // bind makes a flag of every setting that has a help text, but not of those
 // that are flags of every command.
 func (s *settings) bind(flags *pflag.FlagSet, inherited ...string) {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/model"
 )
 
@@ -19,6 +20,10 @@ type task struct {
 	evaluate verb
 	predict  verb
 	inspect  func(*inspection, *model.Dir) error // adds what the task knows of a model directory; it may be nil
+
+	// probe opens a model and makes the loss of a batch of about so many rows of a
+	// data file, through which explain gradients looks into the network; it may be nil.
+	probe func(dir, data string, rows int) (*explain.Subject, error)
 }
 
 // tasks are all of them, in the order of the help.

@@ -1,0 +1,303 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/train"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "explain",
+		Short:   "Look into recurrent networks: gradients, gates and memory",
+		Long:    "Shows what goes on in recurrent networks: how far errors travel back through time,\nand how long a network can remember.",
+		Example: "  carousel explain gradients\n  carousel explain gradients run --data load.csv --out pictures\n  carousel explain memory --quick",
+		GroupID: groupAbout,
+		Args:    noArgs,
+		RunE:    showHelp,
+	}
+	c.AddCommand(a.explainGradientsCommand(), a.explainMemoryCommand())
+	return c
+}
+
+// gradientRun is what explain gradients was asked for.
+type gradientRun struct {
+	data, out string
+	rows      int
+	adding    explain.AddingOptions
+}
+
+func (a *app) explainGradientsCommand() *cobra.Command {
+	var run gradientRun
+	c := &cobra.Command{
+		Use:   "gradients [DIR --data FILE]",
+		Short: "Follow the gradient back through time, and say what to change",
+		Long: `Measures how much of the error at the end of a sequence reaches each earlier
+step: the norm of the gradient in the states h and c.
+
+Without DIR it trains a plain RNN, a GRU and an LSTM on the adding problem (the sum
+of two marked numbers in a long sequence) and shows them before and after: the RNN's
+gradient vanishes, or explodes with a larger recurrent matrix, while the LSTM's cell
+carries the error on. With the directory of a model it looks into that: the gradient
+layer by layer, how far the gates are saturated, how many steps the units remember,
+how often training was clipped, and what could be changed.
+
+--out writes a page and its pictures.`,
+		Example: `  carousel explain gradients
+  carousel explain gradients --length 200 --out gradients
+  carousel explain gradients run --data load.csv --json`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return oneArg("a model directory")(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := run.check(c, args); err != nil {
+				return err
+			}
+			ctx, stop := catchInterrupt(c.Context())
+			defer stop()
+			if len(args) == 0 {
+				return a.explainAdding(ctx, &run)
+			}
+			return a.explainModel(args[0], &run)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&run.data, "data", "", "`file` like that the model was trained on")
+	f.IntVar(&run.rows, "rows", 64, "sequences of the batch that is looked at")
+	f.IntVar(&run.adding.Length, "length", 100, "without DIR: `steps` of a sequence")
+	f.IntVar(&run.adding.Hidden, "hidden", 32, "without DIR: `units` of each network")
+	f.IntVar(&run.adding.Steps, "steps", 2000, "without DIR: training `steps` at most")
+	f.StringVar(&run.out, "out", "", "`directory` for a page ("+explain.PageFile+") and pictures")
+	return c
+}
+
+// check finds misuse before anything is computed.
+func (r *gradientRun) check(c *cobra.Command, args []string) error {
+	for _, name := range []string{"length", "hidden", "steps"} {
+		if len(args) > 0 && c.Flags().Changed(name) {
+			return misusef("--%s is for the adding problem, and %s is a model; leave out one of them", name, args[0])
+		}
+	}
+	for _, name := range []string{"data", "rows"} {
+		if len(args) == 0 && c.Flags().Changed(name) {
+			return misusef("--%s needs a model: name its directory", name)
+		}
+	}
+	for _, n := range []struct {
+		name             string
+		value, low, high int
+	}{{"rows", r.rows, 1, 4096}, {"length", r.adding.Length, 10, 10_000}, {"hidden", r.adding.Hidden, 2, 1024}, {"steps", r.adding.Steps, 1, 1_000_000}} {
+		if n.value < n.low || n.value > n.high {
+			return misusef("--%s: want %d to %d, got %d", n.name, n.low, n.high, n.value)
+		}
+	}
+	if info, err := os.Stat(r.out); r.out != "" && err == nil && !info.IsDir() {
+		return misusef("--out %s: want a directory, and that is a file", r.out)
+	}
+	return nil
+}
+
+func (a *app) explainAdding(ctx context.Context, run *gradientRun) error {
+	run.adding.Seed = a.seed
+	a.note("Training an RNN, a GRU and an LSTM on the adding problem over %d steps.", run.adding.Length)
+	s, err := explain.Adding(ctx, &run.adding)
+	if errors.Is(err, context.Canceled) {
+		return &interrupted{"interrupted; nothing was written"}
+	}
+	if err != nil {
+		return err
+	}
+	if run.out != "" {
+		if err := s.Write(run.out, carousel.Version()); err != nil {
+			return err
+		}
+	}
+	return a.emit(s, func(w io.Writer) { printStudy(w, s, run.out) })
+}
+
+func (a *app) explainModel(dir string, run *gradientRun) error {
+	s, err := openSubject(dir, run.data, run.rows)
+	if err != nil {
+		return err
+	}
+	s.Name = dir
+	f, err := explain.Measure(s)
+	if err != nil {
+		return err
+	}
+	if run.out != "" {
+		if err := f.Write(run.out, carousel.Version()); err != nil {
+			return err
+		}
+	}
+	return a.emit(f, func(w io.Writer) { printFlow(w, f, run.out) })
+}
+
+// openSubject opens a model directory of a task that can be looked into.
+func openSubject(path, data string, rows int) (*explain.Subject, error) {
+	dir, err := model.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	probe := probeMemory
+	if dir.Task != memory.Task {
+		t := taskNamed(dir.Task)
+		if t == nil || t.probe == nil {
+			return nil, &model.FileError{File: path, Problem: fmt.Sprintf("a model for the task %q, which explain gradients does not know", dir.Task), Fix: "use a newer carousel"}
+		}
+		if probe = t.probe; data == "" {
+			return nil, misusef("--data is needed: a file like that the model was trained on")
+		}
+	}
+	s, err := probe(path, data, rows)
+	if err != nil {
+		return nil, err
+	}
+	history, err := train.ReadHistory(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	s.Clipped = explain.ClippedShares(history)
+	return s, nil
+}
+
+func probeForecast(dir, data string, rows int) (*explain.Subject, error) {
+	m, panel, err := openForecast(dir, data)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := m.Probe(panel, rows)
+	if err != nil {
+		return nil, err
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: m.Config().Clip}, nil
+}
+
+func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
+	m, err := classify.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	loss, err := m.Probe(classify.Files(data, &cfg, nil), rows)
+	if err != nil {
+		return nil, inFile(data, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
+}
+
+func probeMemory(dir, data string, rows int) (*explain.Subject, error) {
+	if data != "" {
+		return nil, misusef("--data: the sequences of a memory benchmark are made up; leave it out")
+	}
+	m, err := memory.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: m.Probe(rows), Clip: m.Config().Clip}, nil
+}
+
+func printStudy(w io.Writer, s *explain.Study, out string) {
+	fmt.Fprintf(w, "\nThe adding problem over %d steps, networks of %d units, seed %d\n", s.Length, s.Hidden, s.Seed)
+	for _, part := range []struct {
+		title string
+		flows []*explain.Flow
+	}{{"before training", s.Untrained}, {"after training", s.Trained}} {
+		fmt.Fprintf(w, "\nNorm of dLoss/d(h,c), relative to the last step, %s\n\n", part.title)
+		var lines []curve
+		for _, f := range part.flows {
+			lines = append(lines, curve{f.Name, relative(f.Layers[0].State())})
+		}
+		printLogChart(w, lines, "steps before the last")
+	}
+	var rows [][]string
+	for _, f := range s.Untrained {
+		rows = append(rows, append([]string{f.Name, "-", "-"}, flowCells(f.Layers[0])...))
+	}
+	for i, f := range s.Trained {
+		o := s.Outcomes[i]
+		rows = append(rows, append([]string{f.Name + ", trained", count(o.Steps), number(o.Error)}, flowCells(f.Layers[0])...))
+	}
+	fmt.Fprintln(w)
+	printTable(w, append([]string{"", "steps", "error"}, flowHead...), rows)
+	printAdvice(w, s.Advice, out)
+}
+
+func printFlow(w io.Writer, f *explain.Flow, out string) {
+	fmt.Fprintf(w, "%s: loss %s, gradient norm %s", f.Name, number(f.Loss), number(f.GradNorm))
+	if f.Clip > 0 {
+		fmt.Fprintf(w, ", clipped at %s", number(f.Clip))
+	}
+	if f.Clipped != nil {
+		fmt.Fprintf(w, " in %.0f %% of the training steps", 100**f.Clipped)
+	}
+	fmt.Fprintf(w, "\n\nNorm of dLoss/d(h,c)\n\n")
+	var lines []curve
+	var rows, gates [][]string
+	for _, l := range f.Layers {
+		lines = append(lines, curve{l.Name, l.State()})
+		rows = append(rows, append([]string{l.Name, l.Cell, count(l.Units), count(l.Steps)}, flowCells(l)...))
+		for _, g := range l.Gates {
+			gates = append(gates, []string{l.Name, g.Name, fmt.Sprintf("%.2f", g.Mean), fmt.Sprintf("%.0f %%", 100*g.Low), fmt.Sprintf("%.0f %%", 100*g.High)})
+		}
+	}
+	printLogChart(w, lines, "steps before the last")
+	fmt.Fprintln(w)
+	printTable(w, append([]string{"", "cell", "units", "steps"}, flowHead...), rows)
+	if gates != nil {
+		fmt.Fprintln(w)
+		printTable(w, []string{"", "gate", "mean", "low", "high"}, gates)
+	}
+	printAdvice(w, f.Advice, out)
+}
+
+// flowHead and flowCells are the columns of a layer's flow.
+var flowHead = []string{"factor a step", "left at the first", "a thousandth after", "mean memory"}
+
+func flowCells(l *explain.Layer) []string {
+	reach, memory := count(l.Reach), math.NaN()
+	if l.Reach >= l.Steps {
+		reach = "never"
+	}
+	if l.Memory != nil {
+		memory = l.Memory.Mean
+	}
+	return []string{number(l.Rate), number(l.Left), reach, number(memory)}
+}
+
+func printAdvice(w io.Writer, advice []string, out string) {
+	fmt.Fprintln(w)
+	for _, s := range advice {
+		printWrapped(w, "- ", s, 100)
+	}
+	if out != "" {
+		fmt.Fprintf(w, "\nThe page is %s, its pictures beside it.\n", filepath.Join(out, explain.PageFile))
+	}
+}
+
+// relative is values over the first.
+func relative(values []float64) []float64 {
+	out := slices.Clone(values)
+	for i := range out {
+		out[i] /= values[0]
+	}
+	return out
+}
