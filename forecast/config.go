@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // The kinds of covariate are types, because what a network may see depends on
@@ -56,20 +57,12 @@ type Config struct {
 	WindowNorm string `json:"window_norm" default:"last" group:"Scaling" help:"centre each window: none, last (on its last value), mean, standard (on its mean, and divide by its deviation)"`
 	Transform  string `json:"transform" default:"none" group:"Scaling" help:"none, or log for positive targets that vary in proportion"`
 
-	Loss        string        `json:"loss" default:"mae" group:"Training" help:"mse, mae, huber, quantile, gaussian, student-t or negative-binomial"`
-	Quantiles   []float64     `json:"quantiles" default:"0.1,0.5,0.9" group:"Training" help:"levels of quantile outputs and of intervals"`
-	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training windows (0: by their number, 8 to 150)"`
-	Batch       int           `json:"batch" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
-	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the start"`
-	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
-	SkipLR      float64       `json:"skip_lr" default:"0.1" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
-	WeightDecay float64       `json:"weight_decay" default:"0.00001" group:"Training" help:"decoupled weight decay"`
-	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
-	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
-	Stride      int           `json:"stride" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
-	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
-	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
-	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+	Loss      string    `json:"loss" default:"mae" group:"Training" help:"mse, mae, huber, quantile, gaussian, student-t or negative-binomial"`
+	Quantiles []float64 `json:"quantiles" default:"0.1,0.5,0.9" group:"Training" help:"levels of quantile outputs and of intervals"`
+	Batch     int       `json:"batch" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
+	SkipLR    float64   `json:"skip_lr" default:"0.1" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
+	Stride    int       `json:"stride" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
+	train.Settings
 }
 
 // Defaults is the configuration that a user starts from.
@@ -78,8 +71,7 @@ func Defaults() Config {
 		Missing: "error", Calendar: "auto",
 		RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
-		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, LR: 1e-3, MinLR: 1e-5, SkipLR: 0.1,
-		WeightDecay: 1e-5, Clip: 1, Seed: 1,
+		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Layers = 2
 	return c
@@ -103,8 +95,10 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := c.RNNConfig.Validate(); err != nil {
-		return data.Errorf("%w", err)
+	for _, check := range []func() error{c.RNNConfig.Validate, c.Settings.Validate} {
+		if err := check(); err != nil {
+			return data.Errorf("%w", err)
+		}
 	}
 	for _, check := range []func() error{c.checkWords, c.checkNumbers, c.checkColumns, c.checkTogether} {
 		if err := check(); err != nil {
@@ -143,11 +137,7 @@ func (c *Config) checkNumbers() error {
 	}{
 		{"window", float64(c.Window), 0, 1e5}, {"horizon", float64(c.Horizon), 0, 1e4},
 		{"dropout", c.Dropout, 0, 0.99},
-		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 0, 1e5},
-		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"skip_lr", c.SkipLR, 0, 10},
-		{"weight_decay", c.WeightDecay, 0, 10}, {"clip", c.Clip, 0, math.Inf(1)},
-		{"patience", float64(c.Patience), -1, 1e6}, {"stride", float64(c.Stride), 0, 1e6},
-		{"ema", c.EMA, 0, 0.999999}, {"max_time", c.MaxTime.Seconds(), 0, math.Inf(1)},
+		{"batch", float64(c.Batch), 0, 1e5}, {"skip_lr", c.SkipLR, 0, 10}, {"stride", float64(c.Stride), 0, 1e6},
 	} {
 		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
 			return data.Errorf("%s: want %s, got %v", n.name, bounds(n.min, n.max), n.value)

@@ -158,11 +158,6 @@ func settleTraining(cfg *Config, windows int) {
 	if cfg.Batch == 0 {
 		cfg.Batch = min(64, max(8, windows/16))
 	}
-	if cfg.Epochs == 0 {
-		perEpoch := (windows + cfg.Batch - 1) / cfg.Batch
-		cfg.Epochs = min(150, max(8, int(math.Round(3000/float64(perEpoch)))))
-	}
-	if cfg.Patience == 0 {
-		cfg.Patience = max(5, cfg.Epochs/3)
-	}
+	perEpoch := (windows + cfg.Batch - 1) / cfg.Batch
+	cfg.Settle(min(150, max(8, int(math.Round(3000/float64(perEpoch))))))
 }

@@ -160,12 +160,9 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *TrainOptions) (*train.Re
 	cfg := &m.cfg
 	windows := d.windows(trainPart, cfg.Stride)
 	valid := d.validationWindows()
-	options := &train.Options{
-		Epochs: cfg.Epochs, MaxTime: cfg.MaxTime, Batch: cfg.Batch, Clip: float32(cfg.Clip), EMA: cfg.EMA,
-		Patience: max(cfg.Patience, 0), Seed: cfg.Seed, Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, TensorBoard: o.TensorBoard,
-		Fingerprint: m.fingerprint(d),
-	}
-	options.Schedule = optim.Cosine(cfg.LR, cfg.MinLR, options.TotalSteps(len(windows)))
+	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, 0)
+	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)
+	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: m.optimizer(),
