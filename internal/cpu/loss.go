@@ -85,9 +85,42 @@ func itemWeight(s *device.LossSpec, n int) float32 {
 	return s.Weight.Host[n]
 }
 
+// squaredBlock is items [lo,hi) of the MSE, the cheapest loss and often the one with the most items.
+func squaredBlock(a *lossArgs, lo, hi int) (sum float64) {
+	s := a.s
+	p, y := s.Pred.Host[lo:hi], s.Target.Host[lo:hi]
+	var d, weights []float32
+	if !s.DPred.Zero() {
+		d = s.DPred.Host[lo:hi]
+	}
+	if !s.Weight.Zero() {
+		weights = s.Weight.Host[lo:hi]
+	}
+	w, g := 1.0, float32(a.inv)
+	for i := range p {
+		if weights != nil {
+			w = float64(weights[i])
+			g = float32(w * a.inv)
+		}
+		e := p[i] - y[i]
+		if w == 0 {
+			e = 0 // not read: it may be no number
+		}
+		sum += w * float64(float32(e*e))
+		if d != nil {
+			d[i] = 2 * e * g
+		}
+	}
+	return sum
+}
+
 func lossBlocks(a *lossArgs, lo, hi int) {
 	s := a.s
 	for k := lo; k < hi; k++ {
+		if s.Kind == device.MSE {
+			a.sums[k] = squaredBlock(a, k*a.block, min((k+1)*a.block, s.N))
+			continue
+		}
 		var sum float64
 		for n := k * a.block; n < min((k+1)*a.block, s.N); n++ {
 			var d []float32
@@ -101,16 +134,8 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 			}
 			p := s.Pred.Host[n*s.V : (n+1)*s.V]
 			g := float32(float64(w) * a.inv)
-			switch s.Kind {
-			case device.CrossEntropy:
+			if s.Kind == device.CrossEntropy {
 				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, g))
-				continue
-			case device.MSE: // the cheapest loss, and often the one with the most items
-				l, dl := squared(p[0], s.Target.Host[n])
-				sum += float64(w) * float64(l)
-				if d != nil {
-					d[0] = dl * g
-				}
 				continue
 			}
 			sum += float64(w) * float64(itemLoss(s.Kind, p, s.Target.Host[n], s.Param, s.Quantiles, d))
