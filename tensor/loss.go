@@ -148,6 +148,10 @@ func (t *Tape) loss(op string, spec *device.LossSpec, pred *Tensor) *Tensor {
 }
 
 func lossGrad(t *Tape, n *node) {
+	if n.in[0].adopt(n.loss.DPred) {
+		t.backend.ScaleBy(n.loss.DPred, n.out.grad)
+		return
+	}
 	if dp, acc := n.in[0].into(); !dp.Zero() {
 		t.backend.AddScaled(dp, n.loss.DPred, n.out.grad, acc)
 	}

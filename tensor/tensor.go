@@ -201,6 +201,16 @@ func (t *Tensor) into() (g device.Buffer, acc bool) {
 	return t.grad, acc
 }
 
+// adopt makes g, which nobody else uses, the gradient of t and says true if
+// nothing has been written to that yet.
+func (t *Tensor) adopt(g device.Buffer) bool {
+	if !t.needs || t.gradSet || !t.grad.Zero() {
+		return false
+	}
+	t.grad, t.gradSet = g, true
+	return true
+}
+
 // intoZeroed is into for a backward pass that touches only some elements: the
 // rest are made zero first, and the pass always adds.
 func (t *Tensor) intoZeroed() device.Buffer {

@@ -66,6 +66,9 @@ var vectorArgsPool par.Pool[vectorArgs]
 
 // ScaleBy is x *= factor[0].
 func (b *Backend) ScaleBy(x, factor device.Buffer) {
+	if factor.Host[0] == 1 {
+		return
+	}
 	b.vector(x, device.Buffer{}, factor.Host[0], 0, func(a *vectorArgs, lo, hi int) {
 		a.set.Scale(a.p, a.dst[lo:hi])
 	})
@@ -73,11 +76,12 @@ func (b *Backend) ScaleBy(x, factor device.Buffer) {
 
 // AddScaled is dst (+)= factor[0]·src.
 func (b *Backend) AddScaled(dst, src, factor device.Buffer, acc bool) {
-	body := func(a *vectorArgs, lo, hi int) { a.set.Axpy(a.p, a.dst[lo:hi], a.src[lo:hi]) }
 	if !acc {
-		body = func(a *vectorArgs, lo, hi int) { unary(device.Scale, a.dst[lo:hi], a.src[lo:hi], a.p) }
+		b.Copy(dst, src, false)
+		b.ScaleBy(dst, factor)
+		return
 	}
-	b.vector(dst, src, factor.Host[0], 0, body)
+	b.vector(dst, src, factor.Host[0], 0, func(a *vectorArgs, lo, hi int) { a.set.Axpy(a.p, a.dst[lo:hi], a.src[lo:hi]) })
 }
 
 // Clamp limits x to [lo,hi]; NaN stays NaN.
