@@ -17,7 +17,7 @@ const (
 	panelPart = 6 << 10
 	blockSize = 64 << 10
 	stripSize = 384 << 10
-	longRun   = 8192 // the most that one kernel call goes through
+	longRun   = 2048 // the most that one kernel call goes through
 )
 
 // minGemmWork is the smallest number of multiply-adds worth another core.
@@ -202,8 +202,12 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		a, origin = w.packA, 0
 	}
 	t.K, t.LDC, t.RS, t.CS = kc, w.ldc, w.rs, w.cs
-	for p := p0; p < p1; p++ {
-		t.N = min(nr, w.n-p*nr)
+	beside := 1 // panels that a tile takes
+	for p := p0; p < p1; p += beside {
+		t.N, beside = min(nr, w.n-p*nr), 1
+		if n := simd.Abreast(rows); p+n <= p1 && (p+n)*nr <= w.n {
+			t.N, beside = n*nr, n
+		}
 		coming := w.aim(p, p1, k0, kc)
 		at, c := origin, i*w.ldc+p*nr
 		for tile := range tiles {
@@ -245,13 +249,12 @@ func (w *worker) aim(p, p1, k0, kc int) []float32 {
 		return nil
 	}
 	var b []float32
-	b, w.tile.LDB = w.panel(p, k0, kc)
+	b, w.tile.LDB, w.tile.Pitch = w.panel(p, k0, kc)
 	w.tile.B = &b[0]
 	if p+1 == p1 || w.panels == nil && w.inPlace() {
 		return nil
 	}
-	b, _ = w.panel(p+1, k0, kc)
-	return b[:kc*w.set.NR]
+	return b[w.tile.Pitch:][:kc*w.set.NR]
 }
 
 // start says what the tile, which is in panel p, starts from at depth k0.
@@ -266,18 +269,18 @@ func (w *worker) start(p, k0 int) {
 	}
 }
 
-// panel is panel p of B from depth k0 on, and its row stride.
-func (w *worker) panel(p, k0, kc int) ([]float32, int) {
+// panel is panel p of B from depth k0 on, its row stride, and the distance to the next panel.
+func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 	nr := w.set.NR
 	switch {
 	case w.panels != nil:
-		return w.panels[(p*w.k+k0)*nr:], nr
+		return w.panels[(p*w.k+k0)*nr:], nr, w.k * nr
 	case !w.inPlace():
-		return w.packB[(p-w.first)*kc*nr:], nr
+		return w.packB[(p-w.first)*kc*nr:], nr, kc * nr
 	case (p+1)*nr <= w.n:
-		return w.b[k0*w.ldb+p*nr:], w.ldb
+		return w.b[k0*w.ldb+p*nr:], w.ldb, nr
 	}
-	return w.packB[k0*nr:], nr
+	return w.packB[k0*nr:], nr, 0
 }
 
 // worthPacking says whether A is read often enough to gain from a copy in tile

@@ -27,8 +27,27 @@ func floats(p *float32, n int) []float32 {
 	return unsafe.Slice(p, n)
 }
 
+// at is the element n places after p.
+func at(p *float32, n int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointer(p), 4*n)) }
+
 func gemmTileGeneric(t *Tile) {
 	const nr = 8
+	if t.N > nr {
+		part := *t
+		part.N = nr
+		for j := 0; j < t.N; j += nr {
+			gemmTileGeneric(&part)
+			for _, p := range []**float32{&part.C, &part.From} {
+				if *p != nil {
+					*p = at(*p, nr)
+				}
+			}
+			if t.K > 0 {
+				part.B = at(part.B, t.Pitch)
+			}
+		}
+		return
+	}
 	var a, b []float32
 	if t.K > 0 {
 		a = floats(t.A, (t.M-1)*t.RS+(t.K-1)*t.CS+1)

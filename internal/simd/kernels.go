@@ -68,11 +68,16 @@ type Set struct {
 //
 // 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in
 // each of its K rows whatever N is; C and From are touched for N columns only.
+//
+// Few rows leave most of the processor waiting for the end of their chains, so
+// they take panels side by side: N may also be NR·Abreast(M), and then columns
+// from j·NR on are those of the matrix at B + j·Pitch.
 type Tile struct {
 	A      *float32
 	RS, CS int // strides of A by row and by k, not negative; A transposed is RS = 1
 	B      *float32
 	LDB    int
+	Pitch  int
 	C      *float32
 	LDC    int
 	From   *float32
@@ -83,6 +88,19 @@ type Tile struct {
 	// What later calls use, fetched into the caches meanwhile; nil for none.
 	NextC *float32 // where the C of the next call begins: M rows LDC apart
 	NextB *float32 // FetchPerK elements with every k
+}
+
+// Abreast is how many panels a tile of m rows may take side by side.
+func Abreast(m int) int {
+	switch m {
+	case 1:
+		return 4
+	case 2:
+		return 3
+	case 3:
+		return 2
+	}
+	return 1
 }
 
 // FetchPerK is how many elements at NextB a kernel fetches for every k.

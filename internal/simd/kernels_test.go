@@ -361,6 +361,57 @@ func TestGemmTile(t *testing.T) {
 
 var tileBuffer []float32
 
+// Panels side by side have the bits of panels one by one.
+func TestGemmTileAbreast(t *testing.T) {
+	eachSet(t, func(t *testing.T, s *Set) {
+		r := rand.New(rand.NewPCG(17, 18))
+		for m := 1; m <= s.MR; m++ {
+			panels := Abreast(m)
+			if panels == 1 {
+				continue
+			}
+			n := panels * s.NR
+			for _, k := range []int{0, 1, 2, 7, 40} {
+				for _, gap := range []int{0, 3} { // whole panels, or a matrix with rows of n
+					ldb, pitch := s.NR+gap, k*(s.NR+gap)
+					if gap > 0 {
+						ldb, pitch = n+gap, s.NR
+					}
+					a := normals(r, edge(t, m*k))
+					b := normals(r, edge(t, max(0, (panels-1)*pitch+(k-1)*ldb+s.NR)))
+					from := normals(r, edge(t, m*n))
+					for mode := range 3 {
+						tile := Tile{M: m, N: n, K: k, RS: 1, CS: m, LDB: ldb, Pitch: pitch, LDC: n}
+						if k > 0 {
+							tile.A, tile.B = &a[0], &b[0]
+						}
+						if mode > 0 {
+							tile.From, tile.LDFrom = &from[0], n*(mode-1)
+						}
+						got, want := edge(t, m*n), make([]float32, m*n)
+						tile.C = &got[0]
+						s.GemmTile(&tile)
+						for j := range panels {
+							one := tile
+							one.N, one.C = s.NR, &want[j*s.NR]
+							if k > 0 {
+								one.B = &b[j*pitch]
+							}
+							if mode > 0 {
+								one.From = &from[j*s.NR]
+							}
+							s.GemmTile(&one)
+						}
+						if !slices.Equal(got, want) {
+							t.Fatalf("%+v: %v, one by one %v", tile, got, want)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 // edgeGuarded is an output tile with row stride n+1 that ends at the edge of memory; gaps hold 7.
 func edgeGuarded(t *testing.T, s *Set, m, n int) []float32 {
 	size := 12 * 33

@@ -8,13 +8,13 @@
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, MMX+
 TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), DI
-	MOVQ   80(DI), CX
+	MOVQ   88(DI), CX
 	MOVL   $-1, BX
 	BZHIL  CX, BX, BX
 	KMOVW  BX, K1
 	SHRL   $0x10, BX
 	KMOVW  BX, K2
-	MOVQ   72(DI), R8
+	MOVQ   80(DI), R8
 	CMPQ   R8, $0x0c
 	JEQ    rows12
 	CMPQ   R8, $0x0b
@@ -37,7 +37,10 @@ TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	JEQ    rows3
 	CMPQ   R8, $0x02
 	JEQ    rows2
-	MOVQ   56(DI), R8
+	MOVQ   88(DI), CX
+	CMPQ   CX, $0x20
+	JGT    abreast1
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from1
 	VXORPS Z0, Z0, Z0
@@ -45,22 +48,22 @@ TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	JMP    start1
 
 from1:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
 
 fetched1:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -71,7 +74,7 @@ fetched1:
 	SHLQ    $0x02, R10
 	MOVQ    R10, R12
 	SHLQ    $0x02, R12
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -137,8 +140,8 @@ single1:
 	JNE          single1
 
 store1:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -146,7 +149,10 @@ store1:
 	RET
 
 rows2:
-	MOVQ   56(DI), R8
+	MOVQ   88(DI), CX
+	CMPQ   CX, $0x20
+	JGT    abreast2
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from2
 	VXORPS Z0, Z0, Z0
@@ -156,7 +162,7 @@ rows2:
 	JMP    start2
 
 from2:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -165,10 +171,10 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -178,7 +184,7 @@ start2:
 	PREFETCHT0 124(R8)
 
 fetched2:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -189,7 +195,7 @@ fetched2:
 	SHLQ    $0x02, R10
 	MOVQ    R10, R12
 	SHLQ    $0x02, R12
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -270,8 +276,8 @@ single2:
 	JNE          single2
 
 store2:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -282,7 +288,10 @@ store2:
 	RET
 
 rows3:
-	MOVQ   56(DI), R8
+	MOVQ   88(DI), CX
+	CMPQ   CX, $0x20
+	JGT    abreast3
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from3
 	VXORPS Z0, Z0, Z0
@@ -294,7 +303,7 @@ rows3:
 	JMP    start3
 
 from3:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -306,10 +315,10 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -323,7 +332,7 @@ start3:
 	PREFETCHT0 124(R8)
 
 fetched3:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -332,7 +341,7 @@ fetched3:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -428,8 +437,8 @@ single3:
 	JNE          single3
 
 store3:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -443,7 +452,7 @@ store3:
 	RET
 
 rows4:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from4
 	VXORPS Z0, Z0, Z0
@@ -457,7 +466,7 @@ rows4:
 	JMP    start4
 
 from4:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -472,10 +481,10 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -493,7 +502,7 @@ start4:
 	PREFETCHT0 124(R8)
 
 fetched4:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -502,7 +511,7 @@ fetched4:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -620,8 +629,8 @@ single4:
 	JNE          single4
 
 store4:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -638,7 +647,7 @@ store4:
 	RET
 
 rows5:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from5
 	VXORPS Z0, Z0, Z0
@@ -654,7 +663,7 @@ rows5:
 	JMP    start5
 
 from5:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -672,10 +681,10 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -697,7 +706,7 @@ start5:
 	PREFETCHT0 124(R8)
 
 fetched5:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -706,7 +715,7 @@ fetched5:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -839,8 +848,8 @@ single5:
 	JNE          single5
 
 store5:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -860,7 +869,7 @@ store5:
 	RET
 
 rows6:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from6
 	VXORPS Z0, Z0, Z0
@@ -878,7 +887,7 @@ rows6:
 	JMP    start6
 
 from6:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -899,10 +908,10 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -928,7 +937,7 @@ start6:
 	PREFETCHT0 124(R8)
 
 fetched6:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -937,7 +946,7 @@ fetched6:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -1085,8 +1094,8 @@ single6:
 	JNE          single6
 
 store6:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1109,7 +1118,7 @@ store6:
 	RET
 
 rows7:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from7
 	VXORPS Z0, Z0, Z0
@@ -1129,7 +1138,7 @@ rows7:
 	JMP    start7
 
 from7:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1153,10 +1162,10 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched7
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1186,7 +1195,7 @@ start7:
 	PREFETCHT0 124(R8)
 
 fetched7:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -1195,7 +1204,7 @@ fetched7:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -1365,8 +1374,8 @@ single7:
 	JNE          single7
 
 store7:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1392,7 +1401,7 @@ store7:
 	RET
 
 rows8:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from8
 	VXORPS Z0, Z0, Z0
@@ -1414,7 +1423,7 @@ rows8:
 	JMP    start8
 
 from8:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1441,10 +1450,10 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched8
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1478,7 +1487,7 @@ start8:
 	PREFETCHT0 124(R8)
 
 fetched8:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -1487,7 +1496,7 @@ fetched8:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -1672,8 +1681,8 @@ single8:
 	JNE          single8
 
 store8:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1702,7 +1711,7 @@ store8:
 	RET
 
 rows9:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from9
 	VXORPS Z0, Z0, Z0
@@ -1726,7 +1735,7 @@ rows9:
 	JMP    start9
 
 from9:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1756,10 +1765,10 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched9
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1797,7 +1806,7 @@ start9:
 	PREFETCHT0 124(R8)
 
 fetched9:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -1806,7 +1815,7 @@ fetched9:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -2006,8 +2015,8 @@ single9:
 	JNE          single9
 
 store9:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2039,7 +2048,7 @@ store9:
 	RET
 
 rows10:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from10
 	VXORPS Z0, Z0, Z0
@@ -2065,7 +2074,7 @@ rows10:
 	JMP    start10
 
 from10:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -2098,10 +2107,10 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched10
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -2143,7 +2152,7 @@ start10:
 	PREFETCHT0 124(R8)
 
 fetched10:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -2152,7 +2161,7 @@ fetched10:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -2374,8 +2383,8 @@ single10:
 	JNE          single10
 
 store10:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2410,7 +2419,7 @@ store10:
 	RET
 
 rows11:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from11
 	VXORPS Z0, Z0, Z0
@@ -2438,7 +2447,7 @@ rows11:
 	JMP    start11
 
 from11:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -2474,10 +2483,10 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched11
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -2523,7 +2532,7 @@ start11:
 	PREFETCHT0 124(R8)
 
 fetched11:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -2532,7 +2541,7 @@ fetched11:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -2769,8 +2778,8 @@ single11:
 	JNE          single11
 
 store11:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2808,7 +2817,7 @@ store11:
 	RET
 
 rows12:
-	MOVQ   56(DI), R8
+	MOVQ   64(DI), R8
 	TESTQ  R8, R8
 	JNE    from12
 	VXORPS Z0, Z0, Z0
@@ -2838,7 +2847,7 @@ rows12:
 	JMP    start12
 
 from12:
-	MOVQ      64(DI), R9
+	MOVQ      72(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -2877,10 +2886,10 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ       96(DI), R8
+	MOVQ       104(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched12
-	MOVQ       48(DI), R9
+	MOVQ       56(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -2930,7 +2939,7 @@ start12:
 	PREFETCHT0 124(R8)
 
 fetched12:
-	MOVQ    88(DI), R11
+	MOVQ    96(DI), R11
 	MOVQ    (DI), AX
 	MOVQ    8(DI), SI
 	MOVQ    16(DI), R8
@@ -2939,7 +2948,7 @@ fetched12:
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(DI), R13
+	MOVQ    112(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -3191,8 +3200,8 @@ single12:
 	JNE          single12
 
 store12:
-	MOVQ    40(DI), R8
-	MOVQ    48(DI), R9
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -3232,11 +3241,314 @@ store12:
 	VZEROUPPER
 	RET
 
+abreast1:
+	MOVQ   64(DI), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast1
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    startAbreast1
+
+fromAbreast1:
+	MOVQ    72(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS 256(R8), Z4
+	VMOVUPS 320(R8), Z5
+	VMOVUPS 384(R8), Z6
+	VMOVUPS 448(R8), Z7
+	ADDQ    R9, R8
+
+startAbreast1:
+	MOVQ  96(DI), R11
+	MOVQ  (DI), AX
+	MOVQ  24(DI), R9
+	MOVQ  8(DI), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DI), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DI), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast1
+
+loopAbreast1:
+	VBROADCASTSS (AX), Z8
+	PREFETCHT0   (R13)
+	PREFETCHT0   64(R13)
+	VFMADD231PS  (R9), Z8, Z0
+	VFMADD231PS  64(R9), Z8, Z1
+	PREFETCHT0   (R13)(BX*1)
+	PREFETCHT0   64(R13)(BX*1)
+	VFMADD231PS  (R9)(BX*1), Z8, Z2
+	VFMADD231PS  64(R9)(BX*1), Z8, Z3
+	PREFETCHT0   (R13)(BX*2)
+	PREFETCHT0   64(R13)(BX*2)
+	VFMADD231PS  (R9)(BX*2), Z8, Z4
+	VFMADD231PS  64(R9)(BX*2), Z8, Z5
+	PREFETCHT0   (R13)(CX*1)
+	PREFETCHT0   64(R13)(CX*1)
+	VFMADD231PS  (R9)(CX*1), Z8, Z6
+	VFMADD231PS  64(R9)(CX*1), Z8, Z7
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast1
+
+storeAbreast1:
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	VMOVUPS Z2, 128(R8)
+	VMOVUPS Z3, 192(R8)
+	VMOVUPS Z4, 256(R8)
+	VMOVUPS Z5, 320(R8)
+	VMOVUPS Z6, 384(R8)
+	VMOVUPS Z7, 448(R8)
+	ADDQ    R9, R8
+	VZEROUPPER
+	RET
+
+abreast2:
+	MOVQ   64(DI), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast2
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	JMP    startAbreast2
+
+fromAbreast2:
+	MOVQ    72(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	VMOVUPS 256(R8), Z4
+	VMOVUPS 320(R8), Z5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z6
+	VMOVUPS 64(R8), Z7
+	VMOVUPS 128(R8), Z8
+	VMOVUPS 192(R8), Z9
+	VMOVUPS 256(R8), Z10
+	VMOVUPS 320(R8), Z11
+	ADDQ    R9, R8
+
+startAbreast2:
+	MOVQ  96(DI), R11
+	MOVQ  (DI), AX
+	MOVQ  24(DI), R9
+	MOVQ  8(DI), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DI), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DI), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast2
+
+loopAbreast2:
+	VBROADCASTSS (AX), Z12
+	VBROADCASTSS (AX)(SI*1), Z13
+	PREFETCHT0   (R13)
+	PREFETCHT0   64(R13)
+	VMOVUPS      (R9), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z6
+	VMOVUPS      64(R9), Z14
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z14, Z13, Z7
+	PREFETCHT0   (R13)(BX*1)
+	PREFETCHT0   64(R13)(BX*1)
+	VMOVUPS      (R9)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z8
+	VMOVUPS      64(R9)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z14, Z13, Z9
+	PREFETCHT0   (R13)(BX*2)
+	PREFETCHT0   64(R13)(BX*2)
+	VMOVUPS      (R9)(BX*2), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z10
+	VMOVUPS      64(R9)(BX*2), Z14
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast2
+
+storeAbreast2:
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	VMOVUPS Z2, 128(R8)
+	VMOVUPS Z3, 192(R8)
+	VMOVUPS Z4, 256(R8)
+	VMOVUPS Z5, 320(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z6, (R8)
+	VMOVUPS Z7, 64(R8)
+	VMOVUPS Z8, 128(R8)
+	VMOVUPS Z9, 192(R8)
+	VMOVUPS Z10, 256(R8)
+	VMOVUPS Z11, 320(R8)
+	ADDQ    R9, R8
+	VZEROUPPER
+	RET
+
+abreast3:
+	MOVQ   64(DI), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	JMP    startAbreast3
+
+fromAbreast3:
+	MOVQ    72(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Z0
+	VMOVUPS 64(R8), Z1
+	VMOVUPS 128(R8), Z2
+	VMOVUPS 192(R8), Z3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z4
+	VMOVUPS 64(R8), Z5
+	VMOVUPS 128(R8), Z6
+	VMOVUPS 192(R8), Z7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Z8
+	VMOVUPS 64(R8), Z9
+	VMOVUPS 128(R8), Z10
+	VMOVUPS 192(R8), Z11
+	ADDQ    R9, R8
+
+startAbreast3:
+	MOVQ  96(DI), R11
+	MOVQ  (DI), AX
+	MOVQ  24(DI), R9
+	MOVQ  8(DI), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DI), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DI), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast3
+
+loopAbreast3:
+	VBROADCASTSS (AX), Z12
+	VBROADCASTSS (AX)(SI*1), Z13
+	VBROADCASTSS (AX)(SI*2), Z14
+	PREFETCHT0   (R13)
+	PREFETCHT0   64(R13)
+	VMOVUPS      (R9), Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VFMADD231PS  Z15, Z13, Z4
+	VFMADD231PS  Z15, Z14, Z8
+	VMOVUPS      64(R9), Z15
+	VFMADD231PS  Z15, Z12, Z1
+	VFMADD231PS  Z15, Z13, Z5
+	VFMADD231PS  Z15, Z14, Z9
+	PREFETCHT0   (R13)(BX*1)
+	PREFETCHT0   64(R13)(BX*1)
+	VMOVUPS      (R9)(BX*1), Z15
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z15, Z13, Z6
+	VFMADD231PS  Z15, Z14, Z10
+	VMOVUPS      64(R9)(BX*1), Z15
+	VFMADD231PS  Z15, Z12, Z3
+	VFMADD231PS  Z15, Z13, Z7
+	VFMADD231PS  Z15, Z14, Z11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast3
+
+storeAbreast3:
+	MOVQ    48(DI), R8
+	MOVQ    56(DI), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Z0, (R8)
+	VMOVUPS Z1, 64(R8)
+	VMOVUPS Z2, 128(R8)
+	VMOVUPS Z3, 192(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z4, (R8)
+	VMOVUPS Z5, 64(R8)
+	VMOVUPS Z6, 128(R8)
+	VMOVUPS Z7, 192(R8)
+	ADDQ    R9, R8
+	VMOVUPS Z8, (R8)
+	VMOVUPS Z9, 64(R8)
+	VMOVUPS Z10, 128(R8)
+	VMOVUPS Z11, 192(R8)
+	ADDQ    R9, R8
+	VZEROUPPER
+	RET
+
 // func gemmTileAVX2(a *Tile)
 // Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), CX
-	MOVQ   72(CX), R8
+	MOVQ   a+0(FP), DX
+	MOVQ   80(DX), R8
 	CMPQ   R8, $0x06
 	JEQ    rows6
 	CMPQ   R8, $0x05
@@ -3247,7 +3559,10 @@ TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
 	JEQ    rows3
 	CMPQ   R8, $0x02
 	JEQ    rows2
-	MOVQ   56(CX), R8
+	MOVQ   88(DX), CX
+	CMPQ   CX, $0x10
+	JGT    abreast1
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from1
 	VXORPS Y0, Y0, Y0
@@ -3255,9 +3570,9 @@ TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
 	JMP    start1
 
 from1:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from1full
 	SHLQ       $0x02, R10
@@ -3276,26 +3591,26 @@ from1full:
 
 from1done:
 start1:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 
 fetched1:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
 	MOVQ    R10, R12
 	SHLQ    $0x02, R12
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -3356,10 +3671,10 @@ single1:
 	JNE          single1
 
 store1:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store1full
 	SHLQ       $0x02, R10
@@ -3381,7 +3696,10 @@ store1done:
 	RET
 
 rows2:
-	MOVQ   56(CX), R8
+	MOVQ   88(DX), CX
+	CMPQ   CX, $0x10
+	JGT    abreast2
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from2
 	VXORPS Y0, Y0, Y0
@@ -3391,9 +3709,9 @@ rows2:
 	JMP    start2
 
 from2:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from2full
 	SHLQ       $0x02, R10
@@ -3418,10 +3736,10 @@ from2full:
 
 from2done:
 start2:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -3429,18 +3747,18 @@ start2:
 	PREFETCHT0 60(R8)
 
 fetched2:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
 	MOVQ    R10, R12
 	SHLQ    $0x02, R12
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -3516,10 +3834,10 @@ single2:
 	JNE          single2
 
 store2:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store2full
 	SHLQ       $0x02, R10
@@ -3547,7 +3865,10 @@ store2done:
 	RET
 
 rows3:
-	MOVQ   56(CX), R8
+	MOVQ   88(DX), CX
+	CMPQ   CX, $0x10
+	JGT    abreast3
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from3
 	VXORPS Y0, Y0, Y0
@@ -3559,9 +3880,9 @@ rows3:
 	JMP    start3
 
 from3:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from3full
 	SHLQ       $0x02, R10
@@ -3592,10 +3913,10 @@ from3full:
 
 from3done:
 start3:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -3606,16 +3927,16 @@ start3:
 	PREFETCHT0 60(R8)
 
 fetched3:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	SUBQ    $0x04, R11
@@ -3706,10 +4027,10 @@ single3:
 	JNE          single3
 
 store3:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store3full
 	SHLQ       $0x02, R10
@@ -3743,7 +4064,7 @@ store3done:
 	RET
 
 rows4:
-	MOVQ   56(CX), R8
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from4
 	VXORPS Y0, Y0, Y0
@@ -3757,9 +4078,9 @@ rows4:
 	JMP    start4
 
 from4:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from4full
 	SHLQ       $0x02, R10
@@ -3796,10 +4117,10 @@ from4full:
 
 from4done:
 start4:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -3813,16 +4134,16 @@ start4:
 	PREFETCHT0 60(R8)
 
 fetched4:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -3935,10 +4256,10 @@ single4:
 	JNE          single4
 
 store4:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store4full
 	SHLQ       $0x02, R10
@@ -3978,7 +4299,7 @@ store4done:
 	RET
 
 rows5:
-	MOVQ   56(CX), R8
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from5
 	VXORPS Y0, Y0, Y0
@@ -3994,9 +4315,9 @@ rows5:
 	JMP    start5
 
 from5:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from5full
 	SHLQ       $0x02, R10
@@ -4039,10 +4360,10 @@ from5full:
 
 from5done:
 start5:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4059,16 +4380,16 @@ start5:
 	PREFETCHT0 60(R8)
 
 fetched5:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -4196,10 +4517,10 @@ single5:
 	JNE          single5
 
 store5:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store5full
 	SHLQ       $0x02, R10
@@ -4245,7 +4566,7 @@ store5done:
 	RET
 
 rows6:
-	MOVQ   56(CX), R8
+	MOVQ   64(DX), R8
 	TESTQ  R8, R8
 	JNE    from6
 	VXORPS Y0, Y0, Y0
@@ -4263,9 +4584,9 @@ rows6:
 	JMP    start6
 
 from6:
-	MOVQ       64(CX), R9
+	MOVQ       72(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        from6full
 	SHLQ       $0x02, R10
@@ -4314,10 +4635,10 @@ from6full:
 
 from6done:
 start6:
-	MOVQ       96(CX), R8
+	MOVQ       104(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
-	MOVQ       48(CX), R9
+	MOVQ       56(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4337,16 +4658,16 @@ start6:
 	PREFETCHT0 60(R8)
 
 fetched6:
-	MOVQ    88(CX), R11
-	MOVQ    (CX), AX
-	MOVQ    8(CX), SI
-	MOVQ    16(CX), R8
-	MOVQ    24(CX), R9
-	MOVQ    32(CX), R10
+	MOVQ    96(DX), R11
+	MOVQ    (DX), AX
+	MOVQ    8(DX), SI
+	MOVQ    16(DX), R8
+	MOVQ    24(DX), R9
+	MOVQ    32(DX), R10
 	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    104(CX), R13
+	MOVQ    112(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	LEAQ    (AX)(SI*2), BX
@@ -4489,10 +4810,10 @@ single6:
 	JNE          single6
 
 store6:
-	MOVQ       40(CX), R8
-	MOVQ       48(CX), R9
+	MOVQ       48(DX), R8
+	MOVQ       56(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       80(CX), R10
+	MOVQ       88(DX), R10
 	CMPQ       R10, $0x10
 	JEQ        store6full
 	SHLQ       $0x02, R10
@@ -4540,6 +4861,300 @@ store6full:
 	VMOVUPS Y11, 32(R8)
 
 store6done:
+	VZEROUPPER
+	RET
+
+abreast1:
+	MOVQ   64(DX), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast1
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    startAbreast1
+
+fromAbreast1:
+	MOVQ    72(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS 128(R8), Y4
+	VMOVUPS 160(R8), Y5
+	VMOVUPS 192(R8), Y6
+	VMOVUPS 224(R8), Y7
+	ADDQ    R9, R8
+
+startAbreast1:
+	MOVQ  96(DX), R11
+	MOVQ  (DX), AX
+	MOVQ  24(DX), R9
+	MOVQ  8(DX), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DX), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DX), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DX), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast1
+
+loopAbreast1:
+	VBROADCASTSS (AX), Y8
+	PREFETCHT0   (R13)
+	VFMADD231PS  (R9), Y8, Y0
+	VFMADD231PS  32(R9), Y8, Y1
+	PREFETCHT0   (R13)(BX*1)
+	VFMADD231PS  (R9)(BX*1), Y8, Y2
+	VFMADD231PS  32(R9)(BX*1), Y8, Y3
+	PREFETCHT0   (R13)(BX*2)
+	VFMADD231PS  (R9)(BX*2), Y8, Y4
+	VFMADD231PS  32(R9)(BX*2), Y8, Y5
+	PREFETCHT0   (R13)(CX*1)
+	VFMADD231PS  (R9)(CX*1), Y8, Y6
+	VFMADD231PS  32(R9)(CX*1), Y8, Y7
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast1
+
+storeAbreast1:
+	MOVQ    48(DX), R8
+	MOVQ    56(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	VMOVUPS Y2, 64(R8)
+	VMOVUPS Y3, 96(R8)
+	VMOVUPS Y4, 128(R8)
+	VMOVUPS Y5, 160(R8)
+	VMOVUPS Y6, 192(R8)
+	VMOVUPS Y7, 224(R8)
+	ADDQ    R9, R8
+	VZEROUPPER
+	RET
+
+abreast2:
+	MOVQ   64(DX), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    startAbreast2
+
+fromAbreast2:
+	MOVQ    72(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	VMOVUPS 128(R8), Y4
+	VMOVUPS 160(R8), Y5
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y6
+	VMOVUPS 32(R8), Y7
+	VMOVUPS 64(R8), Y8
+	VMOVUPS 96(R8), Y9
+	VMOVUPS 128(R8), Y10
+	VMOVUPS 160(R8), Y11
+	ADDQ    R9, R8
+
+startAbreast2:
+	MOVQ  96(DX), R11
+	MOVQ  (DX), AX
+	MOVQ  24(DX), R9
+	MOVQ  8(DX), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DX), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DX), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DX), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast2
+
+loopAbreast2:
+	VBROADCASTSS (AX), Y12
+	VBROADCASTSS (AX)(SI*1), Y13
+	PREFETCHT0   (R13)
+	VMOVUPS      (R9), Y14
+	VFMADD231PS  Y14, Y12, Y0
+	VFMADD231PS  Y14, Y13, Y6
+	VMOVUPS      32(R9), Y14
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y13, Y7
+	PREFETCHT0   (R13)(BX*1)
+	VMOVUPS      (R9)(BX*1), Y14
+	VFMADD231PS  Y14, Y12, Y2
+	VFMADD231PS  Y14, Y13, Y8
+	VMOVUPS      32(R9)(BX*1), Y14
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y13, Y9
+	PREFETCHT0   (R13)(BX*2)
+	VMOVUPS      (R9)(BX*2), Y14
+	VFMADD231PS  Y14, Y12, Y4
+	VFMADD231PS  Y14, Y13, Y10
+	VMOVUPS      32(R9)(BX*2), Y14
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y13, Y11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast2
+
+storeAbreast2:
+	MOVQ    48(DX), R8
+	MOVQ    56(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	VMOVUPS Y2, 64(R8)
+	VMOVUPS Y3, 96(R8)
+	VMOVUPS Y4, 128(R8)
+	VMOVUPS Y5, 160(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	VMOVUPS Y7, 32(R8)
+	VMOVUPS Y8, 64(R8)
+	VMOVUPS Y9, 96(R8)
+	VMOVUPS Y10, 128(R8)
+	VMOVUPS Y11, 160(R8)
+	ADDQ    R9, R8
+	VZEROUPPER
+	RET
+
+abreast3:
+	MOVQ   64(DX), R8
+	TESTQ  R8, R8
+	JNE    fromAbreast3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    startAbreast3
+
+fromAbreast3:
+	MOVQ    72(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VMOVUPS 64(R8), Y2
+	VMOVUPS 96(R8), Y3
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y4
+	VMOVUPS 32(R8), Y5
+	VMOVUPS 64(R8), Y6
+	VMOVUPS 96(R8), Y7
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y8
+	VMOVUPS 32(R8), Y9
+	VMOVUPS 64(R8), Y10
+	VMOVUPS 96(R8), Y11
+	ADDQ    R9, R8
+
+startAbreast3:
+	MOVQ  96(DX), R11
+	MOVQ  (DX), AX
+	MOVQ  24(DX), R9
+	MOVQ  8(DX), SI
+	SHLQ  $0x02, SI
+	MOVQ  16(DX), R8
+	SHLQ  $0x02, R8
+	MOVQ  32(DX), R10
+	SHLQ  $0x02, R10
+	MOVQ  40(DX), BX
+	SHLQ  $0x02, BX
+	LEAQ  (BX)(BX*2), CX
+	MOVQ  R10, R13
+	SHLQ  $0x05, R13
+	ADDQ  R9, R13
+	TESTQ R11, R11
+	JEQ   storeAbreast3
+
+loopAbreast3:
+	VBROADCASTSS (AX), Y12
+	VBROADCASTSS (AX)(SI*1), Y13
+	VBROADCASTSS (AX)(SI*2), Y14
+	PREFETCHT0   (R13)
+	VMOVUPS      (R9), Y15
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	VMOVUPS      32(R9), Y15
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	PREFETCHT0   (R13)(BX*1)
+	VMOVUPS      (R9)(BX*1), Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	VMOVUPS      32(R9)(BX*1), Y15
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	ADDQ         R10, R13
+	DECQ         R11
+	JNE          loopAbreast3
+
+storeAbreast3:
+	MOVQ    48(DX), R8
+	MOVQ    56(DX), R9
+	SHLQ    $0x02, R9
+	VMOVUPS Y0, (R8)
+	VMOVUPS Y1, 32(R8)
+	VMOVUPS Y2, 64(R8)
+	VMOVUPS Y3, 96(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	VMOVUPS Y5, 32(R8)
+	VMOVUPS Y6, 64(R8)
+	VMOVUPS Y7, 96(R8)
+	ADDQ    R9, R8
+	VMOVUPS Y8, (R8)
+	VMOVUPS Y9, 32(R8)
+	VMOVUPS Y10, 64(R8)
+	VMOVUPS Y11, 96(R8)
+	ADDQ    R9, R8
 	VZEROUPPER
 	RET
 

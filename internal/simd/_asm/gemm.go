@@ -18,6 +18,9 @@ const unroll = 4
 // so that it must be asked for 32 steps ahead and not 8.
 const farRows = 2
 
+// abreast is package simd's Abreast where that is more than one.
+var abreast = [...]int{1: 4, 2: 3, 3: 2}
+
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
 // gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernels of Pack and PackT.
@@ -37,7 +40,15 @@ func (g *gen) gemm() {
 	}
 	for rows := 1; rows <= g.isa.mr; rows++ {
 		g.Label(fmt.Sprintf("rows%d", rows))
+		if rows < len(abreast) {
+			g.CMPQ(load("N", RCX), Imm(uint64(2*g.isa.lanes)))
+			g.JGT(LabelRef(fmt.Sprintf("abreast%d", rows)))
+		}
 		g.gemmRows(rows, load)
+	}
+	for rows := 1; rows < len(abreast); rows++ {
+		g.Label(fmt.Sprintf("abreast%d", rows))
+		g.gemmAbreast(rows, abreast[rows], load)
 	}
 	if !g.wide() {
 		g.transpose()
@@ -150,6 +161,96 @@ func (g *gen) fetchNext(rows int, done string, load func(string, GPPhysical) GPP
 		}
 	}
 	g.Label(done)
+}
+
+// gemmAbreast is gemmRows for few rows over whole panels side by side.
+//
+//	AX: A; SI: its row stride; R8: its stride by k
+//	R9: B; R10: its row stride; BX: Pitch, CX: three times that; R13: what to fetch of B
+func (g *gen) gemmAbreast(rows, panels int, load func(string, GPPhysical) GPPhysical) {
+	name := func(s string) string { return fmt.Sprintf("%sAbreast%d", s, rows) }
+	regs := g.isa.regs
+	acc := func(r, v int) VecPhysical { return regs[2*panels*r+v] }
+	vectors := func(p, ld GPPhysical, visit func(r, v int, at Mem)) {
+		g.SHLQ(Imm(2), ld)
+		for r := range rows {
+			for v := range 2 * panels {
+				visit(r, v, Mem{Base: p, Disp: v * g.bytes()})
+			}
+			g.ADDQ(ld, p)
+		}
+	}
+	from := load("From", R8)
+	g.TESTQ(from, from)
+	g.JNE(LabelRef(name("from")))
+	for i := range 2 * panels * rows {
+		g.VXORPS(regs[i], regs[i], regs[i])
+	}
+	g.JMP(LabelRef(name("start")))
+	g.Label(name("from"))
+	vectors(from, load("LDFrom", R9), func(r, v int, at Mem) { g.VMOVUPS(at, acc(r, v)) })
+
+	g.Label(name("start"))
+	depth := load("K", R11)
+	load("A", RAX)
+	load("B", R9)
+	for _, f := range []struct {
+		name string
+		r    GPPhysical
+	}{{"RS", RSI}, {"CS", R8}, {"LDB", R10}, {"Pitch", RBX}} {
+		g.SHLQ(Imm(2), load(f.name, f.r))
+	}
+	g.LEAQ(Mem{Base: RBX, Index: RBX, Scale: 2}, RCX)
+	g.MOVQ(R10, R13)
+	g.SHLQ(Imm(5), R13)
+	g.ADDQ(R9, R13)
+	g.TESTQ(depth, depth)
+	g.JEQ(LabelRef(name("store")))
+	panel := func(base GPPhysical, p, disp int) Mem {
+		m := Mem{Base: base, Disp: disp}
+		switch p {
+		case 1, 2:
+			m.Index, m.Scale = RBX, uint8(p)
+		case 3:
+			m.Index, m.Scale = RCX, 1
+		}
+		return m
+	}
+	free := regs[2*panels*rows:]
+	x, b := free[:rows], free[rows]
+	g.Label(name("loop"))
+	for r := range rows {
+		at := Mem{Base: RAX}
+		if r > 0 {
+			at.Index, at.Scale = RSI, uint8(r)
+		}
+		g.VBROADCASTSS(at, x[r])
+	}
+	for p := range panels {
+		for line := 0; line < 2*g.bytes(); line += 64 {
+			g.PREFETCHT0(panel(R13, p, line))
+		}
+		for v := range 2 {
+			from := panel(R9, p, v*g.bytes())
+			if rows == 1 {
+				g.VFMADD231PS(from, x[0], acc(0, 2*p+v))
+				continue
+			}
+			g.VMOVUPS(from, b)
+			for r := range rows {
+				g.VFMADD231PS(b, x[r], acc(r, 2*p+v))
+			}
+		}
+	}
+	g.ADDQ(R8, RAX)
+	g.ADDQ(R10, R9)
+	g.ADDQ(R10, R13)
+	g.DECQ(depth)
+	g.JNE(LabelRef(name("loop")))
+	g.Label(name("store"))
+	vectors(load("C", R8), load("LDC", R9), func(r, v int, at Mem) { g.VMOVUPS(acc(r, v), at) })
+	g.VZEROUPPER()
+	g.RET()
 }
 
 // gemmStep adds one k to all accumulators.
