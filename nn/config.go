@@ -26,6 +26,7 @@ type RNNConfig struct {
 	LayerNorm   bool    `json:"layer_norm,omitempty" group:"Recurrent cell" help:"LSTM, GRU: layer normalisation inside the cell"`
 	ResetBefore bool    `json:"reset_before,omitempty" group:"Recurrent cell" help:"GRU: reset before the recurrent product (ONNX's default), not after it (PyTorch's)"`
 	LearnState  bool    `json:"learn_state,omitempty" group:"Recurrent cell" help:"train the initial state"`
+	NoBias      bool    `json:"no_bias,omitempty" group:"Recurrent cell" help:"no biases"`
 	ForgetBias  float64 `json:"forget_bias,omitempty" default:"1" group:"Recurrent cell" help:"bias of the forget gate at the start, where the cell has one (0: as other biases)"`
 	Chrono      int     `json:"chrono,omitempty" group:"Recurrent cell" help:"LSTM, GRU, min_gru: units begin with memories of 2 to so many steps, in place of forget_bias (0: off)"`
 	Orthogonal  bool    `json:"orthogonal,omitempty" group:"Recurrent cell" help:"recurrent matrices start orthogonal, input matrices Xavier"`
@@ -83,7 +84,7 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 		return 0, nil, err
 	}
 	o := &RNNOptions{
-		Layers: c.Layers, Bidirectional: c.Bidirectional, Dropout: float32(c.RNNDropout), Orthogonal: c.Orthogonal,
+		Layers: c.Layers, Bidirectional: c.Bidirectional, NoBias: c.NoBias, Dropout: float32(c.RNNDropout), Orthogonal: c.Orthogonal,
 		LearnState: c.LearnState, Residual: c.Residual, ForgetBias: float32(c.ForgetBias), Chrono: c.Chrono,
 		ResetBefore: c.ResetBefore, Coupled: c.Coupled, Peephole: c.Peephole, LayerNorm: c.LayerNorm, Proj: c.Proj,
 		GateClip: float32(c.GateClip), CellClip: float32(c.CellClip),
@@ -95,7 +96,7 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 		return 0, nil, err
 	}
 	cell := o.variant(kind)
-	if (!hasForgetGate(cell) || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
+	if (!hasForgetGate(cell) || c.NoBias || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
 		o.ForgetBias = 0 // the default asks for nothing where there is no forget gate, or Chrono sets it
 	}
 	if e := o.check(cell, c.Hidden); e != nil {

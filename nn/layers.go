@@ -79,22 +79,23 @@ func (e *Embedding) Forward(ids *tensor.Ints) *tensor.Tensor {
 	return tensor.Embed(e.Weight.T(), ids, e.padding)
 }
 
-// LayerNorm normalises the last dimension (torch.nn.LayerNorm, eps 1e-5).
+// LayerNorm normalises the last dimension (torch.nn.LayerNorm).
 type LayerNorm struct {
 	Weight *tensor.Param // weight [F], ones
 	Bias   *tensor.Param // bias [F], zeros
+	Eps    float32       // inside the root; NewLayerNorm gives PyTorch's 1e-5, Keras has 1e-3
 }
 
 // NewLayerNorm is over n features.
 func NewLayerNorm(n int) *LayerNorm {
-	l := &LayerNorm{tensor.NewParam("weight", Constant(1), n), tensor.NewParam("bias", nil, n)}
+	l := &LayerNorm{tensor.NewParam("weight", Constant(1), n), tensor.NewParam("bias", nil, n), 1e-5}
 	l.Weight.NoDecay, l.Bias.NoDecay = true, true
 	return l
 }
 
 // Forward normalises each vector of x [...,F].
 func (l *LayerNorm) Forward(x *tensor.Tensor) *tensor.Tensor {
-	return tensor.LayerNorm(x, l.Weight.T(), l.Bias.T(), 1e-5)
+	return tensor.LayerNorm(x, l.Weight.T(), l.Bias.T(), l.Eps)
 }
 
 // Dropout zeroes elements with probability P on a training tape (torch.nn.Dropout).

@@ -19,11 +19,18 @@ import (
 
 // exchangeFormat is a file format that weights come in or go out in.
 type exchangeFormat struct {
-	name string
-	exts []string // of file names, in lower case
-	// read gives the weights and what layers they are of.
-	read  func(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error)
-	write func(path string, f *model.File, arch *torch.Architecture, o *exchangeOptions) error
+	name  string
+	exts  []string // of file names, in lower case
+	read  func(path string, o *exchangeOptions) (*weights, error)
+	write func(path string, w *weights, o *exchangeOptions) error
+}
+
+// weights are tensors under PyTorch's names, what layers they are of, and how
+// those compute by another way than this program's.
+type weights struct {
+	file      *model.File
+	arch      *model.Architecture
+	reference model.Reference
 }
 
 // exchangeFormats are chosen by the extension of a file's name.
@@ -33,33 +40,37 @@ var exchangeFormats = []exchangeFormat{
 	{"ONNX", []string{".onnx"}, readONNX, writeONNX},
 }
 
-func readTorch(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error) {
+// described are the weights of a file whose names and shapes tell its layers.
+func described(f *model.File, kinds map[string]model.Kind) (*weights, error) {
+	arch, err := torch.Describe(f, kinds)
+	return &weights{f, arch, torch.Reference(f)}, err
+}
+
+func readTorch(path string, o *exchangeOptions) (*weights, error) {
 	f, err := torch.Read(path, &torch.Options{Key: o.key})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	arch, err := torch.Describe(f, o.kinds)
-	return f, arch, err
+	return described(f, o.kinds)
 }
 
-func writeTorch(path string, f *model.File, _ *torch.Architecture, _ *exchangeOptions) error {
-	return torch.Write(path, f.Tensors)
+func writeTorch(path string, w *weights, _ *exchangeOptions) error {
+	return torch.Write(path, w.file.Tensors)
 }
 
-func readSafetensors(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error) {
+func readSafetensors(path string, o *exchangeOptions) (*weights, error) {
 	if o.key != "" {
-		return nil, nil, misusef("--key %s: a .safetensors file is not nested, it has no keys", o.key)
+		return nil, misusef("--key %s: a .safetensors file is not nested, it has no keys", o.key)
 	}
 	f, err := model.ReadTensors(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	arch, err := torch.Describe(f, o.kinds)
-	return f, arch, err
+	return described(f, o.kinds)
 }
 
-func writeSafetensors(path string, f *model.File, _ *torch.Architecture, _ *exchangeOptions) error {
-	return model.WriteTensors(path, f.Tensors, f.Meta)
+func writeSafetensors(path string, w *weights, _ *exchangeOptions) error {
+	return model.WriteTensors(path, w.file.Tensors, w.file.Meta)
 }
 
 // formatOf chooses the format of a file by its name.
@@ -80,7 +91,7 @@ type exchangeOptions struct {
 	out    string
 	key    string
 	layers []string // as given: NAME=KIND or KIND
-	kinds  map[string]torch.Kind
+	kinds  map[string]model.Kind
 	python string
 	graph  string // what comparing with an ONNX graph gave
 }
@@ -96,16 +107,16 @@ func (o *exchangeOptions) parse() error {
 	if o.out == "" {
 		return misusef("--out is needed: where to write")
 	}
-	o.kinds = map[string]torch.Kind{}
+	o.kinds = map[string]model.Kind{}
 	for _, s := range o.layers {
 		name, kind, ok := cutLast(s, "=")
 		if !ok {
 			name, kind = "*", s
 		}
-		if !slices.Contains(torch.Kinds, torch.Kind(kind)) {
-			return misusef("--layer %s: want one of the kinds %s", s, strings.Trim(fmt.Sprint(torch.Kinds), "[]"))
+		if !slices.Contains(model.Kinds, model.Kind(kind)) {
+			return misusef("--layer %s: want one of the kinds %s", s, strings.Trim(fmt.Sprint(model.Kinds), "[]"))
 		}
-		o.kinds[name] = torch.Kind(kind)
+		o.kinds[name] = model.Kind(kind)
 	}
 	return nil
 }
@@ -118,9 +129,9 @@ type exchanged struct {
 	Key        string        `json:"key,omitempty"` // of the state_dict in a nested checkpoint
 	Tensors    int           `json:"tensors"`
 	Parameters int           `json:"parameters"`
-	Layers     []torch.Layer `json:"layers"`
+	Layers     []model.Layer `json:"layers"`
 	Unchecked  []string      `json:"unchecked,omitempty"` // tensors of no layer that is recognised
-	Parity     *torch.Parity `json:"parity"`
+	Parity     *model.Parity `json:"parity"`
 	Graph      string        `json:"graph,omitempty"` // the comparison with an ONNX graph
 }
 
@@ -161,24 +172,24 @@ func importFile(ctx context.Context, path string, seed uint64, o *exchangeOption
 	if err != nil {
 		return nil, err
 	}
-	f, arch, err := format.read(path, o)
+	outside, err := format.read(path, o)
 	if err != nil {
 		return nil, err
 	}
 	// What cannot be computed is found before anything is written.
-	if _, err := torch.Build(tensor.CPU(), arch, f); err != nil {
+	if _, err := model.Build(tensor.CPU(), outside.arch, outside.file); err != nil {
 		return nil, err
 	}
-	if err := torch.SaveDir(o.out, arch, f); err != nil {
+	if err := model.SaveLayers(o.out, outside.arch, outside.file); err != nil {
 		return nil, err
 	}
-	written, arch, err := torch.OpenDir(o.out, nil)
+	written, err := openWeights(o.out, nil)
 	if err != nil {
 		return nil, err
 	}
-	r := newExchanged(path, o.out, format, f, arch)
-	r.Graph = o.graph
-	return r, r.check(ctx, written, f, arch, seed, o)
+	r := newExchanged(path, o.out, format, written)
+	r.Key, r.Graph = outside.file.Meta[torch.KeyMeta], o.graph
+	return r, r.check(ctx, written, outside, seed, o)
 }
 
 func (a *app) exportCommand() *cobra.Command {
@@ -216,58 +227,88 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 	if err != nil {
 		return nil, err
 	}
-	kinds, err := ownKinds(dir)
+	w, err := openWeights(dir, o.kinds)
 	if err != nil {
 		return nil, err
 	}
-	maps.Copy(kinds, o.kinds)
-	f, arch, err := torch.OpenDir(dir, kinds)
-	if err != nil {
+	delete(w.file.Meta, torch.KeyMeta) // where they were in another file
+	if err := format.write(o.out, w, o); err != nil {
 		return nil, err
 	}
-	delete(f.Meta, torch.KeyMeta) // where they were in another file
-	if err := format.write(o.out, f, arch, o); err != nil {
-		return nil, err
+	r := newExchanged(dir, o.out, format, w)
+	r.Graph = o.graph
+	if format.name == "ONNX" { // its parts have names of their own, and are compared already
+		return r, r.check(ctx, w, w, seed, o)
 	}
 	back := *o
-	back.kinds = map[string]torch.Kind{}
-	for _, l := range arch.Layers {
+	back.kinds = map[string]model.Kind{}
+	for _, l := range w.arch.Layers {
 		back.kinds[l.Name] = l.Kind
 	}
-	written, _, err := format.read(o.out, &back)
+	for _, name := range w.arch.Other {
+		if at := strings.LastIndexByte(name, '.'); at >= 0 {
+			back.kinds[name[:at]] = model.Other
+		}
+	}
+	outside, err := format.read(o.out, &back)
 	if err != nil {
 		return nil, err
 	}
-	r := newExchanged(dir, o.out, format, f, arch)
-	r.Graph = o.graph
-	if format.name == "ONNX" { // its parts have names of their own
-		written = f
-	}
-	return r, r.check(ctx, written, written, arch, seed, o)
+	outside.arch = w.arch // of which a file of weights says less
+	return r, r.check(ctx, outside, outside, seed, o)
 }
 
-// ownKinds answers for this program's own models what names and shapes leave open.
-func ownKinds(dir string) (map[string]torch.Kind, error) {
+// openWeights reads the weights of a model directory of any task. One of weights
+// says what layers they are of; of any other, the task and the hints help.
+func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[string]torch.Kind{}
+	if d.Task == model.WeightsTask {
+		arch, err := model.OpenLayers(d)
+		return &weights{d.Weights, arch, torch.Reference(d.Weights)}, err
+	}
+	kinds := map[string]model.Kind{}
 	if d.Task == forecast.Task {
-		kinds["*"] = torch.RNNTanh
-		if d.Weights.Lookup("static.weight") != nil {
-			kinds["static"] = torch.Embedding
+		if kinds, err = forecastKinds(dir); err != nil {
+			return nil, err
+		}
+	}
+	maps.Copy(kinds, hints)
+	return described(d.Weights, kinds)
+}
+
+// forecastKinds tells of a forecasting model what names and shapes leave open,
+// and which stacks are none of PyTorch's.
+func forecastKinds(dir string) (map[string]model.Kind, error) {
+	m, err := forecast.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	rnn, err := cfg.RNNConfig.Build(1)
+	if err != nil {
+		return nil, err
+	}
+	kinds := map[string]model.Kind{"*": model.RNNTanh}
+	if rnn.Cell() == tensor.RNNReLUCell {
+		kinds["*"] = model.RNNReLU
+	}
+	for _, p := range m.Slab().Params {
+		switch name, _, _ := strings.Cut(p.Name, "."); {
+		case name == "static":
+			kinds[name] = model.Embedding
+		case (name == "encoder" || name == "decoder") && !rnn.IsPlain():
+			kinds[name] = model.Other
 		}
 	}
 	return kinds, nil
 }
 
-func newExchanged(from, to string, format *exchangeFormat, f *model.File, arch *torch.Architecture) *exchanged {
-	r := &exchanged{
-		From: from, To: to, Format: format.name, Key: f.Meta[torch.KeyMeta],
-		Tensors: len(f.Tensors), Layers: arch.Layers, Unchecked: arch.Other,
-	}
-	for _, t := range f.Tensors {
+func newExchanged(from, to string, format *exchangeFormat, w *weights) *exchanged {
+	r := &exchanged{From: from, To: to, Format: format.name, Tensors: len(w.file.Tensors), Layers: w.arch.Layers, Unchecked: w.arch.Other}
+	for _, t := range w.file.Tensors {
 		r.Parameters += len(t.Data) + len(t.Ints)
 	}
 	return r
@@ -275,16 +316,16 @@ func newExchanged(from, to string, format *exchangeFormat, f *model.File, arch *
 
 // check computes with the weights as they were written, on random input, beside
 // the reference and, if asked for, PyTorch on the file outside.
-func (r *exchanged) check(ctx context.Context, written, outside *model.File, arch *torch.Architecture, seed uint64, o *exchangeOptions) error {
-	n, err := torch.Build(tensor.CPU(), arch, written)
+func (r *exchanged) check(ctx context.Context, written, outside *weights, seed uint64, o *exchangeOptions) error {
+	n, err := model.Build(tensor.CPU(), written.arch, written.file)
 	if err != nil {
 		return err
 	}
-	if r.Parity, err = n.Check(outside, seed); err != nil {
+	if r.Parity, err = n.Check(r.To, outside.reference, seed); err != nil {
 		return err
 	}
 	if o.python != "" {
-		if err := r.Parity.CheckPyTorch(ctx, o.python, outside, arch); err != nil {
+		if err := torch.CheckPyTorch(ctx, r.Parity, o.python, outside.file, outside.arch); err != nil {
 			return fmt.Errorf("%w (%s is written, and agrees with the reference to %s)", err, r.To, number(r.Parity.Max))
 		}
 	}
@@ -302,15 +343,15 @@ func (r *exchanged) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%s%s -> %s: %s, %s\n\n", r.From, key, r.To, plural(r.Tensors, "tensor"), plural(r.Parameters, "parameter"))
 	head := []string{"layer", "max |difference|"}
-	if r.Parity.MaxPyTorch != nil {
-		head = append(head, "to PyTorch")
+	if r.Parity.MaxFramework != nil {
+		head = append(head, "to "+r.Parity.Framework)
 	}
 	var rows [][]string
 	for i := range r.Layers {
 		l, p := &r.Layers[i], &r.Parity.Layers[i]
 		row := []string{strings.TrimPrefix(l.Name+": "+l.String(), ": "), number(p.Max)}
-		if p.PyTorch != nil {
-			row = append(row, number(*p.PyTorch))
+		if p.Framework != nil {
+			row = append(row, number(*p.Framework))
 		}
 		rows = append(rows, row)
 	}
@@ -325,8 +366,8 @@ func (r *exchanged) print(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "\nOn random input: max |difference| %s to a float64 reference", number(r.Parity.Max))
-	if m := r.Parity.MaxPyTorch; m != nil {
-		fmt.Fprintf(w, ", %s to PyTorch %s", number(*m), r.Parity.PyTorch)
+	if m := r.Parity.MaxFramework; m != nil {
+		fmt.Fprintf(w, ", %s to %s", number(*m), r.Parity.Framework)
 	}
 	fmt.Fprintln(w)
 	if r.Graph != "" {

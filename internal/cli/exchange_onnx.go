@@ -6,44 +6,43 @@ import (
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx"
-	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // readONNX takes the weights of a graph that is a plain recurrent stack, having
 // compared the stack with the graph.
-func readONNX(path string, o *exchangeOptions) (*model.File, *torch.Architecture, error) {
+func readONNX(path string, o *exchangeOptions) (*weights, error) {
 	if o.key != "" {
-		return nil, nil, misusef("--key %s: an ONNX file is not nested, it has no keys", o.key)
+		return nil, misusef("--key %s: an ONNX file is not nested, it has no keys", o.key)
 	}
 	stack, slab, parity, err := onnx.Import(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	o.graph = parity.String()
 	c, err := stack.Config()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	f, err := model.NewFile(path, model.SlabTensors(slab), nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	kinds := map[string]torch.Kind{"rnn": torch.Kind(c.Cell)}
+	kinds := map[string]model.Kind{"rnn": model.Kind(c.Cell)}
 	if stack.Embedding != nil {
-		kinds["embedding"] = torch.Embedding
+		kinds["embedding"] = model.Embedding
 	}
 	if stack.Head != nil {
-		kinds["head"] = torch.Linear
+		kinds["head"] = model.Linear
 	}
-	arch, err := torch.Describe(f, kinds)
-	return f, arch, err
+	return described(f, kinds)
 }
 
 // writeONNX writes an embedding, a recurrent stack and a linear layer, the first
 // and the last if they are there, as a graph with states in and out.
-func writeONNX(path string, f *model.File, arch *torch.Architecture, o *exchangeOptions) error {
-	c, names, err := stackOf(arch)
+func writeONNX(path string, w *weights, o *exchangeOptions) error {
+	f := w.file
+	c, names, err := stackOf(w.arch)
 	if err != nil {
 		return err
 	}
@@ -76,7 +75,7 @@ func writeONNX(path string, f *model.File, arch *torch.Architecture, o *exchange
 
 // stackOf fits the layers into the one shape that is exported, and tells which
 // part of it each layer's name became.
-func stackOf(arch *torch.Architecture) (c onnx.Config, names map[string]string, err error) {
+func stackOf(arch *model.Architecture) (c onnx.Config, names map[string]string, err error) {
 	names = map[string]string{}
 	for i := range arch.Layers {
 		l := &arch.Layers[i]
@@ -85,10 +84,10 @@ func stackOf(arch *torch.Architecture) (c onnx.Config, names map[string]string, 
 		case l.Kind.Recurrent() && !l.Cell && l.Proj == 0:
 			part = "rnn"
 			c.Cell, c.Input, c.Hidden, c.Layers, c.Bidirectional, c.NoBias = string(l.Kind), l.Input, l.Hidden, l.Layers, l.Bidirectional, !l.Bias
-		case l.Kind == torch.Embedding:
+		case l.Kind == model.Embedding:
 			part = "embedding"
 			c.Vocabulary = l.Input
-		case l.Kind == torch.Linear:
+		case l.Kind == model.Linear:
 			part = "head"
 			c.Output, c.HeadNoBias = l.Output, !l.Bias
 		}

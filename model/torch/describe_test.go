@@ -41,11 +41,11 @@ func file(t *testing.T, specs ...string) *model.File {
 }
 
 // stack lists the tensors of a bare recurrent module.
-func stack(l Layer) []string {
+func stack(l model.Layer) []string {
 	var specs []string
-	for _, s := range l.tensors() {
-		spec := s.name
-		for _, d := range s.dims {
+	for _, s := range l.Tensors() {
+		spec := s.Name
+		for _, d := range s.Dims {
 			spec += fmt.Sprintf(" %d", d)
 		}
 		specs = append(specs, spec)
@@ -55,19 +55,19 @@ func stack(l Layer) []string {
 
 // TestDescribeRecurrent infers every combination from its own tensors.
 func TestDescribeRecurrent(t *testing.T) {
-	for _, kind := range []Kind{LSTM, GRU, RNNTanh, RNNReLU} {
+	for _, kind := range []model.Kind{model.LSTM, model.GRU, model.RNNTanh, model.RNNReLU} {
 		for _, name := range []string{"", "rnn", "encoder.rnn"} {
 			for _, layers := range []int{1, 2, 3} {
 				for bits := range 8 {
-					l := Layer{Name: name, Kind: kind, Input: 5, Hidden: 4, Layers: layers, Bidirectional: bits&1 > 0, Bias: bits&2 > 0}
+					l := model.Layer{Name: name, Kind: kind, Input: 5, Hidden: 4, Layers: layers, Bidirectional: bits&1 > 0, Bias: bits&2 > 0}
 					if bits&4 > 0 {
-						if kind != LSTM {
+						if kind != model.LSTM {
 							continue
 						}
 						l.Proj = 3
 					}
-					l.Output = l.Directions() * l.state()
-					got, err := Describe(file(t, stack(l)...), map[string]Kind{"*": kind})
+					l.Output = l.Directions() * l.State()
+					got, err := Describe(file(t, stack(l)...), map[string]model.Kind{"*": kind})
 					if err != nil {
 						t.Errorf("%+v: %v", l, err)
 					} else if len(got.Layers) != 1 || got.Layers[0] != l || got.Other != nil {
@@ -83,17 +83,17 @@ func TestDescribeModel(t *testing.T) {
 	f := file(t, "tok_emb.weight 9 4", "cell.weight_ih 12 4", "cell.weight_hh 12 3", "cell.bias_ih 12", "cell.bias_hh 12",
 		"norm.weight 3", "norm.bias 3", "bn.weight 3", "bn.bias 3", "bn.running_mean 3", "bn.running_var 3", "#bn.num_batches_tracked",
 		"conv.weight 2 3 4", "conv.bias 2", "attn.in_proj_weight 9 3", "attn.out_proj.weight 3 3", "attn.out_proj.bias 3", "fc.weight 2 3", "scale 1")
-	got, err := Describe(f, map[string]Kind{"fc": Linear})
+	got, err := Describe(f, map[string]model.Kind{"fc": model.Linear})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Architecture{
-		Layers: []Layer{
-			{Name: "tok_emb", Kind: Embedding, Input: 9, Output: 4},
-			{Name: "cell", Kind: LSTM, Input: 4, Output: 3, Hidden: 3, Layers: 1, Bias: true, Cell: true},
-			{Name: "norm", Kind: LayerNorm, Input: 3, Output: 3, Bias: true},
-			{Name: "attn.out_proj", Kind: Linear, Input: 3, Output: 3, Bias: true},
-			{Name: "fc", Kind: Linear, Input: 3, Output: 2},
+	want := &model.Architecture{
+		Layers: []model.Layer{
+			{Name: "tok_emb", Kind: model.Embedding, Input: 9, Output: 4},
+			{Name: "cell", Kind: model.LSTM, Input: 4, Output: 3, Hidden: 3, Layers: 1, Bias: true, Cell: true},
+			{Name: "norm", Kind: model.LayerNorm, Input: 3, Output: 3, Bias: true},
+			{Name: "attn.out_proj", Kind: model.Linear, Input: 3, Output: 3, Bias: true},
+			{Name: "fc", Kind: model.Linear, Input: 3, Output: 2},
 		},
 		Other: []string{"bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked", "conv.weight", "conv.bias", "attn.in_proj_weight", "scale"},
 	}
@@ -108,7 +108,7 @@ func TestDescribeRefusals(t *testing.T) {
 	with := func(more ...string) []string { return append(append([]string{}, lstm...), more...) }
 	for _, c := range []struct {
 		tensors []string
-		hints   map[string]Kind
+		hints   map[string]model.Kind
 		want    string
 	}{
 		{lstm[:3], nil, "tensor r.bias_hh_l0: missing: LSTM, 4 -> 3 needs it with shape [12]"},
@@ -128,10 +128,10 @@ func TestDescribeRefusals(t *testing.T) {
 		{[]string{"weight_ih_l0 3 4", "weight_hh_l0 3 3"}, nil, "say which: --layer rnn_tanh or --layer rnn_relu"},
 		{[]string{"out.weight 3 4"}, nil, "tensor out.weight: a matrix of shape [3 4] alone is an embedding or a linear layer without bias; say which: --layer out=embedding or --layer out=linear"},
 		{[]string{"out.weight 3 4", "out.bias 4"}, nil, "tensor out.bias: expected shape [3] (linear, 4 -> 3), got shape [4]"},
-		{lstm, map[string]Kind{"r": GRU}, "a layer of kind gru has 3 rows for each of 3 units, got 12 rows"},
-		{lstm, map[string]Kind{"s": GRU}, `has no layer "s"`},
-		{lstm, map[string]Kind{"r": "sru"}, `expected one of the kinds [lstm gru`},
-		{[]string{"c.weight 2 3 4", "c.bias 2"}, map[string]Kind{"c": Linear}, `the tensors of "c" are not those of a layer of kind linear`},
+		{lstm, map[string]model.Kind{"r": model.GRU}, "a layer of kind gru has 3 rows for each of 3 units, got 12 rows"},
+		{lstm, map[string]model.Kind{"s": model.GRU}, `has no layer "s"`},
+		{lstm, map[string]model.Kind{"r": "sru"}, `expected one of the kinds [lstm gru`},
+		{[]string{"c.weight 2 3 4", "c.bias 2"}, map[string]model.Kind{"c": model.Linear}, `the tensors of "c" are not those of a layer of kind linear`},
 	} {
 		_, err := Describe(file(t, c.tensors...), c.hints)
 		var fe *model.FileError
@@ -150,11 +150,11 @@ func TestDescribeTagger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Layer{
-		{Name: "embed", Kind: Embedding, Input: 11, Output: 4},
-		{Name: "lstm", Kind: LSTM, Input: 4, Output: 6, Hidden: 3, Layers: 2, Bidirectional: true, Bias: true},
-		{Name: "norm", Kind: LayerNorm, Input: 6, Output: 6, Bias: true},
-		{Name: "head", Kind: Linear, Input: 6, Output: 5, Bias: true},
+	want := []model.Layer{
+		{Name: "embed", Kind: model.Embedding, Input: 11, Output: 4},
+		{Name: "lstm", Kind: model.LSTM, Input: 4, Output: 6, Hidden: 3, Layers: 2, Bidirectional: true, Bias: true},
+		{Name: "norm", Kind: model.LayerNorm, Input: 6, Output: 6, Bias: true},
+		{Name: "head", Kind: model.Linear, Input: 6, Output: 5, Bias: true},
 	}
 	if !reflect.DeepEqual(got.Layers, want) {
 		t.Errorf("got %+v", got.Layers)

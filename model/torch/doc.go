@@ -18,7 +18,7 @@
 //
 // A state_dict has no graph, only names and shapes. [Describe] finds in them
 // nn.LSTM, nn.GRU, nn.RNN (any layers, directions, biases, proj_size) and their
-// single-step cells, nn.Linear, nn.Embedding and nn.LayerNorm; [Build] makes the
-// same layers of package nn and loads them; [Network.Check] runs each on random
-// input beside a plain float64 implementation of PyTorch's equations.
+// single-step cells, nn.Linear, nn.Embedding and nn.LayerNorm; [model.Build] makes
+// the same layers of package nn and loads them; [model.Network.Check] runs each on
+// random input beside [Reference], PyTorch's equations in float64.
 package torch

@@ -49,11 +49,11 @@ func ExampleDescribe() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	net, err := torch.Build(tensor.CPU(), arch, f)
+	net, err := model.Build(tensor.CPU(), arch, f)
 	if err != nil {
 		log.Fatal(err)
 	}
-	parity, err := net.Check(f, 1)
+	parity, err := net.Check(f.Path, torch.Reference(f), 1)
 	if err != nil {
 		log.Fatal(err)
 	}

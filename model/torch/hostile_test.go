@@ -197,8 +197,8 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if arch, err := Describe(got, map[string]Kind{"*": RNNTanh}); err == nil {
-			Build(tensor.CPU(), arch, got)
+		if arch, err := Describe(got, map[string]model.Kind{"*": model.RNNTanh}); err == nil {
+			model.Build(tensor.CPU(), arch, got)
 		}
 	})
 }

@@ -21,7 +21,12 @@ var parityScript string
 // of torch.save, run the layers of arch on the input of p, and adds to p how far
 // its results lie from this library's. python is the interpreter to run; one
 // without PyTorch, or that fails otherwise, is an error with its last line.
-func (p *Parity) CheckPyTorch(ctx context.Context, python string, f *model.File, arch *Architecture) error {
+func CheckPyTorch(ctx context.Context, p *model.Parity, python string, f *model.File, arch *model.Architecture) error {
+	for i := range arch.Layers {
+		if l := &arch.Layers[i]; !l.PyTorch() {
+			return &model.FileError{File: f.Path, Problem: fmt.Sprintf("layer %s: PyTorch has no %v", quote(l.Name), l), Fix: "compare without it"}
+		}
+	}
 	dir, err := os.MkdirTemp("", "carousel-parity-")
 	if err != nil {
 		return err
@@ -35,7 +40,7 @@ func (p *Parity) CheckPyTorch(ctx context.Context, python string, f *model.File,
 	if err := os.WriteFile(layers, text, 0o600); err != nil {
 		return err
 	}
-	if err := Write(samples, p.tensors(arch)); err != nil {
+	if err := Write(samples, sampleTensors(p, arch)); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, python, "-c", parityScript, f.Path, f.Meta[KeyMeta], layers, samples)
@@ -52,18 +57,14 @@ func (p *Parity) CheckPyTorch(ctx context.Context, python string, f *model.File,
 	if err := json.Unmarshal(stdout.Bytes(), &answer); err != nil || len(answer.Differences) != len(p.Layers) {
 		return fmt.Errorf("%s: comparison with PyTorch: cannot use its answer %s", python, quote(stdout.String()))
 	}
-	p.PyTorch, p.MaxPyTorch = answer.Torch, new(float64)
-	for i, d := range answer.Differences {
-		p.Layers[i].PyTorch = &d
-		*p.MaxPyTorch = larger(*p.MaxPyTorch, d)
-	}
+	p.Compared("PyTorch "+answer.Torch, answer.Differences)
 	return nil
 }
 
-// tensors are inputs and results under the names "layer.part".
-func (p *Parity) tensors(arch *Architecture) []model.Tensor {
+// sampleTensors are inputs and results under the names "layer.part".
+func sampleTensors(p *model.Parity, arch *model.Architecture) []model.Tensor {
 	var ts []model.Tensor
-	for i, s := range p.samples {
+	for i, s := range p.Samples {
 		l := &arch.Layers[i]
 		add := func(part string, data []float32, dims ...int) {
 			if len(data) > 0 {
@@ -71,15 +72,15 @@ func (p *Parity) tensors(arch *Architecture) []model.Tensor {
 			}
 		}
 		slots := l.Layers * l.Directions()
-		add("x", s.x, batch, steps, l.Input)
-		add("y", s.y, batch, steps, l.Output)
-		add("h0", s.h0, slots, batch, l.state())
-		add("hn", s.hn, slots, batch, l.state())
-		add("c0", s.c0, slots, batch, l.Hidden)
-		add("cn", s.cn, slots, batch, l.Hidden)
-		if s.ids != nil {
-			ids := make([]int64, len(s.ids))
-			for j, id := range s.ids {
+		add("x", s.X, batch, steps, l.Input)
+		add("y", s.Y, batch, steps, l.Output)
+		add("h0", s.H0, slots, batch, l.State())
+		add("hn", s.HN, slots, batch, l.State())
+		add("c0", s.C0, slots, batch, l.Hidden)
+		add("cn", s.CN, slots, batch, l.Hidden)
+		if s.IDs != nil {
+			ids := make([]int64, len(s.IDs))
+			for j, id := range s.IDs {
 				ids[j] = int64(id)
 			}
 			ts = append(ts, model.Tensor{Name: fmt.Sprintf("%d.ids", i), Dims: []int{batch, steps}, Ints: ids})

@@ -22,36 +22,36 @@ import (
 
 // everything is a state_dict with layers of all kinds and random weights, and
 // the hints it needs.
-func everything(t *testing.T) (*model.File, map[string]Kind) {
+func everything(t *testing.T) (*model.File, map[string]model.Kind) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(5, 6))
-	layers := []Layer{
-		{Name: "embed", Kind: Embedding, Input: 9, Output: 4},
-		{Name: "norm", Kind: LayerNorm, Input: 6, Output: 6, Bias: true},
-		{Name: "head", Kind: Linear, Input: 6, Output: 2, Bias: true},
-		{Name: "plain", Kind: Linear, Input: 6, Output: 3},
+	layers := []model.Layer{
+		{Name: "embed", Kind: model.Embedding, Input: 9, Output: 4},
+		{Name: "norm", Kind: model.LayerNorm, Input: 6, Output: 6, Bias: true},
+		{Name: "head", Kind: model.Linear, Input: 6, Output: 2, Bias: true},
+		{Name: "plain", Kind: model.Linear, Input: 6, Output: 3},
 	}
-	for _, kind := range []Kind{LSTM, GRU, RNNTanh, RNNReLU} {
-		for _, l := range []Layer{{Layers: 1, Bias: true}, {Layers: 2, Bidirectional: true, Bias: true}, {Layers: 3}, {Layers: 1, Bias: true, Cell: true}} {
+	for _, kind := range []model.Kind{model.LSTM, model.GRU, model.RNNTanh, model.RNNReLU} {
+		for _, l := range []model.Layer{{Layers: 1, Bias: true}, {Layers: 2, Bidirectional: true, Bias: true}, {Layers: 3}, {Layers: 1, Bias: true, Cell: true}} {
 			l.Name = fmt.Sprintf("%s%d%v", kind, l.Layers, l.Cell)
 			l.Kind, l.Input, l.Hidden = kind, 4, 5
 			layers = append(layers, l)
 		}
 	}
-	layers = append(layers, Layer{Name: "proj", Kind: LSTM, Input: 4, Hidden: 5, Proj: 3, Layers: 2, Bidirectional: true, Bias: true})
-	hints := map[string]Kind{}
+	layers = append(layers, model.Layer{Name: "proj", Kind: model.LSTM, Input: 4, Hidden: 5, Proj: 3, Layers: 2, Bidirectional: true, Bias: true})
+	hints := map[string]model.Kind{}
 	var ts []model.Tensor
 	for _, l := range layers {
 		hints[l.Name] = l.Kind
 		if l.Kind.Recurrent() {
-			l.Output = l.Directions() * l.state()
+			l.Output = l.Directions() * l.State()
 		}
-		for _, s := range l.tensors() {
+		for _, s := range l.Tensors() {
 			n := 1
-			for _, d := range s.dims {
+			for _, d := range s.Dims {
 				n *= d
 			}
-			w := model.Tensor{Name: s.name, Dims: s.dims, Data: make([]float32, n)}
+			w := model.Tensor{Name: s.Name, Dims: s.Dims, Data: make([]float32, n)}
 			for i := range w.Data {
 				w.Data[i] = float32(r.NormFloat64() / 2)
 			}
@@ -66,13 +66,13 @@ func everything(t *testing.T) (*model.File, map[string]Kind) {
 	return f, hints
 }
 
-func build(t *testing.T, f *model.File, hints map[string]Kind) *Network {
+func build(t *testing.T, f *model.File, hints map[string]model.Kind) *model.Network {
 	t.Helper()
 	arch, err := Describe(f, hints)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := Build(tensor.CPU(), arch, f)
+	n, err := model.Build(tensor.CPU(), arch, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func build(t *testing.T, f *model.File, hints map[string]Kind) *Network {
 func TestCheck(t *testing.T) {
 	f, hints := everything(t)
 	n := build(t, f, hints)
-	p, err := n.Check(f, 1)
+	p, err := n.Check(f.Path, Reference(f), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 		if l.Kind.Recurrent() {
 			a := &n.Arch.Layers[i]
 			states := a.Layers * a.Directions() * batch
-			if want += states * a.state(); l.Kind == LSTM {
+			if want += states * a.State(); l.Kind == model.LSTM {
 				want += states * a.Hidden
 			}
 		}
@@ -116,12 +116,12 @@ func TestCheckNotices(t *testing.T) {
 		i := len(w) / 3
 		old := w[i]
 		change := float32(0.05)
-		if strings.HasPrefix(p.Name, string(RNNReLU)) {
+		if strings.HasPrefix(p.Name, string(model.RNNReLU)) {
 			change = 5 // wakes a unit that is zero on all of the input
 		}
 		w[i] += change
 		p.Write(w)
-		got, err := n.Check(f, 2)
+		got, err := n.Check(f.Path, Reference(f), 2)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestCheckNotices(t *testing.T) {
 	w := n.Slab.Params[3].Read()
 	w[1] = float32(math.NaN())
 	n.Slab.Params[3].Write(w)
-	if _, err := n.Check(f, 3); err == nil || !strings.Contains(err.Error(), "element 1 is NaN") {
+	if _, err := n.Check(f.Path, Reference(f), 3); err == nil || !strings.Contains(err.Error(), "element 1 is NaN") {
 		t.Error(err)
 	}
 }
@@ -160,7 +160,7 @@ func TestWrongWeights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = Build(tensor.CPU(), arch, other)
+		_, err = model.Build(tensor.CPU(), arch, other)
 		var fe *model.FileError
 		if !errors.As(err, &fe) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q", err, c.want)
@@ -178,7 +178,7 @@ func TestReferenceProjection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &reference{f, &Layer{Kind: LSTM, Input: 1, Hidden: 1, Proj: 1, Layers: 1}}
+	r := &reference{f, &model.Layer{Kind: model.LSTM, Input: 1, Hidden: 1, Proj: 1, Layers: 1}}
 	h, c := r.step("_l0", []float64{.1}, []float64{.2}, []float64{.3})
 	s := func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 	wantC := s(.3)*.3 + s(.2)*math.Tanh(.4)
@@ -255,10 +255,15 @@ func TestDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "m")
-	if err := SaveDir(dir, arch, f); err != nil {
+	if err := model.SaveLayers(dir, arch, f); err != nil {
 		t.Fatal(err)
 	}
-	got, again, err := OpenDir(dir, nil)
+	d, err := model.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := d.Weights
+	again, err := model.OpenLayers(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +282,10 @@ func TestDir(t *testing.T) {
 	if err := os.WriteFile(config, []byte(altered), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := OpenDir(dir, nil); err == nil || !strings.Contains(err.Error(), "does not describe the weights") {
+	if d, err = model.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := model.OpenLayers(d); err == nil || !strings.Contains(err.Error(), "does not describe the weights") {
 		t.Error(err)
 	}
 }
@@ -356,66 +364,30 @@ func TestPyTorchComputes(t *testing.T) {
 		if err := write(); err != nil {
 			t.Fatal(err)
 		}
-		p, err := n.Check(f, 4)
+		p, err := n.Check(f.Path, Reference(f), 4)
 		if err != nil {
 			t.Fatal(err)
 		}
 		file := *f
 		file.Path = path
-		if err := p.CheckPyTorch(context.Background(), python, &file, n.Arch); err != nil {
+		if err := CheckPyTorch(context.Background(), p, python, &file, n.Arch); err != nil {
 			t.Fatal(err)
 		}
-		if !p.Ok() || p.MaxPyTorch == nil || *p.MaxPyTorch > 1e-5 {
+		if !p.Ok() || p.MaxFramework == nil || *p.MaxFramework > 1e-5 {
 			t.Errorf("%s: %+v", name, p)
 		}
-		t.Logf("%s: %g to the reference, %g to PyTorch %s", name, p.Max, *p.MaxPyTorch, p.PyTorch)
-	}
-}
-
-// TestPyTorchProjection: the reference agrees with PyTorch where this library
-// does not compute.
-func TestPyTorchProjection(t *testing.T) {
-	python := python(t)
-	f, hints := everything(t)
-	arch, err := Describe(f, hints)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &arch.Layers[len(arch.Layers)-1]
-	s := newSample(l, rand.New(rand.NewPCG(1, 2)))
-	y, hn, cn := (&reference{f, l}).forward(s)
-	narrow := func(x []float64) []float32 {
-		out := make([]float32, len(x))
-		for i, v := range x {
-			out[i] = float32(v)
-		}
-		return out
-	}
-	s.y, s.hn, s.cn = narrow(y), narrow(hn), narrow(cn)
-	path := filepath.Join(t.TempDir(), "w.pt")
-	if err := Write(path, f.Tensors); err != nil {
-		t.Fatal(err)
-	}
-	file := *f
-	file.Path = path
-	only := &Architecture{Layers: []Layer{*l}}
-	p := &Parity{Layers: []LayerParity{{Name: l.Name, scale: 1}}, samples: []*sample{s}}
-	if err := p.CheckPyTorch(context.Background(), python, &file, only); err != nil {
-		t.Fatal(err)
-	}
-	if *p.MaxPyTorch > 1e-6 {
-		t.Errorf("%g from PyTorch %s", *p.MaxPyTorch, p.PyTorch)
+		t.Logf("%s: %g to the reference, %g to PyTorch %s", name, p.Max, *p.MaxFramework, p.Framework)
 	}
 }
 
 func TestNoPyTorch(t *testing.T) {
 	f, hints := everything(t)
 	n := build(t, f, hints)
-	p, err := n.Check(f, 1)
+	p, err := n.Check(f.Path, Reference(f), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = p.CheckPyTorch(context.Background(), filepath.Join(t.TempDir(), "python"), f, n.Arch)
+	err = CheckPyTorch(context.Background(), p, filepath.Join(t.TempDir(), "python"), f, n.Arch)
 	if err == nil || strings.Contains(err.Error(), "\n") {
 		t.Error(err)
 	}

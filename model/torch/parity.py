@@ -57,7 +57,7 @@ def module(layer):
     if kind == "embedding":
         return nn.Embedding(layer["input"], layer["output"])
     if kind == "layer_norm":
-        return nn.LayerNorm(layer["input"])
+        return nn.LayerNorm(layer["input"], eps=layer.get("eps", 1e-5))
     options = dict(num_layers=layer["layers"], bidirectional=layer.get("bidirectional", False), bias=bias, batch_first=True)
     if kind == "lstm":
         return nn.LSTM(layer["input"], layer["hidden"], proj_size=layer.get("proj_size", 0), **options)

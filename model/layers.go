@@ -1,0 +1,311 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Kind is what a layer is.
+type Kind string
+
+// The kinds of layers that a file of weights may hold, with PyTorch's equations
+// unless the [Layer] says otherwise.
+const (
+	LSTM      Kind = "lstm"       // nn.LSTM, nn.LSTMCell
+	GRU       Kind = "gru"        // nn.GRU, nn.GRUCell
+	RNNTanh   Kind = "rnn_tanh"   // nn.RNN, nn.RNNCell
+	RNNReLU   Kind = "rnn_relu"   // the same with nonlinearity="relu"
+	Linear    Kind = "linear"     // nn.Linear
+	Embedding Kind = "embedding"  // nn.Embedding
+	LayerNorm Kind = "layer_norm" // nn.LayerNorm over the last dimension
+	Other     Kind = "other"      // none of these: tensors to be kept as they are
+)
+
+// Kinds lists them all.
+var Kinds = []Kind{LSTM, GRU, RNNTanh, RNNReLU, Linear, Embedding, LayerNorm, Other}
+
+// gates a unit; 0 where a layer is not recurrent.
+var gates = map[Kind]int{LSTM: 4, GRU: 3, RNNTanh: 1, RNNReLU: 1}
+
+// Gates is the number of a recurrent layer's gates, 0 for other layers.
+func (k Kind) Gates() int { return gates[k] }
+
+// Recurrent reports whether a layer of this kind has steps and a state.
+func (k Kind) Recurrent() bool { return gates[k] > 0 }
+
+// Layer is one layer of a file of weights, whose tensors have PyTorch's names.
+type Layer struct {
+	Name          string  `json:"name"` // what its tensors' names have before the last dot; "" for a bare module
+	Kind          Kind    `json:"kind"`
+	Input         int     `json:"input"`            // features; of an embedding the vocabulary
+	Output        int     `json:"output"`           // features of the output, all directions together
+	Eps           float64 `json:"eps,omitempty"`    // of a layer norm; 0 is 1e-5
+	Hidden        int     `json:"hidden,omitempty"` // the rest is of recurrent layers: units a direction
+	Layers        int     `json:"layers,omitempty"`
+	Bidirectional bool    `json:"bidirectional,omitempty"`
+	Bias          bool    `json:"bias"`
+	Proj          int     `json:"proj_size,omitempty"` // of an LSTM, 0 without
+	Cell          bool    `json:"cell,omitempty"`      // nn.LSTMCell and the like: names without _l0
+
+	// What PyTorch's layers have not.
+	ResetBefore    bool   `json:"reset_before,omitempty"`    // of a GRU, as in nn.RNNOptions
+	GateActivation string `json:"gate_activation,omitempty"` // by the names of tensor.ActivationNamed; "" is the kind's own
+	Activation     string `json:"activation,omitempty"`      // of the candidate and, in an LSTM, of c'
+}
+
+// PyTorch reports whether PyTorch has the layer.
+func (l *Layer) PyTorch() bool { return !l.ResetBefore && l.GateActivation+l.Activation == "" }
+
+// Directions is 1 or 2.
+func (l *Layer) Directions() int {
+	if l.Bidirectional {
+		return 2
+	}
+	return 1
+}
+
+// State is the number of features of h.
+func (l *Layer) State() int {
+	if l.Proj > 0 {
+		return l.Proj
+	}
+	return l.Hidden
+}
+
+// Shape is a tensor's name and dimensions.
+type Shape struct {
+	Name string
+	Dims []int
+}
+
+// Tensors are all that the layer consists of, in PyTorch's order.
+func (l *Layer) Tensors() []Shape {
+	var ts []Shape
+	add := func(base string, dims ...int) { ts = append(ts, Shape{l.Full(base), dims}) }
+	switch l.Kind {
+	case Linear:
+		add("weight", l.Output, l.Input)
+	case Embedding:
+		add("weight", l.Input, l.Output)
+	case LayerNorm:
+		add("weight", l.Input)
+	default:
+		rows, in := gates[l.Kind]*l.Hidden, l.Input
+		for layer := range l.Layers {
+			for d := range l.Directions() {
+				suffix := l.Suffix(layer, d)
+				add("weight_ih"+suffix, rows, in)
+				add("weight_hh"+suffix, rows, l.State())
+				if l.Bias {
+					add("bias_ih"+suffix, rows)
+					add("bias_hh"+suffix, rows)
+				}
+				if l.Proj > 0 {
+					add("weight_hr"+suffix, l.Proj, l.Hidden)
+				}
+			}
+			in = l.Output
+		}
+		return ts
+	}
+	if l.Bias {
+		add("bias", l.Output)
+	}
+	return ts
+}
+
+// Full is the whole name of one of the layer's tensors.
+func (l *Layer) Full(base string) string {
+	if l.Name == "" {
+		return base
+	}
+	return l.Name + "." + base
+}
+
+// Suffix is the end of the names of a recurrent layer's direction, such as _l0_reverse.
+func (l *Layer) Suffix(layer, direction int) string {
+	if l.Cell {
+		return ""
+	}
+	return fmt.Sprintf("_l%d%s", layer, [2]string{"", "_reverse"}[direction])
+}
+
+// String describes the layer in a few words: LSTM, 10 -> 32, 2 layers.
+func (l *Layer) String() string {
+	name := map[Kind]string{
+		LSTM: "LSTM", GRU: "GRU", RNNTanh: "RNN (tanh)", RNNReLU: "RNN (relu)",
+		Linear: "linear", Embedding: "embedding", LayerNorm: "layer norm",
+	}[l.Kind]
+	if l.Kind == LayerNorm {
+		return fmt.Sprintf("%s, %d", name, l.Input)
+	}
+	if l.Cell {
+		name = strings.Replace(name+" cell", "RNN (tanh) cell", "RNN cell (tanh)", 1)
+		name = strings.Replace(name, "RNN (relu) cell", "RNN cell (relu)", 1)
+	}
+	text := fmt.Sprintf("%s, %d -> %d", name, l.Input, l.Output)
+	for _, more := range []struct {
+		on   bool
+		text string
+	}{
+		{l.Layers > 1, fmt.Sprintf("%d layers", l.Layers)},
+		{l.Bidirectional, "both directions"},
+		{l.Proj > 0, fmt.Sprintf("hidden %d projected", l.Hidden)},
+		{!l.Bias && l.Kind != Embedding, "no bias"},
+		{l.ResetBefore, "reset before"},
+		{l.GateActivation != "", "gates " + l.GateActivation},
+		{l.Activation != "", l.Activation},
+	} {
+		if more.on {
+			text += ", " + more.text
+		}
+	}
+	return text
+}
+
+// Architecture is what a file of weights tells of a model: its layers, not how
+// the output of one becomes the input of another.
+type Architecture struct {
+	Layers []Layer  `json:"layers"`          // in the order of the file
+	Other  []string `json:"other,omitempty"` // tensors of no layer that is recognised
+}
+
+// check holds the tensors of a file against the architecture.
+func (a *Architecture) check(f *File) error {
+	known := slices.Clone(a.Other)
+	for i := range a.Layers {
+		l := &a.Layers[i]
+		if !slices.Contains(Kinds, l.Kind) || min(l.Input, l.Output) < 1 || l.Kind.Recurrent() && (l.Hidden < 1 || l.Layers < 1 || l.Layers > len(f.Tensors)) {
+			return fmt.Errorf("layer %q is not one", clip(l.Name))
+		}
+		for _, s := range l.Tensors() {
+			t := f.Lookup(s.Name)
+			if t == nil || t.Ints != nil || !slices.Equal(t.Dims, s.Dims) {
+				return fmt.Errorf("layer %q has no tensor %q of shape %v", clip(l.Name), clip(s.Name), s.Dims)
+			}
+			known = append(known, s.Name)
+		}
+	}
+	slices.Sort(known)
+	for i := range f.Tensors {
+		if _, ok := slices.BinarySearch(known, f.Tensors[i].Name); !ok {
+			return fmt.Errorf("tensor %q is of no layer", clip(f.Tensors[i].Name))
+		}
+	}
+	if len(known) != len(f.Tensors) {
+		return fmt.Errorf("%d tensors are named, %d are there", len(known), len(f.Tensors))
+	}
+	return nil
+}
+
+// WeightsTask is the task of the model directories that [SaveLayers] writes:
+// weights, and what layers they are of.
+const WeightsTask = "weights"
+
+// SaveLayers writes a model directory of all tensors of f, those of no layer
+// too, with arch as its configuration.
+func SaveLayers(dir string, arch *Architecture, f *File) error {
+	return SaveTensors(dir, WeightsTask, arch, f.Tensors, f.Meta)
+}
+
+// OpenLayers reads a model directory that [SaveLayers] wrote.
+func OpenLayers(d *Dir) (*Architecture, error) {
+	arch := &Architecture{}
+	if err := d.Decode(arch); err != nil {
+		return nil, err
+	}
+	if err := arch.check(d.Weights); err != nil {
+		return nil, &FileError{File: d.Path, Problem: ConfigFile + " does not describe the weights beside it: " + err.Error(), Fix: "import them again", Err: err}
+	}
+	return arch, nil
+}
+
+// Network is the layers of an architecture, with their weights, to compute with.
+type Network struct {
+	Arch *Architecture
+	Slab *tensor.Slab // parameters under the file's names
+	// modules are *nn.RNN, *nn.Linear, *nn.Embedding or *nn.LayerNorm, by layer.
+	modules []any
+}
+
+// Build makes the layers that arch describes and loads f into them. Tensors of
+// no layer (arch.Other) stay out. What does not fit is a *FileError that names
+// the tensor, what was expected and what came; so is a layer that this library
+// does not compute.
+func Build(dev *tensor.Device, arch *Architecture, f *File) (*Network, error) {
+	n := &Network{Arch: arch}
+	var names []string
+	for i := range arch.Layers {
+		l := &arch.Layers[i]
+		m, err := l.module()
+		if err != nil {
+			return nil, &FileError{File: f.Path, Problem: fmt.Sprintf("layer %q: %v", clip(l.Name), err), Err: err}
+		}
+		n.modules = append(n.modules, m)
+		for _, s := range l.Tensors() {
+			names = append(names, s.Name)
+		}
+	}
+	n.Slab = tensor.Pack(dev, n.modules, 0)
+	for i, p := range n.Slab.Params {
+		p.Name = names[i]
+	}
+	var kept []Tensor
+	for _, t := range f.Tensors {
+		if !slices.Contains(arch.Other, t.Name) {
+			kept = append(kept, t)
+		}
+	}
+	part, err := NewFile(f.Path, kept, nil)
+	if err != nil {
+		return nil, err
+	}
+	return n, part.Load(n.Slab)
+}
+
+// module makes the layer of package nn, whose parameters are in the order of
+// l.Tensors.
+func (l *Layer) module() (any, error) {
+	switch l.Kind {
+	case Linear:
+		return nn.NewLinear(l.Input, l.Output, &nn.LinearOptions{NoBias: !l.Bias}), nil
+	case Embedding:
+		return nn.NewEmbedding(l.Input, l.Output, nil), nil
+	case LayerNorm:
+		m := nn.NewLayerNorm(l.Input)
+		if l.Eps != 0 {
+			m.Eps = float32(l.Eps)
+		}
+		return m, nil
+	}
+	c := nn.RNNConfig{Hidden: l.Hidden, Layers: l.Layers, Bidirectional: l.Bidirectional, NoBias: !l.Bias, Proj: l.Proj,
+		ResetBefore: l.ResetBefore, GateActivation: l.GateActivation, Activation: l.Activation}
+	switch l.Kind {
+	case LSTM:
+		c.Cell, c.OutputActivation = "lstm", l.Activation
+	case GRU:
+		c.Cell = "gru"
+	case RNNTanh:
+		c.Cell = "rnn"
+	case RNNReLU:
+		c.Cell, c.Activation = "rnn", "relu"
+	default:
+		return nil, fmt.Errorf("layers of kind %q are not known", clip(string(l.Kind)))
+	}
+	return c.Build(l.Input)
+}
+
+// Module is the layer of that name: an *nn.RNN, *nn.Linear, *nn.Embedding or
+// *nn.LayerNorm, or nil. A single-step cell is an *nn.RNN of one layer.
+func (n *Network) Module(name string) any {
+	for i, l := range n.Arch.Layers {
+		if l.Name == name {
+			return n.modules[i]
+		}
+	}
+	return nil
+}
