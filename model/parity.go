@@ -62,6 +62,35 @@ func (p *Parity) Compared(framework string, differences []float64) {
 	}
 }
 
+// Tensors are the inputs and results under the names "layer.part", for another
+// program to read: 0.x, 0.y, 0.h0 and so on.
+func (p *Parity) Tensors(arch *Architecture) []Tensor {
+	var ts []Tensor
+	for i, s := range p.Samples {
+		l := &arch.Layers[i]
+		add := func(part string, data []float32, dims ...int) {
+			if len(data) > 0 {
+				ts = append(ts, Tensor{Name: fmt.Sprintf("%d.%s", i, part), Dims: dims, Data: data})
+			}
+		}
+		slots := l.Layers * l.Directions()
+		add("x", s.X, SampleRows, SampleSteps, l.Input)
+		add("y", s.Y, SampleRows, SampleSteps, l.Output)
+		add("h0", s.H0, slots, SampleRows, l.State())
+		add("hn", s.HN, slots, SampleRows, l.State())
+		add("c0", s.C0, slots, SampleRows, l.Hidden)
+		add("cn", s.CN, slots, SampleRows, l.Hidden)
+		if s.IDs != nil {
+			ids := make([]int64, len(s.IDs))
+			for j, id := range s.IDs {
+				ids[j] = int64(id)
+			}
+			ts = append(ts, Tensor{Name: fmt.Sprintf("%d.ids", i), Dims: []int{SampleRows, SampleSteps}, Ints: ids})
+		}
+	}
+	return ts
+}
+
 // Worst is the largest of all differences.
 func (p *Parity) Worst() float64 {
 	if p.MaxFramework != nil {

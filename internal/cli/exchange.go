@@ -13,6 +13,7 @@ import (
 
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/keras"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -31,6 +32,8 @@ type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
+	notes     []string                                                             // on what layers do beyond their weights
+	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
 }
 
 // exchangeFormats are chosen by the extension of a file's name.
@@ -38,12 +41,23 @@ var exchangeFormats = []exchangeFormat{
 	{"PyTorch", []string{".pt", ".pth", ".bin", ".ckpt"}, readTorch, writeTorch},
 	{"safetensors", []string{".safetensors"}, readSafetensors, writeSafetensors},
 	{"ONNX", []string{".onnx"}, readONNX, writeONNX},
+	{"Keras", []string{".keras", ".h5"}, readKeras, nil},
 }
 
 // described are the weights of a file whose names and shapes tell its layers.
 func described(f *model.File, kinds map[string]model.Kind) (*weights, error) {
 	arch, err := torch.Describe(f, kinds)
-	return &weights{f, arch, torch.Reference(f)}, err
+	return torchWeights(f, arch), err
+}
+
+// torchWeights are weights that PyTorch could load.
+func torchWeights(f *model.File, arch *model.Architecture) *weights {
+	return &weights{file: f, arch: arch, reference: torch.Reference(f), framework: func(ctx context.Context, p *model.Parity, o *exchangeOptions) error {
+		if o.torch == "" {
+			return nil
+		}
+		return torch.CheckPyTorch(ctx, p, o.torch, f, arch)
+	}}
 }
 
 func readTorch(path string, o *exchangeOptions) (*weights, error) {
@@ -73,6 +87,22 @@ func writeSafetensors(path string, w *weights, _ *exchangeOptions) error {
 	return model.WriteTensors(path, w.file.Tensors, w.file.Meta)
 }
 
+func readKeras(path string, o *exchangeOptions) (*weights, error) {
+	if o.key != "" {
+		return nil, misusef("--key %s: a Keras file is not nested, it has no keys", o.key)
+	}
+	w, err := keras.Read(path, &keras.Options{Kinds: o.kinds})
+	if err != nil {
+		return nil, err
+	}
+	return &weights{file: w.File, arch: w.Arch, reference: w.Reference(), notes: w.Notes, framework: func(ctx context.Context, p *model.Parity, o *exchangeOptions) error {
+		if o.keras == "" {
+			return nil
+		}
+		return w.CheckKeras(ctx, p, o.keras)
+	}}, nil
+}
+
 // formatOf chooses the format of a file by its name.
 func formatOf(path string) (*exchangeFormat, error) {
 	ext := strings.ToLower(filepath.Ext(path))
@@ -92,14 +122,15 @@ type exchangeOptions struct {
 	key    string
 	layers []string // as given: NAME=KIND or KIND
 	kinds  map[string]model.Kind
-	python string
+	torch  string // an interpreter with PyTorch to compare with
+	keras  string // and one with Keras
 	graph  string // what comparing with an ONNX graph gave
 }
 
 func (o *exchangeOptions) addFlags(c *cobra.Command, out string) {
 	c.Flags().StringVar(&o.out, "out", "", out)
 	c.Flags().StringArrayVar(&o.layers, "layer", nil, "what a layer is where names and shapes leave it open: `NAME=KIND`, or KIND for all such; repeat it")
-	c.Flags().StringVar(&o.python, "torch", "", "compare with PyTorch too, run by this `python`")
+	c.Flags().StringVar(&o.torch, "torch", "", "compare with PyTorch too, run by this `python`")
 }
 
 // parse checks the flags and fills kinds.
@@ -131,6 +162,7 @@ type exchanged struct {
 	Parameters int           `json:"parameters"`
 	Layers     []model.Layer `json:"layers"`
 	Unchecked  []string      `json:"unchecked,omitempty"` // tensors of no layer that is recognised
+	Notes      []string      `json:"notes,omitempty"`
 	Parity     *model.Parity `json:"parity"`
 	Graph      string        `json:"graph,omitempty"` // the comparison with an ONNX graph
 }
@@ -139,18 +171,21 @@ func (a *app) importCommand() *cobra.Command {
 	var o exchangeOptions
 	c := &cobra.Command{
 		Use:   "import FILE --out DIR",
-		Short: "Make a model directory of PyTorch's or ONNX weights",
+		Short: "Make a model directory of PyTorch's, Keras's or ONNX weights",
 		Long: `Reads a state_dict from .pt or .pth (never running what is in it) or .safetensors,
 tells from names and shapes which layers it holds, writes a model directory of
 the task "weights", and checks on random input that this program computes what
 PyTorch would: against a plain float64 implementation, and with --torch against
-PyTorch itself. Of an .onnx graph that is a plain recurrent stack it takes the
+PyTorch itself. A .keras or .weights.h5 file of Keras 3 is taken over to the same
+names and layout, and checked against Keras's equations, and with --keras against
+Keras itself. Of an .onnx graph that is a plain recurrent stack it takes the
 weights, and compares with the graph, and with ONNX Runtime where that is installed
 (CAROUSEL_ORT_DIR names a directory whose node_modules hold onnxruntime-node).`,
 		Example: `  carousel import model.pt --out imported
-  carousel import checkpoint.pth --key model --layer decoder=rnn_relu --torch python3 --out imported`,
+  carousel import checkpoint.pth --key model --layer decoder=rnn_relu --torch python3 --out imported
+  carousel import model.keras --out imported`,
 		GroupID: groupWork,
-		Args:    oneArg("a file: .pt, .pth, .safetensors or .onnx"),
+		Args:    oneArg("a file: .pt, .pth, .safetensors, .keras, .weights.h5 or .onnx"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err
@@ -163,6 +198,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 		},
 	}
 	o.addFlags(c, "model `directory` to write")
+	c.Flags().StringVar(&o.keras, "keras", "", "compare a Keras file with Keras too, run by this `python`")
 	c.Flags().StringVar(&o.key, "key", "", "`path` of keys to the state_dict in a nested checkpoint, such as model or nets.ema")
 	return c
 }
@@ -188,7 +224,7 @@ func importFile(ctx context.Context, path string, seed uint64, o *exchangeOption
 		return nil, err
 	}
 	r := newExchanged(path, o.out, format, written)
-	r.Key, r.Graph = outside.file.Meta[torch.KeyMeta], o.graph
+	r.Key, r.Graph, r.Notes = outside.file.Meta[torch.KeyMeta], o.graph, outside.notes
 	return r, r.check(ctx, written, outside, seed, o)
 }
 
@@ -226,6 +262,9 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 	format, err := formatOf(o.out)
 	if err != nil {
 		return nil, err
+	}
+	if format.write == nil {
+		return nil, misusef("--out %s: %s files are read, not written; write .pt, .safetensors or .onnx", o.out, format.name)
 	}
 	w, err := openWeights(dir, o.kinds)
 	if err != nil {
@@ -267,7 +306,7 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	}
 	if d.Task == model.WeightsTask {
 		arch, err := model.OpenLayers(d)
-		return &weights{d.Weights, arch, torch.Reference(d.Weights)}, err
+		return torchWeights(d.Weights, arch), err
 	}
 	kinds := map[string]model.Kind{}
 	if d.Task == forecast.Task {
@@ -315,7 +354,7 @@ func newExchanged(from, to string, format *exchangeFormat, w *weights) *exchange
 }
 
 // check computes with the weights as they were written, on random input, beside
-// the reference and, if asked for, PyTorch on the file outside.
+// the reference and, if asked for, the framework that the file outside is of.
 func (r *exchanged) check(ctx context.Context, written, outside *weights, seed uint64, o *exchangeOptions) error {
 	n, err := model.Build(tensor.CPU(), written.arch, written.file)
 	if err != nil {
@@ -324,10 +363,8 @@ func (r *exchanged) check(ctx context.Context, written, outside *weights, seed u
 	if r.Parity, err = n.Check(r.To, outside.reference, seed); err != nil {
 		return err
 	}
-	if o.python != "" {
-		if err := torch.CheckPyTorch(ctx, r.Parity, o.python, outside.file, outside.arch); err != nil {
-			return fmt.Errorf("%w (%s is written, and agrees with the reference to %s)", err, r.To, number(r.Parity.Max))
-		}
+	if err := outside.framework(ctx, r.Parity, o); err != nil {
+		return fmt.Errorf("%w (%s is written, and agrees with the reference to %s)", err, r.To, number(r.Parity.Max))
 	}
 	if !r.Parity.Ok() {
 		return fmt.Errorf("%s is written, but computes otherwise than it should: the results differ by %g", r.To, r.Parity.Worst())
@@ -360,6 +397,9 @@ func (r *exchanged) print(w io.Writer) {
 	}
 	if n := len(r.Unchecked); n > 0 {
 		fmt.Fprintf(w, "  kept, but of no layer that is recognised and not checked: %s\n", list(r.Unchecked, 6))
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "  %s\n", note)
 	}
 	if len(rows) == 0 {
 		fmt.Fprintf(w, "\nNo layer was recognised, so nothing was computed.\n")

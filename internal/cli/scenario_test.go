@@ -33,7 +33,7 @@ import (
 //	absent PATH            it does not
 //	same A B               two files are equal
 //	series FILE N [KIND]   write N hours of a made-up series: daily (default), constant or walk
-//	torch NAME FILE        copy a file that PyTorch wrote, from model/torch/testdata
+//	testdata PKG NAME FILE copy a file from model/PKG/testdata, of another program's
 //	truncate FILE N        keep the first N bytes
 //	alter FILE N           flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW   change a file's text
@@ -49,13 +49,13 @@ func TestScenarios(t *testing.T) {
 		}
 		name := strings.TrimSuffix(filepath.Base(path), ".txtar")
 		t.Run(name, func(t *testing.T) {
-			torch, err := filepath.Abs("../../model/torch/testdata")
+			model, err := filepath.Abs("../../model")
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Chdir(t.TempDir())
 			t.Cleanup(func() { par.SetWorkers(0) })
-			(&scenario{t: t, file: name, torch: torch}).play(string(text))
+			(&scenario{t: t, file: name, model: model}).play(string(text))
 		})
 	}
 }
@@ -63,7 +63,7 @@ func TestScenarios(t *testing.T) {
 type scenario struct {
 	t       *testing.T
 	file    string
-	torch   string // directory of PyTorch's files
+	model   string // directory of the package
 	line    int
 	ran     bool
 	checked bool // the exit code of the last run
@@ -179,8 +179,8 @@ func (s *scenario) do(line string) {
 		if _, err := os.Stat(arg(1)); (err == nil) != (words[0] == "present") {
 			s.fatalf("%s: %v", line, err)
 		}
-	case "torch":
-		s.write(arg(2), s.read(filepath.Join(s.torch, arg(1))))
+	case "testdata":
+		s.write(arg(3), s.read(filepath.Join(s.model, arg(1), "testdata", arg(2))))
 	case "same":
 		if !bytes.Equal(s.read(arg(1)), s.read(arg(2))) {
 			s.fatalf("%s and %s differ", arg(1), arg(2))

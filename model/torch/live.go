@@ -40,7 +40,7 @@ func CheckPyTorch(ctx context.Context, p *model.Parity, python string, f *model.
 	if err := os.WriteFile(layers, text, 0o600); err != nil {
 		return err
 	}
-	if err := Write(samples, sampleTensors(p, arch)); err != nil {
+	if err := Write(samples, p.Tensors(arch)); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, python, "-c", parityScript, f.Path, f.Meta[KeyMeta], layers, samples)
@@ -59,32 +59,4 @@ func CheckPyTorch(ctx context.Context, p *model.Parity, python string, f *model.
 	}
 	p.Compared("PyTorch "+answer.Torch, answer.Differences)
 	return nil
-}
-
-// sampleTensors are inputs and results under the names "layer.part".
-func sampleTensors(p *model.Parity, arch *model.Architecture) []model.Tensor {
-	var ts []model.Tensor
-	for i, s := range p.Samples {
-		l := &arch.Layers[i]
-		add := func(part string, data []float32, dims ...int) {
-			if len(data) > 0 {
-				ts = append(ts, model.Tensor{Name: fmt.Sprintf("%d.%s", i, part), Dims: dims, Data: data})
-			}
-		}
-		slots := l.Layers * l.Directions()
-		add("x", s.X, batch, steps, l.Input)
-		add("y", s.Y, batch, steps, l.Output)
-		add("h0", s.H0, slots, batch, l.State())
-		add("hn", s.HN, slots, batch, l.State())
-		add("c0", s.C0, slots, batch, l.Hidden)
-		add("cn", s.CN, slots, batch, l.Hidden)
-		if s.IDs != nil {
-			ids := make([]int64, len(s.IDs))
-			for j, id := range s.IDs {
-				ids[j] = int64(id)
-			}
-			ts = append(ts, model.Tensor{Name: fmt.Sprintf("%d.ids", i), Dims: []int{batch, steps}, Ints: ids})
-		}
-	}
-	return ts
 }

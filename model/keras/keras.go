@@ -1,0 +1,185 @@
+package keras
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// Weights are the layers of a Keras file, converted.
+type Weights struct {
+	File  *model.File // tensors under PyTorch's names, "layer.weight_ih_l0"
+	Arch  *model.Architecture
+	Notes []string // a sentence each: what a layer does beyond its weights, what was taken for granted
+
+	path   string
+	layers []*layer // by Arch.Layers
+}
+
+// Options says what a .weights.h5 leaves open; nil takes Keras's defaults.
+type Options struct {
+	// Kinds says of what kind layers are, by name, where names and shapes do not
+	// tell; [model.Other] keeps a layer's arrays as they are.
+	Kinds map[string]model.Kind
+}
+
+// Bounds on the members of a .keras archive that are read whole.
+const (
+	maxConfig  = 16 << 20
+	maxInflate = 16 // times the archive's size, for compressed weights
+)
+
+// Read reads a .keras or a .weights.h5 file of Keras 3. Layers become those of
+// their names in the model: LSTM, GRU, SimpleRNN and their cells, Bidirectional,
+// Dense, Embedding and LayerNormalization, in nested models too. Arrays of other
+// layers are kept under their places in the file, unchecked. An optimizer's are
+// left out.
+//
+// What is wrong with a file is a *model.FileError. So is a layer of the wrong
+// shape, which names the array, what was expected and what came.
+func Read(path string, o *Options) (*Weights, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &model.FileError{File: path, Problem: "cannot be read: " + strings.TrimPrefix(err.Error(), "open "+path+": "), Err: err}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.IsDir() {
+		return nil, &model.FileError{File: path, Problem: "expected a file of weights", Err: err}
+	}
+	return decode(path, f, info.Size(), o)
+}
+
+func decode(path string, r io.ReaderAt, size int64, o *Options) (*Weights, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	wrong := func(err error) error {
+		if fe, ok := err.(*model.FileError); ok {
+			fe.File = path
+			return fe
+		}
+		return &model.FileError{File: path, Problem: err.Error(), Err: err}
+	}
+	var config *object
+	head := make([]byte, 4)
+	if n, _ := r.ReadAt(head, 0); string(head[:n]) == "PK\x03\x04" {
+		var err error
+		if r, size, config, err = unpack(r, size); err != nil {
+			return nil, wrong(err)
+		}
+	}
+	h, err := openHDF5(r, size)
+	if err != nil {
+		return nil, wrong(err)
+	}
+	c := &converter{hints: o.Kinds, used: map[string]bool{}, w: &Weights{path: path, Arch: &model.Architecture{}}}
+	if err := c.convert(h, config); err != nil {
+		return nil, wrong(err)
+	}
+	if c.w.File, err = model.NewFile(path, c.tensors, nil); err != nil {
+		return nil, wrong(err)
+	}
+	return c.w, nil
+}
+
+// object is a serialised Keras object.
+type object struct {
+	Module string          `json:"module"`
+	Class  string          `json:"class_name"`
+	Config json.RawMessage `json:"config"`
+}
+
+// settings are the fields of a configuration that matter here.
+type settings struct {
+	Name     string   `json:"name"`
+	Layers   []object `json:"layers"`         // of a Sequential or Functional model
+	Layer    *object  `json:"layer"`          // of Bidirectional, TimeDistributed
+	Backward *object  `json:"backward_layer"` // of Bidirectional
+	Merge    *string  `json:"merge_mode"`
+	Cell     *object  `json:"cell"`  // of RNN
+	Cells    []object `json:"cells"` // of StackedRNNCells
+
+	Activation          any      `json:"activation"`
+	RecurrentActivation any      `json:"recurrent_activation"`
+	ResetAfter          *bool    `json:"reset_after"`
+	GoBackwards         bool     `json:"go_backwards"`
+	Epsilon             *float64 `json:"epsilon"`
+	RMS                 bool     `json:"rms_scaling"`
+	Center              *bool    `json:"center"`
+	Scale               *bool    `json:"scale"`
+	Axis                any      `json:"axis"`
+	MaskZero            bool     `json:"mask_zero"`
+}
+
+// settings are nil for a class of the user's own, whose fields may mean anything.
+func (o *object) settings() *settings {
+	if o.Module != "" && o.Module != "keras" && !strings.HasPrefix(o.Module, "keras.") {
+		return nil
+	}
+	s := &settings{}
+	if json.Unmarshal(o.Config, s) != nil {
+		return nil
+	}
+	return s
+}
+
+// unpack opens the weights in a .keras archive and reads its configuration.
+func unpack(r io.ReaderAt, size int64) (io.ReaderAt, int64, *object, error) {
+	z, err := zip.NewReader(r, size)
+	if err != nil {
+		return nil, 0, nil, fmt.Errorf("truncated or damaged: %w", err)
+	}
+	members := map[string]*zip.File{}
+	for _, f := range z.File {
+		members[f.Name] = f
+	}
+	config, weights := members["config.json"], members["model.weights.h5"]
+	switch {
+	case config == nil:
+		return nil, 0, nil, fmt.Errorf("expected a .keras file, got an archive without config.json")
+	case weights == nil:
+		return nil, 0, nil, fmt.Errorf("expected a .keras file with model.weights.h5, got none; weights in shards or as .npz are not read: save the model in one file")
+	}
+	text, err := inflate(config, maxConfig)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	whole := &object{}
+	if err := json.Unmarshal(text, whole); err != nil {
+		return nil, 0, nil, fmt.Errorf("config.json: %w", err)
+	}
+	if weights.Method == zip.Store {
+		at, err := weights.DataOffset()
+		n := int64(weights.CompressedSize64)
+		if err != nil || n < 0 || at > size || n > size-at {
+			return nil, 0, nil, fmt.Errorf("truncated or damaged: model.weights.h5 of %d bytes, in a file of %d", weights.CompressedSize64, size)
+		}
+		return io.NewSectionReader(r, at, n), n, whole, nil
+	}
+	text, err = inflate(weights, maxInflate*size)
+	return bytes.NewReader(text), int64(len(text)), whole, err
+}
+
+// inflate reads a member of at most so many bytes.
+func inflate(f *zip.File, most int64) ([]byte, error) {
+	r, err := f.Open()
+	if err != nil {
+		return nil, fmt.Errorf("truncated or damaged: %s: %w", f.Name, err)
+	}
+	defer r.Close()
+	text, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("truncated or damaged: %s: %w", f.Name, err)
+	}
+	if int64(len(text)) > most {
+		return nil, fmt.Errorf("%s is more than %d bytes, out of proportion to the file; save it without compression", f.Name, most)
+	}
+	return text, nil
+}

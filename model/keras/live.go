@@ -1,0 +1,71 @@
+package keras
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+//go:embed parity.py
+var parityScript string
+
+// CheckKeras lets Keras load the file w was read from, a .keras as a model and a
+// .weights.h5 array by array, run its layers on the input of p, and adds to p
+// how far its results lie from this library's. python is the interpreter to run,
+// with KERAS_BACKEND as the environment has it; one without Keras, or that fails
+// otherwise, is an error with its last line.
+func (w *Weights) CheckKeras(ctx context.Context, p *model.Parity, python string) error {
+	dir, err := os.MkdirTemp("", "carousel-parity-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	type described struct {
+		model.Layer
+		Class  string   `json:"class"`
+		Paths  []string `json:"paths"`
+		Scale  bool     `json:"scale"`
+		Center bool     `json:"center"`
+	}
+	var layers []described
+	for _, l := range w.layers {
+		layers = append(layers, described{*l.desc, l.class, l.paths, l.scale, l.center})
+	}
+	text, err := json.Marshal(layers)
+	if err != nil {
+		return err
+	}
+	list, samples := filepath.Join(dir, "layers.json"), filepath.Join(dir, "samples.safetensors")
+	if err := os.WriteFile(list, text, 0o600); err != nil {
+		return err
+	}
+	if err := model.WriteTensors(samples, p.Tensors(w.Arch), nil); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, python, "-c", parityScript, w.path, list, samples)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+		return fmt.Errorf("%s: comparison with Keras: %w: %s", python, err, lines[len(lines)-1])
+	}
+	var answer struct {
+		Keras       string    `json:"keras"`
+		Differences []float64 `json:"differences"`
+	}
+	last := strings.TrimSpace(stdout.String())
+	last = last[strings.LastIndexByte(last, '\n')+1:]
+	if err := json.Unmarshal([]byte(last), &answer); err != nil || len(answer.Differences) != len(p.Layers) {
+		return fmt.Errorf("%s: comparison with Keras: cannot use its answer %.80q", python, last)
+	}
+	p.Compared("Keras "+answer.Keras, answer.Differences)
+	return nil
+}

@@ -1,0 +1,261 @@
+package keras
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// spec is a layer that is to be converted: of what class, and where its arrays are.
+type spec struct {
+	name     string
+	class    string   // Keras's, of a cell the layer's: LSTM, GRU, SimpleRNN, Dense, Embedding, LayerNormalization
+	paths    []string // of the groups that own arrays, both directions' of Bidirectional
+	settings settings
+	guessed  bool // there is no configuration: settings are Keras's defaults
+	hint     model.Kind
+}
+
+// owner is a group that owns arrays.
+type owner struct {
+	path string
+	vars []*dataset // by number
+}
+
+// variable matches the place of an owner's array.
+var variable = regexp.MustCompile(`^(?:(.*)/)?vars/(\d{1,4})$`)
+
+// owners groups the arrays of a file; strays are those of another layout.
+func owners(list []dataset) (found map[string]*owner, order []string, strays []*dataset) {
+	found = map[string]*owner{}
+	for i := range list {
+		d := &list[i]
+		m := variable.FindStringSubmatch(d.path)
+		n := 0
+		if m != nil {
+			n, _ = strconv.Atoi(m[2])
+		}
+		if m == nil || n > len(list) {
+			strays = append(strays, d)
+			continue
+		}
+		o := found[m[1]]
+		if o == nil {
+			o = &owner{path: m[1]}
+			found[m[1]], order = o, append(order, m[1])
+		}
+		for len(o.vars) <= n {
+			o.vars = append(o.vars, nil)
+		}
+		o.vars[n] = d
+	}
+	return found, order, strays
+}
+
+// maxNesting of models in models; each level is parsed again.
+const maxNesting = 32
+
+// planned lists the layers that a model's configuration tells of, in its order.
+func planned(c *settings, path, name string, depth int) []spec {
+	var list []spec
+	used := map[string]int{}
+	for i := range c.Layers {
+		l := &c.Layers[i]
+		place := unique(snake(l.Class), used)
+		own := place
+		if s := l.settings(); s != nil && s.Name != "" {
+			own = s.Name
+		}
+		list = append(list, planLayer(l, joined("/", path, "layers", place), joined(".", name, own), depth+1)...)
+	}
+	return list
+}
+
+// planLayer is one layer at a place in the file, or a model's.
+func planLayer(l *object, path, name string, depth int) []spec {
+	c := l.settings()
+	if c == nil || depth > maxNesting {
+		return nil
+	}
+	switch l.Class {
+	case "Sequential", "Functional", "Model":
+		return planned(c, path, name, depth)
+	case "LSTM", "GRU", "SimpleRNN":
+		return []spec{{name: name, class: l.Class, paths: []string{path + "/cell"}, settings: *c}}
+	case "Dense", "Embedding", "LayerNormalization":
+		return []spec{{name: name, class: l.Class, paths: []string{path}, settings: *c}}
+	case "TimeDistributed":
+		if c.Layer != nil {
+			return planLayer(c.Layer, path+"/layer", name, depth+1)
+		}
+	case "Bidirectional":
+		return planBoth(c, path, name)
+	case "RNN":
+		if c.Cell != nil {
+			return planCells(c.Cell, path+"/cell", name, c.GoBackwards, depth)
+		}
+	}
+	return nil
+}
+
+// planBoth is a Bidirectional of one of the recurrent layers.
+func planBoth(c *settings, path, name string) []spec {
+	if c.Layer == nil || !slices.Contains([]string{"LSTM", "GRU", "SimpleRNN"}, c.Layer.Class) {
+		return nil
+	}
+	inner := c.Layer.settings()
+	if inner == nil {
+		return nil
+	}
+	if b := c.Backward; b != nil {
+		if back := b.settings(); back == nil || b.Class != c.Layer.Class || !sameEquations(back, inner) {
+			return nil // two unlike layers: no stack of this library
+		}
+	}
+	s := spec{name: name, class: c.Layer.Class, paths: []string{path + "/forward_layer/cell", path + "/backward_layer/cell"}, settings: *inner}
+	s.settings.Merge = c.Merge
+	return []spec{s}
+}
+
+// sameEquations says whether two configurations compute alike.
+func sameEquations(a, b *settings) bool {
+	return activationName(a.Activation) == activationName(b.Activation) &&
+		activationName(a.RecurrentActivation) == activationName(b.RecurrentActivation) && on(a.ResetAfter) == on(b.ResetAfter)
+}
+
+// planCells is the cell of an RNN, or several on one another.
+func planCells(cell *object, path, name string, backwards bool, depth int) []spec {
+	c := cell.settings()
+	if c == nil || depth > maxNesting {
+		return nil
+	}
+	if cell.Class == "StackedRNNCells" {
+		var list []spec
+		used := map[string]int{}
+		for i := range c.Cells {
+			place := joined("/", path, "cells", unique(snake(c.Cells[i].Class), used))
+			list = append(list, planCells(&c.Cells[i], place, joined(".", name, strconv.Itoa(i)), backwards, depth+1)...)
+		}
+		return list
+	}
+	class, ok := strings.CutSuffix(cell.Class, "Cell")
+	if !ok || !slices.Contains([]string{"LSTM", "GRU", "SimpleRNN"}, class) {
+		return nil
+	}
+	s := spec{name: name, class: class, paths: []string{path}, settings: *c}
+	s.settings.GoBackwards = backwards
+	return []spec{s}
+}
+
+// snakes are what Keras makes names of groups of classes' names with.
+var snakes = []*regexp.Regexp{regexp.MustCompile(`(.)([A-Z][a-z]+)`), regexp.MustCompile(`([a-z])([A-Z])`)}
+
+func snake(class string) string {
+	for _, r := range snakes {
+		class = r.ReplaceAllString(class, "${1}_${2}")
+	}
+	return strings.ToLower(class)
+}
+
+// unique numbers the names that are used again: dense, dense_1.
+func unique(name string, used map[string]int) string {
+	n, again := used[name]
+	if !again {
+		used[name] = 0
+		return name
+	}
+	used[name] = n + 1
+	return fmt.Sprintf("%s_%d", name, n+1)
+}
+
+// joined joins what is not empty.
+func joined(by string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), by)
+}
+
+// numbered is the end of a name that was used before.
+var numbered = regexp.MustCompile(`_\d+$`)
+
+// classes by the names of their groups.
+var classes = map[string]string{
+	"lstm": "LSTM", "gru": "GRU", "simple_rnn": "SimpleRNN", "lstm_cell": "LSTM", "gru_cell": "GRU", "simple_rnn_cell": "SimpleRNN",
+	"dense": "Dense", "embedding": "Embedding", "layer_normalization": "LayerNormalization",
+}
+
+// classOf are the classes of the kinds that a user may name.
+var classOf = map[model.Kind]string{
+	model.LSTM: "LSTM", model.GRU: "GRU", model.RNNTanh: "SimpleRNN", model.RNNReLU: "SimpleRNN",
+	model.Linear: "Dense", model.Embedding: "Embedding", model.LayerNorm: "LayerNormalization",
+}
+
+// guess finds the layers by the names and shapes of the groups of a file.
+func guess(found map[string]*owner, order []string, hints map[string]model.Kind) []spec {
+	var list []spec
+	for _, path := range order {
+		if strings.Contains(path, "backward_layer") {
+			if _, ok := found[strings.Replace(path, "backward_layer", "forward_layer", 1)]; ok {
+				continue
+			}
+		}
+		s := spec{paths: []string{path}, guessed: true}
+		var names []string
+		recurrent := false
+		for _, part := range strings.Split(path, "/") {
+			switch part {
+			case "layers", "layer", "cells", "forward_layer", "backward_layer":
+			case "cell":
+				recurrent = true
+			default:
+				names = append(names, part)
+			}
+		}
+		s.name = strings.Join(names, ".")
+		if len(names) > 0 {
+			s.class = classes[numbered.ReplaceAllString(names[len(names)-1], "")]
+		}
+		o := found[path]
+		if recurrent && (s.class == "" || s.class == "Dense") {
+			s.class = recurrentClass(o)
+		}
+		if s.class == "" && len(o.vars) == 2 && rank(o, 0) == 2 && rank(o, 1) == 1 {
+			s.class = "Dense"
+		}
+		if s.hint = hints[s.name]; s.hint != "" {
+			s.class = classOf[s.hint]
+		}
+		if back := strings.Replace(path, "forward_layer", "backward_layer", 1); back != path && found[back] != nil {
+			s.paths = append(s.paths, back)
+		}
+		if s.class != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func rank(o *owner, i int) int {
+	if i >= len(o.vars) || o.vars[i] == nil {
+		return -1
+	}
+	return len(o.vars[i].dims)
+}
+
+// recurrentClass tells a cell by the gates a unit has.
+func recurrentClass(o *owner) string {
+	if rank(o, 1) != 2 {
+		return ""
+	}
+	switch d := o.vars[1].dims; {
+	case d[0] > 0 && d[1] == 4*d[0]:
+		return "LSTM"
+	case d[0] > 0 && d[1] == 3*d[0]:
+		return "GRU"
+	case d[0] == d[1]:
+		return "SimpleRNN"
+	}
+	return ""
+}
