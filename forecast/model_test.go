@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -116,6 +117,7 @@ func TestVariants(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkEvaluation(t, &cfg, e)
+			checkExported(t, dir)
 			checkOpened(t, m, dir, withAhead(panel, cfg.Horizon))
 		})
 	}
@@ -180,6 +182,56 @@ func checkEvaluation(t *testing.T, cfg *Config, e *Evaluation) {
 	}
 	if len(e.ByStep) != cfg.Horizon || len(e.ByHour) != 24 || len(e.Samples) == 0 || e.Verdict == "" {
 		t.Errorf("steps %d, hours %d, samples %d, verdict %q", len(e.ByStep), len(e.ByHour), len(e.Samples), e.Verdict)
+	}
+}
+
+// checkExported holds the graph of a model, its weights drawn anew so that every
+// one counts, against the network, and the names of its inputs against their widths.
+func checkExported(t *testing.T, dir string) {
+	t.Helper()
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, p := range m.Slab().Params {
+		w := p.Read()
+		for i := range w {
+			w[i] = float32(r.NormFloat64()) / 4
+		}
+		p.Write(w)
+	}
+	p, err := m.ExportONNX(filepath.Join(t.TempDir(), "m.onnx"))
+	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
+		if err == nil || !strings.Contains(err.Error(), "learn_state") {
+			t.Errorf("the trained state was left out: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(p)
+	if p.Values == 0 || p.MaxDiff > 2e-5 || p.MaxDiffRuntime > 2e-5 {
+		t.Error(p)
+	}
+	names, d := m.inputNames(), &m.net.dims
+	if len(names.encoder) != d.encoder || m.net.Decoder != nil && len(names.decoder) != d.decoder || len(names.static) != d.ids {
+		t.Errorf("%d, %d and %d names for %d, %d and %d inputs", len(names.encoder), len(names.decoder), len(names.static), d.encoder, d.decoder, d.ids)
+	}
+	linear := 0
+	for _, name := range names.linear {
+		n := 1
+		if at := strings.LastIndexByte(name, '['); at >= 0 {
+			fmt.Sscanf(name[at:], "[%d]", &n)
+		}
+		linear += n
+	}
+	if names.linear != nil && linear != d.linear {
+		t.Errorf("the names of the linear path's inputs stand for %d, it has %d", linear, d.linear)
+	}
+	if got := outputNames(&m.cfg); len(got) != d.outputs {
+		t.Errorf("outputs %v, there are %d", got, d.outputs)
 	}
 }
 

@@ -304,6 +304,17 @@ func chronoGates(c tensor.Cell) (keep, take int) {
 	return -1, 0 // coupled LSTM, minGRU
 }
 
+// Param is a parameter of a layer's direction by the beginning of its name, such
+// as weight_ih, or h_0 or c_0; nil where the stack has none.
+func (m *RNN) Param(base string, layer, direction int) *tensor.Param {
+	d := &m.dirs[layer*m.Directions()+direction]
+	return map[string]*tensor.Param{
+		"weight_ih": d.w, "weight_hh": d.r, "bias_ih": d.bw, "bias_hh": d.br, "weight_hr": d.p,
+		"weight_pi": d.peepI, "weight_pf": d.peepF, "weight_po": d.peepO,
+		"weight_ln_ih": d.normX, "weight_ln_hh": d.normR, "weight_ln_c": d.normC, "bias_ln_c": d.biasC, "h_0": m.h0, "c_0": m.c0,
+	}[base]
+}
+
 // Directions is 1, or 2 if bidirectional.
 func (m *RNN) Directions() int {
 	if m.opt.Bidirectional {

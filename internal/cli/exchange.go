@@ -14,6 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/keras"
+	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -32,6 +33,7 @@ type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
+	graph     func(path string) (*onnx.Parity, error)                              // writes the model as an ONNX graph; nil: by its layers
 	notes     []string                                                             // on what layers do beyond their weights
 	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
 }
@@ -237,10 +239,13 @@ func (a *app) exportCommand() *cobra.Command {
 the file's name, under PyTorch's parameter names and in its layout; torch.load
 takes the .pt with weights_only=True. A recurrent stack with an embedding before
 it or a linear layer after it may also be written as an .onnx graph, of any batch
-size and length, with states in and out. The file is read back and checked on
-random input like an import.`,
+size and length, with states in and out; and a forecasting model as a graph of
+its network, whose inputs say what columns they are, and whose doc string says
+what scaling stays outside. The file is read back and checked on random input
+like an import.`,
 		Example: `  carousel export run --out weights.pt
-  carousel export run --out weights.safetensors --torch python3`,
+  carousel export run --out weights.safetensors --torch python3
+  carousel export run --out model.onnx`,
 		GroupID: groupWork,
 		Args:    oneArg("a model directory"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -277,6 +282,7 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 	r := newExchanged(dir, o.out, format, w)
 	r.Graph = o.graph
 	if format.name == "ONNX" { // its parts have names of their own, and are compared already
+		r.Notes, r.Unchecked = w.notes, nil
 		return r, r.check(ctx, w, w, seed, o)
 	}
 	back := *o
@@ -308,23 +314,29 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 		arch, err := model.OpenLayers(d)
 		return torchWeights(d.Weights, arch), err
 	}
-	kinds := map[string]model.Kind{}
-	if d.Task == forecast.Task {
-		if kinds, err = forecastKinds(dir); err != nil {
-			return nil, err
-		}
+	if d.Task != forecast.Task {
+		return described(d.Weights, hints)
 	}
-	maps.Copy(kinds, hints)
-	return described(d.Weights, kinds)
-}
-
-// forecastKinds tells of a forecasting model what names and shapes leave open,
-// and which stacks are none of PyTorch's.
-func forecastKinds(dir string) (map[string]model.Kind, error) {
 	m, err := forecast.Open(dir)
 	if err != nil {
 		return nil, err
 	}
+	kinds, err := forecastKinds(m)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(kinds, hints)
+	w, err := described(d.Weights, kinds)
+	if err != nil {
+		return nil, err
+	}
+	w.graph, w.notes = m.ExportONNX, []string{m.ONNXDoc()}
+	return w, nil
+}
+
+// forecastKinds tells of a forecasting model what names and shapes leave open,
+// and which stacks are none of PyTorch's.
+func forecastKinds(m *forecast.Model) (map[string]model.Kind, error) {
 	cfg := m.Config()
 	rnn, err := cfg.RNNConfig.Build(1)
 	if err != nil {

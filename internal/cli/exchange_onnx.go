@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -38,34 +36,21 @@ func readONNX(path string, o *exchangeOptions) (*weights, error) {
 	return described(f, kinds)
 }
 
-// writeONNX writes an embedding, a recurrent stack and a linear layer, the first
-// and the last if they are there, as a graph with states in and out.
+// writeONNX writes a graph with states in and out: of an embedding, a recurrent
+// stack and a linear layer, the first and the last if they are there, or what
+// the weights' own task makes of them.
 func writeONNX(path string, w *weights, o *exchangeOptions) error {
-	f := w.file
-	c, names, err := stackOf(w.arch)
-	if err != nil {
-		return err
-	}
-	stack, err := c.New()
-	if err != nil {
-		return err
-	}
-	slab := tensor.Pack(tensor.CPU(), stack, 0)
-	var own []model.Tensor
-	for _, t := range f.Tensors {
-		at := strings.LastIndexByte(t.Name, '.')
-		if part, ok := names[t.Name[:max(at, 0)]]; ok {
-			own = append(own, model.Tensor{Name: part + "." + t.Name[at+1:], Dims: t.Dims, Data: t.Data})
+	write := w.graph
+	if write == nil {
+		write = func(path string) (*onnx.Parity, error) {
+			stack, err := stackOf(w)
+			if err != nil {
+				return nil, err
+			}
+			return onnx.Export(path, stack, &onnx.ExportOptions{State: true})
 		}
 	}
-	renamed, err := model.NewFile(f.Path, own, nil)
-	if err != nil {
-		return err
-	}
-	if err := renamed.Load(slab); err != nil {
-		return err
-	}
-	parity, err := onnx.Export(path, stack, &onnx.ExportOptions{State: true})
+	parity, err := write(path)
 	if err != nil {
 		return err
 	}
@@ -73,36 +58,37 @@ func writeONNX(path string, w *weights, o *exchangeOptions) error {
 	return nil
 }
 
-// stackOf fits the layers into the one shape that is exported, and tells which
-// part of it each layer's name became.
-func stackOf(arch *model.Architecture) (c onnx.Config, names map[string]string, err error) {
-	names = map[string]string{}
-	for i := range arch.Layers {
-		l := &arch.Layers[i]
-		part := ""
-		switch {
-		case l.Kind.Recurrent() && !l.Cell && l.Proj == 0:
-			part = "rnn"
-			c.Cell, c.Input, c.Hidden, c.Layers, c.Bidirectional, c.NoBias = string(l.Kind), l.Input, l.Hidden, l.Layers, l.Bidirectional, !l.Bias
-		case l.Kind == model.Embedding:
-			part = "embedding"
-			c.Vocabulary = l.Input
-		case l.Kind == model.Linear:
-			part = "head"
-			c.Output, c.HeadNoBias = l.Output, !l.Bias
-		}
-		for _, taken := range names {
-			if taken == part {
-				part = ""
-			}
-		}
-		if part == "" {
-			return c, nil, misusef("layer %q: an ONNX file is written of one recurrent stack, an embedding before it and a linear layer after it; these weights hold more; export them as .pt or .safetensors", l.Name+": "+l.String())
-		}
-		names[l.Name] = part
+// stackOf fits the layers into the one shape that is exported.
+func stackOf(w *weights) (*onnx.Stack, error) {
+	n, err := model.Build(tensor.CPU(), w.arch, w.file)
+	if err != nil {
+		return nil, err
 	}
-	if c.Cell == "" {
-		return c, nil, misusef("there is no recurrent stack among the layers: %s", fmt.Sprint(arch.Other))
+	stack := &onnx.Stack{}
+	for i := range w.arch.Layers {
+		l := &w.arch.Layers[i]
+		fits := false
+		switch m := n.Module(l.Name).(type) {
+		case *nn.RNN:
+			fits, stack.RNN = stack.RNN == nil, m
+		case *nn.Embedding:
+			fits, stack.Embedding = stack.Embedding == nil, m
+		case *nn.Linear:
+			fits, stack.Head = stack.Head == nil, m
+		}
+		if !fits {
+			return nil, misusef("layer %q: an ONNX file is written of one recurrent stack, an embedding before it and a linear layer after it; these weights hold more; export them as .pt or .safetensors", l.Name+": "+l.String())
+		}
 	}
-	return c, names, nil
+	switch {
+	case stack.RNN == nil:
+		return nil, misusef("there is no recurrent stack among the layers that are recognised; not recognised: %s", list(w.arch.Other, 6))
+	case len(w.arch.Other) > 0:
+		return nil, misusef("an ONNX file would leave out tensors of no layer that is recognised: %s; export the weights as .pt or .safetensors", list(w.arch.Other, 6))
+	case stack.Embedding != nil && stack.Embedding.Weight.Dim(1) != stack.RNN.InputSize():
+		return nil, misusef("the embedding gives %d features, and the recurrent stack takes %d; export the weights as .pt or .safetensors", stack.Embedding.Weight.Dim(1), stack.RNN.InputSize())
+	case stack.Head != nil && stack.Head.Weight.Dim(1) != stack.RNN.OutputSize():
+		return nil, misusef("the recurrent stack gives %d features, and the linear layer takes %d; export the weights as .pt or .safetensors", stack.RNN.OutputSize(), stack.Head.Weight.Dim(1))
+	}
+	return stack, nil
 }

@@ -38,6 +38,7 @@ func init() {
 		"LogSoftmax":         {1, 1, 1, nil, runSoftmax},
 
 		"If":              {1, 1, many, nil, runIf},
+		"Scan":            {1, many, many, prepareScan, runScan},
 		"Identity":        {1, 1, 1, nil, runIdentity},
 		"Dropout":         {1, 3, 2, nil, runDropout},
 		"Constant":        {0, 0, 1, prepareConstant, runConstant},

@@ -15,7 +15,7 @@ type opCase struct {
 	op    string
 	opset int64
 	in    []Value
-	attrs []attribute
+	attrs []Attr
 	outs  int  // 0 is 1
 	bools bool // the last input is boolean
 }
@@ -32,12 +32,12 @@ func opCases() []opCase {
 	}
 	l := func(list ...int64) Value { return Ints(list, len(list)) }
 	scalar := func(x int64) Value { return Ints([]int64{x}) }
-	at := func(name string, v any) []attribute { return []attribute{{name, v}} }
+	at := func(name string, v any) []Attr { return []Attr{{name, v}} }
 	counted := Ints([]int64{7, -7, 9, 4, -2, 5}, 2, 3)
 	by := Ints([]int64{2, 3, -4}, 3)
 	cases := []opCase{
 		{op: "Gemm", in: []Value{f(3, 4), f(4, 5), f(5)}},
-		{op: "Gemm", in: []Value{f(4, 3), f(5, 4), f(3, 1)}, attrs: []attribute{{"transA", 1}, {"transB", 1}, {"alpha", float32(0.5)}, {"beta", float32(-2)}}},
+		{op: "Gemm", in: []Value{f(4, 3), f(5, 4), f(3, 1)}, attrs: []Attr{{"transA", 1}, {"transB", 1}, {"alpha", float32(0.5)}, {"beta", float32(-2)}}},
 		{op: "Gemm", in: []Value{f(3, 4), f(5, 4)}, attrs: at("transB", 1)},
 		{op: "MatMul", in: []Value{f(2, 3, 4), f(4, 5)}},
 		{op: "MatMul", in: []Value{f(2, 1, 3, 4), f(5, 4, 2)}},
@@ -45,7 +45,7 @@ func opCases() []opCase {
 		{op: "MatMul", in: []Value{f(2, 3, 4), f(4)}},
 		{op: "MatMul", in: []Value{f(4), f(4)}},
 		{op: "LayerNormalization", in: []Value{f(2, 3, 4), f(4), f(4)}},
-		{op: "LayerNormalization", in: []Value{f(2, 3, 4), f(3, 4)}, attrs: []attribute{{"axis", 1}, {"epsilon", float32(0.1)}}},
+		{op: "LayerNormalization", in: []Value{f(2, 3, 4), f(3, 4)}, attrs: []Attr{{"axis", 1}, {"epsilon", float32(0.1)}}},
 		{op: "Softmax", in: []Value{f(2, 3, 4)}},
 		{op: "Softmax", in: []Value{f(2, 3, 4)}, attrs: at("axis", 1)},
 		{op: "Softmax", opset: 11, in: []Value{f(2, 3, 4)}},
@@ -71,7 +71,7 @@ func opCases() []opCase {
 		{op: "Slice", in: []Value{f(4, 5), l(1, -3), l(9, -1)}},
 		{op: "Slice", in: []Value{f(4, 5), l(-1, 3), l(-9, 0), l(1, 0), l(-2, -1)}},
 		{op: "Slice", in: []Value{counted, l(2), l(-100), l(1), l(-1)}},
-		{op: "Slice", opset: 9, in: []Value{f(4, 5)}, attrs: []attribute{{"starts", []int64{1}}, {"ends", []int64{-1}}, {"axes", []int64{1}}}},
+		{op: "Slice", opset: 9, in: []Value{f(4, 5)}, attrs: []Attr{{"starts", []int64{1}}, {"ends", []int64{-1}}, {"axes", []int64{1}}}},
 		{op: "Gather", in: []Value{f(5, 3), Ints([]int64{4, 0, -1, 2}, 2, 2)}},
 		{op: "Gather", in: []Value{f(2, 5, 3), scalar(-1)}, attrs: at("axis", 1)},
 		{op: "Gather", in: []Value{counted, l(2, 0)}, attrs: at("axis", 1)},
@@ -79,7 +79,7 @@ func opCases() []opCase {
 		{op: "GatherElements", in: []Value{f(3, 4), Ints([]int64{3, 0, 1}, 3, 1)}, attrs: at("axis", 1)},
 		{op: "GatherND", in: []Value{f(3, 4, 2), Ints([]int64{0, 3, 2, -1}, 2, 2)}},
 		{op: "Shape", in: []Value{f(2, 3, 4)}},
-		{op: "Shape", in: []Value{f(2, 3, 4)}, attrs: []attribute{{"start", -2}, {"end", 9}}},
+		{op: "Shape", in: []Value{f(2, 3, 4)}, attrs: []Attr{{"start", -2}, {"end", 9}}},
 		{op: "Size", in: []Value{f(2, 3, 4)}},
 		{op: "ConstantOfShape", in: []Value{l(2, 3)}},
 		{op: "Range", in: []Value{scalar(7), scalar(-3), scalar(-4)}},
@@ -94,9 +94,9 @@ func opCases() []opCase {
 		{op: "Min", in: []Value{f(2, 3), f(3), f(2, 1)}},
 		{op: "Max", in: []Value{counted, by}},
 		{op: "ArgMax", in: []Value{f(3, 4, 2)}, attrs: at("axis", 1)},
-		{op: "ArgMax", in: []Value{Floats([]float32{2, 5, 5, 1}, 4)}, attrs: []attribute{{"keepdims", 0}, {"select_last_index", 1}}},
-		{op: "ArgMin", in: []Value{f(3, 4)}, attrs: []attribute{{"axis", -1}, {"keepdims", 0}}},
-		{op: "ReduceMean", in: []Value{f(2, 3, 4)}, attrs: []attribute{{"axes", []int64{1}}, {"keepdims", 0}}},
+		{op: "ArgMax", in: []Value{Floats([]float32{2, 5, 5, 1}, 4)}, attrs: []Attr{{"keepdims", 0}, {"select_last_index", 1}}},
+		{op: "ArgMin", in: []Value{f(3, 4)}, attrs: []Attr{{"axis", -1}, {"keepdims", 0}}},
+		{op: "ReduceMean", in: []Value{f(2, 3, 4)}, attrs: []Attr{{"axes", []int64{1}}, {"keepdims", 0}}},
 		{op: "ReduceMean", opset: 18, in: []Value{f(2, 3, 4), l(0, -1)}},
 		{op: "ReduceMax", in: []Value{f(2, 3, 4)}},
 		{op: "ReduceMin", in: []Value{f(2, 3, 4)}, attrs: at("axes", []int64{-1})},
@@ -126,7 +126,7 @@ func opCases() []opCase {
 
 // build makes a model of the node. With fixed, all inputs but the first are constants of the file.
 func (c *opCase) build(fixed bool) ([]byte, map[string]Value) {
-	var g builder
+	var g Graph
 	inputs := map[string]Value{}
 	var names []string
 	for i, v := range c.in {
@@ -151,7 +151,7 @@ func (c *opCase) build(fixed bool) ([]byte, map[string]Value) {
 		for j, d := range v.Dims {
 			dims[j] = d
 		}
-		g.input(name, dtype, dims...)
+		g.input(name, "", dtype, dims...)
 		inputs[name] = v
 	}
 	if c.op == "Where" { // the condition comes first
@@ -162,7 +162,7 @@ func (c *opCase) build(fixed bool) ([]byte, map[string]Value) {
 		outs = append(outs, fmt.Sprintf("o%d", i))
 		g.outputs = append(g.outputs, appendText(nil, 1, outs[i])) // its type is the operator's affair
 	}
-	g.node(c.op, names, outs, c.attrs...)
+	g.Node(c.op, names, outs, c.attrs...)
 	opset := c.opset
 	if opset == 0 {
 		opset = 17
@@ -186,7 +186,7 @@ func TestOperators(t *testing.T) {
 		}
 	}
 	var recorded []model.Tensor
-	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true, "If": true}
+	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true, "If": true, "Scan": true}
 	for i, c := range opCases() {
 		tested[c.op] = true
 		t.Run(fmt.Sprintf("%d-%s", i, c.op), func(t *testing.T) {

@@ -96,14 +96,14 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 		D = 2
 	}
 	rows := recurrentGates[o.op] * H
-	var g builder
+	var g Graph
 	inputs := map[string]Value{}
 	feed := func(name string, dtype int64, v Value) string {
 		dims := make([]any, len(v.Dims))
 		for i, d := range v.Dims {
 			dims[i] = d
 		}
-		g.input(name, dtype, dims...)
+		g.input(name, "", dtype, dims...)
 		inputs[name] = v
 		return name
 	}
@@ -111,7 +111,7 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 		if o.dynamic {
 			return feed(name, typeFloat, v)
 		}
-		return g.floats(name, v.Data, v.Dims...)
+		return g.Floats(name, v.Data, v.Dims...)
 	}
 	// In layout 1 the same numbers come with the batch first.
 	swap := func(v Value) Value {
@@ -143,10 +143,10 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 	for in[len(in)-1] == "" {
 		in = in[:len(in)-1]
 	}
-	attrs := []attribute{{"hidden_size", H}, {"direction", o.direction}}
+	attrs := []Attr{{"hidden_size", H}, {"direction", o.direction}}
 	add := func(use bool, name string, v any) {
 		if use {
-			attrs = append(attrs, attribute{name, v})
+			attrs = append(attrs, Attr{name, v})
 		}
 	}
 	add(o.clip > 0, "clip", o.clip)
@@ -156,12 +156,12 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 	add(o.alpha != nil, "activation_alpha", o.alpha)
 	add(o.beta != nil, "activation_beta", o.beta)
 	add(layout == 1, "layout", layout)
-	g.node(o.op, in, out, attrs...)
+	g.Node(o.op, in, out, attrs...)
 	for _, name := range out {
 		if name == "Y" {
-			g.output(name, typeFloat, T, D, B, H)
+			g.output(name, "", typeFloat, T, D, B, H)
 		} else {
-			g.output(name, typeFloat, D, B, H)
+			g.output(name, "", typeFloat, D, B, H)
 		}
 	}
 	return g.encode("option", 8, 17), inputs

@@ -111,6 +111,7 @@ type node struct {
 // those of the graph around it, which it may read.
 type branch struct {
 	nodes []*node
+	ins   []int // slots of its inputs, of a loop's body
 	outs  []int
 }
 
@@ -276,8 +277,10 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 		}
 		l.m.constants[slot] = v
 	}
-	if err := l.linkInputs(g.inputs); err != nil {
-		return nil, err
+	if l.parent == nil {
+		if err := l.linkInputs(g.inputs); err != nil {
+			return nil, err
+		}
 	}
 	for i := range g.nodes {
 		if err := l.linkNode(g, i); err != nil {
@@ -396,22 +399,29 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 	return l.linkBranches(n)
 }
 
-// linkBranches links the graphs in a node's attributes: those of If.
+// linkBranches links the graphs in a node's attributes: those of If, and the
+// body of Scan, which has inputs.
 func (l *linker) linkBranches(n *node) error {
-	if n.op != "If" {
-		return nil
-	}
-	for _, name := range []string{"then_branch", "else_branch"} {
+	for _, name := range map[string][]string{"If": {"then_branch", "else_branch"}, "Scan": {"body"}}[n.op] {
 		a := n.attrs[name]
-		if a == nil || a.graph == nil || len(a.graph.inputs) > 0 || len(a.graph.outputs) != len(n.out) {
-			return l.m.badf("%s: attribute %s must be a graph without inputs and with %d outputs", n.title(), name, len(n.out))
+		if a == nil || a.graph == nil || (len(a.graph.inputs) > 0) != (n.op == "Scan") || len(a.graph.outputs) != len(n.out) {
+			return l.m.badf("%s: attribute %s must be a graph with %d outputs, and with inputs in a loop alone", n.title(), name, len(n.out))
 		}
 		inner := linker{m: l.m, slots: map[string]int{}, parent: l}
-		outs, err := inner.body(a.graph)
-		if err != nil {
+		b := &branch{}
+		for i := range a.graph.inputs {
+			slot, err := inner.define(a.graph.inputs[i].name, "input of the body of "+n.title())
+			if err != nil {
+				return err
+			}
+			b.ins = append(b.ins, slot)
+		}
+		var err error
+		if b.outs, err = inner.body(a.graph); err != nil {
 			return err
 		}
-		n.branches = append(n.branches, &branch{inner.nodes, outs})
+		b.nodes = inner.nodes
+		n.branches = append(n.branches, b)
 	}
 	return nil
 }

@@ -16,13 +16,13 @@ import (
 )
 
 // small is a sound graph: y = Relu(x + one).
-func small() *builder {
-	g := &builder{}
-	g.input("x", typeFloat, "n", 3)
-	g.floats("one", []float32{1, 1, 1}, 3)
-	g.node("Add", []string{"x", "one"}, []string{"s"})
-	g.node("Relu", []string{"s"}, []string{"y"})
-	g.output("y", typeFloat, "n", 3)
+func small() *Graph {
+	g := &Graph{}
+	g.input("x", "", typeFloat, "n", 3)
+	g.Floats("one", []float32{1, 1, 1}, 3)
+	g.Node("Add", []string{"x", "one"}, []string{"s"})
+	g.Node("Relu", []string{"s"}, []string{"y"})
+	g.output("y", "", typeFloat, "n", 3)
 	return g
 }
 
@@ -37,20 +37,20 @@ func rawTensor(name string, dtype int64, raw []byte, dims ...int64) []byte {
 // TestRefused reads files that are wrong: each is a *model.FileError of one line
 // that says what it is about.
 func TestRefused(t *testing.T) {
-	with := func(change func(g *builder)) []byte {
+	with := func(change func(g *Graph)) []byte {
 		g := small()
 		change(g)
 		return g.encode("g", 8, 17)
 	}
 	initializer := func(b []byte) []byte {
-		return with(func(g *builder) { g.initializers = append(g.initializers, b) })
+		return with(func(g *Graph) { g.initializers = append(g.initializers, b) })
 	}
-	lstm := func(w, r, b []int, attrs ...attribute) []byte {
-		var g builder
-		zeros := func(name string, dims []int) string { return g.floats(name, make([]float32, product(dims)), dims...) }
-		g.input("x", typeFloat, "t", "b", 2)
-		g.node("LSTM", []string{"x", zeros("W", w), zeros("R", r), zeros("B", b)}, []string{"y"}, attrs...)
-		g.output("y", typeFloat, "t", 1, "b", 3)
+	lstm := func(w, r, b []int, attrs ...Attr) []byte {
+		var g Graph
+		zeros := func(name string, dims []int) string { return g.Floats(name, make([]float32, product(dims)), dims...) }
+		g.input("x", "", typeFloat, "t", "b", 2)
+		g.Node("LSTM", []string{"x", zeros("W", w), zeros("R", r), zeros("B", b)}, []string{"y"}, attrs...)
+		g.output("y", "", typeFloat, "t", 1, "b", 3)
 		return g.encode("g", 8, 17)
 	}
 	for name, c := range map[string]struct {
@@ -61,22 +61,22 @@ func TestRefused(t *testing.T) {
 		"text":     {[]byte("not an ONNX file at all, but some text\n"), []string{"not an ONNX model"}},
 		"old":      {small().encode("g", 3, 6), []string{"operator set 7 to 25", "got 6"}},
 		"new":      {small().encode("g", 8, 999), []string{"got 999"}},
-		"operator": {with(func(g *builder) { g.node("NonMaxSuppression", []string{"s"}, []string{"z"}) }), []string{"operator NonMaxSuppression", "NonMaxSuppression_z", "not supported"}},
-		"cycle": {with(func(g *builder) {
-			g.node("Add", []string{"b", "x"}, []string{"a"})
-			g.node("Relu", []string{"a"}, []string{"b"})
+		"operator": {with(func(g *Graph) { g.Node("NonMaxSuppression", []string{"s"}, []string{"z"}) }), []string{"operator NonMaxSuppression", "NonMaxSuppression_z", "not supported"}},
+		"cycle": {with(func(g *Graph) {
+			g.Node("Add", []string{"b", "x"}, []string{"a"})
+			g.Node("Relu", []string{"a"}, []string{"b"})
 		}), []string{"Add_a", `"b"`, "cycle"}},
-		"self":                {with(func(g *builder) { g.node("Relu", []string{"a"}, []string{"a"}) }), []string{"Relu_a", "cycle"}},
-		"nothing makes":       {with(func(g *builder) { g.node("Relu", []string{"ghost"}, []string{"a"}) }), []string{`"ghost"`, "nothing makes"}},
-		"twice made":          {with(func(g *builder) { g.node("Relu", []string{"x"}, []string{"s"}) }), []string{`"s"`, "already taken"}},
-		"twice initialized":   {with(func(g *builder) { g.floats("one", []float32{1}, 1) }), []string{`"one"`, "already taken"}},
-		"twice input":         {with(func(g *builder) { g.input("x", typeFloat, 1) }), []string{`"x"`, "already taken"}},
-		"over an initializer": {with(func(g *builder) { g.node("Relu", []string{"x"}, []string{"one"}) }), []string{`"one"`, "already taken"}},
-		"attribute twice": {with(func(g *builder) {
-			g.node("Elu", []string{"x"}, []string{"z"}, attribute{"alpha", float32(1)}, attribute{"alpha", float32(2)})
+		"self":                {with(func(g *Graph) { g.Node("Relu", []string{"a"}, []string{"a"}) }), []string{"Relu_a", "cycle"}},
+		"nothing makes":       {with(func(g *Graph) { g.Node("Relu", []string{"ghost"}, []string{"a"}) }), []string{`"ghost"`, "nothing makes"}},
+		"twice made":          {with(func(g *Graph) { g.Node("Relu", []string{"x"}, []string{"s"}) }), []string{`"s"`, "already taken"}},
+		"twice initialized":   {with(func(g *Graph) { g.Floats("one", []float32{1}, 1) }), []string{`"one"`, "already taken"}},
+		"twice input":         {with(func(g *Graph) { g.input("x", "", typeFloat, 1) }), []string{`"x"`, "already taken"}},
+		"over an initializer": {with(func(g *Graph) { g.Node("Relu", []string{"x"}, []string{"one"}) }), []string{`"one"`, "already taken"}},
+		"attribute twice": {with(func(g *Graph) {
+			g.Node("Elu", []string{"x"}, []string{"z"}, Attr{"alpha", float32(1)}, Attr{"alpha", float32(2)})
 		}), []string{"Elu_z", `"alpha"`, "twice"}},
-		"too few inputs":   {with(func(g *builder) { g.node("Add", []string{"x"}, []string{"z"}) }), []string{"Add_z", "1 inputs"}},
-		"output":           {with(func(g *builder) { g.output("ghost", typeFloat) }), []string{`"ghost"`, "no node"}},
+		"too few inputs":   {with(func(g *Graph) { g.Node("Add", []string{"x"}, []string{"z"}) }), []string{"Add_z", "1 inputs"}},
+		"output":           {with(func(g *Graph) { g.output("ghost", "", typeFloat) }), []string{`"ghost"`, "no node"}},
 		"external":         {initializer(appendInt(rawTensor("w", typeFloat, nil, 3), 14, 1)), []string{"tensor w", "another file"}},
 		"external entries": {initializer(appendBytes(rawTensor("w", typeFloat, nil, 3), 13, []byte{})), []string{"tensor w", "another file"}},
 		"huge":             {initializer(rawTensor("w", typeFloat, []byte{1, 2, 3, 4}, 1<<40, 1<<40)), []string{"tensor w", "too large"}},
@@ -88,11 +88,11 @@ func TestRefused(t *testing.T) {
 		"rank":             {initializer(rawTensor("w", typeFloat, nil, 0, 1, 1, 1, 1, 1, 1, 1, 1)), []string{"dimensions"}},
 		"LSTM W":           {lstm([]int{1, 12, 3}, []int{1, 12, 4}, []int{1, 24}), []string{"LSTM_y", "W must be [1,16,3]", "[1,12,3]"}},
 		"LSTM B":           {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 23}), []string{"LSTM_y", "B must be [1,24]", "[1,23]"}},
-		"hidden":           {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, attribute{"hidden_size", 4}), []string{"hidden_size is 4"}},
-		"direction":        {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, attribute{"direction", "up"}), []string{"LSTM_y", `"up"`}},
-		"activation":       {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, attribute{"activations", []string{"Sigmoid", "Tanh", "Sin"}}), []string{"LSTM_y", `"Sin"`}},
-		"attribute type":   {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, attribute{"clip", 1}), []string{"LSTM_y", "attribute clip"}},
-		"control":          {with(func(g *builder) { g.node("x\n\x1b[2J", []string{"x"}, []string{"z"}) }), []string{"x??[2J"}},
+		"hidden":           {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, Attr{"hidden_size", 4}), []string{"hidden_size is 4"}},
+		"direction":        {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, Attr{"direction", "up"}), []string{"LSTM_y", `"up"`}},
+		"activation":       {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, Attr{"activations", []string{"Sigmoid", "Tanh", "Sin"}}), []string{"LSTM_y", `"Sin"`}},
+		"attribute type":   {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 24}, Attr{"clip", 1}), []string{"LSTM_y", "attribute clip"}},
+		"control":          {with(func(g *Graph) { g.Node("x\n\x1b[2J", []string{"x"}, []string{"z"}) }), []string{"x??[2J"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse("m.onnx", c.file)
@@ -184,7 +184,7 @@ func TestBounded(t *testing.T) {
 // TestRunBounded runs graphs whose values would outgrow memory.
 func TestRunBounded(t *testing.T) {
 	x := map[string]Value{"x": Floats([]float32{1, 2, 3}, 1, 3)}
-	run := func(change func(g *builder)) error {
+	run := func(change func(g *Graph)) error {
 		g := small()
 		change(g)
 		m, err := parse("m.onnx", g.encode("g", 8, 17))
@@ -195,24 +195,24 @@ func TestRunBounded(t *testing.T) {
 		_, err = m.Run(x)
 		return err
 	}
-	for name, change := range map[string]func(g *builder){
-		"expand": func(g *builder) {
-			g.node("Expand", []string{"x", g.ints("to", 1<<30, 1<<30, 1, 3)}, []string{"big"})
+	for name, change := range map[string]func(g *Graph){
+		"expand": func(g *Graph) {
+			g.Node("Expand", []string{"x", g.Ints("to", 1<<30, 1<<30, 1, 3)}, []string{"big"})
 		},
-		"fill":    func(g *builder) { g.node("ConstantOfShape", []string{g.ints("to", 1<<31-1, 1<<31-1)}, []string{"big"}) },
-		"endless": func(g *builder) { g.node("ConstantOfShape", []string{g.ints("to", math.MaxInt64)}, []string{"big"}) },
-		"tile":    func(g *builder) { g.node("Tile", []string{"x", g.ints("to", 1<<30, 1<<30)}, []string{"big"}) },
-		"range": func(g *builder) {
-			g.floats("lo", []float32{0})
-			g.floats("hi", []float32{1e30})
-			g.floats("by", []float32{1e-30})
-			g.node("Range", []string{"lo", "hi", "by"}, []string{"big"})
+		"fill":    func(g *Graph) { g.Node("ConstantOfShape", []string{g.Ints("to", 1<<31-1, 1<<31-1)}, []string{"big"}) },
+		"endless": func(g *Graph) { g.Node("ConstantOfShape", []string{g.Ints("to", math.MaxInt64)}, []string{"big"}) },
+		"tile":    func(g *Graph) { g.Node("Tile", []string{"x", g.Ints("to", 1<<30, 1<<30)}, []string{"big"}) },
+		"range": func(g *Graph) {
+			g.Floats("lo", []float32{0})
+			g.Floats("hi", []float32{1e30})
+			g.Floats("by", []float32{1e-30})
+			g.Node("Range", []string{"lo", "hi", "by"}, []string{"big"})
 		},
-		"doubling": func(g *builder) {
+		"doubling": func(g *Graph) {
 			last := "x"
 			for i := range 40 {
 				next := string(rune('A' + i))
-				g.node("Concat", []string{last, last}, []string{next}, attribute{"axis", 0})
+				g.Node("Concat", []string{last, last}, []string{next}, Attr{"axis", 0})
 				last = next
 			}
 		},

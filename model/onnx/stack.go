@@ -38,7 +38,7 @@ func (s *Stack) Forward(x *tensor.Tensor, init *nn.State) (y *tensor.Tensor, fin
 	case PoolFinal:
 		D, L := s.RNN.Directions(), s.RNN.Layers()
 		top := tensor.Slice(final.H, 0, (L-1)*D, L*D) // [D,B,H]
-		y = tensor.Reshape(tensor.Transpose(top, 0, 1), -1, D*s.RNN.Hidden())
+		y = tensor.Reshape(tensor.Transpose(top, 0, 1), -1, D*s.RNN.StateSize())
 	}
 	if s.Head != nil {
 		y = s.Head.Forward(y)

@@ -74,8 +74,10 @@ func TestExportRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.onnx")
 	timeMajor := &Stack{RNN: nn.NewLSTM(2, 3, &nn.RNNOptions{TimeMajor: true})}
 	tensor.Pack(tensor.CPU(), timeMajor, 1)
-	clipped := &Stack{RNN: nn.NewLSTM(2, 3, &nn.RNNOptions{CellClip: 1})} // no tensor tells
-	tensor.Pack(tensor.CPU(), clipped, 1)
+	own := &Stack{RNN: nn.NewCustom(sum{}, 2, 3, nil)}
+	tensor.Pack(tensor.CPU(), own, 1)
+	residual := &Stack{RNN: nn.NewLSTM(2, 3, &nn.RNNOptions{Layers: 2, Residual: true}), Pool: PoolFinal}
+	tensor.Pack(tensor.CPU(), residual, 1)
 	both, _ := newStack(t, Config{Cell: "lstm", Input: 2, Hidden: 3, Layers: 1, Bidirectional: true, Pool: PoolLast})
 	spoilt, slab := newStack(t, Config{Cell: "lstm", Input: 2, Hidden: 3, Layers: 1})
 	w := slab.Params[0].Read()
@@ -87,7 +89,8 @@ func TestExportRefused(t *testing.T) {
 	}{
 		"computes something else":   {timeMajor, nil},
 		"does not go with lengths":  {both, &ExportOptions{Lengths: true}},
-		"this kind of cell":         {clipped, nil},
+		"a cell of your own":        {own, nil},
+		"is not its last output":    {residual, nil},
 		"has no recurrent layers":   {&Stack{}, nil},
 		"not finite: rnn.weight_ih": {spoilt, nil},
 	} {
@@ -99,6 +102,14 @@ func TestExportRefused(t *testing.T) {
 		t.Errorf("a file was written: %v", err)
 	}
 }
+
+// sum is the simplest cell of a user's own.
+type sum struct{}
+
+func (sum) Gates() int         { return 1 }
+func (sum) States() int        { return 1 }
+func (sum) Forward(r *nn.Row)  { copy(r.HNew, r.Gates) }
+func (sum) Backward(r *nn.Row) { copy(r.Gates, r.DH); clear(r.DH) }
 
 func TestMaxDifference(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))

@@ -1,0 +1,314 @@
+package forecast
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// ExportONNX writes what the network computes as an ONNX graph, runs that
+// beside the network on random input, in ONNX Runtime too where that is
+// installed, and says how far they lie apart. Its inputs are named, and tell in
+// their doc strings which columns they hold in which order:
+//
+//	encoder     float32 [rows,window,..]         the window
+//	decoder     float32 [rows,horizon,..]        what is known of the horizon; not with every model
+//	static_ids  int64   [rows,..]                static categories
+//	linear      float32 [targets,windows,..]     inputs of the linear path, with skip
+//	group       int64   [targets,windows]        its kind of time
+//	unit_scale, unit_shift  float32 [targets,windows,horizon]  with the loss negative-binomial
+//
+// and its output forecast is [targets,windows,horizon,outputs]. Rows are targets
+// times windows, target by target, or windows where one row sees all targets.
+// An autoregressive network is one step after the other: encoder [rows,time,..],
+// h0 and c0 in; forecast [rows,time,channels,outputs], hn and cn out, and the
+// caller feeds it what it says.
+//
+// What stands around the network stays outside: scaling columns, centring
+// windows, calendars, the way back to the data's units, intervals. The graph's
+// doc string says so.
+func (m *Model) ExportONNX(path string) (*onnx.Parity, error) {
+	n := m.net
+	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
+		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
+	}
+	e := &graphExporter{net: n, names: m.inputNames(), g: &onnx.Graph{Doc: m.ONNXDoc()}}
+	var want map[string][]float32
+	in := e.sample()
+	var err error
+	if m.cfg.Head == "autoregressive" {
+		err = e.unrolled()
+		want = e.runUnrolled(in)
+	} else {
+		err = e.direct()
+		want = e.runDirect(in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.g.Export(path, in, want)
+}
+
+// ONNXDoc is the doc string of the graph that ExportONNX writes: what it leaves out.
+func (m *Model) ONNXDoc() string {
+	text := fmt.Sprintf("A Carousel forecasting network (%s, head %s, loss %s). The graph is the network alone. Outside it stay: scaling the columns (%s, config.json has the numbers), "+
+		"centring each window (%s), the inputs from calendar and seasons, and taking forecasts back to the data's units.", m.cfg.Cell, m.cfg.Head, m.cfg.Loss, m.cfg.Scale, m.cfg.WindowNorm)
+	if m.anchor.Share != 0 {
+		text += fmt.Sprintf(" The model's forecasts mix in the seasonal naive one of %d rows, with a share of %v; the graph's do not.", m.anchor.Season, m.anchor.Share)
+	}
+	return text
+}
+
+// graphExporter writes a network as a graph.
+type graphExporter struct {
+	net   *network
+	g     *onnx.Graph
+	names inputNames
+}
+
+// The sizes of the sample on which graph and network are compared.
+const sampleWindows, sampleSteps = 2, 5
+
+// transposed swaps the first two of a value's three dimensions.
+func (e *graphExporter) transposed(x string) string {
+	return e.g.Op("Transpose", []string{x}, onnx.Attr{Name: "perm", Value: []int64{1, 0, 2}})
+}
+
+// steps declares an input of steps and joins it with the static vectors; the
+// result is time-major.
+func (e *graphExporter) steps(name string, steps any, width int, columns []string, static string) string {
+	e.g.Input(name, strings.Join(columns, ", "), "rows", steps, width)
+	x := e.transposed(name)
+	if static == "" {
+		return x
+	}
+	// [1,rows,..] repeated over time
+	lead := e.g.Op("Slice", []string{e.g.Op("Shape", []string{x}), e.g.Ints("", 0), e.g.Ints("", 1)})
+	times := e.g.Op("Concat", []string{lead, e.g.Ints("", 1, 1)}, onnx.Attr{Name: "axis", Value: 0})
+	return e.g.Op("Concat", []string{x, e.g.Op("Expand", []string{static, times})}, onnx.Attr{Name: "axis", Value: -1})
+}
+
+// static is the vectors of the static categories [1,rows,..], or "".
+func (e *graphExporter) static() string {
+	n := e.net
+	if n.Static == nil {
+		return ""
+	}
+	e.g.InputInts("static_ids", strings.Join(e.names.static, ", "), "rows", n.dims.ids)
+	table := n.Static.Weight
+	v := e.g.Op("Gather", []string{e.g.Floats("static.weight", table.Read(), table.Dims()...), "static_ids"})
+	return e.g.Op("Reshape", []string{v, e.g.Ints("", 1, -1, int64(n.dims.ids*staticWidth))})
+}
+
+// direct is network.forward.
+func (e *graphExporter) direct() error {
+	n, d, g := e.net, &e.net.dims, e.g
+	static := e.static()
+	encoded, err := g.RNN("encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.window, d.encoder, e.names.encoder, static)})
+	if err != nil {
+		return err
+	}
+	y := e.ends(encoded.Y)
+	if n.Decoder != nil {
+		decoded, err := g.RNN("decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.horizon, d.decoder, e.names.decoder, static), H: encoded.H, C: encoded.C})
+		if err != nil {
+			return err
+		}
+		y = e.transposed(decoded.Y)
+	}
+	out := g.Linear("head", n.Head, y)
+	if d.channels == 1 {
+		out = g.Op("Reshape", []string{out, g.Ints("", int64(d.targets), -1, int64(d.horizon), int64(d.outputs))})
+	} else {
+		out = g.Op("Reshape", []string{out, g.Ints("", -1, int64(d.horizon), int64(d.targets), int64(d.outputs))})
+		out = g.Op("Transpose", []string{out}, onnx.Attr{Name: "perm", Value: []int64{2, 0, 1, 3}})
+	}
+	g.Node("Identity", []string{e.locate(out)}, []string{"forecast"})
+	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), d.targets, "windows", d.horizon, d.outputs)
+	return nil
+}
+
+// ends is network.ends of a time-major output.
+func (e *graphExporter) ends(y string) string {
+	g, width := e.g, int64(e.net.Encoder.StateSize())
+	at := func(step int64) string {
+		return g.Op("Gather", []string{y, g.Int(step)}, onnx.Attr{Name: "axis", Value: 0})
+	}
+	if e.net.Encoder.Directions() == 1 {
+		return at(-1)
+	}
+	part := func(x string, lo, hi int64) string {
+		return g.Op("Slice", []string{x, g.Ints("", lo), g.Ints("", hi), g.Ints("", 1)})
+	}
+	return g.Op("Concat", []string{part(at(-1), 0, width), part(at(0), width, 2*width)}, onnx.Attr{Name: "axis", Value: -1})
+}
+
+// locate is network.locate.
+func (e *graphExporter) locate(out string) string {
+	n, d, g := e.net, &e.net.dims, e.g
+	counts := n.cfg.Loss == "negative-binomial"
+	if n.Skip == nil && !counts {
+		return out
+	}
+	location, rest := out, ""
+	if d.outputs > 1 && n.cfg.Loss != "quantile" {
+		location, rest = e.part(out, 0, 1), e.part(out, 1, d.outputs)
+	}
+	if n.Skip != nil {
+		g.Input("linear", strings.Join(e.names.linear, ", "), d.targets, "windows", d.linear)
+		w := n.Skip.Weight
+		line := g.Op("MatMul", []string{"linear", g.Floats("skip.weight", w.Read(), w.Dims()...)})
+		if n.Skip.Group != nil {
+			g.InputInts("group", fmt.Sprintf("kind of time of the window's first step, %d for each target in turn", d.groups), d.targets, "windows")
+			line = g.Op("Add", []string{line, g.Op("Gather", []string{g.Floats("skip.group", n.Skip.Group.Read(), n.Skip.Group.Dims()...), "group"})})
+		}
+		location = g.Op("Add", []string{location, g.Op("Unsqueeze", []string{line, g.Ints("", 3)})})
+	}
+	if counts {
+		for _, name := range []string{"unit_scale", "unit_shift"} {
+			g.Input(name, "from the window's units to the data's", d.targets, "windows", d.horizon)
+		}
+		location = g.Op("Mul", []string{location, g.Op("Unsqueeze", []string{"unit_scale", g.Ints("", 3)})})
+		location = g.Op("Add", []string{location, g.Op("Unsqueeze", []string{"unit_shift", g.Ints("", 3)})})
+	}
+	if rest == "" {
+		return location
+	}
+	return g.Op("Concat", []string{location, rest}, onnx.Attr{Name: "axis", Value: 3})
+}
+
+// part is outputs [lo,hi) of [..,outputs].
+func (e *graphExporter) part(out string, lo, hi int) string {
+	return e.g.Op("Slice", []string{out, e.g.Ints("", int64(lo)), e.g.Ints("", int64(hi)), e.g.Ints("", 3)})
+}
+
+// unrolled is network.unroll.
+func (e *graphExporter) unrolled() error {
+	n, d, g := e.net, &e.net.dims, e.g
+	m := n.Encoder
+	slots := m.Layers() * m.Directions()
+	in := onnx.RNNValues{X: e.steps("encoder", "time", d.encoder, e.names.encoder, e.static()), H: "h0"}
+	g.Input("h0", "states, zeros at first", slots, "rows", m.StateSize())
+	if m.CellSize() > 0 {
+		in.C = "c0"
+		g.Input("c0", "cell states, zeros at first", slots, "rows", m.CellSize())
+	}
+	y, err := g.RNN("encoder", m, in)
+	if err != nil {
+		return err
+	}
+	out := g.Linear("head", n.Head, e.transposed(y.Y))
+	out = g.Op("Reshape", []string{out, g.Ints("", 0, 0, int64(d.channels), int64(d.outputs))})
+	now := g.Op("Slice", []string{"encoder", g.Ints("", 0), g.Ints("", int64(d.channels)), g.Ints("", 2)})
+	now = g.Op("Unsqueeze", []string{now, g.Ints("", 3)})
+	if d.outputs == 1 {
+		out = g.Op("Add", []string{out, now})
+	} else { // only the location is a difference
+		out = g.Op("Concat", []string{g.Op("Add", []string{e.part(out, 0, 1), now}), e.part(out, 1, d.outputs)}, onnx.Attr{Name: "axis", Value: 3})
+	}
+	g.Node("Identity", []string{out}, []string{"forecast"})
+	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), "rows", "time", d.channels, d.outputs)
+	g.Node("Identity", []string{y.H}, []string{"hn"})
+	g.Output("hn", "states after the last step", slots, "rows", m.StateSize())
+	if y.C != "" {
+		g.Node("Identity", []string{y.C}, []string{"cn"})
+		g.Output("cn", "cell states after the last step", slots, "rows", m.CellSize())
+	}
+	return nil
+}
+
+// sample is random input for the graph.
+func (e *graphExporter) sample() map[string]onnx.Value {
+	d := &e.net.dims
+	r := rand.New(rand.NewPCG(1, 2))
+	in := map[string]onnx.Value{}
+	floats := func(name string, dims ...int) {
+		v := onnx.Value{Dims: dims}
+		for range size(dims) {
+			v.Data = append(v.Data, float32(r.NormFloat64()))
+		}
+		in[name] = v
+	}
+	ints := func(name string, below int, dims ...int) {
+		v := onnx.Value{Dims: dims}
+		for range size(dims) {
+			v.Ints = append(v.Ints, r.Int64N(int64(below)))
+		}
+		in[name] = v
+	}
+	rows := sampleWindows
+	if d.channels == 1 {
+		rows *= d.targets
+	}
+	if d.ids > 0 {
+		ints("static_ids", d.table, rows, d.ids)
+	}
+	if e.net.cfg.Head == "autoregressive" {
+		floats("encoder", rows, sampleSteps, d.encoder)
+		h, c := onnx.States(e.net.Encoder, rows, 3)
+		if in["h0"] = h; c.Data != nil {
+			in["c0"] = c
+		}
+		return in
+	}
+	floats("encoder", rows, d.window, d.encoder)
+	if e.net.Decoder != nil {
+		floats("decoder", rows, d.horizon, d.decoder)
+	}
+	if e.net.Skip != nil {
+		floats("linear", d.targets, sampleWindows, d.linear)
+		if d.groups > 0 {
+			ints("group", d.targets*d.groups, d.targets, sampleWindows)
+		}
+	}
+	if e.net.cfg.Loss == "negative-binomial" {
+		floats("unit_scale", d.targets, sampleWindows, d.horizon)
+		floats("unit_shift", d.targets, sampleWindows, d.horizon)
+	}
+	return in
+}
+
+func size(dims []int) int {
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	return n
+}
+
+// batchOf is a sample as the network takes it.
+func (e *graphExporter) batchOf(in map[string]onnx.Value) *batch {
+	b := &batch{n: sampleWindows, rows: in["encoder"].Dims[0], encoder: in["encoder"].Data, decoder: in["decoder"].Data, linear: in["linear"].Data,
+		unitScale: in["unit_scale"].Data, unitShift: in["unit_shift"].Data}
+	for _, v := range in["static_ids"].Ints {
+		b.ids = append(b.ids, int32(v))
+	}
+	for _, v := range in["group"].Ints {
+		b.group = append(b.group, int32(v))
+	}
+	return b
+}
+
+func (e *graphExporter) runDirect(in map[string]onnx.Value) map[string][]float32 {
+	return map[string][]float32{"forecast": e.net.forward(tensor.NewTape(tensor.CPU(), tensor.Infer), e.batchOf(in)).Data()}
+}
+
+func (e *graphExporter) runUnrolled(in map[string]onnx.Value) map[string][]float32 {
+	t := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	state := &nn.State{H: t.Input(in["h0"].Data, in["h0"].Dims...)}
+	if c, ok := in["c0"]; ok {
+		state.C = t.Input(c.Data, c.Dims...)
+	}
+	x := in["encoder"]
+	y, final := e.net.unroll(t, e.batchOf(in), t.Input(x.Data, x.Dims...), state)
+	want := map[string][]float32{"forecast": y.Data(), "hn": final.H.Data()}
+	if final.C != nil {
+		want["cn"] = final.C.Data()
+	}
+	return want
+}

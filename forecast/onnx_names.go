@@ -1,0 +1,140 @@
+package forecast
+
+import (
+	"fmt"
+	"slices"
+)
+
+// inputNames say what the columns of the network's inputs are, in the order of
+// fillEncoder, fillDecoder, fillUnrolled and fillLinear.
+type inputNames struct{ encoder, decoder, linear, static []string }
+
+func (m *Model) inputNames() inputNames {
+	cfg, s, d := &m.cfg, m.schema, &m.net.dims
+	targets := []string{"target"}
+	if d.channels > 1 {
+		targets = cfg.targets()
+	}
+	var n inputNames
+	var numbers []string
+	for i := range s.Static {
+		if s.Static[i].Categories == nil {
+			numbers = append(numbers, s.Static[i].Name)
+		} else {
+			n.static = append(n.static, s.Static[i].Name)
+		}
+	}
+	always := slices.Clone(numbers)
+	if d.channels == 1 && d.targets > 1 {
+		for _, name := range cfg.targets() {
+			always = append(always, "1 if the target is "+name)
+		}
+	}
+	ahead := slices.Concat(cfg.ahead(), missing(cfg, cfg.ahead()), calendarNames(&s.Calendar))
+	seasons := seasonNames(s.Lags, targets)
+	if cfg.Head == "autoregressive" {
+		n.encoder = slices.Concat(targets, missing(cfg, targets), next(ahead), seasons, always)
+		return n
+	}
+	n.encoder = slices.Concat(targets, missing(cfg, targets), missing(cfg, cfg.Past), cfg.Past, ahead, always)
+	n.decoder = slices.Concat(ahead, seasons, []string{"step of the horizon, from 1, by the horizon"}, always)
+	n.linear = m.linearNames(numbers)
+	return n
+}
+
+// missing names the marks of missing values.
+func missing(cfg *Config, columns []string) []string {
+	if !masked(cfg) {
+		return nil
+	}
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = "1 where " + c + " is missing"
+	}
+	return names
+}
+
+func next(columns []string) []string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c + " of the next row"
+	}
+	return names
+}
+
+func seasonNames(lags []int, targets []string) (names []string) {
+	for _, lag := range lags {
+		for _, t := range targets {
+			names = append(names, fmt.Sprintf("%s in the last season of %d rows", t, lag))
+		}
+	}
+	return names
+}
+
+func calendarNames(c *calendar) (names []string) {
+	pairs := func(what string, n int) {
+		for k := range n {
+			names = append(names, fmt.Sprintf("sine of the %s %d", what, k+1), fmt.Sprintf("cosine of the %s %d", what, k+1))
+		}
+	}
+	pairs("day", c.Day)
+	pairs("year", c.Year)
+	if c.Weekday {
+		for _, day := range []string{"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"} {
+			names = append(names, "1 on "+day)
+		}
+	}
+	if c.Month {
+		for month := range 12 {
+			names = append(names, fmt.Sprintf("1 in month %d", month+1))
+		}
+	}
+	return names
+}
+
+// linearNames are blocks, "name[n]" being n numbers one after another.
+func (m *Model) linearNames(numbers []string) []string {
+	cfg, s, d := &m.cfg, m.schema, &m.net.dims
+	block := func(name string, n int) string { return fmt.Sprintf("%s[%d]", name, n) }
+	names := []string{"1", block("target over the window", cfg.Window)}
+	for _, lag := range s.Lags {
+		names = append(names, block(fmt.Sprintf("target in the last season of %d rows", lag), cfg.Horizon))
+	}
+	for i, column := range cfg.ahead() {
+		names = append(names, block(column+" over the horizon", cfg.Horizon))
+		if !s.Binary[i] {
+			names = append(names, block("its squares", cfg.Horizon))
+		}
+		if d.history {
+			names = append(names, block("and over the window", cfg.Window))
+		}
+	}
+	for _, column := range cfg.Past {
+		if d.history {
+			names = append(names, block(column+" over the window", cfg.Window))
+		}
+	}
+	if n := s.Calendar.annual(); n > 0 {
+		names = append(names, block("sines and cosines of the year", n))
+	}
+	return slices.Concat(names, numbers, []string{"the window's centre"})
+}
+
+// outputNames are what the network says of each step.
+func outputNames(cfg *Config) []string {
+	switch cfg.Loss {
+	case "quantile":
+		var names []string
+		for _, q := range cfg.Quantiles {
+			names = append(names, fmt.Sprintf("quantile %v", q))
+		}
+		return names
+	case "gaussian":
+		return []string{"mean", "softplus of this is the deviation"}
+	case "student-t":
+		return []string{"mean", "softplus of this is the scale", "2 + softplus of this are the degrees of freedom"}
+	case "negative-binomial":
+		return []string{"softplus of this is the mean", "softplus of this is the dispersion"}
+	}
+	return []string{"location"}
+}

@@ -1,0 +1,97 @@
+package onnx
+
+import "github.com/carousel-ml/carousel/tensor"
+
+// cell writes the equations of one step: from W·x + b [B,G*H], h and c to h' and c'.
+func (s *scanExporter) cell(wx, h, c string) (hid, cell string) {
+	b := s.body
+	G, H := tensor.Gates(s.m.Cell()), s.m.Hidden()
+	x := s.split(wx, G)
+	switch s.m.Cell() {
+	case tensor.MinGRUCell: // h + z⊙(n - h)
+		z := b.Op("Sigmoid", []string{x[0]})
+		return s.add(h, s.mul(z, b.Op("Sub", []string{x[1], h}))), ""
+	case tensor.MinLSTMCell: // (f⊙h + i⊙n)/(f+i)
+		f, i := b.Op("Sigmoid", []string{x[0]}), b.Op("Sigmoid", []string{x[1]})
+		return b.Op("Div", []string{s.add(s.mul(f, h), s.mul(i, x[2])), s.add(f, i)}), ""
+	case tensor.GRUBeforeCell:
+		u := s.split(s.recurrent(h, 0, 2*H), 2)
+		r, z := s.gate(s.add(x[0], u[0])), s.gate(s.add(x[1], u[1]))
+		return s.between(z, s.inner(s.add(x[2], s.recurrent(s.mul(r, h), 2*H, 3*H))), h), ""
+	}
+	u := s.split(s.recurrent(h, 0, G*H), G)
+	switch s.m.Cell() {
+	case tensor.GRUCell:
+		r, z := s.gate(s.add(x[0], u[0])), s.gate(s.add(x[1], u[1]))
+		return s.between(z, s.inner(s.add(x[2], s.mul(r, u[2]))), h), ""
+	case tensor.RNNTanhCell, tensor.RNNReLUCell:
+		return s.inner(s.add(x[0], u[0])), ""
+	}
+	pre := make([]string, G)
+	for i := range pre {
+		pre[i] = s.add(x[i], u[i])
+	}
+	if s.m.Cell() == tensor.SLSTMCell {
+		return s.slstm(pre, c)
+	}
+	return s.lstm(pre, c)
+}
+
+func (s *scanExporter) add(a, b string) string { return s.body.Op("Add", []string{a, b}) }
+
+func (s *scanExporter) mul(a, b string) string { return s.body.Op("Mul", []string{a, b}) }
+
+// between is (1-z)⊙n + z⊙h.
+func (s *scanExporter) between(z, n, h string) string {
+	return s.add(n, s.mul(z, s.body.Op("Sub", []string{h, n})))
+}
+
+// peep adds a peephole's part of what enters a gate.
+func (s *scanExporter) peep(pre, base, c string) string {
+	p := s.constant(base)
+	if p == "" {
+		return pre
+	}
+	return s.add(pre, s.mul(p, c))
+}
+
+func (s *scanExporter) lstm(pre []string, c string) (hid, cell string) {
+	b := s.body
+	i := s.gate(s.peep(pre[0], "weight_pi", c))
+	var f string
+	if s.m.Cell() == tensor.CoupledLSTMCell {
+		f = b.Op("Sub", []string{s.outer.Float(1), i})
+	} else {
+		f = s.gate(s.peep(pre[1], "weight_pf", c))
+	}
+	g := s.inner(pre[len(pre)-2])
+	cell = s.clipped(s.add(s.mul(f, c), s.mul(i, g)), s.o.CellClip)
+	o := s.gate(s.peep(pre[len(pre)-1], "weight_po", cell))
+	shown := cell
+	if gain := s.constant("weight_ln_c"); gain != "" {
+		in := []string{cell, gain}
+		if bias := s.constant("bias_ln_c"); bias != "" {
+			in = append(in, bias)
+		}
+		shown = b.Op("LayerNormalization", in, Attr{"axis", -1}, Attr{"epsilon", float32(1e-5)})
+	}
+	return s.mul(o, s.activated(s.activations()[2], shown)), cell
+}
+
+// slstm keeps c, the normaliser n and the stabiliser m side by side; a unit whose n
+// is 0 has no past.
+func (s *scanExporter) slstm(pre []string, state string) (hid, cell string) {
+	b := s.body
+	old := s.split(state, 3)
+	zero := s.outer.Float(0)
+	fresh := b.Op("Equal", []string{old[1], zero})
+	kept := b.Op("Neg", []string{b.Op("Softplus", []string{b.Op("Neg", []string{pre[1]})})}) // log σ(f)
+	stay := s.add(kept, old[2])
+	m := b.Op("Where", []string{fresh, pre[0], b.Op("Max", []string{stay, pre[0]})})
+	i := b.Op("Exp", []string{b.Op("Sub", []string{pre[0], m})})
+	f := b.Op("Where", []string{fresh, zero, b.Op("Exp", []string{b.Op("Sub", []string{stay, m})})})
+	c := s.add(s.mul(f, old[0]), s.mul(i, b.Op("Tanh", []string{pre[2]})))
+	n := s.add(s.mul(f, old[1]), i)
+	hid = s.mul(b.Op("Sigmoid", []string{pre[3]}), b.Op("Div", []string{c, n}))
+	return hid, b.Op("Concat", []string{c, n, m}, Attr{"axis", -1})
+}

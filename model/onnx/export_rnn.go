@@ -1,0 +1,237 @@
+package onnx
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// RNNValues are the names of what goes into and comes out of a recurrent stack:
+// X [time,batch,features]; states H [layers*directions,batch,..] and C, "" for
+// zeros or the trained ones; Lengths int32 [batch], each row's true steps, "" for
+// all. Of the results, Y is time-major too.
+type RNNValues struct{ X, H, C, Lengths, Y string }
+
+// RNN adds a recurrent stack as it is at inference, with all its options; name is
+// what its values are called after. What the standard's LSTM, GRU and RNN
+// express becomes such a node: peepholes, coupled gates, clips of what enters an
+// activation, activations, either reset of a GRU. Layer normalisation,
+// projections, zoneout, a clip of the cell, sLSTM, minGRU and minLSTM become a
+// Scan over their equations. A cell of the user's own is refused.
+func (g *Graph) RNN(name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
+	if m.Cell() == tensor.CustomCell {
+		return RNNValues{}, fmt.Errorf("onnx: %s: a cell of your own is Go code, which no graph holds; write its equations as nodes of the graph", name)
+	}
+	for _, p := range m.Weights {
+		if i := slices.IndexFunc(p.Read(), func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }); i >= 0 {
+			return RNNValues{}, fmt.Errorf("onnx: the weights are not finite: %s, element %d", p.Name, i)
+		}
+	}
+	e := &rnnExporter{g: g, m: m, o: m.Options(), name: name, lengths: in.Lengths}
+	e.h0, e.c0 = e.states(in.X, "h0", in.H, m.StateSize()), e.states(in.X, "c0", in.C, m.CellSize())
+	x := in.X
+	for layer := range m.Layers() {
+		y := e.layer(layer, x)
+		if e.o.Residual && layer > 0 {
+			y = g.Op("Add", []string{y, x})
+		}
+		x = y
+	}
+	out := RNNValues{Y: x, H: e.joined(e.hs)}
+	if m.CellSize() > 0 {
+		out.C = e.joined(e.cs)
+	}
+	return out, nil
+}
+
+// rnnExporter writes one stack.
+type rnnExporter struct {
+	g       *Graph
+	m       *nn.RNN
+	o       nn.RNNOptions
+	name    string
+	lengths string
+	mask    string   // bool [T,B,1]: inside the row, for Scan
+	h0, c0  []string // initial states [D,B,..] by layer, "" for zeros
+	hs, cs  []string // final ones
+}
+
+// states cuts initial states by layers; given "" they are the trained ones, or zeros.
+func (e *rnnExporter) states(x, part, given string, width int) []string {
+	L, D := e.m.Layers(), e.m.Directions()
+	parts := make([]string, L)
+	if width == 0 {
+		return parts
+	}
+	if given == "" && e.o.LearnState {
+		p := e.m.Param(part[:1]+"_0", 0, 0)
+		batch := e.g.Op("Concat", []string{e.g.Ints("", int64(L*D)), e.g.batchOf(x), e.g.Ints("", int64(width))}, Attr{"axis", 0})
+		given = e.g.Op("Expand", []string{e.g.Floats(e.name+"."+part, p.Read(), L*D, 1, width), batch})
+	}
+	if given == "" || L == 1 {
+		parts[0] = given
+		return parts
+	}
+	sizes := make([]int64, L)
+	for l := range parts {
+		parts[l], sizes[l] = fmt.Sprintf("%s.%s_l%d", e.name, part, l), int64(D)
+	}
+	e.g.Node("Split", []string{given, e.g.Ints("", sizes...)}, parts, Attr{"axis", 0})
+	return parts
+}
+
+func (e *rnnExporter) joined(parts []string) string {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return e.g.Op("Concat", parts, Attr{"axis", 0})
+}
+
+// layer writes a layer and returns its output [T,B,D*O].
+func (e *rnnExporter) layer(layer int, x string) string {
+	if e.standard() {
+		return e.operator(layer, x)
+	}
+	return e.scans(layer, x)
+}
+
+// recurrentActivations are the standard's names of the activations that its
+// recurrent operators have with the engine's numbers.
+var recurrentActivations = map[tensor.Activation]string{
+	tensor.SigmoidActivation: "Sigmoid", tensor.TanhActivation: "Tanh", tensor.ReLUActivation: "Relu", tensor.HardSigmoidActivation: "HardSigmoid",
+	tensor.SoftsignActivation: "Softsign", tensor.LeakyReLUActivation: "LeakyRelu", tensor.ELUActivation: "Elu", tensor.SoftplusActivation: "Softplus",
+}
+
+// activations are the functions of the cell: of the gates, the candidate and c'.
+func (e *rnnExporter) activations() [3]tensor.Activation {
+	acts := [3]tensor.Activation{e.o.GateActivation, e.o.Activation, e.o.OutputActivation}
+	for i, own := range [3]tensor.Activation{tensor.SigmoidActivation, tensor.TanhActivation, tensor.TanhActivation} {
+		if acts[i] == 0 {
+			acts[i] = own
+		}
+	}
+	if e.m.Cell() == tensor.RNNReLUCell {
+		acts[1] = tensor.ReLUActivation
+	}
+	return acts
+}
+
+// standard says whether a node of the standard's operators is the cell.
+func (e *rnnExporter) standard() bool {
+	switch e.m.Cell() {
+	case tensor.SLSTMCell, tensor.MinGRUCell, tensor.MinLSTMCell:
+		return false
+	}
+	for _, a := range e.activations() {
+		if recurrentActivations[a] == "" {
+			return false
+		}
+	}
+	o := &e.o
+	return !o.LayerNorm && o.Proj == 0 && o.CellClip == 0 && o.Zoneout == 0 && o.ZoneoutCell == 0
+}
+
+// operators by cell: the name, and for each gate in ONNX's order its place in the engine's, -1 for none.
+var operatorOf = map[tensor.Cell]struct {
+	op    string
+	gates []int
+}{
+	tensor.LSTMCell:        {"LSTM", []int{0, 3, 1, 2}},
+	tensor.CoupledLSTMCell: {"LSTM", []int{0, 2, -1, 1}},
+	tensor.GRUCell:         {"GRU", []int{1, 0, 2}},
+	tensor.GRUBeforeCell:   {"GRU", []int{1, 0, 2}},
+	tensor.RNNTanhCell:     {"RNN", []int{0}},
+	tensor.RNNReLUCell:     {"RNN", []int{0}},
+}
+
+// operator writes a layer as one node.
+func (e *rnnExporter) operator(layer int, x string) string {
+	spec := operatorOf[e.m.Cell()]
+	D, H, G := e.m.Directions(), e.m.Hidden(), len(spec.gates)
+	var w, r, b, p []float32
+	width := 0
+	for d := range D {
+		wi := e.m.Param("weight_ih", layer, d)
+		width = wi.Dim(1)
+		w = append(w, blocks(wi.Read(), H*width, spec.gates)...)
+		r = append(r, blocks(e.m.Param("weight_hh", layer, d).Read(), H*H, spec.gates)...)
+		if !e.o.NoBias {
+			b = append(b, blocks(e.m.Param("bias_ih", layer, d).Read(), H, spec.gates)...)
+			b = append(b, blocks(e.m.Param("bias_hh", layer, d).Read(), H, spec.gates)...)
+		}
+		if e.o.Peephole {
+			for _, gate := range []string{"weight_pi", "weight_po", "weight_pf"} {
+				if q := e.m.Param(gate, layer, d); q != nil {
+					p = append(p, q.Read()...)
+				} else {
+					p = append(p, make([]float32, H)...)
+				}
+			}
+		}
+	}
+	name := func(s string) string { return fmt.Sprintf("%s.%s_l%d", e.name, s, layer) }
+	in := []string{x, e.g.Floats(name("W"), w, D, G*H, width), e.g.Floats(name("R"), r, D, G*H, H), "", e.lengths, e.h0[layer], e.c0[layer], ""}
+	if b != nil {
+		in[3] = e.g.Floats(name("B"), b, D, 2*G*H)
+	}
+	if p != nil {
+		in[7] = e.g.Floats(name("P"), p, D, 3*H)
+	}
+	for in[len(in)-1] == "" {
+		in = in[:len(in)-1]
+	}
+	out := []string{name("Y"), name("h"), name("c")}
+	e.hs, e.cs = append(e.hs, out[1]), append(e.cs, out[2])
+	if spec.op != "LSTM" {
+		out = out[:2]
+	}
+	e.g.Node(spec.op, in, out, e.attributes(spec.op)...)
+	y := e.g.Op("Transpose", []string{out[0]}, Attr{"perm", []int64{0, 2, 1, 3}}) // [T,D,B,H] to [T,B,D,H]
+	return e.g.Op("Reshape", []string{y, e.g.Ints("", 0, 0, -1)})
+}
+
+// attributes are those that differ from the operator's defaults.
+func (e *rnnExporter) attributes(op string) []Attr {
+	D := e.m.Directions()
+	attrs := []Attr{{"hidden_size", e.m.Hidden()}}
+	if D == 2 {
+		attrs = append(attrs, Attr{"direction", "bidirectional"})
+	}
+	switch e.m.Cell() {
+	case tensor.GRUCell:
+		attrs = append(attrs, Attr{"linear_before_reset", 1})
+	case tensor.CoupledLSTMCell:
+		attrs = append(attrs, Attr{"input_forget", 1})
+	}
+	if e.o.GateClip > 0 {
+		attrs = append(attrs, Attr{"clip", e.o.GateClip})
+	}
+	acts := e.activations()
+	used := map[string][]tensor.Activation{"LSTM": acts[:], "GRU": acts[:2], "RNN": acts[1:2]}[op]
+	var names []string
+	usual := true
+	for i, a := range used {
+		names = append(names, recurrentActivations[a])
+		usual = usual && (a == tensor.SigmoidActivation) == (i == 0 && op != "RNN") && (a == tensor.TanhActivation) == (i > 0 || op == "RNN")
+	}
+	if !usual {
+		attrs = append(attrs, Attr{"activations", slices.Repeat(names, D)})
+	}
+	return attrs
+}
+
+// blocks takes blocks of n numbers in an order; -1 is one of zeros.
+func blocks(w []float32, n int, order []int) []float32 {
+	var out []float32
+	for _, from := range order {
+		if from < 0 {
+			out = append(out, make([]float32, n)...)
+			continue
+		}
+		out = append(out, w[from*n:(from+1)*n]...)
+	}
+	return out
+}
