@@ -458,7 +458,7 @@ func attentionGrid(e *translate.Evaluation) *report.Figure {
 			continue
 		}
 		fig := attentionFigure(x.Attention)
-		fig.Title = x.Text
+		fig.Title, fig.Width, fig.Height = x.Text, 480, 120+22*len(x.Attention.Target)
 		grid.Figures = append(grid.Figures, fig)
 	}
 	if len(grid.Figures) == 0 {

@@ -3,6 +3,7 @@ package translate
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -39,7 +40,7 @@ type Hypothesis struct {
 // Attention says how much each target token looked at each source token.
 type Attention struct {
 	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
-	Target  []string    `json:"target"`  // as in the vocabulary
+	Target  []string    `json:"target"`  // likewise
 	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
 }
 
@@ -256,7 +257,7 @@ func (m *Model) write(h *hypothesis, p *piece, keep bool) string {
 			words[i.steps-1] = p.tokens[largest(i.attention[:len(p.tokens)-1])]
 		}
 	}
-	return m.tok.target.DecodeWith(ids, words)
+	return strings.TrimSpace(m.tok.target.DecodeWith(ids, words))
 }
 
 // largest is the place of the largest number, the first of equal ones.
@@ -273,7 +274,11 @@ func largest(x []float32) int {
 func (m *Model) attention(h *hypothesis, p *piece) *Attention {
 	a := &Attention{Source: p.tokens, Weights: make([][]float32, h.last.steps)}
 	for _, id := range h.last.tokens() {
-		a.Target = append(a.Target, m.tok.target.Vocabulary().Token(id))
+		name := strings.TrimSpace(m.tok.target.Decode([]int32{id}))
+		if name == "" {
+			name = m.tok.target.Vocabulary().Token(id)
+		}
+		a.Target = append(a.Target, name)
 	}
 	for i := h.last; i != nil; i = i.before {
 		a.Weights[i.steps-1] = i.attention
