@@ -38,6 +38,7 @@ type Config struct {
 	Untied       bool    `json:"untied" group:"Model" help:"an output layer of its own, not the vectors of the target's tokens"`
 	Dropout      float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout of the tokens' vectors, of what the encoder gives and before the output"`
 
+	WordDropout       float64 `json:"word_dropout" group:"Training" help:"share of tokens whose vectors are left out, in training"`
 	Smoothing         float64 `json:"smoothing" default:"0.1" group:"Training" help:"label smoothing"`
 	ScheduledSampling float64 `json:"scheduled_sampling" group:"Training" help:"share of the decoder's inputs that are its own guesses at the end of training; it rises from 0"`
 	CarryState        bool    `json:"carry_state" group:"Training" help:"the encoder begins with its state after the line before, for texts whose lines follow each other"`
@@ -90,6 +91,7 @@ func (c *Config) Validate() error {
 		{"holdout", c.Holdout, 0, 0.9}, {"vocabulary_size", float64(c.VocabularySize), 0, 2e6}, {"min_count", float64(c.MinCount), 0, 1e9},
 		{"max_length", float64(c.MaxLength), 2, 1e4}, {"embedding", float64(c.Embedding), 1, 8192},
 		{"coverage_loss", c.CoverageLoss, 0, 1e3}, {"dropout", c.Dropout, 0, 0.99}, {"smoothing", c.Smoothing, 0, 0.99},
+		{"word_dropout", c.WordDropout, 0, 0.99},
 		{"scheduled_sampling", c.ScheduledSampling, 0, 0.99}, {"batch_tokens", float64(c.BatchTokens), 1, 1e6}, {"warmup", float64(c.Warmup), 0, 1e6},
 	} {
 		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {

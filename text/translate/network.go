@@ -93,7 +93,7 @@ type memory struct {
 // encode reads sources [B,S] from a state of the encoder (nil: its beginning)
 // and gives the memory, the decoder's first state and the encoder's last.
 func (n *network) encode(source *tensor.Ints, from *nn.State) (m memory, decoder, last *nn.State) {
-	x := n.drop(n.Source.Forward(source))
+	x := n.drop(n.dropWords(n.Source.Forward(source)))
 	y, last := n.Encoder.Forward(x, from)
 	m.values = n.drop(y)
 	m.keys = n.Attention.Keys(m.values)
@@ -102,6 +102,17 @@ func (n *network) encode(source *tensor.Ints, from *nn.State) (m memory, decoder
 
 func (n *network) drop(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Dropout(x, float32(n.cfg.Dropout))
+}
+
+// dropWords zeroes whole vectors of x [B,T,E], and scales the rest (Gal and
+// Ghahramani 2016), on a tape that trains.
+func (n *network) dropWords(x *tensor.Tensor) *tensor.Tensor {
+	tape, p := x.Tape(), float32(n.cfg.WordDropout)
+	if p == 0 || tape.Mode() != tensor.Train {
+		return x
+	}
+	kept := tensor.Dropout(tensor.Shift(tape.Zeros(x.Dim(0), x.Dim(1)), 1), p)
+	return tensor.Mul(x, tensor.Repeat(kept, 2, x.Dim(2)))
 }
 
 // bridge makes the decoder's first state of the encoder's last.
@@ -157,7 +168,7 @@ func (n *network) attend(h *tensor.Tensor, m memory, coverage *tensor.Tensor) (o
 // begins a sequence, and gives o [B,T,width] for all steps; and for coverage the
 // weights of each step and their sums before it, [B,T,S].
 func (n *network) decode(inputs *tensor.Ints, m memory, state *nn.State) (o, weights, coverage *tensor.Tensor) {
-	x := n.drop(n.Target.Forward(inputs))
+	x := n.drop(n.dropWords(n.Target.Forward(inputs)))
 	if !n.cfg.sequential() {
 		h, _ := n.Decoder.Forward(x, state)
 		o, weights = n.attend(h, m, nil)

@@ -163,7 +163,7 @@ func (s *stopAt) Write(b []byte) (int, error) {
 func TestResume(t *testing.T) {
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Dropout, cfg.EMA = 16, 8, 3, 0.2, 0.9
-	cfg.ScheduledSampling, cfg.CarryState, cfg.Coverage, cfg.CoverageLoss = 0.3, true, true, 0.1
+	cfg.ScheduledSampling, cfg.WordDropout, cfg.CarryState, cfg.Coverage, cfg.CoverageLoss = 0.3, 0.1, true, true, 0.1
 	pairs, valid := List(copies(120, 1)), List(copies(10, 2))
 	want, _, err := Train(context.Background(), pairs, valid, cfg, nil)
 	if err != nil {
