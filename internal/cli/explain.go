@@ -18,6 +18,7 @@ import (
 	"github.com/carousel-ml/carousel/memory"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/text/translate"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -198,6 +199,20 @@ func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
 	}
 	cfg := m.Config()
 	loss, err := m.Probe(classify.Files(data, &cfg, nil), rows)
+	if err != nil {
+		return nil, inFile(data, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
+}
+
+// probeTranslate reads a table with both languages in columns.
+func probeTranslate(dir, data string, rows int) (*explain.Subject, error) {
+	m, err := translate.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	loss, err := m.Probe(translate.Table(data, &cfg, nil), rows)
 	if err != nil {
 		return nil, inFile(data, err)
 	}

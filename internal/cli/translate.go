@@ -26,6 +26,7 @@ var translateTask = task{
 	train:    (*app).trainTranslateCommand,
 	evaluate: (*app).evaluateTranslate,
 	predict:  (*app).predictTranslate,
+	probe:    probeTranslate,
 	inspect: func(in *inspection, dir *model.Dir) error {
 		m, err := translate.Open(dir.Path)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"iter"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
@@ -194,4 +195,37 @@ func (r *training) fingerprint() string {
 		}
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+}
+
+// Probe reads up to rows pairs from the beginning and gives their loss on a tape
+// in Train mode: to look into the network, as package explain does.
+func (m *Model) Probe(pairs Pairs, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+	if rows < 1 {
+		return nil, fmt.Errorf("translate: Probe: needs rows, got %d", rows)
+	}
+	first := func() iter.Seq2[data.Pair, error] {
+		return func(yield func(data.Pair, error) bool) {
+			left := rows
+			for p, err := range pairs() {
+				if left--; !yield(p, err) || left == 0 {
+					return
+				}
+			}
+		}
+	}
+	c, err := readCorpus(first, &m.cfg, m.tok, m.cfg.MaxLength, false)
+	if err != nil {
+		return nil, err
+	}
+	if c.source.len() == 0 {
+		return nil, data.Errorf("no pair of sentences to look at among the first %d", rows)
+	}
+	samples := make([]int, c.source.len())
+	for i := range samples {
+		samples[i] = i
+	}
+	b := &batch{}
+	v := m.tok.target.Vocabulary()
+	b.load(c, samples, v.BeginID(), v.EndID(), false)
+	return func(tape *tensor.Tape) *tensor.Tensor { return m.net.loss(tape, b, float32(m.cfg.Smoothing)) }, nil
 }
