@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // small is a sound graph: y = Relu(x + one).
@@ -303,6 +305,16 @@ func FuzzRead(f *testing.F) {
 	for _, c := range opCases() {
 		b, _ := c.build(true)
 		f.Add(b)
+	}
+	f.Add(scanGraph(Attr{"scan_input_directions", []int64{1}}).Encode())
+	for _, m := range []*nn.RNN{nn.NewSLSTM(2, 3, nil), nn.NewGRU(2, 3, &nn.RNNOptions{LayerNorm: true, Zoneout: 0.1})} {
+		s := &Stack{RNN: m}
+		tensor.Pack(tensor.CPU(), s, 1)
+		g, err := s.graph(&ExportOptions{State: true, Lengths: true})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(g.Encode())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse("m.onnx", b)
