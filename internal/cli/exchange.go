@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"github.com/carousel-ml/carousel/model/keras"
 	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/torch"
+	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -314,48 +316,65 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 		arch, err := model.OpenLayers(d)
 		return torchWeights(d.Weights, arch), err
 	}
-	if d.Task != forecast.Task {
-		return described(d.Weights, hints)
-	}
-	m, err := forecast.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	kinds, err := forecastKinds(m)
+	kinds, err := ownKinds(d)
 	if err != nil {
 		return nil, err
 	}
 	maps.Copy(kinds, hints)
 	w, err := described(d.Weights, kinds)
-	if err != nil {
-		return nil, err
+	if err != nil || d.Task == onnx.Task {
+		return w, err
 	}
-	w.graph, w.notes = m.ExportONNX, []string{m.ONNXDoc()}
+	w.graph = func(string) (*onnx.Parity, error) {
+		return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
+	}
+	if d.Task == forecast.Task {
+		m, err := forecast.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		w.graph, w.notes = m.ExportONNX, []string{m.ONNXDoc()}
+	}
 	return w, nil
 }
 
-// forecastKinds tells of a forecasting model what names and shapes leave open,
-// and which stacks are none of PyTorch's.
-func forecastKinds(m *forecast.Model) (map[string]model.Kind, error) {
-	cfg := m.Config()
-	rnn, err := cfg.RNNConfig.Build(1)
-	if err != nil {
-		return nil, err
+// ownKinds tells of a model of this program's own what names and shapes leave
+// open, and which of its stacks are none of PyTorch's. Every task embeds the
+// settings of its cells.
+func ownKinds(d *model.Dir) (map[string]model.Kind, error) {
+	kinds := map[string]model.Kind{}
+	var saved struct {
+		Config nn.RNNConfig `json:"config"`
 	}
-	kinds := map[string]model.Kind{"*": model.RNNTanh}
-	if rnn.Cell() == tensor.RNNReLUCell {
+	if json.Unmarshal(d.Config, &saved) != nil || saved.Config.Cell == "" {
+		return kinds, nil
+	}
+	rnn, err := saved.Config.Build(1)
+	if err != nil {
+		return nil, &model.FileError{File: d.Path, Problem: err.Error(), Err: err}
+	}
+	if kinds["*"] = model.RNNTanh; rnn.Cell() == tensor.RNNReLUCell {
 		kinds["*"] = model.RNNReLU
 	}
-	for _, p := range m.Slab().Params {
-		switch name, _, _ := strings.Cut(p.Name, "."); {
-		case name == "static":
+	count := map[string]int{} // tensors of a layer
+	for _, t := range d.Weights.Tensors {
+		count[beforeDot(t.Name)]++
+	}
+	for _, t := range d.Weights.Tensors {
+		name := beforeDot(t.Name)
+		switch base := t.Name[len(name):]; {
+		case base == ".weight_ih_l0" && !rnn.IsPlain():
+			kinds[name] = model.Other
+		case base == ".weight" && count[name] == 1 && len(t.Dims) == 2 && d.Task == forecast.Task && name == "static":
 			kinds[name] = model.Embedding
-		case (name == "encoder" || name == "decoder") && !rnn.IsPlain():
+		case base == ".weight" && count[name] == 1 && len(t.Dims) == 2 && !strings.Contains(strings.ToLower(name), "emb"):
 			kinds[name] = model.Other
 		}
 	}
 	return kinds, nil
 }
+
+func beforeDot(name string) string { return name[:max(strings.LastIndexByte(name, '.'), 0)] }
 
 func newExchanged(from, to string, format *exchangeFormat, w *weights) *exchanged {
 	r := &exchanged{From: from, To: to, Format: format.name, Tensors: len(w.file.Tensors), Layers: w.arch.Layers, Unchecked: w.arch.Other}
