@@ -42,6 +42,7 @@ type carousel struct {
 	infer *tensor.Tape
 	train *tensor.Tape
 	y     []float32
+	lm    *languageModel // made by the first call of its pass
 }
 
 func newCarousel(threads int) *carousel {
@@ -89,11 +90,16 @@ func (c *carousel) step() {
 	tensor.SumAll(tensor.Mul(y, c.train.Input(c.q.p, s.T, s.B, s.H))).Backward()
 }
 
-func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
-	f := c.forward
-	if pass == train {
-		f = c.step
+// language takes a step of the language model.
+func (c *carousel) language() float32 {
+	if c.lm == nil {
+		c.lm = newLanguageModel(c.q)
 	}
+	return c.lm.step()
+}
+
+func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
+	f := map[string]func(){forward: c.forward, train: c.step, language: func() { c.language() }}[pass]
 	for range warm {
 		f()
 	}
@@ -107,9 +113,16 @@ func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
 }
 
 func (c *carousel) result(pass string) ([]float32, error) {
-	if pass == forward {
+	switch pass {
+	case forward:
 		c.forward()
 		return c.y, nil
+	case language:
+		var losses []float32
+		for range languageSteps {
+			losses = append(losses, c.language())
+		}
+		return losses, nil
 	}
 	c.step()
 	var all []float32

@@ -166,6 +166,39 @@ func TestCarousel(t *testing.T) {
 	}
 }
 
+// The language model learns what it reads, and begins anew with every problem.
+func TestLanguage(t *testing.T) {
+	defer par.SetWorkers(0)
+	q := newProblem(small)
+	q.text = newText(small, 30)
+	var first []float32
+	for range 2 {
+		c := newCarousel(1)
+		if err := c.open(q, ""); err != nil {
+			t.Fatal(err)
+		}
+		losses, err := c.result(language)
+		if err != nil || len(losses) != q.outputs(language) || losses[0] < 3 || losses[2] >= losses[0] {
+			t.Fatalf("losses %v, %v", losses, err)
+		}
+		if first != nil && !slices.Equal(losses, first) {
+			t.Errorf("losses %v, at first %v", losses, first)
+		}
+		first = losses
+		if ms, err := c.run(language, 1, 2); err != nil || len(ms) != 2 {
+			t.Error(ms, err)
+		}
+	}
+	dir := t.TempDir()
+	if err := q.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "words.f32"))
+	if want := 4 * 30 * (small.I + small.H + 1); err != nil || len(raw) != want {
+		t.Errorf("%d bytes of weights, want %d (%v)", len(raw), want, err)
+	}
+}
+
 func TestSteady(t *testing.T) {
 	c := &contest{rounds: 5, peak: 100}
 	var rounds []round
@@ -182,7 +215,7 @@ func TestSteady(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
-	if err := o.check(nil); err != nil || len(o.passes) != 2 || o.python[0] != "python3" {
+	if err := o.check(nil); err != nil || len(o.passes) != 3 || o.python[0] != "python3" {
 		t.Errorf("%+v: %v", o, err)
 	}
 	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {

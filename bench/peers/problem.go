@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // problem is what every competitor computes: one network, one input, and one
@@ -15,6 +16,7 @@ type problem struct {
 	shape   bench.Shape
 	weights [][]float32 // for each layer weight_ih, weight_hh, bias_ih, bias_hh
 	x, p    []float32   // [T,B,I], [T,B,H]
+	text    *text       // of the pass language; nil: the shape has none
 }
 
 func newProblem(s bench.Shape) *problem {
@@ -32,6 +34,9 @@ func newProblem(s bench.Shape) *problem {
 		for _, n := range []int{4 * s.H * s.Input(layer), 4 * s.H * s.H, 4 * s.H, 4 * s.H} {
 			q.weights = append(q.weights, uniform(n, k))
 		}
+	}
+	if s.Name == languageShape {
+		q.text = newText(s, vocabulary)
 	}
 	return q
 }
@@ -52,13 +57,32 @@ func (q *problem) write(dir string) error {
 			return err
 		}
 	}
+	if q.text != nil {
+		return q.text.write(dir)
+	}
 	return nil
 }
 
-// outputs is how many numbers a pass gives: the outputs, or the gradients in the order of the weights.
+// flop counts the floating-point operations of the matrix products of a pass.
+func (q *problem) flop(pass string) float64 {
+	flop := q.shape.ForwardFlop(tensor.LSTMCell)
+	switch pass {
+	case train:
+		flop *= 3
+	case language:
+		flop = 3 * (flop + float64(2*q.shape.H*len(q.text.weights[2])*q.shape.T*q.shape.B))
+	}
+	return flop
+}
+
+// outputs is how many numbers a pass gives: the outputs, the gradients in the
+// order of the weights, or the losses.
 func (q *problem) outputs(pass string) int {
-	if pass == forward {
+	switch pass {
+	case forward:
 		return q.shape.T * q.shape.B * q.shape.H
+	case language:
+		return languageSteps
 	}
 	n := 0
 	for _, w := range q.weights {
@@ -67,11 +91,11 @@ func (q *problem) outputs(pass string) int {
 	return n
 }
 
-// difference compares what two competitors computed: outputs by the largest
-// absolute difference, gradients by the largest relative to the greatest
+// difference compares what two competitors computed: outputs and losses by the
+// largest absolute difference, gradients by the largest relative to the greatest
 // element of the same parameter.
 func (q *problem) difference(pass string, got, want []float32) float64 {
-	if pass == forward {
+	if pass != train {
 		d, _ := farthest(got, want)
 		return d
 	}

@@ -9,6 +9,7 @@ import sys
 import time
 
 import torch
+from torch import nn
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
 torch.set_num_threads(int(sys.argv[1]))
@@ -38,6 +39,7 @@ def status(key):
 class Peer:
     def open(self, shape, dir, **_):
         T, B, I, H, L = (shape[k] for k in "TBIHL")
+        self.dir, self.lm = dir, None
         self.x = read(os.path.join(dir, "x.f32"), T, B, I)
         self.p = read(os.path.join(dir, "p.f32"), T, B, H)
         self.build(I, H, L)
@@ -49,7 +51,7 @@ class Peer:
         return {}
 
     def build(self, I, H, L):
-        self.net = torch.nn.LSTM(I, H, L)
+        self.net = nn.LSTM(I, H, L)
 
     def forward(self):
         with torch.no_grad():
@@ -60,6 +62,34 @@ class Peer:
         y, _ = self.net(self.x)
         (y * self.p).sum().backward()
         return [p.grad for p in self.net.parameters()]
+
+    def language(self):
+        """A training step of a language model around the stack; see language.go."""
+        if self.lm is None:
+            self.build_language()
+        self.lm.zero_grad()
+        y, state = self.net(self.embedding(self.ids), self.state)
+        self.state = tuple(s.detach() for s in state)
+        loss = nn.functional.cross_entropy(self.softmax(y).flatten(0, 1), self.targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.lm.parameters(), 1)
+        self.optimizer.step()
+        return [loss.detach()]
+
+    def build_language(self):
+        T, B, I = self.x.shape
+        H = self.net.hidden_size
+        tokens = read(os.path.join(self.dir, "tokens.f32"), 2, T * B).long()
+        self.ids, self.targets, self.state = tokens[0].reshape(T, B), tokens[1], None
+        words = os.path.getsize(os.path.join(self.dir, "words.f32")) // 4 // (I + H + 1)
+        self.embedding, self.softmax = nn.Embedding(words, I), nn.Linear(H, words)
+        w = read(os.path.join(self.dir, "words.f32"), words * (I + H + 1))
+        with torch.no_grad():
+            for p in (self.embedding.weight, self.softmax.weight, self.softmax.bias):
+                p.copy_(w[: p.numel()].reshape(p.shape))
+                w = w[p.numel():]
+        self.lm = nn.ModuleList([self.embedding, self.net, self.softmax])
+        self.optimizer = torch.optim.AdamW(self.lm.parameters(), lr=1e-3, weight_decay=0)
 
     def run(self, which, warm, calls, **_):
         f = getattr(self, which)
@@ -73,7 +103,8 @@ class Peer:
         return {"ms": ms}
 
     def save(self, which, file, **_):
-        write(file, getattr(self, which)())
+        f = getattr(self, which)
+        write(file, [x for _ in range(3) for x in f()] if which == "language" else f())
         return {}
 
     def memory(self, shape, dir, **_):
@@ -91,7 +122,7 @@ class Peer:
         return {"bytes": status("VmHWM") - before}
 
     def close(self, **_):
-        self.net = self.x = self.p = None
+        self.net = self.x = self.p = self.lm = self.embedding = self.softmax = self.optimizer = self.state = None
         return {}
 
 
@@ -100,7 +131,7 @@ def main():
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    say({"name": "torch " + torch.__version__, "passes": ["forward", "train"]})
+    say({"name": "torch " + torch.__version__, "passes": ["forward", "train", "language"]})
     peer = Peer()
     for line in sys.stdin:
         try:
