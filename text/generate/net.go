@@ -1,6 +1,8 @@
 package generate
 
 import (
+	"math"
+
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -15,6 +17,7 @@ type network struct {
 	Adaptive  *nn.AdaptiveSoftmax
 
 	vocabulary       int
+	scale            float32 // of the vectors where they enter the stack
 	embeddingDropout float32
 	output           float32 // dropout of the stack's output, where the network applies it itself
 	ar, tar          float32
@@ -38,7 +41,13 @@ func newNetwork(cfg *Config, vocabulary int) (*network, error) {
 	if n.tar > 0 { // it looks at the output before dropout
 		n.output, r.OutputDropout = float32(r.OutputDropout), 0
 	}
-	n.Embedding = nn.NewEmbedding(vocabulary, cfg.Embedding, &nn.EmbeddingOptions{Init: nn.Uniform(0.1)})
+	// What enters the stack has numbers about 1. Tied vectors are smaller, for the
+	// softmax's sake, and scaled up at the entrance (Vaswani et al. 2017).
+	n.scale = 1
+	if cfg.Output == "tied" {
+		n.scale = float32(math.Sqrt(float64(cfg.Embedding)))
+	}
+	n.Embedding = nn.NewEmbedding(vocabulary, cfg.Embedding, &nn.EmbeddingOptions{Init: nn.Normal(1 / float64(n.scale))})
 	var err error
 	if n.RNN, err = r.Build(cfg.Embedding); err != nil {
 		return nil, err
@@ -67,6 +76,9 @@ func newNetwork(cfg *Config, vocabulary int) (*network, error) {
 // the stack's output before and after its dropout, and the state after.
 func (n *network) steps(tape *tensor.Tape, ids *tensor.Ints, from *nn.State) (x, raw, dropped *tensor.Tensor, to *nn.State) {
 	e := n.Embedding.Forward(ids)
+	if n.scale != 1 {
+		e = tensor.Scale(e, n.scale)
+	}
 	if n.embeddingDropout > 0 && tape.Mode() == tensor.Train {
 		e = n.dropTokens(tape, e, ids)
 	}

@@ -16,6 +16,7 @@ class Language(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.rnn = nn.LSTM(embedding, hidden, layers, batch_first=True)
         self.cutoffs = cutoffs
+        self.scale = embedding**0.5 if output == "tied" else 1
         if cutoffs:
             self.adaptive = nn.AdaptiveLogSoftmaxWithLoss(hidden, vocabulary, cutoffs, head_bias=True)
         else:
@@ -24,7 +25,7 @@ class Language(nn.Module):
                 self.full.weight = self.embedding.weight
 
     def outputs(self, ids, state):
-        y, state = self.rnn(self.embedding(ids), state)
+        y, state = self.rnn(self.embedding(ids) * self.scale, state)
         return y.flatten(0, 1), state
 
     def loss(self, y, targets):
@@ -44,7 +45,11 @@ def main():
         ("tied", 19, 8, 8, 1, "tied", []),
         ("adaptive", 60, 7, 32, 1, "free", [8, 25]),
     ):
-        model = exact(Language(vocabulary, embedding, hidden, layers, output, cutoffs).double())
+        model = Language(vocabulary, embedding, hidden, layers, output, cutoffs).double()
+        if output == "tied":
+            with torch.no_grad():
+                model.embedding.weight /= model.scale
+        model = exact(model)
         # Skewed, so that the head and every cluster have their targets.
         text = (vocabulary * torch.rand(B, STEPS * T + 1) ** 2).long()
         start = [("w0." + k, p.detach().clone()) for k, p in model.named_parameters()]
