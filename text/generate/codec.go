@@ -1,6 +1,8 @@
 package generate
 
 import (
+	"iter"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -29,7 +31,11 @@ func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
 			o.VocabularySize = 2e6
 		}
 	}
-	t, err := text.TrainTokenizer(kind, texts(docs), o)
+	parts := literal
+	if kind == "space" {
+		parts = blocks
+	}
+	t, err := text.TrainTokenizer(kind, texts(docs, parts), o)
 	if err != nil {
 		return nil, err
 	}
@@ -51,11 +57,34 @@ func newCodec(t *text.Tokenizer, unit string) (*codec, error) {
 	return k, nil
 }
 
+// special finds what reads like a special token.
+var special = regexp.MustCompile(strings.Join(text.Special(), "|"))
+
+// literal cuts a text into blocks, and these within what reads like a special
+// token, so that a tokenizer takes it as the characters that it is. (Corpora of
+// separated words mark unknown ones that way, and mean it.)
+func literal(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for block := range blocks(s) {
+			from := 0
+			for _, at := range special.FindAllStringIndex(block, -1) {
+				if !yield(block[from : at[0]+1]) {
+					return
+				}
+				from = at[0] + 1
+			}
+			if !yield(block[from:]) {
+				return
+			}
+		}
+	}
+}
+
 // encode appends the tokens of a text to dst.
 func (k *codec) encode(dst []int32, s string) []int32 {
 	if k.line < 0 {
-		for block := range blocks(s) {
-			dst = k.tokens.Encode(dst, block)
+		for part := range literal(s) {
+			dst = k.tokens.Encode(dst, part)
 		}
 		return dst
 	}
@@ -83,8 +112,8 @@ func (k *codec) trace(s string) []text.Token {
 		at += len(part)
 	}
 	if k.line < 0 {
-		for block := range blocks(s) {
-			add(block)
+		for part := range literal(s) {
+			add(part)
 		}
 		return tokens
 	}

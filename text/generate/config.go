@@ -43,7 +43,7 @@ type Config struct {
 func Defaults() Config {
 	c := Config{Unit: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
 	c.Hidden = 384
-	c.LR, c.MinLR = 3e-3, 3e-5
+	c.LR, c.MinLR = 5e-3, 5e-5
 	return c
 }
 

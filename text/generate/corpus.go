@@ -104,11 +104,11 @@ func characters(docs []data.Document) int {
 	return n
 }
 
-// texts goes through the documents in parts of bounded size, which end with a line.
-func texts(docs []data.Document) iter.Seq[string] {
+// texts goes through the documents part by part.
+func texts(docs []data.Document, parts func(string) iter.Seq[string]) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, d := range docs {
-			for s := range blocks(d.Text) {
+			for s := range parts(d.Text) {
 				if !yield(s) {
 					return
 				}

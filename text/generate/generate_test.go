@@ -175,8 +175,33 @@ func TestDecoderEndsHalfCharacters(t *testing.T) {
 	}
 }
 
+// TestSpecialTokensAreText: what reads like a special token is text like any
+// other, but in a corpus of separated words.
+func TestSpecialTokensAreText(t *testing.T) {
+	text := "<s>struck</s> and <pad> <<unk>> </s"
+	for _, unit := range []string{"char", "bpe"} {
+		cfg := small(unit)
+		if unit == "bpe" {
+			cfg.VocabularySize = 262
+		}
+		k, err := trainCodec(&cfg, docs(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := k.encode(nil, text)
+		if got := k.decode(ids); got != text {
+			t.Errorf("%s: %q", unit, got)
+		}
+		for _, id := range ids {
+			if k.tokens.IsSpecial(id) {
+				t.Errorf("%s: special token %d", unit, id)
+			}
+		}
+	}
+}
+
 func TestTrace(t *testing.T) {
-	text := "Größe: 5\n\n  zwei Wörter "
+	text := "Größe: 5\n\n  zwei <s>Wörter "
 	for _, unit := range units {
 		cfg := small(unit)
 		if unit == "bpe" {
