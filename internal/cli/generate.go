@@ -73,8 +73,8 @@ which a text may go on.`,
 
 // trainGenerate reads, trains, evaluates and reports.
 func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult, error) {
-	var notes []string
-	parts, err := readParts(run, func(s string) { notes = append(notes, s) })
+	var notes fewNotes
+	parts, err := readParts(run, notes.add)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult
 		return nil, a.stopped(&run.trainRun, result)
 	}
 	out := newTrainResult(generate.Task, &run.trainRun, m.Slab(), result)
-	out.Notes = notes
+	out.Notes = notes.list()
 	scored, name := parts.test, "test"
 	if len(scored) == 0 {
 		scored, name = parts.valid, "validation"
@@ -141,6 +141,28 @@ func readParts(run *generateRun, note func(string)) (p textParts, err error) {
 	return p, err
 }
 
+// fewNotes are what is said of files: of very many the first, and their number.
+type fewNotes struct {
+	first []string
+	more  int
+}
+
+func (n *fewNotes) add(s string) {
+	const most = 5
+	if len(n.first) == most {
+		n.more++
+		return
+	}
+	n.first = append(n.first, s)
+}
+
+func (n *fewNotes) list() []string {
+	if n.more == 0 {
+		return n.first
+	}
+	return append(n.first, fmt.Sprintf("and %s like these", plural(n.more, "note")))
+}
+
 // readDocuments reads a file or a directory of text.
 func readDocuments(path, encoding string, note func(string)) ([]data.Document, error) {
 	var docs []data.Document
@@ -165,9 +187,13 @@ func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 			return misusef("--data is needed: a text to score the model on, a file or a directory")
 		}
 		cfg := m.Config()
-		docs, err := readDocuments(*path, cfg.Encoding, func(s string) { a.note("Note: %s", s) })
+		var notes fewNotes
+		docs, err := readDocuments(*path, cfg.Encoding, notes.add)
 		if err != nil {
 			return err
+		}
+		for _, s := range notes.list() {
+			a.note("Note: %s", s)
 		}
 		if docs, err = partOf(&cfg, docs, *part); err != nil {
 			return err
