@@ -95,7 +95,7 @@ func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult
 	}
 	var e *generate.Evaluation
 	if len(scored) > 0 {
-		if e, err = m.Evaluate(scored); err != nil {
+		if e, err = m.Evaluate(ctx, scored); err != nil {
 			return nil, err
 		}
 		if name == "test" {
@@ -178,7 +178,7 @@ func readDocuments(path, encoding string, note func(string)) ([]data.Document, e
 func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := flags.String("split-part", "all", "`part` of the text: train, validation, test or all")
-	return func(_ context.Context, dir string) error {
+	return func(ctx context.Context, dir string) error {
 		m, err := generate.Open(dir)
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 		if docs, err = partOf(&cfg, docs, *part); err != nil {
 			return err
 		}
-		e, err := m.Evaluate(docs)
+		e, err := m.Evaluate(ctx, docs)
 		if err != nil {
 			return inFile(*path, err)
 		}

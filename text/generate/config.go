@@ -89,6 +89,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Bidirectional:
 		return data.Errorf("bidirectional: a language model reads forwards only, since it tells what comes next")
+	case c.LearnState:
+		return data.Errorf("learn_state: streams of text begin with a state of zeros, which a model that carries it on does not miss; leave it out")
 	case c.Softmax == "full" && len(c.Cutoffs) > 0:
 		return data.Errorf("cutoffs: a full softmax has no clusters; leave them out, or set softmax to adaptive")
 	}
@@ -121,6 +123,9 @@ func (c *Config) parts() (p [3]float64, err error) {
 	}
 	return p, nil
 }
+
+// mostLogits is how many numbers the defaults give the softmax at once.
+const mostLogits = 1 << 25
 
 // Work that the defaults spend on a corpus, in floating-point operations: some
 // minutes on two cores.
@@ -184,6 +189,9 @@ func (c *Config) settle(tokens int, counts []int64) {
 		c.Batch = 4
 		for c.Batch < 64 && tokens > 150*c.Steps*c.Batch {
 			c.Batch *= 2
+		}
+		for c.Softmax == "full" && c.Batch > 4 && c.Batch*c.Steps*vocabulary > mostLogits {
+			c.Batch /= 2
 		}
 	}
 	epochs := defaultWork / (c.work(counts) * float64(max(tokens, 1)))

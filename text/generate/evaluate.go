@@ -2,6 +2,7 @@ package generate
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -64,16 +65,15 @@ var (
 	frequencies = []int{0, 1, 10, 100, 1000, 10000, 100000}
 )
 
-// evaluationSteps is the segment that evaluation computes at once, and
-// evaluationRows the most documents side by side.
-const (
-	evaluationSteps = 256
-	evaluationRows  = 16
-)
+// evaluationRows is the most documents, or streams, that are scored side by side.
+const evaluationRows = 16
+
+// segment is how many steps are computed at once where nothing is trained.
+func (m *Model) segment(rows int) int { return max(16, min(256, mostLogits/(rows*len(m.counts)))) }
 
 // Evaluate scores the model on whole documents, each read from its beginning
 // with the state carried through.
-func (m *Model) Evaluate(docs []data.Document) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, docs []data.Document) (*Evaluation, error) {
 	traces := make([][]text.Token, len(docs))
 	c := &corpus{characters: characters(docs)}
 	for i, d := range docs {
@@ -88,7 +88,7 @@ func (m *Model) Evaluate(docs []data.Document) (*Evaluation, error) {
 	if c.tokens == 0 {
 		return nil, data.Errorf("the text to score has no tokens; give a file with some text")
 	}
-	nats, err := m.nats(c)
+	nats, err := m.nats(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -96,17 +96,20 @@ func (m *Model) Evaluate(docs []data.Document) (*Evaluation, error) {
 }
 
 // nats is -log p of every token but the first of each document of c.
-func (m *Model) nats(c *corpus) (nats [][]float32, err error) {
+func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err error) {
 	rows := min(len(c.docs), evaluationRows)
-	s := newStreams(c, rows, evaluationSteps, true, 0)
+	s := newStreams(c, rows, m.segment(rows), true, 0)
 	for _, d := range c.docs {
 		nats = append(nats, make([]float32, len(d)-1))
 	}
-	err = tensor.Catch(func() {
+	shape := tensor.Catch(func() {
 		tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
 		b := &batch{}
 		var scores []float32
 		for i := range s.batches {
+			if err = ctx.Err(); err != nil {
+				return
+			}
 			s.load(b, 0, i)
 			tape.Reset()
 			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
@@ -120,7 +123,7 @@ func (m *Model) nats(c *corpus) (nats [][]float32, err error) {
 			}
 		}
 	})
-	return nats, err
+	return nats, cmp.Or(shape, err)
 }
 
 // tally sums up -log p.

@@ -369,7 +369,7 @@ func FuzzPrompt(f *testing.F) {
 			if _, err := m.Score(prompt, []string{next, "mat"}, false); err != nil && !errors.As(err, &input) {
 				t.Fatal(err)
 			}
-			if _, err := m.Evaluate(docs(prompt + next)); err != nil && !errors.As(err, &input) {
+			if _, err := m.Evaluate(context.Background(), docs(prompt+next)); err != nil && !errors.As(err, &input) {
 				t.Fatal(err)
 			}
 		}

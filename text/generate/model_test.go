@@ -82,7 +82,7 @@ func TestEvaluate(t *testing.T) {
 			}
 			m := trained(t, cfg, story)
 			texts := []string{story[:700], "The cat", story[10:300]}
-			e, err := m.Evaluate(docs(texts...))
+			e, err := m.Evaluate(context.Background(), docs(texts...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestEvaluate(t *testing.T) {
 func TestWordProtocol(t *testing.T) {
 	text := strings.Repeat(" = The <unk> = \n \n a b , <unk> c\n", 20)
 	m := trained(t, small("word"), text)
-	e, err := m.Evaluate(docs("a b zebra\n<unk> c\n"))
+	e, err := m.Evaluate(context.Background(), docs("a b zebra\n<unk> c\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestScoreIsTheDifference(t *testing.T) {
 			}
 			m := trained(t, cfg, story)
 			logp := func(s string) float64 {
-				e, err := m.Evaluate(docs(s))
+				e, err := m.Evaluate(context.Background(), docs(s))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -212,8 +212,8 @@ func TestSaveOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _ := m.Evaluate(docs(story[:500]))
-		b, err := again.Evaluate(docs(story[:500]))
+		a, _ := m.Evaluate(context.Background(), docs(story[:500]))
+		b, err := again.Evaluate(context.Background(), docs(story[:500]))
 		if err != nil || a.Metrics != b.Metrics {
 			t.Errorf("%s: %v after reading back, %v before (%v)", unit, b.Metrics, a.Metrics, err)
 		}

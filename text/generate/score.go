@@ -78,7 +78,7 @@ func (m *Model) scoreAfter(state *nn.SavedState, texts [][]int32, common int, sc
 		c.docs = append(c.docs, ids[common-1:])
 	}
 	carry := nn.NewCarry(m.net.RNN, len(texts))
-	s := newStreams(c, len(texts), evaluationSteps, true, 0)
+	s := newStreams(c, len(texts), m.segment(len(texts)), true, 0)
 	tape, b := tensor.NewTape(m.slab.Device(), tensor.Infer), &batch{}
 	var logp []float32
 	for i := range s.batches {

@@ -33,7 +33,7 @@ func (m *Model) read(prompts [][]int32, copies int) *session {
 		c.docs = append(c.docs, append(slices.Clone(p), 0)) // the last token of a document is only foretold
 	}
 	rows := len(prompts)
-	s := newStreams(c, rows, evaluationSteps, true, 0)
+	s := newStreams(c, rows, m.segment(rows), true, 0)
 	out, carry, b := m.newSession(rows*copies), nn.NewCarry(m.net.RNN, rows), &batch{}
 	for i := range s.batches {
 		s.load(b, 0, i)

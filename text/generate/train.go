@@ -103,7 +103,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *TrainOptions) (*tr
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
-		Samples:   s.batches,
+		Samples:   c.tokens,
 		NewBatch:  func() *batch { return &batch{} },
 		// A sample is a segment of every stream, numbered through all epochs,
 		// since each epoch reads the documents in another order.
@@ -132,16 +132,13 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *TrainOptions) (*tr
 	return train.Fit(ctx, job, options)
 }
 
-// Streams that validation reads side by side, and the least steps of each.
-const (
-	validationRows = 16
-	validationRow  = 1000
-)
+// validationRow is the least steps of a stream that validation reads beside others.
+const validationRow = 1000
 
 // validation scores a corpus with a state of its own.
 func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
-	rows := min(max(c.tokens/validationRow, 1), validationRows)
-	s := newStreams(c, rows, 2*m.cfg.Steps, false, 0)
+	rows := min(max(c.tokens/validationRow, 1), evaluationRows)
+	s := newStreams(c, rows, m.segment(rows), false, 0)
 	b := &batch{}
 	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
 		carry := nn.NewCarry(m.net.RNN, rows)
