@@ -1,6 +1,7 @@
 package text
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,5 +66,36 @@ func FuzzEncode(f *testing.F) {
 		if !slices.ContainsFunc(ids, bytes.IsSpecial) && bytes.Decode(ids) != string([]rune(s)) {
 			t.Fatalf("%q became %q", s, bytes.Decode(ids))
 		}
+	})
+}
+
+// FuzzComponents makes tokenizers of any normalizer, pre-tokenizer and decoder.
+func FuzzComponents(f *testing.F) {
+	var golden struct {
+		Cases []struct {
+			Kind string          `json:"kind"`
+			JSON json.RawMessage `json:"json"`
+		} `json:"cases"`
+	}
+	readGolden(f, "components.json", &golden)
+	byKind := map[string][]string{}
+	for _, c := range golden.Cases {
+		byKind[c.Kind] = append(byKind[c.Kind], string(c.JSON))
+	}
+	pre, dec := byKind["pre_tokenizer"], byKind["decoder"]
+	for i, n := range byKind["normalizer"] {
+		f.Add(n, pre[i%len(pre)], dec[i%len(dec)], hard[i%len(hard)])
+		f.Add(n, pre[(i+len(pre)/2)%len(pre)], dec[i%len(dec)], hard[(i+3)%len(hard)])
+	}
+	f.Fuzz(func(t *testing.T, normalizer, splitter, decoder, s string) {
+		file := `{"normalizer":` + normalizer + `,"pre_tokenizer":` + splitter + `,"decoder":` + decoder +
+			`,"model":{"type":"BPE","unk_token":"?","byte_fallback":true,"vocab":{"?":0,"a":1,"b":2,"ab":3,"▁":4},"merges":["a b"]}}`
+		tok, err := parse("file", []byte(file))
+		if err != nil {
+			return
+		}
+		checkSpans(t, tok, s)
+		tok.Decode(tok.Encode(nil, s))
+		tok.Decode([]int32{3, 4, 1, 0, 9})
 	})
 }

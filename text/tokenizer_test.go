@@ -275,12 +275,7 @@ func TestTrainingIsDeterministic(t *testing.T) {
 func TestLongWords(t *testing.T) {
 	const n = 100000
 	texts := []string{
-		strings.Repeat("我爱", n/2), strings.Repeat("ab", n/2), strings.Repeat("\xff", n),
-	}
-	use := func(tok *Tokenizer, s string) {
-		if tokens := tok.Tokens(nil, s); len(tokens) > 0 {
-			tok.Decode([]int32{tokens[0].ID, tokens[len(tokens)-1].ID})
-		}
+		strings.Repeat("我爱", n/2), strings.Repeat("ab", n/2),
 	}
 	for _, kind := range Kinds() {
 		tok, err := TrainTokenizer(kind, slices.Values(append(texts, hard...)), &TokenizerOptions{VocabularySize: 300})
@@ -288,15 +283,15 @@ func TestLongWords(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range texts {
-			use(tok, s)
+			tok.Encode(nil, s)
 		}
 	}
-	for _, name := range []string{"bpe_llama3.json", "bpe_clip.json", "bpe_llama2.json", "wordpiece.json", "unigram_bytes.json", "sp_unigram.model", "sp_bpe_bytes.model"} {
+	for _, name := range []string{"bpe_llama2.json", "wordpiece.json", "unigram_bytes.json", "sp_bpe_bytes.model"} {
 		tok, err := LoadTokenizer(filepath.Join("testdata", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		use(tok, texts[1])
+		tok.Decode(tok.Encode(nil, texts[1]))
 	}
 }
 
