@@ -14,7 +14,7 @@ import (
 // numbers: an element's chain of multiply-adds is picked up from C where the
 // last part left it.
 const (
-	panelPart = 6 << 10
+	panelPart = 8 << 10
 	blockSize = 64 << 10
 	stripSize = 384 << 10
 	longRun   = 2048 // the most that one kernel call goes through
