@@ -130,7 +130,7 @@ func TestGemm(t *testing.T) {
 				}
 			}
 		}
-		for _, size := range [][3]int{{1, 1, 1}, {23, 300, 0}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {4*nr + 7, nr / 2, 70}, {5, 230, depth + 1}, {blockSize/depth + 13, 2*nr + 1, 2*depth + 5}, {61, 103, 200}} {
+		for _, size := range [][3]int{{1, 1, 1}, {23, 300, 0}, {3, 70, 9}, {29, 67, 41}, {130, 5, 66}, {4*nr + 7, nr / 2, 70}, {5, 230, depth + 1}, {blockSize/depth + 13, nr + 1, depth + 5}, {61, 103, 200}} {
 			for bits := range 32 {
 				on := func(i int) bool { return bits>>i&1 == 1 }
 				g := gemmCase{M: size[0], N: size[1], K: size[2], TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3)}
@@ -180,7 +180,7 @@ func TestGemmSameBits(t *testing.T) {
 			if bits&8 == 8 {
 				n = 5 // computed transposed where there are many rows
 			}
-			g := gemmCase{M: 150, N: n, K: 2*panelPart/b.set.NR + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
+			g := gemmCase{M: 150, N: n, K: panelPart/b.set.NR + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
 			s := g.build(rand.New(rand.NewPCG(5, 6)))
 			par.SetWorkers(1)
 			b.Gemm(s)
