@@ -1,13 +1,14 @@
-"""Cases and their files: a small safetensors writer, and what every generator shares.
+"""Cases and their files: what every generator shares.
 
 References are computed in float64 from inputs that float32 holds exactly, so
 that a reference carries no rounding of its own but the last.
 """
 import json
 import os
-import struct
 
 import torch
+
+import tensors
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
@@ -51,25 +52,13 @@ class Cases:
             self.tensors[case + "/" + prefix + key] = value.detach()
 
     def write(self, out=OUT):
-        header, blobs, at = {"__metadata__": self.settings}, [], 0
+        arrays = {}
         for name, t in self.tensors.items():
-            kind = "F32" if t.is_floating_point() else "I64"
-            if kind == "F32" and not torch.isfinite(t).all():
+            floats = t.is_floating_point()
+            if floats and not torch.isfinite(t).all():
                 raise ValueError(f"{self.name}: {name} is not finite")
-            t = t.to(torch.float32 if kind == "F32" else torch.int64).contiguous()
-            blob = t.numpy().tobytes()
-            header[name] = {"dtype": kind, "shape": list(t.shape), "data_offsets": [at, at + len(blob)]}
-            blobs.append(blob)
-            at += len(blob)
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        os.makedirs(out, exist_ok=True)
-        path = os.path.join(out, self.name + ".safetensors")
-        with open(path, "wb") as f:
-            f.write(struct.pack("<Q", len(text)))
-            f.write(text)
-            f.write(b"".join(blobs))
-        print(f"{self.name}: {len(self.settings)} cases, {os.path.getsize(path)} bytes")
+            arrays[name] = t.to(torch.float32 if floats else torch.int64).contiguous().numpy()
+        tensors.write(os.path.join(out, self.name + ".safetensors"), self.settings, arrays)
 
 
 def project(*outputs):

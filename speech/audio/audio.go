@@ -1,0 +1,171 @@
+// Package audio reads sound files, resamples them, and computes the spectral
+// features of speech recognition: log-mel bands and MFCC.
+//
+// [Read] takes WAV (PCM of 8 to 32 bits, float, mu-law and A-law) and FLAC of
+// any rate and number of channels; [NewReader] takes them from a pipe. What is
+// wrong with a file is a *data.InputError.
+package audio
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// Sound is one channel of sound in memory.
+type Sound struct {
+	Rate    int       // samples a second
+	Samples []float32 // full scale is -1 to 1
+}
+
+// Seconds is how long the sound lasts.
+func (s *Sound) Seconds() float64 { return float64(len(s.Samples)) / float64(s.Rate) }
+
+// Rates that are taken for real; anything else in a header is damage.
+const (
+	minRate = 100
+	maxRate = 1_000_000
+)
+
+// Reader gives the samples of a sound as they arrive, its channels averaged.
+type Reader struct {
+	Rate     int // samples a second
+	Channels int // of the source
+
+	name   string
+	source source
+}
+
+// source decodes samples, averaged over the channels. At the end it gives
+// io.EOF, with or after the last samples.
+type source interface {
+	read(dst []float32) (int, error)
+}
+
+// NewReader reads a header, of WAV or FLAC. name stands in messages. The sizes
+// in a header that was written to a pipe (0, or as large as they can be) mean
+// that the sound ends with the stream.
+func NewReader(r io.Reader, name string) (*Reader, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	head, err := b.Peek(12)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, unreadable(name, err)
+	}
+	rd := &Reader{name: name}
+	switch {
+	case len(head) == 0:
+		return nil, &data.InputError{File: name, Problem: "is empty", Fix: accepted}
+	case bytes.HasPrefix(head, []byte("fLaC")):
+		err = rd.openFLAC(b)
+	case bytes.HasPrefix(head, []byte("RIFF")), bytes.HasPrefix(head, []byte("RF64")):
+		err = rd.openWAV(b)
+	default:
+		return nil, &data.InputError{File: name, Problem: "is not WAV or FLAC" + looksLike(head), Fix: accepted}
+	}
+	if err != nil {
+		return nil, rd.fault(err)
+	}
+	if rd.Rate < minRate || rd.Rate > maxRate {
+		return nil, &data.InputError{File: name, Problem: fmt.Sprintf("has a sample rate of %d Hz, want %d to %d", rd.Rate, minRate, maxRate), Fix: "its header is damaged"}
+	}
+	return rd, nil
+}
+
+const accepted = "give WAV or FLAC (ffmpeg -i FILE out.wav converts others)"
+
+// looksLike names what a file seems to be by its first bytes.
+func looksLike(head []byte) string {
+	for _, k := range []struct{ magic, name string }{
+		{"OggS", "Ogg"}, {"ID3", "MP3"}, {"\xff\xfb", "MP3"}, {"\xff\xf3", "MP3"}, {"FORM", "AIFF"}, {".snd", "Sun audio"},
+		{"RIFX", "big-endian WAV"}, {"\x1f\x8b", "gzip"}, {"PK", "a zip archive"}, {"\x93NUMPY", "a NumPy array"}, {"caff", "Core Audio"},
+	} {
+		if bytes.HasPrefix(head, []byte(k.magic)) {
+			return ", it looks like " + k.name
+		}
+	}
+	if len(head) >= 8 && string(head[4:8]) == "ftyp" {
+		return ", it looks like MP4"
+	}
+	return ""
+}
+
+// Read fills dst with samples and says how many there are; io.EOF follows the last.
+func (r *Reader) Read(dst []float32) (int, error) {
+	n, err := r.source.read(dst)
+	for i, v := range dst[:n] {
+		if v-v != 0 {
+			return i, &data.InputError{File: r.name, Problem: "holds a sample that is not a finite number", Fix: "convert it to 16 bit PCM"}
+		}
+	}
+	if err != nil && err != io.EOF {
+		return n, r.fault(err)
+	}
+	return n, err
+}
+
+// fault says that the bytes of this sound are wrong.
+func (r *Reader) fault(err error) error {
+	var input *data.InputError
+	if errors.As(err, &input) {
+		return err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return &data.InputError{File: r.name, Problem: "ends in the middle", Fix: "copy or record it again"}
+	}
+	return &data.InputError{File: r.name, Problem: err.Error(), Fix: "convert it with ffmpeg or sox"}
+}
+
+// Read reads a whole file. One that ends before its header says, or holds no
+// sample at all, is an error.
+func Read(path string) (*Sound, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, &data.InputError{File: path, Problem: "is a directory, want a sound file"}
+	}
+	r, err := NewReader(f, path)
+	if err != nil {
+		return nil, err
+	}
+	return r.readAll()
+}
+
+func (r *Reader) readAll() (*Sound, error) {
+	s := &Sound{Rate: r.Rate}
+	buf := make([]float32, 8192)
+	for {
+		n, err := r.Read(buf)
+		s.Samples = append(s.Samples, buf[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(s.Samples) == 0 {
+		return nil, &data.InputError{File: r.name, Problem: "holds no sound: its length is zero"}
+	}
+	return s, nil
+}
+
+// unreadable words a failure to open or read.
+func unreadable(path string, err error) error {
+	var p *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &data.InputError{File: path, Problem: "no such file"}
+	case errors.As(err, &p):
+		err = p.Err
+	}
+	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
+}

@@ -1,0 +1,98 @@
+package audio
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/mewkiz/flac"
+	"github.com/mewkiz/flac/frame"
+)
+
+// flacSource decodes FLAC a frame at a time.
+type flacSource struct {
+	stream   *flac.Stream
+	channels int
+	scale    float32
+	total    uint64 // samples a channel; 0: not said
+	given    uint64
+	frame    *frame.Frame
+	at       int // of the frame
+}
+
+func (r *Reader) openFLAC(b *bufio.Reader) error {
+	var stream *flac.Stream
+	err := guard(func() (err error) { stream, err = flac.New(b); return err })
+	if err != nil {
+		return err
+	}
+	info := stream.Info
+	if info.BitsPerSample < 4 || info.BitsPerSample > 32 || info.NChannels == 0 {
+		return fmt.Errorf("is damaged: FLAC with %d channels of %d bits", info.NChannels, info.BitsPerSample)
+	}
+	r.Rate, r.Channels = int(info.SampleRate), int(info.NChannels)
+	r.source = &flacSource{stream: stream, channels: r.Channels, total: info.NSamples,
+		scale: 1 / (float32(uint64(1)<<(info.BitsPerSample-1)) * float32(r.Channels))}
+	return nil
+}
+
+func (f *flacSource) read(dst []float32) (int, error) {
+	for f.frame == nil || f.at >= len(f.frame.Subframes[0].Samples) {
+		f.at = 0
+		if err := guard(f.next); err != nil {
+			return 0, err
+		}
+	}
+	first := f.frame.Subframes[0].Samples
+	n := min(len(dst), len(first)-f.at)
+	for i := range dst[:n] {
+		var sum int64
+		for _, s := range f.frame.Subframes {
+			sum += int64(s.Samples[f.at+i])
+		}
+		dst[i] = float32(sum) * f.scale
+	}
+	f.at += n
+	f.given += uint64(n)
+	return n, nil
+}
+
+// next parses a frame. io.EOF before all samples have come is a truncated file.
+func (f *flacSource) next() error {
+	next, err := f.stream.ParseNext()
+	if err == io.EOF && f.given >= f.total {
+		return io.EOF
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("ends after %d of %d samples", f.given, f.total)
+	}
+	if err != nil {
+		return err
+	}
+	if len(next.Subframes) != f.channels {
+		return fmt.Errorf("a frame of %d channels among frames of %d", len(next.Subframes), f.channels)
+	}
+	for _, s := range next.Subframes {
+		if len(s.Samples) != len(next.Subframes[0].Samples) {
+			return fmt.Errorf("channels of unequal length")
+		}
+	}
+	f.frame = next
+	return nil
+}
+
+// guard words an error of the decoder, and turns a panic on damaged bytes into
+// one. io.EOF and io.ErrUnexpectedEOF pass through.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("is damaged FLAC: the decoder failed: %v", p)
+		}
+	}()
+	err = f()
+	if err == nil || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("is damaged FLAC: %w", err)
+}

@@ -1,0 +1,172 @@
+package audio
+
+import (
+	"fmt"
+	"math"
+)
+
+// The resampling filter: a sinc cut off just below the lower of the two Nyquist
+// frequencies, under a Kaiser window. Aliases stay below -90 dB.
+const (
+	sincZeros  = 32    // zero crossings of the sinc on either side
+	sincCutoff = 0.945 // of the lower Nyquist frequency
+	kaiserBeta = 9.5
+)
+
+// mostPhases bounds the table of filters. Rates whose ratio has more phases
+// take the filters between two of the table.
+const mostPhases = 1024
+
+// Resampler changes the rate of a sound that arrives piece by piece, with a
+// windowed-sinc polyphase filter. The result does not depend on the pieces.
+type Resampler struct {
+	up, down int       // out rate : in rate, without common factors
+	half     int       // taps on either side of an output sample
+	scale    float64   // cutoff relative to the input's Nyquist frequency
+	phases   int       // filters of the table, but for the last, which closes the circle
+	table    []float32 // [phases+1, 2·half]
+	in       []float32 // input from position first on
+	first    int64
+	seen     int64 // samples of input
+	next     int64 // number of the next output
+}
+
+// NewResampler goes from one rate to another, both in samples a second. At
+// equal rates samples pass through unchanged.
+func NewResampler(from, to int) *Resampler {
+	if from <= 0 || to <= 0 {
+		panic(fmt.Sprintf("audio: NewResampler: rates must be positive, got %d and %d", from, to))
+	}
+	g := gcd(from, to)
+	r := &Resampler{up: to / g, down: from / g}
+	if r.up == r.down {
+		return r
+	}
+	r.scale = sincCutoff * min(1, float64(to)/float64(from))
+	r.half = int(math.Ceil(sincZeros / r.scale))
+	r.first = int64(-r.half) // silence stands before the beginning
+	r.in = make([]float32, r.half)
+	r.phases = min(r.up, mostPhases)
+	taps := 2 * r.half
+	r.table = make([]float32, (r.phases+1)*taps)
+	for p := range r.phases + 1 {
+		r.filter(r.table[p*taps:(p+1)*taps], float64(p)/float64(r.phases))
+	}
+	return r
+}
+
+func gcd(a, b int) int {
+	for b > 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// filter computes the taps for outputs that lie offset samples after an input sample.
+func (r *Resampler) filter(row []float32, offset float64) {
+	norm := bessel0(kaiserBeta)
+	for k := range row {
+		x := float64(k-r.half+1) - offset // from the output to the tap, in input samples
+		u := x / float64(r.half)
+		if u < -1 || u > 1 {
+			row[k] = 0
+			continue
+		}
+		v := r.scale
+		if y := math.Pi * x * r.scale; y != 0 {
+			v = r.scale * math.Sin(y) / y
+		}
+		row[k] = float32(v * bessel0(kaiserBeta*math.Sqrt(1-u*u)) / norm)
+	}
+}
+
+// bessel0 is the modified Bessel function of the first kind and order 0.
+func bessel0(x float64) float64 {
+	sum, term := 1.0, 1.0
+	for k := 1.0; term > 1e-17*sum; k++ {
+		term *= (x / 2 / k) * (x / 2 / k)
+		sum += term
+	}
+	return sum
+}
+
+// Write takes input and appends to dst the output that it completes.
+func (r *Resampler) Write(dst, src []float32) []float32 {
+	if r.half == 0 {
+		return append(dst, src...)
+	}
+	r.in = append(r.in, src...)
+	r.seen += int64(len(src))
+	return r.run(dst, r.seen)
+}
+
+// Flush appends to dst what remains: a sound of n samples has ceil(n·to/from)
+// in the end. The Resampler must not be used after it.
+func (r *Resampler) Flush(dst []float32) []float32 {
+	if r.half == 0 {
+		return dst
+	}
+	r.in = append(r.in, make([]float32, r.half+1)...) // silence follows the end
+	return r.run(dst, r.seen+int64(r.half)+1)
+}
+
+// run gives the outputs whose filters lie before position end of the input.
+func (r *Resampler) run(dst []float32, end int64) []float32 {
+	taps := 2 * r.half
+	for {
+		at := r.next * int64(r.down)
+		pos, phase := at/int64(r.up), int(at%int64(r.up))
+		from := pos - int64(r.half) + 1
+		if from+int64(taps) > end || pos >= r.seen {
+			r.drop(from)
+			return dst
+		}
+		dst = append(dst, r.output(r.in[from-r.first:from-r.first+int64(taps)], phase))
+		r.next++
+	}
+}
+
+// output is one sample, phase/up of a sample after the middle of x.
+func (r *Resampler) output(x []float32, phase int) float32 {
+	taps := len(x)
+	if r.phases == r.up {
+		return dot(x, r.table[phase*taps:])
+	}
+	place := float64(phase) / float64(r.up) * float64(r.phases)
+	p := int(place)
+	a, b := dot(x, r.table[p*taps:]), dot(x, r.table[(p+1)*taps:])
+	return a + float32(place-float64(p))*(b-a)
+}
+
+func dot(x, y []float32) float32 {
+	y = y[:len(x)]
+	var s0, s1, s2, s3 float32
+	for ; len(x) >= 4; x, y = x[4:], y[4:] {
+		s0 += x[0] * y[0]
+		s1 += x[1] * y[1]
+		s2 += x[2] * y[2]
+		s3 += x[3] * y[3]
+	}
+	for i, v := range x {
+		s0 += v * y[i]
+	}
+	return s0 + s1 + (s2 + s3)
+}
+
+// drop forgets input before position from.
+func (r *Resampler) drop(from int64) {
+	if n := min(from-r.first, int64(len(r.in))); n > 0 {
+		r.in = r.in[:copy(r.in, r.in[n:])]
+		r.first += n
+	}
+}
+
+// Resample is s at another rate.
+func (s *Sound) Resample(rate int) *Sound {
+	if rate == s.Rate {
+		return s
+	}
+	r := NewResampler(s.Rate, rate)
+	out := make([]float32, 0, int(float64(len(s.Samples))*float64(rate)/float64(s.Rate))+1)
+	return &Sound{Rate: rate, Samples: r.Flush(r.Write(out, s.Samples))}
+}

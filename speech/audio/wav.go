@@ -1,0 +1,248 @@
+package audio
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// The formats of a WAV file's samples.
+const (
+	wavPCM        = 1
+	wavFloat      = 3
+	wavALaw       = 6
+	wavMuLaw      = 7
+	wavExtensible = 0xfffe // the format proper stands further on
+)
+
+// wavFormat is the content of a fmt chunk.
+type wavFormat struct {
+	format   int
+	channels int
+	rate     int
+	size     int // bytes of one sample of one channel
+}
+
+// unknownSize is where sizes begin that a program writes to a pipe, not
+// knowing how much will follow.
+const unknownSize = 0x7ffff000
+
+// openWAV reads chunks up to the samples.
+func (r *Reader) openWAV(b *bufio.Reader) error {
+	var head [12]byte
+	if _, err := io.ReadFull(b, head[:]); err != nil {
+		return err
+	}
+	if string(head[8:]) != "WAVE" {
+		return fmt.Errorf("is a RIFF file but not WAV: it says %q", head[8:])
+	}
+	var f *wavFormat
+	long := int64(-1) // what an RF64 file says of its data
+	for {
+		id, size, err := chunk(b)
+		if err == io.EOF {
+			return fmt.Errorf("holds no samples: there is no data chunk")
+		}
+		if err != nil {
+			return err
+		}
+		switch id {
+		case "data":
+			if f == nil {
+				return fmt.Errorf("is damaged: its samples come before their format")
+			}
+			if long >= 0 {
+				size = long
+			}
+			r.Rate, r.Channels = f.rate, f.channels
+			r.source = newWAV(b, f, size)
+			return nil
+		case "fmt ":
+			if f, err = readFormat(b, size); err != nil {
+				return err
+			}
+			continue
+		case "ds64":
+			var body [28]byte
+			if size < int64(len(body)) {
+				return fmt.Errorf("is damaged: a ds64 chunk of %d bytes", size)
+			}
+			if _, err := io.ReadFull(b, body[:]); err != nil {
+				return err
+			}
+			if n := binary.LittleEndian.Uint64(body[8:]); n < math.MaxInt64 {
+				long = int64(n)
+			}
+			size -= int64(len(body))
+		}
+		if _, err := io.CopyN(io.Discard, b, size+size%2); err != nil {
+			return err
+		}
+	}
+}
+
+// chunk reads the head of a chunk.
+func chunk(b *bufio.Reader) (id string, size int64, err error) {
+	var head [8]byte
+	if _, err := io.ReadFull(b, head[:]); err != nil {
+		return "", 0, err
+	}
+	return string(head[:4]), int64(binary.LittleEndian.Uint32(head[4:])), nil
+}
+
+func readFormat(b *bufio.Reader, size int64) (*wavFormat, error) {
+	if size < 16 || size > 1<<16 {
+		return nil, fmt.Errorf("is damaged: a format chunk of %d bytes", size)
+	}
+	body := make([]byte, size+size%2)
+	if _, err := io.ReadFull(b, body); err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	f := &wavFormat{format: int(le.Uint16(body)), channels: int(le.Uint16(body[2:])), rate: int(le.Uint32(body[4:]))}
+	block, bits := int(le.Uint16(body[12:])), int(le.Uint16(body[14:]))
+	if f.format == wavExtensible && size >= 40 {
+		f.format = int(le.Uint16(body[24:]))
+	}
+	f.size = (bits + 7) / 8
+	ok := false
+	switch f.format {
+	case wavPCM:
+		ok = f.size >= 1 && f.size <= 4
+	case wavFloat:
+		ok = f.size == 4 || f.size == 8
+	case wavALaw, wavMuLaw:
+		ok = f.size == 1
+	}
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("has samples of format %d with %d bits; want PCM of 8 to 32 bits, float, mu-law or A-law", f.format, bits)
+	case f.channels == 0:
+		return nil, fmt.Errorf("is damaged: it has no channel")
+	case block != f.channels*f.size:
+		return nil, fmt.Errorf("is damaged: %d channels of %d bits do not make blocks of %d bytes", f.channels, bits, block)
+	}
+	return f, nil
+}
+
+// wav decodes samples block by block, a block holding one sample of each channel.
+type wav struct {
+	r        *bufio.Reader
+	channels int
+	size     int
+	left     int64 // bytes to come; -1: as many as there are
+	raw      []byte
+	decode   func(b []byte) float32
+}
+
+func newWAV(b *bufio.Reader, f *wavFormat, size int64) *wav {
+	w := &wav{r: b, channels: f.channels, size: f.size, left: size, decode: decoders[f.format][f.size]}
+	if size == 0 || size >= unknownSize && size <= math.MaxUint32 {
+		w.left = -1
+	}
+	return w
+}
+
+func (w *wav) read(dst []float32) (int, error) {
+	block := w.channels * w.size
+	want := int64(len(dst)) * int64(block)
+	if w.left >= 0 {
+		want = min(want, w.left-w.left%int64(block))
+	}
+	if want == 0 {
+		return 0, io.EOF
+	}
+	if int64(cap(w.raw)) < want {
+		w.raw = make([]byte, want)
+	}
+	raw := w.raw[:want]
+	got, err := io.ReadFull(w.r, raw)
+	switch {
+	case err == nil:
+	case w.left < 0 && (err == io.EOF || err == io.ErrUnexpectedEOF):
+		err = io.EOF
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		err = fmt.Errorf("ends %d bytes before its header says", w.left-int64(got))
+	}
+	if w.left >= 0 {
+		w.left -= int64(got)
+	}
+	n := got / block
+	share := 1 / float32(w.channels)
+	for i := range n {
+		var sum float32
+		for c := range w.channels {
+			at := i*block + c*w.size
+			sum += w.decode(raw[at : at+w.size])
+		}
+		dst[i] = sum * share
+	}
+	return n, err
+}
+
+// decoders turn one sample's bytes into a number, by format and size.
+var decoders = map[int]map[int]func(b []byte) float32{
+	wavPCM: {
+		1: func(b []byte) float32 { return (float32(b[0]) - 128) / 128 },
+		2: func(b []byte) float32 { return float32(int16(binary.LittleEndian.Uint16(b))) / (1 << 15) },
+		3: func(b []byte) float32 {
+			return float32(int32(uint32(b[0])<<8|uint32(b[1])<<16|uint32(b[2])<<24)>>8) / (1 << 23)
+		},
+		4: func(b []byte) float32 { return float32(float64(int32(binary.LittleEndian.Uint32(b))) / (1 << 31)) },
+	},
+	wavFloat: {
+		4: func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) },
+		8: func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) },
+	},
+	wavALaw:  {1: func(b []byte) float32 { return aLaw(b[0]) }},
+	wavMuLaw: {1: func(b []byte) float32 { return muLaw(b[0]) }},
+}
+
+// muLaw decodes ITU-T G.711 mu-law: 14 bits, in steps that double.
+func muLaw(b byte) float32 {
+	b = ^b
+	v := (int(b&15)<<3+132)<<(b>>4&7) - 132
+	if b&128 != 0 {
+		v = -v
+	}
+	return float32(v) / (1 << 15)
+}
+
+// aLaw decodes ITU-T G.711 A-law: 13 bits, every second bit inverted.
+func aLaw(b byte) float32 {
+	b ^= 0x55
+	v := int(b&15)<<4 + 8
+	if e := b >> 4 & 7; e > 0 {
+		v = (v + 256) << (e - 1)
+	}
+	if b&128 == 0 {
+		v = -v
+	}
+	return float32(v) / (1 << 15)
+}
+
+// WriteWAV writes s as 16 bit PCM; what is beyond full scale is clipped.
+func WriteWAV(w io.Writer, s *Sound) error {
+	size := 2 * len(s.Samples)
+	if size > math.MaxInt32 {
+		return fmt.Errorf("audio: a sound of %d samples is too long for a WAV file", len(s.Samples))
+	}
+	le := binary.LittleEndian
+	b := append(make([]byte, 0, 44+size), "RIFF"...)
+	b = append(le.AppendUint32(b, uint32(36+size)), "WAVEfmt "...)
+	b = le.AppendUint32(b, 16)
+	b = le.AppendUint16(b, wavPCM)
+	b = le.AppendUint16(b, 1)
+	b = le.AppendUint32(b, uint32(s.Rate))
+	b = le.AppendUint32(b, uint32(2*s.Rate))
+	b = le.AppendUint16(b, 2)
+	b = le.AppendUint16(b, 16)
+	b = le.AppendUint32(append(b, "data"...), uint32(size))
+	for _, v := range s.Samples {
+		b = le.AppendUint16(b, uint16(int16(math.RoundToEven(float64(min(max(v*(1<<15), -1<<15), 1<<15-1))))))
+	}
+	_, err := w.Write(b)
+	return err
+}
