@@ -224,3 +224,6 @@ func Extract(s *Sound, spec Spec) []float32 {
 	s = s.Resample(spec.Rate)
 	return e.Flush(e.Write(nil, s.Samples))
 }
+
+// Lag is how many seconds of sound a frame covers beyond its centre.
+func (s *Spec) Lag() float64 { return float64(s.size()/2) / float64(s.Rate) }

@@ -1,0 +1,194 @@
+// Package speech trains recurrent networks to recognise speech: from sound
+// files to words by log-mel features, an LSTM and connectionist temporal
+// classification (Graves et al. 2006).
+//
+// A [Config] says how; [Train] makes a [Model] of the utterances that
+// [ReadManifest] lists; a Model transcribes ([Model.Transcribe]), listens to a
+// stream ([Model.NewStream]), is scored ([Model.Evaluate]) and lives in a
+// directory ([Model.Save], [Open]). A [Lexicon] and an n-gram [LM] may help it
+// choose among words.
+package speech
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/speech/audio"
+)
+
+// Config is everything that a recogniser is made from. Command-line flags,
+// recipe files and Go programs fill this one struct; start from [Defaults]. A
+// zero where the help says so is settled by the data when training begins, and
+// [Model.Config] then tells what it became.
+type Config struct {
+	Audio      string  `json:"audio" default:"audio" group:"Data" help:"column of the sound files (WAV or FLAC), or of their features (.npy or Sphinx .mfc); paths count from the manifest"`
+	Text       string  `json:"text" default:"text" group:"Data" help:"column of what is said"`
+	Part       string  `json:"part" group:"Data" help:"column that says train, validation or test (empty: all rows but the validation share are for training)"`
+	Speaker    string  `json:"speaker" group:"Data" help:"column of the speaker: training and validation then have none in common"`
+	Validation float64 `json:"validation" default:"0.1" group:"Data" help:"share of the utterances, or of the speakers, kept for validation where part says nothing"`
+	Units      string  `json:"units" default:"characters" group:"Data" help:"what the network spells: characters, or symbols (words or phones with spaces between them)"`
+	Alphabet   string  `json:"alphabet" group:"Data" help:"file of the units, one a line (empty: those of the training texts)"`
+	Case       string  `json:"case" default:"keep" group:"Data" help:"letters of the texts: keep, lower or upper"`
+
+	Features     string  `json:"features" default:"logmel" group:"Features" help:"logmel or mfcc"`
+	Rate         int     `json:"rate" group:"Features" help:"sample rate that sounds are brought to, in Hz (0: that of the first file, 16000 at most)"`
+	Window       float64 `json:"window" default:"25" group:"Features" help:"length of a frame in ms"`
+	Hop          float64 `json:"hop" default:"10" group:"Features" help:"ms from one frame to the next"`
+	Bands        int     `json:"bands" default:"80" group:"Features" help:"mel bands"`
+	Coefficients int     `json:"coefficients" default:"13" group:"Features" help:"coefficients of mfcc, and numbers a frame of .mfc files"`
+	Preemphasis  float64 `json:"preemphasis" group:"Features" help:"high-pass x[n]-p·x[n-1] before all else, such as 0.97 (0: none)"`
+	Deltas       int     `json:"deltas" group:"Features" help:"slopes beside the features: 0, 1 (their slope) or 2 (and its slope)"`
+	Normalize    string  `json:"normalize" group:"Features" help:"to mean 0 and deviation 1: utterance, running (what was heard so far), global (over the training part) or none (empty: utterance, or running where the network reads forward only)"`
+	Stack        int     `json:"stack" default:"3" group:"Features" help:"frames that make one step of the network"`
+	Skip         int     `json:"skip" group:"Features" help:"frames from one step to the next (0: as many as are stacked)"`
+
+	nn.RNNConfig
+	Dropout float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout after the recurrent layers"`
+
+	Speed     float64 `json:"speed" default:"0.1" group:"Augmentation" help:"change the tempo of training utterances by up to this share"`
+	Gain      float64 `json:"gain" group:"Augmentation" help:"change their loudness by up to so many dB"`
+	Noise     float64 `json:"noise" group:"Augmentation" help:"add white noise to half of them, at this signal-to-noise ratio in dB or better (0: none)"`
+	TimeMasks int     `json:"time_masks" default:"2" group:"Augmentation" help:"stretches of time to mask (SpecAugment)"`
+	TimeMask  float64 `json:"time_mask" default:"0.05" group:"Augmentation" help:"longest mask in time, as a share of the utterance"`
+	BandMasks int     `json:"band_masks" default:"2" group:"Augmentation" help:"stretches of bands to mask (SpecAugment)"`
+	BandMask  float64 `json:"band_mask" default:"0.15" group:"Augmentation" help:"widest mask of bands, as a share of them"`
+
+	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training utterances (0: by their number, 15 to 100)"`
+	Batch       int           `json:"batch" default:"16" group:"Training" help:"utterances a step, at most"`
+	BatchTime   float64       `json:"batch_time" default:"240" group:"Training" help:"seconds of sound a step, padding included, at most"`
+	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the top of the schedule"`
+	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
+	Warmup      float64       `json:"warmup" default:"0.05" group:"Training" help:"share of the steps in which the learning rate rises"`
+	WeightDecay float64       `json:"weight_decay" default:"0.0001" group:"Training" help:"decoupled weight decay"`
+	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
+	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
+	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
+	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+}
+
+// Defaults is the configuration that a user starts from: three layers of 256
+// LSTM units in both directions on log-mel bands.
+func Defaults() Config {
+	r := nn.DefaultRNN()
+	r.Layers, r.Hidden, r.Bidirectional, r.RNNDropout = 3, 256, true, 0.3
+	return Config{
+		Audio: "audio", Text: "text", Validation: 0.1, Units: "characters", Case: "keep",
+		Features: "logmel", Window: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
+		RNNConfig: r, Dropout: 0.3,
+		Speed: 0.1, TimeMasks: 2, TimeMask: 0.05, BandMasks: 2, BandMask: 0.15,
+		Batch: 16, BatchTime: 240, LR: 1e-3, MinLR: 1e-5, Warmup: 0.05, WeightDecay: 1e-4, Clip: 1, Seed: 1,
+	}
+}
+
+// Validate reports the first thing wrong with a configuration, in one line; it
+// is a *data.InputError.
+func (c *Config) Validate() error {
+	for _, w := range []struct {
+		name, value string
+		of          []string
+	}{
+		{"units", c.Units, []string{"characters", "symbols"}},
+		{"case", c.Case, []string{"keep", "lower", "upper"}},
+		{"features", c.Features, []string{"logmel", "mfcc"}},
+		{"normalize", c.Normalize, []string{"", "utterance", "running", "global", "none"}},
+	} {
+		if !slices.Contains(w.of, w.value) {
+			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
+		}
+	}
+	if err := c.checkNumbers(); err != nil {
+		return err
+	}
+	if err := c.RNNConfig.Validate(); err != nil {
+		return data.Errorf("%w", err)
+	}
+	if c.MinLR > c.LR {
+		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
+	}
+	if c.Skip > c.Stack {
+		return data.Errorf("skip: want at most stack (%d), or frames would be lost; got %d", c.Stack, c.Skip)
+	}
+	rate := c.Rate
+	if rate == 0 {
+		rate = 16000
+	}
+	spec := c.specAt(rate)
+	if err := spec.Check(); err != nil {
+		return data.Errorf("%w", err)
+	}
+	return nil
+}
+
+func (c *Config) checkNumbers() error {
+	for _, n := range []struct {
+		name     string
+		value    float64
+		min, max float64
+	}{
+		{"validation", c.Validation, 0, 0.9}, {"rate", float64(c.Rate), 0, 1e6},
+		{"window", c.Window, 1, 1000}, {"hop", c.Hop, 1, 1000}, {"bands", float64(c.Bands), 1, 1024},
+		{"coefficients", float64(c.Coefficients), 1, 1024}, {"deltas", float64(c.Deltas), 0, 2},
+		{"stack", float64(c.Stack), 1, 32}, {"skip", float64(c.Skip), 0, 32}, {"dropout", c.Dropout, 0, 0.99},
+		{"speed", c.Speed, 0, 0.5}, {"gain", c.Gain, 0, 60}, {"noise", c.Noise, 0, 100},
+		{"time_masks", float64(c.TimeMasks), 0, 100}, {"time_mask", c.TimeMask, 0, 1},
+		{"band_masks", float64(c.BandMasks), 0, 100}, {"band_mask", c.BandMask, 0, 1},
+		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 1, 1e5}, {"batch_time", c.BatchTime, 1, 1e6},
+		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"warmup", c.Warmup, 0, 1}, {"weight_decay", c.WeightDecay, 0, 10},
+		{"clip", c.Clip, 0, math.Inf(1)}, {"patience", float64(c.Patience), -1, 1e6}, {"ema", c.EMA, 0, 0.999999},
+		{"max_time", c.MaxTime.Seconds(), 0, math.Inf(1)},
+	} {
+		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
+			return data.Errorf("%s: want %s, got %v", n.name, bounds(n.min, n.max), n.value)
+		}
+	}
+	return nil
+}
+
+func bounds(min, max float64) string {
+	if math.IsInf(max, 1) {
+		return fmt.Sprintf("%v or more", min)
+	}
+	return fmt.Sprintf("a number from %v to %v", min, max)
+}
+
+// spec is the features of sounds at the configured rate.
+func (c *Config) spec() audio.Spec { return c.specAt(c.Rate) }
+
+func (c *Config) specAt(rate int) audio.Spec {
+	samples := func(ms float64) int { return int(math.Round(ms * float64(rate) / 1000)) }
+	s := audio.Spec{Rate: rate, Window: samples(c.Window), Hop: samples(c.Hop), Bands: c.Bands, Preemphasis: c.Preemphasis}
+	if c.Features == "mfcc" {
+		s.MFCC = c.Coefficients
+	}
+	return s
+}
+
+// skip is the frames from one step of the network to the next.
+func (c *Config) skip() int {
+	if c.Skip == 0 {
+		return c.Stack
+	}
+	return c.Skip
+}
+
+// stepSeconds is the time from one step of the network to the next.
+func (c *Config) stepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
+
+// settle fills in what the empty settings leave to the others.
+func (c *Config) settle() {
+	if c.Normalize == "" {
+		c.Normalize = "utterance"
+		if !c.Bidirectional {
+			c.Normalize = "running"
+		}
+	}
+	if c.Skip == 0 {
+		c.Skip = c.Stack
+	}
+}

@@ -1,0 +1,232 @@
+package speech
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Evaluation is how a model's texts differ from those of a manifest.
+type Evaluation struct {
+	Metrics    Metrics   `json:"metrics"`
+	Greedy     *Metrics  `json:"greedy,omitempty"` // without language model and lexicon, where Metrics are with them
+	Words      Errors    `json:"words"`
+	Units      Errors    `json:"units"`
+	Utterances int       `json:"utterances"`
+	Exact      int       `json:"exact"`   // of them without any error
+	Seconds    float64   `json:"seconds"` // of sound
+	Taken      float64   `json:"taken"`   // seconds to hear it, reading not counted
+	Notes      []string  `json:"notes,omitempty"`
+	Results    []*Result `json:"-"` // in the order of the manifest
+}
+
+// Metrics are errors for each word, and for each character or symbol, of the
+// references.
+type Metrics struct {
+	WER float64 `json:"wer"`
+	CER float64 `json:"cer"`
+}
+
+// Result is one utterance.
+type Result struct {
+	Utterance
+	Transcript *Transcript
+	Pairs      []Pair // the words, aligned
+	Words      Errors
+	Units      Errors
+}
+
+// heard is the log probabilities of one utterance.
+type heard struct {
+	Utterance
+	rows    [][]float64
+	seconds float64
+}
+
+// Evaluate transcribes utterances and counts the errors. d is nil for greedy
+// decoding; with more than that the greedy rates are given too.
+func (m *Model) Evaluate(ctx context.Context, list []Utterance, d *Decoding) (*Evaluation, error) {
+	d, err := m.decoding(d)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, data.Errorf("there is no utterance to score")
+	}
+	begun := time.Now()
+	all, reading, err := m.hearAll(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	e := m.score(all, d)
+	e.Taken = (time.Since(begun) - reading).Seconds()
+	if d.searches() {
+		g := m.score(all, &Decoding{}).Metrics
+		e.Greedy = &g
+	}
+	e.Notes = m.unknownUnits(list)
+	return e, nil
+}
+
+// unknownUnits notes what the texts have that the network cannot spell.
+func (m *Model) unknownUnits(list []Utterance) []string {
+	var names []string
+	n := 0
+	for _, u := range list {
+		_, unknown := m.alphabet.encode(u.Text)
+		n += len(unknown)
+		for _, p := range unknown {
+			if q := fmt.Sprintf("%q", p); !slices.Contains(names, q) {
+				names = append(names, q)
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("the model cannot spell %s of the texts, each of which counts as an error: %s", counted(n, "unit", "units"), some(names))}
+}
+
+// hearAll runs the network over utterances, those of like length together, and
+// says how long reading took.
+func (m *Model) hearAll(ctx context.Context, list []Utterance) ([]heard, time.Duration, error) {
+	begun := time.Now()
+	c := &corpus{dataset: &dataset{cfg: &m.cfg, list: list, width: m.width, stats: m.stats}, labels: make([][]int32, len(list))}
+	if err := c.open(); err != nil {
+		return nil, 0, err
+	}
+	reading := time.Since(begun)
+	all := make([]heard, len(list))
+	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
+	b := &batch{}
+	for _, samples := range c.batches() {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, err
+		}
+		if c.load(b, samples, false); b.err != nil {
+			return nil, 0, b.err
+		}
+		tape.Reset()
+		logits, _ := m.net.forward(b.input(tape), nil)
+		rows := logRows(logits.Data(), m.alphabet.classes())
+		for k, s := range samples {
+			n := int(b.lengths[k])
+			seconds := float64(n) * m.cfg.stepSeconds()
+			if f := c.kept[s]; f != nil {
+				seconds = float64(len(f)/m.width) * m.cfg.Hop / 1000
+			}
+			all[s] = heard{list[s], rows[k*b.steps : k*b.steps+n], seconds}
+		}
+	}
+	return all, reading, nil
+}
+
+// score decodes and counts.
+func (m *Model) score(all []heard, d *Decoding) *Evaluation {
+	e := &Evaluation{Utterances: len(all)}
+	for _, h := range all {
+		r := &Result{Utterance: h.Utterance, Transcript: m.decode(h.rows, d, h.seconds)}
+		r.Pairs, r.Words = Align(strings.Fields(h.Text), strings.Fields(r.Transcript.Text))
+		_, r.Units = Align(pieces(m.alphabet.Kind, h.Text), pieces(m.alphabet.Kind, r.Transcript.Text))
+		e.Words.add(r.Words)
+		e.Units.add(r.Units)
+		e.Seconds += h.seconds
+		if r.Units.Total() == 0 {
+			e.Exact++
+		}
+		e.Results = append(e.Results, r)
+	}
+	e.Metrics = Metrics{e.Words.Rate(), e.Units.Rate()}
+	return e
+}
+
+// Worst is the n results with the most word errors for their length.
+func (e *Evaluation) Worst(n int) []*Result {
+	list := slices.Clone(e.Results)
+	slices.SortStableFunc(list, func(a, b *Result) int {
+		return cmp.Or(cmp.Compare(b.Words.Rate(), a.Words.Rate()), cmp.Compare(b.Units.Total(), a.Units.Total()))
+	})
+	return list[:min(n, len(list))]
+}
+
+// Confusion is a word that was taken for another, or missed (Hypothesis ""), or
+// made up (Reference ""), so many times.
+type Confusion struct {
+	Pair
+	Times int `json:"times"`
+}
+
+// Confusions lists the most frequent errors first.
+func (e *Evaluation) Confusions(n int) []Confusion {
+	times := map[Pair]int{}
+	for _, r := range e.Results {
+		for _, p := range r.Pairs {
+			if p.Reference != p.Hypothesis {
+				times[p]++
+			}
+		}
+	}
+	var list []Confusion
+	for p, k := range times {
+		list = append(list, Confusion{p, k})
+	}
+	slices.SortFunc(list, func(a, b Confusion) int {
+		return cmp.Or(cmp.Compare(b.Times, a.Times), cmp.Compare(a.Reference, b.Reference), cmp.Compare(a.Hypothesis, b.Hypothesis))
+	})
+	return list[:min(n, len(list))]
+}
+
+// Tune finds the weight of d's language model and the bonus of words that make
+// the fewest word errors in utterances, which must not be those that the result
+// is later judged by. It changes d, and returns the error rates before and after.
+func (m *Model) Tune(ctx context.Context, list []Utterance, d *Decoding) (before, after Metrics, err error) {
+	if d, err = m.decoding(d); err != nil {
+		return before, after, err
+	}
+	all, _, err := m.hearAll(ctx, list)
+	if err != nil {
+		return before, after, err
+	}
+	try := func(weight, bonus float64) Metrics {
+		c := *d
+		c.LMWeight, c.WordBonus = weight, bonus
+		return m.score(all, &c).Metrics
+	}
+	before = try(d.LMWeight, d.WordBonus)
+	after = before
+	weights := []float64{0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3}
+	if d.LM == nil {
+		weights = []float64{d.LMWeight}
+	}
+	bonuses := []float64{-4, -2, -1, 0, 1, 2, 3, 4, 6, 8}
+	for range 2 { // one after the other, twice
+		for _, w := range weights {
+			if err := ctx.Err(); err != nil {
+				return before, after, err
+			}
+			after = d.keep(after, try(w, d.WordBonus), w, d.WordBonus)
+		}
+		for _, b := range bonuses {
+			if err := ctx.Err(); err != nil {
+				return before, after, err
+			}
+			after = d.keep(after, try(d.LMWeight, b), d.LMWeight, b)
+		}
+	}
+	return before, after, nil
+}
+
+// keep takes the weights over where they are better.
+func (d *Decoding) keep(best, got Metrics, weight, bonus float64) Metrics {
+	if got.WER < best.WER || got.WER == best.WER && got.CER < best.CER {
+		d.LMWeight, d.WordBonus = weight, bonus
+		return got
+	}
+	return best
+}

@@ -1,0 +1,158 @@
+package speech
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// isFeatures tells by the name whether a file holds features in place of sound.
+func isFeatures(path string) bool {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".npy", ".mfc":
+		return true
+	}
+	return false
+}
+
+func isMFC(path string) bool { return strings.EqualFold(filepath.Ext(path), ".mfc") }
+
+// readFeatures reads features that another program made: .npy, an array
+// [frames, width] of float32 or float64, or Sphinx .mfc with width numbers a
+// frame. width is 0 for an array of any.
+func readFeatures(path string, width int) (frames []float32, got int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, unreadable(path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, unreadable(path, err)
+	}
+	if isMFC(path) {
+		got = width
+		frames, err = readMFC(bufio.NewReader(f), info.Size(), width)
+	} else {
+		frames, got, err = readNPY(bufio.NewReader(f), info.Size())
+	}
+	if err == nil && len(frames) == 0 {
+		err = errors.New("holds no frame")
+	}
+	if err == nil && width > 0 && got != width {
+		err = fmt.Errorf("has %d features a frame, want %d", got, width)
+	}
+	for i, v := range frames {
+		if err == nil && v-v != 0 {
+			err = fmt.Errorf("frame %d has a feature that is not a finite number", i/got+1)
+		}
+	}
+	if err != nil {
+		return nil, 0, &data.InputError{File: path, Problem: err.Error()}
+	}
+	return frames, got, nil
+}
+
+// readMFC reads Sphinx's format: a count of numbers as a 32 bit integer, then so
+// many float32, all big-endian; files of other machines are little-endian, which
+// the count tells.
+func readMFC(r io.Reader, size int64, width int) ([]float32, error) {
+	body := make([]byte, min(size, 1<<31))
+	if _, err := io.ReadFull(r, body); err != nil || len(body) < 4 {
+		return nil, errors.New("ends in the middle")
+	}
+	var order binary.ByteOrder = binary.BigEndian
+	if int64(order.Uint32(body))*4+4 != size {
+		order = binary.LittleEndian
+	}
+	n := int(order.Uint32(body))
+	switch {
+	case int64(n)*4+4 != size:
+		return nil, fmt.Errorf("is no Sphinx feature file, or cut short: it announces %d numbers and has %d bytes", binary.BigEndian.Uint32(body), size)
+	case n%width != 0:
+		return nil, fmt.Errorf("holds %d numbers, which do not make frames of %d; set coefficients", n, width)
+	}
+	frames := make([]float32, n)
+	for i := range frames {
+		frames[i] = math.Float32frombits(order.Uint32(body[4+4*i:]))
+	}
+	return frames, nil
+}
+
+var npyHeader = regexp.MustCompile(`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(False|True),\s*'shape':\s*\(\s*(\d+)\s*,\s*(\d+)\s*,?\s*\),?\s*\}\s*$`)
+
+// readNPY reads NumPy's format, versions 1 to 3.
+func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
+	head := make([]byte, 10)
+	if _, err := io.ReadFull(r, head); err != nil || !bytes.HasPrefix(head, []byte("\x93NUMPY")) {
+		return nil, 0, errors.New("is no NumPy array")
+	}
+	length := int(binary.LittleEndian.Uint16(head[8:]))
+	at := int64(10)
+	if head[6] > 1 {
+		more := make([]byte, 2)
+		if _, err := io.ReadFull(r, more); err != nil {
+			return nil, 0, errors.New("ends in its header")
+		}
+		length += int(binary.LittleEndian.Uint16(more)) << 16
+		at += 2
+	}
+	if length > 1<<16 {
+		return nil, 0, errors.New("is damaged: its header is too long")
+	}
+	text := make([]byte, length)
+	if _, err := io.ReadFull(r, text); err != nil {
+		return nil, 0, errors.New("ends in its header")
+	}
+	m := npyHeader.FindSubmatch(text)
+	if m == nil {
+		return nil, 0, fmt.Errorf("want an array of two dimensions, frames and features, got %.80q", bytes.TrimSpace(text))
+	}
+	kind := string(m[1])
+	bytesEach := map[string]int64{"<f4": 4, "<f8": 8}[kind]
+	rows, err1 := strconv.ParseInt(string(m[3]), 10, 32)
+	columns, err2 := strconv.ParseInt(string(m[4]), 10, 32)
+	switch {
+	case bytesEach == 0 || string(m[2]) == "True":
+		return nil, 0, fmt.Errorf("want float32 or float64 in row order, got %q with fortran_order %s", kind, m[2])
+	case err1 != nil || err2 != nil || columns == 0 || rows > size/columns || rows*columns*bytesEach != size-at-int64(length):
+		return nil, 0, fmt.Errorf("is damaged: an array of %s by %s does not fit a file of %d bytes", m[3], m[4], size)
+	}
+	body := make([]byte, rows*columns*bytesEach)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, 0, errors.New("ends in the middle")
+	}
+	frames = make([]float32, rows*columns)
+	for i := range frames {
+		if bytesEach == 4 {
+			frames[i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i:]))
+		} else {
+			frames[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(body[8*i:])))
+		}
+	}
+	return frames, int(columns), nil
+}
+
+// unreadable words a failure to open or read.
+func unreadable(path string, err error) error {
+	var p *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &data.InputError{File: path, Problem: "no such file"}
+	case errors.As(err, &p):
+		err = p.Err
+	}
+	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
+}

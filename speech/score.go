@@ -1,0 +1,101 @@
+package speech
+
+import "slices"
+
+// Errors counts how a hypothesis differs from its reference: the fewest
+// substitutions, deletions and insertions that turn one into the other
+// (Levenshtein).
+type Errors struct {
+	Reference     int `json:"reference"` // items of the reference
+	Hits          int `json:"hits"`
+	Substitutions int `json:"substitutions"`
+	Deletions     int `json:"deletions"`
+	Insertions    int `json:"insertions"`
+}
+
+// Total is the number of errors.
+func (e Errors) Total() int { return e.Substitutions + e.Deletions + e.Insertions }
+
+// Rate is errors for each item of the reference, which may exceed 1. Without a
+// reference it is the number of insertions.
+func (e Errors) Rate() float64 { return float64(e.Total()) / float64(max(e.Reference, 1)) }
+
+func (e *Errors) add(f Errors) {
+	e.Reference += f.Reference
+	e.Hits += f.Hits
+	e.Substitutions += f.Substitutions
+	e.Deletions += f.Deletions
+	e.Insertions += f.Insertions
+}
+
+// Pair is a place of an alignment: a word or character of the reference and
+// that of the hypothesis; one of them is "" for a deletion or an insertion.
+type Pair struct {
+	Reference  string `json:"reference"`
+	Hypothesis string `json:"hypothesis"`
+}
+
+// Align puts a reference and a hypothesis side by side with the fewest errors.
+// Where several ways have the fewest it goes the way of jiwer and rapidfuzz:
+// equal beginnings and ends match; between them, from the end, a deletion comes
+// before all else, and an insertion where the item before it fits better than
+// that of the reference would.
+func Align(reference, hypothesis []string) ([]Pair, Errors) {
+	e := Errors{Reference: len(reference)}
+	var pairs, tail []Pair
+	for len(reference) > 0 && len(hypothesis) > 0 && reference[0] == hypothesis[0] {
+		pairs = append(pairs, Pair{reference[0], hypothesis[0]})
+		reference, hypothesis = reference[1:], hypothesis[1:]
+	}
+	for n, m := len(reference), len(hypothesis); n > 0 && m > 0 && reference[n-1] == hypothesis[m-1]; n, m = n-1, m-1 {
+		tail = append(tail, Pair{reference[n-1], hypothesis[m-1]})
+		reference, hypothesis = reference[:n-1], hypothesis[:m-1]
+	}
+	e.Hits = len(pairs) + len(tail)
+	tail = e.trace(tail, reference, hypothesis)
+	slices.Reverse(tail)
+	return append(pairs, tail...), e
+}
+
+// trace appends pairs from the end to the beginning, and counts them.
+func (e *Errors) trace(back []Pair, reference, hypothesis []string) []Pair {
+	n, m := len(reference), len(hypothesis)
+	cost := make([]int32, (n+1)*(m+1))
+	at := func(i, j int) *int32 { return &cost[i*(m+1)+j] }
+	for i := range n + 1 {
+		*at(i, 0) = int32(i)
+	}
+	for j := range m + 1 {
+		*at(0, j) = int32(j)
+	}
+	for i := 1; i <= n; i++ {
+		for j := 1; j <= m; j++ {
+			change := *at(i-1, j-1)
+			if reference[i-1] != hypothesis[j-1] {
+				change++
+			}
+			*at(i, j) = min(*at(i-1, j)+1, *at(i, j-1)+1, change)
+		}
+	}
+	for i, j := n, m; i > 0 || j > 0; {
+		switch {
+		case i > 0 && *at(i, j) == *at(i-1, j)+1:
+			i--
+			e.Deletions++
+			back = append(back, Pair{Reference: reference[i]})
+		case i == 0 || j > 1 && *at(i, j-1) < *at(i-1, j-1):
+			j--
+			e.Insertions++
+			back = append(back, Pair{Hypothesis: hypothesis[j]})
+		default:
+			i, j = i-1, j-1
+			if reference[i] == hypothesis[j] {
+				e.Hits++
+			} else {
+				e.Substitutions++
+			}
+			back = append(back, Pair{reference[i], hypothesis[j]})
+		}
+	}
+	return back
+}

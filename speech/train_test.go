@@ -1,0 +1,432 @@
+package speech
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/golden"
+	"github.com/carousel-ml/carousel/speech/audio"
+)
+
+// whistled writes a sound of each text: each letter a tone of its own, a space
+// silence, and a manifest of all.
+func whistled(t testing.TB, dir string, texts []string) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(7, 7))
+	f, err := os.Create(filepath.Join(dir, "manifest.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := csv.NewWriter(f)
+	w.Write([]string{"audio", "text"})
+	for i, text := range texts {
+		name := fmt.Sprintf("%03d.wav", i)
+		writeSound(t, filepath.Join(dir, name), whistle(r, text))
+		w.Write([]string{name, text})
+	}
+	if w.Flush(); w.Error() != nil {
+		t.Fatal(w.Error())
+	}
+	return f.Name()
+}
+
+func writeSound(t testing.TB, path string, s *audio.Sound) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := audio.WriteWAV(f, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func whistle(r *rand.Rand, text string) *audio.Sound {
+	s := &audio.Sound{Rate: 8000}
+	for _, c := range text {
+		pause, n := 240+r.IntN(200), 700+r.IntN(300)
+		for range pause {
+			s.Samples = append(s.Samples, float32(0.002*r.NormFloat64()))
+		}
+		hz := 400 * math.Pow(1.6, float64(c-'a'))
+		for i := range n {
+			v := 0.002 * r.NormFloat64()
+			if c != ' ' {
+				v += 0.3 * math.Sin(2*math.Pi*hz*float64(i)/8000)
+			}
+			s.Samples = append(s.Samples, float32(v))
+		}
+	}
+	return s
+}
+
+func tunes(n int) []string {
+	r := rand.New(rand.NewPCG(3, 3))
+	var list []string
+	for range n {
+		var words []string
+		for range 1 + r.IntN(2) {
+			w := make([]byte, 1+r.IntN(3))
+			for i := range w {
+				w[i] = byte('a' + r.IntN(4))
+			}
+			words = append(words, string(w))
+		}
+		list = append(list, strings.Join(words, " "))
+	}
+	return list
+}
+
+func smallConfig() Config {
+	c := Defaults()
+	c.Hidden, c.Layers, c.RNNDropout, c.Dropout, c.Bidirectional = 32, 1, 0, 0, false
+	c.Bands, c.Stack, c.Epochs, c.LR, c.Batch, c.Patience = 20, 2, 14, 0.01, 8, -1
+	c.Validation, c.Deltas, c.Speed = 0.15, 1, 0.05
+	return c
+}
+
+// trained is one model for several tests.
+var trained = sync.OnceValues(func() (*Model, error) {
+	dir, err := os.MkdirTemp("", "speech")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	var t testing.T
+	cfg := smallConfig()
+	list, err := ReadManifest(whistled(&t, dir, tunes(160)), &cfg)
+	if err != nil {
+		return nil, err
+	}
+	m, r, err := Train(context.Background(), list, cfg, nil)
+	if err == nil && !(r.Best != nil && r.Best.Val["cer"] < 0.1) {
+		err = fmt.Errorf("validation gives %v", r.Best)
+	}
+	return m, err
+})
+
+func trainedModel(t *testing.T) *Model {
+	t.Helper()
+	m, err := trained()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestTrainAndTranscribe(t *testing.T) {
+	m := trainedModel(t)
+	if got := m.Config(); got.Rate != 8000 || got.Normalize != "running" || got.Skip != 2 {
+		t.Errorf("settled on rate %d, normalize %s, skip %d", got.Rate, got.Normalize, got.Skip)
+	}
+	dir := t.TempDir()
+	cfg := m.Config()
+	list, err := ReadManifest(whistled(t, dir, []string{"ab cd", "d", "ca", "bad cab", " "}), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Evaluate(context.Background(), list, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Metrics.CER > 0.2 || e.Utterances != 5 || e.Greedy != nil {
+		t.Errorf("CER %v of %d utterances: %+v", e.Metrics.CER, e.Utterances, e.Confusions(5))
+	}
+	// One file alone says what it says in a batch.
+	for i, u := range list {
+		got, err := m.Transcribe(u.Audio, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := e.Results[i].Transcript.Text; got.Text != want {
+			t.Errorf("%s: alone %q, in a batch %q", u.Audio, got.Text, want)
+		}
+	}
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e2, err := again.Evaluate(context.Background(), list, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e2.Metrics != e.Metrics {
+		t.Errorf("saved and opened: %v, before %v", e2.Metrics, e.Metrics)
+	}
+}
+
+// Words are where they are whistled.
+func TestWordTimes(t *testing.T) {
+	m := trainedModel(t)
+	s := &audio.Sound{Rate: 8000}
+	r := rand.New(rand.NewPCG(1, 9))
+	first := whistle(r, "cb")
+	s.Samples = append(append(append(s.Samples, first.Samples...), whistle(r, "  ").Samples...), whistle(r, "ad").Samples...)
+	got, err := m.TranscribeSound(s, &Decoding{Beam: 20, Best: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Words) != 2 {
+		t.Fatalf("words %v", got.Words)
+	}
+	a, b := got.Words[0], got.Words[1]
+	if !(a.Start >= 0 && a.Start < a.End && a.End <= first.Seconds()+0.1 && b.Start > first.Seconds() && b.End <= s.Seconds()+1e-9) {
+		t.Errorf("words at %.2f-%.2f and %.2f-%.2f of %.2f s, the first ends at %.2f", a.Start, a.End, b.Start, b.End, s.Seconds(), first.Seconds())
+	}
+	if !(a.Confidence > 0.3 && a.Confidence <= 1) || len(got.Alternatives) != 2 {
+		t.Errorf("confidence %v, alternatives %v", a.Confidence, got.Alternatives)
+	}
+}
+
+// A stream in pieces of any size ends with the text of the whole sound, for
+// every way of decoding, and from another sample rate.
+func TestStreamEqualsWhole(t *testing.T) {
+	m := trainedModel(t)
+	s := whistle(rand.New(rand.NewPCG(5, 5)), "ab dcb a")
+	for _, d := range []*Decoding{nil, {Beam: 10}, {Lexicon: NewLexicon([]string{"a", "ab", "dcb", "cd"})}} {
+		for _, rate := range []int{8000, 11025} {
+			s := s.Resample(rate)
+			want, err := m.TranscribeSound(s, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, err := m.NewStream(rate, d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest, partial := s.Samples, false
+			for size := 1; len(rest) > 0; size = size*7%1013 + 1 {
+				n := min(size, len(rest))
+				stream.Write(rest[:n])
+				rest = rest[n:]
+				partial = partial || len(rest) > len(s.Samples)/3 && stream.Partial().Text != ""
+			}
+			got := stream.Finish()
+			if got.Text != want.Text || got.Score != want.Score || !slices.Equal(got.Words, want.Words) {
+				t.Errorf("rate %d: stream %q %v, whole %q %v", rate, got.Text, got.Score, want.Text, want.Score)
+			}
+			if !partial {
+				t.Errorf("rate %d: no partial text in the first two thirds", rate)
+			}
+		}
+	}
+	if m, err := m.NewStream(8000, nil); err != nil || m.Lag() > 0.1 {
+		t.Errorf("lag %v, %v", m.Lag(), err)
+	}
+}
+
+func TestHotWordsAndTuning(t *testing.T) {
+	m := trainedModel(t)
+	dir := t.TempDir()
+	cfg := m.Config()
+	list, err := ReadManifest(whistled(t, dir, []string{"ab cd", "d a", "ca", "bad cab"}), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Decoding{WordBonus: -60, Lexicon: NewLexicon([]string{"ab", "cd", "d", "a", "ca", "bad", "cab"})}
+	before, after, err := m.Tune(context.Background(), list, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !(after.WER < before.WER) || d.WordBonus == -60 {
+		t.Errorf("tuned from %v to %v, bonus %v", before, after, d.WordBonus)
+	}
+	hot, err := m.Transcribe(list[2].Audio, &Decoding{HotWords: []string{"cab"}, HotWeight: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hot.Text != "cab" {
+		t.Errorf("with a hot word %q, want cab", hot.Text)
+	}
+	for _, c := range []struct {
+		d    Decoding
+		want string
+	}{
+		{Decoding{HotWords: []string{"a b"}}, `want single words, got "a b"`},
+		{Decoding{HotWords: []string{"axe"}}, `"axe" has "x", which the model cannot spell`},
+		{Decoding{Beam: -1}, "want 0 to 10000"},
+		{Decoding{LMWeight: math.NaN()}, "want -1000 to 1000"},
+	} {
+		if _, err := m.Transcribe(list[0].Audio, &c.d); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}
+
+func TestDeltas(t *testing.T) {
+	cs, err := golden.Load("deltas")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cs {
+		x, want := c.Tensor("x"), c.Tensor("y").Data
+		d := deltas{width: x.Dims[1], order: 2}
+		got := d.run(nil, x.Data, true)
+		pieces := deltas{width: x.Dims[1], order: 2}
+		var slow []float32
+		for f := range slices.Chunk(x.Data, x.Dims[1]) {
+			slow = pieces.run(slow, f, false)
+		}
+		slow = pieces.run(slow, nil, true)
+		if len(got) != len(want) || !slices.Equal(got, slow) {
+			t.Fatalf("%s: %d numbers, %d in pieces, want %d", c.Name, len(got), len(slow), len(want))
+		}
+		for i := range got {
+			if math.Abs(float64(got[i]-want[i])) > 1e-5 {
+				t.Fatalf("%s: number %d is %v, want %v", c.Name, i, got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestFrontendInPieces(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	frames := make([]float32, 37*3)
+	for i := range frames {
+		frames[i] = float32(r.NormFloat64())
+	}
+	c := Defaults()
+	c.Deltas, c.Normalize = 2, "running"
+	stats := &statistics{Mean: make([]float64, 9), Deviation: make([]float64, 9)}
+	for i := range stats.Deviation {
+		stats.Deviation[i] = 1
+	}
+	for _, c.Stack = range []int{1, 3, 4} {
+		for _, c.Skip = range []int{0, 1, 2} {
+			if c.Skip > c.Stack {
+				continue
+			}
+			want := newFrontend(&c, 3, stats).flushed(frames)
+			if got := len(want) / (9 * c.Stack); got != c.steps(37) {
+				t.Fatalf("stack %d skip %d: %d steps, want %d", c.Stack, c.Skip, got, c.steps(37))
+			}
+			f := newFrontend(&c, 3, stats)
+			var got []float32
+			for k := 0; k < 37; k += 5 {
+				got = f.write(got, frames[k*3:min(k+5, 37)*3])
+			}
+			if got = f.flush(got); !slices.Equal(got, want) {
+				t.Errorf("stack %d skip %d: pieces differ from the whole", c.Stack, c.Skip)
+			}
+		}
+	}
+}
+
+func TestAugmentationIsDrawnFromTheSample(t *testing.T) {
+	dir := t.TempDir()
+	cfg := smallConfig()
+	cfg.Gain, cfg.Noise = 6, 20
+	cfg.settle()
+	list, err := ReadManifest(whistled(t, dir, []string{"ab", "cd"}), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dataset{cfg: &cfg, list: list, cache: filepath.Join(dir, "cache")}
+	if err := d.open(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.measure(); err != nil {
+		t.Fatal(err)
+	}
+	c := &corpus{dataset: d, labels: [][]int32{{1}, {2}}}
+	load := func(sample int) []float32 {
+		b := &batch{}
+		if c.load(b, []int{sample}, true); b.err != nil {
+			t.Fatal(b.err)
+		}
+		return b.x
+	}
+	if !slices.Equal(load(0), load(0)) {
+		t.Error("the same sample twice differs")
+	}
+	if slices.Equal(load(0), load(2)) {
+		t.Error("another epoch's sample is the same")
+	}
+	// What the cache gives back is what was computed.
+	kept := d.kept[1]
+	d.kept = nil
+	again, err := d.frames(1)
+	if err != nil || !slices.Equal(kept, again) {
+		t.Errorf("from the cache: %v", err)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "cache", "*.features"))
+	if len(files) != 2 {
+		t.Fatalf("%d cached files", len(files))
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[40] ^= 1
+		if err := os.WriteFile(f, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := readCache(f, d.width); ok {
+			t.Error("damage in the cache is not seen")
+		}
+	}
+	if again, err = d.frames(1); err != nil || !slices.Equal(kept, again) {
+		t.Errorf("after damage: %v", err)
+	}
+}
+
+func TestBadManifests(t *testing.T) {
+	dir := t.TempDir()
+	whistled(t, dir, []string{"abc", "b"})
+	if err := os.WriteFile(filepath.Join(dir, "cut.wav"), []byte("RIFF\x24\x00\x00\x00WAVE"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	writeSound(t, filepath.Join(dir, "short.wav"), &audio.Sound{Rate: 8000, Samples: make([]float32, 100)})
+	for _, c := range []struct {
+		text, want string
+		set        func(*Config)
+	}{
+		{"audio,text\n", "lists no utterance", nil},
+		{"sound,text\n000.wav,abc\n", `has no column "audio"`, nil},
+		{"audio,text\n000.wav,abc\nx.wav,b\ny.wav,b\n", "2 files are not there: x.wav (line 3), y.wav (line 4)", nil},
+		{"audio,text\n,abc\n", "line 2: column \"audio\": names no file", nil},
+		{"audio,text\n000.wav,\n", "has no text in any row", nil},
+		{"audio,text\n000.wav,abc\ncut.wav,b\n", "cut.wav: holds no samples", nil},
+		{"audio,text\n000.wav,abc\ncut.wav,b\nshort.wav,b\nmanifest.csv,b\n", "2 files cannot be used", nil},
+		{"audio,text\nshort.wav,abcabc\n", "1 utterance is too short for the text and left out", nil},
+		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 unit is outside the alphabet, here and further on: "x"`, func(c *Config) { c.Part = "part" }},
+		{"audio,text,part\n000.wav,abc,tain\n", `want train, validation or test, got "tain"`, func(c *Config) { c.Part = "part" }},
+		{"audio,text,part\n000.wav,abc,test\n", "names no row train", func(c *Config) { c.Part = "part" }},
+		{"audio,text,who\n000.wav,abc,a\n001.wav,b,a\n", "leaves nothing to train on", func(c *Config) { c.Speaker, c.Validation = "who", 0.5 }},
+	} {
+		path := filepath.Join(dir, "m.csv")
+		if err := os.WriteFile(path, []byte(c.text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		cfg := smallConfig()
+		cfg.Validation, cfg.Epochs = 0, 1
+		if c.set != nil {
+			c.set(&cfg)
+		}
+		list, err := ReadManifest(path, &cfg)
+		if err == nil {
+			_, _, err = Train(context.Background(), list, cfg, nil)
+		}
+		var input *data.InputError
+		if !errors.As(err, &input) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
+		}
+	}
+}

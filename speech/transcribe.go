@@ -1,0 +1,212 @@
+package speech
+
+import (
+	"math"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Transcript is what was heard.
+type Transcript struct {
+	Text         string        `json:"text"`
+	Words        []Word        `json:"words"`
+	Score        float64       `json:"score"`                  // logarithm of its probability, with weights and bonuses
+	Seconds      float64       `json:"seconds"`                // length of the sound
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where Decoding.Best asks for them
+}
+
+// Word is a word with its place in the sound. CTC says the place of a unit to a
+// few steps only; the confidence is the geometric mean of the probabilities of
+// the word's units there.
+type Word struct {
+	Text       string  `json:"text"`
+	Start      float64 `json:"start"` // seconds
+	End        float64 `json:"end"`
+	Confidence float64 `json:"confidence"`
+}
+
+// Alternative is a text that is not the best.
+type Alternative struct {
+	Text  string  `json:"text"`
+	Score float64 `json:"score"`
+}
+
+// Transcribe reads a file of sound, or of features such as the model was
+// trained on, and says what it hears; d is nil for greedy decoding.
+func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
+	d, err := m.decoding(d)
+	if err != nil {
+		return nil, err
+	}
+	frames, err := loadFrames(&m.cfg, path, m.width, "")
+	if err != nil {
+		return nil, err
+	}
+	return m.decode(m.listen(frames), d, float64(len(frames)/m.width)*m.cfg.Hop/1000), nil
+}
+
+// TranscribeSound is Transcribe of sound in memory.
+func (m *Model) TranscribeSound(s *audio.Sound, d *Decoding) (*Transcript, error) {
+	d, err := m.decoding(d)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.hears(); err != nil {
+		return nil, err
+	}
+	return m.decode(m.listen(audio.Extract(s, m.cfg.specAt(m.cfg.Rate))), d, s.Seconds()), nil
+}
+
+// hears reports a model that was trained on files of features, and knows
+// nothing of sound.
+func (m *Model) hears() error {
+	if m.cfg.Rate == 0 {
+		return data.Errorf("the model was trained on files of features, not on sound; give .npy or .mfc files like those")
+	}
+	return nil
+}
+
+func (m *Model) decoding(d *Decoding) (*Decoding, error) {
+	if d == nil {
+		d = &Decoding{}
+	}
+	return d, d.check(m.alphabet)
+}
+
+// mostSteps bounds what a forward network reads at once.
+const mostSteps = 2000
+
+// listen is the log probabilities of the classes at each step.
+func (m *Model) listen(frames []float32) [][]float64 {
+	x := newFrontend(&m.cfg, m.width, m.stats).flushed(frames)
+	in := m.inputs()
+	most := mostSteps
+	if m.cfg.Bidirectional {
+		most = max(1, len(x)/in)
+	}
+	l := m.newListener()
+	var rows [][]float64
+	for len(x) > 0 {
+		n := min(most, len(x)/in)
+		rows = append(rows, l.hear(x[:n*in])...)
+		x = x[n*in:]
+	}
+	return rows
+}
+
+// listener runs the network over pieces of one utterance. A network that reads
+// in both directions needs it in one piece.
+type listener struct {
+	m     *Model
+	tape  *tensor.Tape
+	state *nn.SavedState
+}
+
+func (m *Model) newListener() *listener {
+	l := &listener{m: m, tape: tensor.NewTape(m.slab.Device(), tensor.Infer)}
+	if !m.cfg.Bidirectional {
+		l.state = m.net.RNN.NewSavedState(1)
+	}
+	return l
+}
+
+func (l *listener) hear(x []float32) [][]float64 {
+	in := l.m.inputs()
+	l.tape.Reset()
+	var state *nn.State
+	if l.state != nil {
+		state = l.state.On(l.tape)
+	}
+	logits, state := l.m.net.forward(l.tape.Input(x, 1, len(x)/in, in), state)
+	if l.state != nil {
+		l.state.Save(state)
+	}
+	return logRows(logits.Data(), l.m.alphabet.classes())
+}
+
+// logRows makes log probabilities of logits.
+func logRows(logits []float32, classes int) [][]float64 {
+	rows := make([][]float64, 0, len(logits)/classes)
+	for ; len(logits) > 0; logits = logits[classes:] {
+		row := make([]float64, classes)
+		top := never
+		for _, v := range logits[:classes] {
+			top = max(top, float64(v))
+		}
+		var sum float64
+		for i, v := range logits[:classes] {
+			row[i] = float64(v) - top
+			sum += math.Exp(row[i])
+		}
+		for i := range row {
+			row[i] -= math.Log(sum)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// decode finds the text of an utterance of so many seconds.
+func (m *Model) decode(rows [][]float64, d *Decoding, seconds float64) *Transcript {
+	s := newSearch(m.alphabet, d)
+	for _, row := range rows {
+		s.push(row)
+	}
+	return m.transcript(s.best(2*d.Best, true), d, seconds)
+}
+
+// transcript makes words of the best hypothesis, and alternatives of others
+// whose text is another.
+func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Transcript {
+	best := found[0]
+	t := &Transcript{Words: m.words(&best, seconds), Score: best.score, Seconds: seconds}
+	t.Text = m.alphabet.decode(best.classes)
+	seen := map[string]bool{t.Text: true}
+	for _, h := range found[1:] {
+		text := m.alphabet.decode(h.classes)
+		if len(seen) < d.Best && !seen[text] {
+			seen[text] = true
+			t.Alternatives = append(t.Alternatives, Alternative{text, h.score})
+		}
+	}
+	return t
+}
+
+// words cuts a hypothesis at its spaces.
+func (m *Model) words(h *hypothesis, seconds float64) []Word {
+	words := []Word{}
+	step := m.cfg.stepSeconds()
+	var text strings.Builder
+	var peaks float64
+	first, units := 0, 0
+	end := func(i int) {
+		if units == 0 {
+			return
+		}
+		words = append(words, Word{Text: text.String(), Start: float64(h.steps[first]) * step,
+			End: min(float64(h.steps[i-1]+1)*step, max(seconds, step)), Confidence: math.Exp(peaks / float64(units))})
+		text.Reset()
+		peaks, units = 0, 0
+	}
+	for i, c := range h.classes {
+		unit := m.alphabet.unit(c)
+		if unit == space || m.alphabet.Kind == "symbols" {
+			end(i)
+		}
+		if unit == space {
+			continue
+		}
+		if units == 0 {
+			first = i
+		}
+		text.WriteString(unit)
+		peaks += h.peaks[i]
+		units++
+	}
+	end(len(h.classes))
+	return words
+}
