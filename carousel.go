@@ -10,6 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
 	"github.com/carousel-ml/carousel/text/tag"
@@ -17,7 +18,8 @@ import (
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own
-// methods: *Forecaster, *Classifier, *LanguageModel, *Tagger, *Translator.
+// methods: *Forecaster, *Classifier, *LanguageModel, *Tagger, *Translator,
+// *Transcriber, *SoundClassifier.
 type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
@@ -155,6 +157,18 @@ func Open(path string) (Predictor, error) {
 			return nil, err
 		}
 		return &Translator{m}, nil
+	case speech.Task:
+		m, err := speech.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		return &Transcriber{m}, nil
+	case speech.ClassifyTask:
+		m, err := speech.OpenClassifier(path)
+		if err != nil {
+			return nil, err
+		}
+		return &SoundClassifier{m}, nil
 	}
 	return nil, &model.FileError{
 		File:    path,

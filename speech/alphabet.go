@@ -7,22 +7,24 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/text"
 )
 
 // alphabet is the units that the network spells. Class 0 is the blank, class
 // i > 0 is Units[i-1].
 type alphabet struct {
 	Kind  string   `json:"kind"`  // as Config.Units
-	Units []string `json:"units"` // characters, or symbols
+	Units []string `json:"units"` // characters, symbols, or pieces of words, which begin with a space where a word does
 
-	index map[string]int32
+	index     map[string]int32
+	tokenizer *text.Tokenizer // of kind bpe
 }
 
 // space separates words where the units are characters.
 const space = " "
 
-func newAlphabet(kind string, units []string) *alphabet {
-	a := &alphabet{Kind: kind, Units: units, index: map[string]int32{}}
+func newAlphabet(kind string, units []string, tokenizer *text.Tokenizer) *alphabet {
+	a := &alphabet{Kind: kind, Units: units, index: map[string]int32{}, tokenizer: tokenizer}
 	for i, u := range units {
 		a.index[u] = int32(i + 1)
 	}
@@ -36,17 +38,34 @@ func (a *alphabet) classes() int { return len(a.Units) + 1 }
 func (a *alphabet) unit(class int32) string { return a.Units[class-1] }
 
 // pieces cuts a text into units.
-func pieces(kind, text string) []string {
-	if kind == "symbols" {
-		return strings.Fields(text)
+func (a *alphabet) pieces(s string) []string {
+	if a.tokenizer == nil {
+		return letters(a.Kind, s)
 	}
-	return strings.Split(text, "")
+	if s == "" {
+		return nil
+	}
+	s = space + s // so that the first word begins like the others
+	var list []string
+	for _, t := range a.tokenizer.Tokens(nil, s) {
+		list = append(list, s[t.Start:t.End])
+	}
+	return list
+}
+
+// letters cuts a text into what errors are counted in beside words: symbols, or
+// characters.
+func letters(kind, s string) []string {
+	if kind == "symbols" {
+		return strings.Fields(s)
+	}
+	return strings.Split(s, "")
 }
 
 // encode is the classes of a text, without those of the units that the alphabet
 // lacks, which are named.
 func (a *alphabet) encode(text string) (classes []int32, unknown []string) {
-	for _, p := range pieces(a.Kind, text) {
+	for _, p := range a.pieces(text) {
 		if c, ok := a.index[p]; ok {
 			classes = append(classes, c)
 		} else {
@@ -68,13 +87,30 @@ func (a *alphabet) decode(classes []int32) string {
 	return strings.Join(strings.Fields(b.String()), space)
 }
 
-// collectAlphabet is every unit of the texts, in order.
-func collectAlphabet(kind string, list []Utterance) (*alphabet, error) {
+// collectAlphabet is every unit of the texts, in order. With a tokenizer, so is
+// every piece that it learned of their characters: other texts may need them.
+func collectAlphabet(kind string, tokenizer *text.Tokenizer, list []Utterance) (*alphabet, error) {
+	a := &alphabet{Kind: kind, tokenizer: tokenizer}
 	seen := map[string]bool{}
 	for _, u := range list {
-		for _, p := range pieces(kind, u.Text) {
+		for _, p := range a.pieces(u.Text) {
 			seen[p] = true
 		}
+	}
+	if tokenizer != nil {
+		characters := map[rune]bool{}
+		for p := range seen {
+			for _, r := range p {
+				characters[r] = true
+			}
+		}
+		for id := range tokenizer.Vocabulary().Len() {
+			p := tokenizer.Decode([]int32{int32(id)})
+			if !tokenizer.IsSpecial(int32(id)) && !strings.ContainsFunc(p, func(r rune) bool { return !characters[r] }) {
+				seen[p] = true
+			}
+		}
+		delete(seen, "")
 	}
 	if len(seen) == 0 {
 		return nil, &data.InputError{File: list[0].File, Problem: "has no text in any row", Fix: "fill in the column of what is said"}
@@ -84,7 +120,7 @@ func collectAlphabet(kind string, list []Utterance) (*alphabet, error) {
 		units = append(units, u)
 	}
 	slices.Sort(units)
-	return newAlphabet(kind, units), nil
+	return newAlphabet(kind, units, tokenizer), nil
 }
 
 // readAlphabet reads units, one a line; a line of one space, or <space>, is the
@@ -112,7 +148,7 @@ func readAlphabet(kind, path string) (*alphabet, error) {
 		switch {
 		case unit == "":
 			continue
-		case len(pieces(kind, unit)) != 1:
+		case len(letters(kind, unit)) != 1:
 			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("want one unit of kind %s a line, got %q", kind, line)}
 		case seen[unit] > 0:
 			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("%q stands in line %d already", unit, seen[unit])}
@@ -123,7 +159,7 @@ func readAlphabet(kind, path string) (*alphabet, error) {
 	if len(units) == 0 {
 		return nil, &data.InputError{File: path, Problem: "holds no unit", Fix: "write one a line"}
 	}
-	return newAlphabet(kind, units), nil
+	return newAlphabet(kind, units, nil), nil
 }
 
 // check names the units of texts that the alphabet lacks.

@@ -22,18 +22,29 @@ import (
 )
 
 // Config is everything that a recogniser is made from. Command-line flags,
-// recipe files and Go programs fill this one struct; start from [Defaults]. A
-// zero where the help says so is settled by the data when training begins, and
-// [Model.Config] then tells what it became.
+// recipe files and Go programs fill this one struct; start from [Defaults].
+// [Model.Config] tells what the data settled.
 type Config struct {
+	Setup
+	Text       string `json:"text" default:"text" group:"Data" help:"column of what is said"`
+	Units      string `json:"units" default:"characters" group:"Data" help:"what the network spells: characters, bpe (pieces of words) or symbols (words or phones with spaces between them)"`
+	Vocabulary int    `json:"vocabulary" default:"500" group:"Data" help:"pieces that units bpe learns at most, 256 bytes and 4 special ones included"`
+	Alphabet   string `json:"alphabet" group:"Data" help:"file of the units, one a line (empty: those of the training texts)"`
+	Case       string `json:"case" default:"keep" group:"Data" help:"letters of the texts: keep, lower or upper"`
+
+	LM      string `json:"lm" group:"Decoding" help:"n-gram language model in ARPA format, kept with the model; its weight is tuned on the validation utterances"`
+	LMUnits bool   `json:"lm_units" group:"Decoding" help:"the language model is of units (characters, <space>), not of words"`
+	Lexicon string `json:"lexicon" group:"Decoding" help:"file of the words that texts may consist of, the first of each line, kept with the model"`
+	Beam    int    `json:"beam" group:"Decoding" help:"beginnings of texts that the search keeps (0: greedy, or 64 with a language model or lexicon)"`
+}
+
+// Setup is the settings that all models that listen have in common. A zero
+// where the help says so is settled by the data when training begins.
+type Setup struct {
 	Audio      string  `json:"audio" default:"audio" group:"Data" help:"column of the sound files (WAV or FLAC), or of their features (.npy or Sphinx .mfc); paths count from the manifest"`
-	Text       string  `json:"text" default:"text" group:"Data" help:"column of what is said"`
 	Part       string  `json:"part" group:"Data" help:"column that says train, validation or test (empty: all rows but the validation share are for training)"`
 	Speaker    string  `json:"speaker" group:"Data" help:"column of the speaker: training and validation then have none in common"`
 	Validation float64 `json:"validation" default:"0.1" group:"Data" help:"share of the utterances, or of the speakers, kept for validation where part says nothing"`
-	Units      string  `json:"units" default:"characters" group:"Data" help:"what the network spells: characters, or symbols (words or phones with spaces between them)"`
-	Alphabet   string  `json:"alphabet" group:"Data" help:"file of the units, one a line (empty: those of the training texts)"`
-	Case       string  `json:"case" default:"keep" group:"Data" help:"letters of the texts: keep, lower or upper"`
 
 	Features     string  `json:"features" default:"logmel" group:"Features" help:"logmel or mfcc"`
 	Rate         int     `json:"rate" group:"Features" help:"sample rate that sounds are brought to, in Hz (0: that of the first file, 16000 at most)"`
@@ -50,7 +61,7 @@ type Config struct {
 	nn.RNNConfig
 	Dropout float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout after the recurrent layers"`
 
-	Speed     float64 `json:"speed" default:"0.1" group:"Augmentation" help:"change the tempo of training utterances by up to this share"`
+	Speed     float64 `json:"speed" default:"0.1" group:"Augmentation" help:"play training sounds slower or faster by up to this share; of files of features the tempo alone changes"`
 	Gain      float64 `json:"gain" group:"Augmentation" help:"change their loudness by up to so many dB"`
 	Noise     float64 `json:"noise" group:"Augmentation" help:"add white noise to half of them, at this signal-to-noise ratio in dB or better (0: none)"`
 	TimeMasks int     `json:"time_masks" default:"2" group:"Augmentation" help:"stretches of time to mask (SpecAugment)"`
@@ -75,12 +86,16 @@ type Config struct {
 // Defaults is the configuration that a user starts from: three layers of 256
 // LSTM units in both directions on log-mel bands.
 func Defaults() Config {
-	r := nn.DefaultRNN()
-	r.Layers, r.Hidden, r.Bidirectional, r.RNNDropout = 3, 256, true, 0.3
-	return Config{
-		Audio: "audio", Text: "text", Validation: 0.1, Units: "characters", Case: "keep",
+	s := defaultSetup()
+	s.Layers, s.Hidden, s.Bidirectional, s.RNNDropout = 3, 256, true, 0.3
+	return Config{Setup: s, Text: "text", Units: "characters", Vocabulary: 500, Case: "keep"}
+}
+
+func defaultSetup() Setup {
+	return Setup{
+		Audio: "audio", Validation: 0.1,
 		Features: "logmel", Window: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
-		RNNConfig: r, Dropout: 0.3,
+		RNNConfig: nn.DefaultRNN(), Dropout: 0.3,
 		Speed: 0.1, TimeMasks: 2, TimeMask: 0.05, BandMasks: 2, BandMask: 0.15,
 		Batch: 16, BatchTime: 240, LR: 1e-3, MinLR: 1e-5, Warmup: 0.05, WeightDecay: 1e-4, Clip: 1, Seed: 1,
 	}
@@ -89,18 +104,49 @@ func Defaults() Config {
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"units", c.Units, []string{"characters", "symbols"}},
+	if err := checkWords([]choice{
+		{"units", c.Units, []string{"characters", "bpe", "symbols"}},
 		{"case", c.Case, []string{"keep", "lower", "upper"}},
-		{"features", c.Features, []string{"logmel", "mfcc"}},
-		{"normalize", c.Normalize, []string{"", "utterance", "running", "global", "none"}},
-	} {
+	}); err != nil {
+		return err
+	}
+	if c.Beam < 0 || c.Beam > 10_000 {
+		return data.Errorf("beam: want 0 to 10000, got %d", c.Beam)
+	}
+	if c.Lexicon != "" && c.Units == "symbols" {
+		return data.Errorf("lexicon: words are spelled in characters; it has no use with units symbols")
+	}
+	if c.Alphabet != "" && c.Units == "bpe" {
+		return data.Errorf("alphabet: units bpe are learned from the training texts; leave it out")
+	}
+	if c.Vocabulary < 300 || c.Vocabulary > 100_000 {
+		return data.Errorf("vocabulary: want a number from 300 to 100000, got %d", c.Vocabulary)
+	}
+	return c.Setup.Validate()
+}
+
+// choice is a setting that takes one of some words.
+type choice struct {
+	name, value string
+	of          []string
+}
+
+func checkWords(list []choice) error {
+	for _, w := range list {
 		if !slices.Contains(w.of, w.value) {
 			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
 		}
+	}
+	return nil
+}
+
+// Validate is [Config.Validate] of the settings in common.
+func (c *Setup) Validate() error {
+	if err := checkWords([]choice{
+		{"features", c.Features, []string{"logmel", "mfcc"}},
+		{"normalize", c.Normalize, []string{"", "utterance", "running", "global", "none"}},
+	}); err != nil {
+		return err
 	}
 	if err := c.checkNumbers(); err != nil {
 		return err
@@ -125,7 +171,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-func (c *Config) checkNumbers() error {
+func (c *Setup) checkNumbers() error {
 	for _, n := range []struct {
 		name     string
 		value    float64
@@ -157,10 +203,8 @@ func bounds(min, max float64) string {
 	return fmt.Sprintf("a number from %v to %v", min, max)
 }
 
-// spec is the features of sounds at the configured rate.
-func (c *Config) spec() audio.Spec { return c.specAt(c.Rate) }
-
-func (c *Config) specAt(rate int) audio.Spec {
+// specAt is the features of sounds of so many samples a second.
+func (c *Setup) specAt(rate int) audio.Spec {
 	samples := func(ms float64) int { return int(math.Round(ms * float64(rate) / 1000)) }
 	s := audio.Spec{Rate: rate, Window: samples(c.Window), Hop: samples(c.Hop), Bands: c.Bands, Preemphasis: c.Preemphasis}
 	if c.Features == "mfcc" {
@@ -170,7 +214,7 @@ func (c *Config) specAt(rate int) audio.Spec {
 }
 
 // skip is the frames from one step of the network to the next.
-func (c *Config) skip() int {
+func (c *Setup) skip() int {
 	if c.Skip == 0 {
 		return c.Stack
 	}
@@ -178,10 +222,10 @@ func (c *Config) skip() int {
 }
 
 // stepSeconds is the time from one step of the network to the next.
-func (c *Config) stepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
+func (c *Setup) stepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
 
 // settle fills in what the empty settings leave to the others.
-func (c *Config) settle() {
+func (c *Setup) settle() {
 	if c.Normalize == "" {
 		c.Normalize = "utterance"
 		if !c.Bidirectional {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/par"
@@ -18,13 +19,16 @@ const mostInMemory = 400 << 20
 
 // dataset gives the features of utterances.
 type dataset struct {
-	cfg   *Config
+	cfg   *Setup
 	width int    // features of a frame before slopes; 0: not known yet
 	cache string // directory; "": none
 	list  []Utterance
 	kept  [][]float32 // by utterance, nil where not kept
 	steps []int       // of the network, without augmentation
 	stats *statistics
+
+	filtering sync.Mutex
+	filters   map[int]*audio.Resampler // to the features' rate, by rate
 }
 
 // sounded reports whether the features come from sound and not from files of
@@ -41,7 +45,7 @@ func (d *dataset) frames(i int) ([]float32, error) {
 }
 
 // loadFrames reads or computes the features of a file.
-func loadFrames(c *Config, path string, width int, cache string) ([]float32, error) {
+func loadFrames(c *Setup, path string, width int, cache string) ([]float32, error) {
 	if isFeatures(path) {
 		frames, _, err := readFeatures(path, width)
 		return frames, err
@@ -137,7 +141,7 @@ func (d *dataset) mfcWidth(path string) int {
 }
 
 // steps is how many steps of the network so many frames make.
-func (c *Config) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
+func (c *Setup) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
 
 // gather makes one error of those of single files.
 func (d *dataset) gather(faults []error) error {
@@ -194,15 +198,13 @@ func (d *dataset) features(i int, r *rand.Rand) ([]float32, error) {
 	if r == nil {
 		return newFrontend(c, d.width, d.stats).flushed(frames), nil
 	}
-	if d.sounded(i) && (c.Gain > 0 || c.Noise > 0) {
-		sound, err := audio.Read(d.list[i].Audio)
-		if err != nil {
+	if !d.sounded(i) && c.Speed > 0 {
+		frames = stretch(frames, d.width, 1+c.Speed*(2*r.Float64()-1))
+	}
+	if d.sounded(i) && (c.Speed > 0 || c.Gain > 0 || c.Noise > 0) {
+		if frames, err = d.disturbed(i, r); err != nil {
 			return nil, err
 		}
-		frames = audio.Extract(disturb(sound, c, r), c.specAt(c.Rate))
-	}
-	if c.Speed > 0 {
-		frames = stretch(frames, d.width, 1+c.Speed*(2*r.Float64()-1))
 	}
 	f := newFrontend(c, d.width, d.stats)
 	width := d.width * (c.Deltas + 1)
@@ -233,8 +235,41 @@ func stretch(frames []float32, width int, tempo float64) []float32 {
 	return out
 }
 
+// speeds is how many different speeds a sound is played at; each needs a filter.
+const speeds = 5
+
+// disturbed is the features of a sound that is played at another speed, louder
+// or softer, and in noise.
+func (d *dataset) disturbed(i int, r *rand.Rand) ([]float32, error) {
+	s, err := audio.Read(d.list[i].Audio)
+	if err != nil {
+		return nil, err
+	}
+	rate := int(float64(s.Rate) * (1 + d.cfg.Speed*(2*float64(r.IntN(speeds))/(speeds-1)-1)))
+	s.Samples = d.resampled(s.Samples, rate, d.cfg.Rate)
+	s.Rate = d.cfg.Rate
+	return audio.Extract(disturb(s, d.cfg, r), d.cfg.specAt(d.cfg.Rate)), nil
+}
+
+// resampled brings samples of one rate to another. The filters are kept, since
+// making one takes longer than using it.
+func (d *dataset) resampled(x []float32, from, to int) []float32 {
+	d.filtering.Lock()
+	defer d.filtering.Unlock()
+	f := d.filters[from]
+	if f == nil {
+		if d.filters == nil || len(d.filters) > 100 {
+			d.filters = map[int]*audio.Resampler{}
+		}
+		f = audio.NewResampler(from, to)
+		d.filters[from] = f
+	}
+	f.Reset()
+	return f.Flush(f.Write(nil, x))
+}
+
 // disturb changes loudness and adds noise.
-func disturb(s *audio.Sound, c *Config, r *rand.Rand) *audio.Sound {
+func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	out := &audio.Sound{Rate: s.Rate, Samples: slices.Clone(s.Samples)}
 	gain := float32(math.Pow(10, c.Gain*(2*r.Float64()-1)/20))
 	var power float64
@@ -256,7 +291,7 @@ func disturb(s *audio.Sound, c *Config, r *rand.Rand) *audio.Sound {
 
 // mask puts zeros, the mean, over stretches of time and of bands (SpecAugment,
 // Park et al. 2019). Frames have the bands, then their slopes.
-func mask(frames []float32, width, bands int, c *Config, r *rand.Rand) {
+func mask(frames []float32, width, bands int, c *Setup, r *rand.Rand) {
 	n := len(frames) / width
 	for range c.TimeMasks {
 		length := int(r.Float64() * (c.TimeMask*float64(n) + 1))

@@ -49,10 +49,10 @@ type heard struct {
 	seconds float64
 }
 
-// Evaluate transcribes utterances and counts the errors. d is nil for greedy
-// decoding; with more than that the greedy rates are given too.
+// Evaluate transcribes utterances and counts the errors. d is nil for
+// [Model.Decoding]; where that is not greedy the greedy rates are given too.
 func (m *Model) Evaluate(ctx context.Context, list []Utterance, d *Decoding) (*Evaluation, error) {
-	d, err := m.decoding(d)
+	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +97,8 @@ func (m *Model) unknownUnits(list []Utterance) []string {
 // says how long reading took.
 func (m *Model) hearAll(ctx context.Context, list []Utterance) ([]heard, time.Duration, error) {
 	begun := time.Now()
-	c := &corpus{dataset: &dataset{cfg: &m.cfg, list: list, width: m.width, stats: m.stats}, labels: make([][]int32, len(list))}
-	if err := c.open(); err != nil {
+	c, err := m.corpus(list)
+	if err != nil {
 		return nil, 0, err
 	}
 	reading := time.Since(begun)
@@ -133,7 +133,7 @@ func (m *Model) score(all []heard, d *Decoding) *Evaluation {
 	for _, h := range all {
 		r := &Result{Utterance: h.Utterance, Transcript: m.decode(h.rows, d, h.seconds)}
 		r.Pairs, r.Words = Align(strings.Fields(h.Text), strings.Fields(r.Transcript.Text))
-		_, r.Units = Align(pieces(m.alphabet.Kind, h.Text), pieces(m.alphabet.Kind, r.Transcript.Text))
+		_, r.Units = Align(letters(m.alphabet.Kind, h.Text), letters(m.alphabet.Kind, r.Transcript.Text))
 		e.Words.add(r.Words)
 		e.Units.add(r.Units)
 		e.Seconds += h.seconds
@@ -186,7 +186,7 @@ func (e *Evaluation) Confusions(n int) []Confusion {
 // the fewest word errors in utterances, which must not be those that the result
 // is later judged by. It changes d, and returns the error rates before and after.
 func (m *Model) Tune(ctx context.Context, list []Utterance, d *Decoding) (before, after Metrics, err error) {
-	if d, err = m.decoding(d); err != nil {
+	if d, err = m.choose(d); err != nil {
 		return before, after, err
 	}
 	all, _, err := m.hearAll(ctx, list)

@@ -16,7 +16,7 @@ type frontend struct {
 }
 
 // newFrontend is for frames of width numbers. stats are of frames with their slopes.
-func newFrontend(c *Config, width int, stats *statistics) *frontend {
+func newFrontend(c *Setup, width int, stats *statistics) *frontend {
 	all := width * (c.Deltas + 1)
 	return &frontend{
 		deltas: deltas{width: width, order: c.Deltas},
@@ -165,7 +165,7 @@ const priorFrames = 100
 
 // normalizer subtracts means and divides by deviations.
 type normalizer struct {
-	kind    string // as Config.Normalize
+	kind    string // as Setup.Normalize
 	width   int
 	prior   *statistics
 	running *moments

@@ -35,7 +35,7 @@ type entry struct{ probability, backoff float32 }
 const unknownWord = -7
 
 // mostGrams bounds the memory of a model.
-const mostGrams = 100 << 20
+const mostGrams = 30 << 20
 
 // lmState is the words that the probability of the next one depends on, the
 // latest last.

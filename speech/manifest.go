@@ -29,14 +29,19 @@ var parts = []string{"train", "validation", "test"}
 // utterance a row, its columns named by cfg. Files that are missing are an error
 // that names them all, or the first dozen.
 func ReadManifest(path string, cfg *Config) ([]Utterance, error) {
+	return cfg.readManifest(path, cfg.Text, cfg.clean)
+}
+
+// readManifest reads texts, of the column named, with clean.
+func (cfg *Setup) readManifest(path, text string, clean func(string) string) ([]Utterance, error) {
 	var list []Utterance
 	var missing []string
 	dir := filepath.Dir(path)
-	for r, err := range data.ReadRecords(path, cfg.Audio, cfg.Text, cfg.Speaker, cfg.Part) {
+	for r, err := range data.ReadRecords(path, cfg.Audio, text, cfg.Speaker, cfg.Part) {
 		if err != nil {
 			return nil, err
 		}
-		u := Utterance{File: path, Line: r.Line, Audio: r.Fields[0], Text: cfg.clean(r.Fields[1]), Speaker: r.Fields[2], Part: r.Fields[3]}
+		u := Utterance{File: path, Line: r.Line, Audio: r.Fields[0], Text: clean(r.Fields[1]), Speaker: r.Fields[2], Part: r.Fields[3]}
 		if u.Audio == "" {
 			return nil, &data.InputError{File: path, Line: r.Line, Column: cfg.Audio, Problem: "names no file"}
 		}
@@ -56,9 +61,18 @@ func ReadManifest(path string, cfg *Config) ([]Utterance, error) {
 			Fix: fmt.Sprintf("paths count from %s", dir)}
 	}
 	if len(list) == 0 {
-		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + cfg.Audio + " and " + cfg.Text}
+		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + cfg.Audio + " and " + text}
 	}
 	return list, nil
+}
+
+// isManifest tells by the name whether a file is a table and not a sound.
+func isManifest(path string) bool {
+	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
+	case ".csv", ".tsv", ".txt":
+		return true
+	}
+	return false
 }
 
 // counted is a number with the right one of two words.
@@ -95,7 +109,7 @@ func (c *Config) clean(text string) string {
 // names parts it decides. Else a share of the speakers, where they are known, or
 // of the utterances is kept for validation, chosen by a hash of their names and
 // the seed, so that adding rows moves none from one part to the other.
-func (c *Config) divide(list []Utterance) (train, valid []Utterance, err error) {
+func (c *Setup) divide(list []Utterance) (train, valid []Utterance, err error) {
 	if c.Part != "" {
 		for _, u := range list {
 			switch u.Part {

@@ -2,11 +2,15 @@ package speech
 
 import (
 	"fmt"
+	"io"
+	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
 )
 
 // Task is what the config.json of a model directory says of a recogniser.
@@ -14,12 +18,13 @@ const Task = "transcribe"
 
 // Model is a trained recogniser. It is safe for use by several goroutines.
 type Model struct {
+	ear
 	cfg      Config
 	alphabet *alphabet
-	width    int // features of a frame, before slopes
-	stats    *statistics
 	net      *network
 	slab     *tensor.Slab
+	decoding Decoding
+	files    map[string]string // what Save copies: name in the directory to path
 	notes    []string
 }
 
@@ -29,6 +34,8 @@ type saved struct {
 	Alphabet   *alphabet   `json:"alphabet"`
 	Width      int         `json:"width"`
 	Statistics *statistics `json:"statistics,omitempty"`
+	Decoding   Decoding    `json:"decoding"`
+	Files      []string    `json:"files,omitempty"` // beside the weights
 	Notes      []string    `json:"notes,omitempty"`
 }
 
@@ -46,21 +53,52 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) Alphabet() []string { return slices.Clone(m.alphabet.Units) }
 
 func newModel(c Config, a *alphabet, width int, stats *statistics) (*Model, error) {
-	m := &Model{cfg: c, alphabet: a, width: width, stats: stats}
+	m := &Model{cfg: c, alphabet: a}
+	m.ear = ear{&m.cfg.Setup, width, stats}
 	var err error
-	if m.net, err = newNetwork(&m.cfg, m.inputs(), a.classes()); err != nil {
+	if m.net, err = newNetwork(m.setup, m.inputs(), a.classes()); err != nil {
 		return nil, err
 	}
 	m.slab = tensor.Pack(tensor.CPU(), m.net, c.Seed)
 	return m, nil
 }
 
-// inputs is the numbers of one step.
-func (m *Model) inputs() int { return m.width * (m.cfg.Deltas + 1) * m.cfg.Stack }
-
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model, with its language model and lexicon, to a directory
+// that [Open] reads.
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Task, saved{m.cfg, m.alphabet, m.width, m.stats, m.notes}, m.slab)
+	c := saved{m.cfg, m.alphabet, m.width, m.stats, m.decoding, slices.Sorted(maps.Keys(m.files)), m.notes}
+	if err := model.Save(dir, Task, c, m.slab); err != nil {
+		return err
+	}
+	if t := m.alphabet.tokenizer; t != nil {
+		if err := t.Save(dir); err != nil {
+			return err
+		}
+	}
+	for _, name := range c.Files {
+		if err := copyFile(filepath.Join(dir, name), m.files[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyFile writes a copy aside and renames it; a file onto itself stays.
+func copyFile(to, from string) error {
+	if a, err := os.Stat(to); err == nil {
+		if b, err := os.Stat(from); err == nil && os.SameFile(a, b) {
+			return nil
+		}
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		return unreadable(from, err)
+	}
+	defer f.Close()
+	return model.WriteFileAtomic(to, func(w io.Writer) error {
+		_, err := io.Copy(w, f)
+		return err
+	})
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
@@ -82,9 +120,15 @@ func Open(dir string) (*Model, error) {
 	if err := c.check(); err != nil {
 		return nil, bad(err)
 	}
+	var tokenizer *text.Tokenizer
+	if c.Alphabet.Kind == "bpe" {
+		if tokenizer, err = text.LoadTokenizer(dir); err != nil {
+			return nil, err
+		}
+	}
 	var m *Model
 	shape := tensor.Catch(func() {
-		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units), c.Width, c.Statistics)
+		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), c.Width, c.Statistics)
 	})
 	if err == nil {
 		err = shape
@@ -93,7 +137,19 @@ func Open(dir string) (*Model, error) {
 		return nil, bad(err)
 	}
 	m.notes = c.Notes
-	return m, d.Load(m.slab)
+	if err := d.Load(m.slab); err != nil {
+		return nil, err
+	}
+	m.decoding = c.Decoding
+	for _, name := range c.Files {
+		if err := m.attach(name, filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.decoding.check(m.alphabet); err != nil {
+		return nil, bad(err)
+	}
+	return m, nil
 }
 
 // check refuses a config.json that no Save wrote.
@@ -104,14 +160,11 @@ func (c *saved) check() error {
 	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Units {
 		return fmt.Errorf("the alphabet is missing")
 	}
-	if c.Width < 1 || c.Width > 1<<16 {
-		return fmt.Errorf("width: want 1 to %d, got %d", 1<<16, c.Width)
-	}
-	n := c.Width * (c.Config.Deltas + 1)
-	if kind := c.Config.Normalize; kind == "running" || kind == "global" {
-		if c.Statistics == nil || len(c.Statistics.Mean) != n || len(c.Statistics.Deviation) != n {
-			return fmt.Errorf("statistics: want those of %d features", n)
+	for _, name := range c.Files {
+		if name != lmFile && name != lexiconFile {
+			return fmt.Errorf("files: %q is not one that belongs to a model", name)
 		}
 	}
-	return nil
+	e := ear{&c.Config.Setup, c.Width, c.Statistics}
+	return e.check()
 }

@@ -17,7 +17,7 @@ type network struct {
 	drop *nn.Dropout
 }
 
-func newNetwork(c *Config, in, classes int) (*network, error) {
+func newNetwork(c *Setup, in, classes int) (*network, error) {
 	rnn, err := c.RNNConfig.Build(in)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ type corpus struct {
 // later epoch, whose augmentation is drawn anew.
 func (c *corpus) load(b *batch, samples []int, augment bool) {
 	features, labels := make([][]float32, len(samples)), make([][]int32, len(samples))
-	in := c.width * (c.cfg.Deltas + 1) * c.cfg.Stack
+	in := c.cfg.inputs(c.width)
 	b.err = nil
 	for k, s := range samples {
 		i := s % len(c.list)

@@ -39,7 +39,8 @@ type Pair struct {
 // Where several ways have the fewest it goes the way of jiwer and rapidfuzz:
 // equal beginnings and ends match; between them, from the end, a deletion comes
 // before all else, and an insertion where the item before it fits better than
-// that of the reference would.
+// that of the reference would. Very long texts are cut into parts, and each part
+// is aligned by itself.
 func Align(reference, hypothesis []string) ([]Pair, Errors) {
 	e := Errors{Reference: len(reference)}
 	var pairs, tail []Pair
@@ -52,10 +53,17 @@ func Align(reference, hypothesis []string) ([]Pair, Errors) {
 		reference, hypothesis = reference[:n-1], hypothesis[:m-1]
 	}
 	e.Hits = len(pairs) + len(tail)
-	tail = e.trace(tail, reference, hypothesis)
+	parts := 1 + len(reference)*len(hypothesis)/mostCells
+	for k := parts - 1; k >= 0; k-- {
+		part := func(s []string) []string { return s[k*len(s)/parts : (k+1)*len(s)/parts] }
+		tail = e.trace(tail, part(reference), part(hypothesis))
+	}
 	slices.Reverse(tail)
 	return append(pairs, tail...), e
 }
+
+// mostCells bounds the table of an alignment.
+const mostCells = 1 << 25
 
 // trace appends pairs from the end to the beginning, and counts them.
 func (e *Errors) trace(back []Pair, reference, hypothesis []string) []Pair {

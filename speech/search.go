@@ -12,15 +12,15 @@ import (
 // Decoding says how a text is found in what the network says of each step.
 // The zero Decoding is greedy: the likeliest class of each step.
 type Decoding struct {
-	Beam      int      // prefixes that the search keeps; 0: greedy, or 64 where a helper below asks for a search
-	LM        *LM      // language model
-	LMUnits   bool     // the model is of units (characters), not of words
-	LMWeight  float64  // of the logarithm of its probability
-	WordBonus float64  // for each word (with LMUnits: unit), since the model makes short texts likely
-	Lexicon   *Lexicon // the only words allowed
-	HotWords  []string // words to be expected
-	HotWeight float64  // bonus of each
-	Best      int      // texts wanted; 0 means 1
+	Beam      int      `json:"beam"`       // prefixes that the search keeps; 0: greedy, or 64 where a helper below asks for a search
+	LM        *LM      `json:"-"`          // language model
+	LMUnits   bool     `json:"lm_units"`   // the model is of units (characters), not of words
+	LMWeight  float64  `json:"lm_weight"`  // of the logarithm of its probability
+	WordBonus float64  `json:"word_bonus"` // for each word (with LMUnits: unit), since the model makes short texts likely
+	Lexicon   *Lexicon `json:"-"`          // the only words allowed
+	HotWords  []string `json:"hot_words"`  // words to be expected
+	HotWeight float64  `json:"hot_weight"` // bonus of each
+	Best      int      `json:"best"`       // texts wanted; 0 means 1
 }
 
 // defaultBeam is the width of a search that is not given one.
@@ -34,8 +34,8 @@ func (d *Decoding) searches() bool {
 // check reports a Decoding that the alphabet has no use for.
 func (d *Decoding) check(a *alphabet) error {
 	switch {
-	case d.Lexicon != nil && a.Kind != "characters":
-		return data.Errorf("lexicon: needs a model that spells characters; this one spells %s", a.Kind)
+	case d.Lexicon != nil && a.Kind == "symbols":
+		return data.Errorf("lexicon: needs a model that spells characters; this one spells symbols")
 	case d.Beam < 0 || d.Beam > 10_000:
 		return data.Errorf("beam: want 0 to 10000, got %d", d.Beam)
 	case d.Best < 0 || d.Best > 1000:
@@ -257,21 +257,22 @@ func (b *beam) grow(p *prefix, c int32) *prefix {
 	q := &prefix{parent: p, class: c, depth: p.depth + 1, blank: never, label: never, carried: never, arrived: never, rested: never,
 		word: p.word, lex: p.lex, lm: p.lm, fixed: p.fixed}
 	unit := b.a.unit(c)
+	rest, begins := strings.CutPrefix(unit, space)
 	switch {
 	case b.a.Kind == "symbols":
 		q.word = unit
 		b.complete(q)
-	case unit == space:
+		rest = ""
+	case begins && (q.word != "" || rest == ""):
 		if q.word == "" || q.lex != nil && !q.lex.word {
 			return nil
 		}
 		b.complete(q)
-	default:
-		q.word += unit
-		if q.lex != nil {
-			if q.lex = q.lex.follow(unit); q.lex == nil {
-				return nil
-			}
+	}
+	q.word += rest
+	if q.lex != nil {
+		if q.lex = q.lex.follow(rest); q.lex == nil {
+			return nil
 		}
 	}
 	if b.d.LM != nil && b.d.LMUnits {
@@ -306,6 +307,8 @@ func (b *beam) wholeHot(word string) float64 {
 func (b *beam) judge(q *prefix, text string) {
 	if text == space {
 		text = "<space>"
+	} else if rest, begins := strings.CutPrefix(text, space); begins {
+		text = "▁" + rest
 	}
 	p, next := b.d.LM.score(q.lm, text)
 	q.fixed += b.d.LMWeight*p + b.d.WordBonus

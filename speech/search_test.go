@@ -77,7 +77,7 @@ func run(a *alphabet, d *Decoding, rows [][]float64, n int) []hypothesis {
 // probabilities.
 func TestBeamFindsTheLikeliestTexts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	a := newAlphabet("characters", []string{"a", "b", "c"})
+	a := newAlphabet("characters", []string{"a", "b", "c"}, nil)
 	for range 20 {
 		rows := randomRows(r, 6, a.classes(), 1)
 		texts := byText(a, rows)
@@ -165,7 +165,7 @@ func TestLMScores(t *testing.T) {
 // with scoring every text in full.
 func TestBeamWithHelpers(t *testing.T) {
 	lm := writeLM(t)
-	a := newAlphabet("characters", []string{" ", "a", "b"})
+	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
 	r := rand.New(rand.NewPCG(2, 2))
 	for trial := range 24 {
 		d := &Decoding{Beam: 5000}
@@ -213,6 +213,37 @@ func TestBeamWithHelpers(t *testing.T) {
 	}
 }
 
+// Pieces of words go through the same search as characters.
+func TestBeamOfPieces(t *testing.T) {
+	lm := writeLM(t)
+	a := newAlphabet("bpe", []string{" a", " b", "a", "b"}, nil)
+	r := rand.New(rand.NewPCG(6, 6))
+	for trial := range 12 {
+		rows := randomRows(r, 5, a.classes(), 1.5)
+		d := &Decoding{Beam: 5000, LM: lm, LMWeight: 0.8, WordBonus: 0.4}
+		if trial%2 == 0 {
+			d.Lexicon = NewLexicon([]string{"a", "ba", "bb"})
+		}
+		best, bestText := never, ""
+		for text, p := range byText(a, rows) {
+			score := math.Log(p)
+			state, allowed := lm.start(), true
+			for _, w := range strings.Fields(text) {
+				q, next := lm.score(state, w)
+				score, state = score+0.8*q+0.4, next
+				allowed = allowed && (d.Lexicon == nil || w == "a" || w == "ba" || w == "bb")
+			}
+			if score += 0.8 * lm.finish(state); allowed && score > best {
+				best, bestText = score, text
+			}
+		}
+		h := run(a, d, rows, 1)[0]
+		if got := a.decode(h.classes); got != strings.TrimSpace(bestText) || math.Abs(h.score-best) > 1e-9 {
+			t.Errorf("trial %d: %q with %v, want %q with %v", trial, got, h.score, bestText, best)
+		}
+	}
+}
+
 // A model of characters scores each of them.
 func TestBeamWithAModelOfUnits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lm.arpa")
@@ -224,7 +255,7 @@ func TestBeamWithAModelOfUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newAlphabet("characters", []string{" ", "a", "b"})
+	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
 	rows := [][]float64{{-5, -5, -0.6, -0.8}, {-0.01, -6, -6, -6}, {-5, -5, -0.6, -0.8}}
 	if got := a.decode(run(a, &Decoding{Beam: 50}, rows, 1)[0].classes); got != "aa" {
 		t.Errorf("without the model %q, want aa", got)
@@ -235,7 +266,7 @@ func TestBeamWithAModelOfUnits(t *testing.T) {
 }
 
 func TestGreedy(t *testing.T) {
-	a := newAlphabet("characters", []string{" ", "a", "b"})
+	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
 	const hi, lo = -0.05, -6
 	rows := [][]float64{{hi, lo, lo, lo}, {lo, lo, -0.3, lo}, {lo, lo, hi, lo}, {hi, lo, lo, lo}, {lo, lo, hi, lo}, {lo, hi, lo, lo}, {lo, lo, lo, hi}}
 	h := run(a, &Decoding{}, rows, 1)[0]

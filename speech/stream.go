@@ -22,8 +22,14 @@ type Stream struct {
 	steps    []float32
 }
 
-// NewStream is for sound of rate samples a second; d is nil for greedy
-// decoding. The model must read forward only, and not normalise over whole
+// Streams reports whether the model can hear a stream while it arrives: it
+// reads forward only, and does not normalise over whole utterances.
+func (m *Model) Streams() bool {
+	return !m.cfg.Bidirectional && m.cfg.Normalize != "utterance" && m.hears() == nil
+}
+
+// NewStream is for sound of rate samples a second; d is nil for
+// [Model.Decoding]. The model must read forward only, and not normalise over whole
 // utterances. What a Stream says in the end is what [Model.Transcribe] says of
 // the whole sound.
 func (m *Model) NewStream(rate int, d *Decoding) (*Stream, error) {
@@ -36,12 +42,12 @@ func (m *Model) NewStream(rate int, d *Decoding) (*Stream, error) {
 	if err := m.hears(); err != nil {
 		return nil, err
 	}
-	d, err := m.decoding(d)
+	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
 	}
 	return &Stream{m: m, d: d, rate: rate, resample: audio.NewResampler(rate, m.cfg.Rate), extract: audio.NewExtractor(m.cfg.specAt(m.cfg.Rate)),
-		frontend: newFrontend(&m.cfg, m.width, m.stats), listener: m.newListener(), search: newSearch(m.alphabet, d)}, nil
+		frontend: newFrontend(m.setup, m.width, m.stats), listener: m.newListener(), search: newSearch(m.alphabet, d)}, nil
 }
 
 // Lag is how many seconds of sound after a moment must have arrived before the

@@ -2,15 +2,13 @@ package speech
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/device"
-	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -43,6 +41,9 @@ func Train(ctx context.Context, list []Utterance, cfg Config, o *TrainOptions) (
 	if err != nil || result.Interrupted {
 		return m, result, err
 	}
+	if err := m.help(ctx, valid.list); err != nil {
+		return m, result, err
+	}
 	if o.Dir != "" {
 		err = m.Save(o.Dir)
 	}
@@ -55,6 +56,10 @@ func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid
 		return nil, nil, nil, data.Errorf("there is no utterance to learn from")
 	}
 	cfg.settle()
+	decoding, err := cfg.decoding() // first, since a mistake in its files is found at once
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	training, validation, err := cfg.divide(list)
 	if err != nil {
 		return nil, nil, nil, err
@@ -66,15 +71,7 @@ func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid
 	if err := a.check(append(training[:len(training):len(training)], validation...)); err != nil {
 		return nil, nil, nil, err
 	}
-	learn = &corpus{dataset: &dataset{cfg: &cfg, cache: cache, list: training}}
-	if err := learn.open(); err != nil {
-		return nil, nil, nil, err
-	}
-	if err := learn.measure(); err != nil {
-		return nil, nil, nil, err
-	}
-	valid = &corpus{dataset: &dataset{cfg: &cfg, cache: cache, list: validation, width: learn.width, stats: learn.stats}}
-	if err := valid.open(); err != nil {
+	if learn, valid, err = open(&cfg.Setup, training, validation, cache); err != nil {
 		return nil, nil, nil, err
 	}
 	notes, err := learn.spell(a)
@@ -85,12 +82,16 @@ func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid
 	if err != nil && len(valid.list) > 0 {
 		return nil, nil, nil, err
 	}
-	settleTraining(&cfg, len(learn.list))
+	settleTraining(&cfg.Setup, len(learn.list))
 	if m, err = newModel(cfg, a, learn.width, learn.stats); err != nil {
 		return nil, nil, nil, err
 	}
 	m.notes = append(notes, more...)
-	learn.cfg, valid.cfg = &m.cfg, &m.cfg
+	m.decoding, m.files = *decoding, cfg.helperFiles()
+	if err := m.decoding.check(a); err != nil {
+		return nil, nil, nil, err
+	}
+	learn.cfg, valid.cfg = m.setup, m.setup
 	return m, learn, valid, nil
 }
 
@@ -98,24 +99,27 @@ func (c *Config) alphabet(training []Utterance) (*alphabet, error) {
 	if c.Alphabet != "" {
 		return readAlphabet(c.Units, c.Alphabet)
 	}
-	return collectAlphabet(c.Units, training)
-}
-
-// settleTraining fills in what depends on the number of training utterances.
-func settleTraining(c *Config, n int) {
-	if c.Epochs == 0 {
-		c.Epochs = min(max(40_000/max(n, 1), 15), 100)
+	if c.Units != "bpe" {
+		return collectAlphabet(c.Units, nil, training)
 	}
-	if c.Patience == 0 {
-		c.Patience = max(c.Epochs/3, 5)
+	t, err := text.TrainTokenizer("bpe", func(yield func(string) bool) {
+		for _, u := range training {
+			if !yield(space + u.Text) {
+				return
+			}
+		}
+	}, &text.TokenizerOptions{VocabularySize: c.Vocabulary})
+	if err != nil {
+		return nil, err
 	}
+	return collectAlphabet(c.Units, t, training)
 }
 
 // spell encodes the texts, and leaves utterances out that have fewer steps than
 // their text needs; the note names them.
 func (c *corpus) spell(a *alphabet) (notes []string, err error) {
 	var short []string
-	kept := 0
+	kept, silent := 0, 0
 	for i, u := range c.list {
 		labels, _ := a.encode(u.Text)
 		if device.CTCSteps(labels) > c.steps[i] {
@@ -125,74 +129,37 @@ func (c *corpus) spell(a *alphabet) (notes []string, err error) {
 		c.list[kept], c.kept[kept], c.steps[kept] = u, c.kept[i], c.steps[i]
 		c.labels = append(c.labels, labels)
 		kept++
+		if len(labels) == 0 {
+			silent++
+		}
 	}
 	c.list, c.kept, c.steps = c.list[:kept], c.kept[:kept], c.steps[:kept]
+	if silent > 0 {
+		notes = append(notes, counted(silent, "utterance has", "utterances have")+" no text: nothing is to be heard in them")
+	}
 	if len(short) == 0 {
-		return nil, nil
+		return notes, nil
 	}
 	text := fmt.Sprintf("%s too short for the text and left out: %s", counted(len(short), "utterance is", "utterances are"), some(short))
 	if kept == 0 {
 		return nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", text)
 	}
-	return []string{text}, nil
+	return append(notes, text), nil
 }
 
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) (*train.Result, error) {
-	cfg := &m.cfg
-	n := len(learn.list)
-	most := max(1, int(cfg.BatchTime/cfg.stepSeconds()))
-	buckets := train.NewBuckets(learn.steps, most, cfg.Batch, cfg.Seed)
-	options := &train.Options{
-		Epochs: cfg.Epochs, MaxTime: cfg.MaxTime, Clip: float32(cfg.Clip), EMA: cfg.EMA,
-		Patience: max(cfg.Patience, 0), Seed: cfg.Seed, Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, TensorBoard: o.TensorBoard,
-		Fingerprint: m.fingerprint(learn),
-	}
-	total := options.TotalSteps(buckets.Len())
-	options.Schedule = optim.WarmupCosine(cfg.LR, cfg.MinLR, int(cfg.Warmup*float64(total)), total)
-	var failure error // of a file that went away during training
-	job := &train.Job[batch]{
-		Slab:      m.slab,
-		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
-		Samples:   n,
-		NewBatch:  func() *batch { return &batch{} },
-		Batches: func(epoch int) [][]int {
-			list := buckets.Batches(epoch)
-			for _, b := range list {
-				for i := range b {
-					b[i] += epoch * n // the epoch's own augmentation
-				}
-			}
-			return list
-		},
-		Load: func(b *batch, samples []int) { learn.load(b, samples, true) },
-		Loss: func(t *tensor.Tape, b *batch) *tensor.Tensor {
-			if b.err != nil {
-				if failure == nil {
-					failure = b.err
-				}
-				return t.Zeros(1)
-			}
-			logits, _ := m.net.forward(b.input(t), nil)
-			return b.loss(t, logits)
-		},
+	f := &fitting{setup: m.setup, slab: m.slab, learn: learn, options: o, outputs: m.alphabet.Units, metric: "cer"}
+	f.loss = func(t *tensor.Tape, b *batch) *tensor.Tensor {
+		logits, _ := m.net.forward(b.input(t), nil)
+		return b.loss(t, logits)
 	}
 	if len(valid.list) > 0 {
-		job.Metric = "cer"
-		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
-			if failure != nil {
-				return nil, failure
-			}
+		f.validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
 			return m.validate(ctx, t, valid)
 		}
-	} else {
-		options.Patience = 0
 	}
-	result, err := train.Fit(ctx, job, options)
-	if failure != nil {
-		return result, failure
-	}
-	return result, err
+	return f.run(ctx)
 }
 
 // validate is the loss and the error rates of greedy decoding.
@@ -222,17 +189,11 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (ma
 	return map[string]float64{"loss": loss / float64(len(valid.list)), "wer": words.Rate(), "cer": characters.Rate()}, nil
 }
 
-// batches lists the utterances for a pass that draws nothing.
-func (c *corpus) batches() [][]int {
-	most := max(1, int(c.cfg.BatchTime/c.cfg.stepSeconds()))
-	return train.NewBuckets(c.steps, most, 2*c.cfg.Batch, 0).InOrder()
-}
-
 // compare counts the errors of a text in words and in units (characters, or
 // symbols, of which words are made of one).
 func (m *Model) compare(reference, hypothesis string) (words, units Errors) {
 	_, words = Align(strings.Fields(reference), strings.Fields(hypothesis))
-	_, units = Align(pieces(m.alphabet.Kind, reference), pieces(m.alphabet.Kind, hypothesis))
+	_, units = Align(letters(m.alphabet.Kind, reference), letters(m.alphabet.Kind, hypothesis))
 	return words, units
 }
 
@@ -253,18 +214,4 @@ func greedy(logits []float32, classes int) []int32 {
 		last = best
 	}
 	return out
-}
-
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
-func (m *Model) fingerprint(learn *corpus) string {
-	h := sha256.New()
-	c := m.cfg
-	c.MaxTime, c.Patience = 0, 0
-	text, _ := json.Marshal(c) // plain fields always have a JSON form
-	h.Write(text)
-	for i, u := range learn.list {
-		fmt.Fprintf(h, "%d %d %s\n", u.Line, learn.steps[i], u.Text)
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
@@ -171,6 +172,44 @@ func TestTrainAndTranscribe(t *testing.T) {
 	}
 }
 
+// Pieces of words, and words as symbols, are spelled and saved like characters.
+func TestOtherUnits(t *testing.T) {
+	dir := t.TempDir()
+	for _, units := range []string{"bpe", "symbols"} {
+		cfg := smallConfig()
+		cfg.Units, cfg.Epochs, cfg.Vocabulary = units, 2, 300
+		list, err := ReadManifest(whistled(t, dir, []string{"ab cd", "d ab", "cd", "d d"}), &cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, _, err := Train(context.Background(), list, cfg, &TrainOptions{Dir: filepath.Join(dir, units)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range list {
+			classes, unknown := m.alphabet.encode(u.Text)
+			if got := m.alphabet.decode(classes); got != u.Text || unknown != nil {
+				t.Errorf("%s: %q is spelled %q, unknown %q", units, u.Text, got, unknown)
+			}
+		}
+		again, err := Open(filepath.Join(dir, units))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := m.Transcribe(list[0].Audio, &Decoding{Beam: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := again.Transcribe(list[0].Audio, &Decoding{Beam: 5})
+		if err != nil || got.Text != want.Text || got.Score != want.Score {
+			t.Errorf("%s: opened %v, trained %v, %v", units, got, want, err)
+		}
+		if _, unknown := again.alphabet.encode("x"); !slices.Contains(unknown, "x") {
+			t.Errorf("%s: x has unknown units %q", units, unknown)
+		}
+	}
+}
+
 // Words are where they are whistled.
 func TestWordTimes(t *testing.T) {
 	m := trainedModel(t)
@@ -312,11 +351,11 @@ func TestFrontendInPieces(t *testing.T) {
 			if c.Skip > c.Stack {
 				continue
 			}
-			want := newFrontend(&c, 3, stats).flushed(frames)
+			want := newFrontend(&c.Setup, 3, stats).flushed(frames)
 			if got := len(want) / (9 * c.Stack); got != c.steps(37) {
 				t.Fatalf("stack %d skip %d: %d steps, want %d", c.Stack, c.Skip, got, c.steps(37))
 			}
-			f := newFrontend(&c, 3, stats)
+			f := newFrontend(&c.Setup, 3, stats)
 			var got []float32
 			for k := 0; k < 37; k += 5 {
 				got = f.write(got, frames[k*3:min(k+5, 37)*3])
@@ -337,7 +376,7 @@ func TestAugmentationIsDrawnFromTheSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dataset{cfg: &cfg, list: list, cache: filepath.Join(dir, "cache")}
+	d := &dataset{cfg: &cfg.Setup, list: list, cache: filepath.Join(dir, "cache")}
 	if err := d.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -428,5 +467,88 @@ func TestBadManifests(t *testing.T) {
 		if !errors.As(err, &input) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
 		}
+	}
+}
+
+// A run that was cut off and resumed has the bits of one that was not.
+func TestResume(t *testing.T) {
+	dir := t.TempDir()
+	cfg := smallConfig()
+	cfg.Epochs, cfg.Hidden, cfg.Noise, cfg.EMA = 4, 8, 15, 0.9
+	list, err := ReadManifest(whistled(t, dir, tunes(30)), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, _, err := Train(context.Background(), list, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := &expiring{Context: context.Background()}
+	ctx.left.Store(11)
+	run := filepath.Join(dir, "run")
+	_, r, err := Train(ctx, list, cfg, &TrainOptions{Dir: run})
+	if err != nil || !r.Interrupted {
+		t.Fatalf("not interrupted: %+v, %v", r, err)
+	}
+	again, r, err := Train(context.Background(), list, cfg, &TrainOptions{Dir: run, Resume: true})
+	if err != nil || r.ResumedAt == 0 {
+		t.Fatalf("not resumed: %+v, %v", r, err)
+	}
+	for i, p := range whole.Slab().Params {
+		if !slices.Equal(p.Read(), again.Slab().Params[i].Read()) {
+			t.Fatalf("%s differs", p.Name)
+		}
+	}
+}
+
+// expiring is cancelled after its Err has been asked for so many times.
+type expiring struct {
+	context.Context
+	left atomic.Int64
+}
+
+func (c *expiring) Err() error {
+	if c.left.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A long sound in pieces is heard as in one.
+func TestLongSound(t *testing.T) {
+	cfg := smallConfig()
+	cfg.Bidirectional, cfg.Rate, cfg.Normalize = true, 8000, "utterance"
+	m, err := newModel(cfg, newAlphabet("characters", []string{"a", "b"}, nil), cfg.Bands, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(2, 8))
+	frames := make([]float32, (2*mostSteps+600)*2*cfg.Bands)
+	for i := range frames {
+		frames[i] = float32(r.NormFloat64())
+	}
+	got, want := m.listen(frames), m.newListener().hear(m.steps(frames))
+	if len(got) != len(want) {
+		t.Fatalf("%d steps, want %d", len(got), len(want))
+	}
+	for i := range got {
+		for c := range got[i] {
+			if math.Abs(got[i][c]-want[i][c]) > 1e-5 {
+				t.Fatalf("step %d: %v in pieces, %v at once", i, got[i], want[i])
+			}
+		}
+	}
+}
+
+func TestAlignmentOfVeryLongTexts(t *testing.T) {
+	a := make([]string, 6500)
+	for i := range a {
+		a[i] = string(rune('a' + i*i%23))
+	}
+	b := slices.Clone(a)
+	b[10], b[6000] = "x", "y"
+	pairs, e := Align(a, b)
+	if e.Substitutions != 2 || e.Total() != 2 || len(pairs) != 6500 || pairs[10].Hypothesis != "x" {
+		t.Errorf("%+v of %d pairs", e, len(pairs))
 	}
 }

@@ -1,10 +1,13 @@
 package speech
 
 import (
+	"context"
+	"encoding/csv"
+	"io"
 	"math"
+	"strconv"
 	"strings"
 
-	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/tensor"
@@ -38,11 +41,11 @@ type Alternative struct {
 // Transcribe reads a file of sound, or of features such as the model was
 // trained on, and says what it hears; d is nil for greedy decoding.
 func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
-	d, err := m.decoding(d)
+	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
 	}
-	frames, err := loadFrames(&m.cfg, path, m.width, "")
+	frames, err := m.frames(path)
 	if err != nil {
 		return nil, err
 	}
@@ -51,49 +54,48 @@ func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
 
 // TranscribeSound is Transcribe of sound in memory.
 func (m *Model) TranscribeSound(s *audio.Sound, d *Decoding) (*Transcript, error) {
-	d, err := m.decoding(d)
+	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.hears(); err != nil {
+	frames, err := m.framesOf(s)
+	if err != nil {
 		return nil, err
 	}
-	return m.decode(m.listen(audio.Extract(s, m.cfg.specAt(m.cfg.Rate))), d, s.Seconds()), nil
+	return m.decode(m.listen(frames), d, s.Seconds()), nil
 }
 
-// hears reports a model that was trained on files of features, and knows
-// nothing of sound.
-func (m *Model) hears() error {
-	if m.cfg.Rate == 0 {
-		return data.Errorf("the model was trained on files of features, not on sound; give .npy or .mfc files like those")
-	}
-	return nil
-}
-
-func (m *Model) decoding(d *Decoding) (*Decoding, error) {
+// choose is d or the model's own decoding.
+func (m *Model) choose(d *Decoding) (*Decoding, error) {
 	if d == nil {
-		d = &Decoding{}
+		d = m.Decoding()
 	}
 	return d, d.check(m.alphabet)
 }
 
-// mostSteps bounds what a forward network reads at once.
-const mostSteps = 2000
+// What is read at once, and what a piece shares with its neighbours where the
+// network reads in both directions.
+const (
+	mostSteps = 2000
+	overlap   = 250
+)
 
-// listen is the log probabilities of the classes at each step.
+// listen is the log probabilities of the classes at each step. Of a very long
+// sound a network that reads in both directions hears pieces that overlap, and
+// what it says near a cut is left to the piece that has more around it.
 func (m *Model) listen(frames []float32) [][]float64 {
-	x := newFrontend(&m.cfg, m.width, m.stats).flushed(frames)
+	x := m.steps(frames)
 	in := m.inputs()
-	most := mostSteps
+	n, context := len(x)/in, 0
 	if m.cfg.Bidirectional {
-		most = max(1, len(x)/in)
+		context = overlap
 	}
 	l := m.newListener()
 	var rows [][]float64
-	for len(x) > 0 {
-		n := min(most, len(x)/in)
-		rows = append(rows, l.hear(x[:n*in])...)
-		x = x[n*in:]
+	for from := 0; from < n; from += mostSteps {
+		lo, to := max(from-context, 0), min(from+mostSteps, n)
+		heard := l.hear(x[lo*in : min(to+context, n)*in])
+		rows = append(rows, heard[from-lo:to-lo]...)
 	}
 	return rows
 }
@@ -194,19 +196,75 @@ func (m *Model) words(h *hypothesis, seconds float64) []Word {
 	}
 	for i, c := range h.classes {
 		unit := m.alphabet.unit(c)
-		if unit == space || m.alphabet.Kind == "symbols" {
+		rest, begins := strings.CutPrefix(unit, space)
+		if begins || m.alphabet.Kind == "symbols" {
 			end(i)
 		}
-		if unit == space {
+		if rest == "" {
 			continue
 		}
 		if units == 0 {
 			first = i
 		}
-		text.WriteString(unit)
+		text.WriteString(rest)
 		peaks += h.peaks[i]
 		units++
 	}
 	end(len(h.classes))
 	return words
+}
+
+// Transcripts are what was heard in several files.
+type Transcripts []FileTranscript
+
+// FileTranscript is what was heard in one.
+type FileTranscript struct {
+	File string `json:"file"`
+	*Transcript
+}
+
+// WriteCSV writes file, text, seconds and the logarithm of the probability.
+func (t Transcripts) WriteCSV(w io.Writer) error {
+	c := csv.NewWriter(w)
+	c.Write([]string{"audio", "text", "seconds", "score"})
+	for _, f := range t {
+		c.Write([]string{f.File, f.Text, strconv.FormatFloat(f.Seconds, 'f', 3, 64), strconv.FormatFloat(f.Score, 'f', 4, 64)})
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// TranscribeFiles transcribes files one after the other.
+func (m *Model) TranscribeFiles(ctx context.Context, paths []string, d *Decoding) (Transcripts, error) {
+	list := Transcripts{}
+	for _, path := range paths {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		t, err := m.Transcribe(path, d)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, FileTranscript{path, t})
+	}
+	return list, nil
+}
+
+// PredictFile transcribes the sounds that a manifest lists, or one file of sound
+// or features; d is as for [Model.Transcribe].
+func (m *Model) PredictFile(ctx context.Context, path string, d *Decoding) (Transcripts, error) {
+	if !isManifest(path) {
+		return m.TranscribeFiles(ctx, []string{path}, d)
+	}
+	cfg := m.cfg
+	cfg.Text, cfg.Speaker, cfg.Part = "", "", ""
+	list, err := ReadManifest(path, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	paths := make([]string, len(list))
+	for i, u := range list {
+		paths[i] = u.Audio
+	}
+	return m.TranscribeFiles(ctx, paths, d)
 }

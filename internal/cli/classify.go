@@ -55,6 +55,9 @@ type classifyRun struct {
 }
 
 func (a *app) trainClassifyCommand() *cobra.Command {
+	if a.asksForAudio() {
+		return a.trainClassifyAudioCommand()
+	}
 	run := &classifyRun{cfg: classify.Defaults()}
 	return a.trainTaskCommand(&trainTask{
 		use:   "classify --data FILE --out DIR",
@@ -62,7 +65,9 @@ func (a *app) trainClassifyCommand() *cobra.Command {
 		long: `Trains a classifier on labelled texts: a table (CSV or TSV) with a column of
 texts and one of labels, JSON lines, or lines that begin with their label. It
 scores the classifier and the simple methods on the test texts, and writes model,
-checkpoints and report into --out.`,
+checkpoints and report into --out.
+
+With --audio it learns labelled sounds: see train classify --audio --help.`,
 		example: `  carousel train classify --data reviews.csv --text review --label stars --out run
   carousel train classify --data train.txt --valid dev.txt --test test.txt --format label-first --out run
   carousel train classify --data posts.jsonl --separator ',' --out run

@@ -115,6 +115,7 @@ A run lives in one directory, which holds everything that later commands need.`,
 		a.demoCommand(), a.trainCommand(), a.evaluateCommand(), a.predictCommand(),
 		a.backtestCommand(), a.generateCommand(), a.scoreCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
 		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
+		a.transcribeCommand(),
 	)
 	keepOrder(root)
 	return root

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // TestScenarios runs the scripts in testdata. A script is lines of commands,
@@ -34,6 +35,7 @@ import (
 //	same A B               two files are equal
 //	series FILE N [KIND]   write N hours of a made-up series: daily (default), constant or walk
 //	testdata PKG NAME FILE copy a file from model/PKG/testdata, of another program's
+//	tones FILE LETTERS     write a WAV file with a tone for each letter
 //	truncate FILE N        keep the first N bytes
 //	alter FILE N           flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW   change a file's text
@@ -181,6 +183,8 @@ func (s *scenario) do(line string) {
 		}
 	case "testdata":
 		s.write(arg(3), s.read(filepath.Join(s.model, arg(1), "testdata", arg(2))))
+	case "tones":
+		s.write(arg(1), tones(arg(2)))
 	case "same":
 		if !bytes.Equal(s.read(arg(1)), s.read(arg(2))) {
 			s.fatalf("%s and %s differ", arg(1), arg(2))
@@ -268,6 +272,24 @@ func (s *scenario) json(path string, want []string) {
 	if len(want) > 0 && fmt.Sprint(v) != want[0] {
 		s.fatalf("%s is %v, want %s", path, v, want[0])
 	}
+}
+
+// tones is a WAV file: a tone for each letter, one for each of a to e, after a
+// little silence.
+func tones(letters string) []byte {
+	s := &audio.Sound{Rate: 8000}
+	for _, c := range letters {
+		s.Samples = append(s.Samples, make([]float32, 400)...)
+		hz := 500 * math.Pow(1.5, float64(c-'a'))
+		for i := range 800 {
+			s.Samples = append(s.Samples, float32(0.3*math.Sin(2*math.Pi*hz*float64(i)/8000)))
+		}
+	}
+	var b bytes.Buffer
+	if err := audio.WriteWAV(&b, s); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
 }
 
 // madeUp is a CSV of hours: a daily wave with a little noise, a constant, or a

@@ -16,7 +16,7 @@ import (
 // task is a kind of model, as the commands see it.
 type task struct {
 	name     string
-	train    func(*app) *cobra.Command // of trainTaskCommand
+	train    func(*app) *cobra.Command // of trainTaskCommand; nil where another task's command trains it
 	evaluate verb
 	predict  verb
 	inspect  func(*inspection, *model.Dir) error // adds what the task knows of a model directory; it may be nil
@@ -27,7 +27,10 @@ type task struct {
 }
 
 // tasks are all of them, in the order of the help.
-var tasks = []*task{&forecastTask, &classifyTask, &generateTask, &tagTask, &translateTask}
+var tasks = []*task{
+	&forecastTask, &classifyTask, &generateTask, &tagTask, &translateTask,
+	&transcribeTask, &classifyAudioTask,
+}
 
 // A verb is what a command that reads a model directory does for one task. It
 // defines the task's flags and returns what runs; two tasks share a flag by

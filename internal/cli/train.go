@@ -30,7 +30,9 @@ func (a *app) trainCommand() *cobra.Command {
 		RunE:    showHelp,
 	}
 	for _, t := range tasks {
-		c.AddCommand(t.train(a))
+		if t.train != nil {
+			c.AddCommand(t.train(a))
+		}
 	}
 	return c
 }

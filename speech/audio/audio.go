@@ -77,6 +77,16 @@ func NewReader(r io.Reader, name string) (*Reader, error) {
 	return rd, nil
 }
 
+// NewRawReader is for sound without a header: 16 bit little-endian samples of
+// one channel.
+func NewRawReader(r io.Reader, name string, rate int) (*Reader, error) {
+	if rate < minRate || rate > maxRate {
+		return nil, data.Errorf("sample rate: want %d to %d Hz, got %d", minRate, maxRate, rate)
+	}
+	f := &wavFormat{format: wavPCM, channels: 1, rate: rate, size: 2}
+	return &Reader{Rate: rate, Channels: 1, name: name, source: newWAV(bufio.NewReaderSize(r, 64<<10), f, 0)}, nil
+}
+
 const accepted = "give WAV or FLAC (ffmpeg -i FILE out.wav converts others)"
 
 // looksLike names what a file seems to be by its first bytes.
@@ -136,10 +146,11 @@ func Read(path string) (*Sound, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.readAll()
+	return r.ReadAll()
 }
 
-func (r *Reader) readAll() (*Sound, error) {
+// ReadAll reads what remains. A sound without any sample is an error.
+func (r *Reader) ReadAll() (*Sound, error) {
 	s := &Sound{Rate: r.Rate}
 	buf := make([]float32, 8192)
 	for {

@@ -44,15 +44,21 @@ func NewResampler(from, to int) *Resampler {
 	}
 	r.scale = sincCutoff * min(1, float64(to)/float64(from))
 	r.half = int(math.Ceil(sincZeros / r.scale))
-	r.first = int64(-r.half) // silence stands before the beginning
-	r.in = make([]float32, r.half)
 	r.phases = min(r.up, mostPhases)
 	taps := 2 * r.half
 	r.table = make([]float32, (r.phases+1)*taps)
 	for p := range r.phases + 1 {
 		r.filter(r.table[p*taps:(p+1)*taps], float64(p)/float64(r.phases))
 	}
+	r.Reset()
 	return r
+}
+
+// Reset makes the Resampler ready for another sound.
+func (r *Resampler) Reset() {
+	r.first = int64(-r.half) // silence stands before the beginning
+	r.in = append(r.in[:0], make([]float32, r.half)...)
+	r.seen, r.next = 0, 0
 }
 
 func gcd(a, b int) int {
@@ -101,7 +107,7 @@ func (r *Resampler) Write(dst, src []float32) []float32 {
 }
 
 // Flush appends to dst what remains: a sound of n samples has ceil(n·to/from)
-// in the end. The Resampler must not be used after it.
+// in the end. The Resampler must be Reset to be used again.
 func (r *Resampler) Flush(dst []float32) []float32 {
 	if r.half == 0 {
 		return dst

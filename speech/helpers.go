@@ -1,0 +1,110 @@
+package speech
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The files of a model directory that help decoding. A model in ARPA format may
+// be gzipped, whatever it is called.
+const (
+	lmFile      = "lm.arpa"
+	lexiconFile = "lexicon.txt"
+)
+
+// Decoding is how the model decodes unless told otherwise: greedily, or with
+// the language model and lexicon that it was trained with. The result is the
+// caller's.
+func (m *Model) Decoding() *Decoding {
+	d := m.decoding
+	d.HotWords = slices.Clone(d.HotWords)
+	return &d
+}
+
+// helperFiles are what Save copies into the model's directory.
+func (c *Config) helperFiles() map[string]string {
+	files := map[string]string{}
+	if c.LM != "" {
+		files[lmFile] = c.LM
+	}
+	if c.Lexicon != "" {
+		files[lexiconFile] = c.Lexicon
+	}
+	return files
+}
+
+// Where tuning begins.
+const (
+	firstWeight = 0.5
+	firstBonus  = 1
+)
+
+// decoding reads the helpers that a configuration names.
+func (c *Config) decoding() (*Decoding, error) {
+	d := &Decoding{Beam: c.Beam, LMUnits: c.LMUnits}
+	var err error
+	if c.LM != "" {
+		d.LMWeight, d.WordBonus = firstWeight, firstBonus
+		if d.LM, err = ReadLM(c.LM); err != nil {
+			return nil, err
+		}
+	}
+	if c.Lexicon != "" {
+		if d.Lexicon, err = ReadLexicon(c.Lexicon); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// attach reads a helper from a model directory.
+func (m *Model) attach(name, path string) (err error) {
+	switch name {
+	case lmFile:
+		m.decoding.LM, err = ReadLM(path)
+	case lexiconFile:
+		m.decoding.Lexicon, err = ReadLexicon(path)
+	}
+	if err != nil {
+		return err
+	}
+	if m.files == nil {
+		m.files = map[string]string{}
+	}
+	m.files[name] = path
+	return nil
+}
+
+// help tunes the weights of decoding on the validation utterances, where there
+// is something to tune, and notes what the lexicon lacks.
+func (m *Model) help(ctx context.Context, valid []Utterance) error {
+	if m.decoding.LM == nil && m.decoding.Lexicon == nil {
+		return nil
+	}
+	if l := m.decoding.Lexicon; l != nil {
+		var lacking []string
+		for _, u := range valid {
+			for _, w := range strings.Fields(u.Text) {
+				if n := l.root.follow(w); (n == nil || !n.word) && !slices.Contains(lacking, w) {
+					lacking = append(lacking, w)
+				}
+			}
+		}
+		if len(lacking) > 0 {
+			m.notes = append(m.notes, fmt.Sprintf("the lexicon lacks %s of the validation texts: %s", counted(len(lacking), "word", "words"), some(lacking)))
+		}
+	}
+	if len(valid) == 0 {
+		m.notes = append(m.notes, "without validation utterances the weights of decoding were not tuned")
+		return nil
+	}
+	before, after, err := m.Tune(ctx, valid, &m.decoding)
+	if err != nil {
+		return err
+	}
+	m.notes = append(m.notes, fmt.Sprintf("decoding tuned on %s: language model weight %v, bonus %v for a word; word error rate %.1f %%, before %.1f %%",
+		counted(len(valid), "validation utterance", "validation utterances"), m.decoding.LMWeight, m.decoding.WordBonus, 100*after.WER, 100*before.WER))
+	return nil
+}
