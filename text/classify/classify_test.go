@@ -263,6 +263,23 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+func TestVectors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vectors.txt")
+	if err := os.WriteFile(path, []byte("lovely 1 2 3\nnowhere 4 5 6\ndull -1 -2 -3\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	cfg := small()
+	cfg.Vectors, cfg.Epochs = path, 1
+	m, learn, valid, err := prepare(Examples(reviews(100, 1)), nil, cfg)
+	if err != nil || learn.len()+valid.len() != 100 || m.cfg.Embedding != 3 {
+		t.Fatalf("%d + %d texts, width %d, %v", learn.len(), valid.len(), m.cfg.Embedding, err)
+	}
+	id := m.tokenizer.Vocabulary().ID("dull")
+	if got := m.net.Embedding.Weight.Read()[3*id : 3*id+3]; !slices.Equal(got, []float32{-1, -2, -3}) {
+		t.Errorf("dull is %v", got)
+	}
+}
+
 func TestUnseenAndLong(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(100, 1), nil)
 	list := append(reviews(10, 5), data.Example{Line: 11, Text: strings.Repeat("train ", 100000), Labels: []string{"odd"}})

@@ -26,14 +26,14 @@ type Config struct {
 	Holdout   float64 `json:"holdout" default:"0.1" group:"Data" help:"share of the training texts to validate on where no file is given for it"`
 	Fold      string  `json:"fold" group:"Data" help:"keep part K of N of the texts for the test, as in cross-validation, such as 1/5"`
 
-	Tokens         string `json:"tokens" default:"word" group:"Text" help:"word, char, space, bpe or unigram; word takes Chinese, Japanese and Thai by character"`
+	Tokens         string `json:"tokens" default:"word" group:"Text" help:"word, char, space, bpe, charbpe or unigram; word takes Chinese, Japanese and Thai by character"`
 	Lowercase      bool   `json:"lowercase" default:"true" group:"Text" help:"make texts lower case"`
 	MinCount       int    `json:"min_count" default:"2" group:"Text" help:"tokens seen fewer times in training are unknown"`
 	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Text" help:"most tokens to know"`
 	MaxLength      int    `json:"max_length" default:"1000" group:"Text" help:"tokens read of a text; of a longer one the beginning counts"`
 	Vectors        string `json:"vectors" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
 
-	Embedding int `json:"embedding" default:"128" group:"Model" help:"numbers a token's vector has"`
+	Embedding int `json:"embedding" default:"128" group:"Model" help:"numbers a token's vector has (with vectors: as many as those)"`
 	nn.RNNConfig
 	Pool        string  `json:"pool" default:"max" group:"Model" help:"how steps become one vector: max, mean, last or attention"`
 	Dropout     float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout of the tokens' vectors and before the output"`

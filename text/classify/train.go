@@ -96,13 +96,18 @@ func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *c
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	var vectors *text.Vectors
+	if cfg.Vectors != "" {
+		if vectors, err = text.ReadVectors(cfg.Vectors, tok.Vocabulary()); err != nil {
+			return nil, nil, nil, err
+		}
+		cfg.Embedding = vectors.Dim
+	}
 	if m, err = newModel(cfg, names, classes, tok); err != nil {
 		return nil, nil, nil, err
 	}
-	if cfg.Vectors != "" {
-		if err := m.startAt(cfg.Vectors); err != nil {
-			return nil, nil, nil, err
-		}
+	if vectors != nil {
+		m.startAt(vectors)
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
@@ -115,16 +120,12 @@ func oneClass(names []string, texts int) error {
 	return data.Errorf("all %d texts have the label %q: two labels are needed to tell apart; name the column of the label if this is another one", texts, names[0])
 }
 
-// startAt writes pretrained vectors into the embedding.
-func (m *Model) startAt(path string) error {
+// startAt writes pretrained vectors into the embedding, which is as wide as they are.
+func (m *Model) startAt(v *text.Vectors) {
 	table := m.net.Embedding.Weight.Read()
-	found, err := 0, error(nil)
-	if err != nil {
-		return err
-	}
+	v.Fill(table)
 	m.net.Embedding.Weight.Write(table)
-	m.notes = append(m.notes, fmt.Sprintf("%d of %d known tokens start from the vectors in %s", found, m.tokenizer.Vocabulary().Len(), path))
-	return nil
+	m.notes = append(m.notes, "vectors to start from: "+v.String())
 }
 
 // addNotes says what was done to the texts.
