@@ -27,6 +27,7 @@ type Config struct {
 	MinCount       int    `json:"min_count" default:"2" group:"Words" help:"words seen fewer times in training are unknown, and told by their spelling"`
 	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Words" help:"most words to know"`
 	Embedding      int    `json:"embedding" default:"100" group:"Words" help:"numbers a word's vector has"`
+	Vectors        string `json:"vectors" group:"Words" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
 	Chars          string `json:"chars" default:"auto" group:"Words" help:"how a word's characters are read: cnn, lstm or none; auto: cnn, or none where a token is a character"`
 	CharHidden     int    `json:"char_hidden" default:"64" group:"Words" help:"numbers that come of a word's characters"`
 	Affixes        int    `json:"affixes" default:"16" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`

@@ -42,7 +42,7 @@ type corpus struct {
 
 	kinds    []string // distinct tags as the files have them
 	kindOf   map[string]int32
-	tags     []int32 // by token: its kind of tag; shorter than tokens if there are none
+	tags     []int32 // by token: its kind of tag; none where sentences have none
 	gold     []int32 // by token: the number of its tag for the network; -1 where training knows none
 	schemes  census
 	odd      string // the first tag that marks no span
@@ -143,14 +143,22 @@ func isStop(token string) bool {
 	return false
 }
 
-// read takes in all of a source.
-func (d *corpus) read(source Source, limit int) error {
+// read takes in all of a source of tagged sentences. With deal, each goes to the
+// corpus that it names.
+func (d *corpus) read(source Source, limit int, deal func() *corpus) error {
 	for s, err := range source {
 		if err != nil {
 			return err
 		}
-		d.add(&s, limit)
-		if len(d.kinds) > maxKinds {
+		if len(s.Tags) != len(s.Tokens) {
+			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}
+		}
+		to := d
+		if deal != nil {
+			to = deal()
+		}
+		to.add(&s, limit)
+		if len(to.kinds) > maxKinds {
 			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_col"}
 		}
 	}
@@ -164,17 +172,12 @@ const maxKinds = 2000
 func readBoth(source Source, cfg *Config) (learn, valid *corpus, err error) {
 	learn, valid = newCorpus(), newCorpus()
 	r := rand.New(rand.NewPCG(cfg.Seed^0x73706c6974, 0)) // apart from the streams that shuffle and initialise
-	for s, err := range source {
-		if err != nil {
-			return nil, nil, err
-		}
-		to := learn
+	return learn, valid, learn.read(source, cfg.MaxLength, func() *corpus {
 		if r.Float64() < cfg.Holdout {
-			to = valid
+			return valid
 		}
-		to.add(&s, cfg.MaxLength)
-	}
-	return learn, valid, nil
+		return learn
+	})
 }
 
 func (d *corpus) lengths() []int {

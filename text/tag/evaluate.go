@@ -77,12 +77,12 @@ func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error
 				return
 			}
 		}
-	}, m.cfg.MaxLength)
+	}, m.cfg.MaxLength, nil)
 	if err != nil {
 		return nil, err
 	}
-	if len(d.tags) == 0 || len(d.tags) != len(d.tokens) {
-		return nil, data.Errorf("there are %d tokens and %d tags to score on", len(d.tokens), len(d.tags))
+	if len(d.tokens) == 0 {
+		return nil, data.Errorf("there is no sentence to score on")
 	}
 	m.vocabularies.apply(d, &m.cfg)
 	d.number(m.tags, m.spans())

@@ -155,33 +155,30 @@ func (c *saved) check() error {
 // inferItems is how many padded tokens a batch has at most.
 const inferItems = 1 << 13
 
-// eachPiece calls f with the scores [n,tags] of every piece of d. They do not
-// depend on which pieces share a batch.
-func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func(piece int, scores []float32)) error {
+// eachBatch calls f with the scores [rows,steps,tags] of the pieces of d, a batch
+// at a time. They do not depend on which pieces share a batch.
+func (m *Model) eachBatch(ctx context.Context, t *tensor.Tape, d *corpus, f func(b *batch, list []int, scores *tensor.Tensor)) error {
 	var b batch
-	k := len(m.tags)
 	for _, list := range train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		t.Reset()
 		b.load(d, list)
-		scores := m.net.scores(t, &b).Data()
-		for r, i := range list {
-			f(i, scores[r*b.steps*k:][:d.pieces[i].len()*k])
-		}
+		f(&b, list, m.net.scores(t, &b))
 	}
 	return nil
 }
 
-// decode finds the likeliest tag of every token of d.
-func (m *Model) decode(ctx context.Context, t *tensor.Tape, d *corpus) ([]int32, error) {
-	found := make([]int32, len(d.tokens))
-	chain := m.net.chain(m.tags, m.spans())
-	err := m.eachPiece(ctx, t, d, func(i int, scores []float32) {
-		copy(found[d.pieces[i].from:], chain.Viterbi(scores))
+// eachPiece calls f with the scores [n,tags] of every piece of d.
+func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func(piece int, scores []float32)) error {
+	k := len(m.tags)
+	return m.eachBatch(ctx, t, d, func(b *batch, list []int, scores *tensor.Tensor) {
+		values := scores.Data()
+		for r, i := range list {
+			f(i, values[r*b.steps*k:][:d.pieces[i].len()*k])
+		}
 	})
-	return found, err
 }
 
 // write gives a sentence's tags as a scheme has them.

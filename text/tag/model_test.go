@@ -327,6 +327,7 @@ func TestWrongInput(t *testing.T) {
 		want      string
 	}{
 		{nil, nil, "there is no tagged sentence"},
+		{[]data.Sentence{{Line: 7, Tokens: []string{"a", "b"}, Tags: []string{"X"}}}, nil, "line 7: a sentence of 2 tokens has 1 tags; every token needs a tag"},
 		{o("O O O"), nil, `all 3 tokens have the tag "O"`},
 		{o("B-A I-A O Bad"), nil, `line 6: the tag is "Bad", but the other tags mark spans`},
 		{o("B-A I-A O"), func(c *Config) { c.Scheme = "labels" }, ""},
@@ -347,6 +348,30 @@ func TestWrongInput(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), strings.Split(c.want, ", cnn")[0]) {
 			t.Errorf("%v: %v, want %s", c.sentences, err, c.want)
 		}
+	}
+}
+
+func TestVectors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v.vec")
+	if err := os.WriteFile(path, []byte("2 3\nriver 1 2 3\nrare 4 5 6\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := small()
+	cfg.Vectors, cfg.MinCount = path, 2
+	list := append(made(1, 20, IOB2), data.Sentence{Line: 21, Tokens: []string{"Rare", "River"}, Tags: []string{"O", "O"}})
+	m, learn, _, err := prepare(Sentences(list), Sentences(made(2, 5, IOB2)), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := m.net.Words.Weight.Read()
+	for word, want := range map[string][]float32{"River": {1, 2, 3}, "Rare": {4, 5, 6}} {
+		id := int(learn.words[learn.index[word]].id)
+		if id == unknown || !slices.Equal(table[id*3:id*3+3], want) {
+			t.Errorf("%s, number %d: %v, want %v", word, id, table[id*3:id*3+3], want)
+		}
+	}
+	if notes := m.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "2 of ") {
+		t.Errorf("notes %q", notes)
 	}
 }
 

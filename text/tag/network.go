@@ -168,7 +168,7 @@ func (b *batch) load(d *corpus, list []int) {
 			}
 			b.ids[at], b.gather[at] = d.words[w].id, b.place[w]
 			if d.gold != nil {
-				b.tags[at] = d.gold[p.from+t]
+				b.tags[at] = max(d.gold[p.from+t], 0) // one that training never saw is taken for the first
 			}
 			if d.pairs != nil {
 				copy(b.pairs[2*at:], d.pairs[2*(p.from+t):][:2])
@@ -248,7 +248,10 @@ func (n *network) spelling(t *tensor.Tape, b *batch) *tensor.Tensor {
 
 // loss is the mean loss of a batch's tokens.
 func (n *network) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
-	scores := n.scores(t, b)
+	return n.lossOf(t, b, n.scores(t, b))
+}
+
+func (n *network) lossOf(t *tensor.Tape, b *batch, scores *tensor.Tensor) *tensor.Tensor {
 	tags := t.IDs(b.tags, nil, b.rows, b.steps)
 	if n.CRF != nil {
 		return n.CRF.Loss(scores, tags)

@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -73,12 +74,26 @@ func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *c
 	cfg.Scheme = string(scheme)
 	cfg.settle(learn)
 	learn.number(tags, scheme != Labels)
+	valid.number(tags, scheme != Labels)
 	v := newVocabularies(learn, &cfg)
+	var vectors *text.Vectors
+	if cfg.Vectors != "" {
+		if vectors, err = text.ReadVectors(cfg.Vectors, v.Words); err != nil {
+			return nil, nil, nil, err
+		}
+		v.Known, cfg.Embedding = v.Words.Len(), vectors.Dim // a vector makes a rare word known
+	}
 	for _, d := range []*corpus{learn, valid} {
 		v.apply(d, &cfg)
 	}
 	if m, err = newModel(cfg, v, tags); err != nil {
 		return nil, nil, nil, err
+	}
+	if vectors != nil {
+		table := m.net.Words.Weight.Read()
+		vectors.Fill(table)
+		m.net.Words.Weight.Write(table)
+		m.notes = append(m.notes, fmt.Sprintf("words start from the vectors in %s: %s", cfg.Vectors, vectors))
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
@@ -86,7 +101,7 @@ func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *c
 
 func readAll(source Source, cfg *Config) (*corpus, error) {
 	d := newCorpus()
-	return d, d.read(source, cfg.MaxLength)
+	return d, d.read(source, cfg.MaxLength, nil)
 }
 
 // settleScheme is the scheme given, if the tags keep to one of spans, or the one
@@ -172,20 +187,35 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) 
 			job.Metric = "-f1"
 		}
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
-			found, err := m.decode(ctx, t, valid)
-			if err != nil {
-				return nil, err
-			}
-			s := m.score(valid, found, nil)
-			if !m.spans() {
-				return map[string]float64{"accuracy": s.Accuracy}, nil
-			}
-			return map[string]float64{"f1": s.F1, "precision": s.Precision, "recall": s.Recall, "accuracy": s.Accuracy}, nil
+			return m.validate(ctx, t, valid)
 		}
 	} else {
 		options.Patience = 0
 	}
 	return train.Fit(ctx, job, options)
+}
+
+// validate scores the network on the validation sentences.
+func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (map[string]float64, error) {
+	found, loss, k := make([]int32, len(valid.tokens)), 0.0, len(m.tags)
+	chain := m.net.chain(m.tags, m.spans())
+	err := m.eachBatch(ctx, t, valid, func(b *batch, list []int, scores *tensor.Tensor) {
+		loss += float64(b.items) * float64(m.net.lossOf(t, b, scores).Item())
+		values := scores.Data()
+		for r, i := range list {
+			p := valid.pieces[i]
+			copy(found[p.from:], chain.Viterbi(values[r*b.steps*k:][:p.len()*k]))
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	s := m.score(valid, found, nil)
+	loss /= float64(max(1, len(valid.tokens)))
+	if !m.spans() {
+		return map[string]float64{"accuracy": s.Accuracy, "loss": loss}, nil
+	}
+	return map[string]float64{"f1": s.F1, "precision": s.Precision, "recall": s.Recall, "loss": loss}, nil
 }
 
 // fingerprint changes with the settings that change the arithmetic, and with
