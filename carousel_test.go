@@ -14,6 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/text/tag"
 )
 
 // trainSmall writes a table with a daily wave and a model of it.
@@ -65,6 +66,36 @@ func TestOpen(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
 	if len(lines) != 4 || !strings.HasPrefix(lines[1], "2024-01-11T00:00:00Z,") {
 		t.Errorf("got\n%s\nwant a header and three hours from midnight on the 11th", text.String())
+	}
+}
+
+func TestOpenTagger(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "names.conll")
+	if err := os.WriteFile(file, []byte(strings.Repeat("Ada B-PER\nsees O\nBob B-PER\n\nthe O\nhouse O\n\n", 8)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := tag.Defaults()
+	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 8, 8, 0
+	cfg.LR = 0.05
+	run := filepath.Join(dir, "run")
+	if _, _, err := tag.Train(context.Background(), tag.File(file, &cfg, nil), nil, cfg, &tag.TrainOptions{Dir: run}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := carousel.Open(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := p.(*carousel.Tagger); !ok || p.Task() != "tag" {
+		t.Fatalf("got a %T for the task %q", p, p.Task())
+	}
+	found, err := p.PredictFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := found.WriteCSV(&text); err != nil || !strings.Contains(text.String(), "\n1,PER,Bob,") {
+		t.Errorf("%s, %v", text.String(), err)
 	}
 }
 

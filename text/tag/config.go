@@ -129,7 +129,11 @@ func (c *Config) settle(d *corpus) {
 		}
 	}
 	steps := (pieces + c.Batch - 1) / c.Batch
-	c.Settle(min(max(8000/max(steps, 1), 3), 40))
+	epochs := min(max(8000/max(steps, 1), 3), 100)
+	if c.Patience == 0 {
+		c.Patience = max(10, epochs/2) // few spans are found in the first epochs, or none
+	}
+	c.Settle(epochs)
 }
 
 // lettersPerToken is the mean length of the tokens, in characters.
