@@ -21,12 +21,14 @@ type Config struct {
 	Encoding     string  `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
 	Holdout      float64 `json:"holdout" default:"0.03" group:"Data" help:"share of the training pairs to validate on where no files are given for it"`
 
-	Tokens         string `json:"tokens" default:"bpe" group:"Text" help:"bpe, unigram, word, space or char"`
-	VocabularySize int    `json:"vocabulary_size" default:"8000" group:"Text" help:"most tokens to know, of both languages together or of each"`
-	MinCount       int    `json:"min_count" default:"2" group:"Text" help:"tokens (bpe: pairs) seen fewer times in training are not learned"`
-	Separate       bool   `json:"separate" group:"Text" help:"a vocabulary for each language, not one that both share"`
-	Lowercase      bool   `json:"lowercase" group:"Text" help:"make texts lower case, so that translations are"`
-	MaxLength      int    `json:"max_length" default:"120" group:"Text" help:"tokens of a sentence: longer pairs are left out in training, longer sources are translated in parts"`
+	Tokens          string `json:"tokens" default:"bpe" group:"Text" help:"bpe, charbpe, unigram, word, space or char"`
+	VocabularySize  int    `json:"vocabulary_size" default:"8000" group:"Text" help:"most tokens to know, of both languages together or of each"`
+	MinCount        int    `json:"min_count" default:"2" group:"Text" help:"tokens (bpe: pairs) seen fewer times in training are not learned"`
+	Separate        bool   `json:"separate" group:"Text" help:"a vocabulary for each language, not one that both share"`
+	Lowercase       bool   `json:"lowercase" group:"Text" help:"make texts lower case, so that translations are"`
+	Tokenizer       string `json:"tokenizer" group:"Text" help:"file of a tokenizer to use in place of one learned here: tokenizer.json or SentencePiece's .model"`
+	TargetTokenizer string `json:"target_tokenizer" group:"Text" help:"likewise, of the target with separate"`
+	MaxLength       int    `json:"max_length" default:"120" group:"Text" help:"tokens of a sentence: longer pairs are left out in training, longer sources are translated in parts"`
 
 	Embedding int `json:"embedding" default:"256" group:"Model" help:"numbers a token's vector has"`
 	nn.RNNConfig
@@ -109,6 +111,12 @@ func (c *Config) Validate() error {
 // checkTogether finds settings that are right alone but not with each other.
 func (c *Config) checkTogether() error {
 	switch {
+	case c.Separate && (c.Tokenizer == "") != (c.TargetTokenizer == ""):
+		return data.Errorf("tokenizer and target_tokenizer: with separate give both or none")
+	case !c.Separate && c.TargetTokenizer != "":
+		return data.Errorf("target_tokenizer: both languages share one, unless separate is asked for")
+	case c.Tokenizer != "" && c.Lowercase:
+		return data.Errorf("lowercase: the tokenizer that was given decides on that; leave it out")
 	case c.Bidirectional && (c.Hidden%2 != 0 || c.Proj%2 != 0):
 		return data.Errorf("hidden (and proj): each direction of the encoder has half of it; want an even number, got %d (%d)", c.Hidden, c.Proj)
 	case c.Cell == "slstm" && c.Bridge != "zero":

@@ -78,8 +78,16 @@ func (p Pairs) held(share float64, seed uint64, validation bool) Pairs {
 // tokenizers are those of source and target, the same one if shared.
 type tokenizers struct{ source, target *text.Tokenizer }
 
-// learnTokenizers trains tokenizers on training pairs.
-func learnTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
+// makeTokenizers reads the tokenizers that were given, or trains them on training pairs.
+func makeTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
+	if cfg.Tokenizer != "" {
+		if t.source, err = text.LoadTokenizer(cfg.Tokenizer); err != nil || !cfg.Separate {
+			t.target = t.source
+			return t, err
+		}
+		t.target, err = text.LoadTokenizer(cfg.TargetTokenizer)
+		return t, err
+	}
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase}
 	learn := func(source, target bool) (*text.Tokenizer, error) {
 		var failed error
@@ -110,11 +118,11 @@ func learnTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
 }
 
 // spaced is a text as the tokenizer sees it: without white space around it, and
-// for byte pairs with a space before it, so that a word is the same token at the
-// beginning as elsewhere.
+// for byte pairs learned here with a space before it, so that a word is the same
+// token at the beginning as elsewhere.
 func (c *Config) spaced(s string) string {
 	s = strings.TrimSpace(s)
-	if c.Tokens == "bpe" && s != "" {
+	if c.Tokens == "bpe" && c.Tokenizer == "" && s != "" {
 		s = " " + s
 	}
 	return s

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -34,7 +35,7 @@ func TestCut(t *testing.T) {
 	pairs := List([]data.Pair{{Source: "a b", Target: "c d"}})
 	cfg := Defaults()
 	cfg.Tokens, cfg.MinCount = "word", 1
-	tok, err := learnTokenizers(pairs, &cfg)
+	tok, err := makeTokenizers(pairs, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +99,35 @@ func TestHugeText(t *testing.T) {
 	lines, err := m.TranslateFile(context.Background(), path, o)
 	if err != nil || len(lines.List) != 3 || len(lines.Notes) != 2 || !strings.Contains(lines.Notes[1], "line 3 (90000 tokens in all)") {
 		t.Errorf("notes %q of %d lines, error %v", lines.Notes, len(lines.List), err)
+	}
+}
+
+// A tokenizer that was given is used as it is, and saved with the model.
+func TestGivenTokenizer(t *testing.T) {
+	dir := t.TempDir()
+	cfg := tiny()
+	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 6, 1, 0
+	cfg.Tokenizer, cfg.Tokens = "../testdata/sp_bpe.model", "bpe"
+	pairs := List([]data.Pair{{Source: "hello world", Target: "world hello"}})
+	m, _, err := Train(context.Background(), pairs, nil, cfg, &TrainOptions{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Tokenizer = filepath.Join(dir, text.SentencePieceFile)
+	if _, err := os.Stat(cfg.Tokenizer); err != nil {
+		t.Error(err)
+	}
+	back, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := back.cfg.encode(back.tok.source, "hello world"), m.cfg.encode(m.tok.source, "hello world"); !slices.Equal(got, want) || len(got) == 0 {
+		t.Errorf("the saved model reads %v, not %v", got, want)
+	}
+	cfg.Tokenizer = "none.model"
+	var wrong *model.FileError
+	if _, _, err := Train(context.Background(), pairs, nil, cfg, nil); !errors.As(err, &wrong) {
+		t.Errorf("a file that there is not: %v", err)
 	}
 }
 

@@ -38,7 +38,7 @@ func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *TrainOptions)
 	if valid == nil && cfg.Holdout > 0 {
 		pairs, valid = pairs.Split(cfg.Holdout, cfg.Seed)
 	}
-	tok, err := learnTokenizers(pairs, &cfg)
+	tok, err := makeTokenizers(pairs, &cfg)
 	if err != nil {
 		return nil, nil, err
 	}
