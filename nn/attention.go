@@ -89,7 +89,11 @@ func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, w
 	}
 	var scores *tensor.Tensor
 	if a.kind == Additive {
-		scores = a.additive(q, keys, coverage)
+		var gain *tensor.Tensor
+		if coverage != nil {
+			gain = a.Coverage.Weight.T()
+		}
+		scores = tensor.AdditiveScores(a.Query.Forward(q), keys, a.Score.Weight.T(), values.Lengths(), coverage, gain)
 	} else {
 		scores = tensor.MatMul(q, keys, true)
 		if coverage != nil {
@@ -102,13 +106,4 @@ func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, w
 	}
 	weights = tensor.Softmax(scores, values.Lengths())
 	return tensor.MatMul(weights, values, false), weights
-}
-
-func (a *Attention) additive(q, keys, coverage *tensor.Tensor) *tensor.Tensor {
-	B, Q, T := q.Dim(0), q.Dim(1), keys.Dim(1)
-	inner := tensor.Add(tensor.Repeat(a.Query.Forward(q), 2, T), tensor.Repeat(keys, 1, Q)) // [B,Q,T,units]
-	if coverage != nil {
-		inner = tensor.Add(inner, a.Coverage.Forward(tensor.Reshape(coverage, B, Q, T, 1)))
-	}
-	return tensor.Reshape(a.Score.Forward(tensor.Tanh(inner)), B, Q, T)
 }

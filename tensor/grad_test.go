@@ -92,6 +92,13 @@ func TestGradients(t *testing.T) {
 			x := live(tp, m.A)
 			return project(tensor.Add(tensor.Softmax(x, []int32{5, 0, 2}), tensor.LogSoftmax(x)))
 		}},
+		{"additive scores", [][]int{{3, 2, 5}, {3, 4, 5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			return project(tensor.AdditiveScores(live(tp, m.A), m.B.T(), m.C.T(), []int32{4, 0, 3}, nil, nil))
+		}},
+		{"additive scores with coverage", [][]int{{2, 3, 4}, {2, 3, 4}, {4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			cover := tensor.Slice(live(tp, m.A), 2, 0, 3)
+			return project(tensor.AdditiveScores(live(tp, m.B), m.A.T(), m.C.T(), nil, cover, m.C.T()))
+		}},
 		{"embedding", [][]int{{6, 3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return project(tensor.Embed(m.A.T(), tp.IDs([]int32{1, 0, 5, 1}, nil, 2, 2), -1))
 		}},

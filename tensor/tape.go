@@ -261,6 +261,7 @@ type call struct {
 	pool    device.PoolSpec
 	ctc     device.CTCSpec
 	crf     device.CRFSpec
+	add     device.AdditiveSpec
 }
 
 func (t *Tape) permute(s device.PermuteSpec) {

@@ -69,6 +69,18 @@ func calls(b *Backend) []call {
 		s := &device.PoolSpec{Kind: kind, B: 33, T: 25, F: 40, X: in(33000), Y: b.Alloc(1320), Arg: make([]int32, 1320), DY: in(1320), DX: b.Alloc(33000)}
 		add("Pool", func() { b.Pool(s); b.PoolGrad(s) }, s.Y, s.DX)
 	}
+	const q, u = 6, 90
+	a := &device.AdditiveSpec{B: 9, Q: q, T: 14, U: u, Query: in(9 * q * u), Key: in(9 * 14 * u), V: in(u), Cover: in(9 * q * 14), W: in(u),
+		Lens: []int32{14, 3, 0, 9, 14, 1, 7, 12, 2}, Score: b.Alloc(9 * q * 14), DScore: in(9 * q * 14),
+		DQuery: b.Alloc(9 * q * u), DKey: b.Alloc(9 * 14 * u), DV: b.Alloc(u), DCover: b.Alloc(9 * q * 14), DW: b.Alloc(u)}
+	results := []device.Buffer{a.Score, a.DQuery, a.DKey, a.DV, a.DCover, a.DW}
+	add("Additive", func() {
+		for _, d := range results {
+			clear(d.Host)
+		}
+		b.Additive(a)
+		b.AdditiveGrad(a)
+	}, results...)
 	cs = append(cs, lossCalls(b, in)...)
 	return append(cs, vectorCalls(b, in)...)
 }

@@ -79,6 +79,8 @@ type Backend interface {
 	EmbedGrad(s *EmbedSpec)
 	Pool(s *PoolSpec)
 	PoolGrad(s *PoolSpec)
+	Additive(s *AdditiveSpec)
+	AdditiveGrad(s *AdditiveSpec)
 	Loss(s *LossSpec) // the value and, with DPred, the gradient, in one pass
 	CTC(s *CTCSpec)   // the value and, with DLogits, the gradient, in one pass
 	CRF(s *CRFSpec)   // likewise
@@ -264,6 +266,21 @@ type PoolSpec struct {
 	Arg     []int32 // [B*F], PoolMax: the step chosen (-1: none), kept for backward
 	DY, DX  Buffer
 	AccX    bool
+}
+
+// AdditiveSpec is the scores of additive attention (Bahdanau et al. 2015),
+// Score[b,q,t] = Σ_u V[u]·tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u]) for t below Lens[b] (nil: T), zero from there on.
+// Cover and W are absent together. Backward, from DScore: all gradients accumulate, absent ones are not computed;
+// those of V and W are sums over b in ascending order.
+type AdditiveSpec struct {
+	B, Q, T, U       int
+	Query, Key, V    Buffer // [B,Q,U], [B,T,U], [U]
+	Cover, W         Buffer // [B,Q,T], [U]
+	Lens             []int32
+	Score            Buffer // [B,Q,T]
+	DScore           Buffer
+	DQuery, DKey, DV Buffer
+	DCover, DW       Buffer
 }
 
 // LossKind names a loss.

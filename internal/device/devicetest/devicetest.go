@@ -34,6 +34,7 @@ func Run(t *testing.T, b device.Backend) {
 		{"Softmax", (*suite).softmax},
 		{"Embed", (*suite).embed},
 		{"Pool", (*suite).pool},
+		{"Additive", (*suite).additive},
 		{"Loss", (*suite).losses},
 		{"CrossEntropy", (*suite).crossEntropy},
 		{"CTC", (*suite).ctc},
