@@ -1,5 +1,7 @@
 // Package model keeps models on disk: a safetensors reader and writer, files
-// replaced atomically, and the model directory.
+// replaced atomically, and the model directory. For weights that come from
+// elsewhere it holds what layers they are of ([Architecture]), makes those layers
+// ([Build]) and compares what they compute with a reference ([Network.Check]).
 //
 // A model directory holds config.json and model.safetensors. config.json says
 // which format wrote it and the checksum of the weights, so that a truncated or

@@ -224,6 +224,9 @@ func guess(found map[string]*owner, order []string, hints map[string]model.Kind)
 		if s.class == "" && len(o.vars) == 2 && rank(o, 0) == 2 && rank(o, 1) == 1 {
 			s.class = "Dense"
 		}
+		if s.class == "LayerNormalization" && len(o.vars) == 1 {
+			s.class = "" // which of its vectors it is, the file does not say
+		}
 		if s.hint = hints[s.name]; s.hint != "" {
 			s.class = classOf[s.hint]
 		}

@@ -11,7 +11,8 @@
 //
 // [Import] finds the embedding, the recurrent stack and the linear head of a
 // model that has no more than these, as layers of package nn; [Export] writes
-// such a stack. Both end in a comparison of numbers.
+// such a stack, with every option of its cells, and [Graph] any other network.
+// All end in a comparison of numbers.
 //
 // ONNX orders gates i,o,f,c (LSTM) and z,r,h (GRU) where PyTorch and this
 // library have i,f,g,o and r,z,n; the reader and the writer reorder.
