@@ -28,7 +28,7 @@ const answerTime = 5 * time.Minute
 
 // child is a competitor in a process of its own. It greets with its name and
 // passes and then answers requests, one JSON object a line each way, until its
-// stdin is closed.
+// stdin is closed. Between two requests it is stopped.
 type child struct {
 	command string
 	cmd     *exec.Cmd
@@ -102,6 +102,7 @@ func pythonEnv(python string, env []string) []string {
 func start(env []string, command string, args ...string) (*child, error) {
 	c := &child{command: command, cmd: exec.Command(command, args...), answers: make(chan answer)}
 	c.cmd.Env, c.cmd.Stderr = env, os.Stderr
+	ownGroup(c.cmd)
 	var err error
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -120,6 +121,7 @@ func start(env []string, command string, args ...string) (*child, error) {
 		return nil, err
 	}
 	c.title, c.passes = hello.Name, hello.Passes
+	stop(c.cmd)
 	return c, nil
 }
 
@@ -157,6 +159,8 @@ func (c *child) ask(r request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	resume(c.cmd)
+	defer stop(c.cmd)
 	if _, err := c.stdin.Write(append(line, '\n')); err != nil {
 		return answer{}, fmt.Errorf("%s: %s: %w", c.command, r.Op, err)
 	}
@@ -165,6 +169,7 @@ func (c *child) ask(r request) (answer, error) {
 
 // quit closes the child's stdin, which ends it, and after a while ends it by force.
 func (c *child) quit() {
+	resume(c.cmd)
 	c.stdin.Close()
 	timer := time.AfterFunc(10*time.Second, func() { c.cmd.Process.Kill() })
 	defer timer.Stop()

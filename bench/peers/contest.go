@@ -21,7 +21,7 @@ const (
 
 const (
 	blockTime  = 60 * time.Millisecond // calls of one competitor in one round
-	pause      = 20 * time.Millisecond // before each block: the threads of the one before stop spinning
+	pause      = 20 * time.Millisecond // before each block: Carousel's workers, and peers that cannot be stopped, go to sleep
 	probeTime  = 15 * time.Millisecond
 	steadiness = 0.1 // a round counts if the machine's peak is no further below its best
 )
