@@ -16,6 +16,7 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/text/classify"
@@ -38,6 +39,19 @@ var classifyTask = task{
 		return nil
 	},
 	probe: probeClassify,
+}
+
+func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
+	m, err := classify.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	loss, err := m.Probe(classify.Files(data, &cfg, nil), rows)
+	if err != nil {
+		return nil, inFile(data, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
 }
 
 // textFiles are the files of a task that learns from one kind of file.

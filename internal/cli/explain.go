@@ -17,8 +17,6 @@ import (
 	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/memory"
 	"github.com/carousel-ml/carousel/model"
-	"github.com/carousel-ml/carousel/text/classify"
-	"github.com/carousel-ml/carousel/text/translate"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -178,45 +176,6 @@ func openSubject(path, data string, rows int) (*explain.Subject, error) {
 	}
 	s.Clipped = explain.ClippedShares(history)
 	return s, nil
-}
-
-func probeForecast(dir, data string, rows int) (*explain.Subject, error) {
-	m, panel, err := openForecast(dir, data)
-	if err != nil {
-		return nil, err
-	}
-	loss, err := m.Probe(panel, rows)
-	if err != nil {
-		return nil, err
-	}
-	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: m.Config().Clip}, nil
-}
-
-func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := classify.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	cfg := m.Config()
-	loss, err := m.Probe(classify.Files(data, &cfg, nil), rows)
-	if err != nil {
-		return nil, inFile(data, err)
-	}
-	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
-}
-
-// probeTranslate reads a table with both languages in columns.
-func probeTranslate(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := translate.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	cfg := m.Config()
-	loss, err := m.Probe(translate.Table(data, &cfg, nil), rows)
-	if err != nil {
-		return nil, inFile(data, err)
-	}
-	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
 }
 
 func probeMemory(dir, data string, rows int) (*explain.Subject, error) {

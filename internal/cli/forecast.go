@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -22,6 +23,18 @@ var forecastTask = task{
 	predict:  (*app).predictForecast,
 	inspect:  (*inspection).addForecast,
 	probe:    probeForecast,
+}
+
+func probeForecast(dir, data string, rows int) (*explain.Subject, error) {
+	m, panel, err := openForecast(dir, data)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := m.Probe(panel, rows)
+	if err != nil {
+		return nil, err
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: m.Config().Clip}, nil
 }
 
 // forecastRun is one training of a forecasting model.

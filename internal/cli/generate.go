@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/generate"
 )
@@ -28,6 +29,24 @@ var generateTask = task{
 		in.Config = &cfg
 		return nil
 	},
+	probe: probeGenerate,
+}
+
+func probeGenerate(dir, path string, rows int) (*explain.Subject, error) {
+	m, err := generate.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	docs, err := readDocuments(path, cfg.Encoding, nil)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := m.Probe(docs, rows)
+	if err != nil {
+		return nil, inFile(path, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
 }
 
 // generateRun is one training of a language model.

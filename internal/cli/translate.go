@@ -14,6 +14,7 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/text/translate"
@@ -36,6 +37,20 @@ var translateTask = task{
 		in.Config, in.Notes = &cfg, m.Notes()
 		return nil
 	},
+}
+
+// probeTranslate reads a table with both languages in columns.
+func probeTranslate(dir, data string, rows int) (*explain.Subject, error) {
+	m, err := translate.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	loss, err := m.Probe(translate.Table(data, &cfg, nil), rows)
+	if err != nil {
+		return nil, inFile(data, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
 }
 
 // translateRun is one training of a translation model.
