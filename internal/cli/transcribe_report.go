@@ -3,8 +3,11 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
+
+	"gonum.org/v1/gonum/stat"
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/report"
@@ -119,7 +122,7 @@ func heardBlocks(ctx context.Context, m *speech.Model, list []*speech.Result) ([
 		seconds := float64(len(t.Features)) * t.Hop
 		blocks = append(blocks,
 			report.Text(fmt.Sprintf("%s, line %d. Said: “%s”. Heard: “%s”.", filepath.Base(r.Audio), r.Line, r.Text, r.Transcript.Text)),
-			&report.Figure{Title: "Features", Height: 240, Plot: spectrogram(t, seconds)},
+			&report.Figure{Title: "Features", Height: 240, Plot: spectrogram(m, t, seconds)},
 			&report.Figure{Title: "Probability of the units", Height: 240, Plot: posteriors(m, t, seconds),
 				Caption: "Above the curves: the units of the text where they are heard. Between them the network says blank."},
 		)
@@ -127,13 +130,24 @@ func heardBlocks(ctx context.Context, m *speech.Model, list []*speech.Result) ([
 	return blocks, nil
 }
 
-// spectrogram is the features over time, low bands at the bottom.
-func spectrogram(t *speech.Trace, seconds float64) *report.Heat {
+// spectrogram is the features over time, low bands at the bottom. Coefficients,
+// unlike bands, are of very different sizes: each is shown against its own mean.
+func spectrogram(m *speech.Model, t *speech.Trace, seconds float64) *report.Heat {
 	h := &report.Heat{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Band", Max: float64(len(t.Features[0]))}, Up: true}
 	h.Values = make([][]float64, len(t.Features[0]))
 	for _, f := range t.Features {
 		for band, v := range f {
 			h.Values[band] = append(h.Values[band], v)
+		}
+	}
+	if cfg := m.Config(); cfg.Rate > 0 && cfg.Features == "logmel" {
+		return h
+	}
+	h.Y.Label, h.Diverging = "Coefficient, in deviations from its mean", true
+	for _, row := range h.Values {
+		mean, deviation := stat.MeanStdDev(row, nil)
+		for i := range row {
+			row[i] = (row[i] - mean) / math.Max(deviation, 1e-9)
 		}
 	}
 	return h
