@@ -6,7 +6,8 @@
 // Of the digits it also joins strings of three to seven recordings of one
 // speaker, with 50 to 200 ms of silence between them, each part from its own
 // recordings: 0 to 4 of each digit and speaker are for the test, 5 to 9 for
-// validation, the others for training.
+// validation, the others for training. In a column without_SPEAKER all
+// recordings of that speaker are for the test.
 package main
 
 import (
@@ -98,20 +99,33 @@ func digits(in, out string) error {
 	if err != nil {
 		return err
 	}
-	rows := [][]string{{"audio", "text", "speaker", "part"}}
-	for _, r := range list {
-		rows = append(rows, []string{r.path, words[r.digit], r.speaker, r.part})
-	}
-	if err := writeTable(filepath.Join(out, "digits.csv"), rows); err != nil {
-		return err
-	}
 	var speakers []string
 	for _, r := range list {
 		if !slices.Contains(speakers, r.speaker) {
 			speakers = append(speakers, r.speaker)
 		}
 	}
-	rows = rows[:1]
+	rows := [][]string{{"audio", "text", "speaker", "part"}}
+	for _, speaker := range speakers {
+		rows[0] = append(rows[0], "without_"+speaker)
+	}
+	for _, r := range list {
+		row := []string{r.path, words[r.digit], r.speaker, r.part}
+		for _, speaker := range speakers {
+			part := "train"
+			if r.speaker == speaker {
+				part = "test"
+			} else if r.part == "validation" {
+				part = "validation"
+			}
+			row = append(row, part)
+		}
+		rows = append(rows, row)
+	}
+	if err := writeTable(filepath.Join(out, "digits.csv"), rows); err != nil {
+		return err
+	}
+	rows = [][]string{{"audio", "text", "speaker", "part"}}
 	random := rand.New(rand.NewPCG(1, 2026))
 	for _, part := range []struct {
 		name string
