@@ -260,14 +260,25 @@ func ensure(n int) {
 	}
 }
 
-// worker serves tokens for ever. Between loops it looks for work for some
-// microseconds before it sleeps: waking costs more than the gap between two ops.
+// awake is how long a worker looks for the next loop before it sleeps. To be
+// woken takes a few microseconds of the caller and far more until it runs; the
+// gaps between the loops of one pass are shorter.
+const awake = 100 * time.Microsecond
+
+// worker serves tokens for ever.
 func worker() {
 	for {
-		for spins := 0; spins < 2000 && len(tokens) == 0; spins++ {
-			if spins%64 == 63 {
-				runtime.Gosched()
+		var since time.Time
+		for spins := 1; len(tokens) == 0; spins++ {
+			if spins%256 != 0 {
+				continue
 			}
+			if since.IsZero() {
+				since = time.Now()
+			} else if time.Since(since) > awake {
+				break
+			}
+			runtime.Gosched()
 		}
 		j := <-tokens
 		j.work()
