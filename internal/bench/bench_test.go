@@ -221,3 +221,18 @@ func TestQuantile(t *testing.T) {
 		t.Error("one value, or none")
 	}
 }
+
+// BenchmarkTask runs the tasks of "carousel bench" one by one, to be profiled.
+func BenchmarkTask(b *testing.B) {
+	for _, t := range tasks() {
+		b.Run(t.name+"/"+t.cell+"/"+t.pass, func(b *testing.B) {
+			run := t.setUp()
+			run()
+			b.ReportAllocs()
+			for b.Loop() {
+				run()
+			}
+			b.ReportMetric(t.flop*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
