@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // trainSmall writes a table with a daily wave and a model of it.
@@ -39,7 +40,7 @@ func trainSmall(dir string) (table, run string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	_, _, err = forecast.Train(context.Background(), panel, cfg, &forecast.TrainOptions{Dir: run})
+	_, _, err = forecast.Train(context.Background(), panel, cfg, &train.Run{Dir: run})
 	return table, run, err
 }
 
@@ -79,7 +80,7 @@ func TestOpenTagger(t *testing.T) {
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 8, 8, 0
 	cfg.LR = 0.05
 	run := filepath.Join(dir, "run")
-	if _, _, err := tag.Train(context.Background(), tag.File(file, &cfg, nil), nil, cfg, &tag.TrainOptions{Dir: run}); err != nil {
+	if _, _, err := tag.Train(context.Background(), tag.File(file, &cfg, nil), nil, cfg, &train.Run{Dir: run}); err != nil {
 		t.Fatal(err)
 	}
 	p, err := carousel.Open(run)

@@ -118,7 +118,7 @@ func (s *Study) config(n network, steps int) memory.Config {
 
 // train adds a network after training.
 func (s *Study) train(ctx context.Context, n network, c memory.Config, progress *train.Progress) error {
-	m, r, err := memory.Train(ctx, c, &memory.TrainOptions{Progress: progress})
+	m, r, err := memory.Train(ctx, c, &train.Run{Progress: progress})
 	if err != nil {
 		return err
 	}

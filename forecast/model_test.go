@@ -105,7 +105,7 @@ func TestVariants(t *testing.T) {
 				punch(panel)
 			}
 			dir := t.TempDir()
-			m, result, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir})
+			m, result, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -362,14 +362,14 @@ func TestResumeGivesTheSameModel(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	progress := &train.Progress{W: writerFunc(func([]byte) { cancel() }), Every: time.Nanosecond}
-	_, result, err := Train(ctx, panel, cfg, &TrainOptions{Dir: dir, Progress: progress})
+	_, result, err := Train(ctx, panel, cfg, &train.Run{Dir: dir, Progress: progress})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !result.Interrupted || exists(filepath.Join(dir, "config.json")) {
 		t.Fatalf("interrupted: %v", result.Interrupted)
 	}
-	resumed, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir, Resume: true})
+	resumed, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func TestResumeGivesTheSameModel(t *testing.T) {
 		}
 	}
 	cfg.Hidden = 9
-	if _, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir, Resume: true}); err == nil {
+	if _, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir, Resume: true}); err == nil {
 		t.Error("another network resumed from this checkpoint")
 	}
 }
@@ -457,7 +457,7 @@ func TestSavedModelIsGuarded(t *testing.T) {
 	panel, cfg := hourly(1, 400), small()
 	cfg.Epochs = 1
 	dir := t.TempDir()
-	if _, _, err := Train(context.Background(), panel, cfg, &TrainOptions{Dir: dir}); err != nil {
+	if _, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "linear.safetensors")

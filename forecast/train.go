@@ -16,21 +16,12 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// TrainOptions says where a run writes and how it shows itself; nil trains in
-// memory and in silence.
-type TrainOptions struct {
-	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Resume      bool            // continue from Dir's last checkpoint
-	Progress    *train.Progress // nil: quiet
-	TensorBoard bool            // event files in Dir/tensorboard
-}
-
 // Train fits a model to a table read with cfg's ReadOptions. If ctx is
 // cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
 // from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, panel *data.Panel, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+func Train(ctx context.Context, panel *data.Panel, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
-		o = &TrainOptions{}
+		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
@@ -156,13 +147,12 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 }
 
 // fit runs the training loop.
-func (m *Model) fit(ctx context.Context, d *dataset, o *TrainOptions) (*train.Result, error) {
+func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	windows := d.windows(trainPart, cfg.Stride)
 	valid := d.validationWindows()
-	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, 0)
+	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, 0, o)
 	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)
-	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: m.optimizer(),

@@ -19,20 +19,12 @@ const (
 	checkMargin    = 1 // nats
 )
 
-// TrainOptions says where a run writes and how it shows itself; nil trains in
-// memory and in silence.
-type TrainOptions struct {
-	Dir      string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Resume   bool            // continue from Dir's last checkpoint
-	Progress *train.Progress // nil: quiet
-}
-
 // Train makes a network and trains it until it has solved its problem, or for
 // Config.Steps steps. If ctx is cancelled the result is marked Interrupted, Dir
 // holds a checkpoint to resume from and no finished model.
-func Train(ctx context.Context, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+func Train(ctx context.Context, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
-		o = &TrainOptions{}
+		o = &train.Run{}
 	}
 	m, err := New(cfg)
 	if err != nil {
@@ -52,7 +44,7 @@ func Train(ctx context.Context, cfg Config, o *TrainOptions) (*Model, *train.Res
 }
 
 // fit runs the training loop. An epoch is the steps between two checks.
-func (m *Model) fit(ctx context.Context, o *TrainOptions) (*train.Result, error) {
+func (m *Model) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	c := &m.cfg
 	perEpoch := min(c.Check, c.Steps)
 	job := &train.Job[batch]{
@@ -73,7 +65,7 @@ func (m *Model) fit(ctx context.Context, o *TrainOptions) (*train.Result, error)
 	}
 	return train.Fit(ctx, job, &train.Options{
 		Steps: c.Steps, Schedule: optim.Constant(c.LR), Clip: float32(c.Clip), Seed: c.Seed,
-		Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, Fingerprint: string(fingerprint),
+		Run: *o, Fingerprint: string(fingerprint),
 		OnEpoch: func(r train.Record) error {
 			if m.problem.enough(Score{r.Val["error"], r.Val["right"]}, c.length()) {
 				return train.ErrStop

@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // small is a network that solves its problem in a second or two.
@@ -39,7 +40,7 @@ func TestSaveAndOpen(t *testing.T) {
 	c := small()
 	c.Problem, c.Length, c.Chrono, c.Cell, c.Steps, c.Check = "reber", 20, 0, "gru", 4, 2
 	dir := filepath.Join(t.TempDir(), "net")
-	m, _, err := Train(context.Background(), c, &TrainOptions{Dir: dir})
+	m, _, err := Train(context.Background(), c, &train.Run{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

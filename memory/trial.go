@@ -141,7 +141,7 @@ func (c *Config) name() string {
 
 // train trains one network of a trial, or takes it as it is.
 func (c *Config) train(ctx context.Context, o *TrialOptions) (Outcome, error) {
-	to := &TrainOptions{Progress: o.Progress}
+	to := &train.Run{Progress: o.Progress}
 	if o.Dir != "" {
 		to.Dir = filepath.Join(o.Dir, c.name())
 		if _, err := os.Stat(filepath.Join(to.Dir, model.ConfigFile)); err == nil && o.Resume {

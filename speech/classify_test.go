@@ -13,6 +13,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // whistles are labelled: whether the tone rises or falls.
@@ -50,7 +51,7 @@ func TestClassifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, _, err := TrainClassifier(context.Background(), list[:60], cfg, &TrainOptions{Dir: filepath.Join(dir, "run")})
+	m, _, err := TrainClassifier(context.Background(), list[:60], cfg, &TrainOptions{Run: train.Run{Dir: filepath.Join(dir, "run")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 	buckets := train.NewBuckets(f.learn.steps, most, s.Batch, s.Seed)
 	options := &train.Options{
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA,
-		Patience: max(s.Patience, 0), Seed: s.Seed, Dir: o.Dir, Resume: o.Resume, Progress: o.Progress, TensorBoard: o.TensorBoard,
+		Patience: max(s.Patience, 0), Seed: s.Seed, Run: o.Run,
 		Fingerprint: f.fingerprint(),
 	}
 	total := options.TotalSteps(buckets.Len())

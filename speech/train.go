@@ -15,11 +15,8 @@ import (
 // TrainOptions says where a run writes and how it shows itself; nil trains in
 // memory and in silence.
 type TrainOptions struct {
-	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Cache       string          // directory that keeps computed features; "" keeps none
-	Resume      bool            // continue from Dir's last checkpoint
-	Progress    *train.Progress // nil: quiet
-	TensorBoard bool            // event files in Dir/tensorboard
+	train.Run
+	Cache string // directory that keeps computed features; "" keeps none
 }
 
 // Train fits a recogniser to utterances. All of their files are read before

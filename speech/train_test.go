@@ -18,6 +18,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // whistled writes a sound of each text: each letter a tone of its own, a space
@@ -182,7 +183,7 @@ func TestOtherUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, _, err := Train(context.Background(), list, cfg, &TrainOptions{Dir: filepath.Join(dir, units)})
+		m, _, err := Train(context.Background(), list, cfg, &TrainOptions{Run: train.Run{Dir: filepath.Join(dir, units)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -486,11 +487,11 @@ func TestResume(t *testing.T) {
 	ctx := &expiring{Context: context.Background()}
 	ctx.left.Store(11)
 	run := filepath.Join(dir, "run")
-	_, r, err := Train(ctx, list, cfg, &TrainOptions{Dir: run})
+	_, r, err := Train(ctx, list, cfg, &TrainOptions{Run: train.Run{Dir: run}})
 	if err != nil || !r.Interrupted {
 		t.Fatalf("not interrupted: %+v, %v", r, err)
 	}
-	again, r, err := Train(context.Background(), list, cfg, &TrainOptions{Dir: run, Resume: true})
+	again, r, err := Train(context.Background(), list, cfg, &TrainOptions{Run: train.Run{Dir: run, Resume: true}})
 	if err != nil || r.ResumedAt == 0 {
 		t.Fatalf("not resumed: %+v, %v", r, err)
 	}

@@ -61,8 +61,9 @@ func (s *Settings) Settle(epochs int) {
 // Options are those of a settled run over batches batches an epoch, with a
 // learning rate that rises over its first warmup steps (0: none) and falls along
 // a cosine.
-func (s *Settings) Options(batches, warmup int) *Options {
+func (s *Settings) Options(batches, warmup int, run *Run) *Options {
 	o := &Options{
+		Run:    *run,
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Seed: s.Seed,
 	}
 	total := o.TotalSteps(batches)

@@ -68,6 +68,21 @@ type Carry interface {
 	encoding.BinaryUnmarshaler
 }
 
+// Run says where a run writes and how it shows itself. The zero Run trains in
+// memory and in silence.
+type Run struct {
+	// Dir receives checkpoints/last.safetensors, checkpoints/best.safetensors and
+	// metrics.jsonl, and of a task's training the model; "" writes nothing. A run
+	// that does not resume replaces what an older one left there.
+	Dir string
+	// Resume continues from Dir's last checkpoint. Weights, moments, data order,
+	// dropout, schedule and early stopping go on as if nothing had happened.
+	// Settings that change the arithmetic must be the same; the limits may be raised.
+	Resume      bool
+	Progress    *Progress // nil: quiet
+	TensorBoard bool      // write event files to Dir/tensorboard
+}
+
 // Options says how a Job is trained. At least one of Epochs, Steps and MaxTime
 // ends the run; with several, the first to be reached.
 type Options struct {
@@ -98,24 +113,14 @@ type Options struct {
 
 	Seed uint64 // of the data order and dropout
 
-	// Dir receives checkpoints/last.safetensors, checkpoints/best.safetensors and
-	// metrics.jsonl; "" writes nothing. A run that does not resume replaces what
-	// an older one left there.
-	Dir string
+	Run
 	// CheckpointEvery is the number of steps between checkpoints. 0 goes by the
 	// clock: at the end of an epoch, but not within two seconds of the last one,
 	// and in long epochs every five minutes. One is always written at the end.
 	CheckpointEvery int
-	// Resume continues from Dir's last checkpoint. Weights, moments, data order,
-	// dropout, schedule and early stopping go on as if nothing had happened.
-	// Settings that change the arithmetic must be the same; the limits may be raised.
-	Resume bool
 	// Fingerprint names the data and the model's settings. A checkpoint with
 	// another one is refused.
 	Fingerprint string
-
-	Progress    *Progress // nil: quiet
-	TensorBoard bool      // write event files to Dir/tensorboard
 
 	// OnEpoch is called after each epoch; an error ends the run, [ErrStop] in good order.
 	OnEpoch func(r Record) error

@@ -110,9 +110,7 @@ func (a *app) trainClassify(ctx context.Context, run *classifyRun) (*trainResult
 	if run.files.Valid != "" {
 		valid = classify.Files(run.files.Valid, &run.cfg, note)
 	}
-	m, result, err := classify.Train(ctx, source, valid, run.cfg, &classify.TrainOptions{
-		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := classify.Train(ctx, source, valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(run.files.Data, err)
 	}

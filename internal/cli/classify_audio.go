@@ -84,9 +84,7 @@ func (a *app) trainClassifyAudio(ctx context.Context, run *classifyAudioRun) (*t
 			return nil, err
 		}
 	}
-	m, result, err := speech.TrainClassifier(ctx, list, run.cfg, &speech.TrainOptions{
-		Dir: run.Out, Cache: run.files.Cache, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := speech.TrainClassifier(ctx, list, run.cfg, &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache})
 	if err != nil {
 		return nil, err
 	}

@@ -85,12 +85,7 @@ func (a *app) trainForecast(ctx context.Context, run *forecastRun) (*trainResult
 	if err != nil {
 		return nil, err
 	}
-	m, result, err := forecast.Train(ctx, panel, run.cfg, &forecast.TrainOptions{
-		Dir:         run.Out,
-		Resume:      run.resume,
-		TensorBoard: run.TensorBoard,
-		Progress:    a.progress(),
-	})
+	m, result, err := forecast.Train(ctx, panel, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, err
 	}

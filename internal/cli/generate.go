@@ -97,9 +97,7 @@ func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult
 	if err != nil {
 		return nil, err
 	}
-	m, result, err := generate.Train(ctx, parts.train, parts.valid, run.cfg, &generate.TrainOptions{
-		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := generate.Train(ctx, parts.train, parts.valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(run.files.Data, err)
 	}

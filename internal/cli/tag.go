@@ -78,9 +78,7 @@ func (a *app) trainTag(ctx context.Context, run *tagRun) (*trainResult, error) {
 	if run.files.Valid != "" {
 		valid = file(run.files.Valid)
 	}
-	m, result, err := tag.Train(ctx, file(run.files.Data), valid, run.cfg, &tag.TrainOptions{
-		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := tag.Train(ctx, file(run.files.Data), valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(run.files.Data, err)
 	}

@@ -165,6 +165,11 @@ func (a *app) progress() *train.Progress {
 	return &train.Progress{W: a.stderr}
 }
 
+// where is a training's place and its progress.
+func (a *app) where(run *trainRun) *train.Run {
+	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress()}
+}
+
 // stopped says how to go on after Ctrl-C.
 func (a *app) stopped(run *trainRun, r *train.Result) error {
 	again := run.again

@@ -91,9 +91,7 @@ func (a *app) trainTranscribe(ctx context.Context, run *transcribeRun) (*trainRe
 	} else {
 		test = onlyPart(list, "test")
 	}
-	m, result, err := speech.Train(ctx, list, run.cfg, &speech.TrainOptions{
-		Dir: run.Out, Cache: run.files.Cache, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := speech.Train(ctx, list, run.cfg, &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache})
 	if err != nil {
 		return nil, err
 	}

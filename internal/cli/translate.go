@@ -154,9 +154,7 @@ func (a *app) trainTranslate(ctx context.Context, run *translateRun) (*trainResu
 	if valid == nil && run.cfg.Holdout > 0 {
 		training, valid = training.Split(run.cfg.Holdout, run.cfg.Seed)
 	}
-	m, result, err := translate.Train(ctx, training, valid, run.cfg, &translate.TrainOptions{
-		Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(),
-	})
+	m, result, err := translate.Train(ctx, training, valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(cmp.Or(files.source, files.table), err)
 	}

@@ -46,7 +46,7 @@ func small() Config {
 	return c
 }
 
-func fitted(t *testing.T, cfg Config, list []data.Example, o *TrainOptions) (*Model, *train.Result) {
+func fitted(t *testing.T, cfg Config, list []data.Example, o *train.Run) (*Model, *train.Result) {
 	t.Helper()
 	m, r, err := Train(t.Context(), Examples(list), nil, cfg, o)
 	if err != nil {
@@ -163,7 +163,7 @@ func TestSeveralLabels(t *testing.T) {
 
 func TestSaveOpen(t *testing.T) {
 	dir := t.TempDir()
-	m, _ := fitted(t, small(), reviews(100, 1), &TrainOptions{Dir: dir})
+	m, _ := fitted(t, small(), reviews(100, 1), &train.Run{Dir: dir})
 	again, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -193,17 +193,17 @@ func TestResume(t *testing.T) {
 		return Examples(reviews(120, 1))
 	}
 	cancel()
-	_, r, err := Train(ctx, stop(), nil, cfg, &TrainOptions{Dir: dir})
+	_, r, err := Train(ctx, stop(), nil, cfg, &train.Run{Dir: dir})
 	if err != nil || !r.Interrupted {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	m, _ := fitted(t, cfg, reviews(120, 1), &TrainOptions{Dir: dir, Resume: true})
+	m, _ := fitted(t, cfg, reviews(120, 1), &train.Run{Dir: dir, Resume: true})
 	for i, p := range whole.slab.Params {
 		if !slices.Equal(p.Read(), m.slab.Params[i].Read()) {
 			t.Errorf("%s differs", p.Name)
 		}
 	}
-	if _, _, err := Train(t.Context(), Examples(reviews(120, 9)), nil, cfg, &TrainOptions{Dir: dir, Resume: true}); err == nil || !strings.Contains(err.Error(), "fingerprint") {
+	if _, _, err := Train(t.Context(), Examples(reviews(120, 9)), nil, cfg, &train.Run{Dir: dir, Resume: true}); err == nil || !strings.Contains(err.Error(), "fingerprint") {
 		t.Errorf("other texts were taken: %v", err)
 	}
 }

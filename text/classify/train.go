@@ -16,24 +16,15 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// TrainOptions says where a run writes and how it shows itself; nil trains in
-// memory and in silence.
-type TrainOptions struct {
-	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Resume      bool            // continue from Dir's last checkpoint
-	Progress    *train.Progress // nil: quiet
-	TensorBoard bool            // event files in Dir/tensorboard
-}
-
 // Train fits a classifier to labelled texts. validation may be nil: then
 // Config.Holdout of the training texts serve. The texts are gone through three
 // times and kept as token numbers, four bytes a token.
 //
 // If ctx is cancelled the result is marked Interrupted, Dir holds a checkpoint
 // to resume from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, training, validation Source, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+func Train(ctx context.Context, training, validation Source, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
-		o = &TrainOptions{}
+		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
@@ -156,11 +147,10 @@ func unseenNote(where string, unseen map[string]int) []string {
 }
 
 // fit runs the training loop.
-func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) (*train.Result, error) {
+func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
-	options := cfg.Settings.Options(buckets.Len(), 0)
-	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options := cfg.Settings.Options(buckets.Len(), 0, o)
 	options.Fingerprint = m.fingerprint(learn, valid)
 	pad, weight := m.tokenizer.Vocabulary().PadID(), m.classWeights()
 	job := &train.Job[batch]{

@@ -14,6 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // story is a text that says more than once where whom one finds.
@@ -204,7 +205,7 @@ func TestSaveOpen(t *testing.T) {
 			cfg.Cutoffs, cfg.Output = []int{6, 12}, "tied"
 		}
 		dir := t.TempDir()
-		m, _, err := Train(context.Background(), docs(story), docs(story[:300]), cfg, &TrainOptions{Dir: dir})
+		m, _, err := Train(context.Background(), docs(story), docs(story[:300]), cfg, &train.Run{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,17 +258,17 @@ func (c *stopAfter) Err() error {
 func TestResume(t *testing.T) {
 	cfg := small("char")
 	cfg.WeightDrop, cfg.AR, cfg.TAR, cfg.EmbeddingDropout, cfg.Layers = 0.2, 1, 1, 0.1, 2
-	train := docs(story, story[:99], "a short one")
-	want, _, err := Train(context.Background(), train, docs(story[:200]), cfg, &TrainOptions{Dir: t.TempDir()})
+	learn := docs(story, story[:99], "a short one")
+	want, _, err := Train(context.Background(), learn, docs(story[:200]), cfg, &train.Run{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	_, r, err := Train(&stopAfter{context.Background(), 9}, train, docs(story[:200]), cfg, &TrainOptions{Dir: dir})
+	_, r, err := Train(&stopAfter{context.Background(), 9}, learn, docs(story[:200]), cfg, &train.Run{Dir: dir})
 	if err != nil || !r.Interrupted || r.Steps == 0 {
 		t.Fatalf("result %+v, %v", r, err)
 	}
-	got, r, err := Train(context.Background(), train, docs(story[:200]), cfg, &TrainOptions{Dir: dir, Resume: true})
+	got, r, err := Train(context.Background(), learn, docs(story[:200]), cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil || r.ResumedAt == 0 {
 		t.Fatalf("result %+v, %v", r, err)
 	}

@@ -17,22 +17,13 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// TrainOptions says where a run writes and how it shows itself; nil trains in
-// memory and in silence.
-type TrainOptions struct {
-	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Resume      bool            // continue from Dir's last checkpoint
-	Progress    *train.Progress // nil: quiet
-	TensorBoard bool            // event files in Dir/tensorboard
-}
-
 // Train fits a language model to documents, such as [Config.Divide] makes them.
 // Without documents to validate on, the last weights are kept. If ctx is
 // cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
 // from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
-		o = &TrainOptions{}
+		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
@@ -93,12 +84,11 @@ func logCount(n int64) float32 { return float32(math.Log(math.Max(float64(n), 0.
 const warmup = 0.05
 
 // fit runs the training loop.
-func (m *Model) fit(ctx context.Context, c, valid *corpus, o *TrainOptions) (*train.Result, error) {
+func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	s := newStreams(c, cfg.Batch, cfg.Steps, false, cfg.Seed)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
-	options := cfg.Settings.Options(s.batches, int(warmup*float64(s.batches*cfg.Epochs)))
-	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options := cfg.Settings.Options(s.batches, int(warmup*float64(s.batches*cfg.Epochs)), o)
 	options.Fingerprint = m.fingerprint(c)
 	job := &train.Job[batch]{
 		Slab:      m.slab,

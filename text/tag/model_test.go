@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 var (
@@ -138,7 +139,7 @@ func TestTrainLabels(t *testing.T) {
 func TestSaveOpenPredict(t *testing.T) {
 	dir := t.TempDir()
 	cfg := small()
-	m, _, err := Train(context.Background(), Sentences(made(1, 150, IOB2)), Sentences(made(2, 40, IOB2)), cfg, &TrainOptions{Dir: dir})
+	m, _, err := Train(context.Background(), Sentences(made(1, 150, IOB2)), Sentences(made(2, 40, IOB2)), cfg, &train.Run{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +275,7 @@ func TestTrainingRepeats(t *testing.T) {
 	}
 	cfg := small()
 	cfg.Epochs, cfg.EMA = 3, 0.9
-	run := func(ctx context.Context, o *TrainOptions) *Model {
+	run := func(ctx context.Context, o *train.Run) *Model {
 		m, _, err := Train(ctx, Sentences(made(1, 60, IOB2)), Sentences(made(2, 20, IOB2)), cfg, o)
 		if err != nil {
 			t.Fatal(err)
@@ -285,8 +286,8 @@ func TestTrainingRepeats(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	run(ctx, &TrainOptions{Dir: dir})
-	if got := read(run(context.Background(), &TrainOptions{Dir: dir, Resume: true})); !slices.Equal(got, want) {
+	run(ctx, &train.Run{Dir: dir})
+	if got := read(run(context.Background(), &train.Run{Dir: dir, Resume: true})); !slices.Equal(got, want) {
 		t.Error("a resumed run ends elsewhere")
 	}
 }

@@ -109,7 +109,7 @@ func TestGivenTokenizer(t *testing.T) {
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 6, 1, 0
 	cfg.Tokenizer, cfg.Tokens = "../testdata/sp_bpe.model", "bpe"
 	pairs := List([]data.Pair{{Source: "hello world", Target: "world hello"}})
-	m, _, err := Train(context.Background(), pairs, nil, cfg, &TrainOptions{Dir: dir})
+	m, _, err := Train(context.Background(), pairs, nil, cfg, &train.Run{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,12 +202,12 @@ func TestResume(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	o := &TrainOptions{Dir: dir, Progress: &train.Progress{W: &stopAt{7, cancel}, Every: time.Nanosecond}}
+	o := &train.Run{Dir: dir, Progress: &train.Progress{W: &stopAt{7, cancel}, Every: time.Nanosecond}}
 	_, r, err := Train(ctx, pairs, valid, cfg, o)
 	if err != nil || !r.Interrupted {
 		t.Fatalf("the run was not interrupted: %+v, %v", r, err)
 	}
-	got, r, err := Train(context.Background(), pairs, valid, cfg, &TrainOptions{Dir: dir, Resume: true})
+	got, r, err := Train(context.Background(), pairs, valid, cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil || r.ResumedAt == 0 {
 		t.Fatalf("the run was not resumed: %+v, %v", r, err)
 	}

@@ -14,23 +14,14 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// TrainOptions says where a run writes and how it shows itself; nil trains in
-// memory and in silence.
-type TrainOptions struct {
-	Dir         string          // receives checkpoints, metrics.jsonl and at the end the model; "" writes nothing
-	Resume      bool            // continue from Dir's last checkpoint
-	Progress    *train.Progress // nil: quiet
-	TensorBoard bool            // event files in Dir/tensorboard
-}
-
 // Train fits a model to pairs, with the vocabulary learned from them. valid
 // decides which epoch's weights are kept; if nil, a share of the pairs is held
 // out for it. If ctx is cancelled the result is marked Interrupted, Dir holds a
 // checkpoint to resume from and no finished model, and the model returned is as
 // far as it came.
-func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *TrainOptions) (*Model, *train.Result, error) {
+func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
-		o = &TrainOptions{}
+		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
@@ -81,11 +72,10 @@ type training struct {
 }
 
 // fit runs the training loop.
-func (r *training) fit(ctx context.Context, o *TrainOptions) (*train.Result, error) {
+func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	m, cfg := r.m, &r.m.cfg
 	buckets := train.NewBuckets(r.pairs.targetLengths(), cfg.BatchTokens, cfg.BatchTokens, cfg.Seed)
-	options := cfg.Settings.Options(buckets.Len(), cfg.Warmup)
-	options.Dir, options.Resume, options.Progress, options.TensorBoard = o.Dir, o.Resume, o.Progress, o.TensorBoard
+	options := cfg.Settings.Options(buckets.Len(), cfg.Warmup, o)
 	options.Fingerprint = r.fingerprint()
 	r.optimizer = optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)})
 	r.steps = options.TotalSteps(buckets.Len())
