@@ -14,6 +14,7 @@ type row struct {
 	h          int // H
 	u0, u1     int // the units to be computed: all of them, but where units are split
 	t, b       int // the step and the row
+	rows       int // rows from b on that the cell takes at once; the slices below are row b's
 	first      int // the first row of time t in Gates, and in the states before and after
 	before     int
 	after      int
@@ -63,7 +64,7 @@ var rowPool par.Pool[row]
 
 func (e *scan) newRow() *row {
 	r := rowPool.Get()
-	r.e, r.set, r.h, r.u1 = e, e.b.set, e.H, e.H
+	r.e, r.set, r.h, r.u1, r.rows = e, e.b.set, e.H, e.H, 1
 	return r
 }
 
@@ -160,12 +161,12 @@ func cellOf(s *device.ScanSpec) *cell {
 }
 
 func fusedForward(r *row) {
-	r.fwd = simd.LSTMArgs{H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], Hid: &r.out[0]}
+	r.fwd = simd.LSTMArgs{Rows: r.rows, H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], Hid: &r.out[0]}
 	r.set.LSTM(&r.fwd)
 }
 
 func fusedBackward(r *row) {
-	r.bwd = simd.LSTMGradArgs{H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], DHid: &r.dh[0], DC: &r.dc[0]}
+	r.bwd = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], DHid: &r.dh[0], DC: &r.dc[0]}
 	r.set.LSTMGrad(&r.bwd)
 }
 

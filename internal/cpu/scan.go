@@ -124,6 +124,7 @@ const (
 	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
 	unitBlock  = 16      // units that stay together when units are split
+	cellUnits  = 1 << 14 // units of rows that the LSTM's kernel takes at once
 )
 
 // recurrent is the multiply-adds a row makes in a step.
@@ -521,7 +522,8 @@ func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
 func (e *scan) cells(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
 	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
+	for b := lo; b < lo+n; b += r.rows {
+		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.cell.forward(r)
 		if e.Proj == 0 {
@@ -553,12 +555,23 @@ func (e *scan) outputs(r *row, t, lo, hi int) {
 	}
 }
 
+// cellRows is how many rows the cell takes at once: more than one where nothing
+// comes between them, but so few that a call stays short.
+func (e *scan) cellRows() int {
+	if e.cell != &plainLSTM || e.rich || e.ZoneH > 0 {
+		return 1
+	}
+	return max(1, cellUnits/e.H)
+}
+
 // output turns the cell's h into the new state, the output, and what enters R next.
 func (e *scan) output(r *row, t, b int) {
 	if e.ZoneH > 0 {
 		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
 	}
-	copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
+	for i := range r.rows {
+		copy(e.Y.Host[(t*e.B+b+i)*e.YLd+e.YOff:], e.slot(e.Hs, e.out, e.after(t), b+i, b+i+1))
+	}
 	if e.HDrop > 0 {
 		e.b.set.Mul(e.slot(e.HIn, e.out, e.after(t), b, b+1), r.hNew, e.mask[b*e.out:(b+1)*e.out])
 	}

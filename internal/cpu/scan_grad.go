@@ -161,7 +161,8 @@ func backwardColumns(e *scan, m par.Member) {
 func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
 	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
+	for b := lo; b < lo+n; b += r.rows {
+		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.bindGrad(r, b)
 		if e.Proj > 0 {
@@ -170,7 +171,9 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 			continue
 		}
 		dh := r.dh
-		e.outputGrad(r, t, b)
+		for i := range r.rows {
+			e.outputGrad(r, t, b+r.rows-1-i) // the first row last: r stays there
+		}
 		e.cell.backward(r)
 		switch {
 		case e.ZoneH > 0 && e.cell.direct:

@@ -27,11 +27,11 @@ func (s *lstmStep) fill(r *rand.Rand) {
 }
 
 func (s *lstmStep) forward(set *Set) {
-	set.LSTM(&LSTMArgs{H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0]})
+	set.LSTM(&LSTMArgs{Rows: 1, H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0]})
 }
 
 func (s *lstmStep) backward(set *Set) {
-	set.LSTMGrad(&LSTMGradArgs{H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
+	set.LSTMGrad(&LSTMGradArgs{Rows: 1, H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
 }
 
 // scalarLSTM is the cell in float64: pre-activations p (i,f,g,o) and the old
@@ -142,6 +142,43 @@ func TestLSTMSameBits(t *testing.T) {
 			s.backward(set)
 		}
 		check("backward")
+	})
+}
+
+// Rows together are the rows one by one.
+func TestLSTMRows(t *testing.T) {
+	const rows = 3
+	eachSet(t, func(t *testing.T, set *Set) {
+		r := rand.New(rand.NewPCG(7, 8))
+		for _, h := range []int{1, 7, 16, 20, 32, 45} {
+			all := newLSTMStep(t, rows*h)
+			all.fill(r)
+			var one [rows]*lstmStep
+			for i := range one {
+				one[i] = newLSTMStep(t, h)
+				copy(one[i].gates, all.gates[4*i*h:])
+				copy(one[i].cPrev, all.cPrev[i*h:])
+				copy(one[i].dHid, all.dHid[i*h:])
+				copy(one[i].dC, all.dC[i*h:])
+			}
+			check := func(what string) {
+				for i, s := range one {
+					if !sameBits(s.gates, all.gates[4*i*h:][:4*h]) || !sameBits(s.c, all.c[i*h:][:h]) || !sameBits(s.hid, all.hid[i*h:][:h]) || !sameBits(s.dC, all.dC[i*h:][:h]) {
+						t.Fatalf("%s, H=%d: row %d differs", what, h, i)
+					}
+				}
+			}
+			set.LSTM(&LSTMArgs{Rows: rows, H: h, Gates: &all.gates[0], CPrev: &all.cPrev[0], C: &all.c[0], Hid: &all.hid[0]})
+			for _, s := range one {
+				s.forward(set)
+			}
+			check("forward")
+			set.LSTMGrad(&LSTMGradArgs{Rows: rows, H: h, Gates: &all.gates[0], CPrev: &all.cPrev[0], C: &all.c[0], DHid: &all.dHid[0], DC: &all.dC[0]})
+			for _, s := range one {
+				s.backward(set)
+			}
+			check("backward")
+		}
 	})
 }
 

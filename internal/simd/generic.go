@@ -196,33 +196,33 @@ func mapGeneric(f func(float32) float32) func(dst, src []float32) {
 }
 
 func lstmGeneric(a *LSTMArgs) {
-	h := a.H
-	gates := floats(a.Gates, 4*h)
-	gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:]
-	cPrev, c, hid := floats(a.CPrev, h), floats(a.C, h), floats(a.Hid, h)
-	for j := range h {
+	h, n := a.H, a.Rows*a.H
+	all, cPrev, c, hid := floats(a.Gates, 4*n), floats(a.CPrev, n), floats(a.C, n), floats(a.Hid, n)
+	for k := range n {
+		j, gates := k%h, all[k/h*4*h:]
+		gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:4*h]
 		i, f, g, o := sigmoidf(gi[j]), sigmoidf(gf[j]), tanhf(gg[j]), sigmoidf(go_[j])
 		gi[j], gf[j], gg[j], go_[j] = i, f, g, o
-		cell := float32(f*cPrev[j]) + float32(i*g)
-		c[j] = cell
-		hid[j] = o * tanhf(cell)
+		cell := float32(f*cPrev[k]) + float32(i*g)
+		c[k] = cell
+		hid[k] = o * tanhf(cell)
 	}
 }
 
 func lstmGradGeneric(a *LSTMGradArgs) {
-	h := a.H
-	gates := floats(a.Gates, 4*h)
-	gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:]
-	cPrev, c, dHid, dC := floats(a.CPrev, h), floats(a.C, h), floats(a.DHid, h), floats(a.DC, h)
-	for j := range h {
-		i, f, g, o, tc := gi[j], gf[j], gg[j], go_[j], tanhf(c[j])
-		dh := dHid[j]
-		dc := dC[j] + float32(float32(dh*o)*(1-float32(tc*tc)))
+	h, n := a.H, a.Rows*a.H
+	all, cPrev, c, dHid, dC := floats(a.Gates, 4*n), floats(a.CPrev, n), floats(a.C, n), floats(a.DHid, n), floats(a.DC, n)
+	for k := range n {
+		j, gates := k%h, all[k/h*4*h:]
+		gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:4*h]
+		i, f, g, o, tc := gi[j], gf[j], gg[j], go_[j], tanhf(c[k])
+		dh := dHid[k]
+		dc := dC[k] + float32(float32(dh*o)*(1-float32(tc*tc)))
 		gi[j] = float32(dc*g) * float32(i*(1-i))
-		gf[j] = float32(dc*cPrev[j]) * float32(f*(1-f))
+		gf[j] = float32(dc*cPrev[k]) * float32(f*(1-f))
 		gg[j] = float32(dc*i) * (1 - float32(g*g))
 		go_[j] = float32(dh*tc) * float32(o*(1-o))
-		dC[j] = dc * f
+		dC[k] = dc * f
 	}
 }
 

@@ -112,21 +112,21 @@ const FetchPerK = 4
 //
 // C may be CPrev.
 type LSTMArgs struct {
-	H     int
-	Gates *float32 // [4H] in the order i,f,g,o: pre-activations in, activations out
-	CPrev *float32 // [H]
-	C     *float32 // [H] out
-	Hid   *float32 // [H] out
+	Rows, H int      // at least 1
+	Gates   *float32 // [Rows,4H] in the order i,f,g,o: pre-activations in, activations out
+	CPrev   *float32 // [Rows,H]
+	C       *float32 // [Rows,H] out
+	Hid     *float32 // [Rows,H] out
 }
 
 // LSTMGradArgs is the backward pass of LSTMArgs; tanh(C) is computed again.
 type LSTMGradArgs struct {
-	H     int
-	Gates *float32 // [4H] activations in, gradients of the pre-activations out
-	CPrev *float32 // [H]
-	C     *float32 // [H]
-	DHid  *float32 // [H] dL/dh of this step
-	DC    *float32 // [H] in: dL/dc carried from the next step; out: for the step before
+	Rows, H int      // at least 1
+	Gates   *float32 // [Rows,4H] activations in, gradients of the pre-activations out
+	CPrev   *float32 // [Rows,H]
+	C       *float32 // [Rows,H]
+	DHid    *float32 // [Rows,H] dL/dh of this step
+	DC      *float32 // [Rows,H] in: dL/dc carried from the next step; out: for the step before
 }
 
 // AdamArgs is one step of Adam over N parameters, in PyTorch's arithmetic:

@@ -477,8 +477,8 @@ func TestAllocatesNothing(t *testing.T) {
 	x, y := make([]float32, 100), make([]float32, 100)
 	eachSet(t, func(t *testing.T, s *Set) {
 		adam := adamExample(x, y, make([]float32, 100), make([]float32, 100))
-		cell := &LSTMArgs{H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40]}
-		back := &LSTMGradArgs{H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
+		cell := &LSTMArgs{Rows: 1, H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40]}
+		back := &LSTMGradArgs{Rows: 1, H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
 		tile := &Tile{A: &x[0], RS: 1, CS: 1, B: &x[0], LDB: 8, C: &y[0], LDC: 8, M: 1, N: 8, K: 4}
 		if n := testing.AllocsPerRun(10, func() {
 			for _, k := range elementwise {

@@ -134,7 +134,7 @@ func dotAVX2(a *vecArgs)
 //go:noescape
 func adamAVX2(a *AdamArgs)
 
-// lstmAVX512 is one row of one LSTM step.
+// lstmAVX512 is one LSTM step of some rows.
 //
 //go:noescape
 func lstmAVX512(a *LSTMArgs)
@@ -144,7 +144,7 @@ func lstmAVX512(a *LSTMArgs)
 //go:noescape
 func lstmGradAVX512(a *LSTMGradArgs)
 
-// lstmAVX2 is one row of one LSTM step.
+// lstmAVX2 is one LSTM step of some rows.
 //
 //go:noescape
 func lstmAVX2(a *LSTMArgs)

@@ -22,14 +22,39 @@ func (g *gen) gates(first, h GPVirtual) [4]GPVirtual {
 	return p
 }
 
-// lstm goes over the row twice: the tanh of c at the end of the chain of the
+// rows runs body for each of some rows, one at least, and then ends the
+// function. Between rows the arrays move on by n elements, the gates by 4n.
+func (g *gen) rows(rows, n GPVirtual, gates [4]GPVirtual, arrays []GPVirtual, body func()) {
+	next := g.label("row")
+	g.Label(next)
+	body()
+	for _, p := range arrays {
+		g.LEAQ(Mem{Base: p, Index: n, Scale: 4}, p)
+	}
+	bytes := g.GP64()
+	g.MOVQ(n, bytes)
+	g.SHLQ(Imm(4), bytes)
+	for _, p := range gates {
+		g.ADDQ(bytes, p)
+	}
+	g.DECQ(rows)
+	g.JNZ(LabelRef(next))
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// lstm goes over each row twice: the tanh of c at the end of the chain of the
 // gates would leave the processor too little to do beside it.
 func (g *gen) lstm() {
-	a := g.function("lstm", "LSTMArgs", "is one row of one LSTM step.")
-	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid")
+	a := g.function("lstm", "LSTMArgs", "is one LSTM step of some rows.")
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows")
 	n, cPrev, c, hid := p[0], p[2], p[3], p[4]
 	gates := g.gates(p[1], n)
 	g.hold(cellConstants...)
+	g.rows(p[5], n, gates, p[2:5], func() { g.lstmRow(n, cPrev, c, hid, gates) })
+}
+
+func (g *gen) lstmRow(n, cPrev, c, hid GPVirtual, gates [4]GPVirtual) {
 	g.pass(n, func(off Register, m mask) {
 		var x [4]VecVirtual // i, f, g, o
 		for gate := range x {
@@ -45,7 +70,7 @@ func (g *gen) lstm() {
 		g.VFMADD213PS(in, g.load(m, at(cPrev, off)), cell)
 		g.store(m, cell, at(c, off))
 	})
-	g.loop(n, func(off Register, m mask) {
+	g.pass(n, func(off Register, m mask) {
 		cell := g.load(m, at(c, off))
 		g.tanh(cell)
 		g.VMULPS(g.load(m, at(gates[3], off)), cell, cell)
@@ -55,11 +80,15 @@ func (g *gen) lstm() {
 
 func (g *gen) lstmGrad() {
 	a := g.function("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
-	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC")
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC", "Rows")
 	n, cPrev, c, dHid, dC := p[0], p[2], p[3], p[4], p[5]
 	gates := g.gates(p[1], n)
 	g.hold(tanhConstants...)
-	g.loop(n, func(off Register, m mask) {
+	g.rows(p[6], n, gates, p[2:6], func() { g.lstmGradRow(n, cPrev, c, dHid, dC, gates) })
+}
+
+func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates [4]GPVirtual) {
+	g.pass(n, func(off Register, m mask) {
 		load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
 		// store writes d·y·(1-y), the gradient before a sigmoid of value y.
 		store := func(gate int, d, y VecVirtual) {
