@@ -91,24 +91,17 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
+	c := saved{Schema: &schema{}}
+	d, err := model.OpenTask(dir, Task, "a forecasting model", &c)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a forecasting model, got one for task %q", d.Task), Fix: "use the commands of that task"}
-	}
-	c := saved{Schema: &schema{}}
-	if err := d.Decode(&c); err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, model.ConfigFile)
 	if err := c.check(); err != nil {
-		return nil, &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+		return nil, d.Broken(err)
 	}
 	var m *Model
 	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema) }); err != nil {
-		return nil, &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
+		return nil, d.Broken(err)
 	}
 	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes
 	if err := d.Load(m.slab); err != nil {

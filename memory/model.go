@@ -1,9 +1,6 @@
 package memory
 
 import (
-	"fmt"
-	"path/filepath"
-
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -73,20 +70,14 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a model of a memory benchmark, got one for task %q", d.Task), Fix: "use the commands of that task"}
-	}
 	var c saved
-	if err := d.Decode(&c); err != nil {
+	d, err := model.OpenTask(dir, Task, "a model of a memory benchmark", &c)
+	if err != nil {
 		return nil, err
 	}
 	m, err := New(c.Config)
 	if err != nil {
-		return nil, &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
+		return nil, d.Broken(err)
 	}
 	m.outcome = c.Outcome
 	return m, d.Load(m.slab)

@@ -110,6 +110,24 @@ func Open(dir string) (*Dir, error) {
 	return &Dir{dir, m.Carousel.Task, m.Carousel.Version, m.Config, w}, nil
 }
 
+// OpenTask is [Open] for the models of one task, which what names in errors, such
+// as "a tagger". It also decodes the configuration into cfg.
+func OpenTask(dir, task, what string, cfg any) (*Dir, error) {
+	d, err := Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if d.Task != task {
+		return nil, &FileError{File: dir, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, d.Task), Fix: "use the commands of that task"}
+	}
+	return d, d.Decode(cfg)
+}
+
+// Broken is the error of a configuration that decodes but cannot be right.
+func (d *Dir) Broken(err error) error {
+	return &FileError{File: filepath.Join(d.Path, ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
+}
+
 // Decode parses the configuration into cfg, a pointer. A field that cfg does not have is an error.
 func (d *Dir) Decode(cfg any) error {
 	dec := json.NewDecoder(bytes.NewReader(d.Config))

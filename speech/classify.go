@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,15 +239,9 @@ func (m *Classifier) Save(dir string) error {
 // OpenClassifier reads a model directory. What is wrong with it is a
 // *model.FileError.
 func OpenClassifier(dir string) (*Classifier, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if d.Task != ClassifyTask {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a classifier of sounds, got a model for task %q", d.Task), Fix: "use the commands of that task"}
-	}
 	var c savedClassifier
-	if err := d.Decode(&c); err != nil {
+	d, err := model.OpenTask(dir, ClassifyTask, "a classifier of sounds", &c)
+	if err != nil {
 		return nil, err
 	}
 	e := ear{&c.Config.Setup, c.Width, c.Statistics}
@@ -264,7 +257,7 @@ func OpenClassifier(dir string) (*Classifier, error) {
 		err = cmp.Or(err, shape)
 	}
 	if err != nil {
-		return nil, &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
+		return nil, d.Broken(err)
 	}
 	return m, d.Load(m.slab)
 }

@@ -103,22 +103,13 @@ func copyFile(to, from string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
+	var c saved
+	d, err := model.OpenTask(dir, Task, "a recogniser of speech", &c)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a recogniser of speech, got a model for task %q", d.Task), Fix: "use the commands of that task"}
-	}
-	var c saved
-	if err := d.Decode(&c); err != nil {
-		return nil, err
-	}
-	bad := func(err error) error {
-		return &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
-	}
 	if err := c.check(); err != nil {
-		return nil, bad(err)
+		return nil, d.Broken(err)
 	}
 	var tokenizer *text.Tokenizer
 	if c.Alphabet.Kind == "bpe" {
@@ -134,7 +125,7 @@ func Open(dir string) (*Model, error) {
 		err = shape
 	}
 	if err != nil {
-		return nil, bad(err)
+		return nil, d.Broken(err)
 	}
 	m.notes = c.Notes
 	if err := d.Load(m.slab); err != nil {
@@ -147,7 +138,7 @@ func Open(dir string) (*Model, error) {
 		}
 	}
 	if err := m.decoding.check(m.alphabet); err != nil {
-		return nil, bad(err)
+		return nil, d.Broken(err)
 	}
 	return m, nil
 }

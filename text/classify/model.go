@@ -96,26 +96,16 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
+	var c saved
+	d, err := model.OpenTask(dir, Task, "a classifier", &c)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a classifier, got a model for task %q", d.Task), Fix: "use the commands of that task"}
-	}
-	var c saved
-	if err := d.Decode(&c); err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, model.ConfigFile)
-	broken := func(err error) error {
-		return &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
-	}
 	if err := c.Config.Validate(); err != nil {
-		return nil, broken(err)
+		return nil, d.Broken(err)
 	}
 	if len(c.Classes) < 2 || len(c.Counts) != len(c.Classes) || !(c.Share >= 0 && c.Share <= 1) {
-		return nil, broken(fmt.Errorf("its classes are not those of a classifier"))
+		return nil, d.Broken(fmt.Errorf("its classes are not those of a classifier"))
 	}
 	tok, err := text.LoadTokenizer(dir)
 	if err != nil {
@@ -124,7 +114,7 @@ func Open(dir string) (*Model, error) {
 	var m *Model
 	shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, c.Counts, tok) })
 	if err := cmp.Or(shape, err); err != nil {
-		return nil, broken(err)
+		return nil, d.Broken(err)
 	}
 	m.share, m.notes = c.Share, c.Notes
 	if err := d.Load(m.slab); err != nil {

@@ -14,7 +14,6 @@ package generate
 import (
 	"cmp"
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
@@ -74,34 +73,25 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a language model, got one for task %q", d.Task), Fix: "use the commands of that task"}
-	}
 	var c saved
-	if err := d.Decode(&c); err != nil {
+	d, err := model.OpenTask(dir, Task, "a language model", &c)
+	if err != nil {
 		return nil, err
 	}
 	t, err := text.LoadTokenizer(dir)
 	if err != nil {
 		return nil, err
 	}
-	wrong := func(err error) error {
-		return &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
-	}
 	if err := c.check(t.Vocabulary().Len()); err != nil {
-		return nil, wrong(err)
+		return nil, d.Broken(err)
 	}
 	k, err := newCodec(t, c.Config.Unit)
 	if err != nil {
-		return nil, wrong(err)
+		return nil, d.Broken(err)
 	}
 	var m *Model
 	if shape := tensor.Catch(func() { m, err = newModel(c.Config, k, c.Counts) }); shape != nil || err != nil {
-		return nil, wrong(cmp.Or(shape, err))
+		return nil, d.Broken(cmp.Or(shape, err))
 	}
 	return m, d.Load(m.slab)
 }

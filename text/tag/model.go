@@ -92,23 +92,13 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
+	var c saved
+	d, err := model.OpenTask(dir, Task, "a tagger", &c)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a tagger, got a model for task %q", d.Task), Fix: "use the commands of that task"}
-	}
-	var c saved
-	if err := d.Decode(&c); err != nil {
-		return nil, err
-	}
-	config := filepath.Join(dir, model.ConfigFile)
-	broken := func(err error) error {
-		return &model.FileError{File: config, Problem: err.Error(), Fix: "train the model again", Err: err}
-	}
 	if err := c.check(); err != nil {
-		return nil, broken(err)
+		return nil, d.Broken(err)
 	}
 	v, err := openVocabularies(dir)
 	if err != nil {
@@ -120,7 +110,7 @@ func Open(dir string) (*Model, error) {
 	var m *Model
 	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags) })
 	if err := cmp.Or(shape, err); err != nil {
-		return nil, broken(err)
+		return nil, d.Broken(err)
 	}
 	m.notes = c.Notes
 	return m, d.Load(m.slab)

@@ -94,25 +94,16 @@ func (m *Model) Save(dir string) error {
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	d, err := model.Open(dir)
+	var c saved
+	d, err := model.OpenTask(dir, Task, "a translation model", &c)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != Task {
-		return nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a translation model, got one for task %q", d.Task), Fix: "use the commands of that task"}
-	}
-	var c saved
-	if err := d.Decode(&c); err != nil {
-		return nil, err
-	}
-	bad := func(err error) error {
-		return &model.FileError{File: filepath.Join(dir, model.ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
-	}
 	if err := c.Config.Validate(); err != nil {
-		return nil, bad(err)
+		return nil, d.Broken(err)
 	}
 	if c.Most < 1 {
-		return nil, bad(fmt.Errorf("longest_source: want a positive number, got %d", c.Most))
+		return nil, d.Broken(fmt.Errorf("longest_source: want a positive number, got %d", c.Most))
 	}
 	tok, err := openTokenizers(dir, c.Config.Separate)
 	if err != nil {
@@ -120,7 +111,7 @@ func Open(dir string) (*Model, error) {
 	}
 	m, err := newModel(c.Config, tok)
 	if err != nil {
-		return nil, bad(err)
+		return nil, d.Broken(err)
 	}
 	m.most, m.notes = c.Most, c.Notes
 	return m, d.Load(m.slab)
