@@ -1,10 +1,8 @@
 package forecast
 
 import (
-	"fmt"
-	"math"
+	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
@@ -95,12 +93,18 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.RNNConfig.Validate, c.Settings.Validate} {
-		if err := check(); err != nil {
-			return data.Errorf("%w", err)
-		}
+	if err := cmp.Or(
+		data.OneOf("head", c.Head, heads), data.OneOf("channels", c.Channels, channelings), data.OneOf("skip", c.Skip, skips),
+		data.OneOf("scale", c.Scale, scales), data.OneOf("scale_per", c.ScalePer, scalePers),
+		data.OneOf("window_norm", c.WindowNorm, windowNorms), data.OneOf("transform", c.Transform, transforms),
+		data.OneOf("loss", c.Loss, losses), data.OneOf("calendar", c.Calendar, calendars), data.OneOf("missing", c.Missing, missings),
+		data.OneOf("layout", c.Layout, layouts), data.Between("window", c.Window, 0, 1e5), data.Between("horizon", c.Horizon, 0, 1e4),
+		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("batch", c.Batch, 0, 1e5), data.Between("skip_lr", c.SkipLR, 0, 10),
+		data.Between("stride", c.Stride, 0, 1e6), data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
+	); err != nil {
+		return err
 	}
-	for _, check := range []func() error{c.checkWords, c.checkNumbers, c.checkColumns, c.checkTogether} {
+	for _, check := range []func() error{c.checkSplit, c.checkLevels, c.checkColumns, c.checkTogether} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -108,20 +112,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-func (c *Config) checkWords() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"head", c.Head, heads}, {"channels", c.Channels, channelings}, {"skip", c.Skip, skips},
-		{"scale", c.Scale, scales}, {"scale_per", c.ScalePer, scalePers}, {"window_norm", c.WindowNorm, windowNorms},
-		{"transform", c.Transform, transforms}, {"loss", c.Loss, losses}, {"calendar", c.Calendar, calendars},
-		{"missing", c.Missing, missings}, {"layout", c.Layout, layouts},
-	} {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
-		}
-	}
+func (c *Config) checkSplit() error {
 	if _, err := c.zone(); err != nil {
 		return err
 	}
@@ -129,20 +120,7 @@ func (c *Config) checkWords() error {
 	return err
 }
 
-func (c *Config) checkNumbers() error {
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"window", float64(c.Window), 0, 1e5}, {"horizon", float64(c.Horizon), 0, 1e4},
-		{"dropout", c.Dropout, 0, 0.99},
-		{"batch", float64(c.Batch), 0, 1e5}, {"skip_lr", c.SkipLR, 0, 10}, {"stride", float64(c.Stride), 0, 1e6},
-	} {
-		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
-			return data.Errorf("%s: want %s, got %v", n.name, bounds(n.min, n.max), n.value)
-		}
-	}
+func (c *Config) checkLevels() error {
 	for i, q := range c.Quantiles {
 		if !(q > 0 && q < 1) {
 			return data.Errorf("quantiles: want levels between 0 and 1, got %v", q)
@@ -157,13 +135,6 @@ func (c *Config) checkNumbers() error {
 		}
 	}
 	return nil
-}
-
-func bounds(min, max float64) string {
-	if math.IsInf(max, 1) {
-		return fmt.Sprintf("%v or more", min)
-	}
-	return fmt.Sprintf("a number from %v to %v", min, max)
 }
 
 // checkColumns finds columns with two parts to play.

@@ -9,6 +9,7 @@
 package memory
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -49,20 +50,11 @@ func (c *Config) Validate() error {
 	if c.Length != 0 && (c.Length < p.least || c.Length > maxLength) {
 		return data.Errorf("length: %s wants %d to %d, got %d", c.Problem, p.least, maxLength, c.Length)
 	}
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"steps", float64(c.Steps), 1, 1e7}, {"check", float64(c.Check), 1, 1e7}, {"batch", float64(c.Batch), 1, 4096},
-		{"lr", c.LR, 1e-9, 10}, {"clip", c.Clip, 0, 1e9},
-	} {
-		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
-			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	if err := c.RNNConfig.Validate(); err != nil {
-		return data.Errorf("%v", err)
+	if err := cmp.Or(
+		data.Between("steps", c.Steps, 1, 1e7), data.Between("check", c.Check, 1, 1e7), data.Between("batch", c.Batch, 1, 4096),
+		data.Between("lr", c.LR, 1e-9, 10), data.Between("clip", c.Clip, 0, 1e9), data.Setting(c.RNNConfig.Validate()),
+	); err != nil {
+		return err
 	}
 	if c.Bidirectional {
 		return data.Errorf("bidirectional: a network that reads from the end needs no memory")

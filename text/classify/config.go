@@ -1,9 +1,8 @@
 package classify
 
 import (
+	"cmp"
 	"fmt"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -68,34 +67,16 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"format", c.Format, formats}, {"tokens", c.Tokens, text.Kinds()}, {"pool", c.Pool, pools}, {"class_weights", c.ClassWeights, classWeights},
-	} {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
-		}
-	}
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"holdout", c.Holdout, 0, 0.9}, {"min_count", float64(c.MinCount), 0, 1e9}, {"vocabulary_size", float64(c.VocabularySize), 10, 2e6},
-		{"max_length", float64(c.MaxLength), 1, 1e6}, {"embedding", float64(c.Embedding), 1, 8192},
-		{"dropout", c.Dropout, 0, 0.99}, {"word_dropout", c.WordDropout, 0, 0.99}, {"smoothing", c.Smoothing, 0, 0.99},
-		{"batch", float64(c.Batch), 0, 1e5},
-	} {
-		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
-			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
-		if err != nil {
-			return data.Errorf("%v", err)
-		}
+	if err := cmp.Or(
+		data.OneOf("format", c.Format, formats), data.OneOf("tokens", c.Tokens, text.Kinds()), data.OneOf("pool", c.Pool, pools),
+		data.OneOf("class_weights", c.ClassWeights, classWeights), data.Between("holdout", c.Holdout, 0, 0.9),
+		data.Between("min_count", c.MinCount, 0, 1e9), data.Between("vocabulary_size", c.VocabularySize, 10, 2e6),
+		data.Between("max_length", c.MaxLength, 1, 1e6), data.Between("embedding", c.Embedding, 1, 8192),
+		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("word_dropout", c.WordDropout, 0, 0.99),
+		data.Between("smoothing", c.Smoothing, 0, 0.99), data.Between("batch", c.Batch, 0, 1e5), data.Setting(c.RNNConfig.Validate()),
+		data.Setting(c.Settings.Validate()),
+	); err != nil {
+		return err
 	}
 	if c.Format == data.FormatLines {
 		return data.Errorf("format: lines have no labels to learn from; give a format that has")

@@ -1,9 +1,9 @@
 package generate
 
 import (
+	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -57,31 +57,15 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{{"unit", c.Unit, units}, {"output", c.Output, outputs}, {"softmax", c.Softmax, softmaxes}} {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.Join(w.of, ", "), w.value)
-		}
-	}
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"vocabulary_size", float64(c.VocabularySize), 0, 2e6}, {"min_count", float64(c.MinCount), 0, 1e9},
-		{"embedding", float64(c.Embedding), 0, 8192}, {"dropout", c.Dropout, 0, 0.99}, {"embedding_dropout", c.EmbeddingDropout, 0, 0.99},
-		{"ar", c.AR, 0, 1e3}, {"tar", c.TAR, 0, 1e3}, {"batch", float64(c.Batch), 0, 4096}, {"steps", float64(c.Steps), 0, 1e5},
-	} {
-		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
-			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
-		if err != nil {
-			return data.Errorf("%v", err)
-		}
+	if err := cmp.Or(
+		data.OneOf("unit", c.Unit, units), data.OneOf("output", c.Output, outputs), data.OneOf("softmax", c.Softmax, softmaxes),
+		data.Between("vocabulary_size", c.VocabularySize, 0, 2e6), data.Between("min_count", c.MinCount, 0, 1e9),
+		data.Between("embedding", c.Embedding, 0, 8192), data.Between("dropout", c.Dropout, 0, 0.99),
+		data.Between("embedding_dropout", c.EmbeddingDropout, 0, 0.99), data.Between("ar", c.AR, 0, 1e3),
+		data.Between("tar", c.TAR, 0, 1e3), data.Between("batch", c.Batch, 0, 4096), data.Between("steps", c.Steps, 0, 1e5),
+		data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
+	); err != nil {
+		return err
 	}
 	if _, err := c.parts(); err != nil {
 		return err

@@ -1,9 +1,8 @@
 package tag
 
 import (
+	"cmp"
 	"math"
-	"slices"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
@@ -56,37 +55,18 @@ func Defaults() Config {
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"format", c.Format, []string{"", data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES}},
-		{"scheme", c.Scheme, []string{"auto", string(Labels), string(IOB1), string(IOB2), string(BIOES), string(BMES), string(BILOU)}},
-		{"chars", c.Chars, []string{"auto", "cnn", "lstm", "none"}}, {"pairs", c.Pairs, []string{"auto", "on", "off"}},
-		{"decoder", c.Decoder, []string{"crf", "softmax"}},
-	} {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
-		}
-	}
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"holdout", c.Holdout, 0, 0.9}, {"max_length", float64(c.MaxLength), 1, 1e5}, {"min_count", float64(c.MinCount), 0, 1e9},
-		{"vocabulary_size", float64(c.VocabularySize), 10, 2e6}, {"embedding", float64(c.Embedding), 1, 8192},
-		{"char_hidden", float64(c.CharHidden), 2, 4096}, {"affixes", float64(c.Affixes), 0, 1024},
-		{"dropout", c.Dropout, 0, 0.99}, {"word_dropout", c.WordDropout, 0, 0.99}, {"batch", float64(c.Batch), 0, 1e5},
-	} {
-		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
-			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate()} {
-		if err != nil {
-			return data.Errorf("%v", err)
-		}
+	if err := cmp.Or(
+		data.OneOf("format", c.Format, []string{"", data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES}),
+		data.OneOf("scheme", c.Scheme, []string{"auto", string(Labels), string(IOB1), string(IOB2), string(BIOES), string(BMES), string(BILOU)}),
+		data.OneOf("chars", c.Chars, []string{"auto", "cnn", "lstm", "none"}), data.OneOf("pairs", c.Pairs, []string{"auto", "on", "off"}),
+		data.OneOf("decoder", c.Decoder, []string{"crf", "softmax"}), data.Between("holdout", c.Holdout, 0, 0.9),
+		data.Between("max_length", c.MaxLength, 1, 1e5), data.Between("min_count", c.MinCount, 0, 1e9),
+		data.Between("vocabulary_size", c.VocabularySize, 10, 2e6), data.Between("embedding", c.Embedding, 1, 8192),
+		data.Between("char_hidden", c.CharHidden, 2, 4096), data.Between("affixes", c.Affixes, 0, 1024),
+		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("word_dropout", c.WordDropout, 0, 0.99),
+		data.Between("batch", c.Batch, 0, 1e5), data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
+	); err != nil {
+		return err
 	}
 	if c.TagCol == "none" {
 		return data.Errorf("tag_col: training needs tags; name their column")

@@ -1,10 +1,7 @@
 package translate
 
 import (
-	"math"
-	"slices"
-	"strings"
-
+	"cmp"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/text"
@@ -75,35 +72,18 @@ var (
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	for _, w := range []struct {
-		name, value string
-		of          []string
-	}{
-		{"tokens", c.Tokens, text.Kinds()}, {"attention", c.Attention, attentions}, {"bridge", c.Bridge, bridges}, {"select", c.Select, selects},
-	} {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.Join(w.of, ", "), w.value)
-		}
-	}
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"holdout", c.Holdout, 0, 0.9}, {"vocabulary_size", float64(c.VocabularySize), 0, 2e6}, {"min_count", float64(c.MinCount), 0, 1e9},
-		{"max_length", float64(c.MaxLength), 2, 1e4}, {"embedding", float64(c.Embedding), 1, 8192},
-		{"coverage_loss", c.CoverageLoss, 0, 1e3}, {"dropout", c.Dropout, 0, 0.99}, {"smoothing", c.Smoothing, 0, 0.99},
-		{"word_dropout", c.WordDropout, 0, 0.99},
-		{"scheduled_sampling", c.ScheduledSampling, 0, 0.99}, {"batch_tokens", float64(c.BatchTokens), 1, 1e6}, {"warmup", float64(c.Warmup), 0, 1e6},
-	} {
-		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
-			return data.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	for _, err := range []error{c.RNNConfig.Validate(), c.Settings.Validate(), c.SearchOptions.Validate()} {
-		if err != nil {
-			return data.Errorf("%v", err)
-		}
+	if err := cmp.Or(
+		data.OneOf("tokens", c.Tokens, text.Kinds()), data.OneOf("attention", c.Attention, attentions),
+		data.OneOf("bridge", c.Bridge, bridges), data.OneOf("select", c.Select, selects), data.Between("holdout", c.Holdout, 0, 0.9),
+		data.Between("vocabulary_size", c.VocabularySize, 0, 2e6), data.Between("min_count", c.MinCount, 0, 1e9),
+		data.Between("max_length", c.MaxLength, 2, 1e4), data.Between("embedding", c.Embedding, 1, 8192),
+		data.Between("coverage_loss", c.CoverageLoss, 0, 1e3), data.Between("dropout", c.Dropout, 0, 0.99),
+		data.Between("smoothing", c.Smoothing, 0, 0.99), data.Between("word_dropout", c.WordDropout, 0, 0.99),
+		data.Between("scheduled_sampling", c.ScheduledSampling, 0, 0.99), data.Between("batch_tokens", c.BatchTokens, 1, 1e6),
+		data.Between("warmup", c.Warmup, 0, 1e6), data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
+		c.SearchOptions.Validate(),
+	); err != nil {
+		return err
 	}
 	return c.checkTogether()
 }

@@ -2,9 +2,10 @@ package translate
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
+
+	"github.com/carousel-ml/carousel/data"
 )
 
 // SearchOptions say how translations are searched for. Those of a model's
@@ -22,19 +23,10 @@ func DefaultSearch() SearchOptions { return SearchOptions{Beam: 5, LengthPenalty
 
 // Validate reports in one line the first option that is out of its range.
 func (o *SearchOptions) Validate() error {
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"beam", float64(o.Beam), 1, 1000}, {"length_penalty", o.LengthPenalty, 0, 10},
-		{"coverage_penalty", o.CoveragePenalty, 0, 100}, {"ngram_block", float64(o.NGramBlock), 0, 100},
-	} {
-		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
-			return fmt.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	return nil
+	return cmp.Or(
+		data.Between("beam", o.Beam, 1, 1000), data.Between("length_penalty", o.LengthPenalty, 0, 10),
+		data.Between("coverage_penalty", o.CoveragePenalty, 0, 100), data.Between("ngram_block", o.NGramBlock, 0, 100),
+	)
 }
 
 // node is the last token of a hypothesis, which goes back to its beginning.
