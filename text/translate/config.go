@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/text"
