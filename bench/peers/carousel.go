@@ -42,7 +42,7 @@ type carousel struct {
 	infer *tensor.Tape
 	train *tensor.Tape
 	y     []float32
-	lm    *languageModel // made by the first call of its pass
+	pupil *learner // made by the first call of its pass
 }
 
 func newCarousel(threads int) *carousel {
@@ -90,16 +90,17 @@ func (c *carousel) step() {
 	tensor.SumAll(tensor.Mul(y, c.train.Input(c.q.p, s.T, s.B, s.H))).Backward()
 }
 
-// language takes a step of the language model.
-func (c *carousel) language() float32 {
-	if c.lm == nil {
-		c.lm = newLanguageModel(c.q)
+// learn takes a step of the lesson's model.
+func (c *carousel) learn() float32 {
+	if c.pupil == nil {
+		c.pupil = newLearner(c.q)
 	}
-	return c.lm.step()
+	return c.pupil.step()
 }
 
 func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
-	f := map[string]func(){forward: c.forward, train: c.step, language: func() { c.language() }}[pass]
+	learn := func() { c.learn() }
+	f := map[string]func(){forward: c.forward, train: c.step, language: learn, speech: learn}[pass]
 	for range warm {
 		f()
 	}
@@ -117,10 +118,10 @@ func (c *carousel) result(pass string) ([]float32, error) {
 	case forward:
 		c.forward()
 		return c.y, nil
-	case language:
+	case language, speech:
 		var losses []float32
-		for range languageSteps {
-			losses = append(losses, c.language())
+		for range lessonSteps {
+			losses = append(losses, c.learn())
 		}
 		return losses, nil
 	}

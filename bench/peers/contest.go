@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -86,7 +87,7 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 	}
 	var rows []Row
 	for _, pass := range passes {
-		if pass == language && q.text == nil {
+		if _, is := lessons[pass]; is && (q.lesson == nil || q.lesson.pass != pass) {
 			continue
 		}
 		var in []competitor
@@ -127,7 +128,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 			return nil, err
 		}
 		d := q.difference(pass, own, theirs)
-		limit := map[string]float64{forward: outputTolerance, train: gradientTolerance, language: lossTolerance}[pass]
+		limit := cmp.Or(map[string]float64{forward: outputTolerance, train: gradientTolerance}[pass], lossTolerance)
 		if math.IsNaN(d) {
 			d = math.MaxFloat64 // JSON has no NaN
 		}

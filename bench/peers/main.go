@@ -91,7 +91,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.threads, "threads", 2, "threads of every competitor")
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
-	flags.Var(&o.passes, "passes", "forward, train, language (default all)")
+	flags.Var(&o.passes, "passes", "forward, train, language, speech (default all)")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
 	flags.Var(&o.python, "python", "Python `interpreters` with torch (default python3)")
@@ -121,7 +121,7 @@ func (o *options) check(rest []string) error {
 	if err := subset("--shapes", &o.shapes, names); err != nil {
 		return err
 	}
-	if err := subset("--passes", &o.passes, []string{forward, train, language}); err != nil {
+	if err := subset("--passes", &o.passes, []string{forward, train, language, speech}); err != nil {
 		return err
 	}
 	if len(o.python) == 0 {

@@ -166,36 +166,40 @@ func TestCarousel(t *testing.T) {
 	}
 }
 
-// The language model learns what it reads, and begins anew with every problem.
-func TestLanguage(t *testing.T) {
+// The models around the stack learn what they read, and begin anew with every problem.
+func TestLessons(t *testing.T) {
 	defer par.SetWorkers(0)
-	q := newProblem(small)
-	q.text = newText(small, 30)
-	var first []float32
-	for range 2 {
-		c := newCarousel(1)
-		if err := c.open(q, ""); err != nil {
+	for pass, extra := range map[string]int{language: small.I, speech: 0} {
+		q := newProblem(small)
+		q.shape.T = 80 // long enough to spell the text
+		q = &problem{shape: q.shape, weights: q.weights, x: bench.Normals(1, q.shape.T*q.shape.B*q.shape.I), p: bench.Normals(2, q.shape.T*q.shape.B*q.shape.H)}
+		q.lesson = newLesson(pass, q.shape, 30)
+		var first []float32
+		for range 2 {
+			c := newCarousel(1)
+			if err := c.open(q, ""); err != nil {
+				t.Fatal(err)
+			}
+			losses, err := c.result(pass)
+			if err != nil || len(losses) != q.outputs(pass) || losses[0] < 3 || losses[2] >= losses[0] {
+				t.Fatalf("%s: losses %v, %v", pass, losses, err)
+			}
+			if first != nil && !slices.Equal(losses, first) {
+				t.Errorf("%s: losses %v, at first %v", pass, losses, first)
+			}
+			first = losses
+			if ms, err := c.run(pass, 1, 2); err != nil || len(ms) != 2 {
+				t.Error(ms, err)
+			}
+		}
+		dir := t.TempDir()
+		if err := q.write(dir); err != nil {
 			t.Fatal(err)
 		}
-		losses, err := c.result(language)
-		if err != nil || len(losses) != q.outputs(language) || losses[0] < 3 || losses[2] >= losses[0] {
-			t.Fatalf("losses %v, %v", losses, err)
+		raw, err := os.ReadFile(filepath.Join(dir, "lesson.f32"))
+		if want := 4 * 30 * (extra + small.H + 1); err != nil || len(raw) != want {
+			t.Errorf("%s: %d bytes of weights, want %d (%v)", pass, len(raw), want, err)
 		}
-		if first != nil && !slices.Equal(losses, first) {
-			t.Errorf("losses %v, at first %v", losses, first)
-		}
-		first = losses
-		if ms, err := c.run(language, 1, 2); err != nil || len(ms) != 2 {
-			t.Error(ms, err)
-		}
-	}
-	dir := t.TempDir()
-	if err := q.write(dir); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, "words.f32"))
-	if want := 4 * 30 * (small.I + small.H + 1); err != nil || len(raw) != want {
-		t.Errorf("%d bytes of weights, want %d (%v)", len(raw), want, err)
 	}
 }
 
@@ -215,7 +219,7 @@ func TestSteady(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
-	if err := o.check(nil); err != nil || len(o.passes) != 3 || o.python[0] != "python3" {
+	if err := o.check(nil); err != nil || len(o.passes) != 4 || o.python[0] != "python3" {
 		t.Errorf("%+v: %v", o, err)
 	}
 	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {

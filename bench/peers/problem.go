@@ -16,7 +16,7 @@ type problem struct {
 	shape   bench.Shape
 	weights [][]float32 // for each layer weight_ih, weight_hh, bias_ih, bias_hh
 	x, p    []float32   // [T,B,I], [T,B,H]
-	text    *text       // of the pass language; nil: the shape has none
+	lesson  *lesson     // nil: the shape has none
 }
 
 func newProblem(s bench.Shape) *problem {
@@ -35,8 +35,10 @@ func newProblem(s bench.Shape) *problem {
 			q.weights = append(q.weights, uniform(n, k))
 		}
 	}
-	if s.Name == languageShape {
-		q.text = newText(s, vocabulary)
+	for pass, l := range lessons {
+		if l.shape == s.Name {
+			q.lesson = newLesson(pass, s, l.classes)
+		}
 	}
 	return q
 }
@@ -57,8 +59,8 @@ func (q *problem) write(dir string) error {
 			return err
 		}
 	}
-	if q.text != nil {
-		return q.text.write(dir)
+	if q.lesson != nil {
+		return q.lesson.write(dir)
 	}
 	return nil
 }
@@ -67,12 +69,12 @@ func (q *problem) write(dir string) error {
 func (q *problem) flop(pass string) float64 {
 	flop := q.shape.ForwardFlop(tensor.LSTMCell)
 	switch pass {
+	case forward:
+		return flop
 	case train:
-		flop *= 3
-	case language:
-		flop = 3 * (flop + float64(2*q.shape.H*len(q.text.weights[2])*q.shape.T*q.shape.B))
+		return 3 * flop
 	}
-	return flop
+	return 3 * (flop + q.lesson.flop(q.shape))
 }
 
 // outputs is how many numbers a pass gives: the outputs, the gradients in the
@@ -81,8 +83,8 @@ func (q *problem) outputs(pass string) int {
 	switch pass {
 	case forward:
 		return q.shape.T * q.shape.B * q.shape.H
-	case language:
-		return languageSteps
+	case language, speech:
+		return lessonSteps
 	}
 	n := 0
 	for _, w := range q.weights {

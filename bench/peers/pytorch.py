@@ -39,7 +39,7 @@ def status(key):
 class Peer:
     def open(self, shape, dir, **_):
         T, B, I, H, L = (shape[k] for k in "TBIHL")
-        self.dir, self.lm = dir, None
+        self.dir, self.model = dir, None
         self.x = read(os.path.join(dir, "x.f32"), T, B, I)
         self.p = read(os.path.join(dir, "p.f32"), T, B, H)
         self.build(I, H, L)
@@ -63,33 +63,55 @@ class Peer:
         (y * self.p).sum().backward()
         return [p.grad for p in self.net.parameters()]
 
+    # Training steps of models around the stack; see lesson.go.
+
     def language(self):
-        """A training step of a language model around the stack; see language.go."""
-        if self.lm is None:
-            self.build_language()
-        self.lm.zero_grad()
+        if self.model is None:
+            T, B, I = self.x.shape
+            tokens = self.tokens(2, T * B)
+            self.ids, self.targets, self.state = tokens[0].reshape(T, B), tokens[1], None
+            self.surround(I)
+        self.model.zero_grad()
         y, state = self.net(self.embedding(self.ids), self.state)
         self.state = tuple(s.detach() for s in state)
-        loss = nn.functional.cross_entropy(self.softmax(y).flatten(0, 1), self.targets)
+        return self.learn(nn.functional.cross_entropy(self.softmax(y).flatten(0, 1), self.targets))
+
+    def speech(self):
+        T, B, _ = self.x.shape
+        if self.model is None:
+            self.targets = self.tokens(B, -1)
+            self.steps, self.lengths = torch.full((B,), T), torch.full((B,), self.targets.shape[1])
+            self.surround(0)
+        self.model.zero_grad()
+        y, _ = self.net(self.x)
+        return self.learn(nn.functional.ctc_loss(self.softmax(y).log_softmax(-1), self.targets, self.steps, self.lengths))
+
+    def learn(self, loss):
         loss.backward()
-        nn.utils.clip_grad_norm_(self.lm.parameters(), 1)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1)
         self.optimizer.step()
         return [loss.detach()]
 
-    def build_language(self):
-        T, B, I = self.x.shape
-        H = self.net.hidden_size
-        tokens = read(os.path.join(self.dir, "tokens.f32"), 2, T * B).long()
-        self.ids, self.targets, self.state = tokens[0].reshape(T, B), tokens[1], None
-        words = os.path.getsize(os.path.join(self.dir, "words.f32")) // 4 // (I + H + 1)
-        self.embedding, self.softmax = nn.Embedding(words, I), nn.Linear(H, words)
-        w = read(os.path.join(self.dir, "words.f32"), words * (I + H + 1))
+    def tokens(self, *dims):
+        file = os.path.join(self.dir, "tokens.f32")
+        return read(file, os.path.getsize(file) // 4).reshape(dims).long()
+
+    def surround(self, embedding):
+        """Puts an embedding of so many numbers, if any, before the stack and a softmax after it."""
+        H, file = self.net.hidden_size, os.path.join(self.dir, "lesson.f32")
+        n = os.path.getsize(file) // 4
+        classes = n // (embedding + H + 1)
+        parts = [nn.Embedding(classes, embedding)] if embedding else []
+        parts.append(nn.Linear(H, classes))
+        w = read(file, n)
         with torch.no_grad():
-            for p in (self.embedding.weight, self.softmax.weight, self.softmax.bias):
-                p.copy_(w[: p.numel()].reshape(p.shape))
-                w = w[p.numel():]
-        self.lm = nn.ModuleList([self.embedding, self.net, self.softmax])
-        self.optimizer = torch.optim.AdamW(self.lm.parameters(), lr=1e-3, weight_decay=0)
+            for part in parts:
+                for p in part.parameters():
+                    p.copy_(w[: p.numel()].reshape(p.shape))
+                    w = w[p.numel():]
+        self.embedding, self.softmax = parts[0], parts[-1]
+        self.model = nn.ModuleList([*parts, self.net])
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0)
 
     def run(self, which, warm, calls, **_):
         f = getattr(self, which)
@@ -104,7 +126,7 @@ class Peer:
 
     def save(self, which, file, **_):
         f = getattr(self, which)
-        write(file, [x for _ in range(3) for x in f()] if which == "language" else f())
+        write(file, [x for _ in range(3) for x in f()] if which in ("language", "speech") else f())
         return {}
 
     def memory(self, shape, dir, **_):
@@ -122,7 +144,7 @@ class Peer:
         return {"bytes": status("VmHWM") - before}
 
     def close(self, **_):
-        self.net = self.x = self.p = self.lm = self.embedding = self.softmax = self.optimizer = self.state = None
+        self.net = self.x = self.p = self.model = self.embedding = self.softmax = self.optimizer = self.state = None
         return {}
 
 
@@ -131,7 +153,7 @@ def main():
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    say({"name": "torch " + torch.__version__, "passes": ["forward", "train", "language"]})
+    say({"name": "torch " + torch.__version__, "passes": ["forward", "train", "language", "speech"]})
     peer = Peer()
     for line in sys.stdin:
         try:
