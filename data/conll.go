@@ -42,7 +42,8 @@ type ConllOptions struct {
 
 // ReadConll goes through the sentences of a file, plain or gzipped, in memory
 // that does not grow with it. Columns are separated by tabs if a line has one,
-// else by spaces. Lines that begin with -DOCSTART- are skipped, and in CoNLL-U
+// else by spaces. Where a column is counted from the last, the lines of a
+// sentence must have equally many, so that none is taken for another. Lines that begin with -DOCSTART- are skipped, and in CoNLL-U
 // comments. The first error, an *InputError that names the line, ends it.
 func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 	return func(yield func(Sentence, error) bool) {
@@ -110,6 +111,7 @@ type conllColumns struct {
 	token, tag int
 	tagged     bool
 	universal  bool
+	width      int // columns of the sentence's first token
 }
 
 func (o *ConllOptions) columns(file string) (conllColumns, error) {
@@ -150,6 +152,9 @@ func (o *ConllOptions) columns(file string) (conllColumns, error) {
 			return c, Errorf("%s: want a number from 1, or from -1 backwards from the last column, got %q", one.option, one.value)
 		}
 	}
+	if c.tagged && c.token == c.tag {
+		return c, Errorf("token column and tag column are both %s; name the column of each", place(c.tag))
+	}
 	return c, nil
 }
 
@@ -162,19 +167,30 @@ func (c *conllColumns) add(s *Sentence, r *LineReader, line string) error {
 	if strings.Contains(line, "\t") {
 		fields = strings.Split(line, "\t")
 	} else {
-		fields = strings.Fields(line)
+		// Other white space may be part of a token, such as the wide space of Chinese.
+		fields = strings.FieldsFunc(line, func(r rune) bool { return r == ' ' })
 	}
 	if c.universal && strings.ContainsAny(fields[0], "-.") {
 		return nil // a range of tokens, or an empty node
 	}
+	const fix = "every token needs all columns, and blank lines stand between sentences"
 	token, ok := pick(fields, c.token)
 	if !ok {
-		return r.errorf("every token needs all columns, and blank lines stand between sentences", "has %s, the token is wanted in column %s", count(len(fields), "column"), place(c.token))
+		return r.errorf(fix, "has %s, the token is wanted in column %s", count(len(fields), "column"), place(c.token))
+	}
+	if token == "" {
+		return r.errorf(fix, "has no token in column %s", place(c.token))
 	}
 	tag := ""
 	if c.tagged {
 		if tag, ok = pick(fields, c.tag); !ok || tag == "" || len(fields) == 1 {
-			return r.errorf("every token needs all columns, and blank lines stand between sentences", "has %s, the tag is wanted in column %s", count(len(fields), "column"), place(c.tag))
+			return r.errorf(fix, "has %s, the tag is wanted in column %s", count(len(fields), "column"), place(c.tag))
+		}
+		if len(s.Tokens) == 0 {
+			c.width = len(fields)
+		}
+		if backwards := c.token < 0 || c.tag < 0; backwards && len(fields) != c.width {
+			return r.errorf("every token of a sentence needs all columns", "has %s, the lines above it %d", count(len(fields), "column"), c.width)
 		}
 		s.Tags = append(s.Tags, tag)
 	}
@@ -192,7 +208,7 @@ func pick(fields []string, column int) (string, bool) {
 	if column < 0 || column >= len(fields) {
 		return "", false
 	}
-	return strings.TrimSpace(fields[column]), true
+	return strings.Trim(fields[column], " "), true
 }
 
 // place is a column as a user counts it.

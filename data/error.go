@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -86,9 +87,15 @@ func unknownColumn(file, name string, columns []string) *InputError {
 	return e
 }
 
-// list joins names for a message, at most a dozen of them.
+// list joins names for a message, at most a dozen of them, long ones cut.
 func list(names []string) string {
-	const most = 12
+	const most, longest = 12, 40
+	names = slices.Clone(names)
+	for i, name := range names {
+		if r := []rune(name); len(r) > longest {
+			names[i] = string(r[:longest]) + "..."
+		}
+	}
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 	}

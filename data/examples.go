@@ -32,7 +32,7 @@ type ExampleOptions struct {
 	Format    string // one of the formats above; "" goes by the file's name: .jsonl and .ndjson, .csv and .tsv, else lines if no column is named
 	Text      string // column or key; "" is "text", or the only one beside Label
 	Label     string // column or key; "" is "label" where there is one
-	Separator string // between several labels of one text; "" is one label
+	Separator string // between the labels of one text, of which there may be several or none; "" is one label
 	Encoding  string // as OpenLines
 	Unlabeled bool   // a file without labels will do
 	Note      func(string)
@@ -90,7 +90,8 @@ func (o *ExampleOptions) formatOf(path string) string {
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
 	case ".jsonl", ".ndjson":
 		return FormatJSONL
-	case ".csv", ".tsv":
+	}
+	if namedTable(path) {
 		return FormatTable
 	}
 	if o.Unlabeled && o.Text == "" && o.Label == "" {
@@ -163,6 +164,9 @@ func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
 	if err := d.Decode(&fields); err != nil || fields == nil {
 		return Example{}, r.errorf(`such as {"text": "...", "label": "..."}`, "is no JSON object")
 	}
+	if _, err := d.Token(); err != io.EOF {
+		return Example{}, r.errorf("one object a line is wanted", "has something behind its JSON object")
+	}
 	text, label := o.Text, o.Label
 	if text == "" {
 		text = "text"
@@ -183,19 +187,36 @@ func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
 	if e.Text, _ = value.(string); !ok || e.Text == "" && value != "" {
 		return e, r.errorf("its keys are "+list(names()), "has no text under the key %s", quoted(text))
 	}
-	switch v := fields[label].(type) {
-	case nil:
-		if !o.Unlabeled {
-			return e, r.errorf("its keys are "+list(names()), "has no label under the key %s", quoted(label))
-		}
-	case []any:
-		for _, one := range v {
-			e.Labels = append(e.Labels, fmt.Sprint(one))
-		}
-	default:
-		e.Labels = o.labels(fmt.Sprint(v))
+	var err error
+	e.Labels, err = o.objectLabels(r, fields[label])
+	if _, named := fields[label]; err == nil && !o.Unlabeled && (!named || len(e.Labels) == 0 && o.Separator == "") {
+		err = r.errorf("its keys are "+list(names()), "has no label under the key %s", quoted(label))
 	}
-	return e, nil
+	return e, err
+}
+
+// objectLabels are the labels in a JSON value: one, or a list of them.
+func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string, err error) {
+	values, several := value.([]any)
+	if !several && value != nil {
+		values = []any{value}
+	}
+	for _, v := range values {
+		switch v.(type) {
+		case string, json.Number, bool:
+		default:
+			return nil, r.errorf(`such as "a", 1 or ["a", "b"]`, "has a label that is no text, number or list of such")
+		}
+		if several {
+			labels = append(labels, fmt.Sprint(v))
+		} else {
+			labels = o.labels(fmt.Sprint(v))
+		}
+	}
+	if len(labels) > 1 && o.Separator == "" && !o.Unlabeled {
+		return nil, r.errorf("give a separator, such as |, if a text may have several", "has %d labels", len(labels))
+	}
+	return labels, nil
 }
 
 // table reads a delimited file with a header.
@@ -216,7 +237,7 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 			e := Example{Line: line, Text: fields[text]}
 			if label >= 0 {
 				e.Labels = o.labels(fields[label])
-				if len(e.Labels) == 0 && !o.Unlabeled {
+				if len(e.Labels) == 0 && o.Separator == "" && !o.Unlabeled {
 					err = &InputError{File: r.File, Line: line, Column: t.columns[label], Problem: "the label is missing", Fix: "every row needs one"}
 					break
 				}
@@ -240,7 +261,11 @@ func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
 		return 0, 0, err
 	}
 	if label < 0 && !o.Unlabeled {
-		return 0, 0, &InputError{File: t.file, Problem: `has no column "label"`, Fix: "name the column of the label; the columns are " + list(t.columns)}
+		e := &InputError{File: t.file, Problem: `has no column "label"`, Fix: "name the column of the label; the columns are " + list(t.columns)}
+		if o.Format == "" && !namedTable(t.file) {
+			e.Fix = "set format to label-first if its lines begin with their label, or n" + e.Fix[1:]
+		}
+		return 0, 0, e
 	}
 	if text < 0 {
 		var rest []int
@@ -253,6 +278,9 @@ func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
 			return 0, 0, &InputError{File: t.file, Problem: `has no column "text"`, Fix: "name the column of the text; the columns are " + list(t.columns)}
 		}
 		text = rest[0]
+	}
+	if text == label {
+		return 0, 0, &InputError{File: t.file, Column: t.columns[text], Problem: "is named for both the text and the label", Fix: "its columns are " + list(t.columns)}
 	}
 	return text, label, nil
 }
@@ -303,9 +331,16 @@ func openTextTable(r *LineReader) (*textTable, error) {
 // column is the place of the column of that name; with no name, of the usual one, or -1.
 func (t *textTable) column(name, usual string) (int, error) {
 	if name == "" {
-		return slices.IndexFunc(t.columns, func(c string) bool { return strings.EqualFold(c, usual) }), nil
+		i := slices.IndexFunc(t.columns, func(c string) bool { return strings.EqualFold(c, usual) })
+		if i < 0 {
+			return i, nil
+		}
+		name = t.columns[i]
 	}
 	if i := slices.Index(t.columns, name); i >= 0 {
+		if slices.Contains(t.columns[i+1:], name) {
+			return 0, &InputError{File: t.file, Problem: "has several columns " + quoted(name), Fix: "give the number of the one that is meant, from 1"}
+		}
 		return i, nil
 	}
 	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(t.columns) {
@@ -334,6 +369,12 @@ func (t *textTable) next() (fields []string, line int, err error) {
 		return nil, 0, &InputError{File: t.file, Line: line, Problem: fmt.Sprintf("has %s, the header has %d", count(len(fields), "field"), len(t.columns)), Fix: "quote fields that hold the separator"}
 	}
 	return slices.Clone(fields), line, nil
+}
+
+// namedTable tells by a file's name that it is a table.
+func namedTable(path string) bool {
+	ext := filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz"))
+	return ext == ".csv" || ext == ".tsv"
 }
 
 func tabFields(line string) []string {

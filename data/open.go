@@ -102,7 +102,7 @@ func foreign(head []byte) (problem, fix string) {
 	case bytes.HasPrefix(head, []byte("BZh")), bytes.HasPrefix(head, []byte("\xfd7zXZ")), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return "is compressed in another way than gzip", "unpack it"
 	case bytes.IndexByte(head, 0) >= 0:
-		return "is not a text file", "CSV, Parquet and .tsf files are read, plain or in gzip"
+		return "is not a text file", "text in UTF-8 is read, tables also as Parquet, plain or in gzip"
 	}
 	return "", ""
 }

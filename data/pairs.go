@@ -103,6 +103,10 @@ func ReadPairTable(path, source, target, encoding string, note func(string)) ite
 				return
 			}
 		}
+		if at[0] == at[1] {
+			yield(Pair{}, &InputError{File: path, Column: t.columns[at[0]], Problem: "is named for both source and target", Fix: "its columns are " + list(t.columns)})
+			return
+		}
 		for {
 			fields, line, err := t.next()
 			if err == io.EOF {

@@ -53,7 +53,11 @@ func TestReadExamples(t *testing.T) {
 		{"a.jsonl", "\n{\"text\":\"a fine, long film\",\"label\":1}\n{\"text\":\"dull\",\"label\":\"0\",\"more\":[]}\n", ExampleOptions{}, two},
 		{"a.txt", "\n1 a fine, long film\n0\tdull\n", ExampleOptions{Format: FormatLabelFirst}, two},
 		{"a.txt", "one\n\ntwo\n", ExampleOptions{Unlabeled: true}, []Example{{1, "one", nil}, {3, "two", nil}}},
-		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{}, []Example{{1, "x", []string{"b", "a"}}}},
+		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{Separator: "|"}, []Example{{1, "x", []string{"b", "a"}}}},
+		{"a.jsonl", `{"text":"x","label":["b"]}`, ExampleOptions{}, []Example{{1, "x", []string{"b"}}}},
+		{"a.jsonl", `{"text":"x","label":[]}`, ExampleOptions{Separator: "|"}, []Example{{1, "x", nil}}},
+		{"a.csv", "text,label\nx,\ny,b\n", ExampleOptions{Separator: "|"}, []Example{{2, "x", nil}, {3, "y", []string{"b"}}}},
+		{"a.csv", "text,label,label\nx,1,2\n", ExampleOptions{Text: "text", Label: "3"}, []Example{{2, "x", []string{"2"}}}},
 		{"a.csv", "text,label\nx,b|a|b\n", ExampleOptions{Separator: "|"}, []Example{{2, "x", []string{"b", "a"}}}},
 		{"a.csv", "text,label\n\"two\nlines\",b\n", ExampleOptions{}, []Example{{2, "two\nlines", []string{"b"}}}},
 		{"a.tsv", "text\tlabel\nsaid \"so\tb\n", ExampleOptions{}, []Example{{2, "said \"so", []string{"b"}}}},
@@ -75,6 +79,9 @@ func TestReadExamplesRefuses(t *testing.T) {
 		{"a.csv", "text,label\n", ExampleOptions{}, "holds no text"},
 		{"a.csv", "review,stars\nx,1\n", ExampleOptions{}, `has no column "label"; name the column of the label; the columns are review, stars`},
 		{"a.csv", "a,b,label\nx,1,2\n", ExampleOptions{}, `has no column "text"`},
+		{"a.csv", "text,label,label\nx,1,2\n", ExampleOptions{}, `has several columns "label"; give the number`},
+		{"a.csv", "a,b\nx,1\n", ExampleOptions{Text: "a", Label: "a"}, `column "a": is named for both the text and the label; its columns are a, b`},
+		{"a.txt", "1 a fine film\n", ExampleOptions{}, "set format to label-first if its lines begin with their label"},
 		{"a.csv", "text,label\nx,1\n", ExampleOptions{Text: "txt"}, `has no column "txt"; did you mean "text"?`},
 		{"a.csv", "text,label\nx,1\ny\n", ExampleOptions{}, "line 3: has 1 field, the header has 2"},
 		{"a.csv", "text,label\nx,\n", ExampleOptions{}, `line 2: column "label": the label is missing`},
@@ -83,6 +90,11 @@ func TestReadExamplesRefuses(t *testing.T) {
 		{"a.jsonl", "{\"text\":\"x\",\"label\":1}\nnull\n", ExampleOptions{}, "line 2: is no JSON object"},
 		{"a.jsonl", `{"txt":"x","label":1}`, ExampleOptions{}, `line 1: has no text under the key "text"; its keys are label, txt`},
 		{"a.jsonl", `{"text":"x"}`, ExampleOptions{}, `line 1: has no label under the key "label"`},
+		{"a.jsonl", `{"text":"x","label":[]}`, ExampleOptions{}, `line 1: has no label under the key "label"`},
+		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{}, "line 1: has 2 labels; give a separator"},
+		{"a.jsonl", `{"text":"x","label":{"b":1}}`, ExampleOptions{}, "line 1: has a label that is no text, number or list of such"},
+		{"a.jsonl", `{"text":"x","label":["b",null]}`, ExampleOptions{Separator: "|"}, "line 1: has a label that is no text, number or list of such"},
+		{"a.jsonl", `{"text":"x","label":1} {"text":"y","label":2}`, ExampleOptions{}, "line 1: has something behind its JSON object"},
 		{"a.txt", "0 x\x00y\n", ExampleOptions{Format: FormatLabelFirst}, "is not a text file"},
 		{"a.txt", "0 a\n1 caf\xe9\n", ExampleOptions{Format: FormatLabelFirst, Encoding: EncodingUTF8}, "line 2: is not UTF-8: byte 6 is 0xe9"},
 		{"a.txt", "0 \xd6\xd0\xce\xc4\xd6\xd0\n", ExampleOptions{Format: FormatLabelFirst}, "line 1: is neither UTF-8 (byte 3 is 0xd6) nor like Latin-1"},
@@ -118,6 +130,8 @@ func TestReadConll(t *testing.T) {
 		{"a.txt", "\nEU B-ORG\nrejects O\n\n\n# O\n", ConllOptions{}, []Sentence{{2, []string{"EU", "rejects"}, []string{"B-ORG", "O"}, nil, nil}, {6, []string{"#"}, []string{"O"}, nil, nil}}},
 		{"a.txt.gz", "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\n", ConllOptions{Tag: "2"}, []Sentence{{3, []string{"EU"}, []string{"NNP"}, nil, nil}}},
 		{"a.txt", "O\tNew York\n", ConllOptions{Token: "-1", Tag: "1", Keep: true}, []Sentence{{1, []string{"New York"}, []string{"O"}, []string{"O\tNew York"}, []int{0}}}},
+		{"a.txt", "\u3000 O\n1\u00a0000 B-N\n", ConllOptions{}, []Sentence{{1, []string{"\u3000", "1\u00a0000"}, []string{"O", "B-N"}, nil, nil}}},
+		{"a.txt", "a x O\nb O\n\nc O\n", ConllOptions{Tag: "2"}, []Sentence{{1, []string{"a", "b"}, []string{"x", "O"}, nil, nil}, {4, []string{"c"}, []string{"O"}, nil, nil}}},
 		{"a.txt", "EU\nrejects\n", ConllOptions{Tag: "none"}, []Sentence{{1, []string{"EU", "rejects"}, nil, nil, nil}}},
 		{"a.conllu", universal, ConllOptions{}, []Sentence{{2, []string{"I", "ca", "n't"}, []string{"PRON", "AUX", "PART"}, nil, nil}}},
 		{"a.conllu", universal, ConllOptions{Tag: "deprel", Token: "lemma"}, []Sentence{{2, []string{"I", "can", "not"}, []string{"nsubj", "root", "advmod"}, nil, nil}}},
@@ -135,6 +149,9 @@ func TestReadConll(t *testing.T) {
 	}{
 		{"", ConllOptions{}, "holds no sentence"},
 		{"EU B-ORG\nrejects\n", ConllOptions{}, "line 2: has 1 column, the tag is wanted in column -1, the last"},
+		{"EU NNP B-NP B-ORG\n\na DT O\nb NN B-NP O\n", ConllOptions{}, "line 4: has 4 columns, the lines above it 3; every token"},
+		{"\tO\n", ConllOptions{}, "line 1: has no token in column 1"},
+		{"EU B-ORG\n", ConllOptions{Token: "2", Tag: "2"}, "token column and tag column are both 2"},
 		{"EU B-ORG\n", ConllOptions{Tag: "4"}, "line 1: has 2 columns, the tag is wanted in column 4"},
 		{"EU B-ORG\n", ConllOptions{Tag: "upos"}, `tag column: want a number from 1, or from -1 backwards from the last column, got "upos"`},
 		{"EU B-ORG\n", ConllOptions{Format: "x"}, `format: want conll, conllu or bmes, got "x"`},
@@ -168,6 +185,9 @@ func TestReadPairs(t *testing.T) {
 	table := textFile(t, "a.tsv", "id\ten\tde\n1\tone\teins\n")
 	if got, err := all(ReadPairTable(table, "en", "3", "", nil)); err != nil || !reflect.DeepEqual(got, []Pair{{2, "one", "eins"}}) {
 		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := all(ReadPairTable(table, "en", "2", "", nil)); err == nil || !strings.Contains(err.Error(), `column "en": is named for both source and target`) {
+		t.Error(err)
 	}
 	if _, err := all(ReadPairTable(table, "", "de", "", nil)); err == nil || !strings.Contains(err.Error(), `has no column "source"`) {
 		t.Error(err)
