@@ -212,6 +212,9 @@ func importFile(ctx context.Context, path string, seed uint64, o *exchangeOption
 	if err != nil {
 		return nil, err
 	}
+	if err := checkNew(o.out); err != nil {
+		return nil, err
+	}
 	outside, err := format.read(path, o)
 	if err != nil {
 		return nil, err

@@ -118,25 +118,32 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 
 // checkOut keeps a training from writing among files that are not its own.
 func checkOut(dir string, resume bool) error {
+	_, err := os.Stat(dir)
+	switch {
+	case resume && errors.Is(err, fs.ErrNotExist):
+		return misusef("--resume: %s does not exist; leave out --resume to start there", dir)
+	case resume && !exists(dir, checkpointDir):
+		return misusef("--resume: %s holds no checkpoint; give the --out of an interrupted run, or leave out --resume", dir)
+	case resume:
+		return nil
+	case exists(dir, checkpointDir) || exists(dir, model.ConfigFile):
+		return misusef("--out %s holds a run already; give another directory, or --resume to continue that run", dir)
+	}
+	return checkNew(dir)
+}
+
+// checkNew wants a directory that is not there yet, or is empty.
+func checkNew(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && resume:
-		return misusef("--resume: %s does not exist; leave out --resume to start there", dir)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
 		return misusef("--out %s: want a directory: %v", dir, plainFileError(err))
+	case len(entries) > 0:
+		return misusef("--out %s is not empty; give a directory that is new or empty", dir)
 	}
-	ours := exists(dir, checkpointDir) || exists(dir, model.ConfigFile)
-	switch {
-	case resume && !exists(dir, checkpointDir):
-		return misusef("--resume: %s holds no checkpoint; give the --out of an interrupted run, or leave out --resume", dir)
-	case resume || len(entries) == 0:
-		return nil
-	case ours:
-		return misusef("--out %s holds a run already; give another directory, or --resume to continue that run", dir)
-	}
-	return misusef("--out %s is not empty; give a directory that is new or empty", dir)
+	return nil
 }
 
 const checkpointDir = "checkpoints"
@@ -215,7 +222,7 @@ type trainResult struct {
 	Stopped    train.Stop `json:"stopped"`
 	Seconds    float64    `json:"seconds"`
 	Report     string     `json:"report"`
-	Evaluation any        `json:"evaluation,omitempty"` // of the test part, as evaluate prints it; absent if there is none
+	Evaluation any        `json:"evaluation,omitempty"` // of the test part or, without one, of the validation part, as evaluate prints it; absent if there is neither
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
 
 	show func(w io.Writer) // Evaluation for people; nil if there is none
