@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"path/filepath"
@@ -58,7 +59,7 @@ func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
 type textFiles struct {
 	Data  string `json:"data" group:"Files" help:"file to learn from; may be gzipped"`
 	Valid string `json:"valid" group:"Files" help:"file to validate on (none: a part of the training data)"`
-	Test  string `json:"test" group:"Files" help:"file to score the finished model on"`
+	Test  string `json:"test" group:"Files" help:"file to score the finished model on (none: the validation part)"`
 }
 
 // classifyRun is one training of a classifier.
@@ -118,24 +119,44 @@ func (a *app) trainClassify(ctx context.Context, run *classifyRun) (*trainResult
 		return nil, a.stopped(&run.trainRun, result)
 	}
 	out := newTrainResult(classify.Task, &run.trainRun, m.Slab(), result)
-	out.Notes = notes
 	var e *classify.Evaluation
+	held := run.cfg.Held(source)
 	switch {
 	case run.files.Test != "":
-		e, err = m.Evaluate(ctx, classify.Files(run.files.Test, &run.cfg, nil))
+		e, err = m.Evaluate(ctx, classify.Files(run.files.Test, &run.cfg, note))
+		err = inFile(run.files.Test, err)
 	case run.cfg.Fold != "":
 		e, err = m.EvaluateFold(ctx, source)
-	default:
-		out.Notes = append(out.Notes, m.Notes()...)
+	case valid != nil:
+		e, err = m.Evaluate(ctx, valid)
+	case anything(held()):
+		e, err = m.Evaluate(ctx, held)
 	}
 	if err != nil {
 		return nil, err
+	}
+	switch out.Notes = notes; {
+	case e == nil:
+		out.Notes = append(out.Notes, m.Notes()...)
+	case run.files.Test == "" && run.cfg.Fold == "":
+		out.Notes = append(out.Notes, scoredOnValidation)
 	}
 	if e != nil {
 		out.Evaluation, out.show = e, func(w io.Writer) { printClassification(w, e) }
 	}
 	page := classifyPage(run, m, result, out, e)
 	return out, page.WriteFile(out.Report)
+}
+
+// scoredOnValidation is said where there is nothing else to score on.
+const scoredOnValidation = "scored on the validation part, which also chose the weights; give a file of its own with --test"
+
+// anything reports whether a source has something to give, be it an error.
+func anything[T any](source iter.Seq2[T, error]) bool {
+	for range source {
+		return true
+	}
+	return false
 }
 
 // inFile names the file in an error that names none.
@@ -192,7 +213,7 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 			*texts = lines
 			fallthrough
 		case len(*texts) > 0:
-			p = &classify.Predictions{Classes: m.Classes()}
+			p = &classify.Predictions{Task: classify.Task, Classes: m.Classes()}
 			p.List, err = m.Predict(ctx, *texts, &o)
 		default:
 			p, err = m.PredictFile(*path, &o)

@@ -160,7 +160,13 @@ func openSubject(path, data string, rows int) (*explain.Subject, error) {
 	if dir.Task != memory.Task {
 		t := taskNamed(dir.Task)
 		if t == nil || t.probe == nil {
-			return nil, &model.FileError{File: path, Problem: fmt.Sprintf("a model for the task %q, which explain gradients does not know", dir.Task), Fix: "use a newer carousel"}
+			known := []string{memory.Task}
+			for _, t := range tasks {
+				if t.probe != nil {
+					known = append(known, t.name)
+				}
+			}
+			return nil, otherTask(path, dir.Task, "explain gradients", known)
 		}
 		if probe = t.probe; data == "" {
 			return nil, misusef("--data is needed: a file like that the model was trained on")

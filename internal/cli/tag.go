@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/text/tag"
@@ -25,6 +26,7 @@ var tagTask = task{
 	train:    (*app).trainTagCommand,
 	evaluate: (*app).evaluateTag,
 	predict:  (*app).predictTag,
+	probe:    probeTag,
 	inspect: func(in *inspection, dir *model.Dir) error {
 		m, err := tag.Open(dir.Path)
 		if err != nil {
@@ -34,6 +36,19 @@ var tagTask = task{
 		in.Config, in.Notes = &cfg, m.Notes()
 		return nil
 	},
+}
+
+func probeTag(dir, data string, rows int) (*explain.Subject, error) {
+	m, err := tag.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg := m.Config()
+	loss, err := m.Probe(tag.File(data, &cfg, nil), rows)
+	if err != nil {
+		return nil, inFile(data, err)
+	}
+	return &explain.Subject{Slab: m.Slab(), Loss: loss, Clip: cfg.Clip}, nil
 }
 
 // tagRun is one training of a tagger.
@@ -87,10 +102,24 @@ func (a *app) trainTag(ctx context.Context, run *tagRun) (*trainResult, error) {
 	}
 	out := newTrainResult(tag.Task, &run.trainRun, m.Slab(), result)
 	var e *tag.Evaluation
-	if run.files.Test == "" {
+	held := run.cfg.Held(tag.File(run.files.Data, &run.cfg, nil))
+	switch {
+	case run.files.Test != "":
+		e, err = m.Evaluate(ctx, file(run.files.Test))
+		err = inFile(run.files.Test, err)
+	case run.files.Valid != "":
+		e, err = m.Evaluate(ctx, tag.File(run.files.Valid, &run.cfg, nil))
+	case anything(held):
+		e, err = m.Evaluate(ctx, held)
+	}
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case e == nil:
 		notes = append(notes, m.Notes()...)
-	} else if e, err = m.Evaluate(ctx, file(run.files.Test)); err != nil {
-		return nil, inFile(run.files.Test, err)
+	case run.files.Test == "":
+		notes = append(notes, scoredOnValidation)
 	}
 	out.Notes = notes
 	if e != nil {

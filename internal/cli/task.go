@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -74,7 +75,7 @@ func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command 
 		}
 		run := runs[dir.Task]
 		if run == nil {
-			return &model.FileError{File: args[0], Problem: fmt.Sprintf("a model for task %q, which %s does not know", dir.Task, c.Name()), Fix: "use a newer carousel"}
+			return otherTask(args[0], dir.Task, c.Name(), slices.Sorted(maps.Keys(runs)))
 		}
 		if name := foreignFlag(c.Flags(), owners, dir.Task); name != "" {
 			return misusef("--%s: means nothing to a model for %s; it is for %s", name, dir.Task, strings.Join(owners[name], ", "))
@@ -82,6 +83,11 @@ func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command 
 		return run(c.Context(), args[0])
 	}
 	return c
+}
+
+// otherTask says that a command has no use for a model of a task.
+func otherTask(path, task, command string, of []string) error {
+	return &model.FileError{File: path, Problem: fmt.Sprintf("a model for task %q, and %s is for %s", task, command, strings.Join(of, ", ")), Fix: "name another model directory"}
 }
 
 // foreignFlag is the first flag given that the task has no use for, or "".

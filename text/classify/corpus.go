@@ -146,6 +146,13 @@ func (c *Config) parts(validate bool) (training, validation, test part) {
 	return training, validation, test
 }
 
+// Held are the examples of a training source that validate where no source is
+// given for it.
+func (c *Config) Held(training Source) Source {
+	_, validation, _ := c.parts(true)
+	return func() iter.Seq2[data.Example, error] { return validation.of(training) }
+}
+
 // textsOf are the texts alone; an error ends them and is kept in err.
 func textsOf(examples iter.Seq2[data.Example, error], err *error) iter.Seq[string] {
 	return func(yield func(string) bool) {

@@ -16,11 +16,11 @@ import (
 // Prediction is the classes of a text.
 type Prediction struct {
 	Text          string      `json:"text"`
-	Label         string      `json:"label"`            // the most likely class
-	Labels        []string    `json:"labels,omitempty"` // where a text may have several: those more likely than not
-	Probability   float64     `json:"probability"`      // of Label
-	Probabilities []float64   `json:"probabilities"`    // by class, in the order of Model.Classes
-	Words         []WordShare `json:"words,omitempty"`  // with Explain
+	Label         string      `json:"label"`           // the most likely class
+	Labels        []string    `json:"labels,omitzero"` // where a text may have several: those more likely than not, perhaps none; else nil
+	Probability   float64     `json:"probability"`     // of Label
+	Probabilities []float64   `json:"probabilities"`   // by class, in the order of Model.Classes
+	Words         []WordShare `json:"words,omitempty"` // with Explain
 }
 
 // WordShare is what one token did for the class predicted.
@@ -124,6 +124,7 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 
 // Predictions are the answers to the texts of a file.
 type Predictions struct {
+	Task    string       `json:"task"`
 	Classes []string     `json:"classes"`
 	List    []Prediction `json:"predictions"`
 }
@@ -148,7 +149,7 @@ func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error
 		texts = append(texts, e.Text)
 	}
 	list, err := m.Predict(context.Background(), texts, o)
-	return &Predictions{m.Classes(), list}, err
+	return &Predictions{Task, m.Classes(), list}, err
 }
 
 func isTable(path string) bool {

@@ -171,13 +171,32 @@ const maxKinds = 2000
 // readBoth deals a source out to training and validation sentences.
 func readBoth(source Source, cfg *Config) (learn, valid *corpus, err error) {
 	learn, valid = newCorpus(), newCorpus()
-	r := rand.New(rand.NewPCG(cfg.Seed^0x73706c6974, 0)) // apart from the streams that shuffle and initialise
+	held := cfg.dealer()
 	return learn, valid, learn.read(source, cfg.MaxLength, func() *corpus {
-		if r.Float64() < cfg.Holdout {
+		if held() {
 			return valid
 		}
 		return learn
 	})
+}
+
+// dealer says of each training sentence in turn whether it validates.
+func (c *Config) dealer() func() bool {
+	r := rand.New(rand.NewPCG(c.Seed^0x73706c6974, 0)) // apart from the streams that shuffle and initialise
+	return func() bool { return r.Float64() < c.Holdout }
+}
+
+// Held are the sentences of a training source that validate where no source is
+// given for it.
+func (c *Config) Held(training Source) Source {
+	return func(yield func(data.Sentence, error) bool) {
+		held := c.dealer()
+		for s, err := range training {
+			if (err != nil || held()) && !yield(s, err) {
+				return
+			}
+		}
+	}
 }
 
 func (d *corpus) lengths() []int {

@@ -3,6 +3,7 @@ package tag
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -427,4 +428,47 @@ func FuzzPredictText(f *testing.F) {
 			end = p.End
 		}
 	})
+}
+
+// A probe is the loss of the first sentences whose tags are known.
+func TestProbe(t *testing.T) {
+	m := trained(t, IOB2, func(c *Config) { c.Epochs = 1 })
+	list := made(3, 6, IOB2)
+	list[1].Tags = slices.Clone(list[1].Tags)
+	list[1].Tags[0] = "B-NEVER"
+	loss, err := m.Probe(Sentences(list), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	tape.Trace()
+	l := loss(tape)
+	l.Backward()
+	r := tape.Traces()[0]
+	dh, _ := r.Grads()
+	if !(l.Item() > 0) || r.B != 3 || !slices.ContainsFunc(dh, func(v float32) bool { return v != 0 }) {
+		t.Errorf("loss %v of %d rows, gradient %v", l.Item(), r.B, dh)
+	}
+	var input *data.InputError
+	if _, err := m.Probe(Sentences(list[1:2]), 4); !errors.As(err, &input) {
+		t.Errorf("sentences of unknown tags give %v", err)
+	}
+}
+
+// What validates is what Held gives, and none of it is learnt from.
+func TestHeld(t *testing.T) {
+	cfg := small()
+	cfg.Holdout = 0.3
+	list := made(1, 50, IOB2)
+	_, valid, err := readBoth(Sentences(list), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := newCorpus()
+	if err := held.read(cfg.Held(Sentences(list)), cfg.MaxLength, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(held.ends) < 5 || held.fingerprint() != valid.fingerprint() {
+		t.Errorf("%d sentences held, %d validate", len(held.ends), len(valid.ends))
+	}
 }
