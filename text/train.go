@@ -3,6 +3,7 @@ package text
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -112,7 +113,11 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 		return nil, err
 	}
 	if t.vocabulary.Len() == len(special) {
-		return nil, data.Errorf("the texts have no token to learn")
+		e := data.Errorf("the texts have no token to learn")
+		if len(counts) > 0 {
+			e.Problem, e.Fix = fmt.Sprintf("no token stands in the texts %d times", o.MinCount), "give more text, or a smaller min_count"
+		}
+		return nil, e
 	}
 	t.vocabulary.counts = counted
 	return t, nil

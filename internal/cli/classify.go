@@ -221,6 +221,9 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
+		for _, n := range p.Notes(m) {
+			a.note("Note: %s", n)
+		}
 		return a.emitPrediction(*out, p.WriteCSV, p, func(w io.Writer) { printPredictions(w, p) })
 	}
 }

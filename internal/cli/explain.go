@@ -79,7 +79,7 @@ how often training was clipped, and what could be changed.
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&run.data, "data", "", "`file` like that the model was trained on")
+	f.StringVar(&run.data, "data", "", "`file` like that the model was trained on; of a translator a table with both languages")
 	f.IntVar(&run.rows, "rows", 64, "sequences of the batch that is looked at")
 	f.IntVar(&run.adding.Length, "length", 100, "without DIR: `steps` of a sequence")
 	f.IntVar(&run.adding.Hidden, "hidden", 32, "without DIR: `units` of each network")

@@ -20,7 +20,11 @@ func unescape(s string) string { return strings.NewReplacer(`\n`, "\n", `\t`, "\
 
 // printTextScores writes how well a text was foreseen.
 func printTextScores(w io.Writer, e *generate.Evaluation, part string) {
-	fmt.Fprintf(w, "\nScores on the %s text: %s (%s), %s\n\n", part, plural(e.Tokens, unitName(e.Unit)), plural(e.Characters, "character"), plural(e.Documents, "document"))
+	size := plural(e.Tokens, unitName(e.Unit))
+	if e.Unit != "char" {
+		size += " (" + plural(e.Characters, "character") + ")"
+	}
+	fmt.Fprintf(w, "\nScores on the %s text: %s, %s\n\n", part, size, plural(e.Documents, "document"))
 	var rows [][]string
 	for _, m := range textMethods(e) {
 		rows = append(rows, append([]string{m.name}, m.cells...))

@@ -223,6 +223,9 @@ func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 		if err := files.check("", "data"); err != nil {
 			return err
 		}
+		if o.Long < 0 {
+			return misusef("--long %d: want a number of sentences, or 0", o.Long)
+		}
 		if o.Search, err = search(m); err != nil {
 			return err
 		}

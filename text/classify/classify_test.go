@@ -291,8 +291,15 @@ func TestUnseenAndLong(t *testing.T) {
 		t.Errorf("unseen %v, accuracy %v", e.Unseen, e.Metrics.Accuracy)
 	}
 	notes := strings.Join(e.Notes, "; ")
-	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `training never saw (["odd"])`) {
+	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `training never saw ("odd")`) {
 		t.Errorf("notes: %s", notes)
+	}
+	p := &Predictions{}
+	if p.List, err = m.Predict(t.Context(), []string{"train", list[10].Text}, nil); err != nil || p.List[0].Cut || !p.List[1].Cut {
+		t.Errorf("cut texts are not marked: %v", err)
+	}
+	if notes := p.Notes(m); len(notes) != 1 || notes[0] != "1 text is longer than 1000 tokens and read up to there" {
+		t.Errorf("notes: %q", notes)
 	}
 }
 

@@ -103,9 +103,7 @@ func (m *Model) evaluate(ctx context.Context, examples iter.Seq2[data.Example, e
 	}
 	e.Worst = m.worstOf(p, c, texts)
 	e.Notes = append(slices.Clone(m.notes), unseenNote("texts scored", c.unseen)...)
-	if c.cut > 0 {
-		e.Notes = append(e.Notes, fmt.Sprintf("%s longer than %d tokens and read up to there", plural(c.cut, "text is", "texts are"), m.cfg.MaxLength))
-	}
+	e.Notes = append(e.Notes, m.cutNote(c.cut)...)
 	e.Verdict = verdict(e)
 	return e, nil
 }

@@ -20,6 +20,7 @@ type Prediction struct {
 	Labels        []string    `json:"labels,omitzero"` // where a text may have several: those more likely than not, perhaps none; else nil
 	Probability   float64     `json:"probability"`     // of Label
 	Probabilities []float64   `json:"probabilities"`   // by class, in the order of Model.Classes
+	Cut           bool        `json:"cut,omitempty"`   // of more tokens than Config.MaxLength, and read up to there
 	Words         []WordShare `json:"words,omitempty"` // with Explain
 }
 
@@ -50,18 +51,19 @@ func (m *Model) Predict(ctx context.Context, texts []string, o *PredictOptions) 
 	if o.Explain && m.cfg.Pool == "last" {
 		return nil, data.Errorf("explain: this model pools by the last step, which no single word decides; train with pool max, mean or attention")
 	}
-	c := &corpus{}
-	for _, s := range texts {
+	c, out := &corpus{}, make([]Prediction, len(texts))
+	for i, s := range texts {
+		before := c.cut
 		c.add(&data.Example{Text: s}, m.tokenizer, m.cfg.MaxLength, nil)
+		out[i].Cut = c.cut > before
 	}
 	p, err := m.answer(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Prediction, len(texts))
 	for i, row := range p {
 		best := decide(row, false)[0]
-		out[i] = Prediction{Text: texts[i], Label: m.classes[best], Probability: math.Exp(row[best])}
+		out[i].Text, out[i].Label, out[i].Probability = texts[i], m.classes[best], math.Exp(row[best])
 		for _, v := range row {
 			out[i].Probabilities = append(out[i].Probabilities, math.Exp(v))
 		}
@@ -155,6 +157,17 @@ func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error
 func isTable(path string) bool {
 	name := strings.TrimSuffix(strings.ToLower(path), ".gz")
 	return slices.ContainsFunc([]string{".csv", ".tsv", ".jsonl", ".ndjson"}, func(ext string) bool { return strings.HasSuffix(name, ext) })
+}
+
+// Notes say, a sentence each, what a user might not expect of the texts.
+func (p *Predictions) Notes(m *Model) []string {
+	n := 0
+	for i := range p.List {
+		if p.List[i].Cut {
+			n++
+		}
+	}
+	return m.cutNote(n)
 }
 
 // WriteCSV writes a table with the columns text, label, probability and one for

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
@@ -121,10 +123,16 @@ func (m *Model) startAt(v *text.Vectors) {
 
 // addNotes says what was done to the texts.
 func (m *Model) addNotes(learn, valid *corpus) {
-	if n := learn.cut + valid.cut; n > 0 {
-		m.notes = append(m.notes, fmt.Sprintf("%s longer than %d tokens and read up to there", plural(n, "text is", "texts are"), m.cfg.MaxLength))
-	}
+	m.notes = append(m.notes, m.cutNote(learn.cut+valid.cut)...)
 	m.notes = append(m.notes, unseenNote("validation", valid.unseen)...)
+}
+
+// cutNote says how many texts were too long.
+func (m *Model) cutNote(n int) []string {
+	if n == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s longer than %d tokens and read up to there", plural(n, "text is", "texts are"), m.cfg.MaxLength)}
 }
 
 // unseenNote says which labels training had no text for.
@@ -143,7 +151,10 @@ func unseenNote(where string, unseen map[string]int) []string {
 		more = fmt.Sprintf(" and %d more", len(names)-most)
 		names = names[:most]
 	}
-	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%q%s)", where, plural(n, "text", "texts"), names, more)}
+	for i, name := range names {
+		names[i] = strconv.Quote(name)
+	}
+	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s%s)", where, plural(n, "text", "texts"), strings.Join(names, ", "), more)}
 }
 
 // fit runs the training loop.

@@ -81,11 +81,11 @@ type tokenizers struct{ source, target *text.Tokenizer }
 // makeTokenizers reads the tokenizers that were given, or trains them on training pairs.
 func makeTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
 	if cfg.Tokenizer != "" {
-		if t.source, err = text.LoadTokenizer(cfg.Tokenizer); err != nil || !cfg.Separate {
+		if t.source, err = loadTokenizer(cfg.Tokenizer); err != nil || !cfg.Separate {
 			t.target = t.source
 			return t, err
 		}
-		t.target, err = text.LoadTokenizer(cfg.TargetTokenizer)
+		t.target, err = loadTokenizer(cfg.TargetTokenizer)
 		return t, err
 	}
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase}
@@ -113,6 +113,15 @@ func makeTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
 	}
 	if t.source, err = learn(true, false); err == nil {
 		t.target, err = learn(false, true)
+	}
+	return t, err
+}
+
+// loadTokenizer reads a file of a tokenizer that can mark where a sentence begins and ends.
+func loadTokenizer(path string) (*text.Tokenizer, error) {
+	t, err := text.LoadTokenizer(path)
+	if err == nil && (t.Vocabulary().BeginID() < 0 || t.Vocabulary().EndID() < 0) {
+		err = &data.InputError{File: path, Problem: "has no tokens that begin and end a sequence", Fix: "give one with such as <s> and </s>"}
 	}
 	return t, err
 }

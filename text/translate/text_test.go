@@ -250,12 +250,18 @@ func TestLinesFromPipe(t *testing.T) {
 }
 
 func TestTrainRefuses(t *testing.T) {
+	bare := filepath.Join(t.TempDir(), "bare.json")
+	if err := os.WriteFile(bare, []byte(`{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		pairs []data.Pair
 		set   func(c *Config)
 		want  string
 	}{
 		"no pairs":       {nil, func(c *Config) {}, "no token to learn"},
+		"rare words":     {[]data.Pair{{Source: "a b", Target: "c d"}}, func(c *Config) { c.Tokens, c.MinCount = "word", 2 }, "no token stands in the texts 2 times; give more text, or a smaller min_count"},
+		"no bounds":      {copies(3, 1), func(c *Config) { c.Tokenizer = bare }, "bare.json: has no tokens that begin and end a sequence"},
 		"all empty":      {[]data.Pair{{Source: "a", Target: " "}}, func(c *Config) {}, "no pair of sentences is left"},
 		"bad setting":    {copies(3, 1), func(c *Config) { c.Dropout = 1 }, "dropout: want"},
 		"bad word":       {copies(3, 1), func(c *Config) { c.Attention = "self" }, "attention: want dot, general, additive"},
