@@ -283,7 +283,11 @@ type scoredMethod struct {
 // classifyMethods lists the model, then the baselines, best first.
 func classifyMethods(e *classify.Evaluation) []scoredMethod {
 	row := func(name string, m classify.Metrics) scoredMethod {
-		return scoredMethod{name, []string{percent(m.Accuracy), percent(m.MacroF1), percent(m.MicroF1), number(m.Loss)}, m.Accuracy}
+		loss := "-"
+		if m.Loss > 0 {
+			loss = number(m.Loss)
+		}
+		return scoredMethod{name, []string{percent(m.Accuracy), percent(m.MacroF1), percent(m.MicroF1), loss}, m.Accuracy}
 	}
 	list := []scoredMethod{row("network", e.Metrics)}
 	if e.Share > 0 {

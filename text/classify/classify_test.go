@@ -2,6 +2,7 @@ package classify
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -314,10 +316,69 @@ func TestScore(t *testing.T) {
 		p = append(p, row)
 		labels = append(labels, truth[i:i+1])
 	}
-	s := score(p, labels, 3, false)
+	s := score(p, &corpus{labels: labels}, 3, false)
 	// By hand: F1 of class 0 is 2·1/(2+2), of class 1 2·2/(4+2), of class 2 0.
 	if math.Abs(s.Accuracy-0.5) > 1e-12 || math.Abs(s.MacroF1-(0.5+2.0/3)/3) > 1e-12 || math.Abs(s.MicroF1-0.5) > 1e-12 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A label that training never saw is a miss by every measure.
+func TestScoreUnseen(t *testing.T) {
+	numbers := map[string]int32{"a": 0, "b": 1}
+	tok, err := text.TrainTokenizer("word", slices.Values([]string{"x"}), &text.TokenizerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &corpus{}
+	for _, labels := range [][]string{{"a"}, {"b"}, {"new"}, {"a", "new"}} {
+		c.add(&data.Example{Text: "x", Labels: labels}, tok, 10, numbers)
+	}
+	yes, no := -0.01, -5.0
+	s := score([][]float64{{yes, no}, {no, yes}, {yes, no}, {yes, no}}, c, 2, false)
+	// By hand: a has 2 right of 2, 3 given; b 1 of 1, 1 given; new 0 of 2.
+	if math.Abs(s.Accuracy-0.5) > 1e-12 || math.Abs(s.MacroF1-(0.8+1+0)/3) > 1e-12 || math.Abs(s.MicroF1-2*3.0/(4+5)) > 1e-12 {
+		t.Errorf("one label: %+v", s)
+	}
+	s = score([][]float64{{yes, no}, {no, yes}, {no, no}, {yes, no}}, c, 2, true)
+	if math.Abs(s.Accuracy-0.5) > 1e-12 || math.Abs(s.MacroF1-(1.0+1+0)/3) > 1e-12 || math.Abs(s.MicroF1-2*3.0/(3+5)) > 1e-12 {
+		t.Errorf("several: %+v", s)
+	}
+}
+
+// Where no validation text has a label that training knew, the model is whole
+// all the same, and the scores have a JSON form.
+func TestValidationUnseen(t *testing.T) {
+	dir := t.TempDir()
+	odd := []data.Example{{Text: "a fine film", Labels: []string{"new"}}}
+	cfg := small()
+	cfg.Epochs = 1
+	if _, _, err := Train(t.Context(), Examples(reviews(60, 1)), Examples(odd), cfg, &TrainOptions{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Evaluate(t.Context(), Examples(odd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := json.Marshal(e); err != nil || e.Unseen["new"] != 1 {
+		t.Errorf("%v, %+v", err, e)
+	}
+}
+
+// Any way round, labels have one order.
+func TestLabelOrder(t *testing.T) {
+	want := []string{"-1", "9", "10", "inf", "1a", "joy", "nan?"}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		got := slices.Clone(want)
+		r.Shuffle(len(got), func(i, j int) { got[i], got[j] = got[j], got[i] })
+		if slices.SortFunc(got, compareLabels); !slices.Equal(got, want) {
+			t.Fatalf("%q", got)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ type corpus struct {
 	labels [][]int32 // class numbers of each text; empty where the label is not among the classes
 	cut    int       // texts longer than the limit
 	unseen map[string]int
+	odd    map[int]bool // texts with a label that is not among the classes
 }
 
 func (c *corpus) len() int { return len(c.ends) }
@@ -53,9 +54,10 @@ func (c *corpus) add(e *data.Example, tok *text.Tokenizer, limit int, classes ma
 			list = append(list, k)
 		} else {
 			if c.unseen == nil {
-				c.unseen = map[string]int{}
+				c.unseen, c.odd = map[string]int{}, map[int]bool{}
 			}
 			c.unseen[label]++
+			c.odd[len(c.labels)] = true
 		}
 	}
 	c.labels = append(c.labels, list)

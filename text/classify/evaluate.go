@@ -12,10 +12,10 @@ import (
 
 // Metrics are how well labels are told.
 type Metrics struct {
-	Accuracy float64 `json:"accuracy"` // share of texts whose label is right; with several labels, whose labels all are
-	MacroF1  float64 `json:"macro_f1"` // mean over the classes that occur
-	MicroF1  float64 `json:"micro_f1"` // over all labels
-	Loss     float64 `json:"loss"`     // mean -log probability of the label
+	Accuracy float64 `json:"accuracy"`      // share of texts whose label is right; with several labels, whose labels all are
+	MacroF1  float64 `json:"macro_f1"`      // mean over the labels that occur
+	MicroF1  float64 `json:"micro_f1"`      // over all labels
+	Loss     float64 `json:"loss,omitzero"` // mean -log probability of the labels that training knew; absent where there are none
 }
 
 // ClassScore is how well one class is told.
@@ -140,14 +140,16 @@ func (m *Model) majority(texts int) [][]float64 {
 	return out
 }
 
-// score is metrics and table of classes of log-probabilities. A text whose label
-// training never saw counts as wrong in the accuracy, and not in the loss.
+// score is metrics and table of classes of log-probabilities. A text with a label
+// that training never saw counts as wrong, but not in the loss.
 func (m *Model) score(p [][]float64, c *corpus) (Metrics, []ClassScore) {
-	s := score(p, c.labels, len(m.classes), m.several())
+	s := score(p, c, len(m.classes), m.several())
 	for k := range s.classes {
 		s.classes[k].Class = m.classes[k]
 	}
-	s.Loss = meanLoss(p, c.labels, m.several())
+	if m.several() || hasLabels(c) {
+		s.Loss = meanLoss(p, c.labels, m.several())
+	}
 	return s.Metrics, s.classes
 }
 
@@ -156,9 +158,10 @@ type scores struct {
 	classes []ClassScore
 }
 
-// score counts right and wrong answers.
-func score(p [][]float64, labels [][]int32, classes int, several bool) scores {
-	right := 0
+// score counts right and wrong answers. Labels that are not among the classes
+// count as such that are never given.
+func score(p [][]float64, c *corpus, classes int, several bool) scores {
+	right, labels := 0, c.labels
 	hits, given, wanted := make([]int, classes), make([]int, classes), make([]int, classes)
 	for i, row := range p {
 		answer := decide(row, several)
@@ -167,7 +170,7 @@ func score(p [][]float64, labels [][]int32, classes int, several bool) scores {
 			if !several {
 				sorted = sorted[:1]
 			}
-			if slices.Equal(answer, sorted) {
+			if slices.Equal(answer, sorted) && !c.odd[i] {
 				right++
 			}
 			for _, k := range sorted {
@@ -183,8 +186,11 @@ func score(p [][]float64, labels [][]int32, classes int, several bool) scores {
 	}
 	s := scores{classes: make([]ClassScore, classes)}
 	s.Accuracy = ratio(right, len(p))
-	sum, n := 0.0, 0
+	sum, n := 0.0, len(c.unseen)
 	var allHits, allGiven, allWanted int
+	for _, texts := range c.unseen {
+		allWanted += texts
+	}
 	for k := range classes {
 		c := ClassScore{Precision: ratio(hits[k], given[k]), Recall: ratio(hits[k], wanted[k]), F1: ratio(2*hits[k], given[k]+wanted[k]), Texts: wanted[k]}
 		s.classes[k] = c

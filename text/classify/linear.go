@@ -53,7 +53,7 @@ func fitLinear(training, validation *corpus, classes int, several bool, seed uin
 	l := &linear{classes: classes, several: several}
 	docs := l.index(training)
 	ratios := l.ratios(docs, training.labels)
-	if validation.len() == 0 {
+	if !hasLabels(validation) {
 		l.train(docs, training.labels, ratios, penalties[1], seed)
 		return l
 	}

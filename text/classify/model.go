@@ -164,11 +164,18 @@ func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
 	return p, nil
 }
 
+// compareLabels puts numbers by value before other labels by name: an order that
+// does not depend on which labels meet.
 func compareLabels(a, b string) int {
 	x, errX := strconv.ParseFloat(a, 64)
 	y, errY := strconv.ParseFloat(b, 64)
-	if errX == nil && errY == nil {
+	switch {
+	case errX == nil && errY == nil:
 		return cmp.Or(cmp.Compare(x, y), cmp.Compare(a, b))
+	case errX == nil:
+		return -1
+	case errY == nil:
+		return 1
 	}
 	return cmp.Compare(a, b)
 }

@@ -183,7 +183,7 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 			if err != nil {
 				return nil, err
 			}
-			s := score(p, valid.labels, len(m.classes), m.several())
+			s := score(p, valid, len(m.classes), m.several())
 			return map[string]float64{"accuracy": s.Accuracy, "macro_f1": s.MacroF1, "loss": meanLoss(p, valid.labels, m.several())}, nil
 		}
 	} else {
