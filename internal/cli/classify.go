@@ -111,6 +111,11 @@ func (a *app) trainClassify(ctx context.Context, run *classifyRun) (*trainResult
 	if run.files.Valid != "" {
 		valid = classify.Files(run.files.Valid, &run.cfg, note)
 	}
+	if run.files.Test != "" {
+		if err := beginning(classify.Files(run.files.Test, &run.cfg, nil)()); err != nil {
+			return nil, err
+		}
+	}
 	m, result, err := classify.Train(ctx, source, valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(run.files.Data, err)
@@ -157,6 +162,15 @@ func anything[T any](source iter.Seq2[T, error]) bool {
 		return true
 	}
 	return false
+}
+
+// beginning reads the beginning of a source, so that what is wrong with it is
+// known before a training and not after.
+func beginning[T any](source iter.Seq2[T, error]) error {
+	for _, err := range source {
+		return err
+	}
+	return nil
 }
 
 // inFile names the file in an error that names none.

@@ -93,6 +93,11 @@ func (a *app) trainTag(ctx context.Context, run *tagRun) (*trainResult, error) {
 	if run.files.Valid != "" {
 		valid = file(run.files.Valid)
 	}
+	if run.files.Test != "" {
+		if err := beginning(tag.File(run.files.Test, &run.cfg, nil)); err != nil {
+			return nil, err
+		}
+	}
 	m, result, err := tag.Train(ctx, file(run.files.Data), valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(run.files.Data, err)

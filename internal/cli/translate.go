@@ -154,6 +154,11 @@ func (a *app) trainTranslate(ctx context.Context, run *translateRun) (*trainResu
 	if valid == nil && run.cfg.Holdout > 0 {
 		training, valid = training.Split(run.cfg.Holdout, run.cfg.Seed)
 	}
+	if test != nil {
+		if err := beginning(testFiles.pairs(a, &run.cfg)()); err != nil {
+			return nil, err
+		}
+	}
 	m, result, err := translate.Train(ctx, training, valid, run.cfg, a.where(&run.trainRun))
 	if err != nil {
 		return nil, inFile(cmp.Or(files.source, files.table), err)
@@ -163,7 +168,7 @@ func (a *app) trainTranslate(ctx context.Context, run *translateRun) (*trainResu
 	}
 	out := newTrainResult(translate.Task, &run.trainRun, m.Slab(), result)
 	out.Notes = m.Notes()
-	if test == nil && valid != nil {
+	if test == nil && valid != nil && anything(valid.Whole()()) {
 		test = valid
 		out.Notes = append(out.Notes, "scored on the validation pairs, which also chose the weights; give pairs of their own for a test")
 	}

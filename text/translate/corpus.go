@@ -75,6 +75,22 @@ func (p Pairs) held(share float64, seed uint64, validation bool) Pairs {
 	}
 }
 
+// Whole are the pairs with both sides, the only ones that teach or score.
+func (p Pairs) Whole() Pairs {
+	return func() iter.Seq2[data.Pair, error] {
+		return func(yield func(data.Pair, error) bool) {
+			for pair, err := range p() {
+				if err == nil && (strings.TrimSpace(pair.Source) == "" || strings.TrimSpace(pair.Target) == "") {
+					continue
+				}
+				if !yield(pair, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
 // tokenizers are those of source and target, the same one if shared.
 type tokenizers struct{ source, target *text.Tokenizer }
 
