@@ -68,7 +68,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "carousel: %s\n", oneLine(err.Error()))
+	message := err.Error()
+	if err == context.Canceled {
+		message = "interrupted"
+	}
+	fmt.Fprintf(stderr, "carousel: %s\n", oneLine(message))
 	return exitCode(err)
 }
 

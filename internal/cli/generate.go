@@ -248,9 +248,12 @@ func generateFlags(flags *pflag.FlagSet) func(a *app) *generate.GenerateOptions 
 	temperature := flags.Float64("temperature", 1, "`t`: above 1 more varied, below 1 surer, 0 always the likeliest token")
 	flags.IntVar(&o.TopK, "top-k", 0, "draw among the `k` likeliest tokens (0: all)")
 	flags.Float64Var(&o.TopP, "top-p", 1, "draw among the likeliest tokens that together have the probability `p`")
-	flags.StringArrayVar(&o.Stop, "stop", nil, "end a text before this `string`; may be repeated")
+	flags.StringArrayVar(&o.Stop, "stop", nil, "end a text before this `string`, where \\n is a line's end and \\t a tab; may be repeated")
 	return func(a *app) *generate.GenerateOptions {
 		o.Seed, o.Temperature, o.Greedy = a.seed, *temperature, *temperature == 0
+		for i, s := range o.Stop {
+			o.Stop[i] = unescape(s)
+		}
 		return o
 	}
 }
@@ -281,9 +284,14 @@ func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
 			return err
 		}
 		if *path == "" {
-			return misusef("--data is needed: a file with a prompt on each line; for a single prompt there is carousel generate")
+			return misusef("--data is needed: a file with a prompt on each line, or - for standard input; for a single prompt there is carousel generate")
 		}
-		c, err := m.PredictFile(ctx, *path, o)
+		lines, err := a.lines(*path, nil, m.Config().Encoding)
+		if err != nil {
+			return err
+		}
+		defer lines.Close()
+		c, err := m.PredictLines(ctx, lines, o)
 		if err != nil {
 			return err
 		}
@@ -317,9 +325,6 @@ that a long text costs no more for each token than a short one.`,
 			m, err := generate.Open(args[0])
 			if err != nil {
 				return err
-			}
-			for i, s := range o.Stop {
-				o.Stop[i] = unescape(s)
 			}
 			return a.generate(c.Context(), m, prompt, o, stream)
 		},

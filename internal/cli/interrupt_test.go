@@ -75,6 +75,25 @@ func TestInterruptAndResume(t *testing.T) {
 	}
 }
 
+// What Ctrl-C ends, and nothing need be done about, says just that.
+func TestInterruptedGeneration(t *testing.T) {
+	dir := t.TempDir()
+	book, out := filepath.Join(dir, "book.txt"), filepath.Join(dir, "run")
+	if err := os.WriteFile(book, bytes.Repeat([]byte("the cat sat on the mat\n"), 20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"train", "generate", "--data", book, "--hidden", "4", "--epochs", "1", "--quiet", "--out", out}, nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	stderr.Reset()
+	if code := run(ctx, []string{"generate", out, "--length", "1000000"}, nil, &stdout, &stderr); code != exitInterrupted || stderr.String() != "carousel: interrupted\n" {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
 // A panic below ends in one line and exit code 1, never in a stack.
 func TestPanicIsOneLine(t *testing.T) {
 	var stderr bytes.Buffer

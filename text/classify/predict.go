@@ -135,12 +135,11 @@ type Predictions struct {
 // on; labels are not needed, and a file of lines will do. What is wrong with
 // the file is a *data.InputError.
 func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error) {
-	cfg := m.cfg
-	if cfg.Format == data.FormatLabelFirst {
-		cfg.Format = data.FormatLines
+	options := m.cfg.examples(true, nil)
+	if options.Format == data.FormatLabelFirst {
+		options.Format = "" // by the file's name
 	}
-	options := cfg.examples(true, nil)
-	if !isTable(path) && cfg.Format == "" {
+	if !isTable(path) && options.Format == "" {
 		options.Format = data.FormatLines
 	}
 	var texts []string

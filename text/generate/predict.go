@@ -33,6 +33,11 @@ func (m *Model) PredictFile(ctx context.Context, path string, o *GenerateOptions
 		return nil, err
 	}
 	defer lines.Close()
+	return m.PredictLines(ctx, lines, o)
+}
+
+// PredictLines is PredictFile of lines that are open already.
+func (m *Model) PredictLines(ctx context.Context, lines *data.LineReader, o *GenerateOptions) (*Continuations, error) {
 	var prompts []string
 	for {
 		line, err := lines.Next()
@@ -45,7 +50,7 @@ func (m *Model) PredictFile(ctx context.Context, path string, o *GenerateOptions
 		prompts = append(prompts, line)
 	}
 	if len(prompts) == 0 {
-		return nil, &data.InputError{File: path, Problem: "is empty", Fix: "give a file with a prompt on each line"}
+		return nil, &data.InputError{File: lines.File, Problem: "is empty", Fix: "give a file with a prompt on each line"}
 	}
 	list, err := m.Generate(ctx, prompts, o)
 	return &Continuations{Task, list}, err
