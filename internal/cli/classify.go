@@ -79,8 +79,8 @@ func (a *app) trainClassifyCommand() *cobra.Command {
 		short: "Train a classifier of texts, such as of sentiment or topic",
 		long: `Trains a classifier on labelled texts: a table (CSV or TSV) with a column of
 texts and one of labels, JSON lines, or lines that begin with their label. It
-scores the classifier and the simple methods on the test texts, and writes model,
-checkpoints and report into --out.
+scores the classifier and the simple methods on the test texts, or without such
+on the validation texts, and writes model, checkpoints and report into --out.
 
 With --audio it learns labelled sounds: see train classify --audio --help.`,
 		example: `  carousel train classify --data reviews.csv --text review --label stars --out run

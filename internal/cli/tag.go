@@ -67,7 +67,8 @@ func (a *app) trainTagCommand() *cobra.Command {
 between sentences: CoNLL with any columns, CoNLL-U, or BMES. Tags that mark spans,
 such as names, may be in any of the usual schemes (IOB1, IOB2, BIOES, BMES,
 BILOU); other tags are labels of single tokens, such as parts of speech. It scores
-the tagger on the test sentences and writes model, checkpoints and report into --out.`,
+the tagger on the test sentences, or without such on the validation sentences, and
+writes model, checkpoints and report into --out.`,
 		example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
   carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-col upos --out run
   carousel train tag --data names.txt --format conll --token-col 1 --tag-col 4 --out run`,
