@@ -353,7 +353,7 @@ func TestValidationUnseen(t *testing.T) {
 	odd := []data.Example{{Text: "a fine film", Labels: []string{"new"}}}
 	cfg := small()
 	cfg.Epochs = 1
-	if _, _, err := Train(t.Context(), Examples(reviews(60, 1)), Examples(odd), cfg, &TrainOptions{Dir: dir}); err != nil {
+	if _, _, err := Train(t.Context(), Examples(reviews(60, 1)), Examples(odd), cfg, &train.Run{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	m, err := Open(dir)
