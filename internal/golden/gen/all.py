@@ -6,6 +6,7 @@ import sys
 
 sys.dont_write_bytecode = True  # leave nothing beside the scripts
 
+import classifying
 import crf
 import language
 import layers
@@ -17,5 +18,5 @@ import tagging
 import training
 import translation
 
-for module in (rnn, losses, optimizers, schedules, layers, crf, training, tagging, translation):
+for module in (rnn, losses, optimizers, schedules, layers, crf, training, classifying, tagging, translation):
     module.main()
