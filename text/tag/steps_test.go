@@ -5,18 +5,13 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/golden"
-	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
 
 // stepSettings are those of internal/golden/gen/tagging.py.
 type stepSettings struct {
-	Rule     string
-	Options  struct{}
-	LR, Min  float64
-	Clip     float32
-	Steps    int
+	golden.Steps
 	Chars    string
 	Affixes  int
 	Pairs    bool
@@ -72,48 +67,16 @@ func takeSteps(t *testing.T, c *golden.Case) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slab := tensor.Pack(tensor.CPU(), n, 1)
-	if got, want := len(slab.Params), len(c.Names("w0.")); got != want {
-		t.Fatalf("%d parameters, PyTorch has %d", got, want)
-	}
-	for _, p := range slab.Params {
-		p.Write(c.Tensor("w0." + p.Name).Data)
-	}
-	opt, schedule := optim.NewAdamW(slab, nil), optim.Cosine(s.LR, s.Min, s.Steps)
-	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
-	var losses, norms []float32
-	for step := range s.Steps {
-		tape.Reset()
-		l := n.loss(tape, goldenBatch(c, &s, step))
-		l.Backward()
-		opt.ClipNorm(s.Clip)
-		opt.Step(schedule(step))
-		losses, norms = append(losses, l.Item()), append(norms, opt.GradNorm())
-	}
-	if err := golden.CheckValues(losses, c.Tensor("losses").Data); err != nil {
-		t.Errorf("losses: %v", err)
-	}
-	if err := golden.CheckGradient(norms, c.Tensor("norms").Data); err != nil {
-		t.Errorf("norms: %v", err)
-	}
-	for _, p := range slab.Params {
-		if err := golden.CheckGradient(p.Read(), c.Tensor("w."+p.Name).Data); err != nil {
-			t.Errorf("final %s: %v", p.Name, err)
-		}
+	for _, err := range c.TakeSteps(n, &s.Steps, func(tape *tensor.Tape, step int) *tensor.Tensor {
+		return n.loss(tape, goldenBatch(c, &s, step))
+	}) {
+		t.Error(err)
 	}
 }
 
 // goldenBatch is the batch of a step as the case has it.
 func goldenBatch(c *golden.Case, s *stepSettings, step int) *batch {
-	part := func(name string) []int32 {
-		all := c.Tensor(name).Ints
-		n := len(all) / s.Steps
-		out := make([]int32, n)
-		for i := range out {
-			out[i] = int32(all[step*n+i])
-		}
-		return out
-	}
+	part := func(name string) []int32 { return c.Part(name, step, s.Steps.Steps) }
 	b := &batch{rows: s.Batch, steps: s.Window, lengths: part("lengths"), ids: part("ids"), pairs: part("pairs"), tags: part("tags"),
 		gather: part("gather"), affixes: part("affixes"), letters: part("letters"), longest: s.Letters, distinct: make([]int32, s.Distinct)}
 	chars := part("chars")

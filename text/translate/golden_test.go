@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/golden"
-	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -22,11 +21,7 @@ func TestLikePyTorch(t *testing.T) {
 }
 
 type goldenSettings struct {
-	Rule           string
-	Options        map[string]float64
-	LR, Min        float64
-	Clip           float32
-	Steps          int
+	golden.Steps
 	Batch          int
 	SourceSteps    int     `json:"source_steps"`
 	TargetSteps    int     `json:"target_steps"`
@@ -52,49 +47,18 @@ func takeSteps(t *testing.T, c *golden.Case) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slab := tensor.Pack(tensor.CPU(), n, 1)
-	if got, want := len(slab.Params), len(c.Names("w0.")); got != want {
-		t.Fatalf("the model has %d parameters, PyTorch's %d", got, want)
-	}
-	for _, p := range slab.Params {
-		p.Write(c.Tensor("w0." + p.Name).Data)
-	}
-	opt := optim.NewAdamW(slab, &optim.AdamWOptions{WeightDecay: float32(s.Options["weight_decay"]), DecayAll: true})
-	schedule := optim.Cosine(s.LR, s.Min, s.Steps)
-	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
-	var losses, norms []float32
-	for step := range s.Steps {
-		tape.Reset()
-		loss := n.loss(tape, goldenBatch(c, &s, step), s.Smoothing)
-		loss.Backward()
-		opt.ClipNorm(s.Clip)
-		opt.Step(schedule(step))
-		losses, norms = append(losses, loss.Item()), append(norms, opt.GradNorm())
-	}
-	if err := golden.CheckValues(losses, c.Tensor("losses").Data); err != nil {
-		t.Errorf("loss: %v", err)
-	}
-	if err := golden.CheckGradient(norms, c.Tensor("norms").Data); err != nil {
-		t.Errorf("norm: %v", err)
-	}
-	for _, p := range slab.Params {
-		if err := golden.CheckGradient(p.Read(), c.Tensor("w."+p.Name).Data); err != nil {
-			t.Errorf("final %s: %v", p.Name, err)
-		}
+	for _, err := range c.TakeSteps(n, &s.Steps, func(tape *tensor.Tape, step int) *tensor.Tensor {
+		return n.loss(tape, goldenBatch(c, &s, step), s.Smoothing)
+	}) {
+		t.Error(err)
 	}
 }
 
 func goldenBatch(c *golden.Case, s *goldenSettings, step int) *batch {
-	part := func(name string, width int) []int32 {
-		out := make([]int32, s.Batch*width)
-		for i, v := range c.Tensor(name).Ints[step*len(out):][:len(out)] {
-			out[i] = int32(v)
-		}
-		return out
-	}
+	part := func(name string) []int32 { return c.Part(name, step, s.Steps.Steps) }
 	b := &batch{rows: s.Batch, S: s.SourceSteps, T: s.TargetSteps,
-		source: part("source", s.SourceSteps), sourceLengths: part("source_lengths", 1),
-		inputs: part("inputs", s.TargetSteps), outputs: part("outputs", s.TargetSteps), targetLengths: part("target_lengths", 1)}
+		source: part("source"), sourceLengths: part("source_lengths"),
+		inputs: part("inputs"), outputs: part("outputs"), targetLengths: part("target_lengths")}
 	b.tokens = len(slices.DeleteFunc(slices.Clone(b.outputs), func(id int32) bool { return id == ignored }))
 	return b
 }
