@@ -122,13 +122,20 @@ func (r *Reader) Read(dst []float32) (int, error) {
 // fault says that the bytes of this sound are wrong.
 func (r *Reader) fault(err error) error {
 	var input *data.InputError
-	if errors.As(err, &input) {
-		return err
+	if !errors.As(err, &input) && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)) {
+		err = cut("ends in the middle")
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return &data.InputError{File: r.name, Problem: "ends in the middle", Fix: "copy or record it again"}
+	if errors.As(err, &input) {
+		named := *input
+		named.File = r.name
+		return &named
 	}
 	return &data.InputError{File: r.name, Problem: err.Error(), Fix: "convert it with ffmpeg or sox"}
+}
+
+// cut words that a sound ends too soon.
+func cut(format string, args ...any) error {
+	return &data.InputError{Problem: fmt.Sprintf(format, args...), Fix: "copy or record it again"}
 }
 
 // Read reads a whole file. One that ends before its header says, or holds no

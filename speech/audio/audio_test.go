@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -212,7 +213,12 @@ func TestBadFiles(t *testing.T) {
 		{[]byte("RIFF"), "ends in the middle"},
 		{wavBytes(t, func(b []byte) []byte { return b[:30] }), "ends in the middle"},
 		{wavBytes(t, func(b []byte) []byte { return b[:36] }), "holds no samples: there is no data chunk"},
-		{wavBytes(t, func(b []byte) []byte { return b[:len(b)-3] }), "ends 3 bytes before its header says"},
+		{wavBytes(t, func(b []byte) []byte { return b[:len(b)-3] }), "ends 3 bytes before its header says; copy or record it again"},
+		{wavBytes(t, func(b []byte) []byte { // no sound, and then a chunk of comments
+			binary.LittleEndian.PutUint32(b[40:], 0)
+			binary.LittleEndian.PutUint32(b[4:], 36+12)
+			return append(b[:44], "LIST\x04\x00\x00\x00INFO"...)
+		}), "holds no sound: its length is zero"},
 		{wavBytes(t, func(b []byte) []byte { binary.LittleEndian.PutUint32(b[40:], 0); return b[:44] }), "holds no sound: its length is zero"},
 		{wavBytes(t, put16(20, 2)), "has samples of format 2 with 16 bits; want PCM"},
 		{wavBytes(t, put16(22, 0)), "it has no channel"},
@@ -251,6 +257,33 @@ func TestPipedHeader(t *testing.T) {
 		if n, err := r.Read(got); n != 4 || err != io.EOF {
 			t.Errorf("size %#x: %d samples, %v; want 4 and the end", size, n, err)
 		}
+	}
+}
+
+// A header's number of channels does not decide how much memory a read takes.
+func TestManyChannels(t *testing.T) {
+	const channels = 65535
+	b := wavBytes(t, func(b []byte) []byte {
+		le := binary.LittleEndian
+		le.PutUint16(b[22:], channels)
+		le.PutUint16(b[32:], 0xffff) // block of one byte each
+		le.PutUint16(b[34:], 8)
+		le.PutUint32(b[40:], 0xffffffff)
+		return append(b[:44], make([]byte, 3*channels)...)
+	})
+	r, err := audio.NewReader(bytes.NewReader(b), "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s, err := r.ReadAll()
+	runtime.ReadMemStats(&after)
+	if err != nil || len(s.Samples) != 3 || s.Samples[0] != -1 {
+		t.Errorf("%v, %v", s, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+		t.Errorf("took %d bytes of memory", took)
 	}
 }
 

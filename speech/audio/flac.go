@@ -8,6 +8,8 @@ import (
 
 	"github.com/mewkiz/flac"
 	"github.com/mewkiz/flac/frame"
+
+	"github.com/carousel-ml/carousel/data"
 )
 
 // flacSource decodes FLAC a frame at a time.
@@ -65,7 +67,10 @@ func (f *flacSource) next() error {
 		return io.EOF
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("ends after %d of %d samples", f.given, f.total)
+		if f.total == 0 {
+			return io.ErrUnexpectedEOF
+		}
+		return cut("ends after %d of %d samples", f.given, f.total)
 	}
 	if err != nil {
 		return err
@@ -83,7 +88,7 @@ func (f *flacSource) next() error {
 }
 
 // guard words an error of the decoder, and turns a panic on damaged bytes into
-// one. io.EOF and io.ErrUnexpectedEOF pass through.
+// one. io.EOF, io.ErrUnexpectedEOF and what cut words pass through.
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -91,7 +96,8 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	err = f()
-	if err == nil || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+	var input *data.InputError
+	if err == nil || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &input) {
 		return err
 	}
 	return fmt.Errorf("is damaged FLAC: %w", err)

@@ -40,6 +40,7 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 	}
 	var f *wavFormat
 	long := int64(-1) // what an RF64 file says of its data
+	whole, at := int64(binary.LittleEndian.Uint32(head[4:])), int64(4)
 	for {
 		id, size, err := chunk(b)
 		if err == io.EOF {
@@ -48,6 +49,7 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
+		at += 8 + size + size%2
 		switch id {
 		case "data":
 			if f == nil {
@@ -57,7 +59,11 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 				size = long
 			}
 			r.Rate, r.Channels = f.rate, f.channels
-			r.source = newWAV(b, f, size)
+			w := newWAV(b, f, size)
+			if next, err := b.Peek(8); size == 0 && err == nil && at+chunkEnd(next) <= whole {
+				w.left = 0 // not a size that was never filled in: another chunk follows
+			}
+			r.source = w
 			return nil
 		case "fmt ":
 			if f, err = readFormat(b, size); err != nil {
@@ -81,6 +87,17 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 			return err
 		}
 	}
+}
+
+// chunkEnd is the length of a chunk that begins so, more than any file's where
+// these bytes begin none.
+func chunkEnd(head []byte) int64 {
+	for _, c := range head[:4] {
+		if c < ' ' || c > '~' {
+			return math.MaxUint32 + 1
+		}
+	}
+	return 8 + int64(binary.LittleEndian.Uint32(head[4:]))
 }
 
 // chunk reads the head of a chunk.
@@ -145,9 +162,12 @@ func newWAV(b *bufio.Reader, f *wavFormat, size int64) *wav {
 	return w
 }
 
+// mostAtOnce bounds the bytes of one read, whatever number of channels a header claims.
+const mostAtOnce = 1 << 20
+
 func (w *wav) read(dst []float32) (int, error) {
 	block := w.channels * w.size
-	want := int64(len(dst)) * int64(block)
+	want := int64(min(len(dst), max(1, mostAtOnce/block))) * int64(block)
 	if w.left >= 0 {
 		want = min(want, w.left-w.left%int64(block))
 	}
@@ -164,7 +184,7 @@ func (w *wav) read(dst []float32) (int, error) {
 	case w.left < 0 && (err == io.EOF || err == io.ErrUnexpectedEOF):
 		err = io.EOF
 	case err == io.EOF || err == io.ErrUnexpectedEOF:
-		err = fmt.Errorf("ends %d bytes before its header says", w.left-int64(got))
+		err = cut("ends %d bytes before its header says", w.left-int64(got))
 	}
 	if w.left >= 0 {
 		w.left -= int64(got)
