@@ -53,6 +53,15 @@ func (a *alphabet) pieces(s string) []string {
 	return list
 }
 
+// quoted is the units for a message.
+func (a *alphabet) quoted() []string {
+	var list []string
+	for _, u := range a.Units {
+		list = append(list, fmt.Sprintf("%q", u))
+	}
+	return list
+}
+
 // letters cuts a text into what errors are counted in beside words: symbols, or
 // characters.
 func letters(kind, s string) []string {

@@ -70,7 +70,7 @@ func (m *Model) Evaluate(ctx context.Context, list []Utterance, d *Decoding) (*E
 		g := m.score(all, &Decoding{}).Metrics
 		e.Greedy = &g
 	}
-	e.Notes = m.unknownUnits(list)
+	e.Notes = append(m.unknownUnits(list), d.lacking(list, "texts")...)
 	return e, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // The files of a model directory that help decoding. A model in ARPA format may
@@ -83,19 +82,7 @@ func (m *Model) help(ctx context.Context, valid []Utterance) error {
 	if m.decoding.LM == nil && m.decoding.Lexicon == nil {
 		return nil
 	}
-	if l := m.decoding.Lexicon; l != nil {
-		var lacking []string
-		for _, u := range valid {
-			for _, w := range strings.Fields(u.Text) {
-				if n := l.root.follow(w); (n == nil || !n.word) && !slices.Contains(lacking, w) {
-					lacking = append(lacking, w)
-				}
-			}
-		}
-		if len(lacking) > 0 {
-			m.notes = append(m.notes, fmt.Sprintf("the lexicon lacks %s of the validation texts: %s", counted(len(lacking), "word", "words"), some(lacking)))
-		}
-	}
+	m.notes = append(m.notes, m.decoding.lacking(valid, "validation texts")...)
 	if len(valid) == 0 {
 		m.notes = append(m.notes, "without validation utterances the weights of decoding were not tuned")
 		return nil

@@ -81,6 +81,22 @@ func ReadLexicon(path string) (*Lexicon, error) {
 // Words is how many words there are.
 func (l *Lexicon) Words() int { return l.words }
 
+// spelled reports whether the alphabet can write one of the words that go on
+// from n, which stands for the beginning given.
+func (n *lexNode) spelled(a *alphabet, beginning string) bool {
+	if n.word {
+		if _, unknown := a.encode(beginning); unknown == nil {
+			return true
+		}
+	}
+	for r, next := range n.next {
+		if (a.tokenizer != nil || a.index[string(r)] > 0) && next.spelled(a, beginning+string(r)) {
+			return true
+		}
+	}
+	return false
+}
+
 // follow goes on from n by a text; nil where no word does.
 func (n *lexNode) follow(text string) *lexNode {
 	for _, r := range text {

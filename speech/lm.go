@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,6 +34,10 @@ type entry struct{ probability, backoff float32 }
 // unknownWord is the log10 probability of an unknown word where a model does
 // not give one for <unk>.
 const unknownWord = -7
+
+// leastLog10 stands for a probability of zero: even a small weight rules the
+// word out, and a weight of zero still makes zero of it.
+const leastLog10 = -99
 
 // mostGrams bounds the memory of a model.
 const mostGrams = 30 << 20
@@ -179,7 +184,7 @@ func (p *arpa) gram(n int, fields []string) error {
 		if err != nil || math.IsNaN(v) || v > 10 {
 			return 0, p.errorf("want a log10 probability or weight, got %.40q", s)
 		}
-		return float32(v * math.Ln10), nil
+		return float32(max(v, leastLog10) * math.Ln10), nil
 	}
 	var e entry
 	var err error
@@ -212,6 +217,30 @@ func (l *LM) Order() int { return l.order }
 
 // Has reports whether the model knows a word.
 func (l *LM) Has(word string) bool { _, ok := l.ids[word]; return ok }
+
+// spelled reports whether the alphabet can write something that the model
+// knows, words or units.
+func (l *LM) spelled(a *alphabet, units bool) bool {
+	if units || a.Kind == "symbols" {
+		return slices.ContainsFunc(a.Units, func(u string) bool { return l.Has(lmName(u)) })
+	}
+	for word := range l.ids {
+		if _, unknown := a.encode(word); unknown == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// lmName is what language models of units call one.
+func lmName(unit string) string {
+	if rest, begins := strings.CutPrefix(unit, space); begins && rest != "" {
+		return "▁" + rest
+	} else if begins {
+		return "<space>"
+	}
+	return unit
+}
 
 // start is the state at the beginning of a sentence.
 func (l *LM) start() lmState {

@@ -2,6 +2,7 @@ package speech
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -36,6 +37,10 @@ func (d *Decoding) check(a *alphabet) error {
 	switch {
 	case d.Lexicon != nil && a.Kind == "symbols":
 		return data.Errorf("lexicon: needs a model that spells characters; this one spells symbols")
+	case d.Lexicon != nil && !d.Lexicon.root.spelled(a, ""):
+		return data.Errorf("lexicon: the model can spell none of its words; it spells %s (mind upper and lower case)", some(a.quoted()))
+	case d.LM != nil && !d.LM.spelled(a, d.LMUnits):
+		return data.Errorf("language model: the model can spell nothing of what it knows; it spells %s (mind upper and lower case, and lm-units)", some(a.quoted()))
 	case d.Beam < 0 || d.Beam > 10_000:
 		return data.Errorf("beam: want 0 to 10000, got %d", d.Beam)
 	case d.Best < 0 || d.Best > 1000:
@@ -55,6 +60,35 @@ func (d *Decoding) check(a *alphabet) error {
 		}
 	}
 	return nil
+}
+
+// lacking notes which words of texts the helpers do not know.
+func (d *Decoding) lacking(list []Utterance, texts string) (notes []string) {
+	note := func(name string, has func(word string) bool) {
+		var words []string
+		seen := map[string]bool{}
+		for _, u := range list {
+			for _, w := range strings.Fields(u.Text) {
+				if !seen[w] && !has(w) {
+					words = append(words, w)
+				}
+				seen[w] = true
+			}
+		}
+		if len(words) > 0 {
+			notes = append(notes, fmt.Sprintf("the %s lacks %s of the %s: %s", name, counted(len(words), "word", "words"), texts, some(words)))
+		}
+	}
+	if d.Lexicon != nil {
+		note("lexicon", func(w string) bool {
+			n := d.Lexicon.root.follow(w)
+			return n != nil && n.word
+		})
+	}
+	if d.LM != nil && !d.LMUnits {
+		note("language model", d.LM.Has)
+	}
+	return notes
 }
 
 // hypothesis is classes with the step at which each is said, and the logarithm
@@ -305,12 +339,7 @@ func (b *beam) wholeHot(word string) float64 {
 
 // judge adds what the language model says of a word or unit.
 func (b *beam) judge(q *prefix, text string) {
-	if text == space {
-		text = "<space>"
-	} else if rest, begins := strings.CutPrefix(text, space); begins {
-		text = "▁" + rest
-	}
-	p, next := b.d.LM.score(q.lm, text)
+	p, next := b.d.LM.score(q.lm, lmName(text))
 	q.fixed += b.d.LMWeight*p + b.d.WordBonus
 	q.lm = next
 }
@@ -327,8 +356,17 @@ func (b *beam) prune() {
 	b.live = append(b.live[:0], kept[:min(len(kept), b.width)]...)
 }
 
-// unfinished is what a word costs that the lexicon lacks at the end of a text.
+// unfinished is what a text costs that ends in a word that the lexicon lacks. If
+// all do, allowed takes that word off.
 const unfinished = -1e4
+
+// allowed is p or the longest beginning of it that ends in a word of the lexicon.
+func (p *prefix) allowed() *prefix {
+	for p.word != "" && p.lex != nil && !p.lex.word {
+		p = p.parent
+	}
+	return p
+}
 
 // final is a prefix's score where the text ends.
 func (b *beam) final(p *prefix) float64 {
@@ -354,7 +392,7 @@ func (b *beam) best(n int, end bool) []hypothesis {
 	for _, p := range b.live {
 		r := ranked{p, p.score}
 		if end {
-			r.score = b.final(p)
+			r = ranked{p.allowed(), b.final(p)}
 		}
 		list = append(list, r)
 	}

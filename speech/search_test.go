@@ -213,6 +213,59 @@ func TestBeamWithHelpers(t *testing.T) {
 	}
 }
 
+// A text has only words of the lexicon, even where no hypothesis that the search
+// kept ends in one.
+func TestNoUnfinishedWord(t *testing.T) {
+	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
+	lexicon := NewLexicon([]string{"a", "abba"})
+	r := rand.New(rand.NewPCG(4, 4))
+	cut := 0
+	for range 200 {
+		rows := randomRows(r, 7, a.classes(), 4)
+		s := newSearch(a, &Decoding{Beam: 1, Lexicon: lexicon})
+		for _, row := range rows {
+			s.push(row)
+		}
+		before, after := a.decode(s.best(1, false)[0].classes), a.decode(s.best(1, true)[0].classes)
+		for _, w := range strings.Fields(after) {
+			if w != "a" && w != "abba" {
+				t.Fatalf("%q has %q", after, w)
+			}
+		}
+		if before != after {
+			cut++
+		}
+	}
+	if cut == 0 {
+		t.Error("no trial ended inside a word")
+	}
+}
+
+// Helpers that share no letter with the model are a mistake, such as of case.
+func TestHelpersOfAnotherAlphabet(t *testing.T) {
+	lm := writeLM(t)
+	a, upper, pieces := newAlphabet("characters", []string{" ", "a", "b"}, nil), newAlphabet("characters", []string{" ", "A", "B"}, nil), newAlphabet("symbols", []string{"x", "y"}, nil)
+	for _, c := range []struct {
+		a    *alphabet
+		d    Decoding
+		want string
+	}{
+		{a, Decoding{LM: lm}, ""},
+		{a, Decoding{LM: lm, LMUnits: true}, ""},
+		{a, Decoding{Lexicon: NewLexicon([]string{"x", "xa", "ab"})}, ""},
+		{a, Decoding{Lexicon: NewLexicon([]string{"x", "ax"})}, "lexicon: the model can spell none of its words"},
+		{upper, Decoding{LM: lm}, `language model: the model can spell nothing of what it knows; it spells " ", "A", "B"`},
+		{pieces, Decoding{LM: lm}, "language model: the model can spell nothing"},
+	} {
+		switch err := c.d.check(c.a); {
+		case c.want == "" && err != nil:
+			t.Errorf("%q: %v", c.a.Units, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%q: got %v, want %q", c.a.Units, err, c.want)
+		}
+	}
+}
+
 // Pieces of words go through the same search as characters.
 func TestBeamOfPieces(t *testing.T) {
 	lm := writeLM(t)
