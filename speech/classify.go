@@ -129,7 +129,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 		return nil, nil, err
 	}
 	cfg.settle()
-	training, validation, err := cfg.divide(list)
+	training, validation, err := cfg.Divide(list)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -141,7 +141,11 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 	if classes = slices.Compact(classes); len(classes) < 2 {
 		return nil, nil, data.Errorf("all %s have the label %q: two labels are needed", counted(len(training), "utterance", "utterances"), classes[0])
 	}
-	learn, valid, err := open(&cfg.Setup, training, validation, o.Cache)
+	test := append(ofPart(list, "test"), o.Test...)
+	if _, err := labelled(test, classes); err != nil {
+		return nil, nil, err
+	}
+	learn, valid, err := open(&cfg.Setup, training, validation, test, o.Cache)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -152,7 +156,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 	}
 	for _, c := range []*corpus{learn, valid} {
 		c.cfg = m.setup
-		if err := m.label(c); err != nil {
+		if c.labels, err = labelled(c.list, classes); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -163,17 +167,17 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 	return m, result, err
 }
 
-// label gives each sound its class, as a label of one.
-func (m *Classifier) label(c *corpus) error {
-	c.labels = nil
-	for _, u := range c.list {
-		k, ok := slices.BinarySearch(m.classes, u.Text)
+// labelled is the class of each sound, as a label of one.
+func labelled(list []Utterance, classes []string) ([][]int32, error) {
+	var labels [][]int32
+	for _, u := range list {
+		k, ok := slices.BinarySearch(classes, u.Text)
 		if !ok {
-			return &data.InputError{File: u.File, Line: u.Line, Problem: fmt.Sprintf("label %q is not among those of the training part: %s", u.Text, some(m.classes))}
+			return nil, &data.InputError{File: u.File, Line: u.Line, Problem: fmt.Sprintf("label %q is not among those of the training part: %s", u.Text, some(classes))}
 		}
-		c.labels = append(c.labels, []int32{int32(k)})
+		labels = append(labels, []int32{int32(k)})
 	}
-	return nil
+	return labels, nil
 }
 
 func (m *Classifier) fit(ctx context.Context, learn, valid *corpus, o *TrainOptions) (*train.Result, error) {
@@ -248,8 +252,8 @@ func OpenClassifier(dir string) (*Classifier, error) {
 	if err = c.Config.Validate(); err == nil {
 		err = e.check()
 	}
-	if err == nil && (len(c.Classes) < 2 || !slices.IsSorted(c.Classes)) {
-		err = fmt.Errorf("classes: want two or more, sorted")
+	if err == nil && (len(c.Classes) < 2 || !slices.IsSorted(c.Classes) || len(slices.Compact(slices.Clone(c.Classes))) < len(c.Classes)) {
+		err = fmt.Errorf("classes: want two or more, sorted, each once")
 	}
 	var m *Classifier
 	if err == nil {
@@ -363,7 +367,7 @@ func (m *Classifier) Evaluate(ctx context.Context, list []Utterance) (*ClassEval
 	if err != nil {
 		return nil, err
 	}
-	if err := m.label(c); err != nil {
+	if c.labels, err = labelled(list, m.classes); err != nil {
 		return nil, err
 	}
 	n := len(m.classes)

@@ -86,10 +86,13 @@ func TestClassifier(t *testing.T) {
 	if _, err := Open(filepath.Join(dir, "run")); err == nil || !strings.Contains(err.Error(), "expected a recogniser of speech") {
 		t.Errorf("opened as a recogniser: %v", err)
 	}
+	var input *data.InputError
+	if _, _, err := TrainClassifier(context.Background(), list, cfg, &TrainOptions{Test: []Utterance{{Audio: list[0].Audio, Text: "stays"}}}); !errors.As(err, &input) || !strings.Contains(err.Error(), `label "stays" is not among`) {
+		t.Errorf("unknown label in the test: %v", err)
+	}
 	for i := range list {
 		list[i].Text = "rises"
 	}
-	var input *data.InputError
 	if _, _, err := TrainClassifier(context.Background(), list, cfg, nil); !errors.As(err, &input) || !strings.Contains(err.Error(), "two labels are needed") {
 		t.Errorf("one label: %v", err)
 	}

@@ -110,6 +110,9 @@ func (c *Config) Validate() error {
 	}); err != nil {
 		return err
 	}
+	if c.LMUnits && c.LM == "" {
+		return data.Errorf("lm_units: says what the language model is of; name its file with lm")
+	}
 	if c.Beam < 0 || c.Beam > 10_000 {
 		return data.Errorf("beam: want 0 to 10000, got %d", c.Beam)
 	}
@@ -151,7 +154,11 @@ func (c *Setup) Validate() error {
 	if err := c.checkNumbers(); err != nil {
 		return err
 	}
-	if err := c.RNNConfig.Validate(); err != nil {
+	rnn := c.RNNConfig
+	if rnn.Layers == 1 {
+		rnn.RNNDropout = 0 // as settle has it
+	}
+	if err := rnn.Validate(); err != nil {
 		return data.Errorf("%w", err)
 	}
 	if c.MinLR > c.LR {
@@ -159,6 +166,9 @@ func (c *Setup) Validate() error {
 	}
 	if c.Skip > c.Stack {
 		return data.Errorf("skip: want at most stack (%d), or frames would be lost; got %d", c.Stack, c.Skip)
+	}
+	if c.Hop > c.Window {
+		return data.Errorf("hop: want at most window (%v ms), or sound between frames would be lost; got %v", c.Window, c.Hop)
 	}
 	rate := c.Rate
 	if rate == 0 {
@@ -234,5 +244,8 @@ func (c *Setup) settle() {
 	}
 	if c.Skip == 0 {
 		c.Skip = c.Stack
+	}
+	if c.Layers == 1 {
+		c.RNNDropout = 0 // the default is more, which is no mistake of someone who asks for one layer
 	}
 }

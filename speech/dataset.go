@@ -51,6 +51,9 @@ func loadFrames(c *Setup, path string, width int, cache string) ([]float32, erro
 		return frames, err
 	}
 	spec := c.specAt(c.Rate)
+	if c.Rate == 0 {
+		return nil, &data.InputError{File: path, Problem: "is sound; the model takes files of features", Fix: "give .npy or .mfc files like those it was trained on"}
+	}
 	if got := spec.Width(); got != width {
 		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("is sound, which gives %d features a frame; the model takes files of %d", got, width), Fix: "give .npy or .mfc files like those it was trained on"}
 	}
@@ -79,20 +82,20 @@ func loadFrames(c *Setup, path string, width int, cache string) ([]float32, erro
 
 // open reads all utterances once: it settles rate and width, finds every file
 // that cannot be read, counts steps and keeps the features that fit in memory.
-func (d *dataset) open() error {
-	if err := d.settleWidth(); err != nil {
-		return err
+func (d *dataset) open() ([]fault, error) {
+	if faults, err := d.settleWidth(); len(faults) > 0 || err != nil {
+		return faults, err
 	}
 	n := len(d.list)
 	d.kept, d.steps = make([][]float32, n), make([]int, n)
-	faults := make([]error, n)
+	errs := make([]error, n)
 	loaded := make([][]float32, n)
 	total := 0
 	for lo := 0; lo < n; lo += 256 { // a piece at a time, so that what is not kept is dropped soon
 		hi := min(lo+256, n)
 		load := func(_ *dataset, a, b int) {
 			for i := lo + a; i < lo+b; i++ {
-				loaded[i], faults[i] = d.frames(i)
+				loaded[i], errs[i] = d.frames(i)
 			}
 		}
 		par.For(hi-lo, 1, d, load)
@@ -104,32 +107,39 @@ func (d *dataset) open() error {
 			loaded[i] = nil
 		}
 	}
-	return d.gather(faults)
+	return d.faults(errs), nil
 }
 
-// settleWidth takes rate and width from the first utterance where they are not known.
-func (d *dataset) settleWidth() error {
-	if d.width > 0 {
-		return nil
+// settleWidth takes rate and width, where they are not known, from the first
+// utterance that can be read. If there is none it gives the faults of all.
+func (d *dataset) settleWidth() ([]fault, error) {
+	if d.width > 0 || len(d.list) == 0 {
+		return nil, nil
 	}
-	if !d.sounded(0) {
-		_, width, err := readFeatures(d.list[0].Audio, d.mfcWidth(d.list[0].Audio))
-		d.width = width
-		return err
-	}
-	if d.cfg.Rate == 0 {
-		sound, err := audio.Read(d.list[0].Audio)
-		if err != nil {
-			return err
+	errs := make([]error, len(d.list))
+	for i, u := range d.list {
+		var sound *audio.Sound
+		switch {
+		case !d.sounded(i):
+			_, d.width, errs[i] = readFeatures(u.Audio, d.mfcWidth(u.Audio))
+		case d.cfg.Rate == 0:
+			if sound, errs[i] = audio.Read(u.Audio); errs[i] == nil {
+				d.cfg.Rate = min(sound.Rate, 16000)
+			}
 		}
-		d.cfg.Rate = min(sound.Rate, 16000)
+		if errs[i] != nil {
+			continue
+		}
+		if d.sounded(i) {
+			spec := d.cfg.specAt(d.cfg.Rate)
+			if err := spec.Check(); err != nil {
+				return nil, data.Errorf("%w", err)
+			}
+			d.width = spec.Width()
+		}
+		return nil, nil
 	}
-	spec := d.cfg.specAt(d.cfg.Rate)
-	if err := spec.Check(); err != nil {
-		return data.Errorf("%w", err)
-	}
-	d.width = spec.Width()
-	return nil
+	return d.faults(errs), nil
 }
 
 // mfcWidth is what a .mfc file does not say of itself.
@@ -143,27 +153,45 @@ func (d *dataset) mfcWidth(path string) int {
 // steps is how many steps of the network so many frames make.
 func (c *Setup) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
 
-// gather makes one error of those of single files.
-func (d *dataset) gather(faults []error) error {
-	var first error
-	var texts []string
-	for i, err := range faults {
-		if err == nil {
-			continue
+// fault is an utterance that cannot be used.
+type fault struct {
+	u   *Utterance
+	err error
+}
+
+// faults are those of the utterances whose error is not nil.
+func (d *dataset) faults(errs []error) []fault {
+	var list []fault
+	for i, err := range errs {
+		if err != nil {
+			list = append(list, fault{&d.list[i], err})
 		}
-		if first == nil {
-			first = err
-		}
-		texts = append(texts, fmt.Sprintf("%v (line %d)", err, d.list[i].Line))
 	}
+	return list
+}
+
+// gather makes one error of those of single files.
+func gather(faults []fault) error {
+	if len(faults) == 0 {
+		return nil
+	}
+	first := faults[0]
 	var input *data.InputError
 	switch {
-	case first == nil:
-		return nil
-	case len(texts) == 1 || !errors.As(first, &input):
-		return first
+	case !errors.As(first.err, &input) || first.u.File == "":
+		return first.err
+	case len(faults) == 1:
+		return &data.InputError{File: first.u.File, Line: first.u.Line, Problem: first.err.Error()}
 	}
-	return &data.InputError{File: d.list[0].File, Problem: fmt.Sprintf("%d files cannot be used: %s", len(texts), some(texts))}
+	var texts []string
+	for _, f := range faults {
+		place := fmt.Sprintf("line %d", f.u.Line)
+		if f.u.File != first.u.File {
+			place = f.u.File + ", " + place
+		}
+		texts = append(texts, fmt.Sprintf("%v (%s)", f.err, place))
+	}
+	return &data.InputError{File: first.u.File, Problem: fmt.Sprintf("%d files cannot be used: %s", len(texts), some(texts))}
 }
 
 // measure takes the statistics that normalisation over more than one utterance

@@ -1,7 +1,9 @@
 package speech
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/speech/audio"
@@ -30,6 +32,11 @@ func (e *ear) check() error {
 		if e.stats == nil || len(e.stats.Mean) != n || len(e.stats.Deviation) != n {
 			return fmt.Errorf("statistics: want those of %d features", n)
 		}
+		for i, d := range e.stats.Deviation {
+			if mean := e.stats.Mean[i]; !(d > 0 && d < math.MaxFloat32 && math.Abs(mean) < math.MaxFloat32) {
+				return fmt.Errorf("statistics: feature %d has mean %v and deviation %v", i+1, mean, d)
+			}
+		}
 	}
 	return nil
 }
@@ -37,7 +44,8 @@ func (e *ear) check() error {
 // hears reports a model that was trained on files of features, and knows
 // nothing of sound.
 func (e *ear) hears() error {
-	if e.setup.Rate == 0 {
+	spec := e.setup.specAt(e.setup.Rate)
+	if e.setup.Rate == 0 || spec.Width() != e.width {
 		return data.Errorf("the model was trained on files of features, not on sound; give .npy or .mfc files like those")
 	}
 	return nil
@@ -64,7 +72,8 @@ func (e *ear) steps(frames []float32) []float32 {
 // corpus reads utterances that are not learned from.
 func (e *ear) corpus(list []Utterance) (*corpus, error) {
 	c := &corpus{dataset: &dataset{cfg: e.setup, list: list, width: e.width, stats: e.stats}, labels: make([][]int32, len(list))}
-	return c, c.open()
+	faults, err := c.open()
+	return c, cmp.Or(err, gather(faults))
 }
 
 // batches lists the utterances for a pass that draws nothing.

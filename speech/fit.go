@@ -5,23 +5,40 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
-// open reads the utterances of both parts.
-func open(s *Setup, training, validation []Utterance, cache string) (learn, valid *corpus, err error) {
+// open reads the utterances of all parts. Those of the test are not kept: they
+// are read so that a damaged file is found now and not when training has ended.
+func open(s *Setup, training, validation, test []Utterance, cache string) (learn, valid *corpus, err error) {
 	learn = &corpus{dataset: &dataset{cfg: s, cache: cache, list: training}}
-	if err := learn.open(); err != nil {
+	faults, err := learn.open()
+	if err != nil {
 		return nil, nil, err
 	}
-	if err := learn.measure(); err != nil {
+	valid = &corpus{dataset: &dataset{cfg: s, cache: cache, list: validation, width: learn.width}}
+	for _, d := range []*dataset{valid.dataset, {cfg: s, cache: cache, list: test, width: learn.width}} {
+		more, err := d.open()
+		if err != nil {
+			return nil, nil, err
+		}
+		faults = append(faults, more...)
+	}
+	if err := gather(faults); err != nil {
 		return nil, nil, err
 	}
-	valid = &corpus{dataset: &dataset{cfg: s, cache: cache, list: validation, width: learn.width, stats: learn.stats}}
-	return learn, valid, valid.open()
+	err = learn.measure()
+	valid.stats = learn.stats
+	return learn, valid, err
+}
+
+// ofPart is the utterances of one part.
+func ofPart(list []Utterance, part string) []Utterance {
+	return slices.DeleteFunc(slices.Clone(list), func(u Utterance) bool { return u.Part != part })
 }
 
 // settleTraining fills in what depends on the number of training utterances.

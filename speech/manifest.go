@@ -105,11 +105,11 @@ func (c *Config) clean(text string) string {
 	return text
 }
 
-// divide gives the training and the validation utterances. Where the manifest
+// Divide gives the training and the validation utterances, as [Train] does. Where the manifest
 // names parts it decides. Else a share of the speakers, where they are known, or
 // of the utterances is kept for validation, chosen by a hash of their names and
 // the seed, so that adding rows moves none from one part to the other.
-func (c *Setup) divide(list []Utterance) (train, valid []Utterance, err error) {
+func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
 	if c.Part != "" {
 		for _, u := range list {
 			switch u.Part {

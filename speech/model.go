@@ -151,6 +151,13 @@ func (c *saved) check() error {
 	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Units {
 		return fmt.Errorf("the alphabet is missing")
 	}
+	seen := map[string]bool{"": true}
+	for i, u := range c.Alphabet.Units {
+		if seen[u] {
+			return fmt.Errorf("alphabet: unit %d, %q, is empty or there already", i+1, u)
+		}
+		seen[u] = true
+	}
 	for _, name := range c.Files {
 		if name != lmFile && name != lexiconFile {
 			return fmt.Errorf("files: %q is not one that belongs to a model", name)

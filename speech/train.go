@@ -16,7 +16,8 @@ import (
 // memory and in silence.
 type TrainOptions struct {
 	train.Run
-	Cache string // directory that keeps computed features; "" keeps none
+	Cache string      // directory that keeps computed features; "" keeps none
+	Test  []Utterance // of another manifest, for a later evaluation: their files are read before training starts
 }
 
 // Train fits a recogniser to utterances. All of their files are read before
@@ -30,7 +31,7 @@ func Train(ctx context.Context, list []Utterance, cfg Config, o *TrainOptions) (
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(list, cfg, o.Cache)
+	m, learn, valid, err := prepare(list, cfg, o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -48,7 +49,7 @@ func Train(ctx context.Context, list []Utterance, cfg Config, o *TrainOptions) (
 }
 
 // prepare settles the configuration on the data and makes the untrained model.
-func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid *corpus, err error) {
+func prepare(list []Utterance, cfg Config, o *TrainOptions) (m *Model, learn, valid *corpus, err error) {
 	if len(list) == 0 {
 		return nil, nil, nil, data.Errorf("there is no utterance to learn from")
 	}
@@ -57,7 +58,7 @@ func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	training, validation, err := cfg.divide(list)
+	training, validation, err := cfg.Divide(list)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -68,22 +69,19 @@ func prepare(list []Utterance, cfg Config, cache string) (m *Model, learn, valid
 	if err := a.check(append(training[:len(training):len(training)], validation...)); err != nil {
 		return nil, nil, nil, err
 	}
-	if learn, valid, err = open(&cfg.Setup, training, validation, cache); err != nil {
+	if learn, valid, err = open(&cfg.Setup, training, validation, append(ofPart(list, "test"), o.Test...), o.Cache); err != nil {
 		return nil, nil, nil, err
 	}
-	notes, err := learn.spell(a)
-	if err != nil {
-		return nil, nil, nil, err
+	notes := learn.spell(a)
+	if len(learn.list) == 0 {
+		return nil, nil, nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", notes[0])
 	}
-	more, err := valid.spell(a)
-	if err != nil && len(valid.list) > 0 {
-		return nil, nil, nil, err
-	}
+	notes = append(notes, valid.spell(a)...)
 	settleTraining(&cfg.Setup, len(learn.list))
 	if m, err = newModel(cfg, a, learn.width, learn.stats); err != nil {
 		return nil, nil, nil, err
 	}
-	m.notes = append(notes, more...)
+	m.notes = notes
 	m.decoding, m.files = *decoding, cfg.helperFiles()
 	if err := m.decoding.check(a); err != nil {
 		return nil, nil, nil, err
@@ -114,7 +112,7 @@ func (c *Config) alphabet(training []Utterance) (*alphabet, error) {
 
 // spell encodes the texts, and leaves utterances out that have fewer steps than
 // their text needs; the note names them.
-func (c *corpus) spell(a *alphabet) (notes []string, err error) {
+func (c *corpus) spell(a *alphabet) (notes []string) {
 	var short []string
 	kept, silent := 0, 0
 	for i, u := range c.list {
@@ -131,17 +129,13 @@ func (c *corpus) spell(a *alphabet) (notes []string, err error) {
 		}
 	}
 	c.list, c.kept, c.steps = c.list[:kept], c.kept[:kept], c.steps[:kept]
+	if len(short) > 0 {
+		notes = append(notes, fmt.Sprintf("%s too short for the text and left out: %s", counted(len(short), "utterance is", "utterances are"), some(short)))
+	}
 	if silent > 0 {
-		notes = append(notes, counted(silent, "utterance has", "utterances have")+" no text: nothing is to be heard in them")
+		notes = append(notes, counted(silent, "utterance has", "utterances have")+" no text: nothing is to be heard there")
 	}
-	if len(short) == 0 {
-		return notes, nil
-	}
-	text := fmt.Sprintf("%s too short for the text and left out: %s", counted(len(short), "utterance is", "utterances are"), some(short))
-	if kept == 0 {
-		return nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", text)
-	}
-	return append(notes, text), nil
+	return notes
 }
 
 // fit runs the training loop.

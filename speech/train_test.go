@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -284,6 +285,10 @@ func TestHotWordsAndTuning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e, err := m.Evaluate(context.Background(), list, &Decoding{Lexicon: NewLexicon([]string{"ab", "cd", "a", "ca"})})
+	if err != nil || len(e.Notes) != 1 || e.Notes[0] != "the lexicon lacks 3 words of the texts: d, bad, cab" {
+		t.Errorf("notes %v, %v", e.Notes, err)
+	}
 	if !(after.WER < before.WER) || d.WordBonus == -60 {
 		t.Errorf("tuned from %v to %v, bonus %v", before, after, d.WordBonus)
 	}
@@ -378,7 +383,7 @@ func TestAugmentationIsDrawnFromTheSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &dataset{cfg: &cfg.Setup, list: list, cache: filepath.Join(dir, "cache")}
-	if err := d.open(); err != nil {
+	if faults, err := d.open(); len(faults) > 0 || err != nil {
 		t.Fatal(err)
 	}
 	if err := d.measure(); err != nil {
@@ -433,6 +438,11 @@ func TestBadManifests(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cut.wav"), []byte("RIFF\x24\x00\x00\x00WAVE"), 0o666); err != nil {
 		t.Fatal(err)
 	}
+	head := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", 40, smallConfig().Bands)
+	wide := append([]byte("\x93NUMPY\x01\x00"), byte(len(head)), 0)
+	if err := os.WriteFile(filepath.Join(dir, "wide.npy"), append(append(wide, head...), make([]byte, 40*4*smallConfig().Bands)...), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	writeSound(t, filepath.Join(dir, "short.wav"), &audio.Sound{Rate: 8000, Samples: make([]float32, 100)})
 	for _, c := range []struct {
 		text, want string
@@ -445,6 +455,10 @@ func TestBadManifests(t *testing.T) {
 		{"audio,text\n000.wav,\n", "has no text in any row", nil},
 		{"audio,text\n000.wav,abc\ncut.wav,b\n", "cut.wav: holds no samples", nil},
 		{"audio,text\n000.wav,abc\ncut.wav,b\nshort.wav,b\nmanifest.csv,b\n", "2 files cannot be used", nil},
+		{"audio,text\ncut.wav,b\n000.wav,abc\nmanifest.csv,b\n", "2 files cannot be used", nil},
+		{"audio,text\ncut.wav,b\n", "m.csv: line 2: ", nil},
+		{"audio,text,part\n000.wav,abc,train\ncut.wav,b,validation\nmanifest.csv,b,test\n", "2 files cannot be used", func(c *Config) { c.Part = "part" }},
+		{"audio,text\nwide.npy,abc\n000.wav,abc\n", "line 3: " + filepath.Join(dir, "000.wav") + ": is sound; the model takes files of features", nil},
 		{"audio,text\nshort.wav,abcabc\n", "1 utterance is too short for the text and left out", nil},
 		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 unit is outside the alphabet, here and further on: "x"`, func(c *Config) { c.Part = "part" }},
 		{"audio,text,part\n000.wav,abc,tain\n", `want train, validation or test, got "tain"`, func(c *Config) { c.Part = "part" }},
@@ -468,6 +482,108 @@ func TestBadManifests(t *testing.T) {
 		if !errors.As(err, &input) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
 		}
+	}
+}
+
+// Settings that the defaults make, and those that have no effect.
+func TestSettings(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		set  func(*Config)
+	}{
+		{"", func(c *Config) { c.Layers = 1 }},
+		{"hop: want at most window (25 ms)", func(c *Config) { c.Hop = 30 }},
+		{"lm_units: says what the language model is of", func(c *Config) { c.LMUnits = true }},
+	} {
+		cfg := Defaults()
+		c.set(&cfg)
+		switch err := cfg.Validate(); {
+		case c.want == "" && err != nil:
+			t.Error(err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}
+
+// Validation utterances that are all too short are named, and training goes on without.
+func TestShortValidation(t *testing.T) {
+	dir := t.TempDir()
+	cfg := smallConfig()
+	list, err := ReadManifest(whistled(t, dir, []string{"ab", "ba", "ab"}), &cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Part, cfg.Epochs = "part", 1
+	list[0].Part, list[1].Part, list[2].Part, list[2].Text = "train", "train", "validation", strings.Repeat("ab", 99)
+	m, _, err := Train(context.Background(), list, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := strings.Join(m.Notes(), "; "); !strings.Contains(notes, "1 utterance is too short for the text and left out: "+list[2].Audio) {
+		t.Errorf("notes %q", notes)
+	}
+}
+
+// Files that cannot be used do not keep the others from being heard.
+func TestTranscribeFiles(t *testing.T) {
+	m := trainedModel(t)
+	dir := t.TempDir()
+	whistled(t, dir, []string{"ab", "cd"})
+	path := func(name string) string { return filepath.Join(dir, name) }
+	got, err := m.TranscribeFiles(context.Background(), []string{path("none.wav"), path("000.wav"), path("manifest.csv"), path("001.wav")}, nil)
+	var input *data.InputError
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "2 files cannot be used: "+path("none.wav")+": no such file, "+path("manifest.csv")) {
+		t.Errorf("got %v", err)
+	}
+	if len(got) != 2 || got[0].File != path("000.wav") || got[1].File != path("001.wav") {
+		t.Errorf("got %v", got)
+	}
+	sound, err := audio.Read(path("000.wav"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0].Seconds != sound.Seconds() {
+		t.Errorf("%v s, want %v", got[0].Seconds, sound.Seconds())
+	}
+}
+
+// A model directory that was edited is refused, and not believed.
+func TestDamagedModels(t *testing.T) {
+	m := trainedModel(t)
+	dir := t.TempDir()
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ key, value, want string }{
+		{"deviation", "0", "statistics: feature 1 has mean"},
+		{"mean", "1e300", "statistics: feature 1 has mean 1e+300"},
+		{"units", `"a"`, `alphabet: unit 2, "a", is empty or there already`},
+		{"units", `""`, `alphabet: unit 1, "", is empty`},
+	} {
+		first := regexp.MustCompile(`("` + c.key + `": ?\[\s*)[^,]+,`)
+		text := first.ReplaceAll(whole, []byte("${1}"+c.value+","))
+		if string(text) == string(whole) {
+			t.Fatalf("%s: nothing to change in %s", c.key, whole)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %s: got %v, want %q", c.key, c.value, err, c.want)
+		}
+	}
+	cfg := m.Config()
+	cfg.Rate = 0
+	deaf := &Model{cfg: cfg, alphabet: m.alphabet, net: m.net, slab: m.slab}
+	deaf.ear = ear{&deaf.cfg.Setup, m.width, m.stats}
+	whistled(t, dir, []string{"ab"})
+	if _, err := deaf.Transcribe(filepath.Join(dir, "000.wav"), nil); err == nil || !strings.Contains(err.Error(), "is sound; the model takes files of features") {
+		t.Errorf("a model of features: %v", err)
 	}
 }
 

@@ -3,11 +3,13 @@ package speech
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"io"
 	"math"
 	"strconv"
 	"strings"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/tensor"
@@ -44,6 +46,13 @@ func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
 	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
+	}
+	if !isFeatures(path) && m.hears() == nil {
+		s, err := audio.Read(path)
+		if err != nil {
+			return nil, err
+		}
+		return m.TranscribeSound(s, d)
 	}
 	frames, err := m.frames(path)
 	if err != nil {
@@ -234,20 +243,35 @@ func (t Transcripts) WriteCSV(w io.Writer) error {
 	return c.Error()
 }
 
-// TranscribeFiles transcribes files one after the other.
+// TranscribeFiles transcribes files one after the other. It goes on past those
+// that cannot be used: the error names them, and the transcripts of the others
+// are returned beside it.
 func (m *Model) TranscribeFiles(ctx context.Context, paths []string, d *Decoding) (Transcripts, error) {
 	list := Transcripts{}
+	var failed []error
 	for _, path := range paths {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		t, err := m.Transcribe(path, d)
+		var input *data.InputError
+		if errors.As(err, &input) && input.File != "" {
+			failed = append(failed, err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, FileTranscript{path, t})
 	}
-	return list, nil
+	if len(failed) > 1 {
+		var texts []string
+		for _, err := range failed {
+			texts = append(texts, err.Error())
+		}
+		return list, data.Errorf("%d files cannot be used: %s", len(failed), some(texts))
+	}
+	return list, errors.Join(failed...)
 }
 
 // PredictFile transcribes the sounds that a manifest lists, or one file of sound

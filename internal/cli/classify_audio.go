@@ -84,7 +84,11 @@ func (a *app) trainClassifyAudio(ctx context.Context, run *classifyAudioRun) (*t
 			return nil, err
 		}
 	}
-	m, result, err := speech.TrainClassifier(ctx, list, run.cfg, &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache})
+	o := &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache}
+	if run.files.Test != "" {
+		o.Test = test
+	}
+	m, result, err := speech.TrainClassifier(ctx, list, run.cfg, o)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +96,15 @@ func (a *app) trainClassifyAudio(ctx context.Context, run *classifyAudioRun) (*t
 		return nil, a.stopped(&run.trainRun, result)
 	}
 	out := newTrainResult(speech.ClassifyTask, &run.trainRun, m.Slab(), result)
+	if len(test) == 0 {
+		cfg := m.Config()
+		if _, test, err = cfg.Divide(list); err != nil {
+			return nil, err
+		}
+		if len(test) > 0 {
+			out.Notes = append(out.Notes, scoredOnValidation)
+		}
+	}
 	var e *speech.ClassEvaluation
 	if len(test) > 0 {
 		if e, err = m.Evaluate(ctx, test); err != nil {
@@ -174,10 +187,14 @@ func classifyAudioPage(run *classifyAudioRun, m *speech.Classifier, r *train.Res
 	if e == nil {
 		add("Result", facts)
 	} else {
-		add("Result", append(report.Facts{
+		result := []report.Block{append(report.Facts{
 			{Name: "Accuracy", Value: percent(e.Metrics.Accuracy), Note: "most frequent label: " + percent(e.Majority)},
 			{Name: "Sounds scored", Value: count(e.Sounds)},
-		}, facts...))
+		}, facts...)}
+		for _, n := range out.Notes {
+			result = append(result, report.Text(n))
+		}
+		add("Result", result...)
 		if len(e.Classes) <= maxConfusion {
 			values := make([][]float64, len(e.Confusion))
 			for i, row := range e.Confusion {

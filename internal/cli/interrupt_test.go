@@ -3,10 +3,13 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // trigger calls fire once, when text passes through.
@@ -117,5 +120,54 @@ func TestShellQuote(t *testing.T) {
 		if got := shellQuote(in); got != want {
 			t.Errorf("shellQuote(%q) = %s, want %s", in, got, want)
 		}
+	}
+}
+
+// Ctrl-C ends a stream that would go on, and the text is that of the sound until then.
+func TestInterruptedStream(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	for i, letters := range []string{"abab", "baba", "aabb", "bbaa"} {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i, ".wav")), tones(letters), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest := filepath.Join(dir, "m.csv")
+	if err := os.WriteFile(manifest, []byte("audio,text\n0.wav,abab\n1.wav,baba\n2.wav,aabb\n3.wav,bbaa\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	model := filepath.Join(dir, "run")
+	args := []string{"train", "transcribe", "--data", manifest, "--hidden", "16", "--layers", "1", "--bands", "20", "--stack", "2", "--bidirectional=false",
+		"--epochs", "2", "--validation", "0.25", "--out", model}
+
+	// One that comes after the last epoch leaves the run to be continued.
+	ctx, cancel := context.WithCancel(t.Context())
+	watch := &trigger{text: "stopped by: epochs", fire: cancel}
+	if code := run(ctx, args, nil, &stdout, watch); code != exitInterrupted || !strings.Contains(watch.String(), "carousel: interrupted; to continue: ") {
+		t.Fatalf("exit %d, want %d: %s", code, exitInterrupted, watch.String())
+	}
+	if code := run(t.Context(), append(args, "--resume"), nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+
+	for _, sound := range [][]byte{tones("abab")[44:], {}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		in, out := io.Pipe()
+		go func() {
+			out.Write(sound)
+			time.Sleep(300 * time.Millisecond) // for what was written to be read
+			cancel()
+		}()
+		stdout.Reset()
+		stderr.Reset()
+		code := run(ctx, []string{"transcribe", model, "-", "--raw", "8000", "--json"}, in, &stdout, &stderr)
+		switch {
+		case len(sound) == 0 && (code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted before there was any sound")):
+			t.Errorf("without sound: exit %d, %s", code, stderr.String())
+		case len(sound) > 0 && (code != exitOK || !strings.Contains(stdout.String(), `"seconds":0.`)):
+			t.Errorf("exit %d, %s, %s", code, stdout.String(), stderr.String())
+		}
+		in.Close()
+		cancel()
 	}
 }

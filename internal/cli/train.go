@@ -94,6 +94,9 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			ctx, stop := catchInterrupt(c.Context())
 			defer stop()
 			result, err := t.train(ctx)
+			if errors.Is(err, context.Canceled) {
+				return a.cutShort(t.run)
+			}
 			if err != nil {
 				return err
 			}
@@ -184,6 +187,14 @@ func (a *app) stopped(run *trainRun, r *train.Result) error {
 		again = "to continue: " + a.resumeCommand()
 	}
 	return &interrupted{fmt.Sprintf("interrupted at step %s; %s", count(r.Steps), again)}
+}
+
+// cutShort is stopped where Ctrl-C came before or after the training proper.
+func (a *app) cutShort(run *trainRun) error {
+	if !exists(run.Out, checkpointDir) {
+		return &interrupted{"interrupted before training began"}
+	}
+	return &interrupted{"interrupted; to continue: " + a.resumeCommand()}
 }
 
 // resumeCommand is this command with --resume.

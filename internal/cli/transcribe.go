@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ var transcribeTask = task{
 // transcribeFiles are the files of a training of a recogniser.
 type transcribeFiles struct {
 	Data  string `json:"data" group:"Files" help:"manifest to learn from: a table (CSV or TSV) with an utterance a row; may be gzipped"`
-	Test  string `json:"test" group:"Files" help:"manifest to score the finished model on (none: the rows whose part is test)"`
+	Test  string `json:"test" group:"Files" help:"manifest to score the finished model on (none: the rows whose part is test, or else the validation part)"`
 	Cache string `json:"cache" group:"Files" help:"directory that keeps computed features for later runs"`
 }
 
@@ -91,7 +92,11 @@ func (a *app) trainTranscribe(ctx context.Context, run *transcribeRun) (*trainRe
 	} else {
 		test = onlyPart(list, "test")
 	}
-	m, result, err := speech.Train(ctx, list, run.cfg, &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache})
+	o := &speech.TrainOptions{Run: *a.where(&run.trainRun), Cache: run.files.Cache}
+	if run.files.Test != "" {
+		o.Test = test
+	}
+	m, result, err := speech.Train(ctx, list, run.cfg, o)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +105,15 @@ func (a *app) trainTranscribe(ctx context.Context, run *transcribeRun) (*trainRe
 	}
 	out := newTrainResult(speech.Task, &run.trainRun, m.Slab(), result)
 	out.Notes = m.Notes()
+	if len(test) == 0 {
+		cfg := m.Config()
+		if _, test, err = cfg.Divide(list); err != nil {
+			return nil, err
+		}
+		if len(test) > 0 {
+			out.Notes = append(out.Notes, scoredOnValidation)
+		}
+	}
 	var e *speech.Evaluation
 	if len(test) > 0 {
 		if e, err = m.Evaluate(ctx, test, nil); err != nil {
@@ -185,12 +199,21 @@ func (f *decodingFlags) decoding(m *speech.Model) (*speech.Decoding, error) {
 	d := m.Decoding()
 	var err error
 	if f.greedy {
-		for _, name := range []string{"beam", "lm", "lexicon", "hot-words"} {
+		for _, name := range []string{"beam", "lm", "lexicon", "hot-words", "best", "lm-units", "lm-weight", "word-bonus", "hot-weight"} {
 			if f.flags.Changed(name) {
 				return nil, misusef("--greedy and --%s exclude each other", name)
 			}
 		}
 		return &speech.Decoding{}, nil
+	}
+	changed := f.flags.Changed
+	switch model := d.LM != nil || f.lm != ""; {
+	case changed("hot-weight") && len(f.hot) == 0:
+		return nil, misusef("--hot-weight: needs --hot-words")
+	case !model && (changed("lm-weight") || changed("lm-units")):
+		return nil, misusef("--lm-weight and --lm-units need a language model; name its file with --lm")
+	case changed("word-bonus") && !model && d.Lexicon == nil && f.lexicon == "" && max(d.Beam, f.d.Beam) == 0 && len(f.hot) == 0 && !changed("best"):
+		return nil, misusef("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
 	}
 	if f.lm != "" {
 		if d.LM, err = speech.ReadLM(f.lm); err != nil {
@@ -259,7 +282,7 @@ func printRecognition(w io.Writer, e *speech.Evaluation) {
 	if e.Greedy != nil {
 		fmt.Fprintf(w, "\nDecoded greedily: %s of words, %s of characters.\n", percent(e.Greedy.WER), percent(e.Greedy.CER))
 	}
-	fmt.Fprintf(w, "\n%s of %s have no error. Heard in %.3f of the time they last.\n", count(e.Exact), plural(e.Utterances, "utterance"), e.Taken/math.Max(e.Seconds, 1e-9))
+	fmt.Fprintf(w, "\n%s of %s have no error. Heard in %.2g of the time they last.\n", count(e.Exact), plural(e.Utterances, "utterance"), e.Taken/math.Max(e.Seconds, 1e-9))
 	for _, n := range e.Notes {
 		fmt.Fprintf(w, "Note: %s\n", n)
 	}
@@ -280,23 +303,31 @@ func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		list, err := m.PredictFile(ctx, *path, d)
-		if err != nil {
-			return err
+		list, failed := m.PredictFile(ctx, *path, d)
+		if len(list) == 0 {
+			return failed
 		}
-		return a.emitPrediction(*out, list.WriteCSV, map[string]any{"files": list}, func(w io.Writer) { printTranscripts(w, list) })
+		err = a.emitPrediction(*out, list.WriteCSV, map[string]any{"files": list}, func(w io.Writer) { printTranscripts(w, list, false) })
+		return cmp.Or(err, failed)
 	}
 }
 
-func printTranscripts(w io.Writer, list speech.Transcripts) {
+func printTranscripts(w io.Writer, list speech.Transcripts, words bool) {
 	for _, t := range list {
 		if len(list) > 1 {
 			fmt.Fprintf(w, "%s: ", t.File)
 		}
-		fmt.Fprintln(w, t.Text)
-		for _, alternative := range t.Alternatives {
-			fmt.Fprintf(w, "    %.2f below: %s\n", t.Score-alternative.Score, alternative.Text)
-		}
+		printTranscript(w, t.Transcript, words)
+	}
+}
+
+func printTranscript(w io.Writer, t *speech.Transcript, words bool) {
+	fmt.Fprintln(w, t.Text)
+	for _, alternative := range t.Alternatives {
+		fmt.Fprintf(w, "    %.2f below: %s\n", t.Score-alternative.Score, alternative.Text)
+	}
+	if words {
+		printWords(w, t.Words)
 	}
 }
 
@@ -308,7 +339,10 @@ func (a *app) transcribeCommand() *cobra.Command {
 		Short: "Say what is said in sound files or in a stream",
 		Long: `Transcribes sound files (WAV or FLAC), or - for sound from standard input. A
 model that reads forward only hears a stream while it arrives and shows what it
-understands so far; its final text is that of the whole sound.
+understands so far; its final text is that of the whole sound. Ctrl-C ends the
+stream, and the text is that of the sound until then.
+
+Files that cannot be used are named in the end, after the texts of the others.
 
 --json gives words with their times and confidence too.`,
 		Example: `  carousel transcribe run call.wav
@@ -336,7 +370,10 @@ understands so far; its final text is that of the whole sound.
 		if err != nil {
 			return err
 		}
-		if best > 1 {
+		if c.Flags().Changed("best") {
+			if best < 1 {
+				return misusef("--best: want 1 or more, got %d", best)
+			}
 			d.Best = best
 		}
 		files := args[1:]
@@ -344,22 +381,16 @@ understands so far; its final text is that of the whole sound.
 		case slices.Contains(files, "-") && len(files) > 1:
 			return misusef("transcribe: - stands for standard input, and alone")
 		case files[0] == "-":
-			return a.transcribeStream(m, d, raw, words)
+			return a.transcribeStream(c.Context(), m, d, raw, words)
 		case raw != 0:
 			return misusef("--raw: is for sound from standard input, -")
 		}
-		list, err := m.TranscribeFiles(c.Context(), files, d)
-		if err != nil {
-			return err
+		list, failed := m.TranscribeFiles(c.Context(), files, d)
+		if len(list) == 0 {
+			return failed
 		}
-		return a.emit(map[string]any{"files": list}, func(w io.Writer) {
-			printTranscripts(w, list)
-			if words {
-				for _, t := range list {
-					printWords(w, t.Words)
-				}
-			}
-		})
+		err = a.emit(map[string]any{"files": list}, func(w io.Writer) { printTranscripts(w, list, words) })
+		return cmp.Or(err, failed)
 	}
 	return c
 }
@@ -384,29 +415,41 @@ type streamed struct {
 const pieceSeconds = 0.1
 
 // transcribeStream hears standard input while it arrives, if the model can.
-func (a *app) transcribeStream(m *speech.Model, d *speech.Decoding, raw int, words bool) error {
+// Where the sound breaks off in the middle it says what was heard until then.
+func (a *app) transcribeStream(ctx context.Context, m *speech.Model, d *speech.Decoding, raw int, words bool) error {
 	in, err := openStream(a.stdin, raw)
 	if err != nil {
 		return err
 	}
+	ctx, stop := catchInterrupt(ctx)
+	defer stop()
+	sound := &arrival{in: in, ctx: ctx}
 	var out streamed
 	if m.Streams() {
-		out, err = a.hear(m, d, in)
+		out, err = a.hear(m, d, sound)
 	} else {
-		a.note("The model reads in both directions, so it waits for the end of the sound.")
-		out, err = hearWhole(m, d, in)
+		a.note("The model needs the whole sound (it reads in both directions, or normalises over utterances), so it waits for the end.")
+		out, err = hearWhole(m, d, sound)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case out.Seconds == 0 && sound.err == context.Canceled:
+		return &interrupted{"interrupted before there was any sound"}
+	case out.Seconds == 0 && sound.err != nil:
+		return sound.err
+	case out.Seconds == 0:
+		return &data.InputError{File: "standard input", Problem: "holds no sound: its length is zero"}
 	}
-	return a.emit(&out, func(w io.Writer) {
-		fmt.Fprintln(w, out.Text)
-		if words {
-			printWords(w, out.Words)
-		}
-		a.note("Heard %.1f s in %.3f of the time it lasts; a word is known %.2f s after it is said, the slowest piece took %.3f s.",
+	err = a.emit(&out, func(w io.Writer) {
+		printTranscript(w, out.Transcript, words)
+		a.note("Heard %.1f s in %.2g of the time it lasts; a word is known %.2f s after it is said, the slowest piece took %.3f s.",
 			out.Seconds, out.RealTime, out.Lag+pieceSeconds, out.Slowest)
 	})
+	if sound.err == context.Canceled {
+		return err
+	}
+	return cmp.Or(err, sound.err)
 }
 
 func openStream(r io.Reader, raw int) (*audio.Reader, error) {
@@ -416,10 +459,62 @@ func openStream(r io.Reader, raw int) (*audio.Reader, error) {
 	return audio.NewReader(r, "standard input")
 }
 
-func hearWhole(m *speech.Model, d *speech.Decoding, in *audio.Reader) (out streamed, err error) {
-	s, err := in.ReadAll()
-	if err != nil {
-		return out, err
+// arrival is sound that arrives piece by piece, until it ends or Ctrl-C ends it.
+type arrival struct {
+	in  *audio.Reader
+	ctx context.Context
+	err error // why it ended, other than that it was over
+}
+
+// pieces gives the sound. It does not wait for a read that Ctrl-C came before.
+func (s *arrival) pieces(yield func([]float32) bool) {
+	type piece struct {
+		samples []float32
+		err     error
+	}
+	arrived := make(chan piece)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			p := piece{samples: make([]float32, max(1, int(pieceSeconds*float64(s.in.Rate))))}
+			var n int
+			n, p.err = s.in.Read(p.samples)
+			p.samples = p.samples[:n]
+			select {
+			case arrived <- p:
+			case <-done:
+				return
+			}
+			if p.err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-s.ctx.Done():
+			s.err = s.ctx.Err()
+			return
+		case p := <-arrived:
+			if p.err != nil && p.err != io.EOF {
+				s.err = p.err
+			}
+			if !yield(p.samples) || p.err != nil {
+				return
+			}
+		}
+	}
+}
+
+func hearWhole(m *speech.Model, d *speech.Decoding, sound *arrival) (out streamed, err error) {
+	s := &audio.Sound{Rate: sound.in.Rate}
+	for piece := range sound.pieces {
+		s.Samples = append(s.Samples, piece...)
+	}
+	out.Transcript = &speech.Transcript{}
+	if len(s.Samples) == 0 {
+		return out, nil
 	}
 	begun := time.Now()
 	if out.Transcript, err = m.TranscribeSound(s, d); err != nil {
@@ -431,39 +526,29 @@ func hearWhole(m *speech.Model, d *speech.Decoding, in *audio.Reader) (out strea
 }
 
 // hear shows what is understood so far on stderr, where a person watches.
-func (a *app) hear(m *speech.Model, d *speech.Decoding, in *audio.Reader) (out streamed, err error) {
-	s, err := m.NewStream(in.Rate, d)
+func (a *app) hear(m *speech.Model, d *speech.Decoding, sound *arrival) (out streamed, err error) {
+	s, err := m.NewStream(sound.in.Rate, d)
 	if err != nil {
 		return out, err
 	}
 	show := a.partial()
-	piece := make([]float32, max(1, int(pieceSeconds*float64(in.Rate))))
 	var taken time.Duration
-	for {
-		n, err := in.Read(piece)
-		if err != nil && err != io.EOF {
-			return out, err
-		}
+	timed := func(f func()) {
 		begun := time.Now()
-		s.Write(piece[:n])
-		last := err == io.EOF
-		if last {
-			out.Transcript = s.Finish()
-		} else {
-			show(s.Partial().Text)
-		}
+		f()
 		once := time.Since(begun)
 		taken += once
 		out.Slowest = math.Max(out.Slowest, once.Seconds())
-		if last {
-			break
-		}
 	}
+	for piece := range sound.pieces {
+		timed(func() {
+			s.Write(piece)
+			show(s.Partial().Text)
+		})
+	}
+	timed(func() { out.Transcript = s.Finish() })
 	show("")
-	if out.Seconds == 0 {
-		return out, &data.InputError{File: "standard input", Problem: "holds no sound: its length is zero"}
-	}
-	out.Lag, out.RealTime = s.Lag(), taken.Seconds()/out.Seconds
+	out.Lag, out.RealTime = s.Lag(), taken.Seconds()/math.Max(out.Seconds, 1e-9)
 	return out, nil
 }
 

@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/gonum/stat"
@@ -80,8 +82,8 @@ func errorTable(e *speech.Evaluation) *report.Table {
 	return t
 }
 
-// typical is an utterance to show: not short, with some errors if there are
-// any, but not the worst.
+// typical are utterances to show: neither short nor long, one without an error and
+// one with few; the shortest of all where there is none.
 func typical(e *speech.Evaluation) []*speech.Result {
 	var best, wrong *speech.Result
 	for _, r := range e.Results {
@@ -102,7 +104,9 @@ func typical(e *speech.Evaluation) []*speech.Result {
 		}
 	}
 	if list == nil {
-		list = e.Results[:1]
+		list = []*speech.Result{slices.MinFunc(e.Results, func(a, b *speech.Result) int {
+			return cmp.Compare(a.Transcript.Seconds, b.Transcript.Seconds)
+		})}
 	}
 	return list
 }
@@ -153,7 +157,8 @@ func spectrogram(m *speech.Model, t *speech.Trace, seconds float64) *report.Heat
 	return h
 }
 
-// posteriors is a curve for each unit of the text, and for the blank.
+// posteriors is a curve for the likeliest of the text's units at each step, and
+// one for the blank.
 func posteriors(m *speech.Model, t *speech.Trace, seconds float64) *report.Lines {
 	lines := &report.Lines{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Probability", Max: 1}}
 	times := make([]float64, len(t.Posteriors))
