@@ -30,6 +30,7 @@ func plots(rows [][]float64) map[string]Plot {
 		"named bars": &Bars{Series: series},
 		"heat":       heat,
 		"up":         &Heat{Values: rows, Up: true, Diverging: true, Rows: []string{"one"}, Columns: []string{"a very long column name", "b"}},
+		"bare":       &Heat{Values: rows, Bare: true, X: Axis{Max: 1}},
 		"grid":       &Grid{Columns: 3, Figures: []*Figure{{Title: "t", Plot: lines}, {Plot: bars}, {Plot: heat}, {}}},
 	}
 }
@@ -269,5 +270,18 @@ func TestFit(t *testing.T) {
 	}
 	if got := fit("x", 12, 1, regular); got != "" {
 		t.Errorf("got %q where nothing fits", got)
+	}
+}
+
+// A bare heat map has no numbers of its colours.
+func TestBareHeat(t *testing.T) {
+	for _, bare := range []bool{false, true} {
+		svg, err := (&Figure{Plot: &Heat{Values: [][]float64{{700, 900}}, Rows: []string{"a"}, Columns: []string{"b", "c"}, Bare: bare}}).svg()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := !strings.Contains(string(svg), ">900<"); got != bare {
+			t.Errorf("bare %v: without numbers %v", bare, got)
+		}
 	}
 }

@@ -26,6 +26,9 @@ type Heat struct {
 	Diverging bool
 	// Legend names the colour bar.
 	Legend string
+	// Bare leaves the colour bar away, so that the picture is as wide as a plot
+	// of the same abscissa above or below.
+	Bare bool
 }
 
 const (
@@ -90,7 +93,9 @@ func (h *Heat) draw(p pen, r box) {
 		p.noData(r)
 		return
 	}
-	r = h.colorBar(p, r, lo, hi)
+	if !h.Bare {
+		r = h.colorBar(p, r, lo, hi)
+	}
 	r = h.labels(p, r, rows, cols)
 	if rows*cols > maxDrawnCells {
 		p.DrawImage(vgRect(r), h.image(rows, cols, int(r.width()*pngScale), int(r.height()*pngScale), lo, hi))

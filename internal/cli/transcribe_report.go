@@ -137,7 +137,7 @@ func heardBlocks(ctx context.Context, m *speech.Model, list []*speech.Result) ([
 // spectrogram is the features over time, low bands at the bottom. Coefficients,
 // unlike bands, are of very different sizes: each is shown against its own mean.
 func spectrogram(m *speech.Model, t *speech.Trace, seconds float64) *report.Heat {
-	h := &report.Heat{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Band", Max: float64(len(t.Features[0]))}, Up: true}
+	h := &report.Heat{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Band", Max: float64(len(t.Features[0]))}, Up: true, Bare: true}
 	h.Values = make([][]float64, len(t.Features[0]))
 	for _, f := range t.Features {
 		for band, v := range f {
