@@ -160,6 +160,9 @@ func (a *app) predictClassifyAudio(flags *pflag.FlagSet) verbRun {
 		if *path == "" {
 			return misusef("--data is needed: a manifest, or a sound file")
 		}
+		if *path == "-" {
+			return misusef("--data -: a classifier of sounds takes files; write the sound to one first")
+		}
 		p, err := m.PredictFile(ctx, *path)
 		if err != nil {
 			return err

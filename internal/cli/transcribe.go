@@ -299,6 +299,9 @@ func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 		if *path == "" {
 			return misusef("--data is needed: a manifest, or a sound file")
 		}
+		if *path == "-" {
+			return misusef("--data -: sound from standard input is for carousel transcribe %s -", shellQuote(dir))
+		}
 		d, err := decoding.decoding(m)
 		if err != nil {
 			return err
