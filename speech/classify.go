@@ -45,10 +45,7 @@ var pools = map[string]func(*tensor.Tensor) *tensor.Tensor{"max": tensor.Max, "m
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *ClassifyConfig) Validate() error {
-	if err := checkWords([]choice{{"pool", c.Pool, []string{"max", "mean", "last"}}}); err != nil {
-		return err
-	}
-	return c.Setup.Validate()
+	return cmp.Or(data.OneOf("pool", c.Pool, []string{"max", "mean", "last"}), c.Setup.Validate())
 }
 
 // ReadLabelled is [ReadManifest] for a classifier; the label is each
@@ -149,7 +146,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 	if err != nil {
 		return nil, nil, err
 	}
-	settleTraining(&cfg.Setup, len(training))
+	cfg.settleTraining(len(training))
 	m, err := newClassifier(cfg, classes, learn.width, learn.stats)
 	if err != nil {
 		return nil, nil, err

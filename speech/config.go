@@ -10,15 +10,13 @@
 package speech
 
 import (
-	"fmt"
+	"cmp"
 	"math"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // Config is everything that a recogniser is made from. Command-line flags,
@@ -69,18 +67,10 @@ type Setup struct {
 	BandMasks int     `json:"band_masks" default:"2" group:"Augmentation" help:"stretches of bands to mask (SpecAugment)"`
 	BandMask  float64 `json:"band_mask" default:"0.15" group:"Augmentation" help:"widest mask of bands, as a share of them"`
 
-	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training utterances (0: by their number, 15 to 100)"`
-	Batch       int           `json:"batch" default:"16" group:"Training" help:"utterances a step, at most"`
-	BatchTime   float64       `json:"batch_time" default:"240" group:"Training" help:"seconds of sound a step, padding included, at most"`
-	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the top of the schedule"`
-	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
-	Warmup      float64       `json:"warmup" default:"0.05" group:"Training" help:"share of the steps in which the learning rate rises"`
-	WeightDecay float64       `json:"weight_decay" default:"0.0001" group:"Training" help:"decoupled weight decay"`
-	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
-	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
-	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
-	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
-	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+	Batch     int     `json:"batch" default:"16" group:"Training" help:"utterances a step, at most"`
+	BatchTime float64 `json:"batch_time" default:"240" group:"Training" help:"seconds of sound a step, padding included, at most"`
+	Warmup    float64 `json:"warmup" default:"0.05" group:"Training" help:"share of the steps in which the learning rate rises"`
+	train.Settings
 }
 
 // Defaults is the configuration that a user starts from: three layers of 256
@@ -92,29 +82,28 @@ func Defaults() Config {
 }
 
 func defaultSetup() Setup {
-	return Setup{
+	s := Setup{
 		Audio: "audio", Validation: 0.1,
 		Features: "logmel", Window: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
 		RNNConfig: nn.DefaultRNN(), Dropout: 0.3,
 		Speed: 0.1, TimeMasks: 2, TimeMask: 0.05, BandMasks: 2, BandMask: 0.15,
-		Batch: 16, BatchTime: 240, LR: 1e-3, MinLR: 1e-5, Warmup: 0.05, WeightDecay: 1e-4, Clip: 1, Seed: 1,
+		Batch: 16, BatchTime: 240, Warmup: 0.05, Settings: train.DefaultSettings(),
 	}
+	s.WeightDecay = 1e-4
+	return s
 }
 
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := checkWords([]choice{
-		{"units", c.Units, []string{"characters", "bpe", "symbols"}},
-		{"case", c.Case, []string{"keep", "lower", "upper"}},
-	}); err != nil {
+	if err := cmp.Or(
+		data.OneOf("units", c.Units, []string{"characters", "bpe", "symbols"}), data.OneOf("case", c.Case, []string{"keep", "lower", "upper"}),
+		data.Between("beam", c.Beam, 0, 10_000), data.Between("vocabulary", c.Vocabulary, 300, 100_000),
+	); err != nil {
 		return err
 	}
 	if c.LMUnits && c.LM == "" {
 		return data.Errorf("lm_units: says what the language model is of; name its file with lm")
-	}
-	if c.Beam < 0 || c.Beam > 10_000 {
-		return data.Errorf("beam: want 0 to 10000, got %d", c.Beam)
 	}
 	if c.Lexicon != "" && c.Units == "symbols" {
 		return data.Errorf("lexicon: words are spelled in characters; it has no use with units symbols")
@@ -122,44 +111,29 @@ func (c *Config) Validate() error {
 	if c.Alphabet != "" && c.Units == "bpe" {
 		return data.Errorf("alphabet: units bpe are learned from the training texts; leave it out")
 	}
-	if c.Vocabulary < 300 || c.Vocabulary > 100_000 {
-		return data.Errorf("vocabulary: want a number from 300 to 100000, got %d", c.Vocabulary)
-	}
 	return c.Setup.Validate()
-}
-
-// choice is a setting that takes one of some words.
-type choice struct {
-	name, value string
-	of          []string
-}
-
-func checkWords(list []choice) error {
-	for _, w := range list {
-		if !slices.Contains(w.of, w.value) {
-			return data.Errorf("%s: want %s, got %q", w.name, strings.TrimPrefix(strings.Join(w.of, ", "), ", "), w.value)
-		}
-	}
-	return nil
 }
 
 // Validate is [Config.Validate] of the settings in common.
 func (c *Setup) Validate() error {
-	if err := checkWords([]choice{
-		{"features", c.Features, []string{"logmel", "mfcc"}},
-		{"normalize", c.Normalize, []string{"", "utterance", "running", "global", "none"}},
-	}); err != nil {
-		return err
-	}
-	if err := c.checkNumbers(); err != nil {
-		return err
-	}
 	rnn := c.RNNConfig
 	if rnn.Layers == 1 {
 		rnn.RNNDropout = 0 // as settle has it
 	}
-	if err := rnn.Validate(); err != nil {
-		return data.Errorf("%w", err)
+	if err := cmp.Or(
+		data.OneOf("features", c.Features, []string{"logmel", "mfcc"}),
+		data.OneOf("normalize", c.Normalize, []string{"", "utterance", "running", "global", "none"}),
+		data.Between("validation", c.Validation, 0, 0.9), data.Between("rate", c.Rate, 0, 1e6),
+		data.Between("window", c.Window, 1, 1000), data.Between("hop", c.Hop, 1, 1000), data.Between("bands", c.Bands, 1, 1024),
+		data.Between("coefficients", c.Coefficients, 1, 1024), data.Between("deltas", c.Deltas, 0, 2),
+		data.Between("stack", c.Stack, 1, 32), data.Between("skip", c.Skip, 0, 32), data.Between("dropout", c.Dropout, 0, 0.99),
+		data.Between("speed", c.Speed, 0, 0.5), data.Between("gain", c.Gain, 0, 60), data.Between("noise", c.Noise, 0, 100),
+		data.Between("time_masks", c.TimeMasks, 0, 100), data.Between("time_mask", c.TimeMask, 0, 1),
+		data.Between("band_masks", c.BandMasks, 0, 100), data.Between("band_mask", c.BandMask, 0, 1),
+		data.Between("batch", c.Batch, 1, 1e5), data.Between("batch_time", c.BatchTime, 1, 1e6), data.Between("warmup", c.Warmup, 0, 1),
+		data.Setting(rnn.Validate()), data.Setting(c.Settings.Validate()),
+	); err != nil {
+		return err
 	}
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
@@ -181,37 +155,8 @@ func (c *Setup) Validate() error {
 	return nil
 }
 
-func (c *Setup) checkNumbers() error {
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"validation", c.Validation, 0, 0.9}, {"rate", float64(c.Rate), 0, 1e6},
-		{"window", c.Window, 1, 1000}, {"hop", c.Hop, 1, 1000}, {"bands", float64(c.Bands), 1, 1024},
-		{"coefficients", float64(c.Coefficients), 1, 1024}, {"deltas", float64(c.Deltas), 0, 2},
-		{"stack", float64(c.Stack), 1, 32}, {"skip", float64(c.Skip), 0, 32}, {"dropout", c.Dropout, 0, 0.99},
-		{"speed", c.Speed, 0, 0.5}, {"gain", c.Gain, 0, 60}, {"noise", c.Noise, 0, 100},
-		{"time_masks", float64(c.TimeMasks), 0, 100}, {"time_mask", c.TimeMask, 0, 1},
-		{"band_masks", float64(c.BandMasks), 0, 100}, {"band_mask", c.BandMask, 0, 1},
-		{"epochs", float64(c.Epochs), 0, 1e6}, {"batch", float64(c.Batch), 1, 1e5}, {"batch_time", c.BatchTime, 1, 1e6},
-		{"lr", c.LR, 0, 10}, {"min_lr", c.MinLR, 0, 10}, {"warmup", c.Warmup, 0, 1}, {"weight_decay", c.WeightDecay, 0, 10},
-		{"clip", c.Clip, 0, math.Inf(1)}, {"patience", float64(c.Patience), -1, 1e6}, {"ema", c.EMA, 0, 0.999999},
-		{"max_time", c.MaxTime.Seconds(), 0, math.Inf(1)},
-	} {
-		if math.IsNaN(n.value) || n.value < n.min || n.value > n.max {
-			return data.Errorf("%s: want %s, got %v", n.name, bounds(n.min, n.max), n.value)
-		}
-	}
-	return nil
-}
-
-func bounds(min, max float64) string {
-	if math.IsInf(max, 1) {
-		return fmt.Sprintf("%v or more", min)
-	}
-	return fmt.Sprintf("a number from %v to %v", min, max)
-}
+// settleTraining fills in what depends on the number of training utterances.
+func (c *Setup) settleTraining(n int) { c.Settle(min(max(40_000/max(n, 1), 15), 100)) }
 
 // specAt is the features of sounds of so many samples a second.
 func (c *Setup) specAt(rate int) audio.Spec {

@@ -41,16 +41,6 @@ func ofPart(list []Utterance, part string) []Utterance {
 	return slices.DeleteFunc(slices.Clone(list), func(u Utterance) bool { return u.Part != part })
 }
 
-// settleTraining fills in what depends on the number of training utterances.
-func settleTraining(c *Setup, n int) {
-	if c.Epochs == 0 {
-		c.Epochs = min(max(40_000/max(n, 1), 15), 100)
-	}
-	if c.Patience == 0 {
-		c.Patience = max(c.Epochs/3, 5)
-	}
-}
-
 // fitting is a training of any model that listens.
 type fitting struct {
 	setup    *Setup
@@ -67,13 +57,9 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 	s, o, n := f.setup, f.options, len(f.learn.list)
 	most := max(1, int(s.BatchTime/s.stepSeconds()))
 	buckets := train.NewBuckets(f.learn.steps, most, s.Batch, s.Seed)
-	options := &train.Options{
-		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA,
-		Patience: max(s.Patience, 0), Seed: s.Seed, Run: o.Run,
-		Fingerprint: f.fingerprint(),
-	}
-	total := options.TotalSteps(buckets.Len())
-	options.Schedule = optim.WarmupCosine(s.LR, s.MinLR, int(s.Warmup*float64(total)), total)
+	warmup := int(s.Warmup * float64(s.Epochs*buckets.Len()))
+	options := s.Settings.Options(buckets.Len(), warmup, &o.Run)
+	options.Fingerprint = f.fingerprint()
 	var failure error // of a file that went away during training
 	job := &train.Job[batch]{
 		Slab:      f.slab,

@@ -77,7 +77,7 @@ func prepare(list []Utterance, cfg Config, o *TrainOptions) (m *Model, learn, va
 		return nil, nil, nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", notes[0])
 	}
 	notes = append(notes, valid.spell(a)...)
-	settleTraining(&cfg.Setup, len(learn.list))
+	cfg.settleTraining(len(learn.list))
 	if m, err = newModel(cfg, a, learn.width, learn.stats); err != nil {
 		return nil, nil, nil, err
 	}
