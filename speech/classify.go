@@ -32,11 +32,14 @@ type ClassifyConfig struct {
 }
 
 // ClassifyDefaults is the configuration that a user starts from: two layers of
-// 96 LSTM units in both directions on log-mel bands.
+// 96 LSTM units in both directions on log-mel bands. Sounds to be told apart are
+// short: their own statistics would be noise, so those of the training part
+// serve, and loudness and noise are varied instead.
 func ClassifyDefaults() ClassifyConfig {
 	s := defaultSetup()
 	s.Layers, s.Hidden, s.Bidirectional, s.RNNDropout = 2, 96, true, 0.2
 	s.Stack, s.Batch, s.LR = 2, 32, 2e-3
+	s.Normalize, s.Gain, s.Noise = "global", 6, 15
 	return ClassifyConfig{Setup: s, Label: "label", Pool: "max"}
 }
 
@@ -146,7 +149,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.settleTraining(len(training))
+	cfg.Settle(min(max(100_000/len(training), 15), 100))
 	m, err := newClassifier(cfg, classes, learn.width, learn.stats)
 	if err != nil {
 		return nil, nil, err

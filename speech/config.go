@@ -155,9 +155,6 @@ func (c *Setup) Validate() error {
 	return nil
 }
 
-// settleTraining fills in what depends on the number of training utterances.
-func (c *Setup) settleTraining(n int) { c.Settle(min(max(40_000/max(n, 1), 15), 100)) }
-
 // specAt is the features of sounds of so many samples a second.
 func (c *Setup) specAt(rate int) audio.Spec {
 	samples := func(ms float64) int { return int(math.Round(ms * float64(rate) / 1000)) }

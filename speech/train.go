@@ -77,7 +77,7 @@ func prepare(list []Utterance, cfg Config, o *TrainOptions) (m *Model, learn, va
 		return nil, nil, nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", notes[0])
 	}
 	notes = append(notes, valid.spell(a)...)
-	cfg.settleTraining(len(learn.list))
+	cfg.Settle(min(max(40_000/max(len(learn.list), 1), 15), 100))
 	if m, err = newModel(cfg, a, learn.width, learn.stats); err != nil {
 		return nil, nil, nil, err
 	}
