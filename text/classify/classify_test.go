@@ -383,6 +383,28 @@ func TestLabelOrder(t *testing.T) {
 }
 
 // TestLinear checks the regression against one class that a word decides.
+// TestLinearSure: of long texts the linear method soon is so sure that squares of
+// gradients vanish in 32 bits.
+func TestLinearSure(t *testing.T) {
+	c := &corpus{}
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range 200 {
+		for range 5 + i {
+			c.ids = append(c.ids, int32(i%2*500+r.IntN(500)), int32(1000+r.IntN(100_000))) // one word of the class, one of its own
+		}
+		c.ends, c.labels = append(c.ends, len(c.ids)), append(c.labels, []int32{int32(i % 2)})
+	}
+	l := fitLinear(c, c, 2, false, 1)
+	for _, p := range l.logProbabilities(c) {
+		if math.IsNaN(p[0]) || math.IsNaN(p[1]) {
+			t.Fatal("the method lost itself in numbers that are none")
+		}
+	}
+	if loss := meanLoss(l.logProbabilities(c), c.labels, false); loss > 0.01 {
+		t.Errorf("loss %g on texts that a single word tells apart", loss)
+	}
+}
+
 func TestLinear(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(600, 1), nil)
 	e, err := m.Evaluate(t.Context(), Examples(reviews(300, 7)))

@@ -61,7 +61,7 @@ func fitLinear(training, validation *corpus, classes int, several bool, seed uin
 	var best linear
 	for _, p := range penalties {
 		l.train(docs, training.labels, ratios, p, seed)
-		if loss := meanLoss(l.logProbabilities(validation), validation.labels, several); loss < least {
+		if loss := meanLoss(l.logProbabilities(validation), validation.labels, several); loss < least || best.weights == nil {
 			least, best = loss, *l
 		}
 	}
@@ -163,11 +163,10 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 				at := int(row) * l.classes
 				for k, s := range scores {
 					g := s*ratios[at+k] + decay*weights[at+k]
-					if g == 0 {
-						continue
+					// The square of a gradient that is nearly nothing is nothing.
+					if sums[at+k] += g * g; sums[at+k] > 0 {
+						weights[at+k] -= rate * g / float32(math.Sqrt(float64(sums[at+k])))
 					}
-					sums[at+k] += g * g
-					weights[at+k] -= rate * g / float32(math.Sqrt(float64(sums[at+k])))
 				}
 			}
 		}
