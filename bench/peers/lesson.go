@@ -17,7 +17,7 @@ import (
 // lessonSteps losses are compared.
 const (
 	language    = "language" // shape B with an embedding before it and a softmax over all words after it, the state carried on
-	speech      = "speech"   // shape C with the units of a text after it and CTC
+	speech      = "speech"   // a stack like shape C's, but in both directions, over rows of half to all the steps, with the units of a text after it and CTC
 	lessonSteps = 3
 )
 
@@ -35,19 +35,27 @@ type lesson struct {
 	classes int
 	ids     []int32     // language: [T,B], in place of the problem's x
 	targets []int32     // language: [T,B]; speech: [B,textLength], of classes from 1 on
-	weights [][]float32 // language: first the embedding [classes,I]; the softmax's weights [classes,H] and bias [classes]
+	lengths []int32     // speech: [B], steps of each row of x, which is [B,T,I] here
+	weights [][]float32 // language: first the embedding [classes,I]; speech: first the stack's; the softmax's weights and bias
 }
 
 func newLesson(pass string, s bench.Shape, classes int) *lesson {
 	r := rand.New(rand.NewPCG(7, 8))
 	l := &lesson{pass: pass, classes: classes}
-	sizes := []int{classes * s.H, classes}
+	sizes := []int{classes * s.I, classes * s.H, classes}
 	if pass == language {
-		sizes = slices.Insert(sizes, 0, classes*s.I)
 		for range s.T * s.B {
 			l.ids, l.targets = append(l.ids, int32(r.IntN(classes))), append(l.targets, int32(r.IntN(classes)))
 		}
 	} else {
+		sizes = nil
+		for _, p := range tensor.Pack(tensor.CPU(), listener(s), 1).Params {
+			sizes = append(sizes, p.Len())
+		}
+		sizes = append(sizes, classes*2*s.H, classes)
+		for range s.B {
+			l.lengths = append(l.lengths, int32(s.T/2+r.IntN(s.T/2+1)))
+		}
 		for range s.B * textLength {
 			l.targets = append(l.targets, 1+int32(r.IntN(classes-1)))
 		}
@@ -62,13 +70,34 @@ func newLesson(pass string, s bench.Shape, classes int) *lesson {
 	return l
 }
 
-// flop counts the products of the softmax of a pass forward.
-func (l *lesson) flop(s bench.Shape) float64 { return float64(2 * s.H * l.classes * s.T * s.B) }
+// listener is the stack of speech.
+func listener(s bench.Shape) *nn.RNN {
+	return nn.NewLSTM(s.I, s.H, &nn.RNNOptions{Layers: s.L, Bidirectional: true})
+}
+
+// flop counts the products of a pass forward, of a stack that has so many; padding is no work.
+func (l *lesson) flop(s bench.Shape, stack float64) float64 {
+	if l.pass == language {
+		return stack + float64(2*s.H*l.classes*s.T*s.B)
+	}
+	steps, weights := 0, 2*s.H*l.classes
+	for _, n := range l.lengths {
+		steps += int(n)
+	}
+	for layer := range s.L {
+		in := s.I
+		if layer > 0 {
+			in = 2 * s.H
+		}
+		weights += 2 * 4 * s.H * (in + s.H)
+	}
+	return float64(2 * weights * steps)
+}
 
 // write puts the lesson into files for the other processes.
 func (l *lesson) write(dir string) error {
 	var tokens, weights []float32
-	for _, id := range append(slices.Clone(l.ids), l.targets...) {
+	for _, id := range slices.Concat(l.ids, l.lengths, l.targets) {
 		tokens = append(tokens, float32(id)) // exact
 	}
 	for _, w := range l.weights {
@@ -89,29 +118,34 @@ type learner struct {
 	q     *problem
 	tape  *tensor.Tape
 	opt   *optim.Optimizer
-	carry *nn.Carry
+	carry *nn.Carry // of language
 }
 
 func newLearner(q *problem) *learner {
 	s, l := q.shape, q.lesson
-	m := &learner{RNN: s.Network(tensor.LSTMCell), Softmax: nn.NewLinear(s.H, l.classes, nil), q: q}
+	m := &learner{q: q}
+	stack, own := q.weights, l.weights
 	if l.pass == language {
-		m.Embedding = nn.NewEmbedding(l.classes, s.I, nil)
+		m.Embedding, m.RNN, m.Softmax = nn.NewEmbedding(l.classes, s.I, nil), s.Network(tensor.LSTMCell), nn.NewLinear(s.H, l.classes, nil)
+	} else {
+		m.RNN, m.Softmax = listener(s), nn.NewLinear(2*s.H, l.classes, nil)
+		stack, own = own[:len(own)-2], own[len(own)-2:]
 	}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
-	own := l.weights
 	if m.Embedding != nil {
 		m.Embedding.Weight.Write(own[0])
 		own = own[1:]
 	}
 	for i, p := range m.RNN.Weights {
-		p.Write(q.weights[i])
+		p.Write(stack[i])
 	}
 	m.Softmax.Weight.Write(own[0])
 	m.Softmax.Bias.Write(own[1])
 	m.tape = tensor.NewTape(slab.Device(), tensor.Train)
 	m.opt = optim.NewAdamW(slab, nil)
-	m.carry = nn.NewCarry(m.RNN, s.B)
+	if l.pass == language {
+		m.carry = nn.NewCarry(m.RNN, s.B)
+	}
 	return m
 }
 
@@ -133,7 +167,7 @@ func (m *learner) loss() *tensor.Tensor {
 		m.carry.End(to)
 		return tensor.CrossEntropy(m.Softmax.Forward(y), m.tape.IDs(l.targets, nil, s.T, s.B), nil)
 	}
-	y, _ := m.RNN.Forward(m.tape.Input(m.q.x, s.T, s.B, s.I), nil)
-	loss, _ := tensor.CTC(tensor.Transpose(m.Softmax.Forward(y), 0, 1), m.tape.IDs(l.targets, nil, s.B, textLength), nil)
+	y, _ := m.RNN.Forward(m.tape.Sequences(m.q.x, l.lengths, s.B, s.T, s.I), nil)
+	loss, _ := tensor.CTC(m.Softmax.Forward(y), m.tape.IDs(l.targets, nil, s.B, textLength), nil)
 	return loss
 }

@@ -74,7 +74,7 @@ func (q *problem) flop(pass string) float64 {
 	case train:
 		return 3 * flop
 	}
-	return 3 * (flop + q.lesson.flop(q.shape))
+	return 3 * q.lesson.flop(q.shape, flop)
 }
 
 // outputs is how many numbers a pass gives: the outputs, the gradients in the

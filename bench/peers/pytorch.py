@@ -77,13 +77,18 @@ class Peer:
         return self.learn(nn.functional.cross_entropy(self.softmax(y).flatten(0, 1), self.targets))
 
     def speech(self):
-        T, B, _ = self.x.shape
         if self.model is None:
-            self.targets = self.tokens(B, -1)
-            self.steps, self.lengths = torch.full((B,), T), torch.full((B,), self.targets.shape[1])
+            T, B, I = self.x.shape
+            tokens = self.tokens(-1)
+            self.steps, self.targets = tokens[:B], tokens[B:].reshape(B, -1)
+            self.lengths = torch.full((B,), self.targets.shape[1])
+            self.sound = self.x.reshape(B, T, I)
+            self.listener = nn.LSTM(I, self.net.hidden_size, self.net.num_layers, bidirectional=True, batch_first=True)
             self.surround(0)
         self.model.zero_grad()
-        y, _ = self.net(self.x)
+        # Without packing the backward direction would begin in the padding.
+        packed = nn.utils.rnn.pack_padded_sequence(self.sound, self.steps, batch_first=True, enforce_sorted=False)
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.listener(packed)[0])
         return self.learn(nn.functional.ctc_loss(self.softmax(y).log_softmax(-1), self.targets, self.steps, self.lengths))
 
     def learn(self, loss):
@@ -97,12 +102,15 @@ class Peer:
         return read(file, os.path.getsize(file) // 4).reshape(dims).long()
 
     def surround(self, embedding):
-        """Puts an embedding of so many numbers, if any, before the stack and a softmax after it."""
+        """Puts an embedding of so many numbers before the stack, or takes the listener in its place, and a softmax after it."""
         H, file = self.net.hidden_size, os.path.join(self.dir, "lesson.f32")
         n = os.path.getsize(file) // 4
-        classes = n // (embedding + H + 1)
-        parts = [nn.Embedding(classes, embedding)] if embedding else []
-        parts.append(nn.Linear(H, classes))
+        if embedding:
+            classes = n // (embedding + H + 1)
+            parts, stack = [nn.Embedding(classes, embedding), nn.Linear(H, classes)], [self.net]
+        else:
+            classes = (n - sum(p.numel() for p in self.listener.parameters())) // (2 * H + 1)
+            parts, stack = [self.listener, nn.Linear(2 * H, classes)], []
         w = read(file, n)
         with torch.no_grad():
             for part in parts:
@@ -110,7 +118,7 @@ class Peer:
                     p.copy_(w[: p.numel()].reshape(p.shape))
                     w = w[p.numel():]
         self.embedding, self.softmax = parts[0], parts[-1]
-        self.model = nn.ModuleList([*parts, self.net])
+        self.model = nn.ModuleList(parts + stack)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0)
 
     def run(self, which, warm, calls, **_):
