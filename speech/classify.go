@@ -340,6 +340,7 @@ func (m *Classifier) PredictFile(ctx context.Context, path string) (*SoundClasse
 
 // ClassEvaluation is how often a classifier is right.
 type ClassEvaluation struct {
+	Task      string       `json:"task"`
 	Metrics   ClassMetrics `json:"metrics"`
 	Majority  float64      `json:"majority"` // share of the most frequent label, what one gets without listening
 	Sounds    int          `json:"sounds"`
@@ -371,7 +372,7 @@ func (m *Classifier) Evaluate(ctx context.Context, list []Utterance) (*ClassEval
 		return nil, err
 	}
 	n := len(m.classes)
-	e := &ClassEvaluation{Sounds: len(list), Classes: m.Classes(), Confusion: make([][]int, n)}
+	e := &ClassEvaluation{Task: ClassifyTask, Sounds: len(list), Classes: m.Classes(), Confusion: make([][]int, n)}
 	for i := range e.Confusion {
 		e.Confusion[i] = make([]int, n)
 	}

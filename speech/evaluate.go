@@ -14,6 +14,7 @@ import (
 
 // Evaluation is how a model's texts differ from those of a manifest.
 type Evaluation struct {
+	Task       string    `json:"task"`
 	Metrics    Metrics   `json:"metrics"`
 	Greedy     *Metrics  `json:"greedy,omitempty"` // without language model and lexicon, where Metrics are with them
 	Words      Errors    `json:"words"`
@@ -129,7 +130,7 @@ func (m *Model) hearAll(ctx context.Context, list []Utterance) ([]heard, time.Du
 
 // score decodes and counts.
 func (m *Model) score(all []heard, d *Decoding) *Evaluation {
-	e := &Evaluation{Utterances: len(all)}
+	e := &Evaluation{Task: Task, Utterances: len(all)}
 	for _, h := range all {
 		r := &Result{Utterance: h.Utterance, Transcript: m.decode(h.rows, d, h.seconds)}
 		r.Pairs, r.Words = Align(strings.Fields(h.Text), strings.Fields(r.Transcript.Text))

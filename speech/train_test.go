@@ -145,7 +145,7 @@ func TestTrainAndTranscribe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Metrics.CER > 0.2 || e.Utterances != 5 || e.Greedy != nil {
+	if e.Task != Task || e.Metrics.CER > 0.2 || e.Utterances != 5 || e.Greedy != nil {
 		t.Errorf("CER %v of %d utterances: %+v", e.Metrics.CER, e.Utterances, e.Confusions(5))
 	}
 	// One file alone says what it says in a batch.
