@@ -2,10 +2,22 @@ package golden
 
 import (
 	"fmt"
+	"testing"
 
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
+
+// Run runs f as a subtest for each case of testdata/name.safetensors.
+func Run(t *testing.T, name string, f func(t *testing.T, c *Case)) {
+	cases, err := Load(name)
+	if err != nil || len(cases) == 0 {
+		t.Fatal(len(cases), err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) { f(t, c) })
+	}
+}
 
 // Steps is how gen/training.py trains.
 type Steps struct {

@@ -12,15 +12,7 @@ import (
 // TestTenSteps takes the same ten steps as PyTorch, with the state carried from
 // segment to segment, and compares every loss and gradient norm, the weights at
 // the end, and what they say of every token.
-func TestTenSteps(t *testing.T) {
-	cases, err := golden.Load("language")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range cases {
-		t.Run(c.Name, func(t *testing.T) { tenSteps(t, c) })
-	}
-}
+func TestTenSteps(t *testing.T) { golden.Run(t, "language", tenSteps) }
 
 func tenSteps(t *testing.T, c *golden.Case) {
 	var s struct {

@@ -38,15 +38,7 @@ func numbered(n int) *text.Vocabulary {
 
 // TestTenStepsOfPyTorch takes the same ten steps as PyTorch from the same
 // weights, batch by batch.
-func TestTenStepsOfPyTorch(t *testing.T) {
-	cases, err := golden.Load("steps")
-	if err != nil || len(cases) == 0 {
-		t.Fatal(len(cases), err)
-	}
-	for _, c := range cases {
-		t.Run(c.Name, func(t *testing.T) { takeSteps(t, c) })
-	}
-}
+func TestTenStepsOfPyTorch(t *testing.T) { golden.Run(t, "steps", takeSteps) }
 
 func takeSteps(t *testing.T, c *golden.Case) {
 	var s stepSettings
