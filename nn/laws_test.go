@@ -327,9 +327,10 @@ func TestBatchOrderChangesNoRow(t *testing.T) {
 func TestThreadsChangeNoBit(t *testing.T) {
 	defer par.SetWorkers(0)
 	for name, m := range map[string]*nn.RNN{
-		"lstm":       nn.NewLSTM(width, 300, &nn.RNNOptions{Bidirectional: true}),
-		"gru before": nn.NewGRU(width, 300, &nn.RNNOptions{ResetBefore: true, RecurrentDropout: 0.2}),
-		"everything": nn.NewLSTM(width, 300, &nn.RNNOptions{Proj: 250, LayerNorm: true, Peephole: true, Zoneout: 0.1, RecurrentDropout: 0.1}),
+		"lstm":        nn.NewLSTM(width, 300, &nn.RNNOptions{Bidirectional: true}),
+		"lstm pinned": nn.NewLSTM(width, 320, &nn.RNNOptions{Bidirectional: true}), // a core owns units where rows do not go round
+		"gru before":  nn.NewGRU(width, 300, &nn.RNNOptions{ResetBefore: true, RecurrentDropout: 0.2}),
+		"everything":  nn.NewLSTM(width, 300, &nn.RNNOptions{Proj: 250, LayerNorm: true, Peephole: true, Zoneout: 0.1, RecurrentDropout: 0.1}),
 	} {
 		t.Run("columns "+name, func(t *testing.T) { columnsChangeNoBit(t, m) })
 	}
@@ -375,11 +376,60 @@ func columnsChangeNoBit(t *testing.T, m *nn.RNN) {
 			return out.Data(), grads
 		}
 		y1, g1 := pass(1)
-		y2, g2 := pass(2)
-		sameBits(t, "output", y2, y1)
-		for k := range g1 {
-			sameBits(t, slab.Params[k].Name, g2[k], g1[k])
+		for _, workers := range []int{2, 3} {
+			y2, g2 := pass(workers)
+			sameBits(t, "output", y2, y1)
+			for k := range g1 {
+				sameBits(t, slab.Params[k].Name, g2[k], g1[k])
+			}
 		}
+	}
+}
+
+// Whether W·x comes step by step with R·h or for many steps before it changes no
+// bit, nor do rows that end early, in training and in inference.
+func TestLocalGatesChangeNoBit(t *testing.T) {
+	defer par.SetWorkers(0)
+	const B, T, H = 16, 9, 64 // few enough threads have rows enough, and H fills panels
+	lengths := []int32{T, T, 1, 0, 5, 5, T, 8, 3, 2, T, 1, 4, T, 6, 2}
+	x := normal(1, B*T*width)
+	for name, m := range map[string]*nn.RNN{
+		"lstm":        nn.NewLSTM(width, H, &nn.RNNOptions{Bidirectional: true}),
+		"gru":         nn.NewGRU(width, H, &nn.RNNOptions{Bidirectional: true}),
+		"gru before":  nn.NewGRU(width, H, &nn.RNNOptions{ResetBefore: true}),
+		"tanh":        nn.NewRNN(width, H, nil),
+		"projection":  nn.NewLSTM(width, H, &nn.RNNOptions{Proj: 40, Layers: 2}),
+		"peephole":    nn.NewLSTM(width, H, &nn.RNNOptions{Peephole: true}),
+		"layer norm":  nn.NewGRU(width, H, &nn.RNNOptions{LayerNorm: true}),
+		"two layers":  nn.NewGRU(width, H, &nn.RNNOptions{Layers: 2}),
+		"custom cell": newForgetful(width, H, nil),
+	} {
+		t.Run(name, func(t *testing.T) {
+			slab := tensor.Pack(tensor.CPU(), m, 1)
+			h, c := initial(m, B)
+			proj := normal(3, B*T*m.OutputSize())
+			infer := func() []float32 {
+				y, final := m.Forward(tensor.NewTape(tensor.CPU(), tensor.Infer).Sequences(x, lengths, B, T, width), nil)
+				return slices.Concat(y.Data(), final.H.Data())
+			}
+			var first result
+			var inferred []float32
+			for i, workers := range []int{7, 1, 2} { // the first too many for local gates
+				par.SetWorkers(workers)
+				r, y := run(m, slab, x, lengths, B, T, h, c, proj), infer()
+				if i == 0 {
+					first, inferred = r, y
+					continue
+				}
+				sameBits(t, "inference", y, inferred)
+				sameBits(t, "output", r.y, first.y)
+				sameBits(t, "state", r.h, first.h)
+				sameBits(t, "input gradient", r.dx, first.dx)
+				for k := range r.weights {
+					sameBits(t, slab.Params[k].Name, r.weights[k], first.weights[k])
+				}
+			}
+		})
 	}
 }
 

@@ -77,7 +77,7 @@ func (r *row) put() {
 // enter points r at time t.
 func (e *scan) enter(r *row, t int) {
 	r.t = t
-	r.first, r.before, r.after = (t-e.g0)*e.B, e.before(t)*e.B, e.after(t)*e.B
+	r.first, r.before, r.after = e.gateRow(t), e.before(t)*e.B, e.after(t)*e.B
 }
 
 // bind points r at batch row b of that time.
@@ -161,12 +161,17 @@ func cellOf(s *device.ScanSpec) *cell {
 }
 
 func fusedForward(r *row) {
-	r.fwd = simd.LSTMArgs{Rows: r.rows, H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], Hid: &r.out[0]}
+	u := r.u0
+	r.fwd = simd.LSTMArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], Hid: &r.out[u], Out: &r.out[u], LDOut: r.h}
+	if e := r.e; e.plain {
+		r.fwd.Out, r.fwd.LDOut = &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+u], e.YLd
+	}
 	r.set.LSTM(&r.fwd)
 }
 
 func fusedBackward(r *row) {
-	r.bwd = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Gates: &r.gates[0], CPrev: &r.cOld[0], C: &r.cNew[0], DHid: &r.dh[0], DC: &r.dc[0]}
+	u := r.u0
+	r.bwd = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], DHid: &r.dh[u], DC: &r.dc[u]}
 	r.set.LSTMGrad(&r.bwd)
 }
 

@@ -99,6 +99,34 @@ type product struct {
 	ldc     int
 	bias    []float32
 	acc     bool
+	then    addend
+
+	some runs
+}
+
+// runs says which panels of C a product has, if width is not 0: so many from
+// panel first on, as many again a pitch further, and so on.
+type runs struct {
+	first, width, pitch int
+	back                bool // the last panels first
+}
+
+// addend is a second product that is added to the first, if k is not 0: A [m,k], and B in panels.
+// The first must have panels too, and rows of A as they stand (cs 1).
+type addend struct {
+	k      int
+	a      []float32
+	rs     int
+	panels []float32
+}
+
+// at is where the p-th panel of the product stands in B and C.
+func (p *product) at(panel int) int {
+	s := &p.some
+	if s.width == 0 {
+		return panel
+	}
+	return s.first + panel/s.width*s.pitch + panel%s.width
 }
 
 // worker is a product with the workspace of one goroutine computing a part of it.
@@ -121,6 +149,15 @@ func (w *worker) put() {
 // run computes rows [r0,r1) of panels [p0,p1).
 func (w *worker) run(r0, r1, p0, p1 int) {
 	nr := w.set.NR
+	if then := w.then; then.k > 0 && simd.Abreast(r1-r0) > 1 { // tiles abreast take one product
+		whole := w.product
+		w.then = addend{}
+		w.run(r0, r1, p0, p1)
+		w.k, w.a, w.rs, w.panels, w.bias, w.acc = then.k, then.a, then.rs, then.panels, nil, true
+		w.run(r0, r1, p0, p1)
+		w.product = whole
+		return
+	}
 	if w.bias != nil && w.acc {
 		for r := r0; r < r1; r++ {
 			lo, hi := p0*nr, min(p1*nr, w.n)
@@ -129,7 +166,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 		}
 	}
 	depth := part(w.k, panelPart/nr)
-	if r1-r0 <= w.set.MR {
+	if r1-r0 <= w.set.MR || w.then.k > 0 {
 		depth = longRun // one tile of rows reads each panel once: without a break
 	}
 	width := p1 - p0
@@ -201,21 +238,40 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		w.packRows(i, rows, k0, kc)
 		a, origin = w.packA, 0
 	}
-	t.K, t.LDC, t.RS, t.CS = kc, w.ldc, w.rs, w.cs
-	beside := 1 // panels that a tile takes
-	for p := p0; p < p1; p += beside {
-		t.N, beside = min(nr, w.n-p*nr), 1
-		if n := simd.Abreast(rows); p+n <= p1 && (p+n)*nr <= w.n {
-			t.N, beside = n*nr, n
+	t.K, t.LDC, t.RS, t.CS, t.K2 = kc, w.ldc, w.rs, w.cs, 0
+	if w.then.k > 0 && k0+kc == w.k {
+		t.K2, t.RS2 = w.then.k, w.then.rs
+	}
+	for p0 < p1 {
+		p, beside := w.group(p0, p1, simd.Abreast(rows))
+		t.N = beside * nr
+		if beside == 1 {
+			t.N = min(nr, w.n-p*nr)
 		}
-		coming := w.aim(p, p1, k0, kc)
+		next := -1
+		if w.some.back {
+			if p1 -= beside; p0 < p1 {
+				next = w.at(p1 - 1)
+			}
+		} else if p0 += beside; p0 < p1 {
+			next = w.at(p0)
+		}
+		coming := w.aim(p, next, k0, kc)
 		at, c := origin, i*w.ldc+p*nr
+		at2 := i * w.then.rs
+		if t.K2 > 0 {
+			t.B2 = &w.then.panels[p*t.K2*nr]
+		}
 		for tile := range tiles {
 			if t.M = height; tile < higher {
 				t.M++
 			}
 			if kc > 0 {
 				t.A = &a[at]
+			}
+			if t.K2 > 0 {
+				t.A2 = &w.then.a[at2]
+				at2 += t.M * t.RS2
 			}
 			if pack {
 				t.RS, t.CS = 1, t.M
@@ -230,8 +286,8 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 			switch {
 			case tile < tiles-1:
 				t.NextC = &w.c[c]
-			case p < p1-1:
-				t.NextC = &w.c[i*w.ldc+(p+1)*nr]
+			case next >= 0:
+				t.NextC = &w.c[i*w.ldc+next*nr]
 			}
 			t.NextB = nil
 			if len(coming) > 0 {
@@ -243,18 +299,38 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	}
 }
 
-// aim points the tile at panel p of B, and gives the next panel before p1 if it is worth fetching.
-func (w *worker) aim(p, p1, k0, kc int) []float32 {
+// group is the next panels of [p0,p1) that a tile takes: abreast of them, if so
+// many are left that lie side by side and are full, or else one.
+func (p *product) group(p0, p1, abreast int) (panel, n int) {
+	first := p0
+	if p.some.back {
+		first = p1 - abreast
+	}
+	if p0+abreast <= p1 {
+		panel = p.at(first)
+		if p.at(first+abreast-1) == panel+abreast-1 && (panel+abreast)*p.set.NR <= p.n {
+			return panel, abreast
+		}
+	}
+	if p.some.back {
+		return p.at(p1 - 1), 1
+	}
+	return p.at(p0), 1
+}
+
+// aim points the tile at panel p of B, and gives the next panel if there is one and it is worth fetching.
+func (w *worker) aim(p, next, k0, kc int) []float32 {
 	if kc == 0 {
 		return nil
 	}
 	var b []float32
 	b, w.tile.LDB, w.tile.Pitch = w.panel(p, k0, kc)
 	w.tile.B = &b[0]
-	if p+1 == p1 || w.panels == nil && w.inPlace() {
+	if next < 0 || w.panels == nil && w.inPlace() {
 		return nil
 	}
-	return b[w.tile.Pitch:][:kc*w.set.NR]
+	b, _, _ = w.panel(next, k0, kc)
+	return b[:kc*w.set.NR]
 }
 
 // start says what the tile, which is in panel p, starts from at depth k0.
@@ -287,6 +363,9 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 // order. Reading A in place costs cache conflicts when rows are a power of two
 // apart, and transposed it touches a new page with every k.
 func (w *worker) worthPacking(panels int) bool {
+	if w.then.k > 0 {
+		return false
+	}
 	if w.cs != 1 {
 		return panels >= 3
 	}

@@ -259,9 +259,56 @@ func TestProductOnPanels(t *testing.T) {
 }
 
 func onPanels(b *Backend, m int, s *device.GemmSpec, p *packed, c []float32) {
-	w := workerPool.Get()
-	w.product = product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p.panels, c: c, ldc: s.LDC, acc: s.Acc}
-	w.all()
+	if m > 0 {
+		x := product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p.panels, c: c, ldc: s.LDC, acc: s.Acc}
+		x.part(0, m, 0, ceilDiv(p.n, b.set.NR))
+	}
+}
+
+// A product with an addend has the bits of one product after the other, for any
+// number of rows; and runs of panels leave the other columns alone.
+func TestProductWithAddend(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(19, 20))
+		nr := b.set.NR
+		for m := 1; m <= 3*b.set.MR; m++ {
+			k, k2, n := 1+r.IntN(40), 1+r.IntN(300), 6*nr-3
+			if m == 5 {
+				k = longRun + 3
+			}
+			x, h, bias := randoms(r, m*k), randoms(r, m*(k2+1)), randoms(r, n)
+			var w1, w2 packed
+			b.pack(&w1, randoms(r, n*k), k, n, k, true)
+			b.pack(&w2, randoms(r, n*k2), k2, n, k2, true)
+			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: w1.panels, c: randoms(r, m*n), ldc: n, bias: bias}
+			both := first
+			both.c = slices.Clone(first.c)
+			both.then = addend{k2, h, k2 + 1, w2.panels}
+			first.part(0, m, 0, 6)
+			second := product{set: b.set, m: m, n: n, k: k2, a: h, rs: k2 + 1, cs: 1, panels: w2.panels, c: first.c, ldc: n, acc: true}
+			second.part(0, m, 0, 6)
+			both.part(0, m, 0, 6)
+			if !slices.Equal(both.c, second.c) {
+				t.Fatalf("m=%d k=%d then %d: not the bits of two products", m, k, k2)
+			}
+
+			some := second
+			start := randoms(r, m*n)
+			some.c, second.c = slices.Clone(start), slices.Clone(start)
+			second.part(0, m, 0, 6)
+			some.some = runs{1, 2, 3, m%2 == 0} // panels 1, 2, 4, 5
+			some.part(0, m, 0, 4)
+			for i, v := range some.c {
+				want := second.c[i]
+				if p := i % n / nr; p == 0 || p == 3 {
+					want = start[i]
+				}
+				if v != want {
+					t.Fatalf("m=%d: panel %d of row %d is %g, want %g", m, i%n/nr, i/n, v, want)
+				}
+			}
+		}
+	})
 }
 
 func TestSumRows(t *testing.T) {
@@ -311,7 +358,7 @@ func TestGemmAllocatesNothing(t *testing.T) {
 			for _, s := range specs {
 				b.Gemm(s)
 			}
-			b.SumRows(sum, specs[1].A, 100, 64, 200, false)
+			b.SumRows(sum, specs[1].A, 64, 64, 200, false)
 		}); n != 0 {
 			t.Errorf("%v allocations a run", n)
 		}

@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"sort"
+
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
@@ -8,14 +10,17 @@ import (
 // The scan engine owns time, direction, lengths, state and the matrix products;
 // a cell (cell.go) owns one batch row of one step.
 //
-// Time goes in chunks whose gates fit the cache: W·x of a chunk is one product,
-// then its steps are run; backward, the weight gradients of a chunk are products
-// over all its steps. Inside a chunk the work is split in one of two ways. Rows:
-// each core runs all steps of its rows without meeting the others. Columns, for
-// few rows and large R: each core keeps its columns of R in its own cache, and
-// all meet twice a stage. A cell without R has a third way, units: what a unit
-// does depends on no other, so each core runs all steps of its units. No bit
-// depends on the split.
+// The work is split in one of two ways. Rows: each core runs all steps of its
+// rows without meeting the others. Columns, for few rows and large R: each core
+// keeps its columns of R in its own cache, and all meet twice a stage, or once a
+// step where a core can own units. A cell without R has a third way, units: what
+// a unit does depends on no other, so each core runs all steps of its units.
+//
+// With many rows to a core, W·x and R·h of a step are one product over its rows,
+// whose gates are used up before they leave its caches. Else time goes in chunks
+// whose gates fit the cache: W·x of a chunk is one product, then its steps are
+// run. Backward, the weight gradients of a chunk are products over all its
+// steps. No bit depends on any of this.
 //
 // A step is one or more stages, each a matrix product followed, row by row, by
 // arithmetic; backward the arithmetic comes first and the stages in the other order.
@@ -32,6 +37,9 @@ type scan struct {
 	joined    int  // rows of R whose product with h joins W·x
 	tied      int  // rows whose two biases are simply added
 	rich      bool // there is more to bind than gates and states
+	local     bool // see localGates
+	parts     int  // that the rows are cut into
+	plain     bool // the cell is plainLSTM, and nothing but the output comes after it
 	direct    bool // h depends on the h before it beside the recurrent product
 	t0, steps int  // the chunk: times [t0, t0+steps)
 	i0, i1    int  // the steps of the chunk being run, in the order of the forward pass
@@ -108,7 +116,9 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e.cell = cellOf(s)
 	e.setActions()
 	e.direct = e.cell.direct || s.ZoneH > 0
+	e.local = false
 	e.rich = s.HDrop > 0 || s.Proj > 0 || !s.NormX.Zero()
+	e.plain = e.cell == &plainLSTM && !e.rich && s.ZoneH == 0
 	return e
 }
 
@@ -122,6 +132,8 @@ const (
 	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
 	chunkGates = 1 << 19 // elements of gates in a chunk
 	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
+	tileRows   = 6       // rows that keep a core busy multiplying while R comes from the cache that all share
+	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
 	unitBlock  = 16      // units that stay together when units are split
 	cellUnits  = 1 << 14 // units of rows that the LSTM's kernel takes at once
@@ -144,7 +156,7 @@ func (e *scan) prefersColumns() bool {
 		return false
 	}
 	rows := e.B / workers
-	return rows < 2 || rows < 24 && 4*r > cacheShare
+	return rows < 2 || rows < tileRows && 4*r > cacheShare
 }
 
 // chunkSteps is how many steps make a chunk, of at most limit. It depends on the
@@ -164,6 +176,36 @@ func (e *scan) blockGrain() int {
 	return ceilDiv(minGemmWork, e.steps*(e.gw/e.H)*unitBlock*cellWork)
 }
 
+// pinned says whether the members of a gang own units, with all columns of R
+// that these need and their part of the cell, because the rows do not go round.
+// Then they meet only once a step.
+func (e *scan) pinned(m par.Member) bool {
+	return e.plain && e.H%e.b.set.NR == 0 && e.B < m.Members()
+}
+
+// ownUnits gives r the units of a member.
+func (e *scan) ownUnits(r *row, m par.Member) {
+	lo, hi := m.Share(e.H / e.b.set.NR)
+	r.u0, r.u1 = lo*e.b.set.NR, hi*e.b.set.NR
+}
+
+// localGates says whether each core makes the gates of its rows step by step,
+// W·x and R·h in one product, and not W·x of a chunk before its steps. With rows
+// enough to fill a tile this costs no more, and the gates of a step are used
+// before they leave the core's first caches.
+func (e *scan) localGates() bool {
+	return e.B >= tileRows*par.Workers() && !e.R.Zero() && e.NormX.Zero() &&
+		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0
+}
+
+// gateRow is the first row of time t in Gates and what lies as they do.
+func (e *scan) gateRow(t int) int {
+	if e.local && !e.Keep {
+		return 0
+	}
+	return (t - e.g0) * e.B
+}
+
 // forward runs the steps of the chunk.
 func (e *scan) forward() {
 	if e.splitsUnits() {
@@ -171,12 +213,12 @@ func (e *scan) forward() {
 		return
 	}
 	for e.i0 = 0; e.i0 < e.steps; e.i0 = e.i1 {
-		if e.prefersColumns() {
+		if !e.local && e.prefersColumns() {
 			e.i1 = min(e.i0+teamSteps, e.steps)
 			par.Gang(e, forwardColumns)
 		} else {
 			e.i1 = e.steps
-			par.For(e.B, e.rowGrain(), e, forwardRows)
+			par.For(e.cutRows(), 1, e, forwardRows)
 		}
 	}
 }
@@ -198,6 +240,9 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		limit = s.Chunk
 	}
 	chunk := e.chunkSteps(limit)
+	if e.local = e.localGates(); e.local {
+		chunk = s.T
+	}
 	for done := 0; done < s.T; done += e.steps {
 		e.steps = min(chunk, s.T-done)
 		if e.t0 = done; s.Reverse {
@@ -206,7 +251,9 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		if e.g0 = 0; !s.Keep {
 			e.g0 = e.t0
 		}
-		e.inputs()
+		if !e.local {
+			e.inputs()
+		}
 		e.forward()
 	}
 	par.For(s.B, 1, e, finishRows)
@@ -264,9 +311,28 @@ func (e *scan) packWeights() {
 	}
 }
 
-// rowGrain is how many rows make a core's share worth waking it for.
-func (e *scan) rowGrain() int {
-	return ceilDiv(minGemmWork, max(1, e.steps*e.recurrent()))
+// cutRows cuts the rows of the chunk into parts of like work, each worth a core.
+func (e *scan) cutRows() int {
+	grain := ceilDiv(minGemmWork, max(1, e.steps*e.recurrent()))
+	e.parts = max(1, min(par.Workers(), e.B/grain))
+	return e.parts
+}
+
+// cut is the first row of a part: where rows end early, the sooner those of long ones.
+func (e *scan) cut(part int) int {
+	if e.Active == nil || part == e.parts {
+		return part * e.B / e.parts
+	}
+	active := e.Active[e.t0 : e.t0+e.steps]
+	before := func(row int) int { // the steps of the rows before this one
+		n := 0
+		for _, a := range active {
+			n += min(int(a), row)
+		}
+		return n
+	}
+	share := ceilDiv(before(e.B)*part, e.parts)
+	return sort.Search(e.B, func(row int) bool { return before(row) >= share })
 }
 
 // inputs computes W·x + bias for the chunk, true steps only.
@@ -276,41 +342,39 @@ func (e *scan) inputs() {
 	case e.Active != nil:
 		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
 			for i := lo; i < hi; i++ {
-				t := e.t0 + i
-				e.input(t*e.B, int(e.Active[t])).all()
+				e.inputRows(e.t0+i, 0, int(e.Active[e.t0+i]))
 			}
 		})
 	case rows < 2*par.Workers():
 		par.For(e.panelsOf(e.gw), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
-			w := e.input(e.t0*e.B, e.steps*e.B)
-			w.run(0, w.m, lo, hi)
-			w.put()
+			p := e.input(e.t0, 0, e.steps*e.B)
+			p.part(0, p.m, lo, hi)
 		})
 	default:
 		par.For(rows, ceilDiv(minGemmWork, perRow), e, func(e *scan, lo, hi int) {
-			e.input(e.t0*e.B+lo, hi-lo).all()
+			e.inputRows(e.t0, lo, hi-lo)
 		})
 	}
 }
 
-// input is W·x + bias for n rows from row `from` of X on; where W·x is normalised the bias comes after that.
-func (e *scan) input(from, n int) *worker {
+// input is W·x + bias of n rows from row lo of time t on; where W·x is normalised the bias comes after that.
+func (e *scan) input(t, lo, n int) product {
 	GH := e.gw
-	w := workerPool.Get()
-	w.product = product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[from*e.I:], rs: e.I, cs: 1,
-		panels: e.p.w.panels, c: e.Gates.Host[(from-e.g0*e.B)*GH:], ldc: GH, bias: e.bias}
+	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[(t*e.B+lo)*e.I:], rs: e.I, cs: 1,
+		panels: e.p.w.panels, c: e.Gates.Host[(e.gateRow(t)+lo)*GH:], ldc: GH, bias: e.bias}
 	if !e.NormX.Zero() {
-		w.bias = nil
+		p.bias = nil
 	}
-	return w
+	return p
 }
 
-// all computes the whole product and returns w to its pool.
-func (w *worker) all() {
-	if w.m > 0 {
-		w.run(0, w.m, 0, ceilDiv(w.n, w.set.NR))
+// inputRows computes that.
+func (e *scan) inputRows(t, lo, n int) {
+	if n == 0 {
+		return
 	}
-	w.put()
+	p := e.input(t, lo, n)
+	p.part(0, n, 0, e.panelsOf(e.gw))
 }
 
 func (e *scan) panelsOf(columns int) int { return ceilDiv(columns, e.b.set.NR) }
@@ -405,9 +469,10 @@ func finishRows(e *scan, lo, hi int) {
 	}
 }
 
-// forwardRows runs steps [i0,i1) for rows [lo,hi).
-func forwardRows(e *scan, lo, hi int) {
+// forwardRows runs steps [i0,i1) for the rows of some parts.
+func forwardRows(e *scan, from, to int) {
 	w, r := workerPool.Get(), e.newRow()
+	lo, hi := e.cut(from), e.cut(to)
 	stages, _ := e.stages()
 	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
@@ -446,11 +511,18 @@ func forwardColumns(e *scan, m par.Member) {
 	w, r := workerPool.Get(), e.newRow()
 	lo, hi := m.Share(e.B)
 	stages, _ := e.stages()
+	pinned := e.pinned(m)
+	if pinned {
+		lo, hi = 0, e.B
+		e.ownUnits(r, m)
+	}
 	for i := e.i0; i < e.i1; i++ {
 		t := e.at(i)
 		for _, s := range stages {
 			s.product(e, w, t, 0, e.B, m)
-			m.Barrier()
+			if !pinned {
+				m.Barrier()
+			}
 			s.rows(e, r, t, lo, hi)
 			m.Barrier()
 		}
@@ -467,19 +539,34 @@ func (e *scan) entering() device.Buffer {
 	return e.Hs
 }
 
-// recur adds R·h to the gates of rows [lo,hi) at time t: the member's share of the columns.
+// recur adds R·h to the gates of rows [lo,hi) at time t, or makes them if they
+// are local: the member's share of the columns.
 func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
 	if n == 0 || e.R.Zero() {
 		return
 	}
 	GH := e.gw
-	base := (t-e.g0)*e.B + lo
+	base := e.gateRow(t) + lo
 	h := e.slot(e.entering(), e.out, e.before(t), lo, hi)
-	if e.joined > 0 {
+	switch {
+	case e.local:
+		w.product = e.input(t, lo, n)
+		w.then = addend{e.out, h, e.out, e.p.r.panels}
+		joined := e.panelsOf(e.joined)
+		w.run(0, n, 0, joined)
+		w.then = addend{}
+		w.run(0, n, joined, e.panelsOf(GH))
+	case e.joined > 0:
 		w.product = product{set: e.b.set, m: n, n: e.joined, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.r.panels,
 			c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
 		p0, p1 := m.Share(e.panelsOf(e.joined))
+		if e.pinned(m) {
+			each := e.H / e.b.set.NR
+			p0, p1 = m.Share(each)
+			w.some = runs{p0, p1 - p0, each, t&1 == 1}
+			p0, p1 = 0, (p1-p0)*(GH/e.H)
+		}
 		w.run(0, n, p0, p1)
 	}
 	if e.joined < GH && e.Cell != device.GRUBefore {
@@ -499,7 +586,7 @@ func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 {
 		return
 	}
-	GH, base := e.gw, (t-e.g0)*e.B+lo
+	GH, base := e.gw, e.gateRow(t)+lo
 	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: e.p.side.panels,
 		c: e.Gates.Host[base*GH+e.joined:], ldc: GH, acc: true}
 	p0, p1 := m.Share(e.panelsOf(e.H))
@@ -512,37 +599,58 @@ func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
 	if n == 0 {
 		return
 	}
-	w.product = product{set: e.b.set, m: n, n: e.out, k: e.H, a: e.Mid.Host[((t-e.g0)*e.B+lo)*e.H:], rs: e.H, cs: 1,
+	w.product = product{set: e.b.set, m: n, n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H, cs: 1,
 		panels: e.p.proj.panels, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out}
 	p0, p1 := m.Share(e.panelsOf(e.out))
 	w.run(0, n, p0, p1)
 }
 
-// cells runs the cell for rows [lo,hi) at time t.
+// cells runs the cell for r's units of rows [lo,hi) at time t.
 func (e *scan) cells(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	if r.u0 == r.u1 {
+		return
+	}
 	e.enter(r, t)
 	for b := lo; b < lo+n; b += r.rows {
 		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.cell.forward(r)
-		if e.Proj == 0 {
+		if e.Proj == 0 && !e.plain {
 			e.output(r, t, b)
 		}
 	}
 	for b := lo + n; b < hi; b++ { // past the row's end: zero output, state kept
-		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][:e.out])
-		e.keep(e.Hs, e.out, t, b)
-		e.keep(e.Cs, e.cw, t, b)
+		o0, o1 := e.outputsOf(r)
+		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][o0:o1])
+		e.keep(e.Hs, e.out, t, b, o0, o1)
+		c0, c1 := e.cellsOf(r)
+		e.keep(e.Cs, e.cw, t, b, c0, c1)
 		if e.HDrop > 0 {
-			e.keep(e.HIn, e.out, t, b)
+			e.keep(e.HIn, e.out, t, b, o0, o1)
 		}
 	}
 }
 
-// keep copies row b of a state over time t.
-func (e *scan) keep(buf device.Buffer, width, t, b int) {
-	copy(e.slot(buf, width, e.after(t), b, b+1), e.slot(buf, width, e.before(t), b, b+1))
+// outputsOf is the part of h that r's units make.
+func (e *scan) outputsOf(r *row) (lo, hi int) {
+	if e.Proj > 0 {
+		return 0, e.out
+	}
+	return r.u0, r.u1
+}
+
+// cellsOf is the part of the other states that r's units make.
+func (e *scan) cellsOf(r *row) (lo, hi int) {
+	if r.u1-r.u0 == e.H {
+		return 0, e.cw
+	}
+	return r.u0, r.u1
+}
+
+// keep copies elements [lo,hi) of row b of a state over time t.
+func (e *scan) keep(buf device.Buffer, width, t, b, lo, hi int) {
+	copy(e.slot(buf, width, e.after(t), b, b+1)[lo:hi], e.slot(buf, width, e.before(t), b, b+1)[lo:])
 }
 
 // outputs finishes the states that a projection made.
@@ -558,7 +666,7 @@ func (e *scan) outputs(r *row, t, lo, hi int) {
 // cellRows is how many rows the cell takes at once: more than one where nothing
 // comes between them, but so few that a call stays short.
 func (e *scan) cellRows() int {
-	if e.cell != &plainLSTM || e.rich || e.ZoneH > 0 {
+	if !e.plain {
 		return 1
 	}
 	return max(1, cellUnits/e.H)
@@ -569,9 +677,7 @@ func (e *scan) output(r *row, t, b int) {
 	if e.ZoneH > 0 {
 		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
 	}
-	for i := range r.rows {
-		copy(e.Y.Host[(t*e.B+b+i)*e.YLd+e.YOff:], e.slot(e.Hs, e.out, e.after(t), b+i, b+i+1))
-	}
+	copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
 	if e.HDrop > 0 {
 		e.b.set.Mul(e.slot(e.HIn, e.out, e.after(t), b, b+1), r.hNew, e.mask[b*e.out:(b+1)*e.out])
 	}

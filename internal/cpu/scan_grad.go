@@ -86,7 +86,7 @@ func (e *scan) backward() {
 			par.Gang(e, backwardColumns)
 		} else {
 			e.i0 = 0
-			par.For(e.B, e.rowGrain(), e, backwardRows)
+			par.For(e.cutRows(), 1, e, backwardRows)
 		}
 	}
 }
@@ -98,10 +98,11 @@ func (e *scan) addTo(dst device.Buffer, src []float32) {
 	}
 }
 
-// backwardRows goes back through steps [i0,i1) for rows [lo,hi), turning the
-// kept gates into their gradients in place.
-func backwardRows(e *scan, lo, hi int) {
+// backwardRows goes back through steps [i0,i1) for the rows of some parts,
+// turning the kept gates into their gradients in place.
+func backwardRows(e *scan, from, to int) {
 	w, r := workerPool.Get(), e.newRow()
+	lo, hi := e.cut(from), e.cut(to)
 	_, stages := e.stages()
 	for i := e.i1 - 1; i >= e.i0; i-- {
 		t := e.at(i)
@@ -144,22 +145,32 @@ func backwardColumns(e *scan, m par.Member) {
 	w, r := workerPool.Get(), e.newRow()
 	lo, hi := m.Share(e.B)
 	_, stages := e.stages()
+	pinned := e.pinned(m)
+	if pinned {
+		lo, hi = 0, e.B
+		e.ownUnits(r, m)
+	}
 	for i := e.i1 - 1; i >= e.i0; i-- {
 		t := e.at(i)
 		for _, s := range stages {
 			s.rows(e, r, t, lo, hi)
 			m.Barrier()
 			s.product(e, w, t, 0, e.B, m)
-			m.Barrier()
+			if !pinned {
+				m.Barrier()
+			}
 		}
 	}
 	r.put()
 	w.put()
 }
 
-// cellGrads runs the cell backward for rows [lo,hi) at time t.
+// cellGrads runs the cell backward for r's units of rows [lo,hi) at time t.
 func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
+	if r.u0 == r.u1 {
+		return
+	}
 	e.enter(r, t)
 	for b := lo; b < lo+n; b += r.rows {
 		r.rows = min(e.cellRows(), lo+n-b)
@@ -192,15 +203,17 @@ func (e *scan) outputGrad(r *row, t, b int) {
 	if e.HDrop > 0 {
 		r.set.MulAdd(dh, e.dr[b*e.out:(b+1)*e.out], e.mask[b*e.out:(b+1)*e.out])
 	}
+	lo, hi := e.outputsOf(r)
 	if !e.DY.Zero() {
 		at := (t*e.B+b)*e.YLd + e.YOff
-		r.set.Add(dh, dh, e.DY.Host[at:at+e.out])
+		r.set.Add(dh[lo:hi], dh[lo:hi], e.DY.Host[at+lo:at+hi])
 	}
 	if !e.TraceH.Zero() {
-		copy(e.TraceH.Host[(t*e.B+b)*e.out:], dh)
+		copy(e.TraceH.Host[(t*e.B+b)*e.out+lo:], dh[lo:hi])
 	}
 	if !e.TraceC.Zero() {
-		copy(e.TraceC.Host[(t*e.B+b)*e.cw:], e.dc[b*e.cw:(b+1)*e.cw])
+		c0, c1 := e.cellsOf(r)
+		copy(e.TraceC.Host[(t*e.B+b)*e.cw+c0:], e.dc[b*e.cw:][c0:c1])
 	}
 	r.dh = dh
 	if e.ZoneH > 0 {

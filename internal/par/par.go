@@ -16,7 +16,7 @@ var (
 	limit    atomic.Int64 // SetWorkers; 0 means GOMAXPROCS
 	started  atomic.Int64 // workers running
 	starting sync.Mutex
-	idle     atomic.Int64 // workers waiting for a token and not yet promised one
+	idle     atomic.Int64 // workers waiting for a token, less the tokens sent: negative where these wait for workers
 	tokens   = make(chan *job, 1024)
 	jobs     Pool[job] // no more than loops under way and workers
 )
@@ -72,10 +72,11 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
 	j.start(unsafe.Pointer(arg), n, parts)
 	for i := 1; i < parts; i++ {
-		if reserve() {
+		if idle.Add(-1) >= -backlog { // a busy worker may come later: often it is just about to finish
 			tokens <- j
 		} else {
-			j.release() // everyone is busy: the caller does this part
+			idle.Add(1)
+			j.release()
 		}
 	}
 	j.finish()
@@ -94,6 +95,14 @@ func (m Member) Share(n int) (lo, hi int) {
 	}
 	size := int(m.j.parts)
 	return m.index * n / size, (m.index + 1) * n / size
+}
+
+// Members is how many they are.
+func (m Member) Members() int {
+	if m.j == nil {
+		return 1
+	}
+	return int(m.j.parts)
 }
 
 // Barrier waits until every member has come here. It spins: the members must
@@ -160,8 +169,10 @@ func Gang[T any](arg *T, body func(arg *T, m Member)) {
 	want := Workers()
 	ensure(want - 1)
 	size := 1
-	for size < want && reserve() {
-		size++
+	for tries := 0; size < want && tries < soon; tries++ {
+		if reserve() {
+			size++
+		}
 	}
 	j := jobs.Get()
 	j.member = *(*func(unsafe.Pointer, Member))(unsafe.Pointer(&body))
@@ -235,6 +246,11 @@ func (j *job) release() {
 		jobs.Put(j)
 	}
 }
+
+const (
+	backlog = 64   // loops that may wait for a worker; the caller does what remains
+	soon    = 1000 // looks, of about a nanosecond, for workers that have just finished a loop
+)
 
 // reserve takes an idle worker, which then must be sent a token.
 func reserve() bool {

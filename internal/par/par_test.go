@@ -3,6 +3,7 @@ package par
 import (
 	"sync"
 	"testing"
+	"time"
 )
 
 type sums struct{ hits []int32 }
@@ -72,6 +73,36 @@ func TestForRaisesPanicsInTheCaller(t *testing.T) {
 	For(4, 1, &sums{}, func(_ *sums, lo, hi int) {
 		if lo == 3 {
 			panic("part 3")
+		}
+	})
+}
+
+// A worker that is busy when a loop begins comes as soon as it is done: loops
+// follow each other so closely that it has often not yet left the last one.
+func TestBusyWorkersComeLater(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(2)
+	For(2, 1, &sums{}, func(*sums, int, int) {}) // a worker at least
+	all := int(started.Load()) + 1
+	SetWorkers(all)
+	var held sync.WaitGroup
+	held.Add(all)
+	release, came := make(chan struct{}), make(chan struct{})
+	go For(all, 1, &sums{}, func(*sums, int, int) {
+		held.Done()
+		<-release
+	})
+	held.Wait()
+	For(2, 1, &sums{}, func(_ *sums, lo, _ int) {
+		if lo == 1 {
+			close(came)
+			return
+		}
+		close(release)
+		select {
+		case <-came:
+		case <-time.After(10 * time.Second):
+			t.Error("no worker came")
 		}
 	})
 }

@@ -10,11 +10,11 @@ import (
 
 // lstmStep is a step of H units whose arrays end where memory ends.
 type lstmStep struct {
-	gates, cPrev, c, hid, dHid, dC []float32
+	gates, cPrev, c, hid, out, dHid, dC []float32
 }
 
 func newLSTMStep(t testing.TB, h int) *lstmStep {
-	return &lstmStep{edge(t, 4*h), edge(t, h), edge(t, h), edge(t, h), edge(t, h), edge(t, h)}
+	return &lstmStep{edge(t, 4*h), edge(t, h), edge(t, h), edge(t, h), edge(t, h), edge(t, h), edge(t, h)}
 }
 
 func (s *lstmStep) fill(r *rand.Rand) {
@@ -27,11 +27,11 @@ func (s *lstmStep) fill(r *rand.Rand) {
 }
 
 func (s *lstmStep) forward(set *Set) {
-	set.LSTM(&LSTMArgs{Rows: 1, H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0]})
+	set.LSTM(&LSTMArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0], Out: &s.out[0], LDOut: len(s.c)})
 }
 
 func (s *lstmStep) backward(set *Set) {
-	set.LSTMGrad(&LSTMGradArgs{Rows: 1, H: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
+	set.LSTMGrad(&LSTMGradArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
 }
 
 // scalarLSTM is the cell in float64: pre-activations p (i,f,g,o) and the old
@@ -145,13 +145,13 @@ func TestLSTMSameBits(t *testing.T) {
 	})
 }
 
-// Rows together are the rows one by one.
+// Rows together, and parts of their units, are the rows one by one.
 func TestLSTMRows(t *testing.T) {
 	const rows = 3
 	eachSet(t, func(t *testing.T, set *Set) {
 		r := rand.New(rand.NewPCG(7, 8))
 		for _, h := range []int{1, 7, 16, 20, 32, 45} {
-			all := newLSTMStep(t, rows*h)
+			all, out := newLSTMStep(t, rows*h), edge(t, (rows-1)*(h+2)+h)
 			all.fill(r)
 			var one [rows]*lstmStep
 			for i := range one {
@@ -163,17 +163,29 @@ func TestLSTMRows(t *testing.T) {
 			}
 			check := func(what string) {
 				for i, s := range one {
+					if !sameBits(s.hid, s.out) || !sameBits(s.hid, out[i*(h+2):][:h]) {
+						t.Fatalf("%s, H=%d: row %d of the copy differs", what, h, i)
+					}
 					if !sameBits(s.gates, all.gates[4*i*h:][:4*h]) || !sameBits(s.c, all.c[i*h:][:h]) || !sameBits(s.hid, all.hid[i*h:][:h]) || !sameBits(s.dC, all.dC[i*h:][:h]) {
 						t.Fatalf("%s, H=%d: row %d differs", what, h, i)
 					}
 				}
 			}
-			set.LSTM(&LSTMArgs{Rows: rows, H: h, Gates: &all.gates[0], CPrev: &all.cPrev[0], C: &all.c[0], Hid: &all.hid[0]})
+			parts := [][2]int{{0, h / 3}, {h / 3, h}}
+			for _, p := range parts {
+				if u := p[0]; p[1] > u {
+					set.LSTM(&LSTMArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], Hid: &all.hid[u], Out: &out[u], LDOut: h + 2})
+				}
+			}
 			for _, s := range one {
 				s.forward(set)
 			}
 			check("forward")
-			set.LSTMGrad(&LSTMGradArgs{Rows: rows, H: h, Gates: &all.gates[0], CPrev: &all.cPrev[0], C: &all.c[0], DHid: &all.dHid[0], DC: &all.dC[0]})
+			for _, p := range parts {
+				if u := p[0]; p[1] > u {
+					set.LSTMGrad(&LSTMGradArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], DHid: &all.dHid[u], DC: &all.dC[u]})
+				}
+			}
 			for _, s := range one {
 				s.backward(set)
 			}

@@ -32,6 +32,15 @@ func at(p *float32, n int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointe
 
 func gemmTileGeneric(t *Tile) {
 	const nr = 8
+	if t.K2 > 0 {
+		first, second := *t, *t
+		first.K2, second.K2 = 0, 0
+		gemmTileGeneric(&first)
+		second.A, second.RS, second.B, second.K = t.A2, t.RS2, t.B2, t.K2
+		second.From, second.LDFrom = t.C, t.LDC
+		gemmTileGeneric(&second)
+		return
+	}
 	if t.N > nr {
 		part := *t
 		part.N = nr
@@ -196,33 +205,37 @@ func mapGeneric(f func(float32) float32) func(dst, src []float32) {
 }
 
 func lstmGeneric(a *LSTMArgs) {
-	h, n := a.H, a.Rows*a.H
-	all, cPrev, c, hid := floats(a.Gates, 4*n), floats(a.CPrev, n), floats(a.C, n), floats(a.Hid, n)
-	for k := range n {
-		j, gates := k%h, all[k/h*4*h:]
-		gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:4*h]
-		i, f, g, o := sigmoidf(gi[j]), sigmoidf(gf[j]), tanhf(gg[j]), sigmoidf(go_[j])
-		gi[j], gf[j], gg[j], go_[j] = i, f, g, o
-		cell := float32(f*cPrev[k]) + float32(i*g)
-		c[k] = cell
-		hid[k] = o * tanhf(cell)
+	h, n := a.H, (a.Rows-1)*a.H+a.Units
+	gates, cPrev, c, hid := floats(a.Gates, 3*(h*a.Rows)+n), floats(a.CPrev, n), floats(a.C, n), floats(a.Hid, n)
+	out := floats(a.Out, (a.Rows-1)*a.LDOut+a.Units)
+	for row := range a.Rows {
+		for j := range a.Units {
+			at, k := 4*row*h+j, row*h+j
+			i, f, g, o := sigmoidf(gates[at]), sigmoidf(gates[at+h]), tanhf(gates[at+2*h]), sigmoidf(gates[at+3*h])
+			gates[at], gates[at+h], gates[at+2*h], gates[at+3*h] = i, f, g, o
+			cell := float32(f*cPrev[k]) + float32(i*g)
+			c[k] = cell
+			hid[k] = o * tanhf(cell)
+			out[row*a.LDOut+j] = hid[k]
+		}
 	}
 }
 
 func lstmGradGeneric(a *LSTMGradArgs) {
-	h, n := a.H, a.Rows*a.H
-	all, cPrev, c, dHid, dC := floats(a.Gates, 4*n), floats(a.CPrev, n), floats(a.C, n), floats(a.DHid, n), floats(a.DC, n)
-	for k := range n {
-		j, gates := k%h, all[k/h*4*h:]
-		gi, gf, gg, go_ := gates[:h], gates[h:2*h], gates[2*h:3*h], gates[3*h:4*h]
-		i, f, g, o, tc := gi[j], gf[j], gg[j], go_[j], tanhf(c[k])
-		dh := dHid[k]
-		dc := dC[k] + float32(float32(dh*o)*(1-float32(tc*tc)))
-		gi[j] = float32(dc*g) * float32(i*(1-i))
-		gf[j] = float32(dc*cPrev[k]) * float32(f*(1-f))
-		gg[j] = float32(dc*i) * (1 - float32(g*g))
-		go_[j] = float32(dh*tc) * float32(o*(1-o))
-		dC[k] = dc * f
+	h, n := a.H, (a.Rows-1)*a.H+a.Units
+	gates, cPrev, c, dHid, dC := floats(a.Gates, 3*(h*a.Rows)+n), floats(a.CPrev, n), floats(a.C, n), floats(a.DHid, n), floats(a.DC, n)
+	for row := range a.Rows {
+		for j := range a.Units {
+			at, k := 4*row*h+j, row*h+j
+			i, f, g, o, tc := gates[at], gates[at+h], gates[at+2*h], gates[at+3*h], tanhf(c[k])
+			dh := dHid[k]
+			dc := dC[k] + float32(float32(dh*o)*(1-float32(tc*tc)))
+			gates[at] = float32(dc*g) * float32(i*(1-i))
+			gates[at+h] = float32(dc*cPrev[k]) * float32(f*(1-f))
+			gates[at+2*h] = float32(dc*i) * (1 - float32(g*g))
+			gates[at+3*h] = float32(dh*tc) * float32(o*(1-o))
+			dC[k] = dc * f
+		}
 	}
 }
 

@@ -42,7 +42,7 @@ type Set struct {
 	Sigmoid func(dst, src []float32) // within 3 ulp; not zero before exp underflows
 	Tanh    func(dst, src []float32) // within 5 ulp; exactly odd
 
-	LSTM     func(a *LSTMArgs)     // one row of one step
+	LSTM     func(a *LSTMArgs)     // one step of some rows
 	LSTMGrad func(a *LSTMGradArgs) // its backward
 
 	Add    func(dst, a, b []float32)               // dst = a + b
@@ -85,6 +85,13 @@ type Tile struct {
 	M, N   int
 	K      int
 
+	// A second product that goes on where the first ends, for M and N of one
+	// panel only: + Σ_k A2[r*RS2+k*CS] * B2[k*LDB+c] over K2 values of k.
+	A2  *float32
+	RS2 int
+	B2  *float32
+	K2  int // 0 for none
+
 	// What later calls use, fetched into the caches meanwhile; nil for none.
 	NextC *float32 // where the C of the next call begins: M rows LDC apart
 	NextB *float32 // FetchPerK elements with every k
@@ -106,22 +113,27 @@ func Abreast(m int) int {
 // FetchPerK is how many elements at NextB a kernel fetches for every k.
 const FetchPerK = 4
 
-// LSTMArgs is one batch row of one LSTM step of H units.
+// LSTMArgs is one LSTM step of some batch rows of H units, or of Units units next
+// to each other: the pointers are then at the first of them.
 //
 //	i,f,o = sigmoid, g = tanh of the gates;  C = f*CPrev + i*g;  Hid = o*tanh(C)
 //
 // C may be CPrev.
 type LSTMArgs struct {
 	Rows, H int      // at least 1
+	Units   int      // at least 1, at most H
 	Gates   *float32 // [Rows,4H] in the order i,f,g,o: pre-activations in, activations out
 	CPrev   *float32 // [Rows,H]
 	C       *float32 // [Rows,H] out
 	Hid     *float32 // [Rows,H] out
+	Out     *float32 // a copy of Hid, in rows LDOut apart
+	LDOut   int
 }
 
 // LSTMGradArgs is the backward pass of LSTMArgs; tanh(C) is computed again.
 type LSTMGradArgs struct {
 	Rows, H int      // at least 1
+	Units   int      // at least 1, at most H
 	Gates   *float32 // [Rows,4H] activations in, gradients of the pre-activations out
 	CPrev   *float32 // [Rows,H]
 	C       *float32 // [Rows,H]

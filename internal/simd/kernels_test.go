@@ -359,6 +359,36 @@ func TestGemmTile(t *testing.T) {
 	})
 }
 
+// A second product in the same call continues the chains of the first, bit for bit.
+func TestGemmTileGoesOn(t *testing.T) {
+	eachSet(t, func(t *testing.T, s *Set) {
+		r := rand.New(rand.NewPCG(19, 20))
+		for m := 1; m <= s.MR; m++ {
+			for _, depth := range [][2]int{{0, 3}, {1, 1}, {5, 4}, {8, 70}, {70, 8}} {
+				k, k2 := depth[0], depth[1]
+				n := 1 + r.IntN(s.NR)
+				a, b := normals(r, edge(t, m*k)), normals(r, edge(t, k*s.NR))
+				a2, b2 := normals(r, edge(t, m*(k2+3)-3)), normals(r, edge(t, k2*s.NR))
+				got, want := make([]float32, m*n), make([]float32, m*n)
+				tile := Tile{M: m, N: n, K: k, RS: k, CS: 1, LDB: s.NR, LDC: n, C: &want[0]}
+				if k > 0 {
+					tile.A, tile.B = &a[0], &b[0]
+				}
+				s.GemmTile(&tile)
+				next := tile
+				next.A, next.RS, next.B, next.K, next.From, next.LDFrom = &a2[0], k2+3, &b2[0], k2, &want[0], n
+				s.GemmTile(&next)
+				tile.C = &got[0]
+				tile.A2, tile.RS2, tile.B2, tile.K2 = &a2[0], k2+3, &b2[0], k2
+				s.GemmTile(&tile)
+				if !sameBits(got, want) {
+					t.Fatalf("m=%d n=%d k=%d then %d: %v, want %v", m, n, k, k2, got, want)
+				}
+			}
+		}
+	})
+}
+
 var tileBuffer []float32
 
 // Panels side by side have the bits of panels one by one.
@@ -477,8 +507,8 @@ func TestAllocatesNothing(t *testing.T) {
 	x, y := make([]float32, 100), make([]float32, 100)
 	eachSet(t, func(t *testing.T, s *Set) {
 		adam := adamExample(x, y, make([]float32, 100), make([]float32, 100))
-		cell := &LSTMArgs{Rows: 1, H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40]}
-		back := &LSTMGradArgs{Rows: 1, H: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
+		cell := &LSTMArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40], Out: &y[40], LDOut: 20}
+		back := &LSTMGradArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
 		tile := &Tile{A: &x[0], RS: 1, CS: 1, B: &x[0], LDB: 8, C: &y[0], LDC: 8, M: 1, N: 8, K: 4}
 		if n := testing.AllocsPerRun(10, func() {
 			for _, k := range elementwise {

@@ -6,17 +6,19 @@
 
 // func lstmAVX512(a *LSTMArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·lstmAVX512(SB), NOSPLIT, $0-8
+TEXT ·lstmAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
 	MOVQ         8(AX), CX
-	MOVQ         16(AX), DX
-	MOVQ         24(AX), BX
-	MOVQ         32(AX), SI
-	MOVQ         40(AX), DI
-	MOVQ         (AX), AX
-	LEAQ         (DX)(CX*4), R8
-	LEAQ         (R8)(CX*4), R9
-	LEAQ         (R9)(CX*4), R10
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         40(AX), SI
+	MOVQ         48(AX), DI
+	MOVQ         (AX), R8
+	MOVQ         16(AX), R9
+	MOVQ         56(AX), R10
+	LEAQ         (DX)(CX*4), R11
+	LEAQ         (R11)(CX*4), R12
+	LEAQ         (R12)(CX*4), R13
 	VBROADCASTSS expmin<>+0(SB), Z0
 	VBROADCASTSS tanhmax<>+0(SB), Z1
 	VBROADCASTSS two<>+0(SB), Z2
@@ -34,16 +36,16 @@ TEXT ·lstmAVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS one<>+0(SB), Z14
 
 row1:
-	MOVQ CX, R11
-	XORQ R12, R12
-	SUBQ $0x10, R11
+	MOVQ R9, R14
+	XORQ R15, R15
+	SUBQ $0x10, R14
 	JLT  tail3
 
 vector2:
-	VMOVUPS      (DX)(R12*1), Z15
-	VMOVUPS      (R8)(R12*1), Z16
-	VMOVUPS      (R9)(R12*1), Z17
-	VMOVUPS      (R10)(R12*1), Z18
+	VMOVUPS      (DX)(R15*1), Z15
+	VMOVUPS      (R11)(R15*1), Z16
+	VMOVUPS      (R12)(R15*1), Z17
+	VMOVUPS      (R13)(R15*1), Z18
 	VORPS        Z4, Z15, Z19
 	VORPS        Z4, Z16, Z20
 	VORPS        Z4, Z18, Z21
@@ -123,28 +125,28 @@ vector2:
 	VDIVPS       Z20, Z19, Z19
 	VANDPS       Z4, Z17, Z17
 	VORPS        Z19, Z17, Z17
-	VMOVUPS      Z15, (DX)(R12*1)
-	VMOVUPS      Z16, (R8)(R12*1)
-	VMOVUPS      Z17, (R9)(R12*1)
-	VMOVUPS      Z18, (R10)(R12*1)
+	VMOVUPS      Z15, (DX)(R15*1)
+	VMOVUPS      Z16, (R11)(R15*1)
+	VMOVUPS      Z17, (R12)(R15*1)
+	VMOVUPS      Z18, (R13)(R15*1)
 	VMULPS       Z15, Z17, Z15
-	VMOVUPS      (BX)(R12*1), Z17
+	VMOVUPS      (BX)(R15*1), Z17
 	VFMADD213PS  Z15, Z17, Z16
-	VMOVUPS      Z16, (SI)(R12*1)
-	ADDQ         $0x40, R12
-	SUBQ         $0x10, R11
+	VMOVUPS      Z16, (SI)(R15*1)
+	ADDQ         $0x40, R15
+	SUBQ         $0x10, R14
 	JGE          vector2
 
 tail3:
-	ADDQ         $0x10, R11
+	ADDQ         $0x10, R14
 	JEQ          done4
-	MOVL         $-1, R13
-	BZHIL        R11, R13, R13
-	KMOVW        R13, K1
-	VMOVUPS.Z    (DX)(R12*1), K1, Z15
-	VMOVUPS.Z    (R8)(R12*1), K1, Z16
-	VMOVUPS.Z    (R9)(R12*1), K1, Z17
-	VMOVUPS.Z    (R10)(R12*1), K1, Z18
+	MOVL         $-1, BP
+	BZHIL        R14, BP, BP
+	KMOVW        BP, K1
+	VMOVUPS.Z    (DX)(R15*1), K1, Z15
+	VMOVUPS.Z    (R11)(R15*1), K1, Z16
+	VMOVUPS.Z    (R12)(R15*1), K1, Z17
+	VMOVUPS.Z    (R13)(R15*1), K1, Z18
 	VORPS        Z4, Z15, Z19
 	VORPS        Z4, Z16, Z20
 	VORPS        Z4, Z18, Z21
@@ -224,23 +226,23 @@ tail3:
 	VDIVPS       Z20, Z19, Z19
 	VANDPS       Z4, Z17, Z17
 	VORPS        Z19, Z17, Z17
-	VMOVUPS      Z15, K1, (DX)(R12*1)
-	VMOVUPS      Z16, K1, (R8)(R12*1)
-	VMOVUPS      Z17, K1, (R9)(R12*1)
-	VMOVUPS      Z18, K1, (R10)(R12*1)
+	VMOVUPS      Z15, K1, (DX)(R15*1)
+	VMOVUPS      Z16, K1, (R11)(R15*1)
+	VMOVUPS      Z17, K1, (R12)(R15*1)
+	VMOVUPS      Z18, K1, (R13)(R15*1)
 	VMULPS       Z15, Z17, Z15
-	VMOVUPS.Z    (BX)(R12*1), K1, Z17
+	VMOVUPS.Z    (BX)(R15*1), K1, Z17
 	VFMADD213PS  Z15, Z17, Z16
-	VMOVUPS      Z16, K1, (SI)(R12*1)
+	VMOVUPS      Z16, K1, (SI)(R15*1)
 
 done4:
-	MOVQ CX, R11
-	XORQ R12, R12
-	SUBQ $0x10, R11
+	MOVQ R9, R14
+	XORQ R15, R15
+	SUBQ $0x10, R14
 	JLT  tail6
 
 vector5:
-	VMOVUPS      (SI)(R12*1), Z15
+	VMOVUPS      (SI)(R15*1), Z15
 	VANDPS       Z3, Z15, Z16
 	VMINPS       Z16, Z1, Z16
 	VADDPS       Z16, Z16, Z16
@@ -263,20 +265,21 @@ vector5:
 	VDIVPS       Z17, Z16, Z16
 	VANDPS       Z4, Z15, Z15
 	VORPS        Z16, Z15, Z15
-	VMOVUPS      (R10)(R12*1), Z16
+	VMOVUPS      (R13)(R15*1), Z16
 	VMULPS       Z16, Z15, Z15
-	VMOVUPS      Z15, (DI)(R12*1)
-	ADDQ         $0x40, R12
-	SUBQ         $0x10, R11
+	VMOVUPS      Z15, (DI)(R15*1)
+	VMOVUPS      Z15, (R10)(R15*1)
+	ADDQ         $0x40, R15
+	SUBQ         $0x10, R14
 	JGE          vector5
 
 tail6:
-	ADDQ         $0x10, R11
+	ADDQ         $0x10, R14
 	JEQ          done7
-	MOVL         $-1, R13
-	BZHIL        R11, R13, R13
-	KMOVW        R13, K1
-	VMOVUPS.Z    (SI)(R12*1), K1, Z15
+	MOVL         $-1, BP
+	BZHIL        R14, BP, BP
+	KMOVW        BP, K1
+	VMOVUPS.Z    (SI)(R15*1), K1, Z15
 	VANDPS       Z3, Z15, Z16
 	VMINPS       Z16, Z1, Z16
 	VADDPS       Z16, Z16, Z16
@@ -299,21 +302,24 @@ tail6:
 	VDIVPS       Z17, Z16, Z16
 	VANDPS       Z4, Z15, Z15
 	VORPS        Z16, Z15, Z15
-	VMOVUPS.Z    (R10)(R12*1), K1, Z16
+	VMOVUPS.Z    (R13)(R15*1), K1, Z16
 	VMULPS       Z16, Z15, Z15
-	VMOVUPS      Z15, K1, (DI)(R12*1)
+	VMOVUPS      Z15, K1, (DI)(R15*1)
+	VMOVUPS      Z15, K1, (R10)(R15*1)
 
 done7:
+	MOVQ 64(AX), R14
+	LEAQ (R10)(R14*4), R10
 	LEAQ (BX)(CX*4), BX
 	LEAQ (SI)(CX*4), SI
 	LEAQ (DI)(CX*4), DI
-	MOVQ CX, R11
-	SHLQ $0x04, R11
-	ADDQ R11, DX
-	ADDQ R11, R8
-	ADDQ R11, R9
-	ADDQ R11, R10
-	DECQ AX
+	MOVQ CX, R14
+	SHLQ $0x04, R14
+	ADDQ R14, DX
+	ADDQ R14, R11
+	ADDQ R14, R12
+	ADDQ R14, R13
+	DECQ R8
 	JNZ  row1
 	VZEROUPPER
 	RET
@@ -473,15 +479,16 @@ GLOBL one<>(SB), RODATA|NOPTR, $32
 TEXT ·lstmGradAVX512(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         8(AX), CX
-	MOVQ         16(AX), DX
-	MOVQ         24(AX), BX
-	MOVQ         32(AX), SI
-	MOVQ         40(AX), DI
-	MOVQ         48(AX), R8
-	MOVQ         (AX), AX
-	LEAQ         (DX)(CX*4), R9
-	LEAQ         (R9)(CX*4), R10
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         40(AX), SI
+	MOVQ         48(AX), DI
+	MOVQ         56(AX), R8
+	MOVQ         (AX), R9
+	MOVQ         16(AX), AX
+	LEAQ         (DX)(CX*4), R10
 	LEAQ         (R10)(CX*4), R11
+	LEAQ         (R11)(CX*4), R12
 	VBROADCASTSS tanhmax<>+0(SB), Z0
 	VBROADCASTSS two<>+0(SB), Z1
 	VBROADCASTSS abs<>+0(SB), Z2
@@ -498,14 +505,14 @@ TEXT ·lstmGradAVX512(SB), NOSPLIT, $0-8
 	VBROADCASTSS one<>+0(SB), Z13
 
 row1:
-	MOVQ CX, R12
-	XORQ R13, R13
-	SUBQ $0x10, R12
+	MOVQ AX, R13
+	XORQ R14, R14
+	SUBQ $0x10, R13
 	JLT  tail3
 
 vector2:
-	VMOVUPS      (SI)(R13*1), Z14
-	VMOVUPS      (DI)(R13*1), Z15
+	VMOVUPS      (SI)(R14*1), Z14
+	VMOVUPS      (DI)(R14*1), Z15
 	VANDPS       Z2, Z14, Z16
 	VMINPS       Z16, Z0, Z16
 	VADDPS       Z16, Z16, Z16
@@ -528,8 +535,8 @@ vector2:
 	VDIVPS       Z17, Z16, Z16
 	VANDPS       Z3, Z14, Z14
 	VORPS        Z16, Z14, Z14
-	VMOVUPS      (R11)(R13*1), Z16
-	VMOVUPS      (R8)(R13*1), Z17
+	VMOVUPS      (R12)(R14*1), Z16
+	VMOVUPS      (R8)(R14*1), Z17
 	VMOVAPS      Z13, Z18
 	VFNMADD231PS Z14, Z14, Z18
 	VMULPS       Z16, Z15, Z19
@@ -539,42 +546,42 @@ vector2:
 	VSUBPS       Z16, Z14, Z14
 	VMULPS       Z16, Z14, Z14
 	VMULPS       Z14, Z15, Z15
-	VMOVUPS      Z15, (R11)(R13*1)
-	VMOVUPS      (R9)(R13*1), Z14
+	VMOVUPS      Z15, (R12)(R14*1)
+	VMOVUPS      (R10)(R14*1), Z14
 	VMULPS       Z14, Z17, Z15
-	VMOVUPS      Z15, (R8)(R13*1)
-	VMOVUPS      (BX)(R13*1), Z15
+	VMOVUPS      Z15, (R8)(R14*1)
+	VMOVUPS      (BX)(R14*1), Z15
 	VMULPS       Z17, Z15, Z15
 	VMOVAPS      Z13, Z16
 	VSUBPS       Z14, Z16, Z16
 	VMULPS       Z14, Z16, Z16
 	VMULPS       Z16, Z15, Z15
-	VMOVUPS      Z15, (R9)(R13*1)
-	VMOVUPS      (DX)(R13*1), Z14
-	VMOVUPS      (R10)(R13*1), Z16
+	VMOVUPS      Z15, (R10)(R14*1)
+	VMOVUPS      (DX)(R14*1), Z14
+	VMOVUPS      (R11)(R14*1), Z16
 	VMULPS       Z14, Z17, Z15
 	VMULPS       Z16, Z17, Z17
 	VMOVAPS      Z13, Z18
 	VSUBPS       Z14, Z18, Z18
 	VMULPS       Z14, Z18, Z18
 	VMULPS       Z18, Z17, Z17
-	VMOVUPS      Z17, (DX)(R13*1)
+	VMOVUPS      Z17, (DX)(R14*1)
 	VMOVAPS      Z13, Z14
 	VFNMADD231PS Z16, Z16, Z14
 	VMULPS       Z14, Z15, Z15
-	VMOVUPS      Z15, (R10)(R13*1)
-	ADDQ         $0x40, R13
-	SUBQ         $0x10, R12
+	VMOVUPS      Z15, (R11)(R14*1)
+	ADDQ         $0x40, R14
+	SUBQ         $0x10, R13
 	JGE          vector2
 
 tail3:
-	ADDQ         $0x10, R12
+	ADDQ         $0x10, R13
 	JEQ          done4
-	MOVL         $-1, R14
-	BZHIL        R12, R14, R14
-	KMOVW        R14, K1
-	VMOVUPS.Z    (SI)(R13*1), K1, Z14
-	VMOVUPS.Z    (DI)(R13*1), K1, Z15
+	MOVL         $-1, R15
+	BZHIL        R13, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (SI)(R14*1), K1, Z14
+	VMOVUPS.Z    (DI)(R14*1), K1, Z15
 	VANDPS       Z2, Z14, Z16
 	VMINPS       Z16, Z0, Z16
 	VADDPS       Z16, Z16, Z16
@@ -597,8 +604,8 @@ tail3:
 	VDIVPS       Z17, Z16, Z16
 	VANDPS       Z3, Z14, Z14
 	VORPS        Z16, Z14, Z14
-	VMOVUPS.Z    (R11)(R13*1), K1, Z16
-	VMOVUPS.Z    (R8)(R13*1), K1, Z17
+	VMOVUPS.Z    (R12)(R14*1), K1, Z16
+	VMOVUPS.Z    (R8)(R14*1), K1, Z17
 	VMOVAPS      Z13, Z18
 	VFNMADD231PS Z14, Z14, Z18
 	VMULPS       Z16, Z15, Z19
@@ -608,72 +615,74 @@ tail3:
 	VSUBPS       Z16, Z14, Z14
 	VMULPS       Z16, Z14, Z14
 	VMULPS       Z14, Z15, Z15
-	VMOVUPS      Z15, K1, (R11)(R13*1)
-	VMOVUPS.Z    (R9)(R13*1), K1, Z14
+	VMOVUPS      Z15, K1, (R12)(R14*1)
+	VMOVUPS.Z    (R10)(R14*1), K1, Z14
 	VMULPS       Z14, Z17, Z15
-	VMOVUPS      Z15, K1, (R8)(R13*1)
-	VMOVUPS.Z    (BX)(R13*1), K1, Z15
+	VMOVUPS      Z15, K1, (R8)(R14*1)
+	VMOVUPS.Z    (BX)(R14*1), K1, Z15
 	VMULPS       Z17, Z15, Z15
 	VMOVAPS      Z13, Z16
 	VSUBPS       Z14, Z16, Z16
 	VMULPS       Z14, Z16, Z16
 	VMULPS       Z16, Z15, Z15
-	VMOVUPS      Z15, K1, (R9)(R13*1)
-	VMOVUPS.Z    (DX)(R13*1), K1, Z14
-	VMOVUPS.Z    (R10)(R13*1), K1, Z16
+	VMOVUPS      Z15, K1, (R10)(R14*1)
+	VMOVUPS.Z    (DX)(R14*1), K1, Z14
+	VMOVUPS.Z    (R11)(R14*1), K1, Z16
 	VMULPS       Z14, Z17, Z15
 	VMULPS       Z16, Z17, Z17
 	VMOVAPS      Z13, Z18
 	VSUBPS       Z14, Z18, Z18
 	VMULPS       Z14, Z18, Z18
 	VMULPS       Z18, Z17, Z17
-	VMOVUPS      Z17, K1, (DX)(R13*1)
+	VMOVUPS      Z17, K1, (DX)(R14*1)
 	VMOVAPS      Z13, Z14
 	VFNMADD231PS Z16, Z16, Z14
 	VMULPS       Z14, Z15, Z15
-	VMOVUPS      Z15, K1, (R10)(R13*1)
+	VMOVUPS      Z15, K1, (R11)(R14*1)
 
 done4:
 	LEAQ (BX)(CX*4), BX
 	LEAQ (SI)(CX*4), SI
 	LEAQ (DI)(CX*4), DI
 	LEAQ (R8)(CX*4), R8
-	MOVQ CX, R12
-	SHLQ $0x04, R12
-	ADDQ R12, DX
-	ADDQ R12, R9
-	ADDQ R12, R10
-	ADDQ R12, R11
-	DECQ AX
+	MOVQ CX, R13
+	SHLQ $0x04, R13
+	ADDQ R13, DX
+	ADDQ R13, R10
+	ADDQ R13, R11
+	ADDQ R13, R12
+	DECQ R9
 	JNZ  row1
 	VZEROUPPER
 	RET
 
 // func lstmAVX2(a *LSTMArgs)
 // Requires: AVX, AVX2, CMOV, FMA3
-TEXT ·lstmAVX2(SB), NOSPLIT, $0-8
+TEXT ·lstmAVX2(SB), NOSPLIT, $8-8
 	MOVQ a+0(FP), AX
 	MOVQ 8(AX), CX
-	MOVQ 16(AX), DX
-	MOVQ 24(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ (AX), AX
-	LEAQ (DX)(CX*4), R8
-	LEAQ (R8)(CX*4), R9
-	LEAQ (R9)(CX*4), R10
+	MOVQ 24(AX), DX
+	MOVQ 32(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 48(AX), DI
+	MOVQ (AX), R8
+	MOVQ 16(AX), R9
+	MOVQ 56(AX), R10
+	LEAQ (DX)(CX*4), R11
+	LEAQ (R11)(CX*4), R12
+	LEAQ (R12)(CX*4), R13
 
 row1:
-	MOVQ CX, R11
-	XORQ R12, R12
-	SUBQ $0x08, R11
+	MOVQ R9, R14
+	XORQ R15, R15
+	SUBQ $0x08, R14
 	JLT  tail3
 
 vector2:
-	VMOVUPS      (DX)(R12*1), Y0
-	VMOVUPS      (R8)(R12*1), Y1
-	VMOVUPS      (R9)(R12*1), Y2
-	VMOVUPS      (R10)(R12*1), Y3
+	VMOVUPS      (DX)(R15*1), Y0
+	VMOVUPS      (R11)(R15*1), Y1
+	VMOVUPS      (R12)(R15*1), Y2
+	VMOVUPS      (R13)(R15*1), Y3
 	VORPS        sign<>+0(SB), Y0, Y4
 	VORPS        sign<>+0(SB), Y1, Y5
 	VORPS        sign<>+0(SB), Y3, Y6
@@ -779,31 +788,31 @@ vector2:
 	VDIVPS       Y5, Y4, Y4
 	VANDPS       sign<>+0(SB), Y2, Y2
 	VORPS        Y4, Y2, Y2
-	VMOVUPS      Y0, (DX)(R12*1)
-	VMOVUPS      Y1, (R8)(R12*1)
-	VMOVUPS      Y2, (R9)(R12*1)
-	VMOVUPS      Y3, (R10)(R12*1)
+	VMOVUPS      Y0, (DX)(R15*1)
+	VMOVUPS      Y1, (R11)(R15*1)
+	VMOVUPS      Y2, (R12)(R15*1)
+	VMOVUPS      Y3, (R13)(R15*1)
 	VMULPS       Y0, Y2, Y0
-	VMOVUPS      (BX)(R12*1), Y2
+	VMOVUPS      (BX)(R15*1), Y2
 	VFMADD213PS  Y0, Y2, Y1
-	VMOVUPS      Y1, (SI)(R12*1)
-	ADDQ         $0x20, R12
-	SUBQ         $0x08, R11
+	VMOVUPS      Y1, (SI)(R15*1)
+	ADDQ         $0x20, R15
+	SUBQ         $0x08, R14
 	JGE          vector2
 
 tail3:
-	ADDQ         $0x08, R11
+	ADDQ         $0x08, R14
 	JEQ          done4
-	MOVQ         $+8, R13
-	CMPQ         R11, R13
-	CMOVQGT      R13, R11
-	SUBQ         R11, R13
-	LEAQ         lanes<>+32(SB), R11
-	VMOVUPS      (R11)(R13*4), Y0
-	VMASKMOVPS   (DX)(R12*1), Y0, Y1
-	VMASKMOVPS   (R8)(R12*1), Y0, Y2
-	VMASKMOVPS   (R9)(R12*1), Y0, Y3
-	VMASKMOVPS   (R10)(R12*1), Y0, Y4
+	MOVQ         $+8, BP
+	CMPQ         R14, BP
+	CMOVQGT      BP, R14
+	SUBQ         R14, BP
+	LEAQ         lanes<>+32(SB), R14
+	VMOVUPS      (R14)(BP*4), Y0
+	VMASKMOVPS   (DX)(R15*1), Y0, Y1
+	VMASKMOVPS   (R11)(R15*1), Y0, Y2
+	VMASKMOVPS   (R12)(R15*1), Y0, Y3
+	VMASKMOVPS   (R13)(R15*1), Y0, Y4
 	VORPS        sign<>+0(SB), Y1, Y5
 	VORPS        sign<>+0(SB), Y2, Y6
 	VORPS        sign<>+0(SB), Y4, Y7
@@ -909,23 +918,23 @@ tail3:
 	VDIVPS       Y6, Y5, Y5
 	VANDPS       sign<>+0(SB), Y3, Y3
 	VORPS        Y5, Y3, Y3
-	VMASKMOVPS   Y1, Y0, (DX)(R12*1)
-	VMASKMOVPS   Y2, Y0, (R8)(R12*1)
-	VMASKMOVPS   Y3, Y0, (R9)(R12*1)
-	VMASKMOVPS   Y4, Y0, (R10)(R12*1)
+	VMASKMOVPS   Y1, Y0, (DX)(R15*1)
+	VMASKMOVPS   Y2, Y0, (R11)(R15*1)
+	VMASKMOVPS   Y3, Y0, (R12)(R15*1)
+	VMASKMOVPS   Y4, Y0, (R13)(R15*1)
 	VMULPS       Y1, Y3, Y1
-	VMASKMOVPS   (BX)(R12*1), Y0, Y3
+	VMASKMOVPS   (BX)(R15*1), Y0, Y3
 	VFMADD213PS  Y1, Y3, Y2
-	VMASKMOVPS   Y2, Y0, (SI)(R12*1)
+	VMASKMOVPS   Y2, Y0, (SI)(R15*1)
 
 done4:
-	MOVQ CX, R11
-	XORQ R12, R12
-	SUBQ $0x08, R11
+	MOVQ R9, R14
+	XORQ R15, R15
+	SUBQ $0x08, R14
 	JLT  tail6
 
 vector5:
-	VMOVUPS      (SI)(R12*1), Y0
+	VMOVUPS      (SI)(R15*1), Y0
 	VANDPS       abs<>+0(SB), Y0, Y1
 	VMOVUPS      tanhmax<>+0(SB), Y2
 	VMINPS       Y1, Y2, Y1
@@ -951,23 +960,24 @@ vector5:
 	VDIVPS       Y2, Y1, Y1
 	VANDPS       sign<>+0(SB), Y0, Y0
 	VORPS        Y1, Y0, Y0
-	VMOVUPS      (R10)(R12*1), Y1
+	VMOVUPS      (R13)(R15*1), Y1
 	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (DI)(R12*1)
-	ADDQ         $0x20, R12
-	SUBQ         $0x08, R11
+	VMOVUPS      Y0, (DI)(R15*1)
+	VMOVUPS      Y0, (R10)(R15*1)
+	ADDQ         $0x20, R15
+	SUBQ         $0x08, R14
 	JGE          vector5
 
 tail6:
-	ADDQ         $0x08, R11
+	ADDQ         $0x08, R14
 	JEQ          done7
-	MOVQ         $+8, R13
-	CMPQ         R11, R13
-	CMOVQGT      R13, R11
-	SUBQ         R11, R13
-	LEAQ         lanes<>+32(SB), R11
-	VMOVUPS      (R11)(R13*4), Y0
-	VMASKMOVPS   (SI)(R12*1), Y0, Y1
+	MOVQ         $+8, BP
+	CMPQ         R14, BP
+	CMOVQGT      BP, R14
+	SUBQ         R14, BP
+	LEAQ         lanes<>+32(SB), R14
+	VMOVUPS      (R14)(BP*4), Y0
+	VMASKMOVPS   (SI)(R15*1), Y0, Y1
 	VANDPS       abs<>+0(SB), Y1, Y2
 	VMOVUPS      tanhmax<>+0(SB), Y3
 	VMINPS       Y2, Y3, Y2
@@ -993,21 +1003,24 @@ tail6:
 	VDIVPS       Y3, Y2, Y2
 	VANDPS       sign<>+0(SB), Y1, Y1
 	VORPS        Y2, Y1, Y1
-	VMASKMOVPS   (R10)(R12*1), Y0, Y2
+	VMASKMOVPS   (R13)(R15*1), Y0, Y2
 	VMULPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (DI)(R12*1)
+	VMASKMOVPS   Y1, Y0, (DI)(R15*1)
+	VMASKMOVPS   Y1, Y0, (R10)(R15*1)
 
 done7:
+	MOVQ 64(AX), R14
+	LEAQ (R10)(R14*4), R10
 	LEAQ (BX)(CX*4), BX
 	LEAQ (SI)(CX*4), SI
 	LEAQ (DI)(CX*4), DI
-	MOVQ CX, R11
-	SHLQ $0x04, R11
-	ADDQ R11, DX
-	ADDQ R11, R8
-	ADDQ R11, R9
-	ADDQ R11, R10
-	DECQ AX
+	MOVQ CX, R14
+	SHLQ $0x04, R14
+	ADDQ R14, DX
+	ADDQ R14, R11
+	ADDQ R14, R12
+	ADDQ R14, R13
+	DECQ R8
 	JNZ  row1
 	VZEROUPPER
 	RET
@@ -1061,25 +1074,26 @@ GLOBL lanes<>(SB), RODATA|NOPTR, $128
 TEXT ·lstmGradAVX2(SB), NOSPLIT, $0-8
 	MOVQ a+0(FP), AX
 	MOVQ 8(AX), CX
-	MOVQ 16(AX), DX
-	MOVQ 24(AX), BX
-	MOVQ 32(AX), SI
-	MOVQ 40(AX), DI
-	MOVQ 48(AX), R8
-	MOVQ (AX), AX
-	LEAQ (DX)(CX*4), R9
-	LEAQ (R9)(CX*4), R10
+	MOVQ 24(AX), DX
+	MOVQ 32(AX), BX
+	MOVQ 40(AX), SI
+	MOVQ 48(AX), DI
+	MOVQ 56(AX), R8
+	MOVQ (AX), R9
+	MOVQ 16(AX), AX
+	LEAQ (DX)(CX*4), R10
 	LEAQ (R10)(CX*4), R11
+	LEAQ (R11)(CX*4), R12
 
 row1:
-	MOVQ CX, R12
-	XORQ R13, R13
-	SUBQ $0x08, R12
+	MOVQ AX, R13
+	XORQ R14, R14
+	SUBQ $0x08, R13
 	JLT  tail3
 
 vector2:
-	VMOVUPS      (SI)(R13*1), Y0
-	VMOVUPS      (DI)(R13*1), Y1
+	VMOVUPS      (SI)(R14*1), Y0
+	VMOVUPS      (DI)(R14*1), Y1
 	VANDPS       abs<>+0(SB), Y0, Y2
 	VMOVUPS      tanhmax<>+0(SB), Y3
 	VMINPS       Y2, Y3, Y2
@@ -1105,8 +1119,8 @@ vector2:
 	VDIVPS       Y3, Y2, Y2
 	VANDPS       sign<>+0(SB), Y0, Y0
 	VORPS        Y2, Y0, Y0
-	VMOVUPS      (R11)(R13*1), Y2
-	VMOVUPS      (R8)(R13*1), Y3
+	VMOVUPS      (R12)(R14*1), Y2
+	VMOVUPS      (R8)(R14*1), Y3
 	VMOVAPS      one<>+0(SB), Y4
 	VFNMADD231PS Y0, Y0, Y4
 	VMULPS       Y2, Y1, Y5
@@ -1116,45 +1130,45 @@ vector2:
 	VSUBPS       Y2, Y0, Y0
 	VMULPS       Y2, Y0, Y0
 	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (R11)(R13*1)
-	VMOVUPS      (R9)(R13*1), Y0
+	VMOVUPS      Y1, (R12)(R14*1)
+	VMOVUPS      (R10)(R14*1), Y0
 	VMULPS       Y0, Y3, Y1
-	VMOVUPS      Y1, (R8)(R13*1)
-	VMOVUPS      (BX)(R13*1), Y1
+	VMOVUPS      Y1, (R8)(R14*1)
+	VMOVUPS      (BX)(R14*1), Y1
 	VMULPS       Y3, Y1, Y1
 	VMOVAPS      one<>+0(SB), Y2
 	VSUBPS       Y0, Y2, Y2
 	VMULPS       Y0, Y2, Y2
 	VMULPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (R9)(R13*1)
-	VMOVUPS      (DX)(R13*1), Y0
-	VMOVUPS      (R10)(R13*1), Y2
+	VMOVUPS      Y1, (R10)(R14*1)
+	VMOVUPS      (DX)(R14*1), Y0
+	VMOVUPS      (R11)(R14*1), Y2
 	VMULPS       Y0, Y3, Y1
 	VMULPS       Y2, Y3, Y3
 	VMOVAPS      one<>+0(SB), Y4
 	VSUBPS       Y0, Y4, Y4
 	VMULPS       Y0, Y4, Y4
 	VMULPS       Y4, Y3, Y3
-	VMOVUPS      Y3, (DX)(R13*1)
+	VMOVUPS      Y3, (DX)(R14*1)
 	VMOVAPS      one<>+0(SB), Y0
 	VFNMADD231PS Y2, Y2, Y0
 	VMULPS       Y0, Y1, Y1
-	VMOVUPS      Y1, (R10)(R13*1)
-	ADDQ         $0x20, R13
-	SUBQ         $0x08, R12
+	VMOVUPS      Y1, (R11)(R14*1)
+	ADDQ         $0x20, R14
+	SUBQ         $0x08, R13
 	JGE          vector2
 
 tail3:
-	ADDQ         $0x08, R12
+	ADDQ         $0x08, R13
 	JEQ          done4
-	MOVQ         $+8, R14
-	CMPQ         R12, R14
-	CMOVQGT      R14, R12
-	SUBQ         R12, R14
-	LEAQ         lanes<>+32(SB), R12
-	VMOVUPS      (R12)(R14*4), Y0
-	VMASKMOVPS   (SI)(R13*1), Y0, Y1
-	VMASKMOVPS   (DI)(R13*1), Y0, Y2
+	MOVQ         $+8, R15
+	CMPQ         R13, R15
+	CMOVQGT      R15, R13
+	SUBQ         R13, R15
+	LEAQ         lanes<>+32(SB), R13
+	VMOVUPS      (R13)(R15*4), Y0
+	VMASKMOVPS   (SI)(R14*1), Y0, Y1
+	VMASKMOVPS   (DI)(R14*1), Y0, Y2
 	VANDPS       abs<>+0(SB), Y1, Y3
 	VMOVUPS      tanhmax<>+0(SB), Y4
 	VMINPS       Y3, Y4, Y3
@@ -1180,8 +1194,8 @@ tail3:
 	VDIVPS       Y4, Y3, Y3
 	VANDPS       sign<>+0(SB), Y1, Y1
 	VORPS        Y3, Y1, Y1
-	VMASKMOVPS   (R11)(R13*1), Y0, Y3
-	VMASKMOVPS   (R8)(R13*1), Y0, Y4
+	VMASKMOVPS   (R12)(R14*1), Y0, Y3
+	VMASKMOVPS   (R8)(R14*1), Y0, Y4
 	VMOVAPS      one<>+0(SB), Y5
 	VFNMADD231PS Y1, Y1, Y5
 	VMULPS       Y3, Y2, Y6
@@ -1191,43 +1205,43 @@ tail3:
 	VSUBPS       Y3, Y1, Y1
 	VMULPS       Y3, Y1, Y1
 	VMULPS       Y1, Y2, Y2
-	VMASKMOVPS   Y2, Y0, (R11)(R13*1)
-	VMASKMOVPS   (R9)(R13*1), Y0, Y1
+	VMASKMOVPS   Y2, Y0, (R12)(R14*1)
+	VMASKMOVPS   (R10)(R14*1), Y0, Y1
 	VMULPS       Y1, Y4, Y2
-	VMASKMOVPS   Y2, Y0, (R8)(R13*1)
-	VMASKMOVPS   (BX)(R13*1), Y0, Y2
+	VMASKMOVPS   Y2, Y0, (R8)(R14*1)
+	VMASKMOVPS   (BX)(R14*1), Y0, Y2
 	VMULPS       Y4, Y2, Y2
 	VMOVAPS      one<>+0(SB), Y3
 	VSUBPS       Y1, Y3, Y3
 	VMULPS       Y1, Y3, Y3
 	VMULPS       Y3, Y2, Y2
-	VMASKMOVPS   Y2, Y0, (R9)(R13*1)
-	VMASKMOVPS   (DX)(R13*1), Y0, Y1
-	VMASKMOVPS   (R10)(R13*1), Y0, Y3
+	VMASKMOVPS   Y2, Y0, (R10)(R14*1)
+	VMASKMOVPS   (DX)(R14*1), Y0, Y1
+	VMASKMOVPS   (R11)(R14*1), Y0, Y3
 	VMULPS       Y1, Y4, Y2
 	VMULPS       Y3, Y4, Y4
 	VMOVAPS      one<>+0(SB), Y5
 	VSUBPS       Y1, Y5, Y5
 	VMULPS       Y1, Y5, Y5
 	VMULPS       Y5, Y4, Y4
-	VMASKMOVPS   Y4, Y0, (DX)(R13*1)
+	VMASKMOVPS   Y4, Y0, (DX)(R14*1)
 	VMOVAPS      one<>+0(SB), Y1
 	VFNMADD231PS Y3, Y3, Y1
 	VMULPS       Y1, Y2, Y2
-	VMASKMOVPS   Y2, Y0, (R10)(R13*1)
+	VMASKMOVPS   Y2, Y0, (R11)(R14*1)
 
 done4:
 	LEAQ (BX)(CX*4), BX
 	LEAQ (SI)(CX*4), SI
 	LEAQ (DI)(CX*4), DI
 	LEAQ (R8)(CX*4), R8
-	MOVQ CX, R12
-	SHLQ $0x04, R12
-	ADDQ R12, DX
-	ADDQ R12, R9
-	ADDQ R12, R10
-	ADDQ R12, R11
-	DECQ AX
+	MOVQ CX, R13
+	SHLQ $0x04, R13
+	ADDQ R13, DX
+	ADDQ R13, R10
+	ADDQ R13, R11
+	ADDQ R13, R12
+	DECQ R9
 	JNZ  row1
 	VZEROUPPER
 	RET

@@ -54,7 +54,7 @@ from1:
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
 	MOVQ       56(DI), R9
@@ -69,22 +69,23 @@ fetched1:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    R10, R12
-	SHLQ    $0x02, R12
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest1
+	MOVQ    128(DI), R15
+
+product1:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest1
 
 loop1:
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -92,8 +93,8 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -101,8 +102,8 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -110,8 +111,8 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -124,13 +125,13 @@ loop1:
 
 rest1:
 	ADDQ $0x04, R11
-	JEQ  store1
+	JEQ  next1
 
 single1:
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -138,6 +139,16 @@ single1:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single1
+
+next1:
+	TESTQ R15, R15
+	JEQ   store1
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product1
 
 store1:
 	MOVQ    48(DI), R8
@@ -171,7 +182,7 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
 	MOVQ       56(DI), R9
@@ -190,22 +201,23 @@ fetched2:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    R10, R12
-	SHLQ    $0x02, R12
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest2
+	MOVQ    128(DI), R15
+
+product2:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest2
 
 loop2:
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -216,8 +228,8 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -228,8 +240,8 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -240,8 +252,8 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -257,13 +269,13 @@ loop2:
 
 rest2:
 	ADDQ $0x04, R11
-	JEQ  store2
+	JEQ  next2
 
 single2:
 	VMOVUPS      (R9), Z24
 	VMOVUPS      64(R9), Z25
-	PREFETCHT0   (R9)(R12*8)
-	PREFETCHT0   64(R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
 	VBROADCASTSS (AX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
@@ -274,6 +286,16 @@ single2:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single2
+
+next2:
+	TESTQ R15, R15
+	JEQ   store2
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product2
 
 store2:
 	MOVQ    48(DI), R8
@@ -315,7 +337,7 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
 	MOVQ       56(DI), R9
@@ -338,14 +360,17 @@ fetched3:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest3
+	MOVQ    128(DI), R15
+
+product3:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest3
 
 loop3:
 	VMOVUPS      (R9), Z24
@@ -415,7 +440,7 @@ loop3:
 
 rest3:
 	ADDQ $0x04, R11
-	JEQ  store3
+	JEQ  next3
 
 single3:
 	VMOVUPS      (R9), Z24
@@ -435,6 +460,16 @@ single3:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single3
+
+next3:
+	TESTQ R15, R15
+	JEQ   store3
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product3
 
 store3:
 	MOVQ    48(DI), R8
@@ -481,7 +516,7 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
 	MOVQ       56(DI), R9
@@ -508,16 +543,19 @@ fetched4:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest4
+	MOVQ    128(DI), R15
+
+product4:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest4
 
 loop4:
 	VMOVUPS      (R9), Z24
@@ -603,7 +641,7 @@ loop4:
 
 rest4:
 	ADDQ $0x04, R11
-	JEQ  store4
+	JEQ  next4
 
 single4:
 	VMOVUPS      (R9), Z24
@@ -627,6 +665,16 @@ single4:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single4
+
+next4:
+	TESTQ R15, R15
+	JEQ   store4
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product4
 
 store4:
 	MOVQ    48(DI), R8
@@ -681,7 +729,7 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
 	MOVQ       56(DI), R9
@@ -712,16 +760,19 @@ fetched5:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest5
+	MOVQ    128(DI), R15
+
+product5:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest5
 
 loop5:
 	VMOVUPS      (R9), Z24
@@ -819,7 +870,7 @@ loop5:
 
 rest5:
 	ADDQ $0x04, R11
-	JEQ  store5
+	JEQ  next5
 
 single5:
 	VMOVUPS      (R9), Z24
@@ -846,6 +897,16 @@ single5:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single5
+
+next5:
+	TESTQ R15, R15
+	JEQ   store5
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product5
 
 store5:
 	MOVQ    48(DI), R8
@@ -908,7 +969,7 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
 	MOVQ       56(DI), R9
@@ -943,16 +1004,19 @@ fetched6:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest6
+	MOVQ    128(DI), R15
+
+product6:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest6
 
 loop6:
 	VMOVUPS      (R9), Z24
@@ -1062,7 +1126,7 @@ loop6:
 
 rest6:
 	ADDQ $0x04, R11
-	JEQ  store6
+	JEQ  next6
 
 single6:
 	VMOVUPS      (R9), Z24
@@ -1092,6 +1156,16 @@ single6:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single6
+
+next6:
+	TESTQ R15, R15
+	JEQ   store6
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product6
 
 store6:
 	MOVQ    48(DI), R8
@@ -1162,7 +1236,7 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched7
 	MOVQ       56(DI), R9
@@ -1201,18 +1275,21 @@ fetched7:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	SUBQ    $0x04, R11
-	JLT     rest7
+	MOVQ    128(DI), R15
+
+product7:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	SUBQ $0x04, R11
+	JLT  rest7
 
 loop7:
 	VMOVUPS      (R9), Z24
@@ -1338,7 +1415,7 @@ loop7:
 
 rest7:
 	ADDQ $0x04, R11
-	JEQ  store7
+	JEQ  next7
 
 single7:
 	VMOVUPS      (R9), Z24
@@ -1372,6 +1449,16 @@ single7:
 	ADDQ         R8, CX
 	DECQ         R11
 	JNE          single7
+
+next7:
+	TESTQ R15, R15
+	JEQ   store7
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product7
 
 store7:
 	MOVQ    48(DI), R8
@@ -1450,7 +1537,7 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched8
 	MOVQ       56(DI), R9
@@ -1493,18 +1580,21 @@ fetched8:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	SUBQ    $0x04, R11
-	JLT     rest8
+	MOVQ    128(DI), R15
+
+product8:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	SUBQ $0x04, R11
+	JLT  rest8
 
 loop8:
 	VMOVUPS      (R9), Z24
@@ -1642,7 +1732,7 @@ loop8:
 
 rest8:
 	ADDQ $0x04, R11
-	JEQ  store8
+	JEQ  next8
 
 single8:
 	VMOVUPS      (R9), Z24
@@ -1679,6 +1769,16 @@ single8:
 	ADDQ         R8, CX
 	DECQ         R11
 	JNE          single8
+
+next8:
+	TESTQ R15, R15
+	JEQ   store8
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product8
 
 store8:
 	MOVQ    48(DI), R8
@@ -1765,7 +1865,7 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched9
 	MOVQ       56(DI), R9
@@ -1812,18 +1912,21 @@ fetched9:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	SUBQ    $0x04, R11
-	JLT     rest9
+	MOVQ    128(DI), R15
+
+product9:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	SUBQ $0x04, R11
+	JLT  rest9
 
 loop9:
 	VMOVUPS      (R9), Z24
@@ -1973,7 +2076,7 @@ loop9:
 
 rest9:
 	ADDQ $0x04, R11
-	JEQ  store9
+	JEQ  next9
 
 single9:
 	VMOVUPS      (R9), Z24
@@ -2013,6 +2116,16 @@ single9:
 	ADDQ         R8, CX
 	DECQ         R11
 	JNE          single9
+
+next9:
+	TESTQ R15, R15
+	JEQ   store9
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product9
 
 store9:
 	MOVQ    48(DI), R8
@@ -2107,7 +2220,7 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched10
 	MOVQ       56(DI), R9
@@ -2158,20 +2271,23 @@ fetched10:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	LEAQ    (CX)(SI*2), DX
-	ADDQ    SI, DX
-	SUBQ    $0x04, R11
-	JLT     rest10
+	MOVQ    128(DI), R15
+
+product10:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	LEAQ (CX)(SI*2), DX
+	ADDQ SI, DX
+	SUBQ $0x04, R11
+	JLT  rest10
 
 loop10:
 	VMOVUPS      (R9), Z24
@@ -2337,7 +2453,7 @@ loop10:
 
 rest10:
 	ADDQ $0x04, R11
-	JEQ  store10
+	JEQ  next10
 
 single10:
 	VMOVUPS      (R9), Z24
@@ -2381,6 +2497,16 @@ single10:
 	ADDQ         R8, DX
 	DECQ         R11
 	JNE          single10
+
+next10:
+	TESTQ R15, R15
+	JEQ   store10
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product10
 
 store10:
 	MOVQ    48(DI), R8
@@ -2483,7 +2609,7 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched11
 	MOVQ       56(DI), R9
@@ -2538,20 +2664,23 @@ fetched11:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	LEAQ    (CX)(SI*2), DX
-	ADDQ    SI, DX
-	SUBQ    $0x04, R11
-	JLT     rest11
+	MOVQ    128(DI), R15
+
+product11:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	LEAQ (CX)(SI*2), DX
+	ADDQ SI, DX
+	SUBQ $0x04, R11
+	JLT  rest11
 
 loop11:
 	VMOVUPS      (R9), Z24
@@ -2729,7 +2858,7 @@ loop11:
 
 rest11:
 	ADDQ $0x04, R11
-	JEQ  store11
+	JEQ  next11
 
 single11:
 	VMOVUPS      (R9), Z24
@@ -2776,6 +2905,16 @@ single11:
 	ADDQ         R8, DX
 	DECQ         R11
 	JNE          single11
+
+next11:
+	TESTQ R15, R15
+	JEQ   store11
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product11
 
 store11:
 	MOVQ    48(DI), R8
@@ -2886,7 +3025,7 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ       104(DI), R8
+	MOVQ       136(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched12
 	MOVQ       56(DI), R9
@@ -2945,20 +3084,23 @@ fetched12:
 	MOVQ    16(DI), R8
 	MOVQ    24(DI), R9
 	MOVQ    32(DI), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DI), R13
+	MOVQ    144(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	LEAQ    (BX)(SI*2), CX
-	ADDQ    SI, CX
-	LEAQ    (CX)(SI*2), DX
-	ADDQ    SI, DX
-	SUBQ    $0x04, R11
-	JLT     rest12
+	MOVQ    128(DI), R15
+
+product12:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	LEAQ (BX)(SI*2), CX
+	ADDQ SI, CX
+	LEAQ (CX)(SI*2), DX
+	ADDQ SI, DX
+	SUBQ $0x04, R11
+	JLT  rest12
 
 loop12:
 	VMOVUPS      (R9), Z24
@@ -3148,7 +3290,7 @@ loop12:
 
 rest12:
 	ADDQ $0x04, R11
-	JEQ  store12
+	JEQ  next12
 
 single12:
 	VMOVUPS      (R9), Z24
@@ -3198,6 +3340,16 @@ single12:
 	ADDQ         R8, DX
 	DECQ         R11
 	JNE          single12
+
+next12:
+	TESTQ R15, R15
+	JEQ   store12
+	MOVQ  104(DI), AX
+	MOVQ  112(DI), SI
+	MOVQ  120(DI), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product12
 
 store12:
 	MOVQ    48(DI), R8
@@ -3281,33 +3433,21 @@ startAbreast1:
 	MOVQ  40(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast1
 
 loopAbreast1:
 	VBROADCASTSS (AX), Z8
-	PREFETCHT0   (R13)
-	PREFETCHT0   64(R13)
 	VFMADD231PS  (R9), Z8, Z0
 	VFMADD231PS  64(R9), Z8, Z1
-	PREFETCHT0   (R13)(BX*1)
-	PREFETCHT0   64(R13)(BX*1)
 	VFMADD231PS  (R9)(BX*1), Z8, Z2
 	VFMADD231PS  64(R9)(BX*1), Z8, Z3
-	PREFETCHT0   (R13)(BX*2)
-	PREFETCHT0   64(R13)(BX*2)
 	VFMADD231PS  (R9)(BX*2), Z8, Z4
 	VFMADD231PS  64(R9)(BX*2), Z8, Z5
-	PREFETCHT0   (R13)(CX*1)
-	PREFETCHT0   64(R13)(CX*1)
 	VFMADD231PS  (R9)(CX*1), Z8, Z6
 	VFMADD231PS  64(R9)(CX*1), Z8, Z7
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast1
 
@@ -3376,33 +3516,24 @@ startAbreast2:
 	MOVQ  40(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast2
 
 loopAbreast2:
 	VBROADCASTSS (AX), Z12
 	VBROADCASTSS (AX)(SI*1), Z13
-	PREFETCHT0   (R13)
-	PREFETCHT0   64(R13)
 	VMOVUPS      (R9), Z14
 	VFMADD231PS  Z14, Z12, Z0
 	VFMADD231PS  Z14, Z13, Z6
 	VMOVUPS      64(R9), Z14
 	VFMADD231PS  Z14, Z12, Z1
 	VFMADD231PS  Z14, Z13, Z7
-	PREFETCHT0   (R13)(BX*1)
-	PREFETCHT0   64(R13)(BX*1)
 	VMOVUPS      (R9)(BX*1), Z14
 	VFMADD231PS  Z14, Z12, Z2
 	VFMADD231PS  Z14, Z13, Z8
 	VMOVUPS      64(R9)(BX*1), Z14
 	VFMADD231PS  Z14, Z12, Z3
 	VFMADD231PS  Z14, Z13, Z9
-	PREFETCHT0   (R13)(BX*2)
-	PREFETCHT0   64(R13)(BX*2)
 	VMOVUPS      (R9)(BX*2), Z14
 	VFMADD231PS  Z14, Z12, Z4
 	VFMADD231PS  Z14, Z13, Z10
@@ -3411,7 +3542,6 @@ loopAbreast2:
 	VFMADD231PS  Z14, Z13, Z11
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast2
 
@@ -3486,9 +3616,6 @@ startAbreast3:
 	MOVQ  40(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast3
 
@@ -3496,8 +3623,6 @@ loopAbreast3:
 	VBROADCASTSS (AX), Z12
 	VBROADCASTSS (AX)(SI*1), Z13
 	VBROADCASTSS (AX)(SI*2), Z14
-	PREFETCHT0   (R13)
-	PREFETCHT0   64(R13)
 	VMOVUPS      (R9), Z15
 	VFMADD231PS  Z15, Z12, Z0
 	VFMADD231PS  Z15, Z13, Z4
@@ -3506,8 +3631,6 @@ loopAbreast3:
 	VFMADD231PS  Z15, Z12, Z1
 	VFMADD231PS  Z15, Z13, Z5
 	VFMADD231PS  Z15, Z14, Z9
-	PREFETCHT0   (R13)(BX*1)
-	PREFETCHT0   64(R13)(BX*1)
 	VMOVUPS      (R9)(BX*1), Z15
 	VFMADD231PS  Z15, Z12, Z2
 	VFMADD231PS  Z15, Z13, Z6
@@ -3518,7 +3641,6 @@ loopAbreast3:
 	VFMADD231PS  Z15, Z14, Z11
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast3
 
@@ -3591,7 +3713,7 @@ from1full:
 
 from1done:
 start1:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
 	MOVQ       56(DX), R9
@@ -3605,21 +3727,22 @@ fetched1:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    R10, R12
-	SHLQ    $0x02, R12
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest1
+	MOVQ    128(DX), R15
+
+product1:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest1
 
 loop1:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3627,7 +3750,7 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3635,7 +3758,7 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3643,7 +3766,7 @@ loop1:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3656,12 +3779,12 @@ loop1:
 
 rest1:
 	ADDQ $0x04, R11
-	JEQ  store1
+	JEQ  next1
 
 single1:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3669,6 +3792,16 @@ single1:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single1
+
+next1:
+	TESTQ R15, R15
+	JEQ   store1
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product1
 
 store1:
 	MOVQ       48(DX), R8
@@ -3736,7 +3869,7 @@ from2full:
 
 from2done:
 start2:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
 	MOVQ       56(DX), R9
@@ -3753,21 +3886,22 @@ fetched2:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    R10, R12
-	SHLQ    $0x02, R12
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest2
+	MOVQ    128(DX), R15
+
+product2:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest2
 
 loop2:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3778,7 +3912,7 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3789,7 +3923,7 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3800,7 +3934,7 @@ loop2:
 	ADDQ         R8, AX
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3816,12 +3950,12 @@ loop2:
 
 rest2:
 	ADDQ $0x04, R11
-	JEQ  store2
+	JEQ  next2
 
 single2:
 	VMOVUPS      (R9), Y12
 	VMOVUPS      32(R9), Y13
-	PREFETCHT0   (R9)(R12*8)
+	PREFETCHT0   (R9)(R10*8)
 	VBROADCASTSS (AX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -3832,6 +3966,16 @@ single2:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single2
+
+next2:
+	TESTQ R15, R15
+	JEQ   store2
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product2
 
 store2:
 	MOVQ       48(DX), R8
@@ -3913,7 +4057,7 @@ from3full:
 
 from3done:
 start3:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
 	MOVQ       56(DX), R9
@@ -3933,14 +4077,17 @@ fetched3:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	SUBQ    $0x04, R11
-	JLT     rest3
+	MOVQ    128(DX), R15
+
+product3:
+	SHLQ $0x02, SI
+	SUBQ $0x04, R11
+	JLT  rest3
 
 loop3:
 	VMOVUPS      (R9), Y12
@@ -4006,7 +4153,7 @@ loop3:
 
 rest3:
 	ADDQ $0x04, R11
-	JEQ  store3
+	JEQ  next3
 
 single3:
 	VMOVUPS      (R9), Y12
@@ -4025,6 +4172,16 @@ single3:
 	ADDQ         R8, AX
 	DECQ         R11
 	JNE          single3
+
+next3:
+	TESTQ R15, R15
+	JEQ   store3
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product3
 
 store3:
 	MOVQ       48(DX), R8
@@ -4117,7 +4274,7 @@ from4full:
 
 from4done:
 start4:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
 	MOVQ       56(DX), R9
@@ -4140,16 +4297,19 @@ fetched4:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest4
+	MOVQ    128(DX), R15
+
+product4:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest4
 
 loop4:
 	VMOVUPS      (R9), Y12
@@ -4231,7 +4391,7 @@ loop4:
 
 rest4:
 	ADDQ $0x04, R11
-	JEQ  store4
+	JEQ  next4
 
 single4:
 	VMOVUPS      (R9), Y12
@@ -4254,6 +4414,16 @@ single4:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single4
+
+next4:
+	TESTQ R15, R15
+	JEQ   store4
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product4
 
 store4:
 	MOVQ       48(DX), R8
@@ -4360,7 +4530,7 @@ from5full:
 
 from5done:
 start5:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
 	MOVQ       56(DX), R9
@@ -4386,16 +4556,19 @@ fetched5:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest5
+	MOVQ    128(DX), R15
+
+product5:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest5
 
 loop5:
 	VMOVUPS      (R9), Y12
@@ -4489,7 +4662,7 @@ loop5:
 
 rest5:
 	ADDQ $0x04, R11
-	JEQ  store5
+	JEQ  next5
 
 single5:
 	VMOVUPS      (R9), Y12
@@ -4515,6 +4688,16 @@ single5:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single5
+
+next5:
+	TESTQ R15, R15
+	JEQ   store5
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product5
 
 store5:
 	MOVQ       48(DX), R8
@@ -4635,7 +4818,7 @@ from6full:
 
 from6done:
 start6:
-	MOVQ       104(DX), R8
+	MOVQ       136(DX), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
 	MOVQ       56(DX), R9
@@ -4664,16 +4847,19 @@ fetched6:
 	MOVQ    16(DX), R8
 	MOVQ    24(DX), R9
 	MOVQ    32(DX), R10
-	SHLQ    $0x02, SI
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    112(DX), R13
+	MOVQ    144(DX), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	LEAQ    (AX)(SI*2), BX
-	ADDQ    SI, BX
-	SUBQ    $0x04, R11
-	JLT     rest6
+	MOVQ    128(DX), R15
+
+product6:
+	SHLQ $0x02, SI
+	LEAQ (AX)(SI*2), BX
+	ADDQ SI, BX
+	SUBQ $0x04, R11
+	JLT  rest6
 
 loop6:
 	VMOVUPS      (R9), Y12
@@ -4779,7 +4965,7 @@ loop6:
 
 rest6:
 	ADDQ $0x04, R11
-	JEQ  store6
+	JEQ  next6
 
 single6:
 	VMOVUPS      (R9), Y12
@@ -4808,6 +4994,16 @@ single6:
 	ADDQ         R8, BX
 	DECQ         R11
 	JNE          single6
+
+next6:
+	TESTQ R15, R15
+	JEQ   store6
+	MOVQ  104(DX), AX
+	MOVQ  112(DX), SI
+	MOVQ  120(DX), R9
+	MOVQ  R15, R11
+	XORQ  R15, R15
+	JMP   product6
 
 store6:
 	MOVQ       48(DX), R8
@@ -4904,29 +5100,21 @@ startAbreast1:
 	MOVQ  40(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast1
 
 loopAbreast1:
 	VBROADCASTSS (AX), Y8
-	PREFETCHT0   (R13)
 	VFMADD231PS  (R9), Y8, Y0
 	VFMADD231PS  32(R9), Y8, Y1
-	PREFETCHT0   (R13)(BX*1)
 	VFMADD231PS  (R9)(BX*1), Y8, Y2
 	VFMADD231PS  32(R9)(BX*1), Y8, Y3
-	PREFETCHT0   (R13)(BX*2)
 	VFMADD231PS  (R9)(BX*2), Y8, Y4
 	VFMADD231PS  32(R9)(BX*2), Y8, Y5
-	PREFETCHT0   (R13)(CX*1)
 	VFMADD231PS  (R9)(CX*1), Y8, Y6
 	VFMADD231PS  32(R9)(CX*1), Y8, Y7
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast1
 
@@ -4995,30 +5183,24 @@ startAbreast2:
 	MOVQ  40(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast2
 
 loopAbreast2:
 	VBROADCASTSS (AX), Y12
 	VBROADCASTSS (AX)(SI*1), Y13
-	PREFETCHT0   (R13)
 	VMOVUPS      (R9), Y14
 	VFMADD231PS  Y14, Y12, Y0
 	VFMADD231PS  Y14, Y13, Y6
 	VMOVUPS      32(R9), Y14
 	VFMADD231PS  Y14, Y12, Y1
 	VFMADD231PS  Y14, Y13, Y7
-	PREFETCHT0   (R13)(BX*1)
 	VMOVUPS      (R9)(BX*1), Y14
 	VFMADD231PS  Y14, Y12, Y2
 	VFMADD231PS  Y14, Y13, Y8
 	VMOVUPS      32(R9)(BX*1), Y14
 	VFMADD231PS  Y14, Y12, Y3
 	VFMADD231PS  Y14, Y13, Y9
-	PREFETCHT0   (R13)(BX*2)
 	VMOVUPS      (R9)(BX*2), Y14
 	VFMADD231PS  Y14, Y12, Y4
 	VFMADD231PS  Y14, Y13, Y10
@@ -5027,7 +5209,6 @@ loopAbreast2:
 	VFMADD231PS  Y14, Y13, Y11
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast2
 
@@ -5102,9 +5283,6 @@ startAbreast3:
 	MOVQ  40(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
-	MOVQ  R10, R13
-	SHLQ  $0x05, R13
-	ADDQ  R9, R13
 	TESTQ R11, R11
 	JEQ   storeAbreast3
 
@@ -5112,7 +5290,6 @@ loopAbreast3:
 	VBROADCASTSS (AX), Y12
 	VBROADCASTSS (AX)(SI*1), Y13
 	VBROADCASTSS (AX)(SI*2), Y14
-	PREFETCHT0   (R13)
 	VMOVUPS      (R9), Y15
 	VFMADD231PS  Y15, Y12, Y0
 	VFMADD231PS  Y15, Y13, Y4
@@ -5121,7 +5298,6 @@ loopAbreast3:
 	VFMADD231PS  Y15, Y12, Y1
 	VFMADD231PS  Y15, Y13, Y5
 	VFMADD231PS  Y15, Y14, Y9
-	PREFETCHT0   (R13)(BX*1)
 	VMOVUPS      (R9)(BX*1), Y15
 	VFMADD231PS  Y15, Y12, Y2
 	VFMADD231PS  Y15, Y13, Y6
@@ -5132,7 +5308,6 @@ loopAbreast3:
 	VFMADD231PS  Y15, Y14, Y11
 	ADDQ         R8, AX
 	ADDQ         R10, R9
-	ADDQ         R10, R13
 	DECQ         R11
 	JNE          loopAbreast3
 

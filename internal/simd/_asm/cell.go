@@ -47,21 +47,26 @@ func (g *gen) rows(rows, n GPVirtual, gates [4]GPVirtual, arrays []GPVirtual, bo
 // gates would leave the processor too little to do beside it.
 func (g *gen) lstm() {
 	a := g.function("lstm", "LSTMArgs", "is one LSTM step of some rows.")
-	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows")
-	n, cPrev, c, hid := p[0], p[2], p[3], p[4]
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows", "Units", "Out")
+	n, cPrev, c, hid, units, out := p[0], p[2], p[3], p[4], p[6], p[7]
 	gates := g.gates(p[1], n)
 	g.hold(cellConstants...)
-	g.rows(p[5], n, gates, p[2:5], func() { g.lstmRow(n, cPrev, c, hid, gates) })
+	g.rows(p[5], n, gates, p[2:5], func() {
+		g.lstmRow(units, cPrev, c, hid, out, gates)
+		ld := g.GP64()
+		g.Load(a.Field("LDOut"), ld)
+		g.LEAQ(Mem{Base: out, Index: ld, Scale: 4}, out)
+	})
 }
 
-func (g *gen) lstmRow(n, cPrev, c, hid GPVirtual, gates [4]GPVirtual) {
+func (g *gen) lstmRow(n, cPrev, c, hid, out GPVirtual, gates [4]GPVirtual) {
 	g.pass(n, func(off Register, m mask) {
 		var x [4]VecVirtual // i, f, g, o
 		for gate := range x {
 			x[gate] = g.load(m, at(gates[gate], off))
 		}
-		in, cell, cand, out := x[0], x[1], x[2], x[3]
-		g.sigmoid(in, cell, out)
+		in, cell, cand := x[0], x[1], x[2]
+		g.sigmoid(in, cell, x[3])
 		g.tanh(cand)
 		for gate := range x {
 			g.store(m, x[gate], at(gates[gate], off))
@@ -75,16 +80,17 @@ func (g *gen) lstmRow(n, cPrev, c, hid GPVirtual, gates [4]GPVirtual) {
 		g.tanh(cell)
 		g.VMULPS(g.load(m, at(gates[3], off)), cell, cell)
 		g.store(m, cell, at(hid, off))
+		g.store(m, cell, at(out, off))
 	})
 }
 
 func (g *gen) lstmGrad() {
 	a := g.function("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
-	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC", "Rows")
-	n, cPrev, c, dHid, dC := p[0], p[2], p[3], p[4], p[5]
+	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC", "Rows", "Units")
+	n, cPrev, c, dHid, dC, units := p[0], p[2], p[3], p[4], p[5], p[7]
 	gates := g.gates(p[1], n)
 	g.hold(tanhConstants...)
-	g.rows(p[6], n, gates, p[2:6], func() { g.lstmGradRow(n, cPrev, c, dHid, dC, gates) })
+	g.rows(p[6], n, gates, p[2:6], func() { g.lstmGradRow(units, cPrev, c, dHid, dC, gates) })
 }
 
 func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates [4]GPVirtual) {
