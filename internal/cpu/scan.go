@@ -132,6 +132,7 @@ const (
 	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
 	chunkGates = 1 << 19 // elements of gates in a chunk
 	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
+	localBytes = 8 << 20 // of W and R that a core reads again at each step without waiting for them
 	tileRows   = 6       // rows that keep a core busy multiplying while R comes from the cache that all share
 	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
@@ -195,7 +196,7 @@ func (e *scan) ownUnits(r *row, m par.Member) {
 // before they leave the core's first caches.
 func (e *scan) localGates() bool {
 	return e.B >= tileRows*par.Workers() && !e.R.Zero() && e.NormX.Zero() &&
-		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0
+		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0 && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
 // gateRow is the first row of time t in Gates and what lies as they do.
@@ -234,7 +235,8 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	if s.HDrop > 0 {
 		e.mask = grow(e.mask, s.B*e.out)
 	}
-	par.For(s.B, 1, e, startRows)
+	few := ceilDiv(moveGrain, e.out+e.cw)
+	par.For(s.B, few, e, startRows)
 	limit := s.T
 	if !s.Keep {
 		limit = s.Chunk
@@ -256,7 +258,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		}
 		e.forward()
 	}
-	par.For(s.B, 1, e, finishRows)
+	par.For(s.B, few, e, finishRows)
 	e.done()
 }
 

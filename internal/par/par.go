@@ -72,7 +72,7 @@ func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
 	j.start(unsafe.Pointer(arg), n, parts)
 	for i := 1; i < parts; i++ {
-		if idle.Add(-1) >= -backlog { // a busy worker may come later: often it is just about to finish
+		if idle.Add(-1) >= -started.Load() { // a busy worker may come later: often it is just about to finish
 			tokens <- j
 		} else {
 			idle.Add(1)
@@ -247,10 +247,9 @@ func (j *job) release() {
 	}
 }
 
-const (
-	backlog = 64   // loops that may wait for a worker; the caller does what remains
-	soon    = 1000 // looks, of about a nanosecond, for workers that have just finished a loop
-)
+// soon is how many looks, of about a nanosecond, a gang takes for workers that
+// have just finished a loop.
+const soon = 1000
 
 // reserve takes an idle worker, which then must be sent a token.
 func reserve() bool {
@@ -271,7 +270,10 @@ func ensure(n int) {
 	defer starting.Unlock()
 	for int(started.Load()) < n {
 		started.Add(1)
-		idle.Add(1) // a token sent before it runs waits for it
+		idle.Add(1)   // a token sent before it runs waits for it
+		for range 3 { // two that wait for it at most, and one under way: steady loops never allocate
+			jobs.Put(new(job))
+		}
 		go worker()
 	}
 }

@@ -1,6 +1,7 @@
 package par
 
 import (
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -85,6 +86,9 @@ func TestBusyWorkersComeLater(t *testing.T) {
 	For(2, 1, &sums{}, func(*sums, int, int) {}) // a worker at least
 	all := int(started.Load()) + 1
 	SetWorkers(all)
+	for idle.Load() < started.Load() { // a worker may still be on its way
+		runtime.Gosched()
+	}
 	var held sync.WaitGroup
 	held.Add(all)
 	release, came := make(chan struct{}), make(chan struct{})
