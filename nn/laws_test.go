@@ -433,6 +433,57 @@ func TestLocalGatesChangeNoBit(t *testing.T) {
 	}
 }
 
+// Networks of any size and batches of any shape: the fast kernels agree with the
+// reference, and threads change no bit.
+func TestOddShapes(t *testing.T) {
+	defer par.SetWorkers(0)
+	r := rand.New(rand.NewPCG(31, 32))
+	shapes := 40
+	if testing.Short() {
+		shapes = 10
+	}
+	for range shapes {
+		B, T, in, H := 1+r.IntN(70), 1+r.IntN(12), 1+r.IntN(90), 1+r.IntN(130)
+		if r.IntN(3) == 0 {
+			H = (H + 31) / 32 * 32
+		}
+		o := nn.RNNOptions{Bidirectional: r.IntN(2) == 0, Layers: 1 + r.IntN(2)}
+		cell := r.IntN(3)
+		name := fmt.Sprintf("cell=%d B=%d T=%d I=%d H=%d layers=%d both=%v", cell, B, T, in, H, o.Layers, o.Bidirectional)
+		lengths := make([]int32, B)
+		for i := range lengths {
+			if lengths[i] = int32(T); r.IntN(2) == 0 {
+				lengths[i] = int32(r.IntN(T + 1))
+			}
+		}
+		x := normal(r.Uint64(), B*T*in)
+		pass := func(kernels string, workers int) []float32 {
+			par.SetWorkers(workers)
+			m := []maker{nn.NewLSTM, nn.NewGRU, nn.NewRNN}[cell](in, H, &o)
+			dev := tensor.CPUWith(kernels)
+			slab := tensor.Pack(dev, m, 1)
+			tape := tensor.NewTape(dev, tensor.Train)
+			y, final := m.Forward(tape.Sequences(x, lengths, B, T, in), nil)
+			tensor.Add(tensor.SumAll(tensor.Square(y)), tensor.SumAll(final.H)).Backward()
+			infer, _ := m.Forward(tensor.NewTape(dev, tensor.Infer).Sequences(x, lengths, B, T, in), nil)
+			sameBits(t, name+": inference", infer.Data(), y.Data())
+			all := slices.Clone(y.Data())
+			for _, p := range slab.Params {
+				all = append(all, p.Grad()...)
+			}
+			return all
+		}
+		best := tensor.Kernels()[0]
+		one := pass(best, 1)
+		sameBits(t, name+": two threads", pass(best, 2), one)
+		sameBits(t, name+": three threads", pass(best, 3), one)
+		near(t, name+": the reference", one, pass("generic", 2), 1e-4)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
 // A cell without R is shared out by units where rows are few: no bit depends on
 // the threads, and one pass over time is still its single steps.
 func TestUnitsChangeNoBit(t *testing.T) {

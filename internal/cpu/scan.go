@@ -131,7 +131,7 @@ const (
 	cacheShare = 1 << 19 // bytes of R that stay in a core's own cache beside its other work
 	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
 	chunkGates = 1 << 19 // elements of gates in a chunk
-	teamSteps  = 16      // steps a gang does before it is asked again whether it is worth it
+	gangWork   = 1 << 24 // multiply-adds a gang does before it is asked again whether it is worth it
 	localBytes = 8 << 20 // of W and R that a core reads again at each step without waiting for them
 	tileRows   = 6       // rows that keep a core busy multiplying while R comes from the cache that all share
 	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
@@ -159,6 +159,9 @@ func (e *scan) prefersColumns() bool {
 	rows := e.B / workers
 	return rows < 2 || rows < tileRows && 4*r > cacheShare
 }
+
+// gangSteps is how many steps a gang goes on for.
+func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
 
 // chunkSteps is how many steps make a chunk, of at most limit. It depends on the
 // shape alone: weight gradients are summed chunk by chunk, in one order always.
@@ -215,7 +218,7 @@ func (e *scan) forward() {
 	}
 	for e.i0 = 0; e.i0 < e.steps; e.i0 = e.i1 {
 		if !e.local && e.prefersColumns() {
-			e.i1 = min(e.i0+teamSteps, e.steps)
+			e.i1 = min(e.i0+e.gangSteps(), e.steps)
 			par.Gang(e, forwardColumns)
 		} else {
 			e.i1 = e.steps

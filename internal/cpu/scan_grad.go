@@ -82,7 +82,7 @@ func (e *scan) backward() {
 	}
 	for e.i1 = e.steps; e.i1 > 0; e.i1 = e.i0 {
 		if e.prefersColumns() {
-			e.i0 = max(e.i1-teamSteps, 0)
+			e.i0 = max(e.i1-e.gangSteps(), 0)
 			par.Gang(e, backwardColumns)
 		} else {
 			e.i0 = 0
