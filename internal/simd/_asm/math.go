@@ -8,7 +8,7 @@ import (
 
 // Constants that exp, sigmoid and tanh want held in registers.
 var (
-	reduceConstants  = []string{"log2e", "ln2hi", "ln2lo", "exp5", "exp4", "exp3", "exp2", "exp1", "exp0", "one"}
+	reduceConstants  = []string{"log2e", "ln2hi", "ln2lo", "exp4", "exp3", "exp2", "exp1", "exp0", "one"}
 	expConstants     = append([]string{"expmax", "expmin"}, reduceConstants...)
 	sigmoidConstants = append([]string{"expmin", "sign"}, reduceConstants...)
 	tanhConstants    = append([]string{"tanhmax", "two", "abs", "sign"}, reduceConstants...)
@@ -32,9 +32,9 @@ func (g *gen) reduce(xs ...VecVirtual) (ns, qs []VecVirtual) {
 		}
 	}
 	for _, q := range qs {
-		g.VMOVAPS(g.konst("exp5"), q)
+		g.VMOVAPS(g.konst("exp4"), q)
 	}
-	for _, c := range []string{"exp4", "exp3", "exp2", "exp1", "exp0"} {
+	for _, c := range []string{"exp3", "exp2", "exp1", "exp0"} {
 		for i, q := range qs {
 			g.VFMADD213PS(g.konst(c), xs[i], q)
 		}
