@@ -133,7 +133,7 @@ const (
 	chunkGates = 1 << 19 // elements of gates in a chunk
 	gangWork   = 1 << 24 // multiply-adds a gang does before it is asked again whether it is worth it
 	localBytes = 8 << 20 // of W and R that a core reads again at each step without waiting for them
-	tileRows   = 6       // rows that keep a core busy multiplying while R comes from the cache that all share
+	streamWork = 72      // rows of a core times those of a tile that keep it busy while R comes from the cache that all share
 	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
 	unitBlock  = 16      // units that stay together when units are split
@@ -157,11 +157,15 @@ func (e *scan) prefersColumns() bool {
 		return false
 	}
 	rows := e.B / workers
-	return rows < 2 || rows < tileRows && 4*r > cacheShare
+	return rows < 2 || rows < e.manyRows() && 4*r > cacheShare
 }
 
 // gangSteps is how many steps a gang goes on for.
 func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
+
+// manyRows is how many rows of a core make it worth reading all of R at each
+// step: the fewer, the more of them a tile takes at once.
+func (e *scan) manyRows() int { return streamWork / e.b.set.MR }
 
 // chunkSteps is how many steps make a chunk, of at most limit. It depends on the
 // shape alone: weight gradients are summed chunk by chunk, in one order always.
@@ -198,7 +202,7 @@ func (e *scan) ownUnits(r *row, m par.Member) {
 // enough to fill a tile this costs no more, and the gates of a step are used
 // before they leave the core's first caches.
 func (e *scan) localGates() bool {
-	return e.B >= tileRows*par.Workers() && !e.R.Zero() && e.NormX.Zero() &&
+	return e.B >= e.manyRows()*par.Workers() && !e.R.Zero() && e.NormX.Zero() &&
 		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0 && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
