@@ -101,7 +101,38 @@ type product struct {
 	acc     bool
 	then    addend
 
-	some runs
+	some   runs
+	beside *beside
+}
+
+// beside is a second product of the same A, which comes without panels: its
+// columns follow those of the first, from panel first on. So A is packed once.
+type beside struct {
+	first int
+	n     int
+	b     []float32
+	ldb   int
+	c     []float32
+	ldc   int
+}
+
+// columns is how many panels the product has, with those of the one beside it.
+func (p *product) columns() int {
+	n := ceilDiv(p.n, p.set.NR)
+	if p.beside != nil {
+		n += ceilDiv(p.beside.n, p.set.NR)
+	}
+	return n
+}
+
+// target is C where panel p begins in its first row, C's row stride, and how many columns are left there.
+func (p *product) target(panel int) (c []float32, ld, left int) {
+	nr := p.set.NR
+	if s := p.beside; s != nil && panel >= s.first {
+		at := (panel - s.first) * nr
+		return s.c[at:], s.ldc, s.n - at
+	}
+	return p.c[panel*nr:], p.ldc, p.n - panel*nr
 }
 
 // runs says which panels of C a product has, if width is not 0: so many from
@@ -195,7 +226,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 
 // inPlace says whether B, which comes without panels, is read as it stands: few
 // rows of A pass over it and it lies right already.
-func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR }
+func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR && w.beside == nil }
 
 // packLast makes a panel of the last columns of B, if they fill none and are among panels up to p1.
 func (w *worker) packLast(p1 int) {
@@ -209,13 +240,22 @@ func (w *worker) packLast(p1 int) {
 // packPanels makes the strip of panels [p0,p1) over the depth [k0, k0+kc).
 func (w *worker) packPanels(p0, p1, k0, kc int) {
 	nr := w.set.NR
+	size := (p1 - p0) * kc * nr
+	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // whole, so that a workspace grows once whoever takes it
+	strip := w.packB[:size]
+	if s := w.beside; s != nil && p1 > s.first {
+		p := max(p0, s.first)
+		at := (p - s.first) * nr
+		packStrip(w.set, strip[(p-p0)*kc*nr:], s.b[k0*s.ldb+at:], kc, min((p1-s.first)*nr, s.n)-at, s.ldb, false)
+		if p1 = s.first; p0 >= p1 {
+			return
+		}
+	}
 	from := k0*w.ldb + p0*nr
 	if w.trans {
 		from = p0*nr*w.ldb + k0
 	}
-	size := (p1 - p0) * kc * nr
-	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // whole, so that a workspace grows once whoever takes it
-	packStrip(w.set, w.packB[:size], w.b[from:], kc, min(p1*nr, w.n)-p0*nr, w.ldb, w.trans)
+	packStrip(w.set, strip, w.b[from:], kc, min(p1*nr, w.n)-p0*nr, w.ldb, w.trans)
 }
 
 // part is the first of equal parts of n, none above limit; limit if n is 0.
@@ -238,27 +278,24 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		w.packRows(i, rows, k0, kc)
 		a, origin = w.packA, 0
 	}
-	t.K, t.LDC, t.RS, t.CS, t.K2 = kc, w.ldc, w.rs, w.cs, 0
+	t.K, t.RS, t.CS, t.K2 = kc, w.rs, w.cs, 0
 	if w.then.k > 0 && k0+kc == w.k {
 		t.K2, t.RS2 = w.then.k, w.then.rs
 	}
 	for p0 < p1 {
-		p, beside := w.group(p0, p1, simd.Abreast(rows))
-		t.N = beside * nr
-		if beside == 1 {
-			t.N = min(nr, w.n-p*nr)
-		}
+		p, taken := w.group(p0, p1, simd.Abreast(rows))
+		c, ld, left := w.target(p)
+		t.N, t.LDC = min(taken*nr, left), ld
 		next := -1
 		if w.some.back {
-			if p1 -= beside; p0 < p1 {
+			if p1 -= taken; p0 < p1 {
 				next = w.at(p1 - 1)
 			}
-		} else if p0 += beside; p0 < p1 {
+		} else if p0 += taken; p0 < p1 {
 			next = w.at(p0)
 		}
 		coming := w.aim(p, next, k0, kc)
-		at, c := origin, i*w.ldc+p*nr
-		at2 := i * w.then.rs
+		at, at2, row := origin, i*w.then.rs, i*ld
 		if t.K2 > 0 {
 			t.B2 = &w.then.panels[p*t.K2*nr]
 		}
@@ -279,15 +316,16 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 			} else {
 				at += t.M * w.rs
 			}
-			t.C = &w.c[c]
+			t.C = &c[row]
 			w.start(p, k0)
-			c += t.M * w.ldc
+			row += t.M * ld
 			t.NextC = nil
 			switch {
 			case tile < tiles-1:
-				t.NextC = &w.c[c]
+				t.NextC = &c[row]
 			case next >= 0:
-				t.NextC = &w.c[i*w.ldc+next*nr]
+				c, ld, _ := w.target(next)
+				t.NextC = &c[i*ld]
 			}
 			t.NextB = nil
 			if len(coming) > 0 {
@@ -339,7 +377,7 @@ func (w *worker) start(p, k0 int) {
 	t.From, t.LDFrom = nil, 0
 	switch {
 	case k0 > 0 || w.acc:
-		t.From, t.LDFrom = t.C, w.ldc
+		t.From, t.LDFrom = t.C, t.LDC
 	case w.bias != nil:
 		t.From = &w.bias[p*w.set.NR]
 	}
@@ -512,11 +550,11 @@ func (g *gemm) one(i int, serial bool) {
 // compute shares the product out by the longer side of C, so that what each
 // worker has to pack for itself is the smaller operand.
 func (p *product) compute() {
-	panels := ceilDiv(p.n, p.set.NR)
-	if p.m >= p.n || panels == 1 {
-		grain := max(p.set.MR, minGemmWork/max(p.n*p.k, 1))
+	panels := p.columns()
+	if n := panels * p.set.NR; p.m >= n || p.m >= p.n || panels == 1 {
+		grain := max(p.set.MR, minGemmWork/max(n*p.k, 1))
 		par.For(p.m, grain, p, func(p *product, lo, hi int) {
-			p.part(lo, hi, 0, ceilDiv(p.n, p.set.NR))
+			p.part(lo, hi, 0, p.columns())
 		})
 		return
 	}

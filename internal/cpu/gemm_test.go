@@ -311,6 +311,35 @@ func TestProductWithAddend(t *testing.T) {
 	})
 }
 
+// Two products of one A beside each other have the bits of each alone, on any
+// number of threads and over several strips of B.
+func TestProductsBeside(t *testing.T) {
+	defer par.SetWorkers(0)
+	eachSet(t, func(t *testing.T, b *Backend) {
+		r := rand.New(rand.NewPCG(21, 22))
+		for _, size := range [][4]int{{300, 40, 33, 50}, {20, 40, 33, 50}, {2, 70, 9, 5}, {64, 32, 100, 7}, {40, 97, 64, 300}, {50, 900, 1400, 260}, {33, 1, 1, 1}} {
+			m, n1, n2, k := size[0], size[1], size[2], size[3]
+			a, b1, b2 := randoms(r, k*m), randoms(r, k*n1), randoms(r, k*(n2+3))
+			first := product{set: b.set, m: m, n: n1, k: k, a: a, rs: 1, cs: m, b: b1, ldb: n1, c: randoms(r, m*(n1+1)), ldc: n1 + 1, acc: true}
+			second := product{set: b.set, m: m, n: n2, k: k, a: a, rs: 1, cs: m, b: b2, ldb: n2 + 3, c: randoms(r, m*n2), ldc: n2, acc: true}
+			start1, start2 := slices.Clone(first.c), slices.Clone(second.c)
+			par.SetWorkers(1)
+			first.compute()
+			second.compute()
+			for _, workers := range []int{1, 2, 3} {
+				par.SetWorkers(workers)
+				both := first
+				both.c = slices.Clone(start1)
+				both.beside = &beside{first: ceilDiv(n1, b.set.NR), n: n2, b: b2, ldb: n2 + 3, c: slices.Clone(start2), ldc: n2}
+				both.compute()
+				if !slices.Equal(both.c, first.c) || !slices.Equal(both.beside.c, second.c) {
+					t.Fatalf("%v with %d threads: not the bits of two products", size, workers)
+				}
+			}
+		}
+	})
+}
+
 func TestSumRows(t *testing.T) {
 	defer par.SetWorkers(0)
 	eachSet(t, func(t *testing.T, b *Backend) {

@@ -50,6 +50,7 @@ type scan struct {
 	p    *panels   // the weights in use: kept ones, or own
 	own  panels
 	prod product   // one that is shared out as a whole
+	pair beside    // of prod
 	mask []float32 // [B,O] of HDrop
 
 	dh, dc []float32 // [B,O], [B,C] gradients carried back in time
@@ -123,7 +124,7 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 }
 
 func (e *scan) done() {
-	e.ScanSpec, e.p, e.prod = nil, nil, product{}
+	e.ScanSpec, e.p, e.prod, e.pair = nil, nil, product{}, beside{}
 	scanPool.Put(e)
 }
 

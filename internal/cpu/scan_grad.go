@@ -325,13 +325,19 @@ func (e *scan) weightGrads() {
 			e.scatter(o.dx)
 		}
 	}
-	if !e.DW.Zero() {
+	both := !e.DW.Zero() && !e.DR.Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
+	if both { // the same gradients times what entered W, and R
+		e.pair = beside{first: e.panelsOf(e.I), n: e.out, b: o.old.Host, ldb: e.out, c: e.DR.Host, ldc: e.out}
+		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
+			b: o.x.Host, ldb: e.I, c: e.DW.Host, ldc: e.I, acc: true, beside: &e.pair}
+		e.prod.compute()
+	} else if !e.DW.Zero() {
 		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.DW, Acc: true})
 	}
 	if !e.DP.Zero() {
 		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.DP, Acc: true})
 	}
-	if !e.DR.Zero() {
+	if !e.DR.Zero() && !both {
 		e.recurrentGrads(&o)
 	}
 	e.biasGrads(&o)
