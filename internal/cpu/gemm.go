@@ -100,36 +100,35 @@ type product struct {
 	bias    []float32
 	acc     bool
 	then    addend
-
-	some   runs
-	beside *beside
+	some    runs
+	beside  *beside
 }
 
 // beside is a second product of the same A, which comes without panels: its
-// columns follow those of the first, from panel first on. So A is packed once.
+// panels follow those of the first, and A is packed once for both.
 type beside struct {
-	first int
-	n     int
-	b     []float32
-	ldb   int
-	c     []float32
-	ldc   int
+	n   int
+	b   []float32
+	ldb int
+	c   []float32
+	ldc int
 }
 
-// columns is how many panels the product has, with those of the one beside it.
+// own is how many panels the product has, and columns with those of the one beside it.
+func (p *product) own() int { return ceilDiv(p.n, p.set.NR) }
+
 func (p *product) columns() int {
-	n := ceilDiv(p.n, p.set.NR)
-	if p.beside != nil {
-		n += ceilDiv(p.beside.n, p.set.NR)
+	if p.beside == nil {
+		return p.own()
 	}
-	return n
+	return p.own() + ceilDiv(p.beside.n, p.set.NR)
 }
 
 // target is C where panel p begins in its first row, C's row stride, and how many columns are left there.
 func (p *product) target(panel int) (c []float32, ld, left int) {
 	nr := p.set.NR
-	if s := p.beside; s != nil && panel >= s.first {
-		at := (panel - s.first) * nr
+	if s, own := p.beside, p.own(); s != nil && panel >= own {
+		at := (panel - own) * nr
 		return s.c[at:], s.ldc, s.n - at
 	}
 	return p.c[panel*nr:], p.ldc, p.n - panel*nr
@@ -243,11 +242,11 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 	size := (p1 - p0) * kc * nr
 	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // whole, so that a workspace grows once whoever takes it
 	strip := w.packB[:size]
-	if s := w.beside; s != nil && p1 > s.first {
-		p := max(p0, s.first)
-		at := (p - s.first) * nr
-		packStrip(w.set, strip[(p-p0)*kc*nr:], s.b[k0*s.ldb+at:], kc, min((p1-s.first)*nr, s.n)-at, s.ldb, false)
-		if p1 = s.first; p0 >= p1 {
+	if s, own := w.beside, w.own(); s != nil && p1 > own {
+		p := max(p0, own)
+		at := (p - own) * nr
+		packStrip(w.set, strip[(p-p0)*kc*nr:], s.b[k0*s.ldb+at:], kc, min((p1-own)*nr, s.n)-at, s.ldb, false)
+		if p1 = own; p0 >= p1 {
 			return
 		}
 	}

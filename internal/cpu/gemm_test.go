@@ -330,7 +330,7 @@ func TestProductsBeside(t *testing.T) {
 				par.SetWorkers(workers)
 				both := first
 				both.c = slices.Clone(start1)
-				both.beside = &beside{first: ceilDiv(n1, b.set.NR), n: n2, b: b2, ldb: n2 + 3, c: slices.Clone(start2), ldc: n2}
+				both.beside = &beside{n: n2, b: b2, ldb: n2 + 3, c: slices.Clone(start2), ldc: n2}
 				both.compute()
 				if !slices.Equal(both.c, first.c) || !slices.Equal(both.beside.c, second.c) {
 					t.Fatalf("%v with %d threads: not the bits of two products", size, workers)

@@ -327,7 +327,7 @@ func (e *scan) weightGrads() {
 	}
 	both := !e.DW.Zero() && !e.DR.Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
 	if both { // the same gradients times what entered W, and R
-		e.pair = beside{first: e.panelsOf(e.I), n: e.out, b: o.old.Host, ldb: e.out, c: e.DR.Host, ldc: e.out}
+		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.DR.Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
 			b: o.x.Host, ldb: e.I, c: e.DW.Host, ldc: e.I, acc: true, beside: &e.pair}
 		e.prod.compute()
