@@ -162,18 +162,49 @@ func (p *product) at(panel int) int {
 // worker is a product with the workspace of one goroutine computing a part of it.
 type worker struct {
 	product
-	tile  simd.Tile
-	packA []float32 // a block of A: tile after tile, each [k][M]
-	packB []float32 // a strip of B in panels, where there are none yet
-	first int       // the first panel of the strip
+	call  simd.Tiles
+	tiles [callTiles]simd.Tile // those of the call
+	work  int                  // multiply-adds of the call
+	packA []float32            // a block of A: tile after tile, each [k][M]
+	packB []float32            // a strip of B in panels, where there are none yet
+	first int                  // the first panel of the strip
 }
 
 var workerPool par.Pool[worker]
 
 // put returns w to the pool without keeping the operands alive.
 func (w *worker) put() {
-	w.product, w.tile = product{}, simd.Tile{}
+	w.product, w.call, w.tiles = product{}, simd.Tiles{}, [callTiles]simd.Tile{}
 	workerPool.Put(w)
+}
+
+// A kernel call takes some tiles, since to begin and end one costs as much as a
+// small tile, but not more than keep it short; see package simd.
+const (
+	callTiles = 16
+	callWork  = 1 << 18 // multiply-adds, each of which may need 4 bytes from memory
+)
+
+// add hands out the next tile of the call, m rows of n columns.
+func (w *worker) add(m, n int) *simd.Tile {
+	c := &w.call
+	if c.Count == callTiles || w.work >= callWork {
+		w.flush()
+	}
+	t := &w.tiles[c.Count]
+	c.Count++
+	w.work += m * n * (c.K + c.K2)
+	t.M, t.N = m, n
+	return t
+}
+
+// flush computes the tiles added since the last time.
+func (w *worker) flush() {
+	if w.call.Count > 0 {
+		w.call.First = &w.tiles[0]
+		w.set.GemmTiles(&w.call)
+		w.call.Count, w.work = 0, 0
+	}
 }
 
 // run computes rows [r0,r1) of panels [p0,p1).
@@ -195,9 +226,9 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	depth := part(w.k, panelPart/nr)
-	if r1-r0 <= w.set.MR || w.then.k > 0 {
-		depth = longRun // one tile of rows reads each panel once: without a break
+	depth := longRun // one tile of rows reads each panel once: without a break
+	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.FreeCuts {
+		depth = part(w.k, panelPart/nr)
 	}
 	width := p1 - p0
 	switch {
@@ -267,24 +298,23 @@ func part(n, limit int) int {
 
 // block computes rows [i, i+rows) of panels [p0,p1) over the depth [k0, k0+kc).
 func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
-	t := &w.tile
-	nr := w.set.NR
+	call, nr := &w.call, w.set.NR
 	tiles := ceilDiv(rows, w.set.MR)
 	height, higher := rows/tiles, rows%tiles // so many tiles have a row more
 	a, origin := w.a, i*w.rs+k0*w.cs
 	pack := kc > 0 && w.worthPacking(p1-p0)
+	call.K, call.RS, call.K2 = kc, w.rs, 0
 	if pack {
 		w.packRows(i, rows, k0, kc)
-		a, origin = w.packA, 0
+		a, origin, call.RS = w.packA, 0, 1
 	}
-	t.K, t.RS, t.CS, t.K2 = kc, w.rs, w.cs, 0
 	if w.then.k > 0 && k0+kc == w.k {
-		t.K2, t.RS2 = w.then.k, w.then.rs
+		call.K2, call.RS2 = w.then.k, w.then.rs
 	}
 	for p0 < p1 {
 		p, taken := w.group(p0, p1, simd.Abreast(rows))
 		c, ld, left := w.target(p)
-		t.N, t.LDC = min(taken*nr, left), ld
+		columns := min(taken*nr, left)
 		next := -1
 		if w.some.back {
 			if p1 -= taken; p0 < p1 {
@@ -293,47 +323,60 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		} else if p0 += taken; p0 < p1 {
 			next = w.at(p0)
 		}
-		coming := w.aim(p, next, k0, kc)
-		at, at2, row := origin, i*w.then.rs, i*ld
-		if t.K2 > 0 {
-			t.B2 = &w.then.panels[p*t.K2*nr]
+		b, ldb, pitch, coming := w.aim(p, next, k0, kc)
+		if ld != call.LDC || ldb != call.LDB || pitch != call.Pitch {
+			w.flush()
+			call.LDC, call.LDB, call.Pitch = ld, ldb, pitch
 		}
+		from, ldFrom := w.start(p, k0)
+		if ldFrom {
+			call.LDFrom = ld
+		} else {
+			call.LDFrom = 0
+		}
+		at, at2, row := origin, i*w.then.rs, i*ld
 		for tile := range tiles {
-			if t.M = height; tile < higher {
-				t.M++
+			m := height
+			if tile < higher {
+				m++
 			}
+			t := w.add(m, columns)
+			t.C = &c[row]
+			t.From = from
+			if ldFrom {
+				t.From = t.C
+			}
+			t.A, t.B, t.A2, t.B2, t.NextB = nil, b, nil, nil, nil
 			if kc > 0 {
 				t.A = &a[at]
 			}
-			if t.K2 > 0 {
-				t.A2 = &w.then.a[at2]
-				at2 += t.M * t.RS2
+			if call.K2 > 0 {
+				t.A2, t.B2 = &w.then.a[at2], &w.then.panels[p*call.K2*nr]
+				at2 += m * call.RS2
 			}
-			if pack {
-				t.RS, t.CS = 1, t.M
-				at += t.M * kc
+			if t.CS = w.cs; pack {
+				t.CS = m
+				at += m * kc
 			} else {
-				at += t.M * w.rs
+				at += m * w.rs
 			}
-			t.C = &c[row]
-			w.start(p, k0)
-			row += t.M * ld
-			t.NextC = nil
+			row += m * ld
 			switch {
 			case tile < tiles-1:
 				t.NextC = &c[row]
 			case next >= 0:
 				c, ld, _ := w.target(next)
 				t.NextC = &c[i*ld]
+			default:
+				t.NextC = nil
 			}
-			t.NextB = nil
 			if len(coming) > 0 {
 				t.NextB = &coming[0]
 				coming = coming[min(simd.FetchPerK*kc, len(coming)):]
 			}
-			w.set.GemmTile(t)
 		}
 	}
+	w.flush()
 }
 
 // group is the next panels of [p0,p1) that a tile takes: abreast of them, if so
@@ -355,31 +398,29 @@ func (p *product) group(p0, p1, abreast int) (panel, n int) {
 	return p.at(p0), 1
 }
 
-// aim points the tile at panel p of B, and gives the next panel if there is one and it is worth fetching.
-func (w *worker) aim(p, next, k0, kc int) []float32 {
+// aim gives panel p of B, its strides, and the next panel if there is one and it is worth fetching.
+func (w *worker) aim(p, next, k0, kc int) (b *float32, ldb, pitch int, coming []float32) {
 	if kc == 0 {
-		return nil
+		return nil, 0, 0, nil
 	}
-	var b []float32
-	b, w.tile.LDB, w.tile.Pitch = w.panel(p, k0, kc)
-	w.tile.B = &b[0]
-	if next < 0 || w.panels == nil && w.inPlace() {
-		return nil
+	panel, ldb, pitch := w.panel(p, k0, kc)
+	if next >= 0 && (w.panels != nil || !w.inPlace()) {
+		coming, _, _ = w.panel(next, k0, kc)
+		coming = coming[:kc*w.set.NR]
 	}
-	b, _, _ = w.panel(next, k0, kc)
-	return b[:kc*w.set.NR]
+	return &panel[0], ldb, pitch, coming
 }
 
-// start says what the tile, which is in panel p, starts from at depth k0.
-func (w *worker) start(p, k0 int) {
-	t := &w.tile
-	t.From, t.LDFrom = nil, 0
+// start says what the tiles of panel p start from at depth k0: their own C, or
+// the same row for all, or zero.
+func (w *worker) start(p, k0 int) (row *float32, own bool) {
 	switch {
 	case k0 > 0 || w.acc:
-		t.From, t.LDFrom = t.C, t.LDC
+		return nil, true
 	case w.bias != nil:
-		t.From = &w.bias[p*w.set.NR]
+		return &w.bias[p*w.set.NR], false
 	}
+	return nil, false
 }
 
 // panel is panel p of B from depth k0 on, its row stride, and the distance to the next panel.
@@ -629,11 +670,9 @@ func sumPanels(a *sumArgs, lo, hi int) {
 		}
 		for i := 0; i < a.rows; i += sumBlock {
 			c := &a.dst[j]
-			w.tile = simd.Tile{
-				A: &unit[0], B: &a.src[i*a.ld+j], LDB: a.ld, C: c, From: c,
-				M: 1, N: nr, K: min(sumBlock, a.rows-i),
-			}
-			a.set.GemmTile(&w.tile)
+			w.tiles[0] = simd.Tile{M: 1, N: nr, A: &unit[0], B: &a.src[i*a.ld+j], C: c, From: c}
+			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: a.ld, K: min(sumBlock, a.rows-i)}
+			a.set.GemmTiles(&w.call)
 		}
 	}
 	w.put()

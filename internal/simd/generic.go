@@ -7,14 +7,18 @@ import (
 
 // The portable kernels. Products are converted explicitly (float32(a*b) + c),
 // which forbids the compiler to fuse, so that every architecture gives the same bits.
+//
+// Go code cannot tell the processor to flush, so what may come below MinNormal is
+// computed in float64, which gives float32 the same bits, and narrowed; see Narrow.
 
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
-	GemmTile: gemmTileGeneric,
-	Pack:     packGeneric, PackT: packTGeneric,
+	GemmTiles: gemmTilesGeneric,
+	Pack:      packGeneric, PackT: packTGeneric,
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
-	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric,
-	Add: addGeneric, Mul: mulGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric,
+	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
+	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,
+	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
 	Adam: adamGeneric,
 }
@@ -30,64 +34,91 @@ func floats(p *float32, n int) []float32 {
 // at is the element n places after p.
 func at(p *float32, n int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointer(p), 4*n)) }
 
-func gemmTileGeneric(t *Tile) {
-	const nr = 8
-	if t.K2 > 0 {
-		first, second := *t, *t
-		first.K2, second.K2 = 0, 0
-		gemmTileGeneric(&first)
-		second.A, second.RS, second.B, second.K = t.A2, t.RS2, t.B2, t.K2
-		second.From, second.LDFrom = t.C, t.LDC
-		gemmTileGeneric(&second)
-		return
-	}
-	if t.N > nr {
-		part := *t
-		part.N = nr
-		for j := 0; j < t.N; j += nr {
-			gemmTileGeneric(&part)
-			for _, p := range []**float32{&part.C, &part.From} {
-				if *p != nil {
-					*p = at(*p, nr)
+func gemmTilesGeneric(t *Tiles) {
+	for _, tile := range unsafe.Slice(t.First, t.Count) {
+		switch {
+		case t.K2 > 0:
+			gemmTileGeneric(t, &tile)
+			second := *t
+			second.RS, second.K, second.LDFrom = t.RS2, t.K2, t.LDC
+			tile.A, tile.B, tile.From = tile.A2, tile.B2, tile.C
+			gemmTileGeneric(&second, &tile)
+		case tile.N > tileCols:
+			part := tile
+			part.N = tileCols
+			for j := 0; j < tile.N; j += tileCols {
+				part.C = at(tile.C, j)
+				if tile.From != nil {
+					part.From = at(tile.From, j)
 				}
+				if t.K > 0 {
+					part.B = at(tile.B, j/tileCols*t.Pitch)
+				}
+				gemmTileGeneric(t, &part)
 			}
-			if t.K > 0 {
-				part.B = at(part.B, t.Pitch)
+		default:
+			gemmTileGeneric(t, &tile)
+		}
+	}
+}
+
+const tileCols = 8 // NR of the generic set
+
+// A chain of multiply-adds runs 2^96 times above its value, so that no product
+// is subnormal unless it is below 2^-222. A sum above 2^31 has no room there
+// and is done again as it is.
+const lift = 1 << 96
+
+func gemmTileGeneric(t *Tiles, tile *Tile) {
+	for r := range tile.M {
+		var start, sum [tileCols]float32
+		if tile.From != nil {
+			copy(start[:], floats(at(tile.From, r*t.LDFrom), tile.N))
+		}
+		for j, v := range start {
+			sum[j] = v * lift
+		}
+		var a *float32
+		if t.K > 0 {
+			a = at(tile.A, r*t.RS)
+		}
+		chains(&sum, a, tile.CS, tile.B, t.LDB, t.K, lift)
+		c := floats(at(tile.C, r*t.LDC), tile.N)
+		high := float32(0)
+		for j := range c {
+			v := sum[j]
+			high += v - v // NaN if any has no room
+			if abs32(v) < MinNormal*lift {
+				v = 0
 			}
+			c[j] = v * (1 / float32(lift))
 		}
-		return
-	}
-	var a, b []float32
-	if t.K > 0 {
-		a = floats(t.A, (t.M-1)*t.RS+(t.K-1)*t.CS+1)
-		b = floats(t.B, (t.K-1)*t.LDB+nr)
-	}
-	c := floats(t.C, (t.M-1)*t.LDC+t.N)
-	from := floats(t.From, (t.M-1)*t.LDFrom+t.N)
-	for r := range t.M {
-		var s [nr]float32
-		if from != nil {
-			copy(s[:], from[r*t.LDFrom:][:t.N])
+		if high != high {
+			chains(&start, a, tile.CS, tile.B, t.LDB, t.K, 1)
+			copy(c, start[:])
 		}
-		s0, s1, s2, s3, s4, s5, s6, s7 := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
-		ai, bi := r*t.RS, 0
-		for range t.K {
-			x := a[ai]
-			y := b[bi:][:nr:nr]
-			s0 += float32(x * y[0])
-			s1 += float32(x * y[1])
-			s2 += float32(x * y[2])
-			s3 += float32(x * y[3])
-			s4 += float32(x * y[4])
-			s5 += float32(x * y[5])
-			s6 += float32(x * y[6])
-			s7 += float32(x * y[7])
-			ai += t.CS
-			bi += t.LDB
-		}
-		s = [nr]float32{s0, s1, s2, s3, s4, s5, s6, s7}
-		copy(c[r*t.LDC:][:t.N], s[:])
 	}
+}
+
+// chains adds to the sums the products of k elements of a, times by, with rows of b.
+func chains(s *[tileCols]float32, a *float32, cs int, b *float32, ldb, k int, by float32) {
+	s0, s1, s2, s3, s4, s5, s6, s7 := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
+	ai, bi := 0, 0
+	for range k {
+		x := *(*float32)(unsafe.Add(unsafe.Pointer(a), ai)) * by
+		y := (*[tileCols]float32)(unsafe.Add(unsafe.Pointer(b), bi))
+		s0 += float32(x * y[0])
+		s1 += float32(x * y[1])
+		s2 += float32(x * y[2])
+		s3 += float32(x * y[3])
+		s4 += float32(x * y[4])
+		s5 += float32(x * y[5])
+		s6 += float32(x * y[6])
+		s7 += float32(x * y[7])
+		ai += 4 * cs
+		bi += 4 * ldb
+	}
+	*s = [tileCols]float32{s0, s1, s2, s3, s4, s5, s6, s7}
 }
 
 func packGeneric(dst, src []float32, depth, cols, ld, width int) {
@@ -130,7 +161,7 @@ const (
 	expQ1   = 1.6666665459e-1
 	expQ0   = 5.0000001201e-1
 	expMax  = 89    // e^89 overflows float32
-	expMin  = -104  // e^-104 rounds to zero
+	expMin  = -104  // e^-104 is below MinNormal
 	tanhMax = 9.125 // tanh of this rounds to 1
 )
 
@@ -164,7 +195,7 @@ func expf(x float32) float32 {
 	case x < expMin:
 		x = expMin
 	}
-	return float32(exp64(float64(x)))
+	return Narrow(exp64(float64(x)))
 }
 
 // sigmoidf is e/(1+e) or 1/(1+e) with e = e^-|x|, so nothing cancels and small results stay exact.
@@ -174,10 +205,15 @@ func sigmoidf(x float32) float32 {
 	}
 	e := exp64(float64(max(-abs32(x), expMin)))
 	if x < 0 {
-		return float32(e / (1 + e))
+		return Narrow(e / (1 + e))
 	}
 	return float32(1 / (1 + e))
 }
+
+// sigmoidGrad is the gradient before a sigmoid of value y whose own is d.
+func sigmoidGrad(d, y float64) float32 { return Narrow(d * y * (1 - y)) }
+
+func tanhGrad(d, y float64) float32 { return Narrow(d * (1 - float64(y*y))) }
 
 // tanhf is E/(E+2) with E = e^2|x| - 1, given the sign of x.
 func tanhf(x float32) float32 {
@@ -186,7 +222,7 @@ func tanhf(x float32) float32 {
 	}
 	s, em1 := reduce(2 * float64(min(abs32(x), tanhMax)))
 	e := float64(s*em1) + (s - 1)
-	return copysign32(float32(e/(e+2)), x)
+	return copysign32(Narrow(e/(e+2)), x)
 }
 
 func abs32(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }
@@ -213,9 +249,8 @@ func lstmGeneric(a *LSTMArgs) {
 			at, k := 4*row*h+j, row*h+j
 			i, f, g, o := sigmoidf(gates[at]), sigmoidf(gates[at+h]), tanhf(gates[at+2*h]), sigmoidf(gates[at+3*h])
 			gates[at], gates[at+h], gates[at+2*h], gates[at+3*h] = i, f, g, o
-			cell := float32(f*cPrev[k]) + float32(i*g)
-			c[k] = cell
-			hid[k] = o * tanhf(cell)
+			c[k] = Narrow(float64(float64(f)*float64(cPrev[k])) + float64(float64(i)*float64(g)))
+			hid[k] = Narrow(float64(o) * float64(tanhf(c[k])))
 			out[row*a.LDOut+j] = hid[k]
 		}
 	}
@@ -227,67 +262,144 @@ func lstmGradGeneric(a *LSTMGradArgs) {
 	for row := range a.Rows {
 		for j := range a.Units {
 			at, k := 4*row*h+j, row*h+j
-			i, f, g, o, tc := gates[at], gates[at+h], gates[at+2*h], gates[at+3*h], tanhf(c[k])
-			dh := dHid[k]
-			dc := dC[k] + float32(float32(dh*o)*(1-float32(tc*tc)))
-			gates[at] = float32(dc*g) * float32(i*(1-i))
-			gates[at+h] = float32(dc*cPrev[k]) * float32(f*(1-f))
-			gates[at+2*h] = float32(dc*i) * (1 - float32(g*g))
-			gates[at+3*h] = float32(dh*tc) * float32(o*(1-o))
-			dC[k] = dc * f
+			i, f, g, o := float64(gates[at]), float64(gates[at+h]), float64(gates[at+2*h]), float64(gates[at+3*h])
+			tc, dh := float64(tanhf(c[k])), float64(dHid[k])
+			dc := float64(dC[k]) + float64(float64(dh*o)*(1-float64(tc*tc)))
+			gates[at] = sigmoidGrad(dc*g, i)
+			gates[at+h] = sigmoidGrad(dc*float64(cPrev[k]), f)
+			gates[at+2*h] = tanhGrad(dc*i, g)
+			gates[at+3*h] = sigmoidGrad(dh*tc, o)
+			dC[k] = Narrow(dc * f)
 		}
+	}
+}
+
+func gruGeneric(a *GRUArgs) {
+	h, n := a.H, (a.Rows-1)*a.H+a.Units
+	gates, side, hPrev, hid := floats(a.Gates, 2*(h*a.Rows)+n), floats(a.Side, n), floats(a.HPrev, n), floats(a.Hid, n)
+	out := floats(a.Out, (a.Rows-1)*a.LDOut+a.Units)
+	for row := range a.Rows {
+		for j := range a.Units {
+			at, k := 3*row*h+j, row*h+j
+			r, z := sigmoidf(gates[at]), sigmoidf(gates[at+h])
+			c := tanhf(Narrow(float64(gates[at+2*h]) + float64(float64(r)*float64(side[k]))))
+			gates[at], gates[at+h], gates[at+2*h] = r, z, c
+			hid[k] = lerp(c, hPrev[k], z)
+			out[row*a.LDOut+j] = hid[k]
+		}
+	}
+}
+
+func gruGradGeneric(a *GRUGradArgs) {
+	h, n := a.H, (a.Rows-1)*a.H+a.Units
+	gates, side, hPrev, dHid := floats(a.Gates, 2*(h*a.Rows)+n), floats(a.Side, n), floats(a.HPrev, n), floats(a.DHid, n)
+	for row := range a.Rows {
+		for j := range a.Units {
+			at, k := 3*row*h+j, row*h+j
+			r, z, c, dh := float64(gates[at]), float64(gates[at+h]), float64(gates[at+2*h]), float64(dHid[k])
+			pre := dh * (1 - z) * (1 - float64(c*c))
+			gates[at] = sigmoidGrad(pre*float64(side[k]), r)
+			gates[at+h] = sigmoidGrad(dh*(float64(hPrev[k])-c), z)
+			gates[at+2*h] = Narrow(pre)
+			side[k] = Narrow(pre * r)
+			dHid[k] = Narrow(dh * z)
+		}
+	}
+}
+
+func sigmoidGradGeneric(dst, d []float32) {
+	d = d[:len(dst)]
+	for i, y := range dst {
+		dst[i] = sigmoidGrad(float64(d[i]), float64(y))
+	}
+}
+
+func tanhGradGeneric(dst, d []float32) {
+	d = d[:len(dst)]
+	for i, y := range dst {
+		dst[i] = tanhGrad(float64(d[i]), float64(y))
 	}
 }
 
 func addGeneric(dst, a, b []float32) {
 	a, b = a[:len(dst)], b[:len(dst)]
 	for i := range dst {
-		dst[i] = a[i] + b[i]
+		dst[i] = Narrow(float64(a[i]) + float64(b[i]))
+	}
+}
+
+func subGeneric(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = Narrow(float64(a[i]) - float64(b[i]))
 	}
 }
 
 func mulGeneric(dst, a, b []float32) {
 	a, b = a[:len(dst)], b[:len(dst)]
 	for i := range dst {
-		dst[i] = a[i] * b[i]
+		dst[i] = Narrow(float64(a[i]) * float64(b[i]))
+	}
+}
+
+func divGeneric(dst, a, b []float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = Narrow(float64(a[i]) / float64(b[i]))
+	}
+}
+
+// mulAdd is c + a·b, of which each part is rounded.
+func mulAdd(a, b, c float32) float32 {
+	return Narrow(float64(c) + float64(Narrow(float64(a)*float64(b))))
+}
+
+func lerp(a, b, w float32) float32 {
+	return mulAdd(w, Narrow(float64(b)-float64(a)), a)
+}
+
+func lerpGeneric(dst, a, b, w []float32) {
+	a, b, w = a[:len(dst)], b[:len(dst)], w[:len(dst)]
+	for i := range dst {
+		dst[i] = lerp(a[i], b[i], w[i])
 	}
 }
 
 func mulAddGeneric(dst, a, b []float32) {
 	a, b = a[:len(dst)], b[:len(dst)]
 	for i := range dst {
-		dst[i] += float32(a[i] * b[i])
+		dst[i] = mulAdd(a[i], b[i], dst[i])
 	}
 }
 
 func axpyGeneric(alpha float32, dst, src []float32) {
 	src = src[:len(dst)]
 	for i := range dst {
-		dst[i] += float32(alpha * src[i])
+		dst[i] = mulAdd(alpha, src[i], dst[i])
 	}
 }
 
 func scaleGeneric(alpha float32, dst []float32) {
 	for i := range dst {
-		dst[i] *= alpha
+		dst[i] = Narrow(float64(alpha) * float64(dst[i]))
 	}
 }
 
 // Reductions keep 8 partial sums, element i in sum i%8, and fold them in halves.
 
-func fold(s *[8]float32) float32 {
-	return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+func fold(s *[8]float64) float32 {
+	return Narrow(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])))
 }
 
 func sumGeneric(x []float32) float32 {
-	var s [8]float32
+	var s [8]float64
 	for ; len(x) >= 8; x = x[8:] {
 		for j := range s {
-			s[j] += x[j]
+			s[j] += float64(x[j])
 		}
 	}
 	for j, v := range x {
-		s[j] += v
+		s[j] += float64(v)
 	}
 	return fold(&s)
 }
@@ -295,27 +407,30 @@ func sumGeneric(x []float32) float32 {
 func sumSqGeneric(x []float32) float32 { return dotGeneric(x, x) }
 
 func dotGeneric(x, y []float32) float32 {
-	var s [8]float32
+	var s [8]float64
 	y = y[:len(x)]
 	for ; len(x) >= 8; x, y = x[8:], y[8:] {
 		for j := range s {
-			s[j] += float32(x[j] * y[j])
+			s[j] += float64(float64(x[j]) * float64(y[j]))
 		}
 	}
 	for j, v := range x {
-		s[j] += float32(v * y[j])
+		s[j] += float64(float64(v) * float64(y[j]))
 	}
 	return fold(&s)
 }
 
 func adamGeneric(a *AdamArgs) {
 	w, g, m, v := floats(a.W, a.N), floats(a.G, a.N), floats(a.M, a.N), floats(a.V, a.N)
+	scale, l2, keep, eps := float64(a.GScale), float64(a.L2), float64(a.Keep), float64(a.Eps)
+	w1, beta2, w2 := float64(a.OneMinusBeta1), float64(a.Beta2), float64(a.OneMinusBeta2)
 	for i := range w {
-		grad := float32(a.GScale*g[i]) + float32(a.L2*w[i])
+		weight, first := float64(w[i]), float64(m[i])
+		grad := float64(scale*float64(g[i])) + float64(l2*weight)
 		g[i] = 0
-		m[i] += float32(a.OneMinusBeta1 * (grad - m[i]))
-		v[i] = float32(a.Beta2*v[i]) + float32(float32(a.OneMinusBeta2*grad)*grad)
-		root := float32(math.Sqrt(float64(v[i])))
-		w[i] = float32(a.Keep*w[i]) - float32(a.StepSize*m[i])/(root/a.SqrtBias2+a.Eps)
+		m[i] = Narrow(first + float64(w1*(grad-first)))
+		v[i] = Narrow(float64(beta2*float64(v[i])) + float64(w2*grad*grad))
+		step := float64(a.StepSize) * float64(m[i]) / (math.Sqrt(float64(v[i]))/float64(a.SqrtBias2) + eps)
+		w[i] = Narrow(float64(keep*weight) - step)
 	}
 }

@@ -28,8 +28,12 @@ type Set struct {
 	Name   string // "avx512", "avx2" or "generic"
 	MR, NR int    // the matrix tile: at most MR rows, exactly NR columns of B
 
-	// GemmTile computes one tile of a matrix product; see Tile.
-	GemmTile func(t *Tile)
+	// FreeCuts: where the depth of a product is cut changes no bit. Without it that
+	// holds for sums that stay above MinNormal, so the cuts must follow from the shape.
+	FreeCuts bool
+
+	// GemmTiles computes tiles of a matrix product; see Tiles.
+	GemmTiles func(t *Tiles)
 	// Pack cuts a matrix into panels of width columns, each lying [depth][width]:
 	// dst[(p*depth+k)*width+j] = src[k*ld+p*width+j] for k < depth, and 0 for
 	// columns from cols on.
@@ -45,8 +49,17 @@ type Set struct {
 	LSTM     func(a *LSTMArgs)     // one step of some rows
 	LSTMGrad func(a *LSTMGradArgs) // its backward
 
+	GRU     func(a *GRUArgs)     // one step of some rows
+	GRUGrad func(a *GRUGradArgs) // its backward
+
+	SigmoidGrad func(dst, d []float32) // dst = d * dst*(1-dst), where dst is a sigmoid's value
+	TanhGrad    func(dst, d []float32) // dst = d * (1-dst*dst), where dst is a tanh's value
+
 	Add    func(dst, a, b []float32)               // dst = a + b
+	Sub    func(dst, a, b []float32)               // dst = a - b
 	Mul    func(dst, a, b []float32)               // dst = a * b
+	Div    func(dst, a, b []float32)               // dst = a / b
+	Lerp   func(dst, a, b, w []float32)            // dst = a + w*(b-a)
 	MulAdd func(dst, a, b []float32)               // dst += a * b
 	Axpy   func(alpha float32, dst, src []float32) // dst += alpha * src
 	Scale  func(alpha float32, dst []float32)      // dst *= alpha
@@ -57,13 +70,14 @@ type Set struct {
 	Adam func(a *AdamArgs)
 }
 
-// Tile is one tile of C = From + A·B, in elements:
+// Tiles is tiles of C = From + A·B that have depth and strides in common,
+// computed one after the other. In elements, for each of them,
 //
 //	C[r*LDC+c] = From[r*LDFrom+c] + Σ_k A[r*RS+k*CS] * B[k*LDB+c]
 //
 // for r < M and c < N. Each element is a single chain of multiply-adds that
 // starts at From (nil: zero) and takes k in ascending order, whatever M and N
-// are, so splitting K over calls that continue from C changes no bit.
+// are, so splitting K over calls that continue from C changes no bit; see FreeCuts.
 // From = C accumulates; a bias row is From = bias with LDFrom = 0.
 //
 // 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in
@@ -72,28 +86,31 @@ type Set struct {
 // Few rows leave most of the processor waiting for the end of their chains, so
 // they take panels side by side: N may also be NR·Abreast(M), and then columns
 // from j·NR on are those of the matrix at B + j·Pitch.
+//
+// A second product may go on where the first ends, for N of one panel only:
+// + Σ_k A2[r*RS2+k*CS] * B2[k*LDB+c] over K2 values of k.
+type Tiles struct {
+	First       *Tile // of Count that lie one after the other
+	Count       int   // at least 1
+	RS          int   // stride of A by row, not negative; A transposed is RS = 1
+	LDB, Pitch  int
+	LDC, LDFrom int
+	K           int
+	RS2, K2     int // K2 is 0 for no second product
+}
+
+// Tile is one of Tiles.
 type Tile struct {
-	A      *float32
-	RS, CS int // strides of A by row and by k, not negative; A transposed is RS = 1
-	B      *float32
-	LDB    int
-	Pitch  int
-	C      *float32
-	LDC    int
-	From   *float32
-	LDFrom int
-	M, N   int
-	K      int
+	M, N int
+	CS   int // stride of A by k
+	A, B *float32
+	C    *float32
+	From *float32
+	A2   *float32
+	B2   *float32
 
-	// A second product that goes on where the first ends, for M and N of one
-	// panel only: + Σ_k A2[r*RS2+k*CS] * B2[k*LDB+c] over K2 values of k.
-	A2  *float32
-	RS2 int
-	B2  *float32
-	K2  int // 0 for none
-
-	// What later calls use, fetched into the caches meanwhile; nil for none.
-	NextC *float32 // where the C of the next call begins: M rows LDC apart
+	// What later tiles use, fetched into the caches meanwhile; nil for none.
+	NextC *float32 // where the C of the next tile begins: M rows LDC apart
 	NextB *float32 // FetchPerK elements with every k
 }
 
@@ -139,6 +156,32 @@ type LSTMGradArgs struct {
 	C       *float32 // [Rows,H]
 	DHid    *float32 // [Rows,H] dL/dh of this step
 	DC      *float32 // [Rows,H] in: dL/dc carried from the next step; out: for the step before
+}
+
+// GRUArgs is one step of a GRU that resets after the recurrent product, of some
+// batch rows of H units, or of Units units next to each other: the pointers are
+// then at the first of them.
+//
+//	r,z = sigmoid of the gates;  n = tanh(gate + r*Side);  Hid = n + z*(HPrev-n)
+type GRUArgs struct {
+	Rows, H int      // at least 1
+	Units   int      // at least 1, at most H
+	Gates   *float32 // [Rows,3H] in the order r,z,n: pre-activations in, activations out
+	Side    *float32 // [Rows,H]
+	HPrev   *float32 // [Rows,H]
+	Hid     *float32 // [Rows,H] out
+	Out     *float32 // a copy of Hid, in rows LDOut apart
+	LDOut   int
+}
+
+// GRUGradArgs is the backward pass of GRUArgs.
+type GRUGradArgs struct {
+	Rows, H int      // at least 1
+	Units   int      // at least 1, at most H
+	Gates   *float32 // [Rows,3H] activations in, gradients of the pre-activations out
+	Side    *float32 // [Rows,H] in: Side; out: its gradient
+	HPrev   *float32 // [Rows,H]
+	DHid    *float32 // [Rows,H] in: dL/dh of this step; out: the direct part of that of the step before
 }
 
 // AdamArgs is one step of Adam over N parameters, in PyTorch's arithmetic:

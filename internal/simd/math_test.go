@@ -24,7 +24,9 @@ func samples() []float32 {
 	return x
 }
 
-// ulps is the distance of got from want in units of the last place of want as a float32.
+// ulps is the distance of got from want in units of the last place of want as a
+// float32. Zero is as it should be where want is below MinNormal, or within
+// rounding of it.
 func ulps(got float32, want float64) float64 {
 	if want != want {
 		if got != got {
@@ -32,13 +34,13 @@ func ulps(got float32, want float64) float64 {
 		}
 		return math.Inf(1)
 	}
-	if rounded := float32(want); got == rounded {
+	if rounded := float32(want); got == rounded && math.Abs(want) >= MinNormal || got == 0 && math.Abs(want) < MinNormal*(1+3e-7) {
 		return 0
 	}
-	_, exp := math.Frexp(want)
-	if want == 0 || exp < -125 {
-		exp = -125 // denormals share one spacing
+	if got != 0 && math.Abs(float64(got)) < MinNormal {
+		return math.Inf(1) // subnormal
 	}
+	_, exp := math.Frexp(want)
 	return math.Abs(float64(got)-want) / math.Ldexp(1, exp-24)
 }
 
@@ -86,10 +88,10 @@ func TestMathSpecial(t *testing.T) {
 		}{
 			{"exp", s.Exp, inf, inf}, {"exp", s.Exp, -inf, 0}, {"exp", s.Exp, nan, nan}, {"exp", s.Exp, 0, 1},
 			{"exp", s.Exp, 1e30, inf}, {"exp", s.Exp, -1e30, 0}, {"exp", s.Exp, 88.72284, inf}, {"exp", s.Exp, -103.98, 0},
-			{"exp", s.Exp, -103.9, math.SmallestNonzeroFloat32},
+			{"exp", s.Exp, -87.4, 0}, {"exp", s.Exp, -87.3, 1.2192433e-38},
 			{"sigmoid", s.Sigmoid, inf, 1}, {"sigmoid", s.Sigmoid, -inf, 0}, {"sigmoid", s.Sigmoid, nan, nan}, {"sigmoid", s.Sigmoid, 0, 0.5},
-			{"sigmoid", s.Sigmoid, -103.9, math.SmallestNonzeroFloat32},
-			{"tanh", s.Tanh, inf, 1}, {"tanh", s.Tanh, -inf, -1}, {"tanh", s.Tanh, nan, nan}, {"tanh", s.Tanh, zero, zero}, {"tanh", s.Tanh, 1e-40, 1e-40},
+			{"sigmoid", s.Sigmoid, -87.4, 0},
+			{"tanh", s.Tanh, inf, 1}, {"tanh", s.Tanh, -inf, -1}, {"tanh", s.Tanh, nan, nan}, {"tanh", s.Tanh, zero, zero}, {"tanh", s.Tanh, 1e-40, 0}, {"tanh", s.Tanh, 1.2e-38, 1.2e-38},
 			{"tanh", s.Tanh, 20, 1},
 		} {
 			got := []float32{0}

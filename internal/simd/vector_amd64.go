@@ -7,10 +7,10 @@ import "unsafe"
 // vecArgs is what elementwise kernels and reductions in assembly take: one
 // pointer to it costs less than the arguments themselves.
 type vecArgs struct {
-	N         int
-	Dst, A, B *float32
-	Alpha     float32
-	Out       float32
+	N            int
+	Dst, A, B, C *float32
+	Alpha        float32
+	Out          float32
 }
 
 // Elements of one assembly call. The goroutine cannot be preempted inside, so

@@ -5,9 +5,11 @@
 #include "textflag.h"
 
 // func lstmAVX512(a *LSTMArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·lstmAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         32(AX), BX
@@ -297,21 +299,31 @@ tail6:
 	VMOVUPS      Z14, K1, (R10)(R15*1)
 
 done7:
-	MOVQ 64(AX), R14
-	LEAQ (R10)(R14*4), R10
-	LEAQ (BX)(CX*4), BX
-	LEAQ (SI)(CX*4), SI
-	LEAQ (DI)(CX*4), DI
-	MOVQ CX, R14
-	SHLQ $0x04, R14
-	ADDQ R14, DX
-	ADDQ R14, R11
-	ADDQ R14, R12
-	ADDQ R14, R13
-	DECQ R8
-	JNZ  row1
+	MOVQ    64(AX), R14
+	LEAQ    (R10)(R14*4), R10
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x10, CX, R14
+	ADDQ    R14, DX
+	ADDQ    R14, R11
+	ADDQ    R14, R12
+	ADDQ    R14, R13
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
+
+DATA flush<>+0(SB)/4, $0x00009fc0
+DATA flush<>+4(SB)/4, $0x00009fc0
+DATA flush<>+8(SB)/4, $0x00009fc0
+DATA flush<>+12(SB)/4, $0x00009fc0
+DATA flush<>+16(SB)/4, $0x00009fc0
+DATA flush<>+20(SB)/4, $0x00009fc0
+DATA flush<>+24(SB)/4, $0x00009fc0
+DATA flush<>+28(SB)/4, $0x00009fc0
+GLOBL flush<>(SB), RODATA|NOPTR, $32
 
 DATA expmin<>+0(SB)/4, $0xc2d00000
 DATA expmin<>+4(SB)/4, $0xc2d00000
@@ -454,9 +466,11 @@ DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
 // func lstmGradAVX512(a *LSTMGradArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·lstmGradAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·lstmGradAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         32(AX), BX
@@ -617,36 +631,348 @@ tail3:
 	VMOVUPS      Z14, K1, (R11)(R14*1)
 
 done4:
-	LEAQ (BX)(CX*4), BX
-	LEAQ (SI)(CX*4), SI
-	LEAQ (DI)(CX*4), DI
-	LEAQ (R8)(CX*4), R8
-	MOVQ CX, R13
-	SHLQ $0x04, R13
-	ADDQ R13, DX
-	ADDQ R13, R10
-	ADDQ R13, R11
-	ADDQ R13, R12
-	DECQ R9
-	JNZ  row1
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	LEAQ    (R8)(CX*4), R8
+	IMUL3Q  $0x10, CX, R13
+	ADDQ    R13, DX
+	ADDQ    R13, R10
+	ADDQ    R13, R11
+	ADDQ    R13, R12
+	DECQ    R9
+	JNZ     row1
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func gruAVX512(a *GRUArgs)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·gruAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         40(AX), SI
+	MOVQ         48(AX), DI
+	MOVQ         (AX), R8
+	MOVQ         16(AX), R9
+	MOVQ         56(AX), R10
+	LEAQ         (DX)(CX*4), R11
+	LEAQ         (R11)(CX*4), R12
+	VBROADCASTSS expmin<>+0(SB), Z0
+	VBROADCASTSS tanhmax<>+0(SB), Z1
+	VBROADCASTSS two<>+0(SB), Z2
+	VBROADCASTSS abs<>+0(SB), Z3
+	VBROADCASTSS sign<>+0(SB), Z4
+	VBROADCASTSS log2e<>+0(SB), Z5
+	VBROADCASTSS ln2hi<>+0(SB), Z6
+	VBROADCASTSS ln2lo<>+0(SB), Z7
+	VBROADCASTSS exp4<>+0(SB), Z8
+	VBROADCASTSS exp3<>+0(SB), Z9
+	VBROADCASTSS exp2<>+0(SB), Z10
+	VBROADCASTSS exp1<>+0(SB), Z11
+	VBROADCASTSS exp0<>+0(SB), Z12
+	VBROADCASTSS one<>+0(SB), Z13
+
+row1:
+	MOVQ R9, R13
+	XORQ R14, R14
+	SUBQ $0x10, R13
+	JLT  tail3
+
+vector2:
+	VMOVUPS      (DX)(R14*1), Z14
+	VMOVUPS      (R11)(R14*1), Z15
+	VORPS        Z4, Z14, Z16
+	VORPS        Z4, Z15, Z17
+	VMAXPS       Z16, Z0, Z16
+	VMAXPS       Z17, Z0, Z17
+	VMULPS       Z5, Z16, Z18
+	VMULPS       Z5, Z17, Z19
+	VRNDSCALEPS  $0x08, Z18, Z18
+	VRNDSCALEPS  $0x08, Z19, Z19
+	VFNMADD231PS Z6, Z18, Z16
+	VFNMADD231PS Z6, Z19, Z17
+	VFNMADD231PS Z7, Z18, Z16
+	VFNMADD231PS Z7, Z19, Z17
+	VMOVAPS      Z8, Z20
+	VMOVAPS      Z8, Z21
+	VFMADD213PS  Z9, Z16, Z20
+	VFMADD213PS  Z9, Z17, Z21
+	VFMADD213PS  Z10, Z16, Z20
+	VFMADD213PS  Z10, Z17, Z21
+	VFMADD213PS  Z11, Z16, Z20
+	VFMADD213PS  Z11, Z17, Z21
+	VFMADD213PS  Z12, Z16, Z20
+	VFMADD213PS  Z12, Z17, Z21
+	VFMADD213PS  Z13, Z16, Z20
+	VFMADD213PS  Z13, Z17, Z21
+	VFMADD213PS  Z13, Z20, Z16
+	VFMADD213PS  Z13, Z21, Z17
+	VSCALEFPS    Z18, Z16, Z16
+	VSCALEFPS    Z19, Z17, Z17
+	VPMOVD2M     Z14, K1
+	VBLENDMPS    Z16, Z13, K1, Z14
+	VADDPS       Z13, Z16, Z16
+	VPMOVD2M     Z15, K1
+	VBLENDMPS    Z17, Z13, K1, Z15
+	VADDPS       Z13, Z17, Z17
+	VDIVPS       Z16, Z14, Z14
+	VDIVPS       Z17, Z15, Z15
+	VMOVUPS      Z14, (DX)(R14*1)
+	VMOVUPS      Z15, (R11)(R14*1)
+	VMOVUPS      (R12)(R14*1), Z16
+	VMOVUPS      (BX)(R14*1), Z17
+	VFMADD231PS  Z17, Z14, Z16
+	VANDPS       Z3, Z16, Z14
+	VMINPS       Z14, Z1, Z14
+	VADDPS       Z14, Z14, Z14
+	VMULPS       Z5, Z14, Z17
+	VRNDSCALEPS  $0x08, Z17, Z17
+	VFNMADD231PS Z6, Z17, Z14
+	VFNMADD231PS Z7, Z17, Z14
+	VMOVAPS      Z8, Z18
+	VFMADD213PS  Z9, Z14, Z18
+	VFMADD213PS  Z10, Z14, Z18
+	VFMADD213PS  Z11, Z14, Z18
+	VFMADD213PS  Z12, Z14, Z18
+	VSCALEFPS    Z17, Z13, Z19
+	VMULPS       Z14, Z14, Z17
+	VFMADD231PS  Z17, Z18, Z14
+	VSUBPS       Z13, Z19, Z17
+	VFMADD213PS  Z17, Z19, Z14
+	VADDPS       Z2, Z14, Z17
+	VDIVPS       Z17, Z14, Z14
+	VANDPS       Z4, Z16, Z16
+	VORPS        Z14, Z16, Z16
+	VMOVUPS      Z16, (R12)(R14*1)
+	VMOVUPS      (SI)(R14*1), Z14
+	VSUBPS       Z16, Z14, Z14
+	VFMADD231PS  Z14, Z15, Z16
+	VMOVUPS      Z16, (DI)(R14*1)
+	VMOVUPS      Z16, (R10)(R14*1)
+	ADDQ         $0x40, R14
+	SUBQ         $0x10, R13
+	JGE          vector2
+
+tail3:
+	ADDQ         $0x10, R13
+	JEQ          done4
+	MOVL         $-1, R15
+	BZHIL        R13, R15, R15
+	KMOVW        R15, K1
+	VMOVUPS.Z    (DX)(R14*1), K1, Z14
+	VMOVUPS.Z    (R11)(R14*1), K1, Z15
+	VORPS        Z4, Z14, Z16
+	VORPS        Z4, Z15, Z17
+	VMAXPS       Z16, Z0, Z16
+	VMAXPS       Z17, Z0, Z17
+	VMULPS       Z5, Z16, Z18
+	VMULPS       Z5, Z17, Z19
+	VRNDSCALEPS  $0x08, Z18, Z18
+	VRNDSCALEPS  $0x08, Z19, Z19
+	VFNMADD231PS Z6, Z18, Z16
+	VFNMADD231PS Z6, Z19, Z17
+	VFNMADD231PS Z7, Z18, Z16
+	VFNMADD231PS Z7, Z19, Z17
+	VMOVAPS      Z8, Z20
+	VMOVAPS      Z8, Z21
+	VFMADD213PS  Z9, Z16, Z20
+	VFMADD213PS  Z9, Z17, Z21
+	VFMADD213PS  Z10, Z16, Z20
+	VFMADD213PS  Z10, Z17, Z21
+	VFMADD213PS  Z11, Z16, Z20
+	VFMADD213PS  Z11, Z17, Z21
+	VFMADD213PS  Z12, Z16, Z20
+	VFMADD213PS  Z12, Z17, Z21
+	VFMADD213PS  Z13, Z16, Z20
+	VFMADD213PS  Z13, Z17, Z21
+	VFMADD213PS  Z13, Z20, Z16
+	VFMADD213PS  Z13, Z21, Z17
+	VSCALEFPS    Z18, Z16, Z16
+	VSCALEFPS    Z19, Z17, Z17
+	VPMOVD2M     Z14, K2
+	VBLENDMPS    Z16, Z13, K2, Z14
+	VADDPS       Z13, Z16, Z16
+	VPMOVD2M     Z15, K2
+	VBLENDMPS    Z17, Z13, K2, Z15
+	VADDPS       Z13, Z17, Z17
+	VDIVPS       Z16, Z14, Z14
+	VDIVPS       Z17, Z15, Z15
+	VMOVUPS      Z14, K1, (DX)(R14*1)
+	VMOVUPS      Z15, K1, (R11)(R14*1)
+	VMOVUPS.Z    (R12)(R14*1), K1, Z16
+	VMOVUPS.Z    (BX)(R14*1), K1, Z17
+	VFMADD231PS  Z17, Z14, Z16
+	VANDPS       Z3, Z16, Z14
+	VMINPS       Z14, Z1, Z14
+	VADDPS       Z14, Z14, Z14
+	VMULPS       Z5, Z14, Z17
+	VRNDSCALEPS  $0x08, Z17, Z17
+	VFNMADD231PS Z6, Z17, Z14
+	VFNMADD231PS Z7, Z17, Z14
+	VMOVAPS      Z8, Z18
+	VFMADD213PS  Z9, Z14, Z18
+	VFMADD213PS  Z10, Z14, Z18
+	VFMADD213PS  Z11, Z14, Z18
+	VFMADD213PS  Z12, Z14, Z18
+	VSCALEFPS    Z17, Z13, Z19
+	VMULPS       Z14, Z14, Z17
+	VFMADD231PS  Z17, Z18, Z14
+	VSUBPS       Z13, Z19, Z17
+	VFMADD213PS  Z17, Z19, Z14
+	VADDPS       Z2, Z14, Z17
+	VDIVPS       Z17, Z14, Z14
+	VANDPS       Z4, Z16, Z16
+	VORPS        Z14, Z16, Z16
+	VMOVUPS      Z16, K1, (R12)(R14*1)
+	VMOVUPS.Z    (SI)(R14*1), K1, Z14
+	VSUBPS       Z16, Z14, Z14
+	VFMADD231PS  Z14, Z15, Z16
+	VMOVUPS      Z16, K1, (DI)(R14*1)
+	VMOVUPS      Z16, K1, (R10)(R14*1)
+
+done4:
+	MOVQ    64(AX), R13
+	LEAQ    (R10)(R13*4), R10
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x0c, CX, R13
+	ADDQ    R13, DX
+	ADDQ    R13, R11
+	ADDQ    R13, R12
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func gruGradAVX512(a *GRUGradArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·gruGradAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         40(AX), SI
+	MOVQ         48(AX), DI
+	MOVQ         (AX), R8
+	MOVQ         16(AX), AX
+	LEAQ         (DX)(CX*4), R9
+	LEAQ         (R9)(CX*4), R10
+	VBROADCASTSS one<>+0(SB), Z0
+
+row1:
+	MOVQ AX, R11
+	XORQ R12, R12
+	SUBQ $0x10, R11
+	JLT  tail3
+
+vector2:
+	VMOVUPS      (DI)(R12*1), Z1
+	VMOVUPS      (R9)(R12*1), Z2
+	VMOVUPS      (R10)(R12*1), Z3
+	VMULPS       Z2, Z1, Z4
+	VMOVUPS      Z4, (DI)(R12*1)
+	VMOVUPS      (SI)(R12*1), Z5
+	VSUBPS       Z3, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VMOVAPS      Z0, Z6
+	VSUBPS       Z2, Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	VMULPS       Z6, Z5, Z5
+	VMOVUPS      Z5, (R9)(R12*1)
+	VSUBPS       Z4, Z1, Z1
+	VMOVAPS      Z0, Z2
+	VFNMADD231PS Z3, Z3, Z2
+	VMULPS       Z2, Z1, Z1
+	VMOVUPS      Z1, (R10)(R12*1)
+	VMOVUPS      (DX)(R12*1), Z2
+	VMOVUPS      (BX)(R12*1), Z3
+	VMULPS       Z1, Z3, Z3
+	VMOVAPS      Z0, Z4
+	VSUBPS       Z2, Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      Z3, (DX)(R12*1)
+	VMULPS       Z2, Z1, Z1
+	VMOVUPS      Z1, (BX)(R12*1)
+	ADDQ         $0x40, R12
+	SUBQ         $0x10, R11
+	JGE          vector2
+
+tail3:
+	ADDQ         $0x10, R11
+	JEQ          done4
+	MOVL         $-1, R13
+	BZHIL        R11, R13, R13
+	KMOVW        R13, K1
+	VMOVUPS.Z    (DI)(R12*1), K1, Z1
+	VMOVUPS.Z    (R9)(R12*1), K1, Z2
+	VMOVUPS.Z    (R10)(R12*1), K1, Z3
+	VMULPS       Z2, Z1, Z4
+	VMOVUPS      Z4, K1, (DI)(R12*1)
+	VMOVUPS.Z    (SI)(R12*1), K1, Z5
+	VSUBPS       Z3, Z5, Z5
+	VMULPS       Z1, Z5, Z5
+	VMOVAPS      Z0, Z6
+	VSUBPS       Z2, Z6, Z6
+	VMULPS       Z2, Z6, Z6
+	VMULPS       Z6, Z5, Z5
+	VMOVUPS      Z5, K1, (R9)(R12*1)
+	VSUBPS       Z4, Z1, Z1
+	VMOVAPS      Z0, Z2
+	VFNMADD231PS Z3, Z3, Z2
+	VMULPS       Z2, Z1, Z1
+	VMOVUPS      Z1, K1, (R10)(R12*1)
+	VMOVUPS.Z    (DX)(R12*1), K1, Z2
+	VMOVUPS.Z    (BX)(R12*1), K1, Z3
+	VMULPS       Z1, Z3, Z3
+	VMOVAPS      Z0, Z4
+	VSUBPS       Z2, Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VMULPS       Z4, Z3, Z3
+	VMOVUPS      Z3, K1, (DX)(R12*1)
+	VMULPS       Z2, Z1, Z1
+	VMOVUPS      Z1, K1, (BX)(R12*1)
+
+done4:
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x0c, CX, R11
+	ADDQ    R11, DX
+	ADDQ    R11, R9
+	ADDQ    R11, R10
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func lstmAVX2(a *LSTMArgs)
-// Requires: AVX, AVX2, CMOV, FMA3
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
 TEXT ·lstmAVX2(SB), NOSPLIT, $8-8
-	MOVQ a+0(FP), AX
-	MOVQ 8(AX), CX
-	MOVQ 24(AX), DX
-	MOVQ 32(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 48(AX), DI
-	MOVQ (AX), R8
-	MOVQ 16(AX), R9
-	MOVQ 56(AX), R10
-	LEAQ (DX)(CX*4), R11
-	LEAQ (R11)(CX*4), R12
-	LEAQ (R12)(CX*4), R13
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    40(AX), SI
+	MOVQ    48(AX), DI
+	MOVQ    (AX), R8
+	MOVQ    16(AX), R9
+	MOVQ    56(AX), R10
+	LEAQ    (DX)(CX*4), R11
+	LEAQ    (R11)(CX*4), R12
+	LEAQ    (R12)(CX*4), R13
 
 row1:
 	MOVQ R9, R14
@@ -975,19 +1301,19 @@ tail6:
 	VMASKMOVPS   Y1, Y0, (R10)(R15*1)
 
 done7:
-	MOVQ 64(AX), R14
-	LEAQ (R10)(R14*4), R10
-	LEAQ (BX)(CX*4), BX
-	LEAQ (SI)(CX*4), SI
-	LEAQ (DI)(CX*4), DI
-	MOVQ CX, R14
-	SHLQ $0x04, R14
-	ADDQ R14, DX
-	ADDQ R14, R11
-	ADDQ R14, R12
-	ADDQ R14, R13
-	DECQ R8
-	JNZ  row1
+	MOVQ    64(AX), R14
+	LEAQ    (R10)(R14*4), R10
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x10, CX, R14
+	ADDQ    R14, DX
+	ADDQ    R14, R11
+	ADDQ    R14, R12
+	ADDQ    R14, R13
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
@@ -1036,20 +1362,22 @@ DATA lanes<>+124(SB)/4, $0x00000000
 GLOBL lanes<>(SB), RODATA|NOPTR, $128
 
 // func lstmGradAVX2(a *LSTMGradArgs)
-// Requires: AVX, AVX2, CMOV, FMA3
-TEXT ·lstmGradAVX2(SB), NOSPLIT, $0-8
-	MOVQ a+0(FP), AX
-	MOVQ 8(AX), CX
-	MOVQ 24(AX), DX
-	MOVQ 32(AX), BX
-	MOVQ 40(AX), SI
-	MOVQ 48(AX), DI
-	MOVQ 56(AX), R8
-	MOVQ (AX), R9
-	MOVQ 16(AX), AX
-	LEAQ (DX)(CX*4), R10
-	LEAQ (R10)(CX*4), R11
-	LEAQ (R11)(CX*4), R12
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·lstmGradAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    40(AX), SI
+	MOVQ    48(AX), DI
+	MOVQ    56(AX), R8
+	MOVQ    (AX), R9
+	MOVQ    16(AX), AX
+	LEAQ    (DX)(CX*4), R10
+	LEAQ    (R10)(CX*4), R11
+	LEAQ    (R11)(CX*4), R12
 
 row1:
 	MOVQ AX, R13
@@ -1195,17 +1523,356 @@ tail3:
 	VMASKMOVPS   Y2, Y0, (R11)(R14*1)
 
 done4:
-	LEAQ (BX)(CX*4), BX
-	LEAQ (SI)(CX*4), SI
-	LEAQ (DI)(CX*4), DI
-	LEAQ (R8)(CX*4), R8
-	MOVQ CX, R13
-	SHLQ $0x04, R13
-	ADDQ R13, DX
-	ADDQ R13, R10
-	ADDQ R13, R11
-	ADDQ R13, R12
-	DECQ R9
-	JNZ  row1
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	LEAQ    (R8)(CX*4), R8
+	IMUL3Q  $0x10, CX, R13
+	ADDQ    R13, DX
+	ADDQ    R13, R10
+	ADDQ    R13, R11
+	ADDQ    R13, R12
+	DECQ    R9
+	JNZ     row1
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func gruAVX2(a *GRUArgs)
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·gruAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    40(AX), SI
+	MOVQ    48(AX), DI
+	MOVQ    (AX), R8
+	MOVQ    16(AX), R9
+	MOVQ    56(AX), R10
+	LEAQ    (DX)(CX*4), R11
+	LEAQ    (R11)(CX*4), R12
+
+row1:
+	MOVQ R9, R13
+	XORQ R14, R14
+	SUBQ $0x08, R13
+	JLT  tail3
+
+vector2:
+	VMOVUPS      (DX)(R14*1), Y0
+	VMOVUPS      (R11)(R14*1), Y1
+	VORPS        sign<>+0(SB), Y0, Y2
+	VORPS        sign<>+0(SB), Y1, Y3
+	VMOVUPS      expmin<>+0(SB), Y4
+	VMAXPS       Y2, Y4, Y2
+	VMAXPS       Y3, Y4, Y3
+	VMULPS       log2e<>+0(SB), Y2, Y4
+	VMULPS       log2e<>+0(SB), Y3, Y5
+	VROUNDPS     $0x08, Y4, Y4
+	VROUNDPS     $0x08, Y5, Y5
+	VFNMADD231PS ln2hi<>+0(SB), Y4, Y2
+	VFNMADD231PS ln2hi<>+0(SB), Y5, Y3
+	VFNMADD231PS ln2lo<>+0(SB), Y4, Y2
+	VFNMADD231PS ln2lo<>+0(SB), Y5, Y3
+	VMOVAPS      exp4<>+0(SB), Y6
+	VMOVAPS      exp4<>+0(SB), Y7
+	VFMADD213PS  exp3<>+0(SB), Y2, Y6
+	VFMADD213PS  exp3<>+0(SB), Y3, Y7
+	VFMADD213PS  exp2<>+0(SB), Y2, Y6
+	VFMADD213PS  exp2<>+0(SB), Y3, Y7
+	VFMADD213PS  exp1<>+0(SB), Y2, Y6
+	VFMADD213PS  exp1<>+0(SB), Y3, Y7
+	VFMADD213PS  exp0<>+0(SB), Y2, Y6
+	VFMADD213PS  exp0<>+0(SB), Y3, Y7
+	VFMADD213PS  one<>+0(SB), Y2, Y6
+	VFMADD213PS  one<>+0(SB), Y3, Y7
+	VFMADD213PS  one<>+0(SB), Y6, Y2
+	VFMADD213PS  one<>+0(SB), Y7, Y3
+	VCVTPS2DQ    Y4, Y4
+	VPSRAD       $0x01, Y4, Y6
+	VPSUBD       Y6, Y4, Y4
+	VPADDD       bias<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y2, Y2
+	VPADDD       bias<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y2, Y2
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       bias<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VMOVUPS      one<>+0(SB), Y4
+	VBLENDVPS    Y0, Y2, Y4, Y0
+	VADDPS       Y4, Y2, Y2
+	VBLENDVPS    Y1, Y3, Y4, Y1
+	VADDPS       Y4, Y3, Y3
+	VDIVPS       Y2, Y0, Y0
+	VDIVPS       Y3, Y1, Y1
+	VMOVUPS      Y0, (DX)(R14*1)
+	VMOVUPS      Y1, (R11)(R14*1)
+	VMOVUPS      (R12)(R14*1), Y2
+	VMOVUPS      (BX)(R14*1), Y3
+	VFMADD231PS  Y3, Y0, Y2
+	VANDPS       abs<>+0(SB), Y2, Y0
+	VMOVUPS      tanhmax<>+0(SB), Y3
+	VMINPS       Y0, Y3, Y0
+	VADDPS       Y0, Y0, Y0
+	VMULPS       log2e<>+0(SB), Y0, Y3
+	VROUNDPS     $0x08, Y3, Y3
+	VFNMADD231PS ln2hi<>+0(SB), Y3, Y0
+	VFNMADD231PS ln2lo<>+0(SB), Y3, Y0
+	VMOVAPS      exp4<>+0(SB), Y4
+	VFMADD213PS  exp3<>+0(SB), Y0, Y4
+	VFMADD213PS  exp2<>+0(SB), Y0, Y4
+	VFMADD213PS  exp1<>+0(SB), Y0, Y4
+	VFMADD213PS  exp0<>+0(SB), Y0, Y4
+	VCVTPS2DQ    Y3, Y5
+	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y0, Y0, Y3
+	VFMADD231PS  Y3, Y4, Y0
+	VSUBPS       one<>+0(SB), Y5, Y3
+	VFMADD213PS  Y3, Y5, Y0
+	VADDPS       two<>+0(SB), Y0, Y3
+	VDIVPS       Y3, Y0, Y0
+	VANDPS       sign<>+0(SB), Y2, Y2
+	VORPS        Y0, Y2, Y2
+	VMOVUPS      Y2, (R12)(R14*1)
+	VMOVUPS      (SI)(R14*1), Y0
+	VSUBPS       Y2, Y0, Y0
+	VFMADD231PS  Y0, Y1, Y2
+	VMOVUPS      Y2, (DI)(R14*1)
+	VMOVUPS      Y2, (R10)(R14*1)
+	ADDQ         $0x20, R14
+	SUBQ         $0x08, R13
+	JGE          vector2
+
+tail3:
+	ADDQ         $0x08, R13
+	JEQ          done4
+	MOVQ         $+8, R15
+	CMPQ         R13, R15
+	CMOVQGT      R15, R13
+	SUBQ         R13, R15
+	LEAQ         lanes<>+32(SB), R13
+	VMOVUPS      (R13)(R15*4), Y0
+	VMASKMOVPS   (DX)(R14*1), Y0, Y1
+	VMASKMOVPS   (R11)(R14*1), Y0, Y2
+	VORPS        sign<>+0(SB), Y1, Y3
+	VORPS        sign<>+0(SB), Y2, Y4
+	VMOVUPS      expmin<>+0(SB), Y5
+	VMAXPS       Y3, Y5, Y3
+	VMAXPS       Y4, Y5, Y4
+	VMULPS       log2e<>+0(SB), Y3, Y5
+	VMULPS       log2e<>+0(SB), Y4, Y6
+	VROUNDPS     $0x08, Y5, Y5
+	VROUNDPS     $0x08, Y6, Y6
+	VFNMADD231PS ln2hi<>+0(SB), Y5, Y3
+	VFNMADD231PS ln2hi<>+0(SB), Y6, Y4
+	VFNMADD231PS ln2lo<>+0(SB), Y5, Y3
+	VFNMADD231PS ln2lo<>+0(SB), Y6, Y4
+	VMOVAPS      exp4<>+0(SB), Y7
+	VMOVAPS      exp4<>+0(SB), Y8
+	VFMADD213PS  exp3<>+0(SB), Y3, Y7
+	VFMADD213PS  exp3<>+0(SB), Y4, Y8
+	VFMADD213PS  exp2<>+0(SB), Y3, Y7
+	VFMADD213PS  exp2<>+0(SB), Y4, Y8
+	VFMADD213PS  exp1<>+0(SB), Y3, Y7
+	VFMADD213PS  exp1<>+0(SB), Y4, Y8
+	VFMADD213PS  exp0<>+0(SB), Y3, Y7
+	VFMADD213PS  exp0<>+0(SB), Y4, Y8
+	VFMADD213PS  one<>+0(SB), Y3, Y7
+	VFMADD213PS  one<>+0(SB), Y4, Y8
+	VFMADD213PS  one<>+0(SB), Y7, Y3
+	VFMADD213PS  one<>+0(SB), Y8, Y4
+	VCVTPS2DQ    Y5, Y5
+	VPSRAD       $0x01, Y5, Y7
+	VPSUBD       Y7, Y5, Y5
+	VPADDD       bias<>+0(SB), Y7, Y7
+	VPSLLD       $0x17, Y7, Y7
+	VMULPS       Y7, Y3, Y3
+	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y3, Y3
+	VCVTPS2DQ    Y6, Y6
+	VPSRAD       $0x01, Y6, Y5
+	VPSUBD       Y5, Y6, Y6
+	VPADDD       bias<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y5, Y5
+	VMULPS       Y5, Y4, Y4
+	VPADDD       bias<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y6, Y4, Y4
+	VMOVUPS      one<>+0(SB), Y5
+	VBLENDVPS    Y1, Y3, Y5, Y1
+	VADDPS       Y5, Y3, Y3
+	VBLENDVPS    Y2, Y4, Y5, Y2
+	VADDPS       Y5, Y4, Y4
+	VDIVPS       Y3, Y1, Y1
+	VDIVPS       Y4, Y2, Y2
+	VMASKMOVPS   Y1, Y0, (DX)(R14*1)
+	VMASKMOVPS   Y2, Y0, (R11)(R14*1)
+	VMASKMOVPS   (R12)(R14*1), Y0, Y3
+	VMASKMOVPS   (BX)(R14*1), Y0, Y4
+	VFMADD231PS  Y4, Y1, Y3
+	VANDPS       abs<>+0(SB), Y3, Y1
+	VMOVUPS      tanhmax<>+0(SB), Y4
+	VMINPS       Y1, Y4, Y1
+	VADDPS       Y1, Y1, Y1
+	VMULPS       log2e<>+0(SB), Y1, Y4
+	VROUNDPS     $0x08, Y4, Y4
+	VFNMADD231PS ln2hi<>+0(SB), Y4, Y1
+	VFNMADD231PS ln2lo<>+0(SB), Y4, Y1
+	VMOVAPS      exp4<>+0(SB), Y5
+	VFMADD213PS  exp3<>+0(SB), Y1, Y5
+	VFMADD213PS  exp2<>+0(SB), Y1, Y5
+	VFMADD213PS  exp1<>+0(SB), Y1, Y5
+	VFMADD213PS  exp0<>+0(SB), Y1, Y5
+	VCVTPS2DQ    Y4, Y6
+	VPADDD       bias<>+0(SB), Y6, Y6
+	VPSLLD       $0x17, Y6, Y6
+	VMULPS       Y1, Y1, Y4
+	VFMADD231PS  Y4, Y5, Y1
+	VSUBPS       one<>+0(SB), Y6, Y4
+	VFMADD213PS  Y4, Y6, Y1
+	VADDPS       two<>+0(SB), Y1, Y4
+	VDIVPS       Y4, Y1, Y1
+	VANDPS       sign<>+0(SB), Y3, Y3
+	VORPS        Y1, Y3, Y3
+	VMASKMOVPS   Y3, Y0, (R12)(R14*1)
+	VMASKMOVPS   (SI)(R14*1), Y0, Y1
+	VSUBPS       Y3, Y1, Y1
+	VFMADD231PS  Y1, Y2, Y3
+	VMASKMOVPS   Y3, Y0, (DI)(R14*1)
+	VMASKMOVPS   Y3, Y0, (R10)(R14*1)
+
+done4:
+	MOVQ    64(AX), R13
+	LEAQ    (R10)(R13*4), R10
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x0c, CX, R13
+	ADDQ    R13, DX
+	ADDQ    R13, R11
+	ADDQ    R13, R12
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func gruGradAVX2(a *GRUGradArgs)
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·gruGradAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    32(AX), BX
+	MOVQ    40(AX), SI
+	MOVQ    48(AX), DI
+	MOVQ    (AX), R8
+	MOVQ    16(AX), AX
+	LEAQ    (DX)(CX*4), R9
+	LEAQ    (R9)(CX*4), R10
+
+row1:
+	MOVQ AX, R11
+	XORQ R12, R12
+	SUBQ $0x08, R11
+	JLT  tail3
+
+vector2:
+	VMOVUPS      (DI)(R12*1), Y0
+	VMOVUPS      (R9)(R12*1), Y1
+	VMOVUPS      (R10)(R12*1), Y2
+	VMULPS       Y1, Y0, Y3
+	VMOVUPS      Y3, (DI)(R12*1)
+	VMOVUPS      (SI)(R12*1), Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y0, Y4, Y4
+	VMOVAPS      one<>+0(SB), Y5
+	VSUBPS       Y1, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y5, Y4, Y4
+	VMOVUPS      Y4, (R9)(R12*1)
+	VSUBPS       Y3, Y0, Y0
+	VMOVAPS      one<>+0(SB), Y1
+	VFNMADD231PS Y2, Y2, Y1
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (R10)(R12*1)
+	VMOVUPS      (DX)(R12*1), Y1
+	VMOVUPS      (BX)(R12*1), Y2
+	VMULPS       Y0, Y2, Y2
+	VMOVAPS      one<>+0(SB), Y3
+	VSUBPS       Y1, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VMULPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (DX)(R12*1)
+	VMULPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (BX)(R12*1)
+	ADDQ         $0x20, R12
+	SUBQ         $0x08, R11
+	JGE          vector2
+
+tail3:
+	ADDQ         $0x08, R11
+	JEQ          done4
+	MOVQ         $+8, R13
+	CMPQ         R11, R13
+	CMOVQGT      R13, R11
+	SUBQ         R11, R13
+	LEAQ         lanes<>+32(SB), R11
+	VMOVUPS      (R11)(R13*4), Y0
+	VMASKMOVPS   (DI)(R12*1), Y0, Y1
+	VMASKMOVPS   (R9)(R12*1), Y0, Y2
+	VMASKMOVPS   (R10)(R12*1), Y0, Y3
+	VMULPS       Y2, Y1, Y4
+	VMASKMOVPS   Y4, Y0, (DI)(R12*1)
+	VMASKMOVPS   (SI)(R12*1), Y0, Y5
+	VSUBPS       Y3, Y5, Y5
+	VMULPS       Y1, Y5, Y5
+	VMOVAPS      one<>+0(SB), Y6
+	VSUBPS       Y2, Y6, Y6
+	VMULPS       Y2, Y6, Y6
+	VMULPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y0, (R9)(R12*1)
+	VSUBPS       Y4, Y1, Y1
+	VMOVAPS      one<>+0(SB), Y2
+	VFNMADD231PS Y3, Y3, Y2
+	VMULPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (R10)(R12*1)
+	VMASKMOVPS   (DX)(R12*1), Y0, Y2
+	VMASKMOVPS   (BX)(R12*1), Y0, Y3
+	VMULPS       Y1, Y3, Y3
+	VMOVAPS      one<>+0(SB), Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y4, Y3, Y3
+	VMASKMOVPS   Y3, Y0, (DX)(R12*1)
+	VMULPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (BX)(R12*1)
+
+done4:
+	LEAQ    (BX)(CX*4), BX
+	LEAQ    (SI)(CX*4), SI
+	LEAQ    (DI)(CX*4), DI
+	IMUL3Q  $0x0c, CX, R11
+	ADDQ    R11, DX
+	ADDQ    R11, R9
+	ADDQ    R11, R10
+	DECQ    R8
+	JNZ     row1
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET

@@ -4,17 +4,24 @@
 
 #include "textflag.h"
 
-// func gemmTileAVX512(a *Tile)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, MMX+
-TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), DI
-	MOVQ   88(DI), CX
+// func gemmTilesAVX512(a *Tiles)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, CMOV, MMX+, SSE
+TEXT ·gemmTilesAVX512(SB), NOSPLIT, $16-8
+	MOVQ    a+0(FP), DI
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    (DI), R12
+	MOVQ    8(DI), CX
+	MOVQ    CX, 8(SP)
+
+tile:
+	MOVQ   8(R12), CX
 	MOVL   $-1, BX
 	BZHIL  CX, BX, BX
 	KMOVW  BX, K1
 	SHRL   $0x10, BX
 	KMOVW  BX, K2
-	MOVQ   80(DI), R8
+	MOVQ   (R12), R8
 	CMPQ   R8, $0x0c
 	JEQ    rows12
 	CMPQ   R8, $0x0b
@@ -37,10 +44,10 @@ TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	JEQ    rows3
 	CMPQ   R8, $0x02
 	JEQ    rows2
-	MOVQ   88(DI), CX
+	MOVQ   8(R12), CX
 	CMPQ   CX, $0x20
 	JGT    abreast1
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from1
 	VXORPS Z0, Z0, Z0
@@ -48,33 +55,33 @@ TEXT ·gemmTileAVX512(SB), NOSPLIT, $0-8
 	JMP    start1
 
 from1:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
 
 fetched1:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product1:
 	SHLQ $0x02, SI
@@ -143,27 +150,31 @@ single1:
 next1:
 	TESTQ R15, R15
 	JEQ   store1
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product1
 
 store1:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows2:
-	MOVQ   88(DI), CX
+	MOVQ   8(R12), CX
 	CMPQ   CX, $0x20
 	JGT    abreast2
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from2
 	VXORPS Z0, Z0, Z0
@@ -173,7 +184,7 @@ rows2:
 	JMP    start2
 
 from2:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -182,10 +193,10 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -195,18 +206,18 @@ start2:
 	PREFETCHT0 124(R8)
 
 fetched2:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product2:
 	SHLQ $0x02, SI
@@ -290,30 +301,34 @@ single2:
 next2:
 	TESTQ R15, R15
 	JEQ   store2
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product2
 
 store2:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
 	ADDQ    R9, R8
 	VMOVUPS Z2, K1, (R8)
 	VMOVUPS Z3, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows3:
-	MOVQ   88(DI), CX
+	MOVQ   8(R12), CX
 	CMPQ   CX, $0x20
 	JGT    abreast3
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from3
 	VXORPS Z0, Z0, Z0
@@ -325,7 +340,7 @@ rows3:
 	JMP    start3
 
 from3:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -337,10 +352,10 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -354,18 +369,18 @@ start3:
 	PREFETCHT0 124(R8)
 
 fetched3:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product3:
 	SHLQ $0x02, SI
@@ -464,16 +479,16 @@ single3:
 next3:
 	TESTQ R15, R15
 	JEQ   store3
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product3
 
 store3:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -483,11 +498,15 @@ store3:
 	ADDQ    R9, R8
 	VMOVUPS Z4, K1, (R8)
 	VMOVUPS Z5, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows4:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from4
 	VXORPS Z0, Z0, Z0
@@ -501,7 +520,7 @@ rows4:
 	JMP    start4
 
 from4:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -516,10 +535,10 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -537,18 +556,18 @@ start4:
 	PREFETCHT0 124(R8)
 
 fetched4:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product4:
 	SHLQ $0x02, SI
@@ -669,16 +688,16 @@ single4:
 next4:
 	TESTQ R15, R15
 	JEQ   store4
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product4
 
 store4:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -691,11 +710,15 @@ store4:
 	ADDQ    R9, R8
 	VMOVUPS Z6, K1, (R8)
 	VMOVUPS Z7, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows5:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from5
 	VXORPS Z0, Z0, Z0
@@ -711,7 +734,7 @@ rows5:
 	JMP    start5
 
 from5:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -729,10 +752,10 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -754,18 +777,18 @@ start5:
 	PREFETCHT0 124(R8)
 
 fetched5:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product5:
 	SHLQ $0x02, SI
@@ -901,16 +924,16 @@ single5:
 next5:
 	TESTQ R15, R15
 	JEQ   store5
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product5
 
 store5:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -926,11 +949,15 @@ store5:
 	ADDQ    R9, R8
 	VMOVUPS Z8, K1, (R8)
 	VMOVUPS Z9, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows6:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from6
 	VXORPS Z0, Z0, Z0
@@ -948,7 +975,7 @@ rows6:
 	JMP    start6
 
 from6:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -969,10 +996,10 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -998,18 +1025,18 @@ start6:
 	PREFETCHT0 124(R8)
 
 fetched6:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product6:
 	SHLQ $0x02, SI
@@ -1160,16 +1187,16 @@ single6:
 next6:
 	TESTQ R15, R15
 	JEQ   store6
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product6
 
 store6:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1188,11 +1215,15 @@ store6:
 	ADDQ    R9, R8
 	VMOVUPS Z10, K1, (R8)
 	VMOVUPS Z11, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows7:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from7
 	VXORPS Z0, Z0, Z0
@@ -1212,7 +1243,7 @@ rows7:
 	JMP    start7
 
 from7:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1236,10 +1267,10 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched7
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1269,18 +1300,18 @@ start7:
 	PREFETCHT0 124(R8)
 
 fetched7:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product7:
 	SHLQ $0x02, SI
@@ -1453,16 +1484,16 @@ single7:
 next7:
 	TESTQ R15, R15
 	JEQ   store7
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product7
 
 store7:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1484,11 +1515,15 @@ store7:
 	ADDQ    R9, R8
 	VMOVUPS Z12, K1, (R8)
 	VMOVUPS Z13, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows8:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from8
 	VXORPS Z0, Z0, Z0
@@ -1510,7 +1545,7 @@ rows8:
 	JMP    start8
 
 from8:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1537,10 +1572,10 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched8
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1574,18 +1609,18 @@ start8:
 	PREFETCHT0 124(R8)
 
 fetched8:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product8:
 	SHLQ $0x02, SI
@@ -1773,16 +1808,16 @@ single8:
 next8:
 	TESTQ R15, R15
 	JEQ   store8
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product8
 
 store8:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -1807,11 +1842,15 @@ store8:
 	ADDQ    R9, R8
 	VMOVUPS Z14, K1, (R8)
 	VMOVUPS Z15, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows9:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from9
 	VXORPS Z0, Z0, Z0
@@ -1835,7 +1874,7 @@ rows9:
 	JMP    start9
 
 from9:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -1865,10 +1904,10 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched9
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -1906,18 +1945,18 @@ start9:
 	PREFETCHT0 124(R8)
 
 fetched9:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product9:
 	SHLQ $0x02, SI
@@ -2120,16 +2159,16 @@ single9:
 next9:
 	TESTQ R15, R15
 	JEQ   store9
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product9
 
 store9:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2157,11 +2196,15 @@ store9:
 	ADDQ    R9, R8
 	VMOVUPS Z16, K1, (R8)
 	VMOVUPS Z17, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows10:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from10
 	VXORPS Z0, Z0, Z0
@@ -2187,7 +2230,7 @@ rows10:
 	JMP    start10
 
 from10:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -2220,10 +2263,10 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched10
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -2265,18 +2308,18 @@ start10:
 	PREFETCHT0 124(R8)
 
 fetched10:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product10:
 	SHLQ $0x02, SI
@@ -2501,16 +2544,16 @@ single10:
 next10:
 	TESTQ R15, R15
 	JEQ   store10
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product10
 
 store10:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2541,11 +2584,15 @@ store10:
 	ADDQ    R9, R8
 	VMOVUPS Z18, K1, (R8)
 	VMOVUPS Z19, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows11:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from11
 	VXORPS Z0, Z0, Z0
@@ -2573,7 +2620,7 @@ rows11:
 	JMP    start11
 
 from11:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -2609,10 +2656,10 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched11
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -2658,18 +2705,18 @@ start11:
 	PREFETCHT0 124(R8)
 
 fetched11:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product11:
 	SHLQ $0x02, SI
@@ -2909,16 +2956,16 @@ single11:
 next11:
 	TESTQ R15, R15
 	JEQ   store11
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product11
 
 store11:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -2952,11 +2999,15 @@ store11:
 	ADDQ    R9, R8
 	VMOVUPS Z20, K1, (R8)
 	VMOVUPS Z21, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows12:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    from12
 	VXORPS Z0, Z0, Z0
@@ -2986,7 +3037,7 @@ rows12:
 	JMP    start12
 
 from12:
-	MOVQ      72(DI), R9
+	MOVQ      48(DI), R9
 	SHLQ      $0x02, R9
 	VMOVUPS.Z (R8), K1, Z0
 	VMOVUPS.Z 64(R8), K2, Z1
@@ -3025,10 +3076,10 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ       136(DI), R8
+	MOVQ       72(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched12
-	MOVQ       56(DI), R9
+	MOVQ       40(DI), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 64(R8)
 	PREFETCHT0 124(R8)
@@ -3078,18 +3129,18 @@ start12:
 	PREFETCHT0 124(R8)
 
 fetched12:
-	MOVQ    96(DI), R11
-	MOVQ    (DI), AX
-	MOVQ    8(DI), SI
-	MOVQ    16(DI), R8
-	MOVQ    24(DI), R9
-	MOVQ    32(DI), R10
+	MOVQ    56(DI), R11
+	MOVQ    24(R12), AX
+	MOVQ    16(DI), SI
+	MOVQ    16(R12), R8
+	MOVQ    32(R12), R9
+	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DI), R13
+	MOVQ    80(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DI), R15
+	MOVQ    72(DI), R15
 
 product12:
 	SHLQ $0x02, SI
@@ -3344,16 +3395,16 @@ single12:
 next12:
 	TESTQ R15, R15
 	JEQ   store12
-	MOVQ  104(DI), AX
-	MOVQ  112(DI), SI
-	MOVQ  120(DI), R9
+	MOVQ  56(R12), AX
+	MOVQ  64(DI), SI
+	MOVQ  64(R12), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product12
 
 store12:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
@@ -3390,11 +3441,15 @@ store12:
 	ADDQ    R9, R8
 	VMOVUPS Z22, K1, (R8)
 	VMOVUPS Z23, K2, 64(R8)
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast1:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast1
 	VXORPS Z0, Z0, Z0
@@ -3408,7 +3463,7 @@ abreast1:
 	JMP    startAbreast1
 
 fromAbreast1:
-	MOVQ    72(DI), R9
+	MOVQ    48(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -3421,16 +3476,16 @@ fromAbreast1:
 	ADDQ    R9, R8
 
 startAbreast1:
-	MOVQ  96(DI), R11
-	MOVQ  (DI), AX
-	MOVQ  24(DI), R9
-	MOVQ  8(DI), SI
+	MOVQ  56(DI), R11
+	MOVQ  24(R12), AX
+	MOVQ  32(R12), R9
+	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DI), R8
+	MOVQ  16(R12), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DI), R10
+	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DI), BX
+	MOVQ  32(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -3452,8 +3507,8 @@ loopAbreast1:
 	JNE          loopAbreast1
 
 storeAbreast1:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -3464,11 +3519,15 @@ storeAbreast1:
 	VMOVUPS Z6, 384(R8)
 	VMOVUPS Z7, 448(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast2:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast2
 	VXORPS Z0, Z0, Z0
@@ -3486,7 +3545,7 @@ abreast2:
 	JMP    startAbreast2
 
 fromAbreast2:
-	MOVQ    72(DI), R9
+	MOVQ    48(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -3504,16 +3563,16 @@ fromAbreast2:
 	ADDQ    R9, R8
 
 startAbreast2:
-	MOVQ  96(DI), R11
-	MOVQ  (DI), AX
-	MOVQ  24(DI), R9
-	MOVQ  8(DI), SI
+	MOVQ  56(DI), R11
+	MOVQ  24(R12), AX
+	MOVQ  32(R12), R9
+	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DI), R8
+	MOVQ  16(R12), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DI), R10
+	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DI), BX
+	MOVQ  32(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -3546,8 +3605,8 @@ loopAbreast2:
 	JNE          loopAbreast2
 
 storeAbreast2:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -3563,11 +3622,15 @@ storeAbreast2:
 	VMOVUPS Z10, 256(R8)
 	VMOVUPS Z11, 320(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast3:
-	MOVQ   64(DI), R8
+	MOVQ   48(R12), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast3
 	VXORPS Z0, Z0, Z0
@@ -3585,7 +3648,7 @@ abreast3:
 	JMP    startAbreast3
 
 fromAbreast3:
-	MOVQ    72(DI), R9
+	MOVQ    48(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Z0
 	VMOVUPS 64(R8), Z1
@@ -3604,16 +3667,16 @@ fromAbreast3:
 	ADDQ    R9, R8
 
 startAbreast3:
-	MOVQ  96(DI), R11
-	MOVQ  (DI), AX
-	MOVQ  24(DI), R9
-	MOVQ  8(DI), SI
+	MOVQ  56(DI), R11
+	MOVQ  24(R12), AX
+	MOVQ  32(R12), R9
+	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DI), R8
+	MOVQ  16(R12), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DI), R10
+	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DI), BX
+	MOVQ  32(DI), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -3645,8 +3708,8 @@ loopAbreast3:
 	JNE          loopAbreast3
 
 storeAbreast3:
-	MOVQ    48(DI), R8
-	MOVQ    56(DI), R9
+	MOVQ    40(R12), R8
+	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
 	VMOVUPS Z1, 64(R8)
@@ -3663,14 +3726,35 @@ storeAbreast3:
 	VMOVUPS Z10, 128(R8)
 	VMOVUPS Z11, 192(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, R12
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
-// func gemmTileAVX2(a *Tile)
-// Requires: AVX, CMOV, FMA3, MMX+
-TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), DX
-	MOVQ   80(DX), R8
+DATA flush<>+0(SB)/4, $0x00009fc0
+DATA flush<>+4(SB)/4, $0x00009fc0
+DATA flush<>+8(SB)/4, $0x00009fc0
+DATA flush<>+12(SB)/4, $0x00009fc0
+DATA flush<>+16(SB)/4, $0x00009fc0
+DATA flush<>+20(SB)/4, $0x00009fc0
+DATA flush<>+24(SB)/4, $0x00009fc0
+DATA flush<>+28(SB)/4, $0x00009fc0
+GLOBL flush<>(SB), RODATA|NOPTR, $32
+
+// func gemmTilesAVX2(a *Tiles)
+// Requires: AVX, CMOV, FMA3, MMX+, SSE
+TEXT ·gemmTilesAVX2(SB), NOSPLIT, $16-8
+	MOVQ    a+0(FP), DX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    (DX), DI
+	MOVQ    8(DX), CX
+	MOVQ    CX, 8(SP)
+
+tile:
+	MOVQ   (DI), R8
 	CMPQ   R8, $0x06
 	JEQ    rows6
 	CMPQ   R8, $0x05
@@ -3681,10 +3765,10 @@ TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
 	JEQ    rows3
 	CMPQ   R8, $0x02
 	JEQ    rows2
-	MOVQ   88(DX), CX
+	MOVQ   8(DI), CX
 	CMPQ   CX, $0x10
 	JGT    abreast1
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from1
 	VXORPS Y0, Y0, Y0
@@ -3692,9 +3776,9 @@ TEXT ·gemmTileAVX2(SB), NOSPLIT, $0-8
 	JMP    start1
 
 from1:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from1full
 	SHLQ       $0x02, R10
@@ -3713,26 +3797,26 @@ from1full:
 
 from1done:
 start1:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 
 fetched1:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product1:
 	SHLQ $0x02, SI
@@ -3796,18 +3880,18 @@ single1:
 next1:
 	TESTQ R15, R15
 	JEQ   store1
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product1
 
 store1:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store1full
 	SHLQ       $0x02, R10
@@ -3825,14 +3909,18 @@ store1full:
 	VMOVUPS Y1, 32(R8)
 
 store1done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows2:
-	MOVQ   88(DX), CX
+	MOVQ   8(DI), CX
 	CMPQ   CX, $0x10
 	JGT    abreast2
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from2
 	VXORPS Y0, Y0, Y0
@@ -3842,9 +3930,9 @@ rows2:
 	JMP    start2
 
 from2:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from2full
 	SHLQ       $0x02, R10
@@ -3869,10 +3957,10 @@ from2full:
 
 from2done:
 start2:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -3880,18 +3968,18 @@ start2:
 	PREFETCHT0 60(R8)
 
 fetched2:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product2:
 	SHLQ $0x02, SI
@@ -3970,18 +4058,18 @@ single2:
 next2:
 	TESTQ R15, R15
 	JEQ   store2
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product2
 
 store2:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store2full
 	SHLQ       $0x02, R10
@@ -4005,14 +4093,18 @@ store2full:
 	VMOVUPS Y3, 32(R8)
 
 store2done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows3:
-	MOVQ   88(DX), CX
+	MOVQ   8(DI), CX
 	CMPQ   CX, $0x10
 	JGT    abreast3
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from3
 	VXORPS Y0, Y0, Y0
@@ -4024,9 +4116,9 @@ rows3:
 	JMP    start3
 
 from3:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from3full
 	SHLQ       $0x02, R10
@@ -4057,10 +4149,10 @@ from3full:
 
 from3done:
 start3:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4071,18 +4163,18 @@ start3:
 	PREFETCHT0 60(R8)
 
 fetched3:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product3:
 	SHLQ $0x02, SI
@@ -4176,18 +4268,18 @@ single3:
 next3:
 	TESTQ R15, R15
 	JEQ   store3
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product3
 
 store3:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store3full
 	SHLQ       $0x02, R10
@@ -4217,11 +4309,15 @@ store3full:
 	VMOVUPS Y5, 32(R8)
 
 store3done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows4:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from4
 	VXORPS Y0, Y0, Y0
@@ -4235,9 +4331,9 @@ rows4:
 	JMP    start4
 
 from4:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from4full
 	SHLQ       $0x02, R10
@@ -4274,10 +4370,10 @@ from4full:
 
 from4done:
 start4:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4291,18 +4387,18 @@ start4:
 	PREFETCHT0 60(R8)
 
 fetched4:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product4:
 	SHLQ $0x02, SI
@@ -4418,18 +4514,18 @@ single4:
 next4:
 	TESTQ R15, R15
 	JEQ   store4
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product4
 
 store4:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store4full
 	SHLQ       $0x02, R10
@@ -4465,11 +4561,15 @@ store4full:
 	VMOVUPS Y7, 32(R8)
 
 store4done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows5:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from5
 	VXORPS Y0, Y0, Y0
@@ -4485,9 +4585,9 @@ rows5:
 	JMP    start5
 
 from5:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from5full
 	SHLQ       $0x02, R10
@@ -4530,10 +4630,10 @@ from5full:
 
 from5done:
 start5:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4550,18 +4650,18 @@ start5:
 	PREFETCHT0 60(R8)
 
 fetched5:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product5:
 	SHLQ $0x02, SI
@@ -4692,18 +4792,18 @@ single5:
 next5:
 	TESTQ R15, R15
 	JEQ   store5
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product5
 
 store5:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store5full
 	SHLQ       $0x02, R10
@@ -4745,11 +4845,15 @@ store5full:
 	VMOVUPS Y9, 32(R8)
 
 store5done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 rows6:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    from6
 	VXORPS Y0, Y0, Y0
@@ -4767,9 +4871,9 @@ rows6:
 	JMP    start6
 
 from6:
-	MOVQ       72(DX), R9
+	MOVQ       48(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from6full
 	SHLQ       $0x02, R10
@@ -4818,10 +4922,10 @@ from6full:
 
 from6done:
 start6:
-	MOVQ       136(DX), R8
+	MOVQ       72(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
-	MOVQ       56(DX), R9
+	MOVQ       40(DX), R9
 	PREFETCHT0 (R8)
 	PREFETCHT0 60(R8)
 	LEAQ       (R8)(R9*4), R8
@@ -4841,18 +4945,18 @@ start6:
 	PREFETCHT0 60(R8)
 
 fetched6:
-	MOVQ    96(DX), R11
-	MOVQ    (DX), AX
-	MOVQ    8(DX), SI
-	MOVQ    16(DX), R8
-	MOVQ    24(DX), R9
-	MOVQ    32(DX), R10
+	MOVQ    56(DX), R11
+	MOVQ    24(DI), AX
+	MOVQ    16(DX), SI
+	MOVQ    16(DI), R8
+	MOVQ    32(DI), R9
+	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    144(DX), R13
+	MOVQ    80(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
-	MOVQ    128(DX), R15
+	MOVQ    72(DX), R15
 
 product6:
 	SHLQ $0x02, SI
@@ -4998,18 +5102,18 @@ single6:
 next6:
 	TESTQ R15, R15
 	JEQ   store6
-	MOVQ  104(DX), AX
-	MOVQ  112(DX), SI
-	MOVQ  120(DX), R9
+	MOVQ  56(DI), AX
+	MOVQ  64(DX), SI
+	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
 	JMP   product6
 
 store6:
-	MOVQ       48(DX), R8
-	MOVQ       56(DX), R9
+	MOVQ       40(DI), R8
+	MOVQ       40(DX), R9
 	SHLQ       $0x02, R9
-	MOVQ       88(DX), R10
+	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store6full
 	SHLQ       $0x02, R10
@@ -5057,11 +5161,15 @@ store6full:
 	VMOVUPS Y11, 32(R8)
 
 store6done:
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast1:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast1
 	VXORPS Y0, Y0, Y0
@@ -5075,7 +5183,7 @@ abreast1:
 	JMP    startAbreast1
 
 fromAbreast1:
-	MOVQ    72(DX), R9
+	MOVQ    48(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -5088,16 +5196,16 @@ fromAbreast1:
 	ADDQ    R9, R8
 
 startAbreast1:
-	MOVQ  96(DX), R11
-	MOVQ  (DX), AX
-	MOVQ  24(DX), R9
-	MOVQ  8(DX), SI
+	MOVQ  56(DX), R11
+	MOVQ  24(DI), AX
+	MOVQ  32(DI), R9
+	MOVQ  16(DX), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DX), R8
+	MOVQ  16(DI), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DX), R10
+	MOVQ  24(DX), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DX), BX
+	MOVQ  32(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -5119,8 +5227,8 @@ loopAbreast1:
 	JNE          loopAbreast1
 
 storeAbreast1:
-	MOVQ    48(DX), R8
-	MOVQ    56(DX), R9
+	MOVQ    40(DI), R8
+	MOVQ    40(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Y0, (R8)
 	VMOVUPS Y1, 32(R8)
@@ -5131,11 +5239,15 @@ storeAbreast1:
 	VMOVUPS Y6, 192(R8)
 	VMOVUPS Y7, 224(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast2:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast2
 	VXORPS Y0, Y0, Y0
@@ -5153,7 +5265,7 @@ abreast2:
 	JMP    startAbreast2
 
 fromAbreast2:
-	MOVQ    72(DX), R9
+	MOVQ    48(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -5171,16 +5283,16 @@ fromAbreast2:
 	ADDQ    R9, R8
 
 startAbreast2:
-	MOVQ  96(DX), R11
-	MOVQ  (DX), AX
-	MOVQ  24(DX), R9
-	MOVQ  8(DX), SI
+	MOVQ  56(DX), R11
+	MOVQ  24(DI), AX
+	MOVQ  32(DI), R9
+	MOVQ  16(DX), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DX), R8
+	MOVQ  16(DI), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DX), R10
+	MOVQ  24(DX), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DX), BX
+	MOVQ  32(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -5213,8 +5325,8 @@ loopAbreast2:
 	JNE          loopAbreast2
 
 storeAbreast2:
-	MOVQ    48(DX), R8
-	MOVQ    56(DX), R9
+	MOVQ    40(DI), R8
+	MOVQ    40(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Y0, (R8)
 	VMOVUPS Y1, 32(R8)
@@ -5230,11 +5342,15 @@ storeAbreast2:
 	VMOVUPS Y10, 128(R8)
 	VMOVUPS Y11, 160(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 abreast3:
-	MOVQ   64(DX), R8
+	MOVQ   48(DI), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast3
 	VXORPS Y0, Y0, Y0
@@ -5252,7 +5368,7 @@ abreast3:
 	JMP    startAbreast3
 
 fromAbreast3:
-	MOVQ    72(DX), R9
+	MOVQ    48(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
@@ -5271,16 +5387,16 @@ fromAbreast3:
 	ADDQ    R9, R8
 
 startAbreast3:
-	MOVQ  96(DX), R11
-	MOVQ  (DX), AX
-	MOVQ  24(DX), R9
-	MOVQ  8(DX), SI
+	MOVQ  56(DX), R11
+	MOVQ  24(DI), AX
+	MOVQ  32(DI), R9
+	MOVQ  16(DX), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(DX), R8
+	MOVQ  16(DI), R8
 	SHLQ  $0x02, R8
-	MOVQ  32(DX), R10
+	MOVQ  24(DX), R10
 	SHLQ  $0x02, R10
-	MOVQ  40(DX), BX
+	MOVQ  32(DX), BX
 	SHLQ  $0x02, BX
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
@@ -5312,8 +5428,8 @@ loopAbreast3:
 	JNE          loopAbreast3
 
 storeAbreast3:
-	MOVQ    48(DX), R8
-	MOVQ    56(DX), R9
+	MOVQ    40(DI), R8
+	MOVQ    40(DX), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Y0, (R8)
 	VMOVUPS Y1, 32(R8)
@@ -5330,6 +5446,10 @@ storeAbreast3:
 	VMOVUPS Y10, 64(R8)
 	VMOVUPS Y11, 96(R8)
 	ADDQ    R9, R8
+	ADDQ    $0x58, DI
+	DECQ    8(SP)
+	JNE     tile
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 

@@ -9,7 +9,7 @@
 TEXT ·probeFMAAVX512(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         (AX), CX
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
@@ -85,7 +85,7 @@ round:
 	VADDPS      Z22, Z1, Z1
 	VADDPS      Z23, Z1, Z1
 	VADDPS      Z24, Z1, Z1
-	VMOVSS      X1, 36(AX)
+	VMOVSS      X1, 44(AX)
 	VZEROUPPER
 	RET
 
@@ -123,7 +123,7 @@ block:
 	VXORPS Z5, Z0, Z0
 	VXORPS Z6, Z0, Z0
 	VXORPS Z7, Z0, Z0
-	VMOVSS X0, 36(AX)
+	VMOVSS X0, 44(AX)
 	VZEROUPPER
 	RET
 
@@ -132,7 +132,7 @@ block:
 TEXT ·probeFMAAVX2(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         (AX), CX
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
@@ -172,7 +172,7 @@ round:
 	VADDPS      Y10, Y1, Y1
 	VADDPS      Y11, Y1, Y1
 	VADDPS      Y12, Y1, Y1
-	VMOVSS      X1, 36(AX)
+	VMOVSS      X1, 44(AX)
 	VZEROUPPER
 	RET
 
@@ -210,6 +210,6 @@ block:
 	VXORPS Y5, Y0, Y0
 	VXORPS Y6, Y0, Y0
 	VXORPS Y7, Y0, Y0
-	VMOVSS X0, 36(AX)
+	VMOVSS X0, 44(AX)
 	VZEROUPPER
 	RET

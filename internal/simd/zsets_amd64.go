@@ -5,11 +5,13 @@
 package simd
 
 var setAVX512 = Set{
-	Name: "avx512", MR: 12, NR: 32,
-	GemmTile: gemmTileAVX512,
-	Pack:     pack, PackT: packT,
+	Name: "avx512", MR: 12, NR: 32, FreeCuts: true,
+	GemmTiles: gemmTilesAVX512,
+	Pack:      pack, PackT: packT,
 	LSTM:     lstmAVX512,
 	LSTMGrad: lstmGradAVX512,
+	GRU:      gruAVX512,
+	GRUGrad:  gruGradAVX512,
 	Exp: func(dst, src []float32) {
 		dst = dst[:len(src)]
 		for len(src) > 0 {
@@ -42,11 +44,27 @@ var setAVX512 = Set{
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},
+	Sub: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			subAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
 	Mul: func(dst, a, b []float32) {
 		a, b = a[:len(dst)], b[:len(dst)]
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
 			mulAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
+	Div: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			divAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},
@@ -56,6 +74,30 @@ var setAVX512 = Set{
 			n := min(len(dst), moveChunk)
 			mulAddAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
 			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
+	SigmoidGrad: func(dst, d []float32) {
+		d = d[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			sigmoidGradAVX512(&vecArgs{N: n, Dst: &dst[0], A: &d[0]})
+			dst, d = dst[n:], d[n:]
+		}
+	},
+	TanhGrad: func(dst, d []float32) {
+		d = d[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			tanhGradAVX512(&vecArgs{N: n, Dst: &dst[0], A: &d[0]})
+			dst, d = dst[n:], d[n:]
+		}
+	},
+	Lerp: func(dst, a, b, w []float32) {
+		a, b, w = a[:len(dst)], b[:len(dst)], w[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			lerpAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0], C: &w[0]})
+			dst, a, b, w = dst[n:], a[n:], b[n:], w[n:]
 		}
 	},
 	Axpy: func(alpha float32, dst, src []float32) {
@@ -109,11 +151,13 @@ func dotChunksAVX512(x, y []float32) (sum float32) {
 }
 
 var setAVX2 = Set{
-	Name: "avx2", MR: 6, NR: 16,
-	GemmTile: gemmTileAVX2,
-	Pack:     pack, PackT: packT,
+	Name: "avx2", MR: 6, NR: 16, FreeCuts: true,
+	GemmTiles: gemmTilesAVX2,
+	Pack:      pack, PackT: packT,
 	LSTM:     lstmAVX2,
 	LSTMGrad: lstmGradAVX2,
+	GRU:      gruAVX2,
+	GRUGrad:  gruGradAVX2,
 	Exp: func(dst, src []float32) {
 		dst = dst[:len(src)]
 		for len(src) > 0 {
@@ -146,11 +190,27 @@ var setAVX2 = Set{
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},
+	Sub: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			subAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
 	Mul: func(dst, a, b []float32) {
 		a, b = a[:len(dst)], b[:len(dst)]
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
 			mulAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
+	Div: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			divAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},
@@ -160,6 +220,30 @@ var setAVX2 = Set{
 			n := min(len(dst), moveChunk)
 			mulAddAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
 			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
+	SigmoidGrad: func(dst, d []float32) {
+		d = d[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			sigmoidGradAVX2(&vecArgs{N: n, Dst: &dst[0], A: &d[0]})
+			dst, d = dst[n:], d[n:]
+		}
+	},
+	TanhGrad: func(dst, d []float32) {
+		d = d[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			tanhGradAVX2(&vecArgs{N: n, Dst: &dst[0], A: &d[0]})
+			dst, d = dst[n:], d[n:]
+		}
+	},
+	Lerp: func(dst, a, b, w []float32) {
+		a, b, w = a[:len(dst)], b[:len(dst)], w[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			lerpAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0], C: &w[0]})
+			dst, a, b, w = dst[n:], a[n:], b[n:], w[n:]
 		}
 	},
 	Axpy: func(alpha float32, dst, src []float32) {

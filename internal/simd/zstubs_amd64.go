@@ -4,15 +4,15 @@
 
 package simd
 
-// gemmTileAVX512 computes one tile of a matrix product.
+// gemmTilesAVX512 computes tiles of a matrix product one after the other.
 //
 //go:noescape
-func gemmTileAVX512(a *Tile)
+func gemmTilesAVX512(a *Tiles)
 
-// gemmTileAVX2 computes one tile of a matrix product.
+// gemmTilesAVX2 computes tiles of a matrix product one after the other.
 //
 //go:noescape
-func gemmTileAVX2(a *Tile)
+func gemmTilesAVX2(a *Tiles)
 
 // transposeAVX2 transposes 8 rows of 8*Blocks columns.
 //
@@ -53,6 +53,31 @@ func mulAVX512(a *vecArgs)
 //
 //go:noescape
 func mulAddAVX512(a *vecArgs)
+
+// subAVX512 is Dst = A - B.
+//
+//go:noescape
+func subAVX512(a *vecArgs)
+
+// divAVX512 is Dst = A / B.
+//
+//go:noescape
+func divAVX512(a *vecArgs)
+
+// lerpAVX512 is Dst = A + C * (B-A).
+//
+//go:noescape
+func lerpAVX512(a *vecArgs)
+
+// sigmoidGradAVX512 is Dst = A * Dst*(1-Dst).
+//
+//go:noescape
+func sigmoidGradAVX512(a *vecArgs)
+
+// tanhGradAVX512 is Dst = A * (1-Dst²).
+//
+//go:noescape
+func tanhGradAVX512(a *vecArgs)
 
 // axpyAVX512 is Dst += Alpha * A.
 //
@@ -109,6 +134,31 @@ func mulAVX2(a *vecArgs)
 //go:noescape
 func mulAddAVX2(a *vecArgs)
 
+// subAVX2 is Dst = A - B.
+//
+//go:noescape
+func subAVX2(a *vecArgs)
+
+// divAVX2 is Dst = A / B.
+//
+//go:noescape
+func divAVX2(a *vecArgs)
+
+// lerpAVX2 is Dst = A + C * (B-A).
+//
+//go:noescape
+func lerpAVX2(a *vecArgs)
+
+// sigmoidGradAVX2 is Dst = A * Dst*(1-Dst).
+//
+//go:noescape
+func sigmoidGradAVX2(a *vecArgs)
+
+// tanhGradAVX2 is Dst = A * (1-Dst²).
+//
+//go:noescape
+func tanhGradAVX2(a *vecArgs)
+
 // axpyAVX2 is Dst += Alpha * A.
 //
 //go:noescape
@@ -144,6 +194,16 @@ func lstmAVX512(a *LSTMArgs)
 //go:noescape
 func lstmGradAVX512(a *LSTMGradArgs)
 
+// gruAVX512 is one GRU step of some rows.
+//
+//go:noescape
+func gruAVX512(a *GRUArgs)
+
+// gruGradAVX512 is the backward pass of gru.
+//
+//go:noescape
+func gruGradAVX512(a *GRUGradArgs)
+
 // lstmAVX2 is one LSTM step of some rows.
 //
 //go:noescape
@@ -153,6 +213,16 @@ func lstmAVX2(a *LSTMArgs)
 //
 //go:noescape
 func lstmGradAVX2(a *LSTMGradArgs)
+
+// gruAVX2 is one GRU step of some rows.
+//
+//go:noescape
+func gruAVX2(a *GRUArgs)
+
+// gruGradAVX2 is the backward pass of gru.
+//
+//go:noescape
+func gruGradAVX2(a *GRUGradArgs)
 
 // probeFMAAVX512 is N rounds of x = Alpha*x + Alpha, from 0, in every chain.
 //

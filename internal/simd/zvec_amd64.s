@@ -5,9 +5,11 @@
 #include "textflag.h"
 
 // func expAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·expAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·expAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         (AX), AX
@@ -71,8 +73,19 @@ tail2:
 	VMOVUPS      Z11, K1, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
+
+DATA flush<>+0(SB)/4, $0x00009fc0
+DATA flush<>+4(SB)/4, $0x00009fc0
+DATA flush<>+8(SB)/4, $0x00009fc0
+DATA flush<>+12(SB)/4, $0x00009fc0
+DATA flush<>+16(SB)/4, $0x00009fc0
+DATA flush<>+20(SB)/4, $0x00009fc0
+DATA flush<>+24(SB)/4, $0x00009fc0
+DATA flush<>+28(SB)/4, $0x00009fc0
+GLOBL flush<>(SB), RODATA|NOPTR, $32
 
 DATA expmax<>+0(SB)/4, $0x42b20000
 DATA expmax<>+4(SB)/4, $0x42b20000
@@ -185,9 +198,11 @@ DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
 // func sigmoidAVX512(a *vecArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·sigmoidAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         (AX), AX
@@ -259,6 +274,7 @@ tail2:
 	VMOVUPS      Z11, K1, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
@@ -273,9 +289,11 @@ DATA sign<>+28(SB)/4, $0x80000000
 GLOBL sign<>(SB), RODATA|NOPTR, $32
 
 // func tanhAVX512(a *vecArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·tanhAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·tanhAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         (AX), AX
@@ -355,6 +373,7 @@ tail2:
 	VMOVUPS      Z13, K1, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
@@ -389,14 +408,17 @@ DATA abs<>+28(SB)/4, $0x7fffffff
 GLOBL abs<>(SB), RODATA|NOPTR, $32
 
 // func addAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·addAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·addAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         16(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x10, AX
@@ -423,18 +445,22 @@ tail2:
 	VMOVUPS   Z0, K1, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func mulAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·mulAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·mulAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         16(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x10, AX
@@ -461,19 +487,23 @@ tail2:
 	VMOVUPS   Z0, K1, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func mulAddAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·mulAddAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·mulAddAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         24(AX), BX
 	MOVQ         8(AX), SI
 	MOVQ         (AX), DI
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
 	MOVQ         DI, AX
 	XORQ         DI, DI
 	SUBQ         $0x10, AX
@@ -502,18 +532,249 @@ tail2:
 	VMOVUPS     Z0, K1, (SI)(DI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
-// func axpyAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·axpyAVX512(SB), NOSPLIT, $0-8
+// func subAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·subAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Z0
+	VMOVUPS (DX)(SI*1), Z1
+	VSUBPS  Z1, Z0, Z0
+	VMOVUPS Z0, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
+	JGE     vector1
+
+tail2:
+	ADDQ      $0x10, AX
+	JEQ       done3
+	MOVL      $-1, DI
+	BZHIL     AX, DI, DI
+	KMOVW     DI, K1
+	VMOVUPS.Z (CX)(SI*1), K1, Z0
+	VMOVUPS.Z (DX)(SI*1), K1, Z1
+	VSUBPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func divAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·divAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Z0
+	VMOVUPS (DX)(SI*1), Z1
+	VDIVPS  Z1, Z0, Z0
+	VMOVUPS Z0, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
+	JGE     vector1
+
+tail2:
+	ADDQ      $0x10, AX
+	JEQ       done3
+	MOVL      $-1, DI
+	BZHIL     AX, DI, DI
+	KMOVW     DI, K1
+	VMOVUPS.Z (CX)(SI*1), K1, Z0
+	VMOVUPS.Z (DX)(SI*1), K1, Z1
+	VDIVPS    Z1, Z0, Z0
+	VMOVUPS   Z0, K1, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func lerpAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·lerpAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         8(AX), SI
+	MOVQ         (AX), DI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS     (CX)(DI*1), Z0
+	VMOVUPS     (DX)(DI*1), Z1
+	VMOVUPS     (BX)(DI*1), Z2
+	VSUBPS      Z0, Z1, Z1
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, (SI)(DI*1)
+	ADDQ        $0x40, DI
+	SUBQ        $0x10, AX
+	JGE         vector1
+
+tail2:
+	ADDQ        $0x10, AX
+	JEQ         done3
+	MOVL        $-1, R8
+	BZHIL       AX, R8, R8
+	KMOVW       R8, K1
+	VMOVUPS.Z   (CX)(DI*1), K1, Z0
+	VMOVUPS.Z   (DX)(DI*1), K1, Z1
+	VMOVUPS.Z   (BX)(DI*1), K1, Z2
+	VSUBPS      Z0, Z1, Z1
+	VFMADD231PS Z1, Z2, Z0
+	VMOVUPS     Z0, K1, (SI)(DI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func sigmoidGradAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·sigmoidGradAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Z1
+	VMOVUPS (DX)(SI*1), Z2
+	VMOVAPS Z0, Z3
+	VSUBPS  Z1, Z3, Z3
+	VMULPS  Z1, Z3, Z3
+	VMULPS  Z3, Z2, Z2
+	VMOVAPS Z2, Z1
+	VMOVUPS Z1, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
+	JGE     vector1
+
+tail2:
+	ADDQ      $0x10, AX
+	JEQ       done3
+	MOVL      $-1, DI
+	BZHIL     AX, DI, DI
+	KMOVW     DI, K1
+	VMOVUPS.Z (CX)(SI*1), K1, Z1
+	VMOVUPS.Z (DX)(SI*1), K1, Z2
+	VMOVAPS   Z0, Z0
+	VSUBPS    Z1, Z0, Z0
+	VMULPS    Z1, Z0, Z0
+	VMULPS    Z0, Z2, Z2
+	VMOVAPS   Z2, Z1
+	VMOVUPS   Z1, K1, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func tanhGradAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·tanhGradAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS      (CX)(SI*1), Z1
+	VMOVUPS      (DX)(SI*1), Z2
+	VMOVAPS      Z0, Z3
+	VFNMADD231PS Z1, Z1, Z3
+	VMULPS       Z3, Z2, Z1
+	VMOVUPS      Z1, (BX)(SI*1)
+	ADDQ         $0x40, SI
+	SUBQ         $0x10, AX
+	JGE          vector1
+
+tail2:
+	ADDQ         $0x10, AX
+	JEQ          done3
+	MOVL         $-1, DI
+	BZHIL        AX, DI, DI
+	KMOVW        DI, K1
+	VMOVUPS.Z    (CX)(SI*1), K1, Z1
+	VMOVUPS.Z    (DX)(SI*1), K1, Z2
+	VMOVAPS      Z0, Z0
+	VFNMADD231PS Z1, Z1, Z0
+	VMULPS       Z0, Z2, Z1
+	VMOVUPS      Z1, K1, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func axpyAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·axpyAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z1
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x10, AX
@@ -540,17 +801,21 @@ tail2:
 	VMOVUPS     Z1, K1, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func scaleAVX512(a *vecArgs)
-// Requires: AVX, AVX512F, BMI2
-TEXT ·scaleAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·scaleAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         8(AX), DX
 	MOVQ         (AX), BX
-	VBROADCASTSS 32(AX), Z0
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z1
 	MOVQ         BX, AX
 	XORQ         BX, BX
 	SUBQ         $0x10, AX
@@ -575,22 +840,25 @@ tail2:
 	VMOVUPS   Z1, K1, (DX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumAVX512(a *vecArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·sumAVX512(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
-	MOVQ   (AX), DX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	XORQ   BX, BX
-	SUBQ   $0x40, DX
-	JLT    tail2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·sumAVX512(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    (AX), DX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	XORQ    BX, BX
+	SUBQ    $0x40, DX
+	JLT     tail2
 
 block1:
 	VMOVUPS (CX)(BX*1), Z4
@@ -652,24 +920,27 @@ fold3:
 	VADDPS        X1, X0, X0
 	VMOVSHDUP     X0, X1
 	VADDSS        X1, X0, X0
-	VMOVSS        X0, 36(AX)
+	VMOVSS        X0, 44(AX)
+	LDMXCSR       (SP)
 	VZEROUPPER
 	RET
 
 // func dotAVX512(a *vecArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·dotAVX512(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
-	MOVQ   24(AX), DX
-	MOVQ   (AX), BX
-	VXORPS Z0, Z0, Z0
-	VXORPS Z1, Z1, Z1
-	VXORPS Z2, Z2, Z2
-	VXORPS Z3, Z3, Z3
-	XORQ   SI, SI
-	SUBQ   $0x40, BX
-	JLT    tail2
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·dotAVX512(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    (AX), BX
+	VXORPS  Z0, Z0, Z0
+	VXORPS  Z1, Z1, Z1
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z3, Z3, Z3
+	XORQ    SI, SI
+	SUBQ    $0x40, BX
+	JLT     tail2
 
 block1:
 	VMOVUPS     (CX)(SI*1), Z4
@@ -739,14 +1010,17 @@ fold3:
 	VADDPS        X1, X0, X0
 	VMOVSHDUP     X0, X1
 	VADDSS        X1, X0, X0
-	VMOVSS        X0, 36(AX)
+	VMOVSS        X0, 44(AX)
+	LDMXCSR       (SP)
 	VZEROUPPER
 	RET
 
 // func adamAVX512(a *AdamArgs)
-// Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·adamAVX512(SB), NOSPLIT, $0-8
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·adamAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         24(AX), BX
@@ -823,19 +1097,22 @@ tail2:
 	VMOVUPS     Z3, K1, (DX)(DI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func expAVX2(a *vecArgs)
-// Requires: AVX, AVX2, CMOV, FMA3
-TEXT ·expAVX2(SB), NOSPLIT, $0-8
-	MOVQ a+0(FP), AX
-	MOVQ 8(AX), CX
-	MOVQ 16(AX), DX
-	MOVQ (AX), AX
-	XORQ BX, BX
-	SUBQ $0x08, AX
-	JLT  tail2
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·expAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (AX), AX
+	XORQ    BX, BX
+	SUBQ    $0x08, AX
+	JLT     tail2
 
 vector1:
 	VMOVUPS      (DX)(BX*1), Y0
@@ -905,6 +1182,7 @@ tail2:
 	VMASKMOVPS   Y1, Y0, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
@@ -953,15 +1231,17 @@ DATA lanes<>+124(SB)/4, $0x00000000
 GLOBL lanes<>(SB), RODATA|NOPTR, $128
 
 // func sigmoidAVX2(a *vecArgs)
-// Requires: AVX, AVX2, CMOV, FMA3
-TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-8
-	MOVQ a+0(FP), AX
-	MOVQ 8(AX), CX
-	MOVQ 16(AX), DX
-	MOVQ (AX), AX
-	XORQ BX, BX
-	SUBQ $0x08, AX
-	JLT  tail2
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·sigmoidAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (AX), AX
+	XORQ    BX, BX
+	SUBQ    $0x08, AX
+	JLT     tail2
 
 vector1:
 	VMOVUPS      (DX)(BX*1), Y0
@@ -1037,19 +1317,22 @@ tail2:
 	VMASKMOVPS   Y1, Y0, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func tanhAVX2(a *vecArgs)
-// Requires: AVX, AVX2, CMOV, FMA3
-TEXT ·tanhAVX2(SB), NOSPLIT, $0-8
-	MOVQ a+0(FP), AX
-	MOVQ 8(AX), CX
-	MOVQ 16(AX), DX
-	MOVQ (AX), AX
-	XORQ BX, BX
-	SUBQ $0x08, AX
-	JLT  tail2
+// Requires: AVX, AVX2, CMOV, FMA3, SSE
+TEXT ·tanhAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (AX), AX
+	XORQ    BX, BX
+	SUBQ    $0x08, AX
+	JLT     tail2
 
 vector1:
 	VMOVUPS      (DX)(BX*1), Y0
@@ -1119,18 +1402,21 @@ tail2:
 	VMASKMOVPS   Y1, Y0, (CX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func addAVX2(a *vecArgs)
-// Requires: AVX, CMOV
-TEXT ·addAVX2(SB), NOSPLIT, $0-8
+// Requires: AVX, CMOV, SSE
+TEXT ·addAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         16(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x08, AX
@@ -1160,18 +1446,21 @@ tail2:
 	VMASKMOVPS Y1, Y0, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func mulAVX2(a *vecArgs)
-// Requires: AVX, CMOV
-TEXT ·mulAVX2(SB), NOSPLIT, $0-8
+// Requires: AVX, CMOV, SSE
+TEXT ·mulAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         16(AX), CX
 	MOVQ         24(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x08, AX
@@ -1201,19 +1490,22 @@ tail2:
 	VMASKMOVPS Y1, Y0, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func mulAddAVX2(a *vecArgs)
-// Requires: AVX, CMOV, FMA3
-TEXT ·mulAddAVX2(SB), NOSPLIT, $0-8
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·mulAddAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         24(AX), BX
 	MOVQ         8(AX), SI
 	MOVQ         (AX), DI
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
 	MOVQ         DI, AX
 	XORQ         DI, DI
 	SUBQ         $0x08, AX
@@ -1245,18 +1537,258 @@ tail2:
 	VMASKMOVPS  Y1, Y0, (SI)(DI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
-// func axpyAVX2(a *vecArgs)
-// Requires: AVX, CMOV, FMA3
-TEXT ·axpyAVX2(SB), NOSPLIT, $0-8
+// func subAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·subAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
+	VSUBPS  Y1, Y0, Y0
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
+	JGE     vector1
+
+tail2:
+	ADDQ       $0x08, AX
+	JEQ        done3
+	MOVQ       $+8, DI
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
+	VSUBPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func divAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·divAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
+	VDIVPS  Y1, Y0, Y0
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
+	JGE     vector1
+
+tail2:
+	ADDQ       $0x08, AX
+	JEQ        done3
+	MOVQ       $+8, DI
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
+	VDIVPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func lerpAVX2(a *vecArgs)
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·lerpAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         32(AX), BX
+	MOVQ         8(AX), SI
+	MOVQ         (AX), DI
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         DI, AX
+	XORQ         DI, DI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS     (CX)(DI*1), Y0
+	VMOVUPS     (DX)(DI*1), Y1
+	VMOVUPS     (BX)(DI*1), Y2
+	VSUBPS      Y0, Y1, Y1
+	VFMADD231PS Y1, Y2, Y0
+	VMOVUPS     Y0, (SI)(DI*1)
+	ADDQ        $0x20, DI
+	SUBQ        $0x08, AX
+	JGE         vector1
+
+tail2:
+	ADDQ        $0x08, AX
+	JEQ         done3
+	MOVQ        $+8, R8
+	CMPQ        AX, R8
+	CMOVQGT     R8, AX
+	SUBQ        AX, R8
+	LEAQ        lanes<>+32(SB), AX
+	VMOVUPS     (AX)(R8*4), Y0
+	VMASKMOVPS  (CX)(DI*1), Y0, Y1
+	VMASKMOVPS  (DX)(DI*1), Y0, Y2
+	VMASKMOVPS  (BX)(DI*1), Y0, Y3
+	VSUBPS      Y1, Y2, Y2
+	VFMADD231PS Y2, Y3, Y1
+	VMASKMOVPS  Y1, Y0, (SI)(DI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func sigmoidGradAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·sigmoidGradAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         8(AX), BX
 	MOVQ         (AX), SI
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
+	VMOVAPS one<>+0(SB), Y2
+	VSUBPS  Y0, Y2, Y2
+	VMULPS  Y0, Y2, Y2
+	VMULPS  Y2, Y1, Y1
+	VMOVAPS Y1, Y0
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
+	JGE     vector1
+
+tail2:
+	ADDQ       $0x08, AX
+	JEQ        done3
+	MOVQ       $+8, DI
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
+	VMOVAPS    one<>+0(SB), Y3
+	VSUBPS     Y1, Y3, Y3
+	VMULPS     Y1, Y3, Y3
+	VMULPS     Y3, Y2, Y2
+	VMOVAPS    Y2, Y1
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func tanhGradAVX2(a *vecArgs)
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·tanhGradAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS      (CX)(SI*1), Y0
+	VMOVUPS      (DX)(SI*1), Y1
+	VMOVAPS      one<>+0(SB), Y2
+	VFNMADD231PS Y0, Y0, Y2
+	VMULPS       Y2, Y1, Y0
+	VMOVUPS      Y0, (BX)(SI*1)
+	ADDQ         $0x20, SI
+	SUBQ         $0x08, AX
+	JGE          vector1
+
+tail2:
+	ADDQ         $0x08, AX
+	JEQ          done3
+	MOVQ         $+8, DI
+	CMPQ         AX, DI
+	CMOVQGT      DI, AX
+	SUBQ         AX, DI
+	LEAQ         lanes<>+32(SB), AX
+	VMOVUPS      (AX)(DI*4), Y0
+	VMASKMOVPS   (CX)(SI*1), Y0, Y1
+	VMASKMOVPS   (DX)(SI*1), Y0, Y2
+	VMOVAPS      one<>+0(SB), Y3
+	VFNMADD231PS Y1, Y1, Y3
+	VMULPS       Y3, Y2, Y1
+	VMASKMOVPS   Y1, Y0, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func axpyAVX2(a *vecArgs)
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·axpyAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Y0
 	MOVQ         SI, AX
 	XORQ         SI, SI
 	SUBQ         $0x08, AX
@@ -1286,17 +1818,20 @@ tail2:
 	VMASKMOVPS  Y2, Y1, (BX)(SI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func scaleAVX2(a *vecArgs)
-// Requires: AVX, CMOV
-TEXT ·scaleAVX2(SB), NOSPLIT, $0-8
+// Requires: AVX, CMOV, SSE
+TEXT ·scaleAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         8(AX), DX
 	MOVQ         (AX), BX
-	VBROADCASTSS 32(AX), Y0
+	VBROADCASTSS 40(AX), Y0
 	MOVQ         BX, AX
 	XORQ         BX, BX
 	SUBQ         $0x08, AX
@@ -1324,26 +1859,29 @@ tail2:
 	VMASKMOVPS Y2, Y1, (DX)(BX*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET
 
 // func sumAVX2(a *vecArgs)
-// Requires: AVX, CMOV
-TEXT ·sumAVX2(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
-	MOVQ   (AX), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   BX, BX
-	SUBQ   $0x40, DX
-	JLT    tail2
+// Requires: AVX, CMOV, SSE
+TEXT ·sumAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    (AX), DX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	XORQ    BX, BX
+	SUBQ    $0x40, DX
+	JLT     tail2
 
 block1:
 	VMOVUPS (CX)(BX*1), Y8
@@ -1479,28 +2017,31 @@ fold3:
 	VADDPS       X1, X0, X0
 	VMOVSHDUP    X0, X1
 	VADDSS       X1, X0, X0
-	VMOVSS       X0, 36(AX)
+	VMOVSS       X0, 44(AX)
+	LDMXCSR      (SP)
 	VZEROUPPER
 	RET
 
 // func dotAVX2(a *vecArgs)
-// Requires: AVX, CMOV, FMA3
-TEXT ·dotAVX2(SB), NOSPLIT, $0-8
-	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
-	MOVQ   24(AX), DX
-	MOVQ   (AX), BX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   SI, SI
-	SUBQ   $0x40, BX
-	JLT    tail2
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·dotAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    24(AX), DX
+	MOVQ    (AX), BX
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	XORQ    SI, SI
+	SUBQ    $0x40, BX
+	JLT     tail2
 
 block1:
 	VMOVUPS     (CX)(SI*1), Y8
@@ -1652,14 +2193,17 @@ fold3:
 	VADDPS       X1, X0, X0
 	VMOVSHDUP    X0, X1
 	VADDSS       X1, X0, X0
-	VMOVSS       X0, 36(AX)
+	VMOVSS       X0, 44(AX)
+	LDMXCSR      (SP)
 	VZEROUPPER
 	RET
 
 // func adamAVX2(a *AdamArgs)
-// Requires: AVX, CMOV, FMA3
-TEXT ·adamAVX2(SB), NOSPLIT, $0-8
+// Requires: AVX, CMOV, FMA3, SSE
+TEXT ·adamAVX2(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         16(AX), DX
 	MOVQ         24(AX), BX
@@ -1739,5 +2283,6 @@ tail2:
 	VMASKMOVPS  Y3, Y9, (DX)(DI*1)
 
 done3:
+	LDMXCSR (SP)
 	VZEROUPPER
 	RET

@@ -5,26 +5,29 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// cells writes the recurrent cells. Their reference loops are lstmGeneric and lstmGradGeneric.
+// cells writes the recurrent cells. Their reference loops are those of generic.go.
 func (g *gen) cells() {
 	g.lstm()
 	g.lstmGrad()
+	g.gru()
+	g.gruGrad()
 }
 
 var cellConstants = append([]string{"expmin"}, tanhConstants...)
 
-// gates gives the addresses of the four gate vectors, h elements apart.
-func (g *gen) gates(first, h GPVirtual) [4]GPVirtual {
-	p := [4]GPVirtual{first, g.GP64(), g.GP64(), g.GP64()}
-	for i := 1; i < 4; i++ {
+// gates gives the addresses of n gate vectors, h elements apart.
+func (g *gen) gates(n int, first, h GPVirtual) []GPVirtual {
+	p := []GPVirtual{first}
+	for i := 1; i < n; i++ {
+		p = append(p, g.GP64())
 		g.LEAQ(Mem{Base: p[i-1], Index: h, Scale: 4}, p[i])
 	}
 	return p
 }
 
 // rows runs body for each of some rows, one at least, and then ends the
-// function. Between rows the arrays move on by n elements, the gates by 4n.
-func (g *gen) rows(rows, n GPVirtual, gates [4]GPVirtual, arrays []GPVirtual, body func()) {
+// function. Between rows the arrays move on by n elements, the gates by n each.
+func (g *gen) rows(rows, n GPVirtual, gates, arrays []GPVirtual, body func()) {
 	next := g.label("row")
 	g.Label(next)
 	body()
@@ -32,24 +35,22 @@ func (g *gen) rows(rows, n GPVirtual, gates [4]GPVirtual, arrays []GPVirtual, bo
 		g.LEAQ(Mem{Base: p, Index: n, Scale: 4}, p)
 	}
 	bytes := g.GP64()
-	g.MOVQ(n, bytes)
-	g.SHLQ(Imm(4), bytes)
+	g.IMUL3Q(Imm(uint64(4*len(gates))), n, bytes)
 	for _, p := range gates {
 		g.ADDQ(bytes, p)
 	}
 	g.DECQ(rows)
 	g.JNZ(LabelRef(next))
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }
 
 // lstm goes over each row twice: the tanh of c at the end of the chain of the
 // gates would leave the processor too little to do beside it.
 func (g *gen) lstm() {
-	a := g.function("lstm", "LSTMArgs", "is one LSTM step of some rows.")
+	a := g.kernel("lstm", "LSTMArgs", "is one LSTM step of some rows.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows", "Units", "Out")
 	n, cPrev, c, hid, units, out := p[0], p[2], p[3], p[4], p[6], p[7]
-	gates := g.gates(p[1], n)
+	gates := g.gates(4, p[1], n)
 	g.hold(cellConstants...)
 	g.rows(p[5], n, gates, p[2:5], func() {
 		g.lstmRow(units, cPrev, c, hid, out, gates)
@@ -59,7 +60,7 @@ func (g *gen) lstm() {
 	})
 }
 
-func (g *gen) lstmRow(n, cPrev, c, hid, out GPVirtual, gates [4]GPVirtual) {
+func (g *gen) lstmRow(n, cPrev, c, hid, out GPVirtual, gates []GPVirtual) {
 	g.pass(n, func(off Register, m mask) {
 		var x [4]VecVirtual // i, f, g, o
 		for gate := range x {
@@ -85,23 +86,20 @@ func (g *gen) lstmRow(n, cPrev, c, hid, out GPVirtual, gates [4]GPVirtual) {
 }
 
 func (g *gen) lstmGrad() {
-	a := g.function("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
+	a := g.kernel("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC", "Rows", "Units")
 	n, cPrev, c, dHid, dC, units := p[0], p[2], p[3], p[4], p[5], p[7]
-	gates := g.gates(p[1], n)
+	gates := g.gates(4, p[1], n)
 	g.hold(tanhConstants...)
 	g.rows(p[6], n, gates, p[2:6], func() { g.lstmGradRow(units, cPrev, c, dHid, dC, gates) })
 }
 
-func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates [4]GPVirtual) {
+func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates []GPVirtual) {
 	g.pass(n, func(off Register, m mask) {
 		load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
 		// store writes d·y·(1-y), the gradient before a sigmoid of value y.
 		store := func(gate int, d, y VecVirtual) {
-			rest := g.copyOf(g.konst("one"))
-			g.VSUBPS(y, rest, rest)
-			g.VMULPS(y, rest, rest)
-			g.VMULPS(rest, d, d)
+			g.slopes(d, y)
 			g.store(m, d, at(gates[gate], off))
 		}
 		tanhC, dh := load(c), load(dHid)
@@ -130,5 +128,70 @@ func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates [4]GPVirtual) {
 		g.VFNMADD231PS(cand, cand, slope)
 		g.VMULPS(slope, d, d)
 		g.store(m, d, at(gates[2], off))
+	})
+}
+
+// gru is the step of GRUArgs: side goes into the candidate, which is mixed with the old state.
+func (g *gen) gru() {
+	a := g.kernel("gru", "GRUArgs", "is one GRU step of some rows.")
+	p := g.fields(a, "H", "Gates", "Side", "HPrev", "Hid", "Rows", "Units", "Out")
+	n, side, hPrev, hid, units, out := p[0], p[2], p[3], p[4], p[6], p[7]
+	gates := g.gates(3, p[1], n)
+	g.hold(cellConstants...)
+	g.rows(p[5], n, gates, p[2:5], func() {
+		g.pass(units, func(off Register, m mask) {
+			load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
+			reset, update := load(gates[0]), load(gates[1])
+			g.sigmoid(reset, update)
+			g.store(m, reset, at(gates[0], off))
+			g.store(m, update, at(gates[1], off))
+			cand := load(gates[2])
+			g.VFMADD231PS(load(side), reset, cand)
+			g.tanh(cand)
+			g.store(m, cand, at(gates[2], off))
+			old := load(hPrev)
+			g.VSUBPS(cand, old, old)
+			g.VFMADD231PS(old, update, cand) // n + z·(h-n)
+			g.store(m, cand, at(hid, off))
+			g.store(m, cand, at(out, off))
+		})
+		ld := g.GP64()
+		g.Load(a.Field("LDOut"), ld)
+		g.LEAQ(Mem{Base: out, Index: ld, Scale: 4}, out)
+	})
+}
+
+func (g *gen) gruGrad() {
+	a := g.kernel("gruGrad", "GRUGradArgs", "is the backward pass of gru.")
+	p := g.fields(a, "H", "Gates", "Side", "HPrev", "DHid", "Rows", "Units")
+	n, side, hPrev, dHid, units := p[0], p[2], p[3], p[4], p[6]
+	gates := g.gates(3, p[1], n)
+	g.hold("one")
+	g.rows(p[5], n, gates, p[2:5], func() {
+		g.pass(units, func(off Register, m mask) {
+			load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
+			dh, update, cand := load(dHid), load(gates[1]), load(gates[2])
+			kept := g.vec()
+			g.VMULPS(update, dh, kept)
+			g.store(m, kept, at(dHid, off))
+			d := load(hPrev)
+			g.VSUBPS(cand, d, d)
+			g.VMULPS(dh, d, d)
+			g.slopes(d, update)
+			g.store(m, d, at(gates[1], off))
+
+			pre := g.vec() // dL/d(W·x + b + r·side)
+			g.VSUBPS(kept, dh, pre)
+			slope := g.copyOf(g.konst("one"))
+			g.VFNMADD231PS(cand, cand, slope)
+			g.VMULPS(slope, pre, pre)
+			g.store(m, pre, at(gates[2], off))
+			reset, s := load(gates[0]), load(side)
+			g.VMULPS(pre, s, s)
+			g.slopes(s, reset)
+			g.store(m, s, at(gates[0], off))
+			g.VMULPS(reset, pre, pre)
+			g.store(m, pre, at(side, off))
+		})
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/mmcloughlin/avo/gotypes"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
 )
@@ -19,12 +20,26 @@ var abreast = [...]int{1: 4, 2: 3, 3: 2}
 
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
-// gemm writes GemmTile, whose reference loop is gemmTileGeneric, and the kernels of Pack and PackT.
+// gemm writes GemmTiles, whose reference loop is gemmTilesGeneric, and the kernels of Pack and PackT.
 func (g *gen) gemm() {
-	a := g.function("gemmTile", "Tile", "computes one tile of a matrix product.")
+	a := g.kernel("gemmTiles", "Tiles", "computes tiles of a matrix product one after the other.")
+	tile := g.Dereference(a.Field("First"))
+	left := g.AllocLocal(8)
 	load := func(field string, r GPPhysical) GPPhysical {
-		g.Load(a.Field(field), r)
+		if of := tile.Field(field); perTile(of) {
+			g.Load(of, r)
+		} else {
+			g.Load(a.Field(field), r)
+		}
 		return r
+	}
+	g.MOVQ(load("Count", RCX), left)
+	g.Label("tile")
+	next := func() { // the next tile, or the end
+		g.ADDQ(Imm(uint64(g.size("Tile"))), address(tile, "M").Base)
+		g.DECQ(left)
+		g.JNE(LabelRef("tile"))
+		g.end()
 	}
 	if g.wide() {
 		g.columnMasks(load("N", RCX))
@@ -41,15 +56,23 @@ func (g *gen) gemm() {
 			g.JGT(LabelRef(fmt.Sprintf("abreast%d", rows)))
 		}
 		g.gemmRows(rows, load)
+		next()
 	}
 	for rows := 1; rows < len(abreast); rows++ {
 		g.Label(fmt.Sprintf("abreast%d", rows))
 		g.gemmAbreast(rows, abreast[rows], load)
+		next()
 	}
 	if !g.wide() {
 		g.transpose()
 		g.copyPanels()
 	}
+}
+
+// perTile says whether a field is one of Tile, and not of Tiles.
+func perTile(field gotypes.Component) bool {
+	_, err := field.Resolve()
+	return err == nil
 }
 
 // columnMasks sets K1 and K2 to the first n of 32 lanes.
@@ -143,8 +166,6 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	g.eachRow(rows, load("C", R8), load("LDC", R9), name("store"), load, func(r, v int, m mask, at Mem) {
 		g.store(m, g.acc(r, v), at)
 	})
-	g.VZEROUPPER()
-	g.RET()
 }
 
 // fetchNext asks for the C of the next tile, whose lines may lie a page apart
@@ -247,8 +268,6 @@ func (g *gen) gemmAbreast(rows, panels int, load func(string, GPPhysical) GPPhys
 	g.JNE(LabelRef(name("loop")))
 	g.Label(name("store"))
 	vectors(load("C", R8), load("LDC", R9), func(r, v int, at Mem) { g.VMOVUPS(acc(r, v), at) })
-	g.VZEROUPPER()
-	g.RET()
 }
 
 // gemmStep adds one k to all accumulators.

@@ -40,11 +40,33 @@ type gen struct {
 	labels int
 	tables map[string]bool // data symbols written to the file
 	held   map[string]Op   // constants in registers, in the current function
+	mxcsr  Op              // where the caller's MXCSR is kept, in a kernel that flushes
 }
 
-// function begins a kernel that takes a pointer to an argument struct of
+// kernel begins a function that computes: until its end, subnormal operands are
+// taken for zeros and subnormal results are zeros, whatever the caller's setting.
+// Go code never runs under that setting, because nothing can interrupt a kernel.
+func (g *gen) kernel(name, args, doc string) gotypes.Component {
+	a := g.function(name, args, doc)
+	g.mxcsr = g.AllocLocal(8)
+	g.STMXCSR(g.mxcsr)
+	g.LDMXCSR(g.table("flush"))
+	return a
+}
+
+// end leaves the function.
+func (g *gen) end() {
+	if g.mxcsr != nil {
+		g.LDMXCSR(g.mxcsr)
+	}
+	g.VZEROUPPER()
+	g.RET()
+}
+
+// function begins a function that takes a pointer to an argument struct of
 // package simd, and gives the struct. doc completes a sentence that begins with the name.
 func (g *gen) function(name, args, doc string) gotypes.Component {
+	g.mxcsr = nil
 	g.Function(name + g.isa.suffix)
 	g.Doc(name + g.isa.suffix + " " + doc)
 	g.Pragma("noescape")
@@ -57,6 +79,11 @@ func (g *gen) function(name, args, doc string) gotypes.Component {
 	g.Signature(gotypes.NewSignature(g.pkg, types.NewSignatureType(nil, nil, nil, types.NewTuple(param), nil, false)))
 	g.labels = 0
 	return g.Dereference(g.Param("a"))
+}
+
+// size is the bytes of an argument struct of package simd.
+func (g *gen) size(name string) int64 {
+	return gotypes.Sizes.Sizeof(g.pkg.Scope().Lookup(name).Type())
 }
 
 // label makes a label unique in the function.
@@ -111,6 +138,7 @@ var constants = map[string]uint32{
 	"sign":    1 << 31,
 	"abs":     1<<31 - 1,
 	"bias":    127,
+	"flush":   0x9fc0, // of MXCSR: flush to zero, denormals are zero, all exceptions masked, round to nearest
 }
 
 // table is the address of a constant repeated over a vector of 32 bytes.

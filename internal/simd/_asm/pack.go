@@ -76,8 +76,7 @@ func (g *gen) transpose() {
 	}
 	g.DECQ(blocks)
 	g.JNE(LabelRef("block"))
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }
 
 // copyPanels writes the kernel that copies rows into panels side by side. A row
@@ -122,7 +121,6 @@ func (g *gen) copyPanels() {
 		g.ADDQ(width, dst)
 		g.DECQ(depth)
 		g.JNE(LabelRef(row))
-		g.VZEROUPPER()
-		g.RET()
+		g.end()
 	}
 }

@@ -33,8 +33,7 @@ func (g *gen) probeFMA() {
 		g.VADDPS(x, chains[0], chains[0])
 	}
 	g.VMOVSS(chains[0].AsX(), address(a, "Out"))
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }
 
 // probeRead loads blocks of eight vectors. Out holds what exclusive or leaves
@@ -60,6 +59,5 @@ func (g *gen) probeRead() {
 		g.VXORPS(acc, accs[0], accs[0])
 	}
 	g.VMOVSS(accs[0].AsX(), address(a, "Out"))
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }

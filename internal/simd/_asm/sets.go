@@ -23,7 +23,8 @@ func sets() []byte {
 	if err := setsTemplate.Execute(&b, map[string]any{
 		"Sets":    all,
 		"Maps":    [][2]string{{"Exp", "exp"}, {"Sigmoid", "sigmoid"}, {"Tanh", "tanh"}},
-		"Combine": [][2]string{{"Add", "add"}, {"Mul", "mul"}, {"MulAdd", "mulAdd"}},
+		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"MulAdd", "mulAdd"}},
+		"Slopes":  [][2]string{{"SigmoidGrad", "sigmoidGrad"}, {"TanhGrad", "tanhGrad"}},
 	}); err != nil {
 		log.Fatal(err)
 	}
@@ -41,11 +42,13 @@ var setsTemplate = template.Must(template.New("sets").Parse(`// Code generated b
 package simd
 {{range .Sets}}{{$isa := .Suffix}}
 var set{{$isa}} = Set{
-	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}},
-	GemmTile: gemmTile{{$isa}},
+	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, FreeCuts: true,
+	GemmTiles: gemmTiles{{$isa}},
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
+	GRU: gru{{$isa}},
+	GRUGrad: gruGrad{{$isa}},
 {{- range $.Maps}}
 	{{index . 0}}: func(dst, src []float32) {
 		dst = dst[:len(src)]
@@ -66,6 +69,24 @@ var set{{$isa}} = Set{
 		}
 	},
 {{- end}}
+{{- range $.Slopes}}
+	{{index . 0}}: func(dst, d []float32) {
+		d = d[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			{{index . 1}}{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &d[0]})
+			dst, d = dst[n:], d[n:]
+		}
+	},
+{{- end}}
+	Lerp: func(dst, a, b, w []float32) {
+		a, b, w = a[:len(dst)], b[:len(dst)], w[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			lerp{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0], C: &w[0]})
+			dst, a, b, w = dst[n:], a[n:], b[n:], w[n:]
+		}
+	},
 	Axpy: func(alpha float32, dst, src []float32) {
 		src = src[:len(dst)]
 		for len(dst) > 0 {

@@ -24,6 +24,25 @@ func (g *gen) vectors() {
 	g.elementwise("mulAdd", "is Dst += A * B.", []string{"Dst", "A", "B"}, func(_ Op, x []VecVirtual) {
 		g.VFMADD231PS(x[1], x[2], x[0])
 	})
+	g.elementwise("sub", "is Dst = A - B.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
+		g.VSUBPS(x[1], x[0], x[0])
+	})
+	g.elementwise("div", "is Dst = A / B.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
+		g.VDIVPS(x[1], x[0], x[0])
+	})
+	g.elementwise("lerp", "is Dst = A + C * (B-A).", []string{"A", "B", "C"}, func(_ Op, x []VecVirtual) {
+		g.VSUBPS(x[0], x[1], x[1])
+		g.VFMADD231PS(x[1], x[2], x[0])
+	})
+	g.elementwise("sigmoidGrad", "is Dst = A * Dst*(1-Dst).", []string{"Dst", "A"}, func(_ Op, x []VecVirtual) {
+		g.slopes(x[1], x[0])
+		g.VMOVAPS(x[1], x[0])
+	})
+	g.elementwise("tanhGrad", "is Dst = A * (1-Dst²).", []string{"Dst", "A"}, func(_ Op, x []VecVirtual) {
+		slope := g.copyOf(g.konst("one"))
+		g.VFNMADD231PS(x[0], x[0], slope)
+		g.VMULPS(slope, x[1], x[0])
+	})
 	g.elementwise("axpy", "is Dst += Alpha * A.", []string{"Dst", "A"}, func(alpha Op, x []VecVirtual) {
 		g.VFMADD231PS(x[1], alpha, x[0])
 	})
@@ -40,11 +59,18 @@ func (g *gen) vectors() {
 	g.adam()
 }
 
+// slopes multiplies d by y·(1-y), the slope of a logistic function of value y.
+func (g *gen) slopes(d, y VecVirtual) {
+	rest := g.copyOf(g.konst("one"))
+	g.VSUBPS(y, rest, rest)
+	g.VMULPS(y, rest, rest)
+	g.VMULPS(rest, d, d)
+}
+
 // loop is pass, after which the function returns.
 func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
 	g.pass(n, body)
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }
 
 // pass runs body over so many elements, a vector at a time, the last perhaps
@@ -102,7 +128,7 @@ func (g *gen) broadcast(a gotypes.Component, name string) VecVirtual {
 
 // mapping writes a function of one argument.
 func (g *gen) mapping(name, doc string, constants []string, f func(xs ...VecVirtual)) {
-	a := g.function(name, "vecArgs", doc)
+	a := g.kernel(name, "vecArgs", doc)
 	p := g.fields(a, "Dst", "A", "N")
 	g.hold(constants...)
 	g.loop(p[2], func(off Register, m mask) {
@@ -114,10 +140,11 @@ func (g *gen) mapping(name, doc string, constants []string, f func(xs ...VecVirt
 
 // elementwise writes a kernel that loads vectors of some arrays and stores the first of them, as f left it, to Dst.
 func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x []VecVirtual)) {
-	a := g.function(name, "vecArgs", doc)
+	a := g.kernel(name, "vecArgs", doc)
 	p := g.fields(a, arrays...)
 	dst, n := g.fields(a, "Dst")[0], g.fields(a, "N")[0]
 	alpha := g.broadcast(a, "Alpha")
+	g.hold("one")
 	g.loop(n, func(off Register, m mask) {
 		var x []VecVirtual
 		for _, array := range p {
@@ -132,7 +159,7 @@ func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x 
 // the lanes are folded in halves, 32 onto 32, 16 onto 16 and so on, which is
 // the same order for both instruction sets.
 func (g *gen) reduction(name, doc string, arrays []string, f func(acc Op, x []VecVirtual)) {
-	a := g.function(name, "vecArgs", doc)
+	a := g.kernel(name, "vecArgs", doc)
 	p := g.fields(a, arrays...)
 	n := g.fields(a, "N")[0]
 	accs := make([]VecVirtual, 64/g.isa.lanes)
@@ -171,8 +198,7 @@ func (g *gen) reduction(name, doc string, arrays []string, f func(acc Op, x []Ve
 	}
 	g.Label(fold)
 	g.foldLanes(accs, address(a, "Out"))
-	g.VZEROUPPER()
-	g.RET()
+	g.end()
 }
 
 // foldLanes adds vectors and then lanes in halves and stores the sum.
@@ -198,7 +224,7 @@ func (g *gen) foldLanes(accs []VecVirtual, out Mem) {
 
 // adam writes the optimizer step of AdamArgs.
 func (g *gen) adam() {
-	a := g.function("adam", "AdamArgs", "is one step of Adam.")
+	a := g.kernel("adam", "AdamArgs", "is one step of Adam.")
 	p := g.fields(a, "W", "G", "M", "V", "N")
 	scale, l2, keep := g.broadcast(a, "GScale"), g.broadcast(a, "L2"), g.broadcast(a, "Keep")
 	w1, beta2, w2 := g.broadcast(a, "OneMinusBeta1"), g.broadcast(a, "Beta2"), g.broadcast(a, "OneMinusBeta2")
