@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -66,7 +67,7 @@ func (r *row) clippedGrad(a device.Activation, y, d []float32, edge *[2]float32)
 			}
 		}
 	}
-	activationGrad(a, y, d)
+	activationGrad(r.set, a, y, d)
 }
 
 // clampTo limits v to [-limit, limit]; a limit of 0 is none. NaN stays.
@@ -92,7 +93,7 @@ func activate(set *simd.Set, a device.Activation, v []float32) {
 		}
 	case device.HardSigmoid:
 		for j, x := range v {
-			v[j] = max(min(float32(0.2*x)+0.5, 1), 0)
+			v[j] = float32(max(min(float64(0.2*float64(x))+0.5, 1), 0))
 		}
 	case device.HardTanh:
 		clampTo(v, 1)
@@ -102,70 +103,67 @@ func activate(set *simd.Set, a device.Activation, v []float32) {
 		}
 	case device.LeakyReLU:
 		for j, x := range v {
-			v[j] = max(x, 0.01*x)
+			if x < 0 {
+				v[j] = simd.Narrow(leak * float64(x))
+			}
 		}
 	case device.ELU:
 		for j, x := range v {
 			if x < 0 {
-				v[j] = expm1(x)
+				v[j] = float32(math.Expm1(float64(x)))
 			}
 		}
 	case device.SoftplusAct:
 		for j, x := range v {
-			v[j] = softplus(x)
+			v[j] = simd.Narrow(softplus(float64(x)))
 		}
 	}
 }
 
+const leak = 0.01 // of LeakyReLU
+
 // activationGrad is y = d·a'(x), where y = a(x).
-func activationGrad(a device.Activation, y, d []float32) {
+func activationGrad(set *simd.Set, a device.Activation, y, d []float32) {
 	d = d[:len(y)]
 	switch a {
 	case device.SigmoidAct:
-		for j, v := range y {
-			y[j] = d[j] * float32(v*(1-v))
-		}
+		set.SigmoidGrad(y, d)
 	case device.TanhAct:
-		for j, v := range y {
-			y[j] = d[j] * (1 - float32(v*v))
-		}
+		set.TanhGrad(y, d)
 	case device.ReLUAct:
 		reluGrad(y, d, y)
-	case device.HardSigmoid:
-		for j, v := range y {
-			y[j] = choose(v > 0 && v < 1, 0.2, 0) * d[j]
-		}
-	case device.HardTanh:
-		for j, v := range y {
-			y[j] = choose(v > -1 && v < 1, 1, 0) * d[j]
-		}
-	case device.Softsign:
-		for j, v := range y {
-			s := 1 - max(v, -v)
-			y[j] = float32(s*s) * d[j]
-		}
 	case device.Identity:
 		copy(y, d)
-	case device.LeakyReLU:
+	default:
 		for j, v := range y {
-			y[j] = choose(v > 0, 1, 0.01) * d[j]
-		}
-	case device.ELU:
-		for j, v := range y {
-			y[j] = d[j] * (min(v, 0) + 1)
-		}
-	case device.SoftplusAct:
-		for j, v := range y {
-			y[j] = -d[j] * expm1(-v)
+			y[j] = simd.Narrow(float64(d[j]) * activationSlope(a, float64(v)))
 		}
 	}
 }
 
-func choose(inside bool, a, b float32) float32 {
+// activationSlope is a'(x) where a(x) is y.
+func activationSlope(a device.Activation, y float64) float64 {
+	switch a {
+	case device.HardSigmoid:
+		return choose(y > 0 && y < 1, 0.2, 0)
+	case device.HardTanh:
+		return choose(y > -1 && y < 1, 1, 0)
+	case device.Softsign:
+		s := 1 - math.Abs(y)
+		return s * s
+	case device.LeakyReLU:
+		return choose(y > 0, 1, leak)
+	case device.ELU:
+		return min(y, 0) + 1
+	case device.SoftplusAct:
+		return -math.Expm1(-y)
+	}
+	panic(fmt.Sprintf("cpu: unknown activation %d", a))
+}
+
+func choose(inside bool, a, b float64) float64 {
 	if inside {
 		return a
 	}
 	return b
 }
-
-func expm1(x float32) float32 { return float32(math.Expm1(float64(x))) }

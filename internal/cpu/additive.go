@@ -115,9 +115,9 @@ func additiveRowsGrad(a *additiveArgs, lo, hi int) {
 				if s.Cover.Zero() {
 					continue
 				}
-				set.Axpy(d*s.Cover.Host[at+t], dw, w.slope)
+				set.Axpy(simd.Narrow(float64(d)*float64(s.Cover.Host[at+t])), dw, w.slope)
 				if !s.DCover.Zero() {
-					s.DCover.Host[at+t] += d * set.Dot(w.slope, s.W.Host)
+					s.DCover.Host[at+t] += simd.Narrow(float64(d) * float64(set.Dot(w.slope, s.W.Host)))
 				}
 			}
 		}

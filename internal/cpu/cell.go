@@ -31,8 +31,10 @@ type row struct {
 	acc        []float32 // gradients of the vector parameters, of this row
 	cStat      float32   // 1/deviation of c, as shown found it
 	work       [workspaceKinds][]float32
-	fwd        simd.LSTMArgs // the kernels' arguments, here so that a call allocates nothing
-	bwd        simd.LSTMGradArgs
+	lstm       simd.LSTMArgs // the kernels' arguments, here so that a call allocates nothing
+	lstmGrad   simd.LSTMGradArgs
+	gru        simd.GRUArgs
+	gruGrad    simd.GRUGradArgs
 	user       device.Row
 }
 
@@ -139,12 +141,11 @@ var cells = [device.NumCells]cell{
 	device.Custom:      {forward: customForward, backward: customBackward, direct: true},
 }
 
-// The plain cells of PyTorch have faster forms: the LSTM is one kernel, the
-// GRU's backward pass one loop. Zoneout and dropout of h and projection happen
-// outside of a cell, so they may be on.
+// The plain cells of PyTorch have faster forms, each of its passes one kernel.
+// Zoneout and dropout of h and projection happen outside of a cell, so they may be on.
 var (
-	plainLSTM = cell{forward: fusedForward, backward: fusedBackward}
-	plainGRU  = cell{forward: gruForward, backward: plainGRUBackward, direct: true}
+	plainLSTM = cell{forward: fusedLSTM, backward: fusedLSTMGrad}
+	plainGRU  = cell{forward: fusedGRU, backward: fusedGRUGrad, direct: true}
 )
 
 func cellOf(s *device.ScanSpec) *cell {
@@ -160,30 +161,67 @@ func cellOf(s *device.ScanSpec) *cell {
 	return &cells[s.Cell]
 }
 
-func fusedForward(r *row) {
-	u := r.u0
-	r.fwd = simd.LSTMArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], Hid: &r.out[u], Out: &r.out[u], LDOut: r.h}
+// outputs is where the cell's kernel writes a copy of h: the output itself, if
+// nothing comes between them.
+func (r *row) outputs() (out *float32, ld int) {
 	if e := r.e; e.plain {
-		r.fwd.Out, r.fwd.LDOut = &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+u], e.YLd
+		return &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+r.u0], e.YLd
 	}
-	r.set.LSTM(&r.fwd)
+	return &r.out[r.u0], r.h
 }
 
-func fusedBackward(r *row) {
+func fusedLSTM(r *row) {
 	u := r.u0
-	r.bwd = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], DHid: &r.dh[u], DC: &r.dc[u]}
-	r.set.LSTMGrad(&r.bwd)
+	r.lstm = simd.LSTMArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], Hid: &r.out[u]}
+	r.lstm.Out, r.lstm.LDOut = r.outputs()
+	r.set.LSTM(&r.lstm)
+}
+
+func fusedLSTMGrad(r *row) {
+	u := r.u0
+	r.lstmGrad = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], DHid: &r.dh[u], DC: &r.dc[u]}
+	r.set.LSTMGrad(&r.lstmGrad)
+}
+
+func fusedGRU(r *row) {
+	u := r.u0
+	r.gru = simd.GRUArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], Side: &r.side[u], HPrev: &r.hOld[u], Hid: &r.out[u]}
+	r.gru.Out, r.gru.LDOut = r.outputs()
+	r.set.GRU(&r.gru)
+}
+
+func fusedGRUGrad(r *row) {
+	u := r.u0
+	r.gruGrad = simd.GRUGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], Side: &r.side[u], HPrev: &r.hOld[u], DHid: &r.dh[u]}
+	r.set.GRUGrad(&r.gruGrad)
 }
 
 // The Elman network of torch.nn.RNN: h' = tanh or ReLU of W·x + b + R·h + b'.
 
 func elmanForward(r *row) {
-	r.in(r.gates)
-	copy(r.out, r.gates)
+	e := r.e
+	if !e.plain {
+		r.in(r.gates)
+		copy(r.out, r.gates)
+		return
+	}
+	n := r.rows * r.h
+	h := e.Gates.Host[(r.first+r.b)*r.h:][:n]
+	r.in(h)
+	copy(e.Hs.Host[(r.after+r.b)*r.h:][:n], h)
+	for i := range r.rows {
+		copy(e.Y.Host[(r.t*e.B+r.b+i)*e.YLd+e.YOff:], h[i*r.h:(i+1)*r.h])
+	}
 }
 
 func elmanBackward(r *row) {
-	r.inGrad(r.gates, r.dh)
+	e := r.e
+	if !e.plain {
+		r.inGrad(r.gates, r.dh)
+		return
+	}
+	n := r.rows * r.h
+	r.inGrad(e.Gates.Host[(r.first+r.b)*r.h:][:n], e.dh[r.b*r.h:][:n])
 }
 
 // A user's cell.
@@ -191,9 +229,18 @@ func elmanBackward(r *row) {
 func customForward(r *row) {
 	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew}
 	r.e.Custom.Forward(&r.user)
+	r.flush(r.gates, r.out, r.cNew)
+}
+
+// flush clears subnormal numbers that a user's arithmetic left.
+func (r *row) flush(vs ...[]float32) {
+	for _, v := range vs {
+		r.set.Flush(v, v)
+	}
 }
 
 func customBackward(r *row) {
 	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew, DH: r.dh, DC: r.dc}
 	r.e.Custom.Backward(&r.user)
+	r.flush(r.gates, r.dh, r.dc)
 }

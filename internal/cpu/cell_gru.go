@@ -17,14 +17,7 @@ func gruForward(r *row) {
 		r.set.MulAdd(n, rz[:H], r.normalizedSide())
 	}
 	r.in(n)
-	mixGRU(r.out, rz[H:], n, r.hOld)
-}
-
-// mixGRU is h' = n + z⊙(h-n).
-func mixGRU(hNew, z, n, hOld []float32) {
-	for i, n := range n {
-		hNew[i] = n + float32(z[i]*(hOld[i]-n))
-	}
+	r.set.Lerp(r.out, n, r.hOld, rz[H:])
 }
 
 // resets is the first half of a step that resets before the product.
@@ -42,12 +35,11 @@ func gruBackward(r *row) {
 	H := r.h
 	dr, dz, dn := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H]
 	a, b := r.scratch(gradWork, H), r.scratch(gradWork2, H)
-	for i, dh := range r.dh {
-		z, n := dz[i], dn[i]
-		a[i] = dh * (1 - z)
-		b[i] = dh * (r.hOld[i] - n)
-		r.dh[i] = dh * z
-	}
+	oneMinus(a, dz) // dz is still z
+	r.set.Mul(a, a, r.dh)
+	r.set.Sub(b, r.hOld, dn)
+	r.set.Mul(b, b, r.dh)
+	r.set.Mul(r.dh, r.dh, dz)
 	r.inGrad(dn, a)
 	r.gateGrad(dz, b)
 	if r.e.Cell == device.GRUBefore {
@@ -61,21 +53,6 @@ func gruBackward(r *row) {
 	r.set.Mul(dside, dn, dr) // dr is still r
 	r.gateGrad(dr, a)
 	r.normalizeGrad(dside)
-}
-
-// plainGRUBackward is gruBackward of the logistic and tanh GRU, in one loop.
-func plainGRUBackward(r *row) {
-	H := r.h
-	dr, dz, dn, side, hOld := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.side[:H], r.hOld[:H]
-	for i, dh := range r.dh[:H] {
-		rt, z, n := dr[i], dz[i], dn[i]
-		pre := dh * (1 - z) * (1 - float32(n*n)) // dL/d(W·x + b + r⊙side)
-		dz[i] = dh * (hOld[i] - n) * z * (1 - z)
-		dr[i] = pre * side[i] * rt * (1 - rt)
-		dn[i] = pre
-		side[i] = pre * rt
-		r.dh[i] = dh * z
-	}
 }
 
 // resetGrads is the last half of a step back: dmid is dL/d(r⊙h).

@@ -96,7 +96,7 @@ func lstmBackward(r *row) {
 	set.Mul(d, r.dh, u)
 	set.Mul(k, r.dh, o)
 	r.gateGrad(o, d)
-	activationGrad(e.acts.out, u, k)
+	activationGrad(set, e.acts.out, u, k)
 	set.Add(dc, dc, r.shownGrad(u))
 	if !e.PeepO.Zero() {
 		set.MulAdd(dc, e.PeepO.Host, o)

@@ -1,6 +1,10 @@
 package cpu
 
-import "math"
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/simd"
+)
 
 // The sLSTM (Beck et al. 2024, xLSTM): an exponential input
 // gate, a logistic forget gate, and a normaliser n beside c. m keeps the
@@ -20,7 +24,7 @@ type slstmUnit struct {
 
 func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
 	x, pre := float64(fPre), float64(iPre)
-	e := math.Exp(-math.Abs(x))
+	e := exp(-math.Abs(x))
 	u := slstmUnit{sigF: 1 / (1 + e), i: 1, m: pre}
 	if x < 0 {
 		u.sigF = e / (1 + e)
@@ -30,11 +34,19 @@ func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
 	}
 	stay := math.Min(x, 0) - math.Log1p(e) + float64(mOld)
 	if u.past = stay >= pre; u.past { // the larger exponent is 0
-		u.m, u.f, u.i = stay, 1, math.Exp(pre-stay)
+		u.m, u.f, u.i = stay, 1, exp(pre-stay)
 	} else {
-		u.f = math.Exp(stay - pre)
+		u.f = exp(stay - pre)
 	}
 	return u
+}
+
+// exp is e^x for x <= 0, and 0 where that is nothing to a float32: before float64 gets slow.
+func exp(x float64) float64 {
+	if x < -300 {
+		return 0
+	}
+	return math.Exp(x)
 }
 
 func slstmForward(r *row) {
@@ -46,8 +58,8 @@ func slstmForward(r *row) {
 		u := newSLSTMUnit(i[j], f[j], r.cOld[H+j], r.cOld[2*H+j])
 		c := float64(u.f*float64(r.cOld[j])) + float64(u.i*float64(z[j]))
 		n := float64(u.f*float64(r.cOld[H+j])) + u.i
-		r.cNew[j], r.cNew[H+j], r.cNew[2*H+j] = float32(c), float32(n), float32(u.m)
-		r.out[j] = float32(float64(o[j]) * (c / n))
+		r.cNew[j], r.cNew[H+j], r.cNew[2*H+j] = simd.Narrow(c), simd.Narrow(n), simd.Narrow(u.m)
+		r.out[j] = simd.Narrow(float64(o[j]) * (c / n))
 	}
 }
 
@@ -71,9 +83,9 @@ func slstmBackward(r *row) {
 		} else {
 			di += dm
 		}
-		gi[j], gf[j] = float32(di), float32(df*(1-u.sigF))
-		gz[j], gout[j] = float32(dc*u.i*(1-z*z)), float32(dh*c/n*o*(1-o))
-		dcs[j], dns[j], dms[j] = float32(dc*u.f), float32(dn*u.f), float32(df)
+		gi[j], gf[j] = simd.Narrow(di), simd.Narrow(df*(1-u.sigF))
+		gz[j], gout[j] = simd.Narrow(dc*u.i*(1-z*z)), simd.Narrow(dh*c/n*o*(1-o))
+		dcs[j], dns[j], dms[j] = simd.Narrow(dc*u.f), simd.Narrow(dn*u.f), simd.Narrow(df)
 	}
 }
 
@@ -83,6 +95,8 @@ func slstmBackward(r *row) {
 //
 //	minGRU   z = σ(W_z x + b)   n = W_n x + b   h' = (1-z)⊙h + z⊙n
 //	minLSTM  f, i = σ(W x + b)  f' = f/(f+i)    i' = i/(f+i)   h' = f'⊙h + i'⊙n
+//
+// Where f and i are both 0, both gates being shut, h stays.
 
 // ofGate is the units to be computed in gate k.
 func (r *row) ofGate(k int) []float32 { return r.gates[k*r.h+r.u0 : k*r.h+r.u1] }
@@ -90,18 +104,19 @@ func (r *row) ofGate(k int) []float32 { return r.gates[k*r.h+r.u0 : k*r.h+r.u1] 
 func minGRUForward(r *row) {
 	z, n := r.ofGate(0), r.ofGate(1)
 	r.set.Sigmoid(z, z)
-	mixGRU(r.out[r.u0:r.u1], z, r.hOld[r.u0:r.u1], n) // here z weighs the new value
+	r.set.Lerp(r.out[r.u0:r.u1], r.hOld[r.u0:r.u1], n, z)
 }
 
 func minGRUBackward(r *row) {
 	dz, dn := r.ofGate(0), r.ofGate(1)
-	dhs, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
-	for j, dh := range dhs {
-		z := dz[j]
-		dz[j] = dh * (dn[j] - hOld[j]) * float32(z*(1-z))
-		dn[j] = dh * z
-		dhs[j] = dh * (1 - z)
-	}
+	dh, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
+	d, keep := r.scratch(gradWork, len(dh)), r.scratch(gradWork2, len(dh))
+	r.set.Sub(d, dn, hOld)
+	r.set.Mul(d, d, dh)
+	r.set.Mul(dn, dh, dz) // dz is still z
+	oneMinus(keep, dz)
+	r.set.Mul(dh, dh, keep)
+	r.set.SigmoidGrad(dz, d)
 }
 
 func minLSTMForward(r *row) {
@@ -110,21 +125,27 @@ func minLSTMForward(r *row) {
 	r.set.Sigmoid(i, i)
 	out, hOld := r.out[r.u0:r.u1], r.hOld[r.u0:r.u1]
 	for j := range f {
-		s := f[j] + i[j]
-		out[j] = (float32(f[j]*hOld[j]) + float32(i[j]*n[j])) / s
+		f, i, h := float64(f[j]), float64(i[j]), float64(hOld[j])
+		if f+i == 0 {
+			f = 1
+		}
+		out[j] = simd.Narrow((float64(f*h) + float64(i*float64(n[j]))) / (f + i))
 	}
 }
 
 func minLSTMBackward(r *row) {
 	gf, gi, gn := r.ofGate(0), r.ofGate(1), r.ofGate(2)
 	dhs, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
-	for j, dh := range dhs {
-		f, i, n, h := gf[j], gi[j], gn[j], hOld[j]
+	for j, dh32 := range dhs {
+		f, i, n, h, dh := float64(gf[j]), float64(gi[j]), float64(gn[j]), float64(hOld[j]), float64(dh32)
+		if f+i == 0 {
+			f = 1
+		}
 		s := f + i
-		d := dh * (h - n) / float32(s*s)
-		gf[j] = d * i * float32(f*(1-f))
-		gi[j] = -d * f * float32(i*(1-i))
-		gn[j] = dh * i / s
-		dhs[j] = dh * f / s
+		d := dh * (h - n) * (f / s) * (i / s)
+		gf[j] = simd.Narrow(d * (1 - f))
+		gi[j] = simd.Narrow(-d * (1 - i))
+		gn[j] = simd.Narrow(dh * i / s)
+		dhs[j] = simd.Narrow(dh * f / s)
 	}
 }

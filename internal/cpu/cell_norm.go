@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // Layer normalisation inside a cell, placed as Ba, Kiros and Hinton 2016 do:
@@ -25,11 +26,13 @@ func (r *row) ones(n int) []float32 {
 	return v[:n]
 }
 
+// mean is the mean of n numbers with that sum.
+func mean(sum float32, n int) float32 { return simd.Narrow(float64(sum) / float64(n)) }
+
 // standardize brings x to mean 0 and variance 1 and returns 1/deviation.
 func (r *row) standardize(x []float32) float32 {
-	n := float32(len(x))
-	r.set.Axpy(-r.set.Sum(x)/n, x, r.ones(len(x)))
-	variance := r.set.SumSq(x) / n // of centred values: no cancellation
+	r.set.Axpy(-mean(r.set.Sum(x), len(x)), x, r.ones(len(x)))
+	variance := mean(r.set.SumSq(x), len(x)) // of centred values: no cancellation
 	rstd := float32(1 / math.Sqrt(float64(variance)+normEps))
 	r.set.Scale(rstd, x)
 	return rstd
@@ -37,8 +40,7 @@ func (r *row) standardize(x []float32) float32 {
 
 // standardizeGrad turns standardised x and its gradient g into rstd·(g - mean(g) - x·mean(g·x)), in x.
 func (r *row) standardizeGrad(x, g []float32, rstd float32) {
-	n := float32(len(x))
-	m1, m2 := r.set.Sum(g)/n, r.set.Dot(g, x)/n
+	m1, m2 := mean(r.set.Sum(g), len(x)), mean(r.set.Dot(g, x), len(x))
 	r.set.Scale(-m2, x)
 	r.set.Add(x, x, g)
 	r.set.Axpy(-m1, x, r.ones(len(x)))

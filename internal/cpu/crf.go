@@ -266,13 +266,13 @@ func (a *crfArgs) before(w *crfWork, t int, into []float32) {
 		switch d := w.dot[t*k+j]; {
 		case p == 0:
 		case d > crfTiny:
-			p /= d
+			p = simd.Narrow(float64(p) / float64(d))
 			a.set.Axpy(p, w.next, a.weight[j*k:(j+1)*k])
 			a.set.Axpy(p, w.outer[j*k:(j+1)*k], prob)
 		default:
 			a.set.Add(w.e, alpha, a.into[j*k:(j+1)*k])
 			a.logSumExp(w.e)
-			p /= a.set.Sum(w.e)
+			p = simd.Narrow(float64(p) / float64(a.set.Sum(w.e)))
 			a.set.Axpy(p, w.rare, w.e)
 			a.set.Axpy(p, into[j*k:(j+1)*k], w.e)
 		}

@@ -39,53 +39,29 @@ func unaryRange(a *unaryArgs, lo, hi int) {
 		a.set.Tanh(y, x)
 	case device.Exp:
 		a.set.Exp(y, x)
-	default:
-		unary(a.op, y, x, a.alpha)
-	}
-}
-
-// unary is the reference of every op.
-func unary[F float](op device.UnaryOp, y, x []F, alpha F) {
-	y = y[:len(x)]
-	switch op {
-	case device.Sigmoid:
+	case device.Softplus:
 		for i, v := range x {
-			y[i] = logistic(v)
+			y[i] = simd.Narrow(softplus(float64(v)))
 		}
-	case device.Tanh:
-		for i, v := range x {
-			y[i] = F(math.Tanh(float64(v)))
-		}
+	case device.Square:
+		a.set.Mul(y, x, x)
+	case device.Scale:
+		copy(y, x)
+		a.set.Scale(a.alpha, y)
 	case device.ReLU:
 		for i, v := range x {
 			y[i] = max(v, 0) // NaN stays
 		}
-	case device.Exp:
-		for i, v := range x {
-			y[i] = F(math.Exp(float64(v)))
-		}
 	case device.Log:
 		for i, v := range x {
-			y[i] = F(math.Log(float64(v)))
-		}
-	case device.Softplus:
-		for i, v := range x {
-			y[i] = softplus(v)
-		}
-	case device.Square:
-		for i, v := range x {
-			y[i] = v * v
-		}
-	case device.Scale:
-		for i, v := range x {
-			y[i] = v * alpha
+			y[i] = float32(math.Log(float64(v)))
 		}
 	case device.Shift:
 		for i, v := range x {
-			y[i] = v + alpha
+			y[i] = v + a.alpha
 		}
 	default:
-		panic(fmt.Sprintf("cpu: Unary: unknown op %d", op))
+		panic(fmt.Sprintf("cpu: Unary: unknown op %d", a.op))
 	}
 }
 
@@ -100,21 +76,43 @@ func (b *Backend) UnaryGrad(op device.UnaryOp, dx, dy, x, y device.Buffer, alpha
 }
 
 func unaryGradRange(a *unaryArgs, lo, hi int) {
-	var g [256]float32
+	g := chunks.Get()
 	for ; lo < hi; lo += len(g) {
 		end := min(lo+len(g), hi)
-		if a.op == device.ReLU {
-			reluGrad(g[:end-lo], a.dy[lo:end], a.y[lo:end])
-		} else {
-			unaryGrad(a.op, g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end), a.alpha)
-		}
-		if !a.acc {
-			copy(a.dx[lo:end], g[:])
-			continue
-		}
-		for i := range a.dx[lo:end] {
-			a.dx[lo+i] += g[i]
-		}
+		a.slope(g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end))
+		store(a.set, a.dx[lo:end], g[:end-lo], a.acc)
+	}
+	chunks.Put(g)
+}
+
+// slope is g = dy·op'(x), with y = op(x).
+func (a *unaryArgs) slope(g, dy, x, y []float32) {
+	switch a.op {
+	case device.Sigmoid:
+		copy(g, y)
+		a.set.SigmoidGrad(g, dy)
+	case device.Tanh:
+		copy(g, y)
+		a.set.TanhGrad(g, dy)
+	case device.ReLU:
+		reluGrad(g, dy, y)
+	case device.Exp:
+		a.set.Mul(g, dy, y)
+	case device.Log:
+		a.set.Div(g, dy, x)
+	case device.Softplus:
+		a.set.Sigmoid(g, x)
+		a.set.Mul(g, g, dy)
+	case device.Square:
+		a.set.Mul(g, dy, x)
+		a.set.Scale(2, g)
+	case device.Scale:
+		copy(g, dy)
+		a.set.Scale(a.alpha, g)
+	case device.Shift:
+		copy(g, dy)
+	default:
+		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", a.op))
 	}
 }
 
@@ -126,53 +124,7 @@ func within(s []float32, lo, hi int) []float32 {
 	return s[lo:hi]
 }
 
-// unaryGrad is g = dy·op'(x), with y = op(x).
-func unaryGrad[F float](op device.UnaryOp, g, dy, x, y []F, alpha F) {
-	g = g[:len(dy)]
-	switch op {
-	case device.Sigmoid:
-		for i, d := range dy {
-			g[i] = d * y[i] * (1 - y[i])
-		}
-	case device.Tanh:
-		for i, d := range dy {
-			g[i] = d * (1 - F(y[i]*y[i]))
-		}
-	case device.ReLU:
-		for i, d := range dy {
-			if y[i] <= 0 {
-				d = 0
-			}
-			g[i] = d
-		}
-	case device.Exp:
-		for i, d := range dy {
-			g[i] = d * y[i]
-		}
-	case device.Log:
-		for i, d := range dy {
-			g[i] = d / x[i]
-		}
-	case device.Softplus:
-		for i, d := range dy {
-			g[i] = d * logistic(x[i])
-		}
-	case device.Square:
-		for i, d := range dy {
-			g[i] = d * 2 * x[i]
-		}
-	case device.Scale:
-		for i, d := range dy {
-			g[i] = d * alpha
-		}
-	case device.Shift:
-		copy(g, dy)
-	default:
-		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", op))
-	}
-}
-
-// reluGrad is unaryGrad for ReLU without its branch, which half of the elements
+// reluGrad is dy where y is not 0, without a branch, which half of the elements
 // would mispredict: y is +0, positive or NaN, so only the first has no bit set.
 func reluGrad(g, dy, y []float32) {
 	g, y = g[:len(dy)], y[:len(dy)]
@@ -202,7 +154,7 @@ func (b *Backend) Binary(s *device.BinarySpec) {
 	par.For(s.N, elemGrain, a, func(a *binaryArgs, lo, hi int) {
 		x, y, z := a.s.X.Host, a.s.Y.Host, a.s.Z.Host
 		if a.s.YN == 1 {
-			binaryScalar(a.s.Op, z[lo:hi], x[lo:hi], y[0])
+			a.scalar(z[lo:hi], x[lo:hi], y[0])
 			return
 		}
 		for lo < hi {
@@ -219,42 +171,20 @@ func (a *binaryArgs) apply(z, x, y []float32) {
 	switch a.s.Op {
 	case device.Add:
 		a.set.Add(z, x, y)
+	case device.Sub:
+		a.set.Sub(z, x, y)
 	case device.Mul:
 		a.set.Mul(z, x, y)
-	default:
-		binary(a.s.Op, z, x, y)
-	}
-}
-
-// binary is the reference for operands of one length.
-func binary[F float](op device.BinaryOp, z, x, y []F) {
-	z, y = z[:len(x)], y[:len(x)]
-	switch op {
-	case device.Add:
-		for i, v := range x {
-			z[i] = v + y[i]
-		}
-	case device.Sub:
-		for i, v := range x {
-			z[i] = v - y[i]
-		}
-	case device.Mul:
-		for i, v := range x {
-			z[i] = v * y[i]
-		}
 	case device.Div:
-		for i, v := range x {
-			z[i] = v / y[i]
-		}
+		a.set.Div(z, x, y)
 	default:
-		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", a.s.Op))
 	}
 }
 
-// binaryScalar is binary with one y for all.
-func binaryScalar[F float](op device.BinaryOp, z, x []F, y F) {
-	z = z[:len(x)]
-	switch op {
+// scalar is apply with one y for all.
+func (a *binaryArgs) scalar(z, x []float32, y float32) {
+	switch a.s.Op {
 	case device.Add:
 		for i, v := range x {
 			z[i] = v + y
@@ -264,15 +194,14 @@ func binaryScalar[F float](op device.BinaryOp, z, x []F, y F) {
 			z[i] = v - y
 		}
 	case device.Mul:
-		for i, v := range x {
-			z[i] = v * y
-		}
+		copy(z, x)
+		a.set.Scale(y, z)
 	case device.Div:
 		for i, v := range x {
-			z[i] = v / y
+			z[i] = simd.Narrow(float64(v) / float64(y))
 		}
 	default:
-		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", a.s.Op))
 	}
 }
 
@@ -295,31 +224,34 @@ func (b *Backend) BinaryGrad(s *device.BinarySpec) {
 func binaryGradX(a *binaryArgs, lo, hi int) {
 	s := a.s
 	dz, dx, y := s.DZ.Host, s.DX.Host, s.Y.Host
-	var g [256]float32
-	j := lo % s.YN
-	for ; lo < hi; lo += len(g) {
+	set, g := a.set, chunks.Get()
+	for lo < hi {
+		j := lo % s.YN
 		n := min(len(g), hi-lo)
-		copy(g[:n], dz[lo:])
-		if s.Op == device.Mul || s.Op == device.Div {
-			for i := range n {
-				if s.Op == device.Mul {
-					g[i] *= y[j]
+		if s.YN >= narrow {
+			n = min(n, s.YN-j)
+		}
+		part := g[:n]
+		copy(part, dz[lo:])
+		switch {
+		case s.Op == device.Add || s.Op == device.Sub: // dz as it is
+		case s.YN < narrow:
+			for i := range part {
+				if v := float64(y[(j+i)%s.YN]); s.Op == device.Mul {
+					part[i] = simd.Narrow(float64(part[i]) * v)
 				} else {
-					g[i] /= y[j]
-				}
-				if j++; j == s.YN {
-					j = 0
+					part[i] = simd.Narrow(float64(part[i]) / v)
 				}
 			}
+		case s.Op == device.Mul:
+			set.Mul(part, part, y[j:j+n])
+		default:
+			set.Div(part, part, y[j:j+n])
 		}
-		if !s.AccX {
-			copy(dx[lo:lo+n], g[:])
-			continue
-		}
-		for i := range n {
-			dx[lo+i] += g[i]
-		}
+		store(set, dx[lo:lo+n], part, s.AccX)
+		lo += n
 	}
+	chunks.Put(g)
 }
 
 // gradY sums over the repeats of Y: fixed blocks of repeats side by side, then the blocks in order.
@@ -370,8 +302,8 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 		case device.Div:
 			x := s.X.Host[r*s.YN+lo : r*s.YN+hi]
 			for j, d := range dz {
-				v := y[lo+j]
-				out[j] -= float32(d * (x[j] / v) / v)
+				v := float64(y[lo+j])
+				out[j] -= simd.Narrow(float64(d) * (float64(x[j]) / v) / v)
 			}
 		}
 	}
@@ -384,27 +316,27 @@ const narrow = 16
 func (a *binaryArgs) narrowY(out []float32, lo, hi int) {
 	s := a.s
 	for j := range out {
-		dz, sum := s.DZ.Host, float32(0)
+		dz, sum := s.DZ.Host, 0.0
 		switch s.Op {
 		case device.Add:
 			for i := lo + j; i < hi; i += s.YN {
-				sum += dz[i]
+				sum += float64(dz[i])
 			}
 		case device.Sub:
 			for i := lo + j; i < hi; i += s.YN {
-				sum -= dz[i]
+				sum -= float64(dz[i])
 			}
 		case device.Mul:
 			for i := lo + j; i < hi; i += s.YN {
-				sum += float32(dz[i] * s.X.Host[i])
+				sum += float64(float64(dz[i]) * float64(s.X.Host[i]))
 			}
 		case device.Div:
-			v := s.Y.Host[j]
+			v := float64(s.Y.Host[j])
 			for i := lo + j; i < hi; i += s.YN {
-				sum -= float32(dz[i] * (s.X.Host[i] / v) / v)
+				sum -= float64(dz[i]) * (float64(s.X.Host[i]) / v) / v
 			}
 		}
-		out[j] = sum
+		out[j] = simd.Narrow(sum)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -48,6 +49,17 @@ func TestElementwiseKernels(t *testing.T) {
 				}
 			}
 		}
+		dy, dx := randoms(r, 5000), make([]float32, 5000)
+		for op := device.Sigmoid; op <= device.Shift; op++ {
+			b.Unary(op, device.HostBuffer(got), device.HostBuffer(x), 1.5)
+			b.UnaryGrad(op, device.HostBuffer(dx), device.HostBuffer(dy), device.HostBuffer(x), device.HostBuffer(got), 1.5, false)
+			unaryGrad(op, want, dy, x, got, 1.5)
+			for i := range dx {
+				if dx[i] == dx[i] && !closeTo(float64(dx[i]), float64(want[i]), 5e-7) {
+					t.Fatalf("gradient of unary op %d of %v: %v, want %v", op, x[i], dx[i], want[i])
+				}
+			}
+		}
 		for op := device.Add; op <= device.Div; op++ {
 			b.Binary(&device.BinarySpec{Op: op, N: 5000, YN: 5000, X: device.HostBuffer(x), Y: device.HostBuffer(y), Z: device.HostBuffer(got)})
 			binary(op, want, x, y)
@@ -92,5 +104,121 @@ func TestDropoutMaskIsPinned(t *testing.T) {
 	dropoutRange(a, 0, 2)
 	if x[0] == x[0] || x[1] == x[1] {
 		t.Error("NaN did not pass through dropout")
+	}
+}
+
+// The plain loops.
+
+func unary[F float](op device.UnaryOp, y, x []F, alpha F) {
+	y = y[:len(x)]
+	switch op {
+	case device.Sigmoid:
+		for i, v := range x {
+			y[i] = logistic(v)
+		}
+	case device.Tanh:
+		for i, v := range x {
+			y[i] = F(math.Tanh(float64(v)))
+		}
+	case device.ReLU:
+		for i, v := range x {
+			y[i] = max(v, 0) // NaN stays
+		}
+	case device.Exp:
+		for i, v := range x {
+			y[i] = F(math.Exp(float64(v)))
+		}
+	case device.Log:
+		for i, v := range x {
+			y[i] = F(math.Log(float64(v)))
+		}
+	case device.Softplus:
+		for i, v := range x {
+			y[i] = softplus(v)
+		}
+	case device.Square:
+		for i, v := range x {
+			y[i] = v * v
+		}
+	case device.Scale:
+		for i, v := range x {
+			y[i] = v * alpha
+		}
+	case device.Shift:
+		for i, v := range x {
+			y[i] = v + alpha
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Unary: unknown op %d", op))
+	}
+}
+
+// unaryGrad is g = dy·op'(x), with y = op(x).
+func unaryGrad[F float](op device.UnaryOp, g, dy, x, y []F, alpha F) {
+	g = g[:len(dy)]
+	switch op {
+	case device.Sigmoid:
+		for i, d := range dy {
+			g[i] = d * y[i] * (1 - y[i])
+		}
+	case device.Tanh:
+		for i, d := range dy {
+			g[i] = d * (1 - F(y[i]*y[i]))
+		}
+	case device.ReLU:
+		for i, d := range dy {
+			if y[i] <= 0 {
+				d = 0
+			}
+			g[i] = d
+		}
+	case device.Exp:
+		for i, d := range dy {
+			g[i] = d * y[i]
+		}
+	case device.Log:
+		for i, d := range dy {
+			g[i] = d / x[i]
+		}
+	case device.Softplus:
+		for i, d := range dy {
+			g[i] = d * logistic(x[i])
+		}
+	case device.Square:
+		for i, d := range dy {
+			g[i] = d * 2 * x[i]
+		}
+	case device.Scale:
+		for i, d := range dy {
+			g[i] = d * alpha
+		}
+	case device.Shift:
+		copy(g, dy)
+	default:
+		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", op))
+	}
+}
+
+func binary[F float](op device.BinaryOp, z, x, y []F) {
+	z, y = z[:len(x)], y[:len(x)]
+	switch op {
+	case device.Add:
+		for i, v := range x {
+			z[i] = v + y[i]
+		}
+	case device.Sub:
+		for i, v := range x {
+			z[i] = v - y[i]
+		}
+	case device.Mul:
+		for i, v := range x {
+			z[i] = v * y[i]
+		}
+	case device.Div:
+		for i, v := range x {
+			z[i] = v / y[i]
+		}
+	default:
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
 	}
 }

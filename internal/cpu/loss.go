@@ -16,8 +16,17 @@ type lossArgs struct {
 	s     *device.LossSpec
 	block int
 	inv   float64   // 1/Σ weight
+	q     []float64 // the quantiles
 	sums  []float64 // [blocks]
 }
+
+// lossWork is one worker's: an item in float64, and differences.
+type lossWork struct {
+	p, d []float64 // [V]
+	e    []float32 // [block]
+}
+
+var lossWorks par.Pool[lossWork]
 
 var lossArgsPool par.Pool[lossArgs]
 
@@ -34,6 +43,10 @@ func (b *Backend) Loss(s *device.LossSpec) {
 	a := lossArgsPool.Get()
 	a.set, a.s, a.inv = b.set, s, 1/total
 	a.block = max(1, 4096/s.V)
+	a.q = resize(a.q, len(s.Quantiles))
+	for i, q := range s.Quantiles {
+		a.q[i] = float64(q)
+	}
 	blocks := ceilDiv(s.N, a.block)
 	if cap(a.sums) < blocks {
 		a.sums = make([]float64, blocks)
@@ -86,29 +99,34 @@ func itemWeight(s *device.LossSpec, n int) float32 {
 }
 
 // squaredBlock is items [lo,hi) of the MSE, the cheapest loss and often the one with the most items.
-func squaredBlock(a *lossArgs, lo, hi int) (sum float64) {
+func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 	s := a.s
 	p, y := s.Pred.Host[lo:hi], s.Target.Host[lo:hi]
-	var d, weights []float32
+	var d []float32
 	if !s.DPred.Zero() {
 		d = s.DPred.Host[lo:hi]
 	}
-	if !s.Weight.Zero() {
-		weights = s.Weight.Host[lo:hi]
-	}
-	w, g := 1.0, float32(a.inv)
-	for i := range p {
-		if weights != nil {
-			w = float64(weights[i])
-			g = float32(w * a.inv)
+	if s.Weight.Zero() {
+		e := d
+		if e == nil {
+			w.e = grow(w.e, hi-lo)
+			e = w.e
 		}
-		e := p[i] - y[i]
-		if w == 0 {
+		a.set.Sub(e, p, y)
+		sum = float64(a.set.SumSq(e))
+		if d != nil {
+			a.set.Scale(float32(2*a.inv), d)
+		}
+		return sum
+	}
+	for i, weight := range s.Weight.Host[lo:hi] {
+		e := float64(p[i]) - float64(y[i])
+		if weight == 0 {
 			e = 0 // not read: it may be no number
 		}
-		sum += w * float64(float32(e*e))
+		sum += float64(weight) * e * e
 		if d != nil {
-			d[i] = 2 * e * g
+			d[i] = simd.Narrow(2 * e * float64(weight) * a.inv)
 		}
 	}
 	return sum
@@ -116,9 +134,12 @@ func squaredBlock(a *lossArgs, lo, hi int) (sum float64) {
 
 func lossBlocks(a *lossArgs, lo, hi int) {
 	s := a.s
+	work := lossWorks.Get()
+	defer lossWorks.Put(work)
+	work.p, work.d = resize(work.p, s.V), resize(work.d, s.V)
 	for k := lo; k < hi; k++ {
 		if s.Kind == device.MSE {
-			a.sums[k] = squaredBlock(a, k*a.block, min((k+1)*a.block, s.N))
+			a.sums[k] = squaredBlock(a, work, k*a.block, min((k+1)*a.block, s.N))
 			continue
 		}
 		var sum float64
@@ -133,14 +154,17 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 				continue
 			}
 			p := s.Pred.Host[n*s.V : (n+1)*s.V]
-			g := float32(float64(w) * a.inv)
+			g := float64(w) * a.inv
 			if s.Kind == device.CrossEntropy {
-				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, g))
+				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, simd.Narrow(g)))
 				continue
 			}
-			sum += float64(w) * float64(itemLoss(s.Kind, p, s.Target.Host[n], s.Param, s.Quantiles, d))
+			for j, v := range p {
+				work.p[j] = float64(v)
+			}
+			sum += float64(w) * itemLoss(s.Kind, work.p, float64(s.Target.Host[n]), float64(s.Param), a.q, work.d)
 			for j := range d {
-				d[j] *= g
+				d[j] = simd.Narrow(work.d[j] * g)
 			}
 		}
 		a.sums[k] = sum
@@ -211,9 +235,9 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 	if d == nil {
 		return float32(l)
 	}
-	set.Scale(g*total/sum, d)
+	set.Scale(simd.Narrow(float64(g)*float64(total)/float64(sum)), d)
 	if each != 0 {
-		spread := -g * each
+		spread := simd.Narrow(-float64(g) * float64(each))
 		if cw != nil {
 			set.Axpy(spread, d, cw)
 		} else {
@@ -222,7 +246,7 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 			}
 		}
 	}
-	d[c] -= g * hit
+	d[c] -= simd.Narrow(float64(g) * float64(hit))
 	return float32(l)
 }
 

@@ -1,6 +1,10 @@
 package cpu
 
-import "math"
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/simd"
+)
 
 // The random numbers inside a scan are those of [Backend.Dropout], with one more
 // mixing for the row and the time, so that a row's depend on its number and the
@@ -58,13 +62,14 @@ func (r *row) fresh(stream uint64, n int) []float32 {
 // mixZone is dst = fresh⊙new + (1-fresh)⊙old; dst may be new.
 func mixZone(dst, fresh, new, old []float32) {
 	for i, f := range fresh {
-		dst[i] = float32(f*new[i]) + float32((1-f)*old[i])
+		f := float64(f)
+		dst[i] = simd.Narrow(float64(f*float64(new[i])) + float64((1-f)*float64(old[i])))
 	}
 }
 
 // splitZone gives the new value its share of d and leaves the old one's in d.
 func splitZone(dnew, d, fresh []float32) {
 	for i, f := range fresh {
-		dnew[i], d[i] = f*d[i], (1-f)*d[i]
+		dnew[i], d[i] = f*d[i], (1-f)*d[i] // f is 0 or 1: nothing becomes smaller
 	}
 }

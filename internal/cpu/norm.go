@@ -47,11 +47,11 @@ func normRows(a *normArgs, lo, hi int) {
 	s, cols := a.s, a.s.Cols
 	for r := lo; r < hi; r++ {
 		x, y := s.X.Host[r*cols:(r+1)*cols], s.Y.Host[r*cols:(r+1)*cols]
-		mean := a.set.Sum(x) / float32(cols)
+		center := mean(a.set.Sum(x), cols)
 		for j, v := range x {
-			y[j] = v - mean
+			y[j] = v - center
 		}
-		variance := a.set.SumSq(y) / float32(cols) // of centred values: no cancellation
+		variance := mean(a.set.SumSq(y), cols) // of centred values: no cancellation
 		rstd := float32(1 / math.Sqrt(float64(variance)+float64(s.Eps)))
 		a.set.Scale(rstd, y)
 		if !s.Gamma.Zero() {
@@ -61,7 +61,7 @@ func normRows(a *normArgs, lo, hi int) {
 			a.set.Add(y, y, s.Beta.Host[:cols])
 		}
 		if !s.Mean.Zero() {
-			s.Mean.Host[r], s.RStd.Host[r] = mean, rstd
+			s.Mean.Host[r], s.RStd.Host[r] = center, rstd
 		}
 	}
 }
@@ -99,10 +99,11 @@ func normGradBlocks(a *normArgs, lo, hi int) {
 		clear(part)
 		for r := k * a.block; r < min((k+1)*a.block, s.Rows); r++ {
 			x, dy := s.X.Host[r*cols:(r+1)*cols], s.DY.Host[r*cols:(r+1)*cols]
-			mean, rstd := s.Mean.Host[r], s.RStd.Host[r]
+			center, rstd := s.Mean.Host[r], s.RStd.Host[r]
 			for j, v := range x {
-				xhat[j] = (v - mean) * rstd
+				xhat[j] = v - center
 			}
+			set.Scale(rstd, xhat)
 			set.MulAdd(part[:cols], dy, xhat)
 			set.Add(part[cols:], part[cols:], dy)
 			if s.DX.Zero() {
@@ -113,10 +114,12 @@ func normGradBlocks(a *normArgs, lo, hi int) {
 			} else {
 				set.Mul(g, dy, s.Gamma.Host[:cols])
 			}
-			m1, m2 := set.Sum(g)/float32(cols), set.Dot(g, xhat)/float32(cols)
-			for j, v := range g {
-				g[j] = rstd * (v - m1 - float32(xhat[j]*m2))
+			m1, m2 := mean(set.Sum(g), cols), mean(set.Dot(g, xhat), cols)
+			for j := range g {
+				g[j] -= m1
 			}
+			set.Axpy(-m2, g, xhat)
+			set.Scale(rstd, g)
 			store(set, s.DX.Host[r*cols:(r+1)*cols], g, s.AccX)
 		}
 	}

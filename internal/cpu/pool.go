@@ -72,7 +72,7 @@ func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
 			set.Add(y, y, x[t*f:(t+1)*f])
 		}
 		for j := range y {
-			y[j] /= float32(n)
+			y[j] = mean(y[j], n)
 		}
 	case device.PoolMax:
 		copy(y, x[:f])

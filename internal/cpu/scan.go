@@ -39,7 +39,7 @@ type scan struct {
 	rich      bool // there is more to bind than gates and states
 	local     bool // see localGates
 	parts     int  // that the rows are cut into
-	plain     bool // the cell is plainLSTM, and nothing but the output comes after it
+	plain     bool // the cell takes some rows at once and writes the output: nothing else comes after it
 	direct    bool // h depends on the h before it beside the recurrent product
 	t0, steps int  // the chunk: times [t0, t0+steps)
 	i0, i1    int  // the steps of the chunk being run, in the order of the forward pass
@@ -119,7 +119,8 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e.direct = e.cell.direct || s.ZoneH > 0
 	e.local = false
 	e.rich = s.HDrop > 0 || s.Proj > 0 || !s.NormX.Zero()
-	e.plain = e.cell == &plainLSTM && !e.rich && s.ZoneH == 0
+	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == device.RNNTanh || s.Cell == device.RNNReLU
+	e.plain = takesRows && !e.rich && s.ZoneH == 0
 	return e
 }
 
@@ -138,7 +139,7 @@ const (
 	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
 	unitBlock  = 16      // units that stay together when units are split
-	cellUnits  = 1 << 14 // units of rows that the LSTM's kernel takes at once
+	cellUnits  = 1 << 14 // units of rows that a cell's kernel takes at once
 )
 
 // recurrent is the multiply-adds a row makes in a step.
@@ -189,7 +190,7 @@ func (e *scan) blockGrain() int {
 // that these need and their part of the cell, because the rows do not go round.
 // Then they meet only once a step.
 func (e *scan) pinned(m par.Member) bool {
-	return e.plain && e.H%e.b.set.NR == 0 && e.B < m.Members()
+	return e.plain && e.cell == &plainLSTM && e.H%e.b.set.NR == 0 && e.B < m.Members()
 }
 
 // ownUnits gives r the units of a member.

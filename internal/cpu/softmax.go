@@ -92,13 +92,13 @@ func softmaxGradRows(a *softmaxArgs, lo, hi int) {
 			g, y, dy := tmp[:m], y[i:i+m], dy[i:i+m]
 			if s.Log {
 				a.set.Exp(g, y)
-				for k, p := range g {
-					g[k] = dy[k] - float32(p*total)
-				}
+				a.set.Scale(-total, g)
+				a.set.Add(g, g, dy)
 			} else {
-				for k, p := range y {
-					g[k] = p * (dy[k] - total)
+				for k, d := range dy {
+					g[k] = d - total
 				}
+				a.set.Mul(g, g, y)
 			}
 			store(a.set, dx[i:i+m], g, s.AccX)
 		}

@@ -103,7 +103,8 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 	b.vector(dst, src, w, 0, func(a *vectorArgs, lo, hi int) {
 		x, y := a.dst[lo:hi], a.src[lo:hi]
 		for i, v := range x {
-			x[i] = v + float32(a.p*(y[i]-v))
+			v := float64(v)
+			x[i] = simd.Narrow(v + float64(float64(a.p)*(float64(y[i])-v)))
 		}
 	})
 }
@@ -194,8 +195,8 @@ func newRule(s *device.StepSpec, scale float32) rule {
 func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }
 
 // grad is the gradient the rule sees, and w after decoupled decay.
-func (r *rule) grad(w, g float32) (gradient, weight float32) {
-	return float32(g*r.scale) + float32(r.l2*w), w * r.keep
+func (r *rule) grad(w, g float32) (gradient, weight float64) {
+	return float64(float64(g)*float64(r.scale)) + float64(float64(r.l2)*float64(w)), float64(w) * float64(r.keep)
 }
 
 // sgdStep is torch.optim.SGD. The first step's buffer is the gradient itself, undamped.
@@ -204,7 +205,7 @@ func sgdStep(r *rule, w, g, m []float32) {
 	if !r.useMomentum {
 		for i := range w {
 			d, v := r.grad(w[i], g[i])
-			w[i] = v - float32(r.lr*d)
+			w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
 			g[i] = 0
 		}
 		return
@@ -214,13 +215,13 @@ func sgdStep(r *rule, w, g, m []float32) {
 		d, v := r.grad(w[i], g[i])
 		buf := d
 		if !r.first {
-			buf = float32(m[i]*r.momentum) + float32(d*r.fresh)
+			buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
 		}
-		m[i] = buf
+		m[i] = simd.Narrow(buf)
 		if r.nesterov {
-			buf = d + float32(r.momentum*buf)
+			buf = d + float64(float64(r.momentum)*buf)
 		}
-		w[i] = v - float32(r.lr*buf)
+		w[i] = simd.Narrow(v - float64(float64(r.lr)*buf))
 		g[i] = 0
 	}
 }
@@ -230,18 +231,16 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 	g, v = g[:len(w)], v[:len(w)]
 	for i := range w {
 		d, x := r.grad(w[i], g[i])
-		v[i] = float32(v[i]*r.beta2) + float32(float32(d*d)*r.oneMinusBeta2)
-		d /= sqrt32(v[i]) + r.eps
+		v[i] = simd.Narrow(float64(float64(v[i])*float64(r.beta2)) + float64(d*d*float64(r.oneMinusBeta2)))
+		d /= math.Sqrt(float64(v[i])) + float64(r.eps)
 		if r.useMomentum {
-			m[i] = float32(m[i]*r.momentum) + d
-			d = m[i]
+			m[i] = simd.Narrow(float64(float64(m[i])*float64(r.momentum)) + d)
+			d = float64(m[i])
 		}
-		w[i] = x - float32(r.lr*d)
+		w[i] = simd.Narrow(x - float64(float64(r.lr)*d))
 		g[i] = 0
 	}
 }
-
-func sqrt32(x float32) float32 { return float32(math.Sqrt(float64(x))) }
 
 var adamArgsPool par.Pool[simd.AdamArgs]
 

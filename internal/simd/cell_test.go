@@ -237,3 +237,86 @@ func BenchmarkLSTM(b *testing.B) {
 		}
 	}
 }
+
+// gruRows is some rows of a GRU step of H units.
+type gruRows struct {
+	rows, h                      int
+	gates, side, hPrev, hid, out []float32
+	dHid                         []float32
+}
+
+func newGRURows(t testing.TB, r *rand.Rand, rows, h int) *gruRows {
+	s := &gruRows{rows, h, edge(t, 3*rows*h), edge(t, rows*h), edge(t, rows*h), edge(t, rows*h), edge(t, (rows-1)*(h+2)+h), edge(t, rows*h)}
+	for _, x := range [][]float32{s.gates, s.side, s.hPrev, s.dHid} {
+		normals(r, x)
+	}
+	return s
+}
+
+// forward runs units [lo,hi) of the rows.
+func (s *gruRows) forward(set *Set, lo, hi int) {
+	set.GRU(&GRUArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], Hid: &s.hid[lo], Out: &s.out[lo], LDOut: s.h + 2})
+}
+
+func (s *gruRows) backward(set *Set, lo, hi int) {
+	set.GRUGrad(&GRUGradArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], DHid: &s.dHid[lo]})
+}
+
+// scalarGRU is h' of one unit in float64, from pre-activations, side and h.
+func scalarGRU(x [5]float64) float64 {
+	sigmoid := func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+	r, z := sigmoid(x[0]), sigmoid(x[1])
+	n := math.Tanh(x[2] + r*x[3])
+	return (1-z)*n + z*x[4]
+}
+
+// The GRU's kernels against float64 and its central differences; parts of the units give the bits of the whole.
+func TestGRU(t *testing.T) {
+	eachSet(t, func(t *testing.T, set *Set) {
+		r := rand.New(rand.NewPCG(5, 6))
+		for h := 1; h <= 50; h++ {
+			s := newGRURows(t, r, 1+h%3, h)
+			pre, side, dHid := slices.Clone(s.gates), slices.Clone(s.side), slices.Clone(s.dHid)
+			part := *s
+			for _, x := range []*[]float32{&part.gates, &part.side, &part.hid, &part.out, &part.dHid} {
+				*x = slices.Clone(*x)
+			}
+			s.forward(set, 0, h)
+			for lo := 0; lo < h; lo += 13 {
+				part.forward(set, lo, min(lo+13, h))
+			}
+			if !sameBits(s.hid, part.hid) || !sameBits(s.out, part.out) || !sameBits(s.gates, part.gates) {
+				t.Fatalf("H=%d: a unit's bits depend on where it stands", h)
+			}
+			s.backward(set, 0, h)
+			for lo := 0; lo < h; lo += 13 {
+				part.backward(set, lo, min(lo+13, h))
+			}
+			if !sameBits(s.dHid, part.dHid) || !sameBits(s.side, part.side) || !sameBits(s.gates, part.gates) {
+				t.Fatalf("H=%d: a unit's gradients depend on where it stands", h)
+			}
+			for k := range s.hid {
+				row, j := k/h, k%h
+				at := 3*row*h + j
+				x := [5]float64{float64(pre[at]), float64(pre[at+h]), float64(pre[at+2*h]), float64(side[k]), float64(s.hPrev[k])}
+				if want := scalarGRU(x); !near(float64(s.hid[k]), want, 1e-6, 1e-6) || s.out[row*(h+2)+j] != s.hid[k] {
+					t.Fatalf("H=%d: unit %d of row %d is %g and %g, want %g", h, j, row, s.hid[k], s.out[row*(h+2)+j], want)
+				}
+				got := [5]float32{s.gates[at], s.gates[at+h], s.gates[at+2*h], s.side[k], s.dHid[k]}
+				for i := range x {
+					const step = 1e-5
+					up, down := x, x
+					up[i] += step
+					down[i] -= step
+					want := float64(dHid[k]) * (scalarGRU(up) - scalarGRU(down)) / (2 * step)
+					if i == 4 { // the direct part alone is asked for, and all there is here
+						want = float64(dHid[k]) / (1 + math.Exp(-x[1]))
+					}
+					if !near(float64(got[i]), want, 2e-6, 2e-6) {
+						t.Fatalf("H=%d: gradient %d of unit %d is %g, want %g", h, i, j, got[i], want)
+					}
+				}
+			}
+		}
+	})
+}

@@ -18,7 +18,7 @@ var generic = Set{
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,
-	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric,
+	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Flush: flushGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
 	Adam: adamGeneric,
 }
@@ -382,6 +382,16 @@ func axpyGeneric(alpha float32, dst, src []float32) {
 func scaleGeneric(alpha float32, dst []float32) {
 	for i := range dst {
 		dst[i] = Narrow(float64(alpha) * float64(dst[i]))
+	}
+}
+
+func flushGeneric(dst, src []float32) {
+	src = src[:len(dst)]
+	for i, v := range src {
+		if math.Float32bits(v)&0x7f800000 == 0 {
+			v = copysign32(0, v)
+		}
+		dst[i] = v
 	}
 }
 

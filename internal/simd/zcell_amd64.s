@@ -880,29 +880,31 @@ vector2:
 	VMOVUPS      (R10)(R12*1), Z3
 	VMULPS       Z2, Z1, Z4
 	VMOVUPS      Z4, (DI)(R12*1)
+	VMOVAPS      Z0, Z4
+	VSUBPS       Z2, Z4, Z4
+	VMULPS       Z4, Z1, Z4
 	VMOVUPS      (SI)(R12*1), Z5
 	VSUBPS       Z3, Z5, Z5
 	VMULPS       Z1, Z5, Z5
-	VMOVAPS      Z0, Z6
-	VSUBPS       Z2, Z6, Z6
-	VMULPS       Z2, Z6, Z6
-	VMULPS       Z6, Z5, Z5
+	VMOVAPS      Z0, Z1
+	VSUBPS       Z2, Z1, Z1
+	VMULPS       Z2, Z1, Z1
+	VMULPS       Z1, Z5, Z5
 	VMOVUPS      Z5, (R9)(R12*1)
-	VSUBPS       Z4, Z1, Z1
-	VMOVAPS      Z0, Z2
-	VFNMADD231PS Z3, Z3, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      Z1, (R10)(R12*1)
-	VMOVUPS      (DX)(R12*1), Z2
-	VMOVUPS      (BX)(R12*1), Z3
+	VMOVAPS      Z0, Z1
+	VFNMADD231PS Z3, Z3, Z1
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, (R10)(R12*1)
+	VMOVUPS      (DX)(R12*1), Z1
+	VMOVUPS      (BX)(R12*1), Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVAPS      Z0, Z3
+	VSUBPS       Z1, Z3, Z3
 	VMULPS       Z1, Z3, Z3
-	VMOVAPS      Z0, Z4
-	VSUBPS       Z2, Z4, Z4
-	VMULPS       Z2, Z4, Z4
-	VMULPS       Z4, Z3, Z3
-	VMOVUPS      Z3, (DX)(R12*1)
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      Z1, (BX)(R12*1)
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS      Z2, (DX)(R12*1)
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, (BX)(R12*1)
 	ADDQ         $0x40, R12
 	SUBQ         $0x10, R11
 	JGE          vector2
@@ -918,29 +920,31 @@ tail3:
 	VMOVUPS.Z    (R10)(R12*1), K1, Z3
 	VMULPS       Z2, Z1, Z4
 	VMOVUPS      Z4, K1, (DI)(R12*1)
+	VMOVAPS      Z0, Z4
+	VSUBPS       Z2, Z4, Z4
+	VMULPS       Z4, Z1, Z4
 	VMOVUPS.Z    (SI)(R12*1), K1, Z5
 	VSUBPS       Z3, Z5, Z5
 	VMULPS       Z1, Z5, Z5
-	VMOVAPS      Z0, Z6
-	VSUBPS       Z2, Z6, Z6
-	VMULPS       Z2, Z6, Z6
-	VMULPS       Z6, Z5, Z5
+	VMOVAPS      Z0, Z1
+	VSUBPS       Z2, Z1, Z1
+	VMULPS       Z2, Z1, Z1
+	VMULPS       Z1, Z5, Z5
 	VMOVUPS      Z5, K1, (R9)(R12*1)
-	VSUBPS       Z4, Z1, Z1
-	VMOVAPS      Z0, Z2
-	VFNMADD231PS Z3, Z3, Z2
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      Z1, K1, (R10)(R12*1)
-	VMOVUPS.Z    (DX)(R12*1), K1, Z2
-	VMOVUPS.Z    (BX)(R12*1), K1, Z3
+	VMOVAPS      Z0, Z1
+	VFNMADD231PS Z3, Z3, Z1
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, K1, (R10)(R12*1)
+	VMOVUPS.Z    (DX)(R12*1), K1, Z1
+	VMOVUPS.Z    (BX)(R12*1), K1, Z2
+	VMULPS       Z4, Z2, Z2
+	VMOVAPS      Z0, Z3
+	VSUBPS       Z1, Z3, Z3
 	VMULPS       Z1, Z3, Z3
-	VMOVAPS      Z0, Z4
-	VSUBPS       Z2, Z4, Z4
-	VMULPS       Z2, Z4, Z4
-	VMULPS       Z4, Z3, Z3
-	VMOVUPS      Z3, K1, (DX)(R12*1)
-	VMULPS       Z2, Z1, Z1
-	VMOVUPS      Z1, K1, (BX)(R12*1)
+	VMULPS       Z3, Z2, Z2
+	VMOVUPS      Z2, K1, (DX)(R12*1)
+	VMULPS       Z1, Z4, Z4
+	VMOVUPS      Z4, K1, (BX)(R12*1)
 
 done4:
 	LEAQ    (BX)(CX*4), BX
@@ -1798,29 +1802,31 @@ vector2:
 	VMOVUPS      (R10)(R12*1), Y2
 	VMULPS       Y1, Y0, Y3
 	VMOVUPS      Y3, (DI)(R12*1)
+	VMOVAPS      one<>+0(SB), Y3
+	VSUBPS       Y1, Y3, Y3
+	VMULPS       Y3, Y0, Y3
 	VMOVUPS      (SI)(R12*1), Y4
 	VSUBPS       Y2, Y4, Y4
 	VMULPS       Y0, Y4, Y4
-	VMOVAPS      one<>+0(SB), Y5
-	VSUBPS       Y1, Y5, Y5
-	VMULPS       Y1, Y5, Y5
-	VMULPS       Y5, Y4, Y4
+	VMOVAPS      one<>+0(SB), Y0
+	VSUBPS       Y1, Y0, Y0
+	VMULPS       Y1, Y0, Y0
+	VMULPS       Y0, Y4, Y4
 	VMOVUPS      Y4, (R9)(R12*1)
-	VSUBPS       Y3, Y0, Y0
-	VMOVAPS      one<>+0(SB), Y1
-	VFNMADD231PS Y2, Y2, Y1
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (R10)(R12*1)
-	VMOVUPS      (DX)(R12*1), Y1
-	VMOVUPS      (BX)(R12*1), Y2
+	VMOVAPS      one<>+0(SB), Y0
+	VFNMADD231PS Y2, Y2, Y0
+	VMULPS       Y0, Y3, Y3
+	VMOVUPS      Y3, (R10)(R12*1)
+	VMOVUPS      (DX)(R12*1), Y0
+	VMOVUPS      (BX)(R12*1), Y1
+	VMULPS       Y3, Y1, Y1
+	VMOVAPS      one<>+0(SB), Y2
+	VSUBPS       Y0, Y2, Y2
 	VMULPS       Y0, Y2, Y2
-	VMOVAPS      one<>+0(SB), Y3
-	VSUBPS       Y1, Y3, Y3
-	VMULPS       Y1, Y3, Y3
-	VMULPS       Y3, Y2, Y2
-	VMOVUPS      Y2, (DX)(R12*1)
-	VMULPS       Y1, Y0, Y0
-	VMOVUPS      Y0, (BX)(R12*1)
+	VMULPS       Y2, Y1, Y1
+	VMOVUPS      Y1, (DX)(R12*1)
+	VMULPS       Y0, Y3, Y3
+	VMOVUPS      Y3, (BX)(R12*1)
 	ADDQ         $0x20, R12
 	SUBQ         $0x08, R11
 	JGE          vector2
@@ -1839,29 +1845,31 @@ tail3:
 	VMASKMOVPS   (R10)(R12*1), Y0, Y3
 	VMULPS       Y2, Y1, Y4
 	VMASKMOVPS   Y4, Y0, (DI)(R12*1)
+	VMOVAPS      one<>+0(SB), Y4
+	VSUBPS       Y2, Y4, Y4
+	VMULPS       Y4, Y1, Y4
 	VMASKMOVPS   (SI)(R12*1), Y0, Y5
 	VSUBPS       Y3, Y5, Y5
 	VMULPS       Y1, Y5, Y5
-	VMOVAPS      one<>+0(SB), Y6
-	VSUBPS       Y2, Y6, Y6
-	VMULPS       Y2, Y6, Y6
-	VMULPS       Y6, Y5, Y5
+	VMOVAPS      one<>+0(SB), Y1
+	VSUBPS       Y2, Y1, Y1
+	VMULPS       Y2, Y1, Y1
+	VMULPS       Y1, Y5, Y5
 	VMASKMOVPS   Y5, Y0, (R9)(R12*1)
-	VSUBPS       Y4, Y1, Y1
-	VMOVAPS      one<>+0(SB), Y2
-	VFNMADD231PS Y3, Y3, Y2
-	VMULPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (R10)(R12*1)
-	VMASKMOVPS   (DX)(R12*1), Y0, Y2
-	VMASKMOVPS   (BX)(R12*1), Y0, Y3
+	VMOVAPS      one<>+0(SB), Y1
+	VFNMADD231PS Y3, Y3, Y1
+	VMULPS       Y1, Y4, Y4
+	VMASKMOVPS   Y4, Y0, (R10)(R12*1)
+	VMASKMOVPS   (DX)(R12*1), Y0, Y1
+	VMASKMOVPS   (BX)(R12*1), Y0, Y2
+	VMULPS       Y4, Y2, Y2
+	VMOVAPS      one<>+0(SB), Y3
+	VSUBPS       Y1, Y3, Y3
 	VMULPS       Y1, Y3, Y3
-	VMOVAPS      one<>+0(SB), Y4
-	VSUBPS       Y2, Y4, Y4
-	VMULPS       Y2, Y4, Y4
-	VMULPS       Y4, Y3, Y3
-	VMASKMOVPS   Y3, Y0, (DX)(R12*1)
-	VMULPS       Y2, Y1, Y1
-	VMASKMOVPS   Y1, Y0, (BX)(R12*1)
+	VMULPS       Y3, Y2, Y2
+	VMASKMOVPS   Y2, Y0, (DX)(R12*1)
+	VMULPS       Y1, Y4, Y4
+	VMASKMOVPS   Y4, Y0, (BX)(R12*1)
 
 done4:
 	LEAQ    (BX)(CX*4), BX

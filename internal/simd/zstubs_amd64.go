@@ -79,6 +79,11 @@ func sigmoidGradAVX512(a *vecArgs)
 //go:noescape
 func tanhGradAVX512(a *vecArgs)
 
+// flushAVX512 is Dst = A without subnormal numbers.
+//
+//go:noescape
+func flushAVX512(a *vecArgs)
+
 // axpyAVX512 is Dst += Alpha * A.
 //
 //go:noescape
@@ -158,6 +163,11 @@ func sigmoidGradAVX2(a *vecArgs)
 //
 //go:noescape
 func tanhGradAVX2(a *vecArgs)
+
+// flushAVX2 is Dst = A without subnormal numbers.
+//
+//go:noescape
+func flushAVX2(a *vecArgs)
 
 // axpyAVX2 is Dst += Alpha * A.
 //

@@ -95,6 +95,14 @@ var set{{$isa}} = Set{
 			dst, src = dst[n:], src[n:]
 		}
 	},
+	Flush: func(dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			flush{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
+			dst, src = dst[n:], src[n:]
+		}
+	},
 	Scale: func(alpha float32, dst []float32) {
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
