@@ -10,6 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 )
 
 func TestBackend(t *testing.T) {
@@ -30,9 +31,12 @@ type call struct {
 
 // calls prepares every method this file's tests hold to the laws, at sizes
 // that several workers share and that fill no block evenly.
-func calls(b *Backend) []call {
+func calls(b *Backend) []call { return callsOn(b, randoms) }
+
+// callsOn is calls on numbers of one's own.
+func callsOn(b *Backend, numbers func(r *rand.Rand, n int) []float32) []call {
 	r := rand.New(rand.NewPCG(11, 12))
-	in := func(n int) device.Buffer { return device.HostBuffer(randoms(r, n)) }
+	in := func(n int) device.Buffer { return device.HostBuffer(numbers(r, n)) }
 	const n, rows, cols = 70001, 501, 130
 
 	var cs []call
@@ -168,6 +172,35 @@ func TestSameBitsForAnyWorkerCount(t *testing.T) {
 			}
 			if want == nil {
 				want = got
+			}
+		}
+	})
+}
+
+// Numbers of all magnitudes down to the smallest normal one, most products of
+// which are below it, lead to no subnormal one, neither in a result nor in Go
+// code on the way.
+func TestMeetsNoSubnormals(t *testing.T) {
+	par.SetWorkers(1)
+	defer par.SetWorkers(0)
+	faint := func(r *rand.Rand, n int) []float32 {
+		x := make([]float32, n)
+		for i := range x {
+			x[i] = float32(math.Ldexp(2*r.Float64()-1, -r.IntN(100)))
+		}
+		return x
+	}
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for i, c := range callsOn(b, faint) {
+			if read, made := simdtest.Subnormals(t, c.run); read || made {
+				t.Errorf("%s (call %d): read %v, made %v", c.name, i, read, made)
+			}
+			for k, out := range c.out {
+				for j, v := range out.Host {
+					if v != 0 && math.Abs(float64(v)) < simd.MinNormal {
+						t.Fatalf("%s (call %d): element %d of result %d is %g", c.name, i, j, k, v)
+					}
+				}
 			}
 		}
 	})

@@ -47,7 +47,6 @@ const (
 	outWork           // the activated c, and its gradient
 	normWork          // normalised c
 	sideWork          // a gate's normalised R·h, then its gradient
-	onesWork
 	gradWork
 	gradWork2
 	gradWork3

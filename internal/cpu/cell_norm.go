@@ -13,25 +13,12 @@ import (
 
 const normEps = 1e-5
 
-// ones is a vector of ones, which turns Axpy into the addition of a number.
-func (r *row) ones(n int) []float32 {
-	v := r.work[onesWork]
-	if len(v) < n {
-		v = make([]float32, n)
-		for i := range v {
-			v[i] = 1
-		}
-		r.work[onesWork] = v
-	}
-	return v[:n]
-}
-
 // mean is the mean of n numbers with that sum.
 func mean(sum float32, n int) float32 { return simd.Narrow(float64(sum) / float64(n)) }
 
 // standardize brings x to mean 0 and variance 1 and returns 1/deviation.
 func (r *row) standardize(x []float32) float32 {
-	r.set.Axpy(-mean(r.set.Sum(x), len(x)), x, r.ones(len(x)))
+	r.set.Shift(-mean(r.set.Sum(x), len(x)), x, x)
 	variance := mean(r.set.SumSq(x), len(x)) // of centred values: no cancellation
 	rstd := float32(1 / math.Sqrt(float64(variance)+normEps))
 	r.set.Scale(rstd, x)
@@ -43,7 +30,7 @@ func (r *row) standardizeGrad(x, g []float32, rstd float32) {
 	m1, m2 := mean(r.set.Sum(g), len(x)), mean(r.set.Dot(g, x), len(x))
 	r.set.Scale(-m2, x)
 	r.set.Add(x, x, g)
-	r.set.Axpy(-m1, x, r.ones(len(x)))
+	r.set.Shift(-m1, x, x)
 	r.set.Scale(rstd, x)
 }
 

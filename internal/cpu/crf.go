@@ -99,7 +99,7 @@ func (a *crfArgs) weigh() {
 			clear(row) // forbidden from everywhere, or a sum for log space
 			continue
 		}
-		lower(row)
+		a.lower(row)
 		a.set.Exp(row, row)
 	}
 }
@@ -179,7 +179,7 @@ func (a *crfArgs) forward(w *crfWork, scores []float32) (total float64) {
 	if !s.Start.Zero() {
 		a.set.Add(first, first, s.Start.Host[:k])
 	}
-	total = float64(lower(first))
+	total = float64(a.lower(first))
 	for t := 1; t < n; t++ {
 		before, now, lse := w.alpha[(t-1)*k:t*k], w.alpha[t*k:(t+1)*k], w.lse[t*k:(t+1)*k]
 		prob, dot := w.prob[(t-1)*k:t*k], w.dot[t*k:(t+1)*k]
@@ -194,7 +194,7 @@ func (a *crfArgs) forward(w *crfWork, scores []float32) (total float64) {
 			lse[j] = a.logSumExp(w.e)
 		}
 		a.set.Add(now, lse, scores[t*k:(t+1)*k])
-		total += float64(lower(now))
+		total += float64(a.lower(now))
 	}
 	copy(w.gamma, w.alpha[(n-1)*k:])
 	if !s.End.Zero() {
@@ -206,11 +206,9 @@ func (a *crfArgs) forward(w *crfWork, scores []float32) (total float64) {
 }
 
 // lower takes the largest element away from all and returns it.
-func lower(x []float32) float32 {
+func (a *crfArgs) lower(x []float32) float32 {
 	top := rowMax(x)
-	for i := range x {
-		x[i] -= top
-	}
+	a.set.Shift(-top, x, x)
 	return top
 }
 
@@ -220,9 +218,7 @@ func (a *crfArgs) logSumExp(x []float32) float32 {
 	if top == float32(math.Inf(-1)) {
 		return a.set.Sum(x) // nothing leads here; or NaN
 	}
-	for i := range x {
-		x[i] -= top
-	}
+	a.set.Shift(-top, x, x)
 	a.set.Exp(x, x)
 	return top + float32(math.Log(float64(a.set.Sum(x))))
 }

@@ -57,9 +57,7 @@ func unaryRange(a *unaryArgs, lo, hi int) {
 			y[i] = float32(math.Log(float64(v)))
 		}
 	case device.Shift:
-		for i, v := range x {
-			y[i] = v + a.alpha
-		}
+		a.set.Shift(a.alpha, y, x)
 	default:
 		panic(fmt.Sprintf("cpu: Unary: unknown op %d", a.op))
 	}
@@ -186,13 +184,9 @@ func (a *binaryArgs) apply(z, x, y []float32) {
 func (a *binaryArgs) scalar(z, x []float32, y float32) {
 	switch a.s.Op {
 	case device.Add:
-		for i, v := range x {
-			z[i] = v + y
-		}
+		a.set.Shift(y, z, x)
 	case device.Sub:
-		for i, v := range x {
-			z[i] = v - y
-		}
+		a.set.Shift(-y, z, x)
 	case device.Mul:
 		copy(z, x)
 		a.set.Scale(y, z)
@@ -294,9 +288,7 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 		case device.Add:
 			a.set.Add(out, out, dz)
 		case device.Sub:
-			for j, d := range dz {
-				out[j] -= d
-			}
+			a.set.Sub(out, out, dz)
 		case device.Mul:
 			a.set.MulAdd(out, dz, s.X.Host[r*s.YN+lo:r*s.YN+hi])
 		case device.Div:

@@ -661,31 +661,24 @@ func sumPanels(a *sumArgs, lo, hi int) {
 	nr := a.set.NR
 	for p := lo; p < hi; p++ {
 		j := p * nr
+		n := min(nr, a.cols-j)
+		c := a.dst[j : j+n]
 		if !a.acc {
-			clear(a.dst[j:min(j+nr, a.cols)])
-		}
-		if j+nr > a.cols { // the kernel reads whole panels; the last columns are added one by one
-			sumColumns(a, j)
-			continue
+			clear(c)
 		}
 		for i := 0; i < a.rows; i += sumBlock {
-			c := &a.dst[j]
-			w.tiles[0] = simd.Tile{M: 1, N: nr, A: &unit[0], B: &a.src[i*a.ld+j], C: c, From: c}
-			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: a.ld, K: min(sumBlock, a.rows-i)}
+			rows, b, ld := min(sumBlock, a.rows-i), a.src[i*a.ld+j:], a.ld
+			if n < nr { // the kernel reads whole panels
+				w.packB = grow(w.packB, max(stripSize, sumBlock*nr))
+				a.set.Pack(w.packB[:rows*nr], b, rows, n, a.ld, nr)
+				b, ld = w.packB, nr
+			}
+			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &b[0], C: &c[0], From: &c[0]}
+			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: ld, K: rows}
 			a.set.GemmTiles(&w.call)
 		}
 	}
 	w.put()
-}
-
-// sumColumns adds the columns from j on.
-func sumColumns(a *sumArgs, j int) {
-	dst := a.dst[j:a.cols]
-	for i := range a.rows {
-		for c, x := range a.src[i*a.ld+j:][:len(dst)] {
-			dst[c] += x
-		}
-	}
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -241,9 +241,7 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 		if cw != nil {
 			set.Axpy(spread, d, cw)
 		} else {
-			for j := range d {
-				d[j] += spread
-			}
+			set.Shift(spread, d, d)
 		}
 	}
 	d[c] -= simd.Narrow(float64(g) * float64(hit))

@@ -48,9 +48,7 @@ func normRows(a *normArgs, lo, hi int) {
 	for r := lo; r < hi; r++ {
 		x, y := s.X.Host[r*cols:(r+1)*cols], s.Y.Host[r*cols:(r+1)*cols]
 		center := mean(a.set.Sum(x), cols)
-		for j, v := range x {
-			y[j] = v - center
-		}
+		a.set.Shift(-center, y, x)
 		variance := mean(a.set.SumSq(y), cols) // of centred values: no cancellation
 		rstd := float32(1 / math.Sqrt(float64(variance)+float64(s.Eps)))
 		a.set.Scale(rstd, y)
@@ -100,9 +98,7 @@ func normGradBlocks(a *normArgs, lo, hi int) {
 		for r := k * a.block; r < min((k+1)*a.block, s.Rows); r++ {
 			x, dy := s.X.Host[r*cols:(r+1)*cols], s.DY.Host[r*cols:(r+1)*cols]
 			center, rstd := s.Mean.Host[r], s.RStd.Host[r]
-			for j, v := range x {
-				xhat[j] = v - center
-			}
+			set.Shift(-center, xhat, x)
 			set.Scale(rstd, xhat)
 			set.MulAdd(part[:cols], dy, xhat)
 			set.Add(part[cols:], part[cols:], dy)
@@ -115,9 +111,7 @@ func normGradBlocks(a *normArgs, lo, hi int) {
 				set.Mul(g, dy, s.Gamma.Host[:cols])
 			}
 			m1, m2 := mean(set.Sum(g), cols), mean(set.Dot(g, xhat), cols)
-			for j := range g {
-				g[j] -= m1
-			}
+			set.Shift(-m1, g, g)
 			set.Axpy(-m2, g, xhat)
 			set.Scale(rstd, g)
 			store(set, s.DX.Host[r*cols:(r+1)*cols], g, s.AccX)

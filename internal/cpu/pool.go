@@ -111,7 +111,8 @@ func poolGradRow(set *simd.Set, s *device.PoolSpec, i int) {
 		}
 	case device.PoolMax:
 		for j, t := range s.Arg[i*f : (i+1)*f] {
-			dx[int(t)*f+j] += dy[j]
+			at := int(t)*f + j
+			dx[at] = simd.Narrow(float64(dx[at]) + float64(dy[j]))
 		}
 	}
 }

@@ -61,9 +61,7 @@ func softmaxRows(a *softmaxArgs, lo, hi int) {
 		top := rowMax(x)
 		if s.Log {
 			norm := top + float32(math.Log(float64(expSum(a.set, nil, x, top))))
-			for i, v := range x {
-				y[i] = v - norm
-			}
+			a.set.Shift(-norm, y, x)
 			continue
 		}
 		a.set.Scale(1/expSum(a.set, y, x, top), y)
@@ -95,9 +93,7 @@ func softmaxGradRows(a *softmaxArgs, lo, hi int) {
 				a.set.Scale(-total, g)
 				a.set.Add(g, g, dy)
 			} else {
-				for k, d := range dy {
-					g[k] = d - total
-				}
+				a.set.Shift(-total, g, dy)
 				a.set.Mul(g, g, y)
 			}
 			store(a.set, dx[i:i+m], g, s.AccX)
@@ -152,9 +148,7 @@ func expSum(set *simd.Set, e, x []float32, top float32) float32 {
 		if e != nil {
 			out = e[i : i+len(part)]
 		}
-		for k, v := range part {
-			out[k] = v - top
-		}
+		set.Shift(-top, out, part)
 		set.Exp(out, out)
 		sum += set.Sum(out)
 	}

@@ -59,6 +59,12 @@ func faintRuns(s *Set) map[string]func() []float32 {
 	runs["Exp of small"] = func() []float32 { dst := make([]float32, n); s.Exp(dst, low); return dst }
 	runs["Sigmoid of small"] = func() []float32 { dst := make([]float32, n); s.Sigmoid(dst, low); return dst }
 	runs["Axpy faint"] = func() []float32 { dst := slices.Clone(c); s.Axpy(3e-30, dst, a); return dst }
+	runs["Shift"] = func() []float32 {
+		dst := slices.Clone(c)
+		s.Shift(-a[0]*(1+1e-6), dst, slices.Repeat(a[:1], n))
+		s.Shift(-3e-38, dst, slices.Repeat([]float32{2.9e-38}, n))
+		return dst
+	}
 	runs["Scale faint"] = func() []float32 { dst := slices.Clone(c); s.Scale(3e-30, dst); return dst }
 	runs["sums"] = func() []float32 {
 		var out []float32

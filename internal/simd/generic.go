@@ -18,7 +18,7 @@ var generic = Set{
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,
-	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Flush: flushGeneric,
+	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Shift: shiftGeneric, Flush: flushGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
 	Adam: adamGeneric,
 }
@@ -382,6 +382,13 @@ func axpyGeneric(alpha float32, dst, src []float32) {
 func scaleGeneric(alpha float32, dst []float32) {
 	for i := range dst {
 		dst[i] = Narrow(float64(alpha) * float64(dst[i]))
+	}
+}
+
+func shiftGeneric(alpha float32, dst, src []float32) {
+	src = src[:len(dst)]
+	for i, v := range src {
+		dst[i] = Narrow(float64(v) + float64(alpha))
 	}
 }
 

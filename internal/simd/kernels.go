@@ -63,6 +63,7 @@ type Set struct {
 	MulAdd func(dst, a, b []float32)               // dst += a * b
 	Axpy   func(alpha float32, dst, src []float32) // dst += alpha * src
 	Scale  func(alpha float32, dst []float32)      // dst *= alpha
+	Shift  func(alpha float32, dst, src []float32) // dst = src + alpha
 	Flush  func(dst, src []float32)                // dst = src, with 0 for subnormal numbers
 	Sum    func(x []float32) float32
 	SumSq  func(x []float32) float32

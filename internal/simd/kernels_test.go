@@ -71,6 +71,7 @@ var elementwise = []struct {
 	{"Lerp", 0, func(s *Set, dst, a, b []float32) { s.Lerp(dst, a, b, dst) }},
 	{"Axpy", 0, func(s *Set, dst, a, _ []float32) { s.Axpy(-1.25, dst, a) }},
 	{"Flush", 0, func(s *Set, dst, a, _ []float32) { s.Flush(dst, a) }},
+	{"Shift", 0, func(s *Set, dst, a, _ []float32) { s.Shift(-1.25, dst, a) }},
 	{"Scale", 0, func(s *Set, dst, _, _ []float32) { s.Scale(0.3, dst) }},
 }
 

@@ -116,6 +116,14 @@ var setAVX512 = Set{
 			dst, src = dst[n:], src[n:]
 		}
 	},
+	Shift: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			shiftAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
 	Scale: func(alpha float32, dst []float32) {
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
@@ -267,6 +275,14 @@ var setAVX2 = Set{
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
 			flushAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
+			dst, src = dst[n:], src[n:]
+		}
+	},
+	Shift: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			shiftAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
 			dst, src = dst[n:], src[n:]
 		}
 	},

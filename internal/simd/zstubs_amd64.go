@@ -84,6 +84,11 @@ func tanhGradAVX512(a *vecArgs)
 //go:noescape
 func flushAVX512(a *vecArgs)
 
+// shiftAVX512 is Dst = A + Alpha.
+//
+//go:noescape
+func shiftAVX512(a *vecArgs)
+
 // axpyAVX512 is Dst += Alpha * A.
 //
 //go:noescape
@@ -168,6 +173,11 @@ func tanhGradAVX2(a *vecArgs)
 //
 //go:noescape
 func flushAVX2(a *vecArgs)
+
+// shiftAVX2 is Dst = A + Alpha.
+//
+//go:noescape
+func shiftAVX2(a *vecArgs)
 
 // axpyAVX2 is Dst += Alpha * A.
 //

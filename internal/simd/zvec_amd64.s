@@ -802,6 +802,45 @@ done3:
 	VZEROUPPER
 	RET
 
+// func shiftAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, BMI2, SSE
+TEXT ·shiftAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), BX
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z1
+	MOVQ         BX, AX
+	XORQ         BX, BX
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(BX*1), Z1
+	VADDPS  Z0, Z1, Z1
+	VMOVUPS Z1, (DX)(BX*1)
+	ADDQ    $0x40, BX
+	SUBQ    $0x10, AX
+	JGE     vector1
+
+tail2:
+	ADDQ      $0x10, AX
+	JEQ       done3
+	MOVL      $-1, SI
+	BZHIL     AX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX)(BX*1), K1, Z1
+	VADDPS    Z0, Z1, Z1
+	VMOVUPS   Z1, K1, (DX)(BX*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
 // func axpyAVX512(a *vecArgs)
 // Requires: AVX, AVX512F, BMI2, SSE
 TEXT ·axpyAVX512(SB), NOSPLIT, $8-8
@@ -1852,6 +1891,47 @@ tail2:
 	VMASKMOVPS (CX)(BX*1), Y0, Y1
 	VMULPS     one<>+0(SB), Y1, Y1
 	VMASKMOVPS Y1, Y0, (DX)(BX*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func shiftAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·shiftAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), BX
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         BX, AX
+	XORQ         BX, BX
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(BX*1), Y1
+	VADDPS  Y0, Y1, Y1
+	VMOVUPS Y1, (DX)(BX*1)
+	ADDQ    $0x20, BX
+	SUBQ    $0x08, AX
+	JGE     vector1
+
+tail2:
+	ADDQ       $0x08, AX
+	JEQ        done3
+	MOVQ       $+8, SI
+	CMPQ       AX, SI
+	CMOVQGT    SI, AX
+	SUBQ       AX, SI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(SI*4), Y1
+	VMASKMOVPS (CX)(BX*1), Y1, Y2
+	VADDPS     Y0, Y2, Y2
+	VMASKMOVPS Y2, Y1, (DX)(BX*1)
 
 done3:
 	LDMXCSR (SP)

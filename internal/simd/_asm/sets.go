@@ -103,6 +103,14 @@ var set{{$isa}} = Set{
 			dst, src = dst[n:], src[n:]
 		}
 	},
+	Shift: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			shift{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
 	Scale: func(alpha float32, dst []float32) {
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)

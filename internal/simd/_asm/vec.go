@@ -46,6 +46,9 @@ func (g *gen) vectors() {
 	g.elementwise("flush", "is Dst = A without subnormal numbers.", []string{"A"}, func(_ Op, x []VecVirtual) {
 		g.VMULPS(g.konst("one"), x[0], x[0])
 	})
+	g.elementwise("shift", "is Dst = A + Alpha.", []string{"A"}, func(alpha Op, x []VecVirtual) {
+		g.VADDPS(alpha, x[0], x[0])
+	})
 	g.elementwise("axpy", "is Dst += Alpha * A.", []string{"Dst", "A"}, func(alpha Op, x []VecVirtual) {
 		g.VFMADD231PS(x[1], alpha, x[0])
 	})
