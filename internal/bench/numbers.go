@@ -27,7 +27,7 @@ type Number struct {
 	// optimizer, with a gradient at the last step alone, against the same with one
 	// at every step and a loss of size 1. Or "constant": all weights of an LSTM are
 	// one number, and all its inputs another; the slowest pair of some against the
-	// fastest. Or "adam30000x400": a step of Adam on so many parameters, some 500 of
+	// fastest. Or "adam30000x400": a step of Adam on so many parameters, some 400 of
 	// whose rows have a gradient, after Steps steps, against one of the first.
 	Name      string  `json:"name"`
 	Cell      string  `json:"cell"` // "lstm", "gru", "rnn" or "adam"
@@ -157,7 +157,7 @@ func contrasts(o *Options) []contrast {
 		steps, rounds int
 		keeps, losses []float64
 	}
-	lengths := []length{{336, 11, keeps, losses}, {2000, 5, few, ends}}
+	lengths := []length{{336, 9, keeps, losses}, {2000, 5, few, ends}}
 	rounds := 5
 	switch {
 	case o.Quick:
@@ -181,7 +181,7 @@ func contrasts(o *Options) []contrast {
 }
 
 // VanishShape is the stack whose gradient enters at the end of so many steps.
-func VanishShape(steps int) Shape { return Shape{Name: "vanish", T: steps, B: 64, I: 12, H: 64, L: 2} }
+func VanishShape(steps int) Shape { return Shape{Name: "V", T: steps, B: 64, I: 12, H: 64, L: 2} }
 
 // Keeping is the weights of a stack, in the order of its parameters, that lets
 // about the share keep of the gradient pass at each step: the gate that keeps (an

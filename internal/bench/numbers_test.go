@@ -131,7 +131,7 @@ func TestContrastFinds(t *testing.T) {
 	for _, slowest := range []bool{false, true} {
 		n := 1
 		c := contrast{cases: []Number{{}, {Weights: 1}, {Weights: 5}}, slowest: slowest, rounds: 5, setUp: func() (func(int), func()) {
-			return func(i int) { n = []int{20, 20, 100}[i] }, func() {
+			return func(i int) { n = []int{200, 200, 1000}[i] }, func() {
 				for range n {
 					product()
 				}
