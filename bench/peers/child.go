@@ -76,15 +76,16 @@ func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
 	return start(env, node, script, strconv.Itoa(threads))
 }
 
-// pytorch starts a Python that has torch.
-func pytorch(python, scratch string, threads int) (*child, error) {
+// pytorch starts a Python that has torch; flush sets what makes it take subnormal
+// numbers as zero, as far as it does, for the passes where they come.
+func pytorch(python, scratch string, threads int, flush bool) (*child, error) {
 	script := filepath.Join(scratch, "pytorch_peer.py")
 	if err := os.WriteFile(script, pytorchScript, 0o644); err != nil {
 		return nil, err
 	}
 	n := strconv.Itoa(threads)
 	env := append(pythonEnv(python, os.Environ()), "OMP_NUM_THREADS="+n, "OPENBLAS_NUM_THREADS="+n, "MKL_NUM_THREADS="+n)
-	return start(env, python, script, n)
+	return start(env, python, script, n, strconv.FormatBool(flush))
 }
 
 // pythonEnv drops what the environment says to the system's OpenBLAS, unless

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -20,11 +19,21 @@ const (
 	lossTolerance     = 1e-3 // absolute, after steps of AdamW, which make much of the smallest gradients
 )
 
+// tolerance is what the results of a pass may differ by.
+func tolerance(pass string) float64 {
+	switch pass {
+	case forward:
+		return outputTolerance
+	case train, vanish, faint:
+		return gradientTolerance
+	}
+	return lossTolerance
+}
+
 const (
-	blockTime  = 60 * time.Millisecond // calls of one competitor in one round
-	pause      = 20 * time.Millisecond // before each block: Carousel's workers, and peers that cannot be stopped, go to sleep
-	probeTime  = 15 * time.Millisecond
-	steadiness = 0.1 // a round counts if the machine's peak is no further below its best
+	blockTime = 60 * time.Millisecond // calls of one competitor in one round
+	pause     = 20 * time.Millisecond // before each block: Carousel's workers, and peers that cannot be stopped, go to sleep
+	probeTime = 15 * time.Millisecond
 )
 
 // Row is one pass of one shape against one peer.
@@ -66,15 +75,13 @@ type contest struct {
 	note    func(format string, args ...any)
 }
 
-// round is one block of each competitor.
-type round struct {
-	peak float64   // the lower of the machine's before and after
-	ms   []float64 // by competitor; the median of its calls
-}
-
 // shape runs the passes of a shape.
 func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]Row, error) {
 	q := newProblem(s)
+	passes = slices.DeleteFunc(slices.Clone(passes), func(pass string) bool { return !q.poses(pass) })
+	if len(passes) == 0 {
+		return nil, nil
+	}
 	dir := filepath.Join(c.scratch, s.Name)
 	if err := q.write(dir); err != nil {
 		return nil, err
@@ -87,9 +94,6 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 	}
 	var rows []Row
 	for _, pass := range passes {
-		if _, is := lessons[pass]; is && (q.lesson == nil || q.lesson.pass != pass) {
-			continue
-		}
 		var in []competitor
 		for _, p := range c.all {
 			if p.offers(pass) {
@@ -116,23 +120,30 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 
 // pass compares the results of the competitors and then times them in turn.
 func (c *contest) pass(ctx context.Context, q *problem, pass string, in []competitor) ([]Row, error) {
-	own, err := in[0].result(pass)
-	if err != nil {
-		return nil, err
-	}
-	own = slices.Clone(own)
 	rows := make([]Row, len(in)-1)
 	for i, p := range in[1:] {
-		theirs, err := p.result(pass)
+		rows[i] = Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true}
+	}
+	for _, part := range q.compared(pass) {
+		own, err := in[0].result(part)
 		if err != nil {
 			return nil, err
 		}
-		d := q.difference(pass, own, theirs)
-		limit := cmp.Or(map[string]float64{forward: outputTolerance, train: gradientTolerance}[pass], lossTolerance)
-		if math.IsNaN(d) {
-			d = math.MaxFloat64 // JSON has no NaN
+		own = slices.Clone(own)
+		for i, p := range in[1:] {
+			theirs, err := p.result(part)
+			if err != nil {
+				return nil, err
+			}
+			r := &rows[i]
+			if !r.Agrees {
+				continue // it shows the first difference
+			}
+			if r.Difference = q.difference(part, own, theirs); math.IsNaN(r.Difference) {
+				r.Difference = math.MaxFloat64 // JSON has no NaN
+			}
+			r.Agrees = r.Difference <= tolerance(part)
 		}
-		rows[i] = Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Difference: d, Agrees: d <= limit}
 	}
 	rounds, err := c.compete(ctx, pass, in)
 	if err != nil {
@@ -150,7 +161,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 }
 
 // compete makes rounds until enough count, but at most three times as many.
-func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]round, error) {
+func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]bench.Round, error) {
 	calls := make([]int, len(in))
 	for i, p := range in {
 		ms, err := p.run(pass, 2, 3)
@@ -159,12 +170,12 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]
 		}
 		calls[i] = 1 + int(blockTime.Seconds()*1e3/bench.Quantile(ms, 0.5))
 	}
-	var rounds []round
+	var rounds []bench.Round
 	for n := 0; n < 3*c.rounds; n++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		r := round{peak: c.probe(), ms: make([]float64, len(in))}
+		r := bench.Round{Peak: c.probe(), Ms: make([]float64, len(in))}
 		for k := range in {
 			i := (n + k) % len(in) // nobody always comes first
 			warm := 0
@@ -176,10 +187,10 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]
 			if err != nil {
 				return nil, err
 			}
-			r.ms[i] = bench.Quantile(ms, 0.5)
+			r.Ms[i] = bench.Quantile(ms, 0.5)
 		}
 		time.Sleep(pause)
-		r.peak = min(r.peak, c.probe())
+		r.Peak = min(r.Peak, c.probe())
 		rounds = append(rounds, r)
 		if good, _ := c.steady(rounds); n+1 >= c.rounds && len(good) >= c.rounds {
 			break
@@ -195,28 +206,19 @@ func (c *contest) probe() float64 {
 	return p
 }
 
-// steady picks the rounds in which the machine gave its all. Are these too few
-// to tell anything, all rounds are taken, and the answer is false.
-func (c *contest) steady(rounds []round) (good []round, steady bool) {
-	for _, r := range rounds {
-		if r.peak >= (1-steadiness)*c.peak {
-			good = append(good, r)
-		}
-	}
-	if len(good) < min(c.rounds, 5) {
-		return rounds, false
-	}
-	return good, true
+// steady picks the rounds in which the machine gave its all.
+func (c *contest) steady(rounds []bench.Round) (good []bench.Round, steady bool) {
+	return bench.Steady(rounds, c.peak, min(c.rounds, 5))
 }
 
 // fill sets the times of competitor i against the first.
-func (r *Row) fill(rounds []round, i int) {
-	var ratios, own, theirs []float64
+func (r *Row) fill(rounds []bench.Round, i int) {
+	var own, theirs []float64
 	for _, x := range rounds {
-		ratios = append(ratios, x.ms[i]/x.ms[0])
-		own = append(own, x.ms[0])
-		theirs = append(theirs, x.ms[i])
+		own = append(own, x.Ms[0])
+		theirs = append(theirs, x.Ms[i])
 	}
+	ratios := bench.Ratios(rounds, i, 0)
 	r.Rounds = len(rounds)
 	r.Ratio, r.RatioLow, r.RatioHigh = bench.Quantile(ratios, 0.5), bench.Quantile(ratios, 0.1), bench.Quantile(ratios, 0.9)
 	r.Ms, r.PeerMs = bench.Quantile(own, 0.5), bench.Quantile(theirs, 0.5)

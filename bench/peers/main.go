@@ -91,7 +91,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.threads, "threads", 2, "threads of every competitor")
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
-	flags.Var(&o.passes, "passes", "forward, train, language, speech (default all)")
+	flags.Var(&o.passes, "passes", "forward, train, vanish, faint, language, speech (default all)")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
 	flags.Var(&o.python, "python", "Python `interpreters` with torch (default python3)")
@@ -115,13 +115,13 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("--threads and --rounds must be positive")
 	}
 	var names []string
-	for _, s := range bench.Shapes() {
+	for _, s := range shapes() {
 		names = append(names, s.Name)
 	}
 	if err := subset("--shapes", &o.shapes, names); err != nil {
 		return err
 	}
-	if err := subset("--passes", &o.passes, []string{forward, train, language, speech}); err != nil {
+	if err := subset("--passes", &o.passes, []string{forward, train, vanish, faint, language, speech}); err != nil {
 		return err
 	}
 	if len(o.python) == 0 {
@@ -210,8 +210,12 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 		add("ONNX Runtime", c, err)
 	}
 	for _, python := range o.python {
-		c, err := pytorch(python, scratch, o.threads)
+		c, err := pytorch(python, scratch, o.threads, false)
 		add("PyTorch of "+python, c, err)
+		if err == nil && (slices.Contains(o.passes, vanish) || slices.Contains(o.passes, faint)) {
+			c, err = pytorch(python, scratch, o.threads, true)
+			add("PyTorch of "+python+", flushing", c, err)
+		}
 	}
 	return peers
 }
@@ -219,7 +223,7 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 // play fills the report. Memory comes first, while the processes are fresh; then
 // what the machine can do, by which the rounds are judged.
 func (c *contest) play(ctx context.Context, o *options, r *Report) error {
-	for _, s := range bench.Shapes() {
+	for _, s := range shapes() {
 		if s.Name != "A" || !slices.Contains(o.shapes, s.Name) || !slices.Contains(o.passes, train) {
 			continue
 		}
@@ -231,7 +235,7 @@ func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 	for range 30 {
 		c.probe()
 	}
-	for _, s := range bench.Shapes() {
+	for _, s := range shapes() {
 		if !slices.Contains(o.shapes, s.Name) {
 			continue
 		}

@@ -166,6 +166,49 @@ func TestCarousel(t *testing.T) {
 	}
 }
 
+// A gradient at the end alone, of a loss of 1 and of 1e-8, is the problem of one shape and of no other.
+func TestEnds(t *testing.T) {
+	defer par.SetWorkers(0)
+	s := small
+	s.Name = ending.Name
+	q := newProblem(s)
+	if n := (s.T - 1) * s.B * s.H; slices.ContainsFunc(q.p[:n], func(x float32) bool { return x != 0 }) || slices.Contains(q.p[n:], 0) {
+		t.Errorf("weights of the outputs: %v", q.p)
+	}
+	for pass, here := range map[string]bool{vanish: true, faint: true, forward: false, train: false, language: false} {
+		if q.poses(pass) != here {
+			t.Errorf("%s at the shape of its own: %v", pass, !here)
+		}
+		if want := !here && pass != language; newProblem(small).poses(pass) != want {
+			t.Errorf("%s elsewhere: %v", pass, !want)
+		}
+	}
+	if got := q.compared(faint); !slices.Equal(got, []string{forward, faint}) {
+		t.Errorf("compared: %v", got)
+	}
+	c := newCarousel(1)
+	if err := c.open(q, ""); err != nil {
+		t.Fatal(err)
+	}
+	large, err := c.result(vanish)
+	if err != nil || len(large) != q.outputs(vanish) {
+		t.Fatalf("%d gradients, %v", len(large), err)
+	}
+	tiny, err := c.result(faint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range tiny {
+		tiny[i] *= 1e8
+	}
+	if d := q.difference(vanish, tiny, large); d > 1e-5 {
+		t.Errorf("gradients of a small loss are %g from a large one's", d)
+	}
+	if ms, err := c.run(faint, 1, 2); err != nil || len(ms) != 2 {
+		t.Error(ms, err)
+	}
+}
+
 // The models around the stack learn what they read, and begin anew with every problem.
 func TestLessons(t *testing.T) {
 	defer par.SetWorkers(0)
@@ -207,23 +250,9 @@ func TestLessons(t *testing.T) {
 	}
 }
 
-func TestSteady(t *testing.T) {
-	c := &contest{rounds: 5, peak: 100}
-	var rounds []round
-	for _, p := range []float64{100, 95, 91, 92, 99, 80} {
-		rounds = append(rounds, round{peak: p})
-	}
-	if good, ok := c.steady(rounds); len(good) != 5 || !ok {
-		t.Errorf("%d of 6, %v", len(good), ok)
-	}
-	if good, ok := c.steady(rounds[2:]); len(good) != 4 || ok {
-		t.Errorf("%d of 4, %v", len(good), ok)
-	}
-}
-
 func TestOptions(t *testing.T) {
 	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
-	if err := o.check(nil); err != nil || len(o.passes) != 4 || o.python[0] != "python3" {
+	if err := o.check(nil); err != nil || len(o.passes) != 6 || o.python[0] != "python3" {
 		t.Errorf("%+v: %v", o, err)
 	}
 	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {

@@ -13,6 +13,8 @@ from torch import nn
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
 torch.set_num_threads(int(sys.argv[1]))
+flush = sys.argv[2] == "true"
+torch.set_flush_denormal(flush)  # holds for this thread alone, not for those that help it
 
 
 def read(path, *dims):
@@ -57,11 +59,17 @@ class Peer:
         with torch.no_grad():
             return [self.net(self.x)[0]]
 
-    def train(self):
+    def train(self, size=1):
         self.net.zero_grad()
         y, _ = self.net(self.x)
-        (y * self.p).sum().backward()
+        ((y * self.p).sum() * size).backward()
         return [p.grad for p in self.net.parameters()]
+
+    def vanish(self):
+        return self.train()
+
+    def faint(self):
+        return self.train(1e-8)
 
     # Training steps of models around the stack; see lesson.go.
 
@@ -161,7 +169,11 @@ def main():
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    say({"name": "torch " + torch.__version__, "passes": ["forward", "train", "language", "speech"]})
+    ends = ["vanish", "faint"]
+    if flush:
+        say({"name": "torch " + torch.__version__ + " flushing", "passes": ends})
+    else:
+        say({"name": "torch " + torch.__version__, "passes": ["forward", "train", "language", "speech"] + ends})
     peer = Peer()
     for line in sys.stdin:
         try:

@@ -1,6 +1,7 @@
 // Package bench measures the machine, and then how near to its limits the
 // kernels come: recurrent networks over the shapes of shapes.json, forward and
-// in training, and a large matrix product.
+// in training, and a large matrix product. Last it times the same passes on
+// other numbers, which should change nothing.
 package bench
 
 import (
@@ -16,7 +17,8 @@ import (
 // Report is everything measured.
 type Report struct {
 	Machine Machine  `json:"machine"`
-	Results []Result `json:"results"`
+	Results []Result `json:"results"` // none with Options.Numbers
+	Numbers []Number `json:"numbers"` // the same passes on other numbers, with all threads
 }
 
 // Result is one task on a number of threads.
@@ -40,12 +42,14 @@ type Result struct {
 
 // Options changes a run; nil is the full one.
 type Options struct {
-	Quick bool                    // some 20 seconds in place of some minutes, with more noise
-	Note  func(name, pass string) // called before each task; nil for none
+	Quick   bool                    // some 25 seconds in place of some minutes, with more noise
+	Numbers bool                    // of the results only Report.Numbers, and in full unless Quick: every combination over the longest sequence too
+	Note    func(name, pass string) // called before each task; nil for none
 }
 
 // Run measures the machine and every task with one and with all threads
-// (par.Workers), the two in turn. While it runs it sets par's number of workers,
+// (par.Workers), the two in turn, and then, with all, what other numbers do to
+// the time. While it runs it sets par's number of workers,
 // so nothing else should compute. A cancelled ctx ends it with ctx's error.
 func Run(ctx context.Context, o *Options) (*Report, error) {
 	if o == nil {
@@ -66,8 +70,11 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 	}
 	m.probe(buf, e)
 	m.Vector = vectors(e)
-	r := &Report{}
+	r := &Report{Results: []Result{}}
 	list := tasks()
+	if o.Numbers {
+		list = nil
+	}
 	for i := range list {
 		t := &list[i]
 		if o.Note != nil {
@@ -86,6 +93,17 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 	for i := range r.Results {
 		n := len(threads)
 		r.Results[i].share(&m, &m.Rates[i%n], &list[i/n])
+	}
+	for _, c := range contrasts(o) {
+		if o.Note != nil {
+			o.Note(c.cases[0].Name+" "+c.cases[0].Cell, c.cases[0].Pass)
+		}
+		runtime.GC()
+		numbers, err := c.measure(ctx, m.Rates[len(threads)-1])
+		if err != nil {
+			return nil, err
+		}
+		r.Numbers = append(r.Numbers, numbers...)
 	}
 	r.Machine = m
 	return r, nil

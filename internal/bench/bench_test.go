@@ -188,21 +188,26 @@ func TestTasks(t *testing.T) {
 
 // The names that readers of the JSON rely on.
 func TestJSON(t *testing.T) {
-	text, err := json.Marshal(Report{Machine: Machine{Rates: []Rate{{}}}, Results: []Result{{}}})
+	text, err := json.Marshal(Report{Machine: Machine{Rates: []Rate{{}}}, Results: []Result{{}}, Numbers: []Number{{Keep: 1, Loss: 1, Weights: 1, Inputs: 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var top map[string]json.RawMessage
-	var results []map[string]any
-	if err := json.Unmarshal(text, &top); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(top["results"], &results); err != nil || len(top) != 2 || top["machine"] == nil {
+	if err := json.Unmarshal(text, &top); err != nil || len(top) != 3 || top["machine"] == nil {
 		t.Fatalf("%s: %v", text, err)
 	}
-	for _, key := range []string{"name", "cell", "pass", "threads", "ms", "gflops", "peak_share", "allocs"} {
-		if _, ok := results[0][key]; !ok {
-			t.Errorf("no %q in %v", key, results[0])
+	for list, keys := range map[string][]string{
+		"results": {"name", "cell", "pass", "threads", "ms", "gflops", "peak_share", "allocs"},
+		"numbers": {"name", "cell", "pass", "steps", "keep", "loss", "weights", "inputs", "threads", "ms", "ratio", "ratio_p10", "ratio_p90", "bar", "rounds", "steady"},
+	} {
+		var rows []map[string]any
+		if err := json.Unmarshal(top[list], &rows); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for _, key := range keys {
+			if _, ok := rows[0][key]; !ok {
+				t.Errorf("no %q in %v", key, rows[0])
+			}
 		}
 	}
 }
