@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"github.com/carousel-ml/carousel/data"
@@ -186,4 +187,13 @@ func unreadable(path string, err error) error {
 		err = p.Err
 	}
 	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
+}
+
+// flush is x, or zero where it is subnormal. It works on the bits because any
+// arithmetic on such a number is slow on some processors.
+func flush(x float32) float32 {
+	if math.Float32bits(x)&(0xff<<23) == 0 {
+		return 0
+	}
+	return x
 }
