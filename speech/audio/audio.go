@@ -3,7 +3,8 @@
 //
 // [Read] takes WAV (PCM of 8 to 32 bits, float, mu-law and A-law) and FLAC of
 // any rate and number of channels; [NewReader] takes them from a pipe. What is
-// wrong with a file is a *data.InputError.
+// wrong with a file is a *data.InputError. Samples nearer to zero than 2^-126, as
+// sound that fades out in floating point has them, count as silence.
 package audio
 
 import (
@@ -189,8 +190,8 @@ func unreadable(path string, err error) error {
 	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
 }
 
-// flush is x, or zero where it is subnormal. It works on the bits because any
-// arithmetic on such a number is slow on some processors.
+// flush is x, or zero where it is subnormal. It looks at the bits because even a
+// comparison with such a number is slow on some processors.
 func flush(x float32) float32 {
 	if math.Float32bits(x)&(0xff<<23) == 0 {
 		return 0
