@@ -161,7 +161,7 @@ func (d *dataset) loadUnrolled(b *batch, list []window, targets bool) {
 					continue
 				}
 				at := (r*steps+j)*d.channels + ch
-				b.target[at] = (f.y[column][row] - c[column].shift) / c[column].scale
+				b.target[at] = c[column].of(f.y[column][row])
 				b.weight[at] = 1
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // frame is one series, ready to cut windows from. Its first end rows have
@@ -115,7 +116,7 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 	for i := range s.Static {
 		st := &s.Static[i]
 		if st.Categories == nil {
-			f.numbers = append(f.numbers, float32(st.Scaler.in(static[i].Number)))
+			f.numbers = append(f.numbers, simd.Narrow(st.Scaler.in(static[i].Number)))
 			continue
 		}
 		f.ids = append(f.ids, first+int32(st.category(static[i].Text)))
@@ -160,7 +161,7 @@ func scaled(raw [][]float64, scalers []Scaler) (values, gaps [][]float32) {
 				x[t], gap[t] = last, 1
 				continue
 			}
-			x[t] = float32(scalers[i].in(v))
+			x[t] = simd.Narrow(scalers[i].in(v))
 			last = x[t]
 		}
 		values, gaps = append(values, x), append(gaps, gap)

@@ -114,7 +114,7 @@ func (d *dataset) design(k int, list []window) (x, y *mat.Dense, groups []int32)
 		d.fillTarget(out, seen, f, k, origin, c)
 		for h := range out {
 			if seen[h] == 0 && origin+h < f.end {
-				out[h] = (f.y[k][origin+h] - c.shift) / c.scale // the value before it, held
+				out[h] = c.of(f.y[k][origin+h]) // the value before it, held
 			}
 		}
 		widen(y.RawRowView(i), out)

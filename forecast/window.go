@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // dataset cuts windows from frames and writes them as the network's inputs.
@@ -136,6 +137,12 @@ func (d *dataset) anyTarget(f *frame, origin int) bool {
 // centre is what a window's values are measured from, and in.
 type centre struct{ shift, scale float32 }
 
+// of is v seen from the centre: in float32, but zero where a series that dies
+// away would give a subnormal number.
+func (c centre) of(v float32) float32 {
+	return simd.Narrow(float64(simd.Narrow(float64(v)-float64(c.shift))) / float64(c.scale))
+}
+
 // leastDeviation keeps windows that hardly vary from being blown up.
 const leastDeviation = 1e-2
 
@@ -151,7 +158,7 @@ func (d *dataset) centre(f *frame, k, origin int) centre {
 			squares += float64(v) * float64(v)
 		}
 		n := float64(len(y))
-		c := centre{float32(sum / n), d.Unit}
+		c := centre{simd.Narrow(sum / n), d.Unit}
 		if d.cfg.WindowNorm == "standard" {
 			c.scale = max(float32(math.Sqrt(math.Max(0, squares/n-sum/n*sum/n))), leastDeviation)
 		}
@@ -171,7 +178,7 @@ func (d *dataset) fitUnit(train []window) {
 		for k := range d.targets {
 			c := d.centre(f, k, origin)
 			for _, v := range f.y[k][origin-d.window : origin] {
-				z := float64((v - c.shift) / c.scale)
+				z := float64(c.of(v))
 				sum += z * z
 				n++
 			}
@@ -195,7 +202,7 @@ func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []
 		x := dst[i*d.encoder : (i+1)*d.encoder]
 		n := 0
 		for c := lo; c < hi; c++ {
-			x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+			x[n] = centres[c].of(f.y[c][row])
 			n++
 		}
 		if masked(d.cfg) {
@@ -222,7 +229,7 @@ func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []
 		for _, lag := range d.Lags {
 			row := seasonalRow(origin, h, lag)
 			for c := lo; c < hi; c++ {
-				x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+				x[n] = centres[c].of(f.y[c][row])
 				n++
 			}
 		}
@@ -245,7 +252,7 @@ func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, cen
 		n := 0
 		for c := lo; c < hi; c++ {
 			if row < f.end {
-				x[n] = (f.y[c][row] - centres[c].shift) / centres[c].scale
+				x[n] = centres[c].of(f.y[c][row])
 			}
 			n++
 		}
@@ -258,7 +265,7 @@ func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, cen
 		n += d.fillAhead(x[n:], f, row+1)
 		for _, lag := range d.Lags {
 			for c := lo; c < hi; c++ {
-				x[n] = (f.y[c][row+1-lagBack(lag, d.horizon)] - centres[c].shift) / centres[c].scale
+				x[n] = centres[c].of(f.y[c][row+1-lagBack(lag, d.horizon)])
 				n++
 			}
 		}
@@ -322,12 +329,12 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[0] = 1
 	n := 1
 	for _, v := range f.y[k][origin-d.window : origin] {
-		dst[n] = (v - c.shift) / c.scale
+		dst[n] = c.of(v)
 		n++
 	}
 	for _, lag := range d.Lags {
 		for h := range d.horizon {
-			dst[n] = (f.y[k][seasonalRow(origin, h, lag)] - c.shift) / c.scale
+			dst[n] = c.of(f.y[k][seasonalRow(origin, h, lag)])
 			n++
 		}
 	}
@@ -336,7 +343,7 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 		n += copy(dst[n:], next)
 		if !d.Binary[i] {
 			for _, v := range next {
-				dst[n] = v * v
+				dst[n] = simd.Narrow(float64(v) * float64(v))
 				n++
 			}
 		}
@@ -370,6 +377,6 @@ func (d *dataset) fillTarget(y, weight []float32, f *frame, k, origin int, c cen
 			y[h], weight[h] = 0, 0
 			continue
 		}
-		y[h], weight[h] = (f.y[k][row]-c.shift)/c.scale, 1
+		y[h], weight[h] = c.of(f.y[k][row]), 1
 	}
 }

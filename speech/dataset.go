@@ -10,6 +10,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/speech/audio"
 )
 
@@ -299,11 +300,12 @@ func (d *dataset) resampled(x []float32, from, to int) []float32 {
 // disturb changes loudness and adds noise.
 func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	out := &audio.Sound{Rate: s.Rate, Samples: slices.Clone(s.Samples)}
-	gain := float32(math.Pow(10, c.Gain*(2*r.Float64()-1)/20))
+	gain := float64(float32(math.Pow(10, c.Gain*(2*r.Float64()-1)/20)))
 	var power float64
 	for i := range out.Samples {
-		out.Samples[i] *= gain
-		power += float64(out.Samples[i]) * float64(out.Samples[i])
+		x := simd.Narrow(float64(out.Samples[i]) * gain)
+		out.Samples[i] = x
+		power += float64(x) * float64(x)
 	}
 	if c.Noise == 0 || r.IntN(2) == 0 {
 		return out
@@ -312,7 +314,8 @@ func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	ratio := c.Noise + 20*r.Float64()
 	amplitude := math.Sqrt(power/float64(max(len(out.Samples), 1))) * math.Pow(10, -ratio/20)
 	for i := range out.Samples {
-		out.Samples[i] += float32(amplitude * r.NormFloat64())
+		noise := simd.Narrow(amplitude * r.NormFloat64())
+		out.Samples[i] = simd.Narrow(float64(out.Samples[i]) + float64(noise))
 	}
 	return out
 }

@@ -3,6 +3,8 @@ package speech
 import (
 	"math"
 	"slices"
+
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // frontend turns frames of features into steps of the network: slopes,
@@ -89,12 +91,18 @@ func (d *deltas) within(t int) int { return min(max(t, 0), d.seen-1) }
 // slopeScale is Σk² over both sides.
 const slopeScale = 2 * (1*1 + 2*2)
 
+// plus is a + w·b in float32, zero where that is subnormal: features from files
+// may be as small as they like.
+func plus(a, w, b float32) float32 {
+	return simd.Narrow(float64(a) + float64(simd.Narrow(float64(w)*float64(b))))
+}
+
 func (d *deltas) slope(out []float32, t int) {
 	clear(out)
 	for k := 1; k <= deltaReach; k++ {
 		after, before := d.frame(t+k), d.frame(t-k)
 		for i := range out {
-			out[i] += float32(k) / slopeScale * (after[i] - before[i])
+			out[i] = plus(out[i], float32(k)/slopeScale, simd.Narrow(float64(after[i])-float64(before[i])))
 		}
 	}
 }
@@ -108,7 +116,7 @@ func (d *deltas) curve(dst []float32, t int) []float32 {
 		for _, side := range []int{1, -1} {
 			d.slope(d.slopes, d.within(t+side*k))
 			for i, v := range d.slopes {
-				out[i] += float32(side*k) / slopeScale * v
+				out[i] = plus(out[i], float32(side*k)/slopeScale, v)
 			}
 		}
 	}
@@ -195,7 +203,7 @@ func (n *normalizer) apply(frames []float32) {
 			n.running.add(f)
 			for i, v := range f {
 				mean, deviation := n.running.at(i)
-				f[i] = float32((float64(v) - mean) / deviation)
+				f[i] = simd.Narrow((float64(v) - mean) / deviation)
 			}
 		}
 	}
@@ -203,7 +211,7 @@ func (n *normalizer) apply(frames []float32) {
 
 func (s *statistics) apply(frame []float32) {
 	for i, v := range frame {
-		frame[i] = float32((float64(v) - s.Mean[i]) / s.Deviation[i])
+		frame[i] = simd.Narrow((float64(v) - s.Mean[i]) / s.Deviation[i])
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // isFeatures tells by the name whether a file holds features in place of sound.
@@ -58,6 +59,7 @@ func readFeatures(path string, width int) (frames []float32, got int, err error)
 		if err == nil && v-v != 0 {
 			err = fmt.Errorf("frame %d has a feature that is not a finite number", i/got+1)
 		}
+		frames[i] = simd.Narrow(float64(v))
 	}
 	if err != nil {
 		return nil, 0, &data.InputError{File: path, Problem: err.Error()}

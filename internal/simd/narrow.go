@@ -9,12 +9,12 @@ import "math"
 // result nearer to zero than MinNormal is zero.
 const MinNormal = 0x1p-126
 
-// Narrow rounds x to float32, and to zero where the result would be subnormal.
+// Narrow rounds x to float32, and to a zero of its sign where it is below MinNormal.
 // Float32 arithmetic that may come that low is done in float64, which has room
 // for the product of any eight float32, and narrowed once.
 func Narrow(x float64) float32 {
 	if math.Abs(x) < MinNormal {
-		return 0
+		return float32(math.Copysign(0, x))
 	}
 	return float32(x)
 }

@@ -12,7 +12,7 @@ type activation struct {
 	alpha, beta float64
 }
 
-func (a *activation) of(x float64) float64 { return a.f(x, a.alpha, a.beta) }
+func (a *activation) of(x float64) float64 { return flush(a.f(flush(x), a.alpha, a.beta)) }
 
 // activations are the functions by their name in lower case, with how many of
 // alpha and beta each takes and their defaults.
@@ -21,10 +21,10 @@ var activations = map[string]struct {
 	takes       int
 	alpha, beta float64
 }{
-	"sigmoid":         {f: func(x, _, _ float64) float64 { return 1 / (1 + math.Exp(-x)) }},
+	"sigmoid":         {f: func(x, _, _ float64) float64 { return 1 / (1 + exp(-x)) }},
 	"tanh":            {f: func(x, _, _ float64) float64 { return math.Tanh(x) }},
 	"relu":            {f: func(x, _, _ float64) float64 { return math.Max(x, 0) }},
-	"softplus":        {f: func(x, _, _ float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }},
+	"softplus":        {f: func(x, _, _ float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }},
 	"softsign":        {f: softsign},
 	"leakyrelu":       {leakyReLU, 1, 0.01, 0},
 	"elu":             {elu, 1, 1, 0},
@@ -33,6 +33,10 @@ var activations = map[string]struct {
 	"scaledtanh":      {func(x, a, b float64) float64 { return a * math.Tanh(b*x) }, 2, 1, 1},
 	"hardsigmoid":     {hardSigmoid, 2, 0.2, 0.5},
 }
+
+// exp keeps to arguments whose results, and what is one over them, have all
+// digits; beyond them both are nothing, or all, to a float32.
+func exp(x float64) float64 { return math.Exp(min(max(x, -100), 100)) }
 
 func softsign(x, _, _ float64) float64 { return x / (1 + math.Abs(x)) }
 
@@ -96,7 +100,7 @@ func (c *cell) scan(x, y []float32, lengths []int, T, B int, h, cs []float32) {
 			}
 			s.step(x[(t*B+row)*c.I:][:c.I])
 			for j, v := range s.h {
-				y[(t*B+row)*c.H+j] = float32(v)
+				y[(t*B+row)*c.H+j] = float32(v) // flushed already
 			}
 		}
 		for j := range c.H {
@@ -190,8 +194,8 @@ func (s *cellRow) lstm() {
 		if !s.coupled {
 			f = s.act(0, pre(2)+s.peep(2, j, s.c[j]))
 		}
-		s.c[j] = f*s.c[j] + i*s.act(1, pre(3))
-		s.h[j] = s.act(0, pre(1)+s.peep(1, j, s.c[j])) * s.acts[2].of(s.c[j])
+		s.c[j] = flush(f*s.c[j] + i*s.act(1, pre(3)))
+		s.h[j] = flush(s.act(0, pre(1)+s.peep(1, j, s.c[j])) * s.acts[2].of(s.c[j]))
 	}
 }
 
@@ -218,6 +222,6 @@ func (s *cellRow) gru() {
 	}
 	for j := range H {
 		z := s.wx[j]
-		s.h[j] = (1-z)*s.rh[2*H+j] + z*s.h[j]
+		s.h[j] = flush((1-z)*s.rh[2*H+j] + z*s.h[j])
 	}
 }

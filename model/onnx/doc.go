@@ -14,6 +14,11 @@
 // such a stack, with every option of its cells, and [Graph] any other network.
 // All end in a comparison of numbers.
 //
+// No number in a graph that runs here is subnormal: what is nearer to zero than
+// 2^-126, be it an input, a weight, a result, or only passed on by an Identity
+// or a Cast, is the zero of its sign, as in ONNX Runtime with the session option
+// session.set_denormal_as_zero. So no input makes a graph slow.
+//
 // ONNX orders gates i,o,f,c (LSTM) and z,r,h (GRU) where PyTorch and this
 // library have i,f,g,o and r,z,n; the reader and the writer reorder.
 //

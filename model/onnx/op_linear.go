@@ -3,6 +3,7 @@ package onnx
 import (
 	"slices"
 
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -79,16 +80,18 @@ func runGemm(r *run, n *node, in []*value) []*value {
 		b = r.view(n, b, []int{b.dims[1], b.dims[0]}, []int{1, b.dims[1]}, 0)
 	}
 	y := r.matMul(n, a, b)
-	alpha, beta := n.floatAttr("alpha", 1), n.floatAttr("beta", 1)
+	alpha, beta := float64(n.floatAttr("alpha", 1)), float64(n.floatAttr("beta", 1))
 	out := r.newFloats(n, y.dims)
 	for i, v := range y.floats() {
-		out.host[i] = alpha * v
+		out.host[i] = simd.Narrow(alpha * float64(v))
 	}
 	if c != nil {
 		if c.kind != floats || !slices.Equal(n.broadcast(y.dims, c.dims), y.dims) {
 			n.failf("C of shape %s does not fit %s", shape(c.dims), shape(y.dims))
 		}
-		zip(out.host, y.dims, out.host, strides(y.dims), c.floats(), stretched(c.dims, y.dims), func(v, c float32) float32 { return v + beta*c })
+		zip(out.host, y.dims, out.host, strides(y.dims), c.floats(), stretched(c.dims, y.dims), func(v, c float32) float32 {
+			return simd.Narrow(float64(v) + beta*float64(c))
+		})
 	}
 	return one(out)
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -12,18 +13,17 @@ import (
 type binaryOp struct {
 	tensor  func(x, y *tensor.Tensor) *tensor.Tensor // nil: none
 	commute bool
-	floats  func(x, y float32) float32
+	floats  func(x, y float64) float64 // of two float32; the result is flushed and narrowed
 	ints    func(n *node, x, y int64) int64
 }
 
 var binaryOps = map[string]*binaryOp{
-	"Add": {tensor.Add, true, func(x, y float32) float32 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
-	"Sub": {tensor.Sub, false, func(x, y float32) float32 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
-	"Mul": {tensor.Mul, true, func(x, y float32) float32 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
-	"Div": {tensor.Div, false, func(x, y float32) float32 { return x / y }, divide},
-	"Mod": {nil, false, remainder, modulo},
-	"Pow": {nil, false, func(x, y float32) float32 { return float32(math.Pow(float64(x), float64(y))) },
-		func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
+	"Add": {tensor.Add, true, func(x, y float64) float64 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
+	"Sub": {tensor.Sub, false, func(x, y float64) float64 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
+	"Mul": {tensor.Mul, true, func(x, y float64) float64 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
+	"Div": {tensor.Div, false, func(x, y float64) float64 { return x / y }, divide},
+	"Mod": {nil, false, math.Mod, modulo},
+	"Pow": {nil, false, power, func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
 }
 
 func divide(n *node, x, y int64) int64 {
@@ -33,7 +33,14 @@ func divide(n *node, x, y int64) int64 {
 	return x / y
 }
 
-func remainder(x, y float32) float32 { return float32(math.Mod(float64(x), float64(y))) }
+// power is math.Pow where that is a float32, and a zero of its sign where it
+// would be so small that float64 has no digits for it.
+func power(x, y float64) float64 {
+	if e := y * math.Log2(math.Abs(x)); e < -200 && !math.IsInf(e, -1) {
+		return 0 * math.Pow(math.Copysign(1, x), y) // not a number for a root of a negative one
+	}
+	return math.Pow(x, y)
+}
 
 // modulo has the sign of the divisor, as Python's.
 func modulo(n *node, x, y int64) int64 {
@@ -84,7 +91,9 @@ func runBinary(r *run, n *node, in []*value) []*value {
 		return one(result(op.tensor(r.tensor(x, x.len()/size, size), r.tensor(y, size)), dims))
 	}
 	out := r.newFloats(n, dims)
-	zip(out.host, dims, x.floats(), xs, y.floats(), ys, op.floats)
+	zip(out.host, dims, x.floats(), xs, y.floats(), ys, func(a, b float32) float32 {
+		return simd.Narrow(op.floats(float64(a), float64(b)))
+	})
 	return one(out)
 }
 
@@ -211,7 +220,7 @@ func runUnary(r *run, n *node, in []*value) []*value {
 	}
 	out := r.newFloats(n, x.dims)
 	for i, v := range x.floats() {
-		out.host[i] = float32(op.host(n, float64(v)))
+		out.host[i] = simd.Narrow(op.host(n, float64(v)))
 	}
 	return one(out)
 }
@@ -328,7 +337,7 @@ func runRange(r *run, n *node, in []*value) []*value {
 	if in[0].kind == floats {
 		out := r.newFloats(n, []int{int(count)})
 		for i := range out.host {
-			out.host[i] = float32(bounds[0] + float64(i)*bounds[2])
+			out.host[i] = simd.Narrow(bounds[0] + float64(i)*bounds[2])
 		}
 		return one(out)
 	}
@@ -385,7 +394,7 @@ func runReduce(r *run, n *node, in []*value) []*value {
 		if n.op == "ReduceMean" {
 			s /= float64(count)
 		}
-		out.host[i] = float32(s)
+		out.host[i] = simd.Narrow(s)
 	}
 	return one(out)
 }

@@ -77,7 +77,7 @@ func (r *run) take(inputs map[string]Value) error {
 		if err := fits(info, v.Dims, sizes); err != nil {
 			return err
 		}
-		r.vals[r.m.inSlots[i]] = &value{dims: v.Dims, kind: info.kind, host: v.Data, ints: v.Ints}
+		r.vals[r.m.inSlots[i]] = &value{dims: v.Dims, kind: info.kind, host: flushed(v.Data), ints: v.Ints}
 	}
 	for name := range inputs {
 		known := false

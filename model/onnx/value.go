@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -200,9 +201,9 @@ func (v *value) unpack(dtype int64, raw []byte, n int) {
 		for i := range v.host {
 			switch dtype {
 			case typeFloat:
-				v.host[i] = math.Float32frombits(le.Uint32(raw[4*i:]))
+				v.host[i] = fromBits(le.Uint32(raw[4*i:]))
 			case typeDouble:
-				v.host[i] = float32(math.Float64frombits(le.Uint64(raw[8*i:])))
+				v.host[i] = simd.Narrow(math.Float64frombits(le.Uint64(raw[8*i:])))
 			default:
 				v.host[i] = widen(dtype, le.Uint16(raw[2*i:]))
 			}
@@ -243,10 +244,11 @@ func narrow(dtype, x int64) int64 {
 	return x
 }
 
-// widen makes a float32 of the bits of a float16 or bfloat16, exactly.
+// widen makes a float32 of the bits of a float16 or bfloat16, exactly but for
+// what is subnormal as a float32 too.
 func widen(dtype int64, bits uint16) float32 {
 	if dtype == typeBFloat16 {
-		return math.Float32frombits(uint32(bits) << 16)
+		return fromBits(uint32(bits) << 16)
 	}
 	sign, exp, frac := uint32(bits>>15)<<31, uint32(bits>>10)&31, uint32(bits)&0x3ff
 	switch exp {

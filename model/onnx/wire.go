@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // Bounds on what a file may ask for beyond its own size: two bytes can stand
@@ -105,14 +107,14 @@ func (f *field) varints(dst []int64, most int) ([]int64, error) {
 // floats appends the values of a repeated float field, packed or not.
 func (f *field) floats(dst []float32) ([]float32, error) {
 	if f.typ == fixed4 {
-		return append(dst, math.Float32frombits(uint32(f.n))), nil
+		return append(dst, fromBits(uint32(f.n))), nil
 	}
 	if len(f.b)%4 != 0 {
 		return nil, errTruncated
 	}
 	for b := f.b; len(b) > 0; b = b[4:] {
 		v, _ := protowire.ConsumeFixed32(b)
-		dst = append(dst, math.Float32frombits(v))
+		dst = append(dst, fromBits(v))
 	}
 	return dst, nil
 }
@@ -120,14 +122,14 @@ func (f *field) floats(dst []float32) ([]float32, error) {
 // doubles is floats for a field of doubles, narrowed to float32.
 func (f *field) doubles(dst []float32) ([]float32, error) {
 	if f.typ == fixed8 {
-		return append(dst, float32(math.Float64frombits(f.n))), nil
+		return append(dst, simd.Narrow(math.Float64frombits(f.n))), nil
 	}
 	if len(f.b)%8 != 0 {
 		return nil, errTruncated
 	}
 	for b := f.b; len(b) > 0; b = b[8:] {
 		v, _ := protowire.ConsumeFixed64(b)
-		dst = append(dst, float32(math.Float64frombits(v)))
+		dst = append(dst, simd.Narrow(math.Float64frombits(v)))
 	}
 	return dst, nil
 }
@@ -326,7 +328,7 @@ func (m *modelProto) decodeAttr(a *attrProto, b []byte) error {
 		case key(1, blob):
 			a.name = string(f.b)
 		case key(2, fixed4):
-			a.f = math.Float32frombits(uint32(f.n))
+			a.f = fromBits(uint32(f.n))
 		case key(3, varint):
 			a.i = int64(f.n)
 		case key(4, blob):

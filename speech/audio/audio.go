@@ -3,7 +3,8 @@
 //
 // [Read] takes WAV (PCM of 8 to 32 bits, float, mu-law and A-law) and FLAC of
 // any rate and number of channels; [NewReader] takes them from a pipe. What is
-// wrong with a file is a *data.InputError.
+// wrong with a file is a *data.InputError. Samples nearer to zero than 2^-126, as
+// sound that fades out in floating point has them, count as silence.
 package audio
 
 import (
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"github.com/carousel-ml/carousel/data"
@@ -186,4 +188,13 @@ func unreadable(path string, err error) error {
 		err = p.Err
 	}
 	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
+}
+
+// flush is x, or zero where it is subnormal. It looks at the bits because even a
+// comparison with such a number is slow on some processors.
+func flush(x float32) float32 {
+	if math.Float32bits(x)&(0xff<<23) == 0 {
+		return 0
+	}
+	return x
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"gonum.org/v1/gonum/dsp/fourier"
+
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // Spec says which features are computed of a sound. Frame t is centred on
@@ -111,9 +113,10 @@ func NewExtractor(s Spec) *Extractor {
 // they complete, each of Width numbers.
 func (e *Extractor) Write(dst, samples []float32) []float32 {
 	e.seen += int64(len(samples))
-	pre := float32(e.spec.Preemphasis)
+	pre := float64(float32(e.spec.Preemphasis))
 	for _, x := range samples {
-		e.in = append(e.in, x-pre*e.last)
+		x = flush(x)
+		e.in = append(e.in, simd.Narrow(float64(x)-float64(simd.Narrow(pre*float64(e.last)))))
 		e.last = x
 	}
 	return e.run(dst)

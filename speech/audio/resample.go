@@ -3,6 +3,8 @@ package audio
 import (
 	"fmt"
 	"math"
+
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // The resampling filter: a sinc cut off just below the lower of the two Nyquist
@@ -24,8 +26,8 @@ type Resampler struct {
 	half     int       // taps on either side of an output sample
 	scale    float64   // cutoff relative to the input's Nyquist frequency
 	phases   int       // filters of the table, but for the last, which closes the circle
-	table    []float32 // [phases+1, 2·half]
-	in       []float32 // input from position first on
+	table    []float64 // [phases+1, 2·half]
+	in       []float64 // input from position first on
 	first    int64
 	seen     int64 // samples of input
 	next     int64 // number of the next output
@@ -46,7 +48,7 @@ func NewResampler(from, to int) *Resampler {
 	r.half = int(math.Ceil(sincZeros / r.scale))
 	r.phases = min(r.up, mostPhases)
 	taps := 2 * r.half
-	r.table = make([]float32, (r.phases+1)*taps)
+	r.table = make([]float64, (r.phases+1)*taps)
 	for p := range r.phases + 1 {
 		r.filter(r.table[p*taps:(p+1)*taps], float64(p)/float64(r.phases))
 	}
@@ -57,7 +59,7 @@ func NewResampler(from, to int) *Resampler {
 // Reset makes the Resampler ready for another sound.
 func (r *Resampler) Reset() {
 	r.first = int64(-r.half) // silence stands before the beginning
-	r.in = append(r.in[:0], make([]float32, r.half)...)
+	r.in = append(r.in[:0], make([]float64, r.half)...)
 	r.seen, r.next = 0, 0
 }
 
@@ -69,7 +71,7 @@ func gcd(a, b int) int {
 }
 
 // filter computes the taps for outputs that lie offset samples after an input sample.
-func (r *Resampler) filter(row []float32, offset float64) {
+func (r *Resampler) filter(row []float64, offset float64) {
 	norm := bessel0(kaiserBeta)
 	for k := range row {
 		x := float64(k-r.half+1) - offset // from the output to the tap, in input samples
@@ -82,7 +84,7 @@ func (r *Resampler) filter(row []float32, offset float64) {
 		if y := math.Pi * x * r.scale; y != 0 {
 			v = r.scale * math.Sin(y) / y
 		}
-		row[k] = float32(v * bessel0(kaiserBeta*math.Sqrt(1-u*u)) / norm)
+		row[k] = v * bessel0(kaiserBeta*math.Sqrt(1-u*u)) / norm
 	}
 }
 
@@ -101,7 +103,9 @@ func (r *Resampler) Write(dst, src []float32) []float32 {
 	if r.half == 0 {
 		return append(dst, src...)
 	}
-	r.in = append(r.in, src...)
+	for _, x := range src {
+		r.in = append(r.in, float64(flush(x)))
+	}
 	r.seen += int64(len(src))
 	return r.run(dst, r.seen)
 }
@@ -112,7 +116,7 @@ func (r *Resampler) Flush(dst []float32) []float32 {
 	if r.half == 0 {
 		return dst
 	}
-	r.in = append(r.in, make([]float32, r.half+1)...) // silence follows the end
+	r.in = append(r.in, make([]float64, r.half+1)...) // silence follows the end
 	return r.run(dst, r.seen+int64(r.half)+1)
 }
 
@@ -133,20 +137,21 @@ func (r *Resampler) run(dst []float32, end int64) []float32 {
 }
 
 // output is one sample, phase/up of a sample after the middle of x.
-func (r *Resampler) output(x []float32, phase int) float32 {
+func (r *Resampler) output(x []float64, phase int) float32 {
 	taps := len(x)
 	if r.phases == r.up {
-		return dot(x, r.table[phase*taps:])
+		return simd.Narrow(dot(x, r.table[phase*taps:]))
 	}
 	place := float64(phase) / float64(r.up) * float64(r.phases)
 	p := int(place)
 	a, b := dot(x, r.table[p*taps:]), dot(x, r.table[(p+1)*taps:])
-	return a + float32(place-float64(p))*(b-a)
+	return simd.Narrow(a + (place-float64(p))*(b-a))
 }
 
-func dot(x, y []float32) float32 {
+// dot is in float64, which has room for the products of sound that fades away.
+func dot(x, y []float64) float64 {
 	y = y[:len(x)]
-	var s0, s1, s2, s3 float32
+	var s0, s1, s2, s3 float64
 	for ; len(x) >= 4; x, y = x[4:], y[4:] {
 		s0 += x[0] * y[0]
 		s1 += x[1] * y[1]

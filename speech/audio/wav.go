@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // The formats of a WAV file's samples.
@@ -190,14 +192,14 @@ func (w *wav) read(dst []float32) (int, error) {
 		w.left -= int64(got)
 	}
 	n := got / block
-	share := 1 / float32(w.channels)
+	share := 1 / float64(w.channels)
 	for i := range n {
-		var sum float32
+		var sum float64
 		for c := range w.channels {
 			at := i*block + c*w.size
-			sum += w.decode(raw[at : at+w.size])
+			sum += float64(w.decode(raw[at : at+w.size]))
 		}
-		dst[i] = sum * share
+		dst[i] = simd.Narrow(sum * share)
 	}
 	return n, err
 }
@@ -213,8 +215,14 @@ var decoders = map[int]map[int]func(b []byte) float32{
 		4: func(b []byte) float32 { return float32(float64(int32(binary.LittleEndian.Uint32(b))) / (1 << 31)) },
 	},
 	wavFloat: {
-		4: func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) },
-		8: func(b []byte) float32 { return float32(math.Float64frombits(binary.LittleEndian.Uint64(b))) },
+		4: func(b []byte) float32 { return flush(math.Float32frombits(binary.LittleEndian.Uint32(b))) },
+		8: func(b []byte) float32 {
+			bits := binary.LittleEndian.Uint64(b)
+			if bits&(0x7ff<<52) < (1023-126)<<52 { // below 2^-126, as flush
+				return 0
+			}
+			return float32(math.Float64frombits(bits))
+		},
 	},
 	wavALaw:  {1: func(b []byte) float32 { return aLaw(b[0]) }},
 	wavMuLaw: {1: func(b []byte) float32 { return muLaw(b[0]) }},

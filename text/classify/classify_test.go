@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -382,10 +383,8 @@ func TestLabelOrder(t *testing.T) {
 	}
 }
 
-// TestLinear checks the regression against one class that a word decides.
-// TestLinearSure: of long texts the linear method soon is so sure that squares of
-// gradients vanish in 32 bits.
-func TestLinearSure(t *testing.T) {
+// long are texts that one word of many tells apart.
+func long() *corpus {
 	c := &corpus{}
 	r := rand.New(rand.NewPCG(1, 1))
 	for i := range 200 {
@@ -394,6 +393,13 @@ func TestLinearSure(t *testing.T) {
 		}
 		c.ends, c.labels = append(c.ends, len(c.ids)), append(c.labels, []int32{int32(i % 2)})
 	}
+	return c
+}
+
+// TestLinearSure: of long texts the linear method soon is so sure that squares of
+// gradients vanish in 32 bits.
+func TestLinearSure(t *testing.T) {
+	c := long()
 	l := fitLinear(c, c, 2, false, 1)
 	for _, p := range l.logProbabilities(c) {
 		if math.IsNaN(p[0]) || math.IsNaN(p[1]) {
@@ -405,6 +411,18 @@ func TestLinearSure(t *testing.T) {
 	}
 }
 
+// TestLinearVanishing: these gradients are zero before they are subnormal.
+func TestLinearVanishing(t *testing.T) {
+	c := long()
+	for _, several := range []bool{false, true} {
+		read, made := simdtest.Subnormals(t, func() { fitLinear(c, c, 2, several, 1) })
+		if read || made {
+			t.Errorf("several labels %v: subnormal numbers: read %v, made %v", several, read, made)
+		}
+	}
+}
+
+// TestLinear checks the regression against one class that a word decides.
 func TestLinear(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(600, 1), nil)
 	e, err := m.Evaluate(t.Context(), Examples(reviews(300, 7)))

@@ -115,7 +115,7 @@ func (l *linear) ratios(docs []document, labels [][]int32) []float32 {
 	n := float64(len(l.features)) * smoothing
 	for at := range r {
 		k := at % l.classes
-		r[at] = float32(math.Log((in[at] + smoothing) / (inSum[k] + n) * (outSum[k] + n) / (out[at] + smoothing)))
+		r[at] = orNothing(float32(math.Log((in[at] + smoothing) / (inSum[k] + n) * (outSum[k] + n) / (out[at] + smoothing))))
 	}
 	return r
 }
@@ -149,23 +149,22 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 			}
 			l.logs(p, scores)
 			for k := range p {
-				g := float32(math.Exp(p[k]))
+				g := orNothing(float32(exp(p[k])))
 				if slices.Contains(labels[i], int32(k)) {
 					g--
 				}
 				scores[k] = g
-				biasSums[k] += g * g
-				if biasSums[k] > 0 {
+				if g != 0 {
+					biasSums[k] += g * g
 					l.bias[k] -= rate * g / float32(math.Sqrt(float64(biasSums[k])))
 				}
 			}
 			for _, row := range docs[i] {
 				at := int(row) * l.classes
 				for k, s := range scores {
-					g := s*ratios[at+k] + decay*weights[at+k]
-					// The square of a gradient that is nearly nothing is nothing.
-					if sums[at+k] += g * g; sums[at+k] > 0 {
-						weights[at+k] -= rate * g / float32(math.Sqrt(float64(sums[at+k])))
+					if g := orNothing(s*ratios[at+k] + decay*weights[at+k]); g != 0 {
+						sums[at+k] += g * g
+						weights[at+k] = orNothing(weights[at+k] - rate*g/float32(math.Sqrt(float64(sums[at+k]))))
 					}
 				}
 			}
@@ -177,6 +176,27 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 	l.weights = weights
 }
 
+// orNothing is x, or zero where the product of two such numbers would be
+// subnormal. Of texts that the method is sure of gradients vanish, and weights that
+// the penalty alone pulls at do: they are nothing before a processor is slow at
+// them. It looks at the bits because signs that change are hard to foresee.
+func orNothing(x float32) float32 {
+	const least = 127 - 60 // the exponent of 2^-60
+	if math.Float32bits(x)<<1 < least<<24 {
+		return 0
+	}
+	return x
+}
+
+// exp is e^x, zero where that is nothing beside any probability: further down
+// math.Exp runs out of digits, and is slow, before it is zero.
+func exp(x float64) float64 {
+	if x < -85 {
+		return 0
+	}
+	return math.Exp(x)
+}
+
 // logs turns scores into log-probabilities: a softmax, or where a text may have
 // several labels the logistic function of each.
 func (l *linear) logs(p []float64, scores []float32) { logProbabilities(p, scores, l.several) }
@@ -184,7 +204,7 @@ func (l *linear) logs(p []float64, scores []float32) { logProbabilities(p, score
 func logProbabilities(p []float64, scores []float32, several bool) {
 	if several {
 		for k, s := range scores {
-			p[k] = -math.Log1p(math.Exp(-float64(s)))
+			p[k] = -math.Log1p(exp(-float64(s)))
 			if s < -30 {
 				p[k] = float64(s)
 			}
@@ -194,7 +214,7 @@ func logProbabilities(p []float64, scores []float32, several bool) {
 	most := float64(slices.Max(scores))
 	sum := 0.0
 	for _, s := range scores {
-		sum += math.Exp(float64(s) - most)
+		sum += exp(float64(s) - most)
 	}
 	for k, s := range scores {
 		p[k] = float64(s) - most - math.Log(sum)

@@ -109,16 +109,16 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 			}
 			if best < len(words) {
 				words[best].Units++
-				words[best].Share += float64(w * steps[best*width+f])
+				words[best].Share += float64(w) * float64(steps[best*width+f])
 			}
 			continue
 		}
 		for j := range words {
-			part := 1 / float32(n)
+			part := 1 / float64(n)
 			if attention != nil {
-				part = attention[j]
+				part = float64(attention[j])
 			}
-			words[j].Share += float64(w * steps[j*width+f] * part)
+			words[j].Share += float64(w) * float64(steps[j*width+f]) * part
 		}
 	}
 	return words
