@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/cmplx"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
@@ -167,6 +168,22 @@ func setRadius(p *tensor.Param, radius float64) error {
 	return nil
 }
 
+// Notes are those of the flows: what holds for several is said once.
+func (s *Study) Notes() []string {
+	var notes []string
+	for _, f := range slices.Concat(s.Untrained, s.Trained) {
+		for _, note := range f.Notes() {
+			if note != grownNote {
+				note = f.Name + ", " + note
+			}
+			if !slices.Contains(notes, note) {
+				notes = append(notes, note)
+			}
+		}
+	}
+	return notes
+}
+
 // advise draws the lesson of the study, with its own numbers.
 func (s *Study) advise() {
 	say := func(format string, args ...any) { s.Advice = append(s.Advice, fmt.Sprintf(format, args...)) }
@@ -197,6 +214,6 @@ func (s *Study) advise() {
 		if o.Solved {
 			verdict = "has learnt it"
 		}
-		say("Trained for %d steps, the %s %s (mean squared error %s); the gradient at the first step is %s times that at the last.", o.Steps, o.Name, verdict, short(o.Error), short(s.Trained[i].Layers[0].Left))
+		say("Trained for %d steps, the %s %s (mean squared error %s); the gradient at the first step is %s times that at the last.", o.Steps, o.Name, verdict, short(o.Error), s.Trained[i].Layers[0].LeftText(short))
 	}
 }

@@ -23,16 +23,22 @@ func advise(f *Flow) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	var live []*Layer
-	var dead []string
+	var dead, faint []string
 	for _, l := range f.Layers {
-		if l.Reach > 0 {
+		switch {
+		case l.Reach > 0:
 			live = append(live, l)
-		} else {
+		case l.Told < l.Steps:
+			faint = append(faint, l.title())
+		default:
 			dead = append(dead, l.title())
 		}
 	}
+	if len(faint) > 0 {
+		say("The gradient that comes to %s is below %s: nothing can be learnt from it.", strings.Join(faint, "; "), short(smallest))
+	}
 	switch {
-	case len(live) == 0:
+	case len(live)+len(faint) == 0:
 		say("No gradient comes to any recurrent layer: the output does not depend on them. In a forecasting model the calibration has found that they add nothing, and left the forecast to the linear path.")
 	case len(dead) > 0:
 		say("No gradient comes to %s: the loss does not depend on it.", strings.Join(dead, "; "))

@@ -8,7 +8,7 @@ import (
 // Each finding has its sentence, and a healthy network none of them.
 func TestAdvice(t *testing.T) {
 	healthy := func() *Layer {
-		return &Layer{Name: "rnn, layer 1", Cell: "LSTM", Units: 8, Steps: 50, Left: 0.5, Reach: 50, Rate: 0.99, Memory: &Memory{Mean: 30, Median: 25, Most: 90}}
+		return &Layer{Name: "rnn, layer 1", Cell: "LSTM", Units: 8, Steps: 50, Told: 50, Left: 0.5, Reach: 50, Rate: 0.99, Memory: &Memory{Mean: 30, Median: 25, Most: 90}}
 	}
 	share := func(v float64) *float64 { return &v }
 	for name, c := range map[string]struct {

@@ -33,7 +33,7 @@ func (s *Study) Write(dir, version string) error {
 		Subtitle: fmt.Sprintf("The adding problem over %d steps, networks of %d units", s.Length, s.Hidden),
 		Version:  version,
 		Sections: []report.Section{
-			{Blocks: []report.Block{report.Text(strings.Join(s.Advice, "\n\n")), s.table()}},
+			{Blocks: []report.Block{report.Text(strings.Join(slices.Concat(s.Advice, s.Notes()), "\n\n")), s.table()}},
 			{Title: "Before training", Blocks: []report.Block{before.Figure, carousel.Figure}},
 			{Title: "After training", Blocks: []report.Block{after.Figure, gates.Figure, memory.Figure}},
 			{Title: "What is measured", Blocks: []report.Block{report.Text(measured)}},
@@ -51,7 +51,7 @@ func (f *Flow) Write(dir, version string) error {
 		Subtitle: f.Name,
 		Version:  version,
 		Sections: []report.Section{
-			{Blocks: append(notices(f.Advice), f.table())},
+			{Blocks: append(notices(slices.Concat(f.Advice, f.Notes())), f.table())},
 			{Title: "Gradients", Blocks: []report.Block{gradients.Figure}},
 		},
 	}
@@ -72,7 +72,7 @@ func (f *Flow) Write(dir, version string) error {
 	return write(dir, page, pictures...)
 }
 
-const measured = `The loss of a batch is backpropagated once. The curves are the norms, over all rows and units, of its gradient in the states h and c after each step: in h through everything that reads it, in c through the steps that follow. They are shown by how many steps lie between the state and the end of its row.
+const measured = `The loss of a batch is backpropagated once. The curves are the norms, over all rows and units, of its gradient in the states h and c after each step: in h through everything that reads it, in c through the steps that follow. They are shown by how many steps lie between the state and the end of its row. What falls below what float32 holds is followed in further passes, in which it is grown by powers of two on its way; where that cannot be done, a bound is given.
 
 A gate is saturated below 0.1 and above 0.9, a tanh beyond ±0.9. A unit's memory is 1/(1−f) steps, where f is its mean share of what it keeps in a step: an LSTM's forget gate, a GRU's z.`
 
@@ -288,5 +288,5 @@ func (l *Layer) cells() []string {
 	if l.Memory != nil {
 		memory = short(l.Memory.Mean)
 	}
-	return []string{short(l.Rate), short(l.Left), reach, memory}
+	return []string{short(l.Rate), l.LeftText(short), reach, memory}
 }

@@ -38,6 +38,7 @@ type Flow struct {
 	Clip     float64  `json:"clip,omitempty"`
 	Clipped  *float64 `json:"clipped,omitempty"` // share of the training steps that were clipped
 	Layers   []*Layer `json:"layers"`            // directions count by themselves
+	Grown    bool     `json:"grown,omitempty"`   // some of it is below what float32 holds, and was followed by growing it on the way
 	Advice   []string `json:"advice"`
 }
 
@@ -54,13 +55,28 @@ type Layer struct {
 	DH []float64 `json:"dh"`
 	DC []float64 `json:"dc,omitempty"`
 
+	// Their decimal logarithms, for what is below the reach of float64; -Inf for 0.
+	DHLog10 []float64 `json:"-"`
+	DCLog10 []float64 `json:"-"`
+
+	// Told is how many steps, from the last back, have a gradient that could be told:
+	// Steps, but where it falls below what float32 holds and growing it on the way
+	// does not help, as where the loss enters at several steps. What is not told
+	// counts as 0 in DH and DC, and so may be that of the two which is nothing beside
+	// the other.
+	Told  int     `json:"told"`
+	below float64 // decimal logarithm of a bound of what lies further back
+
 	// Left is the gradient in h and c together at the first step over that at the
-	// last: above 1 if it has grown. Rate is the factor a step, the geometric mean.
-	// Reach is the steps back until less than a thousandth of the largest is left, or
-	// Steps. All are 0 where no gradient came.
-	Left  float64 `json:"left"`
-	Reach int     `json:"reach"`
-	Rate  float64 `json:"rate"`
+	// last: above 1 if it has grown, and a bound if LeftBelow. Left may be below the
+	// reach of float64, and LeftLog10 is its decimal logarithm, nil for 0. Rate is the
+	// factor a step, the geometric mean. Reach is the steps back until less than a
+	// thousandth of the largest is left, or Steps. All are 0 where no gradient came.
+	Left      float64  `json:"left"`
+	LeftLog10 *float64 `json:"left_log10,omitempty"`
+	LeftBelow bool     `json:"left_below,omitempty"`
+	Reach     int      `json:"reach"`
+	Rate      float64  `json:"rate"`
 
 	Gates  []Gate  `json:"gates"`
 	Memory *Memory `json:"memory,omitempty"` // nil for cells without a gate that keeps
@@ -90,11 +106,11 @@ type Memory struct {
 	Units  []float64 `json:"units"` // ascending
 }
 
-// Measure makes one training pass and backpropagates it. Nothing is trained; the
-// gradients of the slab are cleared. A loss without recurrent layers is an error.
+// Measure makes a training pass and backpropagates it, and does so again where
+// gradients fall below what float32 holds: Loss must give the same each time.
+// Nothing is trained; the gradients of the slab are cleared. A loss without
+// recurrent layers is an error.
 func Measure(s *Subject) (f *Flow, err error) {
-	tape := tensor.NewTape(s.Slab.Device(), tensor.Train)
-	tape.Trace()
 	f = &Flow{Name: s.Name, Clip: s.Clip}
 	if n := len(s.Clipped); n > 0 {
 		mean := 0.0
@@ -103,7 +119,7 @@ func Measure(s *Subject) (f *Flow, err error) {
 		}
 		f.Clipped = &mean
 	}
-	if shape := tensor.Catch(func() { err = f.pass(s, tape) }); shape != nil {
+	if shape := tensor.Catch(func() { err = f.measure(s) }); shape != nil {
 		return nil, shape
 	}
 	if err != nil {
@@ -113,13 +129,19 @@ func Measure(s *Subject) (f *Flow, err error) {
 	return f, nil
 }
 
-// pass runs forward and back.
-func (f *Flow) pass(s *Subject, tape *tensor.Tape) error {
+func (f *Flow) measure(s *Subject) error {
 	s.Slab.ZeroGrad()
 	defer s.Slab.ZeroGrad()
-	loss := s.Loss(tape)
+	tape := tensor.NewTape(s.Slab.Device(), tensor.Train)
+	tape.Trace()
+	forward := func() (*tensor.Tensor, []*tensor.Trace) {
+		tape.Reset()
+		tape.Seed(0, 0) // the same masks each time
+		loss := s.Loss(tape)
+		return loss, tape.Traces()
+	}
+	loss, traces := forward()
 	f.Loss = float64(loss.Item())
-	traces := tape.Traces()
 	if len(traces) == 0 {
 		return fmt.Errorf("explain: %s has no recurrent layer", s.Name)
 	}
@@ -131,8 +153,8 @@ func (f *Flow) pass(s *Subject, tape *tensor.Tape) error {
 	if sum := f.Loss + f.GradNorm; math.IsNaN(sum) || math.IsInf(sum, 0) {
 		return fmt.Errorf("explain: %s has the loss %v and a gradient of norm %v on this batch: its weights or the data are broken", s.Name, f.Loss, f.GradNorm)
 	}
-	for i, r := range traces {
-		f.Layers[i].follow(r)
+	for i, p := range follow(traces, forward) {
+		f.Grown = f.Layers[i].gather(p) || f.Grown
 	}
 	return nil
 }
@@ -166,14 +188,6 @@ func layerName(param string) string {
 	return strings.Join(words, ", ")
 }
 
-// follow adds what came back through the layer.
-func (l *Layer) follow(r *tensor.Trace) {
-	dh, dc := r.Grads()
-	l.DH = norms(r, dh)
-	l.DC = norms(r, dc)
-	l.summarize(l.State())
-}
-
 // State is the norm of the gradient in h and c together, as DH and DC.
 func (l *Layer) State() []float64 {
 	both := slices.Clone(l.DH)
@@ -183,55 +197,46 @@ func (l *Layer) State() []float64 {
 	return both
 }
 
-// norms is the norm of a trace [T,B,width] over rows and units, by steps before
-// each row's last in the layer's direction.
-func norms(r *tensor.Trace, d []float32) []float64 {
-	if d == nil {
-		return nil
-	}
-	width := len(d) / max(1, r.T*r.B)
-	sums := make([]float64, r.T)
-	for b := range r.B {
-		n := r.Length(b)
-		for t := range n {
-			k := n - 1 - t
-			if r.Reverse {
-				k = t
-			}
-			for _, v := range d[(t*r.B+b)*width:][:width] {
-				sums[k] += float64(v) * float64(v)
-			}
-		}
-	}
-	for k, v := range sums {
-		sums[k] = math.Sqrt(v)
-	}
-	return sums
-}
-
 // smallest is what float32 still tells apart from nothing with some digits.
 const smallest = 1e-37
 
-// summarize finds what is left, how far it reaches and the rate.
-func (l *Layer) summarize(g []float64) {
-	first, end := 0, len(g)-1
-	for first < end && g[first] <= smallest {
-		first++
+const grownNote = "Below 1e-37 gradients were followed by growing them on the way; float32 itself would hold none of it."
+
+// Notes say how gradients were told that float32 does not hold, and which were not.
+func (f *Flow) Notes() []string {
+	var notes []string
+	if f.Grown {
+		notes = append(notes, grownNote)
 	}
-	if len(g) == 0 || g[first] <= smallest {
-		return // no gradient came here
-	}
-	l.Left = g[end] / g[first]
-	for end > first && g[end] <= smallest {
-		end--
-	}
-	l.Rate = math.Pow(g[end]/g[first], 1/float64(max(end-first, 1)))
-	l.Reach = len(g)
-	most := slices.Max(g)
-	for k := slices.Index(g, most); k < len(g); k++ {
-		if g[k] < 1e-3*most {
-			l.Reach = k
-			break
+	for _, l := range f.Layers {
+		if l.Told < l.Steps {
+			notes = append(notes, fmt.Sprintf("%s: the gradient was told for the last %d of %d steps; further back it falls below %s.", l.title(), l.Told, l.Steps, power(l.below, short)))
 		}
 	}
+	return notes
+}
+
+// LeftText writes Left by a format for numbers: after a sign if it is a bound, and
+// with an exponent of its own where float64 has none.
+func (l *Layer) LeftText(format func(float64) string) string {
+	if l.Reach == 0 && l.Told < l.Steps {
+		return "not told"
+	}
+	text := format(l.Left)
+	if l.LeftLog10 != nil {
+		text = power(*l.LeftLog10, format)
+	}
+	if l.LeftBelow {
+		text = "< " + text
+	}
+	return text
+}
+
+// power writes the number whose decimal logarithm is log10.
+func power(log10 float64, format func(float64) string) string {
+	if log10 > -300 {
+		return format(math.Pow(10, log10))
+	}
+	e := math.Floor(log10)
+	return format(math.Pow(10, log10-e)) + fmt.Sprintf("e%.0f", e)
 }

@@ -196,3 +196,60 @@ func TestTraceOfGates(t *testing.T) {
 	tape.Reset()
 	want("after its tape was reset", func() { r.Grads() })
 }
+
+// Gradients that grow by powers of two as they go back are those of a plain pass
+// times what they have grown by, through all layers that grow alike.
+func TestTraceGrow(t *testing.T) {
+	const B, T, layers = 3, 6, 2
+	m := nn.NewGRU(width, hidden, &nn.RNNOptions{Layers: layers})
+	tensor.Pack(tensor.CPU(), m, 1)
+	lengths := []int32{T, 4, 0}
+	x, v := normal(1, B*T*width), normal(2, layers*B*hidden)
+	gains, grown := make([]float32, T*B), make([]float32, T*B)
+	for b, n := range lengths {
+		by := float32(1)
+		for at := int(n) - 1; at >= 0; at-- {
+			gains[at*B+b] = []float32{1, 8, 0.5}[at%3]
+			if at == int(n)-1 {
+				gains[at*B+b] = 1 // the loss enters here
+			}
+			by *= gains[at*B+b]
+			grown[at*B+b] = by
+		}
+	}
+	pass := func(grow bool) []*tensor.Trace {
+		tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+		tape.Trace()
+		_, final := m.Forward(tape.Sequences(x, lengths, B, T, width), nil)
+		if traces := tape.Traces(); grow {
+			for _, r := range traces {
+				r.Grow(gains)
+			}
+		}
+		tensor.SumAll(tensor.Mul(final.H, tape.Input(v, layers, B, hidden))).Backward()
+		return tape.Traces()
+	}
+	plain, got := pass(false), pass(true)
+	for i, r := range got {
+		dh, _ := r.Grads()
+		want, _ := plain[i].Grads()
+		for k := range want {
+			if want[k] *= grown[k/hidden]; dh[k] != want[k] {
+				t.Fatalf("layer %d: element %d is %v, want %v", i, k, dh[k], want[k])
+			}
+		}
+	}
+	for name, f := range map[string]func(){
+		"needs 18 gains before Backward, got 18": func() { got[0].Grow(gains) },
+		"needs 18 gains before Backward, got 2": func() {
+			tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+			tape.Trace()
+			m.Forward(tape.Sequences(x, lengths, B, T, width), nil)
+			tape.Traces()[0].Grow(gains[:2])
+		},
+	} {
+		if err := tensor.Catch(f); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want %q", err, name)
+		}
+	}
+}

@@ -81,6 +81,20 @@ func (r *Trace) Cells() []float32 {
 	return r.download(c)
 }
 
+// Grow makes the Backward that follows multiply what later steps hand back to the
+// states after step t of row b by gains[t*B+b], before anything else is added
+// there: with powers of two nothing is rounded, and gradients too small for
+// float32 can be followed by growing them on the way. The gradients of everything
+// that comes later on the way back, parameters as well, are then grown too.
+func (r *Trace) Grow(gains []float32) {
+	r.live()
+	if r.tape.done || len(gains) != r.T*r.B {
+		failf("Trace.Grow", "of %s needs %d gains before Backward, got %d", r.Name, r.T*r.B, len(gains))
+	}
+	r.spec.TraceGain = r.tape.arena.alloc(len(gains))
+	r.tape.backend.Upload(r.spec.TraceGain, gains)
+}
+
 // Grads waits for and copies, after Backward, the gradients of the states after
 // each step: of h, [T,B,Out], through everything that reads it; and of the
 // further states, [T,B,C] (nil without them), through the steps that follow. What

@@ -218,7 +218,7 @@ func printStudy(w io.Writer, s *explain.Study, out string) {
 	}
 	fmt.Fprintln(w)
 	printTable(w, append([]string{"", "steps", "error"}, flowHead...), rows)
-	printAdvice(w, s.Advice, out)
+	printAdvice(w, s.Advice, s.Notes(), out)
 }
 
 func printFlow(w io.Writer, f *explain.Flow, out string) {
@@ -246,7 +246,7 @@ func printFlow(w io.Writer, f *explain.Flow, out string) {
 		fmt.Fprintln(w)
 		printTable(w, []string{"", "gate", "mean", "low", "high"}, gates)
 	}
-	printAdvice(w, f.Advice, out)
+	printAdvice(w, f.Advice, f.Notes(), out)
 }
 
 // flowHead and flowCells are the columns of a layer's flow.
@@ -260,10 +260,16 @@ func flowCells(l *explain.Layer) []string {
 	if l.Memory != nil {
 		memory = l.Memory.Mean
 	}
-	return []string{number(l.Rate), number(l.Left), reach, number(memory)}
+	return []string{number(l.Rate), l.LeftText(number), reach, number(memory)}
 }
 
-func printAdvice(w io.Writer, advice []string, out string) {
+func printAdvice(w io.Writer, advice, notes []string, out string) {
+	if notes != nil {
+		fmt.Fprintln(w)
+	}
+	for _, s := range notes {
+		printWrapped(w, "", s, 100)
+	}
 	fmt.Fprintln(w)
 	for _, s := range advice {
 		printWrapped(w, "- ", s, 100)

@@ -22,6 +22,15 @@ func TestBackend(t *testing.T) {
 	}
 }
 
+// Gradients grow alike whichever way the work is split: by rows, by columns and by units.
+func TestScanGainsForAnyWorkerCount(t *testing.T) {
+	defer par.SetWorkers(0)
+	for _, workers := range []int{1, 2, 3} {
+		par.SetWorkers(workers)
+		devicetest.ScanGains(t, New(simd.Best()))
+	}
+}
+
 // call is one prepared use of a backend's methods; out holds all it writes.
 type call struct {
 	name string

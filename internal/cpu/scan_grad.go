@@ -127,12 +127,15 @@ func backwardUnits(e *scan, lo, hi int) {
 			}
 			e.bindUnits(r, b, lo, hi)
 			e.bindGrad(r, b)
+			dh := r.dh[r.u0:r.u1]
+			if !e.TraceGain.Zero() {
+				r.set.Scale(e.TraceGain.Host[t*e.B+b], dh)
+			}
 			if !e.DY.Zero() {
-				dh := r.dh[r.u0:r.u1]
 				r.set.Add(dh, dh, e.DY.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1])
 			}
 			if !e.TraceH.Zero() {
-				copy(e.TraceH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], r.dh[r.u0:r.u1])
+				copy(e.TraceH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], dh)
 			}
 			e.cell.backward(r)
 		}
@@ -204,6 +207,13 @@ func (e *scan) outputGrad(r *row, t, b int) {
 		r.set.MulAdd(dh, e.dr[b*e.out:(b+1)*e.out], e.mask[b*e.out:(b+1)*e.out])
 	}
 	lo, hi := e.outputsOf(r)
+	c0, c1 := e.cellsOf(r)
+	dc := e.dc[b*e.cw:][c0:c1]
+	if !e.TraceGain.Zero() {
+		gain := e.TraceGain.Host[t*e.B+b]
+		r.set.Scale(gain, dh[lo:hi])
+		r.set.Scale(gain, dc)
+	}
 	if !e.DY.Zero() {
 		at := (t*e.B+b)*e.YLd + e.YOff
 		r.set.Add(dh[lo:hi], dh[lo:hi], e.DY.Host[at+lo:at+hi])
@@ -212,8 +222,7 @@ func (e *scan) outputGrad(r *row, t, b int) {
 		copy(e.TraceH.Host[(t*e.B+b)*e.out+lo:], dh[lo:hi])
 	}
 	if !e.TraceC.Zero() {
-		c0, c1 := e.cellsOf(r)
-		copy(e.TraceC.Host[(t*e.B+b)*e.cw+c0:], e.dc[b*e.cw:][c0:c1])
+		copy(e.TraceC.Host[(t*e.B+b)*e.cw+c0:], dc)
 	}
 	r.dh = dh
 	if e.ZoneH > 0 {

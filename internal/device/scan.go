@@ -164,6 +164,11 @@ type ScanSpec struct {
 	// row is inside its sequence. That of h counts whatever reads it; that of C what later steps read of it, its
 	// own step's h not.
 	TraceH, TraceC Buffer
+
+	// To follow gradients that float32 would not hold, [T,B]: what later steps hand back to the states after step
+	// t of row b is multiplied by TraceGain[t,b], before anything else is added. Powers of two round nothing.
+	// Absent is ones. Whatever else ScanGrad computes is then that of the grown gradients.
+	TraceGain Buffer
 }
 
 // Out is O, the width of h.

@@ -43,11 +43,18 @@ func Run(t *testing.T, b device.Backend) {
 		{"Step", (*suite).steps},
 		{"Scan", (*suite).scan},
 		{"ScanLaws", (*suite).scanLaws},
+		{"ScanGains", (*suite).scanGains},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			part.run(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2)), sample: 40})
 		})
 	}
+}
+
+// ScanGains is the part of Run that checks ScanSpec.TraceGain for every cell and
+// option, by itself for backends that split their work in several ways.
+func ScanGains(t *testing.T, b device.Backend) {
+	(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2))}).scanGains()
 }
 
 type suite struct {
