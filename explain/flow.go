@@ -197,10 +197,11 @@ func (l *Layer) State() []float64 {
 	return both
 }
 
-// smallest is what float32 still tells apart from nothing with some digits.
-const smallest = 1e-37
+// smallest is down to where the norm of a gradient still has its digits. What is below
+// 2^-126, 1.2e-38, is nothing to the engine, and parts of a gradient are that much smaller.
+const smallest = 1e-32
 
-const grownNote = "Below 1e-37 gradients were followed by growing them on the way; float32 itself would hold none of it."
+const grownNote = "Below 1e-32 gradients were followed by growing them on the way; the engine itself takes what is below 1.2e-38 for nothing."
 
 // Notes say how gradients were told that float32 does not hold, and which were not.
 func (f *Flow) Notes() []string {

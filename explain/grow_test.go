@@ -379,7 +379,7 @@ func TestFarGradientsOfEncoders(t *testing.T) {
 			if e.Told != T || e.LeftLog10 == nil || !(*e.LeftLog10 < -70) {
 				t.Errorf("the encoder is told for %d of %d steps, left %s", e.Told, T, e.LeftText(short))
 			}
-		} else if e.Told != 0 || e.LeftText(short) != "not told" || !strings.Contains(advice, "The gradient that comes to encoder, layer 1 is below 1e-37") || !strings.Contains(notes, "encoder, layer 1: the gradient was told for the last 0 of 500 steps; further back it falls below 1e-37") {
+		} else if e.Told != 0 || e.LeftText(short) != "not told" || !strings.Contains(advice, "The gradient that comes to encoder, layer 1 is below 1e-32") || !strings.Contains(notes, "encoder, layer 1: the gradient was told for the last 0 of 500 steps; further back it falls below 1e-32") {
 			t.Errorf("the encoder is told for %d steps; advice %q, notes %q", e.Told, advice, notes)
 		}
 	}
