@@ -227,7 +227,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 		}
 	}
 	depth := longRun // one tile of rows reads each panel once: without a break
-	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.FreeCuts {
+	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.Flushes {
 		depth = part(w.k, panelPart/nr)
 	}
 	width := p1 - p0

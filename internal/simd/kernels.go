@@ -28,9 +28,11 @@ type Set struct {
 	Name   string // "avx512", "avx2" or "generic"
 	MR, NR int    // the matrix tile: at most MR rows, exactly NR columns of B
 
-	// FreeCuts: where the depth of a product is cut changes no bit. Without it that
-	// holds for sums that stay above MinNormal, so the cuts must follow from the shape.
-	FreeCuts bool
+	// Flushes says that each instruction of the kernels takes subnormal operands for
+	// zeros and flushes its result. Without it operands must not be subnormal, and
+	// where the depth of a product is cut shows in sums that come below MinNormal,
+	// so that the cuts must follow from the shape.
+	Flushes bool
 
 	// GemmTiles computes tiles of a matrix product; see Tiles.
 	GemmTiles func(t *Tiles)
@@ -79,7 +81,7 @@ type Set struct {
 //
 // for r < M and c < N. Each element is a single chain of multiply-adds that
 // starts at From (nil: zero) and takes k in ascending order, whatever M and N
-// are, so splitting K over calls that continue from C changes no bit; see FreeCuts.
+// are, so splitting K over calls that continue from C changes no bit; see Flushes.
 // From = C accumulates; a bias row is From = bias with LDFrom = 0.
 //
 // 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in

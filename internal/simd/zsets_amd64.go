@@ -5,7 +5,7 @@
 package simd
 
 var setAVX512 = Set{
-	Name: "avx512", MR: 12, NR: 32, FreeCuts: true,
+	Name: "avx512", MR: 12, NR: 32, Flushes: true,
 	GemmTiles: gemmTilesAVX512,
 	Pack:      pack, PackT: packT,
 	LSTM:     lstmAVX512,
@@ -167,7 +167,7 @@ func dotChunksAVX512(x, y []float32) (sum float32) {
 }
 
 var setAVX2 = Set{
-	Name: "avx2", MR: 6, NR: 16, FreeCuts: true,
+	Name: "avx2", MR: 6, NR: 16, Flushes: true,
 	GemmTiles: gemmTilesAVX2,
 	Pack:      pack, PackT: packT,
 	LSTM:     lstmAVX2,

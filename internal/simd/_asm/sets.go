@@ -42,7 +42,7 @@ var setsTemplate = template.Must(template.New("sets").Parse(`// Code generated b
 package simd
 {{range .Sets}}{{$isa := .Suffix}}
 var set{{$isa}} = Set{
-	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, FreeCuts: true,
+	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, Flushes: true,
 	GemmTiles: gemmTiles{{$isa}},
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
