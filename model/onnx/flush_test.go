@@ -8,6 +8,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // vanishing is a node whose first output, or a number on the way to it, would be subnormal.
@@ -172,6 +173,7 @@ func TestFlushScaled(t *testing.T) {
 		}
 		for _, e := range []int{-126, -63, 7} {
 			t.Run(fmt.Sprintf("%s/%d-%s/%d", group, i, c.op, e), func(t *testing.T) {
+				lowest(t, group, e)
 				file, in := c.build(false)
 				watch(t, parsed(t, file), scaled(in, e))
 				for i, v := range c.in {
@@ -181,6 +183,14 @@ func TestFlushScaled(t *testing.T) {
 				watch(t, parsed(t, file), in)
 			})
 		}
+	}
+}
+
+// lowest skips what the generic kernels' products cannot take: both factors at the
+// bottom of the range, so that they come below 2^-222 (see package simd).
+func lowest(t *testing.T, group string, e int) {
+	if group == "backend" && e == -126 && tensor.CPU().Name() == "cpu/generic" {
+		t.Skip("products below 2^-222")
 	}
 }
 
@@ -195,7 +205,10 @@ func TestFlushRecurrent(t *testing.T) {
 			m := parsed(t, file)
 			r := m.nodes[0].prepared.(*recurrent)
 			if r.engine {
-				t.Run(fmt.Sprintf("backend/%d/%s", e, o.title()), func(t *testing.T) { watch(t, m, in) })
+				t.Run(fmt.Sprintf("backend/%d/%s", e, o.title()), func(t *testing.T) {
+					lowest(t, "backend", e)
+					watch(t, m, in)
+				})
 			}
 			r.engine = false
 			t.Run(fmt.Sprintf("host/%d/%s", e, o.title()), func(t *testing.T) { watch(t, m, in) })
