@@ -203,3 +203,24 @@ func TestGenericLargeSums(t *testing.T) {
 		}
 	}
 }
+
+// What stands in a column beside such a sum changes nothing, and a small sum that
+// was large on the way is not subnormal either.
+func TestGenericColumnsBesideLargeSums(t *testing.T) {
+	a, b, c := []float32{1e-19, 3e15, -3e15}, make([]float32, 24), make([]float32, 8)
+	b[1], b[2] = 1e-20, 5e-19
+	alone := oneTile{Tile{M: 1, N: 8, CS: 1, A: &a[0], B: &b[0], C: &c[0]}, Tiles{K: 3, RS: 3, LDB: 8, LDC: 8}}
+	alone.run(&generic)
+	want := slices.Clone(c)
+	for k := range 3 {
+		b[8*k] = 1e10 // a sum that comes and goes
+	}
+	a = []float32{3e15, -3e15, 1e-19}
+	b[2*8+1], b[2*8+2], b[1], b[2] = b[1], b[2], 0, 0
+	b[2*8] = 1e-20
+	beside := oneTile{Tile{M: 1, N: 8, CS: 1, A: &a[0], B: &b[0], C: &c[0]}, Tiles{K: 3, RS: 3, LDB: 8, LDC: 8}}
+	beside.run(&generic)
+	if want[0] = 0; !slices.Equal(c, want) {
+		t.Errorf("got %g, want %g", c, want)
+	}
+}

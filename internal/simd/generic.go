@@ -95,7 +95,11 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 		}
 		if high != high {
 			chains(&start, a, tile.CS, tile.B, t.LDB, t.K, 1)
-			copy(c, start[:])
+			for j := range c {
+				if v := sum[j]; v-v != 0 { // the others keep their own, whatever stands beside them
+					c[j] = Narrow(float64(start[j]))
+				}
+			}
 		}
 	}
 }
