@@ -51,7 +51,7 @@ func (b *Backend) ClipFactor(factor, sumsq device.Buffer, max float32) {
 		factor.Host[0] = s
 		return
 	}
-	factor.Host[0] = min(1, max/(float32(math.Sqrt(float64(s)))+1e-6))
+	factor.Host[0] = min(1, simd.Narrow(float64(max)/float64(float32(math.Sqrt(float64(s)))+1e-6)))
 }
 
 func finite(x float32) bool { return x-x == 0 }
@@ -170,7 +170,7 @@ func (b *Backend) Step(s *device.StepSpec) {
 
 func newRule(s *device.StepSpec, scale float32) rule {
 	r := rule{
-		scale: scale, lr: s.LR, keep: 1, eps: s.Eps, beta2: s.Beta2,
+		scale: scale, lr: simd.Narrow(float64(s.LR)), keep: 1, eps: s.Eps, beta2: s.Beta2,
 		momentum: s.Momentum, useMomentum: s.Momentum != 0,
 		nesterov: s.Nesterov, first: s.T <= 1,
 		fresh: float32(1 - decimal(s.Dampening)),
@@ -179,11 +179,11 @@ func newRule(s *device.StepSpec, scale float32) rule {
 	if s.Decoupled {
 		r.keep = float32(1 - lr*float64(s.Decay))
 	} else {
-		r.l2 = s.Decay
+		r.l2 = simd.Narrow(float64(s.Decay))
 	}
 	r.oneMinusBeta1, r.oneMinusBeta2 = float32(1-beta1), float32(1-beta2)
 	if s.Kind == device.Adam {
-		r.stepSize = float32(lr / (1 - math.Pow(beta1, float64(s.T))))
+		r.stepSize = simd.Narrow(lr / (1 - math.Pow(beta1, float64(s.T))))
 		r.sqrtBias2 = float32(math.Sqrt(1 - math.Pow(beta2, float64(s.T))))
 	}
 	return r
