@@ -117,7 +117,8 @@ func additiveRowsGrad(a *additiveArgs, lo, hi int) {
 				}
 				set.Axpy(simd.Narrow(float64(d)*float64(s.Cover.Host[at+t])), dw, w.slope)
 				if !s.DCover.Zero() {
-					s.DCover.Host[at+t] += simd.Narrow(float64(d) * float64(set.Dot(w.slope, s.W.Host)))
+					dc := &s.DCover.Host[at+t]
+					*dc = simd.Narrow(float64(*dc) + float64(simd.Narrow(float64(d)*float64(set.Dot(w.slope, s.W.Host)))))
 				}
 			}
 		}

@@ -80,7 +80,7 @@ func (b *Backend) CRF(s *device.CRFSpec) {
 	for _, v := range a.values {
 		sum += v
 	}
-	s.Value.Host[0] = float32(sum / float64(steps))
+	s.Value.Host[0] = simd.Narrow(sum / float64(steps))
 	if a.grad {
 		a.gather()
 	}

@@ -27,7 +27,7 @@ func (b *Backend) CTC(s *device.CTCSpec) {
 	for _, v := range a.rows {
 		sum += v
 	}
-	s.Value.Host[0] = float32(sum)
+	s.Value.Host[0] = simd.Narrow(sum)
 	ctcArgsPool.Put(a)
 }
 
@@ -193,11 +193,11 @@ func (w *ctc) backward(total float64, d []float32, scale float64) {
 		w.set.Exp(share, share)
 		w.set.Scale(float32(scale), share)
 		for i, p := range share {
-			if s := lo + i; s%2 == 0 {
-				row[w.blank] -= p
-			} else {
-				row[w.labels[s/2]] -= p
+			class := &row[w.blank]
+			if s := lo + i; s%2 == 1 {
+				class = &row[w.labels[s/2]]
 			}
+			*class = simd.Narrow(float64(*class) - float64(p))
 		}
 		impossible(w.next)
 		copy(w.next[lo:], beta)

@@ -295,7 +295,7 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 			x := s.X.Host[r*s.YN+lo : r*s.YN+hi]
 			for j, d := range dz {
 				v := float64(y[lo+j])
-				out[j] -= simd.Narrow(float64(d) * (float64(x[j]) / v) / v)
+				out[j] = simd.Narrow(float64(out[j]) - float64(simd.Narrow(float64(d)*(float64(x[j])/v)/v)))
 			}
 		}
 	}
@@ -384,7 +384,7 @@ func dropoutRange(a *dropoutArgs, lo, hi int) {
 		f := m[odd:][:n]
 		if a.acc {
 			for i, v := range x {
-				y[i] += float32(v * f[i])
+				y[i] = simd.Narrow(float64(y[i]) + float64(v*f[i])) // v*f is 0 or larger than v
 			}
 		} else {
 			for i, v := range x {

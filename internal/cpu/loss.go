@@ -57,7 +57,7 @@ func (b *Backend) Loss(s *device.LossSpec) {
 	for _, v := range a.sums {
 		sum += v
 	}
-	s.Value.Host[0] = float32(sum * a.inv)
+	s.Value.Host[0] = simd.Narrow(sum * a.inv)
 	lossArgsPool.Put(a)
 }
 
@@ -69,7 +69,7 @@ func lossWeight(s *device.LossSpec) float64 {
 	}
 	var total float64
 	for n := range s.N {
-		w := itemWeight(s, n)
+		w, class := itemWeight(s, n), float32(1)
 		if w == 0 {
 			continue
 		}
@@ -79,10 +79,10 @@ func lossWeight(s *device.LossSpec) float64 {
 				panic(fmt.Sprintf("cpu: Loss: class %d at item %d, want 0 to %d", c, n, s.V-1))
 			}
 			if !s.ClassWeight.Zero() {
-				w *= s.ClassWeight.Host[c]
+				class = s.ClassWeight.Host[c]
 			}
 		}
-		total += float64(w)
+		total += float64(simd.Narrow(float64(w) * float64(class)))
 	}
 	return total
 }
@@ -224,16 +224,16 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 	norm := float64(top) + math.Log(float64(sum))
 	hit, each := 1-s.Smoothing, s.Smoothing/float32(s.V)
 	if cw != nil {
-		hit *= cw[c]
+		hit = simd.Narrow(float64(hit) * float64(cw[c]))
 	}
 	l, total := float64(hit)*(norm-float64(x[c])), hit
 	if each != 0 {
 		sx, sw := rowTotals(set, x, cw)
 		l += float64(each) * (norm*float64(sw) - float64(sx))
-		total += each * sw
+		total = simd.Narrow(float64(total) + float64(simd.Narrow(float64(each)*float64(sw))))
 	}
 	if d == nil {
-		return float32(l)
+		return simd.Narrow(l)
 	}
 	set.Scale(simd.Narrow(float64(g)*float64(total)/float64(sum)), d)
 	if each != 0 {
@@ -244,8 +244,8 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 			set.Shift(spread, d, d)
 		}
 	}
-	d[c] -= simd.Narrow(float64(g) * float64(hit))
-	return float32(l)
+	d[c] = simd.Narrow(float64(d[c]) - float64(simd.Narrow(float64(g)*float64(hit))))
+	return simd.Narrow(l)
 }
 
 // rowTotals is Σ w·x and Σ w; nil w is ones.

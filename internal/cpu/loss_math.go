@@ -14,12 +14,12 @@ const minPositive = 1e-6
 // softplus is log(1+e^x) without overflow.
 func softplus[F float](x F) F {
 	v := float64(x)
-	return F(math.Max(v, 0) + math.Log1p(math.Exp(-math.Abs(v))))
+	return F(math.Max(v, 0) + math.Log1p(exp(-math.Abs(v))))
 }
 
 // logistic is 1/(1+e^-x), the derivative of softplus.
 func logistic[F float](x F) F {
-	e := math.Exp(-math.Abs(float64(x)))
+	e := exp(-math.Abs(float64(x)))
 	if x < 0 {
 		return F(e / (1 + e))
 	}
@@ -75,7 +75,7 @@ func pinball[F float](p, y, q F) (l, d F) {
 // bce is binary cross-entropy of the logit x against y in [0,1]: max(x,0) - x·y + log(1+e^-|x|).
 func bce[F float](x, y F) (l, d F) {
 	v := float64(x)
-	e := math.Exp(-math.Abs(v))
+	e := exp(-math.Abs(v))
 	return F(math.Max(v, 0) - v*float64(y) + math.Log1p(e)), logistic(x) - y
 }
 

@@ -3,6 +3,7 @@ package cpu
 import (
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 type permuteArgs struct {
@@ -89,7 +90,8 @@ func (a *permuteArgs) line(i [4]int) {
 		a.b.set.Add(d, d, s.Src.Host[src:src+n])
 	case s.Acc:
 		for k := range n {
-			s.Dst.Host[dst+k*ds] += s.Src.Host[src+k*ss]
+			d := &s.Dst.Host[dst+k*ds]
+			*d = simd.Narrow(float64(*d) + float64(s.Src.Host[src+k*ss]))
 		}
 	default:
 		for k := range n {
