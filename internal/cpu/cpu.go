@@ -52,7 +52,13 @@ func (b *Backend) Free(device.Buffer) {}
 
 // Upload copies src to the front of dst, without subnormal numbers: kernels might
 // take them, but not all that is done with numbers is done by kernels.
-func (b *Backend) Upload(dst device.Buffer, src []float32) { b.set.Flush(dst.Host[:len(src)], src) }
+func (b *Backend) Upload(dst device.Buffer, src []float32) {
+	a := moveArgsPool.Get()
+	a.b, a.dst, a.src = b, dst.Host[:len(src)], src
+	par.For(len(src), moveGrain, a, func(a *moveArgs, lo, hi int) { a.b.set.Flush(a.dst[lo:hi], a.src[lo:hi]) })
+	a.src = nil // the caller's
+	moveArgsPool.Put(a)
+}
 
 // Download copies the front of src to dst.
 func (b *Backend) Download(dst []float32, src device.Buffer) { copy(dst, src.Host[:len(dst)]) }

@@ -113,7 +113,12 @@ func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 			e = w.e
 		}
 		a.set.Sub(e, p, y)
-		sum = float64(a.set.SumSq(e))
+		if sum = float64(a.set.SumSq(e)); math.IsInf(sum, 1) { // no room for it in float32, though there may be for the mean
+			sum = 0
+			for _, v := range e {
+				sum += float64(v) * float64(v)
+			}
+		}
 		if d != nil {
 			a.set.Scale(float32(2*a.inv), d)
 		}

@@ -213,3 +213,18 @@ func TestLossPanicsOnAClassOutOfRange(t *testing.T) {
 		b.Loss(&device.LossSpec{Kind: device.CrossEntropy, N: 2, V: 3, Pred: b.Alloc(6), Classes: []int32{0, 3}, Ignore: -100, Value: b.Alloc(1)})
 	})
 }
+
+// Squares whose sum is beyond float32 may have a mean that is not.
+func TestLargeSquares(t *testing.T) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		const n = 4096
+		p := make([]float32, n)
+		for i := range p {
+			p[i] = 1e18
+		}
+		s := &device.LossSpec{Kind: device.MSE, N: n, V: 1, Pred: device.HostBuffer(p), Target: b.Alloc(n), Value: b.Alloc(1)}
+		if b.Loss(s); !closeTo(float64(s.Value.Host[0])/1e36, 1, 1e-6) {
+			t.Errorf("the mean of squares of 1e18 is %g", s.Value.Host[0])
+		}
+	})
+}
