@@ -20,7 +20,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/onnx to model), but stands above that one. Test support
 // (tensortest, devicetest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/simd"},
+	{"internal/settings", "internal/simd"},
 	{"internal/par"},
 	{"internal/device"},
 	{"internal/cpu", "internal/cuda"},
@@ -42,19 +42,20 @@ var floors = [][]string{
 // a floor above these may use any module in go.mod. The numeric core stays
 // clear of everything but x/sys.
 var outside = map[string][]string{
-	"internal/simd":   {"golang.org/x/sys"},
-	"internal/par":    {"golang.org/x/sys"},
-	"internal/device": {},
-	"internal/cpu":    {"golang.org/x/sys"},
-	"tensor":          {},
-	"nn":              {},
-	"optim":           {},
-	"dist":            {"golang.org/x/sys"},
-	"model":           {"golang.org/x/sys", "google.golang.org/protobuf"}, // the latter for model/onnx
-	"data":            {"github.com/parquet-go/parquet-go"},
-	"forecast":        {"gonum.org/v1/gonum"},
-	".":               {},
-	"cmd/carousel":    {},
+	"internal/settings": {},
+	"internal/simd":     {"golang.org/x/sys"},
+	"internal/par":      {"golang.org/x/sys"},
+	"internal/device":   {},
+	"internal/cpu":      {"golang.org/x/sys"},
+	"tensor":            {},
+	"nn":                {},
+	"optim":             {},
+	"dist":              {"golang.org/x/sys"},
+	"model":             {"golang.org/x/sys", "google.golang.org/protobuf"}, // the latter for model/onnx
+	"data":              {"github.com/parquet-go/parquet-go"},
+	"forecast":          {"gonum.org/v1/gonum"},
+	".":                 {},
+	"cmd/carousel":      {},
 }
 
 // forbidden is stricter than the floors: data is usable from train up, but

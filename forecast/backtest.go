@@ -5,12 +5,13 @@ import (
 	"fmt"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 )
 
 // BacktestOptions changes a backtest; nil goes on by the horizon, without refitting.
 type BacktestOptions struct {
-	Stride int  // rows from origin to origin; 0: the horizon
-	Refit  bool // train anew before each origin, on all rows before it
+	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from origin to origin (0: the horizon)"`
+	Refit  bool `json:"refit" group:"Backtest" help:"train anew before each origin, on all rows before it"`
 }
 
 // Backtest scores the model as it would have been used: from one origin after
@@ -21,8 +22,8 @@ func (m *Model) Backtest(panel *data.Panel, o *BacktestOptions) (*Evaluation, er
 	if o == nil {
 		o = &BacktestOptions{}
 	}
-	if o.Stride < 0 {
-		return nil, data.Errorf("stride: want a number of rows, 0 or more, got %d", o.Stride)
+	if err := settings.Check(o); err != nil {
+		return nil, data.Setting(err)
 	}
 	stride := o.Stride
 	if stride == 0 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -35,31 +36,31 @@ type Config struct {
 	Static   Static    `json:"static" group:"Data" help:"columns with one value a series"`
 	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 elsewhere, known ahead"`
 	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, such as Europe/Vienna"`
-	Layout   string    `json:"layout" group:"Data" help:"empty: one row a time (and id); columns: each target column a series; rows: a series a row; tsf"`
+	Layout   string    `json:"layout" oneof:"(one row a time, and id),columns (each target column a series),rows (a series a row),tsf" group:"Data" help:"how the table is laid out"`
 	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
-	Missing  string    `json:"missing" default:"error" group:"Data" help:"missing values: error, interpolate or mask"`
+	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"what is done about values that are not there"`
 	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, row counts (\"rest\" once: all other rows) or the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
-	Calendar string    `json:"calendar" default:"auto" group:"Data" help:"inputs from the calendar: auto or off"`
-	Lags     []int     `json:"lags" group:"Data" help:"seasons, in rows, whose last value is an input beside the window (empty: by the frequency; 0: none)"`
+	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"inputs from the calendar"`
+	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons, in rows, whose last value is an input beside the window (empty: by the frequency; 0: none)"`
 
-	Window  int `json:"window" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
-	Horizon int `json:"horizon" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
+	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
+	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
 	nn.RNNConfig
-	Dropout  float64 `json:"dropout" default:"0.2" group:"Model" help:"dropout after the recurrent layers"`
-	Head     string  `json:"head" default:"direct" group:"Model" help:"direct (all steps at once) or autoregressive (each step from the one before)"`
-	Channels string  `json:"channels" default:"independent" group:"Model" help:"several targets: independent (one network, applied to each) or joint (one network that sees all)"`
-	Skip     string  `json:"skip" default:"ridge" group:"Model" help:"linear path beside the network: ridge (starts at the ridge regression), zero (starts at nothing) or none"`
+	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
+	Head     string  `json:"head" oneof:"direct (all at once),autoregressive (each from the one before)" group:"Model" help:"how the steps of the horizon are made"`
+	Channels string  `json:"channels" oneof:"independent (one network, applied to each),joint (one network that sees all)" group:"Model" help:"several targets"`
+	Skip     string  `json:"skip" oneof:"ridge (starts at the ridge regression),zero (starts at nothing),none" group:"Model" help:"linear path beside the network"`
 
-	Scale      string `json:"scale" default:"standard" group:"Scaling" help:"standard, robust, minmax or none; fitted on the training rows"`
-	ScalePer   string `json:"scale_per" default:"series" group:"Scaling" help:"scale each series by itself or all together: series or global"`
-	WindowNorm string `json:"window_norm" default:"last" group:"Scaling" help:"centre each window: none, last (on its last value), mean, standard (on its mean, and divide by its deviation)"`
-	Transform  string `json:"transform" default:"none" group:"Scaling" help:"none, or log for positive targets that vary in proportion"`
+	Scale      string `json:"scale" oneof:"standard,robust,minmax,none" group:"Scaling" help:"how columns are scaled, by what the training rows say"`
+	ScalePer   string `json:"scale_per" oneof:"series (each by itself),global (all together)" group:"Scaling" help:"what is scaled alike"`
+	WindowNorm string `json:"window_norm" oneof:"none,last (on its last value),mean (on its mean),standard (likewise, and divided by its deviation)" group:"Scaling" help:"centre each window"`
+	Transform  string `json:"transform" oneof:"none,log (for positive targets that vary in proportion)" group:"Scaling" help:"what is done to targets before they are scaled"`
 
-	Loss      string    `json:"loss" default:"mae" group:"Training" help:"mse, mae, huber, quantile, gaussian, student-t or negative-binomial"`
-	Quantiles []float64 `json:"quantiles" default:"0.1,0.5,0.9" group:"Training" help:"levels of quantile outputs and of intervals"`
-	Batch     int       `json:"batch" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
-	SkipLR    float64   `json:"skip_lr" default:"0.1" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
-	Stride    int       `json:"stride" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
+	Loss      string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"what training makes small"`
+	Quantiles []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of quantile outputs and of intervals"`
+	Batch     int       `json:"batch" range:"0..1e5" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
+	SkipLR    float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
+	Stride    int       `json:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
 	train.Settings
 }
 
@@ -75,34 +76,11 @@ func Defaults() Config {
 	return c
 }
 
-// choices of the fields that take a word.
-var (
-	heads       = []string{"direct", "autoregressive"}
-	channelings = []string{"independent", "joint"}
-	skips       = []string{"ridge", "zero", "none"}
-	scales      = []string{"standard", "robust", "minmax", "none"}
-	scalePers   = []string{"series", "global"}
-	windowNorms = []string{"none", "last", "mean", "standard"}
-	transforms  = []string{"none", "log"}
-	losses      = []string{"mse", "mae", "huber", "quantile", "gaussian", "student-t", "negative-binomial"}
-	calendars   = []string{"auto", "off"}
-	missings    = []string{"error", "interpolate", "mask"}
-	layouts     = []string{data.LayoutLong, data.LayoutColumns, data.LayoutRows, data.LayoutTSF}
-)
-
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := cmp.Or(
-		data.OneOf("head", c.Head, heads), data.OneOf("channels", c.Channels, channelings), data.OneOf("skip", c.Skip, skips),
-		data.OneOf("scale", c.Scale, scales), data.OneOf("scale_per", c.ScalePer, scalePers),
-		data.OneOf("window_norm", c.WindowNorm, windowNorms), data.OneOf("transform", c.Transform, transforms),
-		data.OneOf("loss", c.Loss, losses), data.OneOf("calendar", c.Calendar, calendars), data.OneOf("missing", c.Missing, missings),
-		data.OneOf("layout", c.Layout, layouts), data.Between("window", c.Window, 0, 1e5), data.Between("horizon", c.Horizon, 0, 1e4),
-		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("batch", c.Batch, 0, 1e5), data.Between("skip_lr", c.SkipLR, 0, 10),
-		data.Between("stride", c.Stride, 0, 1e6), data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
-	); err != nil {
-		return err
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+		return data.Setting(err)
 	}
 	for _, check := range []func() error{c.checkSplit, c.checkLevels, c.checkColumns, c.checkTogether} {
 		if err := check(); err != nil {
@@ -122,16 +100,8 @@ func (c *Config) checkSplit() error {
 
 func (c *Config) checkLevels() error {
 	for i, q := range c.Quantiles {
-		if !(q > 0 && q < 1) {
-			return data.Errorf("quantiles: want levels between 0 and 1, got %v", q)
-		}
 		if i > 0 && q <= c.Quantiles[i-1] {
 			return data.Errorf("quantiles: want ascending levels, got %v after %v", q, c.Quantiles[i-1])
-		}
-	}
-	for _, lag := range c.Lags {
-		if lag < 0 {
-			return data.Errorf("lags: want whole numbers of rows, got %d", lag)
 		}
 	}
 	return nil

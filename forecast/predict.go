@@ -15,7 +15,7 @@ import (
 
 // PredictOptions changes a prediction; nil is the model's own.
 type PredictOptions struct {
-	Quantiles []float64 // levels, ascending, each between 0 and 1; nil: the model's
+	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to give, ascending, such as 0.1,0.9 (empty: the model's)"`
 }
 
 // Forecast is what follows the last measured row of each series.

@@ -12,9 +12,9 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 )
 
@@ -23,17 +23,17 @@ const Task = "memory"
 
 // Config is one network on one problem; start from [Defaults].
 type Config struct {
-	Problem string `json:"problem" default:"adding" group:"Problem" help:"adding, copy or reber (the embedded Reber grammar)"`
-	Length  int    `json:"length" group:"Problem" help:"adding: steps of a sequence; copy: blanks between symbols and recall; reber: longest string (0: 100, 100, 50)"`
+	Problem string `json:"problem" oneof:"adding,copy,reber (the embedded Reber grammar)" group:"Problem" help:"what is to be learned"`
+	Length  int    `json:"length" range:"0..100000" group:"Problem" help:"adding: steps of a sequence; copy: blanks between symbols and recall; reber: longest string (0: 100, 100, 50)"`
 
 	nn.RNNConfig
 
-	Steps int     `json:"steps" default:"20000" group:"Training" help:"most optimizer steps; a network that has solved its problem stops"`
-	Check int     `json:"check" default:"500" group:"Training" help:"steps between two looks at whether it has"`
-	Batch int     `json:"batch" default:"50" group:"Training" help:"sequences of a step, new ones each time"`
-	LR    float64 `json:"lr" default:"0.001" group:"Training" help:"learning rate of Adam"`
-	Clip  float64 `json:"clip" default:"1" group:"Training" help:"largest norm of the gradient (0: no limit)"`
-	Seed  uint64  `json:"seed" default:"1" group:"Training" help:"of the first weights and the sequences"`
+	Steps int     `json:"steps" range:"1..1e7" group:"Training" help:"most optimizer steps; a network that has solved its problem stops"`
+	Check int     `json:"check" range:"1..1e7" group:"Training" help:"steps between two looks at whether it has"`
+	Batch int     `json:"batch" range:"1..4096" group:"Training" help:"sequences of a step, new ones each time"`
+	LR    float64 `json:"lr" range:"1e-9..10" group:"Training" help:"learning rate of Adam"`
+	Clip  float64 `json:"clip" range:"0..1e9" group:"Training" help:"largest norm of the gradient (0: no limit)"`
+	Seed  uint64  `json:"seed" group:"Training" help:"of the first weights and the sequences"`
 }
 
 // Defaults is the adding problem over 100 steps and an LSTM of 64 units.
@@ -43,27 +43,17 @@ func Defaults() Config {
 
 // Validate reports in one line the first setting that cannot be, as a *data.InputError.
 func (c *Config) Validate() error {
-	p, ok := problems[c.Problem]
-	if !ok {
-		return data.Errorf("problem: want %s, got %q", strings.Join(ProblemNames(), ", "), c.Problem)
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+		return data.Setting(err)
 	}
-	if c.Length != 0 && (c.Length < p.least || c.Length > maxLength) {
-		return data.Errorf("length: %s wants %d to %d, got %d", c.Problem, p.least, maxLength, c.Length)
-	}
-	if err := cmp.Or(
-		data.Between("steps", c.Steps, 1, 1e7), data.Between("check", c.Check, 1, 1e7), data.Between("batch", c.Batch, 1, 4096),
-		data.Between("lr", c.LR, 1e-9, 10), data.Between("clip", c.Clip, 0, 1e9), data.Setting(c.RNNConfig.Validate()),
-	); err != nil {
-		return err
+	if p := problems[c.Problem]; c.Length != 0 && c.Length < p.least {
+		return data.Errorf("length: %s wants %d or more, got %d", c.Problem, p.least, c.Length)
 	}
 	if c.Bidirectional {
 		return data.Errorf("bidirectional: a network that reads from the end needs no memory")
 	}
 	return nil
 }
-
-// maxLength bounds the memory of a training step.
-const maxLength = 100_000
 
 // length is Length with the problem's default.
 func (c *Config) length() int {

@@ -162,16 +162,16 @@ func TestValidate(t *testing.T) {
 		want string
 	}{
 		{func(t *Trial) { t.Problem = "mnist" }, `problem: want adding, copy, reber, got "mnist"`},
-		{func(t *Trial) { t.Length = 1 }, "length: adding wants 2 to 100000, got 1"},
+		{func(t *Trial) { t.Length = 1 }, "length: adding wants 2 or more, got 1"},
 		{func(t *Trial) { t.Problem, t.Length = "reber", 5 }, "length: reber wants 12"},
 		{func(t *Trial) { t.Steps = 0 }, "steps: want a number from 1"},
 		{func(t *Trial) { t.LR = -1 }, "lr: want"},
 		{func(t *Trial) { t.Batch = 1 << 20 }, "batch: want"},
-		{func(t *Trial) { t.Cells = []string{"lstm", "lsmt"} }, `cell: want lstm, gru`},
+		{func(t *Trial) { t.Cells = []string{"lstm", "lsmt"} }, `cells: want lstm, gru`},
 		{func(t *Trial) { t.Cells = nil }, "cells: name at least one"},
 		{func(t *Trial) { t.Runs = 0 }, "runs: want"},
 		{func(t *Trial) { t.Bidirectional = true }, "bidirectional"},
-		{func(t *Trial) { t.Chrono = 2 }, "chrono: needs at least 3"},
+		{func(t *Trial) { t.Chrono = 2 }, "chrono: want 0, or a number from 3"},
 	} {
 		trial := DefaultTrial()
 		c.set(&trial)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -16,8 +17,8 @@ import (
 // Trial compares cells on one problem, with the same settings for all.
 type Trial struct {
 	Config
-	Cells []string `json:"cells" default:"rnn,lstm,gru" group:"Problem" help:"the cells to compare"`
-	Runs  int      `json:"runs" default:"1" group:"Problem" help:"networks of each cell, with seeds that count up"`
+	Cells []string `json:"cells" oneof:"lstm,gru,rnn,slstm,min_gru,min_lstm" group:"Problem" help:"those to compare"`
+	Runs  int      `json:"runs" range:"1..1e6" group:"Problem" help:"networks of each cell, with seeds that count up"`
 }
 
 // DefaultTrial is one network each of plain RNN, LSTM and GRU on [Defaults].
@@ -58,8 +59,8 @@ func (t *Trial) Validate() error {
 	if len(t.Cells) == 0 {
 		return data.Errorf("cells: name at least one, such as lstm")
 	}
-	if t.Runs < 1 || t.Runs > 1e6 {
-		return data.Errorf("runs: want 1 to 1000000, got %d", t.Runs)
+	if err := settings.Check(t); err != nil {
+		return data.Setting(err)
 	}
 	for _, c := range t.Networks() {
 		if err := c.Validate(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -13,49 +14,46 @@ import (
 // starts from [DefaultRNN], and makes its stacks with Build. [RNNOptions] says
 // what each option does; probabilities are in [0,1).
 type RNNConfig struct {
-	Cell          string  `json:"cell" default:"lstm" group:"Model" help:"recurrent cell: lstm, gru, rnn, slstm, min_gru or min_lstm"`
-	Hidden        int     `json:"hidden" default:"64" group:"Model" help:"units of a recurrent layer"`
-	Layers        int     `json:"layers" default:"1" group:"Model" help:"recurrent layers"`
+	Cell          string  `json:"cell" oneof:"lstm,gru,rnn,slstm,min_gru,min_lstm" group:"Model" help:"recurrent cell"`
+	Hidden        int     `json:"hidden" range:"1..8192" group:"Model" help:"units of a recurrent layer"`
+	Layers        int     `json:"layers" range:"1..16" group:"Model" help:"recurrent layers"`
 	Bidirectional bool    `json:"bidirectional" group:"Model" help:"read in both directions"`
-	RNNDropout    float64 `json:"rnn_dropout" group:"Model" help:"dropout between the recurrent layers"` // RNNOptions.Dropout; tasks have a dropout of their own
+	RNNDropout    float64 `json:"rnn_dropout" range:"0..0.99" group:"Model" help:"dropout between the recurrent layers"` // RNNOptions.Dropout; tasks have a dropout of their own
 
 	Residual    bool    `json:"residual,omitempty" group:"Recurrent cell" help:"each layer but the first adds its input to its output"`
-	Proj        int     `json:"proj,omitempty" group:"Recurrent cell" help:"width of an LSTM's output, by a projection (0: hidden)"`
+	Proj        int     `json:"proj,omitempty" range:"0..8191" group:"Recurrent cell" help:"width of an LSTM's output, by a projection (0: hidden)"`
 	Peephole    bool    `json:"peephole,omitempty" group:"Recurrent cell" help:"LSTM: gates see the cell state"`
 	Coupled     bool    `json:"coupled,omitempty" group:"Recurrent cell" help:"LSTM: the forget gate is one minus the input gate"`
 	LayerNorm   bool    `json:"layer_norm,omitempty" group:"Recurrent cell" help:"LSTM, GRU: layer normalisation inside the cell"`
 	ResetBefore bool    `json:"reset_before,omitempty" group:"Recurrent cell" help:"GRU: reset before the recurrent product (ONNX's default), not after it (PyTorch's)"`
 	LearnState  bool    `json:"learn_state,omitempty" group:"Recurrent cell" help:"train the initial state"`
 	NoBias      bool    `json:"no_bias,omitempty" group:"Recurrent cell" help:"no biases"`
-	ForgetBias  float64 `json:"forget_bias,omitempty" default:"1" group:"Recurrent cell" help:"bias of the forget gate at the start, where the cell has one (0: as other biases)"`
-	Chrono      int     `json:"chrono,omitempty" group:"Recurrent cell" help:"LSTM, GRU, min_gru: units begin with memories of 2 to so many steps, in place of forget_bias (0: off)"`
+	ForgetBias  float64 `json:"forget_bias,omitempty" range:"-100..100" group:"Recurrent cell" help:"bias of the forget gate at the start, where the cell has one (0: as other biases)"`
+	Chrono      int     `json:"chrono,omitempty" range:"0|3..1e6" group:"Recurrent cell" help:"LSTM, GRU, min_gru: units begin with memories of 2 to so many steps, in place of forget_bias (0: off)"`
 	Orthogonal  bool    `json:"orthogonal,omitempty" group:"Recurrent cell" help:"recurrent matrices start orthogonal, input matrices Xavier"`
 
-	GateActivation   string  `json:"gate_activation,omitempty" group:"Recurrent cell" help:"LSTM, GRU: of the gates (empty: sigmoid), such as hard_sigmoid"`
-	Activation       string  `json:"activation,omitempty" group:"Recurrent cell" help:"LSTM, GRU, RNN: of the candidate (empty: tanh), such as relu"`
-	OutputActivation string  `json:"output_activation,omitempty" group:"Recurrent cell" help:"LSTM: of the cell state before the output gate (empty: tanh)"`
-	GateClip         float64 `json:"gate_clip,omitempty" group:"Recurrent cell" help:"limit of what enters an activation (0: none)"`
-	CellClip         float64 `json:"cell_clip,omitempty" group:"Recurrent cell" help:"LSTM: limit of the cell state (0: none)"`
+	GateActivation   string  `json:"gate_activation,omitempty" oneof:"(sigmoid),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM, GRU: activation of the gates"`
+	Activation       string  `json:"activation,omitempty" oneof:"(tanh),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM, GRU, RNN: activation of the candidate"`
+	OutputActivation string  `json:"output_activation,omitempty" oneof:"(tanh),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM: activation of the cell state before the output gate"`
+	GateClip         float64 `json:"gate_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"limit of what enters an activation (0: none)"`
+	CellClip         float64 `json:"cell_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"LSTM: limit of the cell state (0: none)"`
 
 	Variational      bool    `json:"variational,omitempty" group:"Recurrent cell" help:"rnn_dropout draws one mask a sequence, not one a step"`
-	InputDropout     float64 `json:"input_dropout,omitempty" group:"Recurrent cell" help:"dropout of the stack's input, one mask a sequence"`
-	OutputDropout    float64 `json:"output_dropout,omitempty" group:"Recurrent cell" help:"dropout of the stack's output, one mask a sequence"`
-	RecurrentDropout float64 `json:"recurrent_dropout,omitempty" group:"Recurrent cell" help:"dropout of the state where it enters the recurrent product, one mask a sequence"`
-	WeightDrop       float64 `json:"weight_drop,omitempty" group:"Recurrent cell" help:"dropout of the recurrent matrices' elements"`
-	Zoneout          float64 `json:"zoneout,omitempty" group:"Recurrent cell" help:"probability that a unit of the state keeps its value"`
-	ZoneoutCell      float64 `json:"zoneout_cell,omitempty" group:"Recurrent cell" help:"LSTM: likewise of the cell state"`
+	InputDropout     float64 `json:"input_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the stack's input, one mask a sequence"`
+	OutputDropout    float64 `json:"output_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the stack's output, one mask a sequence"`
+	RecurrentDropout float64 `json:"recurrent_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the state where it enters the recurrent product, one mask a sequence"`
+	WeightDrop       float64 `json:"weight_drop,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the recurrent matrices' elements"`
+	Zoneout          float64 `json:"zoneout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"probability that a unit of the state keeps its value"`
+	ZoneoutCell      float64 `json:"zoneout_cell,omitempty" range:"0..0.99" group:"Recurrent cell" help:"LSTM: likewise of the cell state"`
 }
 
 // DefaultRNN is one layer of 64 LSTM units with a forget bias of 1.
 func DefaultRNN() RNNConfig { return RNNConfig{Cell: "lstm", Hidden: 64, Layers: 1, ForgetBias: 1} }
 
-// rnnCells are the kinds of cells by their names in settings.
-var rnnCells = []struct {
-	name string
-	kind tensor.Cell
-}{
-	{"lstm", tensor.LSTMCell}, {"gru", tensor.GRUCell}, {"rnn", tensor.RNNTanhCell},
-	{"slstm", tensor.SLSTMCell}, {"min_gru", tensor.MinGRUCell}, {"min_lstm", tensor.MinLSTMCell},
+// rnnCells are the kinds of cells by the choices of [RNNConfig.Cell].
+var rnnCells = map[string]tensor.Cell{
+	"lstm": tensor.LSTMCell, "gru": tensor.GRUCell, "rnn": tensor.RNNTanhCell,
+	"slstm": tensor.SLSTMCell, "min_gru": tensor.MinGRUCell, "min_lstm": tensor.MinLSTMCell,
 }
 
 // Validate reports in one line the first setting that is out of its range, that
@@ -76,13 +74,10 @@ func (c *RNNConfig) Build(in int) (*RNN, error) {
 
 // settle checks the settings and makes options of them.
 func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
-	if err := c.checkNumbers(); err != nil {
+	if err := settings.Check(c); err != nil {
 		return 0, nil, err
 	}
-	kind, err := c.kind()
-	if err != nil {
-		return 0, nil, err
-	}
+	kind := rnnCells[c.Cell]
 	o := &RNNOptions{
 		Layers: c.Layers, Bidirectional: c.Bidirectional, NoBias: c.NoBias, Dropout: float32(c.RNNDropout), Orthogonal: c.Orthogonal,
 		LearnState: c.LearnState, Residual: c.Residual, ForgetBias: float32(c.ForgetBias), Chrono: c.Chrono,
@@ -92,9 +87,7 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 		RecurrentDropout: float32(c.RecurrentDropout), WeightDrop: float32(c.WeightDrop),
 		Zoneout: float32(c.Zoneout), ZoneoutCell: float32(c.ZoneoutCell),
 	}
-	if err := c.activations(kind, o); err != nil {
-		return 0, nil, err
-	}
+	c.activations(kind, o)
 	cell := o.variant(kind)
 	if (!hasForgetGate(cell) || c.NoBias || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
 		o.ForgetBias = 0 // the default asks for nothing where there is no forget gate, or Chrono sets it
@@ -105,55 +98,14 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 	return kind, o, nil
 }
 
-func (c *RNNConfig) kind() (tensor.Cell, error) {
-	var names []string
-	for _, k := range rnnCells {
-		if k.name == c.Cell {
-			return k.kind, nil
-		}
-		names = append(names, k.name)
-	}
-	return 0, fmt.Errorf("cell: want %s, got %q", strings.Join(names, ", "), c.Cell)
-}
-
 // activations fills in the activations of o.
-func (c *RNNConfig) activations(kind tensor.Cell, o *RNNOptions) error {
-	for _, a := range []struct {
-		setting, name string
-		to            *tensor.Activation
-	}{
-		{"gate_activation", c.GateActivation, &o.GateActivation},
-		{"activation", c.Activation, &o.Activation},
-		{"output_activation", c.OutputActivation, &o.OutputActivation},
-	} {
-		var ok bool
-		if *a.to, ok = tensor.ActivationNamed(a.name); !ok {
-			return fmt.Errorf("%s: want %s, got %q", a.setting, strings.Join(tensor.ActivationNames(), ", "), a.name)
-		}
-	}
+func (c *RNNConfig) activations(kind tensor.Cell, o *RNNOptions) {
+	o.GateActivation, _ = tensor.ActivationNamed(c.GateActivation)
+	o.Activation, _ = tensor.ActivationNamed(c.Activation)
+	o.OutputActivation, _ = tensor.ActivationNamed(c.OutputActivation)
 	if kind == tensor.RNNTanhCell && o.Activation == tensor.ReLUActivation { // a cell of its own, PyTorch's too
 		o.Activation, o.ReLU = 0, true
 	}
-	return nil
-}
-
-func (c *RNNConfig) checkNumbers() error {
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"hidden", float64(c.Hidden), 1, 8192}, {"layers", float64(c.Layers), 1, 16}, {"forget_bias", c.ForgetBias, -100, 100}, {"chrono", float64(c.Chrono), 0, 1e6},
-		{"rnn_dropout", c.RNNDropout, 0, 0.99}, {"input_dropout", c.InputDropout, 0, 0.99}, {"output_dropout", c.OutputDropout, 0, 0.99},
-		{"recurrent_dropout", c.RecurrentDropout, 0, 0.99}, {"weight_drop", c.WeightDrop, 0, 0.99},
-		{"zoneout", c.Zoneout, 0, 0.99}, {"zoneout_cell", c.ZoneoutCell, 0, 0.99},
-		{"gate_clip", c.GateClip, 0, 1e6}, {"cell_clip", c.CellClip, 0, 1e6},
-	} {
-		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
-			return fmt.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	return nil
 }
 
 // setting is the name of the setting behind an option.

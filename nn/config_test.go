@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/tensor/tensortest"
@@ -66,7 +67,7 @@ func TestConfigRefuses(t *testing.T) {
 		set  func(*nn.RNNConfig)
 		want string
 	}{
-		{func(c *nn.RNNConfig) { c.Cell = "LSTM" }, `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "LSTM"`},
+		{func(c *nn.RNNConfig) { c.Cell = "LSTM" }, `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "LSTM"; did you mean lstm?`},
 		{func(c *nn.RNNConfig) { c.Hidden = 0 }, "hidden: want a number from 1 to 8192, got 0"},
 		{func(c *nn.RNNConfig) { c.Layers = 17 }, "layers: want a number from 1 to 16, got 17"},
 		{func(c *nn.RNNConfig) { c.RNNDropout = 0.1 }, "rnn_dropout: acts between layers, and there is one layer; drop out its output instead"},
@@ -86,6 +87,25 @@ func TestConfigRefuses(t *testing.T) {
 		if m, err := cfg.Build(3); err == nil || err.Error() != c.want || m != nil {
 			t.Errorf("got  %v\nwant %s", err, c.want)
 		}
+	}
+}
+
+// The choices of the tags are those that there is something for.
+func TestChoicesAreKnown(t *testing.T) {
+	c := nn.DefaultRNN()
+	list := settings.List(&c)
+	for _, name := range []string{"gate_activation", "activation", "output_activation"} {
+		if got, want := settings.Named(list, name).Words(), tensor.ActivationNames(); !slices.Equal(got, want) {
+			t.Errorf("%s may be %q, and tensor knows %q", name, got, want)
+		}
+	}
+	kinds := map[tensor.Cell]string{}
+	for _, c.Cell = range settings.Named(list, "cell").Words() {
+		kind := build(t, &c).Cell()
+		if other, taken := kinds[kind]; taken {
+			t.Errorf("%s and %s are one cell", c.Cell, other)
+		}
+		kinds[kind] = c.Cell
 	}
 }
 

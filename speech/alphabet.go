@@ -13,7 +13,7 @@ import (
 // alphabet is the units that the network spells. Class 0 is the blank, class
 // i > 0 is Units[i-1].
 type alphabet struct {
-	Kind  string   `json:"kind"`  // as Config.Units
+	Kind  string   `json:"kind"`  // as Config.Tokens
 	Units []string `json:"units"` // characters, symbols, or pieces of words, which begin with a space where a word does
 
 	index     map[string]int32
@@ -65,7 +65,7 @@ func (a *alphabet) quoted() []string {
 // letters cuts a text into what errors are counted in beside words: symbols, or
 // characters.
 func letters(kind, s string) []string {
-	if kind == "symbols" {
+	if kind == "space" {
 		return strings.Fields(s)
 	}
 	return strings.Split(s, "")
@@ -88,7 +88,7 @@ func (a *alphabet) encode(text string) (classes []int32, unknown []string) {
 func (a *alphabet) decode(classes []int32) string {
 	var b strings.Builder
 	for i, c := range classes {
-		if i > 0 && a.Kind == "symbols" {
+		if i > 0 && a.Kind == "space" {
 			b.WriteString(space)
 		}
 		b.WriteString(a.unit(c))

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/speech/audio"
@@ -27,8 +28,14 @@ const ClassifyTask = "classify-audio"
 // or commands, is made from; start from [ClassifyDefaults].
 type ClassifyConfig struct {
 	Setup
-	Label string `json:"label" default:"label" group:"Data" help:"column of the label"`
-	Pool  string `json:"pool" default:"max" group:"Model" help:"how the steps of a sound become one vector: max, mean or last"`
+	Label string `json:"label" group:"Data" help:"column of the label"`
+	Pool  string `json:"pool" oneof:"max,mean,last" group:"Model" help:"how the steps of a sound become one vector"`
+}
+
+// UnmarshalJSON reads a configuration, that of an older model too.
+func (c *ClassifyConfig) UnmarshalJSON(raw []byte) error {
+	type fields ClassifyConfig
+	return settings.Decode(raw, (*fields)(c))
 }
 
 // ClassifyDefaults is the configuration that a user starts from: two layers of
@@ -48,7 +55,7 @@ var pools = map[string]func(*tensor.Tensor) *tensor.Tensor{"max": tensor.Max, "m
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *ClassifyConfig) Validate() error {
-	return cmp.Or(data.OneOf("pool", c.Pool, []string{"max", "mean", "last"}), c.Setup.Validate())
+	return cmp.Or(data.Setting(settings.Check(c)), c.Setup.Validate())
 }
 
 // ReadLabelled is [ReadManifest] for a classifier; the label is each
@@ -321,7 +328,7 @@ func (m *Classifier) PredictFile(ctx context.Context, path string) (*SoundClasse
 	list := []Utterance{{Audio: path}}
 	if isManifest(path) {
 		cfg := m.cfg
-		cfg.Label, cfg.Speaker, cfg.Part = "", "", ""
+		cfg.Label, cfg.Speaker, cfg.SplitColumn = "", "", ""
 		var err error
 		if list, err = ReadLabelled(path, &cfg); err != nil {
 			return nil, err

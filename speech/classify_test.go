@@ -45,7 +45,7 @@ func whistles(t *testing.T, dir string, n int) string {
 func TestClassifier(t *testing.T) {
 	dir := t.TempDir()
 	cfg := ClassifyDefaults()
-	cfg.Hidden, cfg.Layers, cfg.RNNDropout, cfg.Bands, cfg.Epochs, cfg.Batch, cfg.LR, cfg.Validation = 16, 1, 0, 20, 8, 8, 0.01, 0.2
+	cfg.Hidden, cfg.Layers, cfg.RNNDropout, cfg.Bands, cfg.Epochs, cfg.Batch, cfg.LR, cfg.Holdout = 16, 1, 0, 20, 8, 8, 0.01, 0.2
 	path := whistles(t, dir, 80)
 	list, err := ReadLabelled(path, &cfg)
 	if err != nil {

@@ -57,7 +57,7 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 	s, o, n := f.setup, f.options, len(f.learn.list)
 	most := max(1, int(s.BatchTime/s.stepSeconds()))
 	buckets := train.NewBuckets(f.learn.steps, most, s.Batch, s.Seed)
-	warmup := int(s.Warmup * float64(s.Epochs*buckets.Len()))
+	warmup := int(s.WarmupShare * float64(s.Epochs*buckets.Len()))
 	options := s.Settings.Options(buckets.Len(), warmup, &o.Run)
 	options.Fingerprint = f.fingerprint()
 	var failure error // of a file that went away during training

@@ -34,18 +34,20 @@ func (c *Config) helperFiles() map[string]string {
 	return files
 }
 
-// Where tuning begins.
+// What a language model and hot words weigh before anything says more; tuning
+// begins there.
 const (
-	firstWeight = 0.5
-	firstBonus  = 1
+	DefaultLMWeight  = 0.5
+	DefaultWordBonus = 1
+	DefaultHotWeight = 4
 )
 
 // decoding reads the helpers that a configuration names.
 func (c *Config) decoding() (*Decoding, error) {
-	d := &Decoding{Beam: c.Beam, LMUnits: c.LMUnits}
+	d := &Decoding{Beam: c.Beam, LMTokens: c.LMTokens}
 	var err error
 	if c.LM != "" {
-		d.LMWeight, d.WordBonus = firstWeight, firstBonus
+		d.LMWeight, d.WordBonus = DefaultLMWeight, DefaultWordBonus
 		if d.LM, err = ReadLM(c.LM); err != nil {
 			return nil, err
 		}

@@ -221,7 +221,7 @@ func (l *LM) Has(word string) bool { _, ok := l.ids[word]; return ok }
 // spelled reports whether the alphabet can write something that the model
 // knows, words or units.
 func (l *LM) spelled(a *alphabet, units bool) bool {
-	if units || a.Kind == "symbols" {
+	if units || a.Kind == "space" {
 		return slices.ContainsFunc(a.Units, func(u string) bool { return l.Has(lmName(u)) })
 	}
 	for word := range l.ids {

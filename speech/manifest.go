@@ -37,7 +37,7 @@ func (cfg *Setup) readManifest(path, text string, clean func(string) string) ([]
 	var list []Utterance
 	var missing []string
 	dir := filepath.Dir(path)
-	for r, err := range data.ReadRecords(path, cfg.Audio, text, cfg.Speaker, cfg.Part) {
+	for r, err := range data.ReadRecords(path, cfg.Audio, text, cfg.Speaker, cfg.SplitColumn) {
 		if err != nil {
 			return nil, err
 		}
@@ -48,8 +48,8 @@ func (cfg *Setup) readManifest(path, text string, clean func(string) string) ([]
 		if !filepath.IsAbs(u.Audio) {
 			u.Audio = filepath.Join(dir, u.Audio)
 		}
-		if cfg.Part != "" && !slices.Contains(parts, u.Part) {
-			return nil, &data.InputError{File: path, Line: r.Line, Column: cfg.Part, Problem: fmt.Sprintf("want train, validation or test, got %q", u.Part)}
+		if cfg.SplitColumn != "" && !slices.Contains(parts, u.Part) {
+			return nil, &data.InputError{File: path, Line: r.Line, Column: cfg.SplitColumn, Problem: fmt.Sprintf("want train, validation or test, got %q", u.Part)}
 		}
 		if info, err := os.Stat(u.Audio); err != nil || info.IsDir() {
 			missing = append(missing, fmt.Sprintf("%s (line %d)", r.Fields[0], r.Line))
@@ -110,7 +110,7 @@ func (c *Config) clean(text string) string {
 // of the utterances is kept for validation, chosen by a hash of their names and
 // the seed, so that adding rows moves none from one part to the other.
 func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
-	if c.Part != "" {
+	if c.SplitColumn != "" {
 		for _, u := range list {
 			switch u.Part {
 			case "train":
@@ -120,7 +120,7 @@ func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
 			}
 		}
 		if len(train) == 0 {
-			return nil, nil, &data.InputError{File: list[0].File, Column: c.Part, Problem: "names no row train"}
+			return nil, nil, &data.InputError{File: list[0].File, Column: c.SplitColumn, Problem: "names no row train"}
 		}
 		return train, valid, nil
 	}
@@ -139,13 +139,13 @@ func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
 	slices.SortStableFunc(order, func(a, b Utterance) int {
 		return cmp.Or(cmp.Compare(draw(name(&a)), draw(name(&b))), cmp.Compare(name(&a), name(&b)))
 	})
-	want := int(c.Validation*float64(len(list)) + 0.5)
+	want := int(c.Holdout*float64(len(list)) + 0.5)
 	n := 0
 	for n < len(order) && (n < want || n > 0 && name(&order[n]) == name(&order[n-1])) {
 		n++
 	}
 	if n == len(order) {
-		return nil, nil, data.Errorf("validation: a share of %v of %s leaves nothing to train on; give more rows, or another column for speaker", c.Validation, counted(len(list), "utterance", "utterances"))
+		return nil, nil, data.Errorf("holdout: a share of %v of %s leaves nothing to train on; give more rows, or another column for speaker", c.Holdout, counted(len(list), "utterance", "utterances"))
 	}
 	valid, train = order[:n], order[n:]
 	inOrder := func(a, b Utterance) int { return cmp.Compare(a.Line, b.Line) }

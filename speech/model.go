@@ -148,7 +148,10 @@ func (c *saved) check() error {
 	if err := c.Config.Validate(); err != nil {
 		return err
 	}
-	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Units {
+	if c.Alphabet != nil {
+		c.Alphabet.Kind = tokensToday(c.Alphabet.Kind)
+	}
+	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Tokens {
 		return fmt.Errorf("the alphabet is missing")
 	}
 	seen := map[string]bool{"": true}

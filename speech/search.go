@@ -8,20 +8,27 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 )
 
 // Decoding says how a text is found in what the network says of each step.
 // The zero Decoding is greedy: the likeliest class of each step.
 type Decoding struct {
-	Beam      int      `json:"beam"`       // prefixes that the search keeps; 0: greedy, or 64 where a helper below asks for a search
-	LM        *LM      `json:"-"`          // language model
-	LMUnits   bool     `json:"lm_units"`   // the model is of units (characters), not of words
-	LMWeight  float64  `json:"lm_weight"`  // of the logarithm of its probability
-	WordBonus float64  `json:"word_bonus"` // for each word (with LMUnits: unit), since the model makes short texts likely
-	Lexicon   *Lexicon `json:"-"`          // the only words allowed
-	HotWords  []string `json:"hot_words"`  // words to be expected
-	HotWeight float64  `json:"hot_weight"` // bonus of each
-	Best      int      `json:"best"`       // texts wanted; 0 means 1
+	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"beginnings of texts that the search keeps (0: greedy, or 64 where something below asks for a search)"`
+	LM        *LM      `json:"-"` // language model
+	LMTokens  bool     `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
+	LMWeight  float64  `json:"lm_weight" range:"-1000..1000" group:"Decoding" help:"weight of the language model: of the logarithm of its probability"`
+	WordBonus float64  `json:"word_bonus" range:"-1000..1000" group:"Decoding" help:"bonus of each word (with lm_tokens: token), since the language model makes short texts likely"`
+	Lexicon   *Lexicon `json:"-"` // the only words allowed
+	HotWords  []string `json:"hot_words" group:"Decoding" help:"words to be expected"`
+	HotWeight float64  `json:"hot_weight" range:"-1000..1000" group:"Decoding" help:"bonus of each hot word"`
+	NBest     int      `json:"n_best" was:"best" range:"0..1000" value:"n" group:"Decoding" help:"texts of each sound, the likeliest first (0: 1)"`
+}
+
+// UnmarshalJSON reads what is kept of a model, of an older one too.
+func (d *Decoding) UnmarshalJSON(raw []byte) error {
+	type fields Decoding
+	return settings.Decode(raw, (*fields)(d))
 }
 
 // defaultBeam is the width of a search that is not given one.
@@ -29,27 +36,21 @@ const defaultBeam = 64
 
 // searches reports whether greedy decoding is not enough.
 func (d *Decoding) searches() bool {
-	return d.Beam > 0 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.Best > 1
+	return d.Beam > 0 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.NBest > 1
 }
 
 // check reports a Decoding that the alphabet has no use for.
 func (d *Decoding) check(a *alphabet) error {
+	if err := settings.Check(d); err != nil {
+		return data.Setting(err)
+	}
 	switch {
-	case d.Lexicon != nil && a.Kind == "symbols":
+	case d.Lexicon != nil && a.Kind == "space":
 		return data.Errorf("lexicon: needs a model that spells characters; this one spells symbols")
 	case d.Lexicon != nil && !d.Lexicon.root.spelled(a, ""):
 		return data.Errorf("lexicon: the model can spell none of its words; it spells %s (mind upper and lower case)", some(a.quoted()))
-	case d.LM != nil && !d.LM.spelled(a, d.LMUnits):
-		return data.Errorf("language model: the model can spell nothing of what it knows; it spells %s (mind upper and lower case, and lm-units)", some(a.quoted()))
-	case d.Beam < 0 || d.Beam > 10_000:
-		return data.Errorf("beam: want 0 to 10000, got %d", d.Beam)
-	case d.Best < 0 || d.Best > 1000:
-		return data.Errorf("best: want 0 to 1000, got %d", d.Best)
-	}
-	for _, v := range []float64{d.LMWeight, d.WordBonus, d.HotWeight} {
-		if v-v != 0 || math.Abs(v) > 1000 {
-			return data.Errorf("weights of decoding: want -1000 to 1000, got %v", v)
-		}
+	case d.LM != nil && !d.LM.spelled(a, d.LMTokens):
+		return data.Errorf("language model: the model can spell nothing of what it knows; it spells %s (mind upper and lower case, and lm-tokens)", some(a.quoted()))
 	}
 	for _, w := range d.HotWords {
 		if len(strings.Fields(w)) != 1 {
@@ -85,7 +86,7 @@ func (d *Decoding) lacking(list []Utterance, texts string) (notes []string) {
 			return n != nil && n.word
 		})
 	}
-	if d.LM != nil && !d.LMUnits {
+	if d.LM != nil && !d.LMTokens {
 		note("language model", d.LM.Has)
 	}
 	return notes
@@ -193,7 +194,7 @@ func newBeam(a *alphabet, d *Decoding) *beam {
 	if b.width == 0 {
 		b.width = defaultBeam
 	}
-	b.width = max(b.width, d.Best)
+	b.width = max(b.width, d.NBest)
 	if len(d.HotWords) > 0 {
 		b.hot = map[string]float64{}
 	}
@@ -293,7 +294,7 @@ func (b *beam) grow(p *prefix, c int32) *prefix {
 	unit := b.a.unit(c)
 	rest, begins := strings.CutPrefix(unit, space)
 	switch {
-	case b.a.Kind == "symbols":
+	case b.a.Kind == "space":
 		q.word = unit
 		b.complete(q)
 		rest = ""
@@ -309,7 +310,7 @@ func (b *beam) grow(p *prefix, c int32) *prefix {
 			return nil
 		}
 	}
-	if b.d.LM != nil && b.d.LMUnits {
+	if b.d.LM != nil && b.d.LMTokens {
 		b.judge(q, unit)
 	}
 	q.extra = q.fixed + b.d.HotWeight*b.hot[q.word]
@@ -319,7 +320,7 @@ func (b *beam) grow(p *prefix, c int32) *prefix {
 // complete ends the word in progress.
 func (b *beam) complete(q *prefix) {
 	q.fixed += b.d.HotWeight * b.wholeHot(q.word)
-	if b.d.LM != nil && !b.d.LMUnits {
+	if b.d.LM != nil && !b.d.LMTokens {
 		b.judge(q, q.word)
 	} else if b.d.LM == nil {
 		q.fixed += b.d.WordBonus

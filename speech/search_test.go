@@ -77,7 +77,7 @@ func run(a *alphabet, d *Decoding, rows [][]float64, n int) []hypothesis {
 // probabilities.
 func TestBeamFindsTheLikeliestTexts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	a := newAlphabet("characters", []string{"a", "b", "c"}, nil)
+	a := newAlphabet("char", []string{"a", "b", "c"}, nil)
 	for range 20 {
 		rows := randomRows(r, 6, a.classes(), 1)
 		texts := byText(a, rows)
@@ -91,7 +91,7 @@ func TestBeamFindsTheLikeliestTexts(t *testing.T) {
 			}
 			return 1
 		})
-		for i, h := range run(a, &Decoding{Beam: 2000, Best: 5}, rows, 5) {
+		for i, h := range run(a, &Decoding{Beam: 2000, NBest: 5}, rows, 5) {
 			got := a.decode(h.classes)
 			if got != order[i] || math.Abs(h.score-math.Log(texts[got])) > 1e-9 {
 				t.Fatalf("place %d: %q with %v, want %q with %v", i, got, h.score, order[i], math.Log(texts[order[i]]))
@@ -165,7 +165,7 @@ func TestLMScores(t *testing.T) {
 // with scoring every text in full.
 func TestBeamWithHelpers(t *testing.T) {
 	lm := writeLM(t)
-	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
+	a := newAlphabet("char", []string{" ", "a", "b"}, nil)
 	r := rand.New(rand.NewPCG(2, 2))
 	for trial := range 24 {
 		d := &Decoding{Beam: 5000}
@@ -216,7 +216,7 @@ func TestBeamWithHelpers(t *testing.T) {
 // A text has only words of the lexicon, even where no hypothesis that the search
 // kept ends in one.
 func TestNoUnfinishedWord(t *testing.T) {
-	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
+	a := newAlphabet("char", []string{" ", "a", "b"}, nil)
 	lexicon := NewLexicon([]string{"a", "abba"})
 	r := rand.New(rand.NewPCG(4, 4))
 	cut := 0
@@ -244,14 +244,14 @@ func TestNoUnfinishedWord(t *testing.T) {
 // Helpers that share no letter with the model are a mistake, such as of case.
 func TestHelpersOfAnotherAlphabet(t *testing.T) {
 	lm := writeLM(t)
-	a, upper, pieces := newAlphabet("characters", []string{" ", "a", "b"}, nil), newAlphabet("characters", []string{" ", "A", "B"}, nil), newAlphabet("symbols", []string{"x", "y"}, nil)
+	a, upper, pieces := newAlphabet("char", []string{" ", "a", "b"}, nil), newAlphabet("char", []string{" ", "A", "B"}, nil), newAlphabet("space", []string{"x", "y"}, nil)
 	for _, c := range []struct {
 		a    *alphabet
 		d    Decoding
 		want string
 	}{
 		{a, Decoding{LM: lm}, ""},
-		{a, Decoding{LM: lm, LMUnits: true}, ""},
+		{a, Decoding{LM: lm, LMTokens: true}, ""},
 		{a, Decoding{Lexicon: NewLexicon([]string{"x", "xa", "ab"})}, ""},
 		{a, Decoding{Lexicon: NewLexicon([]string{"x", "ax"})}, "lexicon: the model can spell none of its words"},
 		{upper, Decoding{LM: lm}, `language model: the model can spell nothing of what it knows; it spells " ", "A", "B"`},
@@ -308,18 +308,18 @@ func TestBeamWithAModelOfUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
+	a := newAlphabet("char", []string{" ", "a", "b"}, nil)
 	rows := [][]float64{{-5, -5, -0.6, -0.8}, {-0.01, -6, -6, -6}, {-5, -5, -0.6, -0.8}}
 	if got := a.decode(run(a, &Decoding{Beam: 50}, rows, 1)[0].classes); got != "aa" {
 		t.Errorf("without the model %q, want aa", got)
 	}
-	if got := a.decode(run(a, &Decoding{LM: lm, LMUnits: true, LMWeight: 1}, rows, 1)[0].classes); got != "bb" {
+	if got := a.decode(run(a, &Decoding{LM: lm, LMTokens: true, LMWeight: 1}, rows, 1)[0].classes); got != "bb" {
 		t.Errorf("with the model %q, want bb", got)
 	}
 }
 
 func TestGreedy(t *testing.T) {
-	a := newAlphabet("characters", []string{" ", "a", "b"}, nil)
+	a := newAlphabet("char", []string{" ", "a", "b"}, nil)
 	const hi, lo = -0.05, -6
 	rows := [][]float64{{hi, lo, lo, lo}, {lo, lo, -0.3, lo}, {lo, lo, hi, lo}, {hi, lo, lo, lo}, {lo, lo, hi, lo}, {lo, hi, lo, lo}, {lo, lo, lo, hi}}
 	h := run(a, &Decoding{}, rows, 1)[0]

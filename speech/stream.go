@@ -80,7 +80,7 @@ func (s *Stream) seconds() float64 { return float64(s.heard) / float64(s.rate) }
 
 // Partial is the text so far. Its end may still change.
 func (s *Stream) Partial() *Transcript {
-	return s.m.transcript(s.search.best(2*s.d.Best, false), s.d, s.seconds())
+	return s.m.transcript(s.search.best(2*s.d.NBest, false), s.d, s.seconds())
 }
 
 // Finish ends the sound and is the final text. The Stream must not be used
@@ -90,5 +90,5 @@ func (s *Stream) Finish() *Transcript {
 	s.frames = s.extract.Flush(s.extract.Write(s.frames[:0], s.samples))
 	s.steps = s.frontend.flush(s.frontend.write(s.steps[:0], s.frames))
 	s.run()
-	return s.m.transcript(s.search.best(2*s.d.Best, true), s.d, s.seconds())
+	return s.m.transcript(s.search.best(2*s.d.NBest, true), s.d, s.seconds())
 }

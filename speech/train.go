@@ -92,10 +92,10 @@ func prepare(list []Utterance, cfg Config, o *TrainOptions) (m *Model, learn, va
 
 func (c *Config) alphabet(training []Utterance) (*alphabet, error) {
 	if c.Alphabet != "" {
-		return readAlphabet(c.Units, c.Alphabet)
+		return readAlphabet(c.Tokens, c.Alphabet)
 	}
-	if c.Units != "bpe" {
-		return collectAlphabet(c.Units, nil, training)
+	if c.Tokens != "bpe" {
+		return collectAlphabet(c.Tokens, nil, training)
 	}
 	t, err := text.TrainTokenizer("bpe", func(yield func(string) bool) {
 		for _, u := range training {
@@ -103,11 +103,11 @@ func (c *Config) alphabet(training []Utterance) (*alphabet, error) {
 				return
 			}
 		}
-	}, &text.TokenizerOptions{VocabularySize: c.Vocabulary})
+	}, &text.TokenizerOptions{VocabularySize: c.VocabularySize})
 	if err != nil {
 		return nil, err
 	}
-	return collectAlphabet(c.Units, t, training)
+	return collectAlphabet(c.Tokens, t, training)
 }
 
 // spell encodes the texts, and leaves utterances out that have fewer steps than

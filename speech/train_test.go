@@ -97,7 +97,7 @@ func smallConfig() Config {
 	c := Defaults()
 	c.Hidden, c.Layers, c.RNNDropout, c.Dropout, c.Bidirectional = 32, 1, 0, 0, false
 	c.Bands, c.Stack, c.Epochs, c.LR, c.Batch, c.Patience = 20, 2, 14, 0.01, 8, -1
-	c.Validation, c.Deltas, c.Speed = 0.15, 1, 0.05
+	c.Holdout, c.Deltas, c.Speed = 0.15, 1, 0.05
 	return c
 }
 
@@ -132,8 +132,8 @@ func trainedModel(t *testing.T) *Model {
 
 func TestTrainAndTranscribe(t *testing.T) {
 	m := trainedModel(t)
-	if got := m.Config(); got.Rate != 8000 || got.Normalize != "running" || got.Skip != 2 {
-		t.Errorf("settled on rate %d, normalize %s, skip %d", got.Rate, got.Normalize, got.Skip)
+	if got := m.Config(); got.Rate != 8000 || got.Normalize != "running" || got.StackStride != 2 {
+		t.Errorf("settled on rate %d, normalize %s, skip %d", got.Rate, got.Normalize, got.StackStride)
 	}
 	dir := t.TempDir()
 	cfg := m.Config()
@@ -177,9 +177,9 @@ func TestTrainAndTranscribe(t *testing.T) {
 // Pieces of words, and words as symbols, are spelled and saved like characters.
 func TestOtherUnits(t *testing.T) {
 	dir := t.TempDir()
-	for _, units := range []string{"bpe", "symbols"} {
+	for _, units := range []string{"bpe", "space"} {
 		cfg := smallConfig()
-		cfg.Units, cfg.Epochs, cfg.Vocabulary = units, 2, 300
+		cfg.Tokens, cfg.Epochs, cfg.VocabularySize = units, 2, 300
 		list, err := ReadManifest(whistled(t, dir, []string{"ab cd", "d ab", "cd", "d d"}), &cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -219,7 +219,7 @@ func TestWordTimes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 9))
 	first := whistle(r, "cb")
 	s.Samples = append(append(append(s.Samples, first.Samples...), whistle(r, "  ").Samples...), whistle(r, "ad").Samples...)
-	got, err := m.TranscribeSound(s, &Decoding{Beam: 20, Best: 3})
+	got, err := m.TranscribeSound(s, &Decoding{Beam: 20, NBest: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,8 +305,8 @@ func TestHotWordsAndTuning(t *testing.T) {
 	}{
 		{Decoding{HotWords: []string{"a b"}}, `want single words, got "a b"`},
 		{Decoding{HotWords: []string{"axe"}}, `"axe" has "x", which the model cannot spell`},
-		{Decoding{Beam: -1}, "want 0 to 10000"},
-		{Decoding{LMWeight: math.NaN()}, "want -1000 to 1000"},
+		{Decoding{Beam: -1}, "want a number from 0 to 10000"},
+		{Decoding{LMWeight: math.NaN()}, "want a number from -1000 to 1000"},
 	} {
 		if _, err := m.Transcribe(list[0].Audio, &c.d); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q", err, c.want)
@@ -353,13 +353,13 @@ func TestFrontendInPieces(t *testing.T) {
 		stats.Deviation[i] = 1
 	}
 	for _, c.Stack = range []int{1, 3, 4} {
-		for _, c.Skip = range []int{0, 1, 2} {
-			if c.Skip > c.Stack {
+		for _, c.StackStride = range []int{0, 1, 2} {
+			if c.StackStride > c.Stack {
 				continue
 			}
 			want := newFrontend(&c.Setup, 3, stats).flushed(frames)
 			if got := len(want) / (9 * c.Stack); got != c.steps(37) {
-				t.Fatalf("stack %d skip %d: %d steps, want %d", c.Stack, c.Skip, got, c.steps(37))
+				t.Fatalf("stack %d skip %d: %d steps, want %d", c.Stack, c.StackStride, got, c.steps(37))
 			}
 			f := newFrontend(&c.Setup, 3, stats)
 			var got []float32
@@ -367,7 +367,7 @@ func TestFrontendInPieces(t *testing.T) {
 				got = f.write(got, frames[k*3:min(k+5, 37)*3])
 			}
 			if got = f.flush(got); !slices.Equal(got, want) {
-				t.Errorf("stack %d skip %d: pieces differ from the whole", c.Stack, c.Skip)
+				t.Errorf("stack %d skip %d: pieces differ from the whole", c.Stack, c.StackStride)
 			}
 		}
 	}
@@ -457,20 +457,20 @@ func TestBadManifests(t *testing.T) {
 		{"audio,text\n000.wav,abc\ncut.wav,b\nshort.wav,b\nmanifest.csv,b\n", "2 files cannot be used", nil},
 		{"audio,text\ncut.wav,b\n000.wav,abc\nmanifest.csv,b\n", "2 files cannot be used", nil},
 		{"audio,text\ncut.wav,b\n", "m.csv: line 2: ", nil},
-		{"audio,text,part\n000.wav,abc,train\ncut.wav,b,validation\nmanifest.csv,b,test\n", "2 files cannot be used", func(c *Config) { c.Part = "part" }},
+		{"audio,text,part\n000.wav,abc,train\ncut.wav,b,validation\nmanifest.csv,b,test\n", "2 files cannot be used", func(c *Config) { c.SplitColumn = "part" }},
 		{"audio,text\nwide.npy,abc\n000.wav,abc\n", "line 3: " + filepath.Join(dir, "000.wav") + ": is sound; the model takes files of features", nil},
 		{"audio,text\nshort.wav,abcabc\n", "1 utterance is too short for the text and left out", nil},
-		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 unit is outside the alphabet, here and further on: "x"`, func(c *Config) { c.Part = "part" }},
-		{"audio,text,part\n000.wav,abc,tain\n", `want train, validation or test, got "tain"`, func(c *Config) { c.Part = "part" }},
-		{"audio,text,part\n000.wav,abc,test\n", "names no row train", func(c *Config) { c.Part = "part" }},
-		{"audio,text,who\n000.wav,abc,a\n001.wav,b,a\n", "leaves nothing to train on", func(c *Config) { c.Speaker, c.Validation = "who", 0.5 }},
+		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 unit is outside the alphabet, here and further on: "x"`, func(c *Config) { c.SplitColumn = "part" }},
+		{"audio,text,part\n000.wav,abc,tain\n", `want train, validation or test, got "tain"`, func(c *Config) { c.SplitColumn = "part" }},
+		{"audio,text,part\n000.wav,abc,test\n", "names no row train", func(c *Config) { c.SplitColumn = "part" }},
+		{"audio,text,who\n000.wav,abc,a\n001.wav,b,a\n", "leaves nothing to train on", func(c *Config) { c.Speaker, c.Holdout = "who", 0.5 }},
 	} {
 		path := filepath.Join(dir, "m.csv")
 		if err := os.WriteFile(path, []byte(c.text), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		cfg := smallConfig()
-		cfg.Validation, cfg.Epochs = 0, 1
+		cfg.Holdout, cfg.Epochs = 0, 1
 		if c.set != nil {
 			c.set(&cfg)
 		}
@@ -492,8 +492,8 @@ func TestSettings(t *testing.T) {
 		set  func(*Config)
 	}{
 		{"", func(c *Config) { c.Layers = 1 }},
-		{"hop: want at most window (25 ms)", func(c *Config) { c.Hop = 30 }},
-		{"lm_units: says what the language model is of", func(c *Config) { c.LMUnits = true }},
+		{"hop: want at most frame (25 ms)", func(c *Config) { c.Hop = 30 }},
+		{"lm_tokens: says what the language model is of", func(c *Config) { c.LMTokens = true }},
 	} {
 		cfg := Defaults()
 		c.set(&cfg)
@@ -514,7 +514,7 @@ func TestShortValidation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Part, cfg.Epochs = "part", 1
+	cfg.SplitColumn, cfg.Epochs = "part", 1
 	list[0].Part, list[1].Part, list[2].Part, list[2].Text = "train", "train", "validation", strings.Repeat("ab", 99)
 	m, _, err := Train(context.Background(), list, cfg, nil)
 	if err != nil {
@@ -635,7 +635,7 @@ func (c *expiring) Err() error {
 func TestLongSound(t *testing.T) {
 	cfg := smallConfig()
 	cfg.Bidirectional, cfg.Rate, cfg.Normalize = true, 8000, "utterance"
-	m, err := newModel(cfg, newAlphabet("characters", []string{"a", "b"}, nil), cfg.Bands, nil)
+	m, err := newModel(cfg, newAlphabet("char", []string{"a", "b"}, nil), cfg.Bands, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ type Transcript struct {
 	Words        []Word        `json:"words"`
 	Score        float64       `json:"score"`                  // logarithm of its probability, with weights and bonuses
 	Seconds      float64       `json:"seconds"`                // length of the sound
-	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where Decoding.Best asks for them
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where Decoding.NBest asks for them
 }
 
 // Word is a word with its place in the sound. CTC says the place of a unit to a
@@ -167,7 +167,7 @@ func (m *Model) decode(rows [][]float64, d *Decoding, seconds float64) *Transcri
 	for _, row := range rows {
 		s.push(row)
 	}
-	return m.transcript(s.best(2*d.Best, true), d, seconds)
+	return m.transcript(s.best(2*d.NBest, true), d, seconds)
 }
 
 // transcript makes words of the best hypothesis, and alternatives of others
@@ -179,7 +179,7 @@ func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Tr
 	seen := map[string]bool{t.Text: true}
 	for _, h := range found[1:] {
 		text := m.alphabet.decode(h.classes)
-		if len(seen) < d.Best && !seen[text] {
+		if len(seen) < d.NBest && !seen[text] {
 			seen[text] = true
 			t.Alternatives = append(t.Alternatives, Alternative{text, h.score})
 		}
@@ -206,7 +206,7 @@ func (m *Model) words(h *hypothesis, seconds float64) []Word {
 	for i, c := range h.classes {
 		unit := m.alphabet.unit(c)
 		rest, begins := strings.CutPrefix(unit, space)
-		if begins || m.alphabet.Kind == "symbols" {
+		if begins || m.alphabet.Kind == "space" {
 			end(i)
 		}
 		if rest == "" {
@@ -281,7 +281,7 @@ func (m *Model) PredictFile(ctx context.Context, path string, d *Decoding) (Tran
 		return m.TranscribeFiles(ctx, []string{path}, d)
 	}
 	cfg := m.cfg
-	cfg.Text, cfg.Speaker, cfg.Part = "", "", ""
+	cfg.Text, cfg.Speaker, cfg.SplitColumn = "", "", ""
 	list, err := ReadManifest(path, &cfg)
 	if err != nil {
 		return nil, err

@@ -1,10 +1,9 @@
 package train
 
 import (
-	"fmt"
-	"math"
 	"time"
 
+	fields "github.com/carousel-ml/carousel/internal/settings" // package train has a type settings
 	"github.com/carousel-ml/carousel/optim"
 )
 
@@ -12,15 +11,15 @@ import (
 // every task share. A task's configuration embeds them, starts from
 // [DefaultSettings] and trains with Options.
 type Settings struct {
-	Epochs      int           `json:"epochs" group:"Training" help:"passes over the training data (0: by its size)"`
-	LR          float64       `json:"lr" default:"0.001" group:"Training" help:"learning rate at the start"`
-	MinLR       float64       `json:"min_lr" default:"0.00001" group:"Training" help:"learning rate at the end of the cosine"`
-	WeightDecay float64       `json:"weight_decay" default:"0.00001" group:"Training" help:"decoupled weight decay"`
-	Clip        float64       `json:"clip" default:"1" group:"Training" help:"largest gradient norm (0: any)"`
-	EMA         float64       `json:"ema" group:"Training" help:"decay of averaged weights (0: no averaging)"`
-	Patience    int           `json:"patience" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
-	MaxTime     time.Duration `json:"max_time" group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
-	Seed        uint64        `json:"seed" default:"1" group:"Training" help:"seed of everything random"`
+	Epochs      int           `json:"epochs" range:"0..1e6" group:"Training" help:"passes over the training data (0: by its size)"`
+	LR          float64       `json:"lr" range:"0..10" group:"Training" help:"learning rate at the start"`
+	MinLR       float64       `json:"min_lr" range:"0..10" group:"Training" help:"learning rate at the end of the cosine"`
+	WeightDecay float64       `json:"weight_decay" range:"0..10" group:"Training" help:"decoupled weight decay"`
+	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest gradient norm (0: any)"`
+	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
+	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
+	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
 }
 
 // DefaultSettings are AdamW from 1e-3 to 1e-5 along a cosine, the gradient's norm
@@ -30,22 +29,7 @@ func DefaultSettings() Settings {
 }
 
 // Validate reports in one line the first setting that is out of its range.
-func (s *Settings) Validate() error {
-	for _, n := range []struct {
-		name     string
-		value    float64
-		min, max float64
-	}{
-		{"epochs", float64(s.Epochs), 0, 1e6}, {"lr", s.LR, 0, 10}, {"min_lr", s.MinLR, 0, 10},
-		{"weight_decay", s.WeightDecay, 0, 10}, {"clip", s.Clip, 0, math.MaxFloat32}, {"ema", s.EMA, 0, 0.999999},
-		{"patience", float64(s.Patience), -1, 1e6}, {"max_time", s.MaxTime.Seconds(), 0, math.MaxInt64},
-	} {
-		if !(n.value >= n.min && n.value <= n.max) { // not a number fails too
-			return fmt.Errorf("%s: want a number from %v to %v, got %v", n.name, n.min, n.max, n.value)
-		}
-	}
-	return nil
-}
+func (s *Settings) Validate() error { return fields.Check(s) }
 
 // Settle replaces a zero that stands for "by the size of the data": epochs
 // is what that size asks for.

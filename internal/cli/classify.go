@@ -57,9 +57,9 @@ func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
 
 // textFiles are the files of a task that learns from one kind of file.
 type textFiles struct {
-	Data  string `json:"data" group:"Files" help:"file to learn from; may be gzipped"`
-	Valid string `json:"valid" group:"Files" help:"file to validate on (none: a part of the training data)"`
-	Test  string `json:"test" group:"Files" help:"file to score the finished model on (none: the validation part)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"file to learn from; may be gzipped"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"file to validate on (none: a part of the training data)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"file to score the finished model on (none: the validation part)"`
 }
 
 // classifyRun is one training of a classifier.
@@ -207,8 +207,11 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 	var o classify.PredictOptions
 	path, out := dataFlag(flags), outFlag(flags)
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
-	flags.BoolVar(&o.Explain, "explain", false, "show which words decided")
+	options := optionFlags(flags, nil, &o)
 	return func(ctx context.Context, dir string) error {
+		if err := options.resolve(); err != nil {
+			return err
+		}
 		m, err := classify.Open(dir)
 		if err != nil {
 			return err

@@ -79,7 +79,7 @@ func (a *app) trainClassifyAudio(ctx context.Context, run *classifyAudioRun) (*t
 	test := onlyPart(list, "test")
 	if run.files.Test != "" {
 		cfg := run.cfg
-		cfg.Part, cfg.Speaker = "", "" // which only training asks for
+		cfg.SplitColumn, cfg.Speaker = "", "" // which only training asks for
 		if test, err = speech.ReadLabelled(run.files.Test, &cfg); err != nil {
 			return nil, err
 		}

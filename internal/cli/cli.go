@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -122,6 +123,7 @@ A run lives in one directory, which holds everything that later commands need.`,
 		a.transcribeCommand(),
 	)
 	keepOrder(root)
+	completeChoices(root)
 	return root
 }
 
@@ -164,5 +166,5 @@ func unknownCommand(root *cobra.Command, args []string) error {
 	if rest[0] == "help" || rest[0] == cobra.ShellCompRequestCmd || rest[0] == cobra.ShellCompNoDescRequestCmd || rest[0] == "completion" {
 		return nil // added by cobra when it executes
 	}
-	return misusef("unknown command %q for %q%s", rest[0], c.CommandPath(), didYouMean(rest[0], commandNames(c), "", "the commands are "))
+	return misusef("unknown command %q for %q%s", rest[0], c.CommandPath(), settings.DidYouMean(rest[0], commandNames(c), "", "the commands are "))
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 )
 
@@ -26,6 +28,16 @@ func misusef(format string, args ...any) error {
 type interrupted struct{ text string }
 
 func (e *interrupted) Error() string { return e.text }
+
+// plainFileError is why a file could not be used, without the path that the
+// message has named already.
+func plainFileError(err error) error {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
+}
 
 // oneLine folds a message onto one line, as an error is printed.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -46,7 +58,7 @@ func flagError(c *cobra.Command, err error) error {
 			}
 		})
 		help := fmt.Sprintf("; see %s --help", c.CommandPath())
-		if hint := didYouMean(name, names, "--", ""); hint != "" {
+		if hint := settings.DidYouMean(name, names, "--", ""); hint != "" {
 			help = hint
 		} else if c.HasAvailableSubCommands() {
 			help = "; name a command first: " + strings.Join(commandNames(c), ", ")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/memory"
 )
 
@@ -26,9 +27,9 @@ const digits = "Sequential MNIST is not part of the table: it needs the images, 
 func (a *app) explainMemoryCommand() *cobra.Command {
 	trial := memory.DefaultTrial()
 	var quick, resume bool
-	var recipe, out string
+	var file, out string
 	var pairs []string
-	s := &settings{}
+	s := recipe.Of(&trial).Without("cell") // the cells are compared
 	c := &cobra.Command{
 		Use:   "memory",
 		Short: "Train networks on the memory benchmarks, and print the table",
@@ -52,11 +53,11 @@ networks: explain gradients looks into them, and --resume continues after Ctrl-C
   carousel explain gradients adding/adding-200-lstm-1`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := s.resolve(recipe, pairs); err != nil {
-				return err
+			if err := s.Resolve(file, pairs); err != nil {
+				return misusef("%v", err)
 			}
 			trials := []memory.Trial{trial}
-			if !s.given() && recipe == "" && pairs == nil {
+			if !s.Given() && file == "" && pairs == nil {
 				trials = memory.Suite(quick)
 			} else if quick {
 				return misusef("--quick runs problems of its own; leave it out, or the settings")
@@ -71,17 +72,15 @@ networks: explain gradients looks into them, and --resume continues after Ctrl-C
 			return a.explainMemory(ctx, trials, out, resume)
 		},
 	}
-	s.add(&trial, "Settings")
-	s.remove("cell") // --cells are compared
-	s.bind(c.Flags(), "seed")
+	s.Bind(c.Flags(), "seed")
 	f := c.Flags()
 	f.BoolVar(&quick, "quick", false, "short problems, a minute in all")
-	f.StringVar(&recipe, "config", "", "recipe `file` in YAML, one setting a line")
+	f.StringVar(&file, "config", "", "recipe `file` in YAML, one setting a line")
 	f.StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
 	f.StringVar(&out, "out", "", "`directory` for the networks and their checkpoints")
 	f.BoolVar(&resume, "resume", false, "take what --out holds, and go on from there")
 	for _, name := range []string{"quick", "config", "set", "out", "resume"} {
-		f.Lookup(name).Annotations = map[string][]string{groupAnnotation: {"Files"}}
+		f.Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
 	return c
 }

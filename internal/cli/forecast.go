@@ -45,7 +45,7 @@ type forecastRun struct {
 }
 
 type forecastFiles struct {
-	Data string `json:"data" group:"Files" help:"table to learn from: CSV, TSV, .tsf or Parquet; may be gzipped"`
+	Data string `json:"data" value:"file" group:"Files" help:"table to learn from: CSV, TSV, .tsf or Parquet; may be gzipped"`
 }
 
 func (a *app) trainForecastCommand() *cobra.Command {
@@ -151,8 +151,11 @@ func (a *app) evaluateForecast(flags *pflag.FlagSet) verbRun {
 func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 	var o forecast.PredictOptions
 	path, out := dataFlag(flags), outFlag(flags)
-	flags.Float64SliceVar(&o.Quantiles, "quantiles", nil, "`levels` of the quantiles to add, such as 0.1,0.9")
+	options := optionFlags(flags, nil, &o)
 	return func(_ context.Context, dir string) error {
+		if err := options.resolve(); err != nil {
+			return err
+		}
 		m, panel, err := openForecast(dir, *path)
 		if err != nil {
 			return err
@@ -168,6 +171,7 @@ func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 func (a *app) backtestCommand() *cobra.Command {
 	var path string
 	var o forecast.BacktestOptions
+	var flags *options
 	c := &cobra.Command{
 		Use:   "backtest DIR --data FILE",
 		Short: "Score a model as it would have been used, from origin to origin",
@@ -179,6 +183,9 @@ the model is trained anew on all rows before each origin.`,
 		GroupID: groupWork,
 		Args:    oneArg("a model directory"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := flags.resolve(); err != nil {
+				return err
+			}
 			m, panel, err := openForecast(args[0], path)
 			if err != nil {
 				return err
@@ -191,8 +198,7 @@ the model is trained anew on all rows before each origin.`,
 		},
 	}
 	c.Flags().StringVar(&path, "data", "", "`file` with the columns the model was trained on")
-	c.Flags().IntVar(&o.Stride, "stride", 0, "`rows` between origins (default: the horizon)")
-	c.Flags().BoolVar(&o.Refit, "refit", false, "train anew before each origin")
+	flags = optionFlags(c.Flags(), nil, &o)
 	return c
 }
 

@@ -57,9 +57,9 @@ type generateRun struct {
 }
 
 type generateFiles struct {
-	Data  string `json:"data" group:"Files" help:"text to learn from: a file, plain or gzipped, or a directory with files of text"`
-	Valid string `json:"valid" group:"Files" help:"text to validate on (none: a part of --data)"`
-	Test  string `json:"test" group:"Files" help:"text to score the finished model on (none: the part of --data that split leaves for it)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"text to learn from: a file, plain or gzipped, or a directory with files of text"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"text to validate on (none: a part of --data)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"text to score the finished model on (none: the part of --data that split leaves for it)"`
 }
 
 func (a *app) trainGenerateCommand() *cobra.Command {
@@ -75,8 +75,8 @@ Then, carousel generate lets the model write, and carousel score ranks ways in
 which a text may go on.`,
 		example: `  carousel train generate --data shakespeare.txt --out run
   carousel train generate --data "$(go env GOROOT)/src/fmt" --out run
-  carousel train generate --data novels --unit bpe --hidden 512 --layers 2 --out run
-  carousel train generate --data wiki.train.txt.gz --valid wiki.valid.txt.gz --unit word --out run`,
+  carousel train generate --data novels --tokens bpe --hidden 512 --layers 2 --out run
+  carousel train generate --data wiki.train.txt.gz --valid wiki.valid.txt.gz --tokens word --out run`,
 		settings: []any{&run.files, &run.cfg},
 		run:      &run.trainRun,
 		seed:     &run.cfg.Seed,
@@ -241,34 +241,19 @@ func partOf(cfg *generate.Config, docs []data.Document, part string) ([]data.Doc
 }
 
 // generateFlags are the flags that say how texts go on.
-func generateFlags(flags *pflag.FlagSet) func(a *app) *generate.GenerateOptions {
-	o := &generate.GenerateOptions{}
-	flags.IntVar(&o.Length, "length", 200, "most `tokens` of a text")
-	flags.IntVar(&o.Num, "num", 1, "`texts` for each prompt, computed side by side")
-	temperature := flags.Float64("temperature", 1, "`t`: above 1 more varied, below 1 surer, 0 always the likeliest token")
-	flags.IntVar(&o.TopK, "top-k", 0, "draw among the `k` likeliest tokens (0: all)")
-	flags.Float64Var(&o.TopP, "top-p", 1, "draw among the likeliest tokens that together have the probability `p`")
-	flags.StringArrayVar(&o.Stop, "stop", nil, "end a text before this `string`, where \\n is a line's end and \\t a tab; may be repeated")
-	return func(a *app) *generate.GenerateOptions {
-		o.Seed, o.Temperature, o.Greedy = a.seed, *temperature, *temperature == 0
+func generateFlags(flags *pflag.FlagSet) func(a *app) (*generate.GenerateOptions, error) {
+	o := generate.DefaultGenerate()
+	options := optionFlags(flags, nil, &o)
+	return func(a *app) (*generate.GenerateOptions, error) {
+		if err := options.resolve(); err != nil {
+			return nil, err
+		}
+		o.Seed, o.Greedy = a.seed, o.Temperature == 0
 		for i, s := range o.Stop {
 			o.Stop[i] = unescape(s)
 		}
-		return o
+		return &o, nil
 	}
-}
-
-// checkCounts refuses what the options' zero would silently replace.
-func checkCounts(o *generate.GenerateOptions) error {
-	switch {
-	case o.Length < 1:
-		return misusef("--length %d: want 1 token or more", o.Length)
-	case o.Num < 1:
-		return misusef("--num %d: want 1 text or more", o.Num)
-	case o.TopP == 0:
-		return misusef("--top-p 0: want a probability above 0")
-	}
-	return nil
 }
 
 func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
@@ -279,8 +264,8 @@ func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		o := options(a)
-		if err := checkCounts(o); err != nil {
+		o, err := options(a)
+		if err != nil {
 			return err
 		}
 		if *path == "" {
@@ -302,7 +287,7 @@ func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
 func (a *app) generateCommand() *cobra.Command {
 	var prompt string
 	var stream bool
-	var options func(*app) *generate.GenerateOptions
+	var options func(*app) (*generate.GenerateOptions, error)
 	c := &cobra.Command{
 		Use:   "generate DIR --prompt TEXT",
 		Short: "Let a language model write on from a prompt",
@@ -311,16 +296,16 @@ model expects. Without a prompt it begins a new document. The state is kept, so
 that a long text costs no more for each token than a short one.`,
 		Example: `  carousel generate run --prompt 'The cat sat on the' --length 100
   carousel generate run --prompt 'func ' --temperature 0.7 --stop '\n}\n' --stream
-  carousel generate run --prompt 'Once' --num 5 --top-p 0.9 --seed 7 --json`,
+  carousel generate run --prompt 'Once' --samples 5 --top-p 0.9 --seed 7 --json`,
 		GroupID: groupWork,
 		Args:    oneArg("a model directory"),
 		RunE: func(c *cobra.Command, args []string) error {
-			o := options(a)
-			if err := checkCounts(o); err != nil {
+			o, err := options(a)
+			if err != nil {
 				return err
 			}
-			if stream && (o.Num > 1 || a.json) {
-				return misusef("--stream writes one text as it comes: leave out --num and --json")
+			if stream && (o.Samples > 1 || a.json) {
+				return misusef("--stream writes one text as it comes: leave out --samples and --json")
 			}
 			m, err := generate.Open(args[0])
 			if err != nil {

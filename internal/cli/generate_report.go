@@ -67,7 +67,7 @@ type sample struct {
 // sampleTexts lets a trained model write for its report.
 func sampleTexts(ctx context.Context, m *generate.Model, seed uint64) ([]sample, error) {
 	length := 500
-	if cfg := m.Config(); cfg.Unit != "char" {
+	if cfg := m.Config(); cfg.Tokens != "char" {
 		length = 120
 	}
 	var list []sample

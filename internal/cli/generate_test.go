@@ -36,7 +36,7 @@ func TestLanguageModelWalkThrough(t *testing.T) {
 		line = strings.ReplaceAll(line, `"$(go env GOROOT)/src`, `"`+filepath.ToSlash(src))
 		args := shellWords(line)
 		if args[0] == "train" {
-			args = append(args, "--hidden", "24", "--epochs", "1", "--steps", "64", "--batch", "16", "--quiet")
+			args = append(args, "--hidden", "24", "--epochs", "1", "--bptt", "64", "--batch", "16", "--quiet")
 		}
 		var stdout, stderr bytes.Buffer
 		if code := run(context.Background(), args, strings.NewReader(""), &stdout, &stderr); code != 0 {

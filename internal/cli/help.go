@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
-)
 
-// groupAnnotation marks a flag with the heading it stands under.
-const groupAnnotation = "carousel_group"
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/settings"
+)
 
 // usage prints a command's help below its description: how to call it,
 // examples, sub-commands, and the flags under their headings.
@@ -86,7 +86,7 @@ func flagGroups(c *cobra.Command) []*flagGroup {
 	}
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		title := "Flags"
-		if g := f.Annotations[groupAnnotation]; len(g) > 0 && g[0] != "" {
+		if g := f.Annotations[recipe.Group]; len(g) > 0 && g[0] != "" {
 			title = g[0]
 		}
 		if c.Parent() == nil || f.Name == "help" {
@@ -141,7 +141,12 @@ func writeReference(w io.Writer, c *cobra.Command) {
 	}
 	for _, g := range flagGroups(c) {
 		if g.title != "Every command" || c.Parent() == nil {
-			fmt.Fprintf(w, "\n%s:\n\n```\n%s```\n", g.title, g.flags.FlagUsages())
+			fmt.Fprintf(w, "\n%s:\n\n", g.title)
+			if list := settingsOf(g.flags); list != nil {
+				settings.WriteTable(w, list, func(s *settings.Setting) string { return "--" + s.Flag() })
+			} else {
+				fmt.Fprintf(w, "```\n%s```\n", g.flags.FlagUsages())
+			}
 		}
 	}
 	for _, sub := range c.Commands() {
@@ -149,4 +154,60 @@ func writeReference(w io.Writer, c *cobra.Command) {
 			writeReference(w, sub)
 		}
 	}
+}
+
+// settingsOf are the settings behind flags, or nil if one of these is no setting.
+func settingsOf(flags *pflag.FlagSet) (list []*settings.Setting) {
+	all := true
+	flags.VisitAll(func(f *pflag.Flag) {
+		one, ok := f.Value.(*recipe.Flag)
+		if all = all && ok; ok {
+			list = append(list, one.Setting)
+		}
+	})
+	if !all {
+		return nil
+	}
+	return list
+}
+
+// completeChoices lets the shell complete the words that a flag may be.
+func completeChoices(c *cobra.Command) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		words := choices(f.Value)
+		if len(words) == 0 {
+			return
+		}
+		// The error would be that the flag is not there, or has words already.
+		_ = c.RegisterFlagCompletionFunc(f.Name, func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return words, cobra.ShellCompDirectiveNoFileComp
+		})
+	})
+	for _, sub := range c.Commands() {
+		completeChoices(sub)
+	}
+}
+
+// choices are the words that a flag may be, with their notes; of several tasks'
+// flag those of any of them.
+func choices(v pflag.Value) []cobra.Completion {
+	switch v := v.(type) {
+	case sharedFlag:
+		words := choices(v.Value)
+		for _, w := range choices(v.other) {
+			if !slices.Contains(words, w) {
+				words = append(words, w)
+			}
+		}
+		return words
+	case *recipe.Flag:
+		var words []cobra.Completion
+		for _, c := range v.Choices {
+			if c.Word != "" {
+				words = append(words, cobra.CompletionWithDesc(c.Word, c.Note))
+			}
+		}
+		return words
+	}
+	return nil
 }

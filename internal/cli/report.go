@@ -13,6 +13,7 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -306,4 +307,15 @@ func printPattern(w io.Writer, e *forecast.Evaluation) {
 	}
 	printCurves(w, curves)
 	fmt.Fprintln(w, hourRuler(len("  Weekdays, measured ")))
+}
+
+// settingPairs lists the settings of a struct that have a value, in its order.
+func settingPairs(ptr any) []report.Pair {
+	var pairs []report.Pair
+	for _, one := range settings.List(ptr) {
+		if text := one.String(); text != "" && (one.IsBool() || !one.IsZero()) {
+			pairs = append(pairs, report.Pair{Name: one.Flag(), Value: text})
+		}
+	}
+	return pairs
 }

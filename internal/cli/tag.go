@@ -158,9 +158,11 @@ func (a *app) predictTag(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
 	format := flags.String("format", "", "`format` of --data: text, conll, conllu or bmes (empty: by its name and first lines)")
-	flags.IntVar(&o.NBest, "nbest", 0, "also give the `N` likeliest sequences of tags, with --json")
-	flags.StringVar(&o.Tokens, "tokens", "", "how plain text is cut: `word`, char or space (empty: as the training tokens look)")
+	options := optionFlags(flags, nil, &o)
 	return func(ctx context.Context, dir string) error {
+		if err := options.resolve(); err != nil {
+			return err
+		}
 		m, err := tag.Open(dir)
 		if err != nil {
 			return err

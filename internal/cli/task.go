@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 )
 
@@ -43,7 +45,9 @@ type verbRun func(ctx context.Context, dir string) error
 // verbCommand completes a command whose work the task of the directory does.
 func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command {
 	runs := map[string]verbRun{}
-	owners := map[string][]string{} // tasks by flag
+	owners := map[string][]string{}   // tasks by flag
+	meanings := map[string][]string{} // the help of each of them
+	differ := map[string]bool{}       // flags of more than one
 	for _, t := range tasks {
 		v := of(t)
 		if v == nil {
@@ -56,14 +60,21 @@ func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command 
 			owners[f.Name] = append(owners[f.Name], t.name)
 			if shared := c.Flags().Lookup(f.Name); shared != nil {
 				shared.Value = sharedFlag{shared.Value, f.Value}
+				if meanings[f.Name] = append(meanings[f.Name], t.name+": "+f.Usage); f.Usage != shared.Usage {
+					differ[f.Name] = true
+				}
 			} else {
 				c.Flags().AddFlag(f)
+				meanings[f.Name] = []string{t.name + ": " + f.Usage}
 			}
 		})
 	}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if differ[f.Name] {
+			f.Usage = strings.Join(meanings[f.Name], "; ")
+		}
 		if len(runs) > 1 && len(owners[f.Name]) < len(runs) {
-			f.Annotations = map[string][]string{groupAnnotation: {"Of " + strings.Join(owners[f.Name], ", ")}}
+			f.Annotations = map[string][]string{recipe.Group: {"Of " + strings.Join(owners[f.Name], ", ")}}
 		}
 	})
 	c.GroupID = groupWork
@@ -119,6 +130,35 @@ func taskNamed(name string) *task {
 	for _, t := range tasks {
 		if t.name == name {
 			return t
+		}
+	}
+	return nil
+}
+
+// options are structs whose fields are flags of a command that uses a model.
+type options struct {
+	*recipe.Set
+	structs []any
+}
+
+// optionFlags makes flags of the fields of structs, which hold their defaults,
+// but not of those that a command has no use for.
+func optionFlags(flags *pflag.FlagSet, without []string, structs ...any) *options {
+	o := &options{recipe.Of(structs...).Without(without...), structs}
+	o.Bind(flags)
+	return o
+}
+
+// resolve writes the flags given over what the structs hold now, and checks that.
+func (o *options) resolve() error {
+	if err := o.Resolve("", nil); err != nil {
+		return misusef("%v", err)
+	}
+	for _, ptr := range o.structs {
+		for _, one := range settings.List(ptr) {
+			if err := one.Check(); err != nil {
+				return misusef("--%s%s", one.Flag(), strings.TrimPrefix(err.Error(), one.Name))
+			}
 		}
 	}
 	return nil

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -40,7 +42,7 @@ func (a *app) trainCommand() *cobra.Command {
 // trainRun is what the training command of every task has beside the task's own
 // files and Config.
 type trainRun struct {
-	Out         string `json:"out" group:"Files" help:"directory for the model, its checkpoints and its report"`
+	Out         string `json:"out" value:"dir" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
 
 	resume bool
@@ -67,15 +69,15 @@ Ctrl-C stops in good order: the same command with --resume continues from the
 last checkpoint.`
 
 func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
-	var recipe string
+	var file string
 	var pairs []string
-	s := &settings{}
+	s := recipe.Of(slices.Insert(slices.Clone(t.settings), 1, any(t.run))...)
 	c := &cobra.Command{
 		Use: t.use, Short: t.short, Long: t.long + settingsHelp, Example: t.example,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := s.resolve(recipe, pairs); err != nil {
-				return err
+			if err := s.Resolve(file, pairs); err != nil {
+				return misusef("%v", err)
 			}
 			if c.Flags().Changed("seed") {
 				*t.seed = a.seed
@@ -103,18 +105,12 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			return a.emit(result, result.print)
 		},
 	}
-	for i, ptr := range t.settings {
-		if i == 1 {
-			s.add(t.run, "Files")
-		}
-		s.add(ptr, "Settings")
-	}
-	s.bind(c.Flags(), "seed")
-	c.Flags().StringVar(&recipe, "config", "", "recipe `file` in YAML, one setting a line")
+	s.Bind(c.Flags(), "seed")
+	c.Flags().StringVar(&file, "config", "", "recipe `file` in YAML, one setting a line")
 	c.Flags().StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
 	c.Flags().BoolVar(&t.run.resume, "resume", false, "continue the interrupted run in --out")
 	for _, name := range []string{"config", "set", "resume"} {
-		c.Flags().Lookup(name).Annotations = map[string][]string{groupAnnotation: {"Files"}}
+		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
 	return c
 }

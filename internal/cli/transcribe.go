@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/speech/audio"
@@ -38,9 +39,9 @@ var transcribeTask = task{
 
 // transcribeFiles are the files of a training of a recogniser.
 type transcribeFiles struct {
-	Data  string `json:"data" group:"Files" help:"manifest to learn from: a table (CSV or TSV) with an utterance a row; may be gzipped"`
-	Test  string `json:"test" group:"Files" help:"manifest to score the finished model on (none: the rows whose part is test, or else the validation part)"`
-	Cache string `json:"cache" group:"Files" help:"directory that keeps computed features for later runs"`
+	Data  string `json:"data" value:"file" group:"Files" help:"manifest to learn from: a table (CSV or TSV) with an utterance a row; may be gzipped"`
+	Test  string `json:"test" value:"file" group:"Files" help:"manifest to score the finished model on (none: the rows whose part is test, or else the validation part)"`
+	Cache string `json:"cache" value:"dir" group:"Files" help:"directory that keeps computed features for later runs"`
 }
 
 type transcribeRun struct {
@@ -85,7 +86,7 @@ func (a *app) trainTranscribe(ctx context.Context, run *transcribeRun) (*trainRe
 	var test []speech.Utterance
 	if run.files.Test != "" {
 		cfg := run.cfg
-		cfg.Part, cfg.Speaker = "", "" // which only training asks for
+		cfg.SplitColumn, cfg.Speaker = "", "" // which only training asks for
 		if test, err = speech.ReadManifest(run.files.Test, &cfg); err != nil {
 			return nil, err
 		}
@@ -150,8 +151,8 @@ func choosePart(s *speech.Setup, part string) error {
 	s.Speaker = ""
 	switch {
 	case part == "" || part == "all":
-		s.Part = ""
-	case s.Part == "":
+		s.SplitColumn = ""
+	case s.SplitColumn == "":
 		return misusef("--split-part: the model was trained on a manifest without a column of parts; leave it out")
 	}
 	return nil
@@ -159,89 +160,75 @@ func choosePart(s *speech.Setup, part string) error {
 
 // keepPart is the utterances of the part, all of them where none is named.
 func keepPart(path string, s *speech.Setup, list []speech.Utterance, part string) ([]speech.Utterance, error) {
-	if s.Part == "" {
+	if s.SplitColumn == "" {
 		return list, nil
 	}
 	if list = onlyPart(list, part); len(list) == 0 {
-		return nil, &data.InputError{File: path, Column: s.Part, Problem: "names no row " + part}
+		return nil, &data.InputError{File: path, Column: s.SplitColumn, Problem: "names no row " + part}
 	}
 	return list, nil
 }
 
-// decodingFlags are what the commands that transcribe may change of a model's
-// decoding.
-type decodingFlags struct {
-	flags     *pflag.FlagSet
-	lm        string
-	lexicon   string
-	greedy    bool
-	hot       []string
-	d         speech.Decoding
-	hotWeight float64
+// decodingFiles are the flags of decoding that are not [speech.Decoding]'s own.
+type decodingFiles struct {
+	Greedy  bool   `json:"greedy" group:"Decoding" help:"take the likeliest token of each step, whatever the model has to help"`
+	LM      string `json:"lm" value:"file" group:"Decoding" help:"language model in ARPA format (empty: the model's)"`
+	Lexicon string `json:"lexicon" value:"file" group:"Decoding" help:"file of the only words allowed (empty: the model's)"`
 }
 
-func newDecodingFlags(flags *pflag.FlagSet) *decodingFlags {
-	f := &decodingFlags{flags: flags}
-	flags.BoolVar(&f.greedy, "greedy", false, "take the likeliest unit of each step, whatever the model has to help")
-	flags.IntVar(&f.d.Beam, "beam", 0, "beginnings of texts that the search keeps (default the model's)")
-	flags.StringVar(&f.lm, "lm", "", "language model `file` in ARPA format (default the model's)")
-	flags.BoolVar(&f.d.LMUnits, "lm-units", false, "the language model is of units, not of words")
-	flags.Float64Var(&f.d.LMWeight, "lm-weight", 0.5, "`weight` of the language model (default the model's)")
-	flags.Float64Var(&f.d.WordBonus, "word-bonus", 1, "`bonus` of each word (default the model's)")
-	flags.StringVar(&f.lexicon, "lexicon", "", "`file` of the only words allowed (default the model's)")
-	flags.StringSliceVar(&f.hot, "hot-words", nil, "`words` to be expected")
-	flags.Float64Var(&f.hotWeight, "hot-weight", 4, "`bonus` of each hot word")
-	return f
-}
-
-// decoding is the model's own, with what flags say.
-func (f *decodingFlags) decoding(m *speech.Model) (*speech.Decoding, error) {
-	d := m.Decoding()
-	var err error
-	if f.greedy {
-		for _, name := range []string{"beam", "lm", "lexicon", "hot-words", "best", "lm-units", "lm-weight", "word-bonus", "hot-weight"} {
-			if f.flags.Changed(name) {
-				return nil, misusef("--greedy and --%s exclude each other", name)
+// decodingFlags makes the flags of what the commands that transcribe may change
+// of a model's decoding, and gives what makes the decoding: the model's own, with
+// what flags say.
+func decodingFlags(flags *pflag.FlagSet, without ...string) func(m *speech.Model) (*speech.Decoding, error) {
+	var f decodingFiles
+	var d speech.Decoding
+	flagged := optionFlags(flags, without, &f, &d)
+	return func(m *speech.Model) (*speech.Decoding, error) {
+		d = *m.Decoding()
+		if flagged.Given("lm") {
+			d.LMTokens, d.LMWeight, d.WordBonus = false, speech.DefaultLMWeight, speech.DefaultWordBonus
+		}
+		if flagged.Given("hot_words") {
+			d.HotWeight = speech.DefaultHotWeight
+		}
+		if err := flagged.resolve(); err != nil {
+			return nil, err
+		}
+		if f.Greedy {
+			for _, one := range slices.Concat(settings.List(&f), settings.List(&d)) {
+				if one.Name != "greedy" && flagged.Given(one.Name) {
+					return nil, misusef("--greedy and --%s exclude each other", one.Flag())
+				}
+			}
+			return &speech.Decoding{}, nil
+		}
+		var err error
+		if f.LM != "" {
+			if d.LM, err = speech.ReadLM(f.LM); err != nil {
+				return nil, err
 			}
 		}
-		return &speech.Decoding{}, nil
-	}
-	changed := f.flags.Changed
-	switch model := d.LM != nil || f.lm != ""; {
-	case changed("hot-weight") && len(f.hot) == 0:
-		return nil, misusef("--hot-weight: needs --hot-words")
-	case !model && (changed("lm-weight") || changed("lm-units")):
-		return nil, misusef("--lm-weight and --lm-units need a language model; name its file with --lm")
-	case changed("word-bonus") && !model && d.Lexicon == nil && f.lexicon == "" && max(d.Beam, f.d.Beam) == 0 && len(f.hot) == 0 && !changed("best"):
-		return nil, misusef("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
-	}
-	if f.lm != "" {
-		if d.LM, err = speech.ReadLM(f.lm); err != nil {
-			return nil, err
+		if f.Lexicon != "" {
+			if d.Lexicon, err = speech.ReadLexicon(f.Lexicon); err != nil {
+				return nil, err
+			}
 		}
-		d.LMUnits, d.LMWeight, d.WordBonus = f.d.LMUnits, f.d.LMWeight, f.d.WordBonus
-	}
-	if f.lexicon != "" {
-		if d.Lexicon, err = speech.ReadLexicon(f.lexicon); err != nil {
-			return nil, err
+		switch {
+		case flagged.Given("hot_weight") && len(d.HotWords) == 0:
+			return nil, misusef("--hot-weight: needs --hot-words")
+		case d.LM == nil && flagged.Given("lm_weight", "lm_tokens"):
+			return nil, misusef("--lm-weight and --lm-tokens need a language model; name its file with --lm")
+		case flagged.Given("word_bonus") && d.LM == nil && d.Lexicon == nil && d.Beam == 0 && len(d.HotWords) == 0 && d.NBest == 0:
+			return nil, misusef("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
 		}
+		return &d, nil
 	}
-	for name, set := range map[string]func(){
-		"beam": func() { d.Beam = f.d.Beam }, "lm-units": func() { d.LMUnits = f.d.LMUnits },
-		"lm-weight": func() { d.LMWeight = f.d.LMWeight }, "word-bonus": func() { d.WordBonus = f.d.WordBonus },
-		"hot-words": func() { d.HotWords, d.HotWeight = f.hot, f.hotWeight },
-	} {
-		if f.flags.Changed(name) {
-			set()
-		}
-	}
-	return d, nil
 }
 
 func (a *app) evaluateTranscribe(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := partFlag(flags)
-	decoding := newDecodingFlags(flags)
+	decoding := decodingFlags(flags, "n_best")
 	return func(ctx context.Context, dir string) error {
 		m, err := speech.Open(dir)
 		if err != nil {
@@ -261,7 +248,7 @@ func (a *app) evaluateTranscribe(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		d, err := decoding.decoding(m)
+		d, err := decoding(m)
 		if err != nil {
 			return err
 		}
@@ -290,7 +277,7 @@ func printRecognition(w io.Writer, e *speech.Evaluation) {
 
 func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
-	decoding := newDecodingFlags(flags)
+	decoding := decodingFlags(flags, "n_best")
 	return func(ctx context.Context, dir string) error {
 		m, err := speech.Open(dir)
 		if err != nil {
@@ -302,7 +289,7 @@ func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 		if *path == "-" {
 			return misusef("--data -: sound from standard input is for carousel transcribe %s -", shellQuote(dir))
 		}
-		d, err := decoding.decoding(m)
+		d, err := decoding(m)
 		if err != nil {
 			return err
 		}
@@ -335,7 +322,7 @@ func printTranscript(w io.Writer, t *speech.Transcript, words bool) {
 }
 
 func (a *app) transcribeCommand() *cobra.Command {
-	var best, raw int
+	var raw int
 	var words bool
 	c := &cobra.Command{
 		Use:   "transcribe DIR FILE...|-",
@@ -349,7 +336,7 @@ Files that cannot be used are named in the end, after the texts of the others.
 
 --json gives words with their times and confidence too.`,
 		Example: `  carousel transcribe run call.wav
-  carousel transcribe run *.flac --best 3 --json
+  carousel transcribe run *.flac --n-best 3 --json
   arecord -f S16_LE -r 16000 -t wav | carousel transcribe run -
   ffmpeg -i talk.mp4 -f s16le -ac 1 -ar 16000 - | carousel transcribe run - --raw 16000`,
 		GroupID: groupWork,
@@ -360,8 +347,7 @@ Files that cannot be used are named in the end, after the texts of the others.
 			return nil
 		},
 	}
-	decoding := newDecodingFlags(c.Flags())
-	c.Flags().IntVar(&best, "best", 1, "`n` texts of each file, the likeliest first")
+	decoding := decodingFlags(c.Flags())
 	c.Flags().BoolVar(&words, "words", false, "show each word with its time and confidence")
 	c.Flags().IntVar(&raw, "raw", 0, "standard input has no header: 16 bit little-endian samples of one channel at this `rate`")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -369,15 +355,9 @@ Files that cannot be used are named in the end, after the texts of the others.
 		if err != nil {
 			return err
 		}
-		d, err := decoding.decoding(m)
+		d, err := decoding(m)
 		if err != nil {
 			return err
-		}
-		if c.Flags().Changed("best") {
-			if best < 1 {
-				return misusef("--best: want 1 or more, got %d", best)
-			}
-			d.Best = best
 		}
 		files := args[1:]
 		switch {

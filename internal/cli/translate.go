@@ -61,15 +61,15 @@ type translateRun struct {
 }
 
 type translateFiles struct {
-	Source      string `json:"source" group:"Files" help:"sentences, one a line; may be gzipped, as all files"`
-	Target      string `json:"target" group:"Files" help:"their translations, line by line"`
-	ValidSource string `json:"valid_source" group:"Files" help:"sentences to validate on (empty: a share of the training pairs)"`
-	ValidTarget string `json:"valid_target" group:"Files" help:"their translations"`
-	TestSource  string `json:"test_source" group:"Files" help:"sentences to score the finished model on (empty: the validation pairs)"`
-	TestTarget  string `json:"test_target" group:"Files" help:"their translations"`
-	Data        string `json:"data" group:"Files" help:"in place of source and target: a table with both in columns"`
-	Valid       string `json:"valid" group:"Files" help:"likewise, to validate on"`
-	Test        string `json:"test" group:"Files" help:"likewise, for the score"`
+	Source      string `json:"data_source" value:"file" group:"Files" help:"sentences, one a line; may be gzipped, as all files"`
+	Target      string `json:"data_target" value:"file" group:"Files" help:"their translations, line by line"`
+	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"sentences to validate on (empty: a share of the training pairs)"`
+	ValidTarget string `json:"valid_target" value:"file" group:"Files" help:"their translations"`
+	TestSource  string `json:"test_source" value:"file" group:"Files" help:"sentences to score the finished model on (empty: the validation pairs)"`
+	TestTarget  string `json:"test_target" value:"file" group:"Files" help:"their translations"`
+	Data        string `json:"data" value:"file" group:"Files" help:"in place of data_source and data_target: a table with both in columns"`
+	Valid       string `json:"valid" value:"file" group:"Files" help:"likewise, to validate on"`
+	Test        string `json:"test" value:"file" group:"Files" help:"likewise, for the score"`
 }
 
 // pairFiles are the two files, or the table, that pairs come from.
@@ -81,13 +81,13 @@ func (f *translateFiles) parts() (training, valid, test pairFiles) {
 
 func (f pairFiles) none() bool { return f == pairFiles{} }
 
-// check finds files that do not make pairs.
-func (f pairFiles) check(prefix, table string) error {
+// check finds files that do not make pairs, given under the name of the table.
+func (f pairFiles) check(name string) error {
 	switch {
 	case f.table != "" && (f.source != "" || f.target != ""):
-		return misusef("--%s is a table with both languages; leave out --%ssource and --%starget", table, prefix, prefix)
+		return misusef("--%s is a table with both languages; leave out --%[1]s-source and --%[1]s-target", name)
 	case f.table == "" && (f.source == "") != (f.target == ""):
-		return misusef("--%ssource and --%starget belong together: give both", prefix, prefix)
+		return misusef("--%s-source and --%[1]s-target belong together: give both", name)
 	}
 	return nil
 }
@@ -107,16 +107,16 @@ func (f pairFiles) pairs(a *app, cfg *translate.Config) translate.Pairs {
 func (a *app) trainTranslateCommand() *cobra.Command {
 	run := &translateRun{cfg: translate.Defaults()}
 	return a.trainTaskCommand(&trainTask{
-		use:   "translate --source FILE --target FILE --out DIR",
+		use:   "translate --data-source FILE --data-target FILE --out DIR",
 		short: "Train a translation model on pairs of sentences",
 		long: `Trains a network that translates, scores it by BLEU and chrF as sacreBLEU
 computes them, and writes model, checkpoints and report into --out.
 
-Line n of --target is the translation of line n of --source. Both may also be
+Line n of --data-target is the translation of line n of --data-source. Both may also be
 columns of one table: --data.`,
-		example: `  carousel train translate --source train.en --target train.de --valid-source val.en --valid-target val.de --out run
+		example: `  carousel train translate --data-source train.en --data-target train.de --valid-source val.en --valid-target val.de --out run
   carousel train translate --data pairs.tsv --source-column en --target-column de --lowercase --out run
-  carousel train translate --config recipes/multi30k_en_de.yaml --source train.en.gz --target train.de.gz --out run`,
+  carousel train translate --config recipes/multi30k_en_de.yaml --data-source train.en.gz --data-target train.de.gz --out run`,
 		settings: []any{&run.files, &run.cfg},
 		run:      &run.trainRun,
 		seed:     &run.cfg.Seed,
@@ -129,9 +129,9 @@ columns of one table: --data.`,
 func (r *translateRun) check() error {
 	training, valid, test := r.files.parts()
 	if training.none() {
-		return misusef("train translate needs --source and --target, files whose lines belong together, or --data, a table with both")
+		return misusef("train translate needs --data-source and --data-target, files whose lines belong together, or --data, a table with both")
 	}
-	for _, err := range []error{training.check("", "data"), valid.check("valid-", "valid"), test.check("test-", "test")} {
+	for _, err := range []error{training.check("data"), valid.check("valid"), test.check("test")} {
 		if err != nil {
 			return err
 		}
@@ -187,51 +187,39 @@ func (a *app) trainTranslate(ctx context.Context, run *translateRun) (*trainResu
 // pairFlags are the flags of pairs to score a model on.
 func pairFlags(flags *pflag.FlagSet) *pairFiles {
 	f := &pairFiles{}
-	flags.StringVar(&f.source, "source", "", "`file` of sentences, one a line")
-	flags.StringVar(&f.target, "target", "", "`file` of their translations")
+	flags.StringVar(&f.source, "data-source", "", "`file` of sentences, one a line")
+	flags.StringVar(&f.target, "data-target", "", "`file` of their translations")
 	flags.StringVar(&f.table, "data", "", "`file` like that the model was trained on")
 	return f
 }
 
-// searchFlags are those of a search; what is not given stays as the model has it.
-func searchFlags(flags *pflag.FlagSet) func(m *translate.Model) (*translate.SearchOptions, error) {
-	given := &settings{}
-	var o translate.SearchOptions
-	given.add(&o, "Search")
-	given.bind(flags)
-	return func(m *translate.Model) (*translate.SearchOptions, error) {
-		o = m.Config().SearchOptions
-		if err := given.resolve("", nil); err != nil {
-			return nil, err
-		}
-		if err := o.Validate(); err != nil {
-			return nil, misusef("%v", err)
-		}
-		return &o, nil
+// translateFlags are those of options, o or what has it, and of a search; what is
+// not given of this stays as the model has it.
+func translateFlags(flags *pflag.FlagSet, without []string, options any, o *translate.Options) func(m *translate.Model) error {
+	o.Search = &translate.SearchOptions{}
+	given := optionFlags(flags, without, o.Search, options)
+	return func(m *translate.Model) error {
+		*o.Search = m.Config().SearchOptions
+		return given.resolve()
 	}
 }
 
 func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 	files := pairFlags(flags)
-	search := searchFlags(flags)
 	var o translate.EvaluateOptions
-	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
-	flags.IntVar(&o.Long, "long", 0, "also score sources of `n` neighbouring sentences: whole, cut, and cut with the encoder's state carried")
+	options := translateFlags(flags, []string{"n_best"}, &o, &o.Options)
 	return func(ctx context.Context, dir string) error {
 		m, err := translate.Open(dir)
 		if err != nil {
 			return err
 		}
 		if files.none() {
-			return misusef("--source and --target are needed, files whose lines belong together, or --data, a table with both")
+			return misusef("--data-source and --data-target are needed, files whose lines belong together, or --data, a table with both")
 		}
-		if err := files.check("", "data"); err != nil {
+		if err := files.check("data"); err != nil {
 			return err
 		}
-		if o.Long < 0 {
-			return misusef("--long %d: want a number of sentences, or 0", o.Long)
-		}
-		if o.Search, err = search(m); err != nil {
+		if err := options(m); err != nil {
 			return err
 		}
 		cfg := m.Config()
@@ -243,25 +231,21 @@ func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 	}
 }
 
-const carryHelp = "the encoder begins each part of a long source with its state after the part before"
-
 func (a *app) predictTranslate(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
-	search := searchFlags(flags)
 	var o translate.Options
-	flags.IntVar(&o.NBest, "n-best", 0, "write the `n` best translations of each line, with line number and score")
-	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
+	options := translateFlags(flags, nil, &o, &o)
 	picture := flags.String("attention", "", "write a picture of what the first line's translation looked at to this PNG `file`")
 	return func(ctx context.Context, dir string) error {
 		m, err := translate.Open(dir)
 		if err != nil {
 			return err
 		}
-		if o.Search, err = search(m); err != nil {
+		if err := options(m); err != nil {
 			return err
 		}
-		if o.NBest < 0 || o.NBest > o.Search.Beam {
+		if o.NBest > o.Search.Beam {
 			return misusef("--n-best %d: want a number up to the beam, %d", o.NBest, o.Search.Beam)
 		}
 		o.Attention = *picture != ""

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -17,31 +17,31 @@ import (
 // zero where the help says so is settled by the data when training begins, and
 // [Model.Config] then tells what it became.
 type Config struct {
-	Format    string  `json:"format" group:"Data" help:"table, jsonl, label-first or lines (empty: by the file's name)"`
+	Format    string  `json:"format" oneof:"(by the file's name),table,jsonl,label-first" group:"Data" help:"how the file is laid out"`
 	Text      string  `json:"text" group:"Data" help:"column of the text (empty: text, or the only one beside the label)"`
 	Label     string  `json:"label" group:"Data" help:"column of the label (empty: label)"`
 	Separator string  `json:"separator" group:"Data" help:"separates several labels of one text, such as | (empty: a text has one label)"`
-	Encoding  string  `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
-	Holdout   float64 `json:"holdout" default:"0.1" group:"Data" help:"share of the training texts to validate on where no file is given for it"`
+	Encoding  string  `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
+	Holdout   float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training texts to validate on where no file is given for it"`
 	Fold      string  `json:"fold" group:"Data" help:"keep part K of N of the texts for the test, as in cross-validation, such as 1/5"`
 
-	Tokens         string `json:"tokens" default:"word" group:"Text" help:"word, char, space, bpe, charbpe or unigram; word takes Chinese, Japanese and Thai by character"`
-	Lowercase      bool   `json:"lowercase" default:"true" group:"Text" help:"make texts lower case"`
-	MinCount       int    `json:"min_count" default:"2" group:"Text" help:"tokens seen fewer times in training are unknown"`
-	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Text" help:"most tokens to know"`
-	MaxLength      int    `json:"max_length" default:"1000" group:"Text" help:"tokens read of a text; of a longer one the beginning counts"`
-	Vectors        string `json:"vectors" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
+	Tokens         string `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"what a token is"`
+	Lowercase      bool   `json:"lowercase" group:"Text" help:"make texts lower case"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens seen fewer times in training are unknown"`
+	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"most tokens to know"`
+	MaxLength      int    `json:"max_length" range:"1..1e6" group:"Text" help:"tokens read of a text; of a longer one the beginning counts"`
+	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
 
-	Embedding int `json:"embedding" default:"128" group:"Model" help:"numbers a token's vector has (with vectors: as many as those)"`
+	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"numbers a token's vector has (with vectors: as many as those)"`
 	nn.RNNConfig
-	Pool        string  `json:"pool" default:"max" group:"Model" help:"how steps become one vector: max, mean, last or attention"`
-	Dropout     float64 `json:"dropout" default:"0.3" group:"Model" help:"dropout of the tokens' vectors and before the output"`
-	WordDropout float64 `json:"word_dropout" default:"0.1" group:"Model" help:"share of tokens made unknown in training"`
-	Linear      bool    `json:"linear" default:"true" group:"Model" help:"mix the linear method's answers in, by the share that validation asks for"`
+	Pool        string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how steps become one vector"`
+	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output"`
+	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens made unknown in training"`
+	Linear      bool    `json:"linear" group:"Model" help:"mix the linear method's answers in, by the share that validation asks for"`
 
-	ClassWeights string  `json:"class_weights" default:"none" group:"Training" help:"none, or balanced: rare classes count more"`
-	Smoothing    float64 `json:"smoothing" group:"Training" help:"label smoothing"`
-	Batch        int     `json:"batch" group:"Training" help:"texts a step (0: 32, more where there are very many)"`
+	ClassWeights string  `json:"class_weights" oneof:"none,balanced (rare ones count more)" group:"Training" help:"what an error counts, by class"`
+	Smoothing    float64 `json:"smoothing" range:"0..0.99" group:"Training" help:"label smoothing"`
+	Batch        int     `json:"batch" range:"0..1e5" group:"Training" help:"texts a step (0: 32, more where there are very many)"`
 	train.Settings
 }
 
@@ -57,29 +57,11 @@ func Defaults() Config {
 	return c
 }
 
-// choices of the fields that take a word.
-var (
-	formats      = []string{"", data.FormatTable, data.FormatJSONL, data.FormatLabelFirst, data.FormatLines}
-	pools        = []string{"max", "mean", "last", "attention"}
-	classWeights = []string{"none", "balanced"}
-)
-
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := cmp.Or(
-		data.OneOf("format", c.Format, formats), data.OneOf("tokens", c.Tokens, text.Kinds()), data.OneOf("pool", c.Pool, pools),
-		data.OneOf("class_weights", c.ClassWeights, classWeights), data.Between("holdout", c.Holdout, 0, 0.9),
-		data.Between("min_count", c.MinCount, 0, 1e9), data.Between("vocabulary_size", c.VocabularySize, 10, 2e6),
-		data.Between("max_length", c.MaxLength, 1, 1e6), data.Between("embedding", c.Embedding, 1, 8192),
-		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("word_dropout", c.WordDropout, 0, 0.99),
-		data.Between("smoothing", c.Smoothing, 0, 0.99), data.Between("batch", c.Batch, 0, 1e5), data.Setting(c.RNNConfig.Validate()),
-		data.Setting(c.Settings.Validate()),
-	); err != nil {
-		return err
-	}
-	if c.Format == data.FormatLines {
-		return data.Errorf("format: lines have no labels to learn from; give a format that has")
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+		return data.Setting(err)
 	}
 	if c.Separator != "" && (c.Smoothing > 0 || c.ClassWeights != "none") {
 		return data.Errorf("smoothing and class_weights are for texts of one label; leave them out, or the separator")

@@ -39,7 +39,7 @@ type PredictOptions struct {
 	// predicted by the network (without the linear method's share): the pooled
 	// vector is made of the tokens' vectors, and the score is linear in it. Not for
 	// pooling by the last step.
-	Explain bool
+	Explain bool `json:"explain" group:"Prediction" help:"show which words decided"`
 }
 
 // Predict classifies texts, in their order. An answer does not depend on the

@@ -24,7 +24,7 @@ func zipf(n, vocabulary int) (ids []int32, counts []int64) {
 
 // stepper takes training steps of a network on made-up tokens.
 func stepper(b testing.TB, cfg Config, vocabulary int) func() {
-	ids, counts := zipf(cfg.Batch*(4*cfg.Steps+1), vocabulary)
+	ids, counts := zipf(cfg.Batch*(4*cfg.BPTT+1), vocabulary)
 	cfg.settle(len(ids), counts)
 	net, err := newNetwork(&cfg, vocabulary)
 	if err != nil {
@@ -34,7 +34,7 @@ func stepper(b testing.TB, cfg Config, vocabulary int) func() {
 	net.startAtFrequencies(counts)
 	opt := optim.NewAdamW(slab, nil)
 	tape, carry := tensor.NewTape(tensor.CPU(), tensor.Train), nn.NewCarry(net.RNN, cfg.Batch)
-	s := newStreams(&corpus{docs: [][]int32{ids}}, cfg.Batch, cfg.Steps, false, 1)
+	s := newStreams(&corpus{docs: [][]int32{ids}}, cfg.Batch, cfg.BPTT, false, 1)
 	bt, n := &batch{}, 0
 	return func() {
 		s.load(bt, 0, n%4)
@@ -54,11 +54,11 @@ func BenchmarkStep(b *testing.B) {
 		vocabulary int
 		set        func(*Config)
 	}{
-		{"unit=char/H=512", 70, func(c *Config) { c.Hidden, c.Batch, c.Steps = 512, 64, 128 }},
+		{"unit=char/H=512", 70, func(c *Config) { c.Hidden, c.Batch, c.BPTT = 512, 64, 128 }},
 		{"unit=word/H=2x650/V=10000/softmax=full", 10000, func(c *Config) {
-			c.Hidden, c.Layers, c.Batch, c.Steps, c.Output, c.Embedding, c.Softmax = 650, 2, 20, 35, "free", 650, "full"
+			c.Hidden, c.Layers, c.Batch, c.BPTT, c.Output, c.Embedding, c.Softmax = 650, 2, 20, 35, "free", 650, "full"
 		}},
-		{"unit=word/H=512/V=33278/softmax=adaptive", 33278, func(c *Config) { c.Hidden, c.Batch, c.Steps, c.Output = 512, 32, 64, "tied" }},
+		{"unit=word/H=512/V=33278/softmax=adaptive", 33278, func(c *Config) { c.Hidden, c.Batch, c.BPTT, c.Output = 512, 32, 64, "tied" }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			cfg := Defaults()
@@ -69,7 +69,7 @@ func BenchmarkStep(b *testing.B) {
 			for b.Loop() {
 				step()
 			}
-			b.ReportMetric(float64(cfg.Batch*cfg.Steps)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			b.ReportMetric(float64(cfg.Batch*cfg.BPTT)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 		})
 	}
 }

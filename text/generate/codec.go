@@ -22,7 +22,7 @@ type codec struct {
 
 // trainCodec learns the tokens of the training texts.
 func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
-	kind := cfg.Unit
+	kind := cfg.Tokens
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount}
 	if kind == "word" {
 		kind = "space"
@@ -39,7 +39,7 @@ func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCodec(t, cfg.Unit)
+	return newCodec(t, cfg.Tokens)
 }
 
 func newCodec(t *text.Tokenizer, unit string) (*codec, error) {

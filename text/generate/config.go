@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -17,55 +18,47 @@ import (
 // zero, an empty word or "auto" where the help says so is settled by the text
 // when training begins, and [Model.Config] then tells what it became.
 type Config struct {
-	Encoding string `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
+	Encoding string `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
 	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, and all for training where validation is a file)"`
 
-	Unit           string `json:"unit" default:"char" group:"Text" help:"what a token is: char, bpe or word (what stands between white space; a line's end is a token too)"`
-	VocabularySize int    `json:"vocabulary_size" group:"Text" help:"most tokens to know (0: all of char and word, 500 to 8,000 of bpe by the size of the text)"`
-	MinCount       int    `json:"min_count" group:"Text" help:"tokens seen fewer times in training are unknown (0: 1, of words 2 unless the text marks its unknown ones as <unk>)"`
+	Tokens         string `json:"tokens" was:"unit" oneof:"char,bpe,word (what stands between white space; a line's end is one too)" group:"Text" help:"what a token is"`
+	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"most tokens to know (0: all, of pieces of words 500 to 8,000 by the size of the text)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens seen fewer times in training are unknown (0: 1, of words 2 unless the text marks its unknown ones as <unk>)"`
 
-	Embedding int    `json:"embedding" group:"Model" help:"numbers a token's vector has (0: hidden where output is tied, else 64, or 256 for a large vocabulary)"`
-	Output    string `json:"output" default:"auto" group:"Model" help:"weights of the output: tied to the tokens' vectors, free, or auto (tied where the vocabulary is larger than hidden)"`
-	Softmax   string `json:"softmax" default:"auto" group:"Model" help:"full, adaptive (rare tokens in clusters) or auto (adaptive from 8,000 tokens on)"`
-	Cutoffs   []int  `json:"cutoffs" group:"Model" help:"adaptive softmax: the tokens, by rank, at which the clusters begin (empty: three, by what they cost)"`
+	Embedding int    `json:"embedding" range:"0..8192" group:"Model" help:"numbers a token's vector has (0: hidden where output is tied, else 64, or 256 for a large vocabulary)"`
+	Output    string `json:"output" oneof:"auto (tied where the vocabulary is larger than hidden),tied (to the tokens' vectors),free" group:"Model" help:"weights of the last layer"`
+	Softmax   string `json:"softmax" oneof:"auto (adaptive from 8,000 tokens on),full,adaptive (rare tokens in clusters)" group:"Model" help:"how probabilities are computed"`
+	Cutoffs   []int  `json:"cutoffs" range:"1.." group:"Model" help:"adaptive softmax: the tokens, by rank, at which the clusters begin (empty: three, by what they cost)"`
 	nn.RNNConfig
-	Dropout          float64 `json:"dropout" default:"0.2" group:"Model" help:"locked dropout of the tokens' vectors, between layers and of the output, where input_dropout, rnn_dropout and output_dropout do not say"`
-	EmbeddingDropout float64 `json:"embedding_dropout" group:"Model" help:"dropout of whole tokens from the table of their vectors"`
+	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"locked dropout of the tokens' vectors, between layers and of the output, where input_dropout, rnn_dropout and output_dropout do not say"`
+	EmbeddingDropout float64 `json:"embedding_dropout" range:"0..0.99" group:"Model" help:"dropout of whole tokens from the table of their vectors"`
 
-	AR    float64 `json:"ar" group:"Training" help:"weight of the penalty on the output's activity"`
-	TAR   float64 `json:"tar" group:"Training" help:"weight of the penalty on changes of the output from step to step"`
-	Batch int     `json:"batch" group:"Training" help:"streams of text read side by side (0: 4 to 64, by the size of the text)"`
-	Steps int     `json:"steps" group:"Training" help:"steps that backpropagation goes back; the state is carried on (0: 128, of words 64)"`
+	AR    float64 `json:"ar" range:"0..1e3" group:"Training" help:"weight of the penalty on the output's activity"`
+	TAR   float64 `json:"tar" range:"0..1e3" group:"Training" help:"weight of the penalty on changes of the output from step to step"`
+	Batch int     `json:"batch" range:"0..4096" group:"Training" help:"streams of text read side by side (0: 4 to 64, by the size of the text)"`
+	BPTT  int     `json:"bptt" was:"steps" range:"0..1e5" group:"Training" help:"steps that backpropagation goes back; the state is carried on (0: 128, of words 64)"`
 	train.Settings
+}
+
+// UnmarshalJSON reads a configuration, that of an older model too.
+func (c *Config) UnmarshalJSON(raw []byte) error {
+	type fields Config
+	return settings.Decode(raw, (*fields)(c))
 }
 
 // Defaults is the configuration that a user starts from.
 func Defaults() Config {
-	c := Config{Unit: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
+	c := Config{Tokens: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
 	c.Hidden = 384
 	c.LR, c.MinLR = 5e-3, 5e-5
 	return c
 }
 
-// choices of the fields that take a word.
-var (
-	units     = []string{"char", "bpe", "word"}
-	outputs   = []string{"auto", "tied", "free"}
-	softmaxes = []string{"auto", "full", "adaptive"}
-)
-
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := cmp.Or(
-		data.OneOf("unit", c.Unit, units), data.OneOf("output", c.Output, outputs), data.OneOf("softmax", c.Softmax, softmaxes),
-		data.Between("vocabulary_size", c.VocabularySize, 0, 2e6), data.Between("min_count", c.MinCount, 0, 1e9),
-		data.Between("embedding", c.Embedding, 0, 8192), data.Between("dropout", c.Dropout, 0, 0.99),
-		data.Between("embedding_dropout", c.EmbeddingDropout, 0, 0.99), data.Between("ar", c.AR, 0, 1e3),
-		data.Between("tar", c.TAR, 0, 1e3), data.Between("batch", c.Batch, 0, 4096), data.Between("steps", c.Steps, 0, 1e5),
-		data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
-	); err != nil {
-		return err
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+		return data.Setting(err)
 	}
 	if _, err := c.parts(); err != nil {
 		return err
@@ -79,8 +72,8 @@ func (c *Config) Validate() error {
 		return data.Errorf("cutoffs: a full softmax has no clusters; leave them out, or set softmax to adaptive")
 	}
 	for i, k := range c.Cutoffs {
-		if k < 1 || i > 0 && k <= c.Cutoffs[i-1] {
-			return data.Errorf("cutoffs: want ascending numbers from 1, got %v", c.Cutoffs)
+		if i > 0 && k <= c.Cutoffs[i-1] {
+			return data.Errorf("cutoffs: want ascending numbers, got %v", c.Cutoffs)
 		}
 	}
 	return nil
@@ -117,12 +110,12 @@ const defaultWork = 2e13
 
 // settleText fills in what depends on the text before there are tokens.
 func (c *Config) settleText(characters int, marked bool) {
-	if c.VocabularySize == 0 && c.Unit == "bpe" {
+	if c.VocabularySize == 0 && c.Tokens == "bpe" {
 		c.VocabularySize = min(max(characters/200/100*100, 500), 8000)
 	}
 	if c.MinCount == 0 {
 		c.MinCount = 1
-		if c.Unit == "word" && !marked {
+		if c.Tokens == "word" && !marked {
 			c.MinCount = 2
 		}
 	}
@@ -160,21 +153,21 @@ func (c *Config) settle(tokens int, counts []int64) {
 			c.Softmax = "full"
 		}
 	}
-	if c.Steps == 0 {
-		c.Steps = 128
-		if c.Unit == "word" {
-			c.Steps = 64
+	if c.BPTT == 0 {
+		c.BPTT = 128
+		if c.Tokens == "word" {
+			c.BPTT = 64
 		}
-		for c.Steps > 16 && tokens < 40*c.Steps {
-			c.Steps /= 2
+		for c.BPTT > 16 && tokens < 40*c.BPTT {
+			c.BPTT /= 2
 		}
 	}
 	if c.Batch == 0 {
 		c.Batch = 4
-		for c.Batch < 64 && tokens > 150*c.Steps*c.Batch {
+		for c.Batch < 64 && tokens > 150*c.BPTT*c.Batch {
 			c.Batch *= 2
 		}
-		for c.Softmax == "full" && c.Batch > 4 && c.Batch*c.Steps*vocabulary > mostLogits {
+		for c.Softmax == "full" && c.Batch > 4 && c.Batch*c.BPTT*vocabulary > mostLogits {
 			c.Batch /= 2
 		}
 	}
@@ -204,5 +197,5 @@ func (c *Config) work(counts []int64) float64 {
 // describe says in a few words what kind of model it is.
 func (c *Config) describe() string {
 	units := map[string]string{"char": "characters", "bpe": "byte pairs", "word": "words"}
-	return fmt.Sprintf("%d x %d %s, %s softmax over %s", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, units[c.Unit])
+	return fmt.Sprintf("%d x %d %s, %s softmax over %s", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, units[c.Tokens])
 }

@@ -141,7 +141,7 @@ func (t tally) metrics(characters int) Metrics {
 
 func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][]float32, c *corpus) *Evaluation {
 	e := &Evaluation{
-		Task: Task, Unit: m.cfg.Unit, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
+		Task: Task, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
 	}
 	var all, unigram tally
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))

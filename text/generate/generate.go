@@ -1,28 +1,36 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // GenerateOptions says how texts go on; the zero value is one text of 200 tokens
 // for each prompt, drawn as the model has it.
 type GenerateOptions struct {
-	Length      int      // most tokens; 0 means 200
-	Num         int      // texts for each prompt; 0 means 1
-	Temperature float64  // above 1 more varied, below 1 surer; 0 means 1
-	Greedy      bool     // always the likeliest token; Temperature, TopK and TopP do nothing then
-	TopK        int      // draw among so many likeliest tokens; 0: all
-	TopP        float64  // draw among the likeliest tokens that together have this probability; 0 means 1: all
-	Stop        []string // a text ends before the first of these
-	Seed        uint64   // of the draws; a text depends on it and on its own number alone
+	Length      int      `json:"length" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
+	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts for each prompt, computed side by side"`
+	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"above 1 more varied, below 1 surer, 0 always the likeliest token"`
+	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw among so many likeliest tokens (0: all)"`
+	TopP        float64  `json:"top_p" range:"(0..1]" value:"p" group:"Sampling" help:"draw among the likeliest tokens that together have this probability"`
+	Stop        []string `json:"stop" items:"whole" value:"text" group:"Sampling" help:"a text ends before the first of these; may be repeated"`
+	Greedy      bool     `json:"-"` // always the likeliest token; Temperature, TopK and TopP do nothing then
+	Seed        uint64   `json:"-"` // of the draws; a text depends on it and on its own number alone
 
 	// OnText receives the parts of text number i as they come, whole characters
 	// only; an error ends everything. nil: nothing does.
-	OnText func(i int, part string) error
+	OnText func(i int, part string) error `json:"-"`
+}
+
+// DefaultGenerate is one text of 200 tokens, drawn from what the model expects.
+// A zero in other options stands for what is here.
+func DefaultGenerate() GenerateOptions {
+	return GenerateOptions{Length: 200, Samples: 1, Temperature: 1, TopP: 1}
 }
 
 // Reasons why a text ended.
@@ -41,18 +49,16 @@ type Generated struct {
 	Ended   string  `json:"ended"`
 }
 
+// settle replaces zeros by the defaults.
+func (o *GenerateOptions) settle() {
+	d := DefaultGenerate()
+	o.Length, o.Samples = cmp.Or(o.Length, d.Length), cmp.Or(o.Samples, d.Samples)
+	o.Temperature, o.TopP = cmp.Or(o.Temperature, d.Temperature), cmp.Or(o.TopP, d.TopP)
+}
+
 func (o *GenerateOptions) check() error {
-	switch {
-	case o.Length < 0 || o.Length > 1e9:
-		return data.Errorf("length: want 1 to 1,000,000,000 tokens, got %d", o.Length)
-	case o.Num < 0 || o.Num > 1e6:
-		return data.Errorf("num: want 1 to 1,000,000 texts, got %d", o.Num)
-	case !(o.Temperature >= 0 && o.Temperature <= 100):
-		return data.Errorf("temperature: want a number from 0 to 100, got %v", o.Temperature)
-	case o.TopK < 0:
-		return data.Errorf("top_k: want a number of tokens, or 0 for all, got %d", o.TopK)
-	case !(o.TopP >= 0 && o.TopP <= 1):
-		return data.Errorf("top_p: want a probability, got %v", o.TopP)
+	if err := settings.Check(o); err != nil {
+		return data.Setting(err)
 	}
 	for _, s := range o.Stop {
 		if s == "" {
@@ -75,10 +81,13 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *GenerateOptio
 	if o == nil {
 		o = &GenerateOptions{}
 	}
+	settled := *o
+	o = &settled
+	o.settle()
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	num := max(o.Num, 1)
+	num := o.Samples
 	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
 	var list []Generated
 	var err error
@@ -103,10 +112,6 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *GenerateOptio
 
 // generate writes copies texts for each prompt, whose numbers begin at first.
 func (m *Model) generate(ctx context.Context, prompts []string, copies, first int, o *GenerateOptions) ([]Generated, error) {
-	length := o.Length
-	if length == 0 {
-		length = 200
-	}
 	draw := newSampler(o, m.codec)
 	var ids [][]int32
 	var writers []*writer
@@ -127,7 +132,7 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 				continue
 			}
 			var err error
-			if next[i], err = w.write(draw, s.row(i), n == length); err != nil {
+			if next[i], err = w.write(draw, s.row(i), n == o.Length); err != nil {
 				return nil, err
 			}
 			open = open || w.out.Ended == ""
@@ -212,12 +217,6 @@ func (w *writer) finish() error {
 
 func newSampler(o *GenerateOptions, k *codec) *sampler {
 	s := &sampler{temperature: o.Temperature, topK: o.TopK, topP: o.TopP, unsaid: k.unsaid()}
-	if s.temperature == 0 {
-		s.temperature = 1
-	}
-	if s.topP == 0 {
-		s.topP = 1
-	}
 	if o.Greedy {
 		s.temperature = 0
 	}

@@ -234,7 +234,7 @@ func TestGenerate(t *testing.T) {
 	ctx := context.Background()
 	prompts := []string{"The cat", "", "The bird sang in the tree and flew away over the floor"}
 	parts := map[int]string{}
-	o := &GenerateOptions{Length: 40, Num: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
+	o := &GenerateOptions{Length: 40, Samples: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
 		parts[i] += part
 		return nil
 	}}
@@ -254,7 +254,7 @@ func TestGenerate(t *testing.T) {
 		t.Error("two draws are equal")
 	}
 	// What a text is does not depend on those beside it, and its log p is the model's.
-	alone, err := m.Generate(ctx, prompts[:1], &GenerateOptions{Length: 40, Num: 1, Seed: 5, Temperature: 0.8})
+	alone, err := m.Generate(ctx, prompts[:1], &GenerateOptions{Length: 40, Samples: 1, Seed: 5, Temperature: 0.8})
 	if err != nil || alone[0] != together[0] {
 		t.Errorf("alone %+v, together %+v (%v)", alone[0], together[0], err)
 	}
@@ -279,7 +279,7 @@ func TestGenerate(t *testing.T) {
 // TestGenerateInBatches: more texts than fit side by side come in their order.
 func TestGenerateInBatches(t *testing.T) {
 	m := trained(t, small("char"), story)
-	many, err := m.Generate(context.Background(), []string{"The", "A"}, &GenerateOptions{Length: 2, Num: generationRows + 3})
+	many, err := m.Generate(context.Background(), []string{"The", "A"}, &GenerateOptions{Length: 2, Samples: generationRows + 3})
 	if err != nil || len(many) != 2*(generationRows+3) {
 		t.Fatalf("%d texts, %v", len(many), err)
 	}
@@ -330,7 +330,7 @@ func TestGenerationIsStateful(t *testing.T) {
 func TestGenerateRefuses(t *testing.T) {
 	m := trained(t, small("char"), story)
 	for _, o := range []GenerateOptions{
-		{Length: -1}, {Num: -1}, {Num: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
+		{Length: -1}, {Samples: -1}, {Samples: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
 	} {
 		var input *data.InputError
 		if _, err := m.Generate(context.Background(), []string{""}, &o); !errors.As(err, &input) {

@@ -85,7 +85,7 @@ func Open(dir string) (*Model, error) {
 	if err := c.check(t.Vocabulary().Len()); err != nil {
 		return nil, d.Broken(err)
 	}
-	k, err := newCodec(t, c.Config.Unit)
+	k, err := newCodec(t, c.Config.Tokens)
 	if err != nil {
 		return nil, d.Broken(err)
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
+// units are the kinds of tokens.
+var units = []string{"char", "bpe", "word"}
+
 // story is a text that says more than once where whom one finds.
 var story = strings.Repeat("The cat sat on the mat. The dog lay on the floor, and the cat sat on the mat.\nThe bird sang in the tree. ", 12)
 
@@ -31,7 +34,7 @@ func docs(texts ...string) []data.Document {
 // small is a configuration that trains in a moment.
 func small(unit string) Config {
 	cfg := Defaults()
-	cfg.Unit, cfg.Hidden, cfg.Embedding, cfg.Batch, cfg.Steps, cfg.Epochs, cfg.Dropout = unit, 16, 8, 2, 16, 2, 0.1
+	cfg.Tokens, cfg.Hidden, cfg.Embedding, cfg.Batch, cfg.BPTT, cfg.Epochs, cfg.Dropout = unit, 16, 8, 2, 16, 2, 0.1
 	return cfg
 }
 
@@ -224,7 +227,7 @@ func TestSaveOpen(t *testing.T) {
 		path := filepath.Join(dir, model.ConfigFile)
 		text, _ := os.ReadFile(path)
 		for _, change := range [][2]string{{`"cutoffs": [`, `"cutoffs": [900, `}, {`"softmax": "adaptive"`, `"softmax": "full"`}, {`"hidden": 16`, `"hidden": 17`},
-			{`"counts": [`, `"counts": [1, `}, {`"unit": "char"`, `"unit": "word"`}, {`"embedding": 8`, `"embedding": 0`}} {
+			{`"counts": [`, `"counts": [1, `}, {`"tokens": "char"`, `"tokens": "word"`}, {`"embedding": 8`, `"embedding": 0`}} {
 			bad := strings.Replace(string(text), change[0], change[1], 1)
 			if bad == string(text) {
 				t.Fatalf("config.json has no %s", change[0])
@@ -368,13 +371,13 @@ func TestBadTexts(t *testing.T) {
 		want string
 	}{
 		"too short":     {func(*Config) {}, "too short", "at least 64 are needed"},
-		"only spaces":   {func(c *Config) { c.Unit = "word" }, strings.Repeat(" ", 500), "no token"},
+		"only spaces":   {func(c *Config) { c.Tokens = "word" }, strings.Repeat(" ", 500), "no token"},
 		"many streams":  {func(c *Config) { c.Batch = 4000 }, story, "4000 streams need as many tokens"},
 		"cutoffs":       {func(c *Config) { c.Cutoffs = []int{10, 5000} }, story, "below the vocabulary's size"},
 		"bidirectional": {func(c *Config) { c.Bidirectional = true }, story, "reads forwards only"},
 		"full clusters": {func(c *Config) { c.Softmax, c.Cutoffs = "full", []int{3} }, story, "has no clusters"},
-		"unit":          {func(c *Config) { c.Unit = "sentence" }, story, "want char, bpe, word"},
-		"small bpe":     {func(c *Config) { c.Unit, c.VocabularySize = "bpe", 100 }, story, "too small"},
+		"tokens":        {func(c *Config) { c.Tokens = "sentence" }, story, "want char, bpe, word"},
+		"small bpe":     {func(c *Config) { c.Tokens, c.VocabularySize = "bpe", 100 }, story, "too small"},
 	} {
 		cfg := small("char")
 		c.set(&cfg)

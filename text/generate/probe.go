@@ -18,9 +18,9 @@ func (m *Model) Probe(docs []data.Document, rows int) (func(*tensor.Tape) *tenso
 	if c.tokens == 0 {
 		return nil, data.Errorf("there is no text to look at")
 	}
-	rows = min(rows, max(c.tokens/m.cfg.Steps, 1))
+	rows = min(rows, max(c.tokens/m.cfg.BPTT, 1))
 	b := &batch{}
-	newStreams(c, rows, m.cfg.Steps, false, 0).load(b, 0, 0)
+	newStreams(c, rows, m.cfg.BPTT, false, 0).load(b, 0, 0)
 	for r, n := range b.lengths {
 		for t := range int(n) - 1 {
 			b.targets[r*b.T+t] = ignored

@@ -22,7 +22,7 @@ func TestProbe(t *testing.T) {
 	l := loss(tape)
 	l.Backward()
 	r := tape.Traces()[0]
-	if !(l.Item() > 0) || r.B != 6 || r.T != cfg.Steps {
+	if !(l.Item() > 0) || r.B != 6 || r.T != cfg.BPTT {
 		t.Fatalf("loss %v of %d rows of %d steps", l.Item(), r.B, r.T)
 	}
 	dh, dc := r.Grads()

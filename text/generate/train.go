@@ -59,7 +59,7 @@ func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
 	}
 	c := newCorpus(k, docs)
 	if c.tokens < leastTokens {
-		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed to learn from: give more text, or a smaller unit than %s", c.tokens, leastTokens, cfg.Unit)
+		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed to learn from: give more text, or smaller tokens than %s", c.tokens, leastTokens, cfg.Tokens)
 	}
 	counts := c.counts(k.tokens.Vocabulary().Len())
 	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
@@ -86,7 +86,7 @@ const warmup = 0.05
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
-	s := newStreams(c, cfg.Batch, cfg.Steps, false, cfg.Seed)
+	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
 	options := cfg.Settings.Options(s.batches, int(warmup*float64(s.batches*cfg.Epochs)), o)
 	options.Fingerprint = m.fingerprint(c)

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -14,31 +15,37 @@ import (
 // "auto" where the help says so is settled by the data when training begins, and
 // [Model.Config] then tells what it became.
 type Config struct {
-	Format    string  `json:"format" group:"Data" help:"conll, conllu or bmes (empty: by the file's name)"`
-	TokenCol  string  `json:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
-	TagCol    string  `json:"tag_col" group:"Data" help:"column of the tags, likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
-	Scheme    string  `json:"scheme" default:"auto" group:"Data" help:"how tags mark spans: iob1, iob2, bioes, bmes or bilou; labels: not at all; auto: as the tags look"`
-	Encoding  string  `json:"encoding" group:"Data" help:"utf-8 or latin-1 (empty: utf-8, lines that are not as latin-1)"`
-	Holdout   float64 `json:"holdout" default:"0.1" group:"Data" help:"share of the training sentences to validate on where no file is given for it"`
-	MaxLength int     `json:"max_length" default:"500" group:"Data" help:"tokens in one piece; longer sentences are cut, behind a full stop where there is one"`
+	Format      string  `json:"format" oneof:"(by the file's name),conll,conllu,bmes" group:"Data" help:"how the file is laid out"`
+	TokenColumn string  `json:"token_column" was:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
+	TagColumn   string  `json:"tag_column" was:"tag_col" group:"Data" help:"column of the tags, likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
+	Scheme      string  `json:"scheme" oneof:"auto (as the tags look),labels (not at all),iob1,iob2,bioes,bmes,bilou" group:"Data" help:"how tags mark spans"`
+	Encoding    string  `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
+	Holdout     float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training sentences to validate on where no file is given for it"`
+	MaxLength   int     `json:"max_length" range:"1..1e5" group:"Data" help:"tokens in one piece; longer sentences are cut, behind a full stop where there is one"`
 
-	Lowercase      bool   `json:"lowercase" default:"true" group:"Words" help:"words that differ in case share a vector (their spelling tells them apart)"`
-	MinCount       int    `json:"min_count" default:"2" group:"Words" help:"words seen fewer times in training are unknown, and told by their spelling"`
-	VocabularySize int    `json:"vocabulary_size" default:"50000" group:"Words" help:"most words to know"`
-	Embedding      int    `json:"embedding" default:"100" group:"Words" help:"numbers a word's vector has"`
-	Vectors        string `json:"vectors" group:"Words" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
-	Chars          string `json:"chars" default:"auto" group:"Words" help:"how a word's characters are read: cnn, lstm or none; auto: cnn, or none where a token is a character"`
-	CharHidden     int    `json:"char_hidden" default:"64" group:"Words" help:"numbers that come of a word's characters"`
-	Affixes        int    `json:"affixes" default:"16" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`
-	Pairs          string `json:"pairs" default:"auto" group:"Words" help:"vectors of pairs of neighbouring tokens: on or off; auto: on where a token is a character"`
+	Lowercase      bool   `json:"lowercase" group:"Words" help:"words that differ in case share a vector (their spelling tells them apart)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Words" help:"words seen fewer times in training are unknown, and told by their spelling"`
+	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Words" help:"most words to know"`
+	Embedding      int    `json:"embedding" range:"1..8192" group:"Words" help:"numbers a word's vector has"`
+	Vectors        string `json:"vectors" value:"file" group:"Words" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
+	Chars          string `json:"chars" oneof:"auto (cnn, or none where a token is a character),cnn,lstm,none" group:"Words" help:"how a word's characters are read"`
+	CharHidden     int    `json:"char_hidden" range:"2..4096" group:"Words" help:"numbers that come of a word's characters"`
+	Affixes        int    `json:"affixes" range:"0..1024" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`
+	Pairs          string `json:"pairs" oneof:"auto (on where a token is a character),on,off" group:"Words" help:"vectors of two neighbouring tokens together"`
 
 	nn.RNNConfig
-	Decoder     string  `json:"decoder" default:"crf" group:"Model" help:"crf: whole sequences of tags compete; softmax: the tags of each token"`
-	Dropout     float64 `json:"dropout" default:"0.5" group:"Model" help:"dropout before and after the recurrent layers"`
-	WordDropout float64 `json:"word_dropout" default:"0.1" group:"Model" help:"share of tokens whose word is hidden in training, so that spelling and context must tell"`
+	Decoder     string  `json:"decoder" oneof:"crf (whole sequences of tags compete),softmax (the tags of each token do)" group:"Model" help:"how tags are chosen"`
+	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout before and after the recurrent layers"`
+	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose word is hidden in training, so that spelling and context must tell"`
 
-	Batch int `json:"batch" group:"Training" help:"sentences a step (0: 16, more where there are very many)"`
+	Batch int `json:"batch" range:"0..1e5" group:"Training" help:"sentences a step (0: 16, more where there are very many)"`
 	train.Settings
+}
+
+// UnmarshalJSON reads a configuration, that of an older model too.
+func (c *Config) UnmarshalJSON(raw []byte) error {
+	type fields Config
+	return settings.Decode(raw, (*fields)(c))
 }
 
 // Defaults is the configuration that a user starts from.
@@ -55,28 +62,18 @@ func Defaults() Config {
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.
 func (c *Config) Validate() error {
-	if err := cmp.Or(
-		data.OneOf("format", c.Format, []string{"", data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES}),
-		data.OneOf("scheme", c.Scheme, []string{"auto", string(Labels), string(IOB1), string(IOB2), string(BIOES), string(BMES), string(BILOU)}),
-		data.OneOf("chars", c.Chars, []string{"auto", "cnn", "lstm", "none"}), data.OneOf("pairs", c.Pairs, []string{"auto", "on", "off"}),
-		data.OneOf("decoder", c.Decoder, []string{"crf", "softmax"}), data.Between("holdout", c.Holdout, 0, 0.9),
-		data.Between("max_length", c.MaxLength, 1, 1e5), data.Between("min_count", c.MinCount, 0, 1e9),
-		data.Between("vocabulary_size", c.VocabularySize, 10, 2e6), data.Between("embedding", c.Embedding, 1, 8192),
-		data.Between("char_hidden", c.CharHidden, 2, 4096), data.Between("affixes", c.Affixes, 0, 1024),
-		data.Between("dropout", c.Dropout, 0, 0.99), data.Between("word_dropout", c.WordDropout, 0, 0.99),
-		data.Between("batch", c.Batch, 0, 1e5), data.Setting(c.RNNConfig.Validate()), data.Setting(c.Settings.Validate()),
-	); err != nil {
-		return err
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+		return data.Setting(err)
 	}
-	if c.TagCol == "none" {
-		return data.Errorf("tag_col: training needs tags; name their column")
+	if c.TagColumn == "none" {
+		return data.Errorf("tag_column: training needs tags; name their column")
 	}
 	return nil
 }
 
 // reading says how the configuration reads a file.
 func (c *Config) reading(tagged bool, note func(string)) *data.ConllOptions {
-	o := &data.ConllOptions{Format: c.Format, Token: c.TokenCol, Tag: c.TagCol, Encoding: c.Encoding, Keep: !tagged, Note: note}
+	o := &data.ConllOptions{Format: c.Format, Token: c.TokenColumn, Tag: c.TagColumn, Encoding: c.Encoding, Keep: !tagged, Note: note}
 	if !tagged {
 		o.Tag = "none"
 	}

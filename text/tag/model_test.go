@@ -336,7 +336,7 @@ func TestWrongInput(t *testing.T) {
 		{o("N V N"), func(c *Config) { c.Scheme = "iob2" }, `line 3: the tag is "N", but scheme iob2 wants tags such as B-PER and O`},
 		{o("N V N"), func(c *Config) { c.Chars = "cnnn" }, `chars: want auto, cnn, lstm or none`},
 		{o("N V N"), func(c *Config) { c.Dropout = math.NaN() }, "dropout: want a number from 0 to 0.99"},
-		{o("N V N"), func(c *Config) { c.TagCol = "none" }, "tag_col: training needs tags"},
+		{o("N V N"), func(c *Config) { c.TagColumn = "none" }, "tag_column: training needs tags"},
 	} {
 		cfg := small()
 		cfg.Epochs, cfg.Holdout = 1, 0

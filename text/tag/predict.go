@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -49,25 +50,11 @@ type Alternative struct {
 
 // PredictOptions changes a prediction; nil is plain.
 type PredictOptions struct {
-	NBest  int    // how many of the likeliest sequences of tags to give, but for sentences that are read in pieces; 0: none
-	Tokens string // how plain text is cut: word, char or space; "": char if the training tokens were characters, else word
+	NBest  int    `json:"n_best" range:"0..100" value:"n" group:"Prediction" help:"also give so many of the likeliest sequences of tags, but for sentences that are read in pieces (0: none)"`
+	Tokens string `json:"tokens" oneof:"(as the training tokens look),word,char,space" group:"Prediction" help:"how plain text is cut"`
 }
 
-// check finds what is out of range.
-func (o *PredictOptions) check() error {
-	if o.NBest < 0 || o.NBest > mostBest {
-		return data.Errorf("nbest: want a number from 0 to %d, got %d", mostBest, o.NBest)
-	}
-	switch o.Tokens {
-	case "", "word", "char", "space":
-		return nil
-	}
-	return data.Errorf("tokens: want word, char or space, got %q", o.Tokens)
-}
-
-// mostBest bounds PredictOptions.NBest: the search keeps so many beginnings for
-// each tag of each token.
-const mostBest = 100
+func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) }
 
 // Predict tags sentences of tokens, in their order. An answer does not depend on
 // the other sentences.

@@ -57,8 +57,8 @@ type Example struct {
 // EvaluateOptions change an evaluation; nil is the model's own search.
 type EvaluateOptions struct {
 	Options
-	Long     int // also score sources of so many neighbouring sentences, cut with and without the encoder's state carried; 0: not
-	Examples int // pairs to show, chosen from the best, the middle and the worst; 0: none
+	Long     int `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of so many neighbouring sentences: whole, cut, and cut with the encoder's state carried (0: not)"`
+	Examples int `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
 }
 
 // Evaluate scores the model on pairs. Pairs with an empty side are left out, and

@@ -6,15 +6,16 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 )
 
 // SearchOptions say how translations are searched for. Those of a model's
 // configuration are what it does by itself.
 type SearchOptions struct {
-	Beam            int     `json:"beam" default:"5" group:"Search" help:"hypotheses kept of each sentence (1: the likeliest token at each step)"`
-	LengthPenalty   float64 `json:"length_penalty" default:"1" group:"Search" help:"how much longer translations are favoured: log-probabilities are divided by ((5+length)/6) to this power"`
-	CoveragePenalty float64 `json:"coverage_penalty" group:"Search" help:"how much a translation loses for source words that it looked at too little"`
-	NGramBlock      int     `json:"ngram_block" group:"Search" help:"no run of so many tokens stands twice in a translation (0: any may)"`
+	Beam            int     `json:"beam" range:"1..1000" group:"Search" help:"hypotheses kept of each sentence (1: the likeliest token at each step)"`
+	LengthPenalty   float64 `json:"length_penalty" range:"0..10" group:"Search" help:"how much longer translations are favoured: log-probabilities are divided by ((5+length)/6) to this power"`
+	CoveragePenalty float64 `json:"coverage_penalty" range:"0..100" group:"Search" help:"how much a translation loses for source words that it looked at too little"`
+	NGramBlock      int     `json:"ngram_block" range:"0..100" group:"Search" help:"no run of so many tokens stands twice in a translation (0: any may)"`
 	KeepUnknown     bool    `json:"keep_unknown" group:"Search" help:"write <unk>, not the source word that it stands for by the attention"`
 }
 
@@ -22,12 +23,7 @@ type SearchOptions struct {
 func DefaultSearch() SearchOptions { return SearchOptions{Beam: 5, LengthPenalty: 1} }
 
 // Validate reports in one line the first option that is out of its range.
-func (o *SearchOptions) Validate() error {
-	return cmp.Or(
-		data.Between("beam", o.Beam, 1, 1000), data.Between("length_penalty", o.LengthPenalty, 0, 10),
-		data.Between("coverage_penalty", o.CoveragePenalty, 0, 100), data.Between("ngram_block", o.NGramBlock, 0, 100),
-	)
-}
+func (o *SearchOptions) Validate() error { return data.Setting(settings.Check(o)) }
 
 // node is the last token of a hypothesis, which goes back to its beginning.
 type node struct {

@@ -13,11 +13,11 @@ import (
 
 // Options change how a model translates; nil is its configuration.
 type Options struct {
-	Search     *SearchOptions // nil: the model's own
-	NBest      int            // hypotheses to return of each text; 0: the best alone
-	Attention  bool           // return what the decoder looked at
-	CarryState bool           // the encoder begins each part of a long text with its state after the part before
-	MaxLength  int            // tokens of a part; 0: those of the longest source in training
+	Search     *SearchOptions `json:"-"` // nil: the model's own
+	NBest      int            `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"give the best translations, with their scores; at most beam (0: the best alone)"`
+	Attention  bool           `json:"-"` // return what the decoder looked at
+	CarryState bool           `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
+	MaxLength  int            `json:"-"` // tokens of a part; 0: those of the longest source in training
 }
 
 // Translation is a text and what became of it.

@@ -1,14 +1,14 @@
-package cli
+package settings
 
 import (
 	"fmt"
 	"strings"
 )
 
-// didYouMean is the tail of an "unknown name" message: the nearest candidate,
+// DidYouMean is the tail of an "unknown name" message: the nearest candidate,
 // or, where none is near and list is not empty, list and all of them.
-func didYouMean(got string, candidates []string, prefix, list string) string {
-	if best := nearest(got, candidates); best != "" {
+func DidYouMean(got string, candidates []string, prefix, list string) string {
+	if best := Nearest(got, candidates); best != "" {
 		return fmt.Sprintf("; did you mean %s%s?", prefix, best)
 	}
 	if list == "" || len(candidates) == 0 {
@@ -17,14 +17,14 @@ func didYouMean(got string, candidates []string, prefix, list string) string {
 	return "; " + list + strings.Join(candidates, ", ")
 }
 
-// nearest returns the candidate that got most likely meant, or "": the one at
+// Nearest returns the candidate that got most likely meant, or "": the one at
 // the fewest slips (letters added, lost, changed or swapped), at most a third
 // of its length, or the only one that got begins.
-func nearest(got string, candidates []string) string {
-	key := fold(got)
+func Nearest(got string, candidates []string) string {
+	key := Fold(got)
 	best, bestDistance := "", len(key)/3+1
 	for _, c := range candidates {
-		if d := slips(key, fold(c)); d <= bestDistance && d < max(len(key), len(c)) && (best == "" || d < bestDistance) {
+		if d := slips(key, Fold(c)); d <= bestDistance && d < max(len(key), len(c)) && (best == "" || d < bestDistance) {
 			best, bestDistance = c, d
 		}
 	}
@@ -32,7 +32,7 @@ func nearest(got string, candidates []string) string {
 		return best
 	}
 	for _, c := range candidates {
-		if strings.HasPrefix(fold(c), key) {
+		if strings.HasPrefix(Fold(c), key) {
 			if best != "" {
 				return ""
 			}
@@ -42,8 +42,8 @@ func nearest(got string, candidates []string) string {
 	return best
 }
 
-// fold makes names comparable that differ in case or in the kind of dash.
-func fold(s string) string {
+// Fold makes names comparable that differ in case or in the kind of dash.
+func Fold(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, "_", "-"))
 }
 

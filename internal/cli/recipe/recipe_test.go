@@ -1,4 +1,4 @@
-package cli
+package recipe
 
 import (
 	"os"
@@ -20,16 +20,15 @@ type recipeFields struct {
 	Levels  []float64     `json:"quantiles" help:"levels"`
 	MaxTime time.Duration `json:"max_time" help:"time to stop after"`
 	Seed    uint64        `json:"seed" help:"bound by every command"`
-	Private int           `json:"private"` // no flag, but a setting
+	Private int           `json:"private" help:"p"`
 	Skipped int           `json:"-"`
 }
 
-func bound(t *testing.T, cfg *recipeFields) (*settings, *pflag.FlagSet) {
+func bound(t *testing.T, cfg *recipeFields) (*Set, *pflag.FlagSet) {
 	t.Helper()
-	s := &settings{}
-	s.add(cfg, "Model")
+	s := Of(cfg)
 	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	s.bind(flags, "seed")
+	s.Bind(flags, "seed")
 	return s, flags
 }
 
@@ -44,7 +43,7 @@ func TestSettingsRank(t *testing.T) {
 	if err := flags.Parse([]string{"--hidden=30", "--quantiles", "0.5", "--quantiles", "0.2,0.8"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.resolve(recipe, []string{"hidden=20", "min-lr=0.5"}); err != nil {
+	if err := s.Resolve(recipe, []string{"hidden=20", "min-lr=0.5"}); err != nil {
 		t.Fatal(err)
 	}
 	want := recipeFields{
@@ -54,8 +53,8 @@ func TestSettingsRank(t *testing.T) {
 	if !reflect.DeepEqual(cfg, want) {
 		t.Errorf("got %+v\nwant %+v", cfg, want)
 	}
-	if flags.Lookup("seed") != nil || flags.Lookup("private") != nil {
-		t.Error("a flag that exists above, or a setting without help, got a flag of its own")
+	if flags.Lookup("seed") != nil {
+		t.Error("a flag that exists above got a flag of its own")
 	}
 }
 
@@ -88,39 +87,13 @@ func TestSettingsErrors(t *testing.T) {
 			if tt.set != "" {
 				pairs = []string{tt.set}
 			}
-			err := s.resolve(recipe, pairs)
+			err := s.Resolve(recipe, pairs)
 			if err == nil {
 				t.Fatalf("no error; config %+v", cfg)
 			}
 			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got  %q\nwant one line with %q", err, tt.want)
 			}
-			if exitCode(err) != exitMisuse {
-				t.Errorf("exit code %d, want %d", exitCode(err), exitMisuse)
-			}
 		})
-	}
-}
-
-func TestNearest(t *testing.T) {
-	names := []string{"train", "evaluate", "predict", "backtest", "inspect", "min-lr"}
-	for got, want := range map[string]string{
-		"trian": "train", "Train": "train", "evalute": "evaluate", "back": "backtest",
-		"min_lr": "min-lr", "serve": "", "x": "", "inspct": "inspect",
-	} {
-		if s := nearest(got, names); s != want {
-			t.Errorf("nearest(%q) = %q, want %q", got, s, want)
-		}
-	}
-}
-
-func TestSlips(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{{"", "abc", 3}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"abc", "ab", 1}, {"abc", "xbc", 1}, {"kitten", "sitting", 3}} {
-		if got := slips(tt.a, tt.b); got != tt.want {
-			t.Errorf("slips(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
-		}
 	}
 }

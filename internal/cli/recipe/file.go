@@ -1,9 +1,9 @@
-package cli
+package recipe
 
 import (
 	"errors"
+	"fmt"
 	"os"
-	"reflect"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -11,20 +11,24 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// readRecipe applies a YAML recipe: one flat mapping of settings. Errors name
+// readFile applies a YAML recipe: one flat mapping of settings. Errors name
 // the file and the line, and an unknown key its nearest neighbour.
-func (s *settings) readRecipe(path string) error {
+func (s *Set) readFile(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return misusef("--config %s: %v", path, plainFileError(err))
+		var file *os.PathError
+		if errors.As(err, &file) {
+			err = file.Err // the path is named already
+		}
+		return fmt.Errorf("--config %s: %w", path, err)
 	}
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		var syntax yaml.Error
 		if errors.As(err, &syntax) && syntax.GetToken() != nil {
-			return misusef("%s:%d: %s", path, syntax.GetToken().Position.Line, syntax.GetMessage())
+			return fmt.Errorf("%s:%d: %s", path, syntax.GetToken().Position.Line, syntax.GetMessage())
 		}
-		return misusef("%s: %v", path, err)
+		return fmt.Errorf("%s: %v", path, err)
 	}
 	for _, doc := range file.Docs {
 		if doc.Body == nil {
@@ -32,7 +36,7 @@ func (s *settings) readRecipe(path string) error {
 		}
 		mapping, ok := doc.Body.(*ast.MappingNode)
 		if !ok {
-			return misusef("%s:%d: want lines of the form \"name: value\"", path, doc.Body.GetToken().Position.Line)
+			return fmt.Errorf("%s:%d: want lines of the form \"name: value\"", path, doc.Body.GetToken().Position.Line)
 		}
 		for _, entry := range mapping.Values {
 			if err := s.applyEntry(path, entry); err != nil {
@@ -43,26 +47,26 @@ func (s *settings) readRecipe(path string) error {
 	return nil
 }
 
-func (s *settings) applyEntry(path string, entry *ast.MappingValueNode) error {
+func (s *Set) applyEntry(path string, entry *ast.MappingValueNode) error {
 	key, line := scalarText(entry.Key), entry.Key.GetToken().Position.Line
 	one, err := s.lookup(key)
 	if err != nil {
-		return misusef("%s:%d: %v", path, line, err)
+		return fmt.Errorf("%s:%d: %v", path, line, err)
 	}
 	texts, ok := recipeTexts(entry.Value)
 	switch {
 	case !ok:
-		return misusef("%s:%d: %s: want a value or a list of values", path, line, key)
-	case len(texts) > 1 && one.target.Kind() != reflect.Slice:
-		return misusef("%s:%d: %s: want one value, got a list", path, line, key)
+		return fmt.Errorf("%s:%d: %s: want a value or a list of values", path, line, key)
+	case len(texts) > 1 && !one.IsList():
+		return fmt.Errorf("%s:%d: %s: want one value, got a list", path, line, key)
 	}
-	if err := assign(one.target, texts); err != nil {
-		return misusef("%s:%d: %s: %v", path, line, key, err)
+	if err := one.Assign(texts...); err != nil {
+		return fmt.Errorf("%s:%d: %s: %v", path, line, key, err)
 	}
 	return nil
 }
 
-// recipeTexts is a value as the texts that assign takes: one for a scalar; for
+// recipeTexts is a value as the texts that Assign takes: one for a scalar; for
 // a list an empty one, which stands for no items, and one an item.
 func recipeTexts(n ast.Node) ([]string, bool) {
 	list, ok := n.(*ast.SequenceNode)
@@ -97,14 +101,4 @@ func quoteItem(s string) string {
 		return s
 	}
 	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
-}
-
-// plainFileError is why a file could not be used, without the path that the
-// message has named already.
-func plainFileError(err error) error {
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err
-	}
-	return err
 }

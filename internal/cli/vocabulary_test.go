@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/text/translate"
+)
+
+// filled is a struct with settings: ptr begins at its defaults, and validate
+// is what refuses its values.
+type filled struct {
+	name     string
+	ptr      any
+	validate func() error
+}
+
+// allFilled is every struct that flags and recipes fill.
+func allFilled() []filled {
+	f, c, g, t := forecast.Defaults(), classify.Defaults(), generate.Defaults(), tag.Defaults()
+	tr, s, sc, m := translate.Defaults(), speech.Defaults(), speech.ClassifyDefaults(), memory.DefaultTrial()
+	all := []filled{
+		{"forecast", &f, f.Validate}, {"classify", &c, c.Validate}, {"generate", &g, g.Validate}, {"tag", &t, t.Validate},
+		{"translate", &tr, tr.Validate}, {"transcribe", &s, s.Validate}, {"classify --audio", &sc, sc.Validate}, {"memory", &m, m.Validate},
+	}
+	search, options := translate.DefaultSearch(), generate.DefaultGenerate()
+	for name, ptr := range map[string]any{
+		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
+		"tag.Predict": &tag.PredictOptions{}, "translate.Search": &search, "translate.Evaluate": &translate.EvaluateOptions{},
+		"generate.Generate": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
+		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translateFiles{}, "files of sound": &transcribeFiles{}, "files of series": &forecastFiles{},
+	} {
+		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
+	}
+	return all
+}
+
+// TestEverySetting: a setting says what it is, begins within its range, and is
+// refused by its own name outside of it.
+func TestEverySetting(t *testing.T) {
+	for _, d := range allFilled() {
+		for _, s := range settings.List(d.ptr) {
+			where := d.name + ": " + s.Name
+			if s.Help == "" || s.Group == "" {
+				t.Errorf("%s lacks a help or group tag", where)
+			}
+			if err := s.Check(); err != nil {
+				t.Errorf("%s: the default: %v", d.name, err)
+			}
+			words := strings.FieldsFunc(s.Help, func(r rune) bool { return strings.ContainsRune(" ,.:;()'", r) })
+			for _, w := range s.Words() {
+				if slices.Contains(words, w) {
+					t.Errorf("%s: the help says %q, as its choices do", where, w)
+				}
+			}
+			before := s.String()
+			for _, text := range outside(s) {
+				refused(t, where, s, text, d.validate, s.Name+": want "+s.Range.String()+", got ")
+			}
+			if w := s.Words(); w != nil {
+				refused(t, where, s, "no such word", d.validate, fmt.Sprintf("%s: want %s, got %q", s.Name, strings.Join(w, ", "), "no such word"))
+				if first := w[0]; len(first) > 3 {
+					refused(t, where, s, first+"x", d.validate, "; did you mean "+first+"?")
+				}
+			}
+			if err := s.Assign(before); err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+		}
+	}
+}
+
+func refused(t *testing.T, where string, s *settings.Setting, text string, validate func() error, want string) {
+	t.Helper()
+	if err := s.Assign(text); err != nil {
+		t.Errorf("%s: %q: %v", where, text, err)
+		return
+	}
+	if err := validate(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%s: %q: got %v, want %q", where, text, err, want)
+	}
+}
+
+// outside are values just below and just above each interval of a range.
+func outside(s *settings.Setting) (texts []string) {
+	whole := s.Try("0.5") != nil
+	add := func(v float64, out bool, to float64) {
+		switch {
+		case math.IsInf(v, 0):
+			return
+		case out: // the end itself is not in the range
+		case whole:
+			v += math.Copysign(1, to)
+		default:
+			v = math.Nextafter(v, to)
+		}
+		texts = append(texts, fmt.Sprint(v))
+		if whole {
+			texts[len(texts)-1] = fmt.Sprintf("%.0f", v)
+		}
+		if s.Kind() == "duration" {
+			texts[len(texts)-1] += "ns"
+		}
+	}
+	for _, i := range s.Range {
+		add(i.Least, i.Above, math.Inf(-1))
+		add(i.Most, i.Below, math.Inf(1))
+	}
+	return texts
+}
+
+// TestNumbersHaveRanges: but for seeds, of which each is right.
+func TestNumbersHaveRanges(t *testing.T) {
+	for _, d := range allFilled() {
+		for _, s := range settings.List(d.ptr) {
+			if number := s.Try("1") == nil && s.Try("word") != nil && !s.IsBool(); number && s.Range == nil && s.Name != "seed" {
+				t.Errorf("%s: %s has no range", d.name, s.Name)
+			}
+		}
+	}
+}
+
+// TestOneNameOneKind: a setting of one name takes the same kind of value wherever
+// it stands.
+func TestOneNameOneKind(t *testing.T) {
+	type kind struct{ word, whole, fraction, list, yes bool }
+	seen := map[string]kind{}
+	for _, d := range allFilled() {
+		for _, s := range settings.List(d.ptr) {
+			k := kind{s.Try("word") == nil, s.Try("1") == nil, s.Try("1.5") == nil, s.IsList(), s.IsBool()}
+			if other, ok := seen[s.Name]; ok && other != k {
+				t.Errorf("%s: %s is of another kind than elsewhere", d.name, s.Name)
+			}
+			seen[s.Name] = k
+		}
+	}
+}
+
+// TestFlagsAreOfKnownStructs: no flag is a setting of a struct that the tests above
+// do not know.
+func TestFlagsAreOfKnownStructs(t *testing.T) {
+	known := map[string]bool{}
+	for _, d := range allFilled() {
+		for _, s := range settings.List(d.ptr) {
+			known[s.Name+"\n"+s.Describe()] = true
+		}
+	}
+	n := 0
+	var check func(v pflag.Value)
+	check = func(v pflag.Value) {
+		switch v := v.(type) {
+		case sharedFlag:
+			check(v.Value)
+			check(v.other)
+		case *recipe.Flag:
+			if n++; !known[v.Name+"\n"+v.Describe()] {
+				t.Errorf("--%s is a setting of an unknown struct", v.Flag())
+			}
+		}
+	}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.LocalFlags().VisitAll(func(f *pflag.Flag) { check(f.Value) })
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk((&app{}).rootCommand())
+	walk((&app{args: []string{"train", "classify", "--audio"}}).rootCommand())
+	if n < 400 {
+		t.Errorf("found only %d settings", n)
+	}
+}

@@ -1,0 +1,49 @@
+package speech
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"testing"
+)
+
+// Configurations that were written before settings got their names of today.
+func TestOldConfigsOpen(t *testing.T) {
+	var got struct {
+		Config   Config   `json:"config"`
+		Decoding Decoding `json:"decoding"`
+	}
+	readJSON(t, "testdata/config_before_names.json", &got)
+	want := Defaults()
+	want.Tokens, want.VocabularySize, want.LMTokens = "space", 400, true
+	want.SplitColumn, want.Holdout, want.Frame, want.StackStride, want.WarmupShare = "fold", 0.25, 30, 2, 0.07
+	if !reflect.DeepEqual(got.Config, want) {
+		t.Errorf("got  %+v\nwant %+v", got.Config, want)
+	}
+	if d := (Decoding{Beam: 9, LMTokens: true, NBest: 3}); !reflect.DeepEqual(got.Decoding, d) {
+		t.Errorf("got %+v, want %+v", got.Decoding, d)
+	}
+	var c ClassifyConfig
+	readJSON(t, "testdata/classify_before_names.json", &c)
+	sounds := ClassifyDefaults()
+	sounds.SplitColumn, sounds.Holdout, sounds.Frame, sounds.StackStride, sounds.WarmupShare = "fold", 0.25, 30, 2, 0.07
+	if !reflect.DeepEqual(c, sounds) {
+		t.Errorf("got  %+v\nwant %+v", c, sounds)
+	}
+	for _, ptr := range []any{&want, &sounds, &Decoding{}} {
+		if err := json.Unmarshal([]byte(`{"unknown": 1}`), ptr); err == nil {
+			t.Errorf("%T: an unknown setting is accepted", ptr)
+		}
+	}
+}
+
+func readJSON(t *testing.T, path string, to any) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, to); err != nil {
+		t.Fatal(err)
+	}
+}
