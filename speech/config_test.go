@@ -23,6 +23,13 @@ func TestOldConfigsOpen(t *testing.T) {
 	if d := (Decoding{Beam: 9, LMTokens: true, NBest: 3}); !reflect.DeepEqual(got.Decoding, d) {
 		t.Errorf("got %+v, want %+v", got.Decoding, d)
 	}
+	for kind, today := range map[string]string{"characters": "char", "symbols": "space", "bpe": "bpe"} {
+		c := saved{Config: Defaults(), Alphabet: &alphabet{Kind: kind, Units: []string{"a"}}}
+		c.Config.Tokens, c.Width = today, c.Config.Bands
+		if err := c.check(); err != nil || c.Alphabet.Kind != today {
+			t.Errorf("an alphabet of %s is of %s, %v", kind, c.Alphabet.Kind, err)
+		}
+	}
 	var c ClassifyConfig
 	readJSON(t, "testdata/classify_before_names.json", &c)
 	sounds := ClassifyDefaults()

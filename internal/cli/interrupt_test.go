@@ -138,7 +138,7 @@ func TestInterruptedStream(t *testing.T) {
 	}
 	model := filepath.Join(dir, "run")
 	args := []string{"train", "transcribe", "--data", manifest, "--hidden", "16", "--layers", "1", "--bands", "20", "--stack", "2", "--bidirectional=false",
-		"--epochs", "2", "--validation", "0.25", "--out", model}
+		"--epochs", "2", "--holdout", "0.25", "--out", model}
 
 	// One that comes after the last epoch leaves the run to be continued.
 	ctx, cancel := context.WithCancel(t.Context())

@@ -70,8 +70,8 @@ BILOU); other tags are labels of single tokens, such as parts of speech. It scor
 the tagger on the test sentences, or without such on the validation sentences, and
 writes model, checkpoints and report into --out.`,
 		example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
-  carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-col upos --out run
-  carousel train tag --data names.txt --format conll --token-col 1 --tag-col 4 --out run`,
+  carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-column upos --out run
+  carousel train tag --data names.txt --format conll --token-column 1 --tag-column 4 --out run`,
 		settings: []any{&run.files, &run.cfg},
 		run:      &run.trainRun,
 		seed:     &run.cfg.Seed,

@@ -10,11 +10,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/memory"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
 	"github.com/carousel-ml/carousel/text/tag"
@@ -68,8 +70,8 @@ func TestEverySetting(t *testing.T) {
 				}
 			}
 			before := s.String()
-			for _, text := range outside(s) {
-				refused(t, where, s, text, d.validate, s.Name+": want "+s.Range.String()+", got ")
+			for _, value := range outside(s) {
+				refused(t, where, s, value, d.validate, s.Name+": want "+s.Range.String()+", got ")
 			}
 			if w := s.Words(); w != nil {
 				refused(t, where, s, "no such word", d.validate, fmt.Sprintf("%s: want %s, got %q", s.Name, strings.Join(w, ", "), "no such word"))
@@ -84,14 +86,14 @@ func TestEverySetting(t *testing.T) {
 	}
 }
 
-func refused(t *testing.T, where string, s *settings.Setting, text string, validate func() error, want string) {
+func refused(t *testing.T, where string, s *settings.Setting, value string, validate func() error, want string) {
 	t.Helper()
-	if err := s.Assign(text); err != nil {
-		t.Errorf("%s: %q: %v", where, text, err)
+	if err := s.Assign(value); err != nil {
+		t.Errorf("%s: %q: %v", where, value, err)
 		return
 	}
 	if err := validate(); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("%s: %q: got %v, want %q", where, text, err, want)
+		t.Errorf("%s: %q: got %v, want %q", where, value, err, want)
 	}
 }
 
@@ -183,5 +185,30 @@ func TestFlagsAreOfKnownStructs(t *testing.T) {
 	walk((&app{args: []string{"train", "classify", "--audio"}}).rootCommand())
 	if n < 400 {
 		t.Errorf("found only %d settings", n)
+	}
+}
+
+// TestChoicesAreKnown: the words of a tag are those that the packages behind them
+// have something for.
+func TestChoicesAreKnown(t *testing.T) {
+	words := map[string][]string{} // by struct and setting
+	for _, d := range allFilled() {
+		for _, s := range settings.List(d.ptr) {
+			words[d.name+" "+s.Name] = slices.Sorted(slices.Values(s.Words()))
+		}
+	}
+	for name, want := range map[string][]string{
+		"classify tokens":  text.Kinds(),
+		"translate tokens": text.Kinds(),
+		"classify format":  {data.FormatTable, data.FormatJSONL, data.FormatLabelFirst},
+		"tag format":       {data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES},
+		"tag scheme":       {"auto", string(tag.Labels), string(tag.IOB1), string(tag.IOB2), string(tag.BIOES), string(tag.BMES), string(tag.BILOU)},
+		"forecast layout":  {data.LayoutColumns, data.LayoutRows, data.LayoutTSF},
+		"memory problem":   memory.ProblemNames(),
+		"memory cells":     words["memory cell"],
+	} {
+		if want = slices.Sorted(slices.Values(want)); !slices.Equal(words[name], want) {
+			t.Errorf("%s may be %q, want %q", name, words[name], want)
+		}
 	}
 }

@@ -159,7 +159,7 @@ func (d *corpus) read(source Source, limit int, deal func() *corpus) error {
 		}
 		to.add(&s, limit)
 		if len(to.kinds) > maxKinds {
-			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_col"}
+			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_column"}
 		}
 	}
 	return nil

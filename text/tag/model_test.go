@@ -176,7 +176,7 @@ func TestSaveOpenPredict(t *testing.T) {
 		t.Errorf("alone %v, among others %v", alone[0].Probabilities, got[2].Probabilities)
 	}
 	if _, err := m.Predict(context.Background(), sentences, &PredictOptions{NBest: -1}); err == nil {
-		t.Error("nbest -1 is accepted")
+		t.Error("n_best -1 is accepted")
 	}
 }
 

@@ -118,7 +118,7 @@ func (d *corpus) oddTag(format string, args ...any) error {
 	if d.odd != "" {
 		e.Line, e.Problem = d.oddLine, fmt.Sprintf("the tag is %q, but "+format, append([]any{d.odd}, args...)...)
 	}
-	e.Fix = "mend the file, name another column with tag_col, or set scheme to labels"
+	e.Fix = "mend the file, name another column with tag_column, or set scheme to labels"
 	return e
 }
 
@@ -135,7 +135,7 @@ func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 	slices.Sort(list)
 	list = slices.Compact(list)
 	if len(d.kinds) < 2 {
-		return nil, data.Errorf("all %d tokens have the tag %q: two tags are needed to tell apart; name the column of the tags with tag_col if this is another one", len(d.tags), d.kinds[0])
+		return nil, data.Errorf("all %d tokens have the tag %q: two tags are needed to tell apart; name the column of the tags with tag_column if this is another one", len(d.tags), d.kinds[0])
 	}
 	if scheme != Labels {
 		list = inBIOES(list)
