@@ -95,7 +95,7 @@ func commandNames(c *cobra.Command) []string {
 // say so themselves.
 func plainCause(err *pflag.InvalidValueError) string {
 	want := map[string]string{
-		"uint64": "a whole number, 0 or more", "int": "a whole number", "bool": "true or false", "float64Slice": "numbers with commas between them",
+		"uint64": "a whole number, 0 or more", "int": "a whole number", "bool": "true or false",
 	}[err.GetFlag().Value.Type()]
 	if want == "" {
 		return err.Unwrap().Error()
