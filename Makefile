@@ -11,11 +11,9 @@ build: ## one static binary in bin/
 test:
 	go test ./...
 
-check: test ## all that a change must pass
-	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt: $$files" >&2; exit 1; }
-	go vet ./...
+check: ## all that a change must pass, and more
+	.ci/run
 	GOARCH=arm64 go vet ./...
-	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: skipped"; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
 	go test -tags purego -short ./...
 	$(MAKE) race

@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -65,7 +66,13 @@ var forbidden = map[string][]string{
 }
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/device/devicetest", "tensor/tensortest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "tensor/tensortest"}
+
+// isSupport reports whether a package is no part of the house: support, an
+// example or a comparison with other programs.
+func isSupport(pkg string) bool {
+	return slices.Contains(support, pkg) || strings.HasPrefix(pkg, "examples/") || strings.HasPrefix(pkg, "bench")
+}
 
 func TestFloorPlan(t *testing.T) {
 	imports := packageImports(t)
@@ -73,7 +80,7 @@ func TestFloorPlan(t *testing.T) {
 		t.Fatalf("found only %d packages below the module's root", len(imports))
 	}
 	for pkg, list := range imports {
-		if slices.Contains(support, pkg) || strings.HasPrefix(pkg, "examples/") || strings.HasPrefix(pkg, "bench") {
+		if isSupport(pkg) {
 			continue
 		}
 		room, floor := roomOf(pkg)
@@ -103,6 +110,81 @@ func TestFloorPlan(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestFloorTable wants the table of ARCHITECTURE.md to name every package there
+// is, on rows that rise as the floors do, one row for the rooms of a floor.
+func TestFloorTable(t *testing.T) {
+	rows := floorTable(t)
+	var named []string
+	rowOf, floorOf := map[int]int{}, map[int]int{} // by floor and by row, of rooms
+	last := 0
+	for i, row := range rows {
+		for _, pkg := range row {
+			room, floor := roomOf(pkg)
+			switch {
+			case slices.Contains(named, pkg):
+				t.Errorf("the table names %s twice", pkg)
+			case floor < 0:
+				t.Errorf("the table names %s, which has no place in the floor plan", pkg)
+			case floor < last:
+				t.Errorf("the table has %s above packages of a higher floor", pkg)
+			}
+			named = append(named, pkg)
+			last = max(last, floor)
+			if room != pkg {
+				continue
+			}
+			if first, ok := rowOf[floor]; ok && first != i {
+				t.Errorf("the table parts %s from the others of its floor", pkg)
+			}
+			if other, ok := floorOf[i]; ok && other != floor {
+				t.Errorf("the table has %s in a row of another floor", pkg)
+			}
+			rowOf[floor], floorOf[i] = i, floor
+		}
+	}
+	var present []string
+	for pkg := range packageImports(t) {
+		if !isSupport(pkg) {
+			present = append(present, pkg)
+		}
+	}
+	slices.Sort(named)
+	slices.Sort(present)
+	if !slices.Equal(named, present) {
+		t.Errorf("the table names\n%q, but there are\n%q", named, present)
+	}
+}
+
+// floorTable reads the packages in the first column of ARCHITECTURE.md's floor table.
+func floorTable(t *testing.T) (rows [][]string) {
+	t.Helper()
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "\n| Package |")
+	if !found {
+		t.Fatal("ARCHITECTURE.md has no table of packages")
+	}
+	for line := range strings.Lines(table) {
+		if line == "\n" {
+			break
+		}
+		column, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		var row []string
+		for i, word := range strings.Split(column, "`") {
+			if i%2 == 1 {
+				if word == path.Base(module) {
+					word = "."
+				}
+				row = append(row, word)
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // checkOutside holds the lower floors to their few modules, and all of them to

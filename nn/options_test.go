@@ -111,6 +111,121 @@ func TestDrawsFollowSeedAndStep(t *testing.T) {
 	}
 }
 
+// coins is which elements a mask lets pass, as ones and zeros.
+func coins(x *tensor.Tensor) []float32 {
+	mask := slices.Clone(x.Data())
+	for i, v := range mask {
+		if v != 0 {
+			mask[i] = 1
+		}
+	}
+	return mask
+}
+
+// drawnApart wants masks of probability a half to agree pairwise as fair coins do: in
+// half of the places, within six standard deviations.
+func drawnApart(t *testing.T, masks map[string][]float32) {
+	t.Helper()
+	for a, x := range masks {
+		for b, y := range masks {
+			if a >= b {
+				continue
+			}
+			same, n := 0.0, float64(len(x))
+			for i := range x {
+				if x[i] == y[i] {
+					same++
+				}
+			}
+			if math.Abs(same-n/2) > 3*math.Sqrt(n) {
+				t.Errorf("the masks of %s and %s agree in %v of %v places", a, b, same, n)
+			}
+		}
+	}
+}
+
+// Scans on one tape share no mask, whichever kinds of masks they draw and in
+// whichever order. Each scan here is one step whose result is its mask: ones
+// that pass the dropout on their way into R = 1, or fresh values of 1 where the
+// old ones are 0.
+func TestScansDrawApart(t *testing.T) {
+	const B, n = 32, 32
+	ones := slices.Repeat([]float32{1}, B*n)
+	dropped := nn.NewRNN(1, n, &nn.RNNOptions{ReLU: true, NoBias: true, RecurrentDropout: 0.5})
+	zoned := nn.NewRNN(1, n, &nn.RNNOptions{ReLU: true, NoBias: true, Zoneout: 0.5})
+	zonedCell := nn.NewLSTM(1, n, &nn.RNNOptions{NoBias: true, ZoneoutCell: 0.5})
+	slab := tensor.Pack(tensor.CPU(), &struct{ Dropped, Zoned, ZonedCell *nn.RNN }{dropped, zoned, zonedCell}, 1)
+	identity := make([]float32, n*n)
+	for i := range n {
+		identity[i*n+i] = 1
+	}
+	slab.Lookup("dropped.weight_ih_l0").Write(make([]float32, n))
+	slab.Lookup("dropped.weight_hh_l0").Write(identity)
+	slab.Lookup("zoned.weight_ih_l0").Write(ones[:n])
+	slab.Lookup("zoned_cell.weight_ih_l0").Write(slices.Repeat(ones[:n], 4))
+
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	tape.Seed(1, 2)
+	x := tape.Input(ones[:B], B, 1, 1)
+	masks := map[string][]float32{}
+	for i, kind := range strings.Fields("cell cell hidden cell dropout hidden hidden dropout dropout cell") { // every kind after every kind
+		var mask []float32
+		switch kind {
+		case "dropout":
+			y, _ := dropped.Forward(x, &nn.State{H: tape.Input(ones, 1, B, n)})
+			mask = coins(y)
+		case "hidden":
+			y, _ := zoned.Forward(x, nil)
+			mask = coins(y)
+		case "cell":
+			_, final := zonedCell.Forward(x, nil)
+			mask = coins(final.C)
+		}
+		masks[fmt.Sprintf("scan %d (%s)", i, kind)] = mask
+	}
+	drawnApart(t, masks)
+}
+
+// A stack is plain exactly if it computes at inference what the stack without
+// its options does from the same weights, which is PyTorch's (internal/golden).
+func TestPlainStacksComputeWhatPyTorchDoes(t *testing.T) {
+	cases := append(slices.Clone(table), []struct {
+		name string
+		new  maker
+		opt  nn.RNNOptions
+	}{
+		{"learned state", nn.NewGRU, nn.RNNOptions{LearnState: true}},
+		{"learned state and cell", nn.NewLSTM, nn.RNNOptions{LearnState: true}},
+		{"residual", nn.NewLSTM, nn.RNNOptions{Residual: true}},
+		{"dropout", nn.NewLSTM, nn.RNNOptions{Dropout: 0.3, Variational: true}},
+		{"start", nn.NewLSTM, nn.RNNOptions{ForgetBias: 2, Orthogonal: true}},
+	}...)
+	for _, c := range cases {
+		o := c.opt
+		o.Layers = 2
+		m := c.new(width, hidden, &o)
+		of := tensor.Pack(tensor.CPU(), m, 1)
+		for i, p := range of.Params { // nothing stays at a start that hides it
+			p.Write(normal(uint64(i), p.Len()))
+		}
+		equal := false
+		if slices.Contains([]tensor.Cell{tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell, tensor.RNNReLUCell}, m.Cell()) {
+			reference := c.new(width, hidden, &nn.RNNOptions{Layers: 2, ReLU: o.ReLU, NoBias: o.NoBias, Proj: o.Proj})
+			for _, p := range tensor.Pack(tensor.CPU(), reference, 2).Params {
+				p.Write(of.Lookup(p.Name).Read())
+			}
+			tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+			x := tape.Input(normal(1, 2*4*width), 2, 4, width)
+			got, _ := m.Forward(x, nil)
+			want, _ := reference.Forward(x, nil)
+			equal = slices.Equal(got.Data(), want.Data())
+		}
+		if m.IsPlain() != equal {
+			t.Errorf("%s: IsPlain is %v, but that it computes the same as without options is %v", c.name, m.IsPlain(), equal)
+		}
+	}
+}
+
 // The trained initial state serves every row where none is given, and learns.
 func TestLearnedState(t *testing.T) {
 	m := nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, LearnState: true})

@@ -297,6 +297,38 @@ func TestTimePlanDrawsTwiceAlike(t *testing.T) {
 	}
 }
 
+// Every segment of every step draws masks of its own, and the same ones in both of its passes.
+func TestTimePlanSegmentsDrawApart(t *testing.T) {
+	m := &summer{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 1, nil)}
+	tensor.Pack(tensor.CPU(), m, 1)
+	const B, T = 1, 60
+	plan, err := nn.PlanTime(m.RNN, B, T, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Segments < 3 {
+		t.Fatalf("%s: too few segments to prove anything", plan)
+	}
+	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	inner := m.pass(normal(1, B*T*width), B, T)
+	masks := map[string][]float32{}
+	for step := range uint64(3) {
+		plan.Backward(tape, 1, step, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
+			at := fmt.Sprintf("step %d, time %d", step, lo)
+			mask := coins(tensor.Dropout(tape.Input(slices.Repeat([]float32{1}, 1024), 1024), 0.5))
+			if first, again := masks[at]; again && !slices.Equal(first, mask) {
+				t.Errorf("%s: the two passes draw differently", at)
+			}
+			masks[at] = mask
+			return inner(tape, from, lo, hi)
+		})
+	}
+	if len(masks) != 3*plan.Segments {
+		t.Fatalf("masks of %d segments, want %d", len(masks), 3*plan.Segments)
+	}
+	drawnApart(t, masks)
+}
+
 // 100,000 steps fit where one pass would need gigabytes, as the plan says.
 func TestTimePlanMemory(t *testing.T) {
 	const T, units = 100_000, 128

@@ -213,6 +213,37 @@ func TestClipTwice(t *testing.T) {
 	}
 }
 
+// TestClipValueAfterClipNorm compares both clippings, in this order, with their definitions in float64.
+func TestClipValueAfterClipNorm(t *testing.T) {
+	s := newPair()
+	o := NewSGD(s, nil)
+	setGrads(s, 0)
+	raw := slices.Concat(s.Params[0].Grad(), s.Params[1].Grad())
+	sum := 0.0
+	for _, g := range raw {
+		sum += float64(g) * float64(g)
+	}
+	const norm, bound = .5, .2
+	factor := norm / (math.Sqrt(sum) + 1e-6)
+	o.ClipNorm(norm)
+	o.ClipValue(bound)
+	within := 0
+	before := weights(s)
+	o.Step(1)
+	for i, w := range weights(s) {
+		want := max(-bound, min(bound, factor*float64(raw[i])))
+		if got := float64(before[i] - w); math.Abs(got-want) > 1e-6 {
+			t.Errorf("gradient %v was stepped with as %v, want %v", raw[i], got, want)
+		}
+		if math.Abs(want) < bound {
+			within++
+		}
+	}
+	if within == 0 || within == len(raw) {
+		t.Errorf("%d of %d gradients are within the bound: one of the clippings is not tried", within, len(raw))
+	}
+}
+
 func TestString(t *testing.T) {
 	tenth := float32(0.1)
 	for want, o := range map[string]*Optimizer{

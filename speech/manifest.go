@@ -33,23 +33,23 @@ func ReadManifest(path string, cfg *Config) ([]Utterance, error) {
 }
 
 // readManifest reads texts, of the column named, with clean.
-func (cfg *Setup) readManifest(path, text string, clean func(string) string) ([]Utterance, error) {
+func (c *Setup) readManifest(path, text string, clean func(string) string) ([]Utterance, error) {
 	var list []Utterance
 	var missing []string
 	dir := filepath.Dir(path)
-	for r, err := range data.ReadRecords(path, cfg.Audio, text, cfg.Speaker, cfg.SplitColumn) {
+	for r, err := range data.ReadRecords(path, c.Audio, text, c.Speaker, c.SplitColumn) {
 		if err != nil {
 			return nil, err
 		}
 		u := Utterance{File: path, Line: r.Line, Audio: r.Fields[0], Text: clean(r.Fields[1]), Speaker: r.Fields[2], Part: r.Fields[3]}
 		if u.Audio == "" {
-			return nil, &data.InputError{File: path, Line: r.Line, Column: cfg.Audio, Problem: "names no file"}
+			return nil, &data.InputError{File: path, Line: r.Line, Column: c.Audio, Problem: "names no file"}
 		}
 		if !filepath.IsAbs(u.Audio) {
 			u.Audio = filepath.Join(dir, u.Audio)
 		}
-		if cfg.SplitColumn != "" && !slices.Contains(parts, u.Part) {
-			return nil, &data.InputError{File: path, Line: r.Line, Column: cfg.SplitColumn, Problem: fmt.Sprintf("want train, validation or test, got %q", u.Part)}
+		if c.SplitColumn != "" && !slices.Contains(parts, u.Part) {
+			return nil, &data.InputError{File: path, Line: r.Line, Column: c.SplitColumn, Problem: fmt.Sprintf("want train, validation or test, got %q", u.Part)}
 		}
 		if info, err := os.Stat(u.Audio); err != nil || info.IsDir() {
 			missing = append(missing, fmt.Sprintf("%s (line %d)", r.Fields[0], r.Line))
@@ -61,7 +61,7 @@ func (cfg *Setup) readManifest(path, text string, clean func(string) string) ([]
 			Fix: fmt.Sprintf("paths count from %s", dir)}
 	}
 	if len(list) == 0 {
-		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + cfg.Audio + " and " + text}
+		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + c.Audio + " and " + text}
 	}
 	return list, nil
 }

@@ -118,6 +118,13 @@ func TestGradients(t *testing.T) {
 			ce := tensor.CrossEntropy(x, tp.IDs([]int32{0, 1, 2, 2, 1, 0}, nil, 6), nil)
 			return tensor.Add(tensor.Scale(ce, 3), tensor.BCE(x, tp.Zeros(6, 3), nil))
 		}},
+		// Each of the two turns has a second reader, whose gradient comes first.
+		{"time order of what is read twice", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			x := seq(tp, m)
+			steps := tensor.TimeMajor(x)
+			back := tensor.BatchMajor(steps)
+			return tensor.Add(project(tensor.Mul(back, x)), project(tensor.Square(steps)))
+		}},
 		{"crf", [][]int{{3, 4, 5}, {5, 5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			tags := tp.IDs([]int32{1, 4, 0, -1, -1, -1, -1, -1, 3, 3, 2, 1}, nil, 3, 4)
 			return tensor.Scale(tensor.CRF(seq(tp, m), live(tp, m.B), m.C.T(), m.C.T(), tags), 2)

@@ -100,7 +100,7 @@ func (m *matcher) cut(f *flow) {
 				return
 			}
 			f.add(at, found.from)
-			f.newPieces = append(f.newPieces, piece{found.span, found.id})
+			f.newPieces = append(f.newPieces, piece(found))
 			at = found.to
 		}
 	})

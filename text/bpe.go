@@ -147,7 +147,7 @@ type candidate struct {
 	at int32
 }
 
-func (c candidate) less(d candidate) bool {
+func (c candidate) Less(d candidate) bool {
 	return c.rank < d.rank || c.rank == d.rank && c.at < d.at
 }
 

@@ -36,7 +36,7 @@ type pairCount struct {
 	pair  uint64
 }
 
-func (p pairCount) less(q pairCount) bool {
+func (p pairCount) Less(q pairCount) bool {
 	return p.count > q.count || p.count == q.count && p.pair < q.pair
 }
 

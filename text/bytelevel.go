@@ -169,7 +169,6 @@ func (t classReader) gpt2(i int) int {
 			c, n = next, n+m
 		}
 	}
-	const all = ^class(0)
 	switch i += n; {
 	case c&letter != 0:
 		return t.run(i, letter, 0)

@@ -1,7 +1,7 @@
 package text
 
 // heap is a binary heap, the least element first.
-type heap[T interface{ less(T) bool }] []T
+type heap[T interface{ Less(T) bool }] []T
 
 func (h *heap[T]) push(x T) {
 	*h = append(*h, x)
@@ -9,7 +9,7 @@ func (h *heap[T]) push(x T) {
 	i := len(a) - 1
 	for i > 0 {
 		up := (i - 1) / 2
-		if !x.less(a[up]) {
+		if !x.Less(a[up]) {
 			break
 		}
 		a[i] = a[up]
@@ -33,10 +33,10 @@ func (h *heap[T]) pop() T {
 		if c >= n {
 			break
 		}
-		if c+1 < n && a[c+1].less(a[c]) {
+		if c+1 < n && a[c+1].Less(a[c]) {
 			c++
 		}
-		if !a[c].less(x) {
+		if !a[c].Less(x) {
 			break
 		}
 		a[i] = a[c]

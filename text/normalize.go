@@ -212,7 +212,7 @@ func (s *replaceSpec) read(raw json.RawMessage) (find pattern, err error) {
 		return nil, err
 	}
 	if len(s.Content) > maxContent {
-		return nil, fmt.Errorf("Replace puts in %d bytes, more than %d", len(s.Content), maxContent)
+		return nil, fmt.Errorf("the step Replace puts in %d bytes, more than %d", len(s.Content), maxContent)
 	}
 	return s.Pattern.compile()
 }
@@ -248,7 +248,7 @@ func prepend(raw json.RawMessage) ([]step, error) {
 		return nil, err
 	}
 	if len(s.Content) > maxContent {
-		return nil, fmt.Errorf("Prepend puts in %d bytes, more than %d", len(s.Content), maxContent)
+		return nil, fmt.Errorf("the step Prepend puts in %d bytes, more than %d", len(s.Content), maxContent)
 	}
 	return []step{func(f *flow) {
 		f.rewrite(func(p span) {

@@ -132,7 +132,7 @@ func (s *metaspaceSpec) read(raw json.RawMessage) error {
 	case "always", "first", "never":
 		return nil
 	}
-	return fmt.Errorf("Metaspace has the prepend_scheme %s", quoted(s.Scheme))
+	return fmt.Errorf("the step Metaspace has the prepend_scheme %s", quoted(s.Scheme))
 }
 
 // metaspaceSplit writes spaces as a sign, puts one before the text, and cuts

@@ -222,6 +222,38 @@ func TestAccumulate(t *testing.T) {
 	}
 }
 
+// TestBatchesDrawTheirOwnMasks wants no two batches of a run to share a dropout mask, in one step or in several.
+func TestBatchesDrawTheirOwnMasks(t *testing.T) {
+	job, o := newJob(48), newOptions()
+	o.Batch, o.Accumulate, o.Epochs = 4, 3, 2
+	var masks [][]float32
+	inner := job.Loss
+	job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
+		ones := slices.Repeat([]float32{1}, 256)
+		masks = append(masks, slices.Clone(tensor.Dropout(tape.Input(ones, 256), 0.5).Data()))
+		return inner(tape, b)
+	}
+	job.Validate, job.Metric = nil, ""
+	fit(t, job, o)
+	if len(masks) != 24 {
+		t.Fatalf("%d batches, want 24", len(masks))
+	}
+	for i, a := range masks {
+		for j, b := range masks[:i] {
+			same := 0
+			for k := range a {
+				if a[k] == b[k] {
+					same++
+				}
+			}
+			// Half of 256 fair coins, within six standard deviations.
+			if same < 80 || same > 176 {
+				t.Errorf("the masks of batches %d and %d agree in %d of 256 places", j, i, same)
+			}
+		}
+	}
+}
+
 // scripted makes validation return the given values, one after another, and keeps the weights it saw.
 func scripted(job *Job[testBatch], values ...float64) *[][]float32 {
 	var seen [][]float32
@@ -247,6 +279,8 @@ func TestEarlyStopping(t *testing.T) {
 		{"larger is better", "-mse", 2, 0, []float64{1, 3, 2, 3, 9}, StopPatience, 2},
 		{"improvement too small", "mse", 2, 0.5, []float64{5, 4.6, 4.51, 1, 1}, StopPatience, 1},
 		{"small steps add up", "mse", 2, 0.5, []float64{5, 4.6, 4.4, 4, 3}, StopEpochs, 5},
+		{"improvement too small where larger is better", "-mse", 2, 0.5, []float64{5, 5.4, 5.49, 9, 9}, StopPatience, 1},
+		{"small steps up add up", "-mse", 2, 0.5, []float64{5, 5.4, 5.6, 6, 7}, StopEpochs, 5},
 		{"NaN is no improvement", "mse", 3, 0, []float64{nan, 2, nan, nan, nan}, StopPatience, 2},
 		{"never a number", "mse", 9, 0, []float64{nan, nan, nan, nan, nan}, StopEpochs, 0},
 		{"no patience", "mse", 0, 0, []float64{1, 2, 3, 4, 5}, StopEpochs, 1},

@@ -128,7 +128,7 @@ type Options struct {
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
 
-// ErrStop, returned by OnEpoch, ends a run as a limit does.
+// ErrStop ends a run as a limit does, if OnEpoch returns it.
 var ErrStop = errors.New("train: stop")
 
 // TotalSteps is the number of optimizer steps of a run over so many samples (with

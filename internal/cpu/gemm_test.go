@@ -76,13 +76,22 @@ func naiveGemm(s *device.GemmSpec, c []float32) (want, scale []float64) {
 	for i, v := range c {
 		want[i] = float64(v)
 	}
-	at := func(x []float32, i, j, ld int, trans bool) float64 {
-		if trans {
-			i, j = j, i
+	rowsOf := func(x []float32, rows, ld int, trans bool) [][]float64 { // of K numbers each
+		out := make([][]float64, rows)
+		for i := range out {
+			out[i] = make([]float64, s.K)
+			for k := range out[i] {
+				at := i*ld + k
+				if trans {
+					at = k*ld + i
+				}
+				out[i][k] = float64(x[at])
+			}
 		}
-		return float64(x[i*ld+j])
+		return out
 	}
 	for n := range max(s.Batch, 1) {
+		a, columns := rowsOf(s.A.Host[n*s.StrideA:], s.M, s.LDA, s.TransA), rowsOf(s.B.Host[n*s.StrideB:], s.N, s.LDB, !s.TransB)
 		for i := range s.M {
 			for j := range s.N {
 				e := n*s.StrideC + i*s.LDC + j
@@ -94,8 +103,8 @@ func naiveGemm(s *device.GemmSpec, c []float32) (want, scale []float64) {
 					sum += float64(s.Bias.Host[j])
 				}
 				mag := math.Abs(sum)
-				for k := range s.K {
-					p := at(s.A.Host[n*s.StrideA:], i, k, s.LDA, s.TransA) * at(s.B.Host[n*s.StrideB:], k, j, s.LDB, s.TransB)
+				for k, v := range a[i] {
+					p := v * columns[j][k]
 					sum += p
 					mag += math.Abs(p)
 				}

@@ -97,9 +97,7 @@ func (c *converter) note(format string, args ...any) {
 func (c *converter) rest(order []string, strays []*dataset) error {
 	for _, path := range order {
 		if !c.used[path] && path != "optimizer" && !strings.HasPrefix(path, "optimizer/") {
-			for _, d := range c.found[path].vars {
-				strays = append(strays, d)
-			}
+			strays = append(strays, c.found[path].vars...)
 		}
 	}
 	for _, d := range strays {

@@ -20,18 +20,26 @@ type layer struct {
 
 func logistic(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
-// affine is m·v + bias for rows [lo,hi) of m [.., len(v)].
+// affine is m·v + bias for rows [lo,hi) of m [.., len(v)]. Four sums at once: one
+// alone would wait for each addition, and this is where the suite spends its time.
 func affine(m, v, bias []float64, lo, hi int) []float64 {
 	out := make([]float64, 0, hi-lo)
 	for i := lo; i < hi; i++ {
-		var sum float64
+		var sum [4]float64
 		if bias != nil {
-			sum = bias[i]
+			sum[0] = bias[i]
 		}
-		for j, x := range v {
-			sum += m[i*len(v)+j] * x
+		row, j := m[i*len(v):(i+1)*len(v)], 0
+		for ; j+4 <= len(v); j += 4 {
+			sum[0] += row[j] * v[j]
+			sum[1] += row[j+1] * v[j+1]
+			sum[2] += row[j+2] * v[j+2]
+			sum[3] += row[j+3] * v[j+3]
 		}
-		out = append(out, sum)
+		for ; j < len(v); j++ {
+			sum[0] += row[j] * v[j]
+		}
+		out = append(out, sum[0]+sum[1]+sum[2]+sum[3])
 	}
 	return out
 }
@@ -231,21 +239,22 @@ func (l *layer) cellStep(a, b, entering, h, c []float64) (hid, cell []float64) {
 }
 
 func (l *layer) lstm(pre func(gate, j int) float64, hid, cell, c []float64) {
-	peep := func(name string, j int) float64 {
-		if p := l.in[name]; p != nil {
+	peep := func(p []float64, j int) float64 {
+		if p != nil {
 			return p[j]
 		}
 		return 0
 	}
+	peepI, peepF, peepO := l.in["PeepI"], l.in["PeepF"], l.in["PeepO"]
 	outGate := 3
 	if l.cell == device.CoupledLSTM {
 		outGate = 2
 	}
 	for j := range cell {
-		i := l.gate(pre(0, j) + peep("PeepI", j)*c[j])
+		i := l.gate(pre(0, j) + peep(peepI, j)*c[j])
 		f := 1 - i
 		if l.cell == device.LSTM {
-			f = l.gate(pre(1, j) + peep("PeepF", j)*c[j])
+			f = l.gate(pre(1, j) + peep(peepF, j)*c[j])
 		}
 		cell[j] = clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
 	}
@@ -261,7 +270,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, cell, c []float64) {
 		if bias := l.in["BiasC"]; bias != nil {
 			shown[j] += bias[j]
 		}
-		hid[j] = l.gate(pre(outGate, j)+peep("PeepO", j)*cell[j]) * activation(act, shown[j])
+		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*cell[j]) * activation(act, shown[j])
 	}
 }
 
