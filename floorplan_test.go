@@ -21,7 +21,8 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/onnx to model), but stands above that one. Test support
 // (tensortest, devicetest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/settings", "internal/simd"},
+	{"internal/settings"},
+	{"internal/simd"},
 	{"internal/par"},
 	{"internal/device"},
 	{"internal/cpu", "internal/cuda"},
