@@ -31,7 +31,7 @@ var classifyTask = task{
 	evaluate: (*app).evaluateClassify,
 	predict:  (*app).predictClassify,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := classify.Open(dir.Path)
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -42,8 +42,8 @@ var classifyTask = task{
 	probe: probeClassify,
 }
 
-func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := classify.Open(dir)
+func probeClassify(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := classify.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -186,8 +186,8 @@ func inFile(path string, err error) error {
 
 func (a *app) evaluateClassify(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := classify.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -208,8 +208,8 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
 	flags.BoolVar(&o.Explain, "explain", false, "show which words decided")
-	return func(ctx context.Context, dir string) error {
-		m, err := classify.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}

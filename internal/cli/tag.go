@@ -28,7 +28,7 @@ var tagTask = task{
 	predict:  (*app).predictTag,
 	probe:    probeTag,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := tag.Open(dir.Path)
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -38,8 +38,8 @@ var tagTask = task{
 	},
 }
 
-func probeTag(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := tag.Open(dir)
+func probeTag(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := tag.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +136,8 @@ func (a *app) trainTag(ctx context.Context, run *tagRun) (*trainResult, error) {
 
 func (a *app) evaluateTag(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := tag.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -160,8 +160,8 @@ func (a *app) predictTag(flags *pflag.FlagSet) verbRun {
 	format := flags.String("format", "", "`format` of --data: text, conll, conllu or bmes (empty: by its name and first lines)")
 	flags.IntVar(&o.NBest, "nbest", 0, "also give the `N` likeliest sequences of tags, with --json")
 	flags.StringVar(&o.Tokens, "tokens", "", "how plain text is cut: `word`, char or space (empty: as the training tokens look)")
-	return func(ctx context.Context, dir string) error {
-		m, err := tag.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ var translateTask = task{
 	predict:  (*app).predictTranslate,
 	probe:    probeTranslate,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := translate.Open(dir.Path)
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ var translateTask = task{
 }
 
 // probeTranslate reads a table with both languages in columns.
-func probeTranslate(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := translate.Open(dir)
+func probeTranslate(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := translate.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -217,8 +217,8 @@ func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 	var o translate.EvaluateOptions
 	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
 	flags.IntVar(&o.Long, "long", 0, "also score sources of `n` neighbouring sentences: whole, cut, and cut with the encoder's state carried")
-	return func(ctx context.Context, dir string) error {
-		m, err := translate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -253,8 +253,8 @@ func (a *app) predictTranslate(flags *pflag.FlagSet) verbRun {
 	flags.IntVar(&o.NBest, "n-best", 0, "write the `n` best translations of each line, with line number and score")
 	flags.BoolVar(&o.CarryState, "carry-state", false, carryHelp)
 	picture := flags.String("attention", "", "write a picture of what the first line's translation looked at to this PNG `file`")
-	return func(ctx context.Context, dir string) error {
-		m, err := translate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
