@@ -128,43 +128,43 @@ func Open(path string) (Predictor, error) {
 	}
 	switch dir.Task {
 	case forecast.Task:
-		m, err := forecast.Open(path)
+		m, err := forecast.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &Forecaster{m}, nil
 	case classify.Task:
-		m, err := classify.Open(path)
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &Classifier{m}, nil
 	case generate.Task:
-		m, err := generate.Open(path)
+		m, err := generate.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &LanguageModel{m}, nil
 	case tag.Task:
-		m, err := tag.Open(path)
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &Tagger{m}, nil
 	case translate.Task:
-		m, err := translate.Open(path)
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &Translator{m}, nil
 	case speech.Task:
-		m, err := speech.Open(path)
+		m, err := speech.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
 		return &Transcriber{m}, nil
 	case speech.ClassifyTask:
-		m, err := speech.OpenClassifier(path)
+		m, err := speech.OpenClassifierDir(dir)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/text/tag"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -105,15 +106,7 @@ func TestOpenRefusesAnotherTask(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(run, model.ConfigFile)
-	text, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.Replace(text, []byte(`"task": "forecast"`), []byte(`"task": "weaving"`), 1)
-	if err := os.WriteFile(config, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	modeltest.Edit(t, run, model.ConfigFile, modeltest.Replace(`"task": "forecast"`, `"task": "weaving"`))
 	_, err = carousel.Open(run)
 	if err == nil || !strings.Contains(err.Error(), `task "weaving"`) {
 		t.Errorf("got %v, want an error that names the task", err)

@@ -45,6 +45,23 @@ func OpenLines(path, encoding string) (*LineReader, error) {
 	if err != nil {
 		return nil, err
 	}
+	return linesOf(path, s, encoding)
+}
+
+// LinesOf is [OpenLines] of a file's content, where the file at path was read already.
+func LinesOf(path string, content []byte, encoding string) (*LineReader, error) {
+	if err := checkEncoding(encoding); err != nil {
+		return nil, err
+	}
+	s := &source{}
+	if err := s.identify(path, bytes.NewReader(content)); err != nil {
+		s.close()
+		return nil, err
+	}
+	return linesOf(path, s, encoding)
+}
+
+func linesOf(path string, s *source, encoding string) (*LineReader, error) {
 	if s.kind == kindParquet {
 		s.close()
 		return nil, &InputError{File: path, Problem: "is a Parquet file, not text", Fix: "export it as CSV or JSON lines"}

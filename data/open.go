@@ -27,7 +27,7 @@ const (
 
 // source is an open file, unpacked if it was compressed.
 type source struct {
-	file *os.File
+	file *os.File // nil where the content was read already
 	gzip *gzip.Reader
 	text *bufio.Reader
 	kind fileKind
@@ -37,7 +37,9 @@ func (s *source) close() {
 	if s.gzip != nil {
 		s.gzip.Close()
 	}
-	s.file.Close()
+	if s.file != nil {
+		s.file.Close()
+	}
 }
 
 // open opens a file of data and tells its format, by its content where that
@@ -48,15 +50,15 @@ func open(path string) (*source, error) {
 		return nil, unreadable(path, err)
 	}
 	s := &source{file: f}
-	if err := s.identify(path); err != nil {
+	if err := s.identify(path, f); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *source) identify(path string) error {
-	s.text = bufio.NewReaderSize(s.file, sniffed)
+func (s *source) identify(path string, in io.Reader) error {
+	s.text = bufio.NewReaderSize(in, sniffed)
 	head, err := s.text.Peek(sniffed)
 	if len(head) == 0 && err != nil && err != io.EOF {
 		return unreadable(path, err)

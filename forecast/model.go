@@ -12,7 +12,6 @@ package forecast
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 
 	"gonum.org/v1/gonum/mat"
@@ -83,17 +82,22 @@ func (m *Model) Save(dir string) error {
 		ts = append(ts, t)
 	}
 	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.notes}
-	if err := model.Save(dir, Task, c, m.slab); err != nil {
-		return err
-	}
-	return model.WriteTensors(filepath.Join(dir, linearFile), ts, nil)
+	return model.Save(dir, Task, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	c := saved{Schema: &schema{}}
-	d, err := model.OpenTask(dir, Task, "a forecasting model", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	c := saved{Schema: &schema{}}
+	if err := d.For(Task, "a forecasting model", &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
@@ -107,7 +111,7 @@ func Open(dir string) (*Model, error) {
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
-	return m, m.openLinear(filepath.Join(dir, linearFile), c.Penalty)
+	return m, m.openLinear(d, c.Penalty)
 }
 
 // check refuses a config.json that no Save wrote.
@@ -136,8 +140,8 @@ func (c *saved) check() error {
 	return nil
 }
 
-func (m *Model) openLinear(path string, penalty []float64) error {
-	f, err := model.ReadTensors(path)
+func (m *Model) openLinear(dir *model.Dir, penalty []float64) error {
+	f, err := dir.ReadTensors(linearFile)
 	if err != nil {
 		return err
 	}
@@ -147,7 +151,7 @@ func (m *Model) openLinear(path string, penalty []float64) error {
 		name := fmt.Sprintf("target.%d", k)
 		t := f.Lookup(name)
 		if t == nil || !slices.Equal(t.Dims, []int{d.linear + d.groups, d.horizon}) {
-			return &model.FileError{File: path, Tensor: name, Problem: fmt.Sprintf("expected shape [%d %d]", d.linear+d.groups, d.horizon), Fix: "train the model again"}
+			return &model.FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf("expected shape [%d %d]", d.linear+d.groups, d.horizon), Fix: "train the model again"}
 		}
 		values := make([]float64, len(t.Data))
 		widen(values, t.Data)

@@ -65,14 +65,22 @@ type saved struct {
 
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Task, saved{m.cfg, m.outcome}, m.slab)
+	return model.Save(dir, Task, saved{m.cfg, m.outcome}, model.Weights(m.slab))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a model of a memory benchmark", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a model of a memory benchmark", &c); err != nil {
 		return nil, err
 	}
 	m, err := New(c.Config)

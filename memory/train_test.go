@@ -3,7 +3,6 @@ package memory
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -61,22 +61,12 @@ func TestSaveAndOpen(t *testing.T) {
 		{`"task": "memory"`, `"task": "forecast"`, "expected a model of a memory benchmark"},
 		{`"hidden": 16`, `"hidden": 17`, ""},
 	} {
-		path := filepath.Join(dir, model.ConfigFile)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(string(text), damage.old) {
-			t.Fatalf("no %s in %s", damage.old, text)
-		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(text), damage.old, damage.new, 1)), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		modeltest.Edit(t, dir, model.ConfigFile, modeltest.Replace(damage.old, damage.new))
 		var file *model.FileError
 		if _, err := Open(dir); !errors.As(err, &file) || !strings.Contains(err.Error(), damage.want) {
 			t.Errorf("%s: got %v", damage.new, err)
 		}
-		if err := os.WriteFile(path, text, 0o666); err != nil {
+		if err := m.Save(dir); err != nil {
 			t.Fatal(err)
 		}
 	}

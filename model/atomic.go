@@ -19,21 +19,9 @@ import (
 // anything fails (write returns an error, the disk is full) the file that was there
 // before is untouched and the temporary file is removed.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
-	p, err := stage(path, write)
-	if err != nil {
-		return err
-	}
-	return p.commit()
-}
-
-// pending is a file written completely beside its place, but not yet renamed into it.
-type pending struct{ temp, path string }
-
-// stage writes the temporary file that commit renames to path.
-func stage(path string, write func(io.Writer) error) (*pending, error) {
 	f, err := createBeside(path)
 	if err != nil {
-		return nil, fmt.Errorf("%s: cannot be written: %w", path, bare(err))
+		return fmt.Errorf("%s: cannot be written: %w", path, bare(err))
 	}
 	done := false
 	defer func() { // also when write panics
@@ -53,24 +41,15 @@ func stage(path string, write func(io.Writer) error) (*pending, error) {
 		err = f.Close()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: not written, the file before it is kept: %w", path, bare(err))
+		return fmt.Errorf("%s: not written, the file before it is kept: %w", path, bare(err))
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("%s: cannot be replaced: %w", path, bare(err))
 	}
 	done = true
-	return &pending{f.Name(), path}, nil
-}
-
-// commit renames the file into place.
-func (p *pending) commit() error {
-	if err := os.Rename(p.temp, p.path); err != nil {
-		p.discard()
-		return fmt.Errorf("%s: cannot be replaced: %w", p.path, bare(err))
-	}
-	syncDir(filepath.Dir(p.path))
+	syncDir(filepath.Dir(path))
 	return nil
 }
-
-// discard removes the temporary file.
-func (p *pending) discard() { os.Remove(p.temp) }
 
 // createBeside makes a new file next to path. Unlike os.CreateTemp's, its mode
 // follows the umask, as the final file's should.
@@ -100,13 +79,11 @@ func syncDir(dir string) {
 
 // bare strips the operation and the temporary name that os puts around an error.
 func bare(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	var l *os.LinkError
-	if errors.As(err, &l) {
-		return l.Err
+	switch e := err.(type) {
+	case *fs.PathError:
+		return e.Err
+	case *os.LinkError:
+		return e.Err
 	}
 	return err
 }

@@ -19,7 +19,7 @@ func TestDiskFullForReal(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	if err := save(dir, "forecast", 1, []Tensor{{Name: "w", Dims: []int{2}, Data: []float32{1, 2}}}, nil); err != nil {
+	if err := Save(dir, "forecast", 1, Tensors(WeightsFile, []Tensor{{Name: "w", Dims: []int{2}, Data: []float32{1, 2}}}, nil)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestDiskFullForReal$")
@@ -46,12 +46,12 @@ func overfill(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	big := []Tensor{{Name: "w", Dims: []int{limit}, Data: make([]float32, limit)}}
-	err := save(dir, "forecast", 2, big, nil)
+	err := Save(dir, "forecast", 2, Tensors(WeightsFile, big, nil))
 	if !errors.Is(err, syscall.EFBIG) || !strings.HasPrefix(err.Error(), filepath.Join(dir, WeightsFile)+": not written") {
 		t.Errorf("got %v", err)
 	}
 	// Here the weights fit and the configuration does not.
-	err = save(dir, "forecast", strings.Repeat("x", 2*limit), []Tensor{{Name: "w", Dims: []int{1}, Data: []float32{9}}}, nil)
+	err = Save(dir, "forecast", strings.Repeat("x", 2*limit), Tensors(WeightsFile, []Tensor{{Name: "w", Dims: []int{1}, Data: []float32{9}}}, nil))
 	if !errors.Is(err, syscall.EFBIG) || !strings.HasPrefix(err.Error(), filepath.Join(dir, ConfigFile)+": not written") {
 		t.Errorf("got %v", err)
 	}

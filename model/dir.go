@@ -1,23 +1,28 @@
 package model
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
+	"slices"
+
+	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Format is the version of the model directory that this package writes and reads.
-const Format = 1
+// Format is the version of the model directory that this package writes. It also
+// reads format 1, whose config.json knew a checksum of the weights alone.
+const Format = 2
 
-// The names of the files in a model directory.
+// The names of the files that every model directory has.
 const (
 	ConfigFile  = "config.json"
 	WeightsFile = "model.safetensors"
@@ -26,13 +31,17 @@ const (
 // maxConfig bounds config.json, whose content is read whole.
 const maxConfig = 64 << 20
 
-// Dir is an opened model directory.
+// Dir is the content of a model directory: each of its files has been read, once,
+// and is what was saved.
 type Dir struct {
 	Path    string
 	Task    string // such as "forecast"
 	Version string // of the carousel that wrote it
 	Config  json.RawMessage
-	Weights *File
+	Weights *File // model.safetensors
+	files   []listed
+	content map[string][]byte // of the other files
+	seal    string
 }
 
 // manifest is the content of config.json.
@@ -42,85 +51,235 @@ type manifest struct {
 }
 
 type stamp struct {
-	Format  int    `json:"format"`
-	Version string `json:"version"`
-	Task    string `json:"task"`
-	SHA256  string `json:"weights_sha256"`
+	Format  int      `json:"format"`
+	Version string   `json:"version"`
+	Task    string   `json:"task"`
+	Seal    string   `json:"sha256,omitempty"` // of config.json itself, see sealOf
+	Files   []listed `json:"files,omitempty"`
+	Weights string   `json:"weights_sha256,omitempty"` // in format 1
 }
 
-// save writes a model directory. Both files are complete and on the disk before
-// either takes its place, so a full disk leaves an older model as it was.
-func save(dir, task string, cfg any, ts []Tensor, meta map[string]string) error {
-	head, err := buildHeader(filepath.Join(dir, WeightsFile), ts, meta)
-	if err != nil {
-		return err
-	}
-	raw, err := json.Marshal(cfg)
-	if err != nil {
-		return fmt.Errorf("%s: the configuration cannot be written as JSON: %w", dir, err)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("%s: cannot be created: %w", dir, bare(err))
-	}
-	sum := sha256.New()
-	weights, err := stage(filepath.Join(dir, WeightsFile), func(w io.Writer) error {
-		return encode(io.MultiWriter(w, sum), head, ts)
-	})
-	if err != nil {
-		return err
-	}
-	m := manifest{stamp{Format, version(), task, hex.EncodeToString(sum.Sum(nil))}, raw}
-	config, err := stage(filepath.Join(dir, ConfigFile), func(w io.Writer) error {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		return e.Encode(m)
-	})
-	if err != nil {
-		weights.discard()
-		return err
-	}
-	if err := weights.commit(); err != nil {
-		config.discard()
-		return err
-	}
-	return config.commit()
+// listed is a file of the model as config.json knows it.
+type listed struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`   // -1: not known
+	SHA256 string `json:"sha256"` // "": not known
 }
 
-// Open reads a model directory and checks its format version and the checksum of its
-// weights. What is wrong with it is a *FileError.
+// olderFiles are the files that a directory of format 1 may have, beside its weights.
+var olderFiles = []string{
+	"linear.safetensors", "vocabulary.json", "lm.arpa", "lexicon.txt", "tokenizer.json", "tokenizer.model",
+	"source/tokenizer.json", "source/tokenizer.model", "target/tokenizer.json", "target/tokenizer.model",
+}
+
+// Open reads a model directory. What is wrong with it is a *FileError: a file that is
+// missing, altered or of another save, a format that this version does not know.
+// While a save replaces the model, Open gives the older or the newer one.
 func Open(dir string) (*Dir, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &FileError{File: dir, Problem: "no such model directory", Fix: "train writes one where --out says", Err: err}
 	case err != nil:
-		return nil, &FileError{File: dir, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+		return nil, unreadable(dir, err)
 	case !info.IsDir():
 		return nil, &FileError{File: dir, Problem: "expected a model directory, got a file", Fix: "name the directory that holds " + ConfigFile}
 	}
-	m, err := readManifest(dir)
-	if err != nil {
-		return nil, err
+	const tries = 100 // against one who saves without a pause
+	for try := 1; ; try++ {
+		d, replaced, err := read(dir)
+		if !replaced || try == tries {
+			return d, err
+		}
 	}
-	w, err := readWeights(filepath.Join(dir, WeightsFile), m.Carousel.SHA256)
-	if err != nil {
-		return nil, err
-	}
-	return &Dir{dir, m.Carousel.Task, m.Carousel.Version, m.Config, w}, nil
 }
 
-// OpenTask is [Open] for the models of one task, which what names in errors, such
-// as "a tagger". It also decodes the configuration into cfg.
-func OpenTask(dir, task, what string, cfg any) (*Dir, error) {
-	d, err := Open(dir)
+// read reads a model directory; replaced says that another model took the place of
+// this one meanwhile, which may be why it is not whole.
+func read(dir string) (d *Dir, replaced bool, err error) {
+	m, config, err := openManifest(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	defer config.Close() // no other file can be the same file while this one is open
+	d = &Dir{Path: dir, Task: m.Carousel.Task, Version: m.Carousel.Version, Config: m.Config, content: map[string][]byte{}, seal: m.Carousel.Seal}
+	d.files = m.Carousel.Files
+	if m.Carousel.Format == 1 {
+		d.files = []listed{{WeightsFile, -1, m.Carousel.Weights}}
+		for _, name := range olderFiles {
+			if _, err := os.Stat(d.File(name)); err == nil {
+				d.files = append(d.files, listed{name, -1, ""})
+			}
+		}
+	}
+	for _, f := range d.files {
+		if err = d.readFile(f); err != nil {
+			break
+		}
+	}
+	if err == nil && d.Weights == nil {
+		err = &FileError{File: d.File(ConfigFile), Problem: "lists no " + WeightsFile, Fix: mend}
+	}
+	if err != nil || m.Carousel.Format == 1 {
+		was, err1 := config.Stat()
+		is, err2 := os.Stat(d.File(ConfigFile))
+		replaced = err1 == nil && err2 == nil && !os.SameFile(was, is)
+	}
+	if err != nil {
+		return nil, replaced, err
+	}
+	return d, replaced, nil
+}
+
+func (d *Dir) readFile(f listed) error {
+	return f.read(d.Path, d.seal, func(path string, size int64, r io.Reader) (err error) {
+		if f.Name == WeightsFile {
+			d.Weights, err = decode(path, r, size)
+			return err
+		}
+		text := make([]byte, size)
+		_, err = io.ReadFull(r, text)
+		d.content[f.Name] = text
+		return err
+	})
+}
+
+// mend is what to do about a model that is not whole.
+const mend = "restore the directory, or train again"
+
+// read gives the file to use, and then compares what passed with what is listed. Size
+// and sum come before what use finds wrong, as the reason for it.
+func (f listed) read(dir, seal string, use func(path string, size int64, r io.Reader) error) error {
+	file, err := openListed(dir, seal, f.Name)
+	place := filepath.Join(dir, filepath.FromSlash(f.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &FileError{File: place, Problem: "missing: the model was saved with this file", Fix: mend, Err: err}
+	}
+	if err != nil {
+		return unreadable(place, err)
+	}
+	defer file.Close()
+	path := file.Name()
+	info, err := file.Stat()
+	if err != nil {
+		return unreadable(path, err)
+	}
+	altered := func(format string, a ...any) error {
+		return &FileError{File: path, Problem: "altered since it was saved, or of another save: expected " + fmt.Sprintf(format, a...), Fix: mend}
+	}
+	if !info.Mode().IsRegular() {
+		return altered("a file, got %s", kind(info.Mode()))
+	}
+	if f.Size >= 0 && info.Size() != f.Size {
+		return altered("%d bytes, got %d", f.Size, info.Size())
+	}
+	sum := newSum(io.Discard)
+	r := io.TeeReader(file, sum)
+	used := use(path, info.Size(), bufio.NewReaderSize(r, 1<<16))
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return unreadable(path, err)
+	}
+	switch {
+	case f.Size >= 0 && sum.size != f.Size:
+		return altered("%d bytes, got %d", f.Size, sum.size)
+	case f.SHA256 != "" && sum.hex() != f.SHA256:
+		return altered("sha256 %.12s, got %.12s", clip(f.SHA256), sum.hex())
+	}
+	return used
+}
+
+// openListed opens a file where it is: in the folder of its save, if it has not left
+// that yet (see [Save]), or under its plain name.
+func openListed(dir, seal, name string) (*os.File, error) {
+	name = filepath.FromSlash(name)
+	if path := filepath.Join(committedFolder(dir, seal), name); seal != "" {
+		if _, err := os.Lstat(path); err == nil {
+			if f, err := os.Open(path); !errors.Is(err, fs.ErrNotExist) {
+				return f, err
+			}
+		}
+	}
+	return os.Open(filepath.Join(dir, name))
+}
+
+// sum is the size and the SHA-256 of what passes through it.
+type sum struct {
+	to   io.Writer
+	hash hash.Hash
+	size int64
+}
+
+func newSum(to io.Writer) *sum { return &sum{to: to, hash: sha256.New()} }
+
+func (s *sum) Write(b []byte) (int, error) {
+	n, err := s.to.Write(b)
+	s.hash.Write(b[:n])
+	s.size += int64(n)
+	return n, err
+}
+
+func (s *sum) hex() string { return hex.EncodeToString(s.hash.Sum(nil)) }
+
+// For wants a model of a task, which what names in errors, such as "a tagger", and
+// decodes the configuration into cfg.
+func (d *Dir) For(task, what string, cfg any) error {
+	if d.Task != task {
+		return &FileError{File: d.Path, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, clip(d.Task)), Fix: "use the commands of that task"}
+	}
+	return d.Decode(cfg)
+}
+
+// File is the path of a file of the directory, for messages.
+func (d *Dir) File(name string) string { return filepath.Join(d.Path, filepath.FromSlash(name)) }
+
+// Names are the files of the model, without config.json.
+func (d *Dir) Names() []string {
+	var names []string
+	for _, f := range d.files {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// Has says whether a file, other than the weights, belongs to the model.
+func (d *Dir) Has(name string) bool { return d.content[name] != nil }
+
+// Read is the content of a file, other than the weights; the caller must not change
+// it. That the model has no such file is a *FileError.
+func (d *Dir) Read(name string) ([]byte, error) {
+	if !d.Has(name) {
+		return nil, &FileError{File: d.File(name), Problem: "missing: a model for task " + clip(d.Task) + " needs this file", Fix: mend}
+	}
+	return d.content[name], nil
+}
+
+// ReadTensors is a safetensors file, other than the weights, as [Dir.Read] has it.
+func (d *Dir) ReadTensors(name string) (*File, error) {
+	text, err := d.Read(name)
 	if err != nil {
 		return nil, err
 	}
-	if d.Task != task {
-		return nil, &FileError{File: dir, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, d.Task), Fix: "use the commands of that task"}
+	return decode(d.File(name), bytes.NewReader(text), int64(len(text)))
+}
+
+// Load copies the weights into slab, whose names and shapes must match; see LoadSlab.
+func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.Load(slab) }
+
+// Copy is a file of the directory as a part of another save. It is read again then,
+// and refused if it is no longer the one that was opened.
+func (d *Dir) Copy(name string) Part {
+	dir, seal := d.Path, d.seal // not d, which holds the content
+	at := slices.IndexFunc(d.files, func(f listed) bool { return f.Name == name })
+	if at < 0 {
+		panic(fmt.Sprintf("model: %s has no file %q", d.Path, name))
 	}
-	return d, d.Decode(cfg)
+	f := d.files[at]
+	return Part{name, func(w io.Writer) error {
+		return f.read(dir, seal, func(_ string, _ int64, r io.Reader) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	}}
 }
 
 // Broken is the error of a configuration that decodes but cannot be right.
@@ -138,19 +297,28 @@ func (d *Dir) Decode(cfg any) error {
 	return nil
 }
 
-func readManifest(dir string) (*manifest, error) {
+// openManifest reads and checks config.json, and leaves it open.
+func openManifest(dir string) (*manifest, *os.File, error) {
 	path := filepath.Join(dir, ConfigFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &FileError{File: dir, Problem: "not a model directory: it has no " + ConfigFile, Fix: "name a directory that train wrote", Err: err}
+		return nil, nil, &FileError{File: dir, Problem: "not a model directory: it has no " + ConfigFile, Fix: "name a directory that train wrote", Err: err}
 	}
 	if err != nil {
-		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+		return nil, nil, unreadable(path, err)
 	}
-	defer f.Close()
+	m, err := readManifest(path, f)
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return m, f, nil
+}
+
+func readManifest(path string, f io.Reader) (*manifest, error) {
 	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
-		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+		return nil, unreadable(path, err)
 	}
 	if len(raw) > maxConfig {
 		return nil, &FileError{File: path, Problem: fmt.Sprintf("expected at most %d MiB, got more", maxConfig>>20)}
@@ -163,27 +331,47 @@ func readManifest(dir string) (*manifest, error) {
 		} `json:"carousel"`
 	}
 	if err := json.Unmarshal(raw, &probe); err != nil {
-		return nil, &FileError{File: path, Problem: "not valid: " + jsonProblem(raw, err), Fix: "restore it, or train again", Err: err}
+		return nil, &FileError{File: path, Problem: "not valid: " + jsonProblem(raw, err), Fix: mend, Err: err}
 	}
 	if probe.Carousel == nil || probe.Carousel.Format == nil {
 		return nil, &FileError{File: path, Problem: `not written by carousel: expected "carousel": {"format": ...}`}
 	}
-	if got := *probe.Carousel.Format; got != Format {
+	if got := *probe.Carousel.Format; got < 1 || got > Format {
 		by := ""
 		if probe.Carousel.Version != "" {
 			by = fmt.Sprintf(", written by carousel %s", clip(probe.Carousel.Version))
 		}
 		return nil, &FileError{
 			File:    path,
-			Problem: fmt.Sprintf("expected model format %d, got format %d%s", Format, got, by),
+			Problem: fmt.Sprintf("expected model format 1 to %d, got format %d%s", Format, got, by),
 			Fix:     "use that version, or train the model again with this one",
 		}
 	}
 	var m manifest
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return nil, &FileError{File: path, Problem: "not valid: " + jsonProblem(raw, err), Fix: "restore it, or train again", Err: err}
+		return nil, &FileError{File: path, Problem: "not valid: " + jsonProblem(raw, err), Fix: mend, Err: err}
+	}
+	if m.Carousel.Format == 1 {
+		m.Carousel.Seal, m.Carousel.Files = "", nil
+		return &m, nil
+	}
+	if got := sealOf(raw, m.Carousel.Seal); len(m.Carousel.Seal) != len(unsealed) || got != m.Carousel.Seal {
+		return nil, &FileError{
+			File:    path,
+			Problem: fmt.Sprintf("altered since it was saved: expected sha256 %.12s, got %.12s", clip(m.Carousel.Seal), got),
+			Fix:     mend,
+		}
+	}
+	for _, f := range m.Carousel.Files {
+		if !validName(f.Name) || f.Size < 0 || f.SHA256 == "" {
+			return nil, &FileError{File: path, Problem: fmt.Sprintf("lists %q, which is no file of a model", clip(f.Name)), Fix: mend}
+		}
 	}
 	return &m, nil
+}
+
+func unreadable(path string, err error) error {
+	return &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
 }
 
 // jsonProblem describes a JSON error by line.
@@ -200,52 +388,4 @@ func jsonProblem(raw []byte, err error) string {
 		return err.Error()
 	}
 	return fmt.Sprintf("line %d: %v", 1+bytes.Count(raw[:at], []byte("\n")), err)
-}
-
-// readWeights reads the tensors and compares the whole file with its checksum. Damage
-// that the format itself shows, such as a missing end, is reported as that.
-func readWeights(path, sum string) (*File, error) {
-	w, err := ReadTensors(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &FileError{File: path, Problem: "the weights are missing", Fix: "restore the file, or train again", Err: err}
-	}
-	var fe *FileError
-	if errors.As(err, &fe) && fe.Fix == "" {
-		fe.Fix = "restore the file, or train again"
-	}
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return nil, &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
-		return nil, &FileError{
-			File:    path,
-			Problem: fmt.Sprintf("altered since it was saved: expected sha256 %.12s, got %.12s", clip(sum), got),
-			Fix:     "restore the file, or train again",
-		}
-	}
-	return w, nil
-}
-
-// version is the module version of the running carousel, "(devel)" when built from a checkout.
-func version() string {
-	const module = "github.com/carousel-ml/carousel"
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "(devel)"
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path == module && m.Version != "" {
-			return m.Version
-		}
-	}
-	return "(devel)"
 }

@@ -19,7 +19,7 @@ func saved(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "a", "model")
 	ts := []Tensor{{Name: "head.weight", Dims: []int{2, 2}, Data: []float32{1, 2, 3, 4}}}
-	if err := save(dir, "forecast", settings{64, []string{"<a> & b"}}, ts, nil); err != nil {
+	if err := Save(dir, "forecast", settings{64, []string{"<a> & b"}}, Tensors(WeightsFile, ts, nil)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -65,16 +65,19 @@ func TestDirRefuses(t *testing.T) {
 		where      string              // file that the error names, "" the directory
 		want       string
 	}{
-		{"other format", ConfigFile, edit(`"format": 1`, `"format": 7`), ConfigFile, "expected model format 1, got format 7, written by carousel"},
+		{"other format", ConfigFile, edit(`"format": 2`, `"format": 7`), ConfigFile, "expected model format 1 to 2, got format 7, written by carousel"},
 		{"format missing", ConfigFile, edit(`"format"`, `"fromat"`), ConfigFile, "not written by carousel"},
 		{"other JSON", ConfigFile, func([]byte) []byte { return []byte(`{"a": 1}`) }, ConfigFile, "not written by carousel"},
-		{"broken JSON", ConfigFile, edit(`"config": {`, `"config": {{`), ConfigFile, "line 8: invalid character"},
+		{"broken JSON", ConfigFile, edit(`"config": {`, `"config": {{`), ConfigFile, "line 15: invalid character"},
 		{"cut JSON", ConfigFile, func(b []byte) []byte { return b[:len(b)-4] }, ConfigFile, "unexpected end"},
 		{"no config", ConfigFile, nil, "", "it has no config.json"},
-		{"no weights", WeightsFile, nil, WeightsFile, "the weights are missing; restore the file"},
-		{"truncated weights", WeightsFile, func(b []byte) []byte { return b[:len(b)-3] }, WeightsFile, "truncated file"},
-		{"empty weights", WeightsFile, func(b []byte) []byte { return nil }, WeightsFile, "expected at least 8 bytes"},
-		{"altered weights", WeightsFile, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, WeightsFile, "altered since it was saved: expected sha256 "},
+		{"no weights", WeightsFile, nil, WeightsFile, "missing: the model was saved with this file; restore the directory"},
+		{"truncated weights", WeightsFile, func(b []byte) []byte { return b[:len(b)-3] }, WeightsFile, "expected 96 bytes, got 93"},
+		{"empty weights", WeightsFile, func(b []byte) []byte { return nil }, WeightsFile, "expected 96 bytes, got 0"},
+		{"altered weights", WeightsFile, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, WeightsFile, "altered since it was saved, or of another save: expected sha256 "},
+		{"longer weights", WeightsFile, func(b []byte) []byte { return append(b, 0) }, WeightsFile, "expected 96 bytes, got 97"},
+		{"a setting", ConfigFile, edit("64", "65"), ConfigFile, "altered since it was saved: expected sha256 "},
+		{"seal removed", ConfigFile, edit("\"sha256\"", "\"sha257\""), ConfigFile, "altered since it was saved: expected sha256 "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := saved(t)
@@ -113,10 +116,10 @@ func TestOpenWrongPath(t *testing.T) {
 
 func TestSaveRefusesUnwritable(t *testing.T) {
 	dir := saved(t)
-	if err := save(filepath.Join(dir, ConfigFile), "forecast", 1, nil, nil); err == nil {
+	if err := Save(filepath.Join(dir, ConfigFile), "forecast", 1, Tensors(WeightsFile, nil, nil)); err == nil {
 		t.Error("a file is taken as a directory")
 	}
-	if err := save(dir, "forecast", func() {}, nil, nil); err == nil {
+	if err := Save(dir, "forecast", func() {}, Tensors(WeightsFile, nil, nil)); err == nil {
 		t.Error("a configuration that is not JSON is written")
 	}
 	if _, err := Open(dir); err != nil {

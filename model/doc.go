@@ -3,9 +3,11 @@
 // elsewhere it holds what layers they are of ([Architecture]), makes those layers
 // ([Build]) and compares what they compute with a reference ([Network.Check]).
 //
-// A model directory holds config.json and model.safetensors. config.json says
-// which format wrote it and the checksum of the weights, so that a truncated or
-// altered file is an error when the model is opened, not a strange forecast later.
+// A model directory holds config.json, model.safetensors and what else a task needs.
+// config.json says which format wrote it, and lists the files with their sizes and
+// checksums, so that one that is cut, altered or of another save is an error when
+// the model is opened, not a strange forecast later. [Save] replaces a model as a
+// whole.
 //
 // Weights are stored under PyTorch's parameter names, as float32, in the public
 // safetensors layout (https://github.com/huggingface/safetensors): a little-endian

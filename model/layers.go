@@ -209,7 +209,7 @@ const WeightsTask = "weights"
 // SaveLayers writes a model directory of all tensors of f, those of no layer
 // too, with arch as its configuration.
 func SaveLayers(dir string, arch *Architecture, f *File) error {
-	return SaveTensors(dir, WeightsTask, arch, f.Tensors, f.Meta)
+	return Save(dir, WeightsTask, arch, Tensors(WeightsFile, f.Tensors, f.Meta))
 }
 
 // OpenLayers reads a model directory that [SaveLayers] wrote.

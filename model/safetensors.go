@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
@@ -80,7 +81,7 @@ func ReadTensors(path string) (*File, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &FileError{File: path, Problem: "expected a safetensors file, got " + kind(info.Mode())}
 	}
-	return decode(path, f, info.Size())
+	return decode(path, bufio.NewReaderSize(f, 1<<16), info.Size())
 }
 
 func kind(m os.FileMode) string {
@@ -101,8 +102,8 @@ type entry struct {
 
 var dtypeSize = map[string]int64{"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 
-// decode reads a file of the given size from r; path is for messages.
-func decode(path string, r io.ReaderAt, size int64) (*File, error) {
+// decode reads a file of the given size from r, once from front to end; path is for messages.
+func decode(path string, r io.Reader, size int64) (*File, error) {
 	bad := func(format string, a ...any) error {
 		return &FileError{File: path, Problem: fmt.Sprintf(format, a...)}
 	}
@@ -110,7 +111,7 @@ func decode(path string, r io.ReaderAt, size int64) (*File, error) {
 	if size < 8 {
 		return nil, bad("not a safetensors file: expected at least 8 bytes, got %d", size)
 	}
-	if _, err := r.ReadAt(lead[:], 0); err != nil {
+	if _, err := io.ReadFull(r, lead[:]); err != nil {
 		return nil, bad("cannot be read: %v", bare(err))
 	}
 	n := binary.LittleEndian.Uint64(lead[:])
@@ -121,7 +122,7 @@ func decode(path string, r io.ReaderAt, size int64) (*File, error) {
 		return nil, bad("truncated or not a safetensors file: the header should have %d bytes, only %d are there", n, size-8)
 	}
 	header := make([]byte, n)
-	if _, err := r.ReadAt(header, 8); err != nil && err != io.EOF {
+	if _, err := io.ReadFull(r, header); err != nil {
 		return nil, bad("cannot be read: %v", bare(err))
 	}
 	entries, meta, err := parseHeader(path, header)
@@ -135,7 +136,7 @@ func decode(path string, r io.ReaderAt, size int64) (*File, error) {
 	for i, e := range entries {
 		t := &f.Tensors[i]
 		t.Name, t.Dims = e.name, e.dims
-		if err := readData(t, &e, io.NewSectionReader(r, 8+int64(n)+e.begin, e.end-e.begin)); err != nil {
+		if err := readData(t, &e, r); err != nil {
 			return nil, &FileError{File: path, Tensor: e.name, Problem: fmt.Sprintf("cannot be read: %v", bare(err)), Err: err}
 		}
 		f.index[e.name] = i
@@ -338,20 +339,16 @@ func half(h uint16) float32 {
 // F32 and integers as I64. Equal tensors and metadata give equal bytes. A name used
 // twice, or data that does not fit its Dims, is an error and nothing is written.
 func WriteTensors(path string, ts []Tensor, meta map[string]string) error {
-	header, err := buildHeader(path, ts, meta)
-	if err != nil {
-		return err
-	}
-	return WriteFileAtomic(path, func(w io.Writer) error { return encode(w, header, ts) })
+	return WriteFileAtomic(path, func(w io.Writer) error { return encode(w, ts, meta) })
 }
 
 // buildHeader is the header's JSON, padded so that the data starts at a multiple of 8.
-func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, error) {
+func buildHeader(ts []Tensor, meta map[string]string) ([]byte, error) {
 	header := []byte{'{'}
 	if len(meta) > 0 {
 		m, err := json.Marshal(meta) // sorts the keys
 		if err != nil {
-			return nil, fmt.Errorf("%s: metadata: %w", path, err)
+			return nil, fmt.Errorf("metadata: %w", err)
 		}
 		header = append(header, `"`+metaKey+`":`...)
 		header = append(header, m...)
@@ -360,7 +357,7 @@ func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, erro
 	at := 0
 	for _, t := range ts {
 		if seen[t.Name] || !utf8.ValidString(t.Name) {
-			return nil, fmt.Errorf("%s: not written: tensor name %q is empty, reserved, used twice or not UTF-8", path, t.Name)
+			return nil, fmt.Errorf("tensor name %q is empty, reserved, used twice or not UTF-8", t.Name)
 		}
 		seen[t.Name] = true
 		n := 1
@@ -372,7 +369,7 @@ func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, erro
 			dtype, size = "I64", 8
 		}
 		if got := len(t.Data) + len(t.Ints); got != n {
-			return nil, fmt.Errorf("%s: not written: tensor %s of shape %v needs %d values, got %d", path, t.Name, t.Dims, n, got)
+			return nil, fmt.Errorf("tensor %s of shape %v needs %d values, got %d", t.Name, t.Dims, n, got)
 		}
 		dims := t.Dims
 		if dims == nil {
@@ -384,11 +381,11 @@ func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, erro
 			Offsets [2]int `json:"data_offsets"`
 		}{dtype, dims, [2]int{at, at + n*size}})
 		if err != nil {
-			return nil, fmt.Errorf("%s: tensor %s: %w", path, t.Name, err)
+			return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
 		name, err := json.Marshal(t.Name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: tensor %s: %w", path, t.Name, err)
+			return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
 		}
 		if len(header) > 1 {
 			header = append(header, ',')
@@ -401,12 +398,17 @@ func buildHeader(path string, ts []Tensor, meta map[string]string) ([]byte, erro
 		header = append(header, ' ')
 	}
 	if len(header) > maxHeader {
-		return nil, fmt.Errorf("%s: not written: the header would have %d bytes, at most %d are allowed", path, len(header), maxHeader)
+		return nil, fmt.Errorf("the header would have %d bytes, at most %d are allowed", len(header), maxHeader)
 	}
 	return header, nil
 }
 
-func encode(w io.Writer, header []byte, ts []Tensor) error {
+// encode writes the bytes of a safetensors file.
+func encode(w io.Writer, ts []Tensor, meta map[string]string) error {
+	header, err := buildHeader(ts, meta)
+	if err != nil {
+		return err
+	}
 	le := binary.LittleEndian
 	if _, err := w.Write(le.AppendUint64(nil, uint64(len(header)))); err != nil {
 		return err

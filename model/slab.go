@@ -8,22 +8,6 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Save writes a model directory: the weights of slab, and cfg (anything that
-// encoding/json can write) with the task's name in config.json. The directory is
-// created if need be; a model that was there is replaced only once the new files are
-// completely on the disk.
-func Save(dir, task string, cfg any, slab *tensor.Slab) error {
-	return save(dir, task, cfg, SlabTensors(slab), nil)
-}
-
-// SaveTensors is Save for weights that are in no slab, such as an imported file's.
-func SaveTensors(dir, task string, cfg any, ts []Tensor, meta map[string]string) error {
-	return save(dir, task, cfg, ts, meta)
-}
-
-// Load copies the weights into slab, whose names and shapes must match; see LoadSlab.
-func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.Load(slab) }
-
 // SaveSlab writes the parameters of slab under their names to a safetensors file.
 func SaveSlab(path string, slab *tensor.Slab, meta map[string]string) error {
 	return WriteTensors(path, SlabTensors(slab), meta)

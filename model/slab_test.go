@@ -64,7 +64,7 @@ func TestSlabRoundTrip(t *testing.T) {
 func TestSaveOpenLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	a, b := packed(5, 1), packed(5, 2)
-	if err := Save(dir, "forecast", map[string]int{"hidden": 5}, a); err != nil {
+	if err := Save(dir, "forecast", map[string]int{"hidden": 5}, Weights(a)); err != nil {
 		t.Fatal(err)
 	}
 	d, err := Open(dir)

@@ -244,14 +244,23 @@ func best(p []float64) int {
 
 // Save writes the classifier to a directory that [OpenClassifier] reads.
 func (m *Classifier) Save(dir string) error {
-	return model.Save(dir, ClassifyTask, savedClassifier{m.cfg, m.classes, m.width, m.stats}, m.slab)
+	return model.Save(dir, ClassifyTask, savedClassifier{m.cfg, m.classes, m.width, m.stats}, model.Weights(m.slab))
 }
 
 // OpenClassifier reads a model directory. What is wrong with it is a
 // *model.FileError.
 func OpenClassifier(dir string) (*Classifier, error) {
+	d, err := model.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return OpenClassifierDir(d)
+}
+
+// OpenClassifierDir is [OpenClassifier] of a directory that has been read.
+func OpenClassifierDir(d *model.Dir) (*Classifier, error) {
 	var c savedClassifier
-	d, err := model.OpenTask(dir, ClassifyTask, "a classifier of sounds", &c)
+	err := d.For(ClassifyTask, "a classifier of sounds", &c)
 	if err != nil {
 		return nil, err
 	}

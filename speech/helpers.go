@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
 )
 
 // The files of a model directory that help decoding. A model in ARPA format may
@@ -23,13 +26,12 @@ func (m *Model) Decoding() *Decoding {
 }
 
 // helperFiles are what Save copies into the model's directory.
-func (c *Config) helperFiles() map[string]string {
-	files := map[string]string{}
-	if c.LM != "" {
-		files[lmFile] = c.LM
-	}
+func (c *Config) helperFiles() (files []model.Part) {
 	if c.Lexicon != "" {
-		files[lexiconFile] = c.Lexicon
+		files = append(files, model.FileCopy(lexiconFile, c.Lexicon))
+	}
+	if c.LM != "" {
+		files = append(files, model.FileCopy(lmFile, c.LM))
 	}
 	return files
 }
@@ -61,21 +63,23 @@ func (c *Config) decoding() (*Decoding, error) {
 }
 
 // attach reads a helper from a model directory.
-func (m *Model) attach(name, path string) (err error) {
-	switch name {
-	case lmFile:
-		m.decoding.LM, err = ReadLM(path)
-	case lexiconFile:
-		m.decoding.Lexicon, err = ReadLexicon(path)
-	}
+func (m *Model) attach(d *model.Dir, name string) error {
+	content, err := d.Read(name)
 	if err != nil {
 		return err
 	}
-	if m.files == nil {
-		m.files = map[string]string{}
+	lines, err := data.LinesOf(d.File(name), content, data.EncodingAuto)
+	if err != nil {
+		return err
 	}
-	m.files[name] = path
-	return nil
+	switch name {
+	case lmFile:
+		m.decoding.LM, err = readLM(lines)
+	case lexiconFile:
+		m.decoding.Lexicon, err = readLexicon(lines)
+	}
+	m.files = append(m.files, d.Copy(name))
+	return err
 }
 
 // help tunes the weights of decoding on the validation utterances, where there

@@ -51,6 +51,10 @@ func ReadLexicon(path string) (*Lexicon, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readLexicon(r)
+}
+
+func readLexicon(r *data.LineReader) (*Lexicon, error) {
 	defer r.Close()
 	var words []string
 	for {
@@ -73,7 +77,7 @@ func ReadLexicon(path string) (*Lexicon, error) {
 	}
 	l := NewLexicon(words)
 	if l.words == 0 {
-		return nil, &data.InputError{File: path, Problem: "holds no word", Fix: "write one a line"}
+		return nil, &data.InputError{File: r.File, Problem: "holds no word", Fix: "write one a line"}
 	}
 	return l, nil
 }

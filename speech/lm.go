@@ -53,6 +53,10 @@ func ReadLM(path string) (*LM, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readLM(r)
+}
+
+func readLM(r *data.LineReader) (*LM, error) {
 	defer r.Close()
 	p := &arpa{lines: r, lm: &LM{ids: map[string]int32{}, grams: map[gram]entry{}}}
 	if err := p.read(); err != nil {

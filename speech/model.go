@@ -2,10 +2,6 @@ package speech
 
 import (
 	"fmt"
-	"io"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
@@ -24,7 +20,7 @@ type Model struct {
 	net      *network
 	slab     *tensor.Slab
 	decoding Decoding
-	files    map[string]string // what Save copies: name in the directory to path
+	files    []model.Part // language model and lexicon, for Save
 	notes    []string
 }
 
@@ -66,46 +62,30 @@ func newModel(c Config, a *alphabet, width int, stats *statistics) (*Model, erro
 // Save writes the model, with its language model and lexicon, to a directory
 // that [Open] reads.
 func (m *Model) Save(dir string) error {
-	c := saved{m.cfg, m.alphabet, m.width, m.stats, m.decoding, slices.Sorted(maps.Keys(m.files)), m.notes}
-	if err := model.Save(dir, Task, c, m.slab); err != nil {
-		return err
+	c := saved{m.cfg, m.alphabet, m.width, m.stats, m.decoding, nil, m.notes}
+	for _, p := range m.files {
+		c.Files = append(c.Files, p.Name)
 	}
+	parts := []model.Part{model.Weights(m.slab)}
 	if t := m.alphabet.tokenizer; t != nil {
-		if err := t.Save(dir); err != nil {
-			return err
-		}
+		parts = append(parts, t.Part(""))
 	}
-	for _, name := range c.Files {
-		if err := copyFile(filepath.Join(dir, name), m.files[name]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// copyFile writes a copy aside and renames it; a file onto itself stays.
-func copyFile(to, from string) error {
-	if a, err := os.Stat(to); err == nil {
-		if b, err := os.Stat(from); err == nil && os.SameFile(a, b) {
-			return nil
-		}
-	}
-	f, err := os.Open(from)
-	if err != nil {
-		return unreadable(from, err)
-	}
-	defer f.Close()
-	return model.WriteFileAtomic(to, func(w io.Writer) error {
-		_, err := io.Copy(w, f)
-		return err
-	})
+	return model.Save(dir, Task, c, append(parts, m.files...)...)
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a recogniser of speech", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a recogniser of speech", &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
@@ -113,11 +93,13 @@ func Open(dir string) (*Model, error) {
 	}
 	var tokenizer *text.Tokenizer
 	if c.Alphabet.Kind == "bpe" {
-		if tokenizer, err = text.LoadTokenizer(dir); err != nil {
+		var err error
+		if tokenizer, err = text.OpenTokenizer(d, ""); err != nil {
 			return nil, err
 		}
 	}
 	var m *Model
+	var err error
 	shape := tensor.Catch(func() {
 		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), c.Width, c.Statistics)
 	})
@@ -133,7 +115,7 @@ func Open(dir string) (*Model, error) {
 	}
 	m.decoding = c.Decoding
 	for _, name := range c.Files {
-		if err := m.attach(name, filepath.Join(dir, name)); err != nil {
+		if err := m.attach(d, name); err != nil {
 			return nil, err
 		}
 	}

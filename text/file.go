@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/carousel-ml/carousel/model"
@@ -14,21 +15,17 @@ import (
 // maxFile bounds a tokenizer's file, which is read whole.
 const maxFile = 64 << 20
 
-// The files of a tokenizer in a model directory.
+// The files of a tokenizer in a directory.
 const (
 	TokenizerFile     = "tokenizer.json"
 	SentencePieceFile = "tokenizer.model"
 )
 
-// Save writes the tokenizer's file to a model directory, which must exist: as
+// Save writes the tokenizer's file to a directory, which must exist: as
 // tokenizer.json, or a SentencePiece model as it was read, as tokenizer.model.
 // The other of the two is removed, so that a later LoadTokenizer(dir) finds this one.
 func (t *Tokenizer) Save(dir string) error {
-	err := model.WriteFileAtomic(filepath.Join(dir, t.file), func(w io.Writer) error {
-		_, err := w.Write(t.content)
-		return err
-	})
-	if err != nil {
+	if err := model.WriteFileAtomic(filepath.Join(dir, t.file), t.Part("").Write); err != nil {
 		return err
 	}
 	for _, other := range []string{TokenizerFile, SentencePieceFile} {
@@ -39,6 +36,29 @@ func (t *Tokenizer) Save(dir string) error {
 		}
 	}
 	return nil
+}
+
+// Part is the tokenizer's file as a part of a model that is saved, in a folder of
+// the model directory ("" for none). [OpenTokenizer] reads it.
+func (t *Tokenizer) Part(folder string) model.Part {
+	return model.Part{Name: path.Join(folder, t.file), Write: func(w io.Writer) error {
+		_, err := w.Write(t.content)
+		return err
+	}}
+}
+
+// OpenTokenizer is the tokenizer of a model in a folder of its directory ("" for
+// none). What is wrong with it is a *model.FileError.
+func OpenTokenizer(d *model.Dir, folder string) (*Tokenizer, error) {
+	name := path.Join(folder, TokenizerFile)
+	if other := path.Join(folder, SentencePieceFile); d.Has(other) {
+		name = other
+	}
+	content, err := d.Read(name)
+	if err != nil {
+		return nil, err
+	}
+	return parse(d.File(name), content)
 }
 
 // LoadTokenizer reads a tokenizer.json or a SentencePiece .model, whichever path

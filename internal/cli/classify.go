@@ -31,7 +31,7 @@ var classifyTask = task{
 	evaluate: (*app).evaluateClassify,
 	predict:  (*app).predictClassify,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := classify.Open(dir.Path)
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -42,8 +42,8 @@ var classifyTask = task{
 	probe: probeClassify,
 }
 
-func probeClassify(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := classify.Open(dir)
+func probeClassify(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := classify.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -186,8 +186,8 @@ func inFile(path string, err error) error {
 
 func (a *app) evaluateClassify(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := classify.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -208,11 +208,11 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
 	options := optionFlags(flags, nil, &o)
-	return func(ctx context.Context, dir string) error {
+	return func(ctx context.Context, dir *model.Dir) error {
 		if err := options.resolve(); err != nil {
 			return err
 		}
-		m, err := classify.Open(dir)
+		m, err := classify.OpenDir(dir)
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ var classifyAudioTask = task{
 	evaluate: (*app).evaluateClassifyAudio,
 	predict:  (*app).predictClassifyAudio,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := speech.OpenClassifier(dir.Path)
+		m, err := speech.OpenClassifierDir(dir)
 		if err != nil {
 			return err
 		}
@@ -118,8 +118,8 @@ func (a *app) trainClassifyAudio(ctx context.Context, run *classifyAudioRun) (*t
 func (a *app) evaluateClassifyAudio(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := partFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := speech.OpenClassifier(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := speech.OpenClassifierDir(dir)
 		if err != nil {
 			return err
 		}
@@ -152,8 +152,8 @@ func printSoundScores(w io.Writer, e *speech.ClassEvaluation) {
 
 func (a *app) predictClassifyAudio(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := speech.OpenClassifier(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := speech.OpenClassifierDir(dir)
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,11 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	if err != nil {
 		return err
 	}
-	m, panel, err := openForecast(run.Out, filepath.Join(out, demoLatest))
+	dir, err := model.Open(run.Out)
+	if err != nil {
+		return err
+	}
+	m, panel, err := openForecast(dir, filepath.Join(out, demoLatest))
 	if err != nil {
 		return err
 	}

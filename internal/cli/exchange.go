@@ -332,7 +332,7 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 		return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
 	}
 	if d.Task == forecast.Task {
-		m, err := forecast.Open(dir)
+		m, err := forecast.OpenDir(d)
 		if err != nil {
 			return nil, err
 		}

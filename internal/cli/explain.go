@@ -172,7 +172,7 @@ func openSubject(path, data string, rows int) (*explain.Subject, error) {
 			return nil, misusef("--data is needed: a file like that the model was trained on")
 		}
 	}
-	s, err := probe(path, data, rows)
+	s, err := probe(dir, data, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -184,11 +184,11 @@ func openSubject(path, data string, rows int) (*explain.Subject, error) {
 	return s, nil
 }
 
-func probeMemory(dir, data string, rows int) (*explain.Subject, error) {
+func probeMemory(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
 	if data != "" {
 		return nil, misusef("--data: the sequences of a memory benchmark are made up; leave it out")
 	}
-	m, err := memory.Open(dir)
+	m, err := memory.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}

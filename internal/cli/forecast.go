@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -25,7 +26,7 @@ var forecastTask = task{
 	probe:    probeForecast,
 }
 
-func probeForecast(dir, data string, rows int) (*explain.Subject, error) {
+func probeForecast(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
 	m, panel, err := openForecast(dir, data)
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func dataFlag(flags *pflag.FlagSet) *string {
 func (a *app) evaluateForecast(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := flags.String("split-part", "test", "`part` of the rows: train, validation, test or all")
-	return func(_ context.Context, dir string) error {
+	return func(_ context.Context, dir *model.Dir) error {
 		m, panel, err := openForecast(dir, *path)
 		if err != nil {
 			return err
@@ -152,7 +153,7 @@ func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 	var o forecast.PredictOptions
 	path, out := dataFlag(flags), outFlag(flags)
 	options := optionFlags(flags, nil, &o)
-	return func(_ context.Context, dir string) error {
+	return func(_ context.Context, dir *model.Dir) error {
 		if err := options.resolve(); err != nil {
 			return err
 		}
@@ -186,7 +187,11 @@ the model is trained anew on all rows before each origin.`,
 			if err := flags.resolve(); err != nil {
 				return err
 			}
-			m, panel, err := openForecast(args[0], path)
+			dir, err := model.Open(args[0])
+			if err != nil {
+				return err
+			}
+			m, panel, err := openForecast(dir, path)
 			if err != nil {
 				return err
 			}
@@ -202,9 +207,9 @@ the model is trained anew on all rows before each origin.`,
 	return c
 }
 
-// openForecast opens a model directory and reads the table that goes with it.
-func openForecast(dir, path string) (*forecast.Model, *data.Panel, error) {
-	m, err := forecast.Open(dir)
+// openForecast makes the model of a directory and reads the table that goes with it.
+func openForecast(dir *model.Dir, path string) (*forecast.Model, *data.Panel, error) {
+	m, err := forecast.OpenDir(dir)
 	if err != nil {
 		return nil, nil, err
 	}

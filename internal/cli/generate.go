@@ -21,7 +21,7 @@ var generateTask = task{
 	evaluate: (*app).evaluateGenerate,
 	predict:  (*app).predictGenerate,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := generate.Open(dir.Path)
+		m, err := generate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -32,8 +32,8 @@ var generateTask = task{
 	probe: probeGenerate,
 }
 
-func probeGenerate(dir, path string, rows int) (*explain.Subject, error) {
-	m, err := generate.Open(dir)
+func probeGenerate(dir *model.Dir, path string, rows int) (*explain.Subject, error) {
+	m, err := generate.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -195,8 +195,8 @@ func readDocuments(path, encoding string, note func(string)) ([]data.Document, e
 func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := flags.String("split-part", "all", "`part` of the text: train, validation, test or all")
-	return func(ctx context.Context, dir string) error {
-		m, err := generate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := generate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -259,8 +259,8 @@ func generateFlags(flags *pflag.FlagSet) func(a *app) (*generate.GenerateOptions
 func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	options := generateFlags(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := generate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := generate.OpenDir(dir)
 		if err != nil {
 			return err
 		}

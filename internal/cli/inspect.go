@@ -111,7 +111,7 @@ func inspect(path string) (*inspection, error) {
 
 // addForecast says what a forecasting model wants and how it was made.
 func (in *inspection) addForecast(dir *model.Dir) error {
-	m, err := forecast.Open(dir.Path)
+	m, err := forecast.OpenDir(dir)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ var tagTask = task{
 	predict:  (*app).predictTag,
 	probe:    probeTag,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := tag.Open(dir.Path)
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -38,8 +38,8 @@ var tagTask = task{
 	},
 }
 
-func probeTag(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := tag.Open(dir)
+func probeTag(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := tag.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +136,8 @@ func (a *app) trainTag(ctx context.Context, run *tagRun) (*trainResult, error) {
 
 func (a *app) evaluateTag(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
-	return func(ctx context.Context, dir string) error {
-		m, err := tag.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -159,11 +159,11 @@ func (a *app) predictTag(flags *pflag.FlagSet) verbRun {
 	texts := flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
 	format := flags.String("format", "", "`format` of --data: text, conll, conllu or bmes (empty: by its name and first lines)")
 	options := optionFlags(flags, nil, &o)
-	return func(ctx context.Context, dir string) error {
+	return func(ctx context.Context, dir *model.Dir) error {
 		if err := options.resolve(); err != nil {
 			return err
 		}
-		m, err := tag.Open(dir)
+		m, err := tag.OpenDir(dir)
 		if err != nil {
 			return err
 		}

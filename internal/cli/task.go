@@ -26,7 +26,7 @@ type task struct {
 
 	// probe opens a model and makes the loss of a batch of about so many rows of a
 	// data file, through which explain gradients looks into the network; it may be nil.
-	probe func(dir, data string, rows int) (*explain.Subject, error)
+	probe func(dir *model.Dir, data string, rows int) (*explain.Subject, error)
 }
 
 // tasks are all of them, in the order of the help.
@@ -40,7 +40,7 @@ var tasks = []*task{
 // giving it the same name.
 type verb func(a *app, flags *pflag.FlagSet) verbRun
 
-type verbRun func(ctx context.Context, dir string) error
+type verbRun func(ctx context.Context, dir *model.Dir) error
 
 // verbCommand completes a command whose work the task of the directory does.
 func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command {
@@ -91,7 +91,7 @@ func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command 
 		if name := foreignFlag(c.Flags(), owners, dir.Task); name != "" {
 			return misusef("--%s: means nothing to a model for %s; it is for %s", name, dir.Task, strings.Join(owners[name], ", "))
 		}
-		return run(c.Context(), args[0])
+		return run(c.Context(), dir)
 	}
 	return c
 }

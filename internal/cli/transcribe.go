@@ -27,7 +27,7 @@ var transcribeTask = task{
 	evaluate: (*app).evaluateTranscribe,
 	predict:  (*app).predictTranscribe,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := speech.Open(dir.Path)
+		m, err := speech.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -229,8 +229,8 @@ func (a *app) evaluateTranscribe(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := partFlag(flags)
 	decoding := decodingFlags(flags, "n_best")
-	return func(ctx context.Context, dir string) error {
-		m, err := speech.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := speech.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -278,8 +278,8 @@ func printRecognition(w io.Writer, e *speech.Evaluation) {
 func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 	path, out := dataFlag(flags), outFlag(flags)
 	decoding := decodingFlags(flags, "n_best")
-	return func(ctx context.Context, dir string) error {
-		m, err := speech.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := speech.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 			return misusef("--data is needed: a manifest, or a sound file")
 		}
 		if *path == "-" {
-			return misusef("--data -: sound from standard input is for carousel transcribe %s -", shellQuote(dir))
+			return misusef("--data -: sound from standard input is for carousel transcribe %s -", shellQuote(dir.Path))
 		}
 		d, err := decoding(m)
 		if err != nil {

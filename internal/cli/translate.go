@@ -29,7 +29,7 @@ var translateTask = task{
 	predict:  (*app).predictTranslate,
 	probe:    probeTranslate,
 	inspect: func(in *inspection, dir *model.Dir) error {
-		m, err := translate.Open(dir.Path)
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ var translateTask = task{
 }
 
 // probeTranslate reads a table with both languages in columns.
-func probeTranslate(dir, data string, rows int) (*explain.Subject, error) {
-	m, err := translate.Open(dir)
+func probeTranslate(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
+	m, err := translate.OpenDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +208,8 @@ func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 	files := pairFlags(flags)
 	var o translate.EvaluateOptions
 	options := translateFlags(flags, []string{"n_best"}, &o, &o.Options)
-	return func(ctx context.Context, dir string) error {
-		m, err := translate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}
@@ -237,8 +237,8 @@ func (a *app) predictTranslate(flags *pflag.FlagSet) verbRun {
 	var o translate.Options
 	options := translateFlags(flags, nil, &o, &o)
 	picture := flags.String("attention", "", "write a picture of what the first line's translation looked at to this PNG `file`")
-	return func(ctx context.Context, dir string) error {
-		m, err := translate.Open(dir)
+	return func(ctx context.Context, dir *model.Dir) error {
+		m, err := translate.OpenDir(dir)
 		if err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 	if err != nil {
 		return err
 	}
-	return model.Save(dir, Task, c, slab)
+	return model.Save(dir, Task, c, model.Weights(slab))
 }
 
 // Open reads a model directory that [Stack.Save] wrote.
@@ -145,11 +145,8 @@ func Open(dir string) (*Stack, *tensor.Slab, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.Task != Task {
-		return nil, nil, &model.FileError{File: dir, Problem: fmt.Sprintf("expected a model of task %q, got %q", Task, clip(d.Task))}
-	}
 	var c Config
-	if err := d.Decode(&c); err != nil {
+	if err := d.For(Task, "a stack of layers", &c); err != nil {
 		return nil, nil, err
 	}
 	s, err := c.New()

@@ -55,18 +55,18 @@ func TestOpenRefused(t *testing.T) {
 		"vocabulary -1":             with(func(c *Config) { c.Vocabulary = -1 }),
 	} {
 		dir := t.TempDir()
-		if err := model.Save(dir, Task, c, slab); err != nil {
+		if err := model.Save(dir, Task, c, model.Weights(slab)); err != nil {
 			t.Fatal(err)
 		}
 		_, _, err := Open(dir)
 		checkFileError(t, err, want)
 	}
 	dir := t.TempDir()
-	if err := model.Save(dir, "forecast", json.RawMessage("{}"), slab); err != nil {
+	if err := model.Save(dir, "forecast", json.RawMessage("{}"), model.Weights(slab)); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err := Open(dir)
-	checkFileError(t, err, `expected a model of task "stack", got "forecast"`)
+	checkFileError(t, err, `expected a stack of layers, got a model for task "forecast"`)
 }
 
 // TestExportRefused writes nothing where the file would not be the stack.

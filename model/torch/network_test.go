@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -273,15 +274,7 @@ func TestDir(t *testing.T) {
 	for _, problem := range differences(got, f.Tensors) {
 		t.Error(problem)
 	}
-	config := filepath.Join(dir, model.ConfigFile)
-	text, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	altered := strings.Replace(string(text), `"layers": 3`, `"layers": 1000000000`, 1)
-	if err := os.WriteFile(config, []byte(altered), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	modeltest.Edit(t, dir, model.ConfigFile, modeltest.Replace(`"layers": 3`, `"layers": 1000000000`))
 	if d, err = model.Open(dir); err != nil {
 		t.Fatal(err)
 	}

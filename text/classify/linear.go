@@ -255,15 +255,15 @@ func (l *linear) tensors() []model.Tensor {
 }
 
 // openLinear is the inverse of tensors.
-func openLinear(path string, classes int, several bool) (*linear, error) {
-	f, err := model.ReadTensors(path)
+func openLinear(d *model.Dir, classes int, several bool) (*linear, error) {
+	f, err := d.ReadTensors(linearFile)
 	if err != nil {
 		return nil, err
 	}
 	l := &linear{classes: classes, several: several, features: map[uint64]int32{}}
 	keys, weights, bias := f.Lookup("features"), f.Lookup("weights"), f.Lookup("bias")
 	if keys == nil || weights == nil || bias == nil || len(bias.Data) != classes || len(weights.Data) != len(keys.Ints)*classes {
-		return nil, &model.FileError{File: path, Problem: "expected features, weights and bias of " + plural(classes, "class", "classes"), Fix: "train the model again"}
+		return nil, &model.FileError{File: f.Path, Problem: "expected features, weights and bias of " + plural(classes, "class", "classes"), Fix: "train the model again"}
 	}
 	for row, key := range keys.Ints {
 		l.features[uint64(key)] = int32(row)

@@ -14,7 +14,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -85,20 +84,22 @@ func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer) (
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
 	c := saved{m.cfg, m.classes, m.counts, m.share, m.linear.penalty, m.notes}
-	if err := model.Save(dir, Task, c, m.slab); err != nil {
-		return err
-	}
-	if err := m.tokenizer.Save(dir); err != nil {
-		return err
-	}
-	return model.WriteTensors(filepath.Join(dir, linearFile), m.linear.tensors(), nil)
+	return model.Save(dir, Task, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a classifier", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a classifier", &c); err != nil {
 		return nil, err
 	}
 	if err := c.Config.Validate(); err != nil {
@@ -107,7 +108,7 @@ func Open(dir string) (*Model, error) {
 	if len(c.Classes) < 2 || len(c.Counts) != len(c.Classes) || !(c.Share >= 0 && c.Share <= 1) {
 		return nil, d.Broken(fmt.Errorf("its classes are not those of a classifier"))
 	}
-	tok, err := text.LoadTokenizer(dir)
+	tok, err := text.OpenTokenizer(d, "")
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func Open(dir string) (*Model, error) {
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
-	if m.linear, err = openLinear(filepath.Join(dir, linearFile), len(m.classes), m.several()); err != nil {
+	if m.linear, err = openLinear(d, len(m.classes), m.several()); err != nil {
 		return nil, err
 	}
 	m.linear.penalty = c.Penalty

@@ -65,20 +65,25 @@ func (m *Model) Describe() string { return m.cfg.describe() }
 
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
-	if err := model.Save(dir, Task, saved{m.cfg, m.counts}, m.slab); err != nil {
-		return err
-	}
-	return m.codec.tokens.Save(dir)
+	return model.Save(dir, Task, saved{m.cfg, m.counts}, model.Weights(m.slab), m.codec.tokens.Part(""))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a language model", &c)
+	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	t, err := text.LoadTokenizer(dir)
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a language model", &c); err != nil {
+		return nil, err
+	}
+	t, err := text.OpenTokenizer(d, "")
 	if err != nil {
 		return nil, err
 	}

@@ -2,14 +2,12 @@ package tag
 
 import (
 	"encoding/json"
-	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"io"
-	"os"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/text"
@@ -228,27 +226,20 @@ func (v *vocabularies) charsOf(s string) []int32 {
 // vocabularyFile holds the vocabularies beside the network's weights.
 const vocabularyFile = "vocabulary.json"
 
-func (v *vocabularies) save(dir string) error {
-	return model.WriteFileAtomic(filepath.Join(dir, vocabularyFile), func(w io.Writer) error {
-		return json.NewEncoder(w).Encode(v)
-	})
+func (v *vocabularies) part() model.Part {
+	return model.Part{Name: vocabularyFile, Write: func(w io.Writer) error { return json.NewEncoder(w).Encode(v) }}
 }
 
-// mostVocabulary bounds the file of vocabularies, which is read whole.
-const mostVocabulary = 1 << 30
-
-func openVocabularies(dir string) (*vocabularies, error) {
-	path := filepath.Join(dir, vocabularyFile)
+func openVocabularies(d *model.Dir) (*vocabularies, error) {
 	broken := func(problem string, err error) error {
-		return &model.FileError{File: path, Problem: problem, Fix: "train the model again", Err: err}
+		return &model.FileError{File: d.File(vocabularyFile), Problem: problem, Fix: "train the model again", Err: err}
 	}
-	f, err := os.Open(path)
+	content, err := d.Read(vocabularyFile)
 	if err != nil {
-		return nil, broken("cannot be read", err)
+		return nil, err
 	}
-	defer f.Close()
 	v := &vocabularies{}
-	if err := json.NewDecoder(io.LimitReader(f, mostVocabulary)).Decode(v); err != nil {
+	if err := json.Unmarshal(content, v); err != nil {
 		return nil, broken("expected the vocabularies of a tagger: "+err.Error(), err)
 	}
 	for _, one := range []*text.Vocabulary{v.Words, v.Affixes, v.Chars, v.Pairs} {

@@ -15,7 +15,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -84,28 +83,33 @@ func newModel(cfg Config, v *vocabularies, tags []string) (*Model, error) {
 
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
-	if err := model.Save(dir, Task, saved{m.cfg, m.tags, m.notes}, m.slab); err != nil {
-		return err
-	}
-	return m.vocabularies.save(dir)
+	return model.Save(dir, Task, saved{m.cfg, m.tags, m.notes}, model.Weights(m.slab), m.vocabularies.part())
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a tagger", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a tagger", &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {
 		return nil, d.Broken(err)
 	}
-	v, err := openVocabularies(dir)
+	v, err := openVocabularies(d)
 	if err != nil {
 		return nil, err
 	}
 	if len(c.Tags) == 0 || slices.ContainsFunc(v.Usual, func(k int32) bool { return k < 0 || int(k) >= len(c.Tags) }) {
-		return nil, &model.FileError{File: filepath.Join(dir, vocabularyFile), Problem: "a word's usual tag is none of the model's", Fix: "train the model again"}
+		return nil, &model.FileError{File: d.File(vocabularyFile), Problem: "a word's usual tag is none of the model's", Fix: "train the model again"}
 	}
 	var m *Model
 	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags) })

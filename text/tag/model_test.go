@@ -1,7 +1,6 @@
 package tag
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -391,14 +391,7 @@ func TestOpenRefusesWhatItDidNotWrite(t *testing.T) {
 		if err := m.Save(dir); err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join(dir, c.file)
-		text, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(text, []byte(c.old)) {
-			t.Fatalf("%s holds no %s", c.file, c.old)
-		}
-		if err := os.WriteFile(path, bytes.Replace(text, []byte(c.old), []byte(c.with), 1), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		modeltest.Edit(t, dir, c.file, modeltest.Replace(c.old, c.with))
 		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s with %s: %v, want %s", c.file, c.with, err, c.want)
 		}

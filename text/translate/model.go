@@ -9,8 +9,6 @@ package translate
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
@@ -74,29 +72,28 @@ func newModel(cfg Config, tok tokenizers) (*Model, error) {
 
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
-	if err := model.Save(dir, Task, saved{m.cfg, m.most, m.notes}, m.slab); err != nil {
-		return err
+	parts := []model.Part{model.Weights(m.slab)}
+	if m.cfg.Separate {
+		parts = append(parts, m.tok.source.Part(sourceFolder), m.tok.target.Part(targetFolder))
+	} else {
+		parts = append(parts, m.tok.source.Part(""))
 	}
-	if !m.cfg.Separate {
-		return m.tok.source.Save(dir)
-	}
-	for folder, t := range map[string]*text.Tokenizer{sourceFolder: m.tok.source, targetFolder: m.tok.target} {
-		path := filepath.Join(dir, folder)
-		if err := os.MkdirAll(path, 0o777); err != nil {
-			return err
-		}
-		if err := t.Save(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return model.Save(dir, Task, saved{m.cfg, m.most, m.notes}, parts...)
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError.
 func Open(dir string) (*Model, error) {
-	var c saved
-	d, err := model.OpenTask(dir, Task, "a translation model", &c)
+	d, err := model.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	return OpenDir(d)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir) (*Model, error) {
+	var c saved
+	if err := d.For(Task, "a translation model", &c); err != nil {
 		return nil, err
 	}
 	if err := c.Config.Validate(); err != nil {
@@ -105,7 +102,7 @@ func Open(dir string) (*Model, error) {
 	if c.Most < 1 {
 		return nil, d.Broken(fmt.Errorf("longest_source: want a positive number, got %d", c.Most))
 	}
-	tok, err := openTokenizers(dir, c.Config.Separate)
+	tok, err := openTokenizers(d, c.Config.Separate)
 	if err != nil {
 		return nil, err
 	}
@@ -117,14 +114,14 @@ func Open(dir string) (*Model, error) {
 	return m, d.Load(m.slab)
 }
 
-func openTokenizers(dir string, separate bool) (t tokenizers, err error) {
+func openTokenizers(d *model.Dir, separate bool) (t tokenizers, err error) {
 	if !separate {
-		t.source, err = text.LoadTokenizer(dir)
+		t.source, err = text.OpenTokenizer(d, "")
 		t.target = t.source
 		return t, err
 	}
-	if t.source, err = text.LoadTokenizer(filepath.Join(dir, sourceFolder)); err == nil {
-		t.target, err = text.LoadTokenizer(filepath.Join(dir, targetFolder))
+	if t.source, err = text.OpenTokenizer(d, sourceFolder); err == nil {
+		t.target, err = text.OpenTokenizer(d, targetFolder)
 	}
 	return t, err
 }

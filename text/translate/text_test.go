@@ -15,6 +15,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -281,25 +282,14 @@ func TestTrainRefuses(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
-	if err := untrained().Save(dir); err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(dir, model.ConfigFile)
-	raw, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for old, new := range map[string]string{
 		`"hidden": 8`: `"hidden": 10`, `"task": "translate"`: `"task": "tag"`, `"attention": "general"`: `"attention": "none"`,
 		`"longest_source": `: `"longest_source": -`, `"embedding": 6`: `"embedding": 6, "surprise": 1`,
 	} {
-		changed := strings.Replace(string(raw), old, new, 1)
-		if changed == string(raw) {
-			t.Fatalf("config.json has no %s", old)
-		}
-		if err := os.WriteFile(config, []byte(changed), 0o666); err != nil {
+		if err := untrained().Save(dir); err != nil {
 			t.Fatal(err)
 		}
+		modeltest.Edit(t, dir, model.ConfigFile, modeltest.Replace(old, new))
 		if _, err := Open(dir); err == nil {
 			t.Errorf("%s in config.json: no error", new)
 		}

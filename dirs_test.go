@@ -1,0 +1,241 @@
+package carousel_test
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/text/translate"
+)
+
+// format1 are the tasks whose directories of format 1 are in testdata, each with a
+// file to predict from and the answers of the program that wrote the model.
+var format1 = []string{"forecast", "classify", "generate", "tag", "translate", "transcribe", "classify-audio"}
+
+func openFormat1(t *testing.T, task string) carousel.Predictor {
+	t.Helper()
+	p, err := carousel.Open(filepath.Join("testdata", "format1", task, "model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Task() != task {
+		t.Fatalf("the model of %s is for %s", task, p.Task())
+	}
+	return p
+}
+
+// saveFormat1 saves a model of format 1 as one of the present format.
+func saveFormat1(t *testing.T, task, dir string) {
+	t.Helper()
+	if err := openFormat1(t, task).(interface{ Save(string) error }).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFormat1 wants models of the older format, and what is saved of them, to answer
+// as they did.
+func TestFormat1(t *testing.T) {
+	for _, task := range format1 {
+		t.Run(task, func(t *testing.T) {
+			at := filepath.Join("testdata", "format1", task)
+			want, err := os.ReadFile(filepath.Join(at, "out.csv"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := filepath.Glob(filepath.Join(at, "in.*"))
+			if err != nil || len(in) != 1 {
+				t.Fatal(in, err)
+			}
+			dir := filepath.Join(t.TempDir(), "again")
+			saveFormat1(t, task, dir)
+			again, err := carousel.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range []carousel.Predictor{openFormat1(t, task), again} {
+				found, err := p.PredictFile(in[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got bytes.Buffer
+				if err := found.WriteCSV(&got); err != nil {
+					t.Fatal(err)
+				}
+				compareTables(t, got.String(), string(want))
+			}
+		})
+	}
+}
+
+// compareTables allows numbers the difference between two processors' rounding. The
+// first column of tables on sound is a path.
+func compareTables(t *testing.T, got, want string) {
+	t.Helper()
+	read := func(s string) [][]string {
+		rows, err := csv.NewReader(strings.NewReader(s)).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows
+	}
+	g, w := read(got), read(want)
+	if len(g) != len(w) || len(w) < 2 {
+		t.Fatalf("got\n%s\nwant\n%s", got, want)
+	}
+	for i := range w {
+		for k := range w[i] {
+			a, errA := strconv.ParseFloat(g[i][k], 64)
+			b, errB := strconv.ParseFloat(w[i][k], 64)
+			switch {
+			case errA == nil && errB == nil && math.Abs(a-b) <= 2e-4*(1+math.Abs(b)):
+			case w[0][k] == "audio" && filepath.Base(g[i][k]) == filepath.Base(w[i][k]):
+			case g[i][k] != w[i][k]:
+				t.Errorf("row %d, column %s: got %q, want %q", i, w[0][k], g[i][k], w[i][k])
+			}
+		}
+	}
+}
+
+// TestOpenDirReadsNothing wants a task to be content with what model.Open read.
+func TestOpenDirReadsNothing(t *testing.T) {
+	opens := map[string]func(*model.Dir) error{
+		"forecast":       func(d *model.Dir) error { _, err := forecast.OpenDir(d); return err },
+		"classify":       func(d *model.Dir) error { _, err := classify.OpenDir(d); return err },
+		"generate":       func(d *model.Dir) error { _, err := generate.OpenDir(d); return err },
+		"tag":            func(d *model.Dir) error { _, err := tag.OpenDir(d); return err },
+		"translate":      func(d *model.Dir) error { _, err := translate.OpenDir(d); return err },
+		"transcribe":     func(d *model.Dir) error { _, err := speech.OpenDir(d); return err },
+		"classify-audio": func(d *model.Dir) error { _, err := speech.OpenClassifierDir(d); return err },
+	}
+	for _, task := range format1 {
+		dir := filepath.Join(t.TempDir(), "model")
+		saveFormat1(t, task, dir)
+		d, err := model.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := opens[task](d); err != nil {
+			t.Errorf("%s: %v", task, err)
+		}
+	}
+}
+
+// TestDirectoryIsWhole changes, cuts, lengthens, removes and swaps each file of each
+// task's directory. Opening it must name that file.
+func TestDirectoryIsWhole(t *testing.T) {
+	for _, task := range append(format1, memory.Task) {
+		t.Run(task, func(t *testing.T) {
+			root := t.TempDir()
+			dir, other := filepath.Join(root, "model"), filepath.Join(root, "other")
+			open := func() error { _, err := carousel.Open(dir); return err }
+			if task == memory.Task {
+				open = func() error { _, err := memory.Open(dir); return err }
+				m, err := memory.New(memory.DefaultTrial().Config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Save(dir); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				saveFormat1(t, task, dir)
+			}
+			if err := open(); err != nil {
+				t.Fatal(err)
+			}
+			saveAnother(t, dir, other)
+			d, err := model.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range append(d.Names(), model.ConfigFile) {
+				path := filepath.Join(dir, filepath.FromSlash(name))
+				whole, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				swapped, err := os.ReadFile(filepath.Join(other, filepath.FromSlash(name)))
+				if err != nil || bytes.Equal(swapped, whole) {
+					t.Fatalf("%s: the other save has the same (%v)", name, err)
+				}
+				damages := map[string][]byte{"cut": whole[:len(whole)-1], "emptied": {}, "longer": append(bytes.Clone(whole), '\n'), "of another save": swapped, "removed": nil}
+				for _, at := range []int{0, 1, len(whole) / 3, len(whole) / 2, len(whole) - 2, len(whole) - 1} {
+					b := bytes.Clone(whole)
+					b[at] ^= 4
+					damages["changed at "+strconv.Itoa(at)] = b
+				}
+				for what, b := range damages {
+					where := path
+					if b != nil {
+						err = os.WriteFile(path, b, 0o600)
+					} else if err = os.Remove(path); name == model.ConfigFile {
+						where = dir
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					err := open()
+					var file *model.FileError
+					if name == model.ConfigFile && what == "of another save" { // then the others are
+						where = filepath.Join(dir, filepath.FromSlash(d.Names()[0]))
+					}
+					if !errors.As(err, &file) || file.File != where || strings.Contains(err.Error(), "\n") || file.Fix == "" && name != model.ConfigFile {
+						t.Errorf("%s %s: got %v, want one line that names %s", name, what, err, where)
+					}
+				}
+				if err := os.WriteFile(path, whole, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := open(); err != nil {
+				t.Errorf("put right again: %v", err)
+			}
+		})
+	}
+}
+
+// saveAnother saves the model in dir to another directory with other bytes in each file.
+func saveAnother(t *testing.T, dir, to string) {
+	t.Helper()
+	d, err := model.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Weights.Tensors[0].Data[0]++
+	parts := []model.Part{model.Tensors(model.WeightsFile, d.Weights.Tensors, d.Weights.Meta)}
+	for _, name := range d.Names() {
+		if name != model.WeightsFile {
+			content, err := d.Read(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content = append(bytes.Clone(content), '\n')
+			content[len(content)/2]++
+			parts = append(parts, model.Part{Name: name, Write: func(w io.Writer) error {
+				_, err := w.Write(content)
+				return err
+			}})
+		}
+	}
+	if err := model.Save(to, d.Task, d.Config, parts...); err != nil {
+		t.Fatal(err)
+	}
+}
