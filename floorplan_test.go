@@ -18,7 +18,7 @@ const module = "github.com/carousel-ml/carousel"
 // packages of the floors before its own, so packages of one floor do not know
 // each other. A directory that is not listed belongs to the nearest listed one
 // above it (model/onnx to model), but stands above that one. Test support
-// (tensortest, devicetest, golden) is left to the tests that use it.
+// (tensortest, devicetest, golden, traintest) is left to the tests that use it.
 var floors = [][]string{
 	{"internal/settings", "internal/simd"},
 	{"internal/par"},
@@ -65,7 +65,7 @@ var forbidden = map[string][]string{
 }
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/device/devicetest", "tensor/tensortest"}
+var support = []string{"internal/golden", "internal/device/devicetest", "tensor/tensortest", "train/traintest"}
 
 func TestFloorPlan(t *testing.T) {
 	imports := packageImports(t)

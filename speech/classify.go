@@ -168,7 +168,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 		}
 	}
 	result, err := m.fit(ctx, learn, valid, o)
-	if err == nil && !result.Interrupted && o.Dir != "" {
+	if err == nil && !result.Interrupted && o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
