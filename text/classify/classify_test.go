@@ -177,6 +177,18 @@ func TestSaveOpen(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
 	}
+	file := filepath.Join(dir, "texts.txt")
+	if err := os.WriteFile(file, []byte(strings.Join(texts, "\n")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := again.PredictFile(t.Context(), file, nil); err != nil || len(p.List) != len(texts) || p.List[0].Probability != want[0].Probability {
+		t.Errorf("of a file: %+v, %v", p, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := again.PredictFile(cancelled, file, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
 	if err := os.WriteFile(filepath.Join(dir, linearFile), []byte("x"), 0o666); err != nil {
 		t.Fatal(err)
 	}
