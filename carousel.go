@@ -24,8 +24,9 @@ type Predictor interface {
 	// Task names the kind of model, such as "forecast".
 	Task() string
 	// PredictFile predicts from a file of the kind the model was trained on. What
-	// is wrong with the file is a *data.InputError.
-	PredictFile(path string) (Prediction, error)
+	// is wrong with the file is a *data.InputError; a cancelled ctx ends it with its
+	// error.
+	PredictFile(ctx context.Context, path string) (Prediction, error)
 }
 
 // Prediction is what a model says of a file.
@@ -42,7 +43,7 @@ func (f *Forecaster) Task() string { return forecast.Task }
 
 // PredictFile forecasts what follows the last row of each series in a table;
 // the Prediction is a *forecast.Forecast.
-func (f *Forecaster) PredictFile(path string) (Prediction, error) {
+func (f *Forecaster) PredictFile(ctx context.Context, path string) (Prediction, error) {
 	cfg := f.Config()
 	o, err := cfg.ReadOptions()
 	if err != nil {
@@ -52,7 +53,7 @@ func (f *Forecaster) PredictFile(path string) (Prediction, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.Predict(panel, nil)
+	return f.Predict(ctx, panel, nil)
 }
 
 // Classifier is a classifier of texts as a Predictor.
@@ -63,8 +64,8 @@ func (c *Classifier) Task() string { return classify.Task }
 
 // PredictFile classifies the texts of a file, which needs no labels; the
 // Prediction is a *classify.Predictions.
-func (c *Classifier) PredictFile(path string) (Prediction, error) {
-	p, err := c.Model.PredictFile(path, nil)
+func (c *Classifier) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	p, err := c.Model.PredictFile(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +80,8 @@ func (l *LanguageModel) Task() string { return generate.Task }
 
 // PredictFile goes on from each line of a file; the Prediction is a
 // *generate.Continuations.
-func (l *LanguageModel) PredictFile(path string) (Prediction, error) {
-	c, err := l.Model.PredictFile(context.Background(), path, nil)
+func (l *LanguageModel) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	c, err := l.Model.PredictFile(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +96,8 @@ func (t *Tagger) Task() string { return tag.Task }
 
 // PredictFile tags a file of plain texts, one a line, or of tokens, one a line;
 // the Prediction is a *tag.Predictions.
-func (t *Tagger) PredictFile(path string) (Prediction, error) {
-	p, err := t.Model.PredictFile(context.Background(), path, "", nil)
+func (t *Tagger) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	p, err := t.Model.PredictFile(ctx, path, "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +112,8 @@ func (t *Translator) Task() string { return translate.Task }
 
 // PredictFile translates a file line by line; the Prediction is a
 // *translate.Translations.
-func (t *Translator) PredictFile(path string) (Prediction, error) {
-	found, err := t.TranslateFile(context.Background(), path, nil)
+func (t *Translator) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	found, err := t.TranslateFile(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func TestOpen(t *testing.T) {
 	if f, ok := p.(*carousel.Forecaster); !ok || p.Task() != "forecast" || f.Config().Horizon != 3 {
 		t.Fatalf("got a %T for the task %q, want a Forecaster with horizon 3", p, p.Task())
 	}
-	next, err := p.PredictFile(table)
+	next, err := p.PredictFile(t.Context(), table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestOpenTagger(t *testing.T) {
 	if _, ok := p.(*carousel.Tagger); !ok || p.Task() != "tag" {
 		t.Fatalf("got a %T for the task %q", p, p.Task())
 	}
-	found, err := p.PredictFile(file)
+	found, err := p.PredictFile(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}

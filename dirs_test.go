@@ -68,7 +68,7 @@ func TestFormat1(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, p := range []carousel.Predictor{openFormat1(t, task), again} {
-				found, err := p.PredictFile(in[0])
+				found, err := p.PredictFile(t.Context(), in[0])
 				if err != nil {
 					t.Fatal(err)
 				}

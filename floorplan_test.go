@@ -19,7 +19,7 @@ const module = "github.com/carousel-ml/carousel"
 // packages of the floors before its own, so packages of one floor do not know
 // each other. A directory that is not listed belongs to the nearest listed one
 // above it (model/onnx to model), but stands above that one. Test support
-// (tensortest, devicetest, modeltest, golden) is left to the tests that use it.
+// (tensortest, devicetest, modeltest, traintest, golden) is left to the tests that use it.
 var floors = [][]string{
 	{"internal/settings"},
 	{"internal/simd"},
@@ -67,7 +67,7 @@ var forbidden = map[string][]string{
 }
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "tensor/tensortest", "model/modeltest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "tensor/tensortest", "model/modeltest", "train/traintest"}
 
 // isSupport reports whether a package is no part of the house: support, an
 // example or a comparison with other programs.

@@ -14,8 +14,8 @@ func (t *Transcriber) Task() string { return speech.Task }
 
 // PredictFile transcribes a sound file, or those that a manifest lists; the
 // Prediction is a speech.Transcripts.
-func (t *Transcriber) PredictFile(path string) (Prediction, error) {
-	list, err := t.Model.PredictFile(context.Background(), path, nil)
+func (t *Transcriber) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	list, err := t.Model.PredictFile(ctx, path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -30,8 +30,8 @@ func (c *SoundClassifier) Task() string { return speech.ClassifyTask }
 
 // PredictFile classifies a sound file, or those that a manifest lists; the
 // Prediction is a *speech.SoundClasses.
-func (c *SoundClassifier) PredictFile(path string) (Prediction, error) {
-	p, err := c.Classifier.PredictFile(context.Background(), path)
+func (c *SoundClassifier) PredictFile(ctx context.Context, path string) (Prediction, error) {
+	p, err := c.Classifier.PredictFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}

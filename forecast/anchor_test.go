@@ -49,7 +49,7 @@ func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
 			if m.anchor.Share < c.least || m.anchor.Share > c.most {
 				t.Errorf("the share of the seasonal naive forecast is %v, want %v to %v", m.anchor.Share, c.least, c.most)
 			}
-			e, err := m.Evaluate(panel, "test")
+			e, err := m.Evaluate(t.Context(), panel, "test")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +64,7 @@ func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := opened.Evaluate(panel, "test")
+			again, err := opened.Evaluate(t.Context(), panel, "test")
 			if err != nil {
 				t.Fatal(err)
 			}

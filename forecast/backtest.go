@@ -17,8 +17,9 @@ type BacktestOptions struct {
 // Backtest scores the model as it would have been used: from one origin after
 // the other through the test rows. With Refit each origin's model is trained
 // from the start on the rows before it, divided between training and
-// validation as Config.Split divides these two.
-func (m *Model) Backtest(panel *data.Panel, o *BacktestOptions) (*Evaluation, error) {
+// validation as Config.Split divides these two. A cancelled ctx ends it with its
+// error, also within a training.
+func (m *Model) Backtest(ctx context.Context, panel *data.Panel, o *BacktestOptions) (*Evaluation, error) {
 	if o == nil {
 		o = &BacktestOptions{}
 	}
@@ -37,7 +38,6 @@ func (m *Model) Backtest(panel *data.Panel, o *BacktestOptions) (*Evaluation, er
 	if len(list) == 0 {
 		return nil, data.Errorf("the test part holds no window: it needs %d rows, and %d rows of history before them", d.horizon, d.reach)
 	}
-	ctx := context.Background()
 	if !o.Refit {
 		return m.score(ctx, d, list, "test", stride)
 	}
@@ -104,9 +104,12 @@ func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, window
 	}
 	cfg := m.cfg
 	cfg.Split = fmt.Sprintf("rest,%d,0", max(validation, cfg.Horizon))
-	fresh, _, err := Train(ctx, short, cfg, nil)
+	fresh, result, err := Train(ctx, short, cfg, nil)
 	if err != nil {
 		return nil, err
+	}
+	if result.Interrupted {
+		return nil, ctx.Err()
 	}
 	fresh.cfg.Split = m.cfg.Split
 	return fresh, nil

@@ -79,8 +79,9 @@ type Sample struct {
 const samplesKept = 6
 
 // Evaluate scores every window of a part of a table: train, validation, test
-// or all. The table is divided as Config.Split says.
-func (m *Model) Evaluate(panel *data.Panel, part string) (*Evaluation, error) {
+// or all. The table is divided as Config.Split says. A cancelled ctx ends it with
+// its error.
+func (m *Model) Evaluate(ctx context.Context, panel *data.Panel, part string) (*Evaluation, error) {
 	d, err := m.dataset(panel, part == "all")
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func (m *Model) Evaluate(panel *data.Panel, part string) (*Evaluation, error) {
 	if len(list) == 0 {
 		return nil, data.Errorf("the %s part holds no window: it needs %d rows, and %d rows of history before them", part, d.horizon, d.reach)
 	}
-	return m.score(context.Background(), d, list, part, 1)
+	return m.score(ctx, d, list, part, 1)
 }
 
 // dataset makes a table ready, divided, or in one part for all of it.

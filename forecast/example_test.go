@@ -33,11 +33,12 @@ func Example() {
 	cfg := forecast.Defaults()
 	cfg.Target, cfg.Future = []string{"sales"}, forecast.Future{"promotion"}
 	cfg.Hidden, cfg.Layers, cfg.Epochs = 16, 1, 3
-	model, _, err := forecast.Train(context.Background(), panel, cfg, nil)
+	ctx := context.Background()
+	model, _, err := forecast.Train(ctx, panel, cfg, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	score, err := model.Evaluate(panel, "test")
+	score, err := model.Evaluate(ctx, panel, "test")
 	if err != nil {
 		log.Fatal(err)
 	}

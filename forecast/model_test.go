@@ -112,7 +112,7 @@ func TestVariants(t *testing.T) {
 			if len(result.History) != cfg.Epochs {
 				t.Errorf("%d epochs recorded, want %d", len(result.History), cfg.Epochs)
 			}
-			e, err := m.Evaluate(panel, "test")
+			e, err := m.Evaluate(t.Context(), panel, "test")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,11 +241,11 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := m.Predict(panel, nil)
+	want, err := m.Predict(t.Context(), panel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := opened.Predict(panel, nil)
+	got, err := opened.Predict(t.Context(), panel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +417,7 @@ func TestBacktest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range []*BacktestOptions{nil, {Stride: 37}, {Stride: 37, Refit: true}} {
-		e, err := m.Backtest(panel, o)
+		e, err := m.Backtest(t.Context(), panel, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -443,7 +443,7 @@ func TestConstantSeriesWorksAndSaysSo(t *testing.T) {
 	if !strings.Contains(strings.Join(m.Notes(), " "), "constant") {
 		t.Errorf("notes %q", m.Notes())
 	}
-	e, err := m.Evaluate(panel, "test")
+	e, err := m.Evaluate(t.Context(), panel, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -512,11 +512,11 @@ func TestPredictNeedsWhatIsKnownAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = m.Predict(panel, nil)
+	_, err = m.Predict(t.Context(), panel, nil)
 	if err == nil || !strings.Contains(err.Error(), "needs x for 6 rows after the last target") {
 		t.Errorf("got %v", err)
 	}
-	f, err := m.Predict(withAhead(panel, 6), &PredictOptions{Quantiles: []float64{0.2, 0.8}})
+	f, err := m.Predict(t.Context(), withAhead(panel, 6), &PredictOptions{Quantiles: []float64{0.2, 0.8}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -564,6 +564,52 @@ func TestStrideSharesNoSeason(t *testing.T) {
 		settleStride(&cfg, windows, 1, []int{24, 168})
 		if cfg.Stride != want {
 			t.Errorf("%d windows: stride %d, want %d", windows, cfg.Stride, want)
+		}
+	}
+}
+
+// stopAfter is a context that is cancelled once it has been asked n times.
+type stopAfter struct {
+	context.Context
+	n int
+}
+
+func (c *stopAfter) Err() error {
+	if c.n--; c.n < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// What takes long ends between two batches when its context does.
+func TestCancelled(t *testing.T) {
+	panel, cfg := hourly(2, 400), small()
+	cfg.Epochs = 1
+	m, _, err := Train(context.Background(), panel, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Evaluate": func(ctx context.Context) error { _, err := m.Evaluate(ctx, panel, "train"); return err },
+		"Predict":  func(ctx context.Context) error { _, err := m.Predict(ctx, withAhead(panel, 6), nil); return err },
+		"Backtest": func(ctx context.Context) error { _, err := m.Backtest(ctx, panel, nil); return err },
+		"Refit": func(ctx context.Context) error {
+			_, err := m.Backtest(ctx, panel, &BacktestOptions{Refit: true})
+			return err
+		},
+	} {
+		asked := &stopAfter{t.Context(), 1 << 30}
+		if err := call(asked); err != nil {
+			t.Fatal(name, err)
+		}
+		asks := 1<<30 - asked.n
+		if asks < 1 || name == "Refit" && asks < 20 {
+			t.Errorf("%s asked its context %d times", name, asks)
+		}
+		for _, after := range []int{0, asks / 2, asks - 1} {
+			if err := call(&stopAfter{t.Context(), after}); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s, cancelled when asked for the %dth of %d times: got %v", name, after+1, asks, err)
+			}
 		}
 	}
 }

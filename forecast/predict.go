@@ -37,8 +37,9 @@ type SeriesForecast struct {
 
 // Predict forecasts the horizon after the last row that has a target, of each
 // series in a table read with the model's ReadOptions. Columns known ahead need
-// their values over the horizon, in rows without targets.
-func (m *Model) Predict(panel *data.Panel, o *PredictOptions) (*Forecast, error) {
+// their values over the horizon, in rows without targets. A cancelled ctx ends it
+// with its error.
+func (m *Model) Predict(ctx context.Context, panel *data.Panel, o *PredictOptions) (*Forecast, error) {
 	levels := m.cfg.Quantiles
 	if o != nil && o.Quantiles != nil {
 		levels = slices.Clone(o.Quantiles)
@@ -60,7 +61,7 @@ func (m *Model) Predict(panel *data.Panel, o *PredictOptions) (*Forecast, error)
 	for i, w := range list {
 		at[w] = i
 	}
-	err = m.forecastAll(context.Background(), d, list, levels, func(w window, k int, s *steps) {
+	err = m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
 		f, origin := d.frames[w.frame], int(w.origin)
 		one := SeriesForecast{ID: f.id, Target: m.cfg.targets()[k], Point: slices.Clone(s.point), Quantiles: make([][]float64, len(levels))}
 		for h := range d.horizon {

@@ -105,7 +105,7 @@ func TestProtocolM4Hourly(t *testing.T) {
 		if part == testPart && !(owa <= 0.60) {
 			t.Errorf("OWA %.4f, want at most 0.60", owa)
 		}
-		e, err := m.Evaluate(panel, partNames[part])
+		e, err := m.Evaluate(t.Context(), panel, partNames[part])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestProtocolCIF2016(t *testing.T) {
 			scored := panel
 			scored.Series = slices.DeleteFunc(slices.Clone(panel.Series), func(s *data.Series) bool { return int(s.Static[0].Number) != horizon })
 			smape, mase, n := lastWindows(t, m, &scored, part, 12)
-			e, err := m.Evaluate(&scored, partNames[part])
+			e, err := m.Evaluate(t.Context(), &scored, partNames[part])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,7 +180,7 @@ func trainAndScore(t *testing.T, cfg Config, file string) *Evaluation {
 	t.Logf("%d epochs, %d steps, %v; %s", result.Epochs, result.Steps, time.Since(begun).Round(time.Second), strings.Join(m.Notes(), "; "))
 	var e *Evaluation
 	for part := validationPart; part <= testPart; part++ {
-		if e, err = m.Evaluate(panel, partNames[part]); err != nil {
+		if e, err = m.Evaluate(t.Context(), panel, partNames[part]); err != nil {
 			t.Fatal(err)
 		}
 		for name, s := range map[string]Metrics{"network": e.Metrics, "linear": e.Baselines["linear"], "seasonal naive": e.Baselines["seasonal_naive"]} {

@@ -37,7 +37,7 @@ func Train(ctx context.Context, panel *data.Panel, cfg Config, o *train.Run) (*M
 	if err := m.calibrate(ctx, d, d.validationWindows()); err != nil {
 		return nil, nil, err
 	}
-	if o.Dir != "" {
+	if o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
@@ -198,7 +198,7 @@ func (m *Model) optimizer() *optim.Optimizer {
 func (m *Model) fingerprint(d *dataset) string {
 	h := sha256.New()
 	c := m.cfg
-	c.MaxTime, c.Patience = 0, 0
+	c.Settings = c.Fixed()
 	text, _ := json.Marshal(c) // plain fields always have a JSON form
 	h.Write(text)
 	for _, f := range d.frames {

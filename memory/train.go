@@ -37,7 +37,7 @@ func Train(ctx context.Context, cfg Config, o *train.Run) (*Model, *train.Result
 	if err := m.finish(ctx, result); err != nil {
 		return m, result, err
 	}
-	if o.Dir != "" {
+	if o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
@@ -63,16 +63,17 @@ func (m *Model) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return train.Fit(ctx, job, &train.Options{
+	options := &train.Options{
 		Steps: c.Steps, Schedule: optim.Constant(c.LR), Clip: float32(c.Clip), Seed: c.Seed,
 		Run: *o, Fingerprint: string(fingerprint),
-		OnEpoch: func(r train.Record) error {
-			if m.problem.enough(Score{r.Val["error"], r.Val["right"]}, c.length()) {
-				return train.ErrStop
-			}
-			return nil
-		},
+	}
+	options.AfterEpoch(func(r train.Record) error {
+		if m.problem.enough(Score{r.Val["error"], r.Val["right"]}, c.length()) {
+			return train.ErrStop
+		}
+		return nil
 	})
+	return train.Fit(ctx, job, options)
 }
 
 // numbers are the sequences of each of so many batches, from batch first on.

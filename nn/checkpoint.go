@@ -162,7 +162,8 @@ type SegmentPass func(tape *tensor.Tape, from []*State, lo, hi int) (loss *tenso
 // dropout draws by its seed, the same in both passes.
 //
 // The first segment gets nil for each state, so that it begins with zeros or the
-// trained ones.
+// trained ones. The tape's OnReady tells of gradients in the last pass alone, that
+// of the first segment.
 func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
 	if tape.Mode() != tensor.Train {
 		panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: "needs a tape in Train mode"})
@@ -187,6 +188,8 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 		}
 	}
 	total := 0.0
+	held := tape.HoldReady(true)
+	defer tape.HoldReady(held)
 	grads := make([]stateGrad, len(p.rnns)) // of the states after the segment
 	for k := p.Segments - 1; k >= 0; k-- {
 		from, loss, to := run(k)
@@ -196,9 +199,13 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 		for i, g := range grads {
 			loss = g.addTo(tape, loss, to[i])
 		}
-		if loss == nil {
+		if loss == nil && k > 0 {
 			continue // nothing after this segment counts, nor does it
 		}
+		if loss == nil {
+			loss = tape.Zeros(1) // for the tape's OnReady
+		}
+		tape.HoldReady(held || k > 0)
 		loss.Backward()
 		for i, s := range from {
 			if s != nil {

@@ -168,7 +168,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 		}
 	}
 	result, err := m.fit(ctx, learn, valid, o)
-	if err == nil && !result.Interrupted && o.Dir != "" {
+	if err == nil && !result.Interrupted && o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
@@ -316,7 +316,10 @@ func (p *SoundClasses) WriteCSV(w io.Writer) error {
 }
 
 // Classify gives the probability of each class for a sound in memory.
-func (m *Classifier) Classify(s *audio.Sound) ([]float64, error) {
+func (m *Classifier) Classify(ctx context.Context, s *audio.Sound) ([]float64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	frames, err := m.framesOf(s)
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func TestClassifier(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A sound alone has the bits it has among others.
-	p, err := m.Classify(sound)
+	p, err := m.Classify(t.Context(), sound)
 	if err != nil || p[0] != all.Files[3].Probabilities[0] {
 		t.Errorf("alone %v, among others %v, %v", p, all.Files[3].Probabilities, err)
 	}

@@ -65,11 +65,17 @@ func (m *Model) Evaluate(ctx context.Context, list []Utterance, d *Decoding) (*E
 	if err != nil {
 		return nil, err
 	}
-	e := m.score(all, d)
+	e, err := m.score(ctx, all, d)
+	if err != nil {
+		return nil, err
+	}
 	e.Taken = (time.Since(begun) - reading).Seconds()
 	if d.searches() {
-		g := m.score(all, &Decoding{}).Metrics
-		e.Greedy = &g
+		g, err := m.score(ctx, all, &Decoding{})
+		if err != nil {
+			return nil, err
+		}
+		e.Greedy = &g.Metrics
 	}
 	e.Notes = append(m.unknownUnits(list), d.lacking(list, "texts")...)
 	return e, nil
@@ -129,10 +135,14 @@ func (m *Model) hearAll(ctx context.Context, list []Utterance) ([]heard, time.Du
 }
 
 // score decodes and counts.
-func (m *Model) score(all []heard, d *Decoding) *Evaluation {
+func (m *Model) score(ctx context.Context, all []heard, d *Decoding) (*Evaluation, error) {
 	e := &Evaluation{Task: Task, Utterances: len(all)}
 	for _, h := range all {
-		r := &Result{Utterance: h.Utterance, Transcript: m.decode(h.rows, d, h.seconds)}
+		t, err := m.decode(ctx, h.rows, d, h.seconds)
+		if err != nil {
+			return nil, err
+		}
+		r := &Result{Utterance: h.Utterance, Transcript: t}
 		r.Pairs, r.Words = Align(strings.Fields(h.Text), strings.Fields(r.Transcript.Text))
 		_, r.Units = Align(letters(m.alphabet.Kind, h.Text), letters(m.alphabet.Kind, r.Transcript.Text))
 		e.Words.add(r.Words)
@@ -144,7 +154,7 @@ func (m *Model) score(all []heard, d *Decoding) *Evaluation {
 		e.Results = append(e.Results, r)
 	}
 	e.Metrics = Metrics{e.Words.Rate(), e.Units.Rate()}
-	return e
+	return e, nil
 }
 
 // Worst is the n results with the most word errors for their length.
@@ -194,13 +204,26 @@ func (m *Model) Tune(ctx context.Context, list []Utterance, d *Decoding) (before
 	if err != nil {
 		return before, after, err
 	}
-	try := func(weight, bonus float64) Metrics {
+	score := func(weight, bonus float64) (Metrics, error) {
 		c := *d
 		c.LMWeight, c.WordBonus = weight, bonus
-		return m.score(all, &c).Metrics
+		e, err := m.score(ctx, all, &c)
+		if err != nil {
+			return Metrics{}, err
+		}
+		return e.Metrics, nil
 	}
-	before = try(d.LMWeight, d.WordBonus)
+	if before, err = score(d.LMWeight, d.WordBonus); err != nil {
+		return before, before, err
+	}
 	after = before
+	try := func(weight, bonus float64) error {
+		got, err := score(weight, bonus)
+		if err == nil {
+			after = d.keep(after, got, weight, bonus)
+		}
+		return err
+	}
 	weights := []float64{0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3}
 	if d.LM == nil {
 		weights = []float64{d.LMWeight}
@@ -208,16 +231,14 @@ func (m *Model) Tune(ctx context.Context, list []Utterance, d *Decoding) (before
 	bonuses := []float64{-4, -2, -1, 0, 1, 2, 3, 4, 6, 8}
 	for range 2 { // one after the other, twice
 		for _, w := range weights {
-			if err := ctx.Err(); err != nil {
+			if err := try(w, d.WordBonus); err != nil {
 				return before, after, err
 			}
-			after = d.keep(after, try(w, d.WordBonus), w, d.WordBonus)
 		}
 		for _, b := range bonuses {
-			if err := ctx.Err(); err != nil {
+			if err := try(d.LMWeight, b); err != nil {
 				return before, after, err
 			}
-			after = d.keep(after, try(d.LMWeight, b), d.LMWeight, b)
 		}
 	}
 	return before, after, nil

@@ -57,7 +57,7 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 	s, o, n := f.setup, f.options, len(f.learn.list)
 	most := max(1, int(s.BatchTime/s.stepSeconds()))
 	buckets := train.NewBuckets(f.learn.steps, most, s.Batch, s.Seed)
-	warmup := int(s.WarmupShare * float64(s.Epochs*buckets.Len()))
+	warmup := int(s.WarmupShare * float64(s.TotalSteps(buckets.Len(), &o.Run)))
 	options := s.Settings.Options(buckets.Len(), warmup, &o.Run)
 	options.Fingerprint = f.fingerprint()
 	var failure error // of a file that went away during training
@@ -91,7 +91,7 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 	} else {
 		options.Patience = 0
 	}
-	options.OnEpoch = func(train.Record) error { return failure }
+	options.AfterEpoch(func(train.Record) error { return failure })
 	result, err := train.Fit(ctx, job, options)
 	if failure != nil {
 		return result, failure
@@ -104,7 +104,7 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 func (f *fitting) fingerprint() string {
 	h := sha256.New()
 	s := *f.setup
-	s.MaxTime, s.Patience = 0, 0
+	s.Settings = s.Fixed()
 	text, _ := json.Marshal([]any{s, f.outputs}) // plain fields always have a JSON form
 	h.Write(text)
 	for i, u := range f.learn.list {

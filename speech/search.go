@@ -2,6 +2,7 @@ package speech
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -108,6 +109,17 @@ type search interface {
 	// best is the likeliest hypotheses so far, at least one. With end the text
 	// is over.
 	best(n int, end bool) []hypothesis
+}
+
+// pushAll pushes one row after the other.
+func pushAll(ctx context.Context, s search, rows [][]float64) error {
+	for _, row := range rows {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s.push(row)
+	}
+	return nil
 }
 
 func newSearch(a *alphabet, d *Decoding) search {

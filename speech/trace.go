@@ -1,6 +1,9 @@
 package speech
 
-import "math"
+import (
+	"context"
+	"math"
+)
 
 // Trace is what the network makes of one utterance, for people to look at.
 type Trace struct {
@@ -20,7 +23,7 @@ type UnitTime struct {
 
 // Trace transcribes a file and keeps what it went by; d is as for
 // [Model.Transcribe].
-func (m *Model) Trace(path string, d *Decoding) (*Trace, error) {
+func (m *Model) Trace(ctx context.Context, path string, d *Decoding) (*Trace, error) {
 	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
@@ -29,11 +32,14 @@ func (m *Model) Trace(path string, d *Decoding) (*Trace, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows := m.listen(frames)
+	rows, err := m.listen(ctx, frames)
+	if err != nil {
+		return nil, err
+	}
 	s := newSearch(m.alphabet, d)
 	t := &Trace{Step: m.cfg.stepSeconds(), Hop: m.cfg.Hop / 1000}
-	for _, row := range rows {
-		s.push(row)
+	if err := pushAll(ctx, s, rows); err != nil {
+		return nil, err
 	}
 	best := s.best(1, true)[0]
 	for i, c := range best.classes {

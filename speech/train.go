@@ -42,7 +42,7 @@ func Train(ctx context.Context, list []Utterance, cfg Config, o *TrainOptions) (
 	if err := m.help(ctx, valid.list); err != nil {
 		return m, result, err
 	}
-	if o.Dir != "" {
+	if o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err

@@ -152,7 +152,7 @@ func TestTrainAndTranscribe(t *testing.T) {
 	}
 	// One file alone says what it says in a batch.
 	for i, u := range list {
-		got, err := m.Transcribe(u.Audio, nil)
+		got, err := m.Transcribe(t.Context(), u.Audio, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,11 +200,11 @@ func TestOtherUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := m.Transcribe(list[0].Audio, &Decoding{Beam: 5})
+		want, err := m.Transcribe(t.Context(), list[0].Audio, &Decoding{Beam: 5})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := again.Transcribe(list[0].Audio, &Decoding{Beam: 5})
+		got, err := again.Transcribe(t.Context(), list[0].Audio, &Decoding{Beam: 5})
 		if err != nil || got.Text != want.Text || got.Score != want.Score {
 			t.Errorf("%s: opened %v, trained %v, %v", units, got, want, err)
 		}
@@ -221,7 +221,7 @@ func TestWordTimes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 9))
 	first := whistle(r, "cb")
 	s.Samples = append(append(append(s.Samples, first.Samples...), whistle(r, "  ").Samples...), whistle(r, "ad").Samples...)
-	got, err := m.TranscribeSound(s, &Decoding{Beam: 20, NBest: 3})
+	got, err := m.TranscribeSound(t.Context(), s, &Decoding{Beam: 20, NBest: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestStreamEqualsWhole(t *testing.T) {
 	for _, d := range []*Decoding{nil, {Beam: 10}, {Lexicon: NewLexicon([]string{"a", "ab", "dcb", "cd"})}} {
 		for _, rate := range []int{8000, 11025} {
 			s := s.Resample(rate)
-			want, err := m.TranscribeSound(s, d)
+			want, err := m.TranscribeSound(t.Context(), s, d)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -294,7 +294,7 @@ func TestHotWordsAndTuning(t *testing.T) {
 	if !(after.WER < before.WER) || d.WordBonus == -60 {
 		t.Errorf("tuned from %v to %v, bonus %v", before, after, d.WordBonus)
 	}
-	hot, err := m.Transcribe(list[2].Audio, &Decoding{HotWords: []string{"cab"}, HotWeight: 12})
+	hot, err := m.Transcribe(t.Context(), list[2].Audio, &Decoding{HotWords: []string{"cab"}, HotWeight: 12})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestHotWordsAndTuning(t *testing.T) {
 		{Decoding{Beam: -1}, "want a number from 0 to 10000"},
 		{Decoding{LMWeight: math.NaN()}, "want a number from -1000 to 1000"},
 	} {
-		if _, err := m.Transcribe(list[0].Audio, &c.d); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := m.Transcribe(t.Context(), list[0].Audio, &c.d); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q", err, c.want)
 		}
 	}
@@ -574,7 +574,7 @@ func TestDamagedModels(t *testing.T) {
 	deaf := &Model{cfg: cfg, alphabet: m.alphabet, net: m.net, slab: m.slab}
 	deaf.ear = ear{&deaf.cfg.Setup, m.width, m.stats}
 	whistled(t, dir, []string{"ab"})
-	if _, err := deaf.Transcribe(filepath.Join(dir, "000.wav"), nil); err == nil || !strings.Contains(err.Error(), "is sound; the model takes files of features") {
+	if _, err := deaf.Transcribe(t.Context(), filepath.Join(dir, "000.wav"), nil); err == nil || !strings.Contains(err.Error(), "is sound; the model takes files of features") {
 		t.Errorf("a model of features: %v", err)
 	}
 }
@@ -636,7 +636,22 @@ func TestLongSound(t *testing.T) {
 	for i := range frames {
 		frames[i] = float32(r.NormFloat64())
 	}
-	got, want := m.listen(frames), m.newListener().hear(m.steps(frames))
+	got, err := m.listen(t.Context(), frames)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := func(times int64) context.Context {
+		c := &expiring{Context: t.Context()}
+		c.left.Store(times)
+		return c
+	}
+	if _, err := m.listen(asked(2), frames); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled after two pieces: got %v", err)
+	}
+	if _, err := m.decode(asked(9), got, &Decoding{Beam: 5}, 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled within the search: got %v", err)
+	}
+	want := m.newListener().hear(m.steps(frames))
 	if len(got) != len(want) {
 		t.Fatalf("%d steps, want %d", len(got), len(want))
 	}

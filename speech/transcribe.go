@@ -41,8 +41,9 @@ type Alternative struct {
 }
 
 // Transcribe reads a file of sound, or of features such as the model was
-// trained on, and says what it hears; d is nil for greedy decoding.
-func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
+// trained on, and says what it hears; d is nil for greedy decoding. A cancelled ctx
+// ends it with its error.
+func (m *Model) Transcribe(ctx context.Context, path string, d *Decoding) (*Transcript, error) {
 	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
@@ -52,17 +53,17 @@ func (m *Model) Transcribe(path string, d *Decoding) (*Transcript, error) {
 		if err != nil {
 			return nil, err
 		}
-		return m.TranscribeSound(s, d)
+		return m.TranscribeSound(ctx, s, d)
 	}
 	frames, err := m.frames(path)
 	if err != nil {
 		return nil, err
 	}
-	return m.decode(m.listen(frames), d, float64(len(frames)/m.width)*m.cfg.Hop/1000), nil
+	return m.transcribeFrames(ctx, frames, d, float64(len(frames)/m.width)*m.cfg.Hop/1000)
 }
 
 // TranscribeSound is Transcribe of sound in memory.
-func (m *Model) TranscribeSound(s *audio.Sound, d *Decoding) (*Transcript, error) {
+func (m *Model) TranscribeSound(ctx context.Context, s *audio.Sound, d *Decoding) (*Transcript, error) {
 	d, err := m.choose(d)
 	if err != nil {
 		return nil, err
@@ -71,7 +72,16 @@ func (m *Model) TranscribeSound(s *audio.Sound, d *Decoding) (*Transcript, error
 	if err != nil {
 		return nil, err
 	}
-	return m.decode(m.listen(frames), d, s.Seconds()), nil
+	return m.transcribeFrames(ctx, frames, d, s.Seconds())
+}
+
+// transcribeFrames listens to frames and decodes what it hears.
+func (m *Model) transcribeFrames(ctx context.Context, frames []float32, d *Decoding, seconds float64) (*Transcript, error) {
+	rows, err := m.listen(ctx, frames)
+	if err != nil {
+		return nil, err
+	}
+	return m.decode(ctx, rows, d, seconds)
 }
 
 // choose is d or the model's own decoding.
@@ -92,7 +102,7 @@ const (
 // listen is the log probabilities of the classes at each step. Of a very long
 // sound a network that reads in both directions hears pieces that overlap, and
 // what it says near a cut is left to the piece that has more around it.
-func (m *Model) listen(frames []float32) [][]float64 {
+func (m *Model) listen(ctx context.Context, frames []float32) ([][]float64, error) {
 	x := m.steps(frames)
 	in := m.inputs()
 	n, context := len(x)/in, 0
@@ -102,11 +112,14 @@ func (m *Model) listen(frames []float32) [][]float64 {
 	l := m.newListener()
 	var rows [][]float64
 	for from := 0; from < n; from += mostSteps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		lo, to := max(from-context, 0), min(from+mostSteps, n)
 		heard := l.hear(x[lo*in : min(to+context, n)*in])
 		rows = append(rows, heard[from-lo:to-lo]...)
 	}
-	return rows
+	return rows, nil
 }
 
 // listener runs the network over pieces of one utterance. A network that reads
@@ -162,12 +175,12 @@ func logRows(logits []float32, classes int) [][]float64 {
 }
 
 // decode finds the text of an utterance of so many seconds.
-func (m *Model) decode(rows [][]float64, d *Decoding, seconds float64) *Transcript {
+func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, seconds float64) (*Transcript, error) {
 	s := newSearch(m.alphabet, d)
-	for _, row := range rows {
-		s.push(row)
+	if err := pushAll(ctx, s, rows); err != nil {
+		return nil, err
 	}
-	return m.transcript(s.best(2*d.NBest, true), d, seconds)
+	return m.transcript(s.best(2*d.NBest, true), d, seconds), nil
 }
 
 // transcript makes words of the best hypothesis, and alternatives of others
@@ -253,7 +266,7 @@ func (m *Model) TranscribeFiles(ctx context.Context, paths []string, d *Decoding
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t, err := m.Transcribe(path, d)
+		t, err := m.Transcribe(ctx, path, d)
 		var input *data.InputError
 		if errors.As(err, &input) && input.File != "" {
 			failed = append(failed, err)

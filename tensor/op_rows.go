@@ -13,6 +13,7 @@ func (t *Tape) Rows(p *Param, lo, hi int) *Tensor {
 	y.tape, y.epoch = t, t.epoch
 	y.dims, y.rank = p.dims, p.rank
 	y.dims[0] = hi - lo
+	y.within = p
 	y.value = p.value.Slice(lo*row, hi*row)
 	if t.mode == Train {
 		y.grad, y.gradSet, y.needs = p.grad.Slice(lo*row, hi*row), true, true

@@ -23,6 +23,7 @@ type Param struct {
 	NoDecay bool   // biases and norms: optimizers keep weight decay off by default
 	init    Init
 	slab    *Slab
+	index   int // in Slab.Params
 	offset  int
 	derived [2]device.Cache // what the device keeps of the values at rest: for passes forward and backward
 }
@@ -105,7 +106,7 @@ func Pack(dev *Device, model any, seed uint64) *Slab {
 	}
 	s.values, s.grads = dev.backend.Alloc(n), dev.backend.Alloc(n)
 	for i, p := range s.Params {
-		p.slab = s
+		p.slab, p.index = s, i
 		p.value = s.values.Slice(p.offset, p.offset+p.Len())
 		p.grad = s.grads.Slice(p.offset, p.offset+p.Len())
 		if p.init != nil {

@@ -41,6 +41,7 @@ type Tape struct {
 	item    [1]float32
 	call    call
 	done    bool // Backward has run
+	ready   readiness
 	tracing bool
 	traces  []*Trace
 }
@@ -213,15 +214,26 @@ func (t *Tape) backward(loss *Tensor) {
 		failf("Backward", "was already called on this tape: Reset it first")
 	}
 	t.done = true
+	tells := t.ready.call != nil && !t.ready.held
+	last := t.nodes.len() - 1
 	if !loss.needs {
+		last = -1
+	}
+	if tells {
+		t.findFirst(last)
+	}
+	if last < 0 {
 		return
 	}
 	g, _ := loss.into()
 	t.backend.Fill(g, 1)
-	for i := t.nodes.len() - 1; i >= 0; i-- {
+	for i := last; i >= 0; i-- {
 		n := t.nodes.at(i)
 		if n.out.gradSet || n.outs[0] != nil && n.outs[0].gradSet || n.outs[1] != nil && n.outs[1].gradSet {
 			n.back(t, n)
+		}
+		if tells {
+			t.tellReady(i, n)
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Tensor struct {
 	epoch   uint64 // the tape's epoch at birth
 	seq     *sequence
 	param   *Param
+	within  *Param // of Tape.Rows: the parameter that value and grad are part of
 }
 
 // Device is where tensors live and operations run.

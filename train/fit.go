@@ -27,12 +27,16 @@ import (
 // is set. (Off the CPU the loss is read at every 16th step and the last of an
 // epoch only, so as not to wait for the device, and means over an epoch are
 // means over those.)
-func Fit[B any](ctx context.Context, job *Job[B], o *Options) (*Result, error) {
+func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
+	defer func() {
+		if err != nil {
+			o.world().Abort(err)
+		}
+	}()
 	t, err := newTrainer(job, *o)
 	if err != nil {
 		return nil, err
 	}
-	var result *Result
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
 	if shape != nil {
 		return nil, shape
@@ -56,8 +60,20 @@ type trainer[B any] struct {
 	infer    *tensor.Tape
 	ema      *optim.EMA
 	loader   *loader[B]
-	group    []*batch[B] // the batches of one step
-	weights  []float64   // theirs
+	group    []*batch[B] // this rank's batches of one step
+	weights  []float64   // of all ranks' batches, by number
+	losses   []float64   // likewise
+	sum      sum
+	ready    func(lo, hi int) // what the tape calls in the last batch of a step
+	last     int              // that batch's number within the rank
+
+	world      World
+	rank, size int
+	perStep    int       // batches of a step, of all ranks
+	own        []float64 // what this rank tells of its batches
+	meeting    []float64
+	told       time.Duration // the time by rank 0
+	chunk      []float32     // of the gradient, on its way to the other ranks
 
 	best      device.Buffer
 	bestDirty bool // best has not been written yet
@@ -71,10 +87,23 @@ type trainer[B any] struct {
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
-	if err := o.check(job.Samples, job.Batches != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
+	if err := o.check(job.Samples, job.Batches != nil, job.Carry != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
 		return nil, err
 	}
-	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, readGap: 16}
+	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, readGap: 16, sum: sum{slab: job.Slab}, world: o.world()}
+	t.rank, t.size = t.world.Rank(), t.world.Size()
+	t.perStep = o.Accumulate * t.size
+	t.weights, t.losses = make([]float64, t.perStep), make([]float64, t.perStep)
+	t.own, t.meeting = make([]float64, o.Accumulate), make([]float64, 2+2*t.size)
+	if t.size > 1 {
+		t.chunk = make([]float32, min(sumChunk, t.slab.Grads().N))
+	}
+	if t.rank > 0 {
+		t.o.Progress, t.o.TensorBoard = nil, false
+	}
+	if t.o.OnReady != nil {
+		t.ready = t.complete
+	}
 	if job.Batches != nil {
 		t.batches = len(job.Batches(0))
 		t.perEpoch = o.stepsPerEpoch(t.batches)
@@ -100,7 +129,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		t.best = t.slab.Device().Backend().Alloc(t.slab.Values().N)
 	}
 	t.Settings = settings{
-		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: o.Accumulate, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
+		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: t.perStep, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
 		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil, Fingerprint: o.Fingerprint,
 	}
 	return t, nil
@@ -112,6 +141,9 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.slab.ZeroGrad()
 	if err := t.open(); err != nil {
 		return nil, err
+	}
+	if err := t.agree(); err != nil {
+		return nil, errors.Join(err, t.close())
 	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
@@ -133,6 +165,9 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	if err == nil {
 		err = t.save()
 	}
+	if err == nil {
+		_, err = t.meet(false) // no rank returns before the files are there
+	}
 	t.settle()
 	r = t.result(stopped)
 	if err == nil {
@@ -152,7 +187,10 @@ func (t *trainer[B]) result(stopped Stop) *Result {
 func (t *trainer[B]) open() error {
 	t.saved = t.begun
 	dir := t.o.Dir
-	if dir == "" {
+	if !t.o.Writes() {
+		if t.o.Resume {
+			return t.load()
+		}
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o777); err != nil {
@@ -220,7 +258,7 @@ func (t *trainer[B]) load() error {
 
 // save writes the last checkpoint, and the best weights if they are new.
 func (t *trainer[B]) save() error {
-	if t.o.Dir == "" {
+	if !t.o.Writes() {
 		return nil
 	}
 	t.Seconds = t.elapsed().Seconds()
@@ -253,7 +291,7 @@ func (t *trainer[B]) save() error {
 
 // saveIfDue goes by CheckpointEvery, or by the clock.
 func (t *trainer[B]) saveIfDue(epochEnd bool) error {
-	if t.o.Dir == "" {
+	if !t.o.Writes() {
 		return nil
 	}
 	since := time.Since(t.saved)
@@ -284,7 +322,7 @@ func (t *trainer[B]) limit() Stop {
 	switch {
 	case t.o.Steps > 0 && t.Step >= t.o.Steps:
 		return StopSteps
-	case t.o.MaxTime > 0 && t.elapsed() >= t.o.MaxTime:
+	case t.o.MaxTime > 0 && t.clock() >= t.o.MaxTime:
 		return StopTime
 	}
 	return ""
@@ -304,7 +342,10 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			if ctx.Err() != nil {
+			switch stops, err := t.meet(ctx.Err() != nil); {
+			case err != nil:
+				return "", err
+			case stops:
 				return StopInterrupted, nil
 			}
 			if err := t.step(); err != nil {
@@ -329,27 +370,58 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 
 // step trains on the batches of one optimizer step.
 func (t *trainer[B]) step() error {
-	n := min(t.o.Accumulate, t.batches-t.Batch)
-	total := t.gather(n)
+	n := min(t.perStep, t.batches-t.Batch) // of all ranks
+	total, err := t.gather(n)
+	if err != nil {
+		return err
+	}
 	read := t.Step%t.readGap == 0 || t.Batch+n == t.batches
 	lr := t.rate()
-	loss := 0.0
+	first := t.rank * t.o.Accumulate
+	t.last = len(t.group) - 1
 	for i, b := range t.group {
-		share := 0.0
-		if total > 0 {
-			share = t.weights[i] / total
-		}
 		t.tape.Reset()
-		t.tape.Seed(t.o.Seed, uint64(t.Step)*uint64(t.o.Accumulate)+uint64(i))
+		t.tape.Seed(t.o.Seed, uint64(t.Step)*uint64(t.perStep)+uint64(first+i))
 		l := t.job.Loss(t.tape, b.data)
 		if read {
-			loss += share * float64(l.Item())
+			t.own[i] = float64(l.Item())
 		}
 		if n > 1 {
-			l = tensor.Scale(l, float32(share))
+			l = tensor.Scale(l, float32(share(t.weights[first+i], total)))
 		}
-		l.Backward()
+		if i < t.last {
+			l.Backward()
+			t.sum.put(i)
+		} else {
+			t.tape.OnReady(t.slab, t.ready)
+			l.Backward()
+			t.tape.OnReady(nil, nil)
+			if t.ready == nil {
+				t.sum.finish(i, 0, t.slab.Grads().N)
+			}
+		}
 		t.loader.release(b)
+	}
+	if t.last < 0 { // no batch of a short step is left for this rank
+		t.slab.Device().Backend().Fill(t.slab.Grads(), nothing)
+		for i := len(t.slab.Params) - 1; i >= 0 && t.ready != nil; i-- {
+			t.o.OnReady(t.slab.Range(i))
+		}
+	}
+	loss := 0.0
+	if read {
+		if err := t.world.Gather(t.own, t.losses); err != nil {
+			return err
+		}
+		for i, l := range t.losses[:n] {
+			loss += share(t.weights[i], total) * l
+		}
+	}
+	if err := t.sumRanks(); err != nil {
+		return err
+	}
+	if t.o.OnGradients != nil {
+		t.o.OnGradients(t.slab)
 	}
 	norm, err := t.clip(read, lr, loss)
 	if err != nil {
@@ -378,19 +450,39 @@ func (t *trainer[B]) step() error {
 	return nil
 }
 
-// gather collects n loaded batches and returns the sum of their weights.
-func (t *trainer[B]) gather(n int) (total float64) {
-	t.group, t.weights = t.group[:0], t.weights[:0]
-	for range n {
+// share is the part of a batch's loss in that of its step.
+func share(weight, total float64) float64 {
+	if total > 0 {
+		return weight / total
+	}
+	return 0
+}
+
+// complete finishes a parameter's gradient and hands it over.
+func (t *trainer[B]) complete(lo, hi int) {
+	t.sum.finish(t.last, lo, hi)
+	t.o.OnReady(lo, hi)
+}
+
+// gather collects this rank's batches of a step of n, and returns the sum of the
+// weights of all.
+func (t *trainer[B]) gather(n int) (total float64, err error) {
+	t.group = t.group[:0]
+	for i := range max(0, min(t.o.Accumulate, n-t.rank*t.o.Accumulate)) {
 		b := t.loader.next()
 		w := float64(b.samples)
 		if t.job.Weight != nil {
 			w = t.job.Weight(b.data)
 		}
-		t.group, t.weights = append(t.group, b), append(t.weights, w)
+		t.group, t.own[i] = append(t.group, b), w
+	}
+	if err := t.world.Gather(t.own, t.weights); err != nil {
+		return 0, err
+	}
+	for _, w := range t.weights[:n] {
 		total += w
 	}
-	return total
+	return total, nil
 }
 
 // clip bounds the gradient. It always measures the norm, because a step whose
@@ -435,7 +527,7 @@ func (t *trainer[B]) rate() float32 {
 		return t.o.Plateau.LR()
 	}
 	if n := t.o.TimedSchedule; n > 0 {
-		return t.o.Schedule(int(float64(n) * float64(t.elapsed()) / float64(t.o.MaxTime)))
+		return t.o.Schedule(int(float64(n) * float64(t.clock()) / float64(t.o.MaxTime)))
 	}
 	return t.o.Schedule(t.Step)
 }
@@ -458,15 +550,33 @@ var errInterrupted = errors.New("train: interrupted")
 func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	r := Record{Epoch: t.Epoch + 1, Step: t.Step, LR: t.LR}
 	r.TrainLoss, r.GradNorm, r.Clipped = t.Loss/t.Weight, t.Norm/float64(t.Reads), float64(t.Clips)/float64(t.Reads)
-	better := false
+	better, asked := false, false
+	// ask calls a hook, and notes whether it wants the run to stop.
+	ask := func(hook func(Record) error) error {
+		if hook == nil {
+			return nil
+		}
+		err := hook(r)
+		if errors.Is(err, ErrStop) {
+			asked = true
+			return nil
+		}
+		return err
+	}
 	last := t.limit() != "" || r.Epoch == t.o.Epochs
-	if t.job.Validate != nil && (last || r.Epoch%t.o.ValidateEvery == 0) {
+	validates := t.job.Validate != nil && (last || r.Epoch%t.o.ValidateEvery == 0)
+	if validates {
 		var err error
 		if better, err = t.validate(ctx, &r); err != nil {
 			return err
 		}
 	}
 	r.Seconds = t.elapsed().Seconds()
+	if validates {
+		if err := ask(t.o.OnValidate); err != nil {
+			return err
+		}
+	}
 	if better {
 		best := r
 		t.Best = &best
@@ -481,8 +591,13 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if err := t.saveIfDue(true); err != nil {
 		return err
 	}
-	if t.o.OnEpoch != nil {
-		return t.o.OnEpoch(r)
+	if err := ask(t.o.OnEpoch); err != nil {
+		return err
+	}
+	if asked, err := t.meet(asked); err != nil {
+		return err
+	} else if asked {
+		return ErrStop
 	}
 	return nil
 }
@@ -508,27 +623,34 @@ func (t *trainer[B]) logEpoch(r Record) error {
 
 // validate scores the weights, or their average, and keeps them if they are the best.
 func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err error) {
-	if ctx.Err() != nil {
-		return false, errInterrupted
-	}
 	if t.ema != nil {
 		t.ema.Swap()
 		defer t.ema.Swap()
 	}
-	val, err := t.job.Validate(ctx, t.infer)
-	if err != nil {
-		if ctx.Err() != nil {
-			return false, errInterrupted
-		}
+	var val map[string]float64
+	err = ctx.Err()
+	if err == nil {
+		val, err = t.job.Validate(ctx, t.infer)
+	}
+	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("train: validation after epoch %d: %w", r.Epoch, err)
 	}
+	if stops, err := t.meet(err != nil); err != nil {
+		return false, err
+	} else if stops {
+		return false, errInterrupted
+	}
 	r.Val = maps.Clone(val)
+	names := slices.Sorted(maps.Keys(r.Val))
+	if err := t.takeFirst(r.Val, names); err != nil {
+		return false, err
+	}
 	if t.metric == "" {
 		return false, nil
 	}
-	v, ok := val[t.metric]
+	v, ok := r.Val[t.metric]
 	if !ok {
-		return false, fmt.Errorf("train: validation gives no %q, only %q", t.metric, slices.Sorted(maps.Keys(val)))
+		return false, fmt.Errorf("train: validation gives no %q, only %q", t.metric, names)
 	}
 	if t.o.Plateau != nil {
 		t.o.Plateau.Observe(v)

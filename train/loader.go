@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// loader fills batches ahead of the training step, in the order that the seed
-// and the epoch give.
+// loader fills a rank's batches ahead of the training step, in the order that the
+// seed and the epoch give to all of them.
 type loader[B any] struct {
 	full, free chan *batch[B]
 	quit, done chan struct{}
@@ -31,11 +31,11 @@ func startLoader[B any](job *Job[B], o *Options, epoch, first int) *loader[B] {
 	for range n {
 		l.free <- &batch[B]{data: job.NewBatch()}
 	}
-	go l.run(job, o.Batch, o.Seed, epoch, first)
+	go l.run(job, o, epoch, first)
 	return l
 }
 
-func (l *loader[B]) run(job *Job[B], size int, seed uint64, epoch, first int) {
+func (l *loader[B]) run(job *Job[B], o *Options, epoch, first int) {
 	defer close(l.done)
 	defer func() {
 		l.failure = recover()
@@ -45,12 +45,20 @@ func (l *loader[B]) run(job *Job[B], size int, seed uint64, epoch, first int) {
 	if list == nil {
 		order := make([]int, job.Samples)
 		list = func(epoch int) [][]int {
-			shuffle(order, seed, epoch)
-			return slices.Collect(slices.Chunk(order, size))
+			shuffle(order, o.Seed, epoch)
+			return slices.Collect(slices.Chunk(order, o.Batch))
 		}
 	}
+	rank, ranks := o.world().Rank(), o.world().Size()
 	for ; ; epoch++ {
-		for _, part := range list(epoch)[first:] {
+		batches := list(epoch)
+		if len(batches) <= rank*o.Accumulate {
+			return // no epoch has a batch for this rank
+		}
+		for i, part := range batches {
+			if i < first || i/o.Accumulate%ranks != rank {
+				continue
+			}
 			var b *batch[B]
 			select {
 			case b = <-l.free:

@@ -17,6 +17,7 @@ type Settings struct {
 	WeightDecay float64       `json:"weight_decay" range:"0..10" group:"Training" help:"decoupled weight decay"`
 	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest gradient norm (0: any)"`
 	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	Accumulate  int           `json:"accumulate" range:"1..1e6" group:"Training" help:"batches whose gradients are added before each step"`
 	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
@@ -25,7 +26,7 @@ type Settings struct {
 // DefaultSettings are AdamW from 1e-3 to 1e-5 along a cosine, the gradient's norm
 // clipped at 1.
 func DefaultSettings() Settings {
-	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Seed: 1}
+	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Accumulate: 1, Seed: 1}
 }
 
 // Validate reports in one line the first setting that is out of its range.
@@ -42,13 +43,26 @@ func (s *Settings) Settle(epochs int) {
 	}
 }
 
+// Fixed is s without what a resumed run may change: its limits, and Accumulate, of
+// which a checkpoint compares the product with the number of ranks.
+func (s Settings) Fixed() Settings {
+	s.MaxTime, s.Patience, s.Accumulate = 0, 0, 0
+	return s
+}
+
+// TotalSteps is the number of optimizer steps of a settled run over batches
+// batches an epoch.
+func (s *Settings) TotalSteps(batches int, run *Run) int {
+	return s.Options(batches, 0, run).TotalSteps(batches)
+}
+
 // Options are those of a settled run over batches batches an epoch, with a
 // learning rate that rises over its first warmup steps (0: none) and falls along
 // a cosine.
 func (s *Settings) Options(batches, warmup int, run *Run) *Options {
 	o := &Options{
 		Run:    *run,
-		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Seed: s.Seed,
+		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Accumulate: s.Accumulate, Seed: s.Seed,
 	}
 	total := o.TotalSteps(batches)
 	o.Schedule = optim.Cosine(s.LR, s.MinLR, total)

@@ -1,7 +1,7 @@
 // Package train runs the loop around a model: batches loaded ahead, gradient
-// accumulation, clipping, learning-rate schedules, validation, early stopping,
-// checkpoints that a killed run continues from bit for bit, and what a person
-// watching wants to see.
+// accumulation, ranks that train together, clipping, learning-rate schedules,
+// validation, early stopping, checkpoints that a killed run continues from bit for
+// bit, hooks, and what a person watching wants to see.
 //
 // A [Job] says what is trained, [Options] how, and [Fit] does it.
 package train
@@ -38,13 +38,13 @@ type Job[B any] struct {
 	// order drawn from the seed, Options.Batch at a time.
 	Batches func(epoch int) [][]int
 
-	// Carry is what passes from step to step beside the weights, such as the
+	// Carry is what passes from batch to batch beside the weights, such as the
 	// recurrent state of truncated backpropagation (an nn.Carry): checkpoints keep
-	// it. nil: nothing does.
+	// it, and ranks cannot share it. nil: nothing does.
 	Carry Carry
 
 	// Loss records the mean loss of a batch, of shape [1]. The tape is in Train
-	// mode and reset; its dropout masks depend on Options.Seed and the step.
+	// mode and reset; its dropout masks depend on Options.Seed and the number of the batch.
 	Loss func(tape *tensor.Tape, b *B) *tensor.Tensor
 
 	// Weight is the number of items that Loss is the mean of, such as unpadded
@@ -81,6 +81,53 @@ type Run struct {
 	Resume      bool
 	Progress    *Progress // nil: quiet
 	TensorBoard bool      // write event files to Dir/tensorboard
+
+	// World is the processes that train together; nil: this one alone. Every rank
+	// calls Fit with the same job and options. Rank 0 writes and shows progress;
+	// to resume, every rank reads Dir.
+	World World
+	Hooks
+}
+
+// Hooks are functions that a run calls. Each may be nil. In a world of several
+// ranks every rank calls its own.
+type Hooks struct {
+	// OnEpoch is called after each epoch, when it has been recorded. Return ErrStop
+	// to stop training early without an error; another error ends the run with it.
+	OnEpoch func(r Record) error
+
+	// OnValidate is called after each validation, whose values are r.Val, before
+	// its epoch is recorded: to show it, or to give up a run that promises nothing.
+	// Return ErrStop to stop training early without an error, once the epoch has
+	// been recorded; another error ends the run with it.
+	OnValidate func(r Record) error
+
+	// OnGradients is called in each step between the backward pass and clipping.
+	// The slab's gradients are those of the whole step, of all its batches and
+	// ranks, and may be changed.
+	OnGradients func(s *tensor.Slab)
+
+	// OnReady is called in each step once for every parameter, as soon as its
+	// gradient is complete, while the backward pass goes on: [lo,hi) is its place
+	// in the slab's gradients, which then hold the sum of all batches of this rank.
+	// Parameters come as in [tensor.Tape.OnReady].
+	OnReady func(lo, hi int)
+}
+
+// AfterEpoch adds f to what is called after each epoch: for a task that watches
+// its own training. Either may stop it.
+func (h *Hooks) AfterEpoch(f func(r Record) error) {
+	caller := h.OnEpoch
+	h.OnEpoch = func(r Record) error {
+		err := f(r)
+		if caller == nil || err != nil && !errors.Is(err, ErrStop) {
+			return err
+		}
+		if theirs := caller(r); theirs != nil {
+			return theirs
+		}
+		return err
+	}
 }
 
 // Options says how a Job is trained. At least one of Epochs, Steps and MaxTime
@@ -91,7 +138,7 @@ type Options struct {
 	MaxTime time.Duration // wall time, earlier parts of a resumed run included; 0: no limit
 
 	Batch      int // samples in a batch; the last of an epoch may be smaller; 0 with Job.Batches
-	Accumulate int // batches to a step; 0 means 1
+	Accumulate int // batches to a step, of each rank; 0 means 1
 
 	// Schedule or Plateau gives the learning rate: exactly one is set. A Plateau
 	// observes the metric after each validation.
@@ -122,13 +169,10 @@ type Options struct {
 	// another one is refused.
 	Fingerprint string
 
-	// OnEpoch is called after each epoch; an error ends the run, [ErrStop] in good order.
-	OnEpoch func(r Record) error
-
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
 
-// ErrStop ends a run as a limit does, if OnEpoch returns it.
+// ErrStop, returned by a hook, ends a run as a limit does, without an error.
 var ErrStop = errors.New("train: stop")
 
 // TotalSteps is the number of optimizer steps of a run over so many samples (with
@@ -143,7 +187,7 @@ func (o *Options) TotalSteps(samples int) int {
 }
 
 func (o *Options) stepsPerEpoch(samples int) int {
-	return ceil(ceil(samples, max(o.Batch, 1)), max(o.Accumulate, 1))
+	return ceil(ceil(samples, max(o.Batch, 1)), max(o.Accumulate, 1)*o.world().Size())
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }
@@ -156,7 +200,7 @@ const (
 	StopSteps       Stop = "steps"       // all steps done
 	StopTime        Stop = "time"        // MaxTime is over
 	StopPatience    Stop = "patience"    // no improvement for Patience validations
-	StopAsked       Stop = "asked"       // OnEpoch returned ErrStop
+	StopAsked       Stop = "asked"       // a hook returned ErrStop
 	StopInterrupted Stop = "interrupted" // the context was cancelled
 )
 
@@ -197,7 +241,7 @@ func (e *DivergedError) Error() string {
 }
 
 // check fills in defaults and reports settings that cannot be.
-func (o *Options) check(samples int, lists, validates bool, metric string, opt, slab *tensor.Slab) error {
+func (o *Options) check(samples int, lists, carries, validates bool, metric string, opt, slab *tensor.Slab) error {
 	if o.Accumulate == 0 {
 		o.Accumulate = 1
 	}
@@ -207,6 +251,7 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 	if o.write == nil {
 		o.write = model.WriteTensors
 	}
+	ranks := o.world().Size()
 	for _, c := range []struct {
 		bad bool
 		msg string
@@ -216,6 +261,8 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
 		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
+		{ranks > 1 && carries, "a job that carries state from batch to batch cannot be shared out to ranks: its batches follow one another; train it in one process"},
+		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("Accumulate must be a power of two with several ranks, got %d", o.Accumulate)},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},
 		{(o.Schedule == nil) == (o.Plateau == nil), "exactly one of Schedule and Plateau must be set"},

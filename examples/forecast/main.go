@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"os/signal"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/forecast"
@@ -19,12 +20,15 @@ func main() {
 	if len(os.Args) != 4 {
 		log.Fatal("usage: forecast TABLE TIME-COLUMN TARGET-COLUMN")
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1], os.Args[2], os.Args[3])
+	stop()
+	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(table, time, target string) error {
+func run(ctx context.Context, table, time, target string) error {
 	cfg := forecast.Defaults()
 	cfg.Time, cfg.Target = time, []string{target}
 	options, err := cfg.ReadOptions()
@@ -35,11 +39,11 @@ func run(table, time, target string) error {
 	if err != nil {
 		return err // names the file, the line and the column
 	}
-	m, _, err := forecast.Train(context.Background(), panel, cfg, nil)
+	m, _, err := forecast.Train(ctx, panel, cfg, nil)
 	if err != nil {
 		return err
 	}
-	score, err := m.Evaluate(panel, "test")
+	score, err := m.Evaluate(ctx, panel, "test")
 	if err != nil {
 		return err
 	}
@@ -47,7 +51,7 @@ func run(table, time, target string) error {
 	if err := m.Save("model"); err != nil { // carousel.Open and the command read it
 		return err
 	}
-	next, err := m.Predict(panel, nil)
+	next, err := m.Predict(ctx, panel, nil)
 	if err != nil {
 		return err
 	}

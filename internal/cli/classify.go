@@ -149,7 +149,7 @@ func (a *app) trainClassify(ctx context.Context, run *classifyRun) (*trainResult
 	if e != nil {
 		out.Evaluation, out.show = e, func(w io.Writer) { printClassification(w, e) }
 	}
-	page := classifyPage(run, m, result, out, e)
+	page := classifyPage(ctx, run, m, result, out, e)
 	return out, page.WriteFile(out.Report)
 }
 
@@ -233,7 +233,7 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 			p = &classify.Predictions{Task: classify.Task, Classes: m.Classes()}
 			p.List, err = m.Predict(ctx, *texts, &o)
 		default:
-			p, err = m.PredictFile(*path, &o)
+			p, err = m.PredictFile(ctx, *path, &o)
 		}
 		if err != nil {
 			return err
@@ -347,7 +347,7 @@ func strongest(words []classify.WordShare, n int) []classify.WordShare {
 }
 
 // classifyPage is the report of a trained classifier.
-func classifyPage(run *classifyRun, m *classify.Model, r *train.Result, out *trainResult, e *classify.Evaluation) *report.Page {
+func classifyPage(ctx context.Context, run *classifyRun, m *classify.Model, r *train.Result, out *trainResult, e *classify.Evaluation) *report.Page {
 	cfg := m.Config()
 	page := &report.Page{Title: "Classification of texts", Subtitle: filepath.Base(run.files.Data), Version: carousel.Version()}
 	training := trainingOf(r)
@@ -380,7 +380,7 @@ func classifyPage(run *classifyRun, m *classify.Model, r *train.Result, out *tra
 		}
 		page.Sections[0].Blocks = result
 		add("Classes", classBlocks(e)...)
-		add("The most wrong", worstTable(m, e))
+		add("The most wrong", worstTable(ctx, m, e))
 	}
 	if fig := training.Figure(); fig != nil {
 		add("Training", fig)
@@ -435,7 +435,7 @@ func classBlocks(e *classify.Evaluation) []report.Block {
 
 // worstTable shows the texts that the model is most wrong about, and the words
 // that led it there.
-func worstTable(m *classify.Model, e *classify.Evaluation) *report.Table {
+func worstTable(ctx context.Context, m *classify.Model, e *classify.Evaluation) *report.Table {
 	t := &report.Table{
 		Caption: "Wrong with the greatest certainty. The words are those that spoke most for the answer.",
 		Columns: []report.Column{{Name: "Line", Number: true}, {Name: "Text"}, {Name: "Label"}, {Name: "Answer"}, {Name: "Certainty", Number: true}, {Name: "Words"}},
@@ -444,7 +444,7 @@ func worstTable(m *classify.Model, e *classify.Evaluation) *report.Table {
 	for _, x := range e.Worst {
 		texts = append(texts, x.Text)
 	}
-	explained, err := m.Predict(context.Background(), texts, &classify.PredictOptions{Explain: m.Config().Pool != "last"})
+	explained, err := m.Predict(ctx, texts, &classify.PredictOptions{Explain: m.Config().Pool != "last"})
 	for i, x := range e.Worst {
 		var words []string
 		if err == nil {

@@ -87,7 +87,7 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	if err != nil {
 		return err
 	}
-	next, err := m.Predict(panel, nil)
+	next, err := m.Predict(ctx, panel, nil)
 	if err != nil {
 		return err
 	}

@@ -93,17 +93,17 @@ func (a *app) trainForecast(ctx context.Context, run *forecastRun) (*trainResult
 	if result.Interrupted {
 		return nil, a.stopped(&run.trainRun, result)
 	}
-	return a.finishForecast(run, panel, m, result)
+	return a.finishForecast(ctx, run, panel, m, result)
 }
 
 // finishForecast scores a trained model on the test part, if there is one, and
 // writes the report.
-func (a *app) finishForecast(run *forecastRun, panel *data.Panel, m *forecast.Model, r *train.Result) (*trainResult, error) {
+func (a *app) finishForecast(ctx context.Context, run *forecastRun, panel *data.Panel, m *forecast.Model, r *train.Result) (*trainResult, error) {
 	out := newTrainResult(forecast.Task, &run.trainRun, m.Slab(), r)
 	if cfg := m.Config(); len(cfg.Future) > 0 {
 		out.Notes = append(out.Notes, strings.Join(cfg.Future, ", ")+": taken as known ahead, in training and in the scores")
 	}
-	e, err := m.Evaluate(panel, "test")
+	e, err := m.Evaluate(ctx, panel, "test")
 	if err != nil {
 		var none *data.InputError
 		if !errors.As(err, &none) {
@@ -136,12 +136,12 @@ func dataFlag(flags *pflag.FlagSet) *string {
 func (a *app) evaluateForecast(flags *pflag.FlagSet) verbRun {
 	path := dataFlag(flags)
 	part := flags.String("split-part", "test", "`part` of the rows: train, validation, test or all")
-	return func(_ context.Context, dir *model.Dir) error {
+	return func(ctx context.Context, dir *model.Dir) error {
 		m, panel, err := openForecast(dir, *path)
 		if err != nil {
 			return err
 		}
-		e, err := m.Evaluate(panel, *part)
+		e, err := m.Evaluate(ctx, panel, *part)
 		if err != nil {
 			return err
 		}
@@ -153,7 +153,7 @@ func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 	var o forecast.PredictOptions
 	path, out := dataFlag(flags), outFlag(flags)
 	options := optionFlags(flags, nil, &o)
-	return func(_ context.Context, dir *model.Dir) error {
+	return func(ctx context.Context, dir *model.Dir) error {
 		if err := options.resolve(); err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		f, err := m.Predict(panel, &o)
+		f, err := m.Predict(ctx, panel, &o)
 		if err != nil {
 			return err
 		}
@@ -195,7 +195,7 @@ the model is trained anew on all rows before each origin.`,
 			if err != nil {
 				return err
 			}
-			e, err := m.Backtest(panel, &o)
+			e, err := m.Backtest(c.Context(), panel, &o)
 			if err != nil {
 				return err
 			}

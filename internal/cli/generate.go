@@ -389,7 +389,7 @@ new word behind a space, unless --exactly says otherwise.`,
 			if len(continuations) == 0 {
 				return misusef("nothing to rank: give --continuation, or lines on standard input")
 			}
-			ranking, err := m.Score(prompt, continuations, exactly)
+			ranking, err := m.Score(c.Context(), prompt, continuations, exactly)
 			if err != nil {
 				return err
 			}

@@ -500,7 +500,8 @@ func hearWhole(m *speech.Model, d *speech.Decoding, sound *arrival) (out streame
 		return out, nil
 	}
 	begun := time.Now()
-	if out.Transcript, err = m.TranscribeSound(s, d); err != nil {
+	// What ended the sound does not end its transcription.
+	if out.Transcript, err = m.TranscribeSound(context.WithoutCancel(sound.ctx), s, d); err != nil {
 		return out, err
 	}
 	out.Lag, out.Slowest = s.Seconds(), time.Since(begun).Seconds()

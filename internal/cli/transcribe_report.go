@@ -119,7 +119,7 @@ func heardBlocks(ctx context.Context, m *speech.Model, list []*speech.Result) ([
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		t, err := m.Trace(r.Audio, nil)
+		t, err := m.Trace(ctx, r.Audio, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -83,7 +84,7 @@ func (b *Backend) Fill(dst device.Buffer, v float32) {
 	a.dst, a.v = dst.Host, v
 	par.For(len(a.dst), moveGrain, a, func(a *moveArgs, lo, hi int) {
 		d := a.dst[lo:hi]
-		if a.v == 0 {
+		if math.Float32bits(a.v) == 0 { // -0 is another number
 			clear(d)
 			return
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -12,12 +13,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/train/traintest"
 )
 
 // reviews are made-up texts whose label is told by one word among others,
@@ -176,6 +179,18 @@ func TestSaveOpen(t *testing.T) {
 	got, err := again.Predict(t.Context(), texts, &PredictOptions{Explain: true})
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
+	}
+	file := filepath.Join(dir, "texts.txt")
+	if err := os.WriteFile(file, []byte(strings.Join(texts, "\n")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := again.PredictFile(t.Context(), file, nil); err != nil || len(p.List) != len(texts) || p.List[0].Probability != want[0].Probability {
+		t.Errorf("of a file: %+v, %v", p, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := again.PredictFile(cancelled, file, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, linearFile), []byte("x"), 0o666); err != nil {
 		t.Fatal(err)
@@ -450,4 +465,44 @@ func FuzzPredict(f *testing.F) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
+}
+
+// Two ranks train the classifier that one process makes of twice the batches to a
+// step, from the one directory that rank 0 writes.
+func TestRanks(t *testing.T) {
+	bits := func(m *Model) (all []float32) {
+		for _, p := range m.Slab().Params {
+			all = append(all, p.Read()...)
+		}
+		return all
+	}
+	cfg := small()
+	cfg.Epochs, cfg.Accumulate = 2, 2
+	alone, _ := fitted(t, cfg, reviews(100, 1), nil)
+	cfg.Accumulate = 1
+	dir, second := t.TempDir(), filepath.Join(t.TempDir(), "second")
+	var all sync.WaitGroup
+	for rank, w := range traintest.Worlds(2) {
+		all.Go(func() {
+			run := &train.Run{Dir: dir, World: w}
+			if rank == 1 {
+				run.Dir = second
+			}
+			m, _, err := Train(t.Context(), Examples(reviews(100, 1)), nil, cfg, run)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if !slices.Equal(bits(m), bits(alone)) {
+				t.Errorf("rank %d has other weights than one process", rank)
+			}
+		})
+	}
+	all.Wait()
+	if m, err := Open(dir); err != nil || !slices.Equal(bits(m), bits(alone)) {
+		t.Errorf("rank 0 saved another model: %v", err)
+	}
+	if _, err := os.Stat(second); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("rank 1 writes: %v", err)
+	}
 }

@@ -71,6 +71,9 @@ func (m *Model) Predict(ctx context.Context, texts []string, o *PredictOptions) 
 			out[i].Labels = m.names(decide(row, true))
 		}
 		if o.Explain {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			out[i].Words = m.explain(texts[i], c, i, int(best))
 		}
 	}
@@ -134,7 +137,7 @@ type Predictions struct {
 // PredictFile classifies the texts of a file of the kind the model was trained
 // on; labels are not needed, and a file of lines will do. What is wrong with
 // the file is a *data.InputError.
-func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error) {
+func (m *Model) PredictFile(ctx context.Context, path string, o *PredictOptions) (*Predictions, error) {
 	options := m.cfg.examples(true, nil)
 	if options.Format == data.FormatLabelFirst {
 		options.Format = "" // by the file's name
@@ -149,7 +152,7 @@ func (m *Model) PredictFile(path string, o *PredictOptions) (*Predictions, error
 		}
 		texts = append(texts, e.Text)
 	}
-	list, err := m.Predict(context.Background(), texts, o)
+	list, err := m.Predict(ctx, texts, o)
 	return &Predictions{Task, m.Classes(), list}, err
 }
 

@@ -45,7 +45,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 			return nil, nil, err
 		}
 	}
-	if o.Dir != "" {
+	if o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
@@ -241,7 +241,7 @@ func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
 // the data.
 func (m *Model) fingerprint(learn, valid *corpus) string {
 	c := m.cfg
-	c.MaxTime, c.Patience = 0, 0
+	c.Settings = c.Fixed()
 	plain, _ := json.Marshal(c) // plain fields always have a JSON form
 	h := sha256.New()
 	h.Write(plain)

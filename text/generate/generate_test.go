@@ -258,7 +258,7 @@ func TestGenerate(t *testing.T) {
 	if err != nil || alone[0] != together[0] {
 		t.Errorf("alone %+v, together %+v (%v)", alone[0], together[0], err)
 	}
-	s, err := m.Score("The cat", []string{together[0].Text}, true)
+	s, err := m.Score(t.Context(), "The cat", []string{together[0].Text}, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func FuzzPrompt(f *testing.F) {
 				}
 			}
 			var input *data.InputError
-			if _, err := m.Score(prompt, []string{next, "mat"}, false); err != nil && !errors.As(err, &input) {
+			if _, err := m.Score(t.Context(), prompt, []string{next, "mat"}, false); err != nil && !errors.As(err, &input) {
 				t.Fatal(err)
 			}
 			if _, err := m.Evaluate(context.Background(), docs(prompt+next)); err != nil && !errors.As(err, &input) {

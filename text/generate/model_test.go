@@ -56,7 +56,7 @@ func TestLearns(t *testing.T) {
 				cfg.VocabularySize = 300
 			}
 			m := trained(t, cfg, story)
-			ranking, err := m.Score("The cat sat on the", []string{"floor.", "tree.", "mat."}, false)
+			ranking, err := m.Score(t.Context(), "The cat sat on the", []string{"floor.", "tree.", "mat."}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +162,7 @@ func TestScoreIsTheDifference(t *testing.T) {
 			for range 40 { // more than one batch
 				list = append(list, " tree")
 			}
-			ranking, err := m.Score(prompt, list, true)
+			ranking, err := m.Score(t.Context(), prompt, list, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,8 +174,11 @@ func TestScoreIsTheDifference(t *testing.T) {
 					t.Errorf("ranking %d is above the one before", i)
 				}
 			}
-			if _, err := m.Score(prompt, []string{"a", ""}, false); err == nil {
+			if _, err := m.Score(t.Context(), prompt, []string{"a", ""}, false); err == nil {
 				t.Error("an empty continuation is scored")
+			}
+			if _, err := m.Score(&stopAfter{t.Context(), 1}, prompt, list, true); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled after its first batch: got %v", err)
 			}
 		})
 	}

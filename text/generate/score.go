@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"slices"
 	"unicode"
 	"unicode/utf8"
@@ -24,8 +25,9 @@ type Scored struct {
 // it is, or the script puts no spaces between words.
 //
 // Where a token joins the prompt's end with a continuation's beginning, the
-// tokens that differ are scored, of all continuations from the same place.
-func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Scored, error) {
+// tokens that differ are scored, of all continuations from the same place. A
+// cancelled ctx ends it with its error.
+func (m *Model) Score(ctx context.Context, prompt string, continuations []string, exactly bool) ([]Scored, error) {
 	begin := []int32{m.codec.begin}
 	first := m.codec.encode(begin, prompt)
 	common := len(first)
@@ -42,6 +44,7 @@ func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Sc
 		}
 		scores = append(scores, Scored{Continuation: c, Tokens: len(texts[i]) - common})
 	}
+	var cancelled error
 	err := tensor.Catch(func() {
 		state := m.net.RNN.NewSavedState(1)
 		if common > 1 {
@@ -49,9 +52,14 @@ func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Sc
 		}
 		for lo := 0; lo < len(texts); lo += evaluationRows {
 			hi := min(lo+evaluationRows, len(texts))
-			m.scoreAfter(state, texts[lo:hi], common, scores[lo:hi])
+			if cancelled = m.scoreAfter(ctx, state, texts[lo:hi], common, scores[lo:hi]); cancelled != nil {
+				return
+			}
 		}
 	})
+	if err == nil {
+		err = cancelled
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +80,7 @@ func (m *Model) Score(prompt string, continuations []string, exactly bool) ([]Sc
 
 // scoreAfter adds log p of the tokens from common on to each text's score,
 // reading side by side from the state after the tokens before common-1.
-func (m *Model) scoreAfter(state *nn.SavedState, texts [][]int32, common int, scores []Scored) {
+func (m *Model) scoreAfter(ctx context.Context, state *nn.SavedState, texts [][]int32, common int, scores []Scored) error {
 	c := &corpus{}
 	for _, ids := range texts {
 		c.docs = append(c.docs, ids[common-1:])
@@ -82,6 +90,9 @@ func (m *Model) scoreAfter(state *nn.SavedState, texts [][]int32, common int, sc
 	tape, b := tensor.NewTape(m.slab.Device(), tensor.Infer), &batch{}
 	var logp []float32
 	for i := range s.batches {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		s.load(b, 0, i)
 		if i == 0 {
 			for r := range texts {
@@ -100,6 +111,7 @@ func (m *Model) scoreAfter(state *nn.SavedState, texts [][]int32, common int, sc
 			}
 		}
 	}
+	return nil
 }
 
 // shared is the length of what two texts begin with in common.

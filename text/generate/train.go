@@ -37,7 +37,7 @@ func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *trai
 		v = newCorpus(m.codec, valid)
 	}
 	result, err := m.fit(ctx, c, v, o)
-	if err != nil || result.Interrupted || o.Dir == "" {
+	if err != nil || result.Interrupted || !o.Writes() {
 		return m, result, err
 	}
 	return m, result, m.Save(o.Dir)
@@ -88,7 +88,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 	cfg := &m.cfg
 	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
-	options := cfg.Settings.Options(s.batches, int(warmup*float64(s.batches*cfg.Epochs)), o)
+	options := cfg.Settings.Options(s.batches, int(warmup*float64(cfg.TotalSteps(s.batches, o))), o)
 	options.Fingerprint = m.fingerprint(c)
 	job := &train.Job[batch]{
 		Slab:      m.slab,
@@ -154,7 +154,7 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 func (m *Model) fingerprint(c *corpus) string {
 	h := sha256.New()
 	cfg := m.cfg
-	cfg.MaxTime, cfg.Patience = 0, 0
+	cfg.Settings = cfg.Fixed()
 	text, _ := json.Marshal(cfg) // plain fields always have a JSON form
 	h.Write(text)
 	for _, d := range c.docs {

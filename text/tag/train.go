@@ -34,7 +34,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 		return nil, nil, err
 	}
 	result, err := m.fit(ctx, learn, valid, o)
-	if err == nil && !result.Interrupted && o.Dir != "" {
+	if err == nil && !result.Interrupted && o.Writes() {
 		err = m.Save(o.Dir)
 	}
 	return m, result, err
@@ -212,7 +212,7 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (ma
 // the data.
 func (m *Model) fingerprint(learn, valid *corpus) string {
 	c := m.cfg
-	c.MaxTime, c.Patience = 0, 0
+	c.Settings = c.Fixed()
 	plain, _ := json.Marshal(c) // plain fields always have a JSON form
 	h := sha256.New()
 	h.Write(plain)

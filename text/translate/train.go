@@ -56,7 +56,7 @@ func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *train.Run) (*
 		run.m.most = max(run.m.most, len(run.pairs.source.at(i))-1)
 	}
 	result, err := run.fit(ctx, o)
-	if err == nil && !result.Interrupted && o.Dir != "" {
+	if err == nil && !result.Interrupted && o.Writes() {
 		err = run.m.Save(o.Dir)
 	}
 	return run.m, result, err
@@ -169,7 +169,7 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 func (r *training) fingerprint() string {
 	h := sha256.New()
 	c := r.m.cfg
-	c.MaxTime, c.Patience, c.SearchOptions = 0, 0, SearchOptions{}
+	c.Settings, c.SearchOptions = c.Fixed(), SearchOptions{}
 	text, _ := json.Marshal(c) // plain fields always have a JSON form
 	h.Write(text)
 	corpora := []*corpus{r.pairs}

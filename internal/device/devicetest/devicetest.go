@@ -201,6 +201,10 @@ func (s *suite) memory() {
 	s.b.Fill(dst.Slice(5, 7), 2.5)
 	want[5], want[6] = 2.5, 2.5
 	s.same("Fill", s.get(dst), want)
+	s.b.Fill(dst.Slice(6, 7), float32(math.Copysign(0, -1)))
+	if got := s.get(dst.Slice(6, 7))[0]; math.Float32bits(got) != 1<<31 {
+		s.Errorf("Fill: got %v of bits %x, want -0", got, math.Float32bits(got))
+	}
 	s.b.Fill(device.Buffer{}, 1)
 	s.b.Sync()
 	s.b.Free(buf)

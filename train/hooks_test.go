@@ -1,0 +1,167 @@
+package train
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// A run is given up at an epoch whose validation promises nothing, in good order:
+// the epoch is recorded, and OnEpoch sees it.
+func TestPruning(t *testing.T) {
+	job, o := newJob(16), newOptions()
+	scripted(job, 5, 4, 9, 1, 1)
+	o.Dir, o.ValidateEvery = t.TempDir(), 1
+	var seen, closed []int
+	o.OnValidate = func(r Record) error {
+		seen = append(seen, r.Epoch)
+		if r.Val["mse"] > 8 {
+			return ErrStop
+		}
+		return nil
+	}
+	o.OnEpoch = func(r Record) error {
+		closed = append(closed, r.Epoch)
+		return nil
+	}
+	r := fit(t, job, o)
+	if r.Stopped != StopAsked || r.Epochs != 3 || r.Best.Epoch != 2 {
+		t.Errorf("%+v", r)
+	}
+	if !slices.Equal(seen, []int{1, 2, 3}) || !slices.Equal(closed, seen) {
+		t.Errorf("validations %v, epochs %v, want 1 to 3 of both", seen, closed)
+	}
+	if h, err := ReadHistory(o.Dir); err != nil || len(h) != 3 {
+		t.Errorf("%d records, %v", len(h), err)
+	}
+
+	// Only validations count, and an error ends the run with it.
+	job, o = newJob(16), newOptions()
+	scripted(job, 5, 4, 3, 2, 1)
+	broken := errors.New("broken")
+	o.ValidateEvery, seen = 2, nil
+	o.OnValidate = func(r Record) error {
+		if seen = append(seen, r.Epoch); len(seen) == 2 {
+			return broken
+		}
+		return nil
+	}
+	if _, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || !slices.Equal(seen, []int{2, 4}) {
+		t.Errorf("validations %v, %v", seen, err)
+	}
+}
+
+// A task that watches its own training leaves the caller's hook in place.
+func TestAfterEpoch(t *testing.T) {
+	broken := errors.New("broken")
+	for _, c := range []struct{ task, caller, want error }{
+		{nil, nil, nil}, {ErrStop, nil, ErrStop}, {nil, ErrStop, ErrStop}, {broken, nil, broken}, {ErrStop, broken, broken}, {broken, ErrStop, broken},
+	} {
+		var h Hooks
+		calls := 0
+		h.OnEpoch = func(Record) error { calls++; return c.caller }
+		h.AfterEpoch(func(Record) error { return c.task })
+		if err := h.OnEpoch(Record{}); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+			t.Errorf("%+v: got %v", c, err)
+		}
+		if calls == 0 && !errors.Is(c.task, broken) {
+			t.Errorf("%+v: the caller's hook was not called", c)
+		}
+	}
+}
+
+// A hook that doubles the gradient makes the steps of a doubled loss, whose bound
+// on the norm meets the same gradient.
+func TestOnGradients(t *testing.T) {
+	run := func(accumulate int, hook bool, factor float32) []float32 {
+		job, o := newJob(38), newOptions()
+		o.Batch, o.Accumulate, o.Clip = 4, accumulate, 0.3
+		inner := job.Loss
+		job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
+			l := inner(tape, b)
+			if tape.Mode() == tensor.Train {
+				l = tensor.Scale(l, factor)
+			}
+			return l
+		}
+		if hook {
+			o.OnGradients = func(s *tensor.Slab) { s.Device().Backend().Copy(s.Grads(), s.Grads(), true) }
+		}
+		fit(t, job, o)
+		return weights(job)
+	}
+	for _, accumulate := range []int{1, 3} {
+		want := run(accumulate, false, 2)
+		if !slices.Equal(run(accumulate, true, 1), want) {
+			t.Errorf("accumulate %d: a doubled gradient does not step as a doubled loss", accumulate)
+		}
+		if slices.Equal(run(accumulate, false, 1), want) {
+			t.Errorf("accumulate %d: doubling the loss changes nothing", accumulate)
+		}
+	}
+}
+
+// In each step every parameter is handed over once, holding the sum of all its
+// batches, and the weights are those of a run without the hook.
+func TestOnReady(t *testing.T) {
+	for _, accumulate := range []int{1, 2, 3, 5} {
+		plain, o := newJob(38), newOptions()
+		o.Batch, o.Accumulate, o.Epochs = 4, accumulate, 2
+		fit(t, plain, o)
+
+		job, steps := newJob(38), 0
+		bits := map[string][]float32{}
+		var names []string
+		o.OnReady = func(lo, hi int) {
+			for i, p := range job.Slab.Params {
+				if a, b := job.Slab.Range(i); a == lo && b == hi {
+					names, bits[p.Name] = append(names, p.Name), p.Grad()
+				}
+			}
+		}
+		o.OnGradients = func(s *tensor.Slab) {
+			steps++
+			if len(names) != len(s.Params) || len(bits) != len(s.Params) {
+				t.Fatalf("step %d hands over %v", steps, names)
+			}
+			for _, p := range s.Params {
+				if !slices.Equal(bits[p.Name], p.Grad()) {
+					t.Errorf("accumulate %d, step %d: %s was handed over before its gradient was complete", accumulate, steps, p.Name)
+				}
+			}
+			if slices.Index(names, "rnn.weight_ih_l0") < slices.Index(names, "head.weight") {
+				t.Errorf("the first layer comes before the last: %v", names)
+			}
+			names = names[:0]
+			clear(bits)
+		}
+		r := fit(t, job, o)
+		if steps != r.Steps || steps == 0 {
+			t.Errorf("%d steps were seen of %d", steps, r.Steps)
+		}
+		if !slices.Equal(weights(job), weights(plain)) {
+			t.Errorf("accumulate %d: the hook changes the weights", accumulate)
+		}
+	}
+}
+
+// The sum of a step of A batches holds log2(A) vectors beside the gradient itself,
+// and none if there is one batch.
+func TestSumHoldsFewVectors(t *testing.T) {
+	for accumulate, want := range map[int]int{1: 0, 2: 1, 4: 2, 5: 3, 8: 3, 9: 4} {
+		job, o := newJob(38), newOptions()
+		o.Batch, o.Accumulate, o.Epochs = 1, accumulate, 1
+		tr, err := newTrainer(job, *o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tr.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(tr.sum.levels); n != want {
+			t.Errorf("accumulate %d holds %d vectors, want %d", accumulate, n, want)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package train
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// sum adds the gradients of a rank's batches as [World] describes, as they come:
+// level l holds the sum of 2^l batches that waits for its neighbour, so that
+// after batch i the levels of i's set bits below it are taken, and adding is
+// counting in binary.
+type sum struct {
+	slab   *tensor.Slab
+	levels []device.Buffer
+}
+
+// put takes the gradient of batch i out of the slab and leaves zeros.
+func (s *sum) put(i int) {
+	b, g := s.slab.Device().Backend(), s.slab.Grads()
+	level := 0
+	for ; i>>level&1 == 1; level++ {
+		b.Copy(g, s.levels[level], true)
+	}
+	if level == len(s.levels) {
+		s.levels = append(s.levels, b.Alloc(g.N))
+	}
+	b.Copy(s.levels[level], g, false)
+	b.Fill(g, 0)
+}
+
+// finish adds to [lo,hi) of the slab's gradient, that of batch i, the last, all that waits.
+func (s *sum) finish(i, lo, hi int) {
+	b, g := s.slab.Device().Backend(), s.slab.Grads().Slice(lo, hi)
+	for level := 0; i>>level > 0; level++ {
+		if i>>level&1 == 1 {
+			b.Copy(g, s.levels[level].Slice(lo, hi), true)
+		}
+	}
+}
+
+// sumChunk is how many gradients go through the host's memory at once.
+const sumChunk = 1 << 20
+
+// nothing is what a rank adds that has no batch: -0, which changes no number, where
+// 0 would change -0.
+var nothing = float32(math.Copysign(0, -1))
+
+// sumRanks adds the gradients of all ranks.
+func (t *trainer[B]) sumRanks() error {
+	if t.size == 1 {
+		return nil
+	}
+	b, g := t.slab.Device().Backend(), t.slab.Grads()
+	for lo := 0; lo < g.N; lo += sumChunk {
+		part := g.Slice(lo, min(lo+sumChunk, g.N))
+		v := t.chunk[:part.N]
+		b.Download(v, part)
+		if err := t.world.Sum(v); err != nil {
+			return err
+		}
+		b.Upload(part, v)
+	}
+	return nil
+}

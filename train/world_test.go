@@ -1,0 +1,437 @@
+package train_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/train/traintest"
+)
+
+// ragged is a batch of sequences of unequal length.
+type ragged struct {
+	x, y    []float32
+	lengths []int32
+	weight  float64
+}
+
+// sentences are what the ranks learn: sequences of numbers and their last sum, each with a weight.
+const sentences, features, longest = 41, 3, 9
+
+type listener struct {
+	RNN  *nn.RNN
+	Head *nn.Linear
+}
+
+// newRagged is a small LSTM with dropout on ragged batches of like length, whose
+// samples count unequally.
+func newRagged() *train.Job[ragged] {
+	m := &listener{nn.NewLSTM(features, 6, &nn.RNNOptions{Layers: 2, Dropout: 0.3, RecurrentDropout: 0.2}), nn.NewLinear(6, 1, nil)}
+	slab := tensor.Pack(tensor.CPU(), m, 1)
+	lengths := make([]int, sentences)
+	for i := range lengths {
+		lengths[i] = 1 + i*7%longest
+	}
+	load := func(b *ragged, samples []int) {
+		b.x, b.y, b.lengths, b.weight = nil, nil, nil, 0
+		for _, s := range samples {
+			r := rand.New(rand.NewPCG(1, uint64(s)))
+			row, sum := make([]float32, longest*features), float32(0)
+			for i := range lengths[s] * features {
+				row[i] = float32(r.NormFloat64())
+				sum += row[i]
+			}
+			b.x, b.y, b.lengths = append(b.x, row...), append(b.y, sum), append(b.lengths, int32(lengths[s]))
+			b.weight += 0.5 + float64(s%3)
+		}
+	}
+	loss := func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+		n := len(b.lengths)
+		y, _ := m.RNN.Forward(tape.Sequences(b.x, b.lengths, n, longest, features), nil)
+		return tensor.MSE(m.Head.Forward(tensor.Dropout(tensor.Last(y), 0.2)), tape.Input(b.y, n, 1), nil)
+	}
+	var held ragged
+	load(&held, []int{3, 1, 4, 15, 9, 26})
+	return &train.Job[ragged]{
+		Slab: slab, Optimizer: optim.NewAdamW(slab, &optim.AdamWOptions{WeightDecay: 1e-3}), Samples: sentences,
+		Batches:  train.NewBuckets(lengths, 4*longest, 4, 5).Batches,
+		NewBatch: func() *ragged { return &ragged{} }, Load: load, Loss: loss,
+		Weight: func(b *ragged) float64 { return b.weight },
+		Validate: func(_ context.Context, tape *tensor.Tape) (map[string]float64, error) {
+			tape.Reset()
+			return map[string]float64{"mse": float64(loss(tape, &held).Item())}, nil
+		},
+		Metric: "mse",
+	}
+}
+
+func raggedOptions() *train.Options {
+	return &train.Options{Epochs: 4, Schedule: optim.Cosine(1e-2, 1e-4, 20), Clip: 0.5, Seed: 7, EMA: 0.9}
+}
+
+// outcome is what must be the same bits.
+type outcome struct {
+	bits    []uint32
+	history string
+	stopped train.Stop
+	steps   int
+}
+
+func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
+	var o outcome
+	for _, p := range job.Slab.Params {
+		for _, v := range p.Read() {
+			o.bits = append(o.bits, math.Float32bits(v))
+		}
+	}
+	h := slices.Clone(r.History)
+	for i := range h {
+		h[i].Seconds = 0
+	}
+	text, _ := json.Marshal(h)
+	o.history, o.stopped, o.steps = string(text), r.Stopped, r.Steps
+	return o
+}
+
+// member is a rank that is about to train; cancel ends its context alone.
+type member struct {
+	rank   int
+	job    *train.Job[ragged]
+	o      *train.Options
+	cancel func()
+}
+
+// together fits on ranks at once; prepare may change what each trains.
+func together(t *testing.T, ranks, accumulate int, prepare func(m member)) ([]outcome, []error) {
+	t.Helper()
+	list, errs := make([]outcome, ranks), make([]error, ranks)
+	var all sync.WaitGroup
+	for rank, w := range traintest.Worlds(ranks) {
+		all.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			job, o := newRagged(), raggedOptions()
+			o.World, o.Accumulate = w, accumulate
+			if ranks == 1 {
+				o.World = nil
+			}
+			if prepare != nil {
+				prepare(member{rank, job, o, cancel})
+			}
+			r, err := train.Fit(ctx, job, o)
+			if errs[rank] = err; r != nil {
+				list[rank] = outcomeOf(job, r)
+			}
+		})
+	}
+	all.Wait()
+	return list, errs
+}
+
+// lastCheckpoint is the tensors and the state of a run's checkpoint, without the time that it took.
+func lastCheckpoint(t *testing.T, dir string) string {
+	t.Helper()
+	f, err := model.ReadTensors(filepath.Join(dir, "checkpoints", "last.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state map[string]any
+	if err := json.Unmarshal([]byte(f.Meta["state"]), &state); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range append(state["History"].([]any), state["Best"]) {
+		if r != nil {
+			delete(r.(map[string]any), "seconds")
+		}
+	}
+	delete(state, "Seconds")
+	text, _ := json.Marshal(state)
+	s := string(text)
+	for _, x := range f.Tensors {
+		s += fmt.Sprint(x.Name, x.Dims)
+		for _, v := range x.Data {
+			s += fmt.Sprintf(" %x", math.Float32bits(v))
+		}
+	}
+	return s
+}
+
+// R ranks that accumulate A batches are one process that accumulates R·A, bit for
+// bit, also where an epoch's last step is short: 11 batches make steps of 4, 4 and 3.
+func TestRanksAreOne(t *testing.T) {
+	if n := len(newRagged().Batches(0)); n != 11 {
+		t.Fatalf("%d batches, want 11", n)
+	}
+	for _, product := range []int{4, 8} {
+		dir := t.TempDir()
+		want, errs := together(t, 1, product, func(m member) { m.o.Dir = dir })
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		checkpoint := lastCheckpoint(t, dir)
+		for _, ranks := range []int{2, 4, product} {
+			dir := t.TempDir()
+			got, errs := together(t, ranks, product/ranks, func(m member) { m.o.Dir = dir })
+			for rank, err := range errs {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got[rank].bits, want[0].bits) {
+					t.Errorf("%d ranks: the weights of rank %d differ from those of one process", ranks, rank)
+				}
+				if got[rank].history != want[0].history {
+					t.Errorf("%d ranks: history of rank %d\n%s\nof one process\n%s", ranks, rank, got[rank].history, want[0].history)
+				}
+			}
+			if lastCheckpoint(t, dir) != checkpoint {
+				t.Errorf("%d ranks: the checkpoint differs from that of one process", ranks)
+			}
+			if h, err := train.ReadHistory(dir); err != nil || len(h) != 4 {
+				t.Errorf("%d ranks wrote %d records, %v", ranks, len(h), err)
+			}
+		}
+		// The law says something only if what it compares depends on the batches.
+		other, _ := together(t, 1, product/2, nil)
+		if slices.Equal(other[0].bits, want[0].bits) {
+			t.Error("half the batches to a step give the same weights")
+		}
+	}
+}
+
+// The sum over batches is the tree of World, here added by hand from gradients that
+// each batch gives by itself.
+func TestSumIsATree(t *testing.T) {
+	const accumulate = 7 // ((0 1)(2 3))((4 5) 6)
+	job, o := newRagged(), raggedOptions()
+	o.Accumulate, o.Steps, o.Epochs, o.EMA = accumulate, 1, 0, 0
+	var got []float32
+	o.OnGradients = func(s *tensor.Slab) { got = gradients(s) }
+	if _, err := train.Fit(t.Context(), job, o); err != nil {
+		t.Fatal(err)
+	}
+	again := newRagged()
+	tape, b := tensor.NewTape(tensor.CPU(), tensor.Train), again.NewBatch()
+	total := 0.0
+	batches := again.Batches(0)[:accumulate]
+	for _, samples := range batches {
+		again.Load(b, samples)
+		total += b.weight
+	}
+	var each [][]float32
+	for i, samples := range batches {
+		again.Load(b, samples)
+		again.Slab.ZeroGrad()
+		tape.Reset()
+		tape.Seed(7, uint64(i))
+		tensor.Scale(again.Loss(tape, b), float32(b.weight/total)).Backward()
+		each = append(each, gradients(again.Slab))
+	}
+	add := func(a, b []float32) []float32 {
+		sum := slices.Clone(a)
+		for i := range sum {
+			sum[i] += b[i]
+		}
+		return sum
+	}
+	want := add(add(add(each[0], each[1]), add(each[2], each[3])), add(add(each[4], each[5]), each[6]))
+	if !slices.Equal(got, want) {
+		t.Error("the sum of 7 batches is not that of the tree")
+	}
+	inOrder := each[0]
+	for _, g := range each[1:] {
+		inOrder = add(inOrder, g)
+	}
+	if slices.Equal(inOrder, want) {
+		t.Error("adding one after the other gives the same bits: the gradients are no test of the order")
+	}
+}
+
+func gradients(s *tensor.Slab) []float32 {
+	var all []float32
+	for _, p := range s.Params {
+		all = append(all, p.Grad()...)
+	}
+	return all
+}
+
+// A run that was cut off goes on bit for bit, also on another number of ranks.
+func TestRanksResume(t *testing.T) {
+	whole := t.TempDir()
+	want, errs := together(t, 1, 4, func(m member) { m.o.Dir = whole })
+	if errs[0] != nil {
+		t.Fatal(errs[0])
+	}
+	for _, ranks := range []int{1, 2, 4} {
+		dir := t.TempDir()
+		cut, errs := together(t, 2, 2, func(m member) {
+			m.o.Dir = dir
+			n := 0
+			m.o.OnGradients = func(*tensor.Slab) {
+				if n++; n == 5 && m.rank == 1 { // in the middle of the second epoch
+					m.cancel()
+				}
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		for rank, c := range cut {
+			if c.stopped != train.StopInterrupted || c.steps != 5 {
+				t.Fatalf("rank %d: ended at step %d by %q, want 5 by its neighbour's interruption", rank, c.steps, c.stopped)
+			}
+		}
+		got, errs := together(t, ranks, 4/ranks, func(m member) { m.o.Dir, m.o.Resume = dir, true })
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		for rank, g := range got {
+			if !slices.Equal(g.bits, want[0].bits) || g.history != want[0].history {
+				t.Errorf("%d ranks: rank %d goes on otherwise than the run that was not cut off:\n%s\n%s", ranks, rank, g.history, want[0].history)
+			}
+		}
+		if lastCheckpoint(t, dir) != lastCheckpoint(t, whole) {
+			t.Errorf("%d ranks: another last checkpoint than the run that was not cut off", ranks)
+		}
+	}
+}
+
+// Ranks that do not belong together say so, and none waits for one that has failed.
+func TestRanksThatFail(t *testing.T) {
+	broken := errors.New("broken")
+	for want, prepare := range map[string]func(m member){
+		"rank 1 has other settings": func(m member) { m.o.Seed = uint64(m.rank) },
+		"or weights": func(m member) {
+			if m.rank == 1 {
+				m.job.Slab.Lookup("head.bias").Write([]float32{3})
+			}
+		},
+		"carries state": func(m member) { m.job.Carry = noCarry{} },
+		"power of two":  func(m member) { m.o.Accumulate = 3 },
+		"validation after epoch 1: broken": func(m member) {
+			if m.rank == 1 {
+				m.job.Validate = func(context.Context, *tensor.Tape) (map[string]float64, error) { return nil, broken }
+			}
+		},
+		"broken": func(m member) {
+			m.o.OnEpoch = func(r train.Record) error {
+				if m.rank == 1 && r.Epoch == 2 {
+					return broken
+				}
+				return nil
+			}
+		},
+		"not a directory": func(m member) {
+			file := filepath.Join(t.TempDir(), "file")
+			if err := os.WriteFile(file, nil, 0o666); err != nil {
+				t.Error(err)
+			}
+			m.o.Dir = file // no directory: only rank 0, which writes, can notice
+		},
+		"bad": func(m member) {
+			inner := m.job.Loss
+			m.job.Loss = func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+				if m.rank == 1 {
+					tensor.NewParam("bad", nil, -1)
+				}
+				return inner(tape, b)
+			}
+		},
+	} {
+		_, errs := together(t, 2, 2, prepare)
+		for rank, err := range errs {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("rank %d: got %v, want %q", rank, err, want)
+			}
+		}
+	}
+}
+
+type noCarry struct{}
+
+func (noCarry) MarshalBinary() ([]byte, error) { return nil, nil }
+func (noCarry) UnmarshalBinary([]byte) error   { return nil }
+
+// What one rank alone is told ends the run on all, in the same place.
+func TestRanksStopTogether(t *testing.T) {
+	for name, c := range map[string]struct {
+		stop    train.Stop
+		prepare func(m member)
+	}{
+		"hook": {train.StopAsked, func(m member) {
+			m.o.OnValidate = func(r train.Record) error {
+				if m.rank == 1 && r.Epoch == 2 {
+					return train.ErrStop
+				}
+				return nil
+			}
+		}},
+		"time of rank 0": {train.StopTime, func(m member) {
+			m.o.Epochs, m.o.MaxTime = 1e6, 30e6
+		}},
+	} {
+		got, errs := together(t, 2, 2, c.prepare)
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(name, err)
+		}
+		for rank := range got {
+			if got[rank].stopped != c.stop || got[rank].history != got[0].history || !slices.Equal(got[rank].bits, got[0].bits) {
+				t.Errorf("%s: rank %d stopped by %q with history %s, rank 0 with %s", name, rank, got[rank].stopped, got[rank].history, got[0].history)
+			}
+		}
+	}
+}
+
+// watched keeps what a rank brings to the sum.
+type watched struct {
+	train.World
+	brought []float32
+}
+
+func (w *watched) Sum(v []float32) error {
+	w.brought = slices.Clone(v)
+	return w.World.Sum(v)
+}
+
+// A rank without any batch adds -0, which changes nothing, where 0 would change a
+// gradient of -0; and its run ends with the others'.
+func TestIdleRankAddsNothing(t *testing.T) {
+	run := func(ranks, accumulate int) outcome {
+		var worlds [3]watched
+		got, errs := together(t, ranks, accumulate, func(m member) {
+			m.job.Batches = func(int) [][]int { return [][]int{{0, 1}} }
+			if ranks > 1 {
+				worlds[m.rank].World = m.o.World
+				m.o.World = &worlds[m.rank]
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		for rank := 1; rank < ranks; rank++ {
+			if v := worlds[rank].brought; len(v) == 0 || slices.ContainsFunc(v, func(v float32) bool { return math.Float32bits(v) != 1<<31 }) {
+				t.Errorf("idle rank %d brings other numbers than -0", rank)
+			}
+			if !slices.Equal(got[rank].bits, got[0].bits) {
+				t.Errorf("idle rank %d has other weights than rank 0", rank)
+			}
+		}
+		return got[0]
+	}
+	if one, three := run(1, 3), run(3, 1); !slices.Equal(one.bits, three.bits) || one.history != three.history {
+		t.Error("two idle ranks change the run")
+	}
+}
