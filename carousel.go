@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
 	"github.com/carousel-ml/carousel/text/tag"
@@ -120,51 +121,51 @@ func (t *Translator) PredictFile(path string) (Prediction, error) {
 }
 
 // Open reads a model directory of any task. What is wrong with the directory is
-// a *model.FileError.
-func Open(path string) (Predictor, error) {
+// a *model.FileError. The model lives on the device named, or else on the CPU.
+func Open(path string, on ...*tensor.Device) (Predictor, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	switch dir.Task {
 	case forecast.Task:
-		m, err := forecast.Open(path)
+		m, err := forecast.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Forecaster{m}, nil
 	case classify.Task:
-		m, err := classify.Open(path)
+		m, err := classify.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Classifier{m}, nil
 	case generate.Task:
-		m, err := generate.Open(path)
+		m, err := generate.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &LanguageModel{m}, nil
 	case tag.Task:
-		m, err := tag.Open(path)
+		m, err := tag.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Tagger{m}, nil
 	case translate.Task:
-		m, err := translate.Open(path)
+		m, err := translate.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Translator{m}, nil
 	case speech.Task:
-		m, err := speech.Open(path)
+		m, err := speech.Open(path, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Transcriber{m}, nil
 	case speech.ClassifyTask:
-		m, err := speech.OpenClassifier(path)
+		m, err := speech.OpenClassifier(path, on...)
 		if err != nil {
 			return nil, err
 		}

@@ -11,6 +11,7 @@
 package forecast
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -62,10 +63,10 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // newModel makes an untrained model for a settled configuration.
-func newModel(cfg Config, s *schema) *Model {
+func newModel(cfg Config, s *schema, on *tensor.Device) *Model {
 	m := &Model{cfg: cfg, schema: s, gain: 1}
 	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m
 }
 
@@ -89,8 +90,9 @@ func (m *Model) Save(dir string) error {
 	return model.WriteTensors(filepath.Join(dir, linearFile), ts, nil)
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	c := saved{Schema: &schema{}}
 	d, err := model.OpenTask(dir, Task, "a forecasting model", &c)
 	if err != nil {
@@ -100,7 +102,7 @@ func Open(dir string) (*Model, error) {
 		return nil, d.Broken(err)
 	}
 	var m *Model
-	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema) }); err != nil {
+	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema, cmp.Or(on...)) }); err != nil {
 		return nil, d.Broken(err)
 	}
 	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes

@@ -61,6 +61,9 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 	return loss, short
 }
 
+// CTCSteps is the fewest steps that can spell these labels.
+func CTCSteps(labels []int32) int { return device.CTCSteps(labels) }
+
 func ctcGrad(t *Tape, n *node) {
 	if dx, acc := n.in[0].into(); !dx.Zero() {
 		t.backend.AddScaled(dx, n.saved[0], n.out.grad, acc)

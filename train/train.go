@@ -81,6 +81,9 @@ type Run struct {
 	Resume      bool
 	Progress    *Progress // nil: quiet
 	TensorBoard bool      // write event files to Dir/tensorboard
+	// Device is where a task makes its network, and so where it trains; nil: the
+	// CPU. [Fit] goes by the parameters of its job.
+	Device *tensor.Device
 }
 
 // Options says how a Job is trained. At least one of Epochs, Steps and MaxTime

@@ -8,6 +8,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -57,7 +58,7 @@ func (m *Model) Slab() *tensor.Slab { return m.slab }
 func (m *Model) Tokenizers() (source, target *text.Tokenizer) { return m.tok.source, m.tok.target }
 
 // newModel makes an untrained model.
-func newModel(cfg Config, tok tokenizers) (*Model, error) {
+func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, tok: tok}
 	for _, t := range []*text.Tokenizer{tok.source, tok.target} {
 		if v := t.Vocabulary(); v.BeginID() < 0 || v.EndID() < 0 {
@@ -68,7 +69,7 @@ func newModel(cfg Config, tok tokenizers) (*Model, error) {
 	if m.net, err = newNetwork(&m.cfg, tok.source.Vocabulary().Len(), tok.target.Vocabulary().Len()); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
 
@@ -92,8 +93,9 @@ func (m *Model) Save(dir string) error {
 	return nil
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	d, err := model.OpenTask(dir, Task, "a translation model", &c)
 	if err != nil {
@@ -109,7 +111,7 @@ func Open(dir string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newModel(c.Config, tok)
+	m, err := newModel(c.Config, tok, cmp.Or(on...))
 	if err != nil {
 		return nil, d.Broken(err)
 	}
