@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text/classify"
 	"github.com/carousel-ml/carousel/text/generate"
 	"github.com/carousel-ml/carousel/text/tag"
@@ -121,51 +122,51 @@ func (t *Translator) PredictFile(ctx context.Context, path string) (Prediction, 
 }
 
 // Open reads a model directory of any task. What is wrong with the directory is
-// a *model.FileError.
-func Open(path string) (Predictor, error) {
+// a *model.FileError. The model lives on the device named, or else on the CPU.
+func Open(path string, on ...*tensor.Device) (Predictor, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	switch dir.Task {
 	case forecast.Task:
-		m, err := forecast.OpenDir(dir)
+		m, err := forecast.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Forecaster{m}, nil
 	case classify.Task:
-		m, err := classify.OpenDir(dir)
+		m, err := classify.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Classifier{m}, nil
 	case generate.Task:
-		m, err := generate.OpenDir(dir)
+		m, err := generate.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &LanguageModel{m}, nil
 	case tag.Task:
-		m, err := tag.OpenDir(dir)
+		m, err := tag.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Tagger{m}, nil
 	case translate.Task:
-		m, err := translate.OpenDir(dir)
+		m, err := translate.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Translator{m}, nil
 	case speech.Task:
-		m, err := speech.OpenDir(dir)
+		m, err := speech.OpenDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}
 		return &Transcriber{m}, nil
 	case speech.ClassifyTask:
-		m, err := speech.OpenClassifierDir(dir)
+		m, err := speech.OpenClassifierDir(dir, on...)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package carousel_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -66,8 +67,11 @@ var forbidden = map[string][]string{
 	"data": {"train", "model", "nn", "optim", "dist", "tensor"},
 }
 
+// backends are imported by tensor only: nothing above it knows which device it runs on.
+var backends = []string{"internal/cpu", "internal/cuda"}
+
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "tensor/tensortest", "model/modeltest", "train/traintest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forward", "tensor/tensortest", "model/modeltest", "train/traintest"}
 
 // isSupport reports whether a package is no part of the house: support, an
 // example or a comparison with other programs.
@@ -98,6 +102,8 @@ func TestFloorPlan(t *testing.T) {
 			other := path.Clean(strings.TrimPrefix(rel, "/"))
 			otherRoom, otherFloor := roomOf(other)
 			switch {
+			case slices.Contains(backends, otherRoom) && room != "tensor" && room != otherRoom:
+				t.Errorf("%s imports %s, which only tensor knows", pkg, other)
 			case slices.Contains(support, other):
 				t.Errorf("%s imports %s, which is for tests", pkg, other)
 			case otherRoom == room:
@@ -186,6 +192,37 @@ func floorTable(t *testing.T) (rows [][]string) {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// Only the seam itself and a backend look into a buffer, whose memory another
+// device does not show.
+func TestOnlyBackendsLookIntoBuffers(t *testing.T) {
+	looked := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		seam := slices.Contains(append(backends, "internal/device"), filepath.ToSlash(filepath.Dir(file)))
+		ast.Inspect(f, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Host" {
+				if looked++; !seam {
+					t.Errorf("%s looks into a buffer", file)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if looked < 100 {
+		t.Errorf("only %d looks into buffers found: is the field still called Host?", looked)
+	}
 }
 
 // checkOutside holds the lower floors to their few modules, and all of them to

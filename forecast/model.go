@@ -11,6 +11,7 @@
 package forecast
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -61,10 +62,10 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // newModel makes an untrained model for a settled configuration.
-func newModel(cfg Config, s *schema) *Model {
+func newModel(cfg Config, s *schema, on *tensor.Device) *Model {
 	m := &Model{cfg: cfg, schema: s, gain: 1}
 	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m
 }
 
@@ -85,17 +86,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	c := saved{Schema: &schema{}}
 	if err := d.For(Task, "a forecasting model", &c); err != nil {
 		return nil, err
@@ -104,7 +106,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 		return nil, d.Broken(err)
 	}
 	var m *Model
-	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema) }); err != nil {
+	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema, cmp.Or(on...)) }); err != nil {
 		return nil, d.Broken(err)
 	}
 	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes

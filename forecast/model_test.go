@@ -285,7 +285,7 @@ func TestNoLeak(t *testing.T) {
 			cfg.Past = Past{"p"}
 		}
 		panel := hourly(1, 500)
-		m, d, err := prepare(panel, cfg)
+		m, d, err := prepare(panel, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func TestNoLeak(t *testing.T) {
 		if got := forecastOf(t, m, d, 450); slices.Equal(got, first) {
 			t.Errorf("%s: the forecast ignores what is known ahead", head)
 		}
-		again, _, err := prepare(changed, cfg)
+		again, _, err := prepare(changed, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +330,7 @@ func forecastOf(t *testing.T, m *Model, d *dataset, origin int32) []float64 {
 
 // TestWindowsKeepToTheirPart holds for every part and stride.
 func TestWindowsKeepToTheirPart(t *testing.T) {
-	m, d, err := prepare(hourly(2, 500), small())
+	m, d, err := prepare(hourly(2, 500), small(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -546,7 +546,7 @@ func TestSizesThatTheDataAsk(t *testing.T) {
 	} {
 		cfg := Defaults()
 		cfg.Target, cfg.Horizon = []string{"y"}, c.askedHorizon
-		m, _, err := prepare(monthly(c.rows), cfg)
+		m, _, err := prepare(monthly(c.rows), cfg, nil)
 		if err != nil {
 			t.Errorf("%d rows: %v", c.rows, err)
 			continue

@@ -37,7 +37,7 @@ func (m *Model) ExportONNX(path string) (*onnx.Parity, error) {
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
 	}
-	e := &graphExporter{net: n, names: m.inputNames(), g: &onnx.Graph{Doc: m.ONNXDoc()}}
+	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &onnx.Graph{Doc: m.ONNXDoc()}}
 	var want map[string][]float32
 	in := e.sample()
 	var err error
@@ -67,6 +67,7 @@ func (m *Model) ONNXDoc() string {
 // graphExporter writes a network as a graph.
 type graphExporter struct {
 	net   *network
+	dev   *tensor.Device
 	g     *onnx.Graph
 	names inputNames
 }
@@ -295,11 +296,11 @@ func (e *graphExporter) batchOf(in map[string]onnx.Value) *batch {
 }
 
 func (e *graphExporter) runDirect(in map[string]onnx.Value) map[string][]float32 {
-	return map[string][]float32{"forecast": e.net.forward(tensor.NewTape(tensor.CPU(), tensor.Infer), e.batchOf(in)).Data()}
+	return map[string][]float32{"forecast": e.net.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data()}
 }
 
 func (e *graphExporter) runUnrolled(in map[string]onnx.Value) map[string][]float32 {
-	t := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	t := tensor.NewTape(e.dev, tensor.Infer)
 	state := &nn.State{H: t.Input(in["h0"].Data, in["h0"].Dims...)}
 	if c, ok := in["c0"]; ok {
 		state.C = t.Input(c.Data, c.Dims...)

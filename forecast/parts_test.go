@@ -195,7 +195,7 @@ func TestCalendar(t *testing.T) {
 // the gradient of the penalised squares is zero.
 func TestRidgeSolvesItsEquations(t *testing.T) {
 	cfg := small()
-	_, d, err := prepare(hourly(1, 500), cfg)
+	_, d, err := prepare(hourly(1, 500), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestSkipIsTheRidge(t *testing.T) {
 	cfg := small()
 	cfg.Target = []string{"a", "b"}
 	panel := hourly(2, 500)
-	m, d, err := prepare(panel, cfg)
+	m, d, err := prepare(panel, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

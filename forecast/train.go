@@ -26,7 +26,7 @@ func Train(ctx context.Context, panel *data.Panel, cfg Config, o *train.Run) (*M
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, d, err := prepare(panel, cfg)
+	m, d, err := prepare(panel, cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +54,7 @@ func (d *dataset) validationWindows() []window {
 }
 
 // prepare settles the configuration on the data and makes the untrained model.
-func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
+func prepare(panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
 	frames, err := rawFrames(panel, &cfg)
 	if err != nil {
 		return nil, nil, err
@@ -94,7 +94,7 @@ func prepare(panel *data.Panel, cfg Config) (*Model, *dataset, error) {
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
 	r := fitRidge(d)
-	m := newModel(cfg, s)
+	m := newModel(cfg, s, on)
 	d.cfg = &m.cfg
 	m.ridge = r
 	if m.net.Skip != nil {

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -32,8 +33,9 @@ type Outcome struct {
 	Seconds    float64 `json:"seconds"` // wall time
 }
 
-// New is a network with its first weights, untrained. An error is [Config.Validate]'s.
-func New(cfg Config) (*Model, error) {
+// New is a network with its first weights, untrained, on the device named
+// or else on the CPU. An error is [Config.Validate]'s.
+func New(cfg Config, on ...*tensor.Device) (*Model, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -43,7 +45,7 @@ func New(cfg Config) (*Model, error) {
 		return nil, err
 	}
 	m.net = &network{rnn, nn.NewLinear(rnn.OutputSize(), m.problem.outputs, nil)}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(cmp.Or(on...), m.net, cfg.Seed)
 	m.outcome = Outcome{Baseline: m.problem.baseline(cfg.length()), Parameters: m.slab.NumElements()}
 	return m, nil
 }
@@ -68,22 +70,23 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, saved{m.cfg, m.outcome}, model.Weights(m.slab))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a model of a memory benchmark", &c); err != nil {
 		return nil, err
 	}
-	m, err := New(c.Config)
+	m, err := New(c.Config, on...)
 	if err != nil {
 		return nil, d.Broken(err)
 	}

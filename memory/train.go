@@ -26,7 +26,7 @@ func Train(ctx context.Context, cfg Config, o *train.Run) (*Model, *train.Result
 	if o == nil {
 		o = &train.Run{}
 	}
-	m, err := New(cfg)
+	m, err := New(cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}

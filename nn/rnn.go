@@ -388,6 +388,9 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 	final = tape.NewState(m.opt.Layers*D, B, m.StateSize(), m.CellSize())
 	o := m.cellOptions()
 	x = tensor.DropoutSequence(x, m.opt.InputDropout)
+	if y, ok := m.whole(x, &o, init, final); ok {
+		return tensor.DropoutSequence(y, m.opt.OutputDropout), final
+	}
 	for layer := range m.opt.Layers {
 		var dirs [2]tensor.Direction
 		for d := range D {
@@ -407,6 +410,20 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 		x = y
 	}
 	return tensor.DropoutSequence(x, m.opt.OutputDropout), final
+}
+
+// whole offers the device all layers at once, if nothing comes between them.
+func (m *RNN) whole(x *tensor.Tensor, o *tensor.CellOptions, init, final *State) (y *tensor.Tensor, ok bool) {
+	tape := x.Tape()
+	if !tape.Device().TakesStacks() || m.opt.Residual || m.opt.Dropout > 0 && tape.Mode() == tensor.Train {
+		return nil, false
+	}
+	var few [8]tensor.Direction
+	dirs := few[:0]
+	for slot := range m.dirs {
+		dirs = append(dirs, m.direction(slot))
+	}
+	return tensor.ScanStack(m.cell, x, dirs, m.Directions(), o, init, final)
 }
 
 func (m *RNN) cellOptions() tensor.CellOptions {

@@ -22,7 +22,7 @@ func untrained(b *testing.B, bidirectional bool) *Model {
 		}
 		stats.add(frame)
 	}
-	m, err := newModel(cfg, newAlphabet("char", strings.Split(" 'abcdefghijklmnopqrstuvwxyz", ""), nil), cfg.Bands, stats.statistics())
+	m, err := newModel(cfg, newAlphabet("char", strings.Split(" 'abcdefghijklmnopqrstuvwxyz", ""), nil), cfg.Bands, stats.statistics(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (m *Classifier) Slab() *tensor.Slab { return m.slab }
 // Classes are the labels, in alphabetical order.
 func (m *Classifier) Classes() []string { return slices.Clone(m.classes) }
 
-func newClassifier(c ClassifyConfig, classes []string, width int, stats *statistics) (*Classifier, error) {
+func newClassifier(c ClassifyConfig, classes []string, width int, stats *statistics, on *tensor.Device) (*Classifier, error) {
 	m := &Classifier{cfg: c, classes: classes}
 	m.ear = ear{&m.cfg.Setup, width, stats}
 	rnn, err := c.RNNConfig.Build(m.inputs())
@@ -122,7 +122,7 @@ func newClassifier(c ClassifyConfig, classes []string, width int, stats *statist
 		return nil, err
 	}
 	m.net = &classNet{RNN: rnn, Head: nn.NewLinear(rnn.OutputSize(), len(classes), nil), drop: nn.NewDropout(float32(c.Dropout)), pool: pools[c.Pool]}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, c.Seed)
+	m.slab = tensor.Pack(on, m.net, c.Seed)
 	return m, nil
 }
 
@@ -157,7 +157,7 @@ func TrainClassifier(ctx context.Context, list []Utterance, cfg ClassifyConfig, 
 		return nil, nil, err
 	}
 	cfg.Settle(min(max(100_000/len(training), 15), 100))
-	m, err := newClassifier(cfg, classes, learn.width, learn.stats)
+	m, err := newClassifier(cfg, classes, learn.width, learn.stats, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -248,17 +248,17 @@ func (m *Classifier) Save(dir string) error {
 }
 
 // OpenClassifier reads a model directory. What is wrong with it is a
-// *model.FileError.
-func OpenClassifier(dir string) (*Classifier, error) {
+// *model.FileError. Its network lives on the device named, or else on the CPU.
+func OpenClassifier(dir string, on ...*tensor.Device) (*Classifier, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenClassifierDir(d)
+	return OpenClassifierDir(d, on...)
 }
 
 // OpenClassifierDir is [OpenClassifier] of a directory that has been read.
-func OpenClassifierDir(d *model.Dir) (*Classifier, error) {
+func OpenClassifierDir(d *model.Dir, on ...*tensor.Device) (*Classifier, error) {
 	var c savedClassifier
 	err := d.For(ClassifyTask, "a classifier of sounds", &c)
 	if err != nil {
@@ -273,7 +273,7 @@ func OpenClassifierDir(d *model.Dir) (*Classifier, error) {
 	}
 	var m *Classifier
 	if err == nil {
-		shape := tensor.Catch(func() { m, err = newClassifier(c.Config, c.Classes, c.Width, c.Statistics) })
+		shape := tensor.Catch(func() { m, err = newClassifier(c.Config, c.Classes, c.Width, c.Statistics, cmp.Or(on...)) })
 		err = cmp.Or(err, shape)
 	}
 	if err != nil {

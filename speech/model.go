@@ -1,6 +1,7 @@
 package speech
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -48,14 +49,14 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 // Alphabet is the units that the network spells, without the blank.
 func (m *Model) Alphabet() []string { return slices.Clone(m.alphabet.Units) }
 
-func newModel(c Config, a *alphabet, width int, stats *statistics) (*Model, error) {
+func newModel(c Config, a *alphabet, width int, stats *statistics, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: c, alphabet: a}
 	m.ear = ear{&m.cfg.Setup, width, stats}
 	var err error
 	if m.net, err = newNetwork(m.setup, m.inputs(), a.classes()); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, c.Seed)
+	m.slab = tensor.Pack(on, m.net, c.Seed)
 	return m, nil
 }
 
@@ -73,17 +74,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, c, append(parts, m.files...)...)
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a recogniser of speech", &c); err != nil {
 		return nil, err
@@ -101,7 +103,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 	var m *Model
 	var err error
 	shape := tensor.Catch(func() {
-		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), c.Width, c.Statistics)
+		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), c.Width, c.Statistics, cmp.Or(on...))
 	})
 	if err == nil {
 		err = shape

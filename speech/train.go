@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -78,7 +77,7 @@ func prepare(list []Utterance, cfg Config, o *TrainOptions) (m *Model, learn, va
 	}
 	notes = append(notes, valid.spell(a)...)
 	cfg.Settle(min(max(40_000/max(len(learn.list), 1), 15), 100))
-	if m, err = newModel(cfg, a, learn.width, learn.stats); err != nil {
+	if m, err = newModel(cfg, a, learn.width, learn.stats, o.Device); err != nil {
 		return nil, nil, nil, err
 	}
 	m.notes = notes
@@ -117,7 +116,7 @@ func (c *corpus) spell(a *alphabet) (notes []string) {
 	kept, silent := 0, 0
 	for i, u := range c.list {
 		labels, _ := a.encode(u.Text)
-		if device.CTCSteps(labels) > c.steps[i] {
+		if tensor.CTCSteps(labels) > c.steps[i] {
 			short = append(short, fmt.Sprintf("%s (line %d: %d steps for %d units)", u.Audio, u.Line, c.steps[i], len(labels)))
 			continue
 		}

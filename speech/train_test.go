@@ -627,7 +627,7 @@ func (c *expiring) Err() error {
 func TestLongSound(t *testing.T) {
 	cfg := smallConfig()
 	cfg.Bidirectional, cfg.Rate, cfg.Normalize = true, 8000, "utterance"
-	m, err := newModel(cfg, newAlphabet("char", []string{"a", "b"}, nil), cfg.Bands, nil)
+	m, err := newModel(cfg, newAlphabet("char", []string{"a", "b"}, nil), cfg.Bands, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

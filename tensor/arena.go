@@ -2,54 +2,62 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// arena lends device memory that lives until reset. Its blocks stay, so that
-// the next pass of the same shapes finds each piece where it was.
-type arena struct {
-	backend device.Backend
-	blocks  []device.Buffer
-	block   int // the one being lent from
-	used    int // elements of it lent
-	total   int // elements of all blocks
+// arena lends device memory, a Buffer's or Ints', that lives until reset. Its
+// blocks stay, so that the next pass of the same shapes finds each piece where it was.
+type arena[M memory[M]] struct {
+	get   func(n int) M
+	put   func(M)
+	least int // elements of a block
+	mem   []M
+	sizes []int // of the blocks
+	block int   // the one being lent from
+	used  int   // elements of it lent
+	total int   // elements of all blocks
 }
+
+type memory[M any] interface{ Slice(lo, hi int) M }
 
 const (
-	cacheLine     = 16      // elements; every allocation starts on one
-	smallestBlock = 1 << 16 // elements
-	mostBlocks    = 32      // more are joined into one
+	cacheLine  = 16 // elements; every allocation starts on one
+	mostBlocks = 32 // more are joined into one
 )
 
+func newArenas(b device.Backend) (arena[device.Buffer], arena[device.Ints]) {
+	return arena[device.Buffer]{get: b.Alloc, put: b.Free, least: 1 << 16}, arena[device.Ints]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}
+}
+
 // alloc lends n elements with unspecified contents.
-func (a *arena) alloc(n int) device.Buffer {
+func (a *arena[M]) alloc(n int) (m M) {
 	if n == 0 {
-		return device.Buffer{}
+		return m
 	}
 	size := (n + cacheLine - 1) &^ (cacheLine - 1)
-	for a.block < len(a.blocks) && a.used+size > a.blocks[a.block].N {
+	for a.block < len(a.mem) && a.used+size > a.sizes[a.block] {
 		a.block, a.used = a.block+1, 0
 	}
-	if a.block == len(a.blocks) {
-		b := a.backend.Alloc(max(size, smallestBlock, a.total/2))
-		a.blocks = append(a.blocks, b)
-		a.total += b.N
+	if a.block == len(a.mem) {
+		block := max(size, a.least, a.total/2)
+		a.mem, a.sizes = append(a.mem, a.get(block)), append(a.sizes, block)
+		a.total += block
 	}
-	b := a.blocks[a.block].Slice(a.used, a.used+n)
+	m = a.mem[a.block].Slice(a.used, a.used+n)
 	a.used += size
-	return b
+	return m
 }
 
-func (a *arena) reset() {
+func (a *arena[M]) reset() {
 	a.block, a.used = 0, 0
-	if len(a.blocks) <= mostBlocks {
+	if len(a.mem) <= mostBlocks {
 		return
 	}
-	for _, b := range a.blocks {
-		a.backend.Free(b)
+	for _, m := range a.mem {
+		a.put(m)
 	}
-	clear(a.blocks)
-	a.blocks = append(a.blocks[:0], a.backend.Alloc(a.total))
+	clear(a.mem)
+	a.mem, a.sizes = append(a.mem[:0], a.get(a.total)), append(a.sizes[:0], a.total)
 }
 
-// intArena lends []int32 the same way.
+// intArena lends []int32 of the host.
 type intArena struct {
 	block []int32
 	used  int

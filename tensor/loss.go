@@ -35,7 +35,8 @@ func Pinball(pred, target *Tensor, quantiles []float32, o *LossOptions) *Tensor 
 			failf("Pinball", "quantiles must be in (0,1), got %v", q)
 		}
 	}
-	return regression("Pinball", device.LossSpec{Kind: device.Quantile, V: len(quantiles), Quantiles: quantiles}, pred, target, o)
+	q := tapeOf("Pinball", pred, target).Input(quantiles, len(quantiles))
+	return regression("Pinball", device.LossSpec{Kind: device.Quantile, V: len(quantiles), Quantiles: q.value}, pred, target, o)
 }
 
 // Gaussian is the negative log-likelihood of a normal distribution: pred
@@ -102,11 +103,11 @@ type CrossEntropyOptions struct {
 // classes of the leading shape. No item at all gives 0.
 func CrossEntropy(logits *Tensor, classes *Ints, o *CrossEntropyOptions) *Tensor {
 	t := tapeOf("CrossEntropy", logits)
-	if classes.on("CrossEntropy") != t {
+	if classes.tapeOf("CrossEntropy") != t {
 		failf("CrossEntropy", "logits and classes live on different tapes")
 	}
 	v := logits.dims[logits.rank-1]
-	s := device.LossSpec{Kind: device.CrossEntropy, N: len(classes.v), V: v, Classes: classes.v, Ignore: -100}
+	s := device.LossSpec{Kind: device.CrossEntropy, N: len(classes.v), V: v, Classes: classes.on, Ignore: -100}
 	if logits.rows() != s.N {
 		failf("CrossEntropy", "logits %s need %d classes, got %d", describe(logits), logits.rows(), s.N)
 	}
@@ -167,16 +168,14 @@ func (t *Tape) maskLoss(op string, s *device.LossSpec, pred *Tensor) {
 		failf(op, "%d items do not divide over a padded batch %s", s.N, describe(pred))
 	}
 	per := s.N / max(1, B*T) // items a step
-	mask := t.Zeros(max(1, s.N))
+	mask := device.PermuteSpec{Dims: [4]int{1, B, T, per}, Src: s.Weight, SrcStride: [4]int{0, T * per, per, 1}, Dst: t.arena.alloc(max(1, s.N)),
+		DstStride: [4]int{0, T * per, per, 1}, Lens: pred.lens(), RowDim: 1, TimeDim: 2}
 	if s.Weight.Zero() {
-		t.backend.Fill(mask.value, 1)
-	} else {
-		t.backend.Copy(mask.value, s.Weight, false)
+		mask.Src, mask.SrcStride = t.arena.alloc(1), [4]int{}
+		t.backend.Fill(mask.Src, 1)
 	}
-	for b, n := range pred.seq.lengths {
-		t.backend.Fill(mask.value.Slice((b*T+int(n))*per, (b+1)*T*per), 0)
-	}
-	s.Weight = mask.value
+	t.permute(mask)
+	s.Weight = mask.Dst
 }
 
 // SumAll is the sum of all elements, a tensor [1].

@@ -21,7 +21,7 @@ func AdditiveScores(query, key, v *Tensor, lengths []int32, cover, gain *Tensor)
 		if len(lengths) != s.B {
 			failf("AdditiveScores", "%d rows need %d lengths, got %d", s.B, s.B, len(lengths))
 		}
-		s.Lens = t.ints.copy(lengths)
+		s.Lens = t.lengths(lengths)
 	}
 	if cover != nil {
 		s.Cover, s.W = cover.value, gain.value

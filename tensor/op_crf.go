@@ -14,7 +14,7 @@ import "github.com/carousel-ml/carousel/internal/device"
 // not looked at.
 func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 	t := tapeOf("CRF", scores, trans, start, end)
-	if tags.on("CRF") != t {
+	if tags.tapeOf("CRF") != t {
 		failf("CRF", "scores and tags live on different tapes")
 	}
 	if scores.rank != 3 || scores.seq != nil && scores.seq.timeMajor {
@@ -33,8 +33,8 @@ func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 		failf("CRF", "scores %s need %d tags, got %d", describe(scores), B*T, len(tags.v))
 	}
 	s := &t.call.crf
-	*s = device.CRFSpec{B: B, T: T, K: k, Scores: scores.value, Trans: trans.value, Lens: scores.Lengths(), Tags: tags.v}
-	checkTags(s)
+	*s = device.CRFSpec{B: B, T: T, K: k, Scores: scores.value, Trans: trans.value, Lens: scores.lens(), Tags: tags.on}
+	checkTags(scores, tags)
 	value := t.Zeroless(1)
 	s.Value = value.value
 	if start != nil {
@@ -56,15 +56,12 @@ func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 	return value
 }
 
-func checkTags(s *device.CRFSpec) {
-	for b := range s.B {
-		n := s.T
-		if s.Lens != nil {
-			n = int(s.Lens[b])
-		}
-		for i, y := range s.Tags[b*s.T : b*s.T+n] {
-			if y < 0 || int(y) >= s.K {
-				failf("CRF", "tag %d at step %d of row %d is outside 0..%d", y, i, b, s.K-1)
+func checkTags(scores *Tensor, tags *Ints) {
+	T, k := scores.dims[1], scores.dims[2]
+	for b := range scores.dims[0] {
+		for i, y := range tags.v[b*T : b*T+scores.seq.length(b, T)] {
+			if y < 0 || int(y) >= k {
+				failf("CRF", "tag %d at step %d of row %d is outside 0..%d", y, i, b, k-1)
 			}
 		}
 	}

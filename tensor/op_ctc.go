@@ -22,7 +22,7 @@ type CTCOptions struct {
 // when all rows fit. The gradient past each row's length is exactly zero.
 func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int) {
 	t := tapeOf("CTC", logits)
-	if labels.on("CTC") != t {
+	if labels.tapeOf("CTC") != t {
 		failf("CTC", "logits and labels live on different tapes")
 	}
 	if o == nil {
@@ -33,21 +33,21 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 	}
 	s := &t.call.ctc
 	*s = device.CTCSpec{B: logits.dims[0], T: logits.dims[1], V: logits.dims[2], L: labels.dims[1], Logits: logits.value,
-		Lens: logits.Lengths(), Labels: labels.v, Blank: int32(o.Blank), PerLabel: !o.Sum}
+		Lens: logits.lens(), Labels: labels.on, Blank: int32(o.Blank), PerLabel: !o.Sum}
 	if labels.seq != nil {
-		s.LabelLens = labels.seq.lengths
+		s.LabelLens = labels.seq.on.lengths
 	}
 	if o.Blank < 0 || o.Blank >= s.V {
 		failf("CTC", "the blank must be 0 to %d, got %d", s.V-1, o.Blank)
 	}
 	for b := range s.B {
-		steps, row := s.Row(b)
+		row := labels.v[b*s.L:][:labels.seq.length(b, s.L)]
 		for i, c := range row {
 			if c < 0 || int(c) >= s.V || c == s.Blank {
 				failf("CTC", "label %d of row %d is %d, want a class 0 to %d other than the blank, %d", i, b, c, s.V-1, o.Blank)
 			}
 		}
-		if device.CTCSteps(row) > steps {
+		if device.CTCSteps(row) > logits.seq.length(b, s.T) {
 			short = append(short, b)
 		}
 	}
@@ -60,6 +60,9 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 	t.backend.CTC(s)
 	return loss, short
 }
+
+// CTCSteps is the fewest steps that can spell these labels.
+func CTCSteps(labels []int32) int { return device.CTCSteps(labels) }
 
 func ctcGrad(t *Tape, n *node) {
 	if dx, acc := n.in[0].into(); !dx.Zero() {

@@ -6,7 +6,7 @@ import "github.com/carousel-ml/carousel/internal/device"
 // id padding gets no gradient (-1: every row does). An id outside 0..V-1 panics.
 func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	table.live("Embed")
-	t := ids.on("Embed")
+	t := ids.tapeOf("Embed")
 	if table.rank != 2 {
 		failf("Embed", "needs a table [V,D], got %s", describe(table))
 	}
@@ -20,9 +20,9 @@ func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	dims[ids.rank] = d
 	y := t.Zeroless(dims[:ids.rank+1]...)
 	y.seq = ids.seq
-	t.embed(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.v, Padding: int32(padding), Y: y.value})
+	t.embed(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.on, Padding: int32(padding), Y: y.value})
 	if n := t.record(embedGrad, y, table); n != nil {
-		n.ids, n.n[0] = ids.v, padding
+		n.ids, n.n[0] = ids.on, padding
 	}
 	return y
 }
@@ -34,7 +34,7 @@ func embedGrad(t *Tape, n *node) {
 	}
 }
 
-func (x *Ints) on(op string) *Tape {
+func (x *Ints) tapeOf(op string) *Tape {
 	if x.epoch != x.tape.epoch {
 		failf(op, "ids are used after their tape was reset")
 	}
@@ -84,7 +84,7 @@ func softmax(op string, x *Tensor, lengths []int32, log bool) *Tensor {
 		if len(lengths) != x.dims[0] || x.rank < 2 {
 			failf(op, "input %s needs %d lengths, got %d", describe(x), x.dims[0], len(lengths))
 		}
-		s.Lens, s.RowsPerLen = t.ints.copy(lengths), s.Rows/max(x.dims[0], 1)
+		s.Lens, s.RowsPerLen = t.lengths(lengths), s.Rows/max(x.dims[0], 1)
 	}
 	y := t.like(x)
 	s.Y = y.value
@@ -125,9 +125,9 @@ func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 		failf(op, "needs a batch [B,T,F], got %s", describe(x))
 	}
 	y := t.Zeroless(x.dims[0], x.dims[2])
-	s := device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.Lengths()}
+	s := device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.lens()}
 	if kind == device.PoolMax {
-		s.Arg = t.ints.alloc(y.Len())
+		s.Arg = t.numbers.alloc(y.Len())
 	}
 	t.pool(s)
 	if n := t.record(poolGrad, y, x); n != nil {
@@ -138,7 +138,7 @@ func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 
 func poolGrad(t *Tape, n *node) {
 	x := n.in[0]
-	s := device.PoolSpec{Kind: device.PoolKind(n.n[0]), B: x.dims[0], T: x.dims[1], F: x.dims[2], Lens: x.Lengths(), Arg: n.ids, DY: n.out.grad}
+	s := device.PoolSpec{Kind: device.PoolKind(n.n[0]), B: x.dims[0], T: x.dims[1], F: x.dims[2], Lens: x.lens(), Arg: n.ids, DY: n.out.grad}
 	if s.DX, s.AccX = x.into(); !s.DX.Zero() {
 		t.poolGrad(s)
 	}

@@ -37,6 +37,19 @@ func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *S
 var noOptions CellOptions
 
 func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
+	s := t.scanSpec(cell, x, y, i, d, o, final)
+	n, hn, cn := t.begin(s, scanGrad, x, y, d, o, init, final)
+	s.Keep = n != nil
+	s.Work = t.arena.alloc(t.backend.ScanWork(s))
+	if n != nil && t.tracing {
+		t.trace(s, x, d.W)
+	}
+	t.backend.Scan(s)
+	t.end(x, hn, cn, d, final)
+}
+
+// scanSpec is a scan without what the pass gives it: shape, options and parameters.
+func (t *Tape) scanSpec(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, final *State) *device.ScanSpec {
 	s := t.scans.next()
 	O := final.H.dims[2]
 	s.Cell, s.Custom, s.Reverse = cell, o.Custom, d.Reverse
@@ -48,54 +61,69 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 	t.cellOptions(s, o)
 	checkDirection(s, d)
 	if x.seq != nil {
-		s.Active, s.Rows = x.seq.active, x.seq.order
+		s.Active, s.Rows = x.seq.on.active, x.seq.on.order
 	}
-	r := d.R
-	if r != nil {
-		if o.WeightDrop > 0 && t.mode == Train {
-			r = t.dropped(r, o.WeightDrop)
-		}
-		s.R = r.value
+	if d.R != nil {
+		s.R = d.R.value
 	}
-	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, d.W, r, d.P)
-	extra := operands{nil, nil, d.BW, d.BR, d.P, d.PeepI, d.PeepF, d.PeepO, d.NormX, d.NormR, d.NormC, d.BiasC}
-	if init != nil {
-		extra[0] = t.stateIn("h", init.H, x, final.H, d.Slot)
-		if final.C != nil {
-			extra[1] = t.stateIn("c", init.C, x, final.C, d.Slot)
-		}
-	}
-	var live *Tensor // an operand that needs a gradient though the weights may be frozen
+	extra := d.operands()
 	for k, v := range values(s) {
 		if e := extra[k]; e != nil {
 			*v = e.value
-			if e.needs {
-				live = e
+		}
+	}
+	return s
+}
+
+// begin gives a scan its masks' key, initial states and room for final ones, and
+// records it if a gradient is wanted.
+func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, d *Direction, o *CellOptions, init, final *State) (n *node, hn, cn *Tensor) {
+	if s.HDrop > 0 || t.mode == Train && (s.ZoneH > 0 || s.ZoneC > 0) {
+		s.Seed, s.Step, s.Node = t.seed, t.step, t.drops+1
+		t.drops += 3 // dropout and both zoneouts
+	}
+	r := d.R
+	if r != nil && o.WeightDrop > 0 && t.mode == Train {
+		r = t.dropped(r, o.WeightDrop)
+		s.R = r.value
+	}
+	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, d.W, r, d.P)
+	extra := d.operands()
+	if init != nil {
+		if extra[0] = t.stateIn("h", init.H, x, final.H, d.Slot); extra[0] != nil {
+			s.H0 = extra[0].value
+		}
+		if final.C != nil {
+			if extra[1] = t.stateIn("c", init.C, x, final.C, d.Slot); extra[1] != nil {
+				s.C0 = extra[1].value
 			}
 		}
 	}
-	hn := t.Zeroless(s.B, O)
+	var live *Tensor // an operand that needs a gradient though the weights may be frozen
+	for _, e := range extra {
+		if e != nil && e.needs {
+			live = e
+		}
+	}
+	hn = t.Zeroless(s.B, s.Out())
 	s.HN = hn.value
-	var cn *Tensor
 	if final.C != nil {
 		cn = t.Zeroless(s.B, s.CellWidth())
 		s.CN = cn.value
 	}
-	n := t.record(scanGrad, y, x, d.W, r, live)
-	s.Keep = n != nil
-	t.workspace(s)
-	if n != nil {
+	if n = t.record(back, y, x, d.W, r, live); n != nil {
 		n.in[3] = nil
 		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, extra
-		if t.tracing {
-			t.trace(s, d.W)
-		}
 		hn.needs = true
 		if cn != nil {
 			cn.needs = true
 		}
 	}
-	t.backend.Scan(s)
+	return n, hn, cn
+}
+
+// end puts the final states into their slots.
+func (t *Tape) end(x, hn, cn *Tensor, d *Direction, final *State) {
 	t.stateOut(hn, x, final.H, d.Slot)
 	if cn != nil {
 		t.stateOut(cn, x, final.C, d.Slot)
@@ -106,6 +134,11 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 // and vectors, nil where there is none. values and gradients are their places.
 type operands [12]*Tensor
 
+// operands are d's, without the states.
+func (d *Direction) operands() operands {
+	return operands{nil, nil, d.BW, d.BR, d.P, d.PeepI, d.PeepF, d.PeepO, d.NormX, d.NormR, d.NormC, d.BiasC}
+}
+
 func values(s *device.ScanSpec) [len(operands{})]*device.Buffer {
 	return [...]*device.Buffer{&s.H0, &s.C0, &s.BW, &s.BR, &s.P, &s.PeepI, &s.PeepF, &s.PeepO, &s.NormX, &s.NormR, &s.NormC, &s.BiasC}
 }
@@ -114,18 +147,13 @@ func gradients(s *device.ScanSpec) [len(operands{})]*device.Buffer {
 	return [...]*device.Buffer{&s.DH0, &s.DC0, &s.DBW, &s.DBR, &s.DP, &s.DPeepI, &s.DPeepF, &s.DPeepO, &s.DNormX, &s.DNormR, &s.DNormC, &s.DBiasC}
 }
 
-// cellOptions gives the scan its options as the tape's mode has them, with the key of its masks.
+// cellOptions gives the scan its options as the tape's mode has them.
 func (t *Tape) cellOptions(s *device.ScanSpec, o *CellOptions) {
-	c := device.CellOptions{GateAct: o.Gate, InAct: o.Input, OutAct: o.Output, GateClip: o.GateClip, CellClip: o.CellClip,
+	s.CellOptions = device.CellOptions{GateAct: o.Gate, InAct: o.Input, OutAct: o.Output, GateClip: o.GateClip, CellClip: o.CellClip,
 		ZoneH: o.ZoneoutH, ZoneC: o.ZoneoutC, Expect: t.mode != Train}
 	if t.mode == Train {
-		c.HDrop = o.RecurrentDropout
-		if c.HDrop > 0 || c.ZoneH > 0 || c.ZoneC > 0 {
-			c.Seed, c.Step, c.Node = t.seed, t.step, t.drops+1
-			t.drops += 3 // dropout and both zoneouts
-		}
+		s.HDrop = o.RecurrentDropout
 	}
-	s.CellOptions = c
 }
 
 // dropped is a parameter under dropout, which itself lives on no tape.
@@ -139,21 +167,14 @@ func (t *Tape) dropped(w *Tensor, p float32) *Tensor {
 	return y
 }
 
-// scanChunk is how many elements of gates an inference pass holds at once.
-const scanChunk = 1 << 18
-
-// workspace lends the scan what it saves, or what it works in.
-func (t *Tape) workspace(s *device.ScanSpec) {
-	if !s.Keep {
-		s.Chunk = max(1, min(s.T, scanChunk/max(1, s.B*s.GateWidth())))
-	}
-	sizes := s.WorkSizes()
-	for i, b := range s.Workspace() {
-		*b = t.arena.alloc(sizes[i])
-	}
+func scanGrad(t *Tape, n *node) {
+	n.scanGradients()
+	t.backend.ScanGrad(n.scan)
 }
 
-func scanGrad(t *Tape, n *node) {
+// scanGradients gives a recorded scan the gradients that have come so far, and
+// places for its own.
+func (n *node) scanGradients() {
 	s := n.scan
 	if n.out.gradSet {
 		s.DY = n.out.grad
@@ -169,7 +190,6 @@ func scanGrad(t *Tape, n *node) {
 	for i, d := range gradients(s) {
 		*d = n.state[i].intoZeroed()
 	}
-	t.backend.ScanGrad(s)
 }
 
 func checkDirection(s *device.ScanSpec, d *Direction) {
@@ -244,7 +264,7 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 	B, H := state.dims[1], state.dims[2]
 	s := device.PermuteSpec{Dims: [4]int{1, 1, B, H}, SrcOff: slot * B * H, SrcStride: [4]int{0, 0, H, 1}, DstStride: [4]int{0, 0, H, 1}, RowDim: 2}
 	if x.seq != nil {
-		s.Rows, s.RowsDst = x.seq.order, put
+		s.Rows, s.RowsDst = x.seq.on.order, put
 	}
 	if put {
 		s.SrcOff, s.DstOff = 0, s.SrcOff
@@ -252,18 +272,17 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 	return s
 }
 
-// ScanFloats is how many numbers a training pass of one direction keeps for each step of B rows.
-func ScanFloats(cell Cell, hidden, proj int, norm bool, B int, o CellOptions) int {
-	s := device.ScanSpec{Cell: cell, T: 1, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
+// ScanFloats is how many numbers a training pass of one direction keeps on dev
+// (nil: the [CPU]) for each step of B rows, with the parameters that the options need.
+func ScanFloats(dev *Device, cell Cell, hidden, proj int, norm bool, B int, o CellOptions) int {
+	s := device.ScanSpec{Cell: cell, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
 	s.HDrop = o.RecurrentDropout
 	if norm {
 		s.NormX.N = 1
 	}
-	per := s.WorkSizes()
-	s.T = 2
-	n := 0
-	for i, size := range s.WorkSizes() {
-		n += size - per[i]
+	work := func(steps int) int {
+		s.T = steps
+		return dev.orCPU().backend.ScanWork(&s)
 	}
-	return n
+	return (work(1+cacheLine) - work(1)) / cacheLine // what is only there once, and what rounds up to a line, cancels out
 }

@@ -14,7 +14,8 @@ type sequence struct {
 	order     []int32 // [B], the user's row at each sorted place
 	sorted    []int32 // [B], lengths by sorted place
 	active    []int32 // [T], rows still inside their sequence at t
-	timeMajor bool    // the tensor is [T,B,F] in sorted order
+	on        struct{ lengths, order, sorted, active device.Ints }
+	timeMajor bool // the tensor is [T,B,F] in sorted order
 	flipped   *sequence
 }
 
@@ -29,8 +30,9 @@ func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 		}
 	}
 	s := t.seqs.next()
-	s.lengths = t.ints.copy(lengths)
-	s.order, s.sorted, s.active = t.ints.alloc(B), t.ints.alloc(B), t.ints.alloc(T)
+	all := t.ints.alloc(3*B + T)
+	s.lengths, s.order, s.sorted, s.active = all[:B:B], all[B:2*B], all[2*B:3*B], all[3*B:]
+	copy(s.lengths, lengths)
 	// A counting sort by length: active counts rows longer than t, which is
 	// also where the rows of the next shorter length begin.
 	clear(s.active)
@@ -46,7 +48,17 @@ func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 	for i, b := range s.order {
 		s.sorted[i] = s.lengths[b]
 	}
+	on := t.upload(all)
+	s.on.lengths, s.on.order, s.on.sorted, s.on.active = on.Slice(0, B), on.Slice(B, 2*B), on.Slice(2*B, 3*B), on.Slice(3*B, 3*B+T)
 	return s
+}
+
+// length is that of row b, or T where every row is so long.
+func (s *sequence) length(b, T int) int {
+	if s == nil {
+		return T
+	}
+	return int(s.lengths[b])
 }
 
 // flip is the same rows in the other layout.
@@ -114,7 +126,7 @@ func timePermute(src, dst *Tensor, toTime bool) device.PermuteSpec {
 		s.SrcStride, s.DstStride = timeStride, batchStride
 	}
 	if src.seq != nil {
-		s.Rows, s.Lens = src.seq.order, src.seq.sorted
+		s.Rows, s.Lens = src.seq.on.order, src.seq.on.sorted
 	}
 	return s
 }

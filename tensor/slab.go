@@ -76,6 +76,14 @@ func (p *Param) T() *Tensor {
 	return &p.Tensor
 }
 
+// Device is where the parameter lives; nil before [Pack].
+func (p *Param) Device() *Device {
+	if p.slab == nil {
+		return nil
+	}
+	return p.slab.dev
+}
+
 // Slab holds all parameters of a model as one vector, and their gradients as
 // another of the same layout, so that clearing, clipping, stepping, averaging
 // and saving are single vector operations.
@@ -88,14 +96,15 @@ type Slab struct {
 }
 
 // Pack walks model's exported fields in declaration order, through pointers,
-// structs, slices and interfaces, gives every [Param] memory on dev and its
-// initial value, and returns them in one slab. A parameter met twice is shared
+// structs, slices and interfaces, gives every [Param] memory on dev (nil: the
+// [CPU]) and its initial value, and returns them in one slab. A parameter met twice is shared
 // and keeps its first name. Each parameter's values depend only on seed and its
 // place in the order.
 //
 // Names are the path of fields in snake case: Net{RNN, Head} gives
 // "rnn.weight_ih_l0" and "head.weight". An embedded struct adds nothing to the path.
 func Pack(dev *Device, model any, seed uint64) *Slab {
+	dev = dev.orCPU()
 	s := &Slab{dev: dev}
 	w := walker{slab: s, seen: map[*Param]bool{}, visited: map[any]bool{}}
 	w.walk(reflect.ValueOf(model), "")

@@ -28,11 +28,13 @@ type Tape struct {
 	step    uint64
 	drops   uint64 // dropout nodes so far
 
-	arena   arena
-	ints    intArena
+	arena   arena[device.Buffer]
+	numbers arena[device.Ints]
+	ints    intArena // what the tape itself needs to know of those numbers
 	tensors chunks[Tensor]
 	nodes   chunks[node]
 	scans   chunks[device.ScanSpec]
+	stacks  chunks[stack]
 	losses  chunks[device.LossSpec]
 	seqs    chunks[sequence]
 	states  chunks[State]
@@ -58,15 +60,17 @@ type node struct {
 	n     [6]int
 	f     float32
 	key   uint64
-	ids   []int32
-	lens  []int32
+	ids   device.Ints
+	lens  device.Ints
 	scan  *device.ScanSpec
+	stack *stack // that the scan is a part of
 	loss  *device.LossSpec
 }
 
 // Ints is a block of token ids or class numbers on a tape.
 type Ints struct {
 	v     []int32
+	on    device.Ints
 	dims  [maxRank]int
 	rank  int
 	seq   *sequence
@@ -74,10 +78,11 @@ type Ints struct {
 	epoch uint64
 }
 
-// NewTape is an empty tape on a device.
+// NewTape is an empty tape on a device; nil is the [CPU].
 func NewTape(dev *Device, mode Mode) *Tape {
+	dev = dev.orCPU()
 	t := &Tape{dev: dev, backend: dev.backend, mode: mode, epoch: 1}
-	t.arena.backend = dev.backend
+	t.arena, t.numbers = newArenas(dev.backend)
 	return t
 }
 
@@ -101,10 +106,12 @@ func (t *Tape) Reset() {
 	t.done = false
 	t.traces = nil
 	t.arena.reset()
+	t.numbers.reset()
 	t.ints.reset()
 	t.tensors.reset()
 	t.nodes.reset()
 	t.scans.reset()
+	t.stacks.reset()
 	t.losses.reset()
 	t.seqs.reset()
 	t.states.reset()
@@ -152,6 +159,7 @@ func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
 		failf("IDs", "shape %v needs %d ids, got %d", slices.Clone(dims), n, len(ids))
 	}
 	x.v = t.ints.copy(ids)
+	x.on = t.upload(x.v)
 	if lengths != nil {
 		if x.rank != 2 {
 			failf("IDs", "lengths need ids of shape [B,T], got %v", slices.Clone(dims))
@@ -159,6 +167,25 @@ func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
 		x.seq = t.sequence("IDs", lengths, dims[0], dims[1])
 	}
 	return x
+}
+
+// upload copies numbers to the device, until the next Reset.
+func (t *Tape) upload(v []int32) device.Ints {
+	on := t.numbers.alloc(len(v))
+	if len(v) > 0 {
+		t.backend.UploadInts(on, v)
+	}
+	return on
+}
+
+// lengths is lengths on the device: those of a sequence of the tape if they are its own, or a copy.
+func (t *Tape) lengths(v []int32) device.Ints {
+	for i := range t.seqs.len() {
+		if s := t.seqs.at(i); len(v) > 0 && len(v) == len(s.lengths) && &v[0] == &s.lengths[0] {
+			return s.on.lengths
+		}
+	}
+	return t.upload(v)
 }
 
 // Zeroless is a new tensor whose elements are not yet set, for an operation
@@ -343,9 +370,5 @@ func (t *Tape) pool(s device.PoolSpec) {
 
 // Bytes is the memory the tape holds for tensors.
 func (t *Tape) Bytes() int64 {
-	n := 0
-	for _, b := range t.arena.blocks {
-		n += b.N
-	}
-	return 4 * int64(n)
+	return 4 * int64(t.arena.total+t.numbers.total)
 }

@@ -58,6 +58,20 @@ func CPUWith(kernels string) *Device {
 	return nil
 }
 
+// NewDevice is a device that computes with b, for the packages of this module.
+func NewDevice(b device.Backend) *Device { return &Device{b} }
+
+func (d *Device) orCPU() *Device {
+	if d == nil {
+		return CPU()
+	}
+	return d
+}
+
+// RunsAhead says whether operations may return before they are done, so that
+// reading a number costs a wait.
+func (d *Device) RunsAhead() bool { return d.backend.RunsAhead() }
+
 // Name says which device and kernels these are, such as "cpu/avx512".
 func (d *Device) Name() string { return d.backend.Name() }
 
@@ -91,6 +105,14 @@ func (t *Tensor) Lengths() []int32 {
 		return nil
 	}
 	return t.seq.lengths
+}
+
+// lens is Lengths on the device, absent if every row fills the tensor.
+func (t *Tensor) lens() device.Ints {
+	if t.seq == nil {
+		return device.Ints{}
+	}
+	return t.seq.on.lengths
 }
 
 // Tape is the tape a tensor lives on, nil for a parameter.

@@ -14,6 +14,7 @@ type Trace struct {
 	CellClip float32 // the layer's limit of c; 0: none
 
 	spec  *device.ScanSpec
+	seq   *sequence
 	tape  *Tape
 	epoch uint64
 }
@@ -27,58 +28,41 @@ func (t *Tape) Trace() { t.tracing = true }
 func (t *Tape) Traces() []*Trace { return t.traces }
 
 // trace prepares the trace of a recorded scan.
-func (t *Tape) trace(s *device.ScanSpec, w *Tensor) {
-	r := &Trace{Cell: s.Cell, T: s.T, B: s.B, H: s.H, Out: s.Out(), Reverse: s.Reverse, CellClip: s.CellClip, spec: s, tape: t, epoch: t.epoch}
+func (t *Tape) trace(s *device.ScanSpec, x, w *Tensor) {
+	r := &Trace{Cell: s.Cell, T: s.T, B: s.B, H: s.H, Out: s.Out(), Reverse: s.Reverse, CellClip: s.CellClip, spec: s, seq: x.seq, tape: t, epoch: t.epoch}
 	if w.param != nil {
 		r.Name = w.param.Name
 	}
-	s.TraceH, s.TraceC = t.arena.alloc(s.T*s.B*s.Out()), t.arena.alloc(s.T*s.B*s.CellWidth())
-	t.backend.Fill(s.TraceH, 0)
-	t.backend.Fill(s.TraceC, 0)
+	for _, b := range [...]struct {
+		to    *device.Buffer
+		width int
+	}{{&s.TraceGates, s.GateWidth()}, {&s.TraceCells, s.CellWidth()}, {&s.TraceDH, s.Out()}, {&s.TraceDC, s.CellWidth()}} {
+		*b.to = t.arena.alloc(s.T * s.B * b.width)
+		t.backend.Fill(*b.to, 0)
+	}
 	t.traces = append(t.traces, r)
 }
 
 // Length is the number of true steps of row b.
 func (r *Trace) Length(b int) int {
-	if r.spec.Active == nil {
+	if r.seq == nil {
 		return r.T
 	}
-	n := 0
-	for n < r.T && int(r.spec.Active[n]) > b {
-		n++
-	}
-	return n
+	return int(r.seq.sorted[b])
 }
 
 // Gates waits for and copies what the gates held, [T,B,G*H]: activations (of an
-// sLSTM's i and f, and of a custom cell, whatever its Forward left). It must be
-// read before Backward, which takes their place.
+// sLSTM's i and f, and of a custom cell, whatever its Forward left).
 func (r *Trace) Gates() []float32 {
 	r.live()
-	if r.tape.done {
-		failf("Trace.Gates", "Backward has replaced the gates of %s by their gradients", r.Name)
-	}
-	gates := r.download(r.spec.Gates)
-	width := r.spec.GateWidth()
-	for t := range r.T {
-		if r.spec.Active != nil {
-			clear(gates[(t*r.B+int(r.spec.Active[t]))*width : (t+1)*r.B*width])
-		}
-	}
-	return gates
+	return r.download(r.spec.TraceGates)
 }
 
 // Cells waits for and copies the states beside h after each step, [T,B,C]; nil
 // for a cell without them.
 func (r *Trace) Cells() []float32 {
 	r.live()
-	c := r.spec.Cs
-	if width := r.B * r.spec.CellWidth(); !c.Zero() && !r.Reverse { // slot 0 is the initial state; reversed it is the last
-		c = c.Slice(width, (r.T+1)*width)
-	} else if !c.Zero() {
-		c = c.Slice(0, r.T*width)
-	}
-	return r.download(c)
+	return r.download(r.spec.TraceCells)
 }
 
 // Grow makes the Backward that follows multiply what later steps hand back to the
@@ -105,7 +89,7 @@ func (r *Trace) Grads() (dh, dc []float32) {
 	if !r.tape.done {
 		failf("Trace.Grads", "of %s need Backward first", r.Name)
 	}
-	return r.download(r.spec.TraceH), r.download(r.spec.TraceC)
+	return r.download(r.spec.TraceDH), r.download(r.spec.TraceDC)
 }
 
 func (r *Trace) download(b device.Buffer) []float32 {

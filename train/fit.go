@@ -24,8 +24,8 @@ import (
 //
 // Two runs with the same job, options and device give the same bits, however
 // often they were cut off and resumed, unless MaxTime ended one or TimedSchedule
-// is set. (Off the CPU the loss is read at every 16th step and the last of an
-// epoch only, so as not to wait for the device, and means over an epoch are
+// is set. (On a device that runs ahead the loss is read at every 16th step and the
+// last of an epoch only, so as not to wait for it, and means over an epoch are
 // means over those.)
 func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
 	defer func() {
@@ -117,7 +117,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, errors.New("train: there are no training batches")
 	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
-	if t.slab.Values().Host != nil {
+	if !t.slab.Device().RunsAhead() {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)

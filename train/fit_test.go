@@ -51,10 +51,12 @@ func (m *net) forward(x *tensor.Tensor, dropout float32) *tensor.Tensor {
 }
 
 // newJob trains a fresh net on n samples and validates on 20 others.
-func newJob(n int) *Job[testBatch] {
+func newJob(n int) *Job[testBatch] { return newJobOn(tensor.CPU(), n) }
+
+func newJobOn(dev *tensor.Device, n int) *Job[testBatch] {
 	m := newNet()
 	s := series(n + 20)
-	slab := tensor.Pack(tensor.CPU(), m, 1)
+	slab := tensor.Pack(dev, m, 1)
 	load := func(b *testBatch, samples []int) {
 		b.x, b.y, b.n = b.x[:0], b.y[:0], len(samples)
 		for _, i := range samples {

@@ -86,6 +86,10 @@ type Run struct {
 	// calls Fit with the same job and options. Rank 0 writes and shows progress;
 	// to resume, every rank reads Dir.
 	World World
+
+	// Device is where a task makes its network, and so where it trains; nil: the
+	// CPU. [Fit] goes by the parameters of its job.
+	Device *tensor.Device
 	Hooks
 }
 

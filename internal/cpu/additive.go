@@ -30,10 +30,10 @@ func (b *Backend) Additive(s *device.AdditiveSpec) {
 
 // length is how many keys row b has.
 func (a *additiveArgs) length(b int) int {
-	if a.s.Lens == nil {
+	if a.s.Lens.Zero() {
 		return a.s.T
 	}
-	return int(a.s.Lens[b])
+	return int(a.s.Lens.Host[b])
 }
 
 func additiveRows(a *additiveArgs, lo, hi int) {

@@ -27,7 +27,16 @@ func TestScanGainsForAnyWorkerCount(t *testing.T) {
 	defer par.SetWorkers(0)
 	for _, workers := range []int{1, 2, 3} {
 		par.SetWorkers(workers)
-		devicetest.ScanGains(t, New(simd.Best()))
+		devicetest.Run(t, New(simd.Best()), "ScanGains")
+	}
+}
+
+// A scan that keeps nothing takes a piece of time at once: a step, or some, which do not always divide T.
+func TestScanInPieces(t *testing.T) {
+	for _, gates := range []int{1, 150} {
+		b := New(simd.Best())
+		b.gates = gates
+		devicetest.Run(t, b, "Scan", "ScanLaws")
 	}
 }
 
@@ -76,15 +85,15 @@ func callsOn(b *Backend, numbers func(r *rand.Rand, n int) []float32) []call {
 	for i := range ids {
 		ids[i] = int32(r.IntN(20))
 	}
-	embed := &device.EmbedSpec{Table: in(20 * cols), V: 20, D: cols, IDs: ids, Padding: 3, Y: b.Alloc(3000 * cols), DY: in(3000 * cols), DTable: b.Alloc(20 * cols)}
+	embed := &device.EmbedSpec{Table: in(20 * cols), V: 20, D: cols, IDs: device.HostInts(ids), Padding: 3, Y: b.Alloc(3000 * cols), DY: in(3000 * cols), DTable: b.Alloc(20 * cols)}
 	add("Embed", func() { b.Embed(embed); clear(embed.DTable.Host); b.EmbedGrad(embed) }, embed.Y, embed.DTable)
 	for kind := device.PoolLast; kind <= device.PoolMax; kind++ {
-		s := &device.PoolSpec{Kind: kind, B: 33, T: 25, F: 40, X: in(33000), Y: b.Alloc(1320), Arg: make([]int32, 1320), DY: in(1320), DX: b.Alloc(33000)}
+		s := &device.PoolSpec{Kind: kind, B: 33, T: 25, F: 40, X: in(33000), Y: b.Alloc(1320), Arg: b.AllocInts(1320), DY: in(1320), DX: b.Alloc(33000)}
 		add("Pool", func() { b.Pool(s); b.PoolGrad(s) }, s.Y, s.DX)
 	}
 	const q, u = 6, 90
 	a := &device.AdditiveSpec{B: 9, Q: q, T: 14, U: u, Query: in(9 * q * u), Key: in(9 * 14 * u), V: in(u), Cover: in(9 * q * 14), W: in(u),
-		Lens: []int32{14, 3, 0, 9, 14, 1, 7, 12, 2}, Score: b.Alloc(9 * q * 14), DScore: in(9 * q * 14),
+		Lens: device.HostInts([]int32{14, 3, 0, 9, 14, 1, 7, 12, 2}), Score: b.Alloc(9 * q * 14), DScore: in(9 * q * 14),
 		DQuery: b.Alloc(9 * q * u), DKey: b.Alloc(9 * 14 * u), DV: b.Alloc(u), DCover: b.Alloc(9 * q * 14), DW: b.Alloc(u)}
 	results := []device.Buffer{a.Score, a.DQuery, a.DKey, a.DV, a.DCover, a.DW}
 	add("Additive", func() {
@@ -104,28 +113,28 @@ func lossCalls(b *Backend, in func(int) device.Buffer) []call {
 	width := map[device.LossKind]int{device.Quantile: 3, device.Gaussian: 2, device.StudentT: 3, device.NegBinomial: 2, device.CrossEntropy: 40}
 	for kind := device.MSE; kind <= device.BCE; kind++ {
 		v := max(1, width[kind])
-		s := &device.LossSpec{Kind: kind, N: n, V: v, Pred: in(n * v), Target: in(n), Weight: in(n), Classes: make([]int32, n), Ignore: -100,
-			Smoothing: 0.1, Param: 1, Quantiles: []float32{0.1, 0.5, 0.9}, Value: b.Alloc(1), DPred: b.Alloc(n * v)}
+		s := &device.LossSpec{Kind: kind, N: n, V: v, Pred: in(n * v), Target: in(n), Weight: in(n), Classes: b.AllocInts(n), Ignore: -100,
+			Smoothing: 0.1, Param: 1, Quantiles: device.HostBuffer([]float32{0.1, 0.5, 0.9}), Value: b.Alloc(1), DPred: b.Alloc(n * v)}
 		for i := range n {
 			s.Target.Host[i] = float32(math.Abs(float64(s.Target.Host[i])))
 			s.Weight.Host[i] = max(s.Weight.Host[i], 0)
-			s.Classes[i] = int32(i % v)
+			s.Classes.Host[i] = int32(i % v)
 		}
 		cs = append(cs, call{"Loss", func() { b.Loss(s) }, []device.Buffer{s.Value, s.DPred}})
 	}
-	ctc := &device.CTCSpec{B: 9, T: 50, V: 29, L: 20, Logits: in(9 * 50 * 29), Lens: []int32{50, 44, 30, 10, 0, 50, 48, 31, 45},
-		Labels: make([]int32, 9*20), PerLabel: true, Value: b.Alloc(1), DLogits: b.Alloc(9 * 50 * 29)}
-	for i := range ctc.Labels {
-		ctc.Labels[i] = int32(1 + i*i%28)
+	ctc := &device.CTCSpec{B: 9, T: 50, V: 29, L: 20, Logits: in(9 * 50 * 29), Lens: device.HostInts([]int32{50, 44, 30, 10, 0, 50, 48, 31, 45}),
+		Labels: b.AllocInts(9 * 20), PerLabel: true, Value: b.Alloc(1), DLogits: b.Alloc(9 * 50 * 29)}
+	for i := range ctc.Labels.Host {
+		ctc.Labels.Host[i] = int32(1 + i*i%28)
 	}
 	cs = append(cs, call{"CTC", func() { b.CTC(ctc) }, []device.Buffer{ctc.Value, ctc.DLogits}})
 	const k, rows, steps = 33, 21, 18
 	crf := &device.CRFSpec{B: rows, T: steps, K: k, Scores: in(rows * steps * k), Trans: in(k * k), Start: in(k), End: in(k),
-		Lens: make([]int32, rows), Tags: make([]int32, rows*steps), Value: b.Alloc(1),
+		Lens: b.AllocInts(rows), Tags: b.AllocInts(rows * steps), Value: b.Alloc(1),
 		DScores: b.Alloc(rows * steps * k), DTrans: b.Alloc(k * k), DStart: b.Alloc(k), DEnd: b.Alloc(k)}
-	for i := range crf.Tags {
-		crf.Tags[i] = int32(i % k)
-		crf.Lens[i%rows] = int32(i % steps)
+	for i := range crf.Tags.Host {
+		crf.Tags.Host[i] = int32(i % k)
+		crf.Lens.Host[i%rows] = int32(i % steps)
 	}
 	return append(cs, call{"CRF", func() { b.CRF(crf) }, []device.Buffer{crf.Value, crf.DScores, crf.DTrans, crf.DStart, crf.DEnd}})
 }

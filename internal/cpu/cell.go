@@ -19,7 +19,7 @@ type row struct {
 	before     int
 	after      int
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
-	side       []float32 // [SideWidth] see cells; backward: -> its gradient
+	side       []float32 // [sideWidth] see cells; backward: -> its gradient
 	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
 	stats      []float32 // [4] its 1/deviations, those of W·x and of R·h
 	hOld, hIn  []float32 // [O] state before, and as it entered R

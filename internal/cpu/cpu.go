@@ -15,16 +15,20 @@ import (
 // when it returns. It holds no state of a computation, so one Backend serves
 // any number of goroutines.
 type Backend struct {
-	set *simd.Set
+	set   *simd.Set
+	gates int // how many elements of gates a Scan without Keep holds at once
 }
 
 var _ device.Backend = (*Backend)(nil)
 
 // New is a backend on one set of kernels.
-func New(set *simd.Set) *Backend { return &Backend{set: set} }
+func New(set *simd.Set) *Backend { return &Backend{set, scanGates} }
 
 // Name is "cpu/" and the name of the kernel set.
 func (b *Backend) Name() string { return "cpu/" + b.set.Name }
+
+// RunsAhead is false: there is nothing to wait for.
+func (b *Backend) RunsAhead() bool { return false }
 
 // alignFloats is a cache line in elements.
 const alignFloats = 16
@@ -48,8 +52,19 @@ func aligned(n int) []float32 {
 	return s
 }
 
+// AllocInts is Alloc of integers.
+func (b *Backend) AllocInts(n int) device.Ints {
+	if n == 0 {
+		return device.Ints{}
+	}
+	return device.HostInts(make([]int32, n))
+}
+
 // Free leaves the memory to the garbage collector.
 func (b *Backend) Free(device.Buffer) {}
+
+// FreeInts likewise.
+func (b *Backend) FreeInts(device.Ints) {}
 
 // Upload copies src to the front of dst, without subnormal numbers: kernels might
 // take them, but not all that is done with numbers is done by kernels.
@@ -63,6 +78,12 @@ func (b *Backend) Upload(dst device.Buffer, src []float32) {
 
 // Download copies the front of src to dst.
 func (b *Backend) Download(dst []float32, src device.Buffer) { copy(dst, src.Host[:len(dst)]) }
+
+// UploadInts copies src to the front of dst.
+func (b *Backend) UploadInts(dst device.Ints, src []int32) { copy(dst.Host[:len(src)], src) }
+
+// DownloadInts copies the front of src to dst.
+func (b *Backend) DownloadInts(dst []int32, src device.Ints) { copy(dst, src.Host[:len(dst)]) }
 
 // Sync has nothing to wait for.
 func (b *Backend) Sync() {}

@@ -54,9 +54,9 @@ var crfWorks par.Pool[crfWork]
 // CRF computes the value and, if a gradient is wanted, all of them, in log space.
 func (b *Backend) CRF(s *device.CRFSpec) {
 	steps := s.B * s.T
-	if s.Lens != nil {
+	if !s.Lens.Zero() {
 		steps = 0
-		for _, n := range s.Lens {
+		for _, n := range s.Lens.Host {
 			steps += int(n)
 		}
 	}
@@ -115,8 +115,8 @@ func crfRows(a *crfArgs, lo, hi int) {
 func (a *crfArgs) row(w *crfWork, b int) {
 	s, k := a.s, a.s.K
 	n := s.T
-	if s.Lens != nil {
-		n = int(s.Lens[b])
+	if !s.Lens.Zero() {
+		n = int(s.Lens.Host[b])
 	}
 	if a.grad {
 		clear(a.shared[b*(k+2)*k : (b+1)*(k+2)*k])
@@ -129,7 +129,7 @@ func (a *crfArgs) row(w *crfWork, b int) {
 		return
 	}
 	w.resize(n, k)
-	scores, tags := s.Scores.Host[b*s.T*k:(b*s.T+n)*k], s.Tags[b*s.T:b*s.T+n]
+	scores, tags := s.Scores.Host[b*s.T*k:(b*s.T+n)*k], s.Tags.Host[b*s.T:b*s.T+n]
 	total := a.forward(w, scores)
 	a.values[b] = total - a.gold(scores, tags)
 	if a.grad {

@@ -15,9 +15,9 @@ func BenchmarkCRF(b *testing.B) {
 			const rows, steps = 32, 30
 			r := rand.New(rand.NewPCG(1, 2))
 			in := func(n int) device.Buffer { return device.HostBuffer(randoms(r, n)) }
-			s := &device.CRFSpec{B: rows, T: steps, K: k, Scores: in(rows * steps * k), Trans: in(k * k), Tags: make([]int32, rows*steps),
-				Value: in(1), DScores: in(rows * steps * k), DTrans: in(k * k)}
 			backend := New(simd.Best())
+			s := &device.CRFSpec{B: rows, T: steps, K: k, Scores: in(rows * steps * k), Trans: in(k * k), Tags: backend.AllocInts(rows * steps),
+				Value: in(1), DScores: in(rows * steps * k), DTrans: in(k * k)}
 			for b.Loop() {
 				backend.CRF(s)
 			}

@@ -31,12 +31,24 @@ func (b *Backend) CTC(s *device.CTCSpec) {
 	ctcArgsPool.Put(a)
 }
 
+// ctcRow is the number of steps and the labels of row b.
+func ctcRow(s *device.CTCSpec, b int) (steps int, labels []int32) {
+	steps, n := s.T, s.L
+	if !s.Lens.Zero() {
+		steps = int(s.Lens.Host[b])
+	}
+	if !s.LabelLens.Zero() {
+		n = int(s.LabelLens.Host[b])
+	}
+	return steps, s.Labels.Slice(b*s.L, b*s.L+n).Host
+}
+
 func ctcRows(a *ctcArgs, lo, hi int) {
 	w := ctcPool.Get()
 	defer ctcPool.Put(w)
 	s := a.s
 	for b := lo; b < hi; b++ {
-		steps, labels := s.Row(b)
+		steps, labels := ctcRow(s, b)
 		scale := 1 / float64(s.B)
 		if s.PerLabel {
 			scale /= float64(max(1, len(labels)))

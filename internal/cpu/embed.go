@@ -17,10 +17,10 @@ var embedArgsPool par.Pool[embedArgs]
 func (b *Backend) Embed(s *device.EmbedSpec) {
 	a := embedArgsPool.Get()
 	a.set, a.s = b.set, s
-	par.For(len(s.IDs), rowGrain(s.D), a, func(a *embedArgs, lo, hi int) {
+	par.For(s.IDs.N, rowGrain(s.D), a, func(a *embedArgs, lo, hi int) {
 		s := a.s
 		for n := lo; n < hi; n++ {
-			id := int(s.IDs[n])
+			id := int(s.IDs.Host[n])
 			copy(s.Y.Host[n*s.D:(n+1)*s.D], s.Table.Host[:s.V*s.D][id*s.D:(id+1)*s.D])
 		}
 	})
@@ -35,10 +35,10 @@ const embedGradCols = 32
 func (b *Backend) EmbedGrad(s *device.EmbedSpec) {
 	a := embedArgsPool.Get()
 	a.set, a.s = b.set, s
-	grain := max(embedGradCols, rowGrain(len(s.IDs)))
+	grain := max(embedGradCols, rowGrain(s.IDs.N))
 	par.For(s.D, grain, a, func(a *embedArgs, lo, hi int) {
 		s := a.s
-		for n, id := range s.IDs {
+		for n, id := range s.IDs.Host {
 			if id == s.Padding {
 				continue
 			}

@@ -43,8 +43,8 @@ func (b *Backend) Loss(s *device.LossSpec) {
 	a := lossArgsPool.Get()
 	a.set, a.s, a.inv = b.set, s, 1/total
 	a.block = max(1, 4096/s.V)
-	a.q = resize(a.q, len(s.Quantiles))
-	for i, q := range s.Quantiles {
+	a.q = resize(a.q, s.Quantiles.N)
+	for i, q := range s.Quantiles.Host {
 		a.q[i] = float64(q)
 	}
 	blocks := ceilDiv(s.N, a.block)
@@ -74,7 +74,7 @@ func lossWeight(s *device.LossSpec) float64 {
 			continue
 		}
 		if s.Kind == device.CrossEntropy {
-			c := s.Classes[n]
+			c := s.Classes.Host[n]
 			if c < 0 || int(c) >= s.V {
 				panic(fmt.Sprintf("cpu: Loss: class %d at item %d, want 0 to %d", c, n, s.V-1))
 			}
@@ -89,7 +89,7 @@ func lossWeight(s *device.LossSpec) float64 {
 
 // itemWeight is the weight of item n before class weights; 0 for an ignored class.
 func itemWeight(s *device.LossSpec, n int) float32 {
-	if s.Kind == device.CrossEntropy && s.Classes[n] == s.Ignore {
+	if s.Kind == device.CrossEntropy && s.Classes.Host[n] == s.Ignore {
 		return 0
 	}
 	if s.Weight.Zero() {
@@ -161,7 +161,7 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 			p := s.Pred.Host[n*s.V : (n+1)*s.V]
 			g := float64(w) * a.inv
 			if s.Kind == device.CrossEntropy {
-				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes[n]), d, simd.Narrow(g)))
+				sum += float64(w) * float64(crossEntropyRow(a.set, s, p, int(s.Classes.Host[n]), d, simd.Narrow(g)))
 				continue
 			}
 			for j, v := range p {

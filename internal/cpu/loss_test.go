@@ -145,7 +145,7 @@ func TestCrossEntropyAsPyTorch(t *testing.T) {
 		eachSet(t, func(t *testing.T, b *Backend) {
 			value, d := b.Alloc(1), b.Alloc(12)
 			b.Loss(&device.LossSpec{
-				Kind: device.CrossEntropy, N: 4, V: 3, Pred: device.HostBuffer(x), Classes: []int32{2, 0, -100, 1}, Ignore: -100,
+				Kind: device.CrossEntropy, N: 4, V: 3, Pred: device.HostBuffer(x), Classes: device.HostInts([]int32{2, 0, -100, 1}), Ignore: -100,
 				ClassWeight: device.HostBuffer(c.weight), Smoothing: c.smoothing, Value: value, DPred: d,
 			})
 			got := [4]float32{d.Host[0], d.Host[3], d.Host[9], d.Host[10]}
@@ -210,7 +210,7 @@ func TestLossPanicsOnAClassOutOfRange(t *testing.T) {
 				t.Errorf("panic %q", msg)
 			}
 		}()
-		b.Loss(&device.LossSpec{Kind: device.CrossEntropy, N: 2, V: 3, Pred: b.Alloc(6), Classes: []int32{0, 3}, Ignore: -100, Value: b.Alloc(1)})
+		b.Loss(&device.LossSpec{Kind: device.CrossEntropy, N: 2, V: 3, Pred: b.Alloc(6), Classes: device.HostInts([]int32{0, 3}), Ignore: -100, Value: b.Alloc(1)})
 	})
 }
 

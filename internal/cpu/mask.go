@@ -18,8 +18,8 @@ const (
 
 // draw fills v with 0 at probability p and keep otherwise.
 func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
-	if e.Rows != nil {
-		b = int(e.Rows[b])
+	if !e.Rows.Zero() {
+		b = int(e.Rows.Host[b])
 	}
 	key := mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden)
 	state := mix(key + (uint64(b)<<32|uint64(uint32(t)))*golden)

@@ -24,6 +24,10 @@ func (b *Backend) Permute(s *device.PermuteSpec) {
 	}
 	a := permuteArgsPool.Get()
 	a.b, a.s, a.axis = b, *s, -1
+	for range 3 {
+		a.innermost()
+	}
+	s = &a.s
 	for k, n := range s.Dims {
 		if n > 1 && s.DstStride[k] != 0 && (a.axis < 0 || n > s.Dims[a.axis]) && k < 3 {
 			a.axis = k
@@ -37,6 +41,19 @@ func (b *Backend) Permute(s *device.PermuteSpec) {
 		par.For(n, max(1, moveGrain*n/total), a, permuteRange)
 	}
 	permuteArgsPool.Put(a)
+}
+
+// innermost moves the dimensions on by one where the last is 1 and the first may
+// take its place, so that lines are long.
+func (a *permuteArgs) innermost() {
+	s := &a.s
+	if s.Dims[3] > 1 || s.Dims[0] > 1 || !(s.Rows.Zero() && s.Lens.Zero()) && (s.RowDim > 1 || s.TimeDim > 2) {
+		return
+	}
+	s.RowDim, s.TimeDim = s.RowDim+1, s.TimeDim+1
+	copy(s.Dims[1:], s.Dims[:3])
+	copy(s.SrcStride[1:], s.SrcStride[:3])
+	copy(s.DstStride[1:], s.DstStride[:3])
 }
 
 func permuteRange(a *permuteArgs, lo, hi int) {
@@ -63,24 +80,26 @@ func (a *permuteArgs) line(i [4]int) {
 	src, dst := s.SrcOff, s.DstOff
 	for k := range 3 {
 		is, id := i[k], i[k]
-		if s.Rows != nil && k == s.RowDim {
+		if !s.Rows.Zero() && k == s.RowDim {
 			if s.RowsDst {
-				id = int(s.Rows[is])
+				id = int(s.Rows.Host[is])
 			} else {
-				is = int(s.Rows[is])
+				is = int(s.Rows.Host[is])
 			}
 		}
 		src += is * s.SrcStride[k]
 		dst += id * s.DstStride[k]
 	}
 	ds, ss := s.DstStride[3], s.SrcStride[3]
-	if s.Lens != nil && i[s.TimeDim] >= int(s.Lens[i[s.RowDim]]) {
-		if !s.Acc {
-			for k := range n {
-				s.Dst.Host[dst+k*ds] = 0
-			}
+	if !s.Lens.Zero() {
+		valid := max(int(s.Lens.Host[i[s.RowDim]])-i[s.TimeDim], 0)
+		if s.TimeDim != 3 && valid > 0 {
+			valid = n
 		}
-		return
+		for k := min(valid, n); k < n && !s.Acc; k++ {
+			s.Dst.Host[dst+k*ds] = 0
+		}
+		n = min(valid, n)
 	}
 	switch {
 	case ds == 1 && ss == 1 && !s.Acc:

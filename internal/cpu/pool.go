@@ -43,18 +43,18 @@ func (b *Backend) pool(s *device.PoolSpec, body func(*poolArgs, int, int)) {
 
 // validSteps is the length of row i.
 func validSteps(s *device.PoolSpec, i int) int {
-	if s.Lens == nil {
+	if s.Lens.Zero() {
 		return s.T
 	}
-	return min(int(s.Lens[i]), s.T)
+	return min(int(s.Lens.Host[i]), s.T)
 }
 
 func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
 	n, f := validSteps(s, i), s.F
 	x, y := s.X.Host[i*s.T*f:(i+1)*s.T*f], s.Y.Host[i*f:(i+1)*f]
 	var arg []int32
-	if s.Arg != nil {
-		arg = s.Arg[i*f : (i+1)*f]
+	if !s.Arg.Zero() {
+		arg = s.Arg.Host[i*f : (i+1)*f]
 	}
 	if n == 0 {
 		clear(y)
@@ -110,7 +110,7 @@ func poolGradRow(set *simd.Set, s *device.PoolSpec, i int) {
 			set.Axpy(1/float32(n), dx[t*f:(t+1)*f], dy)
 		}
 	case device.PoolMax:
-		for j, t := range s.Arg[i*f : (i+1)*f] {
+		for j, t := range s.Arg.Host[i*f : (i+1)*f] {
 			at := int(t)*f + j
 			dx[at] = simd.Narrow(float64(dx[at]) + float64(dy[j]))
 		}

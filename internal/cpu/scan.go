@@ -25,9 +25,78 @@ import (
 // A step is one or more stages, each a matrix product followed, row by row, by
 // arithmetic; backward the arithmetic comes first and the stages in the other order.
 
-// scan is one call of Scan or ScanGrad with its workspace.
+// scanWork is what a scan saves or works in, the parts of ScanSpec.Work.
+// Gates has three lives: W·x + biases, then the gate activations, then (ScanGrad) the gate gradients.
+type scanWork struct {
+	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
+	Side  device.Buffer // [T or chunk,B,sideWidth]
+	Hs    device.Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
+	Cs    device.Buffer // as Hs, [..,B,C]
+	HIn   device.Buffer // with HDrop: as Hs, what enters R
+	Mid   device.Buffer // with Proj: [T or chunk,B,H], what enters P
+	XHat  device.Buffer // with NormX: [T or chunk,B,G*H], W·x normalised
+	Stats device.Buffer // with NormX: [T or chunk,B,4], the norms' 1/deviation
+}
+
+// scanGates is how many elements of gates a scan that keeps nothing holds at once.
+const scanGates = 1 << 18
+
+// keptSteps is for how many steps at once Gates and what lies as they do have room.
+func (b *Backend) keptSteps(s *device.ScanSpec) int {
+	if s.Keep {
+		return s.T
+	}
+	return max(1, min(s.T, b.gates/max(1, s.B*s.GateWidth())))
+}
+
+// sideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
+func sideWidth(s *device.ScanSpec) int {
+	switch {
+	case !s.NormX.Zero():
+		return s.GateWidth()
+	case device.Cells[s.Cell].Side:
+		return s.H
+	}
+	return 0
+}
+
+// workSizes are the lengths of the parts of a scanWork, in its order.
+func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
+	steps, slots := b.keptSteps(s)*s.B, 2*s.B
+	if s.Keep {
+		slots = (s.T + 1) * s.B
+	}
+	gates := s.GateWidth()
+	n := [8]int{steps * gates, steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
+	if s.HDrop > 0 {
+		n[4] = slots * s.Out()
+	}
+	if s.Proj > 0 {
+		n[5] = steps * s.H
+	}
+	if !s.NormX.Zero() {
+		n[6], n[7] = steps*gates, steps*4
+	}
+	return n
+}
+
+// wholeLines is n rounded up to whole cache lines.
+func wholeLines(n int) int { return (n + alignFloats - 1) &^ (alignFloats - 1) }
+
+// ScanWork is the length of them all, each part on cache lines of its own.
+func (b *Backend) ScanWork(s *device.ScanSpec) int {
+	sum := 0
+	for _, n := range b.workSizes(s) {
+		sum += wholeLines(n)
+	}
+	return sum
+}
+
+// scan is one call of Scan or ScanGrad.
 type scan struct {
 	*device.ScanSpec
+	scanWork
+	sizes     [8]int // of its parts
 	b         *Backend
 	cell      *cell
 	gw        int  // the width of Gates: G*H
@@ -103,7 +172,9 @@ var scanPool par.Pool[scan]
 func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e := scanPool.Get()
 	e.ScanSpec, e.b = s, b
-	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), s.SideWidth()
+	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
+	e.sizes = b.workSizes(s)
+	e.carve()
 	e.joined, e.tied = e.gw, e.gw
 	if device.Cells[s.Cell].Side {
 		e.joined -= s.H
@@ -124,8 +195,20 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	return e
 }
 
+// carve cuts a scan's Work into its parts.
+func (e *scan) carve() {
+	e.scanWork = scanWork{}
+	at := 0
+	for i, part := range [...]*device.Buffer{&e.Gates, &e.Side, &e.Hs, &e.Cs, &e.HIn, &e.Mid, &e.XHat, &e.Stats} {
+		if n := e.sizes[i]; n > 0 {
+			*part = e.Work.Slice(at, at+n)
+			at += wholeLines(n)
+		}
+	}
+}
+
 func (e *scan) done() {
-	e.ScanSpec, e.p, e.prod, e.pair = nil, nil, product{}, beside{}
+	e.ScanSpec, e.scanWork, e.p, e.prod, e.pair = nil, scanWork{}, nil, product{}, beside{}
 	scanPool.Put(e)
 }
 
@@ -246,11 +329,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	}
 	few := ceilDiv(moveGrain, e.out+e.cw)
 	par.For(s.B, few, e, startRows)
-	limit := s.T
-	if !s.Keep {
-		limit = s.Chunk
-	}
-	chunk := e.chunkSteps(limit)
+	chunk := e.chunkSteps(b.keptSteps(s))
 	if e.local = e.localGates(); e.local {
 		chunk = s.T
 	}
@@ -268,6 +347,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		e.forward()
 	}
 	par.For(s.B, few, e, finishRows)
+	e.trace()
 	e.done()
 }
 
@@ -331,10 +411,10 @@ func (e *scan) cutRows() int {
 
 // cut is the first row of a part: where rows end early, the sooner those of long ones.
 func (e *scan) cut(part int) int {
-	if e.Active == nil || part == e.parts {
+	if e.Active.Zero() || part == e.parts {
 		return part * e.B / e.parts
 	}
-	active := e.Active[e.t0 : e.t0+e.steps]
+	active := e.Active.Host[e.t0 : e.t0+e.steps]
 	before := func(row int) int { // the steps of the rows before this one
 		n := 0
 		for _, a := range active {
@@ -350,10 +430,10 @@ func (e *scan) cut(part int) int {
 func (e *scan) inputs() {
 	rows, perRow := e.steps*e.B, e.gw*max(1, e.I)
 	switch {
-	case e.Active != nil:
+	case !e.Active.Zero():
 		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
 			for i := lo; i < hi; i++ {
-				e.inputRows(e.t0+i, 0, int(e.Active[e.t0+i]))
+				e.inputRows(e.t0+i, 0, int(e.Active.Host[e.t0+i]))
 			}
 		})
 	case rows < 2*par.Workers():
@@ -423,10 +503,10 @@ func (e *scan) at(i int) int {
 
 // inside is how many of rows [lo,hi) are inside their sequence at t.
 func (e *scan) inside(t, lo, hi int) int {
-	if e.Active == nil {
+	if e.Active.Zero() {
 		return hi - lo
 	}
-	return min(max(int(e.Active[t])-lo, 0), hi-lo)
+	return min(max(int(e.Active.Host[t])-lo, 0), hi-lo)
 }
 
 // slot is rows [lo,hi) of slot i of a [_,B,width] buffer.
@@ -477,6 +557,19 @@ func finishRows(e *scan, lo, hi int) {
 	copy(e.slot(e.HN, e.out, 0, lo, hi), e.slot(e.Hs, e.out, slot, lo, hi))
 	if e.cw > 0 {
 		copy(e.slot(e.CN, e.cw, 0, lo, hi), e.slot(e.Cs, e.cw, slot, lo, hi))
+	}
+}
+
+// trace copies out what the spec asks to see.
+func (e *scan) trace() {
+	if !e.TraceGates.Zero() {
+		for t := range e.T {
+			at, n := t*e.B*e.gw, e.inside(t, 0, e.B)*e.gw
+			copy(e.TraceGates.Host[at:at+n], e.Gates.Host[at:])
+		}
+	}
+	if !e.TraceCells.Zero() {
+		copy(e.TraceCells.Host, e.slot(e.Cs, e.cw, e.after(0), 0, e.B*e.T))
 	}
 }
 

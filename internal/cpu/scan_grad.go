@@ -134,8 +134,8 @@ func backwardUnits(e *scan, lo, hi int) {
 			if !e.DY.Zero() {
 				r.set.Add(dh, dh, e.DY.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1])
 			}
-			if !e.TraceH.Zero() {
-				copy(e.TraceH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], dh)
+			if !e.TraceDH.Zero() {
+				copy(e.TraceDH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], dh)
 			}
 			e.cell.backward(r)
 		}
@@ -218,11 +218,11 @@ func (e *scan) outputGrad(r *row, t, b int) {
 		at := (t*e.B+b)*e.YLd + e.YOff
 		r.set.Add(dh[lo:hi], dh[lo:hi], e.DY.Host[at+lo:at+hi])
 	}
-	if !e.TraceH.Zero() {
-		copy(e.TraceH.Host[(t*e.B+b)*e.out+lo:], dh[lo:hi])
+	if !e.TraceDH.Zero() {
+		copy(e.TraceDH.Host[(t*e.B+b)*e.out+lo:], dh[lo:hi])
 	}
-	if !e.TraceC.Zero() {
-		copy(e.TraceC.Host[(t*e.B+b)*e.cw+c0:], dc)
+	if !e.TraceDC.Zero() {
+		copy(e.TraceDC.Host[(t*e.B+b)*e.cw+c0:], dc)
 	}
 	r.dh = dh
 	if e.ZoneH > 0 {
@@ -308,7 +308,7 @@ type operands struct {
 	rows      int
 	gates     device.Buffer // [rows,G*H] gradients of the pre-activations
 	input     device.Buffer // [rows,G*H] gradients of W·x: the same, but where that is normalised
-	side      device.Buffer // [rows,SideWidth]
+	side      device.Buffer // [rows,sideWidth]
 	mid, dp   device.Buffer // [rows,H] what entered P, [rows,O] the gradient of its product
 	x, old    device.Buffer // [rows,I] input, [rows,O] what entered R
 	dx        device.Buffer // [rows,I] input gradient
@@ -318,7 +318,7 @@ type operands struct {
 // weightGrads multiplies the gate gradients of the chunk with what went in.
 func (e *scan) weightGrads() {
 	o := e.chunkOperands()
-	ragged := e.Active != nil && int(e.Active[e.t0+e.steps-1]) < e.B
+	ragged := !e.Active.Zero() && int(e.Active.Host[e.t0+e.steps-1]) < e.B
 	if ragged {
 		e.gather(&o)
 	}
@@ -439,7 +439,7 @@ func (e *scan) together(dst []float32, src device.Buffer, width int) device.Buff
 	}
 	n := 0
 	for i := range e.steps {
-		active := int(e.Active[e.t0+i])
+		active := int(e.Active.Host[e.t0+i])
 		n += copy(dst[n:], src.Host[i*e.B*width:][:active*width])
 	}
 	return device.HostBuffer(dst[:n])
@@ -449,7 +449,7 @@ func (e *scan) together(dst []float32, src device.Buffer, width int) device.Buff
 func (e *scan) scatter(dx device.Buffer) {
 	n := 0
 	for t := e.t0; t < e.t0+e.steps; t++ {
-		n += copy(e.DX.Host[t*e.B*e.I:][:int(e.Active[t])*e.I], dx.Host[n:])
+		n += copy(e.DX.Host[t*e.B*e.I:][:int(e.Active.Host[t])*e.I], dx.Host[n:])
 	}
 }
 

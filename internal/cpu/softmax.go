@@ -42,10 +42,10 @@ func (b *Backend) softmax(s *device.SoftmaxSpec, body func(*softmaxArgs, int, in
 
 // validCols is how many columns of row r count.
 func validCols(s *device.SoftmaxSpec, r int) int {
-	if s.Lens == nil {
+	if s.Lens.Zero() {
 		return s.Cols
 	}
-	return min(int(s.Lens[r/max(s.RowsPerLen, 1)]), s.Cols)
+	return min(int(s.Lens.Host[r/max(s.RowsPerLen, 1)]), s.Cols)
 }
 
 func softmaxRows(a *softmaxArgs, lo, hi int) {

@@ -1,8 +1,18 @@
-// Package device holds the seam between the tape and whatever computes: types only.
+// Package device holds the seam between the tape and whatever computes: the
+// interface, its memory, the specs of its operations, and what follows from a
+// spec alone. It computes nothing.
 //
-// A Backend enqueues work on Buffers; only Download and Sync wait, and no
-// method returns a number computed on the device. Matrices are row-major
-// float32. Dimensions: B batch, T time, I input, H hidden, G gates.
+// A Backend enqueues work on Buffers and Ints; only Download, DownloadInts and
+// Sync wait, and no method returns a number computed on the device. Matrices are
+// row-major float32. Dimensions: B batch, T time, I input, H hidden, G gates.
+//
+// Whatever an operation reads or writes lies on the device: a spec holds shapes,
+// options and device memory, never a slice of the caller's. Only Upload and
+// UploadInts read host memory, and they have read it when they return; a backend
+// that runs later takes its copy then. The caller may use device memory again,
+// for other data, as soon as the calls that need it have been made: work is done
+// in the order of the calls, so a backend that runs later needs no copy of it.
+// That is why a tape's memory may be rewound before the device is done with it.
 //
 // Programmer mistakes (a buffer too short for its spec) may panic: the tensor
 // package checks every shape a user can reach before it enqueues.
@@ -38,16 +48,49 @@ func (b Buffer) Slice(lo, hi int) Buffer {
 // Zero reports whether b is absent.
 func (b Buffer) Zero() bool { return b.N == 0 }
 
+// Ints is a run of int32 on a device, as Buffer is one of float32: lengths, row
+// numbers, ids, classes. The zero Ints is "absent".
+type Ints struct {
+	Host []int32
+	Addr uintptr
+	N    int
+}
+
+// HostInts wraps ordinary memory as the CPU's.
+func HostInts(s []int32) Ints { return Ints{Host: s, N: len(s)} }
+
+// Slice is the part [lo, hi) of v, sharing its memory.
+func (v Ints) Slice(lo, hi int) Ints {
+	if lo < 0 || hi < lo || hi > v.N {
+		panic("device: slice out of range")
+	}
+	s := Ints{N: hi - lo}
+	if v.Host != nil {
+		s.Host = v.Host[lo:hi:hi]
+	} else if v.Addr != 0 {
+		s.Addr = v.Addr + uintptr(lo)*4
+	}
+	return s
+}
+
+// Zero reports whether v is absent.
+func (v Ints) Zero() bool { return v.N == 0 }
+
 // Backend computes. Methods enqueue in order and may return before the work is
 // done; specs are passed by pointer and are not kept after the call returns
 // (a backend that runs later copies them). All methods are safe for use by
 // several goroutines on distinct buffers.
 type Backend interface {
 	Name() string       // such as "cpu/avx512"
+	RunsAhead() bool    // whether methods may return before their work is done, so that reading a number costs a wait
 	Alloc(n int) Buffer // n zeroed elements, 64-byte aligned
 	Free(Buffer)        // ends the use of an Alloc'ed buffer
 	Upload(dst Buffer, src []float32)
 	Download(dst []float32, src Buffer) // waits
+	AllocInts(n int) Ints               // as Alloc
+	FreeInts(Ints)
+	UploadInts(dst Ints, src []int32)
+	DownloadInts(dst []int32, src Ints) // waits
 	Sync()                              // waits for all enqueued work
 
 	// Moves.
@@ -60,8 +103,9 @@ type Backend interface {
 	SumRows(dst, src Buffer, rows, cols, ld int, acc bool) // dst[j] (+)= sum_i src[i*ld+j], i ascending in fixed blocks
 
 	// The recurrent core.
-	Scan(s *ScanSpec)     // forward
-	ScanGrad(s *ScanSpec) // backward, after Scan with Keep
+	ScanWork(s *ScanSpec) int // the length of s.Work: from the shape, the options and which parameters are there
+	Scan(s *ScanSpec)         // forward
+	ScanGrad(s *ScanSpec)     // backward, after Scan with Keep of the same spec
 
 	// Elementwise.
 	Unary(op UnaryOp, y, x Buffer, alpha float32)                       // y = op(x)
@@ -145,9 +189,9 @@ type PermuteSpec struct {
 	Dims                 [4]int
 	DstOff, SrcOff       int
 	DstStride, SrcStride [4]int
-	Rows                 []int32
+	Rows                 Ints
 	RowsDst              bool
-	Lens                 []int32
+	Lens                 Ints
 	RowDim, TimeDim      int
 	Acc                  bool
 }
@@ -230,7 +274,7 @@ type NormSpec struct {
 type SoftmaxSpec struct {
 	Rows, Cols int
 	X, Y       Buffer
-	Lens       []int32
+	Lens       Ints
 	RowsPerLen int  // rows sharing one length; 0 means 1
 	Log        bool // log-softmax
 	DY, DX     Buffer
@@ -241,9 +285,9 @@ type SoftmaxSpec struct {
 type EmbedSpec struct {
 	Table   Buffer // [V,D]
 	V, D    int
-	IDs     []int32
+	IDs     Ints
 	Padding int32
-	Y       Buffer // [len(IDs),D]
+	Y       Buffer // [IDs.N,D]
 	DY      Buffer
 	DTable  Buffer // accumulates, in ascending n
 }
@@ -257,26 +301,26 @@ const (
 	PoolMax // ties go to the earliest step
 )
 
-// PoolSpec pools X [B,T,F] over each row's first Lens[b] steps (nil: T) to Y [B,F]. An empty row gives zeros.
+// PoolSpec pools X [B,T,F] over each row's first Lens[b] steps (absent: T) to Y [B,F]. An empty row gives zeros.
 type PoolSpec struct {
 	Kind    PoolKind
 	B, T, F int
 	X, Y    Buffer
-	Lens    []int32
-	Arg     []int32 // [B*F], PoolMax: the step chosen (-1: none), kept for backward
+	Lens    Ints
+	Arg     Ints // [B*F], PoolMax: the step chosen (-1: none), kept for backward
 	DY, DX  Buffer
 	AccX    bool
 }
 
 // AdditiveSpec is the scores of additive attention (Bahdanau et al. 2015),
-// Score[b,q,t] = Σ_u V[u]·tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u]) for t below Lens[b] (nil: T), zero from there on.
+// Score[b,q,t] = Σ_u V[u]·tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u]) for t below Lens[b] (absent: T), zero from there on.
 // Cover and W are absent together. Backward, from DScore: all gradients accumulate, absent ones are not computed;
 // those of V and W are sums over b in ascending order.
 type AdditiveSpec struct {
 	B, Q, T, U       int
 	Query, Key, V    Buffer // [B,Q,U], [B,T,U], [U]
 	Cover, W         Buffer // [B,Q,T], [U]
-	Lens             []int32
+	Lens             Ints
 	Score            Buffer // [B,Q,T]
 	DScore           Buffer
 	DQuery, DKey, DV Buffer
@@ -290,7 +334,7 @@ const (
 	MSE LossKind = iota
 	MAE
 	Huber        // Param: delta
-	Quantile     // pinball; Pred [N,len(Quantiles)], Target [N]
+	Quantile     // pinball; Pred [N,V], Target [N]
 	Gaussian     // Pred [N,2]: mean, pre-softplus scale. Here and below 1e-6 is added to the softplus of a scale, count mean or dispersion, to keep it from 0
 	StudentT     // Pred [N,3]: location, pre-softplus scale, pre-softplus degrees of freedom (df = 2 + softplus)
 	NegBinomial  // Pred [N,2]: pre-softplus mean, pre-softplus dispersion alpha; Target counts
@@ -303,16 +347,19 @@ const (
 // Value is [1]. DPred, if present, gets dValue/dPred (overwritten).
 type LossSpec struct {
 	Kind        LossKind
-	N, V        int     // items; outputs per item (V=1 for MSE, MAE, Huber, BCE)
-	Pred        Buffer  // [N,V]
-	Target      Buffer  // [N]
-	Classes     []int32 // [N], CrossEntropy
-	Weight      Buffer  // [N] or absent
-	ClassWeight Buffer  // [V] or absent
-	Ignore      int32   // a negative number such as -100
+	N, V        int    // items; outputs per item (V=1 for MSE, MAE, Huber, BCE)
+	Pred        Buffer // [N,V]
+	Target      Buffer // [N]
+	Classes     Ints   // [N], CrossEntropy
+	Weight      Buffer // [N] or absent
+	Lens        Ints   // [B] or absent: item n belongs to row n/PerRow, and counts if n%PerRow is below Lens[row]*PerStep
+	PerRow      int
+	PerStep     int
+	ClassWeight Buffer // [V] or absent
+	Ignore      int32  // a negative number such as -100
 	Smoothing   float32
 	Param       float32
-	Quantiles   []float32
+	Quantiles   Buffer // [V], Quantile
 	Value       Buffer
 	DPred       Buffer
 }
@@ -325,10 +372,10 @@ type LossSpec struct {
 // read and their gradient is exactly 0. All sums over paths are of logarithms, in double precision.
 type CTCSpec struct {
 	B, T, V, L int
-	Logits     Buffer  // [B,T,V]
-	Lens       []int32 // [B], steps of each row; nil: T
-	Labels     []int32 // [B,L], classes 0..V-1 other than Blank
-	LabelLens  []int32 // [B], labels of each row; nil: L
+	Logits     Buffer // [B,T,V]
+	Lens       Ints   // [B], steps of each row; absent: T
+	Labels     Ints   // [B,L], classes 0..V-1 other than Blank
+	LabelLens  Ints   // [B], labels of each row; absent: L
 	Blank      int32
 	PerLabel   bool
 	Value      Buffer
@@ -346,18 +393,6 @@ func CTCSteps(labels []int32) int {
 	return n
 }
 
-// Row is the number of steps and the labels of row b.
-func (s *CTCSpec) Row(b int) (steps int, labels []int32) {
-	steps, n := s.T, s.L
-	if s.Lens != nil {
-		steps = int(s.Lens[b])
-	}
-	if s.LabelLens != nil {
-		n = int(s.LabelLens[b])
-	}
-	return steps, s.Labels[b*s.L : b*s.L+n]
-}
-
 // CRFSpec is the negative log-likelihood of tag sequences under a linear-chain
 // conditional random field (Lafferty et al. 2001), a mean over all steps of all rows:
 //
@@ -369,12 +404,12 @@ func (s *CTCSpec) Row(b int) (steps int, labels []int32) {
 // zeros past the lengths; an absent one is not computed.
 type CRFSpec struct {
 	B, T, K                       int
-	Scores                        Buffer  // [B,T,K]
-	Trans                         Buffer  // [K,K], from the row's tag to the column's
-	Start, End                    Buffer  // [K] or absent
-	Lens                          []int32 // [B]; nil: all T
-	Tags                          []int32 // [B,T], 0 to K-1
-	Value                         Buffer  // [1]
+	Scores                        Buffer // [B,T,K]
+	Trans                         Buffer // [K,K], from the row's tag to the column's
+	Start, End                    Buffer // [K] or absent
+	Lens                          Ints   // [B]; absent: all T
+	Tags                          Ints   // [B,T], 0 to K-1
+	Value                         Buffer // [1]
 	DScores, DTrans, DStart, DEnd Buffer
 }
 

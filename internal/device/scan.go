@@ -101,19 +101,18 @@ type RowCell interface {
 // ScanSpec is one layer in one direction over a whole sequence, time-major.
 //
 // Rows are sorted by length, longest first: at time t the first Active[t] rows are inside their
-// sequence (nil: all B at every t). Reverse runs t = T-1 .. 0, so a row begins at its true last step.
+// sequence (absent: all B at every t). Reverse runs t = T-1 .. 0, so a row begins at its true last step.
 // Rows outside their sequence keep their state, get zero output and pass no gradient.
 //
 // O, the width of h, is H unless there is a projection; C, the width of the other states, is (States-1)*H.
-// Gates has three lives: W·x + biases, then the gate activations, then (ScanGrad) the gate gradients.
 type ScanSpec struct {
 	Cell       Cell
 	T, B, I, H int
 	Proj       int // above 0: O is Proj, by the matrix P
 	Reverse    bool
-	Active     []int32 // [T], not increasing
-	Rows       []int32 // [B] the caller's number of each row, for masks; nil: its place
-	Keep       bool    // save what ScanGrad needs
+	Active     Ints // [T], not increasing
+	Rows       Ints // [B] the caller's number of each row, for masks; absent: its place
+	Keep       bool // save what ScanGrad needs
 	Custom     RowCell
 	CellOptions
 
@@ -133,15 +132,9 @@ type ScanSpec struct {
 	PeepI, PeepF, PeepO        Buffer
 	NormX, NormR, NormC, BiasC Buffer
 
-	Gates Buffer // Keep: [T,B,G*H]; else [Chunk,B,G*H]
-	Side  Buffer // [T or Chunk,B,SideWidth]
-	Hs    Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
-	Cs    Buffer // as Hs, [..,B,C]
-	HIn   Buffer // with HDrop: as Hs, what enters R
-	Mid   Buffer // with Proj: [T or Chunk,B,H], what enters P
-	XHat  Buffer // with NormX: [T or Chunk,B,G*H], W·x normalised
-	Stats Buffer // with NormX: [T or Chunk,B,4], the norms' 1/deviation
-	Chunk int    // time steps of W·x computed at once when not Keep
+	// What the backend works in, ScanWork elements that nobody else looks into.
+	// With Keep it is what Scan leaves for ScanGrad.
+	Work Buffer
 
 	// W, R and P rest at this version: what Scan and what ScanGrad derive from them may be kept. nil: it may not.
 	Cache, BackCache *Cache
@@ -160,15 +153,41 @@ type ScanSpec struct {
 	DPeepI, DPeepF, DPeepO         Buffer
 	DNormX, DNormR, DNormC, DBiasC Buffer
 
-	// To look into a network: the gradients of the states after each step, [T,B,O] and [T,B,C], written where a
-	// row is inside its sequence. That of h counts whatever reads it; that of C what later steps read of it, its
-	// own step's h not.
-	TraceH, TraceC Buffer
+	// To look into a network, each absent unless wanted. Scan writes TraceGates [T,B,G*H], what the gates hold after
+	// each step: activations (of an sLSTM's i and f, and of a custom cell, whatever its Forward left); and TraceCells
+	// [T,B,C], the states beside h after each step. ScanGrad writes the gradients of the states after each step,
+	// TraceDH [T,B,O] and TraceDC [T,B,C]. That of h counts whatever reads it; that of C what later steps read of it,
+	// its own step's h not. All but TraceCells are written where a row is inside its sequence only.
+	TraceGates, TraceCells Buffer
+	TraceDH, TraceDC       Buffer
 
 	// To follow gradients that float32 would not hold, [T,B]: what later steps hand back to the states after step
 	// t of row b is multiplied by TraceGain[t,b], before anything else is added. Powers of two round nothing.
 	// Absent is ones. Whatever else ScanGrad computes is then that of the grown gradients.
 	TraceGain Buffer
+}
+
+// StackScanner is a Backend that may take a whole stack of layers at once, where
+// it is faster so than layer by layer. It is asked before the layers are run one
+// after the other.
+type StackScanner interface {
+	Backend
+	StackWork(s *StackSpec) (n int, ok bool) // the length of s.Work, as ScanWork; not ok: the stack is not for it
+	ScanStack(s *StackSpec)                  // forward
+	ScanStackGrad(s *StackSpec)              // backward, after ScanStack with Keep
+}
+
+// StackSpec is layers of one cell that feed each other with nothing between them:
+// each but the first reads what the directions of the one before it put side by side.
+//
+// A ScanSpec means here what it does in Scan and ScanGrad, but that X and DX are
+// there in the first layer only, Y and DY in the last: what lies between layers is
+// the backend's own, as is the scans' Work. Keep is the same for all. Where two
+// directions share X, the last one has the DXAcc that counts.
+type StackSpec struct {
+	Scans []*ScanSpec // by layer, then direction
+	Dirs  int         // directions of a layer
+	Work  Buffer
 }
 
 // Out is O, the width of h.
@@ -193,41 +212,4 @@ func (s *ScanSpec) GateWidth() int {
 		return s.Custom.Gates() * s.H
 	}
 	return Cells[s.Cell].Gates * s.H
-}
-
-// SideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
-func (s *ScanSpec) SideWidth() int {
-	switch {
-	case !s.NormX.Zero():
-		return s.GateWidth()
-	case Cells[s.Cell].Side:
-		return s.H
-	}
-	return 0
-}
-
-// WorkSizes are the lengths of the buffers that a scan saves or works in, in
-// the order Gates, Side, Hs, Cs, HIn, Mid, XHat, Stats; 0 is absent.
-func (s *ScanSpec) WorkSizes() [8]int {
-	steps, slots := s.T*s.B, (s.T+1)*s.B
-	if !s.Keep {
-		steps, slots = s.Chunk*s.B, 2*s.B
-	}
-	gates := s.GateWidth()
-	n := [8]int{steps * gates, steps * s.SideWidth(), slots * s.Out(), slots * s.CellWidth()}
-	if s.HDrop > 0 {
-		n[4] = slots * s.Out()
-	}
-	if s.Proj > 0 {
-		n[5] = steps * s.H
-	}
-	if !s.NormX.Zero() {
-		n[6], n[7] = steps*gates, steps*4
-	}
-	return n
-}
-
-// Workspace is those buffers, in the same order.
-func (s *ScanSpec) Workspace() [8]*Buffer {
-	return [8]*Buffer{&s.Gates, &s.Side, &s.Hs, &s.Cs, &s.HIn, &s.Mid, &s.XHat, &s.Stats}
 }

@@ -14,7 +14,7 @@ func newFolder(m *Model) *folder {
 			budget += 4 * c.len()
 		}
 	}
-	return &folder{&run{m: m, tape: tensor.NewTape(tensor.CPU(), tensor.Infer), vals: make([]*value, len(m.names)), left: min(budget, m.budget)}}
+	return &folder{&run{m: m, tape: tensor.NewTape(m.dev, tensor.Infer), vals: make([]*value, len(m.names)), left: min(budget, m.budget)}}
 }
 
 // fold runs n and keeps its results, if that can be done now. What fails here

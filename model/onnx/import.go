@@ -17,9 +17,10 @@ import (
 // what moves numbers between them. It returns the stack and its packed
 // parameters, and compares it on random input with the graph itself and, where
 // it is installed, with ONNX Runtime. A graph that does more is a
-// *model.FileError that names the node; [Read] may still run it.
-func Import(path string) (*Stack, *tensor.Slab, *Parity, error) {
-	m, err := Read(path)
+// *model.FileError that names the node; [Read] may still run it. All of it is on
+// the device named, or else on the CPU.
+func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *Parity, error) {
+	m, err := Read(path, on...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -93,7 +94,7 @@ func (m *Model) stack() (*Stack, *tensor.Slab, *trial, *Parity, error) {
 	if err != nil {
 		return nil, nil, nil, nil, m.badf("%v", err)
 	}
-	slab := tensor.Pack(tensor.CPU(), s, 0)
+	slab := tensor.Pack(m.dev, s, 0)
 	f.fill(s)
 	t, p, err := f.prove(s)
 	return s, slab, t, p, err

@@ -148,7 +148,7 @@ func described(m *Model, in map[string]Value) string {
 func (s *Stack) values(in map[string]Value, lengths []int32) (map[string][]float32, error) {
 	out := map[string][]float32{}
 	err := tensor.Catch(func() {
-		tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+		tape := tensor.NewTape(s.RNN.Weights[0].Device(), tensor.Infer)
 		var x *tensor.Tensor
 		switch ids, ok := in["ids"]; {
 		case ok:

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type Model struct {
 	Opset    int    // version of the standard operators
 
 	path      string
+	dev       *tensor.Device // nil: the CPU
 	inputs    []ValueInfo
 	outputs   []ValueInfo
 	inSlots   []int
@@ -155,8 +157,8 @@ func (m *Model) badf(format string, args ...any) error {
 }
 
 // Read reads and checks an ONNX file. What is wrong with it, or not supported,
-// is a *model.FileError.
-func Read(path string) (*Model, error) {
+// is a *model.FileError. The model runs on the device named, or else on the CPU.
+func Read(path string, on ...*tensor.Device) (*Model, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
@@ -175,7 +177,7 @@ func Read(path string) (*Model, error) {
 	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
 	}
-	return parse(path, b)
+	return parse(path, b, on...)
 }
 
 func bare(err error) error {
@@ -187,8 +189,8 @@ func bare(err error) error {
 }
 
 // parse builds a Model from a file's bytes; path is for messages.
-func parse(path string, b []byte) (*Model, error) {
-	m := &Model{path: path, budget: maxElements}
+func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
+	m := &Model{path: path, budget: maxElements, dev: cmp.Or(on...)}
 	p, err := decodeModel(b)
 	switch {
 	case err != nil:
@@ -446,7 +448,7 @@ func (m *Model) prepare() (err error) {
 		return err
 	}
 	if len(m.params) > 0 {
-		tensor.Pack(tensor.CPU(), struct{ Weights []*tensor.Param }{m.params}, 0)
+		tensor.Pack(m.dev, struct{ Weights []*tensor.Param }{m.params}, 0)
 	}
 	return nil
 }

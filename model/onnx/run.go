@@ -23,7 +23,7 @@ type run struct {
 func (m *Model) Run(inputs map[string]Value) (map[string]Value, error) {
 	tape, _ := m.tapes.Get().(*tensor.Tape)
 	if tape == nil {
-		tape = tensor.NewTape(tensor.CPU(), tensor.Infer)
+		tape = tensor.NewTape(m.dev, tensor.Infer)
 	}
 	tape.Reset()
 	defer m.tapes.Put(tape)

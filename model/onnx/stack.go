@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -139,8 +140,9 @@ func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 	return model.Save(dir, Task, c, model.Weights(slab))
 }
 
-// Open reads a model directory that [Stack.Save] wrote.
-func Open(dir string) (*Stack, *tensor.Slab, error) {
+// Open reads a model directory that [Stack.Save] wrote. Its parameters live on
+// the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Stack, *tensor.Slab, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, nil, err
@@ -164,7 +166,7 @@ func Open(dir string) (*Stack, *tensor.Slab, error) {
 	if need != have {
 		return nil, nil, &model.FileError{File: dir, Problem: fmt.Sprintf("the configuration needs %d weights, the file has %d", need, have)}
 	}
-	slab := tensor.Pack(tensor.CPU(), s, 0)
+	slab := tensor.Pack(cmp.Or(on...), s, 0)
 	if err := d.Load(slab); err != nil {
 		return nil, nil, err
 	}

@@ -288,7 +288,7 @@ func TestVectors(t *testing.T) {
 	}
 	cfg := small()
 	cfg.Vectors, cfg.Epochs = path, 1
-	m, learn, valid, err := prepare(Examples(reviews(100, 1)), nil, cfg)
+	m, learn, valid, err := prepare(Examples(reviews(100, 1)), nil, cfg, nil)
 	if err != nil || learn.len()+valid.len() != 100 || m.cfg.Embedding != 3 {
 		t.Fatalf("%d + %d texts, width %d, %v", learn.len(), valid.len(), m.cfg.Embedding, err)
 	}

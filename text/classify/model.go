@@ -71,13 +71,13 @@ func (m *Model) String() string { return m.cfg.describe() }
 func (m *Model) several() bool { return m.cfg.Separator != "" }
 
 // newModel makes an untrained model.
-func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer) (*Model, error) {
+func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, classes: classes, counts: counts, tokenizer: tok}
 	var err error
 	if m.net, err = newNetwork(&m.cfg, tok.Vocabulary().Len(), len(classes), tok.Vocabulary().PadID()); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
 
@@ -87,17 +87,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a classifier", &c); err != nil {
 		return nil, err
@@ -113,7 +114,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 		return nil, err
 	}
 	var m *Model
-	shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, c.Counts, tok) })
+	shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, c.Counts, tok, cmp.Or(on...)) })
 	if err := cmp.Or(shape, err); err != nil {
 		return nil, d.Broken(err)
 	}
@@ -155,7 +156,7 @@ func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus)
 // answer is the model's log-probabilities of each text of c: the network's, with
 // the linear method's mixed in.
 func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
-	p, err := m.logProbabilities(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), c)
+	p, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
 	if err != nil || m.share == 0 {
 		return p, err
 	}

@@ -92,7 +92,7 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 	if n == 0 {
 		return words
 	}
-	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
+	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	var b batch
 	b.load(c, []int{i}, m.tokenizer.Vocabulary().PadID())
 	_, y, weights := m.net.forward(tape, &b)

@@ -31,7 +31,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(training, validation, cfg)
+	m, learn, valid, err := prepare(training, validation, cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,7 +53,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 
 // prepare reads the texts, settles the configuration on them and makes the
 // untrained model.
-func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *corpus, err error) {
+func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
 	learnPart, validPart, _ := cfg.parts(validation == nil)
 	counts, texts, err := countLabels(learnPart.of(training))
 	if err != nil {
@@ -96,7 +96,7 @@ func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *c
 		}
 		cfg.Embedding = vectors.Dim
 	}
-	if m, err = newModel(cfg, names, classes, tok); err != nil {
+	if m, err = newModel(cfg, names, classes, tok, on); err != nil {
 		return nil, nil, nil, err
 	}
 	if vectors != nil {
@@ -218,7 +218,7 @@ func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
 	if !hasLabels(valid) {
 		return nil
 	}
-	p, err := m.logProbabilities(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), valid)
+	p, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), valid)
 	if err != nil {
 		return err
 	}

@@ -40,13 +40,13 @@ type saved struct {
 }
 
 // newModel makes an untrained model of a settled configuration.
-func newModel(cfg Config, k *codec, counts []int64) (*Model, error) {
+func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, codec: k, counts: counts}
 	var err error
 	if m.net, err = newNetwork(&m.cfg, len(counts)); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
 
@@ -68,17 +68,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, saved{m.cfg, m.counts}, model.Weights(m.slab), m.codec.tokens.Part(""))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a language model", &c); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 		return nil, d.Broken(err)
 	}
 	var m *Model
-	if shape := tensor.Catch(func() { m, err = newModel(c.Config, k, c.Counts) }); shape != nil || err != nil {
+	if shape := tensor.Catch(func() { m, err = newModel(c.Config, k, c.Counts, cmp.Or(on...)) }); shape != nil || err != nil {
 		return nil, d.Broken(cmp.Or(shape, err))
 	}
 	return m, d.Load(m.slab)

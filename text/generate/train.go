@@ -28,7 +28,7 @@ func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *trai
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, c, err := prepare(docs, cfg)
+	m, c, err := prepare(docs, cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -47,7 +47,7 @@ func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *trai
 const leastTokens = 64
 
 // prepare settles the configuration on the text and makes the untrained model.
-func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
+func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
 	marked := false
 	for _, d := range docs {
 		marked = marked || strings.Contains(d.Text, text.Unknown)
@@ -69,7 +69,7 @@ func prepare(docs []data.Document, cfg Config) (*Model, *corpus, error) {
 	if c.tokens < cfg.Batch {
 		return nil, nil, data.Errorf("batch: %d streams need as many tokens at least, and the text has %d; give a smaller batch or more text", cfg.Batch, c.tokens)
 	}
-	m, err := newModel(cfg, k, counts)
+	m, err := newModel(cfg, k, counts, on)
 	if err != nil {
 		return nil, nil, err
 	}

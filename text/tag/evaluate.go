@@ -122,7 +122,7 @@ func (m *Model) schemeOf(d *corpus) Scheme {
 func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, losses []float64, err error) {
 	found, losses = make([]int32, len(d.tokens)), make([]float64, len(d.pieces))
 	chain := m.net.chain(m.tags, m.spans())
-	err = m.eachPiece(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), d, func(i int, scores []float32) {
+	err = m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
 		p := d.pieces[i]
 		best := chain.Viterbi(scores)
 		copy(found[p.from:], best)

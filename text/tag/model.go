@@ -71,13 +71,13 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) spans() bool { return m.Scheme() != Labels }
 
 // newModel makes an untrained model for a settled configuration.
-func newModel(cfg Config, v *vocabularies, tags []string) (*Model, error) {
+func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, vocabularies: v, tags: tags}
 	var err error
 	if m.net, err = newNetwork(&m.cfg, v, tags, m.spans()); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
 
@@ -86,17 +86,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, saved{m.cfg, m.tags, m.notes}, model.Weights(m.slab), m.vocabularies.part())
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a tagger", &c); err != nil {
 		return nil, err
@@ -112,7 +113,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 		return nil, &model.FileError{File: d.File(vocabularyFile), Problem: "a word's usual tag is none of the model's", Fix: "train the model again"}
 	}
 	var m *Model
-	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags) })
+	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags, cmp.Or(on...)) })
 	if err := cmp.Or(shape, err); err != nil {
 		return nil, d.Broken(err)
 	}

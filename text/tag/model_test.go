@@ -296,7 +296,7 @@ func TestTrainingRepeats(t *testing.T) {
 // A step in its steady state allocates nothing below the loop.
 func TestStepAllocatesNothing(t *testing.T) {
 	cfg := small()
-	m, learn, _, err := prepare(Sentences(made(1, 32, IOB2)), Sentences(made(2, 8, IOB2)), cfg)
+	m, learn, _, err := prepare(Sentences(made(1, 32, IOB2)), Sentences(made(2, 8, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestVectors(t *testing.T) {
 	cfg := small()
 	cfg.Vectors, cfg.MinCount = path, 2
 	list := append(made(1, 20, IOB2), data.Sentence{Line: 21, Tokens: []string{"Rare", "River"}, Tags: []string{"O", "O"}})
-	m, learn, _, err := prepare(Sentences(list), Sentences(made(2, 5, IOB2)), cfg)
+	m, learn, _, err := prepare(Sentences(list), Sentences(made(2, 5, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func (m *Model) Predict(ctx context.Context, sentences [][]string, o *PredictOpt
 	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))
 	probabilities, spans, owner := make([]float64, len(d.tokens)), make([][]Mark, len(d.pieces)), d.owners()
 	chain := m.net.chain(m.tags, m.spans())
-	err := m.eachPiece(ctx, tensor.NewTape(tensor.CPU(), tensor.Infer), d, func(i int, scores []float32) {
+	err := m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
 		p, s := d.pieces[i], d.sentence(owner[i])
 		best, known := chain.Viterbi(scores), chain.Marginals(scores)
 		copy(ids[p.from:], best)

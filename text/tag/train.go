@@ -29,7 +29,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(training, validation, cfg)
+	m, learn, valid, err := prepare(training, validation, cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -42,7 +42,7 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 
 // prepare reads the sentences, settles the configuration on them and makes the
 // untrained model.
-func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *corpus, err error) {
+func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
 	if validation == nil {
 		learn, valid, err = readBoth(training, &cfg)
 	} else if learn, err = readAll(training, &cfg); err == nil {
@@ -77,7 +77,7 @@ func prepare(training, validation Source, cfg Config) (m *Model, learn, valid *c
 	for _, d := range []*corpus{learn, valid} {
 		v.apply(d, &cfg)
 	}
-	if m, err = newModel(cfg, v, tags); err != nil {
+	if m, err = newModel(cfg, v, tags, on); err != nil {
 		return nil, nil, nil, err
 	}
 	if vectors != nil {

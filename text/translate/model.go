@@ -8,6 +8,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -55,7 +56,7 @@ func (m *Model) Slab() *tensor.Slab { return m.slab }
 func (m *Model) Tokenizers() (source, target *text.Tokenizer) { return m.tok.source, m.tok.target }
 
 // newModel makes an untrained model.
-func newModel(cfg Config, tok tokenizers) (*Model, error) {
+func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, tok: tok}
 	for _, t := range []*text.Tokenizer{tok.source, tok.target} {
 		if v := t.Vocabulary(); v.BeginID() < 0 || v.EndID() < 0 {
@@ -66,7 +67,7 @@ func newModel(cfg Config, tok tokenizers) (*Model, error) {
 	if m.net, err = newNetwork(&m.cfg, tok.source.Vocabulary().Len(), tok.target.Vocabulary().Len()); err != nil {
 		return nil, err
 	}
-	m.slab = tensor.Pack(tensor.CPU(), m.net, cfg.Seed)
+	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
 
@@ -81,17 +82,18 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, saved{m.cfg, m.most, m.notes}, parts...)
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError.
-func Open(dir string) (*Model, error) {
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return OpenDir(d)
+	return OpenDir(d, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.
-func OpenDir(d *model.Dir) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a translation model", &c); err != nil {
 		return nil, err
@@ -106,7 +108,7 @@ func OpenDir(d *model.Dir) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newModel(c.Config, tok)
+	m, err := newModel(c.Config, tok, cmp.Or(on...))
 	if err != nil {
 		return nil, d.Broken(err)
 	}

@@ -48,7 +48,7 @@ func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *train.Run) (*
 		notes = append(notes, run.valid.notes("validation", cfg.MaxLength)...)
 	}
 	cfg.settle(len(run.pairs.target.ids) + run.pairs.target.len())
-	if run.m, err = newModel(cfg, tok); err != nil {
+	if run.m, err = newModel(cfg, tok, o.Device); err != nil {
 		return nil, nil, err
 	}
 	run.m.notes = notes

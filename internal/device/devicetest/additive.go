@@ -8,11 +8,11 @@ import (
 )
 
 // added is the definition of AdditiveSpec in float64; without cover w is nil.
-func added(s *device.AdditiveSpec, query, key, v, cover, w []float64) []float64 {
+func added(s *device.AdditiveSpec, lens []int32, query, key, v, cover, w []float64) []float64 {
 	out := make([]float64, s.B*s.Q*s.T)
 	for i := range out {
 		b, q, t := i/s.Q/s.T, i/s.T, i%s.T
-		if s.Lens != nil && t >= int(s.Lens[b]) {
+		if lens != nil && t >= int(lens[b]) {
 			continue
 		}
 		for u := range s.U {
@@ -33,11 +33,13 @@ func (s *suite) additive() {
 			name := fmt.Sprintf("B=%d Q=%d T=%d U=%d cover=%v", B, Q, T, U, covered)
 			query, key, v, d := s.normal(B*Q*U), s.normal(B*T*U), s.normal(U), s.normal(B*Q*T)
 			spec := device.AdditiveSpec{B: B, Q: Q, T: T, U: U, Query: s.put(query), Key: s.put(key), V: s.put(v), Score: s.put(filled(B*Q*T, 9))}
+			var lens []int32
 			if T > 2 {
 				for b := range B {
-					spec.Lens = append(spec.Lens, int32((b*3)%(T+1))) // begins with an empty row
+					lens = append(lens, int32((b*3)%(T+1))) // begins with an empty row
 				}
 			}
+			spec.Lens = s.ints(lens)
 			var cover, w []float32
 			var w64 []float64
 			if covered {
@@ -45,7 +47,7 @@ func (s *suite) additive() {
 				spec.Cover, spec.W, w64 = s.put(cover), s.put(w), wide(w)
 			}
 			s.b.Additive(&spec)
-			s.near(name, s.get(spec.Score), added(&spec, wide(query), wide(key), wide(v), wide(cover), w64), 2e-5)
+			s.near(name, s.get(spec.Score), added(&spec, lens, wide(query), wide(key), wide(v), wide(cover), w64), 2e-5)
 
 			spec.DScore = s.put(d)
 			for _, g := range []struct {
@@ -62,11 +64,13 @@ func (s *suite) additive() {
 					s.gradient(name+" "+what, plus(s.get(to), -1), x, func(x []float64) float64 { return dot(f(x), d) }, 2e-4)
 				}
 			}
-			check("dquery", spec.DQuery, query, func(x []float64) []float64 { return added(&spec, x, wide(key), wide(v), wide(cover), w64) })
-			check("dkey", spec.DKey, key, func(x []float64) []float64 { return added(&spec, wide(query), x, wide(v), wide(cover), w64) })
-			check("dv", spec.DV, v, func(x []float64) []float64 { return added(&spec, wide(query), wide(key), x, wide(cover), w64) })
-			check("dcover", spec.DCover, cover, func(x []float64) []float64 { return added(&spec, wide(query), wide(key), wide(v), x, w64) })
-			check("dw", spec.DW, w, func(x []float64) []float64 { return added(&spec, wide(query), wide(key), wide(v), wide(cover), x) })
+			check("dquery", spec.DQuery, query, func(x []float64) []float64 { return added(&spec, lens, x, wide(key), wide(v), wide(cover), w64) })
+			check("dkey", spec.DKey, key, func(x []float64) []float64 { return added(&spec, lens, wide(query), x, wide(v), wide(cover), w64) })
+			check("dv", spec.DV, v, func(x []float64) []float64 { return added(&spec, lens, wide(query), wide(key), x, wide(cover), w64) })
+			check("dcover", spec.DCover, cover, func(x []float64) []float64 { return added(&spec, lens, wide(query), wide(key), wide(v), x, w64) })
+			check("dw", spec.DW, w, func(x []float64) []float64 {
+				return added(&spec, lens, wide(query), wide(key), wide(v), wide(cover), x)
+			})
 		}
 	}
 }

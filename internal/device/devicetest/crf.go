@@ -79,7 +79,7 @@ func (c *chain) spec(s *suite, v []float32) device.CRFSpec {
 	}
 	return device.CRFSpec{
 		B: c.b, T: c.t, K: k, Scores: s.put(scores), Trans: s.put(v[:k*k]), Start: s.put(v[k*k : k*k+k]), End: s.put(v[k*k+k : k*k+2*k]),
-		Lens: c.lens, Tags: tags, Value: s.put([]float32{9}),
+		Lens: s.ints(c.lens), Tags: s.ints(tags), Value: s.put([]float32{9}),
 		DScores: s.put(filled(len(scores), 9)), DTrans: s.put(filled(k*k, 9)), DStart: s.put(filled(k, 9)), DEnd: s.put(filled(k, 9)),
 	}
 }
@@ -124,7 +124,7 @@ func (s *suite) crf() {
 	s.crfForbidden()
 	s.crfLong()
 	s.crfAlone()
-	empty := device.CRFSpec{B: 2, T: 3, K: 4, Scores: s.b.Alloc(24), Trans: s.b.Alloc(16), Lens: []int32{0, 0}, Tags: make([]int32, 6),
+	empty := device.CRFSpec{B: 2, T: 3, K: 4, Scores: s.b.Alloc(24), Trans: s.b.Alloc(16), Lens: s.ints([]int32{0, 0}), Tags: s.ints(make([]int32, 6)),
 		Value: s.put([]float32{9}), DScores: s.put(filled(24, 9)), DTrans: s.put(filled(16, 9))}
 	s.b.CRF(&empty)
 	s.near("no step", append(append(s.get(empty.Value), s.get(empty.DScores)...), s.get(empty.DTrans)...), make([]float64, 41), 0)
@@ -171,7 +171,7 @@ func (s *suite) crfLong() {
 		}
 		want[t*k+int(tags[t])]--
 	}
-	spec := device.CRFSpec{B: 1, T: n, K: k, Scores: s.put(scores), Trans: s.put(filled(k*k, 2)), Tags: tags, Value: s.b.Alloc(1), DScores: s.b.Alloc(n * k)}
+	spec := device.CRFSpec{B: 1, T: n, K: k, Scores: s.put(scores), Trans: s.put(filled(k*k, 2)), Tags: s.ints(tags), Value: s.b.Alloc(1), DScores: s.b.Alloc(n * k)}
 	s.b.CRF(&spec)
 	s.near("long", s.get(spec.Value), []float64{sum / n}, 1e-6)
 	d := s.get(spec.DScores)
@@ -195,11 +195,12 @@ func (s *suite) crfAlone() {
 		at := k*k + 2*k + b*c.t*k
 		// A gradient is that of the mean over all steps, so the other row must be as long as before.
 		other := c.lens[1-b]
-		pair := device.CRFSpec{B: 2, T: int(max(n, other)), K: k, Trans: spec.Trans, Start: spec.Start, End: spec.End, Lens: []int32{n, other}, Value: s.b.Alloc(1)}
-		pair.Tags = make([]int32, 2*pair.T)
-		copy(pair.Tags, c.tags[b*c.t:b*c.t+int(n)])
+		pair := device.CRFSpec{B: 2, T: int(max(n, other)), K: k, Trans: spec.Trans, Start: spec.Start, End: spec.End, Lens: s.ints([]int32{n, other}), Value: s.b.Alloc(1)}
+		tags := make([]int32, 2*pair.T)
+		copy(tags, c.tags[b*c.t:b*c.t+int(n)])
 		scores := make([]float32, 2*pair.T*k)
 		copy(scores, v[at:at+int(n)*k])
+		pair.Tags = s.ints(tags)
 		pair.Scores, pair.DScores = s.put(scores), s.b.Alloc(len(scores))
 		s.b.CRF(&pair)
 		s.same(fmt.Sprintf("row %d among others", b), s.get(pair.DScores)[:int(n)*k], s.get(spec.DScores)[b*c.t*k:][:int(n)*k])

@@ -88,16 +88,31 @@ func probabilities(x []float64, v int) []float64 {
 	return p
 }
 
+// ctcCase is a batch of sequences; nil lengths are full ones, nil labels made up.
+type ctcCase struct {
+	name      string
+	t, v, l   int
+	blank     int32
+	lens      []int32
+	labels    []int32
+	labelLens []int32
+	reference func(p []float64, v, blank int, labels []int32) float64
+}
+
+// row is the number of steps and the labels of row b.
+func (c *ctcCase) row(b int) (steps int, labels []int32) {
+	steps, n := c.t, c.l
+	if c.lens != nil {
+		steps = int(c.lens[b])
+	}
+	if c.labelLens != nil {
+		n = int(c.labelLens[b])
+	}
+	return steps, c.labels[b*c.l : b*c.l+n]
+}
+
 func (s *suite) ctc() {
-	for _, c := range []struct {
-		name      string
-		t, v, l   int
-		blank     int32
-		lens      []int32
-		labels    []int32
-		labelLens []int32
-		reference func(p []float64, v, blank int, labels []int32) float64
-	}{
+	for _, c := range []ctcCase{
 		{"one step", 1, 2, 1, 0, nil, []int32{1}, nil, ctcByPaths},
 		{"tiny", 5, 3, 2, 0, []int32{5, 5, 4, 3, 2, 3}, []int32{1, 2, 1, 1, 2, 2, 1, 2, 2, 1, 1, 1}, nil, ctcByPaths},
 		{"no labels", 4, 3, 2, 0, []int32{4, 0, 1}, []int32{1, 1, 1, 1, 1, 1}, []int32{0, 0, 1}, ctcByPaths},
@@ -107,37 +122,39 @@ func (s *suite) ctc() {
 		{"exact fit", 12, 40, 12, 39, nil, nil, nil, ctcByPrefixes},
 	} {
 		for _, perLabel := range []bool{false, true} {
-			s.ctcCase(fmt.Sprintf("%s perLabel=%v", c.name, perLabel), device.CTCSpec{B: max(len(c.lens), 1), T: c.t, V: c.v, L: c.l,
-				Lens: c.lens, Labels: c.labels, LabelLens: c.labelLens, Blank: c.blank, PerLabel: perLabel}, c.reference)
+			s.ctcCase(c, perLabel)
 		}
 	}
 	s.ctcFarApart()
 	s.ctcRowsAlone()
 }
 
-func (s *suite) ctcCase(name string, spec device.CTCSpec, reference func(p []float64, v, blank int, labels []int32) float64) {
-	if spec.Labels == nil {
+func (s *suite) ctcCase(c ctcCase, perLabel bool) {
+	name := fmt.Sprintf("%s perLabel=%v", c.name, perLabel)
+	spec := device.CTCSpec{B: max(len(c.lens), 1), T: c.t, V: c.v, L: c.l, Blank: c.blank, PerLabel: perLabel}
+	if c.labels == nil {
 		for i := range spec.B * spec.L {
-			spec.Labels = append(spec.Labels, (spec.Blank+1+int32(i*i%(spec.V-1)))%int32(spec.V))
+			c.labels = append(c.labels, (spec.Blank+1+int32(i*i%(spec.V-1)))%int32(spec.V))
 		}
 		if spec.L == spec.T { // no room for a blank between neighbours
-			for i := range spec.Labels {
-				spec.Labels[i] = int32(i % (spec.V - 1))
+			for i := range c.labels {
+				c.labels[i] = int32(i % (spec.V - 1))
 			}
 		}
 	}
+	spec.Lens, spec.Labels, spec.LabelLens = s.ints(c.lens), s.ints(c.labels), s.ints(c.labelLens)
 	v := spec.V
 	x := s.scaled(spec.B*spec.T*v, 1.5)
 	value := func(x []float64) float64 {
 		var sum float64
 		for b := range spec.B {
-			steps, labels := spec.Row(b)
+			steps, labels := c.row(b)
 			if device.CTCSteps(labels) > steps {
 				continue
 			}
 			l := 0.0
 			if steps > 0 {
-				l = reference(probabilities(x[b*spec.T*v:(b*spec.T+steps)*v], v), v, int(spec.Blank), labels)
+				l = c.reference(probabilities(x[b*spec.T*v:(b*spec.T+steps)*v], v), v, int(spec.Blank), labels)
 			}
 			if spec.PerLabel {
 				l /= float64(max(1, len(labels)))
@@ -147,7 +164,7 @@ func (s *suite) ctcCase(name string, spec device.CTCSpec, reference func(p []flo
 		return sum / float64(spec.B)
 	}
 	for b := range spec.B { // what lies past a row's length is not read
-		steps, _ := spec.Row(b)
+		steps, _ := c.row(b)
 		for i := (b*spec.T + steps) * v; i < (b+1)*spec.T*v; i++ {
 			x[i] = float32(math.NaN())
 		}
@@ -168,7 +185,7 @@ func (s *suite) ctcCase(name string, spec device.CTCSpec, reference func(p []flo
 	s.gradient(name, d, x, value, 1e-5)
 	s.sample = sample
 	for b := range spec.B {
-		steps, labels := spec.Row(b)
+		steps, labels := c.row(b)
 		if device.CTCSteps(labels) > steps {
 			steps = 0
 		}
@@ -190,7 +207,7 @@ func (s *suite) ctcFarApart() {
 	for t := range T {
 		x[t*V] = 1000 // the blank, always
 	}
-	spec := device.CTCSpec{B: 1, T: T, V: V, L: 2, Logits: s.put(x), Labels: []int32{1, 1}, Value: s.b.Alloc(1), DLogits: s.b.Alloc(T * V)}
+	spec := device.CTCSpec{B: 1, T: T, V: V, L: 2, Logits: s.put(x), Labels: s.ints([]int32{1, 1}), Value: s.b.Alloc(1), DLogits: s.b.Alloc(T * V)}
 	s.b.CTC(&spec)
 	// Two single steps of 50 say the label, apart: 49·48/2 ways.
 	s.near("far apart", s.get(spec.Value), []float64{2000 - math.Log(49*48/2)}, 1e-6)
@@ -215,15 +232,17 @@ func (s *suite) ctcFarApart() {
 func (s *suite) ctcRowsAlone() {
 	const B, T, V, L = 4, 30, 8, 5
 	x := s.normal(B * T * V)
-	spec := device.CTCSpec{B: B, T: T, V: V, L: L, Logits: s.put(x), Lens: []int32{30, 11, 25, 18}, Value: s.b.Alloc(1), DLogits: s.b.Alloc(len(x))}
-	for i := range B * L {
-		spec.Labels = append(spec.Labels, 1+int32(i*5%7))
+	spec := device.CTCSpec{B: B, T: T, V: V, L: L, Logits: s.put(x), Lens: s.ints([]int32{30, 11, 25, 18}), Value: s.b.Alloc(1), DLogits: s.b.Alloc(len(x))}
+	labels := make([]int32, B*L)
+	for i := range labels {
+		labels[i] = 1 + int32(i*5%7)
 	}
+	spec.Labels = s.ints(labels)
 	s.b.CTC(&spec)
 	all := s.get(spec.DLogits)
 	for b := range B {
-		one := device.CTCSpec{B: 1, T: T, V: V, L: L, Logits: s.put(x[b*T*V : (b+1)*T*V]), Lens: spec.Lens[b : b+1],
-			Labels: spec.Labels[b*L : (b+1)*L], Value: s.b.Alloc(1), DLogits: s.b.Alloc(T * V)}
+		one := device.CTCSpec{B: 1, T: T, V: V, L: L, Logits: s.put(x[b*T*V : (b+1)*T*V]), Lens: spec.Lens.Slice(b, b+1),
+			Labels: spec.Labels.Slice(b*L, (b+1)*L), Value: s.b.Alloc(1), DLogits: s.b.Alloc(T * V)}
 		s.b.CTC(&one)
 		d := s.get(one.DLogits)
 		for i := range d {

@@ -12,13 +12,15 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// Run checks that b keeps the contract of package device.
-func Run(t *testing.T, b device.Backend) {
+// Run checks that b keeps the contract of package device: all of it, or some
+// parts by their names, for a backend that does them in several ways.
+func Run(t *testing.T, b device.Backend, parts ...string) {
 	for _, part := range []struct {
 		name string
 		run  func(*suite)
@@ -45,16 +47,13 @@ func Run(t *testing.T, b device.Backend) {
 		{"ScanLaws", (*suite).scanLaws},
 		{"ScanGains", (*suite).scanGains},
 	} {
+		if len(parts) > 0 && !slices.Contains(parts, part.name) {
+			continue
+		}
 		t.Run(part.name, func(t *testing.T) {
 			part.run(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2)), sample: 40})
 		})
 	}
-}
-
-// ScanGains is the part of Run that checks ScanSpec.TraceGain for every cell and
-// option, by itself for backends that split their work in several ways.
-func ScanGains(t *testing.T, b device.Backend) {
-	(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2))}).scanGains()
 }
 
 type suite struct {
@@ -90,8 +89,29 @@ func (s *suite) scaled(n int, sd float32) []float32 {
 // put uploads a copy of v.
 func (s *suite) put(v []float32) device.Buffer {
 	buf := s.b.Alloc(len(v))
-	s.b.Upload(buf, v)
+	src := slices.Clone(v)
+	s.b.Upload(buf, src)
+	for i := range src {
+		src[i] = float32(math.NaN()) // the caller's again, and nobody's business
+	}
 	return buf
+}
+
+// ints uploads a copy of v; nil is absent.
+func (s *suite) ints(v []int32) device.Ints {
+	on := s.b.AllocInts(len(v))
+	src := slices.Clone(v)
+	s.b.UploadInts(on, src)
+	for i := range src {
+		src[i] = -1 << 30 // the caller's again, and nobody's business
+	}
+	return on
+}
+
+func (s *suite) getInts(v device.Ints) []int32 {
+	out := make([]int32, v.N)
+	s.b.DownloadInts(out, v)
+	return out
 }
 
 func (s *suite) get(buf device.Buffer) []float32 {
@@ -206,18 +226,24 @@ func (s *suite) memory() {
 		s.Errorf("Fill: got %v of bits %x, want -0", got, math.Float32bits(got))
 	}
 	s.b.Fill(device.Buffer{}, 1)
+	numbers := s.ints([]int32{3, -1, 4, 1, -5})
+	s.b.UploadInts(numbers.Slice(1, 3), []int32{7, 8})
+	if got := fmt.Sprint(s.getInts(numbers), s.getInts(numbers.Slice(3, 5)), s.getInts(s.b.AllocInts(2))); got != "[3 7 8 1 -5] [1 -5] [0 0]" {
+		s.Errorf("integers are %s", got)
+	}
+	s.b.FreeInts(numbers)
 	s.b.Sync()
 	s.b.Free(buf)
 	if s.b.Name() == "" {
 		s.Error("Name is empty")
 	}
-	if !s.b.Alloc(0).Zero() {
+	if !s.b.Alloc(0).Zero() || !s.b.AllocInts(0).Zero() {
 		s.Error("Alloc(0) is not absent")
 	}
 }
 
 // permuted is the definition of PermuteSpec.
-func permuted(p *device.PermuteSpec, dst, src []float32) {
+func permuted(p *device.PermuteSpec, rows, lens []int32, dst, src []float32) {
 	for i0 := range p.Dims[0] {
 		for i1 := range p.Dims[1] {
 			for i2 := range p.Dims[2] {
@@ -226,17 +252,17 @@ func permuted(p *device.PermuteSpec, dst, src []float32) {
 					from, to := p.SrcOff, p.DstOff
 					for k := range i {
 						is, id := i[k], i[k]
-						if p.Rows != nil && k == p.RowDim {
+						if rows != nil && k == p.RowDim {
 							if p.RowsDst {
-								id = int(p.Rows[is])
+								id = int(rows[is])
 							} else {
-								is = int(p.Rows[is])
+								is = int(rows[is])
 							}
 						}
 						from += is * p.SrcStride[k]
 						to += id * p.DstStride[k]
 					}
-					outside := p.Lens != nil && i[p.TimeDim] >= int(p.Lens[i[p.RowDim]])
+					outside := lens != nil && i[p.TimeDim] >= int(lens[i[p.RowDim]])
 					switch {
 					case outside && p.Acc:
 					case outside:
@@ -254,7 +280,12 @@ func permuted(p *device.PermuteSpec, dst, src []float32) {
 
 func (s *suite) permute() {
 	const n = 2 * 3 * 5 * 7
-	specs := map[string]device.PermuteSpec{
+	type block struct {
+		device.PermuteSpec
+		rows, lens []int32
+	}
+	specs := map[string]block{}
+	for name, spec := range map[string]device.PermuteSpec{
 		"copy":      {Dims: [4]int{2, 3, 5, 7}, DstStride: [4]int{105, 35, 7, 1}, SrcStride: [4]int{105, 35, 7, 1}},
 		"transpose": {Dims: [4]int{2, 3, 5, 7}, DstStride: [4]int{1, 2, 6, 30}, SrcStride: [4]int{105, 35, 7, 1}},
 		"swap":      {Dims: [4]int{1, 3, 5, 14}, DstStride: [4]int{0, 14, 42, 1}, SrcStride: [4]int{0, 70, 14, 1}},
@@ -262,18 +293,32 @@ func (s *suite) permute() {
 		"reverse":   {Dims: [4]int{1, 1, 10, 21}, SrcOff: 189, DstStride: [4]int{0, 0, 21, 1}, SrcStride: [4]int{0, 0, -21, 1}},
 		"broadcast": {Dims: [4]int{1, 6, 5, 7}, DstStride: [4]int{0, 35, 7, 1}, SrcStride: [4]int{0, 0, 7, 1}},
 		"rows": {Dims: [4]int{1, 3, 10, 7}, DstStride: [4]int{0, 7, 21, 1}, SrcStride: [4]int{0, 70, 7, 1},
-			Rows: []int32{2, 0, 1}, Lens: []int32{10, 4, 0}, RowDim: 1, TimeDim: 2},
+			RowDim: 1, TimeDim: 2},
 		"rows back": {Dims: [4]int{1, 10, 3, 7}, DstStride: [4]int{0, 7, 70, 1}, SrcStride: [4]int{0, 21, 7, 1},
-			Rows: []int32{2, 0, 1}, RowsDst: true, Lens: []int32{10, 4, 0}, RowDim: 2, TimeDim: 1},
-		"empty": {Dims: [4]int{1, 0, 3, 7}},
+			RowsDst: true, RowDim: 2, TimeDim: 1},
+		"cut":                     {Dims: [4]int{1, 3, 10, 7}, DstStride: [4]int{0, 70, 7, 1}, SrcStride: [4]int{0, 70, 7, 1}, RowDim: 1, TimeDim: 2},
+		"cut of single elements":  {Dims: [4]int{1, 3, 10, 1}, DstStride: [4]int{0, 10, 1, 0}, SrcStride: [4]int{0, 0, 0, 0}, RowDim: 1, TimeDim: 2},
+		"cut innermost":           {Dims: [4]int{2, 3, 5, 7}, DstStride: [4]int{105, 35, 7, 1}, SrcStride: [4]int{105, 35, 7, 1}, RowDim: 1, TimeDim: 3},
+		"rows of single elements": {Dims: [4]int{1, 1, 3, 1}, DstStride: [4]int{0, 0, 2, 1}, SrcStride: [4]int{0, 0, 5, 1}, RowDim: 2},
+		"empty":                   {Dims: [4]int{1, 0, 3, 7}},
+	} {
+		b := block{PermuteSpec: spec}
+		if strings.HasPrefix(name, "rows") {
+			b.rows = []int32{2, 0, 1}
+		}
+		if spec.TimeDim > 0 {
+			b.lens = []int32{10, 4, 0}
+		}
+		specs[name] = b
 	}
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		spec := specs[name]
 		for _, acc := range []bool{false, true} {
 			src, dst := s.normal(n), s.normal(n)
 			spec.Acc, spec.Src, spec.Dst = acc, s.put(src), s.put(dst)
-			s.b.Permute(&spec)
-			permuted(&spec, dst, src)
+			spec.Rows, spec.Lens = s.ints(spec.rows), s.ints(spec.lens)
+			s.b.Permute(&spec.PermuteSpec)
+			permuted(&spec.PermuteSpec, spec.rows, spec.lens, dst, src)
 			s.same(fmt.Sprintf("%s acc=%v", name, acc), s.get(spec.Dst), dst)
 		}
 	}
@@ -282,6 +327,6 @@ func (s *suite) permute() {
 	spec := device.PermuteSpec{Dims: [4]int{1, 6, 5, 7}, DstStride: [4]int{0, 0, 7, 1}, SrcStride: [4]int{0, 35, 7, 1},
 		Acc: true, Src: s.put(src), Dst: s.put(dst)}
 	s.b.Permute(&spec)
-	permuted(&spec, dst, src)
+	permuted(&spec, nil, nil, dst, src)
 	s.near("sum", s.get(spec.Dst), wide(dst), 1e-6)
 }

@@ -88,12 +88,14 @@ func (s *suite) softmax() {
 			name := fmt.Sprintf("%dx%d rows a length=%d log=%v", rows, cols, per, log)
 			x, dy := s.scaled(rows*cols, 4), s.normal(rows*cols)
 			spec := device.SoftmaxSpec{Rows: rows, Cols: cols, X: s.put(x), Y: s.put(filled(rows*cols, 9)), Log: log, RowsPerLen: per}
+			var lens []int32
 			if per > 0 {
 				for k := range rows / per {
-					spec.Lens = append(spec.Lens, int32((k*5)%(cols+1))) // begins with an empty row
+					lens = append(lens, int32((k*5)%(cols+1))) // begins with an empty row
 				}
 			}
-			forward := func(v []float64) []float64 { return softmaxed(v, cols, spec.Lens, per, log) }
+			spec.Lens = s.ints(lens)
+			forward := func(v []float64) []float64 { return softmaxed(v, cols, lens, per, log) }
 			s.b.Softmax(&spec)
 			s.near(name, s.get(spec.Y), forward(wide(x)), 5e-6)
 
@@ -130,7 +132,7 @@ func (s *suite) embed() {
 					}
 				}
 			}
-			spec := device.EmbedSpec{Table: s.put(table), V: v, D: d, IDs: ids, Padding: padding, Y: s.b.Alloc(n * d),
+			spec := device.EmbedSpec{Table: s.put(table), V: v, D: d, IDs: s.ints(ids), Padding: padding, Y: s.b.Alloc(n * d),
 				DY: s.put(dy), DTable: s.put(start)}
 			s.b.Embed(&spec)
 			s.near("rows", s.get(spec.Y), want, 0)
@@ -141,12 +143,12 @@ func (s *suite) embed() {
 }
 
 // pooled is the definition of PoolSpec in float64.
-func pooled(p *device.PoolSpec, x []float64) []float64 {
+func pooled(p *device.PoolSpec, lens []int32, x []float64) []float64 {
 	y := make([]float64, p.B*p.F)
 	for b := range p.B {
 		n := p.T
-		if p.Lens != nil {
-			n = int(p.Lens[b])
+		if lens != nil {
+			n = int(lens[b])
 		}
 		for j := range p.F {
 			at := func(t int) float64 { return x[(b*p.T+t)*p.F+j] }
@@ -184,19 +186,21 @@ func (s *suite) pool() {
 				for i := range x {
 					x[i] -= 5 // a padding taken as 0 would win the maximum
 				}
+				var lens []int32
 				if ragged {
 					for b := range spec.B {
-						spec.Lens = append(spec.Lens, int32((b*3)%(spec.T+1)))
+						lens = append(lens, int32((b*3)%(spec.T+1)))
 					}
 				}
-				spec.X, spec.Y, spec.Arg = s.put(x), s.b.Alloc(spec.B*spec.F), make([]int32, spec.B*spec.F)
+				spec.Lens = s.ints(lens)
+				spec.X, spec.Y, spec.Arg = s.put(x), s.b.Alloc(spec.B*spec.F), s.b.AllocInts(spec.B*spec.F)
 				s.b.Pool(&spec)
-				s.near(name, s.get(spec.Y), pooled(&spec, wide(x)), 1e-5)
+				s.near(name, s.get(spec.Y), pooled(&spec, lens, wide(x)), 1e-5)
 
 				spec.DY, spec.DX = s.put(dy), s.put(filled(n, 9))
 				s.b.PoolGrad(&spec)
 				dx := s.get(spec.DX)
-				s.gradient(name, dx, x, func(v []float64) float64 { return dot(pooled(&spec, v), dy) }, 1e-5)
+				s.gradient(name, dx, x, func(v []float64) float64 { return dot(pooled(&spec, lens, v), dy) }, 1e-5)
 				spec.DX, spec.AccX = s.put(filled(n, 2)), true
 				s.b.PoolGrad(&spec)
 				s.near(name+" acc", s.get(spec.DX), wide(plus(dx, 2)), 1e-6)
@@ -204,11 +208,11 @@ func (s *suite) pool() {
 		}
 	}
 	inf, nan := float32(math.Inf(-1)), float32(math.NaN())
-	spec := device.PoolSpec{Kind: device.PoolMax, B: 1, T: 3, F: 4, Y: s.b.Alloc(4), Arg: make([]int32, 4),
+	spec := device.PoolSpec{Kind: device.PoolMax, B: 1, T: 3, F: 4, Y: s.b.Alloc(4), Arg: s.b.AllocInts(4),
 		X: s.put([]float32{inf, 1, 1, 2, inf, 1, nan, 3, inf, 1, 5, 3})}
 	s.b.Pool(&spec)
 	s.near("ties, NaN and -Inf", s.get(spec.Y), []float64{math.Inf(-1), 1, math.NaN(), 3}, 0)
-	if fmt.Sprint(spec.Arg) != "[0 0 1 1]" {
-		s.Errorf("steps chosen %v, want the earliest of equals: [0 0 1 1]", spec.Arg)
+	if arg := s.getInts(spec.Arg); fmt.Sprint(arg) != "[0 0 1 1]" {
+		s.Errorf("steps chosen %v, want the earliest of equals: [0 0 1 1]", arg)
 	}
 }

@@ -119,11 +119,11 @@ func (s *suite) losses() {
 						y[i] = float32(math.NaN())
 					}
 				}
-				spec := device.LossSpec{Kind: k.kind, N: n, V: k.v, Pred: s.put(p), Target: s.put(y), Param: delta, Quantiles: levels}
+				spec := device.LossSpec{Kind: k.kind, N: n, V: k.v, Pred: s.put(p), Target: s.put(y), Param: delta, Quantiles: s.put(levels)}
 				s.lossCase(fmt.Sprintf("%s n=%d weighted=%v", k.name, n, on), &spec, p, w, value)
 			}
 		}
-		spec := device.LossSpec{Kind: k.kind, N: 2, V: k.v, Pred: s.put(filled(2*k.v, 0.5)), Param: delta, Quantiles: levels,
+		spec := device.LossSpec{Kind: k.kind, N: 2, V: k.v, Pred: s.put(filled(2*k.v, 0.5)), Param: delta, Quantiles: s.put(levels),
 			Target: s.put([]float32{float32(math.NaN()), 1}), Value: s.b.Alloc(1), DPred: s.b.Alloc(2 * k.v)}
 		s.b.Loss(&spec)
 		if v := s.get(spec.Value)[0]; v == v {
@@ -187,12 +187,14 @@ func (s *suite) crossEntropy() {
 			name := fmt.Sprintf("n=%d V=%d option=%d", n, v, option)
 			p := s.scaled(n*v, 2)
 			spec := device.LossSpec{Kind: device.CrossEntropy, N: n, V: v, Pred: s.put(p), Ignore: -100}
-			for i := range n {
-				spec.Classes = append(spec.Classes, int32(s.rnd.IntN(v)))
+			classes := make([]int32, n)
+			for i := range classes {
+				classes[i] = int32(s.rnd.IntN(v))
 				if n > 1 && i%4 == 2 {
-					spec.Classes[i] = -100
+					classes[i] = -100
 				}
 			}
+			spec.Classes = s.ints(classes)
 			w := s.weights(n, option&1 != 0)
 			var cw []float32
 			if option&2 != 0 {
@@ -204,7 +206,7 @@ func (s *suite) crossEntropy() {
 			}
 			value := func(x []float64) float64 {
 				var sum, total float64
-				for i, c := range spec.Classes {
+				for i, c := range classes {
 					if c == -100 || w != nil && w[i] == 0 {
 						continue
 					}
@@ -222,7 +224,7 @@ func (s *suite) crossEntropy() {
 		}
 	}
 	p := []float32{1000, -1000, 0, 50, 60, float32(math.Inf(-1))}
-	spec := device.LossSpec{Kind: device.CrossEntropy, N: 2, V: 3, Pred: s.put(p), Classes: []int32{1, 0}, Ignore: -1,
+	spec := device.LossSpec{Kind: device.CrossEntropy, N: 2, V: 3, Pred: s.put(p), Classes: s.ints([]int32{1, 0}), Ignore: -1,
 		Value: s.b.Alloc(1), DPred: s.b.Alloc(6)}
 	s.b.Loss(&spec)
 	s.near("far apart", s.get(spec.Value), []float64{(2000 + 10) / 2.}, 1e-5)

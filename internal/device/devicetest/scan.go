@@ -226,11 +226,11 @@ func (d *scanData) wideInputs() map[string][]float64 {
 }
 
 // spec lays the case out on the device. Every output holds rubbish beforehand.
-func (s *suite) spec(c *scanCase, d *scanData, keep bool, chunk int) *device.ScanSpec {
+func (s *suite) spec(c *scanCase, d *scanData, keep bool) *device.ScanSpec {
 	p := c.shape()
 	o := c.out()
 	ld := c.offset + o + c.after
-	p.Keep, p.Chunk = keep, chunk
+	p.Keep = keep
 	for name, v := range d.in {
 		in, _ := fields(p, name)
 		*in = s.put(v)
@@ -238,6 +238,7 @@ func (s *suite) spec(c *scanCase, d *scanData, keep bool, chunk int) *device.Sca
 	p.Y, p.YLd, p.YOff, p.HN = s.put(filled(c.t*c.b*ld, 9)), ld, c.offset, s.put(filled(c.b*o, 9))
 	p.CN = s.put(filled(c.b*p.CellWidth(), 9))
 	if c.lens != nil {
+		var active []int32
 		for t := range c.t {
 			n := int32(0)
 			for _, l := range c.lens {
@@ -245,13 +246,11 @@ func (s *suite) spec(c *scanCase, d *scanData, keep bool, chunk int) *device.Sca
 					n++
 				}
 			}
-			p.Active = append(p.Active, n)
+			active = append(active, n)
 		}
+		p.Active = s.ints(active)
 	}
-	buffers := p.Workspace()
-	for i, n := range p.WorkSizes() {
-		*buffers[i] = s.put(filled(n, 9))
-	}
+	p.Work = s.put(filled(s.b.ScanWork(p), 9))
 	return p
 }
 
@@ -315,14 +314,14 @@ func (s *suite) scan() {
 	}
 }
 
-// scanForward compares with the reference, kept or not, in chunks that do and do not divide T.
+// scanForward compares with the reference, kept or not.
 func (s *suite) scanForward(c *scanCase) {
 	d := s.scanData(c)
 	ref := c.layer(d, d.wideInputs())
-	for _, chunk := range []int{0, 1, 2, c.t} {
-		p := s.spec(c, d, chunk == 0, chunk)
+	for _, keep := range []bool{true, false} {
+		p := s.spec(c, d, keep)
 		s.b.Scan(p)
-		name := fmt.Sprintf("%v chunk=%d", c, chunk)
+		name := fmt.Sprintf("%v keep=%v", c, keep)
 		s.near(name+" y", s.columns(c, s.get(p.Y)), ref.y, 2e-5)
 		s.near(name+" hn", s.get(p.HN), ref.hn, 2e-5)
 		s.near(name+" cn", s.get(p.CN), ref.cn, 2e-5)
@@ -332,7 +331,7 @@ func (s *suite) scanForward(c *scanCase) {
 // scanGradient checks the gradient of y·dy + hn·dhn + cn·dcn in every input. Gradients accumulate, so they begin at 1.
 func (s *suite) scanGradient(c *scanCase) {
 	d := s.scanData(c)
-	p := s.spec(c, d, true, 0)
+	p := s.spec(c, d, true)
 	s.b.Scan(p)
 	p.DY, p.DHN, p.DCN = s.put(c.pad(d.dy)), s.put(d.dhn), s.put(d.dcn)
 	p.DXAcc = true
@@ -361,13 +360,15 @@ func (s *suite) scanGradient(c *scanCase) {
 // Rows past their ends are not written: they keep the zeros that stand there.
 func (s *suite) scanTrace(c *scanCase) {
 	d := s.scanData(c)
-	p := s.spec(c, d, true, 0)
+	p := s.spec(c, d, true)
+	h, w := c.b*c.out(), c.b*p.CellWidth()
+	p.TraceGates, p.TraceCells = s.put(make([]float32, c.t*c.b*p.GateWidth())), s.put(filled(c.t*w, 9))
 	s.b.Scan(p)
 	p.DY, p.DHN, p.DCN = s.put(c.pad(d.dy)), s.put(d.dhn), s.put(d.dcn)
-	h, w := c.b*c.out(), c.b*p.CellWidth()
-	p.TraceH, p.TraceC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
+	p.TraceDH, p.TraceDC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
 	s.b.ScanGrad(p)
 	l := &layer{scanCase: c, data: d, lens: c.lengths(), in: d.wideInputs()}
+	s.scanSeen(l, s.get(p.TraceGates), s.get(p.TraceCells))
 	check := func(what string, trace []float32, t, width int, state func(h, c []float64) []float64) {
 		s.gradient(fmt.Sprintf("%v trace of %s[%d]", c, what, t), trace[t*c.b*width:][:c.b*width], make([]float32, c.b*width), func(v []float64) float64 {
 			l.nudge = func(at, row int, h, c []float64) {
@@ -381,11 +382,43 @@ func (s *suite) scanTrace(c *scanCase) {
 			return dot(l.y, d.dy) + dot(l.hn, d.dhn) + dot(l.cn, d.dcn)
 		}, 5e-4)
 	}
-	dh, dc := s.get(p.TraceH), s.get(p.TraceC)
+	dh, dc := s.get(p.TraceDH), s.get(p.TraceDC)
 	for t := range c.t {
 		check("h", dh, t, c.out(), func(h, _ []float64) []float64 { return h })
 		check("c", dc, t, p.CellWidth(), func(_, c []float64) []float64 { return c })
 	}
+}
+
+// scanSeen checks the states beside h after each step, and that an LSTM's output
+// gate is what its h is made with. Past its end a row keeps its state, and zeros
+// stand where gates would be.
+func (s *suite) scanSeen(l *layer, gates, cells []float32) {
+	c, want := l.scanCase, make([]float64, len(cells))
+	w := len(cells) / max(1, c.t*c.b)
+	put := func(t, row int, state []float64) { copy(want[(t*c.b+row)*w:], state) }
+	l.nudge = func(t, row int, _, state []float64) { put(t, row, state) }
+	l.run()
+	gw := len(gates) / max(1, c.t*c.b)
+	for row, n := range l.lens {
+		for k := n; k < c.t; k++ {
+			t, state := k, l.cn[row*w:][:w]
+			if c.reverse { // a reversed row begins at its end
+				state = make([]float64, w)
+				copy(state, l.in["C0"][min(row*w, len(l.in["C0"])):])
+			}
+			put(t, row, state)
+			s.near(fmt.Sprintf("%v gates past the end", c), gates[(t*c.b+row)*gw:][:gw], make([]float64, gw), 0)
+		}
+	}
+	s.near(fmt.Sprintf("%v c", c), cells, want, 2e-5)
+	if c.name != device.Cells[device.LSTM].Name {
+		return
+	}
+	got := make([]float32, len(l.y))
+	for i := range got {
+		got[i] = gates[i/c.h*gw+3*c.h+i%c.h] * float32(math.Tanh(want[i]))
+	}
+	s.near(fmt.Sprintf("%v o·tanh(c)", c), got, l.y, 2e-5)
 }
 
 // scanGains: a pass whose gradients grow by powers of two on the way back gives
@@ -426,10 +459,10 @@ func (s *suite) gainsAreExact(c *scanCase) {
 		dy[i] *= grown[i/c.out()]
 	}
 	pass := func(dy []float32, gains device.Buffer) *device.ScanSpec {
-		p := s.spec(c, d, true, 0)
+		p := s.spec(c, d, true)
 		s.b.Scan(p)
 		p.DY, p.DHN, p.DCN, p.TraceGain = s.put(c.pad(dy)), s.put(d.dhn), s.put(d.dcn), gains
-		p.TraceH, p.TraceC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
+		p.TraceDH, p.TraceDC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
 		p.DX = s.put(make([]float32, c.t*c.b*c.in))
 		s.b.ScanGrad(p)
 		return p
@@ -441,8 +474,8 @@ func (s *suite) gainsAreExact(c *scanCase) {
 		}
 		s.same(fmt.Sprintf("%v grown %s", c, what), got, plain)
 	}
-	check("h", s.get(got.TraceH), s.get(plain.TraceH))
-	check("c", s.get(got.TraceC), s.get(plain.TraceC))
+	check("h", s.get(got.TraceDH), s.get(plain.TraceDH))
+	check("c", s.get(got.TraceDC), s.get(plain.TraceDC))
 	check("dx", s.get(got.DX), s.get(plain.DX))
 }
 
@@ -451,7 +484,7 @@ func (s *suite) scanLaws() {
 	for _, v := range variants() {
 		c := &scanCase{variant: v, t: 6, b: 5, in: 4, h: 19, lens: []int{6, 6, 4, 2, 0}}
 		d := s.scanData(c)
-		kept := s.spec(c, d, true, 0)
+		kept := s.spec(c, d, true)
 		s.b.Scan(kept)
 		y := s.get(kept.Y)
 		s.aloneIsTheSame(c, d, y)
@@ -487,8 +520,8 @@ func (s *suite) aloneIsTheSame(c *scanCase, d *scanData, y []float32) {
 			w := len(c0) / c.b
 			part["C0"] = c0[row*w:][:w]
 		}
-		p := s.spec(&one, d.with(part), true, 0)
-		p.Rows = []int32{int32(row)}
+		p := s.spec(&one, d.with(part), true)
+		p.Rows = s.ints([]int32{int32(row)})
 		s.b.Scan(p)
 		for t, got := 0, s.get(p.Y); t < n; t++ {
 			s.same(fmt.Sprintf("%v row %d alone", c, row), got[t*o:][:o], y[(t*c.b+row)*o:][:o])
@@ -507,13 +540,13 @@ func (s *suite) twoHalves(c *scanCase, d *scanData, y, hn []float32) {
 		rest.lens = append(rest.lens, max(n-cut, 0))
 	}
 	x := d.in["X"]
-	p := s.spec(&first, d.with(map[string][]float32{"X": x[:cut*c.b*c.in]}), false, 2)
+	p := s.spec(&first, d.with(map[string][]float32{"X": x[:cut*c.b*c.in]}), false)
 	s.b.Scan(p)
 	next := map[string][]float32{"X": x[cut*c.b*c.in:], "H0": s.get(p.HN)}
 	if !p.CN.Zero() {
 		next["C0"] = s.get(p.CN)
 	}
-	q := s.spec(&rest, d.with(next), false, 3)
+	q := s.spec(&rest, d.with(next), false)
 	s.b.Scan(q)
 	s.same(fmt.Sprintf("%v in two halves", c), append(s.get(p.Y), s.get(q.Y)...), y)
 	s.same(fmt.Sprintf("%v in two halves, state", c), s.get(q.HN), hn)
@@ -522,7 +555,7 @@ func (s *suite) twoHalves(c *scanCase, d *scanData, y, hn []float32) {
 // absentGradients: leaving out gradients changes none of the others, and DX without DXAcc is overwritten.
 func (s *suite) absentGradients(c *scanCase, d *scanData) {
 	run := func(names ...string) *device.ScanSpec {
-		p := s.spec(c, d, true, 0)
+		p := s.spec(c, d, true)
 		s.b.Scan(p)
 		p.DY = s.put(d.dy)
 		for _, name := range names {
