@@ -102,7 +102,7 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.emit(result, result.print)
+			return a.emit("train."+result.Task, result, result.print)
 		},
 	}
 	s.Bind(c.Flags(), "seed")
@@ -220,15 +220,15 @@ func shellQuote(s string) string {
 
 // trainResult is what train prints.
 type trainResult struct {
-	Task       string     `json:"task"`
-	Dir        string     `json:"dir"`
-	Parameters int        `json:"parameters"`
-	Epochs     int        `json:"epochs"`
-	Steps      int        `json:"steps"`
-	BestEpoch  int        `json:"best_epoch,omitempty"`
-	Stopped    train.Stop `json:"stopped"`
-	Seconds    float64    `json:"seconds"`
-	Report     string     `json:"report"`
+	Task       string     `json:"task"`                 // the task of the model
+	Dir        string     `json:"dir"`                  // directory of the model
+	Parameters int        `json:"parameters"`           // numbers that were trained
+	Epochs     int        `json:"epochs"`               // passes over the training data that were made
+	Steps      int        `json:"steps"`                // optimizer steps that were made
+	BestEpoch  int        `json:"best_epoch,omitempty"` // the epoch whose weights were kept, from 1; absent where none was chosen
+	Stopped    train.Stop `json:"stopped"`              // why it ended: epochs (all done), steps (all done), time (is up), patience (no more improvement) or asked
+	Seconds    float64    `json:"seconds"`              // wall time of the training
+	Report     string     `json:"report"`               // the report's file
 	Evaluation any        `json:"evaluation,omitempty"` // of the test part or, without one, of the validation part, as evaluate prints it; absent if there is neither
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
 
