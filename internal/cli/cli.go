@@ -14,6 +14,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +39,9 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 
-	printed bool // an object is on stdout, so there must be no other
+	printing sync.Mutex
+	printed  bool        // an object is on stdout, so there must be no other
+	catching atomic.Bool // a Ctrl-C is for the command to deal with
 
 	json    bool
 	quiet   bool
@@ -47,32 +51,34 @@ type app struct {
 
 // Main runs the command and returns the process's exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return run(context.Background(), args, stdin, stdout, stderr)
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	if asksForJSON(args) {
+		a.endOnInterrupt()
+	}
+	return a.run(context.Background())
 }
 
-// run is Main under a context of the caller's.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+func (a *app) run(ctx context.Context) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			code = reportPanic(stderr, p)
+			code = reportPanic(a.stderr, p)
 			a.printProblem(fmt.Errorf("internal error: %v", p))
 		}
 	}()
 	root := a.rootCommand()
-	a.json = asksForJSON(args) // until the flags are parsed, if they can be
-	root.SetArgs(args)
-	if args == nil {
+	a.json = asksForJSON(a.args) // until the flags are parsed, if they can be
+	root.SetArgs(a.args)
+	if a.args == nil {
 		root.SetArgs([]string{}) // cobra reads os.Args for nil
 	}
-	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
 	var text bytes.Buffer // what cobra prints by itself, and commands without a result
 	if a.json {
 		root.SetOut(&text)
 	}
-	root.SetErr(stderr)
-	err := unknownCommand(root, args)
+	root.SetErr(a.stderr)
+	err := unknownCommand(root, a.args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)
 	}
@@ -81,12 +87,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case a.json:
 		err = a.printJSON("text", printedText{text.String()})
 	default:
-		_, err = stdout.Write(text.Bytes())
+		_, err = a.stdout.Write(text.Bytes())
 	}
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(stderr, "carousel: %s\n", messageOf(err))
+	fmt.Fprintf(a.stderr, "carousel: %s\n", messageOf(err))
 	a.printProblem(err)
 	return exitCode(err)
 }

@@ -55,7 +55,7 @@ forecast would be; the linear method gets the same.`,
 			if c.Flags().Changed("seed") {
 				run.cfg.Seed = a.seed
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			return a.demo(ctx, out, &run)
 		},

@@ -169,10 +169,10 @@ func problemOf(err error) *problem {
 	return p
 }
 
-// printProblem prints an error on stdout, with --json and where no result is
-// there: one that is not the whole has the error in it.
+// printProblem prints an error on stdout, with --json. Where a result is
+// there it does nothing: one that is not the whole has the error in it.
 func (a *app) printProblem(err error) {
-	if a.json && !a.printed {
+	if a.json {
 		a.printJSON("error", problemOf(err)) // if it fails, stderr has the message
 	}
 }

@@ -70,7 +70,7 @@ how often training was clipped, and what could be changed.
 			if err := run.check(c, args); err != nil {
 				return err
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			if len(args) == 0 {
 				return a.explainAdding(ctx, &run)

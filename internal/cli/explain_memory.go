@@ -67,7 +67,7 @@ networks: explain gradients looks into them, and --resume continues after Ctrl-C
 					trials[i].Seed = a.seed
 				}
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			return a.explainMemory(ctx, trials, out, resume)
 		},

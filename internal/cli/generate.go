@@ -322,7 +322,7 @@ that a long text costs no more for each token than a short one.`,
 
 // generate writes texts that follow one prompt.
 func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o *generate.GenerateOptions, stream bool) error {
-	ctx, stop := catchInterrupt(ctx)
+	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	if stream {
 		if _, err := io.WriteString(a.stdout, prompt); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -112,6 +113,11 @@ func (a *app) printJSON(name string, v any) error {
 	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
 	if err != nil {
 		return fmt.Errorf("result as JSON: %w", err)
+	}
+	a.printing.Lock()
+	defer a.printing.Unlock()
+	if a.printed {
+		return errors.New("a second object for stdout") // such as a result just after Ctrl-C
 	}
 	a.printed = true
 	_, err = a.stdout.Write(append(text, "}\n"...))

@@ -16,9 +16,11 @@ import (
 	"maps"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,9 +53,8 @@ func TestJSONPage(t *testing.T) {
 	}
 }
 
-const jsonIntro = `# What --json prints
-
-Written by ` + "`go generate ./internal/cli`" + ` from the types and their comments.
+const jsonIntro = `<!-- Written by go generate ./internal/cli from the types and their comments. -->
+# What --json prints
 
 With ` + "`--json`" + ` anywhere among the arguments, a command prints one JSON object on stdout and nothing else; progress and notes go to stderr.
 The object's first key is ` + "`schema`" + `, which names one of the tables below: ` + "`carousel.COMMAND.vN`" + `, or where a command's result depends on the task of the model
@@ -728,4 +729,53 @@ func TestJSONErrors(t *testing.T) {
 	if code := run(t.Context(), []string{"score", "gone", "--prompt", "--json"}, nil, &stdout, &stderr); code != exitMisuse || stdout.Len() > 0 {
 		t.Errorf("the value of another flag made JSON: %s", stdout.String())
 	}
+}
+
+// signalled is standard input at whose first reading Ctrl-C comes, and nothing else.
+type signalled struct{}
+
+func (signalled) Read([]byte) (int, error) {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Signal(os.Interrupt)
+	}
+	if err != nil {
+		return 0, err
+	}
+	select {}
+}
+
+// Ctrl-C ends commands that do not catch it too, with an object on stdout.
+func TestJSONInterrupt(t *testing.T) {
+	const variable = "CAROUSEL_TEST_INTERRUPT" // set in the process that is to be ended
+	if dir := os.Getenv(variable); dir != "" {
+		os.Exit(Main([]string{"predict", dir, "--data", "-", "--json"}, signalled{}, os.Stdout, os.Stderr))
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("a process cannot send itself Ctrl-C")
+	}
+	dir := t.TempDir()
+	texts, model := filepath.Join(dir, "texts.csv"), filepath.Join(dir, "run")
+	if err := os.WriteFile(texts, []byte("text,label\n"+strings.Repeat("a good film,pos\na poor film,neg\n", 6)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"train", "classify", "--data", texts, "--hidden", "4", "--embedding", "4", "--epochs", "1", "--out", model}, nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+	c := exec.Command(os.Args[0], "-test.run=^TestJSONInterrupt$")
+	c.Env = append(os.Environ(), variable+"="+model)
+	stderr.Reset()
+	c.Stderr = &stderr
+	out, err := c.Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || stderr.String() != "carousel: interrupted\n" ||
+		string(out) != `{"schema":"carousel.error.v1","error":"interrupted","exit":130}`+"\n" {
+		t.Errorf("%v: stdout %s, stderr %s", err, out, stderr.String())
+	}
+}
+
+// run is Main under a context of the test's, which takes the place of signals.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return (&app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}).run(ctx)
 }

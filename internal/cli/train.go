@@ -93,7 +93,7 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			if err := checkOut(t.run.Out, t.run.resume); err != nil {
 				return err
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			result, err := t.train(ctx)
 			if errors.Is(err, context.Canceled) {
@@ -154,10 +154,30 @@ func exists(dir, name string) bool {
 
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
 // leaves a checkpoint, and lets the second one kill.
-func catchInterrupt(ctx context.Context) (context.Context, func()) {
+func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
+	a.catching.Store(true)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	return ctx, func() {
+		a.catching.Store(false)
+		stop()
+	}
+}
+
+// endOnInterrupt ends the process at a Ctrl-C that the command does not catch,
+// as the system would, but for the object on stdout and the line on stderr.
+func (a *app) endOnInterrupt() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			if !a.catching.Swap(false) { // what is caught once kills the second time
+				fmt.Fprintln(a.stderr, "carousel: interrupted")
+				a.printProblem(context.Canceled)
+				os.Exit(exitInterrupted)
+			}
+		}
+	}()
 }
 
 // progress shows a training on stderr: a bar on a terminal, lines elsewhere.

@@ -421,7 +421,7 @@ func (a *app) transcribeStream(ctx context.Context, m *speech.Model, d *speech.D
 	if err != nil {
 		return err
 	}
-	ctx, stop := catchInterrupt(ctx)
+	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	sound := &arrival{in: in, ctx: ctx}
 	var out streamed
