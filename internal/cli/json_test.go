@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/settings"
 )
 
 //go:generate go test -run ^TestJSONPage$ . -update
@@ -189,8 +190,8 @@ func (p *pageWriter) meaning(f jsonField) string {
 	if p.comments[f.owner] == nil {
 		p.comments[f.owner] = fieldComments(p.t, f.owner)
 	}
-	if help := f.field.Tag.Get("help"); help != "" {
-		return help
+	if f.field.Tag.Get("help") != "" {
+		return settings.Named(settings.List(reflect.New(f.owner).Interface()), f.name).Describe()
 	}
 	text := strings.TrimSuffix(p.comments[f.owner][f.field.Name], ".")
 	if text == "" {
@@ -261,10 +262,10 @@ type documentedKey struct {
 }
 
 // readJSONPage reads docs/json.md as a reader would.
-func readJSONPage(t *testing.T) documented {
+func readJSONPage() (documented, error) {
 	text, err := os.ReadFile(jsonPage)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	doc := documented{}
 	row := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([a-z ]+) \\| ((?:may be absent)?) \\| (.+) \\|$")
@@ -274,10 +275,10 @@ func readJSONPage(t *testing.T) documented {
 			doc[name] = append(doc[name], documentedKey{m[1], m[2], m[3] != ""})
 		}
 		if rows := strings.Count(rest, "\n| `"); rows != len(doc[name]) {
-			t.Fatalf("%s: %d of %d rows can be read", name, len(doc[name]), rows)
+			return nil, fmt.Errorf("%s: %d of %d rows of %s can be read", jsonPage, len(doc[name]), rows, name)
 		}
 	}
-	return doc
+	return doc, nil
 }
 
 // check compares a command's output with the page and returns the schema's name
@@ -432,7 +433,10 @@ func fill(v reflect.Value, x float64) {
 // What is printed of each schema is as documented: with nothing in it, with
 // something in each key, and with numbers that JSON has not.
 func TestJSONSchemas(t *testing.T) {
-	doc := readJSONPage(t)
+	doc, err := readJSONPage()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(doc) != len(schemas) {
 		t.Errorf("%d schemas are documented, and %d in the table", len(doc), len(schemas))
 	}
@@ -522,7 +526,10 @@ func jsonRun(t *testing.T, doc documented, stdin string, args ...string) (schema
 
 // Every command of every task prints what is documented.
 func TestJSONCommands(t *testing.T) {
-	doc := readJSONPage(t)
+	doc, err := readJSONPage()
+	if err != nil {
+		t.Fatal(err)
+	}
 	torch, err := filepath.Abs("../../model/torch/testdata/torch1/checkpoint.pth")
 	if err != nil {
 		t.Fatal(err)
@@ -573,25 +580,25 @@ func TestJSONCommands(t *testing.T) {
 		{"train.generate", "train generate --data book.txt --hidden 4 --epochs 1 --out g2", ""},
 		{"evaluate.generate", "evaluate g --data book.txt", ""},
 		{"predict.generate", "predict g --data - --length 5", "the\na\n"},
-		{"generate", "generate g --prompt the --length 5 --num 2", ""},
+		{"generate", "generate g --prompt the --length 5 --samples 2", ""},
 		{"score", "score g --prompt the --continuation cat --continuation mat", ""},
 		{"inspect.generate", "inspect g", ""},
 
 		{"train.tag", "train tag --data tags.conll --hidden 4 --embedding 4 --char-hidden 2 --epochs 1 --min-count 1 --out t", ""},
 		{"evaluate.tag", "evaluate t --data tags.conll", ""},
-		{"predict.tag", "predict t --input Ada --nbest 2", ""},
+		{"predict.tag", "predict t --input Ada --n-best 2", ""},
 		{"predict.tag", "predict t --data tags.conll", ""},
 		{"inspect.tag", "inspect t", ""},
 
-		{"train.translate", "train translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup 1 --holdout 0.2 --out x", ""},
+		{"train.translate", "train translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup-steps 1 --holdout 0.2 --out x", ""},
 		{"evaluate.translate", "evaluate x --data pairs.tsv --long 2", ""},
 		{"predict.translate", "predict x --input a --n-best 2 --attention map.png", ""},
 		{"inspect.translate", "inspect x", ""},
 
-		{"train.transcribe", "train transcribe --data said.csv --hidden 4 --layers 1 --bands 12 --epochs 1 --validation 0.25 --bidirectional=false --out s", ""},
+		{"train.transcribe", "train transcribe --data said.csv --hidden 4 --layers 1 --bands 12 --epochs 1 --holdout 0.25 --bidirectional=false --out s", ""},
 		{"evaluate.transcribe", "evaluate s --data said.csv --beam 4", ""},
 		{"predict.transcribe", "predict s --data said.csv", ""},
-		{"transcribe", "transcribe s 0.wav --best 2", ""},
+		{"transcribe", "transcribe s 0.wav --n-best 2", ""},
 		{"transcribe", "transcribe s 0.wav gone.wav", ""},
 		{"transcribe.stream", "transcribe s -", string(tones("ab"))},
 		{"transcribe.stream", "transcribe s -", cut},
@@ -653,7 +660,10 @@ func belowOptional(keys []documentedKey, path string) bool {
 
 // An error is one object on stdout, whatever failed, and the line on stderr.
 func TestJSONErrors(t *testing.T) {
-	doc := readJSONPage(t)
+	doc, err := readJSONPage()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Chdir(t.TempDir())
 	for name, text := range map[string]string{"bad.csv": "time,y\n2024-01-01,1\n2024-01-02,one\n", "weights.safetensors": "short"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
