@@ -21,7 +21,7 @@ check: ## all that a change must pass, and more
 race: ## the race detector needs a C compiler
 	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; else echo "no C compiler: race tests skipped"; fi
 
-generate: ## assembly, goldens' loaders, embedded data
+generate: ## assembly, goldens' loaders, embedded data, docs/json.md
 	go generate ./...
 
 bench:

@@ -25,21 +25,21 @@ type AddingOptions struct {
 
 // Study is networks side by side on the adding problem.
 type Study struct {
-	Length    int       `json:"length"`
-	Hidden    int       `json:"hidden"`
-	Seed      uint64    `json:"seed"`
-	Untrained []*Flow   `json:"untrained"`
-	Trained   []*Flow   `json:"trained"`
-	Outcomes  []Trained `json:"outcomes"` // of Trained, in the same order
-	Advice    []string  `json:"advice"`
+	Length    int       `json:"length"`    // steps of a sequence
+	Hidden    int       `json:"hidden"`    // units of each network
+	Seed      uint64    `json:"seed"`      // of the first weights and the sequences
+	Untrained []*Flow   `json:"untrained"` // the networks before training
+	Trained   []*Flow   `json:"trained"`   // three of them after training
+	Outcomes  []Trained `json:"outcomes"`  // of Trained, in the same order
+	Advice    []string  `json:"advice"`    // what to conclude, a sentence each
 }
 
 // Trained is how a training of a [Study] went.
 type Trained struct {
-	Name   string  `json:"name"`
-	Steps  int     `json:"steps"`
-	Error  float64 `json:"error"` // mean squared, on sequences not seen; without memory 1/6
-	Solved bool    `json:"solved"`
+	Name   string  `json:"name"`   // of the network
+	Steps  int     `json:"steps"`  // training steps that were made
+	Error  float64 `json:"error"`  // mean squared, on sequences not seen; without memory 1/6
+	Solved bool    `json:"solved"` // the error is small enough to count
 }
 
 // The networks of a study. Before training: the recurrent matrix of a plain RNN

@@ -32,28 +32,25 @@ type Subject struct {
 
 // Flow is what a gradient met on its way back through a network.
 type Flow struct {
-	Name     string   `json:"name"`
-	Loss     float64  `json:"loss"`
-	GradNorm float64  `json:"grad_norm"` // of all parameters together, before clipping
-	Clip     float64  `json:"clip,omitempty"`
+	Name     string   `json:"name"`              // of the model, its directory; of a network on the adding problem its kind
+	Loss     float64  `json:"loss"`              // of the batch looked at
+	GradNorm float64  `json:"grad_norm"`         // of all parameters together, before clipping
+	Clip     float64  `json:"clip,omitempty"`    // bound on the norm of the gradient in training; absent without one
 	Clipped  *float64 `json:"clipped,omitempty"` // share of the training steps that were clipped
 	Layers   []*Layer `json:"layers"`            // directions count by themselves
 	Grown    bool     `json:"grown,omitempty"`   // some of it is below what float32 holds, and was followed by growing it on the way
-	Advice   []string `json:"advice"`
+	Advice   []string `json:"advice"`            // what could be changed, a sentence each
 }
 
 // Layer is one direction of one recurrent layer.
 type Layer struct {
-	Name  string `json:"name"` // such as "encoder, layer 1, reverse"
-	Cell  string `json:"cell"`
-	Units int    `json:"units"`
+	Name  string `json:"name"`  // such as "encoder, layer 1, reverse"
+	Cell  string `json:"cell"`  // kind of cell
+	Units int    `json:"units"` // number of units
 	Steps int    `json:"steps"` // of the longest row
 
-	// The norm of the gradient of the loss in the states of all rows, k steps before
-	// each row's last: of h, through everything that reads it, and of c, through the
-	// steps that follow (nil for cells without c).
-	DH []float64 `json:"dh"`
-	DC []float64 `json:"dc,omitempty"`
+	DH []float64 `json:"dh"`           // norm of the gradient of the loss in the states h of all rows, through everything that reads them; at place k that of k steps before each row's last
+	DC []float64 `json:"dc,omitempty"` // likewise of c, through the steps that follow; absent for cells without c
 
 	// Their decimal logarithms, for what is below the reach of float64; -Inf for 0.
 	DHLog10 []float64 `json:"-"`
@@ -64,22 +61,18 @@ type Layer struct {
 	// does not help, as where the loss enters at several steps. What is not told
 	// counts as 0 in DH and DC, and so may be that of the two which is nothing beside
 	// the other.
-	Told  int     `json:"told"`
+	Told  int     `json:"told"` // steps, from the last back, whose gradient could be told; further back it counts as 0
 	below float64 // decimal logarithm of a bound of what lies further back
 
-	// Left is the gradient in h and c together at the first step over that at the
-	// last: above 1 if it has grown, and a bound if LeftBelow. Left may be below the
-	// reach of float64, and LeftLog10 is its decimal logarithm, nil for 0. Rate is the
-	// factor a step, the geometric mean. Reach is the steps back until less than a
-	// thousandth of the largest is left, or Steps. All are 0 where no gradient came.
-	Left      float64  `json:"left"`
-	LeftLog10 *float64 `json:"left_log10,omitempty"`
-	LeftBelow bool     `json:"left_below,omitempty"`
-	Reach     int      `json:"reach"`
-	Rate      float64  `json:"rate"`
+	// All are 0 where no gradient came.
+	Left      float64  `json:"left"`                 // the gradient in h and c together at the first step over that at the last: above 1 if it has grown; 0 too below the reach of float64
+	LeftLog10 *float64 `json:"left_log10,omitempty"` // its decimal logarithm; absent where there is none left
+	LeftBelow bool     `json:"left_below,omitempty"` // Left is a bound, and what is left is below it
+	Reach     int      `json:"reach"`                // steps back until less than a thousandth of the largest gradient is left, or Steps
+	Rate      float64  `json:"rate"`                 // factor a step, the geometric mean; 0 where no gradient came
 
-	Gates  []Gate  `json:"gates"`
-	Memory *Memory `json:"memory,omitempty"` // nil for cells without a gate that keeps
+	Gates  []Gate  `json:"gates"`            // how open the gates were; none where the cell shows none
+	Memory *Memory `json:"memory,omitempty"` // absent for cells without a gate that keeps
 
 	CellClip    float64 `json:"cell_clip,omitempty"`    // limit of c; 0: none
 	CellClipped float64 `json:"cell_clipped,omitempty"` // share of c at it
@@ -88,11 +81,10 @@ type Layer struct {
 // Gate is the values of one gate over all units, steps and rows.
 type Gate struct {
 	Name string  `json:"name"` // "i", "f", "g", "o"; "r", "z", "n"; an RNN's "h"
-	Mean float64 `json:"mean"`
-	// Low and High are the shares of values that are saturated: below 0.1 and above
-	// 0.9 of a logistic gate, below -0.9 and above 0.9 of a tanh.
-	Low       float64   `json:"low"`
-	High      float64   `json:"high"`
+	Mean float64 `json:"mean"` // over all values
+	// The shares of values that are saturated.
+	Low       float64   `json:"low"`       // share below 0.1 of a logistic gate, below -0.9 of a tanh
+	High      float64   `json:"high"`      // share above 0.9
 	Histogram []float64 `json:"histogram"` // shares in equal bins over the gate's range
 	Signed    bool      `json:"signed"`    // the range is -1 to 1, else 0 to 1
 }
@@ -100,10 +92,10 @@ type Gate struct {
 // Memory is how long units keep what they hold: 1/(1-f) steps, where f is the
 // unit's mean of the gate that keeps (an LSTM's f, a GRU's z).
 type Memory struct {
-	Mean   float64   `json:"mean"` // over the units
-	Median float64   `json:"median"`
-	Most   float64   `json:"most"`
-	Units  []float64 `json:"units"` // ascending
+	Mean   float64   `json:"mean"`   // over the units
+	Median float64   `json:"median"` // of the units
+	Most   float64   `json:"most"`   // the longest of the units
+	Units  []float64 `json:"units"`  // ascending
 }
 
 // Measure makes a training pass and backpropagates it, and does so again where

@@ -14,53 +14,53 @@ import (
 // Evaluation is a model's score on a part of a table, and that of the simple
 // methods on the same windows.
 type Evaluation struct {
-	Task    string  `json:"task"`
-	Part    string  `json:"part"`
-	Metrics Metrics `json:"metrics"`
+	Task    string  `json:"task"`    // the task of the model
+	Part    string  `json:"part"`    // of the rows, that was scored: train, validation, test or all
+	Metrics Metrics `json:"metrics"` // the model's scores
 	// Baselines are naive, drift, linear (ridge regression on the same inputs),
 	// seasonal_naive_N for each season of N rows, and seasonal_naive, the
 	// strongest of these.
 	Baselines map[string]Metrics `json:"baselines"`
-	Season    int                `json:"season"` // rows of the season behind seasonal_naive; 0: the data have none, and it is naive
-	Windows   int                `json:"windows"`
-	Series    int                `json:"series"`
-	Horizon   int                `json:"horizon"`
-	Stride    int                `json:"stride"`
-	Targets   map[string]Metrics `json:"targets,omitempty"` // by column, where there are several
-	Verdict   string             `json:"verdict"`
-	Notes     []string           `json:"notes,omitempty"`
-	Levels    []float64          `json:"levels"` // of the quantiles
-	ByStep    []StepError        `json:"by_step"`
+	Season    int                `json:"season"`               // rows of the season behind seasonal_naive; 0: the data have none, and it is naive
+	Windows   int                `json:"windows"`              // how many were scored
+	Series    int                `json:"series"`               // how many series they come from
+	Horizon   int                `json:"horizon"`              // rows that are forecast from each
+	Stride    int                `json:"stride"`               // rows between their starts
+	Targets   map[string]Metrics `json:"targets,omitempty"`    // by column, where there are several
+	Verdict   string             `json:"verdict"`              // how the model compares, in a sentence
+	Notes     []string           `json:"notes,omitempty"`      // what to know of the result, a sentence each
+	Levels    []float64          `json:"levels"`               // of the quantiles
+	ByStep    []StepError        `json:"by_step"`              // errors by how far ahead
 	ByHour    []GroupError       `json:"by_hour,omitempty"`    // hour of the day on the wall clock
 	ByWeekday []GroupError       `json:"by_weekday,omitempty"` // Monday first
-	Profile   []ProfileHour      `json:"profile,omitempty"`
-	Samples   []Sample           `json:"-"` // windows to plot
+	Profile   []ProfileHour      `json:"profile,omitempty"`    // the mean day, of working days and of weekends
+	Samples   []Sample           `json:"-"`                    // windows to plot
 }
 
 // StepError is the mean absolute error of one step of the horizon, in the
 // data's units.
 type StepError struct {
-	Step      int                `json:"step"` // from 1
-	MAE       float64            `json:"mae"`
-	Baselines map[string]float64 `json:"baselines"`
+	Step      int                `json:"step"`      // from 1
+	MAE       float64            `json:"mae"`       // the model's mean absolute error
+	Baselines map[string]float64 `json:"baselines"` // the same of the simple methods
 }
 
 // GroupError is the mean absolute error of the values of one hour or weekday,
 // and the value's mean.
 type GroupError struct {
-	Name   string  `json:"name"`
-	MAE    float64 `json:"mae"`
-	Linear float64 `json:"linear"`
-	Mean   float64 `json:"mean"`
+	Name   string  `json:"name"`   // the hour or the weekday
+	MAE    float64 `json:"mae"`    // the model's mean absolute error
+	Linear float64 `json:"linear"` // the same of the ridge regression
+	Mean   float64 `json:"mean"`   // of the values themselves
 }
 
 // ProfileHour is the mean of one hour of working days or weekends, as measured
 // and as forecast.
 type ProfileHour struct {
-	Weekend  bool    `json:"weekend"`
-	Hour     int     `json:"hour"`
-	Actual   float64 `json:"actual"`
-	Forecast float64 `json:"forecast"`
+	Weekend  bool    `json:"weekend"`  // Saturdays and Sundays, else the other days
+	Hour     int     `json:"hour"`     // of the day, 0 to 23
+	Actual   float64 `json:"actual"`   // mean of the measured values
+	Forecast float64 `json:"forecast"` // mean of the forecasts
 }
 
 // Sample is one window with its forecast, for a plot.

@@ -8,17 +8,17 @@ import (
 // Metrics are the errors of a forecast over all windows, targets and steps.
 // What the data leave undefined is NaN, and null in JSON.
 type Metrics struct {
-	MSE   float64 // in the data's units, as are MAE and RMSE
-	MAE   float64
-	RMSE  float64
-	SMAPE float64 // 200·mean(|y-f|/(|y|+|f|)), in percent from 0 to 200; 0/0 counts as 0
-	MASE  float64 // absolute error over that of the seasonal naive forecast of one step within the training rows (Hyndman and Koehler 2006)
+	MSE   float64 `json:"mse"`   // mean squared error, in the data's units as are MAE and RMSE
+	MAE   float64 `json:"mae"`   // mean absolute error
+	RMSE  float64 `json:"rmse"`  // root of MSE
+	SMAPE float64 `json:"smape"` // 200·mean(|y-f|/(|y|+|f|)), in percent from 0 to 200; 0/0 counts as 0
+	MASE  float64 `json:"mase"`  // absolute error over that of the seasonal naive forecast of one step within the training rows (Hyndman and Koehler 2006)
 
-	MSEScaled float64 // as MSE, of values standardised by the training rows of their column
-	MAEScaled float64
+	MSEScaled float64 `json:"mse_scaled"` // as MSE, of values standardised by the training rows of their column
+	MAEScaled float64 `json:"mae_scaled"` // likewise MAE
 
-	Pinball  float64 // mean quantile loss over the levels of the intervals, in the data's units
-	Coverage float64 // share of values inside the outermost interval
+	Pinball  float64 `json:"pinball,omitempty"`  // mean quantile loss over the levels of the intervals, in the data's units
+	Coverage float64 `json:"coverage,omitempty"` // share of values inside the outermost interval
 }
 
 // MarshalJSON writes NaN as null, and leaves out the measures of intervals for

@@ -20,19 +20,19 @@ type PredictOptions struct {
 
 // Forecast is what follows the last measured row of each series.
 type Forecast struct {
-	Levels []float64        `json:"levels"`
-	Series []SeriesForecast `json:"series"`
-	Notes  []string         `json:"notes,omitempty"`
+	Levels []float64        `json:"levels"`          // of the quantiles, ascending
+	Series []SeriesForecast `json:"series"`          // one for each series and target
+	Notes  []string         `json:"notes,omitempty"` // what to know of the result, a sentence each
 }
 
 // SeriesForecast is the forecast of one target of one series.
 type SeriesForecast struct {
-	ID        string      `json:"id"`
-	Target    string      `json:"target"`
-	Time      []time.Time `json:"time,omitempty"` // nil without times
+	ID        string      `json:"id"`             // the series; empty where there is only one
+	Target    string      `json:"target"`         // the column
+	Time      []time.Time `json:"time,omitempty"` // absent where the table has no times
 	Row       []int       `json:"row"`            // counted from 1 over the series
-	Point     []float64   `json:"forecast"`
-	Quantiles [][]float64 `json:"quantiles"` // [level][step]
+	Point     []float64   `json:"forecast"`       // the forecast values
+	Quantiles [][]float64 `json:"quantiles"`      // [level][step]
 }
 
 // Predict forecasts the horizon after the last row that has a target, of each

@@ -88,19 +88,19 @@ func (t *Trial) Networks() []Config {
 
 // Row is what came of the networks of one cell: a row of the table.
 type Row struct {
-	Problem    string  `json:"problem"`
-	Length     int     `json:"length"`
-	Cell       string  `json:"cell"`
-	Units      int     `json:"units"`
-	Parameters int     `json:"parameters"`
-	Runs       int     `json:"runs"`
-	Solved     int     `json:"solved"`    // of them
-	Steps      int     `json:"steps"`     // the median run's
-	Sequences  int     `json:"sequences"` // seen in them
-	Error      float64 `json:"error"`     // the median run's, on the test's sequences: see [Score]
-	Right      float64 `json:"right"`     // likewise
-	Baseline   float64 `json:"baseline"`  // the error of the best answers without memory
-	Seconds    float64 `json:"seconds"`   // wall time of all runs
+	Problem    string  `json:"problem"`    // adding, copy or reber
+	Length     int     `json:"length"`     // of the sequences, as the problem counts it
+	Cell       string  `json:"cell"`       // kind of cell
+	Units      int     `json:"units"`      // of each network
+	Parameters int     `json:"parameters"` // of each network
+	Runs       int     `json:"runs"`       // networks trained
+	Solved     int     `json:"solved"`     // of them
+	Steps      int     `json:"steps"`      // the median run's
+	Sequences  int     `json:"sequences"`  // seen in them
+	Error      float64 `json:"error"`      // the median run's, on the test's sequences: see [Score]
+	Right      float64 `json:"right"`      // likewise
+	Baseline   float64 `json:"baseline"`   // the error of the best answers without memory
+	Seconds    float64 `json:"seconds"`    // wall time of all runs
 }
 
 // TrialOptions says where the networks of a trial go; nil keeps none.

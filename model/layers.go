@@ -39,21 +39,21 @@ func (k Kind) Recurrent() bool { return gates[k] > 0 }
 
 // Layer is one layer of a file of weights, whose tensors have PyTorch's names.
 type Layer struct {
-	Name          string  `json:"name"` // what its tensors' names have before the last dot; "" for a bare module
-	Kind          Kind    `json:"kind"`
-	Input         int     `json:"input"`            // features; of an embedding the vocabulary
-	Output        int     `json:"output"`           // features of the output, all directions together
-	Eps           float64 `json:"eps,omitempty"`    // of a layer norm; 0 is 1e-5
-	Hidden        int     `json:"hidden,omitempty"` // the rest is of recurrent layers: units a direction
-	Layers        int     `json:"layers,omitempty"`
-	Bidirectional bool    `json:"bidirectional,omitempty"`
-	Bias          bool    `json:"bias"`
-	Proj          int     `json:"proj_size,omitempty"` // of an LSTM, 0 without
-	Cell          bool    `json:"cell,omitempty"`      // nn.LSTMCell and the like: names without _l0
+	Name          string  `json:"name"`                    // what its tensors' names have before the last dot; "" for a bare module
+	Kind          Kind    `json:"kind"`                    // such as lstm, gru, linear or embedding
+	Input         int     `json:"input"`                   // features; of an embedding the vocabulary
+	Output        int     `json:"output"`                  // features of the output, all directions together
+	Eps           float64 `json:"eps,omitempty"`           // of a layer norm; 0 is 1e-5
+	Hidden        int     `json:"hidden,omitempty"`        // the rest is of recurrent layers: units a direction
+	Layers        int     `json:"layers,omitempty"`        // one on the other
+	Bidirectional bool    `json:"bidirectional,omitempty"` // reads in both directions
+	Bias          bool    `json:"bias"`                    // it has biases
+	Proj          int     `json:"proj_size,omitempty"`     // of an LSTM, 0 without
+	Cell          bool    `json:"cell,omitempty"`          // of single steps, as nn.LSTMCell: names without _l0
 
 	// What PyTorch's layers have not.
-	ResetBefore    bool   `json:"reset_before,omitempty"`    // of a GRU, as in nn.RNNOptions
-	GateActivation string `json:"gate_activation,omitempty"` // by the names of tensor.ActivationNamed; "" is the kind's own
+	ResetBefore    bool   `json:"reset_before,omitempty"`    // of a GRU: reset before the recurrent product, not after it
+	GateActivation string `json:"gate_activation,omitempty"` // such as hard_sigmoid; absent: the kind's own
 	Activation     string `json:"activation,omitempty"`      // of the candidate and, in an LSTM, of c'
 }
 

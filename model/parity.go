@@ -22,24 +22,22 @@ const Tolerance = 1e-4
 
 // Parity is how far this library's results lie from others' on random input.
 type Parity struct {
-	Layers []LayerParity `json:"layers"`
+	Layers []LayerParity `json:"layers"` // by layer, in the order of the file
 	// Max is the largest difference to the float64 reference.
-	Max float64 `json:"max_difference"`
-	// Framework is what was compared with too, such as "PyTorch 2.9.1", and
-	// MaxFramework the largest difference to it; "" and nil where none was.
-	Framework    string   `json:"framework,omitempty"`
-	MaxFramework *float64 `json:"max_difference_framework,omitempty"`
+	Max          float64  `json:"max_difference"`
+	Framework    string   `json:"framework,omitempty"`                // what was compared with too, such as "PyTorch 2.9.1"; absent where nothing was
+	MaxFramework *float64 `json:"max_difference_framework,omitempty"` // the largest difference to the framework
 	// Samples are the inputs and this library's results, by layer.
 	Samples []*Sample `json:"-"`
 }
 
 // LayerParity is the comparison of one layer: outputs and final states.
 type LayerParity struct {
-	Name      string   `json:"name"`
-	Kind      Kind     `json:"kind"`
-	Values    int      `json:"values"` // compared
-	Max       float64  `json:"max_difference"`
-	Framework *float64 `json:"max_difference_framework,omitempty"`
+	Name      string   `json:"name"`                               // of the layer
+	Kind      Kind     `json:"kind"`                               // of the layer
+	Values    int      `json:"values"`                             // compared
+	Max       float64  `json:"max_difference"`                     // largest difference to the float64 reference
+	Framework *float64 `json:"max_difference_framework,omitempty"` // and to the framework; absent where none was compared with
 	scale     float64  // the largest magnitude of the reference's values, at least 1
 }
 

@@ -284,16 +284,16 @@ func OpenClassifierDir(d *model.Dir, on ...*tensor.Device) (*Classifier, error) 
 
 // SoundClass is a sound with the label it seems to have.
 type SoundClass struct {
-	File          string    `json:"file"`
-	Label         string    `json:"label"`
-	Probability   float64   `json:"probability"`
+	File          string    `json:"file"`          // as it was named
+	Label         string    `json:"label"`         // the most likely class
+	Probability   float64   `json:"probability"`   // of the label
 	Probabilities []float64 `json:"probabilities"` // by class
 }
 
 // SoundClasses are several of them.
 type SoundClasses struct {
-	Classes []string     `json:"classes"`
-	Files   []SoundClass `json:"files"`
+	Classes []string     `json:"classes"` // all labels that the model knows
+	Files   []SoundClass `json:"files"`   // one a sound, in order
 }
 
 // WriteCSV writes file, label, its probability and that of each class.
@@ -359,19 +359,19 @@ func (m *Classifier) PredictFile(ctx context.Context, path string) (*SoundClasse
 
 // ClassEvaluation is how often a classifier is right.
 type ClassEvaluation struct {
-	Task      string       `json:"task"`
-	Metrics   ClassMetrics `json:"metrics"`
-	Majority  float64      `json:"majority"` // share of the most frequent label, what one gets without listening
-	Sounds    int          `json:"sounds"`
-	Classes   []string     `json:"classes"`
-	Confusion [][]int      `json:"confusion"` // by label, then by answer
-	Wrong     []WrongClass `json:"-"`         // most certain first
+	Task      string                  `json:"task"`      // the task of the model
+	Metrics   ClassMetrics            `json:"metrics"`   // the model's scores
+	Baselines map[string]ClassMetrics `json:"baselines"` // majority: the most frequent label, what one gets without listening
+	Sounds    int                     `json:"sounds"`    // how many were scored
+	Classes   []string                `json:"classes"`   // all labels that the model knows
+	Confusion [][]int                 `json:"confusion"` // by label, then by answer
+	Wrong     []WrongClass            `json:"-"`         // most certain first
 }
 
 // ClassMetrics are shares and the mean of -log of the right label's probability.
 type ClassMetrics struct {
-	Accuracy float64 `json:"accuracy"`
-	Loss     float64 `json:"loss"`
+	Accuracy float64 `json:"accuracy"`      // share of sounds whose label is right
+	Loss     float64 `json:"loss,omitzero"` // mean of -log of the right label's probability; absent of a method that gives none
 }
 
 // WrongClass is a sound whose label is another than the answer.
@@ -409,13 +409,15 @@ func (m *Classifier) Evaluate(ctx context.Context, list []Utterance) (*ClassEval
 	if err != nil {
 		return nil, err
 	}
+	most := 0
 	for _, row := range e.Confusion {
 		said := 0
 		for _, k := range row {
 			said += k
 		}
-		e.Majority = max(e.Majority, float64(said)/float64(len(list)))
+		most = max(most, said)
 	}
+	e.Baselines = map[string]ClassMetrics{"majority": {Accuracy: float64(most) / float64(len(list))}}
 	e.Metrics.Accuracy = float64(right) / float64(len(list))
 	e.Metrics.Loss /= float64(len(list))
 	slices.SortStableFunc(e.Wrong, func(a, b WrongClass) int { return cmp.Compare(b.Probability, a.Probability) })

@@ -59,7 +59,7 @@ func TestClassifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Metrics.Accuracy < 0.9 || e.Majority != 0.5 || e.Confusion[0][0]+e.Confusion[1][1]+len(e.Wrong) != 20 {
+	if e.Metrics.Accuracy < 0.9 || e.Baselines["majority"].Accuracy != 0.5 || e.Confusion[0][0]+e.Confusion[1][1]+len(e.Wrong) != 20 {
 		t.Errorf("%+v", e)
 	}
 	again, err := OpenClassifier(filepath.Join(dir, "run"))

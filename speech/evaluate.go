@@ -14,24 +14,24 @@ import (
 
 // Evaluation is how a model's texts differ from those of a manifest.
 type Evaluation struct {
-	Task       string    `json:"task"`
-	Metrics    Metrics   `json:"metrics"`
+	Task       string    `json:"task"`             // the task of the model
+	Metrics    Metrics   `json:"metrics"`          // the model's scores
 	Greedy     *Metrics  `json:"greedy,omitempty"` // without language model and lexicon, where Metrics are with them
-	Words      Errors    `json:"words"`
-	Units      Errors    `json:"units"`
-	Utterances int       `json:"utterances"`
-	Exact      int       `json:"exact"`   // of them without any error
-	Seconds    float64   `json:"seconds"` // of sound
-	Taken      float64   `json:"taken"`   // seconds to hear it, reading not counted
-	Notes      []string  `json:"notes,omitempty"`
-	Results    []*Result `json:"-"` // in the order of the manifest
+	Words      Errors    `json:"words"`            // differences counted in words
+	Units      Errors    `json:"units"`            // differences counted in characters or symbols
+	Utterances int       `json:"utterances"`       // how many were scored
+	Exact      int       `json:"exact"`            // of them without any error
+	Seconds    float64   `json:"seconds"`          // of sound
+	Taken      float64   `json:"taken"`            // seconds to hear it, reading not counted
+	Notes      []string  `json:"notes,omitempty"`  // what to know of the result, a sentence each
+	Results    []*Result `json:"-"`                // in the order of the manifest
 }
 
 // Metrics are errors for each word, and for each character or symbol, of the
 // references.
 type Metrics struct {
-	WER float64 `json:"wer"`
-	CER float64 `json:"cer"`
+	WER float64 `json:"wer"` // errors for each word of the references; 0.1 is 10 %
+	CER float64 `json:"cer"` // errors for each character or symbol of the references
 }
 
 // Result is one utterance.

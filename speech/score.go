@@ -6,11 +6,11 @@ import "slices"
 // substitutions, deletions and insertions that turn one into the other
 // (Levenshtein).
 type Errors struct {
-	Reference     int `json:"reference"` // items of the reference
-	Hits          int `json:"hits"`
-	Substitutions int `json:"substitutions"`
-	Deletions     int `json:"deletions"`
-	Insertions    int `json:"insertions"`
+	Reference     int `json:"reference"`     // items of the reference
+	Hits          int `json:"hits"`          // items that are right
+	Substitutions int `json:"substitutions"` // items with another in their place
+	Deletions     int `json:"deletions"`     // items that are missing
+	Insertions    int `json:"insertions"`    // items made up
 }
 
 // Total is the number of errors.

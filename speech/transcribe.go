@@ -17,27 +17,27 @@ import (
 
 // Transcript is what was heard.
 type Transcript struct {
-	Text         string        `json:"text"`
-	Words        []Word        `json:"words"`
+	Text         string        `json:"text"`                   // what was said
+	Words        []Word        `json:"words"`                  // with their places
 	Score        float64       `json:"score"`                  // logarithm of its probability, with weights and bonuses
 	Seconds      float64       `json:"seconds"`                // length of the sound
-	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where Decoding.NBest asks for them
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where they are asked for
 }
 
 // Word is a word with its place in the sound. CTC says the place of a unit to a
 // few steps only; the confidence is the geometric mean of the probabilities of
 // the word's units there.
 type Word struct {
-	Text       string  `json:"text"`
-	Start      float64 `json:"start"` // seconds
-	End        float64 `json:"end"`
-	Confidence float64 `json:"confidence"`
+	Text       string  `json:"text"`       // the word
+	Start      float64 `json:"start"`      // seconds
+	End        float64 `json:"end"`        // seconds
+	Confidence float64 `json:"confidence"` // between 0 and 1
 }
 
 // Alternative is a text that is not the best.
 type Alternative struct {
-	Text  string  `json:"text"`
-	Score float64 `json:"score"`
+	Text  string  `json:"text"`  // what may have been said
+	Score float64 `json:"score"` // logarithm of its probability, with weights and bonuses
 }
 
 // Transcribe reads a file of sound, or of features such as the model was
@@ -241,7 +241,7 @@ type Transcripts []FileTranscript
 
 // FileTranscript is what was heard in one.
 type FileTranscript struct {
-	File string `json:"file"`
+	File string `json:"file"` // as it was named
 	*Transcript
 }
 

@@ -21,14 +21,14 @@ import (
 //
 // with null for a number that is not finite.
 type Record struct {
-	Epoch     int                // counted from 1
-	Step      int                // optimizer steps done so far
-	LR        float32            // of the epoch's last step
-	TrainLoss float64            // mean over the epoch's items, while the weights moved
-	GradNorm  float64            // mean over the epoch's steps, before clipping
-	Clipped   float64            // share of them whose norm was above Options.Clip
-	Val       map[string]float64 // what Validate returned; nil where it did not run
-	Seconds   float64            // wall time since the run began, earlier parts of a resumed run included
+	Epoch     int                `json:"epoch"`      // counted from 1
+	Step      int                `json:"step"`       // optimizer steps done so far
+	LR        float32            `json:"lr"`         // learning rate, of the epoch's last step
+	TrainLoss float64            `json:"train_loss"` // mean over the epoch's items, while the weights moved
+	GradNorm  float64            `json:"grad_norm"`  // norm of the gradient, mean over the epoch's steps, before clipping
+	Clipped   float64            `json:"clipped"`    // share of the steps whose gradient norm was above the limit that it was clipped to
+	Val       map[string]float64 `json:"val_*"`      // measures of the validation, by name; none where it did not run
+	Seconds   float64            `json:"seconds"`    // wall time since the run began, earlier parts of a resumed run included
 }
 
 // MarshalJSON writes the flat object.

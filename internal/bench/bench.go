@@ -16,28 +16,25 @@ import (
 
 // Report is everything measured.
 type Report struct {
-	Machine Machine  `json:"machine"`
-	Results []Result `json:"results"` // none with Options.Numbers
+	Machine Machine  `json:"machine"` // what it was measured on, and its limits
+	Results []Result `json:"results"` // the tasks; none where only the numbers were measured
 	Numbers []Number `json:"numbers"` // the same passes on other numbers, with all threads
 }
 
 // Result is one task on a number of threads.
 type Result struct {
-	Name    string  `json:"name"` // of the shape, or "gemm1024"
-	Cell    string  `json:"cell"` // "lstm", "gru", "rnn" or "gemm"
-	Pass    string  `json:"pass"` // "forward", or "train": forward, backward and optimizer step
-	Threads int     `json:"threads"`
-	Ms      float64 `json:"ms"`     // the median
-	MsLow   float64 `json:"ms_p10"` // 10 % of the samples took less
-	MsHigh  float64 `json:"ms_p90"` // 10 % took more
-	Samples int     `json:"samples"`
-	GFlops  float64 `json:"gflops"` // training counted as three forward passes
-	// PeakShare is the least time that the machine's limits allow, divided by
-	// Ms, and Bound the limit: "fma" for the multiply-adds, or the level of
-	// memory, "l2", "l3" or "memory", that the weights must stream from.
-	PeakShare float64 `json:"peak_share"`
-	Bound     string  `json:"bound"`
-	Allocs    int     `json:"allocs"` // heap allocations a call in the steady state
+	Name      string  `json:"name"`       // of the shape, or "gemm1024"
+	Cell      string  `json:"cell"`       // "lstm", "gru", "rnn" or "gemm"
+	Pass      string  `json:"pass"`       // "forward", or "train": forward, backward and optimizer step
+	Threads   int     `json:"threads"`    // number of threads
+	Ms        float64 `json:"ms"`         // the median
+	MsLow     float64 `json:"ms_p10"`     // 10 % of the samples took less
+	MsHigh    float64 `json:"ms_p90"`     // 10 % took more
+	Samples   int     `json:"samples"`    // how many times it was timed
+	GFlops    float64 `json:"gflops"`     // training counted as three forward passes
+	PeakShare float64 `json:"peak_share"` // the least time that the machine's limits allow, divided by Ms
+	Bound     string  `json:"bound"`      // the limit: fma for the multiply-adds, or the level of memory, l2, l3 or memory, that the weights must stream from
+	Allocs    int     `json:"allocs"`     // heap allocations a call in the steady state
 }
 
 // Options changes a run; nil is the full one.

@@ -15,19 +15,19 @@ import (
 
 // Machine is what was measured of the machine, and what it says of itself.
 type Machine struct {
-	CPU     string `json:"cpu,omitempty"`
-	System  string `json:"system"`
-	Go      string `json:"go"`
-	Device  string `json:"device"` // with the kernels that the results were measured with
-	Probe   string `json:"probe"`  // the kernel set whose instructions the probes use
-	Threads int    `json:"threads"`
-	L2      int    `json:"l2_bytes"` // of one core
-	L3      int    `json:"l3_bytes"` // of all, 0 for none
-	Rates   []Rate `json:"rates"`
+	CPU     string `json:"cpu,omitempty"` // the processor, as the system names it
+	System  string `json:"system"`        // operating system and architecture, as Go names them
+	Go      string `json:"go"`            // version of Go that it is built with
+	Device  string `json:"device"`        // with the kernels that the results were measured with
+	Probe   string `json:"probe"`         // the kernel set whose instructions the probes use
+	Threads int    `json:"threads"`       // with which it computes unless told otherwise
+	L2      int    `json:"l2_bytes"`      // of one core
+	L3      int    `json:"l3_bytes"`      // of all, 0 for none
+	Rates   []Rate `json:"rates"`         // the limits, by number of threads
 	// PeakMoved is how far below the best, with all threads, the peak was
 	// found between two tasks: above 0.1, which is 10 %, something else was running.
 	PeakMoved float64  `json:"peak_moved"`
-	Vector    []Vector `json:"vector"`
+	Vector    []Vector `json:"vector"` // speed of the elementwise kernels
 
 	lowest float64 // peak with all threads, in GFLOP/s
 }
@@ -36,11 +36,11 @@ type Machine struct {
 // GFLOP/s, and in GB/s reading from half of each second cache, from half of the
 // third, and from memory.
 type Rate struct {
-	Threads int     `json:"threads"`
-	Peak    float64 `json:"fma_gflops"`
-	L2      float64 `json:"l2_gbs"`
-	L3      float64 `json:"l3_gbs,omitempty"`
-	Memory  float64 `json:"memory_gbs"`
+	Threads int     `json:"threads"`          // number of threads
+	Peak    float64 `json:"fma_gflops"`       // multiply-adds in registers, GFLOP/s
+	L2      float64 `json:"l2_gbs"`           // reading from the second cache, GB/s
+	L3      float64 `json:"l3_gbs,omitempty"` // reading from the third cache, GB/s; absent without one
+	Memory  float64 `json:"memory_gbs"`       // reading from memory, GB/s
 
 	streams map[float64]float64 // by footprint in bytes, where that is more than the caches hold
 }
@@ -48,8 +48,8 @@ type Rate struct {
 // Vector is the throughput of an elementwise kernel on one thread in the first
 // cache, in thousand millions of elements a second.
 type Vector struct {
-	Name string  `json:"name"`
-	Rate float64 `json:"gelements"`
+	Name string  `json:"name"`      // the kernel
+	Rate float64 `json:"gelements"` // thousand millions of elements a second, on one thread in the first cache
 }
 
 // Assumed where the system does not tell its caches.

@@ -30,21 +30,21 @@ type Number struct {
 	// fastest. Or "adam30000x400": a step of Adam on so many parameters, some 400 of
 	// whose rows have a gradient, after Steps steps, against one of the first.
 	Name      string  `json:"name"`
-	Cell      string  `json:"cell"` // "lstm", "gru", "rnn" or "adam"
-	Pass      string  `json:"pass"` // "forward"; "train": forward and backward; "step": the optimizer's alone
-	Steps     int     `json:"steps"`
+	Cell      string  `json:"cell"`              // "lstm", "gru", "rnn" or "adam"
+	Pass      string  `json:"pass"`              // "forward"; "train": forward and backward; "step": the optimizer's alone
+	Steps     int     `json:"steps"`             // of the sequences; adam: taken before
 	Keep      float64 `json:"keep,omitempty"`    // vanish: about what each step lets pass of the gradient
 	Loss      float64 `json:"loss,omitempty"`    // vanish: the size of the loss
 	Weights   float64 `json:"weights,omitempty"` // constant: those of the slowest
-	Inputs    float64 `json:"inputs,omitempty"`
-	Threads   int     `json:"threads"`
-	Ms        float64 `json:"ms"`        // the median on these numbers
-	Ratio     float64 `json:"ratio"`     // the median of the rounds
-	RatioLow  float64 `json:"ratio_p10"` // 10 % of the rounds had less
-	RatioHigh float64 `json:"ratio_p90"` // 10 % had more
-	Bar       float64 `json:"bar"`       // above it a ratio is too much
-	Rounds    int     `json:"rounds"`    // that count
-	Steady    bool    `json:"steady"`    // false: in most the machine's peak was lower than before, so all count
+	Inputs    float64 `json:"inputs,omitempty"`  // constant: the inputs of the slowest
+	Threads   int     `json:"threads"`           // number of threads
+	Ms        float64 `json:"ms"`                // the median on these numbers
+	Ratio     float64 `json:"ratio"`             // the median of the rounds
+	RatioLow  float64 `json:"ratio_p10"`         // 10 % of the rounds had less
+	RatioHigh float64 `json:"ratio_p90"`         // 10 % had more
+	Bar       float64 `json:"bar"`               // above it a ratio is too much
+	Rounds    int     `json:"rounds"`            // that count
+	Steady    bool    `json:"steady"`            // false: in most the machine's peak was lower than before, so all count
 }
 
 // Bars of Number.

@@ -52,7 +52,7 @@ the combinations of gates and sizes of loss is run, with --numbers all; with --q
 			if err != nil {
 				return err
 			}
-			return a.emit(r, func(w io.Writer) { printBench(w, r) })
+			return a.emit("bench", r, func(w io.Writer) { printBench(w, r) })
 		},
 	}
 	c.Flags().BoolVar(&o.Quick, "quick", false, "take some 25 seconds in place of some minutes")

@@ -199,7 +199,7 @@ func (a *app) evaluateClassify(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return inFile(*path, err)
 		}
-		return a.emit(e, func(w io.Writer) { printClassification(w, e) })
+		return a.emit("evaluate.classify", e, func(w io.Writer) { printClassification(w, e) })
 	}
 }
 
@@ -241,7 +241,7 @@ func (a *app) predictClassify(flags *pflag.FlagSet) verbRun {
 		for _, n := range p.Notes(m) {
 			a.note("Note: %s", n)
 		}
-		return a.emitPrediction(*out, p.WriteCSV, p, func(w io.Writer) { printPredictions(w, p) })
+		return a.emitPrediction("predict.classify", *out, p.WriteCSV, p, func(w io.Writer) { printPredictions(w, p) })
 	}
 }
 

@@ -141,13 +141,13 @@ func (a *app) evaluateClassifyAudio(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emit(e, func(w io.Writer) { printSoundScores(w, e) })
+		return a.emit("evaluate.classify-audio", e, func(w io.Writer) { printSoundScores(w, e) })
 	}
 }
 
 func printSoundScores(w io.Writer, e *speech.ClassEvaluation) {
 	fmt.Fprintf(w, "\nScores on %s: %s right (%s of the time it is the most frequent label), loss %s.\n",
-		plural(e.Sounds, "sound"), percent(e.Metrics.Accuracy), percent(e.Majority), number(e.Metrics.Loss))
+		plural(e.Sounds, "sound"), percent(e.Metrics.Accuracy), percent(e.Baselines["majority"].Accuracy), number(e.Metrics.Loss))
 }
 
 func (a *app) predictClassifyAudio(flags *pflag.FlagSet) verbRun {
@@ -167,7 +167,7 @@ func (a *app) predictClassifyAudio(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emitPrediction(*out, p.WriteCSV, p, func(w io.Writer) {
+		return a.emitPrediction("predict.classify-audio", *out, p.WriteCSV, p, func(w io.Writer) {
 			for _, f := range p.Files {
 				fmt.Fprintf(w, "%s  %s  %s\n", percent(f.Probability), f.Label, f.File)
 			}
@@ -191,7 +191,7 @@ func classifyAudioPage(run *classifyAudioRun, m *speech.Classifier, r *train.Res
 		add("Result", facts)
 	} else {
 		result := []report.Block{append(report.Facts{
-			{Name: "Accuracy", Value: percent(e.Metrics.Accuracy), Note: "most frequent label: " + percent(e.Majority)},
+			{Name: "Accuracy", Value: percent(e.Metrics.Accuracy), Note: "most frequent label: " + percent(e.Baselines["majority"].Accuracy)},
 			{Name: "Sounds scored", Value: count(e.Sounds)},
 		}, facts...)}
 		for _, n := range out.Notes {

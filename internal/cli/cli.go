@@ -2,16 +2,20 @@
 // the task packages' Config, runs them, and prints what came of it.
 //
 // Results go to stdout, and everything else (progress, notes, errors) to
-// stderr. With --json stdout holds exactly one JSON object.
+// stderr. With --json stdout holds exactly one JSON object, of a schema in the table
+// schemas, also where a command fails.
 package cli
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +39,10 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 
+	printing sync.Mutex
+	printed  bool        // an object is on stdout, so there must be no other
+	catching atomic.Bool // a Ctrl-C is for the command to deal with
+
 	json    bool
 	quiet   bool
 	seed    uint64
@@ -43,37 +51,49 @@ type app struct {
 
 // Main runs the command and returns the process's exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return run(context.Background(), args, stdin, stdout, stderr)
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	if asksForJSON(args) {
+		a.endOnInterrupt()
+	}
+	return a.run(context.Background())
 }
 
-// run is Main under a context of the caller's.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+func (a *app) run(ctx context.Context) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
-			code = reportPanic(stderr, p)
+			code = reportPanic(a.stderr, p)
+			a.printProblem(fmt.Errorf("internal error: %v", p))
 		}
 	}()
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.rootCommand()
-	root.SetArgs(args)
-	if args == nil {
+	a.json = asksForJSON(a.args) // until the flags are parsed, if they can be
+	root.SetArgs(a.args)
+	if a.args == nil {
 		root.SetArgs([]string{}) // cobra reads os.Args for nil
 	}
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := unknownCommand(root, args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	var text bytes.Buffer // what cobra prints by itself, and commands without a result
+	if a.json {
+		root.SetOut(&text)
+	}
+	root.SetErr(a.stderr)
+	err := unknownCommand(root, a.args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)
+	}
+	switch {
+	case err != nil || text.Len() == 0:
+	case a.json:
+		err = a.printJSON("text", printedText{text.String()})
+	default:
+		_, err = a.stdout.Write(text.Bytes())
 	}
 	if err == nil {
 		return exitOK
 	}
-	message := err.Error()
-	if err == context.Canceled {
-		message = "interrupted"
-	}
-	fmt.Fprintf(stderr, "carousel: %s\n", oneLine(message))
+	fmt.Fprintf(a.stderr, "carousel: %s\n", messageOf(err))
+	a.printProblem(err)
 	return exitCode(err)
 }
 
@@ -111,7 +131,10 @@ A run lives in one directory, which holds everything that later commands need.`,
 	flags.BoolVar(&a.quiet, "quiet", false, "print only results and errors")
 	flags.Uint64Var(&a.seed, "seed", 1, "seed `n` of everything random: same seed, same bits")
 	flags.IntVar(&a.threads, "threads", 0, "compute with `n` threads (default all cores); results do not depend on it")
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		a.json = asksForJSON(a.args) // the flag itself may be what is wrong
+		return flagError(c, err)
+	})
 	root.SetUsageFunc(usage)
 	root.AddGroup(&cobra.Group{ID: groupWork, Title: "Commands:"}, &cobra.Group{ID: groupAbout, Title: "About:"})
 	root.SetHelpCommandGroupID(groupAbout)
@@ -136,7 +159,8 @@ const (
 func showHelp(c *cobra.Command, _ []string) error { return c.Help() }
 
 // start applies the flags that every command has.
-func (a *app) start(*cobra.Command, []string) error {
+func (a *app) start(c *cobra.Command, _ []string) error {
+	a.json = a.json && c.Flags().Changed("json") // and not a word beside another flag
 	if _, err := simd.Named(""); err != nil {
 		return misusef("%v", err)
 	}

@@ -55,7 +55,7 @@ forecast would be; the linear method gets the same.`,
 			if c.Flags().Changed("seed") {
 				run.cfg.Seed = a.seed
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			return a.demo(ctx, out, &run)
 		},
@@ -94,7 +94,7 @@ func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
 	if err := model.WriteFileAtomic(filepath.Join(out, demoForecast), next.WriteCSV); err != nil {
 		return err
 	}
-	return a.emit(result, func(w io.Writer) {
+	return a.emit("demo", result, func(w io.Writer) {
 		result.print(w)
 		e, _ := result.Evaluation.(*forecast.Evaluation)
 		printPattern(w, e)

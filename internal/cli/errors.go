@@ -16,12 +16,20 @@ import (
 )
 
 // misuse is an error in what the user asked for: exit code 2.
-type misuse struct{ text string }
+type misuse struct {
+	text string
+	flag string // the flag at fault, without dashes; "" where it is none, or not known
+}
 
 func (e *misuse) Error() string { return e.text }
 
 func misusef(format string, args ...any) error {
-	return &misuse{fmt.Sprintf(format, args...)}
+	return &misuse{text: fmt.Sprintf(format, args...)}
+}
+
+// wrongFlag is misuse of a flag.
+func wrongFlag(flag, format string, args ...any) error {
+	return &misuse{fmt.Sprintf(format, args...), flag}
 }
 
 // interrupted ends a run that Ctrl-C stopped in good order.
@@ -67,15 +75,15 @@ func flagError(c *cobra.Command, err error) error {
 		if unknown.GetSpecifiedShortnames() != "" {
 			dashes = "-"
 		}
-		return misusef("unknown flag %s%s for %q%s", dashes, name, c.CommandPath(), help)
+		return wrongFlag(name, "unknown flag %s%s for %q%s", dashes, name, c.CommandPath(), help)
 	}
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
-		return misusef("--%s: %s", invalid.GetFlag().Name, plainCause(invalid))
+		return wrongFlag(invalid.GetFlag().Name, "--%s: %s", invalid.GetFlag().Name, plainCause(invalid))
 	}
 	var needed *pflag.ValueRequiredError
 	if errors.As(err, &needed) {
-		return misusef("--%s needs a value: %s", needed.GetSpecifiedName(), needed.GetFlag().Usage)
+		return wrongFlag(needed.GetFlag().Name, "--%s needs a value: %s", needed.GetSpecifiedName(), needed.GetFlag().Usage)
 	}
 	return misusef("%v", err)
 }
@@ -120,6 +128,52 @@ func oneArg(what string) cobra.PositionalArgs {
 			return misusef("%s takes only %s, got also %q", c.CommandPath(), what, args[1])
 		}
 		return nil
+	}
+}
+
+// messageOf is the line that an error is printed as.
+func messageOf(err error) string {
+	if err == context.Canceled {
+		return "interrupted"
+	}
+	return oneLine(err.Error())
+}
+
+// problem is an error as JSON has it: the message, and what of it is known apart.
+type problem struct {
+	Error  string `json:"error"`            // the message, in one line, as it stands on stderr
+	File   string `json:"file,omitempty"`   // the file at fault, as it was named
+	Line   int    `json:"line,omitempty"`   // its line (of a Parquet file, row) at fault, from 1
+	Column string `json:"column,omitempty"` // the column at fault of a table
+	Tensor string `json:"tensor,omitempty"` // the tensor at fault of a file of weights
+	Flag   string `json:"flag,omitempty"`   // the flag at fault, without dashes
+	Fix    string `json:"fix,omitempty"`    // how to mend it; the message says so too
+	Exit   int    `json:"exit"`             // the exit code: 1 failed, 2 misuse (a flag, a file or a value that cannot be right), 130 interrupted
+}
+
+func problemOf(err error) *problem {
+	p := &problem{Error: messageOf(err), Exit: exitCode(err)}
+	var (
+		wrong *misuse
+		input *data.InputError
+		file  *model.FileError
+	)
+	switch {
+	case errors.As(err, &wrong):
+		p.Flag = wrong.flag
+	case errors.As(err, &input):
+		p.File, p.Line, p.Column, p.Fix = input.File, input.Line, input.Column, input.Fix
+	case errors.As(err, &file):
+		p.File, p.Tensor, p.Fix = file.File, file.Tensor, file.Fix
+	}
+	return p
+}
+
+// printProblem prints an error on stdout, with --json. Where a result is
+// there it does nothing: one that is not the whole has the error in it.
+func (a *app) printProblem(err error) {
+	if a.json {
+		a.printJSON("error", problemOf(err)) // if it fails, stderr has the message
 	}
 }
 

@@ -158,17 +158,17 @@ func (o *exchangeOptions) parse() error {
 
 // exchanged is what import and export report.
 type exchanged struct {
-	From       string        `json:"from"`
-	To         string        `json:"to"`
-	Format     string        `json:"format"`        // of the file outside
-	Key        string        `json:"key,omitempty"` // of the state_dict in a nested checkpoint
-	Tensors    int           `json:"tensors"`
-	Parameters int           `json:"parameters"`
-	Layers     []model.Layer `json:"layers"`
+	From       string        `json:"from"`                // what was read
+	To         string        `json:"to"`                  // what was written
+	Format     string        `json:"format"`              // of the file outside
+	Key        string        `json:"key,omitempty"`       // of the state_dict in a nested checkpoint
+	Tensors    int           `json:"tensors"`             // how many were written
+	Parameters int           `json:"parameters"`          // numbers in all tensors
+	Layers     []model.Layer `json:"layers"`              // those recognised
 	Unchecked  []string      `json:"unchecked,omitempty"` // tensors of no layer that is recognised
-	Notes      []string      `json:"notes,omitempty"`
-	Parity     *model.Parity `json:"parity"`
-	Graph      string        `json:"graph,omitempty"` // the comparison with an ONNX graph
+	Notes      []string      `json:"notes,omitempty"`     // what to know of the file, a sentence each
+	Parity     *model.Parity `json:"parity"`              // how far results on random input differ
+	Graph      string        `json:"graph,omitempty"`     // the comparison with an ONNX graph
 }
 
 func (a *app) importCommand() *cobra.Command {
@@ -198,7 +198,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 			if err != nil {
 				return err
 			}
-			return a.emit(r, r.print)
+			return a.emit("import", r, r.print)
 		},
 	}
 	o.addFlags(c, "model `directory` to write")
@@ -261,7 +261,7 @@ like an import.`,
 			if err != nil {
 				return err
 			}
-			return a.emit(r, r.print)
+			return a.emit("export", r, r.print)
 		},
 	}
 	o.addFlags(c, "`file` to write, .pt, .safetensors or .onnx")

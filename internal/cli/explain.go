@@ -70,7 +70,7 @@ how often training was clipped, and what could be changed.
 			if err := run.check(c, args); err != nil {
 				return err
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			if len(args) == 0 {
 				return a.explainAdding(ctx, &run)
@@ -129,7 +129,7 @@ func (a *app) explainAdding(ctx context.Context, run *gradientRun) error {
 			return err
 		}
 	}
-	return a.emit(s, func(w io.Writer) { printStudy(w, s, run.out) })
+	return a.emit("explain.gradients.adding", s, func(w io.Writer) { printStudy(w, s, run.out) })
 }
 
 func (a *app) explainModel(dir string, run *gradientRun) error {
@@ -147,7 +147,7 @@ func (a *app) explainModel(dir string, run *gradientRun) error {
 			return err
 		}
 	}
-	return a.emit(f, func(w io.Writer) { printFlow(w, f, run.out) })
+	return a.emit("explain.gradients.model", f, func(w io.Writer) { printFlow(w, f, run.out) })
 }
 
 // openSubject opens a model directory of a task that can be looked into.

@@ -17,8 +17,8 @@ import (
 
 // memoryTable is what explain memory prints.
 type memoryTable struct {
-	Rows []memory.Row `json:"rows"`
-	Note string       `json:"note"`
+	Rows []memory.Row `json:"rows"` // one for each problem and cell
+	Note string       `json:"note"` // what the table leaves out, and why
 }
 
 // digits says why a row of the usual tables is missing.
@@ -67,7 +67,7 @@ networks: explain gradients looks into them, and --resume continues after Ctrl-C
 					trials[i].Seed = a.seed
 				}
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			return a.explainMemory(ctx, trials, out, resume)
 		},
@@ -112,7 +112,7 @@ func (a *app) explainMemory(ctx context.Context, trials []memory.Trial, out stri
 		}
 		table.Rows = append(table.Rows, rows...)
 	}
-	return a.emit(table, func(w io.Writer) { printMemory(w, &table) })
+	return a.emit("explain.memory", &table, func(w io.Writer) { printMemory(w, &table) })
 }
 
 // checkNetworks keeps networks from being written among files that are not theirs.

@@ -145,7 +145,7 @@ func (a *app) evaluateForecast(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emit(e, func(w io.Writer) { printEvaluation(w, e) })
+		return a.emit("evaluate.forecast", e, func(w io.Writer) { printEvaluation(w, e) })
 	}
 }
 
@@ -165,7 +165,7 @@ func (a *app) predictForecast(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emitPrediction(*out, f.WriteCSV, f, func(w io.Writer) { printForecast(w, f) })
+		return a.emitPrediction("predict.forecast", *out, f.WriteCSV, f, func(w io.Writer) { printForecast(w, f) })
 	}
 }
 
@@ -199,7 +199,7 @@ the model is trained anew on all rows before each origin.`,
 			if err != nil {
 				return err
 			}
-			return a.emit(e, func(w io.Writer) { printEvaluation(w, e) })
+			return a.emit("backtest", e, func(w io.Writer) { printEvaluation(w, e) })
 		},
 	}
 	c.Flags().StringVar(&path, "data", "", "`file` with the columns the model was trained on")

@@ -115,8 +115,8 @@ func (a *app) trainGenerate(ctx context.Context, run *generateRun) (*trainResult
 		if e, err = m.Evaluate(ctx, scored); err != nil {
 			return nil, err
 		}
-		if name == "test" {
-			out.Evaluation = e
+		if out.Evaluation = e; name != "test" {
+			out.Notes = append(out.Notes, scoredOnValidation)
 		}
 		out.show = func(w io.Writer) { printTextScores(w, e, name) }
 	}
@@ -219,7 +219,7 @@ func (a *app) evaluateGenerate(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return inFile(*path, err)
 		}
-		return a.emit(e, func(w io.Writer) { printTextScores(w, e, "given") })
+		return a.emit("evaluate.generate", e, func(w io.Writer) { printTextScores(w, e, "given") })
 	}
 }
 
@@ -280,7 +280,7 @@ func (a *app) predictGenerate(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emitPrediction(*out, c.WriteCSV, c, func(w io.Writer) { printContinuations(w, c.List) })
+		return a.emitPrediction("predict.generate", *out, c.WriteCSV, c, func(w io.Writer) { printContinuations(w, c.List) })
 	}
 }
 
@@ -322,7 +322,7 @@ that a long text costs no more for each token than a short one.`,
 
 // generate writes texts that follow one prompt.
 func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o *generate.GenerateOptions, stream bool) error {
-	ctx, stop := catchInterrupt(ctx)
+	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	if stream {
 		if _, err := io.WriteString(a.stdout, prompt); err != nil {
@@ -341,7 +341,7 @@ func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o 
 	if err != nil {
 		return err
 	}
-	return a.emit(&generate.Continuations{Task: generate.Task, List: list}, func(w io.Writer) { printContinuations(w, list) })
+	return a.emit("generate", &generate.Continuations{Task: generate.Task, List: list}, func(w io.Writer) { printContinuations(w, list) })
 }
 
 // printContinuations writes texts with their prompts, a line between them.
@@ -356,8 +356,8 @@ func printContinuations(w io.Writer, list []generate.Generated) {
 
 // scoring is what score prints.
 type scoring struct {
-	Task    string            `json:"task"`
-	Prompt  string            `json:"prompt"`
+	Task    string            `json:"task"`    // the task of the model
+	Prompt  string            `json:"prompt"`  // the text that comes before
 	Ranking []generate.Scored `json:"ranking"` // the likeliest first
 }
 
@@ -393,7 +393,7 @@ new word behind a space, unless --exactly says otherwise.`,
 			if err != nil {
 				return err
 			}
-			return a.emit(&scoring{generate.Task, prompt, ranking}, func(w io.Writer) { printRanking(w, ranking) })
+			return a.emit("score", &scoring{generate.Task, prompt, ranking}, func(w io.Writer) { printRanking(w, ranking) })
 		},
 	}
 	c.Flags().StringVar(&prompt, "prompt", "", "`text` that comes before (none: the beginning of a document)")

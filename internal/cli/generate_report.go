@@ -55,7 +55,7 @@ func textMethods(e *generate.Evaluation) []scoredMethod {
 	row := func(name string, m generate.Metrics) scoredMethod {
 		return scoredMethod{name, []string{number(m.Nats), number(m.BitsPerChar), number(m.Perplexity)}, -m.Nats}
 	}
-	return []scoredMethod{row("network", e.Metrics), row("frequencies alone", e.Unigram)}
+	return []scoredMethod{row("network", e.Metrics), row("frequencies alone", e.Baselines["unigram"])}
 }
 
 // sample is a text at one temperature.
@@ -123,12 +123,12 @@ func resultBlocks(out *trainResult, r *train.Result, best int, e *generate.Evalu
 	if e != nil {
 		unit := unitName(e.Unit)
 		tone, verb := report.Good, "On average"
-		if e.Metrics.Nats >= e.Unigram.Nats {
+		if e.Metrics.Nats >= e.Baselines["unigram"].Nats {
 			tone, verb = report.Caution, "It has learned nothing beyond frequencies: on average"
 		}
 		blocks = append(blocks, report.Notice{Tone: tone, Text: fmt.Sprintf(
 			"%s, the model is as unsure of the next %s of the %s text as if it chose among %s with equal chances; by the %ss' frequencies alone it would be among %s.",
-			verb, unit, part, number(e.Metrics.Perplexity), unit, number(e.Unigram.Perplexity))})
+			verb, unit, part, number(e.Metrics.Perplexity), unit, number(e.Baselines["unigram"].Perplexity))})
 		facts = append(report.Facts{
 			{Name: "Perplexity", Value: number(e.Metrics.Perplexity), Note: "by " + unit},
 			{Name: "Bits a character", Value: number(e.Metrics.BitsPerChar)},

@@ -23,42 +23,42 @@ import (
 
 // inspection is what a model directory or a file of weights holds.
 type inspection struct {
-	Path       string            `json:"path"`
-	Kind       string            `json:"kind"` // "model" or "weights"
-	Task       string            `json:"task,omitempty"`
+	Path       string            `json:"path"`              // what was inspected
+	Kind       string            `json:"kind"`              // "model" or "weights"
+	Task       string            `json:"task,omitempty"`    // the task of the model
 	Version    string            `json:"version,omitempty"` // of the carousel that wrote it
-	Parameters int               `json:"parameters"`
-	Layers     []layer           `json:"layers"`
-	Schema     *schema           `json:"schema,omitempty"`
-	Config     any               `json:"config,omitempty"`
-	Notes      []string          `json:"notes,omitempty"`
+	Parameters int               `json:"parameters"`        // numbers in all tensors
+	Layers     []layer           `json:"layers"`            // tensors by the layer that they belong to
+	Data       *wantedData       `json:"data,omitempty"`    // the data that a forecasting model wants
+	Config     any               `json:"config,omitempty"`  // the settings of its training
+	Notes      []string          `json:"notes,omitempty"`   // what to know of the model, a sentence each
 	History    []train.Record    `json:"history,omitempty"` // by epoch
-	Meta       map[string]string `json:"meta,omitempty"`
+	Meta       map[string]string `json:"meta,omitempty"`    // notes in the file of weights, by name
 }
 
 // layer is the tensors that share a prefix.
 type layer struct {
-	Name       string       `json:"name"`
+	Name       string       `json:"name"`           // what its tensors' names have before the last dot
 	What       string       `json:"what,omitempty"` // such as "LSTM, 2 layers, 12 -> 64"
-	Parameters int          `json:"parameters"`
-	Tensors    []tensorInfo `json:"tensors"`
+	Parameters int          `json:"parameters"`     // numbers in its tensors
+	Tensors    []tensorInfo `json:"tensors"`        // its tensors, in the order of the file
 }
 
 type tensorInfo struct {
-	Name  string `json:"name"`
-	Shape []int  `json:"shape"`
+	Name  string `json:"name"`  // whole name
+	Shape []int  `json:"shape"` // dimensions
 }
 
-// schema is the data that a forecasting model wants.
-type schema struct {
-	Freq   string   `json:"freq"`
-	Time   string   `json:"time,omitempty"`
-	ID     string   `json:"id,omitempty"`
-	Target []string `json:"target"`
-	Past   []string `json:"past,omitempty"`
-	Future []string `json:"future,omitempty"`
-	Static []string `json:"static,omitempty"`
-	Series int      `json:"series"` // learnt from
+// wantedData is the data that a forecasting model wants.
+type wantedData struct {
+	Freq   string   `json:"freq"`             // spacing of the rows
+	Time   string   `json:"time,omitempty"`   // column of timestamps
+	ID     string   `json:"id,omitempty"`     // column that tells series apart
+	Target []string `json:"target"`           // columns that are forecast
+	Past   []string `json:"past,omitempty"`   // columns known until now only
+	Future []string `json:"future,omitempty"` // columns known ahead, that of holidays included
+	Static []string `json:"static,omitempty"` // columns with one value a series
+	Series int      `json:"series"`           // learnt from
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -76,7 +76,11 @@ directory also the data it wants, its configuration and how its training went.`,
 			if err != nil {
 				return err
 			}
-			return a.emit(in, in.print)
+			name := "inspect"
+			if in.Config != nil {
+				name += "." + in.Task
+			}
+			return a.emit(name, in, in.print)
 		},
 	}
 }
@@ -129,12 +133,12 @@ func (in *inspection) addForecast(dir *model.Dir) error {
 		cfg.Target = []string{data.ValueColumn}
 	}
 	in.Config, in.Notes = &cfg, m.Notes()
-	in.Schema = &schema{
+	in.Data = &wantedData{
 		Freq: saved.Schema.Freq, Time: cfg.Time, ID: cfg.ID, Target: cfg.Target, Past: cfg.Past,
 		Future: cfg.Future, Static: cfg.Static, Series: len(saved.Schema.Series),
 	}
 	if cfg.Holiday != "" {
-		in.Schema.Future = append(slices.Clone(in.Schema.Future), cfg.Holiday)
+		in.Data.Future = append(slices.Clone(in.Data.Future), cfg.Holiday)
 	}
 	return nil
 }
@@ -242,16 +246,16 @@ func (in *inspection) print(w io.Writer) {
 
 // printData says which columns a forecasting model wants.
 func (in *inspection) printData(w io.Writer) {
-	if in.Schema == nil {
+	if in.Data == nil {
 		return
 	}
-	fmt.Fprintf(w, "\nData (spacing %s, %s series in training)\n", orDash(in.Schema.Freq), count(in.Schema.Series))
+	fmt.Fprintf(w, "\nData (spacing %s, %s series in training)\n", orDash(in.Data.Freq), count(in.Data.Series))
 	for _, row := range []struct {
 		name    string
 		columns []string
 	}{
-		{"time", []string{in.Schema.Time}}, {"id", []string{in.Schema.ID}}, {"target", in.Schema.Target}, {"past", in.Schema.Past},
-		{"known ahead", in.Schema.Future}, {"static", in.Schema.Static},
+		{"time", []string{in.Data.Time}}, {"id", []string{in.Data.ID}}, {"target", in.Data.Target}, {"past", in.Data.Past},
+		{"known ahead", in.Data.Future}, {"static", in.Data.Static},
 	} {
 		if text := strings.Join(row.columns, ", "); text != "" {
 			fmt.Fprintf(w, "  %-14s %s\n", row.name, text)

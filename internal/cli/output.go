@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -13,17 +12,14 @@ import (
 	"golang.org/x/term"
 )
 
-// emit prints a result: v as JSON with --json, else what human writes.
-func (a *app) emit(v any, human func(w io.Writer)) error {
-	if !a.json {
-		human(a.stdout)
-		return nil
+// emit prints a result of the schema of that name: v as JSON with --json, else
+// what human writes.
+func (a *app) emit(schema string, v any, human func(w io.Writer)) error {
+	schemaOf(schema, v) // a result that is not in the table is noticed either way
+	if a.json {
+		return a.printJSON(schema, v)
 	}
-	e := json.NewEncoder(a.stdout)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("result as JSON: %w", err)
-	}
+	human(a.stdout)
 	return nil
 }
 

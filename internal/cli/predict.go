@@ -33,7 +33,7 @@ func outFlag(flags *pflag.FlagSet) *string {
 
 // emitPrediction writes a prediction: to the file out, as a table for people or
 // as JSON.
-func (a *app) emitPrediction(out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
+func (a *app) emitPrediction(schema, out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
 	if out != "" {
 		if err := model.WriteFileAtomic(out, write); err != nil {
 			return err
@@ -44,7 +44,7 @@ func (a *app) emitPrediction(out string, write func(io.Writer) error, v any, hum
 		}
 	}
 	if isTerminal(a.stdout) || a.json {
-		return a.emit(v, human)
+		return a.emit(schema, v, human)
 	}
 	return write(a.stdout)
 }

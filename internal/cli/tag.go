@@ -149,7 +149,7 @@ func (a *app) evaluateTag(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return inFile(*path, err)
 		}
-		return a.emit(e, func(w io.Writer) { printTagging(w, e) })
+		return a.emit("evaluate.tag", e, func(w io.Writer) { printTagging(w, e) })
 	}
 }
 
@@ -185,7 +185,7 @@ func (a *app) predictTag(flags *pflag.FlagSet) verbRun {
 		if p.Sentences, err = m.PredictText(ctx, *texts, &o); err != nil {
 			return err
 		}
-		return a.emitPrediction(*out, p.WriteCSV, p, func(w io.Writer) { printTags(w, p) })
+		return a.emitPrediction("predict.tag", *out, p.WriteCSV, p, func(w io.Writer) { printTags(w, p) })
 	}
 }
 
@@ -211,7 +211,7 @@ func (a *app) predictTagFile(ctx context.Context, m *tag.Model, path, format, ou
 	if err != nil {
 		return err
 	}
-	return a.emitPrediction(out, p.WriteCSV, p, func(w io.Writer) { printTags(w, p) })
+	return a.emitPrediction("predict.tag", out, p.WriteCSV, p, func(w io.Writer) { printTags(w, p) })
 }
 
 // printTags writes sentences with what was found in them between brackets.

@@ -93,7 +93,7 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			if err := checkOut(t.run.Out, t.run.resume); err != nil {
 				return err
 			}
-			ctx, stop := catchInterrupt(c.Context())
+			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
 			result, err := t.train(ctx)
 			if errors.Is(err, context.Canceled) {
@@ -102,7 +102,7 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.emit(result, result.print)
+			return a.emit("train."+result.Task, result, result.print)
 		},
 	}
 	s.Bind(c.Flags(), "seed")
@@ -154,10 +154,30 @@ func exists(dir, name string) bool {
 
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
 // leaves a checkpoint, and lets the second one kill.
-func catchInterrupt(ctx context.Context) (context.Context, func()) {
+func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
+	a.catching.Store(true)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	return ctx, func() {
+		a.catching.Store(false)
+		stop()
+	}
+}
+
+// endOnInterrupt ends the process at a Ctrl-C that the command does not catch,
+// as the system would, but for the object on stdout and the line on stderr.
+func (a *app) endOnInterrupt() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			if !a.catching.Swap(false) { // what is caught once kills the second time
+				fmt.Fprintln(a.stderr, "carousel: interrupted")
+				a.printJSON("error", problemOf(context.Canceled)) // not where a result is on its way
+				os.Exit(exitInterrupted)
+			}
+		}
+	}()
 }
 
 // progress shows a training on stderr: a bar on a terminal, lines elsewhere.
@@ -220,15 +240,15 @@ func shellQuote(s string) string {
 
 // trainResult is what train prints.
 type trainResult struct {
-	Task       string     `json:"task"`
-	Dir        string     `json:"dir"`
-	Parameters int        `json:"parameters"`
-	Epochs     int        `json:"epochs"`
-	Steps      int        `json:"steps"`
-	BestEpoch  int        `json:"best_epoch,omitempty"`
-	Stopped    train.Stop `json:"stopped"`
-	Seconds    float64    `json:"seconds"`
-	Report     string     `json:"report"`
+	Task       string     `json:"task"`                 // the task of the model
+	Dir        string     `json:"dir"`                  // directory of the model
+	Parameters int        `json:"parameters"`           // numbers that were trained
+	Epochs     int        `json:"epochs"`               // passes over the training data that were made
+	Steps      int        `json:"steps"`                // optimizer steps that were made
+	BestEpoch  int        `json:"best_epoch,omitempty"` // the epoch whose weights were kept, from 1; absent where none was chosen
+	Stopped    train.Stop `json:"stopped"`              // why it ended: epochs (all done), steps (all done), time (is up), patience (no more improvement) or asked
+	Seconds    float64    `json:"seconds"`              // wall time of the training
+	Report     string     `json:"report"`               // the report's file
 	Evaluation any        `json:"evaluation,omitempty"` // of the test part or, without one, of the validation part, as evaluate prints it; absent if there is neither
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
 

@@ -256,7 +256,7 @@ func (a *app) evaluateTranscribe(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		return a.emit(e, func(w io.Writer) { printRecognition(w, e) })
+		return a.emit("evaluate.transcribe", e, func(w io.Writer) { printRecognition(w, e) })
 	}
 }
 
@@ -297,9 +297,24 @@ func (a *app) predictTranscribe(flags *pflag.FlagSet) verbRun {
 		if len(list) == 0 {
 			return failed
 		}
-		err = a.emitPrediction(*out, list.WriteCSV, map[string]any{"files": list}, func(w io.Writer) { printTranscripts(w, list, false) })
+		result := transcribed{list, lacking(failed)}
+		err = a.emitPrediction("predict.transcribe", *out, list.WriteCSV, &result, func(w io.Writer) { printTranscripts(w, list, false) })
 		return cmp.Or(err, failed)
 	}
+}
+
+// transcribed is what transcribe prints of files.
+type transcribed struct {
+	Files speech.Transcripts `json:"files"`           // those that could be used
+	Error *problem           `json:"error,omitempty"` // why others could not
+}
+
+// lacking is the error beside a result that is not the whole, or nil.
+func lacking(err error) *problem {
+	if err == nil {
+		return nil
+	}
+	return problemOf(err)
 }
 
 func printTranscripts(w io.Writer, list speech.Transcripts, words bool) {
@@ -372,7 +387,8 @@ Files that cannot be used are named in the end, after the texts of the others.
 		if len(list) == 0 {
 			return failed
 		}
-		err = a.emit(map[string]any{"files": list}, func(w io.Writer) { printTranscripts(w, list, words) })
+		result := transcribed{list, lacking(failed)}
+		err = a.emit("transcribe", &result, func(w io.Writer) { printTranscripts(w, list, words) })
 		return cmp.Or(err, failed)
 	}
 	return c
@@ -389,9 +405,10 @@ func printWords(w io.Writer, words []speech.Word) {
 // streamed is what was heard on standard input.
 type streamed struct {
 	*speech.Transcript
-	Lag      float64 `json:"lag"`      // seconds of sound that the network must hear beyond a moment
-	Slowest  float64 `json:"slowest"`  // seconds that the slowest piece took
-	RealTime float64 `json:"realtime"` // seconds of computing for each second of sound
+	Lag      float64  `json:"lag"`             // seconds of sound that the network must hear beyond a moment
+	Slowest  float64  `json:"slowest"`         // seconds that the slowest piece took
+	RealTime float64  `json:"realtime"`        // seconds of computing for each second of sound
+	Error    *problem `json:"error,omitempty"` // why the sound broke off
 }
 
 // pieceSeconds is how much of a stream is heard at a time.
@@ -404,7 +421,7 @@ func (a *app) transcribeStream(ctx context.Context, m *speech.Model, d *speech.D
 	if err != nil {
 		return err
 	}
-	ctx, stop := catchInterrupt(ctx)
+	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	sound := &arrival{in: in, ctx: ctx}
 	var out streamed
@@ -424,7 +441,10 @@ func (a *app) transcribeStream(ctx context.Context, m *speech.Model, d *speech.D
 	case out.Seconds == 0:
 		return &data.InputError{File: "standard input", Problem: "holds no sound: its length is zero"}
 	}
-	err = a.emit(&out, func(w io.Writer) {
+	if sound.err != context.Canceled {
+		out.Error = lacking(sound.err)
+	}
+	err = a.emit("transcribe.stream", &out, func(w io.Writer) {
 		printTranscript(w, out.Transcript, words)
 		a.note("Heard %.1f s in %.2g of the time it lasts; a word is known %.2f s after it is said, the slowest piece took %.3f s.",
 			out.Seconds, out.RealTime, out.Lag+pieceSeconds, out.Slowest)

@@ -227,7 +227,7 @@ func (a *app) evaluateTranslate(flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return inFile(cmp.Or(files.source, files.table), err)
 		}
-		return a.emit(e, func(w io.Writer) { printTranslateScores(w, e) })
+		return a.emit("evaluate.translate", e, func(w io.Writer) { printTranslateScores(w, e) })
 	}
 }
 
@@ -318,7 +318,7 @@ func (a *app) translateLines(ctx context.Context, m *translate.Model, r *data.Li
 		a.note("The result is in %s.", out)
 	}
 	if a.json {
-		return a.emit(all, nil)
+		return a.emit("predict.translate", all, nil)
 	}
 	return nil
 }

@@ -15,12 +15,12 @@ import (
 
 // versionInfo is what a bug report needs.
 type versionInfo struct {
-	Version string `json:"version"`
-	Format  int    `json:"model_format"`
-	Go      string `json:"go"`
-	System  string `json:"system"`
-	Device  string `json:"device"`
-	Threads int    `json:"threads"`
+	Version string `json:"version"`      // of carousel
+	Format  int    `json:"model_format"` // number of the format of model directories that it writes
+	Go      string `json:"go"`           // version of Go that it is built with
+	System  string `json:"system"`       // operating system and architecture, as Go names them
+	Device  string `json:"device"`       // what it computes on, and with which kernels
+	Threads int    `json:"threads"`      // with which it computes
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -38,7 +38,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Device:  tensor.CPU().Name(),
 				Threads: par.Workers(),
 			}
-			return a.emit(v, func(w io.Writer) {
+			return a.emit("version", &v, func(w io.Writer) {
 				fmt.Fprintf(w, "carousel %s (%s, %s)\n", v.Version, v.Go, v.System)
 				fmt.Fprintf(w, "computes on %s with %s\n", v.Device, plural(v.Threads, "thread"))
 				fmt.Fprintf(w, "model format %d\n", v.Format)

@@ -20,36 +20,36 @@ type Metrics struct {
 
 // ClassScore is how well one class is told.
 type ClassScore struct {
-	Class     string  `json:"class"`
-	Precision float64 `json:"precision"`
-	Recall    float64 `json:"recall"`
-	F1        float64 `json:"f1"`
-	Texts     int     `json:"texts"` // that have the label
+	Class     string  `json:"class"`     // the label
+	Precision float64 `json:"precision"` // share of the texts said to have the label that have it
+	Recall    float64 `json:"recall"`    // share of the texts with the label that are said to have it
+	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
+	Texts     int     `json:"texts"`     // that have the label
 }
 
 // Example is a text with what the model makes of it.
 type Example struct {
-	Line        int      `json:"line"`
-	Text        string   `json:"text"`
-	Labels      []string `json:"labels"`
-	Predicted   []string `json:"predicted"`
+	Line        int      `json:"line"`        // where it stands in its file, from 1
+	Text        string   `json:"text"`        // the text
+	Labels      []string `json:"labels"`      // the true labels
+	Predicted   []string `json:"predicted"`   // the model's labels
 	Probability float64  `json:"probability"` // of what is predicted
 	Loss        float64  `json:"loss"`        // -log probability of the label
 }
 
 // Evaluation is a model's score on labelled texts.
 type Evaluation struct {
-	Task      string             `json:"task"`
-	Metrics   Metrics            `json:"metrics"`
-	Baselines map[string]Metrics `json:"baselines"` // majority: the most frequent label; linear: words and pairs of words
-	Texts     int                `json:"texts"`
-	Classes   []ClassScore       `json:"classes"`
+	Task      string             `json:"task"`                // the task of the model
+	Metrics   Metrics            `json:"metrics"`             // the model's scores
+	Baselines map[string]Metrics `json:"baselines"`           // majority: the most frequent label; linear: words and pairs of words
+	Texts     int                `json:"texts"`               // how many were scored
+	Classes   []ClassScore       `json:"classes"`             // scores by label
 	Confusion [][]int            `json:"confusion,omitempty"` // [label][predicted], where a text has one label
 	Unseen    map[string]int     `json:"unseen,omitempty"`    // texts by a label that training never saw; they count as wrong
 	Worst     []Example          `json:"worst"`               // the texts with the greatest loss
 	Share     float64            `json:"linear_share"`        // of the linear method in the answers
-	Verdict   string             `json:"verdict"`
-	Notes     []string           `json:"notes,omitempty"`
+	Verdict   string             `json:"verdict"`             // how the model compares, in a sentence
+	Notes     []string           `json:"notes,omitempty"`     // what to know of the result, a sentence each
 }
 
 // Evaluate scores the model on labelled texts, beside the simple methods.

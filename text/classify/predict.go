@@ -15,20 +15,20 @@ import (
 
 // Prediction is the classes of a text.
 type Prediction struct {
-	Text          string      `json:"text"`
+	Text          string      `json:"text"`            // the text
 	Label         string      `json:"label"`           // the most likely class
-	Labels        []string    `json:"labels,omitzero"` // where a text may have several: those more likely than not, perhaps none; else nil
+	Labels        []string    `json:"labels,omitzero"` // where a text may have several: those more likely than not, perhaps none
 	Probability   float64     `json:"probability"`     // of Label
-	Probabilities []float64   `json:"probabilities"`   // by class, in the order of Model.Classes
-	Cut           bool        `json:"cut,omitempty"`   // of more tokens than Config.MaxLength, and read up to there
-	Words         []WordShare `json:"words,omitempty"` // with Explain
+	Probabilities []float64   `json:"probabilities"`   // by class
+	Cut           bool        `json:"cut,omitempty"`   // of more tokens than are read, and read up to there
+	Words         []WordShare `json:"words,omitempty"` // what each token did, where that is asked for
 }
 
 // WordShare is what one token did for the class predicted.
 type WordShare struct {
 	Start int     `json:"start"` // its bytes in the text: text[Start:End]
-	End   int     `json:"end"`
-	Text  string  `json:"text"`
+	End   int     `json:"end"`   // where it ends, likewise
+	Text  string  `json:"text"`  // the token as it stands there
 	Share float64 `json:"share"` // added to the class's score; below zero it spoke against it
 	Units int     `json:"units"` // features of the pooled vector that this token was chosen for; pooling by maximum only
 }
@@ -129,9 +129,9 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 
 // Predictions are the answers to the texts of a file.
 type Predictions struct {
-	Task    string       `json:"task"`
-	Classes []string     `json:"classes"`
-	List    []Prediction `json:"predictions"`
+	Task    string       `json:"task"`        // the task of the model
+	Classes []string     `json:"classes"`     // all labels that the model knows
+	List    []Prediction `json:"predictions"` // one a text, in order
 }
 
 // PredictFile classifies the texts of a file of the kind the model was trained

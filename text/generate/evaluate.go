@@ -26,35 +26,35 @@ type Metrics struct {
 // Evaluation is a model scored on a text. Every token is predicted from all that
 // stands before it in its document; the tokens that end documents do not count.
 type Evaluation struct {
-	Task       string  `json:"task"`
-	Metrics    Metrics `json:"metrics"`
-	Unigram    Metrics `json:"unigram"` // of each token's share of the training text, without context
-	Unit       string  `json:"unit"`
-	Documents  int     `json:"documents"`
-	Tokens     int     `json:"tokens"`
-	Characters int     `json:"characters"`
-	Unknown    int     `json:"unknown"` // tokens that the vocabulary lacks; they are scored as the token for such
-	Vocabulary int     `json:"vocabulary"`
+	Task       string             `json:"task"`       // the task of the model
+	Metrics    Metrics            `json:"metrics"`    // the model's scores
+	Baselines  map[string]Metrics `json:"baselines"`  // unigram: each token's share of the training text, without context
+	Unit       string             `json:"unit"`       // what a token is: char, bpe or word
+	Documents  int                `json:"documents"`  // how many were scored
+	Tokens     int                `json:"tokens"`     // how many were scored
+	Characters int                `json:"characters"` // of the texts scored
+	Unknown    int                `json:"unknown"`    // tokens that the vocabulary lacks; they are scored as the token for such
+	Vocabulary int                `json:"vocabulary"` // tokens that the model knows
 
-	ByPosition  []Group    `json:"by_position"`  // by the token's place in its document
-	ByFrequency []Group    `json:"by_frequency"` // by the token's count in the training text
-	Surprising  []Surprise `json:"surprising"`   // the words foreseen worst, one place each
-	Notes       []string   `json:"notes,omitempty"`
+	ByPosition  []Group    `json:"by_position"`     // by the token's place in its document
+	ByFrequency []Group    `json:"by_frequency"`    // by the token's count in the training text
+	Surprising  []Surprise `json:"surprising"`      // the words foreseen worst, one place each
+	Notes       []string   `json:"notes,omitempty"` // what to know of the result, a sentence each
 }
 
 // Group is a mean over some of the tokens: those whose place or count is from
 // From to To, To not included; To is 0 where there is no end.
 type Group struct {
-	From       int     `json:"from"`
-	To         int     `json:"to,omitempty"`
-	Tokens     int     `json:"tokens"`
-	Nats       float64 `json:"nats"`
-	Perplexity float64 `json:"perplexity"`
+	From       int     `json:"from"`         // the smallest place or count of the group
+	To         int     `json:"to,omitempty"` // its end, not included; absent where there is none
+	Tokens     int     `json:"tokens"`       // how many
+	Nats       float64 `json:"nats"`         // mean of -log p, natural logarithm, a token
+	Perplexity float64 `json:"perplexity"`   // e^nats
 }
 
 // Surprise is a word and how it came.
 type Surprise struct {
-	Word   string  `json:"word"`
+	Word   string  `json:"word"`   // the word
 	Before string  `json:"before"` // the text that it follows, as far as a line shows it
 	Nats   float64 `json:"nats"`   // -log p of the word, all its tokens together
 }
@@ -159,7 +159,7 @@ func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][
 			}
 		}
 	}
-	e.Metrics, e.Unigram = all.metrics(c.characters), unigram.metrics(c.characters)
+	e.Metrics, e.Baselines = all.metrics(c.characters), map[string]Metrics{"unigram": unigram.metrics(c.characters)}
 	e.ByPosition, e.ByFrequency = groups(positions, places), groups(frequencies, counts)
 	e.Surprising = surprising(docs, traces, nats)
 	if e.Unknown > 0 && m.codec.line < 0 {

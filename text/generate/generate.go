@@ -42,11 +42,11 @@ const (
 
 // Generated is one text.
 type Generated struct {
-	Prompt  string  `json:"prompt"`
-	Text    string  `json:"text"` // what follows the prompt
-	Tokens  int     `json:"tokens"`
+	Prompt  string  `json:"prompt"`   // what it follows
+	Text    string  `json:"text"`     // what follows the prompt
+	Tokens  int     `json:"tokens"`   // how many were drawn
 	LogProb float64 `json:"log_prob"` // of what was drawn, under the model as it is, whatever the temperature
-	Ended   string  `json:"ended"`
+	Ended   string  `json:"ended"`    // why: length (it has the tokens asked for), stop (a stop string came) or end (the model ended the document)
 }
 
 // settle replaces zeros by the defaults.

@@ -11,8 +11,8 @@ import (
 
 // Continuations are texts that go on from prompts.
 type Continuations struct {
-	Task string      `json:"task"`
-	List []Generated `json:"texts"`
+	Task string      `json:"task"`  // the task of the model
+	List []Generated `json:"texts"` // prompt by prompt
 }
 
 // WriteCSV writes a table with the columns prompt, text, tokens, log_prob and ended.

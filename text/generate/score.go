@@ -13,10 +13,10 @@ import (
 
 // Scored is a continuation of a prompt and how likely the model finds it.
 type Scored struct {
-	Continuation string  `json:"continuation"`
-	LogProb      float64 `json:"log_prob"` // of all its tokens, given the prompt
-	Tokens       int     `json:"tokens"`
-	PerToken     float64 `json:"log_prob_per_token"`
+	Continuation string  `json:"continuation"`       // the text
+	LogProb      float64 `json:"log_prob"`           // of all its tokens, given the prompt
+	Tokens       int     `json:"tokens"`             // how many it has
+	PerToken     float64 `json:"log_prob_per_token"` // the mean over them
 }
 
 // Score ranks continuations of a prompt by log p, the likeliest first. A

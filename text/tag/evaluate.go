@@ -15,54 +15,54 @@ import (
 // conlleval counts them: a span is right if its borders and its label are. Where
 // tags mark no spans all are shares of tokens, equal to Accuracy.
 type Metrics struct {
-	F1        float64 `json:"f1"`
-	Precision float64 `json:"precision"`
-	Recall    float64 `json:"recall"`
-	Accuracy  float64 `json:"accuracy"` // share of tokens whose tag is right
+	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
+	Precision float64 `json:"precision"` // share of the spans found that are right
+	Recall    float64 `json:"recall"`    // share of the spans there are that were found
+	Accuracy  float64 `json:"accuracy"`  // share of tokens whose tag is right
 }
 
 // LabelScore is how well one label is found, in spans or tokens.
 type LabelScore struct {
-	Label     string  `json:"label"`
-	Precision float64 `json:"precision"`
-	Recall    float64 `json:"recall"`
-	F1        float64 `json:"f1"`
-	Gold      int     `json:"gold"`  // how many there are
-	Found     int     `json:"found"` // how many the model says there are
-	Right     int     `json:"right"` // how many of these are right
+	Label     string  `json:"label"`     // the label
+	Precision float64 `json:"precision"` // share of those found that are right
+	Recall    float64 `json:"recall"`    // share of those there are that were found
+	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
+	Gold      int     `json:"gold"`      // how many there are
+	Found     int     `json:"found"`     // how many the model says there are
+	Right     int     `json:"right"`     // how many of these are right
 }
 
 // Confusion counts tokens by their label and the label found; "O" is outside of
 // all spans.
 type Confusion struct {
-	Labels []string `json:"labels"`
+	Labels []string `json:"labels"` // rows and columns of the counts
 	Counts [][]int  `json:"counts"` // [label][label found]
 }
 
 // Example is a sentence with its tags and those found.
 type Example struct {
-	Line   int      `json:"line"`
-	Tokens []string `json:"tokens"`
-	Tags   []string `json:"tags"`
-	Found  []string `json:"found"`
-	Loss   float64  `json:"loss"` // log of how much likelier the model holds what it found than what is true
+	Line   int      `json:"line"`   // where it begins in its file, from 1
+	Tokens []string `json:"tokens"` // of the sentence
+	Tags   []string `json:"tags"`   // the true ones
+	Found  []string `json:"found"`  // the model's
+	Loss   float64  `json:"loss"`   // log of how much likelier the model holds what it found than what is true
 }
 
 // Evaluation is a model's score on tagged sentences.
 type Evaluation struct {
-	Task      string             `json:"task"`
-	Metrics   Metrics            `json:"metrics"`
-	Baselines map[string]Metrics `json:"baselines"` // usual: each word's most frequent tag in training
-	Scheme    Scheme             `json:"scheme"`
-	Sentences int                `json:"sentences"`
-	Tokens    int                `json:"tokens"`
-	Unknown   int                `json:"unknown"` // tokens whose word training never saw
-	Labels    []LabelScore       `json:"labels"`
-	Confusion Confusion          `json:"confusion"`
+	Task      string             `json:"task"`             // the task of the model
+	Metrics   Metrics            `json:"metrics"`          // the model's scores
+	Baselines map[string]Metrics `json:"baselines"`        // usual: each word's most frequent tag in training
+	Scheme    Scheme             `json:"scheme"`           // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
+	Sentences int                `json:"sentences"`        // how many were scored
+	Tokens    int                `json:"tokens"`           // how many they have
+	Unknown   int                `json:"unknown"`          // tokens whose word training never saw
+	Labels    []LabelScore       `json:"labels"`           // scores by label
+	Confusion Confusion          `json:"confusion"`        // what is taken for what
 	Unseen    map[string]int     `json:"unseen,omitempty"` // tokens by a label that training never saw; they count as wrong
 	Worst     []Example          `json:"worst"`            // the wrong sentences with the greatest loss
-	Verdict   string             `json:"verdict"`
-	Notes     []string           `json:"notes,omitempty"`
+	Verdict   string             `json:"verdict"`          // how the model compares, in a sentence
+	Notes     []string           `json:"notes,omitempty"`  // what to know of the result, a sentence each
 }
 
 // Evaluate scores the model on tagged sentences, beside the tags that words

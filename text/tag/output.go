@@ -19,9 +19,9 @@ const FormatText = "text"
 
 // Predictions are the tags found in a file.
 type Predictions struct {
-	Task      string   `json:"task"`
-	Scheme    Scheme   `json:"scheme"`
-	Sentences []Tagged `json:"sentences"`
+	Task      string   `json:"task"`      // the task of the model
+	Scheme    Scheme   `json:"scheme"`    // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
+	Sentences []Tagged `json:"sentences"` // in order
 }
 
 // PredictFile tags a file of plain texts, one a line, or of tokens, one a line. A

@@ -13,39 +13,39 @@ import (
 
 // Tagged is a sentence with the tags found.
 type Tagged struct {
-	Text          string        `json:"text,omitempty"`    // the plain text, if it was one
-	Tokens        []string      `json:"tokens"`            // of the sentence, or as the text was cut
-	Offsets       []Offset      `json:"offsets,omitempty"` // of the tokens in Text
-	Tags          []string      `json:"tags"`              // one a token, in the scheme of the training file
-	Probabilities []float64     `json:"probabilities"`     // of the tokens' tags, as the network has them (BIOES, where there are spans)
-	Spans         []Mark        `json:"spans,omitempty"`   // where tags mark spans
-	Alternatives  []Alternative `json:"alternatives,omitempty"`
+	Text          string        `json:"text,omitempty"`         // the plain text, if it was one
+	Tokens        []string      `json:"tokens"`                 // of the sentence, or as the text was cut
+	Offsets       []Offset      `json:"offsets,omitempty"`      // of the tokens in Text
+	Tags          []string      `json:"tags"`                   // one a token, in the scheme of the training file
+	Probabilities []float64     `json:"probabilities"`          // of the tokens' tags, as the network has them (BIOES, where there are spans)
+	Spans         []Mark        `json:"spans,omitempty"`        // where tags mark spans
+	Alternatives  []Alternative `json:"alternatives,omitempty"` // whole sequences of tags, the likeliest first; where they are asked for
 }
 
 // Offset is where a token or a span lies in a text: text[Start:End], and the
 // same counted in characters (Unicode code points).
 type Offset struct {
-	Start     int `json:"start"`
-	End       int `json:"end"`
-	RuneStart int `json:"rune_start"`
-	RuneEnd   int `json:"rune_end"`
+	Start     int `json:"start"`      // in bytes, from 0
+	End       int `json:"end"`        // in bytes, not included
+	RuneStart int `json:"rune_start"` // in characters (Unicode code points)
+	RuneEnd   int `json:"rune_end"`   // likewise
 }
 
 // Mark is a span found: tokens [From, To) with a label. Probability is that of
 // just this span with this label being there, whatever the rest of the sentence is.
 type Mark struct {
-	Label       string  `json:"label"`
-	Text        string  `json:"text"` // of a sentence of tokens: these, with spaces between
-	From        int     `json:"from"`
-	To          int     `json:"to"`
-	*Offset             // in a plain text; else nil
-	Probability float64 `json:"probability"`
+	Label       string              `json:"label"` // what it is
+	Text        string              `json:"text"`  // of a sentence of tokens: these, with spaces between
+	From        int                 `json:"from"`  // its first token, from 0
+	To          int                 `json:"to"`    // the token after its last
+	*Offset     `json:",omitempty"` // in a plain text; else nil
+	Probability float64             `json:"probability"` // of just this span with this label, whatever the rest of the sentence is
 }
 
 // Alternative is a whole sequence of tags with its probability.
 type Alternative struct {
-	Tags        []string `json:"tags"`
-	Probability float64  `json:"probability"`
+	Tags        []string `json:"tags"`        // one a token
+	Probability float64  `json:"probability"` // of the whole sequence
 }
 
 // PredictOptions changes a prediction; nil is plain.

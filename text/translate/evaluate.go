@@ -11,8 +11,8 @@ import (
 
 // Metrics are the scores of translations, in percent.
 type Metrics struct {
-	BLEU float64 `json:"bleu"`
-	CHRF float64 `json:"chrf"`
+	BLEU float64 `json:"bleu"` // as sacreBLEU computes it
+	CHRF float64 `json:"chrf"` // chrF2, likewise
 }
 
 // score compares translations with one reference each.
@@ -26,25 +26,25 @@ func score(found []Translation, references []string, lower bool) Metrics {
 
 // Evaluation is how a model translates pairs whose translations are known.
 type Evaluation struct {
-	Task      string        `json:"task"`
-	Metrics   Metrics       `json:"metrics"`
-	Sentences int           `json:"sentences"`
-	Detail    string        `json:"detail"`    // BLEU with its parts, as sacreBLEU writes it
-	Lowercase bool          `json:"lowercase"` // both metrics are of lower-cased texts
-	Search    SearchOptions `json:"search"`
-	ByLength  []LengthScore `json:"by_length"`
-	Long      *LongScore    `json:"long,omitempty"` // of long sources, if asked for
-	Notes     []string      `json:"notes,omitempty"`
+	Task      string        `json:"task"`            // the task of the model
+	Metrics   Metrics       `json:"metrics"`         // the model's scores
+	Sentences int           `json:"sentences"`       // how many were scored
+	Detail    string        `json:"detail"`          // BLEU with its parts, as sacreBLEU writes it
+	Lowercase bool          `json:"lowercase"`       // both metrics are of lower-cased texts
+	Search    SearchOptions `json:"search"`          // how translations were searched for
+	ByLength  []LengthScore `json:"by_length"`       // scores by the source's length
+	Long      *LongScore    `json:"long,omitempty"`  // of long sources, if asked for
+	Notes     []string      `json:"notes,omitempty"` // what to know of the result, a sentence each
 
 	Examples []Example `json:"-"` // a choice for the report
 }
 
 // LengthScore is the score of the sentences whose source has From to To words.
 type LengthScore struct {
-	From      int     `json:"from"`
-	To        int     `json:"to"` // 0: no limit
-	Sentences int     `json:"sentences"`
-	BLEU      float64 `json:"bleu"`
+	From      int     `json:"from"`      // fewest words of the source
+	To        int     `json:"to"`        // 0: no limit
+	Sentences int     `json:"sentences"` // how many
+	BLEU      float64 `json:"bleu"`      // in percent
 }
 
 // Example is a translated pair.
@@ -162,7 +162,7 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 // LongScore says what becomes of long sources: neighbouring sentences joined,
 // translated at once, and cut after sentences and clauses.
 type LongScore struct {
-	Sources   int     `json:"sources"`
+	Sources   int     `json:"sources"`    // how many
 	Joined    int     `json:"joined"`     // sentences of each
 	MaxLength int     `json:"max_length"` // tokens of a part, where cut
 	Whole     float64 `json:"whole"`      // BLEU without cutting

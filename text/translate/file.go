@@ -13,9 +13,9 @@ import (
 
 // Translations are those of a file, line by line.
 type Translations struct {
-	Task  string        `json:"task"`
-	List  []Translation `json:"translations"`
-	Notes []string      `json:"notes,omitempty"`
+	Task  string        `json:"task"`            // the task of the model
+	List  []Translation `json:"translations"`    // line by line
+	Notes []string      `json:"notes,omitempty"` // what to know of the result, a sentence each
 }
 
 // WriteCSV writes a table with a header line: source, translation, score.

@@ -22,8 +22,8 @@ type Options struct {
 
 // Translation is a text and what became of it.
 type Translation struct {
-	Source     string       `json:"source"`
-	Text       string       `json:"translation"`
+	Source     string       `json:"source"`               // the text to translate
+	Text       string       `json:"translation"`          // the best translation
 	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
 	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
 	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
@@ -33,8 +33,8 @@ type Translation struct {
 
 // Hypothesis is one way to translate a text.
 type Hypothesis struct {
-	Text  string  `json:"translation"`
-	Score float64 `json:"score"`
+	Text  string  `json:"translation"` // the text
+	Score float64 `json:"score"`       // log-probability with its penalties
 }
 
 // Attention says how much each target token looked at each source token.

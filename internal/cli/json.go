@@ -1,0 +1,294 @@
+package cli
+
+import (
+	"bytes"
+	"encoding"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/text/translate"
+)
+
+// schema is a kind of JSON object that the command prints. Whoever takes away a
+// key, or gives one another meaning, raises the version.
+type schema struct {
+	name    string
+	version int
+	of      any // a value of its type; fields of interface types hold values of theirs
+	about   string
+}
+
+// schemas are all of them; emit prints nothing else. docs/json.md is written
+// from this table and the types' comments.
+var schemas = []schema{
+	{"error", 1, problem{}, "Any command that fails, in place of its result."},
+	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
+
+	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
+	{"train.forecast", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`train forecast`"},
+	{"train.classify", 1, trainResult{Evaluation: classify.Evaluation{}}, "`train classify`"},
+	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
+	{"train.tag", 1, trainResult{Evaluation: tag.Evaluation{}}, "`train tag`"},
+	{"train.translate", 1, trainResult{Evaluation: translate.Evaluation{}}, "`train translate`"},
+	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
+	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
+
+	{"evaluate.forecast", 1, forecast.Evaluation{}, "`evaluate` with a forecasting model."},
+	{"evaluate.classify", 1, classify.Evaluation{}, "`evaluate` with a classifier of texts."},
+	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
+	{"evaluate.tag", 1, tag.Evaluation{}, "`evaluate` with a tagger."},
+	{"evaluate.translate", 1, translate.Evaluation{}, "`evaluate` with a translation model."},
+	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
+	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
+
+	{"predict.forecast", 1, forecast.Forecast{}, "`predict` with a forecasting model."},
+	{"predict.classify", 1, classify.Predictions{}, "`predict` with a classifier of texts."},
+	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
+	{"predict.tag", 1, tag.Predictions{}, "`predict` with a tagger."},
+	{"predict.translate", 1, translate.Translations{}, "`predict` with a translation model."},
+	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
+	{"predict.classify-audio", 1, speech.SoundClasses{}, "`predict` with a classifier of sounds."},
+
+	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
+	{"generate", 1, generate.Continuations{}, "`generate`"},
+	{"score", 1, scoring{}, "`score`"},
+	{"transcribe", 1, transcribed{}, "`transcribe` of files."},
+	{"transcribe.stream", 1, streamed{Transcript: &speech.Transcript{}}, "`transcribe` of standard input."},
+	{"import", 1, exchanged{}, "`import`"},
+	{"export", 1, exchanged{}, "`export`"},
+
+	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
+	{"inspect.forecast", 1, inspection{Config: forecast.Config{}}, "`inspect` of a forecasting model."},
+	{"inspect.classify", 1, inspection{Config: classify.Config{}}, "`inspect` of a classifier of texts."},
+	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
+	{"inspect.tag", 1, inspection{Config: tag.Config{}}, "`inspect` of a tagger."},
+	{"inspect.translate", 1, inspection{Config: translate.Config{}}, "`inspect` of a translation model."},
+	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},
+	{"inspect.classify-audio", 1, inspection{Config: speech.ClassifyConfig{}}, "`inspect` of a classifier of sounds."},
+
+	{"explain.gradients.adding", 1, explain.Study{}, "`explain gradients` without a model: networks on the adding problem."},
+	{"explain.gradients.model", 1, explain.Flow{}, "`explain gradients` of a model."},
+	{"explain.memory", 1, memoryTable{}, "`explain memory`"},
+	{"bench", 1, bench.Report{}, "`bench`"},
+	{"version", 1, versionInfo{}, "`version`"},
+}
+
+// String is what an object's "schema" says.
+func (s *schema) String() string { return fmt.Sprintf("carousel.%s.v%d", s.name, s.version) }
+
+// schemaOf is the schema of that name, which must be v's.
+func schemaOf(name string, v any) *schema {
+	i := slices.IndexFunc(schemas, func(s schema) bool { return s.name == name })
+	if i < 0 {
+		panic(fmt.Sprintf("cli: a result of schema %q, which is not in the table", name))
+	}
+	if got, want := reflect.Indirect(reflect.ValueOf(v)).Type(), reflect.TypeOf(schemas[i].of); got != want {
+		panic(fmt.Sprintf("cli: a result of schema %q is %v, and the table says %v", name, got, want))
+	}
+	return &schemas[i]
+}
+
+// printedText is text that is no result.
+type printedText struct {
+	Text string `json:"text"` // as it is printed without --json
+}
+
+// printJSON writes v as one object on stdout, in a piece: an error leaves nothing there.
+func (a *app) printJSON(name string, v any) error {
+	text := fmt.Appendf(nil, `{"schema":%q`, schemaOf(name, v))
+	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
+	if err != nil {
+		return fmt.Errorf("result as JSON: %w", err)
+	}
+	a.printing.Lock()
+	defer a.printing.Unlock()
+	if a.printed {
+		return errors.New("a second object for stdout") // such as a result just after Ctrl-C
+	}
+	a.printed = true
+	_, err = a.stdout.Write(append(text, "}\n"...))
+	return err
+}
+
+// jsonField is a field of a struct that JSON has, be it an embedded struct's.
+type jsonField struct {
+	name      string
+	index     []int // for reflect.Value.FieldByIndex
+	field     reflect.StructField
+	owner     reflect.Type // the struct that declares it
+	omitEmpty bool
+	omitZero  bool
+	optional  bool // it may be absent
+}
+
+// jsonFields are those that encoding/json would write, in order. An embedded
+// pointer that may be nil says so with the option omitempty, which encoding/json
+// passes over there.
+func jsonFields(t reflect.Type) []jsonField {
+	var list []jsonField
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		one := jsonField{
+			name: name, index: f.Index, field: f, owner: t,
+			omitEmpty: strings.Contains(options, "omitempty"), omitZero: strings.Contains(options, "omitzero"),
+		}
+		one.optional = one.omitEmpty || one.omitZero
+		if f.Anonymous && name == "" {
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			for _, g := range jsonFields(inner) {
+				g.index, g.optional = append(slices.Clone(f.Index), g.index...), g.optional || one.optional
+				list = append(list, g)
+			}
+			continue
+		}
+		if name == "-" || !f.IsExported() {
+			continue
+		}
+		if name == "" {
+			one.name = f.Name
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// appendFields writes the fields of a struct, each behind a comma.
+func appendFields(b []byte, v reflect.Value) ([]byte, error) {
+	var err error
+	for _, f := range jsonFields(v.Type()) {
+		x, none := v.FieldByIndexErr(f.index)
+		if none != nil || f.omitEmpty && isEmpty(x) || f.omitZero && x.IsZero() {
+			continue
+		}
+		b = fmt.Appendf(b, `,%q:`, f.name)
+		if b, err = appendJSON(b, x); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return b, nil
+}
+
+func isEmpty(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Map, reflect.String:
+		return v.Len() == 0
+	case reflect.Struct:
+		return false
+	}
+	return v.IsZero()
+}
+
+// appendJSON writes a value as encoding/json does, but a number that is not
+// finite, which JSON has none for, as null, and an empty list as such where Go's
+// is nil.
+func appendJSON(b []byte, v reflect.Value) ([]byte, error) {
+	if k := v.Kind(); k == reflect.Pointer || k == reflect.Interface {
+		if v.IsNil() {
+			return append(b, "null"...), nil
+		}
+		return appendJSON(b, v.Elem())
+	}
+	switch v.Interface().(type) {
+	case json.Marshaler, encoding.TextMarshaler:
+		return appendLeaf(b, v.Interface())
+	}
+	var err error
+	switch v.Kind() {
+	case reflect.Float32, reflect.Float64:
+		if x := v.Float(); math.IsNaN(x) || math.IsInf(x, 0) {
+			return append(b, "null"...), nil
+		}
+	case reflect.Struct:
+		at := len(b)
+		if b, err = appendFields(b, v); err != nil {
+			return nil, err
+		}
+		if len(b) == at {
+			return append(b, "{}"...), nil
+		}
+		b[at] = '{' // in place of the first comma
+		return append(b, '}'), nil
+	case reflect.Slice, reflect.Array:
+		b = append(b, '[')
+		for i := range v.Len() {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if b, err = appendJSON(b, v.Index(i)); err != nil {
+				return nil, fmt.Errorf("%d: %w", i, err)
+			}
+		}
+		return append(b, ']'), nil
+	case reflect.Map:
+		b = append(b, '{')
+		values := map[string]reflect.Value{}
+		for k, x := range v.Seq2() {
+			values[k.String()] = x
+		}
+		for i, k := range slices.Sorted(maps.Keys(values)) {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if b, err = appendLeaf(b, k); err != nil {
+				return nil, err
+			}
+			if b, err = appendJSON(append(b, ':'), values[k]); err != nil {
+				return nil, fmt.Errorf("%s: %w", k, err)
+			}
+		}
+		return append(b, '}'), nil
+	}
+	return appendLeaf(b, v.Interface())
+}
+
+// appendLeaf leaves a value to encoding/json.
+func appendLeaf(b []byte, v any) ([]byte, error) {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...), nil
+}
+
+// asksForJSON reports whether --json stands among the arguments, which must be
+// known where they cannot be parsed too. Shell completion quotes a command line
+// that may have it.
+func asksForJSON(args []string) bool {
+	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
+		return false
+	}
+	asked := false
+	for _, arg := range args {
+		value, given := strings.CutPrefix(arg, "--json=")
+		switch {
+		case arg == "--":
+			return asked
+		case arg == "--json":
+			asked = true
+		case given:
+			yes, err := strconv.ParseBool(value)
+			asked = yes || err != nil
+		}
+	}
+	return asked
+}
