@@ -124,26 +124,27 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 		}
 	}
 	s := m.read(ids, copies)
-	next := make([]int32, len(writers))
+	defer s.close()
+	var texts, next []int32 // those that go on, and what each reads
 	for n := 1; ; n++ {
-		open := false
-		for i, w := range writers {
-			if w.out.Ended != "" {
-				continue
-			}
-			var err error
-			if next[i], err = w.write(draw, s.row(i), n == o.Length); err != nil {
+		texts, next = texts[:0], next[:0]
+		for k, i := range s.open {
+			w := writers[i]
+			id, err := w.write(draw, s.row(k), n == o.Length)
+			if err != nil {
 				return nil, err
 			}
-			open = open || w.out.Ended == ""
+			if w.out.Ended == "" {
+				texts, next = append(texts, i), append(next, id)
+			}
 		}
-		if !open {
+		if len(texts) == 0 {
 			break
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s.feed(next)
+		s.feed(texts, next)
 	}
 	list := make([]Generated, len(writers))
 	for i, w := range writers {

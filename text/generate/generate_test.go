@@ -304,12 +304,12 @@ func TestGenerateInBatches(t *testing.T) {
 func TestGenerationIsStateful(t *testing.T) {
 	m := trained(t, small("char"), story)
 	s := m.read([][]int32{m.codec.encode([]int32{m.codec.begin}, story)}, 4)
-	ids := make([]int32, 4)
+	ids, all := make([]int32, 4), []int32{0, 1, 2, 3}
 	feed := func() {
 		for i := range ids {
 			ids[i] = (ids[i] + 1) % int32(m.net.vocabulary)
 		}
-		s.feed(ids)
+		s.feed(all, ids)
 	}
 	feed()
 	before := s.tape.Bytes()
@@ -324,6 +324,42 @@ func TestGenerationIsStateful(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(50, feed); n > 0 {
 		t.Errorf("%v allocations a token", n)
+	}
+}
+
+// A text that has ended is no longer computed, and the others' distributions are
+// the same bits without it.
+func TestEndedTextsLeave(t *testing.T) {
+	m := trained(t, small("char"), story)
+	prompt := m.codec.encode([]int32{m.codec.begin}, story[:20])
+	a, b := m.read([][]int32{prompt}, 5), m.read([][]int32{prompt}, 5)
+	defer a.close()
+	defer b.close()
+	n := int32(m.net.vocabulary)
+	all := []int32{0, 1, 2, 3, 4}
+	for step := range int32(20) {
+		texts := []int32{0, 2, 3}
+		if step > 10 {
+			texts = []int32{2}
+		}
+		id := func(text int32) int32 { return (3*step + text) % n }
+		var ids, some []int32
+		for _, i := range all {
+			ids = append(ids, id(i))
+		}
+		for _, i := range texts {
+			some = append(some, id(i))
+		}
+		a.feed(all, ids)
+		b.feed(texts, some)
+		for k, i := range texts {
+			if !slices.Equal(a.row(int(i)), b.row(k)) {
+				t.Fatalf("step %d: text %d differs when others have left", step, i)
+			}
+		}
+		if len(b.next) != len(texts)*m.net.vocabulary {
+			t.Fatalf("%d numbers for %d texts", len(b.next), len(texts))
+		}
 	}
 }
 

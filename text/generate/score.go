@@ -48,7 +48,9 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 	err := tensor.Catch(func() {
 		state := m.net.RNN.NewSavedState(1)
 		if common > 1 {
-			state = m.read([][]int32{first[:common-1]}, 1).state
+			s := m.read([][]int32{first[:common-1]}, 1)
+			s.states.Get(0, state, 0)
+			s.close()
 		}
 		for lo := 0; lo < len(texts); lo += evaluationRows {
 			hi := min(lo+evaluationRows, len(texts))

@@ -7,22 +7,27 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// session is texts in the making, one a row: the network's state after what has
-// been read, and what it says of the next token. A step costs the same however
-// long the texts have become.
+// session is texts in the making: the network's state after what each has read,
+// and the distribution of its next token. A step costs the same however long the
+// texts have become, and covers those alone that go on.
 type session struct {
-	m     *Model
-	tape  *tensor.Tape
-	state *nn.SavedState
-	next  []float32 // [rows,V], log p of every next token
-	steps int       // of the network since the prompts
+	m      *Model
+	tape   *tensor.Tape
+	states *nn.States // a row a text
+	open   []int32    // the texts that go on
+	next   []float32  // [len(open),V], log p of their next tokens
+	steps  int        // of the network since the prompts
 }
 
-func (m *Model) newSession(rows int) *session {
-	return &session{
+func (m *Model) newSession(texts int) *session {
+	s := &session{
 		m: m, tape: tensor.NewTape(m.slab.Device(), tensor.Infer),
-		state: m.net.RNN.NewSavedState(rows), next: make([]float32, rows*m.net.vocabulary),
+		states: m.net.RNN.NewStates(m.slab.Device(), texts), next: make([]float32, texts*m.net.vocabulary),
 	}
+	for i := range texts {
+		s.open = append(s.open, int32(i))
+	}
+	return s
 }
 
 // read makes a session that has read the prompts, side by side: of each, copies
@@ -54,22 +59,27 @@ func (s *session) begin(first, rows int, x *tensor.Tensor, at int, state *nn.Sav
 	last := tensor.Embed(x, s.tape.IDs([]int32{int32(at)}, nil, 1), -1)
 	s.m.net.logProb(last).CopyTo(s.row(first))
 	for r := first; r < first+rows; r++ {
-		s.state.CopyRow(r, state, row)
+		s.states.Set(r, state, row)
 		copy(s.row(r), s.row(first))
 	}
 }
 
-// feed reads one more token in each row.
-func (s *session) feed(ids []int32) {
+// feed goes on with some texts, in rising order, of each of which it reads one more token.
+func (s *session) feed(texts, ids []int32) {
+	s.open = append(s.open[:0], texts...)
 	s.tape.Reset()
-	x, _, _, to := s.m.net.steps(s.tape, s.tape.IDs(ids, nil, len(ids), 1), s.state.On(s.tape))
-	s.state.Save(to)
+	x, _, _, to := s.m.net.steps(s.tape, s.tape.IDs(ids, nil, len(ids), 1), s.states.On(s.tape, s.open))
+	s.states.Keep(s.open, to)
+	s.next = s.next[:len(ids)*s.m.net.vocabulary]
 	s.m.net.logProb(x).CopyTo(s.next)
 	s.steps++
 }
 
-// row is log p of every next token of a row.
-func (s *session) row(r int) []float32 {
+// row is log p of the next token of the k-th text that goes on.
+func (s *session) row(k int) []float32 {
 	v := s.m.net.vocabulary
-	return s.next[r*v : (r+1)*v]
+	return s.next[k*v : (k+1)*v]
 }
+
+// close gives the states' memory back.
+func (s *session) close() { s.states.Free() }

@@ -93,7 +93,8 @@ func newSearch(o *SearchOptions, best, limit, source int, end int32, banned []in
 }
 
 // step continues the live hypotheses, of which i has the log-probabilities
-// logits[i] of its next token and the attention that came with them. It reports
+// logProbs[i] of its next token and the attention over the source that came with
+// them (nil: not asked for). It reports
 // whether the search goes on; then live is what to continue next, each with the
 // place of the hypothesis it came from in row.
 func (s *search) step(logProbs, attention [][]float32) (more bool) {
@@ -180,7 +181,7 @@ func (s *search) prune(keep int) float64 {
 func (s *search) extend(c candidate, attention []float32) hypothesis {
 	from := &s.live[c.from]
 	h := hypothesis{
-		last:    &node{from.last, c.token, from.last.length() + 1, slices.Clone(attention[:s.source])},
+		last:    &node{from.last, c.token, from.last.length() + 1, slices.Clone(attention)},
 		logProb: c.logProb, row: int(c.from),
 	}
 	if from.coverage != nil {

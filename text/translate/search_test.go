@@ -42,7 +42,7 @@ func toyNetwork(t *testing.T, set func(c *Config)) *network {
 func beam(t *testing.T, n *network, sources [][]int32, o *SearchOptions, best int) [][]hypothesis {
 	t.Helper()
 	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
-	d := &decoding{n: n, tape: tape, e: n.encodeAll(tape, sources, nil), beam: o.Beam, begin: 2}
+	d := &decoding{n: n, tape: tape, e: n.encodeAll(tape, sources, nil), beam: o.Beam, begin: 2, looks: true}
 	for _, s := range sources {
 		d.all = append(d.all, newSearch(o, best, toyLimit, len(s), toyEnd, []int32{0, 2}))
 	}

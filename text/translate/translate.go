@@ -177,7 +177,8 @@ func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*
 		banned = append(banned, id)
 	}
 	banned = slices.DeleteFunc(banned, func(id int32) bool { return id == v.EndID() })
-	d := &decoding{n: m.net, tape: tape, e: e, beam: o.Search.Beam, begin: v.BeginID()}
+	d := &decoding{n: m.net, tape: tape, e: e, beam: o.Search.Beam, begin: v.BeginID(),
+		looks: o.Attention || o.Search.CoveragePenalty > 0 || !o.Search.KeepUnknown && v.UnknownID() >= 0}
 	for _, p := range batch {
 		d.all = append(d.all, newSearch(o.Search, min(max(o.NBest, 1), o.Search.Beam), 2*len(p.ids)+20, len(p.ids), v.EndID(), banned))
 	}
