@@ -64,6 +64,12 @@ type Config struct {
 	train.Settings
 }
 
+// UnmarshalJSON reads a configuration, that of an older model too.
+func (c *Config) UnmarshalJSON(raw []byte) error {
+	type fields Config
+	return settings.Decode(raw, (*fields)(c))
+}
+
 // Defaults is the configuration that a user starts from.
 func Defaults() Config {
 	c := Config{

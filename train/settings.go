@@ -17,7 +17,7 @@ type Settings struct {
 	WeightDecay float64       `json:"weight_decay" range:"0..10" group:"Training" help:"decoupled weight decay"`
 	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest gradient norm (0: any)"`
 	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging)"`
-	Accumulate  int           `json:"accumulate" range:"0..1e6" group:"Training" help:"batches whose gradients are added before each step (0: 1)"`
+	Accumulate  int           `json:"accumulate" range:"1..1e6" before:"1" group:"Training" help:"batches whose gradients are added before each step"`
 	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`

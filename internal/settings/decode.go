@@ -8,7 +8,8 @@ import (
 
 // Decode parses JSON into the struct that ptr points to. Names that its settings
 // had in older versions (their `was` tags) stand for those of today; a name that
-// it never had is an error. It is for the UnmarshalJSON of a configuration, which
+// it never had is an error, and one that is younger than the JSON gets what it was
+// before (their `before` tags), unless ptr holds a value already. It is for the UnmarshalJSON of a configuration, which
 // passes a pointer of a type without that method.
 func Decode(raw []byte, ptr any) error {
 	var fields map[string]json.RawMessage
@@ -35,5 +36,16 @@ func Decode(raw []byte, ptr any) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
-	return d.Decode(ptr)
+	if err := d.Decode(ptr); err != nil {
+		return err
+	}
+	for _, s := range List(ptr) {
+		if _, given := fields[s.Name]; given || s.before == "" || !s.field.IsZero() {
+			continue
+		}
+		if err := json.Unmarshal([]byte(s.before), s.field.Addr().Interface()); err != nil {
+			panic(fmt.Sprintf("settings: before of %s: %v", s.Name, err))
+		}
+	}
+	return nil
 }

@@ -17,6 +17,7 @@
 //	items  "whole": each text given is one item, commas and all
 //	value  what its flag's value is called, such as file
 //	was    the name that configurations of older versions have
+//	before what it was, as JSON, in older versions that had no such setting
 package settings
 
 import (
@@ -35,10 +36,11 @@ type Setting struct {
 	Choices []Choice // nil: any
 	Range   Range    // nil: any
 
-	word  string // the tag value
-	whole bool   // commas do not split a text into items
-	was   string
-	field reflect.Value
+	word   string // the tag value
+	whole  bool   // commas do not split a text into items
+	was    string
+	before string
+	field  reflect.Value
 }
 
 // Choice is a word that a setting may be.
@@ -64,7 +66,7 @@ func list(to []*Setting, v reflect.Value) []*Setting {
 		if name == "" || name == "-" || !f.IsExported() || !assignable(f.Type) {
 			continue
 		}
-		s := &Setting{Name: name, Help: f.Tag.Get("help"), Group: f.Tag.Get("group"), word: f.Tag.Get("value"), was: f.Tag.Get("was"), whole: f.Tag.Get("items") == "whole", field: v.Field(i)}
+		s := &Setting{Name: name, Help: f.Tag.Get("help"), Group: f.Tag.Get("group"), word: f.Tag.Get("value"), was: f.Tag.Get("was"), before: f.Tag.Get("before"), whole: f.Tag.Get("items") == "whole", field: v.Field(i)}
 		if tag, ok := f.Tag.Lookup("range"); ok {
 			var err error
 			if s.Range, err = parseRange(tag, itemType(f.Type)); err != nil {

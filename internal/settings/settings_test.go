@@ -26,6 +26,7 @@ type sample struct {
 	Kinds  []string      `json:"kinds" oneof:"a,b" help:"which"`
 	Stop   []string      `json:"stop" items:"whole" value:"text" help:"ends"`
 	Skip   func()        `json:"skip"`
+	Young  int           `json:"young" before:"3" help:"h"`
 	Hidden int           `json:"-"`
 	Plain  int
 }
@@ -79,7 +80,7 @@ func TestListAndDescribe(t *testing.T) {
 	for _, one := range list {
 		names = append(names, one.Name)
 	}
-	if got := strings.Join(names, " "); got != "layers share open both length many clip time pool kinds stop" {
+	if got := strings.Join(names, " "); got != "layers share open both length many clip time pool kinds stop young" {
 		t.Errorf("settings are %s", got)
 	}
 	for name, want := range map[string]string{
@@ -145,6 +146,20 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.text, s.Share, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: got %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+// A setting that older versions did not have is what they did without it.
+func TestDecodeYoung(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		preset int
+		want   int
+	}{{`{}`, 0, 3}, {`{"young": 0}`, 0, 0}, {`{"young": 5}`, 0, 5}, {`{}`, 7, 7}} {
+		s := sample{Young: c.preset}
+		if err := Decode(json.RawMessage(c.text), &s); err != nil || s.Young != c.want {
+			t.Errorf("%s over %d: got %d, %v, want %d", c.text, c.preset, s.Young, err, c.want)
 		}
 	}
 }
