@@ -15,7 +15,6 @@ func TestOldConfigsOpen(t *testing.T) {
 	}
 	readJSON(t, "testdata/config_before_names.json", &got)
 	want := Defaults()
-	want.Accumulate = 0 // a newer setting, of which 0 is 1
 	want.Tokens, want.VocabularySize, want.LMTokens = "space", 400, true
 	want.SplitColumn, want.Holdout, want.Frame, want.StackStride, want.WarmupShare = "fold", 0.25, 30, 2, 0.07
 	if !reflect.DeepEqual(got.Config, want) {
@@ -34,7 +33,6 @@ func TestOldConfigsOpen(t *testing.T) {
 	var c ClassifyConfig
 	readJSON(t, "testdata/classify_before_names.json", &c)
 	sounds := ClassifyDefaults()
-	sounds.Accumulate = 0
 	sounds.SplitColumn, sounds.Holdout, sounds.Frame, sounds.StackStride, sounds.WarmupShare = "fold", 0.25, 30, 2, 0.07
 	if !reflect.DeepEqual(c, sounds) {
 		t.Errorf("got  %+v\nwant %+v", c, sounds)

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/cpu"
-	"github.com/carousel-ml/carousel/internal/device/forward"
+	"github.com/carousel-ml/carousel/internal/device/forwardtest"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -17,7 +17,7 @@ func TestFitDoesNotWaitForADevice(t *testing.T) {
 	here, o := newJob(160), newOptions() // 20 steps an epoch
 	o.Epochs, o.EMA, o.ClipValue = 2, 0.9, 0.5
 	fit(t, here, o)
-	b := forward.New(cpu.New(simd.Best()))
+	b := forwardtest.New(cpu.New(simd.Best()))
 	there := newJobOn(tensor.NewDevice(b), 160)
 	b.Counts()
 	fit(t, there, o)

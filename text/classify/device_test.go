@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/cpu"
-	"github.com/carousel-ml/carousel/internal/device/forward"
+	"github.com/carousel-ml/carousel/internal/device/forwardtest"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -19,7 +19,7 @@ func TestOnAnotherDevice(t *testing.T) {
 	cfg.Epochs = 3
 	list := reviews(120, 1)
 	here, _ := fitted(t, cfg, list, nil)
-	b := forward.New(cpu.New(simd.Best()))
+	b := forwardtest.New(cpu.New(simd.Best()))
 	dir, dev := filepath.Join(t.TempDir(), "run"), tensor.NewDevice(b)
 	there, result := fitted(t, cfg, list, &train.Run{Dir: dir, Device: dev})
 	if there.Slab().Device() != dev || here.Slab().Device() != tensor.CPU() {

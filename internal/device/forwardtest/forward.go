@@ -1,4 +1,4 @@
-// Package forward is a Backend for tests of everything above the seam: a device
+// Package forwardtest is a Backend for tests of everything above the seam: a device
 // whose memory the host cannot see, and which does nothing until somebody waits.
 //
 // Each method is queued. When a number is read, what was queued is done in
@@ -6,7 +6,7 @@
 // brought back, as a backend for new hardware may begin. So code that looks into a
 // Buffer, that counts on a method to be done when it returns, or that changes what
 // a queued method still needs does not pass its tests here.
-package forward
+package forwardtest
 
 import (
 	"cmp"

@@ -1,4 +1,4 @@
-package forward_test
+package forwardtest_test
 
 import (
 	"math"
@@ -7,14 +7,14 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/cpu"
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
-	"github.com/carousel-ml/carousel/internal/device/forward"
+	"github.com/carousel-ml/carousel/internal/device/forwardtest"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-func TestBackend(t *testing.T) { devicetest.Run(t, forward.New(cpu.New(simd.Best()))) }
+func TestBackend(t *testing.T) { devicetest.Run(t, forwardtest.New(cpu.New(simd.Best()))) }
 
 // tagger has much of what a network may use: ids, lengths, both directions,
 // dropout of every kind, a norm, pools and several losses.
@@ -84,7 +84,7 @@ func TestTrainingReadsWhatIsAskedFor(t *testing.T) {
 		t.Fatal("training changed nothing")
 	}
 
-	b := forward.New(cpu.New(simd.Best()))
+	b := forwardtest.New(cpu.New(simd.Best()))
 	some := func(step int) bool { return step%3 == 0 }
 	var uploads []int
 	got, losses := learn(tensor.NewDevice(b), steps, some, func(step int) {
