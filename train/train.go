@@ -176,7 +176,7 @@ type Options struct {
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
 
-// ErrStop, returned by a hook, ends a run as a limit does, without an error.
+// ErrStop ends a run as a limit does, without an error, when a hook returns it.
 var ErrStop = errors.New("train: stop")
 
 // TotalSteps is the number of optimizer steps of a run over so many samples (with

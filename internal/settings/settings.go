@@ -203,9 +203,13 @@ func (s *Setting) Kind() string {
 	return "n"
 }
 
-// IsBool, IsList and IsZero say what the value is.
+// IsBool reports whether the value is true or false.
 func (s *Setting) IsBool() bool { return s.field.Kind() == reflect.Bool }
+
+// IsList reports whether the value is a list.
 func (s *Setting) IsList() bool { return s.field.Kind() == reflect.Slice && !isText(s.field.Type()) }
+
+// IsZero reports whether the value is its type's zero.
 func (s *Setting) IsZero() bool { return s.field.IsZero() }
 
 // parseChoices reads "a,b (a note),c".
