@@ -220,6 +220,16 @@ func (s *sum) Write(b []byte) (int, error) {
 
 func (s *sum) hex() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
+// OpenAs opens a model directory as open has it: the [Open] of a task's package, whose
+// OpenDir it is given.
+func OpenAs[M any](path string, open func(*Dir, ...*tensor.Device) (M, error), on ...*tensor.Device) (m M, err error) {
+	d, err := Open(path)
+	if err != nil {
+		return m, err
+	}
+	return open(d, on...)
+}
+
 // For wants a model of a task, which what names in errors, such as "a tagger", and
 // decodes the configuration into cfg.
 func (d *Dir) For(task, what string, cfg any) error {

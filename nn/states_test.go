@@ -107,7 +107,7 @@ func TestGatherRepeats(t *testing.T) {
 			sameBits(t, "row", got[(slot*3+i)*4:][:4], v[(slot*3+row)*4:][:4])
 		}
 	}
-	sameBits(t, "the whole", tape.Of(table).Data(), v)
+	sameBits(t, "the whole", tape.View(table).Data(), v)
 }
 
 func TestStepsAllocateNothing(t *testing.T) {

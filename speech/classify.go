@@ -250,11 +250,7 @@ func (m *Classifier) Save(dir string) error {
 // OpenClassifier reads a model directory. What is wrong with it is a
 // *model.FileError. Its network lives on the device named, or else on the CPU.
 func OpenClassifier(dir string, on ...*tensor.Device) (*Classifier, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return OpenClassifierDir(d, on...)
+	return model.OpenAs(dir, OpenClassifierDir, on...)
 }
 
 // OpenClassifierDir is [OpenClassifier] of a directory that has been read.

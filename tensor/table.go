@@ -105,12 +105,12 @@ func (x *Table) move(op string, t *Tape, rows []int32) device.PermuteSpec {
 		SrcStride: [4]int{0, len(rows) * x.width, x.width, 1}, DstStride: [4]int{0, x.rows * x.width, x.width, 1}}
 }
 
-// Of is the table as a tensor [slots, rows, width] of the tape that shares its
+// View is the table as a tensor [slots, rows, width] of the tape that shares its
 // memory, so nothing is copied: what a table holds while the pass runs, the
 // tensor holds.
-func (t *Tape) Of(x *Table) *Tensor {
+func (t *Tape) View(x *Table) *Tensor {
 	if x.dev != t.dev {
-		failf("Of", "the table is on %s, the tape on %s", x.dev.Name(), t.dev.Name())
+		failf("View", "the table is on %s, the tape on %s", x.dev.Name(), t.dev.Name())
 	}
 	y := t.tensors.next()
 	y.tape, y.epoch = t, t.epoch
@@ -126,7 +126,7 @@ func (t *Tape) SequencesOf(x *Table, lengths []int32, T int) *Tensor {
 	if x.slots != 1 || T < 1 || x.width%T != 0 {
 		failf("SequencesOf", "a table [%d,%d,%d] holds no sequences of %d steps", x.slots, x.rows, x.width, T)
 	}
-	y := Reshape(t.Of(x), x.rows, T, x.width/T)
+	y := Reshape(t.View(x), x.rows, T, x.width/T)
 	y.seq = t.sequence("SequencesOf", lengths, x.rows, T)
 	return y
 }

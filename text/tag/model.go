@@ -89,11 +89,7 @@ func (m *Model) Save(dir string) error {
 // Open reads a model directory. What is wrong with it is a *model.FileError. Its
 // network lives on the device named, or else on the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	return OpenDir(d, on...)
+	return model.OpenAs(dir, OpenDir, on...)
 }
 
 // OpenDir is [Open] of a directory that has been read.

@@ -86,7 +86,7 @@ func (e *encoded) memory(tape *tensor.Tape) memory {
 	B := len(e.lengths)
 	return memory{
 		values: tape.SequencesOf(e.values, e.lengths, e.S),
-		keys:   tensor.Reshape(tape.Of(e.keys), B, e.S, e.keys.Width()/e.S),
+		keys:   tensor.Reshape(tape.View(e.keys), B, e.S, e.keys.Width()/e.S),
 	}
 }
 
