@@ -164,7 +164,6 @@ type worker struct {
 	product
 	call  simd.Tiles
 	tiles [callTiles]simd.Tile // those of the call
-	work  int                  // multiply-adds of the call
 	packA []float32            // a block of A: tile after tile, each [k][M]
 	packB []float32            // a strip of B in panels, where there are none yet
 	first int                  // the first panel of the strip
@@ -185,25 +184,12 @@ const (
 	callWork  = 1 << 18 // multiply-adds, each of which may need 4 bytes from memory
 )
 
-// add hands out the next tile of the call, m rows of n columns.
-func (w *worker) add(m, n int) *simd.Tile {
-	c := &w.call
-	if c.Count == callTiles || w.work >= callWork {
-		w.flush()
-	}
-	t := &w.tiles[c.Count]
-	c.Count++
-	w.work += m * n * (c.K + c.K2)
-	t.M, t.N = m, n
-	return t
-}
-
 // flush computes the tiles added since the last time.
 func (w *worker) flush() {
 	if w.call.Count > 0 {
 		w.call.First = &w.tiles[0]
 		w.set.GemmTiles(&w.call)
-		w.call.Count, w.work = 0, 0
+		w.call.Count = 0
 	}
 }
 
@@ -311,8 +297,10 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	if w.then.k > 0 && k0+kc == w.k {
 		call.K2, call.RS2 = w.then.k, w.then.rs
 	}
+	abreast := simd.Abreast(rows)
+	most := min(max(callWork/(min(rows, w.set.MR)*abreast*nr*max(call.K+call.K2, 1)), 1), callTiles)
 	for p0 < p1 {
-		p, taken := w.group(p0, p1, simd.Abreast(rows))
+		p, taken := w.group(p0, p1, abreast)
 		c, ld, left := w.target(p)
 		columns := min(taken*nr, left)
 		next := -1
@@ -328,52 +316,54 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 			w.flush()
 			call.LDC, call.LDB, call.Pitch = ld, ldb, pitch
 		}
-		from, ldFrom := w.start(p, k0)
-		if ldFrom {
+		from, own := w.start(p, k0)
+		if call.LDFrom = 0; own {
 			call.LDFrom = ld
-		} else {
-			call.LDFrom = 0
+		}
+		var b2, after *float32 // what all tiles of the panel share, and where C goes on after them
+		if call.K2 > 0 {
+			b2 = &w.then.panels[p*call.K2*nr]
+		}
+		if next >= 0 {
+			c, ld, _ := w.target(next)
+			after = &c[i*ld]
 		}
 		at, at2, row := origin, i*w.then.rs, i*ld
 		for tile := range tiles {
-			m := height
+			m, cs, step := height, w.cs, w.rs
 			if tile < higher {
 				m++
 			}
-			t := w.add(m, columns)
-			t.C = &c[row]
-			t.From = from
-			if ldFrom {
-				t.From = t.C
+			if pack {
+				cs, step = m, kc
 			}
-			t.A, t.B, t.A2, t.B2, t.NextB = nil, b, nil, nil, nil
+			var a1, a2, nextB *float32
 			if kc > 0 {
-				t.A = &a[at]
+				a1 = &a[at]
 			}
 			if call.K2 > 0 {
-				t.A2, t.B2 = &w.then.a[at2], &w.then.panels[p*call.K2*nr]
-				at2 += m * call.RS2
-			}
-			if t.CS = w.cs; pack {
-				t.CS = m
-				at += m * kc
-			} else {
-				at += m * w.rs
-			}
-			row += m * ld
-			switch {
-			case tile < tiles-1:
-				t.NextC = &c[row]
-			case next >= 0:
-				c, ld, _ := w.target(next)
-				t.NextC = &c[i*ld]
-			default:
-				t.NextC = nil
+				a2 = &w.then.a[at2]
 			}
 			if len(coming) > 0 {
-				t.NextB = &coming[0]
+				nextB = &coming[0]
 				coming = coming[min(simd.FetchPerK*kc, len(coming)):]
 			}
+			here := &c[row]
+			at, at2, row = at+m*step, at2+m*call.RS2, row+m*ld
+			start, nextC := from, after
+			if own {
+				start = here
+			}
+			if tile < tiles-1 {
+				nextC = &c[row]
+			}
+			if call.Count == most {
+				w.flush()
+			}
+			t := &w.tiles[call.Count]
+			call.Count++
+			t.M, t.N, t.CS = m, columns, cs
+			t.A, t.B, t.C, t.From, t.A2, t.B2, t.NextC, t.NextB = a1, b, here, start, a2, b2, nextC, nextB
 		}
 	}
 	w.flush()

@@ -21,6 +21,12 @@ const (
 	adamChunk = 1 << 13 // seven streams
 )
 
+// farFlush is how many elements are flushed past the caches; copy does likewise from there on.
+const farFlush = 1 << 18
+
+// vectorOffset is how many elements x begins after the largest vector's boundary.
+func vectorOffset(x []float32) int { return int(uintptr(unsafe.Pointer(&x[0]))) % 64 / 4 }
+
 // advance moves the pointers past the N elements done.
 func (a *AdamArgs) advance() {
 	for _, p := range []**float32{&a.W, &a.G, &a.M, &a.V} {

@@ -110,8 +110,17 @@ var setAVX512 = Set{
 	},
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
+		far := len(dst) >= farFlush
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
+			if off := vectorOffset(dst); far && off == 0 && n >= 64 {
+				n &^= 63
+				flushFarAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
+				dst, src = dst[n:], src[n:]
+				continue
+			} else if far && off > 0 {
+				n = min(n, 16-off)
+			}
 			flushAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
 			dst, src = dst[n:], src[n:]
 		}
@@ -272,8 +281,17 @@ var setAVX2 = Set{
 	},
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
+		far := len(dst) >= farFlush
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
+			if off := vectorOffset(dst); far && off == 0 && n >= 64 {
+				n &^= 63
+				flushFarAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
+				dst, src = dst[n:], src[n:]
+				continue
+			} else if far && off > 0 {
+				n = min(n, 16-off)
+			}
 			flushAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
 			dst, src = dst[n:], src[n:]
 		}

@@ -99,6 +99,11 @@ func axpyAVX512(a *vecArgs)
 //go:noescape
 func scaleAVX512(a *vecArgs)
 
+// flushFarAVX512 is flush past the caches.
+//
+//go:noescape
+func flushFarAVX512(a *vecArgs)
+
 // sumAVX512 is Out = Σ A.
 //
 //go:noescape
@@ -188,6 +193,11 @@ func axpyAVX2(a *vecArgs)
 //
 //go:noescape
 func scaleAVX2(a *vecArgs)
+
+// flushFarAVX2 is flush past the caches.
+//
+//go:noescape
+func flushFarAVX2(a *vecArgs)
 
 // sumAVX2 is Out = Σ A.
 //

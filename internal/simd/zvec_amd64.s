@@ -922,6 +922,39 @@ done3:
 	VZEROUPPER
 	RET
 
+// func flushFarAVX512(a *vecArgs)
+// Requires: AVX, AVX512F, MMX+, SSE
+TEXT ·flushFarAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
+
+block:
+	VMOVUPS  (DX), Z1
+	VMULPS   Z0, Z1, Z1
+	VMOVNTPS Z1, (CX)
+	VMOVUPS  64(DX), Z1
+	VMULPS   Z0, Z1, Z1
+	VMOVNTPS Z1, 64(CX)
+	VMOVUPS  128(DX), Z1
+	VMULPS   Z0, Z1, Z1
+	VMOVNTPS Z1, 128(CX)
+	VMOVUPS  192(DX), Z1
+	VMULPS   Z0, Z1, Z1
+	VMOVNTPS Z1, 192(CX)
+	ADDQ     $+256, DX
+	ADDQ     $+256, CX
+	SUBQ     $0x40, AX
+	JNE      block
+	SFENCE
+	LDMXCSR  (SP)
+	VZEROUPPER
+	RET
+
 // func sumAVX512(a *vecArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·sumAVX512(SB), NOSPLIT, $8-8
@@ -2020,6 +2053,50 @@ tail2:
 
 done3:
 	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func flushFarAVX2(a *vecArgs)
+// Requires: AVX, MMX+, SSE
+TEXT ·flushFarAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    8(AX), CX
+	MOVQ    16(AX), DX
+	MOVQ    (AX), AX
+
+block:
+	VMOVUPS  (DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, (CX)
+	VMOVUPS  32(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 32(CX)
+	VMOVUPS  64(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 64(CX)
+	VMOVUPS  96(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 96(CX)
+	VMOVUPS  128(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 128(CX)
+	VMOVUPS  160(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 160(CX)
+	VMOVUPS  192(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 192(CX)
+	VMOVUPS  224(DX), Y0
+	VMULPS   one<>+0(SB), Y0, Y0
+	VMOVNTPS Y0, 224(CX)
+	ADDQ     $+256, DX
+	ADDQ     $+256, CX
+	SUBQ     $0x40, AX
+	JNE      block
+	SFENCE
+	LDMXCSR  (SP)
 	VZEROUPPER
 	RET
 

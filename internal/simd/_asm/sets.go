@@ -97,8 +97,17 @@ var set{{$isa}} = Set{
 	},
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
+		far := len(dst) >= farFlush
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
+			if off := vectorOffset(dst); far && off == 0 && n >= 64 {
+				n &^= 63
+				flushFar{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
+				dst, src = dst[n:], src[n:]
+				continue
+			} else if far && off > 0 {
+				n = min(n, 16-off)
+			}
 			flush{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
 			dst, src = dst[n:], src[n:]
 		}

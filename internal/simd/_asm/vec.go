@@ -56,6 +56,7 @@ func (g *gen) vectors() {
 		g.VMULPS(alpha, x[0], x[0])
 	})
 
+	g.flushFar()
 	g.reduction("sum", "is Out = Σ A.", []string{"A"}, func(acc Op, x []VecVirtual) {
 		g.VADDPS(x[0], acc, acc)
 	})
@@ -159,6 +160,28 @@ func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x 
 		f(alpha, x)
 		g.store(m, x[0], at(dst, off))
 	})
+}
+
+// flushFar writes flush past the caches, for more than they hold: what is written
+// there first need not be read, nor drives out what is at hand. Dst begins on a
+// vector, and N is a positive multiple of 64.
+func (g *gen) flushFar() {
+	a := g.kernel("flushFar", "vecArgs", "is flush past the caches.")
+	p := g.fields(a, "Dst", "A", "N")
+	dst, src, n := p[0], p[1], p[2]
+	g.hold("one")
+	g.Label("block")
+	for i := range 64 / g.isa.lanes {
+		x := g.load(mask{}, Mem{Base: src, Disp: i * g.bytes()})
+		g.VMULPS(g.konst("one"), x, x)
+		g.VMOVNTPS(x, Mem{Base: dst, Disp: i * g.bytes()})
+	}
+	g.ADDQ(I32(256), src)
+	g.ADDQ(I32(256), dst)
+	g.SUBQ(Imm(64), n)
+	g.JNE(LabelRef("block"))
+	g.SFENCE()
+	g.end()
 }
 
 // reduction writes a sum over 64 lanes: element i goes to lane i mod 64, and
