@@ -8,14 +8,14 @@ import (
 	"sync"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/tensor"
-	"github.com/carousel-ml/carousel/text/classify"
-	"github.com/carousel-ml/carousel/text/generate"
-	"github.com/carousel-ml/carousel/text/tag"
-	"github.com/carousel-ml/carousel/text/translate"
 )
 
 // Predictor is a trained model of any task. A type switch gives the task's own

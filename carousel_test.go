@@ -12,10 +12,10 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/modeltest"
-	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -13,14 +13,14 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel"
-	"github.com/carousel-ml/carousel/forecast"
-	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
-	"github.com/carousel-ml/carousel/text/classify"
-	"github.com/carousel-ml/carousel/text/generate"
-	"github.com/carousel-ml/carousel/text/tag"
-	"github.com/carousel-ml/carousel/text/translate"
+	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/translate"
 )
 
 // format1 are the tasks whose directories of format 1 are in testdata, each with a

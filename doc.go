@@ -5,7 +5,7 @@
 // This package opens trained models of any task. The work is done by the
 // packages below it:
 //
-//   - [github.com/carousel-ml/carousel/forecast] trains and applies models of
+//   - [github.com/carousel-ml/carousel/task/forecast] trains and applies models of
 //     time series: a Config, Train, Open, Predict, Evaluate, Backtest.
 //   - [github.com/carousel-ml/carousel/data] reads the tables they learn from.
 //   - [github.com/carousel-ml/carousel/report] draws what came of it.

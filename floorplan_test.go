@@ -32,10 +32,13 @@ var floors = [][]string{
 	{"model"},
 	{"train"},
 	{"data"},
+	{"audio"},
 	{"text"},
-	{"forecast", "speech", "memory"},
+	{"speech"},
 	{"report"},
-	{"tune", "serve", "explain", "internal/bench"},
+	{"task"},
+	{"internal/memory"},
+	{"tune", "serve", "internal/explain", "internal/bench"},
 	{"."},
 	{"internal/cli"},
 	{"cmd/carousel"},
@@ -56,7 +59,6 @@ var outside = map[string][]string{
 	"dist":              {"golang.org/x/sys"},
 	"model":             {"golang.org/x/sys", "google.golang.org/protobuf"}, // the latter for model/onnx
 	"data":              {"github.com/parquet-go/parquet-go"},
-	"forecast":          {"gonum.org/v1/gonum"},
 	".":                 {},
 	"cmd/carousel":      {},
 }

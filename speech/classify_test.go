@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -13,10 +13,10 @@ import (
 	"cmp"
 	"math"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // mostInMemory bounds the features that a dataset keeps, in numbers; those of

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -1,8 +1,8 @@
 package speech
 
 import (
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // Stream hears sound while it arrives. It keeps what it needs of the past, so

@@ -16,11 +16,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/modeltest"
-	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/speech/audio"
 	"github.com/carousel-ml/carousel/tensor"
 )
 

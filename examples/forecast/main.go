@@ -12,7 +12,7 @@ import (
 	"os/signal"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/task/forecast"
 )
 
 func main() {

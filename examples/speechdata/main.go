@@ -21,7 +21,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/audio"
 )
 
 func main() {

@@ -17,10 +17,10 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
-	"github.com/carousel-ml/carousel/text/classify"
+	"github.com/carousel-ml/carousel/task/classify"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/internal/cli/demodata"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task/forecast"
 )
 
 // Files of the demo, below its directory.

@@ -12,12 +12,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/keras"
 	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/tensor"
 )
 

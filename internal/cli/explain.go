@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel"
-	"github.com/carousel-ml/carousel/explain"
-	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/internal/explain"
+	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/train"
 )

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
-	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/internal/memory"
 )
 
 // memoryTable is what explain memory prints.

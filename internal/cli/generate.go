@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/model"
-	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/task/generate"
 )
 
 // generateTask is language models as the commands see them.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/report"
-	"github.com/carousel-ml/carousel/text/generate"
+	"github.com/carousel-ml/carousel/task/generate"
 	"github.com/carousel-ml/carousel/train"
 )
 

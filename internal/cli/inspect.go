@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -13,14 +13,14 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/carousel-ml/carousel/explain"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/speech"
-	"github.com/carousel-ml/carousel/text/classify"
-	"github.com/carousel-ml/carousel/text/generate"
-	"github.com/carousel-ml/carousel/text/tag"
-	"github.com/carousel-ml/carousel/text/translate"
+	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/translate"
 )
 
 // schema is a kind of JSON object that the command prints. Whoever takes away a

@@ -17,8 +17,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/internal/simd"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // TestMain lets the test binary be the command, for the scripts to run.

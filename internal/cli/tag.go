@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel"
-	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
-	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/carousel-ml/carousel/explain"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 )

@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // transcribeTask is the recognition of speech as the commands see it.

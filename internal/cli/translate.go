@@ -14,10 +14,10 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/explain"
+	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
-	"github.com/carousel-ml/carousel/text/translate"
+	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/train"
 )
 

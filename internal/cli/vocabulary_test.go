@@ -11,16 +11,16 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/memory"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/text"
-	"github.com/carousel-ml/carousel/text/classify"
-	"github.com/carousel-ml/carousel/text/generate"
-	"github.com/carousel-ml/carousel/text/tag"
-	"github.com/carousel-ml/carousel/text/translate"
 )
 
 // filled is a struct with settings: ptr begins at its defaults, and validate

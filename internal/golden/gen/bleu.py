@@ -1,7 +1,7 @@
 """Scores of translations as sacreBLEU gives them: BLEU and chrF, and how it cuts words.
 
 Apart from the others: it needs the package sacrebleu (2.6.0) and no PyTorch, and writes
-text/translate/testdata/bleu.json.
+task/translate/testdata/bleu.json.
 """
 import json
 import os

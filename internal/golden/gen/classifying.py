@@ -1,6 +1,6 @@
-"""Ten training steps of small classifiers of text, of the shapes that package text/classify builds.
+"""Ten training steps of small classifiers of text, of the shapes that package task/classify builds.
 
-Writes text/classify/testdata/steps.safetensors.
+Writes task/classify/testdata/steps.safetensors.
 """
 import os
 

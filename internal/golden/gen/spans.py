@@ -1,6 +1,6 @@
 """Spans in tags, and scores of spans, as seqeval 1.2.2 counts them in its default mode, which is conlleval's.
 
-Needs the package seqeval; writes text/tag/testdata/seqeval.json, which the tests of that package read.
+Needs the package seqeval; writes task/tag/testdata/seqeval.json, which the tests of that package read.
 """
 import json
 import os

@@ -1,6 +1,6 @@
-"""Ten training steps of small taggers, of the shapes that package text/tag builds.
+"""Ten training steps of small taggers, of the shapes that package task/tag builds.
 
-Writes text/tag/testdata/steps.safetensors.
+Writes task/tag/testdata/steps.safetensors.
 """
 import os
 

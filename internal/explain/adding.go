@@ -9,7 +9,7 @@ import (
 	"gonum.org/v1/gonum/mat"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/memory"
+	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )

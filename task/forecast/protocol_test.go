@@ -22,7 +22,7 @@ func protocol(t *testing.T, name, recipe string) Config {
 	if !slices.Contains(strings.Split(os.Getenv("CAROUSEL_PROTOCOL"), ","), name) {
 		t.Skipf("set CAROUSEL_PROTOCOL=%s to run this", name)
 	}
-	text, err := os.ReadFile("../recipes/" + recipe)
+	text, err := os.ReadFile("../../recipes/" + recipe)
 	if err != nil {
 		t.Fatal(err)
 	}

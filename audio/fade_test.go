@@ -7,9 +7,9 @@ import (
 	"math"
 	"testing"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 // fading is a tone that decays to where float32, and float64, hold nothing.

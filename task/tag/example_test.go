@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/text/tag"
+	"github.com/carousel-ml/carousel/task/tag"
 )
 
 // A tagger of cities, learnt from a few made-up sentences.

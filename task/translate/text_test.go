@@ -108,7 +108,7 @@ func TestGivenTokenizer(t *testing.T) {
 	dir := t.TempDir()
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 6, 1, 0
-	cfg.Tokenizer, cfg.Tokens = "../testdata/sp_bpe.model", "bpe"
+	cfg.Tokenizer, cfg.Tokens = "../../text/testdata/sp_bpe.model", "bpe"
 	pairs := List([]data.Pair{{Source: "hello world", Target: "world hello"}})
 	m, _, err := Train(context.Background(), pairs, nil, cfg, &train.Run{Dir: dir})
 	if err != nil {

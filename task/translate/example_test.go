@@ -6,7 +6,7 @@ import (
 	"log"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/text/translate"
+	"github.com/carousel-ml/carousel/task/translate"
 )
 
 func ExampleBLEU() {

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/forecast"
+	"github.com/carousel-ml/carousel/task/forecast"
 )
 
 // A shop's hourly sales: busy days, quiet nights, and twice the custom when

@@ -12,9 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/golden"
-	"github.com/carousel-ml/carousel/speech/audio"
 )
 
 func cases(t *testing.T, name string) []*golden.Case {

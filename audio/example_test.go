@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/carousel-ml/carousel/speech/audio"
+	"github.com/carousel-ml/carousel/audio"
 )
 
 func ExampleExtract() {

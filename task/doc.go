@@ -1,0 +1,2 @@
+// Package task says what a task is.
+package task
