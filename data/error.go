@@ -1,6 +1,7 @@
 package data
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -136,4 +137,15 @@ func edits(a, b string, limit int) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// InFile names the file in an *InputError that names none; other errors stay.
+func InFile(path string, err error) error {
+	var input *InputError
+	if errors.As(err, &input) && input.File == "" {
+		named := *input
+		named.File = path
+		return &named
+	}
+	return err
 }

@@ -19,6 +19,7 @@ import (
 // Figure is a picture with its words. On a page the title and the caption are
 // text around an inlined SVG; in a PNG the title is part of the image.
 type Figure struct {
+	File    string // the name of its PNG beside a page, such as "loss.png"; "": none
 	Title   string
 	Caption string
 	// Alt describes the picture to someone who cannot see it. When empty a

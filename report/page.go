@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -98,6 +99,7 @@ type Column struct {
 type Row struct {
 	Cells []string
 	Best  bool
+	Score float64 // by which MarkBest compares rows: the larger the better
 }
 
 func (Text) kind() string    { return "text" }
@@ -181,6 +183,29 @@ func (p *Page) WriteHTML(w io.Writer) error {
 	}
 	_, err := w.Write(buf.Bytes())
 	return err
+}
+
+// Add adds a section of the blocks that are there; without any it adds none.
+func (p *Page) Add(title string, blocks ...Block) {
+	p.Sections = AddSection(p.Sections, title, blocks...)
+}
+
+// PageFile is the file that WriteDir writes the page to.
+const PageFile = "report.html"
+
+// WriteDir writes the page into a directory that exists, and beside it each
+// figure that has a File as a PNG. Each file is replaced as a whole.
+func (p *Page) WriteDir(dir string) error {
+	for _, s := range p.Sections {
+		for _, b := range s.Blocks {
+			if f, ok := b.(*Figure); ok && f.File != "" {
+				if err := model.WriteFileAtomic(filepath.Join(dir, f.File), f.WritePNG); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return p.WriteFile(filepath.Join(dir, PageFile))
 }
 
 // WriteFile writes the page to a file, all of it or nothing: an older file

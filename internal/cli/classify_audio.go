@@ -20,7 +20,7 @@ import (
 
 // classifyAudioTask is the classification of sounds as the commands see it. It
 // is trained by train classify with --audio.
-var classifyAudioTask = task{
+var classifyAudioTask = taskVerbs{
 	name:     speech.ClassifyTask,
 	evaluate: (*app).evaluateClassifyAudio,
 	predict:  (*app).predictClassifyAudio,

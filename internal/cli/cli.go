@@ -19,9 +19,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // Exit codes of the command.
@@ -34,6 +36,8 @@ const (
 
 // app is one run of the command: its streams and the flags every command has.
 type app struct {
+	kinds []*task.Kind // the tasks it knows
+
 	args   []string
 	stdin  io.Reader
 	stdout io.Writer
@@ -51,7 +55,7 @@ type app struct {
 
 // Main runs the command and returns the process's exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{kinds: carousel.Tasks, args: args, stdin: stdin, stdout: stdout, stderr: stderr}
 	if asksForJSON(args) {
 		a.endOnInterrupt()
 	}

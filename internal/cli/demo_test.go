@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"github.com/carousel-ml/carousel"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,7 @@ func TestDemo(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "demo")
 	var stdout, stderr bytes.Buffer
-	a := &app{stdout: &stdout, stderr: &stderr}
+	a := &app{kinds: carousel.Tasks, stdout: &stdout, stderr: &stderr}
 	small := &forecastRun{cfg: demoConfig()}
 	small.cfg.Hidden, small.cfg.Layers, small.cfg.Stride, small.cfg.Epochs, small.cfg.MaxTime = 4, 1, 48, 1, 5*time.Second
 	if err := a.demo(t.Context(), dir, small); err != nil {

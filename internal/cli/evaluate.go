@@ -18,5 +18,5 @@ beginning to the end: nats and perplexity a token, bits a character.`,
 		Example: `  carousel evaluate run --data load.csv
   carousel evaluate run --data load.csv --split-part validation --json
   carousel evaluate lm --data book.txt --json`,
-	}, func(t *task) verb { return t.evaluate })
+	}, func(t *taskVerbs) verb { return t.evaluate })
 }

@@ -133,7 +133,7 @@ func (a *app) explainAdding(ctx context.Context, run *gradientRun) error {
 }
 
 func (a *app) explainModel(dir string, run *gradientRun) error {
-	s, err := openSubject(dir, run.data, run.rows)
+	s, err := a.openSubject(dir, run.data, run.rows)
 	if err != nil {
 		return err
 	}
@@ -151,17 +151,17 @@ func (a *app) explainModel(dir string, run *gradientRun) error {
 }
 
 // openSubject opens a model directory of a task that can be looked into.
-func openSubject(path, data string, rows int) (*explain.Subject, error) {
+func (a *app) openSubject(path, data string, rows int) (*explain.Subject, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	probe := probeMemory
 	if dir.Task != memory.Task {
-		t := taskNamed(dir.Task)
+		t := a.taskNamed(dir.Task)
 		if t == nil || t.probe == nil {
 			known := []string{memory.Task}
-			for _, t := range tasks {
+			for _, t := range a.tasks() {
 				if t.probe != nil {
 					known = append(known, t.name)
 				}

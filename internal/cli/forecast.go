@@ -17,7 +17,7 @@ import (
 )
 
 // forecastTask is forecasting as the commands see it.
-var forecastTask = task{
+var forecastTask = taskVerbs{
 	name:     forecast.Task,
 	train:    (*app).trainForecastCommand,
 	evaluate: (*app).evaluateForecast,

@@ -15,7 +15,7 @@ import (
 )
 
 // generateTask is language models as the commands see them.
-var generateTask = task{
+var generateTask = taskVerbs{
 	name:     generate.Task,
 	train:    (*app).trainGenerateCommand,
 	evaluate: (*app).evaluateGenerate,

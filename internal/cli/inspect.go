@@ -72,7 +72,7 @@ directory also the data it wants, its configuration and how its training went.`,
 		GroupID: groupAbout,
 		Args:    oneArg("a model directory or a .safetensors file"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			in, err := inspect(args[0])
+			in, err := a.inspect(args[0])
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ directory also the data it wants, its configuration and how its training went.`,
 	}
 }
 
-func inspect(path string) (*inspection, error) {
+func (a *app) inspect(path string) (*inspection, error) {
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		f, err := model.ReadTensors(path)
 		if err != nil {
@@ -101,7 +101,7 @@ func inspect(path string) (*inspection, error) {
 	}
 	in := &inspection{Path: path, Kind: "model", Task: dir.Task, Version: dir.Version, Meta: dir.Weights.Meta}
 	in.addLayers(dir.Weights)
-	if t := taskNamed(dir.Task); t != nil && t.inspect != nil {
+	if t := a.taskNamed(dir.Task); t != nil && t.inspect != nil {
 		if err := t.inspect(in, dir); err != nil {
 			return nil, err
 		}

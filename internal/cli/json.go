@@ -16,7 +16,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/speech"
-	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
 	"github.com/carousel-ml/carousel/task/tag"
@@ -32,15 +32,35 @@ type schema struct {
 	about   string
 }
 
-// schemas are all of them; emit prints nothing else. docs/json.md is written
-// from this table and the types' comments.
-var schemas = []schema{
+// schemasOf are all schemas of a command that knows these tasks; emit prints
+// nothing else. docs/json.md is written from this table and the types' comments.
+func schemasOf(kinds []*task.Kind) []schema {
+	all := slices.Clone(commonSchemas)
+	for _, k := range kinds {
+		all = append(all,
+			schema{"train." + k.Name, 1, trainResult{Evaluation: pointed(k.Evaluation)}, fmt.Sprintf("`train %s`", k.Name)},
+			schema{"evaluate." + k.Name, 1, pointed(k.Evaluation), fmt.Sprintf("`evaluate` with %s.", k.Noun)},
+			schema{"predict." + k.Name, 1, pointed(k.Prediction), fmt.Sprintf("`predict` with %s.", k.Noun)},
+			schema{"inspect." + k.Name, 1, inspection{Config: reflect.ValueOf(k.Config()).Elem().Interface()}, fmt.Sprintf("`inspect` of %s.", k.Noun)})
+	}
+	return all
+}
+
+// pointed is the zero value of what a pointer points to.
+func pointed(v any) any {
+	if t := reflect.TypeOf(v); t.Kind() == reflect.Pointer {
+		return reflect.Zero(t.Elem()).Interface()
+	}
+	return v
+}
+
+// commonSchemas are those of all but the tasks.
+var commonSchemas = []schema{
 	{"error", 1, problem{}, "Any command that fails, in place of its result."},
 	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
 	{"train.forecast", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`train forecast`"},
-	{"train.classify", 1, trainResult{Evaluation: classify.Evaluation{}}, "`train classify`"},
 	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
 	{"train.tag", 1, trainResult{Evaluation: tag.Evaluation{}}, "`train tag`"},
 	{"train.translate", 1, trainResult{Evaluation: translate.Evaluation{}}, "`train translate`"},
@@ -48,7 +68,6 @@ var schemas = []schema{
 	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
 
 	{"evaluate.forecast", 1, forecast.Evaluation{}, "`evaluate` with a forecasting model."},
-	{"evaluate.classify", 1, classify.Evaluation{}, "`evaluate` with a classifier of texts."},
 	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
 	{"evaluate.tag", 1, tag.Evaluation{}, "`evaluate` with a tagger."},
 	{"evaluate.translate", 1, translate.Evaluation{}, "`evaluate` with a translation model."},
@@ -56,7 +75,6 @@ var schemas = []schema{
 	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
 
 	{"predict.forecast", 1, forecast.Forecast{}, "`predict` with a forecasting model."},
-	{"predict.classify", 1, classify.Predictions{}, "`predict` with a classifier of texts."},
 	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
 	{"predict.tag", 1, tag.Predictions{}, "`predict` with a tagger."},
 	{"predict.translate", 1, translate.Translations{}, "`predict` with a translation model."},
@@ -73,7 +91,6 @@ var schemas = []schema{
 
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
 	{"inspect.forecast", 1, inspection{Config: forecast.Config{}}, "`inspect` of a forecasting model."},
-	{"inspect.classify", 1, inspection{Config: classify.Config{}}, "`inspect` of a classifier of texts."},
 	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
 	{"inspect.tag", 1, inspection{Config: tag.Config{}}, "`inspect` of a tagger."},
 	{"inspect.translate", 1, inspection{Config: translate.Config{}}, "`inspect` of a translation model."},
@@ -91,7 +108,8 @@ var schemas = []schema{
 func (s *schema) String() string { return fmt.Sprintf("carousel.%s.v%d", s.name, s.version) }
 
 // schemaOf is the schema of that name, which must be v's.
-func schemaOf(name string, v any) *schema {
+func (a *app) schemaOf(name string, v any) *schema {
+	schemas := schemasOf(a.kinds)
 	i := slices.IndexFunc(schemas, func(s schema) bool { return s.name == name })
 	if i < 0 {
 		panic(fmt.Sprintf("cli: a result of schema %q, which is not in the table", name))
@@ -109,7 +127,7 @@ type printedText struct {
 
 // printJSON writes v as one object on stdout, in a piece: an error leaves nothing there.
 func (a *app) printJSON(name string, v any) error {
-	text := fmt.Appendf(nil, `{"schema":%q`, schemaOf(name, v))
+	text := fmt.Appendf(nil, `{"schema":%q`, a.schemaOf(name, v))
 	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
 	if err != nil {
 		return fmt.Errorf("result as JSON: %w", err)

@@ -27,6 +27,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/settings"
 )
@@ -73,6 +74,7 @@ The object's first key is ` + "`schema`" + `, which names one of the tables belo
 func writeJSONPage(t *testing.T) []byte {
 	p := &pageWriter{t: t, comments: map[reflect.Type]map[string]string{}}
 	fmt.Fprint(&p.w, jsonIntro)
+	schemas := schemasOf(carousel.Tasks)
 	for i := range schemas {
 		s := &schemas[i]
 		fmt.Fprintf(&p.w, "\n## %s\n\n%s\n\n| Key | Type | | Meaning |\n|---|---|---|---|\n", s, s.about)
@@ -437,6 +439,7 @@ func TestJSONSchemas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schemas := schemasOf(carousel.Tasks)
 	if len(doc) != len(schemas) {
 		t.Errorf("%d schemas are documented, and %d in the table", len(doc), len(schemas))
 	}
@@ -448,7 +451,7 @@ func TestJSONSchemas(t *testing.T) {
 				fill(v.Elem(), x)
 			}
 			var out bytes.Buffer
-			a := &app{stdout: &out, json: true}
+			a := &app{kinds: carousel.Tasks, stdout: &out, json: true}
 			if err := a.emit(s.name, v.Interface(), nil); err != nil {
 				t.Fatalf("%s: %v", s, err)
 			}
@@ -473,7 +476,7 @@ func TestJSONSchemas(t *testing.T) {
 
 func TestJSONTable(t *testing.T) {
 	var out bytes.Buffer
-	a := &app{stdout: &out}
+	a := &app{kinds: carousel.Tasks, stdout: &out}
 	for name, v := range map[string]any{"no such": &versionInfo{}, "version": &problem{}} {
 		func() {
 			defer func() {
@@ -633,6 +636,7 @@ func TestJSONCommands(t *testing.T) {
 	}
 	// Of each schema a key that is always there was seen, so no list was empty
 	// throughout. bench takes long, and demo has a test of its own.
+	schemas := schemasOf(carousel.Tasks)
 	for i := range schemas {
 		s := &schemas[i]
 		if slices.Contains([]string{"error", "demo", "bench"}, s.name) {
@@ -722,7 +726,7 @@ func TestJSONErrors(t *testing.T) {
 		t.Errorf("interrupted: exit %d, %s", code, stdout.String())
 	}
 	stdout.Reset()
-	a := &app{stdout: &stdout, json: true}
+	a := &app{kinds: carousel.Tasks, stdout: &stdout, json: true}
 	a.printProblem(errors.New("internal error: index out of\nrange"))
 	a.printProblem(errors.New("another"))
 	if want := `{"schema":"carousel.error.v1","error":"internal error: index out of range","exit":1}` + "\n"; stdout.String() != want {
@@ -787,5 +791,5 @@ func TestJSONInterrupt(t *testing.T) {
 
 // run is Main under a context of the test's, which takes the place of signals.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return (&app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}).run(ctx)
+	return (&app{kinds: carousel.Tasks, args: args, stdin: stdin, stdout: stdout, stderr: stderr}).run(ctx)
 }

@@ -15,7 +15,7 @@ import (
 // emit prints a result of the schema of that name: v as JSON with --json, else
 // what human writes.
 func (a *app) emit(schema string, v any, human func(w io.Writer)) error {
-	schemaOf(schema, v) // a result that is not in the table is noticed either way
+	a.schemaOf(schema, v) // a result that is not in the table is noticed either way
 	if a.json {
 		return a.printJSON(schema, v)
 	}

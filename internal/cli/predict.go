@@ -23,7 +23,7 @@ ahead need values for the horizon too: give their rows with the target left empt
 A language model goes on from each line of the file.`,
 		Example: `  carousel predict run --data latest.csv
   carousel predict run --data latest.csv --quantiles 0.05,0.5,0.95 --out forecast.csv`,
-	}, func(t *task) verb { return t.predict })
+	}, func(t *taskVerbs) verb { return t.predict })
 }
 
 // outFlag is the flag of the file that a result goes into.

@@ -21,7 +21,7 @@ import (
 )
 
 // tagTask is the tagging of tokens as the commands see it.
-var tagTask = task{
+var tagTask = taskVerbs{
 	name:     tag.Task,
 	train:    (*app).trainTagCommand,
 	evaluate: (*app).evaluateTag,

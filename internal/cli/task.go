@@ -16,8 +16,8 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// task is a kind of model, as the commands see it.
-type task struct {
+// taskVerbs is a kind of model, as the commands see it.
+type taskVerbs struct {
 	name     string
 	train    func(*app) *cobra.Command // of trainTaskCommand; nil where another task's command trains it
 	evaluate verb
@@ -30,8 +30,16 @@ type task struct {
 }
 
 // tasks are all of them, in the order of the help.
-var tasks = []*task{
-	&forecastTask, &classifyTask, &generateTask, &tagTask, &translateTask,
+func (a *app) tasks() []*taskVerbs {
+	list := slices.Clone(oldTasks)
+	for _, k := range a.kinds {
+		list = append(list, taskOf(k))
+	}
+	return list
+}
+
+var oldTasks = []*taskVerbs{
+	&forecastTask, &generateTask, &tagTask, &translateTask,
 	&transcribeTask, &classifyAudioTask,
 }
 
@@ -43,12 +51,12 @@ type verb func(a *app, flags *pflag.FlagSet) verbRun
 type verbRun func(ctx context.Context, dir *model.Dir) error
 
 // verbCommand completes a command whose work the task of the directory does.
-func (a *app) verbCommand(c *cobra.Command, of func(*task) verb) *cobra.Command {
+func (a *app) verbCommand(c *cobra.Command, of func(*taskVerbs) verb) *cobra.Command {
 	runs := map[string]verbRun{}
 	owners := map[string][]string{}   // tasks by flag
 	meanings := map[string][]string{} // the help of each of them
 	differ := map[string]bool{}       // flags of more than one
-	for _, t := range tasks {
+	for _, t := range a.tasks() {
 		v := of(t)
 		if v == nil {
 			continue
@@ -126,8 +134,8 @@ func (f sharedFlag) Set(s string) error {
 }
 
 // taskNamed is the task of that name, or nil.
-func taskNamed(name string) *task {
-	for _, t := range tasks {
+func (a *app) taskNamed(name string) *taskVerbs {
+	for _, t := range a.tasks() {
 		if t.name == name {
 			return t
 		}

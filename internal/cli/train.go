@@ -31,7 +31,7 @@ func (a *app) trainCommand() *cobra.Command {
 		Args:    noArgs,
 		RunE:    showHelp,
 	}
-	for _, t := range tasks {
+	for _, t := range a.tasks() {
 		if t.train != nil {
 			c.AddCommand(t.train(a))
 		}

@@ -21,7 +21,7 @@ import (
 )
 
 // transcribeTask is the recognition of speech as the commands see it.
-var transcribeTask = task{
+var transcribeTask = taskVerbs{
 	name:     speech.Task,
 	train:    (*app).trainTranscribeCommand,
 	evaluate: (*app).evaluateTranscribe,

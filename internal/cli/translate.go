@@ -22,7 +22,7 @@ import (
 )
 
 // translateTask is translation as the commands see it.
-var translateTask = task{
+var translateTask = taskVerbs{
 	name:     translate.Task,
 	train:    (*app).trainTranslateCommand,
 	evaluate: (*app).evaluateTranslate,

@@ -18,6 +18,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 	"github.com/carousel-ml/carousel/train/traintest"
@@ -46,6 +47,15 @@ func reviews(n int, seed uint64) []data.Example {
 	return list
 }
 
+// dealt is texts in memory, divided as cfg says.
+func dealt(list []data.Example, cfg Config) *Data {
+	d, err := NewData(list, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
 func small() Config {
 	c := Defaults()
 	c.Embedding, c.Hidden, c.Epochs, c.Batch, c.LR = 16, 16, 12, 16, 1e-2
@@ -54,7 +64,7 @@ func small() Config {
 
 func fitted(t *testing.T, cfg Config, list []data.Example, o *train.Run) (*Model, *train.Result) {
 	t.Helper()
-	m, r, err := Train(t.Context(), Examples(list), nil, cfg, o)
+	m, r, err := Train(t.Context(), dealt(list, cfg), cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +73,7 @@ func fitted(t *testing.T, cfg Config, list []data.Example, o *train.Run) (*Model
 
 func TestLearns(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(600, 1), nil)
-	e, err := m.Evaluate(t.Context(), Examples(reviews(200, 2)))
+	e, err := m.Evaluate(t.Context(), dealt(reviews(200, 2), Config{}), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +97,7 @@ func TestExplain(t *testing.T) {
 		cfg.Pool, cfg.Linear = pool, false
 		m, _ := fitted(t, cfg, reviews(400, 1), nil)
 		texts := []string{"The train was lovely", "it was a dull night", ""}
-		list, err := m.Predict(t.Context(), texts, &PredictOptions{Explain: true})
+		list, err := m.Classify(t.Context(), texts, &PredictOptions{Explain: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +134,7 @@ func TestExplain(t *testing.T) {
 	cfg := small()
 	cfg.Pool, cfg.Epochs = "last", 1
 	m, _ := fitted(t, cfg, reviews(50, 1), nil)
-	if _, err := m.Predict(t.Context(), []string{"x"}, &PredictOptions{Explain: true}); err == nil {
+	if _, err := m.Classify(t.Context(), []string{"x"}, &PredictOptions{Explain: true}); err == nil {
 		t.Error("pooling by the last step was explained")
 	}
 }
@@ -133,12 +143,12 @@ func TestExplain(t *testing.T) {
 func TestAlone(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(100, 1), nil)
 	texts := []string{"a great night", "", "it was not awful", strings.Repeat("the train ", 200)}
-	together, err := m.Predict(t.Context(), texts, nil)
+	together, err := m.Classify(t.Context(), texts, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, s := range texts {
-		alone, err := m.Predict(t.Context(), []string{s}, nil)
+		alone, err := m.Classify(t.Context(), []string{s}, nil)
 		if err != nil || !reflect.DeepEqual(alone[0], together[i]) {
 			t.Errorf("%q: %+v alone, %+v together, %v", s, alone, together[i], err)
 		}
@@ -157,11 +167,11 @@ func TestSeveralLabels(t *testing.T) {
 	cfg := small()
 	cfg.Separator, cfg.Epochs = "|", 20
 	m, _ := fitted(t, cfg, list, nil)
-	p, err := m.Predict(t.Context(), []string{"it was lovely again", "the people was dull"}, nil)
+	p, err := m.Classify(t.Context(), []string{"it was lovely again", "the people was dull"}, nil)
 	if err != nil || !reflect.DeepEqual(p[0].Labels, []string{"good", "repeated"}) || !reflect.DeepEqual(p[1].Labels, []string{"bad"}) {
 		t.Errorf("%+v, %v", p, err)
 	}
-	e, err := m.Evaluate(t.Context(), Examples(list))
+	e, err := m.Evaluate(t.Context(), dealt(list, Config{}), task.All, nil)
 	if err != nil || e.Metrics.MicroF1 < 0.9 || e.Confusion != nil {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -175,8 +185,8 @@ func TestSaveOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	texts := []string{"a great night", "not poor", "unheard-of wörds"}
-	want, _ := m.Predict(t.Context(), texts, &PredictOptions{Explain: true})
-	got, err := again.Predict(t.Context(), texts, &PredictOptions{Explain: true})
+	want, _ := m.Classify(t.Context(), texts, &PredictOptions{Explain: true})
+	got, err := again.Classify(t.Context(), texts, &PredictOptions{Explain: true})
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v\nwant %+v", got, err, want)
 	}
@@ -184,12 +194,12 @@ func TestSaveOpen(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Join(texts, "\n")), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := again.PredictFile(t.Context(), file, nil); err != nil || len(p.List) != len(texts) || p.List[0].Probability != want[0].Probability {
+	if p, err := again.Predict(t.Context(), task.Input{File: file}, nil); err != nil || len(p.List) != len(texts) || p.List[0].Probability != want[0].Probability {
 		t.Errorf("of a file: %+v, %v", p, err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := again.PredictFile(cancelled, file, nil); !errors.Is(err, context.Canceled) {
+	if _, err := again.Predict(cancelled, task.Input{File: file}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, linearFile), []byte("x"), 0o666); err != nil {
@@ -207,11 +217,8 @@ func TestResume(t *testing.T) {
 	whole, _ := fitted(t, cfg, reviews(120, 1), nil)
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	stop := func() Source { // cancels while the texts are read
-		return Examples(reviews(120, 1))
-	}
 	cancel()
-	_, r, err := Train(ctx, stop(), nil, cfg, &train.Run{Dir: dir})
+	_, r, err := Train(ctx, dealt(reviews(120, 1), cfg), cfg, &train.Run{Dir: dir})
 	if err != nil || !r.Interrupted {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -221,7 +228,7 @@ func TestResume(t *testing.T) {
 			t.Errorf("%s differs", p.Name)
 		}
 	}
-	if _, _, err := Train(t.Context(), Examples(reviews(120, 9)), nil, cfg, &train.Run{Dir: dir, Resume: true}); err == nil || !strings.Contains(err.Error(), "fingerprint") {
+	if _, _, err := Train(t.Context(), dealt(reviews(120, 9), cfg), cfg, &train.Run{Dir: dir, Resume: true}); err == nil || !strings.Contains(err.Error(), "fingerprint") {
 		t.Errorf("other texts were taken: %v", err)
 	}
 }
@@ -232,18 +239,10 @@ func TestParts(t *testing.T) {
 	seen := map[int]int{}
 	for k := 1; k <= 5; k++ {
 		cfg.Fold = fmt.Sprintf("%d/5", k)
-		training, validation, test := cfg.parts(true)
-		sizes := [3]int{}
-		for i, p := range []part{training, validation, test} {
-			for e, err := range p.of(Examples(list)) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				sizes[i]++
-				if i == 2 {
-					seen[e.Line]++
-				}
-			}
+		d := dealt(list, cfg)
+		sizes := [3]int{len(d.Training), len(d.Validation), len(d.Test)}
+		for _, e := range d.Test {
+			seen[e.Line]++
 		}
 		if sizes[0]+sizes[1]+sizes[2] != 1000 || sizes[2] != 200 || sizes[1] < 50 || sizes[1] > 110 {
 			t.Errorf("fold %d: %v", k, sizes)
@@ -273,7 +272,10 @@ func TestRefuses(t *testing.T) {
 		if c.change != nil {
 			c.change(&cfg)
 		}
-		_, _, err := Train(t.Context(), Examples(c.list), nil, cfg, nil)
+		d, err := NewData(c.list, cfg)
+		if err == nil {
+			_, _, err = Train(t.Context(), d, cfg, nil)
+		}
 		var input *data.InputError
 		if !errors.As(err, &input) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
@@ -288,7 +290,7 @@ func TestVectors(t *testing.T) {
 	}
 	cfg := small()
 	cfg.Vectors, cfg.Epochs = path, 1
-	m, learn, valid, err := prepare(Examples(reviews(100, 1)), nil, cfg, nil)
+	m, learn, valid, err := prepare(dealt(reviews(100, 1), cfg), cfg, nil)
 	if err != nil || learn.len()+valid.len() != 100 || m.cfg.Embedding != 3 {
 		t.Fatalf("%d + %d texts, width %d, %v", learn.len(), valid.len(), m.cfg.Embedding, err)
 	}
@@ -301,7 +303,7 @@ func TestVectors(t *testing.T) {
 func TestUnseenAndLong(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(100, 1), nil)
 	list := append(reviews(10, 5), data.Example{Line: 11, Text: strings.Repeat("train ", 100000), Labels: []string{"odd"}})
-	e, err := m.Evaluate(t.Context(), Examples(list))
+	e, err := m.Evaluate(t.Context(), dealt(list, Config{}), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,11 +314,11 @@ func TestUnseenAndLong(t *testing.T) {
 	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `training never saw ("odd")`) {
 		t.Errorf("notes: %s", notes)
 	}
-	p := &Predictions{}
-	if p.List, err = m.Predict(t.Context(), []string{"train", list[10].Text}, nil); err != nil || p.List[0].Cut || !p.List[1].Cut {
-		t.Errorf("cut texts are not marked: %v", err)
+	p, err := m.Predict(t.Context(), task.Input{Texts: []string{"train", list[10].Text}}, nil)
+	if err != nil || p.List[0].Cut || !p.List[1].Cut {
+		t.Fatalf("cut texts are not marked: %v", err)
 	}
-	if notes := p.Notes(m); len(notes) != 1 || notes[0] != "1 text is longer than 1000 tokens and read up to there" {
+	if notes := p.Remarks(); len(notes) != 1 || notes[0] != "1 text is longer than 1000 tokens and read up to there" {
 		t.Errorf("notes: %q", notes)
 	}
 }
@@ -369,14 +371,17 @@ func TestValidationUnseen(t *testing.T) {
 	odd := []data.Example{{Text: "a fine film", Labels: []string{"new"}}}
 	cfg := small()
 	cfg.Epochs = 1
-	if _, _, err := Train(t.Context(), Examples(reviews(60, 1)), Examples(odd), cfg, &train.Run{Dir: dir}); err != nil {
+	cfg.Holdout = 0
+	d := dealt(reviews(60, 1), cfg)
+	d.Validation = odd
+	if _, _, err := Train(t.Context(), d, cfg, &train.Run{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	m, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := m.Evaluate(t.Context(), Examples(odd))
+	e, err := m.Evaluate(t.Context(), dealt(odd, Config{}), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +445,7 @@ func TestLinearVanishing(t *testing.T) {
 // TestLinear checks the regression against one class that a word decides.
 func TestLinear(t *testing.T) {
 	m, _ := fitted(t, small(), reviews(600, 1), nil)
-	e, err := m.Evaluate(t.Context(), Examples(reviews(300, 7)))
+	e, err := m.Evaluate(t.Context(), dealt(reviews(300, 7), Config{}), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -453,14 +458,14 @@ func TestLinear(t *testing.T) {
 func FuzzPredict(f *testing.F) {
 	cfg := small()
 	cfg.Epochs = 1
-	m, _, err := Train(context.Background(), Examples(reviews(50, 1)), nil, cfg, nil)
+	m, _, err := Train(context.Background(), dealt(reviews(50, 1), cfg), cfg, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add("a great night")
 	f.Add("\xff\x00 漢字 \u200b")
 	f.Fuzz(func(t *testing.T, s string) {
-		p, err := m.Predict(context.Background(), []string{s}, &PredictOptions{Explain: true})
+		p, err := m.Classify(context.Background(), []string{s}, &PredictOptions{Explain: true})
 		if err != nil || !(p[0].Probability > 0 && p[0].Probability <= 1.0001) {
 			t.Errorf("%+v, %v", p, err)
 		}
@@ -488,7 +493,7 @@ func TestRanks(t *testing.T) {
 			if rank == 1 {
 				run.Dir = second
 			}
-			m, _, err := Train(t.Context(), Examples(reviews(100, 1)), nil, cfg, run)
+			m, _, err := Train(t.Context(), dealt(reviews(100, 1), cfg), cfg, run)
 			if err != nil {
 				t.Error(err)
 				return

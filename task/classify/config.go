@@ -3,12 +3,12 @@ package classify
 import (
 	"cmp"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -72,22 +72,8 @@ func (c *Config) Validate() error {
 	if c.Separator != "" && (c.Smoothing > 0 || c.ClassWeights != "none") {
 		return data.Errorf("smoothing and class_weights are for texts of one label; leave them out, or the separator")
 	}
-	_, _, err := c.fold()
+	_, _, err := task.ParseFold(c.Fold)
 	return err
-}
-
-// fold is part k of n; 0, 0 is none.
-func (c *Config) fold() (k, n int, err error) {
-	if c.Fold == "" {
-		return 0, 0, nil
-	}
-	a, b, ok := strings.Cut(c.Fold, "/")
-	k, errK := strconv.Atoi(a)
-	n, errN := strconv.Atoi(b)
-	if !ok || errK != nil || errN != nil || n < 2 || n > 1000 || k < 1 || k > n {
-		return 0, 0, data.Errorf("fold: want K/N with 1 <= K <= N, such as 1/5, got %q", c.Fold)
-	}
-	return k, n, nil
 }
 
 // examples says how the configuration reads a file.

@@ -51,12 +51,12 @@ func TestOnAnotherDevice(t *testing.T) {
 		t.Errorf("%d steps", n)
 	}
 	texts := []string{"the film was not lovely", "a dull story"}
-	want, err := here.Predict(t.Context(), texts, nil)
+	want, err := here.Classify(t.Context(), texts, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.Counts()
-	got, err := opened.Predict(t.Context(), texts, nil)
+	got, err := opened.Classify(t.Context(), texts, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@ package classify
 import (
 	"context"
 	"fmt"
-	"iter"
 	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // Metrics are how well labels are told.
@@ -52,49 +52,25 @@ type Evaluation struct {
 	Notes     []string           `json:"notes,omitempty"`     // what to know of the result, a sentence each
 }
 
-// Evaluate scores the model on labelled texts, beside the simple methods.
-func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error) {
-	return m.evaluate(ctx, source())
-}
-
-// EvaluateFold is Evaluate on the part of the training source that Config.Fold
-// kept for the test.
-func (m *Model) EvaluateFold(ctx context.Context, source Source) (*Evaluation, error) {
-	if m.cfg.Fold == "" {
-		return nil, data.Errorf("fold: the model was trained without one")
-	}
-	_, _, test := m.cfg.parts(true)
-	return m.evaluate(ctx, test.of(source))
-}
+// EvaluateOptions change an evaluation; there are none yet.
+type EvaluateOptions struct{}
 
 // worst is how many texts an evaluation shows.
 const worst = 20
 
-func (m *Model) evaluate(ctx context.Context, examples iter.Seq2[data.Example, error]) (*Evaluation, error) {
-	number := map[string]int32{}
-	for k, name := range m.classes {
-		number[name] = int32(k)
+// Evaluate scores the model on the labelled texts of a part, beside the simple
+// methods. It is a *data.InputError if there is no text.
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+	texts := d.Of(part)
+	if len(texts) == 0 {
+		return nil, data.InFile(d.file, data.Errorf("there is no text to score on"))
 	}
-	var texts []data.Example
-	c, err := encode(func(yield func(data.Example, error) bool) {
-		for e, err := range examples {
-			texts = append(texts, e)
-			if !yield(e, err) {
-				return
-			}
-		}
-	}, m.tokenizer, m.cfg.MaxLength, number)
-	if err != nil {
-		return nil, err
-	}
-	if c.len() == 0 {
-		return nil, data.Errorf("there is no text to score on")
-	}
+	c := encode(texts, m.tokenizer, m.cfg.MaxLength, numbers(m.classes))
 	p, err := m.answer(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Task: Task, Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
+	e := &Evaluation{Task: Name, Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
 	e.Metrics, e.Classes = m.score(p, c)
 	e.Baselines["linear"], _ = m.score(m.linear.logProbabilities(c), c)
 	e.Baselines["majority"], _ = m.score(m.majority(c.len()), c)

@@ -1,13 +1,3 @@
-// Package classify trains recurrent networks to classify texts: sentiment,
-// topics, kinds of questions, one label a text or several.
-//
-// A [Config] says how; [Train] makes a [Model] of labelled texts; a Model
-// classifies ([Model.Predict]), says which words decided ([Explanation]), is
-// scored beside simple methods ([Model.Evaluate]) and lives in a directory
-// ([Model.Save], [Open]).
-//
-// Vocabulary, linear method and network are learnt from the training texts
-// alone; validation texts choose the epoch and the share of the linear method.
 package classify
 
 import (
@@ -22,9 +12,6 @@ import (
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
-
-// Task is what the config.json of a model directory says of a classifier.
-const Task = "classify"
 
 // linearFile is the linear method beside the network's weights.
 const linearFile = "linear.safetensors"
@@ -84,7 +71,7 @@ func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, o
 // Save writes the model to a directory that [Open] reads.
 func (m *Model) Save(dir string) error {
 	c := saved{m.cfg, m.classes, m.counts, m.share, m.linear.penalty, m.notes}
-	return model.Save(dir, Task, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
+	return model.Save(dir, Name, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError. Its
@@ -96,7 +83,7 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 // OpenDir is [Open] of a directory that has been read.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
-	if err := d.For(Task, "a classifier", &c); err != nil {
+	if err := d.For(Name, "a classifier", &c); err != nil {
 		return nil, err
 	}
 	if err := c.Config.Validate(); err != nil {

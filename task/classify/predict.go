@@ -1,8 +1,10 @@
 package classify
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
+	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -10,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -42,9 +46,9 @@ type PredictOptions struct {
 	Explain bool `json:"explain" group:"Prediction" help:"show which words decided"`
 }
 
-// Predict classifies texts, in their order. An answer does not depend on the
-// other texts.
-func (m *Model) Predict(ctx context.Context, texts []string, o *PredictOptions) ([]Prediction, error) {
+// Classify classifies texts, in their order. An answer does not depend on the
+// other texts. Options that the model cannot follow are a *data.InputError.
+func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions) ([]Prediction, error) {
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -132,28 +136,53 @@ type Predictions struct {
 	Task    string       `json:"task"`        // the task of the model
 	Classes []string     `json:"classes"`     // all labels that the model knows
 	List    []Prediction `json:"predictions"` // one a text, in order
+
+	remarks []string
 }
 
-// PredictFile classifies the texts of a file of the kind the model was trained
-// on; labels are not needed, and a file of lines will do. What is wrong with
-// the file is a *data.InputError.
-func (m *Model) PredictFile(ctx context.Context, path string, o *PredictOptions) (*Predictions, error) {
+// Predict classifies the texts of an input: a file of the kind the model was
+// trained on, where labels are not needed, or of lines. What is wrong with the
+// file is a *data.InputError.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+	texts, err := m.textsOf(in)
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.Classify(ctx, texts, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Predictions{Task: Name, Classes: m.Classes(), List: list}
+	cut := 0
+	for i := range list {
+		if list[i].Cut {
+			cut++
+		}
+	}
+	p.remarks = m.cutNote(cut)
+	return p, nil
+}
+
+// textsOf are the texts of an input.
+func (m *Model) textsOf(in task.Input) ([]string, error) {
+	if in.File == "" {
+		return in.EachText(m.cfg.Encoding)
+	}
 	options := m.cfg.examples(true, nil)
 	if options.Format == data.FormatLabelFirst {
 		options.Format = "" // by the file's name
 	}
-	if !isTable(path) && options.Format == "" {
+	if !isTable(in.File) && options.Format == "" {
 		options.Format = data.FormatLines
 	}
 	var texts []string
-	for e, err := range data.ReadExamples(path, options) {
+	for e, err := range data.ReadExamples(in.File, options) {
 		if err != nil {
 			return nil, err
 		}
 		texts = append(texts, e.Text)
 	}
-	list, err := m.Predict(ctx, texts, o)
-	return &Predictions{Task, m.Classes(), list}, err
+	return texts, nil
 }
 
 func isTable(path string) bool {
@@ -161,20 +190,35 @@ func isTable(path string) bool {
 	return slices.ContainsFunc([]string{".csv", ".tsv", ".jsonl", ".ndjson"}, func(ext string) bool { return strings.HasSuffix(name, ext) })
 }
 
-// Notes say, a sentence each, what a user might not expect of the texts.
-func (p *Predictions) Notes(m *Model) []string {
-	n := 0
-	for i := range p.List {
-		if p.List[i].Cut {
-			n++
+// Remarks are what a user might not expect of the texts, a sentence each.
+func (p *Predictions) Remarks() []string { return p.remarks }
+
+// Print writes the answers for people: the probability, the label, the text, and
+// where they were asked for the words that decided.
+func (p *Predictions) Print(w io.Writer) {
+	for _, one := range p.List {
+		label := one.Label
+		if one.Labels != nil {
+			label = strings.Join(one.Labels, ", ")
+		}
+		fmt.Fprintf(w, "%s  %s  %s\n", report.Percent(one.Probability), label, one.Text)
+		for _, word := range strongest(one.Words, 8) {
+			fmt.Fprintf(w, "    %+.2f  %s\n", word.Share, word.Text)
 		}
 	}
-	return m.cutNote(n)
 }
 
-// WriteCSV writes a table with the columns text, label, probability and one for
+// strongest are the n words with the greatest shares, for or against.
+func strongest(words []WordShare, n int) []WordShare {
+	sorted := slices.SortedStableFunc(slices.Values(words), func(a, b WordShare) int {
+		return cmp.Compare(math.Abs(b.Share), math.Abs(a.Share))
+	})
+	return sorted[:min(n, len(sorted))]
+}
+
+// Write writes a CSV table with the columns text, label, probability and one for
 // each class's probability.
-func (p *Predictions) WriteCSV(w io.Writer) error {
+func (p *Predictions) Write(w io.Writer) error {
 	c := csv.NewWriter(w)
 	head := []string{"text", "label", "probability"}
 	for _, name := range p.Classes {

@@ -13,27 +13,29 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a classifier to labelled texts. validation may be nil: then
-// Config.Holdout of the training texts serve. The texts are gone through three
-// times and kept as token numbers, four bytes a token.
+// Train fits a classifier to the data's training texts; those of validation
+// choose the epoch and the linear method's share. Texts are kept as token
+// numbers, four bytes a token, beside the data.
 //
-// If ctx is cancelled the result is marked Interrupted, Dir holds a checkpoint
-// to resume from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, training, validation Source, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// What is wrong with the settings or the data is a *data.InputError. If ctx is
+// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume from
+// and no finished model, and the model returned is as far as training came.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(training, validation, cfg, o.Device)
+	m, learn, valid, err := prepare(d, cfg, o.Device)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, data.InFile(d.file, err)
 	}
 	m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
 	result, err := m.fit(ctx, learn, valid, o)
@@ -51,44 +53,30 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 	return m, result, err
 }
 
-// prepare reads the texts, settles the configuration on them and makes the
-// untrained model.
-func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
-	learnPart, validPart, _ := cfg.parts(validation == nil)
-	counts, texts, err := countLabels(learnPart.of(training))
+// prepare settles the configuration on the texts and makes the untrained model.
+func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
+	texts := d.Of(task.Training)
+	counts, err := countLabels(texts)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	names := sortedLabels(counts)
 	if len(names) < 2 {
-		return nil, nil, nil, oneClass(names, texts)
+		return nil, nil, nil, oneClass(names, len(texts))
 	}
-	classes, number := make([]int, len(names)), map[string]int32{}
+	classes := make([]int, len(names))
 	for k, name := range names {
-		classes[k], number[name] = counts[name], int32(k)
+		classes[k] = counts[name]
 	}
-	cfg.settle(texts)
-	var fault error
-	tok, err := text.TrainTokenizer(cfg.Tokens, textsOf(learnPart.of(training), &fault), &text.TokenizerOptions{
+	cfg.settle(len(texts))
+	tok, err := text.TrainTokenizer(cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
 		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase,
 	})
-	if fault != nil {
-		err = fault
-	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if learn, err = encode(learnPart.of(training), tok, cfg.MaxLength, number); err != nil {
-		return nil, nil, nil, err
-	}
-	if validation != nil {
-		valid, err = encode(validation(), tok, cfg.MaxLength, number)
-	} else {
-		valid, err = encode(validPart.of(training), tok, cfg.MaxLength, number)
-	}
-	if err != nil {
-		return nil, nil, nil, err
-	}
+	number := numbers(names)
+	learn, valid = encode(texts, tok, cfg.MaxLength, number), encode(d.Of(task.Validation), tok, cfg.MaxLength, number)
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
 		if vectors, err = text.ReadVectors(cfg.Vectors, tok.Vocabulary()); err != nil {
@@ -104,6 +92,15 @@ func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Mod
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
+}
+
+// numbers are the classes' numbers by name.
+func numbers(classes []string) map[string]int32 {
+	number := map[string]int32{}
+	for k, name := range classes {
+		number[name] = int32(k)
+	}
+	return number
 }
 
 func oneClass(names []string, texts int) error {

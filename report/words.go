@@ -1,0 +1,54 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+)
+
+// Percent writes a share: 0.123 is "12.3 %".
+func Percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }
+
+// Number writes x for people: about four significant digits, no exponent in
+// the usual range, "-" where there is no number.
+func Number(x float64) string {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return "-"
+	}
+	switch size := math.Abs(x); {
+	case size == 0:
+		return "0"
+	case size < 1e-4 || size >= 1e9:
+		return strconv.FormatFloat(x, 'g', 4, 64)
+	case size >= 1000:
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	default:
+		digits := 3 - int(math.Floor(math.Log10(size)))
+		return strconv.FormatFloat(x, 'f', max(digits, 0), 64)
+	}
+}
+
+// Count writes a whole number with thousands apart.
+func Count(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Plural is a count with its noun: "1 text", "2,000 texts".
+func Plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return Count(n) + " " + noun
+}
+
+// Shorten cuts a text to n characters, with an ellipsis.
+func Shorten(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}

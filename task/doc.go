@@ -1,2 +1,0 @@
-// Package task says what a task is.
-package task
