@@ -50,8 +50,11 @@ func NewTable(columns ...string) *Table {
 	return t
 }
 
-// Add appends a row.
-func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, Row{Cells: cells}) }
+// Add appends a row, and returns the table.
+func (t *Table) Add(cells ...string) *Table {
+	t.Rows = append(t.Rows, Row{Cells: cells})
+	return t
+}
 
 // MarkBest marks the row with the greatest score, the first of equal ones, and
 // returns the table.

@@ -119,6 +119,13 @@ func ParseFold(s string) (k, n int, err error) {
 	return k, n, nil
 }
 
+// Files are the files of a training that learns from one kind of file.
+type Files struct {
+	Data  string `json:"data" value:"file" group:"Files" help:"file to learn from; may be gzipped"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"file to validate on (none: a part of the training data)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"file to score the finished model on (none: the validation part)"`
+}
+
 // Source collects what is read from files: notes, and the names of the files.
 type Source struct {
 	Name  string // for the page: "reviews.csv"

@@ -87,14 +87,13 @@ type Evaluation interface {
 	Summary() *report.Summary
 }
 
-// Prediction is what a model makes of an input. Its fields are its JSON.
+// Prediction is what a model makes of an input. Its fields are its JSON. What to
+// know of it, a sentence each, is given by a method Remarks() []string.
 type Prediction interface {
 	// Write writes it as a file: a table in CSV, or lines.
 	Write(w io.Writer) error
 	// Print writes it for people.
 	Print(w io.Writer)
-	// Remarks are what to know of it, a sentence each.
-	Remarks() []string
 }
 
 // Input is what a model predicts from: a file, a stream or texts.
@@ -353,7 +352,8 @@ func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) 
 // it, or nil. Of inputs that are several files there may be both a prediction
 // and an error, which names the files left out.
 func (m *Trained) Predict(ctx context.Context, in Input, options any) (Prediction, error) {
-	return guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
+	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
+	return p, data.InFile(in.File, err)
 }
 
 // Stream writes a prediction while it is made, if the task can do that with such

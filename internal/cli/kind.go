@@ -317,8 +317,10 @@ func (a *app) predict(ctx context.Context, m *task.Trained, in task.Input, o any
 	if p == nil {
 		return failed
 	}
-	for _, n := range p.Remarks() {
-		a.note("Note: %s", n)
+	if one, ok := p.(interface{ Remarks() []string }); ok {
+		for _, n := range one.Remarks() {
+			a.note("Note: %s", n)
+		}
 	}
 	err := a.emitPrediction("predict."+m.Kind.Name, out, p.Write, p, p.Print)
 	if err != nil {

@@ -38,13 +38,6 @@ on the validation texts, and writes model, checkpoints and report into --out.`,
 	Texts:  true,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
-// Files are the files of a training.
-type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"file to learn from; may be gzipped"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"file to validate on (none: a part of the training data)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"file to score the finished model on (none: the validation part)"`
-}
-
 // Data are labelled texts by part.
 type Data struct {
 	task.Parts[data.Example]
@@ -55,7 +48,7 @@ type Data struct {
 // Read reads labelled texts. Without a file to validate on, Config.Holdout of the
 // training texts validate; with Config.Fold a part of them is the test. What is
 // wrong with a file is a *data.InputError.
-func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
+func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	if f.Test != "" && cfg.Fold != "" {
 		return nil, data.Errorf("fold keeps a part of the data for the test, so a file for the test has no place; give one of them")
 	}
