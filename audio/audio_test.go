@@ -237,7 +237,7 @@ func TestBadFiles(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", c.content, err, c.want)
 		}
 	}
-	if _, err := audio.Read(filepath.Join(dir, "none.wav")); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if _, err := audio.Read(filepath.Join(dir, "none.wav")); err == nil || !strings.Contains(err.Error(), "there is no such file") {
 		t.Errorf("missing file: %v", err)
 	}
 	if _, err := audio.Read(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
