@@ -44,7 +44,7 @@ type Layer struct {
 	Input         int     `json:"input"`                   // input features; for an embedding the vocabulary size
 	Output        int     `json:"output"`                  // output features, over all directions
 	Eps           float64 `json:"eps,omitempty"`           // epsilon of a layer norm; 0 means 1e-5
-	Hidden        int     `json:"hidden,omitempty"`        // units per direction; this and the following are for recurrent layers
+	Hidden        int     `json:"hidden,omitempty"`        // units per direction of a recurrent layer
 	Layers        int     `json:"layers,omitempty"`        // number of stacked layers
 	Bidirectional bool    `json:"bidirectional,omitempty"` // reads in both directions
 	Bias          bool    `json:"bias"`                    // whether it has biases

@@ -278,7 +278,7 @@ func TestDir(t *testing.T) {
 	if d, err = model.Open(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := model.OpenLayers(d); err == nil || !strings.Contains(err.Error(), "does not describe the weights") {
+	if _, err := model.OpenLayers(d); err == nil || !strings.Contains(err.Error(), "does not match the weights") {
 		t.Error(err)
 	}
 }
