@@ -184,7 +184,7 @@ type Options struct {
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
 
-// ErrStop, returned by a hook, ends a run as a limit does, without an error.
+// ErrStop ends a run as a limit does, without an error, if a hook returns it.
 var ErrStop = errors.New("train: stop")
 
 // TotalSteps is the number of optimizer steps of a run over the given number of

@@ -21,7 +21,7 @@ type Machine struct {
 	Go      string `json:"go"`            // version of Go that it is built with
 	Device  string `json:"device"`        // with the kernels that the results were measured with
 	Probe   string `json:"probe"`         // the kernel set whose instructions the probes use
-	Threads int    `json:"threads"`       // with which it computes unless told otherwise
+	Threads int    `json:"threads"`       // default number of threads
 	L2      int    `json:"l2_bytes"`      // of one core
 	L3      int    `json:"l3_bytes"`      // of all, 0 for none
 	Rates   []Rate `json:"rates"`         // the limits, by number of threads

@@ -28,7 +28,7 @@ type Number struct {
 	// optimizer, with a gradient at the last step alone, against the same with one
 	// at every step and a loss of size 1. Or "constant": all weights of an LSTM are
 	// one number, and all its inputs another; the slowest pair of some against the
-	// fastest. Or "adam30000x400": a step of Adam on so many parameters, some 400 of
+	// fastest. Or "adam30000x400": a step of Adam on that number of parameters, some 400 of
 	// whose rows have a gradient, after Steps steps, against one of the first.
 	Name      string  `json:"name"`
 	Cell      string  `json:"cell"`              // "lstm", "gru", "rnn" or "adam"

@@ -223,7 +223,7 @@ func TestWriteRead(t *testing.T) {
 	}
 }
 
-// TestSlab carries a model of one's own to a .pt file and back, under other names.
+// TestSlab carries a custom model to a .pt file and back, under other names.
 func TestSlab(t *testing.T) {
 	type net struct {
 		RNN  *nn.RNN
