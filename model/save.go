@@ -96,7 +96,7 @@ func FileCopy(name, path string) Part {
 //
 // Errors: [ErrSaving] while another save into the directory is running; an
 // error for parts with invalid or repeated names or without Weights, or a cfg
-// that is not valid JSON; and the errors of parts and of the file system. The
+// that cannot be written as JSON; and the errors of parts and of the file system. The
 // message says whether the older model was kept or the new one is in place.
 func Save(dir, task string, cfg any, parts ...Part) error {
 	raw, err := json.Marshal(cfg)

@@ -54,9 +54,9 @@ func number(b []byte, key string, v float64, bits int) []byte {
 	return strconv.AppendFloat(b, v, 'g', -1, bits)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote, null as NaN. It returns
-// encoding/json's error if b is not an object of numbers and nulls with the
-// fixed keys.
+// UnmarshalJSON reads what MarshalJSON wrote, null as NaN. Other keys
+// are ignored. It returns encoding/json's error if b is not an object of
+// numbers and nulls.
 func (r *Record) UnmarshalJSON(b []byte) error {
 	var m map[string]*float64
 	if err := json.Unmarshal(b, &m); err != nil {

@@ -32,7 +32,7 @@ type World interface {
 	// above, with the ranks as the leaves of the tree. Recursive halving and
 	// doubling add in this order. A sum nearer to zero than 2^-126 is a zero of
 	// its sign, as in all arithmetic of the library. An error (a lost
-	// connection, another rank's Abort) ends training on this rank.
+	// connection, another rank's Abort) makes Fit return it.
 	Sum(v []float32) error
 
 	// Gather fills all with every rank's own, by rank; len(all) is
