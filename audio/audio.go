@@ -1,10 +1,10 @@
 // Package audio reads sound files, resamples them, and computes the spectral
 // features of speech recognition: log-mel bands and MFCC.
 //
-// [Read] takes WAV (PCM of 8 to 32 bits, float, mu-law and A-law) and FLAC of
-// any rate and number of channels; [NewReader] takes them from a pipe. What is
-// wrong with a file is a *data.InputError. Samples nearer to zero than 2^-126, as
-// sound that fades out in floating point has them, count as silence.
+// [Read] accepts WAV (PCM of 8 to 32 bits, float, mu-law and A-law) and FLAC of
+// any rate and number of channels; [NewReader] reads them from a pipe. Faults
+// of a file are a *data.InputError. Samples nearer to zero than 2^-126, which
+// occur in floating-point sound that fades out, are read as zero.
 package audio
 
 import (
@@ -22,37 +22,41 @@ import (
 
 // Sound is one channel of sound in memory.
 type Sound struct {
-	Rate    int       // samples a second
+	Rate    int       // samples per second
 	Samples []float32 // full scale is -1 to 1
 }
 
-// Seconds is how long the sound lasts.
+// Seconds returns the duration of the sound in seconds.
 func (s *Sound) Seconds() float64 { return float64(len(s.Samples)) / float64(s.Rate) }
 
-// Rates that are taken for real; anything else in a header is damage.
+// Accepted sample rates; any other value in a header is damage.
 const (
 	minRate = 100
 	maxRate = 1_000_000
 )
 
-// Reader gives the samples of a sound as they arrive, its channels averaged.
+// Reader returns the samples of a sound as they arrive, averaged over the
+// channels.
 type Reader struct {
-	Rate     int // samples a second
+	Rate     int // samples per second
 	Channels int // of the source
 
 	name   string
 	source source
 }
 
-// source decodes samples, averaged over the channels. At the end it gives
+// source decodes samples, averaged over the channels. At the end it returns
 // io.EOF, with or after the last samples.
 type source interface {
 	read(dst []float32) (int, error)
 }
 
-// NewReader reads a header, of WAV or FLAC. name stands in messages. The sizes
-// in a header that was written to a pipe (0, or as large as they can be) mean
-// that the sound ends with the stream.
+// NewReader reads a header, of WAV or FLAC. Messages call the sound name. The
+// sizes in a header that was written to a pipe (0, or the maximum) mean that
+// the sound ends with the stream.
+//
+// It returns a [*data.InputError] if r cannot be read, is neither WAV nor FLAC,
+// or its header is damaged.
 func NewReader(r io.Reader, name string) (*Reader, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(12)
@@ -79,8 +83,9 @@ func NewReader(r io.Reader, name string) (*Reader, error) {
 	return rd, nil
 }
 
-// NewRawReader is for sound without a header: 16 bit little-endian samples of
-// one channel.
+// NewRawReader reads sound without a header: 16 bit little-endian samples of
+// one channel, rate samples per second. It returns a [*data.InputError] if rate
+// is out of range.
 func NewRawReader(r io.Reader, name string, rate int) (*Reader, error) {
 	if rate < minRate || rate > maxRate {
 		return nil, data.Errorf("sample rate: want %d to %d Hz, got %d", minRate, maxRate, rate)
@@ -91,7 +96,7 @@ func NewRawReader(r io.Reader, name string, rate int) (*Reader, error) {
 
 const accepted = "give WAV or FLAC (ffmpeg -i FILE out.wav converts others)"
 
-// looksLike names what a file seems to be by its first bytes.
+// looksLike guesses a file's format from its first bytes.
 func looksLike(head []byte) string {
 	for _, k := range []struct{ magic, name string }{
 		{"OggS", "Ogg"}, {"ID3", "MP3"}, {"\xff\xfb", "MP3"}, {"\xff\xf3", "MP3"}, {"FORM", "AIFF"}, {".snd", "Sun audio"},
@@ -107,7 +112,9 @@ func looksLike(head []byte) string {
 	return ""
 }
 
-// Read fills dst with samples and says how many there are; io.EOF follows the last.
+// Read fills dst with samples (full scale is -1 to 1) and returns their number;
+// io.EOF follows the last. Every other error is a [*data.InputError]: damaged,
+// truncated or not finite samples, or a failure to read.
 func (r *Reader) Read(dst []float32) (int, error) {
 	n, err := r.source.read(dst)
 	for i, v := range dst[:n] {
@@ -121,7 +128,7 @@ func (r *Reader) Read(dst []float32) (int, error) {
 	return n, err
 }
 
-// fault says that the bytes of this sound are wrong.
+// fault turns an error of decoding into an InputError.
 func (r *Reader) fault(err error) error {
 	var input *data.InputError
 	if !errors.As(err, &input) && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)) {
@@ -135,13 +142,13 @@ func (r *Reader) fault(err error) error {
 	return &data.InputError{File: r.name, Problem: err.Error(), Fix: "convert it with ffmpeg or sox"}
 }
 
-// cut words that a sound ends too soon.
+// cut returns the error for a sound that ends too soon.
 func cut(format string, args ...any) error {
 	return &data.InputError{Problem: fmt.Sprintf(format, args...), Fix: "copy or record it again"}
 }
 
-// Read reads a whole file. One that ends before its header says, or holds no
-// sample at all, is an error.
+// Read reads a whole file. It returns a [*data.InputError] if the file cannot
+// be read or is damaged, ends before its header says, or holds no samples.
 func Read(path string) (*Sound, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -158,7 +165,8 @@ func Read(path string) (*Sound, error) {
 	return r.ReadAll()
 }
 
-// ReadAll reads what remains. A sound without any sample is an error.
+// ReadAll reads the remaining samples. Its errors are those of [Reader.Read]; a
+// sound without any sample is one too.
 func (r *Reader) ReadAll() (*Sound, error) {
 	s := &Sound{Rate: r.Rate}
 	buf := make([]float32, 8192)
@@ -178,19 +186,19 @@ func (r *Reader) ReadAll() (*Sound, error) {
 	return s, nil
 }
 
-// unreadable words a failure to open or read.
+// unreadable turns a failure to open or read into an InputError.
 func unreadable(path string, err error) error {
 	var p *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &data.InputError{File: path, Problem: "no such file"}
+		return &data.InputError{File: path, Problem: "there is no such file"}
 	case errors.As(err, &p):
 		err = p.Err
 	}
 	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
 }
 
-// flush is x, or zero where it is subnormal. It looks at the bits because even a
+// flush returns x, or zero if x is subnormal. It compares bits because even a
 // comparison with such a number is slow on some processors.
 func flush(x float32) float32 {
 	if math.Float32bits(x)&(0xff<<23) == 0 {

@@ -102,7 +102,7 @@ func TestFeaturesInPieces(t *testing.T) {
 	}
 }
 
-// tone is a sine of so many Hz.
+// tone is a sine of the given frequency in Hz.
 func tone(hz float64, rate, n int) []float32 {
 	x := make([]float32, n)
 	for i := range x {
@@ -237,7 +237,7 @@ func TestBadFiles(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", c.content, err, c.want)
 		}
 	}
-	if _, err := audio.Read(filepath.Join(dir, "none.wav")); err == nil || !strings.Contains(err.Error(), "no such file") {
+	if _, err := audio.Read(filepath.Join(dir, "none.wav")); err == nil || !strings.Contains(err.Error(), "there is no such file") {
 		t.Errorf("missing file: %v", err)
 	}
 	if _, err := audio.Read(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
@@ -287,7 +287,7 @@ func TestManyChannels(t *testing.T) {
 	}
 }
 
-// FuzzRead: any bytes give samples or an error, in memory of their own size.
+// FuzzRead: any bytes give samples or an error, in memory proportional to their size.
 func FuzzRead(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.[wf]*a[vc]")
 	if err != nil || len(files) == 0 {

@@ -9,13 +9,13 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Spec says which features are computed of a sound. Frame t is centred on
-// sample t·Hop; the sound is thought to be silent before and after, so that n
+// Spec selects the features to compute from a sound. Frame t is centred on
+// sample t·Hop; the sound is extended by silence before and after, so that n
 // samples give 1 + (n-1)/Hop frames. This is librosa's center=True with
-// pad_mode="constant", and the numbers are librosa's.
+// pad_mode="constant", and the values are librosa's.
 type Spec struct {
-	Rate        int     // samples a second
-	Window      int     // samples of a frame, under a Hann window
+	Rate        int     // samples per second
+	Window      int     // length of a frame in samples, under a Hann window
 	Hop         int     // samples from one frame to the next
 	Bands       int     // mel bands from 0 to half the rate (Slaney's scale and norm)
 	MFCC        int     // coefficients of the bands' cosine transform (type II, orthonormal); 0: the bands themselves
@@ -25,7 +25,7 @@ type Spec struct {
 // smallestPower keeps silence finite: logarithms are of max(power, smallestPower).
 const smallestPower = 1e-10
 
-// Width is the number of features of a frame.
+// Width is the number of features per frame.
 func (s *Spec) Width() int {
 	if s.MFCC > 0 {
 		return s.MFCC
@@ -33,7 +33,8 @@ func (s *Spec) Width() int {
 	return s.Bands
 }
 
-// size is the length of the Fourier transform: a power of two that holds the window.
+// size is the length of the Fourier transform: a power of two that holds the
+// window.
 func (s *Spec) size() int {
 	n := 512
 	for n < s.Window {
@@ -42,7 +43,8 @@ func (s *Spec) size() int {
 	return n
 }
 
-// Check reports a Spec that cannot be.
+// Check returns an error that names the first field of the Spec that is out of
+// range.
 func (s *Spec) Check() error {
 	switch {
 	case s.Rate < 1000 || s.Rate > maxRate:
@@ -66,13 +68,13 @@ func (s *Spec) Check() error {
 type Extractor struct {
 	spec   Spec
 	fft    *fourier.FFT
-	window []float64 // [size], the Hann window in the middle
+	window []float64 // shape [size], the Hann window in the middle
 	bands  []band
-	cosine []float64 // [MFCC, Bands]
+	cosine []float64 // shape [MFCC, Bands]
 	in     []float32 // samples from half a transform before the next frame on
 	seen   int64     // samples so far
-	frames int64     // given so far
-	last   float32   // sample before, for pre-emphasis
+	frames int64     // frames returned so far
+	last   float32   // previous sample, for pre-emphasis
 
 	frame []float64
 	coeff []complex128
@@ -86,7 +88,7 @@ type band struct {
 	weights []float64
 }
 
-// NewExtractor is ready for the first sample. It panics where Check reports an error.
+// NewExtractor creates an Extractor. It panics where Check returns an error.
 func NewExtractor(s Spec) *Extractor {
 	if err := s.Check(); err != nil {
 		panic("audio: NewExtractor: " + err.Error())
@@ -122,14 +124,15 @@ func (e *Extractor) Write(dst, samples []float32) []float32 {
 	return e.run(dst)
 }
 
-// Flush appends the frames at the end, those that reach past the last sample.
+// Flush appends the frames at the end, those that extend past the last sample.
 // The Extractor must not be used after it.
 func (e *Extractor) Flush(dst []float32) []float32 {
 	e.in = append(e.in, make([]float32, e.spec.size())...)
 	return e.run(dst)
 }
 
-// run computes frames whose samples are all there and whose centre is within the sound.
+// run computes the frames whose samples are complete and whose centre is within
+// the sound.
 func (e *Extractor) run(dst []float32) []float32 {
 	n, used := e.spec.size(), 0
 	for used+n <= len(e.in) && e.frames*int64(e.spec.Hop) < e.seen {
@@ -177,7 +180,7 @@ func (e *Extractor) compute(dst, x []float32) []float32 {
 
 // Slaney's mel scale: linear up to 1000 Hz, then logarithmic.
 const (
-	melLinear = 200.0 / 3 // Hz a mel
+	melLinear = 200.0 / 3 // Hz per mel
 	melBreak  = 1000.0    // Hz
 )
 
@@ -221,12 +224,13 @@ func melBands(rate, size, n int) []band {
 	return bands
 }
 
-// Extract is all frames of a sound, which is resampled to the Spec's rate.
+// Extract returns all frames of a sound, of shape [frames, Width]; the sound is
+// resampled to the Spec's rate.
 func Extract(s *Sound, spec Spec) []float32 {
 	e := NewExtractor(spec)
 	s = s.Resample(spec.Rate)
 	return e.Flush(e.Write(nil, s.Samples))
 }
 
-// Lag is how many seconds of sound a frame covers beyond its centre.
+// Lag returns how many seconds of sound a frame covers beyond its centre.
 func (s *Spec) Lag() float64 { return float64(s.size()/2) / float64(s.Rate) }

@@ -17,10 +17,10 @@ type flacSource struct {
 	stream   *flac.Stream
 	channels int
 	scale    float32
-	total    uint64 // samples a channel; 0: not said
+	total    uint64 // samples per channel; 0: unknown
 	given    uint64
 	frame    *frame.Frame
-	at       int // of the frame
+	at       int // position in the frame
 }
 
 func (r *Reader) openFLAC(b *bufio.Reader) error {
@@ -60,7 +60,7 @@ func (f *flacSource) read(dst []float32) (int, error) {
 	return n, nil
 }
 
-// next parses a frame. io.EOF before all samples have come is a truncated file.
+// next parses a frame. io.EOF before the last sample means a truncated file.
 func (f *flacSource) next() error {
 	next, err := f.stream.ParseNext()
 	if err == io.EOF && f.given >= f.total {
@@ -87,8 +87,9 @@ func (f *flacSource) next() error {
 	return nil
 }
 
-// guard words an error of the decoder, and turns a panic on damaged bytes into
-// one. io.EOF, io.ErrUnexpectedEOF and what cut words pass through.
+// guard rewords an error of the decoder, and turns a panic on damaged bytes
+// into an error. io.EOF, io.ErrUnexpectedEOF and errors of cut are returned
+// unchanged.
 func guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// The resampling filter: a sinc cut off just below the lower of the two Nyquist
-// frequencies, under a Kaiser window. Aliases stay below -90 dB.
+// The resampling filter: a sinc with a cutoff just below the lower of the two
+// Nyquist frequencies, under a Kaiser window. Aliases stay below -90 dB.
 const (
 	sincZeros  = 32    // zero crossings of the sinc on either side
 	sincCutoff = 0.945 // of the lower Nyquist frequency
@@ -16,7 +16,7 @@ const (
 )
 
 // mostPhases bounds the table of filters. Rates whose ratio has more phases
-// take the filters between two of the table.
+// interpolate between two filters of the table.
 const mostPhases = 1024
 
 // Resampler changes the rate of a sound that arrives piece by piece, with a
@@ -25,16 +25,17 @@ type Resampler struct {
 	up, down int       // out rate : in rate, without common factors
 	half     int       // taps on either side of an output sample
 	scale    float64   // cutoff relative to the input's Nyquist frequency
-	phases   int       // filters of the table, but for the last, which closes the circle
-	table    []float64 // [phases+1, 2·half]
+	phases   int       // filters of the table, except the last, which repeats the first one sample later
+	table    []float64 // shape [phases+1, 2·half]
 	in       []float64 // input from position first on
 	first    int64
 	seen     int64 // samples of input
-	next     int64 // number of the next output
+	next     int64 // index of the next output sample
 }
 
-// NewResampler goes from one rate to another, both in samples a second. At
-// equal rates samples pass through unchanged.
+// NewResampler converts from one rate to another, both in samples per second.
+// At equal rates samples pass through unchanged. It panics unless both are
+// positive.
 func NewResampler(from, to int) *Resampler {
 	if from <= 0 || to <= 0 {
 		panic(fmt.Sprintf("audio: NewResampler: rates must be positive, got %d and %d", from, to))
@@ -58,7 +59,7 @@ func NewResampler(from, to int) *Resampler {
 
 // Reset makes the Resampler ready for another sound.
 func (r *Resampler) Reset() {
-	r.first = int64(-r.half) // silence stands before the beginning
+	r.first = int64(-r.half) // silence precedes the beginning
 	r.in = append(r.in[:0], make([]float64, r.half)...)
 	r.seen, r.next = 0, 0
 }
@@ -110,8 +111,8 @@ func (r *Resampler) Write(dst, src []float32) []float32 {
 	return r.run(dst, r.seen)
 }
 
-// Flush appends to dst what remains: a sound of n samples has ceil(n·to/from)
-// in the end. The Resampler must be Reset to be used again.
+// Flush appends the remaining output to dst: a sound of n samples has
+// ceil(n·to/from) in all. The Resampler must be Reset to be used again.
 func (r *Resampler) Flush(dst []float32) []float32 {
 	if r.half == 0 {
 		return dst
@@ -120,7 +121,7 @@ func (r *Resampler) Flush(dst []float32) []float32 {
 	return r.run(dst, r.seen+int64(r.half)+1)
 }
 
-// run gives the outputs whose filters lie before position end of the input.
+// run returns the outputs whose filters end before position end of the input.
 func (r *Resampler) run(dst []float32, end int64) []float32 {
 	taps := 2 * r.half
 	for {
@@ -136,7 +137,7 @@ func (r *Resampler) run(dst []float32, end int64) []float32 {
 	}
 }
 
-// output is one sample, phase/up of a sample after the middle of x.
+// output computes one sample, at phase/up of a sample after the middle of x.
 func (r *Resampler) output(x []float64, phase int) float32 {
 	taps := len(x)
 	if r.phases == r.up {
@@ -148,7 +149,8 @@ func (r *Resampler) output(x []float64, phase int) float32 {
 	return simd.Narrow(a + (place-float64(p))*(b-a))
 }
 
-// dot is in float64, which has room for the products of sound that fades away.
+// dot computes in float64, whose range covers the products of sound that fades
+// out.
 func dot(x, y []float64) float64 {
 	y = y[:len(x)]
 	var s0, s1, s2, s3 float64
@@ -164,7 +166,7 @@ func dot(x, y []float64) float64 {
 	return s0 + s1 + (s2 + s3)
 }
 
-// drop forgets input before position from.
+// drop discards input before position from.
 func (r *Resampler) drop(from int64) {
 	if n := min(from-r.first, int64(len(r.in))); n > 0 {
 		r.in = r.in[:copy(r.in, r.in[n:])]
@@ -172,7 +174,7 @@ func (r *Resampler) drop(from int64) {
 	}
 }
 
-// Resample is s at another rate.
+// Resample returns s converted to another rate, in samples per second.
 func (s *Sound) Resample(rate int) *Sound {
 	if rate == s.Rate {
 		return s

@@ -16,7 +16,7 @@ const (
 	wavFloat      = 3
 	wavALaw       = 6
 	wavMuLaw      = 7
-	wavExtensible = 0xfffe // the format proper stands further on
+	wavExtensible = 0xfffe // the actual format comes later in the chunk
 )
 
 // wavFormat is the content of a fmt chunk.
@@ -27,8 +27,8 @@ type wavFormat struct {
 	size     int // bytes of one sample of one channel
 }
 
-// unknownSize is where sizes begin that a program writes to a pipe, not
-// knowing how much will follow.
+// unknownSize is the smallest size that means unknown: programs that write to a
+// pipe do not know how much will follow.
 const unknownSize = 0x7ffff000
 
 // openWAV reads chunks up to the samples.
@@ -41,7 +41,7 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 		return fmt.Errorf("is a RIFF file but not WAV: it says %q", head[8:])
 	}
 	var f *wavFormat
-	long := int64(-1) // what an RF64 file says of its data
+	long := int64(-1) // size of the data in an RF64 file
 	whole, at := int64(binary.LittleEndian.Uint32(head[4:])), int64(4)
 	for {
 		id, size, err := chunk(b)
@@ -63,7 +63,7 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 			r.Rate, r.Channels = f.rate, f.channels
 			w := newWAV(b, f, size)
 			if next, err := b.Peek(8); size == 0 && err == nil && at+chunkEnd(next) <= whole {
-				w.left = 0 // not a size that was never filled in: another chunk follows
+				w.left = 0 // the size 0 is real, as another chunk follows
 			}
 			r.source = w
 			return nil
@@ -91,8 +91,8 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 	}
 }
 
-// chunkEnd is the length of a chunk that begins so, more than any file's where
-// these bytes begin none.
+// chunkEnd returns the length of the chunk whose head is given, more than any
+// file's if the bytes are not the head of a chunk.
 func chunkEnd(head []byte) int64 {
 	for _, c := range head[:4] {
 		if c < ' ' || c > '~' {
@@ -151,7 +151,7 @@ type wav struct {
 	r        *bufio.Reader
 	channels int
 	size     int
-	left     int64 // bytes to come; -1: as many as there are
+	left     int64 // remaining bytes; -1: until the end of the stream
 	raw      []byte
 	decode   func(b []byte) float32
 }
@@ -164,7 +164,8 @@ func newWAV(b *bufio.Reader, f *wavFormat, size int64) *wav {
 	return w
 }
 
-// mostAtOnce bounds the bytes of one read, whatever number of channels a header claims.
+// mostAtOnce bounds the bytes of one read, whatever number of channels a header
+// claims.
 const mostAtOnce = 1 << 20
 
 func (w *wav) read(dst []float32) (int, error) {
@@ -251,7 +252,8 @@ func aLaw(b byte) float32 {
 	return float32(v) / (1 << 15)
 }
 
-// WriteWAV writes s as 16 bit PCM; what is beyond full scale is clipped.
+// WriteWAV writes s as 16 bit PCM; values beyond full scale are clipped. It
+// returns an error if s is too long for a WAV file, or w's error.
 func WriteWAV(w io.Writer, s *Sound) error {
 	size := 2 * len(s.Samples)
 	if size > math.MaxInt32 {

@@ -8,11 +8,11 @@ import (
 
 const (
 	missingValue = "the value is missing"
-	missingFix   = "give it, or say --missing interpolate or --missing mask"
+	missingFix   = "give it, or use --missing interpolate or --missing mask"
 )
 
-// panel sorts a table's rows into series, puts them on their grid of times and
-// deals with what is missing.
+// panel sorts a table's rows into series, puts them on their time grid and
+// handles missing values.
 func (t *table) panel(o *ReadOptions) (*Panel, error) {
 	if len(t.line) == 0 {
 		return nil, t.fault(-1, "", "has a header and no rows", "rows of values are needed")
@@ -45,7 +45,8 @@ func (t *table) panel(o *ReadOptions) (*Panel, error) {
 	return p, p.settle(t.file, t.byRow, o)
 }
 
-// groups gives the rows of each series, in the file's order; nil rows are all.
+// groups returns the rows of each series, in the file's order; nil rows means
+// all rows.
 func (t *table) groups() [][]int32 {
 	if t.id == nil {
 		return [][]int32{nil}
@@ -64,7 +65,7 @@ func (t *table) groups() [][]int32 {
 	return groups
 }
 
-// series gathers the lines and values of some rows.
+// series collects the lines and values of the given rows.
 func (t *table) series(rows []int32) *Series {
 	if rows == nil {
 		return &Series{Line: t.line, Values: t.values}
@@ -83,7 +84,7 @@ func (t *table) series(rows []int32) *Series {
 	return s
 }
 
-// readStatic takes each series' static values, which must not change.
+// readStatic reads each series' static values, which must be constant.
 func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
 	for c, name := range o.Static {
 		text, numeric := t.static[c], true
@@ -100,7 +101,7 @@ func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
 			}
 			for i := range size {
 				if s := text.at(at(i)); s != v.Text {
-					return t.fault(at(i), name, fmt.Sprintf("a static column has one value a series, %s comes after %s", quoted(s), quoted(v.Text)), "make it a past or future column")
+					return t.fault(at(i), name, fmt.Sprintf("a static column has one value per series, %s comes after %s", quoted(s), quoted(v.Text)), "make it a past or future column")
 				}
 			}
 			var fault *cellFault
@@ -118,7 +119,7 @@ func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
 	return nil
 }
 
-// readTimes gives every series its times, which must ascend.
+// readTimes reads the times of every series, which must ascend.
 func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
 	stamps, counted := t.stamps, false
 	if t.times != nil {
@@ -161,7 +162,7 @@ func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
 	return nil
 }
 
-// rowsOf gives the table's row of a series' row; nil rows are all.
+// rowsOf maps a series' row to the table's row; nil rows means all rows.
 func rowsOf(rows []int32) func(i int) int {
 	if rows == nil {
 		return func(i int) int { return i }
@@ -169,8 +170,7 @@ func rowsOf(rows []int32) func(i int) int {
 	return func(i int) int { return int(rows[i]) }
 }
 
-// checkCount demands that a column which numbers the rows does so in even
-// steps upwards.
+// checkCount requires that a column of row numbers increases in equal steps.
 func (t *table) checkCount(numbers []stamp, groups [][]int32, o *ReadOptions) error {
 	for _, rows := range groups {
 		at, n := rowsOf(rows), len(rows)
@@ -184,35 +184,35 @@ func (t *table) checkCount(numbers []stamp, groups [][]int32, o *ReadOptions) er
 				step = b - a
 			}
 			if b-a != step || step <= 0 {
-				return t.fault(at(i), o.Time, fmt.Sprintf("%d follows %d: numbers of rows must ascend in even steps", b, a), "sort and complete the rows"+t.orID(o))
+				return t.fault(at(i), o.Time, fmt.Sprintf("%d follows %d: row numbers must increase in equal steps", b, a), "sort and complete the rows"+t.orID(o))
 			}
 		}
 	}
 	return nil
 }
 
-// disorder is the error of a row whose time is not after that of the row
-// before it.
+// disorder returns the error for a row whose time is not after that of the
+// previous row.
 func (t *table) disorder(before, row int, prev, now time.Time, o *ReadOptions) error {
 	if !now.Equal(prev) {
 		fix := "sort the rows by time" + t.orID(o)
 		if o.Zone == nil && prev.Sub(now) < time.Hour {
-			fix = "if clocks went back then say where with --tz, otherwise " + fix
+			fix = "if clocks went back then, give the time zone with --tz, otherwise " + fix
 		}
 		return t.fault(row, o.Time, fmt.Sprintf("%s comes after the later %s of %s %d", showTime(now), showTime(prev), t.unit(), t.line[before]), fix)
 	}
 	fix := "remove one" + t.orID(o)
 	if o.Zone == nil && clock(now) != 0 {
-		fix = "if clocks went back then say where with --tz, otherwise " + fix
+		fix = "if clocks went back then, give the time zone with --tz, otherwise " + fix
 	}
-	return t.fault(row, o.Time, fmt.Sprintf("%s is there already, in %s %d", showTime(now), t.unit(), t.line[before]), fix)
+	return t.fault(row, o.Time, fmt.Sprintf("%s appears already in %s %d", showTime(now), t.unit(), t.line[before]), fix)
 }
 
 func (t *table) orID(o *ReadOptions) string {
 	if o.ID != "" {
 		return ""
 	}
-	return ", or name the column that tells series apart with --id"
+	return ", or name the column that identifies the series with --id"
 }
 
 func (t *table) unit() string {
@@ -222,7 +222,8 @@ func (t *table) unit() string {
 	return "line"
 }
 
-// grid finds the panel's frequency if it was not told, and fills the gaps.
+// grid infers the panel's frequency if the options give none, and fills the
+// gaps.
 func (t *table) grid(p *Panel, o *ReadOptions) error {
 	if p.Freq == (Freq{}) {
 		var groups [][]time.Time
@@ -236,7 +237,7 @@ func (t *table) grid(p *Panel, o *ReadOptions) error {
 				e.Line = p.Series[fault.group].Line[fault.row]
 				e.Fix = "resample the data to even steps"
 				if o.Zone == nil {
-					e.Fix += ", or say with --tz in which zone the clock was read"
+					e.Fix += ", or give the time zone of the data with --tz"
 				}
 			}
 			return e
@@ -251,10 +252,10 @@ func (t *table) grid(p *Panel, o *ReadOptions) error {
 	return nil
 }
 
-// fill checks that a series' times lie on the grid and puts rows of NaN where
-// some are missing.
+// fill checks that a series' times lie on the grid and inserts rows of NaN
+// where some are missing.
 func (t *table) fill(s *Series, f Freq, o *ReadOptions) error {
-	const spare = 1000 // rows that may be filled into however short a series
+	const spare = 1000 // rows that may be inserted even into a short series
 	missing := 0
 	for i := 1; i < s.Len(); i++ {
 		n, ok := f.steps(s.Time[i-1], s.Time[i])
@@ -269,14 +270,14 @@ func (t *table) fill(s *Series, f Freq, o *ReadOptions) error {
 		}
 		gap := fmt.Sprintf("%s missing between %s and %s at steps of %s", count(int(n-1), "row"), showTime(s.Time[i-1]), showTime(s.Time[i]), f)
 		if o.Missing == MissingError {
-			fault.Problem, fault.Fix = gap, "add them, or say --missing interpolate or --missing mask"
+			fault.Problem, fault.Fix = gap, "add them, or use --missing interpolate or --missing mask"
 			if o.Zone == nil && s.Time[i].Location() == time.UTC && (n-1)*f.N == int64(time.Hour) {
 				fault.Fix += ", or --tz if clocks went forward then"
 			}
 			return fault
 		}
 		if n-1 > int64(10*s.Len()+spare-missing) {
-			fault.Problem, fault.Fix = gap+", more than ten times the rows there are", "cut the series"
+			fault.Problem, fault.Fix = gap+", more than ten times the number of rows", "cut the series"
 			return fault
 		}
 		missing += int(n - 1)
@@ -287,7 +288,7 @@ func (t *table) fill(s *Series, f Freq, o *ReadOptions) error {
 	return nil
 }
 
-// widen spreads the rows over size rows, NaN between.
+// widen spreads the rows over size rows, with NaN between them.
 func (s *Series) widen(f Freq, size int) {
 	times, lines := make([]time.Time, 0, size), make([]int, 0, size)
 	values := make([][]float64, len(s.Values))
@@ -312,8 +313,9 @@ func (s *Series) widen(f Freq, size int) {
 	s.Time, s.Line, s.Values = times, lines, values
 }
 
-// spread makes LayoutColumns of a panel of one series: each column a series
-// from its first value to its last, the shared columns with each.
+// spread turns a panel of one series into LayoutColumns: each column becomes a
+// series from its first value to its last, and every series gets the shared
+// columns.
 func (t *table) spread(p *Panel) error {
 	all := p.Series[0]
 	own := len(all.Values) - t.shared
@@ -342,8 +344,8 @@ func (t *table) spread(p *Panel) error {
 	return nil
 }
 
-// settle deals with missing values and refuses a panel or series that has no
-// rows.
+// settle handles missing values and returns an error for a panel or series that
+// has no rows.
 func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 	if len(p.Series) == 0 {
 		return &InputError{File: file, Problem: "has no rows", Fix: "rows of values are needed"}
@@ -379,7 +381,7 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 	return nil
 }
 
-// mend deals with the missing values of a column.
+// mend handles the missing values of a column.
 func (s *Series) mend(v []float64, how Missing) *InputError {
 	known := -1 // the last value that is not missing
 	for i := range v {
@@ -412,13 +414,13 @@ func (s *Series) mend(v []float64, how Missing) *InputError {
 				v[j] = v[known]
 			}
 		default:
-			return &InputError{Problem: "all values are missing", Fix: "leave the column out, or say --missing mask"}
+			return &InputError{Problem: "all values are missing", Fix: "leave the column out, or use --missing mask"}
 		}
 	}
 	return nil
 }
 
-// elapsed is the time from row a to row b, in rows if they have no times.
+// elapsed returns the time from row a to row b, in rows if they have no times.
 func (s *Series) elapsed(a, b int) float64 {
 	if s.Time == nil {
 		return float64(b - a)

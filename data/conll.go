@@ -10,41 +10,46 @@ import (
 	"strings"
 )
 
-// Formats of files with a token a line.
+// Formats of files with one token per line.
 const (
 	FormatCoNLL  = "conll"  // tokens in columns, blank lines between sentences
 	FormatCoNLLU = "conllu" // Universal Dependencies, ten columns; lines of ranges (n-m) and empty nodes (n.m) are skipped
 	FormatBMES   = "bmes"   // as conll, with tags B-, M-, E- and S-
 )
 
-// conlluColumns are the names of CoNLL-U's columns.
+// conlluColumns holds the names of CoNLL-U's columns.
 var conlluColumns = []string{"id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc"}
 
 // Sentence is a sentence with a tag for each token.
 type Sentence struct {
-	Line   int // of its first token
+	Line   int // line of its first token, from 1
 	Tokens []string
-	Tags   []string // as the file has them; nil without a column of tags
-	Rows   []string // the lines themselves, those that hold no token too, if ConllOptions.Keep
-	Places []int    // with Rows: which of them each token stands in
+	Tags   []string // as in the file; nil without a tag column
+	Rows   []string // the original lines, including those without a token; set if ConllOptions.Keep
+	Places []int    // with Rows: the index in Rows of each token's line
 }
 
-// ConllOptions says which columns hold what. A column is a number from 1, or
-// from -1 backwards from the last, or in CoNLL-U a name such as upos.
+// ConllOptions selects the columns to read. A column is a number from 1, or a
+// negative one counted from the last (-1), or in CoNLL-U a name such as upos.
 type ConllOptions struct {
-	Format   string // "" goes by the file's name: .conllu, .bmes, else conll
-	Token    string // "" is the first column, in CoNLL-U form
-	Tag      string // "" is the last column, in CoNLL-U upos; "none": there are no tags
-	Encoding string // as OpenLines
+	Format   string // "": by the file's name: .conllu, .bmes, else conll
+	Token    string // "": the first column, in CoNLL-U form
+	Tag      string // "": the last column, in CoNLL-U upos; "none": no tags
+	Encoding string // as for OpenLines
 	Keep     bool   // fill Sentence.Rows
 	Note     func(string)
 }
 
-// ReadConll goes through the sentences of a file, plain or gzipped, in memory
-// that does not grow with it. Columns are separated by tabs if a line has one,
-// else by spaces. Where a column is counted from the last, the lines of a
-// sentence must have equally many, so that none is taken for another. Lines that begin with -DOCSTART- are skipped, and in CoNLL-U
-// comments. The first error, an *InputError that names the line, ends it.
+// ReadConll iterates over the sentences of a file, plain or gzipped, in memory
+// independent of its size. Columns are separated by tabs if a line has one,
+// else by spaces. Where a column is counted from the last, all lines of a
+// sentence must have the same number of columns, so that none is mistaken for
+// another. Lines that begin with -DOCSTART- are skipped, and in CoNLL-U also
+// comments.
+//
+// Any error is an [*InputError] that names the line, and ends the iteration: a
+// file that cannot be read, options that no column satisfies, a line without
+// the columns, a file without sentences.
 func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 	return func(yield func(Sentence, error) bool) {
 		r, err := OpenLines(path, o.Encoding)
@@ -61,7 +66,7 @@ func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 			}
 		}
 		if n == 0 {
-			yield(Sentence{}, &InputError{File: path, Problem: "holds no sentence", Fix: "a token and its tag are wanted on each line, and blank lines between sentences"})
+			yield(Sentence{}, &InputError{File: path, Problem: "holds no sentence", Fix: "give a token and its tag on each line, and blank lines between sentences"})
 		}
 		if note := r.Note(); note != "" && o.Note != nil {
 			o.Note(note)
@@ -69,7 +74,8 @@ func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 	}
 }
 
-// ReadConllFrom is ReadConll of lines that are open already.
+// ReadConllFrom is [ReadConll] for lines that are already open; it yields the
+// same errors, except that an input without sentences is not one.
 func ReadConllFrom(r *LineReader, o *ConllOptions) iter.Seq2[Sentence, error] {
 	return func(yield func(Sentence, error) bool) {
 		c, err := o.columns(r.File)
@@ -106,7 +112,8 @@ func ReadConllFrom(r *LineReader, o *ConllOptions) iter.Seq2[Sentence, error] {
 	}
 }
 
-// conllColumns are the columns to read, counted from 0 or, if negative, from -1 backwards.
+// conllColumns holds the columns to read, counted from 0 or, if negative, from
+// -1 backwards.
 type conllColumns struct {
 	token, tag int
 	tagged     bool
@@ -167,7 +174,8 @@ func (c *conllColumns) add(s *Sentence, r *LineReader, line string) error {
 	if strings.Contains(line, "\t") {
 		fields = strings.Split(line, "\t")
 	} else {
-		// Other white space may be part of a token, such as the wide space of Chinese.
+		// Other white space may be part of a token, such as the ideographic
+		// space of Chinese.
 		fields = strings.FieldsFunc(line, func(r rune) bool { return r == ' ' })
 	}
 	if c.universal && strings.ContainsAny(fields[0], "-.") {
@@ -176,7 +184,7 @@ func (c *conllColumns) add(s *Sentence, r *LineReader, line string) error {
 	const fix = "every token needs all columns, and blank lines stand between sentences"
 	token, ok := pick(fields, c.token)
 	if !ok {
-		return r.errorf(fix, "has %s, the token is wanted in column %s", count(len(fields), "column"), place(c.token))
+		return r.errorf(fix, "has %s, the token is expected in column %s", count(len(fields), "column"), place(c.token))
 	}
 	if token == "" {
 		return r.errorf(fix, "has no token in column %s", place(c.token))
@@ -184,7 +192,7 @@ func (c *conllColumns) add(s *Sentence, r *LineReader, line string) error {
 	tag := ""
 	if c.tagged {
 		if tag, ok = pick(fields, c.tag); !ok || tag == "" || len(fields) == 1 {
-			return r.errorf(fix, "has %s, the tag is wanted in column %s", count(len(fields), "column"), place(c.tag))
+			return r.errorf(fix, "has %s, the tag is expected in column %s", count(len(fields), "column"), place(c.tag))
 		}
 		if len(s.Tokens) == 0 {
 			c.width = len(fields)
@@ -211,7 +219,7 @@ func pick(fields []string, column int) (string, bool) {
 	return strings.Trim(fields[column], " "), true
 }
 
-// place is a column as a user counts it.
+// place formats a column as users count it.
 func place(column int) string {
 	if column == -1 {
 		return "-1, the last"

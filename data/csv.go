@@ -15,9 +15,9 @@ import (
 // delimiters are what may separate fields, in order of preference.
 var delimiters = []rune{',', ';', '\t', '|', ' '}
 
-// sniff tells the delimiter from the beginning of a file: the one that splits
-// the first lines into equally many fields, the most of them; a comma if none
-// does.
+// sniff detects the delimiter from the beginning of a file: the one that splits
+// the first lines into equal numbers of fields, and the most of them; a comma
+// if none does.
 func sniff(head []byte, complete bool) rune {
 	if !complete {
 		if end := bytes.LastIndexByte(head, '\n'); end > 0 {
@@ -36,7 +36,8 @@ func sniff(head []byte, complete bool) rune {
 	if most > 1 {
 		return best
 	}
-	// Ragged: let the header alone decide, so that its fault can be named.
+	// Ragged: only the header decides, so that the message can name the faulty
+	// line.
 	first, _, _ := bytes.Cut(head, []byte("\n"))
 	for _, d := range delimiters {
 		if d == ' ' {
@@ -49,8 +50,8 @@ func sniff(head []byte, complete bool) rune {
 	return best
 }
 
-// equalFields is the number of fields of the first records when d separates
-// them, 0 if they differ.
+// equalFields returns the number of fields of the first records when d
+// separates them, 0 if they differ.
 func equalFields(head []byte, d rune) int {
 	const enough = 50
 	r := newCSV(bytes.NewReader(head), d)
@@ -88,8 +89,8 @@ type rows struct {
 	numbers numbers
 }
 
-// openRows reads the header. Columns without a name are called column1,
-// column2 and so on by their place.
+// openRows reads the header. Columns without a name are called column1, column2
+// and so on by position.
 func openRows(file string, in *bufio.Reader, delimiter rune) (*rows, error) {
 	if delimiter == 0 {
 		head, err := in.Peek(sniffed)
@@ -120,8 +121,8 @@ func validDelimiter(d rune) bool {
 	return d != '"' && d != '\r' && d != '\n' && d != 0xFFFD && d > 0 && d <= 0x10FFFF && (d < 0xD800 || d > 0xDFFF)
 }
 
-// next is the next record, valid until the one after, and its line; io.EOF
-// ends them.
+// next returns the next record, valid until the following call, and its line;
+// io.EOF ends the records.
 func (r *rows) next() (record []string, line int, err error) {
 	record, err = r.csv.Read()
 	if err == io.EOF {
@@ -134,7 +135,7 @@ func (r *rows) next() (record []string, line int, err error) {
 	return record, line, nil
 }
 
-// broken explains an error of the CSV syntax or of reading.
+// broken turns an error of the CSV syntax or of reading into an InputError.
 func (r *rows) broken(err error) error {
 	var syntax *csv.ParseError
 	if errors.As(err, &syntax) {
@@ -206,7 +207,7 @@ func (t *table) addRecord(r *rows, s *selection, record []string, line int) erro
 	return nil
 }
 
-// readRows reads LayoutRows. A first line whose second field is no number is
+// readRows reads LayoutRows. A first line whose second field is not a number is
 // a header.
 func readRows(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 	if err := bareLayout(file, o); err != nil {
@@ -217,7 +218,7 @@ func readRows(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 		return nil, err
 	}
 	if o.ID != "" && o.ID != r.columns[0] {
-		return nil, &InputError{File: file, Column: o.ID, Problem: "is not the first column, where one series a row has its id", Fix: "the first is " + r.columns[0]}
+		return nil, &InputError{File: file, Column: o.ID, Problem: "is not the first column, where layout rows has the id", Fix: "the first is " + r.columns[0]}
 	}
 	p := &Panel{Columns: []string{ValueColumn}, Freq: o.Freq}
 	seen := map[string]int{}
@@ -232,7 +233,7 @@ func readRows(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 				return nil, err
 			}
 			if seen[s.ID] != 0 {
-				return nil, &InputError{File: file, Line: line, Problem: fmt.Sprintf("series %s is there already, in line %d", quoted(s.ID), seen[s.ID]), Fix: "one row a series is wanted"}
+				return nil, &InputError{File: file, Line: line, Problem: fmt.Sprintf("series %s appears already in line %d", quoted(s.ID), seen[s.ID]), Fix: "give one row per series"}
 			}
 			seen[s.ID] = line
 			p.Series = append(p.Series, s)
@@ -248,7 +249,8 @@ func readRows(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 	return p, p.settle(file, false, o)
 }
 
-// bareLayout refuses options that a file of mere values has no columns for.
+// bareLayout returns an error for options that need columns which a layout of
+// values alone lacks.
 func bareLayout(file string, o *ReadOptions) error {
 	for _, name := range append(o.Values[:len(o.Values):len(o.Values)], o.Shared...) {
 		if name != ValueColumn {
@@ -289,7 +291,7 @@ func (r *rows) series(record []string, line int, o *ReadOptions) (*Series, error
 	return &Series{ID: strings.Clone(id), Values: [][]float64{values}, Line: lines}, nil
 }
 
-// name is a column's name, or its place if the header ends before it.
+// name returns a column's name, or its number if the header is shorter.
 func (r *rows) name(i int) string {
 	if i < len(r.columns) {
 		return r.columns[i]
@@ -297,7 +299,7 @@ func (r *rows) name(i int) string {
 	return "column" + strconv.Itoa(i+1)
 }
 
-// count is a number of things in words.
+// count formats a number of things: "1 row", "2 rows".
 func count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing

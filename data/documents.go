@@ -10,19 +10,22 @@ import (
 	"strings"
 )
 
-// Document is a text with its file.
+// Document is a text and the file it comes from.
 type Document struct {
 	File string
 	Text string
 }
 
-// maxDocument is the most of one file that is read, in bytes.
+// maxDocument is the size limit of a document, in bytes.
 const maxDocument = 1 << 30
 
-// ReadDocuments goes through the texts of a path: the file itself, plain or
-// gzipped, or the files of a directory and those below it, in the order of their
-// names. In a directory, hidden files, links and files that are no text are
-// passed over, which note, if not nil, is told. Errors are *InputError.
+// ReadDocuments iterates over the texts of a path: the file itself, plain or
+// gzipped, or the files of a directory and its subdirectories, in the order of
+// their names. In a directory, hidden files, links and files that are not text
+// are skipped, and note, if not nil, is called with a message for each.
+//
+// Any error is an [*InputError]: a path that cannot be read or holds no text,
+// or a file larger than 1 GiB. It ends the iteration.
 func ReadDocuments(path, encoding string, note func(string)) iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
 		info, err := os.Stat(path)
@@ -49,7 +52,7 @@ func ReadDocuments(path, encoding string, note func(string)) iter.Seq2[Document,
 			doc, err := readDocument(file, encoding, note)
 			if err != nil {
 				if note != nil {
-					note("passed over: " + err.Error())
+					note("skipped: " + err.Error())
 				}
 				return nil
 			}

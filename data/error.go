@@ -7,22 +7,22 @@ import (
 	"strings"
 )
 
-// InputError is a mistake in what the user gave: a file, a column name, an
-// option. It names where the mistake is as closely as it can, says what was
-// found and how to mend it, and prints as one line. Programs tell it from
-// other failures with errors.As; the carousel command exits with code 2 for it.
+// InputError is a mistake in the user's input: a file, a column name, an
+// option. It locates the mistake as closely as it can, states what was found
+// and how to correct it, and prints as one line. Programs recognise it with
+// errors.As; the carousel command exits with code 2 for it.
 type InputError struct {
 	File    string // path as the user gave it; empty when no file is at fault
 	Line    int    // line of a text file, row of a Parquet file, both from 1; 0 when unknown
 	Column  string // column's name; empty when no single column is at fault
-	Problem string // what was expected and what came
-	Fix     string // how to mend it; may be empty
+	Problem string // what was expected and what was found
+	Fix     string // how to correct it; may be empty
 
 	rows  bool // Line counts rows, not lines
 	cause error
 }
 
-// Error gives the whole message in one line:
+// Error returns the whole message in one line:
 //
 //	FILE: line N: column "C": PROBLEM; FIX
 func (e *InputError) Error() string {
@@ -49,11 +49,12 @@ func (e *InputError) Error() string {
 	return strings.NewReplacer("\r", " ", "\n", " ").Replace(b.String())
 }
 
-// Unwrap gives the failure below, such as fs.ErrNotExist, or nil.
+// Unwrap returns the underlying error, such as fs.ErrNotExist, or nil.
 func (e *InputError) Unwrap() error { return e.cause }
 
-// Errorf makes an InputError that has only a Problem, for misuse that no file
-// or column can be blamed for. A %w verb keeps the wrapped error reachable.
+// Errorf returns an InputError with only a Problem, for a mistake in no
+// particular file or column. A %w verb keeps the wrapped error reachable by
+// errors.Is and errors.As.
 func Errorf(format string, args ...any) *InputError {
 	err := fmt.Errorf(format, args...)
 	e := &InputError{Problem: err.Error()}
@@ -63,8 +64,8 @@ func Errorf(format string, args ...any) *InputError {
 	return e
 }
 
-// quoted shows text from a file in a message: quoted, control characters
-// escaped, cut when it is long.
+// quoted formats text from a file for a message: quoted, control characters
+// escaped, long text cut.
 func quoted(s string) string {
 	const most = 40
 	if r := []rune(s); len(r) > most {
@@ -73,8 +74,8 @@ func quoted(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// unknownColumn is the error for a column that the user named and the file
-// lacks.
+// unknownColumn returns the error for a column that the options name and the
+// file lacks.
 func unknownColumn(file, name string, columns []string) *InputError {
 	e := &InputError{File: file, Problem: fmt.Sprintf("has no column %s", quoted(name))}
 	if len(columns) > 0 && allData(columns) {
@@ -88,7 +89,7 @@ func unknownColumn(file, name string, columns []string) *InputError {
 	return e
 }
 
-// list joins names for a message, at most a dozen of them, long ones cut.
+// list joins names for a message: at most twelve, long ones cut.
 func list(names []string) string {
 	const most, longest = 12, 40
 	names = slices.Clone(names)
@@ -103,8 +104,8 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// closest returns the candidate nearest to name in edits, case aside, or ""
-// when none is near enough to be a slip of the fingers.
+// closest returns the candidate with the least edit distance to name, ignoring
+// case, or "" if none is near enough to be a typing error.
 func closest(name string, candidates []string) string {
 	best, fewest := "", len(name)/3+1
 	for _, c := range candidates {
@@ -116,7 +117,7 @@ func closest(name string, candidates []string) string {
 }
 
 // edits is the Levenshtein distance of a and b, or limit+1 when their lengths
-// alone put them further apart than limit.
+// alone differ by more than limit.
 func edits(a, b string, limit int) int {
 	if d := len(a) - len(b); d > limit || -d > limit {
 		return limit + 1

@@ -14,33 +14,35 @@ import (
 
 // Formats of files of labelled texts.
 const (
-	FormatTable      = "table"       // delimited, with a line of column names
-	FormatJSONL      = "jsonl"       // a JSON object a line
-	FormatLabelFirst = "label-first" // a line is a label, a space or tab, and the text
-	FormatLines      = "lines"       // a line is a text, without a label
+	FormatTable      = "table"       // delimited, with a header
+	FormatJSONL      = "jsonl"       // one JSON object per line
+	FormatLabelFirst = "label-first" // each line is a label, a space or tab, and the text
+	FormatLines      = "lines"       // each line is a text, without a label
 )
 
-// Example is a text with what a file says of it.
+// Example is a text with its labels.
 type Example struct {
-	Line   int // where it begins in the file
+	Line   int // line where it begins in the file, from 1
 	Text   string
-	Labels []string // none where the file has no label for it
+	Labels []string // empty if the file has no label for it
 }
 
-// ExampleOptions says where a file has its texts and labels.
+// ExampleOptions says which parts of a file are texts and labels.
 type ExampleOptions struct {
-	Format    string // one of the formats above; "" goes by the file's name: .jsonl and .ndjson, .csv and .tsv, else lines if no column is named
-	Text      string // column or key; "" is "text", or the only one beside Label
-	Label     string // column or key; "" is "label" where there is one
-	Separator string // between the labels of one text, of which there may be several or none; "" is one label
-	Encoding  string // as OpenLines
-	Unlabeled bool   // a file without labels will do
+	Format    string // one of the formats above; "": by the file's name: .jsonl and .ndjson, .csv and .tsv, else lines if no column is named
+	Text      string // column or key; "": "text", or the only one besides Label
+	Label     string // column or key; "": "label" if there is one
+	Separator string // separates the labels of one text, of which there may be several or none; "": one label per text
+	Encoding  string // as for OpenLines
+	Unlabeled bool   // accept a file without labels
 	Note      func(string)
 }
 
-// ReadExamples goes through the texts of a file, plain or gzipped, in memory
-// that does not grow with it. The first error, an *InputError that names the
-// line, ends it.
+// ReadExamples iterates over the texts of a file, plain or gzipped, in memory
+// independent of its size. Any error is an [*InputError], which names the line
+// where there is one, and ends the iteration: a file that cannot be read, a
+// missing or ambiguous column, a row without a label (unless Unlabeled) or of
+// the wrong form, a file without texts.
 func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
 		r, err := OpenLines(path, o.Encoding)
@@ -82,7 +84,8 @@ func (o *ExampleOptions) examples(r *LineReader) iter.Seq2[Example, error] {
 	}
 }
 
-// formatOf is the format asked for, or the one that the file's name tells.
+// formatOf returns the format of the options, or the one implied by the file's
+// name.
 func (o *ExampleOptions) formatOf(path string) string {
 	if o.Format != "" {
 		return o.Format
@@ -100,7 +103,7 @@ func (o *ExampleOptions) formatOf(path string) string {
 	return FormatTable
 }
 
-// eachLine reads an example from each line that is not blank.
+// eachLine parses an example from each line that is not blank.
 func eachLine(r *LineReader, parse func(*LineReader, string) (Example, error)) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
 		for {
@@ -138,7 +141,7 @@ func cutSpace(s string) (before, after string, ok bool) {
 	return s, "", false
 }
 
-// labels splits what a file says of one text.
+// labels splits the label field of one text.
 func (o *ExampleOptions) labels(s string) []string {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -162,10 +165,10 @@ func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
 	d := json.NewDecoder(strings.NewReader(line))
 	d.UseNumber()
 	if err := d.Decode(&fields); err != nil || fields == nil {
-		return Example{}, r.errorf(`such as {"text": "...", "label": "..."}`, "is no JSON object")
+		return Example{}, r.errorf(`such as {"text": "...", "label": "..."}`, "is not a JSON object")
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return Example{}, r.errorf("one object a line is wanted", "has something behind its JSON object")
+		return Example{}, r.errorf("give one object per line", "has text after its JSON object")
 	}
 	text, label := o.Text, o.Label
 	if text == "" {
@@ -195,7 +198,7 @@ func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
 	return e, err
 }
 
-// objectLabels are the labels in a JSON value: one, or a list of them.
+// objectLabels returns the labels in a JSON value: one, or a list of them.
 func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string, err error) {
 	values, several := value.([]any)
 	if !several && value != nil {
@@ -205,7 +208,7 @@ func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string
 		switch v.(type) {
 		case string, json.Number, bool:
 		default:
-			return nil, r.errorf(`such as "a", 1 or ["a", "b"]`, "has a label that is no text, number or list of such")
+			return nil, r.errorf(`such as "a", 1 or ["a", "b"]`, "has a label that is not text, a number or a list of these")
 		}
 		if several {
 			labels = append(labels, fmt.Sprint(v))
@@ -214,7 +217,7 @@ func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string
 		}
 	}
 	if len(labels) > 1 && o.Separator == "" && !o.Unlabeled {
-		return nil, r.errorf("give a separator, such as |, if a text may have several", "has %d labels", len(labels))
+		return nil, r.errorf("give a separator, such as |, if a text may have several labels", "has %d labels", len(labels))
 	}
 	return labels, nil
 }
@@ -252,7 +255,7 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 	}
 }
 
-// columns finds the columns of the text and of the label; -1 is none.
+// columns finds the columns of the text and of the label; -1 if there is none.
 func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
 	if label, err = t.column(o.Label, "label"); err != nil {
 		return 0, 0, err
@@ -286,8 +289,8 @@ func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
 }
 
 // textTable reads delimited text. Where tabs separate the fields, a line is a
-// record and quotes are ordinary characters inside a field, as files of natural
-// language have them; else fields are quoted as in CSV.
+// record and quotes are ordinary characters inside a field, as in files of
+// natural language; otherwise fields are quoted as in CSV.
 type textTable struct {
 	file    string
 	columns []string
@@ -328,7 +331,8 @@ func openTextTable(r *LineReader) (*textTable, error) {
 	return &textTable{file: r.File, columns: rows.columns, rows: rows}, nil
 }
 
-// column is the place of the column of that name; with no name, of the usual one, or -1.
+// column returns the index of the named column; for an empty name, of the usual
+// one, or -1.
 func (t *textTable) column(name, usual string) (int, error) {
 	if name == "" {
 		i := slices.IndexFunc(t.columns, func(c string) bool { return strings.EqualFold(c, usual) })
@@ -349,7 +353,7 @@ func (t *textTable) column(name, usual string) (int, error) {
 	return 0, unknownColumn(t.file, name, t.columns)
 }
 
-// next is the next record, with as many fields as there are columns, and its line.
+// next returns the next record, with one field per column, and its line.
 func (t *textTable) next() (fields []string, line int, err error) {
 	if t.rows != nil {
 		fields, line, err = t.rows.next()
@@ -371,7 +375,7 @@ func (t *textTable) next() (fields []string, line int, err error) {
 	return slices.Clone(fields), line, nil
 }
 
-// namedTable tells by a file's name that it is a table.
+// namedTable reports whether the file's name is that of a table.
 func namedTable(path string) bool {
 	ext := filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz"))
 	return ext == ".csv" || ext == ".tsv"

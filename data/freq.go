@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// Unit is what a Freq counts in.
+// Unit is the unit of a Freq.
 type Unit uint8
 
 const (
 	NoUnit      Unit = iota // rows without times
-	Nanosecond              // of elapsed time, whatever the clocks on the wall do
-	Day                     // the same time of day, whatever the clocks do between
-	BusinessDay             // Monday to Friday; holidays are just left out
+	Nanosecond              // elapsed time, regardless of clock changes
+	Day                     // the same time of day, regardless of clock changes
+	BusinessDay             // Monday to Friday; holidays may be absent
 	Month                   // the same day of the month, or its last day if it is shorter
 	MonthEnd                // the last day of the month
 )
 
-// Freq is the spacing of a series' rows: N units from each to the next. The
-// zero Freq belongs to rows without times.
+// Freq is the spacing of a series' rows: N units from one row to the next. The
+// zero Freq means rows without times.
 //
 // BusinessDay counts the rows of a series that is recorded on working days
-// only: the row after Friday's is Monday's, and up to ten weekdays in a row
-// may be absent as holidays without being a gap. What a season is there is
-// counted in rows.
+// only: the row after Friday's is Monday's, and up to ten consecutive weekdays
+// may be absent as holidays without being a gap. Its seasons are counted in
+// rows.
 type Freq struct {
 	Unit Unit
 	N    int64
 }
 
-// Every is the Freq of a fixed time between rows, such as time.Hour. Whole
-// days are calendar days.
+// Every returns the Freq of a fixed duration between rows, such as time.Hour.
+// Whole days become calendar days.
 func Every(d time.Duration) Freq {
 	if d > 0 && d%(24*time.Hour) == 0 {
 		return Freq{Day, int64(d / (24 * time.Hour))}
@@ -41,8 +41,8 @@ func Every(d time.Duration) Freq {
 	return Freq{Nanosecond, int64(d)}
 }
 
-// freqUnits are the suffixes of a Freq's text. For each unit the larger come
-// first, so that String takes the largest that divides.
+// freqUnits are the suffixes of a Freq's text. For each unit the larger ones
+// come first, so that String uses the largest that divides.
 var freqUnits = []struct {
 	suffix string
 	unit   Unit
@@ -63,7 +63,7 @@ var freqUnits = []struct {
 	{"me", MonthEnd, 1},
 }
 
-// String gives a count and a unit, such as 1h, 30min, 1d, 1w, 1b (business
+// String returns a count and a unit, such as 1h, 30min, 1d, 1w, 1b (business
 // day), 1mo, 1q, 1y or 1me (end of month); "" for the zero Freq.
 func (f Freq) String() string {
 	for _, u := range freqUnits {
@@ -74,7 +74,8 @@ func (f Freq) String() string {
 	return ""
 }
 
-// ParseFreq reads what String writes; the count may be left out when it is 1.
+// ParseFreq parses the form of String; a count of 1 may be omitted. Anything
+// else is an [*InputError].
 func ParseFreq(s string) (Freq, error) {
 	digits := strings.TrimLeft(s, "0123456789")
 	n := int64(1)
@@ -99,10 +100,11 @@ func ParseFreq(s string) (Freq, error) {
 	return Freq{}, Errorf("frequency: want a count and one of h, min, s, ms, us, ns, d, w, b, mo, me, q, y, such as 30min, got %s", quoted(s))
 }
 
-// MarshalText gives String.
+// MarshalText returns String. The error is always nil.
 func (f Freq) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 
-// UnmarshalText reads as ParseFreq; "" is the zero Freq.
+// UnmarshalText parses text as ParseFreq does, with the same errors; "" is the
+// zero Freq.
 func (f *Freq) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*f = Freq{}
@@ -116,12 +118,12 @@ func (f *Freq) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Next is the time one row after t's.
+// Next returns the time one row after t.
 func (f Freq) Next(t time.Time) time.Time { return f.Add(t, 1) }
 
-// Add is the time n rows after t's, or before it if n is negative. Month
-// steps from one t do not drift: January 31 gives February 28 and March 31.
-// The zero Freq gives t.
+// Add returns the time n rows after t, or before it if n is negative. Month
+// steps from one t do not drift: January 31 gives February 28 and March 31. The
+// zero Freq returns t.
 func (f Freq) Add(t time.Time, n int) time.Time {
 	k := f.N * int64(n)
 	switch f.Unit {
@@ -142,11 +144,11 @@ func (f Freq) Add(t time.Time, n int) time.Time {
 	return t
 }
 
-// Seasons gives the lengths, in rows, of the cycles that a series of this
-// spacing usually has, the shortest first: a day and a week for readings
-// within the day, a week and a year for daily ones, otherwise a year. Business
-// days have a week of 5. Cycles of other than a whole number of rows, and the
-// zero Freq, have none.
+// Seasons returns the lengths, in rows, of the cycles that a series of this
+// spacing usually has, the shortest first: a day and a week for readings within
+// the day, a week and a year for daily ones, otherwise a year. Business days
+// have a week of 5. Cycles that are not a whole number of rows are left out;
+// the zero Freq has none.
 func (f Freq) Seasons() []int {
 	if f.N <= 0 {
 		return nil
@@ -183,12 +185,13 @@ func (f Freq) Seasons() []int {
 	return nil
 }
 
-// holidays is how many weekdays in a row may be absent from business days
-// before it is a gap: Chinese New Year and the longest closures fit in.
+// holidays is the number of consecutive weekdays that may be absent from
+// business days before it is a gap: Chinese New Year and the longest closures
+// are shorter.
 const holidays = 10
 
-// steps counts the rows from a to b, a row after a being 1; ok is false when b
-// is not on the grid from a.
+// steps counts the rows from a to b (the next row is 1); ok is false when b is
+// not on the grid from a.
 func (f Freq) steps(a, b time.Time) (n int64, ok bool) {
 	switch f.Unit {
 	case Nanosecond:
@@ -212,10 +215,13 @@ func (f Freq) steps(a, b time.Time) (n int64, ok bool) {
 
 // Infer finds the spacing of ascending times: the most common step between
 // neighbours, of which every other step must be a multiple, so that times may
-// be missing but not lie between. It prefers calendar units where the times
-// keep to them: months if all share a day of the month or are its last, days
-// if all share the time of day, business days if none of at least six days
-// falls on a weekend.
+// be missing but no time may lie between grid points. It prefers calendar units
+// where the times follow them: months if all share a day of the month or are
+// its last, days if all share the time of day, business days if none of at
+// least six days falls on a weekend.
+//
+// It returns an [*InputError] if times do not ascend, are not evenly spaced, or
+// are fewer than two.
 func Infer(times []time.Time) (Freq, error) {
 	for i := 1; i < len(times); i++ {
 		if !times[i].After(times[i-1]) {
@@ -229,7 +235,7 @@ func Infer(times []time.Time) (Freq, error) {
 	return f, nil
 }
 
-// gridFault says which row breaks the grid, and how.
+// gridFault is a row that is off the grid, and why.
 type gridFault struct {
 	group, row int
 	problem    string
@@ -240,7 +246,7 @@ type gridFault struct {
 func infer(groups [][]time.Time) (Freq, *gridFault) {
 	shape := surveyTimes(groups)
 	if shape.longest < 2 {
-		return Freq{}, &gridFault{problem: "a single time does not tell the frequency"}
+		return Freq{}, &gridFault{problem: "a single time does not determine the frequency"}
 	}
 	if shape.sameClock {
 		if f, ok := shape.calendar(groups); ok {
@@ -260,7 +266,7 @@ func infer(groups [][]time.Time) (Freq, *gridFault) {
 	return f, nil
 }
 
-// timeShape is what all times of a panel have in common.
+// timeShape describes what all times of a panel have in common.
 type timeShape struct {
 	rows      int
 	longest   int  // rows of the longest group
@@ -294,7 +300,7 @@ func surveyTimes(groups [][]time.Time) timeShape {
 	return s
 }
 
-// calendar finds a spacing in days or months for times of one time of day.
+// calendar infers a spacing in days or months for times with one time of day.
 func (s *timeShape) calendar(groups [][]time.Time) (Freq, bool) {
 	months := func(a, b time.Time) int64 { return monthIndex(b) - monthIndex(a) }
 	days := func(a, b time.Time) int64 { return civilDay(b) - civilDay(a) }
@@ -322,7 +328,8 @@ func (s *timeShape) calendar(groups [][]time.Time) (Freq, bool) {
 	return Freq{}, false
 }
 
-// mode is the most common step within the groups, the smallest of several.
+// mode returns the most common step within the groups, the smallest if there
+// are several.
 func mode(groups [][]time.Time, step func(a, b time.Time) int64) int64 {
 	counts := map[int64]int{}
 	for _, times := range groups {
@@ -354,13 +361,13 @@ func onGrid(groups [][]time.Time, n int64, step func(a, b time.Time) int64) bool
 	return true
 }
 
-// civilDay numbers the days on the wall calendar, January 1, 1970 being 0.
+// civilDay numbers the calendar days; January 1, 1970 is 0.
 func civilDay(t time.Time) int64 {
 	_, offset := t.Zone()
 	return floorDiv(t.Unix()+int64(offset), 86400)
 }
 
-// clock is the time of day on the wall clock, in nanoseconds.
+// clock returns the local time of day, in nanoseconds.
 func clock(t time.Time) int64 {
 	_, offset := t.Zone()
 	s := t.Unix() + int64(offset)
@@ -372,14 +379,14 @@ func monthIndex(t time.Time) int64 {
 	return int64(year)*12 + int64(month) - 1
 }
 
-// businessIndex numbers the weekdays, Monday, December 29, 1969 being 0;
-// Saturday and Sunday count with the Friday before them.
+// businessIndex numbers the weekdays; Monday, December 29, 1969 is 0. Saturday
+// and Sunday have the number of the Friday before them.
 func businessIndex(day int64) int64 {
 	week := floorDiv(day+3, 7)
 	return 5*week + min(day+3-7*week, 4)
 }
 
-// businessDate is businessIndex's inverse.
+// businessDate is the inverse of businessIndex.
 func businessDate(index int64) int64 {
 	week := floorDiv(index, 5)
 	return 7*week + index - 5*week - 3
@@ -393,7 +400,7 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// showTime is a time as messages show it, no longer than it need be.
+// showTime formats a time for messages, as short as possible.
 func showTime(t time.Time) string {
 	c := clock(t)
 	if c == 0 {

@@ -11,15 +11,15 @@ import (
 
 // Encodings of text files.
 const (
-	EncodingAuto   = ""        // UTF-8; a line that is not is read as Latin-1 and counted
+	EncodingAuto   = ""        // UTF-8; a line that is not UTF-8 is read as Latin-1 and counted
 	EncodingUTF8   = "utf-8"   // a line that is not UTF-8 is an error
-	EncodingLatin1 = "latin-1" // every line, as its superset Windows-1252
+	EncodingLatin1 = "latin-1" // every line is Latin-1, read as its superset Windows-1252
 )
 
-// maxLine is the longest line that is read, in bytes.
+// maxLine is the size limit of a line, in bytes.
 const maxLine = 64 << 20
 
-// LineReader reads a text file line by line, plain or in gzip, in memory that
+// LineReader reads a text file line by line, plain or gzipped, in memory that
 // does not grow with the file.
 type LineReader struct {
 	File string
@@ -32,11 +32,12 @@ type LineReader struct {
 	in       *bufio.Reader
 	close    func()
 	line     []byte
-	pending  []byte // of line, what Read has not given yet
+	pending  []byte // the part of line that Read has not returned yet
 }
 
-// OpenLines opens a file of text in one of the encodings above. Files that are
-// no text are refused with an *InputError, as are bad lines later.
+// OpenLines opens a text file in one of the encodings above. It returns an
+// [*InputError] if the file cannot be read or is not text, or the encoding is
+// unknown.
 func OpenLines(path, encoding string) (*LineReader, error) {
 	if err := checkEncoding(encoding); err != nil {
 		return nil, err
@@ -48,7 +49,8 @@ func OpenLines(path, encoding string) (*LineReader, error) {
 	return linesOf(path, s, encoding)
 }
 
-// LinesOf is [OpenLines] of a file's content, where the file at path was read already.
+// LinesOf is [OpenLines] for content that was already read from the file at
+// path; it returns the same errors.
 func LinesOf(path string, content []byte, encoding string) (*LineReader, error) {
 	if err := checkEncoding(encoding); err != nil {
 		return nil, err
@@ -69,7 +71,9 @@ func linesOf(path string, s *source, encoding string) (*LineReader, error) {
 	return &LineReader{File: path, encoding: encoding, in: s.text, close: s.close}, nil
 }
 
-// NewLineReader reads lines of in, such as standard input, which messages call name.
+// NewLineReader reads lines of in, such as standard input; messages call it
+// name. It returns an [*InputError] if in cannot be read or is not text, or the
+// encoding is unknown.
 func NewLineReader(name string, in io.Reader, encoding string) (*LineReader, error) {
 	if err := checkEncoding(encoding); err != nil {
 		return nil, err
@@ -85,11 +89,12 @@ func checkEncoding(encoding string) error {
 	return Errorf("encoding: want utf-8 or latin-1, got %q", encoding)
 }
 
-// Close ends the reading.
+// Close closes the file.
 func (r *LineReader) Close() { r.close() }
 
-// Next is the next line without its end, valid UTF-8; io.EOF follows the last.
-// Other errors are *InputError and name the line.
+// Next returns the next line without its line end, as valid UTF-8; io.EOF
+// follows the last. Every other error is an [*InputError] that names the line:
+// not in the encoding, longer than 64 MiB, or a failure to read.
 func (r *LineReader) Next() (string, error) {
 	line, err := r.next()
 	if err != nil {
@@ -99,8 +104,9 @@ func (r *LineReader) Next() (string, error) {
 	return string(bytes.TrimSuffix(line, []byte("\r"))), nil
 }
 
-// Read gives the text as a stream of UTF-8, for readers of formats whose
-// records may span lines. It is an alternative to Next, not to be mixed with it.
+// Read returns the text as a stream of UTF-8, for readers of formats whose
+// records may span lines. Do not mix it with Next; its errors are those of
+// Next.
 func (r *LineReader) Read(p []byte) (int, error) {
 	for len(r.pending) == 0 {
 		var err error
@@ -113,13 +119,14 @@ func (r *LineReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Ready says that the next line is in memory already: Next will not wait for it.
+// Ready reports whether the next line is already in memory, so that Next will
+// not wait for it.
 func (r *LineReader) Ready() bool {
 	here, _ := r.in.Peek(r.in.Buffered())
 	return bytes.IndexByte(here, '\n') >= 0
 }
 
-// Note says what was unusual about the lines so far, or "".
+// Note reports what was unusual about the lines so far, or "".
 func (r *LineReader) Note() string {
 	switch {
 	case r.Recoded == 0 || r.encoding == EncodingLatin1:
@@ -130,14 +137,15 @@ func (r *LineReader) Note() string {
 	return fmt.Sprintf("%s: %d lines are not UTF-8 and are read as Latin-1, the first of them line %d", r.File, r.Recoded, r.FirstRecoded)
 }
 
-// next is the next line with its end, as UTF-8, valid until the call after.
+// next returns the next line with its line end, as UTF-8, valid until the
+// following call.
 func (r *LineReader) next() ([]byte, error) {
 	r.line = r.line[:0]
 	for {
 		part, err := r.in.ReadSlice('\n')
 		r.line = append(r.line, part...)
 		if len(r.line) > maxLine {
-			return nil, r.errorf("one line a text is wanted", "is longer than %d MiB", maxLine>>20)
+			return nil, r.errorf("give one line per text", "is longer than %d MiB", maxLine>>20)
 		}
 		if err == bufio.ErrBufferFull {
 			continue
@@ -176,7 +184,7 @@ func (r *LineReader) errorf(fix, format string, args ...any) *InputError {
 	return &InputError{File: r.File, Line: r.Line, Problem: fmt.Sprintf(format, args...), Fix: fix}
 }
 
-// invalidAt is the place of the first byte that is not UTF-8.
+// invalidAt returns the index of the first byte that is not UTF-8.
 func invalidAt(line []byte) int {
 	for i := 0; i < len(line); {
 		c, n := utf8.DecodeRune(line[i:])
@@ -188,8 +196,8 @@ func invalidAt(line []byte) int {
 	return len(line)
 }
 
-// likeLatin1 tells text of a European language from the double-byte encodings
-// of East Asia, whose letters outside ASCII stand side by side.
+// likeLatin1 distinguishes text in a European language from the double-byte
+// encodings of East Asia, in which bytes outside ASCII are adjacent.
 func likeLatin1(line []byte) bool {
 	high, pairs := 0, 0
 	for i, c := range line {
@@ -203,8 +211,8 @@ func likeLatin1(line []byte) bool {
 	return 3*pairs <= high
 }
 
-// windows1252 is what Windows has in the places where Latin-1 has control
-// characters; 0: nothing.
+// windows1252 holds the characters of Windows-1252 where Latin-1 has control
+// characters; 0: none.
 var windows1252 = [32]rune{
 	'€', 0, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0, 'Ž', 0,
 	0, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0, 'ž', 'Ÿ',
@@ -224,5 +232,5 @@ func fromLatin1(line []byte) []byte {
 	return out
 }
 
-// isBlank reports whether a line has nothing to read.
+// isBlank reports whether a line is empty or white space.
 func isBlank(line string) bool { return strings.TrimSpace(line) == "" }

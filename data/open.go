@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// sniffed is how much of a file's beginning is looked at to tell what it is.
+// sniffed is how many bytes of a file are examined to detect its format.
 const sniffed = 64 << 10
 
-// fileKind is what a file's content turns out to be.
+// fileKind is the format of a file's content.
 type fileKind int
 
 const (
@@ -25,9 +25,9 @@ const (
 	kindParquet
 )
 
-// source is an open file, unpacked if it was compressed.
+// source is an open file, decompressed if need be.
 type source struct {
-	file *os.File // nil where the content was read already
+	file *os.File // nil if the content was already read
 	gzip *gzip.Reader
 	text *bufio.Reader
 	kind fileKind
@@ -42,8 +42,8 @@ func (s *source) close() {
 	}
 }
 
-// open opens a file of data and tells its format, by its content where that
-// is certain and by its name otherwise.
+// open opens a data file and detects its format, by its content where that is
+// certain and by its name otherwise.
 func open(path string) (*source, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -102,14 +102,14 @@ func foreign(head []byte) (problem, fix string) {
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		return "is a zip archive or a spreadsheet", "save it as CSV"
 	case bytes.HasPrefix(head, []byte("BZh")), bytes.HasPrefix(head, []byte("\xfd7zXZ")), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return "is compressed in another way than gzip", "unpack it"
+		return "is compressed, but not with gzip", "unpack it"
 	case bytes.IndexByte(head, 0) >= 0:
 		return "is not a text file", "text in UTF-8 is read, tables also as Parquet, plain or in gzip"
 	}
 	return "", ""
 }
 
-// looksTSF reports whether the first line that is no comment is a directive.
+// looksTSF reports whether the first line that is not a comment is a directive.
 func looksTSF(head []byte) bool {
 	for line := range bytes.Lines(head) {
 		line = bytes.TrimSpace(line)
@@ -120,7 +120,8 @@ func looksTSF(head []byte) bool {
 	return false
 }
 
-// unreadable explains a failure of the file system or of unpacking.
+// unreadable turns a failure of the file system or of decompression into an
+// InputError.
 func unreadable(path string, err error) *InputError {
 	e := &InputError{File: path, Problem: err.Error(), cause: err}
 	var pathErr *fs.PathError
@@ -139,7 +140,8 @@ func unreadable(path string, err error) *InputError {
 	return e
 }
 
-// neighbour is the file in path's directory whose name is nearest to path's.
+// neighbour returns the file in path's directory with the name nearest to
+// path's.
 func neighbour(path string) string {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {

@@ -12,10 +12,13 @@ type Pair struct {
 	Source, Target string
 }
 
-// ReadPairs goes through two files whose lines belong together. Files of
-// different lengths are an error that names both counts; it comes after the
-// pairs, as the files are read in memory that does not grow with them. The first
-// error, an *InputError, ends it. note, if not nil, is told what was unusual.
+// ReadPairs iterates over two files in which line n of one is the translation
+// of line n of the other, in memory independent of their size. note, if not
+// nil, is called with a message about unusual lines.
+//
+// Any error is an [*InputError] and ends the iteration. Files with different
+// numbers of lines are an error that gives both counts, after the last common
+// pair.
 func ReadPairs(source, target, encoding string, note func(string)) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
 		var files [2]*LineReader
@@ -49,7 +52,7 @@ func ReadPairs(source, target, encoding string, note func(string)) iter.Seq2[Pai
 			}
 		}
 		if files[0].Line == 0 {
-			yield(Pair{}, &InputError{File: source, Problem: "is empty", Fix: "a sentence is wanted on each line"})
+			yield(Pair{}, &InputError{File: source, Problem: "is empty", Fix: "give a sentence on each line"})
 		}
 		for _, r := range files {
 			if text := r.Note(); text != "" && note != nil {
@@ -59,7 +62,7 @@ func ReadPairs(source, target, encoding string, note func(string)) iter.Seq2[Pai
 	}
 }
 
-// unequal counts the longer file to its end.
+// unequal counts the lines of the longer file to its end.
 func unequal(files [2]*LineReader, sourceLonger bool) error {
 	longer := files[1]
 	if sourceLonger {
@@ -77,9 +80,10 @@ func unequal(files [2]*LineReader, sourceLonger bool) error {
 	}
 }
 
-// ReadPairTable goes through a table (CSV or TSV with a line of column names)
-// that has sentence and translation in two columns, given by name or by number
-// from 1.
+// ReadPairTable iterates over a table (CSV or TSV with a header) that has
+// sentence and translation in two columns, given by name or by number from 1.
+// Any error is an [*InputError], which names the line where there is one, and
+// ends the iteration.
 func ReadPairTable(path, source, target, encoding string, note func(string)) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
 		r, err := OpenLines(path, encoding)

@@ -193,7 +193,7 @@ func TestBadCSV(t *testing.T) {
 		{"bad time", "time,a\n2020-01-01,1\n2020-02-30,2\n", hourly, []string{"line 3", "2020-02-30", "no such day"}},
 		{"ragged", "time,a\n2020-01-01,1\n2020-01-02\n2020-01-03,3\n", hourly, []string{"line 3", "1 field", "header has 2"}},
 		{"quote", "time,a\n2020-01-01,\"1\n2020-01-02,2\n", hourly, []string{"line 2", "quote"}},
-		{"duplicate", "time,a\n2020-01-01,1\n2020-01-02,2\n2020-01-02,3\n", hourly, []string{"line 4", "already, in line 3", "--id"}},
+		{"duplicate", "time,a\n2020-01-01,1\n2020-01-02,2\n2020-01-02,3\n", hourly, []string{"line 4", "already in line 3", "--id"}},
 		{"unsorted", "time,a\n2020-01-02,1\n2020-01-03,2\n2020-01-01,3\n", hourly, []string{"line 4", "2020-01-01 comes after the later 2020-01-03 of line 3"}},
 		{"gap", "time,a\n2020-01-01 00:00,1\n2020-01-01 01:00,2\n2020-01-01 04:00,3\n2020-01-01 05:00,3\n", hourly, []string{"line 4", "2 rows missing", "--missing interpolate"}},
 		{"uneven", "time,a\n2020-01-01 00:00,1\n2020-01-01 01:00,2\n2020-01-01 02:00,2\n2020-01-01 03:07,3\n", hourly, []string{"line 5", "not evenly spaced"}},
@@ -213,7 +213,7 @@ func TestBadCSV(t *testing.T) {
 func TestMissingFile(t *testing.T) {
 	path := write(t, "sales.csv", small)
 	_, err := ReadPanel(filepath.Join(filepath.Dir(path), "sale.csv"), nil)
-	wantError(t, err, "no such file", "did you mean", "sales.csv")
+	wantError(t, err, "there is no such file", "did you mean", "sales.csv")
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v is not fs.ErrNotExist", err)
 	}
@@ -281,7 +281,7 @@ func TestLongFormat(t *testing.T) {
 		t.Error(d)
 	}
 	refuse(t, "x.csv", strings.Replace(content, "2,2\n", "2,NA\n", 1), o, "line 4", `"sales"`, `series "A"`)
-	refuse(t, "x.csv", strings.Replace(content, "03,B,old", "03,B,new", 1), o, "line 6", `"kind"`, "one value a series")
+	refuse(t, "x.csv", strings.Replace(content, "03,B,old", "03,B,new", 1), o, "line 6", `"kind"`, "one value per series")
 	refuse(t, "x.csv", strings.Replace(content, "03,B,", "03,,", 1), o, "line 6", `"shop"`, "id is missing")
 	refuse(t, "x.csv", strings.Replace(content, "03,B,", "01,B,", 1), o, "line 6", "line 5")
 }

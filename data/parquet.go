@@ -19,11 +19,11 @@ type parquetFile struct {
 	path   string
 	file   *parquet.File
 	leaves []*parquet.Column
-	names  []string // fields of groups are joined with dots
+	names  []string // nested names are joined with dots
 }
 
-// guardParquet turns a panic of the Parquet library, which it answers some
-// damaged files with, into an error.
+// guardParquet turns a panic of the Parquet library, which occurs for some
+// damaged files, into an error.
 func guardParquet(path string, err *error) {
 	if r := recover(); r != nil {
 		*err = damagedParquet(path, r)
@@ -31,7 +31,7 @@ func guardParquet(path string, err *error) {
 }
 
 func damagedParquet(path string, why any) *InputError {
-	return &InputError{File: path, Problem: fmt.Sprintf("is a damaged Parquet file: %v", why), Fix: "write it anew"}
+	return &InputError{File: path, Problem: fmt.Sprintf("is a damaged Parquet file: %v", why), Fix: "write it again"}
 }
 
 func openParquet(path string, src *source) (*parquetFile, error) {
@@ -122,7 +122,7 @@ func readParquet(path string, src *source, o *ReadOptions) (t *table, err error)
 	return t, p.checkLengths(t)
 }
 
-// checkLengths refuses a file whose columns differ in length.
+// checkLengths returns an error for a file whose columns differ in length.
 func (p *parquetFile) checkLengths(t *table) error {
 	n, same := len(t.line), true
 	for _, v := range t.values {
@@ -142,7 +142,7 @@ func (p *parquetFile) fault(row, at int, problem, fix string) error {
 	return &InputError{File: p.path, Line: row + 1, Column: p.names[at], Problem: problem, Fix: fix, rows: true}
 }
 
-// each calls f for every value of a column; values are valid during the call.
+// each calls f for every value of a column; a value is valid during the call.
 func (p *parquetFile) each(at int, f func(row int, v parquet.Value) error) error {
 	leaf := p.leaves[at]
 	if leaf.MaxRepetitionLevel() > 0 {
@@ -174,7 +174,7 @@ func (p *parquetFile) each(at int, f func(row int, v parquet.Value) error) error
 	return nil
 }
 
-// logical is a column's logical type, nil if it has none.
+// logical returns a column's logical type, nil if it has none.
 func (p *parquetFile) logical(at int) format.LogicalTypeValue {
 	if t := p.leaves[at].Type().LogicalType(); t != nil {
 		return t.Value
@@ -194,7 +194,7 @@ func (p *parquetFile) numbers(at int) ([]float64, error) {
 	err := p.each(at, func(row int, v parquet.Value) error {
 		x, fault := number(v, logical, &text)
 		if fault == nil && math.IsInf(x, 0) {
-			fault = &cellFault{"the value is infinite, a finite number is needed", "mend it or leave it out"}
+			fault = &cellFault{"the value is infinite, a finite number is needed", "correct it or leave it out"}
 		}
 		if fault != nil {
 			return p.fault(row, at, fault.problem, fault.fix)
@@ -205,7 +205,7 @@ func (p *parquetFile) numbers(at int) ([]float64, error) {
 	return out, err
 }
 
-// number is the float64 nearest to a value.
+// number returns the float64 nearest to a value.
 func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (float64, *cellFault) {
 	if v.IsNull() {
 		return math.NaN(), nil
@@ -307,7 +307,7 @@ func (p *parquetFile) times(at int, t *table) error {
 		default: // the Julian day and the nanoseconds in it, in UTC as Spark and Impala write them
 			i := v.Int96()
 			nanos := int64(i[1])<<32 | int64(i[0])
-			const epoch = 2440588 // January 1, 1970 in those days
+			const epoch = 2440588 // January 1, 1970 as a Julian day
 			s = stamp{wall: (int64(i[2])-epoch)*86400 + floorDiv(nanos, 1e9), nano: int32(nanos - 1e9*floorDiv(nanos, 1e9))}
 		}
 		t.stamps = append(t.stamps, s)
@@ -315,8 +315,8 @@ func (p *parquetFile) times(at int, t *table) error {
 	})
 }
 
-// timestamp is a count of units since 1970, of an instant or of what a clock
-// showed.
+// timestamp converts a count of units since 1970, of an instant or of local
+// time.
 func timestamp(count int64, typ *format.TimestampType) stamp {
 	unit := int64(time.Millisecond)
 	if typ.Unit.Value != nil {

@@ -158,7 +158,7 @@ func TestBadParquet(t *testing.T) {
 	rows[2].F = math.Inf(1)
 	refuse(t, "x.parquet", packed(t, rows), &ReadOptions{Time: "ms", Values: []string{"f"}}, "row 3", `"f"`, "infinite")
 	rows[2].F, rows[3].Ms = 0, rows[2].Ms
-	refuse(t, "x.parquet", packed(t, rows), &ReadOptions{Time: "ms", Values: []string{"f"}}, "row 4", "already, in row 3")
+	refuse(t, "x.parquet", packed(t, rows), &ReadOptions{Time: "ms", Values: []string{"f"}}, "row 4", "already in row 3")
 	refuse(t, "x.parquet", packed(t, rows[:0]), &ReadOptions{Time: "ms", Values: []string{"f"}}, "no rows")
 	refuse(t, "x.parquet", "time,a\n", nil, "not a Parquet file")
 	names, err := Header(write(t, "x.parquet", content), 0)

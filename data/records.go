@@ -5,17 +5,18 @@ import (
 	"iter"
 )
 
-// Record is some fields of a row of a table of texts.
+// Record holds some fields of a row of a table of texts.
 type Record struct {
-	Line   int // where it begins in the file
+	Line   int // line where it begins in the file, from 1
 	Fields []string
 }
 
-// ReadRecords goes through a table of texts (CSV or TSV with a line of column
-// names, plain or gzipped) and gives the named columns of each row, in this
-// order, in memory that does not grow with the file. A name may also be the
-// number of a column, from 1; "" stands for a column that is not there and gives
-// "". The first error, an *InputError that names the line, ends it.
+// ReadRecords iterates over a table of texts (CSV or TSV with a header, plain
+// or gzipped) and returns the named columns of each row, in the given order, in
+// memory independent of the file's size. A name may also be the number of a
+// column, from 1; "" means no column and gives "". Any error is an
+// [*InputError], which names the line where there is one, and ends the
+// iteration.
 func ReadRecords(path string, columns ...string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		r, err := OpenLines(path, EncodingAuto)

@@ -1,6 +1,7 @@
 package data
 
-// Setting makes an error about settings, of another package, an [InputError].
+// Setting wraps an error about a setting, from another package, in an
+// [*InputError]. nil stays nil.
 func Setting(err error) error {
 	if err == nil {
 		return nil

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Split says where a series is cut into a training, a validation and a test
-// part, in this order in time. ParseSplit makes one.
+// Split divides a series into a training, a validation and a test part, in this
+// order in time. ParseSplit creates one.
 type Split struct {
 	text      string
 	fractions *[3]float64
@@ -20,17 +20,17 @@ type Split struct {
 // Range is the rows from Start up to but not including End.
 type Range struct{ Start, End int }
 
-// Len is the number of rows.
+// Len returns the number of rows.
 func (r Range) Len() int { return r.End - r.Start }
 
-// Parts are the ranges that a Split gives: adjacent, Train from row 0.
+// Parts are the ranges of a Split: adjacent, with Train from row 0.
 type Parts struct{ Train, Val, Test Range }
 
 const splitForms = "want fractions such as 0.7,0.1,0.2, rows such as 8640,2880,2880, or the dates on which validation and test begin such as 2014-01-01,2014-06-01"
 
-// ParseSplit reads one of three forms: the fractions of training, validation
+// ParseSplit parses one of three forms: the fractions of training, validation
 // and test, which sum to 1; their numbers of rows; or the two times at which
-// validation and test begin.
+// validation and test begin. Anything else is an [*InputError].
 func ParseSplit(s string) (Split, error) {
 	fields := strings.Split(s, ",")
 	for i := range fields {
@@ -84,14 +84,16 @@ func (s *Split) parseSizes(fields []string) error {
 	return nil
 }
 
-// String gives the text that ParseSplit read.
+// String returns the text that ParseSplit parsed.
 func (s Split) String() string { return s.text }
 
-// Apply cuts n rows. Fractions round the training and the test part down and
-// give validation the rest; rows beyond the sum of numbers of rows belong to
-// no part; dates need times, of length n, and mean the wall clock's unless
-// they have an offset. A part that was asked for and gets no row is an error,
-// as are more rows than there are.
+// Apply divides n rows. Fractions round the training and the test part down and
+// give validation the rest; rows beyond the sum of numbers of rows belong to no
+// part; dates need times, of length n, and are local times unless they have an
+// offset.
+//
+// It returns an [*InputError] if a requested part gets no row, if more rows are
+// requested than n, or if dates come without times or lie outside them.
 func (s Split) Apply(n int, times []time.Time) (Parts, error) {
 	var a, b, end int
 	switch {
@@ -125,7 +127,7 @@ func (s Split) Apply(n int, times []time.Time) (Parts, error) {
 
 var partNames = []string{"training", "validation", "test"}
 
-// find gives the first rows of validation and test.
+// find returns the first rows of validation and test.
 func (s Split) find(times []time.Time) (val, test int, err error) {
 	if len(times) == 0 {
 		return 0, 0, Errorf("split: dates such as %s need a column of times", s.text)
@@ -148,7 +150,7 @@ func (s Split) find(times []time.Time) (val, test int, err error) {
 	return cuts[0], cuts[1], nil
 }
 
-// before compares instants if s has an offset, otherwise wall clocks.
+// before compares instants if s has an offset, otherwise local times.
 func before(t time.Time, s stamp) bool {
 	at := t.Unix()
 	if s.offset == noOffset {

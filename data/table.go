@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// texts is a column of strings in one piece of memory.
+// texts is a column of strings in one block of memory.
 type texts struct {
 	buf  []byte
 	ends []int
@@ -19,7 +19,7 @@ func (t *texts) add(s string) {
 	t.ends = append(t.ends, len(t.buf))
 }
 
-// seal ends the adding.
+// seal completes the column.
 func (t *texts) seal() { t.all, t.buf = string(t.buf), nil }
 
 func (t *texts) len() int { return len(t.ends) }
@@ -31,7 +31,7 @@ func (t *texts) at(i int) string {
 	return t.all[t.ends[i-1]:t.ends[i]]
 }
 
-// isMissing reports whether a cell says that there is no value.
+// isMissing reports whether a cell denotes a missing value.
 func isMissing(s string) bool {
 	switch len(s) {
 	case 0:
@@ -47,20 +47,19 @@ func isMissing(s string) bool {
 	return false
 }
 
-// cellFault says why a cell is no number.
+// cellFault says why a cell is not a number.
 type cellFault struct{ problem, fix string }
 
-// numbers reads the cells of a file, which share one decimal separator.
+// numbers parses the cells of a file, which share one decimal separator.
 //
-// A decimal comma is understood only where semicolons separate the fields,
-// which is what spreadsheets write in the countries that use it, and where no
-// number has a point.
+// A decimal comma is accepted only where semicolons separate the fields, as
+// spreadsheets write in countries that use it, and where no number has a point.
 type numbers struct {
 	semicolons   bool
 	point, comma bool // seen as the decimal separator, if semicolons
 }
 
-// parse reads a cell; NaN is a missing one. true and false are 1 and 0.
+// parse parses a cell; NaN is a missing one. true and false are 1 and 0.
 func (n *numbers) parse(s string) (float64, *cellFault) {
 	s = strings.TrimSpace(s)
 	if isMissing(s) {
@@ -79,7 +78,7 @@ func (n *numbers) parse(s string) (float64, *cellFault) {
 	return n.unusual(s, v)
 }
 
-// unusual reads what is not a plain number.
+// unusual parses what is not a plain number.
 func (n *numbers) unusual(s string, v float64) (float64, *cellFault) {
 	switch lower := strings.ToLower(s); {
 	case lower == "true":
@@ -87,7 +86,7 @@ func (n *numbers) unusual(s string, v float64) (float64, *cellFault) {
 	case lower == "false":
 		return 0, nil
 	case math.IsInf(v, 0):
-		return 0, &cellFault{quoted(s) + " is infinite, a finite number is needed", "mend the cell or empty it"}
+		return 0, &cellFault{quoted(s) + " is infinite, a finite number is needed", "correct the cell or leave it empty"}
 	case strings.Count(s, ",") == 1:
 		swapped := strings.Replace(s, ",", ".", 1)
 		f, err := strconv.ParseFloat(swapped, 64)
@@ -102,7 +101,7 @@ func (n *numbers) unusual(s string, v float64) (float64, *cellFault) {
 	case strings.IndexByte(s, ',') >= 0:
 		return 0, &cellFault{quoted(s) + " is not a number", "leave out the separators of thousands"}
 	}
-	return 0, &cellFault{quoted(s) + " is not a number", "mend the cell or empty it"}
+	return 0, &cellFault{quoted(s) + " is not a number", "correct the cell or leave it empty"}
 }
 
 // allData reports whether a header's names look like values, so that the file
@@ -116,12 +115,12 @@ func allData(names []string) bool {
 	return true
 }
 
-// selection says which columns of a file play which part. -1 is none.
+// selection maps the columns of a file to their roles. -1 is none.
 type selection struct {
 	time, id       int
 	values, static []int
 	names          []string // of values
-	unasked        bool     // values are all columns left, because none was named
+	unasked        bool     // values are all remaining columns, because none was named
 }
 
 // selectColumns finds the columns that the options name.
@@ -193,12 +192,12 @@ func selectColumns(file string, columns []string, o *ReadOptions) (*selection, e
 	return s, nil
 }
 
-// table is the part of a file that was asked for, column by column.
+// table holds the selected columns of a file.
 type table struct {
 	file   string
 	byRow  bool // line counts rows
 	names  []string
-	shared int // of names, the last so many are shared by all series
+	shared int // the number of columns at the end of names that all series share
 	line   []int
 	times  *texts  // times as text, or
 	stamps []stamp // as the file types them; both nil if there are none
@@ -220,7 +219,7 @@ func newTable(file string, s *selection, o *ReadOptions) *table {
 	return t
 }
 
-// addID appends the next row's series; ok is false if the cell says none.
+// addID appends the next row's series; ok is false if the cell is empty.
 func (t *table) addID(s string) (ok bool) {
 	at, known := t.index[s]
 	if !known {
@@ -236,7 +235,7 @@ func (t *table) addID(s string) (ok bool) {
 	return true
 }
 
-// seal ends the adding of rows.
+// seal completes the columns.
 func (t *table) seal() {
 	if t.times != nil {
 		t.times.seal()

@@ -38,7 +38,7 @@ func parseNumericTimes(text *texts) (stamps []stamp, counted bool, fault *timeFa
 		return stamps, false, nil
 	}
 	if !whole {
-		return nil, false, &timeFault{0, fmt.Sprintf("%s is not a time that is understood", quoted(text.at(0))), timeFormats}
+		return nil, false, &timeFault{0, fmt.Sprintf("%s is not a time in a known format", quoted(text.at(0))), timeFormats}
 	}
 	stamps = make([]stamp, n)
 	for i, v := range values {
@@ -68,9 +68,9 @@ func parseCompact(text *texts, width int) []stamp {
 	return stamps
 }
 
-// sinceEpoch reads seconds since 1970, or thousandths, millionths or
-// billionths if the largest is too far off for them; nil if it is nearer than
-// 1973 even in seconds.
+// sinceEpoch reads seconds since 1970, or milliseconds, microseconds or
+// nanoseconds if the largest value is too large for them; nil if the values are
+// before 1973 even in seconds.
 func sinceEpoch(text *texts, values []float64, largest float64) []stamp {
 	var scale int64
 	switch {
@@ -87,7 +87,7 @@ func sinceEpoch(text *texts, values []float64, largest float64) []stamp {
 	}
 	stamps := make([]stamp, len(values))
 	for i, v := range values {
-		units, err := strconv.ParseInt(text.at(i), 10, 64) // a float64 has not digits enough for nanoseconds
+		units, err := strconv.ParseInt(text.at(i), 10, 64) // a float64 has too few digits for nanoseconds
 		var fraction float64
 		if err != nil {
 			floor := math.Floor(v)
@@ -95,17 +95,17 @@ func sinceEpoch(text *texts, values []float64, largest float64) []stamp {
 		}
 		wall := floorDiv(units, scale)
 		nano := (units - wall*scale) * (1e9 / scale)
-		// A float64 of seconds is good to a microsecond.
+		// A float64 of seconds is exact to a microsecond.
 		nano += int64(math.Round(fraction*1e6)) * 1e3 / scale
 		stamps[i] = stamp{wall: wall + nano/1e9, nano: int32(nano % 1e9), offset: 0}
 	}
 	return stamps
 }
 
-// decimalYears reads years with a fraction, 1949.25 being April 1, 1949 where
-// there are twelve or four a year. Steps of whole months are put exactly on
-// the month's first day; other fractions are of that year's length, to the
-// day, or to the minute where there is more than one a day.
+// decimalYears reads years with a fraction; 1949.25 is April 1, 1949 where
+// there are twelve or four per year. Steps of whole months become the month's
+// first day; other fractions are of that year's length, rounded to the day, or
+// to the minute where there is more than one per day.
 func decimalYears(values []float64) []stamp {
 	steps := map[int]int{}
 	for i := 1; i < len(values); i++ {
@@ -138,9 +138,9 @@ func decimalYears(values []float64) []stamp {
 	return stamps
 }
 
-// monthOf gives the months that have gone by at a fraction of a year: rounded
-// where the fraction is a month's first day to two digits, the month it lies
-// in otherwise, such as for mid-month averages.
+// monthOf returns the number of months before a fraction of a year: rounded
+// where the fraction is a month's first day to two digits, otherwise the month
+// that contains it, such as for mid-month averages.
 func monthOf(fraction float64) int {
 	months := 12 * fraction
 	if nearest := math.Round(months); math.Abs(months-nearest) < 0.13 {
@@ -151,7 +151,7 @@ func monthOf(fraction float64) int {
 
 // isNumber reports whether s is a number in decimal digits, with at most a
 // sign, a point and an exponent. The words for infinity and not-a-number are
-// none.
+// excluded.
 func isNumber(s string) bool {
 	digit, point, exponent := false, false, false
 	for i := range len(s) {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// stamp is a time as it is written: what the clock on the wall showed and, if
-// said, how far that clock was ahead of UTC.
+// stamp is a time as it is written: the local time and, if given, its offset
+// from UTC.
 type stamp struct {
-	wall   int64 // seconds since 1970 as if the clock showed UTC
+	wall   int64 // seconds since 1970 as if local time were UTC
 	nano   int32
 	offset int32 // seconds east of UTC, or noOffset
 }
@@ -27,7 +27,7 @@ const (
 	monthFirst
 )
 
-// timeFault says which value of a column is no time, and why. Row -1 is the
+// timeFault is a value of a column that is not a time, and why. Row -1 is the
 // column as a whole.
 type timeFault struct {
 	row          int
@@ -36,11 +36,11 @@ type timeFault struct {
 
 const timeFormats = "write times as 2006-01-02 15:04:05, with an offset such as +01:00 if it is known"
 
-// parseTimes reads a column of times, all in one format. Texts that are plain
+// parseTimes parses a column of times, all in one format. Texts that are plain
 // numbers are dates without separators (20060102, 200601), years, decimal
 // years, or seconds, milliseconds, microseconds or nanoseconds since 1970,
-// whichever the whole column fits; smaller whole numbers only number the rows,
-// and then counted is true and stamps hold them as seconds. series gives each
+// whichever fits the whole column; smaller whole numbers only number the rows,
+// and then counted is true and stamps hold them as seconds. series holds each
 // row's series; nil is one series.
 func parseTimes(text *texts, series []int32, order dateOrder) (stamps []stamp, counted bool, fault *timeFault) {
 	n := text.len()
@@ -71,9 +71,9 @@ func parseTimes(text *texts, series []int32, order dateOrder) (stamps []stamp, c
 	return stamps, false, fault
 }
 
-// settleOrder finds out whether days or months come first where numbers alone
-// stand for both, and reads the column again if months do. A number over 12
-// tells; failing that, the order that spaces the rows evenly.
+// settleOrder determines whether days or months come first where numbers are
+// used for both, and parses the column again if months do. A number over 12
+// decides; failing that, the order that spaces the rows evenly.
 func (p *timeParser) settleOrder(text *texts, series []int32, stamps []stamp) *timeFault {
 	read := func(order dateOrder) ([]stamp, int) {
 		q := timeParser{order: order}
@@ -115,8 +115,8 @@ func (p *timeParser) settleOrder(text *texts, series []int32, stamps []stamp) *t
 	return nil
 }
 
-// even reports whether the rows of every series are equally many days, or
-// whole months, apart.
+// even reports whether the rows of every series are equally many days, or whole
+// months, apart.
 func even(stamps []stamp, series []int32) bool {
 	type track struct {
 		last                     stamp
@@ -153,24 +153,24 @@ func even(stamps []stamp, series []int32) bool {
 	return true
 }
 
-// timeParser reads texts of one column.
+// timeParser parses the texts of one column.
 type timeParser struct {
 	order   dateOrder
 	ordered bool   // some date depends on the order of day and month
-	dotted  bool   // and has dots, which is day first unless the numbers speak against it
-	reason  string // why the last text was refused, if more can be said
+	dotted  bool   // and has dots, which means day first unless the numbers contradict it
+	reason  string // why the last text was refused, if known
 
-	s string // what is left of the text
+	s string // the rest of the text
 }
 
 func (p *timeParser) fault(text string) string {
 	if p.reason != "" {
 		return fmt.Sprintf("%s: %s", quoted(text), p.reason)
 	}
-	return fmt.Sprintf("%s is not a time that is understood", quoted(text))
+	return fmt.Sprintf("%s is not a time in a known format", quoted(text))
 }
 
-// civil is a calendar date being put together.
+// civil is a calendar date.
 type civil struct{ year, month, day int }
 
 func (p *timeParser) parse(text string) (stamp, bool) {
@@ -202,13 +202,13 @@ func (p *timeParser) parse(text string) (stamp, bool) {
 	return s, true
 }
 
-// date reads the calendar part from the front of p.s.
+// date parses the calendar part from the front of p.s.
 func (p *timeParser) date() (civil, bool) {
 	first, digits := p.number()
 	switch {
 	case digits == 4:
 		return p.yearFirst(first)
-	case digits == 8: // with a time after it, or the column would be numeric
+	case digits == 8: // followed by a time, otherwise the column would be numeric
 		return civil{first / 10000, first / 100 % 100, first % 100}, true
 	case digits == 1 || digits == 2:
 		return p.yearLast(first)
@@ -239,7 +239,7 @@ func (p *timeParser) date() (civil, bool) {
 	return civil{shortYear(n), month, 1}, digits == 2 // Jan-06
 }
 
-// yearFirst reads the rest of a date that began with a year.
+// yearFirst parses the rest of a date that began with a year.
 func (p *timeParser) yearFirst(year int) (civil, bool) {
 	sep := p.separator()
 	switch {
@@ -271,8 +271,8 @@ func (p *timeParser) yearFirst(year int) (civil, bool) {
 	return civil{year, month, day}, digits == 1 || digits == 2
 }
 
-// isoWeek reads the number of a week and perhaps of a weekday; a week alone
-// is its Monday.
+// isoWeek parses the number of a week and optionally of a weekday; a week alone
+// means its Monday.
 func (p *timeParser) isoWeek(year int) (civil, bool) {
 	week, digits := p.number()
 	weekday := 1
@@ -298,7 +298,7 @@ func (p *timeParser) isoWeek(year int) (civil, bool) {
 	return civil{t.Year(), int(t.Month()), t.Day()}, true
 }
 
-// yearLast reads the rest of a date that began with a day or a month.
+// yearLast parses the rest of a date that began with a day or a month.
 func (p *timeParser) yearLast(first int) (civil, bool) {
 	sep := p.separator()
 	second, digits := p.number()
@@ -330,15 +330,15 @@ func (p *timeParser) yearLast(first int) (civil, bool) {
 	case monthFirst:
 		return civil{year, first, second}, true
 	}
-	// Any valid reading will do until the whole column has been seen.
+	// Any valid reading is accepted until the whole column has been seen.
 	if first > 12 {
 		first, second = second, first
 	}
 	return civil{year, first, min(second, 28)}, second <= 31
 }
 
-// clock reads a time of day as seconds since midnight. 24:00 is the midnight
-// after.
+// clock parses a time of day as seconds since midnight. 24:00 is the following
+// midnight.
 func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 	hour, digits := p.number()
 	var minute, second int
@@ -387,7 +387,7 @@ func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 	return int64(hour)*3600 + int64(minute)*60 + int64(second), nano, true
 }
 
-// zone reads an offset from UTC, and UTC or GMT by name.
+// zone parses an offset from UTC, and UTC or GMT by name.
 func (p *timeParser) zone() (offset int32, ok bool) {
 	p.s = strings.TrimLeft(p.s, " ")
 	switch {
@@ -397,7 +397,7 @@ func (p *timeParser) zone() (offset int32, ok bool) {
 		p.s = ""
 		return 0, true
 	case p.s[0] != '+' && p.s[0] != '-':
-		p.reason = fmt.Sprintf("the time zone %s is not known here, an offset such as +01:00 is", quoted(p.s))
+		p.reason = fmt.Sprintf("the time zone %s is not known; offsets such as +01:00 are", quoted(p.s))
 		return 0, false
 	}
 	sign := int32(1)
@@ -444,7 +444,7 @@ func (p *timeParser) accept(c byte) bool {
 	return false
 }
 
-// separator takes what may stand between the parts of a date; 0 is nothing.
+// separator takes a separator between the parts of a date; 0 if there is none.
 func (p *timeParser) separator() byte {
 	if len(p.s) > 0 && strings.IndexByte("-/. ", p.s[0]) >= 0 {
 		c := p.s[0]
@@ -457,7 +457,7 @@ func (p *timeParser) separator() byte {
 var monthNames = []string{"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"}
 
 // monthName takes an English month's name, whole or its first three letters
-// with or without a dot; 0 is none.
+// with or without a dot; 0 if there is none.
 func (p *timeParser) monthName() int {
 	n := 0
 	for n < len(p.s) && (p.s[n]|0x20)-'a' < 26 {
@@ -476,7 +476,7 @@ func (p *timeParser) monthName() int {
 	return 0
 }
 
-// shortYear puts a year of two digits into 1969 to 2068.
+// shortYear maps a two-digit year to 1969 to 2068.
 func shortYear(y int) int {
 	if y < 69 {
 		return 2000 + y

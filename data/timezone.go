@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// clocks turns stamps into instants.
+// clocks converts stamps into instants.
 type clocks struct {
 	zone  *time.Location // nil: stamps without an offset are UTC
 	fixed map[int32]*time.Location
 
-	// The zone's offset for walls in [low, high), where it is the only one
-	// that can be meant.
+	// The zone's offset for local times in [low, high), where it is the only
+	// possible one.
 	low, high, offset int64
 }
 
-// instant is the time that a stamp means, coming after prev, the time of the
-// row before it (zero for a first row). Where clocks go back an hour, that
-// hour's times come twice: a stamp there means the first time round unless
-// prev is already past that. ok is false for a time that clocks going forward
-// have skipped.
+// instant returns the time of a stamp that comes after prev, the time of the
+// previous row (zero for a first row). Where clocks go back an hour, that
+// hour's times occur twice: a stamp there means the first occurrence unless
+// prev is already past it. ok is false for a time that clocks skip when they go
+// forward.
 func (c *clocks) instant(s stamp, prev time.Time) (t time.Time, ok bool) {
 	nano := int64(s.nano)
 	switch {
@@ -44,7 +44,7 @@ func (c *clocks) instant(s stamp, prev time.Time) (t time.Time, ok bool) {
 	return t, true
 }
 
-// place is the zone that times of an offset are shown in.
+// place returns the zone in which times with an offset are shown.
 func (c *clocks) place(offset int32) *time.Location {
 	if c.zone != nil {
 		return c.zone
@@ -61,8 +61,8 @@ func (c *clocks) place(offset int32) *time.Location {
 	return c.fixed[offset]
 }
 
-// candidates are the instants at which clocks in the zone show wall: one, or
-// in the hours around a change of clocks none or two.
+// candidates are the instants at which local time in the zone is wall: one, or
+// around a change of clocks none or two.
 func (c *clocks) candidates(wall int64) []int64 {
 	const day = 86400
 	var found []int64

@@ -12,25 +12,26 @@ import (
 )
 
 // tsf is the head of a file in the Monash forecasting repository's format
-// (Godahewa et al., 2021): lines of directives, then after @data a line a
-// series, its attributes and comma-separated values divided by colons.
+// (Godahewa et al., 2021): lines of directives, then after @data one line per
+// series: its attributes and comma-separated values, separated by colons.
 type tsf struct {
 	file       string
 	in         *bufio.Reader
 	line       int
 	attributes []string // @attribute names in order
 	kinds      []string // string, numeric or date
-	horizon    string   // of @horizon, which not all files have
+	horizon    string   // of @horizon; "" if the file has none
 	freq       Freq
 }
 
-// Attributes with a meaning of their own.
+// Attributes with a predefined meaning.
 const (
 	tsfName  = "series_name"
 	tsfStart = "start_timestamp"
 )
 
-// readLine is the next line that is no comment, trimmed; io.EOF ends them.
+// readLine returns the next line that is not a comment, trimmed; io.EOF ends
+// the lines.
 func (f *tsf) readLine() (string, error) {
 	for {
 		s, err := f.in.ReadString('\n')
@@ -90,9 +91,9 @@ func openTSF(file string, in *bufio.Reader) (*tsf, error) {
 		case "@horizon":
 			f.horizon = argument
 		case "@relation", "@missing", "@equallength":
-			// The values themselves say as much.
+			// The values themselves show this.
 		default:
-			return nil, f.fault("", quoted(words[0])+" is no directive of a .tsf file", "they are @relation, @attribute, @frequency, @horizon, @missing, @equallength and @data")
+			return nil, f.fault("", quoted(words[0])+" is not a directive of a .tsf file", "they are @relation, @attribute, @frequency, @horizon, @missing, @equallength and @data")
 		}
 	}
 }
@@ -109,7 +110,7 @@ var tsfUnits = map[string]Freq{
 	"day": {Day, 1}, "week": {Day, 7}, "month": {Month, 1}, "quarter": {Month, 3}, "year": {Month, 12},
 }
 
-// tsfFreq reads @frequency: a word such as hourly, or a count such as
+// tsfFreq parses @frequency: a word such as hourly, or a count such as
 // 10_minutes.
 func tsfFreq(s string) (Freq, error) {
 	s = strings.ToLower(s)
@@ -167,7 +168,7 @@ func readTSF(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 	return p, p.settle(file, false, o)
 }
 
-// statics are the attributes wanted as static values.
+// statics returns the attributes to read as static values.
 func (f *tsf) statics(o *ReadOptions) ([]string, error) {
 	var all []string
 	for _, name := range f.attributes {
@@ -193,7 +194,7 @@ func (f *tsf) statics(o *ReadOptions) ([]string, error) {
 	return o.Static, nil
 }
 
-// series reads a line of data.
+// series parses a line of data.
 func (f *tsf) series(line string, static []string, freq Freq, o *ReadOptions) (*Series, error) {
 	parts := strings.Split(line, ":")
 	if len(parts) != len(f.attributes)+1 {
@@ -214,7 +215,7 @@ func (f *tsf) series(line string, static []string, freq Freq, o *ReadOptions) (*
 			}
 			start = t
 		case f.kinds[i] == "numeric" && !staticValue(name, text).Numeric:
-			return nil, f.fault(name, quoted(text)+" is not a number", "mend the attribute")
+			return nil, f.fault(name, quoted(text)+" is not a number", "correct the attribute")
 		default:
 			known[name] = staticValue(name, text)
 			if f.kinds[i] == "string" {
@@ -237,7 +238,7 @@ func (f *tsf) series(line string, static []string, freq Freq, o *ReadOptions) (*
 		return s, nil
 	}
 	if freq == (Freq{}) {
-		return nil, f.fault(tsfStart, "a start needs the @frequency of what follows", "add the directive")
+		return nil, f.fault(tsfStart, "a start needs @frequency", "add the directive")
 	}
 	s.Time = make([]time.Time, len(values))
 	for i := range s.Time {
@@ -254,8 +255,8 @@ func staticValue(name, text string) StaticValue {
 	return v
 }
 
-// start reads a start_timestamp, whose time of day has dashes because colons
-// divide the line.
+// start parses a start_timestamp, whose time of day has dashes because colons
+// separate the fields of a line.
 func (f *tsf) start(text string, o *ReadOptions) (time.Time, error) {
 	date, clock, hasClock := strings.Cut(text, " ")
 	p := timeParser{}

@@ -13,11 +13,12 @@ import (
 	"strconv"
 )
 
-// WriteFileAtomic replaces the file at path with what write produces. Readers see
-// the old content or the new, never a part: the bytes go to a temporary file in the
-// same directory, are flushed to the disk, and the file is renamed into place. If
-// anything fails (write returns an error, the disk is full) the file that was there
-// before is untouched and the temporary file is removed.
+// WriteFileAtomic replaces the file at path with the output of write. Readers
+// see the old content or the new, never a mixture: the bytes go to a temporary
+// file in the same directory, are flushed to the disk, and the file is renamed
+// into place. If anything fails (write returns an error, the disk is full) it
+// returns that error with the path; the previous file is unchanged and the
+// temporary file is removed.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	f, err := createBeside(path)
 	if err != nil {
@@ -51,8 +52,8 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	return nil
 }
 
-// createBeside makes a new file next to path. Unlike os.CreateTemp's, its mode
-// follows the umask, as the final file's should.
+// createBeside creates a new file next to path. Unlike os.CreateTemp's, its
+// mode follows the umask, as the final file's should.
 func createBeside(path string) (*os.File, error) {
 	dir, base := filepath.Split(path)
 	for try := 0; ; try++ {
@@ -65,8 +66,8 @@ func createBeside(path string) (*os.File, error) {
 	}
 }
 
-// syncDir makes a rename durable. Not every system can sync a directory, and by now
-// the file itself is safe, so failure is not an error.
+// syncDir makes a rename durable. Not every system can sync a directory, and at
+// this point the file itself is safe, so failure is not an error.
 func syncDir(dir string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -77,7 +78,8 @@ func syncDir(dir string) {
 	}
 }
 
-// bare strips the operation and the temporary name that os puts around an error.
+// bare strips the operation and the temporary name that package os adds to an
+// error.
 func bare(err error) error {
 	switch e := err.(type) {
 	case *fs.PathError:

@@ -18,25 +18,25 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Format is the version of the model directory that this package writes. It also
-// reads format 1, whose config.json knew a checksum of the weights alone.
+// Format is the version of the model directory that this package writes. It
+// also reads format 1, whose config.json has a checksum of the weights only.
 const Format = 2
 
-// The names of the files that every model directory has.
+// The names of the files in every model directory.
 const (
 	ConfigFile  = "config.json"
 	WeightsFile = "model.safetensors"
 )
 
-// maxConfig bounds config.json, whose content is read whole.
+// maxConfig is the size limit of config.json, which is read whole.
 const maxConfig = 64 << 20
 
-// Dir is the content of a model directory: each of its files has been read, once,
-// and is what was saved.
+// Dir is the content of a model directory: each of its files has been read once
+// and verified.
 type Dir struct {
 	Path    string
 	Task    string // such as "forecast"
-	Version string // of the carousel that wrote it
+	Version string // version of carousel that wrote it
 	Config  json.RawMessage
 	Weights *File // model.safetensors
 	files   []listed
@@ -59,33 +59,35 @@ type stamp struct {
 	Weights string   `json:"weights_sha256,omitempty"` // in format 1
 }
 
-// listed is a file of the model as config.json knows it.
+// listed is a file of the model as config.json lists it.
 type listed struct {
 	Name   string `json:"name"`
-	Size   int64  `json:"size"`   // -1: not known
-	SHA256 string `json:"sha256"` // "": not known
+	Size   int64  `json:"size"`   // -1: unknown
+	SHA256 string `json:"sha256"` // "": unknown
 }
 
-// olderFiles are the files that a directory of format 1 may have, beside its weights.
+// olderFiles are the files that a directory of format 1 may have besides its
+// weights.
 var olderFiles = []string{
 	"linear.safetensors", "vocabulary.json", "lm.arpa", "lexicon.txt", "tokenizer.json", "tokenizer.model",
 	"source/tokenizer.json", "source/tokenizer.model", "target/tokenizer.json", "target/tokenizer.model",
 }
 
-// Open reads a model directory. What is wrong with it is a *FileError: a file that is
-// missing, altered or of another save, a format that this version does not know.
-// While a save replaces the model, Open gives the older or the newer one.
+// Open reads and verifies a model directory. It returns a [*FileError] if a
+// file is missing, altered, belongs to another save or cannot be read, or if
+// this version does not know the format. While a save replaces the model, Open
+// returns either the older or the newer one.
 func Open(dir string) (*Dir, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &FileError{File: dir, Problem: "no such model directory", Fix: "train writes one where --out says", Err: err}
+		return nil, &FileError{File: dir, Problem: "no such model directory", Fix: "train writes one to the directory of --out", Err: err}
 	case err != nil:
 		return nil, unreadable(dir, err)
 	case !info.IsDir():
 		return nil, &FileError{File: dir, Problem: "expected a model directory, got a file", Fix: "name the directory that holds " + ConfigFile}
 	}
-	const tries = 100 // against one who saves without a pause
+	const tries = 100 // bounded, in case of saves without a pause
 	for try := 1; ; try++ {
 		d, replaced, err := read(dir)
 		if !replaced || try == tries {
@@ -94,8 +96,8 @@ func Open(dir string) (*Dir, error) {
 	}
 }
 
-// read reads a model directory; replaced says that another model took the place of
-// this one meanwhile, which may be why it is not whole.
+// read reads a model directory; replaced reports that another model replaced
+// this one meanwhile, which may explain why files are missing or different.
 func read(dir string) (d *Dir, replaced bool, err error) {
 	m, config, err := openManifest(dir)
 	if err != nil {
@@ -144,11 +146,11 @@ func (d *Dir) readFile(f listed) error {
 	})
 }
 
-// mend is what to do about a model that is not whole.
+// mend is how to repair a model that is incomplete or altered.
 const mend = "restore the directory, or train again"
 
-// read gives the file to use, and then compares what passed with what is listed. Size
-// and sum come before what use finds wrong, as the reason for it.
+// read passes the file to use, and then compares size and checksum with the
+// list. A mismatch takes precedence over use's error, as its likely cause.
 func (f listed) read(dir, seal string, use func(path string, size int64, r io.Reader) error) error {
 	file, err := openListed(dir, seal, f.Name)
 	place := filepath.Join(dir, filepath.FromSlash(f.Name))
@@ -188,8 +190,8 @@ func (f listed) read(dir, seal string, use func(path string, size int64, r io.Re
 	return used
 }
 
-// openListed opens a file where it is: in the folder of its save, if it has not left
-// that yet (see [Save]), or under its plain name.
+// openListed opens a file where it is: in the folder of its save, if it has not
+// been moved yet (see [Save]), or under its plain name.
 func openListed(dir, seal, name string) (*os.File, error) {
 	name = filepath.FromSlash(name)
 	if path := filepath.Join(committedFolder(dir, seal), name); seal != "" {
@@ -202,7 +204,7 @@ func openListed(dir, seal, name string) (*os.File, error) {
 	return os.Open(filepath.Join(dir, name))
 }
 
-// sum is the size and the SHA-256 of what passes through it.
+// sum is the size and the SHA-256 of the bytes read through it.
 type sum struct {
 	to   io.Writer
 	hash hash.Hash
@@ -220,8 +222,9 @@ func (s *sum) Write(b []byte) (int, error) {
 
 func (s *sum) hex() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
-// OpenAs opens a model directory as open has it: the [Open] of a task's package, whose
-// OpenDir it is given.
+// OpenAs reads the model directory at path and passes it to open, the OpenDir
+// of a task's package. It implements the Open of these packages, and returns
+// the errors of [Open] and of open.
 func OpenAs[M any](path string, open func(*Dir, ...*tensor.Device) (M, error), on ...*tensor.Device) (m M, err error) {
 	d, err := Open(path)
 	if err != nil {
@@ -230,8 +233,10 @@ func OpenAs[M any](path string, open func(*Dir, ...*tensor.Device) (M, error), o
 	return open(d, on...)
 }
 
-// For wants a model of a task, which what names in errors, such as "a tagger", and
-// decodes the configuration into cfg.
+// For checks that the directory holds a model of the given task, and decodes
+// the configuration into cfg. what names such a model in errors, such as "a
+// tagger". Another task, or a configuration that does not fit cfg, is a
+// [*FileError].
 func (d *Dir) For(task, what string, cfg any) error {
 	if d.Task != task {
 		return &FileError{File: d.Path, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, clip(d.Task)), Fix: "use the commands of that task"}
@@ -239,10 +244,10 @@ func (d *Dir) For(task, what string, cfg any) error {
 	return d.Decode(cfg)
 }
 
-// File is the path of a file of the directory, for messages.
+// File returns the path of a file of the directory, for messages.
 func (d *Dir) File(name string) string { return filepath.Join(d.Path, filepath.FromSlash(name)) }
 
-// Names are the files of the model, without config.json.
+// Names returns the files of the model, without config.json.
 func (d *Dir) Names() []string {
 	var names []string
 	for _, f := range d.files {
@@ -251,11 +256,11 @@ func (d *Dir) Names() []string {
 	return names
 }
 
-// Has says whether a file, other than the weights, belongs to the model.
+// Has reports whether a file, other than the weights, belongs to the model.
 func (d *Dir) Has(name string) bool { return d.content[name] != nil }
 
-// Read is the content of a file, other than the weights; the caller must not change
-// it. That the model has no such file is a *FileError.
+// Read returns the content of a file, other than the weights; the caller must
+// not change it. If the model has no such file it returns a [*FileError].
 func (d *Dir) Read(name string) ([]byte, error) {
 	if !d.Has(name) {
 		return nil, &FileError{File: d.File(name), Problem: "missing: a model for task " + clip(d.Task) + " needs this file", Fix: mend}
@@ -263,7 +268,8 @@ func (d *Dir) Read(name string) ([]byte, error) {
 	return d.content[name], nil
 }
 
-// ReadTensors is a safetensors file, other than the weights, as [Dir.Read] has it.
+// ReadTensors parses a safetensors file of the model, other than the weights. A
+// file that is missing or not valid is a [*FileError].
 func (d *Dir) ReadTensors(name string) (*File, error) {
 	text, err := d.Read(name)
 	if err != nil {
@@ -272,11 +278,12 @@ func (d *Dir) ReadTensors(name string) (*File, error) {
 	return decode(d.File(name), bytes.NewReader(text), int64(len(text)))
 }
 
-// Load copies the weights into slab, whose names and shapes must match; see LoadSlab.
+// Load copies the weights into slab, whose names and shapes must match; it
+// returns the errors of [LoadSlab].
 func (d *Dir) Load(slab *tensor.Slab) error { return d.Weights.Load(slab) }
 
-// Copy is a file of the directory as a part of another save. It is read again then,
-// and refused if it is no longer the one that was opened.
+// Copy makes a file of the directory a part of another save. That save reads it
+// again, and fails if it is no longer the file that was opened.
 func (d *Dir) Copy(name string) Part {
 	dir, seal := d.Path, d.seal // not d, which holds the content
 	at := slices.IndexFunc(d.files, func(f listed) bool { return f.Name == name })
@@ -292,12 +299,14 @@ func (d *Dir) Copy(name string) Part {
 	}}
 }
 
-// Broken is the error of a configuration that decodes but cannot be right.
+// Broken wraps err, about a configuration that can be decoded but is invalid,
+// in a [*FileError].
 func (d *Dir) Broken(err error) error {
 	return &FileError{File: filepath.Join(d.Path, ConfigFile), Problem: err.Error(), Fix: "train the model again", Err: err}
 }
 
-// Decode parses the configuration into cfg, a pointer. A field that cfg does not have is an error.
+// Decode parses the configuration into cfg, a pointer. A field that cfg does
+// not have, or a value of the wrong type, is a [*FileError].
 func (d *Dir) Decode(cfg any) error {
 	dec := json.NewDecoder(bytes.NewReader(d.Config))
 	dec.DisallowUnknownFields()
@@ -333,7 +342,7 @@ func readManifest(path string, f io.Reader) (*manifest, error) {
 	if len(raw) > maxConfig {
 		return nil, &FileError{File: path, Problem: fmt.Sprintf("expected at most %d MiB, got more", maxConfig>>20)}
 	}
-	// The version comes first: another format may lay out all the rest differently.
+	// The version is checked first: other formats may have another layout.
 	var probe struct {
 		Carousel *struct {
 			Format  *int   `json:"format"`
@@ -374,7 +383,7 @@ func readManifest(path string, f io.Reader) (*manifest, error) {
 	}
 	for _, f := range m.Carousel.Files {
 		if !validName(f.Name) || f.Size < 0 || f.SHA256 == "" {
-			return nil, &FileError{File: path, Problem: fmt.Sprintf("lists %q, which is no file of a model", clip(f.Name)), Fix: mend}
+			return nil, &FileError{File: path, Problem: fmt.Sprintf("lists %q, which is not a file of a model", clip(f.Name)), Fix: mend}
 		}
 	}
 	return &m, nil
@@ -384,7 +393,7 @@ func unreadable(path string, err error) error {
 	return &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
 }
 
-// jsonProblem describes a JSON error by line.
+// jsonProblem describes a JSON error, with its line.
 func jsonProblem(raw []byte, err error) string {
 	at := int64(-1)
 	var s *json.SyntaxError

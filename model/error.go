@@ -2,18 +2,18 @@ package model
 
 import "strings"
 
-// FileError says that a file is not what it should be: missing, damaged, of
-// another format version, or for another model. It is the caller's input that is
-// wrong, not the program or the machine; the command exits with code 2 for it.
+// FileError reports a file that is missing, damaged, of another format version,
+// or for another model. It is a fault of the caller's input, not of the program
+// or the machine; the command exits with code 2 for it.
 type FileError struct {
 	File    string // path as the caller gave it
 	Tensor  string // name of the tensor concerned, or ""
-	Problem string // what was expected and what came
-	Fix     string // how to mend it, or ""
-	Err     error  // the error underneath, or nil
+	Problem string // what was expected and what was found
+	Fix     string // how to correct it, or ""
+	Err     error  // the underlying error, or nil
 }
 
-// Error is one line: file, tensor, problem, fix.
+// Error returns one line: file, tensor, problem, fix.
 func (e *FileError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -30,10 +30,11 @@ func (e *FileError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the error underneath, such as fs.ErrNotExist.
+// Unwrap returns the underlying error, such as fs.ErrNotExist.
 func (e *FileError) Unwrap() error { return e.Err }
 
-// clip makes a name from outside safe to print in one line of reasonable length.
+// clip makes a name from outside safe to print in one line, and limits its
+// length.
 func clip(name string) string {
 	const most = 120
 	cut := false

@@ -9,7 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Kind is what a layer is.
+// Kind is the kind of a layer.
 type Kind string
 
 // The kinds of layers that a file of weights may hold, with PyTorch's equations
@@ -22,42 +22,42 @@ const (
 	Linear    Kind = "linear"     // nn.Linear
 	Embedding Kind = "embedding"  // nn.Embedding
 	LayerNorm Kind = "layer_norm" // nn.LayerNorm over the last dimension
-	Other     Kind = "other"      // none of these: tensors to be kept as they are
+	Other     Kind = "other"      // none of these: the tensors are kept unchanged
 )
 
-// Kinds lists them all.
+// Kinds lists all kinds.
 var Kinds = []Kind{LSTM, GRU, RNNTanh, RNNReLU, Linear, Embedding, LayerNorm, Other}
 
-// gates a unit; 0 where a layer is not recurrent.
+// gates per unit; 0 for layers that are not recurrent.
 var gates = map[Kind]int{LSTM: 4, GRU: 3, RNNTanh: 1, RNNReLU: 1}
 
-// Gates is the number of a recurrent layer's gates, 0 for other layers.
+// Gates is the number of gates of a recurrent layer, 0 for other layers.
 func (k Kind) Gates() int { return gates[k] }
 
 // Recurrent reports whether a layer of this kind has steps and a state.
 func (k Kind) Recurrent() bool { return gates[k] > 0 }
 
-// Layer is one layer of a file of weights, whose tensors have PyTorch's names.
+// Layer is one layer of a weights file, whose tensors have PyTorch's names.
 type Layer struct {
-	Name          string  `json:"name"`                    // what its tensors' names have before the last dot; "" for a bare module
+	Name          string  `json:"name"`                    // the part of its tensors' names before the last dot; "" for a bare module
 	Kind          Kind    `json:"kind"`                    // such as lstm, gru, linear or embedding
-	Input         int     `json:"input"`                   // features; of an embedding the vocabulary
-	Output        int     `json:"output"`                  // features of the output, all directions together
-	Eps           float64 `json:"eps,omitempty"`           // of a layer norm; 0 is 1e-5
-	Hidden        int     `json:"hidden,omitempty"`        // the rest is of recurrent layers: units a direction
-	Layers        int     `json:"layers,omitempty"`        // one on the other
+	Input         int     `json:"input"`                   // input features; for an embedding the vocabulary size
+	Output        int     `json:"output"`                  // output features, over all directions
+	Eps           float64 `json:"eps,omitempty"`           // epsilon of a layer norm; 0 means 1e-5
+	Hidden        int     `json:"hidden,omitempty"`        // units per direction of a recurrent layer
+	Layers        int     `json:"layers,omitempty"`        // number of stacked layers
 	Bidirectional bool    `json:"bidirectional,omitempty"` // reads in both directions
-	Bias          bool    `json:"bias"`                    // it has biases
-	Proj          int     `json:"proj_size,omitempty"`     // of an LSTM, 0 without
-	Cell          bool    `json:"cell,omitempty"`          // of single steps, as nn.LSTMCell: names without _l0
+	Bias          bool    `json:"bias"`                    // whether it has biases
+	Proj          int     `json:"proj_size,omitempty"`     // projection size of an LSTM, 0 for none
+	Cell          bool    `json:"cell,omitempty"`          // single-step cell such as nn.LSTMCell: names without _l0
 
-	// What PyTorch's layers have not.
-	ResetBefore    bool   `json:"reset_before,omitempty"`    // of a GRU: reset before the recurrent product, not after it
-	GateActivation string `json:"gate_activation,omitempty"` // such as hard_sigmoid; absent: the kind's own
-	Activation     string `json:"activation,omitempty"`      // of the candidate and, in an LSTM, of c'
+	// Variants that PyTorch's layers do not have.
+	ResetBefore    bool   `json:"reset_before,omitempty"`    // GRU: the reset gate is applied before the recurrent product, not after it
+	GateActivation string `json:"gate_activation,omitempty"` // such as hard_sigmoid; absent: the kind's default
+	Activation     string `json:"activation,omitempty"`      // activation of the candidate and, in an LSTM, of c'
 }
 
-// PyTorch reports whether PyTorch has the layer.
+// PyTorch reports whether PyTorch has such a layer.
 func (l *Layer) PyTorch() bool { return !l.ResetBefore && l.GateActivation+l.Activation == "" }
 
 // Directions is 1 or 2.
@@ -82,7 +82,7 @@ type Shape struct {
 	Dims []int
 }
 
-// Tensors are all that the layer consists of, in PyTorch's order.
+// Tensors lists the tensors of the layer, in PyTorch's order.
 func (l *Layer) Tensors() []Shape {
 	var ts []Shape
 	add := func(base string, dims ...int) { ts = append(ts, Shape{l.Full(base), dims}) }
@@ -118,7 +118,7 @@ func (l *Layer) Tensors() []Shape {
 	return ts
 }
 
-// Full is the whole name of one of the layer's tensors.
+// Full returns the full name of one of the layer's tensors.
 func (l *Layer) Full(base string) string {
 	if l.Name == "" {
 		return base
@@ -126,7 +126,8 @@ func (l *Layer) Full(base string) string {
 	return l.Name + "." + base
 }
 
-// Suffix is the end of the names of a recurrent layer's direction, such as _l0_reverse.
+// Suffix returns the end of the names of one direction of a recurrent layer,
+// such as _l0_reverse.
 func (l *Layer) Suffix(layer, direction int) string {
 	if l.Cell {
 		return ""
@@ -167,14 +168,14 @@ func (l *Layer) String() string {
 	return text
 }
 
-// Architecture is what a file of weights tells of a model: its layers, not how
-// the output of one becomes the input of another.
+// Architecture is what can be inferred about a model from a weights file: its
+// layers, but not how they are connected.
 type Architecture struct {
 	Layers []Layer  `json:"layers"`          // in the order of the file
-	Other  []string `json:"other,omitempty"` // tensors of no layer that is recognised
+	Other  []string `json:"other,omitempty"` // tensors that belong to no recognised layer
 }
 
-// check holds the tensors of a file against the architecture.
+// check compares the tensors of a file with the architecture.
 func (a *Architecture) check(f *File) error {
 	known := slices.Clone(a.Other)
 	for i := range a.Layers {
@@ -203,28 +204,31 @@ func (a *Architecture) check(f *File) error {
 }
 
 // WeightsTask is the task of the model directories that [SaveLayers] writes:
-// weights, and what layers they are of.
+// weights and the description of their layers.
 const WeightsTask = "weights"
 
-// SaveLayers writes a model directory of all tensors of f, those of no layer
-// too, with arch as its configuration.
+// SaveLayers writes a model directory with all tensors of f, including those of
+// no layer, and arch as its configuration. It returns the errors of [Save].
 func SaveLayers(dir string, arch *Architecture, f *File) error {
 	return Save(dir, WeightsTask, arch, Tensors(WeightsFile, f.Tensors, f.Meta))
 }
 
-// OpenLayers reads a model directory that [SaveLayers] wrote.
+// OpenLayers reads a model directory that [SaveLayers] wrote. A directory of
+// another task, or a configuration that does not fit the tensors, is a
+// [*FileError].
 func OpenLayers(d *Dir) (*Architecture, error) {
 	arch := &Architecture{}
 	if err := d.Decode(arch); err != nil {
 		return nil, err
 	}
 	if err := arch.check(d.Weights); err != nil {
-		return nil, &FileError{File: d.Path, Problem: ConfigFile + " does not describe the weights beside it: " + err.Error(), Fix: "import them again", Err: err}
+		return nil, &FileError{File: d.Path, Problem: ConfigFile + " does not match the weights: " + err.Error(), Fix: "import them again", Err: err}
 	}
 	return arch, nil
 }
 
-// Network is the layers of an architecture, with their weights, to compute with.
+// Network holds the layers of an architecture, with their weights, ready to
+// compute.
 type Network struct {
 	Arch *Architecture
 	Slab *tensor.Slab // parameters under the file's names
@@ -232,10 +236,10 @@ type Network struct {
 	modules []any
 }
 
-// Build makes the layers that arch describes and loads f into them. Tensors of
-// no layer (arch.Other) stay out. What does not fit is a *FileError that names
-// the tensor, what was expected and what came; so is a layer that this library
-// does not compute.
+// Build creates the layers that arch describes and loads f into them. Tensors
+// of no layer (arch.Other) are left out. A tensor that does not fit is a
+// [*FileError] that names the tensor, the expected and the actual shape; so is
+// a layer that this library does not support.
 func Build(dev *tensor.Device, arch *Architecture, f *File) (*Network, error) {
 	n := &Network{Arch: arch}
 	var names []string
@@ -267,7 +271,7 @@ func Build(dev *tensor.Device, arch *Architecture, f *File) (*Network, error) {
 	return n, part.Load(n.Slab)
 }
 
-// module makes the layer of package nn, whose parameters are in the order of
+// module creates the layer of package nn, whose parameters are in the order of
 // l.Tensors.
 func (l *Layer) module() (any, error) {
 	switch l.Kind {
@@ -299,8 +303,8 @@ func (l *Layer) module() (any, error) {
 	return c.Build(l.Input)
 }
 
-// Module is the layer of that name: an *nn.RNN, *nn.Linear, *nn.Embedding or
-// *nn.LayerNorm, or nil. A single-step cell is an *nn.RNN of one layer.
+// Module returns the layer of that name: an *nn.RNN, *nn.Linear, *nn.Embedding
+// or *nn.LayerNorm, or nil. A single-step cell is an *nn.RNN of one layer.
 func (n *Network) Module(name string) any {
 	for i, l := range n.Arch.Layers {
 		if l.Name == name {

@@ -2,5 +2,5 @@
 
 package model
 
-// lock guards nothing on systems that have no lock which ends with its process.
+// lock does nothing on systems without a lock that ends with its process.
 func lock(string) (unlock func(), err error) { return func() {}, nil }

@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// lock makes sure that one process at a time gets past it, until it unlocks or
-// ends: the system lets go of the lock of a process that was killed. The error is
-// ErrSaving while another holds it. Where a file system cannot lock, as some
-// network ones cannot, nothing guards; a model is not lost for that.
+// lock admits one process at a time, until it unlocks or ends: the system
+// releases the lock of a process that was killed. The error is ErrSaving while
+// another process holds it. On file systems without locks, such as some network
+// ones, it does nothing; the protocol of Save still keeps the model readable.
 func lock(path string) (unlock func(), err error) {
 	for {
 		step()
@@ -22,7 +22,8 @@ func lock(path string) (unlock func(), err error) {
 			f.Close()
 			return nil, ErrSaving
 		}
-		// The one before may have removed the file after it was opened here.
+		// The previous owner may have removed the file after it was opened
+		// here.
 		mine, err1 := f.Stat()
 		there, err2 := os.Stat(path)
 		if err1 == nil && err2 == nil && os.SameFile(mine, there) {

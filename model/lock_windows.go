@@ -2,9 +2,9 @@ package model
 
 import "syscall"
 
-// lock makes sure that one process at a time gets past it, until it unlocks or
-// ends: the file is open to no one else, and the system closes and removes it. The
-// error is ErrSaving while another has it.
+// lock admits one process at a time, until it unlocks or ends: the file can be
+// opened once, and the system closes and removes it. The error is ErrSaving
+// while another process holds it.
 func lock(path string) (unlock func(), err error) {
 	const (
 		deleteAccess  = 0x00010000

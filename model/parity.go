@@ -9,24 +9,26 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Sizes of the random input: a batch of sequences, or as many vectors.
+// Sizes of the random input: a batch of sequences, or the same number of
+// vectors.
 const (
 	SampleRows  = 3
 	SampleSteps = 7
 	vectors     = SampleRows * SampleSteps
 )
 
-// Tolerance is how far results may lie apart: of 1, or of the largest value of
-// a layer's results if that is more. float32 arithmetic alone stays well below.
+// Tolerance is the largest accepted difference: of 1, or of the largest value
+// of a layer's results if that is more. float32 arithmetic stays well below.
 const Tolerance = 1e-4
 
-// Parity is how far this library's results lie from others' on random input.
+// Parity reports how far this library's results differ from others' on random
+// input.
 type Parity struct {
 	Layers []LayerParity `json:"layers"` // by layer, in the order of the file
-	// Max is the largest difference to the float64 reference.
+	// Max is the largest difference from the float64 reference.
 	Max          float64  `json:"max_difference"`
-	Framework    string   `json:"framework,omitempty"`                // what was compared with too, such as "PyTorch 2.9.1"; absent where nothing was
-	MaxFramework *float64 `json:"max_difference_framework,omitempty"` // the largest difference to the framework
+	Framework    string   `json:"framework,omitempty"`                // the framework also compared with, such as "PyTorch 2.9.1"; absent if none
+	MaxFramework *float64 `json:"max_difference_framework,omitempty"` // the largest difference from the framework
 	// Samples are the inputs and this library's results, by layer.
 	Samples []*Sample `json:"-"`
 }
@@ -35,13 +37,13 @@ type Parity struct {
 type LayerParity struct {
 	Name      string   `json:"name"`                               // of the layer
 	Kind      Kind     `json:"kind"`                               // of the layer
-	Values    int      `json:"values"`                             // compared
-	Max       float64  `json:"max_difference"`                     // largest difference to the float64 reference
-	Framework *float64 `json:"max_difference_framework,omitempty"` // and to the framework; absent where none was compared with
+	Values    int      `json:"values"`                             // number of values compared
+	Max       float64  `json:"max_difference"`                     // largest difference from the float64 reference
+	Framework *float64 `json:"max_difference_framework,omitempty"` // and from the framework; absent if none was compared with
 	scale     float64  // the largest magnitude of the reference's values, at least 1
 }
 
-// Ok reports whether everything lies within Tolerance.
+// Ok reports whether every difference is within Tolerance.
 func (p *Parity) Ok() bool {
 	for _, l := range p.Layers {
 		if !(l.Max <= Tolerance*l.scale) || l.Framework != nil && !(*l.Framework <= Tolerance*l.scale) {
@@ -51,7 +53,8 @@ func (p *Parity) Ok() bool {
 	return true
 }
 
-// Compared notes a framework's results: how far they lie from this library's, by layer.
+// Compared records a framework's results: their differences from this
+// library's, by layer.
 func (p *Parity) Compared(framework string, differences []float64) {
 	p.Framework, p.MaxFramework = framework, new(float64)
 	for i, d := range differences {
@@ -60,8 +63,8 @@ func (p *Parity) Compared(framework string, differences []float64) {
 	}
 }
 
-// Tensors are the inputs and results under the names "layer.part", for another
-// program to read: 0.x, 0.y, 0.h0 and so on.
+// Tensors returns the inputs and results under the names "layer.part", for
+// another program to read: 0.x, 0.y, 0.h0 and so on.
 func (p *Parity) Tensors(arch *Architecture) []Tensor {
 	var ts []Tensor
 	for i, s := range p.Samples {
@@ -89,7 +92,7 @@ func (p *Parity) Tensors(arch *Architecture) []Tensor {
 	return ts
 }
 
-// Worst is the largest of all differences.
+// Worst returns the largest of all differences.
 func (p *Parity) Worst() float64 {
 	if p.MaxFramework != nil {
 		return larger(p.Max, *p.MaxFramework)
@@ -99,14 +102,14 @@ func (p *Parity) Worst() float64 {
 
 // Sample is a layer's input, and this library's results on it. B is SampleRows, T SampleSteps.
 type Sample struct {
-	X      []float32 // [B,T,in], or of a layer without steps [B*T,in]
-	IDs    []int32   // of an embedding, [B,T]
-	H0, C0 []float32 // [L*D,B,...] of a recurrent layer
+	X      []float32 // shape [B,T,in], or [B*T,in] for a layer without steps
+	IDs    []int32   // input of an embedding, shape [B,T]
+	H0, C0 []float32 // initial states of a recurrent layer, shape [L*D,B,...]
 	Y      []float32
 	HN, CN []float32
 }
 
-// Vector is the i-th of the input's vectors, which are n long.
+// Vector returns the i-th of the input's vectors, of length n.
 func (s *Sample) Vector(i, n int) []float64 {
 	v := make([]float64, n)
 	for j, x := range s.X[i*n : (i+1)*n] {
@@ -115,14 +118,15 @@ func (s *Sample) Vector(i, n int) []float64 {
 	return v
 }
 
-// Reference computes a layer's results on a sample by another way than this
-// library's: the output, and of a recurrent layer the final states [L*D,B,...]
-// (cn of an LSTM alone).
+// Reference computes a layer's results on a sample independently of this
+// library: the output, and for a recurrent layer the final states, of shape
+// [L*D,B,...] (cn for an LSTM only).
 type Reference func(l *Layer, s *Sample) (y, hn, cn []float64)
 
 // Check runs every layer on random input and compares it with a reference.
-// Recurrent layers start from a random state. Weights that are not finite are
-// an error that names path.
+// Recurrent layers start from a random state. Weights that are not finite are a
+// [*FileError] that names path; a layer that cannot run on its input is an
+// error that names the layer.
 func (n *Network) Check(path string, reference Reference, seed uint64) (*Parity, error) {
 	if err := finite(n.Slab, path); err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func (n *Network) Check(path string, reference Reference, seed uint64) (*Parity,
 	return p, nil
 }
 
-// finite refuses weights that no result can be computed of.
+// finite returns an error for weights that are not finite.
 func finite(slab *tensor.Slab, path string) error {
 	for _, p := range slab.Params {
 		for i, v := range p.Read() {
@@ -164,7 +168,7 @@ func finite(slab *tensor.Slab, path string) error {
 	return nil
 }
 
-// compare takes results into the layer's difference; a NaN anywhere is a NaN difference.
+// compare updates the layer's difference; a NaN anywhere makes it NaN.
 func (l *LayerParity) compare(got []float32, want []float64) {
 	l.Values += len(want)
 	for i, w := range want {
@@ -173,7 +177,7 @@ func (l *LayerParity) compare(got []float32, want []float64) {
 	}
 }
 
-// larger is the maximum, and NaN once there was one.
+// larger returns the maximum, or NaN if either is NaN.
 func larger(a, b float64) float64 {
 	if b > a || math.IsNaN(b) {
 		return b

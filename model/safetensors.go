@@ -13,10 +13,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxHeader bounds the JSON header, as the reference implementation does.
+// maxHeader is the size limit of the JSON header, as in the reference
+// implementation.
 const maxHeader = 100_000_000
 
-// metaKey is the header's entry for the file's own key-value strings.
+// metaKey is the header's entry for the file's metadata strings.
 const metaKey = "__metadata__"
 
 // Tensor is a named array in row-major order. Exactly one of Data and Ints is used;
@@ -31,13 +32,14 @@ type Tensor struct {
 // File is the content of a safetensors file.
 type File struct {
 	Path    string
-	Tensors []Tensor // in the order of their bytes
+	Tensors []Tensor // in the order of their data
 	Meta    map[string]string
 	index   map[string]int
 }
 
-// NewFile makes the content of a file that another reader has read, path being
-// for messages. A name used twice, or data that does not fit its Dims, is an error.
+// NewFile makes a File from tensors that another reader has read; path is for
+// messages. A name used twice, or data that does not fit its Dims, is a
+// [*FileError].
 func NewFile(path string, ts []Tensor, meta map[string]string) (*File, error) {
 	f := &File{Path: path, Tensors: ts, Meta: meta, index: make(map[string]int, len(ts))}
 	for i, t := range ts {
@@ -56,7 +58,7 @@ func NewFile(path string, ts []Tensor, meta map[string]string) (*File, error) {
 	return f, nil
 }
 
-// Lookup finds a tensor by name; nil if there is none.
+// Lookup returns the tensor with that name; nil if there is none.
 func (f *File) Lookup(name string) *Tensor {
 	i, ok := f.index[name]
 	if !ok {
@@ -65,9 +67,9 @@ func (f *File) Lookup(name string) *Tensor {
 	return &f.Tensors[i]
 }
 
-// ReadTensors reads a safetensors file with tensors of type F32, F16, BF16, I64 or
-// I32. The file may come from anywhere: memory stays within a small multiple of its
-// size, and anything unsound is a *FileError that names the file and the tensor.
+// ReadTensors reads a safetensors file with tensors of type F32, F16, BF16, I64
+// or I32. The file need not be trusted: memory stays within a small multiple of
+// its size, and any fault is a [*FileError] that names the file and the tensor.
 func ReadTensors(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -102,7 +104,8 @@ type entry struct {
 
 var dtypeSize = map[string]int64{"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
 
-// decode reads a file of the given size from r, once from front to end; path is for messages.
+// decode reads a file of the given size from r, sequentially; path is for
+// messages.
 func decode(path string, r io.Reader, size int64) (*File, error) {
 	bad := func(format string, a ...any) error {
 		return &FileError{File: path, Problem: fmt.Sprintf(format, a...)}
@@ -144,8 +147,8 @@ func decode(path string, r io.Reader, size int64) (*File, error) {
 	return f, nil
 }
 
-// parseHeader reads the JSON header token by token, since encoding/json would let
-// the second of two equal names win in silence.
+// parseHeader reads the JSON header token by token, because encoding/json would
+// silently use the second of two equal names.
 func parseHeader(path string, header []byte) (entries []entry, meta map[string]string, err error) {
 	bad := func(format string, a ...any) error {
 		return &FileError{File: path, Problem: "header: " + fmt.Sprintf(format, a...)}
@@ -197,7 +200,7 @@ func parseHeader(path string, header []byte) (entries []entry, meta map[string]s
 	return entries, meta, nil
 }
 
-// newEntry checks one tensor's own fields; problem is "" if they agree.
+// newEntry checks one tensor's fields; problem is "" if they agree.
 func newEntry(name, dtype string, shape, offsets []int64) (e entry, problem string) {
 	size := dtypeSize[dtype]
 	switch {
@@ -237,7 +240,8 @@ func shapeText(dims []int) string {
 	return fmt.Sprint(dims)
 }
 
-// checkLayout sorts the entries by place and makes sure they tile the data exactly.
+// checkLayout sorts the entries by offset and checks that they tile the data
+// exactly.
 func checkLayout(path string, entries []entry, size int64) error {
 	sort.SliceStable(entries, func(i, j int) bool {
 		a, b := &entries[i], &entries[j]
@@ -265,7 +269,8 @@ func checkLayout(path string, entries []entry, size int64) error {
 	return nil
 }
 
-// readData fills t from r, in pieces, so that the raw bytes never stand whole beside the values.
+// readData fills t from r, in chunks, so that the raw bytes are never held in
+// memory beside the values.
 func readData(t *Tensor, e *entry, r io.Reader) error {
 	floats := e.dtype[0] != 'I'
 	if floats {
@@ -335,14 +340,16 @@ func half(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
 }
 
-// WriteTensors writes a safetensors file atomically (see WriteFileAtomic), floats as
-// F32 and integers as I64. Equal tensors and metadata give equal bytes. A name used
-// twice, or data that does not fit its Dims, is an error and nothing is written.
+// WriteTensors writes a safetensors file atomically (see [WriteFileAtomic],
+// whose errors it returns), floats as F32 and integers as I64. Equal tensors
+// and metadata give equal bytes. A name that is empty, reserved or used twice,
+// or data that does not fit its Dims, is an error and nothing is written.
 func WriteTensors(path string, ts []Tensor, meta map[string]string) error {
 	return WriteFileAtomic(path, func(w io.Writer) error { return encode(w, ts, meta) })
 }
 
-// buildHeader is the header's JSON, padded so that the data starts at a multiple of 8.
+// buildHeader returns the header's JSON, padded so that the data starts at a
+// multiple of 8.
 func buildHeader(ts []Tensor, meta map[string]string) ([]byte, error) {
 	header := []byte{'{'}
 	if len(meta) > 0 {

@@ -21,37 +21,40 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// A save over an older model may be killed at any moment, and several files cannot be
-// renamed at once. So all files are written to a folder inside the directory and
-// flushed. The folder is then named after the seal of the new config.json, and one
-// rename, that of config.json, commits the save. Only from there on do the other files
-// move from the folder to their plain names, over those of the older model. A reader
-// looks for a file in the folder of the config.json that it read, and then under the
-// plain name. The next save completes moves that were cut off, and removes folders
-// that were never committed.
+// A save over an older model may be killed at any moment, and several files
+// cannot be renamed at once. Therefore all files are written to a folder inside
+// the directory and flushed. The folder is then named after the seal of the new
+// config.json, and one rename, that of config.json, commits the save. After
+// that the other files move from the folder to their plain names, over those of
+// the older model. A reader looks for a file in the folder of the config.json
+// that it read, and then under the plain name. The next save completes
+// interrupted moves and removes folders that were never committed.
 
 const (
-	stagingFolder = "saving"      // while it is written; then with a part of the seal
-	dropsFile     = "drops.txt"   // in the folder: files of the older model that the new one lacks, one a line
+	stagingFolder = "saving"      // during writing; then with part of the seal appended
+	dropsFile     = "drops.txt"   // in the folder: files of the older model that the new one lacks, one per line
 	lockFile      = "saving.lock" // held while saving
 )
 
 var (
 	stagingName = regexp.MustCompile(`^` + stagingFolder + `(-[0-9a-f]{12})?$`)
 
-	// unsealed stands in config.json for the seal while the seal is computed.
+	// unsealed replaces the seal in config.json while the seal is computed.
 	unsealed = strings.Repeat("0", 2*sha256.Size)
 )
 
-// committedFolder is the folder of a committed save, of which config.json has the seal.
+// committedFolder is the folder of a committed save; seal is that of
+// config.json.
 func committedFolder(dir, seal string) string {
 	return filepath.Join(dir, fmt.Sprintf("%s-%.12s", stagingFolder, seal))
 }
 
-// ErrSaving is the error of a save into a directory that another save is writing to.
-var ErrSaving = errors.New("another save into this directory is under way; let it end, or choose another directory")
+// ErrSaving is returned for a save into a directory that another save is
+// writing to.
+var ErrSaving = errors.New("another save into this directory is running; wait for it to end, or choose another directory")
 
-// step is called before each change to the disk, so that a test can end the process there.
+// step is called before each change to the disk, so that a test can end the
+// process there.
 var step = func() {}
 
 // Part is a file of a model directory, to be saved.
@@ -60,18 +63,18 @@ type Part struct {
 	Write func(io.Writer) error
 }
 
-// Weights is the part that every model directory has: model.safetensors, of the
-// parameters of slab under their names.
+// Weights is the part that every model directory has: model.safetensors with
+// the parameters of slab under their names.
 func Weights(slab *tensor.Slab) Part {
 	return Part{WeightsFile, func(w io.Writer) error { return encode(w, SlabTensors(slab), nil) }}
 }
 
-// Tensors is a safetensors file as a part; see [WriteTensors].
+// Tensors makes a safetensors file a part; see [WriteTensors].
 func Tensors(name string, ts []Tensor, meta map[string]string) Part {
 	return Part{name, func(w io.Writer) error { return encode(w, ts, meta) }}
 }
 
-// FileCopy is a copy of the file at path as a part.
+// FileCopy makes a copy of the file at path a part.
 func FileCopy(name, path string) Part {
 	return Part{name, func(w io.Writer) error {
 		f, err := os.Open(path)
@@ -84,13 +87,17 @@ func FileCopy(name, path string) Part {
 	}}
 }
 
-// Save writes a model directory of parts, [Weights] among them, and config.json,
-// which keeps the task's name, cfg (anything that encoding/json can write), and the
-// size and SHA-256 of each part. The directory is created if need be. A model that
-// was there is replaced by this one as a whole: whoever opens the directory, at any
-// moment and also after a kill, finds the one or the other. Files that belong to
-// neither stay as they are. While another save into the directory is under way,
-// the error is [ErrSaving].
+// Save writes a model directory of parts, which must include [Weights], and
+// config.json, which holds the task's name, cfg (anything that encoding/json
+// can write), and the size and SHA-256 of each part. The directory is created
+// if necessary. An existing model is replaced as a whole: a reader of the
+// directory, at any moment and even after a kill, finds either the old model or
+// the new one. Files that belong to neither are left alone.
+//
+// Errors: [ErrSaving] while another save into the directory is running; an
+// error for parts with invalid or repeated names or without Weights, or a cfg
+// that cannot be written as JSON; and the errors of parts and of the file system. The
+// message says whether the older model was kept or the new one is in place.
 func Save(dir, task string, cfg any, parts ...Part) error {
 	raw, err := json.Marshal(cfg)
 	if err != nil {
@@ -110,7 +117,7 @@ func Save(dir, task string, cfg any, parts ...Part) error {
 	defer unlock()
 	older, err := settle(dir)
 	if err != nil {
-		return fmt.Errorf("%s: what an earlier save left cannot be cleared away: %w", dir, bare(err))
+		return fmt.Errorf("%s: the files of an interrupted save cannot be removed: %w", dir, bare(err))
 	}
 	s := &saving{dir: dir, folder: filepath.Join(dir, stagingFolder)}
 	defer s.discard() // also when a part panics
@@ -137,7 +144,7 @@ func Save(dir, task string, cfg any, parts ...Part) error {
 		return fmt.Errorf("%s: not written, the model before it is kept: %w", dir, bare(err))
 	}
 	if err := complete(dir, m); err != nil {
-		return fmt.Errorf("%s: saved, and can be opened, but some files do not have their place yet: %w", dir, bare(err))
+		return fmt.Errorf("%s: saved, and can be opened, but some files are not under their final names yet: %w", dir, bare(err))
 	}
 	return nil
 }
@@ -149,13 +156,13 @@ func textPart(name string, text []byte) Part {
 	}}
 }
 
-// checkParts refuses parts that no directory could hold.
+// checkParts returns an error for parts that a directory cannot hold.
 func checkParts(dir string, parts []Part) error {
 	seen := map[string]bool{}
 	for _, p := range parts {
 		place := filepath.Join(dir, filepath.FromSlash(p.Name))
 		if !validName(p.Name) || seen[p.Name] {
-			return fmt.Errorf("%s: not written: the name %q is used twice, or not one for a model's file", dir, p.Name)
+			return fmt.Errorf("%s: not written: the name %q is used twice, or not valid for a model's file", dir, p.Name)
 		}
 		seen[p.Name] = true
 		if info, err := os.Stat(place); err == nil && info.IsDir() {
@@ -168,14 +175,15 @@ func checkParts(dir string, parts []Part) error {
 	return nil
 }
 
-// validName says whether a file of a model may be called that.
+// validName reports whether a file of a model may have that name.
 func validName(name string) bool {
 	first, _, _ := strings.Cut(name, "/")
 	return fs.ValidPath(name) && filepath.IsLocal(filepath.FromSlash(name)) &&
 		name != "." && name != ConfigFile && name != dropsFile && name != lockFile && !stagingName.MatchString(first)
 }
 
-// missing are the files of an older model, if there is one, that a new one lacks.
+// missing returns the files of an older model, if there is one, that the new
+// one lacks.
 func missing(older *manifest, files []listed) (names []string) {
 	if older != nil {
 		for _, f := range older.Carousel.Files {
@@ -187,7 +195,7 @@ func missing(older *manifest, files []listed) (names []string) {
 	return names
 }
 
-// seal gives the manifest its seal, and is the text of config.json.
+// seal sets the manifest's seal and returns the text of config.json.
 func (m *manifest) seal() ([]byte, error) {
 	m.Carousel.Seal = unsealed
 	var b bytes.Buffer
@@ -254,7 +262,7 @@ func (w stepwise) Write(b []byte) (int, error) {
 	return w.Writer.Write(b)
 }
 
-// commit makes the directory the new model's.
+// commit makes the new model the directory's.
 func (s *saving) commit(seal string) error {
 	syncFolders(s.folder, s.files)
 	folder := committedFolder(s.dir, seal)
@@ -267,21 +275,21 @@ func (s *saving) commit(seal string) error {
 	if err := rename(filepath.Join(folder, ConfigFile), filepath.Join(s.dir, ConfigFile)); err != nil {
 		return err
 	}
-	s.folder = "" // the model needs it now
+	s.folder = "" // now part of the model
 	step()
 	syncDir(s.dir)
 	return nil
 }
 
-// discard removes what was written for a save that is not committed.
+// discard removes the files of a save that is not committed.
 func (s *saving) discard() {
 	if s.folder != "" {
 		os.RemoveAll(s.folder)
 	}
 }
 
-// settle leaves a directory without anything of earlier saves but a model, and
-// gives that model's manifest, or nil if there is none that can be read.
+// settle removes the remains of earlier saves from a directory, and returns the
+// manifest of its model, or nil if there is none that can be read.
 func settle(dir string) (*manifest, error) {
 	m, f, err := openManifest(dir)
 	if err == nil {
@@ -304,7 +312,8 @@ func settle(dir string) (*manifest, error) {
 	return m, nil
 }
 
-// complete gives the files of a committed save their places, if they lack them.
+// complete moves the files of a committed save to their plain names, if they
+// are not there yet.
 func complete(dir string, m *manifest) error {
 	folder := committedFolder(dir, m.Carousel.Seal)
 	if _, err := os.Lstat(folder); m.Carousel.Seal == "" || errors.Is(err, fs.ErrNotExist) {
@@ -331,7 +340,7 @@ func complete(dir string, m *manifest) error {
 				return err
 			}
 			if up := path.Dir(name); up != "." {
-				_ = remove(filepath.Join(dir, filepath.FromSlash(up))) // stays unless it is empty
+				_ = remove(filepath.Join(dir, filepath.FromSlash(up))) // fails unless it is empty
 			}
 		}
 	}
@@ -348,7 +357,7 @@ func remove(path string) error {
 	return os.Remove(path)
 }
 
-// removeAll removes a folder and what is in it.
+// removeAll removes a folder and its content.
 func removeAll(folder string) error {
 	var all []string
 	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {

@@ -8,14 +8,16 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// SaveSlab writes the parameters of slab under their names to a safetensors file.
+// SaveSlab writes the parameters of slab under their names to a safetensors
+// file; it returns the errors of [WriteTensors].
 func SaveSlab(path string, slab *tensor.Slab, meta map[string]string) error {
 	return WriteTensors(path, SlabTensors(slab), meta)
 }
 
-// LoadSlab reads parameters written by SaveSlab, or by PyTorch under the same names,
-// into slab. Every parameter must be in the file with its shape, and nothing else may
-// be; otherwise a *FileError names the first tensor at fault and slab stays as it was.
+// LoadSlab reads parameters written by SaveSlab, or by PyTorch under the same
+// names, into slab. The file must hold every parameter with its shape, and
+// nothing else; otherwise a [*FileError] names the first wrong tensor and slab
+// is unchanged.
 func LoadSlab(path string, slab *tensor.Slab) error {
 	f, err := ReadTensors(path)
 	if err != nil {
@@ -24,7 +26,7 @@ func LoadSlab(path string, slab *tensor.Slab) error {
 	return f.Load(slab)
 }
 
-// SlabTensors is a copy of the parameters of slab, under their names.
+// SlabTensors returns a copy of the parameters of slab, under their names.
 func SlabTensors(slab *tensor.Slab) []Tensor {
 	ts := make([]Tensor, len(slab.Params))
 	for i, p := range slab.Params {
@@ -33,7 +35,8 @@ func SlabTensors(slab *tensor.Slab) []Tensor {
 	return ts
 }
 
-// Load copies the tensors into slab, whose names and shapes must match; see LoadSlab.
+// Load copies the tensors into slab, whose names and shapes must match; it
+// returns the errors of [LoadSlab].
 func (f *File) Load(slab *tensor.Slab) error {
 	bad := func(name, format string, a ...any) error {
 		return &FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf(format, a...)}

@@ -18,7 +18,8 @@ type EMA struct {
 	updates int
 }
 
-// NewEMA is an average with 0 <= decay < 1, such as 0.999. It panics outside that.
+// NewEMA creates an average with 0 <= decay < 1, such as 0.999. It panics
+// outside that range.
 func NewEMA(slab *tensor.Slab, decay float64) *EMA {
 	if !(decay >= 0 && decay < 1) {
 		panic(fmt.Sprintf("optim: the decay of an EMA must be in [0,1), got %v", decay))
@@ -27,7 +28,8 @@ func NewEMA(slab *tensor.Slab, decay float64) *EMA {
 	return &EMA{slab: slab, avg: b.Alloc(n), tmp: b.Alloc(n), weight: float32(1 - decay)}
 }
 
-// Update takes the present weights into the average. Call it after each step.
+// Update adds the current weights to the moving average. Call it after each
+// step.
 func (e *EMA) Update() {
 	b := e.slab.Device().Backend()
 	if e.updates == 0 {
@@ -38,11 +40,12 @@ func (e *EMA) Update() {
 	e.updates++
 }
 
-// Updates is how often Update was called.
+// Updates is the number of calls of Update.
 func (e *EMA) Updates() int { return e.updates }
 
-// Swap exchanges the weights and the average: once to evaluate the average, and
-// once more to go on training. Before the first Update it does nothing.
+// Swap exchanges the weights and the average: call it once to evaluate the
+// average, and again to continue training. Before the first Update it does
+// nothing.
 func (e *EMA) Swap() {
 	if e.updates == 0 {
 		return
@@ -53,12 +56,15 @@ func (e *EMA) Swap() {
 	b.Copy(e.avg, e.tmp, false)
 }
 
-// State waits for and returns a copy of the average, and the number of updates.
+// State waits for the device and returns a copy of the average and the number
+// of updates.
 func (e *EMA) State() ([]Vector, int) {
 	return read(nil, e.slab, "ema", e.avg), e.updates
 }
 
-// LoadState restores what State returned. If names or shapes differ, nothing changes.
+// LoadState restores what State returned. It returns an error, and changes
+// nothing, if a parameter is missing from vs or has another shape there, or
+// updates is negative.
 func (e *EMA) LoadState(vs []Vector, updates int) error {
 	if updates < 0 {
 		return fmt.Errorf("the saved average has %d updates", updates)

@@ -9,13 +9,13 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Group gives some parameters settings of their own. A parameter belongs to the
-// first group whose Match accepts its full name, such as "rnn.weight_ih_l0".
+// Group overrides settings of some parameters. A parameter belongs to the first
+// group whose Match accepts its full name, such as "rnn.weight_ih_l0".
 type Group struct {
 	Match       func(name string) bool
 	LRScale     float32  // factor on the learning rate; 0 means 1
 	WeightDecay *float32 // in place of the rule's, for NoDecay parameters too; nil keeps the rule's
-	Freeze      bool     // leave these parameters as they are; their gradients count in no norm
+	Freeze      bool     // do not train these parameters; the gradient norm leaves them out
 }
 
 // SGDOptions sets up stochastic gradient descent. The zero value is plain descent.
@@ -67,15 +67,15 @@ type Optimizer struct {
 	m, v    device.Buffer // laid out as the slab; absent where the rule needs none
 	mName   string        // PyTorch's names for them
 	vName   string
-	norm    device.Buffer // [1]: Σg² of the last ClipNorm
-	factor  device.Buffer // [1]: what the next Step multiplies the gradient by
+	norm    device.Buffer // shape [1]: Σg² of the last ClipNorm
+	factor  device.Buffer // shape [1]: the factor that the next Step applies to the gradient
 	pending bool          // factor has not been applied yet
 	steps   int
 	spec    device.StepSpec
 	scratch [1]float32
 }
 
-// run is a stretch of the slab whose parameters share their settings.
+// run is a range of the slab whose parameters have the same settings.
 type run struct {
 	lo, hi int
 	setting
@@ -86,8 +86,9 @@ type setting struct {
 	frozen       bool
 }
 
-// NewSGD is stochastic gradient descent (torch.optim.SGD). It panics if a
-// setting is out of range or a group matches no parameter, as all rules do.
+// NewSGD creates a stochastic gradient descent optimizer (torch.optim.SGD). It
+// panics if a setting is out of range or a group matches no parameter, as do
+// the other rules.
 func NewSGD(slab *tensor.Slab, o *SGDOptions) *Optimizer {
 	if o == nil {
 		o = &SGDOptions{}
@@ -104,7 +105,7 @@ func NewSGD(slab *tensor.Slab, o *SGDOptions) *Optimizer {
 	return opt
 }
 
-// NewAdam is Adam with L2 decay (torch.optim.Adam).
+// NewAdam creates an Adam optimizer with L2 decay (torch.optim.Adam).
 func NewAdam(slab *tensor.Slab, o *AdamOptions) *Optimizer {
 	if o == nil {
 		o = &AdamOptions{}
@@ -112,7 +113,7 @@ func NewAdam(slab *tensor.Slab, o *AdamOptions) *Optimizer {
 	return newAdam("adam", slab, *o)
 }
 
-// NewAdamW is Adam with decoupled decay (torch.optim.AdamW).
+// NewAdamW creates an Adam optimizer with decoupled decay (torch.optim.AdamW).
 func NewAdamW(slab *tensor.Slab, o *AdamWOptions) *Optimizer {
 	if o == nil {
 		o = &AdamWOptions{}
@@ -131,7 +132,7 @@ func newAdam(rule string, slab *tensor.Slab, o AdamOptions) *Optimizer {
 	return opt
 }
 
-// NewRMSprop is RMSprop (torch.optim.RMSprop, not centred).
+// NewRMSprop creates an RMSprop optimizer (torch.optim.RMSprop, not centred).
 func NewRMSprop(slab *tensor.Slab, o *RMSpropOptions) *Optimizer {
 	if o == nil {
 		o = &RMSpropOptions{}
@@ -161,8 +162,9 @@ func newOptimizer(rule string, slab *tensor.Slab, spec device.StepSpec, decay fl
 func (o *Optimizer) keepM(name string) { o.m, o.mName = o.backend.Alloc(o.slab.Values().N), name }
 func (o *Optimizer) keepV(name string) { o.v, o.vName = o.backend.Alloc(o.slab.Values().N), name }
 
-// layOut cuts the slab into runs of equal settings. The zeros between two
-// parameters of a run are stepped along: their gradient is zero, so they stay zero.
+// layOut divides the slab into runs of equal settings. The zeros between two
+// parameters of a run are updated too: their gradient is zero, so they stay
+// zero.
 func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []run {
 	var runs []run
 	used := make([]bool, len(groups))
@@ -199,14 +201,14 @@ func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []r
 	return runs
 }
 
-// Slab is the parameters that are trained.
+// Slab returns the parameters that are trained.
 func (o *Optimizer) Slab() *tensor.Slab { return o.slab }
 
 // Rule is "sgd", "adam", "adamw" or "rmsprop".
 func (o *Optimizer) Rule() string { return o.rule }
 
-// String is the rule with its settings, such as "adamw beta1=0.9 beta2=0.999
-// eps=1e-08 decay=0.01": the same text, the same arithmetic.
+// String returns the rule with its settings, such as "adamw beta1=0.9
+// beta2=0.999 eps=1e-08 decay=0.01". Equal strings mean equal arithmetic.
 func (o *Optimizer) String() string { return o.text }
 
 func describe(rule string, s device.StepSpec, decay float32, decayAll bool, groups []Group) string {
@@ -249,9 +251,10 @@ func describe(rule string, s device.StepSpec, decay float32, decayAll bool, grou
 // Steps is the number of steps taken.
 func (o *Optimizer) Steps() int { return o.steps }
 
-// ClipNorm scales all gradients by min(1, max/(norm+1e-6)), norm being the
-// Euclidean norm of all of them together (torch.nn.utils.clip_grad_norm_). The
-// scaling itself happens in the next Step. A max of +Inf only measures.
+// ClipNorm scales all gradients by min(1, max/(norm+1e-6)), where norm is the
+// Euclidean norm over all of them (torch.nn.utils.clip_grad_norm_). The next
+// Step applies the factor. A max of +Inf only measures. It panics unless max is
+// positive.
 //
 // If the norm is not finite, the next Step changes no weight.
 func (o *Optimizer) ClipNorm(max float32) {
@@ -266,8 +269,9 @@ func (o *Optimizer) ClipNorm(max float32) {
 	o.pending = true
 }
 
-// ClipValue bounds each element of the gradients to [-max, max]
-// (torch.nn.utils.clip_grad_value_). NaN stays NaN.
+// ClipValue clamps each element of the gradients to [-max, max]
+// (torch.nn.utils.clip_grad_value_). NaN stays NaN. It panics unless max is
+// positive.
 func (o *Optimizer) ClipValue(max float32) {
 	if !(max > 0) {
 		panic(fmt.Sprintf("optim: ClipValue needs a positive bound, got %v", max))
@@ -276,7 +280,7 @@ func (o *Optimizer) ClipValue(max float32) {
 	o.backend.Clamp(o.slab.Grads(), -max, max)
 }
 
-// settle applies the factor of an earlier ClipNorm.
+// settle applies the pending factor of an earlier ClipNorm.
 func (o *Optimizer) settle() {
 	if o.pending {
 		o.backend.ScaleBy(o.slab.Grads(), o.factor)
@@ -292,8 +296,8 @@ func (o *Optimizer) clearFrozen() {
 	}
 }
 
-// GradNorm waits for and returns the norm that the last [Optimizer.ClipNorm]
-// measured, before its clipping; 0 before the first.
+// GradNorm waits for the device and returns the norm that the last
+// [Optimizer.ClipNorm] measured, before clipping; 0 before the first call.
 func (o *Optimizer) GradNorm() float32 {
 	o.backend.Download(o.scratch[:], o.norm)
 	return float32(math.Sqrt(float64(o.scratch[0])))

@@ -5,19 +5,19 @@ import (
 	"math"
 )
 
-// Schedule gives the learning rate of each step, counted from 0. It is a pure
+// Schedule returns the learning rate of each step, counted from 0. It is a pure
 // function, so resuming needs only the step.
 type Schedule func(step int) float32
 
-// Constant is lr at every step.
+// Constant returns lr at every step.
 func Constant(lr float64) Schedule {
 	rate("lr", lr)
 	return func(int) float32 { return float32(lr) }
 }
 
-// Cosine falls from max at step 0 to min at step steps along half a cosine wave:
-// min + (max-min)·(1+cos(π·step/steps))/2 (Loshchilov and Hutter,
-// arXiv:1608.03983, without restarts). From there on it stays at min, where
+// Cosine falls from max at step 0 to min at step steps along half a cosine
+// wave: min + (max-min)·(1+cos(π·step/steps))/2 (Loshchilov and Hutter,
+// arXiv:1608.03983, without restarts). After that it stays at min, where
 // PyTorch's CosineAnnealingLR rises again.
 func Cosine(max, min float64, steps int) Schedule { return WarmupCosine(max, min, 0, steps) }
 
@@ -68,10 +68,11 @@ type OneCycleOptions struct {
 	FinalDiv float64 // the last rate is max/Div/FinalDiv; 0 means 1e4
 }
 
-// OneCycle rises from max/Div to max and falls to almost nothing over steps
+// OneCycle rises from max/Div to max and falls to max/Div/FinalDiv over steps
 // steps, both along half a cosine wave (Smith and Topin, arXiv:1708.07120;
-// PyTorch's OneCycleLR with cosine annealing and two phases; the momentum is not
-// cycled). From the last step on it stays where it is, where PyTorch's raises an error.
+// PyTorch's OneCycleLR with cosine annealing and two phases; momentum is not
+// cycled). After the last step it stays constant, where PyTorch raises an
+// error.
 func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
 	rate("max", max)
 	s := OneCycleOptions{0.3, 25, 1e4}
@@ -108,13 +109,13 @@ func rate(name string, v float64) {
 
 // PlateauOptions shapes a [Plateau]; the zero value is PyTorch's default.
 type PlateauOptions struct {
-	Factor    float64 // what the rate is multiplied by, in (0,1); 0 means 0.1
-	Patience  int     // how many validations without improvement are borne; 0 means 10, below 0 none
-	Threshold float64 // what counts as improvement; 0 means 1e-4, below 0 any
+	Factor    float64 // factor on the rate, in (0,1); 0 means 0.1
+	Patience  int     // validations without improvement that are tolerated; 0 means 10, below 0 none
+	Threshold float64 // least improvement that counts; 0 means 1e-4, below 0 any
 	Absolute  bool    // the threshold is a difference, not a fraction of the best
 	Maximize  bool    // larger is better
-	Cooldown  int     // validations after a reduction in which nothing is counted
-	Min       float64 // the rate never falls below
+	Cooldown  int     // validations after a reduction that are not counted
+	Min       float64 // lower bound of the rate
 }
 
 // Plateau lowers the learning rate by a factor when a metric has stopped
@@ -124,7 +125,7 @@ type Plateau struct {
 	state PlateauState
 }
 
-// PlateauState is what a Plateau must keep to continue; it survives JSON unchanged.
+// PlateauState is what a Plateau needs to continue; it survives JSON unchanged.
 type PlateauState struct {
 	LR       float64
 	Best     *float64 // nil before the first finite value
@@ -132,7 +133,8 @@ type PlateauState struct {
 	Cooldown int      // validations of cooldown left
 }
 
-// NewPlateau starts at rate lr. It panics if a setting is out of range.
+// NewPlateau starts with learning rate lr. It panics if a setting is out of
+// range.
 func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
 	rate("lr", lr)
 	p := &Plateau{state: PlateauState{LR: lr}}
@@ -164,11 +166,11 @@ func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
 // Maximizes reports whether larger metrics are better.
 func (p *Plateau) Maximizes() bool { return p.o.Maximize }
 
-// LR is the present learning rate.
+// LR returns the current learning rate.
 func (p *Plateau) LR() float32 { return float32(p.state.LR) }
 
 // Observe takes the metric of one validation and returns the learning rate from
-// here on. A NaN is a validation without improvement.
+// then on. A NaN counts as a validation without improvement.
 func (p *Plateau) Observe(metric float64) float32 {
 	s := &p.state
 	if p.better(metric) {
@@ -208,7 +210,7 @@ func (p *Plateau) better(metric float64) bool {
 	return metric < bar*(1-t)
 }
 
-// State is a copy of what must be kept.
+// State returns a copy of the state to save.
 func (p *Plateau) State() PlateauState { return p.state }
 
 // SetState continues from a saved state.

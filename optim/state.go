@@ -8,21 +8,21 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Vector is what an optimizer or an average keeps for one parameter.
+// Vector is what an optimizer or an average stores for one parameter.
 type Vector struct {
 	Name string // kind and parameter, such as "exp_avg.rnn.weight_ih_l0"
 	Dims []int  // the parameter's shape
 	Data []float32
 }
 
-// State is all an optimizer must keep to continue bit for bit.
+// State is everything an optimizer needs to continue bit for bit.
 type State struct {
 	Rule    string // "sgd", "adam", "adamw" or "rmsprop"
 	Steps   int
 	Vectors []Vector
 }
 
-// State waits for and returns a copy of the optimizer's state.
+// State waits for the device and returns a copy of the optimizer's state.
 func (o *Optimizer) State() *State {
 	s := &State{Rule: o.rule, Steps: o.steps}
 	if !o.m.Zero() {
@@ -34,8 +34,9 @@ func (o *Optimizer) State() *State {
 	return s
 }
 
-// LoadState restores what State returned. The rule and the parameters' names
-// and shapes must be the same; if they are not, nothing changes.
+// LoadState restores what State returned. It returns an error, and changes
+// nothing, if the state is of another rule, its steps are negative, or the
+// parameters' names or shapes differ.
 func (o *Optimizer) LoadState(s *State) error {
 	if s.Rule != o.rule {
 		return fmt.Errorf("the saved state is of rule %s, this optimizer is %s", s.Rule, o.rule)
@@ -66,7 +67,7 @@ func (o *Optimizer) LoadState(s *State) error {
 	return nil
 }
 
-// read appends a copy of each parameter's part of b.
+// read appends a copy of each parameter's range of b.
 func read(vs []Vector, slab *tensor.Slab, kind string, b device.Buffer) []Vector {
 	for i, p := range slab.Params {
 		lo, hi := slab.Range(i)
@@ -84,7 +85,8 @@ func find(vs []Vector, name string) *Vector {
 	return nil
 }
 
-// check reports a parameter whose vector is missing or of another shape.
+// check returns an error for a parameter whose vector is missing or has another
+// shape.
 func check(vs []Vector, slab *tensor.Slab, kind string) error {
 	for _, p := range slab.Params {
 		name := kind + "." + p.Name

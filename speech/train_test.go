@@ -535,7 +535,7 @@ func TestTranscribeFiles(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	got, err := m.TranscribeFiles(context.Background(), []string{path("none.wav"), path("000.wav"), path("manifest.csv"), path("001.wav")}, nil)
 	var input *data.InputError
-	if !errors.As(err, &input) || !strings.Contains(err.Error(), "2 files cannot be used: "+path("none.wav")+": no such file, "+path("manifest.csv")) {
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "2 files cannot be used: "+path("none.wav")+": there is no such file, "+path("manifest.csv")) {
 		t.Errorf("got %v", err)
 	}
 	if len(got) != 2 || got[0].File != path("000.wav") || got[1].File != path("001.wav") {

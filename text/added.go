@@ -6,18 +6,18 @@ import (
 )
 
 // addedToken is a token that is recognised in the text as a whole, before the
-// model sees it.
+// model is applied.
 type addedToken struct {
 	ID         int32  `json:"id"`
 	Content    string `json:"content"`
-	SingleWord bool   `json:"single_word"` // only where no letter or digit touches it
-	LStrip     bool   `json:"lstrip"`      // with the spaces before it
-	RStrip     bool   `json:"rstrip"`      // with the spaces after it
-	Normalized bool   `json:"normalized"`  // looked for after the text is normalized
+	SingleWord bool   `json:"single_word"` // only where no letter or digit is adjacent
+	LStrip     bool   `json:"lstrip"`      // also takes the spaces before it
+	RStrip     bool   `json:"rstrip"`      // also takes the spaces after it
+	Normalized bool   `json:"normalized"`  // searched for after the text is normalized
 	Special    bool   `json:"special"`
 }
 
-// addedTokens are those of one tokenizer.
+// addedTokens holds the added tokens of one tokenizer.
 type addedTokens struct {
 	before, after matcher
 	special       map[int32]bool
@@ -25,9 +25,9 @@ type addedTokens struct {
 
 // matcher finds added tokens in a text.
 type matcher struct {
-	trie   *trie // to positions in tokens; nil when there are none
+	trie   *trie // maps to positions in tokens; nil when there are none
 	tokens []addedToken
-	starts [256]bool // by the first byte of a token
+	starts [256]bool // whether a token begins with the byte
 }
 
 // match is an added token in a text, with the spaces that belong to it.
@@ -36,7 +36,8 @@ type match struct {
 	id int32
 }
 
-// newMatcher looks for each token as its content, written the way of the text.
+// newMatcher searches for each token as its content, in the form that the text
+// has.
 func newMatcher(tokens []addedToken, contents []string) matcher {
 	m := matcher{tokens: tokens}
 	keys := map[string]int32{}
@@ -52,8 +53,9 @@ func newMatcher(tokens []addedToken, contents []string) matcher {
 	return m
 }
 
-// find is the first of the added tokens in s from byte at on, the longest where
-// several begin. The spaces before it that it takes begin at at or later.
+// find returns the first added token in s from byte at on, the longest where
+// several begin. The spaces that it takes before the token begin at at or
+// later.
 func (m *matcher) find(s string, at int) (match, bool) { return find(m, s, at) }
 
 func find[T string | []byte](m *matcher, s T, at int) (match, bool) {
@@ -87,7 +89,7 @@ func find[T string | []byte](m *matcher, s T, at int) (match, bool) {
 	return match{}, false
 }
 
-// cut makes pieces of the added tokens in a flow.
+// cut makes separate pieces of the added tokens in a flow.
 func (m *matcher) cut(f *flow) {
 	if m.trie == nil {
 		return
@@ -116,7 +118,7 @@ func wordBegins[T string | []byte](s T) bool {
 	return n > 0 && isWord(r)
 }
 
-// trimRight is where the spaces that end at to begin, not before from.
+// trimRight returns where the spaces that end at to begin, not before from.
 func trimRight[T string | []byte](s T, from, to int) int {
 	for to > from {
 		r, n := lastRune(s[from:to])
@@ -128,7 +130,7 @@ func trimRight[T string | []byte](s T, from, to int) int {
 	return to
 }
 
-// trimLeft is where the spaces that begin at from end.
+// trimLeft returns where the spaces that begin at from end.
 func trimLeft[T string | []byte](s T, from int) int {
 	for from < len(s) {
 		r, n := firstRune(s[from:])

@@ -8,23 +8,23 @@ import (
 	"unicode/utf8"
 )
 
-// bpe is byte pair encoding (Sennrich et al., 2016): a piece begins as its
-// characters, and of all neighbours that may be merged those of the best rank
-// are, the leftmost first, until none is left.
+// bpe is byte pair encoding (Sennrich et al., 2016): a piece starts as its
+// characters, and of all mergeable pairs of neighbours the one with the lowest
+// rank is merged, the leftmost first, until there is none left.
 type bpe struct {
 	ids     map[string]int32
 	merges  map[uint64]merge // by pairKey
-	unknown int32            // for characters without a token; -1: they are left out
-	fuse    bool             // unknown characters side by side become one token
-	bytes   *[256]int32      // tokens of single bytes that stand in for unknown characters; nil: none
+	unknown int32            // id for characters without a token; -1: they are dropped
+	fuse    bool             // adjacent unknown characters become one token
+	bytes   *[256]int32      // byte tokens that encode unknown characters; nil: none
 	prefix  string           // before every token but a piece's first
 	suffix  string           // after a piece's last token
-	units   *trie            // tokens that a piece begins with whole, rather than their characters; nil: none
-	whole   bool             // a piece that is a token is not taken apart
+	units   *trie            // tokens that are initial symbols instead of their characters; nil: none
+	whole   bool             // a piece that is a token is not divided
 	scratch sync.Pool
 }
 
-// merge is what a pair of tokens becomes.
+// merge is the token that a pair becomes.
 type merge struct{ rank, id int32 }
 
 func pairKey(a, b int32) uint64 { return uint64(uint32(a))<<32 | uint64(uint32(b)) }
@@ -79,7 +79,8 @@ func newBPE(ids map[string]int32) *bpe {
 
 func (m *bpe) unknownID() int32 { return m.unknown }
 
-// readMerge reads a pair of tokens: a list of two, or both with a space between.
+// readMerge parses a pair of tokens: a list of two, or both separated by a
+// space.
 func readMerge(raw json.RawMessage) (a, b string, err error) {
 	var line string
 	if json.Unmarshal(raw, &line) == nil {
@@ -96,7 +97,7 @@ func readMerge(raw json.RawMessage) (a, b string, err error) {
 	return pair[0], pair[1], nil
 }
 
-// addMerge lets two tokens become one.
+// addMerge allows two tokens to merge into one.
 func (m *bpe) addMerge(a, b string, rank int32) error {
 	var parts [3]int32
 	for i, s := range []string{a, b, a + strings.TrimPrefix(b, m.prefix)} {
@@ -110,7 +111,7 @@ func (m *bpe) addMerge(a, b string, rank int32) error {
 	return nil
 }
 
-// byteTokens finds the tokens <0x00> to <0xFF>, or -1 for those that are missing.
+// byteTokens finds the tokens <0x00> to <0xFF>; -1 for those that are missing.
 func byteTokens(ids map[string]int32) *[256]int32 {
 	var table [256]int32
 	for b := range table {
@@ -135,13 +136,13 @@ func fallback(table *[256]int32, s []byte) bool {
 	return true
 }
 
-// symbol is a token of a piece under way, in a list from left to right.
+// symbol is a token of a piece during encoding, in a list from left to right.
 type symbol struct {
 	Token
 	before, next int32 // positions in the list, -1 at its ends
 }
 
-// candidate is a pair that may be merged: the symbol at a position, and the next.
+// candidate is a mergeable pair: the symbol at a position, and the next.
 type candidate struct {
 	merge
 	at int32
@@ -151,14 +152,14 @@ func (c candidate) Less(d candidate) bool {
 	return c.rank < d.rank || c.rank == d.rank && c.at < d.at
 }
 
-// bpeScratch is what the encoding of one piece needs.
+// bpeScratch holds the buffers for encoding one piece.
 type bpeScratch struct {
 	symbols []symbol
 	queue   heap[candidate]
 	long    []byte
 }
 
-// encode takes time in n log n of the length of the piece.
+// encode takes time O(n log n) in the length n of the piece.
 func (m *bpe) encode(dst []Token, word []byte, at int) []Token {
 	if m.whole {
 		if id, ok := m.ids[string(word)]; ok {
@@ -209,7 +210,7 @@ func (m *bpe) encode(dst []Token, word []byte, at int) []Token {
 	return dst
 }
 
-// characters makes the symbols that a piece begins as.
+// characters makes the initial symbols of a piece.
 func (m *bpe) characters(s *bpeScratch, word []byte, at int) {
 	s.symbols, s.queue = s.symbols[:0], s.queue[:0]
 	add := func(id int32, from, to int) {
@@ -254,7 +255,7 @@ func (m *bpe) characters(s *bpeScratch, word []byte, at int) {
 			add(id, i, end)
 		} else if fallback(m.bytes, name) {
 			flush()
-			for k, b := range name { // of a prefix and a suffix too, as they have bytes of their own
+			for k, b := range name { // includes a prefix and a suffix, which have bytes too
 				add(m.bytes[b], min(i+k, end-1), min(i+k+1, end))
 			}
 		} else if m.unknown >= 0 {

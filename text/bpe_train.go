@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxTrained is the most characters of one piece that the learning of merges
-// sees together; longer pieces, as of scripts without spaces, are divided.
+// maxTrained is the maximum number of characters of one piece in training;
+// longer pieces, as in scripts without spaces, are divided.
 const maxTrained = 64
 
 // bpeTrainer learns merges from counted words.
@@ -23,14 +23,14 @@ type bpeTrainer struct {
 	queue  heap[pairCount]
 }
 
-// pairUse is where a pair of neighbours is found: its count, and the words that
-// have or once had it.
+// pairUse records the uses of a pair of neighbours: its count, and the words
+// that contain or once contained it.
 type pairUse struct {
 	count int64
 	words []int32
 }
 
-// pairCount orders pairs by falling count and then by their ids.
+// pairCount orders pairs by falling count, then by ids.
 type pairCount struct {
 	count int64
 	pair  uint64
@@ -41,8 +41,9 @@ func (p pairCount) Less(q pairCount) bool {
 }
 
 // trainBPE learns a vocabulary of at most size tokens: first, then the alphabet
-// (those characters, and all that the words have), then what merging makes. Only
-// pairs seen minCount times are merged. Equal words and counts give equal merges.
+// (those characters, and all characters of the words), then the results of
+// merging. Only pairs seen minCount times are merged. Equal words and counts
+// give equal merges.
 func trainBPE(first, alphabet []string, words map[string]int64, size int, minCount int64) *bpeTrainer {
 	t := &bpeTrainer{ids: map[string]int32{}, pairs: map[uint64]*pairUse{}}
 	for _, token := range first {
@@ -89,8 +90,9 @@ func (t *bpeTrainer) add(token string) int32 {
 	return id
 }
 
-// addAlphabet adds the characters in their order, but for those of words that are
-// seen fewer than minCount times, or rarest where they alone would be too many.
+// addAlphabet adds the characters in order, except characters of words that are
+// seen fewer than minCount times, and the rarest ones where they alone would
+// exceed size.
 func (t *bpeTrainer) addAlphabet(alphabet, sorted []string, words map[string]int64, size, minCount int) {
 	seen := map[string]int64{}
 	for _, w := range sorted {
@@ -110,8 +112,8 @@ func (t *bpeTrainer) addAlphabet(alphabet, sorted []string, words map[string]int
 	}
 }
 
-// addWord takes a word apart into characters. Those that are not in the alphabet
-// divide it, as they can be part of no token.
+// addWord splits a word into characters. Those that are not in the alphabet
+// divide it, as no token can contain them.
 func (t *bpeTrainer) addWord(w string, count int64) {
 	var part []int32
 	flush := func() {
@@ -148,7 +150,7 @@ func (t *bpeTrainer) countPairs() {
 	}
 }
 
-// change adds to a pair's count what word brings.
+// change adds the contribution of word to a pair's count.
 func (t *bpeTrainer) change(pair uint64, by int64, word int32) *pairUse {
 	use := t.pairs[pair]
 	if use == nil {
@@ -162,14 +164,14 @@ func (t *bpeTrainer) change(pair uint64, by int64, word int32) *pairUse {
 	return use
 }
 
-// merge makes a token of a pair, in all words that have it.
+// merge makes a token of a pair, in all words that contain it.
 func (t *bpeTrainer) merge(pair uint64) {
 	a, b := int32(pair>>32), int32(uint32(pair))
 	id := t.add(t.tokens[a] + t.tokens[b])
 	t.merges = append(t.merges, [2]int32{a, b})
 	places := t.pairs[pair].words
 	delete(t.pairs, pair)
-	made := map[uint64]bool{} // pairs that are more now
+	made := map[uint64]bool{} // pairs whose count has grown
 	for _, i := range places {
 		w, count := t.words[i], t.counts[i]
 		out := w[:0]
@@ -202,7 +204,7 @@ func (t *bpeTrainer) merge(pair uint64) {
 	}
 }
 
-// less takes from a pair's count, unless it is the one that is being merged away.
+// less subtracts from a pair's count, unless the pair is the one being merged.
 func (t *bpeTrainer) less(pair uint64, by int64, merging uint64) {
 	if pair == merging {
 		return
@@ -223,7 +225,7 @@ func (t *bpeTrainer) model(unknown any) json.RawMessage {
 		"vocab", orderedVocabulary(t.tokens), "merges", pairs)
 }
 
-// byteAlphabet lists the characters that stand for bytes.
+// byteAlphabet lists the characters that represent bytes.
 func byteAlphabet() []string {
 	return strings.Split(strings.Join(byteStrings[:], ""), "")
 }

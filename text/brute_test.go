@@ -137,7 +137,7 @@ func TestBPEAgainstSearch(t *testing.T) {
 	}
 }
 
-// Learning merges with counts kept up to date does what counting anew does.
+// Learning merges with counts kept up to date equals counting from scratch.
 func TestBPETrainingAgainstCounting(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	words := map[string]int64{}

@@ -7,8 +7,8 @@ import (
 )
 
 // byteStrings writes each byte as a printable character, as GPT-2's tokenizer
-// does (Radford et al., 2019): a byte that is printable in Latin-1 is itself, the
-// others are U+0100 and so on, in their order.
+// does (Radford et al., 2019): a byte that is printable in Latin-1 is kept, the
+// others are U+0100 and up, in order.
 var byteStrings = func() (table [256]string) {
 	next := rune(0x100)
 	for b := range rune(256) {
@@ -22,7 +22,7 @@ var byteStrings = func() (table [256]string) {
 	return table
 }()
 
-// stringBytes is byteStrings the other way, by character.
+// stringBytes is the inverse of byteStrings, by character.
 var stringBytes = func() map[rune]byte {
 	m := map[rune]byte{}
 	for b, s := range byteStrings {
@@ -70,7 +70,7 @@ func byteLevelSplitter(raw json.RawMessage) ([]step, error) {
 	return append(steps, byteLevel), nil
 }
 
-// prefixSpace begins each piece with a space.
+// prefixSpace puts a space before each piece.
 func prefixSpace(f *flow) {
 	f.rewrite(func(p span) {
 		if p.from == p.to || f.text[p.from] != ' ' {
@@ -80,9 +80,9 @@ func prefixSpace(f *flow) {
 	})
 }
 
-// byteLevelDecoder puts the bytes of all tokens together. A token that is not
-// written in byteStrings stands for itself; bytes that are not UTF-8 become
-// U+FFFD, as Rust's from_utf8_lossy has it.
+// byteLevelDecoder concatenates the bytes of all tokens. A token that is not
+// written in byteStrings is kept as it is; bytes that are not UTF-8 become
+// U+FFFD, as in Rust's from_utf8_lossy.
 func byteLevelDecoder(tokens []string) []string {
 	var b []byte
 	for _, token := range tokens {
@@ -99,8 +99,8 @@ func byteLevelDecoder(tokens []string) []string {
 	return []string{lossy(b)}
 }
 
-// lossy replaces what is not UTF-8: each longest beginning of a character
-// becomes one U+FFFD, and so does any other byte.
+// lossy replaces what is not UTF-8: each longest truncated character becomes
+// one U+FFFD, and so does any other invalid byte.
 func lossy(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -120,11 +120,11 @@ func lossy(b []byte) string {
 }
 
 // brokenLength is the number of bytes, at least 1, that b shares with the
-// beginning of some character, where b does not begin with one.
+// beginning of some character, where b does not begin with a whole one.
 func brokenLength(b []byte) int {
 	n := 1
-	// A character may begin so if the bytes yet to come can be chosen to make it
-	// valid, which the lowest or the highest continuation always shows.
+	// A character may begin so if some following bytes make it valid; trying
+	// the lowest and the highest continuation byte decides.
 	for n < len(b) && n < utf8.UTFMax && begins(b[:n+1]) {
 		n++
 	}
@@ -141,11 +141,12 @@ func begins(b []byte) bool {
 	return false
 }
 
-// gpt2Pattern cuts text for byte-level models: contractions, words, numbers and
-// signs, each with the space before it, and white space but for its last character.
+// gpt2Pattern splits text for byte-level models: contractions, words, numbers
+// and punctuation, each with the space before it, and white space except its
+// last character.
 const gpt2Pattern = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 
-// cutGPT2 does what splitting by gpt2Pattern does, in one pass.
+// cutGPT2 splits by gpt2Pattern, in one pass.
 func cutGPT2(f *flow) {
 	table := classTable()
 	f.cut(func(p span) {
@@ -158,7 +159,7 @@ func cutGPT2(f *flow) {
 	})
 }
 
-// gpt2 is where the part that begins at byte i ends.
+// gpt2 returns where the part that begins at byte i ends.
 func (t classReader) gpt2(i int) int {
 	if n := contraction(t.text[i:]); n > 0 {
 		return i + n
@@ -191,7 +192,8 @@ func (t classReader) gpt2(i int) int {
 	return end - n
 }
 
-// contraction is the length of the English ending that text begins with, or 0.
+// contraction returns the length of the English contraction ending that text
+// begins with, or 0.
 func contraction(text []byte) int {
 	if len(text) < 2 || text[0] != '\'' {
 		return 0

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// cached is a model that remembers the tokens of short pieces seen lately. It
-// holds at most one piece for each hash, so that its size is bounded and no
-// reader ever waits.
+// cached is a model that caches the tokens of short pieces seen recently. It
+// holds at most one piece per hash, so that its size is bounded and readers
+// never wait.
 type cached struct {
 	tokenModel
 	once  sync.Once
@@ -18,9 +18,9 @@ type cached struct {
 
 const cacheSlots = 1 << 16
 
-// cachedPiece is a piece and its tokens, which follow each other without gaps.
-// It is one object of 128 bytes, as going from pointer to pointer would take longer
-// than the rest of a look-up.
+// cachedPiece is a piece and its tokens, which are consecutive without gaps. It
+// is one object of 128 bytes, because following pointers would take longer than
+// the rest of a look-up.
 type cachedPiece struct {
 	text   [84]byte
 	ids    [8]int32
@@ -57,8 +57,8 @@ func (c *cached) encode(dst []Token, word []byte, at int) []Token {
 	return dst
 }
 
-// remember makes what is kept of a piece, or nil when its tokens are too many or
-// leave gaps.
+// remember makes the cache entry of a piece, or nil when its tokens are too
+// many or leave gaps.
 func remember(word []byte, tokens []Token, at int) *cachedPiece {
 	p := &cachedPiece{length: uint8(len(word)), count: uint8(len(tokens))}
 	if len(tokens) > len(p.ids) {

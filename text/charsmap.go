@@ -25,7 +25,7 @@ func readCharsMap(blob []byte) (*charsMap, error) {
 	size := binary.LittleEndian.Uint32(blob)
 	blob = blob[4:]
 	if size%4 != 0 || uint64(size) > uint64(len(blob)) {
-		return nil, fmt.Errorf("precompiled_charsmap says that its first part has %d bytes, of %d", size, len(blob))
+		return nil, fmt.Errorf("the first part of precompiled_charsmap has %d of %d bytes", size, len(blob))
 	}
 	m := &charsMap{units: make([]uint32, size/4), to: blob[size:]}
 	for i := range m.units {
@@ -34,11 +34,11 @@ func readCharsMap(blob []byte) (*charsMap, error) {
 	return m, nil
 }
 
-// first finds the shortest rule for a beginning of text: what it becomes, and
-// the length of that beginning, 0 when there is none.
+// first finds the shortest rule for a prefix of text: its replacement, and the
+// length of the prefix, 0 when there is none.
 func (m *charsMap) first(text []byte) (to string, n int) { return m.search(text, false) }
 
-// longest is as first, but for the longest rule.
+// longest is like first, for the longest rule.
 func (m *charsMap) longest(text []byte) (to string, n int) { return m.search(text, true) }
 
 func (m *charsMap) search(text []byte, longest bool) (to string, n int) {

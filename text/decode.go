@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// decodeStep works on the tokens that become a text, one by one or all together.
+// decodeStep transforms the tokens of a text on the way to the decoded text,
+// one by one or all together.
 type decodeStep func(tokens []string) []string
 
 // decoders makes the steps of each type of decoder in tokenizer.json.
@@ -31,7 +32,7 @@ func init() {
 
 func fuse(tokens []string) []string { return []string{strings.Join(tokens, "")} }
 
-// eachToken is a decoder that sees the tokens one by one, with their positions.
+// eachToken is a decoder that maps each token, given its position.
 func eachToken(fn func(i int, token string) string) []decodeStep {
 	return []decodeStep{func(tokens []string) []string {
 		for i, token := range tokens {
@@ -42,8 +43,8 @@ func eachToken(fn func(i int, token string) string) []decodeStep {
 }
 
 // wordPieceDecoder joins the pieces of words, which begin with the prefix, and
-// puts spaces between words. Cleaning up takes the spaces before punctuation and
-// within English contractions away.
+// puts spaces between words. Cleaning up removes the spaces before punctuation
+// and within English contractions.
 func wordPieceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	s := struct {
 		Prefix  string `json:"prefix"`
@@ -67,7 +68,7 @@ func wordPieceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	}), nil
 }
 
-// cleanup mends the spaces of English, in this order.
+// cleanup removes unwanted spaces in English text, in this order.
 func cleanup(s string) string {
 	for _, r := range [][2]string{
 		{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
@@ -78,8 +79,8 @@ func cleanup(s string) string {
 	return s
 }
 
-// metaspaceDecoder makes spaces of the sign, but none at the beginning of a text
-// that got one put before it.
+// metaspaceDecoder turns the sign into spaces, except at the beginning of a
+// text that had one prepended.
 func metaspaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	var s metaspaceSpec
 	if err := s.read(raw); err != nil {
@@ -93,7 +94,7 @@ func metaspaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	}), nil
 }
 
-// suffixDecoder makes spaces of the sign that ends words, but for the last.
+// suffixDecoder turns the end-of-word sign into spaces, except the last.
 func suffixDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	s := struct {
 		Suffix string `json:"suffix"`
@@ -137,7 +138,8 @@ func replaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	}), nil
 }
 
-// stripDecoder takes up to so many of a character from the ends of each token.
+// stripDecoder removes up to the given numbers of a character from the ends of
+// each token.
 func stripDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	var s struct {
 		Content string `json:"content"`
@@ -161,8 +163,8 @@ func stripDecoder(raw json.RawMessage) ([]decodeStep, error) {
 	}), nil
 }
 
-// joinBytes makes text of tokens that are single bytes, such as <0xE4>; broken
-// gives what stands for bytes that are not all UTF-8.
+// joinBytes joins tokens that are single bytes, such as <0xE4>, into text;
+// broken returns the replacement of bytes that are not all UTF-8.
 func joinBytes(broken func(run []byte) string) decodeStep {
 	return func(tokens []string) []string {
 		var out []string
@@ -191,10 +193,10 @@ func joinBytes(broken func(run []byte) string) decodeStep {
 	}
 }
 
-// replacements is one U+FFFD for each byte.
+// replacements returns one U+FFFD for each byte.
 func replacements(run []byte) string { return strings.Repeat(string(utf8.RuneError), len(run)) }
 
-// byteOf reads a token such as <0xE4>.
+// byteOf parses a token such as <0xE4>.
 func byteOf(token string) (byte, bool) {
 	if len(token) != 6 || token[:3] != "<0x" || token[5] != '>' {
 		return 0, false

@@ -12,7 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// maxFile bounds a tokenizer's file, which is read whole.
+// maxFile is the size limit of a tokenizer's file, which is read whole.
 const maxFile = 64 << 20
 
 // The files of a tokenizer in a directory.
@@ -22,8 +22,10 @@ const (
 )
 
 // Save writes the tokenizer's file to a directory, which must exist: as
-// tokenizer.json, or a SentencePiece model as it was read, as tokenizer.model.
-// The other of the two is removed, so that a later LoadTokenizer(dir) finds this one.
+// tokenizer.json, or for a SentencePiece model as it was read, as
+// tokenizer.model. The other of the two is removed, so that a later
+// LoadTokenizer(dir) finds this one. It returns the error of the file system if
+// one of these fails.
 func (t *Tokenizer) Save(dir string) error {
 	if err := model.WriteFileAtomic(filepath.Join(dir, t.file), t.Part("").Write); err != nil {
 		return err
@@ -38,7 +40,7 @@ func (t *Tokenizer) Save(dir string) error {
 	return nil
 }
 
-// Part is the tokenizer's file as a part of a model that is saved, in a folder of
+// Part is the tokenizer's file as a part of a model to be saved, in a folder of
 // the model directory ("" for none). [OpenTokenizer] reads it.
 func (t *Tokenizer) Part(folder string) model.Part {
 	return model.Part{Name: path.Join(folder, t.file), Write: func(w io.Writer) error {
@@ -47,8 +49,9 @@ func (t *Tokenizer) Part(folder string) model.Part {
 	}}
 }
 
-// OpenTokenizer is the tokenizer of a model in a folder of its directory ("" for
-// none). What is wrong with it is a *model.FileError.
+// OpenTokenizer reads the tokenizer of a model from a folder of its directory
+// ("" for none). A missing, damaged or unsupported file is a
+// [*model.FileError].
 func OpenTokenizer(d *model.Dir, folder string) (*Tokenizer, error) {
 	name := path.Join(folder, TokenizerFile)
 	if other := path.Join(folder, SentencePieceFile); d.Has(other) {
@@ -61,14 +64,15 @@ func OpenTokenizer(d *model.Dir, folder string) (*Tokenizer, error) {
 	return parse(d.File(name), content)
 }
 
-// LoadTokenizer reads a tokenizer.json or a SentencePiece .model, whichever path
-// holds; from a directory, its TokenizerFile or SentencePieceFile. What is wrong
-// with a file, or is not understood, is a *model.FileError.
+// LoadTokenizer reads a tokenizer.json or a SentencePiece .model, detected by
+// content; from a directory, its TokenizerFile or SentencePieceFile. A file
+// that cannot be read, is invalid or uses an unsupported feature is a
+// [*model.FileError].
 //
-// Ids are those of the library that wrote the file, but for characters newer
-// than that library: classes of characters and normal forms are those of Unicode
-// 15. What the file says of cutting, filling and framing texts (truncation,
-// padding, post_processor) and of dropout is left to tasks.
+// Ids equal those of the library that wrote the file, except for characters
+// newer than that library: character classes and normal forms are those of
+// Unicode 15. The file's settings for truncation, padding, post_processor and
+// dropout are ignored; tasks handle these.
 func LoadTokenizer(path string) (*Tokenizer, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		dir := path
@@ -102,12 +106,12 @@ func readFile(path string) ([]byte, error) {
 		return nil, unreadable(path, err)
 	}
 	if len(content) > maxFile {
-		return nil, &model.FileError{File: path, Problem: "is larger than a tokenizer can be, 64 MiB"}
+		return nil, &model.FileError{File: path, Problem: "is larger than 64 MiB, the limit of a tokenizer's file"}
 	}
 	return content, nil
 }
 
-// unreadable explains a failure of the file system.
+// unreadable turns a failure of the file system into a FileError.
 func unreadable(path string, err error) error {
 	problem := err.Error()
 	var pathErr *fs.PathError
@@ -120,8 +124,9 @@ func unreadable(path string, err error) error {
 	return &model.FileError{File: path, Problem: problem, Err: err}
 }
 
-// parse makes a tokenizer of a file's content, whose format it recognises: JSON
-// begins with a brace, and a SentencePiece model with the tag of its first piece.
+// parse makes a tokenizer from a file's content, whose format it detects: JSON
+// begins with a brace, and a SentencePiece model with the tag of its first
+// piece.
 func parse(path string, content []byte) (*Tokenizer, error) {
 	switch begin := bytes.TrimLeft(content, " \t\r\n"); {
 	case bytes.HasPrefix(begin, []byte("{")):

@@ -7,8 +7,8 @@ import (
 // span is a range of bytes [from, to).
 type span struct{ from, to int }
 
-// piece is a range of a flow's text: a word for the model, or an added token
-// that was recognised whole.
+// piece is a range of a flow's text: a word for the model, or a recognised
+// added token.
 type piece struct {
 	span
 	id int32 // of the added token, or notAdded
@@ -17,33 +17,33 @@ type piece struct {
 const notAdded = -1
 
 // flow is a text on its way through the steps of a tokenizer: normalizers
-// rewrite it, splitters cut it into pieces. If traced, it knows for each byte
-// where it came from.
+// rewrite it, splitters cut it into pieces. If traced, it records the origin of
+// each byte.
 type flow struct {
 	text   []byte
 	pieces []piece
 	traced bool
-	origin []span // of each byte of text; nil while text is still as it was given
-	start  int    // where text began in what was given
-	limit  int    // of the length of text, beyond which put does nothing
+	origin []span // of each byte of text; nil while text is unchanged
+	start  int    // position of text in the input
+	limit  int    // maximum length of text, beyond which put does nothing
 
-	// What the rewriting or cutting under way has made so far.
+	// The result so far of the current rewrite or cut.
 	newText   []byte
 	newOrigin []span
 	newPieces []piece
 }
 
-// step is a normalizer, which sees one piece, or a splitter. Each does its work
-// piece by piece and leaves added tokens alone.
+// step is a normalizer, which sees one piece, or a splitter. Both work piece by
+// piece and leave added tokens unchanged.
 type step func(f *flow)
 
-// growth is how many times as long as the text that was given a text may become,
-// beside a fixed room. Unicode's longest compatibility form needs 11 times; a
-// hostile file of a tokenizer could ask for any length.
+// growth bounds the length of a normalized text, as a factor on the input's
+// length, plus a constant. Unicode's longest compatibility form needs a factor
+// of 11; a hostile tokenizer file could ask for any length.
 const growth, growthRoom = 64, 1 << 20
 
-// reset begins with a text that stood at start in what was given. Bytes that
-// are not UTF-8 become U+FFFD, one each.
+// reset starts with a text that begins at start in the input. Bytes that are
+// not UTF-8 become U+FFFD, one each.
 func (f *flow) reset(s string, start int, traced bool) {
 	f.text = append(f.text[:0], s...)
 	f.origin, f.start, f.traced = f.origin[:0], start, traced
@@ -64,8 +64,8 @@ func (f *flow) reset(s string, start int, traced bool) {
 	}
 }
 
-// rewrite makes the text anew: fn is called for each piece in turn and calls
-// keep and put for what shall stand in its place.
+// rewrite builds the text anew: fn is called for each piece in turn and calls
+// keep and put for its replacement.
 func (f *flow) rewrite(fn func(p span)) {
 	f.newText, f.newPieces, f.newOrigin = f.newText[:0], f.newPieces[:0], f.newOrigin[:0]
 	for _, p := range f.pieces {
@@ -82,7 +82,7 @@ func (f *flow) rewrite(fn func(p span)) {
 	f.origin, f.newOrigin = f.newOrigin, f.origin
 }
 
-// keep carries the bytes i to j of the text over.
+// keep copies the bytes i to j of the text.
 func (f *flow) keep(i, j int) {
 	f.newText = append(f.newText, f.text[i:j]...)
 	if f.traced {
@@ -92,7 +92,7 @@ func (f *flow) keep(i, j int) {
 	}
 }
 
-// put lets s stand for the bytes i to j of the text, none of them when s is put in.
+// put replaces the bytes i to j of the text by s; for an insertion i equals j.
 func (f *flow) put(s string, i, j int) {
 	if len(f.newText) > f.limit {
 		return
@@ -106,7 +106,7 @@ func (f *flow) put(s string, i, j int) {
 	}
 }
 
-// unput takes the last n bytes that keep and put made back.
+// unput removes the last n bytes that keep and put wrote.
 func (f *flow) unput(n int) {
 	f.newText = f.newText[:len(f.newText)-n]
 	if f.traced {
@@ -114,7 +114,7 @@ func (f *flow) unput(n int) {
 	}
 }
 
-// source is where the bytes i to j came from.
+// source returns the origin of the bytes i to j.
 func (f *flow) source(i, j int) span {
 	if len(f.origin) == 0 {
 		return span{f.start + i, f.start + j}
@@ -129,7 +129,8 @@ func (f *flow) source(i, j int) span {
 	return span{f.origin[i].from, f.origin[j-1].to}
 }
 
-// cut divides the pieces: fn is called for each in turn and calls add for its parts.
+// cut divides the pieces: fn is called for each in turn and calls add for its
+// parts.
 func (f *flow) cut(fn func(p span)) {
 	f.newPieces = f.newPieces[:0]
 	for _, p := range f.pieces {
@@ -142,7 +143,7 @@ func (f *flow) cut(fn func(p span)) {
 	f.pieces, f.newPieces = f.newPieces, f.pieces
 }
 
-// add makes a piece of the bytes i to j, unless there are none.
+// add makes a piece of the bytes i to j, unless the range is empty.
 func (f *flow) add(i, j int) {
 	if i < j {
 		f.newPieces = append(f.newPieces, piece{span{i, j}, notAdded})

@@ -209,7 +209,7 @@ func names(tok *Tokenizer, ids []int32) []string {
 }
 
 // wholeRunes widens a token's span to whole characters, the least that Hugging
-// Face's library tells.
+// Face's library reports.
 func wholeRunes(s string, token Token) [2]int {
 	from, to := token.Start, token.End
 	for from > 0 && from < len(s) && !utf8.RuneStart(s[from]) {

@@ -9,8 +9,8 @@ import (
 )
 
 // jsonTokenizer is tokenizer.json, the file of Hugging Face's tokenizers
-// library. What stands in it beyond this says how to cut and fill batches, and
-// how to frame a text by special tokens; tasks do that themselves.
+// library. Its other fields describe truncation, padding and special tokens
+// around a text, which tasks handle themselves.
 type jsonTokenizer struct {
 	Version       string          `json:"version"`
 	AddedTokens   []addedToken    `json:"added_tokens"`
@@ -21,7 +21,7 @@ type jsonTokenizer struct {
 	Model         json.RawMessage `json:"model"`
 }
 
-// parseJSON makes a tokenizer of the content of a tokenizer.json.
+// parseJSON makes a tokenizer from the content of a tokenizer.json.
 func parseJSON(file string, content []byte) (*Tokenizer, error) {
 	bad := func(what string, err error) error {
 		return &model.FileError{File: file, Problem: fmt.Sprintf("%s: %v", what, err), Err: err}
@@ -42,7 +42,7 @@ func parseJSON(file string, content []byte) (*Tokenizer, error) {
 		return nil, bad("decoder", err)
 	}
 	if isWordSplit(j.PreTokenizer) {
-		t.decode = []decodeStep{joinWords} // the file's decoder knows English alone
+		t.decode = []decodeStep{joinWords} // the file's decoder is for English only
 	}
 	tokens, err := t.readModel(j.Model)
 	if err != nil {
@@ -72,7 +72,7 @@ func (t *Tokenizer) readModel(raw json.RawMessage) (tokens []string, err error) 
 	return tokens, err
 }
 
-// finish numbers the added tokens among those of the model and makes what finds them.
+// finish adds the added tokens to those of the model and builds their matchers.
 func (t *Tokenizer) finish(tokens []string, added []addedToken) error {
 	known := make(map[string]int32, len(tokens))
 	for id, token := range tokens {
@@ -135,7 +135,8 @@ func contents(tokens []addedToken) []string {
 	return list
 }
 
-// maxSteps is the most components of a kind, and maxNesting the deepest they nest.
+// maxSteps is the maximum number of components of a kind, and maxNesting their
+// maximum depth.
 const maxSteps, maxNesting = 100, 20
 
 // component makes the steps of a normalizer, pre-tokenizer or decoder.
@@ -182,7 +183,7 @@ func sequence[S any](raw json.RawMessage, key string, table map[string]func(json
 	return steps, nil
 }
 
-// nesting is how deep the objects and lists of a JSON text nest.
+// nesting returns how deeply the objects and lists of a JSON text are nested.
 func nesting(raw []byte) int {
 	depth, deepest, inString := 0, 0, false
 	for i := 0; i < len(raw); i++ {

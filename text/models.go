@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// tokenModels reads each type of model in tokenizer.json, with its tokens by id.
+// tokenModels parses each type of model in tokenizer.json, with its tokens by
+// id.
 var tokenModels = map[string]func(json.RawMessage) (tokenModel, []string, error){
 	"BPE":       readBPE,
 	"Unigram":   readUnigram,
@@ -18,7 +19,7 @@ var tokenModels = map[string]func(json.RawMessage) (tokenModel, []string, error)
 type wordLevel struct {
 	ids     map[string]int32
 	short   [utf8.RuneSelf]int32 // ids of single bytes, as looked up in ids
-	unknown int32                // or -1: unknown pieces are left out
+	unknown int32                // or -1: unknown pieces are dropped
 }
 
 func readWordLevel(raw json.RawMessage) (tokenModel, []string, error) {
@@ -67,7 +68,7 @@ func (m *wordLevel) unknownID() int32 { return m.unknown }
 type wordPiece struct {
 	begin, inside *trie // tokens at the beginning of a piece, and after it
 	unknown       int32
-	most          int // characters of a piece; a longer one is unknown
+	most          int // maximum characters of a piece; a longer one is unknown
 }
 
 func readWordPiece(raw json.RawMessage) (tokenModel, []string, error) {
@@ -118,7 +119,7 @@ func (m *wordPiece) encode(dst []Token, word []byte, at int) []Token {
 
 func (m *wordPiece) unknownID() int32 { return m.unknown }
 
-// lookup is the id of a token, or -1.
+// lookup returns the id of a token, or -1.
 func lookup(ids map[string]int32, token string) int32 {
 	if id, ok := ids[token]; ok {
 		return id
@@ -126,12 +127,12 @@ func lookup(ids map[string]int32, token string) int32 {
 	return -1
 }
 
-// maxToken is the most bytes of a token. It bounds the time that a search for
-// the tokens at a place in a text can take.
+// maxToken is the maximum length of a token in bytes. It bounds the time of a
+// search for the tokens at a position in a text.
 const maxToken = 4096
 
-// tokenTable orders the tokens of a vocabulary by their ids. Ids may leave some
-// numbers out, but not so many that a small file makes a huge table.
+// tokenTable orders the tokens of a vocabulary by id. Ids may skip some
+// numbers, but not so many that a small file makes a huge table.
 func tokenTable(vocab map[string]int64) (tokens []string, ids map[string]int32, err error) {
 	limit := int64(2*len(vocab) + 10000)
 	top := int64(-1)

@@ -48,7 +48,7 @@ func unicodeForm(form norm.Form) step {
 		f.rewrite(func(p span) {
 			var it norm.Iter
 			it.Init(form, f.text[p.from:p.to])
-			var part []byte // what a character becomes may come in several
+			var part []byte // the replacement of a character may come in several parts
 			for at := p.from; !it.Done(); {
 				part = append(part, it.Next()...)
 				if next := p.from + it.Pos(); next > at {
@@ -60,8 +60,8 @@ func unicodeForm(form norm.Form) step {
 	}
 }
 
-// eachRune rewrites text character by character: to gives what stands for r, or
-// false to keep it.
+// eachRune rewrites text character by character: to returns the replacement of
+// r, or false to keep it.
 func eachRune(f *flow, to func(r rune) (string, bool)) {
 	f.rewrite(func(p span) {
 		kept := p.from
@@ -78,15 +78,15 @@ func eachRune(f *flow, to func(r rune) (string, bool)) {
 	})
 }
 
-// dropRunes takes characters away.
+// dropRunes removes characters.
 func dropRunes(drop func(rune) bool) step {
 	return func(f *flow) {
 		eachRune(f, func(r rune) (string, bool) { return "", drop(r) })
 	}
 }
 
-// lowercase makes each character lower case by itself, so that a final sigma is
-// as any other.
+// lowercase lowers each character independently, so that a final sigma is
+// treated as any other.
 func lowercase(f *flow) {
 	ascii := true
 	for _, c := range f.text {
@@ -111,8 +111,8 @@ func lowercase(f *flow) {
 	})
 }
 
-// nmt takes control characters away and makes spaces of the characters that are
-// blank in some way, as SentencePiece's nmt rules do.
+// nmt removes control characters and turns blank characters of all kinds into
+// spaces, as SentencePiece's nmt rules do.
 func nmt(f *flow) {
 	eachRune(f, func(r rune) (string, bool) {
 		switch {
@@ -126,7 +126,7 @@ func nmt(f *flow) {
 	})
 }
 
-// bertNormalizer is that of BERT (Devlin et al., 2019).
+// bertNormalizer is the normalizer of BERT (Devlin et al., 2019).
 func bertNormalizer(raw json.RawMessage) ([]step, error) {
 	s := struct {
 		Clean     bool  `json:"clean_text"`
@@ -155,7 +155,8 @@ func bertNormalizer(raw json.RawMessage) ([]step, error) {
 	return steps, nil
 }
 
-// bertClean drops control characters and makes all white space plain spaces.
+// bertClean drops control characters and turns all white space into plain
+// spaces.
 func bertClean(f *flow) {
 	eachRune(f, func(r rune) (string, bool) {
 		switch {
@@ -174,7 +175,7 @@ func isBertChinese(r rune) bool {
 		0xf900 <= r && r <= 0xfaff || 0x2f800 <= r && r <= 0x2fa1f
 }
 
-// strip takes the white space at the ends away.
+// strip removes the white space at the ends.
 func strip(raw json.RawMessage) ([]step, error) {
 	s := struct {
 		Left  bool `json:"strip_left"`
@@ -204,7 +205,7 @@ type replaceSpec struct {
 	Content string      `json:"content"`
 }
 
-// maxContent is the most bytes of what a rule puts into a text.
+// maxContent is the maximum length in bytes of what a rule inserts into a text.
 const maxContent = 256
 
 func (s *replaceSpec) read(raw json.RawMessage) (find pattern, err error) {
@@ -212,7 +213,7 @@ func (s *replaceSpec) read(raw json.RawMessage) (find pattern, err error) {
 		return nil, err
 	}
 	if len(s.Content) > maxContent {
-		return nil, fmt.Errorf("the step Replace puts in %d bytes, more than %d", len(s.Content), maxContent)
+		return nil, fmt.Errorf("the step Replace inserts %d bytes, more than %d", len(s.Content), maxContent)
 	}
 	return s.Pattern.compile()
 }
@@ -248,7 +249,7 @@ func prepend(raw json.RawMessage) ([]step, error) {
 		return nil, err
 	}
 	if len(s.Content) > maxContent {
-		return nil, fmt.Errorf("the step Prepend puts in %d bytes, more than %d", len(s.Content), maxContent)
+		return nil, fmt.Errorf("the step Prepend inserts %d bytes, more than %d", len(s.Content), maxContent)
 	}
 	return []step{func(f *flow) {
 		f.rewrite(func(p span) {
@@ -260,8 +261,8 @@ func prepend(raw json.RawMessage) ([]step, error) {
 	}}, nil
 }
 
-// precompiled applies the rules of SentencePiece as Hugging Face's library does:
-// to whole short graphemes first, and else to single characters.
+// precompiled applies the rules of SentencePiece as Hugging Face's library
+// does: first to whole short graphemes, otherwise to single characters.
 func precompiled(raw json.RawMessage) ([]step, error) {
 	var s struct {
 		Rules string `json:"precompiled_charsmap"`
@@ -303,8 +304,8 @@ func precompiled(raw json.RawMessage) ([]step, error) {
 	}}, nil
 }
 
-// graphemeLength is the length of the character that text begins with and of the
-// marks and joiners on it, or of a CR LF.
+// graphemeLength is the length of the first character of text with its marks
+// and joiners, or of a CR LF.
 func graphemeLength(text []byte) int {
 	r, end := utf8.DecodeRune(text)
 	if r == '\r' && len(text) > 1 && text[1] == '\n' {

@@ -24,7 +24,7 @@ func literalPattern(s string) pattern {
 	}
 }
 
-// runePattern matches each character that is says yes to.
+// runePattern matches each character for which is returns true.
 func runePattern(is func(rune) bool) pattern {
 	return func(text []byte, at int) (int, int) {
 		for i := at; i < len(text); {
@@ -38,7 +38,7 @@ func runePattern(is func(rune) bool) pattern {
 	}
 }
 
-// scanners do what common regular expressions say, and faster.
+// scanners implement common regular expressions, faster than package regexp.
 var scanners = map[string]pattern{
 	blankPattern:       blanks,
 	punctuationPattern: punctuation,
@@ -68,13 +68,13 @@ func punctuation(text []byte, at int) (from, to int) {
 	return from, to
 }
 
-// trailing is the one lookahead that tokenizers commonly use: white space that
+// trailing is the only lookahead that tokenizers commonly use: white space that
 // no word follows, so that the last space stays with the word.
 const trailing = `\s+(?!\S)`
 
-// regexPattern compiles a regular expression as tokenizer.json has them, in the
-// syntax of Oniguruma. Classes are those of Unicode. Of lookaround, only
-// \s+(?!\S) as a whole alternative is understood; matching takes linear time.
+// regexPattern compiles a regular expression of tokenizer.json, in Oniguruma
+// syntax. Classes are those of Unicode. Of lookaround, only \s+(?!\S) as a
+// whole alternative is supported; matching takes linear time.
 func regexPattern(expr string) (pattern, error) {
 	if find, ok := scanners[expr]; ok {
 		return find, nil
@@ -95,7 +95,7 @@ func regexPattern(expr string) (pattern, error) {
 	if ahead < 0 {
 		return func(text []byte, at int) (int, int) { return findNonEmpty(re, text, at) }, nil
 	}
-	var rest *regexp.Regexp // what may match where the lookahead fails
+	var rest *regexp.Regexp // alternatives to try where the lookahead fails
 	if ahead+1 < len(alternatives) {
 		if rest, err = compile(`\A(?:`+strings.Join(alternatives[ahead+1:], "|")+`)`, expr); err != nil {
 			return nil, err
@@ -128,7 +128,7 @@ func regexPattern(expr string) (pattern, error) {
 	}, nil
 }
 
-// findNonEmpty is the first match of re from at on that has a length.
+// findNonEmpty returns the first non-empty match of re from at on.
 func findNonEmpty(re *regexp.Regexp, text []byte, at int) (int, int) {
 	for at < len(text) {
 		m := re.FindIndex(text[at:])
@@ -144,7 +144,8 @@ func findNonEmpty(re *regexp.Regexp, text []byte, at int) (int, int) {
 	return -1, -1
 }
 
-// compile turns an expression into one of package regexp; whole is for the message.
+// compile translates an expression for package regexp; whole is for the
+// message.
 func compile(expr, whole string) (*regexp.Regexp, error) {
 	var re *regexp.Regexp
 	plain, err := translate(expr)
@@ -152,20 +153,20 @@ func compile(expr, whole string) (*regexp.Regexp, error) {
 		re, err = regexp.Compile(plain)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the regular expression %s is not understood: %w", quoted(whole), err)
+		return nil, fmt.Errorf("the regular expression %s is not supported: %w", quoted(whole), err)
 	}
 	return re, nil
 }
 
-// Classes of characters by Unicode, as they stand inside brackets. Package
-// regexp has them for ASCII alone.
+// Unicode character classes, as written inside brackets. Package regexp has
+// them for ASCII only.
 var classes = map[byte]string{
 	's': `\t-\r\x{85}\p{Z}`,
 	'd': `\p{Nd}`,
 	'w': `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}`,
 }
 
-// translate writes classes and escapes in the way of package regexp. A class
+// translate writes classes and escapes in the syntax of package regexp. A class
 // inside a class adds to it.
 func translate(expr string) (string, error) {
 	var b strings.Builder
@@ -178,7 +179,7 @@ func translate(expr string) (string, error) {
 		case c == '[' && depth == 0:
 			b.WriteByte(c)
 			depth = 1
-			for _, literal := range []string{"^", "]"} { // a bracket that comes first stands for itself
+			for _, literal := range []string{"^", "]"} { // a bracket that comes first is a literal
 				if strings.HasPrefix(expr[i+1:], literal) {
 					b.WriteString(literal)
 					i++
@@ -187,7 +188,7 @@ func translate(expr string) (string, error) {
 		case c == '[' && strings.HasPrefix(rest, "[:"):
 			end := strings.Index(rest, ":]")
 			if end < 0 {
-				return "", fmt.Errorf("a class [: has no end")
+				return "", fmt.Errorf("a class [: is not closed")
 			}
 			b.WriteString(rest[:end+2])
 			i += end + 1
@@ -207,8 +208,8 @@ func translate(expr string) (string, error) {
 	return b.String(), nil
 }
 
-// escape writes the escape that expr begins with, and gives the number of bytes
-// after its first that it took.
+// escape translates the escape that expr begins with, and returns the number of
+// bytes that it took after the first.
 func escape(b *strings.Builder, expr string, inClass bool) int {
 	c := expr[1]
 	class, ok := classes[c|0x20]
@@ -234,7 +235,7 @@ func escape(b *strings.Builder, expr string, inClass bool) int {
 	return 1
 }
 
-// alternativesOf divides an expression at the bars that stand in no group or class.
+// alternativesOf splits an expression at the bars outside groups and classes.
 func alternativesOf(expr string) []string {
 	var list []string
 	depth, inClass, begin := 0, false, 0
@@ -258,7 +259,7 @@ func alternativesOf(expr string) []string {
 	return append(list, expr[begin:])
 }
 
-// behavior says what becomes of the matches of a pattern that cuts a text.
+// behavior is the treatment of the matches of a pattern that splits a text.
 type behavior string
 
 const (
@@ -274,16 +275,16 @@ func (b behavior) check() error {
 	case removed, isolated, withBefore, withNext, contiguous:
 		return nil
 	}
-	return fmt.Errorf("there is no behavior %s of a split", quoted(string(b)))
+	return fmt.Errorf("a split has the unknown behavior %s", quoted(string(b)))
 }
 
-// splitter cuts pieces at the matches of a pattern. Inverted, what lies between
-// the matches takes their part.
+// splitter cuts pieces at the matches of a pattern. Inverted, matches and the
+// text between them change roles.
 func splitter(find pattern, how behavior, invert bool) step {
 	return func(f *flow) {
 		f.cut(func(p span) {
 			text, first := f.text[p.from:p.to], len(f.newPieces)
-			matched := false // was the part before this one a match
+			matched := false // whether the previous part was a match
 			part := func(from, to int, match bool) {
 				if from == to {
 					return

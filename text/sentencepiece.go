@@ -21,8 +21,8 @@ const (
 	bytePiece        = 6
 )
 
-// sentencePiece is what a SentencePiece model holds (ModelProto of
-// sentencepiece_model.proto), as far as encoding and decoding need it.
+// sentencePiece is the content of a SentencePiece model (ModelProto of
+// sentencepiece_model.proto) that encoding and decoding need.
 type sentencePiece struct {
 	pieces   []spPiece
 	kind     uint64 // 1 unigram, 2 BPE, 3 words, 4 characters
@@ -30,10 +30,10 @@ type sentencePiece struct {
 	fallback bool   // unknown characters are written as bytes
 	rules    *charsMap
 	dummy    bool // a space is put before the text
-	trim     bool // spaces at the ends go, and several become one
+	trim     bool // spaces at the ends are removed, and several become one
 	escape   bool // spaces are written as a sign
 
-	defined *trie // user-defined pieces, which are found whole and stay as they are
+	defined *trie // user-defined pieces, which are matched whole and kept unchanged
 }
 
 type spPiece struct {
@@ -42,7 +42,8 @@ type spPiece struct {
 	kind  uint64
 }
 
-// parseSentencePiece makes a tokenizer of the content of a SentencePiece model.
+// parseSentencePiece makes a tokenizer from the content of a SentencePiece
+// model.
 func parseSentencePiece(file string, content []byte) (*Tokenizer, error) {
 	bad := func(err error) error {
 		return &model.FileError{File: file, Problem: fmt.Sprintf("not a SentencePiece model: %v", err), Err: err}
@@ -58,8 +59,8 @@ func parseSentencePiece(file string, content []byte) (*Tokenizer, error) {
 	return t, nil
 }
 
-// fields calls fn for each field of a message: with its number and its bytes, or
-// the value of a number.
+// fields calls fn for each field of a message: with its number and its bytes,
+// or the value of a number.
 func fields(b []byte, fn func(number protowire.Number, value uint64, bytes []byte) error) error {
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
@@ -151,7 +152,7 @@ func (sp *sentencePiece) build(t *Tokenizer) error {
 	for i, p := range sp.pieces {
 		tokens[i] = p.text
 		if _, twice := vocab[p.text]; twice || p.text == "" || !utf8.ValidString(p.text) {
-			return fmt.Errorf("piece %d, %s, is empty, not UTF-8, or stands twice", i, quoted(p.text))
+			return fmt.Errorf("piece %d, %s, is empty, not UTF-8, or a duplicate", i, quoted(p.text))
 		}
 		vocab[p.text] = int64(i)
 		switch p.kind {
@@ -203,7 +204,7 @@ func (sp *sentencePiece) build(t *Tokenizer) error {
 	return nil
 }
 
-// usable is the ids of the pieces that stand for text.
+// usable returns the ids of the pieces that represent text.
 func (sp *sentencePiece) usable() map[string]int32 {
 	ids := make(map[string]int32, len(sp.pieces))
 	for i, p := range sp.pieces {
@@ -214,7 +215,7 @@ func (sp *sentencePiece) usable() map[string]int32 {
 	return ids
 }
 
-// byteTable is the tokens of single bytes, nil where the model does without.
+// byteTable returns the tokens of single bytes, nil if the model has none.
 func (sp *sentencePiece) byteTable() *[256]int32 {
 	if !sp.fallback {
 		return nil
@@ -251,8 +252,8 @@ func (sp *sentencePiece) unigram(unknown int32) *unigram {
 	return m
 }
 
-// bpe ranks merges by the scores of what they make. Several pairs that make the
-// same piece have one rank, so that the leftmost goes first.
+// bpe ranks merges by the scores of their results. Pairs with the same result
+// have the same rank, so that the leftmost is merged first.
 func (sp *sentencePiece) bpe(unknown int32) *bpe {
 	usable := sp.usable()
 	order := make([]int32, 0, len(usable))
@@ -287,8 +288,8 @@ func (sp *sentencePiece) bpe(unknown int32) *bpe {
 	return m
 }
 
-// withinWords reports whether no piece goes on over the beginning of a word, so
-// that words may be looked at one by one.
+// withinWords reports whether no piece extends across the beginning of a word,
+// so that words can be encoded separately.
 func (sp *sentencePiece) withinWords() bool {
 	return sp.escape && !sp.suffix && !slices.ContainsFunc(sp.pieces, func(p spPiece) bool {
 		return strings.LastIndex(p.text, metaspace) > 0
@@ -296,7 +297,7 @@ func (sp *sentencePiece) withinWords() bool {
 }
 
 // normalize does what SentencePiece's normalizer does: its rules, the spaces,
-// and the sign that stands for a space.
+// and the sign that represents a space.
 func (sp *sentencePiece) normalize(f *flow) {
 	space := " "
 	if sp.escape {
@@ -344,8 +345,8 @@ func (sp *sentencePiece) normalize(f *flow) {
 	})
 }
 
-// prefix is what the beginning of text becomes, and its length: a user-defined
-// piece stays as it is, a rule is applied, or one character is taken.
+// prefix returns the replacement of the beginning of text, and its length: a
+// user-defined piece is kept, a rule is applied, or one character is taken.
 func (sp *sentencePiece) prefix(text []byte) (to string, n int) {
 	if id, end := longest(sp.defined, text, 0); id >= 0 {
 		return string(text[:end]), end
@@ -357,7 +358,7 @@ func (sp *sentencePiece) prefix(text []byte) (to string, n int) {
 	return string(text[:n]), n
 }
 
-// join makes spaces of the signs, but for the one that was put in.
+// join turns the signs into spaces, except the one that was prepended.
 func (sp *sentencePiece) join(tokens []string) []string {
 	if !sp.escape {
 		return tokens

@@ -32,7 +32,7 @@ func init() {
 
 var splitSpace = splitter(runePattern(unicode.IsSpace), removed, false)
 
-// runs matches words and stretches of other characters, \w+|[^\w\s]+.
+// runs matches words and sequences of other characters, \w+|[^\w\s]+.
 func runs(text []byte, at int) (from, to int) {
 	kind := func(i int) (k, n int) {
 		r, n := utf8.DecodeRune(text[i:])
@@ -62,7 +62,7 @@ func runs(text []byte, at int) (from, to int) {
 	return -1, -1
 }
 
-// isPunctuation reports whether r is punctuation, or a sign of ASCII.
+// isPunctuation reports whether r is punctuation, or an ASCII symbol.
 func isPunctuation(r rune) bool {
 	return unicode.IsPunct(r) || r < utf8.RuneSelf && unicode.IsSymbol(r)
 }
@@ -104,13 +104,13 @@ func punctuationSplit(raw json.RawMessage) ([]step, error) {
 	return []step{splitter(runePattern(isPunctuation), s.Behavior, false)}, nil
 }
 
-// metaspace is the sign that stands for a space in SentencePiece.
+// metaspace is the sign that represents a space in SentencePiece.
 const metaspace = "▁"
 
 // metaspaceSpec is a pre-tokenizer or decoder of type Metaspace.
 type metaspaceSpec struct {
 	Replacement string `json:"replacement"`
-	PrefixSpace *bool  `json:"add_prefix_space"` // of older files, for Scheme
+	PrefixSpace *bool  `json:"add_prefix_space"` // in older files, instead of Scheme
 	Scheme      string `json:"prepend_scheme"`
 	Split       *bool  `json:"split"`
 }
@@ -135,7 +135,7 @@ func (s *metaspaceSpec) read(raw json.RawMessage) error {
 	return fmt.Errorf("the step Metaspace has the prepend_scheme %s", quoted(s.Scheme))
 }
 
-// metaspaceSplit writes spaces as a sign, puts one before the text, and cuts
+// metaspaceSplit writes spaces as a sign, puts one before the text, and splits
 // before each.
 func metaspaceSplit(raw json.RawMessage) ([]step, error) {
 	var s metaspaceSpec
@@ -248,7 +248,7 @@ func isWordSplit(raw json.RawMessage) bool {
 // characterPattern matches any character.
 const characterPattern = `[\s\S]`
 
-// cutCharacters makes a piece of every character.
+// cutCharacters makes every character a piece.
 func cutCharacters(f *flow) {
 	f.cut(func(p span) {
 		from := p.from

@@ -1,12 +1,12 @@
-// Package text has what all tasks on text share: vocabularies, tokenizers and
-// pretrained word vectors.
+// Package text provides what all tasks on text share: vocabularies, tokenizers
+// and pretrained word vectors.
 //
 // A [Tokenizer] turns text into ids and back. It comes from [TrainTokenizer],
-// or by [LoadTokenizer] from a file: the tokenizer.json of Hugging Face's
-// tokenizers library, which is also what [Tokenizer.Save] writes, or the .model
-// of SentencePiece. All of them are one pipeline: normalizers rewrite the text,
+// or from a file by [LoadTokenizer]: the tokenizer.json of Hugging Face's
+// tokenizers library, which [Tokenizer.Save] writes too, or the .model of
+// SentencePiece. All of them are one pipeline: normalizers rewrite the text,
 // splitters cut it into pieces, a model finds the tokens of each piece, and
-// decoders put tokens together again.
+// decoders join tokens into text.
 package text
 
 import (
@@ -17,7 +17,7 @@ import (
 // Token is one token of a text.
 type Token struct {
 	ID         int32
-	Start, End int // its bytes in the text: text[Start:End]
+	Start, End int // byte offsets in the text: text[Start:End]
 }
 
 // Tokenizer turns text into tokens and back. It is immutable, and safe for use
@@ -30,7 +30,7 @@ type Tokenizer struct {
 	model      tokenModel
 	decode     []decodeStep
 
-	joinUnknown bool // unknown tokens side by side become one
+	joinUnknown bool // adjacent unknown tokens become one
 
 	file    string // its name: TokenizerFile or SentencePieceFile
 	content []byte // of that file
@@ -40,21 +40,22 @@ type Tokenizer struct {
 // tokenModel finds the tokens of a piece.
 type tokenModel interface {
 	// encode appends the tokens of word, a piece of text that begins at byte at
-	// and holds valid UTF-8; their spans count from the same beginning.
+	// and holds valid UTF-8; their spans have the same origin as at.
 	encode(dst []Token, word []byte, at int) []Token
-	// unknownID is the token for what has none, or -1.
+	// unknownID returns the id of the unknown token, or -1.
 	unknownID() int32
 }
 
-// workspace is what one call needs.
+// workspace holds the buffers of one call.
 type workspace struct {
 	flow   flow
 	tokens []Token
 }
 
 // Encode appends the ids of the tokens of s to dst. It adds no tokens that do
-// not stand for text: a task adds Begin and End itself. A special token written
-// out in s becomes that token. Bytes that are not UTF-8 are read as U+FFFD, one each.
+// not represent text: a task adds Begin and End itself. A special token written
+// out in s becomes that token. Bytes that are not UTF-8 are read as U+FFFD, one
+// each.
 func (t *Tokenizer) Encode(dst []int32, s string) []int32 {
 	w := t.workspace()
 	w.tokens = t.run(w, w.tokens[:0], s, false)
@@ -65,9 +66,10 @@ func (t *Tokenizer) Encode(dst []int32, s string) []int32 {
 	return dst
 }
 
-// Tokens appends the tokens of s to dst, with the ids that Encode gives and each
-// token's bytes in s. A token may hold part of a character (byte-level models),
-// or no bytes at all (a space that the tokenizer put in); the starts never fall.
+// Tokens appends the tokens of s to dst, with the ids that Encode gives and
+// each token's byte range in s. A token may cover part of a character
+// (byte-level models), or no bytes at all (a space that the tokenizer
+// inserted); the starts never decrease.
 func (t *Tokenizer) Tokens(dst []Token, s string) []Token {
 	w := t.workspace()
 	dst = t.run(w, dst, s, true)
@@ -83,7 +85,7 @@ func (t *Tokenizer) workspace() *workspace {
 }
 
 // run appends the tokens of s, with their spans in s if traced. Added tokens
-// that are looked for before the text is normalized cut it into stretches.
+// that are matched before normalization divide s into stretches.
 func (t *Tokenizer) run(w *workspace, dst []Token, s string, traced bool) []Token {
 	at := 0
 	for {
@@ -107,7 +109,7 @@ func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, trac
 	for _, step := range t.normalize {
 		step(f)
 	}
-	f.cut(func(p span) { f.add(p.from, p.to) }) // which leaves an empty text without pieces
+	f.cut(func(p span) { f.add(p.from, p.to) }) // an empty text has no pieces
 	t.added.after.cut(f)
 	for _, step := range t.split {
 		step(f)
@@ -133,7 +135,7 @@ func (t *Tokenizer) stretch(w *workspace, dst []Token, s string, part span, trac
 	return dst
 }
 
-// joined makes one token of unknown ones side by side, from position first on.
+// joined merges adjacent unknown tokens into one, from position first on.
 func (t *Tokenizer) joined(tokens []Token, first int) []Token {
 	unknown, n := t.vocabulary.unknown, first
 	for _, token := range tokens[first:] {
@@ -147,12 +149,13 @@ func (t *Tokenizer) joined(tokens []Token, first int) []Token {
 	return tokens[:n]
 }
 
-// Decode puts the text of tokens together. Special tokens, the unknown one among
-// them, and ids that the vocabulary does not have, are left out.
+// Decode joins tokens into text. Special tokens, including the unknown one, and
+// ids that the vocabulary does not have, are left out.
 func (t *Tokenizer) Decode(ids []int32) string { return t.DecodeWith(ids, nil) }
 
-// DecodeWith is [Tokenizer.Decode], but where words (nil: none) has a word for
-// token i it stands in the token's place: what an unknown token stands for, say.
+// DecodeWith is [Tokenizer.Decode], except that where words (nil: none) has a
+// word for position i, it replaces token i: for example the source word of an
+// unknown token.
 func (t *Tokenizer) DecodeWith(ids []int32, words map[int]string) string {
 	tokens := make([]string, 0, len(ids))
 	for i, id := range ids {
@@ -179,7 +182,7 @@ func (t *Tokenizer) DecodeWith(ids []int32, words map[int]string) string {
 	return strings.Join(tokens, "")
 }
 
-// length is that of all tokens together.
+// length returns the total length of the tokens.
 func length(tokens []string) int {
 	n := 0
 	for _, token := range tokens {
@@ -188,8 +191,8 @@ func length(tokens []string) int {
 	return n
 }
 
-// Vocabulary has all tokens, the special ones included.
+// Vocabulary returns all tokens, including the special ones.
 func (t *Tokenizer) Vocabulary() *Vocabulary { return t.vocabulary }
 
-// IsSpecial reports whether the token stands for no text of its own, as Pad and End do.
+// IsSpecial reports whether the token represents no text, as Pad and End do.
 func (t *Tokenizer) IsSpecial(id int32) bool { return t.added.special[id] }

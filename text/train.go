@@ -12,15 +12,15 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// kind is a way to make a tokenizer: what cuts the text, what puts it together
-// again, and what learns a model from the pieces.
+// kind is a type of tokenizer: how to split text, how to join tokens, and how
+// to learn a model from the pieces.
 type kind struct {
 	name     string
 	splitter json.RawMessage
 	decoder  json.RawMessage
 	blanks   bool // white space of any kind and length is one space, none at the ends
-	size     int  // of the vocabulary, where the options do not say; 0: no limit
-	least    int  // tokens that there must be room for, beside the special ones
+	size     int  // of the vocabulary, where the options give none; 0: no limit
+	least    int  // minimum number of tokens besides the special ones
 	learn    func(special []string, counts map[string]int64, size int, minCount int64) (model json.RawMessage, counted []int64)
 }
 
@@ -42,19 +42,19 @@ var kinds = []kind{
 	{"unigram", subwordSplit(), metaspaces(), true, 8000, 1, learnUnigram},
 }
 
-// Kinds lists the kinds of tokenizer that TrainTokenizer knows.
+// Kinds lists the kinds of tokenizer that TrainTokenizer accepts.
 //
 //   - char: every character (code point) is a token
 //   - word: words, numbers and punctuation are tokens; in Chinese, Japanese,
 //     Thai, Lao, Khmer and Burmese, which put no spaces between words, characters are
-//   - space: whatever stands between white space is a token, as in corpora whose
-//     words were already separated
-//   - bpe: byte pair encoding over bytes, as GPT-2 has it; nothing is unknown, and
-//     decoding gives the text back exactly
+//   - space: whatever is between white space is a token, as in corpora whose
+//     words are already separated
+//   - bpe: byte pair encoding over bytes, as in GPT-2; nothing is unknown, and
+//     decoding restores the text exactly
 //   - charbpe: byte pair encoding over characters, within words and between
-//     punctuation; characters that were not seen are unknown, and white space becomes
+//     punctuation; characters not seen in training are unknown, and white space becomes
 //     single spaces
-//   - unigram: the tokens of a unigram language model, as SentencePiece has it, cut
+//   - unigram: the tokens of a unigram language model, as in SentencePiece, split
 //     as for charbpe
 func Kinds() []string {
 	var names []string
@@ -64,21 +64,25 @@ func Kinds() []string {
 	return names
 }
 
-// TokenizerOptions says how a tokenizer is trained. The zero value is usable.
+// TokenizerOptions sets how a tokenizer is trained. The zero value is usable.
 type TokenizerOptions struct {
-	VocabularySize int    // most tokens, the special ones included; 0: no limit for char, 50,000 for word and space, otherwise 8,000
+	VocabularySize int    // maximum number of tokens, including the special ones; 0: no limit for char, 50,000 for word and space, otherwise 8,000
 	MinCount       int    // tokens seen fewer times (in byte pair encoding, pairs) are left out; 0 and 1 keep all
 	Lowercase      bool   // make text lower case, also when encoding
 	Normalize      string // Unicode normal form of the text, also when encoding: "", "nfc" or "nfkc"
 
-	// Extra lists special tokens beyond Pad, Unknown, Begin and End. They get the
-	// ids from 4 on.
+	// Extra lists special tokens besides Pad, Unknown, Begin and End. They get
+	// the ids from 4 on.
 	Extra []string
 }
 
-// TrainTokenizer makes a tokenizer of the named one of the Kinds from texts. Equal texts
-// and options give equal tokenizers. What it counts and learns is kept in
-// memory, the texts are not.
+// TrainTokenizer trains a tokenizer of one of the [Kinds] on texts. Equal texts
+// and options give equal tokenizers. Counts and statistics are kept in memory,
+// the texts are not.
+//
+// It returns a [*data.InputError] if the kind or an option is invalid, the
+// vocabulary is too small for the special tokens, or the texts have no token to
+// learn.
 func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*Tokenizer, error) {
 	if o == nil {
 		o = &TokenizerOptions{}
@@ -89,7 +93,7 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	}
 	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == name })
 	if i < 0 {
-		return nil, data.Errorf("there is no tokenizer of the kind %s; the kinds are %s", quoted(name), strings.Join(Kinds(), ", "))
+		return nil, data.Errorf("unknown kind of tokenizer %s; the kinds are %s", quoted(name), strings.Join(Kinds(), ", "))
 	}
 	k := kinds[i]
 	if n := o.VocabularySize; n > 0 && n < len(special)+k.least {
@@ -115,7 +119,7 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	if t.vocabulary.Len() == len(special) {
 		e := data.Errorf("the texts have no token to learn")
 		if len(counts) > 0 {
-			e.Problem, e.Fix = fmt.Sprintf("no token stands in the texts %d times", o.MinCount), "give more text, or a smaller min_count"
+			e.Problem, e.Fix = fmt.Sprintf("no token occurs in the texts %d times", o.MinCount), "give more text, or a smaller min_count"
 		}
 		return nil, e
 	}
@@ -123,15 +127,15 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	return t, nil
 }
 
-// learnWords makes every piece a token, but for those that are longer than a
-// token can be.
+// learnWords makes every piece a token, except those longer than a token may
+// be.
 func learnWords(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
 	maps.DeleteFunc(counts, func(token string, _ int64) bool { return len(token) > maxToken })
 	v := NewVocabulary(counts, &VocabularyOptions{MinCount: int(minCount), MaxSize: size, Special: special})
 	return wordLevelModel(v.tokens), v.counts
 }
 
-// learnBPE merges bytes. They all have tokens, so nothing is unknown.
+// learnBPE merges bytes. All bytes have tokens, so nothing is unknown.
 func learnBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
 	return trainBPE(special, byteAlphabet(), counts, size, minCount).model(nil), nil
 }
@@ -146,7 +150,8 @@ func learnUnigram(special []string, counts map[string]int64, size int, minCount 
 	return trainUnigram(counts, size-len(special), minCount).model(special, slices.Index(special, Unknown)), nil
 }
 
-// subwordSplit writes spaces as signs that begin words and sets punctuation apart.
+// subwordSplit writes spaces as signs that begin words and separates
+// punctuation.
 func subwordSplit() json.RawMessage {
 	return object("Sequence", "pretokenizers", []json.RawMessage{
 		metaspaces(),
@@ -154,26 +159,27 @@ func subwordSplit() json.RawMessage {
 	})
 }
 
-// metaspaces is the pre-tokenizer and the decoder that write and read spaces as signs.
+// metaspaces returns the pre-tokenizer and the decoder that write and read
+// spaces as signs.
 func metaspaces() json.RawMessage {
 	return object("Metaspace", "replacement", metaspace, "prepend_scheme", "always", "split", true)
 }
 
-// check gives the special tokens, or says what is wrong with the options.
+// check returns the special tokens, or an error for invalid options.
 func (o *TokenizerOptions) check() (special []string, err error) {
 	special = append(Special(), o.Extra...)
 	for i, s := range special {
 		if s == "" || strings.TrimSpace(s) != s || slices.Contains(special[:i], s) {
-			return nil, data.Errorf("the special token %s is empty, has spaces around it or stands twice", quoted(s))
+			return nil, data.Errorf("the special token %s is empty, has spaces around it or occurs twice", quoted(s))
 		}
 	}
 	switch {
 	case o.VocabularySize < 0:
 		return nil, data.Errorf("the vocabulary's size is %d; it must not be negative", o.VocabularySize)
 	case o.MinCount < 0:
-		return nil, data.Errorf("a token's least count is %d; it must not be negative", o.MinCount)
+		return nil, data.Errorf("a token's minimum count is %d; it must not be negative", o.MinCount)
 	case o.Normalize != "" && o.Normalize != "nfc" && o.Normalize != "nfkc":
-		return nil, data.Errorf("there is no normal form %s; nfc and nfkc are known", quoted(o.Normalize))
+		return nil, data.Errorf("unknown normal form %s; the normal forms are nfc and nfkc", quoted(o.Normalize))
 	}
 	return special, nil
 }
@@ -198,14 +204,15 @@ func (o *TokenizerOptions) normalizer(blanks bool) json.RawMessage {
 	return object("Sequence", "normalizers", list)
 }
 
-// build makes the tokenizer that a reader of the finished file would make, so
-// that a tokenizer just trained and one read back cannot differ.
+// build makes the tokenizer through the reader of the finished file, so that a
+// trained tokenizer and one read from the file cannot differ.
 func (j *jsonTokenizer) build(model json.RawMessage) (*Tokenizer, error) {
 	j.Model = model
 	return parseJSON(TokenizerFile, encodeJSON(j))
 }
 
-// countPieces counts the pieces that the normalizer and pre-tokenizer make of texts.
+// countPieces counts the pieces that the normalizer and pre-tokenizer make of
+// texts.
 func (j *jsonTokenizer) countPieces(special []string, texts iter.Seq[string]) (map[string]int64, error) {
 	t, err := j.build(wordLevelModel(special))
 	if err != nil {
@@ -224,7 +231,7 @@ func (j *jsonTokenizer) countPieces(special []string, texts iter.Seq[string]) (m
 	return counts, nil
 }
 
-// pieceCounter stands in a model's place to count the pieces.
+// pieceCounter replaces a model to count the pieces.
 type pieceCounter map[string]*int64
 
 func (c pieceCounter) encode(dst []Token, word []byte, at int) []Token {
@@ -246,7 +253,7 @@ func wordLevelModel(tokens []string) json.RawMessage {
 
 func regex(expr string) patternSpec { return patternSpec{Regex: &expr} }
 
-// orderedVocabulary is an object from tokens to ids, in the order of the ids.
+// orderedVocabulary is a JSON object from tokens to ids, ordered by id.
 type orderedVocabulary []string
 
 func (v orderedVocabulary) MarshalJSON() ([]byte, error) {
@@ -258,7 +265,7 @@ func (v orderedVocabulary) MarshalJSON() ([]byte, error) {
 }
 
 // object writes a component of tokenizer.json: its type and fields, which are
-// names and values in turn.
+// alternating names and values.
 func object(kind string, fields ...any) json.RawMessage {
 	return orderedObject(append([]any{"type", kind}, fields...))
 }
@@ -278,7 +285,7 @@ func orderedObject(fields []any) json.RawMessage {
 	return b.Bytes()
 }
 
-// encodeJSON writes a value that JSON can hold, without escapes for HTML.
+// encodeJSON writes a value that JSON can represent, without escapes for HTML.
 func encodeJSON(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -2,8 +2,8 @@ package text
 
 import "sort"
 
-// trie finds the keys that a text begins with. Nodes are numbered so that the
-// children of one stand side by side, in the order of their bytes.
+// trie finds the keys that a text begins with. The children of a node have
+// consecutive numbers, in the order of their bytes.
 type trie struct {
 	label []byte  // by node: the byte that leads to it
 	first []int32 // by node: its first child; the next node's first child ends them
@@ -21,7 +21,7 @@ func newTrie(keys map[string]int32) *trie {
 	}
 	sort.Strings(sorted)
 	t := &trie{label: []byte{0}, value: []int32{-1}}
-	// A node stands for the keys lo to hi, which share depth bytes.
+	// A node represents the keys lo to hi, which share depth bytes.
 	type group struct{ lo, hi, depth int }
 	nodes := []group{{0, len(sorted), 0}}
 	for n := 0; n < len(nodes); n++ {
@@ -45,7 +45,8 @@ func newTrie(keys map[string]int32) *trie {
 	return t
 }
 
-// step goes from node n along byte b; -1 where no key goes on so. The root is node 0.
+// step goes from node n along byte b; -1 if no key continues so. The root is
+// node 0.
 func (t *trie) step(n int32, b byte) int32 {
 	lo, hi := t.first[n], t.first[n+1]
 	for hi-lo > 8 {
@@ -64,8 +65,8 @@ func (t *trie) step(n int32, b byte) int32 {
 	return -1
 }
 
-// longest finds the longest key that text has at byte at: its value and end, or
-// -1. It is a function because methods have no type parameters.
+// longest finds the longest key in text at byte at: its value and end, or -1.
+// It is a function because methods have no type parameters.
 func longest[T string | []byte](t *trie, text T, at int) (value int32, end int) {
 	value, end = -1, at
 	for n, i := int32(0), at; i < len(text); i++ {

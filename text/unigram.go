@@ -8,27 +8,27 @@ import (
 	"unicode/utf8"
 )
 
-// unigram gives each token a probability and cuts a piece into the tokens whose
-// product is the greatest (Kudo, 2018).
+// unigram gives each token a probability and segments a piece into the tokens
+// with the greatest product (Kudo, 2018).
 type unigram struct {
 	trie    *trie
 	ids     map[string]int32
 	scores  []float64 // log probabilities, by id
 	unknown int32
 	penalty float64     // the score of a character without a token
-	bytes   *[256]int32 // tokens of single bytes that stand in for unknown characters; nil: none
+	bytes   *[256]int32 // byte tokens that encode unknown characters; nil: none
 
-	// SentencePiece rounds the sums along a path to float32, gives its
-	// user-defined tokens a bonus that makes them win, and looks at unknown
-	// characters one by one.
+	// SentencePiece rounds the sums along a path to float32, gives user-defined
+	// tokens a bonus that makes them win, and treats unknown characters one by
+	// one.
 	single bool
 	bonus  map[int32]float64 // of user-defined tokens, instead of their scores
 
 	scratch sync.Pool
 }
 
-// unknownPenalty is how much less likely than the least likely token a character
-// without a token is.
+// unknownPenalty is the difference in log probability between the least likely
+// token and a character without a token.
 const unknownPenalty = 10
 
 func readUnigram(raw json.RawMessage) (tokenModel, []string, error) {
@@ -83,15 +83,15 @@ func newUnigram(ids map[string]int32, scores []float64) *unigram {
 
 func (m *unigram) unknownID() int32 { return m.unknown }
 
-// arrival is the best way to a place in a piece: its last token and that one's
-// beginning.
+// arrival is the best path to a position in a piece: its last token and that
+// token's beginning.
 type arrival struct {
 	score float64
-	from  int32 // -1: no way leads here
+	from  int32 // -1: no path leads here
 	id    int32 // -1: a character without a token
 }
 
-// unigramScratch is what the encoding of one piece needs.
+// unigramScratch holds the buffers for encoding one piece.
 type unigramScratch struct {
 	best []arrival
 	ends []int32
@@ -126,7 +126,7 @@ func (m *unigram) encode(dst []Token, word []byte, at int) []Token {
 	return dst
 }
 
-// search finds the best way to each place in word. It takes time in proportion
+// search finds the best path to each position in word. Its time is proportional
 // to the length of word and that of the longest token.
 func (m *unigram) search(s *unigramScratch, word []byte) {
 	s.best = s.best[:0]
@@ -167,9 +167,10 @@ func (m *unigram) search(s *unigramScratch, word []byte) {
 	}
 }
 
-// appendUnknown appends what stands for characters without tokens.
+// appendUnknown appends the tokens of characters that have none in the
+// vocabulary.
 func (m *unigram) appendUnknown(dst []Token, word []byte, at int) []Token {
-	if id, ok := m.ids[string(word)]; ok { // together they are a token after all
+	if id, ok := m.ids[string(word)]; ok { // together they are a token
 		return append(dst, Token{id, at, at + len(word)})
 	}
 	if fallback(m.bytes, word) {

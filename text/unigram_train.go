@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// The settings of unigram training, those of SentencePiece where it has them.
+// The settings of unigram training, as in SentencePiece where it has them.
 const (
-	seedFactor   = 30   // seed tokens for each token wanted
+	seedFactor   = 30   // seed tokens per final token
 	maxSeeds     = 1e6  // seed tokens in all
 	longestToken = 16   // characters of a token
-	longestPart  = 32   // characters of a piece that are looked at together
-	shrink       = 0.75 // of the tokens is kept in a round of pruning
-	rounds       = 2    // of expectation and maximisation between prunings
-	headroom     = 1.1  // of the tokens wanted is where pruning ends
-	leastUse     = 0.5  // expected count of a token worth keeping
+	longestPart  = 32   // characters of a piece that are processed together
+	shrink       = 0.75 // share of the tokens kept in a round of pruning
+	rounds       = 2    // rounds of expectation and maximisation between prunings
+	headroom     = 1.1  // pruning ends at this multiple of the final number of tokens
+	leastUse     = 0.5  // minimum expected count of a kept token
 )
 
 // unigramTrainer learns the tokens of a unigram model.
@@ -27,13 +27,13 @@ type unigramTrainer struct {
 	tokens  []string
 	scores  []float64 // log probabilities
 	trie    *trie
-	forward []float64 // scratch: the probability of all ways to a place
+	forward []float64 // scratch: the total probability of all paths to a position
 	back    []float64
 }
 
 // trainUnigram learns at most size tokens by expectation and maximisation
-// (Kudo, 2018), beginning with the substrings that are frequent and long. All
-// characters seen minCount times are kept, if there is room.
+// (Kudo, 2018), starting from frequent and long substrings. All characters seen
+// minCount times are kept, if there is room.
 func trainUnigram(words map[string]int64, size int, minCount int64) *unigramTrainer {
 	t := &unigramTrainer{}
 	parts := map[string]int64{}
@@ -68,7 +68,7 @@ func trainUnigram(words map[string]int64, size int, minCount int64) *unigramTrai
 	return t
 }
 
-// runesEnd is where the first n characters of s end.
+// runesEnd returns where the first n characters of s end.
 func runesEnd(s string, n int) int {
 	if len(s) <= n {
 		return len(s)
@@ -82,8 +82,8 @@ func runesEnd(s string, n int) int {
 	return len(s)
 }
 
-// characters lists the characters that become tokens whatever their use, with
-// their counts.
+// characters lists the characters that become tokens regardless of their use,
+// with their counts.
 func (t *unigramTrainer) characters(size int, minCount int64) map[string]int64 {
 	seen := map[string]int64{}
 	for i, w := range t.words {
@@ -107,7 +107,7 @@ type substring struct {
 	score float64
 }
 
-// seed begins with the characters and the n substrings of the highest scores.
+// seed starts with the characters and the n substrings of the highest scores.
 func (t *unigramTrainer) seed(characters map[string]int64, n int) {
 	list := t.substrings(characters)
 	slices.SortFunc(list, func(a, b substring) int {
@@ -136,12 +136,12 @@ func (t *unigramTrainer) seed(characters map[string]int64, n int) {
 	t.index()
 }
 
-// substrings lists what is seen twice, of 2 to longestToken characters. It goes
-// length by length, and looks only where both the beginning and the end, one
-// character shorter, were seen twice.
+// substrings lists what is seen twice, of 2 to longestToken characters. It
+// proceeds by length, and considers only substrings whose beginning and end,
+// one character shorter, were both seen twice.
 func (t *unigramTrainer) substrings(characters map[string]int64) []substring {
-	// names[i][k] is the number, or -1, of the substring of the present length at
-	// character k of word i; two neighbours make a longer one.
+	// names[i][k] is the number, or -1, of the substring of the current length
+	// at character k of word i; two neighbours make a longer one.
 	names := make([][]int32, len(t.words))
 	for i, w := range t.words {
 		names[i] = make([]int32, 0, utf8.RuneCountInString(w))
@@ -164,13 +164,13 @@ func (t *unigramTrainer) substrings(characters map[string]int64) []substring {
 	return list
 }
 
-// lengthen counts the substrings that two neighbours in names make, and names
+// lengthen counts the substrings that two neighbours in names make, and numbers
 // those that are seen twice.
 func (t *unigramTrainer) lengthen(names [][]int32, length int) []substring {
 	type use struct {
 		name     int32
 		count    float64
-		word, at int // where one stands
+		word, at int // position of the first occurrence
 	}
 	uses := map[uint64]*use{}
 	var order []*use
@@ -219,8 +219,8 @@ func (t *unigramTrainer) index() {
 	t.trie = newTrie(ids)
 }
 
-// expect is how often each token is used, over all ways to cut the words and by
-// their probabilities.
+// expect returns the expected count of each token, over all segmentations of
+// the words weighted by their probabilities.
 func (t *unigramTrainer) expect() []float64 {
 	chance := make([]float64, len(t.scores))
 	for i, s := range t.scores {
@@ -233,8 +233,8 @@ func (t *unigramTrainer) expect() []float64 {
 	return expected
 }
 
-// expectWord works with probabilities themselves: a part of at most longestPart
-// characters keeps them within the range of float64.
+// expectWord works with probabilities, not logarithms: a part of at most
+// longestPart characters keeps them within the range of float64.
 func (t *unigramTrainer) expectWord(w string, count float64, chance, expected []float64) {
 	t.forward = append(t.forward[:0], make([]float64, len(w)+1)...)
 	t.back = append(t.back[:0], make([]float64, len(w)+1)...)
@@ -246,7 +246,7 @@ func (t *unigramTrainer) expectWord(w string, count float64, chance, expected []
 	}
 	whole := t.forward[len(w)]
 	if whole <= 0 {
-		return // a character that is no token
+		return // a character that is not a token
 	}
 	for i := len(w) - 1; i >= 0; i-- {
 		p := t.forward[i]
@@ -275,9 +275,9 @@ func (t *unigramTrainer) edges(w string, i int, fn func(to int, id int32)) {
 	}
 }
 
-// maximise sets the probabilities by the expected uses and drops what is not
-// used. The digamma function in the logarithm's place favours few tokens, as the
-// mean of a Dirichlet prior does.
+// maximise sets the probabilities from the expected counts and drops unused
+// tokens. The digamma function instead of the logarithm favours few tokens, as
+// the mean of a Dirichlet prior does.
 func (t *unigramTrainer) maximise(expected []float64, characters map[string]int64) {
 	kept, total := 0, 0.0
 	for i, n := range expected {
@@ -313,8 +313,8 @@ func digamma(x float64) float64 {
 	return result + math.Log(x) + xx/24 - 7.0/960*xx*xx + 31.0/8064*xx*xx*xx - 127.0/30720*xx*xx*xx*xx
 }
 
-// prune keeps the n tokens whose loss would hurt the most: the likelihood of the
-// words without each is estimated by letting its best other cut take its place.
+// prune keeps the n tokens whose removal would cost the most likelihood,
+// estimated for each by replacing it with its best alternative segmentation.
 func (t *unigramTrainer) prune(characters map[string]int64, n int) {
 	uses := make([]float64, len(t.tokens))
 	var cut []int32
@@ -345,10 +345,10 @@ func (t *unigramTrainer) prune(characters map[string]int64, n int) {
 		}
 		cut = t.best(cut[:0], token, id)
 		if len(cut) == 0 {
-			keep = append(keep, id) // nothing can take its place
+			keep = append(keep, id) // there is no alternative
 			continue
 		}
-		// Without the token, its uses fall to those of the other cut.
+		// Without the token, its uses move to the alternative.
 		without := math.Log(total + uses[i]*float64(len(cut)-1))
 		after := 0.0
 		for _, other := range cut {
@@ -376,8 +376,8 @@ func (t *unigramTrainer) prune(characters map[string]int64, n int) {
 	t.index()
 }
 
-// best appends the tokens, last first, of the most probable cut of w that does
-// not use the token but; none when there is no cut.
+// best appends the tokens, last first, of the most probable segmentation of w
+// that does not use the token but; none when there is no such segmentation.
 func (t *unigramTrainer) best(dst []int32, w string, but int32) []int32 {
 	var room [longestPart*utf8.UTFMax + 1]arrival
 	best := room[:len(w)+1]
@@ -404,8 +404,8 @@ func (t *unigramTrainer) best(dst []int32, w string, but int32) []int32 {
 	return dst
 }
 
-// finish keeps the characters and the most probable tokens, size in all, ordered
-// by falling probability.
+// finish keeps the characters and the most probable tokens, size in all,
+// ordered by falling probability.
 func (t *unigramTrainer) finish(characters map[string]int64, size int) {
 	order := make([]int, len(t.tokens))
 	for i := range order {
@@ -440,7 +440,7 @@ func (t *unigramTrainer) finish(characters map[string]int64, size int) {
 }
 
 // model writes what was learned as a model of tokenizer.json, after the special
-// tokens, which have the score 0, as they have in SentencePiece.
+// tokens, which have the score 0, as in SentencePiece.
 func (t *unigramTrainer) model(special []string, unknown int) json.RawMessage {
 	var vocab [][2]any
 	for _, s := range special {

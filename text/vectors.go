@@ -10,17 +10,17 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// maxDim is the most numbers of a word vector.
+// maxDim is the maximum number of dimensions of a word vector.
 const maxDim = 1 << 16
 
 // Vectors are pretrained word vectors for the tokens of a vocabulary.
 type Vectors struct {
-	Dim       int // numbers of each vector
+	Dim       int // dimensions of each vector
 	Read      int // vectors in the file
 	Found     int // tokens with a vector
-	Lowercase int // of Found, tokens that have that of their lower-case form
+	Lowercase int // of Found, tokens with the vector of their lower-case form
 
-	rows  [][]float32 // by id; nil for a token without
+	rows  [][]float32 // by id; nil for a token without a vector
 	match []matched   // by id
 }
 
@@ -33,14 +33,15 @@ const (
 	exact
 )
 
-// ReadVectors reads the vectors of a vocabulary's tokens from a file in the text
-// format of word2vec and fastText (.vec; a first line with the numbers of words
-// and of dimensions) or of GloVe (without), plain or in gzip. A token that the
-// file lacks takes the vector of its lower-case form. Of a word that stands
-// twice the first counts.
+// ReadVectors reads the vectors of a vocabulary's tokens from a file in the
+// text format of word2vec and fastText (.vec; a first line with the numbers of
+// words and of dimensions) or of GloVe (without), plain or gzipped. A token
+// that the file lacks gets the vector of its lower-case form. If a word occurs
+// twice, the first one counts.
 //
-// Memory grows with the vocabulary, not with the file. Wrong lines are a
-// *data.InputError that names the line.
+// Memory grows with the vocabulary, not with the file. A file that cannot be
+// read, a line that is not a word and its Dim finite numbers, or a file shorter
+// than its first line says is a [*data.InputError] that names the line.
 func ReadVectors(path string, v *Vocabulary) (*Vectors, error) {
 	lines, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
@@ -61,8 +62,8 @@ func (w *Vectors) Has(id int32) bool {
 	return id >= 0 && int(id) < len(w.match) && w.match[id] != missing
 }
 
-// Vector is the vector of a token, nil when it has none. The caller must not
-// change it.
+// Vector returns the vector of a token, of length Dim, nil when it has none.
+// The caller must not change it.
 func (w *Vectors) Vector(id int32) []float32 {
 	if !w.Has(id) {
 		return nil
@@ -70,8 +71,9 @@ func (w *Vectors) Vector(id int32) []float32 {
 	return w.rows[id]
 }
 
-// Fill copies the vectors into the rows of an embedding, [tokens, Dim], and
-// leaves the rows of tokens that have none. It panics for rows of another size.
+// Fill copies the vectors into the rows of an embedding, of shape [tokens,
+// Dim], and leaves the rows of tokens without a vector unchanged. It panics if
+// rows has another size.
 func (w *Vectors) Fill(rows []float32) {
 	if len(rows) != len(w.rows)*w.Dim {
 		panic(fmt.Sprintf("text: %d word vectors of %d numbers do not fit into %d numbers", len(w.rows), w.Dim, len(rows)))
@@ -81,7 +83,7 @@ func (w *Vectors) Fill(rows []float32) {
 	}
 }
 
-// String says how much of the vocabulary was found.
+// String reports how much of the vocabulary was found.
 func (w *Vectors) String() string {
 	return fmt.Sprintf("%d of %d tokens have vectors of %d numbers, %d by their lower-case form; the file has %d",
 		w.Found, len(w.match), w.Dim, w.Lowercase, w.Read)
@@ -92,7 +94,7 @@ type vectorReader struct {
 	lines      *data.LineReader
 	vocabulary *Vocabulary
 	lower      map[string][]int32 // tokens that are not lower-case, by their lower-case form
-	announced  int                // vectors that the first line promises, 0 without such a line
+	announced  int                // number of vectors by the first line, 0 without such a line
 	out        *Vectors
 	row        []float32
 }
@@ -136,7 +138,7 @@ func (r *vectorReader) read() (*Vectors, error) {
 		return nil, &data.InputError{
 			File:    r.lines.File,
 			Problem: fmt.Sprintf("has %d vectors, and its first line says %d", r.out.Read, r.announced),
-			Fix:     "it may be cut short: get it again",
+			Fix:     "it may be cut short: get a new copy",
 		}
 	}
 	for _, m := range r.out.match {
@@ -151,8 +153,8 @@ func (r *vectorReader) read() (*Vectors, error) {
 	return r.out, nil
 }
 
-// dimensions tells the size of the vectors by the first line, and whether that
-// line is the header of word2vec: two whole numbers.
+// dimensions determines the size of the vectors from the first line, and
+// whether that line is the header of word2vec: two whole numbers.
 func (r *vectorReader) dimensions(line string) (dim int, header bool, err error) {
 	fields := strings.Fields(line)
 	if len(fields) == 2 {
@@ -177,7 +179,7 @@ func (r *vectorReader) bad(problem, fix string) error {
 	return &data.InputError{File: r.lines.File, Line: r.lines.Line, Problem: problem, Fix: fix}
 }
 
-// line reads a word and its vector. The word may have spaces in it, as some of
+// line parses a word and its vector. The word may contain spaces, as some of
 // GloVe's do, so the numbers are counted from the end.
 func (r *vectorReader) line(line string) error {
 	line = strings.TrimRight(line, " \t")
@@ -219,7 +221,8 @@ func (r *vectorReader) line(line string) error {
 	return nil
 }
 
-// put gives a token the vector just read, unless it has one from a match as good.
+// put assigns a token the vector just read, unless it has one from an equally
+// good match.
 func (r *vectorReader) put(id int32, how matched) {
 	if r.out.match[id] < how {
 		r.out.match[id] = how
@@ -227,7 +230,7 @@ func (r *vectorReader) put(id int32, how matched) {
 	}
 }
 
-// firstField is what stands before the first space or tab.
+// firstField returns the text before the first space or tab.
 func firstField(s string) string {
 	if i := strings.IndexAny(s, " \t"); i >= 0 {
 		return s[:i]

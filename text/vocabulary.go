@@ -12,7 +12,7 @@ import (
 // The special tokens of tokenizers trained here, with ids 0 to 3 in this order.
 const (
 	Pad     = "<pad>" // fills rows up to a common length
-	Unknown = "<unk>" // stands for what the vocabulary lacks
+	Unknown = "<unk>" // replaces what the vocabulary lacks
 	Begin   = "<s>"   // begins a sequence
 	End     = "</s>"  // ends a sequence
 )
@@ -20,7 +20,7 @@ const (
 // Special lists the special tokens in the order of their ids.
 func Special() []string { return []string{Pad, Unknown, Begin, End} }
 
-// otherNames are what other systems call the special tokens.
+// otherNames are the names of the special tokens in other systems.
 var otherNames = map[string][]string{
 	Pad:     {Pad, "[PAD]", "<|padding|>", "<|endoftext|>"},
 	Unknown: {Unknown, "[UNK]", "<|unk|>"},
@@ -37,16 +37,16 @@ type Vocabulary struct {
 	pad, unknown, begin, end int32
 }
 
-// VocabularyOptions says which tokens become part of a vocabulary.
+// VocabularyOptions selects the tokens of a vocabulary.
 type VocabularyOptions struct {
 	MinCount int      // drop tokens seen fewer times; 0 and 1 keep all
-	MaxSize  int      // keep at most so many tokens, the special ones included; 0 is no limit
-	Special  []string // tokens that get the first ids, in this order, whatever their counts
+	MaxSize  int      // maximum number of tokens, including the special ones; 0 is no limit
+	Special  []string // tokens that get the first ids, in this order, regardless of their counts
 }
 
 // NewVocabulary numbers the counted tokens: the special ones first, then by
-// falling count, and tokens of one count in the order of their bytes, so that
-// equal counts give equal ids. The empty token is left out.
+// falling count, and tokens with equal counts in byte order, so that equal
+// counts give equal ids. The empty token is left out.
 func NewVocabulary(counts map[string]int64, o *VocabularyOptions) *Vocabulary {
 	if o == nil {
 		o = &VocabularyOptions{}
@@ -89,7 +89,7 @@ func sign(d int64) int {
 	return 0
 }
 
-// index fills the map from tokens to ids; it reports a token that stands twice.
+// index fills the map from tokens to ids; it reports a token that occurs twice.
 func (v *Vocabulary) index() (twice string, ok bool) {
 	v.ids = make(map[string]int32, len(v.tokens))
 	ok = true
@@ -117,16 +117,16 @@ func (v *Vocabulary) role(name string) int32 {
 	return -1
 }
 
-// Len is one more than the highest id: the rows that an embedding needs.
+// Len is one more than the highest id: the number of rows of an embedding.
 func (v *Vocabulary) Len() int { return len(v.tokens) }
 
-// Lookup finds the id of a token.
+// Lookup returns the id of a token, and whether it is in the vocabulary.
 func (v *Vocabulary) Lookup(token string) (id int32, ok bool) {
 	id, ok = v.ids[token]
 	return id, ok
 }
 
-// ID is the id of a token, or that of the unknown token, or -1 when the
+// ID returns the id of a token, or that of the unknown token, or -1 when the
 // vocabulary has none.
 func (v *Vocabulary) ID(token string) int32 {
 	if id, ok := v.ids[token]; ok {
@@ -135,7 +135,7 @@ func (v *Vocabulary) ID(token string) int32 {
 	return v.unknown
 }
 
-// Token is the token with that id, "" for an id that has none.
+// Token returns the token with that id, "" for an id without a token.
 func (v *Vocabulary) Token(id int32) string {
 	if id < 0 || int(id) >= len(v.tokens) {
 		return ""
@@ -147,8 +147,8 @@ func (v *Vocabulary) Token(id int32) string {
 // change the list.
 func (v *Vocabulary) Tokens() []string { return slices.Clone(v.tokens) }
 
-// Count says how often the token was seen when the vocabulary was made, 0 where
-// that is not known.
+// Count is how often the token was seen when the vocabulary was made, 0 if
+// unknown.
 func (v *Vocabulary) Count(id int32) int64 {
 	if id < 0 || int(id) >= len(v.counts) {
 		return 0
@@ -157,10 +157,12 @@ func (v *Vocabulary) Count(id int32) int64 {
 }
 
 // PadID is the id of the padding token, -1 if there is none. Like UnknownID,
-// BeginID and EndID it also knows the names that other systems use, such as [PAD].
+// BeginID and EndID it also recognises the names of other systems, such as
+// [PAD].
 func (v *Vocabulary) PadID() int32 { return v.pad }
 
-// UnknownID is the id of the token for what the vocabulary lacks, or -1.
+// UnknownID is the id of the token that replaces what the vocabulary lacks, or
+// -1.
 func (v *Vocabulary) UnknownID() int32 { return v.unknown }
 
 // BeginID is the id of the token that begins a sequence, or -1.
@@ -175,12 +177,15 @@ type vocabularyFile struct {
 	Counts []int64  `json:"counts,omitempty"`
 }
 
-// MarshalJSON writes the tokens in the order of their ids, and their counts.
+// MarshalJSON writes the tokens ordered by id, and their counts. It returns no
+// error.
 func (v *Vocabulary) MarshalJSON() ([]byte, error) {
 	return json.Marshal(vocabularyFile{v.tokens, v.counts})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON reads what MarshalJSON wrote. It returns encoding/json's error
+// if raw is of another form, and a [*data.InputError] if the counts do not
+// match the tokens or a token occurs twice.
 func (v *Vocabulary) UnmarshalJSON(raw []byte) error {
 	var f vocabularyFile
 	if err := json.Unmarshal(raw, &f); err != nil {
@@ -196,8 +201,8 @@ func (v *Vocabulary) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// quoted shows text from outside in a message: quoted, control characters
-// escaped, cut when it is long.
+// quoted formats text from outside for a message: quoted, control characters
+// escaped, long text cut.
 func quoted(s string) string {
 	const most = 40
 	if len(s) <= most {

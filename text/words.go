@@ -7,17 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// The two steps that cut words, as regular expressions. The first sets apart
+// The two steps that split words, as regular expressions. The first separates
 // every character of the scripts that are written without spaces between words
 // (Chinese, Japanese, Thai, Lao, Khmer, Burmese), with its marks. The second
 // keeps numbers with their points and commas, words with the apostrophes in
-// them, and any other character alone; white space goes.
+// them, and any other character alone; white space is removed.
 const (
 	unspacedPattern = `[\u2E80-\u2FDF々〇\u3021-\u3029\u3041-\u30FF\u31F0-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uF900-\uFAFF\uFF66-\uFF9F𠀀-𲎯\u0E01-\u0E5B\u0E81-\u0EDF\u1000-\u109F\u1780-\u17FF]\p{M}*`
 	wordPattern     = `\p{N}+(?:[.,]\p{N}+)+|[\p{L}\p{M}\p{N}_]+(?:['’][\p{L}\p{M}\p{N}_]+)*|\S`
 )
 
-// class is what the cutting of text needs to know of a character, as bits.
+// class holds what the splitting of text needs to know about a character, as
+// bits.
 type class uint8
 
 const (
@@ -31,7 +32,7 @@ const (
 	inWord = letter | mark | number | connector
 )
 
-// classTable holds the classes of the basic plane.
+// classTable holds the classes of the basic multilingual plane.
 var classTable = sync.OnceValue(func() *[0x10000]class {
 	var t [0x10000]class
 	for r := range t {
@@ -66,8 +67,8 @@ type classReader struct {
 	table *[0x10000]class
 }
 
-// at gives the class and the length of the character at byte i; the end of the
-// text is a space of length 0.
+// at returns the class and the length of the character at byte i; the end of
+// the text is a space of length 0.
 func (t classReader) at(i int) (class, int) {
 	if i >= len(t.text) {
 		return space, 0
@@ -82,8 +83,8 @@ func (t classReader) at(i int) (class, int) {
 	return classify(r), n
 }
 
-// run is where the characters from byte i on end that are of one of the classes
-// and of none of the others.
+// run returns where the characters from byte i on end that are of one of the
+// classes in of and of none in but.
 func (t classReader) run(i int, of, but class) int {
 	for {
 		c, n := t.at(i)
@@ -113,8 +114,7 @@ func isUnspaced(r rune) bool {
 	return 0x20000 <= r && r <= 0x323af
 }
 
-// cutWords does what splitting by unspacedPattern and then wordPattern does, in
-// one pass.
+// cutWords splits by unspacedPattern and then by wordPattern, in one pass.
 func cutWords(f *flow) {
 	table := classTable()
 	f.cut(func(p span) {
@@ -136,7 +136,7 @@ func cutWords(f *flow) {
 	})
 }
 
-// word is where the number or word that begins at from ends.
+// word returns where the number or word that begins at from ends.
 func (t classReader) word(from int) int {
 	end, joined := t.run(from, number, unspaced), false
 	for end > from && end < len(t.text) && (t.text[end] == '.' || t.text[end] == ',') {
@@ -163,7 +163,7 @@ func (t classReader) word(from int) int {
 	}
 }
 
-// apostrophe is the length of the apostrophe that text begins with, or 0.
+// apostrophe returns the length of the apostrophe that text begins with, or 0.
 func apostrophe(text []byte) int {
 	if len(text) > 0 && text[0] == '\'' {
 		return 1

@@ -6,18 +6,19 @@ import (
 	"slices"
 )
 
-// Buckets puts samples of like length together, so that little of a padded
-// batch is padding. Which samples of a length meet, and the order of the
-// batches, are drawn anew each epoch.
+// Buckets groups samples of similar length into batches, so that little of a
+// padded batch is padding. Which samples of one length share a batch, and the
+// order of the batches, are drawn anew for each epoch.
 type Buckets struct {
 	lengths []int
 	cuts    []int // where batches end, in the samples sorted by length
 	seed    uint64
 }
 
-// NewBuckets makes batches of at most items padded items (rows times the length
-// of the longest, where a length of 0 counts as 1) and at most rows samples; a
-// sample longer than items is a batch by itself. Both must be positive.
+// NewBuckets makes batches of at most rows samples and at most items padded
+// items (rows times the length of the longest sample, where a length of 0
+// counts as 1). A sample longer than items forms a batch alone. It panics
+// unless items and rows are positive.
 func NewBuckets(lengths []int, items, rows int, seed uint64) *Buckets {
 	b := &Buckets{lengths: lengths, seed: seed}
 	sorted := slices.Sorted(slices.Values(lengths))
@@ -57,7 +58,8 @@ func (b *Buckets) InOrder() [][]int {
 	return b.cut(order)
 }
 
-// cut sorts samples by length, those of one length as they come, and divides them.
+// cut sorts samples by length, keeping the order of equal lengths, and divides
+// them into batches.
 func (b *Buckets) cut(order []int) [][]int {
 	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(b.lengths[i], b.lengths[j]) })
 	batches := make([][]int, len(b.cuts))

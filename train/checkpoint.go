@@ -25,7 +25,8 @@ import (
 // the average under "ema.", the best weights so far under "best.", and in the
 // metadata the state below as JSON and a checksum over both.
 
-// state is what a run must keep besides vectors. Every field survives JSON unchanged.
+// state is everything a run must save besides vectors. Every field survives
+// JSON unchanged.
 type state struct {
 	Settings settings
 	Step     int     // optimizer steps done
@@ -47,7 +48,8 @@ type state struct {
 	Seconds  float64
 }
 
-// settings must agree between a checkpoint and the run that resumes it.
+// settings are what must agree between a checkpoint and the run that resumes
+// it.
 type settings struct {
 	Samples, Batch, Batches, Accumulate int
 	Seed                                uint64
@@ -66,7 +68,7 @@ const (
 	bestPrefix       = "best."
 )
 
-// files of a run.
+// The files of a run.
 func lastPath(dir string) string       { return filepath.Join(dir, "checkpoints", "last.safetensors") }
 func bestPath(dir string) string       { return filepath.Join(dir, "checkpoints", "best.safetensors") }
 func tensorBoardDir(dir string) string { return filepath.Join(dir, "tensorboard") }
@@ -82,7 +84,8 @@ func vectors(ts []model.Tensor, prefix string, slab *tensor.Slab, buf device.Buf
 	return ts
 }
 
-// writeCheckpoint replaces the file at path, or leaves it as it was. A zero best is left out.
+// writeCheckpoint replaces the file at path, or leaves it unchanged if writing
+// fails. A zero best is left out.
 func writeCheckpoint(o *Options, path string, s *state, opt *optim.Optimizer, ema *optim.EMA, best device.Buffer) error {
 	slab := opt.Slab()
 	ts := vectors(nil, weightsPrefix, slab, slab.Values())
@@ -130,7 +133,7 @@ func checksum(text string, ts []model.Tensor) string {
 	return fmt.Sprintf("%08x", h.Sum32())
 }
 
-// readCheckpoint reads and checks a checkpoint; nothing is changed yet.
+// readCheckpoint reads and checks a checkpoint. It changes nothing.
 func readCheckpoint(path string, want settings) (*model.File, *state, error) {
 	f, err := model.ReadTensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +166,7 @@ func readCheckpoint(path string, want settings) (*model.File, *state, error) {
 	return f, s, nil
 }
 
-// difference is the first setting that is not the same.
+// difference returns the first setting that differs.
 func difference(was, is settings) (field string, a, b any) {
 	v, w := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range v.NumField() {
@@ -178,7 +181,7 @@ func difference(was, is settings) (field string, a, b any) {
 func restore(f *model.File, s *state, opt *optim.Optimizer, ema *optim.EMA, best device.Buffer) (hasBest bool, err error) {
 	slab := opt.Slab()
 	wrong := func(err error) error {
-		return &model.FileError{File: f.Path, Problem: "the checkpoint is of another model: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
+		return &model.FileError{File: f.Path, Problem: "the checkpoint belongs to another model: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
 	}
 	moments := &optim.State{Rule: opt.Rule(), Steps: s.Updates}
 	var average []optim.Vector

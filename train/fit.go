@@ -18,15 +18,23 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Fit trains until a limit of o is reached, the metric stops improving, or ctx
-// is cancelled, which leaves a checkpoint to resume from and is no error. The
-// result is there with an error too, once training has begun.
+// Fit trains until a limit of o is reached, the metric stops improving, a hook
+// returns [ErrStop], or ctx is cancelled. Cancellation is not an error: it
+// leaves a checkpoint from which the run can resume.
+//
+// Errors: options or a job that contradict each other (before anything is
+// written); a [*DivergedError] when the loss or the gradient norm is not
+// finite; a [*model.FileError] when a checkpoint or history cannot be read or
+// belongs to another run; a [*tensor.ShapeError] when an operation of the job
+// gets wrong shapes; and whatever writing files, a hook, Validate or the World
+// returns. Once training has begun, the result is returned with the error,
+// except with a ShapeError.
 //
 // Two runs with the same job, options and device give the same bits, however
-// often they were cut off and resumed, unless MaxTime ended one or TimedSchedule
-// is set. (On a device that runs ahead the loss is read at every 16th step and the
-// last of an epoch only, so as not to wait for it, and means over an epoch are
-// means over those.)
+// often they were interrupted and resumed, unless MaxTime ended one or
+// TimedSchedule is set. (On a device that runs ahead, the loss is read only at
+// every 16th step and at the last of an epoch, so as not to wait for it, and
+// means over an epoch are means over those readings.)
 func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
 	defer func() {
 		if err != nil {
@@ -70,13 +78,13 @@ type trainer[B any] struct {
 	world      World
 	rank, size int
 	perStep    int       // batches of a step, of all ranks
-	own        []float64 // what this rank tells of its batches
+	own        []float64 // what this rank reports of its batches
 	meeting    []float64
-	told       time.Duration // the time by rank 0
+	told       time.Duration // elapsed time on rank 0's clock
 	chunk      []float32     // of the gradient, on its way to the other ranks
 
 	best      device.Buffer
-	bestDirty bool // best has not been written yet
+	bestDirty bool // best has not been written
 	metrics   *os.File
 	events    *events
 	begun     time.Time
@@ -166,7 +174,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		err = t.save()
 	}
 	if err == nil {
-		_, err = t.meet(false) // no rank returns before the files are there
+		_, err = t.meet(false) // no rank returns before the files are written
 	}
 	t.settle()
 	r = t.result(stopped)
@@ -183,7 +191,7 @@ func (t *trainer[B]) result(stopped Stop) *Result {
 	}
 }
 
-// open resumes or begins afresh, and opens the files of the run.
+// open resumes the run or starts a new one, and opens its files.
 func (t *trainer[B]) open() error {
 	t.saved = t.begun
 	dir := t.o.Dir
@@ -289,7 +297,7 @@ func (t *trainer[B]) save() error {
 	return nil
 }
 
-// saveIfDue goes by CheckpointEvery, or by the clock.
+// saveIfDue saves by CheckpointEvery, or by the clock.
 func (t *trainer[B]) saveIfDue(epochEnd bool) error {
 	if !t.o.Writes() {
 		return nil
@@ -305,7 +313,8 @@ func (t *trainer[B]) saveIfDue(epochEnd bool) error {
 	return t.save()
 }
 
-// settle leaves the weights that the run stands for in the slab.
+// settle leaves the run's final weights in the slab: the best, the average or
+// the last.
 func (t *trainer[B]) settle() {
 	switch {
 	case t.Best != nil:
@@ -317,7 +326,7 @@ func (t *trainer[B]) settle() {
 
 func (t *trainer[B]) elapsed() time.Duration { return t.before + time.Since(t.begun) }
 
-// limit is the limit that has been reached, or "".
+// limit returns the limit that has been reached, or "".
 func (t *trainer[B]) limit() Stop {
 	switch {
 	case t.o.Steps > 0 && t.Step >= t.o.Steps:
@@ -450,7 +459,7 @@ func (t *trainer[B]) step() error {
 	return nil
 }
 
-// share is the part of a batch's loss in that of its step.
+// share returns the fraction of the step's loss that comes from one batch.
 func share(weight, total float64) float64 {
 	if total > 0 {
 		return weight / total
@@ -458,7 +467,7 @@ func share(weight, total float64) float64 {
 	return 0
 }
 
-// complete finishes a parameter's gradient and hands it over.
+// complete finishes a parameter's gradient and calls OnReady.
 func (t *trainer[B]) complete(lo, hi int) {
 	t.sum.finish(t.last, lo, hi)
 	t.o.OnReady(lo, hi)
@@ -521,7 +530,7 @@ func allFinite(vs []float32) bool {
 	return !slices.ContainsFunc(vs, func(v float32) bool { return v-v != 0 })
 }
 
-// rate is the learning rate of the next step.
+// rate returns the learning rate of the next step.
 func (t *trainer[B]) rate() float32 {
 	if t.o.Plateau != nil {
 		return t.o.Plateau.LR()
@@ -532,7 +541,7 @@ func (t *trainer[B]) rate() float32 {
 	return t.o.Schedule(t.Step)
 }
 
-// logStep writes about a hundred points an epoch to the event file.
+// logStep writes about a hundred points per epoch to the event file.
 func (t *trainer[B]) logStep(loss float64, norm float32) {
 	if t.events == nil || t.Step-t.events.last < max(1, t.perEpoch/100) {
 		return
@@ -545,8 +554,9 @@ func (t *trainer[B]) logStep(loss float64, norm float32) {
 
 var errInterrupted = errors.New("train: interrupted")
 
-// closeEpoch validates, records and saves. If it is interrupted before the
-// validation has finished, the epoch stays open, and a resumed run validates again.
+// closeEpoch validates, records and saves. If it is interrupted before
+// validation has finished, the epoch stays open, and a resumed run validates
+// again.
 func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	r := Record{Epoch: t.Epoch + 1, Step: t.Step, LR: t.LR}
 	r.TrainLoss, r.GradNorm, r.Clipped = t.Loss/t.Weight, t.Norm/float64(t.Reads), float64(t.Clips)/float64(t.Reads)
@@ -621,7 +631,8 @@ func (t *trainer[B]) logEpoch(r Record) error {
 	return nil
 }
 
-// validate scores the weights, or their average, and keeps them if they are the best.
+// validate scores the weights, or their average, and keeps a copy if they are
+// the best so far.
 func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err error) {
 	if t.ema != nil {
 		t.ema.Swap()
@@ -665,7 +676,7 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	return true, nil
 }
 
-// better compares with the best so far. NaN is never better.
+// better compares v with the best value so far. NaN is never better.
 func (t *trainer[B]) better(v float64) bool {
 	if t.Best == nil {
 		return !math.IsNaN(v)

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// loader fills a rank's batches ahead of the training step, in the order that the
-// seed and the epoch give to all of them.
+// loader fills a rank's batches ahead of the training step, in the order drawn
+// for all ranks from the seed and the epoch.
 type loader[B any] struct {
 	full, free chan *batch[B]
 	quit, done chan struct{}
-	failure    any // what Load panicked with; read after full is closed
+	failure    any // the value that Load panicked with; read after full is closed
 }
 
 type batch[B any] struct {
@@ -18,8 +18,9 @@ type batch[B any] struct {
 	samples int
 }
 
-// startLoader begins at one batch of one epoch and goes on until it is stopped.
-// Twice the batches of a step are in flight: one set trained on, one being filled.
+// startLoader starts at the given batch of the given epoch and runs until it is
+// stopped. Twice the batches of a step are in flight: one set in training, one
+// being filled.
 func startLoader[B any](job *Job[B], o *Options, epoch, first int) *loader[B] {
 	n := 2 * o.Accumulate
 	l := &loader[B]{
@@ -78,12 +79,13 @@ func shuffle(order []int, seed uint64, epoch int) {
 	for i := range order {
 		order[i] = i
 	}
-	// The constant keeps this stream apart from the ones that initialise weights from the same seed.
+	// The constant separates this stream from those that initialise weights
+	// from the same seed.
 	r := rand.New(rand.NewPCG(seed^0x6f72646572, uint64(epoch)))
 	r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 }
 
-// next waits for a batch. What Load panicked with comes out here.
+// next waits for a batch. If Load panicked, next panics with the same value.
 func (l *loader[B]) next() *batch[B] {
 	b, ok := <-l.full
 	if !ok {
@@ -95,7 +97,7 @@ func (l *loader[B]) next() *batch[B] {
 // release gives a batch back to be filled again.
 func (l *loader[B]) release(b *batch[B]) { l.free <- b }
 
-// stop ends the goroutine, after the Load it may be in.
+// stop ends the goroutine, after any Load in progress.
 func (l *loader[B]) stop() {
 	close(l.quit)
 	<-l.done

@@ -15,29 +15,29 @@ import (
 // lines at intervals elsewhere. A nil Progress shows nothing.
 type Progress struct {
 	W     io.Writer
-	Width func() int    // columns of the terminal; nil: plain lines
-	Every time.Duration // least time between plain lines; 0 means 5 seconds
+	Width func() int    // returns the columns of the terminal; nil: plain lines
+	Every time.Duration // minimum time between plain lines; 0 means 5 seconds
 
 	now    func() time.Time
 	plan   plan
 	begun  time.Time // of this session
-	from   int       // the step it began at
+	from   int       // the step at which it began
 	shown  time.Time
 	loss   float64
 	val    float64
 	hasVal bool
-	drawn  bool // the bar stands on the present line
+	drawn  bool // the bar is on the current line
 }
 
-// plan is what is known ahead about a run.
+// plan is what is known about a run in advance.
 type plan struct {
-	epochs, steps int     // totals; 0: not known
+	epochs, steps int     // totals; 0: unknown
 	perStep       float64 // samples
 	metric        string
 	limit         time.Duration // MaxTime less what earlier sessions took; 0: none
 }
 
-// NewProgress shows progress on a file, usually os.Stderr: a bar if it is a terminal.
+// NewProgress shows progress on f, usually os.Stderr: a bar if f is a terminal.
 func NewProgress(f *os.File) *Progress {
 	p := &Progress{W: f}
 	if fd := int(f.Fd()); term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" {
@@ -65,8 +65,8 @@ func (p *Progress) start(pl plan, step int) {
 	p.shown, p.loss, p.hasVal, p.drawn = p.begun, math.NaN(), false, false
 }
 
-// step is told after each optimizer step and shows something if it is time to.
-// A NaN loss was not read and leaves the last one standing.
+// step is called after each optimizer step and prints if it is time to. A NaN
+// loss was not read; the last one stays on display.
 func (p *Progress) step(epoch, step int, loss float64) {
 	if p == nil {
 		return
@@ -79,7 +79,7 @@ func (p *Progress) step(epoch, step int, loss float64) {
 	}
 }
 
-// epoch is told after each epoch. The first one is always shown.
+// epoch is called after each epoch. The first one is always shown.
 func (p *Progress) epoch(r *Record) {
 	if p == nil {
 		return
@@ -119,7 +119,7 @@ func (p *Progress) show(epoch, step int, loss float64) {
 	p.drawn = true
 }
 
-// text is the line, in ASCII.
+// text returns the line, in ASCII.
 func (p *Progress) text(epoch, step int, loss float64, took time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "epoch %d", epoch)
@@ -150,7 +150,7 @@ func (p *Progress) text(epoch, step int, loss float64, took time.Duration) strin
 	return b.String()
 }
 
-// done is the part of the run that is over, -1 if nobody can tell.
+// done returns the fraction of the run that is done, -1 if it is unknown.
 func (p *Progress) done(step int, took time.Duration) float64 {
 	part := -1.0
 	if p.plan.steps > 0 {
@@ -162,7 +162,7 @@ func (p *Progress) done(step int, took time.Duration) float64 {
 	return min(part, 1)
 }
 
-// left is the time to the end if nothing stops the run sooner.
+// left returns the time to the end if nothing stops the run sooner.
 func (p *Progress) left(step int, took time.Duration) (time.Duration, bool) {
 	left, ok := time.Duration(0), false
 	if n := step - p.from; p.plan.steps > 0 && n > 0 {
@@ -176,7 +176,7 @@ func (p *Progress) left(step int, took time.Duration) (time.Duration, bool) {
 	return max(left, 0), ok
 }
 
-// clock is a duration to the second: 42s, 3m07s, 2h05m.
+// clock formats a duration to the second: 42s, 3m07s, 2h05m.
 func clock(d time.Duration) string {
 	s := int(d.Seconds() + 0.5)
 	switch {
@@ -188,7 +188,7 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
 }
 
-// finish clears the bar and says how the run ended.
+// finish clears the bar and prints how the run ended.
 func (p *Progress) finish(r *Result, metric string) {
 	if p == nil {
 		return
@@ -201,7 +201,7 @@ func (p *Progress) finish(r *Result, metric string) {
 	fmt.Fprintln(p.W)
 }
 
-// clear takes the bar off the screen, so that other text can follow.
+// clear removes the bar, so that other text can follow.
 func (p *Progress) clear() {
 	if p != nil && p.drawn {
 		fmt.Fprint(p.W, "\r\x1b[K")

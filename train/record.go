@@ -31,7 +31,7 @@ type Record struct {
 	Seconds   float64            `json:"seconds"`    // wall time since the run began, earlier parts of a resumed run included
 }
 
-// MarshalJSON writes the flat object.
+// MarshalJSON writes the flat object. It returns no error.
 func (r Record) MarshalJSON() ([]byte, error) {
 	b := fmt.Appendf(nil, `{"epoch":%d,"step":%d`, r.Epoch, r.Step)
 	b = number(b, "lr", float64(r.LR), 32)
@@ -54,7 +54,9 @@ func number(b []byte, key string, v float64, bits int) []byte {
 	return strconv.AppendFloat(b, v, 'g', -1, bits)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote, null as NaN.
+// UnmarshalJSON reads what MarshalJSON wrote, null as NaN. Other keys
+// are ignored. It returns encoding/json's error if b is not an object of
+// numbers and nulls.
 func (r *Record) UnmarshalJSON(b []byte) error {
 	var m map[string]*float64
 	if err := json.Unmarshal(b, &m); err != nil {
@@ -92,8 +94,10 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ReadHistory reads the metrics.jsonl of a run's directory. A last line that was
-// cut short, as a killed run may leave it, is dropped.
+// ReadHistory reads the metrics.jsonl of a run's directory. An incomplete last
+// line, which a killed run may leave, is dropped. Any other line that is not a
+// record is a [*model.FileError]; a file that cannot be read gives
+// os.ReadFile's error.
 func ReadHistory(dir string) ([]Record, error) {
 	path := filepath.Join(dir, metricsFile)
 	b, err := os.ReadFile(path)
@@ -119,7 +123,7 @@ func ReadHistory(dir string) ([]Record, error) {
 const metricsFile = "metrics.jsonl"
 
 // openMetrics makes metrics.jsonl hold exactly the records of history and
-// returns it open for more.
+// returns it open for appending.
 func openMetrics(dir string, history []Record) (*os.File, error) {
 	path := filepath.Join(dir, metricsFile)
 	err := model.WriteFileAtomic(path, func(w io.Writer) error {
@@ -136,7 +140,8 @@ func openMetrics(dir string, history []Record) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o666)
 }
 
-// writeRecord writes a line with a single Write, so that no reader sees half of it.
+// writeRecord writes a line with a single Write, so that no reader sees part of
+// it.
 func writeRecord(w io.Writer, r Record) error {
 	b, err := json.Marshal(r)
 	if err != nil {

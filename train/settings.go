@@ -7,9 +7,9 @@ import (
 	"github.com/carousel-ml/carousel/optim"
 )
 
-// Settings are a run as a user describes it: what the flags and recipe files of
-// every task share. A task's configuration embeds them, starts from
-// [DefaultSettings] and trains with Options.
+// Settings describes a run as users do: the flags and recipe keys that all
+// tasks share. A task's configuration embeds it, starts from [DefaultSettings]
+// and trains with Options.
 type Settings struct {
 	Epochs      int           `json:"epochs" range:"0..1e6" group:"Training" help:"passes over the training data (0: by its size)"`
 	LR          float64       `json:"lr" range:"0..10" group:"Training" help:"learning rate at the start"`
@@ -29,11 +29,12 @@ func DefaultSettings() Settings {
 	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Accumulate: 1, Seed: 1}
 }
 
-// Validate reports in one line the first setting that is out of its range.
+// Validate returns a one-line error that names the first setting out of its
+// range.
 func (s *Settings) Validate() error { return fields.Check(s) }
 
-// Settle replaces a zero that stands for "by the size of the data": epochs
-// is what that size asks for.
+// Settle fills in settings that depend on the size of the data: Epochs, if 0,
+// becomes epochs; Patience, if 0, becomes max(5, Epochs/3).
 func (s *Settings) Settle(epochs int) {
 	if s.Epochs == 0 {
 		s.Epochs = epochs
@@ -43,22 +44,23 @@ func (s *Settings) Settle(epochs int) {
 	}
 }
 
-// Fixed is s without what a resumed run may change: its limits, and Accumulate, of
-// which a checkpoint compares the product with the number of ranks.
+// Fixed returns s without the settings that a resumed run may change: the
+// limits, and Accumulate, because a checkpoint compares its product with the
+// number of ranks.
 func (s Settings) Fixed() Settings {
 	s.MaxTime, s.Patience, s.Accumulate = 0, 0, 0
 	return s
 }
 
-// TotalSteps is the number of optimizer steps of a settled run over batches
-// batches an epoch.
+// TotalSteps is the number of optimizer steps of a settled run with the given
+// number of batches per epoch.
 func (s *Settings) TotalSteps(batches int, run *Run) int {
 	return s.Options(batches, 0, run).TotalSteps(batches)
 }
 
-// Options are those of a settled run over batches batches an epoch, with a
-// learning rate that rises over its first warmup steps (0: none) and falls along
-// a cosine.
+// Options returns the options of a settled run with the given number of batches
+// per epoch. The learning rate rises over the first warmup steps (0: none) and
+// falls along a cosine.
 func (s *Settings) Options(batches, warmup int, run *Run) *Options {
 	o := &Options{
 		Run:    *run,

@@ -7,16 +7,16 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// sum adds the gradients of a rank's batches as [World] describes, as they come:
-// level l holds the sum of 2^l batches that waits for its neighbour, so that
-// after batch i the levels of i's set bits below it are taken, and adding is
-// counting in binary.
+// sum adds the gradients of a rank's batches in the order that [World]
+// describes, as they arrive: level l holds the sum of 2^l batches that waits
+// for its neighbour. After batch i the occupied levels are the set bits of i+1,
+// and adding a batch works like counting in binary.
 type sum struct {
 	slab   *tensor.Slab
 	levels []device.Buffer
 }
 
-// put takes the gradient of batch i out of the slab and leaves zeros.
+// put moves the gradient of batch i out of the slab and leaves zeros.
 func (s *sum) put(i int) {
 	b, g := s.slab.Device().Backend(), s.slab.Grads()
 	level := 0
@@ -30,7 +30,8 @@ func (s *sum) put(i int) {
 	b.Fill(g, 0)
 }
 
-// finish adds to [lo,hi) of the slab's gradient, that of batch i, the last, all that waits.
+// finish adds all waiting sums to [lo,hi) of the slab's gradient, which is that
+// of the last batch, i.
 func (s *sum) finish(i, lo, hi int) {
 	b, g := s.slab.Device().Backend(), s.slab.Grads().Slice(lo, hi)
 	for level := 0; i>>level > 0; level++ {
@@ -40,11 +41,11 @@ func (s *sum) finish(i, lo, hi int) {
 	}
 }
 
-// sumChunk is how many gradients go through the host's memory at once.
+// sumChunk is the number of gradients that pass through host memory at once.
 const sumChunk = 1 << 20
 
-// nothing is what a rank adds that has no batch: -0, which changes no number, where
-// 0 would change -0.
+// nothing is what a rank without a batch adds: -0, which changes no number,
+// while 0 would change -0.
 var nothing = float32(math.Copysign(0, -1))
 
 // sumRanks adds the gradients of all ranks.

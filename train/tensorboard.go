@@ -22,8 +22,8 @@ type events struct {
 	err  error // the first one; later calls do nothing
 }
 
-// openEvents begins a file of its own in dir. TensorBoard reads all files of a
-// directory; from step on, this one replaces what earlier ones say.
+// openEvents begins a new file in dir. TensorBoard reads all files of a
+// directory; from step on, this one replaces the values of earlier ones.
 func openEvents(dir string, step int) (*events, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -83,7 +83,8 @@ func (e *events) record(msg []byte) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// maskedCRC is TFRecord's checksum: a CRC that may itself be part of checked data is disguised.
+// maskedCRC is TFRecord's checksum: a CRC masked so that it may itself be part
+// of checksummed data.
 func maskedCRC(b []byte) uint32 {
 	c := crc32.Checksum(b, castagnoli)
 	return (c>>15 | c<<17) + 0xa282ead8

@@ -1,9 +1,9 @@
-// Package train runs the loop around a model: batches loaded ahead, gradient
-// accumulation, ranks that train together, clipping, learning-rate schedules,
-// validation, early stopping, checkpoints that a killed run continues from bit for
-// bit, hooks, and what a person watching wants to see.
+// Package train runs the training loop around a model: batches loaded ahead,
+// gradient accumulation, data-parallel ranks, clipping, learning-rate
+// schedules, validation, early stopping, checkpoints from which a killed run
+// resumes bit for bit, hooks and progress output.
 //
-// A [Job] says what is trained, [Options] how, and [Fit] does it.
+// A [Job] describes what is trained, [Options] how; [Fit] trains it.
 package train
 
 import (
@@ -19,46 +19,51 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Job is a model, its batches and its loss. B is the caller's type of batch,
-// buffers that are filled again and again.
+// Job is a model, its batches and its loss. B is the caller's batch type:
+// buffers that are filled repeatedly.
 type Job[B any] struct {
 	Slab      *tensor.Slab
 	Optimizer *optim.Optimizer // of that slab
 	Samples   int              // number of training samples
 
-	// NewBatch makes an empty batch. Load fills it with the samples of these
-	// numbers, which it must not keep. Load runs ahead in a goroutine of its own,
-	// beside Loss and Validate; it must depend on nothing but the numbers.
+	// NewBatch makes an empty batch. Load fills it with the samples of the
+	// given indices; it must not keep the index slice. Load runs ahead in a
+	// separate goroutine, concurrently with Loss and Validate, and must depend
+	// on nothing but the indices.
 	NewBatch func() *B
 	Load     func(b *B, samples []int)
 
-	// Batches lists the samples of each batch of an epoch, counted from 0, in the
-	// order of training, such as [Buckets.Batches]. It depends on nothing but the
-	// epoch, and every epoch has the same number of batches. nil: all samples in an
-	// order drawn from the seed, Options.Batch at a time.
+	// Batches lists the sample indices of each batch of an epoch (counted from
+	// 0), in training order, such as [Buckets.Batches]. It must depend on
+	// nothing but the epoch, and every epoch must have the same number of
+	// batches. nil: all samples in an order drawn from the seed, Options.Batch
+	// at a time.
 	Batches func(epoch int) [][]int
 
-	// Carry is what passes from batch to batch beside the weights, such as the
-	// recurrent state of truncated backpropagation (an nn.Carry): checkpoints keep
-	// it, and ranks cannot share it. nil: nothing does.
+	// Carry is what passes from batch to batch besides the weights, such as the
+	// recurrent state of truncated backpropagation (an nn.Carry). Checkpoints
+	// store it; it cannot be used with several ranks. nil: no state is carried.
 	Carry Carry
 
 	// Loss records the mean loss of a batch, of shape [1]. The tape is in Train
-	// mode and reset; its dropout masks depend on Options.Seed and the number of the batch.
+	// mode and has been reset; its dropout masks depend on Options.Seed and the
+	// number of the batch.
 	Loss func(tape *tensor.Tape, b *B) *tensor.Tensor
 
-	// Weight is the number of items that Loss is the mean of, such as unpadded
-	// tokens; nil: the number of samples. Accumulated batches count by it, so
-	// that they equal one large batch, and so does the mean over an epoch.
+	// Weight is the number of items over which Loss is the mean, such as
+	// unpadded tokens; nil: the number of samples. It weights accumulated
+	// batches, so that they equal one large batch, and the mean loss of an
+	// epoch.
 	Weight func(b *B) float64
 
-	// Validate scores the model; nil: no validation. It resets the tape, which is
-	// in Infer mode, before each batch of its own.
+	// Validate scores the model; nil: no validation. It must reset the tape,
+	// which is in Infer mode, before each of its batches. An error ends the
+	// run.
 	Validate func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error)
 
-	// Metric is the entry of Validate's result that decides which weights are
-	// best: the smallest value, or with a "-" before the name the largest. ""
-	// compares nothing: the last weights stay.
+	// Metric names the entry of Validate's result that selects the best
+	// weights: the smallest value wins, or with a "-" before the name the
+	// largest. "" compares nothing: the last weights are kept.
 	Metric string
 }
 
@@ -68,58 +73,60 @@ type Carry interface {
 	encoding.BinaryUnmarshaler
 }
 
-// Run says where a run writes and how it shows itself. The zero Run trains in
-// memory and in silence.
+// Run sets where a run writes and how it reports. The zero Run trains in memory
+// and prints nothing.
 type Run struct {
-	// Dir receives checkpoints/last.safetensors, checkpoints/best.safetensors and
-	// metrics.jsonl, and of a task's training the model; "" writes nothing. A run
-	// that does not resume replaces what an older one left there.
+	// Dir receives checkpoints/last.safetensors, checkpoints/best.safetensors
+	// and metrics.jsonl, and, when a task trains, its model; "" writes nothing.
+	// A run that does not resume replaces the files of an older one.
 	Dir string
-	// Resume continues from Dir's last checkpoint. Weights, moments, data order,
-	// dropout, schedule and early stopping go on as if nothing had happened.
-	// Settings that change the arithmetic must be the same; the limits may be raised.
+	// Resume continues from Dir's last checkpoint. Weights, moments, data
+	// order, dropout, schedule and early stopping continue as if the run had
+	// not been interrupted. Settings that change the arithmetic must be the
+	// same; the limits may be raised.
 	Resume      bool
 	Progress    *Progress // nil: quiet
 	TensorBoard bool      // write event files to Dir/tensorboard
 
-	// World is the processes that train together; nil: this one alone. Every rank
-	// calls Fit with the same job and options. Rank 0 writes and shows progress;
-	// to resume, every rank reads Dir.
+	// World connects the processes that train together; nil: this process
+	// alone. Every rank calls Fit with the same job and options. Rank 0 writes
+	// and shows progress; to resume, every rank reads Dir.
 	World World
 
-	// Device is where a task makes its network, and so where it trains; nil: the
-	// CPU. [Fit] goes by the parameters of its job.
+	// Device is where a task creates its network and trains it; nil: the CPU.
+	// [Fit] does not read it: it uses the device of the job's parameters.
 	Device *tensor.Device
 	Hooks
 }
 
-// Hooks are functions that a run calls. Each may be nil. In a world of several
-// ranks every rank calls its own.
+// Hooks are functions that a run calls. Each may be nil. With several ranks,
+// every rank calls its own hooks.
 type Hooks struct {
 	// OnEpoch is called after each epoch, when it has been recorded. Return ErrStop
 	// to stop training early without an error; another error ends the run with it.
 	OnEpoch func(r Record) error
 
-	// OnValidate is called after each validation, whose values are r.Val, before
-	// its epoch is recorded: to show it, or to give up a run that promises nothing.
-	// Return ErrStop to stop training early without an error, once the epoch has
-	// been recorded; another error ends the run with it.
+	// OnValidate is called after each validation, with its values in r.Val,
+	// before the epoch is recorded: to show them, or to stop an unpromising
+	// run. Return ErrStop to stop training early without an error, once the
+	// epoch has been recorded; another error ends the run with it.
 	OnValidate func(r Record) error
 
-	// OnGradients is called in each step between the backward pass and clipping.
-	// The slab's gradients are those of the whole step, of all its batches and
-	// ranks, and may be changed.
+	// OnGradients is called in each step between the backward pass and
+	// clipping. The slab's gradients are those of the whole step, over all its
+	// batches and ranks, and may be changed.
 	OnGradients func(s *tensor.Slab)
 
-	// OnReady is called in each step once for every parameter, as soon as its
-	// gradient is complete, while the backward pass goes on: [lo,hi) is its place
-	// in the slab's gradients, which then hold the sum of all batches of this rank.
-	// Parameters come as in [tensor.Tape.OnReady].
+	// OnReady is called once per parameter in each step, as soon as its
+	// gradient is complete and while the backward pass continues. [lo,hi) is
+	// its range in the slab's gradients, which then holds the sum over all
+	// batches of this rank. The order of parameters is that of
+	// [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
 }
 
-// AfterEpoch adds f to what is called after each epoch: for a task that watches
-// its own training. Either may stop it.
+// AfterEpoch appends f to OnEpoch, for a task that monitors its own training.
+// Either function may stop the run.
 func (h *Hooks) AfterEpoch(f func(r Record) error) {
 	caller := h.OnEpoch
 	h.OnEpoch = func(r Record) error {
@@ -134,8 +141,8 @@ func (h *Hooks) AfterEpoch(f func(r Record) error) {
 	}
 }
 
-// Options says how a Job is trained. At least one of Epochs, Steps and MaxTime
-// ends the run; with several, the first to be reached.
+// Options sets how a Job is trained. At least one of Epochs, Steps and MaxTime
+// must be set; the first limit reached ends the run.
 type Options struct {
 	Epochs  int           // passes over the samples; 0: no limit
 	Steps   int           // optimizer steps; 0: no limit
@@ -144,14 +151,14 @@ type Options struct {
 	Batch      int // samples in a batch; the last of an epoch may be smaller; 0 with Job.Batches
 	Accumulate int // batches to a step, of each rank; 0 means 1
 
-	// Schedule or Plateau gives the learning rate: exactly one is set. A Plateau
-	// observes the metric after each validation.
+	// Exactly one of Schedule and Plateau is set and gives the learning rate. A
+	// Plateau observes the metric after each validation.
 	Schedule optim.Schedule
 	Plateau  *optim.Plateau
 
-	// TimedSchedule, above 0, reads the schedule by the clock: at step
-	// TimedSchedule·elapsed/MaxTime. It fits a run to its time budget, and makes
-	// it depend on the machine's speed: such a run cannot be repeated exactly.
+	// TimedSchedule, above 0, evaluates the schedule by the clock: at step
+	// TimedSchedule·elapsed/MaxTime. It fits a run to its time budget, but
+	// makes it depend on the machine's speed: such a run is not reproducible.
 	TimedSchedule int
 
 	Clip      float32 // bound on the norm of the gradient; 0: none
@@ -159,29 +166,30 @@ type Options struct {
 	EMA       float64 // decay of the moving average of the weights, such as 0.999, which is then validated and kept; 0: none
 
 	ValidateEvery int     // epochs between validations; 0 means 1; the last epoch is always validated
-	Patience      int     // stop after so many validations without improvement; 0: never
-	MinDelta      float64 // what the metric must improve by to count
+	Patience      int     // stop after this number of validations without improvement; 0: never
+	MinDelta      float64 // the least change of the metric that counts as an improvement
 
 	Seed uint64 // of the data order and dropout
 
 	Run
 	// CheckpointEvery is the number of steps between checkpoints. 0 goes by the
-	// clock: at the end of an epoch, but not within two seconds of the last one,
-	// and in long epochs every five minutes. One is always written at the end.
+	// clock: at the end of an epoch, but not within two seconds of the last
+	// one, and in long epochs every five minutes. One is always written at the
+	// end.
 	CheckpointEvery int
-	// Fingerprint names the data and the model's settings. A checkpoint with
-	// another one is refused.
+	// Fingerprint identifies the data and the model's settings. A checkpoint
+	// with a different one is refused with a *model.FileError.
 	Fingerprint string
 
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
 
-// ErrStop ends a run as a limit does, without an error, when a hook returns it.
+// ErrStop ends a run as a limit does, without an error, if a hook returns it.
 var ErrStop = errors.New("train: stop")
 
-// TotalSteps is the number of optimizer steps of a run over so many samples (with
-// Job.Batches: so many batches an epoch), as far as Epochs and Steps tell; 0: they
-// do not. Schedules are made to this length.
+// TotalSteps is the number of optimizer steps of a run over the given number of
+// samples (with Job.Batches: batches per epoch), as far as Epochs and Steps
+// determine it; 0 if they do not. Schedules are made for this length.
 func (o *Options) TotalSteps(samples int) int {
 	total := o.Epochs * o.stepsPerEpoch(samples)
 	if o.Steps > 0 && (total == 0 || o.Steps < total) {
@@ -196,7 +204,7 @@ func (o *Options) stepsPerEpoch(samples int) int {
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
-// Stop says why a run ended.
+// Stop is the reason why a run ended.
 type Stop string
 
 const (
@@ -208,12 +216,12 @@ const (
 	StopInterrupted Stop = "interrupted" // the context was cancelled
 )
 
-// Result is what came of a run. The slab then holds the best weights, where
-// there was a metric to tell; else the average, if there is one; else the last.
+// Result is the outcome of a run. The slab then holds the best weights if a
+// metric selects them, else the average if there is one, else the last.
 type Result struct {
 	History     []Record // by epoch, those before a resume included
 	Best        *Record  // the best epoch; nil without Metric
-	Epochs      int      // epochs done, the last perhaps in part
+	Epochs      int      // epochs done, including a partial last one
 	Steps       int      // optimizer steps done
 	ResumedAt   int      // the step this run was resumed at; 0 for a fresh one
 	Stopped     Stop
@@ -221,8 +229,8 @@ type Result struct {
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included
 }
 
-// DivergedError stops a run whose loss or gradient norm is not a finite number.
-// The weights on disk are those of the last checkpoint before it.
+// DivergedError stops a run whose loss or gradient norm is not finite. The
+// weights on disk are those of the last checkpoint before it.
 type DivergedError struct {
 	Step     int // counted from 1
 	LR       float32
@@ -244,7 +252,8 @@ func (e *DivergedError) Error() string {
 		e.Step, float32(e.Loss), e.LR, e.GradNorm, where)
 }
 
-// check fills in defaults and reports settings that cannot be.
+// check fills in defaults and returns an error for options that contradict each
+// other.
 func (o *Options) check(samples int, lists, carries, validates bool, metric string, opt, slab *tensor.Slab) error {
 	if o.Accumulate == 0 {
 		o.Accumulate = 1

@@ -8,38 +8,40 @@ import (
 	"time"
 )
 
-// World is the processes that train one model together, its ranks: each has the
-// whole model and data, and takes its own batches. R ranks that accumulate A
-// batches train as one process that accumulates R·A: the weights, the history and
-// the checkpoints are the same bits, and a run may go on with another R and A of
-// the same product. A must be a power of two, the job must have no Carry, and
-// the ranks must use one kernel set.
+// World connects the processes, called ranks, that train one model together:
+// each has the whole model and data, and takes its own batches. R ranks that
+// accumulate A batches train exactly as one process that accumulates R·A: the
+// weights, the history and the checkpoints are equal bit for bit, and a run may
+// resume with another R and A of the same product. A must be a power of two,
+// the job must have no Carry, and all ranks must use the same kernel set.
 //
-// The batches of a step are numbered through all ranks, rank r taking r·A up to
-// (r+1)·A of each step. Data order and dropout go by these numbers, and so does
-// the sum of the gradients: that of each batch is formed by itself, and they are
-// added as the leaves of a binary tree, 0 with 1, 2 with 3, then 0-1 with 2-3 and
-// so on; where a number is missing at the end its neighbour goes up alone. Each
-// rank's share is a subtree.
+// The batches of a step are numbered across all ranks: rank r takes r·A up to
+// (r+1)·A of each step. Data order and dropout depend on these numbers, and so
+// does the sum of the gradients: each batch's gradient is computed separately,
+// and they are added as the leaves of a binary tree: 0 with 1, 2 with 3, then
+// 0-1 with 2-3 and so on. Where a number is missing at the end, its neighbour
+// moves up unchanged. Each rank's batches form a subtree.
 //
-// Every rank calls Sum and Gather equally often, in the same order and with
-// slices of the same length.
+// Every rank calls Sum and Gather the same number of times, in the same order
+// and with slices of the same length.
 type World interface {
 	Rank() int // of this process, from 0
 	Size() int // number of ranks
 
-	// Sum replaces v, on every rank, by the sum of all ranks' v in the order above:
-	// the leaves of its tree are the ranks. Recursive halving and doubling add in
-	// this order. A sum nearer to zero than 2^-126 is a zero of its sign, as
-	// everywhere.
+	// Sum replaces v, on every rank, by the sum of all ranks' v in the order
+	// above, with the ranks as the leaves of the tree. Recursive halving and
+	// doubling add in this order. A sum nearer to zero than 2^-126 is a zero of
+	// its sign, as in all arithmetic of the library. An error (a lost
+	// connection, another rank's Abort) makes Fit return it.
 	Sum(v []float32) error
 
-	// Gather fills all with every rank's own, by rank: len(own)·Size numbers.
+	// Gather fills all with every rank's own, by rank; len(all) is
+	// len(own)·Size. It fails as Sum does.
 	Gather(own, all []float64) error
 
-	// Abort ends the world because of err: the calls of all other ranks, those that
-	// wait and those to come, give an error that says so. Fit calls it where it
-	// fails, so that no rank waits for one that has gone.
+	// Abort ends the world because of err: the calls of all other ranks,
+	// pending and later ones, return an error that names it. Fit calls it when
+	// it fails, so that no rank waits for one that has ended.
 	Abort(err error)
 }
 
@@ -52,7 +54,7 @@ func (alone) Sum([]float32) error             { return nil }
 func (alone) Gather(own, all []float64) error { copy(all, own); return nil }
 func (alone) Abort(error)                     {}
 
-// world is the run's, or that of one.
+// world returns the run's World, or that of a single process.
 func (r *Run) world() World {
 	if r.World == nil {
 		return alone{}
@@ -60,11 +62,11 @@ func (r *Run) world() World {
 	return r.World
 }
 
-// Writes says whether this process writes files: to Dir, and of several ranks the
-// first alone.
+// Writes reports whether this process writes files: Dir is set and it is rank
+// 0.
 func (r *Run) Writes() bool { return r.Dir != "" && r.world().Rank() == 0 }
 
-// agree makes sure that all ranks begin with the same weights, settings and step.
+// agree checks that all ranks begin with the same weights, settings and step.
 func (t *trainer[B]) agree() error {
 	if t.size == 1 {
 		return nil
@@ -89,7 +91,7 @@ func (t *trainer[B]) agree() error {
 	return nil
 }
 
-// meet is where the ranks hear, before each step, what time it is by rank 0 and
+// meet tells all ranks, before each step, the time on rank 0's clock and
 // whether one of them was asked to stop.
 func (t *trainer[B]) meet(stop bool) (stops bool, err error) {
 	own, all := t.meeting[:2], t.meeting[2:]
@@ -107,7 +109,8 @@ func (t *trainer[B]) meet(stop bool) (stops bool, err error) {
 	return stops, nil
 }
 
-// clock is the wall time that limits and schedules go by, the same on all ranks.
+// clock returns the wall time used by limits and schedules, the same on all
+// ranks.
 func (t *trainer[B]) clock() time.Duration {
 	if t.size == 1 {
 		return t.elapsed()
@@ -115,8 +118,8 @@ func (t *trainer[B]) clock() time.Duration {
 	return t.told
 }
 
-// takeFirst makes all ranks take rank 0's values, which may have been computed on
-// another machine than theirs.
+// takeFirst makes all ranks use rank 0's values, because other machines may
+// compute slightly different ones.
 func (t *trainer[B]) takeFirst(values map[string]float64, names []string) error {
 	own, all := make([]float64, len(names)), make([]float64, len(names)*t.size)
 	for i, k := range names {

@@ -212,8 +212,8 @@ func TestRanksAreOne(t *testing.T) {
 	}
 }
 
-// The sum over batches is the tree of World, here added by hand from gradients that
-// each batch gives by itself.
+// The sum over batches is the tree of World, here added by hand from gradients
+// that are computed for each batch separately.
 func TestSumIsATree(t *testing.T) {
 	const accumulate = 7 // ((0 1)(2 3))((4 5) 6)
 	job, o := newRagged(), raggedOptions()
@@ -365,7 +365,7 @@ type noCarry struct{}
 func (noCarry) MarshalBinary() ([]byte, error) { return nil, nil }
 func (noCarry) UnmarshalBinary([]byte) error   { return nil }
 
-// What one rank alone is told ends the run on all, in the same place.
+// A stop request to one rank ends the run on all ranks at the same step.
 func TestRanksStopTogether(t *testing.T) {
 	for name, c := range map[string]struct {
 		stop    train.Stop

@@ -1,7 +1,7 @@
-// Package bench measures the machine, and then how near to its limits the
+// Package bench measures the machine, and then how close to its limits the
 // kernels come: recurrent networks over the shapes of shapes.json, forward and
-// in training, and a large matrix product. Last it times the same passes on
-// other numbers, which should change nothing.
+// in training, and a large matrix product. Finally it times the same passes on
+// other numbers, which should not change the time.
 package bench
 
 import (
@@ -45,9 +45,9 @@ type Options struct {
 }
 
 // Run measures the machine and every task with one and with all threads
-// (par.Workers), the two in turn, and then, with all, what other numbers do to
-// the time. While it runs it sets par's number of workers,
-// so nothing else should compute. A cancelled ctx ends it with ctx's error.
+// (par.Workers) in alternation, and then, with all, whether the time depends on
+// the numbers. While it runs it sets par's number of workers, so nothing else
+// should compute. If ctx is cancelled it returns ctx's error.
 func Run(ctx context.Context, o *Options) (*Report, error) {
 	if o == nil {
 		o = &Options{}
@@ -106,8 +106,8 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 	return r, nil
 }
 
-// effort is how much time to spend: windows of a probe, and the least number
-// and the whole duration of a task's samples.
+// effort is how much time to spend: windows per probe, and the minimum number
+// and the total duration of a task's samples.
 type effort struct {
 	windows int
 	window  time.Duration
@@ -120,10 +120,12 @@ var (
 	quick = effort{3, 25 * time.Millisecond, 3, 300 * time.Millisecond}
 )
 
-// sampleTime is how long one sample should take at least: short calls are timed several together.
+// sampleTime is the minimum duration of one sample: short calls are timed
+// several at a time.
 const sampleTime = 5 * time.Millisecond
 
-// measure times a task on every number of threads of rates, one sample of each in turn.
+// measure times a task on every number of threads of rates, one sample of each
+// in turn.
 func (t *task) measure(ctx context.Context, rates []Rate, e effort) ([]Result, error) {
 	run := t.setUp()
 	calls := make([]int, len(rates))
@@ -143,7 +145,7 @@ func (t *task) measure(ctx context.Context, rates []Rate, e effort) ([]Result, e
 		for i, r := range rates {
 			par.SetWorkers(r.Threads)
 			if calls[i] > 1 {
-				run() // the caches as this number of threads leaves them
+				run() // warms the caches with this number of threads
 			}
 			samples[i] = append(samples[i], timed(run, calls[i])/float64(calls[i]))
 		}
@@ -163,7 +165,7 @@ func (r *Result) share(m *Machine, rate *Rate, t *task) {
 	r.PeakShare, r.Bound = 1e3*least/r.Ms, bound
 }
 
-// timed is the seconds that n calls take.
+// timed returns the seconds that n calls take.
 func timed(run func(), n int) float64 {
 	start := time.Now()
 	for range n {
@@ -172,8 +174,8 @@ func timed(run func(), n int) float64 {
 	return time.Since(start).Seconds()
 }
 
-// trial is the least seconds and heap allocations of some calls: what the
-// runtime and the rest of the machine do meanwhile is not the task's.
+// trial returns the minimum seconds and heap allocations over some calls, which
+// excludes the work of the runtime and of other processes.
 func trial(run func()) (seconds float64, allocs int) {
 	var before, after runtime.MemStats
 	for i := range 3 {
@@ -189,7 +191,8 @@ func trial(run func()) (seconds float64, allocs int) {
 	return seconds, allocs
 }
 
-// Quantile is the q-quantile of x, linear between the values. x keeps its order.
+// Quantile returns the q-quantile of x, interpolated linearly. It does not
+// change x.
 func Quantile(x []float64, q float64) float64 {
 	if len(x) == 0 {
 		return math.NaN()

@@ -13,14 +13,15 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Machine is what was measured of the machine, and what it says of itself.
+// Machine is what was measured of the machine, and what the system reports
+// about it.
 type Machine struct {
 	CPU     string `json:"cpu,omitempty"` // the processor, as the system names it
 	System  string `json:"system"`        // operating system and architecture, as Go names them
 	Go      string `json:"go"`            // version of Go that it is built with
 	Device  string `json:"device"`        // with the kernels that the results were measured with
 	Probe   string `json:"probe"`         // the kernel set whose instructions the probes use
-	Threads int    `json:"threads"`       // with which it computes unless told otherwise
+	Threads int    `json:"threads"`       // default number of threads
 	L2      int    `json:"l2_bytes"`      // of one core
 	L3      int    `json:"l3_bytes"`      // of all, 0 for none
 	Rates   []Rate `json:"rates"`         // the limits, by number of threads
@@ -52,7 +53,7 @@ type Vector struct {
 	Rate float64 `json:"gelements"` // thousand millions of elements a second, on one thread in the first cache
 }
 
-// Assumed where the system does not tell its caches.
+// Assumed where the system does not report its caches.
 const (
 	usualL2 = 1 << 20
 	usualL3 = 32 << 20
@@ -67,7 +68,7 @@ func describeMachine(threads int) Machine {
 	return m
 }
 
-// CPUName is the processor's name where Linux tells it.
+// CPUName returns the processor's name where Linux reports it.
 func CPUName() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -111,7 +112,8 @@ func caches(dir string) (l2, l3 int) {
 	return sizes["2"], sizes["3"]
 }
 
-// together runs work on n threads at once for d and adds up what they did a second.
+// together runs work on n threads at once for d and adds up their work per
+// second.
 func together(n int, d time.Duration, work func(thread int) float64) float64 {
 	var ready, done sync.WaitGroup
 	start := make(chan struct{})
@@ -141,7 +143,7 @@ func together(n int, d time.Duration, work func(thread int) float64) float64 {
 	return sum
 }
 
-// Peak is the rate of multiply-adds, in GFLOP/s, that n threads reach at once
+// Peak measures the rate of multiply-adds, in GFLOP/s, of n threads at once
 // with all operands in registers, over one window of d.
 func Peak(n int, d time.Duration) float64 {
 	p := simd.Sets()[0].Probe()
@@ -152,11 +154,11 @@ func Peak(n int, d time.Duration) float64 {
 	})
 }
 
-// readRate is the rate in GB/s at which n threads read, again and again, the
-// share of buf that each has. It sees the memory as the kernels do.
+// readRate measures the rate in GB/s at which n threads read their shares of
+// buf repeatedly. It reads memory in the way the kernels do.
 func readRate(n int, d time.Duration, buf []float32) float64 {
 	p := simd.Sets()[0].Probe()
-	const piece = 1 << 16 // elements between two looks at the clock
+	const piece = 1 << 16 // elements between readings of the clock
 	share := len(buf) / n / p.ReadBlock * p.ReadBlock
 	at := make([]struct {
 		i int
@@ -175,8 +177,8 @@ func readRate(n int, d time.Duration, buf []float32) float64 {
 	})
 }
 
-// probe measures the machine with each number of threads. What was reached
-// before, and is not now, the machine can still do.
+// probe measures the machine with each number of threads. Each rate keeps its
+// highest measurement.
 func (m *Machine) probe(buf []float32, e effort) {
 	m.probePeak(e)
 	for i := range m.Rates {
@@ -208,8 +210,9 @@ func (m *Machine) probePeak(e effort) {
 	}
 }
 
-// probeStreams measures reading over each footprint that no cache holds. A part
-// of it may still be found in the third cache, so the rate depends on its size.
+// probeStreams measures reading over each footprint larger than the caches.
+// Part of it may still be found in the third-level cache, so the rate depends
+// on its size.
 func (m *Machine) probeStreams(list []traffic, buf []float32, e effort) {
 	for i := range m.Rates {
 		r := &m.Rates[i]
@@ -227,7 +230,8 @@ func (m *Machine) probeStreams(list []traffic, buf []float32, e effort) {
 	}
 }
 
-// best is the best of some windows: what a busy neighbour takes is no property of the machine.
+// best returns the best of some windows, which excludes the load of other
+// processes.
 func (e effort) best(measure func() float64) float64 {
 	most := 0.0
 	for range e.windows {
@@ -236,7 +240,7 @@ func (e effort) best(measure func() float64) float64 {
 	return most
 }
 
-// probeBuffer is memory that no cache holds.
+// probeBuffer allocates memory larger than every cache.
 func (m *Machine) probeBuffer(threads int) []float32 {
 	n := min(max(4*m.L3, 16*threads*m.L2, 64<<20), 1<<30) / 4
 	buf := make([]float32, n)
@@ -246,7 +250,7 @@ func (m *Machine) probeBuffer(threads int) []float32 {
 	return buf
 }
 
-// vectors measures the elementwise kernels of the set that is in use.
+// vectors measures the elementwise kernels of the current set.
 func vectors(e effort) []Vector {
 	src, dst := make([]float32, 2048), make([]float32, 2048)
 	for i := range src {

@@ -15,19 +15,20 @@ import (
 )
 
 // The same passes on other numbers. The time of a pass should depend on its
-// shapes alone. Where it does not, the numbers are as a rule subnormal (below
-// 1.2e-38), at which an instruction takes some 150 cycles on many processors:
-// gradients that vanish pass through these before they are zero, and so do
-// outputs of gates that close hard, and an optimizer's moments of what it sees no more.
+// shapes alone. Where it does not, the numbers are usually subnormal (below
+// 1.2e-38), at which an instruction takes about 150 cycles on many processors:
+// vanishing gradients pass through these before they are zero, and so do
+// outputs of saturated gates, and an optimizer's moments of rows that get no
+// more gradients.
 
 // Number is the time of a pass on some numbers, divided by that of the same
-// operations on others, which took turns with it.
+// operations on other numbers, measured in alternation.
 type Number struct {
 	// Name is "vanish": a training step of an LSTM, a GRU or a plain RNN without an
 	// optimizer, with a gradient at the last step alone, against the same with one
 	// at every step and a loss of size 1. Or "constant": all weights of an LSTM are
 	// one number, and all its inputs another; the slowest pair of some against the
-	// fastest. Or "adam30000x400": a step of Adam on so many parameters, some 400 of
+	// fastest. Or "adam30000x400": a step of Adam on that number of parameters, some 400 of
 	// whose rows have a gradient, after Steps steps, against one of the first.
 	Name      string  `json:"name"`
 	Cell      string  `json:"cell"`              // "lstm", "gru", "rnn" or "adam"
@@ -50,28 +51,28 @@ type Number struct {
 // Bars of Number.
 const (
 	sameBar    = 1.05
-	slowestBar = 1.2 // the slowest is one of many, so noise is in it
+	slowestBar = 1.2 // the slowest of many includes noise
 )
 
 // contrast is one pass on several numbers.
 type contrast struct {
-	cases   []Number // the first is what the others are compared with,
-	slowest bool     // unless it is the slowest that is compared with the fastest
+	cases   []Number // the others are compared with the first,
+	slowest bool     // unless the slowest is compared with the fastest
 	rounds  int
 	setUp   func() (put func(i int), run func()) // put, untimed, makes the next run that of case i
 }
 
-// Round is one turn of all competitors.
+// Round is one run of every competitor in turn.
 type Round struct {
-	Peak float64   // the machine's at the time, GFLOP/s
+	Peak float64   // the machine's, measured in this round, GFLOP/s
 	Ms   []float64 // by competitor
 }
 
 // steadiness is how far the machine's peak may be below its best.
 const steadiness = 0.1
 
-// Steady picks the rounds in which the machine gave its all. Are these fewer than
-// need, which is too few to tell anything, all rounds are taken, and the answer is false.
+// Steady selects the rounds in which the machine was at full speed. If there
+// are fewer than need, all rounds are returned and steady is false.
 func Steady(rounds []Round, best float64, need int) (good []Round, steady bool) {
 	for _, r := range rounds {
 		if r.Peak >= (1-steadiness)*best {
@@ -84,7 +85,7 @@ func Steady(rounds []Round, best float64, need int) (good []Round, steady bool) 
 	return good, true
 }
 
-// Ratios is the time of competitor i over that of k in each round.
+// Ratios returns the time of competitor i over that of k in each round.
 func Ratios(rounds []Round, i, k int) []float64 {
 	var x []float64
 	for _, r := range rounds {
@@ -111,7 +112,7 @@ func (c *contrast) measure(ctx context.Context, rate Rate) ([]Number, error) {
 		}
 		ms := make([]float64, n)
 		for k := range n {
-			i := (r + k) % n // nobody always comes first
+			i := (r + k) % n // rotates who comes first
 			put(i)
 			ms[i] = 1e3 * timed(run, 1)
 		}
@@ -180,13 +181,15 @@ func contrasts(o *Options) []contrast {
 	return append(list, adam(30000, 400, 3000, 15))
 }
 
-// VanishShape is the stack whose gradient enters at the end of so many steps.
+// VanishShape is a stack of the given number of steps whose gradient enters at
+// the last.
 func VanishShape(steps int) Shape { return Shape{Name: "V", T: steps, B: 64, I: 12, H: 64, L: 2} }
 
-// Keeping is the weights of a stack, in the order of its parameters, that lets
-// about the share keep of the gradient pass at each step: the gate that keeps (an
-// LSTM's f, a GRU's z) has this mean by its bias, or a plain RNN's recurrent
-// matrix turns and scales by it. All else is small, so that it changes little.
+// Keeping returns weights of a stack, in the order of its parameters, that pass
+// about the share keep of the gradient back through each step: the bias sets
+// the mean of the gate that keeps the state (an LSTM's f, a GRU's z), or a
+// plain RNN's recurrent matrix rotates and scales by it. All other weights are
+// small.
 func Keeping(s Shape, cell tensor.Cell, keep float64) [][]float32 {
 	r := rand.New(rand.NewPCG(3, 4))
 	uniform := func(n int, k float64) []float32 {
@@ -217,7 +220,8 @@ func Keeping(s Shape, cell tensor.Cell, keep float64) [][]float32 {
 }
 
 // vanishing compares a gradient at the last step alone with one at every step.
-// Both read all outputs times a weight of each, which is zero but at the end in the one.
+// Both multiply all outputs by weights, which in the first case are zero except
+// at the end.
 func vanishing(s Shape, cell tensor.Cell, keep float64, losses []float64, rounds int) contrast {
 	name := map[tensor.Cell]string{tensor.LSTMCell: "lstm", tensor.GRUCell: "gru", tensor.RNNTanhCell: "rnn"}[cell]
 	x := Number{Name: "vanish", Cell: name, Pass: train, Steps: s.T, Keep: keep, Loss: 1, Bar: sameBar}
@@ -253,8 +257,8 @@ func vanishing(s Shape, cell tensor.Cell, keep float64, losses []float64, rounds
 	return c
 }
 
-// constant gives an LSTM weights that are all one number and inputs that are all
-// another. What can be prepared once for new weights is prepared every time.
+// constant gives an LSTM weights that are all one number and inputs that are
+// all another. Weights are packed anew in every run.
 func constant(s Shape, pass string, weights, inputs []float64, rounds int) contrast {
 	c := contrast{slowest: true, rounds: rounds}
 	for _, w := range weights {
@@ -289,10 +293,10 @@ func constant(s Shape, pass string, weights, inputs []float64, rounds int) contr
 	return c
 }
 
-// adam is the step of a table of rows by width numbers of which most rows have no
-// gradient, as an embedding's: of 700 words a step, drawn by Zipf's law. The old
-// one's moments are those that its steps made of a table narrowWidth wide, each
-// row's again and again: what becomes of a number depends on its own gradients alone.
+// adam is the step on a table of rows by width numbers most of whose rows have
+// no gradient, such as an embedding's: 700 words per step, drawn by Zipf's law.
+// The old table's moments come from steps on a table narrowWidth wide, each row
+// repeated: the values of an element depend on its own gradients alone.
 func adam(rows, width, steps, rounds int) contrast {
 	const narrowWidth = 4
 	x := Number{Name: fmt.Sprintf("adam%dx%d", rows, width), Cell: "adam", Pass: "step", Steps: steps, Bar: sameBar}
@@ -334,7 +338,7 @@ func newTable(rows, width int) *table {
 	return t
 }
 
-// see gives the rows of some words a gradient.
+// see sets a gradient in the rows of some words.
 func (t *table) see(words func() int) {
 	b := t.slab.Device().Backend()
 	for range 700 {
@@ -343,7 +347,8 @@ func (t *table) see(words func() int) {
 	}
 }
 
-// widened is the state of a table whose rows repeat those of a narrower one.
+// widened returns the state of a table whose rows repeat those of a narrower
+// one.
 func widened(s *optim.State, from, to int) *optim.State {
 	for i := range s.Vectors {
 		v := &s.Vectors[i]

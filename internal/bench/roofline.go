@@ -2,19 +2,22 @@ package bench
 
 import "github.com/carousel-ml/carousel/tensor"
 
-// The least time a machine needs: the multiply-adds at their peak, or the
+// The minimum time of a task: the multiply-adds at their peak rate, or the
 // weights through the level of memory that holds them, whichever is longer.
 
-// traffic is bytes that must come from where a footprint of bytes fits.
+// traffic is bytes to be read from the level of memory that holds a footprint
+// of bytes.
 type traffic struct{ bytes, footprint float64 }
 
-// memory is the level beyond the caches.
+// memory is main memory, the level beyond the caches.
 const memory = "memory"
 
-// usable is the part of a cache that weights may fill: other data goes through it too.
+// usable is the fraction of a cache available to weights: other data needs the
+// rest.
 const usable = 0.75
 
-// level names the level that holds a footprint and gives its rate in bytes a second.
+// level returns the level that holds a footprint and its rate in bytes per
+// second.
 func (m *Machine) level(r *Rate, footprint float64) (name string, rate float64) {
 	switch {
 	case footprint <= usable*float64(r.Threads*m.L2):
@@ -28,8 +31,8 @@ func (m *Machine) level(r *Rate, footprint float64) (name string, rate float64) 
 	return memory, 1e9 * r.Memory
 }
 
-// bound is the least time in seconds for flop operations and the traffic on
-// r.Threads threads, and which limit it is: "fma", "l2", "l3" or "memory".
+// bound returns the minimum time in seconds for flop operations and the traffic
+// on r.Threads threads, and which limit sets it: "fma", "l2", "l3" or "memory".
 func (m *Machine) bound(r *Rate, flop float64, list []traffic) (seconds float64, name string) {
 	seconds, name = flop/(1e9*r.Peak), "fma"
 	stream, slowest, at := 0.0, 0.0, ""
@@ -46,16 +49,17 @@ func (m *Machine) bound(r *Rate, flop float64, list []traffic) (seconds float64,
 	return seconds, name
 }
 
-// traffic is what a pass must read at the least. In one step every weight comes
-// by once. Over many steps the recurrent matrices do, one layer after the other,
-// again at each; the others are used for all steps at once.
+// traffic returns the minimum that a pass must read. In a single step every
+// weight is read once. Over many steps the recurrent matrices are read again at
+// each step, one layer after the other; the other matrices are used for all
+// steps at once.
 func (s Shape) traffic(cell tensor.Cell, train bool) []traffic {
 	weights, recurrent := s.weightBytes(cell), s.recurrentBytes(cell)
 	passes := 1.0
 	var list []traffic
 	if train {
-		// Backwards again, to write the gradient, and in the optimizer weight,
-		// gradient and two moments read and written.
+		// Once more in the backward pass, to write the gradient; in the
+		// optimizer weight, gradient and two moments are read and written.
 		passes = 2
 		list = append(list, traffic{9 * weights, 4 * weights})
 	}

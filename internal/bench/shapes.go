@@ -18,7 +18,8 @@ type Shape struct {
 //go:embed shapes.json
 var shapesJSON []byte
 
-// Shapes is the list of shapes.json, the one that every benchmark of the project uses.
+// Shapes returns the shapes of shapes.json, which all benchmarks of the project
+// use.
 func Shapes() []Shape {
 	var list []Shape
 	if err := json.Unmarshal(shapesJSON, &list); err != nil {
@@ -55,7 +56,7 @@ func (s Shape) recurrentBytes(cell tensor.Cell) float64 {
 	return float64(4 * tensor.Gates(cell) * s.H * s.H)
 }
 
-// Network is a time-major stack of the shape.
+// Network creates a time-major stack of the shape.
 func (s Shape) Network(cell tensor.Cell) *nn.RNN {
 	o := &nn.RNNOptions{Layers: s.L, TimeMajor: true}
 	switch cell {

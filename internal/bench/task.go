@@ -19,7 +19,7 @@ type task struct {
 	name, cell, pass string
 	flop             float64
 	traffic          []traffic
-	setUp            func() (run func()) // apart, so that only the current task holds memory
+	setUp            func() (run func()) // separate, so that only the current task holds memory
 }
 
 // tasks lists all of them in the order of the report.
@@ -43,7 +43,8 @@ func tasks() []task {
 	return list
 }
 
-// forwardRun copies the input in, runs the network and copies the outputs back.
+// forwardRun copies the input to the device, runs the network and copies the
+// outputs back.
 func forwardRun(s Shape, cell tensor.Cell) func() {
 	net := s.Network(cell)
 	dev := tensor.Pack(tensor.CPU(), net, 1).Device()
@@ -56,7 +57,8 @@ func forwardRun(s Shape, cell tensor.Cell) func() {
 	}
 }
 
-// trainRun is a whole step: forward, loss, backward, clipping and AdamW.
+// trainRun is a whole training step: forward, loss, backward, clipping and
+// AdamW.
 func trainRun(s Shape, cell tensor.Cell) func() {
 	net := s.Network(cell)
 	slab := tensor.Pack(tensor.CPU(), net, 1)
@@ -74,7 +76,8 @@ func trainRun(s Shape, cell tensor.Cell) func() {
 	}
 }
 
-// gemmTask is a square product of new matrices: what can be prepared once is prepared every time.
+// gemmTask is a square product of new matrices, which are packed anew every
+// time.
 func gemmTask(n int) task {
 	return task{"gemm1024", "gemm", forward, 2 * float64(n) * float64(n) * float64(n), nil, func() func() {
 		b := tensor.CPU().Backend()
@@ -85,7 +88,7 @@ func gemmTask(n int) task {
 	}}
 }
 
-// Normals is n normally distributed numbers, the same for the same seed.
+// Normals returns n normally distributed numbers, the same for the same seed.
 func Normals(seed uint64, n int) []float32 {
 	r := rand.New(rand.NewPCG(seed, 0))
 	v := make([]float32, n)

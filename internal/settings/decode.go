@@ -6,11 +6,15 @@ import (
 	"fmt"
 )
 
-// Decode parses JSON into the struct that ptr points to. Names that its settings
-// had in older versions (their `was` tags) stand for those of today; a name that
-// it never had is an error, and one that is younger than the JSON gets what it was
-// before (their `before` tags), unless ptr holds a value already. It is for the UnmarshalJSON of a configuration, which
-// passes a pointer of a type without that method.
+// Decode parses JSON into the struct that ptr points to. Names that its
+// settings had in older versions (their `was` tags) are read as the current
+// names. A setting added after the JSON was written gets its former behaviour
+// (its `before` tag), unless ptr already holds a value. It is meant for the
+// UnmarshalJSON of a configuration, which must pass a pointer of a type without
+// that method.
+//
+// Unknown names, a setting given under both its names, and values of the wrong
+// type are errors.
 func Decode(raw []byte, ptr any) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {

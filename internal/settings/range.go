@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// Range is the numbers that a setting may be, written as
+// Range is the set of numbers that a setting may take, written as
 //
 //	0..0.99     from 0 to 0.99
 //	(0..1]      above 0, up to 1; likewise [0..1) and (0..1)
 //	0..         0 or more
 //	0|300..1e5  0, or from 300 to 100000
 //
-// with units where the setting is a time (0s..1h). Infinities and what is not a
-// number are outside of every range.
+// with units where the setting is a time (0s..1h). Infinities and NaN are
+// outside every range.
 type Range []Interval
 
-// Interval is the numbers from Least to Most, which may be +Inf; Above and Below
-// leave out the end itself.
+// Interval is the numbers from Least to Most, which may be +Inf; Above and
+// Below exclude the bound itself.
 type Interval struct {
 	Least, Most  float64
 	Above, Below bool
 
-	least, most string // as a person reads them
+	least, most string // as printed
 }
 
 func parseRange(tag string, t reflect.Type) (Range, error) {
@@ -92,7 +92,8 @@ func (r Range) contains(v reflect.Value) bool {
 	return false
 }
 
-// String is the range as an error says it: "a number from 0 to 0.99".
+// String returns the range as error messages print it: "a number from 0 to
+// 0.99".
 func (r Range) String() string {
 	var parts []string
 	for _, i := range r {
@@ -101,7 +102,7 @@ func (r Range) String() string {
 	return strings.Join(parts, ", or ")
 }
 
-// short is the range as help says it: "0 to 0.99".
+// short returns the range as help prints it: "0 to 0.99".
 func (r Range) short() string {
 	var parts []string
 	for _, i := range r {

@@ -1,12 +1,12 @@
-// Package settings is the one home of what a setting is. The fields of a
-// configuration struct say all of it in their tags, its Defaults the values to
-// begin with, and validation, flags, help, shell completion and documentation
-// read that here.
+// Package settings defines what a setting is. The tags of a configuration
+// struct's fields describe its settings, its Defaults hold the initial values,
+// and validation, flags, help, shell completion and documentation are derived
+// from both.
 //
 //	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the output"`
 //	Pool    string  `json:"pool" oneof:"max,mean,last (the last step alone)" group:"Model" help:"how steps become one vector"`
 //
-// A field takes part if it has a json name and a type that has a text form.
+// A field is a setting if it has a json name and a type with a text form.
 //
 //	range  numbers allowed: see [Range]; of a list, of each item
 //	oneof  words allowed, with commas between them, each with a note in brackets
@@ -43,14 +43,14 @@ type Setting struct {
 	field  reflect.Value
 }
 
-// Choice is a word that a setting may be.
+// Choice is one of the words that a setting accepts.
 type Choice struct {
 	Word string // "": the setting may be empty
 	Note string // what it does; may be empty
 }
 
-// List is the settings of the struct that ptr points to, those of embedded
-// structs among them, in their order. A tag that cannot be read panics.
+// List returns the settings of the struct that ptr points to, those of embedded
+// structs included, in order. It panics on a tag that cannot be parsed.
 func List(ptr any) []*Setting {
 	return list(nil, reflect.ValueOf(ptr).Elem())
 }
@@ -81,7 +81,7 @@ func list(to []*Setting, v reflect.Value) []*Setting {
 	return to
 }
 
-// Named is the setting of that name, or nil.
+// Named returns the setting with that name, or nil.
 func Named(list []*Setting, name string) *Setting {
 	for _, s := range list {
 		if s.Name == name {
@@ -91,12 +91,12 @@ func Named(list []*Setting, name string) *Setting {
 	return nil
 }
 
-// Flag is the name as a flag.
+// Flag returns the name in the form of a flag.
 func (s *Setting) Flag() string { return strings.ReplaceAll(s.Name, "_", "-") }
 
-// Check reports in one line the first setting of the struct that ptr points to
-// whose value is out of its range or none of its choices. What several settings
-// make of each other is for the struct's own Validate.
+// Check returns a one-line error that names the first setting of the struct
+// that ptr points to whose value is out of its range or not among its choices.
+// Constraints between settings belong in the struct's own Validate.
 func Check(ptr any) error {
 	for _, s := range List(ptr) {
 		if err := s.Check(); err != nil {
@@ -106,7 +106,7 @@ func Check(ptr any) error {
 	return nil
 }
 
-// Check is [Check] of one setting.
+// Check is [Check] for one setting; it returns the same errors.
 func (s *Setting) Check() error {
 	if s.field.Kind() != reflect.Slice || isText(s.field.Type()) {
 		return s.check(s.field)
@@ -132,7 +132,7 @@ func (s *Setting) check(v reflect.Value) error {
 	return nil
 }
 
-// Words are the choices, without the empty one.
+// Words returns the choices, without the empty one.
 func (s *Setting) Words() []string {
 	var words []string
 	for _, c := range s.Choices {
@@ -147,7 +147,7 @@ func (s *Setting) mayBeEmpty() bool {
 	return slices.ContainsFunc(s.Choices, func(c Choice) bool { return c.Word == "" })
 }
 
-// Describe is the help with the choices and the range.
+// Describe returns the help text with the choices and the range.
 func (s *Setting) Describe() string {
 	var b strings.Builder
 	b.WriteString(s.Help)
@@ -178,7 +178,7 @@ func (s *Setting) Describe() string {
 	return b.String()
 }
 
-// Kind names the kind of value.
+// Kind returns the name of the value's kind.
 func (s *Setting) Kind() string {
 	switch t := s.field.Type(); {
 	case s.word != "":

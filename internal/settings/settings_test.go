@@ -14,7 +14,7 @@ type inner struct {
 }
 
 type sample struct {
-	inner                // unexported, and its fields are settings all the same
+	inner                // unexported, but its fields are settings
 	Share  float64       `json:"share" range:"(0..1]" group:"Model" help:"a share" was:"part"`
 	Open   float64       `json:"open" range:"[0..1)" help:"h"`
 	Both   []float64     `json:"both" range:"(0..1)" help:"levels"`

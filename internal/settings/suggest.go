@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// DidYouMean is the tail of an "unknown name" message: the nearest candidate,
-// or, where none is near and list is not empty, list and all of them.
+// DidYouMean returns the end of an "unknown name" message: the nearest
+// candidate, or, if none is near and list is not empty, list followed by all
+// candidates.
 func DidYouMean(got string, candidates []string, prefix, list string) string {
 	if best := Nearest(got, candidates); best != "" {
 		return fmt.Sprintf("; did you mean %s%s?", prefix, best)
@@ -17,9 +18,9 @@ func DidYouMean(got string, candidates []string, prefix, list string) string {
 	return "; " + list + strings.Join(candidates, ", ")
 }
 
-// Nearest returns the candidate that got most likely meant, or "": the one at
-// the fewest slips (letters added, lost, changed or swapped), at most a third
-// of its length, or the only one that got begins.
+// Nearest returns the candidate that was most likely meant, or "": the one with
+// the fewest typing errors (letters added, lost, changed or swapped), at most a
+// third of its length, or the only one that starts with got.
 func Nearest(got string, candidates []string) string {
 	key := Fold(got)
 	best, bestDistance := "", len(key)/3+1
@@ -42,7 +43,7 @@ func Nearest(got string, candidates []string) string {
 	return best
 }
 
-// Fold makes names comparable that differ in case or in the kind of dash.
+// Fold makes names that differ in case or in the kind of dash comparable.
 func Fold(s string) string {
 	return strings.ToLower(strings.ReplaceAll(s, "_", "-"))
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// WriteTable writes settings as a Markdown table, with their values as the
-// defaults. name gives the name of each.
+// WriteTable writes settings as a Markdown table, with their current values as
+// the defaults. name returns the name to print for each.
 func WriteTable(w io.Writer, list []*Setting, name func(*Setting) string) {
 	fmt.Fprintf(w, "| Setting | Default | Meaning |\n|---|---|---|\n")
 	cell := strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`).Replace

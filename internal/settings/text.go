@@ -10,17 +10,18 @@ import (
 	"time"
 )
 
-// Assign parses texts into the setting. A list takes all texts, each of them
-// itself a comma-separated list; any other setting the last. It does not check
-// the value: what is in range may depend on what else is set.
+// Assign parses texts into the setting. A list takes all texts, each of which
+// is itself a comma-separated list; any other setting takes the last. A text of
+// the wrong type is an error. The value's range is not checked: it may depend
+// on other settings.
 func (s *Setting) Assign(texts ...string) error { return assign(s.field, s.items(texts)) }
 
-// Try is Assign into nowhere: the error that Assign would give.
+// Try returns the error that Assign would return, without assigning.
 func (s *Setting) Try(texts ...string) error {
 	return assign(reflect.New(s.field.Type()).Elem(), s.items(texts))
 }
 
-// items quotes texts that are items as they are.
+// items quotes texts that are single items.
 func (s *Setting) items(texts []string) []string {
 	if !s.whole {
 		return texts
@@ -32,7 +33,7 @@ func (s *Setting) items(texts []string) []string {
 	return quoted
 }
 
-// String is the setting's value as one would type it.
+// String returns the setting's value as a user would type it.
 func (s *Setting) String() string { return format(s.field) }
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
@@ -50,8 +51,8 @@ func assignable(t reflect.Type) bool {
 	return isText(t)
 }
 
-// assign parses texts into v. A list takes all texts, each of them itself a
-// comma-separated list; any other type the last.
+// assign parses texts into v. A list takes all texts, each of which is itself a
+// comma-separated list; any other type takes the last.
 func assign(v reflect.Value, texts []string) error {
 	if v.Kind() != reflect.Slice || isText(v.Type()) {
 		return assignOne(v, texts[len(texts)-1])
@@ -121,7 +122,8 @@ func assignOne(v reflect.Value, text string) error {
 	return nil
 }
 
-// splitList splits at commas outside double quotes; nothing is the empty list.
+// splitList splits at commas outside double quotes; empty text is the empty
+// list.
 func splitList(text string) ([]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil

@@ -25,7 +25,7 @@ type array struct {
 	data []float32
 }
 
-// layer is a layer in Keras's own terms, for its equations.
+// layer is a layer in Keras's terms, for its equations.
 type layer struct {
 	desc   *model.Layer // set when all are known
 	class  string
@@ -67,13 +67,13 @@ func (c *converter) convert(h *hdf5, config *object) error {
 		c.w.layers[i].desc = &c.w.Arch.Layers[i]
 	}
 	if slices.ContainsFunc(plan, func(s spec) bool { return s.guessed && s.class != "Dense" && s.class != "Embedding" }) {
-		c.note("the file does not say what activations and epsilons its layers have: taken for Keras's defaults (tanh, sigmoid, 0.001); a .keras file says it")
+		c.note("the file does not record the activations and epsilons of its layers: Keras's defaults (tanh, sigmoid, 0.001) are assumed; a .keras file records them")
 	}
 	return c.rest(order, strays)
 }
 
-// checkHints refuses a hint for a layer that is not there, and one that a
-// configuration answers already.
+// checkHints returns an error for a hint that names no layer, or one that the
+// configuration already determines.
 func (c *converter) checkHints(plan []spec) error {
 	for _, name := range slices.Sorted(maps.Keys(c.hints)) {
 		kind := c.hints[name]
@@ -81,9 +81,9 @@ func (c *converter) checkHints(plan []spec) error {
 		switch {
 		case kind == model.Other || i >= 0 && plan[i].guessed:
 		case i >= 0:
-			return fmt.Errorf("layer %q is a %s by the file's configuration, which needs no --layer", name, plan[i].class)
+			return fmt.Errorf("layer %q is a %s by the file's configuration, so --layer does not apply", name, plan[i].class)
 		default:
-			return fmt.Errorf("has no layer %q, which was said to be of kind %s", name, kind)
+			return fmt.Errorf("has no layer %q, for which the kind %s was given", name, kind)
 		}
 	}
 	return nil
@@ -93,7 +93,7 @@ func (c *converter) note(format string, args ...any) {
 	c.w.Notes = append(c.w.Notes, fmt.Sprintf(format, args...))
 }
 
-// rest keeps the arrays of no layer.
+// rest keeps the arrays that belong to no layer.
 func (c *converter) rest(order []string, strays []*dataset) error {
 	for _, path := range order {
 		if !c.used[path] && path != "optimizer" && !strings.HasPrefix(path, "optimizer/") {
@@ -147,9 +147,9 @@ func (c *converter) take(s *spec, path string, least, most int) ([]*array, error
 	return list, nil
 }
 
-// otherwise is how to go on without a layer.
+// otherwise returns how to continue without a layer.
 func (c *converter) otherwise(s *spec) string {
-	return fmt.Sprintf("to keep its arrays as they are, say --layer %s=%s", s.name, model.Other)
+	return fmt.Sprintf("to keep its arrays unchanged, use --layer %s=%s", s.name, model.Other)
 }
 
 func counts(least, most int) string {
@@ -159,7 +159,7 @@ func counts(least, most int) string {
 	return fmt.Sprintf("%d to %d arrays", least, most)
 }
 
-// want holds an array's shape against what it must be.
+// want compares an array's shape with the expected one.
 func (s *spec) want(path string, i int, a *array, dims ...int) error {
 	if slices.Equal(a.dims, dims) {
 		return nil
@@ -167,7 +167,7 @@ func (s *spec) want(path string, i int, a *array, dims ...int) error {
 	return &model.FileError{Tensor: fmt.Sprintf("%s/vars/%d", path, i), Problem: fmt.Sprintf("layer %q is a %s: expected shape %v, got %v", s.name, s.class, dims, a.dims)}
 }
 
-// wantElements holds the first array's rank against what it must be.
+// wantElements compares the first array's rank with the expected one.
 func (s *spec) wantElements(a *array, rank int) error {
 	if len(a.dims) == rank && len(a.data) > 0 {
 		return nil
@@ -175,7 +175,7 @@ func (s *spec) wantElements(a *array, rank int) error {
 	return &model.FileError{Tensor: s.paths[0] + "/vars/0", Problem: fmt.Sprintf("layer %q is a %s: expected %d dimensions with elements, got shape %v", s.name, s.class, rank, a.dims)}
 }
 
-// add converts a layer; nil if its arrays are kept as they are.
+// add converts a layer; nil if its arrays are kept unchanged.
 func (c *converter) add(s *spec) (*model.Layer, error) {
 	l := &model.Layer{Name: s.name}
 	var arrays [][]*array
@@ -224,7 +224,7 @@ func (c *converter) dense(s *spec, l *model.Layer) ([][]*array, error) {
 		c.put(l, "bias", a[1].data, l.Output)
 	}
 	if name := activationName(s.settings.Activation); name != "" && name != "linear" {
-		c.note("layer %s: its activation, %s, comes after it and is no part of the weights", s.name, name)
+		c.note("layer %s: its activation, %s, follows it and is not part of the weights", s.name, name)
 	}
 	return [][]*array{a}, nil
 }
@@ -245,13 +245,13 @@ func (c *converter) embedding(s *spec, l *model.Layer) ([][]*array, error) {
 	return [][]*array{a}, nil
 }
 
-// on is a setting that is true unless it says otherwise.
+// on is a setting that is true unless set otherwise.
 func on(b *bool) bool { return b == nil || *b }
 
 func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 	cfg := &s.settings
 	if axes, ok := cfg.Axis.([]any); cfg.RMS || ok && len(axes) != 1 {
-		c.note("layer %s: a layer normalisation over several dimensions, or by the root mean square alone, is not known: its arrays are kept as they are", s.name)
+		c.note("layer %s: a layer normalisation over several dimensions, or by the root mean square alone, is not supported: its arrays are kept unchanged", s.name)
 		return nil, nil
 	}
 	scale, center := on(cfg.Scale), on(cfg.Center)
@@ -292,7 +292,7 @@ func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 	return [][]*array{{gamma, beta}}, nil
 }
 
-// turned is aᵀ, its rows in blocks of gates taken in the given order.
+// turned is aᵀ, its rows in blocks of gates in the given order.
 func turned(a *array, order []int) []float32 {
 	rows, cols := a.dims[0], a.dims[1]
 	block := cols / len(order)

@@ -12,16 +12,16 @@ import (
 // This file reads the part of HDF5 that Keras writes (The HDF Group, "HDF5 File
 // Format Specification", version 3.0): superblock version 0 or 1, groups as
 // symbol tables, object headers of version 1, and contiguous or compact arrays
-// of floating-point numbers. The file may come from anywhere: it has a budget
-// of bytes to read, in proportion to its size, so that nothing it claims costs
-// more than that, and no group is entered twice.
+// of floating-point numbers. The file need not be trusted: a budget of bytes to
+// read, in proportion to its size, bounds the cost of anything it claims, and
+// no group is entered twice.
 
 const signature = "\x89HDF\r\n\x1a\n"
 
-// undefined is the address of what is not there.
+// undefined is the address of an absent object.
 const undefined = math.MaxUint64
 
-// Bounds on what is sensible; a file of Keras stays far below.
+// Limits, far above what files of Keras need.
 const (
 	maxDepth    = 64   // of groups, and of the trees of one
 	maxName     = 1024 // bytes
@@ -35,7 +35,7 @@ type hdf5 struct {
 	size   uint64
 	budget int64           // bytes of structure that may still be read
 	data   int64           // bytes of arrays that may still be read
-	seen   map[uint64]bool // objects and tree nodes that were visited
+	seen   map[uint64]bool // visited objects and tree nodes
 	list   []dataset
 }
 
@@ -43,7 +43,7 @@ type hdf5 struct {
 type dataset struct {
 	path  string
 	dims  []int
-	float *float // nil: the elements are no floating-point numbers that are known
+	float *float // nil: the elements are not in a supported floating-point format
 	at    uint64 // address of its bytes
 	bytes uint64
 }
@@ -55,7 +55,7 @@ type float struct {
 	decode func(order binary.ByteOrder, b []byte) float64
 }
 
-// problems are the errors of reading, thrown as panics and caught at the border.
+// problem is an error of reading, thrown as a panic and recovered by catch.
 type problem struct{ error }
 
 func failf(format string, args ...any) { panic(problem{fmt.Errorf(format, args...)}) }
@@ -80,7 +80,7 @@ func openHDF5(r io.ReaderAt, size int64) (h *hdf5, err error) {
 		failf("expected an HDF5 file, got one that begins with %q", head[:8])
 	}
 	if version := head[8]; version > 1 {
-		failf("it is HDF5 of the newer kind (superblock %d), which Keras does not write; save it with Keras 3", version)
+		failf("it uses a newer version of HDF5 (superblock %d), which Keras does not write; save it with Keras 3", version)
 	}
 	if head[13] != 8 || head[14] != 8 {
 		failf("offsets of %d and lengths of %d bytes; only 8 are known", head[13], head[14])
@@ -116,10 +116,11 @@ func (h *hdf5) bytes(at uint64, n int) []byte {
 	return b
 }
 
-// visit refuses to come by twice, which no tree does.
+// visit fails at the second visit of an address, which does not occur in a
+// tree.
 func (h *hdf5) visit(at uint64) {
 	if h.seen[at] {
-		failf("damaged: something is inside itself, or in two places (at byte %d)", at)
+		failf("damaged: the object at byte %d occurs twice", at)
 	}
 	h.seen[at] = true
 }
@@ -162,7 +163,7 @@ func (h *hdf5) object(at uint64, path string, depth int) {
 func (h *hdf5) header(at uint64, path string) map[int]*message {
 	head := h.bytes(at, 16)
 	if head[0] != 1 {
-		failf("%q has an object header of the newer kind, which Keras does not write; save it with Keras 3", path)
+		failf("%q has a newer version of object header, which Keras does not write; save it with Keras 3", path)
 	}
 	found := map[int]*message{}
 	left := u16(head[2:])
@@ -212,8 +213,8 @@ func (h *hdf5) heap(at uint64) []byte {
 	return h.bytes(u64(head[24:]), int(n))
 }
 
-// tree goes through the B-tree of a group's members. Its levels, left is the
-// most there may be, end in lists of them.
+// tree iterates over the B-tree of a group's members. Its levels, at most left,
+// end in lists of members.
 func (h *hdf5) tree(at uint64, names []byte, path string, depth, left int) {
 	h.visit(at)
 	head := h.bytes(at, 8)
@@ -243,7 +244,7 @@ func (h *hdf5) members(at uint64, n int, names []byte, path string, depth int) {
 	}
 }
 
-// nameAt is a name in a group's heap.
+// nameAt returns a name in a group's heap.
 func nameAt(names []byte, at uint64, path string) string {
 	if at < uint64(len(names)) {
 		rest := names[at:min(uint64(len(names)), at+maxName)]
@@ -271,7 +272,7 @@ func (h *hdf5) array(path string, found map[int]*message) dataset {
 	d.bytes = elements * uint64(size)
 	l, layout := found[layoutMessage], found[layoutMessage].data
 	if len(layout) < 4 || layout[0] != 3 {
-		failf("%q has a layout of the newer kind, which Keras does not write", path)
+		failf("%q has a newer version of layout, which Keras does not write", path)
 	}
 	have := uint64(0)
 	switch {
@@ -300,7 +301,7 @@ func (d *dataset) readDims(b []byte) (elements uint64) {
 		}
 	}
 	if len(b) < 4 || b[0] < 1 || b[0] > 2 || rank > maxRank || len(b) < at+8*rank || b[0] == 2 && b[3] == 2 {
-		failf("%q has a shape that is not known", d.path)
+		failf("%q has an unsupported shape", d.path)
 	}
 	elements = 1
 	d.dims = make([]int, rank)
@@ -318,7 +319,7 @@ func (d *dataset) readDims(b []byte) (elements uint64) {
 // readType reads a datatype message and returns the size of an element.
 func (d *dataset) readType(b []byte) int {
 	if len(b) < 8 || b[0]>>4 > 3 {
-		failf("%q has elements of a kind that is not known", d.path)
+		failf("%q has an unsupported element type", d.path)
 	}
 	size := u32(b[4:])
 	if size < 1 || size > 1<<16 {
@@ -329,7 +330,7 @@ func (d *dataset) readType(b []byte) int {
 		return int(size)
 	}
 	if b[0]&15 != 1 || len(b) < 20 || b[1]&0x40 != 0 {
-		return int(size) // integers, texts: nothing that is a weight
+		return int(size) // integers, texts: not weights
 	}
 	f := &float{size: int(size), order: binary.LittleEndian}
 	if b[1]&1 != 0 {
@@ -355,7 +356,7 @@ func bfloat16(o binary.ByteOrder, b []byte) float64 {
 	return float64(math.Float32frombits(uint32(o.Uint16(b)) << 16))
 }
 
-// half is a float16.
+// half converts a float16.
 func half(bits uint16) float64 {
 	sign, exponent, fraction := 1.0, int(bits>>10&31), float64(bits&1023)
 	if bits>>15 != 0 {
@@ -376,7 +377,7 @@ func half(bits uint16) float64 {
 // read decodes an array, in row-major order.
 func (h *hdf5) read(d *dataset) (x []float32, err error) {
 	if h.data -= int64(d.bytes); h.data < 0 {
-		return nil, errors.New("damaged: its arrays lie on one another")
+		return nil, errors.New("damaged: its arrays overlap")
 	}
 	raw := make([]byte, d.bytes)
 	if _, err := h.r.ReadAt(raw, int64(d.at)); err != nil && d.bytes > 0 {

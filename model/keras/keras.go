@@ -12,37 +12,40 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// Weights are the layers of a Keras file, converted.
+// Weights are the converted layers of a Keras file.
 type Weights struct {
 	File  *model.File // tensors under PyTorch's names, "layer.weight_ih_l0"
 	Arch  *model.Architecture
-	Notes []string // a sentence each: what a layer does beyond its weights, what was taken for granted
+	Notes []string // one sentence each: what a layer does beyond its weights, and what was assumed
 
 	path   string
 	layers []*layer // by Arch.Layers
 }
 
-// Options says what a .weights.h5 leaves open; nil takes Keras's defaults.
+// Options supplies what a .weights.h5 does not determine; nil uses Keras's
+// defaults.
 type Options struct {
-	// Kinds says of what kind layers are, by name, where names and shapes do not
-	// tell; [model.Other] keeps a layer's arrays as they are.
+	// Kinds gives the kinds of layers, by name, where names and shapes do not
+	// determine them; [model.Other] keeps a layer's arrays unchanged.
 	Kinds map[string]model.Kind
 }
 
-// Bounds on the members of a .keras archive that are read whole.
+// Limits on the members of a .keras archive that are read whole.
 const (
 	maxConfig  = 16 << 20
 	maxInflate = 16 // times the archive's size, for compressed weights
 )
 
-// Read reads a .keras or a .weights.h5 file of Keras 3. Layers become those of
-// their names in the model: LSTM, GRU, SimpleRNN and their cells, Bidirectional,
-// Dense, Embedding and LayerNormalization, in nested models too. Arrays of other
-// layers are kept under their places in the file, unchecked. An optimizer's are
+// Read reads a .keras or a .weights.h5 file of Keras 3. Layers keep their names
+// in the model: LSTM, GRU, SimpleRNN and their cells, Bidirectional, Dense,
+// Embedding and LayerNormalization, in nested models too. Arrays of other
+// layers are kept under their paths in the file, unchecked. An optimizer's are
 // left out.
 //
-// What is wrong with a file is a *model.FileError. So is a layer of the wrong
-// shape, which names the array, what was expected and what came.
+// It returns a [*model.FileError] for a file that cannot be read, is damaged or
+// of an unsupported form, for a hint that does not apply, and for a layer of
+// the wrong shape; the latter names the array, the expected and the actual
+// shape.
 func Read(path string, o *Options) (*Weights, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -96,7 +99,7 @@ type object struct {
 	Config json.RawMessage `json:"config"`
 }
 
-// settings are the fields of a configuration that matter here.
+// settings are the fields of a configuration that are used here.
 type settings struct {
 	Name     string   `json:"name"`
 	Layers   []object `json:"layers"`         // of a Sequential or Functional model
@@ -118,7 +121,8 @@ type settings struct {
 	MaskZero            bool     `json:"mask_zero"`
 }
 
-// settings are nil for a class of the user's own, whose fields may mean anything.
+// settings is nil for a class defined by the user, whose fields may mean
+// anything.
 func (o *object) settings() *settings {
 	if o.Module != "" && o.Module != "keras" && !strings.HasPrefix(o.Module, "keras.") {
 		return nil
@@ -167,7 +171,7 @@ func unpack(r io.ReaderAt, size int64) (io.ReaderAt, int64, *object, error) {
 	return bytes.NewReader(text), int64(len(text)), whole, err
 }
 
-// inflate reads a member of at most so many bytes.
+// inflate reads a member of at most most bytes.
 func inflate(f *zip.File, most int64) ([]byte, error) {
 	r, err := f.Open()
 	if err != nil {

@@ -96,17 +96,17 @@ func TestArrays(t *testing.T) {
 func TestLayers(t *testing.T) {
 	for file, want := range map[string]string{
 		"classifier.keras": "words: embedding, 11 -> 4\nreader: LSTM, 4 -> 10, both directions\ngru: GRU, 10 -> 6\nnorm: layer norm, 6\n" +
-			"simple_rnn: RNN (tanh), 6 -> 4\ndense: linear, 4 -> 3\nnote: layer dense: its activation, softmax, comes after it and is no part of the weights\n",
+			"simple_rnn: RNN (tanh), 6 -> 4\ndense: linear, 4 -> 3\nnote: layer dense: its activation, softmax, follows it and is not part of the weights\n",
 		"classifier.weights.h5": "bidirectional: LSTM, 4 -> 10, both directions\ndense: linear, 4 -> 3\nembedding: embedding, 11 -> 4\ngru: GRU, 10 -> 6\n" +
-			"layer_normalization: layer norm, 6\nsimple_rnn: RNN (tanh), 6 -> 4\nnote: the file does not say what activations and epsilons its layers have: taken for Keras's defaults (tanh, sigmoid, 0.001); a .keras file says it\n",
+			"layer_normalization: layer norm, 6\nsimple_rnn: RNN (tanh), 6 -> 4\nnote: the file does not record the activations and epsilons of its layers: Keras's defaults (tanh, sigmoid, 0.001) are assumed; a .keras file records them\n",
 		"cells.keras": "before: GRU, 4 -> 3, reset before\nboth: GRU, 3 -> 6, both directions\nother_activations: LSTM, 6 -> 5, no bias, gates hard_tanh, softsign\n" +
 			"relu: RNN (relu), 5 -> 4\nelu: RNN (tanh), 4 -> 4, no bias, elu\ncell: LSTM, 4 -> 3\ncells.0: GRU, 3 -> 3\ncells.1: GRU, 3 -> 2\n" +
 			"inner.gru: GRU, 3 -> 4, no bias\ninner.dense: linear, 4 -> 2, no bias\nscaled: layer norm, 2\ncentred: layer norm, 2\neach: linear, 2 -> 3\n" +
 			"other: layers.batch_normalization.vars.0\nother: layers.batch_normalization.vars.1\nother: layers.batch_normalization.vars.2\nother: layers.batch_normalization.vars.3\n" +
 			"other: layers.lstm_1.cell.vars.0\nother: layers.lstm_1.cell.vars.1\nother: layers.lstm_1.cell.vars.2\n" +
-			"note: layer unknown_gate: Keras's activation hard_sigmoid is not one that this library's cells have: its arrays are kept as they are\n",
+			"note: layer unknown_gate: Keras's activation hard_sigmoid is not supported by this library's cells: its arrays are kept unchanged\n",
 		"tagger.weights.h5": "around: GRU, 4 -> 6, both directions, reset before\nencoder: LSTM, 3 -> 4\nhead: linear, 6 -> 2\nother: a_table.vars.0\nother: gain.vars.0\nother: gain.vars.1\n" +
-			"note: the file does not say what activations and epsilons its layers have: taken for Keras's defaults (tanh, sigmoid, 0.001); a .keras file says it\n",
+			"note: the file does not record the activations and epsilons of its layers: Keras's defaults (tanh, sigmoid, 0.001) are assumed; a .keras file records them\n",
 	} {
 		w, _ := read(t, file, nil)
 		var b strings.Builder
@@ -283,8 +283,8 @@ func TestHints(t *testing.T) {
 		kind       model.Kind
 		want       string
 	}{
-		{"tagger.weights.h5", "none", model.LSTM, `has no layer "none", which was said to be of kind lstm`},
-		{"classifier.keras", "gru", model.GRU, `layer "gru" is a GRU by the file's configuration, which needs no --layer`},
+		{"tagger.weights.h5", "none", model.LSTM, `has no layer "none", for which the kind lstm`},
+		{"classifier.keras", "gru", model.GRU, `layer "gru" is a GRU by the file's configuration, so --layer does not apply`},
 		{"tagger.weights.h5", "encoder", model.GRU, `tensor encoder/cell/vars/1: layer "encoder" is a GRU: expected shape [4 12], got [4 16]`},
 		{"tagger.weights.h5", "a_table", model.LayerNorm, `tensor a_table/vars: layer "a_table" is a LayerNormalization: expected 2 arrays, got 1`},
 	} {

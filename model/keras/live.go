@@ -17,11 +17,12 @@ import (
 //go:embed parity.py
 var parityScript string
 
-// CheckKeras lets Keras load the file w was read from, a .keras as a model and a
-// .weights.h5 array by array, run its layers on the input of p, and adds to p
-// how far its results lie from this library's. python is the interpreter to run,
-// with KERAS_BACKEND as the environment has it; one without Keras, or that fails
-// otherwise, is an error with its last line.
+// CheckKeras lets Keras load the file that w was read from, a .keras as a model
+// and a .weights.h5 array by array, and run its layers on the input of p, and
+// adds to p how much its results differ from this library's. python is the
+// interpreter to run, with KERAS_BACKEND taken from the environment. An
+// interpreter that is missing, has no Keras or fails otherwise is an error with
+// the last line of its output.
 func (w *Weights) CheckKeras(ctx context.Context, p *model.Parity, python string) error {
 	dir, err := os.MkdirTemp("", "carousel-parity-")
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// spec is a layer that is to be converted: of what class, and where its arrays are.
+// spec is a layer to convert: its class, and the location of its arrays.
 type spec struct {
 	name     string
-	class    string   // Keras's, of a cell the layer's: LSTM, GRU, SimpleRNN, Dense, Embedding, LayerNormalization
-	paths    []string // of the groups that own arrays, both directions' of Bidirectional
+	class    string   // Keras's; for a cell, the layer's: LSTM, GRU, SimpleRNN, Dense, Embedding, LayerNormalization
+	paths    []string // of the groups that own arrays; for Bidirectional, of both directions
 	settings settings
 	guessed  bool // there is no configuration: settings are Keras's defaults
 	hint     model.Kind
@@ -26,10 +26,10 @@ type owner struct {
 	vars []*dataset // by number
 }
 
-// variable matches the place of an owner's array.
+// variable matches the path of an owner's array.
 var variable = regexp.MustCompile(`^(?:(.*)/)?vars/(\d{1,4})$`)
 
-// owners groups the arrays of a file; strays are those of another layout.
+// owners groups the arrays of a file; strays are those in another layout.
 func owners(list []dataset) (found map[string]*owner, order []string, strays []*dataset) {
 	found = map[string]*owner{}
 	for i := range list {
@@ -56,10 +56,10 @@ func owners(list []dataset) (found map[string]*owner, order []string, strays []*
 	return found, order, strays
 }
 
-// maxNesting of models in models; each level is parsed again.
+// maxNesting limits models in models; each level is parsed again.
 const maxNesting = 32
 
-// planned lists the layers that a model's configuration tells of, in its order.
+// planned lists the layers in a model's configuration, in order.
 func planned(c *settings, path, name string, depth int) []spec {
 	var list []spec
 	used := map[string]int{}
@@ -75,7 +75,7 @@ func planned(c *settings, path, name string, depth int) []spec {
 	return list
 }
 
-// planLayer is one layer at a place in the file, or a model's.
+// planLayer returns one layer at a path in the file, or the layers of a model.
 func planLayer(l *object, path, name string, depth int) []spec {
 	c := l.settings()
 	if c == nil || depth > maxNesting {
@@ -113,7 +113,7 @@ func planBoth(c *settings, path, name string) []spec {
 	}
 	if b := c.Backward; b != nil {
 		if back := b.settings(); back == nil || b.Class != c.Layer.Class || !sameEquations(back, inner) {
-			return nil // two unlike layers: no stack of this library
+			return nil // two different layers: not supported by nn.RNN
 		}
 	}
 	s := spec{name: name, class: c.Layer.Class, paths: []string{path + "/forward_layer/cell", path + "/backward_layer/cell"}, settings: *inner}
@@ -121,13 +121,13 @@ func planBoth(c *settings, path, name string) []spec {
 	return []spec{s}
 }
 
-// sameEquations says whether two configurations compute alike.
+// sameEquations reports whether two configurations have the same equations.
 func sameEquations(a, b *settings) bool {
 	return activationName(a.Activation) == activationName(b.Activation) &&
 		activationName(a.RecurrentActivation) == activationName(b.RecurrentActivation) && on(a.ResetAfter) == on(b.ResetAfter)
 }
 
-// planCells is the cell of an RNN, or several on one another.
+// planCells returns the cell of an RNN, or several stacked ones.
 func planCells(cell *object, path, name string, backwards bool, depth int) []spec {
 	c := cell.settings()
 	if c == nil || depth > maxNesting {
@@ -151,7 +151,8 @@ func planCells(cell *object, path, name string, backwards bool, depth int) []spe
 	return []spec{s}
 }
 
-// snakes are what Keras makes names of groups of classes' names with.
+// snakes are the expressions by which Keras derives names of groups from class
+// names.
 var snakes = []*regexp.Regexp{regexp.MustCompile(`(.)([A-Z][a-z]+)`), regexp.MustCompile(`([a-z])([A-Z])`)}
 
 func snake(class string) string {
@@ -161,7 +162,7 @@ func snake(class string) string {
 	return strings.ToLower(class)
 }
 
-// unique numbers the names that are used again: dense, dense_1.
+// unique numbers repeated names: dense, dense_1.
 func unique(name string, used map[string]int) string {
 	n, again := used[name]
 	if !again {
@@ -172,12 +173,12 @@ func unique(name string, used map[string]int) string {
 	return fmt.Sprintf("%s_%d", name, n+1)
 }
 
-// joined joins what is not empty.
+// joined joins the parts that are not empty.
 func joined(by string, parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), by)
 }
 
-// numbered is the end of a name that was used before.
+// numbered matches the suffix of a repeated name.
 var numbered = regexp.MustCompile(`_\d+$`)
 
 // classes by the names of their groups.
@@ -186,13 +187,13 @@ var classes = map[string]string{
 	"dense": "Dense", "embedding": "Embedding", "layer_normalization": "LayerNormalization",
 }
 
-// classOf are the classes of the kinds that a user may name.
+// classOf gives the classes of the kinds that a user may name.
 var classOf = map[model.Kind]string{
 	model.LSTM: "LSTM", model.GRU: "GRU", model.RNNTanh: "SimpleRNN", model.RNNReLU: "SimpleRNN",
 	model.Linear: "Dense", model.Embedding: "Embedding", model.LayerNorm: "LayerNormalization",
 }
 
-// guess finds the layers by the names and shapes of the groups of a file.
+// guess infers the layers from the names and shapes of the groups of a file.
 func guess(found map[string]*owner, order []string, hints map[string]model.Kind) []spec {
 	var list []spec
 	for _, path := range order {
@@ -225,7 +226,7 @@ func guess(found map[string]*owner, order []string, hints map[string]model.Kind)
 			s.class = "Dense"
 		}
 		if s.class == "LayerNormalization" && len(o.vars) == 1 {
-			s.class = "" // which of its vectors it is, the file does not say
+			s.class = "" // the file does not say which of its vectors it is
 		}
 		if s.hint = hints[s.name]; s.hint != "" {
 			s.class = classOf[s.hint]
@@ -247,7 +248,7 @@ func rank(o *owner, i int) int {
 	return len(o.vars[i].dims)
 }
 
-// recurrentClass tells a cell by the gates a unit has.
+// recurrentClass determines a cell from the number of gates per unit.
 func recurrentClass(o *owner) string {
 	if rank(o, 1) != 2 {
 		return ""

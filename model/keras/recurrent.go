@@ -6,18 +6,19 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// gateOrder lists, for each gate of this library in order, its place in Keras:
-// i f g o of i f c o, r z n of z r h.
+// gateOrder lists, for each gate of this library in order, its position in
+// Keras: i f g o in i f c o, r z n in z r h.
 var gateOrder = map[model.Kind][]int{model.LSTM: {0, 1, 2, 3}, model.GRU: {1, 0, 2}, model.RNNTanh: {0}, model.RNNReLU: {0}}
 
-// activationNames are Keras's activations that the engine has too, by its names.
+// activationNames maps Keras's names of the activations that the engine
+// supports to its names.
 var activationNames = map[string]string{
 	"tanh": "tanh", "sigmoid": "sigmoid", "relu": "relu", "linear": "identity",
 	"softsign": "softsign", "elu": "elu", "softplus": "softplus", "hard_tanh": "hard_tanh",
 }
 
-// activationName is a setting's activation: Keras writes a name, nothing, or an
-// object for one of the user's own.
+// activationName returns a setting's activation: Keras writes a name, nothing,
+// or an object for a custom function.
 func activationName(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -25,11 +26,11 @@ func activationName(v any) string {
 	case string:
 		return v
 	}
-	return "a function of its own"
+	return "a custom function"
 }
 
-// equations finds a cell's kind and activations; false if the engine has not
-// what the layer computes with, and then says so.
+// equations determines a cell's kind and activations; false, after a note, if
+// the engine does not support them.
 func (c *converter) equations(s *spec, l *model.Layer) bool {
 	l.Kind = map[string]model.Kind{"LSTM": model.LSTM, "GRU": model.GRU, "SimpleRNN": model.RNNTanh}[s.class]
 	if s.hint == model.RNNReLU {
@@ -57,7 +58,7 @@ func (c *converter) equations(s *spec, l *model.Layer) bool {
 	}{{inner, "tanh", &l.Activation}, {gate, "sigmoid", &l.GateActivation}} {
 		name, ok := activationNames[a.name]
 		if !ok {
-			c.note("layer %s: Keras's activation %s is not one that this library's cells have: its arrays are kept as they are", s.name, a.name)
+			c.note("layer %s: Keras's activation %s is not supported by this library's cells: its arrays are kept unchanged", s.name, a.name)
 			return false
 		}
 		if a.name != a.own {
@@ -65,10 +66,10 @@ func (c *converter) equations(s *spec, l *model.Layer) bool {
 		}
 	}
 	if s.settings.GoBackwards && len(s.paths) == 1 {
-		c.note("layer %s: it reads backwards (go_backwards) and gives its outputs in that order: reverse its input", s.name)
+		c.note("layer %s: it reads backwards (go_backwards) and returns its outputs in that order: reverse its input", s.name)
 	}
 	if m := s.settings.Merge; len(s.paths) == 2 && (m == nil && !s.guessed || m != nil && *m != "concat") {
-		c.note("layer %s: its directions are not joined side by side (merge_mode) as they are here", s.name)
+		c.note("layer %s: its directions are merged by another merge_mode than concatenation, which is what this library does", s.name)
 	}
 	return true
 }
@@ -131,13 +132,13 @@ func (c *converter) sizes(s *spec, l *model.Layer, path string, a []*array) erro
 	if s.guessed {
 		l.ResetBefore = l.Bias && len(a[2].dims) == 1
 		if !l.Bias {
-			c.note("layer %s: a GRU without biases does not show where it resets: taken for Keras's default, reset_after", s.name)
+			c.note("layer %s: the arrays of a GRU without biases do not show where it resets: Keras's default, reset_after, is assumed", s.name)
 		}
 	}
 	return nil
 }
 
-// biases makes the two of PyTorch.
+// biases makes PyTorch's two biases.
 func (c *converter) biases(s *spec, l *model.Layer, path, suffix string, b *array) error {
 	order := gateOrder[l.Kind]
 	rows := len(order) * l.Hidden

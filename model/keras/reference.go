@@ -6,8 +6,8 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// This file is Keras's equations on Keras's arrays, in float64 and without any of
-// this library's tensors, layouts or kernels, for checking those.
+// This file has Keras's equations on Keras's arrays, in float64 and independent
+// of this library's tensors, layouts and kernels, in order to check those.
 
 // Reference computes the layers as Keras does.
 func (w *Weights) Reference() model.Reference {
@@ -70,7 +70,7 @@ func (l *layer) norm(x []float64) []float64 {
 	return y
 }
 
-// both runs each direction: y is [B,T,D*H], hn and cn [D,B,H].
+// both runs each direction: y has shape [B,T,D*H], hn and cn [D,B,H].
 func (l *layer) both(s *model.Sample) (y, hn, cn []float64) {
 	D, H := len(l.arrays), l.desc.Hidden
 	y = make([]float64, batch*steps*D*H)
@@ -98,7 +98,8 @@ func (l *layer) both(s *model.Sample) (y, hn, cn []float64) {
 	return y, hn, cn
 }
 
-// step is one step of one row: z = x·kernel + h·recurrent + bias, cut into gates.
+// step is one step of one row: z = x·kernel + h·recurrent + bias, split into
+// gates.
 func (l *layer) step(a []*array, x, h, c []float64) (h2, c2 []float64) {
 	H := len(h)
 	h2, c2 = make([]float64, H), make([]float64, H)
@@ -162,7 +163,7 @@ func (l *layer) inner(x float64) float64 {
 	return activate(l.desc.Activation, own, x)
 }
 
-// activate is an activation by this library's name, or own for none.
+// activate applies the activation with that name, or own if the name is empty.
 func activate(name, own string, x float64) float64 {
 	if name == "" {
 		name = own
@@ -188,7 +189,7 @@ func activate(name, own string, x float64) float64 {
 	case "hard_tanh":
 		return math.Max(-1, math.Min(1, x))
 	}
-	return math.NaN() // agrees with nothing
+	return math.NaN() // never equal
 }
 
 // times is x·a for a matrix [in,out].

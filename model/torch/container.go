@@ -13,18 +13,18 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// container is an opened file of torch.save: the value in it, and where the
-// bytes of its storages are.
+// container is an opened file of torch.save: its value, and the location of the
+// bytes of its storages.
 type container struct {
 	path  string
 	size  int64 // of the file, in bytes
 	root  any
 	order binary.ByteOrder
-	// open gives the bytes of a storage, as many as s.bytes() says.
+	// open returns a reader of the s.bytes() bytes of a storage.
 	open func(s *storage) (io.ReadCloser, error)
 }
 
-// problem is an error of this file's; its text is for a FileError.
+// problem returns a FileError for this file.
 func problem(path, fix, format string, a ...any) error {
 	err := fmt.Errorf(format, a...)
 	var no *forbidden
@@ -34,7 +34,7 @@ func problem(path, fix, format string, a ...any) error {
 	return &model.FileError{File: path, Problem: err.Error(), Fix: fix, Err: errors.Unwrap(err)}
 }
 
-// openFile opens a regular file and gives its size.
+// openFile opens a regular file and returns its size.
 func openFile(path string) (*os.File, int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -61,7 +61,7 @@ func cannotRead(path string, err error) error {
 	return &model.FileError{File: path, Problem: "cannot be read: " + bare.Error(), Err: err}
 }
 
-// parse tells the format by the first bytes and reads the value in it.
+// parse detects the format from the first bytes and reads the value.
 func parse(path string, r io.ReaderAt, size int64) (*container, error) {
 	var lead [512]byte
 	n, err := r.ReadAt(lead[:], 0)
@@ -139,7 +139,7 @@ func (c *container) readZip(r io.ReaderAt) error {
 	return nil
 }
 
-// entry opens a member of the archive. Reading to its end checks its CRC.
+// entry opens a member of the archive. Reading it to the end checks its CRC.
 func (c *container) entry(f *zip.File) (io.ReadCloser, error) {
 	if f.Method != zip.Store || f.UncompressedSize64 != f.CompressedSize64 || f.UncompressedSize64 > uint64(c.size) {
 		return nil, problem(c.path, "", "%s is compressed or larger than the file; torch.save does not write that", quote(f.Name))
@@ -178,7 +178,7 @@ const (
 )
 
 // readLegacy reads the format before 1.6: pickles of a magic number, a version,
-// the saving system's sizes, the value and the storages' keys, then each
+// the saving system's type sizes, the value and the storages' keys, then each
 // storage's number of elements and bytes, always little-endian.
 func (c *container) readLegacy(r io.ReaderAt) error {
 	set := storageSet{fields: 6}
@@ -250,7 +250,7 @@ func (t *storageSet) resolve(id tuple) (*storage, error) {
 	d := storages[string(class)]
 	switch {
 	case d == nil || !isText || !isCount:
-		return nil, fmt.Errorf("a storage's class, key or size is not one")
+		return nil, fmt.Errorf("a storage's class, key or size is not valid")
 	case numel < 0 || numel > math.MaxInt64/8:
 		return nil, fmt.Errorf("storage %s has %d elements", quote(key), numel)
 	case t.fields == 6 && id[5] != nil:

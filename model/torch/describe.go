@@ -11,17 +11,18 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// Describe finds the layers in a state_dict by the names and shapes of its
-// tensors. A recurrent layer whose tensors do not agree, in shape or because one
-// is missing or too many, is a *model.FileError that names the tensor, what was
-// expected and what came.
+// Describe finds the layers in a state_dict from the names and shapes of its
+// tensors. A recurrent layer whose tensors do not agree, in shape or because
+// one is missing or extra, is a [*model.FileError] that names the tensor, the
+// expected and the actual shape.
 //
-// Names and shapes leave three questions open, and hints, by layer name, answer
-// them: whether an RNN's nonlinearity is tanh or relu, and whether a matrix
-// alone is an embedding or a linear layer without bias. A name with "emb" in it
-// counts as an embedding; otherwise an open question is an error that asks for
-// the hint. The hint of the name "*" answers for every layer it fits. The hint
-// [model.Other] leaves a layer unrecognised.
+// Names and shapes do not determine two things: whether an RNN's nonlinearity
+// is tanh or relu, and whether a single matrix is an embedding or a linear
+// layer without bias. hints, by layer name, decide them. A name with "emb" in
+// it counts as an embedding; otherwise an undecided layer is a
+// [*model.FileError] that asks for a hint, and so is a hint that names no layer
+// or does not fit it. The hint with the name "*" applies to every layer that it
+// fits. The hint [model.Other] leaves a layer unrecognised.
 func Describe(f *model.File, hints map[string]model.Kind) (*model.Architecture, error) {
 	groups := map[string]*group{}
 	var names []string
@@ -40,7 +41,7 @@ func Describe(f *model.File, hints map[string]model.Kind) (*model.Architecture, 
 	}
 	for _, name := range slices.Sorted(maps.Keys(hints)) {
 		if name != "*" && groups[name] == nil {
-			return nil, problem(f.Path, "name one of the file's", "has no layer %s, which was said to be of kind %s", quote(name), hints[name])
+			return nil, problem(f.Path, "name one of the file's", "has no layer %s, for which the kind %s was given", quote(name), hints[name])
 		}
 		if !slices.Contains(model.Kinds, hints[name]) {
 			return nil, problem(f.Path, "", "layer %s: expected one of the kinds %v, got %s", quote(name), model.Kinds, quote(string(hints[name])))
@@ -65,7 +66,7 @@ func Describe(f *model.File, hints map[string]model.Kind) (*model.Architecture, 
 	return arch, nil
 }
 
-// group is the tensors whose names have the same beginning.
+// group is the tensors whose names have the same prefix.
 type group struct {
 	file    string
 	name    string
@@ -79,8 +80,8 @@ func (g *group) bad(tensor, format string, a ...any) error {
 	return &model.FileError{File: g.file, Tensor: tensor, Problem: fmt.Sprintf(format, a...)}
 }
 
-// matrix gives the two dimensions of a floating-point matrix that has elements;
-// zeros if it is not one.
+// matrix returns the two dimensions of a non-empty floating-point matrix; zeros
+// if the tensor is not one.
 func (g *group) matrix(base string) (rows, cols int) {
 	if t := g.tensors[base]; t != nil && len(t.Dims) == 2 && len(t.Data) > 0 {
 		return t.Dims[0], t.Dims[1]
@@ -138,7 +139,7 @@ func (g *group) bareMatrix(dims []int) (*model.Layer, error) {
 	return nil, g.ask(g.order[0], "a matrix of shape %v alone is an embedding or a linear layer without bias", model.Embedding, model.Linear, dims)
 }
 
-// ask is the error of an open question between two kinds.
+// ask returns the error for a layer of two possible kinds.
 func (g *group) ask(tensor, format string, a, b model.Kind, args ...any) error {
 	name := g.name + "="
 	if g.name == "" {
@@ -146,12 +147,12 @@ func (g *group) ask(tensor, format string, a, b model.Kind, args ...any) error {
 	}
 	return &model.FileError{
 		File: g.file, Tensor: tensor, Problem: fmt.Sprintf(format, args...),
-		Fix: fmt.Sprintf("say which: --layer %s%s or --layer %s%s", name, a, name, b),
+		Fix: fmt.Sprintf("choose one: --layer %s%s or --layer %s%s", name, a, name, b),
 	}
 }
 
-// recurrent works out a recurrent layer from its first matrix and then holds
-// every tensor of the group against it.
+// recurrent determines a recurrent layer from its first matrix and then
+// compares every tensor of the group with it.
 func (g *group) recurrent() (*model.Layer, error) {
 	l := &model.Layer{Name: g.name, Cell: true}
 	for base := range g.tensors {
@@ -166,7 +167,7 @@ func (g *group) recurrent() (*model.Layer, error) {
 		l.Bidirectional = l.Bidirectional || m[4] != ""
 		l.Bias = l.Bias || strings.HasPrefix(base, "bias")
 	}
-	l.Layers = min(max(l.Layers, 1), len(g.tensors)) // no name may stand for more layers than there are tensors
+	l.Layers = min(max(l.Layers, 1), len(g.tensors)) // names may not claim more layers than there are tensors
 	first := l.Suffix(0, 0)
 	for _, base := range []string{"weight_ih", "weight_hh"} {
 		if rows, _ := g.matrix(base + first); rows == 0 {
@@ -189,7 +190,7 @@ func (g *group) recurrent() (*model.Layer, error) {
 	return l, g.verify(l)
 }
 
-// came says what a tensor is, for an error.
+// came describes a tensor, for an error.
 func (g *group) came(base string) string {
 	t := g.tensors[base]
 	switch {
@@ -201,7 +202,7 @@ func (g *group) came(base string) string {
 	return fmt.Sprintf("shape %v", t.Dims)
 }
 
-// kind tells the cell by the gates a unit has, and by hints.
+// kind determines the cell from the number of gates per unit, and from hints.
 func (g *group) kind(tensor string, rows, hidden int, projected bool) (model.Kind, error) {
 	n := rows / hidden
 	if rows%hidden != 0 || n != 1 && n != 3 && n != 4 || projected && n != 4 {
@@ -224,8 +225,8 @@ func (g *group) kind(tensor string, rows, hidden int, projected bool) (model.Kin
 	return "", g.ask(tensor, "an RNN with tanh and one with relu have the same tensors", model.RNNTanh, model.RNNReLU)
 }
 
-// verify holds the group's tensors against those of l: all there, of the right
-// shape, no other.
+// verify compares the group's tensors with those of l: all present, of the
+// right shape, and no others.
 func (g *group) verify(l *model.Layer) error {
 	wanted := map[string]bool{}
 	for _, s := range l.Tensors() {
@@ -242,7 +243,7 @@ func (g *group) verify(l *model.Layer) error {
 	for _, name := range g.order {
 		if base := name[strings.LastIndexByte(name, '.')+1:]; !wanted[base] {
 			return &model.FileError{File: g.file, Tensor: name, Problem: fmt.Sprintf("%s has no tensor of that name", l),
-				Fix: fmt.Sprintf("if it is another kind of layer, keep its tensors as they are: --layer %s=%s", g.name, model.Other)}
+				Fix: fmt.Sprintf("if it is another kind of layer, keep its tensors unchanged: --layer %s=%s", g.name, model.Other)}
 		}
 	}
 	return nil

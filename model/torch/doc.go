@@ -1,24 +1,25 @@
-// Package torch exchanges weights with PyTorch: it reads and writes the files of
-// torch.save, tells from a state_dict's names and shapes which layers it holds,
-// and checks that this library computes with them what PyTorch would.
+// Package torch exchanges weights with PyTorch: it reads and writes the files
+// of torch.save, infers from a state_dict's names and shapes which layers it
+// holds, and checks that this library computes the same results as PyTorch.
 //
 // # Files
 //
-// [Read] takes .pt and .pth files in the zip format (PyTorch 1.6 and later) and
-// in the legacy format before it. Such a file is a pickle, a program for a small
-// stack machine that may call any Python function; running one from a stranger
-// is running the stranger's code. This reader only builds plain values, knows
+// [Read] accepts .pt and .pth files in the zip format (PyTorch 1.6 and later)
+// and in the earlier legacy format. Such a file is a pickle, a program for a
+// small stack machine that may call any Python function; unpickling a file in
+// Python runs its author's code. This reader builds only plain values, knows
 // about thirty names (OrderedDict, the tensor rebuilders, storages, dtypes) and
-// refuses any other by name, so a file can at worst be refused. Its sizes are
-// checked against the file's own before memory is taken.
+// refuses any other by name. Sizes in the file are checked against the file's
+// size before memory is allocated.
 //
-// [Write] makes a zip file that torch.load takes with weights_only=True.
+// [Write] makes a zip file that torch.load reads with weights_only=True.
 //
 // # Layers
 //
-// A state_dict has no graph, only names and shapes. [Describe] finds in them
+// A state_dict has no graph, only names and shapes. [Describe] recognises
 // nn.LSTM, nn.GRU, nn.RNN (any layers, directions, biases, proj_size) and their
-// single-step cells, nn.Linear, nn.Embedding and nn.LayerNorm; [model.Build] makes
-// the same layers of package nn and loads them; [model.Network.Check] runs each on
-// random input beside [Reference], PyTorch's equations in float64.
+// single-step cells, nn.Linear, nn.Embedding and nn.LayerNorm; [model.Build]
+// creates the same layers of package nn and loads them; [model.Network.Check]
+// runs each on random input and compares it with [Reference], PyTorch's
+// equations in float64.
 package torch

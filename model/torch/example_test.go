@@ -12,7 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// A model of one's own whose fields have other names than the Python class's.
+// A custom model whose fields have other names than the Python class's.
 func ExampleLoad() {
 	net := &struct {
 		Words *nn.Embedding

@@ -17,10 +17,14 @@ import (
 //go:embed parity.py
 var parityScript string
 
-// CheckPyTorch lets PyTorch load the file f was read from, a .safetensors or one
-// of torch.save, run the layers of arch on the input of p, and adds to p how far
-// its results lie from this library's. python is the interpreter to run; one
-// without PyTorch, or that fails otherwise, is an error with its last line.
+// CheckPyTorch lets PyTorch load the file that f was read from, a .safetensors
+// or one of torch.save, and run the layers of arch on the input of p, and adds
+// to p how much its results differ from this library's. python is the
+// interpreter to run.
+//
+// A layer that PyTorch does not have is a [*model.FileError]. An interpreter
+// that is missing, has no PyTorch or fails otherwise is an error with the last
+// line of its output.
 func CheckPyTorch(ctx context.Context, p *model.Parity, python string, f *model.File, arch *model.Architecture) error {
 	for i := range arch.Layers {
 		if l := &arch.Layers[i]; !l.PyTorch() {

@@ -223,7 +223,7 @@ func TestWriteRead(t *testing.T) {
 	}
 }
 
-// TestSlab carries a model of one's own to a .pt file and back, under other names.
+// TestSlab carries a custom model to a .pt file and back, under other names.
 func TestSlab(t *testing.T) {
 	type net struct {
 		RNN  *nn.RNN
@@ -278,7 +278,7 @@ func TestDir(t *testing.T) {
 	if d, err = model.Open(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := model.OpenLayers(d); err == nil || !strings.Contains(err.Error(), "does not describe the weights") {
+	if _, err := model.OpenLayers(d); err == nil || !strings.Contains(err.Error(), "does not match the weights") {
 		t.Error(err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of one pickle. A state_dict costs about 1 kB a tensor, so they allow
+// Limits of one pickle. A state_dict costs about 1 kB per tensor, so they allow
 // some hundred thousand tensors.
 const (
 	maxMemory = 128 << 20 // bytes of values, by the estimate of charge
@@ -29,8 +29,8 @@ type (
 	global string // "module.name", one of those in globals
 )
 
-// unpickler runs the pickle language's inert part: it builds values, and calls
-// nothing. See CPython's Lib/pickletools.py for the language.
+// unpickler runs the safe part of the pickle language: it builds values, and
+// calls nothing. See CPython's Lib/pickletools.py for the language.
 type unpickler struct {
 	in      *bufio.Reader
 	at      int64 // bytes read
@@ -46,7 +46,7 @@ func newUnpickler(r io.Reader, storage func(tuple) (*storage, error)) *unpickler
 	return &unpickler{in: bufio.NewReaderSize(r, 1<<16), storage: storage}
 }
 
-// next reads one pickle and its value; the reader is left after it.
+// next reads one pickle and its value; the reader is positioned after it.
 func (u *unpickler) next() (any, error) {
 	u.stack, u.marks, u.memo = nil, nil, map[uint32]any{}
 	for u.err == nil {
@@ -69,7 +69,7 @@ func (u *unpickler) failf(format string, a ...any) {
 	}
 }
 
-// charge counts memory and ends the reading when there is too much of it.
+// charge counts memory and stops reading when there is too much of it.
 func (u *unpickler) charge(bytes int) bool {
 	u.memory += bytes
 	if u.memory > maxMemory {
@@ -79,12 +79,12 @@ func (u *unpickler) charge(bytes int) bool {
 }
 
 func (u *unpickler) push(v any) {
-	if u.charge(48) { // an interface on the stack, one in a container, what it points to
+	if u.charge(48) { // an interface on the stack, one in a container, and the value
 		u.stack = append(u.stack, v)
 	}
 }
 
-// pop takes the top, which must lie above the last mark.
+// pop removes the top, which must lie above the last mark.
 func (u *unpickler) pop() any {
 	floor := 0
 	if len(u.marks) > 0 {
@@ -99,7 +99,7 @@ func (u *unpickler) pop() any {
 	return v
 }
 
-// top is the value that pop would take.
+// top returns the value that pop would remove.
 func (u *unpickler) top() any {
 	v := u.pop()
 	if u.err == nil {
@@ -108,7 +108,7 @@ func (u *unpickler) top() any {
 	return v
 }
 
-// popMark takes all values above the last mark, as a copy.
+// popMark removes and returns a copy of all values above the last mark.
 func (u *unpickler) popMark() []any {
 	if len(u.marks) == 0 {
 		u.failf("no mark on the stack at byte %d", u.at)
@@ -139,7 +139,7 @@ func (u *unpickler) readError(err error) {
 	u.failf("%w", err)
 }
 
-// bytes reads n bytes. Memory grows with what is there, not with what n promises.
+// bytes reads n bytes. Memory grows with the data present, not with n.
 func (u *unpickler) bytes(n uint64) []byte {
 	if u.err != nil {
 		return nil
@@ -352,7 +352,7 @@ func (u *unpickler) update(pairs []any) {
 	}
 }
 
-// set adds keys and values in turn. A key met twice is left to whoever looks it up.
+// set adds alternating keys and values. Lookups handle keys that occur twice.
 func (d *dict) set(u *unpickler, pairs []any) {
 	if len(pairs)%2 != 0 {
 		u.failf("a key without a value before byte %d", u.at)
@@ -371,7 +371,7 @@ func (u *unpickler) call(op byte) bool {
 		if v := u.byte(); u.err == nil && (v < 2 || v > 5) {
 			u.failf("expected protocol 2 to 5, got %d", v)
 		}
-	case 0x95: // FRAME: its length is of no use here
+	case 0x95: // FRAME: its length is not needed
 		u.uint(8)
 	case 'c':
 		module := u.line()
@@ -411,7 +411,7 @@ func (u *unpickler) call(op byte) bool {
 	return true
 }
 
-// global pushes a name that this reader knows, and refuses all others.
+// global pushes a name that this reader knows, and fails for all others.
 func (u *unpickler) global(module, name string) {
 	if u.err != nil {
 		return
@@ -424,14 +424,15 @@ func (u *unpickler) global(module, name string) {
 	u.push(global(full))
 }
 
-// forbidden says that a pickle wants to call something this reader does not know.
+// forbidden is the error of a pickle that wants to call something this reader
+// does not know.
 type forbidden struct{ name string }
 
 func (e *forbidden) Error() string {
 	return "it needs " + quote(e.name) + ", which only Python can run"
 }
 
-// fix tells what to save instead.
+// fix returns what to save instead.
 func (e *forbidden) fix() string {
 	if strings.HasPrefix(e.name, "numpy") {
 		return "save it again without NumPy values: torch.save(model.state_dict(), path)"
@@ -439,7 +440,7 @@ func (e *forbidden) fix() string {
 	return "save the weights alone: torch.save(model.state_dict(), path)"
 }
 
-// quote makes text from a file fit for one line of an error.
+// quote formats text from a file for one line of an error.
 func quote(s string) string {
 	if len(s) > 80 {
 		s = s[:80] + "..."

@@ -11,32 +11,34 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// KeyMeta is the entry of [model.File.Meta] under which [Read] notes where in a
+// KeyMeta is the entry of [model.File.Meta] in which [Read] records where in a
 // nested checkpoint the state_dict was, such as "model".
 const KeyMeta = "pytorch_key"
 
-// Options says what of a file is wanted; nil is the only state_dict in it.
+// Options selects what to read from a file; nil reads its only state_dict.
 type Options struct {
-	// Key picks a state_dict of a nested checkpoint: its path of keys, joined by
-	// dots. Needed if there are several.
+	// Key selects a state_dict of a nested checkpoint by its path of keys,
+	// joined by dots. Required if there are several.
 	Key string
-	// Rename replaces the beginning of tensors' names, up to a dot or the whole
-	// name: {"lstm": "rnn"} makes rnn.weight_ih_l0 of lstm.weight_ih_l0. "" puts
-	// a prefix before names that no other entry fits.
+	// Rename replaces prefixes of tensors' names, up to a dot or the whole
+	// name: {"lstm": "rnn"} turns lstm.weight_ih_l0 into rnn.weight_ih_l0. The
+	// key "" adds a prefix to names that match no other entry.
 	Rename map[string]string
-	// Skip leaves tensors out, by the beginning of their names in the file, up to
-	// a dot or the whole name: a tied weight's second name, a head that is not used.
+	// Skip leaves out tensors by prefixes of their names in the file, up to a
+	// dot or the whole name: for example a tied weight's second name, or an
+	// unused head.
 	Skip []string
 }
 
 // Read reads the state_dict in a file of torch.save: the value itself, or the
 // only dict of tensors inside a nested checkpoint. Nothing in the file is
 // executed. Floats of any precision become float32, integers and booleans
-// int64; views come out contiguous, in the order of the state_dict.
+// int64; views become contiguous, in the order of the state_dict.
 //
-// The file may come from anywhere: memory stays within a small multiple of its
-// size plus at most 300 MB, and anything unsound, and anything that would need
-// Python to rebuild, is a *model.FileError that names the file.
+// The file need not be trusted: memory stays within a small multiple of its
+// size plus at most 300 MB. Any fault, a value that only Python can rebuild, or
+// an ambiguous choice of state_dict is a [*model.FileError] that names the
+// file.
 func Read(path string, o *Options) (*model.File, error) {
 	f, size, err := openFile(path)
 	if err != nil {
@@ -46,8 +48,8 @@ func Read(path string, o *Options) (*model.File, error) {
 	return decode(path, f, size, o)
 }
 
-// Load reads a state_dict into slab; see [Read], and [model.LoadSlab] for what
-// must agree.
+// Load reads a state_dict into slab; it returns the errors of [Read] and
+// [model.LoadSlab].
 func Load(path string, slab *tensor.Slab, o *Options) error {
 	f, err := Read(path, o)
 	if err != nil {
@@ -86,7 +88,7 @@ func decode(path string, r io.ReaderAt, size int64, o *Options) (*model.File, er
 	return model.NewFile(path, ts, meta)
 }
 
-// rename applies the longest entry that fits name.
+// rename applies the longest matching entry to name.
 func rename(name string, by map[string]string) string {
 	for at := len(name); at > 0; at = strings.LastIndexByte(name[:at], '.') {
 		if to, ok := by[name[:at]]; ok {
@@ -99,14 +101,14 @@ func rename(name string, by map[string]string) string {
 	return name
 }
 
-// state is a state_dict: named tensors, and where in the file it was.
+// state is a state_dict: named tensors, and its location in the file.
 type state struct {
 	path  string // keys joined by dots, "" for the file's own value
 	names []string
 	views []*view
 }
 
-// skip takes out the tensors whose names begin with one of the prefixes.
+// skip removes the tensors whose names begin with one of the prefixes.
 func (s *state) skip(prefixes []string) {
 	kept := &state{path: s.path}
 	for i, name := range s.names {
@@ -152,10 +154,10 @@ func choose(path string, root any, key string) (*state, error) {
 	return nil, problem(path, "choose one by its key (--key)", "holds %d state_dicts: %s", len(found), list)
 }
 
-// search collects the dicts whose values are all tensors, and apart from them
-// those with some tensors among plain values.
+// search collects the dicts whose values are all tensors, and separately those
+// with some tensors among other values.
 type search struct {
-	seen          map[*dict]bool // against cycles, and dicts met along many ways
+	seen          map[*dict]bool // against cycles, and dicts reached on several paths
 	strict, loose []*state
 }
 
@@ -169,7 +171,7 @@ func (s *search) walk(v any, path string, depth int) {
 	}
 	s.seen[d] = true
 	st := &state{path: path}
-	plain := len(d.keys) // values that are no tensors
+	plain := len(d.keys) // values that are not tensors
 	for i, k := range d.keys {
 		name, ok := k.(string)
 		if !ok {
@@ -196,7 +198,7 @@ func (s *search) walk(v any, path string, depth int) {
 	}
 }
 
-// check refuses names that could not be told apart.
+// check returns an error for empty and repeated names.
 func (s *state) check(path string) (*state, error) {
 	seen := make(map[string]bool, len(s.names))
 	for _, name := range s.names {
@@ -208,8 +210,8 @@ func (s *state) check(path string) (*state, error) {
 	return s, nil
 }
 
-// checkSizes makes sure, before any memory is taken, that every view lies in
-// its storage and that all together is in proportion to the file.
+// checkSizes checks, before memory is allocated, that every view lies within
+// its storage and that the total is in proportion to the file.
 func (c *container) checkSizes(s *state) error {
 	var elements, bytes int64
 	used := map[*storage]bool{}
@@ -221,8 +223,9 @@ func (c *container) checkSizes(s *state) error {
 		if err != nil {
 			return bad("%v", err)
 		}
-		// A file of one-byte elements has as many as bytes; more means that views
-		// repeat them, which a few tied or expanded weights do, and a bomb.
+		// A file of one-byte elements has as many elements as bytes; more means
+		// that views repeat them, as a few tied or expanded weights do, or a
+		// malicious file.
 		if elements += n; elements > c.size+1<<20 {
 			return bad("the tensors up to here have %d elements, out of proportion to a file of %d bytes", elements, c.size)
 		}
@@ -236,7 +239,8 @@ func (c *container) checkSizes(s *state) error {
 	return nil
 }
 
-// extent is the number of elements of v, whose last one lies in the storage.
+// extent returns the number of elements of v, whose last one must lie in the
+// storage.
 func (v *view) extent() (int64, error) {
 	const most = math.MaxInt64 / 16
 	n, last := int64(1), v.offset
@@ -261,7 +265,8 @@ func (v *view) extent() (int64, error) {
 	return n, nil
 }
 
-// gather copies the views out of their storages, one storage in memory at a time.
+// gather copies the views out of their storages, with one storage in memory at
+// a time.
 func (c *container) gather(s *state) ([]model.Tensor, error) {
 	ts := make([]model.Tensor, len(s.views))
 	on := map[*storage][]int{}
@@ -287,7 +292,7 @@ func (c *container) gather(s *state) ([]model.Tensor, error) {
 	return ts, nil
 }
 
-// fill reads a storage to its end, where a zip archive's checksum is compared.
+// fill reads a storage to its end, where a zip archive's checksum is verified.
 func (c *container) fill(raw []byte, s *storage) error {
 	r, err := c.open(s)
 	if err != nil {

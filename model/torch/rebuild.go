@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// dtype is an element type of PyTorch's.
+// dtype is one of PyTorch's element types.
 type dtype struct {
 	name string // as torch.NAME
 	size int    // bytes
@@ -40,7 +40,7 @@ func makeTypes() (byName, byClass map[string]*dtype) {
 	add("Bool", &dtype{name: "bool", size: 1, int: func(_ binary.ByteOrder, b []byte) int64 { return int64(b[0]) }})
 	add("", &dtype{name: "uint16", size: 2, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint16(b)) }})
 	add("", &dtype{name: "uint32", size: 4, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint32(b)) }})
-	// Bytes without a type: the tensors on it bring their own.
+	// Bytes without a type: the tensors in it specify theirs.
 	untyped := &dtype{name: "uint8", size: 1}
 	byClass["torch.storage.UntypedStorage"], byClass["torch.UntypedStorage"] = untyped, untyped
 	return byName, byClass
@@ -61,7 +61,7 @@ func half(h uint16) float64 {
 	return math.NaN()
 }
 
-// The functions that apply knows.
+// The functions that apply implements.
 const (
 	orderedDict     = "collections.OrderedDict"
 	rebuildTensor   = "torch._utils._rebuild_tensor"
@@ -111,7 +111,7 @@ type view struct {
 	size, stride []int64
 }
 
-// apply is what a known function makes of its arguments.
+// apply returns the result of a known function for its arguments.
 func (u *unpickler) apply(fn global, args tuple) any {
 	switch fn {
 	case orderedDict:
@@ -145,7 +145,8 @@ func (u *unpickler) apply(fn global, args tuple) any {
 	return nil
 }
 
-// dictOf makes an OrderedDict, empty or, as Python 2 wrote it, of a list of pairs.
+// dictOf makes an OrderedDict, empty or, as Python 2 wrote it, from a list of
+// pairs.
 func (u *unpickler) dictOf(args tuple) *dict {
 	d := &dict{}
 	if len(args) == 0 {
@@ -167,8 +168,8 @@ func (u *unpickler) dictOf(args tuple) *dict {
 	return d
 }
 
-// rebuild makes a tensor of the arguments (storage, offset, size, stride,
-// requires_grad, hooks, dtype), of which older functions end sooner.
+// rebuild makes a tensor from the arguments (storage, offset, size, stride,
+// requires_grad, hooks, dtype), of which older functions have fewer.
 func rebuild(fn global, args tuple) (*view, error) {
 	least := map[global]int{rebuildTensor: 4, rebuildTensorV2: 6, rebuildTensorV3: 7}[fn]
 	if len(args) < least {
@@ -176,30 +177,30 @@ func rebuild(fn global, args tuple) (*view, error) {
 	}
 	s, ok := args[0].(*storage)
 	if !ok {
-		return nil, fmt.Errorf("its first argument is no storage")
+		return nil, fmt.Errorf("its first argument is not a storage")
 	}
 	v := &view{storage: s, dtype: s.dtype}
 	if fn == rebuildTensorV3 {
 		name, _ := args[6].(global)
 		if v.dtype = dtypes[string(name)]; v.dtype == nil {
-			return nil, fmt.Errorf("its type is no dtype")
+			return nil, fmt.Errorf("its type is not a dtype")
 		}
 	} else if s.dtype.float == nil && s.dtype.int == nil {
 		return nil, fmt.Errorf("its storage has no type")
 	}
 	if v.offset, ok = args[1].(int64); !ok {
-		return nil, fmt.Errorf("its offset is no number")
+		return nil, fmt.Errorf("its offset is not a number")
 	}
 	if v.size, ok = integers(args[2]); !ok {
-		return nil, fmt.Errorf("its size is no tuple of numbers")
+		return nil, fmt.Errorf("its size is not a tuple of numbers")
 	}
 	if v.stride, ok = integers(args[3]); !ok || len(v.stride) != len(v.size) {
-		return nil, fmt.Errorf("its strides do not go with its size")
+		return nil, fmt.Errorf("its strides do not match its size")
 	}
 	return v, nil
 }
 
-// integers is a tuple of at most 64 integers.
+// integers converts a tuple of at most 64 integers.
 func integers(v any) ([]int64, bool) {
 	t, ok := v.(tuple)
 	if !ok || len(t) > 64 {

@@ -6,10 +6,10 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// This file is PyTorch's equations as its documentation has them, in float64
-// and without any of this library's tensors or kernels, for checking those.
+// This file has PyTorch's equations from its documentation, in float64 and
+// independent of this library's tensors and kernels, in order to check those.
 
-// Reference is PyTorch's equations, and what a [model.Layer] may change in them,
+// Reference computes PyTorch's equations, with the variants of a [model.Layer],
 // with the weights of f.
 func Reference(f *model.File) model.Reference {
 	return func(l *model.Layer, s *model.Sample) (y, hn, cn []float64) {
@@ -20,7 +20,8 @@ func Reference(f *model.File) model.Reference {
 	}
 }
 
-// reference computes a layer on a sample; weights come by name from the file.
+// reference computes a layer on a sample; weights are looked up by name in the
+// file.
 type reference struct {
 	file  *model.File
 	layer *model.Layer
@@ -38,7 +39,7 @@ type matrix struct {
 	cols int
 }
 
-// weight finds one of the layer's tensors; one that is missing gives zeros.
+// weight returns one of the layer's tensors; a missing one gives zeros.
 func (r *reference) weight(base string) matrix {
 	t := r.file.Lookup(r.layer.Full(base))
 	if t == nil {
@@ -66,7 +67,7 @@ func (w matrix) addTo(y []float64) []float64 {
 	return y
 }
 
-// forward computes y, and of recurrent layers the final states.
+// forward computes y, and for recurrent layers the final states.
 func (r *reference) forward(s *model.Sample) (y, hn, cn []float64) {
 	l := r.layer
 	switch l.Kind {
@@ -112,7 +113,8 @@ func (r *reference) norm(x []float64) []float64 {
 	return y
 }
 
-// stack runs a recurrent layer: y is [B,T,D*state], hn and cn [L*D,B,...].
+// stack runs a recurrent layer: y has shape [B,T,D*state], hn and cn
+// [L*D,B,...].
 func (r *reference) stack(s *model.Sample) (y, hn, cn []float64) {
 	l := r.layer
 	D, P := l.Directions(), l.State()
@@ -151,7 +153,7 @@ func (r *reference) stack(s *model.Sample) (y, hn, cn []float64) {
 	return y, hn, cn
 }
 
-// step is one step of one row: torch.nn.LSTM's, GRU's and RNN's equations.
+// step is one step of one row: the equations of torch.nn.LSTM, GRU and RNN.
 func (r *reference) step(suffix string, x, h, c []float64) (h2, c2 []float64) {
 	H := r.layer.Hidden
 	in := r.weight("bias_ih" + suffix).addTo(r.weight("weight_ih" + suffix).times(x))
@@ -196,7 +198,7 @@ func (r *reference) resetBefore(suffix string, j int, in, rec, h []float64) floa
 	return sum
 }
 
-// gate is the activation of gates, and inner that of what they act on.
+// gate is the activation of the gates, and inner that of the candidate.
 func (r *reference) gate(x float64) float64 { return activate(r.layer.GateActivation, sigmoid, x) }
 
 func (r *reference) inner(x float64) float64 {
@@ -207,7 +209,7 @@ func (r *reference) inner(x float64) float64 {
 	return activate(r.layer.Activation, own, x)
 }
 
-// activate is the function of a name, or own for none.
+// activate applies the activation with that name, or own if the name is empty.
 func activate(name string, own func(float64) float64, x float64) float64 {
 	switch name {
 	case "":
@@ -233,7 +235,7 @@ func activate(name string, own func(float64) float64, x float64) float64 {
 	case "softplus":
 		return max(x, 0) + math.Log1p(math.Exp(-math.Abs(x)))
 	}
-	return math.NaN() // agrees with nothing
+	return math.NaN() // never equal
 }
 
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }

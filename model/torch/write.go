@@ -14,13 +14,16 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Save writes the parameters of slab as a state_dict; see [Write].
+// Save writes the parameters of slab as a state_dict; it returns the errors of
+// [Write].
 func Save(path string, slab *tensor.Slab) error { return Write(path, model.SlabTensors(slab)) }
 
-// Write writes tensors as a state_dict that torch.load reads, weights_only or
-// not: the zip format, an OrderedDict of contiguous float32 and int64 tensors in
-// the order given. The file is replaced atomically, and equal tensors give equal
-// bytes. A name used twice, or data that does not fit its Dims, is an error.
+// Write writes tensors as a state_dict that torch.load reads, with weights_only
+// or without: the zip format, an OrderedDict of contiguous float32 and int64
+// tensors in the order given. The file is replaced atomically, and equal
+// tensors give equal bytes. A name that is empty or used twice, data that does
+// not fit its Dims, or a failure to write is an error, and the previous file is
+// kept.
 func Write(path string, ts []model.Tensor) error {
 	if _, err := model.NewFile(path, ts, nil); err != nil {
 		return err
@@ -33,7 +36,7 @@ func Write(path string, ts []model.Tensor) error {
 	return model.WriteFileAtomic(path, func(w io.Writer) error { return encode(w, ts) })
 }
 
-// encode writes the archive. Like PyTorch it begins each member's bytes at a
+// encode writes the archive. Like PyTorch it aligns each member's bytes to a
 // multiple of 64, so that torch.load may map them.
 func encode(w io.Writer, ts []model.Tensor) error {
 	z := &archive{n: &counter{w: w}}
@@ -58,14 +61,14 @@ func bytesOf(b []byte) func(io.Writer) error {
 }
 
 // archive is a zip writer whose members have their sizes and checksums in
-// front, which takes writing each twice, the first time to nowhere.
+// front, which requires writing each member twice, the first time to nowhere.
 type archive struct {
 	w   *zip.Writer
 	n   *counter
 	err error
 }
 
-// counter counts what passes through.
+// counter counts the bytes written through it.
 type counter struct {
 	w io.Writer
 	n int64

@@ -266,7 +266,7 @@ func TestTrainRefuses(t *testing.T) {
 		want  string
 	}{
 		"no pairs":       {nil, func(c *Config) {}, "no token to learn"},
-		"rare words":     {[]data.Pair{{Source: "a b", Target: "c d"}}, func(c *Config) { c.Tokens, c.MinCount = "word", 2 }, "no token stands in the texts 2 times; give more text, or a smaller min_count"},
+		"rare words":     {[]data.Pair{{Source: "a b", Target: "c d"}}, func(c *Config) { c.Tokens, c.MinCount = "word", 2 }, "no token occurs in the texts 2 times; give more text, or a smaller min_count"},
 		"no bounds":      {copies(3, 1), func(c *Config) { c.Tokenizer = bare }, "bare.json: has no tokens that begin and end a sequence"},
 		"all empty":      {[]data.Pair{{Source: "a", Target: " "}}, func(c *Config) {}, "no pair of sentences is left"},
 		"bad setting":    {copies(3, 1), func(c *Config) { c.Dropout = 1 }, "dropout: want"},
