@@ -158,9 +158,9 @@ func (s *Source) String() string { return s.Name }
 
 // newTexts reads texts as lines, each on one line.
 func newTexts(texts []string) io.Reader {
-	lines := make([]string, len(texts))
-	for i, s := range texts {
-		lines[i] = strings.Join(strings.Fields(s), " ")
+	var lines strings.Builder
+	for _, s := range texts {
+		lines.WriteString(strings.Join(strings.Fields(s), " ") + "\n")
 	}
-	return strings.NewReader(strings.Join(lines, "\n") + "\n")
+	return strings.NewReader(lines.String())
 }

@@ -39,6 +39,7 @@ type About struct {
 	Title   string // of its page: "Classification of texts"
 	Short   string // what its training makes, in one line
 	Long    string // the same in full, of lines of up to 80 characters
+	Needs   string // flags that its training must have but --out; "" is "--data FILE"
 	Example string // command lines of its training
 
 	// Scores and Takes say what evaluate and predict want as --data: "a file of

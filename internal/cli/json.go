@@ -20,7 +20,6 @@ import (
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
 	"github.com/carousel-ml/carousel/task/tag"
-	"github.com/carousel-ml/carousel/task/translate"
 )
 
 // schema is a kind of JSON object that the command prints. Whoever takes away a
@@ -63,21 +62,18 @@ var commonSchemas = []schema{
 	{"train.forecast", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`train forecast`"},
 	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
 	{"train.tag", 1, trainResult{Evaluation: tag.Evaluation{}}, "`train tag`"},
-	{"train.translate", 1, trainResult{Evaluation: translate.Evaluation{}}, "`train translate`"},
 	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
 	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
 
 	{"evaluate.forecast", 1, forecast.Evaluation{}, "`evaluate` with a forecasting model."},
 	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
 	{"evaluate.tag", 1, tag.Evaluation{}, "`evaluate` with a tagger."},
-	{"evaluate.translate", 1, translate.Evaluation{}, "`evaluate` with a translation model."},
 	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
 	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
 
 	{"predict.forecast", 1, forecast.Forecast{}, "`predict` with a forecasting model."},
 	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
 	{"predict.tag", 1, tag.Predictions{}, "`predict` with a tagger."},
-	{"predict.translate", 1, translate.Translations{}, "`predict` with a translation model."},
 	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
 	{"predict.classify-audio", 1, speech.SoundClasses{}, "`predict` with a classifier of sounds."},
 
@@ -93,7 +89,6 @@ var commonSchemas = []schema{
 	{"inspect.forecast", 1, inspection{Config: forecast.Config{}}, "`inspect` of a forecasting model."},
 	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
 	{"inspect.tag", 1, inspection{Config: tag.Config{}}, "`inspect` of a tagger."},
-	{"inspect.translate", 1, inspection{Config: translate.Config{}}, "`inspect` of a translation model."},
 	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},
 	{"inspect.classify-audio", 1, inspection{Config: speech.ClassifyConfig{}}, "`inspect` of a classifier of sounds."},
 

@@ -28,7 +28,7 @@ import (
 func (a *app) trainKindCommand(k *task.Kind) *cobra.Command {
 	files, cfg, run := k.Files(), k.Config(), &trainRun{}
 	return a.trainTaskCommand(&trainTask{
-		use: k.Name + " --data FILE --out DIR", short: k.Short, long: k.Long, example: k.Example,
+		use: k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " --out DIR", short: k.Short, long: k.Long, example: k.Example,
 		settings: []any{files, cfg},
 		run:      run,
 		check: func() error {

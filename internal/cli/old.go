@@ -46,6 +46,24 @@ func inFile(path string, err error) error {
 	return err
 }
 
+// lines are those of a file, of standard input (-), or texts given as they are.
+func (a *app) lines(path string, texts []string, encoding string) (*data.LineReader, error) {
+	switch {
+	case path != "" && len(texts) > 0:
+		return nil, misusef("--data and --input are two ways to give texts; give one")
+	case len(texts) > 0:
+		for i, s := range texts {
+			texts[i] = strings.Join(strings.Fields(s), " ")
+		}
+		return data.NewLineReader("--input", strings.NewReader(strings.Join(texts, "\n")+"\n"), encoding)
+	case path == "-":
+		return data.NewLineReader("standard input", a.stdin, encoding)
+	case path != "":
+		return data.OpenLines(path, encoding)
+	}
+	return nil, misusef("--data is needed: a file of texts, or - for lines of standard input; or --input, a text")
+}
+
 // readLines reads the lines of a stream that are not blank.
 func readLines(name string, in io.Reader) ([]string, error) {
 	r, err := data.NewLineReader(name, in, data.EncodingAuto)

@@ -40,12 +40,13 @@ func allFilled() []filled {
 		{"forecast", &f, f.Validate}, {"classify", &c, c.Validate}, {"generate", &g, g.Validate}, {"tag", &t, t.Validate},
 		{"translate", &tr, tr.Validate}, {"transcribe", &s, s.Validate}, {"classify --audio", &sc, sc.Validate}, {"memory", &m, m.Validate},
 	}
-	search, options := translate.DefaultSearch(), generate.DefaultGenerate()
+	predict, evaluate := translate.PredictOptions{SearchOptions: translate.DefaultSearch()}, translate.EvaluateOptions{SearchOptions: translate.DefaultSearch()}
+	options := generate.DefaultGenerate()
 	for name, ptr := range map[string]any{
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
-		"tag.Predict": &tag.PredictOptions{}, "translate.Search": &search, "translate.Evaluate": &translate.EvaluateOptions{},
+		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Generate": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
-		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translateFiles{}, "files of sound": &transcribeFiles{}, "files of series": &forecastFiles{},
+		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecastFiles{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
 	}

@@ -1,9 +1,9 @@
 package translate
 
 import (
+	"cmp"
+	"context"
 	"fmt"
-	"iter"
-	"math/rand/v2"
 	"slices"
 	"strings"
 
@@ -11,91 +11,12 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// Pairs is where sentences and their translations come from; it can be gone
-// through several times.
-type Pairs func() iter.Seq2[data.Pair, error]
-
-// Files are the pairs of two files whose lines belong together, read anew each
-// time. What is unusual about them is told to note, if not nil, the first time.
-func Files(source, target string, cfg *Config, note func(string)) Pairs {
-	return func() iter.Seq2[data.Pair, error] {
-		once := note
-		note = nil
-		return data.ReadPairs(source, target, cfg.Encoding, once)
-	}
-}
-
-// Table are the pairs of a table that has both languages in columns; else as [Files].
-func Table(path string, cfg *Config, note func(string)) Pairs {
-	source, target := cfg.SourceColumn, cfg.TargetColumn
-	if source == "" {
-		source = "source"
-	}
-	if target == "" {
-		target = "target"
-	}
-	return func() iter.Seq2[data.Pair, error] {
-		once := note
-		note = nil
-		return data.ReadPairTable(path, source, target, cfg.Encoding, once)
-	}
-}
-
-// List are pairs in memory.
-func List(pairs []data.Pair) Pairs {
-	return func() iter.Seq2[data.Pair, error] {
-		return func(yield func(data.Pair, error) bool) {
-			for _, p := range pairs {
-				if !yield(p, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Split divides pairs, each by a draw from the seed: share of them are for
-// validation, the others for training. It is what [Train] does without
-// validation pairs.
-func (p Pairs) Split(share float64, seed uint64) (training, validation Pairs) {
-	return p.held(share, seed, false), p.held(share, seed, true)
-}
-
-// held draws anew in each pass, so that passes agree without a list.
-func (p Pairs) held(share float64, seed uint64, validation bool) Pairs {
-	return func() iter.Seq2[data.Pair, error] {
-		return func(yield func(data.Pair, error) bool) {
-			r := rand.New(rand.NewPCG(seed^0x686f6c64, 0)) // apart from the streams that shuffle and initialise
-			for pair, err := range p() {
-				if (err != nil || (r.Float64() < share) == validation) && !yield(pair, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Whole are the pairs with both sides, the only ones that teach or score.
-func (p Pairs) Whole() Pairs {
-	return func() iter.Seq2[data.Pair, error] {
-		return func(yield func(data.Pair, error) bool) {
-			for pair, err := range p() {
-				if err == nil && (strings.TrimSpace(pair.Source) == "" || strings.TrimSpace(pair.Target) == "") {
-					continue
-				}
-				if !yield(pair, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
 // tokenizers are those of source and target, the same one if shared.
 type tokenizers struct{ source, target *text.Tokenizer }
 
-// makeTokenizers reads the tokenizers that were given, or trains them on training pairs.
-func makeTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
+// makeTokenizers reads the tokenizers that the configuration names, or trains them on
+// the pairs.
+func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t tokenizers, err error) {
 	if cfg.Tokenizer != "" {
 		if t.source, err = loadTokenizer(cfg.Tokenizer); err != nil || !cfg.Separate {
 			t.target = t.source
@@ -106,21 +27,14 @@ func makeTokenizers(pairs Pairs, cfg *Config) (t tokenizers, err error) {
 	}
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase}
 	learn := func(source, target bool) (*text.Tokenizer, error) {
-		var failed error
 		tok, err := text.TrainTokenizer(cfg.Tokens, func(yield func(string) bool) {
-			for p, err := range pairs() {
-				if failed = err; err != nil {
-					return
-				}
-				if source && !yield(cfg.spaced(p.Source)) || target && !yield(cfg.spaced(p.Target)) {
+			for _, p := range pairs {
+				if ctx.Err() != nil || source && !yield(cfg.spaced(p.Source)) || target && !yield(cfg.spaced(p.Target)) {
 					return
 				}
 			}
 		}, o)
-		if failed != nil {
-			return nil, failed
-		}
-		return tok, err
+		return tok, cmp.Or(ctx.Err(), err)
 	}
 	if !cfg.Separate {
 		t.source, err = learn(true, true)
@@ -184,17 +98,17 @@ func (s *sequences) at(i int) []int32 {
 // sequences; a target has none.
 type corpus struct {
 	source, target sequences
-	texts          []data.Pair // of the pairs kept, if wanted
-	empty, long    int         // pairs left out
+	kept           []int // their indices among all pairs
+	empty, long    int   // numbers of pairs left out
 }
 
-// readCorpus takes in pairs: those without words on one side or the other are
-// left out, and those of more than most tokens (0: none).
-func readCorpus(pairs Pairs, cfg *Config, tok tokenizers, most int, texts bool) (*corpus, error) {
+// encodePairs encodes pairs. Those with a side of no token or of more than MaxLength
+// are left out. The error is ctx's.
+func encodePairs(ctx context.Context, pairs []data.Pair, cfg *Config, tok tokenizers) (*corpus, error) {
 	c := &corpus{}
 	end := tok.source.Vocabulary().EndID()
-	for p, err := range pairs() {
-		if err != nil {
+	for i, p := range pairs {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		s, t := cfg.encode(tok.source, p.Source), cfg.encode(tok.target, p.Target)
@@ -202,20 +116,18 @@ func readCorpus(pairs Pairs, cfg *Config, tok tokenizers, most int, texts bool) 
 		case len(s) == 0 || len(t) == 0:
 			c.empty++
 			continue
-		case most > 0 && (len(s) > most || len(t) > most):
+		case len(s) > cfg.MaxLength || len(t) > cfg.MaxLength:
 			c.long++
 			continue
 		}
 		c.source.add(append(s, end))
 		c.target.add(t)
-		if texts {
-			c.texts = append(c.texts, p)
-		}
+		c.kept = append(c.kept, i)
 	}
 	return c, nil
 }
 
-// notes say what was left out.
+// notes are sentences on the pairs left out.
 func (c *corpus) notes(what string, most int) (notes []string) {
 	if c.empty > 0 {
 		notes = append(notes, fmt.Sprintf("%s: %d pairs with an empty side are left out", what, c.empty))

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // Metrics are the scores of translations, in percent.
@@ -34,7 +35,7 @@ type Evaluation struct {
 	Search    SearchOptions `json:"search"`          // how translations were searched for
 	ByLength  []LengthScore `json:"by_length"`       // scores by the source's length
 	Long      *LongScore    `json:"long,omitempty"`  // of long sources, if asked for
-	Notes     []string      `json:"notes,omitempty"` // what to know of the result, a sentence each
+	Notes     []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
 
 	Examples []Example `json:"-"` // a choice for the report
 }
@@ -54,25 +55,34 @@ type Example struct {
 	CHRF      float64 // of this sentence
 }
 
-// EvaluateOptions change an evaluation; nil is the model's own search.
+// EvaluateOptions are options of an evaluation. nil, and search options with a Beam
+// of 0, are those of the model's configuration.
 type EvaluateOptions struct {
-	Options
-	Long     int `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of so many neighbouring sentences: whole, cut, and cut with the encoder's state carried (0: not)"`
-	Examples int `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
+	SearchOptions
+	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
+	Long       int  `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of n neighbouring sentences: whole, cut, and cut with the encoder's state carried (0: not)"`
+	Examples   int  `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
 }
 
-// Evaluate scores the model on pairs. Pairs with an empty side are left out, and
-// said. Where the model makes lower case, so do the scores.
-func (m *Model) Evaluate(ctx context.Context, pairs Pairs, o *EvaluateOptions) (*Evaluation, error) {
+// Inherit sets the search options to the model's.
+func (o *EvaluateOptions) Inherit(m task.Model, _ func(name string) bool) {
+	o.SearchOptions = m.(*Model).cfg.SearchOptions
+}
+
+// ForReport sets what the page of a training shows: 12 examples, and sources of five
+// neighbouring sentences.
+func (o *EvaluateOptions) ForReport() { o.Examples, o.Long = 12, 5 }
+
+// Evaluate scores the model on the pairs of a part. Pairs with an empty side are
+// left out and counted in a note. A model of lower-cased texts is scored on
+// lower-cased texts. The error is a *data.InputError if there is no pair, or ctx's.
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
 	if o == nil {
 		o = &EvaluateOptions{}
 	}
 	var sources, references []string
 	empty := 0
-	for p, err := range pairs() {
-		if err != nil {
-			return nil, err
-		}
+	for _, p := range d.Of(part) {
 		if m.cfg.spaced(p.Source) == "" || m.cfg.spaced(p.Target) == "" {
 			empty++
 			continue
@@ -80,24 +90,19 @@ func (m *Model) Evaluate(ctx context.Context, pairs Pairs, o *EvaluateOptions) (
 		sources, references = append(sources, p.Source), append(references, p.Target)
 	}
 	if len(sources) == 0 {
-		return nil, data.Errorf("there is no pair of sentences to score")
+		return nil, data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
 	}
-	e := &Evaluation{Task: Task, Sentences: len(sources), Lowercase: m.cfg.Lowercase, Search: m.cfg.SearchOptions}
-	if o.Search != nil {
-		e.Search = *o.Search
-	}
+	e := &Evaluation{Task: Name, Sentences: len(sources), Lowercase: m.cfg.Lowercase, Search: m.search(o.SearchOptions), Notes: m.Notes()}
 	if empty > 0 {
-		e.Notes = append(e.Notes, fmt.Sprintf("%d pairs with an empty side are left out", empty))
+		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
 	}
-	options := o.Options
-	options.Attention = o.Examples > 0
-	found, err := m.Translate(ctx, sources, &options)
+	found, err := m.Translate(ctx, sources, &PredictOptions{SearchOptions: e.Search, CarryState: o.CarryState, Attention: o.Examples > 0})
 	if err != nil {
 		return nil, err
 	}
 	e.fill(found, references, o.Examples)
 	if o.Long > 1 {
-		e.Long, err = m.evaluateLong(ctx, sources, references, o)
+		e.Long, err = m.evaluateLong(ctx, sources, references, e.Search, o.Long)
 	}
 	return e, err
 }
@@ -159,23 +164,23 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	}
 }
 
-// LongScore says what becomes of long sources: neighbouring sentences joined,
-// translated at once, and cut after sentences and clauses.
+// LongScore compares ways to translate long sources, which are neighbouring
+// sentences joined: as a whole, and cut after sentences and clauses.
 type LongScore struct {
 	Sources   int     `json:"sources"`    // how many
 	Joined    int     `json:"joined"`     // sentences of each
 	MaxLength int     `json:"max_length"` // tokens of a part, where cut
 	Whole     float64 `json:"whole"`      // BLEU without cutting
-	Cut       float64 `json:"cut"`        // each part for itself
+	Cut       float64 `json:"cut"`        // each part independently
 	Carried   float64 `json:"carried"`    // the encoder's state passed on from part to part
 }
 
-// evaluateLong joins o.Long neighbours at a time, and translates them each way.
-func (m *Model) evaluateLong(ctx context.Context, sources, references []string, o *EvaluateOptions) (*LongScore, error) {
-	s := &LongScore{Joined: o.Long}
+// evaluateLong joins n neighbours at a time, and translates them each way.
+func (m *Model) evaluateLong(ctx context.Context, sources, references []string, search SearchOptions, n int) (*LongScore, error) {
+	s := &LongScore{Joined: n}
 	var long, refs []string
-	for i := 0; i+o.Long <= len(sources); i += o.Long {
-		long, refs = append(long, join(sources[i:i+o.Long])), append(refs, join(references[i:i+o.Long]))
+	for i := 0; i+n <= len(sources); i += n {
+		long, refs = append(long, join(sources[i:i+n])), append(refs, join(references[i:i+n]))
 	}
 	if len(long) == 0 {
 		return nil, nil
@@ -186,8 +191,7 @@ func (m *Model) evaluateLong(ctx context.Context, sources, references []string, 
 		carry bool
 		bleu  *float64
 	}{{mostTokens, false, &s.Whole}, {s.MaxLength, false, &s.Cut}, {s.MaxLength, true, &s.Carried}} {
-		options := Options{Search: o.Search, MaxLength: way.limit, CarryState: way.carry}
-		found, err := m.Translate(ctx, long, &options)
+		found, err := m.Translate(ctx, long, &PredictOptions{SearchOptions: search, MaxLength: way.limit, CarryState: way.carry})
 		if err != nil {
 			return nil, err
 		}

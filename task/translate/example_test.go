@@ -23,11 +23,14 @@ func ExampleTrain() {
 	cfg := translate.Defaults()
 	cfg.Tokens, cfg.MinCount, cfg.Holdout, cfg.Smoothing = "word", 1, 0, 0
 	cfg.Hidden, cfg.Embedding, cfg.Dropout, cfg.LR, cfg.WarmupSteps, cfg.Epochs, cfg.EMA = 64, 32, 0, 0.01, 5, 150, 0
-	pairs := translate.List([]data.Pair{
+	d, err := translate.NewData([]data.Pair{
 		{Source: "one", Target: "eins"}, {Source: "two", Target: "zwei"},
 		{Source: "one two", Target: "eins zwei"}, {Source: "two one", Target: "zwei eins"},
-	})
-	m, _, err := translate.Train(context.Background(), pairs, nil, cfg, nil)
+	}, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	m, _, err := translate.Train(context.Background(), d, cfg, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

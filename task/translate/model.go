@@ -1,10 +1,3 @@
-// Package translate trains networks to translate sentences: an encoder reads the
-// source, a decoder that attends to it writes the target. [BLEU] and [CHRF] score
-// translations as sacreBLEU does.
-//
-// A [Config] says how; [Train] makes a [Model] of pairs of sentences; a Model
-// translates ([Model.Translate]), is scored ([Model.Evaluate]) and lives in a
-// directory ([Model.Save], [Open]).
 package translate
 
 import (
@@ -16,9 +9,6 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
-
-// Task is what the config.json of a model directory says of a translation model.
-const Task = "translate"
 
 // The folders of the tokenizers in a model directory, where each language has its own.
 const (
@@ -46,7 +36,7 @@ type saved struct {
 // Config is the configuration, with everything that the data settled.
 func (m *Model) Config() Config { return m.cfg }
 
-// Notes say, a sentence each, what a user might not expect of the training data.
+// Notes returns remarks on the training data, a sentence each.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // Slab is the network's parameters.
@@ -71,7 +61,8 @@ func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. The error names the file
+// that could not be written.
 func (m *Model) Save(dir string) error {
 	parts := []model.Part{model.Weights(m.slab)}
 	if m.cfg.Separate {
@@ -79,7 +70,7 @@ func (m *Model) Save(dir string) error {
 	} else {
 		parts = append(parts, m.tok.source.Part(""))
 	}
-	return model.Save(dir, Task, saved{m.cfg, m.most, m.notes}, parts...)
+	return model.Save(dir, Name, saved{m.cfg, m.most, m.notes}, parts...)
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError. Its
@@ -91,7 +82,7 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 // OpenDir is [Open] of a directory that has been read.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
-	if err := d.For(Task, "a translation model", &c); err != nil {
+	if err := d.For(Name, "a translation model", &c); err != nil {
 		return nil, err
 	}
 	if err := c.Config.Validate(); err != nil {
@@ -104,8 +95,9 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newModel(c.Config, tok, cmp.Or(on...))
-	if err != nil {
+	var m *Model
+	shape := tensor.Catch(func() { m, err = newModel(c.Config, tok, cmp.Or(on...)) })
+	if err := cmp.Or(shape, err); err != nil {
 		return nil, d.Broken(err)
 	}
 	m.most, m.notes = c.Most, c.Notes

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/modeltest"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -25,18 +27,23 @@ import (
 var untrained = sync.OnceValue(func() *Model {
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 6, 1, 0
-	m, _, err := Train(context.Background(), List(copies(40, 1)), nil, cfg, nil)
+	m, _, err := Train(context.Background(), learn(copies(40, 1)), cfg, nil)
 	if err != nil {
 		panic(err)
 	}
 	return m
 })
 
+// learn is data of training pairs alone.
+func learn(list []data.Pair) *Data {
+	return &Data{Parts: task.Parts[data.Pair]{Training: list}}
+}
+
 func TestCut(t *testing.T) {
-	pairs := List([]data.Pair{{Source: "a b", Target: "c d"}})
+	pairs := []data.Pair{{Source: "a b", Target: "c d"}}
 	cfg := Defaults()
 	cfg.Tokens, cfg.MinCount = "word", 1
-	tok, err := makeTokenizers(pairs, &cfg)
+	tok, err := makeTokenizers(t.Context(), pairs, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +88,7 @@ func TestJoin(t *testing.T) {
 // A text of any length and content has a translation, in bounded time.
 func TestHugeText(t *testing.T) {
 	m := untrained()
-	o := &Options{Search: &SearchOptions{Beam: 1}, MaxLength: 200}
+	o := &PredictOptions{SearchOptions: SearchOptions{Beam: 1}, MaxLength: 200}
 	huge := strings.Repeat("a b, ", 50000)
 	found, err := m.Translate(context.Background(), []string{huge, "a\x00\xff\xfe b </s> <s> <pad>", "\u2028\u00a0 "}, o)
 	if err != nil {
@@ -97,7 +104,7 @@ func TestHugeText(t *testing.T) {
 	if err := os.WriteFile(path, []byte("a b\n\n"+huge+"\n"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := m.TranslateFile(context.Background(), path, o)
+	lines, err := m.Predict(context.Background(), task.Input{File: path}, o)
 	if err != nil || len(lines.List) != 3 || len(lines.Notes) != 2 || !strings.Contains(lines.Notes[1], "line 3 (90000 tokens in all)") {
 		t.Errorf("notes %q of %d lines, error %v", lines.Notes, len(lines.List), err)
 	}
@@ -109,8 +116,8 @@ func TestGivenTokenizer(t *testing.T) {
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 6, 1, 0
 	cfg.Tokenizer, cfg.Tokens = "../../text/testdata/sp_bpe.model", "bpe"
-	pairs := List([]data.Pair{{Source: "hello world", Target: "world hello"}})
-	m, _, err := Train(context.Background(), pairs, nil, cfg, &train.Run{Dir: dir})
+	pairs := learn([]data.Pair{{Source: "hello world", Target: "world hello"}})
+	m, _, err := Train(context.Background(), pairs, cfg, &train.Run{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +134,7 @@ func TestGivenTokenizer(t *testing.T) {
 	}
 	cfg.Tokenizer = "none.model"
 	var wrong *model.FileError
-	if _, _, err := Train(context.Background(), pairs, nil, cfg, nil); !errors.As(err, &wrong) {
+	if _, _, err := Train(context.Background(), pairs, cfg, nil); !errors.As(err, &wrong) {
 		t.Errorf("a file that there is not: %v", err)
 	}
 }
@@ -200,8 +207,8 @@ func TestResume(t *testing.T) {
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Dropout, cfg.EMA = 16, 8, 3, 0.2, 0.9
 	cfg.ScheduledSampling, cfg.WordDropout, cfg.CarryState, cfg.Coverage, cfg.CoverageLoss = 0.3, 0.1, true, true, 0.1
-	pairs, valid := List(copies(120, 1)), List(copies(10, 2))
-	want, _, err := Train(context.Background(), pairs, valid, cfg, nil)
+	d := &Data{Parts: task.Parts[data.Pair]{Training: copies(120, 1), Validation: copies(10, 2)}}
+	want, _, err := Train(context.Background(), d, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,11 +216,11 @@ func TestResume(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	o := &train.Run{Dir: dir, Progress: &train.Progress{W: &stopAt{7, cancel}, Every: time.Nanosecond}}
-	_, r, err := Train(ctx, pairs, valid, cfg, o)
+	_, r, err := Train(ctx, d, cfg, o)
 	if err != nil || !r.Interrupted {
 		t.Fatalf("the run was not interrupted: %+v, %v", r, err)
 	}
-	got, r, err := Train(context.Background(), pairs, valid, cfg, &train.Run{Dir: dir, Resume: true})
+	got, r, err := Train(context.Background(), d, cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil || r.ResumedAt == 0 {
 		t.Fatalf("the run was not resumed: %+v, %v", r, err)
 	}
@@ -224,21 +231,27 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// writer is a function as an io.Writer.
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) {
+	w(b)
+	return len(b), nil
+}
+
 // Lines are answered as they come, not when the last one is there.
 func TestLinesFromPipe(t *testing.T) {
 	m := untrained()
 	in, out := io.Pipe()
 	answers := make(chan int)
+	lines := 0
 	go func() {
-		r, err := data.NewLineReader("pipe", in, "")
-		if err == nil {
-			_, err = m.Lines(context.Background(), r, nil, func(first int, list []Translation) error {
-				answers <- first + len(list) - 1
-				return nil
-			})
-		}
-		if err != nil {
-			t.Error(err)
+		done, _, err := m.Stream(context.Background(), task.Input{Stream: in}, nil, writer(func(b []byte) {
+			lines += bytes.Count(b, []byte("\n"))
+			answers <- lines
+		}))
+		if err != nil || !done {
+			t.Error(done, err)
 		}
 		close(answers)
 	}()
@@ -278,7 +291,7 @@ func TestTrainRefuses(t *testing.T) {
 	} {
 		cfg := tiny()
 		c.set(&cfg)
-		_, _, err := Train(context.Background(), List(c.pairs), nil, cfg, nil)
+		_, _, err := Train(context.Background(), learn(c.pairs), cfg, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", name, err, c.want)
 		}
@@ -311,7 +324,7 @@ func FuzzTranslate(f *testing.F) {
 			s = s[:1000]
 		}
 		m := untrained()
-		o := &Options{Search: &SearchOptions{Beam: 2, LengthPenalty: 1}, MaxLength: int(limit)%50 + 1, CarryState: carry, NBest: 2}
+		o := &PredictOptions{SearchOptions: SearchOptions{Beam: 2, LengthPenalty: 1}, MaxLength: int(limit)%50 + 1, CarryState: carry, NBest: 2}
 		found, err := m.Translate(context.Background(), []string{s, "a"}, o)
 		if err != nil {
 			t.Fatal(err)

@@ -6,54 +6,33 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"iter"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a model to pairs, with the vocabulary learned from them. valid
-// decides which epoch's weights are kept; if nil, a share of the pairs is held
-// out for it. If ctx is cancelled the result is marked Interrupted, Dir holds a
-// checkpoint to resume from and no finished model, and the model returned is as
-// far as it came.
-func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// Train fits a model to the data's training pairs, with the vocabulary learned from
+// them; the validation pairs determine which epoch's weights are kept. d is not
+// changed.
+//
+// The error is a *data.InputError for invalid settings or data, a *model.FileError for
+// a tokenizer's file, that of [train.Fit], that of writing to Dir, or, before the
+// first step, ctx's. If ctx is cancelled later, the result is marked Interrupted, Dir
+// holds a checkpoint to resume from and no finished model, and the model has the
+// weights of the last step.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	if valid == nil && cfg.Holdout > 0 {
-		pairs, valid = pairs.Split(cfg.Holdout, cfg.Seed)
-	}
-	tok, err := makeTokenizers(pairs, &cfg)
+	run, err := prepare(ctx, d, cfg, o.Device)
 	if err != nil {
-		return nil, nil, err
-	}
-	run := &training{}
-	if run.pairs, err = readCorpus(pairs, &cfg, tok, cfg.MaxLength, false); err != nil {
-		return nil, nil, err
-	}
-	if run.pairs.source.len() == 0 {
-		return nil, nil, data.Errorf("no pair of sentences is left to learn from")
-	}
-	notes := run.pairs.notes("training", cfg.MaxLength)
-	if valid != nil {
-		if run.valid, err = readCorpus(valid, &cfg, tok, cfg.MaxLength, true); err != nil {
-			return nil, nil, err
-		}
-		notes = append(notes, run.valid.notes("validation", cfg.MaxLength)...)
-	}
-	cfg.settle(len(run.pairs.target.ids) + run.pairs.target.len())
-	if run.m, err = newModel(cfg, tok, o.Device); err != nil {
-		return nil, nil, err
-	}
-	run.m.notes = notes
-	for i := range run.pairs.source.len() {
-		run.m.most = max(run.m.most, len(run.pairs.source.at(i))-1)
+		return nil, nil, data.InFile(d.file, err)
 	}
 	result, err := run.fit(ctx, o)
 	if err == nil && !result.Interrupted && o.Writes() {
@@ -62,10 +41,39 @@ func Train(ctx context.Context, pairs, valid Pairs, cfg Config, o *train.Run) (*
 	return run.m, result, err
 }
 
+// prepare completes the configuration by the pairs and makes the untrained model.
+func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*training, error) {
+	pairs := d.Of(task.Training)
+	tok, err := makeTokenizers(ctx, pairs, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	r := &training{held: d.Of(task.Validation)}
+	if r.pairs, err = encodePairs(ctx, pairs, &cfg, tok); err != nil {
+		return nil, err
+	}
+	if r.pairs.source.len() == 0 {
+		return nil, data.Errorf("no pair of sentences is left to learn from")
+	}
+	if r.valid, err = encodePairs(ctx, r.held, &cfg, tok); err != nil {
+		return nil, err
+	}
+	cfg.settle(len(r.pairs.target.ids) + r.pairs.target.len())
+	if r.m, err = newModel(cfg, tok, on); err != nil {
+		return nil, err
+	}
+	r.m.notes = append(r.pairs.notes("training", cfg.MaxLength), r.valid.notes("validation", cfg.MaxLength)...)
+	for i := range r.pairs.source.len() {
+		r.m.most = max(r.m.most, len(r.pairs.source.at(i))-1)
+	}
+	return r, nil
+}
+
 // training is what a run works with.
 type training struct {
 	m            *Model
 	pairs, valid *corpus
+	held         []data.Pair // the validation pairs; valid.kept are indices of them
 	optimizer    *optim.Optimizer
 	steps        int          // of the whole run
 	draft        *tensor.Tape // for the passes that no gradient goes through
@@ -93,7 +101,7 @@ func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error)
 		Loss:   r.loss,
 		Weight: func(b *batch) float64 { return float64(b.tokens) },
 	}
-	if r.valid != nil && r.valid.source.len() > 0 {
+	if r.valid.source.len() > 0 {
 		job.Validate = r.validate
 		job.Metric = map[string]string{"bleu": "-bleu", "chrf": "-chrf", "loss": "loss"}[cfg.Select]
 	} else {
@@ -152,11 +160,13 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 		tokens += b.tokens
 	}
 	var sources, references []string
-	step := (len(r.valid.texts) + mostScored - 1) / mostScored
-	for i := 0; i < len(r.valid.texts); i += step {
-		sources, references = append(sources, r.valid.texts[i].Source), append(references, r.valid.texts[i].Target)
+	kept := r.valid.kept
+	step := (len(kept) + mostScored - 1) / mostScored
+	for i := 0; i < len(kept); i += step {
+		p := &r.held[kept[i]]
+		sources, references = append(sources, p.Source), append(references, p.Target)
 	}
-	found, err := m.Translate(ctx, sources, &Options{Search: &SearchOptions{Beam: 1, LengthPenalty: 1}})
+	found, err := m.Translate(ctx, sources, &PredictOptions{SearchOptions: SearchOptions{Beam: 1, LengthPenalty: 1}})
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +182,7 @@ func (r *training) fingerprint() string {
 	c.Settings, c.SearchOptions = c.Fixed(), SearchOptions{}
 	text, _ := json.Marshal(c) // plain fields always have a JSON form
 	h.Write(text)
-	corpora := []*corpus{r.pairs}
-	if r.valid != nil {
-		corpora = append(corpora, r.valid)
-	}
-	for _, c := range corpora {
+	for _, c := range []*corpus{r.pairs, r.valid} {
 		for _, s := range []*sequences{&c.source, &c.target} {
 			_ = binary.Write(h, binary.LittleEndian, s.ids) // a hash takes everything
 			for _, end := range s.ends {
@@ -185,37 +191,4 @@ func (r *training) fingerprint() string {
 		}
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:12])
-}
-
-// Probe reads up to rows pairs from the beginning and gives their loss on a tape
-// in Train mode: to look into the network, as package explain does.
-func (m *Model) Probe(pairs Pairs, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
-	if rows < 1 {
-		return nil, fmt.Errorf("translate: Probe: needs rows, got %d", rows)
-	}
-	first := func() iter.Seq2[data.Pair, error] {
-		return func(yield func(data.Pair, error) bool) {
-			left := rows
-			for p, err := range pairs() {
-				if left--; !yield(p, err) || left == 0 {
-					return
-				}
-			}
-		}
-	}
-	c, err := readCorpus(first, &m.cfg, m.tok, m.cfg.MaxLength, false)
-	if err != nil {
-		return nil, err
-	}
-	if c.source.len() == 0 {
-		return nil, data.Errorf("no pair of sentences to look at among the first %d", rows)
-	}
-	samples := make([]int, c.source.len())
-	for i := range samples {
-		samples[i] = i
-	}
-	b := &batch{}
-	v := m.tok.target.Vocabulary()
-	b.load(c, samples, v.BeginID(), v.EndID(), false)
-	return func(tape *tensor.Tape) *tensor.Tensor { return m.net.loss(tape, b, float32(m.cfg.Smoothing)) }, nil
 }

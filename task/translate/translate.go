@@ -1,288 +1,148 @@
+// Package translate trains networks to translate sentences: an encoder reads the
+// source, a decoder that attends to it writes the target. [BLEU] and [CHRF] score
+// translations as sacreBLEU does.
+//
+// [Read] reads pairs of sentences, [Train] fits a [Model] to them with the settings
+// of a [Config], and a Model translates ([Model.Translate], [Model.Predict],
+// [Model.Stream]), is scored ([Model.Evaluate]) and lives in a directory
+// ([Model.Save], [Open]).
 package translate
 
 import (
+	"cmp"
 	"context"
-	"slices"
-	"strings"
+	"path/filepath"
 
-	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/tensor"
-	"github.com/carousel-ml/carousel/text"
-	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
-// Options change how a model translates; nil is its configuration.
-type Options struct {
-	Search     *SearchOptions `json:"-"` // nil: the model's own
-	NBest      int            `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"give the best translations, with their scores; at most beam (0: the best alone)"`
-	Attention  bool           `json:"-"` // return what the decoder looked at
-	CarryState bool           `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
-	MaxLength  int            `json:"-"` // tokens of a part; 0: those of the longest source in training
+// Name is the task's name in the config.json of a model directory.
+const Name = "translate"
+
+// Task is translation as a value.
+var Task = task.New(task.About{
+	Name: Name, Noun: "a translation model", Title: "Translation",
+	Short: "Train a translation model on pairs of sentences",
+	Long: `Trains a network that translates, scores it by BLEU and chrF as sacreBLEU
+computes them, and writes model, checkpoints and report into --out.
+
+Line n of --data-target is the translation of line n of --data-source. Both may also be
+columns of one table: --data.`,
+	Needs: "--data-source FILE --data-target FILE",
+	Example: `  carousel train translate --data-source train.en --data-target train.de --valid-source val.en --valid-target val.de --out run
+  carousel train translate --data pairs.tsv --source-column en --target-column de --lowercase --out run
+  carousel train translate --config recipes/multi30k_en_de.yaml --data-source train.en.gz --data-target train.de.gz --out run`,
+	Scores: "a table with both languages; or --data-source and --data-target, files whose lines belong together",
+	Takes:  "a file of texts, or - for lines of standard input; or --input, a text",
+	Texts:  true,
+}, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
+
+// Files are the files of a training: for each part two files whose lines belong
+// together, or a table.
+type Files struct {
+	Source      string `json:"data_source" value:"file" group:"Files" help:"sentences, one a line; may be gzipped, as all files"`
+	Target      string `json:"data_target" value:"file" group:"Files" help:"their translations, line by line"`
+	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"sentences to validate on (empty: a share of the training pairs)"`
+	ValidTarget string `json:"valid_target" value:"file" group:"Files" help:"their translations"`
+	TestSource  string `json:"test_source" value:"file" group:"Files" help:"sentences to score the finished model on (empty: the validation pairs)"`
+	TestTarget  string `json:"test_target" value:"file" group:"Files" help:"their translations"`
+	Data        string `json:"data" value:"file" group:"Files" help:"in place of data_source and data_target: a table with both in columns"`
+	Valid       string `json:"valid" value:"file" group:"Files" help:"likewise, to validate on"`
+	Test        string `json:"test" value:"file" group:"Files" help:"likewise, for the score"`
 }
 
-// Translation is a text and what became of it.
-type Translation struct {
-	Source     string       `json:"source"`               // the text to translate
-	Text       string       `json:"translation"`          // the best translation
-	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
-	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
-	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
-	Left       int          `json:"left,omitempty"`       // tokens at the end of a huge text that were left out
-	Attention  *Attention   `json:"attention,omitempty"`  // of the first part, if asked for
-}
-
-// Hypothesis is one way to translate a text.
-type Hypothesis struct {
-	Text  string  `json:"translation"` // the text
-	Score float64 `json:"score"`       // log-probability with its penalties
-}
-
-// Attention says how much each target token looked at each source token.
-type Attention struct {
-	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
-	Target  []string    `json:"target"`  // likewise
-	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
-}
-
-// piece is a part of a text on its way through the network.
-type piece struct {
-	text   int
-	ids    []int32  // with the ending token
-	tokens []string // of the source, as in the text
-	found  []hypothesis
-}
-
-// The most that goes through the network at once.
-const (
-	batchSources = 4096 // padded source tokens
-	batchRows    = 256  // hypotheses
-)
-
-// Translate translates texts, each for itself: what it is translated with
-// changes no bit of the answer. White space around a text counts for nothing; an
-// empty one has an empty translation. A text of more tokens than MaxLength is cut
-// into parts after sentences, clauses or words, and of one of more than 10,000
-// the rest is left out. It fails only if ctx is cancelled.
-func (m *Model) Translate(ctx context.Context, texts []string, o *Options) ([]Translation, error) {
-	var options Options
-	if o != nil {
-		options = *o
+// Validate returns a *data.InputError if training files are missing, or if the files
+// of a part do not go together.
+func (f *Files) Validate() error {
+	if f.training().none() {
+		return data.Errorf("needs --data-source and --data-target, files whose lines belong together, or --data, a table with both")
 	}
-	if options.Search == nil {
-		options.Search = &m.cfg.SearchOptions
+	return cmp.Or(f.training().check("data"), f.valid().check("valid"), f.test().check("test"))
+}
+
+func (f *Files) training() pairFiles { return pairFiles{f.Source, f.Target, f.Data} }
+func (f *Files) valid() pairFiles    { return pairFiles{f.ValidSource, f.ValidTarget, f.Valid} }
+func (f *Files) test() pairFiles     { return pairFiles{f.TestSource, f.TestTarget, f.Test} }
+
+// pairFiles are the two files, or the table, that pairs come from.
+type pairFiles struct{ source, target, table string }
+
+func (f pairFiles) none() bool { return f == pairFiles{} }
+
+// check returns an error if the files do not make pairs. name is the flag of the table.
+func (f pairFiles) check(name string) error {
+	switch {
+	case f.table != "" && (f.source != "" || f.target != ""):
+		return data.Errorf("takes --%s, a table with both languages, or --%[1]s-source and --%[1]s-target, not both", name)
+	case f.table == "" && (f.source == "") != (f.target == ""):
+		return data.Errorf("needs both --%s-source and --%[1]s-target: their lines belong together", name)
 	}
-	options.MaxLength = m.limit(o)
-	out := make([]Translation, len(texts))
-	pieces := make([][]*piece, len(texts)) // of each text
-	longest := 0
-	for i, s := range texts {
-		out[i].Source = s
-		pieces[i], out[i].Left = m.pieces(i, s, options.MaxLength)
-		out[i].Parts = len(pieces[i])
-		longest = max(longest, len(pieces[i]))
-	}
-	if err := m.runAll(ctx, pieces, longest, &options); err != nil {
+	return nil
+}
+
+// Data is pairs of sentences by part.
+type Data struct {
+	task.Parts[data.Pair]
+	task.Source
+	file string // of the training pairs, for errors
+}
+
+// Read reads pairs. Without files for validation, a share Config.Holdout of the
+// training pairs is drawn for it. The error is that of Files.Validate, a
+// *data.InputError that names the file and the line, or ctx's.
+func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
+	if err := f.Validate(); err != nil {
 		return nil, err
 	}
-	for i := range out {
-		m.assemble(&out[i], pieces[i], &options)
+	d := &Data{file: cmp.Or(f.Data, f.Source)}
+	if d.Name = filepath.Base(d.file); f.Data == "" {
+		d.Name += " to " + filepath.Base(f.Target)
 	}
-	return out, nil
-}
-
-// limit is the most tokens of a part.
-func (m *Model) limit(o *Options) int {
-	if o != nil && o.MaxLength > 0 {
-		return o.MaxLength
+	list, err := d.read(ctx, f.training(), &cfg)
+	if err != nil {
+		return nil, err
 	}
-	return m.most
-}
-
-// pieces cuts a text.
-func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
-	s = m.cfg.spaced(s)
-	v := m.tok.source.Vocabulary()
-	tokens := slices.DeleteFunc(m.tok.source.Tokens(nil, s), func(t text.Token) bool {
-		return m.tok.source.IsSpecial(t.ID) && t.ID != v.UnknownID()
-	})
-	if n := len(tokens) - mostTokens; n > 0 {
-		tokens, left = tokens[:mostTokens], n
+	if !f.valid().none() {
+		cfg.Holdout = 0
 	}
-	for _, c := range cut(s, tokens, limit) {
-		p := &piece{text: i}
-		for _, t := range tokens[c.from:c.to] {
-			p.ids = append(p.ids, t.ID)
-			p.tokens = append(p.tokens, s[t.Start:t.End])
+	if d.Parts, err = cfg.deal(list); err != nil {
+		return nil, err
+	}
+	if !f.valid().none() {
+		if d.Validation, err = d.read(ctx, f.valid(), &cfg); err != nil {
+			return nil, err
 		}
-		p.ids = append(p.ids, v.EndID())
-		p.tokens = append(p.tokens, text.End)
+	}
+	if !f.test().none() {
+		d.Test, err = d.read(ctx, f.test(), &cfg)
+	}
+	return d, err
+}
+
+// NewData divides pairs in memory as Read does those of the training files. The
+// error is always nil.
+func NewData(list []data.Pair, cfg Config) (*Data, error) {
+	p, err := cfg.deal(list)
+	return &Data{Parts: p}, err
+}
+
+func (c *Config) deal(list []data.Pair) (task.Parts[data.Pair], error) {
+	return task.Deal(list, task.Holdout{Share: c.Holdout, Seed: c.Seed})
+}
+
+// read reads one file, or the two that belong together.
+func (d *Data) read(ctx context.Context, f pairFiles, cfg *Config) ([]data.Pair, error) {
+	pairs := data.ReadPairs(f.source, f.target, cfg.Encoding, d.Note)
+	if f.table != "" {
+		pairs = data.ReadPairTable(f.table, cmp.Or(cfg.SourceColumn, "source"), cmp.Or(cfg.TargetColumn, "target"), cfg.Encoding, d.Note)
+	}
+	var list []data.Pair
+	for p, err := range pairs {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return nil, err
+		}
 		list = append(list, p)
 	}
-	return list, left
-}
-
-// runAll translates all pieces: at once, or if the state is carried first those
-// that begin a text, then those after them.
-func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *Options) error {
-	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
-	if !o.CarryState {
-		_, err := m.run(ctx, tape, slices.Concat(pieces...), nil, o)
-		return err
-	}
-	states := make([]*nn.SavedState, len(pieces)) // of each text's encoder
-	for wave := range longest {
-		var list []*piece
-		for _, of := range pieces {
-			if wave < len(of) {
-				list = append(list, of[wave])
-			}
-		}
-		if _, err := m.run(ctx, tape, list, states, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// run translates pieces in batches of like length. states, if not nil, is the
-// encoder's state to begin each text's piece with and receives that after it.
-func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, states []*nn.SavedState, o *Options) (batches int, err error) {
-	lengths := make([]int, len(pieces))
-	for i, p := range pieces {
-		lengths[i] = len(p.ids)
-	}
-	list := train.NewBuckets(lengths, batchSources, max(1, batchRows/o.Search.Beam), 0).InOrder()
-	for _, batch := range list {
-		some := make([]*piece, len(batch))
-		for i, k := range batch {
-			some[i] = pieces[k]
-		}
-		if err := m.translateBatch(ctx, tape, some, states, o); err != nil {
-			return 0, err
-		}
-	}
-	return len(list), nil
-}
-
-// translateBatch translates a few pieces together.
-func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*piece, states []*nn.SavedState, o *Options) error {
-	sources := make([][]int32, len(batch))
-	for i, p := range batch {
-		sources[i] = p.ids
-	}
-	e := m.net.encodeAll(tape, sources, m.gatherStates(batch, states))
-	v := m.tok.target.Vocabulary()
-	banned := []int32{v.BeginID()}
-	if id := v.PadID(); id >= 0 {
-		banned = append(banned, id)
-	}
-	banned = slices.DeleteFunc(banned, func(id int32) bool { return id == v.EndID() })
-	d := &decoding{n: m.net, tape: tape, e: e, beam: o.Search.Beam, begin: v.BeginID(),
-		looks: o.Attention || o.Search.CoveragePenalty > 0 || !o.Search.KeepUnknown && v.UnknownID() >= 0}
-	for _, p := range batch {
-		d.all = append(d.all, newSearch(o.Search, min(max(o.NBest, 1), o.Search.Beam), 2*len(p.ids)+20, len(p.ids), v.EndID(), banned))
-	}
-	if err := d.run(ctx); err != nil {
-		return err
-	}
-	for i, p := range batch {
-		p.found = d.all[i].finished
-		if states != nil {
-			states[p.text] = m.net.Encoder.NewSavedState(1)
-			states[p.text].CopyRow(0, e.last, i)
-		}
-	}
-	return nil
-}
-
-// gatherStates is the state that each piece's encoder begins with; nil if all
-// begin as ever.
-func (m *Model) gatherStates(batch []*piece, states []*nn.SavedState) *nn.SavedState {
-	if states == nil || states[batch[0].text] == nil { // a first wave
-		return nil
-	}
-	all := m.net.Encoder.NewSavedState(len(batch))
-	for i, p := range batch {
-		all.CopyRow(i, states[p.text], 0)
-	}
-	m.net.forwardOnly(all)
-	return all
-}
-
-// assemble makes a text's translation of its pieces.
-func (m *Model) assemble(t *Translation, pieces []*piece, o *Options) {
-	nbest := 0
-	for _, p := range pieces {
-		nbest = max(nbest, min(o.NBest, len(p.found)))
-	}
-	for k := range max(nbest, 1) {
-		var texts []string
-		score := 0.0
-		for _, p := range pieces {
-			if len(p.found) == 0 { // the network's numbers are not finite
-				continue
-			}
-			h := &p.found[min(k, len(p.found)-1)]
-			texts = append(texts, m.write(h, p, o.Search.KeepUnknown))
-			score += h.score
-		}
-		one := Hypothesis{join(texts), score}
-		if k == 0 {
-			t.Text, t.Score = one.Text, one.Score
-		}
-		if o.NBest > 0 {
-			t.Hypotheses = append(t.Hypotheses, one)
-		}
-	}
-	if o.Attention && len(pieces) > 0 && len(pieces[0].found) > 0 {
-		t.Attention = m.attention(&pieces[0].found[0], pieces[0])
-	}
-}
-
-// write is a hypothesis as text. An unknown token becomes the source word that
-// it looked at most.
-func (m *Model) write(h *hypothesis, p *piece, keep bool) string {
-	ids := h.last.tokens()
-	ids = ids[:len(ids)-1]
-	unknown := m.tok.target.Vocabulary().UnknownID()
-	var words map[int]string
-	for i := h.last; i != nil; i = i.before {
-		if i.token != unknown || i.steps > len(ids) {
-			continue
-		}
-		if words == nil {
-			words = map[int]string{}
-		}
-		words[i.steps-1] = text.Unknown
-		if !keep {
-			words[i.steps-1] = p.tokens[largest(i.attention[:len(p.tokens)-1])]
-		}
-	}
-	return strings.TrimSpace(m.tok.target.DecodeWith(ids, words))
-}
-
-// largest is the place of the largest number, the first of equal ones.
-func largest(x []float32) int {
-	at := 0
-	for i, v := range x {
-		if v > x[at] {
-			at = i
-		}
-	}
-	return at
-}
-
-func (m *Model) attention(h *hypothesis, p *piece) *Attention {
-	a := &Attention{Source: p.tokens, Weights: make([][]float32, h.last.steps)}
-	for _, id := range h.last.tokens() {
-		name := strings.TrimSpace(m.tok.target.Decode([]int32{id}))
-		if name == "" {
-			name = m.tok.target.Vocabulary().Token(id)
-		}
-		a.Target = append(a.Target, name)
-	}
-	for i := h.last; i != nil; i = i.before {
-		a.Weights[i.steps-1] = i.attention
-	}
-	return a
+	return list, nil
 }

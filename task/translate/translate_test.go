@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // copies are sentences of single letters that are their own translation.
@@ -39,11 +40,12 @@ func tiny() Config {
 // trained trains on copies and scores other ones.
 func trained(t testing.TB, cfg Config) (*Model, *Evaluation) {
 	t.Helper()
-	m, _, err := Train(context.Background(), List(copies(1600, 1)), List(copies(60, 2)), cfg, nil)
+	d := &Data{Parts: task.Parts[data.Pair]{Training: copies(1600, 1), Validation: copies(60, 2), Test: copies(200, 3)}}
+	m, _, err := Train(context.Background(), d, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := m.Evaluate(context.Background(), List(copies(200, 3)), nil)
+	e, err := m.Evaluate(context.Background(), d, task.Test, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,8 +113,8 @@ func TestVariants(t *testing.T) {
 			cfg := tiny()
 			cfg.Hidden, cfg.Epochs = 32, 1
 			set(&cfg)
-			pairs := copies(120, 4)
-			m, r, err := Train(context.Background(), List(pairs), List(copies(20, 5)), cfg, nil)
+			d := &Data{Parts: task.Parts[data.Pair]{Training: copies(120, 4), Validation: copies(20, 5)}}
+			m, r, err := Train(context.Background(), d, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +131,7 @@ func TestVariants(t *testing.T) {
 func checkBatches(t *testing.T, m *Model) {
 	t.Helper()
 	texts := []string{"a b c", "", "d", "l k j i h g f e", "  a  a a a ", "a b c"}
-	o := &Options{NBest: 3, Attention: true}
+	o := &PredictOptions{NBest: 3, Attention: true}
 	all, err := m.Translate(context.Background(), texts, o)
 	if err != nil {
 		t.Fatal(err)

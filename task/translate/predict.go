@@ -1,0 +1,202 @@
+package translate
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// PredictOptions are options of a translation. nil, and search options with a Beam
+// of 0, are those of the model's configuration.
+type PredictOptions struct {
+	SearchOptions
+	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"give the best translations, with their scores; at most beam (0: the best alone)"`
+	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
+	// Picture is used by Predict and Stream only.
+	Picture   string `json:"attention" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
+	Attention bool   `json:"-"` // return the decoder's attention
+	MaxLength int    `json:"-"` // tokens of a part; 0: those of the longest source in training
+}
+
+// Inherit sets the search options to the model's.
+func (o *PredictOptions) Inherit(m task.Model, _ func(name string) bool) {
+	o.SearchOptions = m.(*Model).cfg.SearchOptions
+}
+
+// Validate returns a *data.InputError if an option is out of its range, or NBest
+// greater than Beam.
+func (o *PredictOptions) Validate() error {
+	if o.NBest > o.Beam {
+		return data.Errorf("n_best: want a number up to the beam, %d, got %d", o.Beam, o.NBest)
+	}
+	return o.SearchOptions.Validate()
+}
+
+// settled returns the options with the model's in place of those that are not set.
+func (m *Model) settled(o *PredictOptions) PredictOptions {
+	var options PredictOptions
+	if o != nil {
+		options = *o
+	}
+	options.SearchOptions = m.search(options.SearchOptions)
+	if options.MaxLength <= 0 {
+		options.MaxLength = m.most
+	}
+	return options
+}
+
+// search returns o, or the model's search options if o has no beam.
+func (m *Model) search(o SearchOptions) SearchOptions {
+	if o.Beam == 0 {
+		return m.cfg.SearchOptions
+	}
+	return o
+}
+
+// Translations are the translations of an input, one per line.
+type Translations struct {
+	Task  string        `json:"task"`            // the task of the model
+	List  []Translation `json:"translations"`    // one per line of the input
+	Notes []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
+}
+
+// Remarks returns the notes.
+func (t *Translations) Remarks() []string { return t.Notes }
+
+// Write writes one translation per line; with NBest, lines of the source's number
+// from 1, the score and the translation, separated by tabs. The error is w's.
+func (t *Translations) Write(w io.Writer) error { return writeLines(w, t.List, 1) }
+
+// Print is Write.
+func (t *Translations) Print(w io.Writer) { _ = t.Write(w) }
+
+// writeLines writes the translations of lines first and following.
+func writeLines(w io.Writer, list []Translation, first int) error {
+	b := bufio.NewWriter(w)
+	for i := range list {
+		one := &list[i]
+		if one.Hypotheses == nil {
+			fmt.Fprintln(b, one.Text)
+		}
+		for _, h := range one.Hypotheses {
+			fmt.Fprintf(b, "%d\t%.4f\t%s\n", first+i, h.Score, h.Text)
+		}
+	}
+	return b.Flush()
+}
+
+// Predict translates each line of an input; texts are read as lines. The error is a
+// *data.InputError for a file that cannot be read, or Picture without a line that is
+// not empty, that of writing Picture, or ctx's.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Translations, error) {
+	t := &Translations{Task: Name, List: []Translation{}}
+	var err error
+	t.Notes, err = m.eachLine(ctx, in, o, func(_ int, list []Translation) error {
+		t.List = append(t.List, list...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Stream translates as Predict does and writes each translation as soon as it is
+// found, in the form of [Translations.Write]. done is always true, notes are those of
+// [Translations], and the error is Predict's or w's.
+func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
+	notes, err = m.eachLine(ctx, in, o, func(first int, list []Translation) error { return writeLines(w, list, first) })
+	return true, notes, err
+}
+
+// chunk is the most lines that are translated before the next are read.
+const chunk = 500
+
+// eachLine translates the lines of an input and calls each with the translations and
+// the number of the first of them, from 1. The lines available without waiting, at
+// most chunk, are translated together. It returns the notes on unusual lines.
+func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, each func(first int, list []Translation) error) (notes []string, err error) {
+	r, err := in.Lines(m.cfg.Encoding)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	options := m.settled(o)
+	var said unusual
+	var drawn *Attention
+	for first, end := 1, error(nil); end == nil; {
+		var texts []string
+		for end == nil && len(texts) < chunk && (len(texts) == 0 || r.Ready()) {
+			var line string
+			if line, end = r.Next(); end == nil {
+				texts = append(texts, line)
+			}
+		}
+		now := options
+		now.Attention = options.Attention || options.Picture != "" && drawn == nil
+		list, err := m.Translate(ctx, texts, &now)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			if drawn == nil {
+				drawn = list[i].Attention
+			}
+			if !options.Attention {
+				list[i].Attention = nil
+			}
+		}
+		said.see(list, first)
+		if err := each(first, list); err != nil {
+			return nil, err
+		}
+		first += len(list)
+		if end != nil && end != io.EOF {
+			return nil, end
+		}
+	}
+	notes = said.notes(options.MaxLength)
+	if text := r.Note(); text != "" {
+		notes = append(notes, text)
+	}
+	if options.Picture == "" {
+		return notes, nil
+	}
+	if drawn == nil {
+		return nil, data.Errorf("attention: there is no line to draw a picture of")
+	}
+	notes = append(notes, "the picture of the attention is in "+options.Picture)
+	return notes, model.WriteFileAtomic(options.Picture, drawn.figure().WritePNG)
+}
+
+// unusual counts the lines that were not simply translated.
+type unusual struct{ long, huge, firstHuge, left int }
+
+func (u *unusual) see(list []Translation, first int) {
+	for i := range list {
+		if list[i].Parts > 1 {
+			u.long++
+		}
+		if list[i].Left > 0 {
+			if u.huge++; u.huge == 1 {
+				u.firstHuge = first + i
+			}
+			u.left += list[i].Left
+		}
+	}
+}
+
+func (u *unusual) notes(limit int) (notes []string) {
+	if u.long > 0 {
+		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, translated in parts: %d", limit, u.long))
+	}
+	if u.huge > 0 {
+		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, of which the rest is left out: %d, the first of them line %d (%d tokens in all)", mostTokens, u.huge, u.firstHuge, u.left))
+	}
+	return notes
+}

@@ -1,0 +1,266 @@
+package translate
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Translation is a text with its translation.
+type Translation struct {
+	Source     string       `json:"source"`               // the text to translate
+	Text       string       `json:"translation"`          // the best translation
+	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
+	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
+	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
+	Left       int          `json:"left,omitempty"`       // tokens at the end of a huge text that were left out
+	Attention  *Attention   `json:"attention,omitempty"`  // of the first part, if asked for
+}
+
+// Hypothesis is one way to translate a text.
+type Hypothesis struct {
+	Text  string  `json:"translation"` // the text
+	Score float64 `json:"score"`       // log-probability with its penalties
+}
+
+// Attention is the attention weights of a translation.
+type Attention struct {
+	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
+	Target  []string    `json:"target"`  // likewise
+	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
+}
+
+// piece is a part of a text on its way through the network.
+type piece struct {
+	text   int
+	ids    []int32  // with the ending token
+	tokens []string // of the source, as in the text
+	found  []hypothesis
+}
+
+// The most that goes through the network at once.
+const (
+	batchSources = 4096 // padded source tokens
+	batchRows    = 256  // hypotheses
+)
+
+// Translate translates texts, in their order. A translation does not depend on the
+// other texts. White space around a text counts for nothing; an empty one has an
+// empty translation. A text of more tokens than MaxLength is cut into parts after
+// sentences, clauses or words; tokens beyond 10,000 are left out. The error is ctx's.
+func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) ([]Translation, error) {
+	options := m.settled(o)
+	out := make([]Translation, len(texts))
+	pieces := make([][]*piece, len(texts)) // of each text
+	longest := 0
+	for i, s := range texts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		out[i].Source = s
+		pieces[i], out[i].Left = m.pieces(i, s, options.MaxLength)
+		out[i].Parts = len(pieces[i])
+		longest = max(longest, len(pieces[i]))
+	}
+	if err := m.runAll(ctx, pieces, longest, &options); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		m.assemble(&out[i], pieces[i], &options)
+	}
+	return out, nil
+}
+
+// pieces cuts a text.
+func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
+	s = m.cfg.spaced(s)
+	v := m.tok.source.Vocabulary()
+	tokens := slices.DeleteFunc(m.tok.source.Tokens(nil, s), func(t text.Token) bool {
+		return m.tok.source.IsSpecial(t.ID) && t.ID != v.UnknownID()
+	})
+	if n := len(tokens) - mostTokens; n > 0 {
+		tokens, left = tokens[:mostTokens], n
+	}
+	for _, c := range cut(s, tokens, limit) {
+		p := &piece{text: i}
+		for _, t := range tokens[c.from:c.to] {
+			p.ids = append(p.ids, t.ID)
+			p.tokens = append(p.tokens, s[t.Start:t.End])
+		}
+		p.ids = append(p.ids, v.EndID())
+		p.tokens = append(p.tokens, text.End)
+		list = append(list, p)
+	}
+	return list, left
+}
+
+// runAll translates all pieces: at once, or if the state is carried first those
+// that begin a text, then those after them.
+func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *PredictOptions) error {
+	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
+	if !o.CarryState {
+		_, err := m.run(ctx, tape, slices.Concat(pieces...), nil, o)
+		return err
+	}
+	states := make([]*nn.SavedState, len(pieces)) // of each text's encoder
+	for wave := range longest {
+		var list []*piece
+		for _, of := range pieces {
+			if wave < len(of) {
+				list = append(list, of[wave])
+			}
+		}
+		if _, err := m.run(ctx, tape, list, states, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run translates pieces in batches of like length. states, if not nil, is the
+// encoder's state to begin each text's piece with and receives that after it.
+func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, states []*nn.SavedState, o *PredictOptions) (batches int, err error) {
+	lengths := make([]int, len(pieces))
+	for i, p := range pieces {
+		lengths[i] = len(p.ids)
+	}
+	list := train.NewBuckets(lengths, batchSources, max(1, batchRows/o.Beam), 0).InOrder()
+	for _, batch := range list {
+		some := make([]*piece, len(batch))
+		for i, k := range batch {
+			some[i] = pieces[k]
+		}
+		if err := m.translateBatch(ctx, tape, some, states, o); err != nil {
+			return 0, err
+		}
+	}
+	return len(list), nil
+}
+
+// translateBatch translates a few pieces together.
+func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*piece, states []*nn.SavedState, o *PredictOptions) error {
+	sources := make([][]int32, len(batch))
+	for i, p := range batch {
+		sources[i] = p.ids
+	}
+	e := m.net.encodeAll(tape, sources, m.gatherStates(batch, states))
+	v := m.tok.target.Vocabulary()
+	banned := []int32{v.BeginID()}
+	if id := v.PadID(); id >= 0 {
+		banned = append(banned, id)
+	}
+	banned = slices.DeleteFunc(banned, func(id int32) bool { return id == v.EndID() })
+	d := &decoding{n: m.net, tape: tape, e: e, beam: o.Beam, begin: v.BeginID(),
+		looks: o.Attention || o.CoveragePenalty > 0 || !o.KeepUnknown && v.UnknownID() >= 0}
+	for _, p := range batch {
+		d.all = append(d.all, newSearch(&o.SearchOptions, min(max(o.NBest, 1), o.Beam), 2*len(p.ids)+20, len(p.ids), v.EndID(), banned))
+	}
+	if err := d.run(ctx); err != nil {
+		return err
+	}
+	for i, p := range batch {
+		p.found = d.all[i].finished
+		if states != nil {
+			states[p.text] = m.net.Encoder.NewSavedState(1)
+			states[p.text].CopyRow(0, e.last, i)
+		}
+	}
+	return nil
+}
+
+// gatherStates is the state that each piece's encoder begins with; nil if all
+// begin as ever.
+func (m *Model) gatherStates(batch []*piece, states []*nn.SavedState) *nn.SavedState {
+	if states == nil || states[batch[0].text] == nil { // a first wave
+		return nil
+	}
+	all := m.net.Encoder.NewSavedState(len(batch))
+	for i, p := range batch {
+		all.CopyRow(i, states[p.text], 0)
+	}
+	m.net.forwardOnly(all)
+	return all
+}
+
+// assemble makes a text's translation of its pieces.
+func (m *Model) assemble(t *Translation, pieces []*piece, o *PredictOptions) {
+	nbest := 0
+	for _, p := range pieces {
+		nbest = max(nbest, min(o.NBest, len(p.found)))
+	}
+	for k := range max(nbest, 1) {
+		var texts []string
+		score := 0.0
+		for _, p := range pieces {
+			if len(p.found) == 0 { // the network's numbers are not finite
+				continue
+			}
+			h := &p.found[min(k, len(p.found)-1)]
+			texts = append(texts, m.write(h, p, o.KeepUnknown))
+			score += h.score
+		}
+		one := Hypothesis{join(texts), score}
+		if k == 0 {
+			t.Text, t.Score = one.Text, one.Score
+		}
+		if o.NBest > 0 {
+			t.Hypotheses = append(t.Hypotheses, one)
+		}
+	}
+	if o.Attention && len(pieces) > 0 && len(pieces[0].found) > 0 {
+		t.Attention = m.attention(&pieces[0].found[0], pieces[0])
+	}
+}
+
+// write is a hypothesis as text. An unknown token becomes the source word that
+// it looked at most.
+func (m *Model) write(h *hypothesis, p *piece, keep bool) string {
+	ids := h.last.tokens()
+	ids = ids[:len(ids)-1]
+	unknown := m.tok.target.Vocabulary().UnknownID()
+	var words map[int]string
+	for i := h.last; i != nil; i = i.before {
+		if i.token != unknown || i.steps > len(ids) {
+			continue
+		}
+		if words == nil {
+			words = map[int]string{}
+		}
+		words[i.steps-1] = text.Unknown
+		if !keep {
+			words[i.steps-1] = p.tokens[largest(i.attention[:len(p.tokens)-1])]
+		}
+	}
+	return strings.TrimSpace(m.tok.target.DecodeWith(ids, words))
+}
+
+// largest is the place of the largest number, the first of equal ones.
+func largest(x []float32) int {
+	at := 0
+	for i, v := range x {
+		if v > x[at] {
+			at = i
+		}
+	}
+	return at
+}
+
+func (m *Model) attention(h *hypothesis, p *piece) *Attention {
+	a := &Attention{Source: p.tokens, Weights: make([][]float32, h.last.steps)}
+	for _, id := range h.last.tokens() {
+		name := strings.TrimSpace(m.tok.target.Decode([]int32{id}))
+		if name == "" {
+			name = m.tok.target.Vocabulary().Token(id)
+		}
+		a.Target = append(a.Target, name)
+	}
+	for i := h.last; i != nil; i = i.before {
+		a.Weights[i.steps-1] = i.attention
+	}
+	return a
+}
