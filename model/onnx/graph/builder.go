@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"encoding/binary"
@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/carousel-ml/carousel/model"
-	"github.com/carousel-ml/carousel/nn"
 )
 
 // The versions that are written: read by every runtime since 2022, and by this package.
@@ -18,19 +17,20 @@ const (
 	exportOpset = 17
 )
 
-// Graph is an ONNX graph being written, node by node in an order in which they
-// can run. Its values have names, each made once. [Graph.Export] ends it.
-type Graph struct {
+// Builder writes an ONNX graph, node by node in an order in which they can run.
+// Its values have names, each made once. [Builder.Export] ends it.
+type Builder struct {
 	Doc string // what the graph computes, for people
+	// Prefix begins the names that are made here. A loop's body, which reads the
+	// values of the graph around it, needs one of its own.
+	Prefix string
 
 	nodes, initializers, inputs, outputs [][]byte
-	prefix                               string // of names made here
 	count                                int
-	batch                                string // the value that holds the size of a batch, once there is one
 }
 
 // Attr is a named value of a node: an int, float32, string, []int64, []float32,
-// []string or, of a loop's body, a *Graph.
+// []string or, of a loop's body, a *Builder.
 type Attr struct {
 	Name  string
 	Value any
@@ -73,7 +73,7 @@ func (a Attr) encode() []byte {
 			b = appendText(b, 9, x)
 		}
 		typ = attrStrings
-	case *Graph:
+	case *Builder:
 		b, typ = appendBytes(b, 6, v.graph(a.Name)), attrGraph
 	default:
 		panic("onnx: attribute of an unknown type")
@@ -83,7 +83,7 @@ func (a Attr) encode() []byte {
 
 // Node adds an operation; its name is that of its first output. An input or
 // output "" is left out.
-func (g *Graph) Node(op string, in, out []string, attrs ...Attr) {
+func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
 	var b []byte
 	for _, s := range in {
 		b = appendText(b, 1, s)
@@ -105,20 +105,20 @@ func (g *Graph) Node(op string, in, out []string, attrs ...Attr) {
 }
 
 // Op adds an operation of one output and returns that, under a name of its own.
-func (g *Graph) Op(op string, in []string, attrs ...Attr) string {
-	out := g.name()
+func (g *Builder) Op(op string, in []string, attrs ...Attr) string {
+	out := g.Name()
 	g.Node(op, in, []string{out}, attrs...)
 	return out
 }
 
-// name is one that is not taken.
-func (g *Graph) name() string {
+// Name makes a name that no other value of the graph has.
+func (g *Builder) Name() string {
 	g.count++
-	return fmt.Sprintf("%s#%d", g.prefix, g.count)
+	return fmt.Sprintf("%s#%d", g.Prefix, g.count)
 }
 
 // Floats adds a constant and returns its name; name "" makes one.
-func (g *Graph) Floats(name string, data []float32, dims ...int) string {
+func (g *Builder) Floats(name string, data []float32, dims ...int) string {
 	raw := make([]byte, 0, 4*len(data))
 	for _, v := range data {
 		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
@@ -127,15 +127,15 @@ func (g *Graph) Floats(name string, data []float32, dims ...int) string {
 }
 
 // Float adds a constant number.
-func (g *Graph) Float(v float32) string { return g.Floats("", []float32{v}) }
+func (g *Builder) Float(v float32) string { return g.Floats("", []float32{v}) }
 
 // Ints adds a constant list of integers and returns its name; name "" makes one.
-func (g *Graph) Ints(name string, data ...int64) string {
+func (g *Builder) Ints(name string, data ...int64) string {
 	return g.initializer(name, typeInt64, int64s(data), []int{len(data)})
 }
 
 // Int adds a constant integer without dimensions.
-func (g *Graph) Int(v int64) string { return g.initializer("", typeInt64, int64s([]int64{v}), nil) }
+func (g *Builder) Int(v int64) string { return g.initializer("", typeInt64, int64s([]int64{v}), nil) }
 
 func int64s(data []int64) []byte {
 	raw := make([]byte, 0, 8*len(data))
@@ -145,9 +145,9 @@ func int64s(data []int64) []byte {
 	return raw
 }
 
-func (g *Graph) initializer(name string, dtype int64, raw []byte, dims []int) string {
+func (g *Builder) initializer(name string, dtype int64, raw []byte, dims []int) string {
 	if name == "" {
-		name = g.name()
+		name = g.Name()
 	}
 	var b []byte
 	for _, d := range dims {
@@ -179,24 +179,25 @@ func describe(name, doc string, dtype int64, dims []any) []byte {
 
 // Input declares an input, of float32. A dimension is a size or the name of one
 // that may vary; doc says what the input is.
-func (g *Graph) Input(name, doc string, dims ...any) { g.input(name, doc, typeFloat, dims...) }
+func (g *Builder) Input(name, doc string, dims ...any) { g.InputOf(Float32, name, doc, dims...) }
 
 // InputInts declares an input of int64.
-func (g *Graph) InputInts(name, doc string, dims ...any) { g.input(name, doc, typeInt64, dims...) }
+func (g *Builder) InputInts(name, doc string, dims ...any) { g.InputOf(Int64, name, doc, dims...) }
 
-func (g *Graph) input(name, doc string, dtype int64, dims ...any) {
+// InputOf declares an input of an element type, such as [Int32].
+func (g *Builder) InputOf(dtype int64, name, doc string, dims ...any) {
 	g.inputs = append(g.inputs, describe(name, doc, dtype, dims))
 }
 
 // Output declares an output, of float32.
-func (g *Graph) Output(name, doc string, dims ...any) { g.output(name, doc, typeFloat, dims...) }
+func (g *Builder) Output(name, doc string, dims ...any) { g.output(name, doc, typeFloat, dims...) }
 
-func (g *Graph) output(name, doc string, dtype int64, dims ...any) {
+func (g *Builder) output(name, doc string, dtype int64, dims ...any) {
 	g.outputs = append(g.outputs, describe(name, doc, dtype, dims))
 }
 
 // graph is a GraphProto.
-func (g *Graph) graph(name string) []byte {
+func (g *Builder) graph(name string) []byte {
 	var b []byte
 	for _, n := range g.nodes {
 		b = appendBytes(b, 1, n)
@@ -218,50 +219,33 @@ func (g *Graph) graph(name string) []byte {
 }
 
 // encode is the whole model.
-func (g *Graph) encode(name string, ir, opset int64) []byte {
+func (g *Builder) encode(name string, ir, opset int64) []byte {
 	m := appendInt(nil, 1, ir)
 	m = appendText(m, 2, "carousel")
 	m = appendBytes(m, 7, g.graph(name))
 	return appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
 }
 
-// Encode is the file that [Graph.Export] writes.
-func (g *Graph) Encode() []byte { return g.encode("carousel", exportIR, exportOpset) }
+// Encode is the file that [Builder.Export] writes.
+func (g *Builder) Encode() []byte { return g.encode("carousel", exportIR, exportOpset) }
 
 // Export writes the graph as a file, after running that on inputs in this
 // package and, where it is installed, in ONNX Runtime. Its outputs must be want,
-// by name, to within [Tolerance].
-func (g *Graph) Export(path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
+// by name, to within [Tolerance]; else no file is written, and the error says
+// which output differs. A graph that does not run is an error too.
+func (g *Builder) Export(path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
 	b := g.Encode()
 	m, err := parse(path, b)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph cannot be read back: %w", err)
 	}
-	p, err := compare(m, b, in, want)
+	m.file = func() ([]byte, error) { return b, nil }
+	p, err := m.Compare(in, want)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("onnx: the written graph: %w", err)
 	}
 	return p, model.WriteFileAtomic(path, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})
-}
-
-// Linear adds y = x·Wᵀ + b along the last dimension, whatever the others, and
-// returns y; name is what the parameters are called after.
-func (g *Graph) Linear(name string, l *nn.Linear, x string) string {
-	rows, cols := l.Weight.Dim(0), l.Weight.Dim(1)
-	y := g.Op("MatMul", []string{x, g.Floats(name+".weight", transposed(l.Weight.Read(), rows, cols), cols, rows)})
-	if l.Bias != nil {
-		y = g.Op("Add", []string{y, g.Floats(name+".bias", l.Bias.Read(), rows)})
-	}
-	return y
-}
-
-// batchOf is the second dimension of a value [time,batch,..], as a list of one integer.
-func (g *Graph) batchOf(x string) string {
-	if g.batch == "" {
-		g.batch = g.Op("Slice", []string{g.Op("Shape", []string{x}), g.Ints("", 1), g.Ints("", 2)})
-	}
-	return g.batch
 }

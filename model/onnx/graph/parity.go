@@ -1,12 +1,9 @@
-package onnx
+package graph
 
 import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-
-	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Tolerance is the largest difference, of 1 or of the value, whichever is
@@ -78,46 +75,59 @@ func (m *Model) Random(seed uint64, vocabulary int, sizes map[string]int) map[st
 func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 func random(r *rand.Rand, k kind, dims []int, vocabulary int) Value {
-	v := Value{Dims: dims}
-	n := product(dims)
-	if k == floats {
-		v.Data = make([]float32, n)
-		for i := range v.Data {
-			v.Data[i] = float32(r.NormFloat64())
-		}
-		return v
-	}
-	if vocabulary < 1 || k == bools {
+	switch {
+	case k == floats:
+		return RandomFloats(r, dims...)
+	case vocabulary < 1 || k == bools:
 		vocabulary = 2
 	}
-	v.Ints = make([]int64, n)
-	for i := range v.Ints {
-		v.Ints[i] = r.Int64N(int64(vocabulary))
+	return RandomInts(r, vocabulary, dims...)
+}
+
+// RandomFloats is a Value of numbers from N(0,1).
+func RandomFloats(r *rand.Rand, dims ...int) Value {
+	v := Floats(make([]float32, product(dims)), dims...)
+	for i := range v.Data {
+		v.Data[i] = float32(r.NormFloat64())
 	}
 	return v
 }
 
-// compare runs an exported graph m, and ONNX Runtime on the file's bytes b where
-// it is installed, and holds what they give against what it should be.
-func compare(m *Model, b []byte, in map[string]Value, want map[string][]float32) (*Parity, error) {
+// RandomInts is a Value of integers from 0 to below-1; below must be positive.
+func RandomInts(r *rand.Rand, below int, dims ...int) Value {
+	v := Ints(make([]int64, product(dims)), dims...)
+	for i := range v.Ints {
+		v.Ints[i] = r.Int64N(int64(below))
+	}
+	return v
+}
+
+// Compare runs the graph on inputs and, where it is installed, ONNX Runtime on
+// the file, and holds the outputs against what they should be, by name. A
+// difference past [Tolerance] is an error that names the output.
+func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity, error) {
 	got, err := m.Run(in)
 	if err != nil {
-		return nil, fmt.Errorf("onnx: the written graph does not run: %w", err)
+		return nil, err
 	}
 	p := &Parity{Input: described(m, in)}
 	if p.MaxDiff, p.Values, err = against(got, want); err != nil {
-		return nil, fmt.Errorf("onnx: the written graph computes something else: %w", err)
+		return nil, m.badf("the graph computes something else: %v", err)
 	}
 	rt := FindRuntime()
 	if rt == nil {
 		return p, nil
 	}
-	if got, err = rt.Run(b, m, in); err != nil {
+	file, err := m.file()
+	if err != nil {
+		return nil, err
+	}
+	if got, err = rt.Run(file, m, in); err != nil {
 		return nil, err
 	}
 	p.Runtime = rt.Version
 	if p.MaxDiffRuntime, _, err = against(got, want); err != nil {
-		return nil, fmt.Errorf("onnx: %s computes something else from the written graph: %w", rt.Version, err)
+		return nil, m.badf("%s computes something else: %v", rt.Version, err)
 	}
 	return p, nil
 }
@@ -142,42 +152,4 @@ func described(m *Model, in map[string]Value) string {
 		info.Dims = append(info.Dims, Dim{Size: d})
 	}
 	return info.String()
-}
-
-// values runs s itself on the inputs of an exported graph.
-func (s *Stack) values(in map[string]Value, lengths []int32) (map[string][]float32, error) {
-	out := map[string][]float32{}
-	err := tensor.Catch(func() {
-		tape := tensor.NewTape(s.RNN.Weights[0].Device(), tensor.Infer)
-		var x *tensor.Tensor
-		switch ids, ok := in["ids"]; {
-		case ok:
-			small := make([]int32, len(ids.Ints))
-			for i, id := range ids.Ints {
-				small[i] = int32(id)
-			}
-			x = s.Embedding.Forward(tape.IDs(small, lengths, ids.Dims...))
-		case lengths != nil:
-			v := in["x"]
-			x = tape.Sequences(v.Data, lengths, v.Dims[0], v.Dims[1], v.Dims[2])
-		default:
-			x = tape.Input(in["x"].Data, in["x"].Dims...)
-		}
-		var init *nn.State // zeros, or trained
-		if v, ok := in["h0"]; ok {
-			init = &nn.State{H: tape.Input(v.Data, v.Dims...)}
-		}
-		if v, ok := in["c0"]; ok {
-			init.C = tape.Input(v.Data, v.Dims...)
-		}
-		y, final := s.Forward(x, init)
-		out["y"] = y.Data()
-		if init == nil {
-			return
-		}
-		if out["hn"] = final.H.Data(); init.C != nil {
-			out["cn"] = final.C.Data()
-		}
-	})
-	return out, err
 }

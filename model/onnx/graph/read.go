@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"cmp"
@@ -31,7 +31,8 @@ type Model struct {
 	Opset    int    // version of the standard operators
 
 	path      string
-	dev       *tensor.Device // nil: the CPU
+	file      func() ([]byte, error) // what was read
+	dev       *tensor.Device         // nil: the CPU
 	inputs    []ValueInfo
 	outputs   []ValueInfo
 	inSlots   []int
@@ -82,6 +83,9 @@ func (v ValueInfo) String() string {
 	}
 	return fmt.Sprintf("%s %s[%s]", clip(v.Name), v.Type, strings.Join(dims, ","))
 }
+
+// IsFloat reports whether the elements are in Data of a [Value], not in Ints.
+func (v ValueInfo) IsFloat() bool { return v.kind == floats }
 
 // Inputs lists what Run needs, in the file's order.
 func (m *Model) Inputs() []ValueInfo { return append([]ValueInfo(nil), m.inputs...) }
@@ -190,7 +194,7 @@ func bare(err error) error {
 
 // parse builds a Model from a file's bytes; path is for messages.
 func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
-	m := &Model{path: path, budget: maxElements, dev: cmp.Or(on...)}
+	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, dev: cmp.Or(on...)}
 	p, err := decodeModel(b)
 	switch {
 	case err != nil:

@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"fmt"
@@ -126,7 +126,7 @@ func opCases() []opCase {
 
 // build makes a model of the node. With fixed, all inputs but the first are constants of the file.
 func (c *opCase) build(fixed bool) ([]byte, map[string]Value) {
-	var g Graph
+	var g Builder
 	inputs := map[string]Value{}
 	var names []string
 	for i, v := range c.in {
@@ -151,7 +151,7 @@ func (c *opCase) build(fixed bool) ([]byte, map[string]Value) {
 		for j, d := range v.Dims {
 			dims[j] = d
 		}
-		g.input(name, "", dtype, dims...)
+		g.InputOf(dtype, name, "", dims...)
 		inputs[name] = v
 	}
 	if c.op == "Where" { // the condition comes first

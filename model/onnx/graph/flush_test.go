@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"fmt"
@@ -220,7 +220,7 @@ func TestFlushRecurrent(t *testing.T) {
 // below what float64 holds.
 func TestFlushDecay(t *testing.T) {
 	const T = 3000
-	var g Graph
+	var g Builder
 	g.Input("x", "", T, 1, 1)
 	g.Input("h", "", 1, 1, 1)
 	g.Node("RNN", []string{"x", g.Floats("w", []float32{1}, 1, 1, 1), g.Floats("r", []float32{0.5}, 1, 1, 1), "", "", "h"}, []string{"y", "end"},
@@ -242,14 +242,14 @@ func TestFlushDecay(t *testing.T) {
 // What enters through the file or at Run is flushed, whatever its type there;
 // graphs inside others follow.
 func TestFlushInside(t *testing.T) {
-	var g Graph
-	g.input("x", "", typeFloat, 2)
-	g.input("c", "", typeBool)
+	var g Builder
+	g.InputOf(typeFloat, "x", "", 2)
+	g.InputOf(typeBool, "c", "")
 	g.Node("Constant", nil, []string{"low"}, Attr{"value_floats", []float32{1e-40, 1}})
 	g.initializer("double", typeDouble, int64s([]int64{int64(math.Float64bits(-1e-40)), int64(math.Float64bits(1e-310))}), []int{2})
 	g.initializer("half", typeBFloat16, []byte{1, 0, 0x80, 0}, []int{2})
-	branch := func(with string) *Graph {
-		b := &Graph{}
+	branch := func(with string) *Builder {
+		b := &Builder{}
 		b.Node("Where", []string{"c", with, "x"}, []string{"inner"})
 		b.output("inner", "", typeFloat, 2)
 		return b
@@ -260,13 +260,13 @@ func TestFlushInside(t *testing.T) {
 		g.Node("Identity", []string{name}, []string{name + "2"})
 		g.output(name+"2", "", typeFloat, 2)
 	}
-	body := &Graph{prefix: "body"}
+	body := &Builder{Prefix: "body"}
 	body.Input("state", "", 2)
 	body.Input("step", "", 1)
 	body.Node("Max", []string{"state", "step"}, []string{"next"})
 	body.Output("next", "", 2)
 	g.Node("Scan", []string{"x", "steps"}, []string{"end"}, Attr{"body", body}, Attr{"num_scan_inputs", 1})
-	g.input("steps", "", typeFloat, 3, 1)
+	g.InputOf(typeFloat, "steps", "", 3, 1)
 	g.output("end", "", typeFloat, 2)
 
 	x := []float32{-1e-40, 1}

@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"encoding/binary"
@@ -25,6 +25,15 @@ func Floats(data []float32, dims ...int) Value { return Value{Dims: dims, Data: 
 
 // Ints is a Value of integers.
 func Ints(ints []int64, dims ...int) Value { return Value{Dims: dims, Ints: ints} }
+
+// The element types that a graph written here may need to name, in
+// [Builder.InputOf] and in Cast's attribute "to".
+const (
+	Float32 = typeFloat
+	Int32   = typeInt32
+	Int64   = typeInt64
+	Bool    = typeBool
+)
 
 // The element types of ONNX that can be read.
 const (

@@ -1,26 +1,21 @@
-package onnx
+package graph
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
-
-	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // scanGraph sums the steps of x in a state and gives the sums, doubled, out.
-func scanGraph(attrs ...Attr) *Graph {
-	body := &Graph{prefix: "body"}
+func scanGraph(attrs ...Attr) *Builder {
+	body := &Builder{Prefix: "body"}
 	body.Input("total", "", 2)
 	body.Input("step", "", 2)
 	body.Node("Add", []string{"total", "step"}, []string{"next"})
 	body.Node("Mul", []string{"next", "two"}, []string{"twice"})
 	body.Output("next", "", 2)
 	body.Output("twice", "", 2)
-	g := &Graph{}
+	g := &Builder{}
 	g.Floats("two", []float32{2})
 	g.Input("start", "", 2)
 	g.Input("x", "", "time", 2)
@@ -72,12 +67,12 @@ func TestScanRefused(t *testing.T) {
 	_, err = parse("m.onnx", scanGraph(Attr{"scan_input_axes", []int64{1}}).Encode())
 	checkFileError(t, err, "scan_input_axes other than 0")
 
-	body := &Graph{prefix: "body"}
+	body := &Builder{Prefix: "body"}
 	body.Input("state", "", "n")
 	body.Input("step", "", 1)
 	body.Node("Concat", []string{"state", "state"}, []string{"more"}, Attr{"axis", 0})
 	body.Output("more", "", "n")
-	g := &Graph{}
+	g := &Builder{}
 	g.Input("start", "", "n")
 	g.Input("x", "", "time", 1)
 	g.Node("Scan", []string{"start", "x"}, []string{"end"}, Attr{"body", body}, Attr{"num_scan_inputs", 1})
@@ -90,20 +85,20 @@ func TestScanRefused(t *testing.T) {
 	checkFileError(t, err, "state 0 changes from shape [1] to [2]")
 
 	// Steps are counted, so that loops in loops end.
-	inner := func(depth int) *Graph { return nil }
-	inner = func(depth int) *Graph {
-		b := &Graph{prefix: fmt.Sprint("b", depth)}
+	inner := func(depth int) *Builder { return nil }
+	inner = func(depth int) *Builder {
+		b := &Builder{Prefix: fmt.Sprint("b", depth)}
 		in := fmt.Sprint("s", depth)
 		b.Input(in, "", 1)
 		out := b.Op("Identity", []string{in})
 		if depth < 6 {
-			out = b.name()
+			out = b.Name()
 			b.Node("Scan", []string{"long"}, []string{out}, Attr{"body", inner(depth + 1)}, Attr{"num_scan_inputs", 1})
 		}
 		b.Output(out, "", "k")
 		return b
 	}
-	g = &Graph{}
+	g = &Builder{}
 	g.Input("long", "", "time", 1)
 	g.Node("Scan", []string{"long"}, []string{"y"}, Attr{"body", inner(1)}, Attr{"num_scan_inputs", 1})
 	g.Output("y", "", "time")
@@ -113,78 +108,4 @@ func TestScanRefused(t *testing.T) {
 	m.budget = 1 << 16
 	_, err = m.Run(map[string]Value{"long": Floats(make([]float32, 1000), 1000, 1)})
 	checkFileError(t, err, "would be too large")
-}
-
-// TestExportOptions writes cells with their options and compares the file with
-// the stack, in this package and, where it is installed, in ONNX Runtime.
-func TestExportOptions(t *testing.T) {
-	type o = nn.RNNOptions
-	hard := o{GateActivation: tensor.HardSigmoidActivation, Activation: tensor.SoftsignActivation}
-	cases := []struct {
-		new  func(in, hidden int, o *nn.RNNOptions) *nn.RNN
-		opt  o
-		scan bool // it takes a Scan
-	}{
-		{nn.NewLSTM, o{Peephole: true}, false},
-		{nn.NewLSTM, o{Coupled: true, Peephole: true, NoBias: true}, false},
-		{nn.NewLSTM, o{GateClip: 0.3, GateActivation: hard.GateActivation, Activation: hard.Activation, OutputActivation: tensor.ELUActivation}, false},
-		{nn.NewLSTM, o{Layers: 2, Residual: true, LearnState: true}, false},
-		{nn.NewGRU, o{ResetBefore: true, GateClip: 0.5}, false},
-		{nn.NewGRU, hard, false},
-		{nn.NewRNN, o{Activation: tensor.LeakyReLUActivation}, false},
-		{nn.NewRNN, o{ReLU: true, GateClip: 0.5}, false},
-		{nn.NewLSTM, o{CellClip: 0.2, Zoneout: 0.1, ZoneoutCell: 0.3}, true},
-		{nn.NewLSTM, o{Proj: 2, Layers: 2, LearnState: true}, true},
-		{nn.NewLSTM, o{LayerNorm: true, Peephole: true, OutputActivation: tensor.IdentityActivation}, true},
-		{nn.NewLSTM, o{LayerNorm: true, Coupled: true, NoBias: true, GateClip: 0.4}, true},
-		{nn.NewLSTM, o{Activation: tensor.HardTanhActivation, GateActivation: hard.GateActivation}, true},
-		{nn.NewGRU, o{LayerNorm: true, Zoneout: 0.2}, true},
-		{nn.NewGRU, o{ResetBefore: true, Zoneout: 0.2}, true},
-		{nn.NewRNN, o{Zoneout: 0.5, NoBias: true}, true},
-		{nn.NewSLSTM, o{}, true},
-		{nn.NewMinGRU, o{Layers: 2, Residual: true}, true},
-		{nn.NewMinLSTM, o{NoBias: true}, true},
-	}
-	rt := FindRuntime()
-	for i, c := range cases {
-		for variant := range 3 {
-			c.opt.Bidirectional = variant > 0
-			e := &ExportOptions{State: variant != 1, Lengths: variant > 0}
-			t.Run(fmt.Sprintf("%d-%d", i, variant), func(t *testing.T) {
-				s := &Stack{RNN: c.new(3, 4, &c.opt), Pool: []Pool{PoolSteps, PoolSteps, PoolFinal}[variant]}
-				if c.opt.Residual {
-					s.Pool = PoolSteps
-				}
-				slab := tensor.Pack(tensor.CPU(), s, 5)
-				for _, name := range []string{"rnn.h_0", "rnn.c_0"} {
-					if p := slab.Lookup(name); p != nil {
-						w := p.Read()
-						for j := range w {
-							w[j] = float32(j%5)/4 - 0.5
-						}
-						p.Write(w)
-					}
-				}
-				if rt != nil && (testing.Short() || variant == 0) { // a process for each file takes its time
-					t.Setenv("CAROUSEL_ORT_DIR", "off")
-				}
-				path := filepath.Join(t.TempDir(), "m.onnx")
-				p, err := Export(path, s, e)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if p.MaxDiff > 2e-6 || p.MaxDiffRuntime > 2e-6 || p.Values == 0 {
-					t.Error(p)
-				}
-				t.Log(p)
-				m, err := Read(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := strings.Contains(strings.Join(m.Operators(), " "), "Scan"); got != c.scan {
-					t.Errorf("operators %v", m.Operators())
-				}
-			})
-		}
-	}
 }

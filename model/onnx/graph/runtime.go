@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"bytes"
@@ -75,7 +75,8 @@ type wireValue struct {
 }
 
 // Run computes the outputs of a file's bytes, whose graph m is, from inputs of
-// types float32, int64, int32 and bool.
+// types float32, int64, int32 and bool. The error of a run that fails holds what
+// ONNX Runtime said.
 func (rt *Runtime) Run(file []byte, m *Model, inputs map[string]Value) (map[string]Value, error) {
 	request := struct {
 		Model  string      `json:"model"`

@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 // operator is a row of the table of what can run.
 type operator struct {

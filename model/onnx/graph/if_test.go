@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"math"
@@ -6,10 +6,10 @@ import (
 )
 
 // addIf adds a node with a graph for each answer to the condition.
-func addIf(g *Graph, condition, out string, yes, no *Graph) {
+func addIf(g *Builder, condition, out string, yes, no *Builder) {
 	g.Node("If", []string{condition}, []string{out})
 	n := &g.nodes[len(g.nodes)-1]
-	for i, b := range []*Graph{yes, no} {
+	for i, b := range []*Builder{yes, no} {
 		a := appendText(nil, 1, []string{"then_branch", "else_branch"}[i])
 		a = appendBytes(a, 6, b.graph("branch"))
 		*n = appendBytes(*n, 5, appendInt(a, 20, attrGraph))
@@ -18,12 +18,12 @@ func addIf(g *Graph, condition, out string, yes, no *Graph) {
 
 // TestIf chooses between graphs that read values around them and have names in common.
 func TestIf(t *testing.T) {
-	var g Graph
-	g.input("x", "", typeFloat, "n")
-	g.input("c", "", typeBool)
+	var g Builder
+	g.InputOf(typeFloat, "x", "", "n")
+	g.InputOf(typeBool, "c", "")
 	g.Node("Neg", []string{"x"}, []string{"negative"})
-	branch := func(op, second string) *Graph {
-		b := &Graph{}
+	branch := func(op, second string) *Builder {
+		b := &Builder{}
 		b.Floats("two", []float32{2})
 		b.Node(op, []string{"negative", second}, []string{"inner"})
 		b.output("inner", "", typeFloat, "n")
@@ -48,21 +48,21 @@ func TestIf(t *testing.T) {
 
 // TestIfRefused nests graphs too deep, or lets a value leave its branch.
 func TestIfRefused(t *testing.T) {
-	leaf := func() *Graph {
-		b := &Graph{}
+	leaf := func() *Builder {
+		b := &Builder{}
 		b.Node("Neg", []string{"x"}, []string{"inner"})
 		b.output("inner", "", typeFloat, "n")
 		return b
 	}
-	outer := func() *Graph {
-		g := &Graph{}
-		g.input("x", "", typeFloat, "n")
-		g.input("c", "", typeBool)
+	outer := func() *Builder {
+		g := &Builder{}
+		g.InputOf(typeFloat, "x", "", "n")
+		g.InputOf(typeBool, "c", "")
 		return g
 	}
 	g, deep := outer(), leaf()
 	for range 9 {
-		b := &Graph{}
+		b := &Builder{}
 		addIf(b, "c", "inner", deep, deep)
 		b.output("inner", "", typeFloat, "n")
 		deep = b

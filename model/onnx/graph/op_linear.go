@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"slices"
@@ -7,8 +7,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// linear is a product with constant weights, ready for tensor.Linear.
-type linear struct{ w, b *tensor.Param }
+// Linear is a MatMul or Gemm with constant weights: x·Wᵀ + b, along the last dimension.
+type Linear struct{ Weight, Bias *tensor.Param } // [out,in]; [out], or nil
 
 // transposed is a matrix [rows,cols] as [cols,rows].
 func transposed(m []float32, rows, cols int) []float32 {
@@ -36,33 +36,33 @@ func prepareGemm(m *Model, n *node) any {
 	if c != nil && (c.kind != floats || c.len() != out || c.dims[c.rank()-1] != out) {
 		return nil
 	}
-	l := &linear{w: m.param(data, out, in)}
+	l := &Linear{Weight: m.param(data, out, in)}
 	if c != nil {
-		l.b = m.param(c.host, out)
+		l.Bias = m.param(c.host, out)
 	}
 	return l
 }
 
 func prepareMatMul(m *Model, n *node) any {
 	if w := m.constant(n, 1); matrix(w) {
-		return &linear{w: m.param(transposed(w.host, w.dims[0], w.dims[1]), w.dims[1], w.dims[0])}
+		return &Linear{Weight: m.param(transposed(w.host, w.dims[0], w.dims[1]), w.dims[1], w.dims[0])}
 	}
 	return nil
 }
 
 // apply multiplies x [...,I] by the weights.
-func (l *linear) apply(r *run, n *node, x *value) *value {
-	in := l.w.Dim(1)
+func (l *Linear) apply(r *run, n *node, x *value) *value {
+	in := l.Weight.Dim(1)
 	if x.kind != floats || x.rank() == 0 || x.dims[x.rank()-1] != in {
 		n.failf("%s of shape %s do not fit %d rows of weights", x.kind, shape(x.dims), in)
 	}
 	dims := slices.Clone(x.dims)
-	dims[len(dims)-1] = l.w.Dim(0)
+	dims[len(dims)-1] = l.Weight.Dim(0)
 	if x.len() == 0 {
 		return r.newFloats(n, dims)
 	}
 	r.spend(n, dims)
-	return result(tensor.Linear(r.tensor(x, x.len()/in, in), l.w.T(), l.b.T()), dims)
+	return result(tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()), dims)
 }
 
 func runGemm(r *run, n *node, in []*value) []*value {
@@ -70,7 +70,7 @@ func runGemm(r *run, n *node, in []*value) []*value {
 	if a.rank() != 2 || b.rank() != 2 || a.kind != floats || b.kind != floats {
 		n.failf("needs two matrices of floats, got shapes %s and %s", shape(a.dims), shape(b.dims))
 	}
-	if l, ok := n.prepared.(*linear); ok {
+	if l, ok := n.prepared.(*Linear); ok {
 		return one(l.apply(r, n, a))
 	}
 	if n.intAttr("transA", 0) != 0 {
@@ -101,7 +101,7 @@ func runMatMul(r *run, n *node, in []*value) []*value {
 	if a.kind != floats || b.kind != floats || a.rank() == 0 || b.rank() == 0 {
 		n.failf("needs matrices of floats, got %s of shape %s and %s of shape %s", a.kind, shape(a.dims), b.kind, shape(b.dims))
 	}
-	if l, ok := n.prepared.(*linear); ok {
+	if l, ok := n.prepared.(*Linear); ok {
 		return one(l.apply(r, n, a))
 	}
 	// A vector counts as a matrix of one row or column, which then goes away.

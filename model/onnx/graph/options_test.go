@@ -1,4 +1,4 @@
-package onnx
+package graph
 
 import (
 	"flag"
@@ -96,14 +96,14 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 		D = 2
 	}
 	rows := recurrentGates[o.op] * H
-	var g Graph
+	var g Builder
 	inputs := map[string]Value{}
 	feed := func(name string, dtype int64, v Value) string {
 		dims := make([]any, len(v.Dims))
 		for i, d := range v.Dims {
 			dims[i] = d
 		}
-		g.input(name, "", dtype, dims...)
+		g.InputOf(dtype, name, "", dims...)
 		inputs[name] = v
 		return name
 	}
@@ -115,10 +115,13 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 	}
 	// In layout 1 the same numbers come with the batch first.
 	swap := func(v Value) Value {
-		if layout == 1 {
-			return batchMajor(v, true)
+		if layout == 0 {
+			return v
 		}
-		return v
+		T, B, n := v.Dims[0], v.Dims[1], v.Dims[2]
+		w := Floats(make([]float32, len(v.Data)), B, T, n)
+		strided(w.Data, v.Data, w.Dims, []int{n, B * n, 1}, 0)
+		return w
 	}
 	in := []string{feed("X", typeFloat, swap(draw(T, B, I))), weight("W", draw(D, rows, I)), weight("R", draw(D, rows, H)), "", "", "", "", ""}
 	if bias := draw(D, 2*rows); !o.noBias {
