@@ -3,8 +3,6 @@ package report
 import (
 	"image/color"
 	"math"
-
-	"gonum.org/v1/plot/vg"
 )
 
 // Bars draws groups of vertical bars, one group a category and one bar a
@@ -50,7 +48,7 @@ func (b *Bars) draw(p pen, r box) {
 	wide := min((slot-gap)/float64(len(values)), 64)
 	zero, _ := f.y.at(0)
 	for i, row := range values {
-		var path vg.Path
+		var path path
 		for j, v := range row {
 			h, ok := f.y.at(v)
 			if !ok {
@@ -59,7 +57,7 @@ func (b *Bars) draw(p pen, r box) {
 			mid := f.x0 + (float64(j)+0.5)*slot
 			x := mid + (float64(i)-float64(len(values))/2)*wide
 			inset := min(wide*0.06, 1)
-			addRect(&path, box{x + inset, min(zero, h), x + wide - inset, max(zero, h)})
+			path.rect(box{x + inset, min(zero, h), x + wide - inset, max(zero, h)})
 		}
 		p.fill(path, b.color(i))
 	}

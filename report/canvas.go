@@ -1,19 +1,8 @@
 package report
 
 import (
-	"fmt"
+	"image"
 	"image/color"
-	"math"
-	"strings"
-	"sync"
-	"unicode"
-
-	"codeberg.org/go-fonts/liberation/liberationsansbold"
-	"codeberg.org/go-fonts/liberation/liberationsansregular"
-	xfont "golang.org/x/image/font"
-	"golang.org/x/image/font/opentype"
-	"gonum.org/v1/plot/font"
-	"gonum.org/v1/plot/vg"
 )
 
 // box is a rectangle in pixels, y upwards.
@@ -22,8 +11,50 @@ type box struct{ x0, y0, x1, y1 float64 }
 func (b box) width() float64  { return b.x1 - b.x0 }
 func (b box) height() float64 { return b.y1 - b.y0 }
 
-// pen draws in pixels on a canvas whose unit is one pixel.
-type pen struct{ vg.Canvas }
+type point struct{ x, y float64 }
+
+// contour is a line through points, or a circle about the only one.
+type contour struct {
+	points []point
+	closed bool
+	radius float64 // of a circle
+}
+
+// path is what one colour fills or one line follows. Where contours overlap they
+// count once, if they turn the same way.
+type path []contour
+
+func (p *path) move(at point) { *p = append(*p, contour{points: []point{at}}) }
+
+func (p path) line(to point) {
+	c := &p[len(p)-1]
+	c.points = append(c.points, to)
+}
+
+func (p path) close() { p[len(p)-1].closed = true }
+
+func (p *path) rect(b box) {
+	*p = append(*p, contour{points: []point{{b.x0, b.y0}, {b.x1, b.y0}, {b.x1, b.y1}, {b.x0, b.y1}}, closed: true})
+}
+
+func (p *path) circle(at point, radius float64) {
+	*p = append(*p, contour{points: []point{at}, closed: true, radius: radius})
+}
+
+// canvas is what a pen draws on: an svgCanvas or a pngCanvas. Its unit is one
+// pixel and y points upwards.
+type canvas interface {
+	fill(p path, c color.NRGBA)
+	// stroke draws open contours with round joins and flat ends. dash gives the
+	// lengths of dashes and gaps in turn.
+	stroke(p path, c color.NRGBA, width float64, dash ...float64)
+	// write starts a text at a point of its baseline, whatever its alignment.
+	write(at point, s string, st style)
+	image(b box, img image.Image)
+}
+
+// pen draws what plots are made of.
+type pen struct{ canvas }
 
 type weight bool
 
@@ -49,65 +80,6 @@ type style struct {
 	vertical bool // reads upwards
 }
 
-// faces holds the two weights of Liberation Sans. Its glyphs are as wide as
-// those of Arial and Helvetica, so that an SVG laid out with it still fits
-// where a browser shows one of these instead.
-var faces = sync.OnceValue(func() map[weight]*opentype.Font {
-	m := make(map[weight]*opentype.Font, 2)
-	for w, ttf := range map[weight][]byte{regular: liberationsansregular.TTF, bold: liberationsansbold.TTF} {
-		f, err := opentype.Parse(ttf)
-		if err != nil {
-			panic(fmt.Sprintf("report: embedded font: %v", err))
-		}
-		m[w] = f
-	}
-	return m
-})
-
-func face(size float64, w weight) font.Face {
-	f := font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Length(size)}
-	if w == bold {
-		f.Weight = xfont.WeightBold
-	}
-	return font.Face{Font: f, Face: faces()[w]}
-}
-
-// clean makes a label printable: no control characters, no broken UTF-8.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, " "))
-}
-
-// textWidth is the width of s in pixels.
-func textWidth(s string, size float64, w weight) float64 {
-	f := face(size, w)
-	return f.Width(clean(s)).Points()
-}
-
-// fit cuts s with an ellipsis to a width in pixels.
-func fit(s string, size, width float64, w weight) string {
-	s = clean(s)
-	r := []rune(s)
-	if len(r) > 300 {
-		r = r[:300] // longer than any drawing; bounds the work below
-		s = string(r)
-	}
-	if textWidth(s, size, w) <= width {
-		return s
-	}
-	for n := len(r) - 1; n > 0; n-- {
-		t := strings.TrimRight(string(r[:n]), " ") + "…"
-		if textWidth(t, size, w) <= width {
-			return t
-		}
-	}
-	return ""
-}
-
 // text writes s with its baseline at y.
 func (p pen) text(x, y float64, s string, st style) {
 	s = clean(s)
@@ -121,65 +93,21 @@ func (p pen) text(x, y float64, s string, st style) {
 	case right:
 		shift = textWidth(s, st.size, st.weight)
 	}
-	p.SetColor(st.color)
-	if !st.vertical {
-		p.FillString(face(st.size, st.weight), point(x-shift, y), s)
-		return
+	if st.vertical {
+		p.write(point{x, y - shift}, s, st)
+	} else {
+		p.write(point{x - shift, y}, s, st)
 	}
-	// A quarter turn about the origin maps (y, -x) to (x, y).
-	p.Push()
-	p.Rotate(math.Pi / 2)
-	p.FillString(face(st.size, st.weight), point(y-shift, -x), s)
-	p.Pop()
-}
-
-func point(x, y float64) vg.Point { return vg.Point{X: vg.Length(x), Y: vg.Length(y)} }
-
-func vgRect(b box) vg.Rectangle {
-	return vg.Rectangle{Min: point(b.x0, b.y0), Max: point(b.x1, b.y1)}
 }
 
 func (p pen) rect(b box, c color.NRGBA) {
-	var path vg.Path
-	addRect(&path, b)
+	var path path
+	path.rect(b)
 	p.fill(path, c)
 }
 
-func addRect(path *vg.Path, b box) {
-	path.Move(point(b.x0, b.y0))
-	path.Line(point(b.x1, b.y0))
-	path.Line(point(b.x1, b.y1))
-	path.Line(point(b.x0, b.y1))
-	path.Close()
-}
-
-func (p pen) fill(path vg.Path, c color.NRGBA) {
-	if len(path) == 0 {
-		return
-	}
-	p.SetColor(c)
-	p.Fill(path)
-}
-
-func (p pen) stroke(path vg.Path, c color.NRGBA, width float64, dash ...float64) {
-	if len(path) == 0 {
-		return
-	}
-	lengths := make([]vg.Length, len(dash))
-	for i, d := range dash {
-		lengths[i] = vg.Length(d)
-	}
-	p.SetColor(c)
-	p.SetLineWidth(vg.Length(width))
-	p.SetLineDash(lengths, 0)
-	p.Stroke(path)
-}
-
 func (p pen) line(x0, y0, x1, y1 float64, c color.NRGBA, width float64, dash ...float64) {
-	var path vg.Path
-	path.Move(point(x0, y0))
-	path.Line(point(x1, y1))
-	p.stroke(path, c, width, dash...)
+	p.stroke(path{{points: []point{{x0, y0}, {x1, y1}}}}, c, width, dash...)
 }
 
 // noData stands in for a plot that has nothing to draw.
@@ -247,13 +175,7 @@ func (p pen) legend(keys []key, r box) box {
 }
 
 func (p pen) dot(x, y, radius float64, c color.NRGBA) {
-	var path vg.Path
-	addDot(&path, x, y, radius)
+	var path path
+	path.circle(point{x, y}, radius)
 	p.fill(path, c)
-}
-
-func addDot(path *vg.Path, x, y, radius float64) {
-	path.Move(point(x+radius, y))
-	path.Arc(point(x, y), vg.Length(radius), 0, 2*math.Pi)
-	path.Close()
 }

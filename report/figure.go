@@ -1,19 +1,12 @@
 package report
 
 import (
-	"bytes"
 	"fmt"
-	"html"
 	"html/template"
 	"image/color"
+	"image/png"
 	"io"
-	"regexp"
 	"strconv"
-	"strings"
-
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/vgimg"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // Figure is a picture with its words. On a page the title and the caption are
@@ -79,12 +72,12 @@ var (
 	emptyColor = color.NRGBA{0xEF, 0xF1, 0xF4, 0xFF} // a heat cell without a value
 )
 
-// themed are the colours that follow the reader's light or dark theme, by the
-// name of their variable in the style sheet.
-var themed = func() map[string]color.NRGBA {
-	m := map[string]color.NRGBA{"text": textColor, "grid": gridColor, "axis": axisColor, "empty": emptyColor}
+// themed names the variables of the style sheet by the colours that follow the
+// reader's light or dark theme.
+var themed = func() map[color.NRGBA]string {
+	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty"}
 	for i, c := range palette[1:] {
-		m["c"+strconv.Itoa(i+1)] = c
+		m[c] = "c" + strconv.Itoa(i+1)
 	}
 	return m
 }()
@@ -130,9 +123,9 @@ func (f *Figure) WritePNG(w io.Writer) error {
 	if f.Title != "" {
 		height += titleHeight
 	}
-	c := vgimg.NewWith(vgimg.UseWH(vg.Length(width), vg.Length(height)), vgimg.UseDPI(72*pngScale))
+	c := newPNGCanvas(width, height)
 	f.draw(pen{c}, box{8, 8, float64(width) - 8, float64(height) - 8}, 15)
-	if _, err := (vgimg.PngCanvas{Canvas: c}).WriteTo(w); err != nil {
+	if err := png.Encode(w, c.img); err != nil {
 		return fmt.Errorf("report: figure %q: %w", f.Title, err)
 	}
 	return nil
@@ -162,69 +155,17 @@ func (f *Figure) alt() string {
 	return f.Title + ": " + f.Plot.describe()
 }
 
-var (
-	styleAttr = regexp.MustCompile(`\s*style="[^"]*"`)
-	hexColor  = regexp.MustCompile(`#[0-9A-F]{6}`)
-	fontStyle = regexp.MustCompile(`font-family:[^;]*;font-variant:[^;]*;(font-weight:normal;)?|font-style:normal;`)
-	textTag   = regexp.MustCompile(`<text ([^>]*font-size:([0-9.]+)px[^>]*)>([^<]*)</text>`)
-)
-
 // svg draws the plot as an SVG element to be inlined in HTML: no XML prologue,
 // no ids that could clash, no fonts of its own, colours by variable.
 func (f *Figure) svg() (template.HTML, error) {
 	w, h := f.pixels()
-	c := vgsvg.New(vg.Length(w), vg.Length(h))
+	c := &svgCanvas{height: float64(h)}
 	if f.Plot != nil {
 		f.Plot.draw(pen{c}, box{1, 1, float64(w) - 1, float64(h) - 1})
 	}
-	var buf bytes.Buffer
-	if _, err := c.WriteTo(&buf); err != nil {
-		return "", fmt.Errorf("report: figure %q: %w", f.Title, err)
+	if c.err != nil {
+		return "", fmt.Errorf("report: figure %q: %w", f.Title, c.err)
 	}
-	body := buf.String()
-	// gonum's root element gives a size in points and its own prologue. Only
-	// its content is kept. Text was escaped by the canvas, quotes too, so an
-	// attribute pattern cannot match inside a label.
-	_, body, _ = strings.Cut(body, "<svg")
-	_, body, _ = strings.Cut(body, ">")
-	body = styleAttr.ReplaceAllStringFunc(body, func(s string) string {
-		s = fontStyle.ReplaceAllString(strings.TrimSpace(s), "")
-		return " " + hexColor.ReplaceAllStringFunc(s, variable)
-	})
-	body = textTag.ReplaceAllStringFunc(body, setLength)
-	body = strings.ReplaceAll(body, `<image `, `<image preserveAspectRatio="none" `)
-	body = strings.ReplaceAll(body, `xlink:href="data:image/jpg;`, `href="data:image/png;`)
-	return template.HTML(fmt.Sprintf(`<svg viewBox="0 0 %d %d" style="max-width:%dpx" role="img" aria-label="%s">%s`,
-		w, h, w*5/4, template.HTMLEscapeString(clean(f.alt())), body)), nil
-}
-
-// variable turns a colour of the theme into a reference to its variable. The
-// canvas computes colours back from premultiplied alpha, which can lose one in
-// each channel.
-func variable(hex string) string {
-	v, err := strconv.ParseUint(hex[1:], 16, 32)
-	if err != nil {
-		return hex
-	}
-	near := func(a uint8, b uint64) bool { return a == uint8(b) || a == uint8(b)+1 }
-	for name, c := range themed {
-		if near(c.R, v>>16) && near(c.G, v>>8) && near(c.B, v) {
-			return fmt.Sprintf("var(--%s,#%02X%02X%02X)", name, c.R, c.G, c.B)
-		}
-	}
-	return hex
-}
-
-// setLength states how long a text is in the font it was laid out with, so that
-// labels end where they should when the reader's machine has only a wider or
-// narrower font. Scripts that the font lacks keep their natural length.
-func setLength(tag string) string {
-	m := textTag.FindStringSubmatch(tag)
-	s := html.UnescapeString(m[3])
-	size, err := strconv.ParseFloat(m[2], 64)
-	if err != nil || strings.ContainsFunc(s, func(r rune) bool { return r > 0x2DFF }) {
-		return tag
-	}
-	w := weight(strings.Contains(m[1], "font-weight:bold"))
-	return fmt.Sprintf(`<text textLength="%.4g" lengthAdjust="spacingAndGlyphs" %s>%s</text>`, textWidth(s, size, w), m[1], m[3])
+	return template.HTML(fmt.Sprintf("<svg viewBox=\"0 0 %d %d\" style=\"max-width:%dpx\" role=\"img\" aria-label=\"%s\">\n%s</svg>\n",
+		w, h, w*5/4, template.HTMLEscapeString(clean(f.alt())), c.out)), nil
 }

@@ -98,7 +98,7 @@ func (h *Heat) draw(p pen, r box) {
 	}
 	r = h.labels(p, r, rows, cols)
 	if rows*cols > maxDrawnCells {
-		p.DrawImage(vgRect(r), h.image(rows, cols, int(r.width()*pngScale), int(r.height()*pngScale), lo, hi))
+		p.image(r, h.image(rows, cols, int(r.width()*pngScale), int(r.height()*pngScale), lo, hi))
 		return
 	}
 	h.cells(p, r, rows, cols, lo, hi)
@@ -134,7 +134,7 @@ func (h *Heat) colorBar(p pen, r box, lo, hi float64) box {
 	for i := range steps {
 		strip.SetNRGBA(0, i, h.color(1-(float64(i)+0.5)/steps))
 	}
-	p.DrawImage(vgRect(bar), strip)
+	p.image(bar, strip)
 	for _, t := range ticks {
 		at, _ := s.at(t.value)
 		p.text(bar.x1+6, at-4, t.label, style{size: tickSize, color: textColor})

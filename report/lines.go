@@ -4,8 +4,6 @@ import (
 	"image/color"
 	"math"
 	"strings"
-
-	"gonum.org/v1/plot/vg"
 )
 
 // Lines draws curves over a common horizontal axis, with shaded bands such as
@@ -150,12 +148,12 @@ func (l *Lines) keys() []key {
 }
 
 func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
-	var path, dots vg.Path
+	var path, dots path
 	run := 0 // points in the unbroken stretch before i
 	var px, py float64
 	flush := func() {
 		if run == 1 && !s.Dots {
-			addDot(&dots, px, py, 2) // a lone point between gaps has no line
+			dots.circle(point{px, py}, 2) // a lone point between gaps has no line
 		}
 		run = 0
 	}
@@ -168,11 +166,11 @@ func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
 		}
 		switch {
 		case s.Dots:
-			addDot(&dots, x, y, 2.5)
+			dots.circle(point{x, y}, 2.5)
 		case run == 0:
-			path.Move(point(x, y))
+			path.move(point{x, y})
 		default:
-			path.Line(point(x, y))
+			path.line(point{x, y})
 		}
 		px, py = x, y
 		run++
@@ -183,18 +181,18 @@ func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
 }
 
 func (p pen) band(f frame, b Band, c color.NRGBA) {
-	var path vg.Path
-	var upper, lower []vg.Point
+	var path path
+	var upper, lower []point
 	flush := func() {
 		if len(upper) > 1 {
-			path.Move(upper[0])
+			path.move(upper[0])
 			for _, q := range upper[1:] {
-				path.Line(q)
+				path.line(q)
 			}
 			for i := len(lower) - 1; i >= 0; i-- {
-				path.Line(lower[i])
+				path.line(lower[i])
 			}
-			path.Close()
+			path.close()
 		}
 		upper, lower = upper[:0], lower[:0]
 	}
@@ -206,7 +204,7 @@ func (p pen) band(f frame, b Band, c color.NRGBA) {
 			flush()
 			continue
 		}
-		upper, lower = append(upper, point(x, hi)), append(lower, point(x, lo))
+		upper, lower = append(upper, point{x, hi}), append(lower, point{x, lo})
 	}
 	flush()
 	p.fill(path, faded(c, bandAlpha))

@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/keras"
 	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task/forecast"
@@ -35,7 +36,7 @@ type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
-	graph     func(path string) (*onnx.Parity, error)                              // writes the model as an ONNX graph; nil: by its layers
+	graph     func(path string) (*graph.Parity, error)                             // writes the model as an ONNX graph; nil: by its layers
 	notes     []string                                                             // on what layers do beyond their weights
 	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
 }
@@ -328,7 +329,7 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	if err != nil || d.Task == onnx.Task {
 		return w, err
 	}
-	w.graph = func(string) (*onnx.Parity, error) {
+	w.graph = func(string) (*graph.Parity, error) {
 		return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
 	}
 	if d.Task == forecast.Task {

@@ -3,6 +3,7 @@ package cli
 import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -42,7 +43,7 @@ func readONNX(path string, o *exchangeOptions) (*weights, error) {
 func writeONNX(path string, w *weights, o *exchangeOptions) error {
 	write := w.graph
 	if write == nil {
-		write = func(path string) (*onnx.Parity, error) {
+		write = func(path string) (*graph.Parity, error) {
 			stack, err := stackOf(w)
 			if err != nil {
 				return nil, err

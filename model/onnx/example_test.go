@@ -8,26 +8,27 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // A network of one's own as a graph, compared with the network.
-func ExampleGraph() {
+func ExampleAddRNN() {
 	net := &struct {
 		RNN  *nn.RNN
 		Head *nn.Linear
 	}{nn.NewLSTM(8, 16, &nn.RNNOptions{LayerNorm: true}), nn.NewLinear(16, 1, nil)}
 	tensor.Pack(tensor.CPU(), net, 1)
 
-	g := &onnx.Graph{Doc: "the chance of an alarm at each step"}
+	g := &graph.Builder{Doc: "the chance of an alarm at each step"}
 	g.Input("x", "eight sensors, standardised", "batch", "time", 8)
-	x := g.Op("Transpose", []string{"x"}, onnx.Attr{Name: "perm", Value: []int64{1, 0, 2}}) // the stack is time-major
-	out, err := g.RNN("rnn", net.RNN, onnx.RNNValues{X: x})
+	x := g.Op("Transpose", []string{"x"}, graph.Attr{Name: "perm", Value: []int64{1, 0, 2}}) // the stack is time-major
+	out, err := onnx.AddRNN(g, "rnn", net.RNN, onnx.RNNValues{X: x})
 	if err != nil {
 		log.Fatal(err)
 	}
-	g.Node("Sigmoid", []string{g.Linear("head", net.Head, out.Y)}, []string{"y"})
+	g.Node("Sigmoid", []string{onnx.AddLinear(g, "head", net.Head, out.Y)}, []string{"y"})
 	g.Output("y", "", "time", "batch", 1)
 
 	in := make([]float32, 2*5*8)
@@ -43,11 +44,11 @@ func ExampleGraph() {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "alarm.onnx")
-	parity, err := g.Export(path, map[string]onnx.Value{"x": onnx.Floats(in, 2, 5, 8)}, map[string][]float32{"y": want})
+	parity, err := g.Export(path, map[string]graph.Value{"x": graph.Floats(in, 2, 5, 8)}, map[string][]float32{"y": want})
 	if err != nil {
 		log.Fatal(err)
 	}
-	m, err := onnx.Read(path)
+	m, err := graph.Read(path)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -2,7 +2,9 @@ package onnx
 
 import (
 	"fmt"
+	"math/rand/v2"
 
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -14,12 +16,14 @@ type ExportOptions struct {
 }
 
 // Export writes s as an ONNX file and then runs that file against s on random
-// input; a difference past [Tolerance] is an error. The graph's input is x,
+// input; a difference past [graph.Tolerance] is an error. The graph's input is x,
 // float32 [batch,time,input], or with an embedding ids, int64 [batch,time]; its
 // output is y: [batch,time,features] or, pooled, [batch,features]. batch and
-// time may vary. [Graph.RNN] says how the recurrent layers are written. The
-// parameters of s must have been packed.
-func Export(path string, s *Stack, o *ExportOptions) (*Parity, error) {
+// time may vary. [AddRNN] says how the recurrent layers are written. The
+// parameters of s must have been packed. What the file could not be the same as
+// (a cell of your own, weights that are not finite, a pool that does not go with
+// the options) is an error, and no file is written.
+func Export(path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
 	if o == nil {
 		o = &ExportOptions{}
 	}
@@ -36,7 +40,7 @@ func Export(path string, s *Stack, o *ExportOptions) (*Parity, error) {
 }
 
 // graph is the stack as a graph.
-func (s *Stack) graph(o *ExportOptions) (*Graph, error) {
+func (s *Stack) graph(o *ExportOptions) (*graph.Builder, error) {
 	m, pool := s.RNN, s.pool()
 	if m == nil || len(m.Weights) == 0 {
 		return nil, fmt.Errorf("onnx: the stack has no recurrent layers")
@@ -50,7 +54,7 @@ func (s *Stack) graph(o *ExportOptions) (*Graph, error) {
 	if m.Options().Residual && pool == PoolFinal {
 		return nil, fmt.Errorf("onnx: pool final of a stack with residual connections is not its last output: use last")
 	}
-	g := &Graph{}
+	g := &graph.Builder{}
 	in := RNNValues{X: "x"}
 	if s.Embedding != nil {
 		g.InputInts("ids", "token ids", "batch", "time")
@@ -59,15 +63,15 @@ func (s *Stack) graph(o *ExportOptions) (*Graph, error) {
 	} else {
 		g.Input("x", "features", "batch", "time", m.InputSize())
 	}
-	in.X = g.Op("Transpose", []string{in.X}, Attr{"perm", []int64{1, 0, 2}})
+	in.X = g.Op("Transpose", []string{in.X}, attr("perm", []int64{1, 0, 2}))
 	if o.Lengths {
-		g.input("lengths", "true steps of each row", typeInt32, "batch")
+		g.InputOf(graph.Int32, "lengths", "true steps of each row", "batch")
 		in.Lengths = "lengths"
 	}
 	if o.State {
 		in.H, in.C = s.stateInputs(g)
 	}
-	out, err := g.RNN("rnn", m, in)
+	out, err := AddRNN(g, "rnn", m, in)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +84,7 @@ func (s *Stack) graph(o *ExportOptions) (*Graph, error) {
 
 func (s *Stack) slots() int { return s.RNN.Layers() * s.RNN.Directions() }
 
-func (s *Stack) stateInputs(g *Graph) (h, c string) {
+func (s *Stack) stateInputs(g *graph.Builder) (h, c string) {
 	g.Input("h0", "initial states", s.slots(), "batch", s.RNN.StateSize())
 	if s.RNN.CellSize() == 0 {
 		return "h0", ""
@@ -89,7 +93,7 @@ func (s *Stack) stateInputs(g *Graph) (h, c string) {
 	return "h0", "c0"
 }
 
-func (s *Stack) stateOutputs(g *Graph, out RNNValues) {
+func (s *Stack) stateOutputs(g *graph.Builder, out RNNValues) {
 	g.Node("Identity", []string{out.H}, []string{"hn"})
 	g.Output("hn", "final states", s.slots(), "batch", s.RNN.StateSize())
 	if out.C != "" {
@@ -99,27 +103,27 @@ func (s *Stack) stateOutputs(g *Graph, out RNNValues) {
 }
 
 // head pools the output [time,batch,features] and adds the linear layer.
-func (s *Stack) head(g *Graph, pool Pool, out RNNValues) {
+func (s *Stack) head(g *graph.Builder, pool Pool, out RNNValues) {
 	features := s.RNN.OutputSize()
 	var y string
 	lead := []any{"batch"}
 	switch pool {
 	case PoolLast:
-		y = g.Op("Gather", []string{out.Y, g.Int(-1)}, Attr{"axis", 0})
+		y = g.Op("Gather", []string{out.Y, g.Int(-1)}, attr("axis", 0))
 	case PoolFinal:
 		D, slots := s.RNN.Directions(), s.slots()
 		top := out.H
 		if slots > D {
 			top = g.Op("Slice", []string{out.H, g.Ints("", int64(slots-D)), g.Ints("", int64(slots)), g.Ints("", 0)})
 		}
-		top = g.Op("Transpose", []string{top}, Attr{"perm", []int64{1, 0, 2}})
+		top = g.Op("Transpose", []string{top}, attr("perm", []int64{1, 0, 2}))
 		y = g.Op("Reshape", []string{top, g.Ints("", 0, -1)})
 	default:
 		lead = append(lead, "time")
-		y = g.Op("Transpose", []string{out.Y}, Attr{"perm", []int64{1, 0, 2}})
+		y = g.Op("Transpose", []string{out.Y}, attr("perm", []int64{1, 0, 2}))
 	}
 	if s.Head != nil {
-		y, features = g.Linear("head", s.Head, y), s.Head.Weight.Dim(0)
+		y, features = AddLinear(g, "head", s.Head, y), s.Head.Weight.Dim(0)
 	}
 	g.Node("Identity", []string{y}, []string{"y"})
 	g.Output("y", "", append(lead, features)...)
@@ -133,14 +137,14 @@ func (s *Stack) pool() Pool {
 }
 
 // sample is random input for the stack's graph.
-func (s *Stack) sample(o *ExportOptions) (in map[string]Value, lengths []int32) {
+func (s *Stack) sample(o *ExportOptions) (in map[string]graph.Value, lengths []int32) {
 	const B, T = 3, 5
-	r := newRandom(1)
-	in = map[string]Value{}
+	r := rand.New(rand.NewPCG(1, 0))
+	in = map[string]graph.Value{}
 	if s.Embedding != nil {
-		in["ids"] = random(r, ints, []int{B, T}, s.Embedding.Weight.Dim(0))
+		in["ids"] = graph.RandomInts(r, s.Embedding.Weight.Dim(0), B, T)
 	} else {
-		in["x"] = random(r, floats, []int{B, T, s.RNN.InputSize()}, 0)
+		in["x"] = graph.RandomFloats(r, B, T, s.RNN.InputSize())
 	}
 	if o.State {
 		h, c := States(s.RNN, B, 2)
@@ -150,21 +154,59 @@ func (s *Stack) sample(o *ExportOptions) (in map[string]Value, lengths []int32) 
 	}
 	if o.Lengths {
 		lengths = []int32{4, 5, 1}
-		in["lengths"] = Ints([]int64{4, 5, 1}, B)
+		in["lengths"] = graph.Ints([]int64{4, 5, 1}, B)
 	}
 	return in, lengths
 }
 
+// values runs s itself on the inputs of an exported graph.
+func (s *Stack) values(in map[string]graph.Value, lengths []int32) (map[string][]float32, error) {
+	out := map[string][]float32{}
+	err := tensor.Catch(func() {
+		tape := tensor.NewTape(s.RNN.Weights[0].Device(), tensor.Infer)
+		var x *tensor.Tensor
+		switch ids, ok := in["ids"]; {
+		case ok:
+			small := make([]int32, len(ids.Ints))
+			for i, id := range ids.Ints {
+				small[i] = int32(id)
+			}
+			x = s.Embedding.Forward(tape.IDs(small, lengths, ids.Dims...))
+		case lengths != nil:
+			v := in["x"]
+			x = tape.Sequences(v.Data, lengths, v.Dims[0], v.Dims[1], v.Dims[2])
+		default:
+			x = tape.Input(in["x"].Data, in["x"].Dims...)
+		}
+		var init *nn.State // zeros, or trained
+		if v, ok := in["h0"]; ok {
+			init = &nn.State{H: tape.Input(v.Data, v.Dims...)}
+		}
+		if v, ok := in["c0"]; ok {
+			init.C = tape.Input(v.Data, v.Dims...)
+		}
+		y, final := s.Forward(x, init)
+		out["y"] = y.Data()
+		if init == nil {
+			return
+		}
+		if out["hn"] = final.H.Data(); init.C != nil {
+			out["cn"] = final.C.Data()
+		}
+	})
+	return out, err
+}
+
 // States are random ones that a stack may be in with rows rows: h, and c for
 // cells that have it.
-func States(m *nn.RNN, rows int, seed uint64) (h, c Value) {
-	r := newRandom(seed)
+func States(m *nn.RNN, rows int, seed uint64) (h, c graph.Value) {
+	r := rand.New(rand.NewPCG(seed, 0))
 	slots := m.Layers() * m.Directions()
-	h = random(r, floats, []int{slots, rows, m.StateSize()}, 0)
+	h = graph.RandomFloats(r, slots, rows, m.StateSize())
 	if m.CellSize() == 0 {
 		return h, c
 	}
-	c = random(r, floats, []int{slots, rows, m.CellSize()}, 0)
+	c = graph.RandomFloats(r, slots, rows, m.CellSize())
 	for i, v := range c.Data {
 		if m.Cell() == tensor.SLSTMCell && i/m.Hidden()%3 == 1 { // its normaliser is positive
 			c.Data[i] = 0.5 + v*v

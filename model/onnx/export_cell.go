@@ -73,7 +73,7 @@ func (s *scanExporter) lstm(pre []string, c string) (hid, cell string) {
 		if bias := s.constant("bias_ln_c"); bias != "" {
 			in = append(in, bias)
 		}
-		shown = b.Op("LayerNormalization", in, Attr{"axis", -1}, Attr{"epsilon", float32(1e-5)})
+		shown = b.Op("LayerNormalization", in, attr("axis", -1), attr("epsilon", float32(1e-5)))
 	}
 	return s.mul(o, s.activated(s.activations()[2], shown)), cell
 }
@@ -93,5 +93,5 @@ func (s *scanExporter) slstm(pre []string, state string) (hid, cell string) {
 	c := s.add(s.mul(f, old[0]), s.mul(i, b.Op("Tanh", []string{pre[2]})))
 	n := s.add(s.mul(f, old[1]), i)
 	hid = s.mul(b.Op("Sigmoid", []string{pre[3]}), b.Op("Div", []string{c, n}))
-	return hid, b.Op("Concat", []string{c, n, m}, Attr{"axis", -1})
+	return hid, b.Op("Concat", []string{c, n, m}, attr("axis", -1))
 }

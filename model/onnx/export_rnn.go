@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -15,13 +16,28 @@ import (
 // all. Of the results, Y is time-major too.
 type RNNValues struct{ X, H, C, Lengths, Y string }
 
-// RNN adds a recurrent stack as it is at inference, with all its options; name is
-// what its values are called after. What the standard's LSTM, GRU and RNN
+// attr is a named value of a node.
+func attr(name string, value any) graph.Attr { return graph.Attr{Name: name, Value: value} }
+
+// AddLinear adds y = x·Wᵀ + b along the last dimension, whatever the others, to a
+// graph and returns y; name is what the parameters are called after.
+func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
+	rows, cols := l.Weight.Dim(0), l.Weight.Dim(1)
+	y := g.Op("MatMul", []string{x, g.Floats(name+".weight", swapped(l.Weight.Read(), rows, cols), cols, rows)})
+	if l.Bias != nil {
+		y = g.Op("Add", []string{y, g.Floats(name+".bias", l.Bias.Read(), rows)})
+	}
+	return y
+}
+
+// AddRNN adds a recurrent stack as it is at inference, with all its options, to a
+// graph; name is what its values are called after. What the standard's LSTM, GRU and RNN
 // express becomes such a node: peepholes, coupled gates, clips of what enters an
 // activation, activations, either reset of a GRU. Layer normalisation,
 // projections, zoneout, a clip of the cell, sLSTM, minGRU and minLSTM become a
-// Scan over their equations. A cell of the user's own is refused.
-func (g *Graph) RNN(name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
+// Scan over their equations. A cell of the user's own is refused,
+// and so are weights that are not finite.
+func AddRNN(g *graph.Builder, name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
 	if m.Cell() == tensor.CustomCell {
 		return RNNValues{}, fmt.Errorf("onnx: %s: a cell of your own is Go code, which no graph holds; write its equations as nodes of the graph", name)
 	}
@@ -49,12 +65,13 @@ func (g *Graph) RNN(name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
 
 // rnnExporter writes one stack.
 type rnnExporter struct {
-	g       *Graph
+	g       *graph.Builder
 	m       *nn.RNN
 	o       nn.RNNOptions
 	name    string
 	lengths string
 	mask    string   // bool [T,B,1]: inside the row, for Scan
+	batch   string   // the size of a batch, once it is there
 	h0, c0  []string // initial states [D,B,..] by layer, "" for zeros
 	hs, cs  []string // final ones
 }
@@ -68,7 +85,7 @@ func (e *rnnExporter) states(x, part, given string, width int) []string {
 	}
 	if given == "" && e.o.LearnState {
 		p := e.m.Param(part[:1]+"_0", 0, 0)
-		batch := e.g.Op("Concat", []string{e.g.Ints("", int64(L*D)), e.g.batchOf(x), e.g.Ints("", int64(width))}, Attr{"axis", 0})
+		batch := e.g.Op("Concat", []string{e.g.Ints("", int64(L*D)), e.batchOf(x), e.g.Ints("", int64(width))}, attr("axis", 0))
 		given = e.g.Op("Expand", []string{e.g.Floats(e.name+"."+part, p.Read(), L*D, 1, width), batch})
 	}
 	if given == "" || L == 1 {
@@ -79,15 +96,23 @@ func (e *rnnExporter) states(x, part, given string, width int) []string {
 	for l := range parts {
 		parts[l], sizes[l] = fmt.Sprintf("%s.%s_l%d", e.name, part, l), int64(D)
 	}
-	e.g.Node("Split", []string{given, e.g.Ints("", sizes...)}, parts, Attr{"axis", 0})
+	e.g.Node("Split", []string{given, e.g.Ints("", sizes...)}, parts, attr("axis", 0))
 	return parts
+}
+
+// batchOf is the second dimension of a value [time,batch,..], as a list of one integer.
+func (e *rnnExporter) batchOf(x string) string {
+	if e.batch == "" {
+		e.batch = e.g.Op("Slice", []string{e.g.Op("Shape", []string{x}), e.g.Ints("", 1), e.g.Ints("", 2)})
+	}
+	return e.batch
 }
 
 func (e *rnnExporter) joined(parts []string) string {
 	if len(parts) == 1 {
 		return parts[0]
 	}
-	return e.g.Op("Concat", parts, Attr{"axis", 0})
+	return e.g.Op("Concat", parts, attr("axis", 0))
 }
 
 // layer writes a layer and returns its output [T,B,D*O].
@@ -189,25 +214,25 @@ func (e *rnnExporter) operator(layer int, x string) string {
 		out = out[:2]
 	}
 	e.g.Node(spec.op, in, out, e.attributes(spec.op)...)
-	y := e.g.Op("Transpose", []string{out[0]}, Attr{"perm", []int64{0, 2, 1, 3}}) // [T,D,B,H] to [T,B,D,H]
+	y := e.g.Op("Transpose", []string{out[0]}, attr("perm", []int64{0, 2, 1, 3})) // [T,D,B,H] to [T,B,D,H]
 	return e.g.Op("Reshape", []string{y, e.g.Ints("", 0, 0, -1)})
 }
 
 // attributes are those that differ from the operator's defaults.
-func (e *rnnExporter) attributes(op string) []Attr {
+func (e *rnnExporter) attributes(op string) []graph.Attr {
 	D := e.m.Directions()
-	attrs := []Attr{{"hidden_size", e.m.Hidden()}}
+	attrs := []graph.Attr{attr("hidden_size", e.m.Hidden())}
 	if D == 2 {
-		attrs = append(attrs, Attr{"direction", "bidirectional"})
+		attrs = append(attrs, attr("direction", "bidirectional"))
 	}
 	switch e.m.Cell() {
 	case tensor.GRUCell:
-		attrs = append(attrs, Attr{"linear_before_reset", 1})
+		attrs = append(attrs, attr("linear_before_reset", 1))
 	case tensor.CoupledLSTMCell:
-		attrs = append(attrs, Attr{"input_forget", 1})
+		attrs = append(attrs, attr("input_forget", 1))
 	}
 	if e.o.GateClip > 0 {
-		attrs = append(attrs, Attr{"clip", e.o.GateClip})
+		attrs = append(attrs, attr("clip", e.o.GateClip))
 	}
 	acts := e.activations()
 	used := map[string][]tensor.Activation{"LSTM": acts[:], "GRU": acts[:2], "RNN": acts[1:2]}[op]
@@ -218,7 +243,7 @@ func (e *rnnExporter) attributes(op string) []Attr {
 		usual = usual && (a == tensor.SigmoidActivation) == (i == 0 && op != "RNN") && (a == tensor.TanhActivation) == (i > 0 || op == "RNN")
 	}
 	if !usual {
-		attrs = append(attrs, Attr{"activations", slices.Repeat(names, D)})
+		attrs = append(attrs, attr("activations", slices.Repeat(names, D)))
 	}
 	return attrs
 }

@@ -3,6 +3,7 @@ package onnx
 import (
 	"fmt"
 
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -25,7 +26,7 @@ func (e *rnnExporter) scans(layer int, x string) string {
 	if len(ys) == 1 {
 		return ys[0]
 	}
-	return e.g.Op("Concat", ys, Attr{"axis", -1})
+	return e.g.Op("Concat", ys, attr("axis", -1))
 }
 
 // slot is a state [B,..] as one of a stack's, [1,B,..].
@@ -41,8 +42,8 @@ func (e *rnnExporter) slot(state string) string {
 type scanExporter struct {
 	*rnnExporter
 	layer, d int
-	outer    *Graph
-	body     *Graph
+	outer    *graph.Builder
+	body     *graph.Builder
 }
 
 func (s *scanExporter) title() string { return fmt.Sprintf("%s_l%d_%d", s.name, s.layer, s.d) }
@@ -60,7 +61,7 @@ func (s *scanExporter) constant(base string) string {
 func (s *scanExporter) turned(base string, lo, hi int) string {
 	p := s.m.Param(base, s.layer, s.d)
 	cols := p.Dim(1)
-	return s.outer.Floats("", transposed(p.Read()[lo*cols:hi*cols], hi-lo, cols), cols, hi-lo)
+	return s.outer.Floats("", swapped(p.Read()[lo*cols:hi*cols], hi-lo, cols), cols, hi-lo)
 }
 
 // part is elements [lo,hi) of a vector; "" if there is none.
@@ -96,10 +97,10 @@ func (s *scanExporter) write(x string) (y, h, c string) {
 	}
 	outs := make([]string, 0, 3)
 	for range len(states) + 1 {
-		outs = append(outs, g.name())
+		outs = append(outs, g.Name())
 	}
-	g.Node("Scan", append(states, scanned...), outs, Attr{"body", s.body}, Attr{"num_scan_inputs", len(scanned)},
-		Attr{"scan_input_directions", direction}, Attr{"scan_output_directions", []int64{int64(s.d)}})
+	g.Node("Scan", append(states, scanned...), outs, attr("body", s.body), attr("num_scan_inputs", len(scanned)),
+		attr("scan_input_directions", direction), attr("scan_output_directions", []int64{int64(s.d)}))
 	if len(states) == 2 {
 		c = outs[1]
 	}
@@ -110,9 +111,9 @@ func (s *scanExporter) write(x string) (y, h, c string) {
 func (s *scanExporter) initial(x, given string, width int) string {
 	g := s.outer
 	if given != "" {
-		return g.Op("Gather", []string{given, g.Int(int64(s.d))}, Attr{"axis", 0})
+		return g.Op("Gather", []string{given, g.Int(int64(s.d))}, attr("axis", 0))
 	}
-	return g.Op("ConstantOfShape", []string{g.Op("Concat", []string{g.batchOf(x), g.Ints("", int64(width))}, Attr{"axis", 0})})
+	return g.Op("ConstantOfShape", []string{g.Op("Concat", []string{s.batchOf(x), g.Ints("", int64(width))}, attr("axis", 0))})
 }
 
 // inside is the mask of the steps inside the rows, bool [T,B,1].
@@ -121,7 +122,7 @@ func (s *scanExporter) inside(x string) string {
 		g := s.outer
 		T := g.Op("Gather", []string{g.Op("Shape", []string{x}), g.Int(0)})
 		t := g.Op("Unsqueeze", []string{g.Op("Range", []string{g.Int(0), T, g.Int(1)}), g.Ints("", 1)})
-		n := g.Op("Cast", []string{s.lengths}, Attr{"to", typeInt64})
+		n := g.Op("Cast", []string{s.lengths}, attr("to", graph.Int64))
 		s.mask = g.Op("Unsqueeze", []string{g.Op("Less", []string{t, n}), g.Ints("", 2)})
 	}
 	return s.mask
@@ -130,18 +131,18 @@ func (s *scanExporter) inside(x string) string {
 // step writes the body: states, W·x and the mask in, states and output out.
 func (s *scanExporter) step(rows int) {
 	O, W := s.m.StateSize(), s.m.CellSize()
-	s.body = &Graph{prefix: s.title()}
+	s.body = &graph.Builder{Prefix: s.title()}
 	b := s.body
 	in := func(part string, dtype int64, dims ...any) string {
 		name := s.title() + "." + part
-		b.input(name, "", dtype, dims...)
+		b.InputOf(dtype, name, "", dims...)
 		return name
 	}
-	h, c := in("h", typeFloat, "batch", O), ""
+	h, c := in("h", graph.Float32, "batch", O), ""
 	if W > 0 {
-		c = in("c", typeFloat, "batch", W)
+		c = in("c", graph.Float32, "batch", W)
 	}
-	wx := in("wx", typeFloat, "batch", rows)
+	wx := in("wx", graph.Float32, "batch", rows)
 	hid, cell := s.cell(wx, h, c)
 	if s.o.Proj > 0 {
 		hid = b.Op("MatMul", []string{hid, s.turned("weight_hr", 0, O)})
@@ -149,7 +150,7 @@ func (s *scanExporter) step(rows int) {
 	hid, cell = s.mixed(hid, h, s.o.Zoneout), s.mixed(cell, c, s.o.ZoneoutCell)
 	y := b.Op("Identity", []string{hid}) // an output of its own
 	if s.lengths != "" {
-		mask := in("inside", typeBool, "batch", 1)
+		mask := in("inside", graph.Bool, "batch", 1)
 		y = b.Op("Where", []string{mask, y, s.outer.Float(0)})
 		hid = b.Op("Where", []string{mask, hid, h})
 		if W > 0 {
@@ -174,20 +175,20 @@ func (s *scanExporter) mixed(now, old string, p float32) string {
 
 // normalized applies the norms of W·x or R·h: over all gates of an LSTM; over r
 // and z, and over n, of a GRU.
-func (s *scanExporter) normalized(g *Graph, x, gain string) string {
+func (s *scanExporter) normalized(g *graph.Builder, x, gain string) string {
 	if !s.o.LayerNorm {
 		return x
 	}
 	H := s.m.Hidden()
 	norm := func(x string, lo, hi int) string {
-		return g.Op("LayerNormalization", []string{x, s.part(gain, lo, hi)}, Attr{"axis", -1}, Attr{"epsilon", float32(1e-5)})
+		return g.Op("LayerNormalization", []string{x, s.part(gain, lo, hi)}, attr("axis", -1), attr("epsilon", float32(1e-5)))
 	}
 	if s.m.Cell() != tensor.GRUCell {
 		return norm(x, 0, tensor.Gates(s.m.Cell())*H)
 	}
-	cut := []string{g.name(), g.name()}
-	g.Node("Split", []string{x, s.outer.Ints("", int64(2*H), int64(H))}, cut, Attr{"axis", -1})
-	return g.Op("Concat", []string{norm(cut[0], 0, 2*H), norm(cut[1], 2*H, 3*H)}, Attr{"axis", -1})
+	cut := []string{g.Name(), g.Name()}
+	g.Node("Split", []string{x, s.outer.Ints("", int64(2*H), int64(H))}, cut, attr("axis", -1))
+	return g.Op("Concat", []string{norm(cut[0], 0, 2*H), norm(cut[1], 2*H, 3*H)}, attr("axis", -1))
 }
 
 // recurrent is R·h + b', for rows [lo,hi) of R.
@@ -208,9 +209,9 @@ func (s *scanExporter) split(x string, n int) []string {
 	parts := make([]string, n)
 	sizes := make([]int64, n)
 	for i := range parts {
-		parts[i], sizes[i] = s.body.name(), int64(s.m.Hidden())
+		parts[i], sizes[i] = s.body.Name(), int64(s.m.Hidden())
 	}
-	s.body.Node("Split", []string{x, s.outer.Ints("", sizes...)}, parts, Attr{"axis", -1})
+	s.body.Node("Split", []string{x, s.outer.Ints("", sizes...)}, parts, attr("axis", -1))
 	return parts
 }
 
@@ -230,7 +231,7 @@ func (s *scanExporter) activated(a tensor.Activation, x string) string {
 	case tensor.HardTanhActivation:
 		return s.clipped(x, 1)
 	case tensor.HardSigmoidActivation:
-		return s.body.Op("HardSigmoid", []string{x}, Attr{"alpha", float32(0.2)}, Attr{"beta", float32(0.5)})
+		return s.body.Op("HardSigmoid", []string{x}, attr("alpha", float32(0.2)), attr("beta", float32(0.5)))
 	}
 	return s.body.Op(recurrentActivations[a], []string{x})
 }

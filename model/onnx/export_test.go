@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -50,7 +51,7 @@ func newStack(t testing.TB, c Config) (*Stack, *tensor.Slab) {
 // in this package and, where it is installed, in ONNX Runtime; then it imports
 // the file again.
 func TestExport(t *testing.T) {
-	rt := FindRuntime()
+	rt := graph.FindRuntime()
 	if rt == nil {
 		t.Log("ONNX Runtime is not installed (CAROUSEL_ORT_DIR): compared with this package's own reader alone")
 	}

@@ -1,14 +1,14 @@
 package onnx
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -17,47 +17,43 @@ import (
 // what moves numbers between them. It returns the stack and its packed
 // parameters, and compares it on random input with the graph itself and, where
 // it is installed, with ONNX Runtime. A graph that does more is a
-// *model.FileError that names the node; [Read] may still run it. All of it is on
+// *model.FileError that names the node; [graph.Read] may still run it. All of it is on
 // the device named, or else on the CPU.
-func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *Parity, error) {
-	m, err := Read(path, on...)
+func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Parity, error) {
+	m, err := graph.Read(path, on...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s, slab, in, p, err := m.stack()
+	f := &parts{m: m, path: path, nodes: m.Nodes(), makers: map[string]*graph.Node{}}
+	if err := f.find(); err != nil {
+		return nil, nil, nil, err
+	}
+	c, err := f.config()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if rt := FindRuntime(); rt != nil {
-		if err := p.second(rt, m, in); err != nil {
-			return nil, nil, nil, err
-		}
+	s, err := c.New()
+	if err != nil {
+		return nil, nil, nil, f.badf("%v", err)
+	}
+	slab := tensor.Pack(cmp.Or(on...), s, 0)
+	f.fill(s)
+	t, err := f.prove(s)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, err := m.Compare(t.in, map[string][]float32{t.output: t.want})
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	return s, slab, p, nil
 }
 
 // trial is the input on which a graph and a stack agreed, and the output they agreed on.
 type trial struct {
-	in     map[string]Value
+	in     map[string]graph.Value
 	output string
 	want   []float32
-}
-
-// second asks ONNX Runtime about the same input.
-func (p *Parity) second(rt *Runtime, m *Model, t *trial) error {
-	file, err := os.ReadFile(m.path)
-	if err != nil {
-		return err
-	}
-	got, err := rt.Run(file, m, t.in)
-	if err != nil {
-		return err
-	}
-	p.Runtime = rt.Version
-	if p.MaxDiffRuntime, _, err = against(got, map[string][]float32{t.output: t.want}); err != nil {
-		return m.badf("%s computes something else: %v", rt.Version, err)
-	}
-	return nil
 }
 
 // plumbing are operators that only move numbers, or work on shapes.
@@ -69,42 +65,27 @@ var arithmetic = []string{"Add", "Sub", "Mul", "Div"}
 
 // parts are what a graph consists of, by kind.
 type parts struct {
-	m       *Model
-	makers  []*node // by slot: the node that makes it, or nil
-	layers  []*node
-	table   *tensor.Param // of the embedding, or nil
-	head    *linear
-	bias    []float32 // of the head, added by a node of its own
-	data    int       // slot of the input
-	product int       // slot of the head's output
+	m      *graph.Model
+	path   string
+	nodes  []*graph.Node
+	makers map[string]*graph.Node // by value: the node that makes it
+	layers []*graph.Node
+	table  *tensor.Param // of the embedding, or nil
+	head   *graph.Linear
+	bias   []float32 // of the head, added by a node of its own
+	data   string    // the input
+	y      string    // the head's output
 }
 
-// stack finds the layers and proves them by numbers.
-func (m *Model) stack() (*Stack, *tensor.Slab, *trial, *Parity, error) {
-	f := &parts{m: m, makers: make([]*node, len(m.names)), product: -1}
-	err := f.find()
-	if err != nil {
-		return nil, nil, nil, nil, err
-	}
-	c, err := f.config()
-	if err != nil {
-		return nil, nil, nil, nil, err
-	}
-	s, err := c.New()
-	if err != nil {
-		return nil, nil, nil, nil, m.badf("%v", err)
-	}
-	slab := tensor.Pack(m.dev, s, 0)
-	f.fill(s)
-	t, p, err := f.prove(s)
-	return s, slab, t, p, err
+func (f *parts) badf(format string, args ...any) error {
+	return &model.FileError{File: f.path, Problem: fmt.Sprintf(format, args...)}
 }
 
 func (f *parts) find() error {
-	for _, n := range f.m.nodes {
-		for _, slot := range n.out {
-			if slot >= 0 {
-				f.makers[slot] = n
+	for _, n := range f.nodes {
+		for _, name := range n.Outputs {
+			if name != "" {
+				f.makers[name] = n
 			}
 		}
 		if err := f.sort(n); err != nil {
@@ -112,7 +93,7 @@ func (f *parts) find() error {
 		}
 	}
 	if len(f.layers) == 0 {
-		return f.m.badf("the graph has no LSTM, GRU or RNN node")
+		return f.badf("the graph has no LSTM, GRU or RNN node")
 	}
 	for i, n := range f.layers {
 		if err := f.trace(i, n); err != nil {
@@ -123,61 +104,61 @@ func (f *parts) find() error {
 }
 
 // sort puts a node where it belongs.
-func (f *parts) sort(n *node) error {
-	switch p := n.prepared.(type) {
-	case *recurrent:
-		if !p.plain || p.dirs == nil || p.backward {
-			return f.more(n, "its options or weights are not those of a plain stack")
-		}
+func (f *parts) sort(n *graph.Node) error {
+	switch l := n.Layer.(type) {
+	case *graph.Recurrent:
 		f.layers = append(f.layers, n)
 		return nil
-	case *linear:
+	case *graph.Linear:
 		if f.head != nil || len(f.layers) == 0 {
 			return f.more(n, "expected one linear layer, after the recurrent ones")
 		}
-		f.head, f.product = p, n.out[0]
+		f.head, f.y = l, n.Outputs[0]
 		return nil
 	}
-	if n.op == "Add" && f.head != nil && f.head.b == nil && f.bias == nil {
-		for i, slot := range n.in {
-			if b := f.m.constant(n, 1-i); slot == f.product && b != nil && b.kind == floats && b.len() == f.head.w.Dim(0) {
-				f.bias = b.host
+	if slices.Contains([]string{"LSTM", "GRU", "RNN"}, n.Operator) {
+		return f.more(n, "its options or weights are not those of a plain stack")
+	}
+	if n.Operator == "Add" && f.head != nil && f.head.Bias == nil && f.bias == nil {
+		for i, name := range n.Inputs {
+			if b, ok := n.Constant(1 - i); ok && name == f.y && b.Data != nil && len(b.Data) == f.head.Weight.Dim(0) {
+				f.bias = b.Data
 				return nil
 			}
 		}
 	}
-	if slices.Contains(plumbing, n.op) || slices.Contains(arithmetic, n.op) {
+	if slices.Contains(plumbing, n.Operator) || slices.Contains(arithmetic, n.Operator) {
 		return nil
 	}
 	return f.more(n, "a plain stack has no such operator")
 }
 
-func (f *parts) more(n *node, why string) error {
-	return &model.FileError{File: f.m.path, Problem: fmt.Sprintf("not a plain stack of recurrent layers: %s: %s", n.title(), why)}
+func (f *parts) more(n *graph.Node, why string) error {
+	return f.badf("not a plain stack of recurrent layers: %s: %s", n, why)
 }
 
 // trace follows the input of a layer back to the layer before, or to the graph's input.
-func (f *parts) trace(i int, layer *node) error {
-	slot := layer.in[0]
+func (f *parts) trace(i int, layer *graph.Node) error {
+	name := layer.Inputs[0]
 	for {
-		n := f.makers[slot]
+		n := f.makers[name]
 		switch {
 		case n == nil:
 			if i > 0 {
 				return f.more(layer, "it does not read the layer before")
 			}
-			if !slices.Contains(f.m.inSlots, slot) {
+			if !slices.ContainsFunc(f.m.Inputs(), func(info graph.ValueInfo) bool { return info.Name == name }) {
 				return f.more(layer, "it reads a constant")
 			}
-			f.data = slot
+			f.data = name
 			return nil
-		case i > 0 && n == f.layers[i-1] && slot == n.out[0]:
+		case i > 0 && n == f.layers[i-1] && name == n.Outputs[0]:
 			return nil
-		case n.op == "Gather" && i == 0 && n.prepared != nil && f.table == nil:
-			f.table = n.prepared.(*tensor.Param)
-			slot = n.in[1]
-		case slices.Contains([]string{"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"}, n.op):
-			slot = n.in[0]
+		case n.Operator == "Gather" && i == 0 && n.Layer != nil && f.table == nil:
+			f.table = n.Layer.(*tensor.Param)
+			name = n.Inputs[1]
+		case slices.Contains([]string{"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"}, n.Operator):
+			name = n.Inputs[0]
 		default:
 			return f.more(n, "it lies between the input and a recurrent layer")
 		}
@@ -186,17 +167,17 @@ func (f *parts) trace(i int, layer *node) error {
 
 // config is the stack's description; the pool is found out later.
 func (f *parts) config() (Config, error) {
-	first := f.layers[0].prepared.(*recurrent)
-	H := first.dirs[0].R.Dim(1)
-	c := Config{Cell: cellNames[first.cell], Input: first.input, Hidden: H, Layers: len(f.layers), Bidirectional: first.directions == 2,
-		NoBias: first.dirs[0].BW == nil}
+	first := f.layers[0].Layer.(*graph.Recurrent)
+	H, D := first.Hidden, len(first.Directions)
+	c := Config{Cell: cellNames[first.Cell], Input: first.Input, Hidden: H, Layers: len(f.layers), Bidirectional: D == 2,
+		NoBias: first.Directions[0].BW == nil}
 	for i, n := range f.layers {
-		r := n.prepared.(*recurrent)
+		r := n.Layer.(*graph.Recurrent)
 		switch {
-		case r.cell != first.cell || r.directions != first.directions || r.dirs[0].R.Dim(1) != H || (r.dirs[0].BW == nil) != c.NoBias:
+		case r.Cell != first.Cell || len(r.Directions) != D || r.Hidden != H || (r.Directions[0].BW == nil) != c.NoBias:
 			return c, f.more(n, "it differs from the first in kind, size, directions or biases")
-		case i > 0 && r.input != H*r.directions:
-			return c, f.more(n, fmt.Sprintf("it reads %d features, the layer before gives %d", r.input, H*r.directions))
+		case i > 0 && r.Input != H*D:
+			return c, f.more(n, fmt.Sprintf("it reads %d features, the layer before gives %d", r.Input, H*D))
 		}
 	}
 	if f.table != nil {
@@ -205,10 +186,10 @@ func (f *parts) config() (Config, error) {
 		}
 	}
 	if f.head != nil {
-		if c.Output = f.head.w.Dim(0); f.head.w.Dim(1) != H*first.directions {
-			return c, f.more(f.makers[f.product], fmt.Sprintf("it reads %d features, the layers give %d", f.head.w.Dim(1), H*first.directions))
+		if c.Output = f.head.Weight.Dim(0); f.head.Weight.Dim(1) != H*D {
+			return c, f.more(f.makers[f.y], fmt.Sprintf("it reads %d features, the layers give %d", f.head.Weight.Dim(1), H*D))
 		}
-		c.HeadNoBias = f.head.b == nil && f.bias == nil
+		c.HeadNoBias = f.head.Bias == nil && f.bias == nil
 	}
 	return c, nil
 }
@@ -217,7 +198,7 @@ func (f *parts) config() (Config, error) {
 func (f *parts) fill(s *Stack) {
 	at := 0
 	for _, n := range f.layers {
-		for _, d := range n.prepared.(*recurrent).dirs {
+		for _, d := range n.Layer.(*graph.Recurrent).Directions {
 			for _, w := range []*tensor.Tensor{d.W, d.R, d.BW, d.BR} {
 				if w != nil {
 					s.RNN.Weights[at].Write(w.Data())
@@ -230,10 +211,10 @@ func (f *parts) fill(s *Stack) {
 		s.Embedding.Weight.Write(f.table.Read())
 	}
 	if f.head != nil {
-		s.Head.Weight.Write(f.head.w.Read())
+		s.Head.Weight.Write(f.head.Weight.Read())
 		switch {
-		case f.head.b != nil:
-			s.Head.Bias.Write(f.head.b.Read())
+		case f.head.Bias != nil:
+			s.Head.Bias.Write(f.head.Bias.Read())
 		case f.bias != nil:
 			s.Head.Bias.Write(f.bias)
 		}
@@ -242,13 +223,13 @@ func (f *parts) fill(s *Stack) {
 
 // prove runs the graph and the stack on one random input, first as if batches
 // came before time, then after, and finds the pool and output with which they agree.
-func (f *parts) prove(s *Stack) (*trial, *Parity, error) {
+func (f *parts) prove(s *Stack) (*trial, error) {
 	var failed error
 	nearest := math.Inf(1)
 	for _, timeMajor := range []bool{false, true} {
 		in, x, err := f.trialInput(s, timeMajor)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		got, err := f.m.Run(in)
 		if err != nil {
@@ -259,53 +240,54 @@ func (f *parts) prove(s *Stack) (*trial, *Parity, error) {
 			s.Pool = pool
 			want, err := s.values(x, nil)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			y := want["y"]
 			if pool == PoolSteps && timeMajor {
-				y = swapped(y, x)
+				dims := slices.Concat(x["x"].Dims, x["ids"].Dims) // of the one that is there
+				y = swapped(y, dims[0], dims[1])
 			}
-			for _, out := range f.m.outputs {
-				diff, relative := MaxDifference(got[out.Name].Data, y)
-				if nearest = min(nearest, diff); relative <= Tolerance {
-					return &trial{in, out.Name, y}, &Parity{Input: described(f.m, in), Values: len(y), MaxDiff: diff}, nil
+			for _, out := range f.m.Outputs() {
+				diff, relative := graph.MaxDifference(got[out.Name].Data, y)
+				if nearest = min(nearest, diff); relative <= graph.Tolerance {
+					return &trial{in, out.Name, y}, nil
 				}
 			}
 		}
 	}
 	if failed != nil && math.IsInf(nearest, 1) {
-		return nil, nil, failed
+		return nil, failed
 	}
 	if math.IsInf(nearest, 1) {
-		return nil, nil, f.m.badf("not a plain stack of recurrent layers: no output has the shape of theirs")
+		return nil, f.badf("not a plain stack of recurrent layers: no output has the shape of theirs")
 	}
-	return nil, nil, f.m.badf("not a plain stack of recurrent layers: the output differs from theirs by %.3g", nearest)
+	return nil, f.badf("not a plain stack of recurrent layers: the output differs from theirs by %.3g", nearest)
 }
 
-// swapped takes y [B,T,F] to [T,B,F].
-func swapped(y []float32, x map[string]Value) []float32 {
-	dims := x["x"].Dims
-	if ids, ok := x["ids"]; ok {
-		dims = ids.Dims
+// swapped exchanges the first two dimensions of an array [a,b,..].
+func swapped[T any](x []T, a, b int) []T {
+	out := make([]T, len(x))
+	n := len(x) / max(a*b, 1)
+	for i := range a {
+		for j := range b {
+			copy(out[(j*a+i)*n:][:n], x[(i*b+j)*n:])
+		}
 	}
-	out := make([]float32, len(y))
-	F := len(y) / max(dims[0]*dims[1], 1)
-	strided(out, y, []int{dims[1], dims[0], F}, []int{F, dims[1] * F, 1}, 0)
 	return out
 }
 
 // trialInput makes inputs for the graph, and the same in the stack's layout.
-func (f *parts) trialInput(s *Stack, timeMajor bool) (graph, stack map[string]Value, err error) {
+func (f *parts) trialInput(s *Stack, timeMajor bool) (given, stack map[string]graph.Value, err error) {
 	const B, T = 3, 5
 	lead := []int{B, T} // of the graph's input
 	if timeMajor {
 		lead = []int{T, B}
 	}
-	graph = map[string]Value{}
+	given = map[string]graph.Value{}
 	rng := rand.New(rand.NewPCG(1, 0))
 	sizes := map[string]int{}
-	for i, info := range f.m.inputs {
-		if f.m.inSlots[i] == f.data {
+	for _, info := range f.m.Inputs() {
+		if info.Name == f.data {
 			dims, name := slices.Clone(lead), "x"
 			if s.Embedding == nil {
 				dims = append(dims, s.RNN.Weights[0].Dim(1))
@@ -314,7 +296,7 @@ func (f *parts) trialInput(s *Stack, timeMajor bool) (graph, stack map[string]Va
 			}
 			if !info.Any {
 				if len(info.Dims) != len(dims) {
-					return nil, nil, f.m.badf("not a plain stack of recurrent layers: input %s has not %d dimensions", info, len(dims))
+					return nil, nil, f.badf("not a plain stack of recurrent layers: input %s has not %d dimensions", info, len(dims))
 				}
 				for j, d := range info.Dims {
 					if d.Size >= 0 {
@@ -324,43 +306,58 @@ func (f *parts) trialInput(s *Stack, timeMajor bool) (graph, stack map[string]Va
 					}
 				}
 			}
-			if product(dims) > 1<<24 {
-				return nil, nil, f.m.badf("input %s is too large to try", info)
+			if _, ok := trySize(dims); !ok {
+				return nil, nil, f.badf("input %s is too large to try", info)
 			}
-			vocabulary := 0
-			if s.Embedding != nil {
-				vocabulary = s.Embedding.Weight.Dim(0)
+			var v graph.Value
+			switch {
+			case info.IsFloat():
+				v = graph.RandomFloats(rng, dims...)
+			case s.Embedding != nil:
+				v = graph.RandomInts(rng, s.Embedding.Weight.Dim(0), dims...)
 			}
-			v := random(rng, info.kind, dims, vocabulary)
-			graph[info.Name] = v
-			stack = map[string]Value{name: batchMajor(v, timeMajor)}
+			given[info.Name] = v
+			stack = map[string]graph.Value{name: batchMajor(v, timeMajor)}
 			lead = dims[:2]
 		}
 	}
 	if stack == nil || (stack["x"].Data == nil) == (s.Embedding == nil) {
-		return nil, nil, f.m.badf("not a plain stack of recurrent layers: its input is of another type")
+		return nil, nil, f.badf("not a plain stack of recurrent layers: its input is of another type")
 	}
 	batch, steps := lead[0], lead[1]
 	if timeMajor {
 		batch, steps = steps, batch
 	}
-	for i, info := range f.m.inputs {
-		if f.m.inSlots[i] == f.data {
+	for _, info := range f.m.Inputs() {
+		if info.Name == f.data {
 			continue
 		}
 		v, err := f.other(info, sizes, batch, steps)
 		if err != nil {
 			return nil, nil, err
 		}
-		graph[info.Name] = v
+		given[info.Name] = v
 	}
-	return graph, stack, nil
+	return given, stack, nil
+}
+
+// trySize is the number of elements of a shape from outside; ok is false if
+// that is too many to try.
+func trySize(dims []int) (n int, ok bool) {
+	const most = 1 << 24
+	n = 1
+	for _, d := range dims {
+		if d > 0 && n > most/d {
+			return 0, false
+		}
+		n *= d
+	}
+	return n, true
 }
 
 // other is an input beside the data: zeros for a state, full lengths for integers.
-func (f *parts) other(info ValueInfo, sizes map[string]int, batch, steps int) (Value, error) {
+func (f *parts) other(info graph.ValueInfo, sizes map[string]int, batch, steps int) (graph.Value, error) {
 	dims := make([]int, len(info.Dims))
-	n := 1
 	for j, d := range info.Dims {
 		dims[j] = d.Size
 		if d.Size < 0 {
@@ -369,32 +366,28 @@ func (f *parts) other(info ValueInfo, sizes map[string]int, batch, steps int) (V
 				dims[j] = s
 			}
 		}
-		if dims[j] > 0 && n > 1<<24/dims[j] {
-			return Value{}, errors.New("onnx: input " + info.String() + " is too large to try")
-		}
-		n *= dims[j]
 	}
-	if info.kind == floats {
-		return Floats(make([]float32, n), dims...), nil
+	n, ok := trySize(dims)
+	if !ok {
+		return graph.Value{}, f.badf("input %s is too large to try", info)
 	}
-	return Ints(slices.Repeat([]int64{int64(steps)}, n), dims...), nil
+	if info.IsFloat() {
+		return graph.Floats(make([]float32, n), dims...), nil
+	}
+	return graph.Ints(slices.Repeat([]int64{int64(steps)}, n), dims...), nil
 }
 
 // batchMajor swaps the first two dimensions if the first is time.
-func batchMajor(v Value, timeMajor bool) Value {
-	if !timeMajor {
+func batchMajor(v graph.Value, timeMajor bool) graph.Value {
+	if !timeMajor || v.Dims == nil {
 		return v
 	}
 	T, B := v.Dims[0], v.Dims[1]
-	rest := product(v.Dims[2:])
-	w := Value{Dims: slices.Concat([]int{B, T}, v.Dims[2:])}
-	dims, stride := []int{B, T, rest}, []int{rest, B * rest, 1}
+	w := graph.Value{Dims: slices.Concat([]int{B, T}, v.Dims[2:])}
 	if v.Data != nil {
-		w.Data = make([]float32, len(v.Data))
-		strided(w.Data, v.Data, dims, stride, 0)
+		w.Data = swapped(v.Data, T, B)
 	} else {
-		w.Ints = make([]int64, len(v.Ints))
-		strided(w.Ints, v.Ints, dims, stride, 0)
+		w.Ints = swapped(v.Ints, T, B)
 	}
 	return w
 }

@@ -93,7 +93,8 @@ const (
 	maxLayers = 1 << 10
 )
 
-// New makes the layers that c describes; [tensor.Pack] gives them values.
+// New makes the layers that c describes; [tensor.Pack] gives them values. A size
+// out of range, or a name that is not known, is an error that says what was expected.
 func (c Config) New() (*Stack, error) {
 	if min(c.Input, c.Hidden, c.Layers) < 1 || max(c.Input, c.Hidden) > maxUnits || c.Layers > maxLayers {
 		return nil, fmt.Errorf("onnx: input %d and hidden %d must be 1 to %d, and layers %d must be 1 to %d", c.Input, c.Hidden, maxUnits, c.Layers, maxLayers)
@@ -112,12 +113,12 @@ func (c Config) New() (*Stack, error) {
 		o.ReLU = c.Cell == "rnn_relu"
 		s.RNN = nn.NewRNN(c.Input, c.Hidden, o)
 	default:
-		return nil, fmt.Errorf("onnx: cell %q: expected lstm, gru, rnn_tanh or rnn_relu", clip(c.Cell))
+		return nil, fmt.Errorf("onnx: cell %.120q: expected lstm, gru, rnn_tanh or rnn_relu", c.Cell)
 	}
 	switch c.Pool {
 	case "", PoolSteps, PoolLast, PoolFinal:
 	default:
-		return nil, fmt.Errorf("onnx: pool %q: expected steps, last or final", clip(string(c.Pool)))
+		return nil, fmt.Errorf("onnx: pool %.120q: expected steps, last or final", c.Pool)
 	}
 	if c.Vocabulary > 0 {
 		s.Embedding = nn.NewEmbedding(c.Vocabulary, c.Input, nil)
@@ -131,7 +132,8 @@ func (c Config) New() (*Stack, error) {
 // Task is what a model directory with a Stack names as its task.
 const Task = "stack"
 
-// Save writes s as a model directory.
+// Save writes s as a model directory. What [Stack.Config] cannot describe is an
+// error, and so is a directory that cannot be written.
 func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 	c, err := s.Config()
 	if err != nil {
@@ -141,7 +143,8 @@ func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 }
 
 // Open reads a model directory that [Stack.Save] wrote. Its parameters live on
-// the device named, or else on the CPU.
+// the device named, or else on the CPU. A directory that is damaged, or of
+// another task, is a *model.FileError.
 func Open(dir string, on ...*tensor.Device) (*Stack, *tensor.Slab, error) {
 	d, err := model.Open(dir)
 	if err != nil {

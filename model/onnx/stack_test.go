@@ -16,6 +16,14 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
+func checkFileError(t *testing.T, err error, want string) {
+	t.Helper()
+	var fe *model.FileError
+	if !errors.As(err, &fe) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want a *model.FileError with %q", err, want)
+	}
+}
+
 func TestSaveOpen(t *testing.T) {
 	c := Config{Cell: "gru", Input: 3, Hidden: 4, Layers: 2, Bidirectional: true, Vocabulary: 6, Output: 2, Pool: PoolFinal}
 	s, slab := newStack(t, c)
@@ -110,22 +118,3 @@ func (sum) Gates() int         { return 1 }
 func (sum) States() int        { return 1 }
 func (sum) Forward(r *nn.Row)  { copy(r.HNew, r.Gates) }
 func (sum) Backward(r *nn.Row) { copy(r.Gates, r.DH); clear(r.DH) }
-
-func TestMaxDifference(t *testing.T) {
-	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, c := range []struct {
-		a, b           []float32
-		diff, relative float64
-	}{
-		{[]float32{1, 2}, []float32{1, 2}, 0, 0},
-		{[]float32{1, 10}, []float32{1.5, 8}, 2, 1.0 / 3},
-		{[]float32{1}, nil, math.Inf(1), math.Inf(1)},
-		{[]float32{nan}, []float32{nan}, 0, 0},
-		{[]float32{nan}, []float32{1}, math.Inf(1), math.Inf(1)},
-		{[]float32{inf}, []float32{inf}, 0, 0},
-	} {
-		if d, r := MaxDifference(c.a, c.b); d != c.diff || r != c.relative {
-			t.Errorf("MaxDifference(%v, %v) = %v, %v, want %v, %v", c.a, c.b, d, r, c.diff, c.relative)
-		}
-	}
-}

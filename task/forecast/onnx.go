@@ -7,6 +7,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model/onnx"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -32,12 +33,12 @@ import (
 // What stands around the network stays outside: scaling columns, centring
 // windows, calendars, the way back to the data's units, intervals. The graph's
 // doc string says so.
-func (m *Model) ExportONNX(path string) (*onnx.Parity, error) {
+func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	n := m.net
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
 	}
-	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &onnx.Graph{Doc: m.ONNXDoc()}}
+	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.ONNXDoc()}}
 	var want map[string][]float32
 	in := e.sample()
 	var err error
@@ -68,7 +69,7 @@ func (m *Model) ONNXDoc() string {
 type graphExporter struct {
 	net   *network
 	dev   *tensor.Device
-	g     *onnx.Graph
+	g     *graph.Builder
 	names inputNames
 }
 
@@ -77,7 +78,7 @@ const sampleWindows, sampleSteps = 2, 5
 
 // transposed swaps the first two of a value's three dimensions.
 func (e *graphExporter) transposed(x string) string {
-	return e.g.Op("Transpose", []string{x}, onnx.Attr{Name: "perm", Value: []int64{1, 0, 2}})
+	return e.g.Op("Transpose", []string{x}, graph.Attr{Name: "perm", Value: []int64{1, 0, 2}})
 }
 
 // steps declares an input of steps and joins it with the static vectors; the
@@ -90,8 +91,8 @@ func (e *graphExporter) steps(name string, steps any, width int, columns []strin
 	}
 	// [1,rows,..] repeated over time
 	lead := e.g.Op("Slice", []string{e.g.Op("Shape", []string{x}), e.g.Ints("", 0), e.g.Ints("", 1)})
-	times := e.g.Op("Concat", []string{lead, e.g.Ints("", 1, 1)}, onnx.Attr{Name: "axis", Value: 0})
-	return e.g.Op("Concat", []string{x, e.g.Op("Expand", []string{static, times})}, onnx.Attr{Name: "axis", Value: -1})
+	times := e.g.Op("Concat", []string{lead, e.g.Ints("", 1, 1)}, graph.Attr{Name: "axis", Value: 0})
+	return e.g.Op("Concat", []string{x, e.g.Op("Expand", []string{static, times})}, graph.Attr{Name: "axis", Value: -1})
 }
 
 // static is the vectors of the static categories [1,rows,..], or "".
@@ -110,24 +111,24 @@ func (e *graphExporter) static() string {
 func (e *graphExporter) direct() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	static := e.static()
-	encoded, err := g.RNN("encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.window, d.encoder, e.names.encoder, static)})
+	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.window, d.encoder, e.names.encoder, static)})
 	if err != nil {
 		return err
 	}
 	y := e.ends(encoded.Y)
 	if n.Decoder != nil {
-		decoded, err := g.RNN("decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.horizon, d.decoder, e.names.decoder, static), H: encoded.H, C: encoded.C})
+		decoded, err := onnx.AddRNN(g, "decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.horizon, d.decoder, e.names.decoder, static), H: encoded.H, C: encoded.C})
 		if err != nil {
 			return err
 		}
 		y = e.transposed(decoded.Y)
 	}
-	out := g.Linear("head", n.Head, y)
+	out := onnx.AddLinear(g, "head", n.Head, y)
 	if d.channels == 1 {
 		out = g.Op("Reshape", []string{out, g.Ints("", int64(d.targets), -1, int64(d.horizon), int64(d.outputs))})
 	} else {
 		out = g.Op("Reshape", []string{out, g.Ints("", -1, int64(d.horizon), int64(d.targets), int64(d.outputs))})
-		out = g.Op("Transpose", []string{out}, onnx.Attr{Name: "perm", Value: []int64{2, 0, 1, 3}})
+		out = g.Op("Transpose", []string{out}, graph.Attr{Name: "perm", Value: []int64{2, 0, 1, 3}})
 	}
 	g.Node("Identity", []string{e.locate(out)}, []string{"forecast"})
 	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), d.targets, "windows", d.horizon, d.outputs)
@@ -138,7 +139,7 @@ func (e *graphExporter) direct() error {
 func (e *graphExporter) ends(y string) string {
 	g, width := e.g, int64(e.net.Encoder.StateSize())
 	at := func(step int64) string {
-		return g.Op("Gather", []string{y, g.Int(step)}, onnx.Attr{Name: "axis", Value: 0})
+		return g.Op("Gather", []string{y, g.Int(step)}, graph.Attr{Name: "axis", Value: 0})
 	}
 	if e.net.Encoder.Directions() == 1 {
 		return at(-1)
@@ -146,7 +147,7 @@ func (e *graphExporter) ends(y string) string {
 	part := func(x string, lo, hi int64) string {
 		return g.Op("Slice", []string{x, g.Ints("", lo), g.Ints("", hi), g.Ints("", 1)})
 	}
-	return g.Op("Concat", []string{part(at(-1), 0, width), part(at(0), width, 2*width)}, onnx.Attr{Name: "axis", Value: -1})
+	return g.Op("Concat", []string{part(at(-1), 0, width), part(at(0), width, 2*width)}, graph.Attr{Name: "axis", Value: -1})
 }
 
 // locate is network.locate.
@@ -180,7 +181,7 @@ func (e *graphExporter) locate(out string) string {
 	if rest == "" {
 		return location
 	}
-	return g.Op("Concat", []string{location, rest}, onnx.Attr{Name: "axis", Value: 3})
+	return g.Op("Concat", []string{location, rest}, graph.Attr{Name: "axis", Value: 3})
 }
 
 // part is outputs [lo,hi) of [..,outputs].
@@ -199,18 +200,18 @@ func (e *graphExporter) unrolled() error {
 		in.C = "c0"
 		g.Input("c0", "cell states, zeros at first", slots, "rows", m.CellSize())
 	}
-	y, err := g.RNN("encoder", m, in)
+	y, err := onnx.AddRNN(g, "encoder", m, in)
 	if err != nil {
 		return err
 	}
-	out := g.Linear("head", n.Head, e.transposed(y.Y))
+	out := onnx.AddLinear(g, "head", n.Head, e.transposed(y.Y))
 	out = g.Op("Reshape", []string{out, g.Ints("", 0, 0, int64(d.channels), int64(d.outputs))})
 	now := g.Op("Slice", []string{"encoder", g.Ints("", 0), g.Ints("", int64(d.channels)), g.Ints("", 2)})
 	now = g.Op("Unsqueeze", []string{now, g.Ints("", 3)})
 	if d.outputs == 1 {
 		out = g.Op("Add", []string{out, now})
 	} else { // only the location is a difference
-		out = g.Op("Concat", []string{g.Op("Add", []string{e.part(out, 0, 1), now}), e.part(out, 1, d.outputs)}, onnx.Attr{Name: "axis", Value: 3})
+		out = g.Op("Concat", []string{g.Op("Add", []string{e.part(out, 0, 1), now}), e.part(out, 1, d.outputs)}, graph.Attr{Name: "axis", Value: 3})
 	}
 	g.Node("Identity", []string{out}, []string{"forecast"})
 	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), "rows", "time", d.channels, d.outputs)
@@ -224,24 +225,12 @@ func (e *graphExporter) unrolled() error {
 }
 
 // sample is random input for the graph.
-func (e *graphExporter) sample() map[string]onnx.Value {
+func (e *graphExporter) sample() map[string]graph.Value {
 	d := &e.net.dims
 	r := rand.New(rand.NewPCG(1, 2))
-	in := map[string]onnx.Value{}
-	floats := func(name string, dims ...int) {
-		v := onnx.Value{Dims: dims}
-		for range size(dims) {
-			v.Data = append(v.Data, float32(r.NormFloat64()))
-		}
-		in[name] = v
-	}
-	ints := func(name string, below int, dims ...int) {
-		v := onnx.Value{Dims: dims}
-		for range size(dims) {
-			v.Ints = append(v.Ints, r.Int64N(int64(below)))
-		}
-		in[name] = v
-	}
+	in := map[string]graph.Value{}
+	floats := func(name string, dims ...int) { in[name] = graph.RandomFloats(r, dims...) }
+	ints := func(name string, below int, dims ...int) { in[name] = graph.RandomInts(r, below, dims...) }
 	rows := sampleWindows
 	if d.channels == 1 {
 		rows *= d.targets
@@ -274,16 +263,8 @@ func (e *graphExporter) sample() map[string]onnx.Value {
 	return in
 }
 
-func size(dims []int) int {
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	return n
-}
-
 // batchOf is a sample as the network takes it.
-func (e *graphExporter) batchOf(in map[string]onnx.Value) *batch {
+func (e *graphExporter) batchOf(in map[string]graph.Value) *batch {
 	b := &batch{n: sampleWindows, rows: in["encoder"].Dims[0], encoder: in["encoder"].Data, decoder: in["decoder"].Data, linear: in["linear"].Data,
 		unitScale: in["unit_scale"].Data, unitShift: in["unit_shift"].Data}
 	for _, v := range in["static_ids"].Ints {
@@ -295,11 +276,11 @@ func (e *graphExporter) batchOf(in map[string]onnx.Value) *batch {
 	return b
 }
 
-func (e *graphExporter) runDirect(in map[string]onnx.Value) map[string][]float32 {
+func (e *graphExporter) runDirect(in map[string]graph.Value) map[string][]float32 {
 	return map[string][]float32{"forecast": e.net.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data()}
 }
 
-func (e *graphExporter) runUnrolled(in map[string]onnx.Value) map[string][]float32 {
+func (e *graphExporter) runUnrolled(in map[string]graph.Value) map[string][]float32 {
 	t := tensor.NewTape(e.dev, tensor.Infer)
 	state := &nn.State{H: t.Input(in["h0"].Data, in["h0"].Dims...)}
 	if c, ok := in["c0"]; ok {

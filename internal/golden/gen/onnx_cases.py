@@ -4,7 +4,7 @@ node: the ONNX project's own tests of LSTM, GRU and RNN, from its Python package
 torch: recurrent networks as PyTorch exports them, with PyTorch's outputs.
 
 Needs PyTorch 1.13 or later and the onnx package 1.12 or later (Debian:
-python3-torch, python3-onnx). The files go to model/onnx/testdata.
+python3-torch, python3-onnx). The files go to model/onnx/graph/testdata.
 """
 import importlib
 import os
@@ -20,7 +20,7 @@ from torch import nn
 
 import golden
 
-TESTDATA = os.path.join(golden.HERE, os.pardir, os.pardir, os.pardir, "model", "onnx", "testdata")
+TESTDATA = os.path.join(golden.HERE, os.pardir, os.pardir, os.pardir, "model", "onnx", "graph", "testdata")
 golden.OUT = TESTDATA
 
 

@@ -1,0 +1,251 @@
+package graph
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/carousel-ml/carousel/model"
+)
+
+// The versions that are written: read by every runtime since 2022, and by this package.
+const (
+	exportIR    = 8
+	exportOpset = 17
+)
+
+// Builder writes an ONNX graph, node by node in an order in which they can run.
+// Its values have names, each made once. [Builder.Export] ends it.
+type Builder struct {
+	Doc string // what the graph computes, for people
+	// Prefix begins the names that are made here. A loop's body, which reads the
+	// values of the graph around it, needs one of its own.
+	Prefix string
+
+	nodes, initializers, inputs, outputs [][]byte
+	count                                int
+}
+
+// Attr is a named value of a node: an int, float32, string, []int64, []float32,
+// []string or, of a loop's body, a *Builder.
+type Attr struct {
+	Name  string
+	Value any
+}
+
+func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, num, blob), v)
+}
+
+func appendText(b []byte, num protowire.Number, v string) []byte {
+	return protowire.AppendString(protowire.AppendTag(b, num, blob), v)
+}
+
+func appendInt(b []byte, num protowire.Number, v int64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, num, varint), uint64(v))
+}
+
+func (a Attr) encode() []byte {
+	b := appendText(nil, 1, a.Name)
+	typ := int64(0)
+	switch v := a.Value.(type) {
+	case int:
+		b, typ = appendInt(b, 3, int64(v)), attrInt
+	case float32:
+		b, typ = protowire.AppendFixed32(protowire.AppendTag(b, 2, fixed4), math.Float32bits(v)), attrFloat
+	case string:
+		b, typ = appendText(b, 4, v), attrString
+	case []int64:
+		for _, x := range v {
+			b = appendInt(b, 8, x)
+		}
+		typ = attrInts
+	case []float32:
+		for _, x := range v {
+			b = protowire.AppendFixed32(protowire.AppendTag(b, 7, fixed4), math.Float32bits(x))
+		}
+		typ = attrFloats
+	case []string:
+		for _, x := range v {
+			b = appendText(b, 9, x)
+		}
+		typ = attrStrings
+	case *Builder:
+		b, typ = appendBytes(b, 6, v.graph(a.Name)), attrGraph
+	default:
+		panic("onnx: attribute of an unknown type")
+	}
+	return appendInt(b, 20, typ)
+}
+
+// Node adds an operation; its name is that of its first output. An input or
+// output "" is left out.
+func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
+	var b []byte
+	for _, s := range in {
+		b = appendText(b, 1, s)
+	}
+	for _, s := range out {
+		b = appendText(b, 2, s)
+	}
+	for _, s := range out {
+		if s != "" {
+			b = appendText(b, 3, op+"_"+s)
+			break
+		}
+	}
+	b = appendText(b, 4, op)
+	for _, a := range attrs {
+		b = appendBytes(b, 5, a.encode())
+	}
+	g.nodes = append(g.nodes, b)
+}
+
+// Op adds an operation of one output and returns that, under a name of its own.
+func (g *Builder) Op(op string, in []string, attrs ...Attr) string {
+	out := g.Name()
+	g.Node(op, in, []string{out}, attrs...)
+	return out
+}
+
+// Name makes a name that no other value of the graph has.
+func (g *Builder) Name() string {
+	g.count++
+	return fmt.Sprintf("%s#%d", g.Prefix, g.count)
+}
+
+// Floats adds a constant and returns its name; name "" makes one.
+func (g *Builder) Floats(name string, data []float32, dims ...int) string {
+	raw := make([]byte, 0, 4*len(data))
+	for _, v := range data {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
+	}
+	return g.initializer(name, typeFloat, raw, dims)
+}
+
+// Float adds a constant number.
+func (g *Builder) Float(v float32) string { return g.Floats("", []float32{v}) }
+
+// Ints adds a constant list of integers and returns its name; name "" makes one.
+func (g *Builder) Ints(name string, data ...int64) string {
+	return g.initializer(name, typeInt64, int64s(data), []int{len(data)})
+}
+
+// Int adds a constant integer without dimensions.
+func (g *Builder) Int(v int64) string { return g.initializer("", typeInt64, int64s([]int64{v}), nil) }
+
+func int64s(data []int64) []byte {
+	raw := make([]byte, 0, 8*len(data))
+	for _, v := range data {
+		raw = binary.LittleEndian.AppendUint64(raw, uint64(v))
+	}
+	return raw
+}
+
+func (g *Builder) initializer(name string, dtype int64, raw []byte, dims []int) string {
+	if name == "" {
+		name = g.Name()
+	}
+	var b []byte
+	for _, d := range dims {
+		b = appendInt(b, 1, int64(d))
+	}
+	b = appendInt(b, 2, dtype)
+	b = appendText(b, 8, name)
+	g.initializers = append(g.initializers, appendBytes(b, 9, raw))
+	return name
+}
+
+// describe is a ValueInfoProto; a dimension is a size or a name.
+func describe(name, doc string, dtype int64, dims []any) []byte {
+	var list []byte
+	for _, d := range dims {
+		if s, ok := d.(string); ok {
+			list = appendBytes(list, 1, appendText(nil, 2, s))
+		} else {
+			list = appendBytes(list, 1, appendInt(nil, 1, int64(d.(int))))
+		}
+	}
+	t := appendBytes(appendInt(nil, 1, dtype), 2, list)
+	b := appendBytes(appendText(nil, 1, name), 2, appendBytes(nil, 1, t))
+	if doc != "" {
+		b = appendText(b, 3, doc)
+	}
+	return b
+}
+
+// Input declares an input, of float32. A dimension is a size or the name of one
+// that may vary; doc says what the input is.
+func (g *Builder) Input(name, doc string, dims ...any) { g.InputOf(Float32, name, doc, dims...) }
+
+// InputInts declares an input of int64.
+func (g *Builder) InputInts(name, doc string, dims ...any) { g.InputOf(Int64, name, doc, dims...) }
+
+// InputOf declares an input of an element type, such as [Int32].
+func (g *Builder) InputOf(dtype int64, name, doc string, dims ...any) {
+	g.inputs = append(g.inputs, describe(name, doc, dtype, dims))
+}
+
+// Output declares an output, of float32.
+func (g *Builder) Output(name, doc string, dims ...any) { g.output(name, doc, typeFloat, dims...) }
+
+func (g *Builder) output(name, doc string, dtype int64, dims ...any) {
+	g.outputs = append(g.outputs, describe(name, doc, dtype, dims))
+}
+
+// graph is a GraphProto.
+func (g *Builder) graph(name string) []byte {
+	var b []byte
+	for _, n := range g.nodes {
+		b = appendBytes(b, 1, n)
+	}
+	b = appendText(b, 2, name)
+	for _, t := range g.initializers {
+		b = appendBytes(b, 5, t)
+	}
+	if g.Doc != "" {
+		b = appendText(b, 10, g.Doc)
+	}
+	for _, v := range g.inputs {
+		b = appendBytes(b, 11, v)
+	}
+	for _, v := range g.outputs {
+		b = appendBytes(b, 12, v)
+	}
+	return b
+}
+
+// encode is the whole model.
+func (g *Builder) encode(name string, ir, opset int64) []byte {
+	m := appendInt(nil, 1, ir)
+	m = appendText(m, 2, "carousel")
+	m = appendBytes(m, 7, g.graph(name))
+	return appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
+}
+
+// Encode is the file that [Builder.Export] writes.
+func (g *Builder) Encode() []byte { return g.encode("carousel", exportIR, exportOpset) }
+
+// Export writes the graph as a file, after running that on inputs in this
+// package and, where it is installed, in ONNX Runtime. Its outputs must be want,
+// by name, to within [Tolerance]; else no file is written, and the error says
+// which output differs. A graph that does not run is an error too.
+func (g *Builder) Export(path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
+	b := g.Encode()
+	m, err := parse(path, b)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: the written graph cannot be read back: %w", err)
+	}
+	m.file = func() ([]byte, error) { return b, nil }
+	p, err := m.Compare(in, want)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: the written graph: %w", err)
+	}
+	return p, model.WriteFileAtomic(path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}

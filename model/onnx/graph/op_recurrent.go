@@ -1,0 +1,447 @@
+package graph
+
+import (
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// recurrent is an LSTM, GRU or RNN node: its attributes, and its weights if they are constant.
+type recurrent struct {
+	op         string
+	gates      int
+	engine     bool        // the engine has this cell
+	plain      bool        // and it is one of PyTorch's
+	cell       tensor.Cell // if so
+	order      []int       // the place in ONNX of each gate of that cell
+	options    tensor.CellOptions
+	hidden     int // 0: as the weights say
+	directions int
+	backward   bool // one direction, and it is the reverse
+	batchMajor bool // layout 1
+	linear     bool
+	coupled    bool
+	clip       float64
+	acts       []activation // for each direction in turn
+	dirs       []tensor.Direction
+	input      int // features, with dirs
+}
+
+var recurrentGates = map[string]int{"LSTM": 4, "GRU": 3, "RNN": 1}
+
+// defaultActivations of one direction.
+var defaultActivations = map[string][]string{"LSTM": {"sigmoid", "tanh", "tanh"}, "GRU": {"sigmoid", "tanh"}, "RNN": {"tanh"}}
+
+func prepareRecurrent(m *Model, n *node) any {
+	c := &recurrent{op: n.op, gates: recurrentGates[n.op], directions: 1}
+	switch d := n.stringAttr("direction", "forward"); d {
+	case "forward":
+	case "reverse":
+		c.backward = true
+	case "bidirectional":
+		c.directions = 2
+	default:
+		n.failf("direction %q: expected forward, reverse or bidirectional", clip(d))
+	}
+	hidden := n.intAttr("hidden_size", 0)
+	if hidden < 0 || hidden > math.MaxInt32 {
+		n.failf("hidden_size is %d", hidden)
+	}
+	c.hidden = int(hidden)
+	c.batchMajor = n.intAttr("layout", 0) != 0
+	c.linear = n.op == "GRU" && n.intAttr("linear_before_reset", 0) != 0
+	c.coupled = n.op == "LSTM" && n.intAttr("input_forget", 0) != 0
+	c.clip = float64(n.floatAttr("clip", 0))
+	if !(c.clip >= 0) {
+		n.failf("clip is %v", c.clip)
+	}
+	c.readActivations(n)
+	c.chooseEngine(n)
+	if !c.engine {
+		return c
+	}
+	if w, r, b := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3); w != nil && r != nil && (b != nil || !n.has(3)) && !n.has(7) {
+		c.check(n, w, r, b)
+		c.keep(m, w, r, b)
+	}
+	return c
+}
+
+// readActivations reads the functions and the numbers they take, in order.
+func (c *recurrent) readActivations(n *node) {
+	names := slices.Concat(defaultActivations[n.op])
+	if c.directions == 2 {
+		names = append(names, names...)
+	}
+	if a := n.attr("activations", attrStrings); a != nil && len(a.strings) > 0 {
+		if len(a.strings) != len(names) {
+			n.failf("expected %d activations, got %d", len(names), len(a.strings))
+		}
+		names = a.strings
+	}
+	var alphas, betas []float32
+	if a := n.attr("activation_alpha", attrFloats); a != nil {
+		alphas = a.floats
+	}
+	if a := n.attr("activation_beta", attrFloats); a != nil {
+		betas = a.floats
+	}
+	for _, name := range names {
+		a, takes, ok := newActivation(name)
+		if !ok {
+			n.failf("activation %q is not supported", clip(name))
+		}
+		if takes > 0 && len(alphas) > 0 {
+			a.alpha, alphas = float64(alphas[0]), alphas[1:]
+		}
+		if takes > 1 && len(betas) > 0 {
+			a.beta, betas = float64(betas[0]), betas[1:]
+		}
+		c.acts = append(c.acts, a)
+	}
+}
+
+// engineActivations are the functions that the engine has, with the numbers it gives them.
+var engineActivations = map[string]struct {
+	is          tensor.Activation
+	alpha, beta float64
+}{
+	"sigmoid": {is: tensor.SigmoidActivation}, "tanh": {is: tensor.TanhActivation}, "relu": {is: tensor.ReLUActivation},
+	"softsign": {is: tensor.SoftsignActivation}, "softplus": {is: tensor.SoftplusActivation},
+	"hardsigmoid": {tensor.HardSigmoidActivation, 0.2, 0.5}, "leakyrelu": {tensor.LeakyReLUActivation, 0.01, 0}, "elu": {tensor.ELUActivation, 1, 0},
+}
+
+// chooseEngine says whether the engine has a cell of these options.
+func (c *recurrent) chooseEngine(n *node) {
+	d := defaultActivations[n.op]
+	var acts [3]tensor.Activation
+	usual := true
+	for i, a := range c.acts {
+		e, ok := engineActivations[a.name]
+		if !ok || float32(a.alpha) != float32(e.alpha) || float32(a.beta) != float32(e.beta) || i >= len(d) && acts[i%len(d)] != e.is {
+			return // unknown, with other numbers, or not the same in both directions
+		}
+		acts[i%len(d)] = e.is
+		usual = usual && a.name == d[i%len(d)]
+	}
+	c.engine, c.order = true, gateOrder(c.gates)
+	c.options.GateClip = float32(c.clip)
+	switch {
+	case n.op == "LSTM":
+		c.cell = tensor.LSTMCell
+		if c.coupled {
+			c.cell, c.order = tensor.CoupledLSTMCell, []int{0, 3, 1}
+		}
+		c.options.Gate, c.options.Input, c.options.Output = acts[0], acts[1], acts[2]
+	case n.op == "GRU":
+		c.cell = tensor.GRUBeforeCell
+		if c.linear {
+			c.cell = tensor.GRUCell
+		}
+		c.options.Gate, c.options.Input = acts[0], acts[1]
+	case acts[0] == tensor.ReLUActivation:
+		c.cell, usual = tensor.RNNReLUCell, true
+	default:
+		c.cell, c.options.Input = tensor.RNNTanhCell, acts[0]
+	}
+	c.plain = usual && c.clip == 0 && !n.has(7) && c.cell != tensor.CoupledLSTMCell && c.cell != tensor.GRUBeforeCell
+}
+
+// check compares the shapes of W [D,G*H,I], R [D,G*H,H] and B [D,2*G*H] and returns H and I.
+func (c *recurrent) check(n *node, w, r, b *value) (hidden, input int) {
+	if w.kind != floats || r.kind != floats || w.rank() != 3 || r.rank() != 3 {
+		n.failf("W and R must be [directions,rows,columns] of floats, got shapes %s and %s", shape(w.dims), shape(r.dims))
+	}
+	hidden, input = r.dims[2], w.dims[2]
+	rows := c.gates * hidden
+	if c.hidden > 0 && c.hidden != hidden {
+		n.failf("hidden_size is %d, R of shape %s has %d", c.hidden, shape(r.dims), hidden)
+	}
+	if !slices.Equal(w.dims, []int{c.directions, rows, input}) || !slices.Equal(r.dims, []int{c.directions, rows, hidden}) || hidden == 0 || input == 0 {
+		n.failf("W must be %s and R %s, got %s and %s", shape([]int{c.directions, rows, input}), shape([]int{c.directions, rows, hidden}), shape(w.dims), shape(r.dims))
+	}
+	if b != nil && (b.kind != floats || !slices.Equal(b.dims, []int{c.directions, 2 * rows})) {
+		n.failf("B must be %s, got %s", shape([]int{c.directions, 2 * rows}), shape(b.dims))
+	}
+	return hidden, input
+}
+
+// gateOrder lists, for each gate of PyTorch in order, its place in ONNX: i,f,g,o
+// of i,o,f,c; r,z,n of z,r,h.
+func gateOrder(gates int) []int {
+	switch gates {
+	case 4:
+		return []int{0, 2, 3, 1}
+	case 3:
+		return []int{1, 0, 2}
+	}
+	return []int{0}
+}
+
+// reordered takes the blocks of gates from ONNX's order to the engine's.
+func (c *recurrent) reordered(w []float32) []float32 {
+	out := make([]float32, 0, len(w))
+	n := len(w) / c.gates
+	for _, from := range c.order {
+		out = append(out, w[from*n:(from+1)*n]...)
+	}
+	return out
+}
+
+// weightsOf cuts the weights of direction d out, in the engine's order; biases are nil without.
+func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW, BR []float32) {
+	rows := c.gates * hidden
+	W = c.reordered(w[d*rows*input:][:rows*input])
+	R = c.reordered(r[d*rows*hidden:][:rows*hidden])
+	if b != nil {
+		BW = c.reordered(b[d*2*rows:][:rows])
+		BR = c.reordered(b[d*2*rows+rows:][:rows])
+	}
+	return W, R, BW, BR
+}
+
+// keep makes parameters of constant weights.
+func (c *recurrent) keep(m *Model, w, r, b *value) {
+	hidden, input := r.dims[2], w.dims[2]
+	rows := len(c.order) * hidden
+	c.input = input
+	var biases []float32
+	if b != nil {
+		biases = b.host
+	}
+	for d := range c.directions {
+		W, R, BW, BR := c.weightsOf(d, hidden, input, w.host, r.host, biases)
+		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d, W: m.param(W, rows, input).T(), R: m.param(R, rows, hidden).T()}
+		if b != nil {
+			dir.BW, dir.BR = m.param(BW, rows).T(), m.param(BR, rows).T()
+		}
+		c.dirs = append(c.dirs, dir)
+	}
+}
+
+func (c *recurrent) reverse(d int) bool { return c.backward || d == 1 }
+
+// directionsFor are the engine's weights: the prepared ones, or those of this run.
+func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tensor.Direction {
+	if c.dirs != nil {
+		return c.dirs
+	}
+	rows := len(c.order) * hidden
+	var biases []float32
+	if in[3] != nil {
+		biases = in[3].floats()
+	}
+	dirs := make([]tensor.Direction, c.directions)
+	for d := range dirs {
+		W, R, BW, BR := c.weightsOf(d, hidden, input, in[1].floats(), in[2].floats(), biases)
+		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d, W: r.tape.Input(W, rows, input), R: r.tape.Input(R, rows, hidden)}
+		if biases != nil {
+			dirs[d].BW, dirs[d].BR = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
+		}
+		if len(in) > 7 && in[7] != nil { // i, o, f
+			p := in[7].floats()[d*3*hidden:]
+			dirs[d].PeepI, dirs[d].PeepO = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
+			if !c.coupled {
+				dirs[d].PeepF = r.tape.Input(p[2*hidden:3*hidden], hidden)
+			}
+		}
+	}
+	return dirs
+}
+
+// call is one run of a recurrent node.
+type call struct {
+	*recurrent
+	r          *run
+	n          *node
+	in         []*value
+	T, B, I, H int
+	lengths    []int32 // nil: every row is T long
+	ragged     bool    // some row is shorter than T
+}
+
+func runRecurrent(r *run, n *node, in []*value) []*value {
+	c := &call{recurrent: n.prepared.(*recurrent), r: r, n: n, in: in}
+	c.H, c.I = c.check(n, in[1], in[2], in[3])
+	x := in[0]
+	if x.kind != floats || x.rank() != 3 || x.dims[2] != c.I {
+		n.failf("X must be 3 dimensions of floats, the last %d, got %s of shape %s", c.I, x.kind, shape(x.dims))
+	}
+	c.T, c.B = x.dims[0], x.dims[1]
+	if c.batchMajor {
+		c.T, c.B = c.B, c.T
+	}
+	c.readLengths()
+	c.checkStates()
+	outs := 2
+	if n.op == "LSTM" {
+		outs = 3
+	}
+	r.spend(n, []int{c.T, c.B, c.directions, c.H})
+	var y, h, cs *value // [T,D,B,H], [D,B,H], [D,B,H]
+	if c.engine && c.T > 0 && c.B > 0 {
+		y, h, cs = c.scan()
+	} else {
+		y, h, cs = c.reference()
+	}
+	if c.batchMajor {
+		y, h = c.batchFirst(y), c.batchFirst(h)
+		if cs != nil {
+			cs = c.batchFirst(cs)
+		}
+	}
+	return []*value{y, h, cs}[:outs]
+}
+
+// batchFirst moves B from the place before the last to the front.
+func (c *call) batchFirst(v *value) *value {
+	lead := product(v.dims[:v.rank()-2])
+	dims := slices.Concat([]int{c.B}, v.dims[:v.rank()-2], []int{c.H})
+	return c.r.view(c.n, v, []int{c.B, lead, c.H}, []int{c.H, c.B * c.H, 1}, 0).reshaped(dims)
+}
+
+func (c *call) readLengths() {
+	v := c.in[4]
+	if v == nil {
+		return
+	}
+	list := c.n.wantInts(v, "sequence_lens")
+	if !slices.Equal(v.dims, []int{c.B}) {
+		c.n.failf("sequence_lens must be [%d], got %s", c.B, shape(v.dims))
+	}
+	for b, l := range list {
+		if l < 0 || l > int64(c.T) {
+			c.n.failf("sequence_lens of row %d is %d, expected 0 to %d", b, l, c.T)
+		}
+		c.lengths = append(c.lengths, int32(l))
+		c.ragged = c.ragged || int(l) < c.T
+	}
+}
+
+// checkStates compares the shapes of initial_h, initial_c and P.
+func (c *call) checkStates() {
+	want := []int{c.directions, c.B, c.H}
+	if c.batchMajor {
+		want = []int{c.B, c.directions, c.H}
+	}
+	for i := 5; i < len(c.in); i++ {
+		if i == 7 {
+			want = []int{c.directions, 3 * c.H}
+		}
+		if v := c.in[i]; v != nil && (v.kind != floats || !slices.Equal(v.dims, want)) {
+			c.n.failf("%s must be %s floats, got %s of shape %s", []string{"initial_h", "initial_c", "P"}[i-5], shape(want), v.kind, shape(v.dims))
+		}
+	}
+}
+
+// state is initial_h (5) or initial_c (6) as [D,B,H], nil for zeros.
+func (c *call) state(i int) *value {
+	if i >= len(c.in) || c.in[i] == nil {
+		return nil
+	}
+	if !c.batchMajor {
+		return c.in[i]
+	}
+	dims := []int{c.directions, c.B, c.H}
+	return c.r.view(c.n, c.in[i], dims, []int{c.H, c.directions * c.H, 1}, 0)
+}
+
+// scan runs the engine.
+func (c *call) scan() (y, h, cs *value) {
+	r, D := c.r, c.directions
+	init := &tensor.State{}
+	if v := c.state(5); v != nil {
+		init.H = r.tensor(v, D, c.B, c.H)
+	}
+	if v := c.state(6); v != nil {
+		init.C = r.tensor(v, D, c.B, c.H)
+	}
+	final := r.tape.NewState(D, c.B, c.H, tensor.CellWidth(c.cell, c.H))
+	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, init, final)
+	if c.ragged { // back to the given order of rows
+		out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
+	}
+	dims := []int{c.T, D, c.B, c.H}
+	if out = tensor.Reshape(tensor.Reshape(out, out.Len()), c.T, c.B, D, c.H); D > 1 {
+		out = tensor.Transpose(out, 1, 2)
+	}
+	y, h = result(out, dims), result(final.H, dims[1:])
+	if final.C != nil {
+		cs = result(final.C, dims[1:])
+	}
+	return y, h, cs
+}
+
+// timeMajor is X as the engine wants it: [T,B,I], rows sorted if they differ in length.
+func (c *call) timeMajor() *tensor.Tensor {
+	x := c.in[0]
+	t := c.r.tensor(x, x.dims...)
+	if !c.ragged {
+		if c.batchMajor {
+			return tensor.TimeMajor(t)
+		}
+		return t
+	}
+	if !c.batchMajor {
+		t = tensor.Transpose(t, 0, 1)
+	}
+	return tensor.TimeMajor(c.r.tape.Sequences(t.Data(), c.lengths, c.B, c.T, c.I))
+}
+
+// reference runs the plain cell.
+func (c *call) reference() (y, h, cs *value) {
+	D, T, B, H := c.directions, c.T, c.B, c.H
+	out, hn := c.r.newFloats(c.n, []int{T, D, B, H}), c.r.newFloats(c.n, []int{D, B, H})
+	finals := []*value{hn}
+	if c.op == "LSTM" {
+		finals = append(finals, c.r.newFloats(c.n, []int{D, B, H}))
+	}
+	for i, v := range finals {
+		if s := c.state(5 + i); s != nil {
+			copy(v.host, s.floats())
+		}
+	}
+	x := c.in[0]
+	if c.batchMajor {
+		x = c.r.view(c.n, x, []int{T, B, c.I}, []int{c.I, T * c.I, 1}, 0)
+	}
+	lengths := make([]int, B)
+	for b := range lengths {
+		lengths[b] = T
+		if c.lengths != nil {
+			lengths[b] = int(c.lengths[b])
+		}
+	}
+	part := make([]float32, T*B*H)
+	for d := range D {
+		var cells []float32
+		if len(finals) > 1 {
+			cells = finals[1].host[d*B*H:][:B*H]
+		}
+		clear(part)
+		c.plain(d).scan(x.floats(), part, lengths, T, B, hn.host[d*B*H:][:B*H], cells)
+		for t := range T {
+			copy(out.host[(t*D+d)*B*H:][:B*H], part[t*B*H:])
+		}
+	}
+	if len(finals) > 1 {
+		cs = finals[1]
+	}
+	return out, hn, cs
+}
+
+// plain is direction d as the plain cell.
+func (c *call) plain(d int) *cell {
+	per := len(c.acts) / c.directions
+	rows := c.gates * c.H
+	p := &cell{op: c.op, I: c.I, H: c.H, acts: c.acts[d*per:][:per], clip: c.clip, coupled: c.coupled, linear: c.linear, reverse: c.reverse(d),
+		w: c.in[1].floats()[d*rows*c.I:][:rows*c.I], r: c.in[2].floats()[d*rows*c.H:][:rows*c.H]}
+	if c.in[3] != nil {
+		p.b = c.in[3].floats()[d*2*rows:][:2*rows]
+	}
+	if len(c.in) > 7 && c.in[7] != nil {
+		p.p = c.in[7].floats()[d*3*c.H:][:3*c.H]
+	}
+	return p
+}

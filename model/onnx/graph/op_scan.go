@@ -1,0 +1,147 @@
+package graph
+
+import "slices"
+
+// scanLoop is a Scan node: its body runs once for each step of the scanned
+// inputs, with states handed from step to step.
+type scanLoop struct {
+	states  int    // how many of the inputs, and of the outputs, are states
+	backIn  []bool // of the scanned inputs: from the last step to the first
+	backOut []bool // of the scanned outputs likewise
+	inputs  []int  // slots of the body
+	outputs []int
+}
+
+func prepareScan(_ *Model, n *node) any {
+	b := n.branches[0]
+	scanned := n.intAttr("num_scan_inputs", 0)
+	if n.opset < 9 {
+		n.failf("a Scan of operator set 8 is not supported; export the model with operator set 17")
+	}
+	if scanned < 1 || scanned > int64(len(n.in)) || len(b.ins) != len(n.in) || slices.Contains(n.in, -1) {
+		n.failf("it scans %d of %d inputs, and its body has %d", scanned, len(n.in), len(b.ins))
+	}
+	s := &scanLoop{states: len(n.in) - int(scanned), inputs: b.ins, outputs: b.outs}
+	if len(b.outs) != len(n.out) || len(b.outs) < s.states {
+		n.failf("it has %d outputs, and its body %d for %d states", len(n.out), len(b.outs), s.states)
+	}
+	for _, axes := range []string{"scan_input_axes", "scan_output_axes"} {
+		if slices.ContainsFunc(n.intsAttr(axes), func(axis int64) bool { return axis != 0 }) {
+			n.failf("%s other than 0 are not supported", axes)
+		}
+	}
+	s.backIn = n.directions("scan_input_directions", int(scanned))
+	s.backOut = n.directions("scan_output_directions", len(b.outs)-s.states)
+	return s
+}
+
+func (n *node) directions(name string, count int) []bool {
+	list := n.intsAttr(name)
+	if list != nil && len(list) != count {
+		n.failf("%s has %d entries, expected %d", name, len(list), count)
+	}
+	back := make([]bool, count)
+	for i, d := range list {
+		back[i] = d != 0
+	}
+	return back
+}
+
+func runScan(r *run, n *node, in []*value) []*value {
+	s := n.prepared.(*scanLoop)
+	states, scanned := slices.Clone(in[:s.states]), in[s.states:]
+	T := scanned[0].steps(n)
+	for _, v := range scanned {
+		if v.steps(n) != T {
+			n.failf("its scanned inputs have %d and %d steps", T, v.steps(n))
+		}
+	}
+	if T == 0 {
+		n.failf("it has no step")
+	}
+	body := n.branches[0]
+	r.spend(n, []int{T, 1 + len(body.nodes)}) // steps cost time even where they make little
+	made := make([][]*value, len(s.backOut))
+	for k := range T {
+		for i, v := range states {
+			r.vals[s.inputs[i]] = v
+		}
+		for i, v := range scanned {
+			r.vals[s.inputs[s.states+i]] = v.at(turn(k, T, s.backIn[i]))
+		}
+		for _, inner := range body.nodes {
+			r.step(inner)
+		}
+		for i, slot := range s.outputs {
+			v := r.vals[slot]
+			switch {
+			case v == nil:
+				n.failf("output %d of its body was not made", i)
+			case i >= s.states:
+				made[i-s.states] = append(made[i-s.states], v.reshaped(v.dims))
+			case v.kind != states[i].kind || !slices.Equal(v.dims, states[i].dims):
+				n.failf("state %d changes from shape %s to %s", i, shape(states[i].dims), shape(v.dims))
+			default:
+				states[i] = v.reshaped(v.dims)
+			}
+		}
+	}
+	for i, parts := range made {
+		states = append(states, r.stacked(n, parts, s.backOut[i]))
+	}
+	return states
+}
+
+// turn is the place of the k-th of T steps.
+func turn(k, T int, back bool) int {
+	if back {
+		return T - 1 - k
+	}
+	return k
+}
+
+// steps is the first dimension.
+func (v *value) steps(n *node) int {
+	if v.rank() == 0 {
+		n.failf("a scanned input has no dimensions")
+	}
+	return v.dims[0]
+}
+
+// at is element i of the first dimension; the elements are shared.
+func (v *value) at(i int) *value {
+	dims := v.dims[1:]
+	size := product(dims)
+	w := &value{dims: dims, kind: v.kind}
+	if v.kind == floats {
+		w.host = v.floats()[i*size : (i+1)*size]
+	} else {
+		w.ints = v.ints[i*size : (i+1)*size]
+	}
+	return w
+}
+
+// stacked joins the values of all steps along a new first dimension.
+func (r *run) stacked(n *node, parts []*value, back bool) *value {
+	first := parts[0]
+	dims := append([]int{len(parts)}, first.dims...)
+	var out *value
+	if first.kind == floats {
+		out = r.newFloats(n, dims)
+	} else {
+		out = r.newInts(n, first.kind, dims)
+	}
+	size := product(first.dims)
+	for k, v := range parts {
+		if v.kind != first.kind || !slices.Equal(v.dims, first.dims) {
+			n.failf("a scanned output changes from shape %s to %s", shape(first.dims), shape(v.dims))
+		}
+		to := turn(k, len(parts), back) * size
+		if v.kind == floats {
+			copy(out.host[to:], v.floats())
+		} else {
+			copy(out.ints[to:], v.ints)
+		}
+	}
+	return out
+}

@@ -1,0 +1,86 @@
+package graph
+
+// operator is a row of the table of what can run.
+type operator struct {
+	minIn, maxIn, maxOut int
+	// prepare, if any, works on constant inputs when the file is read; what it
+	// returns is the node's prepared field.
+	prepare func(m *Model, n *node) any
+	// run gets at least maxIn inputs (any number where maxIn is many), nil for
+	// one left out, and returns the outputs.
+	run func(r *run, n *node, in []*value) []*value
+}
+
+// many is for operators with any number of inputs or outputs.
+const many = maxNames
+
+// maxInputs is how long the list of inputs is made, so that optional ones can be looked at.
+func (o *operator) maxInputs(given int) int {
+	if o.maxIn == many {
+		return given
+	}
+	return o.maxIn
+}
+
+// operators are the standard operators that can run, by name.
+var operators map[string]*operator
+
+func init() {
+	operators = map[string]*operator{
+		"LSTM": {3, 8, 3, prepareRecurrent, runRecurrent},
+		"GRU":  {3, 6, 2, prepareRecurrent, runRecurrent},
+		"RNN":  {3, 6, 2, prepareRecurrent, runRecurrent},
+
+		"Gemm":               {2, 3, 1, prepareGemm, runGemm},
+		"MatMul":             {2, 2, 1, prepareMatMul, runMatMul},
+		"LayerNormalization": {2, 3, 1, nil, runLayerNorm},
+		"Softmax":            {1, 1, 1, nil, runSoftmax},
+		"LogSoftmax":         {1, 1, 1, nil, runSoftmax},
+
+		"If":              {1, 1, many, nil, runIf},
+		"Scan":            {1, many, many, prepareScan, runScan},
+		"Identity":        {1, 1, 1, nil, runIdentity},
+		"Dropout":         {1, 3, 2, nil, runDropout},
+		"Constant":        {0, 0, 1, prepareConstant, runConstant},
+		"ConstantOfShape": {1, 1, 1, prepareFill, runConstantOfShape},
+		"Shape":           {1, 1, 1, nil, runShape},
+		"Size":            {1, 1, 1, nil, runSize},
+		"Range":           {3, 3, 1, nil, runRange},
+		"Cast":            {1, 1, 1, nil, runCast},
+		"CastLike":        {2, 2, 1, nil, runCastLike},
+		"Reshape":         {2, 2, 1, nil, runReshape},
+		"Flatten":         {1, 1, 1, nil, runFlatten},
+		"Squeeze":         {1, 2, 1, nil, runSqueeze},
+		"Unsqueeze":       {1, 2, 1, nil, runUnsqueeze},
+		"Transpose":       {1, 1, 1, nil, runTranspose},
+		"Expand":          {2, 2, 1, nil, runExpand},
+		"Tile":            {2, 2, 1, nil, runTile},
+		"Concat":          {1, many, 1, nil, runConcat},
+		"Split":           {1, 2, many, nil, runSplit},
+		"Slice":           {1, 5, 1, nil, runSlice},
+		"Gather":          {2, 2, 1, prepareGather, runGather},
+		"GatherElements":  {2, 2, 1, nil, runGatherElements},
+		"GatherND":        {2, 2, 1, nil, runGatherND},
+		"Where":           {3, 3, 1, nil, runWhere},
+		"ReduceMean":      {1, 2, 1, nil, runReduce},
+		"ReduceSum":       {1, 2, 1, nil, runReduce},
+		"ReduceMax":       {1, 2, 1, nil, runReduce},
+		"ReduceMin":       {1, 2, 1, nil, runReduce},
+		"ArgMax":          {1, 1, 1, nil, runArg},
+		"ArgMin":          {1, 1, 1, nil, runArg},
+		"Clip":            {1, 3, 1, nil, runClip},
+		"Not":             {1, 1, 1, nil, runNot},
+	}
+	for name := range binaryOps {
+		operators[name] = &operator{2, 2, 1, nil, runBinary}
+	}
+	for name := range compareOps {
+		operators[name] = &operator{2, 2, 1, nil, runCompare}
+	}
+	for name := range unaryOps {
+		operators[name] = &operator{1, 1, 1, nil, runUnary}
+	}
+	for _, name := range []string{"Min", "Max"} {
+		operators[name] = &operator{1, many, 1, nil, runMinMax}
+	}
+}

@@ -1,0 +1,155 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+)
+
+// Tolerance is the largest difference, of 1 or of the value, whichever is
+// larger, at which two computations in float32 count as the same.
+const Tolerance = 1e-4
+
+// Parity compares two computations of one network on random input.
+type Parity struct {
+	Input   string  // what went in, such as "x float32[3,5,8]"
+	Values  int     // numbers compared
+	MaxDiff float64 // max |difference| against the file as this package runs it
+	Runtime string  // ONNX Runtime and its version, if it was found, else ""
+	// MaxDiffRuntime is max |difference| against the file as ONNX Runtime runs it; 0 without.
+	MaxDiffRuntime float64
+}
+
+// String is one line for a report.
+func (p *Parity) String() string {
+	s := fmt.Sprintf("max |difference| %.3g over %d values, on %s", p.MaxDiff, p.Values, p.Input)
+	if p.Runtime != "" {
+		s += fmt.Sprintf("; against %s %.3g", p.Runtime, p.MaxDiffRuntime)
+	}
+	return s
+}
+
+// MaxDifference is the largest |a-b|, and the largest of it relative to the
+// larger of 1 and |b|. Slices of unlike lengths, or a NaN in one alone, differ by +Inf.
+func MaxDifference(a, b []float32) (diff, relative float64) {
+	if len(a) != len(b) {
+		return math.Inf(1), math.Inf(1)
+	}
+	for i := range a {
+		x, y := float64(a[i]), float64(b[i])
+		if a[i] == b[i] || math.IsNaN(x) && math.IsNaN(y) {
+			continue
+		}
+		d := math.Abs(x - y)
+		if math.IsNaN(d) {
+			return math.Inf(1), math.Inf(1)
+		}
+		diff, relative = math.Max(diff, d), math.Max(relative, d/math.Max(1, math.Abs(y)))
+	}
+	return diff, relative
+}
+
+// Random makes an input for each of the model's, from a seed: floats from
+// N(0,1), token ids below vocabulary, 0 or 1 where vocabulary is 0. A dimension
+// that may vary gets its size from sizes, by name and then by index, else 3.
+func (m *Model) Random(seed uint64, vocabulary int, sizes map[string]int) map[string]Value {
+	r := newRandom(seed)
+	in := make(map[string]Value, len(m.inputs))
+	for _, info := range m.inputs {
+		dims := make([]int, len(info.Dims))
+		for i, d := range info.Dims {
+			dims[i] = d.Size
+			if d.Size < 0 {
+				n, ok := sizes[d.Name]
+				if !ok {
+					n = 3
+				}
+				dims[i] = n
+			}
+		}
+		in[info.Name] = random(r, info.kind, dims, vocabulary)
+	}
+	return in
+}
+
+func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
+
+func random(r *rand.Rand, k kind, dims []int, vocabulary int) Value {
+	switch {
+	case k == floats:
+		return RandomFloats(r, dims...)
+	case vocabulary < 1 || k == bools:
+		vocabulary = 2
+	}
+	return RandomInts(r, vocabulary, dims...)
+}
+
+// RandomFloats is a Value of numbers from N(0,1).
+func RandomFloats(r *rand.Rand, dims ...int) Value {
+	v := Floats(make([]float32, product(dims)), dims...)
+	for i := range v.Data {
+		v.Data[i] = float32(r.NormFloat64())
+	}
+	return v
+}
+
+// RandomInts is a Value of integers from 0 to below-1; below must be positive.
+func RandomInts(r *rand.Rand, below int, dims ...int) Value {
+	v := Ints(make([]int64, product(dims)), dims...)
+	for i := range v.Ints {
+		v.Ints[i] = r.Int64N(int64(below))
+	}
+	return v
+}
+
+// Compare runs the graph on inputs and, where it is installed, ONNX Runtime on
+// the file, and holds the outputs against what they should be, by name. A
+// difference past [Tolerance] is an error that names the output.
+func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity, error) {
+	got, err := m.Run(in)
+	if err != nil {
+		return nil, err
+	}
+	p := &Parity{Input: described(m, in)}
+	if p.MaxDiff, p.Values, err = against(got, want); err != nil {
+		return nil, m.badf("the graph computes something else: %v", err)
+	}
+	rt := FindRuntime()
+	if rt == nil {
+		return p, nil
+	}
+	file, err := m.file()
+	if err != nil {
+		return nil, err
+	}
+	if got, err = rt.Run(file, m, in); err != nil {
+		return nil, err
+	}
+	p.Runtime = rt.Version
+	if p.MaxDiffRuntime, _, err = against(got, want); err != nil {
+		return nil, m.badf("%s computes something else: %v", rt.Version, err)
+	}
+	return p, nil
+}
+
+// against compares outputs by name with what they should be.
+func against(got map[string]Value, want map[string][]float32) (diff float64, n int, err error) {
+	for name, w := range want {
+		d, relative := MaxDifference(got[name].Data, w)
+		if relative > Tolerance {
+			return d, n, fmt.Errorf("%s differs by up to %.3g", name, d)
+		}
+		diff, n = math.Max(diff, d), n+len(w)
+	}
+	return diff, n, nil
+}
+
+func described(m *Model, in map[string]Value) string {
+	v := in[m.inputs[0].Name]
+	info := m.inputs[0]
+	info.Dims = nil
+	for _, d := range v.Dims {
+		info.Dims = append(info.Dims, Dim{Size: d})
+	}
+	return info.String()
+}

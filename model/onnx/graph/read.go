@@ -1,0 +1,550 @@
+package graph
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// maxFile is protobuf's own bound on a message.
+const maxFile = 1<<31 - 1
+
+// The versions of the standard operators whose meaning is known here.
+const (
+	minOpset = 7
+	maxOpset = 25
+)
+
+// Model is a checked graph, ready to run. Its methods may be called by several
+// goroutines at once.
+type Model struct {
+	Producer string // the program that wrote the file
+	Opset    int    // version of the standard operators
+
+	path      string
+	file      func() ([]byte, error) // what was read
+	dev       *tensor.Device         // nil: the CPU
+	inputs    []ValueInfo
+	outputs   []ValueInfo
+	inSlots   []int
+	outSlots  []int
+	names     []string // of the values, by slot
+	constants []*value // by slot, nil for what is computed
+	nodes     []*node
+	params    []*tensor.Param // weights that the tape's operations take directly
+	tapes     sync.Pool
+	budget    int // elements one run may make
+}
+
+// ValueInfo describes an input or output of a graph.
+type ValueInfo struct {
+	Name string
+	Type string // element type, such as "float32" or "int64"
+	Dims []Dim
+	Any  bool // the file gives no shape; Dims is empty
+
+	kind kind
+}
+
+// Dim is a dimension: a size, or where that may vary -1 and perhaps a name that
+// stands for one size throughout the graph.
+type Dim struct {
+	Size int
+	Name string
+}
+
+func (d Dim) String() string {
+	switch {
+	case d.Size >= 0:
+		return fmt.Sprint(d.Size)
+	case d.Name == "":
+		return "?"
+	}
+	return clip(d.Name)
+}
+
+// String is such as "x float32[batch,time,8]".
+func (v ValueInfo) String() string {
+	if v.Any {
+		return clip(v.Name) + " " + v.Type
+	}
+	dims := make([]string, len(v.Dims))
+	for i, d := range v.Dims {
+		dims[i] = d.String()
+	}
+	return fmt.Sprintf("%s %s[%s]", clip(v.Name), v.Type, strings.Join(dims, ","))
+}
+
+// IsFloat reports whether the elements are in Data of a [Value], not in Ints.
+func (v ValueInfo) IsFloat() bool { return v.kind == floats }
+
+// Inputs lists what Run needs, in the file's order.
+func (m *Model) Inputs() []ValueInfo { return append([]ValueInfo(nil), m.inputs...) }
+
+// Outputs lists what Run returns, in the file's order.
+func (m *Model) Outputs() []ValueInfo { return append([]ValueInfo(nil), m.outputs...) }
+
+// Operators lists the operators of the graph in the order they run.
+func (m *Model) Operators() []string {
+	ops := make([]string, len(m.nodes))
+	for i, n := range m.nodes {
+		ops[i] = n.op
+	}
+	return ops
+}
+
+// node is an operation between slots.
+type node struct {
+	op, name string
+	in, out  []int // slots; -1 for an input or output left out
+	attrs    map[string]*attrProto
+	def      *operator
+	opset    int
+	prepared any // what the operator made of its constant inputs, or nil
+	branches []*branch
+}
+
+// branch is a graph inside a node. Its values have slots of their own beside
+// those of the graph around it, which it may read.
+type branch struct {
+	nodes []*node
+	ins   []int // slots of its inputs, of a loop's body
+	outs  []int
+}
+
+// opError is an operator's complaint on its way to the border.
+type opError struct{ problem string }
+
+func (n *node) failf(format string, args ...any) {
+	panic(opError{fmt.Sprintf(format, args...)})
+}
+
+// title names a node in messages.
+func (n *node) title() string {
+	if n.name != "" {
+		return fmt.Sprintf("node %s (%s)", clip(n.name), clip(n.op))
+	}
+	if len(n.out) > 0 {
+		return fmt.Sprintf("a %s node without a name", clip(n.op))
+	}
+	return clip(n.op)
+}
+
+// guard runs f for a node and returns what it complained of as an error.
+func (m *Model) guard(n *node, f func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case opError:
+			err = m.badf("%s: %s", n.title(), r.problem)
+		default:
+			panic(r)
+		}
+	}()
+	if err := tensor.Catch(f); err != nil {
+		return m.badf("%s: %v", n.title(), err)
+	}
+	return nil
+}
+
+func (m *Model) badf(format string, args ...any) error {
+	return &model.FileError{File: m.path, Problem: fmt.Sprintf(format, args...)}
+}
+
+// Read reads and checks an ONNX file. What is wrong with it, or not supported,
+// is a *model.FileError. The model runs on the device named, or else on the CPU.
+func Read(path string, on ...*tensor.Device) (*Model, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	case !info.Mode().IsRegular():
+		return nil, &model.FileError{File: path, Problem: "expected an ONNX file, got something that is not a regular file"}
+	case info.Size() > maxFile:
+		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected at most %d bytes, got %d", maxFile, info.Size())}
+	}
+	b := make([]byte, info.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	return parse(path, b, on...)
+}
+
+func bare(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// parse builds a Model from a file's bytes; path is for messages.
+func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
+	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, dev: cmp.Or(on...)}
+	p, err := decodeModel(b)
+	switch {
+	case err != nil:
+		return nil, &model.FileError{File: path, Problem: "not an ONNX model: " + err.Error(), Err: err}
+	case p.graph == nil:
+		return nil, m.badf("not an ONNX model: it holds no graph")
+	}
+	m.Producer = clip(p.producer)
+	for _, o := range p.opsets {
+		if o.domain == "" || o.domain == "ai.onnx" {
+			m.Opset = int(min(max(o.version, 0), math.MaxInt32))
+		}
+	}
+	if m.Opset < minOpset || m.Opset > maxOpset {
+		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected operator set %d to %d, got %d", minOpset, maxOpset, m.Opset),
+			Fix: "export the model again with operator set 17"}
+	}
+	l := linker{m: m, slots: map[string]int{}}
+	if err := l.link(p.graph); err != nil {
+		return nil, err
+	}
+	if err := m.prepare(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// linker turns names into slots.
+type linker struct {
+	m      *Model
+	slots  map[string]int
+	nodes  []*node
+	parent *linker // of the graph around this one, or nil
+}
+
+// find looks a name up, here and in the graphs around.
+func (l *linker) find(name string) (slot int, ok bool) {
+	for ; l != nil && !ok; l = l.parent {
+		slot, ok = l.slots[name]
+	}
+	return slot, ok
+}
+
+// define gives a new name a slot; the second definition of a name is an error.
+func (l *linker) define(name, what string) (int, error) {
+	if _, twice := l.find(name); twice {
+		return 0, l.m.badf("%s %q: the name is already taken", what, clip(name))
+	}
+	if name == "" {
+		return 0, l.m.badf("%s has no name", what)
+	}
+	slot := len(l.m.names)
+	l.slots[name] = slot
+	l.m.names = append(l.m.names, name)
+	l.m.constants = append(l.m.constants, nil)
+	return slot, nil
+}
+
+// link links the whole graph.
+func (l *linker) link(g *graphProto) error {
+	outs, err := l.body(g)
+	if err != nil {
+		return err
+	}
+	if len(outs) == 0 {
+		return l.m.badf("the graph has no output")
+	}
+	l.m.nodes, l.m.outSlots = l.nodes, outs
+	for i := range g.outputs {
+		l.m.outputs = append(l.m.outputs, g.outputs[i].info())
+	}
+	return nil
+}
+
+// body links a graph and returns the slots of its outputs.
+func (l *linker) body(g *graphProto) (outs []int, err error) {
+	for i := range g.initializers {
+		t := &g.initializers[i]
+		slot, err := l.define(t.name, "initializer")
+		if err != nil {
+			return nil, err
+		}
+		v, problem := t.constant()
+		if problem != "" {
+			return nil, &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
+		}
+		l.m.constants[slot] = v
+	}
+	if l.parent == nil {
+		if err := l.linkInputs(g.inputs); err != nil {
+			return nil, err
+		}
+	}
+	for i := range g.nodes {
+		if err := l.linkNode(g, i); err != nil {
+			return nil, err
+		}
+	}
+	for i := range g.outputs {
+		v := &g.outputs[i]
+		slot, ok := l.find(v.name)
+		if !ok {
+			return nil, l.m.badf("output %q of the graph is made by no node", clip(v.name))
+		}
+		outs = append(outs, slot)
+	}
+	return outs, nil
+}
+
+// linkInputs defines the inputs. Older files list the initializers among them; those stay constant.
+func (l *linker) linkInputs(inputs []valueProto) error {
+	seen := map[string]bool{}
+	for i := range inputs {
+		v := &inputs[i]
+		if seen[v.name] {
+			return l.m.badf("input %q: the name is already taken", clip(v.name))
+		}
+		seen[v.name] = true
+		if _, initialized := l.slots[v.name]; initialized {
+			continue
+		}
+		slot, err := l.define(v.name, "input")
+		if err != nil {
+			return err
+		}
+		info := v.info()
+		k, ok := kindOf(v.dtype)
+		if !ok {
+			return l.m.badf("input %q: expected a tensor of numbers, got %s", clip(v.name), typeName(v.dtype))
+		}
+		for _, d := range v.dims {
+			if d.known && (d.size < 0 || d.size > math.MaxInt32) {
+				return l.m.badf("input %q: a dimension is %d", clip(v.name), d.size)
+			}
+		}
+		info.kind = k
+		l.m.inputs = append(l.m.inputs, info)
+		l.m.inSlots = append(l.m.inSlots, slot)
+	}
+	return nil
+}
+
+func (v *valueProto) info() ValueInfo {
+	info := ValueInfo{Name: v.name, Type: typeName(v.dtype), Any: !v.shaped}
+	for _, d := range v.dims {
+		dim := Dim{Size: -1, Name: d.param}
+		if d.known && d.size >= 0 {
+			dim = Dim{Size: int(min(d.size, math.MaxInt32))}
+		}
+		info.Dims = append(info.Dims, dim)
+	}
+	return info
+}
+
+func (l *linker) linkNode(g *graphProto, at int) error {
+	p := &g.nodes[at]
+	n := &node{op: p.op, name: p.name, opset: l.m.Opset, attrs: make(map[string]*attrProto, len(p.attrs)), out: make([]int, len(p.outputs))}
+	def := operators[p.op]
+	standard := p.domain == "" || p.domain == "ai.onnx"
+	if def == nil || !standard {
+		op := clip(p.op)
+		if !standard {
+			op = clip(p.domain) + "." + op
+		}
+		where := ""
+		if p.name != "" {
+			where = " (node " + clip(p.name) + ")"
+		} else if len(p.outputs) > 0 {
+			where = " (the node that makes " + clip(p.outputs[0]) + ")"
+		}
+		return l.m.badf("operator %s%s is not supported", op, where)
+	}
+	n.def = def
+	for i := range p.attrs {
+		a := &p.attrs[i]
+		if n.attrs[a.name] != nil {
+			return l.m.badf("%s: attribute %q is given twice", n.title(), clip(a.name))
+		}
+		n.attrs[a.name] = a
+	}
+	if len(p.inputs) < def.minIn || len(p.inputs) > def.maxIn || len(p.outputs) < 1 || len(p.outputs) > def.maxOut {
+		return l.m.badf("%s: %d inputs and %d outputs, expected %d to %d and 1 to %d", n.title(), len(p.inputs), len(p.outputs), def.minIn, def.maxIn, def.maxOut)
+	}
+	for i, name := range p.inputs {
+		slot := -1
+		if name != "" {
+			known := false
+			if slot, known = l.find(name); !known {
+				return l.unknownInput(g, at, n, name)
+			}
+		} else if i < def.minIn {
+			return l.m.badf("%s: input %d is left out", n.title(), i)
+		}
+		n.in = append(n.in, slot)
+	}
+	for i, name := range p.outputs {
+		n.out[i] = -1
+		if name == "" {
+			continue
+		}
+		slot, err := l.define(name, "output of "+n.title())
+		if err != nil {
+			return err
+		}
+		n.out[i] = slot
+	}
+	l.nodes = append(l.nodes, n)
+	return l.linkBranches(n)
+}
+
+// linkBranches links the graphs in a node's attributes: those of If, and the
+// body of Scan, which has inputs.
+func (l *linker) linkBranches(n *node) error {
+	for _, name := range map[string][]string{"If": {"then_branch", "else_branch"}, "Scan": {"body"}}[n.op] {
+		a := n.attrs[name]
+		if a == nil || a.graph == nil || (len(a.graph.inputs) > 0) != (n.op == "Scan") || len(a.graph.outputs) != len(n.out) {
+			return l.m.badf("%s: attribute %s must be a graph with %d outputs, and with inputs in a loop alone", n.title(), name, len(n.out))
+		}
+		inner := linker{m: l.m, slots: map[string]int{}, parent: l}
+		b := &branch{}
+		for i := range a.graph.inputs {
+			slot, err := inner.define(a.graph.inputs[i].name, "input of the body of "+n.title())
+			if err != nil {
+				return err
+			}
+			b.ins = append(b.ins, slot)
+		}
+		var err error
+		if b.outs, err = inner.body(a.graph); err != nil {
+			return err
+		}
+		b.nodes = inner.nodes
+		n.branches = append(n.branches, b)
+	}
+	return nil
+}
+
+// unknownInput says why a name cannot be read: the standard wants nodes in an
+// order in which they can run, so what comes later is a cycle or disorder.
+func (l *linker) unknownInput(g *graphProto, at int, n *node, name string) error {
+	for i := at; i < len(g.nodes); i++ {
+		for _, out := range g.nodes[i].outputs {
+			if out == name {
+				return l.m.badf("%s reads %q, which only it or a later node makes: the graph has a cycle or is out of order", n.title(), clip(name))
+			}
+		}
+	}
+	return l.m.badf("%s reads %q, which nothing makes", n.title(), clip(name))
+}
+
+// prepare computes what is constant, lets operators work on their constant
+// inputs once, and lays their weights out in one slab.
+func (m *Model) prepare() (err error) {
+	if m.nodes, err = m.prepareNodes(newFolder(m), m.nodes); err != nil {
+		return err
+	}
+	if len(m.params) > 0 {
+		tensor.Pack(m.dev, struct{ Weights []*tensor.Param }{m.params}, 0)
+	}
+	return nil
+}
+
+// prepareNodes returns the nodes that are left to run.
+func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error) {
+	for _, n := range nodes {
+		if f.fold(n) {
+			continue
+		}
+		kept = append(kept, n)
+		for _, b := range n.branches {
+			if b.nodes, err = m.prepareNodes(f, b.nodes); err != nil {
+				return nil, err
+			}
+		}
+		if n.def.prepare == nil {
+			continue
+		}
+		if err := m.guard(n, func() { n.prepared = n.def.prepare(m, n) }); err != nil {
+			return nil, err
+		}
+	}
+	return kept, nil
+}
+
+// constant is the value of an input that is known without running, or nil.
+func (m *Model) constant(n *node, i int) *value {
+	if i >= len(n.in) || n.in[i] < 0 {
+		return nil
+	}
+	return m.constants[n.in[i]]
+}
+
+// has says whether input i is given.
+func (n *node) has(i int) bool { return i < len(n.in) && n.in[i] >= 0 }
+
+// param keeps weights in the model's slab.
+func (m *Model) param(w []float32, dims ...int) *tensor.Param {
+	p := tensor.NewParam(fmt.Sprintf("w%d", len(m.params)), func(_ *rand.Rand, dst []float32, _ []int) { copy(dst, w) }, dims...)
+	m.params = append(m.params, p)
+	return p
+}
+
+// attr finds an attribute and checks its type; nil if it is not given.
+func (n *node) attr(name string, typ int64) *attrProto {
+	a := n.attrs[name]
+	if a != nil && a.typ != typ {
+		n.failf("attribute %s: expected type %d, got %d", name, typ, a.typ)
+	}
+	return a
+}
+
+func (n *node) intAttr(name string, def int64) int64 {
+	if a := n.attr(name, attrInt); a != nil {
+		return a.i
+	}
+	return def
+}
+
+func (n *node) floatAttr(name string, def float32) float32 {
+	if a := n.attr(name, attrFloat); a != nil {
+		return a.f
+	}
+	return def
+}
+
+func (n *node) stringAttr(name, def string) string {
+	if a := n.attr(name, attrString); a != nil {
+		return a.s
+	}
+	return def
+}
+
+func (n *node) intsAttr(name string) []int64 {
+	if a := n.attr(name, attrInts); a != nil {
+		return a.ints
+	}
+	return nil
+}
+
+// clip makes a name from outside safe to print in one line of reasonable length.
+func clip(name string) string {
+	const most = 120
+	cut := ""
+	if len(name) > most {
+		name, cut = name[:most], "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(name, "?")) + cut
+}

@@ -1,0 +1,277 @@
+package graph
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Value is a dense row-major array that goes into or comes out of a graph.
+// Floating-point types are float32 in Data; integers and booleans (0 and 1) are
+// int64 in Ints. Dims is empty for a scalar.
+type Value struct {
+	Dims []int
+	Data []float32
+	Ints []int64
+}
+
+// Floats is a Value of float32.
+func Floats(data []float32, dims ...int) Value { return Value{Dims: dims, Data: data} }
+
+// Ints is a Value of integers.
+func Ints(ints []int64, dims ...int) Value { return Value{Dims: dims, Ints: ints} }
+
+// The element types that a graph written here may need to name, in
+// [Builder.InputOf] and in Cast's attribute "to".
+const (
+	Float32 = typeFloat
+	Int32   = typeInt32
+	Int64   = typeInt64
+	Bool    = typeBool
+)
+
+// The element types of ONNX that can be read.
+const (
+	typeFloat    = 1
+	typeUint8    = 2
+	typeInt8     = 3
+	typeUint16   = 4
+	typeInt16    = 5
+	typeInt32    = 6
+	typeInt64    = 7
+	typeBool     = 9
+	typeFloat16  = 10
+	typeDouble   = 11
+	typeUint32   = 12
+	typeUint64   = 13
+	typeBFloat16 = 16
+)
+
+var typeNames = map[int64]string{
+	typeFloat: "float32", typeUint8: "uint8", typeInt8: "int8", typeUint16: "uint16", typeInt16: "int16", typeInt32: "int32", typeInt64: "int64",
+	typeBool: "bool", typeFloat16: "float16", typeDouble: "float64", typeUint32: "uint32", typeUint64: "uint64", typeBFloat16: "bfloat16", 8: "string",
+}
+
+// typeName is for messages.
+func typeName(t int64) string {
+	if s := typeNames[t]; s != "" {
+		return s
+	}
+	return fmt.Sprintf("element type %d", t)
+}
+
+func isFloat(t int64) bool {
+	return t == typeFloat || t == typeFloat16 || t == typeDouble || t == typeBFloat16
+}
+
+// kind is how a value's elements are held.
+type kind uint8
+
+const (
+	floats kind = iota
+	ints
+	bools
+)
+
+func (k kind) String() string { return [...]string{"floats", "integers", "booleans"}[k] }
+
+func kindOf(t int64) (kind, bool) {
+	switch {
+	case isFloat(t):
+		return floats, true
+	case t == typeBool:
+		return bools, true
+	}
+	_, ok := typeNames[t]
+	return ints, ok && t != 8
+}
+
+// value is an array on its way through a graph. Floats lie on the host, or flat
+// on the tape, or both; whichever is missing is made when an operator asks.
+type value struct {
+	dims []int
+	kind kind
+	ints []int64
+	host []float32
+	dev  *tensor.Tensor
+}
+
+func (v *value) len() int { return product(v.dims) }
+
+func (v *value) rank() int { return len(v.dims) }
+
+// floats are the elements on the host; they must not be changed.
+func (v *value) floats() []float32 {
+	if v.host == nil && v.dev != nil {
+		v.host = v.dev.Data()
+	}
+	return v.host
+}
+
+// product is the size of a shape that was checked before.
+func product(dims []int) int {
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	return n
+}
+
+// sizeOf multiplies untrusted dimensions; ok is false past most elements.
+func sizeOf(dims []int64, most int) (n int, ok bool) {
+	n = 1
+	empty := slices.Contains(dims, 0)
+	for _, d := range dims {
+		if d < 0 {
+			return 0, false
+		}
+		if empty {
+			continue
+		}
+		if d > int64(most/n) {
+			return 0, false
+		}
+		n *= int(d)
+	}
+	if empty {
+		n = 0
+		for _, d := range dims { // later products must not overflow either
+			if d > math.MaxInt32 {
+				return 0, false
+			}
+		}
+	}
+	return n, true
+}
+
+func shape(dims []int) string { return strings.ReplaceAll(fmt.Sprint(dims), " ", ",") }
+
+// constant turns a stored tensor into a value; problem is "" if it is sound.
+func (t *tensorProto) constant() (v *value, problem string) {
+	k, ok := kindOf(t.dtype)
+	switch {
+	case t.external:
+		return nil, "its data lies in another file, which is refused"
+	case t.segment:
+		return nil, "it is stored in segments, which is not supported"
+	case !ok:
+		return nil, typeName(t.dtype) + " is not supported"
+	}
+	n, ok := sizeOf(t.dims, math.MaxInt/8)
+	if !ok {
+		return nil, fmt.Sprintf("shape %v is no shape or is too large", t.dims)
+	}
+	v = &value{kind: k}
+	for _, d := range t.dims {
+		v.dims = append(v.dims, int(d))
+	}
+	switch {
+	case len(t.raw) > 0 || n == 0:
+		if size := typeSize[t.dtype]; len(t.raw)/size != n || len(t.raw)%size != 0 {
+			return nil, fmt.Sprintf("shape %s of %s needs %d elements, %d bytes came", shape(v.dims), typeName(t.dtype), n, len(t.raw))
+		}
+		v.unpack(t.dtype, t.raw, n)
+	case t.dtype == typeFloat || t.dtype == typeDouble:
+		v.host = t.floats
+	case k == floats: // half precision, as bits in int32_data
+		v.host = make([]float32, len(t.ints))
+		for i, bits := range t.ints {
+			v.host[i] = widen(t.dtype, uint16(bits))
+		}
+	default:
+		v.ints = t.ints
+	}
+	if got := len(v.host) + len(v.ints); got != n {
+		return nil, fmt.Sprintf("shape %s needs %d elements, %d came", shape(v.dims), n, got)
+	}
+	if k == bools {
+		for i := range v.ints {
+			v.ints[i] = truth(v.ints[i] != 0)
+		}
+	}
+	return v, ""
+}
+
+var typeSize = map[int64]int{
+	typeFloat: 4, typeUint8: 1, typeInt8: 1, typeUint16: 2, typeInt16: 2, typeInt32: 4, typeInt64: 8,
+	typeBool: 1, typeFloat16: 2, typeDouble: 8, typeUint32: 4, typeUint64: 8, typeBFloat16: 2,
+}
+
+// unpack fills v from little-endian bytes.
+func (v *value) unpack(dtype int64, raw []byte, n int) {
+	le := binary.LittleEndian
+	if v.kind == floats {
+		v.host = make([]float32, n)
+		for i := range v.host {
+			switch dtype {
+			case typeFloat:
+				v.host[i] = fromBits(le.Uint32(raw[4*i:]))
+			case typeDouble:
+				v.host[i] = simd.Narrow(math.Float64frombits(le.Uint64(raw[8*i:])))
+			default:
+				v.host[i] = widen(dtype, le.Uint16(raw[2*i:]))
+			}
+		}
+		return
+	}
+	v.ints = make([]int64, n)
+	for i := range v.ints {
+		switch typeSize[dtype] {
+		case 1:
+			v.ints[i] = narrow(dtype, int64(raw[i]))
+		case 2:
+			v.ints[i] = narrow(dtype, int64(le.Uint16(raw[2*i:])))
+		case 4:
+			v.ints[i] = narrow(dtype, int64(le.Uint32(raw[4*i:])))
+		default:
+			v.ints[i] = int64(le.Uint64(raw[8*i:]))
+		}
+	}
+}
+
+// narrow keeps the bits of x that an integer type holds.
+func narrow(dtype, x int64) int64 {
+	switch dtype {
+	case typeUint8:
+		return int64(uint8(x))
+	case typeInt8:
+		return int64(int8(x))
+	case typeUint16:
+		return int64(uint16(x))
+	case typeInt16:
+		return int64(int16(x))
+	case typeInt32:
+		return int64(int32(x))
+	case typeUint32:
+		return int64(uint32(x))
+	}
+	return x
+}
+
+// widen makes a float32 of the bits of a float16 or bfloat16, exactly but for
+// what is subnormal as a float32 too.
+func widen(dtype int64, bits uint16) float32 {
+	if dtype == typeBFloat16 {
+		return fromBits(uint32(bits) << 16)
+	}
+	sign, exp, frac := uint32(bits>>15)<<31, uint32(bits>>10)&31, uint32(bits)&0x3ff
+	switch exp {
+	case 0:
+		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
+	case 31:
+		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
+	}
+	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
