@@ -8,12 +8,14 @@ import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/classify"
+	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Tasks are all tasks, in the order of the command's help.
 var Tasks = []*task.Kind{
+	forecast.Task,
 	classify.Task,
 	translate.Task,
 }

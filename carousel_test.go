@@ -11,9 +11,9 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel"
-	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/modeltest"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/train"
@@ -33,15 +33,11 @@ func trainSmall(dir string) (table, run string, err error) {
 	cfg := forecast.Defaults()
 	cfg.Time, cfg.Target = "time", []string{"y"}
 	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Epochs = 24, 3, 8, 1, 1
-	o, err := cfg.ReadOptions()
+	d, err := forecast.Read(context.Background(), &forecast.Files{Data: table}, cfg)
 	if err != nil {
 		return "", "", err
 	}
-	panel, err := data.ReadPanel(table, o)
-	if err != nil {
-		return "", "", err
-	}
-	_, _, err = forecast.Train(context.Background(), panel, cfg, &train.Run{Dir: run})
+	_, _, err = forecast.Train(context.Background(), d, cfg, &train.Run{Dir: run})
 	return table, run, err
 }
 
@@ -54,15 +50,15 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, ok := p.(*carousel.Forecaster); !ok || p.Task() != "forecast" || f.Config().Horizon != 3 {
-		t.Fatalf("got a %T for the task %q, want a Forecaster with horizon 3", p, p.Task())
+	if f, ok := p.Model.(*forecast.Model); !ok || p.Kind != forecast.Task || f.Config().Horizon != 3 {
+		t.Fatalf("got a %T for the task %q, want a forecasting model with horizon 3", p.Model, p.Kind.Name)
 	}
-	next, err := p.PredictFile(t.Context(), table)
+	next, err := p.Predict(t.Context(), task.Input{File: table}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := next.WriteCSV(&text); err != nil {
+	if err := next.Write(&text); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")

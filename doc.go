@@ -6,9 +6,9 @@
 // packages below it:
 //
 //   - [github.com/carousel-ml/carousel/task/forecast] trains and applies models of
-//     time series: a Config, Train, Open, Predict, Evaluate, Backtest.
+//     time series: a Config, Read, Train, Open, Forecast, Evaluate, Backtest.
 //   - [github.com/carousel-ml/carousel/data] reads the tables they learn from.
-//   - [github.com/carousel-ml/carousel/report] draws what came of it.
+//   - [github.com/carousel-ml/carousel/report] draws plots and writes pages.
 //   - [github.com/carousel-ml/carousel/train] is the training loop: epochs,
 //     checkpoints, exact resume, early stopping.
 //   - [github.com/carousel-ml/carousel/nn], [github.com/carousel-ml/carousel/optim]

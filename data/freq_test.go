@@ -160,6 +160,6 @@ func TestGivenFreq(t *testing.T) {
 	p := mustRead(t, "x.csv", content, &ReadOptions{Time: "t", Freq: Every(time.Hour), Missing: Interpolate})
 	wantValues(t, p.Series[0].Values[0], 1, 1.5, 2)
 	refuse(t, "x.csv", content, &ReadOptions{Time: "t", Freq: Every(3 * time.Hour)}, "line 3", "steps of 3h")
-	_, err := ReadPanel(write(t, "x.csv", content), &ReadOptions{Freq: Freq{Day, -1}})
+	_, err := ReadPanel(t.Context(), write(t, "x.csv", content), &ReadOptions{Freq: Freq{Day, -1}})
 	wantError(t, err, "frequency")
 }

@@ -28,6 +28,7 @@ const (
 // source is an open file, decompressed if need be.
 type source struct {
 	file *os.File // nil if the content was already read
+	at   io.ReaderAt
 	gzip *gzip.Reader
 	text *bufio.Reader
 	kind fileKind
@@ -49,7 +50,7 @@ func open(path string) (*source, error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	s := &source{file: f}
+	s := &source{file: f, at: f}
 	if err := s.identify(path, f); err != nil {
 		s.close()
 		return nil, err

@@ -10,6 +10,7 @@
 package data
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -168,8 +169,8 @@ func (p *Panel) Column(name string) int {
 //
 // Every series must ascend in time, lie on one grid, and have no gaps unless
 // Missing says how to fill them; see [Freq] for business days. Every error is
-// an [*InputError].
-func ReadPanel(path string, o *ReadOptions) (*Panel, error) {
+// an [*InputError], but for ctx's own when it is cancelled.
+func ReadPanel(ctx context.Context, path string, o *ReadOptions) (*Panel, error) {
 	if o == nil {
 		o = &ReadOptions{}
 	}
@@ -181,7 +182,12 @@ func ReadPanel(path string, o *ReadOptions) (*Panel, error) {
 		return nil, err
 	}
 	defer src.close()
-	return src.read(path, o)
+	src.under(ctx)
+	p, err := src.read(path, o)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return p, err
 }
 
 // read reads the whole of an open file.

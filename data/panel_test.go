@@ -31,7 +31,7 @@ func write(t testing.TB, name, content string) string {
 
 func mustRead(t *testing.T, name, content string, o *ReadOptions) *Panel {
 	t.Helper()
-	p, err := ReadPanel(write(t, name, content), o)
+	p, err := ReadPanel(t.Context(), write(t, name, content), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func mustRead(t *testing.T, name, content string, o *ReadOptions) *Panel {
 func refuse(t *testing.T, name, content string, o *ReadOptions, parts ...string) {
 	t.Helper()
 	path := write(t, name, content)
-	_, err := ReadPanel(path, o)
+	_, err := ReadPanel(t.Context(), path, o)
 	wantError(t, err, parts...)
 	if err != nil && !strings.HasPrefix(err.Error(), path+": ") {
 		t.Errorf("error does not name the file: %v", err)
@@ -141,7 +141,7 @@ func TestSniff(t *testing.T) {
 func TestReadCSVGivenDelimiter(t *testing.T) {
 	p := mustRead(t, "x.csv", "a:b,c\n1:2\n3:4\n", &ReadOptions{Delimiter: ':', Values: []string{"b,c"}})
 	wantValues(t, p.Series[0].Values[0], 2, 4)
-	_, err := ReadPanel(write(t, "x.csv", small), &ReadOptions{Delimiter: '"'})
+	_, err := ReadPanel(t.Context(), write(t, "x.csv", small), &ReadOptions{Delimiter: '"'})
 	wantError(t, err, "delimiter")
 }
 
@@ -212,14 +212,14 @@ func TestBadCSV(t *testing.T) {
 
 func TestMissingFile(t *testing.T) {
 	path := write(t, "sales.csv", small)
-	_, err := ReadPanel(filepath.Join(filepath.Dir(path), "sale.csv"), nil)
+	_, err := ReadPanel(t.Context(), filepath.Join(filepath.Dir(path), "sale.csv"), nil)
 	wantError(t, err, "there is no such file", "did you mean", "sales.csv")
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v is not fs.ErrNotExist", err)
 	}
-	_, err = ReadPanel(filepath.Dir(path), nil)
+	_, err = ReadPanel(t.Context(), filepath.Dir(path), nil)
 	wantError(t, err, "directory")
-	_, err = ReadPanel(path, &ReadOptions{Layout: "wide"})
+	_, err = ReadPanel(t.Context(), path, &ReadOptions{Layout: "wide"})
 	wantError(t, err, `"wide"`)
 }
 
@@ -382,7 +382,7 @@ func TestRealFiles(t *testing.T) {
 		{"sp500-2000.csv", ReadOptions{Time: "date"}, 1, 5105, "1b", "2000-01-03T00:00:00Z", "2020-04-17T00:00:00Z"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p, err := ReadPanel(realData(t, c.name), &c.o)
+			p, err := ReadPanel(t.Context(), realData(t, c.name), &c.o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -489,7 +489,7 @@ func BenchmarkReadCSV(b *testing.B) {
 	for _, o := range []*ReadOptions{{Time: "time"}, {Time: "time", Zone: zone}} {
 		b.Run(fmt.Sprintf("rows=1000000/zone=%v", o.Zone != nil), func(b *testing.B) {
 			for range b.N {
-				if _, err := ReadPanel(path, o); err != nil {
+				if _, err := ReadPanel(b.Context(), path, o); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -35,8 +35,7 @@ func damagedParquet(path string, why any) *InputError {
 }
 
 func openParquet(path string, src *source) (*parquetFile, error) {
-	var at io.ReaderAt = src.file
-	var size int64
+	at, size := src.at, int64(0)
 	if src.gzip != nil {
 		all, err := io.ReadAll(src.text)
 		if err != nil {

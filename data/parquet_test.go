@@ -179,7 +179,7 @@ func TestDamagedParquet(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			p, err := ReadPanel(path, o)
+			p, err := ReadPanel(t.Context(), path, o)
 			checkPanel(t, p, o, err)
 		}
 	}

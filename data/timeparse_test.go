@@ -197,7 +197,7 @@ func TestDaylightSaving(t *testing.T) {
 			}
 			// Without the zone, the change of clocks is a fault that --tz mends.
 			path := write(t, "x.csv", content)
-			_, err := ReadPanel(path, &ReadOptions{Time: "time"})
+			_, err := ReadPanel(t.Context(), path, &ReadOptions{Time: "time"})
 			wantError(t, err, "--tz", "line")
 		}
 	}

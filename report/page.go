@@ -5,8 +5,6 @@
 // A Page is a list of Sections, a Section a list of Blocks: Text, Notice,
 // Facts, Pairs, Passage, *Table and *Figure. All strings are plain text and are escaped.
 // The same page always gives the same bytes.
-//
-// Forecast is the page of a trained forecasting model.
 package report
 
 import (

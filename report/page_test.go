@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"image/png"
 	"io"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,7 +28,7 @@ func render(t *testing.T, p *Page) string {
 var svgs = regexp.MustCompile(`(?s)<svg.*?</svg>`)
 
 func TestPageIsSelfContained(t *testing.T) {
-	for name, p := range map[string]*Page{"forecast": sampleForecast().Page(), "blocks": samplePage()} {
+	for name, p := range map[string]*Page{"series": sampleSeries(), "blocks": samplePage()} {
 		html := render(t, p)
 		for _, banned := range []string{"http://", "https://", "<script", "<link", "<iframe", "@import", "src=", "<?xml", "<!-- Generated", "xlink:"} {
 			if i := strings.Index(html, banned); i >= 0 {
@@ -135,7 +137,7 @@ func TestDeterministic(t *testing.T) {
 	}
 	png := func() []byte {
 		var buf bytes.Buffer
-		if err := sampleForecast().sampleFigure().WritePNG(&buf); err != nil {
+		if err := sampleWindows(rand.New(rand.NewPCG(1, 2))).WritePNG(&buf); err != nil {
 			t.Fatal(err)
 		}
 		return buf.Bytes()
@@ -169,3 +171,92 @@ func TestFailedPageLeavesOldFile(t *testing.T) {
 }
 
 var nan, inf = math.NaN(), math.Inf(1)
+
+// A page and each figure that has a file's name are written, and nothing else.
+func TestWriteDir(t *testing.T) {
+	dir := t.TempDir()
+	if err := sampleSeries().WriteDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("%d files, %v; want a page and two pictures", len(entries), err)
+	}
+	for _, name := range []string{"loss.png", "forecast.png"} {
+		file, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := png.Decode(file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		file.Close()
+	}
+	html, err := os.ReadFile(filepath.Join(dir, PageFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"notice good", "54,321", `<tr class="best"><td>network</td><td class="n">143.3</td>`, "From Tue 6 May 2014, 10:00", "80 % interval"} {
+		if !strings.Contains(string(html), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if n := strings.Count(string(html), "<svg"); n != 4+1+3+3 {
+		t.Errorf("%d drawings", n)
+	}
+}
+
+// A history of many epochs is thinned to what its picture can show.
+func TestTrainingStaysSmall(t *testing.T) {
+	training := Training{}
+	for e := range 20_000 {
+		training.History = append(training.History, Epoch{Epoch: e, LR: 1e-3, TrainLoss: float64(e % 13), ValLoss: float64(e % 7), Val: float64(e % 5)})
+	}
+	p := &Page{}
+	p.Add("Training", training.Figure())
+	if n := len(render(t, p)); n > 1<<20 {
+		t.Errorf("the page has %d bytes", n)
+	}
+}
+
+// Nothing is drawn of a history that says nothing.
+func TestTrainingWithoutData(t *testing.T) {
+	for name, training := range map[string]*Training{"empty": {}, "hollow": {History: []Epoch{{}}, BestEpoch: 3}} {
+		p := &Page{}
+		p.Add("Training", training.Figure())
+		if len(p.Sections) > 0 {
+			t.Errorf("%s: there is a section", name)
+		}
+	}
+}
+
+func TestMarkBest(t *testing.T) {
+	for _, c := range []struct {
+		scores []float64
+		best   int // -1: none
+	}{{[]float64{3, 2, 1}, 0}, {[]float64{1, 2, 2}, 1}, {[]float64{2, 1, 2}, 2}, {[]float64{nan, 1}, 1}, {[]float64{nan, nan}, -1}, {nil, -1}} {
+		table, best := NewTable("method"), -1
+		for _, s := range c.scores {
+			table.Rows = append(table.Rows, Row{Score: s})
+		}
+		for i, r := range table.MarkBest().Rows {
+			if r.Best {
+				best = i
+			}
+		}
+		if best != c.best {
+			t.Errorf("of %v the best is %d, want %d", c.scores, best, c.best)
+		}
+	}
+}
+
+func TestTablePrint(t *testing.T) {
+	table := NewTable("method", "MAE")
+	table.Add("naïve", "12.5")
+	table.Add("seasonal naive", "7")
+	var b strings.Builder
+	table.Print(&b)
+	if want := "  method           MAE\n  naïve           12.5\n  seasonal naive     7\n"; b.String() != want {
+		t.Errorf("got\n%s", b.String())
+	}
+}

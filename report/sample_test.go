@@ -7,36 +7,9 @@ import (
 	"time"
 )
 
-// sampleForecast is a full report: four weeks of a daily rhythm and a made-up model.
-func sampleForecast() *Forecast {
+// sampleSeries is a page on four weeks of a daily rhythm and a made-up model of it.
+func sampleSeries() *Page {
 	r := rand.New(rand.NewPCG(1, 2))
-	f := &Forecast{
-		Title:    "Forecast of demand_mw",
-		Subtitle: "elec.csv: 26,304 rows, hourly, 2012-01-01 to 2014-12-31",
-		Version:  "0.1.0",
-		Time:     time.Date(2026, 11, 23, 19, 0, 0, 0, time.UTC),
-		Model:    "LSTM",
-		Unit:     "MW",
-		Verdict:  "The LSTM beats all baselines: its mean absolute error is 41.2 % below seasonal naive's and 2.1 % below the linear model's.",
-		Notes:    []string{"Temperature is taken as known ahead. An operator would put a weather forecast in its place."},
-		Config: []Pair{{"cell", "lstm"}, {"window", "72"}, {"horizon", "24"}, {"hidden", "64"}, {"layers", "2"}, {"dropout", "0.2"},
-			{"loss", "quantile"}, {"batch", "64"}, {"lr", "0.001"}, {"min-lr", "1e-05"}, {"clip", "1"}, {"future", "temperature_c, holiday"}, {"split", "0.7,0.1,0.2"}},
-		Parameters: 54321, Windows: 5237, Elapsed: 97 * time.Second,
-		Training: Training{ValMetric: "val_mae", BestEpoch: 17},
-		Metrics:  []string{"mse", "mae", "rmse", "smape", "mase", "mse_scaled", "mae_scaled", "coverage"},
-		Scores: []Score{
-			{"lstm", []float64{39876.2, 143.27, 199.7, 3.21, 0.588, 0.0512, 0.164, 0.81}},
-			{"naive", []float64{812345.1, 712.9, 901.3, 15.4, 2.91, 1.04, 0.813, math.NaN()}},
-			{"seasonal_naive", []float64{142345.1, 243.6, 377.3, 5.43, 1.0, 0.183, 0.279, math.NaN()}},
-			{"drift", []float64{833345.1, 722.9, 912.9, 15.7, 2.95, 1.07, 0.826, math.NaN()}},
-			{"linear", []float64{41876.2, 146.3, 204.6, 3.3, 0.60, 0.0538, 0.167, math.NaN()}},
-		},
-	}
-	for e := 1; e <= 20; e++ {
-		x := float64(e)
-		f.History = append(f.History, Epoch{Epoch: e, LR: 1e-5 + 0.5e-3*(1+math.Cos(math.Pi*x/20)),
-			TrainLoss: 0.05 + 0.6/x + 0.01*r.Float64(), ValLoss: 0.08 + 0.5/x + 0.02*r.Float64(), Val: 140 + 300/x + 8*r.Float64()})
-	}
 	curve := func(n int, base, slope float64) []float64 {
 		y := make([]float64, n)
 		for i := range y {
@@ -44,51 +17,81 @@ func sampleForecast() *Forecast {
 		}
 		return y
 	}
-	f.ByStep = []Series{{Name: "lstm", Y: curve(24, 60, 25)}, {Name: "seasonal_naive", Y: curve(24, 240, 0)}, {Name: "linear", Y: curve(24, 65, 26)}, {Name: "naive", Y: curve(24, 90, 190)}}
-	f.ByHour = []Series{{Name: "lstm", Y: curve(24, 90, 15)}, {Name: "seasonal_naive", Y: curve(24, 200, 15)}}
-	f.ByWeekday = []Series{{Name: "lstm", Y: curve(7, 140, 0)}, {Name: "seasonal_naive", Y: curve(7, 240, 0)}}
+	scores := NewTable("method", "MAE", "coverage")
+	for _, m := range []struct {
+		name string
+		mae  float64
+	}{{"network", 143.27}, {"linear", 146.3}, {"seasonal naive", 243.6}} {
+		scores.Rows = append(scores.Rows, Row{Cells: []string{m.name, Number(m.mae), Number(math.NaN())}, Score: -m.mae})
+	}
+	p := &Page{Title: "Forecast of demand_mw", Subtitle: "elec.csv: 26,304 rows at 1h", Version: "0.1.0", Time: time.Date(2026, 11, 23, 19, 0, 0, 0, time.UTC)}
+	p.Add("Result", Notice{Good, "The network's mean absolute error is 41.2 % below seasonal naive's."},
+		Facts{{"MAE", "143.3", "network"}, {"vs best baseline", "-2.1 %", "linear: 146.3"}, {"Weights", Count(54321), ""}}, scores.MarkBest())
+	p.Add("Forecasts", sampleWindows(r))
+	p.Add("Mean day", &Figure{Title: "Mean day", Plot: &Grid{Figures: []*Figure{{Title: "Weekdays", Plot: &Lines{
+		X: Axis{Label: "Hour", Step: 3}, Y: Axis{Label: "Mean", Min: 3000, Max: 6000},
+		Series: []Series{{Name: "measured", Y: curve(24, 4000, 20), Color: Ink}, {Name: "network", Y: curve(24, 4010, 20), Color: Blue}},
+	}}}}})
+	var hours []string
+	for h := range 24 {
+		hours = append(hours, fmt.Sprintf("%02d", h))
+	}
+	var week [][]float64
 	for range 7 {
-		f.WeekHour = append(f.WeekHour, curve(24, 80, 20))
+		week = append(week, curve(24, 80, 20))
 	}
-	day := func(h int, weekend bool) float64 {
-		v := 4500 + 900*math.Sin(float64(h-8)*math.Pi/12) + 300*math.Sin(float64(h-6)*math.Pi/6)
-		if weekend {
-			v = 4100 + 500*math.Sin(float64(h-9)*math.Pi/12)
-		}
-		return v
+	p.Add("Where the errors are",
+		&Figure{Title: "Error by forecast step", Plot: &Lines{X: Axis{Label: "Steps ahead"}, Y: Axis{Label: "Mean absolute error", Zero: true},
+			Series: []Series{{Name: "network", Y: curve(24, 60, 25)}, {Name: "linear", Y: curve(24, 65, 26)}}}},
+		&Figure{Title: "Error by hour", Height: 280, Plot: &Bars{Categories: hours, Series: []Series{{Name: "network", Y: curve(24, 90, 15)}}}},
+		&Figure{Title: "Error by weekday and hour", Width: 960, Height: 300, Plot: &Heat{X: Axis{Label: "Hour"}, Columns: hours, Values: week, Legend: "error"}})
+	t := Training{ValMetric: "val_mae", BestEpoch: 17}
+	for e := 1; e <= 20; e++ {
+		x := float64(e)
+		t.History = append(t.History, Epoch{Epoch: e, LR: 1e-5 + 0.5e-3*(1+math.Cos(math.Pi*x/20)),
+			TrainLoss: 0.05 + 0.6/x + 0.01*r.Float64(), ValLoss: 0.08 + 0.5/x + 0.02*r.Float64(), Val: 140 + 300/x + 8*r.Float64()})
 	}
-	for _, name := range []string{"Weekdays", "Weekends"} {
-		p := Profile{Name: name}
-		for h := range 24 {
-			p.Truth = append(p.Truth, day(h, name == "Weekends"))
-			p.Forecast = append(p.Forecast, day(h, name == "Weekends")+60*r.NormFloat64())
-		}
-		f.Profiles = append(f.Profiles, p)
-	}
-	melbourne := time.FixedZone("AEST", 10*3600)
-	for w := range 4 {
-		s := Sample{Interval: "80 % interval"}
-		start := time.Date(2014, time.Month(5+w), 3+2*w, 10, 0, 0, 0, melbourne)
-		for i := range 96 {
-			t := start.Add(time.Duration(i) * time.Hour)
-			s.Times = append(s.Times, t)
-			weekend := t.Weekday() == time.Saturday || t.Weekday() == time.Sunday
-			v := day(t.Hour(), weekend)
-			if i < 72 {
-				s.History = append(s.History, v+90*r.NormFloat64())
-				continue
-			}
-			s.Truth = append(s.Truth, v+90*r.NormFloat64())
-			spread := 60 + 12*float64(i-72)
-			s.Median = append(s.Median, v+40*r.NormFloat64())
-			s.Lower, s.Upper = append(s.Lower, v-spread), append(s.Upper, v+spread)
-		}
-		f.Samples = append(f.Samples, s)
-	}
-	return f
+	p.Add("Training", t.Figure())
+	p.Add("Configuration", Pairs{{"cell", "lstm"}, {"window", "72"}, {"split", "0.7,0.1,0.2"}})
+	return p
 }
 
-// samplePage shows the blocks that the forecast report has no use for.
+// sampleWindows are four windows with their forecasts, over time.
+func sampleWindows(r *rand.Rand) *Figure {
+	day := func(at time.Time) float64 {
+		h := float64(at.Hour())
+		if at.Weekday() == time.Saturday || at.Weekday() == time.Sunday {
+			return 4100 + 500*math.Sin((h-9)*math.Pi/12)
+		}
+		return 4500 + 900*math.Sin((h-8)*math.Pi/12) + 300*math.Sin((h-6)*math.Pi/6)
+	}
+	melbourne := time.FixedZone("AEST", 10*3600)
+	var panels []*Figure
+	for w := range 4 {
+		start := time.Date(2014, time.Month(5+w), 3+2*w, 10, 0, 0, 0, melbourne)
+		var times []time.Time
+		var y, forecast, lower, upper []float64
+		for i := range 96 {
+			at := start.Add(time.Duration(i) * time.Hour)
+			times = append(times, at)
+			y = append(y, day(at)+90*r.NormFloat64())
+			if i >= 72 {
+				spread := 60 + 12*float64(i-72)
+				forecast = append(forecast, day(at)+40*r.NormFloat64())
+				lower, upper = append(lower, day(at)-spread), append(upper, day(at)+spread)
+			}
+		}
+		x := Times(times)
+		panels = append(panels, &Figure{Title: "From " + times[72].Format("Mon 2 Jan 2006, 15:04"), Plot: &Lines{
+			X: Axis{Time: true, Zone: melbourne}, Marks: []Mark{{X: x[71]}},
+			Series: []Series{{Name: "measured", X: x, Y: y, Color: Ink}, {Name: "network", X: x[72:], Y: forecast, Color: Blue}},
+			Bands:  []Band{{Name: "80 % interval", X: x[72:], Lower: lower, Upper: upper, Color: Blue}},
+		}})
+	}
+	return &Figure{File: "forecast.png", Title: "Sample windows", Caption: "The dashed line is the last moment known.", Plot: &Grid{Figures: panels}}
+}
+
+// samplePage shows the blocks that the page on series has no use for.
 func samplePage() *Page {
 	confusion := &Heat{
 		X: Axis{Label: "Predicted"}, Y: Axis{Label: "True"}, Format: "%.0f", Legend: "count",

@@ -1,5 +1,13 @@
 package report
 
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"unicode/utf8"
+)
+
 // Summary is a result for people: on a terminal, and on a page.
 type Summary struct {
 	Scored   string    // what was scored: "120 texts"
@@ -56,19 +64,50 @@ func (t *Table) Add(cells ...string) *Table {
 	return t
 }
 
-// MarkBest marks the row with the greatest score, the first of equal ones, and
-// returns the table.
+// MarkBest marks the row with the greatest score, and returns the table. Of equal
+// ones it is the first but for the first row: that is the model's, for which a tie
+// with a simple method is no win. Scores that are NaN do not count.
 func (t *Table) MarkBest() *Table {
-	best := 0
+	best := -1
 	for i, r := range t.Rows {
-		if r.Score > t.Rows[best].Score {
+		if math.IsNaN(r.Score) {
+			continue
+		}
+		if best < 0 || r.Score > t.Rows[best].Score || r.Score == t.Rows[best].Score && best == 0 {
 			best = i
 		}
 	}
-	if len(t.Rows) > 0 {
+	if best >= 0 {
 		t.Rows[best].Best = true
 	}
 	return t
+}
+
+// Print writes the table as text: the columns aligned, those of numbers to the right.
+func (t *Table) Print(w io.Writer) {
+	widths := make([]int, len(t.Columns))
+	head := Row{}
+	for _, c := range t.Columns {
+		head.Cells = append(head.Cells, c.Name)
+	}
+	rows := append([]Row{head}, t.Rows...)
+	for _, r := range rows {
+		for i, c := range t.cells(r) {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.Text))
+		}
+	}
+	for _, r := range rows {
+		var line strings.Builder
+		for i, c := range t.cells(r) {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.Text))
+			if c.Number {
+				line.WriteString("  " + pad + c.Text)
+			} else {
+				line.WriteString("  " + c.Text + pad)
+			}
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
 }
 
 // maxConfusion is the most classes whose confusions are drawn.

@@ -67,9 +67,9 @@ func (t *Training) historyLines(title, label string, curves []Series) *Figure {
 	return &Figure{Title: title, Plot: lines}
 }
 
-// LossFigure is the losses of training and validation over the epochs; nil
+// lossFigure is the losses of training and validation over the epochs; nil
 // without them.
-func (t *Training) LossFigure() *Figure {
+func (t *Training) lossFigure() *Figure {
 	return t.historyLines("Loss", "Loss", []Series{
 		{Name: "Training", Y: t.column(func(e Epoch) float64 { return e.TrainLoss }), Color: Blue},
 		{Name: "Validation", Y: t.column(func(e Epoch) float64 { return e.ValLoss }), Color: Orange},
@@ -85,7 +85,7 @@ func (t *Training) Figure() *Figure {
 	}
 	var panels []*Figure
 	for _, p := range []*Figure{
-		t.LossFigure(),
+		t.lossFigure(),
 		t.historyLines("Validation", name, []Series{
 			{Name: name, Y: t.column(func(e Epoch) float64 { return e.Val }), Color: Orange}}),
 		t.historyLines("Learning rate", "Learning rate", []Series{
@@ -98,7 +98,7 @@ func (t *Training) Figure() *Figure {
 	if len(panels) == 0 {
 		return nil
 	}
-	fig := &Figure{Plot: &Grid{Columns: len(panels), Figures: panels}}
+	fig := &Figure{File: "loss.png", Plot: &Grid{Columns: len(panels), Figures: panels}}
 	if len(panels) == 3 {
 		for _, p := range panels {
 			p.Width, p.Height = 350, 250 // as wide as a third of the page: text keeps its size
@@ -106,7 +106,7 @@ func (t *Training) Figure() *Figure {
 	}
 	last := t.History[len(t.History)-1]
 	if finite(last.TrainLoss) && last.TrainLoss != 0 {
-		fig.Caption = fmt.Sprintf("%d epochs; last training loss %s.", last.Epoch, number(last.TrainLoss))
+		fig.Caption = fmt.Sprintf("%d epochs; last training loss %s.", last.Epoch, Number(last.TrainLoss))
 	}
 	return fig
 }

@@ -71,8 +71,9 @@ type Data interface {
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections of the page of its training
 //	Probe(*Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, to look into the network
 //	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   a prediction written while it is made
-//	Wants() any   the data it wants, as inspect prints it
-//	ExportONNX(path string) (string, error)   writes the model as an ONNX graph and says how that was checked
+//	Wants() *W   the data it wants, of any struct W; inspect prints its fields
+//	Title() string   of the page of its training, if not that of the task
+//	ExportONNX(path string) (*graph.Parity, error)   writes the model as an ONNX graph, compared with the model
 type Model interface {
 	// Notes are what a user might not expect of the model, a sentence each.
 	Notes() []string
@@ -142,7 +143,9 @@ func (in Input) EachText(encoding string) ([]string, error) {
 	}
 }
 
-// Config is the settings of a task: a pointer to a struct with tags.
+// Config is the settings of a task: a pointer to a struct with tags. With a method
+// ForFiles(*F), where F is the task's files, it completes settings by the names of
+// the files before it is validated.
 type Config interface {
 	// Validate reports the first thing wrong with the settings; it is a
 	// *data.InputError.
@@ -169,7 +172,7 @@ type Kind struct {
 	Config                        func() Config
 
 	// Evaluation and Prediction are empty ones, whose types say what their JSON is;
-	// Wants likewise, nil where the model has no such method.
+	// Wants likewise what the method Wants points to, nil where the model has none.
 	Evaluation, Prediction, Wants any
 
 	read     func(ctx context.Context, files any, cfg Config) (Data, error)
@@ -182,6 +185,7 @@ type Kind struct {
 	probe      func(m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)
 	stream     func(ctx context.Context, m Model, in Input, options any, w io.Writer) (bool, []string, error)
 	settings   func(m Model) Config
+	forFiles   func(files any, cfg Config)
 }
 
 // New is the Kind of a task with files F, settings C, data D, models M, options
@@ -253,6 +257,12 @@ func New[F, C any, D Data, M interface {
 	type streamer interface {
 		Stream(context.Context, Input, *PO, io.Writer) (bool, []string, error)
 	}
+	if w, ok := reflect.TypeFor[M]().MethodByName("Wants"); ok {
+		k.Wants = reflect.Zero(w.Type.Out(0).Elem()).Interface()
+	}
+	if _, ok := any(PC(nil)).(interface{ ForFiles(*F) }); ok {
+		k.forFiles = func(files any, cfg Config) { cfg.(interface{ ForFiles(*F) }).ForFiles(files.(*F)) }
+	}
 	var m M
 	if _, ok := any(m).(illustrator); ok {
 		k.illustrate = func(ctx context.Context, m Model, d Data, e Evaluation) ([]report.Section, error) {
@@ -289,6 +299,14 @@ func guard[A any](f func() (A, error)) (a A, err error) {
 		err = caught
 	}
 	return a, err
+}
+
+// ForFiles completes settings by the names of the files, where the task has such;
+// both are pointers as Files and Config make them.
+func (k *Kind) ForFiles(files any, cfg Config) {
+	if k.forFiles != nil {
+		k.forFiles(files, cfg)
+	}
 }
 
 // Read reads the files and divides them as the settings say; both are pointers
@@ -378,6 +396,23 @@ func (m *Trained) Illustrate(ctx context.Context, d Data, e Evaluation) ([]repor
 		return nil, nil
 	}
 	return guard(func() ([]report.Section, error) { return m.Kind.illustrate(ctx, m.Model, d, e) })
+}
+
+// Wants is the data that the model wants, a pointer to a struct as Kind.Wants is
+// one; nil where the task does not say.
+func (m *Trained) Wants() any {
+	if m.Kind.Wants == nil {
+		return nil
+	}
+	return reflect.ValueOf(m.Model).MethodByName("Wants").Call(nil)[0].Interface()
+}
+
+// Title is the title of the page of the model's training.
+func (m *Trained) Title() string {
+	if own, ok := m.Model.(interface{ Title() string }); ok {
+		return own.Title()
+	}
+	return m.Kind.Title
 }
 
 // Probe makes the loss of a batch of about rows samples of all data, on a tape in

@@ -11,7 +11,7 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 )
 
@@ -31,19 +31,15 @@ func main() {
 func run(ctx context.Context, table, time, target string) error {
 	cfg := forecast.Defaults()
 	cfg.Time, cfg.Target = time, []string{target}
-	options, err := cfg.ReadOptions()
-	if err != nil {
-		return err
-	}
-	panel, err := data.ReadPanel(table, options)
+	d, err := forecast.Read(ctx, &forecast.Files{Data: table}, cfg)
 	if err != nil {
 		return err // names the file, the line and the column
 	}
-	m, _, err := forecast.Train(ctx, panel, cfg, nil)
+	m, _, err := forecast.Train(ctx, d, cfg, nil)
 	if err != nil {
 		return err
 	}
-	score, err := m.Evaluate(ctx, panel, "test")
+	score, err := m.Evaluate(ctx, d, task.Test, nil)
 	if err != nil {
 		return err
 	}
@@ -51,9 +47,9 @@ func run(ctx context.Context, table, time, target string) error {
 	if err := m.Save("model"); err != nil { // carousel.Open and the command read it
 		return err
 	}
-	next, err := m.Predict(ctx, panel, nil)
+	next, err := m.Forecast(ctx, d.Panel, nil)
 	if err != nil {
 		return err
 	}
-	return next.WriteCSV(os.Stdout)
+	return next.Write(os.Stdout)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/cli/demodata"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 )
 
@@ -51,53 +52,49 @@ forecast would be; the linear method gets the same.`,
 		GroupID: groupWork,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			run := forecastRun{cfg: demoConfig()}
+			cfg := demoConfig()
 			if c.Flags().Changed("seed") {
-				run.cfg.Seed = a.seed
+				cfg.Seed = a.seed
 			}
 			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
-			return a.demo(ctx, out, &run)
+			return a.demo(ctx, out, cfg)
 		},
 	}
 	c.Flags().StringVar(&out, "out", "carousel-demo", "`directory` for data, model and report; an earlier demo there is replaced")
 	return c
 }
 
-func (a *app) demo(ctx context.Context, out string, run *forecastRun) error {
+func (a *app) demo(ctx context.Context, out string, cfg forecast.Config) error {
 	if err := checkDemoOut(out); err != nil {
 		return err
 	}
 	a.note("Data: hourly electricity demand (%s).", demodata.Source)
 	a.note("The day's temperature is taken as known ahead, as from a good weather forecast.")
-	run.files.Data, run.Out = filepath.Join(out, demoTable), filepath.Join(out, demoRun)
-	run.again = "to start over: carousel demo"
+	run := &trainRun{Out: filepath.Join(out, demoRun), again: "to start over: carousel demo"}
 	if err := writeDemoData(out); err != nil {
 		return err
 	}
-	result, err := a.trainForecast(ctx, run)
+	result, err := a.trainKind(ctx, forecast.Task, &forecast.Files{Data: filepath.Join(out, demoTable)}, &cfg, run)
 	if err != nil {
 		return err
 	}
-	dir, err := model.Open(run.Out)
+	m, err := forecast.Open(run.Out)
 	if err != nil {
 		return err
 	}
-	m, panel, err := openForecast(dir, filepath.Join(out, demoLatest))
+	next, err := m.Predict(ctx, task.Input{File: filepath.Join(out, demoLatest)}, nil)
 	if err != nil {
 		return err
 	}
-	next, err := m.Predict(ctx, panel, nil)
-	if err != nil {
-		return err
-	}
-	if err := model.WriteFileAtomic(filepath.Join(out, demoForecast), next.WriteCSV); err != nil {
+	if err := model.WriteFileAtomic(filepath.Join(out, demoForecast), next.Write); err != nil {
 		return err
 	}
 	return a.emit("demo", result, func(w io.Writer) {
 		result.print(w)
-		e, _ := result.Evaluation.(*forecast.Evaluation)
-		printPattern(w, e)
+		if e, ok := result.Evaluation.(*forecast.Evaluation); ok {
+			printPattern(w, e)
+		}
 		printNextCommands(w, out)
 	})
 }
@@ -154,6 +151,19 @@ func writeDemoData(dir string) error {
 		_, err := io.WriteString(w, strings.Join(latest, "")+"\n")
 		return err
 	})
+}
+
+// printPattern draws the mean working day and the mean day of a weekend, as
+// measured and as forecast.
+func printPattern(w io.Writer, e *forecast.Evaluation) {
+	fmt.Fprintf(w, "\nThe pattern learnt: the mean of each hour over the test part, measured and forecast\n\n")
+	var curves []curve
+	for i, name := range []string{"Weekdays", "Weekends"} {
+		actual, forecast := e.Day(i == 1)
+		curves = append(curves, curve{name + ", measured", actual}, curve{name + ", forecast", forecast})
+	}
+	printCurves(w, curves)
+	fmt.Fprintln(w, hourRuler(len("  Weekdays, measured ")))
 }
 
 // printNextCommands says what to type after the demo.

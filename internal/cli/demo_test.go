@@ -19,8 +19,8 @@ func TestDemo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "demo")
 	var stdout, stderr bytes.Buffer
 	a := &app{kinds: carousel.Tasks, stdout: &stdout, stderr: &stderr}
-	small := &forecastRun{cfg: demoConfig()}
-	small.cfg.Hidden, small.cfg.Layers, small.cfg.Stride, small.cfg.Epochs, small.cfg.MaxTime = 4, 1, 48, 1, 5*time.Second
+	small := demoConfig()
+	small.Hidden, small.Layers, small.Stride, small.Epochs, small.MaxTime = 4, 1, 48, 1, 5*time.Second
 	if err := a.demo(t.Context(), dir, small); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}

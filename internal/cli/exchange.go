@@ -18,7 +18,6 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -37,7 +36,7 @@ type weights struct {
 	arch      *model.Architecture
 	reference model.Reference
 	graph     func(path string) (*graph.Parity, error)                             // writes the model as an ONNX graph; nil: by its layers
-	notes     []string                                                             // on what layers do beyond their weights
+	notes     []string                                                             // on what layers, or the graph, do not say
 	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
 }
 
@@ -195,7 +194,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 			if err := o.parse(); err != nil {
 				return err
 			}
-			r, err := importFile(c.Context(), args[0], a.seed, &o)
+			r, err := a.importFile(c.Context(), args[0], &o)
 			if err != nil {
 				return err
 			}
@@ -208,7 +207,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 	return c
 }
 
-func importFile(ctx context.Context, path string, seed uint64, o *exchangeOptions) (*exchanged, error) {
+func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (*exchanged, error) {
 	format, err := formatOf(path)
 	if err != nil {
 		return nil, err
@@ -227,13 +226,13 @@ func importFile(ctx context.Context, path string, seed uint64, o *exchangeOption
 	if err := model.SaveLayers(o.out, outside.arch, outside.file); err != nil {
 		return nil, err
 	}
-	written, err := openWeights(o.out, nil)
+	written, err := a.openWeights(o.out, nil)
 	if err != nil {
 		return nil, err
 	}
 	r := newExchanged(path, o.out, format, written)
 	r.Key, r.Graph, r.Notes = outside.file.Meta[torch.KeyMeta], o.graph, outside.notes
-	return r, r.check(ctx, written, outside, seed, o)
+	return r, r.check(ctx, written, outside, a.seed, o)
 }
 
 func (a *app) exportCommand() *cobra.Command {
@@ -258,7 +257,7 @@ like an import.`,
 			if err := o.parse(); err != nil {
 				return err
 			}
-			r, err := exportDir(c.Context(), args[0], a.seed, &o)
+			r, err := a.exportDir(c.Context(), args[0], &o)
 			if err != nil {
 				return err
 			}
@@ -269,7 +268,7 @@ like an import.`,
 	return c
 }
 
-func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions) (*exchanged, error) {
+func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*exchanged, error) {
 	format, err := formatOf(o.out)
 	if err != nil {
 		return nil, err
@@ -277,7 +276,7 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 	if format.write == nil {
 		return nil, misusef("--out %s: %s files are read, not written; write .pt, .safetensors or .onnx", o.out, format.name)
 	}
-	w, err := openWeights(dir, o.kinds)
+	w, err := a.openWeights(dir, o.kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +288,7 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 	r.Graph = o.graph
 	if format.name == "ONNX" { // its parts have names of their own, and are compared already
 		r.Notes, r.Unchecked = w.notes, nil
-		return r, r.check(ctx, w, w, seed, o)
+		return r, r.check(ctx, w, w, a.seed, o)
 	}
 	back := *o
 	back.kinds = map[string]model.Kind{}
@@ -306,12 +305,12 @@ func exportDir(ctx context.Context, dir string, seed uint64, o *exchangeOptions)
 		return nil, err
 	}
 	outside.arch = w.arch // of which a file of weights says less
-	return r, r.check(ctx, outside, outside, seed, o)
+	return r, r.check(ctx, outside, outside, a.seed, o)
 }
 
 // openWeights reads the weights of a model directory of any task. One of weights
 // says what layers they are of; of any other, the task and the hints help.
-func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
+func (a *app) openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	d, err := model.Open(dir)
 	if err != nil {
 		return nil, err
@@ -329,17 +328,27 @@ func openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	if err != nil || d.Task == onnx.Task {
 		return w, err
 	}
-	w.graph = func(string) (*graph.Parity, error) {
-		return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
-	}
-	if d.Task == forecast.Task {
-		m, err := forecast.OpenDir(d)
+	w.graph = func(path string) (*graph.Parity, error) { return a.exportONNX(path, d) }
+	return w, nil
+}
+
+// exportONNX writes a model as the graph that its task makes of it.
+func (a *app) exportONNX(path string, d *model.Dir) (*graph.Parity, error) {
+	for _, k := range a.kinds {
+		if !k.Is(d) {
+			continue
+		}
+		m, err := k.Open(d)
 		if err != nil {
 			return nil, err
 		}
-		w.graph, w.notes = m.ExportONNX, []string{m.ONNXDoc()}
+		if e, ok := m.Model.(interface {
+			ExportONNX(path string) (*graph.Parity, error)
+		}); ok {
+			return e.ExportONNX(path)
+		}
 	}
-	return w, nil
+	return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
 }
 
 // ownKinds tells of a model of this program's own what names and shapes leave
@@ -369,7 +378,7 @@ func ownKinds(d *model.Dir) (map[string]model.Kind, error) {
 		switch base := t.Name[len(name):]; {
 		case base == ".weight_ih_l0" && !rnn.IsPlain():
 			kinds[name] = model.Other
-		case base == ".weight" && count[name] == 1 && len(t.Dims) == 2 && d.Task == forecast.Task && name == "static":
+		case base == ".weight" && count[name] == 1 && len(t.Dims) == 2 && name == "static": // categories of a series
 			kinds[name] = model.Embedding
 		case base == ".weight" && count[name] == 1 && len(t.Dims) == 2 && !strings.Contains(strings.ToLower(name), "emb"):
 			kinds[name] = model.Other

@@ -56,6 +56,9 @@ func writeONNX(path string, w *weights, o *exchangeOptions) error {
 		return err
 	}
 	o.graph = parity.String()
+	if parity.Doc != "" {
+		w.notes = append(w.notes, parity.Doc)
+	}
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,15 +8,12 @@ import (
 	"maps"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
-	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -29,7 +25,7 @@ type inspection struct {
 	Version    string            `json:"version,omitempty"` // of the carousel that wrote it
 	Parameters int               `json:"parameters"`        // numbers in all tensors
 	Layers     []layer           `json:"layers"`            // tensors by the layer that they belong to
-	Data       *wantedData       `json:"data,omitempty"`    // the data that a forecasting model wants
+	Data       any               `json:"data,omitempty"`    // the data that the model wants, where its task says so
 	Config     any               `json:"config,omitempty"`  // the settings of its training
 	Notes      []string          `json:"notes,omitempty"`   // what to know of the model, a sentence each
 	History    []train.Record    `json:"history,omitempty"` // by epoch
@@ -47,18 +43,6 @@ type layer struct {
 type tensorInfo struct {
 	Name  string `json:"name"`  // whole name
 	Shape []int  `json:"shape"` // dimensions
-}
-
-// wantedData is the data that a forecasting model wants.
-type wantedData struct {
-	Freq   string   `json:"freq"`             // spacing of the rows
-	Time   string   `json:"time,omitempty"`   // column of timestamps
-	ID     string   `json:"id,omitempty"`     // column that tells series apart
-	Target []string `json:"target"`           // columns that are forecast
-	Past   []string `json:"past,omitempty"`   // columns known until now only
-	Future []string `json:"future,omitempty"` // columns known ahead, that of holidays included
-	Static []string `json:"static,omitempty"` // columns with one value a series
-	Series int      `json:"series"`           // learnt from
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -111,36 +95,6 @@ func (a *app) inspect(path string) (*inspection, error) {
 		return nil, err
 	}
 	return in, nil
-}
-
-// addForecast says what a forecasting model wants and how it was made.
-func (in *inspection) addForecast(dir *model.Dir) error {
-	m, err := forecast.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	var saved struct {
-		Schema struct {
-			Freq   string                     `json:"freq"`
-			Series map[string]json.RawMessage `json:"series"`
-		} `json:"schema"`
-	}
-	if err := json.Unmarshal(dir.Config, &saved); err != nil {
-		return &model.FileError{File: filepath.Join(dir.Path, model.ConfigFile), Problem: fmt.Sprintf("config: %v", err), Err: err}
-	}
-	cfg := m.Config()
-	if len(cfg.Target) == 0 {
-		cfg.Target = []string{data.ValueColumn}
-	}
-	in.Config, in.Notes = &cfg, m.Notes()
-	in.Data = &wantedData{
-		Freq: saved.Schema.Freq, Time: cfg.Time, ID: cfg.ID, Target: cfg.Target, Past: cfg.Past,
-		Future: cfg.Future, Static: cfg.Static, Series: len(saved.Schema.Series),
-	}
-	if cfg.Holiday != "" {
-		in.Data.Future = append(slices.Clone(in.Data.Future), cfg.Holiday)
-	}
-	return nil
 }
 
 // addLayers groups tensors by the part of their names before the last dot, in
@@ -225,13 +179,8 @@ func (in *inspection) print(w io.Writer) {
 			fmt.Fprintf(w, "    %-24s %s\n", base, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", " x "))
 		}
 	}
-	in.printData(w)
-	if in.Config != nil {
-		fmt.Fprintf(w, "\nSettings\n")
-		for _, p := range settingPairs(in.Config) {
-			fmt.Fprintf(w, "  %-14s %s\n", p.Name, p.Value)
-		}
-	}
+	printPairs(w, "Data", in.Data)
+	printPairs(w, "Settings", in.Config)
 	printHistory(w, in.History)
 	for _, n := range in.Notes {
 		fmt.Fprintf(w, "\nNote: %s\n", n)
@@ -244,22 +193,14 @@ func (in *inspection) print(w io.Writer) {
 	}
 }
 
-// printData says which columns a forecasting model wants.
-func (in *inspection) printData(w io.Writer) {
-	if in.Data == nil {
+// printPairs lists the fields of a struct that have a value; ptr may be nil.
+func printPairs(w io.Writer, title string, ptr any) {
+	if ptr == nil {
 		return
 	}
-	fmt.Fprintf(w, "\nData (spacing %s, %s series in training)\n", orDash(in.Data.Freq), count(in.Data.Series))
-	for _, row := range []struct {
-		name    string
-		columns []string
-	}{
-		{"time", []string{in.Data.Time}}, {"id", []string{in.Data.ID}}, {"target", in.Data.Target}, {"past", in.Data.Past},
-		{"known ahead", in.Data.Future}, {"static", in.Data.Static},
-	} {
-		if text := strings.Join(row.columns, ", "); text != "" {
-			fmt.Fprintf(w, "  %-14s %s\n", row.name, text)
-		}
+	fmt.Fprintf(w, "\n%s\n", title)
+	for _, p := range settingPairs(ptr) {
+		fmt.Fprintf(w, "  %-14s %s\n", p.Name, p.Value)
 	}
 }
 

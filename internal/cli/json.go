@@ -40,7 +40,7 @@ func schemasOf(kinds []*task.Kind) []schema {
 			schema{"train." + k.Name, 1, trainResult{Evaluation: pointed(k.Evaluation)}, fmt.Sprintf("`train %s`", k.Name)},
 			schema{"evaluate." + k.Name, 1, pointed(k.Evaluation), fmt.Sprintf("`evaluate` with %s.", k.Noun)},
 			schema{"predict." + k.Name, 1, pointed(k.Prediction), fmt.Sprintf("`predict` with %s.", k.Noun)},
-			schema{"inspect." + k.Name, 1, inspection{Config: reflect.ValueOf(k.Config()).Elem().Interface()}, fmt.Sprintf("`inspect` of %s.", k.Noun)})
+			schema{"inspect." + k.Name, 1, inspection{Config: reflect.ValueOf(k.Config()).Elem().Interface(), Data: k.Wants}, fmt.Sprintf("`inspect` of %s.", k.Noun)})
 	}
 	return all
 }
@@ -59,19 +59,16 @@ var commonSchemas = []schema{
 	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
-	{"train.forecast", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`train forecast`"},
 	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
 	{"train.tag", 1, trainResult{Evaluation: tag.Evaluation{}}, "`train tag`"},
 	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
 	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
 
-	{"evaluate.forecast", 1, forecast.Evaluation{}, "`evaluate` with a forecasting model."},
 	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
 	{"evaluate.tag", 1, tag.Evaluation{}, "`evaluate` with a tagger."},
 	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
 	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
 
-	{"predict.forecast", 1, forecast.Forecast{}, "`predict` with a forecasting model."},
 	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
 	{"predict.tag", 1, tag.Predictions{}, "`predict` with a tagger."},
 	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
@@ -86,7 +83,6 @@ var commonSchemas = []schema{
 	{"export", 1, exchanged{}, "`export`"},
 
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
-	{"inspect.forecast", 1, inspection{Config: forecast.Config{}}, "`inspect` of a forecasting model."},
 	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
 	{"inspect.tag", 1, inspection{Config: tag.Config{}}, "`inspect` of a tagger."},
 	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},

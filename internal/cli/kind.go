@@ -35,6 +35,7 @@ func (a *app) trainKindCommand(k *task.Kind) *cobra.Command {
 			if err := checkFiles(files); err != nil {
 				return misusef("train %s %v", k.Name, err)
 			}
+			k.ForFiles(files, cfg)
 			return cfg.Validate()
 		},
 		train: func(ctx context.Context) (*trainResult, error) { return a.trainKind(ctx, k, files, cfg, run) },
@@ -52,8 +53,12 @@ func checkFiles(files any) error {
 	return nil
 }
 
-// scoredOnValidation is said where there is nothing else to score on.
-const scoredOnValidation = "scored on the validation part, which also chose the weights; give a file of its own with --test"
+// What is said where there is nothing else to score on; the second where the task
+// has a file for the test.
+const (
+	scoredOnChoosing   = "scored on the validation part, which also chose the weights"
+	scoredOnValidation = scoredOnChoosing + "; give a file of its own with --test"
+)
 
 // trainKind reads, trains, evaluates and reports.
 func (a *app) trainKind(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
@@ -108,7 +113,11 @@ func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, ou
 		return nil, err
 	}
 	if part == task.Validation {
-		out.Notes = append(out.Notes, scoredOnValidation)
+		note := scoredOnChoosing
+		if settings.Named(settings.List(m.Kind.Files()), "test") != nil {
+			note = scoredOnValidation
+		}
+		out.Notes = append(out.Notes, note)
 	}
 	out.Evaluation, out.show = e, func(w io.Writer) { printSummary(w, e.Summary()) }
 	return e, nil
@@ -119,7 +128,7 @@ func printSummary(w io.Writer, s *report.Summary) {
 	fmt.Fprintf(w, "\nScores on %s\n", s.Scored)
 	for _, t := range s.Tables {
 		fmt.Fprintln(w)
-		printReportTable(w, t)
+		t.Print(w)
 	}
 	for _, text := range append(slices.Clone(s.Text), s.Verdict) {
 		if text != "" {
@@ -131,21 +140,9 @@ func printSummary(w io.Writer, s *report.Summary) {
 	}
 }
 
-func printReportTable(w io.Writer, t *report.Table) {
-	var head []string
-	for _, c := range t.Columns {
-		head = append(head, c.Name)
-	}
-	var rows [][]string
-	for _, r := range t.Rows {
-		rows = append(rows, r.Cells)
-	}
-	printTable(w, head, rows)
-}
-
 // trainPage is the report of a training; e may be nil.
 func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Result, out *trainResult, e task.Evaluation) (*report.Page, error) {
-	page := &report.Page{Title: m.Kind.Title, Subtitle: d.String(), Version: carousel.Version()}
+	page := &report.Page{Title: m.Title(), Subtitle: d.String(), Version: carousel.Version()}
 	training := trainingOf(r)
 	facts := report.Facts{
 		{Name: "Weights", Value: report.Count(out.Parameters)},
@@ -240,12 +237,12 @@ func evaluateKind(k *task.Kind) verb {
 			if err != nil {
 				return err
 			}
-			for _, n := range d.Notes() {
-				a.note("Note: %s", n)
-			}
 			e, err := m.Evaluate(ctx, d, which, o)
 			if err != nil {
 				return err
+			}
+			for _, n := range d.Notes() {
+				a.note("Note: %s", n)
 			}
 			return a.emit("evaluate."+k.Name, e, func(w io.Writer) { printSummary(w, e.Summary()) })
 		}
@@ -357,7 +354,7 @@ func inspectKind(k *task.Kind) func(in *inspection, dir *model.Dir) error {
 		if err != nil {
 			return err
 		}
-		in.Config, in.Notes = m.Settings(), m.Notes()
+		in.Config, in.Data, in.Notes = m.Settings(), m.Wants(), m.Notes()
 		return nil
 	}
 }

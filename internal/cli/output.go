@@ -1,15 +1,14 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"math"
 	"os"
 	"strconv"
-	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"github.com/carousel-ml/carousel/report"
 )
 
 // emit prints a result of the schema of that name: v as JSON with --json, else
@@ -32,24 +31,11 @@ func isTerminal(w io.Writer) bool {
 // printTable aligns rows below head: the first column to the left, the others,
 // which hold numbers, to the right.
 func printTable(w io.Writer, head []string, rows [][]string) {
-	widths := make([]int, len(head))
-	for _, row := range append([][]string{head}, rows...) {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
+	t := report.NewTable(head...)
+	for _, row := range rows {
+		t.Add(row...)
 	}
-	for _, row := range append([][]string{head}, rows...) {
-		var line strings.Builder
-		for i, cell := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-			if i == 0 {
-				line.WriteString("  " + cell + pad)
-			} else {
-				line.WriteString("  " + pad + cell)
-			}
-		}
-		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
-	}
+	t.Print(w)
 }
 
 // number writes x for people: about four significant digits, no exponent in

@@ -26,6 +26,11 @@ A language model goes on from each line of the file.`,
 	}, func(t *taskVerbs) verb { return t.predict })
 }
 
+// dataFlag is the flag of the file that a model is applied to.
+func dataFlag(flags *pflag.FlagSet) *string {
+	return flags.String("data", "", "`file` like that the model was trained on")
+}
+
 // outFlag is the flag of the file that a result goes into.
 func outFlag(flags *pflag.FlagSet) *string {
 	return flags.String("out", "", "write the result to this `file`")

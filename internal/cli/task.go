@@ -39,7 +39,7 @@ func (a *app) tasks() []*taskVerbs {
 }
 
 var oldTasks = []*taskVerbs{
-	&forecastTask, &generateTask, &tagTask,
+	&generateTask, &tagTask,
 	&transcribeTask, &classifyAudioTask,
 }
 

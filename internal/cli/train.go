@@ -10,12 +10,14 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -55,9 +57,19 @@ type trainTask struct {
 
 	settings []any // pointers to the structs that flags, recipe and --set fill: the task's files, then its Config
 	run      *trainRun
-	seed     *uint64      // the Config's
+	seed     *uint64      // not used
 	check    func() error // finds misuse before anything is read or written; it may be nil
 	train    func(ctx context.Context) (*trainResult, error)
+}
+
+// assign sets the setting of a name, if the task has it.
+func (t *trainTask) assign(name, value string) error {
+	for _, ptr := range t.settings {
+		if one := settings.Named(settings.List(ptr), name); one != nil {
+			return one.Assign(value)
+		}
+	}
+	return nil
 }
 
 const settingsHelp = `
@@ -80,7 +92,9 @@ func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
 				return misusef("%v", err)
 			}
 			if c.Flags().Changed("seed") {
-				*t.seed = a.seed
+				if err := t.assign("seed", strconv.FormatUint(a.seed, 10)); err != nil {
+					return err
+				}
 			}
 			if t.check != nil {
 				if err := t.check(); err != nil {

@@ -46,7 +46,7 @@ func allFilled() []filled {
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Generate": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
-		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecastFiles{},
+		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
 	}

@@ -42,14 +42,14 @@ func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
 			cfg := small()
 			cfg.Future, cfg.Window, cfg.Lags, cfg.Calendar = nil, 6, []int{0}, "off"
 			panel := weekly(c.noise)
-			m, _, err := Train(context.Background(), panel, cfg, nil)
+			m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if m.anchor.Share < c.least || m.anchor.Share > c.most {
 				t.Errorf("the share of the seasonal naive forecast is %v, want %v to %v", m.anchor.Share, c.least, c.most)
 			}
-			e, err := m.Evaluate(t.Context(), panel, "test")
+			e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +64,7 @@ func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again, err := opened.Evaluate(t.Context(), panel, "test")
+			again, err := opened.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
 			if err != nil {
 				t.Fatal(err)
 			}

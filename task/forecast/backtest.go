@@ -6,6 +6,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // BacktestOptions changes a backtest; nil goes on by the horizon, without refitting.
@@ -17,9 +18,9 @@ type BacktestOptions struct {
 // Backtest scores the model as it would have been used: from one origin after
 // the other through the test rows. With Refit each origin's model is trained
 // from the start on the rows before it, divided between training and
-// validation as Config.Split divides these two. A cancelled ctx ends it with its
-// error, also within a training.
-func (m *Model) Backtest(ctx context.Context, panel *data.Panel, o *BacktestOptions) (*Evaluation, error) {
+// validation as Config.Split divides these two. A test part without a window is a
+// *data.InputError. A cancelled ctx ends it with its error, also within a training.
+func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (*Evaluation, error) {
 	if o == nil {
 		o = &BacktestOptions{}
 	}
@@ -30,18 +31,14 @@ func (m *Model) Backtest(ctx context.Context, panel *data.Panel, o *BacktestOpti
 	if stride == 0 {
 		stride = m.cfg.Horizon
 	}
-	d, err := m.dataset(panel, false)
+	d, list, err := m.scored(from.Panel, task.Test, stride)
 	if err != nil {
 		return nil, err
 	}
-	list := d.windows(testPart, stride)
-	if len(list) == 0 {
-		return nil, data.Errorf("the test part holds no window: it needs %d rows, and %d rows of history before them", d.horizon, d.reach)
-	}
 	if !o.Refit {
-		return m.score(ctx, d, list, "test", stride)
+		return m.score(ctx, d, list, task.Test, stride)
 	}
-	return m.refitScore(ctx, panel, d, list, stride)
+	return m.refitScore(ctx, from.Panel, d, list, stride)
 }
 
 // refitScore groups the windows by their distance from the start of the test
@@ -55,7 +52,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 		last = max(last, at)
 	}
 	t := newTally(d, m.ridge, list)
-	e := &Evaluation{Task: Task, Part: "test", Windows: len(list), Series: len(d.frames), Horizon: d.horizon, Stride: stride,
+	e := &Evaluation{Task: Name, Part: task.Test, Windows: len(list), Series: len(d.frames), Horizon: d.horizon, Stride: stride,
 		Levels: m.cfg.Quantiles, Notes: []string{fmt.Sprintf("trained anew before each of %d origins", len(groups))}}
 	for at := 0; at <= last; at++ {
 		windows := groups[at]
@@ -104,7 +101,7 @@ func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, window
 	}
 	cfg := m.cfg
 	cfg.Split = fmt.Sprintf("rest,%d,0", max(validation, cfg.Horizon))
-	fresh, result, err := Train(ctx, short, cfg, nil)
+	fresh, result, err := Train(ctx, &Data{Panel: short}, cfg, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -37,8 +37,9 @@ func (d *dataset) baselines(r *ridge, list []window) []baseline {
 			c := d.centre(f, k, origin)
 			d.fillLinear(x, f, k, origin, c)
 			r.predict(dst, k, x, d.groupAt(f, origin))
+			u := units{c, f.fit[k].Scaler}
 			for h, z := range dst {
-				dst[h] = f.fit[k].Scaler.out(float64(c.scale)*z + float64(c.shift))
+				dst[h] = u.out(z)
 			}
 		}})
 	}

@@ -182,8 +182,7 @@ func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) e
 			if row >= f.end || f.yGap[k][row] != 0 {
 				continue
 			}
-			y := (float64(f.y[k][row]) - float64(s.centre.shift)) / float64(s.centre.scale)
-			r[k][h] = append(r[k][h], math.Abs(y-z))
+			r[k][h] = append(r[k][h], math.Abs(s.centre.from(float64(f.y[k][row]))-z))
 		}
 	})
 	for k := range r {

@@ -194,10 +194,16 @@ func (c *Config) targets() []string {
 	return c.Target
 }
 
-// ReadOptions says how to read a file for this configuration. Targets and past
-// covariates may end before the file does: rows after them tell what is known
-// ahead.
-func (c *Config) ReadOptions() (*data.ReadOptions, error) {
+// columns is the target columns' names for people.
+func (c *Config) columns() []string {
+	if len(c.Target) == 0 {
+		return []string{data.ValueColumn}
+	}
+	return c.Target
+}
+
+// readOptions says how to read a file for this configuration.
+func (c *Config) readOptions() (*data.ReadOptions, error) {
 	zone, err := c.zone()
 	if err != nil {
 		return nil, err

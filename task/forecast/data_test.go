@@ -38,11 +38,11 @@ func exists(path string) bool {
 // read reads a table as cfg says.
 func read(t *testing.T, path string, cfg Config) *data.Panel {
 	t.Helper()
-	o, err := cfg.ReadOptions()
+	o, err := cfg.readOptions()
 	if err != nil {
 		t.Fatal(err)
 	}
-	panel, err := data.ReadPanel(path, o)
+	panel, err := data.ReadPanel(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 // scoreBaselines is Evaluate's test part without a network.
 func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metrics {
 	t.Helper()
-	m, d, err := prepare(panel, cfg, nil)
+	m, d, err := prepare(t.Context(), panel, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

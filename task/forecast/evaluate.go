@@ -9,14 +9,15 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // Evaluation is a model's score on a part of a table, and that of the simple
 // methods on the same windows.
 type Evaluation struct {
-	Task    string  `json:"task"`    // the task of the model
-	Part    string  `json:"part"`    // of the rows, that was scored: train, validation, test or all
-	Metrics Metrics `json:"metrics"` // the model's scores
+	Task    string    `json:"task"`    // the task of the model
+	Part    task.Part `json:"part"`    // of the rows, that was scored: train, validation, test or all
+	Metrics Metrics   `json:"metrics"` // the model's scores
 	// Baselines are naive, drift, linear (ridge regression on the same inputs),
 	// seasonal_naive_N for each season of N rows, and seasonal_naive, the
 	// strongest of these.
@@ -78,26 +79,32 @@ type Sample struct {
 // samplesKept is how many windows an Evaluation keeps for plots.
 const samplesKept = 6
 
-// Evaluate scores every window of a part of a table: train, validation, test
-// or all. The table is divided as Config.Split says. A cancelled ctx ends it with
-// its error.
-func (m *Model) Evaluate(ctx context.Context, panel *data.Panel, part string) (*Evaluation, error) {
-	d, err := m.dataset(panel, part == "all")
+// EvaluateOptions change an evaluation; there are none yet.
+type EvaluateOptions struct{}
+
+// Evaluate scores every window of a part of a table, beside the simple methods.
+// The table is divided as the model's Config.Split says. A table that does not fit
+// the model, or a part without a window, is a *data.InputError. A cancelled ctx
+// ends it with its error.
+func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+	d, list, err := m.scored(from.Panel, part, 1)
 	if err != nil {
 		return nil, err
 	}
-	at := slices.Index(partNames, part)
-	if part == "all" {
-		at = trainPart
-	}
-	if at < 0 {
-		return nil, data.Errorf("part: want %s or all, got %q", strings.Join(partNames, ", "), part)
-	}
-	list := d.windows(at, 1)
-	if len(list) == 0 {
-		return nil, data.Errorf("the %s part holds no window: it needs %d rows, and %d rows of history before them", part, d.horizon, d.reach)
-	}
 	return m.score(ctx, d, list, part, 1)
+}
+
+// scored are the windows of a part of a table, their starts stride rows apart.
+func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset, []window, error) {
+	d, err := m.dataset(panel, part == task.All)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := d.windows(max(0, slices.Index(partNames, part)), stride) // all rows are in the first
+	if len(list) == 0 {
+		return nil, nil, data.Errorf("the %s part holds no window: it needs %d rows, and %d rows of history before them", part, d.horizon, d.reach)
+	}
+	return d, list, nil
 }
 
 // dataset makes a table ready, divided, or in one part for all of it.
@@ -109,18 +116,15 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := parseSplit(m.cfg.Split)
-	if err != nil {
-		return nil, err
-	}
 	for _, f := range frames {
 		if err := f.checkFinite(&m.cfg); err != nil {
 			return nil, err
 		}
-		if whole {
-			f.part = parts{{0, f.end}, {f.end, f.end}, {f.end, f.end}}
-		} else if f.part, err = s.rows(f.end, f.times); err != nil {
-			return nil, fmt.Errorf("%w%s", err, ofSeries(f.id))
+		f.part = parts{{0, f.end}, {f.end, f.end}, {f.end, f.end}}
+	}
+	if !whole {
+		if err := divide(m.cfg.Split, frames); err != nil {
+			return nil, err
 		}
 	}
 	return newDataset(m.schema, &m.cfg, frames, panel)
@@ -142,9 +146,9 @@ type tally struct {
 }
 
 // score runs model and baselines over windows.
-func (m *Model) score(ctx context.Context, d *dataset, list []window, part string, stride int) (*Evaluation, error) {
+func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int) (*Evaluation, error) {
 	t := newTally(d, m.ridge, list)
-	e := &Evaluation{Task: Task, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Levels: m.cfg.Quantiles, Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Levels: m.cfg.Quantiles, Notes: m.Notes()}
 	every := max(1, len(list)/samplesKept)
 	chosen := map[window]bool{}
 	for i := every / 2; i < len(list) && len(chosen) < samplesKept; i += every {

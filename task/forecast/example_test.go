@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 )
 
@@ -34,11 +35,15 @@ func Example() {
 	cfg.Target, cfg.Future = []string{"sales"}, forecast.Future{"promotion"}
 	cfg.Hidden, cfg.Layers, cfg.Epochs = 16, 1, 3
 	ctx := context.Background()
-	model, _, err := forecast.Train(ctx, panel, cfg, nil)
+	table, err := forecast.NewData(panel, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	score, err := model.Evaluate(ctx, panel, "test")
+	model, _, err := forecast.Train(ctx, table, cfg, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	score, err := model.Evaluate(ctx, table, task.Test, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,13 +1,3 @@
-// Package forecast trains recurrent networks to forecast time series, and
-// scores them honestly beside the simple methods.
-//
-// A [Config] says what is forecast from what; [Train] makes a [Model] of a
-// table; a Model forecasts ([Model.Predict]), is scored ([Model.Evaluate],
-// [Model.Backtest]) and lives in a directory ([Model.Save], [Open]).
-//
-// Scalers, calendars and the linear path are fitted on the training rows alone.
-// A window's targets lie wholly inside one part; it may look back into the rows
-// before the part, never ahead.
 package forecast
 
 import (
@@ -20,9 +10,6 @@ import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 )
-
-// Task is what the config.json of a model directory says of a forecasting model.
-const Task = "forecast"
 
 // linearFile is the ridge regression beside the network's weights.
 const linearFile = "linear.safetensors"
@@ -83,7 +70,7 @@ func (m *Model) Save(dir string) error {
 		ts = append(ts, t)
 	}
 	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.notes}
-	return model.Save(dir, Task, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
+	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
 // Open reads a model directory. What is wrong with it is a *model.FileError. Its
@@ -95,7 +82,7 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 // OpenDir is [Open] of a directory that has been read.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	c := saved{Schema: &schema{}}
-	if err := d.For(Task, "a forecasting model", &c); err != nil {
+	if err := d.For(Name, "a forecasting model", &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {

@@ -105,14 +105,14 @@ func TestVariants(t *testing.T) {
 				punch(panel)
 			}
 			dir := t.TempDir()
-			m, result, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir})
+			m, result, err := Train(context.Background(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(result.History) != cfg.Epochs {
 				t.Errorf("%d epochs recorded, want %d", len(result.History), cfg.Epochs)
 			}
-			e, err := m.Evaluate(t.Context(), panel, "test")
+			e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,11 +241,11 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := m.Predict(t.Context(), panel, nil)
+	want, err := m.Forecast(t.Context(), panel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := opened.Predict(t.Context(), panel, nil)
+	got, err := opened.Forecast(t.Context(), panel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 		}
 	}
 	var text bytes.Buffer
-	if err := got.WriteCSV(&text); err != nil {
+	if err := got.Write(&text); err != nil {
 		t.Fatal(err)
 	}
 	lines, err := csv.NewReader(&text).ReadAll()
@@ -285,7 +285,7 @@ func TestNoLeak(t *testing.T) {
 			cfg.Past = Past{"p"}
 		}
 		panel := hourly(1, 500)
-		m, d, err := prepare(panel, cfg, nil)
+		m, d, err := prepare(t.Context(), panel, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +307,7 @@ func TestNoLeak(t *testing.T) {
 		if got := forecastOf(t, m, d, 450); slices.Equal(got, first) {
 			t.Errorf("%s: the forecast ignores what is known ahead", head)
 		}
-		again, _, err := prepare(changed, cfg, nil)
+		again, _, err := prepare(t.Context(), changed, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,7 +330,7 @@ func forecastOf(t *testing.T, m *Model, d *dataset, origin int32) []float64 {
 
 // TestWindowsKeepToTheirPart holds for every part and stride.
 func TestWindowsKeepToTheirPart(t *testing.T) {
-	m, d, err := prepare(hourly(2, 500), small(), nil)
+	m, d, err := prepare(t.Context(), hourly(2, 500), small(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,21 +355,21 @@ func TestWindowsKeepToTheirPart(t *testing.T) {
 func TestResumeGivesTheSameModel(t *testing.T) {
 	panel, cfg := hourly(1, 500), small()
 	cfg.Epochs = 4
-	straight, _, err := Train(context.Background(), panel, cfg, nil)
+	straight, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
 	progress := &train.Progress{W: writerFunc(func([]byte) { cancel() }), Every: time.Nanosecond}
-	_, result, err := Train(ctx, panel, cfg, &train.Run{Dir: dir, Progress: progress})
+	_, result, err := Train(ctx, &Data{Panel: panel}, cfg, &train.Run{Dir: dir, Progress: progress})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !result.Interrupted || exists(filepath.Join(dir, "config.json")) {
 		t.Fatalf("interrupted: %v", result.Interrupted)
 	}
-	resumed, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir, Resume: true})
+	resumed, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func TestResumeGivesTheSameModel(t *testing.T) {
 		}
 	}
 	cfg.Hidden = 9
-	if _, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir, Resume: true}); err == nil {
+	if _, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir, Resume: true}); err == nil {
 		t.Error("another network resumed from this checkpoint")
 	}
 }
@@ -394,7 +394,7 @@ func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
 	var first [][]float32
 	for _, n := range []int{1, 2, 7} {
 		before := runtime.GOMAXPROCS(n)
-		m, _, err := Train(context.Background(), panel, cfg, nil)
+		m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 		runtime.GOMAXPROCS(before)
 		if err != nil {
 			t.Fatal(err)
@@ -412,12 +412,12 @@ func TestSameBitsForAnyNumberOfThreads(t *testing.T) {
 func TestBacktest(t *testing.T) {
 	panel, cfg := hourly(2, 400), small()
 	cfg.Epochs = 1
-	m, _, err := Train(context.Background(), panel, cfg, nil)
+	m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, o := range []*BacktestOptions{nil, {Stride: 37}, {Stride: 37, Refit: true}} {
-		e, err := m.Backtest(t.Context(), panel, o)
+		e, err := m.Backtest(t.Context(), &Data{Panel: panel}, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -436,14 +436,14 @@ func TestConstantSeriesWorksAndSaysSo(t *testing.T) {
 	for i := range panel.Series[0].Values[0] {
 		panel.Series[0].Values[0][i] = 7
 	}
-	m, _, err := Train(context.Background(), panel, cfg, nil)
+	m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(strings.Join(m.Notes(), " "), "constant") {
 		t.Errorf("notes %q", m.Notes())
 	}
-	e, err := m.Evaluate(t.Context(), panel, "test")
+	e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +457,7 @@ func TestSavedModelIsGuarded(t *testing.T) {
 	panel, cfg := hourly(1, 400), small()
 	cfg.Epochs = 1
 	dir := t.TempDir()
-	if _, _, err := Train(context.Background(), panel, cfg, &train.Run{Dir: dir}); err != nil {
+	if _, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "linear.safetensors")
@@ -497,7 +497,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		cfg := small()
 		c.set(&cfg)
-		_, _, err := Train(context.Background(), hourly(1, c.rows), cfg, nil)
+		_, _, err := Train(context.Background(), &Data{Panel: hourly(1, c.rows)}, cfg, nil)
 		var misuse *data.InputError
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") || !errors.As(err, &misuse) {
 			t.Errorf("%s: got %v, want an InputError with %q", c.name, err, c.want)
@@ -508,15 +508,15 @@ func TestBadInput(t *testing.T) {
 func TestPredictNeedsWhatIsKnownAhead(t *testing.T) {
 	panel, cfg := hourly(1, 400), small()
 	cfg.Epochs = 1
-	m, _, err := Train(context.Background(), panel, cfg, nil)
+	m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = m.Predict(t.Context(), panel, nil)
+	_, err = m.Forecast(t.Context(), panel, nil)
 	if err == nil || !strings.Contains(err.Error(), "needs x for 6 rows after the last target") {
 		t.Errorf("got %v", err)
 	}
-	f, err := m.Predict(t.Context(), withAhead(panel, 6), &PredictOptions{Quantiles: []float64{0.2, 0.8}})
+	f, err := m.Forecast(t.Context(), withAhead(panel, 6), &PredictOptions{Quantiles: []float64{0.2, 0.8}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -546,7 +546,7 @@ func TestSizesThatTheDataAsk(t *testing.T) {
 	} {
 		cfg := Defaults()
 		cfg.Target, cfg.Horizon = []string{"y"}, c.askedHorizon
-		m, _, err := prepare(monthly(c.rows), cfg, nil)
+		m, _, err := prepare(t.Context(), monthly(c.rows), cfg, nil)
 		if err != nil {
 			t.Errorf("%d rows: %v", c.rows, err)
 			continue
@@ -585,16 +585,19 @@ func (c *stopAfter) Err() error {
 func TestCancelled(t *testing.T) {
 	panel, cfg := hourly(2, 400), small()
 	cfg.Epochs = 1
-	m, _, err := Train(context.Background(), panel, cfg, nil)
+	m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, call := range map[string]func(ctx context.Context) error{
-		"Evaluate": func(ctx context.Context) error { _, err := m.Evaluate(ctx, panel, "train"); return err },
-		"Predict":  func(ctx context.Context) error { _, err := m.Predict(ctx, withAhead(panel, 6), nil); return err },
-		"Backtest": func(ctx context.Context) error { _, err := m.Backtest(ctx, panel, nil); return err },
+		"Evaluate": func(ctx context.Context) error {
+			_, err := m.Evaluate(ctx, &Data{Panel: panel}, "train", nil)
+			return err
+		},
+		"Predict":  func(ctx context.Context) error { _, err := m.Forecast(ctx, withAhead(panel, 6), nil); return err },
+		"Backtest": func(ctx context.Context) error { _, err := m.Backtest(ctx, &Data{Panel: panel}, nil); return err },
 		"Refit": func(ctx context.Context) error {
-			_, err := m.Backtest(ctx, panel, &BacktestOptions{Refit: true})
+			_, err := m.Backtest(ctx, &Data{Panel: panel}, &BacktestOptions{Refit: true})
 			return err
 		},
 	} {

@@ -38,7 +38,7 @@ func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
 	}
-	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.ONNXDoc()}}
+	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.onnxDoc()}}
 	var want map[string][]float32
 	in := e.sample()
 	var err error
@@ -55,8 +55,8 @@ func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	return e.g.Export(path, in, want)
 }
 
-// ONNXDoc is the doc string of the graph that ExportONNX writes: what it leaves out.
-func (m *Model) ONNXDoc() string {
+// onnxDoc is the doc string of the graph: what it leaves out.
+func (m *Model) onnxDoc() string {
 	text := fmt.Sprintf("A Carousel forecasting network (%s, head %s, loss %s). The graph is the network alone. Outside it stay: scaling the columns (%s, config.json has the numbers), "+
 		"centring each window (%s), the inputs from calendar and seasons, and taking forecasts back to the data's units.", m.cfg.Cell, m.cfg.Head, m.cfg.Loss, m.cfg.Scale, m.cfg.WindowNorm)
 	if m.anchor.Share != 0 {

@@ -18,9 +18,7 @@ func (u units) out(z float64) float64 {
 	return u.scaler.out(float64(u.centre.scale)*z + float64(u.centre.shift))
 }
 
-func (u units) in(y float64) float64 {
-	return (u.scaler.in(y) - float64(u.centre.shift)) / float64(u.centre.scale)
-}
+func (u units) in(y float64) float64 { return u.centre.from(u.scaler.in(y)) }
 
 // point is the forecast that a step's outputs stand for: the median where the
 // loss aims at it, else the mean.

@@ -195,12 +195,15 @@ func TestCalendar(t *testing.T) {
 // the gradient of the penalised squares is zero.
 func TestRidgeSolvesItsEquations(t *testing.T) {
 	cfg := small()
-	_, d, err := prepare(hourly(1, 500), cfg, nil)
+	_, d, err := prepare(t.Context(), hourly(1, 500), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	train := d.windows(trainPart, 1)
-	eq := newNormal(d, 0, train)
+	eq, err := newNormal(t.Context(), d, 0, train)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const lambda = 3
 	w := eq.solve(rising(0, d.linear+d.groups), lambda)
 	x, y, groups := d.design(0, train)
@@ -227,7 +230,7 @@ func TestSkipIsTheRidge(t *testing.T) {
 	cfg := small()
 	cfg.Target = []string{"a", "b"}
 	panel := hourly(2, 500)
-	m, d, err := prepare(panel, cfg, nil)
+	m, d, err := prepare(t.Context(), panel, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // PredictOptions changes a prediction; nil is the model's own.
@@ -35,11 +37,25 @@ type SeriesForecast struct {
 	Quantiles [][]float64 `json:"quantiles"`      // [level][step]
 }
 
-// Predict forecasts the horizon after the last row that has a target, of each
-// series in a table read with the model's ReadOptions. Columns known ahead need
-// their values over the horizon, in rows without targets. A cancelled ctx ends it
-// with its error.
-func (m *Model) Predict(ctx context.Context, panel *data.Panel, o *PredictOptions) (*Forecast, error) {
+// Predict forecasts what follows the table in a file, as [Model.Forecast] does.
+// What is wrong with the file is a *data.InputError.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Forecast, error) {
+	if in.File == "" {
+		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
+	}
+	panel, err := readPanel(ctx, in.File, &m.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return m.Forecast(ctx, panel, o)
+}
+
+// Forecast forecasts the horizon after the last row that has a target, of each
+// series of a table with the columns that the model was trained on. Columns known
+// ahead need their values over the horizon, in rows without targets; a table
+// without these, or too short, is a *data.InputError. A cancelled ctx ends it with
+// its error.
+func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (*Forecast, error) {
 	levels := m.cfg.Quantiles
 	if o != nil && o.Quantiles != nil {
 		levels = slices.Clone(o.Quantiles)
@@ -128,9 +144,38 @@ func joinAnd(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// WriteCSV writes one line a series, target and step: time (or row), series if
-// there are several, target, forecast, and a column q0.1 and so on a level.
-func (f *Forecast) WriteCSV(w io.Writer) error {
+// Remarks are what to know of the forecast, a sentence each.
+func (f *Forecast) Remarks() []string { return f.Notes }
+
+// Print writes the forecast for people: a table for each series and target.
+func (f *Forecast) Print(w io.Writer) {
+	for _, s := range f.Series {
+		fmt.Fprintln(w, strings.TrimSpace(s.ID+" "+s.Target))
+		t := report.NewTable("row", "forecast")
+		if s.Time != nil {
+			t.Columns[0].Name = "time"
+		}
+		for _, q := range f.Levels {
+			t.Columns = append(t.Columns, report.Column{Name: fmt.Sprintf("q%g", q), Number: true})
+		}
+		for h, y := range s.Point {
+			row := []string{fmt.Sprint(s.Row[h]), report.Number(y)}
+			if s.Time != nil {
+				row[0] = s.Time[h].Format("Mon 2006-01-02 15:04")
+			}
+			for i := range f.Levels {
+				row = append(row, report.Number(s.Quantiles[i][h]))
+			}
+			t.Add(row...)
+		}
+		t.Print(w)
+	}
+}
+
+// Write writes a CSV table with one line a series, target and step: time (or row),
+// series if there are several, target, forecast, and a column q0.1 and so on a
+// level.
+func (f *Forecast) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
 	timed := len(f.Series) > 0 && f.Series[0].Time != nil
 	head := []string{"row", "series", "target", "forecast"}

@@ -3,22 +3,18 @@ package forecast
 import (
 	"fmt"
 
-	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe readies about rows windows of a table, spread evenly over the test part,
-// and gives the loss of their forecasts on a tape in Train mode: to look into the
-// network, as package explain does. An autoregressive network answers for the
-// last step alone.
-func (m *Model) Probe(panel *data.Panel, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
-	d, err := m.dataset(panel, false)
+// Probe gives the loss of about rows windows, spread evenly over the test part, on
+// a tape in Train mode: to look into the network, as explain gradients does. An
+// autoregressive network answers for the last step alone. A test part without a
+// window is a *data.InputError.
+func (m *Model) Probe(from *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+	d, list, err := m.scored(from.Panel, task.Test, 1)
 	if err != nil {
 		return nil, err
-	}
-	list := d.windows(testPart, 1)
-	if len(list) == 0 {
-		return nil, data.Errorf("the test part holds no window: it needs %d rows, and %d rows of history before them", d.horizon, d.reach)
 	}
 	if rows < 1 {
 		return nil, fmt.Errorf("forecast: Probe: needs rows, got %d", rows)

@@ -17,11 +17,11 @@ func TestProbe(t *testing.T) {
 	for _, head := range []string{"direct", "autoregressive"} {
 		cfg := small()
 		cfg.Head, cfg.Epochs, cfg.Skip = head, 1, "none"
-		m, _, err := Train(context.Background(), panel, cfg, nil)
+		m, _, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		loss, err := m.Probe(panel, 9)
+		loss, err := m.Probe(&Data{Panel: panel}, 9)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: gradient %v of c at the last step", head, last)
 		}
 		var input *data.InputError
-		if _, err := m.Probe(hourly(1, 20), 9); !errors.As(err, &input) {
+		if _, err := m.Probe(&Data{Panel: hourly(1, 20)}, 9); !errors.As(err, &input) {
 			t.Errorf("%s: too short a table gives %v", head, err)
 		}
 	}

@@ -90,7 +90,7 @@ func TestProtocolM4Hourly(t *testing.T) {
 		s.Line = append(s.Line, rest.Series[i].Line...)
 	}
 	begun := time.Now()
-	m, result, err := Train(context.Background(), panel, cfg, nil)
+	m, result, err := Train(context.Background(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestProtocolM4Hourly(t *testing.T) {
 		if part == testPart && !(owa <= 0.60) {
 			t.Errorf("OWA %.4f, want at most 0.60", owa)
 		}
-		e, err := m.Evaluate(t.Context(), panel, partNames[part])
+		e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, partNames[part], nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,12 +118,12 @@ func TestProtocolM4Hourly(t *testing.T) {
 func TestProtocolCIF2016(t *testing.T) {
 	cfg := protocol(t, "cif", "cif_2016.yaml")
 	path := sharedFile(t, "forecast/cif_2016_dataset.tsf")
-	o, err := cfg.ReadOptions()
+	o, err := cfg.readOptions()
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Static = nil
-	all, err := data.ReadPanel(path, o)
+	all, err := data.ReadPanel(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestProtocolCIF2016(t *testing.T) {
 			own.Window, own.Split = min(cfg.Window, 10), "rest,6,6"
 		}
 		begun := time.Now()
-		m, result, err := Train(context.Background(), &panel, own, nil)
+		m, result, err := Train(context.Background(), &Data{Panel: &panel}, own, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestProtocolCIF2016(t *testing.T) {
 			scored := panel
 			scored.Series = slices.DeleteFunc(slices.Clone(panel.Series), func(s *data.Series) bool { return int(s.Static[0].Number) != horizon })
 			smape, mase, n := lastWindows(t, m, &scored, part, 12)
-			e, err := m.Evaluate(t.Context(), &scored, partNames[part])
+			e, err := m.Evaluate(t.Context(), &Data{Panel: &scored}, partNames[part], nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,14 +173,14 @@ func trainAndScore(t *testing.T, cfg Config, file string) *Evaluation {
 	t.Helper()
 	panel := read(t, sharedFile(t, file), cfg)
 	begun := time.Now()
-	m, result, err := Train(t.Context(), panel, cfg, nil)
+	m, result, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d epochs, %d steps, %v; %s", result.Epochs, result.Steps, time.Since(begun).Round(time.Second), strings.Join(m.Notes(), "; "))
 	var e *Evaluation
 	for part := validationPart; part <= testPart; part++ {
-		if e, err = m.Evaluate(t.Context(), panel, partNames[part]); err != nil {
+		if e, err = m.Evaluate(t.Context(), &Data{Panel: panel}, partNames[part], nil); err != nil {
 			t.Fatal(err)
 		}
 		for name, s := range map[string]Metrics{"network": e.Metrics, "linear": e.Baselines["linear"], "seasonal naive": e.Baselines["seasonal_naive"]} {

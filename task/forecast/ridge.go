@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"context"
 	"math"
 	"slices"
 
@@ -14,7 +15,6 @@ type ridge struct {
 	linear, groups, horizon int
 	weights                 []*mat.Dense // [target][linear+groups, horizon]
 	penalty                 []float64    // [target], chosen on the validation windows
-	err                     float64      // mean absolute error there, in the network's units
 }
 
 // penalties are tried in turn, as shares of an input's mean sum of squares. The
@@ -30,7 +30,7 @@ const (
 )
 
 // fitRidge solves the normal equations of the training windows.
-func fitRidge(d *dataset) *ridge {
+func fitRidge(ctx context.Context, d *dataset) (*ridge, error) {
 	train, valid := d.windows(trainPart, d.cfg.Stride), d.windows(validationPart, 1)
 	if len(valid) == 0 {
 		cut := len(train) - len(train)/10
@@ -44,12 +44,14 @@ func fitRidge(d *dataset) *ridge {
 	valid = thin(valid, (len(valid)+ridgeValidation-1)/ridgeValidation)
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon}
 	for k := range d.targets {
-		w, penalty, err := solveRidge(d, k, train, valid)
+		w, penalty, err := solveRidge(ctx, d, k, train, valid)
+		if err != nil {
+			return nil, err
+		}
 		r.weights = append(r.weights, w)
 		r.penalty = append(r.penalty, penalty)
-		r.err += err / float64(d.targets)
 	}
-	return r
+	return r, nil
 }
 
 // thin keeps every nth window.
@@ -70,7 +72,7 @@ type normal struct {
 	xy *mat.Dense // [linear+groups, horizon]
 }
 
-func newNormal(d *dataset, k int, train []window) *normal {
+func newNormal(ctx context.Context, d *dataset, k int, train []window) (*normal, error) {
 	p, n := d.linear, d.linear+d.groups
 	eq := &normal{mat.NewDense(n, n, nil), mat.NewDense(n, d.horizon, nil)}
 	xx := eq.xx.Slice(0, p, 0, p).(*mat.Dense)
@@ -78,6 +80,9 @@ func newNormal(d *dataset, k int, train []window) *normal {
 	blockXX, blockXY := mat.NewDense(p, p, nil), mat.NewDense(p, d.horizon, nil)
 	const block = 1024
 	for lo := 0; lo < len(train); lo += block {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		x, y, groups := d.design(k, train[lo:min(lo+block, len(train))])
 		blockXX.Mul(x.T(), x)
 		blockXY.Mul(x.T(), y)
@@ -99,7 +104,7 @@ func newNormal(d *dataset, k int, train []window) *normal {
 			}
 		}
 	}
-	return eq
+	return eq, nil
 }
 
 // design is the regression's inputs and outputs for some windows of target k.
@@ -137,8 +142,11 @@ const worthIt = 0.01
 // the kinds of time, and keeps what does best on the validation windows. Of
 // choices about as good it takes the one with fewer inputs, which more often
 // holds good later.
-func solveRidge(d *dataset, k int, train, valid []window) (best *mat.Dense, penalty, least float64) {
-	eq := newNormal(d, k, train)
+func solveRidge(ctx context.Context, d *dataset, k int, train, valid []window) (best *mat.Dense, penalty float64, err error) {
+	eq, err := newNormal(ctx, d, k, train)
+	if err != nil {
+		return nil, 0, err
+	}
 	x, y, groups := d.design(k, valid)
 	main, all := d.linear-1, d.linear+d.groups
 	choices := [][]int{rising(0, main), rising(0, d.linear)}
@@ -146,10 +154,14 @@ func solveRidge(d *dataset, k int, train, valid []window) (best *mat.Dense, pena
 		choices = append(choices, slices.Concat(rising(0, main), rising(d.linear, all)), rising(0, all))
 	}
 	size := mat.Trace(eq.xx.Slice(0, d.linear, 0, d.linear)) / float64(d.linear)
-	best, least = mat.NewDense(all, d.horizon, nil), math.Inf(1)
+	best = mat.NewDense(all, d.horizon, nil)
+	least := math.Inf(1)
 	for _, columns := range choices {
 		limit := least * (1 - worthIt)
 		for _, share := range penalties {
+			if err := ctx.Err(); err != nil {
+				return nil, 0, err
+			}
 			w := eq.solve(columns, share*size)
 			if w == nil {
 				continue
@@ -159,7 +171,7 @@ func solveRidge(d *dataset, k int, train, valid []window) (best *mat.Dense, pena
 			}
 		}
 	}
-	return best, penalty, least
+	return best, penalty, nil
 }
 
 // rising is lo, lo+1 and so on up to hi-1.

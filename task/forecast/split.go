@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // span is the rows [lo, hi) of a series.
@@ -23,7 +24,7 @@ const (
 	testPart
 )
 
-var partNames = []string{"train", "validation", "test"}
+var partNames = []task.Part{task.Training, task.Validation, task.Test}
 
 // split divides the rows of a series: a data.Split, or counts of which one is
 // the rest.

@@ -16,25 +16,29 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a model to a table read with cfg's ReadOptions. If ctx is
+// Train fits a model to a table, divided as Config.Split says: weights are learnt
+// from the training rows, and those of validation choose the epoch, the shares of
+// the simple methods and the intervals.
+//
+// What is wrong with the settings or the data is a *data.InputError. If ctx is
 // cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
-// from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, panel *data.Panel, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// from and no finished model, and the model returned is as far as training came.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, d, err := prepare(panel, cfg, o.Device)
+	m, set, err := prepare(ctx, d.Panel, cfg, o.Device)
 	if err != nil {
 		return nil, nil, err
 	}
-	result, err := m.fit(ctx, d, o)
+	result, err := m.fit(ctx, set, o)
 	if err != nil || result.Interrupted {
 		return m, result, err
 	}
-	if err := m.calibrate(ctx, d, d.validationWindows()); err != nil {
+	if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
 		return nil, nil, err
 	}
 	if o.Writes() {
@@ -54,7 +58,7 @@ func (d *dataset) validationWindows() []window {
 }
 
 // prepare settles the configuration on the data and makes the untrained model.
-func prepare(panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
+func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
 	frames, err := rawFrames(panel, &cfg)
 	if err != nil {
 		return nil, nil, err
@@ -93,7 +97,10 @@ func prepare(panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset
 	}
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
-	r := fitRidge(d)
+	r, err := fitRidge(ctx, d)
+	if err != nil {
+		return nil, nil, err
+	}
 	m := newModel(cfg, s, on)
 	d.cfg = &m.cfg
 	m.ridge = r

@@ -137,8 +137,11 @@ func (d *dataset) anyTarget(f *frame, origin int) bool {
 // centre is what a window's values are measured from, and in.
 type centre struct{ shift, scale float32 }
 
-// of is v seen from the centre: in float32, but zero where a series that dies
-// away would give a subnormal number.
+// from is v seen from the centre.
+func (c centre) from(v float64) float64 { return (v - float64(c.shift)) / float64(c.scale) }
+
+// of is from in float32, with zero where a series that dies away would give a
+// subnormal number.
 func (c centre) of(v float32) float32 {
 	return simd.Narrow(float64(simd.Narrow(float64(v)-float64(c.shift))) / float64(c.scale))
 }
@@ -189,14 +192,19 @@ func (d *dataset) fitUnit(train []window) {
 	}
 }
 
+// seen are the targets [lo, hi) that row k of the network sees: that one, or all.
+func (d *dataset) seen(k int) (lo, hi int) {
+	if d.channels > 1 {
+		return 0, d.targets
+	}
+	return k, k + 1
+}
+
 // fillEncoder writes one row's inputs [window, encoder]: its targets (target k
 // alone, or all), what was missing of them, past covariates, what is known
 // ahead, and what holds for the whole series.
 func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []centre) {
-	lo, hi := k, k+1
-	if d.channels > 1 {
-		lo, hi = 0, d.targets
-	}
+	lo, hi := d.seen(k)
 	for i := range d.window {
 		row := origin - d.window + i
 		x := dst[i*d.encoder : (i+1)*d.encoder]
@@ -219,10 +227,7 @@ func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []
 // the seasonal naive forecasts of seasons longer than the window, the place in
 // the horizon, and what holds for the whole series.
 func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []centre) {
-	lo, hi := k, k+1
-	if d.channels > 1 {
-		lo, hi = 0, d.targets
-	}
+	lo, hi := d.seen(k)
 	for h := range d.horizon {
 		x := dst[h*d.decoder : (h+1)*d.decoder]
 		n := d.fillAhead(x, f, origin+h)
@@ -242,10 +247,7 @@ func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []
 // network from the row first on: a row's targets, and what is known of the row
 // after it.
 func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, centres []centre) {
-	lo, hi := k, k+1
-	if d.channels > 1 {
-		lo, hi = 0, d.targets
-	}
+	lo, hi := d.seen(k)
 	for i := range steps {
 		row := first + i
 		x := dst[i*d.encoder : (i+1)*d.encoder]

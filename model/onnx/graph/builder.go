@@ -244,6 +244,7 @@ func (g *Builder) Export(path string, in map[string]Value, want map[string][]flo
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph: %w", err)
 	}
+	p.Doc = g.Doc
 	return p, model.WriteFileAtomic(path, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err

@@ -18,6 +18,8 @@ type Parity struct {
 	Runtime string  // ONNX Runtime and its version, if it was found, else ""
 	// MaxDiffRuntime is max |difference| against the file as ONNX Runtime runs it; 0 without.
 	MaxDiffRuntime float64
+
+	Doc string // of a graph that was written: what it computes and what it leaves out
 }
 
 // String is one line for a report.

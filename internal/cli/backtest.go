@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task/forecast"
+)
+
+func (a *app) backtestCommand() *cobra.Command {
+	var files forecast.Files
+	var o forecast.BacktestOptions
+	var given *options
+	c := &cobra.Command{
+		Use:   "backtest DIR --data FILE",
+		Short: "Score a model as it would have been used, from origin to origin",
+		Long: `Forecasts from one origin after the other through the test rows, --stride rows
+apart, and scores the forecasts with those of the simple methods. With --refit
+the model is trained anew on all rows before each origin.`,
+		Example: `  carousel backtest run --data load.csv --stride 24
+  carousel backtest run --data load.csv --stride 720 --refit`,
+		GroupID: groupWork,
+		Args:    oneArg("a model directory"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := given.resolve(); err != nil {
+				return err
+			}
+			dir, err := model.Open(args[0])
+			if err != nil {
+				return err
+			}
+			m, err := forecast.OpenDir(dir)
+			if err != nil {
+				return err
+			}
+			if files.Data == "" {
+				return misusef("--data is needed: %s", forecast.Task.Scores)
+			}
+			d, err := forecast.Read(c.Context(), &files, m.Config())
+			if err != nil {
+				return err
+			}
+			e, err := m.Backtest(c.Context(), d, &o)
+			if err != nil {
+				return err
+			}
+			for _, n := range d.Notes() {
+				a.note("Note: %s", n)
+			}
+			return a.emit("backtest", e, func(w io.Writer) { printSummary(w, e.Summary()) })
+		},
+	}
+	given = dataFlags(c.Flags(), &files, &o)
+	return c
+}
