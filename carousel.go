@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/classify"
 	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -17,6 +18,7 @@ import (
 var Tasks = []*task.Kind{
 	forecast.Task,
 	classify.Task,
+	tag.Task,
 	translate.Task,
 }
 

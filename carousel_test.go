@@ -77,22 +77,26 @@ func TestOpenTagger(t *testing.T) {
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Holdout = 8, 8, 8, 0
 	cfg.LR = 0.05
 	run := filepath.Join(dir, "run")
-	if _, _, err := tag.Train(context.Background(), tag.File(file, &cfg, nil), nil, cfg, &train.Run{Dir: run}); err != nil {
+	d, err := tag.Read(t.Context(), &task.Files{Data: file}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := tag.Train(t.Context(), d, cfg, &train.Run{Dir: run}); err != nil {
 		t.Fatal(err)
 	}
 	p, err := carousel.Open(run)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := p.(*carousel.Tagger); !ok || p.Task() != "tag" {
-		t.Fatalf("got a %T for the task %q", p, p.Task())
+	if _, ok := p.Model.(*tag.Model); !ok || p.Kind != tag.Task {
+		t.Fatalf("got a %T for the task %q", p.Model, p.Kind.Name)
 	}
-	found, err := p.PredictFile(t.Context(), file)
+	found, err := p.Predict(t.Context(), task.Input{File: file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := found.WriteCSV(&text); err != nil || !strings.Contains(text.String(), "\n1,PER,Bob,") {
+	if err := found.Write(&text); err != nil || !strings.Contains(text.String(), "\n1,PER,Bob,") {
 		t.Errorf("%s, %v", text.String(), err)
 	}
 }

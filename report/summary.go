@@ -113,9 +113,9 @@ func (t *Table) Print(w io.Writer) {
 // maxConfusion is the most classes whose confusions are drawn.
 const maxConfusion = 60
 
-// Confusion draws which label the model takes for which: counts[label][answer]. Nil
-// without counts, or of too many labels.
-func Confusion(labels []string, counts [][]int, legend string) *Figure {
+// Confusion draws which label the model takes for which: counts[label][answer], or
+// shares. Nil without counts, or of too many labels.
+func Confusion[N int | float64](labels []string, counts [][]N, legend string) *Figure {
 	if len(counts) == 0 || len(labels) > maxConfusion {
 		return nil
 	}

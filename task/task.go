@@ -71,6 +71,7 @@ type Data interface {
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections of the page of its training
 //	Probe(*Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, to look into the network
 //	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   a prediction written while it is made
+//	String() string   the kind of network in a few words
 //	Wants() *W   the data it wants, of any struct W; inspect prints its fields
 //	Title() string   of the page of its training, if not that of the task
 //	ExportONNX(path string) (*graph.Parity, error)   writes the model as an ONNX graph, compared with the model

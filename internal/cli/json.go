@@ -19,7 +19,6 @@ import (
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
-	"github.com/carousel-ml/carousel/task/tag"
 )
 
 // schema is a kind of JSON object that the command prints. Whoever takes away a
@@ -60,17 +59,14 @@ var commonSchemas = []schema{
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
 	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
-	{"train.tag", 1, trainResult{Evaluation: tag.Evaluation{}}, "`train tag`"},
 	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
 	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
 
 	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
-	{"evaluate.tag", 1, tag.Evaluation{}, "`evaluate` with a tagger."},
 	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
 	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
 
 	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
-	{"predict.tag", 1, tag.Predictions{}, "`predict` with a tagger."},
 	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
 	{"predict.classify-audio", 1, speech.SoundClasses{}, "`predict` with a classifier of sounds."},
 
@@ -84,7 +80,6 @@ var commonSchemas = []schema{
 
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
 	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
-	{"inspect.tag", 1, inspection{Config: tag.Config{}}, "`inspect` of a tagger."},
 	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},
 	{"inspect.classify-audio", 1, inspection{Config: speech.ClassifyConfig{}}, "`inspect` of a classifier of sounds."},
 

@@ -143,6 +143,9 @@ func printSummary(w io.Writer, s *report.Summary) {
 // trainPage is the report of a training; e may be nil.
 func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Result, out *trainResult, e task.Evaluation) (*report.Page, error) {
 	page := &report.Page{Title: m.Title(), Subtitle: d.String(), Version: carousel.Version()}
+	if one, ok := m.Model.(fmt.Stringer); ok {
+		page.Subtitle += ": " + one.String()
+	}
 	training := trainingOf(r)
 	facts := report.Facts{
 		{Name: "Weights", Value: report.Count(out.Parameters)},

@@ -11,13 +11,6 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// textFiles are the files of a task that learns from one kind of file.
-type textFiles struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"file to learn from; may be gzipped"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"file to validate on (none: a part of the training data)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"file to score the finished model on (none: the validation part)"`
-}
-
 // anything reports whether a source has something to give, be it an error.
 func anything[T any](source iter.Seq2[T, error]) bool {
 	for range source {

@@ -39,7 +39,7 @@ func (a *app) tasks() []*taskVerbs {
 }
 
 var oldTasks = []*taskVerbs{
-	&generateTask, &tagTask,
+	&generateTask,
 	&transcribeTask, &classifyAudioTask,
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/classify"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
@@ -46,7 +47,7 @@ func allFilled() []filled {
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Generate": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
-		"files of texts": &textFiles{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecast.Files{},
+		"files of texts": &task.Files{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
 	}

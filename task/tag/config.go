@@ -2,7 +2,9 @@ package tag
 
 import (
 	"cmp"
+	"fmt"
 	"math"
+	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
@@ -12,8 +14,8 @@ import (
 
 // Config is everything that a tagger is made from. Command-line flags, recipe
 // files and Go programs fill this one struct; start from [Defaults]. A zero or
-// "auto" where the help says so is settled by the data when training begins, and
-// [Model.Config] then tells what it became.
+// "auto" is replaced when training begins, where the help says so, by a value that
+// depends on the data; [Model.Config] returns the value chosen.
 type Config struct {
 	Format      string  `json:"format" oneof:"(by the file's name),conll,conllu,bmes" group:"Data" help:"how the file is laid out"`
 	TokenColumn string  `json:"token_column" was:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
@@ -42,13 +44,13 @@ type Config struct {
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, that of an older model too.
+// UnmarshalJSON reads a configuration, also that of an older model.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
 }
 
-// Defaults is the configuration that a user starts from.
+// Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
 		Scheme: "auto", Holdout: 0.1, MaxLength: 500,
@@ -59,8 +61,8 @@ func Defaults() Config {
 	return c
 }
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
+// Validate checks the configuration. The first invalid setting is a
+// *data.InputError of one line.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
@@ -111,6 +113,19 @@ func (c *Config) settle(d *corpus) {
 		c.Patience = max(10, epochs/2) // few spans are found in the first epochs, or none
 	}
 	c.Settle(epochs)
+}
+
+// describe describes the network in a few words.
+func (c *Config) describe() string {
+	kind := strings.ToUpper(c.Cell)
+	if c.Bidirectional {
+		kind = "Bi" + kind
+	}
+	what := "spans in " + c.Scheme
+	if Scheme(c.Scheme) == Labels {
+		what = "a label for each token"
+	}
+	return fmt.Sprintf("%s with %s, %s", kind, c.Decoder, what)
 }
 
 // lettersPerToken is the mean length of the tokens, in characters.

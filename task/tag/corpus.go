@@ -3,32 +3,10 @@ package tag
 import (
 	"fmt"
 	"hash/fnv"
-	"iter"
-	"math/rand/v2"
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
 )
-
-// Source is where sentences come from; it is gone through once.
-type Source = iter.Seq2[data.Sentence, error]
-
-// File is the sentences of a file as cfg reads it. What is unusual about the
-// file is told to note, if not nil.
-func File(path string, cfg *Config, note func(string)) Source {
-	return data.ReadConll(path, cfg.reading(true, note))
-}
-
-// Sentences are sentences in memory.
-func Sentences(list []data.Sentence) Source {
-	return func(yield func(data.Sentence, error) bool) {
-		for _, s := range list {
-			if !yield(s, nil) {
-				return
-			}
-		}
-	}
-}
 
 // corpus is sentences as numbers. Each distinct word is kept once.
 type corpus struct {
@@ -143,61 +121,24 @@ func isStop(token string) bool {
 	return false
 }
 
-// read takes in all of a source of tagged sentences. With deal, each goes to the
-// corpus that it names.
-func (d *corpus) read(source Source, limit int, deal func() *corpus) error {
-	for s, err := range source {
-		if err != nil {
-			return err
-		}
+// encode is tagged sentences as numbers, in pieces of at most limit tokens. What
+// is wrong with their tags is a *data.InputError.
+func encode(list []data.Sentence, limit int) (*corpus, error) {
+	d := newCorpus()
+	for i := range list {
+		s := &list[i]
 		if len(s.Tags) != len(s.Tokens) {
-			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}
+			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}
 		}
-		to := d
-		if deal != nil {
-			to = deal()
-		}
-		to.add(&s, limit)
-		if len(to.kinds) > maxKinds {
-			return &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_column"}
+		if d.add(s, limit); len(d.kinds) > maxKinds {
+			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_column"}
 		}
 	}
-	return nil
+	return d, nil
 }
 
 // maxKinds bounds the tags: beyond, the column is likely another one.
 const maxKinds = 2000
-
-// readBoth deals a source out to training and validation sentences.
-func readBoth(source Source, cfg *Config) (learn, valid *corpus, err error) {
-	learn, valid = newCorpus(), newCorpus()
-	held := cfg.dealer()
-	return learn, valid, learn.read(source, cfg.MaxLength, func() *corpus {
-		if held() {
-			return valid
-		}
-		return learn
-	})
-}
-
-// dealer says of each training sentence in turn whether it validates.
-func (c *Config) dealer() func() bool {
-	r := rand.New(rand.NewPCG(c.Seed^0x73706c6974, 0)) // apart from the streams that shuffle and initialise
-	return func() bool { return r.Float64() < c.Holdout }
-}
-
-// Held are the sentences of a training source that validate where no source is
-// given for it.
-func (c *Config) Held(training Source) Source {
-	return func(yield func(data.Sentence, error) bool) {
-		held := c.dealer()
-		for s, err := range training {
-			if (err != nil || held()) && !yield(s, err) {
-				return
-			}
-		}
-	}
-}
 
 func (d *corpus) lengths() []int {
 	n := make([]int, len(d.pieces))

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -65,24 +66,20 @@ type Evaluation struct {
 	Notes     []string           `json:"notes,omitempty"`  // what to know of the result, a sentence each
 }
 
-// Evaluate scores the model on tagged sentences, beside the tags that words
-// usually have.
-func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error) {
-	d := newCorpus()
-	var lines []int
-	err := d.read(func(yield func(data.Sentence, error) bool) {
-		for s, err := range source {
-			lines = append(lines, s.Line)
-			if !yield(s, err) {
-				return
-			}
-		}
-	}, m.cfg.MaxLength, nil)
-	if err != nil {
-		return nil, err
+// EvaluateOptions are the options of an evaluation; there are none yet.
+type EvaluateOptions struct{}
+
+// Evaluate scores the model on the sentences of a part, beside each word's most
+// frequent tag in training as a baseline. A part without sentences is a
+// *data.InputError; a cancelled ctx returns its error.
+func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+	sentences := of.Of(part)
+	d, err := encode(sentences, m.cfg.MaxLength)
+	if err == nil && len(d.tokens) == 0 {
+		err = data.Errorf("there is no sentence to score on")
 	}
-	if len(d.tokens) == 0 {
-		return nil, data.Errorf("there is no sentence to score on")
+	if err != nil {
+		return nil, data.InFile(of.file, err)
 	}
 	m.vocabularies.apply(d, &m.cfg)
 	d.number(m.tags, m.spans())
@@ -91,11 +88,11 @@ func (m *Model) Evaluate(ctx context.Context, source Source) (*Evaluation, error
 		return nil, err
 	}
 	scheme := m.schemeOf(d)
-	e := &Evaluation{Task: Task, Scheme: scheme, Sentences: len(d.ends), Tokens: len(d.tokens), Baselines: map[string]Metrics{}, Unseen: m.unseen(d)}
+	e := &Evaluation{Task: Name, Scheme: scheme, Sentences: len(d.ends), Tokens: len(d.tokens), Baselines: map[string]Metrics{}, Unseen: m.unseen(d)}
 	e.Metrics = m.score(d, found, e)
 	usual, never := m.usual(d)
 	e.Baselines["usual"], e.Unknown = m.score(d, usual, nil), never
-	e.Worst = m.worst(d, found, losses, lines)
+	e.Worst = m.worst(d, found, losses, sentences)
 	e.Notes = append(slices.Clone(m.notes), unseenNote("sentences scored", e.Unseen)...)
 	if d.cut > 0 {
 		e.Notes = append(e.Notes, cutNote(d.cut, m.cfg.MaxLength))
@@ -349,7 +346,7 @@ const mostWorst = 20
 
 // worst are the wrong sentences with the greatest loss a token, those with tags
 // that training never saw last.
-func (m *Model) worst(d *corpus, found []int32, losses []float64, lines []int) []Example {
+func (m *Model) worst(d *corpus, found []int32, losses []float64, sentences []data.Sentence) []Example {
 	list := []Example{}
 	scheme, at := m.schemeOf(d), 0
 	for i := range d.ends {
@@ -358,12 +355,9 @@ func (m *Model) worst(d *corpus, found []int32, losses []float64, lines []int) [
 		for ; at < len(d.pieces) && d.pieces[at].to <= s.to; at++ {
 			loss += losses[at]
 		}
-		e := Example{Line: lines[i], Tags: d.tagsOf(s), Found: m.write(found[s.from:s.to], scheme), Loss: loss}
+		e := Example{Line: sentences[i].Line, Tokens: sentences[i].Tokens, Tags: d.tagsOf(s), Found: m.write(found[s.from:s.to], scheme), Loss: loss}
 		if slices.Equal(e.Tags, e.Found) || math.IsInf(loss, 0) || math.IsNaN(loss) {
 			continue
-		}
-		for _, w := range d.tokens[s.from:s.to] {
-			e.Tokens = append(e.Tokens, d.words[w].text)
 		}
 		list = append(list, e)
 	}

@@ -24,11 +24,15 @@ func Example() {
 	}
 	cfg := tag.Defaults()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.LR, cfg.Holdout, cfg.MinCount = 16, 16, 20, 0.02, 0, 1
-	m, _, err := tag.Train(context.Background(), tag.Sentences(sentences), nil, cfg, nil)
+	d, err := tag.NewData(sentences, cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	found, err := m.PredictText(context.Background(), []string{"They went from New York to Vienna."}, nil)
+	m, _, err := tag.Train(context.Background(), d, cfg, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	found, err := m.TagText(context.Background(), []string{"They went from New York to Vienna."}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

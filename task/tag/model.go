@@ -1,14 +1,3 @@
-// Package tag trains recurrent networks to tag the tokens of sentences: spans
-// such as names in any of the usual schemes, parts of speech, or any other label
-// of each token.
-//
-// A [Config] says how; [Train] makes a [Model] of tagged sentences; a Model tags
-// sentences ([Model.Predict]) and plain text ([Model.PredictText]), is scored
-// ([Model.Evaluate]) and lives in a directory ([Model.Save], [Open]).
-//
-// Spans are learnt in BIOES whatever the file's scheme is, and come back in that
-// scheme. Vocabularies and network are learnt from the training sentences alone;
-// validation sentences choose the epoch.
 package tag
 
 import (
@@ -22,9 +11,6 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
-
-// Task is what the config.json of a model directory says of a tagger.
-const Task = "tag"
 
 // Model is a trained tagger. It is safe for use by several goroutines.
 type Model struct {
@@ -43,10 +29,10 @@ type saved struct {
 	Notes  []string `json:"notes"`
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Labels are what the model tells apart: the labels of spans, or of tokens.
+// Labels returns the labels of spans, or of tokens, that the model distinguishes.
 func (m *Model) Labels() []string {
 	if !m.spans() {
 		return slices.Clone(m.tags)
@@ -59,14 +45,19 @@ func (m *Model) Labels() []string {
 	return labels
 }
 
-// Scheme is how the training file's tags mark spans; Labels if they mark none.
+// Scheme returns how the training file's tags mark spans; [Labels] if they do not.
 func (m *Model) Scheme() Scheme { return Scheme(m.cfg.Scheme) }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Notes say, a sentence each, what a user might not expect.
+// Notes returns remarks on the training, a sentence each: sentences cut, labels
+// unseen, vectors read.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+// String describes the network in a few words.
+func (m *Model) String() string { return m.cfg.describe() }
 
 func (m *Model) spans() bool { return m.Scheme() != Labels }
 
@@ -81,21 +72,23 @@ func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (*M
 	return m, nil
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Task, saved{m.cfg, m.tags, m.notes}, model.Weights(m.slab), m.vocabularies.part())
+	return model.Save(dir, Name, saved{m.cfg, m.tags, m.notes}, model.Weights(m.slab), m.vocabularies.part())
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of another
+// task is a *model.FileError. The network is put on the device given, by default
+// the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
-	if err := d.For(Task, "a tagger", &c); err != nil {
+	if err := d.For(Name, "a tagger", &c); err != nil {
 		return nil, err
 	}
 	if err := c.check(); err != nil {

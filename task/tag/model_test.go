@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -52,6 +53,20 @@ func made(seed uint64, n int, scheme Scheme) []data.Sentence {
 	return list
 }
 
+// dealt is sentences in memory, divided as cfg says.
+func dealt(list []data.Sentence, cfg Config) *Data {
+	d, err := NewData(list, cfg)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// both are sentences to learn from and to validate on.
+func both(learn, valid []data.Sentence) *Data {
+	return &Data{Parts: task.Parts[data.Sentence]{Training: learn, Validation: valid}}
+}
+
 // small is a configuration that learns made in moments.
 func small() Config {
 	cfg := Defaults()
@@ -67,7 +82,7 @@ func trained(t *testing.T, scheme Scheme, change func(*Config)) *Model {
 	if change != nil {
 		change(&cfg)
 	}
-	m, _, err := Train(context.Background(), Sentences(made(1, 150, scheme)), Sentences(made(2, 40, scheme)), cfg, nil)
+	m, _, err := Train(context.Background(), both(made(1, 150, scheme), made(2, 40, scheme)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +103,7 @@ func TestTrainLearns(t *testing.T) {
 		if m.Scheme() != c.scheme || !slices.Equal(m.Labels(), []string{"LOC", "PER"}) {
 			t.Fatalf("scheme %s and labels %q", m.Scheme(), m.Labels())
 		}
-		e, err := m.Evaluate(context.Background(), Sentences(made(3, 60, c.scheme)))
+		e, err := m.Evaluate(context.Background(), both(made(3, 60, c.scheme), nil), task.All, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +111,7 @@ func TestTrainLearns(t *testing.T) {
 			t.Errorf("%s: %+v, usual %+v", c.scheme, e.Metrics, e.Baselines)
 		}
 		// Another scheme of the same spans scores the same.
-		other, err := m.Evaluate(context.Background(), Sentences(made(3, 60, BILOU)))
+		other, err := m.Evaluate(context.Background(), both(made(3, 60, BILOU), nil), task.All, nil)
 		if err != nil || other.Metrics.F1 != e.Metrics.F1 || other.Scheme != BILOU {
 			t.Errorf("%s against bilou: %+v, %v", c.scheme, other.Metrics, err)
 		}
@@ -118,11 +133,11 @@ func TestTrainLabels(t *testing.T) {
 		}
 		return list
 	}
-	m, _, err := Train(context.Background(), Sentences(sentences(1)), nil, small(), nil)
+	m, _, err := Train(context.Background(), dealt(sentences(1), small()), small(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := m.Evaluate(context.Background(), Sentences(append(sentences(2), data.Sentence{Line: 9, Tokens: []string{"wow"}, Tags: []string{"INTJ"}})))
+	e, err := m.Evaluate(context.Background(), both(append(sentences(2), data.Sentence{Line: 9, Tokens: []string{"wow"}, Tags: []string{"INTJ"}}), nil), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +152,10 @@ func TestTrainLabels(t *testing.T) {
 	}
 }
 
-func TestSaveOpenPredict(t *testing.T) {
+func TestSaveOpenTag(t *testing.T) {
 	dir := t.TempDir()
 	cfg := small()
-	m, _, err := Train(context.Background(), Sentences(made(1, 150, IOB2)), Sentences(made(2, 40, IOB2)), cfg, &train.Run{Dir: dir})
+	m, _, err := Train(context.Background(), both(made(1, 150, IOB2), made(2, 40, IOB2)), cfg, &train.Run{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,11 +164,11 @@ func TestSaveOpenPredict(t *testing.T) {
 		t.Fatal(err)
 	}
 	sentences := [][]string{strings.Fields("Grace Hopper lives in New York"), nil, strings.Fields("the old river"), {"Zürich"}}
-	want, err := m.Predict(context.Background(), sentences, &PredictOptions{NBest: 3})
+	want, err := m.Tag(context.Background(), sentences, &PredictOptions{NBest: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := back.Predict(context.Background(), sentences, &PredictOptions{NBest: 3})
+	got, err := back.Tag(context.Background(), sentences, &PredictOptions{NBest: 3})
 	if err != nil || fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("opened again: %+v, %v\nwant %+v", got, err, want)
 	}
@@ -171,19 +186,19 @@ func TestSaveOpenPredict(t *testing.T) {
 		t.Errorf("a sentence without tokens: %+v", got[1])
 	}
 	// Alone and among others, a sentence gets the same bits.
-	alone, err := m.Predict(context.Background(), sentences[2:3], nil)
+	alone, err := m.Tag(context.Background(), sentences[2:3], nil)
 	if err != nil || !slices.Equal(alone[0].Probabilities, got[2].Probabilities) {
 		t.Errorf("alone %v, among others %v", alone[0].Probabilities, got[2].Probabilities)
 	}
-	if _, err := m.Predict(context.Background(), sentences, &PredictOptions{NBest: -1}); err == nil {
+	if _, err := m.Tag(context.Background(), sentences, &PredictOptions{NBest: -1}); err == nil {
 		t.Error("n_best -1 is accepted")
 	}
 }
 
-func TestPredictText(t *testing.T) {
+func TestTagText(t *testing.T) {
 	m := trained(t, IOB2, nil)
 	text := "Often, Grace Hopper sees\tSão Paulo."
-	got, err := m.PredictText(context.Background(), []string{text, "", "  ", "\xff Ada"}, nil)
+	got, err := m.TagText(context.Background(), []string{text, "", "  ", "\xff Ada"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +215,7 @@ func TestPredictText(t *testing.T) {
 		t.Errorf("%+v", got[1:])
 	}
 	for kind, want := range map[string]int{"space": 6, "char": len([]rune(text)) - 5, "word": 8} {
-		if got, err := m.PredictText(context.Background(), []string{text}, &PredictOptions{Tokens: kind}); err != nil || len(got[0].Tokens) != want {
+		if got, err := m.TagText(context.Background(), []string{text}, &PredictOptions{Tokens: kind}); err != nil || len(got[0].Tokens) != want {
 			t.Errorf("%s: %q, %v; want %d tokens", kind, got[0].Tokens, err, want)
 		}
 	}
@@ -211,7 +226,7 @@ func TestCutLikeTraining(t *testing.T) {
 	s := data.Sentence{Tokens: strings.Fields("@ada @bob do n't it 's U.S. \" quoted \" ' single '"), Tags: strings.Fields("N N V A P V N . A . . A .")}
 	cfg := small()
 	cfg.Epochs = 1
-	m, _, err := Train(context.Background(), Sentences(slices.Repeat([]data.Sentence{s}, 10)), nil, cfg, nil)
+	m, _, err := Train(context.Background(), dealt(slices.Repeat([]data.Sentence{s}, 10), cfg), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +258,7 @@ func TestLongSentences(t *testing.T) {
 	for _, one := range made(9, 2000, IOB2) {
 		s.Tokens, s.Tags = append(append(s.Tokens, one.Tokens...), "."), append(append(s.Tags, one.Tags...), "O")
 	}
-	e, err := m.Evaluate(context.Background(), Sentences([]data.Sentence{s}))
+	e, err := m.Evaluate(context.Background(), both([]data.Sentence{s}, nil), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,8 +291,9 @@ func TestTrainingRepeats(t *testing.T) {
 	}
 	cfg := small()
 	cfg.Epochs, cfg.EMA = 3, 0.9
+	d := both(made(1, 60, IOB2), made(2, 20, IOB2)) // of all trainings: none changes it
 	run := func(ctx context.Context, o *train.Run) *Model {
-		m, _, err := Train(ctx, Sentences(made(1, 60, IOB2)), Sentences(made(2, 20, IOB2)), cfg, o)
+		m, _, err := Train(ctx, d, cfg, o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,7 +312,7 @@ func TestTrainingRepeats(t *testing.T) {
 // A step in its steady state allocates nothing below the loop.
 func TestStepAllocatesNothing(t *testing.T) {
 	cfg := small()
-	m, learn, _, err := prepare(Sentences(made(1, 32, IOB2)), Sentences(made(2, 8, IOB2)), cfg, nil)
+	m, learn, _, err := prepare(both(made(1, 32, IOB2), made(2, 8, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +359,7 @@ func TestWrongInput(t *testing.T) {
 		if c.change != nil {
 			c.change(&cfg)
 		}
-		_, _, err := Train(context.Background(), Sentences(c.sentences), nil, cfg, nil)
+		_, _, err := Train(context.Background(), dealt(c.sentences, cfg), cfg, nil)
 		if c.want == "" && err == nil {
 			continue
 		}
@@ -361,7 +377,7 @@ func TestVectors(t *testing.T) {
 	cfg := small()
 	cfg.Vectors, cfg.MinCount = path, 2
 	list := append(made(1, 20, IOB2), data.Sentence{Line: 21, Tokens: []string{"Rare", "River"}, Tags: []string{"O", "O"}})
-	m, learn, _, err := prepare(Sentences(list), Sentences(made(2, 5, IOB2)), cfg, nil)
+	m, learn, _, err := prepare(both(list, made(2, 5, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,10 +414,10 @@ func TestOpenRefusesWhatItDidNotWrite(t *testing.T) {
 	}
 }
 
-func FuzzPredictText(f *testing.F) {
+func FuzzTagText(f *testing.F) {
 	cfg := small()
 	cfg.Epochs, cfg.MaxLength = 1, 8
-	m, _, err := Train(context.Background(), Sentences(made(1, 30, IOB2)), nil, cfg, nil)
+	m, _, err := Train(context.Background(), dealt(made(1, 30, IOB2), cfg), cfg, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -409,7 +425,7 @@ func FuzzPredictText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := m.PredictText(context.Background(), []string{s}, &PredictOptions{NBest: 2})
+		got, err := m.TagText(context.Background(), []string{s}, &PredictOptions{NBest: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +445,7 @@ func TestProbe(t *testing.T) {
 	list := made(3, 6, IOB2)
 	list[1].Tags = slices.Clone(list[1].Tags)
 	list[1].Tags[0] = "B-NEVER"
-	loss, err := m.Probe(Sentences(list), 4)
+	loss, err := m.Probe(both(list, nil), 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,25 +459,64 @@ func TestProbe(t *testing.T) {
 		t.Errorf("loss %v of %d rows, gradient %v", l.Item(), r.B, dh)
 	}
 	var input *data.InputError
-	if _, err := m.Probe(Sentences(list[1:2]), 4); !errors.As(err, &input) {
+	if _, err := m.Probe(both(list[1:2], nil), 4); !errors.As(err, &input) {
 		t.Errorf("sentences of unknown tags give %v", err)
 	}
 }
 
-// What validates is what Held gives, and none of it is learnt from.
-func TestHeld(t *testing.T) {
+// A file is divided as sentences in memory are, and given back with a column more.
+func TestFiles(t *testing.T) {
 	cfg := small()
-	cfg.Holdout = 0.3
+	cfg.Holdout, cfg.Epochs = 0.3, 1
 	list := made(1, 50, IOB2)
-	_, valid, err := readBoth(Sentences(list), &cfg)
+	var text strings.Builder
+	for _, s := range list {
+		for i, token := range s.Tokens {
+			fmt.Fprintf(&text, "%s\t%s\n", token, s.Tags[i])
+		}
+		text.WriteByte('\n')
+	}
+	path := filepath.Join(t.TempDir(), "names.conll")
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Read(t.Context(), &task.Files{Data: path}, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := newCorpus()
-	if err := held.read(cfg.Held(Sentences(list)), cfg.MaxLength, nil); err != nil {
+	want := dealt(list, cfg)
+	if n := len(d.Validation); n < 5 || n != len(want.Validation) || !slices.Equal(d.Validation[n-1].Tokens, want.Validation[n-1].Tokens) || len(d.Of(task.All)) != 50 {
+		t.Errorf("%d sentences held of the file, %d in memory", n, len(want.Validation))
+	}
+	if d, err = Read(t.Context(), &task.Files{Data: path, Valid: path}, cfg); err != nil || len(d.Training) != 50 || len(d.Validation) != 50 {
+		t.Errorf("with a file to validate on: %d and %d, %v", len(d.Training), len(d.Validation), err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Read(cancelled, &task.Files{Data: path}, cfg); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	m, _, err := Train(t.Context(), d, cfg, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if len(held.ends) < 5 || held.fingerprint() != valid.fingerprint() {
-		t.Errorf("%d sentences held, %d validate", len(held.ends), len(valid.ends))
+	p, err := m.Predict(t.Context(), task.Input{File: path}, nil)
+	if err != nil || len(p.Sentences) != 50 {
+		t.Fatalf("%d sentences, %v", len(p.Sentences), err)
+	}
+	var copied strings.Builder
+	if done, _, err := m.Stream(t.Context(), task.Input{File: path}, nil, &copied); err != nil || !done {
+		t.Fatal(done, err)
+	}
+	first, _, _ := strings.Cut(copied.String(), "\n")
+	if want := list[0].Tokens[0] + "\t" + list[0].Tags[0] + "\t" + p.Sentences[0].Tags[0]; first != want {
+		t.Errorf("the first line is %q, want %q", first, want)
+	}
+	if done, _, err := m.Stream(t.Context(), task.Input{Texts: []string{"Ada"}}, nil, &copied); done || err != nil {
+		t.Errorf("of a text: %v, %v", done, err)
+	}
+	var input *data.InputError
+	if _, err := m.Predict(t.Context(), task.Input{Stream: strings.NewReader("a")}, &PredictOptions{Format: data.FormatCoNLL}); !errors.As(err, &input) {
+		t.Errorf("a stream of tokens: %v", err)
 	}
 }

@@ -6,72 +6,56 @@ import (
 	"encoding/csv"
 	"errors"
 	"io"
+	"iter"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // FormatText is the format of plain texts, one a line; the others are package data's.
 const FormatText = "text"
 
-// Predictions are the tags found in a file.
+// Predictions are the predicted tags of an input.
 type Predictions struct {
 	Task      string   `json:"task"`      // the task of the model
 	Scheme    Scheme   `json:"scheme"`    // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
 	Sentences []Tagged `json:"sentences"` // in order
 }
 
-// PredictFile tags a file of plain texts, one a line, or of tokens, one a line. A
-// format of "" goes by the file's name and content. What is wrong with the file
-// is a *data.InputError.
-func (m *Model) PredictFile(ctx context.Context, path, format string, o *PredictOptions) (*Predictions, error) {
-	format, err := m.FormatOf(path, format)
+// Predict tags plain texts, one per line, or the sentences of a file with one token
+// per line, which needs no tags. A file that cannot be read and invalid options are a
+// *data.InputError; a cancelled ctx returns its error.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+	format, err := m.formatOf(in, o)
 	if err != nil {
 		return nil, err
 	}
-	p := &Predictions{Task: Task, Scheme: m.Scheme(), Sentences: []Tagged{}}
+	p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}}
 	if format == FormatText {
-		r, err := data.OpenLines(path, m.cfg.Encoding)
+		texts, err := in.EachText(m.cfg.Encoding)
+		if err == nil {
+			p.Sentences, err = m.TagText(ctx, texts, o)
+		}
 		if err != nil {
 			return nil, err
 		}
-		defer r.Close()
-		texts, err := readTexts(r)
-		if err != nil {
-			return nil, err
-		}
-		p.Sentences, err = m.PredictText(ctx, texts, o)
-		return p, err
+		return p, nil
 	}
-	err = m.eachGroup(ctx, m.rows(path, format), o, func(_ []data.Sentence, tagged []Tagged) error {
+	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(_ []data.Sentence, tagged []Tagged) error {
 		p.Sentences = append(p.Sentences, tagged...)
 		return nil
 	})
-	return p, err
-}
-
-// readTexts reads the lines that are not blank.
-func readTexts(r *data.LineReader) ([]string, error) {
-	var texts []string
-	for {
-		line, err := r.Next()
-		if err == io.EOF {
-			return texts, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if strings.TrimSpace(line) != "" {
-			texts = append(texts, line)
-		}
+	if err != nil {
+		return nil, err
 	}
+	return p, nil
 }
 
 // rows are the sentences of a file with their lines; a column of tags is not needed.
-func (m *Model) rows(path, format string) Source {
+func (m *Model) rows(path, format string) iter.Seq2[data.Sentence, error] {
 	cfg := m.cfg
 	cfg.Format = format
 	return data.ReadConll(path, cfg.reading(false, nil))
@@ -82,14 +66,14 @@ const groupSize = 1024
 
 // eachGroup tags sentences a group at a time, so that memory does not grow with
 // the file.
-func (m *Model) eachGroup(ctx context.Context, source Source, o *PredictOptions, f func([]data.Sentence, []Tagged) error) error {
+func (m *Model) eachGroup(ctx context.Context, source iter.Seq2[data.Sentence, error], o *PredictOptions, f func([]data.Sentence, []Tagged) error) error {
 	var group []data.Sentence
 	flush := func() error {
 		sentences := make([][]string, len(group))
 		for i, s := range group {
 			sentences[i] = s.Tokens
 		}
-		tagged, err := m.Predict(ctx, sentences, o)
+		tagged, err := m.Tag(ctx, sentences, o)
 		if err == nil {
 			err = f(group, tagged)
 		}
@@ -109,11 +93,17 @@ func (m *Model) eachGroup(ctx context.Context, source Source, o *PredictOptions,
 	return flush()
 }
 
-// CopyConll copies a file of tokens, one a line, with the tags found as a further
-// column at the end: the form that conlleval reads. Memory does not grow with the file.
-func (m *Model) CopyConll(ctx context.Context, w io.Writer, path, format string, o *PredictOptions) error {
+// Stream copies a file with one token per line and appends the predicted tags as
+// the last column: the form that conlleval reads. Memory use does not grow with the
+// file. For plain text it returns false and writes nothing. Errors are those of
+// [Model.Predict] and of w.
+func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
+	format, err := m.formatOf(in, o)
+	if err != nil || format == FormatText {
+		return false, nil, err
+	}
 	out := bufio.NewWriter(w)
-	err := m.eachGroup(ctx, m.rows(path, format), o, func(group []data.Sentence, tagged []Tagged) error {
+	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
 		for i, s := range group {
 			next := 0
 			for at, row := range s.Rows {
@@ -132,19 +122,28 @@ func (m *Model) CopyConll(ctx context.Context, w io.Writer, path, format string,
 		}
 		return nil
 	})
-	return errors.Join(err, out.Flush())
+	return true, nil, errors.Join(err, out.Flush())
 }
 
-// FormatOf is the format of a file: as given, or by its name, or by whether its
-// first lines look like tokens in columns.
-func (m *Model) FormatOf(path, given string) (string, error) {
-	formats := []string{FormatText, data.FormatCoNLL, data.FormatCoNLLU, data.FormatBMES}
-	if slices.Contains(formats, given) {
+// formatOf is the format of an input: as given, or by the file's name, or by
+// whether its first lines look like tokens in columns.
+func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
+	given := ""
+	if o != nil {
+		if err := o.check(); err != nil {
+			return "", err
+		}
+		given = o.Format
+	}
+	switch {
+	case in.Stream != nil && in.File == "" && given != "" && given != FormatText:
+		return "", data.Errorf("format: standard input is read as plain text; name a file for format %s", given)
+	case in.File == "":
+		return FormatText, nil
+	case given != "":
 		return given, nil
 	}
-	if given != "" {
-		return "", data.Errorf("format: want %s, got %q", join(formats), given)
-	}
+	path := in.File
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
 	case ".txt", ".md":
 		return FormatText, nil
@@ -190,11 +189,11 @@ func looksColumnar(r *data.LineReader) bool {
 	return columns > 1 && (blanks > 0 || lines < 20)
 }
 
-// WriteCSV writes a line for each span: the sentence's number, label, text,
+// Write writes a CSV table with a line for each span: the sentence's number, label, text,
 // probability, tokens [from, to) and, of a plain text, bytes [start, end) and
 // characters [rune_start, rune_end). Where tags mark no spans it writes one for
 // each token.
-func (p *Predictions) WriteCSV(w io.Writer) error {
+func (p *Predictions) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}) // errors stay until Flush
 	for i := range p.Sentences {

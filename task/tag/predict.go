@@ -48,17 +48,19 @@ type Alternative struct {
 	Probability float64  `json:"probability"` // of the whole sequence
 }
 
-// PredictOptions changes a prediction; nil is plain.
+// PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
 	NBest  int    `json:"n_best" range:"0..100" value:"n" group:"Prediction" help:"also give so many of the likeliest sequences of tags, but for sentences that are read in pieces (0: none)"`
+	Format string `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"how the file to tag is laid out"`
 	Tokens string `json:"tokens" oneof:"(as the training tokens look),word,char,space" group:"Prediction" help:"how plain text is cut"`
 }
 
 func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) }
 
-// Predict tags sentences of tokens, in their order. An answer does not depend on
-// the other sentences.
-func (m *Model) Predict(ctx context.Context, sentences [][]string, o *PredictOptions) ([]Tagged, error) {
+// Tag tags sentences of tokens and returns one result per sentence, in their order.
+// A result does not depend on the other sentences. Invalid options are a
+// *data.InputError; a cancelled ctx returns its error.
+func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions) ([]Tagged, error) {
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -120,9 +122,10 @@ func (d *corpus) owners() []int {
 	return owner
 }
 
-// PredictText cuts plain texts, such as a line each, into tokens and tags them.
-// What is not UTF-8 in a text is read as U+FFFD.
-func (m *Model) PredictText(ctx context.Context, texts []string, o *PredictOptions) ([]Tagged, error) {
+// TagText cuts plain texts, such as lines, into tokens and tags them; each text is
+// one sentence. Bytes that are not UTF-8 are read as U+FFFD. Errors are those of
+// [Model.Tag].
+func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) ([]Tagged, error) {
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -141,7 +144,7 @@ func (m *Model) PredictText(ctx context.Context, texts []string, o *PredictOptio
 			offsets[i] = append(offsets[i], Offset{p.from, p.to, runes.before(p.from), runes.before(p.to)})
 		}
 	}
-	out, err := m.Predict(ctx, sentences, o)
+	out, err := m.Tag(ctx, sentences, o)
 	for i := range out {
 		one := &out[i]
 		one.Text, one.Offsets = texts[i], offsets[i]

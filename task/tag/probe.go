@@ -5,27 +5,21 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe reads up to rows tagged sentences from the beginning of a source and
-// gives the loss of those whose tags are known on a tape in Train mode: to look
-// into the network, as package explain does.
-func (m *Model) Probe(source Source, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// Probe returns a function that computes, on a tape in Train mode, the mean loss of
+// those of the first rows sentences whose tags are known: explain gradients measures
+// the network with it. Data without such a sentence is a *data.InputError.
+func (m *Model) Probe(of *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if rows < 1 {
 		return nil, fmt.Errorf("tag: Probe: needs rows, got %d", rows)
 	}
-	d := newCorpus()
-	err := d.read(func(yield func(data.Sentence, error) bool) {
-		n := 0
-		for s, err := range source {
-			if n++; !yield(s, err) || n == rows {
-				return
-			}
-		}
-	}, m.cfg.MaxLength, nil)
+	sentences := of.Of(task.All)
+	d, err := encode(sentences[:min(rows, len(sentences))], m.cfg.MaxLength)
 	if err != nil {
-		return nil, err
+		return nil, data.InFile(of.file, err)
 	}
 	m.vocabularies.apply(d, &m.cfg)
 	d.number(m.tags, m.spans())
@@ -36,7 +30,7 @@ func (m *Model) Probe(source Source, rows int) (func(*tensor.Tape) *tensor.Tenso
 		}
 	}
 	if len(list) == 0 {
-		return nil, data.Errorf("there is no sentence whose tags the model knows")
+		return nil, data.InFile(of.file, data.Errorf("there is no sentence whose tags the model knows"))
 	}
 	b := &batch{}
 	b.load(d, list)

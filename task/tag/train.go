@@ -15,23 +15,24 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a tagger to tagged sentences. validation may be nil: then
-// Config.Holdout of the training sentences serve. Sentences are kept in memory
-// as numbers, four bytes for each token and each tag, and each distinct word
-// once.
+// Train trains a tagger on the training sentences; the epoch is chosen on the
+// validation sentences, if there are any. It keeps sentences as numbers, four bytes
+// per token and per tag, in addition to the data, which it does not change.
 //
-// If ctx is cancelled the result is marked Interrupted, Dir holds a checkpoint
-// to resume from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, training, validation Source, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// Invalid settings, and sentences that cannot be learnt from, are a
+// *data.InputError; other errors are those of [train.Fit]. If ctx is cancelled the
+// result is marked Interrupted, Dir contains a checkpoint to resume from but no
+// model, and the model returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(training, validation, cfg, o.Device)
+	m, learn, valid, err := prepare(d, cfg, o.Device)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, data.InFile(d.file, err)
 	}
 	result, err := m.fit(ctx, learn, valid, o)
 	if err == nil && !result.Interrupted && o.Writes() {
@@ -40,15 +41,12 @@ func Train(ctx context.Context, training, validation Source, cfg Config, o *trai
 	return m, result, err
 }
 
-// prepare reads the sentences, settles the configuration on them and makes the
-// untrained model.
-func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
-	if validation == nil {
-		learn, valid, err = readBoth(training, &cfg)
-	} else if learn, err = readAll(training, &cfg); err == nil {
-		valid, err = readAll(validation, &cfg)
+// prepare settles the configuration on the sentences and makes the untrained model.
+func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
+	if learn, err = encode(d.Training, cfg.MaxLength); err != nil {
+		return nil, nil, nil, err
 	}
-	if err != nil {
+	if valid, err = encode(d.Validation, cfg.MaxLength); err != nil {
 		return nil, nil, nil, err
 	}
 	if learn.observed == 0 {
@@ -88,11 +86,6 @@ func prepare(training, validation Source, cfg Config, on *tensor.Device) (m *Mod
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
-}
-
-func readAll(source Source, cfg *Config) (*corpus, error) {
-	d := newCorpus()
-	return d, d.read(source, cfg.MaxLength, nil)
 }
 
 // settleScheme is the scheme given, if the tags keep to one of spans, or the one

@@ -1,0 +1,102 @@
+// Package tag trains recurrent networks to tag the tokens of sentences: spans
+// such as names in any of the usual schemes, parts of speech, or any other label
+// of each token.
+//
+// [Read] reads tagged sentences and [Train] trains a [Model] on them with the
+// settings of a [Config]. A Model tags sentences ([Model.Tag]), plain text
+// ([Model.TagText]) and files ([Model.Predict]); [Model.Evaluate] scores it beside a
+// baseline; [Model.Save] writes it to a directory that [Open] reads.
+//
+// Spans are learnt in BIOES whatever the scheme of the file is; predictions are
+// written in the scheme of the file. Vocabularies and network are learnt from the training sentences alone;
+// validation sentences choose the epoch.
+package tag
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// Name is the name of the task, as in the config.json of a model directory.
+const Name = "tag"
+
+// Task is the task of tagging tokens.
+var Task = task.New(task.About{
+	Name: Name, Noun: "a tagger", Title: "Tagging of tokens",
+	Short: "Train a tagger of tokens, such as of names or parts of speech",
+	Long: `Trains a tagger on files with a token and its tag on each line and blank lines
+between sentences: CoNLL with any columns, CoNLL-U, or BMES. Tags that mark spans,
+such as names, may be in any of the usual schemes (IOB1, IOB2, BIOES, BMES,
+BILOU); other tags are labels of single tokens, such as parts of speech. It scores
+the tagger on the test sentences, or without such on the validation sentences, and
+writes model, checkpoints and report into --out.`,
+	Example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
+  carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-column upos --out run
+  carousel train tag --data names.txt --format conll --token-column 1 --tag-column 4 --out run`,
+	Scores: "a file of tagged sentences like that the model was trained on",
+	Takes:  "a file of texts or of tokens, or - for lines of standard input; or --input, a text",
+	Texts:  true,
+}, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
+
+// Data are tagged sentences by part.
+type Data struct {
+	task.Parts[data.Sentence]
+	task.Source
+	file string // of the training sentences, for errors
+}
+
+// Read reads tagged sentences. Without a file to validate on, the share
+// Config.Holdout of the training sentences is drawn for it by the seed. A file that
+// cannot be read is a *data.InputError with its name and the line; a cancelled ctx
+// returns its error.
+func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
+	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
+	list, err := d.read(ctx, f.Data, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	if f.Valid != "" {
+		cfg.Holdout = 0
+	}
+	if d.Parts, err = cfg.deal(list); err != nil {
+		return nil, err
+	}
+	if f.Valid != "" {
+		if d.Validation, err = d.read(ctx, f.Valid, &cfg); err != nil {
+			return nil, err
+		}
+	}
+	if f.Test != "" {
+		d.Test, err = d.read(ctx, f.Test, &cfg)
+	}
+	return d, err
+}
+
+// NewData divides sentences in memory as Read divides those of one file. The error
+// is always nil.
+func NewData(list []data.Sentence, cfg Config) (*Data, error) {
+	p, err := cfg.deal(list)
+	return &Data{Parts: p}, err
+}
+
+func (c *Config) deal(list []data.Sentence) (task.Parts[data.Sentence], error) {
+	return task.Deal(list, task.Holdout{Share: c.Holdout, Seed: c.Seed})
+}
+
+// read reads one file.
+func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Sentence, error) {
+	var list []data.Sentence
+	for s, err := range data.ReadConll(path, cfg.reading(true, d.Note)) {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
