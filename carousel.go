@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/classify"
 	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
 	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/tensor"
@@ -18,6 +19,7 @@ import (
 var Tasks = []*task.Kind{
 	forecast.Task,
 	classify.Task,
+	generate.Task,
 	tag.Task,
 	translate.Task,
 }

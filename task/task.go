@@ -14,7 +14,7 @@
 //
 // Files, Config and the options are structs whose fields are settings with tags
 // (json, help, group, range, oneof): flags, recipe files and documentation are
-// made from these.
+// made from these. Options that do not begin as zeros have a method SetDefaults.
 package task
 
 import (
@@ -213,8 +213,8 @@ func New[F, C any, D Data, M interface {
 	k := &Kind{
 		About:      about,
 		Files:      func() any { return new(F) },
-		Evaluating: func() any { return new(EO) },
-		Predicting: func() any { return new(PO) },
+		Evaluating: begin[EO],
+		Predicting: begin[PO],
 		Config:     func() Config { c := defaults(); return PC(&c) },
 		Evaluation: noEvaluation, Prediction: noPrediction,
 	}
@@ -283,6 +283,15 @@ func New[F, C any, D Data, M interface {
 		}
 	}
 	return k
+}
+
+// begin makes options at their defaults: zeros, unless they have a method SetDefaults.
+func begin[O any]() any {
+	o := any(new(O))
+	if one, ok := o.(interface{ SetDefaults() }); ok {
+		one.SetDefaults()
+	}
+	return o
 }
 
 // some is v as the interface I, which is nil where there is an error.

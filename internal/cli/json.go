@@ -58,20 +58,17 @@ var commonSchemas = []schema{
 	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
-	{"train.generate", 1, trainResult{Evaluation: generate.Evaluation{}}, "`train generate`"},
 	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
 	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
 
-	{"evaluate.generate", 1, generate.Evaluation{}, "`evaluate` with a language model."},
 	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
 	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
 
-	{"predict.generate", 1, generate.Continuations{}, "`predict` with a language model."},
 	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
 	{"predict.classify-audio", 1, speech.SoundClasses{}, "`predict` with a classifier of sounds."},
 
 	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
-	{"generate", 1, generate.Continuations{}, "`generate`"},
+	{"generate", 1, generate.Predictions{}, "`generate`"},
 	{"score", 1, scoring{}, "`score`"},
 	{"transcribe", 1, transcribed{}, "`transcribe` of files."},
 	{"transcribe.stream", 1, streamed{Transcript: &speech.Transcript{}}, "`transcribe` of standard input."},
@@ -79,7 +76,6 @@ var commonSchemas = []schema{
 	{"export", 1, exchanged{}, "`export`"},
 
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
-	{"inspect.generate", 1, inspection{Config: generate.Config{}}, "`inspect` of a language model."},
 	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},
 	{"inspect.classify-audio", 1, inspection{Config: speech.ClassifyConfig{}}, "`inspect` of a classifier of sounds."},
 

@@ -273,6 +273,11 @@ func predictKind(k *task.Kind) verb {
 			if err := given.takeOver(m, o); err != nil {
 				return err
 			}
+			if one := settings.Named(settings.List(o), "seed"); one != nil {
+				if err := one.Assign(strconv.FormatUint(a.seed, 10)); err != nil {
+					return err
+				}
+			}
 			in := task.Input{File: *path}
 			if texts != nil {
 				in.Texts = *texts

@@ -39,7 +39,6 @@ func (a *app) tasks() []*taskVerbs {
 }
 
 var oldTasks = []*taskVerbs{
-	&generateTask,
 	&transcribeTask, &classifyAudioTask,
 }
 
@@ -150,10 +149,11 @@ type options struct {
 }
 
 // optionFlags makes flags of the fields of structs, which hold their defaults,
-// but not of those that a command has no use for.
+// but not of those that a command has no use for, nor of a seed, which is a flag of
+// every command.
 func optionFlags(flags *pflag.FlagSet, without []string, structs ...any) *options {
 	o := &options{recipe.Of(structs...).Without(without...), structs}
-	o.Bind(flags)
+	o.Bind(flags, "seed")
 	return o
 }
 

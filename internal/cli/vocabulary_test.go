@@ -42,12 +42,12 @@ func allFilled() []filled {
 		{"translate", &tr, tr.Validate}, {"transcribe", &s, s.Validate}, {"classify --audio", &sc, sc.Validate}, {"memory", &m, m.Validate},
 	}
 	predict, evaluate := translate.PredictOptions{SearchOptions: translate.DefaultSearch()}, translate.EvaluateOptions{SearchOptions: translate.DefaultSearch()}
-	options := generate.DefaultGenerate()
+	options := generate.DefaultPredict()
 	for name, ptr := range map[string]any{
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
-		"generate.Generate": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
-		"files of texts": &task.Files{}, "files of text": &generateFiles{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecast.Files{},
+		"generate.Predict": &options, "speech.Decoding": &speech.Decoding{}, "decoding files": &decodingFiles{}, "run": &trainRun{},
+		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &transcribeFiles{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
 	}

@@ -14,7 +14,7 @@
 //	       list, words that each item may be
 //	help   what it is, without what range and oneof say
 //	group  the heading that it stands under
-//	items  "whole": each text given is one item, commas and all
+//	items  "whole": each text given is one item, commas and all; in it \n and \t are a line's end and a tab
 //	value  what its flag's value is called, such as file
 //	was    the name that configurations of older versions have
 //	before what it was, as JSON, in older versions that had no such setting

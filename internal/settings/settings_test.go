@@ -94,7 +94,7 @@ func TestListAndDescribe(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
-	if err := Named(list, "stop").Assign(`a, "b"`, "c"); err != nil || !reflect.DeepEqual(s.Stop, []string{`a, "b"`, "c"}) {
+	if err := Named(list, "stop").Assign(`a, "b"`, " c", `\n`); err != nil || !reflect.DeepEqual(s.Stop, []string{`a, "b"`, " c", "\n"}) {
 		t.Errorf("stop is %q, %v", s.Stop, err)
 	}
 	if err := Named(list, "kinds").Assign("a,b", "b"); err != nil || len(s.Kinds) != 3 {

@@ -14,23 +14,26 @@ import (
 // is itself a comma-separated list; any other setting takes the last. A text of
 // the wrong type is an error. The value's range is not checked: it may depend
 // on other settings.
-func (s *Setting) Assign(texts ...string) error { return assign(s.field, s.items(texts)) }
+func (s *Setting) Assign(texts ...string) error { return s.assign(s.field, texts) }
 
 // Try returns the error that Assign would return, without assigning.
 func (s *Setting) Try(texts ...string) error {
-	return assign(reflect.New(s.field.Type()).Elem(), s.items(texts))
+	return s.assign(reflect.New(s.field.Type()).Elem(), texts)
 }
 
-// items quotes texts that are single items.
-func (s *Setting) items(texts []string) []string {
+// escapes are characters that a shell's argument cannot easily contain.
+var escapes = strings.NewReplacer(`\n`, "\n", `\t`, "\t")
+
+func (s *Setting) assign(v reflect.Value, texts []string) error {
 	if !s.whole {
-		return texts
+		return assign(v, texts)
 	}
-	var quoted []string
-	for _, t := range texts {
-		quoted = append(quoted, `"`+strings.ReplaceAll(t, `"`, `""`)+`"`)
+	items := make([]string, len(texts))
+	for i, t := range texts {
+		items[i] = escapes.Replace(t)
 	}
-	return quoted
+	v.Set(reflect.ValueOf(items))
+	return nil
 }
 
 // String returns the setting's value as a user would type it.

@@ -15,8 +15,8 @@ import (
 
 // Config is everything that a language model is made from. Command-line flags,
 // recipe files and Go programs fill this one struct; start from [Defaults]. A
-// zero, an empty word or "auto" where the help says so is settled by the text
-// when training begins, and [Model.Config] then tells what it became.
+// zero, an empty word or "auto" is replaced when training begins, where the help
+// says so, by a value that depends on the text; [Model.Config] returns the value chosen.
 type Config struct {
 	Encoding string `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
 	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, and all for training where validation is a file)"`
@@ -40,13 +40,13 @@ type Config struct {
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, that of an older model too.
+// UnmarshalJSON reads a configuration, also that of an older model.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
 }
 
-// Defaults is the configuration that a user starts from.
+// Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{Tokens: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
 	c.Hidden = 384
@@ -54,8 +54,8 @@ func Defaults() Config {
 	return c
 }
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
+// Validate checks the configuration. The first invalid setting is a
+// *data.InputError of one line.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
@@ -194,7 +194,7 @@ func (c *Config) work(counts []int64) float64 {
 	return 6 * (weights + out*clusterCost(shares(counts), c.Cutoffs))
 }
 
-// describe says in a few words what kind of model it is.
+// describe describes the network in a few words.
 func (c *Config) describe() string {
 	units := map[string]string{"char": "characters", "bpe": "byte pairs", "word": "words"}
 	return fmt.Sprintf("%d x %d %s, %s softmax over %s", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, units[c.Tokens])

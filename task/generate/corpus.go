@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // manyDocuments is from how many on whole documents are held out; of fewer, the
@@ -17,27 +18,24 @@ const manyDocuments = 100
 // leastDivided is the length, in characters, from which a document is divided.
 const leastDivided = 1000
 
-// Divide splits documents into parts for training, validation and test by the
-// configuration's Split, and where that is empty into fractions of 0.9, 0.1 and
-// 0. Of a hundred documents or more, whole ones are drawn by the seed; of fewer,
-// the end of each that has a thousand characters is held out, first validation,
-// then test.
-func (c *Config) Divide(docs []data.Document) (train, valid, test []data.Document, err error) {
+// divide splits documents into parts as NewData says.
+func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], err error) {
 	p, err := c.parts()
 	if err != nil {
-		return nil, nil, nil, err
+		return parts, err
 	}
 	if c.Split == "" {
 		p = [3]float64{0.9, 0.1, 0}
 	}
+	parts.Whole = docs
 	if len(docs) >= manyDocuments {
-		train, valid, test = drawn(docs, p, c.Seed)
-		return train, valid, test, nil
+		draw(&parts, docs, p, c.Seed)
+		return parts, nil
 	}
 	for _, d := range docs {
 		n := utf8.RuneCountInString(d.Text)
 		if n < leastDivided {
-			train = append(train, d)
+			parts.Training = append(parts.Training, d)
 			continue
 		}
 		// As Python's int(n*0.9), which published splits use.
@@ -53,36 +51,35 @@ func (c *Config) Divide(docs []data.Document) (train, valid, test []data.Documen
 		for _, part := range []struct {
 			to   *[]data.Document
 			text string
-		}{{&train, d.Text[:a]}, {&valid, d.Text[a:b]}, {&test, d.Text[b:]}} {
+		}{{&parts.Training, d.Text[:a]}, {&parts.Validation, d.Text[a:b]}, {&parts.Test, d.Text[b:]}} {
 			if part.text != "" {
 				*part.to = append(*part.to, data.Document{File: d.File, Text: part.text})
 			}
 		}
 	}
-	return train, valid, test, nil
+	return parts, nil
 }
 
-// drawn gives whole documents to the parts, in their first order.
-func drawn(docs []data.Document, p [3]float64, seed uint64) (train, valid, test []data.Document) {
+// draw gives whole documents to the parts, in their first order.
+func draw(parts *task.Parts[data.Document], docs []data.Document, p [3]float64, seed uint64) {
 	total, size := 0, 0
 	for _, d := range docs {
 		total += len(d.Text)
 	}
 	part := make([]*[]data.Document, len(docs))
 	for _, i := range rand.New(rand.NewPCG(seed, 0x73706c6974)).Perm(len(docs)) {
-		part[i] = &train
+		part[i] = &parts.Training
 		switch {
 		case float64(size) < p[2]*float64(total):
-			part[i] = &test
+			part[i] = &parts.Test
 		case float64(size) < (p[1]+p[2])*float64(total):
-			part[i] = &valid
+			part[i] = &parts.Validation
 		}
 		size += len(docs[i].Text)
 	}
 	for i, d := range docs {
 		*part[i] = append(*part[i], d)
 	}
-	return train, valid, test
 }
 
 // runeOffset is where the character n of s begins, in bytes.

@@ -1,13 +1,18 @@
 package generate
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 func numbered(lengths ...int) *corpus {
@@ -105,14 +110,14 @@ func TestDivide(t *testing.T) {
 	}
 	for split, sizes := range map[string][3]int{"": {2160, 240, 0}, "0.8,0.1,0.1": {1920, 240, 240}, "0.9,0,0.1": {2160, 0, 240}, "1,0,0": {2400, 0, 0}} {
 		cfg.Split = split
-		train, valid, test, err := cfg.Divide([]data.Document{{File: "a", Text: text}})
+		d, err := NewData([]data.Document{{File: "a", Text: text}}, cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]int{characters(train), characters(valid), characters(test)}; got != sizes {
+		if got := [3]int{characters(d.Training), characters(d.Validation), characters(d.Test)}; got != sizes {
 			t.Errorf("split %q: %v characters, want %v", split, got, sizes)
 		}
-		if join(train)+join(valid)+join(test) != text {
+		if join(d.Training)+join(d.Validation)+join(d.Test) != text || join(d.Of(task.All)) != text || len(d.Of(task.All)) != 1 {
 			t.Errorf("split %q: the parts are not the text", split)
 		}
 	}
@@ -121,18 +126,55 @@ func TestDivide(t *testing.T) {
 		many = append(many, data.Document{File: fmt.Sprint(i), Text: strings.Repeat("x", 50+i%7)})
 	}
 	cfg.Split = "0.8,0.1,0.1"
-	train, valid, test, err := cfg.Divide(many)
+	d, err := NewData(many, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(train) + len(valid) + len(test); n != 300 || len(valid) < 25 || len(valid) > 35 || len(test) < 25 || len(test) > 35 {
-		t.Errorf("%d, %d and %d documents", len(train), len(valid), len(test))
+	if n := len(d.Training) + len(d.Validation) + len(d.Test); n != 300 || len(d.Validation) < 25 || len(d.Validation) > 35 || len(d.Test) < 25 || len(d.Test) > 35 {
+		t.Errorf("%d, %d and %d documents", len(d.Training), len(d.Validation), len(d.Test))
 	}
 	for _, bad := range []string{"0.9", "0.9,0.2,0.1", "0,1,0", "a,b,c", "1,-0.5,0.5", "nan,0,0"} {
 		cfg.Split = bad
-		if _, _, _, err := cfg.Divide(many); err == nil {
+		if _, err := NewData(many, cfg); err == nil {
 			t.Errorf("split %q is taken", bad)
 		}
+	}
+}
+
+// Files are divided as documents in memory, unless there is one to validate on and
+// no split.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "a.txt"), filepath.Join(dir, "b.txt")
+	for name, text := range map[string]string{path: strings.Repeat("héllo wörld\n", 200), other: "another text\n"} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		files Files
+		split string
+		sizes [3]int
+	}{
+		{Files{Data: path}, "", [3]int{2160, 240, 0}},
+		{Files{Data: path, Valid: other}, "", [3]int{2400, 13, 0}},
+		{Files{Data: path, Valid: other}, "0.8,0.1,0.1", [3]int{1920, 13, 240}},
+		{Files{Data: path, Test: other}, "0.8,0.1,0.1", [3]int{1920, 240, 13}},
+	} {
+		cfg := Defaults()
+		cfg.Split = c.split
+		d, err := Read(t.Context(), &c.files, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [3]int{characters(d.Training), characters(d.Validation), characters(d.Test)}; got != c.sizes {
+			t.Errorf("%+v with split %q: %v characters, want %v", c.files, c.split, got, c.sizes)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Read(ctx, &Files{Data: path}, Defaults()); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
@@ -71,9 +72,15 @@ const evaluationRows = 16
 // segment is how many steps are computed at once where nothing is trained.
 func (m *Model) segment(rows int) int { return max(16, min(256, mostLogits/(rows*len(m.counts)))) }
 
-// Evaluate scores the model on whole documents, each read from its beginning
-// with the state carried through.
-func (m *Model) Evaluate(ctx context.Context, docs []data.Document) (*Evaluation, error) {
+// EvaluateOptions are the options of an evaluation; there are none yet.
+type EvaluateOptions struct{}
+
+// Evaluate scores the model on the documents of a part, each read from its
+// beginning with the state carried through, beside the tokens' frequencies in
+// training as a baseline. A part without tokens is a *data.InputError; a cancelled
+// ctx returns its error.
+func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+	docs := of.Of(part)
 	traces := make([][]text.Token, len(docs))
 	c := &corpus{characters: characters(docs)}
 	for i, d := range docs {
@@ -86,7 +93,7 @@ func (m *Model) Evaluate(ctx context.Context, docs []data.Document) (*Evaluation
 		c.tokens += len(ids) - 1
 	}
 	if c.tokens == 0 {
-		return nil, data.Errorf("the text to score has no tokens; give a file with some text")
+		return nil, data.InFile(of.file, data.Errorf("the text to score has no tokens; give a file with some text"))
 	}
 	nats, err := m.nats(ctx, c)
 	if err != nil {
@@ -141,7 +148,7 @@ func (t tally) metrics(characters int) Metrics {
 
 func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][]float32, c *corpus) *Evaluation {
 	e := &Evaluation{
-		Task: Task, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
+		Task: Name, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
 	}
 	var all, unigram tally
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))

@@ -1,225 +1,111 @@
+// Package generate trains recurrent language models on text of any kind, scores
+// them, and generates text.
+//
+// [Read] reads documents and [Train] trains a [Model] on them with the settings of a
+// [Config]. A Model continues texts ([Model.Generate], [Model.Predict]) and ranks
+// continuations ([Model.Score]); [Model.Evaluate] scores it beside a baseline;
+// [Model.Save] writes it to a directory that [Open] reads.
+//
+// Training cuts the text into streams that are read side by side, a few steps at
+// a time, with the state carried from one segment to the next. A document begins
+// with a state of zeros.
 package generate
 
 import (
-	"cmp"
 	"context"
-	"math/rand/v2"
+	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/task"
 )
 
-// GenerateOptions says how texts go on; the zero value is one text of 200 tokens
-// for each prompt, drawn as the model has it.
-type GenerateOptions struct {
-	Length      int      `json:"length" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
-	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts for each prompt, computed side by side"`
-	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"above 1 more varied, below 1 surer, 0 always the likeliest token"`
-	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw among so many likeliest tokens (0: all)"`
-	TopP        float64  `json:"top_p" range:"(0..1]" value:"p" group:"Sampling" help:"draw among the likeliest tokens that together have this probability"`
-	Stop        []string `json:"stop" items:"whole" value:"text" group:"Sampling" help:"a text ends before the first of these; may be repeated"`
-	Greedy      bool     `json:"-"` // always the likeliest token; Temperature, TopK and TopP do nothing then
-	Seed        uint64   `json:"-"` // of the draws; a text depends on it and on its own number alone
+// Name is the name of the task, as in the config.json of a model directory.
+const Name = "generate"
 
-	// OnText receives the parts of text number i as they come, whole characters
-	// only; an error ends everything. nil: nothing does.
-	OnText func(i int, part string) error `json:"-"`
+// Task is the task of modelling language.
+var Task = task.New(task.About{
+	Name: Name, Noun: "a language model", Title: "Language model",
+	Short: "Train a language model on text or source code",
+	Long: `Trains a model that tells, character by character or word by word, how a text
+goes on, and writes model, checkpoints and report into --out. Any text will do:
+a file, or a directory of prose or source code.
+
+Then, carousel generate lets the model write, and carousel score ranks ways in
+which a text may go on.`,
+	Needs: "--data FILE|DIR",
+	Example: `  carousel train generate --data shakespeare.txt --out run
+  carousel train generate --data "$(go env GOROOT)/src/fmt" --out run
+  carousel train generate --data novels --tokens bpe --hidden 512 --layers 2 --out run
+  carousel train generate --data wiki.train.txt.gz --valid wiki.valid.txt.gz --tokens word --out run`,
+	Scores: "a text to score the model on, a file or a directory",
+	Takes:  "a file with a prompt on each line, or - for standard input; or --input, a prompt",
+	Texts:  true,
+}, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
+
+// Files are the files of a training.
+type Files struct {
+	Data  string `json:"data" value:"file" group:"Files" help:"text to learn from: a file, plain or gzipped, or a directory with files of text"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"text to validate on (none: a part of --data)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"text to score the finished model on (none: the part of --data that split leaves for it)"`
 }
 
-// DefaultGenerate is one text of 200 tokens, drawn from what the model expects.
-// A zero in other options stands for what is here.
-func DefaultGenerate() GenerateOptions {
-	return GenerateOptions{Length: 200, Samples: 1, Temperature: 1, TopP: 1}
+// Data are documents by part.
+type Data struct {
+	task.Parts[data.Document]
+	task.Source
+	file string // of the training text, for errors
 }
 
-// Reasons why a text ended.
-const (
-	EndedByLength = "length" // it has the tokens that were asked for
-	EndedByStop   = "stop"   // a stop string came
-	EndedByText   = "end"    // the model ended the document
-)
-
-// Generated is one text.
-type Generated struct {
-	Prompt  string  `json:"prompt"`   // what it follows
-	Text    string  `json:"text"`     // what follows the prompt
-	Tokens  int     `json:"tokens"`   // how many were drawn
-	LogProb float64 `json:"log_prob"` // of what was drawn, under the model as it is, whatever the temperature
-	Ended   string  `json:"ended"`    // why: length (it has the tokens asked for), stop (a stop string came) or end (the model ended the document)
-}
-
-// settle replaces zeros by the defaults.
-func (o *GenerateOptions) settle() {
-	d := DefaultGenerate()
-	o.Length, o.Samples = cmp.Or(o.Length, d.Length), cmp.Or(o.Samples, d.Samples)
-	o.Temperature, o.TopP = cmp.Or(o.Temperature, d.Temperature), cmp.Or(o.TopP, d.TopP)
-}
-
-func (o *GenerateOptions) check() error {
-	if err := settings.Check(o); err != nil {
-		return data.Setting(err)
-	}
-	for _, s := range o.Stop {
-		if s == "" {
-			return data.Errorf("stop: an empty string would end every text at once")
-		}
-	}
-	return nil
-}
-
-// Rows that are computed side by side: at most generationRows, and fewer where
-// their distributions would have more than generationSize numbers.
-const (
-	generationRows = 256
-	generationSize = 1 << 25
-)
-
-// Generate writes texts that follow prompts (an empty one is the beginning of a
-// document), many side by side. The texts of the first prompt come first.
-func (m *Model) Generate(ctx context.Context, prompts []string, o *GenerateOptions) ([]Generated, error) {
-	if o == nil {
-		o = &GenerateOptions{}
-	}
-	settled := *o
-	o = &settled
-	o.settle()
-	if err := o.check(); err != nil {
+// Read reads files or directories of text. A part without a file is taken from the
+// training text, as [NewData] divides it; with a file to validate on and no
+// Config.Split the training text is not divided. A file that cannot be read, and an
+// invalid Split, are a *data.InputError; a cancelled ctx returns its error.
+func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
+	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
+	docs, err := d.read(ctx, f.Data, &cfg)
+	if err != nil {
 		return nil, err
 	}
-	num := o.Samples
-	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
-	var list []Generated
-	var err error
-	shape := tensor.Catch(func() {
-		for len(list) < len(prompts)*num && err == nil {
-			first := len(list)
-			// Whole prompts, or copies of one.
-			p, copies := prompts[first/num:][:1], min(num-first%num, rows)
-			if num <= rows {
-				p, copies = prompts[first/num:][:min(len(prompts)-first/num, rows/num)], num
-			}
-			var more []Generated
-			more, err = m.generate(ctx, p, copies, first, o)
-			list = append(list, more...)
-		}
-	})
-	if shape != nil {
-		return nil, shape
+	if f.Valid != "" && cfg.Split == "" {
+		d.Training = docs
+	} else if d.Parts, err = cfg.divide(docs); err != nil {
+		return nil, err
 	}
-	return list, err
-}
-
-// generate writes copies texts for each prompt, whose numbers begin at first.
-func (m *Model) generate(ctx context.Context, prompts []string, copies, first int, o *GenerateOptions) ([]Generated, error) {
-	draw := newSampler(o, m.codec)
-	var ids [][]int32
-	var writers []*writer
-	for _, p := range prompts {
-		ids = append(ids, m.codec.encode([]int32{m.codec.begin}, p))
-		for range copies {
-			w := newWriter(m.codec, o, first+len(writers), ids[len(ids)-1])
-			w.out.Prompt = p
-			writers = append(writers, w)
+	for _, one := range []struct {
+		path string
+		to   *[]data.Document
+	}{{f.Valid, &d.Validation}, {f.Test, &d.Test}} {
+		if one.path == "" {
+			continue
 		}
-	}
-	s := m.read(ids, copies)
-	defer s.close()
-	var texts, next []int32 // those that go on, and what each reads
-	for n := 1; ; n++ {
-		texts, next = texts[:0], next[:0]
-		for k, i := range s.open {
-			w := writers[i]
-			id, err := w.write(draw, s.row(k), n == o.Length)
-			if err != nil {
-				return nil, err
-			}
-			if w.out.Ended == "" {
-				texts, next = append(texts, i), append(next, id)
-			}
-		}
-		if len(texts) == 0 {
-			break
-		}
-		if err := ctx.Err(); err != nil {
+		if *one.to, err = d.read(ctx, one.path, &cfg); err != nil {
 			return nil, err
 		}
-		s.feed(texts, next)
 	}
-	list := make([]Generated, len(writers))
-	for i, w := range writers {
-		w.out.Text = string(w.text)
-		list[i] = w.out
-	}
-	return list, nil
+	return d, nil
 }
 
-// writer is one text in the making.
-type writer struct {
-	out    Generated
-	decode decoder
-	stop   stopper
-	random *rand.Rand
-	text   []byte
-	say    func(part string) error
+// NewData divides documents in memory by the fractions of Config.Split; empty is
+// 0.9,0.1,0. From 100 documents on, whole documents are drawn by the seed. Of fewer,
+// each document of 1000 characters or more is cut: its beginning is for training,
+// then follow validation and test; shorter ones are for training. An invalid Split
+// is a *data.InputError.
+func NewData(docs []data.Document, cfg Config) (*Data, error) {
+	p, err := cfg.divide(docs)
+	return &Data{Parts: p}, err
 }
 
-func newWriter(k *codec, o *GenerateOptions, number int, prompt []int32) *writer {
-	w := &writer{decode: decoder{codec: k}, stop: stopper{stops: o.Stop}, random: rand.New(rand.NewPCG(o.Seed, uint64(number)))}
-	w.decode.begin(prompt)
-	w.say = func(part string) error {
-		if o.OnText == nil {
-			return nil
+// read reads one file or directory.
+func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Document, error) {
+	var docs []data.Document
+	for one, err := range data.ReadDocuments(path, cfg.Encoding, d.Note) {
+		if err == nil {
+			err = ctx.Err()
 		}
-		return o.OnText(number, part)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, one)
 	}
-	return w
-}
-
-// write draws the text's next token; last: it is the last one.
-func (w *writer) write(draw *sampler, logp []float32, last bool) (int32, error) {
-	id := draw.pick(logp, w.random)
-	w.out.LogProb += float64(logp[id])
-	if id == w.decode.codec.end {
-		w.out.Ended = EndedByText
-		return id, w.finish()
-	}
-	w.out.Tokens++
-	part, stopped := w.stop.pass(w.decode.next(id))
-	if stopped {
-		w.out.Ended = EndedByStop
-		return id, w.put(part)
-	}
-	if err := w.put(part); err != nil || !last {
-		return id, err
-	}
-	w.out.Ended = EndedByLength
-	return id, w.finish()
-}
-
-func (w *writer) put(part string) error {
-	if part == "" {
-		return nil
-	}
-	w.text = append(w.text, part...)
-	return w.say(part)
-}
-
-// finish gives out what was held back.
-func (w *writer) finish() error {
-	part, stopped := w.stop.pass(w.decode.rest())
-	if stopped {
-		w.out.Ended = EndedByStop
-	} else {
-		part += w.stop.rest()
-	}
-	return w.put(part)
-}
-
-func newSampler(o *GenerateOptions, k *codec) *sampler {
-	s := &sampler{temperature: o.Temperature, topK: o.TopK, topP: o.TopP, unsaid: k.unsaid()}
-	if o.Greedy {
-		s.temperature = 0
-	}
-	return s
+	return docs, nil
 }

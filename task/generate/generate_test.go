@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 func logs(p ...float64) []float32 {
@@ -234,7 +235,7 @@ func TestGenerate(t *testing.T) {
 	ctx := context.Background()
 	prompts := []string{"The cat", "", "The bird sang in the tree and flew away over the floor"}
 	parts := map[int]string{}
-	o := &GenerateOptions{Length: 40, Samples: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
+	o := &PredictOptions{Length: 40, Samples: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
 		parts[i] += part
 		return nil
 	}}
@@ -254,7 +255,7 @@ func TestGenerate(t *testing.T) {
 		t.Error("two draws are equal")
 	}
 	// What a text is does not depend on those beside it, and its log p is the model's.
-	alone, err := m.Generate(ctx, prompts[:1], &GenerateOptions{Length: 40, Samples: 1, Seed: 5, Temperature: 0.8})
+	alone, err := m.Generate(ctx, prompts[:1], &PredictOptions{Length: 40, Samples: 1, Seed: 5, Temperature: 0.8})
 	if err != nil || alone[0] != together[0] {
 		t.Errorf("alone %+v, together %+v (%v)", alone[0], together[0], err)
 	}
@@ -266,7 +267,7 @@ func TestGenerate(t *testing.T) {
 		t.Errorf("log p %v, scored %v", together[0].LogProb, s[0].LogProb)
 	}
 	failure := errors.New("no room")
-	if _, err := m.Generate(ctx, prompts, &GenerateOptions{OnText: func(int, string) error { return failure }}); err != failure {
+	if _, err := m.Generate(ctx, prompts, &PredictOptions{OnText: func(int, string) error { return failure }}); err != failure {
 		t.Errorf("error %v", err)
 	}
 	cancelled, cancel := context.WithCancel(ctx)
@@ -279,7 +280,7 @@ func TestGenerate(t *testing.T) {
 // TestGenerateInBatches: more texts than fit side by side come in their order.
 func TestGenerateInBatches(t *testing.T) {
 	m := trained(t, small("char"), story)
-	many, err := m.Generate(context.Background(), []string{"The", "A"}, &GenerateOptions{Length: 2, Samples: generationRows + 3})
+	many, err := m.Generate(context.Background(), []string{"The", "A"}, &PredictOptions{Length: 2, Samples: generationRows + 3})
 	if err != nil || len(many) != 2*(generationRows+3) {
 		t.Fatalf("%d texts, %v", len(many), err)
 	}
@@ -287,7 +288,7 @@ func TestGenerateInBatches(t *testing.T) {
 	for i := range generationRows + 7 {
 		prompts = append(prompts, strings.Repeat("The cat ", i%5))
 	}
-	texts, err := m.Generate(context.Background(), prompts, &GenerateOptions{Length: 2})
+	texts, err := m.Generate(context.Background(), prompts, &PredictOptions{Length: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,9 +364,30 @@ func TestEndedTextsLeave(t *testing.T) {
 	}
 }
 
+// Options that begin as the defaults are taken as they are: a temperature of 0 is
+// always the likeliest token.
+func TestDefaultPredict(t *testing.T) {
+	m := trained(t, small("char"), story)
+	o := DefaultPredict()
+	o.Temperature, o.Length, o.Samples = 0, 20, 2
+	cold, err := m.Generate(t.Context(), []string{"The"}, &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	greedy, err := m.Generate(t.Context(), []string{"The"}, &PredictOptions{Greedy: true, Length: 20})
+	if err != nil || cold[0].Text != cold[1].Text || cold[0].Text != greedy[0].Text {
+		t.Errorf("at temperature 0 %q and %q, greedy %q (%v)", cold[0].Text, cold[1].Text, greedy[0].Text, err)
+	}
+	var input *data.InputError
+	o.Length = 0
+	if _, err := m.Generate(t.Context(), []string{""}, &o); !errors.As(err, &input) {
+		t.Errorf("a length of 0: %v", err)
+	}
+}
+
 func TestGenerateRefuses(t *testing.T) {
 	m := trained(t, small("char"), story)
-	for _, o := range []GenerateOptions{
+	for _, o := range []PredictOptions{
 		{Length: -1}, {Samples: -1}, {Samples: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
 	} {
 		var input *data.InputError
@@ -392,7 +414,7 @@ func FuzzPrompt(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, prompt, next string) {
 		for _, m := range models {
-			texts, err := m.Generate(context.Background(), []string{prompt, next}, &GenerateOptions{Length: 5, Stop: []string{next + "x"}})
+			texts, err := m.Generate(context.Background(), []string{prompt, next}, &PredictOptions{Length: 5, Stop: []string{next + "x"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -405,7 +427,7 @@ func FuzzPrompt(f *testing.F) {
 			if _, err := m.Score(t.Context(), prompt, []string{next, "mat"}, false); err != nil && !errors.As(err, &input) {
 				t.Fatal(err)
 			}
-			if _, err := m.Evaluate(context.Background(), docs(prompt+next)); err != nil && !errors.As(err, &input) {
+			if _, err := m.Evaluate(context.Background(), learnt(docs(prompt+next)), task.All, nil); err != nil && !errors.As(err, &input) {
 				t.Fatal(err)
 			}
 		}
@@ -415,13 +437,18 @@ func FuzzPrompt(f *testing.F) {
 func ExampleModel_Generate() {
 	docs := []data.Document{{Text: strings.Repeat("one two three four five. ", 40)}}
 	cfg := Defaults()
-	cfg.Hidden, cfg.Epochs, cfg.LR = 32, 20, 0.01
-	m, _, err := Train(context.Background(), docs, nil, cfg, nil)
+	cfg.Hidden, cfg.Epochs, cfg.LR, cfg.Split = 32, 20, 0.01, "1,0,0"
+	d, err := NewData(docs, cfg)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	texts, _ := m.Generate(context.Background(), []string{"one two"}, &GenerateOptions{Greedy: true, Length: 100, Stop: []string{"."}})
+	m, _, err := Train(context.Background(), d, cfg, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	texts, _ := m.Generate(context.Background(), []string{"one two"}, &PredictOptions{Greedy: true, Length: 100, Stop: []string{"."}})
 	fmt.Println(texts[0].Text)
 	// Output: three four five
 }

@@ -1,14 +1,3 @@
-// Package generate trains recurrent language models on text of any kind, scores
-// them, and lets them write on.
-//
-// A [Config] says what a token is and what the network looks like; [Train] makes
-// a [Model] of documents; a Model generates ([Model.Generate]), ranks
-// continuations ([Model.Score]), is scored itself ([Model.Evaluate]) and lives in
-// a directory ([Model.Save], [Open]).
-//
-// Training cuts the text into streams that are read side by side, a few steps at
-// a time, with the state carried from one segment to the next. A document begins
-// with a state of zeros.
 package generate
 
 import (
@@ -20,9 +9,6 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
-
-// Task is what the config.json of a model directory says of a language model.
-const Task = "generate"
 
 // Model is a trained language model. It is safe for use by several goroutines.
 type Model struct {
@@ -50,34 +36,40 @@ func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (*Model, 
 	return m, nil
 }
 
-// Config is the configuration, with everything that the text settled.
+// Config returns the configuration, in which the values that depend on the text are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Tokenizer is what makes tokens of text. Where units are words it is applied
-// line by line.
+// Tokenizer returns the tokenizer. Where tokens are words it is applied line by
+// line.
 func (m *Model) Tokenizer() *text.Tokenizer { return m.codec.tokens }
 
-// Describe says in a few words what kind of model it is.
-func (m *Model) Describe() string { return m.cfg.describe() }
+// Notes returns no remarks: a language model has none.
+func (m *Model) Notes() []string { return nil }
 
-// Save writes the model to a directory that [Open] reads.
+// String describes the network in a few words.
+func (m *Model) String() string { return m.cfg.describe() }
+
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Task, saved{m.cfg, m.counts}, model.Weights(m.slab), m.codec.tokens.Part(""))
+	return model.Save(dir, Name, saved{m.cfg, m.counts}, model.Weights(m.slab), m.codec.tokens.Part(""))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of another
+// task is a *model.FileError. The network is put on the device given, by default
+// the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
-	if err := d.For(Task, "a language model", &c); err != nil {
+	if err := d.For(Name, "a language model", &c); err != nil {
 		return nil, err
 	}
 	t, err := text.OpenTokenizer(d, "")

@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/modeltest"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -30,6 +31,14 @@ func docs(texts ...string) []data.Document {
 	return list
 }
 
+// both are documents to learn from and to validate on.
+func both(learn, valid []data.Document) *Data {
+	return &Data{Parts: task.Parts[data.Document]{Training: learn, Validation: valid}}
+}
+
+// learnt are documents to learn from alone.
+func learnt(docs []data.Document) *Data { return both(docs, nil) }
+
 // small is a configuration that trains in a moment.
 func small(unit string) Config {
 	cfg := Defaults()
@@ -39,7 +48,7 @@ func small(unit string) Config {
 
 func trained(t testing.TB, cfg Config, texts ...string) *Model {
 	t.Helper()
-	m, _, err := Train(context.Background(), docs(texts...), nil, cfg, nil)
+	m, _, err := Train(context.Background(), learnt(docs(texts...)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +72,7 @@ func TestLearns(t *testing.T) {
 			if ranking[0].Continuation != "mat." {
 				t.Errorf("ranking %+v", ranking)
 			}
-			texts, err := m.Generate(context.Background(), []string{"The bird sang in the"}, &GenerateOptions{Greedy: true, Length: 30, Stop: []string{"."}})
+			texts, err := m.Generate(context.Background(), []string{"The bird sang in the"}, &PredictOptions{Greedy: true, Length: 30, Stop: []string{"."}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +94,7 @@ func TestEvaluate(t *testing.T) {
 			}
 			m := trained(t, cfg, story)
 			texts := []string{story[:700], "The cat", story[10:300]}
-			e, err := m.Evaluate(context.Background(), docs(texts...))
+			e, err := m.Evaluate(context.Background(), learnt(docs(texts...)), task.All, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +136,7 @@ func TestEvaluate(t *testing.T) {
 func TestWordProtocol(t *testing.T) {
 	text := strings.Repeat(" = The <unk> = \n \n a b , <unk> c\n", 20)
 	m := trained(t, small("word"), text)
-	e, err := m.Evaluate(context.Background(), docs("a b zebra\n<unk> c\n"))
+	e, err := m.Evaluate(context.Background(), learnt(docs("a b zebra\n<unk> c\n")), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +160,7 @@ func TestScoreIsTheDifference(t *testing.T) {
 			}
 			m := trained(t, cfg, story)
 			logp := func(s string) float64 {
-				e, err := m.Evaluate(context.Background(), docs(s))
+				e, err := m.Evaluate(context.Background(), learnt(docs(s)), task.All, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -210,7 +219,7 @@ func TestSaveOpen(t *testing.T) {
 			cfg.Cutoffs, cfg.Output = []int{6, 12}, "tied"
 		}
 		dir := t.TempDir()
-		m, _, err := Train(context.Background(), docs(story), docs(story[:300]), cfg, &train.Run{Dir: dir})
+		m, _, err := Train(context.Background(), both(docs(story), docs(story[:300])), cfg, &train.Run{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,8 +227,8 @@ func TestSaveOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, _ := m.Evaluate(context.Background(), docs(story[:500]))
-		b, err := again.Evaluate(context.Background(), docs(story[:500]))
+		a, _ := m.Evaluate(context.Background(), learnt(docs(story[:500])), task.All, nil)
+		b, err := again.Evaluate(context.Background(), learnt(docs(story[:500])), task.All, nil)
 		if err != nil || a.Metrics != b.Metrics {
 			t.Errorf("%s: %v after reading back, %v before (%v)", unit, b.Metrics, a.Metrics, err)
 		}
@@ -258,17 +267,17 @@ func (c *stopAfter) Err() error {
 func TestResume(t *testing.T) {
 	cfg := small("char")
 	cfg.WeightDrop, cfg.AR, cfg.TAR, cfg.EmbeddingDropout, cfg.Layers = 0.2, 1, 1, 0.1, 2
-	learn := docs(story, story[:99], "a short one")
-	want, _, err := Train(context.Background(), learn, docs(story[:200]), cfg, &train.Run{Dir: t.TempDir()})
+	d := both(docs(story, story[:99], "a short one"), docs(story[:200])) // of all trainings: none changes it
+	want, _, err := Train(context.Background(), d, cfg, &train.Run{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	_, r, err := Train(&stopAfter{context.Background(), 9}, learn, docs(story[:200]), cfg, &train.Run{Dir: dir})
+	_, r, err := Train(&stopAfter{context.Background(), 9}, d, cfg, &train.Run{Dir: dir})
 	if err != nil || !r.Interrupted || r.Steps == 0 {
 		t.Fatalf("result %+v, %v", r, err)
 	}
-	got, r, err := Train(context.Background(), learn, docs(story[:200]), cfg, &train.Run{Dir: dir, Resume: true})
+	got, r, err := Train(context.Background(), d, cfg, &train.Run{Dir: dir, Resume: true})
 	if err != nil || r.ResumedAt == 0 {
 		t.Fatalf("result %+v, %v", r, err)
 	}
@@ -378,7 +387,7 @@ func TestBadTexts(t *testing.T) {
 	} {
 		cfg := small("char")
 		c.set(&cfg)
-		_, _, err := Train(context.Background(), docs(c.text), nil, cfg, nil)
+		_, _, err := Train(context.Background(), learnt(docs(c.text)), cfg, nil)
 		var input *data.InputError
 		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.As(err, &input) {
 			t.Errorf("%s: %v", name, err)

@@ -4,19 +4,21 @@ import (
 	"fmt"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe reads up to rows segments of Config.Steps tokens, spread over documents,
-// and gives the loss of the token after each on a tape in Train mode: to look into
-// the network, as package explain does.
-func (m *Model) Probe(docs []data.Document, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// Probe returns a function that computes, on a tape in Train mode, the mean loss of
+// the token after each of up to rows segments of Config.BPTT tokens, spread over the
+// documents: explain gradients measures the network with it. Data without text is a
+// *data.InputError.
+func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if rows < 1 {
 		return nil, fmt.Errorf("generate: Probe: needs rows, got %d", rows)
 	}
-	c := newCorpus(m.codec, docs)
+	c := newCorpus(m.codec, d.Of(task.All))
 	if c.tokens == 0 {
-		return nil, data.Errorf("there is no text to look at")
+		return nil, data.InFile(d.file, data.Errorf("there is no text to look at"))
 	}
 	rows = min(rows, max(c.tokens/m.cfg.BPTT, 1))
 	b := &batch{}

@@ -17,30 +17,34 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a language model to documents, such as [Config.Divide] makes them.
-// Without documents to validate on, the last weights are kept. If ctx is
-// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
-// from and no finished model, and the model returned is as far as it came.
-func Train(ctx context.Context, docs, valid []data.Document, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// Train trains a language model on the training text; the epoch is chosen on the
+// validation text, and without one the last weights are kept. It keeps texts as
+// token ids, four bytes per token, in addition to the data, which it does not change.
+//
+// Invalid settings, and a text too short for them, are a *data.InputError; other
+// errors are those of [train.Fit]. If ctx is cancelled the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the model
+// returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, c, err := prepare(docs, cfg, o.Device)
+	m, c, err := prepare(d.Training, cfg, o.Device)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, data.InFile(d.file, err)
 	}
 	var v *corpus
-	if len(valid) > 0 {
-		v = newCorpus(m.codec, valid)
+	if len(d.Validation) > 0 {
+		v = newCorpus(m.codec, d.Validation)
 	}
 	result, err := m.fit(ctx, c, v, o)
-	if err != nil || result.Interrupted || !o.Writes() {
-		return m, result, err
+	if err == nil && !result.Interrupted && o.Writes() {
+		err = m.Save(o.Dir)
 	}
-	return m, result, m.Save(o.Dir)
+	return m, result, err
 }
 
 // leastTokens is the shortest text that can be learned from.
