@@ -10,7 +10,9 @@ import (
 	"github.com/carousel-ml/carousel/task/classify"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/keywords"
 	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/transcribe"
 	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -22,6 +24,8 @@ var Tasks = []*task.Kind{
 	generate.Task,
 	tag.Task,
 	translate.Task,
+	transcribe.Task,
+	keywords.Task,
 }
 
 // Open reads a model directory of any task. What is wrong with the directory is

@@ -20,7 +20,7 @@ const module = "github.com/carousel-ml/carousel"
 // packages of the floors before its own, so packages of one floor do not know
 // each other. A directory that is not listed belongs to the nearest listed one
 // above it (model/torch to model), but stands above that one. Test support
-// (tensortest, devicetest, modeltest, traintest, golden) is left to the tests that use it.
+// (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
 	{"internal/settings"},
 	{"internal/simd"},
@@ -36,9 +36,10 @@ var floors = [][]string{
 	{"data"},
 	{"audio"},
 	{"text"},
-	{"speech"},
 	{"report"},
 	{"task"},
+	{"speech"},
+	{"task/classify", "task/forecast", "task/generate", "task/keywords", "task/tag", "task/transcribe", "task/translate"},
 	{"internal/memory"},
 	{"tune", "serve", "internal/explain", "internal/bench"},
 	{"."},
@@ -77,7 +78,7 @@ var forbidden = map[string][]string{
 var backends = []string{"internal/cpu", "internal/cuda"}
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "tensor/tensortest", "model/modeltest", "train/traintest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "tensor/tensortest", "model/modeltest", "train/traintest", "speech/speechtest"}
 
 // isSupport reports whether a package is no part of the house: support, an
 // example or a comparison with other programs.

@@ -236,9 +236,9 @@ func OpenAs[M any](path string, open func(*Dir, ...*tensor.Device) (M, error), o
 // For checks that the directory holds a model of the given task, and decodes
 // the configuration into cfg. what names such a model in errors, such as "a
 // tagger". Another task, or a configuration that does not fit cfg, is a
-// [*FileError].
-func (d *Dir) For(task, what string, cfg any) error {
-	if d.Task != task {
+// [*FileError]. was lists earlier names of the task.
+func (d *Dir) For(task, what string, cfg any, was ...string) error {
+	if d.Task != task && !slices.Contains(was, d.Task) {
 		return &FileError{File: d.Path, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, clip(d.Task)), Fix: "use the commands of that task"}
 	}
 	return d.Decode(cfg)

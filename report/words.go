@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // Percent writes a share: 0.123 is "12.3 %".
@@ -43,6 +44,24 @@ func Plural(n int, noun string) string {
 		noun += "s"
 	}
 	return Count(n) + " " + noun
+}
+
+// Agree is a count with the one of two words that agrees with it: "1 file is",
+// "2 files are".
+func Agree(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return Count(n) + " " + many
+}
+
+// Listing joins items for a message, a dozen at most.
+func Listing(items []string) string {
+	const most = 12
+	if len(items) > most {
+		return fmt.Sprintf("%s and %s more", strings.Join(items[:most], ", "), Count(len(items)-most))
+	}
+	return strings.Join(items, ", ")
 }
 
 // Shorten cuts a text to n characters, with an ellipsis.

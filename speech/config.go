@@ -1,12 +1,9 @@
-// Package speech trains recurrent networks to recognise speech: from sound
-// files to words by log-mel features, an LSTM and connectionist temporal
-// classification (Graves et al. 2006).
+// Package speech is what tasks on speech share: manifests of utterances, the
+// features of their sounds, and the training of a network on these.
 //
-// A [Config] says how; [Train] makes a [Model] of the utterances that
-// [ReadManifest] lists; a Model transcribes ([Model.Transcribe]), listens to a
-// stream ([Model.NewStream]), is scored ([Model.Evaluate]) and lives in a
-// directory ([Model.Save], [Open]). A [Lexicon] and an n-gram [LM] may help it
-// choose among words.
+// A manifest becomes [Data], as a [Setup] says. A [Frontend] turns sound into the
+// steps of a [Network], whole or piece by piece; a [Dataset] gives batches of
+// them, and [Job.Fit] trains.
 package speech
 
 import (
@@ -17,48 +14,11 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Config is everything that a recogniser is made from. Command-line flags,
-// recipe files and Go programs fill this one struct; start from [Defaults].
-// [Model.Config] tells what the data settled.
-type Config struct {
-	Setup
-	Text           string `json:"text" group:"Data" help:"column of what is said"`
-	Tokens         string `json:"tokens" was:"units" oneof:"char,bpe (pieces of words),space (words or phones, with spaces between them)" group:"Data" help:"what a token is, of which the network spells texts"`
-	VocabularySize int    `json:"vocabulary_size" was:"vocabulary" range:"300..100000" group:"Data" help:"most pieces of words to know, 256 bytes and 4 special ones included"`
-	Alphabet       string `json:"alphabet" value:"file" group:"Data" help:"file of the tokens, one a line (empty: those of the training texts)"`
-	Case           string `json:"case" oneof:"keep,lower,upper" group:"Data" help:"letters of the texts"`
-
-	LM       string `json:"lm" value:"file" group:"Decoding" help:"n-gram language model in ARPA format, kept with the model; its weight is tuned on the validation utterances"`
-	LMTokens bool   `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
-	Lexicon  string `json:"lexicon" value:"file" group:"Decoding" help:"file of the words that texts may consist of, the first of each line, kept with the model"`
-	Beam     int    `json:"beam" range:"0..10000" group:"Decoding" help:"beginnings of texts that the search keeps (0: greedy, or 64 with a language model or lexicon)"`
-}
-
-// UnmarshalJSON reads a configuration, that of an older model too.
-func (c *Config) UnmarshalJSON(raw []byte) error {
-	type fields Config
-	if err := settings.Decode(raw, (*fields)(c)); err != nil {
-		return err
-	}
-	c.Tokens = tokensToday(c.Tokens)
-	return nil
-}
-
-// tokensToday is a choice of Config.Tokens by the name that it has today.
-func tokensToday(tokens string) string {
-	switch tokens {
-	case "characters":
-		return "char"
-	case "symbols":
-		return "space"
-	}
-	return tokens
-}
-
-// Setup is the settings that all models that listen have in common. A zero
+// Setup is the settings that the tasks have in common; their Config embeds it. A zero
 // where the help says so is settled by the data when training begins.
 type Setup struct {
 	Audio       string  `json:"audio" group:"Data" help:"column of the sound files (WAV or FLAC), or of their features (.npy or Sphinx .mfc); paths count from the manifest"`
@@ -66,7 +26,7 @@ type Setup struct {
 	Speaker     string  `json:"speaker" group:"Data" help:"column of the speaker: training and validation then have none in common"`
 	Holdout     float64 `json:"holdout" was:"validation" range:"0..0.9" group:"Data" help:"share of the utterances, or of the speakers, to validate on where split_column says nothing"`
 
-	Features     string  `json:"features" oneof:"logmel,mfcc" group:"Features" help:"what the network hears of a frame"`
+	Features     string  `json:"features" oneof:"logmel,mfcc" group:"Features" help:"features of a frame"`
 	Rate         int     `json:"rate" range:"0..1e6" group:"Features" help:"sample rate that sounds are brought to, in Hz (0: that of the first file, 16000 at most)"`
 	Frame        float64 `json:"frame" was:"window" range:"1..1000" group:"Features" help:"length of a frame in ms"`
 	Hop          float64 `json:"hop" range:"1..1000" group:"Features" help:"ms from one frame to the next"`
@@ -74,7 +34,7 @@ type Setup struct {
 	Coefficients int     `json:"coefficients" range:"1..1024" group:"Features" help:"coefficients of mfcc, and numbers a frame of .mfc files"`
 	Preemphasis  float64 `json:"preemphasis" range:"[0..1)" group:"Features" help:"high-pass x[n]-p·x[n-1] before all else, such as 0.97 (0: none)"`
 	Deltas       int     `json:"deltas" range:"0..2" group:"Features" help:"slopes beside the features (1: their slope; 2: and its slope)"`
-	Normalize    string  `json:"normalize" oneof:"(utterance, or running where the network reads forward only),utterance,running (what was heard so far),global (over the training part),none" group:"Features" help:"to mean 0 and deviation 1, by which statistics"`
+	Normalize    string  `json:"normalize" oneof:"(utterance, or running where the network reads forward only),utterance,running (the utterance up to now),global (over the training part),none" group:"Features" help:"to mean 0 and deviation 1, by which statistics"`
 	Stack        int     `json:"stack" range:"1..32" group:"Features" help:"frames that make one step of the network"`
 	StackStride  int     `json:"stack_stride" was:"skip" range:"0..32" group:"Features" help:"frames from one step to the next (0: as many as are stacked)"`
 
@@ -82,7 +42,7 @@ type Setup struct {
 	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
 
 	Speed     float64 `json:"speed" range:"0..0.5" group:"Augmentation" help:"play training sounds slower or faster by up to this share; of files of features the tempo alone changes"`
-	Gain      float64 `json:"gain" range:"0..60" group:"Augmentation" help:"change their loudness by up to so many dB"`
+	Gain      float64 `json:"gain" range:"0..60" group:"Augmentation" help:"change their loudness by up to this many dB"`
 	Noise     float64 `json:"noise" range:"0..100" group:"Augmentation" help:"add white noise to half of them, at this signal-to-noise ratio in dB or better (0: none)"`
 	TimeMasks int     `json:"time_masks" range:"0..100" group:"Augmentation" help:"stretches of time to mask (SpecAugment)"`
 	TimeMask  float64 `json:"time_mask" range:"0..1" group:"Augmentation" help:"longest mask in time, as a share of the utterance"`
@@ -95,15 +55,8 @@ type Setup struct {
 	train.Settings
 }
 
-// Defaults is the configuration that a user starts from: three layers of 256
-// LSTM units in both directions on log-mel bands.
-func Defaults() Config {
-	s := defaultSetup()
-	s.Layers, s.Hidden, s.Bidirectional, s.RNNDropout = 3, 256, true, 0.3
-	return Config{Setup: s, Text: "text", Tokens: "char", VocabularySize: 500, Case: "keep"}
-}
-
-func defaultSetup() Setup {
+// DefaultSetup is the settings to begin with.
+func DefaultSetup() Setup {
 	s := Setup{
 		Audio: "audio", Holdout: 0.1,
 		Features: "logmel", Frame: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
@@ -115,29 +68,12 @@ func defaultSetup() Setup {
 	return s
 }
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
-func (c *Config) Validate() error {
-	if err := settings.Check(c); err != nil {
-		return data.Setting(err)
-	}
-	if c.LMTokens && c.LM == "" {
-		return data.Errorf("lm_tokens: says what the language model is of; name its file with lm")
-	}
-	if c.Lexicon != "" && c.Tokens == "space" {
-		return data.Errorf("lexicon: words are spelled in characters; it has no use with tokens space")
-	}
-	if c.Alphabet != "" && c.Tokens == "bpe" {
-		return data.Errorf("alphabet: tokens bpe are learned from the training texts; leave it out")
-	}
-	return c.Setup.Validate()
-}
-
-// Validate is [Config.Validate] of the settings in common.
+// Validate reports the first thing wrong with the settings, in one line; it is a
+// *data.InputError.
 func (c *Setup) Validate() error {
 	rnn := c.RNNConfig
 	if rnn.Layers == 1 {
-		rnn.RNNDropout = 0 // as settle has it
+		rnn.RNNDropout = 0 // as FillDefaults has it
 	}
 	if err := cmp.Or(settings.Check(c), rnn.Validate()); err != nil {
 		return data.Setting(err)
@@ -162,7 +98,7 @@ func (c *Setup) Validate() error {
 	return nil
 }
 
-// specAt is the features of sounds of so many samples a second.
+// specAt is the features of sounds at a sample rate.
 func (c *Setup) specAt(rate int) audio.Spec {
 	samples := func(ms float64) int { return int(math.Round(ms * float64(rate) / 1000)) }
 	s := audio.Spec{Rate: rate, Window: samples(c.Frame), Hop: samples(c.Hop), Bands: c.Bands, Preemphasis: c.Preemphasis}
@@ -180,11 +116,11 @@ func (c *Setup) skip() int {
 	return c.StackStride
 }
 
-// stepSeconds is the time from one step of the network to the next.
-func (c *Setup) stepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
+// StepSeconds is the time from one step of the network to the next.
+func (c *Setup) StepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
 
-// settle fills in what the empty settings leave to the others.
-func (c *Setup) settle() {
+// FillDefaults fills in the settings whose default depends on others.
+func (c *Setup) FillDefaults() {
 	if c.Normalize == "" {
 		c.Normalize = "utterance"
 		if !c.Bidirectional {
@@ -197,4 +133,29 @@ func (c *Setup) settle() {
 	if c.Layers == 1 {
 		c.RNNDropout = 0 // the default is more, which is no mistake of someone who asks for one layer
 	}
+}
+
+// Spec is the features of a sound that is at the settings' Rate.
+func (c *Setup) Spec() audio.Spec { return c.specAt(c.Rate) }
+
+// Lag is how many seconds of sound after a moment the network waits for before
+// it computes that moment: what features, slopes and stacking look ahead.
+func (c *Setup) Lag() float64 {
+	spec := c.Spec()
+	return spec.Lag() + c.Hop/1000*float64(deltaReach*c.Deltas+c.Stack-1)
+}
+
+// ForPart prepares the settings for reading a manifest of which one part is
+// scored: all of it needs no column of parts, nor of speakers. A test part that
+// the settings do not know is a *data.InputError.
+func (c *Setup) ForPart(part task.Part) error {
+	switch {
+	case part == task.All:
+		c.SplitColumn, c.Speaker, c.Holdout = "", "", 0
+	case c.SplitColumn != "":
+		c.Speaker = ""
+	case part == task.Test:
+		return data.Errorf("the model was trained on a manifest without a column of parts (split_column), so no row is of the part %q", part)
+	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package speech
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -12,147 +14,119 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
-// mostInMemory bounds the features that a dataset keeps, in numbers; those of
-// further utterances are read or computed each time.
-const mostInMemory = 400 << 20
+// Dataset gives batches of utterances.
+type Dataset struct {
+	*Frontend
+	List   []Utterance
+	Labels [][]int32 // classes of each utterance; nil: none
 
-// dataset gives the features of utterances.
-type dataset struct {
-	cfg   *Setup
-	width int    // features of a frame before slopes; 0: not known yet
-	cache string // directory; "": none
-	list  []Utterance
-	kept  [][]float32 // by utterance, nil where not kept
-	steps []int       // of the network, without augmentation
-	stats *statistics
+	frames []int // of each utterance, without augmentation
+	store  *features
 
 	filtering sync.Mutex
 	filters   map[int]*audio.Resampler // to the features' rate, by rate
 }
 
-// sounded reports whether the features come from sound and not from files of
-// features.
-func (d *dataset) sounded(i int) bool { return !isFeatures(d.list[i].Audio) }
-
-// frames is the features of an utterance as they are before slopes and
-// normalisation. The slice is not to be changed.
-func (d *dataset) frames(i int) ([]float32, error) {
-	if d.kept != nil && d.kept[i] != nil {
-		return d.kept[i], nil
+// StepCounts are the steps of the network for each utterance, without augmentation.
+func (d *Dataset) StepCounts() []int {
+	steps := make([]int, len(d.frames))
+	for i, n := range d.frames {
+		steps[i] = d.setup.steps(n)
 	}
-	return loadFrames(d.cfg, d.list[i].Audio, d.width, d.cache)
+	return steps
 }
 
-// loadFrames reads or computes the features of a file.
-func loadFrames(c *Setup, path string, width int, cache string) ([]float32, error) {
-	if isFeatures(path) {
-		frames, _, err := readFeatures(path, width)
-		return frames, err
-	}
-	spec := c.specAt(c.Rate)
-	if c.Rate == 0 {
-		return nil, &data.InputError{File: path, Problem: "is sound; the model takes files of features", Fix: "give .npy or .mfc files like those it was trained on"}
-	}
-	if got := spec.Width(); got != width {
-		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("is sound, which gives %d features a frame; the model takes files of %d", got, width), Fix: "give .npy or .mfc files like those it was trained on"}
-	}
-	at := ""
-	if cache != "" {
-		var err error
-		if at, err = cachePath(cache, path, spec); err != nil {
-			return nil, err
-		}
-		if frames, ok := readCache(at, width); ok {
-			return frames, nil
+// steps is the number of steps of the network for a number of frames.
+func (c *Setup) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
+
+// Duration is the seconds of an utterance.
+func (d *Dataset) Duration(i int) float64 { return d.Seconds(d.frames[i]) }
+
+// Keep leaves the utterances out for which keep is false.
+func (d *Dataset) Keep(keep func(i int) bool) {
+	n := 0
+	for i := range d.List {
+		if keep(i) {
+			d.List[n], d.frames[n] = d.List[i], d.frames[i]
+			n++
 		}
 	}
-	sound, err := audio.Read(path)
-	if err != nil {
-		return nil, err
-	}
-	frames := audio.Extract(sound, spec)
-	if at != "" {
-		if err := writeCache(at, frames, width); err != nil {
-			return nil, err
-		}
-	}
-	return frames, nil
+	d.List, d.frames = d.List[:n], d.frames[:n]
+}
+
+// sounded reports whether the features come from sound and not from files of
+// features.
+func (d *Dataset) sounded(i int) bool { return !IsFeatures(d.List[i].Audio) }
+
+// framesOf is the features of an utterance as they are before slopes and
+// normalisation. The slice is not to be changed.
+func (d *Dataset) framesOf(i int) ([]float32, error) {
+	return d.store.of(d.setup, d.List[i].Audio, d.Width)
 }
 
 // open reads all utterances once: it settles rate and width, finds every file
-// that cannot be read, counts steps and keeps the features that fit in memory.
-func (d *dataset) open() ([]fault, error) {
+// that cannot be read, and counts frames.
+func (d *Dataset) open(ctx context.Context) ([]fault, error) {
 	if faults, err := d.settleWidth(); len(faults) > 0 || err != nil {
 		return faults, err
 	}
-	n := len(d.list)
-	d.kept, d.steps = make([][]float32, n), make([]int, n)
+	n := len(d.List)
+	d.frames = make([]int, n)
 	errs := make([]error, n)
-	loaded := make([][]float32, n)
-	total := 0
-	for lo := 0; lo < n; lo += 256 { // a piece at a time, so that what is not kept is dropped soon
-		hi := min(lo+256, n)
-		load := func(_ *dataset, a, b int) {
-			for i := lo + a; i < lo+b; i++ {
-				loaded[i], errs[i] = d.frames(i)
-			}
+	par.For(n, 1, d, func(_ *Dataset, a, b int) {
+		for i := a; i < b && ctx.Err() == nil; i++ {
+			var frames []float32
+			frames, errs[i] = d.framesOf(i)
+			d.frames[i] = len(frames) / d.Width
 		}
-		par.For(hi-lo, 1, d, load)
-		for i := lo; i < hi; i++ {
-			d.steps[i] = d.cfg.steps(len(loaded[i]) / d.width)
-			if total += len(loaded[i]); total <= mostInMemory {
-				d.kept[i] = loaded[i]
-			}
-			loaded[i] = nil
-		}
-	}
-	return d.faults(errs), nil
+	})
+	return d.faults(errs), ctx.Err()
 }
 
 // settleWidth takes rate and width, where they are not known, from the first
 // utterance that can be read. If there is none it gives the faults of all.
-func (d *dataset) settleWidth() ([]fault, error) {
-	if d.width > 0 || len(d.list) == 0 {
+func (d *Dataset) settleWidth() ([]fault, error) {
+	if d.Width > 0 || len(d.List) == 0 {
 		return nil, nil
 	}
-	errs := make([]error, len(d.list))
-	for i, u := range d.list {
+	errs := make([]error, len(d.List))
+	for i, u := range d.List {
 		var sound *audio.Sound
 		switch {
 		case !d.sounded(i):
-			_, d.width, errs[i] = readFeatures(u.Audio, d.mfcWidth(u.Audio))
-		case d.cfg.Rate == 0:
+			_, d.Width, errs[i] = readFeatures(u.Audio, d.mfcWidth(u.Audio))
+		case d.setup.Rate == 0:
 			if sound, errs[i] = audio.Read(u.Audio); errs[i] == nil {
-				d.cfg.Rate = min(sound.Rate, 16000)
+				d.setup.Rate = min(sound.Rate, 16000)
 			}
 		}
 		if errs[i] != nil {
 			continue
 		}
 		if d.sounded(i) {
-			spec := d.cfg.specAt(d.cfg.Rate)
+			spec := d.setup.Spec()
 			if err := spec.Check(); err != nil {
 				return nil, data.Errorf("%w", err)
 			}
-			d.width = spec.Width()
+			d.Width = spec.Width()
 		}
 		return nil, nil
 	}
 	return d.faults(errs), nil
 }
 
-// mfcWidth is what a .mfc file does not say of itself.
-func (d *dataset) mfcWidth(path string) int {
+// mfcWidth is the width that a .mfc file does not have in it.
+func (d *Dataset) mfcWidth(path string) int {
 	if isMFC(path) {
-		return d.cfg.Coefficients
+		return d.setup.Coefficients
 	}
 	return 0
 }
-
-// steps is how many steps of the network so many frames make.
-func (c *Setup) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
 
 // fault is an utterance that cannot be used.
 type fault struct {
@@ -161,11 +135,11 @@ type fault struct {
 }
 
 // faults are those of the utterances whose error is not nil.
-func (d *dataset) faults(errs []error) []fault {
+func (d *Dataset) faults(errs []error) []fault {
 	var list []fault
 	for i, err := range errs {
 		if err != nil {
-			list = append(list, fault{&d.list[i], err})
+			list = append(list, fault{&d.List[i], err})
 		}
 	}
 	return list
@@ -192,61 +166,108 @@ func gather(faults []fault) error {
 		}
 		texts = append(texts, fmt.Sprintf("%v (%s)", f.err, place))
 	}
-	return &data.InputError{File: first.u.File, Problem: fmt.Sprintf("%d files cannot be used: %s", len(texts), some(texts))}
+	return &data.InputError{File: first.u.File, Problem: fmt.Sprintf("%d files cannot be used: %s", len(texts), report.Listing(texts))}
 }
 
 // measure takes the statistics that normalisation over more than one utterance
 // needs, of at most 2000 utterances.
-func (d *dataset) measure() error {
-	if d.cfg.Normalize != "global" && d.cfg.Normalize != "running" {
+func (d *Dataset) measure(ctx context.Context) error {
+	if d.setup.Normalize != "global" && d.setup.Normalize != "running" {
 		return nil
 	}
-	width := d.width * (d.cfg.Deltas + 1)
+	width := d.Width * (d.setup.Deltas + 1)
 	m := newMoments(width)
-	for i := 0; i < len(d.list); i += 1 + len(d.list)/2000 {
-		frames, err := d.frames(i)
-		if err != nil {
+	for i := 0; i < len(d.List); i += 1 + len(d.List)/2000 {
+		frames, err := d.framesOf(i)
+		if err := cmp.Or(err, ctx.Err()); err != nil {
 			return err
 		}
-		slopes := deltas{width: d.width, order: d.cfg.Deltas}
+		slopes := deltas{width: d.Width, order: d.setup.Deltas}
 		for f := range slices.Chunk(slopes.run(nil, frames, true), width) {
 			m.add(f)
 		}
 	}
-	d.stats = m.statistics()
+	d.Statistics = m.statistics()
 	return nil
 }
 
+// Load fills a batch with utterances. Numbers beyond the list are those of a
+// later epoch, whose augmentation is drawn anew.
+func (d *Dataset) Load(b *Batch, samples []int, augment bool) error {
+	features, labels := make([][]float32, len(samples)), make([][]int32, len(samples))
+	for k, s := range samples {
+		i := s % len(d.List)
+		var r *rand.Rand
+		if augment {
+			r = rand.New(rand.NewPCG(d.setup.Seed^0x73706565636821, uint64(s)))
+		}
+		var err error
+		if features[k], err = d.features(i, r); err != nil {
+			return err
+		}
+		if d.Labels != nil {
+			labels[k] = d.Labels[i]
+		}
+	}
+	b.fill(features, labels, d.Inputs())
+	return nil
+}
+
+// First is a batch of the first rows utterances, or of all, without augmentation.
+func (d *Dataset) First(rows int) (*Batch, error) {
+	samples := make([]int, min(rows, len(d.List)))
+	for i := range samples {
+		samples[i] = i
+	}
+	b := &Batch{}
+	return b, d.Load(b, samples, false)
+}
+
+// Each runs a network over all utterances, those of like length together, and
+// gives the logits of each batch with the utterances' numbers. It draws nothing.
+func (d *Dataset) Each(ctx context.Context, t *tensor.Tape, n *Network, use func(samples []int, b *Batch, logits *tensor.Tensor)) error {
+	b := &Batch{}
+	for _, samples := range train.NewBuckets(d.StepCounts(), d.setup.batchSteps(), 2*d.setup.Batch, 0).InOrder() {
+		if err := cmp.Or(ctx.Err(), d.Load(b, samples, false)); err != nil {
+			return err
+		}
+		t.Reset()
+		logits, _ := n.Forward(b.Input(t), nil)
+		use(samples, b, logits)
+	}
+	return nil
+}
+
+// batchSteps is how many steps a batch may have, padding included.
+func (c *Setup) batchSteps() int { return max(1, int(c.BatchTime/c.StepSeconds())) }
+
 // features is an utterance's steps for the network. With r it is augmented.
-func (d *dataset) features(i int, r *rand.Rand) ([]float32, error) {
-	frames, err := d.frames(i)
+func (d *Dataset) features(i int, r *rand.Rand) ([]float32, error) {
+	frames, err := d.framesOf(i)
 	if err != nil {
 		return nil, err
 	}
-	c := d.cfg
+	c := d.setup
 	if r == nil {
-		return newFrontend(c, d.width, d.stats).flushed(frames), nil
+		return d.Steps(frames), nil
 	}
 	if !d.sounded(i) && c.Speed > 0 {
-		frames = stretch(frames, d.width, 1+c.Speed*(2*r.Float64()-1))
+		frames = stretch(frames, d.Width, 1+c.Speed*(2*r.Float64()-1))
 	}
 	if d.sounded(i) && (c.Speed > 0 || c.Gain > 0 || c.Noise > 0) {
 		if frames, err = d.disturbed(i, r); err != nil {
 			return nil, err
 		}
 	}
-	f := newFrontend(c, d.width, d.stats)
-	width := d.width * (c.Deltas + 1)
+	f := d.Pipeline()
+	width := d.Width * (c.Deltas + 1)
 	full := f.deltas.run(nil, frames, true)
 	f.norm.apply(full)
-	mask(full, width, d.width, c, r)
+	mask(full, width, d.Width, c, r)
 	return f.stack.run(nil, full, true), nil
 }
 
-// flushed is all steps of an utterance.
-func (f *frontend) flushed(frames []float32) []float32 { return f.run(nil, frames, true) }
-
-// stretch changes the tempo of frames to so many times the old one, by linear
+// stretch multiplies the tempo of frames, by linear
 // interpolation.
 func stretch(frames []float32, width int, tempo float64) []float32 {
 	n := len(frames) / width
@@ -269,20 +290,20 @@ const speeds = 5
 
 // disturbed is the features of a sound that is played at another speed, louder
 // or softer, and in noise.
-func (d *dataset) disturbed(i int, r *rand.Rand) ([]float32, error) {
-	s, err := audio.Read(d.list[i].Audio)
+func (d *Dataset) disturbed(i int, r *rand.Rand) ([]float32, error) {
+	s, err := audio.Read(d.List[i].Audio)
 	if err != nil {
 		return nil, err
 	}
-	rate := int(float64(s.Rate) * (1 + d.cfg.Speed*(2*float64(r.IntN(speeds))/(speeds-1)-1)))
-	s.Samples = d.resampled(s.Samples, rate, d.cfg.Rate)
-	s.Rate = d.cfg.Rate
-	return audio.Extract(disturb(s, d.cfg, r), d.cfg.specAt(d.cfg.Rate)), nil
+	rate := int(float64(s.Rate) * (1 + d.setup.Speed*(2*float64(r.IntN(speeds))/(speeds-1)-1)))
+	s.Samples = d.resampled(s.Samples, rate, d.setup.Rate)
+	s.Rate = d.setup.Rate
+	return audio.Extract(disturb(s, d.setup, r), d.setup.Spec()), nil
 }
 
 // resampled brings samples of one rate to another. The filters are kept, since
 // making one takes longer than using it.
-func (d *dataset) resampled(x []float32, from, to int) []float32 {
+func (d *Dataset) resampled(x []float32, from, to int) []float32 {
 	d.filtering.Lock()
 	defer d.filtering.Unlock()
 	f := d.filters[from]

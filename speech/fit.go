@@ -5,67 +5,37 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
-// open reads the utterances of all parts. Those of the test are not kept: they
-// are read so that a damaged file is found now and not when training has ended.
-func open(s *Setup, training, validation, test []Utterance, cache string) (learn, valid *corpus, err error) {
-	learn = &corpus{dataset: &dataset{cfg: s, cache: cache, list: training}}
-	faults, err := learn.open()
-	if err != nil {
-		return nil, nil, err
-	}
-	valid = &corpus{dataset: &dataset{cfg: s, cache: cache, list: validation, width: learn.width}}
-	for _, d := range []*dataset{valid.dataset, {cfg: s, cache: cache, list: test, width: learn.width}} {
-		more, err := d.open()
-		if err != nil {
-			return nil, nil, err
-		}
-		faults = append(faults, more...)
-	}
-	if err := gather(faults); err != nil {
-		return nil, nil, err
-	}
-	err = learn.measure()
-	valid.stats = learn.stats
-	return learn, valid, err
+// Job is the training of a network on utterances.
+type Job struct {
+	Setup    *Setup
+	Slab     *tensor.Slab
+	Learn    *Dataset
+	Outputs  []string // the names of the network's outputs and what else its results depend on, for the fingerprint
+	Loss     func(t *tensor.Tape, b *Batch) *tensor.Tensor
+	Metric   string                                                                // of Validate, by which the epoch is chosen
+	Validate func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) // nil: no validation
 }
 
-// ofPart is the utterances of one part.
-func ofPart(list []Utterance, part string) []Utterance {
-	return slices.DeleteFunc(slices.Clone(list), func(u Utterance) bool { return u.Part != part })
-}
-
-// fitting is a training of any model that listens.
-type fitting struct {
-	setup    *Setup
-	slab     *tensor.Slab
-	learn    *corpus
-	options  *TrainOptions
-	outputs  []string // what the network says, for the fingerprint
-	loss     func(t *tensor.Tape, b *batch) *tensor.Tensor
-	metric   string
-	validate func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) // nil: no validation
-}
-
-func (f *fitting) run(ctx context.Context) (*train.Result, error) {
-	s, o, n := f.setup, f.options, len(f.learn.list)
-	most := max(1, int(s.BatchTime/s.stepSeconds()))
-	buckets := train.NewBuckets(f.learn.steps, most, s.Batch, s.Seed)
-	warmup := int(s.WarmupShare * float64(s.TotalSteps(buckets.Len(), &o.Run)))
-	options := s.Settings.Options(buckets.Len(), warmup, &o.Run)
+// Fit runs the training. A file that cannot be read any more ends it with a
+// *data.InputError.
+func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
+	s, n := f.Setup, len(f.Learn.List)
+	buckets := train.NewBuckets(f.Learn.StepCounts(), s.batchSteps(), s.Batch, s.Seed)
+	warmup := int(s.WarmupShare * float64(s.TotalSteps(buckets.Len(), o)))
+	options := s.Settings.Options(buckets.Len(), warmup, o)
 	options.Fingerprint = f.fingerprint()
 	var failure error // of a file that went away during training
-	job := &train.Job[batch]{
-		Slab:      f.slab,
-		Optimizer: optim.NewAdamW(f.slab, &optim.AdamWOptions{WeightDecay: float32(s.WeightDecay)}),
+	job := &train.Job[Batch]{
+		Slab:      f.Slab,
+		Optimizer: optim.NewAdamW(f.Slab, &optim.AdamWOptions{WeightDecay: float32(s.WeightDecay)}),
 		Samples:   n,
-		NewBatch:  func() *batch { return &batch{} },
+		NewBatch:  func() *Batch { return &Batch{} },
 		Batches: func(epoch int) [][]int {
 			list := buckets.Batches(epoch)
 			for _, b := range list {
@@ -75,10 +45,10 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 			}
 			return list
 		},
-		Load: func(b *batch, samples []int) { f.learn.load(b, samples, true) },
-		Loss: func(t *tensor.Tape, b *batch) *tensor.Tensor {
+		Load: func(b *Batch, samples []int) { b.err = f.Learn.Load(b, samples, true) },
+		Loss: func(t *tensor.Tape, b *Batch) *tensor.Tensor {
 			if b.err == nil {
-				return f.loss(t, b)
+				return f.Loss(t, b)
 			}
 			if failure == nil {
 				failure = b.err
@@ -86,8 +56,8 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 			return t.Zeros(1)
 		},
 	}
-	if f.validate != nil {
-		job.Metric, job.Validate = f.metric, f.validate
+	if f.Validate != nil {
+		job.Metric, job.Validate = f.Metric, f.Validate
 	} else {
 		options.Patience = 0
 	}
@@ -101,14 +71,15 @@ func (f *fitting) run(ctx context.Context) (*train.Result, error) {
 
 // fingerprint changes with the settings that change the arithmetic, and with
 // the data.
-func (f *fitting) fingerprint() string {
+func (f *Job) fingerprint() string {
 	h := sha256.New()
-	s := *f.setup
+	s := *f.Setup
 	s.Settings = s.Fixed()
-	text, _ := json.Marshal([]any{s, f.outputs}) // plain fields always have a JSON form
+	text, _ := json.Marshal([]any{s, f.Outputs}) // plain fields always have a JSON form
 	h.Write(text)
-	for i, u := range f.learn.list {
-		fmt.Fprintf(h, "%d %d %s\n", u.Line, f.learn.steps[i], u.Text)
+	steps := f.Learn.StepCounts()
+	for i, u := range f.Learn.List {
+		fmt.Fprintf(h, "%d %d %s\n", u.Line, steps[i], u.Text)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:12])
 }

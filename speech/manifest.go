@@ -2,6 +2,7 @@ package speech
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // Utterance is a row of a manifest.
@@ -17,39 +20,35 @@ type Utterance struct {
 	File    string // the manifest
 	Line    int
 	Audio   string // path of the sound, or of its features
-	Text    string // what is said
+	Text    string // what is said, or the label
 	Speaker string
-	Part    string // train, validation or test; "" where the manifest does not say
+	Part    task.Part // "" where the manifest does not say
 }
-
-// parts are the words of a manifest's part column.
-var parts = []string{"train", "validation", "test"}
 
 // ReadManifest reads a table (CSV or TSV with a line of column names) with an
-// utterance a row, its columns named by cfg. Files that are missing are an error
-// that names them all, or the first dozen.
-func ReadManifest(path string, cfg *Config) ([]Utterance, error) {
-	return cfg.readManifest(path, cfg.Text, cfg.clean)
-}
-
-// readManifest reads texts, of the column named, with clean.
-func (c *Setup) readManifest(path, text string, clean func(string) string) ([]Utterance, error) {
+// utterance a row. column names that of the texts or labels, "" none; use takes
+// over what each row says, and may refuse it. What is wrong with the table is a
+// *data.InputError; one of files that are missing names them all, or the first dozen.
+func (c *Setup) ReadManifest(ctx context.Context, path, column string, use func(*Utterance) error) ([]Utterance, error) {
 	var list []Utterance
 	var missing []string
 	dir := filepath.Dir(path)
-	for r, err := range data.ReadRecords(path, c.Audio, text, c.Speaker, c.SplitColumn) {
-		if err != nil {
+	for r, err := range data.ReadRecords(path, c.Audio, column, c.Speaker, c.SplitColumn) {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
 			return nil, err
 		}
-		u := Utterance{File: path, Line: r.Line, Audio: r.Fields[0], Text: clean(r.Fields[1]), Speaker: r.Fields[2], Part: r.Fields[3]}
+		u := Utterance{File: path, Line: r.Line, Audio: r.Fields[0], Text: r.Fields[1], Speaker: r.Fields[2], Part: task.Part(r.Fields[3])}
 		if u.Audio == "" {
 			return nil, &data.InputError{File: path, Line: r.Line, Column: c.Audio, Problem: "names no file"}
 		}
 		if !filepath.IsAbs(u.Audio) {
 			u.Audio = filepath.Join(dir, u.Audio)
 		}
-		if c.SplitColumn != "" && !slices.Contains(parts, u.Part) {
+		if c.SplitColumn != "" && !slices.Contains([]task.Part{task.Training, task.Validation, task.Test}, u.Part) {
 			return nil, &data.InputError{File: path, Line: r.Line, Column: c.SplitColumn, Problem: fmt.Sprintf("want train, validation or test, got %q", u.Part)}
+		}
+		if err := use(&u); err != nil {
+			return nil, err
 		}
 		if info, err := os.Stat(u.Audio); err != nil || info.IsDir() {
 			missing = append(missing, fmt.Sprintf("%s (line %d)", r.Fields[0], r.Line))
@@ -57,72 +56,51 @@ func (c *Setup) readManifest(path, text string, clean func(string) string) ([]Ut
 		list = append(list, u)
 	}
 	if len(missing) > 0 {
-		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("%s not there: %s", counted(len(missing), "file is", "files are"), some(missing)),
+		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("%s not there: %s", report.Agree(len(missing), "file is", "files are"), report.Listing(missing)),
 			Fix: fmt.Sprintf("paths count from %s", dir)}
 	}
 	if len(list) == 0 {
-		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + c.Audio + " and " + text}
+		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + c.Audio + " and " + column}
 	}
 	return list, nil
 }
 
-// isManifest tells by the name whether a file is a table and not a sound.
-func isManifest(path string) bool {
+// Sounds are the files that a manifest lists, of which neither texts nor parts are
+// needed; or path itself, where it is not a table.
+func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
+	default:
+		return []string{path}, nil
 	case ".csv", ".tsv", ".txt":
-		return true
 	}
-	return false
+	plain := *c
+	plain.Speaker, plain.SplitColumn = "", ""
+	var paths []string
+	_, err := plain.ReadManifest(ctx, path, "", func(u *Utterance) error {
+		paths = append(paths, u.Audio)
+		return nil
+	})
+	return paths, err
 }
 
-// counted is a number with the right one of two words.
-func counted(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
-// some joins items for a message, a dozen at most.
-func some(items []string) string {
-	const most = 12
-	if len(items) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(items[:most], ", "), len(items)-most)
-	}
-	return strings.Join(items, ", ")
-}
-
-// clean brings a text to the form that the network spells: single spaces and
-// the letters of Config.Case.
-func (c *Config) clean(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	switch c.Case {
-	case "lower":
-		return strings.ToLower(text)
-	case "upper":
-		return strings.ToUpper(text)
-	}
-	return text
-}
-
-// Divide gives the training and the validation utterances, as [Train] does. Where the manifest
-// names parts it decides. Else a share of the speakers, where they are known, or
-// of the utterances is kept for validation, chosen by a hash of their names and
-// the seed, so that adding rows moves none from one part to the other.
-func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
+// divide gives the parts of a manifest. Where its rows name parts these decide.
+// Else a share of the speakers, where they are known, or of the utterances is kept
+// for validation, chosen by a hash of their names and the seed, so that adding
+// rows moves none from one part to the other.
+func (c *Setup) divide(list []Utterance) (task.Parts[Utterance], error) {
+	p := task.Parts[Utterance]{Whole: list}
 	if c.SplitColumn != "" {
 		for _, u := range list {
 			switch u.Part {
-			case "train":
-				train = append(train, u)
-			case "validation":
-				valid = append(valid, u)
+			case task.Training:
+				p.Training = append(p.Training, u)
+			case task.Validation:
+				p.Validation = append(p.Validation, u)
+			case task.Test:
+				p.Test = append(p.Test, u)
 			}
 		}
-		if len(train) == 0 {
-			return nil, nil, &data.InputError{File: list[0].File, Column: c.SplitColumn, Problem: "names no row train"}
-		}
-		return train, valid, nil
+		return p, nil
 	}
 	name := func(u *Utterance) string {
 		if c.Speaker != "" {
@@ -144,12 +122,12 @@ func (c *Setup) Divide(list []Utterance) (train, valid []Utterance, err error) {
 	for n < len(order) && (n < want || n > 0 && name(&order[n]) == name(&order[n-1])) {
 		n++
 	}
-	if n == len(order) {
-		return nil, nil, data.Errorf("holdout: a share of %v of %s leaves nothing to train on; give more rows, or another column for speaker", c.Holdout, counted(len(list), "utterance", "utterances"))
+	if n == len(order) && n > 0 {
+		return p, data.Errorf("holdout: a share of %v of %s leaves nothing to train on; give more rows, or another column for speaker", c.Holdout, report.Plural(len(list), "utterance"))
 	}
-	valid, train = order[:n], order[n:]
+	p.Validation, p.Training = order[:n:n], order[n:]
 	inOrder := func(a, b Utterance) int { return cmp.Compare(a.Line, b.Line) }
-	slices.SortStableFunc(valid, inOrder)
-	slices.SortStableFunc(train, inOrder)
-	return train, valid, nil
+	slices.SortStableFunc(p.Validation, inOrder)
+	slices.SortStableFunc(p.Training, inOrder)
+	return p, nil
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// isFeatures tells by the name whether a file holds features in place of sound.
-func isFeatures(path string) bool {
+// IsFeatures reports, by the name, whether a file holds features in place of sound.
+func IsFeatures(path string) bool {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".npy", ".mfc":
 		return true
@@ -152,7 +152,7 @@ func unreadable(path string, err error) error {
 	var p *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &data.InputError{File: path, Problem: "no such file"}
+		return &data.InputError{File: path, Problem: "there is no such file"}
 	case errors.As(err, &p):
 		err = p.Err
 	}

@@ -89,7 +89,7 @@ func (a *app) run(ctx context.Context) (code int) {
 	switch {
 	case err != nil || text.Len() == 0:
 	case a.json:
-		err = a.printJSON("text", printedText{text.String()})
+		err = a.printJSON("text", printedText{text.String()}, nil)
 	default:
 		_, err = a.stdout.Write(text.Bytes())
 	}

@@ -50,6 +50,9 @@ func plainFileError(err error) error {
 // oneLine folds a message onto one line, as an error is printed.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
+// movedFlags are flags that another command has taken the place of.
+var movedFlags = map[string]string{"carousel train classify --audio": "carousel train keywords"}
+
 // flagError words pflag's errors as this command's: the flag, what was
 // expected, and the nearest flag for a slip.
 func flagError(c *cobra.Command, err error) error {
@@ -59,6 +62,9 @@ func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
 		name := unknown.GetSpecifiedName()
+		if now := movedFlags[c.CommandPath()+" --"+name]; now != "" {
+			return wrongFlag(name, "unknown flag --%s for %q; that is %s now", name, c.CommandPath(), now)
+		}
 		var names []string
 		c.Flags().VisitAll(func(f *pflag.Flag) {
 			if !f.Hidden {
@@ -173,7 +179,7 @@ func problemOf(err error) *problem {
 // there it does nothing: one that is not the whole has the error in it.
 func (a *app) printProblem(err error) {
 	if a.json {
-		a.printJSON("error", problemOf(err)) // if it fails, stderr has the message
+		a.printJSON("error", problemOf(err), nil) // if it fails, stderr has the message
 	}
 }
 

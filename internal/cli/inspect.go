@@ -86,6 +86,7 @@ func (a *app) inspect(path string) (*inspection, error) {
 	in := &inspection{Path: path, Kind: "model", Task: dir.Task, Version: dir.Version, Meta: dir.Weights.Meta}
 	in.addLayers(dir.Weights)
 	if t := a.taskNamed(dir.Task); t != nil && t.inspect != nil {
+		in.Task = t.name
 		if err := t.inspect(in, dir); err != nil {
 			return nil, err
 		}

@@ -15,10 +15,10 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/internal/explain"
-	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/transcribe"
 )
 
 // schema is a kind of JSON object that the command prints. Whoever takes away a
@@ -58,26 +58,16 @@ var commonSchemas = []schema{
 	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
-	{"train.transcribe", 1, trainResult{Evaluation: speech.Evaluation{}}, "`train transcribe`"},
-	{"train.classify-audio", 1, trainResult{Evaluation: speech.ClassEvaluation{}}, "`train classify --audio`"},
-
-	{"evaluate.transcribe", 1, speech.Evaluation{}, "`evaluate` with a recogniser of speech."},
-	{"evaluate.classify-audio", 1, speech.ClassEvaluation{}, "`evaluate` with a classifier of sounds."},
-
-	{"predict.transcribe", 1, transcribed{}, "`predict` with a recogniser of speech."},
-	{"predict.classify-audio", 1, speech.SoundClasses{}, "`predict` with a classifier of sounds."},
 
 	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
 	{"generate", 1, generate.Predictions{}, "`generate`"},
 	{"score", 1, scoring{}, "`score`"},
-	{"transcribe", 1, transcribed{}, "`transcribe` of files."},
-	{"transcribe.stream", 1, streamed{Transcript: &speech.Transcript{}}, "`transcribe` of standard input."},
+	{"transcribe", 1, transcribe.Transcripts{}, "`transcribe` of files."},
+	{"transcribe.stream", 1, streamed{Transcript: &transcribe.Transcript{}}, "`transcribe` of standard input."},
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
-	{"inspect.transcribe", 1, inspection{Config: speech.Config{}}, "`inspect` of a recogniser of speech."},
-	{"inspect.classify-audio", 1, inspection{Config: speech.ClassifyConfig{}}, "`inspect` of a classifier of sounds."},
 
 	{"explain.gradients.adding", 1, explain.Study{}, "`explain gradients` without a model: networks on the adding problem."},
 	{"explain.gradients.model", 1, explain.Flow{}, "`explain gradients` of a model."},
@@ -107,12 +97,29 @@ type printedText struct {
 	Text string `json:"text"` // as it is printed without --json
 }
 
-// printJSON writes v as one object on stdout, in a piece: an error leaves nothing there.
-func (a *app) printJSON(name string, v any) error {
+// lack is the last key of a result that is printed beside an error.
+type lack struct {
+	Error *problem `json:"error,omitempty"` // why the result is not the whole, such as which of several files cannot be used; absent where it is
+}
+
+// mayLack reports whether a result may be printed beside an error: those of a
+// prediction may.
+func (s *schema) mayLack() bool {
+	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe")
+}
+
+// printJSON writes v as one object on stdout, in a piece: an error leaves nothing
+// there. failed, if not nil, is why v is not the whole result.
+func (a *app) printJSON(name string, v any, failed error) error {
 	text := fmt.Appendf(nil, `{"schema":%q`, a.schemaOf(name, v))
 	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
 	if err != nil {
 		return fmt.Errorf("result as JSON: %w", err)
+	}
+	if failed != nil {
+		if text, err = appendFields(text, reflect.ValueOf(lack{problemOf(failed)})); err != nil {
+			return err
+		}
 	}
 	a.printing.Lock()
 	defer a.printing.Unlock()

@@ -119,6 +119,12 @@ func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, ou
 		}
 		out.Notes = append(out.Notes, note)
 	}
+	known := e.Summary().Notes // which may have those of the model
+	for _, n := range m.Notes() {
+		if !slices.Contains(known, n) {
+			out.Notes = append(out.Notes, n)
+		}
+	}
 	out.Evaluation, out.show = e, func(w io.Writer) { printSummary(w, e.Summary()) }
 	return e, nil
 }
@@ -327,11 +333,7 @@ func (a *app) predict(ctx context.Context, m *task.Trained, in task.Input, o any
 			a.note("Note: %s", n)
 		}
 	}
-	err := a.emitPrediction("predict."+m.Kind.Name, out, p.Write, p, p.Print)
-	if err != nil {
-		return err
-	}
-	return failed
+	return cmp.Or(a.emitPrediction(failed, "predict."+m.Kind.Name, out, p.Write, p, p.Print), failed)
 }
 
 // errNothing ends the writing of a file that is not to be.
@@ -397,7 +399,7 @@ func probeKind(k *task.Kind) func(dir *model.Dir, path string, rows int) (*expla
 // taskOf is a Kind as the commands see it.
 func taskOf(k *task.Kind) *taskVerbs {
 	return &taskVerbs{
-		name: k.Name, train: func(a *app) *cobra.Command { return a.trainKindCommand(k) },
+		name: k.Name, was: k.Was, train: func(a *app) *cobra.Command { return a.trainKindCommand(k) },
 		evaluate: evaluateKind(k), predict: predictKind(k), inspect: inspectKind(k), probe: probeKind(k),
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -14,9 +15,17 @@ import (
 // emit prints a result of the schema of that name: v as JSON with --json, else
 // what human writes.
 func (a *app) emit(schema string, v any, human func(w io.Writer)) error {
-	a.schemaOf(schema, v) // a result that is not in the table is noticed either way
+	return a.emitBeside(nil, schema, v, human)
+}
+
+// emitBeside is emit of a result that is not the whole, for which failed is the
+// reason; nil is as emit.
+func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Writer)) error {
+	if s := a.schemaOf(schema, v); failed != nil && !s.mayLack() { // what is not in the table is noticed either way
+		panic(fmt.Sprintf("cli: a result of schema %q beside an error", schema))
+	}
 	if a.json {
-		return a.printJSON(schema, v)
+		return a.printJSON(schema, v, failed)
 	}
 	human(a.stdout)
 	return nil

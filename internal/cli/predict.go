@@ -37,8 +37,8 @@ func outFlag(flags *pflag.FlagSet) *string {
 }
 
 // emitPrediction writes a prediction: to the file out, as a table for people or
-// as JSON.
-func (a *app) emitPrediction(schema, out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
+// as JSON. failed, if not nil, is why it is not the whole.
+func (a *app) emitPrediction(failed error, schema, out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
 	if out != "" {
 		if err := model.WriteFileAtomic(out, write); err != nil {
 			return err
@@ -49,7 +49,7 @@ func (a *app) emitPrediction(schema, out string, write func(io.Writer) error, v 
 		}
 	}
 	if isTerminal(a.stdout) || a.json {
-		return a.emit(schema, v, human)
+		return a.emitBeside(failed, schema, v, human)
 	}
 	return write(a.stdout)
 }

@@ -19,7 +19,8 @@ import (
 // taskVerbs is a kind of model, as the commands see it.
 type taskVerbs struct {
 	name     string
-	train    func(*app) *cobra.Command // of trainTaskCommand; nil where another task's command trains it
+	was      string                    // in directories of older versions, if another
+	train    func(*app) *cobra.Command // of trainTaskCommand
 	evaluate verb
 	predict  verb
 	inspect  func(*inspection, *model.Dir) error // adds what the task knows of a model directory; it may be nil
@@ -31,15 +32,11 @@ type taskVerbs struct {
 
 // tasks are all of them, in the order of the help.
 func (a *app) tasks() []*taskVerbs {
-	list := slices.Clone(oldTasks)
+	var list []*taskVerbs
 	for _, k := range a.kinds {
 		list = append(list, taskOf(k))
 	}
 	return list
-}
-
-var oldTasks = []*taskVerbs{
-	&transcribeTask, &classifyAudioTask,
 }
 
 // A verb is what a command that reads a model directory does for one task. It
@@ -91,12 +88,16 @@ func (a *app) verbCommand(c *cobra.Command, of func(*taskVerbs) verb) *cobra.Com
 		if err != nil {
 			return err
 		}
-		run := runs[dir.Task]
-		if run == nil {
-			return otherTask(args[0], dir.Task, c.Name(), slices.Sorted(maps.Keys(runs)))
+		task := dir.Task
+		if t := a.taskNamed(task); t != nil {
+			task = t.name
 		}
-		if name := foreignFlag(c.Flags(), owners, dir.Task); name != "" {
-			return misusef("--%s: means nothing to a model for %s; it is for %s", name, dir.Task, strings.Join(owners[name], ", "))
+		run := runs[task]
+		if run == nil {
+			return otherTask(args[0], task, c.Name(), slices.Sorted(maps.Keys(runs)))
+		}
+		if name := foreignFlag(c.Flags(), owners, task); name != "" {
+			return misusef("--%s: means nothing to a model for %s; it is for %s", name, task, strings.Join(owners[name], ", "))
 		}
 		return run(c.Context(), dir)
 	}
@@ -132,10 +133,10 @@ func (f sharedFlag) Set(s string) error {
 	return f.other.Set(s)
 }
 
-// taskNamed is the task of that name, or nil.
+// taskNamed is the task of that name, which may be an older one, or nil.
 func (a *app) taskNamed(name string) *taskVerbs {
 	for _, t := range a.tasks() {
-		if t.name == name {
+		if t.name == name || t.was != "" && t.was == name {
 			return t
 		}
 	}

@@ -187,7 +187,7 @@ func (a *app) endOnInterrupt() {
 		for range signals {
 			if !a.catching.Swap(false) { // what is caught once kills the second time
 				fmt.Fprintln(a.stderr, "carousel: interrupted")
-				a.printJSON("error", problemOf(context.Canceled)) // not where a result is on its way
+				a.printJSON("error", problemOf(context.Canceled), nil) // not where a result is on its way
 				os.Exit(exitInterrupted)
 			}
 		}

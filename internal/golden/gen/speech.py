@@ -1,4 +1,4 @@
-"""References for package speech: features from librosa, sound files from libsndfile, error counts from jiwer.
+"""References for speech: features from librosa, sound files from libsndfile, error counts from jiwer.
 
     pip install librosa jiwer      (librosa 0.11 with soundfile 0.14, jiwer 4.0)
     python3 internal/golden/gen/speech.py
@@ -16,7 +16,7 @@ import soundfile
 
 import tensors
 
-SPEECH = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, os.pardir, "speech")
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, os.pardir)
 
 
 def signal(rate, n, rng):
@@ -54,13 +54,13 @@ def features():
         settings[name] = json.dumps({"Rate": rate, "Window": window, "Hop": hop, "Bands": bands, "MFCC": mfcc, "Preemphasis": pre})
         arrays[name + "/x"] = x
         arrays[name + "/y"] = np.ascontiguousarray(out.T.astype(np.float32))
-    tensors.write(os.path.join(SPEECH, "audio", "testdata", "features.safetensors"), settings, arrays)
+    tensors.write(os.path.join(ROOT, "audio", "testdata", "features.safetensors"), settings, arrays)
 
 
 def files():
     """Sound files written by libsndfile, and what it reads back, averaged over channels."""
     rng = np.random.default_rng(4)
-    folder = os.path.join(SPEECH, "audio", "testdata")
+    folder = os.path.join(ROOT, "audio", "testdata")
     settings, arrays = {}, {}
     for name, kind, subtype, channels, rate in (
         ("u8.wav", "WAV", "PCM_U8", 1, 8000), ("s16.wav", "WAV", "PCM_16", 2, 16000), ("s24.wav", "WAV", "PCM_24", 1, 44100),
@@ -94,7 +94,7 @@ def deltas():
         settings[name] = "{}"
         arrays[name + "/x"] = x
         arrays[name + "/y"] = np.concatenate([x, first, slope(first)[8:-8]], 1).astype(np.float32)
-    tensors.write(os.path.join(SPEECH, "testdata", "deltas.safetensors"), settings, arrays)
+    tensors.write(os.path.join(ROOT, "speech", "testdata", "deltas.safetensors"), settings, arrays)
 
 
 def errors():
@@ -115,7 +115,7 @@ def errors():
                       "characters": [c.hits, c.substitutions, c.deletions, c.insertions],
                       "wer": w.wer, "cer": c.cer})
     total = jiwer.process_words([r for r, _ in pairs], [h for _, h in pairs])
-    path = os.path.join(SPEECH, "testdata", "errors.json")
+    path = os.path.join(ROOT, "task", "transcribe", "testdata", "errors.json")
     with open(path, "w") as f:
         json.dump({"cases": cases, "wer": total.wer, "cer": jiwer.cer([r for r, _ in pairs], [h for _, h in pairs])}, f, indent=0)
     print(f"errors.json: {len(cases)} cases")

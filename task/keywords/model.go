@@ -1,0 +1,86 @@
+package keywords
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Model is a trained classifier. It is safe for use by several goroutines.
+type Model struct {
+	cfg      Config
+	classes  []string
+	frontend *speech.Frontend
+	net      *speech.Network
+	slab     *tensor.Slab
+}
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config  Config   `json:"config"`
+	Classes []string `json:"classes"`
+	speech.Frontend
+}
+
+// Config is the configuration, with everything that the data settled.
+func (m *Model) Config() Config { return m.cfg }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes are none.
+func (m *Model) Notes() []string { return nil }
+
+// Classes are the labels, in alphabetical order.
+func (m *Model) Classes() []string { return slices.Clone(m.classes) }
+
+// newModel makes an untrained model.
+func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device) (*Model, error) {
+	m := &Model{cfg: c, classes: classes}
+	m.frontend = f.With(&m.cfg.Setup)
+	var err error
+	if m.net, err = speech.NewNetwork(&m.cfg.Setup, m.frontend.Inputs(), len(classes), pools[c.Pool]); err != nil {
+		return nil, err
+	}
+	m.slab = tensor.Pack(on, m.net, c.Seed)
+	return m, nil
+}
+
+// Save writes the model to a directory that [Open] reads.
+func (m *Model) Save(dir string) error {
+	return model.Save(dir, Name, saved{m.cfg, m.classes, *m.frontend}, model.Weights(m.slab))
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
+	return model.OpenAs(dir, OpenDir, on...)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+	var c saved
+	err := d.For(Name, "a classifier of keywords", &c, was)
+	if err != nil {
+		return nil, err
+	}
+	if err = c.Config.Validate(); err == nil {
+		err = c.With(&c.Config.Setup).Check()
+	}
+	if err == nil && (len(c.Classes) < 2 || !slices.IsSorted(c.Classes) || len(slices.Compact(slices.Clone(c.Classes))) < len(c.Classes)) {
+		err = fmt.Errorf("classes: want two or more, sorted, each once")
+	}
+	var m *Model
+	if err == nil {
+		shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, &c.Frontend, cmp.Or(on...)) })
+		err = cmp.Or(err, shape)
+	}
+	if err != nil {
+		return nil, d.Broken(err)
+	}
+	return m, d.Load(m.slab)
+}

@@ -1,0 +1,102 @@
+package keywords
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/carousel-ml/carousel/audio"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Prediction is the class of a sound.
+type Prediction struct {
+	File          string    `json:"file"`          // as it was named
+	Label         string    `json:"label"`         // the most likely class
+	Probability   float64   `json:"probability"`   // of the label
+	Probabilities []float64 `json:"probabilities"` // by class
+}
+
+// Predictions are those of several sounds.
+type Predictions struct {
+	Classes []string     `json:"classes"` // all labels that the model knows
+	Files   []Prediction `json:"files"`   // one a sound, in order
+}
+
+// PredictOptions change a prediction; there are none yet.
+type PredictOptions struct{}
+
+// Classify gives the probability of each class for a sound in memory. A model of
+// files of features refuses it with a *data.InputError.
+func (m *Model) Classify(ctx context.Context, s *audio.Sound) ([]float64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	frames, err := m.frontend.Extract(s)
+	if err != nil {
+		return nil, err
+	}
+	x, in := m.frontend.Steps(frames), m.frontend.Inputs()
+	logits, _ := m.net.Forward(tensor.NewTape(m.slab.Device(), tensor.Infer).Input(x, 1, len(x)/in, in), nil)
+	return widen(tensor.Softmax(logits, nil).Data()), nil
+}
+
+// Predict classifies the sounds that a manifest lists, which needs no labels, or
+// one file of sound or features. Files that cannot be used are a *data.InputError
+// that names them.
+func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (*Predictions, error) {
+	paths, err := m.cfg.Sounds(ctx, in.File)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]speech.Utterance, len(paths))
+	for i, path := range paths {
+		list[i].Audio = path
+	}
+	c, err := m.frontend.Dataset(ctx, list, nil)
+	if err != nil {
+		return nil, err
+	}
+	p := &Predictions{Classes: m.Classes(), Files: make([]Prediction, len(list))}
+	err = m.each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c, func(i int, row []float64) {
+		k := best(row)
+		p.Files[i] = Prediction{paths[i], m.classes[k], row[k], row}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Print writes the answers for people: the probability, the label, the file.
+func (p *Predictions) Print(w io.Writer) {
+	for _, f := range p.Files {
+		fmt.Fprintf(w, "%s  %s  %s\n", report.Percent(f.Probability), f.Label, f.File)
+	}
+}
+
+// Write writes a CSV table with the columns audio, label, probability and one for
+// each class's probability.
+func (p *Predictions) Write(w io.Writer) error {
+	decimal := func(v float64) string { return strconv.FormatFloat(v, 'f', 6, 64) }
+	c := csv.NewWriter(w)
+	head := []string{"audio", "label", "probability"}
+	for _, name := range p.Classes {
+		head = append(head, "p("+name+")")
+	}
+	_ = c.Write(head) // errors stay until Flush
+	for _, f := range p.Files {
+		row := []string{f.File, f.Label, decimal(f.Probability)}
+		for _, v := range f.Probabilities {
+			row = append(row, decimal(v))
+		}
+		_ = c.Write(row)
+	}
+	c.Flush()
+	return c.Error()
+}

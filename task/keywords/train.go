@@ -1,0 +1,138 @@
+package keywords
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Train fits a classifier to the data's training sounds; those of validation
+// choose the epoch. All sounds are read before training starts, those of the test
+// too.
+//
+// What is wrong with the settings or the data is a *data.InputError; one of sounds
+// that cannot be used names them all, or the first dozen. If ctx is cancelled the
+// result is marked Interrupted, Dir holds a checkpoint to resume from and no
+// finished model, and the model returned is as far as training came.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+	if o == nil {
+		o = &train.Run{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, nil, err
+	}
+	cfg.FillDefaults()
+	training, err := d.ToLearn(&cfg.Setup)
+	if err != nil {
+		return nil, nil, err
+	}
+	var classes []string
+	for _, u := range training {
+		classes = append(classes, u.Text)
+	}
+	slices.Sort(classes)
+	if classes = slices.Compact(classes); len(classes) == 1 {
+		return nil, nil, data.Errorf("all %s have the label %q: two labels are needed", report.Plural(len(training), "sound"), classes[0])
+	}
+	if _, err := labelsOf(d.Test, classes); err != nil {
+		return nil, nil, err
+	}
+	learn, valid, err := d.Prepare(ctx, &cfg.Setup)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Settle(min(max(100_000/len(learn.List), 15), 100))
+	m, err := newModel(cfg, classes, learn.Frontend, o.Device)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range []*speech.Dataset{learn, valid} {
+		if c.Labels, err = labelsOf(c.List, classes); err != nil {
+			return nil, nil, err
+		}
+	}
+	result, err := m.fit(ctx, learn, valid, o)
+	if err == nil && !result.Interrupted && o.Writes() {
+		err = m.Save(o.Dir)
+	}
+	return m, result, err
+}
+
+// labelsOf is the class of each sound, as a list of one.
+func labelsOf(list []speech.Utterance, classes []string) ([][]int32, error) {
+	var labels [][]int32
+	for _, u := range list {
+		k, ok := slices.BinarySearch(classes, u.Text)
+		if !ok {
+			return nil, &data.InputError{File: u.File, Line: u.Line, Problem: fmt.Sprintf("label %q is not among those of the training part: %s", u.Text, report.Listing(classes))}
+		}
+		labels = append(labels, []int32{int32(k)})
+	}
+	return labels, nil
+}
+
+// fit runs the training loop.
+func (m *Model) fit(ctx context.Context, learn, valid *speech.Dataset, o *train.Run) (*train.Result, error) {
+	job := &speech.Job{
+		Setup: &m.cfg.Setup, Slab: m.slab, Learn: learn, Outputs: append([]string{m.cfg.Pool}, m.classes...), Metric: "loss", Loss: m.loss,
+	}
+	if len(valid.List) > 0 {
+		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
+			right, loss := 0, 0.0
+			err := m.each(ctx, t, valid, func(i int, p []float64) {
+				want := int(valid.Labels[i][0])
+				loss += lossOf(p[want])
+				if best(p) == want {
+					right++
+				}
+			})
+			n := float64(len(valid.List))
+			return map[string]float64{"loss": loss / n, "accuracy": float64(right) / n}, err
+		}
+	}
+	return job.Fit(ctx, o)
+}
+
+// loss is the mean cross-entropy of a batch.
+func (m *Model) loss(t *tensor.Tape, b *speech.Batch) *tensor.Tensor {
+	logits, _ := m.net.Forward(b.Input(t), nil)
+	return tensor.CrossEntropy(logits, t.IDs(b.Labels, nil, len(b.Lengths)), nil)
+}
+
+// lossOf is -log of the right label's probability, which is bounded.
+func lossOf(p float64) float64 { return -math.Log(math.Max(p, 1e-30)) }
+
+// each gives the probabilities of every sound of a dataset.
+func (m *Model) each(ctx context.Context, t *tensor.Tape, c *speech.Dataset, use func(i int, p []float64)) error {
+	return c.Each(ctx, t, m.net, func(samples []int, _ *speech.Batch, logits *tensor.Tensor) {
+		p := tensor.Softmax(logits, nil).Data()
+		for k, s := range samples {
+			use(s, widen(p[k*len(m.classes):][:len(m.classes)]))
+		}
+	})
+}
+
+func widen(p []float32) []float64 {
+	row := make([]float64, len(p))
+	for i, v := range p {
+		row[i] = float64(v)
+	}
+	return row
+}
+
+func best(p []float64) int {
+	k := 0
+	for i, v := range p {
+		if v > p[k] {
+			k = i
+		}
+	}
+	return k
+}

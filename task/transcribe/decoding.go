@@ -1,0 +1,266 @@
+package transcribe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// The files of a model directory that decoding needs. A model in ARPA format may
+// be gzipped, whatever it is called.
+const (
+	lmFile      = "lm.arpa"
+	lexiconFile = "lexicon.txt"
+)
+
+// Decoding says how a text is found in the probabilities of each step. The zero
+// Decoding is greedy: the likeliest class of each step.
+type Decoding struct {
+	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses that the search keeps (0: greedy, or 64 where something below asks for a search)"`
+	LM        *LM      `json:"-"` // language model
+	LMTokens  bool     `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
+	LMWeight  float64  `json:"lm_weight" range:"-1000..1000" group:"Decoding" help:"weight of the language model: of the logarithm of its probability"`
+	WordBonus float64  `json:"word_bonus" range:"-1000..1000" group:"Decoding" help:"bonus of each word (with lm_tokens: token), since the language model makes short texts likely"`
+	Lexicon   *Lexicon `json:"-"` // the only words allowed
+	HotWords  []string `json:"hot_words" group:"Decoding" help:"words to be expected"`
+	HotWeight float64  `json:"hot_weight" range:"-1000..1000" group:"Decoding" help:"bonus of each hot word"`
+
+	nBest int // texts to find, as PredictOptions.NBest
+}
+
+// savedDecoding is a Decoding in config.json.
+type savedDecoding struct {
+	Decoding
+	NBest int `json:"n_best,omitempty" was:"best"` // older models have it; it has no effect
+}
+
+// UnmarshalJSON reads the decoding of a model, of an older one too.
+func (d *savedDecoding) UnmarshalJSON(raw []byte) error {
+	type fields savedDecoding
+	return settings.Decode(raw, (*fields)(d))
+}
+
+// EvaluateOptions says how to decode; nil is as the model does ([Model.Decoding]),
+// the zero value is greedy.
+type EvaluateOptions struct {
+	Greedy      bool   `json:"greedy" group:"Decoding" help:"take the likeliest token of each step, whatever the model has for decoding"`
+	LMFile      string `json:"lm" value:"file" group:"Decoding" help:"language model in ARPA format (empty: the model's)"`
+	LexiconFile string `json:"lexicon" value:"file" group:"Decoding" help:"file of the only words allowed (empty: the model's)"`
+	Decoding
+
+	given func(setting string) bool // by the user; nil where Inherit was not called
+}
+
+// Inherit is [task.Inheritor]: the options become the model's own decoding, with
+// the default weights for what the user gives.
+func (o *EvaluateOptions) Inherit(m task.Model, given func(string) bool) {
+	o.Decoding, o.given = *m.(*Model).Decoding(), given
+	if given("lm") {
+		o.LMTokens, o.LMWeight, o.WordBonus = false, DefaultLMWeight, DefaultWordBonus
+	}
+	if given("hot_words") {
+		o.HotWeight = DefaultHotWeight
+	}
+}
+
+// Validate reports options that do not go together; it is a *data.InputError.
+func (o *EvaluateOptions) Validate() error { return o.validate(o) }
+
+// validate is Validate of options, whose part for decoding is o.
+func (o *EvaluateOptions) validate(options any) error {
+	if err := settings.Check(options); err != nil {
+		return data.Setting(err)
+	}
+	given := func(names ...string) bool { return o.given != nil && slices.ContainsFunc(names, o.given) }
+	lm := o.LM != nil || o.LMFile != ""
+	switch {
+	case o.Greedy:
+		for _, one := range settings.List(options) {
+			if one.Group == "Decoding" && one.Name != "greedy" && given(one.Name) {
+				return data.Errorf("--greedy and --%s exclude each other", one.Flag())
+			}
+		}
+	case given("hot_weight") && len(o.HotWords) == 0:
+		return data.Errorf("--hot-weight: needs --hot-words")
+	case !lm && given("lm_weight", "lm_tokens"):
+		return data.Errorf("--lm-weight and --lm-tokens need a language model; name its file with --lm")
+	case given("word_bonus") && !lm && o.Lexicon == nil && o.LexiconFile == "" && o.Beam == 0 && len(o.HotWords) == 0 && !given("n_best"):
+		return data.Errorf("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
+	}
+	return nil
+}
+
+// decodingOf is the decoding that options ask for, its files read.
+func (m *Model) decodingOf(o *EvaluateOptions) (*Decoding, error) {
+	if o == nil {
+		return m.Decoding(), nil
+	}
+	if o.Greedy {
+		return &Decoding{}, nil
+	}
+	d := o.Decoding
+	var err error
+	if o.LMFile != "" {
+		if d.LM, err = ReadLM(o.LMFile); err != nil {
+			return nil, err
+		}
+	}
+	if o.LexiconFile != "" {
+		if d.Lexicon, err = ReadLexicon(o.LexiconFile); err != nil {
+			return nil, err
+		}
+	}
+	return &d, d.check(m.alphabet)
+}
+
+// Decoding is how the model decodes unless told otherwise: greedily, or with
+// the language model and lexicon that it was trained with. The result is the
+// caller's.
+func (m *Model) Decoding() *Decoding {
+	d := m.decoding
+	d.HotWords = slices.Clone(d.HotWords)
+	return &d
+}
+
+// searches reports whether greedy decoding is not enough.
+func (d *Decoding) searches() bool {
+	return d.Beam > 0 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.nBest > 1
+}
+
+// check reports a Decoding that does not go with the alphabet.
+func (d *Decoding) check(a *alphabet) error {
+	if err := settings.Check(d); err != nil {
+		return data.Setting(err)
+	}
+	switch {
+	case d.Lexicon != nil && a.Kind == "space":
+		return data.Errorf("lexicon: needs a model that spells characters; this one spells symbols")
+	case d.Lexicon != nil && !d.Lexicon.root.spelled(a, ""):
+		return data.Errorf("lexicon: the model can spell none of its words; it spells %s (mind upper and lower case)", report.Listing(a.quoted()))
+	case d.LM != nil && !d.LM.spelled(a, d.LMTokens):
+		return data.Errorf("language model: the model can spell nothing of what it knows; it spells %s (mind upper and lower case, and lm-tokens)", report.Listing(a.quoted()))
+	}
+	for _, w := range d.HotWords {
+		if len(strings.Fields(w)) != 1 {
+			return data.Errorf("hot words: want single words, got %q", w)
+		}
+		if _, unknown := a.encode(w); len(unknown) > 0 {
+			return data.Errorf("hot words: %q has %q, which the model cannot spell", w, unknown[0])
+		}
+	}
+	return nil
+}
+
+// lacking notes which words of texts lexicon and language model lack.
+func (d *Decoding) lacking(list []speech.Utterance, texts string) (notes []string) {
+	note := func(name string, has func(word string) bool) {
+		var words []string
+		seen := map[string]bool{}
+		for _, u := range list {
+			for _, w := range strings.Fields(u.Text) {
+				if !seen[w] && !has(w) {
+					words = append(words, w)
+				}
+				seen[w] = true
+			}
+		}
+		if len(words) > 0 {
+			notes = append(notes, fmt.Sprintf("the %s lacks %s of the %s: %s", name, report.Plural(len(words), "word"), texts, report.Listing(words)))
+		}
+	}
+	if d.Lexicon != nil {
+		note("lexicon", func(w string) bool {
+			n := d.Lexicon.root.follow(w)
+			return n != nil && n.word
+		})
+	}
+	if d.LM != nil && !d.LMTokens {
+		note("language model", d.LM.Has)
+	}
+	return notes
+}
+
+// decodingFiles are what Save copies into the model's directory.
+func (c *Config) decodingFiles() (files []model.Part) {
+	if c.Lexicon != "" {
+		files = append(files, model.FileCopy(lexiconFile, c.Lexicon))
+	}
+	if c.LM != "" {
+		files = append(files, model.FileCopy(lmFile, c.LM))
+	}
+	return files
+}
+
+// The weights of a language model and of hot words where nothing else is known;
+// tuning begins there.
+const (
+	DefaultLMWeight  = 0.5
+	DefaultWordBonus = 1
+	DefaultHotWeight = 4
+)
+
+// decoding reads the files of decoding that a configuration names.
+func (c *Config) decoding() (*Decoding, error) {
+	d := &Decoding{Beam: c.Beam, LMTokens: c.LMTokens}
+	var err error
+	if c.LM != "" {
+		d.LMWeight, d.WordBonus = DefaultLMWeight, DefaultWordBonus
+		if d.LM, err = ReadLM(c.LM); err != nil {
+			return nil, err
+		}
+	}
+	if c.Lexicon != "" {
+		if d.Lexicon, err = ReadLexicon(c.Lexicon); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// openDecoding reads a file of decoding from a model directory.
+func (m *Model) openDecoding(d *model.Dir, name string) error {
+	content, err := d.Read(name)
+	if err != nil {
+		return err
+	}
+	lines, err := data.LinesOf(d.File(name), content, data.EncodingAuto)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case lmFile:
+		m.decoding.LM, err = readLM(lines)
+	case lexiconFile:
+		m.decoding.Lexicon, err = readLexicon(lines)
+	}
+	m.files = append(m.files, d.Copy(name))
+	return err
+}
+
+// tuneDecoding tunes the weights of decoding on the validation utterances, where
+// there is something to tune, and notes what the lexicon lacks.
+func (m *Model) tuneDecoding(ctx context.Context, d *Data, valid []speech.Utterance) error {
+	if m.decoding.LM == nil && m.decoding.Lexicon == nil {
+		return nil
+	}
+	m.notes = append(m.notes, m.decoding.lacking(valid, "validation texts")...)
+	if len(valid) == 0 {
+		m.notes = append(m.notes, "without validation utterances the weights of decoding were not tuned")
+		return nil
+	}
+	before, after, err := m.tune(ctx, d, valid, &m.decoding)
+	if err != nil {
+		return err
+	}
+	m.notes = append(m.notes, fmt.Sprintf("decoding tuned on %s: language model weight %v, bonus %v for a word; word error rate %.1f %%, before %.1f %%",
+		report.Plural(len(valid), "validation utterance"), m.decoding.LMWeight, m.decoding.WordBonus, 100*after.WER, 100*before.WER))
+	return nil
+}

@@ -1,0 +1,112 @@
+package transcribe
+
+import (
+	"io"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// Lexicon is the words that a text may consist of. It is safe for use by
+// several goroutines.
+type Lexicon struct {
+	root  *lexNode
+	words int
+}
+
+// lexNode is a beginning of words.
+type lexNode struct {
+	next map[rune]*lexNode
+	word bool // a word ends here
+}
+
+// NewLexicon is a lexicon of words.
+func NewLexicon(words []string) *Lexicon {
+	l := &Lexicon{root: &lexNode{}}
+	for _, w := range words {
+		n := l.root
+		for _, r := range w {
+			if n.next == nil {
+				n.next = map[rune]*lexNode{}
+			}
+			if n.next[r] == nil {
+				n.next[r] = &lexNode{}
+			}
+			n = n.next[r]
+		}
+		if n != l.root && !n.word {
+			n.word = true
+			l.words++
+		}
+	}
+	return l
+}
+
+// ReadLexicon reads words, plain or gzipped: the first field of each line, as
+// pronouncing dictionaries have them; a number in brackets that tells
+// pronunciations apart, as in WORD(2), is left away. Lines that begin with ;;;
+// or # are comment. Spelling and case are compared as they stand.
+func ReadLexicon(path string) (*Lexicon, error) {
+	r, err := data.OpenLines(path, data.EncodingAuto)
+	if err != nil {
+		return nil, err
+	}
+	return readLexicon(r)
+}
+
+func readLexicon(r *data.LineReader) (*Lexicon, error) {
+	defer r.Close()
+	var words []string
+	for {
+		line, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(line, ";;;") || strings.HasPrefix(line, "#") {
+			continue
+		}
+		word := fields[0]
+		if i := strings.LastIndexByte(word, '('); i > 0 && strings.HasSuffix(word, ")") && strings.Trim(word[i+1:len(word)-1], "0123456789") == "" {
+			word = word[:i]
+		}
+		words = append(words, word)
+	}
+	l := NewLexicon(words)
+	if l.words == 0 {
+		return nil, &data.InputError{File: r.File, Problem: "holds no word", Fix: "write one a line"}
+	}
+	return l, nil
+}
+
+// Words is how many words there are.
+func (l *Lexicon) Words() int { return l.words }
+
+// spelled reports whether the alphabet can write one of the words that go on
+// from n, the node of the beginning given.
+func (n *lexNode) spelled(a *alphabet, beginning string) bool {
+	if n.word {
+		if _, unknown := a.encode(beginning); unknown == nil {
+			return true
+		}
+	}
+	for r, next := range n.next {
+		if (a.tokenizer != nil || a.index[string(r)] > 0) && next.spelled(a, beginning+string(r)) {
+			return true
+		}
+	}
+	return false
+}
+
+// follow goes on from n by a text; nil where no word does.
+func (n *lexNode) follow(text string) *lexNode {
+	for _, r := range text {
+		if n = n.next[r]; n == nil {
+			return nil
+		}
+	}
+	return n
+}

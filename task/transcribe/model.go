@@ -1,0 +1,148 @@
+package transcribe
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/text"
+)
+
+// Model is a trained recogniser. It is safe for use by several goroutines.
+type Model struct {
+	cfg      Config
+	alphabet *alphabet
+	frontend *speech.Frontend
+	net      *speech.Network
+	slab     *tensor.Slab
+	decoding Decoding
+	files    []model.Part // language model and lexicon, for Save
+	notes    []string
+}
+
+// saved is a Model's part of config.json.
+type saved struct {
+	Config   Config    `json:"config"`
+	Alphabet *alphabet `json:"alphabet"`
+	speech.Frontend
+	Decoding savedDecoding `json:"decoding"`
+	Files    []string      `json:"files,omitempty"` // beside the weights
+	Notes    []string      `json:"notes,omitempty"`
+}
+
+// Config is the configuration, with everything that the data settled.
+func (m *Model) Config() Config { return m.cfg }
+
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes are what a user might not expect of the model, a sentence each, such as
+// utterances that training left out.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+// Alphabet is the units that the network spells, without the blank.
+func (m *Model) Alphabet() []string { return slices.Clone(m.alphabet.Units) }
+
+// newModel makes an untrained model.
+func newModel(c Config, a *alphabet, f *speech.Frontend, on *tensor.Device) (*Model, error) {
+	m := &Model{cfg: c, alphabet: a}
+	m.frontend = f.With(&m.cfg.Setup)
+	var err error
+	if m.net, err = speech.NewNetwork(&m.cfg.Setup, m.frontend.Inputs(), a.classes(), nil); err != nil {
+		return nil, err
+	}
+	m.slab = tensor.Pack(on, m.net, c.Seed)
+	return m, nil
+}
+
+// Save writes the model, with its language model and lexicon, to a directory
+// that [Open] reads.
+func (m *Model) Save(dir string) error {
+	c := saved{m.cfg, m.alphabet, *m.frontend, savedDecoding{Decoding: m.decoding}, nil, m.notes}
+	for _, p := range m.files {
+		c.Files = append(c.Files, p.Name)
+	}
+	parts := []model.Part{model.Weights(m.slab)}
+	if t := m.alphabet.tokenizer; t != nil {
+		parts = append(parts, t.Part(""))
+	}
+	return model.Save(dir, Name, c, append(parts, m.files...)...)
+}
+
+// Open reads a model directory. What is wrong with it is a *model.FileError. Its
+// network lives on the device named, or else on the CPU.
+func Open(dir string, on ...*tensor.Device) (*Model, error) {
+	return model.OpenAs(dir, OpenDir, on...)
+}
+
+// OpenDir is [Open] of a directory that has been read.
+func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+	var c saved
+	if err := d.For(Name, "a recogniser of speech", &c); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, d.Broken(err)
+	}
+	var tokenizer *text.Tokenizer
+	if c.Alphabet.Kind == "bpe" {
+		var err error
+		if tokenizer, err = text.OpenTokenizer(d, ""); err != nil {
+			return nil, err
+		}
+	}
+	var m *Model
+	var err error
+	shape := tensor.Catch(func() {
+		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), &c.Frontend, cmp.Or(on...))
+	})
+	if err == nil {
+		err = shape
+	}
+	if err != nil {
+		return nil, d.Broken(err)
+	}
+	m.notes = c.Notes
+	if err := d.Load(m.slab); err != nil {
+		return nil, err
+	}
+	m.decoding = c.Decoding.Decoding
+	for _, name := range c.Files {
+		if err := m.openDecoding(d, name); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.decoding.check(m.alphabet); err != nil {
+		return nil, d.Broken(err)
+	}
+	return m, nil
+}
+
+// check refuses a config.json that no Save wrote.
+func (c *saved) check() error {
+	if err := c.Config.Validate(); err != nil {
+		return err
+	}
+	if c.Alphabet != nil {
+		c.Alphabet.Kind = tokensToday(c.Alphabet.Kind)
+	}
+	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Tokens {
+		return fmt.Errorf("the alphabet is missing")
+	}
+	seen := map[string]bool{"": true}
+	for i, u := range c.Alphabet.Units {
+		if seen[u] {
+			return fmt.Errorf("alphabet: unit %d, %q, is empty or there already", i+1, u)
+		}
+		seen[u] = true
+	}
+	for _, name := range c.Files {
+		if name != lmFile && name != lexiconFile {
+			return fmt.Errorf("files: %q is not one that belongs to a model", name)
+		}
+	}
+	return c.With(&c.Config.Setup).Check()
+}

@@ -1,0 +1,36 @@
+package transcribe
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Probe gives the loss of the first rows utterances whose texts the model can
+// spell, on a tape in Train mode: to look into the network, as explain gradients
+// does. Data without such an utterance is a *data.InputError.
+func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+	if rows < 1 {
+		return nil, fmt.Errorf("transcribe: Probe: needs rows, got %d", rows)
+	}
+	var list []speech.Utterance
+	for _, u := range d.Of(task.All) {
+		if _, unknown := m.alphabet.encode(u.Text); unknown == nil && len(list) < rows {
+			list = append(list, u)
+		}
+	}
+	c, err := m.frontend.Dataset(context.Background(), list, d)
+	if err != nil {
+		return nil, err
+	}
+	m.alphabet.spell(c)
+	if len(c.List) == 0 {
+		return nil, data.Errorf("there is no utterance whose text the model can spell")
+	}
+	b, err := c.First(rows)
+	return func(t *tensor.Tape) *tensor.Tensor { return m.loss(t, b) }, err
+}
