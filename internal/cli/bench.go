@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/report"
 )
 
 func (a *app) benchCommand() *cobra.Command {
@@ -65,13 +66,13 @@ func printBench(w io.Writer, r *bench.Report) {
 	fmt.Fprintf(w, "%s, %s, %s, %s\n\n", m.CPU, m.System, m.Go, m.Device)
 	var rows [][]string
 	for _, x := range m.Rates {
-		rows = append(rows, []string{strconv.Itoa(x.Threads), number(x.Peak), number(x.L2), levelRate(x.L3), number(x.Memory)})
+		rows = append(rows, []string{strconv.Itoa(x.Threads), report.Number(x.Peak), report.Number(x.L2), levelRate(x.L3), report.Number(x.Memory)})
 	}
 	printTable(w, []string{"threads", "FMA GFLOP/s", "L2 GB/s", "L3 GB/s", "memory GB/s"}, rows)
 	fmt.Fprintln(w)
 	rows = nil
 	for _, v := range m.Vector {
-		rows = append(rows, []string{v.Name, number(v.Rate)})
+		rows = append(rows, []string{v.Name, report.Number(v.Rate)})
 	}
 	printTable(w, []string{"one thread", "10^9 elements/s"}, rows)
 	fmt.Fprintln(w)
@@ -90,8 +91,8 @@ func benchRows(results []bench.Result) [][]string {
 	var rows [][]string
 	for _, x := range results {
 		rows = append(rows, []string{
-			x.Name, x.Cell, x.Pass, strconv.Itoa(x.Threads), number(x.Ms), number(x.MsLow), number(x.MsHigh),
-			number(x.GFlops), fmt.Sprintf("%.0f %%", 100*x.PeakShare), x.Bound, strconv.Itoa(x.Allocs),
+			x.Name, x.Cell, x.Pass, strconv.Itoa(x.Threads), report.Number(x.Ms), report.Number(x.MsLow), report.Number(x.MsHigh),
+			report.Number(x.GFlops), fmt.Sprintf("%.0f %%", 100*x.PeakShare), x.Bound, strconv.Itoa(x.Allocs),
 		})
 	}
 	return rows
@@ -112,7 +113,7 @@ func numberRows(numbers []bench.Number) [][]string {
 			rounds += ", unsteady"
 		}
 		rows = append(rows, []string{
-			x.Name, x.Cell, x.Pass, strconv.Itoa(x.Steps), on, strconv.Itoa(x.Threads), number(x.Ms),
+			x.Name, x.Cell, x.Pass, strconv.Itoa(x.Steps), on, strconv.Itoa(x.Threads), report.Number(x.Ms),
 			fmt.Sprintf("%.3f", x.Ratio), fmt.Sprintf("%.3f", x.RatioLow), fmt.Sprintf("%.3f", x.RatioHigh), fmt.Sprint(x.Bar), rounds,
 		})
 	}
@@ -124,5 +125,5 @@ func levelRate(x float64) string {
 	if x == 0 {
 		return "-"
 	}
-	return number(x)
+	return report.Number(x)
 }

@@ -75,7 +75,7 @@ func (a *app) demo(ctx context.Context, out string, cfg forecast.Config) error {
 	if err := writeDemoData(out); err != nil {
 		return err
 	}
-	result, err := a.trainKind(ctx, forecast.Task, &forecast.Files{Data: filepath.Join(out, demoTable)}, &cfg, run)
+	result, err := a.train(ctx, forecast.Task, &forecast.Files{Data: filepath.Join(out, demoTable)}, &cfg, run)
 	if err != nil {
 		return err
 	}

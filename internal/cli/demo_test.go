@@ -2,12 +2,13 @@ package cli
 
 import (
 	"bytes"
-	"github.com/carousel-ml/carousel"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carousel-ml/carousel"
 )
 
 // The demo, cut to a network and a time that a test can spare, leaves all its

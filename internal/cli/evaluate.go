@@ -1,6 +1,16 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel/task"
+)
 
 func (a *app) evaluateCommand() *cobra.Command {
 	return a.verbCommand(&cobra.Command{
@@ -18,5 +28,42 @@ beginning to the end: nats and perplexity a token, bits a character.`,
 		Example: `  carousel evaluate run --data load.csv
   carousel evaluate run --data load.csv --split-part validation --json
   carousel evaluate lm --data book.txt --json`,
-	}, func(t *taskVerbs) verb { return t.evaluate })
+	}, a.evaluate)
 }
+
+// evaluate scores models of a task.
+func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
+	files, o := k.Files(), k.Evaluating()
+	given := dataFlags(flags, files, o)
+	part := flags.String("split-part", "", fmt.Sprintf("`part` of the data: train, validation, test or all, divided as for training (empty: %s)", scoredPart(k)))
+	return func(ctx context.Context, m *task.Trained) error {
+		if err := given.takeOver(m, o); err != nil {
+			return err
+		}
+		if !given.Given("data", "data_source", "data_target") {
+			return misusef("--data is needed: %s", k.Scores)
+		}
+		if err := checkFiles(files); err != nil {
+			return misusef("evaluate %v", err)
+		}
+		which, err := task.ParsePart(*part, scoredPart(k))
+		if err != nil {
+			return misusef("--split-part: %v", err)
+		}
+		d, err := m.Read(ctx, files, which)
+		if err != nil {
+			return err
+		}
+		e, err := m.Evaluate(ctx, d, which, o)
+		if err != nil {
+			return err
+		}
+		for _, n := range d.Notes() {
+			a.note("Note: %s", n)
+		}
+		return a.emit("evaluate."+k.Name, e, func(w io.Writer) { printSummary(w, e.Summary()) })
+	}
+}
+
+// scoredPart is the part that evaluate scores unless told otherwise.
+func scoredPart(k *task.Kind) task.Part { return cmp.Or(k.Part, task.All) }

@@ -18,6 +18,7 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -408,7 +409,7 @@ func (r *exchanged) check(ctx context.Context, written, outside *weights, seed u
 		return err
 	}
 	if err := outside.framework(ctx, r.Parity, o); err != nil {
-		return fmt.Errorf("%w (%s is written, and agrees with the reference to %s)", err, r.To, number(r.Parity.Max))
+		return fmt.Errorf("%w (%s is written, and agrees with the reference to %s)", err, r.To, report.Number(r.Parity.Max))
 	}
 	if !r.Parity.Ok() {
 		return fmt.Errorf("%s is written, but computes otherwise than it should: the results differ by %g", r.To, r.Parity.Worst())
@@ -422,7 +423,7 @@ func (r *exchanged) print(w io.Writer) {
 	if r.Key != "" {
 		key = fmt.Sprintf(" (state_dict %q)", r.Key)
 	}
-	fmt.Fprintf(w, "%s%s -> %s: %s, %s\n\n", r.From, key, r.To, plural(r.Tensors, "tensor"), plural(r.Parameters, "parameter"))
+	fmt.Fprintf(w, "%s%s -> %s: %s, %s\n\n", r.From, key, r.To, report.Plural(r.Tensors, "tensor"), report.Plural(r.Parameters, "parameter"))
 	head := []string{"layer", "max |difference|"}
 	if r.Parity.MaxFramework != nil {
 		head = append(head, "to "+r.Parity.Framework)
@@ -430,9 +431,9 @@ func (r *exchanged) print(w io.Writer) {
 	var rows [][]string
 	for i := range r.Layers {
 		l, p := &r.Layers[i], &r.Parity.Layers[i]
-		row := []string{strings.TrimPrefix(l.Name+": "+l.String(), ": "), number(p.Max)}
+		row := []string{strings.TrimPrefix(l.Name+": "+l.String(), ": "), report.Number(p.Max)}
 		if p.Framework != nil {
-			row = append(row, number(*p.Framework))
+			row = append(row, report.Number(*p.Framework))
 		}
 		rows = append(rows, row)
 	}
@@ -449,9 +450,9 @@ func (r *exchanged) print(w io.Writer) {
 		fmt.Fprintf(w, "\nNo layer was recognised, so nothing was computed.\n")
 		return
 	}
-	fmt.Fprintf(w, "\nOn random input: max |difference| %s to a float64 reference", number(r.Parity.Max))
+	fmt.Fprintf(w, "\nOn random input: max |difference| %s to a float64 reference", report.Number(r.Parity.Max))
 	if m := r.Parity.MaxFramework; m != nil {
-		fmt.Fprintf(w, ", %s to %s", number(*m), r.Parity.Framework)
+		fmt.Fprintf(w, ", %s to %s", report.Number(*m), r.Parity.Framework)
 	}
 	fmt.Fprintln(w)
 	if r.Graph != "" {

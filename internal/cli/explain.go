@@ -10,13 +10,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/internal/memory"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -75,7 +79,7 @@ how often training was clipped, and what could be changed.
 			if len(args) == 0 {
 				return a.explainAdding(ctx, &run)
 			}
-			return a.explainModel(args[0], &run)
+			return a.explainModel(ctx, args[0], &run)
 		},
 	}
 	f := c.Flags()
@@ -132,8 +136,8 @@ func (a *app) explainAdding(ctx context.Context, run *gradientRun) error {
 	return a.emit("explain.gradients.adding", s, func(w io.Writer) { printStudy(w, s, run.out) })
 }
 
-func (a *app) explainModel(dir string, run *gradientRun) error {
-	s, err := a.openSubject(dir, run.data, run.rows)
+func (a *app) explainModel(ctx context.Context, dir string, run *gradientRun) error {
+	s, err := a.openSubject(ctx, dir, run.data, run.rows)
 	if err != nil {
 		return err
 	}
@@ -150,29 +154,25 @@ func (a *app) explainModel(dir string, run *gradientRun) error {
 	return a.emit("explain.gradients.model", f, func(w io.Writer) { printFlow(w, f, run.out) })
 }
 
-// openSubject opens a model directory of a task that can be looked into.
-func (a *app) openSubject(path, data string, rows int) (*explain.Subject, error) {
+// openSubject opens the model of a directory, if it is one that can be looked into.
+func (a *app) openSubject(ctx context.Context, path, data string, rows int) (*explain.Subject, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	probe := probeMemory
-	if dir.Task != memory.Task {
-		t := a.taskNamed(dir.Task)
-		if t == nil || t.probe == nil {
-			known := []string{memory.Task}
-			for _, t := range a.tasks() {
-				if t.probe != nil {
-					known = append(known, t.name)
-				}
-			}
-			return nil, otherTask(path, dir.Task, "explain gradients", known)
-		}
-		if probe = t.probe; data == "" {
-			return nil, misusef("--data is needed: a file like that the model was trained on")
-		}
+	var s *explain.Subject
+	k := a.kindOf(dir)
+	switch {
+	case dir.Task == memory.Task:
+		s, err = probeMemory(dir, data, rows)
+	case k == nil || !k.CanProbe():
+		able := slices.DeleteFunc(slices.Clone(a.kinds), func(k *task.Kind) bool { return !k.CanProbe() })
+		return nil, a.otherTask(dir, "explain gradients", able, memory.Task)
+	case data == "":
+		return nil, misusef("--data is needed: %s", k.Scores)
+	default:
+		s, err = probe(ctx, k, dir, data, rows)
 	}
-	s, err := probe(dir, data, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +182,31 @@ func (a *app) openSubject(path, data string, rows int) (*explain.Subject, error)
 	}
 	s.Clipped = explain.ClippedShares(history)
 	return s, nil
+}
+
+// probe is the loss of a batch of about rows samples of a file.
+func probe(ctx context.Context, k *task.Kind, dir *model.Dir, path string, rows int) (*explain.Subject, error) {
+	m, err := k.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := k.Files()
+	if err := settings.Named(settings.List(files), "data").Assign(path); err != nil {
+		return nil, err
+	}
+	d, err := m.Read(ctx, files, task.All)
+	if err != nil {
+		return nil, err
+	}
+	loss, err := m.Probe(d, rows)
+	if err != nil {
+		return nil, err
+	}
+	s := &explain.Subject{Slab: m.Slab(), Loss: loss}
+	if clip := settings.Named(settings.List(m.Settings()), "clip"); clip != nil {
+		s.Clip, err = strconv.ParseFloat(clip.String(), 64)
+	}
+	return s, err
 }
 
 func probeMemory(dir *model.Dir, data string, rows int) (*explain.Subject, error) {
@@ -214,7 +239,7 @@ func printStudy(w io.Writer, s *explain.Study, out string) {
 	}
 	for i, f := range s.Trained {
 		o := s.Outcomes[i]
-		rows = append(rows, append([]string{f.Name + ", trained", count(o.Steps), number(o.Error)}, flowCells(f.Layers[0])...))
+		rows = append(rows, append([]string{f.Name + ", trained", report.Count(o.Steps), report.Number(o.Error)}, flowCells(f.Layers[0])...))
 	}
 	fmt.Fprintln(w)
 	printTable(w, append([]string{"", "steps", "error"}, flowHead...), rows)
@@ -222,9 +247,9 @@ func printStudy(w io.Writer, s *explain.Study, out string) {
 }
 
 func printFlow(w io.Writer, f *explain.Flow, out string) {
-	fmt.Fprintf(w, "%s: loss %s, gradient norm %s", f.Name, number(f.Loss), number(f.GradNorm))
+	fmt.Fprintf(w, "%s: loss %s, gradient norm %s", f.Name, report.Number(f.Loss), report.Number(f.GradNorm))
 	if f.Clip > 0 {
-		fmt.Fprintf(w, ", clipped at %s", number(f.Clip))
+		fmt.Fprintf(w, ", clipped at %s", report.Number(f.Clip))
 	}
 	if f.Clipped != nil {
 		fmt.Fprintf(w, " in %.0f %% of the training steps", 100**f.Clipped)
@@ -234,7 +259,7 @@ func printFlow(w io.Writer, f *explain.Flow, out string) {
 	var rows, gates [][]string
 	for _, l := range f.Layers {
 		lines = append(lines, curve{l.Name, l.State()})
-		rows = append(rows, append([]string{l.Name, l.Cell, count(l.Units), count(l.Steps)}, flowCells(l)...))
+		rows = append(rows, append([]string{l.Name, l.Cell, report.Count(l.Units), report.Count(l.Steps)}, flowCells(l)...))
 		for _, g := range l.Gates {
 			gates = append(gates, []string{l.Name, g.Name, fmt.Sprintf("%.2f", g.Mean), fmt.Sprintf("%.0f %%", 100*g.Low), fmt.Sprintf("%.0f %%", 100*g.High)})
 		}
@@ -253,14 +278,14 @@ func printFlow(w io.Writer, f *explain.Flow, out string) {
 var flowHead = []string{"factor a step", "left at the first", "a thousandth after", "mean memory"}
 
 func flowCells(l *explain.Layer) []string {
-	reach, memory := count(l.Reach), math.NaN()
+	reach, memory := report.Count(l.Reach), math.NaN()
 	if l.Reach >= l.Steps {
 		reach = "never"
 	}
 	if l.Memory != nil {
 		memory = l.Memory.Mean
 	}
-	return []string{number(l.Rate), l.LeftText(number), reach, number(memory)}
+	return []string{report.Number(l.Rate), l.LeftText(report.Number), reach, report.Number(memory)}
 }
 
 func printAdvice(w io.Writer, advice, notes []string, out string) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/memory"
+	"github.com/carousel-ml/carousel/report"
 )
 
 // memoryTable is what explain memory prints.
@@ -144,8 +145,8 @@ func printMemory(w io.Writer, t *memoryTable) {
 		case r.Solved == 1:
 			solved = "yes"
 		}
-		rows = append(rows, []string{r.Problem, count(r.Length), strings.ToUpper(r.Cell), count(r.Units), count(r.Parameters), solved,
-			count(r.Steps), count(r.Sequences), number(r.Error), fmt.Sprintf("%.0f %%", 100*r.Right), number(r.Baseline), fmt.Sprintf("%.0f", r.Seconds)})
+		rows = append(rows, []string{r.Problem, report.Count(r.Length), strings.ToUpper(r.Cell), report.Count(r.Units), report.Count(r.Parameters), solved,
+			report.Count(r.Steps), report.Count(r.Sequences), report.Number(r.Error), fmt.Sprintf("%.0f %%", 100*r.Right), report.Number(r.Baseline), fmt.Sprintf("%.0f", r.Seconds)})
 	}
 	printTable(w, []string{"", "length", "cell", "units", "weights", "solved", "steps", "sequences", "error", "right", "without memory", "seconds"}, rows)
 	fmt.Fprintf(w, "\nError is the mean squared error (adding), nats a step (copy) or the share of strings not right throughout (reber), on 1,000 new sequences.\n%s\n", t.Note)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/generate"
 )
@@ -124,7 +125,7 @@ new word behind a space, unless --exactly says otherwise.`,
 func printRanking(w io.Writer, ranking []generate.Scored) {
 	var rows [][]string
 	for _, s := range ranking {
-		rows = append(rows, []string{s.Continuation, number(s.LogProb), number(s.PerToken), count(s.Tokens)})
+		rows = append(rows, []string{s.Continuation, report.Number(s.LogProb), report.Number(s.PerToken), report.Count(s.Tokens)})
 	}
 	printTable(w, []string{"continuation", "log p", "log p a token", "tokens"}, rows)
 }

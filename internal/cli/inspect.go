@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -85,11 +86,12 @@ func (a *app) inspect(path string) (*inspection, error) {
 	}
 	in := &inspection{Path: path, Kind: "model", Task: dir.Task, Version: dir.Version, Meta: dir.Weights.Meta}
 	in.addLayers(dir.Weights)
-	if t := a.taskNamed(dir.Task); t != nil && t.inspect != nil {
-		in.Task = t.name
-		if err := t.inspect(in, dir); err != nil {
+	if k := a.kindOf(dir); k != nil {
+		m, err := k.Open(dir)
+		if err != nil {
 			return nil, err
 		}
+		in.Task, in.Config, in.Data, in.Notes = k.Name, m.Settings(), m.Wants(), m.Notes()
 	}
 	in.History, err = train.ReadHistory(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +149,7 @@ func describeLayer(ts []model.Tensor) string {
 		for shape[fmt.Sprintf("weight_hh_l%d", layers)] != nil {
 			layers++
 		}
-		text := fmt.Sprintf("%s, %s, %d -> %d", kind, plural(layers, "layer"), ih[1], hh[1])
+		text := fmt.Sprintf("%s, %s, %d -> %d", kind, report.Plural(layers, "layer"), ih[1], hh[1])
 		if shape["weight_hh_l0_reverse"] != nil {
 			text += ", both directions"
 		}
@@ -172,7 +174,7 @@ func (in *inspection) print(w io.Writer) {
 	} else {
 		fmt.Fprintf(w, "%s: weights\n", in.Path)
 	}
-	fmt.Fprintf(w, "\nLayers (%s)\n", plural(in.Parameters, "parameter"))
+	fmt.Fprintf(w, "\nLayers (%s)\n", report.Plural(in.Parameters, "parameter"))
 	for _, l := range in.Layers {
 		fmt.Fprintf(w, "  %s: %s\n", orDash(l.Name), orDash(l.What))
 		for _, t := range l.Tensors {
@@ -229,16 +231,16 @@ func printHistory(w io.Writer, records []train.Record) {
 		if i%stride != 0 && i != len(records)-1 {
 			continue
 		}
-		row := []string{count(r.Epoch), count(r.Step), number(float64(r.LR)), number(r.TrainLoss)}
+		row := []string{report.Count(r.Epoch), report.Count(r.Step), report.Number(float64(r.LR)), report.Number(r.TrainLoss)}
 		for _, m := range metrics {
 			v, ok := r.Val[m]
 			if !ok {
 				v = math.NaN()
 			}
-			row = append(row, number(v))
+			row = append(row, report.Number(v))
 		}
 		rows = append(rows, row)
 	}
-	fmt.Fprintf(w, "\nTraining (%s, %.0f s)\n", plural(len(records), "epoch"), records[len(records)-1].Seconds)
+	fmt.Fprintf(w, "\nTraining (%s, %.0f s)\n", report.Plural(len(records), "epoch"), records[len(records)-1].Seconds)
 	printTable(w, head, rows)
 }

@@ -3,9 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"strconv"
 
 	"golang.org/x/term"
 
@@ -45,40 +43,4 @@ func printTable(w io.Writer, head []string, rows [][]string) {
 		t.Add(row...)
 	}
 	t.Print(w)
-}
-
-// number writes x for people: about four significant digits, no exponent in
-// the usual range, "-" where there is no number.
-func number(x float64) string {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return "-"
-	}
-	switch size := math.Abs(x); {
-	case size == 0:
-		return "0"
-	case size < 1e-4 || size >= 1e9:
-		return strconv.FormatFloat(x, 'g', 4, 64)
-	case size >= 1000:
-		return strconv.FormatFloat(x, 'f', 0, 64)
-	default:
-		digits := 3 - int(math.Floor(math.Log10(size)))
-		return strconv.FormatFloat(x, 'f', max(digits, 0), 64)
-	}
-}
-
-// count writes a whole number with thousands apart.
-func count(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// plural is a count with its noun.
-func plural(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return count(n) + " " + noun
 }

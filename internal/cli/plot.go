@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/report"
 )
 
 // curve is a named row of a text plot.
@@ -27,7 +29,7 @@ func printCurves(w io.Writer, curves []curve) {
 	}
 	for _, c := range curves {
 		lo, hi := bounds(c.values)
-		fmt.Fprintf(w, "  %-*s %s  %s to %s\n", width, c.name, blockRow(c.values, low, high), number(lo), number(hi))
+		fmt.Fprintf(w, "  %-*s %s  %s to %s\n", width, c.name, blockRow(c.values, low, high), report.Number(lo), report.Number(hi))
 	}
 }
 

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 )
 
 func (a *app) predictCommand() *cobra.Command {
@@ -23,7 +27,93 @@ ahead need values for the horizon too: give their rows with the target left empt
 A language model goes on from each line of the file.`,
 		Example: `  carousel predict run --data latest.csv
   carousel predict run --data latest.csv --quantiles 0.05,0.5,0.95 --out forecast.csv`,
-	}, func(t *taskVerbs) verb { return t.predict })
+	}, a.predict)
+}
+
+// predict applies models of a task.
+func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
+	o := k.Predicting()
+	path, out := dataFlag(flags), outFlag(flags)
+	var texts *[]string
+	if k.Texts {
+		texts = flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
+	}
+	given := optionFlags(flags, nil, o)
+	return func(ctx context.Context, m *task.Trained) error {
+		if err := given.takeOver(m, o); err != nil {
+			return err
+		}
+		assignSeed(o, a.seed)
+		in := task.Input{File: *path}
+		if texts != nil {
+			in.Texts = *texts
+		}
+		switch {
+		case in.File != "" && in.Texts != nil:
+			return misusef("--data and --input are two ways to give texts; give one")
+		case in.File == "" && in.Texts == nil:
+			return misusef("--data is needed: %s", k.Takes)
+		case in.File == "-" && !k.Texts:
+			return misusef("--data -: a model for task %q takes no standard input here; give %s", k.Name, k.Takes)
+		case in.File == "-":
+			in.File, in.Stream = "", a.stdin
+		}
+		return a.writePrediction(ctx, m, in, o, *out)
+	}
+}
+
+// writePrediction writes a prediction: as it is made, where nothing needs the whole of
+// it, or else to the file out, as a table for people or as JSON.
+func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Input, o any, out string) error {
+	if !a.json {
+		stream := func(w io.Writer) (done bool, err error) {
+			done, notes, err := m.Stream(ctx, in, o, w)
+			for _, n := range notes {
+				a.note("Note: %s", n)
+			}
+			return done, err
+		}
+		done, err := false, error(nil)
+		if out == "" {
+			done, err = stream(a.stdout)
+		} else {
+			done, err = a.writeOut(out, stream)
+		}
+		if done || err != nil {
+			return err
+		}
+	}
+	p, failed := m.Predict(ctx, in, o)
+	if p == nil {
+		return failed
+	}
+	if one, ok := p.(interface{ Remarks() []string }); ok {
+		for _, n := range one.Remarks() {
+			a.note("Note: %s", n)
+		}
+	}
+	return cmp.Or(a.emitPrediction(failed, "predict."+m.Kind.Name, out, p.Write, p, p.Print), failed)
+}
+
+// errNothing ends the writing of a file that is not to be.
+var errNothing = errors.New("nothing to write")
+
+// writeOut writes a file as a whole, unless write does nothing.
+func (a *app) writeOut(out string, write func(io.Writer) (bool, error)) (done bool, err error) {
+	err = model.WriteFileAtomic(out, func(w io.Writer) error {
+		var fault error
+		if done, fault = write(w); fault == nil && !done {
+			return errNothing
+		}
+		return fault
+	})
+	if errors.Is(err, errNothing) {
+		return false, nil
+	}
+	if err == nil {
+		a.note("The result is in %s.", out)
+	}
+	return done, err
 }
 
 // dataFlag is the flag of the file that a model is applied to.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -33,10 +37,8 @@ func (a *app) trainCommand() *cobra.Command {
 		Args:    noArgs,
 		RunE:    showHelp,
 	}
-	for _, t := range a.tasks() {
-		if t.train != nil {
-			c.AddCommand(t.train(a))
-		}
+	for _, k := range a.kinds {
+		c.AddCommand(a.trainTaskCommand(k))
 	}
 	return c
 }
@@ -51,27 +53,6 @@ type trainRun struct {
 	again  string // what to do after an interrupt; "": this command with --resume
 }
 
-// trainTask is the training command of one task.
-type trainTask struct {
-	use, short, long, example string
-
-	settings []any // pointers to the structs that flags, recipe and --set fill: the task's files, then its Config
-	run      *trainRun
-	seed     *uint64      // not used
-	check    func() error // finds misuse before anything is read or written; it may be nil
-	train    func(ctx context.Context) (*trainResult, error)
-}
-
-// assign sets the setting of a name, if the task has it.
-func (t *trainTask) assign(name, value string) error {
-	for _, ptr := range t.settings {
-		if one := settings.Named(settings.List(ptr), name); one != nil {
-			return one.Assign(value)
-		}
-	}
-	return nil
-}
-
 const settingsHelp = `
 
 Flags, recipe files and --set write the same settings. What is said later
@@ -80,53 +61,150 @@ counts: defaults, then --config, then --set, then flags.
 Ctrl-C stops in good order: the same command with --resume continues from the
 last checkpoint.`
 
-func (a *app) trainTaskCommand(t *trainTask) *cobra.Command {
-	var file string
+// trainTaskCommand is the training command of a task.
+func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
+	var recipeFile string
 	var pairs []string
-	s := recipe.Of(slices.Insert(slices.Clone(t.settings), 1, any(t.run))...)
+	files, cfg, run := k.Files(), k.Config(), &trainRun{}
+	s := recipe.Of(files, run, cfg)
 	c := &cobra.Command{
-		Use: t.use, Short: t.short, Long: t.long + settingsHelp, Example: t.example,
+		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " --out DIR",
+		Short: k.Short, Long: k.Long + settingsHelp, Example: k.Example,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := s.Resolve(file, pairs); err != nil {
+			if err := s.Resolve(recipeFile, pairs); err != nil {
 				return misusef("%v", err)
 			}
 			if c.Flags().Changed("seed") {
-				if err := t.assign("seed", strconv.FormatUint(a.seed, 10)); err != nil {
-					return err
-				}
+				assignSeed(cfg, a.seed)
 			}
-			if t.check != nil {
-				if err := t.check(); err != nil {
-					return err
-				}
+			if err := checkFiles(files); err != nil {
+				return misusef("train %s %v", k.Name, err)
 			}
-			if t.run.Out == "" {
-				return misusef("train %s needs --out, the directory for the model", c.Name())
+			k.ForFiles(files, cfg)
+			if err := cfg.Validate(); err != nil {
+				return err
 			}
-			if err := checkOut(t.run.Out, t.run.resume); err != nil {
+			if run.Out == "" {
+				return misusef("train %s needs --out, the directory for the model", k.Name)
+			}
+			if err := checkOut(run.Out, run.resume); err != nil {
 				return err
 			}
 			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
-			result, err := t.train(ctx)
+			result, err := a.train(ctx, k, files, cfg, run)
 			if errors.Is(err, context.Canceled) {
-				return a.cutShort(t.run)
+				return a.cutShort(run)
 			}
 			if err != nil {
 				return err
 			}
-			return a.emit("train."+result.Task, result, result.print)
+			return a.emit("train."+k.Name, result, result.print)
 		},
 	}
 	s.Bind(c.Flags(), "seed")
-	c.Flags().StringVar(&file, "config", "", "recipe `file` in YAML, one setting a line")
+	c.Flags().StringVar(&recipeFile, "config", "", "recipe `file` in YAML, one setting a line")
 	c.Flags().StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
-	c.Flags().BoolVar(&t.run.resume, "resume", false, "continue the interrupted run in --out")
+	c.Flags().BoolVar(&run.resume, "resume", false, "continue the interrupted run in --out")
 	for _, name := range []string{"config", "set", "resume"} {
 		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
 	return c
+}
+
+// assignSeed sets the setting seed of a struct, if it has one.
+func assignSeed(ptr any, seed uint64) {
+	if one := settings.Named(settings.List(ptr), "seed"); one != nil {
+		_ = one.Assign(strconv.FormatUint(seed, 10)) // every number is a seed
+	}
+}
+
+// checkFiles finds files that are missing or do not go together.
+func checkFiles(files any) error {
+	if f, ok := files.(interface{ Validate() error }); ok {
+		return f.Validate()
+	}
+	if one := settings.Named(settings.List(files), "data"); one != nil && one.IsZero() {
+		return fmt.Errorf("needs --data: %s", one.Help)
+	}
+	return nil
+}
+
+// What is said where there is nothing else to score on; the second where the task
+// has a file for the test.
+const (
+	scoredOnChoosing   = "scored on the validation part, which also chose the weights"
+	scoredOnValidation = scoredOnChoosing + "; give a file of its own with --test"
+)
+
+// train reads, trains, evaluates and reports.
+func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
+	d, err := k.Read(ctx, files, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m, result, err := k.Train(ctx, d, cfg, a.where(run))
+	if err != nil {
+		return nil, err
+	}
+	if result.Interrupted {
+		return nil, a.stopped(run, result)
+	}
+	out := newTrainResult(k.Name, run, m.Slab(), result)
+	out.Notes = d.Notes()
+	e, err := a.scoreTrained(ctx, m, d, out)
+	if err != nil {
+		return nil, err
+	}
+	page, err := trainPage(ctx, m, d, result, out, e)
+	if err != nil {
+		return nil, err
+	}
+	return out, page.WriteDir(run.Out)
+}
+
+// scoreTrained scores a model on the test part, or without one on the validation
+// part; the evaluation is nil where there is neither.
+func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, out *trainResult) (task.Evaluation, error) {
+	part := task.Test
+	if !d.Has(part) {
+		part = task.Validation
+	}
+	if !d.Has(part) {
+		out.Notes = append(out.Notes, m.Notes()...)
+		return nil, nil
+	}
+	o := m.Kind.Evaluating()
+	if one, ok := o.(task.Inheritor); ok {
+		one.Inherit(m.Model, func(string) bool { return false })
+	}
+	if one, ok := o.(interface{ ForReport() }); ok {
+		one.ForReport()
+	}
+	e, err := m.Evaluate(ctx, d, part, o)
+	if input := (*data.InputError)(nil); errors.As(err, &input) {
+		out.Notes = append(append(out.Notes, m.Notes()...), "not scored: "+err.Error())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if part == task.Validation {
+		note := scoredOnChoosing
+		if settings.Named(settings.List(m.Kind.Files()), "test") != nil {
+			note = scoredOnValidation
+		}
+		out.Notes = append(out.Notes, note)
+	}
+	known := e.Summary().Notes // which may have those of the model
+	for _, n := range m.Notes() {
+		if !slices.Contains(known, n) {
+			out.Notes = append(out.Notes, n)
+		}
+	}
+	out.Evaluation, out.show = e, func(w io.Writer) { printSummary(w, e.Summary()) }
+	return e, nil
 }
 
 // checkOut keeps a training from writing among files that are not its own.
@@ -216,7 +294,7 @@ func (a *app) stopped(run *trainRun, r *train.Result) error {
 	if again == "" {
 		again = "to continue: " + a.resumeCommand()
 	}
-	return &interrupted{fmt.Sprintf("interrupted at step %s; %s", count(r.Steps), again)}
+	return &interrupted{fmt.Sprintf("interrupted at step %s; %s", report.Count(r.Steps), again)}
 }
 
 // cutShort is stopped where Ctrl-C came before or after the training proper.
@@ -282,7 +360,7 @@ func newTrainResult(task string, run *trainRun, slab *tensor.Slab, r *train.Resu
 }
 
 func (r *trainResult) print(w io.Writer) {
-	fmt.Fprintf(w, "Trained for %s, %s, %.0f s (%s).\n", plural(r.Epochs, "epoch"), plural(r.Steps, "step"), r.Seconds, stopReasons[r.Stopped])
+	fmt.Fprintf(w, "Trained for %s, %s, %.0f s (%s).\n", report.Plural(r.Epochs, "epoch"), report.Plural(r.Steps, "step"), r.Seconds, stopReasons[r.Stopped])
 	if r.show != nil {
 		r.show(w)
 	}

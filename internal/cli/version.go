@@ -10,6 +10,7 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -40,7 +41,7 @@ func (a *app) versionCommand() *cobra.Command {
 			}
 			return a.emit("version", &v, func(w io.Writer) {
 				fmt.Fprintf(w, "carousel %s (%s, %s)\n", v.Version, v.Go, v.System)
-				fmt.Fprintf(w, "computes on %s with %s\n", v.Device, plural(v.Threads, "thread"))
+				fmt.Fprintf(w, "computes on %s with %s\n", v.Device, report.Plural(v.Threads, "thread"))
 				fmt.Fprintf(w, "model format %d\n", v.Format)
 			})
 		},

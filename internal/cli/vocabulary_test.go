@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"github.com/carousel-ml/carousel"
 	"math"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/memory"
