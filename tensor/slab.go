@@ -35,10 +35,11 @@ const fewRows = 512
 
 // rest is where the device may keep what it derives from the weights ws of a pass
 // over so many rows, forward and backward, and the version it must be of. The
-// caches are nil for what is no parameter, or where it would not pay.
+// caches are nil for what is no parameter, or where it would not pay; and for
+// training passes of weights that rest as another kind, whose float32 they train.
 func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
 	first := ws[0].param
-	if first == nil || t.mode == Train && rows > fewRows {
+	if first == nil || t.mode == Train && (rows > fewRows || first.derived[0].Kind != device.F32) {
 		return nil, nil, 0
 	}
 	for _, w := range ws {

@@ -1,6 +1,9 @@
 package cpu
 
 import (
+	"fmt"
+	"unsafe"
+
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -23,28 +26,56 @@ const (
 // minGemmWork is the smallest number of multiply-adds worth another core.
 const minGemmWork = 1 << 17
 
-// packed is a matrix B [k,n] cut into panels of NR columns, each [k][NR], zero padded.
-type packed struct {
-	k, n   int
-	panels []float32 // [ceil(n/NR)][k][NR]
+// panels is a matrix B [k,n] of one kind, cut into panels of NR columns; see simd.Weights.
+type panels struct {
+	*simd.Weights
+	k, n  int
+	line  int       // words of 4 bytes of a panel's groups that lie side by side
+	pitch int       // words of a panel
+	words []float32 // the panels: float32, or memory for what another kind makes of them
+	scale []float32 // [panels][NR], if the kind has scales
 }
 
-// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. The capacity of dst.panels is reused.
-func (b *Backend) pack(dst *packed, src []float32, k, n, ld int, trans bool) {
+// from is the words of panel p from depth k0 on, which is a multiple of Group.
+func (b *panels) from(p, k0 int) []float32 {
+	if b.Group > 1 {
+		k0 /= b.Group
+	}
+	return b.words[p*b.pitch+k0*b.line:]
+}
+
+// weights is what the set does with a kind; that of no cache is float32.
+func (b *Backend) weights(c *device.Cache) *simd.Weights {
+	if c == nil {
+		return &b.set.Weights[device.F32]
+	}
+	if int(c.Kind) >= len(b.set.Weights) {
+		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, c.Kind))
+	}
+	return &b.set.Weights[c.Kind]
+}
+
+// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k], as that kind. The capacity of dst is reused.
+func (b *Backend) pack(dst *panels, kind *simd.Weights, src []float32, k, n, ld int, trans bool) {
 	nr := b.set.NR
-	panels := ceilDiv(n, nr)
-	dst.k, dst.n = k, n
-	dst.panels = grow(dst.panels, panels*k*nr)
+	count := ceilDiv(n, nr)
+	dst.Weights, dst.k, dst.n = kind, k, n
+	dst.line = nr * kind.Bytes / 4
+	dst.pitch = ceilDiv(k, kind.Group) * dst.line
+	dst.words = grow(dst.words, count*dst.pitch)
+	if kind.Scales {
+		dst.scale = grow(dst.scale, count*nr)
+	}
 	a := packArgsPool.Get()
 	*a = packArgs{set: b.set, dst: dst, src: src, ld: ld, trans: trans}
-	par.For(panels, ceilDiv(moveGrain, max(k*nr, 1)), a, packPanels)
+	par.For(count, ceilDiv(moveGrain, max(k*nr, 1)), a, packPanels)
 	*a = packArgs{}
 	packArgsPool.Put(a)
 }
 
 type packArgs struct {
 	set   *simd.Set
-	dst   *packed
+	dst   *panels
 	src   []float32
 	ld    int
 	trans bool
@@ -53,11 +84,27 @@ type packArgs struct {
 var packArgsPool par.Pool[packArgs]
 
 func packPanels(a *packArgs, lo, hi int) {
-	nr, k, from := a.set.NR, a.dst.k, lo*a.set.NR
+	dst, nr, step := a.dst, a.set.NR, a.set.NR
 	if a.trans {
-		from *= a.ld
+		step *= a.ld
 	}
-	packStrip(a.set, a.dst.panels[lo*k*nr:hi*k*nr], a.src[from:], k, min(hi*nr, a.dst.n)-lo*nr, a.ld, a.trans)
+	strip := func(to []float32, lo, hi int) {
+		packStrip(a.set, to, a.src[lo*step:], dst.k, min(hi*nr, dst.n)-lo*nr, a.ld, a.trans)
+	}
+	if dst.Encode == nil {
+		strip(dst.words[lo*dst.pitch:hi*dst.pitch], lo, hi)
+		return
+	}
+	floats := make([]float32, dst.k*nr)
+	for p := lo; p < hi; p++ {
+		strip(floats, p, p+1)
+		words := dst.words[p*dst.pitch:][:dst.pitch]
+		var scale []float32
+		if dst.Scales {
+			scale = dst.scale[p*nr:][:nr]
+		}
+		dst.Encode(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 4*len(words)), scale, floats)
+	}
 }
 
 // packStrip cuts the first cols columns of src, [k,n] or [n,k], into panels.
@@ -91,7 +138,7 @@ type product struct {
 	m, n, k int
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
-	panels  []float32 // B in panels
+	panels  *panels   // B in panels
 	b       []float32 // or, without them, B as it stands: [k,n] with row stride ldb or, with trans, [n,k]
 	ldb     int
 	trans   bool
@@ -142,12 +189,12 @@ type runs struct {
 }
 
 // addend is a second product that is added to the first, if k is not 0: A [m,k], and B in panels.
-// The first must have panels too, and rows of A as they stand (cs 1).
+// The first must have panels too, of the same kind, and rows of A as they stand (cs 1).
 type addend struct {
 	k      int
 	a      []float32
 	rs     int
-	panels []float32
+	panels *panels
 }
 
 // at is where the p-th panel of the product stands in B and C.
@@ -162,6 +209,7 @@ func (p *product) at(panel int) int {
 // worker is a product with the workspace of one goroutine computing a part of it.
 type worker struct {
 	product
+	kind  *simd.Weights // of B
 	call  simd.Tiles
 	tiles [callTiles]simd.Tile // those of the call
 	packA []float32            // a block of A: tile after tile, each [k][M]
@@ -188,7 +236,7 @@ const (
 func (w *worker) flush() {
 	if w.call.Count > 0 {
 		w.call.First = &w.tiles[0]
-		w.set.GemmTiles(&w.call)
+		w.kind.Tiles(&w.call)
 		w.call.Count = 0
 	}
 }
@@ -212,10 +260,14 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
+	if w.kind = &w.set.Weights[device.F32]; w.panels != nil {
+		w.kind = w.panels.Weights
+	}
 	depth := longRun // one tile of rows reads each panel once: without a break
 	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.Flushes {
 		depth = part(w.k, panelPart/nr)
 	}
+	depth = ceilDiv(depth, w.kind.Group) * w.kind.Group
 	width := p1 - p0
 	switch {
 	case w.panels != nil || w.k == 0:
@@ -297,7 +349,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	if w.then.k > 0 && k0+kc == w.k {
 		call.K2, call.RS2 = w.then.k, w.then.rs
 	}
-	abreast := simd.Abreast(rows)
+	abreast, groups := simd.Abreast(rows), ceilDiv(kc, w.kind.Group)
 	most := min(max(callWork/(min(rows, w.set.MR)*abreast*nr*max(call.K+call.K2, 1)), 1), callTiles)
 	for p0 < p1 {
 		p, taken := w.group(p0, p1, abreast)
@@ -311,7 +363,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		} else if p0 += taken; p0 < p1 {
 			next = w.at(p0)
 		}
-		b, ldb, pitch, coming := w.aim(p, next, k0, kc)
+		b, ldb, pitch, coming := w.aim(p, next, k0, kc, groups)
 		if ld != call.LDC || ldb != call.LDB || pitch != call.Pitch {
 			w.flush()
 			call.LDC, call.LDB, call.Pitch = ld, ldb, pitch
@@ -322,7 +374,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		}
 		var b2, after *float32 // what all tiles of the panel share, and where C goes on after them
 		if call.K2 > 0 {
-			b2 = &w.then.panels[p*call.K2*nr]
+			b2 = &w.then.panels.words[p*w.then.panels.pitch]
 		}
 		if next >= 0 {
 			c, ld, _ := w.target(next)
@@ -364,6 +416,9 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 			call.Count++
 			t.M, t.N, t.CS = m, columns, cs
 			t.A, t.B, t.C, t.From, t.A2, t.B2, t.NextC, t.NextB = a1, b, here, start, a2, b2, nextC, nextB
+			if w.kind.Scales {
+				t.Scale, t.Scale2 = w.scales(p)
+			}
 		}
 	}
 	w.flush()
@@ -388,15 +443,23 @@ func (p *product) group(p0, p1, abreast int) (panel, n int) {
 	return p.at(p0), 1
 }
 
+// scales are those of panel p of B and of the addend's.
+func (w *worker) scales(p int) (scale, scale2 *float32) {
+	if w.then.k > 0 {
+		scale2 = &w.then.panels.scale[p*w.set.NR]
+	}
+	return &w.panels.scale[p*w.set.NR], scale2
+}
+
 // aim gives panel p of B, its strides, and the next panel if there is one and it is worth fetching.
-func (w *worker) aim(p, next, k0, kc int) (b *float32, ldb, pitch int, coming []float32) {
+func (w *worker) aim(p, next, k0, kc, groups int) (b *float32, ldb, pitch int, coming []float32) {
 	if kc == 0 {
 		return nil, 0, 0, nil
 	}
 	panel, ldb, pitch := w.panel(p, k0, kc)
 	if next >= 0 && (w.panels != nil || !w.inPlace()) {
 		coming, _, _ = w.panel(next, k0, kc)
-		coming = coming[:kc*w.set.NR]
+		coming = coming[:groups*ldb]
 	}
 	return &panel[0], ldb, pitch, coming
 }
@@ -418,7 +481,7 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 	nr := w.set.NR
 	switch {
 	case w.panels != nil:
-		return w.panels[(p*w.k+k0)*nr:], nr, w.k * nr
+		return w.panels.from(p, k0), w.panels.line, w.panels.pitch
 	case !w.inPlace():
 		return w.packB[(p-w.first)*kc*nr:], nr, kc * nr
 	case (p+1)*nr <= w.n:
@@ -595,18 +658,18 @@ func (p *product) compute() {
 }
 
 // cached is the panels of a B that rests, kept since it last changed.
-func (g *gemm) cached() []float32 {
+func (g *gemm) cached() *panels {
 	s := &g.spec
-	p, ok := s.Cache.Load(s.Version).(*packed)
+	p, ok := s.Cache.Load(s.Version).(*panels)
 	if ok {
-		return p.panels
+		return p
 	}
-	if p, ok = s.Cache.Stale(s.Version).(*packed); !ok {
-		p = new(packed)
+	if p, ok = s.Cache.Stale(s.Version).(*panels); !ok {
+		p = new(panels)
 	}
-	g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
+	g.b.pack(p, g.b.weights(s.Cache), s.B.Host, s.K, s.N, s.LDB, s.TransB)
 	s.Cache.Store(s.Version, p)
-	return p.panels
+	return p
 }
 
 // part computes rows [r0,r1) of panels [p0,p1).
@@ -665,7 +728,7 @@ func sumPanels(a *sumArgs, lo, hi int) {
 			}
 			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &b[0], C: &c[0], From: &c[0]}
 			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: ld, K: rows}
-			a.set.GemmTiles(&w.call)
+			a.set.Weights[device.F32].Tiles(&w.call)
 		}
 	}
 	w.put()

@@ -244,13 +244,13 @@ func TestGemmPropagatesNaN(t *testing.T) {
 func TestProductOnPanels(t *testing.T) {
 	eachSet(t, func(t *testing.T, b *Backend) {
 		r := rand.New(rand.NewPCG(9, 10))
-		var p packed
+		var p panels
 		for _, trans := range []bool{false, true} {
 			for _, size := range [][3]int{{1, 4, 3}, {5, 100, 30}, {20, 67, 257}, {64, 256, 64}, {3, 5, 0}, {0, 5, 3}} {
 				m, n, k := size[0], size[1], size[2]
 				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
 				got := slices.Clone(s.C.Host)
-				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
+				b.pack(&p, b.weights(nil), s.B.Host, k, n, s.LDB, trans)
 				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
 				if !slices.Equal(got, s.C.Host) {
@@ -267,9 +267,9 @@ func TestProductOnPanels(t *testing.T) {
 	})
 }
 
-func onPanels(b *Backend, m int, s *device.GemmSpec, p *packed, c []float32) {
+func onPanels(b *Backend, m int, s *device.GemmSpec, p *panels, c []float32) {
 	if m > 0 {
-		x := product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p.panels, c: c, ldc: s.LDC, acc: s.Acc}
+		x := product{set: b.set, m: m, n: p.n, k: p.k, a: s.A.Host, rs: s.LDA, cs: 1, panels: p, c: c, ldc: s.LDC, acc: s.Acc}
 		x.part(0, m, 0, ceilDiv(p.n, b.set.NR))
 	}
 }
@@ -286,15 +286,15 @@ func TestProductWithAddend(t *testing.T) {
 				k = longRun + 3
 			}
 			x, h, bias := randoms(r, m*k), randoms(r, m*(k2+1)), randoms(r, n)
-			var w1, w2 packed
-			b.pack(&w1, randoms(r, n*k), k, n, k, true)
-			b.pack(&w2, randoms(r, n*k2), k2, n, k2, true)
-			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: w1.panels, c: randoms(r, m*n), ldc: n, bias: bias}
+			var w1, w2 panels
+			b.pack(&w1, b.weights(nil), randoms(r, n*k), k, n, k, true)
+			b.pack(&w2, b.weights(nil), randoms(r, n*k2), k2, n, k2, true)
+			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: &w1, c: randoms(r, m*n), ldc: n, bias: bias}
 			both := first
 			both.c = slices.Clone(first.c)
-			both.then = addend{k2, h, k2 + 1, w2.panels}
+			both.then = addend{k2, h, k2 + 1, &w2}
 			first.part(0, m, 0, 6)
-			second := product{set: b.set, m: m, n: n, k: k2, a: h, rs: k2 + 1, cs: 1, panels: w2.panels, c: first.c, ldc: n, acc: true}
+			second := product{set: b.set, m: m, n: n, k: k2, a: h, rs: k2 + 1, cs: 1, panels: &w2, c: first.c, ldc: n, acc: true}
 			second.part(0, m, 0, 6)
 			both.part(0, m, 0, 6)
 			if !slices.Equal(both.c, second.c) {

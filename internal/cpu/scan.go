@@ -116,8 +116,8 @@ type scan struct {
 	acts      actions
 
 	bias []float32 // BW + BR where they are added together
-	p    *panels   // the weights in use: kept ones, or own
-	own  panels
+	p    *weights  // those in use: kept ones, or own
+	own  weights
 	prod product   // one that is shared out as a whole
 	pair beside    // of prod
 	mask []float32 // [B,O] of HDrop
@@ -132,12 +132,12 @@ type scan struct {
 	packed [3][]float32 // ragged rows gathered: inputs, states before, input gradients
 }
 
-// panels are the weights of a direction as right operands.
-type panels struct {
-	w    packed // W, transposed; backward: as it is
-	r    packed // the first rows of R, the same way
-	side packed // the other rows of R
-	proj packed // P
+// weights are those of a direction as right operands.
+type weights struct {
+	w    panels // W, transposed; backward: as it is
+	r    panels // the first rows of R, the same way
+	side panels // the other rows of R
+	proj panels // P
 }
 
 // stage is a part of a step: product is shared out by columns or rows, rows by rows.
@@ -371,10 +371,10 @@ func (e *scan) kept(c *device.Cache) bool {
 	if c == nil {
 		return false
 	}
-	p, ok := c.Load(e.Version).(*panels)
+	p, ok := c.Load(e.Version).(*weights)
 	if !ok {
-		if p, _ = c.Stale(e.Version).(*panels); p == nil {
-			p = new(panels)
+		if p, _ = c.Stale(e.Version).(*weights); p == nil {
+			p = new(weights)
 		}
 	}
 	e.p = p
@@ -386,16 +386,16 @@ func (e *scan) packWeights() {
 	if e.kept(e.Cache) {
 		return
 	}
-	b, GH := e.b, e.gw
-	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
+	b, GH, kind := e.b, e.gw, e.b.weights(e.Cache)
+	b.pack(&e.p.w, kind, e.W.Host, e.I, GH, e.I, true)
 	if !e.R.Zero() {
-		b.pack(&e.p.r, e.R.Host, e.out, e.joined, e.out, true)
+		b.pack(&e.p.r, kind, e.R.Host, e.out, e.joined, e.out, true)
 		if e.joined < GH {
-			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
+			b.pack(&e.p.side, kind, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.P.Host, e.H, e.out, e.H, true)
+		b.pack(&e.p.proj, kind, e.P.Host, e.H, e.out, e.H, true)
 	}
 	if e.Cache != nil {
 		e.Cache.Store(e.Version, e.p)
@@ -452,7 +452,7 @@ func (e *scan) inputs() {
 func (e *scan) input(t, lo, n int) product {
 	GH := e.gw
 	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[(t*e.B+lo)*e.I:], rs: e.I, cs: 1,
-		panels: e.p.w.panels, c: e.Gates.Host[(e.gateRow(t)+lo)*GH:], ldc: GH, bias: e.bias}
+		panels: &e.p.w, c: e.Gates.Host[(e.gateRow(t)+lo)*GH:], ldc: GH, bias: e.bias}
 	if !e.NormX.Zero() {
 		p.bias = nil
 	}
@@ -656,13 +656,13 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	switch {
 	case e.local:
 		w.product = e.input(t, lo, n)
-		w.then = addend{e.out, h, e.out, e.p.r.panels}
+		w.then = addend{e.out, h, e.out, &e.p.r}
 		joined := e.panelsOf(e.joined)
 		w.run(0, n, 0, joined)
 		w.then = addend{}
 		w.run(0, n, joined, e.panelsOf(GH))
 	case e.joined > 0:
-		w.product = product{set: e.b.set, m: n, n: e.joined, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.r.panels,
+		w.product = product{set: e.b.set, m: n, n: e.joined, k: e.out, a: h, rs: e.out, cs: 1, panels: &e.p.r,
 			c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
 		p0, p1 := m.Share(e.panelsOf(e.joined))
 		if e.pinned(m) {
@@ -674,7 +674,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		w.run(0, n, p0, p1)
 	}
 	if e.joined < GH && e.Cell != device.GRUBefore {
-		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.side.panels,
+		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: &e.p.side,
 			c: e.Side.Host[base*e.sw:], ldc: e.sw}
 		if !e.BR.Zero() && e.NormX.Zero() {
 			w.bias = e.BR.Host[e.joined:]
@@ -691,7 +691,7 @@ func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
 		return
 	}
 	GH, base := e.gw, e.gateRow(t)+lo
-	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: e.p.side.panels,
+	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: &e.p.side,
 		c: e.Gates.Host[base*GH+e.joined:], ldc: GH, acc: true}
 	p0, p1 := m.Share(e.panelsOf(e.H))
 	w.run(0, n, p0, p1)
@@ -704,7 +704,7 @@ func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
 		return
 	}
 	w.product = product{set: e.b.set, m: n, n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H, cs: 1,
-		panels: e.p.proj.panels, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out}
+		panels: &e.p.proj, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out}
 	p0, p1 := m.Share(e.panelsOf(e.out))
 	w.run(0, n, p0, p1)
 }

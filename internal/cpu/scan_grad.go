@@ -40,18 +40,18 @@ func (e *scan) packBack() {
 	if e.kept(e.BackCache) {
 		return
 	}
-	b := e.b
+	b, kind := e.b, e.b.weights(e.BackCache)
 	if !e.DX.Zero() || e.BackCache != nil {
-		b.pack(&e.p.w, e.W.Host, e.gw, e.I, e.I, false)
+		b.pack(&e.p.w, kind, e.W.Host, e.gw, e.I, e.I, false)
 	}
 	if !e.R.Zero() {
-		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
+		b.pack(&e.p.r, kind, e.R.Host, e.joined, e.out, e.out, false)
 		if rest := e.gw - e.joined; rest > 0 {
-			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
+			b.pack(&e.p.side, kind, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.P.Host, e.out, e.H, e.H, false)
+		b.pack(&e.p.proj, kind, e.P.Host, e.out, e.H, e.H, false)
 	}
 	if e.BackCache != nil {
 		e.BackCache.Store(e.Version, e.p)
@@ -258,7 +258,7 @@ func (e *scan) projectGrad(w *worker, t, lo, hi int, m par.Member) {
 		return
 	}
 	w.product = product{set: e.b.set, m: n, n: e.H, k: e.out, a: e.projected(t, lo, hi), rs: e.out, cs: 1,
-		panels: e.p.proj.panels, c: e.dmid[lo*e.H:], ldc: e.H}
+		panels: &e.p.proj, c: e.dmid[lo*e.H:], ldc: e.H}
 	p0, p1 := m.Share(e.panelsOf(e.H))
 	w.run(0, n, p0, p1)
 }
@@ -271,7 +271,7 @@ func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 	}
 	GH, base := e.gw, t*e.B+lo
 	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Gates.Host[base*GH+e.joined:], rs: GH, cs: 1,
-		panels: e.p.side.panels, c: e.dmid[lo*e.H:], ldc: e.H}
+		panels: &e.p.side, c: e.dmid[lo*e.H:], ldc: e.H}
 	p0, p1 := m.Share(e.panelsOf(e.H))
 	w.run(0, n, p0, p1)
 }
@@ -291,13 +291,13 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 		to, acc = e.dr, e.Cell == device.GRUBefore
 	}
 	w.product = product{set: e.b.set, m: n, n: e.out, k: e.joined, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
-		panels: e.p.r.panels, c: to[lo*e.out:], ldc: e.out, acc: acc}
+		panels: &e.p.r, c: to[lo*e.out:], ldc: e.out, acc: acc}
 	if e.joined > 0 {
 		w.run(0, n, p0, p1)
 		w.acc = true
 	}
 	if e.joined < GH && e.Cell != device.GRUBefore {
-		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, e.p.side.panels
+		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, &e.p.side
 		w.run(0, n, p0, p1)
 	}
 }
@@ -328,7 +328,7 @@ func (e *scan) weightGrads() {
 	b, GH := e.b, e.gw
 	if !e.DX.Zero() {
 		e.prod = product{set: b.set, m: o.rows, n: e.I, k: GH, a: o.input.Host, rs: GH, cs: 1,
-			panels: e.p.w.panels, c: o.dx.Host, ldc: e.I, acc: e.DXAcc}
+			panels: &e.p.w, c: o.dx.Host, ldc: e.I, acc: e.DXAcc}
 		e.prod.compute()
 		if ragged {
 			e.scatter(o.dx)

@@ -139,10 +139,34 @@ type Backend interface {
 	Step(s *StepSpec)
 }
 
+// Kind is how weights at rest are kept: what their values become, and how a
+// product with them sums. Masters, states, sums and gradients are float32 with
+// every kind.
+//
+// The law of summation, for any number of threads, batch mates and cuts in time:
+// an output is one chain of additions that starts at its bias, its C or zero and
+// takes k in ascending order, by links. What a link is, each kind says below. So
+// no bit depends on how work is split, and kinds differ in their links alone.
+type Kind uint8
+
+const (
+	// F32 keeps values as they are. A link is one multiply-add, rounded once where
+	// the kernels fuse it.
+	F32 Kind = iota
+	NumKinds
+)
+
+// Kinds names them.
+var Kinds = [NumKinds]string{"float32"}
+
 // Cache is where a backend may keep what it derives from weights at rest, such
 // as panels, for as long as their version stays the same. The zero Cache is
 // empty; it may be used by several goroutines.
 type Cache struct {
+	// Kind is what the weights are kept and multiplied as by the passes that have this
+	// cache. It is set before them; another one needs another version.
+	Kind Kind
+
 	mu      sync.Mutex
 	version uint64
 	value   any

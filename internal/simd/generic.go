@@ -13,8 +13,8 @@ import (
 
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
-	GemmTiles: gemmTilesGeneric,
-	Pack:      packGeneric, PackT: packTGeneric,
+	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric}},
+	Pack:    packGeneric, PackT: packTGeneric,
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,

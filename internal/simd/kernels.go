@@ -34,8 +34,8 @@ type Set struct {
 	// so that the cuts must follow from the shape.
 	Flushes bool
 
-	// GemmTiles computes tiles of a matrix product; see Tiles.
-	GemmTiles func(t *Tiles)
+	Weights []Weights // by device.Kind, the first those of float32
+
 	// Pack cuts a matrix into panels of width columns, each lying [depth][width]:
 	// dst[(p*depth+k)*width+j] = src[k*ld+p*width+j] for k < depth, and 0 for
 	// columns from cols on.
@@ -74,6 +74,21 @@ type Set struct {
 	Adam func(a *AdamArgs)
 }
 
+// Weights is what a set does with one kind of weights at rest. They lie in panels
+// of NR columns as [depth/Group][NR] groups, the last filled up with zeros.
+type Weights struct {
+	Name   string // of the kind
+	Group  int    // so many values of a column, one k after the other, lie side by side and are summed together
+	Bytes  int    // of a group; those of NR groups are a multiple of 4
+	Scales bool   // each column of a panel has a scale
+
+	// Encode makes a panel of the kind from one of float32, [depth][NR], and gives each column its
+	// scale. nil, for float32: the panel is taken as it is. It may be as slow as it likes to be exact.
+	Encode func(dst []byte, scale, panel []float32)
+	// Tiles computes tiles of a matrix product with such panels; see Tiles.
+	Tiles func(t *Tiles)
+}
+
 // Tiles is tiles of C = From + A·B that have depth and strides in common,
 // computed one after the other. In elements, for each of them,
 //
@@ -82,6 +97,10 @@ type Set struct {
 // for r < M and c < N. Each element is a single chain of multiply-adds that
 // starts at From (nil: zero) and takes k in ascending order, whatever M and N
 // are, so splitting K over calls that continue from C changes no bit; see Flushes.
+// That is float32's law. With other kinds of weights the links of the chain are
+// groups of k, and what a link adds is the kind's own affair (device.Kind says
+// it): so K is split between groups only, and is no multiple of Group but at the
+// end of the whole product. There LDB and Pitch count words of 4 bytes.
 // From = C accumulates; a bias row is From = bias with LDFrom = 0.
 //
 // 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in
@@ -106,12 +125,14 @@ type Tiles struct {
 // Tile is one of Tiles.
 type Tile struct {
 	M, N int
-	CS   int // stride of A by k
-	A, B *float32
+	CS   int      // stride of A by k
+	A, B *float32 // B and B2 point at a panel, whatever its kind
 	C    *float32
 	From *float32
 	A2   *float32
 	B2   *float32
+
+	Scale, Scale2 *float32 // those of the N columns of B and B2, for a kind that has scales; else of no meaning
 
 	// What later tiles use, fetched into the caches meanwhile; nil for none.
 	NextC *float32 // where the C of the next tile begins: M rows LDC apart

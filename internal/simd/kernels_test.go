@@ -343,7 +343,7 @@ type oneTile struct {
 
 func (t *oneTile) run(s *Set) {
 	t.First, t.Count = &t.Tile, 1
-	s.GemmTiles(&t.Tiles)
+	s.Weights[0].Tiles(&t.Tiles)
 }
 
 // Tiles of every shape agree with float64, read and write only what they may,

@@ -61,7 +61,7 @@ from1:
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
 	MOVQ       40(DI), R9
@@ -78,7 +78,7 @@ fetched1:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -163,7 +163,7 @@ store1:
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -193,7 +193,7 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
 	MOVQ       40(DI), R9
@@ -214,7 +214,7 @@ fetched2:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -317,7 +317,7 @@ store2:
 	ADDQ    R9, R8
 	VMOVUPS Z2, K1, (R8)
 	VMOVUPS Z3, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -352,7 +352,7 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
 	MOVQ       40(DI), R9
@@ -377,7 +377,7 @@ fetched3:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -498,7 +498,7 @@ store3:
 	ADDQ    R9, R8
 	VMOVUPS Z4, K1, (R8)
 	VMOVUPS Z5, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -535,7 +535,7 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
 	MOVQ       40(DI), R9
@@ -564,7 +564,7 @@ fetched4:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -710,7 +710,7 @@ store4:
 	ADDQ    R9, R8
 	VMOVUPS Z6, K1, (R8)
 	VMOVUPS Z7, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -752,7 +752,7 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
 	MOVQ       40(DI), R9
@@ -785,7 +785,7 @@ fetched5:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -949,7 +949,7 @@ store5:
 	ADDQ    R9, R8
 	VMOVUPS Z8, K1, (R8)
 	VMOVUPS Z9, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -996,7 +996,7 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
 	MOVQ       40(DI), R9
@@ -1033,7 +1033,7 @@ fetched6:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -1215,7 +1215,7 @@ store6:
 	ADDQ    R9, R8
 	VMOVUPS Z10, K1, (R8)
 	VMOVUPS Z11, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1267,7 +1267,7 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched7
 	MOVQ       40(DI), R9
@@ -1308,7 +1308,7 @@ fetched7:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -1515,7 +1515,7 @@ store7:
 	ADDQ    R9, R8
 	VMOVUPS Z12, K1, (R8)
 	VMOVUPS Z13, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1572,7 +1572,7 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched8
 	MOVQ       40(DI), R9
@@ -1617,7 +1617,7 @@ fetched8:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -1842,7 +1842,7 @@ store8:
 	ADDQ    R9, R8
 	VMOVUPS Z14, K1, (R8)
 	VMOVUPS Z15, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1904,7 +1904,7 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched9
 	MOVQ       40(DI), R9
@@ -1953,7 +1953,7 @@ fetched9:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -2196,7 +2196,7 @@ store9:
 	ADDQ    R9, R8
 	VMOVUPS Z16, K1, (R8)
 	VMOVUPS Z17, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -2263,7 +2263,7 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched10
 	MOVQ       40(DI), R9
@@ -2316,7 +2316,7 @@ fetched10:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -2584,7 +2584,7 @@ store10:
 	ADDQ    R9, R8
 	VMOVUPS Z18, K1, (R8)
 	VMOVUPS Z19, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -2656,7 +2656,7 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched11
 	MOVQ       40(DI), R9
@@ -2713,7 +2713,7 @@ fetched11:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -2999,7 +2999,7 @@ store11:
 	ADDQ    R9, R8
 	VMOVUPS Z20, K1, (R8)
 	VMOVUPS Z21, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3076,7 +3076,7 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ       72(R12), R8
+	MOVQ       88(R12), R8
 	TESTQ      R8, R8
 	JEQ        fetched12
 	MOVQ       40(DI), R9
@@ -3137,7 +3137,7 @@ fetched12:
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(R12), R13
+	MOVQ    96(R12), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
@@ -3441,7 +3441,7 @@ store12:
 	ADDQ    R9, R8
 	VMOVUPS Z22, K1, (R8)
 	VMOVUPS Z23, K2, 64(R8)
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3519,7 +3519,7 @@ storeAbreast1:
 	VMOVUPS Z6, 384(R8)
 	VMOVUPS Z7, 448(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3622,7 +3622,7 @@ storeAbreast2:
 	VMOVUPS Z10, 256(R8)
 	VMOVUPS Z11, 320(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3726,7 +3726,7 @@ storeAbreast3:
 	VMOVUPS Z10, 128(R8)
 	VMOVUPS Z11, 192(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, R12
+	ADDQ    $0x68, R12
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3797,7 +3797,7 @@ from1full:
 
 from1done:
 start1:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
 	MOVQ       40(DX), R9
@@ -3813,7 +3813,7 @@ fetched1:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -3909,7 +3909,7 @@ store1full:
 	VMOVUPS Y1, 32(R8)
 
 store1done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3957,7 +3957,7 @@ from2full:
 
 from2done:
 start2:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
 	MOVQ       40(DX), R9
@@ -3976,7 +3976,7 @@ fetched2:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -4093,7 +4093,7 @@ store2full:
 	VMOVUPS Y3, 32(R8)
 
 store2done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -4149,7 +4149,7 @@ from3full:
 
 from3done:
 start3:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
 	MOVQ       40(DX), R9
@@ -4171,7 +4171,7 @@ fetched3:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -4309,7 +4309,7 @@ store3full:
 	VMOVUPS Y5, 32(R8)
 
 store3done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -4370,7 +4370,7 @@ from4full:
 
 from4done:
 start4:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
 	MOVQ       40(DX), R9
@@ -4395,7 +4395,7 @@ fetched4:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -4561,7 +4561,7 @@ store4full:
 	VMOVUPS Y7, 32(R8)
 
 store4done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -4630,7 +4630,7 @@ from5full:
 
 from5done:
 start5:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
 	MOVQ       40(DX), R9
@@ -4658,7 +4658,7 @@ fetched5:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -4845,7 +4845,7 @@ store5full:
 	VMOVUPS Y9, 32(R8)
 
 store5done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -4922,7 +4922,7 @@ from6full:
 
 from6done:
 start6:
-	MOVQ       72(DI), R8
+	MOVQ       88(DI), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
 	MOVQ       40(DX), R9
@@ -4953,7 +4953,7 @@ fetched6:
 	MOVQ    24(DX), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    80(DI), R13
+	MOVQ    96(DI), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
@@ -5161,7 +5161,7 @@ store6full:
 	VMOVUPS Y11, 32(R8)
 
 store6done:
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -5239,7 +5239,7 @@ storeAbreast1:
 	VMOVUPS Y6, 192(R8)
 	VMOVUPS Y7, 224(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -5342,7 +5342,7 @@ storeAbreast2:
 	VMOVUPS Y10, 128(R8)
 	VMOVUPS Y11, 160(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -5446,7 +5446,7 @@ storeAbreast3:
 	VMOVUPS Y10, 64(R8)
 	VMOVUPS Y11, 96(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x58, DI
+	ADDQ    $0x68, DI
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)

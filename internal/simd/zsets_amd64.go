@@ -6,8 +6,8 @@ package simd
 
 var setAVX512 = Set{
 	Name: "avx512", MR: 12, NR: 32, Flushes: true,
-	GemmTiles: gemmTilesAVX512,
-	Pack:      pack, PackT: packT,
+	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX512}},
+	Pack:    pack, PackT: packT,
 	LSTM:     lstmAVX512,
 	LSTMGrad: lstmGradAVX512,
 	GRU:      gruAVX512,
@@ -177,8 +177,8 @@ func dotChunksAVX512(x, y []float32) (sum float32) {
 
 var setAVX2 = Set{
 	Name: "avx2", MR: 6, NR: 16, Flushes: true,
-	GemmTiles: gemmTilesAVX2,
-	Pack:      pack, PackT: packT,
+	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX2}},
+	Pack:    pack, PackT: packT,
 	LSTM:     lstmAVX2,
 	LSTMGrad: lstmGradAVX2,
 	GRU:      gruAVX2,

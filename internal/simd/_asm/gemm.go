@@ -20,7 +20,7 @@ var abreast = [...]int{1: 4, 2: 3, 3: 2}
 
 var rowBase = []GPPhysical{RAX, RBX, RCX, RDX}
 
-// gemm writes GemmTiles, whose reference loop is gemmTilesGeneric, and the kernels of Pack and PackT.
+// gemm writes the Tiles of float32, whose reference loop is gemmTilesGeneric, and the kernels of Pack and PackT.
 func (g *gen) gemm() {
 	a := g.kernel("gemmTiles", "Tiles", "computes tiles of a matrix product one after the other.")
 	tile := g.Dereference(a.Field("First"))

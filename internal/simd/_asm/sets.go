@@ -43,7 +43,7 @@ package simd
 {{range .Sets}}{{$isa := .Suffix}}
 var set{{$isa}} = Set{
 	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, Flushes: true,
-	GemmTiles: gemmTiles{{$isa}},
+	Weights: []Weights{ {Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTiles{{$isa}}} },
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
