@@ -42,16 +42,16 @@ type Activation = device.Activation
 
 // The activations a cell may use.
 const (
-	SigmoidActivation     = device.SigmoidAct
-	TanhActivation        = device.TanhAct
-	ReLUActivation        = device.ReLUAct
+	SigmoidActivation     = device.Sigmoid
+	TanhActivation        = device.Tanh
+	ReLUActivation        = device.ReLU
 	HardSigmoidActivation = device.HardSigmoid // min(max(0.2x + 0.5, 0), 1)
 	HardTanhActivation    = device.HardTanh    // min(max(x, -1), 1)
 	SoftsignActivation    = device.Softsign    // x/(1+|x|)
 	IdentityActivation    = device.Identity
 	LeakyReLUActivation   = device.LeakyReLU // slope 0.01 below 0
 	ELUActivation         = device.ELU       // eˣ-1 below 0
-	SoftplusActivation    = device.SoftplusAct
+	SoftplusActivation    = device.Softplus
 )
 
 // ActivationNamed finds an activation by its name in recipes, such as

@@ -2,7 +2,7 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-func unary(name string, op device.UnaryOp, x *Tensor, alpha float32) *Tensor {
+func unary(name string, op device.Function, x *Tensor, alpha float32) *Tensor {
 	t := tapeOf(name, x)
 	y := t.like(x)
 	t.backend.Unary(op, y.value, x.value, alpha)
@@ -15,7 +15,7 @@ func unary(name string, op device.UnaryOp, x *Tensor, alpha float32) *Tensor {
 func unaryGrad(t *Tape, n *node) {
 	x := n.in[0]
 	if dx, acc := x.into(); !dx.Zero() {
-		t.backend.UnaryGrad(device.UnaryOp(n.n[0]), dx, n.out.grad, x.value, n.out.value, n.f, acc)
+		t.backend.UnaryGrad(device.Function(n.n[0]), dx, n.out.grad, x.value, n.out.value, n.f, acc)
 	}
 }
 

@@ -148,7 +148,7 @@ var (
 )
 
 func cellOf(s *device.ScanSpec) *cell {
-	own := s.GateAct <= device.SigmoidAct && (s.InAct == device.OwnAct || s.InAct == device.TanhAct) && (s.OutAct == device.OwnAct || s.OutAct == device.TanhAct)
+	own := s.GateAct <= device.Sigmoid && (s.InAct == device.OwnAct || s.InAct == device.Tanh) && (s.OutAct == device.OwnAct || s.OutAct == device.Tanh)
 	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
 		switch s.Cell {
 		case device.LSTM:

@@ -14,7 +14,7 @@ import (
 
 type unaryArgs struct {
 	set          *simd.Set
-	op           device.UnaryOp
+	f            *function
 	dx, dy, x, y []float32
 	alpha        float32
 	acc          bool
@@ -22,52 +22,19 @@ type unaryArgs struct {
 
 var unaryArgsPool par.Pool[unaryArgs]
 
-// Unary is y = op(x), elementwise; y may be x.
-func (b *Backend) Unary(op device.UnaryOp, y, x device.Buffer, alpha float32) {
+// Unary is y = f(x), elementwise; y may be x.
+func (b *Backend) Unary(f device.Function, y, x device.Buffer, alpha float32) {
 	a := unaryArgsPool.Get()
-	a.set, a.op, a.y, a.x, a.alpha = b.set, op, y.Host[:x.N], x.Host, alpha
-	par.For(x.N, elemGrain, a, unaryRange)
+	a.set, a.f, a.y, a.x, a.alpha = b.set, &functions[f], y.Host[:x.N], x.Host, alpha
+	par.For(x.N, elemGrain, a, func(a *unaryArgs, lo, hi int) { a.f.forward(a.set, a.y[lo:hi], a.x[lo:hi], a.alpha) })
 	unaryArgsPool.Put(a)
 }
 
-func unaryRange(a *unaryArgs, lo, hi int) {
-	y, x := a.y[lo:hi], a.x[lo:hi]
-	switch a.op {
-	case device.Sigmoid:
-		a.set.Sigmoid(y, x)
-	case device.Tanh:
-		a.set.Tanh(y, x)
-	case device.Exp:
-		a.set.Exp(y, x)
-	case device.Softplus:
-		for i, v := range x {
-			y[i] = simd.Narrow(softplus(float64(v)))
-		}
-	case device.Square:
-		a.set.Mul(y, x, x)
-	case device.Scale:
-		copy(y, x)
-		a.set.Scale(a.alpha, y)
-	case device.ReLU:
-		for i, v := range x {
-			y[i] = max(v, 0) // NaN stays
-		}
-	case device.Log:
-		for i, v := range x {
-			y[i] = float32(math.Log(float64(v)))
-		}
-	case device.Shift:
-		a.set.Shift(a.alpha, y, x)
-	default:
-		panic(fmt.Sprintf("cpu: Unary: unknown op %d", a.op))
-	}
-}
-
-// UnaryGrad is dx (+)= dy·op'. Sigmoid, Tanh, ReLU and Exp read y; Log, Softplus
-// and Square read x; Scale and Shift neither. The operand not read may be absent.
-func (b *Backend) UnaryGrad(op device.UnaryOp, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
+// UnaryGrad is dx (+)= dy·f'. Those with a derivative from x read x, the others
+// y; Scale and Shift neither. The operand not read may be absent.
+func (b *Backend) UnaryGrad(f device.Function, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
 	a := unaryArgsPool.Get()
-	a.set, a.op, a.alpha, a.acc = b.set, op, alpha, acc
+	a.set, a.f, a.alpha, a.acc = b.set, &functions[f], alpha, acc
 	a.dx, a.dy, a.x, a.y = dx.Host[:dy.N], dy.Host, x.Host, y.Host
 	par.For(dy.N, elemGrain, a, unaryGradRange)
 	unaryArgsPool.Put(a)
@@ -77,41 +44,14 @@ func unaryGradRange(a *unaryArgs, lo, hi int) {
 	g := chunks.Get()
 	for ; lo < hi; lo += len(g) {
 		end := min(lo+len(g), hi)
-		a.slope(g[:end-lo], a.dy[lo:end], within(a.x, lo, end), within(a.y, lo, end))
+		slope, from := a.f.fromY, a.y
+		if a.f.fromX != nil {
+			slope, from = a.f.fromX, a.x
+		}
+		slope(a.set, g[:end-lo], a.dy[lo:end], within(from, lo, end), a.alpha)
 		store(a.set, a.dx[lo:end], g[:end-lo], a.acc)
 	}
 	chunks.Put(g)
-}
-
-// slope is g = dy·op'(x), with y = op(x).
-func (a *unaryArgs) slope(g, dy, x, y []float32) {
-	switch a.op {
-	case device.Sigmoid:
-		copy(g, y)
-		a.set.SigmoidGrad(g, dy)
-	case device.Tanh:
-		copy(g, y)
-		a.set.TanhGrad(g, dy)
-	case device.ReLU:
-		reluGrad(g, dy, y)
-	case device.Exp:
-		a.set.Mul(g, dy, y)
-	case device.Log:
-		a.set.Div(g, dy, x)
-	case device.Softplus:
-		a.set.Sigmoid(g, x)
-		a.set.Mul(g, g, dy)
-	case device.Square:
-		a.set.Mul(g, dy, x)
-		a.set.Scale(2, g)
-	case device.Scale:
-		copy(g, dy)
-		a.set.Scale(a.alpha, g)
-	case device.Shift:
-		copy(g, dy)
-	default:
-		panic(fmt.Sprintf("cpu: UnaryGrad: unknown op %d", a.op))
-	}
 }
 
 // within is s[lo:hi], or nil of nil.
@@ -120,17 +60,6 @@ func within(s []float32, lo, hi int) []float32 {
 		return nil
 	}
 	return s[lo:hi]
-}
-
-// reluGrad is dy where y is not 0, without a branch, which half of the elements
-// would mispredict: y is +0, positive or NaN, so only the first has no bit set.
-func reluGrad(g, dy, y []float32) {
-	g, y = g[:len(dy)], y[:len(dy)]
-	for i, d := range dy {
-		bits := int32(math.Float32bits(y[i]))
-		passes := (bits | -bits) >> 31 // all ones unless bits is 0
-		g[i] = math.Float32frombits(math.Float32bits(d) & uint32(passes))
-	}
 }
 
 type binaryArgs struct {

@@ -108,8 +108,8 @@ type Backend interface {
 	ScanGrad(s *ScanSpec)     // backward, after Scan with Keep of the same spec
 
 	// Elementwise.
-	Unary(op UnaryOp, y, x Buffer, alpha float32)                       // y = op(x)
-	UnaryGrad(op UnaryOp, dx, dy, x, y Buffer, alpha float32, acc bool) // dx (+)= dy * op'(x), from x or y as the op prefers
+	Unary(f Function, y, x Buffer, alpha float32)                       // y = f(x)
+	UnaryGrad(f Function, dx, dy, x, y Buffer, alpha float32, acc bool) // dx (+)= dy * f'(x), from x or y as the function prefers
 	Binary(s *BinarySpec)
 	BinaryGrad(s *BinarySpec)
 	Dropout(s *DropoutSpec) // the same call, with Acc, is its own backward
@@ -236,21 +236,6 @@ type GemmSpec struct {
 	Cache   *Cache // B rests at this version: its panels may be kept. nil: they may not
 	Version uint64
 }
-
-// UnaryOp is an elementwise function.
-type UnaryOp uint8
-
-const (
-	Sigmoid UnaryOp = iota
-	Tanh
-	ReLU
-	Exp
-	Log
-	Softplus // log(1+e^x), stable
-	Square
-	Scale // alpha*x
-	Shift // x+alpha
-)
 
 // BinaryOp combines two tensors.
 type BinaryOp uint8

@@ -41,26 +41,38 @@ var Cells = [NumCells]CellSpec{
 	Custom:      {Name: "custom"},
 }
 
-// Activation is a function of one number inside a cell. Its derivative must
-// follow from its value, so that pre-activations need not be kept.
-type Activation uint8
+// Function is an elementwise function.
+type Function uint8
+
+// Activation is one of those that may stand inside a cell: their derivatives
+// follow from their values, so that pre-activations need not be kept.
+type Activation = Function
 
 const (
-	OwnAct     Activation = iota // the cell's own: a logistic gate, a tanh elsewhere
-	SigmoidAct                   // 1/(1+e⁻ˣ)
-	TanhAct
-	ReLUAct     // max(x, 0)
+	OwnAct  Function = iota // inside a cell: its own, a logistic gate, a tanh elsewhere
+	Sigmoid                 // 1/(1+e⁻ˣ)
+	Tanh
+	ReLU        // max(x, 0)
 	HardSigmoid // min(max(0.2x + 0.5, 0), 1), ONNX's and old Keras's
 	HardTanh    // min(max(x, -1), 1)
 	Softsign    // x/(1+|x|)
 	Identity    // x
 	LeakyReLU   // x, or 0.01x below 0
 	ELU         // x, or eˣ-1 below 0
-	SoftplusAct // log(1+eˣ)
+	Softplus    // log(1+eˣ), stable
 	NumActivations
 )
 
-// Activations names them, as recipes and ONNX do.
+const (
+	Exp = NumActivations + iota
+	Log
+	Square
+	Scale // alpha*x
+	Shift // x+alpha
+	NumFunctions
+)
+
+// Activations names the first of them, as recipes and ONNX do.
 var Activations = [NumActivations]string{"", "sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "identity", "leaky_relu", "elu", "softplus"}
 
 // CellOptions changes a cell's arithmetic. The zero value is the cell as its table row says.

@@ -75,11 +75,11 @@ func (l *layer) run() {
 // activation is the definition of every function a cell may use.
 func activation(a device.Activation, x float64) float64 {
 	switch a {
-	case device.SigmoidAct:
+	case device.Sigmoid:
 		return logistic(x)
-	case device.TanhAct:
+	case device.Tanh:
 		return math.Tanh(x)
-	case device.ReLUAct:
+	case device.ReLU:
 		return math.Max(x, 0)
 	case device.HardSigmoid:
 		return math.Max(0, math.Min(1, 0.2*x+0.5))
@@ -95,7 +95,7 @@ func activation(a device.Activation, x float64) float64 {
 		if x < 0 {
 			return math.Exp(x) - 1
 		}
-	case device.SoftplusAct:
+	case device.Softplus:
 		return math.Log(1 + math.Exp(x))
 	}
 	return x
@@ -112,7 +112,7 @@ func clipped(x float64, limit float32) float64 {
 func (l *layer) gate(x float64) float64 {
 	a := l.opt.GateAct
 	if a == device.OwnAct {
-		a = device.SigmoidAct
+		a = device.Sigmoid
 	}
 	return activation(a, clipped(x, l.opt.GateClip))
 }
@@ -121,9 +121,9 @@ func (l *layer) input(x float64) float64 {
 	a := l.opt.InAct
 	switch {
 	case a == device.OwnAct && l.cell == device.RNNReLU:
-		a = device.ReLUAct
+		a = device.ReLU
 	case a == device.OwnAct:
-		a = device.TanhAct
+		a = device.Tanh
 	}
 	return activation(a, clipped(x, l.opt.GateClip))
 }
@@ -264,7 +264,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, cell, c []float64) {
 	}
 	act := l.opt.OutAct
 	if act == device.OwnAct {
-		act = device.TanhAct
+		act = device.Tanh
 	}
 	for j := range hid {
 		if bias := l.in["BiasC"]; bias != nil {

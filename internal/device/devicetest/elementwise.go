@@ -11,7 +11,7 @@ const alpha = 1.75 // the parameter of Scale and Shift
 
 var unaries = []struct {
 	name string
-	op   device.UnaryOp
+	op   device.Function
 	f    func(x float64) float64
 }{
 	{"Sigmoid", device.Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }},
@@ -55,7 +55,7 @@ func (s *suite) unary() {
 	}
 }
 
-func (s *suite) unaryCase(name string, op device.UnaryOp, f func(float64) float64, x []float32) {
+func (s *suite) unaryCase(name string, op device.Function, f func(float64) float64, x []float32) {
 	n := len(x)
 	dy := s.normal(n)
 	bx, bdy, by := s.put(x), s.put(dy), s.b.Alloc(n)

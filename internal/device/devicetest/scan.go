@@ -51,7 +51,7 @@ func variants() []variant {
 		}
 		if cell != device.SLSTM && !device.Cells[cell].Free {
 			vs = append(vs, variant{name: device.Cells[cell].Name + " clip", cell: cell, opt: device.CellOptions{GateClip: 0.8}},
-				variant{name: device.Cells[cell].Name + " softsign", cell: cell, opt: device.CellOptions{GateAct: device.SigmoidAct, InAct: device.Softsign}})
+				variant{name: device.Cells[cell].Name + " softsign", cell: cell, opt: device.CellOptions{GateAct: device.Sigmoid, InAct: device.Softsign}})
 		}
 	}
 	for _, cell := range []device.Cell{device.LSTM, device.CoupledLSTM} {
@@ -66,9 +66,9 @@ func variants() []variant {
 	}
 	vs = append(vs, variant{name: "gru norm", cell: device.GRU, norm: true}, variant{name: "lstm expectation", cell: device.LSTM, opt: mean},
 		variant{name: "gru norm dropout", cell: device.GRU, norm: true, opt: drop})
-	for act := device.SigmoidAct; act < device.NumActivations; act++ {
+	for act := device.Sigmoid; act < device.NumActivations; act++ {
 		name := device.Activations[act]
-		if act == device.ReLUAct || act == device.LeakyReLU { // unbounded and without a second derivative: smooth places only
+		if act == device.ReLU || act == device.LeakyReLU { // unbounded and without a second derivative: smooth places only
 			vs = append(vs, variant{name: "gru " + name, cell: device.GRU, opt: device.CellOptions{InAct: act}})
 			continue
 		}

@@ -293,10 +293,10 @@ func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) 
 func (b *Backend) ScanWork(s *device.ScanSpec) int { return b.inner.ScanWork(s) }
 func (b *Backend) Scan(s *device.ScanSpec)         { forward(b, s, b.inner.Scan) }
 func (b *Backend) ScanGrad(s *device.ScanSpec)     { forward(b, s, b.inner.ScanGrad) }
-func (b *Backend) Unary(op device.UnaryOp, y, x device.Buffer, alpha float32) {
+func (b *Backend) Unary(op device.Function, y, x device.Buffer, alpha float32) {
 	b.on(func() { b.inner.Unary(op, y, x, alpha) }, &y, &x)
 }
-func (b *Backend) UnaryGrad(op device.UnaryOp, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
+func (b *Backend) UnaryGrad(op device.Function, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
 	b.on(func() { b.inner.UnaryGrad(op, dx, dy, x, y, alpha, acc) }, &dx, &dy, &x, &y)
 }
 func (b *Backend) Binary(s *device.BinarySpec)         { forward(b, s, b.inner.Binary) }

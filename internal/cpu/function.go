@@ -1,0 +1,171 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// function is a row of the table of elementwise functions: on slices, since a
+// call for each element would cost as much as most of them.
+type function struct {
+	forward func(set *simd.Set, y, x []float32, alpha float32) // y = f(x); y may be x
+	// g = d·f'(x), from the values y = f(x) or from x; g may be the slice it is
+	// taken from. One of the two is enough; an activation has the former.
+	fromY func(set *simd.Set, g, d, y []float32, alpha float32)
+	fromX func(set *simd.Set, g, d, x []float32, alpha float32)
+}
+
+var functions = [device.NumFunctions]function{
+	device.Sigmoid: {
+		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Sigmoid(y, x) },
+		fromY: func(set *simd.Set, g, d, y []float32, _ float32) {
+			copy(g, y)
+			set.SigmoidGrad(g, d)
+		},
+	},
+	device.Tanh: {
+		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Tanh(y, x) },
+		fromY: func(set *simd.Set, g, d, y []float32, _ float32) {
+			copy(g, y)
+			set.TanhGrad(g, d)
+		},
+	},
+	device.ReLU: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) {
+			for i, v := range x {
+				y[i] = max(v, 0) // NaN stays
+			}
+		},
+		fromY: reluGrad,
+	},
+	device.HardSigmoid: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) {
+			for i, v := range x {
+				y[i] = float32(max(min(float64(0.2*float64(v))+0.5, 1), 0))
+			}
+		},
+		fromY: eachSlope(func(y float64) float64 { return choose(y > 0 && y < 1, 0.2, 0) }),
+	},
+	device.HardTanh: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) {
+			copy(y, x)
+			clampTo(y, 1)
+		},
+		fromY: eachSlope(func(y float64) float64 { return choose(y > -1 && y < 1, 1, 0) }),
+	},
+	device.Softsign: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) {
+			for i, v := range x {
+				y[i] = v / (1 + max(v, -v))
+			}
+		},
+		fromY: eachSlope(func(y float64) float64 { return (1 - math.Abs(y)) * (1 - math.Abs(y)) }),
+	},
+	device.Identity: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) { copy(y, x) },
+		fromY:   func(_ *simd.Set, g, d, _ []float32, _ float32) { copy(g, d) },
+	},
+	device.LeakyReLU: {
+		forward: func(_ *simd.Set, y, x []float32, _ float32) {
+			for i, v := range x {
+				if y[i] = v; v < 0 {
+					y[i] = simd.Narrow(leak * float64(v))
+				}
+			}
+		},
+		fromY: eachSlope(func(y float64) float64 { return choose(y > 0, 1, leak) }),
+	},
+	device.ELU: {
+		forward: each(func(x float64) float64 {
+			if x < 0 {
+				return math.Expm1(x)
+			}
+			return x
+		}),
+		fromY: eachSlope(func(y float64) float64 { return min(y, 0) + 1 }),
+	},
+	device.Softplus: {
+		forward: each(softplus[float64]),
+		fromY:   eachSlope(func(y float64) float64 { return -math.Expm1(-y) }),
+		fromX: func(set *simd.Set, g, d, x []float32, _ float32) {
+			set.Sigmoid(g, x)
+			set.Mul(g, g, d)
+		},
+	},
+	device.Exp: {
+		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Exp(y, x) },
+		fromY:   func(set *simd.Set, g, d, y []float32, _ float32) { set.Mul(g, d, y) },
+	},
+	device.Log: {
+		forward: each(math.Log),
+		fromX:   func(set *simd.Set, g, d, x []float32, _ float32) { set.Div(g, d, x) },
+	},
+	device.Square: {
+		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Mul(y, x, x) },
+		fromX: func(set *simd.Set, g, d, x []float32, _ float32) {
+			set.Mul(g, d, x)
+			set.Scale(2, g)
+		},
+	},
+	device.Scale: {forward: scaled, fromY: func(set *simd.Set, g, d, _ []float32, alpha float32) { scaled(set, g, d, alpha) }},
+	device.Shift: {
+		forward: func(set *simd.Set, y, x []float32, alpha float32) { set.Shift(alpha, y, x) },
+		fromY:   func(_ *simd.Set, g, d, _ []float32, _ float32) { copy(g, d) },
+	},
+}
+
+const leak = 0.01 // of LeakyReLU
+
+func scaled(set *simd.Set, y, x []float32, alpha float32) {
+	copy(y, x)
+	set.Scale(alpha, y)
+}
+
+// each is a function given as that of one value, where it costs more than a call.
+func each(f func(x float64) float64) func(set *simd.Set, y, x []float32, alpha float32) {
+	return func(_ *simd.Set, y, x []float32, _ float32) {
+		for i, v := range x {
+			y[i] = simd.Narrow(f(float64(v)))
+		}
+	}
+}
+
+// eachSlope is a derivative given as that of one value.
+func eachSlope(of func(y float64) float64) func(set *simd.Set, g, d, y []float32, alpha float32) {
+	return func(_ *simd.Set, g, d, y []float32, _ float32) {
+		d = d[:len(y)]
+		for i, v := range y {
+			g[i] = simd.Narrow(float64(d[i]) * of(float64(v)))
+		}
+	}
+}
+
+// reluGrad is d where y is not 0, without a branch, which half of the elements
+// would mispredict: y is +0, positive or NaN, so only the first has no bit set.
+func reluGrad(_ *simd.Set, g, d, y []float32, _ float32) {
+	g, y = g[:len(d)], y[:len(d)]
+	for i, d := range d {
+		bits := int32(math.Float32bits(y[i]))
+		passes := (bits | -bits) >> 31 // all ones unless bits is 0
+		g[i] = math.Float32frombits(math.Float32bits(d) & uint32(passes))
+	}
+}
+
+// clampTo limits v to [-limit, limit]; a limit of 0 is none. NaN stays.
+func clampTo(v []float32, limit float32) {
+	if limit <= 0 {
+		return
+	}
+	for j, x := range v {
+		v[j] = max(min(x, limit), -limit)
+	}
+}
+
+func choose(inside bool, a, b float64) float64 {
+	if inside {
+		return a
+	}
+	return b
+}
