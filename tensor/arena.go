@@ -106,6 +106,13 @@ func (c *chunks[T]) next() *T {
 	return x
 }
 
+// put is a copy of x.
+func (c *chunks[T]) put(x T) *T {
+	p := c.next()
+	*p = x
+	return p
+}
+
 func (c *chunks[T]) at(i int) *T { return &c.list[i/64][i%64] }
 func (c *chunks[T]) len() int    { return c.n }
 func (c *chunks[T]) reset()      { c.n = 0 }

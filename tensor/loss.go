@@ -134,27 +134,27 @@ func CrossEntropy(logits *Tensor, classes *Ints, o *CrossEntropyOptions) *Tensor
 // loss runs a loss; its gradient is computed in the same pass and scaled on the way back.
 func (t *Tape) loss(op string, spec *device.LossSpec, pred *Tensor) *Tensor {
 	value := t.Zeroless(1)
-	s := t.losses.next()
-	*s = *spec
+	s := t.specs.loss.put(*spec)
 	s.Pred, s.Value = pred.value, value.value
 	if pred.seq != nil {
 		t.maskLoss(op, s, pred)
 	}
 	if n := t.record(lossGrad, value, pred); n != nil {
 		s.DPred = t.arena.alloc(pred.Len())
-		n.loss = s
+		n.spec = s
 	}
 	t.backend.Loss(s)
 	return value
 }
 
 func lossGrad(t *Tape, n *node) {
-	if n.in[0].adopt(n.loss.DPred) {
-		t.backend.ScaleBy(n.loss.DPred, n.out.grad)
+	d := n.spec.(*device.LossSpec).DPred
+	if n.in[0].adopt(d) {
+		t.backend.ScaleBy(d, n.out.grad)
 		return
 	}
 	if dp, acc := n.in[0].into(); !dp.Zero() {
-		t.backend.AddScaled(dp, n.loss.DPred, n.out.grad, acc)
+		t.backend.AddScaled(dp, d, n.out.grad, acc)
 	}
 }
 

@@ -13,7 +13,7 @@ func AdditiveScores(query, key, v *Tensor, lengths []int32, cover, gain *Tensor)
 	if query.rank != 3 || key.rank != 3 || query.dims[0] != key.dims[0] || query.dims[2] != key.dims[2] || v.Len() != query.dims[2] {
 		failf("AdditiveScores", "needs queries [B,Q,U], keys [B,T,U] and a vector of U elements, got %s, %s and %s", describe(query), describe(key), describe(v))
 	}
-	s := device.AdditiveSpec{B: query.dims[0], Q: query.dims[1], T: key.dims[1], U: query.dims[2], Query: query.value, Key: key.value, V: v.value}
+	s := t.specs.additive.put(device.AdditiveSpec{B: query.dims[0], Q: query.dims[1], T: key.dims[1], U: query.dims[2], Query: query.value, Key: key.value, V: v.value})
 	if (cover == nil) != (gain == nil) || cover != nil && (cover.Len() != s.B*s.Q*s.T || gain.Len() != s.U) {
 		failf("AdditiveScores", "needs a cover [%d,%d,%d] with a gain of %d elements, or neither, got %s and %s", s.B, s.Q, s.T, s.U, describe(cover), describe(gain))
 	}
@@ -28,21 +28,16 @@ func AdditiveScores(query, key, v *Tensor, lengths []int32, cover, gain *Tensor)
 	}
 	y := t.Zeroless(s.B, s.Q, s.T)
 	s.Score = y.value
-	t.call.add = s
-	t.backend.Additive(&t.call.add)
+	t.backend.Additive(s)
 	if n := t.record(additiveGrad, y, query, key, v, cover, gain); n != nil {
-		n.lens, n.state[0] = s.Lens, gain
+		n.spec, n.state[0] = s, gain
 	}
 	return y
 }
 
 func additiveGrad(t *Tape, n *node) {
-	query, key, v, cover, gain := n.in[0], n.in[1], n.in[2], n.in[3], n.state[0]
-	s := &t.call.add
-	*s = device.AdditiveSpec{B: query.dims[0], Q: query.dims[1], T: key.dims[1], U: query.dims[2], Query: query.value, Key: key.value, V: v.value,
-		Lens: n.lens, DScore: n.out.grad, DQuery: query.intoZeroed(), DKey: key.intoZeroed(), DV: v.intoZeroed()}
-	if cover != nil {
-		s.Cover, s.W, s.DCover, s.DW = cover.value, gain.value, cover.intoZeroed(), gain.intoZeroed()
-	}
+	s := n.spec.(*device.AdditiveSpec)
+	s.DScore, s.DQuery, s.DKey, s.DV = n.out.grad, n.in[0].intoZeroed(), n.in[1].intoZeroed(), n.in[2].intoZeroed()
+	s.DCover, s.DW = n.in[3].intoZeroed(), n.state[0].intoZeroed()
 	t.backend.AdditiveGrad(s)
 }

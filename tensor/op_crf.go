@@ -32,8 +32,7 @@ func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 	if len(tags.v) != B*T {
 		failf("CRF", "scores %s need %d tags, got %d", describe(scores), B*T, len(tags.v))
 	}
-	s := &t.call.crf
-	*s = device.CRFSpec{B: B, T: T, K: k, Scores: scores.value, Trans: trans.value, Lens: scores.lens(), Tags: tags.on}
+	s := t.specs.crf.put(device.CRFSpec{B: B, T: T, K: k, Scores: scores.value, Trans: trans.value, Lens: scores.lens(), Tags: tags.on})
 	checkTags(scores, tags)
 	value := t.Zeroless(1)
 	s.Value = value.value
@@ -44,11 +43,11 @@ func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 		s.End = end.value
 	}
 	if n := t.record(crfGrad, value, scores, trans, start, end); n != nil {
-		n.saved[0], n.saved[1] = t.arena.alloc(scores.Len()), t.arena.alloc((k+2)*k)
-		s.DScores = n.saved[0]
+		n.spec = s
+		s.DScores = t.arena.alloc(scores.Len())
 		for i, d := range [...]*device.Buffer{&s.DTrans, &s.DStart, &s.DEnd} {
-			if n.in[i+1] != nil {
-				*d = sharedPart(n.saved[1], i, k)
+			if x := n.in[i+1]; x != nil {
+				*d = t.arena.alloc(x.Len())
 			}
 		}
 	}
@@ -67,19 +66,11 @@ func checkTags(scores *Tensor, tags *Ints) {
 	}
 }
 
-// sharedPart is the gradient of the transitions (0), the start (1) or the end (2).
-func sharedPart(b device.Buffer, i, k int) device.Buffer {
-	at := [...]int{0, k * k, k*k + k, k*k + 2*k}
-	return b.Slice(at[i], at[i+1])
-}
-
 func crfGrad(t *Tape, n *node) {
-	if d, acc := n.in[0].into(); !d.Zero() {
-		t.backend.AddScaled(d, n.saved[0], n.out.grad, acc)
-	}
-	for i, x := range n.in[1:] {
-		if d, acc := x.into(); !d.Zero() {
-			t.backend.AddScaled(d, sharedPart(n.saved[1], i, n.in[0].dims[2]), n.out.grad, acc)
+	s := n.spec.(*device.CRFSpec)
+	for i, from := range [...]device.Buffer{s.DScores, s.DTrans, s.DStart, s.DEnd} {
+		if d, acc := n.in[i].into(); !d.Zero() {
+			t.backend.AddScaled(d, from, n.out.grad, acc)
 		}
 	}
 }

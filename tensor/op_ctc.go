@@ -31,9 +31,8 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 	if logits.rank != 3 || logits.seq != nil && logits.seq.timeMajor || labels.rank != 2 || labels.dims[0] != logits.dims[0] {
 		failf("CTC", "needs logits [B,T,V] and labels [B,L], got %s and %v", describe(logits), labels.dims[:labels.rank])
 	}
-	s := &t.call.ctc
-	*s = device.CTCSpec{B: logits.dims[0], T: logits.dims[1], V: logits.dims[2], L: labels.dims[1], Logits: logits.value,
-		Lens: logits.lens(), Labels: labels.on, Blank: int32(o.Blank), PerLabel: !o.Sum}
+	s := t.specs.ctc.put(device.CTCSpec{B: logits.dims[0], T: logits.dims[1], V: logits.dims[2], L: labels.dims[1], Logits: logits.value,
+		Lens: logits.lens(), Labels: labels.on, Blank: int32(o.Blank), PerLabel: !o.Sum})
 	if labels.seq != nil {
 		s.LabelLens = labels.seq.on.lengths
 	}
@@ -55,7 +54,7 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 	s.Value = loss.value
 	if n := t.record(ctcGrad, loss, logits); n != nil {
 		s.DLogits = t.arena.alloc(logits.Len())
-		n.saved[0] = s.DLogits
+		n.spec = s
 	}
 	t.backend.CTC(s)
 	return loss, short
@@ -66,6 +65,6 @@ func CTCSteps(labels []int32) int { return device.CTCSteps(labels) }
 
 func ctcGrad(t *Tape, n *node) {
 	if dx, acc := n.in[0].into(); !dx.Zero() {
-		t.backend.AddScaled(dx, n.saved[0], n.out.grad, acc)
+		t.backend.AddScaled(dx, n.spec.(*device.CTCSpec).DLogits, n.out.grad, acc)
 	}
 }

@@ -7,7 +7,7 @@ func unary(name string, op device.Function, x *Tensor, alpha float32) *Tensor {
 	y := t.like(x)
 	t.backend.Unary(op, y.value, x.value, alpha)
 	if n := t.record(unaryGrad, y, x); n != nil {
-		n.n[0], n.f = int(op), alpha
+		n.n, n.f = int(op), alpha
 	}
 	return y
 }
@@ -15,7 +15,7 @@ func unary(name string, op device.Function, x *Tensor, alpha float32) *Tensor {
 func unaryGrad(t *Tape, n *node) {
 	x := n.in[0]
 	if dx, acc := x.into(); !dx.Zero() {
-		t.backend.UnaryGrad(device.Function(n.n[0]), dx, n.out.grad, x.value, n.out.value, n.f, acc)
+		t.backend.UnaryGrad(device.Function(n.n), dx, n.out.grad, x.value, n.out.value, n.f, acc)
 	}
 }
 
@@ -57,19 +57,18 @@ func binary(name string, op device.BinaryOp, x, y *Tensor) *Tensor {
 		}
 	}
 	z := t.like(x)
-	t.binary(device.BinarySpec{Op: op, N: x.Len(), YN: y.Len(), X: x.value, Y: y.value, Z: z.value})
-	if n := t.record(binaryGrad, z, x, y); n != nil {
-		n.n[0] = int(op)
-	}
+	s := t.specs.binary.put(device.BinarySpec{Op: op, N: x.Len(), YN: y.Len(), X: x.value, Y: y.value, Z: z.value})
+	t.backend.Binary(s)
+	t.record(binaryGrad, z, x, y).keeps(s)
 	return z
 }
 
 func binaryGrad(t *Tape, n *node) {
-	x, y := n.in[0], n.in[1]
-	s := device.BinarySpec{Op: device.BinaryOp(n.n[0]), N: x.Len(), YN: y.Len(), X: x.value, Y: y.value, Z: n.out.value, DZ: n.out.grad}
-	s.DX, s.AccX = x.into()
-	s.DY, s.AccY = y.into()
-	t.binaryGrad(s)
+	s := n.spec.(*device.BinarySpec)
+	s.DZ = n.out.grad
+	s.DX, s.AccX = n.in[0].into()
+	s.DY, s.AccY = n.in[1].into()
+	t.backend.BinaryGrad(s)
 }
 
 // Add is x + y. The shape of y equals or ends x's: a [F] is added to every
@@ -97,17 +96,22 @@ func Dropout(x *Tensor, p float32) *Tensor {
 	if p == 0 || t.mode != Train {
 		return x
 	}
-	t.drops++
+	return t.dropped(x, p)
+}
+
+// dropped is x under dropout. x may be a parameter, which itself lives on no tape.
+func (t *Tape) dropped(x *Tensor, p float32) *Tensor {
 	y := t.like(x)
-	t.dropout(device.DropoutSpec{Y: y.value, X: x.value, N: x.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
-	if n := t.record(dropoutGrad, y, x); n != nil {
-		n.f, n.key = p, t.drops
-	}
+	t.drops++
+	s := t.dropout(device.DropoutSpec{Y: y.value, X: x.value, N: x.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
+	t.record(dropoutGrad, y, x).keeps(s)
 	return y
 }
 
 func dropoutGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		t.dropout(device.DropoutSpec{Y: dx, X: n.out.grad, N: dx.N, P: n.f, Seed: t.seed, Step: t.step, Node: n.key, Acc: acc})
+	s := n.spec.(*device.DropoutSpec)
+	s.X = n.out.grad
+	if s.Y, s.Acc = n.in[0].into(); !s.Y.Zero() {
+		t.backend.Dropout(s)
 	}
 }

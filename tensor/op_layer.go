@@ -20,17 +20,17 @@ func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	dims[ids.rank] = d
 	y := t.Zeroless(dims[:ids.rank+1]...)
 	y.seq = ids.seq
-	t.embed(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.on, Padding: int32(padding), Y: y.value})
-	if n := t.record(embedGrad, y, table); n != nil {
-		n.ids, n.n[0] = ids.on, padding
-	}
+	s := t.specs.embed.put(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.on, Padding: int32(padding), Y: y.value})
+	t.backend.Embed(s)
+	t.record(embedGrad, y, table).keeps(s)
 	return y
 }
 
 func embedGrad(t *Tape, n *node) {
-	table := n.in[0]
-	if dt := table.intoZeroed(); !dt.Zero() {
-		t.embedGrad(device.EmbedSpec{V: table.dims[0], D: table.dims[1], IDs: n.ids, Padding: int32(n.n[0]), DY: n.out.grad, DTable: dt})
+	s := n.spec.(*device.EmbedSpec)
+	s.DY = n.out.grad
+	if s.DTable = n.in[0].intoZeroed(); !s.DTable.Zero() {
+		t.backend.EmbedGrad(s)
 	}
 }
 
@@ -52,21 +52,18 @@ func LayerNorm(x, gamma, beta *Tensor, eps float32) *Tensor {
 	}
 	y := t.like(x)
 	rows := x.rows()
-	s := device.NormSpec{Rows: rows, Cols: f, X: x.value, Y: y.value, Gamma: gamma.value, Beta: beta.value, Eps: eps,
-		Mean: t.arena.alloc(rows), RStd: t.arena.alloc(rows)}
-	t.normalize(s)
-	if n := t.record(layerNormGrad, y, x, gamma, beta); n != nil {
-		n.saved[0], n.saved[1], n.f = s.Mean, s.RStd, eps
-	}
+	s := t.specs.norm.put(device.NormSpec{Rows: rows, Cols: f, X: x.value, Y: y.value, Gamma: gamma.value, Beta: beta.value, Eps: eps,
+		Mean: t.arena.alloc(rows), RStd: t.arena.alloc(rows)})
+	t.backend.Norm(s)
+	t.record(layerNormGrad, y, x, gamma, beta).keeps(s)
 	return y
 }
 
 func layerNormGrad(t *Tape, n *node) {
-	x, gamma, beta := n.in[0], n.in[1], n.in[2]
-	s := device.NormSpec{Rows: x.rows(), Cols: gamma.dims[0], X: x.value, Gamma: gamma.value, Beta: beta.value, Eps: n.f,
-		Mean: n.saved[0], RStd: n.saved[1], DY: n.out.grad, DGamma: gamma.intoZeroed(), DBeta: beta.intoZeroed()}
-	s.DX, s.AccX = x.into()
-	t.normGrad(s)
+	s := n.spec.(*device.NormSpec)
+	s.DY, s.DGamma, s.DBeta = n.out.grad, n.in[1].intoZeroed(), n.in[2].intoZeroed()
+	s.DX, s.AccX = n.in[0].into()
+	t.backend.NormGrad(s)
 }
 
 // Softmax is the softmax along the last dimension. With lengths (nil: none),
@@ -79,7 +76,7 @@ func LogSoftmax(x *Tensor) *Tensor { return softmax("LogSoftmax", x, nil, true) 
 
 func softmax(op string, x *Tensor, lengths []int32, log bool) *Tensor {
 	t := tapeOf(op, x)
-	s := device.SoftmaxSpec{Rows: x.rows(), Cols: x.dims[x.rank-1], X: x.value, Log: log}
+	s := t.specs.softmax.put(device.SoftmaxSpec{Rows: x.rows(), Cols: x.dims[x.rank-1], X: x.value, Log: log})
 	if lengths != nil {
 		if len(lengths) != x.dims[0] || x.rank < 2 {
 			failf(op, "input %s needs %d lengths, got %d", describe(x), x.dims[0], len(lengths))
@@ -88,21 +85,16 @@ func softmax(op string, x *Tensor, lengths []int32, log bool) *Tensor {
 	}
 	y := t.like(x)
 	s.Y = y.value
-	t.softmax(s)
-	if n := t.record(softmaxGrad, y, x); n != nil {
-		n.lens, n.n[0] = s.Lens, s.RowsPerLen
-		if log {
-			n.n[1] = 1
-		}
-	}
+	t.backend.Softmax(s)
+	t.record(softmaxGrad, y, x).keeps(s)
 	return y
 }
 
 func softmaxGrad(t *Tape, n *node) {
-	x := n.in[0]
-	s := device.SoftmaxSpec{Rows: x.rows(), Cols: x.dims[x.rank-1], X: x.value, Y: n.out.value, Lens: n.lens, RowsPerLen: n.n[0], Log: n.n[1] == 1, DY: n.out.grad}
-	if s.DX, s.AccX = x.into(); !s.DX.Zero() {
-		t.softmaxGrad(s)
+	s := n.spec.(*device.SoftmaxSpec)
+	s.DY = n.out.grad
+	if s.DX, s.AccX = n.in[0].into(); !s.DX.Zero() {
+		t.backend.SoftmaxGrad(s)
 	}
 }
 
@@ -125,21 +117,19 @@ func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 		failf(op, "needs a batch [B,T,F], got %s", describe(x))
 	}
 	y := t.Zeroless(x.dims[0], x.dims[2])
-	s := device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.lens()}
+	s := t.specs.pool.put(device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.lens()})
 	if kind == device.PoolMax {
 		s.Arg = t.numbers.alloc(y.Len())
 	}
-	t.pool(s)
-	if n := t.record(poolGrad, y, x); n != nil {
-		n.n[0], n.ids = int(kind), s.Arg
-	}
+	t.backend.Pool(s)
+	t.record(poolGrad, y, x).keeps(s)
 	return y
 }
 
 func poolGrad(t *Tape, n *node) {
-	x := n.in[0]
-	s := device.PoolSpec{Kind: device.PoolKind(n.n[0]), B: x.dims[0], T: x.dims[1], F: x.dims[2], Lens: x.lens(), Arg: n.ids, DY: n.out.grad}
-	if s.DX, s.AccX = x.into(); !s.DX.Zero() {
-		t.poolGrad(s)
+	s := n.spec.(*device.PoolSpec)
+	s.DY = n.out.grad
+	if s.DX, s.AccX = n.in[0].into(); !s.DX.Zero() {
+		t.backend.PoolGrad(s)
 	}
 }

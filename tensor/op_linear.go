@@ -69,7 +69,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
 	t.gemm(s)
 	if n := t.record(matMulGrad, y, a, b); n != nil && transB {
-		n.n[0] = 1
+		n.n = 1
 	}
 	return y
 }
@@ -77,7 +77,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 func matMulGrad(t *Tape, n *node) {
 	a, b, dy := n.in[0], n.in[1], n.out.grad
 	m, k, nn, batch := a.dims[a.rank-2], a.dims[a.rank-1], n.out.dims[n.out.rank-1], leading(a)
-	transB := n.n[0] == 1
+	transB := n.n == 1
 	if da, acc := a.into(); !da.Zero() { // dA = dY·Bᵀ
 		s := batched(m, k, nn, batch)
 		s.A, s.B, s.TransB, s.C, s.Acc = dy, b.value, !transB, da, acc

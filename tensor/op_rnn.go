@@ -156,17 +156,6 @@ func (t *Tape) cellOptions(s *device.ScanSpec, o *CellOptions) {
 	}
 }
 
-// dropped is a parameter under dropout, which itself lives on no tape.
-func (t *Tape) dropped(w *Tensor, p float32) *Tensor {
-	y := t.Zeroless(w.dims[:w.rank]...)
-	t.drops++
-	t.dropout(device.DropoutSpec{Y: y.value, X: w.value, N: w.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
-	if n := t.record(dropoutGrad, y, w); n != nil {
-		n.f, n.key = p, t.drops
-	}
-	return y
-}
-
 func scanGrad(t *Tape, n *node) {
 	n.scanGradients()
 	t.backend.ScanGrad(n.scan)
@@ -222,40 +211,13 @@ func (t *Tape) stateIn(name string, state, x, like *Tensor, slot int) *Tensor {
 		failf("Scan", "initial %s must be [layers*directions,B,H] %s, got %s", name, describe(like), describe(state))
 	}
 	y := t.Zeroless(like.dims[1], like.dims[2])
-	s := slotBlock(x, state, slot, false)
-	s.Src, s.Dst = state.value, y.value
-	t.permute(s)
-	if n := t.record(stateInGrad, y, state); n != nil {
-		n.in[1], n.n[0] = x, slot
-	}
+	t.move(y, state, slotBlock(x, state, slot, false), false)
 	return y
-}
-
-func stateInGrad(t *Tape, n *node) {
-	state := n.in[0]
-	if ds := state.intoZeroed(); !ds.Zero() {
-		s := slotBlock(n.in[1], state, n.n[0], true)
-		s.Src, s.Dst, s.Acc = n.out.grad, ds, true
-		t.permute(s)
-	}
 }
 
 // stateOut puts a final state into its slot, rows in the user's order.
 func (t *Tape) stateOut(hn, x, final *Tensor, slot int) {
-	s := slotBlock(x, final, slot, true)
-	s.Src, s.Dst = hn.value, final.value
-	t.permute(s)
-	if n := t.record(stateOutGrad, final, hn); n != nil {
-		n.in[1], n.n[0] = x, slot
-	}
-}
-
-func stateOutGrad(t *Tape, n *node) {
-	if dh, acc := n.in[0].into(); !dh.Zero() {
-		s := slotBlock(n.in[1], n.out, n.n[0], false)
-		s.Src, s.Dst, s.Acc = n.out.grad, dh, acc
-		t.permute(s)
-	}
+	t.move(final, hn, slotBlock(x, final, slot, true), true)
 }
 
 // slotBlock moves one slot of a state [slots,B,H], rows in the user's order, to

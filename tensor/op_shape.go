@@ -38,6 +38,44 @@ func reshapeGrad(t *Tape, n *node) {
 	}
 }
 
+// move makes y of elements of x at other places, as s says. On the way back
+// gradients go where the elements came from. whole says that these are all of
+// x, each once: then the first gradient is copied and not added.
+func (t *Tape) move(y, x *Tensor, s device.PermuteSpec, whole bool) {
+	s.Src, s.Dst = x.value, y.value
+	back := partGrad
+	if whole {
+		back = wholeGrad
+	}
+	t.record(back, y, x).keeps(t.permute(s))
+}
+
+func wholeGrad(t *Tape, n *node) {
+	if dx, acc := n.in[0].into(); !dx.Zero() {
+		t.moveBack(n, dx, acc)
+	}
+}
+
+func partGrad(t *Tape, n *node) {
+	if dx := n.in[0].intoZeroed(); !dx.Zero() {
+		t.moveBack(n, dx, true)
+	}
+}
+
+func (t *Tape) moveBack(n *node, dx device.Buffer, acc bool) {
+	s := n.spec.(*device.PermuteSpec)
+	s.Src, s.Dst, s.Acc = n.out.grad, dx, acc
+	turn(s)
+	t.backend.Permute(s)
+}
+
+// turn swaps the two sides of a move.
+func turn(s *device.PermuteSpec) {
+	s.SrcOff, s.DstOff = s.DstOff, s.SrcOff
+	s.SrcStride, s.DstStride = s.DstStride, s.SrcStride
+	s.RowsDst = !s.RowsDst
+}
+
 // around collapses a shape to [before, size of axis, after].
 func around(x *Tensor, axis int) (before, size, after int) {
 	before, size, after = 1, x.dims[axis], 1
@@ -76,26 +114,8 @@ func Slice(x *Tensor, axis, lo, hi int) *Tensor {
 	if axis > 1 {
 		y.seq = x.seq
 	}
-	s := sliceBlock(x, axis, lo, hi)
-	s.Src, s.Dst = x.value, y.value
-	t.permute(s)
-	if n := t.record(sliceGrad, y, x); n != nil {
-		n.n = [6]int{axis, lo, hi}
-	}
+	t.move(y, x, sliceBlock(x, axis, lo, hi), false)
 	return y
-}
-
-func sliceGrad(t *Tape, n *node) {
-	x := n.in[0]
-	dx := x.intoZeroed()
-	if dx.Zero() {
-		return
-	}
-	s := sliceBlock(x, n.n[0], n.n[1], n.n[2])
-	s.SrcOff, s.DstOff = s.DstOff, s.SrcOff
-	s.SrcStride, s.DstStride = s.DstStride, s.SrcStride
-	s.Src, s.Dst, s.Acc = n.out.grad, dx, true
-	t.permute(s)
 }
 
 // sliceBlock copies x[..., lo:hi, ...] to a dense tensor.
@@ -127,28 +147,11 @@ func Concat(axis int, xs ...*Tensor) *Tensor {
 	at := 0
 	for _, x := range xs { // one node a part: each knows its place in y
 		s := sliceBlock(y, axis, at, at+x.dims[axis])
-		s.SrcOff, s.DstOff = s.DstOff, s.SrcOff
-		s.SrcStride, s.DstStride = s.DstStride, s.SrcStride
-		s.Src, s.Dst = x.value, y.value
-		t.permute(s)
-		if n := t.record(concatGrad, y, x); n != nil {
-			n.n = [6]int{axis, at}
-		}
+		turn(&s)
+		t.move(y, x, s, true)
 		at += x.dims[axis]
 	}
 	return y
-}
-
-func concatGrad(t *Tape, n *node) {
-	x := n.in[0]
-	dx, acc := x.into()
-	if dx.Zero() {
-		return
-	}
-	axis, at := n.n[0], n.n[1]
-	s := sliceBlock(n.out, axis, at, at+x.dims[axis])
-	s.Src, s.Dst, s.Acc = n.out.grad, dx, acc
-	t.permute(s)
 }
 
 // Transpose swaps two axes (negative: from the end). Lengths do not survive.
@@ -158,21 +161,8 @@ func Transpose(x *Tensor, i, j int) *Tensor {
 	d := x.dims
 	d[i], d[j] = d[j], d[i]
 	y := t.Zeroless(d[:x.rank]...)
-	s := transposeBlock(x, i, j)
-	s.Src, s.Dst = x.value, y.value
-	t.permute(s)
-	if n := t.record(transposeGrad, y, x); n != nil {
-		n.n = [6]int{i, j}
-	}
+	t.move(y, x, transposeBlock(x, i, j), true)
 	return y
-}
-
-func transposeGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		s := transposeBlock(n.out, n.n[0], n.n[1])
-		s.Src, s.Dst, s.Acc = n.out.grad, dx, acc
-		t.permute(s)
-	}
 }
 
 // transposeBlock walks x in the order of the result.
@@ -208,25 +198,7 @@ func Repeat(x *Tensor, axis, n int) *Tensor {
 	d[axis] = n
 	copy(d[axis+1:], x.dims[axis:x.rank])
 	y := t.Zeroless(d[:x.rank+1]...)
-	s := repeatBlock(y, axis)
-	s.Src, s.Dst = x.value, y.value
-	t.permute(s)
-	if nd := t.record(repeatGrad, y, x); nd != nil {
-		nd.n[0] = axis
-	}
-	return y
-}
-
-func repeatGrad(t *Tape, n *node) {
-	if dx := n.in[0].intoZeroed(); !dx.Zero() {
-		s := repeatBlock(n.out, n.n[0])
-		s.SrcStride, s.DstStride = s.DstStride, s.SrcStride
-		s.Src, s.Dst, s.Acc = n.out.grad, dx, true
-		t.permute(s)
-	}
-}
-
-func repeatBlock(y *Tensor, axis int) device.PermuteSpec {
 	before, n, after := around(y, axis)
-	return device.PermuteSpec{Dims: [4]int{1, before, n, after}, SrcStride: [4]int{0, after, 0, 1}, DstStride: [4]int{0, n * after, after, 1}}
+	t.move(y, x, device.PermuteSpec{Dims: [4]int{1, before, n, after}, SrcStride: [4]int{0, after, 0, 1}, DstStride: [4]int{0, n * after, after, 1}}, false)
+	return y
 }

@@ -91,25 +91,8 @@ func transposeTime(op string, x *Tensor, toTime bool) *Tensor {
 	if x.seq != nil {
 		y.seq = t.flip(x.seq)
 	}
-	s := timePermute(x, y, toTime)
-	s.Src, s.Dst = x.value, y.value
-	t.permute(s)
-	if n := t.record(transposeTimeGrad, y, x); n != nil && toTime {
-		n.n[0] = 1
-	}
+	t.move(y, x, timePermute(x, y, toTime), true)
 	return y
-}
-
-func transposeTimeGrad(t *Tape, n *node) {
-	x, y := n.in[0], n.out
-	dx, acc := x.into()
-	if dx.Zero() {
-		return
-	}
-	// The way back moves the same elements from y's places to x's.
-	s := timePermute(y, x, n.n[0] == 0)
-	s.Src, s.Dst, s.Acc = y.grad, dx, acc
-	t.permute(s)
 }
 
 // timePermute moves src to dst, one [B,T,F] and the other [T,B,F]; the loop runs over sorted row, time and feature.

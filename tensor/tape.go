@@ -33,15 +33,14 @@ type Tape struct {
 	ints    intArena // what the tape itself needs to know of those numbers
 	tensors chunks[Tensor]
 	nodes   chunks[node]
+	specs   specs
 	scans   chunks[device.ScanSpec]
 	stacks  chunks[stack]
-	losses  chunks[device.LossSpec]
 	seqs    chunks[sequence]
 	states  chunks[State]
 	lists   chunks[stateList]
 	idents  chunks[Ints]
 	item    [1]float32
-	call    call
 	done    bool // Backward has run
 	ready   readiness
 	tracing bool
@@ -56,15 +55,28 @@ type node struct {
 	outs  [2]*Tensor // further results: final states
 	in    [4]*Tensor
 	state operands // of a scan
-	saved [2]device.Buffer
-	n     [6]int
+	spec  any      // of the call forward, which the way back completes; a pointer
+	n     int
 	f     float32
-	key   uint64
-	ids   device.Ints
-	lens  device.Ints
 	scan  *device.ScanSpec
 	stack *stack // that the scan is a part of
-	loss  *device.LossSpec
+}
+
+// specs are those of the backend's calls, until the next Reset: an operation's
+// own stays in its node, and no call allocates one.
+type specs struct {
+	permute  chunks[device.PermuteSpec]
+	gemm     chunks[device.GemmSpec]
+	binary   chunks[device.BinarySpec]
+	dropout  chunks[device.DropoutSpec]
+	norm     chunks[device.NormSpec]
+	softmax  chunks[device.SoftmaxSpec]
+	embed    chunks[device.EmbedSpec]
+	pool     chunks[device.PoolSpec]
+	additive chunks[device.AdditiveSpec]
+	loss     chunks[device.LossSpec]
+	ctc      chunks[device.CTCSpec]
+	crf      chunks[device.CRFSpec]
 }
 
 // Ints is a block of token ids or class numbers on a tape.
@@ -105,18 +117,11 @@ func (t *Tape) Reset() {
 	t.drops = 0
 	t.done = false
 	t.traces = nil
-	t.arena.reset()
-	t.numbers.reset()
-	t.ints.reset()
-	t.tensors.reset()
-	t.nodes.reset()
-	t.scans.reset()
-	t.stacks.reset()
-	t.losses.reset()
-	t.seqs.reset()
-	t.states.reset()
-	t.lists.reset()
-	t.idents.reset()
+	s := &t.specs
+	for _, c := range [...]interface{ reset() }{&t.arena, &t.numbers, &t.ints, &t.tensors, &t.nodes, &t.scans, &t.stacks, &t.seqs, &t.states, &t.lists, &t.idents,
+		&s.permute, &s.gemm, &s.binary, &s.dropout, &s.norm, &s.softmax, &s.embed, &s.pool, &s.additive, &s.loss, &s.ctc, &s.crf} {
+		c.reset()
+	}
 }
 
 // Input copies v to a new tensor of the given dimensions.
@@ -287,85 +292,25 @@ func tapeOf(op string, xs ...*Tensor) *Tape {
 	return tape
 }
 
-// call holds the spec of the backend call being made. The interface hides that
-// no backend keeps it, so a spec of its own would be allocated for every call.
-type call struct {
-	permute device.PermuteSpec
-	gemm    device.GemmSpec
-	binary  device.BinarySpec
-	dropout device.DropoutSpec
-	norm    device.NormSpec
-	softmax device.SoftmaxSpec
-	embed   device.EmbedSpec
-	pool    device.PoolSpec
-	ctc     device.CTCSpec
-	crf     device.CRFSpec
-	add     device.AdditiveSpec
+// keeps leaves the spec of the call forward in the node, if there is one.
+func (n *node) keeps(spec any) {
+	if n != nil {
+		n.spec = spec
+	}
 }
 
-func (t *Tape) permute(s device.PermuteSpec) {
-	t.call.permute = s
-	t.backend.Permute(&t.call.permute)
+func (t *Tape) permute(s device.PermuteSpec) *device.PermuteSpec {
+	p := t.specs.permute.put(s)
+	t.backend.Permute(p)
+	return p
 }
 
-func (t *Tape) gemm(s device.GemmSpec) {
-	t.call.gemm = s
-	t.backend.Gemm(&t.call.gemm)
-}
+func (t *Tape) gemm(s device.GemmSpec) { t.backend.Gemm(t.specs.gemm.put(s)) }
 
-func (t *Tape) binaryGrad(s device.BinarySpec) {
-	t.call.binary = s
-	t.backend.BinaryGrad(&t.call.binary)
-}
-
-func (t *Tape) binary(s device.BinarySpec) {
-	t.call.binary = s
-	t.backend.Binary(&t.call.binary)
-}
-
-func (t *Tape) dropout(s device.DropoutSpec) {
-	t.call.dropout = s
-	t.backend.Dropout(&t.call.dropout)
-}
-
-func (t *Tape) normGrad(s device.NormSpec) {
-	t.call.norm = s
-	t.backend.NormGrad(&t.call.norm)
-}
-
-func (t *Tape) normalize(s device.NormSpec) {
-	t.call.norm = s
-	t.backend.Norm(&t.call.norm)
-}
-
-func (t *Tape) softmaxGrad(s device.SoftmaxSpec) {
-	t.call.softmax = s
-	t.backend.SoftmaxGrad(&t.call.softmax)
-}
-
-func (t *Tape) softmax(s device.SoftmaxSpec) {
-	t.call.softmax = s
-	t.backend.Softmax(&t.call.softmax)
-}
-
-func (t *Tape) embedGrad(s device.EmbedSpec) {
-	t.call.embed = s
-	t.backend.EmbedGrad(&t.call.embed)
-}
-
-func (t *Tape) embed(s device.EmbedSpec) {
-	t.call.embed = s
-	t.backend.Embed(&t.call.embed)
-}
-
-func (t *Tape) poolGrad(s device.PoolSpec) {
-	t.call.pool = s
-	t.backend.PoolGrad(&t.call.pool)
-}
-
-func (t *Tape) pool(s device.PoolSpec) {
-	t.call.pool = s
-	t.backend.Pool(&t.call.pool)
+func (t *Tape) dropout(s device.DropoutSpec) *device.DropoutSpec {
+	p := t.specs.dropout.put(s)
+	t.backend.Dropout(p)
+	return p
 }
 
 // Bytes is the memory the tape holds for tensors.
