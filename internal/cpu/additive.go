@@ -6,97 +6,78 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-type additiveArgs struct {
-	set  *simd.Set
-	s    *device.AdditiveSpec
-	sums []float32 // [B,2,U]: each row's part of the gradients of V and W
+// additive is the workspace of one goroutine.
+type additive struct {
+	set          *simd.Set
+	inner, slope []float32
 }
 
-var additivePool par.Pool[additiveArgs]
-
-// additiveWork is the workspace of one goroutine.
-type additiveWork struct{ inner, slope []float32 }
-
-var additiveWorkPool par.Pool[additiveWork]
+var additivePool par.Pool[additive]
 
 // Additive computes the scores of each row of the batch by itself.
 func (b *Backend) Additive(s *device.AdditiveSpec) {
-	a := additivePool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), a, additiveRows)
-	a.s = nil
-	additivePool.Put(a)
+	par.Each(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), b, s, (*Backend).additiveRows)
 }
 
-// length is how many keys row b has.
-func (a *additiveArgs) length(b int) int {
-	if a.s.Lens.Zero() {
-		return a.s.T
-	}
-	return int(a.s.Lens.Host[b])
-}
-
-func additiveRows(a *additiveArgs, lo, hi int) {
-	w := additiveWorkPool.Get()
-	s, U := a.s, a.s.U
-	for b := lo; b < hi; b++ {
-		n := a.length(b)
+func (b *Backend) additiveRows(s *device.AdditiveSpec, lo, hi int) {
+	w, U := additivePool.Get(), s.U
+	w.set = b.set
+	for i := lo; i < hi; i++ {
+		n := lengthOf(s.Lens, i, s.T)
 		for q := range s.Q {
-			a.tanh(w, b, q, n)
-			score := s.Score.Host[(b*s.Q+q)*s.T:][:s.T]
+			w.tanh(s, i, q, n)
+			score := s.Score.Host[(i*s.Q+q)*s.T:][:s.T]
 			for t := range n {
-				score[t] = a.set.Dot(w.inner[t*U:][:U], s.V.Host)
+				score[t] = w.set.Dot(w.inner[t*U:][:U], s.V.Host)
 			}
 			clear(score[n:])
 		}
 	}
-	additiveWorkPool.Put(w)
+	additivePool.Put(w)
 }
 
 // tanh fills w.inner [n,U] for one query and the first n keys.
-func (a *additiveArgs) tanh(w *additiveWork, b, q, n int) {
-	s, U := a.s, a.s.U
+func (w *additive) tanh(s *device.AdditiveSpec, b, q, n int) {
+	U := s.U
 	w.inner = grow(w.inner, n*U)
 	query, keys := s.Query.Host[(b*s.Q+q)*U:][:U], s.Key.Host[b*s.T*U:][:n*U]
 	for t := range n {
 		inner := w.inner[t*U:][:U]
-		a.set.Add(inner, keys[t*U:][:U], query)
+		w.set.Add(inner, keys[t*U:][:U], query)
 		if !s.Cover.Zero() {
-			a.set.Axpy(s.Cover.Host[(b*s.Q+q)*s.T+t], inner, s.W.Host)
+			w.set.Axpy(s.Cover.Host[(b*s.Q+q)*s.T+t], inner, s.W.Host)
 		}
 	}
-	a.set.Tanh(w.inner, w.inner)
+	w.set.Tanh(w.inner, w.inner)
 }
 
 // AdditiveGrad is the backward pass: rows by themselves, then the sums over them
 // in order.
 func (b *Backend) AdditiveGrad(s *device.AdditiveSpec) {
-	a := additivePool.Get()
-	a.set, a.s = b.set, s
-	a.sums = grow(a.sums, s.B*2*s.U)
-	clear(a.sums)
-	par.For(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), a, additiveRowsGrad)
+	sums := workspaces.Get() // [B,2,U]: each row's part of the gradients of V and W
+	sums.set = b.set
+	clear(sums.floats(s.B * 2 * s.U))
+	par.Each(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), sums, s, (*workspace).additiveRowsGrad)
 	for i := range s.B {
 		if !s.DV.Zero() {
-			b.set.Axpy(1, s.DV.Host, a.sums[2*i*s.U:][:s.U])
+			b.set.Axpy(1, s.DV.Host, sums.f[2*i*s.U:][:s.U])
 		}
 		if !s.DW.Zero() {
-			b.set.Axpy(1, s.DW.Host, a.sums[(2*i+1)*s.U:][:s.U])
+			b.set.Axpy(1, s.DW.Host, sums.f[(2*i+1)*s.U:][:s.U])
 		}
 	}
-	a.s = nil
-	additivePool.Put(a)
+	workspaces.Put(sums)
 }
 
-func additiveRowsGrad(a *additiveArgs, lo, hi int) {
-	w := additiveWorkPool.Get()
-	s, set, U := a.s, a.set, a.s.U
+func (sums *workspace) additiveRowsGrad(s *device.AdditiveSpec, lo, hi int) {
+	w, set, U := additivePool.Get(), sums.set, s.U
+	w.set = set
 	w.slope = grow(w.slope, U)
 	for b := lo; b < hi; b++ {
-		n := a.length(b)
-		dv, dw := a.sums[2*b*U:][:U], a.sums[(2*b+1)*U:][:U]
+		n := lengthOf(s.Lens, b, s.T)
+		dv, dw := sums.f[2*b*U:][:U], sums.f[(2*b+1)*U:][:U]
 		for q := range s.Q {
-			a.tanh(w, b, q, n)
+			w.tanh(s, b, q, n)
 			at := (b*s.Q + q) * s.T
 			for t := range n {
 				d := s.DScore.Host[at+t]
@@ -123,5 +104,5 @@ func additiveRowsGrad(a *additiveArgs, lo, hi int) {
 			}
 		}
 	}
-	additiveWorkPool.Put(w)
+	additivePool.Put(w)
 }

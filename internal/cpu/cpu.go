@@ -69,11 +69,7 @@ func (b *Backend) FreeInts(device.Ints) {}
 // Upload copies src to the front of dst, without subnormal numbers: kernels might
 // take them, but not all that is done with numbers is done by kernels.
 func (b *Backend) Upload(dst device.Buffer, src []float32) {
-	a := moveArgsPool.Get()
-	a.b, a.dst, a.src = b, dst.Host[:len(src)], src
-	par.For(len(src), moveGrain, a, func(a *moveArgs, lo, hi int) { a.b.set.Flush(a.dst[lo:hi], a.src[lo:hi]) })
-	a.src = nil // the caller's
-	moveArgsPool.Put(a)
+	b.vector(dst.Host[:len(src)], src, 0, 0, func(v *vector, lo, hi int) { v.set.Flush(v.dst[lo:hi], v.src[lo:hi]) })
 }
 
 // Download copies the front of src to dst.
@@ -91,41 +87,42 @@ func (b *Backend) Sync() {}
 // moveGrain is the smallest share of a memory-bound loop worth another core.
 const moveGrain = 1 << 15
 
-type moveArgs struct {
-	b        *Backend
+// vector is a loop over slices of one length, with two numbers.
+type vector struct {
+	set      *simd.Set
 	dst, src []float32
-	v        float32
+	p, q     float32
 }
 
-var moveArgsPool par.Pool[moveArgs]
+var vectorPool par.Pool[vector]
+
+func (b *Backend) vector(dst, src []float32, p, q float32, body func(v *vector, lo, hi int)) {
+	v := vectorPool.Get()
+	*v = vector{b.set, dst, src, p, q}
+	par.For(len(dst), moveGrain, v, body)
+	*v = vector{} // src may be the caller's
+	vectorPool.Put(v)
+}
 
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst device.Buffer, v float32) {
-	a := moveArgsPool.Get()
-	a.dst, a.v = dst.Host, v
-	par.For(len(a.dst), moveGrain, a, func(a *moveArgs, lo, hi int) {
-		d := a.dst[lo:hi]
-		if math.Float32bits(a.v) == 0 { // -0 is another number
+	b.vector(dst.Host, nil, v, 0, func(v *vector, lo, hi int) {
+		d := v.dst[lo:hi]
+		if math.Float32bits(v.p) == 0 { // -0 is another number
 			clear(d)
 			return
 		}
 		for i := range d {
-			d[i] = a.v
+			d[i] = v.p
 		}
 	})
-	moveArgsPool.Put(a)
 }
 
 // Copy is dst = src, or dst += src.
 func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
-	a := moveArgsPool.Get()
-	a.b, a.dst, a.src = b, dst.Host[:src.N], src.Host
+	body := func(v *vector, lo, hi int) { copy(v.dst[lo:hi], v.src[lo:hi]) }
 	if acc {
-		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) {
-			a.b.set.Add(a.dst[lo:hi], a.dst[lo:hi], a.src[lo:hi])
-		})
-	} else {
-		par.For(src.N, moveGrain, a, func(a *moveArgs, lo, hi int) { copy(a.dst[lo:hi], a.src[lo:hi]) })
+		body = func(v *vector, lo, hi int) { v.set.Add(v.dst[lo:hi], v.dst[lo:hi], v.src[lo:hi]) }
 	}
-	moveArgsPool.Put(a)
+	b.vector(dst.Host[:src.N], src.Host, 0, 0, body)
 }

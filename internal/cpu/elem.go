@@ -261,16 +261,6 @@ func (a *binaryArgs) narrowY(out []float32, lo, hi int) {
 	}
 }
 
-type dropoutArgs struct {
-	y, x      []float32
-	key       uint64
-	threshold uint64
-	keep      uint32 // bits of 1/(1-P)
-	acc       bool
-}
-
-var dropoutArgsPool par.Pool[dropoutArgs]
-
 // Dropout multiplies each element by 0 with probability P, by 1/(1-P) otherwise.
 //
 // The generator is SplitMix64 (Steele, Lea and Flood, 2014) used by counter: a
@@ -278,13 +268,7 @@ var dropoutArgsPool par.Pool[dropoutArgs]
 // high half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped when that
 // 32-bit number is below P·2^32. Any element's mask is thus known without the others.
 func (b *Backend) Dropout(s *device.DropoutSpec) {
-	a := dropoutArgsPool.Get()
-	a.y, a.x, a.acc = s.Y.Host[:s.N], s.X.Host[:s.N], s.Acc
-	a.key = mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
-	a.threshold = uint64(math.Round(float64(s.P) * (1 << 32)))
-	a.keep = math.Float32bits(float32(1 / (1 - float64(s.P))))
-	par.For(s.N, elemGrain, a, dropoutRange)
-	dropoutArgsPool.Put(a)
+	par.Each(s.N, elemGrain, b, s, (*Backend).dropoutRange)
 }
 
 // golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.
@@ -303,15 +287,18 @@ func factor(bits, threshold uint64, keep uint32) float32 {
 	return math.Float32frombits(keep &^ dropped)
 }
 
-func dropoutRange(a *dropoutArgs, lo, hi int) {
+func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
+	key := mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
+	threshold := uint64(math.Round(float64(s.P) * (1 << 32)))
+	keep := math.Float32bits(float32(1 / (1 - float64(s.P))))
 	var m [256]float32
 	for lo < hi {
 		odd := lo % 2
 		n := min(len(m)-odd, hi-lo)
-		a.masks(&m, lo-odd, n+odd)
-		x, y := a.x[lo:lo+n], a.y[lo:lo+n]
+		masks(m[:n+odd], key+uint64((lo-odd)/2)*golden, threshold, keep)
+		x, y := s.X.Host[lo:lo+n], s.Y.Host[lo:lo+n]
 		f := m[odd:][:n]
-		if a.acc {
+		if s.Acc {
 			for i, v := range x {
 				y[i] = simd.Narrow(float64(y[i]) + float64(v*f[i])) // v*f is 0 or larger than v
 			}
@@ -324,13 +311,14 @@ func dropoutRange(a *dropoutArgs, lo, hi int) {
 	}
 }
 
-// masks sets m to the factors of elements [from, from+n) and at most one more; from is even.
-func (a *dropoutArgs) masks(m *[256]float32, from, n int) {
-	state, threshold, keep := a.key+uint64(from/2)*golden, a.threshold, a.keep
-	for i := uint(0); i < uint(n) && i < uint(len(m)-1); i += 2 {
+// masks sets m to the factors that follow from a state of the generator.
+func masks(m []float32, state, threshold uint64, keep uint32) {
+	for i := 0; i < len(m); i += 2 {
 		state += golden
 		z := mix(state)
 		m[i] = factor(z&math.MaxUint32, threshold, keep)
-		m[i+1] = factor(z>>32, threshold, keep)
+		if i+1 < len(m) {
+			m[i+1] = factor(z>>32, threshold, keep)
+		}
 	}
 }

@@ -78,21 +78,21 @@ func TestElementwiseKernels(t *testing.T) {
 // The mask belongs to the file format of a training run: a resumed run must
 // meet the masks it would have met. Splits at odd places change nothing.
 func TestDropoutMaskIsPinned(t *testing.T) {
-	a := &dropoutArgs{threshold: 1 << 31, keep: math.Float32bits(2), key: mix((mix((mix(1+golden)^2)+golden) ^ 3) + golden)}
-	whole := make([]float32, 600)
-	a.x = make([]float32, 600)
-	for i := range a.x {
-		a.x[i] = 1
+	s := &device.DropoutSpec{P: 0.5, Seed: 1, Step: 2, Node: 3}
+	whole, x, y := make([]float32, 600), make([]float32, 600), make([]float32, 600)
+	for i := range x {
+		x[i] = 1
 	}
-	a.y = whole
-	dropoutRange(a, 0, 600)
-	a.y = make([]float32, 600)
+	s.X, s.Y = device.HostBuffer(x), device.HostBuffer(whole)
+	var b Backend
+	b.dropoutRange(s, 0, 600)
+	s.Y = device.HostBuffer(y)
 	for _, cut := range [][2]int{{0, 1}, {1, 2}, {2, 5}, {5, 263}, {263, 520}, {520, 600}} {
-		dropoutRange(a, cut[0], cut[1])
+		b.dropoutRange(s, cut[0], cut[1])
 	}
 	var bits uint32
 	for i := range whole {
-		if whole[i] != a.y[i] {
+		if whole[i] != y[i] {
 			t.Fatalf("element %d differs in pieces", i)
 		}
 		if i < 32 && whole[i] != 0 {
@@ -102,9 +102,9 @@ func TestDropoutMaskIsPinned(t *testing.T) {
 	if bits != 0xf98d2bcd {
 		t.Errorf("elements kept among the first 32: %#x", bits)
 	}
-	x := []float32{float32(math.NaN()), float32(math.NaN())}
-	a.x, a.y = x, x
-	dropoutRange(a, 0, 2)
+	x = []float32{float32(math.NaN()), float32(math.NaN())}
+	s.X, s.Y = device.HostBuffer(x), device.HostBuffer(x)
+	b.dropoutRange(s, 0, 2)
 	if x[0] == x[0] || x[1] == x[1] {
 		t.Error("NaN did not pass through dropout")
 	}

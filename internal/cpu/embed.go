@@ -3,28 +3,16 @@ package cpu
 import (
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
-	"github.com/carousel-ml/carousel/internal/simd"
 )
-
-type embedArgs struct {
-	set *simd.Set
-	s   *device.EmbedSpec
-}
-
-var embedArgsPool par.Pool[embedArgs]
 
 // Embed gathers table rows. An id outside [0,V) panics.
 func (b *Backend) Embed(s *device.EmbedSpec) {
-	a := embedArgsPool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.IDs.N, rowGrain(s.D), a, func(a *embedArgs, lo, hi int) {
-		s := a.s
+	par.Each(s.IDs.N, rowGrain(s.D), b, s, func(_ *Backend, s *device.EmbedSpec, lo, hi int) {
 		for n := lo; n < hi; n++ {
 			id := int(s.IDs.Host[n])
 			copy(s.Y.Host[n*s.D:(n+1)*s.D], s.Table.Host[:s.V*s.D][id*s.D:(id+1)*s.D])
 		}
 	})
-	embedArgsPool.Put(a)
 }
 
 // embedGradCols is the narrowest column strip worth a worker: two cache lines.
@@ -33,18 +21,13 @@ const embedGradCols = 32
 // EmbedGrad scatters. Workers own columns, not ids: every element then sees its
 // contributions in ascending n, and a few very frequent ids unbalance nothing.
 func (b *Backend) EmbedGrad(s *device.EmbedSpec) {
-	a := embedArgsPool.Get()
-	a.set, a.s = b.set, s
-	grain := max(embedGradCols, rowGrain(s.IDs.N))
-	par.For(s.D, grain, a, func(a *embedArgs, lo, hi int) {
-		s := a.s
+	par.Each(s.D, max(embedGradCols, rowGrain(s.IDs.N)), b, s, func(b *Backend, s *device.EmbedSpec, lo, hi int) {
 		for n, id := range s.IDs.Host {
 			if id == s.Padding {
 				continue
 			}
 			row := s.DTable.Host[int(id)*s.D+lo : int(id)*s.D+hi]
-			a.set.Add(row, row, s.DY.Host[n*s.D+lo:n*s.D+hi])
+			b.set.Add(row, row, s.DY.Host[n*s.D+lo:n*s.D+hi])
 		}
 	})
-	embedArgsPool.Put(a)
 }

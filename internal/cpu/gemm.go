@@ -34,6 +34,10 @@ type panels struct {
 	pitch int       // words of a panel
 	words []float32 // the panels: float32, or memory for what another kind makes of them
 	scale []float32 // [panels][NR], if the kind has scales
+
+	src   []float32 // what they are being made from, [k,n] or, with trans, [n,k]
+	ld    int
+	trans bool
 }
 
 // from is the words of panel p from depth k0 on, which is a multiple of Group.
@@ -66,30 +70,18 @@ func (b *Backend) pack(dst *panels, kind *simd.Weights, src []float32, k, n, ld 
 	if kind.Scales {
 		dst.scale = grow(dst.scale, count*nr)
 	}
-	a := packArgsPool.Get()
-	*a = packArgs{set: b.set, dst: dst, src: src, ld: ld, trans: trans}
-	par.For(count, ceilDiv(moveGrain, max(k*nr, 1)), a, packPanels)
-	*a = packArgs{}
-	packArgsPool.Put(a)
+	dst.src, dst.ld, dst.trans = src, ld, trans
+	par.Each(count, ceilDiv(moveGrain, max(k*nr, 1)), b, dst, (*Backend).packPanels)
+	dst.src = nil
 }
 
-type packArgs struct {
-	set   *simd.Set
-	dst   *panels
-	src   []float32
-	ld    int
-	trans bool
-}
-
-var packArgsPool par.Pool[packArgs]
-
-func packPanels(a *packArgs, lo, hi int) {
-	dst, nr, step := a.dst, a.set.NR, a.set.NR
-	if a.trans {
-		step *= a.ld
+func (b *Backend) packPanels(dst *panels, lo, hi int) {
+	nr, step := b.set.NR, b.set.NR
+	if dst.trans {
+		step *= dst.ld
 	}
 	strip := func(to []float32, lo, hi int) {
-		packStrip(a.set, to, a.src[lo*step:], dst.k, min(hi*nr, dst.n)-lo*nr, a.ld, a.trans)
+		packStrip(b.set, to, dst.src[lo*step:], dst.k, min(hi*nr, dst.n)-lo*nr, dst.ld, dst.trans)
 	}
 	if dst.Encode == nil {
 		strip(dst.words[lo*dst.pitch:hi*dst.pitch], lo, hi)
@@ -686,49 +678,39 @@ const sumBlock = 2048
 // unit is the left operand of column sums: a row of ones, as a matrix with strides of 0.
 var unit = [1]float32{1}
 
-type sumArgs struct {
-	set            *simd.Set
-	dst, src       []float32
-	rows, cols, ld int
-	acc            bool
-}
-
-var sumArgsPool par.Pool[sumArgs]
-
 // SumRows is dst[j] (+)= Σ_i src[i*ld+j], each column one sum with i ascending:
 // the product of a row of ones with src.
 func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) {
 	if ld == 0 {
 		ld = cols
 	}
-	a := sumArgsPool.Get()
-	*a = sumArgs{b.set, dst.Host, src.Host, rows, cols, ld, acc}
+	g := gemmPool.Get()
+	g.spec = device.GemmSpec{N: cols, K: rows, B: src, LDB: ld, C: dst, Acc: acc}
 	grain := ceilDiv(moveGrain, max(rows*b.set.NR, 1))
-	par.For(ceilDiv(cols, b.set.NR), grain, a, sumPanels)
-	*a = sumArgs{}
-	sumArgsPool.Put(a)
+	par.Each(ceilDiv(cols, b.set.NR), grain, b, &g.spec, (*Backend).sumPanels)
+	g.put()
 }
 
-func sumPanels(a *sumArgs, lo, hi int) {
+func (b *Backend) sumPanels(s *device.GemmSpec, lo, hi int) {
 	w := workerPool.Get()
-	nr := a.set.NR
+	nr := b.set.NR
 	for p := lo; p < hi; p++ {
 		j := p * nr
-		n := min(nr, a.cols-j)
-		c := a.dst[j : j+n]
-		if !a.acc {
+		n := min(nr, s.N-j)
+		c := s.C.Host[j : j+n]
+		if !s.Acc {
 			clear(c)
 		}
-		for i := 0; i < a.rows; i += sumBlock {
-			rows, b, ld := min(sumBlock, a.rows-i), a.src[i*a.ld+j:], a.ld
+		for i := 0; i < s.K; i += sumBlock {
+			rows, src, ld := min(sumBlock, s.K-i), s.B.Host[i*s.LDB+j:], s.LDB
 			if n < nr { // the kernel reads whole panels
 				w.packB = grow(w.packB, max(stripSize, sumBlock*nr))
-				a.set.Pack(w.packB[:rows*nr], b, rows, n, a.ld, nr)
-				b, ld = w.packB, nr
+				b.set.Pack(w.packB[:rows*nr], src, rows, n, ld, nr)
+				src, ld = w.packB, nr
 			}
-			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &b[0], C: &c[0], From: &c[0]}
+			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &src[0], C: &c[0], From: &c[0]}
 			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: ld, K: rows}
-			a.set.Weights[device.F32].Tiles(&w.call)
+			b.set.Weights[device.F32].Tiles(&w.call)
 		}
 	}
 	w.put()

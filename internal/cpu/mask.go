@@ -23,15 +23,7 @@ func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
 	}
 	key := mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden)
 	state := mix(key + (uint64(b)<<32|uint64(uint32(t)))*golden)
-	threshold, bits := uint64(math.Round(float64(p)*(1<<32))), math.Float32bits(keep)
-	for i := 0; i < len(v); i += 2 {
-		state += golden
-		z := mix(state)
-		v[i] = factor(z&math.MaxUint32, threshold, bits)
-		if i+1 < len(v) {
-			v[i+1] = factor(z>>32, threshold, bits)
-		}
-	}
+	masks(v, state, uint64(math.Round(float64(p)*(1<<32))), math.Float32bits(keep))
 }
 
 // drawMask makes the masks of the states that enter R, for rows [lo,hi): one a sequence.

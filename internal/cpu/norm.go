@@ -8,8 +8,12 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// workspace lends float32 memory that keeps its size between uses.
-type workspace struct{ f []float32 }
+// workspace lends float32 memory that keeps its size between uses, and what
+// methods on it need to compute.
+type workspace struct {
+	set *simd.Set
+	f   []float32
+}
 
 var workspaces par.Pool[workspace]
 
@@ -23,40 +27,28 @@ func (w *workspace) floats(n int) []float32 {
 // It depends on the width alone, so sums never depend on the worker count.
 func rowBlock(cols int) int { return max(64, 4096/max(cols, 1)) }
 
-type normArgs struct {
-	set   *simd.Set
-	s     *device.NormSpec
-	block int
-	parts workspace // [blocks, 2*Cols]: partial DGamma, then DBeta
-}
-
-var normArgsPool par.Pool[normArgs]
-
 // Norm is layer normalisation of each row. Gamma, Beta, Mean and RStd may be absent.
 func (b *Backend) Norm(s *device.NormSpec) {
 	if s.Cols == 0 {
 		return
 	}
-	a := normArgsPool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.Rows, rowGrain(s.Cols), a, normRows)
-	normArgsPool.Put(a)
+	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).normRows)
 }
 
-func normRows(a *normArgs, lo, hi int) {
-	s, cols := a.s, a.s.Cols
+func (b *Backend) normRows(s *device.NormSpec, lo, hi int) {
+	cols := s.Cols
 	for r := lo; r < hi; r++ {
 		x, y := s.X.Host[r*cols:(r+1)*cols], s.Y.Host[r*cols:(r+1)*cols]
-		center := mean(a.set.Sum(x), cols)
-		a.set.Shift(-center, y, x)
-		variance := mean(a.set.SumSq(y), cols) // of centred values: no cancellation
+		center := mean(b.set.Sum(x), cols)
+		b.set.Shift(-center, y, x)
+		variance := mean(b.set.SumSq(y), cols) // of centred values: no cancellation
 		rstd := float32(1 / math.Sqrt(float64(variance)+float64(s.Eps)))
-		a.set.Scale(rstd, y)
+		b.set.Scale(rstd, y)
 		if !s.Gamma.Zero() {
-			a.set.Mul(y, y, s.Gamma.Host[:cols])
+			b.set.Mul(y, y, s.Gamma.Host[:cols])
 		}
 		if !s.Beta.Zero() {
-			a.set.Add(y, y, s.Beta.Host[:cols])
+			b.set.Add(y, y, s.Beta.Host[:cols])
 		}
 		if !s.Mean.Zero() {
 			s.Mean.Host[r], s.RStd.Host[r] = center, rstd
@@ -69,11 +61,11 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	if s.Rows == 0 || s.Cols == 0 {
 		return
 	}
-	a := normArgsPool.Get()
-	a.set, a.s, a.block = b.set, s, rowBlock(s.Cols)
-	blocks := ceilDiv(s.Rows, a.block)
-	parts := a.parts.floats(blocks * 2 * s.Cols)
-	par.For(blocks, 1, a, normGradBlocks)
+	w := workspaces.Get() // [blocks,2*Cols] partial DGamma, then DBeta
+	blocks := ceilDiv(s.Rows, rowBlock(s.Cols))
+	w.set = b.set
+	parts := w.floats(blocks * 2 * s.Cols)
+	par.Each(blocks, 1, w, s, (*workspace).normGradBlocks)
 	foldRows(b.set, parts, blocks, 2*s.Cols)
 	if !s.DGamma.Zero() {
 		b.set.Add(s.DGamma.Host, s.DGamma.Host, parts[:s.Cols])
@@ -81,21 +73,21 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	if !s.DBeta.Zero() {
 		b.set.Add(s.DBeta.Host, s.DBeta.Host, parts[s.Cols:2*s.Cols])
 	}
-	normArgsPool.Put(a)
+	workspaces.Put(w)
 }
 
 // normGradBlocks uses, with xhat = (x-mean)·rstd and g = dy·gamma,
 // dx = rstd·(g - mean(g) - xhat·mean(g·xhat)).
-func normGradBlocks(a *normArgs, lo, hi int) {
-	s, set, cols := a.s, a.set, a.s.Cols
-	w := workspaces.Get()
-	defer workspaces.Put(w)
-	tmp := w.floats(2 * cols)
+func (parts *workspace) normGradBlocks(s *device.NormSpec, lo, hi int) {
+	set, cols, block := parts.set, s.Cols, rowBlock(s.Cols)
+	own := workspaces.Get()
+	defer workspaces.Put(own)
+	tmp := own.floats(2 * cols)
 	xhat, g := tmp[:cols], tmp[cols:]
 	for k := lo; k < hi; k++ {
-		part := a.parts.f[k*2*cols : (k+1)*2*cols]
+		part := parts.f[k*2*cols : (k+1)*2*cols]
 		clear(part)
-		for r := k * a.block; r < min((k+1)*a.block, s.Rows); r++ {
+		for r := k * block; r < min((k+1)*block, s.Rows); r++ {
 			x, dy := s.X.Host[r*cols:(r+1)*cols], s.DY.Host[r*cols:(r+1)*cols]
 			center, rstd := s.Mean.Host[r], s.RStd.Host[r]
 			set.Shift(-center, xhat, x)

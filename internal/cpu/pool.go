@@ -8,49 +8,27 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-type poolArgs struct {
-	set *simd.Set
-	s   *device.PoolSpec
-}
-
-var poolArgsPool par.Pool[poolArgs]
-
 // Pool makes one vector of each sequence. Padding never takes part: for PoolMax
 // it counts as -Inf. A NaN among a row's valid steps reaches its output.
 func (b *Backend) Pool(s *device.PoolSpec) {
-	b.pool(s, func(a *poolArgs, lo, hi int) {
+	par.Each(s.B, rowGrain(s.T*s.F), b, s, func(b *Backend, s *device.PoolSpec, lo, hi int) {
 		for i := lo; i < hi; i++ {
-			poolRow(a.set, a.s, i)
+			poolRow(b.set, s, i)
 		}
 	})
 }
 
 // PoolGrad spreads DY over the steps it came from; the others get zero.
 func (b *Backend) PoolGrad(s *device.PoolSpec) {
-	b.pool(s, func(a *poolArgs, lo, hi int) {
+	par.Each(s.B, rowGrain(s.T*s.F), b, s, func(b *Backend, s *device.PoolSpec, lo, hi int) {
 		for i := lo; i < hi; i++ {
-			poolGradRow(a.set, a.s, i)
+			poolGradRow(b.set, s, i)
 		}
 	})
 }
 
-func (b *Backend) pool(s *device.PoolSpec, body func(*poolArgs, int, int)) {
-	a := poolArgsPool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.B, rowGrain(s.T*s.F), a, body)
-	poolArgsPool.Put(a)
-}
-
-// validSteps is the length of row i.
-func validSteps(s *device.PoolSpec, i int) int {
-	if s.Lens.Zero() {
-		return s.T
-	}
-	return min(int(s.Lens.Host[i]), s.T)
-}
-
 func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
-	n, f := validSteps(s, i), s.F
+	n, f := lengthOf(s.Lens, i, s.T), s.F
 	x, y := s.X.Host[i*s.T*f:(i+1)*s.T*f], s.Y.Host[i*f:(i+1)*f]
 	var arg []int32
 	if !s.Arg.Zero() {
@@ -93,7 +71,7 @@ func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
 }
 
 func poolGradRow(set *simd.Set, s *device.PoolSpec, i int) {
-	n, f := validSteps(s, i), s.F
+	n, f := lengthOf(s.Lens, i, s.T), s.F
 	dx, dy := s.DX.Host[i*s.T*f:(i+1)*s.T*f], s.DY.Host[i*f:(i+1)*f]
 	if !s.AccX {
 		clear(dx)

@@ -20,38 +20,27 @@ type chunk [1024]float32
 
 var chunks par.Pool[chunk]
 
-type softmaxArgs struct {
-	set *simd.Set
-	s   *device.SoftmaxSpec
-}
-
-var softmaxArgsPool par.Pool[softmaxArgs]
-
 // Softmax is e^x/Σe^x, or its logarithm, over each row's valid columns.
-func (b *Backend) Softmax(s *device.SoftmaxSpec) { b.softmax(s, softmaxRows) }
+func (b *Backend) Softmax(s *device.SoftmaxSpec) {
+	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxRows)
+}
 
 // SoftmaxGrad reads Y and DY.
-func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) { b.softmax(s, softmaxGradRows) }
-
-func (b *Backend) softmax(s *device.SoftmaxSpec, body func(*softmaxArgs, int, int)) {
-	a := softmaxArgsPool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.Rows, rowGrain(s.Cols), a, body)
-	softmaxArgsPool.Put(a)
+func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) {
+	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxGradRows)
 }
 
-// validCols is how many columns of row r count.
-func validCols(s *device.SoftmaxSpec, r int) int {
-	if s.Lens.Zero() {
-		return s.Cols
+// lengthOf is the i-th of some lengths that are n at most; n where there are none.
+func lengthOf(lens device.Ints, i, n int) int {
+	if lens.Zero() {
+		return n
 	}
-	return min(int(s.Lens.Host[r/max(s.RowsPerLen, 1)]), s.Cols)
+	return min(int(lens.Host[i]), n)
 }
 
-func softmaxRows(a *softmaxArgs, lo, hi int) {
-	s := a.s
+func (b *Backend) softmaxRows(s *device.SoftmaxSpec, lo, hi int) {
 	for r := lo; r < hi; r++ {
-		n := validCols(s, r)
+		n := lengthOf(s.Lens, r/max(s.RowsPerLen, 1), s.Cols)
 		x, y := s.X.Host[r*s.Cols:], s.Y.Host[r*s.Cols:(r+1)*s.Cols]
 		clear(y[n:])
 		if n == 0 {
@@ -60,20 +49,19 @@ func softmaxRows(a *softmaxArgs, lo, hi int) {
 		x, y = x[:n], y[:n]
 		top := rowMax(x)
 		if s.Log {
-			norm := top + float32(math.Log(float64(expSum(a.set, nil, x, top))))
-			a.set.Shift(-norm, y, x)
+			norm := top + float32(math.Log(float64(expSum(b.set, nil, x, top))))
+			b.set.Shift(-norm, y, x)
 			continue
 		}
-		a.set.Scale(1/expSum(a.set, y, x, top), y)
+		b.set.Scale(1/expSum(b.set, y, x, top), y)
 	}
 }
 
-func softmaxGradRows(a *softmaxArgs, lo, hi int) {
-	s := a.s
+func (b *Backend) softmaxGradRows(s *device.SoftmaxSpec, lo, hi int) {
 	tmp := chunks.Get()
 	defer chunks.Put(tmp)
 	for r := lo; r < hi; r++ {
-		n := validCols(s, r)
+		n := lengthOf(s.Lens, r/max(s.RowsPerLen, 1), s.Cols)
 		at := r * s.Cols
 		y, dy, dx := s.Y.Host[at:at+n], s.DY.Host[at:at+n], s.DX.Host[at:at+s.Cols]
 		if !s.AccX {
@@ -81,22 +69,22 @@ func softmaxGradRows(a *softmaxArgs, lo, hi int) {
 		}
 		var total float32
 		if s.Log {
-			total = a.set.Sum(dy)
+			total = b.set.Sum(dy)
 		} else {
-			total = a.set.Dot(y, dy)
+			total = b.set.Dot(y, dy)
 		}
 		for i := 0; i < n; i += len(tmp) {
 			m := min(len(tmp), n-i)
 			g, y, dy := tmp[:m], y[i:i+m], dy[i:i+m]
 			if s.Log {
-				a.set.Exp(g, y)
-				a.set.Scale(-total, g)
-				a.set.Add(g, g, dy)
+				b.set.Exp(g, y)
+				b.set.Scale(-total, g)
+				b.set.Add(g, g, dy)
 			} else {
-				a.set.Shift(-total, g, dy)
-				a.set.Mul(g, g, y)
+				b.set.Shift(-total, g, dy)
+				b.set.Mul(g, g, y)
 			}
-			store(a.set, dx[i:i+m], g, s.AccX)
+			store(b.set, dx[i:i+m], g, s.AccX)
 		}
 	}
 }

@@ -56,22 +56,12 @@ func (b *Backend) ClipFactor(factor, sumsq device.Buffer, max float32) {
 
 func finite(x float32) bool { return x-x == 0 }
 
-type vectorArgs struct {
-	set      *simd.Set
-	dst, src []float32
-	p, q     float32
-}
-
-var vectorArgsPool par.Pool[vectorArgs]
-
 // ScaleBy is x *= factor[0].
 func (b *Backend) ScaleBy(x, factor device.Buffer) {
 	if factor.Host[0] == 1 {
 		return
 	}
-	b.vector(x, device.Buffer{}, factor.Host[0], 0, func(a *vectorArgs, lo, hi int) {
-		a.set.Scale(a.p, a.dst[lo:hi])
-	})
+	b.vector(x.Host, nil, factor.Host[0], 0, func(v *vector, lo, hi int) { v.set.Scale(v.p, v.dst[lo:hi]) })
 }
 
 // AddScaled is dst (+)= factor[0]·src.
@@ -81,12 +71,12 @@ func (b *Backend) AddScaled(dst, src, factor device.Buffer, acc bool) {
 		b.ScaleBy(dst, factor)
 		return
 	}
-	b.vector(dst, src, factor.Host[0], 0, func(a *vectorArgs, lo, hi int) { a.set.Axpy(a.p, a.dst[lo:hi], a.src[lo:hi]) })
+	b.vector(dst.Host, src.Host, factor.Host[0], 0, func(v *vector, lo, hi int) { v.set.Axpy(v.p, v.dst[lo:hi], v.src[lo:hi]) })
 }
 
 // Clamp limits x to [lo,hi]; NaN stays NaN.
 func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
-	b.vector(x, device.Buffer{}, lo, hi, func(a *vectorArgs, lo, hi int) {
+	b.vector(x.Host, nil, lo, hi, func(a *vector, lo, hi int) {
 		x := a.dst[lo:hi]
 		for i, v := range x {
 			if v < a.p {
@@ -100,7 +90,7 @@ func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
 
 // Lerp is dst += w·(src-dst).
 func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
-	b.vector(dst, src, w, 0, func(a *vectorArgs, lo, hi int) {
+	b.vector(dst.Host, src.Host, w, 0, func(a *vector, lo, hi int) {
 		x, y := a.dst[lo:hi], a.src[lo:hi]
 		for i, v := range x {
 			v := float64(v)
@@ -108,21 +98,6 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 		}
 	})
 }
-
-func (b *Backend) vector(dst, src device.Buffer, p, q float32, body func(*vectorArgs, int, int)) {
-	a := vectorArgsPool.Get()
-	a.set, a.dst, a.src, a.p, a.q = b.set, dst.Host, src.Host, p, q
-	par.For(len(a.dst), moveGrain, a, body)
-	vectorArgsPool.Put(a)
-}
-
-type stepArgs struct {
-	set        *simd.Set
-	w, g, m, v []float32
-	rule       rule
-}
-
-var stepArgsPool par.Pool[stepArgs]
 
 // rule holds one step's constants, computed once in float64 and rounded once,
 // as PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight
@@ -138,42 +113,37 @@ type rule struct {
 
 // Step applies one update and clears G. If Scale[0] is not finite, it only clears G.
 func (b *Backend) Step(s *device.StepSpec) {
-	scale := float32(1)
-	if !s.Scale.Zero() {
-		scale = s.Scale.Host[0]
-	}
-	if !finite(scale) {
+	if !s.Scale.Zero() && !finite(s.Scale.Host[0]) {
 		b.Fill(s.G, 0)
 		return
 	}
-	var body func(*stepArgs, int, int)
+	par.Each(s.W.N, elemGrain, b, s, (*Backend).stepRange)
+}
+
+func (b *Backend) stepRange(s *device.StepSpec, lo, hi int) {
+	r := newRule(s)
+	w, g, m, v := s.W.Host[lo:hi], s.G.Host[lo:hi], within(s.M.Host, lo, hi), within(s.V.Host, lo, hi)
 	switch s.Kind {
 	case device.SGD:
-		body = func(a *stepArgs, lo, hi int) {
-			sgdStep(&a.rule, a.w[lo:hi], a.g[lo:hi], within(a.m, lo, hi))
-		}
+		sgdStep(&r, w, g, m)
 	case device.Adam:
-		body = adamRange
+		adamStep(b.set, &r, w, g, m, v)
 	case device.RMSprop:
-		body = func(a *stepArgs, lo, hi int) {
-			rmspropStep(&a.rule, a.w[lo:hi], a.g[lo:hi], a.v[lo:hi], within(a.m, lo, hi))
-		}
+		rmspropStep(&r, w, g, v, m)
 	default:
 		panic(fmt.Sprintf("cpu: Step: unknown rule %d", s.Kind))
 	}
-	a := stepArgsPool.Get()
-	a.set, a.rule = b.set, newRule(s, scale)
-	a.w, a.g, a.m, a.v = s.W.Host, s.G.Host, s.M.Host, s.V.Host
-	par.For(s.W.N, elemGrain, a, body)
-	stepArgsPool.Put(a)
 }
 
-func newRule(s *device.StepSpec, scale float32) rule {
+func newRule(s *device.StepSpec) rule {
 	r := rule{
-		scale: scale, lr: simd.Narrow(float64(s.LR)), keep: 1, eps: s.Eps, beta2: s.Beta2,
+		scale: 1, lr: simd.Narrow(float64(s.LR)), keep: 1, eps: s.Eps, beta2: s.Beta2,
 		momentum: s.Momentum, useMomentum: s.Momentum != 0,
 		nesterov: s.Nesterov, first: s.T <= 1,
 		fresh: float32(1 - decimal(s.Dampening)),
+	}
+	if !s.Scale.Zero() {
+		r.scale = s.Scale.Host[0]
 	}
 	lr, beta1, beta2 := float64(s.LR), decimal(s.Beta1), decimal(s.Beta2)
 	if s.Decoupled {
@@ -244,17 +214,15 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 
 var adamArgsPool par.Pool[simd.AdamArgs]
 
-// adamRange is torch.optim.Adam, or AdamW by way of keep.
-func adamRange(a *stepArgs, lo, hi int) {
-	r := &a.rule
+// adamStep is torch.optim.Adam, or AdamW by way of keep.
+func adamStep(set *simd.Set, r *rule, w, g, m, v []float32) {
 	args := adamArgsPool.Get()
 	*args = simd.AdamArgs{
-		N: hi - lo,
-		W: &a.w[lo], G: &a.g[lo], M: &a.m[lo], V: &a.v[lo],
+		N: len(w), W: &w[0], G: &g[0], M: &m[0], V: &v[0],
 		GScale: r.scale, L2: r.l2, Keep: r.keep,
 		OneMinusBeta1: r.oneMinusBeta1, Beta2: r.beta2, OneMinusBeta2: r.oneMinusBeta2,
 		StepSize: r.stepSize, SqrtBias2: r.sqrtBias2, Eps: r.eps,
 	}
-	a.set.Adam(args)
+	set.Adam(args)
 	adamArgsPool.Put(args)
 }

@@ -25,9 +25,11 @@ var (
 // who drops the last one returns the job to the pool, so a late worker never
 // meets a job that has become another one.
 type job struct {
-	body    func(unsafe.Pointer, int, int) // of For
-	member  func(unsafe.Pointer, Member)   // of Gang
+	body    func(unsafe.Pointer, int, int)                 // of For
+	method  func(unsafe.Pointer, unsafe.Pointer, int, int) // of Each
+	member  func(unsafe.Pointer, Member)                   // of Gang
 	arg     unsafe.Pointer
+	spec    unsafe.Pointer // of Each
 	n       int
 	parts   int64
 	next    atomic.Int64 // the next part to claim
@@ -59,18 +61,40 @@ func Workers() int {
 // Nothing is allocated: pass a body without captured variables and an arg that
 // is reused.
 func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
-	if n <= 0 {
-		return
-	}
-	parts := min(Workers(), n/max(grain, 1))
-	if parts <= 1 {
+	if parts := cut(n, grain); parts > 1 {
+		j := jobs.Get()
+		j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
+		j.loop(unsafe.Pointer(arg), n, parts)
+	} else if parts == 1 {
 		body(arg, 0, n)
-		return
 	}
+}
+
+// Each is For with a method as its body, such as (*Backend).softmaxRows, and
+// what the method takes beside its range.
+func Each[T, S any](n, grain int, on *T, spec *S, body func(on *T, spec *S, lo, hi int)) {
+	if parts := cut(n, grain); parts > 1 {
+		j := jobs.Get()
+		j.method = *(*func(unsafe.Pointer, unsafe.Pointer, int, int))(unsafe.Pointer(&body))
+		j.spec = unsafe.Pointer(spec)
+		j.loop(unsafe.Pointer(on), n, parts)
+	} else if parts == 1 {
+		body(on, spec, 0, n)
+	}
+}
+
+// cut is how many parts n things are shared out in; 0 for none.
+func cut(n, grain int) int {
+	if n <= 0 {
+		return 0
+	}
+	return max(1, min(Workers(), n/max(grain, 1)))
+}
+
+// loop shares a job out to workers and takes part.
+func (j *job) loop(arg unsafe.Pointer, n, parts int) {
 	ensure(parts - 1)
-	j := jobs.Get()
-	j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
-	j.start(unsafe.Pointer(arg), n, parts)
+	j.start(arg, n, parts)
 	for i := 1; i < parts; i++ {
 		if idle.Add(-1) >= -started.Load() { // a busy worker may come later: often it is just about to finish
 			tokens <- j
@@ -237,12 +261,17 @@ func (j *job) run(i int) {
 		return
 	}
 	p := int(j.parts)
-	j.body(j.arg, i*j.n/p, (i+1)*j.n/p)
+	lo, hi := i*j.n/p, (i+1)*j.n/p
+	if j.method != nil {
+		j.method(j.arg, j.spec, lo, hi)
+	} else {
+		j.body(j.arg, lo, hi)
+	}
 }
 
 func (j *job) release() {
 	if j.refs.Add(-1) == 0 {
-		j.body, j.member, j.arg = nil, nil, nil
+		j.body, j.method, j.member, j.arg, j.spec = nil, nil, nil, nil, nil
 		jobs.Put(j)
 	}
 }
