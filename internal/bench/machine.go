@@ -146,20 +146,20 @@ func together(n int, d time.Duration, work func(thread int) float64) float64 {
 // Peak measures the rate of multiply-adds, in GFLOP/s, of n threads at once
 // with all operands in registers, over one window of d.
 func Peak(n int, d time.Duration) float64 {
-	p := simd.Sets()[0].Probe()
+	p := probeOf(simd.Sets()[0].Name)
 	const rounds = 1 << 13
 	return 1e-9 * together(n, d, func(int) float64 {
-		p.FMA(rounds, 0.75)
-		return float64(rounds * p.FlopPerRound)
+		p.fma(rounds, 0.75)
+		return float64(rounds * p.flopPerRound)
 	})
 }
 
 // readRate measures the rate in GB/s at which n threads read their shares of
 // buf repeatedly. It reads memory in the way the kernels do.
 func readRate(n int, d time.Duration, buf []float32) float64 {
-	p := simd.Sets()[0].Probe()
+	p := probeOf(simd.Sets()[0].Name)
 	const piece = 1 << 16 // elements between readings of the clock
-	share := len(buf) / n / p.ReadBlock * p.ReadBlock
+	share := len(buf) / n / p.readBlock * p.readBlock
 	at := make([]struct {
 		i int
 		_ [56]byte // a cache line each
@@ -168,7 +168,7 @@ func readRate(n int, d time.Duration, buf []float32) float64 {
 		mine := buf[t*share : (t+1)*share]
 		lo := at[t].i
 		hi := min(lo+piece, share)
-		p.Read(mine[lo:hi])
+		p.read(mine[lo:hi])
 		at[t].i = hi
 		if hi == share {
 			at[t].i = 0

@@ -253,23 +253,3 @@ func gruAVX2(a *GRUArgs)
 //
 //go:noescape
 func gruGradAVX2(a *GRUGradArgs)
-
-// probeFMAAVX512 is N rounds of x = Alpha*x + Alpha, from 0, in every chain.
-//
-//go:noescape
-func probeFMAAVX512(a *vecArgs)
-
-// probeReadAVX512 reads N elements at A, a positive multiple of 8 vectors.
-//
-//go:noescape
-func probeReadAVX512(a *vecArgs)
-
-// probeFMAAVX2 is N rounds of x = Alpha*x + Alpha, from 0, in every chain.
-//
-//go:noescape
-func probeFMAAVX2(a *vecArgs)
-
-// probeReadAVX2 reads N elements at A, a positive multiple of 8 vectors.
-//
-//go:noescape
-func probeReadAVX2(a *vecArgs)

@@ -64,7 +64,7 @@ func (g *gen) end() {
 }
 
 // function begins a function that takes a pointer to an argument struct of
-// package simd, and gives the struct. doc completes a sentence that begins with the name.
+// the package, and gives the struct. doc completes a sentence that begins with the name.
 func (g *gen) function(name, args, doc string) gotypes.Component {
 	g.mxcsr = nil
 	g.Function(name + g.isa.suffix)
@@ -73,7 +73,7 @@ func (g *gen) function(name, args, doc string) gotypes.Component {
 	g.Attributes(build.NOSPLIT)
 	obj := g.pkg.Scope().Lookup(args)
 	if obj == nil {
-		log.Fatalf("%s: package simd has no type %s", name, args)
+		log.Fatalf("%s: package %s has no type %s", name, g.pkg.Name(), args)
 	}
 	param := types.NewVar(token.NoPos, g.pkg, "a", types.NewPointer(obj.Type()))
 	g.Signature(gotypes.NewSignature(g.pkg, types.NewSignatureType(nil, nil, nil, types.NewTuple(param), nil, false)))

@@ -5,7 +5,7 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// probes writes the loops that measure the machine; see probe.go of package simd.
+// probes writes the loops that measure the machine; see probe.go of package bench.
 func (g *gen) probes() {
 	g.probeFMA()
 	g.probeRead()
@@ -15,7 +15,7 @@ func (g *gen) probes() {
 // eight results that two units of latency four have under way, or half as many
 // where there are half the registers. Out sums the first lanes of the chains.
 func (g *gen) probeFMA() {
-	a := g.function("probeFMA", "vecArgs", "is N rounds of x = Alpha*x + Alpha, from 0, in every chain.")
+	a := g.function("probeFMA", "probeArgs", "is N rounds of x = Alpha*x + Alpha, from 0, in every chain.")
 	rounds := g.fields(a, "N")[0]
 	alpha := g.broadcast(a, "Alpha")
 	chains := make([]VecVirtual, 3*len(g.isa.regs)/4)
@@ -40,7 +40,7 @@ func (g *gen) probeFMA() {
 // of the first lanes, so that the loads can be checked.
 func (g *gen) probeRead() {
 	const vectors = 8
-	a := g.function("probeRead", "vecArgs", "reads N elements at A, a positive multiple of 8 vectors.")
+	a := g.function("probeRead", "probeArgs", "reads N elements at A, a positive multiple of 8 vectors.")
 	p := g.fields(a, "A", "N")
 	from, n := p[0], p[1]
 	var accs [vectors]VecVirtual

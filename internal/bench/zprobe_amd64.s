@@ -4,12 +4,12 @@
 
 #include "textflag.h"
 
-// func probeFMAAVX512(a *vecArgs)
+// func probeFMAAVX512(a *probeArgs)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·probeFMAAVX512(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         (AX), CX
-	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS 16(AX), Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
@@ -85,15 +85,15 @@ round:
 	VADDPS      Z22, Z1, Z1
 	VADDPS      Z23, Z1, Z1
 	VADDPS      Z24, Z1, Z1
-	VMOVSS      X1, 44(AX)
+	VMOVSS      X1, 20(AX)
 	VZEROUPPER
 	RET
 
-// func probeReadAVX512(a *vecArgs)
+// func probeReadAVX512(a *probeArgs)
 // Requires: AVX, AVX512DQ
 TEXT ·probeReadAVX512(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
+	MOVQ   8(AX), CX
 	MOVQ   (AX), DX
 	VXORPS Z0, Z0, Z0
 	VXORPS Z1, Z1, Z1
@@ -123,16 +123,16 @@ block:
 	VXORPS Z5, Z0, Z0
 	VXORPS Z6, Z0, Z0
 	VXORPS Z7, Z0, Z0
-	VMOVSS X0, 44(AX)
+	VMOVSS X0, 20(AX)
 	VZEROUPPER
 	RET
 
-// func probeFMAAVX2(a *vecArgs)
+// func probeFMAAVX2(a *probeArgs)
 // Requires: AVX, FMA3
 TEXT ·probeFMAAVX2(SB), NOSPLIT, $0-8
 	MOVQ         a+0(FP), AX
 	MOVQ         (AX), CX
-	VBROADCASTSS 40(AX), Y0
+	VBROADCASTSS 16(AX), Y0
 	VXORPS       Y1, Y1, Y1
 	VXORPS       Y2, Y2, Y2
 	VXORPS       Y3, Y3, Y3
@@ -172,15 +172,15 @@ round:
 	VADDPS      Y10, Y1, Y1
 	VADDPS      Y11, Y1, Y1
 	VADDPS      Y12, Y1, Y1
-	VMOVSS      X1, 44(AX)
+	VMOVSS      X1, 20(AX)
 	VZEROUPPER
 	RET
 
-// func probeReadAVX2(a *vecArgs)
+// func probeReadAVX2(a *probeArgs)
 // Requires: AVX
 TEXT ·probeReadAVX2(SB), NOSPLIT, $0-8
 	MOVQ   a+0(FP), AX
-	MOVQ   16(AX), CX
+	MOVQ   8(AX), CX
 	MOVQ   (AX), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -210,6 +210,6 @@ block:
 	VXORPS Y5, Y0, Y0
 	VXORPS Y6, Y0, Y0
 	VXORPS Y7, Y0, Y0
-	VMOVSS X0, 44(AX)
+	VMOVSS X0, 20(AX)
 	VZEROUPPER
 	RET

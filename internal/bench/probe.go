@@ -1,33 +1,33 @@
-package simd
+package bench
 
 import "math"
 
-// Probe is two loops that do nothing but run into a limit of one core, for
+// probe is two loops that do nothing but run into a limit of one core, for
 // measured kernels to be compared with. A probe may be used by any number of
 // goroutines at once.
-type Probe struct {
-	// FlopPerRound is the floating-point operations of one round of FMA.
-	FlopPerRound int
-	// FMA runs rounds of multiply-adds in registers: x = alpha*x + alpha in
+type probe struct {
+	// flopPerRound is the floating-point operations of one round of fma.
+	flopPerRound int
+	// fma runs rounds of multiply-adds in registers: x = alpha*x + alpha in
 	// many independent chains, begun again at 0 every probeRounds. It returns
 	// a sum over the chains, one lane of each.
-	FMA func(rounds int, alpha float32) float32
-	// ReadBlock is the number of elements that Read takes at a time.
-	ReadBlock int
-	// Read loads every element of x once, whole blocks only, and returns the
+	fma func(rounds int, alpha float32) float32
+	// readBlock is the number of elements that read takes at a time.
+	readBlock int
+	// read loads every element of x once, whole blocks only, and returns the
 	// exclusive or of the bits of some of them.
-	Read func(x []float32) uint32
+	read func(x []float32) uint32
 }
 
-// Probe is the probe with the instructions that s uses.
-func (s *Set) Probe() Probe {
-	if p, ok := machineProbe(s.Name); ok {
+// probeOf is the probe with the instructions of a kernel set.
+func probeOf(set string) probe {
+	if p, ok := machineProbe(set); ok {
 		return p
 	}
-	return Probe{FlopPerRound: 16, FMA: fmaGeneric, ReadBlock: 8, Read: readGeneric}
+	return probe{flopPerRound: 16, fma: fmaGeneric, readBlock: 8, read: readGeneric}
 }
 
-// Rounds and elements of one assembly call; see mapChunk.
+// Rounds and elements of one assembly call, which Go cannot preempt.
 const (
 	probeRounds = 1 << 12
 	probeChunk  = 1 << 15
