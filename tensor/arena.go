@@ -2,42 +2,39 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// arena lends device memory, a Buffer's or Ints', that lives until reset. Its
+// arena lends device memory that lives until reset. Its
 // blocks stay, so that the next pass of the same shapes finds each piece where it was.
-type arena[M memory[M]] struct {
-	get   func(n int) M
-	put   func(M)
+type arena[T float32 | int32] struct {
+	get   func(n int) device.Memory[T]
+	put   func(device.Memory[T])
 	least int // elements of a block
-	mem   []M
-	sizes []int // of the blocks
-	block int   // the one being lent from
-	used  int   // elements of it lent
-	total int   // elements of all blocks
+	mem   []device.Memory[T]
+	block int // the one being lent from
+	used  int // elements of it lent
+	total int // elements of all blocks
 }
-
-type memory[M any] interface{ Slice(lo, hi int) M }
 
 const (
 	cacheLine  = 16 // elements; every allocation starts on one
 	mostBlocks = 32 // more are joined into one
 )
 
-func newArenas(b device.Backend) (arena[device.Buffer], arena[device.Ints]) {
-	return arena[device.Buffer]{get: b.Alloc, put: b.Free, least: 1 << 16}, arena[device.Ints]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}
+func newArenas(b device.Backend) (arena[float32], arena[int32]) {
+	return arena[float32]{get: b.Alloc, put: b.Free, least: 1 << 16}, arena[int32]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}
 }
 
 // alloc lends n elements with unspecified contents.
-func (a *arena[M]) alloc(n int) (m M) {
+func (a *arena[T]) alloc(n int) (m device.Memory[T]) {
 	if n == 0 {
 		return m
 	}
 	size := (n + cacheLine - 1) &^ (cacheLine - 1)
-	for a.block < len(a.mem) && a.used+size > a.sizes[a.block] {
+	for a.block < len(a.mem) && a.used+size > a.mem[a.block].N {
 		a.block, a.used = a.block+1, 0
 	}
 	if a.block == len(a.mem) {
 		block := max(size, a.least, a.total/2)
-		a.mem, a.sizes = append(a.mem, a.get(block)), append(a.sizes, block)
+		a.mem = append(a.mem, a.get(block))
 		a.total += block
 	}
 	m = a.mem[a.block].Slice(a.used, a.used+n)
@@ -45,7 +42,7 @@ func (a *arena[M]) alloc(n int) (m M) {
 	return m
 }
 
-func (a *arena[M]) reset() {
+func (a *arena[T]) reset() {
 	a.block, a.used = 0, 0
 	if len(a.mem) <= mostBlocks {
 		return
@@ -54,7 +51,7 @@ func (a *arena[M]) reset() {
 		a.put(m)
 	}
 	clear(a.mem)
-	a.mem, a.sizes = append(a.mem[:0], a.get(a.total)), append(a.sizes[:0], a.total)
+	a.mem = append(a.mem[:0], a.get(a.total))
 }
 
 // intArena lends []int32 of the host.

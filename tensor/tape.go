@@ -28,8 +28,8 @@ type Tape struct {
 	step    uint64
 	drops   uint64 // dropout nodes so far
 
-	arena   arena[device.Buffer]
-	numbers arena[device.Ints]
+	arena   arena[float32]
+	numbers arena[int32]
 	ints    intArena // what the tape itself needs to know of those numbers
 	tensors chunks[Tensor]
 	nodes   chunks[node]

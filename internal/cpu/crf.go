@@ -76,11 +76,7 @@ func (b *Backend) CRF(s *device.CRFSpec) {
 		a.shared = resize(a.shared, s.B*(s.K+2)*s.K)
 	}
 	par.For(s.B, 1, a, crfRows)
-	var sum float64
-	for _, v := range a.values {
-		sum += v
-	}
-	s.Value.Host[0] = simd.Narrow(sum / float64(steps))
+	s.Value.Host[0] = simd.Narrow(sumOf(a.values) / float64(steps))
 	if a.grad {
 		a.gather()
 	}
@@ -114,10 +110,7 @@ func crfRows(a *crfArgs, lo, hi int) {
 
 func (a *crfArgs) row(w *crfWork, b int) {
 	s, k := a.s, a.s.K
-	n := s.T
-	if !s.Lens.Zero() {
-		n = int(s.Lens.Host[b])
-	}
+	n := lengthOf(s.Lens, b, s.T)
 	if a.grad {
 		clear(a.shared[b*(k+2)*k : (b+1)*(k+2)*k])
 	}

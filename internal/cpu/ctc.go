@@ -21,26 +21,10 @@ var ctcArgsPool par.Pool[ctcArgs]
 func (b *Backend) CTC(s *device.CTCSpec) {
 	a := ctcArgsPool.Get()
 	a.set, a.s = b.set, s
-	a.rows = slices.Grow(a.rows[:0], s.B)[:s.B]
+	a.rows = resize(a.rows, s.B)
 	par.For(s.B, 1, a, ctcRows)
-	var sum float64
-	for _, v := range a.rows {
-		sum += v
-	}
-	s.Value.Host[0] = simd.Narrow(sum)
+	s.Value.Host[0] = simd.Narrow(sumOf(a.rows))
 	ctcArgsPool.Put(a)
-}
-
-// ctcRow is the number of steps and the labels of row b.
-func ctcRow(s *device.CTCSpec, b int) (steps int, labels []int32) {
-	steps, n := s.T, s.L
-	if !s.Lens.Zero() {
-		steps = int(s.Lens.Host[b])
-	}
-	if !s.LabelLens.Zero() {
-		n = int(s.LabelLens.Host[b])
-	}
-	return steps, s.Labels.Slice(b*s.L, b*s.L+n).Host
 }
 
 func ctcRows(a *ctcArgs, lo, hi int) {
@@ -48,7 +32,7 @@ func ctcRows(a *ctcArgs, lo, hi int) {
 	defer ctcPool.Put(w)
 	s := a.s
 	for b := lo; b < hi; b++ {
-		steps, labels := ctcRow(s, b)
+		steps, labels := lengthOf(s.Lens, b, s.T), s.Labels.Host[b*s.L:][:lengthOf(s.LabelLens, b, s.L)]
 		scale := 1 / float64(s.B)
 		if s.PerLabel {
 			scale /= float64(max(1, len(labels)))

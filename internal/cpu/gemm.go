@@ -48,26 +48,27 @@ func (b *panels) from(p, k0 int) []float32 {
 	return b.words[p*b.pitch+k0*b.line:]
 }
 
-// weights is what the set does with a kind; that of no cache is float32.
+// weights is what the set does with the kind that a cache keeps.
 func (b *Backend) weights(c *device.Cache) *simd.Weights {
-	if c == nil {
-		return &b.set.Weights[device.F32]
-	}
 	if int(c.Kind) >= len(b.set.Weights) {
 		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, c.Kind))
 	}
 	return &b.set.Weights[c.Kind]
 }
 
-// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k], as that kind. The capacity of dst is reused.
-func (b *Backend) pack(dst *panels, kind *simd.Weights, src []float32, k, n, ld int, trans bool) {
+// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. Its
+// kind is the one that it has, float32 if none; its capacity is reused.
+func (b *Backend) pack(dst *panels, src []float32, k, n, ld int, trans bool) {
+	if dst.Weights == nil {
+		dst.Weights = &b.set.Weights[device.F32]
+	}
 	nr := b.set.NR
 	count := ceilDiv(n, nr)
-	dst.Weights, dst.k, dst.n = kind, k, n
-	dst.line = nr * kind.Bytes / 4
-	dst.pitch = ceilDiv(k, kind.Group) * dst.line
+	dst.k, dst.n = k, n
+	dst.line = nr * dst.Bytes / 4
+	dst.pitch = ceilDiv(k, dst.Group) * dst.line
 	dst.words = grow(dst.words, count*dst.pitch)
-	if kind.Scales {
+	if dst.Scales {
 		dst.scale = grow(dst.scale, count*nr)
 	}
 	dst.src, dst.ld, dst.trans = src, ld, trans
@@ -659,7 +660,8 @@ func (g *gemm) cached() *panels {
 	if p, ok = s.Cache.Stale(s.Version).(*panels); !ok {
 		p = new(panels)
 	}
-	g.b.pack(p, g.b.weights(s.Cache), s.B.Host, s.K, s.N, s.LDB, s.TransB)
+	p.Weights = g.b.weights(s.Cache)
+	g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
 	s.Cache.Store(s.Version, p)
 	return p
 }

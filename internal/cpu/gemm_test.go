@@ -250,7 +250,7 @@ func TestProductOnPanels(t *testing.T) {
 				m, n, k := size[0], size[1], size[2]
 				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
 				got := slices.Clone(s.C.Host)
-				b.pack(&p, b.weights(nil), s.B.Host, k, n, s.LDB, trans)
+				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
 				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
 				if !slices.Equal(got, s.C.Host) {
@@ -287,8 +287,8 @@ func TestProductWithAddend(t *testing.T) {
 			}
 			x, h, bias := randoms(r, m*k), randoms(r, m*(k2+1)), randoms(r, n)
 			var w1, w2 panels
-			b.pack(&w1, b.weights(nil), randoms(r, n*k), k, n, k, true)
-			b.pack(&w2, b.weights(nil), randoms(r, n*k2), k2, n, k2, true)
+			b.pack(&w1, randoms(r, n*k), k, n, k, true)
+			b.pack(&w2, randoms(r, n*k2), k2, n, k2, true)
 			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: &w1, c: randoms(r, m*n), ldc: n, bias: bias}
 			both := first
 			both.c = slices.Clone(first.c)

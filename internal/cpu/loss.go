@@ -34,30 +34,23 @@ var lossArgsPool par.Pool[lossArgs]
 // 0 are not read, so their predictions and targets may hold NaN. The loss of a
 // Quantile item is the mean over its quantiles.
 func (b *Backend) Loss(s *device.LossSpec) {
-	total := lossWeight(s)
-	if s.N == 0 || total == 0 {
+	weight := lossWeight(s)
+	if s.N == 0 || weight == 0 {
 		s.Value.Host[0] = 0
 		clear(s.DPred.Host)
 		return
 	}
 	a := lossArgsPool.Get()
-	a.set, a.s, a.inv = b.set, s, 1/total
+	a.set, a.s, a.inv = b.set, s, 1/weight
 	a.block = max(1, 4096/s.V)
 	a.q = resize(a.q, s.Quantiles.N)
 	for i, q := range s.Quantiles.Host {
 		a.q[i] = float64(q)
 	}
 	blocks := ceilDiv(s.N, a.block)
-	if cap(a.sums) < blocks {
-		a.sums = make([]float64, blocks)
-	}
-	a.sums = a.sums[:blocks]
+	a.sums = resize(a.sums, blocks)
 	par.For(blocks, 1, a, lossBlocks)
-	var sum float64
-	for _, v := range a.sums {
-		sum += v
-	}
-	s.Value.Host[0] = simd.Narrow(sum * a.inv)
+	s.Value.Host[0] = simd.Narrow(sumOf(a.sums) * a.inv)
 	lossArgsPool.Put(a)
 }
 

@@ -228,3 +228,47 @@ func TestLargeSquares(t *testing.T) {
 		}
 	})
 }
+
+// crossEntropy is the reference for one row of CrossEntropy: the loss
+//
+//	(1-s)·w[c]·(-log p[c]) + s/V·Σ_j w[j]·(-log p[j])
+//
+// with p the softmax of the logits x, c the class, s the smoothing and w the
+// class weights (nil: ones). If d is not nil it receives the gradient in x.
+func crossEntropy[F float](x []F, c int, s F, w, d []F) F {
+	top := x[0]
+	for _, v := range x {
+		top = max(top, v)
+	}
+	var sum float64
+	for _, v := range x {
+		sum += math.Exp(float64(v - top))
+	}
+	norm := float64(top) + math.Log(sum)
+	hit, each := 1-s, s/F(len(x))
+	if w != nil {
+		hit *= w[c]
+	}
+	l, total := hit*F(norm-float64(x[c])), hit
+	for j, v := range x {
+		wj := each
+		if w != nil {
+			wj *= w[j]
+		}
+		if each != 0 {
+			l += wj * F(norm-float64(v))
+		}
+		total += wj
+	}
+	for j := range d {
+		wj := each
+		if w != nil {
+			wj *= w[j]
+		}
+		d[j] = F(math.Exp(float64(x[j])-norm))*total - wj
+	}
+	if d != nil {
+		d[c] -= hit
+	}
+	return l
+}

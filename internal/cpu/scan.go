@@ -376,6 +376,8 @@ func (e *scan) kept(c *device.Cache) bool {
 		if p, _ = c.Stale(e.Version).(*weights); p == nil {
 			p = new(weights)
 		}
+		kind := e.b.weights(c)
+		p.w.Weights, p.r.Weights, p.side.Weights, p.proj.Weights = kind, kind, kind, kind
 	}
 	e.p = p
 	return ok
@@ -386,16 +388,16 @@ func (e *scan) packWeights() {
 	if e.kept(e.Cache) {
 		return
 	}
-	b, GH, kind := e.b, e.gw, e.b.weights(e.Cache)
-	b.pack(&e.p.w, kind, e.W.Host, e.I, GH, e.I, true)
+	b, GH := e.b, e.gw
+	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
 	if !e.R.Zero() {
-		b.pack(&e.p.r, kind, e.R.Host, e.out, e.joined, e.out, true)
+		b.pack(&e.p.r, e.R.Host, e.out, e.joined, e.out, true)
 		if e.joined < GH {
-			b.pack(&e.p.side, kind, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
+			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, kind, e.P.Host, e.H, e.out, e.H, true)
+		b.pack(&e.p.proj, e.P.Host, e.H, e.out, e.H, true)
 	}
 	if e.Cache != nil {
 		e.Cache.Store(e.Version, e.p)
@@ -445,6 +447,16 @@ func (e *scan) inputs() {
 		par.For(rows, ceilDiv(minGemmWork, perRow), e, func(e *scan, lo, hi int) {
 			e.inputRows(e.t0, lo, hi-lo)
 		})
+	}
+}
+
+// share computes a product of a step, of rows as they stand: the member's share of the columns.
+func (e *scan) share(w *worker, m par.Member, p product) {
+	if p.m > 0 {
+		p.set, p.cs = e.b.set, 1
+		w.product = p
+		p0, p1 := m.Share(e.panelsOf(p.n))
+		w.run(0, p.m, p0, p1)
 	}
 }
 
@@ -686,27 +698,15 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 
 // candidate adds the last gate's rows of R times Side, for a GRU that resets before the product.
 func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
-	n := e.inside(t, lo, hi)
-	if n == 0 {
-		return
-	}
-	GH, base := e.gw, e.gateRow(t)+lo
-	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H, cs: 1, panels: &e.p.side,
-		c: e.Gates.Host[base*GH+e.joined:], ldc: GH, acc: true}
-	p0, p1 := m.Share(e.panelsOf(e.H))
-	w.run(0, n, p0, p1)
+	base := e.gateRow(t) + lo
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H,
+		panels: &e.p.side, c: e.Gates.Host[base*e.gw+e.joined:], ldc: e.gw, acc: true})
 }
 
 // project makes the new state P·m.
 func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
-	n := e.inside(t, lo, hi)
-	if n == 0 {
-		return
-	}
-	w.product = product{set: e.b.set, m: n, n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H, cs: 1,
-		panels: &e.p.proj, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out}
-	p0, p1 := m.Share(e.panelsOf(e.out))
-	w.run(0, n, p0, p1)
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H,
+		panels: &e.p.proj, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out})
 }
 
 // cells runs the cell for r's units of rows [lo,hi) at time t.

@@ -40,18 +40,18 @@ func (e *scan) packBack() {
 	if e.kept(e.BackCache) {
 		return
 	}
-	b, kind := e.b, e.b.weights(e.BackCache)
+	b := e.b
 	if !e.DX.Zero() || e.BackCache != nil {
-		b.pack(&e.p.w, kind, e.W.Host, e.gw, e.I, e.I, false)
+		b.pack(&e.p.w, e.W.Host, e.gw, e.I, e.I, false)
 	}
 	if !e.R.Zero() {
-		b.pack(&e.p.r, kind, e.R.Host, e.joined, e.out, e.out, false)
+		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
 		if rest := e.gw - e.joined; rest > 0 {
-			b.pack(&e.p.side, kind, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
+			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, kind, e.P.Host, e.out, e.H, e.H, false)
+		b.pack(&e.p.proj, e.P.Host, e.out, e.H, e.H, false)
 	}
 	if e.BackCache != nil {
 		e.BackCache.Store(e.Version, e.p)
@@ -253,27 +253,14 @@ func (e *scan) projected(t, lo, hi int) []float32 {
 
 // projectGrad is the gradient of what entered P.
 func (e *scan) projectGrad(w *worker, t, lo, hi int, m par.Member) {
-	n := e.inside(t, lo, hi)
-	if n == 0 {
-		return
-	}
-	w.product = product{set: e.b.set, m: n, n: e.H, k: e.out, a: e.projected(t, lo, hi), rs: e.out, cs: 1,
-		panels: &e.p.proj, c: e.dmid[lo*e.H:], ldc: e.H}
-	p0, p1 := m.Share(e.panelsOf(e.H))
-	w.run(0, n, p0, p1)
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.out, a: e.projected(t, lo, hi), rs: e.out,
+		panels: &e.p.proj, c: e.dmid[lo*e.H:], ldc: e.H})
 }
 
 // candidateGrad is the gradient of Side, for a GRU that resets before the product.
 func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
-	n := e.inside(t, lo, hi)
-	if n == 0 {
-		return
-	}
-	GH, base := e.gw, t*e.B+lo
-	w.product = product{set: e.b.set, m: n, n: e.H, k: e.H, a: e.Gates.Host[base*GH+e.joined:], rs: GH, cs: 1,
-		panels: &e.p.side, c: e.dmid[lo*e.H:], ldc: e.H}
-	p0, p1 := m.Share(e.panelsOf(e.H))
-	w.run(0, n, p0, p1)
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Gates.Host[(t*e.B+lo)*e.gw+e.joined:], rs: e.gw,
+		panels: &e.p.side, c: e.dmid[lo*e.H:], ldc: e.H})
 }
 
 // recurGrad turns the gate gradients of rows [lo,hi) at time t into dL/dh of the

@@ -25,21 +25,22 @@ func (b *Backend) SumSquares(dst, src device.Buffer) {
 	a := squaresArgsPool.Get()
 	a.set, a.x = b.set, src.Host
 	blocks := ceilDiv(src.N, squaresBlock)
-	if cap(a.sums) < blocks {
-		a.sums = make([]float64, blocks)
-	}
-	a.sums = a.sums[:blocks]
+	a.sums = resize(a.sums, blocks)
 	par.For(blocks, moveGrain/squaresBlock, a, func(a *squaresArgs, lo, hi int) {
 		for k := lo; k < hi; k++ {
 			a.sums[k] = float64(a.set.SumSq(a.x[k*squaresBlock : min((k+1)*squaresBlock, len(a.x))]))
 		}
 	})
-	var sum float64
-	for _, v := range a.sums {
-		sum += v
-	}
-	dst.Host[0] = float32(sum)
+	dst.Host[0] = float32(sumOf(a.sums))
 	squaresArgsPool.Put(a)
+}
+
+// sumOf adds in order.
+func sumOf(v []float64) (sum float64) {
+	for _, x := range v {
+		sum += x
+	}
+	return sum
 }
 
 // ClipFactor is factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as

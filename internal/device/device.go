@@ -20,61 +20,42 @@ package device
 
 import "sync"
 
-// A Buffer is a run of float32 on a device. The zero Buffer is "absent".
-// On the CPU it is a slice of ordinary memory; another device keeps its address in Addr.
-type Buffer struct {
-	Host []float32 // CPU memory; nil on other devices
-	Addr uintptr   // device address; 0 on the CPU
-	N    int       // length in elements
+// Memory is a run of numbers on a device. The zero Memory is "absent". On the
+// CPU it is a slice of ordinary memory; another device keeps its address in Addr.
+type Memory[T float32 | int32] struct {
+	Host []T     // CPU memory; nil on other devices
+	Addr uintptr // device address; 0 on the CPU
+	N    int     // length in elements
 }
+
+// Buffer is numbers to compute with; Ints is lengths, row numbers, ids, classes.
+type (
+	Buffer = Memory[float32]
+	Ints   = Memory[int32]
+)
 
 // HostBuffer wraps ordinary memory as a CPU buffer.
 func HostBuffer(s []float32) Buffer { return Buffer{Host: s, N: len(s)} }
 
-// Slice is the part [lo, hi) of b, sharing its memory.
-func (b Buffer) Slice(lo, hi int) Buffer {
-	if lo < 0 || hi < lo || hi > b.N {
-		panic("device: slice out of range")
-	}
-	s := Buffer{N: hi - lo}
-	if b.Host != nil {
-		s.Host = b.Host[lo:hi:hi]
-	} else if b.Addr != 0 {
-		s.Addr = b.Addr + uintptr(lo)*4
-	}
-	return s
-}
-
-// Zero reports whether b is absent.
-func (b Buffer) Zero() bool { return b.N == 0 }
-
-// Ints is a run of int32 on a device, as Buffer is one of float32: lengths, row
-// numbers, ids, classes. The zero Ints is "absent".
-type Ints struct {
-	Host []int32
-	Addr uintptr
-	N    int
-}
-
 // HostInts wraps ordinary memory as the CPU's.
 func HostInts(s []int32) Ints { return Ints{Host: s, N: len(s)} }
 
-// Slice is the part [lo, hi) of v, sharing its memory.
-func (v Ints) Slice(lo, hi int) Ints {
-	if lo < 0 || hi < lo || hi > v.N {
+// Slice is the part [lo, hi) of m, sharing its memory.
+func (m Memory[T]) Slice(lo, hi int) Memory[T] {
+	if lo < 0 || hi < lo || hi > m.N {
 		panic("device: slice out of range")
 	}
-	s := Ints{N: hi - lo}
-	if v.Host != nil {
-		s.Host = v.Host[lo:hi:hi]
-	} else if v.Addr != 0 {
-		s.Addr = v.Addr + uintptr(lo)*4
+	s := Memory[T]{N: hi - lo}
+	if m.Host != nil {
+		s.Host = m.Host[lo:hi:hi]
+	} else if m.Addr != 0 {
+		s.Addr = m.Addr + uintptr(lo)*4
 	}
 	return s
 }
 
-// Zero reports whether v is absent.
-func (v Ints) Zero() bool { return v.N == 0 }
+// Zero reports whether m is absent.
+func (m Memory[T]) Zero() bool { return m.N == 0 }
 
 // Backend computes. Methods enqueue in order and may return before the work is
 // done; specs are passed by pointer and are not kept after the call returns
