@@ -622,7 +622,8 @@ func forwardUnits(e *scan, lo, hi int) {
 	r.put()
 }
 
-// forwardColumns runs them as a member of a gang.
+// forwardColumns runs them as a member of a gang, as far as i1 or until the gang
+// had better end; i1 is then where it did.
 func forwardColumns(e *scan, m par.Member) {
 	w, r := workerPool.Get(), e.newRow()
 	lo, hi := m.Share(e.B)
@@ -632,7 +633,8 @@ func forwardColumns(e *scan, m par.Member) {
 		lo, hi = 0, e.B
 		e.ownUnits(r, m)
 	}
-	for i := e.i0; i < e.i1; i++ {
+	together, i := true, e.i0
+	for end := e.i1; i < end && together; i++ {
 		t := e.at(i)
 		for _, s := range stages {
 			s.product(e, w, t, 0, e.B, m)
@@ -640,8 +642,11 @@ func forwardColumns(e *scan, m par.Member) {
 				m.Barrier()
 			}
 			s.rows(e, r, t, lo, hi)
-			m.Barrier()
+			together = m.Barrier()
 		}
+	}
+	if m.First() {
+		e.i1 = i
 	}
 	r.put()
 	w.put()

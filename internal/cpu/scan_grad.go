@@ -153,16 +153,20 @@ func backwardColumns(e *scan, m par.Member) {
 		lo, hi = 0, e.B
 		e.ownUnits(r, m)
 	}
-	for i := e.i1 - 1; i >= e.i0; i-- {
-		t := e.at(i)
+	together, i := true, e.i1
+	for end := e.i0; i > end && together; i-- {
+		t := e.at(i - 1)
 		for _, s := range stages {
 			s.rows(e, r, t, lo, hi)
-			m.Barrier()
+			together = m.Barrier()
 			s.product(e, w, t, 0, e.B, m)
 			if !pinned {
-				m.Barrier()
+				together = m.Barrier()
 			}
 		}
+	}
+	if m.First() {
+		e.i0 = i
 	}
 	r.put()
 	w.put()

@@ -36,9 +36,12 @@ type job struct {
 	left    atomic.Int64 // parts not finished
 	refs    atomic.Int64
 	failure atomic.Pointer[any]
-	arrived atomic.Int64 // members waiting at the barrier
-	round   atomic.Int64 // barriers passed
-	slow    atomic.Bool  // a member kept another waiting for long
+	waiting atomic.Bool   // the caller sleeps until the last part is finished
+	wake    chan struct{} // and this wakes it; holds one
+	arrived atomic.Int64  // members waiting at the barrier
+	round   atomic.Int64  // barriers passed
+	slow    atomic.Bool   // a member kept another waiting for long
+	ended   atomic.Bool   // slow, as it was when the last barrier was passed
 }
 
 // SetWorkers caps how many goroutines a loop may use; 0 lifts the cap.
@@ -121,6 +124,9 @@ func (m Member) Share(n int) (lo, hi int) {
 	return m.index * n / size, (m.index + 1) * n / size
 }
 
+// First says whether this is the one member that speaks for all.
+func (m Member) First() bool { return m.index == 0 }
+
 // Members is how many they are.
 func (m Member) Members() int {
 	if m.j == nil {
@@ -130,14 +136,17 @@ func (m Member) Members() int {
 }
 
 // Barrier waits until every member has come here. It spins: the members must
-// arrive within microseconds of each other.
-func (m Member) Barrier() {
+// arrive within microseconds of each other. Once they did not, it says false, to
+// all members the same: the gang had better end, since whoever else wants the
+// cores would make each of its steps as long as a turn of the system.
+func (m Member) Barrier() bool {
 	j := m.j
 	round := j.round.Load()
 	if j.arrived.Add(1) == j.parts {
 		j.arrived.Store(0)
+		j.ended.Store(j.slow.Load())
 		j.round.Add(1)
-		return
+		return !j.ended.Load() // the next barrier needs this member, so nobody sets it meanwhile
 	}
 	var since time.Time
 	for spins := 1; j.round.Load() == round; spins++ {
@@ -154,6 +163,7 @@ func (m Member) Barrier() {
 		}
 		runtime.Gosched()
 	}
+	return !j.ended.Load()
 }
 
 // A gang is only good while the system runs all members at once. When one was
@@ -202,6 +212,7 @@ func Gang[T any](arg *T, body func(arg *T, m Member)) {
 	j.member = *(*func(unsafe.Pointer, Member))(unsafe.Pointer(&body))
 	j.start(unsafe.Pointer(arg), size, size)
 	j.slow.Store(false)
+	j.ended.Store(false)
 	for range size - 1 {
 		tokens <- j
 	}
@@ -213,6 +224,9 @@ func Gang[T any](arg *T, body func(arg *T, m Member)) {
 
 // start readies a job of so many parts, to be held by the caller and one worker for each further part.
 func (j *job) start(arg unsafe.Pointer, n, parts int) {
+	if j.wake == nil {
+		j.wake = make(chan struct{}, 1)
+	}
 	j.arg, j.n, j.parts = arg, n, int64(parts)
 	j.next.Store(0)
 	j.left.Store(int64(parts))
@@ -222,12 +236,28 @@ func (j *job) start(arg unsafe.Pointer, n, parts int) {
 	j.refs.Store(int64(parts))
 }
 
+// patient is how long a caller looks whether the others are done before it
+// sleeps: parts end within microseconds of each other unless somebody else has
+// the core. Then that one gets this core too; and who sleeps is run next when it
+// is woken, while who yields stands behind all others, each of which may have
+// the core for ten milliseconds.
+const patient = 30 * time.Microsecond
+
 // finish takes part in a job and waits for the others.
 func (j *job) finish() {
 	j.work()
-	for spins := 0; j.left.Load() > 0; spins++ {
-		if spins > 64 {
-			runtime.Gosched()
+	var since time.Time
+	for spins := 1; j.left.Load() > 0; spins++ {
+		if spins%512 != 0 {
+			continue
+		}
+		if since.IsZero() {
+			since = time.Now()
+		} else if time.Since(since) > patient {
+			j.waiting.Store(true)
+			if j.left.Load() > 0 || !j.waiting.Swap(false) { // or somebody has seen it, and sends
+				<-j.wake
+			}
 		}
 	}
 	failure := j.failure.Load()
@@ -254,7 +284,9 @@ func (j *job) run(i int) {
 			v := r // r itself must not escape: it would be allocated in every part
 			j.failure.CompareAndSwap(nil, &v)
 		}
-		j.left.Add(-1)
+		if j.left.Add(-1) == 0 && j.waiting.Swap(false) {
+			j.wake <- struct{}{}
+		}
 	}()
 	if j.member != nil {
 		j.member(j.arg, Member{j, i})
@@ -301,7 +333,7 @@ func ensure(n int) {
 		started.Add(1)
 		idle.Add(1)   // a token sent before it runs waits for it
 		for range 3 { // two that wait for it at most, and one under way: steady loops never allocate
-			jobs.Put(new(job))
+			jobs.Put(&job{wake: make(chan struct{}, 1)})
 		}
 		go worker()
 	}

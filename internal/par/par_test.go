@@ -2,6 +2,7 @@ package par
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -168,4 +169,65 @@ func TestGangRaisesPanics(t *testing.T) {
 		}
 		m.Barrier()
 	})
+}
+
+// A member that keeps the others waiting ends the gang: all learn it at the same
+// barrier.
+func TestGangEndsTogether(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(3)
+	type gang struct {
+		passed [3]int
+		met    bool
+	}
+	for range 20 {
+		g := &gang{}
+		Gang(g, func(g *gang, m Member) {
+			lo, hi := m.Share(3)
+			if m.First() {
+				g.met = m.Members() > 1
+			}
+			for together := true; together && g.passed[lo] < 1000; {
+				if m.First() && g.passed[lo] == 5 {
+					time.Sleep(5 * patience)
+				}
+				together = m.Barrier()
+				for i := lo; i < hi; i++ {
+					g.passed[i]++
+				}
+			}
+		})
+		if g.passed[0] != g.passed[1] || g.passed[0] != g.passed[2] {
+			t.Fatalf("the members passed %v barriers", g.passed)
+		}
+		if g.met && g.passed[0] > 6 {
+			t.Fatalf("the gang went on for %d barriers", g.passed[0])
+		}
+	}
+}
+
+// A caller that waits for long sleeps, and is woken whoever finishes the last part.
+func TestCallersSleep(t *testing.T) {
+	defer SetWorkers(0)
+	SetWorkers(4)
+	var all sync.WaitGroup
+	for caller := range 6 {
+		all.Go(func() {
+			for i := range 30 {
+				s := &sums{make([]int32, 4)}
+				For(4, 1, s, func(s *sums, lo, hi int) {
+					for k := lo; k < hi; k++ {
+						if k == (caller+i)%4 {
+							time.Sleep(3 * patient)
+						}
+						s.hits[k]++
+					}
+				})
+				if !slices.Equal(s.hits, []int32{1, 1, 1, 1}) {
+					t.Errorf("returned with %v", s.hits)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
