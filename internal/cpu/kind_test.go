@@ -61,12 +61,12 @@ func tilesOfHalves(set *simd.Set, t *simd.Tiles) {
 		for j := 0; j < tile.N; j += set.NR {
 			part, one := tile, *t
 			part.N, part.NextB, part.NextC = min(set.NR, tile.N-j), nil, nil
-			part.C = unsafe.SliceData(unsafe.Slice(tile.C, j+1)[j:])
+			part.C = after(tile.C, j)
 			if tile.From != nil {
-				part.From = unsafe.SliceData(unsafe.Slice(tile.From, j+1)[j:])
+				part.From = after(tile.From, j)
 			}
 			if t.K > 0 {
-				part.B = wide(&unsafe.Slice(tile.B, j/set.NR*t.Pitch+1)[j/set.NR*t.Pitch], t.K)
+				part.B = wide(after(tile.B, j/set.NR*t.Pitch), t.K)
 			}
 			part.B2 = wide(tile.B2, t.K2)
 			one.First, one.Count, one.LDB = &part, 1, set.NR
@@ -95,34 +95,37 @@ func encodeQuarter(nr int, dst []byte, scale, panel []float32) {
 	}
 }
 
+// after is the element n places after p.
+func after[T any](p *T, n int) *T {
+	var zero T
+	return (*T)(unsafe.Add(unsafe.Pointer(p), n*int(unsafe.Sizeof(zero))))
+}
+
 func tilesOfQuarter(nr int, t *simd.Tiles) {
-	one := func(sum float32, a []float32, cs, k int, b []int8, ldb int, scale float32) float32 {
+	chain := func(sum float32, a *float32, cs, k int, b *float32, ldb int, scale float32) float32 {
 		for g := 0; g < k; g += 4 {
-			link := 0.0
+			link, group := 0.0, (*[4]int8)(unsafe.Pointer(after(b, g/4*ldb)))
 			for i := g; i < min(g+4, k); i++ {
-				link += float64(a[i*cs]) * float64(b[g/4*4*ldb+i-g])
+				link += float64(*after(a, i*cs)) * float64(group[i-g])
 			}
 			sum = simd.Narrow(float64(sum) + link*float64(scale))
 		}
 		return sum
 	}
-	rest := func(p *float32, from int) []float32 { return unsafe.Slice(p, 1<<30)[from:] }
 	for _, tile := range unsafe.Slice(t.First, t.Count) {
 		for r := range tile.M {
 			for c := range tile.N {
 				sum := float32(0)
 				if tile.From != nil {
-					sum = rest(tile.From, 0)[r*t.LDFrom+c]
+					sum = *after(tile.From, r*t.LDFrom+c)
 				}
 				if t.K > 0 {
-					b := unsafe.Slice((*int8)(unsafe.Pointer(&rest(tile.B, 0)[c/nr*t.Pitch])), 1<<30)
-					sum = one(sum, rest(tile.A, r*t.RS), tile.CS, t.K, b[4*(c%nr):], t.LDB, rest(tile.Scale, 0)[c])
+					sum = chain(sum, after(tile.A, r*t.RS), tile.CS, t.K, after(tile.B, c/nr*t.Pitch+c%nr), t.LDB, *after(tile.Scale, c))
 				}
 				if t.K2 > 0 {
-					b := unsafe.Slice((*int8)(unsafe.Pointer(tile.B2)), 1<<30)
-					sum = one(sum, rest(tile.A2, r*t.RS2), tile.CS, t.K2, b[4*c:], t.LDB, rest(tile.Scale2, 0)[c])
+					sum = chain(sum, after(tile.A2, r*t.RS2), tile.CS, t.K2, after(tile.B2, c), t.LDB, *after(tile.Scale2, c))
 				}
-				rest(tile.C, 0)[r*t.LDC+c] = sum
+				*after(tile.C, r*t.LDC+c) = sum
 			}
 		}
 	}
@@ -201,8 +204,8 @@ func compareKind(t *testing.T, kind device.Kind, got, want []float32, k int) {
 }
 
 // A layer at rest of another kind gives what it gives in float32 with the kind's
-// values, whichever way the work is split; its masters do not change, and from
-// its own kernels nothing is asked of a pass that has no cache.
+// values, whichever way the work is split. Its masters do not change: a pass
+// without the cache is float32's.
 func TestScanOfKinds(t *testing.T) {
 	defer par.SetWorkers(0)
 	set := simd.Best()
