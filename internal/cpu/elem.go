@@ -62,69 +62,39 @@ func within(s []float32, lo, hi int) []float32 {
 	return s[lo:hi]
 }
 
-type binaryArgs struct {
-	set   *simd.Set
-	s     *device.BinarySpec
-	block int       // repeats of Y in one partial sum
-	parts workspace // [blocks, YN]
-}
-
-var binaryArgsPool par.Pool[binaryArgs]
-
 // Binary is Z = X op Y with Y repeated; Z may be X.
 func (b *Backend) Binary(s *device.BinarySpec) {
-	if s.N == 0 {
-		return
-	}
-	a := binaryArgsPool.Get()
-	a.set, a.s = b.set, s
-	par.For(s.N, elemGrain, a, func(a *binaryArgs, lo, hi int) {
-		x, y, z := a.s.X.Host, a.s.Y.Host, a.s.Z.Host
-		if a.s.YN == 1 {
-			a.scalar(z[lo:hi], x[lo:hi], y[0])
+	par.Each(s.N, elemGrain, b, s, func(b *Backend, s *device.BinarySpec, lo, hi int) {
+		x, y, z := s.X.Host, s.Y.Host, s.Z.Host
+		if s.YN == 1 {
+			scalar(b.set, s.Op, z[lo:hi], x[lo:hi], y[0])
 			return
 		}
+		apply := [...]func(z, x, y []float32){device.Add: b.set.Add, device.Sub: b.set.Sub, device.Mul: b.set.Mul, device.Div: b.set.Div}[s.Op]
 		for lo < hi {
-			j := lo % a.s.YN
-			n := min(a.s.YN-j, hi-lo)
-			a.apply(z[lo:lo+n], x[lo:lo+n], y[j:j+n])
+			j := lo % s.YN
+			n := min(s.YN-j, hi-lo)
+			apply(z[lo:lo+n], x[lo:lo+n], y[j:j+n])
 			lo += n
 		}
 	})
-	binaryArgsPool.Put(a)
 }
 
-func (a *binaryArgs) apply(z, x, y []float32) {
-	switch a.s.Op {
+// scalar is z = x op y with one y for all.
+func scalar(set *simd.Set, op device.BinaryOp, z, x []float32, y float32) {
+	switch op {
 	case device.Add:
-		a.set.Add(z, x, y)
+		set.Shift(y, z, x)
 	case device.Sub:
-		a.set.Sub(z, x, y)
+		set.Shift(-y, z, x)
 	case device.Mul:
-		a.set.Mul(z, x, y)
-	case device.Div:
-		a.set.Div(z, x, y)
-	default:
-		panic(fmt.Sprintf("cpu: Binary: unknown op %d", a.s.Op))
-	}
-}
-
-// scalar is apply with one y for all.
-func (a *binaryArgs) scalar(z, x []float32, y float32) {
-	switch a.s.Op {
-	case device.Add:
-		a.set.Shift(y, z, x)
-	case device.Sub:
-		a.set.Shift(-y, z, x)
-	case device.Mul:
-		copy(z, x)
-		a.set.Scale(y, z)
+		scaled(set, z, x, y)
 	case device.Div:
 		for i, v := range x {
 			z[i] = simd.Narrow(float64(v) / float64(y))
 		}
 	default:
-		panic(fmt.Sprintf("cpu: Binary: unknown op %d", a.s.Op))
+		panic(fmt.Sprintf("cpu: Binary: unknown op %d", op))
 	}
 }
 
@@ -133,21 +103,17 @@ func (b *Backend) BinaryGrad(s *device.BinarySpec) {
 	if s.N == 0 {
 		return
 	}
-	a := binaryArgsPool.Get()
-	a.set, a.s = b.set, s
 	if !s.DY.Zero() {
-		a.gradY()
+		b.binaryGradY(s)
 	}
 	if !s.DX.Zero() {
-		par.For(s.N, elemGrain, a, binaryGradX)
+		par.Each(s.N, elemGrain, b, s, (*Backend).binaryGradX)
 	}
-	binaryArgsPool.Put(a)
 }
 
-func binaryGradX(a *binaryArgs, lo, hi int) {
-	s := a.s
+func (b *Backend) binaryGradX(s *device.BinarySpec, lo, hi int) {
 	dz, dx, y := s.DZ.Host, s.DX.Host, s.Y.Host
-	set, g := a.set, chunks.Get()
+	set, g := b.set, chunks.Get()
 	for lo < hi {
 		j := lo % s.YN
 		n := min(len(g), hi-lo)
@@ -177,37 +143,37 @@ func binaryGradX(a *binaryArgs, lo, hi int) {
 	chunks.Put(g)
 }
 
-// gradY sums over the repeats of Y: fixed blocks of repeats side by side, then the blocks in order.
-func (a *binaryArgs) gradY() {
-	s := a.s
+// repeatBlock is how many repeats of Y one partial sum covers.
+func repeatBlock(s *device.BinarySpec) int { return min(rowBlock(s.YN), s.N/s.YN) }
+
+// binaryGradY sums over the repeats of Y: fixed blocks of repeats side by side, then the blocks in order.
+func (b *Backend) binaryGradY(s *device.BinarySpec) {
+	w := workspaces.Get() // [blocks,YN]
+	w.set = b.set
 	repeats := s.N / s.YN
-	a.block = rowBlock(s.YN)
-	if repeats == 1 {
-		a.block = 1
-	}
-	blocks := ceilDiv(repeats, a.block)
-	parts := a.parts.floats(blocks * s.YN)
+	blocks := ceilDiv(repeats, repeatBlock(s))
+	parts := w.floats(blocks * s.YN)
 	if blocks == 1 && s.YN >= narrow {
-		par.For(s.YN, elemGrain/repeats+1, a, func(a *binaryArgs, lo, hi int) { a.partY(0, lo, hi) })
+		par.Each(s.YN, elemGrain/repeats+1, w, s, func(w *workspace, s *device.BinarySpec, lo, hi int) { w.partY(s, 0, lo, hi) })
 	} else {
-		par.For(blocks, 1, a, func(a *binaryArgs, lo, hi int) {
+		par.Each(blocks, 1, w, s, func(w *workspace, s *device.BinarySpec, lo, hi int) {
 			for k := lo; k < hi; k++ {
-				a.partY(k, 0, a.s.YN)
+				w.partY(s, k, 0, s.YN)
 			}
 		})
 	}
-	foldRows(a.set, parts, blocks, s.YN)
-	store(a.set, s.DY.Host[:s.YN], parts[:s.YN], s.AccY)
+	foldRows(b.set, parts, blocks, s.YN)
+	store(b.set, s.DY.Host[:s.YN], parts[:s.YN], s.AccY)
+	workspaces.Put(w)
 }
 
 // partY sums block k's repeats into columns [lo,hi) of its row of parts.
-func (a *binaryArgs) partY(k, lo, hi int) {
-	s := a.s
-	out := a.parts.f[k*s.YN+lo : k*s.YN+hi]
+func (w *workspace) partY(s *device.BinarySpec, k, lo, hi int) {
+	out, set, block := w.f[k*s.YN+lo:k*s.YN+hi], w.set, repeatBlock(s)
 	clear(out)
-	first, end := k*a.block, min((k+1)*a.block, s.N/s.YN)
+	first, end := k*block, min((k+1)*block, s.N/s.YN)
 	if s.YN < narrow {
-		a.narrowY(out, first*s.YN, end*s.YN)
+		narrowY(s, out, first*s.YN, end*s.YN)
 		return
 	}
 	y := s.Y.Host
@@ -215,11 +181,11 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 		dz := s.DZ.Host[r*s.YN+lo : r*s.YN+hi]
 		switch s.Op {
 		case device.Add:
-			a.set.Add(out, out, dz)
+			set.Add(out, out, dz)
 		case device.Sub:
-			a.set.Sub(out, out, dz)
+			set.Sub(out, out, dz)
 		case device.Mul:
-			a.set.MulAdd(out, dz, s.X.Host[r*s.YN+lo:r*s.YN+hi])
+			set.MulAdd(out, dz, s.X.Host[r*s.YN+lo:r*s.YN+hi])
 		case device.Div:
 			x := s.X.Host[r*s.YN+lo : r*s.YN+hi]
 			for j, d := range dz {
@@ -234,8 +200,7 @@ func (a *binaryArgs) partY(k, lo, hi int) {
 const narrow = 16
 
 // narrowY is partY for all columns of elements [lo,hi), with YN below narrow.
-func (a *binaryArgs) narrowY(out []float32, lo, hi int) {
-	s := a.s
+func narrowY(s *device.BinarySpec, out []float32, lo, hi int) {
 	for j := range out {
 		dz, sum := s.DZ.Host, 0.0
 		switch s.Op {
