@@ -37,14 +37,10 @@ type AdamOptions struct {
 	Groups       []Group
 }
 
-// AdamWOptions sets up AdamW (Loshchilov and Hutter, arXiv:1711.05101).
-type AdamWOptions struct {
-	Beta1, Beta2 float32 // 0 means 0.9 and 0.999
-	Eps          float32 // 0 means 1e-8; added outside the root
-	WeightDecay  float32 // decoupled: w shrinks by lr·WeightDecay·w; 0 is none, where PyTorch's default is 0.01
-	DecayAll     bool    // decay biases and norms too, as PyTorch does
-	Groups       []Group
-}
+// AdamWOptions sets up AdamW (Loshchilov and Hutter, arXiv:1711.05101): with a
+// WeightDecay that is decoupled, w shrinks by lr·WeightDecay·w. 0 is none, where
+// PyTorch's default is 0.01.
+type AdamWOptions AdamOptions
 
 // RMSpropOptions sets up RMSprop, not centred (torch.optim.RMSprop).
 type RMSpropOptions struct {

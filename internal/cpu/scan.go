@@ -276,10 +276,16 @@ func (e *scan) pinned(m par.Member) bool {
 	return e.plain && e.cell == &plainLSTM && e.H%e.b.set.NR == 0 && e.B < m.Members()
 }
 
-// ownUnits gives r the units of a member.
-func (e *scan) ownUnits(r *row, m par.Member) {
-	lo, hi := m.Share(e.H / e.b.set.NR)
-	r.u0, r.u1 = lo*e.b.set.NR, hi*e.b.set.NR
+// ownRows is a member's share of rows [lo,hi): all of them where it is pinned,
+// and r has its share of the units.
+func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, pinned bool) {
+	if e.pinned(m) {
+		u0, u1 := m.Share(e.H / e.b.set.NR)
+		r.u0, r.u1 = u0*e.b.set.NR, u1*e.b.set.NR
+		return lo, hi, true
+	}
+	first, last = m.Share(hi - lo)
+	return lo + first, lo + last, false
 }
 
 // localGates says whether each core makes the gates of its rows step by step,
@@ -586,19 +592,37 @@ func (e *scan) trace() {
 }
 
 // forwardRows runs steps [i0,i1) for the rows of some parts.
-func forwardRows(e *scan, from, to int) {
+func forwardRows(e *scan, from, to int) { e.forwardSteps(par.Member{}, e.cut(from), e.cut(to)) }
+
+// forwardColumns runs them as a member of a gang; i1 is then where that ended.
+func forwardColumns(e *scan, m par.Member) {
+	if end := e.forwardSteps(m, 0, e.B); m.First() {
+		e.i1 = end
+	}
+}
+
+// forwardSteps runs steps from i0 on for rows [lo,hi), of whose products a member
+// has its share of the columns, and of whose cells its share of the rows or of
+// the units. It says where it stopped: at i1, or where the gang had better end.
+func (e *scan) forwardSteps(m par.Member, lo, hi int) (i int) {
 	w, r := workerPool.Get(), e.newRow()
-	lo, hi := e.cut(from), e.cut(to)
 	stages, _ := e.stages()
-	for i := e.i0; i < e.i1; i++ {
+	first, last, pinned := e.ownRows(r, m, lo, hi)
+	together, end := true, e.i1
+	for i = e.i0; i < end && together; i++ {
 		t := e.at(i)
 		for _, s := range stages {
-			s.product(e, w, t, lo, hi, par.Member{})
-			s.rows(e, r, t, lo, hi)
+			s.product(e, w, t, lo, hi, m)
+			if !pinned {
+				m.Barrier()
+			}
+			s.rows(e, r, t, first, last)
+			together = m.Barrier()
 		}
 	}
 	r.put()
 	w.put()
+	return i
 }
 
 // forwardUnits runs all steps of the chunk for blocks [lo,hi) of units, counted row by row.
@@ -620,36 +644,6 @@ func forwardUnits(e *scan, lo, hi int) {
 		}
 	}
 	r.put()
-}
-
-// forwardColumns runs them as a member of a gang, as far as i1 or until the gang
-// had better end; i1 is then where it did.
-func forwardColumns(e *scan, m par.Member) {
-	w, r := workerPool.Get(), e.newRow()
-	lo, hi := m.Share(e.B)
-	stages, _ := e.stages()
-	pinned := e.pinned(m)
-	if pinned {
-		lo, hi = 0, e.B
-		e.ownUnits(r, m)
-	}
-	together, i := true, e.i0
-	for end := e.i1; i < end && together; i++ {
-		t := e.at(i)
-		for _, s := range stages {
-			s.product(e, w, t, 0, e.B, m)
-			if !pinned {
-				m.Barrier()
-			}
-			s.rows(e, r, t, lo, hi)
-			together = m.Barrier()
-		}
-	}
-	if m.First() {
-		e.i1 = i
-	}
-	r.put()
-	w.put()
 }
 
 // entering is the states that R is multiplied with.

@@ -100,19 +100,35 @@ func (e *scan) addTo(dst device.Buffer, src []float32) {
 
 // backwardRows goes back through steps [i0,i1) for the rows of some parts,
 // turning the kept gates into their gradients in place.
-func backwardRows(e *scan, from, to int) {
+func backwardRows(e *scan, from, to int) { e.backwardSteps(par.Member{}, e.cut(from), e.cut(to)) }
+
+// backwardColumns does so as a member of a gang; i0 is then where that ended.
+func backwardColumns(e *scan, m par.Member) {
+	if end := e.backwardSteps(m, 0, e.B); m.First() {
+		e.i0 = end
+	}
+}
+
+// backwardSteps is forwardSteps the other way.
+func (e *scan) backwardSteps(m par.Member, lo, hi int) (i int) {
 	w, r := workerPool.Get(), e.newRow()
-	lo, hi := e.cut(from), e.cut(to)
 	_, stages := e.stages()
-	for i := e.i1 - 1; i >= e.i0; i-- {
-		t := e.at(i)
+	first, last, pinned := e.ownRows(r, m, lo, hi)
+	together, end := true, e.i0
+	for i = e.i1; i > end && together; i-- {
+		t := e.at(i - 1)
 		for _, s := range stages {
-			s.rows(e, r, t, lo, hi)
-			s.product(e, w, t, lo, hi, par.Member{})
+			s.rows(e, r, t, first, last)
+			together = m.Barrier()
+			s.product(e, w, t, lo, hi, m)
+			if !pinned {
+				together = m.Barrier()
+			}
 		}
 	}
 	r.put()
 	w.put()
+	return i
 }
 
 // backwardUnits goes back through all steps of the chunk for blocks [lo,hi) of units.
@@ -141,35 +157,6 @@ func backwardUnits(e *scan, lo, hi int) {
 		}
 	}
 	r.put()
-}
-
-// backwardColumns does so as a member of a gang.
-func backwardColumns(e *scan, m par.Member) {
-	w, r := workerPool.Get(), e.newRow()
-	lo, hi := m.Share(e.B)
-	_, stages := e.stages()
-	pinned := e.pinned(m)
-	if pinned {
-		lo, hi = 0, e.B
-		e.ownUnits(r, m)
-	}
-	together, i := true, e.i1
-	for end := e.i0; i > end && together; i-- {
-		t := e.at(i - 1)
-		for _, s := range stages {
-			s.rows(e, r, t, lo, hi)
-			together = m.Barrier()
-			s.product(e, w, t, 0, e.B, m)
-			if !pinned {
-				together = m.Barrier()
-			}
-		}
-	}
-	if m.First() {
-		e.i0 = i
-	}
-	r.put()
-	w.put()
 }
 
 // cellGrads runs the cell backward for r's units of rows [lo,hi) at time t.

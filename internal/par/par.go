@@ -141,6 +141,9 @@ func (m Member) Members() int {
 // cores would make each of its steps as long as a turn of the system.
 func (m Member) Barrier() bool {
 	j := m.j
+	if j == nil {
+		return true // alone
+	}
 	round := j.round.Load()
 	if j.arrived.Add(1) == j.parts {
 		j.arrived.Store(0)
