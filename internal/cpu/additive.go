@@ -69,40 +69,40 @@ func (b *Backend) AdditiveGrad(s *device.AdditiveSpec) {
 	workspaces.Put(sums)
 }
 
-func (sums *workspace) additiveRowsGrad(s *device.AdditiveSpec, lo, hi int) {
-	w, set, U := additivePool.Get(), sums.set, s.U
-	w.set = set
-	w.slope = grow(w.slope, U)
+func (w *workspace) additiveRowsGrad(s *device.AdditiveSpec, lo, hi int) {
+	a, set, U := additivePool.Get(), w.set, s.U
+	a.set = set
+	a.slope = grow(a.slope, U)
 	for b := lo; b < hi; b++ {
 		n := lengthOf(s.Lens, b, s.T)
-		dv, dw := sums.f[2*b*U:][:U], sums.f[(2*b+1)*U:][:U]
+		dv, dw := w.f[2*b*U:][:U], w.f[(2*b+1)*U:][:U]
 		for q := range s.Q {
-			w.tanh(s, b, q, n)
+			a.tanh(s, b, q, n)
 			at := (b*s.Q + q) * s.T
 			for t := range n {
 				d := s.DScore.Host[at+t]
-				inner := w.inner[t*U:][:U]
+				inner := a.inner[t*U:][:U]
 				set.Axpy(d, dv, inner)
 				set.Mul(inner, inner, inner) // slope = v·(1 - tanh²)
 				set.Mul(inner, inner, s.V.Host)
-				copy(w.slope, s.V.Host)
-				set.Axpy(-1, w.slope, inner)
+				copy(a.slope, s.V.Host)
+				set.Axpy(-1, a.slope, inner)
 				if !s.DQuery.Zero() {
-					set.Axpy(d, s.DQuery.Host[(b*s.Q+q)*U:][:U], w.slope)
+					set.Axpy(d, s.DQuery.Host[(b*s.Q+q)*U:][:U], a.slope)
 				}
 				if !s.DKey.Zero() {
-					set.Axpy(d, s.DKey.Host[(b*s.T+t)*U:][:U], w.slope)
+					set.Axpy(d, s.DKey.Host[(b*s.T+t)*U:][:U], a.slope)
 				}
 				if s.Cover.Zero() {
 					continue
 				}
-				set.Axpy(simd.Narrow(float64(d)*float64(s.Cover.Host[at+t])), dw, w.slope)
+				set.Axpy(simd.Narrow(float64(d)*float64(s.Cover.Host[at+t])), dw, a.slope)
 				if !s.DCover.Zero() {
 					dc := &s.DCover.Host[at+t]
-					*dc = simd.Narrow(float64(*dc) + float64(simd.Narrow(float64(d)*float64(set.Dot(w.slope, s.W.Host)))))
+					*dc = simd.Narrow(float64(*dc) + float64(simd.Narrow(float64(d)*float64(set.Dot(a.slope, s.W.Host)))))
 				}
 			}
 		}
 	}
-	additivePool.Put(w)
+	additivePool.Put(a)
 }

@@ -78,14 +78,14 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 
 // normGradBlocks uses, with xhat = (x-mean)·rstd and g = dy·gamma,
 // dx = rstd·(g - mean(g) - xhat·mean(g·xhat)).
-func (parts *workspace) normGradBlocks(s *device.NormSpec, lo, hi int) {
-	set, cols, block := parts.set, s.Cols, rowBlock(s.Cols)
+func (w *workspace) normGradBlocks(s *device.NormSpec, lo, hi int) {
+	set, cols, block := w.set, s.Cols, rowBlock(s.Cols)
 	own := workspaces.Get()
 	defer workspaces.Put(own)
 	tmp := own.floats(2 * cols)
 	xhat, g := tmp[:cols], tmp[cols:]
 	for k := lo; k < hi; k++ {
-		part := parts.f[k*2*cols : (k+1)*2*cols]
+		part := w.f[k*2*cols : (k+1)*2*cols]
 		clear(part)
 		for r := k * block; r < min((k+1)*block, s.Rows); r++ {
 			x, dy := s.X.Host[r*cols:(r+1)*cols], s.DY.Host[r*cols:(r+1)*cols]

@@ -147,9 +147,11 @@ func (m Member) Barrier() bool {
 	round := j.round.Load()
 	if j.arrived.Add(1) == j.parts {
 		j.arrived.Store(0)
-		j.ended.Store(j.slow.Load())
+		if j.slow.Load() {
+			j.ended.Store(true) // the next barrier needs all members, so that each reads what holds at this one
+		}
 		j.round.Add(1)
-		return !j.ended.Load() // the next barrier needs this member, so nobody sets it meanwhile
+		return !j.ended.Load()
 	}
 	var since time.Time
 	for spins := 1; j.round.Load() == round; spins++ {
