@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -34,8 +35,8 @@ type RNN struct {
 	// bias_ln_c_lK [H] (LayerNorm). Last come h_0 and c_0 (LearnState).
 	Weights []*tensor.Param
 
-	cell   tensor.Cell
-	custom Cell
+	cell   cell.Kind
+	custom cell.RowCell
 	in     int
 	hidden int
 	opt    RNNOptions
@@ -69,11 +70,11 @@ type RNNOptions struct {
 	LayerNorm   bool // LSTM and GRU, reset after: W·x and R·h are normalised apart, and c before its tanh (Ba et al. 2016); the biases follow the norms and start at zero
 	Proj        int  // LSTM: the output and what R sees are this wide, below hidden (Sak et al. 2014; torch's proj_size)
 
-	GateActivation   tensor.Activation // LSTM i,f,o and GRU r,z; 0 is σ
-	Activation       tensor.Activation // LSTM g, GRU n and the RNN; 0 is tanh
-	OutputActivation tensor.Activation // LSTM: of c'; 0 is tanh
-	GateClip         float32           // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
-	CellClip         float32           // LSTM: limit of c
+	GateActivation   cell.Activation // LSTM i,f,o and GRU r,z; 0 is σ
+	Activation       cell.Activation // LSTM g, GRU n and the RNN; 0 is tanh
+	OutputActivation cell.Activation // LSTM: of c'; 0 is tanh
+	GateClip         float32         // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
+	CellClip         float32         // LSTM: limit of c
 
 	InputDropout     float32 // of the input, one mask a sequence (Gal and Ghahramani 2016)
 	OutputDropout    float32 // of the output, one mask a sequence
@@ -88,54 +89,50 @@ type RNNOptions struct {
 // then direction, and C, for an LSTM [layers*directions,B,H]. Absent (nil) is zeros.
 type State = tensor.State
 
+// New is a stack of layers of any kind of cell, as the constructors below make of
+// theirs, but for [cell.Custom].
+func New(kind cell.Kind, in, hidden int, o *RNNOptions) *RNN {
+	if kind >= cell.Custom {
+		refuse("a cell of your own is for NewCustom")
+	}
+	return newRNN(kind, nil, in, hidden, o)
+}
+
 // NewLSTM is a stack of LSTM layers (torch.nn.LSTM).
 func NewLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.LSTMCell, nil, in, hidden, o)
+	return New(cell.LSTM, in, hidden, o)
 }
 
 // NewGRU is a stack of GRU layers (torch.nn.GRU).
 func NewGRU(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.GRUCell, nil, in, hidden, o)
+	return New(cell.GRU, in, hidden, o)
 }
 
 // NewRNN is a stack of Elman layers (torch.nn.RNN).
 func NewRNN(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.RNNTanhCell, nil, in, hidden, o)
+	return New(cell.RNNTanh, in, hidden, o)
 }
 
 // NewSLSTM is a stack of sLSTM layers (Beck et al. 2024): an LSTM with an
 // exponential input gate and a normaliser, one dense head. State.C is c, n and
 // the stabiliser m side by side, 3·H wide.
 func NewSLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.SLSTMCell, nil, in, hidden, o)
+	return New(cell.SLSTM, in, hidden, o)
 }
 
 // NewMinGRU is a stack of minGRU layers (Feng et al. 2024), whose gates see the
 // input alone: no weight_hh and one bias. The product with W covers all of time
 // at once; the elementwise rest runs step by step, its rows and units on all cores.
 func NewMinGRU(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.MinGRUCell, nil, in, hidden, o)
+	return New(cell.MinGRU, in, hidden, o)
 }
 
 // NewMinLSTM is likewise a stack of minLSTM layers, with f and i normalised to a sum of 1.
 func NewMinLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.MinLSTMCell, nil, in, hidden, o)
+	return New(cell.MinLSTM, in, hidden, o)
 }
 
-// variant is the cell that the options make of a kind of cell.
-func (o *RNNOptions) variant(kind tensor.Cell) tensor.Cell {
-	switch {
-	case o.Coupled && kind == tensor.LSTMCell:
-		return tensor.CoupledLSTMCell
-	case o.ResetBefore && kind == tensor.GRUCell:
-		return tensor.GRUBeforeCell
-	case o.ReLU && kind == tensor.RNNTanhCell:
-		return tensor.RNNReLUCell
-	}
-	return kind
-}
-
-func newRNN(kind tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
+func newRNN(kind cell.Kind, custom cell.RowCell, in, hidden int, o *RNNOptions) *RNN {
 	m := &RNN{custom: custom, in: in, hidden: hidden}
 	if o != nil {
 		m.opt = *o
@@ -174,7 +171,7 @@ func (m *RNN) gates() int {
 	if m.custom != nil {
 		return m.custom.Gates()
 	}
-	return tensor.Gates(m.cell)
+	return m.cell.Gates()
 }
 
 // StateSize is the width of State.H: hidden, or Proj.
@@ -190,7 +187,7 @@ func (m *RNN) CellSize() int {
 	if m.custom != nil {
 		return (m.custom.States() - 1) * m.hidden
 	}
-	return tensor.CellWidth(m.cell, m.hidden)
+	return m.cell.Width(m.hidden)
 }
 
 // matrix and vector add a parameter. Vectors get no weight decay.
@@ -216,7 +213,7 @@ func (m *RNN) addDirection(suffix string, width int) {
 	}
 	var d direction
 	d.w = m.matrix("weight_ih"+suffix, w, rows, width)
-	if !tensor.IsFree(m.cell) {
+	if !m.cell.Spec().Free {
 		d.r = m.matrix("weight_hh"+suffix, r, rows, m.StateSize())
 	}
 	if !m.opt.NoBias {
@@ -230,7 +227,7 @@ func (m *RNN) addDirection(suffix string, width int) {
 	}
 	if m.opt.Peephole {
 		d.peepI = m.vector("weight_pi"+suffix, uniform, H)
-		if !m.opt.Coupled {
+		if m.cell.Spec().Gate("f") >= 0 {
 			d.peepF = m.vector("weight_pf"+suffix, uniform, H)
 		}
 		d.peepO = m.vector("weight_po"+suffix, uniform, H)
@@ -261,7 +258,8 @@ func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
 	}
 	return func(r *rand.Rand, w []float32, dims []int) {
 		uniform(r, w, dims)
-		forget := w[m.hidden : 2*m.hidden]
+		spec := m.cell.Spec()
+		forget := w[spec.Gate(spec.Keep)*m.hidden:][:m.hidden]
 		clear(forget)
 		if which == 0 {
 			for i := range forget {
@@ -274,7 +272,8 @@ func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
 // chronoBias opens the gate that keeps, and closes that which takes in: unit j
 // forgets 1/(1+u) a step, u drawn from U(1, Chrono-1).
 func (m *RNN) chronoBias(which int, uniform tensor.Init) tensor.Init {
-	keep, take := chronoGates(m.cell)
+	spec := m.cell.Spec()
+	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
 	return func(r *rand.Rand, w []float32, dims []int) {
 		uniform(r, w, dims)
 		for j := range m.hidden {
@@ -290,18 +289,6 @@ func (m *RNN) chronoBias(which int, uniform tensor.Init) tensor.Init {
 			}
 		}
 	}
-}
-
-// chronoGates are the numbers of the gates that weigh the old state and the new
-// value; -1: a gate's complement does.
-func chronoGates(c tensor.Cell) (keep, take int) {
-	switch c {
-	case tensor.LSTMCell:
-		return 1, 0
-	case tensor.GRUCell, tensor.GRUBeforeCell:
-		return 1, -1
-	}
-	return -1, 0 // coupled LSTM, minGRU
 }
 
 // Param is a parameter of a layer's direction by the beginning of its name, such
@@ -336,7 +323,7 @@ func (m *RNN) OutputSize() int { return m.Directions() * m.StateSize() }
 func (m *RNN) Layers() int { return m.opt.Layers }
 
 // Cell is the kind of cell.
-func (m *RNN) Cell() tensor.Cell { return m.cell }
+func (m *RNN) Cell() cell.Kind { return m.cell }
 
 // Options are what the stack was made with, Layers at least 1.
 func (m *RNN) Options() RNNOptions { return m.opt }
@@ -345,12 +332,7 @@ func (m *RNN) Options() RNNOptions { return m.opt }
 // its kind does, from the same weights: no option changes the equations.
 func (m *RNN) IsPlain() bool {
 	o := m.opt
-	switch m.cell {
-	case tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell, tensor.RNNReLUCell:
-	default:
-		return false
-	}
-	return !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
+	return m.cell.Spec().Torch != "" && !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
 		o.GateClip+o.CellClip+o.Zoneout+o.ZoneoutCell != 0)
 }
 

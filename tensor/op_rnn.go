@@ -1,6 +1,9 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 // Direction is one direction of one layer: its parameters and the slot of its
 // state. Those that the cell or an option does not use are nil.
@@ -18,7 +21,7 @@ type Direction struct {
 // [T,B,len(dirs)*O]. Initial states come from the slots of init (nil: zeros),
 // final ones go to the slots of final; past a row's length the output is zero
 // and the state stays. A reversed direction begins at each row's true last step.
-func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *State) *Tensor {
+func Scan(kind cell.Kind, x *Tensor, dirs []Direction, o *CellOptions, init, final *State) *Tensor {
 	t := tapeOf("Scan", x, dirs[0].W)
 	if x.rank != 3 || x.seq != nil && !x.seq.timeMajor {
 		failf("Scan", "needs a time-major batch [T,B,I], got %s", describe(x))
@@ -29,15 +32,15 @@ func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *S
 	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
 	y.seq = x.seq
 	for i := range dirs {
-		t.scanDirection(cell, x, y, i, &dirs[i], o, init, final)
+		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final)
 	}
 	return y
 }
 
 var noOptions CellOptions
 
-func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
-	s := t.scanSpec(cell, x, y, i, d, o, final)
+func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
+	s := t.scanSpec(kind, x, y, i, d, o, final)
 	n, hn, cn := t.begin(s, scanGrad, x, y, d, o, init, final)
 	s.Keep = n != nil
 	s.Work = t.arena.alloc(t.backend.ScanWork(s))
@@ -49,10 +52,10 @@ func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *Ce
 }
 
 // scanSpec is a scan without what the pass gives it: shape, options and parameters.
-func (t *Tape) scanSpec(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, final *State) *device.ScanSpec {
+func (t *Tape) scanSpec(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *CellOptions, final *State) *device.ScanSpec {
 	s := t.scans.next()
 	O := final.H.dims[2]
-	s.Cell, s.Custom, s.Reverse = cell, o.Custom, d.Reverse
+	s.Cell, s.Custom, s.Reverse = kind, o.Custom, d.Reverse
 	s.T, s.B, s.I, s.H = x.dims[0], x.dims[1], x.dims[2], O
 	s.X, s.W, s.Y, s.YLd, s.YOff = x.value, d.W.value, y.value, y.dims[2], i*O
 	if d.P != nil {
@@ -274,8 +277,8 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 
 // ScanFloats is how many numbers a training pass of one direction keeps on dev
 // (nil: the [CPU]) for each step of B rows, with the parameters that the options need.
-func ScanFloats(dev *Device, cell Cell, hidden, proj int, norm bool, B int, o CellOptions) int {
-	s := device.ScanSpec{Cell: cell, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
+func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o CellOptions) int {
+	s := device.ScanSpec{Cell: kind, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
 	s.HDrop = o.RecurrentDropout
 	if norm {
 		s.NormX.N = 1

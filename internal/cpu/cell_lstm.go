@@ -1,6 +1,8 @@
 package cpu
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+)
 
 // The LSTM (Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al.
 // 2000) and what is built into it, in this order:
@@ -15,7 +17,7 @@ import "github.com/carousel-ml/carousel/internal/device"
 // lstmGates are the four gates; a coupled forget gate is in a workspace.
 func (r *row) lstmGates() (i, f, g, o []float32) {
 	H := r.h
-	if r.e.Cell == device.CoupledLSTM {
+	if r.e.Cell == cell.CoupledLSTM {
 		return r.gates[:H], r.scratch(forgetWork, H), r.gates[H : 2*H], r.gates[2*H:]
 	}
 	return r.gates[:H], r.gates[H : 2*H], r.gates[2*H : 3*H], r.gates[3*H:]
@@ -23,7 +25,7 @@ func (r *row) lstmGates() (i, f, g, o []float32) {
 
 func lstmForward(r *row) {
 	e, set := r.e, r.set
-	coupled := e.Cell == device.CoupledLSTM
+	coupled := e.Cell == cell.CoupledLSTM
 	r.normalize()
 	i, f, g, o := r.lstmGates()
 	if !e.PeepI.Zero() {
@@ -83,7 +85,7 @@ func (r *row) shown(c []float32) []float32 {
 func lstmBackward(r *row) {
 	e, set, H := r.e, r.set, r.h
 	i, f, g, o := r.lstmGates()
-	if e.Cell == device.CoupledLSTM {
+	if e.Cell == cell.CoupledLSTM {
 		oneMinus(f, i)
 	}
 	c, dc := r.cNew, r.dc
@@ -143,7 +145,7 @@ func (r *row) lstmInputGrads(dc, i, f, g []float32) {
 	} else {
 		set.Mul(r.dc, dc, f)
 	}
-	if e.Cell == device.CoupledLSTM {
+	if e.Cell == cell.CoupledLSTM {
 		set.Axpy(-1, di, df)
 	} else {
 		r.gateGrad(f, df)

@@ -3,7 +3,7 @@ package cpu
 import (
 	"math"
 
-	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -43,7 +43,7 @@ func (r *row) normalize() {
 	}
 	copy(r.xhat, r.gates)
 	at := 0
-	for k, gates := range device.Cells[e.Cell].Norms {
+	for k, gates := range cell.Table[e.Cell].Norms {
 		n := gates * r.h
 		if n > 0 {
 			r.stats[k] = r.standardize(r.xhat[at : at+n])
@@ -97,7 +97,7 @@ func (r *row) normalizeGrad(dside []float32) {
 
 func (r *row) blockGrads(x, g, rstd []float32) {
 	at := 0
-	for k, gates := range device.Cells[r.e.Cell].Norms {
+	for k, gates := range cell.Table[r.e.Cell].Norms {
 		if n := gates * r.h; n > 0 {
 			r.standardizeGrad(x[at:at+n], g[at:at+n], rstd[k])
 			at += n

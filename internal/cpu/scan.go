@@ -3,6 +3,7 @@ package cpu
 import (
 	"sort"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
@@ -54,7 +55,7 @@ func sideWidth(s *device.ScanSpec) int {
 	switch {
 	case !s.NormX.Zero():
 		return s.GateWidth()
-	case device.Cells[s.Cell].Side:
+	case cell.Table[s.Cell].Side:
 		return s.H
 	}
 	return 0
@@ -98,7 +99,7 @@ type scan struct {
 	scanWork
 	sizes     [8]int // of its parts
 	b         *Backend
-	cell      *cell
+	cell      *arithmetic
 	gw        int  // the width of Gates: G*H
 	out       int  // O, the width of h
 	cw        int  // C, the width of the other states
@@ -159,7 +160,7 @@ var (
 // stages are those of a step forward and backward.
 func (e *scan) stages() (forward, backward []stage) {
 	switch {
-	case e.Cell == device.GRUBefore:
+	case e.Cell == cell.GRUBefore:
 		return resetting, resettingBack
 	case e.Proj > 0:
 		return projecting, projectingBack
@@ -176,21 +177,21 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e.sizes = b.workSizes(s)
 	e.carve()
 	e.joined, e.tied = e.gw, e.gw
-	if device.Cells[s.Cell].Side {
+	if cell.Table[s.Cell].Side {
 		e.joined -= s.H
-		if s.Cell != device.GRUBefore {
+		if s.Cell != cell.GRUBefore {
 			e.tied -= s.H
 		}
 	}
 	if !s.NormX.Zero() {
 		e.joined = 0
 	}
-	e.cell = cellOf(s)
+	e.cell = arithmeticOf(s)
 	e.setActions()
 	e.direct = e.cell.direct || s.ZoneH > 0
 	e.local = false
 	e.rich = s.HDrop > 0 || s.Proj > 0 || !s.NormX.Zero()
-	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == device.RNNTanh || s.Cell == device.RNNReLU
+	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == cell.RNNTanh || s.Cell == cell.RNNReLU
 	e.plain = takesRows && !e.rich && s.ZoneH == 0
 	return e
 }
@@ -673,7 +674,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		}
 		w.run(0, n, p0, p1)
 	}
-	if e.joined < GH && e.Cell != device.GRUBefore {
+	if e.joined < GH && e.Cell != cell.GRUBefore {
 		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: e.p.side.panels,
 			c: e.Side.Host[base*e.sw:], ldc: e.sw}
 		if !e.BR.Zero() && e.NormX.Zero() {

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
@@ -288,7 +289,7 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	p0, p1 := m.Share(e.panelsOf(e.out))
 	to, acc := e.dh, e.direct
 	if e.HDrop > 0 {
-		to, acc = e.dr, e.Cell == device.GRUBefore
+		to, acc = e.dr, e.Cell == cell.GRUBefore
 	}
 	w.product = product{set: e.b.set, m: n, n: e.out, k: e.joined, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
 		panels: e.p.r.panels, c: to[lo*e.out:], ldc: e.out, acc: acc}
@@ -296,7 +297,7 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 		w.run(0, n, p0, p1)
 		w.acc = true
 	}
-	if e.joined < GH && e.Cell != device.GRUBefore {
+	if e.joined < GH && e.Cell != cell.GRUBefore {
 		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, e.p.side.panels
 		w.run(0, n, p0, p1)
 	}
@@ -361,7 +362,7 @@ func (e *scan) recurrentGrads(o *operands) {
 		return
 	}
 	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.DR.Slice(e.joined*e.out, GH*e.out), Acc: true}
-	if e.Cell == device.GRUBefore {
+	if e.Cell == cell.GRUBefore {
 		s.A, s.LDA, s.B = o.gates.Slice(e.joined, o.gates.N), GH, o.side
 	}
 	b.Gemm(&s)

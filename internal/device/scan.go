@@ -1,101 +1,20 @@
 package device
 
-// Cell names a recurrent cell of the engine's table.
-type Cell uint8
-
-const (
-	LSTM    Cell = iota // gates i,f,g,o; states h,c
-	GRU                 // gates r,z,n, reset after the recurrent product, as PyTorch
-	RNNTanh             // Elman
-	RNNReLU
-	CoupledLSTM // gates i,g,o; the forget gate is 1-i
-	GRUBefore   // gates r,z,n, reset before the recurrent product, as Cho et al. 2014
-	SLSTM       // gates i,f,z,o with an exponential i; states h and c|n|m
-	MinGRU      // gates z,n of the input alone
-	MinLSTM     // gates f,i,n of the input alone
-	Custom      // ScanSpec.Custom
-	NumCells
-)
-
-// CellSpec is a row of the cell table.
-type CellSpec struct {
-	Name   string // such as "lstm"
-	Gates  int    // G
-	States int    // 1: h; more: h and States-1 vectors of H units side by side in C
-	Side   bool   // the last gate's W*x and R*h stay apart, so ScanSpec.Side keeps one more vector a step
-	Free   bool   // no R: the gates do not see h
-	Norms  [2]int // with layer normalisation: how many gates each normalised block spans, 0 ends the list
-}
-
-// Cells is the table, indexed by Cell. Custom's numbers are those of ScanSpec.Custom.
-var Cells = [NumCells]CellSpec{
-	LSTM:        {Name: "lstm", Gates: 4, States: 2, Norms: [2]int{4}},
-	GRU:         {Name: "gru", Gates: 3, States: 1, Side: true, Norms: [2]int{2, 1}},
-	RNNTanh:     {Name: "rnn_tanh", Gates: 1, States: 1},
-	RNNReLU:     {Name: "rnn_relu", Gates: 1, States: 1},
-	CoupledLSTM: {Name: "coupled_lstm", Gates: 3, States: 2, Norms: [2]int{3}},
-	GRUBefore:   {Name: "gru_before", Gates: 3, States: 1, Side: true},
-	SLSTM:       {Name: "slstm", Gates: 4, States: 4},
-	MinGRU:      {Name: "min_gru", Gates: 2, States: 1, Free: true},
-	MinLSTM:     {Name: "min_lstm", Gates: 3, States: 1, Free: true},
-	Custom:      {Name: "custom"},
-}
-
-// Activation is a function of one number inside a cell. Its derivative must
-// follow from its value, so that pre-activations need not be kept.
-type Activation uint8
-
-const (
-	OwnAct     Activation = iota // the cell's own: a logistic gate, a tanh elsewhere
-	SigmoidAct                   // 1/(1+e⁻ˣ)
-	TanhAct
-	ReLUAct     // max(x, 0)
-	HardSigmoid // min(max(0.2x + 0.5, 0), 1), ONNX's and old Keras's
-	HardTanh    // min(max(x, -1), 1)
-	Softsign    // x/(1+|x|)
-	Identity    // x
-	LeakyReLU   // x, or 0.01x below 0
-	ELU         // x, or eˣ-1 below 0
-	SoftplusAct // log(1+eˣ)
-	NumActivations
-)
-
-// Activations names them, as recipes and ONNX do.
-var Activations = [NumActivations]string{"", "sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "identity", "leaky_relu", "elu", "softplus"}
+import "github.com/carousel-ml/carousel/cell"
 
 // CellOptions changes a cell's arithmetic. The zero value is the cell as its table row says.
 type CellOptions struct {
-	GateAct  Activation // LSTM i,f,o; GRU r,z
-	InAct    Activation // LSTM g; GRU n; Elman's only one
-	OutAct   Activation // LSTM: of c, before the output gate
-	GateClip float32    // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX clip)
-	CellClip float32    // above 0: so is c (cuDNN's, TFLite's cell clip)
+	GateAct  cell.Activation // LSTM i,f,o; GRU r,z
+	InAct    cell.Activation // LSTM g; GRU n; Elman's only one
+	OutAct   cell.Activation // LSTM: of c, before the output gate
+	GateClip float32         // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX clip)
+	CellClip float32         // above 0: so is c (cuDNN's, TFLite's cell clip)
 
 	HDrop        float32 // probability of zero in the state that enters R, one mask a sequence, the rest scaled by 1/(1-HDrop)
 	ZoneH, ZoneC float32 // probability that a unit of h or c keeps its old value
 	Expect       bool    // zoneout takes the expectation in place of a draw
 	Seed, Step   uint64  // the key of the masks, as in DropoutSpec; with the row and the time
 	Node         uint64  // they depend on nothing else. Node+1 and Node+2 are used as well
-}
-
-// Row is one batch row of one step of a custom cell. H is the number of units,
-// G the number of gates, S the number of states.
-type Row struct {
-	H          int
-	Gates      []float32 // [G*H] W·x + R·h + biases in, whatever Backward needs out; Backward: gradients of the former out
-	HOld, HNew []float32 // [H] the output before and after; Forward writes HNew
-	COld, CNew []float32 // [(S-1)*H] the other states likewise; nil if there are none
-	DH         []float32 // Backward: [H] dL/dHNew in; dL/dHOld out, but for what comes through the gates
-	DC         []float32 // Backward: [(S-1)*H] dL/dCNew in, dL/dCOld out
-}
-
-// RowCell is a cell given as code. Forward and Backward are called by several
-// goroutines, each for its own rows; they must not keep the Row.
-type RowCell interface {
-	Gates() int  // G
-	States() int // S
-	Forward(r *Row)
-	Backward(r *Row)
 }
 
 // ScanSpec is one layer in one direction over a whole sequence, time-major.
@@ -106,14 +25,14 @@ type RowCell interface {
 //
 // O, the width of h, is H unless there is a projection; C, the width of the other states, is (States-1)*H.
 type ScanSpec struct {
-	Cell       Cell
+	Cell       cell.Kind
 	T, B, I, H int
 	Proj       int // above 0: O is Proj, by the matrix P
 	Reverse    bool
 	Active     Ints // [T], not increasing
 	Rows       Ints // [B] the caller's number of each row, for masks; absent: its place
 	Keep       bool // save what ScanGrad needs
-	Custom     RowCell
+	Custom     cell.RowCell
 	CellOptions
 
 	X      Buffer // [T,B,I]
@@ -200,16 +119,16 @@ func (s *ScanSpec) Out() int {
 
 // CellWidth is C, the width of the states beside h.
 func (s *ScanSpec) CellWidth() int {
-	if s.Cell == Custom {
+	if s.Cell == cell.Custom {
 		return (s.Custom.States() - 1) * s.H
 	}
-	return (Cells[s.Cell].States - 1) * s.H
+	return s.Cell.Width(s.H)
 }
 
 // GateWidth is G*H.
 func (s *ScanSpec) GateWidth() int {
-	if s.Cell == Custom {
+	if s.Cell == cell.Custom {
 		return s.Custom.Gates() * s.H
 	}
-	return Cells[s.Cell].Gates * s.H
+	return s.Cell.Gates() * s.H
 }

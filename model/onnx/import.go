@@ -169,7 +169,7 @@ func (f *parts) trace(i int, layer *graph.Node) error {
 func (f *parts) config() (Config, error) {
 	first := f.layers[0].Layer.(*graph.Recurrent)
 	H, D := first.Hidden, len(first.Directions)
-	c := Config{Cell: cellNames[first.Cell], Input: first.Input, Hidden: H, Layers: len(f.layers), Bidirectional: D == 2,
+	c := Config{Cell: cellName(first.Cell), Input: first.Input, Hidden: H, Layers: len(f.layers), Bidirectional: D == 2,
 		NoBias: first.Directions[0].BW == nil}
 	for i, n := range f.layers {
 		r := n.Layer.(*graph.Recurrent)

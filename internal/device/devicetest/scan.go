@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
@@ -24,7 +25,7 @@ type scanCase struct {
 // variant is a cell with its options.
 type variant struct {
 	name       string
-	cell       device.Cell
+	cell       cell.Kind
 	opt        device.CellOptions
 	proj       int // 1: H is projected to about its half
 	peep, norm bool
@@ -42,38 +43,42 @@ func variants() []variant {
 	all := opt(device.CellOptions{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})
 	mean := device.CellOptions{ZoneH: 0.3, Expect: true}
 	var vs []variant
-	for cell := range device.Custom {
-		vs = append(vs, variant{name: device.Cells[cell].Name, cell: cell},
-			variant{name: device.Cells[cell].Name + " zoneout", cell: cell, opt: opt(device.CellOptions{ZoneH: 0.3})})
-		if !device.Cells[cell].Free {
-			vs = append(vs, variant{name: device.Cells[cell].Name + " dropout", cell: cell, opt: drop},
-				variant{name: device.Cells[cell].Name + " dropout zoneout", cell: cell, opt: opt(device.CellOptions{HDrop: 0.3, ZoneH: 0.3})})
+	for kind := range cell.Custom {
+		name := kind.Spec().Name
+		vs = append(vs, variant{name: name, cell: kind},
+			variant{name: name + " zoneout", cell: kind, opt: opt(device.CellOptions{ZoneH: 0.3})})
+		if kind.Has(cell.WithRecurrentDropout) {
+			vs = append(vs, variant{name: name + " dropout", cell: kind, opt: drop},
+				variant{name: name + " dropout zoneout", cell: kind, opt: opt(device.CellOptions{HDrop: 0.3, ZoneH: 0.3})})
 		}
-		if cell != device.SLSTM && !device.Cells[cell].Free {
-			vs = append(vs, variant{name: device.Cells[cell].Name + " clip", cell: cell, opt: device.CellOptions{GateClip: 0.8}},
-				variant{name: device.Cells[cell].Name + " softsign", cell: cell, opt: device.CellOptions{GateAct: device.SigmoidAct, InAct: device.Softsign}})
+		if kind.Has(cell.WithGateClip | cell.WithActivation) {
+			vs = append(vs, variant{name: name + " clip", cell: kind, opt: device.CellOptions{GateClip: 0.8}},
+				variant{name: name + " softsign", cell: kind, opt: device.CellOptions{GateAct: cell.Sigmoid, InAct: cell.Softsign}})
 		}
 	}
-	for _, cell := range []device.Cell{device.LSTM, device.CoupledLSTM} {
-		name := device.Cells[cell].Name
-		vs = append(vs, variant{name: name + " peephole", cell: cell, peep: true},
-			variant{name: name + " norm", cell: cell, norm: true},
-			variant{name: name + " projection", cell: cell, proj: 1},
-			variant{name: name + " clips", cell: cell, opt: clip, peep: true},
-			variant{name: name + " zoneouts", cell: cell, opt: zone},
-			variant{name: name + " projection dropout", cell: cell, proj: 1, opt: drop},
-			variant{name: name + " everything", cell: cell, proj: 1, opt: all, peep: true, norm: true})
-	}
-	vs = append(vs, variant{name: "gru norm", cell: device.GRU, norm: true}, variant{name: "lstm expectation", cell: device.LSTM, opt: mean},
-		variant{name: "gru norm dropout", cell: device.GRU, norm: true, opt: drop})
-	for act := device.SigmoidAct; act < device.NumActivations; act++ {
-		name := device.Activations[act]
-		if act == device.ReLUAct || act == device.LeakyReLU { // unbounded and without a second derivative: smooth places only
-			vs = append(vs, variant{name: "gru " + name, cell: device.GRU, opt: device.CellOptions{InAct: act}})
+	for kind := range cell.Custom {
+		if !kind.Has(cell.WithPeephole | cell.WithLayerNorm | cell.WithProj | cell.WithCellClip | cell.WithZoneoutCell) {
 			continue
 		}
-		vs = append(vs, variant{name: "lstm " + name, cell: device.LSTM, opt: device.CellOptions{InAct: act, OutAct: act}},
-			variant{name: "gru gates " + name, cell: device.GRU, opt: device.CellOptions{GateAct: act}})
+		name := kind.Spec().Name
+		vs = append(vs, variant{name: name + " peephole", cell: kind, peep: true},
+			variant{name: name + " norm", cell: kind, norm: true},
+			variant{name: name + " projection", cell: kind, proj: 1},
+			variant{name: name + " clips", cell: kind, opt: clip, peep: true},
+			variant{name: name + " zoneouts", cell: kind, opt: zone},
+			variant{name: name + " projection dropout", cell: kind, proj: 1, opt: drop},
+			variant{name: name + " everything", cell: kind, proj: 1, opt: all, peep: true, norm: true})
+	}
+	vs = append(vs, variant{name: "gru norm", cell: cell.GRU, norm: true}, variant{name: "lstm expectation", cell: cell.LSTM, opt: mean},
+		variant{name: "gru norm dropout", cell: cell.GRU, norm: true, opt: drop})
+	for act := cell.Sigmoid; act < cell.NumActivations; act++ {
+		name := cell.Activations[act]
+		if act == cell.ReLU || act == cell.LeakyReLU { // unbounded and without a second derivative: smooth places only
+			vs = append(vs, variant{name: "gru " + name, cell: cell.GRU, opt: device.CellOptions{InAct: act}})
+			continue
+		}
+		vs = append(vs, variant{name: "lstm " + name, cell: cell.LSTM, opt: device.CellOptions{InAct: act, OutAct: act}},
+			variant{name: "gru gates " + name, cell: cell.GRU, opt: device.CellOptions{GateAct: act}})
 	}
 	return vs
 }
@@ -148,8 +153,8 @@ func fields(p *device.ScanSpec, name string) (in, grad *device.Buffer) {
 }
 
 func (s *suite) scanData(c *scanCase) *scanData {
-	table := device.Cells[c.cell]
-	g, o, cw := table.Gates*c.h, c.out(), (table.States-1)*c.h
+	table := c.cell.Spec()
+	g, o, cw := c.cell.Gates()*c.h, c.out(), c.cell.Width(c.h)
 	sd := float32(1 / math.Sqrt(float64(c.h)))
 	d := &scanData{in: map[string][]float32{"X": s.normal(c.t * c.b * c.in), "W": s.scaled(g*c.in, sd)},
 		dy: s.normal(c.t * c.b * o), dhn: s.normal(c.b * o)}
@@ -171,16 +176,16 @@ func (s *suite) scanData(c *scanCase) *scanData {
 			d.in["C0"] = s.scaled(c.b*cw, 0.5)
 		}
 	}
-	if c.cell == device.SLSTM && !c.noState { // the normaliser of a state that can be
+	if !c.noState { // a state that can be
 		for i := range d.in["C0"] {
-			if i/c.h%3 == 1 {
+			if table.MustBePositive(i / c.h) {
 				d.in["C0"][i] = 1 + d.in["C0"][i]*d.in["C0"][i]
 			}
 		}
 	}
 	if c.peep {
 		d.in["PeepI"], d.in["PeepO"] = s.scaled(c.h, 0.5), s.scaled(c.h, 0.5)
-		if c.cell == device.LSTM {
+		if table.Gate("f") >= 0 {
 			d.in["PeepF"] = s.scaled(c.h, 0.5)
 		}
 	}
@@ -295,7 +300,7 @@ func (s *suite) scan() {
 	for _, v := range variants() {
 		s.sub(v.name, func(s *suite) {
 			cases := shapes
-			if v.name != device.Cells[v.cell].Name { // the plain cells meet every shape
+			if v.name != cell.Table[v.cell].Name { // the plain cells meet every shape
 				cases = shapes[:3]
 			}
 			for _, c := range cases {
@@ -411,7 +416,7 @@ func (s *suite) scanSeen(l *layer, gates, cells []float32) {
 		}
 	}
 	s.near(fmt.Sprintf("%v c", c), cells, want, 2e-5)
-	if c.name != device.Cells[device.LSTM].Name {
+	if c.name != cell.Table[cell.LSTM].Name {
 		return
 	}
 	got := make([]float32, len(l.y))
@@ -429,7 +434,7 @@ func (s *suite) scanGains() {
 			{t: 6, b: 5, in: 4, h: 19, lens: []int{6, 6, 4, 2, 0}},
 			{t: 6, b: 5, in: 4, h: 19, lens: []int{6, 5, 4, 2, 1}, reverse: true, offset: 2, after: 3},
 		}
-		if v.name == device.Cells[v.cell].Name || v.proj > 0 || v.opt.HDrop > 0 { // rows so few and wide that a backend may share out their units
+		if v.name == cell.Table[v.cell].Name || v.proj > 0 || v.opt.HDrop > 0 { // rows so few and wide that a backend may share out their units
 			shapes = append(shapes, scanCase{t: 5, b: 1, in: 3, h: 384}, scanCase{t: 5, b: 2, in: 3, h: 384, lens: []int{5, 3}, reverse: true})
 		}
 		for _, c := range shapes {

@@ -1,6 +1,9 @@
 package graph
 
-import "github.com/carousel-ml/carousel/tensor"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/tensor"
+)
 
 // Node is an operation that is left to run once what is constant has been computed.
 type Node struct {
@@ -18,7 +21,7 @@ type Node struct {
 // Recurrent is an LSTM, GRU or RNN node that is a layer as PyTorch has it. What
 // it reads as initial states and lengths is not told here.
 type Recurrent struct {
-	Cell          tensor.Cell
+	Cell          cell.Kind
 	Input, Hidden int
 	Directions    []tensor.Direction // one or two, gates in the engine's order
 }

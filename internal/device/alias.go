@@ -1,0 +1,21 @@
+package device
+
+import "github.com/carousel-ml/carousel/cell"
+
+// Names of package cell that activation.go of the CPU's backend still uses.
+type Activation = cell.Activation
+
+const (
+	OwnAct      = cell.Own
+	SigmoidAct  = cell.Sigmoid
+	TanhAct     = cell.Tanh
+	ReLUAct     = cell.ReLU
+	HardSigmoid = cell.HardSigmoid
+	HardTanh    = cell.HardTanh
+	Softsign    = cell.Softsign
+	Identity    = cell.Identity
+	LeakyReLU   = cell.LeakyReLU
+	ELU         = cell.ELU
+	SoftplusAct = cell.Softplus
+	RNNReLU     = cell.RNNReLU
+)
