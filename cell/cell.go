@@ -1,11 +1,14 @@
 // Package cell is what there is to know of recurrent cells beside their
-// arithmetic: a table of the cells, the activations and the options that they
-// may have, and what a cell of your own works on ([RowCell], [Row]).
+// arithmetic: a table of the cells, another of the parameters that a layer may
+// have ([Params]), the activations and options, and what a cell of your own works
+// on ([RowCell], [Row]).
 //
 // Everything that must tell cells apart reads [Table]: layers, settings, files,
 // pictures and devices. So a new cell is a row here, its arithmetic in the
 // backend, and its equations in the suite that every backend passes.
 package cell
+
+import "slices"
 
 // Kind names a cell.
 type Kind uint8
@@ -31,8 +34,8 @@ type Spec struct {
 	Title   string // for people
 	Setting string // the word that chooses it among the settings; "" where By does
 
-	Base Kind   // the cell is what the option By
-	By   Option // makes of Base; 0: it is no variant of another
+	Base Kind // the cell is what the option By
+	By   With // makes of Base; 0: it is no variant of another
 
 	Gates    []Gate // in the order of their rows in W and R
 	States   int    // 1: h; more: h and States-1 vectors of as many units side by side in c
@@ -46,7 +49,7 @@ type Spec struct {
 	Keep, Take string
 	Shares     bool
 
-	Options Option // those that it has
+	Options With // those that it has
 
 	Torch     string // the module of torch.nn that computes it; "": none
 	ONNX      string // the operator of ONNX that does; "": none
@@ -60,12 +63,12 @@ type Gate struct {
 	Act  Activation // Own: neither bounded nor a choice
 }
 
-// Option is a set of options that a cell may have; nn.RNNOptions says what they do.
-type Option uint32
+// With is a set of options that a cell may have; nn.RNNOptions says what they do.
+type With uint32
 
 // The options, by the names of nn.RNNOptions' fields.
 const (
-	WithForgetBias Option = 1 << iota
+	WithForgetBias With = 1 << iota
 	WithChrono
 	WithReLU
 	WithCoupled
@@ -84,7 +87,7 @@ const (
 )
 
 // Has says whether all of o are among the options.
-func (s Option) Has(o Option) bool { return s&o == o }
+func (s With) Has(o With) bool { return s&o == o }
 
 const (
 	recurrent = WithRecurrentDropout | WithWeightDrop
@@ -93,7 +96,7 @@ const (
 	lstm      = gated | WithCoupled | WithPeephole | WithLayerNorm | WithProj | WithOutputActivation | WithCellClip | WithZoneoutCell
 )
 
-// Table is indexed by Kind. What a custom cell has of gates and states, its code says.
+// Table is the table, indexed by Kind. What a custom cell has of gates and states, its code says.
 var Table = [NumKinds]Spec{
 	LSTM: {Name: "lstm", Title: "LSTM", Setting: "lstm",
 		Gates: []Gate{{"i", Sigmoid}, {"f", Sigmoid}, {"g", Tanh}, {"o", Sigmoid}}, States: 2, Norms: [2]int{4}, Keep: "f", Take: "i",
@@ -123,6 +126,14 @@ var Table = [NumKinds]Spec{
 // Spec is the cell's row.
 func (k Kind) Spec() *Spec { return &Table[k] }
 
+// Shape is the number of gates and of states; of a custom cell they are own's.
+func (k Kind) Shape(own RowCell) (gates, states int) {
+	if k == Custom {
+		return own.Gates(), own.States()
+	}
+	return len(Table[k].Gates), Table[k].States
+}
+
 // Gates is the number of gates, whose matrices have as many rows a unit.
 func (k Kind) Gates() int { return len(Table[k].Gates) }
 
@@ -130,16 +141,11 @@ func (k Kind) Gates() int { return len(Table[k].Gates) }
 func (k Kind) Width(hidden int) int { return (Table[k].States - 1) * hidden }
 
 // Has says whether the cell has an option.
-func (k Kind) Has(o Option) bool { return Table[k].Options.Has(o) }
+func (k Kind) Has(o With) bool { return Table[k].Options.Has(o) }
 
 // Gate is the place of a gate by its name, -1 if there is none.
 func (s *Spec) Gate(name string) int {
-	for i, g := range s.Gates {
-		if g.Name == name {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(s.Gates, func(g Gate) bool { return g.Name == name })
 }
 
 // Candidate is the activation of the new value that the gates weigh; Own if it has none.

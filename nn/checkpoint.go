@@ -106,7 +106,7 @@ func (p *TimePlan) cut(segment int, state, step int64) {
 }
 
 func (m *RNN) passFloats(rows int) int {
-	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.cellOptions())
+	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.inner)
 	outputs := m.opt.Layers // with their gradients
 	if m.opt.Residual {
 		outputs += m.opt.Layers - 1

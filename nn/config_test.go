@@ -104,7 +104,7 @@ func TestEveryCellOfTheTable(t *testing.T) {
 	for _, row := range table {
 		inLaws[row.new(width, hidden, &row.opt).Cell()] = true
 	}
-	options := map[cell.Option]nn.RNNOptions{
+	options := map[cell.With]nn.RNNOptions{
 		cell.WithForgetBias: {ForgetBias: 1}, cell.WithChrono: {Chrono: 9}, cell.WithReLU: {ReLU: true}, cell.WithCoupled: {Coupled: true},
 		cell.WithResetBefore: {ResetBefore: true}, cell.WithPeephole: {Peephole: true}, cell.WithLayerNorm: {LayerNorm: true}, cell.WithProj: {Proj: 2},
 		cell.WithGateActivation: {GateActivation: cell.Softsign}, cell.WithActivation: {Activation: cell.Softsign},

@@ -19,7 +19,7 @@ func wrong(option, format string, args ...any) *optionError {
 
 // cellOptions are the fields of RNNOptions that not every cell has, and what an error says of them.
 var cellOptions = []struct {
-	option      cell.Option
+	option      cell.With
 	name, needs string
 }{
 	{cell.WithForgetBias, "ForgetBias", "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
@@ -44,10 +44,10 @@ func (o *RNNOptions) field(name string) reflect.Value {
 	return reflect.ValueOf(o).Elem().FieldByName(name)
 }
 
-// makes is the field that makes the variant of another cell that spec is; not valid: it is none.
-func (o *RNNOptions) makes(spec *cell.Spec) (field reflect.Value) {
+// value is the field of one of the cells' options.
+func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
 	for _, c := range cellOptions {
-		if c.option == spec.By {
+		if c.option == option {
 			field = o.field(c.name)
 		}
 	}
@@ -56,11 +56,11 @@ func (o *RNNOptions) makes(spec *cell.Spec) (field reflect.Value) {
 
 // variant is the cell that the options make of a kind of cell.
 func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
-	if own := o.makes(kind.Spec()); own.IsValid() {
-		own.SetBool(true)
+	if by := kind.Spec().By; by != 0 {
+		o.value(by).SetBool(true)
 		return kind
 	}
-	if v, ok := cell.Find(func(s *cell.Spec) bool { return s.By != 0 && s.Base == kind && o.makes(s).Bool() }); ok {
+	if v, ok := cell.Find(func(s *cell.Spec) bool { return s.By != 0 && s.Base == kind && o.value(s.By).Bool() }); ok {
 		return v
 	}
 	return kind

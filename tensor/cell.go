@@ -1,26 +1,6 @@
 package tensor
 
-import (
-	"github.com/carousel-ml/carousel/cell"
-	"github.com/carousel-ml/carousel/internal/device"
-)
-
-// CellOptions changes the cells of a [Scan]; nil is the cell as it is.
-type CellOptions struct {
-	Gate   cell.Activation // of the gates: LSTM i,f,o; GRU r,z
-	Input  cell.Activation // of the candidate: LSTM g; GRU n; Elman's only one
-	Output cell.Activation // LSTM: of c, before the output gate
-
-	GateClip float32 // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX's clip)
-	CellClip float32 // above 0: so is c (cuDNN's and TFLite's clip)
-
-	RecurrentDropout float32 // in training: of h where it enters R, one mask a sequence (Gal and Ghahramani 2016)
-	WeightDrop       float32 // in training: of R's elements, one mask a pass (Merity et al. 2018)
-	ZoneoutH         float32 // probability that a unit of h keeps its old value; elsewhere than in training, the mean (Krueger et al. 2017)
-	ZoneoutC         float32 // likewise of c
-
-	Custom cell.RowCell // of cell.Custom
-}
+import "github.com/carousel-ml/carousel/internal/device"
 
 // State is the recurrent state of a stack, rows in the user's order, each
 // [layers*directions, B, width], layer-major then direction: H of the output's

@@ -38,9 +38,11 @@ func describe(t *Tensor) string {
 	if t == nil {
 		return "nil"
 	}
-	s := strings.ReplaceAll(fmt.Sprint(t.Dims()), " ", ",")
+	s := shape(t.Dims())
 	if t.param != nil {
 		s += " (param " + t.param.Name + ")"
 	}
 	return s
 }
+
+func shape(dims []int) string { return strings.ReplaceAll(fmt.Sprint(dims), " ", ",") }

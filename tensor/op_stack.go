@@ -27,8 +27,8 @@ func (d *Device) TakesStacks() bool {
 // ScanStack offers the device layers that feed each other with nothing between
 // them, each of so many directions, and reports whether it took them. Then y is
 // the last layer's output; else nothing has happened, and [Scan] does each layer.
-func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *CellOptions, init, final *State) (y *Tensor, ok bool) {
-	t := tapeOf("ScanStack", x, dirs[0].W)
+func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *cell.Options, init, final *State) (y *Tensor, ok bool) {
+	t := tapeOf("ScanStack", x, dirs[0].Params[cell.W])
 	b, ok := t.backend.(device.StackScanner)
 	if !ok || t.tracing || len(dirs) > mostScans || len(dirs) < 2 {
 		return nil, false

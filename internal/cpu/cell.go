@@ -103,7 +103,7 @@ func (e *scan) bind(r *row, b int) {
 	if e.Proj > 0 {
 		r.out = e.Mid.Host[(r.first+b)*e.H:][:e.H]
 	}
-	if !e.NormX.Zero() {
+	if e.Has(cell.NormX) {
 		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
 	}
 }
@@ -150,7 +150,7 @@ var (
 
 func arithmeticOf(s *device.ScanSpec) *arithmetic {
 	own := s.GateAct <= cell.Sigmoid && (s.InAct == cell.Own || s.InAct == cell.Tanh) && (s.OutAct == cell.Own || s.OutAct == cell.Tanh)
-	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
+	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && !s.Has(cell.PeepI) && !s.Has(cell.NormX) {
 		switch s.Cell {
 		case cell.LSTM:
 			return &plainLSTM

@@ -48,7 +48,7 @@ func gruBackward(r *row) {
 		return
 	}
 	side, dside := r.normalizedSide(), r.side
-	if !r.e.NormX.Zero() {
+	if r.e.Has(cell.NormX) {
 		dside = side
 	}
 	r.set.Mul(a, dn, side)

@@ -2,7 +2,8 @@ package device
 
 import "github.com/carousel-ml/carousel/cell"
 
-// Names of package cell that activation.go of the CPU's backend still uses.
+// Activation and the constants are names of package cell that the CPU's
+// activation.go still uses.
 type Activation = cell.Activation
 
 const (

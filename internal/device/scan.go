@@ -2,20 +2,17 @@ package device
 
 import "github.com/carousel-ml/carousel/cell"
 
-// CellOptions changes a cell's arithmetic. The zero value is the cell as its table row says.
+// CellOptions are a cell's options as the pass has them. WeightDrop is done by then,
+// and HDrop is 0 in passes that draw none.
 type CellOptions struct {
-	GateAct  cell.Activation // LSTM i,f,o; GRU r,z
-	InAct    cell.Activation // LSTM g; GRU n; Elman's only one
-	OutAct   cell.Activation // LSTM: of c, before the output gate
-	GateClip float32         // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX clip)
-	CellClip float32         // above 0: so is c (cuDNN's, TFLite's cell clip)
-
-	HDrop        float32 // probability of zero in the state that enters R, one mask a sequence, the rest scaled by 1/(1-HDrop)
-	ZoneH, ZoneC float32 // probability that a unit of h or c keeps its old value
-	Expect       bool    // zoneout takes the expectation in place of a draw
-	Seed, Step   uint64  // the key of the masks, as in DropoutSpec; with the row and the time
-	Node         uint64  // they depend on nothing else. Node+1 and Node+2 are used as well
+	cell.Options
+	Expect     bool   // zoneout takes the expectation in place of a draw
+	Seed, Step uint64 // the key of the masks, as in DropoutSpec; with the row and the time
+	Node       uint64 // they depend on nothing else. Node+1 and Node+2 are used as well
 }
+
+// ScanParams are what a scan reads beside its input, or the gradients of that, by kind.
+type ScanParams [cell.NumOperands]Buffer
 
 // ScanSpec is one layer in one direction over a whole sequence, time-major.
 //
@@ -32,24 +29,14 @@ type ScanSpec struct {
 	Active     Ints // [T], not increasing
 	Rows       Ints // [B] the caller's number of each row, for masks; absent: its place
 	Keep       bool // save what ScanGrad needs
-	Custom     cell.RowCell
 	CellOptions
 
-	X      Buffer // [T,B,I]
-	W, R   Buffer // [G*H,I], [G*H,O]
-	BW, BR Buffer // [G*H] each, or absent
-	P      Buffer // [Proj,H]
-	H0, C0 Buffer // [B,O], [B,C]; absent is zeros
-	Y      Buffer // [T,B,YLd]: this direction writes columns [YOff, YOff+O)
+	X      Buffer     // [T,B,I]
+	Params ScanParams // W is there always; the states where they are not zeros, the others where cell and options have them
+	Y      Buffer     // [T,B,YLd]: this direction writes columns [YOff, YOff+O)
 	YLd    int
 	YOff   int
 	HN, CN Buffer // [B,O], [B,C] state after each row's last step
-
-	// Vectors, absent if the option is not used: diagonal peepholes of the gates i, f (both see c before the
-	// step) and o (sees c after it), [H] each; gains of the layer norms of W·x and R·h [G*H], whose
-	// biases are BW and BR, and gain and bias of that of c [H].
-	PeepI, PeepF, PeepO        Buffer
-	NormX, NormR, NormC, BiasC Buffer
 
 	// What the backend works in, ScanWork elements that nobody else looks into.
 	// With Keep it is what Scan leaves for ScanGrad.
@@ -64,13 +51,7 @@ type ScanSpec struct {
 	DHN, DCN Buffer // absent is zeros
 	DX       Buffer // [T,B,I]
 	DXAcc    bool
-	DW, DR   Buffer
-	DBW, DBR Buffer
-	DP       Buffer
-	DH0, DC0 Buffer
-
-	DPeepI, DPeepF, DPeepO         Buffer
-	DNormX, DNormR, DNormC, DBiasC Buffer
+	Grads    ScanParams
 
 	// To look into a network, each absent unless wanted. Scan writes TraceGates [T,B,G*H], what the gates hold after
 	// each step: activations (of an sLSTM's i and f, and of a custom cell, whatever its Forward left); and TraceCells
@@ -117,18 +98,22 @@ func (s *ScanSpec) Out() int {
 	return s.H
 }
 
+// Has says whether a parameter is there.
+func (s *ScanSpec) Has(p cell.Param) bool { return !s.Params[p].Zero() }
+
+// Dims are a parameter's dimensions, as many as its rank.
+func (s *ScanSpec) Dims(p cell.Param) [2]int {
+	return cell.Params[p].Dims(&cell.Sizes{cell.Batch: s.B, cell.Inputs: s.I, cell.Units: s.H, cell.Out: s.Out(), cell.Gates: s.GateWidth(), cell.Beside: s.CellWidth()})
+}
+
 // CellWidth is C, the width of the states beside h.
 func (s *ScanSpec) CellWidth() int {
-	if s.Cell == cell.Custom {
-		return (s.Custom.States() - 1) * s.H
-	}
-	return s.Cell.Width(s.H)
+	_, states := s.Cell.Shape(s.Custom)
+	return (states - 1) * s.H
 }
 
 // GateWidth is G*H.
 func (s *ScanSpec) GateWidth() int {
-	if s.Cell == cell.Custom {
-		return s.Custom.Gates() * s.H
-	}
-	return s.Cell.Gates() * s.H
+	gates, _ := s.Cell.Shape(s.Custom)
+	return gates * s.H
 }

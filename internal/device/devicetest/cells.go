@@ -12,7 +12,7 @@ type layer struct {
 	*scanCase
 	data      *scanData // its masks
 	lens      []int     // [B]
-	in        map[string][]float64
+	in        map[cell.Param][]float64
 	y, hn, cn []float64 // out: y is [T,B,O]
 
 	nudge func(t, row int, h, c []float64) // changes a state after a step; nil: none is changed
@@ -50,10 +50,10 @@ func (l *layer) run() {
 	l.hn, l.cn = make([]float64, l.b*o), make([]float64, l.b*cw)
 	for row := range l.b {
 		h, c := make([]float64, o), make([]float64, cw)
-		if h0 := l.in["H0"]; h0 != nil {
+		if h0 := l.in[cell.H0]; h0 != nil {
 			copy(h, h0[row*o:])
 		}
-		if c0 := l.in["C0"]; c0 != nil {
+		if c0 := l.in[cell.C0]; c0 != nil {
 			copy(c, c0[row*cw:])
 		}
 		for k := range l.lens[row] {
@@ -145,35 +145,35 @@ func normBlock(v, gain []float64, lo, hi int) {
 func (l *layer) step(t, row int, h, c []float64) {
 	H, G := l.h, l.cell.Gates()
 	at := t*l.b + row
-	x := l.in["X"][at*l.scanCase.in:][:l.scanCase.in]
+	x := l.in[input][at*l.scanCase.in:][:l.scanCase.in]
 	entering := append([]float64{}, h...)
 	if l.data.keepH != nil {
 		for j := range entering {
 			entering[j] *= l.data.keepH[row*len(h)+j]
 		}
 	}
-	a := affine(l.in["W"], x, nil, 0, G*H)
+	a := affine(l.in[cell.W], x, nil, 0, G*H)
 	b := make([]float64, G*H)
-	if r := l.in["R"]; r != nil {
+	if r := l.in[cell.R]; r != nil {
 		b = affine(r, entering, nil, 0, G*H)
 	}
-	if gain := l.in["NormX"]; gain != nil {
+	if gain := l.in[cell.NormX]; gain != nil {
 		blocks := [][2]int{{0, G * H}}
 		if l.cell == cell.GRU {
 			blocks = [][2]int{{0, 2 * H}, {2 * H, 3 * H}}
 		}
 		for _, k := range blocks {
 			normBlock(a, gain, k[0], k[1])
-			normBlock(b, l.in["NormR"], k[0], k[1])
+			normBlock(b, l.in[cell.NormR], k[0], k[1])
 		}
 	}
-	for j, v := range l.in["BW"] {
+	for j, v := range l.in[cell.BW] {
 		a[j] += v
-		b[j] += l.in["BR"][j]
+		b[j] += l.in[cell.BR][j]
 	}
 	oldC := append([]float64{}, c...)
 	hid, newC := l.cellStep(a, b, entering, h, oldC)
-	if p := l.in["P"]; p != nil {
+	if p := l.in[cell.P]; p != nil {
 		hid = affine(p, hid, nil, 0, len(h))
 	}
 	for j := range h {
@@ -212,7 +212,7 @@ func (l *layer) cellStep(a, b, entering, h, c []float64) (hid, newC []float64) {
 		for j := range reset {
 			reset[j] = l.gate(pre(0, j)) * entering[j]
 		}
-		u := affine(l.in["R"], reset, l.in["BR"], 2*H, 3*H)
+		u := affine(l.in[cell.R], reset, l.in[cell.BR], 2*H, 3*H)
 		for j := range hid {
 			z := l.gate(pre(1, j))
 			hid[j] = (1-z)*l.input(a[2*H+j]+u[j]) + z*h[j]
@@ -242,7 +242,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		}
 		return 0
 	}
-	peepI, peepF, peepO := l.in["PeepI"], l.in["PeepF"], l.in["PeepO"]
+	peepI, peepF, peepO := l.in[cell.PeepI], l.in[cell.PeepF], l.in[cell.PeepO]
 	outGate := 3
 	if l.cell == cell.CoupledLSTM {
 		outGate = 2
@@ -256,7 +256,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		newC[j] = clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
 	}
 	shown := append([]float64{}, newC...)
-	if gain := l.in["NormC"]; gain != nil {
+	if gain := l.in[cell.NormC]; gain != nil {
 		normBlock(shown, gain, 0, len(shown))
 	}
 	act := l.opt.OutAct
@@ -264,7 +264,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		act = cell.Tanh
 	}
 	for j := range hid {
-		if bias := l.in["BiasC"]; bias != nil {
+		if bias := l.in[cell.BiasC]; bias != nil {
 			shown[j] += bias[j]
 		}
 		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*newC[j]) * activation(act, shown[j])

@@ -34,7 +34,7 @@ func (m *Model) Nodes() []*Node {
 		switch p := n.prepared.(type) {
 		case *recurrent:
 			if p.plain && p.dirs != nil && !p.backward {
-				list[i].Layer = &Recurrent{p.cell, p.input, p.dirs[0].R.Dim(1), p.dirs}
+				list[i].Layer = &Recurrent{p.cell, p.input, p.dirs[0].Params[cell.R].Dim(1), p.dirs}
 			}
 		case *Linear, *tensor.Param:
 			list[i].Layer = p

@@ -16,7 +16,7 @@ type recurrent struct {
 	plain      bool      // and it is one of PyTorch's
 	cell       cell.Kind // if so
 	order      []int     // the place in ONNX of each gate of that cell
-	options    tensor.CellOptions
+	options    cell.Options
 	hidden     int // 0: as the weights say
 	directions int
 	backward   bool // one direction, and it is the reverse
@@ -136,9 +136,9 @@ func (c *recurrent) chooseEngine(n *node) {
 	}
 	c.options.GateClip = float32(c.clip)
 	if n.op == "RNN" {
-		c.options.Input = acts[0]
+		c.options.InAct = acts[0]
 	} else {
-		c.options.Gate, c.options.Input, c.options.Output = acts[0], acts[1], acts[2]
+		c.options.GateAct, c.options.InAct, c.options.OutAct = acts[0], acts[1], acts[2]
 	}
 	c.plain = (usual || relu) && c.clip == 0 && !n.has(7) && spec.Torch != ""
 }
@@ -195,9 +195,10 @@ func (c *recurrent) keep(m *Model, w, r, b *value) {
 	}
 	for d := range c.directions {
 		W, R, BW, BR := c.weightsOf(d, hidden, input, w.host, r.host, biases)
-		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d, W: m.param(W, rows, input).T(), R: m.param(R, rows, hidden).T()}
+		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d}
+		dir.Params[cell.W], dir.Params[cell.R] = m.param(W, rows, input).T(), m.param(R, rows, hidden).T()
 		if b != nil {
-			dir.BW, dir.BR = m.param(BW, rows).T(), m.param(BR, rows).T()
+			dir.Params[cell.BW], dir.Params[cell.BR] = m.param(BW, rows).T(), m.param(BR, rows).T()
 		}
 		c.dirs = append(c.dirs, dir)
 	}
@@ -218,15 +219,17 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 	dirs := make([]tensor.Direction, c.directions)
 	for d := range dirs {
 		W, R, BW, BR := c.weightsOf(d, hidden, input, in[1].floats(), in[2].floats(), biases)
-		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d, W: r.tape.Input(W, rows, input), R: r.tape.Input(R, rows, hidden)}
+		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d}
+		ps := &dirs[d].Params
+		ps[cell.W], ps[cell.R] = r.tape.Input(W, rows, input), r.tape.Input(R, rows, hidden)
 		if biases != nil {
-			dirs[d].BW, dirs[d].BR = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
+			ps[cell.BW], ps[cell.BR] = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
 		}
 		if len(in) > 7 && in[7] != nil { // i, o, f
 			p := in[7].floats()[d*3*hidden:]
-			dirs[d].PeepI, dirs[d].PeepO = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
+			ps[cell.PeepI], ps[cell.PeepO] = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
 			if !c.coupled {
-				dirs[d].PeepF = r.tape.Input(p[2*hidden:3*hidden], hidden)
+				ps[cell.PeepF] = r.tape.Input(p[2*hidden:3*hidden], hidden)
 			}
 		}
 	}
