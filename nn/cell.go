@@ -8,11 +8,7 @@ import "github.com/carousel-ml/carousel/cell"
 // learned states work as anywhere. Zoneout is not available, because Backward
 // may read HNew.
 func NewCustom(c cell.RowCell, in, hidden int, o *RNNOptions) *RNN {
-	if c.Gates() < 1 || c.States() < 1 {
-		refuse("a custom cell needs at least one gate and one state, got %d and %d", c.Gates(), c.States())
-	}
-	if o != nil && o.Zoneout != 0 {
-		refuse("Zoneout needs a built-in cell")
-	}
+	check(c.Gates() > 0 && c.States() > 0, "a custom cell needs at least one gate and one state, got %d and %d", c.Gates(), c.States())
+	check(o == nil || o.Zoneout == 0, "Zoneout needs a built-in cell")
 	return newRNN(cell.Custom, c, in, hidden, o)
 }

@@ -18,9 +18,7 @@ func NewCarry(m *RNN, rows int) *Carry {
 }
 
 func (m *RNN) mustCarry(op string) {
-	if m.opt.Bidirectional {
-		panic("nn: " + op + ": a bidirectional stack reads each row from its end, so no state passes from one segment to the next")
-	}
+	tensor.Check(!m.opt.Bidirectional, "nn: "+op, "a bidirectional stack reads each row from its end, so no state passes from one segment to the next")
 }
 
 // Begin is the state a segment begins with; rows of begins (nil: none) start anew.

@@ -91,12 +91,6 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
-func refusal(f func()) (r any) {
-	defer func() { r = recover() }()
-	f()
-	return nil
-}
-
 // Every row of the table is a stack, by New and by settings, has the options that it
 // says and no others, and stands in the table of the laws.
 func TestEveryCellOfTheTable(t *testing.T) {
@@ -135,7 +129,7 @@ func TestEveryCellOfTheTable(t *testing.T) {
 			t.Errorf("%s: its settings make a cell %d", spec.Name, got)
 		}
 		for option, o := range options {
-			refused := refusal(func() { nn.New(kind, 3, 4, &o) })
+			refused := tensor.Catch(func() { nn.New(kind, 3, 4, &o) })
 			if kind == cell.RNNReLU && option == cell.WithActivation { // is one already
 				continue
 			}

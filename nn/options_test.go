@@ -47,14 +47,10 @@ func TestOptionsThatDoNothingAreRefused(t *testing.T) {
 		{nn.NewSLSTM, o{GateClip: 1}, "GateClip needs"},
 		{newForgetful, o{Zoneout: 0.1}, "Zoneout needs a built-in cell"},
 	} {
-		func() {
-			defer func() {
-				if got := fmt.Sprint(recover()); !strings.HasPrefix(got, "nn: RNN: ") || !strings.Contains(got, c.want) {
-					t.Errorf("%+v: got %q, want %q in it", c.opt, got, c.want)
-				}
-			}()
-			c.new(3, 4, &c.opt)
-		}()
+		err := tensor.Catch(func() { c.new(3, 4, &c.opt) })
+		if got := fmt.Sprint(err); !strings.HasPrefix(got, "nn: RNN: ") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: got %q, want %q in it", c.opt, got, c.want)
+		}
 	}
 }
 

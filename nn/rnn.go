@@ -90,9 +90,7 @@ type State = tensor.State
 // New is a stack of layers of any kind of cell, as the constructors below make of
 // theirs, but for [cell.Custom].
 func New(kind cell.Kind, in, hidden int, o *RNNOptions) *RNN {
-	if kind >= cell.Custom {
-		refuse("a cell of your own is for NewCustom")
-	}
+	check(kind < cell.Custom, "a cell of your own is for NewCustom")
 	return newRNN(kind, nil, in, hidden, o)
 }
 
@@ -139,12 +137,9 @@ func newRNN(kind cell.Kind, custom cell.RowCell, in, hidden int, o *RNNOptions) 
 	if m.opt.Layers == 0 {
 		m.opt.Layers = 1
 	}
-	if in < 1 || hidden < 1 || m.opt.Layers < 1 {
-		refuse("sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
-	}
-	if e := m.opt.check(m.cell, hidden); e != nil {
-		refuse("%v", e)
-	}
+	check(in > 0 && hidden > 0 && m.opt.Layers > 0, "sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
+	e := m.opt.check(m.cell, hidden)
+	check(e == nil, "%v", e)
 	m.inner = cell.Options{GateAct: m.opt.GateActivation, InAct: m.opt.Activation, OutAct: m.opt.OutputActivation,
 		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, HDrop: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
 		ZoneH: m.opt.Zoneout, ZoneC: m.opt.ZoneoutCell, Custom: custom}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // optionError is an option that contradicts another or would do nothing. The
@@ -110,4 +111,4 @@ func (o *RNNOptions) checkCell(kind cell.Kind) *optionError {
 	return nil
 }
 
-func refuse(format string, args ...any) { panic("nn: RNN: " + fmt.Sprintf(format, args...)) }
+func check(ok bool, format string, args ...any) { tensor.Check(ok, "nn: RNN", format, args...) }
