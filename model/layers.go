@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -28,14 +29,21 @@ const (
 // Kinds lists all kinds.
 var Kinds = []Kind{LSTM, GRU, RNNTanh, RNNReLU, Linear, Embedding, LayerNorm, Other}
 
-// gates per unit; 0 for layers that are not recurrent.
-var gates = map[Kind]int{LSTM: 4, GRU: 3, RNNTanh: 1, RNNReLU: 1}
+// Cell is the cell of a recurrent layer, which has the kind's name; ok is false for other layers.
+func (k Kind) Cell() (c cell.Kind, ok bool) {
+	return cell.Find(func(s *cell.Spec) bool { return s.Name == string(k) && s.Torch != "" })
+}
 
 // Gates is the number of gates of a recurrent layer, 0 for other layers.
-func (k Kind) Gates() int { return gates[k] }
+func (k Kind) Gates() int {
+	if c, ok := k.Cell(); ok {
+		return c.Gates()
+	}
+	return 0
+}
 
 // Recurrent reports whether a layer of this kind has steps and a state.
-func (k Kind) Recurrent() bool { return gates[k] > 0 }
+func (k Kind) Recurrent() bool { return k.Gates() > 0 }
 
 // Layer is one layer of a weights file, whose tensors have PyTorch's names.
 type Layer struct {
@@ -94,7 +102,7 @@ func (l *Layer) Tensors() []Shape {
 	case LayerNorm:
 		add("weight", l.Input)
 	default:
-		rows, in := gates[l.Kind]*l.Hidden, l.Input
+		rows, in := l.Kind.Gates()*l.Hidden, l.Input
 		for layer := range l.Layers {
 			for d := range l.Directions() {
 				suffix := l.Suffix(layer, d)
@@ -137,16 +145,18 @@ func (l *Layer) Suffix(layer, direction int) string {
 
 // String describes the layer in a few words: LSTM, 10 -> 32, 2 layers.
 func (l *Layer) String() string {
-	name := map[Kind]string{
-		LSTM: "LSTM", GRU: "GRU", RNNTanh: "RNN (tanh)", RNNReLU: "RNN (relu)",
-		Linear: "linear", Embedding: "embedding", LayerNorm: "layer norm",
-	}[l.Kind]
 	if l.Kind == LayerNorm {
-		return fmt.Sprintf("%s, %d", name, l.Input)
+		return fmt.Sprintf("layer norm, %d", l.Input)
 	}
-	if l.Cell {
-		name = strings.Replace(name+" cell", "RNN (tanh) cell", "RNN cell (tanh)", 1)
-		name = strings.Replace(name, "RNN (relu) cell", "RNN cell (relu)", 1)
+	name := string(l.Kind)
+	if c, ok := l.Kind.Cell(); ok {
+		name = c.Spec().Torch
+		if l.Cell {
+			name += " cell"
+		}
+		if _, nonlinearity, several := strings.Cut(string(l.Kind), "_"); several {
+			name += " (" + nonlinearity + ")"
+		}
 	}
 	text := fmt.Sprintf("%s, %d -> %d", name, l.Input, l.Output)
 	for _, more := range []struct {
@@ -288,17 +298,16 @@ func (l *Layer) module() (any, error) {
 	}
 	c := nn.RNNConfig{Hidden: l.Hidden, Layers: l.Layers, Bidirectional: l.Bidirectional, NoBias: !l.Bias, Proj: l.Proj,
 		ResetBefore: l.ResetBefore, GateActivation: l.GateActivation, Activation: l.Activation}
-	switch l.Kind {
-	case LSTM:
-		c.Cell, c.OutputActivation = "lstm", l.Activation
-	case GRU:
-		c.Cell = "gru"
-	case RNNTanh:
-		c.Cell = "rnn"
-	case RNNReLU:
-		c.Cell, c.Activation = "rnn", "relu"
-	default:
+	kind, ok := l.Kind.Cell()
+	if !ok {
 		return nil, fmt.Errorf("layers of kind %q are not known", clip(string(l.Kind)))
+	}
+	spec := kind.Spec()
+	if c.Cell = spec.Setting; spec.By == cell.WithReLU {
+		c.Cell, c.Activation = spec.Base.Spec().Setting, "relu"
+	}
+	if kind.Has(cell.WithOutputActivation) {
+		c.OutputActivation = l.Activation
 	}
 	return c.Build(l.Input)
 }

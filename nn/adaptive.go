@@ -49,19 +49,14 @@ func NewAdaptiveSoftmax(in, classes int, cutoffs []int, o *AdaptiveOptions) *Ada
 	a := &AdaptiveSoftmax{bounds: append(slices.Clone(cutoffs), classes)}
 	last := 0
 	for _, b := range a.bounds {
-		if b <= last {
-			panic(fmt.Sprintf("nn: AdaptiveSoftmax: needs ascending cutoffs in 1..%d, got %v", classes-1, cutoffs))
-		}
+		tensor.Check(b > last, "nn: AdaptiveSoftmax", "needs ascending cutoffs in 1..%d, got %v", classes-1, cutoffs)
 		last = b
 	}
 	clusters := len(cutoffs)
-	if clusters == 0 {
-		panic("nn: AdaptiveSoftmax: needs a cutoff; without one it is a Linear")
-	}
+	tensor.Check(clusters > 0, "nn: AdaptiveSoftmax", "needs a cutoff; without one it is a Linear")
 	if o.Tied != nil {
-		if d := o.Tied.Dims(); d[0] != classes || d[len(d)-1] != in {
-			panic(fmt.Sprintf("nn: AdaptiveSoftmax: %d classes of width %d cannot be tied to a table %v", classes, in, d))
-		}
+		d := o.Tied.Dims()
+		tensor.Check(d[0] == classes && d[len(d)-1] == in, "nn: AdaptiveSoftmax", "%d classes of width %d cannot be tied to a table %v", classes, in, d)
 		a.Table, a.Clusters = o.Tied, NewLinear(in, clusters, nil)
 		a.Bias = tensor.NewParam("bias", nil, classes)
 		a.Bias.NoDecay = true

@@ -1,7 +1,6 @@
 package nn
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/carousel-ml/carousel/tensor"
@@ -36,9 +35,7 @@ func NewAttention(kind AttentionKind, query, key, units int) *Attention {
 	plain := &LinearOptions{NoBias: true}
 	switch kind {
 	case Dot:
-		if query != key {
-			panic(fmt.Sprintf("nn: Attention: dot needs equal sizes, got query %d and key %d", query, key))
-		}
+		tensor.Check(query == key, "nn: Attention", "dot needs equal sizes, got query %d and key %d", query, key)
 	case General:
 		a.Key = NewLinear(key, query, plain)
 	case Additive:
@@ -46,7 +43,7 @@ func NewAttention(kind AttentionKind, query, key, units int) *Attention {
 		a.Query = NewLinear(query, units, nil)
 		a.Score = NewLinear(units, 1, plain)
 	default:
-		panic(fmt.Sprintf("nn: Attention: unknown kind %d", kind))
+		tensor.Check(false, "nn: Attention", "unknown kind %d", kind)
 	}
 	return a
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -21,7 +22,7 @@ func newForgetful(in, hidden int, o *nn.RNNOptions) *nn.RNN {
 func (forgetful) Gates() int  { return 2 }
 func (forgetful) States() int { return 1 }
 
-func (forgetful) Forward(r *nn.Row) {
+func (forgetful) Forward(r *cell.Row) {
 	f, g := r.Gates[:r.H], r.Gates[r.H:]
 	for j := range r.HNew {
 		f[j], g[j] = sigmoid(f[j]), tanh(g[j]) // kept for Backward
@@ -29,7 +30,7 @@ func (forgetful) Forward(r *nn.Row) {
 	}
 }
 
-func (forgetful) Backward(r *nn.Row) {
+func (forgetful) Backward(r *cell.Row) {
 	f, g := r.Gates[:r.H], r.Gates[r.H:]
 	for j, dh := range r.DH {
 		r.DH[j] = dh * f[j]
@@ -43,7 +44,7 @@ type ownLSTM struct{}
 func (ownLSTM) Gates() int  { return 4 }
 func (ownLSTM) States() int { return 2 }
 
-func (ownLSTM) Forward(r *nn.Row) {
+func (ownLSTM) Forward(r *cell.Row) {
 	H, v := r.H, r.Gates
 	for j := range H {
 		i, f, g, o := sigmoid(v[j]), sigmoid(v[H+j]), tanh(v[2*H+j]), sigmoid(v[3*H+j])
@@ -53,7 +54,7 @@ func (ownLSTM) Forward(r *nn.Row) {
 	}
 }
 
-func (ownLSTM) Backward(r *nn.Row) {
+func (ownLSTM) Backward(r *cell.Row) {
 	H, v := r.H, r.Gates
 	for j, dh := range r.DH {
 		i, f, g, o, u := v[j], v[H+j], v[2*H+j], v[3*H+j], tanh(r.CNew[j])
@@ -87,12 +88,12 @@ func TestOwnLSTMIsTheLSTM(t *testing.T) {
 }
 
 func TestActivationNames(t *testing.T) {
-	for name, want := range map[string]tensor.Activation{"": 0, "hard_sigmoid": tensor.HardSigmoidActivation, "softplus": tensor.SoftplusActivation} {
-		if a, ok := tensor.ActivationNamed(name); !ok || a != want {
+	for name, want := range map[string]cell.Activation{"": 0, "hard_sigmoid": cell.HardSigmoid, "softplus": cell.Softplus} {
+		if a, ok := cell.ActivationNamed(name); !ok || a != want {
 			t.Errorf("%q: got %v, %v", name, a, ok)
 		}
 	}
-	if _, ok := tensor.ActivationNamed("swish"); ok {
+	if _, ok := cell.ActivationNamed("swish"); ok {
 		t.Error("swish is known")
 	}
 }

@@ -18,9 +18,7 @@ func NewCarry(m *RNN, rows int) *Carry {
 }
 
 func (m *RNN) mustCarry(op string) {
-	if m.opt.Bidirectional {
-		panic("nn: " + op + ": a bidirectional stack reads each row from its end, so no state passes from one segment to the next")
-	}
+	tensor.Check(!m.opt.Bidirectional, "nn: "+op, "a bidirectional stack reads each row from its end, so no state passes from one segment to the next")
 }
 
 // Begin is the state a segment begins with; rows of begins (nil: none) start anew.
@@ -106,7 +104,7 @@ func (p *TimePlan) cut(segment int, state, step int64) {
 }
 
 func (m *RNN) passFloats(rows int) int {
-	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.cellOptions())
+	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.inner)
 	outputs := m.opt.Layers // with their gradients
 	if m.opt.Residual {
 		outputs += m.opt.Layers - 1

@@ -5,8 +5,8 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // RNNConfig is a recurrent stack as a user describes it: the settings that the
@@ -14,7 +14,7 @@ import (
 // starts from [DefaultRNN], and makes its stacks with Build. [RNNOptions] says
 // what each option does; probabilities are in [0,1).
 type RNNConfig struct {
-	Cell          string  `json:"cell" oneof:"lstm,gru,rnn,slstm,min_gru,min_lstm" group:"Model" help:"recurrent cell"`
+	Cell          string  `json:"cell" oneof:"@cells" group:"Model" help:"recurrent cell"`
 	Hidden        int     `json:"hidden" range:"1..8192" group:"Model" help:"units of a recurrent layer"`
 	Layers        int     `json:"layers" range:"1..16" group:"Model" help:"recurrent layers"`
 	Bidirectional bool    `json:"bidirectional" group:"Model" help:"read in both directions"`
@@ -32,9 +32,9 @@ type RNNConfig struct {
 	Chrono      int     `json:"chrono,omitempty" range:"0|3..1e6" group:"Recurrent cell" help:"LSTM, GRU, min_gru: units begin with memories of 2 to so many steps, in place of forget_bias (0: off)"`
 	Orthogonal  bool    `json:"orthogonal,omitempty" group:"Recurrent cell" help:"recurrent matrices start orthogonal, input matrices Xavier"`
 
-	GateActivation   string  `json:"gate_activation,omitempty" oneof:"(sigmoid),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM, GRU: activation of the gates"`
-	Activation       string  `json:"activation,omitempty" oneof:"(tanh),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM, GRU, RNN: activation of the candidate"`
-	OutputActivation string  `json:"output_activation,omitempty" oneof:"(tanh),sigmoid,tanh,relu,hard_sigmoid,hard_tanh,softsign,identity,leaky_relu,elu,softplus" group:"Recurrent cell" help:"LSTM: activation of the cell state before the output gate"`
+	GateActivation   string  `json:"gate_activation,omitempty" oneof:"(sigmoid),@activations" group:"Recurrent cell" help:"LSTM, GRU: activation of the gates"`
+	Activation       string  `json:"activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"LSTM, GRU, RNN: activation of the candidate"`
+	OutputActivation string  `json:"output_activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"LSTM: activation of the cell state before the output gate"`
 	GateClip         float64 `json:"gate_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"limit of what enters an activation (0: none)"`
 	CellClip         float64 `json:"cell_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"LSTM: limit of the cell state (0: none)"`
 
@@ -50,10 +50,9 @@ type RNNConfig struct {
 // DefaultRNN is one layer of 64 LSTM units with a forget bias of 1.
 func DefaultRNN() RNNConfig { return RNNConfig{Cell: "lstm", Hidden: 64, Layers: 1, ForgetBias: 1} }
 
-// rnnCells are the kinds of cells by the choices of [RNNConfig.Cell].
-var rnnCells = map[string]tensor.Cell{
-	"lstm": tensor.LSTMCell, "gru": tensor.GRUCell, "rnn": tensor.RNNTanhCell,
-	"slstm": tensor.SLSTMCell, "min_gru": tensor.MinGRUCell, "min_lstm": tensor.MinLSTMCell,
+func init() {
+	settings.Lists["cells"] = cell.Settings()
+	settings.Lists["activations"] = cell.Activations[1:]
 }
 
 // Validate reports in one line the first setting that is out of its range, that
@@ -73,11 +72,11 @@ func (c *RNNConfig) Build(in int) (*RNN, error) {
 }
 
 // settle checks the settings and makes options of them.
-func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
+func (c *RNNConfig) settle() (cell.Kind, *RNNOptions, error) {
 	if err := settings.Check(c); err != nil {
 		return 0, nil, err
 	}
-	kind := rnnCells[c.Cell]
+	kind, _ := cell.Named(c.Cell)
 	o := &RNNOptions{
 		Layers: c.Layers, Bidirectional: c.Bidirectional, NoBias: c.NoBias, Dropout: float32(c.RNNDropout), Orthogonal: c.Orthogonal,
 		LearnState: c.LearnState, Residual: c.Residual, ForgetBias: float32(c.ForgetBias), Chrono: c.Chrono,
@@ -88,22 +87,22 @@ func (c *RNNConfig) settle() (tensor.Cell, *RNNOptions, error) {
 		Zoneout: float32(c.Zoneout), ZoneoutCell: float32(c.ZoneoutCell),
 	}
 	c.activations(kind, o)
-	cell := o.variant(kind)
-	if (!hasForgetGate(cell) || c.NoBias || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
+	variant := o.variant(kind)
+	if (!variant.Has(cell.WithForgetBias) || c.NoBias || c.Chrono != 0) && c.ForgetBias == DefaultRNN().ForgetBias {
 		o.ForgetBias = 0 // the default asks for nothing where there is no forget gate, or Chrono sets it
 	}
-	if e := o.check(cell, c.Hidden); e != nil {
+	if e := o.check(variant, c.Hidden); e != nil {
 		return 0, nil, fmt.Errorf("%s: %s", setting(e.option), e.problem)
 	}
 	return kind, o, nil
 }
 
 // activations fills in the activations of o.
-func (c *RNNConfig) activations(kind tensor.Cell, o *RNNOptions) {
-	o.GateActivation, _ = tensor.ActivationNamed(c.GateActivation)
-	o.Activation, _ = tensor.ActivationNamed(c.Activation)
-	o.OutputActivation, _ = tensor.ActivationNamed(c.OutputActivation)
-	if kind == tensor.RNNTanhCell && o.Activation == tensor.ReLUActivation { // a cell of its own, PyTorch's too
+func (c *RNNConfig) activations(kind cell.Kind, o *RNNOptions) {
+	o.GateActivation, _ = cell.ActivationNamed(c.GateActivation)
+	o.Activation, _ = cell.ActivationNamed(c.Activation)
+	o.OutputActivation, _ = cell.ActivationNamed(c.OutputActivation)
+	if kind.Has(cell.WithReLU) && o.Activation == cell.ReLU { // a cell of its own, PyTorch's too
 		o.Activation, o.ReLU = 0, true
 	}
 }

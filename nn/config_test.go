@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -90,16 +91,65 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
+// Every row of the table is a stack, by New and by settings, has the options that it
+// says and no others, and stands in the table of the laws.
+func TestEveryCellOfTheTable(t *testing.T) {
+	inLaws := map[cell.Kind]bool{}
+	for _, row := range table {
+		inLaws[row.new(width, hidden, &row.opt).Cell()] = true
+	}
+	options := map[cell.With]nn.RNNOptions{
+		cell.WithForgetBias: {ForgetBias: 1}, cell.WithChrono: {Chrono: 9}, cell.WithReLU: {ReLU: true}, cell.WithCoupled: {Coupled: true},
+		cell.WithResetBefore: {ResetBefore: true}, cell.WithPeephole: {Peephole: true}, cell.WithLayerNorm: {LayerNorm: true}, cell.WithProj: {Proj: 2},
+		cell.WithGateActivation: {GateActivation: cell.Softsign}, cell.WithActivation: {Activation: cell.Softsign},
+		cell.WithOutputActivation: {OutputActivation: cell.Softsign}, cell.WithGateClip: {GateClip: 1}, cell.WithCellClip: {CellClip: 1},
+		cell.WithRecurrentDropout: {RecurrentDropout: 0.1}, cell.WithWeightDrop: {WeightDrop: 0.1}, cell.WithZoneoutCell: {ZoneoutCell: 0.1},
+	}
+	for kind := range cell.Custom {
+		spec := kind.Spec()
+		if !inLaws[kind] {
+			t.Errorf("%s is missing in the table of the laws", spec.Name)
+		}
+		m := nn.New(kind, 3, 4, nil)
+		made := m.Options()
+		if again := nn.New(kind, 3, 4, &made); m.Cell() != kind || again.Cell() != kind {
+			t.Errorf("%s: got cells %d and %d", spec.Name, m.Cell(), again.Cell())
+		}
+		if w := m.Param("weight_ih", 0, 0); w.Dim(0) != 4*len(spec.Gates) || (m.Param("weight_hh", 0, 0) == nil) != spec.Free || m.CellSize() != 4*(spec.States-1) {
+			t.Errorf("%s: weight_ih %v, c of width %d", spec.Name, w.Dims(), m.CellSize())
+		}
+		cfg := nn.RNNConfig{Cell: spec.Setting, Hidden: 4, Layers: 1, Coupled: made.Coupled, ResetBefore: made.ResetBefore}
+		if spec.By != 0 {
+			cfg.Cell = spec.Base.Spec().Setting
+		}
+		if made.ReLU {
+			cfg.Activation = "relu"
+		}
+		if got := build(t, &cfg).Cell(); got != kind {
+			t.Errorf("%s: its settings make a cell %d", spec.Name, got)
+		}
+		for option, o := range options {
+			refused := tensor.Catch(func() { nn.New(kind, 3, 4, &o) })
+			if kind == cell.RNNReLU && option == cell.WithActivation { // is one already
+				continue
+			}
+			if kind.Has(option) != (refused == nil) {
+				t.Errorf("%s with %+v: %v", spec.Name, o, refused)
+			}
+		}
+	}
+}
+
 // The choices of the tags are those that there is something for.
 func TestChoicesAreKnown(t *testing.T) {
 	c := nn.DefaultRNN()
 	list := settings.List(&c)
 	for _, name := range []string{"gate_activation", "activation", "output_activation"} {
-		if got, want := settings.Named(list, name).Words(), tensor.ActivationNames(); !slices.Equal(got, want) {
+		if got, want := settings.Named(list, name).Words(), cell.Activations[1:]; !slices.Equal(got, want) {
 			t.Errorf("%s may be %q, and tensor knows %q", name, got, want)
 		}
 	}
-	kinds := map[tensor.Cell]string{}
+	kinds := map[cell.Kind]string{}
 	for _, c.Cell = range settings.Named(list, "cell").Words() {
 		kind := build(t, &c).Cell()
 		if other, taken := kinds[kind]; taken {
@@ -114,19 +164,19 @@ func TestChoicesAreKnown(t *testing.T) {
 func TestConfigMakesTheCells(t *testing.T) {
 	for _, c := range []struct {
 		cfg  nn.RNNConfig
-		want tensor.Cell
+		want cell.Kind
 	}{
-		{nn.RNNConfig{Cell: "rnn", Activation: "relu"}, tensor.RNNReLUCell},
-		{nn.RNNConfig{Cell: "rnn", Activation: "elu"}, tensor.RNNTanhCell},
-		{nn.RNNConfig{Cell: "gru", ForgetBias: 1}, tensor.GRUCell},
-		{nn.RNNConfig{Cell: "gru", ResetBefore: true}, tensor.GRUBeforeCell},
-		{nn.RNNConfig{Cell: "lstm", Coupled: true, ForgetBias: 1}, tensor.CoupledLSTMCell},
-		{nn.RNNConfig{Cell: "slstm", ForgetBias: 1}, tensor.SLSTMCell},
-		{nn.RNNConfig{Cell: "min_gru"}, tensor.MinGRUCell},
+		{nn.RNNConfig{Cell: "rnn", Activation: "relu"}, cell.RNNReLU},
+		{nn.RNNConfig{Cell: "rnn", Activation: "elu"}, cell.RNNTanh},
+		{nn.RNNConfig{Cell: "gru", ForgetBias: 1}, cell.GRU},
+		{nn.RNNConfig{Cell: "gru", ResetBefore: true}, cell.GRUBefore},
+		{nn.RNNConfig{Cell: "lstm", Coupled: true, ForgetBias: 1}, cell.CoupledLSTM},
+		{nn.RNNConfig{Cell: "slstm", ForgetBias: 1}, cell.SLSTM},
+		{nn.RNNConfig{Cell: "min_gru"}, cell.MinGRU},
 	} {
 		c.cfg.Hidden, c.cfg.Layers = 4, 1
 		m := build(t, &c.cfg)
-		if m.Cell() != c.want || m.Options().ReLU != (c.want == tensor.RNNReLUCell) {
+		if m.Cell() != c.want || m.Options().ReLU != (c.want == cell.RNNReLU) {
 			t.Errorf("%+v is cell %v, want %v", c.cfg, m.Cell(), c.want)
 		}
 	}

@@ -1,7 +1,6 @@
 package nn
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/carousel-ml/carousel/tensor"
@@ -37,9 +36,7 @@ type forbidden struct{ trans, start, end []float32 }
 
 // NewCRF is over so many tags, at least 1.
 func NewCRF(tags int, o *CRFOptions) *CRF {
-	if tags < 1 {
-		panic(fmt.Sprintf("nn: CRF: needs a tag, got %d", tags))
-	}
+	tensor.Check(tags > 0, "nn: CRF", "needs a tag, got %d", tags)
 	init := Uniform(0.1)
 	c := &CRF{tags: tags, Transitions: tensor.NewParam("transitions", init, tags, tags),
 		Start: tensor.NewParam("start", init, tags), End: tensor.NewParam("end", init, tags)}

@@ -40,7 +40,7 @@ func TestNothingIsSubnormal(t *testing.T) {
 						w := normal(uint64(i), p.Len())
 						for j := range w {
 							w[j] *= way.weight
-							if len(p.Dims()) == 1 && p.Len() >= hidden*tensor.Gates(m.Cell()) {
+							if len(p.Dims()) == 1 && p.Len() >= hidden*m.Cell().Gates() {
 								w[j] += way.bias / 2
 							}
 						}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
@@ -47,8 +48,8 @@ var table = []struct {
 	{"coupled", nn.NewLSTM, nn.RNNOptions{Coupled: true}},
 	{"coupled peephole", nn.NewLSTM, nn.RNNOptions{Coupled: true, Peephole: true}},
 	{"clips", nn.NewLSTM, nn.RNNOptions{GateClip: 1, CellClip: 0.5}},
-	{"activations", nn.NewLSTM, nn.RNNOptions{GateActivation: tensor.SoftsignActivation, Activation: tensor.ELUActivation, OutputActivation: tensor.SoftsignActivation}},
-	{"gru softplus", nn.NewGRU, nn.RNNOptions{Activation: tensor.SoftplusActivation}},
+	{"activations", nn.NewLSTM, nn.RNNOptions{GateActivation: cell.Softsign, Activation: cell.ELU, OutputActivation: cell.Softsign}},
+	{"gru softplus", nn.NewGRU, nn.RNNOptions{Activation: cell.Softplus}},
 	{"layer norm", nn.NewLSTM, nn.RNNOptions{LayerNorm: true}},
 	{"layer norm gru", nn.NewGRU, nn.RNNOptions{LayerNorm: true}},
 	{"layer norm gru without bias", nn.NewGRU, nn.RNNOptions{LayerNorm: true, NoBias: true}},
@@ -106,8 +107,8 @@ func eachStack(t *testing.T, f func(t *testing.T, s stack, m *nn.RNN, slab *tens
 func initial(m *nn.RNN, B int) (h, c []float32) {
 	slots := m.Layers() * m.Directions()
 	h, c = normal(2, slots*B*m.StateSize()), normal(4, slots*B*m.CellSize())
-	if m.Cell() == tensor.SLSTMCell {
-		for i, v := range c { // its normaliser is positive
+	if m.Cell().Spec().Positive > 0 {
+		for i, v := range c {
 			c[i] = v*v + 0.5
 		}
 	}

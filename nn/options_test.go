@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/tensor/tensortest"
@@ -39,21 +40,17 @@ func TestOptionsThatDoNothingAreRefused(t *testing.T) {
 		{nn.NewGRU, o{CellClip: 1}, "CellClip needs"},
 		{nn.NewGRU, o{LayerNorm: true, ResetBefore: true}, "LayerNorm needs"},
 		{nn.NewRNN, o{LayerNorm: true}, "LayerNorm needs"},
-		{nn.NewRNN, o{GateActivation: tensor.SoftsignActivation}, "GateActivation needs"},
-		{nn.NewRNN, o{ReLU: true, Activation: tensor.ELUActivation}, "ReLU needs"},
+		{nn.NewRNN, o{GateActivation: cell.Softsign}, "GateActivation needs"},
+		{nn.NewRNN, o{ReLU: true, Activation: cell.ELU}, "ReLU needs"},
 		{nn.NewMinGRU, o{WeightDrop: 0.1}, "WeightDrop needs a cell with a recurrent matrix"},
 		{nn.NewMinLSTM, o{RecurrentDropout: 0.1}, "RecurrentDropout needs"},
 		{nn.NewSLSTM, o{GateClip: 1}, "GateClip needs"},
 		{newForgetful, o{Zoneout: 0.1}, "Zoneout needs a built-in cell"},
 	} {
-		func() {
-			defer func() {
-				if got := fmt.Sprint(recover()); !strings.HasPrefix(got, "nn: RNN: ") || !strings.Contains(got, c.want) {
-					t.Errorf("%+v: got %q, want %q in it", c.opt, got, c.want)
-				}
-			}()
-			c.new(3, 4, &c.opt)
-		}()
+		err := tensor.Catch(func() { c.new(3, 4, &c.opt) })
+		if got := fmt.Sprint(err); !strings.HasPrefix(got, "nn: RNN: ") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: got %q, want %q in it", c.opt, got, c.want)
+		}
 	}
 }
 
@@ -209,7 +206,7 @@ func TestPlainStacksComputeWhatPyTorchDoes(t *testing.T) {
 			p.Write(normal(uint64(i), p.Len()))
 		}
 		equal := false
-		if slices.Contains([]tensor.Cell{tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell, tensor.RNNReLUCell}, m.Cell()) {
+		if slices.Contains([]cell.Kind{cell.LSTM, cell.GRU, cell.RNNTanh, cell.RNNReLU}, m.Cell()) {
 			reference := c.new(width, hidden, &nn.RNNOptions{Layers: 2, ReLU: o.ReLU, NoBias: o.NoBias, Proj: o.Proj})
 			for _, p := range tensor.Pack(tensor.CPU(), reference, 2).Params {
 				p.Write(of.Lookup(p.Name).Read())

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -34,19 +35,17 @@ type RNN struct {
 	// bias_ln_c_lK [H] (LayerNorm). Last come h_0 and c_0 (LearnState).
 	Weights []*tensor.Param
 
-	cell   tensor.Cell
-	custom Cell
+	cell   cell.Kind
 	in     int
 	hidden int
 	opt    RNNOptions
-	dirs   []direction
-	h0, c0 *tensor.Param
+	inner  cell.Options // those of opt that reach into the cell
+	dirs   []params     // of each layer and direction
+	states params       // the learned ones
 }
 
-// direction is the parameters of one layer and direction; nil where the cell has none.
-type direction struct {
-	w, r, bw, br, p, peepI, peepF, peepO, normX, normR, normC, biasC *tensor.Param
-}
+// params are parameters by kind; nil where the stack has none.
+type params [cell.NumOperands]*tensor.Param
 
 // RNNOptions changes a stack; nil is one layer, forward, with biases and
 // PyTorch's initial values. Probabilities are in [0,1).
@@ -69,11 +68,11 @@ type RNNOptions struct {
 	LayerNorm   bool // LSTM and GRU, reset after: W·x and R·h are normalised apart, and c before its tanh (Ba et al. 2016); the biases follow the norms and start at zero
 	Proj        int  // LSTM: the output and what R sees are this wide, below hidden (Sak et al. 2014; torch's proj_size)
 
-	GateActivation   tensor.Activation // LSTM i,f,o and GRU r,z; 0 is σ
-	Activation       tensor.Activation // LSTM g, GRU n and the RNN; 0 is tanh
-	OutputActivation tensor.Activation // LSTM: of c'; 0 is tanh
-	GateClip         float32           // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
-	CellClip         float32           // LSTM: limit of c
+	GateActivation   cell.Activation // LSTM i,f,o and GRU r,z; 0 is σ
+	Activation       cell.Activation // LSTM g, GRU n and the RNN; 0 is tanh
+	OutputActivation cell.Activation // LSTM: of c'; 0 is tanh
+	GateClip         float32         // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
+	CellClip         float32         // LSTM: limit of c
 
 	InputDropout     float32 // of the input, one mask a sequence (Gal and Ghahramani 2016)
 	OutputDropout    float32 // of the output, one mask a sequence
@@ -88,55 +87,49 @@ type RNNOptions struct {
 // then direction, and C, for an LSTM [layers*directions,B,H]. Absent (nil) is zeros.
 type State = tensor.State
 
+// New is a stack of layers of any kind of cell, as the constructors below make of
+// theirs, but for [cell.Custom].
+func New(kind cell.Kind, in, hidden int, o *RNNOptions) *RNN {
+	check(kind < cell.Custom, "a cell of your own is for NewCustom")
+	return newRNN(kind, nil, in, hidden, o)
+}
+
 // NewLSTM is a stack of LSTM layers (torch.nn.LSTM).
 func NewLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.LSTMCell, nil, in, hidden, o)
+	return New(cell.LSTM, in, hidden, o)
 }
 
 // NewGRU is a stack of GRU layers (torch.nn.GRU).
 func NewGRU(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.GRUCell, nil, in, hidden, o)
+	return New(cell.GRU, in, hidden, o)
 }
 
 // NewRNN is a stack of Elman layers (torch.nn.RNN).
 func NewRNN(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.RNNTanhCell, nil, in, hidden, o)
+	return New(cell.RNNTanh, in, hidden, o)
 }
 
 // NewSLSTM is a stack of sLSTM layers (Beck et al. 2024): an LSTM with an
 // exponential input gate and a normaliser, one dense head. State.C is c, n and
 // the stabiliser m side by side, 3·H wide.
 func NewSLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.SLSTMCell, nil, in, hidden, o)
+	return New(cell.SLSTM, in, hidden, o)
 }
 
 // NewMinGRU is a stack of minGRU layers (Feng et al. 2024), whose gates see the
 // input alone: no weight_hh and one bias. The product with W covers all of time
 // at once; the elementwise rest runs step by step, its rows and units on all cores.
 func NewMinGRU(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.MinGRUCell, nil, in, hidden, o)
+	return New(cell.MinGRU, in, hidden, o)
 }
 
 // NewMinLSTM is likewise a stack of minLSTM layers, with f and i normalised to a sum of 1.
 func NewMinLSTM(in, hidden int, o *RNNOptions) *RNN {
-	return newRNN(tensor.MinLSTMCell, nil, in, hidden, o)
+	return New(cell.MinLSTM, in, hidden, o)
 }
 
-// variant is the cell that the options make of a kind of cell.
-func (o *RNNOptions) variant(kind tensor.Cell) tensor.Cell {
-	switch {
-	case o.Coupled && kind == tensor.LSTMCell:
-		return tensor.CoupledLSTMCell
-	case o.ResetBefore && kind == tensor.GRUCell:
-		return tensor.GRUBeforeCell
-	case o.ReLU && kind == tensor.RNNTanhCell:
-		return tensor.RNNReLUCell
-	}
-	return kind
-}
-
-func newRNN(kind tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
-	m := &RNN{custom: custom, in: in, hidden: hidden}
+func newRNN(kind cell.Kind, custom cell.RowCell, in, hidden int, o *RNNOptions) *RNN {
+	m := &RNN{in: in, hidden: hidden}
 	if o != nil {
 		m.opt = *o
 	}
@@ -144,37 +137,29 @@ func newRNN(kind tensor.Cell, custom Cell, in, hidden int, o *RNNOptions) *RNN {
 	if m.opt.Layers == 0 {
 		m.opt.Layers = 1
 	}
-	if in < 1 || hidden < 1 || m.opt.Layers < 1 {
-		refuse("sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
-	}
-	if e := m.opt.check(m.cell, hidden); e != nil {
-		refuse("%v", e)
-	}
+	check(in > 0 && hidden > 0 && m.opt.Layers > 0, "sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
+	e := m.opt.check(m.cell, hidden)
+	check(e == nil, "%v", e)
+	m.inner = cell.Options{GateAct: m.opt.GateActivation, InAct: m.opt.Activation, OutAct: m.opt.OutputActivation,
+		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, HDrop: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
+		ZoneH: m.opt.Zoneout, ZoneC: m.opt.ZoneoutCell, Custom: custom}
 	for layer := range m.opt.Layers {
 		width := in
 		if layer > 0 {
 			width = m.OutputSize()
 		}
 		for d := range m.Directions() {
-			m.addDirection(fmt.Sprintf("_l%d%s", layer, [2]string{"", "_reverse"}[d]), width)
+			var dir params
+			for p := range cell.NumParams {
+				dir[p] = m.param(p, width, fmt.Sprintf("_l%d%s", layer, [2]string{"", "_reverse"}[d]))
+			}
+			m.dirs = append(m.dirs, dir)
 		}
 	}
 	if m.opt.LearnState {
-		slots := m.Layers() * m.Directions()
-		m.h0 = m.vector("h_0", nil, slots, m.StateSize())
-		if m.CellSize() > 0 {
-			m.c0 = m.vector("c_0", nil, slots, m.CellSize())
-		}
+		m.states[cell.H0], m.states[cell.C0] = m.param(cell.H0, in, ""), m.param(cell.C0, in, "")
 	}
 	return m
-}
-
-// gates is the cell's number of them.
-func (m *RNN) gates() int {
-	if m.custom != nil {
-		return m.custom.Gates()
-	}
-	return tensor.Gates(m.cell)
 }
 
 // StateSize is the width of State.H: hidden, or Proj.
@@ -187,83 +172,67 @@ func (m *RNN) StateSize() int {
 
 // CellSize is the width of State.C, 0 for cells without one.
 func (m *RNN) CellSize() int {
-	if m.custom != nil {
-		return (m.custom.States() - 1) * m.hidden
-	}
-	return tensor.CellWidth(m.cell, m.hidden)
+	_, states := m.cell.Shape(m.inner.Custom)
+	return (states - 1) * m.hidden
 }
 
-// matrix and vector add a parameter. Vectors get no weight decay.
-func (m *RNN) matrix(name string, init tensor.Init, dims ...int) *tensor.Param {
-	p := tensor.NewParam(name, init, dims...)
-	m.Weights = append(m.Weights, p)
-	return p
+// param adds a parameter of a layer whose input is so wide, if the stack has it.
+func (m *RNN) param(kind cell.Param, width int, suffix string) *tensor.Param {
+	spec, p := m.cell.Spec(), &cell.Params[kind]
+	for need, there := range map[cell.Need]bool{
+		cell.NeedsBias: !m.opt.NoBias, cell.NeedsR: !spec.Free, cell.NeedsC: m.CellSize() > 0, cell.NeedsForget: spec.Gate("f") >= 0,
+	} {
+		if p.Needs&need != 0 && !there {
+			return nil
+		}
+	}
+	if p.With != 0 && m.opt.value(p.With).IsZero() {
+		return nil
+	}
+	gates, _ := m.cell.Shape(m.inner.Custom)
+	dims := p.Dims(&cell.Sizes{cell.Batch: m.Layers() * m.Directions(), cell.Inputs: width, cell.Units: m.hidden,
+		cell.Out: m.StateSize(), cell.Gates: gates * m.hidden, cell.Beside: m.CellSize()})
+	w := tensor.NewParam(p.Name+suffix, m.init(kind, gates), dims[:p.Rank()]...)
+	w.NoDecay = !p.Decays
+	m.Weights = append(m.Weights, w)
+	return w
 }
 
-func (m *RNN) vector(name string, init tensor.Init, dims ...int) *tensor.Param {
-	p := m.matrix(name, init, dims...)
-	p.NoDecay = true
-	return p
-}
-
-func (m *RNN) addDirection(suffix string, width int) {
-	gates, H := m.gates(), m.hidden
-	rows := gates * H
-	uniform := Uniform(1 / math.Sqrt(float64(H)))
-	w, r := uniform, uniform
-	if m.opt.Orthogonal {
-		w, r = PerGate(gates, Xavier), PerGate(gates, Orthogonal)
+// init is what a parameter of a cell of so many gates begins with.
+func (m *RNN) init(kind cell.Param, gates int) tensor.Init {
+	uniform := Uniform(1 / math.Sqrt(float64(m.hidden)))
+	switch init := cell.Params[kind].Init; {
+	case init == cell.Zeros:
+		return nil
+	case init == cell.Ones:
+		return Constant(1)
+	case init == cell.Bias:
+		return m.initBias(kind, uniform)
+	case m.opt.Orthogonal && kind == cell.W:
+		return PerGate(gates, Xavier)
+	case m.opt.Orthogonal && kind == cell.R:
+		return PerGate(gates, Orthogonal)
 	}
-	var d direction
-	d.w = m.matrix("weight_ih"+suffix, w, rows, width)
-	if !tensor.IsFree(m.cell) {
-		d.r = m.matrix("weight_hh"+suffix, r, rows, m.StateSize())
-	}
-	if !m.opt.NoBias {
-		d.bw = m.vector("bias_ih"+suffix, m.initBias(0, uniform), rows)
-		if d.r != nil {
-			d.br = m.vector("bias_hh"+suffix, m.initBias(1, uniform), rows)
-		}
-	}
-	if m.opt.Proj > 0 {
-		d.p = m.matrix("weight_hr"+suffix, uniform, m.opt.Proj, H)
-	}
-	if m.opt.Peephole {
-		d.peepI = m.vector("weight_pi"+suffix, uniform, H)
-		if !m.opt.Coupled {
-			d.peepF = m.vector("weight_pf"+suffix, uniform, H)
-		}
-		d.peepO = m.vector("weight_po"+suffix, uniform, H)
-	}
-	if m.opt.LayerNorm {
-		d.normX = m.vector("weight_ln_ih"+suffix, Constant(1), rows)
-		d.normR = m.vector("weight_ln_hh"+suffix, Constant(1), rows)
-		if m.CellSize() > 0 {
-			d.normC = m.vector("weight_ln_c"+suffix, Constant(1), H)
-			if !m.opt.NoBias {
-				d.biasC = m.vector("bias_ln_c"+suffix, nil, H)
-			}
-		}
-	}
-	m.dirs = append(m.dirs, d)
+	return uniform
 }
 
 // initBias gives the forget gate its bias in the first of the two vectors: 1 must be 1 in their sum.
-func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
+func (m *RNN) initBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	if m.opt.LayerNorm {
 		uniform = Constant(0)
 	}
 	if m.opt.Chrono > 0 {
-		return m.chronoBias(which, uniform)
+		return m.chronoBias(kind, uniform)
 	}
 	if m.opt.ForgetBias == 0 {
 		return uniform
 	}
 	return func(r *rand.Rand, w []float32, dims []int) {
 		uniform(r, w, dims)
-		forget := w[m.hidden : 2*m.hidden]
+		spec := m.cell.Spec()
+		forget := w[spec.Gate(spec.Keep)*m.hidden:][:m.hidden]
 		clear(forget)
-		if which == 0 {
+		if kind == cell.BW {
 			for i := range forget {
 				forget[i] = m.opt.ForgetBias
 			}
@@ -273,13 +242,14 @@ func (m *RNN) initBias(which int, uniform tensor.Init) tensor.Init {
 
 // chronoBias opens the gate that keeps, and closes that which takes in: unit j
 // forgets 1/(1+u) a step, u drawn from U(1, Chrono-1).
-func (m *RNN) chronoBias(which int, uniform tensor.Init) tensor.Init {
-	keep, take := chronoGates(m.cell)
+func (m *RNN) chronoBias(kind cell.Param, uniform tensor.Init) tensor.Init {
+	spec := m.cell.Spec()
+	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
 	return func(r *rand.Rand, w []float32, dims []int) {
 		uniform(r, w, dims)
 		for j := range m.hidden {
 			b := float32(0)
-			if which == 0 {
+			if kind == cell.BW {
 				b = float32(math.Log(1 + r.Float64()*float64(m.opt.Chrono-2)))
 			}
 			if keep >= 0 {
@@ -292,27 +262,19 @@ func (m *RNN) chronoBias(which int, uniform tensor.Init) tensor.Init {
 	}
 }
 
-// chronoGates are the numbers of the gates that weigh the old state and the new
-// value; -1: a gate's complement does.
-func chronoGates(c tensor.Cell) (keep, take int) {
-	switch c {
-	case tensor.LSTMCell:
-		return 1, 0
-	case tensor.GRUCell, tensor.GRUBeforeCell:
-		return 1, -1
-	}
-	return -1, 0 // coupled LSTM, minGRU
-}
-
 // Param is a parameter of a layer's direction by the beginning of its name, such
 // as weight_ih, or h_0 or c_0; nil where the stack has none.
 func (m *RNN) Param(base string, layer, direction int) *tensor.Param {
-	d := &m.dirs[layer*m.Directions()+direction]
-	return map[string]*tensor.Param{
-		"weight_ih": d.w, "weight_hh": d.r, "bias_ih": d.bw, "bias_hh": d.br, "weight_hr": d.p,
-		"weight_pi": d.peepI, "weight_pf": d.peepF, "weight_po": d.peepO,
-		"weight_ln_ih": d.normX, "weight_ln_hh": d.normR, "weight_ln_c": d.normC, "bias_ln_c": d.biasC, "h_0": m.h0, "c_0": m.c0,
-	}[base]
+	for kind, p := range cell.Params {
+		switch {
+		case p.Name != base:
+		case kind < int(cell.NumParams):
+			return m.dirs[layer*m.Directions()+direction][kind]
+		default:
+			return m.states[kind]
+		}
+	}
+	return nil
 }
 
 // Directions is 1, or 2 if bidirectional.
@@ -336,7 +298,7 @@ func (m *RNN) OutputSize() int { return m.Directions() * m.StateSize() }
 func (m *RNN) Layers() int { return m.opt.Layers }
 
 // Cell is the kind of cell.
-func (m *RNN) Cell() tensor.Cell { return m.cell }
+func (m *RNN) Cell() cell.Kind { return m.cell }
 
 // Options are what the stack was made with, Layers at least 1.
 func (m *RNN) Options() RNNOptions { return m.opt }
@@ -345,12 +307,7 @@ func (m *RNN) Options() RNNOptions { return m.opt }
 // its kind does, from the same weights: no option changes the equations.
 func (m *RNN) IsPlain() bool {
 	o := m.opt
-	switch m.cell {
-	case tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell, tensor.RNNReLUCell:
-	default:
-		return false
-	}
-	return !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
+	return m.cell.Spec().Torch != "" && !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
 		o.GateClip+o.CellClip+o.Zoneout+o.ZoneoutCell != 0)
 }
 
@@ -382,13 +339,12 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 // steps is Forward of a time-major batch.
 func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *State) {
 	tape, D, B := x.Tape(), m.Directions(), x.Dim(1)
-	if init == nil && m.h0 != nil {
+	if init == nil && m.opt.LearnState {
 		init = m.learned(tape, B)
 	}
 	final = tape.NewState(m.opt.Layers*D, B, m.StateSize(), m.CellSize())
-	o := m.cellOptions()
 	x = tensor.DropoutSequence(x, m.opt.InputDropout)
-	if y, ok := m.whole(x, &o, init, final); ok {
+	if y, ok := m.whole(x, init, final); ok {
 		return tensor.DropoutSequence(y, m.opt.OutputDropout), final
 	}
 	for layer := range m.opt.Layers {
@@ -396,7 +352,7 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 		for d := range D {
 			dirs[d] = m.direction(layer*D + d)
 		}
-		y = tensor.Scan(m.cell, x, dirs[:D], &o, init, final)
+		y = tensor.Scan(m.cell, x, dirs[:D], &m.inner, init, final)
 		switch {
 		case layer == m.opt.Layers-1:
 		case m.opt.Variational:
@@ -413,7 +369,7 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 }
 
 // whole offers the device all layers at once, if nothing comes between them.
-func (m *RNN) whole(x *tensor.Tensor, o *tensor.CellOptions, init, final *State) (y *tensor.Tensor, ok bool) {
+func (m *RNN) whole(x *tensor.Tensor, init, final *State) (y *tensor.Tensor, ok bool) {
 	tape := x.Tape()
 	if !tape.Device().TakesStacks() || m.opt.Residual || m.opt.Dropout > 0 && tape.Mode() == tensor.Train {
 		return nil, false
@@ -423,33 +379,24 @@ func (m *RNN) whole(x *tensor.Tensor, o *tensor.CellOptions, init, final *State)
 	for slot := range m.dirs {
 		dirs = append(dirs, m.direction(slot))
 	}
-	return tensor.ScanStack(m.cell, x, dirs, m.Directions(), o, init, final)
-}
-
-func (m *RNN) cellOptions() tensor.CellOptions {
-	o := tensor.CellOptions{Gate: m.opt.GateActivation, Input: m.opt.Activation, Output: m.opt.OutputActivation,
-		GateClip: m.opt.GateClip, CellClip: m.opt.CellClip, RecurrentDropout: m.opt.RecurrentDropout, WeightDrop: m.opt.WeightDrop,
-		ZoneoutH: m.opt.Zoneout, ZoneoutC: m.opt.ZoneoutCell}
-	if m.custom != nil {
-		o.Custom = m.custom
-	}
-	return o
+	return tensor.ScanStack(m.cell, x, dirs, m.Directions(), &m.inner, init, final)
 }
 
 // learned is the trained initial state for every row of a batch.
 func (m *RNN) learned(tape *tensor.Tape, B int) *State {
 	s := tape.NewState(0, 0, 0, 0)
-	s.H = tensor.Repeat(tape.Use(m.h0), 1, B)
-	if m.c0 != nil {
-		s.C = tensor.Repeat(tape.Use(m.c0), 1, B)
+	s.H = tensor.Repeat(tape.Use(m.states[cell.H0]), 1, B)
+	if c := m.states[cell.C0]; c != nil {
+		s.C = tensor.Repeat(tape.Use(c), 1, B)
 	}
 	return s
 }
 
 // direction gathers the parameters of a slot.
 func (m *RNN) direction(slot int) tensor.Direction {
-	d := &m.dirs[slot]
-	return tensor.Direction{Reverse: slot%m.Directions() == 1, Slot: slot,
-		W: d.w.T(), R: d.r.T(), BW: d.bw.T(), BR: d.br.T(), P: d.p.T(), PeepI: d.peepI.T(), PeepF: d.peepF.T(), PeepO: d.peepO.T(),
-		NormX: d.normX.T(), NormR: d.normR.T(), NormC: d.normC.T(), BiasC: d.biasC.T()}
+	d := tensor.Direction{Reverse: slot%m.Directions() == 1, Slot: slot}
+	for p := range d.Params {
+		d.Params[p] = m.dirs[slot][p].T()
+	}
+	return d
 }

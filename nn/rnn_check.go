@@ -2,7 +2,9 @@ package nn
 
 import (
 	"fmt"
+	"reflect"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -16,9 +18,58 @@ func wrong(option, format string, args ...any) *optionError {
 	return &optionError{option, fmt.Sprintf(format, args...)}
 }
 
+// cellOptions are the fields of RNNOptions that not every cell has, and what an error says of them.
+var cellOptions = []struct {
+	option      cell.With
+	name, needs string
+}{
+	{cell.WithForgetBias, "ForgetBias", "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
+	{cell.WithChrono, "Chrono", "an LSTM, GRU or minGRU with biases"},
+	{cell.WithReLU, "ReLU", "an Elman RNN without another activation"},
+	{cell.WithCoupled, "Coupled", "an LSTM"},
+	{cell.WithResetBefore, "ResetBefore", "a GRU"},
+	{cell.WithPeephole, "Peephole", "an LSTM"},
+	{cell.WithLayerNorm, "LayerNorm", "an LSTM, or a GRU that resets after the recurrent product"},
+	{cell.WithProj, "Proj", "an LSTM"},
+	{cell.WithGateActivation, "GateActivation", "an LSTM or GRU"},
+	{cell.WithActivation, "Activation", "an LSTM, GRU or RNN"},
+	{cell.WithOutputActivation, "OutputActivation", "an LSTM"},
+	{cell.WithGateClip, "GateClip", "an LSTM, GRU or RNN"},
+	{cell.WithCellClip, "CellClip", "an LSTM"},
+	{cell.WithRecurrentDropout, "RecurrentDropout", "a cell with a recurrent matrix"},
+	{cell.WithWeightDrop, "WeightDrop", "a cell with a recurrent matrix"},
+	{cell.WithZoneoutCell, "ZoneoutCell", "an LSTM"},
+}
+
+func (o *RNNOptions) field(name string) reflect.Value {
+	return reflect.ValueOf(o).Elem().FieldByName(name)
+}
+
+// value is the field of one of the cells' options.
+func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
+	for _, c := range cellOptions {
+		if c.option == option {
+			field = o.field(c.name)
+		}
+	}
+	return field
+}
+
+// variant is the cell that the options make of a kind of cell.
+func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
+	if by := kind.Spec().By; by != 0 {
+		o.value(by).SetBool(true)
+		return kind
+	}
+	if v, ok := cell.Find(func(s *cell.Spec) bool { return s.By != 0 && s.Base == kind && o.value(s.By).Bool() }); ok {
+		return v
+	}
+	return kind
+}
+
 // check finds an option that is not right for a cell of hidden units.
-func (o *RNNOptions) check(cell tensor.Cell, hidden int) *optionError {
-	if e := o.checkCell(cell); e != nil {
+func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
+	if e := o.checkCell(kind); e != nil {
 		return e
 	}
 	switch {
@@ -29,13 +80,9 @@ func (o *RNNOptions) check(cell tensor.Cell, hidden int) *optionError {
 	case o.Residual && o.Layers == 1:
 		return wrong("Residual", "acts on the layers after the first, and there is one layer")
 	}
-	for _, p := range []struct {
-		name string
-		p    float32
-	}{{"Dropout", o.Dropout}, {"InputDropout", o.InputDropout}, {"OutputDropout", o.OutputDropout}, {"RecurrentDropout", o.RecurrentDropout},
-		{"WeightDrop", o.WeightDrop}, {"Zoneout", o.Zoneout}, {"ZoneoutCell", o.ZoneoutCell}} {
-		if !(p.p >= 0 && p.p < 1) {
-			return wrong(p.name, "must be a probability in [0,1), got %v", p.p)
+	for _, name := range []string{"Dropout", "InputDropout", "OutputDropout", "RecurrentDropout", "WeightDrop", "Zoneout", "ZoneoutCell"} {
+		if p := o.field(name).Float(); !(p >= 0 && p < 1) {
+			return wrong(name, "must be a probability in [0,1), got %v", float32(p))
 		}
 	}
 	switch {
@@ -49,44 +96,19 @@ func (o *RNNOptions) check(cell tensor.Cell, hidden int) *optionError {
 	return nil
 }
 
-// checkCell finds an option that this kind of cell does not have.
-func (o *RNNOptions) checkCell(cell tensor.Cell) *optionError {
-	lstm := cell == tensor.LSTMCell || cell == tensor.CoupledLSTMCell
-	gru := cell == tensor.GRUCell || cell == tensor.GRUBeforeCell
-	elman := cell == tensor.RNNTanhCell || cell == tensor.RNNReLUCell
-	recurrent := !tensor.IsFree(cell)
-	for _, c := range []struct {
-		name  string
-		used  bool
-		works bool
-		needs string
-	}{
-		{"ForgetBias", o.ForgetBias != 0, hasForgetGate(cell) && !o.NoBias, "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
-		{"Chrono", o.Chrono != 0, (lstm || gru || cell == tensor.MinGRUCell) && !o.NoBias, "an LSTM, GRU or minGRU with biases"},
-		{"Chrono", o.Chrono != 0, o.Chrono > 2 && o.ForgetBias == 0, "at least 3 steps, and no ForgetBias"},
-		{"ReLU", o.ReLU, elman && o.Activation == 0, "an Elman RNN without another activation"},
-		{"Coupled", o.Coupled, lstm, "an LSTM"},
-		{"ResetBefore", o.ResetBefore, gru, "a GRU"},
-		{"Peephole", o.Peephole, lstm, "an LSTM"},
-		{"LayerNorm", o.LayerNorm, lstm || cell == tensor.GRUCell, "an LSTM, or a GRU that resets after the recurrent product"},
-		{"Proj", o.Proj != 0, lstm, "an LSTM"},
-		{"GateActivation", o.GateActivation != 0, lstm || gru, "an LSTM or GRU"},
-		{"Activation", o.Activation != 0, lstm || gru || elman, "an LSTM, GRU or RNN"},
-		{"OutputActivation", o.OutputActivation != 0, lstm, "an LSTM"},
-		{"GateClip", o.GateClip != 0, lstm || gru || elman, "an LSTM, GRU or RNN"},
-		{"CellClip", o.CellClip != 0, lstm, "an LSTM"},
-		{"RecurrentDropout", o.RecurrentDropout != 0, recurrent, "a cell with a recurrent matrix"},
-		{"WeightDrop", o.WeightDrop != 0, recurrent, "a cell with a recurrent matrix"},
-		{"ZoneoutCell", o.ZoneoutCell != 0, lstm, "an LSTM"},
-	} {
-		if c.used && !c.works {
+// checkCell finds an option that this kind of cell does not have, or not beside others.
+func (o *RNNOptions) checkCell(kind cell.Kind) *optionError {
+	for _, c := range cellOptions {
+		without := c.option == cell.WithReLU && o.Activation != 0 ||
+			(c.option == cell.WithForgetBias || c.option == cell.WithChrono) && o.NoBias
+		if !o.field(c.name).IsZero() && (!kind.Has(c.option) || without) {
 			return wrong(c.name, "needs %s", c.needs)
+		}
+		if c.option == cell.WithChrono && o.Chrono != 0 && (o.Chrono <= 2 || o.ForgetBias != 0) {
+			return wrong(c.name, "needs at least 3 steps, and no ForgetBias")
 		}
 	}
 	return nil
 }
 
-// hasForgetGate says whether a cell has a forget gate with biases of its own.
-func hasForgetGate(cell tensor.Cell) bool { return cell == tensor.LSTMCell || cell == tensor.SLSTMCell }
-
-func refuse(format string, args ...any) { panic("nn: RNN: " + fmt.Sprintf(format, args...)) }
+func check(ok bool, format string, args ...any) { tensor.Check(ok, "nn: RNN", format, args...) }

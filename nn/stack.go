@@ -28,29 +28,20 @@ func NewStack(layers []*RNN, o *StackOptions) *Stack {
 	if o != nil {
 		s.opt = *o
 	}
-	if len(layers) == 0 {
-		refuseStack("needs a layer")
-	}
+	check := func(ok bool, format string, args ...any) { tensor.Check(ok, "nn: Stack", format, args...) }
+	check(len(layers) > 0, "needs a layer")
 	residual := false
 	for i, m := range layers {
-		if i > 0 && layers[i-1].OutputSize() != m.in {
-			refuseStack("layer %d gives %d features, and layer %d takes %d", i-1, layers[i-1].OutputSize(), i, m.in)
+		if i > 0 {
+			check(layers[i-1].OutputSize() == m.in, "layer %d gives %d features, and layer %d takes %d", i-1, layers[i-1].OutputSize(), i, m.in)
 		}
-		if m.opt.TimeMajor {
-			refuseStack("layer %d is TimeMajor: set that in StackOptions", i)
-		}
+		check(!m.opt.TimeMajor, "layer %d is TimeMajor: set that in StackOptions", i)
 		residual = residual || m.in == m.OutputSize()
 	}
-	switch {
-	case s.opt.Residual && !residual:
-		refuseStack("Residual needs a layer whose output is as wide as its input")
-	case s.opt.Dropout != 0 && len(layers) == 1:
-		refuseStack("Dropout acts between layers, and there is one layer")
-	}
+	check(!s.opt.Residual || residual, "Residual needs a layer whose output is as wide as its input")
+	check(s.opt.Dropout == 0 || len(layers) > 1, "Dropout acts between layers, and there is one layer")
 	return s
 }
-
-func refuseStack(format string, args ...any) { panic("nn: Stack: " + fmt.Sprintf(format, args...)) }
 
 // OutputSize is the number of features of the output.
 func (s *Stack) OutputSize() int { return s.Layers[len(s.Layers)-1].OutputSize() }

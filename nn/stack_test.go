@@ -102,13 +102,9 @@ func TestStackRefuses(t *testing.T) {
 		{[]*nn.RNN{a}, &nn.StackOptions{Dropout: 0.1}, "one layer"},
 		{[]*nn.RNN{nn.NewLSTM(3, 4, &nn.RNNOptions{TimeMajor: true})}, nil, "TimeMajor"},
 	} {
-		func() {
-			defer func() {
-				if got := fmt.Sprint(recover()); !strings.Contains(got, c.want) {
-					t.Errorf("got %q, want %q in it", got, c.want)
-				}
-			}()
-			nn.NewStack(c.layers, c.opt)
-		}()
+		err := tensor.Catch(func() { nn.NewStack(c.layers, c.opt) })
+		if got := fmt.Sprint(err); !strings.HasPrefix(got, "nn: Stack: ") || !strings.Contains(got, c.want) {
+			t.Errorf("got %q, want %q in it", got, c.want)
+		}
 	}
 }

@@ -392,14 +392,9 @@ func TestBidirectionalStateCannotBeCarried(t *testing.T) {
 		func() { nn.NewCarry(both, 1) },
 		func() { _, _ = nn.PlanTime(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0) },
 	} {
-		func() {
-			defer func() {
-				if got := fmt.Sprint(recover()); !strings.Contains(got, "from its end") {
-					t.Errorf("got %q", got)
-				}
-			}()
-			f()
-		}()
+		if got := fmt.Sprint(tensor.Catch(f)); !strings.Contains(got, "from its end") {
+			t.Errorf("got %q", got)
+		}
 	}
 }
 

@@ -1,6 +1,6 @@
 package nn
 
-import "fmt"
+import "github.com/carousel-ml/carousel/tensor"
 
 // Segments lays documents of any lengths into rows and cuts them into segments
 // of at most Steps steps, for training by truncated backpropagation through time
@@ -35,9 +35,7 @@ type Segments struct {
 // NewSegments is for documents of the given lengths, in this order; shuffle
 // them before. Documents of length 0 are passed over.
 func NewSegments(lengths []int, rows, steps int) *Segments {
-	if rows < 1 || steps < 1 {
-		panic(fmt.Sprintf("nn: Segments: needs rows and steps, got %d and %d", rows, steps))
-	}
+	tensor.Check(rows > 0 && steps > 0, "nn: Segments", "needs rows and steps, got %d and %d", rows, steps)
 	s := &Segments{Doc: make([]int, rows), From: make([]int, rows), Length: make([]int32, rows), Begins: make([]bool, rows),
 		lengths: lengths, steps: steps}
 	for b := range s.Doc {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -14,7 +15,7 @@ import (
 // A linear network's gradient k steps before the end is Rᵀ to the power k times
 // that at the end: in both directions, with each row from its own end.
 func TestTraceOfLinearRNN(t *testing.T) {
-	m := nn.NewRNN(width, hidden, &nn.RNNOptions{Activation: tensor.IdentityActivation, Bidirectional: true})
+	m := nn.NewRNN(width, hidden, &nn.RNNOptions{Activation: cell.Identity, Bidirectional: true})
 	tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 3, 9
 	lengths := []int32{T, 5, 0}

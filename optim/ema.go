@@ -21,9 +21,7 @@ type EMA struct {
 // NewEMA creates an average with 0 <= decay < 1, such as 0.999. It panics
 // outside that range.
 func NewEMA(slab *tensor.Slab, decay float64) *EMA {
-	if !(decay >= 0 && decay < 1) {
-		panic(fmt.Sprintf("optim: the decay of an EMA must be in [0,1), got %v", decay))
-	}
+	tensor.Check(decay >= 0 && decay < 1, "optim", "the decay of an EMA must be in [0,1), got %v", decay)
 	b, n := slab.Device().Backend(), slab.Values().N
 	return &EMA{slab: slab, avg: b.Alloc(n), tmp: b.Alloc(n), weight: float32(1 - decay)}
 }

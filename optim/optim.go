@@ -90,9 +90,7 @@ func NewSGD(slab *tensor.Slab, o *SGDOptions) *Optimizer {
 		o = &SGDOptions{}
 	}
 	below1("Momentum", o.Momentum)
-	if o.Nesterov && (o.Momentum == 0 || o.Dampening != 0) {
-		panic("optim: Nesterov needs Momentum above 0 and no Dampening")
-	}
+	tensor.Check(!o.Nesterov || o.Momentum != 0 && o.Dampening == 0, "optim", "Nesterov needs Momentum above 0 and no Dampening")
 	s := device.StepSpec{Kind: device.SGD, Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov}
 	opt := newOptimizer("sgd", slab, s, o.WeightDecay, o.DecayAll, o.Groups)
 	if o.Momentum > 0 {
@@ -190,9 +188,7 @@ func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []r
 		runs = append(runs, run{lo, hi, s})
 	}
 	for k, u := range used {
-		if !u {
-			panic(fmt.Sprintf("optim: group %d matches no parameter that an earlier group has not taken", k))
-		}
+		tensor.Check(u, "optim", "group %d matches no parameter that an earlier group has not taken", k)
 	}
 	return runs
 }
@@ -255,7 +251,7 @@ func (o *Optimizer) Steps() int { return o.steps }
 // If the norm is not finite, the next Step changes no weight.
 func (o *Optimizer) ClipNorm(max float32) {
 	if !(max > 0) {
-		panic(fmt.Sprintf("optim: ClipNorm needs a positive norm, got %v", max))
+		tensor.Check(false, "optim", "ClipNorm needs a positive norm, got %v", max)
 	}
 	o.settle()
 	o.clearFrozen()
@@ -270,7 +266,7 @@ func (o *Optimizer) ClipNorm(max float32) {
 // positive.
 func (o *Optimizer) ClipValue(max float32) {
 	if !(max > 0) {
-		panic(fmt.Sprintf("optim: ClipValue needs a positive bound, got %v", max))
+		tensor.Check(false, "optim", "ClipValue needs a positive bound, got %v", max)
 	}
 	o.settle()
 	o.backend.Clamp(o.slab.Grads(), -max, max)
@@ -337,13 +333,11 @@ func or(v, def float32) float32 {
 }
 
 func below1(name string, v float32) {
-	if !(v >= 0 && v < 1) {
-		panic(fmt.Sprintf("optim: %s must be in [0,1), got %v", name, v))
-	}
+	tensor.Check(v >= 0 && v < 1, "optim", "%s must be in [0,1), got %v", name, v)
 }
 
-func notNegative(name string, v float32) {
+func notNegative[F float32 | float64](name string, v F) {
 	if !(v >= 0 && v <= math.MaxFloat32) {
-		panic(fmt.Sprintf("optim: %s must be a finite number from 0 up, got %v", name, v))
+		tensor.Check(false, "optim", "%s must be a finite number from 0 up, got %v", name, v)
 	}
 }

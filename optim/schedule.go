@@ -1,8 +1,9 @@
 package optim
 
 import (
-	"fmt"
 	"math"
+
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Schedule returns the learning rate of each step, counted from 0. It is a pure
@@ -11,7 +12,7 @@ type Schedule func(step int) float32
 
 // Constant returns lr at every step.
 func Constant(lr float64) Schedule {
-	rate("lr", lr)
+	notNegative("lr", lr)
 	return func(int) float32 { return float32(lr) }
 }
 
@@ -25,11 +26,9 @@ func Cosine(max, min float64, steps int) Schedule { return WarmupCosine(max, min
 // max at step warmup, then falls as [Cosine] over the rest and is min from step
 // steps on.
 func WarmupCosine(max, min float64, warmup, steps int) Schedule {
-	rate("max", max)
-	rate("min", min)
-	if warmup < 0 || steps <= warmup {
-		panic(fmt.Sprintf("optim: a cosine schedule needs 0 <= warmup < steps, got %d and %d", warmup, steps))
-	}
+	notNegative("max", max)
+	notNegative("min", min)
+	tensor.Check(0 <= warmup && warmup < steps, "optim", "a cosine schedule needs 0 <= warmup < steps, got %d and %d", warmup, steps)
 	return func(step int) float32 {
 		switch {
 		case step < warmup:
@@ -46,18 +45,16 @@ func cosine(a, b, x float64) float64 { return b + (a-b)*(1+math.Cos(math.Pi*x))/
 
 // StepDecay is lr·gamma^⌊step/every⌋ (PyTorch's StepLR, counted in steps).
 func StepDecay(lr, gamma float64, every int) Schedule {
-	rate("lr", lr)
-	rate("gamma", gamma)
-	if every <= 0 {
-		panic(fmt.Sprintf("optim: StepDecay needs a positive number of steps, got %d", every))
-	}
+	notNegative("lr", lr)
+	notNegative("gamma", gamma)
+	tensor.Check(every > 0, "optim", "StepDecay needs a positive number of steps, got %d", every)
 	return func(step int) float32 { return float32(lr * math.Pow(gamma, float64(step/every))) }
 }
 
 // Exponential is lr·gamma^step (PyTorch's ExponentialLR, counted in steps).
 func Exponential(lr, gamma float64) Schedule {
-	rate("lr", lr)
-	rate("gamma", gamma)
+	notNegative("lr", lr)
+	notNegative("gamma", gamma)
 	return func(step int) float32 { return float32(lr * math.Pow(gamma, float64(step))) }
 }
 
@@ -74,7 +71,7 @@ type OneCycleOptions struct {
 // cycled). After the last step it stays constant, where PyTorch raises an
 // error.
 func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
-	rate("max", max)
+	notNegative("max", max)
 	s := OneCycleOptions{0.3, 25, 1e4}
 	if o != nil {
 		for _, f := range []struct{ dst, v *float64 }{{&s.Rise, &o.Rise}, {&s.Div, &o.Div}, {&s.FinalDiv, &o.FinalDiv}} {
@@ -83,9 +80,8 @@ func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
 			}
 		}
 	}
-	if steps <= 0 || !(s.Rise > 0 && s.Rise < 1) || !(s.Div > 0) || !(s.FinalDiv > 0) {
-		panic(fmt.Sprintf("optim: OneCycle needs positive steps and divisors and a rise in (0,1), got %d steps and %+v", steps, s))
-	}
+	tensor.Check(steps > 0 && s.Rise > 0 && s.Rise < 1 && s.Div > 0 && s.FinalDiv > 0, "optim",
+		"OneCycle needs positive steps and divisors and a rise in (0,1), got %d steps and %+v", steps, s)
 	first := max / s.Div
 	last := first / s.FinalDiv
 	peak, end := s.Rise*float64(steps)-1, float64(steps-1)
@@ -98,12 +94,6 @@ func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
 			return float32(cosine(first, max, x/peak))
 		}
 		return float32(cosine(max, last, (x-peak)/(end-peak)))
-	}
-}
-
-func rate(name string, v float64) {
-	if !(v >= 0 && v <= math.MaxFloat32) {
-		panic(fmt.Sprintf("optim: %s must be a finite number from 0 up, got %v", name, v))
 	}
 }
 
@@ -136,7 +126,7 @@ type PlateauState struct {
 // NewPlateau starts with learning rate lr. It panics if a setting is out of
 // range.
 func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
-	rate("lr", lr)
+	notNegative("lr", lr)
 	p := &Plateau{state: PlateauState{LR: lr}}
 	if o != nil {
 		p.o = *o
@@ -144,9 +134,7 @@ func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
 	if p.o.Factor == 0 {
 		p.o.Factor = 0.1
 	}
-	if !(p.o.Factor > 0 && p.o.Factor < 1) {
-		panic(fmt.Sprintf("optim: the factor of a plateau must be in (0,1), got %v", p.o.Factor))
-	}
+	tensor.Check(p.o.Factor > 0 && p.o.Factor < 1, "optim", "the factor of a plateau must be in (0,1), got %v", p.o.Factor)
 	switch {
 	case p.o.Patience == 0:
 		p.o.Patience = 10
@@ -159,7 +147,7 @@ func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
 	case p.o.Threshold < 0:
 		p.o.Threshold = 0
 	}
-	rate("min", p.o.Min)
+	notNegative("min", p.o.Min)
 	return p
 }
 

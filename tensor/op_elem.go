@@ -1,6 +1,9 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 func unary(name string, op device.Function, x *Tensor, alpha float32) *Tensor {
 	t := tapeOf(name, x)
@@ -20,13 +23,13 @@ func unaryGrad(t *Tape, n *node) {
 }
 
 // Sigmoid is 1/(1+e⁻ˣ).
-func Sigmoid(x *Tensor) *Tensor { return unary("Sigmoid", device.Sigmoid, x, 0) }
+func Sigmoid(x *Tensor) *Tensor { return unary("Sigmoid", cell.Sigmoid, x, 0) }
 
 // Tanh is the hyperbolic tangent.
-func Tanh(x *Tensor) *Tensor { return unary("Tanh", device.Tanh, x, 0) }
+func Tanh(x *Tensor) *Tensor { return unary("Tanh", cell.Tanh, x, 0) }
 
 // ReLU is max(x, 0).
-func ReLU(x *Tensor) *Tensor { return unary("ReLU", device.ReLU, x, 0) }
+func ReLU(x *Tensor) *Tensor { return unary("ReLU", cell.ReLU, x, 0) }
 
 // Exp is eˣ.
 func Exp(x *Tensor) *Tensor { return unary("Exp", device.Exp, x, 0) }
@@ -35,7 +38,7 @@ func Exp(x *Tensor) *Tensor { return unary("Exp", device.Exp, x, 0) }
 func Log(x *Tensor) *Tensor { return unary("Log", device.Log, x, 0) }
 
 // Softplus is log(1+eˣ), computed without overflow.
-func Softplus(x *Tensor) *Tensor { return unary("Softplus", device.Softplus, x, 0) }
+func Softplus(x *Tensor) *Tensor { return unary("Softplus", cell.Softplus, x, 0) }
 
 // Square is x².
 func Square(x *Tensor) *Tensor { return unary("Square", device.Square, x, 0) }

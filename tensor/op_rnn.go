@@ -1,25 +1,27 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"slices"
 
-// Direction is one direction of one layer: its parameters and the slot of its
-// state. Those that the cell or an option does not use are nil.
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// Direction is one direction of one layer: its parameters by kind, as
+// [cell.Params] has them, and the slot of its state. Those that the cell or an
+// option does not use are nil.
 type Direction struct {
-	W, R, BW, BR        *Tensor // [G*H,I], [G*H,O], [G*H]
-	P                   *Tensor // [O,H]: projects the output; without it O is H
-	PeepI, PeepF, PeepO *Tensor // [H] diagonal peepholes: i and f see c before the step, o after it
-	NormX, NormR        *Tensor // [G*H] gains of the layer norms of W·x and R·h, which BW and BR follow
-	NormC, BiasC        *Tensor // [H] gain and bias of that of c before its tanh
-	Reverse             bool
-	Slot                int // index into the first dimension of the states
+	Params  [cell.NumParams]*Tensor
+	Reverse bool
+	Slot    int // index into the first dimension of the states
 }
 
 // Scan runs one recurrent layer over a time-major batch x [T,B,I] and returns
 // [T,B,len(dirs)*O]. Initial states come from the slots of init (nil: zeros),
-// final ones go to the slots of final; past a row's length the output is zero
+// final ones go to the slots of final; options are those of o (nil: none); past a row's length the output is zero
 // and the state stays. A reversed direction begins at each row's true last step.
-func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *State) *Tensor {
-	t := tapeOf("Scan", x, dirs[0].W)
+func Scan(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, final *State) *Tensor {
+	t := tapeOf("Scan", x, dirs[0].Params[cell.W])
 	if x.rank != 3 || x.seq != nil && !x.seq.timeMajor {
 		failf("Scan", "needs a time-major batch [T,B,I], got %s", describe(x))
 	}
@@ -29,47 +31,46 @@ func Scan(cell Cell, x *Tensor, dirs []Direction, o *CellOptions, init, final *S
 	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
 	y.seq = x.seq
 	for i := range dirs {
-		t.scanDirection(cell, x, y, i, &dirs[i], o, init, final)
+		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final)
 	}
 	return y
 }
 
-var noOptions CellOptions
+var noOptions cell.Options
 
-func (t *Tape) scanDirection(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, init, final *State) {
-	s := t.scanSpec(cell, x, y, i, d, o, final)
+func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *cell.Options, init, final *State) {
+	s := t.scanSpec(kind, x, y, i, d, o, final)
 	n, hn, cn := t.begin(s, scanGrad, x, y, d, o, init, final)
 	s.Keep = n != nil
 	s.Work = t.arena.alloc(t.backend.ScanWork(s))
 	if n != nil && t.tracing {
-		t.trace(s, x, d.W)
+		t.trace(s, x, d.Params[cell.W])
 	}
 	t.backend.Scan(s)
 	t.end(x, hn, cn, d, final)
 }
 
 // scanSpec is a scan without what the pass gives it: shape, options and parameters.
-func (t *Tape) scanSpec(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOptions, final *State) *device.ScanSpec {
+func (t *Tape) scanSpec(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *cell.Options, final *State) *device.ScanSpec {
 	s := t.scans.next()
 	O := final.H.dims[2]
-	s.Cell, s.Custom, s.Reverse = cell, o.Custom, d.Reverse
+	s.Cell, s.Reverse = kind, d.Reverse
 	s.T, s.B, s.I, s.H = x.dims[0], x.dims[1], x.dims[2], O
-	s.X, s.W, s.Y, s.YLd, s.YOff = x.value, d.W.value, y.value, y.dims[2], i*O
-	if d.P != nil {
-		s.H, s.Proj = d.P.dims[1], O
+	s.X, s.Y, s.YLd, s.YOff = x.value, y.value, y.dims[2], i*O
+	if p := d.Params[cell.P]; p != nil {
+		s.H, s.Proj = p.dims[1], O
 	}
-	t.cellOptions(s, o)
+	s.CellOptions = device.CellOptions{Options: *o, Expect: t.mode != Train}
+	if t.mode != Train {
+		s.HDrop = 0
+	}
 	checkDirection(s, d)
 	if x.seq != nil {
 		s.Active, s.Rows = x.seq.on.active, x.seq.on.order
 	}
-	if d.R != nil {
-		s.R = d.R.value
-	}
-	extra := d.operands()
-	for k, v := range values(s) {
-		if e := extra[k]; e != nil {
-			*v = e.value
+	for p, w := range d.Params {
+		if w != nil {
+			s.Params[p] = w.value
 		}
 	}
 	return s
@@ -77,32 +78,27 @@ func (t *Tape) scanSpec(cell Cell, x, y *Tensor, i int, d *Direction, o *CellOpt
 
 // begin gives a scan its masks' key, initial states and room for final ones, and
 // records it if a gradient is wanted.
-func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, d *Direction, o *CellOptions, init, final *State) (n *node, hn, cn *Tensor) {
+func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, d *Direction, o *cell.Options, init, final *State) (n *node, hn, cn *Tensor) {
 	if s.HDrop > 0 || t.mode == Train && (s.ZoneH > 0 || s.ZoneC > 0) {
 		s.Seed, s.Step, s.Node = t.seed, t.step, t.drops+1
 		t.drops += 3 // dropout and both zoneouts
 	}
-	r := d.R
-	if r != nil && o.WeightDrop > 0 && t.mode == Train {
-		r = t.dropped(r, o.WeightDrop)
-		s.R = r.value
+	all := operands{x}
+	in := all[1:]
+	copy(in, d.Params[:])
+	if r := in[cell.R]; r != nil && o.WeightDrop > 0 && t.mode == Train {
+		in[cell.R] = t.dropped(r, o.WeightDrop)
 	}
-	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, d.W, r, d.P)
-	extra := d.operands()
+	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, in[cell.W], in[cell.R], in[cell.P])
 	if init != nil {
-		if extra[0] = t.stateIn("h", init.H, x, final.H, d.Slot); extra[0] != nil {
-			s.H0 = extra[0].value
-		}
+		in[cell.H0] = t.stateIn("h", init.H, x, final.H, d.Slot)
 		if final.C != nil {
-			if extra[1] = t.stateIn("c", init.C, x, final.C, d.Slot); extra[1] != nil {
-				s.C0 = extra[1].value
-			}
+			in[cell.C0] = t.stateIn("c", init.C, x, final.C, d.Slot)
 		}
 	}
-	var live *Tensor // an operand that needs a gradient though the weights may be frozen
-	for _, e := range extra {
-		if e != nil && e.needs {
-			live = e
+	for p, w := range in {
+		if w != nil {
+			s.Params[p] = w.value
 		}
 	}
 	hn = t.Zeroless(s.B, s.Out())
@@ -111,9 +107,8 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 		cn = t.Zeroless(s.B, s.CellWidth())
 		s.CN = cn.value
 	}
-	if n = t.record(back, y, x, d.W, r, live); n != nil {
-		n.in[3] = nil
-		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, extra
+	if n = t.record(back, y, all[:]...); n != nil {
+		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, all
 		hn.needs = true
 		if cn != nil {
 			cn.needs = true
@@ -130,31 +125,8 @@ func (t *Tape) end(x, hn, cn *Tensor, d *Direction, final *State) {
 	}
 }
 
-// operands are what a scan may read beside x, W and R: initial states, biases
-// and vectors, nil where there is none. values and gradients are their places.
-type operands [12]*Tensor
-
-// operands are d's, without the states.
-func (d *Direction) operands() operands {
-	return operands{nil, nil, d.BW, d.BR, d.P, d.PeepI, d.PeepF, d.PeepO, d.NormX, d.NormR, d.NormC, d.BiasC}
-}
-
-func values(s *device.ScanSpec) [len(operands{})]*device.Buffer {
-	return [...]*device.Buffer{&s.H0, &s.C0, &s.BW, &s.BR, &s.P, &s.PeepI, &s.PeepF, &s.PeepO, &s.NormX, &s.NormR, &s.NormC, &s.BiasC}
-}
-
-func gradients(s *device.ScanSpec) [len(operands{})]*device.Buffer {
-	return [...]*device.Buffer{&s.DH0, &s.DC0, &s.DBW, &s.DBR, &s.DP, &s.DPeepI, &s.DPeepF, &s.DPeepO, &s.DNormX, &s.DNormR, &s.DNormC, &s.DBiasC}
-}
-
-// cellOptions gives the scan its options as the tape's mode has them.
-func (t *Tape) cellOptions(s *device.ScanSpec, o *CellOptions) {
-	s.CellOptions = device.CellOptions{GateAct: o.Gate, InAct: o.Input, OutAct: o.Output, GateClip: o.GateClip, CellClip: o.CellClip,
-		ZoneH: o.ZoneoutH, ZoneC: o.ZoneoutC, Expect: t.mode != Train}
-	if t.mode == Train {
-		s.HDrop = o.RecurrentDropout
-	}
-}
+// operands are a scan's input and what else it reads, by kind; nil where there is none.
+type operands [1 + cell.NumOperands]*Tensor
 
 func scanGrad(t *Tape, n *node) {
 	n.scanGradients()
@@ -174,29 +146,17 @@ func (n *node) scanGradients() {
 	if cn := n.outs[1]; cn != nil && cn.gradSet {
 		s.DCN = cn.grad
 	}
-	s.DX, s.DXAcc = n.in[0].into()
-	s.DW, s.DR = n.in[1].intoZeroed(), n.in[2].intoZeroed()
-	for i, d := range gradients(s) {
-		*d = n.state[i].intoZeroed()
+	s.DX, s.DXAcc = n.state[0].into()
+	for p, w := range n.state[1:] {
+		s.Grads[p] = w.intoZeroed()
 	}
 }
 
 func checkDirection(s *device.ScanSpec, d *Direction) {
-	rows := s.GateWidth()
-	check := func(name string, w *Tensor, rows, cols int) {
-		if w != nil && (w.rank != 2 || w.dims[0] != rows || w.dims[1] != cols) {
-			failf("Scan", "%s must be [%d,%d], got %s", name, rows, cols, describe(w))
-		}
-	}
-	check("weight_ih", d.W, rows, s.I)
-	check("weight_hh", d.R, rows, s.Out())
-	check("weight_hr", d.P, s.Out(), s.H)
-	for _, v := range [...]struct {
-		w *Tensor
-		n int
-	}{{d.BW, rows}, {d.BR, rows}, {d.NormX, rows}, {d.NormR, rows}, {d.NormC, s.H}, {d.BiasC, s.H}, {d.PeepI, s.H}, {d.PeepF, s.H}, {d.PeepO, s.H}} {
-		if v.w != nil && (v.w.rank != 1 || v.w.dims[0] != v.n) {
-			failf("Scan", "a vector of the cell must be [%d], got %s", v.n, describe(v.w))
+	for k, w := range d.Params {
+		p, dims := &cell.Params[k], s.Dims(cell.Param(k))
+		if w != nil && !slices.Equal(w.dims[:w.rank], dims[:p.Rank()]) {
+			failf("Scan", "%s must be %s, got %s", p.Name, shape(slices.Clone(dims[:p.Rank()])), describe(w))
 		}
 	}
 }
@@ -236,11 +196,10 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 
 // ScanFloats is how many numbers a training pass of one direction keeps on dev
 // (nil: the [CPU]) for each step of B rows, with the parameters that the options need.
-func ScanFloats(dev *Device, cell Cell, hidden, proj int, norm bool, B int, o CellOptions) int {
-	s := device.ScanSpec{Cell: cell, B: B, H: hidden, Proj: proj, Keep: true, Custom: o.Custom}
-	s.HDrop = o.RecurrentDropout
+func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o cell.Options) int {
+	s := device.ScanSpec{Cell: kind, B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
 	if norm {
-		s.NormX.N = 1
+		s.Params[cell.NormX].N = 1
 	}
 	work := func(steps int) int {
 		s.T = steps

@@ -1,6 +1,9 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 // mostScans is the most directions of all layers that are offered to a device at once.
 const mostScans = 32
@@ -24,8 +27,8 @@ func (d *Device) TakesStacks() bool {
 // ScanStack offers the device layers that feed each other with nothing between
 // them, each of so many directions, and reports whether it took them. Then y is
 // the last layer's output; else nothing has happened, and [Scan] does each layer.
-func ScanStack(cell Cell, x *Tensor, dirs []Direction, directions int, o *CellOptions, init, final *State) (y *Tensor, ok bool) {
-	t := tapeOf("ScanStack", x, dirs[0].W)
+func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *cell.Options, init, final *State) (y *Tensor, ok bool) {
+	t := tapeOf("ScanStack", x, dirs[0].Params[cell.W])
 	b, ok := t.backend.(device.StackScanner)
 	if !ok || t.tracing || len(dirs) > mostScans || len(dirs) < 2 {
 		return nil, false
@@ -42,7 +45,7 @@ func ScanStack(cell Cell, x *Tensor, dirs []Direction, directions int, o *CellOp
 		if k >= directions {
 			in = out
 		}
-		st.scans[k] = t.scanSpec(cell, in, out, k%directions, &dirs[k], o, final)
+		st.scans[k] = t.scanSpec(kind, in, out, k%directions, &dirs[k], o, final)
 		st.scans[k].Keep = t.mode == Train
 	}
 	work, ok := b.StackWork(&st.StackSpec)

@@ -1,13 +1,16 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 // Trace is what one direction of one recurrent layer did in a training pass:
 // for looking into a network, not for computing with. Rows stand longest first;
 // where a row has ended there are zeros.
 type Trace struct {
 	Name     string // of the input matrix, such as "encoder.weight_ih_l0_reverse"
-	Cell     Cell
+	Cell     cell.Kind
 	T, B, H  int
 	Out      int     // the width of h: H, or that of a projection
 	Reverse  bool    // the direction goes from T-1 to 0

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -79,7 +80,7 @@ func (c *carousel) open(q *problem, _ string) error {
 }
 
 func (c *carousel) build() {
-	c.net = c.q.shape.Network(tensor.LSTMCell)
+	c.net = c.q.shape.Network(cell.LSTM)
 	c.slab = tensor.Pack(tensor.CPU(), c.net, 1)
 	c.infer = tensor.NewTape(c.slab.Device(), tensor.Infer)
 	c.train = tensor.NewTape(c.slab.Device(), tensor.Train)

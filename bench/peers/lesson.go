@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
@@ -126,7 +127,7 @@ func newLearner(q *problem) *learner {
 	m := &learner{q: q}
 	stack, own := q.weights, l.weights
 	if l.pass == language {
-		m.Embedding, m.RNN, m.Softmax = nn.NewEmbedding(l.classes, s.I, nil), s.Network(tensor.LSTMCell), nn.NewLinear(s.H, l.classes, nil)
+		m.Embedding, m.RNN, m.Softmax = nn.NewEmbedding(l.classes, s.I, nil), s.Network(cell.LSTM), nn.NewLinear(s.H, l.classes, nil)
 	} else {
 		m.RNN, m.Softmax = listener(s), nn.NewLinear(2*s.H, l.classes, nil)
 		stack, own = own[:len(own)-2], own[len(own)-2:]

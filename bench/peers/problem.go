@@ -6,8 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/bench"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // problem is what every competitor computes: one network, one input, and one
@@ -42,7 +42,7 @@ func newProblem(s bench.Shape) *problem {
 		}
 	}
 	if s.Name == ending.Name {
-		q.weights = bench.Keeping(s, tensor.LSTMCell, 0.6)
+		q.weights = bench.Keeping(s, cell.LSTM, 0.6)
 		clear(q.p[:(s.T-1)*s.B*s.H])
 	}
 	for pass, l := range lessons {
@@ -95,7 +95,7 @@ func (q *problem) write(dir string) error {
 
 // flop counts the floating-point operations of the matrix products of a pass.
 func (q *problem) flop(pass string) float64 {
-	flop := q.shape.ForwardFlop(tensor.LSTMCell)
+	flop := q.shape.ForwardFlop(cell.LSTM)
 	switch pass {
 	case forward:
 		return flop

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 func shape(t *testing.T, name string) Shape {
@@ -30,12 +30,12 @@ func TestFlopAndBytes(t *testing.T) {
 		what      string
 		got, want float64
 	}{
-		{"A lstm", a.ForwardFlop(tensor.LSTMCell), 100 * 64 * 8 * 256 * 512},
-		{"A gru", a.ForwardFlop(tensor.GRUCell), 100 * 64 * 6 * 256 * 512},
-		{"A rnn", a.ForwardFlop(tensor.RNNTanhCell), 100 * 64 * 2 * 256 * 512},
-		{"C lstm", c.ForwardFlop(tensor.LSTMCell), 200 * 16 * 8 * 256 * (336 + 512 + 512)},
-		{"weights of F1024", f.weightBytes(tensor.LSTMCell), 64 << 20},
-		{"recurrent bytes of A", a.recurrentBytes(tensor.LSTMCell), 1 << 20},
+		{"A lstm", a.ForwardFlop(cell.LSTM), 100 * 64 * 8 * 256 * 512},
+		{"A gru", a.ForwardFlop(cell.GRU), 100 * 64 * 6 * 256 * 512},
+		{"A rnn", a.ForwardFlop(cell.RNNTanh), 100 * 64 * 2 * 256 * 512},
+		{"C lstm", c.ForwardFlop(cell.LSTM), 200 * 16 * 8 * 256 * (336 + 512 + 512)},
+		{"weights of F1024", f.weightBytes(cell.LSTM), 64 << 20},
+		{"recurrent bytes of A", a.recurrentBytes(cell.LSTM), 1 << 20},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s: %g, want %g", x.what, x.got, x.want)
@@ -46,15 +46,15 @@ func TestFlopAndBytes(t *testing.T) {
 // The network's parameters are as many as the formula says.
 func TestNetworkMatchesShape(t *testing.T) {
 	for _, s := range Shapes() {
-		for _, cell := range []tensor.Cell{tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell} {
+		for _, kind := range []cell.Kind{cell.LSTM, cell.GRU, cell.RNNTanh} {
 			n := 0
-			for _, p := range s.Network(cell).Weights {
+			for _, p := range s.Network(kind).Weights {
 				if dims := p.Dims(); len(dims) == 2 {
 					n += dims[0] * dims[1]
 				}
 			}
-			if got := s.weightBytes(cell); got != float64(4*n) {
-				t.Errorf("%s cell %d: %g bytes, the network has %d", s.Name, cell, got, 4*n)
+			if got := s.weightBytes(kind); got != float64(4*n) {
+				t.Errorf("%s cell %d: %g bytes, the network has %d", s.Name, kind, got, 4*n)
 			}
 		}
 	}
@@ -73,19 +73,19 @@ func TestBound(t *testing.T) {
 		{"F1024", "memory", 64 << 20 / 20e9 * 1e3},
 	} {
 		s := shape(t, x.shape)
-		got, bound := m.bound(&r, s.ForwardFlop(tensor.LSTMCell), s.traffic(tensor.LSTMCell, false))
+		got, bound := m.bound(&r, s.ForwardFlop(cell.LSTM), s.traffic(cell.LSTM, false))
 		if bound != x.bound || math.Abs(1e3*got-x.ms) > 1e-9 {
 			t.Errorf("%s: %g ms by %s, want %g by %s", x.shape, 1e3*got, bound, x.ms, x.bound)
 		}
 	}
 	r.streams = map[float64]float64{64 << 20: 32}
 	f := shape(t, "F1024")
-	if got, _ := m.bound(&r, 1, f.traffic(tensor.LSTMCell, false)); got != 64<<20/32e9 {
+	if got, _ := m.bound(&r, 1, f.traffic(cell.LSTM, false)); got != 64<<20/32e9 {
 		t.Errorf("F1024 at the rate of its own footprint: %g s", got)
 	}
 	m.L3 = 0
 	s := shape(t, "F512")
-	if _, bound := m.bound(&r, 1, s.traffic(tensor.LSTMCell, false)); bound != "memory" {
+	if _, bound := m.bound(&r, 1, s.traffic(cell.LSTM, false)); bound != "memory" {
 		t.Errorf("without a third cache F512 is bound by %s", bound)
 	}
 }
@@ -142,8 +142,8 @@ func TestMeasure(t *testing.T) {
 	rates := []Rate{{Threads: 1, Peak: 100, L2: 10, Memory: 1}, {Threads: 2, Peak: 200, L2: 20, Memory: 2}}
 	m := Machine{L2: 1 << 20, Rates: rates}
 	for _, task := range []task{
-		{s.Name, "lstm", forward, s.ForwardFlop(tensor.LSTMCell), s.traffic(tensor.LSTMCell, false), func() func() { return forwardRun(s, tensor.LSTMCell) }},
-		{s.Name, "gru", train, 3 * s.ForwardFlop(tensor.GRUCell), s.traffic(tensor.GRUCell, true), func() func() { return trainRun(s, tensor.GRUCell) }},
+		{s.Name, "lstm", forward, s.ForwardFlop(cell.LSTM), s.traffic(cell.LSTM, false), func() func() { return forwardRun(s, cell.LSTM) }},
+		{s.Name, "gru", train, 3 * s.ForwardFlop(cell.GRU), s.traffic(cell.GRU, true), func() func() { return trainRun(s, cell.GRU) }},
 		gemmTask(33),
 	} {
 		results, err := task.measure(t.Context(), rates, effort{samples: 3})

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
@@ -169,9 +170,9 @@ func contrasts(o *Options) []contrast {
 	}
 	var list []contrast
 	for _, l := range lengths {
-		for _, cell := range []tensor.Cell{tensor.LSTMCell, tensor.GRUCell, tensor.RNNTanhCell} {
+		for _, kind := range []cell.Kind{cell.LSTM, cell.GRU, cell.RNNTanh} {
 			for _, keep := range l.keeps {
-				list = append(list, vanishing(VanishShape(l.steps), cell, keep, l.losses, l.rounds))
+				list = append(list, vanishing(VanishShape(l.steps), kind, keep, l.losses, l.rounds))
 			}
 		}
 	}
@@ -190,7 +191,7 @@ func VanishShape(steps int) Shape { return Shape{Name: "V", T: steps, B: 64, I: 
 // the mean of the gate that keeps the state (an LSTM's f, a GRU's z), or a
 // plain RNN's recurrent matrix rotates and scales by it. All other weights are
 // small.
-func Keeping(s Shape, cell tensor.Cell, keep float64) [][]float32 {
+func Keeping(s Shape, kind cell.Kind, keep float64) [][]float32 {
 	r := rand.New(rand.NewPCG(3, 4))
 	uniform := func(n int, k float64) []float32 {
 		v := make([]float32, n)
@@ -200,11 +201,11 @@ func Keeping(s Shape, cell tensor.Cell, keep float64) [][]float32 {
 		return v
 	}
 	const small = 0.03
-	n := tensor.Gates(cell) * s.H
+	n := kind.Gates() * s.H
 	var list [][]float32
 	for layer := range s.L {
 		recurrent, bias := uniform(n*s.H, small), uniform(n, small)
-		if cell == tensor.RNNTanhCell {
+		if kind == cell.RNNTanh {
 			nn.Orthogonal(r, recurrent, []int{s.H, s.H})
 			for i := range recurrent {
 				recurrent[i] *= float32(keep)
@@ -222,17 +223,16 @@ func Keeping(s Shape, cell tensor.Cell, keep float64) [][]float32 {
 // vanishing compares a gradient at the last step alone with one at every step.
 // Both multiply all outputs by weights, which in the first case are zero except
 // at the end.
-func vanishing(s Shape, cell tensor.Cell, keep float64, losses []float64, rounds int) contrast {
-	name := map[tensor.Cell]string{tensor.LSTMCell: "lstm", tensor.GRUCell: "gru", tensor.RNNTanhCell: "rnn"}[cell]
-	x := Number{Name: "vanish", Cell: name, Pass: train, Steps: s.T, Keep: keep, Loss: 1, Bar: sameBar}
+func vanishing(s Shape, kind cell.Kind, keep float64, losses []float64, rounds int) contrast {
+	x := Number{Name: "vanish", Cell: kind.Spec().Setting, Pass: train, Steps: s.T, Keep: keep, Loss: 1, Bar: sameBar}
 	c := contrast{cases: []Number{x}, rounds: rounds}
 	for _, x.Loss = range losses {
 		c.cases = append(c.cases, x)
 	}
 	c.setUp = func() (func(int), func()) {
-		net := s.Network(cell)
+		net := s.Network(kind)
 		slab := tensor.Pack(tensor.CPU(), net, 1)
-		for i, w := range Keeping(s, cell, keep) {
+		for i, w := range Keeping(s, kind, keep) {
 			slab.Params[i].Write(w)
 		}
 		tape := tensor.NewTape(slab.Device(), tensor.Train)
@@ -267,7 +267,7 @@ func constant(s Shape, pass string, weights, inputs []float64, rounds int) contr
 		}
 	}
 	c.setUp = func() (func(int), func()) {
-		net := s.Network(tensor.LSTMCell)
+		net := s.Network(cell.LSTM)
 		slab := tensor.Pack(tensor.CPU(), net, 1)
 		x, y := make([]float32, s.T*s.B*s.I), make([]float32, s.T*s.B*s.H)
 		tape := tensor.NewTape(slab.Device(), map[string]tensor.Mode{forward: tensor.Infer, train: tensor.Train}[pass])

@@ -6,18 +6,19 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-var cells = map[string]tensor.Cell{"lstm": tensor.LSTMCell, "gru": tensor.GRUCell, "rnn": tensor.RNNTanhCell}
+var cells = map[string]cell.Kind{"lstm": cell.LSTM, "gru": cell.GRU, "rnn": cell.RNNTanh}
 
 // flowingBack is the norm of the gradient of each step's input, where only the last step has a loss.
-func flowingBack(s Shape, cell tensor.Cell, keep float64) []float64 {
-	net := s.Network(cell)
+func flowingBack(s Shape, kind cell.Kind, keep float64) []float64 {
+	net := s.Network(kind)
 	slab := tensor.Pack(tensor.CPU(), net, 1)
-	for i, w := range Keeping(s, cell, keep) {
+	for i, w := range Keeping(s, kind, keep) {
 		slab.Params[i].Write(w)
 	}
 	tape := tensor.NewTape(slab.Device(), tensor.Train)
@@ -37,16 +38,16 @@ func flowingBack(s Shape, cell tensor.Cell, keep float64) []float64 {
 
 // Each step lets pass what Keep says, so over 336 of them gradients go through the subnormal numbers.
 func TestKeeping(t *testing.T) {
-	for name, cell := range cells {
+	for name, kind := range cells {
 		for _, keep := range []float64{0.5, 0.6, 0.8, 0.95} {
-			g := flowingBack(Shape{T: 40, B: 8, I: 12, H: 64, L: 1}, cell, keep)
+			g := flowingBack(Shape{T: 40, B: 8, I: 12, H: 64, L: 1}, kind, keep)
 			if factor := math.Pow(g[5]/g[35], 1./30); math.Abs(factor-keep) > 0.05 {
 				t.Errorf("%s: %g of the gradient passes each step, want %g", name, factor, keep)
 			}
 		}
 		s := VanishShape(336)
 		s.B = 2
-		if g := flowingBack(s, cell, 0.6); g[0] >= simd.MinNormal || g[335] <= simd.MinNormal {
+		if g := flowingBack(s, kind, 0.6); g[0] >= simd.MinNormal || g[335] <= simd.MinNormal {
 			t.Errorf("%s: gradients of %g at the end, %g at the beginning", name, g[335], g[0])
 		}
 	}
@@ -99,7 +100,7 @@ func TestContrast(t *testing.T) {
 		contrast
 		want []Number // of the rows, what is no time
 	}{
-		{vanishing(s, tensor.GRUCell, 0.6, []float64{1, 1e-8}, 3), []Number{{Steps: 4, Keep: 0.6, Loss: 1}, {Steps: 4, Keep: 0.6, Loss: 1e-8}}},
+		{vanishing(s, cell.GRU, 0.6, []float64{1, 1e-8}, 3), []Number{{Steps: 4, Keep: 0.6, Loss: 1}, {Steps: 4, Keep: 0.6, Loss: 1e-8}}},
 		{constant(s, train, []float64{0.1}, []float64{1, 4}, 3), []Number{{Steps: 4, Weights: 0.1}}},
 		{constant(s, forward, []float64{0.1}, []float64{1, 4}, 3), []Number{{Steps: 4, Weights: 0.1}}},
 		{adam(40, 8, 2, 3), []Number{{Steps: 2}}},

@@ -1,6 +1,6 @@
 package bench
 
-import "github.com/carousel-ml/carousel/tensor"
+import "github.com/carousel-ml/carousel/cell"
 
 // The minimum time of a task: the multiply-adds at their peak rate, or the
 // weights through the level of memory that holds them, whichever is longer.
@@ -53,8 +53,8 @@ func (m *Machine) bound(r *Rate, flop float64, list []traffic) (seconds float64,
 // weight is read once. Over many steps the recurrent matrices are read again at
 // each step, one layer after the other; the other matrices are used for all
 // steps at once.
-func (s Shape) traffic(cell tensor.Cell, train bool) []traffic {
-	weights, recurrent := s.weightBytes(cell), s.recurrentBytes(cell)
+func (s Shape) traffic(kind cell.Kind, train bool) []traffic {
+	weights, recurrent := s.weightBytes(kind), s.recurrentBytes(kind)
 	passes := 1.0
 	var list []traffic
 	if train {

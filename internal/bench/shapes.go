@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Shape is a network and its batch: L layers of H units read B rows of T steps with I features.
@@ -39,33 +39,24 @@ func (s Shape) Input(layer int) int {
 // ForwardFlop counts the floating-point operations of the matrix products of
 // one forward pass: 2*G*H*(I+H) per layer, step and row, with G the cell's
 // gates. Training is counted as three forward passes.
-func (s Shape) ForwardFlop(cell tensor.Cell) float64 {
+func (s Shape) ForwardFlop(kind cell.Kind) float64 {
 	flop := 0
 	for layer := range s.L {
-		flop += 2 * tensor.Gates(cell) * s.H * (s.Input(layer) + s.H)
+		flop += 2 * kind.Gates() * s.H * (s.Input(layer) + s.H)
 	}
 	return float64(flop) * float64(s.T*s.B)
 }
 
 // weightBytes is the size of all matrices, and recurrentBytes that of one layer's recurrent one.
-func (s Shape) weightBytes(cell tensor.Cell) float64 {
-	return 2 * s.ForwardFlop(cell) / float64(s.T*s.B) // 4 bytes for every 2 operations
+func (s Shape) weightBytes(kind cell.Kind) float64 {
+	return 2 * s.ForwardFlop(kind) / float64(s.T*s.B) // 4 bytes for every 2 operations
 }
 
-func (s Shape) recurrentBytes(cell tensor.Cell) float64 {
-	return float64(4 * tensor.Gates(cell) * s.H * s.H)
+func (s Shape) recurrentBytes(kind cell.Kind) float64 {
+	return float64(4 * kind.Gates() * s.H * s.H)
 }
 
 // Network creates a time-major stack of the shape.
-func (s Shape) Network(cell tensor.Cell) *nn.RNN {
-	o := &nn.RNNOptions{Layers: s.L, TimeMajor: true}
-	switch cell {
-	case tensor.LSTMCell:
-		return nn.NewLSTM(s.I, s.H, o)
-	case tensor.GRUCell:
-		return nn.NewGRU(s.I, s.H, o)
-	case tensor.RNNTanhCell:
-		return nn.NewRNN(s.I, s.H, o)
-	}
-	panic(fmt.Sprintf("bench: no network of cell %d", cell))
+func (s Shape) Network(kind cell.Kind) *nn.RNN {
+	return nn.New(kind, s.I, s.H, &nn.RNNOptions{Layers: s.L, TimeMajor: true})
 }

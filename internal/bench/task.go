@@ -3,6 +3,7 @@ package bench
 import (
 	"math/rand/v2"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
@@ -25,19 +26,20 @@ type task struct {
 // tasks lists all of them in the order of the report.
 func tasks() []task {
 	list := []task{gemmTask(1024)}
-	add := func(s Shape, cell tensor.Cell, name string) {
-		f := s.ForwardFlop(cell)
+	add := func(s Shape, kind cell.Kind) {
+		name := kind.Spec().Setting
+		f := s.ForwardFlop(kind)
 		list = append(list,
-			task{s.Name, name, forward, f, s.traffic(cell, false), func() func() { return forwardRun(s, cell) }},
-			task{s.Name, name, train, 3 * f, s.traffic(cell, true), func() func() { return trainRun(s, cell) }})
+			task{s.Name, name, forward, f, s.traffic(kind, false), func() func() { return forwardRun(s, kind) }},
+			task{s.Name, name, train, 3 * f, s.traffic(kind, true), func() func() { return trainRun(s, kind) }})
 	}
 	for _, s := range Shapes() {
-		add(s, tensor.LSTMCell, "lstm")
+		add(s, cell.LSTM)
 	}
 	for _, s := range Shapes() {
 		if s.Name == "A" {
-			add(s, tensor.GRUCell, "gru")
-			add(s, tensor.RNNTanhCell, "rnn")
+			add(s, cell.GRU)
+			add(s, cell.RNNTanh)
 		}
 	}
 	return list
@@ -45,8 +47,8 @@ func tasks() []task {
 
 // forwardRun copies the input to the device, runs the network and copies the
 // outputs back.
-func forwardRun(s Shape, cell tensor.Cell) func() {
-	net := s.Network(cell)
+func forwardRun(s Shape, kind cell.Kind) func() {
+	net := s.Network(kind)
 	dev := tensor.Pack(tensor.CPU(), net, 1).Device()
 	x, y := Normals(1, s.T*s.B*s.I), make([]float32, s.T*s.B*s.H)
 	tape := tensor.NewTape(dev, tensor.Infer)
@@ -59,8 +61,8 @@ func forwardRun(s Shape, cell tensor.Cell) func() {
 
 // trainRun is a whole training step: forward, loss, backward, clipping and
 // AdamW.
-func trainRun(s Shape, cell tensor.Cell) func() {
-	net := s.Network(cell)
+func trainRun(s Shape, kind cell.Kind) func() {
+	net := s.Network(kind)
 	slab := tensor.Pack(tensor.CPU(), net, 1)
 	opt := optim.NewAdamW(slab, &optim.AdamWOptions{WeightDecay: 0.01})
 	x, want := Normals(1, s.T*s.B*s.I), Normals(2, s.T*s.B*s.H)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/keras"
 	"github.com/carousel-ml/carousel/model/onnx"
@@ -367,7 +368,7 @@ func ownKinds(d *model.Dir) (map[string]model.Kind, error) {
 	if err != nil {
 		return nil, &model.FileError{File: d.Path, Problem: err.Error(), Err: err}
 	}
-	if kinds["*"] = model.RNNTanh; rnn.Cell() == tensor.RNNReLUCell {
+	if kinds["*"] = model.RNNTanh; rnn.Cell().Spec().By == cell.WithReLU {
 		kinds["*"] = model.RNNReLU
 	}
 	count := map[string]int{} // tensors of a layer

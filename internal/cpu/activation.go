@@ -1,30 +1,26 @@
 package cpu
 
 import (
-	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // actions are the functions of a cell's gates, of its input and of its state,
 // with the values that the first two take at the ends of a clipped range.
 type actions struct {
-	gate, in, out    device.Activation
+	gate, in, out    cell.Activation
 	gateEdge, inEdge [2]float32
 }
 
 // setActions fills in the cell's own where the options leave them.
 func (e *scan) setActions() {
-	pick := func(a, own device.Activation) device.Activation {
-		if a == device.OwnAct {
+	pick := func(a, own cell.Activation) cell.Activation {
+		if a == cell.Own {
 			return own
 		}
 		return a
 	}
-	in := device.Tanh
-	if e.Cell == device.RNNReLU {
-		in = device.ReLU
-	}
-	e.acts = actions{gate: pick(e.GateAct, device.Sigmoid), in: pick(e.InAct, in), out: pick(e.OutAct, device.Tanh)}
+	e.acts = actions{gate: pick(e.GateAct, cell.Sigmoid), in: pick(e.InAct, e.Cell.Spec().Candidate()), out: pick(e.OutAct, cell.Tanh)}
 	if e.GateClip > 0 {
 		a := &e.acts
 		a.gateEdge = [2]float32{-e.GateClip, e.GateClip}
@@ -56,7 +52,7 @@ func (r *row) gateGrad(y, d []float32) {
 }
 func (r *row) inGrad(y, d []float32) { r.clippedGrad(r.e.acts.in, y, d, &r.e.acts.inEdge) }
 
-func (r *row) clippedGrad(a device.Activation, y, d []float32, edge *[2]float32) {
+func (r *row) clippedGrad(a cell.Activation, y, d []float32, edge *[2]float32) {
 	if r.e.GateClip > 0 {
 		for j, v := range y {
 			if v == edge[0] || v == edge[1] {
@@ -68,9 +64,9 @@ func (r *row) clippedGrad(a device.Activation, y, d []float32, edge *[2]float32)
 }
 
 // activate is v = a(v).
-func activate(set *simd.Set, a device.Activation, v []float32) { functions[a].forward(set, v, v, 0) }
+func activate(set *simd.Set, a cell.Activation, v []float32) { functions[a].forward(set, v, v, 0) }
 
 // activationGrad is y = d·a'(x), where y = a(x).
-func activationGrad(set *simd.Set, a device.Activation, y, d []float32) {
+func activationGrad(set *simd.Set, a cell.Activation, y, d []float32) {
 	functions[a].fromY(set, y, d[:len(y)], y, 0)
 }

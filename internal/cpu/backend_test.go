@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
 	"github.com/carousel-ml/carousel/internal/par"
@@ -60,7 +61,7 @@ func callsOn(b *Backend, numbers func(r *rand.Rand, n int) []float32) []call {
 	var cs []call
 	add := func(name string, run func(), out ...device.Buffer) { cs = append(cs, call{name, run, out}) }
 	x, y, dy := in(n), b.Alloc(n), in(n)
-	for op := device.Sigmoid; op <= device.Shift; op++ {
+	for op := cell.Sigmoid; op <= device.Shift; op++ {
 		y, dx := b.Alloc(n), b.Alloc(n)
 		add("Unary", func() { b.Unary(op, y, x, 0.5); b.UnaryGrad(op, dx, dy, x, y, 0.5, false) }, y, dx)
 	}

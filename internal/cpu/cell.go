@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -19,7 +20,7 @@ type row struct {
 	before     int
 	after      int
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
-	side       []float32 // [sideWidth] see cells; backward: -> its gradient
+	side       []float32 // [sideWidth] see sideWidth; backward: -> its gradient
 	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
 	stats      []float32 // [4] its 1/deviations, those of W·x and of R·h
 	hOld, hIn  []float32 // [O] state before, and as it entered R
@@ -35,7 +36,7 @@ type row struct {
 	lstmGrad   simd.LSTMGradArgs
 	gru        simd.GRUArgs
 	gruGrad    simd.GRUGradArgs
-	user       device.Row
+	user       cell.Row
 }
 
 // What a row's workspaces hold: values that are computed again rather than kept.
@@ -102,7 +103,7 @@ func (e *scan) bind(r *row, b int) {
 	if e.Proj > 0 {
 		r.out = e.Mid.Host[(r.first+b)*e.H:][:e.H]
 	}
-	if !e.NormX.Zero() {
+	if e.Has(cell.NormX) {
 		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
 	}
 }
@@ -120,44 +121,44 @@ func (e *scan) bindGrad(r *row, b int) {
 	r.acc = e.acc[b*e.vec.n : (b+1)*e.vec.n]
 }
 
-// cell is a row of the engine's table: the arithmetic between the products.
-type cell struct {
+// arithmetic is what a cell does between the products.
+type arithmetic struct {
 	forward  func(r *row)
 	backward func(r *row)
 	direct   bool // its h depends on hOld beside the recurrent product
 }
 
-var cells = [device.NumCells]cell{
-	device.LSTM:        {forward: lstmForward, backward: lstmBackward},
-	device.GRU:         {forward: gruForward, backward: gruBackward, direct: true},
-	device.RNNTanh:     {forward: elmanForward, backward: elmanBackward},
-	device.RNNReLU:     {forward: elmanForward, backward: elmanBackward},
-	device.CoupledLSTM: {forward: lstmForward, backward: lstmBackward},
-	device.GRUBefore:   {forward: gruForward, backward: gruBackward, direct: true},
-	device.SLSTM:       {forward: slstmForward, backward: slstmBackward},
-	device.MinGRU:      {forward: minGRUForward, backward: minGRUBackward, direct: true},
-	device.MinLSTM:     {forward: minLSTMForward, backward: minLSTMBackward, direct: true},
-	device.Custom:      {forward: customForward, backward: customBackward, direct: true},
+var arithmetics = [cell.NumKinds]arithmetic{
+	cell.LSTM:        {forward: lstmForward, backward: lstmBackward},
+	cell.GRU:         {forward: gruForward, backward: gruBackward, direct: true},
+	cell.RNNTanh:     {forward: elmanForward, backward: elmanBackward},
+	cell.RNNReLU:     {forward: elmanForward, backward: elmanBackward},
+	cell.CoupledLSTM: {forward: lstmForward, backward: lstmBackward},
+	cell.GRUBefore:   {forward: gruForward, backward: gruBackward, direct: true},
+	cell.SLSTM:       {forward: slstmForward, backward: slstmBackward},
+	cell.MinGRU:      {forward: minGRUForward, backward: minGRUBackward, direct: true},
+	cell.MinLSTM:     {forward: minLSTMForward, backward: minLSTMBackward, direct: true},
+	cell.Custom:      {forward: customForward, backward: customBackward, direct: true},
 }
 
 // The plain cells of PyTorch have faster forms, each of its passes one kernel.
 // Zoneout and dropout of h and projection happen outside of a cell, so they may be on.
 var (
-	plainLSTM = cell{forward: fusedLSTM, backward: fusedLSTMGrad}
-	plainGRU  = cell{forward: fusedGRU, backward: fusedGRUGrad, direct: true}
+	plainLSTM = arithmetic{forward: fusedLSTM, backward: fusedLSTMGrad}
+	plainGRU  = arithmetic{forward: fusedGRU, backward: fusedGRUGrad, direct: true}
 )
 
-func cellOf(s *device.ScanSpec) *cell {
-	own := s.GateAct <= device.Sigmoid && (s.InAct == device.OwnAct || s.InAct == device.Tanh) && (s.OutAct == device.OwnAct || s.OutAct == device.Tanh)
-	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && s.PeepI.Zero() && s.NormX.Zero() {
+func arithmeticOf(s *device.ScanSpec) *arithmetic {
+	own := s.GateAct <= cell.Sigmoid && (s.InAct == cell.Own || s.InAct == cell.Tanh) && (s.OutAct == cell.Own || s.OutAct == cell.Tanh)
+	if own && s.GateClip == 0 && s.CellClip == 0 && s.ZoneC == 0 && !s.Has(cell.PeepI) && !s.Has(cell.NormX) {
 		switch s.Cell {
-		case device.LSTM:
+		case cell.LSTM:
 			return &plainLSTM
-		case device.GRU:
+		case cell.GRU:
 			return &plainGRU
 		}
 	}
-	return &cells[s.Cell]
+	return &arithmetics[s.Cell]
 }
 
 // outputs is where the cell's kernel writes a copy of h: the output itself, if
@@ -226,7 +227,7 @@ func elmanBackward(r *row) {
 // A user's cell.
 
 func customForward(r *row) {
-	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew}
+	r.user = cell.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew}
 	r.e.Custom.Forward(&r.user)
 	r.flush(r.gates, r.out, r.cNew)
 }
@@ -239,7 +240,7 @@ func (r *row) flush(vs ...[]float32) {
 }
 
 func customBackward(r *row) {
-	r.user = device.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew, DH: r.dh, DC: r.dc}
+	r.user = cell.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew, DH: r.dh, DC: r.dc}
 	r.e.Custom.Backward(&r.user)
 	r.flush(r.gates, r.dh, r.dc)
 }

@@ -1,6 +1,8 @@
 package cpu
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+)
 
 // The GRU of torch.nn.GRU, reset after the recurrent product (v3 of Cho et al.
 // 2014): n = tanh(W·x + b + r⊙(R·h + b')), h' = (1-z)⊙n + z⊙h. Side is R·h + b'.
@@ -11,7 +13,7 @@ import "github.com/carousel-ml/carousel/internal/device"
 func gruForward(r *row) {
 	H := r.h
 	rz, n := r.gates[:2*H], r.gates[2*H:]
-	if r.e.Cell == device.GRU {
+	if r.e.Cell == cell.GRU {
 		r.normalize()
 		r.gate(rz)
 		r.set.MulAdd(n, rz[:H], r.normalizedSide())
@@ -42,11 +44,11 @@ func gruBackward(r *row) {
 	r.set.Mul(r.dh, r.dh, dz)
 	r.inGrad(dn, a)
 	r.gateGrad(dz, b)
-	if r.e.Cell == device.GRUBefore {
+	if r.e.Cell == cell.GRUBefore {
 		return
 	}
 	side, dside := r.normalizedSide(), r.side
-	if !r.e.NormX.Zero() {
+	if r.e.Has(cell.NormX) {
 		dside = side
 	}
 	r.set.Mul(a, dn, side)

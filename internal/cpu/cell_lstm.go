@@ -1,6 +1,8 @@
 package cpu
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"github.com/carousel-ml/carousel/cell"
+)
 
 // The LSTM (Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al.
 // 2000) and what is built into it, in this order:
@@ -15,23 +17,34 @@ import "github.com/carousel-ml/carousel/internal/device"
 // lstmGates are the four gates; a coupled forget gate is in a workspace.
 func (r *row) lstmGates() (i, f, g, o []float32) {
 	H := r.h
-	if r.e.Cell == device.CoupledLSTM {
+	if r.e.Cell == cell.CoupledLSTM {
 		return r.gates[:H], r.scratch(forgetWork, H), r.gates[H : 2*H], r.gates[2*H:]
 	}
 	return r.gates[:H], r.gates[H : 2*H], r.gates[2*H : 3*H], r.gates[3*H:]
 }
 
+// peep adds what a gate sees of c through a peephole, if there is one.
+func (r *row) peep(p cell.Param, gate, c []float32) {
+	if r.e.Has(p) {
+		r.set.MulAdd(gate, r.e.Params[p].Host, c)
+	}
+}
+
+// peepGrad takes the gradient of such a gate to c and to the peephole.
+func (r *row) peepGrad(p cell.Param, gate, dc, c []float32) {
+	if r.e.Has(p) {
+		r.set.MulAdd(dc, r.e.Params[p].Host, gate)
+		r.set.MulAdd(r.collect(p, r.h), gate, c)
+	}
+}
+
 func lstmForward(r *row) {
 	e, set := r.e, r.set
-	coupled := e.Cell == device.CoupledLSTM
+	coupled := e.Cell == cell.CoupledLSTM
 	r.normalize()
 	i, f, g, o := r.lstmGates()
-	if !e.PeepI.Zero() {
-		set.MulAdd(i, e.PeepI.Host, r.cOld)
-	}
-	if !e.PeepF.Zero() {
-		set.MulAdd(f, e.PeepF.Host, r.cOld)
-	}
+	r.peep(cell.PeepI, i, r.cOld)
+	r.peep(cell.PeepF, f, r.cOld)
 	r.gate(i)
 	if coupled {
 		oneMinus(f, i)
@@ -44,9 +57,7 @@ func lstmForward(r *row) {
 		c = r.scratch(cellWorks, r.h)
 	}
 	r.newCell(c, i, f, g)
-	if !e.PeepO.Zero() {
-		set.MulAdd(o, e.PeepO.Host, c)
-	}
+	r.peep(cell.PeepO, o, c)
 	r.gate(o)
 	set.Mul(r.out, o, r.shown(c))
 	if e.ZoneC > 0 {
@@ -65,15 +76,15 @@ func (r *row) newCell(c, i, f, g []float32) {
 func (r *row) shown(c []float32) []float32 {
 	e := r.e
 	u := r.scratch(outWork, r.h)
-	if e.NormC.Zero() {
+	if !e.Has(cell.NormC) {
 		copy(u, c)
 	} else {
 		xhat := r.scratch(normWork, r.h)
 		copy(xhat, c)
 		r.cStat = r.standardize(xhat)
-		r.set.Mul(u, e.NormC.Host, xhat)
-		if !e.BiasC.Zero() {
-			r.set.Add(u, u, e.BiasC.Host)
+		r.set.Mul(u, e.Params[cell.NormC].Host, xhat)
+		if e.Has(cell.BiasC) {
+			r.set.Add(u, u, e.Params[cell.BiasC].Host)
 		}
 	}
 	activate(r.set, e.acts.out, u)
@@ -83,7 +94,7 @@ func (r *row) shown(c []float32) []float32 {
 func lstmBackward(r *row) {
 	e, set, H := r.e, r.set, r.h
 	i, f, g, o := r.lstmGates()
-	if e.Cell == device.CoupledLSTM {
+	if e.Cell == cell.CoupledLSTM {
 		oneMinus(f, i)
 	}
 	c, dc := r.cNew, r.dc
@@ -98,10 +109,7 @@ func lstmBackward(r *row) {
 	r.gateGrad(o, d)
 	activationGrad(set, e.acts.out, u, k)
 	set.Add(dc, dc, r.shownGrad(u))
-	if !e.PeepO.Zero() {
-		set.MulAdd(dc, e.PeepO.Host, o)
-		set.MulAdd(r.acc[e.vec.peepO:][:H], o, c)
-	}
+	r.peepGrad(cell.PeepO, o, dc, c)
 	if e.CellClip > 0 {
 		for j, v := range c {
 			if v == e.CellClip || v == -e.CellClip {
@@ -116,16 +124,16 @@ func lstmBackward(r *row) {
 // shownGrad takes the gradient of the normalised c to c.
 func (r *row) shownGrad(du []float32) []float32 {
 	e, set, H := r.e, r.set, r.h
-	if e.NormC.Zero() {
+	if !e.Has(cell.NormC) {
 		return du
 	}
 	xhat := r.work[normWork][:H]
-	set.MulAdd(r.acc[e.vec.normC:][:H], du, xhat)
-	if !e.BiasC.Zero() {
-		acc := r.acc[e.vec.biasC:][:H]
+	set.MulAdd(r.collect(cell.NormC, H), du, xhat)
+	if e.Has(cell.BiasC) {
+		acc := r.collect(cell.BiasC, H)
 		set.Add(acc, acc, du)
 	}
-	set.Mul(du, du, e.NormC.Host)
+	set.Mul(du, du, e.Params[cell.NormC].Host)
 	r.standardizeGrad(xhat, du, r.cStat)
 	return xhat
 }
@@ -143,21 +151,15 @@ func (r *row) lstmInputGrads(dc, i, f, g []float32) {
 	} else {
 		set.Mul(r.dc, dc, f)
 	}
-	if e.Cell == device.CoupledLSTM {
+	if e.Cell == cell.CoupledLSTM {
 		set.Axpy(-1, di, df)
 	} else {
 		r.gateGrad(f, df)
 	}
 	r.gateGrad(i, di)
 	r.inGrad(g, dg)
-	if !e.PeepI.Zero() {
-		set.MulAdd(r.dc, e.PeepI.Host, i)
-		set.MulAdd(r.acc[e.vec.peepI:][:H], i, r.cOld)
-	}
-	if !e.PeepF.Zero() {
-		set.MulAdd(r.dc, e.PeepF.Host, f)
-		set.MulAdd(r.acc[e.vec.peepF:][:H], f, r.cOld)
-	}
+	r.peepGrad(cell.PeepI, i, r.dc, r.cOld)
+	r.peepGrad(cell.PeepF, f, r.dc, r.cOld)
 }
 
 func oneMinus(dst, src []float32) {

@@ -3,7 +3,7 @@ package cpu
 import (
 	"math"
 
-	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -38,12 +38,12 @@ func (r *row) standardizeGrad(x, g []float32, rstd float32) {
 // are left standardised; the rows of side that stay apart are for normalizedSide.
 func (r *row) normalize() {
 	e := r.e
-	if e.NormX.Zero() {
+	if !e.Has(cell.NormX) {
 		return
 	}
 	copy(r.xhat, r.gates)
 	at := 0
-	for k, gates := range device.Cells[e.Cell].Norms {
+	for k, gates := range cell.Table[e.Cell].Norms {
 		n := gates * r.h
 		if n > 0 {
 			r.stats[k] = r.standardize(r.xhat[at : at+n])
@@ -51,21 +51,21 @@ func (r *row) normalize() {
 		}
 		at += n
 	}
-	r.set.Mul(r.gates, e.NormX.Host, r.xhat)
+	r.set.Mul(r.gates, e.Params[cell.NormX].Host, r.xhat)
 	r.set.Add(r.gates, r.gates, e.bias)
-	r.set.MulAdd(r.gates[:e.tied], e.NormR.Host[:e.tied], r.side[:e.tied])
+	r.set.MulAdd(r.gates[:e.tied], e.Params[cell.NormR].Host[:e.tied], r.side[:e.tied])
 }
 
 // normalizedSide is the normalised R·h + b' of the gate that keeps it apart.
 func (r *row) normalizedSide() []float32 {
 	e := r.e
-	if e.NormX.Zero() {
+	if !e.Has(cell.NormX) {
 		return r.side
 	}
 	v := r.scratch(sideWork, r.h)
-	r.set.Mul(v, e.NormR.Host[e.tied:], r.side[e.tied:])
-	if !e.BR.Zero() {
-		r.set.Add(v, v, e.BR.Host[e.tied:])
+	r.set.Mul(v, e.Params[cell.NormR].Host[e.tied:], r.side[e.tied:])
+	if e.Has(cell.BR) {
+		r.set.Add(v, v, e.Params[cell.BR].Host[e.tied:])
 	}
 	return v
 }
@@ -73,31 +73,32 @@ func (r *row) normalizedSide() []float32 {
 // normalizeGrad takes the gradients of the pre-activations, in gates, and dside,
 // that of normalizedSide, to W·x in xhat and R·h in side.
 func (r *row) normalizeGrad(dside []float32) {
-	e, set, v := r.e, r.set, &r.e.vec
-	if e.NormX.Zero() {
+	e, set := r.e, r.set
+	if !e.Has(cell.NormX) {
 		return
 	}
 	GH := len(r.gates)
-	set.MulAdd(r.acc[v.normX:][:GH], r.gates, r.xhat)
-	set.MulAdd(r.acc[v.normR:][:e.tied], r.gates[:e.tied], r.side[:e.tied])
+	set.MulAdd(r.collect(cell.NormX, GH), r.gates, r.xhat)
+	gain := r.collect(cell.NormR, GH)
+	set.MulAdd(gain[:e.tied], r.gates[:e.tied], r.side[:e.tied])
 	g := r.scratch(normGradWork, GH)
-	set.Mul(g, r.gates, e.NormX.Host)
+	set.Mul(g, r.gates, e.Params[cell.NormX].Host)
 	r.blockGrads(r.xhat, g, r.stats[:2])
-	set.Mul(g[:e.tied], r.gates[:e.tied], e.NormR.Host[:e.tied])
+	set.Mul(g[:e.tied], r.gates[:e.tied], e.Params[cell.NormR].Host[:e.tied])
 	if dside != nil {
-		set.MulAdd(r.acc[v.normR+e.tied:][:GH-e.tied], dside, r.side[e.tied:])
-		if !e.BR.Zero() {
-			acc := r.acc[v.sideBias:][:GH-e.tied]
+		set.MulAdd(gain[e.tied:], dside, r.side[e.tied:])
+		if e.Has(cell.BR) {
+			acc := r.collect(cell.BR, GH-e.tied)
 			set.Add(acc, acc, dside)
 		}
-		set.Mul(g[e.tied:], dside, e.NormR.Host[e.tied:])
+		set.Mul(g[e.tied:], dside, e.Params[cell.NormR].Host[e.tied:])
 	}
 	r.blockGrads(r.side, g, r.stats[2:])
 }
 
 func (r *row) blockGrads(x, g, rstd []float32) {
 	at := 0
-	for k, gates := range device.Cells[r.e.Cell].Norms {
+	for k, gates := range cell.Table[r.e.Cell].Norms {
 		if n := gates * r.h; n > 0 {
 			r.standardizeGrad(x[at:at+n], g[at:at+n], rstd[k])
 			at += n

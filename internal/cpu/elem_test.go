@@ -6,11 +6,12 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
 // apart are the functions that stand by themselves, not inside cells alone.
-var apart = []device.Function{device.Sigmoid, device.Tanh, device.ReLU, device.Softplus, device.Exp, device.Log, device.Square, device.Scale, device.Shift}
+var apart = []device.Function{cell.Sigmoid, cell.Tanh, cell.ReLU, cell.Softplus, device.Exp, device.Log, device.Square, device.Scale, device.Shift}
 
 func TestUnaryGradientsInFloat64(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
@@ -115,15 +116,15 @@ func TestDropoutMaskIsPinned(t *testing.T) {
 func unary[F float](op device.Function, y, x []F, alpha F) {
 	y = y[:len(x)]
 	switch op {
-	case device.Sigmoid:
+	case cell.Sigmoid:
 		for i, v := range x {
 			y[i] = logistic(v)
 		}
-	case device.Tanh:
+	case cell.Tanh:
 		for i, v := range x {
 			y[i] = F(math.Tanh(float64(v)))
 		}
-	case device.ReLU:
+	case cell.ReLU:
 		for i, v := range x {
 			y[i] = max(v, 0) // NaN stays
 		}
@@ -135,7 +136,7 @@ func unary[F float](op device.Function, y, x []F, alpha F) {
 		for i, v := range x {
 			y[i] = F(math.Log(float64(v)))
 		}
-	case device.Softplus:
+	case cell.Softplus:
 		for i, v := range x {
 			y[i] = softplus(v)
 		}
@@ -160,15 +161,15 @@ func unary[F float](op device.Function, y, x []F, alpha F) {
 func unaryGrad[F float](op device.Function, g, dy, x, y []F, alpha F) {
 	g = g[:len(dy)]
 	switch op {
-	case device.Sigmoid:
+	case cell.Sigmoid:
 		for i, d := range dy {
 			g[i] = d * y[i] * (1 - y[i])
 		}
-	case device.Tanh:
+	case cell.Tanh:
 		for i, d := range dy {
 			g[i] = d * (1 - F(y[i]*y[i]))
 		}
-	case device.ReLU:
+	case cell.ReLU:
 		for i, d := range dy {
 			if y[i] <= 0 {
 				d = 0
@@ -183,7 +184,7 @@ func unaryGrad[F float](op device.Function, g, dy, x, y []F, alpha F) {
 		for i, d := range dy {
 			g[i] = d / x[i]
 		}
-	case device.Softplus:
+	case cell.Softplus:
 		for i, d := range dy {
 			g[i] = d * logistic(x[i])
 		}

@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
@@ -18,21 +19,21 @@ type function struct {
 }
 
 var functions = [device.NumFunctions]function{
-	device.Sigmoid: {
+	cell.Sigmoid: {
 		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Sigmoid(y, x) },
 		fromY: func(set *simd.Set, g, d, y []float32, _ float32) {
 			copy(g, y)
 			set.SigmoidGrad(g, d)
 		},
 	},
-	device.Tanh: {
+	cell.Tanh: {
 		forward: func(set *simd.Set, y, x []float32, _ float32) { set.Tanh(y, x) },
 		fromY: func(set *simd.Set, g, d, y []float32, _ float32) {
 			copy(g, y)
 			set.TanhGrad(g, d)
 		},
 	},
-	device.ReLU: {
+	cell.ReLU: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) {
 			for i, v := range x {
 				y[i] = max(v, 0) // NaN stays
@@ -40,7 +41,7 @@ var functions = [device.NumFunctions]function{
 		},
 		fromY: reluGrad,
 	},
-	device.HardSigmoid: {
+	cell.HardSigmoid: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) {
 			for i, v := range x {
 				y[i] = float32(max(min(float64(0.2*float64(v))+0.5, 1), 0))
@@ -48,14 +49,14 @@ var functions = [device.NumFunctions]function{
 		},
 		fromY: eachSlope(func(y float64) float64 { return choose(y > 0 && y < 1, 0.2, 0) }),
 	},
-	device.HardTanh: {
+	cell.HardTanh: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) {
 			copy(y, x)
 			clampTo(y, 1)
 		},
 		fromY: eachSlope(func(y float64) float64 { return choose(y > -1 && y < 1, 1, 0) }),
 	},
-	device.Softsign: {
+	cell.Softsign: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) {
 			for i, v := range x {
 				y[i] = v / (1 + max(v, -v))
@@ -63,11 +64,11 @@ var functions = [device.NumFunctions]function{
 		},
 		fromY: eachSlope(func(y float64) float64 { return (1 - math.Abs(y)) * (1 - math.Abs(y)) }),
 	},
-	device.Identity: {
+	cell.Identity: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) { copy(y, x) },
 		fromY:   func(_ *simd.Set, g, d, _ []float32, _ float32) { copy(g, d) },
 	},
-	device.LeakyReLU: {
+	cell.LeakyReLU: {
 		forward: func(_ *simd.Set, y, x []float32, _ float32) {
 			for i, v := range x {
 				if y[i] = v; v < 0 {
@@ -77,7 +78,7 @@ var functions = [device.NumFunctions]function{
 		},
 		fromY: eachSlope(func(y float64) float64 { return choose(y > 0, 1, leak) }),
 	},
-	device.ELU: {
+	cell.ELU: {
 		forward: each(func(x float64) float64 {
 			if x < 0 {
 				return math.Expm1(x)
@@ -86,7 +87,7 @@ var functions = [device.NumFunctions]function{
 		}),
 		fromY: eachSlope(func(y float64) float64 { return min(y, 0) + 1 }),
 	},
-	device.Softplus: {
+	cell.Softplus: {
 		forward: each(softplus[float64]),
 		fromY:   eachSlope(func(y float64) float64 { return -math.Expm1(-y) }),
 		fromX: func(set *simd.Set, g, d, x []float32, _ float32) {

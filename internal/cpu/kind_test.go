@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -212,15 +213,15 @@ func TestScanOfKinds(t *testing.T) {
 	b := withKinds(set)
 	r := rand.New(rand.NewPCG(33, 34))
 	for _, c := range []struct {
-		cell       device.Cell
+		cell       cell.Kind
 		B, I, H, P int
 	}{
-		{device.LSTM, 40, 33, 64, 0}, // rows, W·x and R·h at once
-		{device.LSTM, 1, 30, 256, 0}, // columns, or units of a gang
-		{device.LSTM, 3, 30, 70, 20},
-		{device.GRU, 5, 7, 96, 0},
-		{device.GRUBefore, 13, 9, 40, 0},
-		{device.MinGRU, 4, 12, 50, 0},
+		{cell.LSTM, 40, 33, 64, 0}, // rows, W·x and R·h at once
+		{cell.LSTM, 1, 30, 256, 0}, // columns, or units of a gang
+		{cell.LSTM, 3, 30, 70, 20},
+		{cell.GRU, 5, 7, 96, 0},
+		{cell.GRUBefore, 13, 9, 40, 0},
+		{cell.MinGRU, 4, 12, 50, 0},
 	} {
 		const T = 6
 		shape := device.ScanSpec{Cell: c.cell, T: T, B: c.B, I: c.I, H: c.H, Proj: c.P}
@@ -228,12 +229,12 @@ func TestScanOfKinds(t *testing.T) {
 		x, w, rec, proj := randoms(r, T*c.B*c.I), randoms(r, gw*c.I), randoms(r, gw*out), randoms(r, out*c.H)
 		run := func(b *Backend, round func([]float32, int) []float32, cache *device.Cache) []float32 {
 			s := shape
-			s.X, s.W, s.Y, s.YLd = device.HostBuffer(x), device.HostBuffer(round(w, c.I)), b.Alloc(T*c.B*out), out
-			if !device.Cells[c.cell].Free {
-				s.R = device.HostBuffer(round(rec, out))
+			s.X, s.Params[cell.W], s.Y, s.YLd = device.HostBuffer(x), device.HostBuffer(round(w, c.I)), b.Alloc(T*c.B*out), out
+			if !cell.Table[c.cell].Free {
+				s.Params[cell.R] = device.HostBuffer(round(rec, out))
 			}
 			if c.P > 0 {
-				s.P = device.HostBuffer(round(proj, c.H))
+				s.Params[cell.P] = device.HostBuffer(round(proj, c.H))
 			}
 			s.HN, s.CN, s.Cache, s.Version = b.Alloc(c.B*out), b.Alloc(c.B*s.CellWidth()), cache, 7
 			s.Work = b.Alloc(b.ScanWork(&s))

@@ -3,6 +3,7 @@ package cpu
 import (
 	"sort"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
@@ -52,9 +53,9 @@ func (b *Backend) keptSteps(s *device.ScanSpec) int {
 // sideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
 func sideWidth(s *device.ScanSpec) int {
 	switch {
-	case !s.NormX.Zero():
+	case s.Has(cell.NormX):
 		return s.GateWidth()
-	case device.Cells[s.Cell].Side:
+	case cell.Table[s.Cell].Side:
 		return s.H
 	}
 	return 0
@@ -74,7 +75,7 @@ func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
 	if s.Proj > 0 {
 		n[5] = steps * s.H
 	}
-	if !s.NormX.Zero() {
+	if s.Has(cell.NormX) {
 		n[6], n[7] = steps*gates, steps*4
 	}
 	return n
@@ -98,7 +99,7 @@ type scan struct {
 	scanWork
 	sizes     [8]int // of its parts
 	b         *Backend
-	cell      *cell
+	cell      *arithmetic
 	gw        int  // the width of Gates: G*H
 	out       int  // O, the width of h
 	cw        int  // C, the width of the other states
@@ -159,7 +160,7 @@ var (
 // stages are those of a step forward and backward.
 func (e *scan) stages() (forward, backward []stage) {
 	switch {
-	case e.Cell == device.GRUBefore:
+	case e.Cell == cell.GRUBefore:
 		return resetting, resettingBack
 	case e.Proj > 0:
 		return projecting, projectingBack
@@ -176,21 +177,21 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	e.sizes = b.workSizes(s)
 	e.carve()
 	e.joined, e.tied = e.gw, e.gw
-	if device.Cells[s.Cell].Side {
+	if cell.Table[s.Cell].Side {
 		e.joined -= s.H
-		if s.Cell != device.GRUBefore {
+		if s.Cell != cell.GRUBefore {
 			e.tied -= s.H
 		}
 	}
-	if !s.NormX.Zero() {
+	if s.Has(cell.NormX) {
 		e.joined = 0
 	}
-	e.cell = cellOf(s)
+	e.cell = arithmeticOf(s)
 	e.setActions()
 	e.direct = e.cell.direct || s.ZoneH > 0
 	e.local = false
-	e.rich = s.HDrop > 0 || s.Proj > 0 || !s.NormX.Zero()
-	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == device.RNNTanh || s.Cell == device.RNNReLU
+	e.rich = s.HDrop > 0 || s.Proj > 0 || s.Has(cell.NormX)
+	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == cell.RNNTanh || s.Cell == cell.RNNReLU
 	e.plain = takesRows && !e.rich && s.ZoneH == 0
 	return e
 }
@@ -227,7 +228,7 @@ const (
 
 // recurrent is the multiply-adds a row makes in a step.
 func (e *scan) recurrent() int {
-	if e.R.Zero() {
+	if !e.Has(cell.R) {
 		return e.gw * cellWork
 	}
 	return e.gw * e.out
@@ -238,7 +239,7 @@ func (e *scan) recurrent() int {
 // cache cannot hold.
 func (e *scan) prefersColumns() bool {
 	workers, r := par.Workers(), e.recurrent()
-	if e.B*r < teamWork || e.R.Zero() || !par.CanGang() {
+	if e.B*r < teamWork || !e.Has(cell.R) || !par.CanGang() {
 		return false
 	}
 	rows := e.B / workers
@@ -259,7 +260,7 @@ func (e *scan) chunkSteps(limit int) int {
 }
 
 // splitsUnits says whether the units of a row are independent of each other.
-func (e *scan) splitsUnits() bool { return e.R.Zero() && e.ZoneH == 0 }
+func (e *scan) splitsUnits() bool { return !e.Has(cell.R) && e.ZoneH == 0 }
 
 // blocks is how many blocks of units a row has.
 func (e *scan) blocks() int { return ceilDiv(e.H, unitBlock) }
@@ -293,7 +294,7 @@ func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, pinne
 // enough to fill a tile this costs no more, and the gates of a step are used
 // before they leave the core's first caches.
 func (e *scan) localGates() bool {
-	return e.B >= e.manyRows()*par.Workers() && !e.R.Zero() && e.NormX.Zero() &&
+	return e.B >= e.manyRows()*par.Workers() && e.Has(cell.R) && !e.Has(cell.NormX) &&
 		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0 && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
@@ -360,13 +361,13 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 // mergeBias adds the two biases, but for a gate whose products stay apart.
 func (e *scan) mergeBias() {
 	e.bias = grow(e.bias, e.gw)
-	if e.BW.Zero() {
+	if !e.Has(cell.BW) {
 		clear(e.bias)
 		return
 	}
-	copy(e.bias, e.BW.Host)
-	if !e.BR.Zero() {
-		e.b.set.Add(e.bias[:e.tied], e.bias[:e.tied], e.BR.Host[:e.tied])
+	copy(e.bias, e.Params[cell.BW].Host)
+	if e.Has(cell.BR) {
+		e.b.set.Add(e.bias[:e.tied], e.bias[:e.tied], e.Params[cell.BR].Host[:e.tied])
 	}
 }
 
@@ -395,15 +396,15 @@ func (e *scan) packWeights() {
 		return
 	}
 	b, GH := e.b, e.gw
-	b.pack(&e.p.w, e.W.Host, e.I, GH, e.I, true)
-	if !e.R.Zero() {
-		b.pack(&e.p.r, e.R.Host, e.out, e.joined, e.out, true)
+	b.pack(&e.p.w, e.Params[cell.W].Host, e.I, GH, e.I, true)
+	if e.Has(cell.R) {
+		b.pack(&e.p.r, e.Params[cell.R].Host, e.out, e.joined, e.out, true)
 		if e.joined < GH {
-			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
+			b.pack(&e.p.side, e.Params[cell.R].Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.P.Host, e.H, e.out, e.H, true)
+		b.pack(&e.p.proj, e.Params[cell.P].Host, e.H, e.out, e.H, true)
 	}
 	if e.Cache != nil {
 		e.Cache.Store(e.Version, e.p)
@@ -471,7 +472,7 @@ func (e *scan) input(t, lo, n int) product {
 	GH := e.gw
 	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[(t*e.B+lo)*e.I:], rs: e.I, cs: 1,
 		panels: &e.p.w, c: e.Gates.Host[(e.gateRow(t)+lo)*GH:], ldc: GH, bias: e.bias}
-	if !e.NormX.Zero() {
+	if e.Has(cell.NormX) {
 		p.bias = nil
 	}
 	return p
@@ -543,9 +544,9 @@ func startRows(e *scan, lo, hi int) {
 		slot = 0
 	}
 	h := e.slot(e.Hs, e.out, slot, lo, hi)
-	load(h, e.H0, lo*e.out)
+	load(h, e.Params[cell.H0], lo*e.out)
 	if e.cw > 0 {
-		load(e.slot(e.Cs, e.cw, slot, lo, hi), e.C0, lo*e.cw)
+		load(e.slot(e.Cs, e.cw, slot, lo, hi), e.Params[cell.C0], lo*e.cw)
 	}
 	if e.HDrop > 0 {
 		e.drawMask(lo, hi)
@@ -658,7 +659,7 @@ func (e *scan) entering() device.Buffer {
 // are local: the member's share of the columns.
 func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
-	if n == 0 || e.R.Zero() {
+	if n == 0 || !e.Has(cell.R) {
 		return
 	}
 	GH := e.gw
@@ -684,11 +685,11 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		}
 		w.run(0, n, p0, p1)
 	}
-	if e.joined < GH && e.Cell != device.GRUBefore {
+	if e.joined < GH && e.Cell != cell.GRUBefore {
 		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: &e.p.side,
 			c: e.Side.Host[base*e.sw:], ldc: e.sw}
-		if !e.BR.Zero() && e.NormX.Zero() {
-			w.bias = e.BR.Host[e.joined:]
+		if e.Has(cell.BR) && !e.Has(cell.NormX) {
+			w.bias = e.Params[cell.BR].Host[e.joined:]
 		}
 		p0, p1 := m.Share(e.panelsOf(e.sw))
 		w.run(0, n, p0, p1)

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
@@ -29,8 +30,8 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	if s.HDrop > 0 {
 		b.set.MulAdd(e.dh, e.dr, e.mask)
 	}
-	e.addTo(s.DH0, e.dh)
-	e.addTo(s.DC0, e.dc)
+	e.addTo(s.Grads[cell.H0], e.dh)
+	e.addTo(s.Grads[cell.C0], e.dc)
 	e.vectorGrads()
 	e.done()
 }
@@ -42,16 +43,16 @@ func (e *scan) packBack() {
 	}
 	b := e.b
 	if !e.DX.Zero() || e.BackCache != nil {
-		b.pack(&e.p.w, e.W.Host, e.gw, e.I, e.I, false)
+		b.pack(&e.p.w, e.Params[cell.W].Host, e.gw, e.I, e.I, false)
 	}
-	if !e.R.Zero() {
-		b.pack(&e.p.r, e.R.Host, e.joined, e.out, e.out, false)
+	if e.Has(cell.R) {
+		b.pack(&e.p.r, e.Params[cell.R].Host, e.joined, e.out, e.out, false)
 		if rest := e.gw - e.joined; rest > 0 {
-			b.pack(&e.p.side, e.R.Host[e.joined*e.out:], rest, e.out, e.out, false)
+			b.pack(&e.p.side, e.Params[cell.R].Host[e.joined*e.out:], rest, e.out, e.out, false)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.P.Host, e.out, e.H, e.H, false)
+		b.pack(&e.p.proj, e.Params[cell.P].Host, e.out, e.H, e.H, false)
 	}
 	if e.BackCache != nil {
 		e.BackCache.Store(e.Version, e.p)
@@ -259,14 +260,14 @@ func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 // dh holds the direct part, or nothing of use.
 func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
-	if n == 0 || e.R.Zero() {
+	if n == 0 || !e.Has(cell.R) {
 		return
 	}
 	GH, base := e.gw, t*e.B+lo
 	p0, p1 := m.Share(e.panelsOf(e.out))
 	to, acc := e.dh, e.direct
 	if e.HDrop > 0 {
-		to, acc = e.dr, e.Cell == device.GRUBefore
+		to, acc = e.dr, e.Cell == cell.GRUBefore
 	}
 	w.product = product{set: e.b.set, m: n, n: e.out, k: e.joined, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
 		panels: &e.p.r, c: to[lo*e.out:], ldc: e.out, acc: acc}
@@ -274,7 +275,7 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 		w.run(0, n, p0, p1)
 		w.acc = true
 	}
-	if e.joined < GH && e.Cell != device.GRUBefore {
+	if e.joined < GH && e.Cell != cell.GRUBefore {
 		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, &e.p.side
 		w.run(0, n, p0, p1)
 	}
@@ -312,19 +313,19 @@ func (e *scan) weightGrads() {
 			e.scatter(o.dx)
 		}
 	}
-	both := !e.DW.Zero() && !e.DR.Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
+	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
 	if both { // the same gradients times what entered W, and R
-		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.DR.Host, ldc: e.out}
+		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.Grads[cell.R].Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
-			b: o.x.Host, ldb: e.I, c: e.DW.Host, ldc: e.I, acc: true, beside: &e.pair}
+			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair}
 		e.prod.compute()
-	} else if !e.DW.Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.DW, Acc: true})
+	} else if !e.Grads[cell.W].Zero() {
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.Grads[cell.W], Acc: true})
 	}
-	if !e.DP.Zero() {
-		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.DP, Acc: true})
+	if !e.Grads[cell.P].Zero() {
+		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.Grads[cell.P], Acc: true})
 	}
-	if !e.DR.Zero() && !both {
+	if !e.Grads[cell.R].Zero() && !both {
 		e.recurrentGrads(&o)
 	}
 	e.biasGrads(&o)
@@ -333,33 +334,33 @@ func (e *scan) weightGrads() {
 func (e *scan) recurrentGrads(o *operands) {
 	b, GH := e.b, e.gw
 	if e.joined > 0 {
-		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.DR, Acc: true})
+		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.Grads[cell.R], Acc: true})
 	}
 	if o.side.Zero() {
 		return
 	}
-	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.DR.Slice(e.joined*e.out, GH*e.out), Acc: true}
-	if e.Cell == device.GRUBefore {
+	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.Grads[cell.R].Slice(e.joined*e.out, GH*e.out), Acc: true}
+	if e.Cell == cell.GRUBefore {
 		s.A, s.LDA, s.B = o.gates.Slice(e.joined, o.gates.N), GH, o.side
 	}
 	b.Gemm(&s)
 }
 
 func (e *scan) biasGrads(o *operands) {
-	if e.DBW.Zero() && e.DBR.Zero() {
+	if e.Grads[cell.BW].Zero() && e.Grads[cell.BR].Zero() {
 		return
 	}
 	b, GH := e.b, e.gw
 	e.sums = grow(e.sums, GH)
 	sums := device.HostBuffer(e.sums)
 	b.SumRows(sums, o.gates, o.rows, GH, GH, false)
-	e.addTo(e.DBW, e.sums)
-	if e.DBR.Zero() {
+	e.addTo(e.Grads[cell.BW], e.sums)
+	if e.Grads[cell.BR].Zero() {
 		return
 	}
-	b.Copy(e.DBR.Slice(0, e.tied), sums.Slice(0, e.tied), true)
-	if e.tied < GH && e.NormX.Zero() {
-		b.SumRows(e.DBR.Slice(e.tied, GH), o.side, o.rows, e.H, e.H, true)
+	b.Copy(e.Grads[cell.BR].Slice(0, e.tied), sums.Slice(0, e.tied), true)
+	if e.tied < GH && !e.Has(cell.NormX) {
+		b.SumRows(e.Grads[cell.BR].Slice(e.tied, GH), o.side, o.rows, e.H, e.H, true)
 	}
 }
 
@@ -431,27 +432,34 @@ func (e *scan) scatter(dx device.Buffer) {
 	}
 }
 
-// vectors says where each vector parameter's gradient lies in a row of acc.
-type vectors struct{ peepI, peepF, peepO, normX, normR, sideBias, normC, biasC, n int }
+// vectors says where the gradient of a parameter begins that each row collects
+// for itself in a row of acc, and n where the last one ends.
+type vectors struct {
+	at [cell.NumParams]int
+	n  int
+}
 
-func (e *scan) vectors() vectors {
-	var v vectors
-	place := func(at *int, n int, there bool) {
-		*at = v.n
-		if there {
-			v.n += n
-		}
+func (e *scan) vectors() (v vectors) {
+	for p := range cell.NumParams {
+		v.at[p] = v.n
+		v.n += e.collected(p)
 	}
-	GH, norm := e.gw, !e.NormX.Zero()
-	place(&v.peepI, e.H, !e.PeepI.Zero())
-	place(&v.peepF, e.H, !e.PeepF.Zero())
-	place(&v.peepO, e.H, !e.PeepO.Zero())
-	place(&v.normX, GH, norm)
-	place(&v.normR, GH, norm)
-	place(&v.sideBias, GH-e.tied, norm && !e.BR.Zero())
-	place(&v.normC, e.H, !e.NormC.Zero())
-	place(&v.biasC, e.H, !e.BiasC.Zero())
 	return v
+}
+
+// collected is how many elements of a parameter's gradient the rows collect, its
+// last ones: all of vectors inside the cell, and where R·h is normalised the bias
+// of the gate that stays apart.
+func (e *scan) collected(p cell.Param) int {
+	switch {
+	case !e.Has(p) || cell.Params[p].Rank() > 1:
+		return 0
+	case cell.Params[p].With != 0:
+		return e.Dims(p)[0]
+	case p == cell.BR && e.Has(cell.NormX):
+		return e.gw - e.tied
+	}
+	return 0
 }
 
 // vectorGrads adds up what the rows collected, in the order of the rows.
@@ -460,20 +468,13 @@ func (e *scan) vectorGrads() {
 		return
 	}
 	foldRows(e.b.set, e.acc, e.B, e.vec.n)
-	v := &e.vec
-	give := func(dst device.Buffer, at int) {
-		if !dst.Zero() {
-			e.addTo(dst, e.acc[at:at+dst.N])
+	for p, at := range e.vec.at {
+		dst, n := e.Grads[p], e.collected(cell.Param(p))
+		if n > 0 && !dst.Zero() {
+			e.addTo(dst.Slice(dst.N-n, dst.N), e.acc[at:at+n])
 		}
 	}
-	give(e.DPeepI, v.peepI)
-	give(e.DPeepF, v.peepF)
-	give(e.DPeepO, v.peepO)
-	give(e.DNormX, v.normX)
-	give(e.DNormR, v.normR)
-	give(e.DNormC, v.normC)
-	give(e.DBiasC, v.biasC)
-	if v.normC > v.sideBias && !e.DBR.Zero() {
-		give(e.DBR.Slice(e.tied, e.gw), v.sideBias)
-	}
 }
+
+// collect is where a row collects a parameter's gradient.
+func (r *row) collect(p cell.Param, n int) []float32 { return r.acc[r.e.vec.at[p]:][:n] }

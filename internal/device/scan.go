@@ -1,70 +1,13 @@
 package device
 
-// Cell names a recurrent cell of the engine's table.
-type Cell uint8
+import "github.com/carousel-ml/carousel/cell"
 
+// Function is an elementwise function: an activation, or one of these.
+type Function = cell.Activation
+
+// The functions that have no place inside a cell.
 const (
-	LSTM    Cell = iota // gates i,f,g,o; states h,c
-	GRU                 // gates r,z,n, reset after the recurrent product, as PyTorch
-	RNNTanh             // Elman
-	RNNReLU
-	CoupledLSTM // gates i,g,o; the forget gate is 1-i
-	GRUBefore   // gates r,z,n, reset before the recurrent product, as Cho et al. 2014
-	SLSTM       // gates i,f,z,o with an exponential i; states h and c|n|m
-	MinGRU      // gates z,n of the input alone
-	MinLSTM     // gates f,i,n of the input alone
-	Custom      // ScanSpec.Custom
-	NumCells
-)
-
-// CellSpec is a row of the cell table.
-type CellSpec struct {
-	Name   string // such as "lstm"
-	Gates  int    // G
-	States int    // 1: h; more: h and States-1 vectors of H units side by side in C
-	Side   bool   // the last gate's W*x and R*h stay apart, so ScanSpec.Side keeps one more vector a step
-	Free   bool   // no R: the gates do not see h
-	Norms  [2]int // with layer normalisation: how many gates each normalised block spans, 0 ends the list
-}
-
-// Cells is the table, indexed by Cell. Custom's numbers are those of ScanSpec.Custom.
-var Cells = [NumCells]CellSpec{
-	LSTM:        {Name: "lstm", Gates: 4, States: 2, Norms: [2]int{4}},
-	GRU:         {Name: "gru", Gates: 3, States: 1, Side: true, Norms: [2]int{2, 1}},
-	RNNTanh:     {Name: "rnn_tanh", Gates: 1, States: 1},
-	RNNReLU:     {Name: "rnn_relu", Gates: 1, States: 1},
-	CoupledLSTM: {Name: "coupled_lstm", Gates: 3, States: 2, Norms: [2]int{3}},
-	GRUBefore:   {Name: "gru_before", Gates: 3, States: 1, Side: true},
-	SLSTM:       {Name: "slstm", Gates: 4, States: 4},
-	MinGRU:      {Name: "min_gru", Gates: 2, States: 1, Free: true},
-	MinLSTM:     {Name: "min_lstm", Gates: 3, States: 1, Free: true},
-	Custom:      {Name: "custom"},
-}
-
-// Function is an elementwise function.
-type Function uint8
-
-// Activation is one of those that may stand inside a cell: their derivatives
-// follow from their values, so that pre-activations need not be kept.
-type Activation = Function
-
-const (
-	OwnAct  Function = iota // inside a cell: its own, a logistic gate, a tanh elsewhere
-	Sigmoid                 // 1/(1+e⁻ˣ)
-	Tanh
-	ReLU        // max(x, 0)
-	HardSigmoid // min(max(0.2x + 0.5, 0), 1), ONNX's and old Keras's
-	HardTanh    // min(max(x, -1), 1)
-	Softsign    // x/(1+|x|)
-	Identity    // x
-	LeakyReLU   // x, or 0.01x below 0
-	ELU         // x, or eˣ-1 below 0
-	Softplus    // log(1+eˣ), stable
-	NumActivations
-)
-
-const (
-	Exp = NumActivations + iota
+	Exp = cell.NumActivations + iota
 	Log
 	Square
 	Scale // alpha*x
@@ -72,43 +15,17 @@ const (
 	NumFunctions
 )
 
-// Activations names the first of them, as recipes and ONNX do.
-var Activations = [NumActivations]string{"", "sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "identity", "leaky_relu", "elu", "softplus"}
-
-// CellOptions changes a cell's arithmetic. The zero value is the cell as its table row says.
+// CellOptions are a cell's options as the pass has them. WeightDrop is done by then,
+// and HDrop is 0 in passes that draw none.
 type CellOptions struct {
-	GateAct  Activation // LSTM i,f,o; GRU r,z
-	InAct    Activation // LSTM g; GRU n; Elman's only one
-	OutAct   Activation // LSTM: of c, before the output gate
-	GateClip float32    // above 0: pre-activations are clamped to [-GateClip, GateClip] (ONNX clip)
-	CellClip float32    // above 0: so is c (cuDNN's, TFLite's cell clip)
-
-	HDrop        float32 // probability of zero in the state that enters R, one mask a sequence, the rest scaled by 1/(1-HDrop)
-	ZoneH, ZoneC float32 // probability that a unit of h or c keeps its old value
-	Expect       bool    // zoneout takes the expectation in place of a draw
-	Seed, Step   uint64  // the key of the masks, as in DropoutSpec; with the row and the time
-	Node         uint64  // they depend on nothing else. Node+1 and Node+2 are used as well
+	cell.Options
+	Expect     bool   // zoneout takes the expectation in place of a draw
+	Seed, Step uint64 // the key of the masks, as in DropoutSpec; with the row and the time
+	Node       uint64 // they depend on nothing else. Node+1 and Node+2 are used as well
 }
 
-// Row is one batch row of one step of a custom cell. H is the number of units,
-// G the number of gates, S the number of states.
-type Row struct {
-	H          int
-	Gates      []float32 // [G*H] W·x + R·h + biases in, whatever Backward needs out; Backward: gradients of the former out
-	HOld, HNew []float32 // [H] the output before and after; Forward writes HNew
-	COld, CNew []float32 // [(S-1)*H] the other states likewise; nil if there are none
-	DH         []float32 // Backward: [H] dL/dHNew in; dL/dHOld out, but for what comes through the gates
-	DC         []float32 // Backward: [(S-1)*H] dL/dCNew in, dL/dCOld out
-}
-
-// RowCell is a cell given as code. Forward and Backward are called by several
-// goroutines, each for its own rows; they must not keep the Row.
-type RowCell interface {
-	Gates() int  // G
-	States() int // S
-	Forward(r *Row)
-	Backward(r *Row)
-}
+// ScanParams are what a scan reads beside its input, or the gradients of that, by kind.
+type ScanParams [cell.NumOperands]Buffer
 
 // ScanSpec is one layer in one direction over a whole sequence, time-major.
 //
@@ -118,31 +35,21 @@ type RowCell interface {
 //
 // O, the width of h, is H unless there is a projection; C, the width of the other states, is (States-1)*H.
 type ScanSpec struct {
-	Cell       Cell
+	Cell       cell.Kind
 	T, B, I, H int
 	Proj       int // above 0: O is Proj, by the matrix P
 	Reverse    bool
 	Active     Ints // [T], not increasing
 	Rows       Ints // [B] the caller's number of each row, for masks; absent: its place
 	Keep       bool // save what ScanGrad needs
-	Custom     RowCell
 	CellOptions
 
-	X      Buffer // [T,B,I]
-	W, R   Buffer // [G*H,I], [G*H,O]
-	BW, BR Buffer // [G*H] each, or absent
-	P      Buffer // [Proj,H]
-	H0, C0 Buffer // [B,O], [B,C]; absent is zeros
-	Y      Buffer // [T,B,YLd]: this direction writes columns [YOff, YOff+O)
+	X      Buffer     // [T,B,I]
+	Params ScanParams // W is there always; the states where they are not zeros, the others where cell and options have them
+	Y      Buffer     // [T,B,YLd]: this direction writes columns [YOff, YOff+O)
 	YLd    int
 	YOff   int
 	HN, CN Buffer // [B,O], [B,C] state after each row's last step
-
-	// Vectors, absent if the option is not used: diagonal peepholes of the gates i, f (both see c before the
-	// step) and o (sees c after it), [H] each; gains of the layer norms of W·x and R·h [G*H], whose
-	// biases are BW and BR, and gain and bias of that of c [H].
-	PeepI, PeepF, PeepO        Buffer
-	NormX, NormR, NormC, BiasC Buffer
 
 	// What the backend works in, ScanWork elements that nobody else looks into.
 	// With Keep it is what Scan leaves for ScanGrad.
@@ -157,13 +64,7 @@ type ScanSpec struct {
 	DHN, DCN Buffer // absent is zeros
 	DX       Buffer // [T,B,I]
 	DXAcc    bool
-	DW, DR   Buffer
-	DBW, DBR Buffer
-	DP       Buffer
-	DH0, DC0 Buffer
-
-	DPeepI, DPeepF, DPeepO         Buffer
-	DNormX, DNormR, DNormC, DBiasC Buffer
+	Grads    ScanParams
 
 	// To look into a network, each absent unless wanted. Scan writes TraceGates [T,B,G*H], what the gates hold after
 	// each step: activations (of an sLSTM's i and f, and of a custom cell, whatever its Forward left); and TraceCells
@@ -210,18 +111,22 @@ func (s *ScanSpec) Out() int {
 	return s.H
 }
 
+// Has says whether a parameter is there.
+func (s *ScanSpec) Has(p cell.Param) bool { return !s.Params[p].Zero() }
+
+// Dims are a parameter's dimensions, as many as its rank.
+func (s *ScanSpec) Dims(p cell.Param) [2]int {
+	return cell.Params[p].Dims(&cell.Sizes{cell.Batch: s.B, cell.Inputs: s.I, cell.Units: s.H, cell.Out: s.Out(), cell.Gates: s.GateWidth(), cell.Beside: s.CellWidth()})
+}
+
 // CellWidth is C, the width of the states beside h.
 func (s *ScanSpec) CellWidth() int {
-	if s.Cell == Custom {
-		return (s.Custom.States() - 1) * s.H
-	}
-	return (Cells[s.Cell].States - 1) * s.H
+	_, states := s.Cell.Shape(s.Custom)
+	return (states - 1) * s.H
 }
 
 // GateWidth is G*H.
 func (s *ScanSpec) GateWidth() int {
-	if s.Cell == Custom {
-		return s.Custom.Gates() * s.H
-	}
-	return Cells[s.Cell].Gates * s.H
+	gates, _ := s.Cell.Shape(s.Custom)
+	return gates * s.H
 }

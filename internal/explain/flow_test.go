@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -46,7 +47,7 @@ func measure(t *testing.T, s *Subject) *Flow {
 // times the gradient at the end, in both directions and from each row's own end.
 func TestFlowOfLinearRNN(t *testing.T) {
 	const H, T = 7, 12
-	m := nn.NewRNN(2, H, &nn.RNNOptions{Activation: tensor.IdentityActivation, Bidirectional: true})
+	m := nn.NewRNN(2, H, &nn.RNNOptions{Activation: cell.Identity, Bidirectional: true})
 	v := func(slot, row, unit int) float32 { return float32(1 + slot + 2*row - unit) }
 	lengths := []int32{5, T, 9}
 	f := measure(t, subject(m, lengths, T, v))
@@ -167,6 +168,29 @@ func TestGates(t *testing.T) {
 		bin := map[string]int{"i": 0, "f": 19, "g": 19, "o": 10}[g.Name]
 		if math.Abs(g.Histogram[bin]-1) > 1e-9 {
 			t.Errorf("gate %s: histogram %v, want all in bin %d", g.Name, g.Histogram, bin)
+		}
+	}
+}
+
+// Every row of the table of cells can be looked at: its bounded gates, by name,
+// and the memories that they say.
+func TestGatesOfEveryCell(t *testing.T) {
+	for kind := range cell.Custom {
+		spec := kind.Spec()
+		l := measure(t, subject(nn.New(kind, 2, 3, nil), []int32{4, 2}, 4, func(_, _, _ int) float32 { return 1 })).Layers[0]
+		var want []string
+		for _, g := range spec.Gates {
+			if g.Act == cell.Sigmoid || g.Act == cell.Tanh {
+				want = append(want, g.Name)
+			}
+		}
+		var got []string
+		for _, g := range l.Gates {
+			got = append(got, g.Name)
+		}
+		keeps := slices.Contains(want, spec.Keep) || spec.Keep == "" && slices.Contains(want, spec.Take)
+		if l.Cell != spec.Title || !slices.Equal(got, want) || (l.Memory != nil) != keeps {
+			t.Errorf("%s: %q with gates %q and memory %v", spec.Name, l.Cell, got, l.Memory)
 		}
 	}
 }

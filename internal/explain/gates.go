@@ -3,39 +3,22 @@ package explain
 import (
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
 )
-
-// cells names the cells and the gates that a trace holds as activations, by
-// their places; "" is one that is not bounded. A name that ends in "±" is a tanh.
-var cells = map[tensor.Cell]struct {
-	name  string
-	gates []string
-}{
-	tensor.LSTMCell:        {"LSTM", []string{"i", "f", "g±", "o"}},
-	tensor.CoupledLSTMCell: {"coupled LSTM", []string{"i", "g±", "o"}},
-	tensor.GRUCell:         {"GRU", []string{"r", "z", "n±"}},
-	tensor.GRUBeforeCell:   {"GRU", []string{"r", "z", "n±"}},
-	tensor.RNNTanhCell:     {"RNN", []string{"h±"}},
-	tensor.RNNReLUCell:     {"ReLU RNN", nil},
-	tensor.SLSTMCell:       {"sLSTM", []string{"", "", "z±", "o"}},
-	tensor.MinGRUCell:      {"minGRU", []string{"z", ""}},
-	tensor.MinLSTMCell:     {"minLSTM", []string{"f", "i", ""}},
-	tensor.CustomCell:      {"custom cell", nil},
-}
 
 const histogramBins = 20
 
 // lookAt reads what a forward pass left.
 func lookAt(r *tensor.Trace) *Layer {
-	l := &Layer{Name: layerName(r.Name), Cell: cells[r.Cell].name, Units: r.H, CellClip: float64(r.CellClip)}
+	l := &Layer{Name: layerName(r.Name), Cell: r.Cell.Spec().Title, Units: r.H, CellClip: float64(r.CellClip)}
 	gates := r.Gates()
 	for b := range r.B {
 		l.Steps = max(l.Steps, r.Length(b))
 	}
-	for k, name := range cells[r.Cell].gates {
-		if name != "" {
-			l.Gates = append(l.Gates, newGate(r, gates, k, name))
+	for k, g := range r.Cell.Spec().Gates {
+		if g.Act == cell.Sigmoid || g.Act == cell.Tanh { // the trace holds them as activations, and they are bounded
+			l.Gates = append(l.Gates, newGate(r, gates, k, g))
 		}
 	}
 	l.Memory = newMemory(r, gates)
@@ -55,11 +38,8 @@ func values(r *tensor.Trace, gates []float32, f func(row []float32)) {
 	}
 }
 
-func newGate(r *tensor.Trace, gates []float32, k int, name string) Gate {
-	g := Gate{Name: name, Histogram: make([]float64, histogramBins)}
-	if n := len(name) - len("±"); n > 0 && name[n:] == "±" {
-		g.Name, g.Signed = name[:n], true
-	}
+func newGate(r *tensor.Trace, gates []float32, k int, gate cell.Gate) Gate {
+	g := Gate{Name: gate.Name, Signed: gate.Act == cell.Tanh, Histogram: make([]float64, histogramBins)}
 	n := 0.0
 	values(r, gates, func(row []float32) {
 		for _, v32 := range row[k*r.H : (k+1)*r.H] {
@@ -88,31 +68,39 @@ func newGate(r *tensor.Trace, gates []float32, k int, name string) Gate {
 	return g
 }
 
-// keeps is the share of its old state that a unit keeps in a step, from the step's gates.
-func keeps(cell tensor.Cell, row []float32, j, H int) float64 {
-	switch cell {
-	case tensor.LSTMCell, tensor.GRUCell, tensor.GRUBeforeCell:
-		return float64(row[H+j])
-	case tensor.MinLSTMCell:
-		f, i := float64(row[j]), float64(row[H+j])
-		return f / (f + i)
+// keeps finds the share of its old state that a unit keeps in a step, from the
+// step's gates; nil where no gate that the trace holds says it.
+func keeps(spec *cell.Spec) func(row []float32, j, H int) float64 {
+	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
+	held := func(gate int) bool { return gate >= 0 && spec.Gates[gate].Act == cell.Sigmoid }
+	at := func(row []float32, gate, j, H int) float64 { return float64(row[gate*H+j]) }
+	switch {
+	case spec.Shares:
+		return func(row []float32, j, H int) float64 {
+			f, i := at(row, keep, j, H), at(row, take, j, H)
+			return f / (f + i)
+		}
+	case held(keep):
+		return func(row []float32, j, H int) float64 { return at(row, keep, j, H) }
+	case held(take) && spec.Keep == "":
+		return func(row []float32, j, H int) float64 { return 1 - at(row, take, j, H) }
 	}
-	return 1 - float64(row[j]) // coupled LSTM, minGRU
+	return nil
 }
 
 // longestMemory bounds 1/(1-f): float32 cannot tell longer ones apart.
 const longestMemory = 1e6
 
 func newMemory(r *tensor.Trace, gates []float32) *Memory {
-	switch r.Cell {
-	case tensor.RNNTanhCell, tensor.RNNReLUCell, tensor.SLSTMCell, tensor.CustomCell:
+	kept := keeps(r.Cell.Spec())
+	if kept == nil {
 		return nil
 	}
 	sums, n := make([]float64, r.H), 0.0
 	values(r, gates, func(row []float32) {
 		n++
 		for j := range sums {
-			sums[j] += keeps(r.Cell, row, j, r.H)
+			sums[j] += kept(row, j, r.H)
 		}
 	})
 	if n == 0 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
@@ -17,7 +18,7 @@ import (
 // Trial compares cells on one problem, with the same settings for all.
 type Trial struct {
 	Config
-	Cells []string `json:"cells" oneof:"lstm,gru,rnn,slstm,min_gru,min_lstm" group:"Problem" help:"those to compare"`
+	Cells []string `json:"cells" oneof:"@cells" group:"Problem" help:"those to compare"`
 	Runs  int      `json:"runs" range:"1..1e6" group:"Problem" help:"networks of each cell, with seeds that count up"`
 }
 
@@ -73,11 +74,12 @@ func (t *Trial) Validate() error {
 // Networks are the configurations to be trained, cell by cell.
 func (t *Trial) Networks() []Config {
 	var list []Config
-	for _, cell := range t.Cells {
+	for _, name := range t.Cells {
+		kind, _ := cell.Named(name)
 		for run := range t.Runs {
 			c := t.Config
-			c.Cell, c.Seed = cell, t.Seed+uint64(run)
-			if !slices.Contains([]string{"lstm", "gru", "min_gru"}, cell) {
+			c.Cell, c.Seed = name, t.Seed+uint64(run)
+			if !kind.Has(cell.WithChrono) {
 				c.Chrono = 0 // of gates that keep
 			}
 			list = append(list, c)

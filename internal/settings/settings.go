@@ -11,7 +11,7 @@
 //	range  numbers allowed: see [Range]; of a list, of each item
 //	oneof  words allowed, with commas between them, each with a note in brackets
 //	       if need be; a note without a word says what the empty value means. Of a
-//	       list, words that each item may be
+//	       list, words that each item may be. @name is all words of a list in [Lists]
 //	help   what it is, without what range and oneof say
 //	group  the heading that it stands under
 //	items  "whole": each text given is one item, commas and all; in it \n and \t are a line's end and a tab
@@ -27,6 +27,10 @@ import (
 	"strings"
 	"time"
 )
+
+// Lists are words that are known elsewhere already, for the tags that name them.
+// Packages add theirs as they begin.
+var Lists = map[string][]string{}
 
 // Setting is one field of a struct.
 type Setting struct {
@@ -220,7 +224,13 @@ func parseChoices(tag string) []Choice {
 		switch {
 		case i == len(tag) || tag[i] == ',' && depth == 0:
 			word, note, _ := strings.Cut(tag[from:i], "(")
-			list = append(list, Choice{strings.TrimSpace(word), strings.TrimSuffix(note, ")")})
+			words := []string{strings.TrimSpace(word)}
+			if name, ok := strings.CutPrefix(words[0], "@"); ok {
+				words = Lists[name]
+			}
+			for _, word := range words {
+				list = append(list, Choice{word, strings.TrimSuffix(note, ")")})
+			}
 			from = i + 1
 		case tag[i] == '(':
 			depth++

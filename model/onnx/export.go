@@ -208,7 +208,7 @@ func States(m *nn.RNN, rows int, seed uint64) (h, c graph.Value) {
 	}
 	c = graph.RandomFloats(r, slots, rows, m.CellSize())
 	for i, v := range c.Data {
-		if m.Cell() == tensor.SLSTMCell && i/m.Hidden()%3 == 1 { // its normaliser is positive
+		if m.Cell().Spec().MustBePositive(i / m.Hidden()) {
 			c.Data[i] = 0.5 + v*v
 		}
 	}

@@ -1,40 +1,56 @@
 package onnx
 
-import "github.com/carousel-ml/carousel/tensor"
+import (
+	"github.com/carousel-ml/carousel/cell"
+)
 
-// cell writes the equations of one step: from W·x + b [B,G*H], h and c to h' and c'.
-func (s *scanExporter) cell(wx, h, c string) (hid, cell string) {
-	b := s.body
-	G, H := tensor.Gates(s.m.Cell()), s.m.Hidden()
-	x := s.split(wx, G)
-	switch s.m.Cell() {
-	case tensor.MinGRUCell: // h + z⊙(n - h)
-		z := b.Op("Sigmoid", []string{x[0]})
-		return s.add(h, s.mul(z, b.Op("Sub", []string{x[1], h}))), ""
-	case tensor.MinLSTMCell: // (f⊙h + i⊙n)/(f+i)
-		f, i := b.Op("Sigmoid", []string{x[0]}), b.Op("Sigmoid", []string{x[1]})
-		return b.Op("Div", []string{s.add(s.mul(f, h), s.mul(i, x[2])), s.add(f, i)}), ""
-	case tensor.GRUBeforeCell:
+// equations write one step of a cell: from W·x + b, gate by gate, h and c to h'
+// and c' ("" for a cell without).
+var equations = map[cell.Kind]func(s *scanExporter, x []string, h, c string) (hid, state string){
+	cell.LSTM:        (*scanExporter).lstm,
+	cell.CoupledLSTM: (*scanExporter).lstm,
+	cell.SLSTM:       (*scanExporter).slstm,
+	cell.GRU: func(s *scanExporter, x []string, h, c string) (hid, state string) {
+		u := s.split(s.recurrent(h, 0, len(x)*s.m.Hidden()), len(x))
+		r, z := s.gate(s.add(x[0], u[0])), s.gate(s.add(x[1], u[1]))
+		return s.between(z, s.inner(s.add(x[2], s.mul(r, u[2]))), h), ""
+	},
+	cell.GRUBefore: func(s *scanExporter, x []string, h, c string) (hid, state string) {
+		H := s.m.Hidden()
 		u := s.split(s.recurrent(h, 0, 2*H), 2)
 		r, z := s.gate(s.add(x[0], u[0])), s.gate(s.add(x[1], u[1]))
 		return s.between(z, s.inner(s.add(x[2], s.recurrent(s.mul(r, h), 2*H, 3*H))), h), ""
-	}
-	u := s.split(s.recurrent(h, 0, G*H), G)
-	switch s.m.Cell() {
-	case tensor.GRUCell:
-		r, z := s.gate(s.add(x[0], u[0])), s.gate(s.add(x[1], u[1]))
-		return s.between(z, s.inner(s.add(x[2], s.mul(r, u[2]))), h), ""
-	case tensor.RNNTanhCell, tensor.RNNReLUCell:
-		return s.inner(s.add(x[0], u[0])), ""
-	}
-	pre := make([]string, G)
+	},
+	cell.RNNTanh: (*scanExporter).elman,
+	cell.RNNReLU: (*scanExporter).elman,
+	cell.MinGRU: func(s *scanExporter, x []string, h, c string) (hid, state string) { // h + z⊙(n - h)
+		z := s.body.Op("Sigmoid", []string{x[0]})
+		return s.add(h, s.mul(z, s.body.Op("Sub", []string{x[1], h}))), ""
+	},
+	cell.MinLSTM: func(s *scanExporter, x []string, h, c string) (hid, state string) { // (f⊙h + i⊙n)/(f+i)
+		b := s.body
+		f, i := b.Op("Sigmoid", []string{x[0]}), b.Op("Sigmoid", []string{x[1]})
+		return b.Op("Div", []string{s.add(s.mul(f, h), s.mul(i, x[2])), s.add(f, i)}), ""
+	},
+}
+
+// cell writes the equations of one step: from W·x + b [B,G*H], h and c to h' and c'.
+func (s *scanExporter) cell(wx, h, c string) (hid, state string) {
+	return equations[s.m.Cell()](s, s.split(wx, s.m.Cell().Gates()), h, c)
+}
+
+func (s *scanExporter) elman(x []string, h, _ string) (hid, state string) {
+	return s.inner(s.add(x[0], s.recurrent(h, 0, s.m.Hidden()))), ""
+}
+
+// pre is what enters the gates of a cell whose gates all see x and h alike.
+func (s *scanExporter) pre(x []string, h string) []string {
+	u := s.split(s.recurrent(h, 0, len(x)*s.m.Hidden()), len(x))
+	pre := make([]string, len(x))
 	for i := range pre {
 		pre[i] = s.add(x[i], u[i])
 	}
-	if s.m.Cell() == tensor.SLSTMCell {
-		return s.slstm(pre, c)
-	}
-	return s.lstm(pre, c)
+	return pre
 }
 
 func (s *scanExporter) add(a, b string) string { return s.body.Op("Add", []string{a, b}) }
@@ -55,33 +71,33 @@ func (s *scanExporter) peep(pre, base, c string) string {
 	return s.add(pre, s.mul(p, c))
 }
 
-func (s *scanExporter) lstm(pre []string, c string) (hid, cell string) {
-	b := s.body
+func (s *scanExporter) lstm(x []string, h, c string) (hid, state string) {
+	b, pre := s.body, s.pre(x, h)
 	i := s.gate(s.peep(pre[0], "weight_pi", c))
 	var f string
-	if s.m.Cell() == tensor.CoupledLSTMCell {
+	if s.m.Cell().Spec().Gate("f") < 0 {
 		f = b.Op("Sub", []string{s.outer.Float(1), i})
 	} else {
 		f = s.gate(s.peep(pre[1], "weight_pf", c))
 	}
 	g := s.inner(pre[len(pre)-2])
-	cell = s.clipped(s.add(s.mul(f, c), s.mul(i, g)), s.o.CellClip)
-	o := s.gate(s.peep(pre[len(pre)-1], "weight_po", cell))
-	shown := cell
+	state = s.clipped(s.add(s.mul(f, c), s.mul(i, g)), s.o.CellClip)
+	o := s.gate(s.peep(pre[len(pre)-1], "weight_po", state))
+	shown := state
 	if gain := s.constant("weight_ln_c"); gain != "" {
-		in := []string{cell, gain}
+		in := []string{state, gain}
 		if bias := s.constant("bias_ln_c"); bias != "" {
 			in = append(in, bias)
 		}
 		shown = b.Op("LayerNormalization", in, attr("axis", -1), attr("epsilon", float32(1e-5)))
 	}
-	return s.mul(o, s.activated(s.activations()[2], shown)), cell
+	return s.mul(o, s.activated(s.activations()[2], shown)), state
 }
 
 // slstm keeps c, the normaliser n and the stabiliser m side by side; a unit whose n
 // is 0 has no past.
-func (s *scanExporter) slstm(pre []string, state string) (hid, cell string) {
-	b := s.body
+func (s *scanExporter) slstm(x []string, h, state string) (hid, after string) {
+	b, pre := s.body, s.pre(x, h)
 	old := s.split(state, 3)
 	zero := s.outer.Float(0)
 	fresh := b.Op("Equal", []string{old[1], zero})

@@ -5,9 +5,9 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // RNNValues are the names of what goes into and comes out of a recurrent stack:
@@ -38,8 +38,11 @@ func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
 // Scan over their equations. A cell of the user's own is refused,
 // and so are weights that are not finite.
 func AddRNN(g *graph.Builder, name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
-	if m.Cell() == tensor.CustomCell {
+	if m.Cell() == cell.Custom {
 		return RNNValues{}, fmt.Errorf("onnx: %s: a cell of your own is Go code, which no graph holds; write its equations as nodes of the graph", name)
+	}
+	if equations[m.Cell()] == nil {
+		return RNNValues{}, fmt.Errorf("onnx: %s: there are no equations of a cell of kind %s for a graph", name, m.Cell().Spec().Name)
 	}
 	for _, p := range m.Weights {
 		if i := slices.IndexFunc(p.Read(), func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }); i >= 0 {
@@ -125,29 +128,25 @@ func (e *rnnExporter) layer(layer int, x string) string {
 
 // recurrentActivations are the standard's names of the activations that its
 // recurrent operators have with the engine's numbers.
-var recurrentActivations = map[tensor.Activation]string{
-	tensor.SigmoidActivation: "Sigmoid", tensor.TanhActivation: "Tanh", tensor.ReLUActivation: "Relu", tensor.HardSigmoidActivation: "HardSigmoid",
-	tensor.SoftsignActivation: "Softsign", tensor.LeakyReLUActivation: "LeakyRelu", tensor.ELUActivation: "Elu", tensor.SoftplusActivation: "Softplus",
+var recurrentActivations = map[cell.Activation]string{
+	cell.Sigmoid: "Sigmoid", cell.Tanh: "Tanh", cell.ReLU: "Relu", cell.HardSigmoid: "HardSigmoid",
+	cell.Softsign: "Softsign", cell.LeakyReLU: "LeakyRelu", cell.ELU: "Elu", cell.Softplus: "Softplus",
 }
 
 // activations are the functions of the cell: of the gates, the candidate and c'.
-func (e *rnnExporter) activations() [3]tensor.Activation {
-	acts := [3]tensor.Activation{e.o.GateActivation, e.o.Activation, e.o.OutputActivation}
-	for i, own := range [3]tensor.Activation{tensor.SigmoidActivation, tensor.TanhActivation, tensor.TanhActivation} {
+func (e *rnnExporter) activations() [3]cell.Activation {
+	acts := [3]cell.Activation{e.o.GateActivation, e.o.Activation, e.o.OutputActivation}
+	for i, own := range [3]cell.Activation{cell.Sigmoid, e.m.Cell().Spec().Candidate(), cell.Tanh} {
 		if acts[i] == 0 {
 			acts[i] = own
 		}
-	}
-	if e.m.Cell() == tensor.RNNReLUCell {
-		acts[1] = tensor.ReLUActivation
 	}
 	return acts
 }
 
 // standard says whether a node of the standard's operators is the cell.
 func (e *rnnExporter) standard() bool {
-	switch e.m.Cell() {
-	case tensor.SLSTMCell, tensor.MinGRUCell, tensor.MinLSTMCell:
+	if e.m.Cell().Spec().ONNX == "" {
 		return false
 	}
 	for _, a := range e.activations() {
@@ -159,33 +158,20 @@ func (e *rnnExporter) standard() bool {
 	return !o.LayerNorm && o.Proj == 0 && o.CellClip == 0 && o.Zoneout == 0 && o.ZoneoutCell == 0
 }
 
-// operators by cell: the name, and for each gate in ONNX's order its place in the engine's, -1 for none.
-var operatorOf = map[tensor.Cell]struct {
-	op    string
-	gates []int
-}{
-	tensor.LSTMCell:        {"LSTM", []int{0, 3, 1, 2}},
-	tensor.CoupledLSTMCell: {"LSTM", []int{0, 2, -1, 1}},
-	tensor.GRUCell:         {"GRU", []int{1, 0, 2}},
-	tensor.GRUBeforeCell:   {"GRU", []int{1, 0, 2}},
-	tensor.RNNTanhCell:     {"RNN", []int{0}},
-	tensor.RNNReLUCell:     {"RNN", []int{0}},
-}
-
 // operator writes a layer as one node.
 func (e *rnnExporter) operator(layer int, x string) string {
-	spec := operatorOf[e.m.Cell()]
-	D, H, G := e.m.Directions(), e.m.Hidden(), len(spec.gates)
+	spec := e.m.Cell().Spec()
+	D, H, G := e.m.Directions(), e.m.Hidden(), len(spec.ONNXGates)
 	var w, r, b, p []float32
 	width := 0
 	for d := range D {
 		wi := e.m.Param("weight_ih", layer, d)
 		width = wi.Dim(1)
-		w = append(w, blocks(wi.Read(), H*width, spec.gates)...)
-		r = append(r, blocks(e.m.Param("weight_hh", layer, d).Read(), H*H, spec.gates)...)
+		w = append(w, blocks(wi.Read(), H*width, spec.ONNXGates)...)
+		r = append(r, blocks(e.m.Param("weight_hh", layer, d).Read(), H*H, spec.ONNXGates)...)
 		if !e.o.NoBias {
-			b = append(b, blocks(e.m.Param("bias_ih", layer, d).Read(), H, spec.gates)...)
-			b = append(b, blocks(e.m.Param("bias_hh", layer, d).Read(), H, spec.gates)...)
+			b = append(b, blocks(e.m.Param("bias_ih", layer, d).Read(), H, spec.ONNXGates)...)
+			b = append(b, blocks(e.m.Param("bias_hh", layer, d).Read(), H, spec.ONNXGates)...)
 		}
 		if e.o.Peephole {
 			for _, gate := range []string{"weight_pi", "weight_po", "weight_pf"} {
@@ -210,37 +196,34 @@ func (e *rnnExporter) operator(layer int, x string) string {
 	}
 	out := []string{name("Y"), name("h"), name("c")}
 	e.hs, e.cs = append(e.hs, out[1]), append(e.cs, out[2])
-	if spec.op != "LSTM" {
+	if spec.ONNX != "LSTM" {
 		out = out[:2]
 	}
-	e.g.Node(spec.op, in, out, e.attributes(spec.op)...)
+	e.g.Node(spec.ONNX, in, out, e.attributes(spec)...)
 	y := e.g.Op("Transpose", []string{out[0]}, attr("perm", []int64{0, 2, 1, 3})) // [T,D,B,H] to [T,B,D,H]
 	return e.g.Op("Reshape", []string{y, e.g.Ints("", 0, 0, -1)})
 }
 
 // attributes are those that differ from the operator's defaults.
-func (e *rnnExporter) attributes(op string) []graph.Attr {
-	D := e.m.Directions()
+func (e *rnnExporter) attributes(spec *cell.Spec) []graph.Attr {
+	D, op := e.m.Directions(), spec.ONNX
 	attrs := []graph.Attr{attr("hidden_size", e.m.Hidden())}
 	if D == 2 {
 		attrs = append(attrs, attr("direction", "bidirectional"))
 	}
-	switch e.m.Cell() {
-	case tensor.GRUCell:
-		attrs = append(attrs, attr("linear_before_reset", 1))
-	case tensor.CoupledLSTMCell:
-		attrs = append(attrs, attr("input_forget", 1))
+	if spec.ONNXFlag != "" {
+		attrs = append(attrs, attr(spec.ONNXFlag, 1))
 	}
 	if e.o.GateClip > 0 {
 		attrs = append(attrs, attr("clip", e.o.GateClip))
 	}
 	acts := e.activations()
-	used := map[string][]tensor.Activation{"LSTM": acts[:], "GRU": acts[:2], "RNN": acts[1:2]}[op]
+	used := map[string][]cell.Activation{"LSTM": acts[:], "GRU": acts[:2], "RNN": acts[1:2]}[op]
 	var names []string
 	usual := true
 	for i, a := range used {
 		names = append(names, recurrentActivations[a])
-		usual = usual && (a == tensor.SigmoidActivation) == (i == 0 && op != "RNN") && (a == tensor.TanhActivation) == (i > 0 || op == "RNN")
+		usual = usual && (a == cell.Sigmoid) == (i == 0 && op != "RNN") && (a == cell.Tanh) == (i > 0 || op == "RNN")
 	}
 	if !usual {
 		attrs = append(attrs, attr("activations", slices.Repeat(names, D)))

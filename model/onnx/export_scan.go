@@ -3,8 +3,8 @@ package onnx
 import (
 	"fmt"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // This file writes cells that the standard's recurrent operators lack, as a Scan
@@ -76,7 +76,7 @@ func (s *scanExporter) part(base string, lo, hi int) string {
 // write adds the Scan and returns the output [T,B,O] and the final states [B,..].
 func (s *scanExporter) write(x string) (y, h, c string) {
 	g := s.outer
-	rows := tensor.Gates(s.m.Cell()) * s.m.Hidden()
+	rows := s.m.Cell().Gates() * s.m.Hidden()
 	wx := g.Op("MatMul", []string{x, s.turned("weight_ih", 0, rows)})
 	wx = s.normalized(g, wx, "weight_ln_ih")
 	if b := s.constant("bias_ih"); b != "" {
@@ -183,12 +183,14 @@ func (s *scanExporter) normalized(g *graph.Builder, x, gain string) string {
 	norm := func(x string, lo, hi int) string {
 		return g.Op("LayerNormalization", []string{x, s.part(gain, lo, hi)}, attr("axis", -1), attr("epsilon", float32(1e-5)))
 	}
-	if s.m.Cell() != tensor.GRUCell {
-		return norm(x, 0, tensor.Gates(s.m.Cell())*H)
+	blocks := s.m.Cell().Spec().Norms
+	if blocks[1] == 0 {
+		return norm(x, 0, blocks[0]*H)
 	}
 	cut := []string{g.Name(), g.Name()}
-	g.Node("Split", []string{x, s.outer.Ints("", int64(2*H), int64(H))}, cut, attr("axis", -1))
-	return g.Op("Concat", []string{norm(cut[0], 0, 2*H), norm(cut[1], 2*H, 3*H)}, attr("axis", -1))
+	first, all := blocks[0]*H, (blocks[0]+blocks[1])*H
+	g.Node("Split", []string{x, s.outer.Ints("", int64(first), int64(all-first))}, cut, attr("axis", -1))
+	return g.Op("Concat", []string{norm(cut[0], 0, first), norm(cut[1], first, all)}, attr("axis", -1))
 }
 
 // recurrent is R·h + b', for rows [lo,hi) of R.
@@ -224,13 +226,13 @@ func (s *scanExporter) clipped(x string, limit float32) string {
 }
 
 // activated applies an activation.
-func (s *scanExporter) activated(a tensor.Activation, x string) string {
+func (s *scanExporter) activated(a cell.Activation, x string) string {
 	switch a {
-	case tensor.IdentityActivation:
+	case cell.Identity:
 		return x
-	case tensor.HardTanhActivation:
+	case cell.HardTanh:
 		return s.clipped(x, 1)
-	case tensor.HardSigmoidActivation:
+	case cell.HardSigmoid:
 		return s.body.Op("HardSigmoid", []string{x}, attr("alpha", float32(0.2)), attr("beta", float32(0.5)))
 	}
 	return s.body.Op(recurrentActivations[a], []string{x})

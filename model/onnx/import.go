@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/tensor"
@@ -169,12 +170,12 @@ func (f *parts) trace(i int, layer *graph.Node) error {
 func (f *parts) config() (Config, error) {
 	first := f.layers[0].Layer.(*graph.Recurrent)
 	H, D := first.Hidden, len(first.Directions)
-	c := Config{Cell: cellNames[first.Cell], Input: first.Input, Hidden: H, Layers: len(f.layers), Bidirectional: D == 2,
-		NoBias: first.Directions[0].BW == nil}
+	c := Config{Cell: cellName(first.Cell), Input: first.Input, Hidden: H, Layers: len(f.layers), Bidirectional: D == 2,
+		NoBias: first.Directions[0].Params[cell.BW] == nil}
 	for i, n := range f.layers {
 		r := n.Layer.(*graph.Recurrent)
 		switch {
-		case r.Cell != first.Cell || len(r.Directions) != D || r.Hidden != H || (r.Directions[0].BW == nil) != c.NoBias:
+		case r.Cell != first.Cell || len(r.Directions) != D || r.Hidden != H || (r.Directions[0].Params[cell.BW] == nil) != c.NoBias:
 			return c, f.more(n, "it differs from the first in kind, size, directions or biases")
 		case i > 0 && r.Input != H*D:
 			return c, f.more(n, fmt.Sprintf("it reads %d features, the layer before gives %d", r.Input, H*D))
@@ -199,7 +200,7 @@ func (f *parts) fill(s *Stack) {
 	at := 0
 	for _, n := range f.layers {
 		for _, d := range n.Layer.(*graph.Recurrent).Directions {
-			for _, w := range []*tensor.Tensor{d.W, d.R, d.BW, d.BR} {
+			for _, w := range d.Params {
 				if w != nil {
 					s.RNN.Weights[at].Write(w.Data())
 					at++

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -61,7 +62,13 @@ type Config struct {
 	Pool          Pool   `json:"pool"`
 }
 
-var cellNames = map[tensor.Cell]string{tensor.LSTMCell: "lstm", tensor.GRUCell: "gru", tensor.RNNTanhCell: "rnn_tanh", tensor.RNNReLUCell: "rnn_relu"}
+// cellName is the name of a cell that PyTorch has; "" of others.
+func cellName(kind cell.Kind) string {
+	if kind.Spec().Torch == "" {
+		return ""
+	}
+	return kind.Spec().Name
+}
 
 // Config describes s; an error names a cell that ONNX files here do not hold.
 func (s *Stack) Config() (Config, error) {
@@ -69,7 +76,7 @@ func (s *Stack) Config() (Config, error) {
 	if r == nil || len(r.Weights) == 0 {
 		return Config{}, fmt.Errorf("onnx: the stack has no recurrent layers")
 	}
-	c := Config{Cell: cellNames[r.Cell()], Input: r.Weights[0].Dim(1), Hidden: r.Hidden(), Layers: r.Layers(), Bidirectional: r.Directions() == 2, Pool: s.Pool}
+	c := Config{Cell: cellName(r.Cell()), Input: r.Weights[0].Dim(1), Hidden: r.Hidden(), Layers: r.Layers(), Bidirectional: r.Directions() == 2, Pool: s.Pool}
 	slots := r.Layers() * r.Directions()
 	c.NoBias = len(r.Weights) == 2*slots
 	if c.Cell == "" || !r.IsPlain() || !c.NoBias && len(r.Weights) != 4*slots {
@@ -103,18 +110,11 @@ func (c Config) New() (*Stack, error) {
 		return nil, fmt.Errorf("onnx: vocabulary %d and output %d must be 0 to %d", c.Vocabulary, c.Output, maxUnits)
 	}
 	o := &nn.RNNOptions{Layers: c.Layers, Bidirectional: c.Bidirectional, NoBias: c.NoBias}
-	s := &Stack{Pool: c.Pool}
-	switch c.Cell {
-	case "lstm":
-		s.RNN = nn.NewLSTM(c.Input, c.Hidden, o)
-	case "gru":
-		s.RNN = nn.NewGRU(c.Input, c.Hidden, o)
-	case "rnn_tanh", "rnn_relu":
-		o.ReLU = c.Cell == "rnn_relu"
-		s.RNN = nn.NewRNN(c.Input, c.Hidden, o)
-	default:
+	kind, ok := cell.Find(func(s *cell.Spec) bool { return s.Name == c.Cell && s.Torch != "" })
+	if !ok {
 		return nil, fmt.Errorf("onnx: cell %.120q: expected lstm, gru, rnn_tanh or rnn_relu", c.Cell)
 	}
+	s := &Stack{Pool: c.Pool, RNN: nn.New(kind, c.Input, c.Hidden, o)}
 	switch c.Pool {
 	case "", PoolSteps, PoolLast, PoolFinal:
 	default:

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
@@ -114,7 +115,7 @@ func TestExportRefused(t *testing.T) {
 // sum is the simplest cell of a user's own.
 type sum struct{}
 
-func (sum) Gates() int         { return 1 }
-func (sum) States() int        { return 1 }
-func (sum) Forward(r *nn.Row)  { copy(r.HNew, r.Gates) }
-func (sum) Backward(r *nn.Row) { copy(r.Gates, r.DH); clear(r.DH) }
+func (sum) Gates() int           { return 1 }
+func (sum) States() int          { return 1 }
+func (sum) Forward(r *cell.Row)  { copy(r.HNew, r.Gates) }
+func (sum) Backward(r *cell.Row) { copy(r.Gates, r.DH); clear(r.DH) }

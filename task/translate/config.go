@@ -3,6 +3,7 @@ package translate
 import (
 	"cmp"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/nn"
@@ -80,6 +81,7 @@ func (c *Config) Validate() error {
 
 // checkTogether finds settings that are right alone but not with each other.
 func (c *Config) checkTogether() error {
+	kind, _ := cell.Named(c.Cell)
 	switch {
 	case c.Separate && (c.Tokenizer == "") != (c.TargetTokenizer == ""):
 		return data.Errorf("tokenizer and target_tokenizer: with separate give both or none")
@@ -89,8 +91,8 @@ func (c *Config) checkTogether() error {
 		return data.Errorf("lowercase: the tokenizer that was given decides on that; leave it out")
 	case c.Bidirectional && (c.Hidden%2 != 0 || c.Proj%2 != 0):
 		return data.Errorf("hidden (and proj): each direction of the encoder has half of it; want an even number, got %d (%d)", c.Hidden, c.Proj)
-	case c.Cell == "slstm" && c.Bridge != "zero":
-		return data.Errorf("bridge: the state of an slstm, with its normaliser, cannot be carried over to another one; use zero")
+	case kind.Spec().Positive > 0 && c.Bridge != "zero":
+		return data.Errorf("bridge: the state of an %s, with its normaliser, cannot be carried over to another one; use zero", c.Cell)
 	case c.CoverageLoss > 0 && !c.Coverage:
 		return data.Errorf("coverage_loss: acts on coverage, which is not asked for")
 	case c.MinLR > c.LR:

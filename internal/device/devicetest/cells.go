@@ -3,7 +3,7 @@ package devicetest
 import (
 	"math"
 
-	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/cell"
 )
 
 // layer is one scan in float64, batch row by batch row and unit by unit: what
@@ -12,7 +12,7 @@ type layer struct {
 	*scanCase
 	data      *scanData // its masks
 	lens      []int     // [B]
-	in        map[string][]float64
+	in        map[cell.Param][]float64
 	y, hn, cn []float64 // out: y is [T,B,O]
 
 	nudge func(t, row int, h, c []float64) // changes a state after a step; nil: none is changed
@@ -45,15 +45,15 @@ func affine(m, v, bias []float64, lo, hi int) []float64 {
 }
 
 func (l *layer) run() {
-	o, cw := l.out(), (device.Cells[l.cell].States-1)*l.h
+	o, cw := l.out(), l.cell.Width(l.h)
 	l.y = make([]float64, l.t*l.b*o)
 	l.hn, l.cn = make([]float64, l.b*o), make([]float64, l.b*cw)
 	for row := range l.b {
 		h, c := make([]float64, o), make([]float64, cw)
-		if h0 := l.in["H0"]; h0 != nil {
+		if h0 := l.in[cell.H0]; h0 != nil {
 			copy(h, h0[row*o:])
 		}
-		if c0 := l.in["C0"]; c0 != nil {
+		if c0 := l.in[cell.C0]; c0 != nil {
 			copy(c, c0[row*cw:])
 		}
 		for k := range l.lens[row] {
@@ -73,29 +73,29 @@ func (l *layer) run() {
 }
 
 // activation is the definition of every function a cell may use.
-func activation(a device.Activation, x float64) float64 {
+func activation(a cell.Activation, x float64) float64 {
 	switch a {
-	case device.Sigmoid:
+	case cell.Sigmoid:
 		return logistic(x)
-	case device.Tanh:
+	case cell.Tanh:
 		return math.Tanh(x)
-	case device.ReLU:
+	case cell.ReLU:
 		return math.Max(x, 0)
-	case device.HardSigmoid:
+	case cell.HardSigmoid:
 		return math.Max(0, math.Min(1, 0.2*x+0.5))
-	case device.HardTanh:
+	case cell.HardTanh:
 		return math.Max(-1, math.Min(1, x))
-	case device.Softsign:
+	case cell.Softsign:
 		return x / (1 + math.Abs(x))
-	case device.LeakyReLU:
+	case cell.LeakyReLU:
 		if x < 0 {
 			return 0.01 * x
 		}
-	case device.ELU:
+	case cell.ELU:
 		if x < 0 {
 			return math.Exp(x) - 1
 		}
-	case device.Softplus:
+	case cell.Softplus:
 		return math.Log(1 + math.Exp(x))
 	}
 	return x
@@ -111,19 +111,16 @@ func clipped(x float64, limit float32) float64 {
 
 func (l *layer) gate(x float64) float64 {
 	a := l.opt.GateAct
-	if a == device.OwnAct {
-		a = device.Sigmoid
+	if a == cell.Own {
+		a = cell.Sigmoid
 	}
 	return activation(a, clipped(x, l.opt.GateClip))
 }
 
 func (l *layer) input(x float64) float64 {
 	a := l.opt.InAct
-	switch {
-	case a == device.OwnAct && l.cell == device.RNNReLU:
-		a = device.ReLU
-	case a == device.OwnAct:
-		a = device.Tanh
+	if a == cell.Own {
+		a = l.cell.Spec().Candidate()
 	}
 	return activation(a, clipped(x, l.opt.GateClip))
 }
@@ -146,37 +143,37 @@ func normBlock(v, gain []float64, lo, hi int) {
 
 // step updates h and c at time t.
 func (l *layer) step(t, row int, h, c []float64) {
-	H, G := l.h, device.Cells[l.cell].Gates
+	H, G := l.h, l.cell.Gates()
 	at := t*l.b + row
-	x := l.in["X"][at*l.scanCase.in:][:l.scanCase.in]
+	x := l.in[input][at*l.scanCase.in:][:l.scanCase.in]
 	entering := append([]float64{}, h...)
 	if l.data.keepH != nil {
 		for j := range entering {
 			entering[j] *= l.data.keepH[row*len(h)+j]
 		}
 	}
-	a := affine(l.in["W"], x, nil, 0, G*H)
+	a := affine(l.in[cell.W], x, nil, 0, G*H)
 	b := make([]float64, G*H)
-	if r := l.in["R"]; r != nil {
+	if r := l.in[cell.R]; r != nil {
 		b = affine(r, entering, nil, 0, G*H)
 	}
-	if gain := l.in["NormX"]; gain != nil {
+	if gain := l.in[cell.NormX]; gain != nil {
 		blocks := [][2]int{{0, G * H}}
-		if l.cell == device.GRU {
+		if l.cell == cell.GRU {
 			blocks = [][2]int{{0, 2 * H}, {2 * H, 3 * H}}
 		}
 		for _, k := range blocks {
 			normBlock(a, gain, k[0], k[1])
-			normBlock(b, l.in["NormR"], k[0], k[1])
+			normBlock(b, l.in[cell.NormR], k[0], k[1])
 		}
 	}
-	for j, v := range l.in["BW"] {
+	for j, v := range l.in[cell.BW] {
 		a[j] += v
-		b[j] += l.in["BR"][j]
+		b[j] += l.in[cell.BR][j]
 	}
 	oldC := append([]float64{}, c...)
-	hid, cell := l.cellStep(a, b, entering, h, oldC)
-	if p := l.in["P"]; p != nil {
+	hid, newC := l.cellStep(a, b, entering, h, oldC)
+	if p := l.in[cell.P]; p != nil {
 		hid = affine(p, hid, nil, 0, len(h))
 	}
 	for j := range h {
@@ -191,90 +188,90 @@ func (l *layer) step(t, row int, h, c []float64) {
 		if l.data.freshC != nil {
 			fresh = l.data.freshC[at*len(c)+j]
 		}
-		c[j] = fresh*cell[j] + (1-fresh)*oldC[j]
+		c[j] = fresh*newC[j] + (1-fresh)*oldC[j]
 	}
 }
 
 // cellStep is the cell's own equations: a is W·x + b, b is R·h + b'.
-func (l *layer) cellStep(a, b, entering, h, c []float64) (hid, cell []float64) {
+func (l *layer) cellStep(a, b, entering, h, c []float64) (hid, newC []float64) {
 	H := l.h
-	hid, cell = make([]float64, H), make([]float64, len(c))
+	hid, newC = make([]float64, H), make([]float64, len(c))
 	pre := func(gate, j int) float64 { return a[gate*H+j] + b[gate*H+j] }
 	switch l.cell {
-	case device.LSTM, device.CoupledLSTM:
-		l.lstm(pre, hid, cell, c)
-	case device.SLSTM:
-		l.slstm(pre, hid, cell, c)
-	case device.GRU:
+	case cell.LSTM, cell.CoupledLSTM:
+		l.lstm(pre, hid, newC, c)
+	case cell.SLSTM:
+		l.slstm(pre, hid, newC, c)
+	case cell.GRU:
 		for j := range hid {
 			z := l.gate(pre(1, j))
 			hid[j] = (1-z)*l.input(a[2*H+j]+l.gate(pre(0, j))*b[2*H+j]) + z*h[j]
 		}
-	case device.GRUBefore:
+	case cell.GRUBefore:
 		reset := make([]float64, H)
 		for j := range reset {
 			reset[j] = l.gate(pre(0, j)) * entering[j]
 		}
-		u := affine(l.in["R"], reset, l.in["BR"], 2*H, 3*H)
+		u := affine(l.in[cell.R], reset, l.in[cell.BR], 2*H, 3*H)
 		for j := range hid {
 			z := l.gate(pre(1, j))
 			hid[j] = (1-z)*l.input(a[2*H+j]+u[j]) + z*h[j]
 		}
-	case device.RNNTanh, device.RNNReLU:
+	case cell.RNNTanh, cell.RNNReLU:
 		for j := range hid {
 			hid[j] = l.input(pre(0, j))
 		}
-	case device.MinGRU:
+	case cell.MinGRU:
 		for j := range hid {
 			z := logistic(pre(0, j))
 			hid[j] = (1-z)*h[j] + z*pre(1, j)
 		}
-	case device.MinLSTM:
+	case cell.MinLSTM:
 		for j := range hid {
 			f, i := logistic(pre(0, j)), logistic(pre(1, j))
 			hid[j] = f/(f+i)*h[j] + i/(f+i)*pre(2, j)
 		}
 	}
-	return hid, cell
+	return hid, newC
 }
 
-func (l *layer) lstm(pre func(gate, j int) float64, hid, cell, c []float64) {
+func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 	peep := func(p []float64, j int) float64 {
 		if p != nil {
 			return p[j]
 		}
 		return 0
 	}
-	peepI, peepF, peepO := l.in["PeepI"], l.in["PeepF"], l.in["PeepO"]
+	peepI, peepF, peepO := l.in[cell.PeepI], l.in[cell.PeepF], l.in[cell.PeepO]
 	outGate := 3
-	if l.cell == device.CoupledLSTM {
+	if l.cell == cell.CoupledLSTM {
 		outGate = 2
 	}
-	for j := range cell {
+	for j := range newC {
 		i := l.gate(pre(0, j) + peep(peepI, j)*c[j])
 		f := 1 - i
-		if l.cell == device.LSTM {
+		if l.cell == cell.LSTM {
 			f = l.gate(pre(1, j) + peep(peepF, j)*c[j])
 		}
-		cell[j] = clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
+		newC[j] = clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
 	}
-	shown := append([]float64{}, cell...)
-	if gain := l.in["NormC"]; gain != nil {
+	shown := append([]float64{}, newC...)
+	if gain := l.in[cell.NormC]; gain != nil {
 		normBlock(shown, gain, 0, len(shown))
 	}
 	act := l.opt.OutAct
-	if act == device.OwnAct {
-		act = device.Tanh
+	if act == cell.Own {
+		act = cell.Tanh
 	}
 	for j := range hid {
-		if bias := l.in["BiasC"]; bias != nil {
+		if bias := l.in[cell.BiasC]; bias != nil {
 			shown[j] += bias[j]
 		}
-		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*cell[j]) * activation(act, shown[j])
+		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*newC[j]) * activation(act, shown[j])
 	}
 }
 
-func (l *layer) slstm(pre func(gate, j int) float64, hid, cell, c []float64) {
+func (l *layer) slstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 	H := l.h
 	for j := range hid {
 		stay := math.Log(logistic(pre(1, j))) + c[2*H+j]
@@ -283,10 +280,10 @@ func (l *layer) slstm(pre func(gate, j int) float64, hid, cell, c []float64) {
 			m = pre(0, j)
 		}
 		i, f := math.Exp(pre(0, j)-m), math.Exp(stay-m)
-		cell[j] = f*c[j] + i*math.Tanh(pre(2, j))
-		cell[H+j] = f*c[H+j] + i
-		cell[2*H+j] = m
-		hid[j] = logistic(pre(3, j)) * cell[j] / cell[H+j]
+		newC[j] = f*c[j] + i*math.Tanh(pre(2, j))
+		newC[H+j] = f*c[H+j] + i
+		newC[2*H+j] = m
+		hid[j] = logistic(pre(3, j)) * newC[j] / newC[H+j]
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
@@ -14,12 +15,12 @@ var unaries = []struct {
 	op   device.Function
 	f    func(x float64) float64
 }{
-	{"Sigmoid", device.Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }},
-	{"Tanh", device.Tanh, math.Tanh},
-	{"ReLU", device.ReLU, func(x float64) float64 { return math.Max(x, 0) }},
+	{"Sigmoid", cell.Sigmoid, func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }},
+	{"Tanh", cell.Tanh, math.Tanh},
+	{"ReLU", cell.ReLU, func(x float64) float64 { return math.Max(x, 0) }},
 	{"Exp", device.Exp, math.Exp},
 	{"Log", device.Log, math.Log},
-	{"Softplus", device.Softplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }},
+	{"Softplus", cell.Softplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }},
 	{"Square", device.Square, func(x float64) float64 { return x * x }},
 	{"Scale", device.Scale, func(x float64) float64 { return x * alpha }},
 	{"Shift", device.Shift, func(x float64) float64 { return x + alpha }},

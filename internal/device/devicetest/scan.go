@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
@@ -24,7 +25,7 @@ type scanCase struct {
 // variant is a cell with its options.
 type variant struct {
 	name       string
-	cell       device.Cell
+	cell       cell.Kind
 	opt        device.CellOptions
 	proj       int // 1: H is projected to about its half
 	peep, norm bool
@@ -32,48 +33,51 @@ type variant struct {
 
 // variants is the cell table and each option, with the combinations that meet each other inside a cell.
 func variants() []variant {
-	opt := func(o device.CellOptions) device.CellOptions {
-		o.Seed, o.Step, o.Node = 5, 6, 7
-		return o
-	}
-	clip := device.CellOptions{GateClip: 0.8, CellClip: 0.4}
-	drop := opt(device.CellOptions{HDrop: 0.4})
-	zone := opt(device.CellOptions{ZoneH: 0.3, ZoneC: 0.4})
-	all := opt(device.CellOptions{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})
-	mean := device.CellOptions{ZoneH: 0.3, Expect: true}
+	type options = cell.Options
+	plain := func(o options) device.CellOptions { return device.CellOptions{Options: o} }
+	opt := func(o options) device.CellOptions { return device.CellOptions{Options: o, Seed: 5, Step: 6, Node: 7} }
+	clip := plain(options{GateClip: 0.8, CellClip: 0.4})
+	drop := opt(options{HDrop: 0.4})
+	zone := opt(options{ZoneH: 0.3, ZoneC: 0.4})
+	all := opt(options{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})
+	mean := device.CellOptions{Options: options{ZoneH: 0.3}, Expect: true}
 	var vs []variant
-	for cell := range device.Custom {
-		vs = append(vs, variant{name: device.Cells[cell].Name, cell: cell},
-			variant{name: device.Cells[cell].Name + " zoneout", cell: cell, opt: opt(device.CellOptions{ZoneH: 0.3})})
-		if !device.Cells[cell].Free {
-			vs = append(vs, variant{name: device.Cells[cell].Name + " dropout", cell: cell, opt: drop},
-				variant{name: device.Cells[cell].Name + " dropout zoneout", cell: cell, opt: opt(device.CellOptions{HDrop: 0.3, ZoneH: 0.3})})
+	for kind := range cell.Custom {
+		name := kind.Spec().Name
+		vs = append(vs, variant{name: name, cell: kind},
+			variant{name: name + " zoneout", cell: kind, opt: opt(options{ZoneH: 0.3})})
+		if kind.Has(cell.WithRecurrentDropout) {
+			vs = append(vs, variant{name: name + " dropout", cell: kind, opt: drop},
+				variant{name: name + " dropout zoneout", cell: kind, opt: opt(options{HDrop: 0.3, ZoneH: 0.3})})
 		}
-		if cell != device.SLSTM && !device.Cells[cell].Free {
-			vs = append(vs, variant{name: device.Cells[cell].Name + " clip", cell: cell, opt: device.CellOptions{GateClip: 0.8}},
-				variant{name: device.Cells[cell].Name + " softsign", cell: cell, opt: device.CellOptions{GateAct: device.Sigmoid, InAct: device.Softsign}})
+		if kind.Has(cell.WithGateClip | cell.WithActivation) {
+			vs = append(vs, variant{name: name + " clip", cell: kind, opt: plain(options{GateClip: 0.8})},
+				variant{name: name + " softsign", cell: kind, opt: plain(options{GateAct: cell.Sigmoid, InAct: cell.Softsign})})
 		}
 	}
-	for _, cell := range []device.Cell{device.LSTM, device.CoupledLSTM} {
-		name := device.Cells[cell].Name
-		vs = append(vs, variant{name: name + " peephole", cell: cell, peep: true},
-			variant{name: name + " norm", cell: cell, norm: true},
-			variant{name: name + " projection", cell: cell, proj: 1},
-			variant{name: name + " clips", cell: cell, opt: clip, peep: true},
-			variant{name: name + " zoneouts", cell: cell, opt: zone},
-			variant{name: name + " projection dropout", cell: cell, proj: 1, opt: drop},
-			variant{name: name + " everything", cell: cell, proj: 1, opt: all, peep: true, norm: true})
-	}
-	vs = append(vs, variant{name: "gru norm", cell: device.GRU, norm: true}, variant{name: "lstm expectation", cell: device.LSTM, opt: mean},
-		variant{name: "gru norm dropout", cell: device.GRU, norm: true, opt: drop})
-	for act := device.Sigmoid; act < device.NumActivations; act++ {
-		name := device.Activations[act]
-		if act == device.ReLU || act == device.LeakyReLU { // unbounded and without a second derivative: smooth places only
-			vs = append(vs, variant{name: "gru " + name, cell: device.GRU, opt: device.CellOptions{InAct: act}})
+	for kind := range cell.Custom {
+		if !kind.Has(cell.WithPeephole | cell.WithLayerNorm | cell.WithProj | cell.WithCellClip | cell.WithZoneoutCell) {
 			continue
 		}
-		vs = append(vs, variant{name: "lstm " + name, cell: device.LSTM, opt: device.CellOptions{InAct: act, OutAct: act}},
-			variant{name: "gru gates " + name, cell: device.GRU, opt: device.CellOptions{GateAct: act}})
+		name := kind.Spec().Name
+		vs = append(vs, variant{name: name + " peephole", cell: kind, peep: true},
+			variant{name: name + " norm", cell: kind, norm: true},
+			variant{name: name + " projection", cell: kind, proj: 1},
+			variant{name: name + " clips", cell: kind, opt: clip, peep: true},
+			variant{name: name + " zoneouts", cell: kind, opt: zone},
+			variant{name: name + " projection dropout", cell: kind, proj: 1, opt: drop},
+			variant{name: name + " everything", cell: kind, proj: 1, opt: all, peep: true, norm: true})
+	}
+	vs = append(vs, variant{name: "gru norm", cell: cell.GRU, norm: true}, variant{name: "lstm expectation", cell: cell.LSTM, opt: mean},
+		variant{name: "gru norm dropout", cell: cell.GRU, norm: true, opt: drop})
+	for act := cell.Sigmoid; act < cell.NumActivations; act++ {
+		name := cell.Activations[act]
+		if act == cell.ReLU || act == cell.LeakyReLU { // unbounded and without a second derivative: smooth places only
+			vs = append(vs, variant{name: "gru " + name, cell: cell.GRU, opt: plain(options{InAct: act})})
+			continue
+		}
+		vs = append(vs, variant{name: "lstm " + name, cell: cell.LSTM, opt: plain(options{InAct: act, OutAct: act})},
+			variant{name: "gru gates " + name, cell: cell.GRU, opt: plain(options{GateAct: act})})
 	}
 	return vs
 }
@@ -101,95 +105,76 @@ func (c *scanCase) String() string {
 }
 
 // scanData is a case's numbers on the host: inputs, parameters and states by
-// the names of ScanSpec's fields, and the gradients that come from outside.
+// kind, and the gradients that come from outside.
 type scanData struct {
-	in            map[string][]float32
+	in            map[cell.Param][]float32
 	dy, dhn, dcn  []float32
 	keepH, freshH []float64 // masks: [B,O] of HDrop, [T,B,O] of ZoneH
 	freshC        []float64 // [T,B,H]
 }
 
-// inputNames is every input of a scan, in a fixed order.
-var inputNames = []string{"X", "W", "R", "BW", "BR", "P", "H0", "C0", "PeepI", "PeepF", "PeepO", "NormX", "NormR", "NormC", "BiasC"}
+// input stands for X beside the kinds of parameters.
+const input = cell.NumOperands
+
+// inputName is what an error calls one of them.
+func inputName(p cell.Param) string {
+	if p == input {
+		return "x"
+	}
+	return cell.Params[p].Name
+}
 
 // fields are the places of an input and of its gradient.
-func fields(p *device.ScanSpec, name string) (in, grad *device.Buffer) {
-	switch name {
-	case "X":
-		return &p.X, &p.DX
-	case "W":
-		return &p.W, &p.DW
-	case "R":
-		return &p.R, &p.DR
-	case "BW":
-		return &p.BW, &p.DBW
-	case "BR":
-		return &p.BR, &p.DBR
-	case "P":
-		return &p.P, &p.DP
-	case "H0":
-		return &p.H0, &p.DH0
-	case "C0":
-		return &p.C0, &p.DC0
-	case "PeepI":
-		return &p.PeepI, &p.DPeepI
-	case "PeepF":
-		return &p.PeepF, &p.DPeepF
-	case "PeepO":
-		return &p.PeepO, &p.DPeepO
-	case "NormX":
-		return &p.NormX, &p.DNormX
-	case "NormR":
-		return &p.NormR, &p.DNormR
-	case "NormC":
-		return &p.NormC, &p.DNormC
+func fields(s *device.ScanSpec, p cell.Param) (in, grad *device.Buffer) {
+	if p == input {
+		return &s.X, &s.DX
 	}
-	return &p.BiasC, &p.DBiasC
+	return &s.Params[p], &s.Grads[p]
 }
 
 func (s *suite) scanData(c *scanCase) *scanData {
-	table := device.Cells[c.cell]
-	g, o, cw := table.Gates*c.h, c.out(), (table.States-1)*c.h
+	table := c.cell.Spec()
+	g, o, cw := c.cell.Gates()*c.h, c.out(), c.cell.Width(c.h)
 	sd := float32(1 / math.Sqrt(float64(c.h)))
-	d := &scanData{in: map[string][]float32{"X": s.normal(c.t * c.b * c.in), "W": s.scaled(g*c.in, sd)},
+	d := &scanData{in: map[cell.Param][]float32{input: s.normal(c.t * c.b * c.in), cell.W: s.scaled(g*c.in, sd)},
 		dy: s.normal(c.t * c.b * o), dhn: s.normal(c.b * o)}
 	if !table.Free {
-		d.in["R"] = s.scaled(g*o, sd)
+		d.in[cell.R] = s.scaled(g*o, sd)
 	}
 	if !c.noBias {
-		d.in["BW"], d.in["BR"] = s.scaled(g, sd), s.scaled(g, sd)
+		d.in[cell.BW], d.in[cell.BR] = s.scaled(g, sd), s.scaled(g, sd)
 	}
 	if c.proj > 0 {
-		d.in["P"] = s.scaled(o*c.h, sd)
+		d.in[cell.P] = s.scaled(o*c.h, sd)
 	}
 	if !c.noState {
-		d.in["H0"] = s.scaled(c.b*o, 0.5)
+		d.in[cell.H0] = s.scaled(c.b*o, 0.5)
 	}
 	if cw > 0 {
 		d.dcn = s.normal(c.b * cw)
 		if !c.noState {
-			d.in["C0"] = s.scaled(c.b*cw, 0.5)
+			d.in[cell.C0] = s.scaled(c.b*cw, 0.5)
 		}
 	}
-	if c.cell == device.SLSTM && !c.noState { // the normaliser of a state that can be
-		for i := range d.in["C0"] {
-			if i/c.h%3 == 1 {
-				d.in["C0"][i] = 1 + d.in["C0"][i]*d.in["C0"][i]
+	if !c.noState { // a state that can be
+		for i := range d.in[cell.C0] {
+			if table.MustBePositive(i / c.h) {
+				d.in[cell.C0][i] = 1 + d.in[cell.C0][i]*d.in[cell.C0][i]
 			}
 		}
 	}
 	if c.peep {
-		d.in["PeepI"], d.in["PeepO"] = s.scaled(c.h, 0.5), s.scaled(c.h, 0.5)
-		if c.cell == device.LSTM {
-			d.in["PeepF"] = s.scaled(c.h, 0.5)
+		d.in[cell.PeepI], d.in[cell.PeepO] = s.scaled(c.h, 0.5), s.scaled(c.h, 0.5)
+		if table.Gate("f") >= 0 {
+			d.in[cell.PeepF] = s.scaled(c.h, 0.5)
 		}
 	}
 	if c.norm {
-		d.in["NormX"], d.in["NormR"] = plus(s.scaled(g, 0.2), 1), plus(s.scaled(g, 0.2), 1)
+		d.in[cell.NormX], d.in[cell.NormR] = plus(s.scaled(g, 0.2), 1), plus(s.scaled(g, 0.2), 1)
 		if table.States == 2 {
-			d.in["NormC"] = plus(s.scaled(c.h, 0.2), 1)
+			d.in[cell.NormC] = plus(s.scaled(c.h, 0.2), 1)
 			if !c.noBias {
-				d.in["BiasC"] = s.scaled(c.h, 0.2)
+				d.in[cell.BiasC] = s.scaled(c.h, 0.2)
 			}
 		}
 	}
@@ -210,15 +195,15 @@ func (c *scanCase) lengths() []int {
 }
 
 // layer is the reference of the case on the given inputs.
-func (c *scanCase) layer(d *scanData, in map[string][]float64) *layer {
+func (c *scanCase) layer(d *scanData, in map[cell.Param][]float64) *layer {
 	l := &layer{scanCase: c, data: d, lens: c.lengths(), in: in}
 	l.run()
 	return l
 }
 
 // wideInputs is the inputs in float64.
-func (d *scanData) wideInputs() map[string][]float64 {
-	w := map[string][]float64{}
+func (d *scanData) wideInputs() map[cell.Param][]float64 {
+	w := map[cell.Param][]float64{}
 	for name, v := range d.in {
 		w[name] = wide(v)
 	}
@@ -295,7 +280,7 @@ func (s *suite) scan() {
 	for _, v := range variants() {
 		s.sub(v.name, func(s *suite) {
 			cases := shapes
-			if v.name != device.Cells[v.cell].Name { // the plain cells meet every shape
+			if v.name != cell.Table[v.cell].Name { // the plain cells meet every shape
 				cases = shapes[:3]
 			}
 			for _, c := range cases {
@@ -341,13 +326,13 @@ func (s *suite) scanGradient(c *scanCase) {
 	}
 	s.b.ScanGrad(p)
 	in := d.wideInputs()
-	for _, name := range inputNames {
+	for name := range input + 1 {
 		at := in[name]
 		if at == nil {
 			continue
 		}
 		_, grad := fields(p, name)
-		s.gradient(fmt.Sprintf("%v d%s", c, name), plus(s.get(*grad), -1), d.in[name], func(v []float64) float64 {
+		s.gradient(fmt.Sprintf("%v d%s", c, inputName(name)), plus(s.get(*grad), -1), d.in[name], func(v []float64) float64 {
 			in[name] = v
 			l := c.layer(d, in)
 			return dot(l.y, d.dy) + dot(l.hn, d.dhn) + dot(l.cn, d.dcn)
@@ -404,14 +389,14 @@ func (s *suite) scanSeen(l *layer, gates, cells []float32) {
 			t, state := k, l.cn[row*w:][:w]
 			if c.reverse { // a reversed row begins at its end
 				state = make([]float64, w)
-				copy(state, l.in["C0"][min(row*w, len(l.in["C0"])):])
+				copy(state, l.in[cell.C0][min(row*w, len(l.in[cell.C0])):])
 			}
 			put(t, row, state)
 			s.near(fmt.Sprintf("%v gates past the end", c), gates[(t*c.b+row)*gw:][:gw], make([]float64, gw), 0)
 		}
 	}
 	s.near(fmt.Sprintf("%v c", c), cells, want, 2e-5)
-	if c.name != device.Cells[device.LSTM].Name {
+	if c.name != cell.Table[cell.LSTM].Name {
 		return
 	}
 	got := make([]float32, len(l.y))
@@ -429,7 +414,7 @@ func (s *suite) scanGains() {
 			{t: 6, b: 5, in: 4, h: 19, lens: []int{6, 6, 4, 2, 0}},
 			{t: 6, b: 5, in: 4, h: 19, lens: []int{6, 5, 4, 2, 1}, reverse: true, offset: 2, after: 3},
 		}
-		if v.name == device.Cells[v.cell].Name || v.proj > 0 || v.opt.HDrop > 0 { // rows so few and wide that a backend may share out their units
+		if v.name == cell.Table[v.cell].Name || v.proj > 0 || v.opt.HDrop > 0 { // rows so few and wide that a backend may share out their units
 			shapes = append(shapes, scanCase{t: 5, b: 1, in: 3, h: 384}, scanCase{t: 5, b: 2, in: 3, h: 384, lens: []int{5, 3}, reverse: true})
 		}
 		for _, c := range shapes {
@@ -496,7 +481,7 @@ func (s *suite) scanLaws() {
 }
 
 // with is the inputs with some of them replaced.
-func (d *scanData) with(in map[string][]float32) *scanData {
+func (d *scanData) with(in map[cell.Param][]float32) *scanData {
 	e := *d
 	e.in = maps.Clone(d.in)
 	maps.Copy(e.in, in)
@@ -512,13 +497,13 @@ func (s *suite) aloneIsTheSame(c *scanCase, d *scanData, y []float32) {
 		}
 		one := *c
 		one.t, one.b, one.lens = n, 1, nil
-		part := map[string][]float32{"H0": d.in["H0"][row*o:][:o]}
+		part := map[cell.Param][]float32{cell.H0: d.in[cell.H0][row*o:][:o]}
 		for t := range n {
-			part["X"] = append(part["X"], d.in["X"][(t*c.b+row)*c.in:][:c.in]...)
+			part[input] = append(part[input], d.in[input][(t*c.b+row)*c.in:][:c.in]...)
 		}
-		if c0 := d.in["C0"]; c0 != nil {
+		if c0 := d.in[cell.C0]; c0 != nil {
 			w := len(c0) / c.b
-			part["C0"] = c0[row*w:][:w]
+			part[cell.C0] = c0[row*w:][:w]
 		}
 		p := s.spec(&one, d.with(part), true)
 		p.Rows = s.ints([]int32{int32(row)})
@@ -539,12 +524,12 @@ func (s *suite) twoHalves(c *scanCase, d *scanData, y, hn []float32) {
 		first.lens = append(first.lens, min(n, cut))
 		rest.lens = append(rest.lens, max(n-cut, 0))
 	}
-	x := d.in["X"]
-	p := s.spec(&first, d.with(map[string][]float32{"X": x[:cut*c.b*c.in]}), false)
+	x := d.in[input]
+	p := s.spec(&first, d.with(map[cell.Param][]float32{input: x[:cut*c.b*c.in]}), false)
 	s.b.Scan(p)
-	next := map[string][]float32{"X": x[cut*c.b*c.in:], "H0": s.get(p.HN)}
+	next := map[cell.Param][]float32{input: x[cut*c.b*c.in:], cell.H0: s.get(p.HN)}
 	if !p.CN.Zero() {
-		next["C0"] = s.get(p.CN)
+		next[cell.C0] = s.get(p.CN)
 	}
 	q := s.spec(&rest, d.with(next), false)
 	s.b.Scan(q)
@@ -554,7 +539,7 @@ func (s *suite) twoHalves(c *scanCase, d *scanData, y, hn []float32) {
 
 // absentGradients: leaving out gradients changes none of the others, and DX without DXAcc is overwritten.
 func (s *suite) absentGradients(c *scanCase, d *scanData) {
-	run := func(names ...string) *device.ScanSpec {
+	run := func(names ...cell.Param) *device.ScanSpec {
 		p := s.spec(c, d, true)
 		s.b.Scan(p)
 		p.DY = s.put(d.dy)
@@ -563,16 +548,16 @@ func (s *suite) absentGradients(c *scanCase, d *scanData) {
 			*grad = s.b.Alloc(len(d.in[name]))
 		}
 		p.DXAcc = len(names) > 1
-		if len(names) == 1 && names[0] == "X" {
-			p.DX = s.put(filled(len(d.in["X"]), 9))
+		if len(names) == 1 && names[0] == input {
+			p.DX = s.put(filled(len(d.in[input]), 9))
 		}
 		s.b.ScanGrad(p)
 		return p
 	}
 	full := run(slices.Collect(maps.Keys(d.in))...)
-	for _, only := range []string{"X", "W"} {
+	for _, only := range []cell.Param{input, cell.W} {
 		_, want := fields(full, only)
 		_, got := fields(run(only), only)
-		s.near(fmt.Sprintf("%v d%s alone", c, only), s.get(*got), wide(s.get(*want)), 1e-6)
+		s.near(fmt.Sprintf("%v d%s alone", c, inputName(only)), s.get(*got), wide(s.get(*want)), 1e-6)
 	}
 }

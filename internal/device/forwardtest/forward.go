@@ -270,6 +270,10 @@ func forward[S any](b *Backend, s *S, run func(*S)) {
 				bufs = append(bufs, p)
 			case *device.Ints:
 				ints = append(ints, p)
+			case *device.ScanParams:
+				for k := range p {
+					bufs = append(bufs, &p[k])
+				}
 			}
 		}
 		b.compute(func() { run(&spec) }, bufs, ints)

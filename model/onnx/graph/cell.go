@@ -69,11 +69,11 @@ func newActivation(name string) (a activation, takes int, ok bool) {
 	return activation{strings.ToLower(name), d.f, d.alpha, d.beta}, d.takes, ok
 }
 
-// cell is one direction of a recurrent operator with all its options, after the
+// plainCell is one direction of a recurrent operator with all its options, after the
 // equations of the standard, in float64 and one row at a time: the reference,
 // and what runs where the engine's cells have not the option. Weights are in
 // ONNX's order of gates: i,o,f,c of an LSTM, z,r,h of a GRU.
-type cell struct {
+type plainCell struct {
 	op      string
 	I, H    int
 	acts    []activation // LSTM f,g,h; GRU f,g; RNN f
@@ -89,7 +89,7 @@ type cell struct {
 // scan runs rows of time-major x [T,B,I] over their lengths from states [B,H],
 // which become the final ones, and writes y [T,B,H]. Past a row's length y stays
 // as it is: zeros.
-func (c *cell) scan(x, y []float32, lengths []int, T, B int, h, cs []float32) {
+func (c *plainCell) scan(x, y []float32, lengths []int, T, B int, h, cs []float32) {
 	s := newCellRow(c)
 	for row := range B {
 		s.load(h[row*c.H:], cs, row)
@@ -114,14 +114,14 @@ func (c *cell) scan(x, y []float32, lengths []int, T, B int, h, cs []float32) {
 
 // cellRow is the state of one row, and room to work.
 type cellRow struct {
-	*cell
+	*plainCell
 	h, c  []float64
 	wx    []float64 // W·x + Wb
 	rh    []float64 // R·h + Rb
 	reset []float64 // GRU: r⊙h
 }
 
-func newCellRow(c *cell) *cellRow {
+func newCellRow(c *plainCell) *cellRow {
 	gates := len(c.r) / max(c.H*c.H, 1)
 	make64 := func(n int) []float64 { return make([]float64, n) }
 	return &cellRow{c, make64(c.H), make64(c.H), make64(gates * c.H), make64(gates * c.H), make64(c.H)}

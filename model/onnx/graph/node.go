@@ -1,6 +1,9 @@
 package graph
 
-import "github.com/carousel-ml/carousel/tensor"
+import (
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/tensor"
+)
 
 // Node is an operation that is left to run once what is constant has been computed.
 type Node struct {
@@ -18,7 +21,7 @@ type Node struct {
 // Recurrent is an LSTM, GRU or RNN node that is a layer as PyTorch has it. What
 // it reads as initial states and lengths is not told here.
 type Recurrent struct {
-	Cell          tensor.Cell
+	Cell          cell.Kind
 	Input, Hidden int
 	Directions    []tensor.Direction // one or two, gates in the engine's order
 }
@@ -31,7 +34,7 @@ func (m *Model) Nodes() []*Node {
 		switch p := n.prepared.(type) {
 		case *recurrent:
 			if p.plain && p.dirs != nil && !p.backward {
-				list[i].Layer = &Recurrent{p.cell, p.input, p.dirs[0].R.Dim(1), p.dirs}
+				list[i].Layer = &Recurrent{p.cell, p.input, p.dirs[0].Params[cell.R].Dim(1), p.dirs}
 			}
 		case *Linear, *tensor.Param:
 			list[i].Layer = p

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -11,11 +12,11 @@ import (
 type recurrent struct {
 	op         string
 	gates      int
-	engine     bool        // the engine has this cell
-	plain      bool        // and it is one of PyTorch's
-	cell       tensor.Cell // if so
-	order      []int       // the place in ONNX of each gate of that cell
-	options    tensor.CellOptions
+	engine     bool      // the engine has this cell
+	plain      bool      // and it is one of PyTorch's
+	cell       cell.Kind // if so
+	order      []int     // the place in ONNX of each gate of that cell
+	options    cell.Options
 	hidden     int // 0: as the weights say
 	directions int
 	backward   bool // one direction, and it is the reverse
@@ -28,13 +29,12 @@ type recurrent struct {
 	input      int // features, with dirs
 }
 
-var recurrentGates = map[string]int{"LSTM": 4, "GRU": 3, "RNN": 1}
-
 // defaultActivations of one direction.
 var defaultActivations = map[string][]string{"LSTM": {"sigmoid", "tanh", "tanh"}, "GRU": {"sigmoid", "tanh"}, "RNN": {"tanh"}}
 
 func prepareRecurrent(m *Model, n *node) any {
-	c := &recurrent{op: n.op, gates: recurrentGates[n.op], directions: 1}
+	some, _ := cell.Find(func(s *cell.Spec) bool { return s.ONNX == n.op })
+	c := &recurrent{op: n.op, gates: len(some.Spec().ONNXGates), directions: 1}
 	switch d := n.stringAttr("direction", "forward"); d {
 	case "forward":
 	case "reverse":
@@ -104,18 +104,18 @@ func (c *recurrent) readActivations(n *node) {
 
 // engineActivations are the functions that the engine has, with the numbers it gives them.
 var engineActivations = map[string]struct {
-	is          tensor.Activation
+	is          cell.Activation
 	alpha, beta float64
 }{
-	"sigmoid": {is: tensor.SigmoidActivation}, "tanh": {is: tensor.TanhActivation}, "relu": {is: tensor.ReLUActivation},
-	"softsign": {is: tensor.SoftsignActivation}, "softplus": {is: tensor.SoftplusActivation},
-	"hardsigmoid": {tensor.HardSigmoidActivation, 0.2, 0.5}, "leakyrelu": {tensor.LeakyReLUActivation, 0.01, 0}, "elu": {tensor.ELUActivation, 1, 0},
+	"sigmoid": {is: cell.Sigmoid}, "tanh": {is: cell.Tanh}, "relu": {is: cell.ReLU},
+	"softsign": {is: cell.Softsign}, "softplus": {is: cell.Softplus},
+	"hardsigmoid": {cell.HardSigmoid, 0.2, 0.5}, "leakyrelu": {cell.LeakyReLU, 0.01, 0}, "elu": {cell.ELU, 1, 0},
 }
 
 // chooseEngine says whether the engine has a cell of these options.
 func (c *recurrent) chooseEngine(n *node) {
 	d := defaultActivations[n.op]
-	var acts [3]tensor.Activation
+	var acts [3]cell.Activation
 	usual := true
 	for i, a := range c.acts {
 		e, ok := engineActivations[a.name]
@@ -125,27 +125,22 @@ func (c *recurrent) chooseEngine(n *node) {
 		acts[i%len(d)] = e.is
 		usual = usual && a.name == d[i%len(d)]
 	}
-	c.engine, c.order = true, gateOrder(c.gates)
-	c.options.GateClip = float32(c.clip)
-	switch {
-	case n.op == "LSTM":
-		c.cell = tensor.LSTMCell
-		if c.coupled {
-			c.cell, c.order = tensor.CoupledLSTMCell, []int{0, 3, 1}
-		}
-		c.options.Gate, c.options.Input, c.options.Output = acts[0], acts[1], acts[2]
-	case n.op == "GRU":
-		c.cell = tensor.GRUBeforeCell
-		if c.linear {
-			c.cell = tensor.GRUCell
-		}
-		c.options.Gate, c.options.Input = acts[0], acts[1]
-	case acts[0] == tensor.ReLUActivation:
-		c.cell, usual = tensor.RNNReLUCell, true
-	default:
-		c.cell, c.options.Input = tensor.RNNTanhCell, acts[0]
+	relu := n.op == "RNN" && acts[0] == cell.ReLU
+	c.engine = true
+	c.cell, _ = cell.Find(func(s *cell.Spec) bool {
+		return s.ONNX == n.op && (s.ONNXFlag != "") == (c.linear || c.coupled) && (s.Candidate() == cell.ReLU) == relu
+	})
+	spec := c.cell.Spec()
+	for gate := range spec.Gates {
+		c.order = append(c.order, slices.Index(spec.ONNXGates, gate))
 	}
-	c.plain = usual && c.clip == 0 && !n.has(7) && c.cell != tensor.CoupledLSTMCell && c.cell != tensor.GRUBeforeCell
+	c.options.GateClip = float32(c.clip)
+	if n.op == "RNN" {
+		c.options.InAct = acts[0]
+	} else {
+		c.options.GateAct, c.options.InAct, c.options.OutAct = acts[0], acts[1], acts[2]
+	}
+	c.plain = (usual || relu) && c.clip == 0 && !n.has(7) && spec.Torch != ""
 }
 
 // check compares the shapes of W [D,G*H,I], R [D,G*H,H] and B [D,2*G*H] and returns H and I.
@@ -165,18 +160,6 @@ func (c *recurrent) check(n *node, w, r, b *value) (hidden, input int) {
 		n.failf("B must be %s, got %s", shape([]int{c.directions, 2 * rows}), shape(b.dims))
 	}
 	return hidden, input
-}
-
-// gateOrder lists, for each gate of PyTorch in order, its place in ONNX: i,f,g,o
-// of i,o,f,c; r,z,n of z,r,h.
-func gateOrder(gates int) []int {
-	switch gates {
-	case 4:
-		return []int{0, 2, 3, 1}
-	case 3:
-		return []int{1, 0, 2}
-	}
-	return []int{0}
 }
 
 // reordered takes the blocks of gates from ONNX's order to the engine's.
@@ -212,9 +195,10 @@ func (c *recurrent) keep(m *Model, w, r, b *value) {
 	}
 	for d := range c.directions {
 		W, R, BW, BR := c.weightsOf(d, hidden, input, w.host, r.host, biases)
-		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d, W: m.param(W, rows, input).T(), R: m.param(R, rows, hidden).T()}
+		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d}
+		dir.Params[cell.W], dir.Params[cell.R] = m.param(W, rows, input).T(), m.param(R, rows, hidden).T()
 		if b != nil {
-			dir.BW, dir.BR = m.param(BW, rows).T(), m.param(BR, rows).T()
+			dir.Params[cell.BW], dir.Params[cell.BR] = m.param(BW, rows).T(), m.param(BR, rows).T()
 		}
 		c.dirs = append(c.dirs, dir)
 	}
@@ -235,15 +219,17 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 	dirs := make([]tensor.Direction, c.directions)
 	for d := range dirs {
 		W, R, BW, BR := c.weightsOf(d, hidden, input, in[1].floats(), in[2].floats(), biases)
-		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d, W: r.tape.Input(W, rows, input), R: r.tape.Input(R, rows, hidden)}
+		dirs[d] = tensor.Direction{Reverse: c.reverse(d), Slot: d}
+		ps := &dirs[d].Params
+		ps[cell.W], ps[cell.R] = r.tape.Input(W, rows, input), r.tape.Input(R, rows, hidden)
 		if biases != nil {
-			dirs[d].BW, dirs[d].BR = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
+			ps[cell.BW], ps[cell.BR] = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
 		}
 		if len(in) > 7 && in[7] != nil { // i, o, f
 			p := in[7].floats()[d*3*hidden:]
-			dirs[d].PeepI, dirs[d].PeepO = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
+			ps[cell.PeepI], ps[cell.PeepO] = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
 			if !c.coupled {
-				dirs[d].PeepF = r.tape.Input(p[2*hidden:3*hidden], hidden)
+				ps[cell.PeepF] = r.tape.Input(p[2*hidden:3*hidden], hidden)
 			}
 		}
 	}
@@ -357,7 +343,7 @@ func (c *call) scan() (y, h, cs *value) {
 	if v := c.state(6); v != nil {
 		init.C = r.tensor(v, D, c.B, c.H)
 	}
-	final := r.tape.NewState(D, c.B, c.H, tensor.CellWidth(c.cell, c.H))
+	final := r.tape.NewState(D, c.B, c.H, c.cell.Width(c.H))
 	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, init, final)
 	if c.ragged { // back to the given order of rows
 		out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
@@ -432,10 +418,10 @@ func (c *call) reference() (y, h, cs *value) {
 }
 
 // plain is direction d as the plain cell.
-func (c *call) plain(d int) *cell {
+func (c *call) plain(d int) *plainCell {
 	per := len(c.acts) / c.directions
 	rows := c.gates * c.H
-	p := &cell{op: c.op, I: c.I, H: c.H, acts: c.acts[d*per:][:per], clip: c.clip, coupled: c.coupled, linear: c.linear, reverse: c.reverse(d),
+	p := &plainCell{op: c.op, I: c.I, H: c.H, acts: c.acts[d*per:][:per], clip: c.clip, coupled: c.coupled, linear: c.linear, reverse: c.reverse(d),
 		w: c.in[1].floats()[d*rows*c.I:][:rows*c.I], r: c.in[2].floats()[d*rows*c.H:][:rows*c.H]}
 	if c.in[3] != nil {
 		p.b = c.in[3].floats()[d*2*rows:][:2*rows]

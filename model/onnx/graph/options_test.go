@@ -95,7 +95,7 @@ func (o *option) build(seed uint64, layout int) ([]byte, map[string]Value) {
 	if o.direction == "bidirectional" {
 		D = 2
 	}
-	rows := recurrentGates[o.op] * H
+	rows := map[string]int{"LSTM": 4, "GRU": 3, "RNN": 1}[o.op] * H
 	var g Builder
 	inputs := map[string]Value{}
 	feed := func(name string, dtype int64, v Value) string {
