@@ -48,20 +48,21 @@ func (b *panels) from(p, k0 int) []float32 {
 	return b.words[p*b.pitch+k0*b.line:]
 }
 
-// weights is what the set does with the kind that a cache keeps.
+// weights are the set's functions for the kind that a cache keeps; without a cache, float32.
 func (b *Backend) weights(c *device.Cache) *simd.Weights {
-	if int(c.Kind) >= len(b.set.Weights) {
-		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, c.Kind))
+	kind := device.F32
+	if c != nil {
+		kind = c.Kind
 	}
-	return &b.set.Weights[c.Kind]
+	if int(kind) >= len(b.set.Weights) {
+		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, kind))
+	}
+	return &b.set.Weights[kind]
 }
 
 // pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. Its
-// kind is the one that it has, float32 if none; its capacity is reused.
+// kind is the one that it has; its capacity is reused.
 func (b *Backend) pack(dst *panels, src []float32, k, n, ld int, trans bool) {
-	if dst.Weights == nil {
-		dst.Weights = &b.set.Weights[device.F32]
-	}
 	nr := b.set.NR
 	count := ceilDiv(n, nr)
 	dst.k, dst.n = k, n

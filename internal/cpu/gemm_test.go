@@ -250,6 +250,7 @@ func TestProductOnPanels(t *testing.T) {
 				m, n, k := size[0], size[1], size[2]
 				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
 				got := slices.Clone(s.C.Host)
+				p.Weights = b.weights(nil)
 				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
 				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
@@ -287,6 +288,7 @@ func TestProductWithAddend(t *testing.T) {
 			}
 			x, h, bias := randoms(r, m*k), randoms(r, m*(k2+1)), randoms(r, n)
 			var w1, w2 panels
+			w1.Weights, w2.Weights = b.weights(nil), b.weights(nil)
 			b.pack(&w1, randoms(r, n*k), k, n, k, true)
 			b.pack(&w2, randoms(r, n*k2), k2, n, k2, true)
 			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: &w1, c: randoms(r, m*n), ldc: n, bias: bias}

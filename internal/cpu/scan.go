@@ -374,19 +374,18 @@ func (e *scan) mergeBias() {
 // kept takes the panels kept in c since the weights last changed. Where there
 // are none it gives false and leaves panels to be filled.
 func (e *scan) kept(c *device.Cache) bool {
-	e.p = &e.own
-	if c == nil {
-		return false
-	}
-	p, ok := c.Load(e.Version).(*weights)
-	if !ok {
-		if p, _ = c.Stale(e.Version).(*weights); p == nil {
-			p = new(weights)
+	p, ok := &e.own, false
+	if c != nil {
+		if p, ok = c.Load(e.Version).(*weights); !ok {
+			if p, _ = c.Stale(e.Version).(*weights); p == nil {
+				p = new(weights)
+			}
 		}
+	}
+	if e.p = p; !ok {
 		kind := e.b.weights(c)
 		p.w.Weights, p.r.Weights, p.side.Weights, p.proj.Weights = kind, kind, kind, kind
 	}
-	e.p = p
 	return ok
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // core is the numeric core: these directories and what lies below them.
-var core = []string{"internal/simd", "internal/par", "internal/device", "internal/cpu", "tensor", "nn", "optim"}
+var core = []string{"cell", "internal/simd", "internal/par", "internal/device", "internal/cpu", "tensor", "nn", "optim"}
 
 //go:embed budget.txt
 var budget string
