@@ -111,14 +111,16 @@ func TestDropoutMaskIsPinned(t *testing.T) {
 	}
 }
 
-// The plain loops.
+// The plain loops, in both precisions.
+
+type float interface{ float32 | float64 }
 
 func unary[F float](op device.Function, y, x []F, alpha F) {
 	y = y[:len(x)]
 	switch op {
 	case cell.Sigmoid:
 		for i, v := range x {
-			y[i] = logistic(v)
+			y[i] = F(logistic(float64(v)))
 		}
 	case cell.Tanh:
 		for i, v := range x {
@@ -138,7 +140,7 @@ func unary[F float](op device.Function, y, x []F, alpha F) {
 		}
 	case cell.Softplus:
 		for i, v := range x {
-			y[i] = softplus(v)
+			y[i] = F(softplus(float64(v)))
 		}
 	case device.Square:
 		for i, v := range x {
@@ -186,7 +188,7 @@ func unaryGrad[F float](op device.Function, g, dy, x, y []F, alpha F) {
 		}
 	case cell.Softplus:
 		for i, d := range dy {
-			g[i] = d * logistic(x[i])
+			g[i] = d * F(logistic(float64(x[i])))
 		}
 	case device.Square:
 		for i, d := range dy {

@@ -88,7 +88,7 @@ var functions = [device.NumFunctions]function{
 		fromY: eachSlope(func(y float64) float64 { return min(y, 0) + 1 }),
 	},
 	cell.Softplus: {
-		forward: each(softplus[float64]),
+		forward: each(softplus),
 		fromY:   eachSlope(func(y float64) float64 { return -math.Expm1(-y) }),
 		fromX: func(set *simd.Set, g, d, x []float32, _ float32) {
 			set.Sigmoid(g, x)

@@ -170,8 +170,8 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 }
 
 // itemLoss is the loss of one item with prediction p; d, unless nil, receives its gradient.
-func itemLoss[F float](kind device.LossKind, p []F, y, param F, quantiles []F, d []F) F {
-	var l, d0, d1, d2 F
+func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d []float64) float64 {
+	var l, d0, d1, d2 float64
 	switch kind {
 	case device.MSE:
 		l, d0 = squared(p[0], y)
@@ -188,7 +188,7 @@ func itemLoss[F float](kind device.LossKind, p []F, y, param F, quantiles []F, d
 	case device.StudentT:
 		l, d0, d1, d2 = studentT(p[0], p[1], p[2], y)
 	case device.Quantile:
-		share := 1 / F(len(quantiles))
+		share := 1 / float64(len(quantiles))
 		for i, q := range quantiles {
 			li, di := pinball(p[i], y, q)
 			l += li * share

@@ -188,14 +188,14 @@ func TestDigamma(t *testing.T) {
 
 // Outputs far from the data must still give a finite loss and gradient.
 func TestDensitiesFarOut(t *testing.T) {
-	for _, p := range []float32{-100, -30, 0, 30, 100} {
-		for _, y := range []float32{0, 1, 1000} {
+	for _, p := range []float64{-100, -30, 0, 30, 100} {
+		for _, y := range []float64{0, 1, 1000} {
 			g, g0, g1 := gaussian(0, p, y)
 			s, s0, s1, s2 := studentT(0, p, -p, y)
 			n, n0, n1 := negBinomial(p, -p, y)
 			m, m0, m1 := negBinomial(p, p, y)
-			for i, v := range []float32{g, g0, g1, s, s0, s1, s2, n, n0, n1, m, m0, m1} {
-				if !finite(v) {
+			for i, v := range []float64{g, g0, g1, s, s0, s1, s2, n, n0, n1, m, m0, m1} {
+				if !finite(float32(v)) {
 					t.Errorf("p=%v y=%v: number %d is %v", p, y, i, v)
 				}
 			}
