@@ -94,9 +94,6 @@ func (e *scan) bind(r *row, b int) {
 	if e.sw > 0 {
 		r.side = e.Side.Host[(r.first+b)*e.sw:][:e.sw]
 	}
-	if !e.rich {
-		return
-	}
 	if e.HDrop > 0 {
 		r.hIn = e.HIn.Host[(r.before+b)*e.out:][:e.out]
 	}
@@ -106,13 +103,6 @@ func (e *scan) bind(r *row, b int) {
 	if e.Has(cell.NormX) {
 		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
 	}
-}
-
-// bindUnits points r at row b and its part of blocks [lo,hi) of units.
-func (e *scan) bindUnits(r *row, b, lo, hi int) {
-	e.bind(r, b)
-	first := b * e.blocks()
-	r.u0, r.u1 = max(lo-first, 0)*unitBlock, min((hi-first)*unitBlock, e.H)
 }
 
 // bindGrad points r at row b of what is carried back in time.
@@ -126,13 +116,15 @@ type arithmetic struct {
 	forward  func(r *row)
 	backward func(r *row)
 	direct   bool // its h depends on hOld beside the recurrent product
+
+	takesRows bool // it takes several rows at once
 }
 
 var arithmetics = [cell.NumKinds]arithmetic{
 	cell.LSTM:        {forward: lstmForward, backward: lstmBackward},
 	cell.GRU:         {forward: gruForward, backward: gruBackward, direct: true},
-	cell.RNNTanh:     {forward: elmanForward, backward: elmanBackward},
-	cell.RNNReLU:     {forward: elmanForward, backward: elmanBackward},
+	cell.RNNTanh:     {forward: elmanForward, backward: elmanBackward, takesRows: true},
+	cell.RNNReLU:     {forward: elmanForward, backward: elmanBackward, takesRows: true},
 	cell.CoupledLSTM: {forward: lstmForward, backward: lstmBackward},
 	cell.GRUBefore:   {forward: gruForward, backward: gruBackward, direct: true},
 	cell.SLSTM:       {forward: slstmForward, backward: slstmBackward},
@@ -144,8 +136,8 @@ var arithmetics = [cell.NumKinds]arithmetic{
 // The plain cells of PyTorch have faster forms, each of its passes one kernel.
 // Zoneout and dropout of h and projection happen outside of a cell, so they may be on.
 var (
-	plainLSTM = arithmetic{forward: fusedLSTM, backward: fusedLSTMGrad}
-	plainGRU  = arithmetic{forward: fusedGRU, backward: fusedGRUGrad, direct: true}
+	plainLSTM = arithmetic{forward: fusedLSTM, backward: fusedLSTMGrad, takesRows: true}
+	plainGRU  = arithmetic{forward: fusedGRU, backward: fusedGRUGrad, direct: true, takesRows: true}
 )
 
 func arithmeticOf(s *device.ScanSpec) *arithmetic {

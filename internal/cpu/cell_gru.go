@@ -22,15 +22,10 @@ func gruForward(r *row) {
 	r.set.Lerp(r.out, n, r.hOld, rz[H:])
 }
 
-// resets is the first half of a step that resets before the product.
-func (e *scan) resets(r *row, t, lo, hi int) {
-	n := e.inside(t, lo, hi)
-	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
-		e.bind(r, b)
-		r.gate(r.gates[:2*e.H])
-		e.b.set.Mul(r.side, r.gates[:e.H], r.hIn)
-	}
+// reset is the first half of a step that resets before the product.
+func (r *row) reset() {
+	r.gate(r.gates[:2*r.h])
+	r.set.Mul(r.side, r.gates[:r.h], r.hIn)
 }
 
 func gruBackward(r *row) {
@@ -57,19 +52,15 @@ func gruBackward(r *row) {
 	r.normalizeGrad(dside)
 }
 
-// resetGrads is the last half of a step back: dmid is dL/d(r⊙h).
-func (e *scan) resetGrads(r *row, t, lo, hi int) {
-	n := e.inside(t, lo, hi)
-	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
-		e.bind(r, b)
-		reset, d, a := r.gates[:e.H], e.dmid[b*e.H:(b+1)*e.H], r.scratch(gradWork, e.H)
-		r.set.Mul(a, d, r.hIn)
-		if e.HDrop > 0 {
-			r.set.Mul(e.dr[b*e.H:(b+1)*e.H], d, reset)
-		} else {
-			r.set.MulAdd(e.dh[b*e.H:(b+1)*e.H], d, reset)
-		}
-		r.gateGrad(reset, a)
+// resetGrad is the last half of a step back: dmid is dL/d(r⊙h).
+func (r *row) resetGrad() {
+	e, H := r.e, r.h
+	reset, d, a := r.gates[:H], e.dmid[r.b*H:(r.b+1)*H], r.scratch(gradWork, H)
+	r.set.Mul(a, d, r.hIn)
+	if e.HDrop > 0 {
+		r.set.Mul(e.dr[r.b*H:(r.b+1)*H], d, reset)
+	} else {
+		r.set.MulAdd(e.dh[r.b*H:(r.b+1)*H], d, reset)
 	}
+	r.gateGrad(reset, a)
 }

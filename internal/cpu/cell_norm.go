@@ -1,11 +1,6 @@
 package cpu
 
-import (
-	"math"
-
-	"github.com/carousel-ml/carousel/cell"
-	"github.com/carousel-ml/carousel/internal/simd"
-)
+import "github.com/carousel-ml/carousel/cell"
 
 // Layer normalisation inside a cell, placed as Ba, Kiros and Hinton 2016 do:
 // W·x and R·h are normalised apart, each with its own gain, and the biases come
@@ -13,15 +8,9 @@ import (
 
 const normEps = 1e-5
 
-// mean is the mean of n numbers with that sum.
-func mean(sum float32, n int) float32 { return simd.Narrow(float64(sum) / float64(n)) }
-
 // standardize brings x to mean 0 and variance 1 and returns 1/deviation.
 func (r *row) standardize(x []float32) float32 {
-	r.set.Shift(-mean(r.set.Sum(x), len(x)), x, x)
-	variance := mean(r.set.SumSq(x), len(x)) // of centred values: no cancellation
-	rstd := float32(1 / math.Sqrt(float64(variance)+normEps))
-	r.set.Scale(rstd, x)
+	_, rstd := standardize(r.set, x, x, normEps)
 	return rstd
 }
 

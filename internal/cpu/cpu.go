@@ -87,19 +87,27 @@ func (b *Backend) Sync() {}
 // moveGrain is the smallest share of a memory-bound loop worth another core.
 const moveGrain = 1 << 15
 
-// vector is a loop over slices of one length, with two numbers.
+// vector is the arguments of a loop over slices of one length.
 type vector struct {
-	set      *simd.Set
-	dst, src []float32
-	p, q     float32
+	set            *simd.Set
+	dst, src, from []float32
+	p, q           float32
+	f              *function // of Unary
+	acc            bool
 }
 
 var vectorPool par.Pool[vector]
 
 func (b *Backend) vector(dst, src []float32, p, q float32, body func(v *vector, lo, hi int)) {
+	b.loop(moveGrain, vector{dst: dst, src: src, p: p, q: q}, body)
+}
+
+// loop calls body on ranges of v's elements, each of at least grain.
+func (b *Backend) loop(grain int, of vector, body func(v *vector, lo, hi int)) {
 	v := vectorPool.Get()
-	*v = vector{b.set, dst, src, p, q}
-	par.For(len(dst), moveGrain, v, body)
+	*v = of
+	v.set = b.set
+	par.For(len(v.dst), grain, v, body)
 	*v = vector{} // src may be the caller's
 	vectorPool.Put(v)
 }

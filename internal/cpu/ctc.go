@@ -9,28 +9,19 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-type ctcArgs struct {
-	set  *simd.Set
-	s    *device.CTCSpec
-	rows []float64 // [B], each row's part of the value
-}
-
-var ctcArgsPool par.Pool[ctcArgs]
-
 // CTC computes each row by itself and adds the rows up in order.
 func (b *Backend) CTC(s *device.CTCSpec) {
-	a := ctcArgsPool.Get()
-	a.set, a.s = b.set, s
-	a.rows = resize(a.rows, s.B)
-	par.For(s.B, 1, a, ctcRows)
-	s.Value.Host[0] = simd.Narrow(sumOf(a.rows))
-	ctcArgsPool.Put(a)
+	a := workspaces.Get()
+	a.set, a.sums = b.set, resize(a.sums, s.B)
+	par.Each(s.B, 1, a, s, (*workspace).ctcRows)
+	s.Value.Host[0] = simd.Narrow(sumOf(a.sums))
+	workspaces.Put(a)
 }
 
-func ctcRows(a *ctcArgs, lo, hi int) {
+// ctcRows leaves each row's part of the value in sums.
+func (a *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
 	w := ctcPool.Get()
 	defer ctcPool.Put(w)
-	s := a.s
 	for b := lo; b < hi; b++ {
 		steps, labels := lengthOf(s.Lens, b, s.T), s.Labels.Host[b*s.L:][:lengthOf(s.LabelLens, b, s.L)]
 		scale := 1 / float64(s.B)
@@ -46,7 +37,7 @@ func ctcRows(a *ctcArgs, lo, hi int) {
 		}
 		if device.CTCSteps(labels) > steps {
 			clear(d)
-			a.rows[b] = 0
+			a.sums[b] = 0
 			continue
 		}
 		w.begin(a.set, x, steps, s.V, labels, s.Blank)
@@ -54,7 +45,7 @@ func ctcRows(a *ctcArgs, lo, hi int) {
 		if d != nil {
 			w.backward(total, d, scale)
 		}
-		a.rows[b] = -total * scale
+		a.sums[b] = -total * scale
 	}
 }
 

@@ -12,44 +12,32 @@ import (
 // Products that meet a sum are converted explicitly, F(a*b) + c: the compiler
 // may otherwise fuse them on some architectures and not on others.
 
-type unaryArgs struct {
-	set          *simd.Set
-	f            *function
-	dx, dy, x, y []float32
-	alpha        float32
-	acc          bool
-}
-
-var unaryArgsPool par.Pool[unaryArgs]
-
 // Unary is y = f(x), elementwise; y may be x.
 func (b *Backend) Unary(f device.Function, y, x device.Buffer, alpha float32) {
-	a := unaryArgsPool.Get()
-	a.set, a.f, a.y, a.x, a.alpha = b.set, &functions[f], y.Host[:x.N], x.Host, alpha
-	par.For(x.N, elemGrain, a, func(a *unaryArgs, lo, hi int) { a.f.forward(a.set, a.y[lo:hi], a.x[lo:hi], a.alpha) })
-	unaryArgsPool.Put(a)
+	b.loop(elemGrain, vector{f: &functions[f], dst: y.Host[:x.N], src: x.Host, p: alpha}, func(v *vector, lo, hi int) {
+		v.f.forward(v.set, v.dst[lo:hi], v.src[lo:hi], v.p)
+	})
 }
 
 // UnaryGrad is dx (+)= dy·f'. Those with a derivative from x read x, the others
 // y; Scale and Shift neither. The operand not read may be absent.
 func (b *Backend) UnaryGrad(f device.Function, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
-	a := unaryArgsPool.Get()
-	a.set, a.f, a.alpha, a.acc = b.set, &functions[f], alpha, acc
-	a.dx, a.dy, a.x, a.y = dx.Host[:dy.N], dy.Host, x.Host, y.Host
-	par.For(dy.N, elemGrain, a, unaryGradRange)
-	unaryArgsPool.Put(a)
+	v := vector{f: &functions[f], dst: dx.Host[:dy.N], src: dy.Host, from: y.Host, p: alpha, acc: acc}
+	if v.f.fromX != nil {
+		v.from = x.Host
+	}
+	b.loop(elemGrain, v, unaryGradRange)
 }
 
-func unaryGradRange(a *unaryArgs, lo, hi int) {
-	g := chunks.Get()
+func unaryGradRange(v *vector, lo, hi int) {
+	g, slope := chunks.Get(), v.f.fromY
+	if v.f.fromX != nil {
+		slope = v.f.fromX
+	}
 	for ; lo < hi; lo += len(g) {
 		end := min(lo+len(g), hi)
-		slope, from := a.f.fromY, a.y
-		if a.f.fromX != nil {
-			slope, from = a.f.fromX, a.x
-		}
-		slope(a.set, g[:end-lo], a.dy[lo:end], within(from, lo, end), a.alpha)
-		store(a.set, a.dx[lo:end], g[:end-lo], a.acc)
+		slope(v.set, g[:end-lo], v.src[lo:end], within(v.from, lo, end), v.p)
+		store(v.set, v.dst[lo:end], g[:end-lo], v.acc)
 	}
 	chunks.Put(g)
 }
@@ -202,24 +190,18 @@ const narrow = 16
 // narrowY is partY for all columns of elements [lo,hi), with YN below narrow.
 func narrowY(s *device.BinarySpec, out []float32, lo, hi int) {
 	for j := range out {
-		dz, sum := s.DZ.Host, 0.0
-		switch s.Op {
-		case device.Add:
-			for i := lo + j; i < hi; i += s.YN {
-				sum += float64(dz[i])
-			}
-		case device.Sub:
-			for i := lo + j; i < hi; i += s.YN {
-				sum -= float64(dz[i])
-			}
-		case device.Mul:
-			for i := lo + j; i < hi; i += s.YN {
-				sum += float64(float64(dz[i]) * float64(s.X.Host[i]))
-			}
-		case device.Div:
-			v := float64(s.Y.Host[j])
-			for i := lo + j; i < hi; i += s.YN {
-				sum -= float64(dz[i]) * (float64(s.X.Host[i]) / v) / v
+		sum := 0.0
+		for i := lo + j; i < hi; i += s.YN {
+			switch d := float64(s.DZ.Host[i]); s.Op {
+			case device.Add:
+				sum += d
+			case device.Sub:
+				sum -= d
+			case device.Mul:
+				sum += float64(d * float64(s.X.Host[i]))
+			case device.Div:
+				v := float64(s.Y.Host[j])
+				sum -= d * (float64(s.X.Host[i]) / v) / v
 			}
 		}
 		out[j] = simd.Narrow(sum)

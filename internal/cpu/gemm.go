@@ -651,20 +651,32 @@ func (p *product) compute() {
 	})
 }
 
-// cached is the panels of a B that rests, kept since it last changed.
+// cached returns the panels of B in the cache, packed again if B has changed.
 func (g *gemm) cached() *panels {
 	s := &g.spec
-	p, ok := s.Cache.Load(s.Version).(*panels)
-	if ok {
-		return p
+	p, current := cachedIn[panels](s.Cache, s.Version, nil)
+	if !current {
+		p.Weights = g.b.weights(s.Cache)
+		g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
+		s.Cache.Store(s.Version, p)
 	}
-	if p, ok = s.Cache.Stale(s.Version).(*panels); !ok {
-		p = new(panels)
-	}
-	p.Weights = g.b.weights(s.Cache)
-	g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
-	s.Cache.Store(s.Version, p)
 	return p
+}
+
+// cachedIn returns the value that a cache has for a version. If it has none,
+// current is false and the caller fills the value, an older or a new one. A nil
+// cache has none, and then the value is own.
+func cachedIn[T any](c *device.Cache, version uint64, own *T) (value *T, current bool) {
+	if c == nil {
+		return own, false
+	}
+	if value, current = c.Load(version).(*T); current {
+		return value, true
+	}
+	if value, _ = c.Stale(version).(*T); value == nil {
+		value = new(T)
+	}
+	return value, false
 }
 
 // part computes rows [r0,r1) of panels [p0,p1).

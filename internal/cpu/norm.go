@@ -11,8 +11,10 @@ import (
 // workspace lends float32 memory that keeps its size between uses, and what
 // methods on it need to compute.
 type workspace struct {
-	set *simd.Set
-	f   []float32
+	set  *simd.Set
+	f    []float32
+	x    []float32 // of SumSquares
+	sums []float64
 }
 
 var workspaces par.Pool[workspace]
@@ -39,11 +41,7 @@ func (b *Backend) normRows(s *device.NormSpec, lo, hi int) {
 	cols := s.Cols
 	for r := lo; r < hi; r++ {
 		x, y := s.X.Host[r*cols:(r+1)*cols], s.Y.Host[r*cols:(r+1)*cols]
-		center := mean(b.set.Sum(x), cols)
-		b.set.Shift(-center, y, x)
-		variance := mean(b.set.SumSq(y), cols) // of centred values: no cancellation
-		rstd := float32(1 / math.Sqrt(float64(variance)+float64(s.Eps)))
-		b.set.Scale(rstd, y)
+		center, rstd := standardize(b.set, y, x, float64(s.Eps))
 		if !s.Gamma.Zero() {
 			b.set.Mul(y, y, s.Gamma.Host[:cols])
 		}
@@ -55,6 +53,19 @@ func (b *Backend) normRows(s *device.NormSpec, lo, hi int) {
 		}
 	}
 }
+
+// standardize is y = x at mean 0 and variance 1; it returns x's mean and 1/√(variance+eps).
+func standardize(set *simd.Set, y, x []float32, eps float64) (center, rstd float32) {
+	center = mean(set.Sum(x), len(x))
+	set.Shift(-center, y, x)
+	variance := mean(set.SumSq(y), len(x)) // of centred values: no cancellation
+	rstd = float32(1 / math.Sqrt(float64(variance)+eps))
+	set.Scale(rstd, y)
+	return center, rstd
+}
+
+// mean is the mean of n numbers with that sum.
+func mean(sum float32, n int) float32 { return simd.Narrow(float64(sum) / float64(n)) }
 
 // NormGrad reads X, Mean, RStd, Gamma and DY; DX, DGamma and DBeta may be absent.
 func (b *Backend) NormGrad(s *device.NormSpec) {

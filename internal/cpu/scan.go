@@ -106,13 +106,13 @@ type scan struct {
 	sw        int  // the width of Side
 	joined    int  // rows of R whose product with h joins W·x
 	tied      int  // rows whose two biases are simply added
-	rich      bool // there is more to bind than gates and states
 	local     bool // see localGates
 	parts     int  // that the rows are cut into
+	back      bool // ScanGrad
+	stages    []stage
 	plain     bool // the cell takes some rows at once and writes the output: nothing else comes after it
-	direct    bool // h depends on the h before it beside the recurrent product
 	t0, steps int  // the chunk: times [t0, t0+steps)
-	i0, i1    int  // the steps of the chunk being run, in the order of the forward pass
+	i0, i1    int  // the steps of the chunk being run, in the order of the pass
 	g0        int  // the time of the first row of Gates
 	acts      actions
 
@@ -141,7 +141,7 @@ type weights struct {
 	proj panels // P
 }
 
-// stage is a part of a step: product is shared out by columns or rows, rows by rows.
+// stage is a part of a step: product is divided by columns or rows, rows by rows.
 type stage struct {
 	product func(e *scan, w *worker, t, lo, hi int, m par.Member)
 	rows    func(e *scan, r *row, t, lo, hi int)
@@ -149,30 +149,44 @@ type stage struct {
 
 var (
 	oneStage   = []stage{{(*scan).recur, (*scan).cells}}
-	projecting = []stage{{(*scan).recur, (*scan).cells}, {(*scan).project, (*scan).outputs}}
-	resetting  = []stage{{(*scan).recur, (*scan).resets}, {(*scan).candidate, (*scan).cells}}
+	projecting = []stage{{(*scan).recur, (*scan).cells}, {(*scan).project, eachRow((*row).output)}}
+	resetting  = []stage{{(*scan).recur, eachRow((*row).reset)}, {(*scan).candidate, (*scan).cells}}
 
 	oneStageBack   = []stage{{(*scan).recurGrad, (*scan).cellGrads}}
-	projectingBack = []stage{{(*scan).projectGrad, (*scan).outputGrads}, {(*scan).recurGrad, (*scan).cellGrads}}
-	resettingBack  = []stage{{(*scan).candidateGrad, (*scan).cellGrads}, {(*scan).recurGrad, (*scan).resetGrads}}
+	projectingBack = []stage{{(*scan).projectGrad, eachRow((*row).projectedGrad)}, {(*scan).recurGrad, (*scan).cellGrads}}
+	resettingBack  = []stage{{(*scan).candidateGrad, (*scan).cellGrads}, {(*scan).recurGrad, eachRow((*row).resetGrad)}}
 )
 
-// stages are those of a step forward and backward.
-func (e *scan) stages() (forward, backward []stage) {
+// eachRow returns the rows of a stage whose arithmetic is f on each row inside its sequence.
+func eachRow(f func(r *row)) func(e *scan, r *row, t, lo, hi int) {
+	return func(e *scan, r *row, t, lo, hi int) {
+		e.enter(r, t)
+		for b := lo; b < lo+e.inside(t, lo, hi); b++ {
+			e.bind(r, b)
+			f(r)
+		}
+	}
+}
+
+// setStages chooses the stages of a step in the direction of the pass.
+func (e *scan) setStages() {
+	forward, backward := oneStage, oneStageBack
 	switch {
 	case e.Cell == cell.GRUBefore:
-		return resetting, resettingBack
+		forward, backward = resetting, resettingBack
 	case e.Proj > 0:
-		return projecting, projectingBack
+		forward, backward = projecting, projectingBack
 	}
-	return oneStage, oneStageBack
+	if e.stages = forward; e.back {
+		e.stages = backward
+	}
 }
 
 var scanPool par.Pool[scan]
 
-func (b *Backend) newScan(s *device.ScanSpec) *scan {
+func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	e := scanPool.Get()
-	e.ScanSpec, e.b = s, b
+	e.ScanSpec, e.b, e.back, e.local = s, b, back, false
 	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
 	e.sizes = b.workSizes(s)
 	e.carve()
@@ -188,11 +202,9 @@ func (b *Backend) newScan(s *device.ScanSpec) *scan {
 	}
 	e.cell = arithmeticOf(s)
 	e.setActions()
-	e.direct = e.cell.direct || s.ZoneH > 0
-	e.local = false
-	e.rich = s.HDrop > 0 || s.Proj > 0 || s.Has(cell.NormX)
-	takesRows := e.cell == &plainLSTM || e.cell == &plainGRU || s.Cell == cell.RNNTanh || s.Cell == cell.RNNReLU
-	e.plain = takesRows && !e.rich && s.ZoneH == 0
+	e.setStages()
+	e.plain = e.cell.takesRows && s.HDrop == 0 && s.Proj == 0 && s.ZoneH == 0 && !s.Has(cell.NormX)
+	e.packWeights()
 	return e
 }
 
@@ -306,19 +318,19 @@ func (e *scan) gateRow(t int) int {
 	return (t - e.g0) * e.B
 }
 
-// forward runs the steps of the chunk.
-func (e *scan) forward() {
+// run runs the steps of the chunk, in the order of the pass.
+func (e *scan) run() {
 	if e.splitsUnits() {
-		par.For(e.B*e.blocks(), e.blockGrain(), e, forwardUnits)
+		par.For(e.B*e.blocks(), e.blockGrain(), e, unitSteps)
 		return
 	}
 	for e.i0 = 0; e.i0 < e.steps; e.i0 = e.i1 {
 		if !e.local && e.prefersColumns() {
 			e.i1 = min(e.i0+e.gangSteps(), e.steps)
-			par.Gang(e, forwardColumns)
+			par.Gang(e, columnSteps)
 		} else {
 			e.i1 = e.steps
-			par.For(e.cutRows(), 1, e, forwardRows)
+			par.For(e.cutRows(), 1, e, rowSteps)
 		}
 	}
 }
@@ -328,9 +340,8 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	if s.B == 0 || s.H == 0 {
 		return
 	}
-	e := b.newScan(s)
+	e := b.newScan(s, false)
 	e.mergeBias()
-	e.packWeights()
 	if s.HDrop > 0 {
 		e.mask = grow(e.mask, s.B*e.out)
 	}
@@ -351,7 +362,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		if !e.local {
 			e.inputs()
 		}
-		e.forward()
+		e.run()
 	}
 	par.For(s.B, few, e, finishRows)
 	e.trace()
@@ -371,43 +382,44 @@ func (e *scan) mergeBias() {
 	}
 }
 
-// kept takes the panels kept in c since the weights last changed. Where there
-// are none it gives false and leaves panels to be filled.
-func (e *scan) kept(c *device.Cache) bool {
-	p, ok := &e.own, false
-	if c != nil {
-		if p, ok = c.Load(e.Version).(*weights); !ok {
-			if p, _ = c.Stale(e.Version).(*weights); p == nil {
-				p = new(weights)
-			}
-		}
-	}
-	if e.p = p; !ok {
-		kind := e.b.weights(c)
-		p.w.Weights, p.r.Weights, p.side.Weights, p.proj.Weights = kind, kind, kind, kind
-	}
-	return ok
-}
-
-// packWeights makes the panels of W, R and P, unless they are kept.
+// packWeights sets e.p to the panels of W, R and P for the pass: those in the
+// cache if they are of this version, or else packed now.
 func (e *scan) packWeights() {
-	if e.kept(e.Cache) {
+	c := e.Cache
+	if e.back {
+		c = e.BackCache
+	}
+	var current bool
+	if e.p, current = cachedIn(c, e.Version, &e.own); current {
 		return
 	}
-	b, GH := e.b, e.gw
-	b.pack(&e.p.w, e.Params[cell.W].Host, e.I, GH, e.I, true)
+	kind := e.b.weights(c)
+	e.p.w.Weights, e.p.r.Weights, e.p.side.Weights, e.p.proj.Weights = kind, kind, kind, kind
+	if !e.back || !e.DX.Zero() || c != nil {
+		e.packRows(&e.p.w, cell.W, 0, e.gw)
+	}
 	if e.Has(cell.R) {
-		b.pack(&e.p.r, e.Params[cell.R].Host, e.out, e.joined, e.out, true)
-		if e.joined < GH {
-			b.pack(&e.p.side, e.Params[cell.R].Host[e.joined*e.out:], e.out, GH-e.joined, e.out, true)
+		e.packRows(&e.p.r, cell.R, 0, e.joined)
+		if e.joined < e.gw {
+			e.packRows(&e.p.side, cell.R, e.joined, e.gw)
 		}
 	}
 	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.Params[cell.P].Host, e.H, e.out, e.H, true)
+		e.packRows(&e.p.proj, cell.P, 0, e.out)
 	}
-	if e.Cache != nil {
-		e.Cache.Store(e.Version, e.p)
+	if c != nil {
+		c.Store(e.Version, e.p)
 	}
+}
+
+// packRows packs rows [lo,hi) of a matrix: forward transposed, backward as they are.
+func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {
+	cols := e.Dims(p)[1]
+	k, n := hi-lo, cols
+	if !e.back {
+		k, n = n, k
+	}
+	e.b.pack(to, e.Params[p].Host[lo*cols:], k, n, cols, !e.back)
 }
 
 // cutRows cuts the rows of the chunk into parts of like work, each worth a core.
@@ -501,19 +513,26 @@ func (e *scan) before(t int) int {
 }
 
 func (e *scan) after(t int) int {
-	switch {
-	case !e.Keep:
-		return t&1 ^ 1
-	case e.Reverse:
-		return t
-	default:
-		return t + 1
+	if e.Reverse {
+		return e.before(t - 1)
 	}
+	return e.before(t + 1)
 }
 
-// at is the i-th time of the chunk in the order of the forward pass.
+// ends are the slots of the initial and of the final state.
+func (e *scan) ends() (first, last int) {
+	switch {
+	case e.T == 0:
+		return 0, 0
+	case e.Reverse:
+		return e.before(e.T - 1), e.after(0)
+	}
+	return e.before(0), e.after(e.T - 1)
+}
+
+// at is the i-th time of the chunk in the order of the pass.
 func (e *scan) at(i int) int {
-	if e.Reverse {
+	if e.Reverse != e.back {
 		return e.t0 + e.steps - 1 - i
 	}
 	return e.t0 + i
@@ -534,14 +553,7 @@ func (e *scan) slot(buf device.Buffer, width, i, lo, hi int) []float32 {
 
 // startRows puts the initial state into the slot that the first step reads.
 func startRows(e *scan, lo, hi int) {
-	first := 0
-	if e.Reverse {
-		first = e.T - 1
-	}
-	slot := e.before(max(first, 0))
-	if e.T == 0 {
-		slot = 0
-	}
+	slot, _ := e.ends()
 	h := e.slot(e.Hs, e.out, slot, lo, hi)
 	load(h, e.Params[cell.H0], lo*e.out)
 	if e.cw > 0 {
@@ -564,14 +576,7 @@ func load(dst []float32, src device.Buffer, from int) {
 
 // finishRows takes the final state from the slot that the last step wrote.
 func finishRows(e *scan, lo, hi int) {
-	slot := 0
-	switch {
-	case e.T == 0:
-	case e.Reverse:
-		slot = e.after(0)
-	default:
-		slot = e.after(e.T - 1)
-	}
+	_, slot := e.ends()
 	copy(e.slot(e.HN, e.out, 0, lo, hi), e.slot(e.Hs, e.out, slot, lo, hi))
 	if e.cw > 0 {
 		copy(e.slot(e.CN, e.cw, 0, lo, hi), e.slot(e.Cs, e.cw, slot, lo, hi))
@@ -591,33 +596,39 @@ func (e *scan) trace() {
 	}
 }
 
-// forwardRows runs steps [i0,i1) for the rows of some parts.
-func forwardRows(e *scan, from, to int) { e.forwardSteps(par.Member{}, e.cut(from), e.cut(to)) }
+// rowSteps runs steps [i0,i1) for the rows of parts [from,to).
+func rowSteps(e *scan, from, to int) { e.runSteps(par.Member{}, e.cut(from), e.cut(to)) }
 
-// forwardColumns runs them as a member of a gang; i1 is then where that ended.
-func forwardColumns(e *scan, m par.Member) {
-	if end := e.forwardSteps(m, 0, e.B); m.First() {
+// columnSteps runs them as a member of a gang; i1 is then where that ended.
+func columnSteps(e *scan, m par.Member) {
+	if end := e.runSteps(m, 0, e.B); m.First() {
 		e.i1 = end
 	}
 }
 
-// forwardSteps runs steps from i0 on for rows [lo,hi), of whose products a member
-// has its share of the columns, and of whose cells its share of the rows or of
-// the units. It says where it stopped: at i1, or where the gang had better end.
-func (e *scan) forwardSteps(m par.Member, lo, hi int) (i int) {
+// runSteps runs steps from i0 on for rows [lo,hi). A member computes its share
+// of the products' columns, and the cells of its share of the rows or of the
+// units. The result is the step where it stopped: i1, or an earlier one if the
+// gang should end. Forward a stage's product comes first, backward its rows.
+func (e *scan) runSteps(m par.Member, lo, hi int) (i int) {
 	w, r := workerPool.Get(), e.newRow()
-	stages, _ := e.stages()
 	first, last, pinned := e.ownRows(r, m, lo, hi)
 	together, end := true, e.i1
 	for i = e.i0; i < end && together; i++ {
 		t := e.at(i)
-		for _, s := range stages {
+		for _, s := range e.stages {
+			if e.back {
+				s.rows(e, r, t, first, last)
+				together = m.Barrier()
+			}
 			s.product(e, w, t, lo, hi, m)
 			if !pinned {
-				m.Barrier()
+				together = m.Barrier()
 			}
-			s.rows(e, r, t, first, last)
-			together = m.Barrier()
+			if !e.back {
+				s.rows(e, r, t, first, last)
+				together = m.Barrier()
+			}
 		}
 	}
 	r.put()
@@ -625,22 +636,14 @@ func (e *scan) forwardSteps(m par.Member, lo, hi int) (i int) {
 	return i
 }
 
-// forwardUnits runs all steps of the chunk for blocks [lo,hi) of units, counted row by row.
-func forwardUnits(e *scan, lo, hi int) {
+// unitSteps runs all steps of the chunk for blocks [lo,hi) of units, counted row by row.
+func unitSteps(e *scan, lo, hi int) {
 	r := e.newRow()
 	for i := range e.steps {
-		t := e.at(i)
-		e.enter(r, t)
 		for b := lo / e.blocks(); b*e.blocks() < hi; b++ {
-			e.bindUnits(r, b, lo, hi)
-			y := e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1]
-			if e.inside(t, b, b+1) > 0 {
-				e.cell.forward(r)
-				copy(y, r.hNew[r.u0:r.u1])
-			} else { // past the row's end: zero output, state kept
-				clear(y)
-				copy(r.hNew[r.u0:r.u1], r.hOld[r.u0:r.u1])
-			}
+			first := b * e.blocks()
+			r.u0, r.u1 = max(lo-first, 0)*unitBlock, min((hi-first)*unitBlock, e.H)
+			e.stages[0].rows(e, r, e.at(i), b, b+1)
 		}
 	}
 	r.put()
@@ -685,13 +688,11 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		w.run(0, n, p0, p1)
 	}
 	if e.joined < GH && e.Cell != cell.GRUBefore {
-		w.product = product{set: e.b.set, m: n, n: e.sw, k: e.out, a: h, rs: e.out, cs: 1, panels: &e.p.side,
-			c: e.Side.Host[base*e.sw:], ldc: e.sw}
+		p := product{m: n, n: e.sw, k: e.out, a: h, rs: e.out, panels: &e.p.side, c: e.Side.Host[base*e.sw:], ldc: e.sw}
 		if e.Has(cell.BR) && !e.Has(cell.NormX) {
-			w.bias = e.Params[cell.BR].Host[e.joined:]
+			p.bias = e.Params[cell.BR].Host[e.joined:]
 		}
-		p0, p1 := m.Share(e.panelsOf(e.sw))
-		w.run(0, n, p0, p1)
+		e.share(w, m, p)
 	}
 }
 
@@ -720,7 +721,7 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 		e.bind(r, b)
 		e.cell.forward(r)
 		if e.Proj == 0 && !e.plain {
-			e.output(r, t, b)
+			r.output()
 		}
 	}
 	for b := lo + n; b < hi; b++ { // past the row's end: zero output, state kept
@@ -748,22 +749,12 @@ func (e *scan) cellsOf(r *row) (lo, hi int) {
 	if r.u1-r.u0 == e.H {
 		return 0, e.cw
 	}
-	return r.u0, r.u1
+	return min(r.u0, e.cw), min(r.u1, e.cw)
 }
 
 // keep copies elements [lo,hi) of row b of a state over time t.
 func (e *scan) keep(buf device.Buffer, width, t, b, lo, hi int) {
 	copy(e.slot(buf, width, e.after(t), b, b+1)[lo:hi], e.slot(buf, width, e.before(t), b, b+1)[lo:])
-}
-
-// outputs finishes the states that a projection made.
-func (e *scan) outputs(r *row, t, lo, hi int) {
-	n := e.inside(t, lo, hi)
-	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
-		e.bind(r, b)
-		e.output(r, t, b)
-	}
 }
 
 // cellRows is how many rows the cell takes at once: more than one where nothing
@@ -776,12 +767,14 @@ func (e *scan) cellRows() int {
 }
 
 // output turns the cell's h into the new state, the output, and what enters R next.
-func (e *scan) output(r *row, t, b int) {
+func (r *row) output() {
+	e := r.e
 	if e.ZoneH > 0 {
 		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
 	}
-	copy(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:], r.hNew)
+	lo, hi := e.outputsOf(r)
+	copy(e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+lo:], r.hNew[lo:hi])
 	if e.HDrop > 0 {
-		e.b.set.Mul(e.slot(e.HIn, e.out, e.after(t), b, b+1), r.hNew, e.mask[b*e.out:(b+1)*e.out])
+		r.set.Mul(e.slot(e.HIn, e.out, e.after(r.t), r.b, r.b+1), r.hNew, e.mask[r.b*e.out:(r.b+1)*e.out])
 	}
 }

@@ -11,8 +11,7 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	if s.B == 0 || s.H == 0 {
 		return
 	}
-	e := b.newScan(s)
-	e.packBack()
+	e := b.newScan(s, true)
 	e.startBack()
 	e.g0 = 0
 	chunk := e.chunkSteps(s.T)
@@ -24,7 +23,7 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 		if e.t0 = left - e.steps; s.Reverse {
 			e.t0 = s.T - left
 		}
-		e.backward()
+		e.run()
 		e.weightGrads()
 	}
 	if s.HDrop > 0 {
@@ -34,29 +33,6 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	e.addTo(s.Grads[cell.C0], e.dc)
 	e.vectorGrads()
 	e.done()
-}
-
-// packBack makes the panels of W, R and P for products with gradients, unless they are kept.
-func (e *scan) packBack() {
-	if e.kept(e.BackCache) {
-		return
-	}
-	b := e.b
-	if !e.DX.Zero() || e.BackCache != nil {
-		b.pack(&e.p.w, e.Params[cell.W].Host, e.gw, e.I, e.I, false)
-	}
-	if e.Has(cell.R) {
-		b.pack(&e.p.r, e.Params[cell.R].Host, e.joined, e.out, e.out, false)
-		if rest := e.gw - e.joined; rest > 0 {
-			b.pack(&e.p.side, e.Params[cell.R].Host[e.joined*e.out:], rest, e.out, e.out, false)
-		}
-	}
-	if e.Proj > 0 {
-		b.pack(&e.p.proj, e.Params[cell.P].Host, e.out, e.H, e.H, false)
-	}
-	if e.BackCache != nil {
-		e.BackCache.Store(e.Version, e.p)
-	}
 }
 
 // startBack sets the gradients that are carried back in time to those of the final states.
@@ -75,89 +51,11 @@ func (e *scan) startBack() {
 	clear(e.acc)
 }
 
-// backward runs the steps of the chunk, the last one first.
-func (e *scan) backward() {
-	if e.splitsUnits() {
-		par.For(e.B*e.blocks(), e.blockGrain(), e, backwardUnits)
-		return
-	}
-	for e.i1 = e.steps; e.i1 > 0; e.i1 = e.i0 {
-		if e.prefersColumns() {
-			e.i0 = max(e.i1-e.gangSteps(), 0)
-			par.Gang(e, backwardColumns)
-		} else {
-			e.i0 = 0
-			par.For(e.cutRows(), 1, e, backwardRows)
-		}
-	}
-}
-
 // addTo is dst += src, if dst is there.
 func (e *scan) addTo(dst device.Buffer, src []float32) {
 	if !dst.Zero() {
 		e.b.Copy(dst, device.HostBuffer(src), true)
 	}
-}
-
-// backwardRows goes back through steps [i0,i1) for the rows of some parts,
-// turning the kept gates into their gradients in place.
-func backwardRows(e *scan, from, to int) { e.backwardSteps(par.Member{}, e.cut(from), e.cut(to)) }
-
-// backwardColumns does so as a member of a gang; i0 is then where that ended.
-func backwardColumns(e *scan, m par.Member) {
-	if end := e.backwardSteps(m, 0, e.B); m.First() {
-		e.i0 = end
-	}
-}
-
-// backwardSteps is forwardSteps the other way.
-func (e *scan) backwardSteps(m par.Member, lo, hi int) (i int) {
-	w, r := workerPool.Get(), e.newRow()
-	_, stages := e.stages()
-	first, last, pinned := e.ownRows(r, m, lo, hi)
-	together, end := true, e.i0
-	for i = e.i1; i > end && together; i-- {
-		t := e.at(i - 1)
-		for _, s := range stages {
-			s.rows(e, r, t, first, last)
-			together = m.Barrier()
-			s.product(e, w, t, lo, hi, m)
-			if !pinned {
-				together = m.Barrier()
-			}
-		}
-	}
-	r.put()
-	w.put()
-	return i
-}
-
-// backwardUnits goes back through all steps of the chunk for blocks [lo,hi) of units.
-func backwardUnits(e *scan, lo, hi int) {
-	r := e.newRow()
-	for i := e.steps - 1; i >= 0; i-- {
-		t := e.at(i)
-		e.enter(r, t)
-		for b := lo / e.blocks(); b*e.blocks() < hi; b++ {
-			if e.inside(t, b, b+1) == 0 {
-				continue
-			}
-			e.bindUnits(r, b, lo, hi)
-			e.bindGrad(r, b)
-			dh := r.dh[r.u0:r.u1]
-			if !e.TraceGain.Zero() {
-				r.set.Scale(e.TraceGain.Host[t*e.B+b], dh)
-			}
-			if !e.DY.Zero() {
-				r.set.Add(dh, dh, e.DY.Host[(t*e.B+b)*e.YLd+e.YOff:][r.u0:r.u1])
-			}
-			if !e.TraceDH.Zero() {
-				copy(e.TraceDH.Host[(t*e.B+b)*e.out:][r.u0:r.u1], dh)
-			}
-			e.cell.backward(r)
-		}
-	}
-	r.put()
 }
 
 // cellGrads runs the cell backward for r's units of rows [lo,hi) at time t.
@@ -178,7 +76,8 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 		}
 		dh := r.dh
 		for i := range r.rows {
-			e.outputGrad(r, t, b+r.rows-1-i) // the first row last: r stays there
+			r.b = b + r.rows - 1 - i // the first row last
+			r.outputGrad()
 		}
 		e.cell.backward(r)
 		switch {
@@ -193,7 +92,8 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 // outputGrad collects what reaches the state of row b at time t and leaves the
 // gradient of the cell's h in r.dh; the part that zoneout hands to the state
 // before stays in dh.
-func (e *scan) outputGrad(r *row, t, b int) {
+func (r *row) outputGrad() {
+	e, t, b := r.e, r.t, r.b
 	dh := e.dh[b*e.out : (b+1)*e.out]
 	if e.HDrop > 0 {
 		r.set.MulAdd(dh, e.dr[b*e.out:(b+1)*e.out], e.mask[b*e.out:(b+1)*e.out])
@@ -223,17 +123,13 @@ func (e *scan) outputGrad(r *row, t, b int) {
 	}
 }
 
-// outputGrads is outputGrad for rows [lo,hi) under a projection, whose gradient it keeps.
-func (e *scan) outputGrads(r *row, t, lo, hi int) {
-	n := e.inside(t, lo, hi)
-	e.enter(r, t)
-	for b := lo; b < lo+n; b++ {
-		e.bind(r, b)
-		e.outputGrad(r, t, b)
-		copy(e.projected(t, b, b+1), r.dh)
-		if e.ZoneH == 0 && e.HDrop > 0 {
-			clear(e.dh[b*e.out : (b+1)*e.out]) // recurGrad writes elsewhere
-		}
+// projectedGrad is outputGrad under a projection, which keeps the gradient for P.
+func (r *row) projectedGrad() {
+	e := r.e
+	r.outputGrad()
+	copy(e.projected(r.t, r.b, r.b+1), r.dh)
+	if e.ZoneH == 0 && e.HDrop > 0 {
+		clear(e.dh[r.b*e.out : (r.b+1)*e.out]) // recurGrad writes elsewhere
 	}
 }
 
@@ -259,25 +155,23 @@ func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 // step before, or of what entered R there: the member's share of the columns.
 // dh holds the direct part, or nothing of use.
 func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
-	n := e.inside(t, lo, hi)
-	if n == 0 || !e.Has(cell.R) {
+	if !e.Has(cell.R) {
 		return
 	}
-	GH, base := e.gw, t*e.B+lo
-	p0, p1 := m.Share(e.panelsOf(e.out))
-	to, acc := e.dh, e.direct
+	base := t*e.B + lo
+	to, acc := e.dh, e.cell.direct || e.ZoneH > 0
 	if e.HDrop > 0 {
 		to, acc = e.dr, e.Cell == cell.GRUBefore
 	}
-	w.product = product{set: e.b.set, m: n, n: e.out, k: e.joined, a: e.Gates.Host[base*GH:], rs: GH, cs: 1,
+	p := product{m: e.inside(t, lo, hi), n: e.out, k: e.joined, a: e.Gates.Host[base*e.gw:], rs: e.gw,
 		panels: &e.p.r, c: to[lo*e.out:], ldc: e.out, acc: acc}
 	if e.joined > 0 {
-		w.run(0, n, p0, p1)
-		w.acc = true
+		e.share(w, m, p)
+		p.acc = true
 	}
-	if e.joined < GH && e.Cell != cell.GRUBefore {
-		w.k, w.a, w.rs, w.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, &e.p.side
-		w.run(0, n, p0, p1)
+	if e.joined < e.gw && e.Cell != cell.GRUBefore {
+		p.k, p.a, p.rs, p.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, &e.p.side
+		e.share(w, m, p)
 	}
 }
 

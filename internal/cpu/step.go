@@ -12,27 +12,20 @@ import (
 // squaresBlock is how many squares one partial sum covers, whatever the worker count.
 const squaresBlock = 4096
 
-type squaresArgs struct {
-	set  *simd.Set
-	x    []float32
-	sums []float64 // [blocks]
-}
-
-var squaresArgsPool par.Pool[squaresArgs]
-
 // SumSquares is dst[0] = Σ src².
 func (b *Backend) SumSquares(dst, src device.Buffer) {
-	a := squaresArgsPool.Get()
-	a.set, a.x = b.set, src.Host
+	w := workspaces.Get()
+	w.set, w.x = b.set, src.Host
 	blocks := ceilDiv(src.N, squaresBlock)
-	a.sums = resize(a.sums, blocks)
-	par.For(blocks, moveGrain/squaresBlock, a, func(a *squaresArgs, lo, hi int) {
+	w.sums = resize(w.sums, blocks)
+	par.For(blocks, moveGrain/squaresBlock, w, func(w *workspace, lo, hi int) {
 		for k := lo; k < hi; k++ {
-			a.sums[k] = float64(a.set.SumSq(a.x[k*squaresBlock : min((k+1)*squaresBlock, len(a.x))]))
+			w.sums[k] = float64(w.set.SumSq(w.x[k*squaresBlock : min((k+1)*squaresBlock, len(w.x))]))
 		}
 	})
-	dst.Host[0] = float32(sumOf(a.sums))
-	squaresArgsPool.Put(a)
+	dst.Host[0] = float32(sumOf(w.sums))
+	w.x = nil
+	workspaces.Put(w)
 }
 
 // sumOf adds in order.
@@ -105,9 +98,7 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 // is first multiplied by keep.
 type rule struct {
 	scale, l2, keep, lr          float32
-	oneMinusBeta1, stepSize      float32 // Adam
-	beta2, oneMinusBeta2         float32 // Adam; RMSprop's alpha
-	sqrtBias2, eps               float32
+	beta2, oneMinusBeta2, eps    float32 // Adam; RMSprop's alpha
 	momentum, fresh              float32 // buffer = momentum·buffer + fresh·g
 	nesterov, first, useMomentum bool
 }
@@ -128,7 +119,7 @@ func (b *Backend) stepRange(s *device.StepSpec, lo, hi int) {
 	case device.SGD:
 		sgdStep(&r, w, g, m)
 	case device.Adam:
-		adamStep(b.set, &r, w, g, m, v)
+		adamStep(b.set, s, &r, w, g, m, v)
 	case device.RMSprop:
 		rmspropStep(&r, w, g, v, m)
 	default:
@@ -141,21 +132,15 @@ func newRule(s *device.StepSpec) rule {
 		scale: 1, lr: simd.Narrow(float64(s.LR)), keep: 1, eps: s.Eps, beta2: s.Beta2,
 		momentum: s.Momentum, useMomentum: s.Momentum != 0,
 		nesterov: s.Nesterov, first: s.T <= 1,
-		fresh: float32(1 - decimal(s.Dampening)),
+		fresh: float32(1 - decimal(s.Dampening)), oneMinusBeta2: float32(1 - decimal(s.Beta2)),
 	}
 	if !s.Scale.Zero() {
 		r.scale = s.Scale.Host[0]
 	}
-	lr, beta1, beta2 := float64(s.LR), decimal(s.Beta1), decimal(s.Beta2)
 	if s.Decoupled {
-		r.keep = float32(1 - lr*float64(s.Decay))
+		r.keep = float32(1 - float64(s.LR)*float64(s.Decay))
 	} else {
 		r.l2 = simd.Narrow(float64(s.Decay))
-	}
-	r.oneMinusBeta1, r.oneMinusBeta2 = float32(1-beta1), float32(1-beta2)
-	if s.Kind == device.Adam {
-		r.stepSize = simd.Narrow(lr / (1 - math.Pow(beta1, float64(s.T))))
-		r.sqrtBias2 = float32(math.Sqrt(1 - math.Pow(beta2, float64(s.T))))
 	}
 	return r
 }
@@ -173,26 +158,19 @@ func (r *rule) grad(w, g float32) (gradient, weight float64) {
 // sgdStep is torch.optim.SGD. The first step's buffer is the gradient itself, undamped.
 func sgdStep(r *rule, w, g, m []float32) {
 	g = g[:len(w)]
-	if !r.useMomentum {
-		for i := range w {
-			d, v := r.grad(w[i], g[i])
-			w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
-			g[i] = 0
-		}
-		return
-	}
-	m = m[:len(w)]
 	for i := range w {
 		d, v := r.grad(w[i], g[i])
-		buf := d
-		if !r.first {
-			buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
+		if r.useMomentum {
+			buf := d
+			if !r.first {
+				buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
+			}
+			m[i] = simd.Narrow(buf)
+			if d += float64(float64(r.momentum) * buf); !r.nesterov {
+				d = buf
+			}
 		}
-		m[i] = simd.Narrow(buf)
-		if r.nesterov {
-			buf = d + float64(float64(r.momentum)*buf)
-		}
-		w[i] = simd.Narrow(v - float64(float64(r.lr)*buf))
+		w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
 		g[i] = 0
 	}
 }
@@ -216,13 +194,13 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 var adamArgsPool par.Pool[simd.AdamArgs]
 
 // adamStep is torch.optim.Adam, or AdamW by way of keep.
-func adamStep(set *simd.Set, r *rule, w, g, m, v []float32) {
-	args := adamArgsPool.Get()
+func adamStep(set *simd.Set, s *device.StepSpec, r *rule, w, g, m, v []float32) {
+	args, beta1, t := adamArgsPool.Get(), decimal(s.Beta1), float64(s.T)
 	*args = simd.AdamArgs{
 		N: len(w), W: &w[0], G: &g[0], M: &m[0], V: &v[0],
 		GScale: r.scale, L2: r.l2, Keep: r.keep,
-		OneMinusBeta1: r.oneMinusBeta1, Beta2: r.beta2, OneMinusBeta2: r.oneMinusBeta2,
-		StepSize: r.stepSize, SqrtBias2: r.sqrtBias2, Eps: r.eps,
+		OneMinusBeta1: float32(1 - beta1), Beta2: r.beta2, OneMinusBeta2: r.oneMinusBeta2, Eps: r.eps,
+		StepSize: simd.Narrow(float64(s.LR) / (1 - math.Pow(beta1, t))), SqrtBias2: float32(math.Sqrt(1 - math.Pow(decimal(s.Beta2), t))),
 	}
 	set.Adam(args)
 	adamArgsPool.Put(args)
