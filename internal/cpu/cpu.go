@@ -84,9 +84,6 @@ func (b *Backend) DownloadInts(dst []int32, src device.Ints) { copy(dst, src.Hos
 // Sync has nothing to wait for.
 func (b *Backend) Sync() {}
 
-// moveGrain is the smallest share of a memory-bound loop worth another core.
-const moveGrain = 1 << 15
-
 // vector is the arguments of a loop over slices of one length.
 type vector struct {
 	set            *simd.Set

@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"math"
-	"slices"
 
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
@@ -93,9 +92,6 @@ func (w *ctc) begin(set *simd.Set, x []float32, T, V int, labels []int32, blank 
 	}
 	w.beta, w.next, w.tops, w.terms = resize(w.beta, n), resize(w.next, n+2), resize(w.tops, n), resize(w.terms, 3*n)
 }
-
-// resize is s with length n and unspecified contents.
-func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
 
 // impossible makes all of v the logarithm of 0.
 func impossible(v []float64) {

@@ -170,3 +170,23 @@ func choose(inside bool, a, b float64) float64 {
 	}
 	return b
 }
+
+// exp is e^x for x <= 0, and 0 where that is nothing to a float32: before float64 gets slow.
+func exp(x float64) float64 {
+	if x < -300 {
+		return 0
+	}
+	return math.Exp(x)
+}
+
+// softplus is log(1+e^x) without overflow.
+func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }
+
+// logistic is 1/(1+e^-x), the derivative of softplus.
+func logistic(x float64) float64 {
+	e := exp(-math.Abs(x))
+	if x < 0 {
+		return e / (1 + e)
+	}
+	return 1 / (1 + e)
+}

@@ -1,9 +1,6 @@
 package cpu
 
 import (
-	"fmt"
-	"unsafe"
-
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -22,109 +19,6 @@ const (
 	stripSize = 384 << 10
 	longRun   = 2048 // the most that one kernel call goes through
 )
-
-// minGemmWork is the smallest number of multiply-adds worth another core.
-const minGemmWork = 1 << 17
-
-// panels is a matrix B [k,n] of one kind, cut into panels of NR columns; see simd.Weights.
-type panels struct {
-	*simd.Weights
-	k, n  int
-	line  int       // words of 4 bytes of a panel's groups that lie side by side
-	pitch int       // words of a panel
-	words []float32 // the panels: float32, or memory for what another kind makes of them
-	scale []float32 // [panels][NR], if the kind has scales
-
-	src   []float32 // what they are being made from, [k,n] or, with trans, [n,k]
-	ld    int
-	trans bool
-}
-
-// from is the words of panel p from depth k0 on, which is a multiple of Group.
-func (b *panels) from(p, k0 int) []float32 {
-	if b.Group > 1 {
-		k0 /= b.Group
-	}
-	return b.words[p*b.pitch+k0*b.line:]
-}
-
-// weights are the set's functions for the kind that a cache keeps; without a cache, float32.
-func (b *Backend) weights(c *device.Cache) *simd.Weights {
-	kind := device.F32
-	if c != nil {
-		kind = c.Kind
-	}
-	if int(kind) >= len(b.set.Weights) {
-		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, kind))
-	}
-	return &b.set.Weights[kind]
-}
-
-// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. Its
-// kind is the one that it has; its capacity is reused.
-func (b *Backend) pack(dst *panels, src []float32, k, n, ld int, trans bool) {
-	nr := b.set.NR
-	count := ceilDiv(n, nr)
-	dst.k, dst.n = k, n
-	dst.line = nr * dst.Bytes / 4
-	dst.pitch = ceilDiv(k, dst.Group) * dst.line
-	dst.words = grow(dst.words, count*dst.pitch)
-	if dst.Scales {
-		dst.scale = grow(dst.scale, count*nr)
-	}
-	dst.src, dst.ld, dst.trans = src, ld, trans
-	par.Each(count, ceilDiv(moveGrain, max(k*nr, 1)), b, dst, (*Backend).packPanels)
-	dst.src = nil
-}
-
-func (b *Backend) packPanels(dst *panels, lo, hi int) {
-	nr, step := b.set.NR, b.set.NR
-	if dst.trans {
-		step *= dst.ld
-	}
-	strip := func(to []float32, lo, hi int) {
-		packStrip(b.set, to, dst.src[lo*step:], dst.k, min(hi*nr, dst.n)-lo*nr, dst.ld, dst.trans)
-	}
-	if dst.Encode == nil {
-		strip(dst.words[lo*dst.pitch:hi*dst.pitch], lo, hi)
-		return
-	}
-	floats := make([]float32, dst.k*nr)
-	for p := lo; p < hi; p++ {
-		strip(floats, p, p+1)
-		words := dst.words[p*dst.pitch:][:dst.pitch]
-		var scale []float32
-		if dst.Scales {
-			scale = dst.scale[p*nr:][:nr]
-		}
-		dst.Encode(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 4*len(words)), scale, floats)
-	}
-}
-
-// packStrip cuts the first cols columns of src, [k,n] or [n,k], into panels.
-func packStrip(set *simd.Set, panels, src []float32, k, cols, ld int, trans bool) {
-	if k == 0 {
-		return
-	}
-	nr := set.NR
-	width := packWidth
-	if trans {
-		width = nr
-	}
-	for j := 0; j < cols; j += width {
-		n := min(width, cols-j)
-		to := panels[j*k:][:ceilDiv(n, nr)*nr*k]
-		if trans {
-			set.PackT(to, src[j*ld:], k, n, ld, nr)
-		} else {
-			set.Pack(to, src[j:], k, n, ld, nr)
-		}
-	}
-}
-
-// packWidth is how many columns are packed together, a multiple of NR: rows are
-// read in long pieces, but not written to too many places at once.
-const packWidth = 512
 
 // product is one product C = start + A·B, where start is C, the bias or zero.
 type product struct {
@@ -318,14 +212,6 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 		from = p0*nr*w.ldb + k0
 	}
 	packStrip(w.set, strip, w.b[from:], kc, min(p1*nr, w.n)-p0*nr, w.ldb, w.trans)
-}
-
-// part is the first of equal parts of n, none above limit; limit if n is 0.
-func part(n, limit int) int {
-	if n == 0 {
-		return limit
-	}
-	return ceilDiv(n, ceilDiv(n, limit))
 }
 
 // block computes rows [i, i+rows) of panels [p0,p1) over the depth [k0, k0+kc).
@@ -663,80 +549,10 @@ func (g *gemm) cached() *panels {
 	return p
 }
 
-// cachedIn returns the value that a cache has for a version. If it has none,
-// current is false and the caller fills the value, an older or a new one. A nil
-// cache has none, and then the value is own.
-func cachedIn[T any](c *device.Cache, version uint64, own *T) (value *T, current bool) {
-	if c == nil {
-		return own, false
-	}
-	if value, current = c.Load(version).(*T); current {
-		return value, true
-	}
-	if value, _ = c.Stale(version).(*T); value == nil {
-		value = new(T)
-	}
-	return value, false
-}
-
 // part computes rows [r0,r1) of panels [p0,p1).
 func (p *product) part(r0, r1, p0, p1 int) {
 	w := workerPool.Get()
 	w.product = *p
 	w.run(r0, r1, p0, p1)
 	w.put()
-}
-
-// sumBlock bounds the rows one kernel call adds up.
-const sumBlock = 2048
-
-// unit is the left operand of column sums: a row of ones, as a matrix with strides of 0.
-var unit = [1]float32{1}
-
-// SumRows is dst[j] (+)= Σ_i src[i*ld+j], each column one sum with i ascending:
-// the product of a row of ones with src.
-func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) {
-	if ld == 0 {
-		ld = cols
-	}
-	g := gemmPool.Get()
-	g.spec = device.GemmSpec{N: cols, K: rows, B: src, LDB: ld, C: dst, Acc: acc}
-	grain := ceilDiv(moveGrain, max(rows*b.set.NR, 1))
-	par.Each(ceilDiv(cols, b.set.NR), grain, b, &g.spec, (*Backend).sumPanels)
-	g.put()
-}
-
-func (b *Backend) sumPanels(s *device.GemmSpec, lo, hi int) {
-	w := workerPool.Get()
-	nr := b.set.NR
-	for p := lo; p < hi; p++ {
-		j := p * nr
-		n := min(nr, s.N-j)
-		c := s.C.Host[j : j+n]
-		if !s.Acc {
-			clear(c)
-		}
-		for i := 0; i < s.K; i += sumBlock {
-			rows, src, ld := min(sumBlock, s.K-i), s.B.Host[i*s.LDB+j:], s.LDB
-			if n < nr { // the kernel reads whole panels
-				w.packB = grow(w.packB, max(stripSize, sumBlock*nr))
-				b.set.Pack(w.packB[:rows*nr], src, rows, n, ld, nr)
-				src, ld = w.packB, nr
-			}
-			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &src[0], C: &c[0], From: &c[0]}
-			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: ld, K: rows}
-			b.set.Weights[device.F32].Tiles(&w.call)
-		}
-	}
-	w.put()
-}
-
-func ceilDiv(a, b int) int { return (a + b - 1) / b }
-
-// grow is s with length n, reallocated on a cache line if its capacity is short; the contents are lost then.
-func grow(s []float32, n int) []float32 {
-	if cap(s) < n {
-		return aligned(n)
-	}
-	return s[:n]
 }

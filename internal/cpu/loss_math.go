@@ -10,18 +10,6 @@ import "math"
 // finite amount of certainty instead of an infinite one.
 const minPositive = 1e-6
 
-// softplus is log(1+e^x) without overflow.
-func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }
-
-// logistic is 1/(1+e^-x), the derivative of softplus.
-func logistic(x float64) float64 {
-	e := exp(-math.Abs(x))
-	if x < 0 {
-		return e / (1 + e)
-	}
-	return 1 / (1 + e)
-}
-
 // positive maps a free parameter to softplus(x) + minPositive, with its derivative.
 func positive(x float64) (v, dv float64) { return softplus(x) + minPositive, logistic(x) }
 

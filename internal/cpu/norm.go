@@ -8,27 +8,6 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// workspace lends float32 memory that keeps its size between uses, and what
-// methods on it need to compute.
-type workspace struct {
-	set  *simd.Set
-	f    []float32
-	x    []float32 // of SumSquares
-	sums []float64
-}
-
-var workspaces par.Pool[workspace]
-
-// floats returns n elements holding whatever was there.
-func (w *workspace) floats(n int) []float32 {
-	w.f = grow(w.f, n)
-	return w.f
-}
-
-// rowBlock is how many rows of cols elements one partial sum over rows covers.
-// It depends on the width alone, so sums never depend on the worker count.
-func rowBlock(cols int) int { return max(64, 4096/max(cols, 1)) }
-
 // Norm is layer normalisation of each row. Gamma, Beta, Mean and RStd may be absent.
 func (b *Backend) Norm(s *device.NormSpec) {
 	if s.Cols == 0 {
@@ -119,12 +98,5 @@ func (w *workspace) normGradBlocks(s *device.NormSpec, lo, hi int) {
 			set.Scale(rstd, g)
 			store(set, s.DX.Host[r*cols:(r+1)*cols], g, s.AccX)
 		}
-	}
-}
-
-// foldRows adds rows 1.. of x [rows,cols] to row 0, in ascending order.
-func foldRows(set *simd.Set, x []float32, rows, cols int) {
-	for r := 1; r < rows; r++ {
-		set.Add(x[:cols], x[:cols], x[r*cols:(r+1)*cols])
 	}
 }

@@ -8,18 +8,6 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// elemGrain is the smallest share of elements worth another core where each
-// costs some nanoseconds.
-const elemGrain = 1 << 13
-
-// rowGrain is elemGrain in rows of cols elements.
-func rowGrain(cols int) int { return 1 + elemGrain/max(cols, 1) }
-
-// chunk is a workspace for values that are made and used up a piece at a time.
-type chunk [1024]float32
-
-var chunks par.Pool[chunk]
-
 // Softmax is e^x/Σe^x, or its logarithm, over each row's valid columns.
 func (b *Backend) Softmax(s *device.SoftmaxSpec) {
 	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxRows)
@@ -28,14 +16,6 @@ func (b *Backend) Softmax(s *device.SoftmaxSpec) {
 // SoftmaxGrad reads Y and DY.
 func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) {
 	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxGradRows)
-}
-
-// lengthOf is the i-th of some lengths that are n at most; n where there are none.
-func lengthOf(lens device.Ints, i, n int) int {
-	if lens.Zero() {
-		return n
-	}
-	return min(int(lens.Host[i]), n)
 }
 
 func (b *Backend) softmaxRows(s *device.SoftmaxSpec, lo, hi int) {
@@ -86,15 +66,6 @@ func (b *Backend) softmaxGradRows(s *device.SoftmaxSpec, lo, hi int) {
 			}
 			store(b.set, dx[i:i+m], g, s.AccX)
 		}
-	}
-}
-
-// store is dst = src, or dst += src.
-func store(set *simd.Set, dst, src []float32, acc bool) {
-	if acc {
-		set.Add(dst, dst, src)
-	} else {
-		copy(dst, src)
 	}
 }
 

@@ -9,33 +9,6 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// squaresBlock is how many squares one partial sum covers, whatever the worker count.
-const squaresBlock = 4096
-
-// SumSquares is dst[0] = Σ src².
-func (b *Backend) SumSquares(dst, src device.Buffer) {
-	w := workspaces.Get()
-	w.set, w.x = b.set, src.Host
-	blocks := ceilDiv(src.N, squaresBlock)
-	w.sums = resize(w.sums, blocks)
-	par.For(blocks, moveGrain/squaresBlock, w, func(w *workspace, lo, hi int) {
-		for k := lo; k < hi; k++ {
-			w.sums[k] = float64(w.set.SumSq(w.x[k*squaresBlock : min((k+1)*squaresBlock, len(w.x))]))
-		}
-	})
-	dst.Host[0] = float32(sumOf(w.sums))
-	w.x = nil
-	workspaces.Put(w)
-}
-
-// sumOf adds in order.
-func sumOf(v []float64) (sum float64) {
-	for _, x := range v {
-		sum += x
-	}
-	return sum
-}
-
 // ClipFactor is factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as
 // torch.nn.utils.clip_grad_norm_. A sum that is not finite becomes the factor
 // itself, so that Step skips.

@@ -41,14 +41,6 @@ func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
 	return u
 }
 
-// exp is e^x for x <= 0, and 0 where that is nothing to a float32: before float64 gets slow.
-func exp(x float64) float64 {
-	if x < -300 {
-		return 0
-	}
-	return math.Exp(x)
-}
-
 func slstmForward(r *row) {
 	H := r.h
 	i, f, z, o := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.gates[3*H:]
@@ -86,66 +78,5 @@ func slstmBackward(r *row) {
 		gi[j], gf[j] = simd.Narrow(di), simd.Narrow(df*(1-u.sigF))
 		gz[j], gout[j] = simd.Narrow(dc*u.i*(1-z*z)), simd.Narrow(dh*c/n*o*(1-o))
 		dcs[j], dns[j], dms[j] = simd.Narrow(dc*u.f), simd.Narrow(dn*u.f), simd.Narrow(df)
-	}
-}
-
-// minGRU and minLSTM (Feng et al. 2024, in their plain form): the gates see the
-// input alone, so W·x is one product over all of time and the rest is
-// elementwise. The engine may give it to several cores by units: u0 to u1 of r.
-//
-//	minGRU   z = σ(W_z x + b)   n = W_n x + b   h' = (1-z)⊙h + z⊙n
-//	minLSTM  f, i = σ(W x + b)  f' = f/(f+i)    i' = i/(f+i)   h' = f'⊙h + i'⊙n
-//
-// Where f and i are both 0, both gates being shut, h stays.
-
-// ofGate is the units to be computed in gate k.
-func (r *row) ofGate(k int) []float32 { return r.gates[k*r.h+r.u0 : k*r.h+r.u1] }
-
-func minGRUForward(r *row) {
-	z, n := r.ofGate(0), r.ofGate(1)
-	r.set.Sigmoid(z, z)
-	r.set.Lerp(r.out[r.u0:r.u1], r.hOld[r.u0:r.u1], n, z)
-}
-
-func minGRUBackward(r *row) {
-	dz, dn := r.ofGate(0), r.ofGate(1)
-	dh, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
-	d, keep := r.scratch(gradWork, len(dh)), r.scratch(gradWork2, len(dh))
-	r.set.Sub(d, dn, hOld)
-	r.set.Mul(d, d, dh)
-	r.set.Mul(dn, dh, dz) // dz is still z
-	oneMinus(keep, dz)
-	r.set.Mul(dh, dh, keep)
-	r.set.SigmoidGrad(dz, d)
-}
-
-func minLSTMForward(r *row) {
-	f, i, n := r.ofGate(0), r.ofGate(1), r.ofGate(2)
-	r.set.Sigmoid(f, f)
-	r.set.Sigmoid(i, i)
-	out, hOld := r.out[r.u0:r.u1], r.hOld[r.u0:r.u1]
-	for j := range f {
-		f, i, h := float64(f[j]), float64(i[j]), float64(hOld[j])
-		if f+i == 0 {
-			f = 1
-		}
-		out[j] = simd.Narrow((float64(f*h) + float64(i*float64(n[j]))) / (f + i))
-	}
-}
-
-func minLSTMBackward(r *row) {
-	gf, gi, gn := r.ofGate(0), r.ofGate(1), r.ofGate(2)
-	dhs, hOld := r.dh[r.u0:r.u1], r.hOld[r.u0:r.u1]
-	for j, dh32 := range dhs {
-		f, i, n, h, dh := float64(gf[j]), float64(gi[j]), float64(gn[j]), float64(hOld[j]), float64(dh32)
-		if f+i == 0 {
-			f = 1
-		}
-		s := f + i
-		d := dh * (h - n) * (f / s) * (i / s)
-		gf[j] = simd.Narrow(d * (1 - f))
-		gi[j] = simd.Narrow(-d * (1 - i))
-		gn[j] = simd.Narrow(dh * i / s)
-		dhs[j] = simd.Narrow(dh * f / s)
 	}
 }

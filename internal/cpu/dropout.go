@@ -1,0 +1,98 @@
+package cpu
+
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// The random numbers inside a scan are those of [Backend.Dropout], with one more
+// mixing for the row and the time, so that a row's depend on its number and the
+// step alone: not on its batch mates, their lengths or the threads.
+
+const (
+	dropH = uint64(iota) // added to the node's number
+	zoneH
+	zoneC
+)
+
+// draw fills v with 0 at probability p and keep otherwise.
+func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
+	if !e.Rows.Zero() {
+		b = int(e.Rows.Host[b])
+	}
+	key := mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden)
+	state := mix(key + (uint64(b)<<32|uint64(uint32(t)))*golden)
+	masks(v, state, uint64(math.Round(float64(p)*(1<<32))), math.Float32bits(keep))
+}
+
+// drawMask makes the masks of the states that enter R, for rows [lo,hi): one a sequence.
+func (e *scan) drawMask(lo, hi int) {
+	for b := lo; b < hi; b++ {
+		e.draw(e.mask[b*e.out:(b+1)*e.out], e.HDrop, float32(1/(1-float64(e.HDrop))), dropH, b, 0)
+	}
+}
+
+// Dropout multiplies each element by 0 with probability P, by 1/(1-P) otherwise.
+//
+// The generator is SplitMix64 (Steele, Lea and Flood, 2014) used by counter: a
+// key is mixed from (Seed, Step, Node); elements 2k and 2k+1 take the low and
+// high half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped when that
+// 32-bit number is below P·2^32. Any element's mask is thus known without the others.
+func (b *Backend) Dropout(s *device.DropoutSpec) {
+	par.Each(s.N, elemGrain, b, s, (*Backend).dropoutRange)
+}
+
+// golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.
+const golden = 0x9E3779B97F4A7C15
+
+// mix is SplitMix64's output function, a bijection (Stafford's variant 13).
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// factor is the mask of one element, 0 or 1/(1-P), from its 32 random bits.
+func factor(bits, threshold uint64, keep uint32) float32 {
+	dropped := uint32(int64(bits-threshold) >> 63) // all ones below the threshold
+	return math.Float32frombits(keep &^ dropped)
+}
+
+func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
+	key := mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
+	threshold := uint64(math.Round(float64(s.P) * (1 << 32)))
+	keep := math.Float32bits(float32(1 / (1 - float64(s.P))))
+	var m [256]float32
+	for lo < hi {
+		odd := lo % 2
+		n := min(len(m)-odd, hi-lo)
+		masks(m[:n+odd], key+uint64((lo-odd)/2)*golden, threshold, keep)
+		x, y := s.X.Host[lo:lo+n], s.Y.Host[lo:lo+n]
+		f := m[odd:][:n]
+		if s.Acc {
+			for i, v := range x {
+				y[i] = simd.Narrow(float64(y[i]) + float64(v*f[i])) // v*f is 0 or larger than v
+			}
+		} else {
+			for i, v := range x {
+				y[i] = v * f[i]
+			}
+		}
+		lo += n
+	}
+}
+
+// masks sets m to the factors that follow from a state of the generator.
+func masks(m []float32, state, threshold uint64, keep uint32) {
+	for i := 0; i < len(m); i += 2 {
+		state += golden
+		z := mix(state)
+		m[i] = factor(z&math.MaxUint32, threshold, keep)
+		if i+1 < len(m) {
+			m[i+1] = factor(z>>32, threshold, keep)
+		}
+	}
+}
