@@ -69,7 +69,7 @@ func (b *Backend) FreeInts(device.Ints) {}
 // Upload copies src to the front of dst, without subnormal numbers: kernels might
 // take them, but not all that is done with numbers is done by kernels.
 func (b *Backend) Upload(dst device.Buffer, src []float32) {
-	b.vector(dst.Host[:len(src)], src, 0, 0, func(v *vector, lo, hi int) { v.set.Flush(v.dst[lo:hi], v.src[lo:hi]) })
+	b.loop(moveGrain, vector{dst: dst.Host[:len(src)], src: src}, func(v *vector, lo, hi int) { v.set.Flush(v.dst[lo:hi], v.src[lo:hi]) })
 }
 
 // Download copies the front of src to dst.
@@ -95,10 +95,6 @@ type vector struct {
 
 var vectorPool par.Pool[vector]
 
-func (b *Backend) vector(dst, src []float32, p, q float32, body func(v *vector, lo, hi int)) {
-	b.loop(moveGrain, vector{dst: dst, src: src, p: p, q: q}, body)
-}
-
 // loop calls body on ranges of v's elements, each of at least grain.
 func (b *Backend) loop(grain int, of vector, body func(v *vector, lo, hi int)) {
 	v := vectorPool.Get()
@@ -111,7 +107,7 @@ func (b *Backend) loop(grain int, of vector, body func(v *vector, lo, hi int)) {
 
 // Fill sets every element of dst to v.
 func (b *Backend) Fill(dst device.Buffer, v float32) {
-	b.vector(dst.Host, nil, v, 0, func(v *vector, lo, hi int) {
+	b.loop(moveGrain, vector{dst: dst.Host, p: v}, func(v *vector, lo, hi int) {
 		d := v.dst[lo:hi]
 		if math.Float32bits(v.p) == 0 { // -0 is another number
 			clear(d)
@@ -129,5 +125,5 @@ func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
 	if acc {
 		body = func(v *vector, lo, hi int) { v.set.Add(v.dst[lo:hi], v.dst[lo:hi], v.src[lo:hi]) }
 	}
-	b.vector(dst.Host[:src.N], src.Host, 0, 0, body)
+	b.loop(moveGrain, vector{dst: dst.Host[:src.N], src: src.Host}, body)
 }

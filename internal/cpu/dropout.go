@@ -23,9 +23,8 @@ func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
 	if !e.Rows.Zero() {
 		b = int(e.Rows.Host[b])
 	}
-	key := mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden)
-	state := mix(key + (uint64(b)<<32|uint64(uint32(t)))*golden)
-	masks(v, state, uint64(math.Round(float64(p)*(1<<32))), math.Float32bits(keep))
+	state := mix(maskKey(e.Seed, e.Step, e.Node+stream) + (uint64(b)<<32|uint64(uint32(t)))*golden)
+	masks(v, state, threshold(p), math.Float32bits(keep))
 }
 
 // drawMask makes the masks of the states that enter R, for rows [lo,hi): one a sequence.
@@ -55,6 +54,14 @@ func mix(z uint64) uint64 {
 	return z ^ z>>31
 }
 
+// maskKey is the generator's key for a node in a step.
+func maskKey(seed, step, node uint64) uint64 {
+	return mix((mix((mix(seed+golden)^step)+golden) ^ node) + golden)
+}
+
+// threshold is p as a fraction of 2^32.
+func threshold(p float32) uint64 { return uint64(math.Round(float64(p) * (1 << 32))) }
+
 // factor is the mask of one element, 0 or 1/(1-P), from its 32 random bits.
 func factor(bits, threshold uint64, keep uint32) float32 {
 	dropped := uint32(int64(bits-threshold) >> 63) // all ones below the threshold
@@ -62,8 +69,7 @@ func factor(bits, threshold uint64, keep uint32) float32 {
 }
 
 func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
-	key := mix((mix((mix(s.Seed+golden)^s.Step)+golden) ^ s.Node) + golden)
-	threshold := uint64(math.Round(float64(s.P) * (1 << 32)))
+	key, threshold := maskKey(s.Seed, s.Step, s.Node), threshold(s.P)
 	keep := math.Float32bits(float32(1 / (1 - float64(s.P))))
 	var m [256]float32
 	for lo < hi {

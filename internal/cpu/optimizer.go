@@ -28,7 +28,7 @@ func (b *Backend) ScaleBy(x, factor device.Buffer) {
 	if factor.Host[0] == 1 {
 		return
 	}
-	b.vector(x.Host, nil, factor.Host[0], 0, func(v *vector, lo, hi int) { v.set.Scale(v.p, v.dst[lo:hi]) })
+	b.loop(moveGrain, vector{dst: x.Host, p: factor.Host[0]}, func(v *vector, lo, hi int) { v.set.Scale(v.p, v.dst[lo:hi]) })
 }
 
 // AddScaled is dst (+)= factor[0]·src.
@@ -38,12 +38,12 @@ func (b *Backend) AddScaled(dst, src, factor device.Buffer, acc bool) {
 		b.ScaleBy(dst, factor)
 		return
 	}
-	b.vector(dst.Host, src.Host, factor.Host[0], 0, func(v *vector, lo, hi int) { v.set.Axpy(v.p, v.dst[lo:hi], v.src[lo:hi]) })
+	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: factor.Host[0]}, func(v *vector, lo, hi int) { v.set.Axpy(v.p, v.dst[lo:hi], v.src[lo:hi]) })
 }
 
 // Clamp limits x to [lo,hi]; NaN stays NaN.
 func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
-	b.vector(x.Host, nil, lo, hi, func(a *vector, lo, hi int) {
+	b.loop(moveGrain, vector{dst: x.Host, p: lo, q: hi}, func(a *vector, lo, hi int) {
 		x := a.dst[lo:hi]
 		for i, v := range x {
 			if v < a.p {
@@ -57,7 +57,7 @@ func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
 
 // Lerp is dst += w·(src-dst).
 func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
-	b.vector(dst.Host, src.Host, w, 0, func(a *vector, lo, hi int) {
+	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: w}, func(a *vector, lo, hi int) {
 		x, y := a.dst[lo:hi], a.src[lo:hi]
 		for i, v := range x {
 			v := float64(v)

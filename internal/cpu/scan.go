@@ -337,24 +337,19 @@ func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {
 
 // inputs computes W·x + bias for the chunk, true steps only.
 func (e *scan) inputs() {
-	rows, perRow := e.steps*e.B, e.gw*max(1, e.I)
-	switch {
-	case !e.Active.Zero():
-		par.For(e.steps, ceilDiv(minGemmWork, e.B*perRow), e, func(e *scan, lo, hi int) {
-			for i := lo; i < hi; i++ {
-				e.inputRows(e.t0+i, 0, int(e.Active.Host[e.t0+i]))
-			}
-		})
-	case rows < 2*par.Workers():
-		par.For(e.panelsOf(e.gw), ceilDiv(minGemmWork, rows*e.b.set.NR*max(1, e.I)), e, func(e *scan, lo, hi int) {
-			p := e.input(e.t0, 0, e.steps*e.B)
-			p.part(0, p.m, lo, hi)
-		})
-	default:
-		par.For(rows, ceilDiv(minGemmWork, perRow), e, func(e *scan, lo, hi int) {
-			e.inputRows(e.t0, lo, hi-lo)
-		})
+	if e.Active.Zero() {
+		e.prod = e.input(e.t0, 0, e.steps*e.B)
+		e.prod.compute()
+		return
 	}
+	par.For(e.steps, ceilDiv(minGemmWork, e.B*e.gw*max(1, e.I)), e, func(e *scan, lo, hi int) {
+		for t := e.t0 + lo; t < e.t0+hi; t++ {
+			if n := int(e.Active.Host[t]); n > 0 {
+				p := e.input(t, 0, n)
+				p.part(0, n, 0, e.panelsOf(e.gw))
+			}
+		}
+	})
 }
 
 // share computes a product of a step, of rows as they stand: the member's share of the columns.
@@ -376,15 +371,6 @@ func (e *scan) input(t, lo, n int) product {
 		p.bias = nil
 	}
 	return p
-}
-
-// inputRows computes that.
-func (e *scan) inputRows(t, lo, n int) {
-	if n == 0 {
-		return
-	}
-	p := e.input(t, lo, n)
-	p.part(0, n, 0, e.panelsOf(e.gw))
 }
 
 func (e *scan) panelsOf(columns int) int { return ceilDiv(columns, e.b.set.NR) }

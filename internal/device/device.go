@@ -342,9 +342,6 @@ type LossSpec struct {
 	Target      Buffer // [N]
 	Classes     Ints   // [N], CrossEntropy
 	Weight      Buffer // [N] or absent
-	Lens        Ints   // [B] or absent: item n belongs to row n/PerRow, and counts if n%PerRow is below Lens[row]*PerStep
-	PerRow      int
-	PerStep     int
 	ClassWeight Buffer // [V] or absent
 	Ignore      int32  // a negative number such as -100
 	Smoothing   float32
