@@ -6,26 +6,25 @@ import (
 	"github.com/carousel-ml/carousel/internal/par"
 )
 
-// The scan engine owns time, direction, lengths, state and the matrix products;
-// a cell (cell.go) owns one batch row of one step.
+// The scan engine does time, direction, lengths, state and the matrix products;
+// a cell (cell.go) computes one batch row of one step. For one row, with H0 and
+// C0 as the state before the first step, a scan is the loop
 //
-// The work is split in one of two ways. Rows: each core runs all steps of its
-// rows without meeting the others. Columns, for few rows and large R: each core
-// keeps its columns of R in its own cache, and all meet twice a stage, or once a
-// step where a core can own units. A cell without R has a third way, units: what
-// a unit does depends on no other, so each core runs all steps of its units.
+//	for t in the order of the direction, inside the row's length
+//		gates = W·x[t] + BW + R·h + BR
+//		h, c = cell(gates, h, c)
+//		y[t] = h
 //
-// With many rows to a core, W·x and R·h of a step are one product over its rows,
-// whose gates are used up before they leave its caches. Else time goes in chunks
-// whose gates fit the cache: W·x of a chunk is one product, then its steps are
-// run. Backward, the weight gradients of a chunk are products over all its
-// steps. No bit depends on any of this.
+// A step is one or more stages, each a matrix product and then arithmetic on each
+// row. Backward the arithmetic comes first, and the stages in the opposite order.
 //
-// A step is one or more stages, each a matrix product followed, row by row, by
-// arithmetic; backward the arithmetic comes first and the stages in the other order.
+// scan_split.go describes how steps are divided among cores. Unless gates are
+// local, time is divided into chunks whose gates fit the cache: W·x of a chunk is
+// one product, and then its steps are run. Backward, the weight gradients of a
+// chunk are products over all its steps.
 
-// scanWork is what a scan saves or works in, the parts of ScanSpec.Work.
-// Gates has three lives: W·x + biases, then the gate activations, then (ScanGrad) the gate gradients.
+// scanWork is the parts of ScanSpec.Work. Gates holds W·x + biases, then the gate
+// activations, then (ScanGrad) the gate gradients.
 type scanWork struct {
 	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
 	Side  device.Buffer // [T or chunk,B,sideWidth]
@@ -37,10 +36,10 @@ type scanWork struct {
 	Stats device.Buffer // with NormX: [T or chunk,B,4], the norms' 1/deviation
 }
 
-// scanGates is how many elements of gates a scan that keeps nothing holds at once.
+// scanGates is the most elements of Gates in a scan without Keep.
 const scanGates = 1 << 18
 
-// keptSteps is for how many steps at once Gates and what lies as they do have room.
+// keptSteps returns the number of steps that Gates, Side, Mid, XHat and Stats have room for.
 func (b *Backend) keptSteps(s *device.ScanSpec) int {
 	if s.Keep {
 		return s.T
@@ -48,7 +47,7 @@ func (b *Backend) keptSteps(s *device.ScanSpec) int {
 	return max(1, min(s.T, b.gates/max(1, s.B*s.GateWidth())))
 }
 
-// sideWidth is the width of Side: all gates where they are normalised, one where the cell keeps one apart.
+// sideWidth returns the width of Side: all gates if they are normalised, one if the cell keeps R·h of one separate.
 func sideWidth(s *device.ScanSpec) int {
 	switch {
 	case s.Has(cell.NormX):
@@ -59,7 +58,7 @@ func sideWidth(s *device.ScanSpec) int {
 	return 0
 }
 
-// workSizes are the lengths of the parts of a scanWork, in its order.
+// workSizes returns the lengths of the parts of a scanWork, in its order.
 func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
 	steps, slots := b.keptSteps(s)*s.B, 2*s.B
 	if s.Keep {
@@ -79,10 +78,10 @@ func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
 	return n
 }
 
-// wholeLines is n rounded up to whole cache lines.
+// wholeLines returns n rounded up to whole cache lines.
 func wholeLines(n int) int { return (n + alignFloats - 1) &^ (alignFloats - 1) }
 
-// ScanWork is the length of them all, each part on cache lines of its own.
+// ScanWork returns the length of ScanSpec.Work. Each part begins on a cache line.
 func (b *Backend) ScanWork(s *device.ScanSpec) int {
 	sum := 0
 	for _, n := range b.workSizes(s) {
@@ -95,29 +94,28 @@ func (b *Backend) ScanWork(s *device.ScanSpec) int {
 type scan struct {
 	*device.ScanSpec
 	scanWork
-	sizes     [8]int // of its parts
 	b         *Backend
 	cell      *arithmetic
 	gw        int  // the width of Gates: G*H
 	out       int  // O, the width of h
 	cw        int  // C, the width of the other states
 	sw        int  // the width of Side
-	joined    int  // rows of R whose product with h joins W·x
-	tied      int  // rows whose two biases are simply added
-	local     bool // see localGates
-	parts     int  // that the rows are cut into
-	back      bool // ScanGrad
+	joined    int  // the first rows of R, whose product with h is added to W·x in Gates; that of the others is in Side
+	tied      int  // the first rows of BW and BR, which are added to each other
+	local     bool // localGates, in Scan
+	parts     int  // number of parts of the rows
+	back      bool // in ScanGrad
 	stages    []stage
-	plain     bool // the cell takes some rows at once and writes the output: nothing else comes after it
+	plain     bool // the cell takes several rows at once and writes the output: nothing is done after it
 	t0, steps int  // the chunk: times [t0, t0+steps)
 	i0, i1    int  // the steps of the chunk being run, in the order of the pass
 	g0        int  // the time of the first row of Gates
 	acts      actions
 
-	bias []float32 // BW + BR where they are added together
-	p    *weights  // those in use: kept ones, or own
+	bias []float32 // [G*H] BW + BR in the first tied rows, BW in the others
+	p    *weights  // the panels in use: cached ones, or own
 	own  weights
-	prod product   // one that is shared out as a whole
+	prod product   // a product that compute divides
 	pair beside    // of prod
 	mask []float32 // [B,O] of HDrop
 
@@ -127,14 +125,14 @@ type scan struct {
 	dp     []float32 // with Proj: [steps,B,O] gradient of the projection
 	acc    []float32 // [B,vectors.n] gradients of the vector parameters, row by row
 	vec    vectors
-	sums   []float32    // [G*H]
+	sums   []float32    // [G*H] bias gradients of a chunk
 	packed [3][]float32 // ragged rows gathered: inputs, states before, input gradients
 }
 
-// weights are those of a direction as right operands.
+// weights is the matrices of a direction in panels, as right operands.
 type weights struct {
-	w    panels // W, transposed; backward: as it is
-	r    panels // the first rows of R, the same way
+	w    panels // W, transposed; backward: not transposed
+	r    panels // the first rows of R, likewise
 	side panels // the other rows of R
 	proj panels // P
 }
@@ -166,7 +164,7 @@ func eachRow(f func(r *row)) func(e *scan, r *row, t, lo, hi int) {
 	}
 }
 
-// setStages chooses the stages of a step in the direction of the pass.
+// setStages sets the stages of a step for the pass, forward or backward.
 func (e *scan) setStages() {
 	forward, backward := oneStage, oneStageBack
 	switch {
@@ -186,7 +184,6 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	e := scanPool.Get()
 	e.ScanSpec, e.b, e.back, e.local = s, b, back, false
 	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
-	e.sizes = b.workSizes(s)
 	e.carve()
 	e.joined, e.tied = e.gw, e.gw
 	if cell.Table[s.Cell].Side {
@@ -206,12 +203,13 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	return e
 }
 
-// carve cuts a scan's Work into its parts.
+// carve divides a scan's Work into its parts.
 func (e *scan) carve() {
 	e.scanWork = scanWork{}
+	sizes := e.b.workSizes(e.ScanSpec)
 	at := 0
 	for i, part := range [...]*device.Buffer{&e.Gates, &e.Side, &e.Hs, &e.Cs, &e.HIn, &e.Mid, &e.XHat, &e.Stats} {
-		if n := e.sizes[i]; n > 0 {
+		if n := sizes[i]; n > 0 {
 			*part = e.Work.Slice(at, at+n)
 			at += wholeLines(n)
 		}
@@ -223,7 +221,7 @@ func (e *scan) done() {
 	scanPool.Put(e)
 }
 
-// gateRow is the first row of time t in Gates and what lies as they do.
+// gateRow returns the first row of time t in Gates, Side, Mid, XHat and Stats.
 func (e *scan) gateRow(t int) int {
 	if e.local && !e.Keep {
 		return 0
@@ -282,7 +280,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	e.done()
 }
 
-// mergeBias adds the two biases, but for a gate whose products stay apart.
+// mergeBias adds the two biases, except of a gate whose R·h is kept separate.
 func (e *scan) mergeBias() {
 	e.bias = grow(e.bias, e.gw)
 	if !e.Has(cell.BW) {
@@ -296,7 +294,7 @@ func (e *scan) mergeBias() {
 }
 
 // packWeights sets e.p to the panels of W, R and P for the pass: those in the
-// cache if they are of this version, or else packed now.
+// cache if they have the current version, or else new ones.
 func (e *scan) packWeights() {
 	c := e.Cache
 	if e.back {
@@ -325,7 +323,7 @@ func (e *scan) packWeights() {
 	}
 }
 
-// packRows packs rows [lo,hi) of a matrix: forward transposed, backward as they are.
+// packRows packs rows [lo,hi) of a matrix, in a forward pass transposed.
 func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {
 	cols := e.Dims(p)[1]
 	k, n := hi-lo, cols
@@ -335,7 +333,7 @@ func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {
 	e.b.pack(to, e.Params[p].Host[lo*cols:], k, n, cols, !e.back)
 }
 
-// inputs computes W·x + bias for the chunk, true steps only.
+// inputs computes W·x + bias for the chunk, inside sequences only.
 func (e *scan) inputs() {
 	if e.Active.Zero() {
 		e.prod = e.input(e.t0, 0, e.steps*e.B)
@@ -352,7 +350,7 @@ func (e *scan) inputs() {
 	})
 }
 
-// share computes a product of a step, of rows as they stand: the member's share of the columns.
+// share computes a member's share of the columns of a product of a step. p needs no set, and cs is 1.
 func (e *scan) share(w *worker, m par.Member, p product) {
 	if p.m > 0 {
 		p.set, p.cs = e.b.set, 1
@@ -362,7 +360,7 @@ func (e *scan) share(w *worker, m par.Member, p product) {
 	}
 }
 
-// input is W·x + bias of n rows from row lo of time t on; where W·x is normalised the bias comes after that.
+// input returns the product W·x + bias of n rows from row lo of time t on. If W·x is normalised, the bias is added later.
 func (e *scan) input(t, lo, n int) product {
 	GH := e.gw
 	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[(t*e.B+lo)*e.I:], rs: e.I, cs: 1,
@@ -375,7 +373,7 @@ func (e *scan) input(t, lo, n int) product {
 
 func (e *scan) panelsOf(columns int) int { return ceilDiv(columns, e.b.set.NR) }
 
-// before and after are the slots of Hs and Cs around time t.
+// before and after return the slots of Hs and Cs that hold the states around time t.
 func (e *scan) before(t int) int {
 	switch {
 	case !e.Keep:
@@ -394,7 +392,7 @@ func (e *scan) after(t int) int {
 	return e.before(t + 1)
 }
 
-// ends are the slots of the initial and of the final state.
+// ends returns the slots of the initial and of the final state.
 func (e *scan) ends() (first, last int) {
 	switch {
 	case e.T == 0:
@@ -405,7 +403,7 @@ func (e *scan) ends() (first, last int) {
 	return e.before(0), e.after(e.T - 1)
 }
 
-// at is the i-th time of the chunk in the order of the pass.
+// at returns the i-th time of the chunk in the order of the pass.
 func (e *scan) at(i int) int {
 	if e.Reverse != e.back {
 		return e.t0 + e.steps - 1 - i
@@ -413,7 +411,7 @@ func (e *scan) at(i int) int {
 	return e.t0 + i
 }
 
-// inside is how many of rows [lo,hi) are inside their sequence at t.
+// inside returns how many of rows [lo,hi) are inside their sequence at t: the first ones.
 func (e *scan) inside(t, lo, hi int) int {
 	if e.Active.Zero() {
 		return hi - lo
@@ -421,12 +419,12 @@ func (e *scan) inside(t, lo, hi int) int {
 	return min(max(int(e.Active.Host[t])-lo, 0), hi-lo)
 }
 
-// slot is rows [lo,hi) of slot i of a [_,B,width] buffer.
+// slot returns rows [lo,hi) of slot i of a [_,B,width] buffer.
 func (e *scan) slot(buf device.Buffer, width, i, lo, hi int) []float32 {
 	return buf.Host[(i*e.B+lo)*width : (i*e.B+hi)*width]
 }
 
-// startRows puts the initial state into the slot that the first step reads.
+// startRows copies the initial states of rows [lo,hi) to the slot that the first step reads.
 func startRows(e *scan, lo, hi int) {
 	slot, _ := e.ends()
 	h := e.slot(e.Hs, e.out, slot, lo, hi)
@@ -440,7 +438,7 @@ func startRows(e *scan, lo, hi int) {
 	}
 }
 
-// load copies a part of src to dst, zeros if src is absent.
+// load copies src[from:] to dst; if src is absent it clears dst.
 func load(dst []float32, src device.Buffer, from int) {
 	if src.Zero() {
 		clear(dst)
@@ -449,7 +447,7 @@ func load(dst []float32, src device.Buffer, from int) {
 	copy(dst, src.Host[from:])
 }
 
-// finishRows takes the final state from the slot that the last step wrote.
+// finishRows copies the final states of rows [lo,hi) from the slot that the last step wrote.
 func finishRows(e *scan, lo, hi int) {
 	_, slot := e.ends()
 	copy(e.slot(e.HN, e.out, 0, lo, hi), e.slot(e.Hs, e.out, slot, lo, hi))
@@ -458,7 +456,7 @@ func finishRows(e *scan, lo, hi int) {
 	}
 }
 
-// trace copies out what the spec asks to see.
+// trace copies gates and states to TraceGates and TraceCells.
 func (e *scan) trace() {
 	if !e.TraceGates.Zero() {
 		for t := range e.T {
@@ -474,20 +472,20 @@ func (e *scan) trace() {
 // rowSteps runs steps [i0,i1) for the rows of parts [from,to).
 func rowSteps(e *scan, from, to int) { e.runSteps(par.Member{}, e.cut(from), e.cut(to)) }
 
-// columnSteps runs them as a member of a gang; i1 is then where that ended.
+// columnSteps runs steps [i0,i1) as a member of a gang, and sets i1 to the step after the last one run.
 func columnSteps(e *scan, m par.Member) {
 	if end := e.runSteps(m, 0, e.B); m.First() {
 		e.i1 = end
 	}
 }
 
-// runSteps runs steps from i0 on for rows [lo,hi). A member computes its share
-// of the products' columns, and the cells of its share of the rows or of the
-// units. The result is the step where it stopped: i1, or an earlier one if the
-// gang should end. Forward a stage's product comes first, backward its rows.
+// runSteps runs steps [i0,i1) for rows [lo,hi). A member computes its share of
+// the products' columns and the cells of its share of the rows or units. It
+// returns the step after the last one run: i1, or less if the gang should end.
+// Forward a stage's product comes first, backward its rows.
 func (e *scan) runSteps(m par.Member, lo, hi int) (i int) {
 	w, r := workerPool.Get(), e.newRow()
-	first, last, pinned := e.ownRows(r, m, lo, hi)
+	first, last, byUnits := e.ownRows(r, m, lo, hi)
 	together, end := true, e.i1
 	for i = e.i0; i < end && together; i++ {
 		t := e.at(i)
@@ -497,7 +495,7 @@ func (e *scan) runSteps(m par.Member, lo, hi int) (i int) {
 				together = m.Barrier()
 			}
 			s.product(e, w, t, lo, hi, m)
-			if !pinned {
+			if !byUnits {
 				together = m.Barrier()
 			}
 			if !e.back {
@@ -524,7 +522,7 @@ func unitSteps(e *scan, lo, hi int) {
 	r.put()
 }
 
-// entering is the states that R is multiplied with.
+// entering returns the states that R is multiplied with.
 func (e *scan) entering() device.Buffer {
 	if e.HDrop > 0 {
 		return e.HIn
@@ -532,8 +530,8 @@ func (e *scan) entering() device.Buffer {
 	return e.Hs
 }
 
-// recur adds R·h to the gates of rows [lo,hi) at time t, or makes them if they
-// are local: the member's share of the columns.
+// recur adds R·h to the gates of rows [lo,hi) at time t, or computes W·x + R·h if
+// gates are local: the member's share of the columns.
 func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 	n := e.inside(t, lo, hi)
 	if n == 0 || !e.Has(cell.R) {
@@ -554,7 +552,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		w.product = product{set: e.b.set, m: n, n: e.joined, k: e.out, a: h, rs: e.out, cs: 1, panels: &e.p.r,
 			c: e.Gates.Host[base*GH:], ldc: GH, acc: true}
 		p0, p1 := m.Share(e.panelsOf(e.joined))
-		if e.pinned(m) {
+		if e.ownsUnits(m) {
 			each := e.H / e.b.set.NR
 			p0, p1 = m.Share(each)
 			w.some = runs{p0, p1 - p0, each, t&1 == 1}
@@ -578,13 +576,13 @@ func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
 		panels: &e.p.side, c: e.Gates.Host[base*e.gw+e.joined:], ldc: e.gw, acc: true})
 }
 
-// project makes the new state P·m.
+// project computes the new state P·m.
 func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
 	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H,
 		panels: &e.p.proj, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out})
 }
 
-// cells runs the cell for r's units of rows [lo,hi) at time t.
+// cells computes the cell for r's units of rows [lo,hi) at time t.
 func (e *scan) cells(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
 	if r.u0 == r.u1 {
@@ -599,7 +597,7 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 			r.output()
 		}
 	}
-	for b := lo + n; b < hi; b++ { // past the row's end: zero output, state kept
+	for b := lo + n; b < hi; b++ { // past the row's end: zero output, unchanged state
 		o0, o1 := e.outputsOf(r)
 		clear(e.Y.Host[(t*e.B+b)*e.YLd+e.YOff:][o0:o1])
 		e.keep(e.Hs, e.out, t, b, o0, o1)
@@ -611,7 +609,7 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 	}
 }
 
-// outputsOf is the part of h that r's units make.
+// outputsOf returns the part of h that r's units produce.
 func (e *scan) outputsOf(r *row) (lo, hi int) {
 	if e.Proj > 0 {
 		return 0, e.out
@@ -619,7 +617,7 @@ func (e *scan) outputsOf(r *row) (lo, hi int) {
 	return r.u0, r.u1
 }
 
-// cellsOf is the part of the other states that r's units make.
+// cellsOf returns the part of the other states that r's units produce.
 func (e *scan) cellsOf(r *row) (lo, hi int) {
 	if r.u1-r.u0 == e.H {
 		return 0, e.cw
@@ -627,12 +625,12 @@ func (e *scan) cellsOf(r *row) (lo, hi int) {
 	return min(r.u0, e.cw), min(r.u1, e.cw)
 }
 
-// keep copies elements [lo,hi) of row b of a state over time t.
+// keep copies elements [lo,hi) of row b of a state from before time t to after it.
 func (e *scan) keep(buf device.Buffer, width, t, b, lo, hi int) {
 	copy(e.slot(buf, width, e.after(t), b, b+1)[lo:hi], e.slot(buf, width, e.before(t), b, b+1)[lo:])
 }
 
-// output turns the cell's h into the new state, the output, and what enters R next.
+// output computes the new state, the output and the next operand of R from the cell's h.
 func (r *row) output() {
 	e := r.e
 	if e.ZoneH > 0 {

@@ -7,20 +7,31 @@ import (
 	"github.com/carousel-ml/carousel/internal/par"
 )
 
+// The steps of a chunk are divided among the cores in one of these ways. No bit
+// depends on it.
+//
+//	rows           each core runs all steps of its rows; no synchronisation
+//	rows, local    likewise, with W·x + R·h of a step as one product: localGates
+//	columns        each core computes its columns of R·h and the cells of its
+//	               rows; two barriers per stage: prefersColumns
+//	columns by     each core computes all gates of its units and their cells;
+//	units          one barrier per step: ownsUnits
+//	units          without R: each core runs all steps of its units; no
+//	               synchronisation: splitsUnits
 const (
 	cacheShare = 1 << 19 // bytes of R that stay in a core's own cache beside its other work
 	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
 	chunkGates = 1 << 19 // elements of gates in a chunk
-	gangWork   = 1 << 24 // multiply-adds a gang does before it is asked again whether it is worth it
-	localBytes = 8 << 20 // of W and R that a core reads again at each step without waiting for them
-	streamWork = 72      // rows of a core times those of a tile that keep it busy while R comes from the cache that all share
-	conflict   = 512     // rows so many elements apart, or a multiple, fall into the same few sets of a cache
-	cellWork   = 16      // multiply-adds that a gate of a cell without R counts for
-	unitBlock  = 16      // units that stay together when units are split
-	cellUnits  = 1 << 14 // units of rows that a cell's kernel takes at once
+	gangWork   = 1 << 24 // multiply-adds of a gang before the split is chosen again
+	localBytes = 8 << 20 // W and R up to this size are read again in each step without waiting for memory
+	streamWork = 72      // a core with this many rows times rows per tile is busy while R comes from the shared cache
+	conflict   = 512     // rows a multiple of this many elements apart fall into the same few cache sets
+	cellWork   = 16      // multiply-adds that a gate of a cell without R counts as
+	unitBlock  = 16      // units that are not divided further
+	cellUnits  = 1 << 14 // units of rows per call of a cell's kernel
 )
 
-// recurrent is the multiply-adds a row makes in a step.
+// recurrent returns the multiply-adds per row and step.
 func (e *scan) recurrent() int {
 	if !e.Has(cell.R) {
 		return e.gw * cellWork
@@ -28,9 +39,9 @@ func (e *scan) recurrent() int {
 	return e.gw * e.out
 }
 
-// prefersColumns decides the split: by columns when the rows are too few to go
-// round, or so few that each core would spend its time reading an R that its
-// cache cannot hold.
+// prefersColumns reports whether to divide by columns: if there are fewer than
+// two rows per core, or so few that each core would spend its time reading an R
+// that its cache cannot hold.
 func (e *scan) prefersColumns() bool {
 	workers, r := par.Workers(), e.recurrent()
 	if e.B*r < teamWork || !e.Has(cell.R) || !par.CanGang() {
@@ -40,41 +51,41 @@ func (e *scan) prefersColumns() bool {
 	return rows < 2 || rows < e.manyRows() && 4*r > cacheShare
 }
 
-// gangSteps is how many steps a gang goes on for.
+// gangSteps returns the number of steps of one gang.
 func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
 
-// manyRows is how many rows of a core make it worth reading all of R at each
-// step: the fewer, the more of them a tile takes at once.
+// manyRows returns the rows per core from which it pays to read all of R in each
+// step. The larger a tile, the fewer.
 func (e *scan) manyRows() int { return streamWork / e.b.set.MR }
 
-// chunkSteps is how many steps make a chunk, of at most limit. It depends on the
-// shape alone: weight gradients are summed chunk by chunk, in one order always.
+// chunkSteps returns the number of steps of a chunk, limit at most. It depends on
+// the shape alone, because weight gradients are summed chunk by chunk.
 func (e *scan) chunkSteps(limit int) int {
 	return max(1, min(limit, chunkGates/max(1, e.B*e.gw)))
 }
 
-// splitsUnits says whether the units of a row are independent of each other.
+// splitsUnits reports whether the units of a row are independent of each other.
 func (e *scan) splitsUnits() bool { return !e.Has(cell.R) && e.ZoneH == 0 }
 
-// blocks is how many blocks of units a row has.
+// blocks returns the number of blocks of units of a row.
 func (e *scan) blocks() int { return ceilDiv(e.H, unitBlock) }
 
-// blockGrain is how many of them make a core's share worth waking it for.
+// blockGrain returns the fewest blocks that are worth another core.
 func (e *scan) blockGrain() int {
 	return ceilDiv(minGemmWork, e.steps*(e.gw/e.H)*unitBlock*cellWork)
 }
 
-// pinned says whether the members of a gang own units, with all columns of R
-// that these need and their part of the cell, because the rows do not go round.
-// Then they meet only once a step.
-func (e *scan) pinned(m par.Member) bool {
+// ownsUnits reports whether each member of a gang computes all gates of its units
+// and their cells, because there are fewer rows than members. Then one barrier
+// per step is enough.
+func (e *scan) ownsUnits(m par.Member) bool {
 	return e.plain && e.cell == &plainLSTM && e.H%e.b.set.NR == 0 && e.B < m.Members()
 }
 
-// ownRows is a member's share of rows [lo,hi): all of them where it is pinned,
-// and r has its share of the units.
-func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, pinned bool) {
-	if e.pinned(m) {
+// ownRows returns a member's share of rows [lo,hi). If it owns units, that is all
+// rows, and r gets its units.
+func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, byUnits bool) {
+	if e.ownsUnits(m) {
 		u0, u1 := m.Share(e.H / e.b.set.NR)
 		r.u0, r.u1 = u0*e.b.set.NR, u1*e.b.set.NR
 		return lo, hi, true
@@ -83,29 +94,31 @@ func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, pinne
 	return lo + first, lo + last, false
 }
 
-// localGates says whether each core makes the gates of its rows step by step,
-// W·x and R·h in one product, and not W·x of a chunk before its steps. With rows
-// enough to fill a tile this costs no more, and the gates of a step are used
-// before they leave the core's first caches.
+// localGates reports whether each core computes W·x + R·h of its rows per step as
+// one product, instead of W·x of a whole chunk in advance. With enough rows to
+// fill a tile this costs no more, and the gates of a step are used before they
+// leave the core's L1 and L2 caches.
 func (e *scan) localGates() bool {
 	return e.B >= e.manyRows()*par.Workers() && e.Has(cell.R) && !e.Has(cell.NormX) &&
 		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0 && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
-// cutRows cuts the rows of the chunk into parts of like work, each worth a core.
+// cutRows sets and returns the number of parts that the rows are divided into,
+// each of them worth a core.
 func (e *scan) cutRows() int {
 	grain := ceilDiv(minGemmWork, max(1, e.steps*e.recurrent()))
 	e.parts = max(1, min(par.Workers(), e.B/grain))
 	return e.parts
 }
 
-// cut is the first row of a part: where rows end early, the sooner those of long ones.
+// cut returns the first row of a part. Parts have equal numbers of steps inside
+// sequences, so those with long rows have fewer rows.
 func (e *scan) cut(part int) int {
 	if e.Active.Zero() || part == e.parts {
 		return part * e.B / e.parts
 	}
 	active := e.Active.Host[e.t0 : e.t0+e.steps]
-	before := func(row int) int { // the steps of the rows before this one
+	before := func(row int) int { // steps of the rows before this one
 		n := 0
 		for _, a := range active {
 			n += min(int(a), row)
@@ -116,8 +129,8 @@ func (e *scan) cut(part int) int {
 	return sort.Search(e.B, func(row int) bool { return before(row) >= share })
 }
 
-// cellRows is how many rows the cell takes at once: more than one where nothing
-// comes between them, but so few that a call stays short.
+// cellRows returns the number of rows per call of the cell: more than one if
+// nothing else is done between rows, but few enough to keep the call short.
 func (e *scan) cellRows() int {
 	if !e.plain {
 		return 1
