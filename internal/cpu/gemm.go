@@ -6,28 +6,32 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Blocking of a product, in elements. A part of a panel of B is read again for
-// each tile of rows, from the first cache or just behind it; a block of A,
-// packed, is read again for each panel from the second; a strip of B, packed,
-// for each block of rows from the third. C, whose every pass may come from
-// memory, has the more passes the shorter the parts. No bit depends on these
-// numbers: an element's chain of multiply-adds is picked up from C where the
-// last part left it.
+// Blocking of a product, in elements. A part of a panel of B is read for each tile
+// of rows, from L1 or L2; a packed block of A for each panel, from L2; a packed
+// strip of B for each block of rows, from L3. C may come from memory in every
+// pass, and the shorter the parts, the more passes there are. No bit depends on
+// these numbers: a chain of multiply-adds continues from C.
 const (
 	panelPart = 8 << 10
 	blockSize = 64 << 10
 	stripSize = 384 << 10
-	longRun   = 2048 // the most that one kernel call goes through
+	longRun   = 2048 // the greatest depth of one kernel call
 )
 
-// product is one product C = start + A·B, where start is C, the bias or zero.
+// product is one product C = start + A·B, where start is C, the bias or zero:
+//
+//	for i < m, j < n
+//		x = c[i*ldc+j] if acc, + bias[j] if there is one
+//		for p < k, ascending
+//			x += a[i*rs+p*cs] * B[p,j]
+//		c[i*ldc+j] = x
 type product struct {
 	set     *simd.Set
 	m, n, k int
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
 	panels  *panels   // B in panels
-	b       []float32 // or, without them, B as it stands: [k,n] with row stride ldb or, with trans, [n,k]
+	b       []float32 // if panels is nil: B [k,n] with row stride ldb or, with trans, [n,k]
 	ldb     int
 	trans   bool
 	c       []float32
@@ -39,8 +43,8 @@ type product struct {
 	beside  *beside
 }
 
-// beside is a second product of the same A, which comes without panels: its
-// panels follow those of the first, and A is packed once for both.
+// beside is a second product C = C + A·B of the same A, with B [k,n] not in
+// panels. Its panels are counted after those of the first, and A is packed once.
 type beside struct {
 	n   int
 	b   []float32
@@ -49,7 +53,7 @@ type beside struct {
 	ldc int
 }
 
-// own is how many panels the product has, and columns with those of the one beside it.
+// own returns the number of panels of the product, columns that number with those of beside.
 func (p *product) own() int { return ceilDiv(p.n, p.set.NR) }
 
 func (p *product) columns() int {
@@ -59,7 +63,7 @@ func (p *product) columns() int {
 	return p.own() + ceilDiv(p.beside.n, p.set.NR)
 }
 
-// target is C where panel p begins in its first row, C's row stride, and how many columns are left there.
+// target returns C from the first element of panel p on, C's row stride, and the number of columns from there.
 func (p *product) target(panel int) (c []float32, ld, left int) {
 	nr := p.set.NR
 	if s, own := p.beside, p.own(); s != nil && panel >= own {
@@ -69,15 +73,16 @@ func (p *product) target(panel int) (c []float32, ld, left int) {
 	return p.c[panel*nr:], p.ldc, p.n - panel*nr
 }
 
-// runs says which panels of C a product has, if width is not 0: so many from
-// panel first on, as many again a pitch further, and so on.
+// runs selects panels of C: width panels starting at first, then again every pitch
+// panels. Width 0 selects all.
 type runs struct {
 	first, width, pitch int
-	back                bool // the last panels first
+	back                bool // in descending order
 }
 
-// addend is a second product that is added to the first, if k is not 0: A [m,k], and B in panels.
-// The first must have panels too, of the same kind, and rows of A as they stand (cs 1).
+// addend is a second product that is added to the first, if k is not 0: A [m,k]
+// with row stride rs, and B in panels. The first must also have panels, of the same
+// kind, and cs 1.
 type addend struct {
 	k      int
 	a      []float32
@@ -85,7 +90,7 @@ type addend struct {
 	panels *panels
 }
 
-// at is where the p-th panel of the product stands in B and C.
+// at returns the panel of B and C that is the p-th of the selected ones.
 func (p *product) at(panel int) int {
 	s := &p.some
 	if s.width == 0 {
@@ -94,14 +99,14 @@ func (p *product) at(panel int) int {
 	return s.first + panel/s.width*s.pitch + panel%s.width
 }
 
-// worker is a product with the workspace of one goroutine computing a part of it.
+// worker is a product and the workspace of a goroutine that computes a part of it.
 type worker struct {
 	product
 	kind  *simd.Weights // of B
 	call  simd.Tiles
 	tiles [callTiles]simd.Tile // those of the call
 	packA []float32            // a block of A: tile after tile, each [k][M]
-	packB []float32            // a strip of B in panels, where there are none yet
+	packB []float32            // a strip of B in panels, if the product has none
 	first int                  // the first panel of the strip
 }
 
@@ -113,14 +118,14 @@ func (w *worker) put() {
 	workerPool.Put(w)
 }
 
-// A kernel call takes some tiles, since to begin and end one costs as much as a
-// small tile, but not more than keep it short; see package simd.
+// A kernel call takes several tiles, because entry and exit cost as much as a small
+// tile, but few enough to keep the call short; see package simd.
 const (
 	callTiles = 16
-	callWork  = 1 << 18 // multiply-adds, each of which may need 4 bytes from memory
+	callWork  = 1 << 18 // multiply-adds; each may read 4 bytes from memory
 )
 
-// flush computes the tiles added since the last time.
+// flush computes the tiles of the call and empties it.
 func (w *worker) flush() {
 	if w.call.Count > 0 {
 		w.call.First = &w.tiles[0]
@@ -132,7 +137,7 @@ func (w *worker) flush() {
 // run computes rows [r0,r1) of panels [p0,p1).
 func (w *worker) run(r0, r1, p0, p1 int) {
 	nr := w.set.NR
-	if then := w.then; then.k > 0 && simd.Abreast(r1-r0) > 1 { // tiles abreast take one product
+	if then := w.then; then.k > 0 && simd.Abreast(r1-r0) > 1 { // tiles abreast take one product only
 		whole := w.product
 		w.then = addend{}
 		w.run(r0, r1, p0, p1)
@@ -151,7 +156,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 	if w.kind = &w.set.Weights[device.F32]; w.panels != nil {
 		w.kind = w.panels.Weights
 	}
-	depth := longRun // one tile of rows reads each panel once: without a break
+	depth := longRun // one tile of rows reads each panel only once
 	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.Flushes {
 		depth = part(w.k, panelPart/nr)
 	}
@@ -180,11 +185,11 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 	}
 }
 
-// inPlace says whether B, which comes without panels, is read as it stands: few
-// rows of A pass over it and it lies right already.
+// inPlace reports whether B is read in place although it is not in panels: it has
+// the right order, and few rows of A read it.
 func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR && w.beside == nil }
 
-// packLast makes a panel of the last columns of B, if they fill none and are among panels up to p1.
+// packLast packs the last columns of B if they do not fill a panel and are before panel p1.
 func (w *worker) packLast(p1 int) {
 	nr := w.set.NR
 	if rest := w.n % nr; rest > 0 && p1*nr > w.n {
@@ -193,11 +198,11 @@ func (w *worker) packLast(p1 int) {
 	}
 }
 
-// packPanels makes the strip of panels [p0,p1) over the depth [k0, k0+kc).
+// packPanels packs the strip of panels [p0,p1) over the depth [k0, k0+kc).
 func (w *worker) packPanels(p0, p1, k0, kc int) {
 	nr := w.set.NR
 	size := (p1 - p0) * kc * nr
-	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // whole, so that a workspace grows once whoever takes it
+	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // the full size, so that each workspace grows only once
 	strip := w.packB[:size]
 	if s, own := w.beside, w.own(); s != nil && p1 > own {
 		p := max(p0, own)
@@ -218,7 +223,7 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	call, nr := &w.call, w.set.NR
 	tiles := ceilDiv(rows, w.set.MR)
-	height, higher := rows/tiles, rows%tiles // so many tiles have a row more
+	height, higher := rows/tiles, rows%tiles // the first higher tiles have one row more
 	a, origin := w.a, i*w.rs+k0*w.cs
 	pack := kc > 0 && w.worthPacking(p1-p0)
 	call.K, call.RS, call.K2 = kc, w.rs, 0
@@ -252,7 +257,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 		if call.LDFrom = 0; own {
 			call.LDFrom = ld
 		}
-		var b2, after *float32 // what all tiles of the panel share, and where C goes on after them
+		var b2, after *float32 // the same for all tiles of the panel; C of the next panel
 		if call.K2 > 0 {
 			b2 = &w.then.panels.words[p*w.then.panels.pitch]
 		}
@@ -304,8 +309,8 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	w.flush()
 }
 
-// group is the next panels of [p0,p1) that a tile takes: abreast of them, if so
-// many are left that lie side by side and are full, or else one.
+// group returns the next panels of [p0,p1) for one tile: abreast panels if that
+// many adjacent full ones are left, otherwise one.
 func (p *product) group(p0, p1, abreast int) (panel, n int) {
 	first := p0
 	if p.some.back {
@@ -323,7 +328,7 @@ func (p *product) group(p0, p1, abreast int) (panel, n int) {
 	return p.at(p0), 1
 }
 
-// scales are those of panel p of B and of the addend's.
+// scales returns the scales of panel p of B and of the addend's B.
 func (w *worker) scales(p int) (scale, scale2 *float32) {
 	if w.then.k > 0 {
 		scale2 = &w.then.panels.scale[p*w.set.NR]
@@ -331,7 +336,7 @@ func (w *worker) scales(p int) (scale, scale2 *float32) {
 	return &w.panels.scale[p*w.set.NR], scale2
 }
 
-// aim gives panel p of B, its strides, and the next panel if there is one and it is worth fetching.
+// aim returns panel p of B, its strides, and the panel to prefetch, if there is one.
 func (w *worker) aim(p, next, k0, kc, groups int) (b *float32, ldb, pitch int, coming []float32) {
 	if kc == 0 {
 		return nil, 0, 0, nil
@@ -344,8 +349,8 @@ func (w *worker) aim(p, next, k0, kc, groups int) (b *float32, ldb, pitch int, c
 	return &panel[0], ldb, pitch, coming
 }
 
-// start says what the tiles of panel p start from at depth k0: their own C, or
-// the same row for all, or zero.
+// start returns what the tiles of panel p start from at depth k0: their own C, the
+// bias row, or zero (nil and false).
 func (w *worker) start(p, k0 int) (row *float32, own bool) {
 	switch {
 	case k0 > 0 || w.acc:
@@ -356,7 +361,7 @@ func (w *worker) start(p, k0 int) (row *float32, own bool) {
 	return nil, false
 }
 
-// panel is panel p of B from depth k0 on, its row stride, and the distance to the next panel.
+// panel returns panel p of B from depth k0 on, its row stride, and the distance to the next panel.
 func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 	nr := w.set.NR
 	switch {
@@ -370,9 +375,9 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 	return w.packB[k0*nr:], nr, 0
 }
 
-// worthPacking says whether A is read often enough to gain from a copy in tile
-// order. Reading A in place costs cache conflicts when rows are a power of two
-// apart, and transposed it touches a new page with every k.
+// worthPacking reports whether A is read often enough to gain from a copy in tile
+// order. Reading A in place causes cache conflicts if rows are a power of two
+// apart, and a transposed A is on another page for every k.
 func (w *worker) worthPacking(panels int) bool {
 	if w.then.k > 0 {
 		return false
@@ -383,9 +388,9 @@ func (w *worker) worthPacking(panels int) bool {
 	return panels >= 6
 }
 
-// packRows copies a block of A so that each tile's rows lie [k][M].
+// packRows copies a block of A to packA, each tile's rows as [k][M].
 func (w *worker) packRows(i, rows, k0, kc int) {
-	w.packA = grow(w.packA, max(blockSize, rows*kc)) // whole, as packB
+	w.packA = grow(w.packA, max(blockSize, rows*kc)) // the full size, as packB
 	if w.rs == 1 {
 		tiles := ceilDiv(rows, w.set.MR)
 		m := rows / tiles
@@ -402,8 +407,8 @@ func (w *worker) packRows(i, rows, k0, kc int) {
 	}
 }
 
-// Gemm computes device.GemmSpec. Work is split over rows or columns of C or
-// over the batch, never over K.
+// Gemm computes s. Work is divided by rows or columns of C or by the batch, never
+// by K.
 func (b *Backend) Gemm(s *device.GemmSpec) {
 	if s.M == 0 || s.N == 0 {
 		return
@@ -446,8 +451,8 @@ type gemm struct {
 	ct   []float32 // [N,M], C transposed
 }
 
-// narrow says whether C has so few columns, and so many rows, that most of each
-// tile would be wasted: the weight gradient of a layer with few inputs.
+// narrow reports whether C has so few columns and so many rows that most of each
+// tile would be unused, as in the weight gradient of a layer with few inputs.
 func (g *gemm) narrow() bool {
 	s, nr := &g.spec, g.b.set.NR
 	return 2*s.N <= nr && s.M >= 4*nr && s.K > 0 && max(s.Batch, 1) == 1 && s.Bias.Zero() && s.Cache == nil
@@ -520,8 +525,8 @@ func (g *gemm) one(i int, serial bool) {
 	}
 }
 
-// compute shares the product out by the longer side of C, so that what each
-// worker has to pack for itself is the smaller operand.
+// compute divides the product along the longer side of C, so that each worker packs
+// the smaller operand.
 func (p *product) compute() {
 	panels := p.columns()
 	if n := panels * p.set.NR; p.m >= n || p.m >= p.n || panels == 1 {

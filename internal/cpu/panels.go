@@ -9,21 +9,21 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// panels is a matrix B [k,n] of one kind, cut into panels of NR columns; see simd.Weights.
+// panels is a matrix B [k,n] of one kind, divided into panels of NR columns; see simd.Weights.
 type panels struct {
 	*simd.Weights
 	k, n  int
-	line  int       // words of 4 bytes of a panel's groups that lie side by side
-	pitch int       // words of a panel
-	words []float32 // the panels: float32, or memory for what another kind makes of them
+	line  int       // 4-byte words of one row of a panel's groups
+	pitch int       // 4-byte words of a panel
+	words []float32 // the panels, as float32 or as memory for another kind
 	scale []float32 // [panels][NR], if the kind has scales
 
-	src   []float32 // what they are being made from, [k,n] or, with trans, [n,k]
+	src   []float32 // during pack: the source, [k,n] or, with trans, [n,k]
 	ld    int
 	trans bool
 }
 
-// from is the words of panel p from depth k0 on, which is a multiple of Group.
+// from returns the words of panel p from depth k0 on. k0 is a multiple of Group.
 func (b *panels) from(p, k0 int) []float32 {
 	if b.Group > 1 {
 		k0 /= b.Group
@@ -31,7 +31,8 @@ func (b *panels) from(p, k0 int) []float32 {
 	return b.words[p*b.pitch+k0*b.line:]
 }
 
-// weights are the set's functions for the kind that a cache keeps; without a cache, float32.
+// weights returns the set's functions for the kind of a cache, or for float32 if
+// c is nil. It panics if the set has none.
 func (b *Backend) weights(c *device.Cache) *simd.Weights {
 	kind := device.F32
 	if c != nil {
@@ -43,8 +44,10 @@ func (b *Backend) weights(c *device.Cache) *simd.Weights {
 	return &b.set.Weights[kind]
 }
 
-// pack fills dst with src, [k,n] with row stride ld or, with trans, [n,k]. Its
-// kind is the one that it has; its capacity is reused.
+// pack fills dst with src, which is [k,n] with row stride ld or, with trans,
+// [n,k]. It keeps the kind of dst and reuses its memory. For float32,
+//
+//	words[j/NR*pitch + i*NR + j%NR] = src[i,j]  for i < k, j < n, and 0 for n <= j
 func (b *Backend) pack(dst *panels, src []float32, k, n, ld int, trans bool) {
 	nr := b.set.NR
 	count := ceilDiv(n, nr)
@@ -84,7 +87,7 @@ func (b *Backend) packPanels(dst *panels, lo, hi int) {
 	}
 }
 
-// packStrip cuts the first cols columns of src, [k,n] or [n,k], into panels.
+// packStrip divides the first cols columns of src, [k,n] or with trans [n,k], into panels.
 func packStrip(set *simd.Set, panels, src []float32, k, cols, ld int, trans bool) {
 	if k == 0 {
 		return
@@ -105,13 +108,13 @@ func packStrip(set *simd.Set, panels, src []float32, k, cols, ld int, trans bool
 	}
 }
 
-// packWidth is how many columns are packed together, a multiple of NR: rows are
-// read in long pieces, but not written to too many places at once.
+// packWidth is the number of columns that are packed together, a multiple of NR:
+// enough to read rows in long pieces, few enough to limit the places written to.
 const packWidth = 512
 
-// cachedIn returns the value that a cache has for a version. If it has none,
-// current is false and the caller fills the value, an older or a new one. A nil
-// cache has none, and then the value is own.
+// cachedIn returns the value of a version from a cache. If the cache has none,
+// current is false, and the caller has to fill the value, an older or a new one.
+// If c is nil, the value is own and not current.
 func cachedIn[T any](c *device.Cache, version uint64, own *T) (value *T, current bool) {
 	if c == nil {
 		return own, false

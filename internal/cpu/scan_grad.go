@@ -35,7 +35,7 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	e.done()
 }
 
-// startBack sets the gradients that are carried back in time to those of the final states.
+// startBack sets the gradients carried back in time to those of the final states.
 func (e *scan) startBack() {
 	e.dh, e.dc = grow(e.dh, e.B*e.out), grow(e.dc, e.B*e.cw)
 	load(e.dh, e.DHN, 0)
@@ -51,14 +51,14 @@ func (e *scan) startBack() {
 	clear(e.acc)
 }
 
-// addTo is dst += src, if dst is there.
+// addTo adds src to dst, unless dst is absent.
 func (e *scan) addTo(dst device.Buffer, src []float32) {
 	if !dst.Zero() {
 		e.b.Copy(dst, device.HostBuffer(src), true)
 	}
 }
 
-// cellGrads runs the cell backward for r's units of rows [lo,hi) at time t.
+// cellGrads computes the cell backward for r's units of rows [lo,hi) at time t.
 func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	n := e.inside(t, lo, hi)
 	if r.u0 == r.u1 {
@@ -89,9 +89,8 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 	}
 }
 
-// outputGrad collects what reaches the state of row b at time t and leaves the
-// gradient of the cell's h in r.dh; the part that zoneout hands to the state
-// before stays in dh.
+// outputGrad adds up the gradients that reach the new state and sets r.dh to the
+// gradient of the cell's h. With zoneout, the part of the old state remains in e.dh.
 func (r *row) outputGrad() {
 	e, t, b := r.e, r.t, r.b
 	dh := e.dh[b*e.out : (b+1)*e.out]
@@ -123,7 +122,7 @@ func (r *row) outputGrad() {
 	}
 }
 
-// projectedGrad is outputGrad under a projection, which keeps the gradient for P.
+// projectedGrad is outputGrad with a projection: it stores the gradient of the projected state in dp.
 func (r *row) projectedGrad() {
 	e := r.e
 	r.outputGrad()
@@ -133,27 +132,27 @@ func (r *row) projectedGrad() {
 	}
 }
 
-// projected is rows [lo,hi) of dp at time t.
+// projected returns rows [lo,hi) of dp at time t.
 func (e *scan) projected(t, lo, hi int) []float32 {
 	at := (t - e.t0) * e.B
 	return e.dp[(at+lo)*e.out : (at+hi)*e.out]
 }
 
-// projectGrad is the gradient of what entered P.
+// projectGrad computes the gradient of the operand of P.
 func (e *scan) projectGrad(w *worker, t, lo, hi int, m par.Member) {
 	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.out, a: e.projected(t, lo, hi), rs: e.out,
 		panels: &e.p.proj, c: e.dmid[lo*e.H:], ldc: e.H})
 }
 
-// candidateGrad is the gradient of Side, for a GRU that resets before the product.
+// candidateGrad computes the gradient of Side, for a GRU that resets before the product.
 func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
 	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Gates.Host[(t*e.B+lo)*e.gw+e.joined:], rs: e.gw,
 		panels: &e.p.side, c: e.dmid[lo*e.H:], ldc: e.H})
 }
 
-// recurGrad turns the gate gradients of rows [lo,hi) at time t into dL/dh of the
-// step before, or of what entered R there: the member's share of the columns.
-// dh holds the direct part, or nothing of use.
+// recurGrad computes dL/dh of the step before, or the gradient of the operand of R,
+// from the gate gradients of rows [lo,hi) at time t: the member's share of the
+// columns. dh holds the direct part if there is one, otherwise it is overwritten.
 func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	if !e.Has(cell.R) {
 		return
@@ -175,20 +174,20 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	}
 }
 
-// operands are the matrices of a chunk that the weight gradients are products of,
-// a row for each step of each batch row.
+// operands is the operands of a chunk's weight gradients, with one row per step and
+// batch row.
 type operands struct {
 	rows      int
 	gates     device.Buffer // [rows,G*H] gradients of the pre-activations
-	input     device.Buffer // [rows,G*H] gradients of W·x: the same, but where that is normalised
+	input     device.Buffer // [rows,G*H] gradients of W·x: gates, unless W·x is normalised
 	side      device.Buffer // [rows,sideWidth]
-	mid, dp   device.Buffer // [rows,H] what entered P, [rows,O] the gradient of its product
-	x, old    device.Buffer // [rows,I] input, [rows,O] what entered R
+	mid, dp   device.Buffer // [rows,H] the operand of P, [rows,O] the gradient of its product
+	x, old    device.Buffer // [rows,I] input, [rows,O] the operand of R
 	dx        device.Buffer // [rows,I] input gradient
 	separated bool          // input is not gates
 }
 
-// weightGrads multiplies the gate gradients of the chunk with what went in.
+// weightGrads computes the gradients of X and of the weights from the gate gradients of the chunk.
 func (e *scan) weightGrads() {
 	o := e.chunkOperands()
 	ragged := !e.Active.Zero() && int(e.Active.Host[e.t0+e.steps-1]) < e.B
@@ -208,7 +207,7 @@ func (e *scan) weightGrads() {
 		}
 	}
 	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
-	if both { // the same gradients times what entered W, and R
+	if both { // the same left operand: the gate gradients
 		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.Grads[cell.R].Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
 			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair}
@@ -258,7 +257,7 @@ func (e *scan) biasGrads(o *operands) {
 	}
 }
 
-// chunkOperands is the chunk as it lies, with the rows past their ends.
+// chunkOperands returns the operands of the chunk in place, including rows past their ends.
 func (e *scan) chunkOperands() operands {
 	first, rows := e.t0*e.B, e.steps*e.B
 	part := func(buf device.Buffer, width int) device.Buffer {
@@ -267,7 +266,7 @@ func (e *scan) chunkOperands() operands {
 		}
 		return buf.Slice(first*width, (first+rows)*width)
 	}
-	from := e.before(e.t0) * e.B * e.out // the state before each step lies as the gates do
+	from := e.before(e.t0) * e.B * e.out // the states before each step have the order of the gates
 	o := operands{rows: rows, gates: part(e.Gates, e.gw), side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
 		x: part(e.X, e.I), old: e.entering().Slice(from, from+rows*e.out), dx: part(e.DX, e.I)}
 	o.input, o.separated = o.gates, !e.XHat.Zero()
@@ -280,8 +279,8 @@ func (e *scan) chunkOperands() operands {
 	return o
 }
 
-// gather moves the rows inside their sequences together, so that no product is
-// made of padding: in place, but for what others need again.
+// gather moves the rows inside their sequences together, so that no product
+// includes padding: in place, except X, DX and the states, which are needed again.
 func (e *scan) gather(o *operands) {
 	o.gates = e.together(o.gates.Host, o.gates, e.gw)
 	if o.separated {
@@ -305,7 +304,7 @@ func (e *scan) gather(o *operands) {
 	o.rows = o.gates.N / e.gw
 }
 
-// together copies the true rows of a chunk's [steps,B,width] one after the other to dst, which may be src itself.
+// together copies the rows inside their sequences of a chunk's [steps,B,width] to dst, one after the other. dst may be src.
 func (e *scan) together(dst []float32, src device.Buffer, width int) device.Buffer {
 	if src.Zero() {
 		return src
@@ -318,7 +317,7 @@ func (e *scan) together(dst []float32, src device.Buffer, width int) device.Buff
 	return device.HostBuffer(dst[:n])
 }
 
-// scatter puts the input gradients of gathered rows where they belong.
+// scatter copies the input gradients of gathered rows to DX.
 func (e *scan) scatter(dx device.Buffer) {
 	n := 0
 	for t := e.t0; t < e.t0+e.steps; t++ {
@@ -326,8 +325,8 @@ func (e *scan) scatter(dx device.Buffer) {
 	}
 }
 
-// vectors says where the gradient of a parameter begins that each row collects
-// for itself in a row of acc, and n where the last one ends.
+// vectors is the layout of a row of acc, in which a batch row collects its
+// gradients of vector parameters: parameter p begins at at[p], and n is the length.
 type vectors struct {
 	at [cell.NumParams]int
 	n  int
@@ -341,9 +340,9 @@ func (e *scan) vectors() (v vectors) {
 	return v
 }
 
-// collected is how many elements of a parameter's gradient the rows collect, its
-// last ones: all of vectors inside the cell, and where R·h is normalised the bias
-// of the gate that stays apart.
+// collected returns the number of elements, the last ones, of a parameter's
+// gradient that the rows collect: all of a vector inside the cell, and if R·h is
+// normalised the part of BR whose gate keeps R·h separate.
 func (e *scan) collected(p cell.Param) int {
 	switch {
 	case !e.Has(p) || cell.Params[p].Rank() > 1:
@@ -356,7 +355,7 @@ func (e *scan) collected(p cell.Param) int {
 	return 0
 }
 
-// vectorGrads adds up what the rows collected, in the order of the rows.
+// vectorGrads adds the gradients that the rows collected, in the order of the rows.
 func (e *scan) vectorGrads() {
 	if e.vec.n == 0 {
 		return
@@ -370,5 +369,5 @@ func (e *scan) vectorGrads() {
 	}
 }
 
-// collect is where a row collects a parameter's gradient.
+// collect returns the n elements of acc that collect a parameter's gradient.
 func (r *row) collect(p cell.Param, n int) []float32 { return r.acc[r.e.vec.at[p]:][:n] }

@@ -9,7 +9,7 @@ const moveGrain = 1 << 15
 // costs some nanoseconds.
 const elemGrain = 1 << 13
 
-// rowGrain is elemGrain in rows of cols elements.
+// rowGrain returns elemGrain in rows of cols elements.
 func rowGrain(cols int) int { return 1 + elemGrain/max(cols, 1) }
 
 // minGemmWork is the smallest number of multiply-adds worth another core.
@@ -17,7 +17,7 @@ const minGemmWork = 1 << 17
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
-// part is the first of equal parts of n, none above limit; limit if n is 0.
+// part returns the length of the first of equal parts of n, of which none exceeds limit; limit if n is 0.
 func part(n, limit int) int {
 	if n == 0 {
 		return limit
@@ -25,11 +25,11 @@ func part(n, limit int) int {
 	return ceilDiv(n, ceilDiv(n, limit))
 }
 
-// rowBlock is how many rows of cols elements one partial sum over rows covers.
-// It depends on the width alone, so sums never depend on the worker count.
+// rowBlock returns the number of rows of cols elements in one partial sum over
+// rows. It depends on the width alone, so that no sum depends on the worker count.
 func rowBlock(cols int) int { return max(64, 4096/max(cols, 1)) }
 
-// lengthOf is the i-th of some lengths that are n at most; n where there are none.
+// lengthOf returns the i-th length, n at most, or n if lens is absent.
 func lengthOf(lens device.Ints, i, n int) int {
 	if lens.Zero() {
 		return n

@@ -6,14 +6,14 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// sumBlock bounds the rows one kernel call adds up.
+// sumBlock is the most rows that one kernel call adds.
 const sumBlock = 2048
 
 // unit is the left operand of column sums: a row of ones, as a matrix with strides of 0.
 var unit = [1]float32{1}
 
-// SumRows is dst[j] (+)= Σ_i src[i*ld+j], each column one sum with i ascending:
-// the product of a row of ones with src.
+// SumRows computes dst[j] (+)= Σ_i src[i*ld+j] as the product of a row of ones
+// with src. Each column is one sum with i ascending.
 func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) {
 	if ld == 0 {
 		ld = cols
@@ -50,10 +50,10 @@ func (b *Backend) sumPanels(s *device.GemmSpec, lo, hi int) {
 	w.put()
 }
 
-// squaresBlock is how many squares one partial sum covers, whatever the worker count.
+// squaresBlock is the number of squares in one partial sum, for any number of workers.
 const squaresBlock = 4096
 
-// SumSquares is dst[0] = Σ src².
+// SumSquares computes dst[0] = Σ src², in blocks of squaresBlock that are added in order.
 func (b *Backend) SumSquares(dst, src device.Buffer) {
 	w := workspaces.Get()
 	w.set, w.x = b.set, src.Host
@@ -69,7 +69,7 @@ func (b *Backend) SumSquares(dst, src device.Buffer) {
 	workspaces.Put(w)
 }
 
-// sumOf adds in order.
+// sumOf returns the sum of v, added in order.
 func sumOf(v []float64) (sum float64) {
 	for _, x := range v {
 		sum += x

@@ -7,8 +7,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// workspace lends float32 memory that keeps its size between uses, and what
-// methods on it need to compute.
+// workspace is memory that keeps its size between uses, and arguments for the
+// methods of workspace.
 type workspace struct {
 	set  *simd.Set
 	f    []float32
@@ -18,18 +18,18 @@ type workspace struct {
 
 var workspaces par.Pool[workspace]
 
-// floats returns n elements holding whatever was there.
+// floats returns n elements with unspecified contents.
 func (w *workspace) floats(n int) []float32 {
 	w.f = grow(w.f, n)
 	return w.f
 }
 
-// chunk is a workspace for values that are made and used up a piece at a time.
+// chunk is a workspace for intermediate values that are computed and used piece by piece.
 type chunk [1024]float32
 
 var chunks par.Pool[chunk]
 
-// grow is s with length n, reallocated on a cache line if its capacity is short; the contents are lost then.
+// grow returns s with length n and unspecified contents. If its capacity is too small, the result is new memory that begins on a cache line.
 func grow(s []float32, n int) []float32 {
 	if cap(s) < n {
 		return aligned(n)
@@ -37,5 +37,5 @@ func grow(s []float32, n int) []float32 {
 	return s[:n]
 }
 
-// resize is s with length n and unspecified contents.
+// resize returns s with length n and unspecified contents.
 func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
