@@ -5,14 +5,14 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// actions are the functions of a cell's gates, of its input and of its state,
-// with the values that the first two take at the ends of a clipped range.
+// actions is the activations of a cell's gates, of its candidate and of its state,
+// and for the first two their values at the ends of a clipped range.
 type actions struct {
 	gate, in, out    cell.Activation
 	gateEdge, inEdge [2]float32
 }
 
-// setActions fills in the cell's own where the options leave them.
+// setActions sets the activations: those of the options or the cell's own.
 func (e *scan) setActions() {
 	pick := func(a, own cell.Activation) cell.Activation {
 		if a == cell.Own {
@@ -30,7 +30,7 @@ func (e *scan) setActions() {
 	}
 }
 
-// gate turns pre-activations into gates, in into candidates.
+// gate and in compute gates and candidates from pre-activations v, in place.
 
 func (r *row) gate(v []float32) {
 	clampTo(v, r.e.GateClip)
@@ -42,10 +42,10 @@ func (r *row) in(v []float32) {
 	activate(r.set, r.e.acts.in, v)
 }
 
-// gateGrad and inGrad turn activations y and their gradient d into gradients of
-// the pre-activations, in y. What was clipped passes none: its activation is
-// the one at an end of the range, and only those that rounding cannot tell from
-// it are taken for it.
+// gateGrad and inGrad compute the gradients of the pre-activations from activations
+// y and their gradients d, in y. Clipped pre-activations have the gradient 0. They
+// are recognised by their activation, which is that of an end of the range; so are
+// neighbours whose activation rounds to the same number.
 
 func (r *row) gateGrad(y, d []float32) {
 	r.clippedGrad(r.e.acts.gate, y, d, &r.e.acts.gateEdge)
@@ -63,10 +63,10 @@ func (r *row) clippedGrad(a cell.Activation, y, d []float32, edge *[2]float32) {
 	activationGrad(r.set, a, y, d)
 }
 
-// activate is v = a(v).
+// activate computes v = a(v).
 func activate(set *simd.Set, a cell.Activation, v []float32) { functions[a].forward(set, v, v, 0) }
 
-// activationGrad is y = d·a'(x), where y = a(x).
+// activationGrad computes y = d·a'(x), where y = a(x).
 func activationGrad(set *simd.Set, a cell.Activation, y, d []float32) {
 	functions[a].fromY(set, y, d[:len(y)], y, 0)
 }

@@ -14,7 +14,7 @@ type additive struct {
 
 var additivePool par.Pool[additive]
 
-// Additive computes the scores of each row of the batch by itself.
+// Additive computes the scores of s, each row of the batch independently.
 func (b *Backend) Additive(s *device.AdditiveSpec) {
 	par.Each(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), b, s, (*Backend).additiveRows)
 }
@@ -36,7 +36,9 @@ func (b *Backend) additiveRows(s *device.AdditiveSpec, lo, hi int) {
 	additivePool.Put(w)
 }
 
-// tanh fills w.inner [n,U] for one query and the first n keys.
+// tanh fills w.inner [n,U] for query q of row b and the first n keys:
+//
+//	inner[t,u] = tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u])
 func (w *additive) tanh(s *device.AdditiveSpec, b, q, n int) {
 	U := s.U
 	w.inner = grow(w.inner, n*U)
@@ -51,8 +53,8 @@ func (w *additive) tanh(s *device.AdditiveSpec, b, q, n int) {
 	w.set.Tanh(w.inner, w.inner)
 }
 
-// AdditiveGrad is the backward pass: rows by themselves, then the sums over them
-// in order.
+// AdditiveGrad is the backward pass of Additive: each row independently, then the
+// sums over rows in ascending order.
 func (b *Backend) AdditiveGrad(s *device.AdditiveSpec) {
 	sums := workspaces.Get() // [B,2,U]: each row's part of the gradients of V and W
 	sums.set = b.set

@@ -7,42 +7,42 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// row is one batch row of one step, the unit a cell works on. A row and not an
-// element, so that a cell may normalise over it.
+// row is one batch row of one step, on which a cell works. It is a row and not an
+// element so that a cell can normalise over it.
 type row struct {
 	e          *scan
 	set        *simd.Set
-	h          int // H
-	u0, u1     int // the units to be computed: all of them, but where units are split
-	t, b       int // the step and the row
-	rows       int // rows from b on that the cell takes at once; the slices below are row b's
-	first      int // the first row of time t in Gates, and in the states before and after
-	before     int
-	after      int
+	h          int       // H
+	u0, u1     int       // the units to compute: all, unless units are divided among cores
+	t, b       int       // the step and the row
+	rows       int       // number of rows, from b on, that the cell computes at once; the slices below are row b's
+	first      int       // the first row of time t in Gates
+	before     int       // that in the states before t
+	after      int       // and after t
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
-	side       []float32 // [sideWidth] see sideWidth; backward: -> its gradient
+	side       []float32 // [sideWidth] separate R·h + b', or what the cell puts there; backward: -> its gradient
 	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
-	stats      []float32 // [4] its 1/deviations, those of W·x and of R·h
-	hOld, hIn  []float32 // [O] state before, and as it entered R
+	stats      []float32 // [4] 1/deviations of the two blocks of W·x, then of R·h
+	hOld, hIn  []float32 // [O] state before, and the operand of R
 	hNew       []float32 // [O] state after
-	out        []float32 // [H] what the cell writes: hNew, or what a projection makes it from
-	cOld, cNew []float32 // [C] before and after, for cells with more states
-	dh         []float32 // [H] in dL/dout; out the direct part of dL/dhOld, if the cell has one
-	dc         []float32 // [C] in dL/dcNew from the future; out dL/dcOld
-	acc        []float32 // gradients of the vector parameters, of this row
-	cStat      float32   // 1/deviation of c, as shown found it
+	out        []float32 // [H] the output of the cell: hNew, or the operand of a projection
+	cOld, cNew []float32 // [C] states beside h before and after
+	dh         []float32 // [H] in: dL/dout; out: the direct part of dL/dhOld, if the cell has one
+	dc         []float32 // [C] in: dL/dcNew from the next step; out: dL/dcOld
+	acc        []float32 // [vectors.n] gradients of the vector parameters
+	cStat      float32   // 1/deviation of c, set by shown
 	work       [workspaceKinds][]float32
-	lstm       simd.LSTMArgs // the kernels' arguments, here so that a call allocates nothing
+	lstm       simd.LSTMArgs // the kernels' arguments; here, a call does not allocate them
 	lstmGrad   simd.LSTMGradArgs
 	gru        simd.GRUArgs
 	gruGrad    simd.GRUGradArgs
 	user       cell.Row
 }
 
-// What a row's workspaces hold: values that are computed again rather than kept.
+// A row's workspaces, for values that the backward pass computes again.
 const (
 	dhWork     = iota // the cell's share of dh
-	freshWork         // of zoneout
+	freshWork         // the weights of the new values in zoneout
 	forgetWork        // 1-i of coupled gates
 	cellWorks         // c before zoneout
 	outWork           // the activated c, and its gradient
@@ -56,7 +56,7 @@ const (
 	workspaceKinds
 )
 
-// scratch lends n elements.
+// scratch returns n elements of a workspace, with unspecified contents.
 func (r *row) scratch(kind, n int) []float32 {
 	r.work[kind] = grow(r.work[kind], n)
 	return r.work[kind]
@@ -76,13 +76,13 @@ func (r *row) put() {
 	rowPool.Put(r)
 }
 
-// enter points r at time t.
+// enter sets r to time t.
 func (e *scan) enter(r *row, t int) {
 	r.t = t
 	r.first, r.before, r.after = e.gateRow(t), e.before(t)*e.B, e.after(t)*e.B
 }
 
-// bind points r at batch row b of that time.
+// bind sets r to batch row b of its time.
 func (e *scan) bind(r *row, b int) {
 	r.b = b
 	r.gates = e.Gates.Host[(r.first+b)*e.gw:][:e.gw]
@@ -105,19 +105,19 @@ func (e *scan) bind(r *row, b int) {
 	}
 }
 
-// bindGrad points r at row b of what is carried back in time.
+// bindGrad sets r to row b of the gradients that are carried back in time.
 func (e *scan) bindGrad(r *row, b int) {
 	r.dh, r.dc = e.dh[b*e.out:(b+1)*e.out], e.dc[b*e.cw:(b+1)*e.cw]
 	r.acc = e.acc[b*e.vec.n : (b+1)*e.vec.n]
 }
 
-// arithmetic is what a cell does between the products.
+// arithmetic is the functions of a cell between the products.
 type arithmetic struct {
 	forward  func(r *row)
 	backward func(r *row)
-	direct   bool // its h depends on hOld beside the recurrent product
+	direct   bool // h depends on hOld also without the recurrent product
 
-	takesRows bool // it takes several rows at once
+	takesRows bool // the functions compute row.rows rows at once
 }
 
 var arithmetics = [cell.NumKinds]arithmetic{
@@ -133,8 +133,9 @@ var arithmetics = [cell.NumKinds]arithmetic{
 	cell.Custom:      {forward: customForward, backward: customBackward, direct: true},
 }
 
-// The plain cells of PyTorch have faster forms, each of its passes one kernel.
-// Zoneout and dropout of h and projection happen outside of a cell, so they may be on.
+// The LSTM and the GRU of PyTorch without options have a kernel for each pass.
+// Zoneout of h, dropout of h and projection are not part of the cell's functions,
+// so these kernels serve them as well.
 var (
 	plainLSTM = arithmetic{forward: fusedLSTM, backward: fusedLSTMGrad, takesRows: true}
 	plainGRU  = arithmetic{forward: fusedGRU, backward: fusedGRUGrad, direct: true, takesRows: true}
@@ -153,8 +154,8 @@ func arithmeticOf(s *device.ScanSpec) *arithmetic {
 	return &arithmetics[s.Cell]
 }
 
-// outputs is where the cell's kernel writes a copy of h: the output itself, if
-// nothing comes between them.
+// outputs returns where the cell's kernel writes a copy of h: Y if nothing else is
+// done with h, otherwise h again.
 func (r *row) outputs() (out *float32, ld int) {
 	if e := r.e; e.plain {
 		return &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+r.u0], e.YLd
@@ -216,7 +217,7 @@ func elmanBackward(r *row) {
 	r.inGrad(e.Gates.Host[(r.first+r.b)*r.h:][:n], e.dh[r.b*r.h:][:n])
 }
 
-// A user's cell.
+// A user's own cell: a cell.RowCell.
 
 func customForward(r *row) {
 	r.user = cell.Row{H: r.h, Gates: r.gates, HOld: r.hOld, HNew: r.out, COld: r.cOld, CNew: r.cNew}
@@ -224,7 +225,7 @@ func customForward(r *row) {
 	r.flush(r.gates, r.out, r.cNew)
 }
 
-// flush clears subnormal numbers that a user's arithmetic left.
+// flush sets subnormal numbers to zero, which a user's arithmetic may produce.
 func (r *row) flush(vs ...[]float32) {
 	for _, v := range vs {
 		r.set.Flush(v, v)

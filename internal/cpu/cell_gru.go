@@ -7,8 +7,9 @@ import (
 // The GRU of torch.nn.GRU, reset after the recurrent product (v3 of Cho et al.
 // 2014): n = tanh(W·x + b + r⊙(R·h + b')), h' = (1-z)⊙n + z⊙h. Side is R·h + b'.
 //
-// The first version, reset before: n = tanh(W·x + b + R·(r⊙h) + b'). Side is
-// r⊙h, made between the two products of a step.
+// GRUBefore is the first version, reset before the product:
+// n = tanh(W·x + b + R·(r⊙h) + b'). Side is r⊙h, computed between the two products
+// of a step.
 
 func gruForward(r *row) {
 	H := r.h
@@ -22,7 +23,7 @@ func gruForward(r *row) {
 	r.set.Lerp(r.out, n, r.hOld, rz[H:])
 }
 
-// reset is the first half of a step that resets before the product.
+// reset computes r, z and Side, the first half of a step that resets before the product.
 func (r *row) reset() {
 	r.gate(r.gates[:2*r.h])
 	r.set.Mul(r.side, r.gates[:r.h], r.hIn)
@@ -52,7 +53,7 @@ func gruBackward(r *row) {
 	r.normalizeGrad(dside)
 }
 
-// resetGrad is the last half of a step back: dmid is dL/d(r⊙h).
+// resetGrad is the backward pass of reset. dmid is dL/d(r⊙h).
 func (r *row) resetGrad() {
 	e, H := r.e, r.h
 	reset, d, a := r.gates[:H], e.dmid[r.b*H:(r.b+1)*H], r.scratch(gradWork, H)

@@ -5,16 +5,16 @@ import (
 )
 
 // The LSTM (Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al.
-// 2000) and what is built into it, in this order:
+// 2000) with its options:
 //
 //	i, f = σ(pre + p⊙c)   g = tanh(pre)      peepholes; with coupled gates f = 1-i
 //	c̃ = clip(f⊙c + i⊙g)
 //	o = σ(pre + p⊙c̃)      h = o⊙tanh(LN(c̃))
 //	c' = zoneout(c, c̃)
 //
-// Everything is on whole rows by vector kernels. The plain cell is one kernel: plainLSTM.
+// Without options the cell is one kernel: plainLSTM.
 
-// lstmGates are the four gates; a coupled forget gate is in a workspace.
+// lstmGates returns the four gates; a coupled forget gate is in a workspace.
 func (r *row) lstmGates() (i, f, g, o []float32) {
 	H := r.h
 	if r.e.Cell == cell.CoupledLSTM {
@@ -23,14 +23,14 @@ func (r *row) lstmGates() (i, f, g, o []float32) {
 	return r.gates[:H], r.gates[H : 2*H], r.gates[2*H : 3*H], r.gates[3*H:]
 }
 
-// peep adds what a gate sees of c through a peephole, if there is one.
+// peep adds p⊙c to a gate, if there is the peephole p.
 func (r *row) peep(p cell.Param, gate, c []float32) {
 	if r.e.Has(p) {
 		r.set.MulAdd(gate, r.e.Params[p].Host, c)
 	}
 }
 
-// peepGrad takes the gradient of such a gate to c and to the peephole.
+// peepGrad adds the gradient of such a gate to those of c and of the peephole.
 func (r *row) peepGrad(p cell.Param, gate, dc, c []float32) {
 	if r.e.Has(p) {
 		r.set.MulAdd(dc, r.e.Params[p].Host, gate)
@@ -65,14 +65,14 @@ func lstmForward(r *row) {
 	}
 }
 
-// newCell is c = clip(f⊙cOld + i⊙g). The backward pass computes it again where zoneout has mixed it.
+// newCell computes c = clip(f⊙cOld + i⊙g). With zoneout, the backward pass computes it again.
 func (r *row) newCell(c, i, f, g []float32) {
 	r.set.Mul(c, f, r.cOld)
 	r.set.MulAdd(c, i, g)
 	clampTo(c, r.e.CellClip)
 }
 
-// shown is the activated c, normalised before if the cell does that.
+// shown returns the activation of c, after its normalisation if there is one.
 func (r *row) shown(c []float32) []float32 {
 	e := r.e
 	u := r.scratch(outWork, r.h)
@@ -121,7 +121,7 @@ func lstmBackward(r *row) {
 	r.normalizeGrad(nil)
 }
 
-// shownGrad takes the gradient of the normalised c to c.
+// shownGrad returns the gradient of c from that of the normalised c.
 func (r *row) shownGrad(du []float32) []float32 {
 	e, set, H := r.e, r.set, r.h
 	if !e.Has(cell.NormC) {
@@ -138,7 +138,7 @@ func (r *row) shownGrad(du []float32) []float32 {
 	return xhat
 }
 
-// lstmInputGrads turns the gates i, f, g into gradients and r.dc into that of cOld.
+// lstmInputGrads computes the gradients of the pre-activations of i, f and g in place, and that of cOld in r.dc.
 func (r *row) lstmInputGrads(dc, i, f, g []float32) {
 	e, set, H := r.e, r.set, r.h
 	di, dg := r.scratch(gradWork, H), r.scratch(gradWork2, H)

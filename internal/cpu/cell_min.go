@@ -2,16 +2,16 @@ package cpu
 
 import "github.com/carousel-ml/carousel/internal/simd"
 
-// minGRU and minLSTM (Feng et al. 2024, in their plain form): the gates see the
-// input alone, so W·x is one product over all of time and the rest is
-// elementwise. The engine may give it to several cores by units: u0 to u1 of r.
+// minGRU and minLSTM (Feng et al. 2024, in their plain form): the gates depend on
+// the input alone, so W·x is one product over all time and the rest is elementwise.
+// A call computes units u0 to u1 of r, because units may be divided among cores.
 //
 //	minGRU   z = σ(W_z x + b)   n = W_n x + b   h' = (1-z)⊙h + z⊙n
 //	minLSTM  f, i = σ(W x + b)  f' = f/(f+i)    i' = i/(f+i)   h' = f'⊙h + i'⊙n
 //
-// Where f and i are both 0, both gates being shut, h stays.
+// If f and i are both 0, h' = h.
 
-// ofGate is the units to be computed in gate k.
+// ofGate returns the units to compute of gate k.
 func (r *row) ofGate(k int) []float32 { return r.gates[k*r.h+r.u0 : k*r.h+r.u1] }
 
 func minGRUForward(r *row) {

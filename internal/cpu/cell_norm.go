@@ -2,19 +2,20 @@ package cpu
 
 import "github.com/carousel-ml/carousel/cell"
 
-// Layer normalisation inside a cell, placed as Ba, Kiros and Hinton 2016 do:
-// W·x and R·h are normalised apart, each with its own gain, and the biases come
-// after; an LSTM over all gates at once, a GRU over r and z together and n by itself.
+// Layer normalisation inside a cell, as in Ba, Kiros and Hinton 2016: W·x and R·h
+// are normalised separately, each with its own gain, and the biases are added
+// afterwards; in an LSTM over all gates together, in a GRU over r and z together and
+// n separately.
 
 const normEps = 1e-5
 
-// standardize brings x to mean 0 and variance 1 and returns 1/deviation.
+// standardize scales x to mean 0 and variance 1, in place, and returns 1/deviation.
 func (r *row) standardize(x []float32) float32 {
 	_, rstd := standardize(r.set, x, x, normEps)
 	return rstd
 }
 
-// standardizeGrad turns standardised x and its gradient g into rstd·(g - mean(g) - x·mean(g·x)), in x.
+// standardizeGrad computes x = rstd·(g - mean(g) - x·mean(g·x)) for standardised x and its gradient g.
 func (r *row) standardizeGrad(x, g []float32, rstd float32) {
 	m1, m2 := mean(r.set.Sum(g), len(x)), mean(r.set.Dot(g, x), len(x))
 	r.set.Scale(-m2, x)
@@ -23,8 +24,9 @@ func (r *row) standardizeGrad(x, g []float32, rstd float32) {
 	r.set.Scale(rstd, x)
 }
 
-// normalize makes pre-activations of W·x in gates and R·h in side, both of which
-// are left standardised; the rows of side that stay apart are for normalizedSide.
+// normalize computes the pre-activations from W·x in gates and R·h in side. It
+// leaves W·x in xhat and R·h in side standardised. The rows of side that are kept
+// separate are not added; normalizedSide returns them.
 func (r *row) normalize() {
 	e := r.e
 	if !e.Has(cell.NormX) {
@@ -45,7 +47,7 @@ func (r *row) normalize() {
 	r.set.MulAdd(r.gates[:e.tied], e.Params[cell.NormR].Host[:e.tied], r.side[:e.tied])
 }
 
-// normalizedSide is the normalised R·h + b' of the gate that keeps it apart.
+// normalizedSide returns the normalised R·h + b' of the gate that keeps it separate.
 func (r *row) normalizedSide() []float32 {
 	e := r.e
 	if !e.Has(cell.NormX) {
@@ -59,8 +61,8 @@ func (r *row) normalizedSide() []float32 {
 	return v
 }
 
-// normalizeGrad takes the gradients of the pre-activations, in gates, and dside,
-// that of normalizedSide, to W·x in xhat and R·h in side.
+// normalizeGrad computes the gradients of W·x in xhat and of R·h in side from those
+// of the pre-activations, in gates, and of normalizedSide, in dside (nil: none).
 func (r *row) normalizeGrad(dside []float32) {
 	e, set := r.e, r.set
 	if !e.Has(cell.NormX) {
@@ -85,6 +87,7 @@ func (r *row) normalizeGrad(dside []float32) {
 	r.blockGrads(r.side, g, r.stats[2:])
 }
 
+// blockGrads applies standardizeGrad to the blocks that are normalised together.
 func (r *row) blockGrads(x, g, rstd []float32) {
 	at := 0
 	for k, gates := range cell.Table[r.e.Cell].Norms {

@@ -13,13 +13,13 @@ import (
 //	m' = max(log σ(f) + m, i)   i' = exp(i - m')   f' = exp(log σ(f) + m - m')
 //	c' = f'⊙c + i'⊙tanh(z)      n' = f'⊙n + i'     h' = σ(o)⊙c'/n'
 //
-// A unit whose n is still 0 has no past, so its m' is i. The states c, n and m
-// lie side by side. R is dense; one head.
+// A unit whose n is 0 has no past, so its m' is i. The states c, n and m follow each
+// other in a row. R is dense; there is one head.
 
-// slstmUnit is what one unit computes from its pre-activations.
+// slstmUnit is the values of one unit that follow from its pre-activations i and f.
 type slstmUnit struct {
 	sigF, i, f, m float64 // σ(f), i', f', m'
-	past          bool    // m' came from the state before
+	past          bool    // m' is log σ(f) + m
 }
 
 func newSLSTMUnit(iPre, fPre, nOld, mOld float32) slstmUnit {
@@ -55,7 +55,7 @@ func slstmForward(r *row) {
 	}
 }
 
-// slstmBackward follows m as well, so that the gradient is exact in every state.
+// slstmBackward includes the gradient of m, so that it is exact for every state.
 func slstmBackward(r *row) {
 	H := r.h
 	gi, gf, gz, gout := r.gates[:H], r.gates[H:2*H], r.gates[2*H:3*H], r.gates[3*H:]
