@@ -11,23 +11,23 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Backend implements device.Backend in ordinary memory. Every method is done
-// when it returns. It holds no state of a computation, so one Backend serves
-// any number of goroutines.
+// Backend implements device.Backend in ordinary memory. Every method has finished
+// when it returns. A Backend holds no state of a computation, so any number of
+// goroutines may use it.
 type Backend struct {
 	set   *simd.Set
-	gates int // how many elements of gates a Scan without Keep holds at once
+	gates int // the most elements of Gates in a Scan without Keep
 }
 
 var _ device.Backend = (*Backend)(nil)
 
-// New is a backend on one set of kernels.
+// New returns a backend with a set of kernels.
 func New(set *simd.Set) *Backend { return &Backend{set, scanGates} }
 
-// Name is "cpu/" and the name of the kernel set.
+// Name returns "cpu/" and the name of the kernel set.
 func (b *Backend) Name() string { return "cpu/" + b.set.Name }
 
-// RunsAhead is false: there is nothing to wait for.
+// RunsAhead returns false: methods have finished when they return.
 func (b *Backend) RunsAhead() bool { return false }
 
 // alignFloats is a cache line in elements.
@@ -52,7 +52,7 @@ func aligned(n int) []float32 {
 	return s
 }
 
-// AllocInts is Alloc of integers.
+// AllocInts returns n zeros.
 func (b *Backend) AllocInts(n int) device.Ints {
 	if n == 0 {
 		return device.Ints{}
@@ -63,11 +63,11 @@ func (b *Backend) AllocInts(n int) device.Ints {
 // Free leaves the memory to the garbage collector.
 func (b *Backend) Free(device.Buffer) {}
 
-// FreeInts likewise.
+// FreeInts leaves the memory to the garbage collector.
 func (b *Backend) FreeInts(device.Ints) {}
 
-// Upload copies src to the front of dst, without subnormal numbers: kernels might
-// take them, but not all that is done with numbers is done by kernels.
+// Upload copies src to the front of dst and flushes subnormal numbers to zero, since
+// Go code does not.
 func (b *Backend) Upload(dst device.Buffer, src []float32) {
 	b.loop(moveGrain, vector{dst: dst.Host[:len(src)], src: src}, func(v *vector, lo, hi int) { v.set.Flush(v.dst[lo:hi], v.src[lo:hi]) })
 }
@@ -81,7 +81,7 @@ func (b *Backend) UploadInts(dst device.Ints, src []int32) { copy(dst.Host[:len(
 // DownloadInts copies the front of src to dst.
 func (b *Backend) DownloadInts(dst []int32, src device.Ints) { copy(dst, src.Host[:len(dst)]) }
 
-// Sync has nothing to wait for.
+// Sync returns at once.
 func (b *Backend) Sync() {}
 
 // vector is the arguments of a loop over slices of one length.
@@ -89,7 +89,7 @@ type vector struct {
 	set            *simd.Set
 	dst, src, from []float32
 	p, q           float32
-	f              *function // of Unary
+	f              *function // of Unary and UnaryGrad
 	acc            bool
 }
 
@@ -101,7 +101,7 @@ func (b *Backend) loop(grain int, of vector, body func(v *vector, lo, hi int)) {
 	*v = of
 	v.set = b.set
 	par.For(len(v.dst), grain, v, body)
-	*v = vector{} // src may be the caller's
+	*v = vector{} // src may belong to the caller
 	vectorPool.Put(v)
 }
 
@@ -109,7 +109,7 @@ func (b *Backend) loop(grain int, of vector, body func(v *vector, lo, hi int)) {
 func (b *Backend) Fill(dst device.Buffer, v float32) {
 	b.loop(moveGrain, vector{dst: dst.Host, p: v}, func(v *vector, lo, hi int) {
 		d := v.dst[lo:hi]
-		if math.Float32bits(v.p) == 0 { // -0 is another number
+		if math.Float32bits(v.p) == 0 { // not -0
 			clear(d)
 			return
 		}
@@ -119,7 +119,7 @@ func (b *Backend) Fill(dst device.Buffer, v float32) {
 	})
 }
 
-// Copy is dst = src, or dst += src.
+// Copy computes dst = src or, with acc, dst += src.
 func (b *Backend) Copy(dst, src device.Buffer, acc bool) {
 	body := func(v *vector, lo, hi int) { copy(v.dst[lo:hi], v.src[lo:hi]) }
 	if acc {

@@ -9,14 +9,17 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// crfArgs is one call of CRF. Rows are independent of each other; each leaves
-// its part of the value and of the gradients shared by all rows in a place of
-// its own, and these are added in the rows' order.
+// crfArgs is one call of CRF. Rows are independent; each writes its parts of the
+// value and of the gradients common to all rows separately, and these are added in
+// the rows' order.
 //
-// A step sums over the K ways into each of K tags. The exponentials of the
-// transitions are taken once, those of the steps K at a time, so that a sum is a
-// dot product. Where that comes out so small that parts of it may have
-// underflowed, the sum is done again in log space.
+// The forward pass is, with a[0] = Start + Scores[0],
+//
+//	a[t,j] = Scores[t,j] + log Σ_i e^(a[t-1,i] + Trans[i,j])
+//
+// The exponentials of the transitions are computed once and those of a once per
+// step, so that each sum is a dot product. If a dot product is so small that terms
+// may have underflowed, the sum is computed again from logarithms.
 type crfArgs struct {
 	set    *simd.Set
 	s      *device.CRFSpec
@@ -29,29 +32,29 @@ type crfArgs struct {
 	shared []float32 // [B,K+2,K] gradients of into, of Start and of End
 }
 
-// crfTiny is where a dot product stops being trusted: 60 products below
-// float32's smallest number would be seen in its 7th digit.
+// crfTiny is the smallest dot product that is used: below it, 60 terms that
+// underflowed could change its 7th digit.
 const crfTiny = 1e-29
 
 var crfArgsPool par.Pool[crfArgs]
 
-// crfWork is one worker's. Logarithms are kept relative to the largest of their
-// step, so that long rows lose no precision.
+// crfWork is the workspace of a goroutine. Logarithms are relative to the largest
+// of their step, so that long rows lose no precision.
 type crfWork struct {
-	alpha []float32 // [T,K] log Σ over beginnings that end in a tag
+	alpha []float32 // [T,K] log Σ over the sequences up to a step that end in a tag
 	prob  []float32 // [T,K] e^alpha
 	dot   []float32 // [T,K] prob of the step before times weight
 	lse   []float32 // [T,K] alpha before the step's scores are added
 	e     []float32 // [K]
 	gamma []float32 // [K] the tags' probabilities
-	next  []float32 // [K] those of the step before: what dot products gave, still to be multiplied by prob
-	rare  []float32 // [K] and what was done in log space
-	outer []float32 // [K,K] gradient of into, still to be multiplied by weight
+	next  []float32 // [K] those of the step before: the part from dot products, before it is multiplied by prob
+	rare  []float32 // [K] and the part computed from logarithms
+	outer []float32 // [K,K] gradient of into, before it is multiplied by weight
 }
 
 var crfWorks par.Pool[crfWork]
 
-// CRF computes the value and, if a gradient is wanted, all of them, in log space.
+// CRF computes the value of s and its gradients. It panics if a tag is out of range.
 func (b *Backend) CRF(s *device.CRFSpec) {
 	steps := s.B * s.T
 	if !s.Lens.Zero() {
@@ -83,7 +86,7 @@ func (b *Backend) CRF(s *device.CRFSpec) {
 	crfArgsPool.Put(a)
 }
 
-// weigh turns the transitions around and takes their exponentials.
+// weigh transposes the transitions and computes their exponentials.
 func (a *crfArgs) weigh() {
 	k := a.s.K
 	a.into, a.top, a.weight = resize(a.into, k*k), resize(a.top, k), resize(a.weight, k*k)
@@ -92,7 +95,7 @@ func (a *crfArgs) weigh() {
 	for j := range a.top {
 		row := a.weight[j*k : (j+1)*k]
 		if a.top[j] = rowMax(row); math.IsInf(float64(a.top[j]), 0) {
-			clear(row) // forbidden from everywhere, or a sum for log space
+			clear(row) // forbidden from all tags, or computed from logarithms
 			continue
 		}
 		a.lower(row)
@@ -108,6 +111,7 @@ func crfRows(a *crfArgs, lo, hi int) {
 	crfWorks.Put(w)
 }
 
+// row computes the value and the gradients of row b.
 func (a *crfArgs) row(w *crfWork, b int) {
 	s, k := a.s, a.s.K
 	n := lengthOf(s.Lens, b, s.T)
@@ -140,7 +144,7 @@ func (w *crfWork) resize(n, k int) {
 	w.outer = resize(w.outer, k*k)
 }
 
-// gold is the score of the true tags.
+// gold returns the score of the true tags.
 func (a *crfArgs) gold(scores []float32, tags []int32) float64 {
 	s, k := a.s, a.s.K
 	var sum float64
@@ -162,8 +166,8 @@ func (a *crfArgs) gold(scores []float32, tags []int32) float64 {
 	return sum
 }
 
-// forward fills the [T,K] of w and leaves in gamma the probabilities of the last
-// tag. It returns the logarithm of the sum over all sequences.
+// forward fills alpha, prob, dot and lse, and gamma with the probabilities of the
+// last tag. It returns the logarithm of the sum over all sequences.
 func (a *crfArgs) forward(w *crfWork, scores []float32) (total float64) {
 	s, k := a.s, a.s.K
 	n := len(scores) / k
@@ -198,26 +202,26 @@ func (a *crfArgs) forward(w *crfWork, scores []float32) (total float64) {
 	return total
 }
 
-// lower takes the largest element away from all and returns it.
+// lower subtracts the largest element from all and returns it.
 func (a *crfArgs) lower(x []float32) float32 {
 	top := rowMax(x)
 	a.set.Shift(-top, x, x)
 	return top
 }
 
-// logSumExp is log Σ e^x; x becomes e^x, relative to the largest.
+// logSumExp returns log Σ e^x. It replaces x by e^x, relative to the largest.
 func (a *crfArgs) logSumExp(x []float32) float32 {
 	top := rowMax(x)
 	if top == float32(math.Inf(-1)) {
-		return a.set.Sum(x) // nothing leads here; or NaN
+		return a.set.Sum(x) // all are -Inf or NaN
 	}
 	a.set.Shift(-top, x, x)
 	a.set.Exp(x, x)
 	return top + float32(math.Log(float64(a.set.Sum(x))))
 }
 
-// backward spreads the probabilities of the last tag over the tags before it,
-// step by step, and writes the gradients: probabilities less what is true.
+// backward computes the probabilities of the tags from the last step to the first,
+// and the gradients: the probabilities minus 1 for the true tags.
 func (a *crfArgs) backward(w *crfWork, b int, tags []int32) {
 	s, k := a.s, a.s.K
 	shared := a.shared[b*(k+2)*k : (b+1)*(k+2)*k]
@@ -244,7 +248,7 @@ func (a *crfArgs) backward(w *crfWork, b int, tags []int32) {
 	start[tags[0]]--
 }
 
-// before makes of the probabilities of the tags at step t those at step t-1, and
+// before replaces the probabilities of the tags at step t by those at step t-1, and
 // adds those of the pairs to the gradient of into.
 func (a *crfArgs) before(w *crfWork, t int, into []float32) {
 	k := a.s.K
@@ -267,11 +271,11 @@ func (a *crfArgs) before(w *crfWork, t int, into []float32) {
 		}
 	}
 	a.set.MulAdd(w.rare, w.next, prob)
-	a.set.Scale(1/a.set.Sum(w.rare), w.rare) // so that roundings do not add up over long rows
+	a.set.Scale(1/a.set.Sum(w.rare), w.rare) // so that rounding errors do not add up over long rows
 	w.gamma, w.rare = w.rare, w.gamma
 }
 
-// gather adds up the rows' gradients of what all rows share.
+// gather adds the rows' gradients of transitions, Start and End.
 func (a *crfArgs) gather() {
 	s, k := a.s, a.s.K
 	size := (k + 2) * k

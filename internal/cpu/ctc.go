@@ -8,7 +8,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// CTC computes each row by itself and adds the rows up in order.
+// CTC computes the value of s and its gradient: each row independently, then the sum
+// over rows in order.
 func (b *Backend) CTC(s *device.CTCSpec) {
 	a := workspaces.Get()
 	a.set, a.sums = b.set, resize(a.sums, s.B)
@@ -17,7 +18,7 @@ func (b *Backend) CTC(s *device.CTCSpec) {
 	workspaces.Put(a)
 }
 
-// ctcRows leaves each row's part of the value in sums.
+// ctcRows writes each row's part of the value to sums.
 func (a *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
 	w := ctcPool.Get()
 	defer ctcPool.Put(w)
@@ -49,13 +50,15 @@ func (a *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
 }
 
 // ctc is one row's lattice. Its states are the labels with a blank before,
-// between and after them: state s is a blank if s is even, else label s/2. A
-// path starts in state 0 or 1, stays or moves one state on each step, or two
-// where that skips a blank between unlike labels, and ends in one of the last
-// two states.
+// between and after them: state s is a blank if s is even, otherwise label s/2. A
+// path starts in state 0 or 1, advances by no or one state per step, or by two if
+// that skips a blank between different labels, and ends in one of the last two
+// states. With p the softmax of a step's logits,
 //
-// Sums over paths are kept as logarithms in double precision. Only the terms of
-// one sum, relative to its largest, pass through float32's exponential.
+//	alpha[t,s] = p[t,class(s)] · (alpha[t-1,s] + alpha[t-1,s-1] + alpha[t-1,s-2] if it may skip)
+//
+// Sums over paths are logarithms in double precision. Only the terms of one sum,
+// relative to its largest, are computed with float32's exponential.
 type ctc struct {
 	set    *simd.Set
 	x      []float32 // [T,V]
@@ -64,16 +67,17 @@ type ctc struct {
 	blank  int32
 	states int       // S = 2·len(labels)+1
 	norm   []float64 // [T], log Σ e^x
-	jump   []float64 // [S+2], 0 where a path may come from two states before, else -Inf
+	jump   []float64 // [S+2], 0 if a path may come from two states before, otherwise -Inf
 	alpha  []float64 // [T,2+S], log of the sum over paths up to t, after two -Inf; without a gradient one row
 	beta   []float64 // [S], log of the sum over paths after t
-	next   []float64 // [S+2], at t+1: beta and the class's probability; then two -Inf
+	next   []float64 // [S+2], at t+1: beta times the class's probability; then two -Inf
 	tops   []float64 // [S]
 	terms  []float32 // [3,S]
 }
 
 var ctcPool par.Pool[ctc]
 
+// begin sets w to a row.
 func (w *ctc) begin(set *simd.Set, x []float32, T, V int, labels []int32, blank int32) {
 	n := 2*len(labels) + 1
 	w.set, w.x, w.T, w.V, w.labels, w.blank, w.states = set, x, T, V, labels, blank, n
@@ -93,15 +97,15 @@ func (w *ctc) begin(set *simd.Set, x []float32, T, V int, labels []int32, blank 
 	w.beta, w.next, w.tops, w.terms = resize(w.beta, n), resize(w.next, n+2), resize(w.tops, n), resize(w.terms, 3*n)
 }
 
-// impossible makes all of v the logarithm of 0.
+// impossible sets all of v to the logarithm of 0.
 func impossible(v []float64) {
 	for i := range v {
 		v[i] = math.Inf(-1)
 	}
 }
 
-// span is the states that a path can be in at step t: not too far on to be
-// reached, nor too far back to reach the end.
+// span returns the states [lo,hi) that a path can be in at step t: those that can
+// be reached from the beginning and from which the end can be reached.
 func (w *ctc) span(t int) (lo, hi int) {
 	return max(0, w.states-2*(w.T-t)), min(w.states, 2*(t+1))
 }
@@ -122,7 +126,7 @@ func (w *ctc) emit(paths []float64, t, lo int) {
 // forward fills alpha, and returns the logarithm of the sum over all paths.
 func (w *ctc) forward(keep bool) float64 {
 	if w.T == 0 {
-		return 0 // no labels either: there is one path, the empty one
+		return 0 // no labels either: the empty path is the only one
 	}
 	stride := w.states + 2
 	rows := 1
@@ -145,13 +149,13 @@ func (w *ctc) forward(keep bool) float64 {
 		w.emit(now[2+lo:2+hi], t, lo)
 		last = now
 	}
-	// -Inf stands before the only state of a row without labels.
+	// A row without labels has one state, with -Inf before it.
 	w.merge(w.beta[:1], last[stride-1:], last[stride-2:], last, w.jump)
 	return w.beta[0]
 }
 
 // backward writes the gradient of -total·scale: for each step and class the
-// softmax less the share of the paths that pass through the class there.
+// softmax minus the share of the paths through the class in this step.
 func (w *ctc) backward(total float64, d []float32, scale float64) {
 	for t := w.T - 1; t >= 0; t-- {
 		row := d[t*w.V : (t+1)*w.V]
@@ -188,7 +192,7 @@ func (w *ctc) backward(total float64, d []float32, scale float64) {
 	}
 }
 
-// merge is dst = log(e^a + e^b + e^(c+jump)), by elements; dst may be a.
+// merge computes dst = log(e^a + e^b + e^(c+jump)), elementwise; dst may be a.
 func (w *ctc) merge(dst, a, b, c, jump []float64) {
 	n := len(dst)
 	a, b, c, jump = a[:n], b[:n], c[:n], jump[:n]
@@ -197,7 +201,7 @@ func (w *ctc) merge(dst, a, b, c, jump []float64) {
 		p, q, r := a[i], b[i], c[i]+jump[i]
 		top := max(p, q, r)
 		if top < -math.MaxFloat64 {
-			top = 0 // all are -Inf, and so will their sum be
+			top = 0 // all are -Inf, and their sum is too
 		}
 		tops[i], x[i], y[i], z[i] = top, float32(p-top), float32(q-top), float32(r-top)
 	}

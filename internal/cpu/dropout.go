@@ -8,38 +8,13 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// The random numbers inside a scan are those of [Backend.Dropout], with one more
-// mixing for the row and the time, so that a row's depend on its number and the
-// step alone: not on its batch mates, their lengths or the threads.
-
-const (
-	dropH = uint64(iota) // added to the node's number
-	zoneH
-	zoneC
-)
-
-// draw fills v with 0 at probability p and keep otherwise.
-func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
-	if !e.Rows.Zero() {
-		b = int(e.Rows.Host[b])
-	}
-	state := mix(maskKey(e.Seed, e.Step, e.Node+stream) + (uint64(b)<<32|uint64(uint32(t)))*golden)
-	masks(v, state, threshold(p), math.Float32bits(keep))
-}
-
-// drawMask makes the masks of the states that enter R, for rows [lo,hi): one a sequence.
-func (e *scan) drawMask(lo, hi int) {
-	for b := lo; b < hi; b++ {
-		e.draw(e.mask[b*e.out:(b+1)*e.out], e.HDrop, float32(1/(1-float64(e.HDrop))), dropH, b, 0)
-	}
-}
-
-// Dropout multiplies each element by 0 with probability P, by 1/(1-P) otherwise.
+// Dropout computes y[i] (+)= x[i]·mask[i], with mask[i] 0 with probability P and
+// 1/(1-P) otherwise.
 //
-// The generator is SplitMix64 (Steele, Lea and Flood, 2014) used by counter: a
-// key is mixed from (Seed, Step, Node); elements 2k and 2k+1 take the low and
-// high half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped when that
-// 32-bit number is below P·2^32. Any element's mask is thus known without the others.
+// The generator is SplitMix64 (Steele, Lea and Flood, 2014) with a counter: a key
+// is mixed from (Seed, Step, Node); elements 2k and 2k+1 take the low and the high
+// half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped if that 32-bit number
+// is below P·2^32. So the mask of an element does not depend on the others.
 func (b *Backend) Dropout(s *device.DropoutSpec) {
 	par.Each(s.N, elemGrain, b, s, (*Backend).dropoutRange)
 }
@@ -47,22 +22,22 @@ func (b *Backend) Dropout(s *device.DropoutSpec) {
 // golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.
 const golden = 0x9E3779B97F4A7C15
 
-// mix is SplitMix64's output function, a bijection (Stafford's variant 13).
+// mix computes SplitMix64's output function, a bijection (Stafford's variant 13).
 func mix(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
 	z = (z ^ z>>27) * 0x94D049BB133111EB
 	return z ^ z>>31
 }
 
-// maskKey is the generator's key for a node in a step.
+// maskKey returns the generator's key for a node in a step.
 func maskKey(seed, step, node uint64) uint64 {
 	return mix((mix((mix(seed+golden)^step)+golden) ^ node) + golden)
 }
 
-// threshold is p as a fraction of 2^32.
+// threshold returns p·2^32, rounded.
 func threshold(p float32) uint64 { return uint64(math.Round(float64(p) * (1 << 32))) }
 
-// factor is the mask of one element, 0 or 1/(1-P), from its 32 random bits.
+// factor returns the mask of one element, 0 or 1/(1-P), for its 32 random bits.
 func factor(bits, threshold uint64, keep uint32) float32 {
 	dropped := uint32(int64(bits-threshold) >> 63) // all ones below the threshold
 	return math.Float32frombits(keep &^ dropped)
@@ -80,7 +55,7 @@ func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
 		f := m[odd:][:n]
 		if s.Acc {
 			for i, v := range x {
-				y[i] = simd.Narrow(float64(y[i]) + float64(v*f[i])) // v*f is 0 or larger than v
+				y[i] = simd.Narrow(float64(y[i]) + float64(v*f[i])) // v*f is 0 or not smaller than v
 			}
 		} else {
 			for i, v := range x {
@@ -91,7 +66,7 @@ func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
 	}
 }
 
-// masks sets m to the factors that follow from a state of the generator.
+// masks fills m with the factors that follow a state of the generator.
 func masks(m []float32, state, threshold uint64, keep uint32) {
 	for i := 0; i < len(m); i += 2 {
 		state += golden
@@ -100,5 +75,31 @@ func masks(m []float32, state, threshold uint64, keep uint32) {
 		if i+1 < len(m) {
 			m[i+1] = factor(z>>32, threshold, keep)
 		}
+	}
+}
+
+// A scan uses the generator of [Backend.Dropout] with one more mixing, for the row
+// and the time, so that the random numbers of a row depend on its number and the
+// step alone, not on other rows, their lengths or threads.
+
+const (
+	dropH = uint64(iota) // streams of numbers: added to the node
+	zoneH
+	zoneC
+)
+
+// draw fills v with 0 with probability p, and with keep otherwise.
+func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
+	if !e.Rows.Zero() {
+		b = int(e.Rows.Host[b])
+	}
+	state := mix(maskKey(e.Seed, e.Step, e.Node+stream) + (uint64(b)<<32|uint64(uint32(t)))*golden)
+	masks(v, state, threshold(p), math.Float32bits(keep))
+}
+
+// drawMask fills the masks of the operand of R for rows [lo,hi): one per sequence.
+func (e *scan) drawMask(lo, hi int) {
+	for b := lo; b < hi; b++ {
+		e.draw(e.mask[b*e.out:(b+1)*e.out], e.HDrop, float32(1/(1-float64(e.HDrop))), dropH, b, 0)
 	}
 }

@@ -8,18 +8,18 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Products that meet a sum are converted explicitly, F(a*b) + c: the compiler
-// may otherwise fuse them on some architectures and not on others.
+// Products that are added are converted explicitly, float64(a*b) + c, because the
+// compiler may otherwise fuse them on some architectures and not on others.
 
-// Unary is y = f(x), elementwise; y may be x.
+// Unary computes y = f(x), elementwise; y may be x.
 func (b *Backend) Unary(f device.Function, y, x device.Buffer, alpha float32) {
 	b.loop(elemGrain, vector{f: &functions[f], dst: y.Host[:x.N], src: x.Host, p: alpha}, func(v *vector, lo, hi int) {
 		v.f.forward(v.set, v.dst[lo:hi], v.src[lo:hi], v.p)
 	})
 }
 
-// UnaryGrad is dx (+)= dy·f'. Those with a derivative from x read x, the others
-// y; Scale and Shift neither. The operand not read may be absent.
+// UnaryGrad computes dx (+)= dy·f'. Functions with fromX read x, the others y, Scale
+// and Shift neither; an operand that is not read may be absent.
 func (b *Backend) UnaryGrad(f device.Function, dx, dy, x, y device.Buffer, alpha float32, acc bool) {
 	v := vector{f: &functions[f], dst: dx.Host[:dy.N], src: dy.Host, from: y.Host, p: alpha, acc: acc}
 	if v.f.fromX != nil {
@@ -41,7 +41,7 @@ func unaryGradRange(v *vector, lo, hi int) {
 	chunks.Put(g)
 }
 
-// within is s[lo:hi], or nil of nil.
+// within returns s[lo:hi], or nil if s is nil.
 func within(s []float32, lo, hi int) []float32 {
 	if s == nil {
 		return nil
@@ -49,7 +49,7 @@ func within(s []float32, lo, hi int) []float32 {
 	return s[lo:hi]
 }
 
-// Binary is Z = X op Y with Y repeated; Z may be X.
+// Binary computes Z[i] = X[i] op Y[i%YN]; Z may be X.
 func (b *Backend) Binary(s *device.BinarySpec) {
 	par.Each(s.N, elemGrain, b, s, func(b *Backend, s *device.BinarySpec, lo, hi int) {
 		x, y, z := s.X.Host, s.Y.Host, s.Z.Host
@@ -67,7 +67,7 @@ func (b *Backend) Binary(s *device.BinarySpec) {
 	})
 }
 
-// scalar is z = x op y with one y for all.
+// scalar computes z = x op y with one y for all.
 func scalar(set *simd.Set, op device.BinaryOp, z, x []float32, y float32) {
 	switch op {
 	case device.Add:
@@ -110,7 +110,7 @@ func (b *Backend) binaryGradX(s *device.BinarySpec, lo, hi int) {
 		part := g[:n]
 		copy(part, dz[lo:])
 		switch {
-		case s.Op == device.Add || s.Op == device.Sub: // dz as it is
+		case s.Op == device.Add || s.Op == device.Sub: // dz itself
 		case s.YN < narrow:
 			for i := range part {
 				if v := float64(y[(j+i)%s.YN]); s.Op == device.Mul {
@@ -130,10 +130,10 @@ func (b *Backend) binaryGradX(s *device.BinarySpec, lo, hi int) {
 	chunks.Put(g)
 }
 
-// repeatBlock is how many repeats of Y one partial sum covers.
+// repeatBlock returns the number of repeats of Y in one partial sum.
 func repeatBlock(s *device.BinarySpec) int { return min(rowBlock(s.YN), s.N/s.YN) }
 
-// binaryGradY sums over the repeats of Y: fixed blocks of repeats side by side, then the blocks in order.
+// binaryGradY sums over the repeats of Y: fixed blocks of repeats in parallel, then the blocks in order.
 func (b *Backend) binaryGradY(s *device.BinarySpec) {
 	w := workspaces.Get() // [blocks,YN]
 	w.set = b.set
@@ -154,7 +154,7 @@ func (b *Backend) binaryGradY(s *device.BinarySpec) {
 	workspaces.Put(w)
 }
 
-// partY sums block k's repeats into columns [lo,hi) of its row of parts.
+// partY sums the repeats of block k into columns [lo,hi) of row k of w.f.
 func (w *workspace) partY(s *device.BinarySpec, k, lo, hi int) {
 	out, set, block := w.f[k*s.YN+lo:k*s.YN+hi], w.set, repeatBlock(s)
 	clear(out)
@@ -207,7 +207,7 @@ func narrowY(s *device.BinarySpec, out []float32, lo, hi int) {
 	}
 }
 
-// store is dst = src, or dst += src.
+// store computes dst = src or, with acc, dst += src.
 func store(set *simd.Set, dst, src []float32, acc bool) {
 	if acc {
 		set.Add(dst, dst, src)

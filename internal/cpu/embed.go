@@ -5,7 +5,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/par"
 )
 
-// Embed gathers table rows. An id outside [0,V) panics.
+// Embed computes Y[n] = Table[IDs[n]]. It panics if an id is outside [0,V).
 func (b *Backend) Embed(s *device.EmbedSpec) {
 	par.Each(s.IDs.N, rowGrain(s.D), b, s, func(_ *Backend, s *device.EmbedSpec, lo, hi int) {
 		for n := lo; n < hi; n++ {
@@ -18,8 +18,8 @@ func (b *Backend) Embed(s *device.EmbedSpec) {
 // embedGradCols is the narrowest column strip worth a worker: two cache lines.
 const embedGradCols = 32
 
-// EmbedGrad scatters. Workers own columns, not ids: every element then sees its
-// contributions in ascending n, and a few very frequent ids unbalance nothing.
+// EmbedGrad computes DTable[IDs[n]] += DY[n], in ascending n. Work is divided by
+// columns, not ids, so a few very frequent ids do not unbalance it.
 func (b *Backend) EmbedGrad(s *device.EmbedSpec) {
 	par.Each(s.D, max(embedGradCols, rowGrain(s.IDs.N)), b, s, func(b *Backend, s *device.EmbedSpec, lo, hi int) {
 		for n, id := range s.IDs.Host {

@@ -8,12 +8,12 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// function is a row of the table of elementwise functions: on slices, since a
-// call for each element would cost as much as most of them.
+// function is a row of the table of elementwise functions. They take slices, since
+// a call per element would cost as much as most of them.
 type function struct {
 	forward func(set *simd.Set, y, x []float32, alpha float32) // y = f(x); y may be x
-	// g = d·f'(x), from the values y = f(x) or from x; g may be the slice it is
-	// taken from. One of the two is enough; an activation has the former.
+	// g = d·f'(x), computed from y = f(x) or from x; g may be that slice. One of the
+	// two is enough; an activation has fromY.
 	fromY func(set *simd.Set, g, d, y []float32, alpha float32)
 	fromX func(set *simd.Set, g, d, x []float32, alpha float32)
 }
@@ -119,12 +119,13 @@ var functions = [device.NumFunctions]function{
 
 const leak = 0.01 // of LeakyReLU
 
+// scaled computes y = alpha·x.
 func scaled(set *simd.Set, y, x []float32, alpha float32) {
 	copy(y, x)
 	set.Scale(alpha, y)
 }
 
-// each is a function given as that of one value, where it costs more than a call.
+// each returns a forward function that applies f to each value, for an f that costs more than a call.
 func each(f func(x float64) float64) func(set *simd.Set, y, x []float32, alpha float32) {
 	return func(_ *simd.Set, y, x []float32, _ float32) {
 		for i, v := range x {
@@ -133,7 +134,7 @@ func each(f func(x float64) float64) func(set *simd.Set, y, x []float32, alpha f
 	}
 }
 
-// eachSlope is a derivative given as that of one value.
+// eachSlope returns a fromY for the derivative of, which is given y.
 func eachSlope(of func(y float64) float64) func(set *simd.Set, g, d, y []float32, alpha float32) {
 	return func(_ *simd.Set, g, d, y []float32, _ float32) {
 		d = d[:len(y)]
@@ -143,8 +144,8 @@ func eachSlope(of func(y float64) float64) func(set *simd.Set, g, d, y []float32
 	}
 }
 
-// reluGrad is d where y is not 0, without a branch, which half of the elements
-// would mispredict: y is +0, positive or NaN, so only the first has no bit set.
+// reluGrad computes g = d where y is not 0, and 0 elsewhere. It has no branch, which
+// would often be mispredicted: y is +0, positive or NaN, and only +0 has no bit set.
 func reluGrad(_ *simd.Set, g, d, y []float32, _ float32) {
 	g, y = g[:len(d)], y[:len(d)]
 	for i, d := range d {
@@ -154,7 +155,7 @@ func reluGrad(_ *simd.Set, g, d, y []float32, _ float32) {
 	}
 }
 
-// clampTo limits v to [-limit, limit]; a limit of 0 is none. NaN stays.
+// clampTo limits v to [-limit, limit]; a limit of 0 means none. NaN stays NaN.
 func clampTo(v []float32, limit float32) {
 	if limit <= 0 {
 		return
@@ -171,7 +172,7 @@ func choose(inside bool, a, b float64) float64 {
 	return b
 }
 
-// exp is e^x for x <= 0, and 0 where that is nothing to a float32: before float64 gets slow.
+// exp returns e^x for x <= 0; below -300, where float64 may become subnormal and slow, 0.
 func exp(x float64) float64 {
 	if x < -300 {
 		return 0
@@ -179,10 +180,10 @@ func exp(x float64) float64 {
 	return math.Exp(x)
 }
 
-// softplus is log(1+e^x) without overflow.
+// softplus returns log(1+e^x) without overflow.
 func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }
 
-// logistic is 1/(1+e^-x), the derivative of softplus.
+// logistic returns 1/(1+e^-x), the derivative of softplus.
 func logistic(x float64) float64 {
 	e := exp(-math.Abs(x))
 	if x < 0 {

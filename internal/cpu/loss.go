@@ -9,8 +9,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// lossArgs is one call of Loss. Items fall into blocks whose size depends on V
-// alone; each block sums in ascending order and so do the blocks.
+// lossArgs is one call of Loss. Items are divided into blocks whose size depends on
+// V alone; items of a block and then blocks are added in ascending order.
 type lossArgs struct {
 	set   *simd.Set
 	s     *device.LossSpec
@@ -20,7 +20,7 @@ type lossArgs struct {
 	sums  []float64 // [blocks]
 }
 
-// lossWork is one worker's: an item in float64, and differences.
+// lossWork is the workspace of a goroutine: an item and its gradient, and differences.
 type lossWork struct {
 	p, d []float64 // [V]
 	e    []float32 // [block]
@@ -30,9 +30,9 @@ var lossWorks par.Pool[lossWork]
 
 var lossArgsPool par.Pool[lossArgs]
 
-// Loss computes the value and, if DPred is there, the gradient. Items of weight
-// 0 are not read, so their predictions and targets may hold NaN. The loss of a
-// Quantile item is the mean over its quantiles.
+// Loss computes the value and, unless DPred is absent, the gradient. Items of weight
+// 0 are not read, so their predictions and targets may be NaN. The loss of a
+// Quantile item is the mean over its quantiles. It panics if a class is out of range.
 func (b *Backend) Loss(s *device.LossSpec) {
 	weight := lossWeight(s)
 	if s.N == 0 || weight == 0 {
@@ -54,8 +54,8 @@ func (b *Backend) Loss(s *device.LossSpec) {
 	lossArgsPool.Put(a)
 }
 
-// lossWeight is the mean's denominator: Σ Weight[n] over the items that count,
-// each times its class's weight under CrossEntropy.
+// lossWeight returns the mean's denominator: Σ Weight[n] over the items that count,
+// with CrossEntropy each times the weight of its class.
 func lossWeight(s *device.LossSpec) float64 {
 	if s.Weight.Zero() && s.Kind != device.CrossEntropy {
 		return float64(s.N)
@@ -80,7 +80,7 @@ func lossWeight(s *device.LossSpec) float64 {
 	return total
 }
 
-// itemWeight is the weight of item n before class weights; 0 for an ignored class.
+// itemWeight returns the weight of item n without class weights; 0 for an ignored class.
 func itemWeight(s *device.LossSpec, n int) float32 {
 	if s.Kind == device.CrossEntropy && s.Classes.Host[n] == s.Ignore {
 		return 0
@@ -91,7 +91,7 @@ func itemWeight(s *device.LossSpec, n int) float32 {
 	return s.Weight.Host[n]
 }
 
-// squaredBlock is items [lo,hi) of the MSE, the cheapest loss and often the one with the most items.
+// squaredBlock computes items [lo,hi) of the MSE, the cheapest loss and often the one with the most items.
 func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 	s := a.s
 	p, y := s.Pred.Host[lo:hi], s.Target.Host[lo:hi]
@@ -106,7 +106,7 @@ func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 			e = w.e
 		}
 		a.set.Sub(e, p, y)
-		if sum = float64(a.set.SumSq(e)); math.IsInf(sum, 1) { // no room for it in float32, though there may be for the mean
+		if sum = float64(a.set.SumSq(e)); math.IsInf(sum, 1) { // the sum overflows float32; the mean may not
 			sum = 0
 			for _, v := range e {
 				sum += float64(v) * float64(v)
@@ -120,7 +120,7 @@ func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 	for i, weight := range s.Weight.Host[lo:hi] {
 		e := float64(p[i]) - float64(y[i])
 		if weight == 0 {
-			e = 0 // not read: it may be no number
+			e = 0 // not read: it may be NaN
 		}
 		sum += float64(weight) * e * e
 		if d != nil {
@@ -169,7 +169,7 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 	}
 }
 
-// itemLoss is the loss of one item with prediction p; d, unless nil, receives its gradient.
+// itemLoss returns the loss of one item with prediction p, and writes its gradient to d unless d is nil.
 func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d []float64) float64 {
 	var l, d0, d1, d2 float64
 	switch kind {
@@ -211,7 +211,11 @@ func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d 
 	return l
 }
 
-// crossEntropyRow is crossEntropy on vector kernels, its gradient times g.
+// crossEntropyRow returns the cross-entropy of logits x and class c, and unless d is nil sets d to its gradient times g:
+//
+//	(1-s)·w[c]·(-log p[c]) + s/V·Σ_j w[j]·(-log p[j])
+//
+// with p the softmax of x, s the smoothing and w the class weights, ones if absent.
 func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []float32, g float32) float32 {
 	var cw []float32
 	if !s.ClassWeight.Zero() {
@@ -246,7 +250,7 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 	return simd.Narrow(l)
 }
 
-// rowTotals is Σ w·x and Σ w; nil w is ones.
+// rowTotals returns Σ w·x and Σ w; nil w means ones.
 func rowTotals(set *simd.Set, x, w []float32) (sx, sw float32) {
 	if w == nil {
 		return set.Sum(x), float32(len(x))

@@ -6,20 +6,19 @@ import "math"
 // below float32's resolution; the densities subtract large, nearly equal terms.
 
 // minPositive is added to every softplus output that must stay positive (scale,
-// count mean, dispersion). A perfectly predicted stretch then costs a large
-// finite amount of certainty instead of an infinite one.
+// count mean, dispersion), so that the loss of a perfect prediction stays finite.
 const minPositive = 1e-6
 
-// positive maps a free parameter to softplus(x) + minPositive, with its derivative.
+// positive returns softplus(x) + minPositive and its derivative.
 func positive(x float64) (v, dv float64) { return softplus(x) + minPositive, logistic(x) }
 
-// squared is (p-y)² and its derivative in p.
+// squared returns (p-y)² and its derivative in p.
 func squared(p, y float64) (l, d float64) {
 	e := p - y
 	return e * e, 2 * e
 }
 
-// absolute is |p-y|; its derivative is 0 where they meet.
+// absolute returns |p-y| and its derivative in p, which is 0 for p = y.
 func absolute(p, y float64) (l, d float64) {
 	switch e := p - y; {
 	case e > 0:
@@ -31,7 +30,7 @@ func absolute(p, y float64) (l, d float64) {
 	}
 }
 
-// huber is quadratic up to delta and linear past it, as torch.nn.HuberLoss.
+// huber returns the loss of torch.nn.HuberLoss, quadratic up to delta and linear above.
 func huber(p, y, delta float64) (l, d float64) {
 	switch e := p - y; {
 	case e > delta:
@@ -43,8 +42,8 @@ func huber(p, y, delta float64) (l, d float64) {
 	}
 }
 
-// pinball is the loss that quantile q of y minimises: q·(y-p) where p is too
-// low, (1-q)·(p-y) where it is too high.
+// pinball returns the loss that quantile q of y minimises: q·(y-p) for p < y,
+// (1-q)·(p-y) for p > y.
 func pinball(p, y, q float64) (l, d float64) {
 	switch e := y - p; {
 	case e > 0:
@@ -56,12 +55,12 @@ func pinball(p, y, q float64) (l, d float64) {
 	}
 }
 
-// bce is binary cross-entropy of the logit x against y in [0,1]: max(x,0) - x·y + log(1+e^-|x|).
+// bce returns the binary cross-entropy of the logit x against y in [0,1]: max(x,0) - x·y + log(1+e^-|x|).
 func bce(x, y float64) (l, d float64) {
 	return math.Max(x, 0) - float64(x*y) + math.Log1p(exp(-math.Abs(x))), logistic(x) - y
 }
 
-// gaussian is the negative log density of y under a normal distribution with
+// gaussian returns the negative log density of y under a normal distribution with
 // mean p0 and standard deviation softplus(p1) + minPositive, constant included.
 func gaussian(p0, p1, y float64) (l, d0, d1 float64) {
 	sigma, ds := positive(p1)
@@ -70,7 +69,7 @@ func gaussian(p0, p1, y float64) (l, d0, d1 float64) {
 	return l, -z / sigma, (1 - z*z) / sigma * ds
 }
 
-// studentT is the negative log density of y under Student's t with location
+// studentT returns the negative log density of y under Student's t with location
 // p0, scale softplus(p1) + minPositive and 2 + softplus(p2) degrees of freedom
 // (above 2, so that the variance is finite).
 func studentT(p0, p1, p2, y float64) (l, d0, d1, d2 float64) {
@@ -87,10 +86,10 @@ func studentT(p0, p1, p2, y float64) (l, d0, d1, d2 float64) {
 	return l, d0, d1, d2
 }
 
-// negBinomial is the negative log probability of the count y under a negative
+// negBinomial returns the negative log probability of the count y under a negative
 // binomial with mean mu = softplus(p0) + minPositive and dispersion
 // alpha = softplus(p1) + minPositive: the variance is mu + alpha·mu² and the
-// shape r is 1/alpha. y may be any number from 0 up.
+// shape r is 1/alpha. y may be any number that is not negative.
 func negBinomial(p0, p1, y float64) (l, d0, d1 float64) {
 	mu, dmu := positive(p0)
 	alpha, dalpha := positive(p1)
@@ -108,7 +107,7 @@ func lgamma(x float64) float64 {
 	return v
 }
 
-// digamma is the derivative of lgamma for x > 0, to about 1e-14: the recurrence
+// digamma returns the derivative of lgamma for x > 0, to about 1e-14: the recurrence
 // psi(x) = psi(x+1) - 1/x up to 10, then the asymptotic series in 1/x².
 func digamma(x float64) float64 {
 	var shift float64

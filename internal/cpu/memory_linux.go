@@ -8,9 +8,9 @@ import (
 
 const hugePage = 2 << 20
 
-// adviseHuge asks the system to back large memory with huge pages: weights that
-// stream from memory are read up to half faster when the hardware's prefetcher
-// and its address cache need not stop every 4 KB. Only whole pages inside s are named.
+// adviseHuge asks the system for huge pages for those inside s. Weights that are
+// streamed from memory are then read up to 1.5 times as fast, because the hardware's
+// prefetcher stops at page boundaries and its address cache holds more.
 func adviseHuge(s []float32) {
 	first := uintptr(unsafe.Pointer(&s[0]))
 	skip := -first % hugePage

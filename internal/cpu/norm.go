@@ -8,7 +8,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Norm is layer normalisation of each row. Gamma, Beta, Mean and RStd may be absent.
+// Norm computes Y = (X-mean)/√(var+Eps)·Gamma + Beta for each row. Gamma, Beta, Mean and RStd may be absent.
 func (b *Backend) Norm(s *device.NormSpec) {
 	if s.Cols == 0 {
 		return
@@ -33,7 +33,7 @@ func (b *Backend) normRows(s *device.NormSpec, lo, hi int) {
 	}
 }
 
-// standardize is y = x at mean 0 and variance 1; it returns x's mean and 1/√(variance+eps).
+// standardize computes y = (x-center)·rstd, where center is the mean of x and rstd is 1/√(variance+eps).
 func standardize(set *simd.Set, y, x []float32, eps float64) (center, rstd float32) {
 	center = mean(set.Sum(x), len(x))
 	set.Shift(-center, y, x)
@@ -43,10 +43,10 @@ func standardize(set *simd.Set, y, x []float32, eps float64) (center, rstd float
 	return center, rstd
 }
 
-// mean is the mean of n numbers with that sum.
+// mean returns sum/n.
 func mean(sum float32, n int) float32 { return simd.Narrow(float64(sum) / float64(n)) }
 
-// NormGrad reads X, Mean, RStd, Gamma and DY; DX, DGamma and DBeta may be absent.
+// NormGrad computes DX, DGamma and DBeta, which may be absent, from X, Mean, RStd, Gamma and DY.
 func (b *Backend) NormGrad(s *device.NormSpec) {
 	if s.Rows == 0 || s.Cols == 0 {
 		return
@@ -66,7 +66,7 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	workspaces.Put(w)
 }
 
-// normGradBlocks uses, with xhat = (x-mean)·rstd and g = dy·gamma,
+// normGradBlocks computes, with xhat = (x-mean)·rstd and g = dy·gamma,
 // dx = rstd·(g - mean(g) - xhat·mean(g·xhat)).
 func (w *workspace) normGradBlocks(s *device.NormSpec, lo, hi int) {
 	set, cols, block := w.set, s.Cols, rowBlock(s.Cols)

@@ -9,9 +9,9 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// ClipFactor is factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as
-// torch.nn.utils.clip_grad_norm_. A sum that is not finite becomes the factor
-// itself, so that Step skips.
+// ClipFactor computes factor[0] = min(1, max/(√sumsq[0] + 1e-6)), as
+// torch.nn.utils.clip_grad_norm_. If the sum is not finite, the factor is the sum, so
+// that Step skips.
 func (b *Backend) ClipFactor(factor, sumsq device.Buffer, max float32) {
 	s := sumsq.Host[0]
 	if !finite(s) {
@@ -23,7 +23,7 @@ func (b *Backend) ClipFactor(factor, sumsq device.Buffer, max float32) {
 
 func finite(x float32) bool { return x-x == 0 }
 
-// ScaleBy is x *= factor[0].
+// ScaleBy computes x *= factor[0].
 func (b *Backend) ScaleBy(x, factor device.Buffer) {
 	if factor.Host[0] == 1 {
 		return
@@ -31,7 +31,7 @@ func (b *Backend) ScaleBy(x, factor device.Buffer) {
 	b.loop(moveGrain, vector{dst: x.Host, p: factor.Host[0]}, func(v *vector, lo, hi int) { v.set.Scale(v.p, v.dst[lo:hi]) })
 }
 
-// AddScaled is dst (+)= factor[0]·src.
+// AddScaled computes dst (+)= factor[0]·src.
 func (b *Backend) AddScaled(dst, src, factor device.Buffer, acc bool) {
 	if !acc {
 		b.Copy(dst, src, false)
@@ -55,7 +55,7 @@ func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
 	})
 }
 
-// Lerp is dst += w·(src-dst).
+// Lerp computes dst += w·(src-dst).
 func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: w}, func(a *vector, lo, hi int) {
 		x, y := a.dst[lo:hi], a.src[lo:hi]
@@ -66,9 +66,9 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 	})
 }
 
-// rule holds one step's constants, computed once in float64 and rounded once,
-// as PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight
-// is first multiplied by keep.
+// rule is the constants of a step, computed in float64 and rounded once, as
+// PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight is first
+// multiplied by keep.
 type rule struct {
 	scale, l2, keep, lr          float32
 	beta2, oneMinusBeta2, eps    float32 // Adam; RMSprop's alpha
@@ -118,17 +118,19 @@ func newRule(s *device.StepSpec) rule {
 	return r
 }
 
-// decimal undoes the rounding of a coefficient in [0,1] such as 0.999 to
-// float32. PyTorch forms 1-0.999 in double precision; from the float32 it
-// would be wrong in the fifth digit.
+// decimal returns the decimal number, in [0,1] and such as 0.999, of which x is the
+// float32. PyTorch computes 1-0.999 in double precision; computed from x it would be
+// wrong in the fifth digit.
 func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }
 
-// grad is the gradient the rule sees, and w after decoupled decay.
+// grad returns the gradient that the rule uses, and w after decoupled decay.
 func (r *rule) grad(w, g float32) (gradient, weight float64) {
 	return float64(float64(g)*float64(r.scale)) + float64(float64(r.l2)*float64(w)), float64(w) * float64(r.keep)
 }
 
-// sgdStep is torch.optim.SGD. The first step's buffer is the gradient itself, undamped.
+// sgdStep is a step of torch.optim.SGD. The first buffer is the gradient, without dampening:
+//
+//	buf = momentum·buf + fresh·g;  w -= lr·(nesterov ? g + momentum·buf : buf)
 func sgdStep(r *rule, w, g, m []float32) {
 	g = g[:len(w)]
 	for i := range w {
@@ -148,7 +150,9 @@ func sgdStep(r *rule, w, g, m []float32) {
 	}
 }
 
-// rmspropStep is torch.optim.RMSprop: eps stands outside the square root.
+// rmspropStep is a step of torch.optim.RMSprop:
+//
+//	v = beta2·v + (1-beta2)·g²;  m = momentum·m + g/(√v + eps);  w -= lr·m
 func rmspropStep(r *rule, w, g, v, m []float32) {
 	g, v = g[:len(w)], v[:len(w)]
 	for i := range w {
@@ -166,7 +170,7 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 
 var adamArgsPool par.Pool[simd.AdamArgs]
 
-// adamStep is torch.optim.Adam, or AdamW by way of keep.
+// adamStep is a step of torch.optim.Adam, or with decoupled decay of AdamW; see simd.AdamArgs.
 func adamStep(set *simd.Set, s *device.StepSpec, r *rule, w, g, m, v []float32) {
 	args, beta1, t := adamArgsPool.Get(), decimal(s.Beta1), float64(s.T)
 	*args = simd.AdamArgs{

@@ -9,14 +9,14 @@ import (
 type permuteArgs struct {
 	b    *Backend
 	s    device.PermuteSpec
-	axis int // the dimension split over cores
+	axis int // the dimension that is divided among cores
 }
 
 var permuteArgsPool par.Pool[permuteArgs]
 
-// Permute moves a strided block. The split runs along a dimension whose
-// elements land in distinct places, so sums over repeated destinations
-// (stride 0) are made by one worker in ascending order.
+// Permute computes s. Work is divided along a dimension whose elements have distinct
+// destinations, so one worker adds those of equal destinations (stride 0), in
+// ascending order.
 func (b *Backend) Permute(s *device.PermuteSpec) {
 	total := s.Dims[0] * s.Dims[1] * s.Dims[2] * s.Dims[3]
 	if total == 0 {
@@ -43,8 +43,8 @@ func (b *Backend) Permute(s *device.PermuteSpec) {
 	permuteArgsPool.Put(a)
 }
 
-// innermost moves the dimensions on by one where the last is 1 and the first may
-// take its place, so that lines are long.
+// innermost shifts the dimensions by one if the last is 1 and the first has length
+// 1 too, so that lines are long.
 func (a *permuteArgs) innermost() {
 	s := &a.s
 	if s.Dims[3] > 1 || s.Dims[0] > 1 || !(s.Rows.Zero() && s.Lens.Zero()) && (s.RowDim > 1 || s.TimeDim > 2) {
@@ -73,7 +73,7 @@ func permuteRange(a *permuteArgs, lo, hi int) {
 	}
 }
 
-// line moves the innermost dimension at outer index i.
+// line copies the innermost dimension at outer index i.
 func (a *permuteArgs) line(i [4]int) {
 	s := &a.s
 	n := s.Dims[3]

@@ -8,8 +8,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Pool makes one vector of each sequence. Padding never takes part: for PoolMax
-// it counts as -Inf. A NaN among a row's valid steps reaches its output.
+// Pool computes s: one vector per sequence, from its valid steps alone. If one of
+// those that it reads is NaN, so is the result.
 func (b *Backend) Pool(s *device.PoolSpec) {
 	par.Each(s.B, rowGrain(s.T*s.F), b, s, func(b *Backend, s *device.PoolSpec, lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -18,7 +18,7 @@ func (b *Backend) Pool(s *device.PoolSpec) {
 	})
 }
 
-// PoolGrad spreads DY over the steps it came from; the others get zero.
+// PoolGrad adds DY to the gradients of the steps that Pool used; without AccX the others are zero.
 func (b *Backend) PoolGrad(s *device.PoolSpec) {
 	par.Each(s.B, rowGrain(s.T*s.F), b, s, func(b *Backend, s *device.PoolSpec, lo, hi int) {
 		for i := lo; i < hi; i++ {

@@ -8,12 +8,14 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Softmax is e^x/Σe^x, or its logarithm, over each row's valid columns.
+// Softmax computes y = e^x/Σe^x, or its logarithm, over each row's valid columns.
 func (b *Backend) Softmax(s *device.SoftmaxSpec) {
 	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxRows)
 }
 
-// SoftmaxGrad reads Y and DY.
+// SoftmaxGrad computes DX from Y and DY, over the valid columns:
+//
+//	dx (+)= y·(dy - Σ y·dy), or with Log dx (+)= dy - e^y·Σ dy
 func (b *Backend) SoftmaxGrad(s *device.SoftmaxSpec) {
 	par.Each(s.Rows, rowGrain(s.Cols), b, s, (*Backend).softmaxGradRows)
 }
@@ -69,8 +71,8 @@ func (b *Backend) softmaxGradRows(s *device.SoftmaxSpec, lo, hi int) {
 	}
 }
 
-// rowMax is the largest element; NaN counts as smallest, since the
-// exponentials that follow bring it back.
+// rowMax returns the largest element. NaN counts as the smallest, because the
+// exponentials that follow are NaN again.
 func rowMax(x []float32) float32 {
 	inf := float32(math.Inf(-1))
 	m0, m1, m2, m3 := inf, inf, inf, inf
@@ -96,7 +98,7 @@ func rowMax(x []float32) float32 {
 	return max(m0, m1, m2, m3)
 }
 
-// expSum is Σ e^(x-top), summed a chunk at a time; e, unless nil, receives the terms.
+// expSum returns Σ e^(x-top), summed in chunks, and writes the terms to e unless e is nil.
 func expSum(set *simd.Set, e, x []float32, top float32) float32 {
 	tmp := chunks.Get()
 	defer chunks.Put(tmp)

@@ -2,8 +2,10 @@ package cpu
 
 import "github.com/carousel-ml/carousel/internal/simd"
 
-// Zoneout (Krueger et al. 2017): a unit keeps its old value with probability p;
-// at inference it takes the mean of both. fresh is the weight of the new value.
+// Zoneout (Krueger et al. 2017): a unit keeps its old value with probability p; at
+// inference it takes the expectation.
+
+// fresh returns the weights of the n new values: 0 or 1, or with Expect 1-p.
 func (r *row) fresh(stream uint64, n int) []float32 {
 	e := r.e
 	v, p := r.scratch(freshWork, n), e.ZoneH
@@ -20,7 +22,7 @@ func (r *row) fresh(stream uint64, n int) []float32 {
 	return v
 }
 
-// mixZone is dst = fresh⊙new + (1-fresh)⊙old; dst may be new.
+// mixZone computes dst = fresh⊙new + (1-fresh)⊙old; dst may be new.
 func mixZone(dst, fresh, new, old []float32) {
 	for i, f := range fresh {
 		f := float64(f)
@@ -28,9 +30,9 @@ func mixZone(dst, fresh, new, old []float32) {
 	}
 }
 
-// splitZone gives the new value its share of d and leaves the old one's in d.
+// splitZone computes the gradients of mixZone: dnew = fresh⊙d, and d = (1-fresh)⊙d for the old value.
 func splitZone(dnew, d, fresh []float32) {
 	for i, f := range fresh {
-		dnew[i], d[i] = f*d[i], (1-f)*d[i] // f is 0 or 1: nothing becomes smaller
+		dnew[i], d[i] = f*d[i], (1-f)*d[i] // f is 0 or 1, so no product is subnormal
 	}
 }
