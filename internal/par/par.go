@@ -1,7 +1,8 @@
-// Package par runs loops over a process-wide team of workers.
+// Package par runs loops on a process-wide team of workers.
 //
-// Work is split into contiguous ranges; nothing a range computes may depend on
-// where the cuts fall, so results are the same for any number of workers.
+// Work is divided into contiguous ranges. What is computed for an index must not
+// depend on the range it is in, so that results are the same for any number of
+// workers.
 package par
 
 import (
@@ -16,14 +17,14 @@ var (
 	limit    atomic.Int64 // SetWorkers; 0 means GOMAXPROCS
 	started  atomic.Int64 // workers running
 	starting sync.Mutex
-	idle     atomic.Int64 // workers waiting for a token, less the tokens sent: negative where these wait for workers
+	idle     atomic.Int64 // workers waiting for a token, minus tokens sent: negative if tokens wait for workers
 	tokens   = make(chan *job, 1024)
-	jobs     Pool[job] // no more than loops under way and workers
+	jobs     Pool[job] // at most as many as running loops and workers
 )
 
-// job is one call of For or Gang. Every token sent and the caller hold a reference;
-// who drops the last one returns the job to the pool, so a late worker never
-// meets a job that has become another one.
+// job is one call of For, Each or Gang. The caller and every token sent hold a
+// reference, and the release of the last one returns the job to the pool, so a late
+// worker never finds a job that is reused for another loop.
 type job struct {
 	body    func(unsafe.Pointer, int, int)                 // of For
 	method  func(unsafe.Pointer, unsafe.Pointer, int, int) // of Each
@@ -37,18 +38,19 @@ type job struct {
 	refs    atomic.Int64
 	failure atomic.Pointer[any]
 	waiting atomic.Bool   // the caller sleeps until the last part is finished
-	wake    chan struct{} // and this wakes it; holds one
+	wake    chan struct{} // wakes the caller; capacity 1
 	arrived atomic.Int64  // members waiting at the barrier
 	round   atomic.Int64  // barriers passed
-	slow    atomic.Bool   // a member kept another waiting for long
-	ended   atomic.Bool   // slow, as it was when the last barrier was passed
+	slow    atomic.Bool   // a member waited for another for longer than patience
+	ended   atomic.Bool   // the value of slow when the last barrier was passed
 }
 
-// SetWorkers caps how many goroutines a loop may use; 0 lifts the cap.
+// SetWorkers limits the number of goroutines of a loop to n; 0 removes the limit.
+// n may exceed GOMAXPROCS, which tests use to try other splits.
 func SetWorkers(n int) { limit.Store(int64(max(n, 0))) }
 
-// Workers is how many goroutines a loop may use: GOMAXPROCS, or less after SetWorkers.
-// More than GOMAXPROCS may be set, which tests use to try other splits.
+// Workers returns the number of goroutines that a loop may use: GOMAXPROCS, or the
+// limit of SetWorkers.
 func Workers() int {
 	if n := int(limit.Load()); n > 0 {
 		return n
@@ -56,25 +58,24 @@ func Workers() int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// For calls body over disjoint ranges that cover [0,n), each at least grain
-// long (but the last of all), and returns when all are done. The caller takes
-// part, so a loop finishes even when every worker is busy elsewhere, and a body
-// may call For itself. A panic in a body is raised again in the caller.
+// For calls body for disjoint ranges that cover [0,n) and returns when all calls
+// have. Each range has at least grain indices, unless n has fewer. The caller takes
+// part, so a loop finishes even if all workers are busy, and a body may call For. A
+// panic in a body is raised again in the caller.
 //
-// Nothing is allocated: pass a body without captured variables and an arg that
-// is reused.
+// For allocates nothing if body captures no variables and arg is reused.
 func For[T any](n, grain int, arg *T, body func(arg *T, lo, hi int)) {
 	if parts := cut(n, grain); parts > 1 {
 		j := jobs.Get()
-		j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer pass alike
+		j.body = *(*func(unsafe.Pointer, int, int))(unsafe.Pointer(&body)) // *T and unsafe.Pointer are passed alike
 		j.loop(unsafe.Pointer(arg), n, parts)
 	} else if parts == 1 {
 		body(arg, 0, n)
 	}
 }
 
-// Each is For with a method as its body, such as (*Backend).softmaxRows, and
-// what the method takes beside its range.
+// Each is For with a method as its body, such as (*Backend).softmaxRows, and an
+// argument of the method before its range.
 func Each[T, S any](n, grain int, on *T, spec *S, body func(on *T, spec *S, lo, hi int)) {
 	if parts := cut(n, grain); parts > 1 {
 		j := jobs.Get()
@@ -86,7 +87,7 @@ func Each[T, S any](n, grain int, on *T, spec *S, body func(on *T, spec *S, lo, 
 	}
 }
 
-// cut is how many parts n things are shared out in; 0 for none.
+// cut returns the number of parts that [0,n) is divided into.
 func cut(n, grain int) int {
 	if n <= 0 {
 		return 0
@@ -94,12 +95,12 @@ func cut(n, grain int) int {
 	return max(1, min(Workers(), n/max(grain, 1)))
 }
 
-// loop shares a job out to workers and takes part.
+// loop sends a job to workers and takes part in it.
 func (j *job) loop(arg unsafe.Pointer, n, parts int) {
 	ensure(parts - 1)
 	j.start(arg, n, parts)
 	for i := 1; i < parts; i++ {
-		if idle.Add(-1) >= -started.Load() { // a busy worker may come later: often it is just about to finish
+		if idle.Add(-1) >= -started.Load() { // a busy worker may come later: often it is about to finish
 			tokens <- j
 		} else {
 			idle.Add(1)
@@ -109,13 +110,14 @@ func (j *job) loop(arg unsafe.Pointer, n, parts int) {
 	j.finish()
 }
 
-// Member is one of the goroutines that run a body of [Gang] at the same time.
+// Member is one of the goroutines that run a body of [Gang] at the same time. The
+// zero Member is the only one of its gang.
 type Member struct {
 	j     *job
 	index int
 }
 
-// Share is the member's own part [lo,hi) of n things; the zero Member's is all of them.
+// Share returns the member's part [lo,hi) of [0,n).
 func (m Member) Share(n int) (lo, hi int) {
 	if m.j == nil {
 		return 0, n
@@ -124,10 +126,10 @@ func (m Member) Share(n int) (lo, hi int) {
 	return m.index * n / size, (m.index + 1) * n / size
 }
 
-// First says whether this is the one member that speaks for all.
+// First reports whether this is member 0.
 func (m Member) First() bool { return m.index == 0 }
 
-// Members is how many they are.
+// Members returns the number of members.
 func (m Member) Members() int {
 	if m.j == nil {
 		return 1
@@ -135,20 +137,20 @@ func (m Member) Members() int {
 	return int(m.j.parts)
 }
 
-// Barrier waits until every member has come here. It spins: the members must
-// arrive within microseconds of each other. Once they did not, it says false, to
-// all members the same: the gang had better end, since whoever else wants the
-// cores would make each of its steps as long as a turn of the system.
+// Barrier waits, spinning, until every member has called it. Once a member has been
+// waited for longer than patience, it returns false, to all members at the same
+// barrier: the gang should end, because other programs use the cores and each
+// barrier could take as long as a time slice of the system.
 func (m Member) Barrier() bool {
 	j := m.j
 	if j == nil {
-		return true // alone
+		return true
 	}
 	round := j.round.Load()
 	if j.arrived.Add(1) == j.parts {
 		j.arrived.Store(0)
 		if j.slow.Load() {
-			j.ended.Store(true) // the next barrier needs all members, so that each reads what holds at this one
+			j.ended.Store(true) // no member passes the next barrier before all have read this
 		}
 		j.round.Add(1)
 		return !j.ended.Load()
@@ -159,7 +161,7 @@ func (m Member) Barrier() bool {
 			continue
 		}
 		if f := j.failure.Load(); f != nil {
-			panic(*f) // a member will never come
+			panic(*f) // a member will never arrive
 		}
 		if since.IsZero() {
 			since = time.Now()
@@ -171,9 +173,9 @@ func (m Member) Barrier() bool {
 	return !j.ended.Load()
 }
 
-// A gang is only good while the system runs all members at once. When one was
-// kept waiting for longer than patience, other programs want the cores, and
-// gangs rest for a while: each time for longer, up to longestRest.
+// A gang is fast only while the system runs all members at once. After a member has
+// waited for longer than patience, gangs are suspended, each time for twice as long,
+// up to longestRest.
 const (
 	patience     = 200 * time.Microsecond
 	shortestRest = 20 * time.Millisecond
@@ -181,16 +183,16 @@ const (
 )
 
 var (
-	restEnds atomic.Int64 // when gangs may meet again, in Unix nanoseconds
-	restNext atomic.Int64 // how long the next rest is, in nanoseconds
+	restEnds atomic.Int64 // the end of the suspension, in Unix nanoseconds
+	restNext atomic.Int64 // the length of the next one, in nanoseconds
 )
 
-// CanGang says whether a gang of more than the caller is possible and worth it now.
+// CanGang reports whether there may be more than one worker and gangs are not suspended.
 func CanGang() bool {
 	return Workers() > 1 && (restEnds.Load() == 0 || time.Now().UnixNano() > restEnds.Load())
 }
 
-// rest learns from how a gang went.
+// rest suspends gangs if the last one was slow; otherwise it halves the length of the next suspension.
 func rest(slow bool) {
 	d := max(restNext.Load(), int64(shortestRest))
 	if slow {
@@ -202,8 +204,9 @@ func rest(slow bool) {
 }
 
 // Gang calls body once for each of up to Workers() members that run at the same
-// time, so that they may meet at barriers. It takes only workers that are idle,
-// so there may be fewer members, or the caller alone.
+// time, so that they can wait for each other at barriers. It takes only workers that
+// are idle, so there may be fewer members, or the caller alone. A panic in a body is
+// raised again in the caller.
 func Gang[T any](arg *T, body func(arg *T, m Member)) {
 	want := Workers()
 	ensure(want - 1)
@@ -221,13 +224,13 @@ func Gang[T any](arg *T, body func(arg *T, m Member)) {
 	for range size - 1 {
 		tokens <- j
 	}
-	j.refs.Add(1) // to be read after it is done
+	j.refs.Add(1) // for the use of slow after finish
 	j.finish()
 	rest(j.slow.Load())
 	j.release()
 }
 
-// start readies a job of so many parts, to be held by the caller and one worker for each further part.
+// start initialises a job of parts parts, with a reference for the caller and for a worker per further part.
 func (j *job) start(arg unsafe.Pointer, n, parts int) {
 	if j.wake == nil {
 		j.wake = make(chan struct{}, 1)
@@ -241,11 +244,11 @@ func (j *job) start(arg unsafe.Pointer, n, parts int) {
 	j.refs.Store(int64(parts))
 }
 
-// patient is how long a caller looks whether the others are done before it
-// sleeps: parts end within microseconds of each other unless somebody else has
-// the core. Then that one gets this core too; and who sleeps is run next when it
-// is woken, while who yields stands behind all others, each of which may have
-// the core for ten milliseconds.
+// patient is how long a caller polls for the end of the other parts before it
+// sleeps. Parts end within microseconds of each other unless another goroutine has a
+// core, and then it can use this one too. A sleeping goroutine runs next when it is
+// woken; one that yields is queued behind all others, each of which may run for ten
+// milliseconds.
 const patient = 30 * time.Microsecond
 
 // finish takes part in a job and waits for the others.
@@ -260,7 +263,7 @@ func (j *job) finish() {
 			since = time.Now()
 		} else if time.Since(since) > patient {
 			j.waiting.Store(true)
-			if j.left.Load() > 0 || !j.waiting.Swap(false) { // or somebody has seen it, and sends
+			if j.left.Load() > 0 || !j.waiting.Swap(false) { // if Swap is false, a worker has seen waiting and sends
 				<-j.wake
 			}
 		}
@@ -283,6 +286,7 @@ func (j *job) work() {
 	}
 }
 
+// run runs part i.
 func (j *job) run(i int) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -306,6 +310,7 @@ func (j *job) run(i int) {
 	}
 }
 
+// release drops a reference.
 func (j *job) release() {
 	if j.refs.Add(-1) == 0 {
 		j.body, j.method, j.member, j.arg, j.spec = nil, nil, nil, nil, nil
@@ -313,11 +318,11 @@ func (j *job) release() {
 	}
 }
 
-// soon is how many looks, of about a nanosecond, a gang takes for workers that
-// have just finished a loop.
+// soon is the number of times, of about a nanosecond each, that a gang polls for
+// workers that are about to finish a loop.
 const soon = 1000
 
-// reserve takes an idle worker, which then must be sent a token.
+// reserve takes an idle worker, if there is one; the caller must then send it a token.
 func reserve() bool {
 	for n := idle.Load(); n > 0; n = idle.Load() {
 		if idle.CompareAndSwap(n, n-1) {
@@ -327,7 +332,7 @@ func reserve() bool {
 	return false
 }
 
-// ensure starts workers until n run.
+// ensure starts workers until there are n.
 func ensure(n int) {
 	if int(started.Load()) >= n {
 		return
@@ -337,19 +342,19 @@ func ensure(n int) {
 	for int(started.Load()) < n {
 		started.Add(1)
 		idle.Add(1)   // a token sent before it runs waits for it
-		for range 3 { // two that wait for it at most, and one under way: steady loops never allocate
+		for range 3 { // at most two waiting and one running per worker, so steady loops never allocate
 			jobs.Put(&job{wake: make(chan struct{}, 1)})
 		}
 		go worker()
 	}
 }
 
-// awake is how long a worker looks for the next loop before it sleeps. To be
-// woken takes a few microseconds of the caller and far more until it runs; the
-// gaps between the loops of one pass are shorter.
+// awake is how long a worker polls for the next loop before it sleeps. To wake it
+// takes the caller some microseconds, and the worker runs much later; the gaps
+// between the loops of a pass are shorter.
 const awake = 100 * time.Microsecond
 
-// worker serves tokens for ever.
+// worker takes part in the jobs of tokens, forever.
 func worker() {
 	for {
 		var since time.Time

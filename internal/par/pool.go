@@ -2,15 +2,16 @@ package par
 
 import "sync"
 
-// Pool lends the argument structs and workspaces of parallel loops. It is a
-// plain list, not a sync.Pool: the garbage collector must not empty it, or a
-// steady training step would allocate after every collection. The zero Pool is ready.
+// Pool is a pool of argument structs and workspaces of parallel loops. It is a list
+// and not a sync.Pool, because the garbage collector would empty that and training
+// steps would allocate after every collection. The zero Pool is empty and ready. All
+// methods may be called by several goroutines.
 type Pool[T any] struct {
 	mu   sync.Mutex
 	free []*T
 }
 
-// Get lends a struct; its fields hold whatever their last user left.
+// Get returns a struct whose fields have the values that its last user left.
 func (p *Pool[T]) Get() *T {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -22,7 +23,7 @@ func (p *Pool[T]) Get() *T {
 	return new(T)
 }
 
-// Put takes a struct back.
+// Put returns a struct to the pool.
 func (p *Pool[T]) Put(x *T) {
 	p.mu.Lock()
 	p.free = append(p.free, x)
