@@ -1,46 +1,45 @@
-// Package device holds the seam between the tape and whatever computes: the
-// interface, its memory, the specs of its operations, and what follows from a
-// spec alone. It computes nothing.
+// Package device is the interface between the tape and what computes: Backend, its
+// memory, the specs of its operations, and functions of a spec alone. It does no
+// arithmetic on device memory.
 //
 // A Backend enqueues work on Buffers and Ints; only Download, DownloadInts and
 // Sync wait, and no method returns a number computed on the device. Matrices are
 // row-major float32. Dimensions: B batch, T time, I input, H hidden, G gates.
 //
-// Whatever an operation reads or writes lies on the device: a spec holds shapes,
-// options and device memory, never a slice of the caller's. Only Upload and
-// UploadInts read host memory, and they have read it when they return; a backend
-// that runs later takes its copy then. The caller may use device memory again,
-// for other data, as soon as the calls that need it have been made: work is done
-// in the order of the calls, so a backend that runs later needs no copy of it.
-// That is why a tape's memory may be rewound before the device is done with it.
+// Operations read and write device memory only: a spec holds shapes, options and
+// device memory, never a slice of the caller. Only Upload and UploadInts read host
+// memory, and have finished reading when they return; a backend that runs later
+// copies it then. Work is done in the order of the calls, so the caller may use
+// device memory for other data as soon as it has made the calls that need it, and a
+// tape's memory may be rewound before the device has finished.
 //
-// Programmer mistakes (a buffer too short for its spec) may panic: the tensor
-// package checks every shape a user can reach before it enqueues.
+// Programming errors (a buffer too short for its spec) may panic: package tensor
+// checks every shape that a user can reach before it enqueues.
 package device
 
 import "sync"
 
-// Memory is a run of numbers on a device. The zero Memory is "absent". On the
-// CPU it is a slice of ordinary memory; another device keeps its address in Addr.
+// Memory is a vector of numbers on a device. The zero Memory means "absent". On the
+// CPU it is a slice of ordinary memory; on another device Addr is its address.
 type Memory[T float32 | int32] struct {
 	Host []T     // CPU memory; nil on other devices
 	Addr uintptr // device address; 0 on the CPU
 	N    int     // length in elements
 }
 
-// Buffer is numbers to compute with; Ints is lengths, row numbers, ids, classes.
+// Buffer holds numbers to compute with; Ints holds lengths, row numbers, ids, classes.
 type (
 	Buffer = Memory[float32]
 	Ints   = Memory[int32]
 )
 
-// HostBuffer wraps ordinary memory as a CPU buffer.
+// HostBuffer returns s as a CPU buffer, which shares its memory.
 func HostBuffer(s []float32) Buffer { return Buffer{Host: s, N: len(s)} }
 
-// HostInts wraps ordinary memory as the CPU's.
+// HostInts returns s as CPU memory, which it shares.
 func HostInts(s []int32) Ints { return Ints{Host: s, N: len(s)} }
 
-// Slice is the part [lo, hi) of m, sharing its memory.
+// Slice returns the part [lo, hi) of m, which shares its memory. It panics if m has no such part.
 func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 	if lo < 0 || hi < lo || hi > m.N {
 		panic("device: slice out of range")
@@ -58,9 +57,9 @@ func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 func (m Memory[T]) Zero() bool { return m.N == 0 }
 
 // Backend computes. Methods enqueue in order and may return before the work is
-// done; specs are passed by pointer and are not kept after the call returns
-// (a backend that runs later copies them). All methods are safe for use by
-// several goroutines on distinct buffers.
+// done. Specs are passed by pointer and not used after the call returns (a backend
+// that runs later copies them). Several goroutines may call methods at the same time
+// if their buffers are distinct.
 type Backend interface {
 	Name() string       // such as "cpu/avx512"
 	RunsAhead() bool    // whether methods may return before their work is done, so that reading a number costs a wait
@@ -84,13 +83,13 @@ type Backend interface {
 	SumRows(dst, src Buffer, rows, cols, ld int, acc bool) // dst[j] (+)= sum_i src[i*ld+j], i ascending in fixed blocks
 
 	// The recurrent core.
-	ScanWork(s *ScanSpec) int // the length of s.Work: from the shape, the options and which parameters are there
+	ScanWork(s *ScanSpec) int // the length of s.Work: depends on the shape, the options and which parameters are present
 	Scan(s *ScanSpec)         // forward
 	ScanGrad(s *ScanSpec)     // backward, after Scan with Keep of the same spec
 
 	// Elementwise.
 	Unary(f Function, y, x Buffer, alpha float32)                       // y = f(x)
-	UnaryGrad(f Function, dx, dy, x, y Buffer, alpha float32, acc bool) // dx (+)= dy * f'(x), from x or y as the function prefers
+	UnaryGrad(f Function, dx, dy, x, y Buffer, alpha float32, acc bool) // dx (+)= dy * f'(x), computed from x or y, as each function needs
 	Binary(s *BinarySpec)
 	BinaryGrad(s *BinarySpec)
 	Dropout(s *DropoutSpec) // the same call, with Acc, is its own backward
@@ -120,32 +119,31 @@ type Backend interface {
 	Step(s *StepSpec)
 }
 
-// Kind is how weights at rest are kept: what their values become, and how a
-// product with them sums. Masters, states, sums and gradients are float32 with
-// every kind.
+// Kind is the form of weights at rest, which are packed weights that are cached: the
+// values that they are rounded to, and how a product with them is summed. Masters,
+// states, sums and gradients are float32 for every kind.
 //
-// The law of summation, for any number of threads, batch mates and cuts in time:
-// an output is one chain of additions that starts at its bias, its C or zero and
-// takes k in ascending order, by links. What a link is, each kind says below. So
-// no bit depends on how work is split, and kinds differ in their links alone.
+// The law of summation, for any number of threads, other rows in the batch and
+// chunks of time: an output is one chain of additions that starts at its bias, its C
+// or zero and takes k in ascending order, in links. Each kind below defines its
+// link. So no bit depends on how work is divided, and kinds differ only in links.
 type Kind uint8
 
 const (
-	// F32 keeps values as they are. A link is one multiply-add, rounded once where
-	// the kernels fuse it.
+	// F32 does not change values. A link is one multiply-add, rounded once if the
+	// kernels fuse it.
 	F32 Kind = iota
 	NumKinds
 )
 
-// Kinds names them.
+// Kinds is the names of the kinds.
 var Kinds = [NumKinds]string{"float32"}
 
-// Cache is where a backend may keep what it derives from weights at rest, such
-// as panels, for as long as their version stays the same. The zero Cache is
-// empty; it may be used by several goroutines.
+// Cache holds what a backend derives from weights, such as panels, for one version
+// of the weights. The zero Cache is empty. Several goroutines may use it.
 type Cache struct {
-	// Kind is what the weights are kept and multiplied as by the passes that have this
-	// cache. It is set before them; another one needs another version.
+	// Kind is the form of the weights for the passes with this cache. It is set before
+	// them; a change of it requires a new version.
 	Kind Kind
 
 	mu      sync.Mutex
@@ -153,7 +151,7 @@ type Cache struct {
 	value   any
 }
 
-// Load is what was stored for that version, or nil.
+// Load returns the value stored for this version, or nil. The value must not be changed.
 func (c *Cache) Load(version uint64) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,8 +161,8 @@ func (c *Cache) Load(version uint64) any {
 	return c.value
 }
 
-// Stale takes out what was stored for another version, or nil: nobody uses it
-// any more, so that it may be filled anew and stored again.
+// Stale removes and returns the value stored for another version, or nil. It is no
+// longer used, so the caller may change it and store it again.
 func (c *Cache) Stale(version uint64) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +174,7 @@ func (c *Cache) Stale(version uint64) any {
 	return v
 }
 
-// Store keeps value, which must not change while this is its version, in place of what was kept.
+// Store replaces the value by that of a version. It must not be changed until Stale returns it.
 func (c *Cache) Store(version uint64, value any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,10 +183,10 @@ func (c *Cache) Store(version uint64, value any) {
 
 // PermuteSpec copies a strided 4-D block:
 // Dst[DstOff + Σ i_k·DstStride[k]] (+)= Src[SrcOff + Σ i_k·SrcStride[k]], 0 <= i_k < Dims[k].
-// It serves transposes, concatenation, slicing, reversal and broadcasting (a stride of 0).
-// Rows and Lens, both optional, serve batches sorted by length: index Rows[i_RowDim] is used in the
-// source (or, with RowsDst, in the destination) in place of i_RowDim; elements whose i_TimeDim is not
-// below Lens[i_RowDim] are written as zero (with Acc: left alone).
+// It is used for transposes, concatenation, slicing, reversal and broadcasting (a stride of 0).
+// Rows and Lens, both optional, are for batches sorted by length: index Rows[i_RowDim] is used in the
+// source (or, with RowsDst, in the destination) instead of i_RowDim; elements whose i_TimeDim is not
+// below Lens[i_RowDim] are written as zero (with Acc: not changed).
 type PermuteSpec struct {
 	Dst, Src             Buffer
 	Dims                 [4]int
@@ -214,7 +212,7 @@ type GemmSpec struct {
 	Batch                     int
 	StrideA, StrideB, StrideC int
 
-	Cache   *Cache // B rests at this version: its panels may be kept. nil: they may not
+	Cache   *Cache // for what is derived from B at this version; nil: not cached
 	Version uint64
 }
 
@@ -253,7 +251,7 @@ type NormSpec struct {
 	Rows, Cols        int
 	X, Y, Gamma, Beta Buffer
 	Eps               float32
-	Mean, RStd        Buffer // [Rows], kept for backward
+	Mean, RStd        Buffer // [Rows], for backward
 	DY, DX            Buffer
 	AccX              bool
 	DGamma, DBeta     Buffer // accumulate
@@ -297,13 +295,13 @@ type PoolSpec struct {
 	B, T, F int
 	X, Y    Buffer
 	Lens    Ints
-	Arg     Ints // [B*F], PoolMax: the step chosen (-1: none), kept for backward
+	Arg     Ints // [B*F], PoolMax: the step with the maximum (-1: none), for backward
 	DY, DX  Buffer
 	AccX    bool
 }
 
 // AdditiveSpec is the scores of additive attention (Bahdanau et al. 2015),
-// Score[b,q,t] = Σ_u V[u]·tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u]) for t below Lens[b] (absent: T), zero from there on.
+// Score[b,q,t] = Σ_u V[u]·tanh(Query[b,q,u] + Key[b,t,u] + Cover[b,q,t]·W[u]) for t below Lens[b] (absent: T), otherwise zero.
 // Cover and W are absent together. Backward, from DScore: all gradients accumulate, absent ones are not computed;
 // those of V and W are sums over b in ascending order.
 type AdditiveSpec struct {
@@ -354,9 +352,9 @@ type LossSpec struct {
 // CTCSpec is connectionist temporal classification (Graves et al. 2006): -log of the probability that a
 // row's steps, each drawn from its softmax, spell the row's labels once repeats are merged and blanks dropped.
 // Value [1] is the mean over the B rows; with PerLabel each row counts by its loss divided by its number of
-// labels (1 for none), torch's reduction "mean". A row whose labels need more steps than it has (their number,
-// and one more between equal neighbours) counts as 0 and has no gradient. Steps past a row's length are not
-// read and their gradient is exactly 0. All sums over paths are of logarithms, in double precision.
+// labels (1 for none), torch's reduction "mean". A row whose labels need more steps than it has (see CTCSteps)
+// counts as 0 and its gradient is 0. Steps past a row's length are not read and their gradient is exactly 0.
+// Sums over paths are computed as logarithms in double precision.
 type CTCSpec struct {
 	B, T, V, L int
 	Logits     Buffer // [B,T,V]
@@ -369,7 +367,7 @@ type CTCSpec struct {
 	DLogits    Buffer // [B,T,V] or absent; overwritten
 }
 
-// CTCSteps is the fewest steps that can spell these labels.
+// CTCSteps returns the fewest steps that can spell these labels: their number, and one more between equal neighbours.
 func CTCSteps(labels []int32) int {
 	n := len(labels)
 	for i := 1; i < len(labels); i++ {
@@ -386,9 +384,9 @@ func CTCSteps(labels []int32) int {
 //	Σ_b (log Σ_y e^score(y) - score(Tags[b])) / Σ_b Lens[b],
 //	score(y) = Start[y_0] + Σ_t Scores[t,y_t] + Σ_t Trans[y_(t-1),y_t] + End[y_last]
 //
-// with y over all sequences of Lens[b] tags. -Inf in Trans, Start or End forbids. Rows of length 0 do not
-// count; no step at all gives 0. Nothing past a row's length is read. Gradients are overwritten, DScores with
-// zeros past the lengths; an absent one is not computed.
+// with y over all sequences of Lens[b] tags. -Inf in Trans, Start or End forbids a transition or tag. Rows of
+// length 0 do not count; if there is no step at all, the value is 0. Nothing past a row's length is read.
+// Gradients are overwritten, DScores with zeros past the lengths; an absent one is not computed.
 type CRFSpec struct {
 	B, T, K                       int
 	Scores                        Buffer // [B,T,K]
@@ -409,7 +407,7 @@ const (
 	RMSprop
 )
 
-// StepSpec updates a run of parameters, with PyTorch's arithmetic, and clears the gradient in the same pass.
+// StepSpec updates a vector of parameters, with PyTorch's arithmetic, and clears the gradient in the same pass.
 // The gradient is first multiplied by Scale[0] if present (clipping). When *Scale is not finite the step is skipped but the gradient still cleared.
 type StepSpec struct {
 	Kind              StepKind
