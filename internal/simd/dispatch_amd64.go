@@ -6,7 +6,7 @@ import "golang.org/x/sys/cpu"
 
 //go:generate go -C _asm run .
 
-// machineSets lists the assembly sets the processor and the operating system support, best first.
+// machineSets returns the assembly sets that the processor and the operating system support, best first.
 func machineSets() []*Set {
 	var sets []*Set
 	x := &cpu.X86

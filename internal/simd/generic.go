@@ -5,11 +5,11 @@ import (
 	"unsafe"
 )
 
-// The portable kernels. Products are converted explicitly (float32(a*b) + c),
-// which forbids the compiler to fuse, so that every architecture gives the same bits.
+// The portable kernels. Products are converted explicitly, float32(a*b) + c, so that
+// the compiler does not fuse them and all architectures produce the same bits.
 //
-// Go code cannot tell the processor to flush, so what may come below MinNormal is
-// computed in float64, which gives float32 the same bits, and narrowed; see Narrow.
+// Go code cannot set the processor's flush mode, so a result that may be below
+// MinNormal is computed in float64, which rounds to the same bits; see Narrow.
 
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
@@ -23,7 +23,7 @@ var generic = Set{
 	Adam: adamGeneric,
 }
 
-// floats is the slice of n elements at p; none when p is nil.
+// floats returns the slice of n elements at p, or nil if p is nil.
 func floats(p *float32, n int) []float32 {
 	if p == nil {
 		return nil
@@ -31,7 +31,7 @@ func floats(p *float32, n int) []float32 {
 	return unsafe.Slice(p, n)
 }
 
-// at is the element n places after p.
+// at returns the address n elements after p.
 func at(p *float32, n int) *float32 { return (*float32)(unsafe.Add(unsafe.Pointer(p), 4*n)) }
 
 func gemmTilesGeneric(t *Tiles) {
@@ -64,9 +64,9 @@ func gemmTilesGeneric(t *Tiles) {
 
 const tileCols = 8 // NR of the generic set
 
-// A chain of multiply-adds runs 2^96 times above its value, so that no product
-// is subnormal unless it is below 2^-222. A sum above 2^31 has no room there
-// and is done again as it is.
+// lift is the factor by which a chain of multiply-adds is scaled, so that no product
+// is subnormal unless it is below 2^-222. A sum above 2^31 overflows then and is
+// computed again without the factor.
 const lift = 1 << 96
 
 func gemmTileGeneric(t *Tiles, tile *Tile) {
@@ -87,7 +87,7 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 		high := float32(0)
 		for j := range c {
 			v := sum[j]
-			high += v - v // NaN if any has no room
+			high += v - v // NaN if any overflows
 			if abs32(v) < MinNormal*lift {
 				v = 0
 			}
@@ -96,7 +96,7 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 		if high != high {
 			chains(&start, a, tile.CS, tile.B, t.LDB, t.K, 1)
 			for j := range c {
-				if v := sum[j]; v-v != 0 { // the others keep their own, whatever stands beside them
+				if v := sum[j]; v-v != 0 { // the others do not depend on their neighbours
 					c[j] = Narrow(float64(start[j]))
 				}
 			}
@@ -104,7 +104,7 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 	}
 }
 
-// chains adds to the sums the products of k elements of a, times by, with rows of b.
+// chains computes s[j] += a[i*cs]·by · b[i*ldb+j] for i < k, ascending.
 func chains(s *[tileCols]float32, a *float32, cs int, b *float32, ldb, k int, by float32) {
 	s0, s1, s2, s3, s4, s5, s6, s7 := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
 	ai, bi := 0, 0
@@ -154,9 +154,9 @@ func packTGeneric(dst, src []float32, depth, cols, ld, stride int) {
 
 // The exponential: e^x = 2^n · e^r with n = round(x/ln 2), |r| <= ln2/2, and
 // e^r = 1 + r + r²·q(r) with the coefficients of the Cephes library's expf
-// (S. Moshier). The assembly does the same in float32 with fused
-// multiply-adds; float64 here costs no more and makes the reference exact to
-// little over half an ulp.
+// (S. Moshier). The assembly does the same in float32 with fused multiply-adds and
+// its own coefficients; float64 here costs no more and makes the reference exact to
+// little more than half an ulp.
 const (
 	expQ5   = 1.9875691500e-4
 	expQ4   = 1.3981999507e-3
@@ -169,10 +169,10 @@ const (
 	tanhMax = 9.125 // tanh of this rounds to 1
 )
 
-// roundMagic is 1.5·2^52: adding it to a number below 2^51 and taking it away again rounds to the nearest integer.
+// roundMagic is 1.5·2^52: adding it to a number below 2^51 and subtracting it again rounds to the nearest integer.
 const roundMagic = 3 << 51
 
-// reduce splits x into a power of two s and e^r - 1, where e^x = s · e^r. |x| < 700.
+// reduce returns a power of two s and e^r - 1, where e^x = s · e^r. |x| < 700.
 func reduce(x float64) (s, em1 float64) {
 	n := float64(float64(x*math.Log2E)+roundMagic) - roundMagic
 	r := x - float64(n*math.Ln2)
@@ -184,7 +184,7 @@ func reduce(x float64) (s, em1 float64) {
 	return math.Float64frombits(uint64(int64(n)+1023) << 52), float64(float64(r*r)*q) + r
 }
 
-// exp64 is e^x for x from expMin to expMax, to the precision of a float32.
+// exp64 returns e^x for x from expMin to expMax, to the precision of a float32.
 func exp64(x float64) float64 {
 	s, em1 := reduce(x)
 	return s * (1 + em1)
@@ -202,7 +202,7 @@ func expf(x float32) float32 {
 	return Narrow(exp64(float64(x)))
 }
 
-// sigmoidf is e/(1+e) or 1/(1+e) with e = e^-|x|, so nothing cancels and small results stay exact.
+// sigmoidf returns e/(1+e) or 1/(1+e) with e = e^-|x|, so nothing cancels and small results stay exact.
 func sigmoidf(x float32) float32 {
 	if x != x {
 		return x
@@ -214,12 +214,13 @@ func sigmoidf(x float32) float32 {
 	return float32(1 / (1 + e))
 }
 
-// sigmoidGrad is the gradient before a sigmoid of value y whose own is d.
+// sigmoidGrad returns the gradient of the argument of a sigmoid with value y and gradient d.
 func sigmoidGrad(d, y float64) float32 { return Narrow(d * y * (1 - y)) }
 
+// tanhGrad does so for tanh.
 func tanhGrad(d, y float64) float32 { return Narrow(d * (1 - float64(y*y))) }
 
-// tanhf is E/(E+2) with E = e^2|x| - 1, given the sign of x.
+// tanhf returns E/(E+2) with E = e^2|x| - 1, with the sign of x.
 func tanhf(x float32) float32 {
 	if x != x {
 		return x
@@ -353,7 +354,7 @@ func divGeneric(dst, a, b []float32) {
 	}
 }
 
-// mulAdd is c + a·b, of which each part is rounded.
+// mulAdd returns c + a·b, with the product and the sum rounded.
 func mulAdd(a, b, c float32) float32 {
 	return Narrow(float64(c) + float64(Narrow(float64(a)*float64(b))))
 }
@@ -406,7 +407,7 @@ func flushGeneric(dst, src []float32) {
 	}
 }
 
-// Reductions keep 8 partial sums, element i in sum i%8, and fold them in halves.
+// Reductions have 8 partial sums, element i in sum i%8, which are folded in halves.
 
 func fold(s *[8]float64) float32 {
 	return Narrow(((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])))

@@ -1,4 +1,4 @@
-// Package simd holds the vector and matrix micro-kernels and picks among them at run time.
+// Package simd is the vector and matrix kernels, of which it chooses a set at run time.
 //
 // A Set is a struct of functions. The "generic" set is plain Go and is the
 // reference; the others are assembly generated from the templates in _asm and
@@ -6,9 +6,9 @@
 // single assembly call runs for longer than about 100 microseconds, because Go
 // cannot preempt assembly.
 //
-// Elementwise kernels give an element the same bits wherever it stands in the
-// slice. Reductions add in one fixed order of lanes that depends on the length
-// alone. Bits may differ between sets: those with fused multiply-add use it.
+// The bits of an element of an elementwise kernel do not depend on its position in
+// the slice. Reductions add in one fixed order of lanes that depends on the length
+// alone. Bits may differ between sets, because some use fused multiply-add.
 package simd
 
 import (
@@ -28,15 +28,15 @@ type Set struct {
 	Name   string // "avx512", "avx2" or "generic"
 	MR, NR int    // the matrix tile: at most MR rows, exactly NR columns of B
 
-	// Flushes says that each instruction of the kernels takes subnormal operands for
-	// zeros and flushes its result. Without it operands must not be subnormal, and
-	// where the depth of a product is cut shows in sums that come below MinNormal,
-	// so that the cuts must follow from the shape.
+	// Flushes means that each instruction of the kernels treats subnormal operands as
+	// zeros and flushes its result. Otherwise operands must not be subnormal, and sums
+	// below MinNormal depend on where the depth of a product is divided, so that must
+	// depend on the shape alone.
 	Flushes bool
 
 	Weights []Weights // by device.Kind, the first those of float32
 
-	// Pack cuts a matrix into panels of width columns, each lying [depth][width]:
+	// Pack divides a matrix into panels of width columns, each [depth][width]:
 	// dst[(p*depth+k)*width+j] = src[k*ld+p*width+j] for k < depth, and 0 for
 	// columns from cols on.
 	Pack func(dst, src []float32, depth, cols, ld, width int)
@@ -74,72 +74,72 @@ type Set struct {
 	Adam func(a *AdamArgs)
 }
 
-// Weights is what a set does with one kind of weights at rest. They lie in panels
-// of NR columns as [depth/Group][NR] groups, the last filled up with zeros.
+// Weights is a set's functions for one kind of weights. A panel of NR columns is
+// [depth/Group][NR] groups, the last one filled up with zeros.
 type Weights struct {
 	Name   string // of the kind
-	Group  int    // so many values of a column, one k after the other, lie side by side and are summed together
-	Bytes  int    // of a group; those of NR groups are a multiple of 4
+	Group  int    // number of values of a column, with consecutive k, that are stored together and summed in one link
+	Bytes  int    // of a group; NR groups have a multiple of 4
 	Scales bool   // each column of a panel has a scale
 
-	// Encode makes a panel of the kind from one of float32, [depth][NR], and gives each column its
-	// scale. nil, for float32: the panel is taken as it is. It may be as slow as it likes to be exact.
+	// Encode converts a float32 panel, [depth][NR], to one of the kind and computes the scale of
+	// each column. nil, for float32: no conversion. It need not be fast.
 	Encode func(dst []byte, scale, panel []float32)
 	// Tiles computes tiles of a matrix product with such panels; see Tiles.
 	Tiles func(t *Tiles)
 }
 
-// Tiles is tiles of C = From + A·B that have depth and strides in common,
-// computed one after the other. In elements, for each of them,
+// Tiles is tiles of C = From + A·B with the same depth and strides, computed one
+// after the other. For each of them,
 //
 //	C[r*LDC+c] = From[r*LDFrom+c] + Σ_k A[r*RS+k*CS] * B[k*LDB+c]
 //
-// for r < M and c < N. Each element is a single chain of multiply-adds that
-// starts at From (nil: zero) and takes k in ascending order, whatever M and N
-// are, so splitting K over calls that continue from C changes no bit; see Flushes.
-// That is float32's law. With other kinds of weights the links of the chain are
-// groups of k, and what a link adds is the kind's own affair (device.Kind says
-// it): so K is split between groups only, and is no multiple of Group but at the
-// end of the whole product. There LDB and Pitch count words of 4 bytes.
+// for r < M and c < N. Each element is a single chain of multiply-adds that starts
+// at From (nil: zero) and takes k in ascending order for all M and N, so dividing K
+// into calls that continue from C changes no bit; see Flushes.
+// This is the law of float32. For other kinds the links of the chain are groups of
+// k, and device.Kind defines what a link adds; K is divided between groups only, so
+// it is a multiple of Group except at the end of the product. LDB and Pitch then
+// count words of 4 bytes.
 // From = C accumulates; a bias row is From = bias with LDFrom = 0.
 //
-// 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in
-// each of its K rows whatever N is; C and From are touched for N columns only.
+// 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in each of
+// its K rows for any N; C and From are accessed in N columns only.
 //
-// Few rows leave most of the processor waiting for the end of their chains, so
-// they take panels side by side: N may also be NR·Abreast(M), and then columns
-// from j·NR on are those of the matrix at B + j·Pitch.
+// With few rows a tile is bound by the latency of its chains, so it may take several
+// panels: N may also be NR·Abreast(M), and then columns from j·NR on are those of
+// the matrix at B + j·Pitch.
 //
-// A second product may go on where the first ends, for N of one panel only:
+// A second product may follow, for N of one panel only:
 // + Σ_k A2[r*RS2+k*CS] * B2[k*LDB+c] over K2 values of k.
 type Tiles struct {
-	First       *Tile // of Count that lie one after the other
+	First       *Tile // of an array of Count
 	Count       int   // at least 1
 	RS          int   // stride of A by row, not negative; A transposed is RS = 1
 	LDB, Pitch  int
 	LDC, LDFrom int
 	K           int
-	RS2, K2     int // K2 is 0 for no second product
+	RS2, K2     int // K2 is 0 without a second product
 }
 
 // Tile is one of Tiles.
 type Tile struct {
 	M, N int
 	CS   int      // stride of A by k
-	A, B *float32 // B and B2 point at a panel, whatever its kind
+	A, B *float32 // B and B2 point to a panel, of any kind
 	C    *float32
 	From *float32
 	A2   *float32
 	B2   *float32
 
-	Scale, Scale2 *float32 // those of the N columns of B and B2, for a kind that has scales; else of no meaning
+	Scale, Scale2 *float32 // the scales of the N columns of B and B2, for a kind that has scales
 
-	// What later tiles use, fetched into the caches meanwhile; nil for none.
+	// Memory to prefetch for later tiles; nil for none.
 	NextC *float32 // where the C of the next tile begins: M rows LDC apart
-	NextB *float32 // FetchPerK elements with every k
+	NextB *float32 // FetchPerK elements per k
 }
 
-// Abreast is how many panels a tile of m rows may take side by side.
+// Abreast returns the number of panels that a tile of m rows may take.
 func Abreast(m int) int {
 	switch m {
 	case 1:
@@ -152,11 +152,11 @@ func Abreast(m int) int {
 	return 1
 }
 
-// FetchPerK is how many elements at NextB a kernel fetches for every k.
+// FetchPerK is the number of elements at NextB that a kernel prefetches per k.
 const FetchPerK = 4
 
-// LSTMArgs is one LSTM step of some batch rows of H units, or of Units units next
-// to each other: the pointers are then at the first of them.
+// LSTMArgs is one LSTM step of Rows batch rows of H units, for Units adjacent units.
+// The pointers are to the first of these.
 //
 //	i,f,o = sigmoid, g = tanh of the gates;  C = f*CPrev + i*g;  Hid = o*tanh(C)
 //
@@ -172,7 +172,10 @@ type LSTMArgs struct {
 	LDOut   int
 }
 
-// LSTMGradArgs is the backward pass of LSTMArgs; tanh(C) is computed again.
+// LSTMGradArgs is the backward pass of LSTMArgs. It computes tanh(C) again. With
+// dc = DC + DHid*o*(1-tanh(C)²), the gradients are
+//
+//	i: dc*g*i*(1-i)  f: dc*CPrev*f*(1-f)  g: dc*i*(1-g²)  o: DHid*tanh(C)*o*(1-o);  DC = dc*f
 type LSTMGradArgs struct {
 	Rows, H int      // at least 1
 	Units   int      // at least 1, at most H
@@ -183,9 +186,9 @@ type LSTMGradArgs struct {
 	DC      *float32 // [Rows,H] in: dL/dc carried from the next step; out: for the step before
 }
 
-// GRUArgs is one step of a GRU that resets after the recurrent product, of some
-// batch rows of H units, or of Units units next to each other: the pointers are
-// then at the first of them.
+// GRUArgs is one step of a GRU that resets after the recurrent product, of Rows
+// batch rows of H units, for Units adjacent units. The pointers are to the first of
+// these.
 //
 //	r,z = sigmoid of the gates;  n = tanh(gate + r*Side);  Hid = n + z*(HPrev-n)
 type GRUArgs struct {
@@ -199,7 +202,10 @@ type GRUArgs struct {
 	LDOut   int
 }
 
-// GRUGradArgs is the backward pass of GRUArgs.
+// GRUGradArgs is the backward pass of GRUArgs. With dn = DHid*(1-z)*(1-n²), the
+// gradients are
+//
+//	r: dn*Side*r*(1-r)  z: DHid*(HPrev-n)*z*(1-z)  n: dn;  Side = dn*r;  DHid = DHid*z
 type GRUGradArgs struct {
 	Rows, H int      // at least 1
 	Units   int      // at least 1, at most H
@@ -228,15 +234,17 @@ type AdamArgs struct {
 	Eps           float32
 }
 
-// Sets lists the sets that run on this machine, best first. The last is always "generic".
+// Sets returns the sets that run on this machine, best first. The last is always "generic".
+// The slice must not be changed.
 func Sets() []*Set { return available() }
 
 var available = sync.OnceValue(func() []*Set {
 	return append(machineSets(), &generic)
 })
 
-// Named finds a set by name. The empty name means the environment's choice
-// (CAROUSEL_SIMD) or, without one, the best set.
+// Named returns the set of a name. The empty name means the set named by the
+// environment variable EnvVar or, without one, the best set. The error is a plain
+// one that lists the sets of this machine.
 func Named(name string) (*Set, error) {
 	from := "kernel set"
 	if name == "" {
@@ -255,9 +263,9 @@ func Named(name string) (*Set, error) {
 	return nil, fmt.Errorf("%s: %q is not available here; choose one of %s", from, name, strings.Join(names, ", "))
 }
 
-// Best is Named(""), decided once. It panics with Named's error if the
-// environment asks for a set that does not run here; programs that want to
-// report that call Named first.
+// Best returns Named(""), evaluated once. It panics with Named's error if the
+// environment names a set that does not run here; a program that reports this error
+// calls Named first.
 func Best() *Set {
 	s, err := best()
 	if err != nil {

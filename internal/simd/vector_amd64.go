@@ -4,8 +4,8 @@ package simd
 
 import "unsafe"
 
-// vecArgs is what elementwise kernels and reductions in assembly take: one
-// pointer to it costs less than the arguments themselves.
+// vecArgs is the arguments of elementwise kernels and reductions in assembly. Passing
+// a pointer to it costs less than passing the arguments.
 type vecArgs struct {
 	N            int
 	Dst, A, B, C *float32
@@ -13,21 +13,22 @@ type vecArgs struct {
 	Out          float32
 }
 
-// Elements of one assembly call. The goroutine cannot be preempted inside, so
-// a call is kept below about 100 microseconds even when memory is slow.
+// Elements of one assembly call. It cannot be preempted, so it is kept below about
+// 100 microseconds even if memory is slow.
 const (
 	mapChunk  = 1 << 14 // exp, sigmoid, tanh
 	moveChunk = 1 << 15 // bound by memory
 	adamChunk = 1 << 13 // seven streams
 )
 
-// farFlush is how many elements are flushed past the caches; copy does likewise from there on.
+// farFlush is the number of elements from which Flush writes past the caches; copy
+// does so from about the same number.
 const farFlush = 1 << 18
 
-// vectorOffset is how many elements x begins after the largest vector's boundary.
+// vectorOffset returns the number of elements of x's address after a multiple of 64 bytes.
 func vectorOffset(x []float32) int { return int(uintptr(unsafe.Pointer(&x[0]))) % 64 / 4 }
 
-// advance moves the pointers past the N elements done.
+// advance moves the pointers by N elements.
 func (a *AdamArgs) advance() {
 	for _, p := range []**float32{&a.W, &a.G, &a.M, &a.V} {
 		*p = (*float32)(unsafe.Add(unsafe.Pointer(*p), 4*a.N))
@@ -40,12 +41,12 @@ type transposeArgs struct {
 	Blocks, LD, Stride int
 }
 
-// packT is Set.PackT by blocks of 8 by 8. What is left of a side that is no
-// multiple of 8 is covered by a last block that overlaps the one before. A
-// strip of fewer columns, the rows of a matrix tile, is taken together with the
-// rows after it; what these write is overwritten by the next line of dst.
+// packT is Set.PackT by blocks of 8 by 8. If a side is not a multiple of 8, its last
+// block overlaps the one before. A strip of fewer columns, the rows of a matrix
+// tile, is transposed together with the rows after it; their elements are
+// overwritten by the next line of dst.
 func packT(dst, src []float32, depth, cols, ld, stride int) {
-	const block, most = 8, 512 // most bounds the blocks of one call
+	const block, most = 8, 512 // most is the limit of blocks per call
 	narrow := cols < block
 	if depth < block || narrow && (cols < block/2 || cols < stride || len(src) < (block-1)*ld+depth) {
 		packTGeneric(dst, src, depth, cols, ld, stride)
@@ -56,7 +57,7 @@ func packT(dst, src []float32, depth, cols, ld, stride int) {
 	}
 	_, _ = dst[(depth-1)*stride+cols-1], src[(cols-1)*ld+depth-1]
 	if narrow {
-		done := (depth - 2) / block * block // the last line must end where it ends
+		done := (depth - 2) / block * block // nothing may be written after the last line
 		for k, blocks := 0, 0; k < done; k += blocks * block {
 			blocks = min(most, (done-k)/block)
 			transposeAVX2(&transposeArgs{&dst[k*stride], &src[k], blocks, ld, stride})
@@ -85,8 +86,8 @@ type copyArgs struct {
 	Depth, Panels, LD, Pitch, Width int
 }
 
-// pack is Set.Pack. Where the width is no multiple of 8 a row is read and
-// written too far, but for the last, which is left to copy.
+// pack is Set.Pack. If the width is not a multiple of 8, more than a row is read and
+// written, except for the last row, which copy does.
 func pack(dst, src []float32, depth, cols, ld, width int) {
 	whole, panels := depth, cols/width
 	if width%8 != 0 {
