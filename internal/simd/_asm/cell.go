@@ -15,7 +15,7 @@ func (g *gen) cells() {
 
 var cellConstants = append([]string{"expmin"}, tanhConstants...)
 
-// gates gives the addresses of n gate vectors, h elements apart.
+// gates returns the addresses of n gate vectors, h elements apart.
 func (g *gen) gates(n int, first, h GPVirtual) []GPVirtual {
 	p := []GPVirtual{first}
 	for i := 1; i < n; i++ {
@@ -25,8 +25,8 @@ func (g *gen) gates(n int, first, h GPVirtual) []GPVirtual {
 	return p
 }
 
-// rows runs body for each of some rows, one at least, and then ends the
-// function. Between rows the arrays move on by n elements, the gates by n each.
+// rows writes a loop of body over rows rows, at least one, and the end of the
+// function. After each row the arrays advance by n elements, the gates by n each.
 func (g *gen) rows(rows, n GPVirtual, gates, arrays []GPVirtual, body func()) {
 	next := g.label("row")
 	g.Label(next)
@@ -44,8 +44,8 @@ func (g *gen) rows(rows, n GPVirtual, gates, arrays []GPVirtual, body func()) {
 	g.end()
 }
 
-// lstm goes over each row twice: the tanh of c at the end of the chain of the
-// gates would leave the processor too little to do beside it.
+// lstm passes over each row twice: with tanh(c) in the same pass, at the end of the
+// chain of the gates, too few instructions would be independent of each other.
 func (g *gen) lstm() {
 	a := g.kernel("lstm", "LSTMArgs", "is one LSTM step of some rows.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows", "Units", "Out")
@@ -97,7 +97,7 @@ func (g *gen) lstmGrad() {
 func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates []GPVirtual) {
 	g.pass(n, func(off Register, m mask) {
 		load := func(p Register) VecVirtual { return g.load(m, at(p, off)) }
-		// store writes d·y·(1-y), the gradient before a sigmoid of value y.
+		// store writes d·y·(1-y), the gradient of the argument of a sigmoid of value y.
 		store := func(gate int, d, y VecVirtual) {
 			g.slopes(d, y)
 			g.store(m, d, at(gates[gate], off))

@@ -168,8 +168,8 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	})
 }
 
-// fetchNext asks for the C of the next tile, whose lines may lie a page apart
-// and come from far, while this tile is computed.
+// fetchNext prefetches the C of the next tile while this tile is computed. Its lines
+// may be a page apart and in memory.
 func (g *gen) fetchNext(rows int, done string, load func(string, GPPhysical) GPPhysical) {
 	next := load("NextC", R8)
 	g.TESTQ(next, next)
@@ -187,9 +187,9 @@ func (g *gen) fetchNext(rows int, done string, load func(string, GPPhysical) GPP
 	g.Label(done)
 }
 
-// gemmAbreast is gemmRows for few rows over whole panels side by side. B streams
-// through without a hint: the hardware sees the streams, and on Zen 4 asking for
-// lines ahead costs a fifth of the rate from the second cache and of that from memory.
+// gemmAbreast is gemmRows for few rows and several whole panels. It does not prefetch
+// B: the hardware recognises the streams, and on Zen 4 software prefetch costs a fifth
+// of the rate from L2 and from memory.
 //
 //	AX: A; SI: its row stride; R8: its stride by k
 //	R9: B; R10: its row stride; BX: Pitch, CX: three times that

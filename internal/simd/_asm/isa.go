@@ -64,7 +64,7 @@ func (g *gen) end() {
 }
 
 // function begins a function that takes a pointer to an argument struct of
-// the package, and gives the struct. doc completes a sentence that begins with the name.
+// the package, and returns the struct. doc completes a sentence that begins with the name.
 func (g *gen) function(name, args, doc string) gotypes.Component {
 	g.mxcsr = nil
 	g.Function(name + g.isa.suffix)
@@ -298,7 +298,7 @@ func (g *gen) scale(vs, ns []VecVirtual) {
 	}
 }
 
-// round gives the nearest whole number, ties to even.
+// round rounds to the nearest whole number, ties to even.
 func (g *gen) round(v VecVirtual) {
 	if g.wide() {
 		g.VRNDSCALEPS(Imm(8), v, v)

@@ -26,7 +26,7 @@ import (
 // target is a package with assembly.
 type target struct {
 	pkg     string
-	sources []string // where its argument structs stand
+	sources []string // the files of its argument structs
 	files   []file
 	stubs   string
 }

@@ -6,7 +6,7 @@ import (
 
 // The functions of generic.go, expf and its kin, on vectors, with fused multiply-adds.
 
-// Constants that exp, sigmoid and tanh want held in registers.
+// Constants that exp, sigmoid and tanh use from registers.
 var (
 	reduceConstants  = []string{"log2e", "ln2hi", "ln2lo", "exp4", "exp3", "exp2", "exp1", "exp0", "one"}
 	expConstants     = append([]string{"expmax", "expmin"}, reduceConstants...)
@@ -17,7 +17,7 @@ var (
 // The functions take any number of vectors and go through them in step, because
 // the chain of one is much longer than its work.
 
-// reduce replaces each x by r and gives n and q, where e^x = 2^n · e^r and e^r = 1 + r + r²·q.
+// reduce replaces each x by r and returns n and q, where e^x = 2^n · e^r and e^r = 1 + r + r²·q.
 func (g *gen) reduce(xs ...VecVirtual) (ns, qs []VecVirtual) {
 	ns, qs = g.vecs(len(xs)), g.vecs(len(xs))
 	for i, n := range ns {

@@ -15,7 +15,7 @@ func (g *gen) transpose() {
 	dst, src, blocks, ld, stride := p[0], p[1], p[2], p[3], p[4]
 	g.SHLQ(Imm(2), ld)
 	g.SHLQ(Imm(2), stride)
-	// rows addresses 8 lines that lie step apart; the last four hang on base+4·step.
+	// rows returns the addresses of 8 lines that are step apart; those of the last four are relative to base+4·step.
 	rows := func(base, step, third, middle Register) (m [8]Mem) {
 		for i := range m {
 			m[i] = Mem{Base: base}
@@ -79,9 +79,8 @@ func (g *gen) transpose() {
 	g.end()
 }
 
-// copyPanels writes the kernel that copies rows into panels side by side. A row
-// of a panel is written in whole vectors; what is too much is overwritten by
-// the panel's next row.
+// copyPanels writes the kernel that copies rows to panels. A row of a panel is
+// written in whole vectors; what exceeds it is overwritten by the panel's next row.
 func (g *gen) copyPanels() {
 	a := g.function("copyPanels", "copyArgs", "copies Depth rows of Panels panels.")
 	p := g.fields(a, "Dst", "Src", "Depth", "Panels", "LD", "Pitch", "Width")

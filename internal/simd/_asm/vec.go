@@ -80,9 +80,9 @@ func (g *gen) loop(n GPVirtual, body func(off Register, m mask)) {
 	g.end()
 }
 
-// pass runs body over so many elements, a vector at a time, the last perhaps
-// through a mask, so that an element's bits do not depend on its position.
-// The current vectors lie at byte offset off from the arrays.
+// pass writes a loop of body over length elements, a vector at a time, the last one
+// with a mask if necessary, so that an element's bits do not depend on its position.
+// The current vectors are at byte offset off in the arrays.
 func (g *gen) pass(length GPVirtual, body func(off Register, m mask)) {
 	n := g.GP64()
 	g.MOVQ(length, n)
@@ -162,9 +162,9 @@ func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x 
 	})
 }
 
-// flushFar writes flush past the caches, for more than they hold: what is written
-// there first need not be read, nor drives out what is at hand. Dst begins on a
-// vector, and N is a positive multiple of 64.
+// flushFar writes flush past the caches, for more elements than they hold: the
+// processor need not read lines before it writes them, and nothing is displaced from
+// the caches. Dst begins on a vector, and N is a positive multiple of 64.
 func (g *gen) flushFar() {
 	a := g.kernel("flushFar", "vecArgs", "is flush past the caches.")
 	p := g.fields(a, "Dst", "A", "N")
