@@ -139,7 +139,7 @@ func (a *AdaptiveSoftmax) Loss(x *tensor.Tensor, targets []int32) *tensor.Tensor
 		}
 		some := tensor.Embed(x, tape.IDs(rows, nil, len(rows)), -1)
 		l := tensor.CrossEntropy(a.tail(k, some), tape.IDs(r.in[k], nil, len(rows)), nil)
-		loss = tensor.Add(loss, tensor.Scale(l, float32(len(rows))/float32(r.n)))
+		loss = tensor.Add(loss, tensor.MulScalar(l, float32(len(rows))/float32(r.n)))
 	}
 	return loss
 }

@@ -98,7 +98,7 @@ func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, w
 			scores = tensor.Add(scores, tensor.Mul(coverage, tensor.Repeat(gain, 2, coverage.Dim(2))))
 		}
 		if a.kind == Dot {
-			scores = tensor.Scale(scores, float32(1/math.Sqrt(float64(q.Dim(2)))))
+			scores = tensor.MulScalar(scores, float32(1/math.Sqrt(float64(q.Dim(2)))))
 		}
 	}
 	weights = tensor.Softmax(scores, values.Lengths())

@@ -34,10 +34,10 @@ func (c *Carry) Begin(tape *tensor.Tape, begins []bool) *State {
 // End takes over the state after a segment, as constants.
 func (c *Carry) End(final *State) { c.Save(final) }
 
-// TimePlan is how [TimePlan.Backward] cuts a long sequence: a first pass keeps
+// Checkpointing is how [Checkpointing.Backward] cuts a long sequence: a first pass keeps
 // the states between segments, and the way back runs each segment again (Chen et
 // al. 2016, over time as Gruslys et al. 2016).
-type TimePlan struct {
+type Checkpointing struct {
 	Steps    int   // of the whole sequence
 	Segment  int   // steps of a segment
 	Segments int   // and how many
@@ -49,7 +49,7 @@ type TimePlan struct {
 	rows int
 }
 
-// Recurrent is what a [TimePlan] runs through: an [RNN], or a [Stack] of them.
+// Recurrent is what a [Checkpointing] runs through: an [RNN], or a [Stack] of them.
 type Recurrent interface {
 	rnns() []*RNN
 	passFloats(rows int) int // what a training pass keeps for each step, but for input and output
@@ -58,30 +58,30 @@ type Recurrent interface {
 func (m *RNN) rnns() []*RNN   { return []*RNN{m} }
 func (s *Stack) rnns() []*RNN { return s.Layers }
 
-// PlanTime chooses the segment for rows sequences of steps steps through m that
+// PlanCheckpointing chooses the segment for rows sequences of steps steps through m that
 // needs the least memory. budget, if above 0, is the bytes the plan may use: the
 // longest segment that fits is taken, since long ones run best. The estimates
 // cover the stack itself, with the loss's share of its output; a budget that
 // cannot be kept is an error that says how much is needed.
-func PlanTime(m Recurrent, rows, steps int, budget int64) (*TimePlan, error) {
+func PlanCheckpointing(m Recurrent, rows, steps int, budget int64) (*Checkpointing, error) {
 	rnns, state := m.rnns(), int64(0)
 	for _, r := range rnns {
-		r.mustCarry("PlanTime")
+		r.mustCarry("PlanCheckpointing")
 		state += 4 * int64(r.Layers()*rows*(r.StateSize()+r.CellSize()))
 	}
 	if rows < 1 || steps < 1 {
-		return nil, fmt.Errorf("nn: PlanTime: needs rows and steps, got %d and %d", rows, steps)
+		return nil, fmt.Errorf("nn: PlanCheckpointing: needs rows and steps, got %d and %d", rows, steps)
 	}
 	// The input, time-major, and its gradient; the output in the caller's order, with the loss.
 	step := 4 * int64(3*rows*rnns[0].in+m.passFloats(rows)+4*rows*rnns[len(rnns)-1].OutputSize())
 	least := int64(math.Sqrt(float64(steps) * float64(state) / float64(step)))
-	p := &TimePlan{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
+	p := &Checkpointing{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
 	p.cut(int(max(least, 1)), state, step)
 	if budget <= 0 {
 		return p, nil
 	}
 	if p.States+p.Pass > budget {
-		return nil, fmt.Errorf("nn: PlanTime: %d steps need at least %s, the budget is %s", steps, bytes(p.States+p.Pass), bytes(budget))
+		return nil, fmt.Errorf("nn: PlanCheckpointing: %d steps need at least %s, the budget is %s", steps, bytes(p.States+p.Pass), bytes(budget))
 	}
 	lo, hi := p.Segment, steps
 	for lo < hi { // the longest that fits: memory grows with the segment from here on
@@ -96,7 +96,7 @@ func PlanTime(m Recurrent, rows, steps int, budget int64) (*TimePlan, error) {
 	return p, nil
 }
 
-func (p *TimePlan) cut(segment int, state, step int64) {
+func (p *Checkpointing) cut(segment int, state, step int64) {
 	p.Segments = (p.Steps + segment - 1) / segment
 	p.Segment = (p.Steps + p.Segments - 1) / p.Segments
 	p.Segments = (p.Steps + p.Segment - 1) / p.Segment
@@ -130,7 +130,7 @@ func (s *Stack) passFloats(rows int) int {
 }
 
 // String tells the plan's memory and what it costs.
-func (p *TimePlan) String() string {
+func (p *Checkpointing) String() string {
 	if p.Segments == 1 {
 		return fmt.Sprintf("%d steps in one pass: %s", p.Steps, bytes(p.Pass))
 	}
@@ -162,9 +162,9 @@ type SegmentPass func(tape *tensor.Tape, from []*State, lo, hi int) (loss *tenso
 // The first segment gets nil for each state, so that it begins with zeros or the
 // trained ones. The tape's OnReady tells of gradients in the last pass alone, that
 // of the first segment.
-func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
+func (p *Checkpointing) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
 	if tape.Mode() != tensor.Train {
-		panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: "needs a tape in Train mode"})
+		panic(&tensor.ShapeError{Op: "Checkpointing.Backward", Msg: "needs a tape in Train mode"})
 	}
 	starts := make([][]*SavedState, p.Segments)
 	run := func(k int) (from []*State, loss *tensor.Tensor, to []*State) {
@@ -173,7 +173,7 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 		from = p.start(tape, starts[k])
 		loss, to = pass(tape, from, k*p.Segment, min((k+1)*p.Segment, p.Steps))
 		if len(to) != len(p.rnns) {
-			panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: fmt.Sprintf("needs the state of each of %d layers after a segment, got %d", len(p.rnns), len(to))})
+			panic(&tensor.ShapeError{Op: "Checkpointing.Backward", Msg: fmt.Sprintf("needs the state of each of %d layers after a segment, got %d", len(p.rnns), len(to))})
 		}
 		return from, loss, to
 	}
@@ -216,7 +216,7 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 }
 
 // start is the states that a segment begins with.
-func (p *TimePlan) start(tape *tensor.Tape, saved []*SavedState) []*State {
+func (p *Checkpointing) start(tape *tensor.Tape, saved []*SavedState) []*State {
 	states := tape.NewStates(len(p.rnns))
 	clear(states)
 	for i, s := range saved {

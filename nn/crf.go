@@ -13,7 +13,7 @@ import (
 //	score(y) = start[y₀] + Σ scores[t,y_t] + Σ transitions[y_(t-1),y_t] + end[y_last]
 //
 // and e^score(y), divided by its sum over all sequences, is y's probability.
-// [CRF.Loss] trains it, [CRF.Chain] decodes.
+// [CRF.Loss] trains it, [CRF.Decoder] decodes.
 type CRF struct {
 	Transitions *tensor.Param // transitions [K,K], from the row's tag to the column's, U(-0.1, 0.1)
 	Start       *tensor.Param // start [K], likewise
@@ -81,9 +81,9 @@ func (c *CRF) Loss(scores *tensor.Tensor, tags *tensor.Ints) *tensor.Tensor {
 	return tensor.CRF(scores, trans, start, end, tags)
 }
 
-// Chain reads the parameters as they are now, to decode with.
-func (c *CRF) Chain() *Chain {
-	h := &Chain{tags: c.tags, trans: c.Transitions.Read(), start: c.Start.Read(), end: c.End.Read()}
+// Decoder reads the parameters as they are now, to decode with.
+func (c *CRF) Decoder() *CRFDecoder {
+	h := &CRFDecoder{tags: c.tags, trans: c.Transitions.Read(), start: c.Start.Read(), end: c.End.Read()}
 	if f := c.forbidden; f.trans != nil {
 		for i, v := range f.trans {
 			h.trans[i] += v
@@ -96,20 +96,20 @@ func (c *CRF) Chain() *Chain {
 	return h
 }
 
-// NewChain decodes without a trained CRF: all that is not forbidden scores alike.
-func NewChain(tags int, o *CRFOptions) *Chain {
+// NewCRFDecoder decodes without a trained CRF: all that is not forbidden scores alike.
+func NewCRFDecoder(tags int, o *CRFOptions) *CRFDecoder {
 	rule := func(int, int) bool { return false }
 	if o != nil && o.Forbidden != nil {
 		rule = o.Forbidden
 	}
 	f := forbid(tags, rule)
-	return &Chain{tags: tags, trans: f.trans, start: f.start, end: f.end}
+	return &CRFDecoder{tags: tags, trans: f.trans, start: f.start, end: f.end}
 }
 
-// Chain decodes scores with the parameters of a [CRF]. It does not change, so
+// CRFDecoder decodes scores with the parameters of a [CRF]. It does not change, so
 // any number of goroutines may use it. Scores are those of one row, [n,K]; n is
 // 0 or more.
-type Chain struct {
+type CRFDecoder struct {
 	tags              int
 	trans, start, end []float32
 }
@@ -123,7 +123,7 @@ type Decoded struct {
 
 // Viterbi is the likeliest sequence of tags; among equals that with the smaller
 // last tags.
-func (c *Chain) Viterbi(scores []float32) []int32 {
+func (c *CRFDecoder) Viterbi(scores []float32) []int32 {
 	best := c.search(scores, 1)
 	if len(best) == 0 {
 		return nil
@@ -133,7 +133,7 @@ func (c *Chain) Viterbi(scores []float32) []int32 {
 
 // NBest is the n likeliest sequences, best first; fewer if there are fewer that
 // are not forbidden. Rows without steps have none.
-func (c *Chain) NBest(scores []float32, n int) []Decoded {
+func (c *CRFDecoder) NBest(scores []float32, n int) []Decoded {
 	best := c.search(scores, n)
 	if len(best) > 0 {
 		total := c.Marginals(scores).LogZ
@@ -146,7 +146,7 @@ func (c *Chain) NBest(scores []float32, n int) []Decoded {
 
 // Score is the score of a row's tags; -Inf if they are forbidden. There is a tag
 // for each step.
-func (c *Chain) Score(scores []float32, tags []int32) float64 {
+func (c *CRFDecoder) Score(scores []float32, tags []int32) float64 {
 	if len(tags) == 0 {
 		return 0
 	}
@@ -169,7 +169,7 @@ type hypothesis struct {
 }
 
 // search keeps the n best beginnings for each tag (Seshadri and Sundberg 1994).
-func (c *Chain) search(scores []float32, n int) []Decoded {
+func (c *CRFDecoder) search(scores []float32, n int) []Decoded {
 	k := c.tags
 	steps := len(scores) / k
 	if steps == 0 || n < 1 {
@@ -239,13 +239,13 @@ func extend(list, from []hypothesis, cost float64, tag int32) {
 type Marginals struct {
 	LogZ float64 // log Σ e^score over all sequences
 
-	chain       *Chain
+	chain       *CRFDecoder
 	scores      []float32
 	alpha, beta []float64 // [n,K] log Σ over beginnings up to a step, with it, and over what follows it
 }
 
 // Marginals runs the chain forwards and backwards over a row, which it keeps.
-func (c *Chain) Marginals(scores []float32) *Marginals {
+func (c *CRFDecoder) Marginals(scores []float32) *Marginals {
 	k := c.tags
 	n := len(scores) / k
 	m := &Marginals{chain: c, scores: scores, alpha: make([]float64, n*k), beta: make([]float64, n*k)}

@@ -385,9 +385,9 @@ func (m *RNN) whole(x *tensor.Tensor, init, final *State) (y *tensor.Tensor, ok 
 // learned is the trained initial state for every row of a batch.
 func (m *RNN) learned(tape *tensor.Tape, B int) *State {
 	s := tape.NewState(0, 0, 0, 0)
-	s.H = tensor.Repeat(tape.Use(m.states[cell.H0]), 1, B)
+	s.H = tensor.Repeat(tape.Param(m.states[cell.H0]), 1, B)
 	if c := m.states[cell.C0]; c != nil {
-		s.C = tensor.Repeat(tape.Use(c), 1, B)
+		s.C = tensor.Repeat(tape.Param(c), 1, B)
 	}
 	return s
 }

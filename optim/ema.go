@@ -48,7 +48,7 @@ func (e *EMA) Swap() {
 	if e.updates == 0 {
 		return
 	}
-	b, w := e.slab.Device().Backend(), e.slab.Edit()
+	b, w := e.slab.Device().Backend(), e.slab.MutableValues()
 	b.Copy(e.tmp, w, false)
 	b.Copy(w, e.avg, false)
 	b.Copy(e.avg, e.tmp, false)

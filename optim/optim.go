@@ -305,7 +305,7 @@ func (o *Optimizer) Step(lr float32) {
 	if o.pending {
 		s.Scale = o.factor
 	}
-	values, grads := o.slab.Edit(), o.slab.Grads()
+	values, grads := o.slab.MutableValues(), o.slab.Grads()
 	for _, r := range o.runs {
 		s.G = grads.Slice(r.lo, r.hi)
 		if r.frozen {

@@ -34,9 +34,9 @@ func Detach(x *Tensor) *Tensor {
 // out, c of width beside (0: none).
 func (t *Tape) NewState(slots, B, out, beside int) *State {
 	s := t.states.next()
-	s.H = t.Zeroless(slots, B, out)
+	s.H = t.Empty(slots, B, out)
 	if beside > 0 {
-		s.C = t.Zeroless(slots, B, beside)
+		s.C = t.Empty(slots, B, beside)
 	}
 	return s
 }

@@ -9,7 +9,7 @@
 // with its own tape.
 //
 // Lengths ride on the tensor too: [Tape.Sequences] makes a padded batch whose
-// rows know where they end. [Last], [Mean], [Max], the recurrent layers and the
+// rows know where they end. [LastStep], [MeanPool], [MaxPool], the recurrent layers and the
 // losses use only each row's true steps, and what lies in the padding can change
 // no result.
 //

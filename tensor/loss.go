@@ -133,7 +133,7 @@ func CrossEntropy(logits *Tensor, classes *Ints, o *CrossEntropyOptions) *Tensor
 
 // loss runs a loss; its gradient is computed in the same pass and scaled on the way back.
 func (t *Tape) loss(op string, spec *device.LossSpec, pred *Tensor) *Tensor {
-	value := t.Zeroless(1)
+	value := t.Empty(1)
 	s := t.specs.loss.put(*spec)
 	s.Pred, s.Value = pred.value, value.value
 	if pred.seq != nil {
@@ -181,7 +181,7 @@ func (t *Tape) maskLoss(op string, s *device.LossSpec, pred *Tensor) {
 // SumAll is the sum of all elements, a tensor [1].
 func SumAll(x *Tensor) *Tensor {
 	t := tapeOf("SumAll", x)
-	y := t.Zeroless(1)
+	y := t.Empty(1)
 	t.backend.SumRows(y.value, x.value, x.Len(), 1, 1, false)
 	t.record(sumGrad, y, x)
 	return y
@@ -195,4 +195,4 @@ func sumGrad(t *Tape, n *node) {
 }
 
 // MeanAll is the mean of all elements, a tensor [1].
-func MeanAll(x *Tensor) *Tensor { return Scale(SumAll(x), 1/float32(max(1, x.Len()))) }
+func MeanAll(x *Tensor) *Tensor { return MulScalar(SumAll(x), 1/float32(max(1, x.Len()))) }

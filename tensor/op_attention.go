@@ -26,7 +26,7 @@ func AdditiveScores(query, key, v *Tensor, lengths []int32, cover, gain *Tensor)
 	if cover != nil {
 		s.Cover, s.W = cover.value, gain.value
 	}
-	y := t.Zeroless(s.B, s.Q, s.T)
+	y := t.Empty(s.B, s.Q, s.T)
 	s.Score = y.value
 	t.backend.Additive(s)
 	if n := t.record(additiveGrad, y, query, key, v, cover, gain); n != nil {

@@ -34,7 +34,7 @@ func CRF(scores, trans, start, end *Tensor, tags *Ints) *Tensor {
 	}
 	s := t.specs.crf.put(device.CRFSpec{B: B, T: T, K: k, Scores: scores.value, Trans: trans.value, Lens: scores.lens(), Tags: tags.on})
 	checkTags(scores, tags)
-	value := t.Zeroless(1)
+	value := t.Empty(1)
 	s.Value = value.value
 	if start != nil {
 		s.Start = start.value

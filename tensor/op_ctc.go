@@ -50,7 +50,7 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 			short = append(short, b)
 		}
 	}
-	loss = t.Zeroless(1)
+	loss = t.Empty(1)
 	s.Value = loss.value
 	if n := t.record(ctcGrad, loss, logits); n != nil {
 		s.DLogits = t.arena.alloc(logits.Len())

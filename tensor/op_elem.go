@@ -43,11 +43,11 @@ func Softplus(x *Tensor) *Tensor { return unary("Softplus", cell.Softplus, x, 0)
 // Square is x².
 func Square(x *Tensor) *Tensor { return unary("Square", device.Square, x, 0) }
 
-// Scale is a·x.
-func Scale(x *Tensor, a float32) *Tensor { return unary("Scale", device.Scale, x, a) }
+// MulScalar is a·x.
+func MulScalar(x *Tensor, a float32) *Tensor { return unary("MulScalar", device.Scale, x, a) }
 
-// Shift is x + a.
-func Shift(x *Tensor, a float32) *Tensor { return unary("Shift", device.Shift, x, a) }
+// AddScalar is x + a.
+func AddScalar(x *Tensor, a float32) *Tensor { return unary("AddScalar", device.Shift, x, a) }
 
 func binary(name string, op device.BinaryOp, x, y *Tensor) *Tensor {
 	t := tapeOf(name, x, y)

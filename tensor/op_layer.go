@@ -18,7 +18,7 @@ func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	}
 	dims := ids.dims
 	dims[ids.rank] = d
-	y := t.Zeroless(dims[:ids.rank+1]...)
+	y := t.Empty(dims[:ids.rank+1]...)
 	y.seq = ids.seq
 	s := t.specs.embed.put(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.on, Padding: int32(padding), Y: y.value})
 	t.backend.Embed(s)
@@ -98,25 +98,25 @@ func softmaxGrad(t *Tape, n *node) {
 	}
 }
 
-// Last is each row's last true step: [B,T,F] to [B,F]. With lengths on the
+// LastStep is each row's last true step: [B,T,F] to [B,F]. With lengths on the
 // tensor padding is never taken; a row of length 0 gives zeros.
 //
 // For a bidirectional layer this is the forward direction's end joined with the
 // backward direction's first step; use the final state for both ends.
-func Last(x *Tensor) *Tensor { return pool("Last", device.PoolLast, x) }
+func LastStep(x *Tensor) *Tensor { return pool("LastStep", device.PoolLast, x) }
 
-// Mean is the mean over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
-func Mean(x *Tensor) *Tensor { return pool("Mean", device.PoolMean, x) }
+// MeanPool is the mean over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
+func MeanPool(x *Tensor) *Tensor { return pool("MeanPool", device.PoolMean, x) }
 
-// Max is the maximum over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
-func Max(x *Tensor) *Tensor { return pool("Max", device.PoolMax, x) }
+// MaxPool is the maximum over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
+func MaxPool(x *Tensor) *Tensor { return pool("MaxPool", device.PoolMax, x) }
 
 func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 	t := tapeOf(op, x)
 	if x.rank != 3 || x.seq != nil && x.seq.timeMajor {
 		failf(op, "needs a batch [B,T,F], got %s", describe(x))
 	}
-	y := t.Zeroless(x.dims[0], x.dims[2])
+	y := t.Empty(x.dims[0], x.dims[2])
 	s := t.specs.pool.put(device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.lens()})
 	if kind == device.PoolMax {
 		s.Arg = t.numbers.alloc(y.Len())

@@ -14,7 +14,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 	}
 	d := x.dims
 	d[x.rank-1] = w.dims[0]
-	y := t.Zeroless(d[:x.rank]...)
+	y := t.Empty(d[:x.rank]...)
 	y.seq = x.seq
 	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value}
 	if b != nil {
@@ -63,7 +63,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	}
 	d := a.dims
 	d[a.rank-1] = nn
-	y := t.Zeroless(d[:a.rank]...)
+	y := t.Empty(d[:a.rank]...)
 	m := a.dims[a.rank-2]
 	s := batched(m, nn, k, leading(a))
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB

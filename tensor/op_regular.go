@@ -1,15 +1,15 @@
 package tensor
 
-// Use is a parameter as a tensor of the tape, for operations that need one.
-func (t *Tape) Use(p *Param) *Tensor {
-	p.live("Use")
-	y := t.Zeroless(p.dims[:p.rank]...)
+// Param is a parameter as a tensor of the tape, for operations that need one.
+func (t *Tape) Param(p *Param) *Tensor {
+	p.live("Param")
+	y := t.Empty(p.dims[:p.rank]...)
 	t.backend.Copy(y.value, p.value, false)
-	t.record(useGrad, y, &p.Tensor)
+	t.record(paramGrad, y, &p.Tensor)
 	return y
 }
 
-func useGrad(t *Tape, n *node) {
+func paramGrad(t *Tape, n *node) {
 	if dp, acc := n.in[0].into(); !dp.Zero() {
 		t.backend.Copy(dp, n.out.grad, acc)
 	}
@@ -30,7 +30,7 @@ func DropoutSequence(x *Tensor, p float32) *Tensor {
 	if p == 0 || t.mode != Train {
 		return x
 	}
-	ones := t.Zeroless(1, x.dims[1], x.dims[2])
+	ones := t.Empty(1, x.dims[1], x.dims[2])
 	t.backend.Fill(ones.value, 1)
 	mask := Dropout(ones, p)
 	return Mul(x, t.stateIn("mask", mask, x, mask, 0))
@@ -42,7 +42,7 @@ func DropoutSequence(x *Tensor, p float32) *Tensor {
 func ActivityPenalty(y *Tensor, weight float32) *Tensor {
 	t := tapeOf("ActivityPenalty", y)
 	checkPenalty("ActivityPenalty", y)
-	return Scale(MSE(y, t.Zeros(y.dims[:y.rank]...), nil), weight)
+	return MulScalar(MSE(y, t.Zeros(y.dims[:y.rank]...), nil), weight)
 }
 
 // TemporalPenalty is weight times the mean of (y[t+1]-y[t])² over the true steps
@@ -63,7 +63,7 @@ func TemporalPenalty(y *Tensor, weight float32) *Tensor {
 		}
 		d.seq = t.sequence("TemporalPenalty", pairs, B, T-1)
 	}
-	return Scale(MSE(d, t.Zeros(d.dims[:d.rank]...), nil), weight)
+	return MulScalar(MSE(d, t.Zeros(d.dims[:d.rank]...), nil), weight)
 }
 
 func checkPenalty(op string, y *Tensor) {

@@ -28,7 +28,7 @@ func Scan(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, fi
 	if o == nil {
 		o = &noOptions
 	}
-	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
+	y := t.Empty(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
 	y.seq = x.seq
 	for i := range dirs {
 		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final)
@@ -101,10 +101,10 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 			s.Params[p] = w.value
 		}
 	}
-	hn = t.Zeroless(s.B, s.Out())
+	hn = t.Empty(s.B, s.Out())
 	s.HN = hn.value
 	if final.C != nil {
-		cn = t.Zeroless(s.B, s.CellWidth())
+		cn = t.Empty(s.B, s.CellWidth())
 		s.CN = cn.value
 	}
 	if n = t.record(back, y, all[:]...); n != nil {
@@ -170,7 +170,7 @@ func (t *Tape) stateIn(name string, state, x, like *Tensor, slot int) *Tensor {
 	if !state.sameShape(like) {
 		failf("Scan", "initial %s must be [layers*directions,B,H] %s, got %s", name, describe(like), describe(state))
 	}
-	y := t.Zeroless(like.dims[1], like.dims[2])
+	y := t.Empty(like.dims[1], like.dims[2])
 	t.move(y, state, slotBlock(x, state, slot, false), false)
 	return y
 }

@@ -110,7 +110,7 @@ func Slice(x *Tensor, axis, lo, hi int) *Tensor {
 	}
 	d := x.dims
 	d[axis] = hi - lo
-	y := t.Zeroless(d[:x.rank]...)
+	y := t.Empty(d[:x.rank]...)
 	if axis > 1 {
 		y.seq = x.seq
 	}
@@ -140,7 +140,7 @@ func Concat(axis int, xs ...*Tensor) *Tensor {
 		}
 		d[axis] += x.dims[axis]
 	}
-	y := t.Zeroless(d[:xs[0].rank]...)
+	y := t.Empty(d[:xs[0].rank]...)
 	if axis > 1 {
 		y.seq = xs[0].seq
 	}
@@ -160,7 +160,7 @@ func Transpose(x *Tensor, i, j int) *Tensor {
 	i, j = checkAxis("Transpose", x, i), checkAxis("Transpose", x, j)
 	d := x.dims
 	d[i], d[j] = d[j], d[i]
-	y := t.Zeroless(d[:x.rank]...)
+	y := t.Empty(d[:x.rank]...)
 	t.move(y, x, transposeBlock(x, i, j), true)
 	return y
 }
@@ -197,7 +197,7 @@ func Repeat(x *Tensor, axis, n int) *Tensor {
 	copy(d[:], x.dims[:axis])
 	d[axis] = n
 	copy(d[axis+1:], x.dims[axis:x.rank])
-	y := t.Zeroless(d[:x.rank+1]...)
+	y := t.Empty(d[:x.rank+1]...)
 	before, n, after := around(y, axis)
 	t.move(y, x, device.PermuteSpec{Dims: [4]int{1, before, n, after}, SrcStride: [4]int{0, after, 0, 1}, DstStride: [4]int{0, n * after, after, 1}}, false)
 	return y

@@ -58,7 +58,7 @@ func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *c
 	for layer := 0; layer < len(dirs); layer += directions {
 		out := t.between(x, width)
 		if layer == last {
-			y = t.Zeroless(x.dims[0], x.dims[1], width)
+			y = t.Empty(x.dims[0], x.dims[1], width)
 			y.seq = x.seq
 			out = y
 		}

@@ -87,7 +87,7 @@ func transposeTime(op string, x *Tensor, toTime bool) *Tensor {
 	if x.seq != nil && x.seq.timeMajor == toTime {
 		failf(op, "a padded batch %s already has that layout", describe(x))
 	}
-	y := t.Zeroless(x.dims[1], x.dims[0], x.dims[2])
+	y := t.Empty(x.dims[1], x.dims[0], x.dims[2])
 	if x.seq != nil {
 		y.seq = t.flip(x.seq)
 	}

@@ -212,10 +212,10 @@ func (s *Slab) Device() *Device { return s.dev }
 // Values is every parameter's values, to be read; parameter i lies at [Slab.Range], with zeros between.
 func (s *Slab) Values() device.Buffer { return s.values }
 
-// Edit is Values, to be written before the next pass. Whoever writes must come
+// MutableValues is Values, to be written before the next pass. Whoever writes must come
 // through here each time: inference keeps what it derives from weights until
 // then. No pass may run meanwhile.
-func (s *Slab) Edit() device.Buffer {
+func (s *Slab) MutableValues() device.Buffer {
 	s.edits.Add(1)
 	return s.values
 }

@@ -71,7 +71,7 @@ func (x *Table) at(op string, slot, row int) device.Buffer {
 // Gather copies rows of a table to a new tensor [slots, len(rows), width]. A row
 // may be named more than once.
 func (t *Tape) Gather(from *Table, rows []int32) *Tensor {
-	y := t.Zeroless(from.slots, len(rows), from.width)
+	y := t.Empty(from.slots, len(rows), from.width)
 	s := from.move("Gather", t, rows)
 	s.Src, s.Dst = from.value, y.value
 	s.SrcStride, s.DstStride = s.DstStride, s.SrcStride

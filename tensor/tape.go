@@ -126,7 +126,7 @@ func (t *Tape) Reset() {
 
 // Input copies v to a new tensor of the given dimensions.
 func (t *Tape) Input(v []float32, dims ...int) *Tensor {
-	x := t.Zeroless(dims...)
+	x := t.Empty(dims...)
 	if len(v) != x.Len() {
 		failf("Input", "shape %s needs %d elements, got %d", describe(x), x.Len(), len(v))
 	}
@@ -136,7 +136,7 @@ func (t *Tape) Input(v []float32, dims ...int) *Tensor {
 
 // Zeros is a new tensor of zeros.
 func (t *Tape) Zeros(dims ...int) *Tensor {
-	x := t.Zeroless(dims...)
+	x := t.Empty(dims...)
 	t.backend.Fill(x.value, 0)
 	return x
 }
@@ -193,9 +193,9 @@ func (t *Tape) lengths(v []int32) device.Ints {
 	return t.upload(v)
 }
 
-// Zeroless is a new tensor whose elements are not yet set, for an operation
+// Empty is a new tensor whose elements are not yet set, for an operation
 // that writes every one.
-func (t *Tape) Zeroless(dims ...int) *Tensor {
+func (t *Tape) Empty(dims ...int) *Tensor {
 	x := t.tensors.next()
 	x.tape, x.epoch = t, t.epoch
 	if len(dims) == 0 || len(dims) > maxRank {
@@ -216,7 +216,7 @@ func (t *Tape) Zeroless(dims ...int) *Tensor {
 
 // like is a new unset tensor of x's shape, sequence and layout.
 func (t *Tape) like(x *Tensor) *Tensor {
-	y := t.Zeroless(x.dims[:x.rank]...)
+	y := t.Empty(x.dims[:x.rank]...)
 	y.seq = x.seq
 	return y
 }

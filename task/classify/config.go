@@ -93,7 +93,7 @@ func (c *Config) settle(texts int) {
 	}
 	// About 4,000 steps teach a small corpus; a large one needs few passes.
 	steps := (texts + c.Batch - 1) / c.Batch
-	c.Settle(min(max(3000/max(steps, 1), 3), 40))
+	c.FillDefaults(min(max(3000/max(steps, 1), 3), 40))
 }
 
 func (c *Config) describe() string {

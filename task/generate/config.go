@@ -172,7 +172,7 @@ func (c *Config) settle(tokens int, counts []int64) {
 		}
 	}
 	epochs := defaultWork / (c.work(counts) * float64(max(tokens, 1)))
-	c.Settle(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
+	c.FillDefaults(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
 }
 
 // outputSize is the width of the recurrent stack's output.

@@ -112,7 +112,7 @@ func (c *Config) settle(d *corpus) {
 	if c.Patience == 0 {
 		c.Patience = max(10, epochs/2) // few spans are found in the first epochs, or none
 	}
-	c.Settle(epochs)
+	c.FillDefaults(epochs)
 }
 
 // describe describes the network in a few words.

@@ -105,7 +105,7 @@ func (c *Config) checkTogether() error {
 func (c *Config) settle(tokens int) {
 	// About 6,000 steps teach a small corpus; a large one needs few passes.
 	steps := (tokens + c.BatchTokens - 1) / c.BatchTokens
-	c.Settle(min(max(6000/max(steps, 1), 3), 40))
+	c.FillDefaults(min(max(6000/max(steps, 1), 3), 40))
 }
 
 // sequential says that a step of the decoder needs the attention of the step before.
