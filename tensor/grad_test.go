@@ -180,7 +180,7 @@ func TestShapeErrorsSayWhatCame(t *testing.T) {
 	}{
 		{"tensor: Linear: input [32,64] needs weight [_ 64], got [128,48] (param a)", func() { tensor.Linear(x, m.A.T(), nil) }},
 		{"tensor: Dropout: probability must be in [0,1), got 1", func() { tensor.Dropout(x, 1) }},
-		{"tensor: Embed: id 200 at place 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
+		{"tensor: Embed: id 200 at position 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
 		{"tensor: CTC: label 1 of row 0 is 0, want a class 0 to 3 other than the blank, 0", func() {
 			tensor.CTC(tp.Zeros(1, 5, 4), tp.IDs([]int32{2, 0}, nil, 1, 2), nil)
 		}},
