@@ -18,12 +18,13 @@ func wrong(option, format string, args ...any) *optionError {
 	return &optionError{option, fmt.Sprintf(format, args...)}
 }
 
-// cellOptions are the fields of RNNOptions that not every cell has, and what an error says of them.
+// cellOptions are the fields of RNNOptions that not every cell has, with what errors
+// say that they need.
 var cellOptions = []struct {
 	option      cell.With
 	name, needs string
 }{
-	{cell.WithForgetBias, "ForgetBias", "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
+	{cell.WithForgetBias, "ForgetBias", "a cell with a separate forget gate (LSTM, sLSTM) and biases"},
 	{cell.WithChrono, "Chrono", "an LSTM, GRU or minGRU with biases"},
 	{cell.WithReLU, "ReLU", "an Elman RNN without another activation"},
 	{cell.WithCoupled, "Coupled", "an LSTM"},
@@ -45,7 +46,7 @@ func (o *RNNOptions) field(name string) reflect.Value {
 	return reflect.ValueOf(o).Elem().FieldByName(name)
 }
 
-// value is the field of one of the cells' options.
+// value returns the field of an option of cells.
 func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
 	for _, c := range cellOptions {
 		if c.option == option {
@@ -55,7 +56,8 @@ func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
 	return field
 }
 
-// variant is the cell that the options make of a kind of cell.
+// variant returns the cell that the options make of a kind of cell, and sets the option
+// if kind itself is a variant.
 func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
 	if by := kind.Spec().By; by != 0 {
 		o.value(by).SetBool(true)
@@ -67,7 +69,7 @@ func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
 	return kind
 }
 
-// check finds an option that is not right for a cell of hidden units.
+// check returns an error for the first invalid option for a cell with hidden units.
 func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
 	if e := o.checkCell(kind); e != nil {
 		return e
@@ -96,7 +98,8 @@ func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
 	return nil
 }
 
-// checkCell finds an option that this kind of cell does not have, or not beside others.
+// checkCell returns an error for the first option that this kind of cell does not have,
+// or not together with another option.
 func (o *RNNOptions) checkCell(kind cell.Kind) *optionError {
 	for _, c := range cellOptions {
 		without := c.option == cell.WithReLU && o.Activation != 0 ||

@@ -99,7 +99,7 @@ func (x *Table) move(op string, t *Tape, rows []int32) device.PermuteSpec {
 	}
 	for i, r := range rows {
 		if r < 0 || int(r) >= x.rows {
-			failf(op, "row %d at position %d is outside a table of %d rows", r, i, x.rows)
+			failf(op, "row %d of a table of %d, at position %d", r, x.rows, i)
 		}
 	}
 	return device.PermuteSpec{Dims: [4]int{1, x.slots, len(rows), x.width}, Rows: t.upload(rows), RowDim: 2,

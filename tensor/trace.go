@@ -84,6 +84,7 @@ func (r *Trace) Grow(gains []float32) {
 // part through the h of the same step counts in dh. They are zero if the loss does not
 // depend on the layer. It panics with a [*ShapeError] before Backward.
 func (r *Trace) Grads() (dh, dc []float32) {
+	r.live()
 	if !r.tape.done {
 		failf("Trace.Grads", "of %s need Backward first", r.Name)
 	}
