@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 
@@ -8,14 +9,18 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// optionError is an option that contradicts another or would do nothing. The
-// problem names no other option, so that a [RNNConfig] can tell it of its setting.
-type optionError struct{ option, problem string }
+// OptionError is the error of an option that the cell does not have, that is out of
+// range, or that would have no effect.
+type OptionError struct {
+	Option  string // the field of [RNNOptions]
+	Problem string // such as "needs an LSTM"; it names no other option
+}
 
-func (e *optionError) Error() string { return e.option + " " + e.problem }
+// Error returns the option and the problem.
+func (e *OptionError) Error() string { return e.Option + " " + e.Problem }
 
-func wrong(option, format string, args ...any) *optionError {
-	return &optionError{option, fmt.Sprintf(format, args...)}
+func wrong(option, format string, args ...any) *OptionError {
+	return &OptionError{option, fmt.Sprintf(format, args...)}
 }
 
 // cellOptions are the fields of RNNOptions that not every cell has, with what errors
@@ -69,8 +74,21 @@ func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
 	return kind
 }
 
+// Cell returns the cell that the options make of a kind of cell, such as
+// [cell.CoupledLSTM] of an LSTM with Coupled, and an [*OptionError] for the first option
+// that is invalid for it with that number of hidden units.
+func (o *RNNOptions) Cell(kind cell.Kind, hidden int) (cell.Kind, error) {
+	c := *o
+	c.Layers = cmp.Or(c.Layers, 1)
+	kind = c.variant(kind)
+	if e := c.check(kind, hidden); e != nil {
+		return kind, e
+	}
+	return kind, nil
+}
+
 // check returns an error for the first invalid option for a cell with hidden units.
-func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
+func (o *RNNOptions) check(kind cell.Kind, hidden int) *OptionError {
 	if e := o.checkCell(kind); e != nil {
 		return e
 	}
@@ -100,7 +118,7 @@ func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
 
 // checkCell returns an error for the first option that this kind of cell does not have,
 // or not together with another option.
-func (o *RNNOptions) checkCell(kind cell.Kind) *optionError {
+func (o *RNNOptions) checkCell(kind cell.Kind) *OptionError {
 	for _, c := range cellOptions {
 		without := c.option == cell.WithReLU && o.Activation != 0 ||
 			(c.option == cell.WithForgetBias || c.option == cell.WithChrono) && o.NoBias

@@ -134,11 +134,11 @@ func TestTableRefuses(t *testing.T) {
 	dev := tensor.CPU()
 	table, tape := tensor.NewTable(dev, 1, 3, 2), tensor.NewTape(dev, tensor.Infer)
 	for want, f := range map[string]func(){
-		"row 3 of a table of 3":         func() { tape.Gather(table, []int32{0, 3}) },
-		"need [1,2,2], got":             func() { tape.Scatter(table, []int32{0, 1}, tape.Zeros(1, 2, 3)) },
-		"a row has 2 elements":          func() { table.Write(0, 0, make([]float32, 3)) },
-		"slot 0, row -1 of a table":     func() { table.Clear(-1) },
-		"needs at least one slot": func() { tensor.NewTable(dev, 0, 1, 1) },
+		"row 3 of a table of 3":     func() { tape.Gather(table, []int32{0, 3}) },
+		"need [1,2,2], got":         func() { tape.Scatter(table, []int32{0, 1}, tape.Zeros(1, 2, 3)) },
+		"a row has 2 elements":      func() { table.Write(0, 0, make([]float32, 3)) },
+		"slot 0, row -1 of a table": func() { table.Clear(-1) },
+		"needs at least one slot":   func() { tensor.NewTable(dev, 0, 1, 1) },
 	} {
 		if err := tensor.Catch(f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

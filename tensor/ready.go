@@ -23,9 +23,9 @@ func (t *Tape) OnReady(s *Slab, f func(lo, hi int)) {
 	t.ready.slab, t.ready.call = s, f
 }
 
-// HoldReady(true) suspends the calls of the function of [Tape.OnReady] until
-// HoldReady(false), and reports whether they were suspended before. Where several
-// passes add to one gradient, suspend all but the last.
+// HoldReady suspends the calls of the function of [Tape.OnReady], or resumes them if
+// hold is false, and reports whether they were suspended before. Where several passes
+// add to one gradient, suspend all but the last.
 func (t *Tape) HoldReady(hold bool) (was bool) {
 	was, t.ready.held = t.ready.held, hold
 	return was

@@ -26,11 +26,11 @@ var sumTask = task.New(task.About{
 }, sumDefaults, readSums, trainSum, openSum, (*sumModel).Evaluate, (*sumModel).Predict)
 
 type sumConfig struct {
-	nn.RNNConfig
+	task.RNNConfig
 	train.Settings
 }
 
-func sumDefaults() sumConfig         { return sumConfig{nn.DefaultRNN(), train.DefaultSettings()} }
+func sumDefaults() sumConfig         { return sumConfig{task.DefaultRNN(), train.DefaultSettings()} }
 func (c *sumConfig) Validate() error { return data.Setting(settings.Check(c)) }
 
 type sumData struct {
