@@ -652,7 +652,7 @@ func TestTrainingStepAllocatesNothing(t *testing.T) {
 				loss := tensor.MSE(tensor.Dropout(tensor.MeanPool(y), 0.2), tape.Input(target, B, m.OutputSize()), nil)
 				loss.Backward()
 				loss.Item()
-				slab.MutableValues() // what was kept of the weights is made anew, in the same memory
+				slab.MutableValues() // cached packed weights are packed again, in the same memory
 			}
 			// The first steps fill the workspaces, until every worker has met every
 			// one; then there must be steps in a row that allocate nothing. Not

@@ -39,7 +39,7 @@ func TestSavedState(t *testing.T) {
 			rest, _ := m.Forward(tensor.Slice(in, 1, cut, T), restored.On(tape))
 			want := tensor.Slice(y, 1, cut, T)
 			sameBits(t, "the rest", rest.Data(), want.Data())
-			// Row 2 goes on beside a new row.
+			// Row 2 continues beside a new row.
 			mixed := m.NewSavedState(2)
 			mixed.CopyRow(0, restored, 1)
 			mixed.ClearRow(0)
@@ -199,7 +199,7 @@ func (m *summer) pass(x []float32, B, T int) nn.SegmentPass {
 		}
 		y, to := m.forward(tape.Input(part, B, hi-lo, width), from)
 		if lo == 0 {
-			return nil, to // the first segment has no loss of its own
+			return nil, to // the first segment has no loss
 		}
 		return tensor.SumAll(tensor.Square(m.Head.Forward(y))), to
 	}
@@ -297,7 +297,7 @@ func TestCheckpointingDrawsTwiceAlike(t *testing.T) {
 	}
 }
 
-// Every segment of every step draws masks of its own, and the same ones in both of its passes.
+// Every segment of every step draws other masks, and the same ones in both of its passes.
 func TestCheckpointingSegmentsDrawApart(t *testing.T) {
 	m := &summer{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 1, nil)}
 	tensor.Pack(tensor.CPU(), m, 1)

@@ -66,7 +66,7 @@ func TestStatesByRow(t *testing.T) {
 	}
 }
 
-// A row goes to a saved state and back unchanged; clearing begins anew.
+// A row goes to a saved state and back unchanged; a cleared row is zeros.
 func TestStatesSetGetClear(t *testing.T) {
 	m := nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, Proj: 7})
 	dev := tensor.CPU()
@@ -90,7 +90,7 @@ func TestStatesSetGetClear(t *testing.T) {
 	}
 }
 
-// A row read twice gives two copies: how a beam search goes on from one hypothesis in two ways.
+// A row read twice gives two copies: as when a beam search continues a hypothesis in two ways.
 func TestGatherRepeats(t *testing.T) {
 	dev := tensor.CPU()
 	table := tensor.NewTable(dev, 2, 3, 4)

@@ -96,7 +96,7 @@ func TestChoicesAreKnown(t *testing.T) {
 	list := settings.List(&c)
 	for _, name := range []string{"gate_activation", "activation", "output_activation"} {
 		if got, want := settings.Named(list, name).Words(), cell.Activations[1:]; !slices.Equal(got, want) {
-			t.Errorf("%s may be %q, and tensor knows %q", name, got, want)
+			t.Errorf("%s may be %q, and package cell has %q", name, got, want)
 		}
 	}
 	kinds := map[cell.Kind]string{}

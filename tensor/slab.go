@@ -55,7 +55,7 @@ func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, v
 // with a [*ShapeError]. It has no memory until [Pack]. A nil init means zeros.
 func NewParam(name string, init Init, dims ...int) *Param {
 	p := &Param{Name: name, init: init}
-	p.value.N = volume("NewParam "+name, dims, 1, maxRank)
+	p.value.N = volume("NewParam", "parameter "+name, dims, 1, maxRank)
 	p.rank = copy(p.dims[:], dims)
 	p.param, p.needs, p.gradSet = p, true, true
 	return p

@@ -157,7 +157,7 @@ func (t *Tape) Sequences(v []float32, lengths []int32, B, T, F int) *Tensor {
 // [B,T]. With lengths [B], for ids [B,T], each 0 to T, their embedding is a batch of
 // padded sequences. It panics with a [*ShapeError] if ids or lengths do not fit.
 func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
-	if n := volume("IDs", dims, 0, maxRank-1); n != len(ids) {
+	if n := volume("IDs", "ids", dims, 0, maxRank-1); n != len(ids) {
 		failf("IDs", "shape %s needs %d ids, got %d", shape(slices.Clone(dims)), n, len(ids))
 	}
 	x := t.idents.put(Ints{tape: t, epoch: t.epoch, v: t.ints.alloc(len(ids))})
@@ -202,7 +202,7 @@ func (t *Tape) lengths(op string, v []int32, n int) device.Ints {
 // Empty returns a new tensor of shape dims, 1 to 4 dimensions of 0 or more, with
 // unspecified elements, for an operation that writes all of them.
 func (t *Tape) Empty(dims ...int) *Tensor {
-	n := volume("Input", dims, 0, maxRank)
+	n := volume("Input", "a tensor", dims, 0, maxRank)
 	x := t.tensor(dims...)
 	x.value = t.arena.alloc(n)
 	return x
@@ -218,14 +218,14 @@ func (t *Tape) tensor(dims ...int) *Tensor {
 
 // volume returns the product of dims and checks that these are 1 to most numbers
 // of at least least.
-func volume(op string, dims []int, least, most int) int {
+func volume(op, what string, dims []int, least, most int) int {
 	n, ok := 1, len(dims) > 0 && len(dims) <= most
 	for _, d := range dims {
 		ok = ok && d >= least
 		n *= d
 	}
 	if !ok {
-		failf(op, "needs 1 to %d dimensions of at least %d, got %s", most, least, shape(slices.Clone(dims)))
+		failf(op, "%s must have 1 to %d dimensions of at least %d, got %s", what, most, least, shape(slices.Clone(dims)))
 	}
 	return n
 }
