@@ -2,13 +2,13 @@ package cell
 
 import "slices"
 
-// Activation is a function of one number inside a cell. Its derivative must
-// follow from its value, so that pre-activations need not be kept.
+// Activation is an elementwise function inside a cell. Its derivative is a function of
+// its value, so pre-activations are not kept.
 type Activation uint8
 
 // The activations a cell may use.
 const (
-	Own     Activation = iota // the cell's own: a logistic gate, a tanh elsewhere
+	Own     Activation = iota // the cell's default: sigmoid for gates, tanh elsewhere
 	Sigmoid                   // 1/(1+e⁻ˣ)
 	Tanh
 	ReLU        // max(x, 0)
@@ -22,11 +22,12 @@ const (
 	NumActivations
 )
 
-// Activations names them, as settings and ONNX do; the first is "".
+// Activations holds the names of the activations, as in settings and ONNX, indexed by
+// Activation; that of Own is "".
 var Activations = [NumActivations]string{"", "sigmoid", "tanh", "relu", "hard_sigmoid", "hard_tanh", "softsign", "identity", "leaky_relu", "elu", "softplus"}
 
-// ActivationNamed finds an activation by its name, such as "hard_sigmoid"; "" is
-// the cell's own.
+// ActivationNamed returns the activation of a name, such as "hard_sigmoid", and
+// reports whether there is one; "" is [Own].
 func ActivationNamed(name string) (Activation, bool) {
 	i := slices.Index(Activations[:], name)
 	return Activation(max(i, 0)), i >= 0

@@ -1,72 +1,71 @@
-// Package cell is what there is to know of recurrent cells beside their
-// arithmetic: a table of the cells, another of the parameters that a layer may
-// have ([Params]), the activations and options, and what a cell of your own works
-// on ([RowCell], [Row]).
+// Package cell describes recurrent cells, without their arithmetic: a table of the
+// cells ([Table]), a table of the parameters of a layer ([Params]), the activations and
+// options, and the interface of custom cells ([RowCell], [Row]).
 //
-// Everything that must tell cells apart reads [Table]: layers, settings, files,
-// pictures and devices. So a new cell is a row here, its arithmetic in the
-// backend, and its equations in the suite that every backend passes.
+// Layers, settings, files, reports and devices distinguish between cells by [Table]
+// only. So a new cell is a row of this table, its arithmetic in the backend, and its
+// equations in the test suite of backends.
 package cell
 
 import "slices"
 
-// Kind names a cell.
+// Kind is a kind of cell, an index of [Table].
 type Kind uint8
 
 // The cells. docs/cells.md has their equations and sources.
 const (
-	LSTM        Kind = iota // states h,c
-	GRU                     // reset after the recurrent product, as PyTorch
-	RNNTanh                 // Elman
-	RNNReLU                 // Elman
+	LSTM        Kind = iota // states h and c
+	GRU                     // reset after the recurrent product, as in PyTorch
+	RNNTanh                 // Elman network with tanh
+	RNNReLU                 // Elman network with ReLU
 	CoupledLSTM             // the forget gate is 1-i
-	GRUBefore               // reset before the recurrent product, as Cho et al. 2014
-	SLSTM                   // an exponential i; states h and c|n|m
-	MinGRU                  // gates of the input alone
-	MinLSTM                 // gates of the input alone
+	GRUBefore               // reset before the recurrent product, as in Cho et al. 2014
+	SLSTM                   // exponential input gate; states h and c|n|m
+	MinGRU                  // gates that depend on the input only
+	MinLSTM                 // gates that depend on the input only
 	Custom                  // a [RowCell]
 	NumKinds
 )
 
 // Spec is a row of the table.
 type Spec struct {
-	Name    string // such as "coupled_lstm"; those of PyTorch's cells are kinds of layers in files too
-	Title   string // for people
-	Setting string // the word that chooses it among the settings; "" where By does
+	Name    string // such as "coupled_lstm"; for PyTorch's cells also the kind of layer in files
+	Title   string // the name in reports
+	Setting string // the value of the setting "cell" that selects it; "" for a variant
 
-	Base Kind // the cell is what the option By
-	By   With // makes of Base; 0: it is no variant of another
+	Base Kind // a variant is Base
+	By   With // with this option; 0: not a variant
 
 	Gates    []Gate // in the order of their rows in W and R
-	States   int    // 1: h; more: h and States-1 vectors of as many units side by side in c
-	Side     bool   // the last gate's W·x and R·h stay apart
-	Free     bool   // no R: the gates do not see h
-	Positive int    // which of the vectors in c, counted from 1, a state must have above 0; 0: none
-	Norms    [2]int // with layer normalisation: how many gates each normalised block spans, 0 ends the list
+	States   int    // 1: h only; otherwise c holds States-1 vectors of H numbers side by side
+	Side     bool   // W·x and R·h of the last gate are kept separately
+	Free     bool   // no R: the gates do not depend on h
+	Positive int    // the number, counted from 1, of the vector in c that must be positive; 0: none
+	Norms    [2]int // with layer normalisation: the number of gates of each normalised block; 0 ends the list
 
-	// The gates that weigh the old state and the new value; "": the other's
-	// complement does. Where Shares is set each is divided by their sum.
+	// The gates that multiply the old state and the new value; "" means one minus the
+	// other gate. With Shares each is divided by the sum of both.
 	Keep, Take string
 	Shares     bool
 
-	Options With // those that it has
+	Options With // the options that the cell has
 
 	Torch     string // the module of torch.nn that computes it; "": none
-	ONNX      string // the operator of ONNX that does; "": none
-	ONNXFlag  string // its attribute that must be 1; "" where all are 0
-	ONNXGates []int  // for each gate in the operator's order its place in Gates, -1 for none
+	ONNX      string // the ONNX operator that computes it; "": none
+	ONNXFlag  string // the operator's attribute that must be 1; "": none
+	ONNXGates []int  // for each gate in the operator's order the index in Gates, or -1
 }
 
 // Gate is a gate of a cell.
 type Gate struct {
 	Name string
-	Act  Activation // Own: neither bounded nor a choice
+	Act  Activation // the default; Own: another function that no option changes
 }
 
-// With is a set of options that a cell may have; nn.RNNOptions says what they do.
+// With is a set of options of a cell; nn.RNNOptions describes them.
 type With uint32
 
-// The options, by the names of nn.RNNOptions' fields.
+// The options, each with the name of a field of nn.RNNOptions.
 const (
 	WithForgetBias With = 1 << iota
 	WithChrono
@@ -86,7 +85,7 @@ const (
 	WithZoneoutCell
 )
 
-// Has says whether all of o are among the options.
+// Has reports whether s includes all of o.
 func (s With) Has(o With) bool { return s&o == o }
 
 const (
@@ -96,7 +95,8 @@ const (
 	lstm      = gated | WithCoupled | WithPeephole | WithLayerNorm | WithProj | WithOutputActivation | WithCellClip | WithZoneoutCell
 )
 
-// Table is the table, indexed by Kind. What a custom cell has of gates and states, its code says.
+// Table is the table of cells, indexed by Kind. The gates and states of a custom cell
+// are those of its [RowCell].
 var Table = [NumKinds]Spec{
 	LSTM: {Name: "lstm", Title: "LSTM", Setting: "lstm",
 		Gates: []Gate{{"i", Sigmoid}, {"f", Sigmoid}, {"g", Tanh}, {"o", Sigmoid}}, States: 2, Norms: [2]int{4}, Keep: "f", Take: "i",
@@ -123,10 +123,10 @@ var Table = [NumKinds]Spec{
 	Custom: {Name: "custom", Title: "custom cell", Options: recurrent},
 }
 
-// Spec is the cell's row.
+// Spec returns the cell's row of the table.
 func (k Kind) Spec() *Spec { return &Table[k] }
 
-// Shape is the number of gates and of states; of a custom cell they are own's.
+// Shape returns the numbers of gates and states; for a custom cell they are own's.
 func (k Kind) Shape(own RowCell) (gates, states int) {
 	if k == Custom {
 		return own.Gates(), own.States()
@@ -134,21 +134,22 @@ func (k Kind) Shape(own RowCell) (gates, states int) {
 	return len(Table[k].Gates), Table[k].States
 }
 
-// Gates is the number of gates, whose matrices have as many rows a unit.
+// Gates returns the number of gates G; W and R have G·H rows.
 func (k Kind) Gates() int { return len(Table[k].Gates) }
 
-// Width is the width of the states beside h of a cell of hidden units; 0 if it has none.
+// Width returns the width of the states beside h for a number of hidden units; 0 if
+// the cell has none.
 func (k Kind) Width(hidden int) int { return (Table[k].States - 1) * hidden }
 
-// Has says whether the cell has an option.
+// Has reports whether the cell has all options of o.
 func (k Kind) Has(o With) bool { return Table[k].Options.Has(o) }
 
-// Gate is the place of a gate by its name, -1 if there is none.
+// Gate returns the index of the gate of that name, -1 if there is none.
 func (s *Spec) Gate(name string) int {
 	return slices.IndexFunc(s.Gates, func(g Gate) bool { return g.Name == name })
 }
 
-// Candidate is the activation of the new value that the gates weigh; Own if it has none.
+// Candidate returns the default activation of the new value; Own if it has none.
 func (s *Spec) Candidate() Activation {
 	for _, g := range s.Gates {
 		if g.Act == Tanh || g.Act == ReLU {
@@ -158,10 +159,11 @@ func (s *Spec) Candidate() Activation {
 	return Own
 }
 
-// MustBePositive says whether the i-th vector in c of some rows after each other must be above 0.
+// MustBePositive reports whether the i-th vector of consecutive rows of c must be
+// positive.
 func (s *Spec) MustBePositive(i int) bool { return s.Positive > 0 && i%(s.States-1) == s.Positive-1 }
 
-// Find is the first cell whose row is as wanted.
+// Find returns the first cell for whose row wanted is true, and whether there is one.
 func Find(wanted func(*Spec) bool) (Kind, bool) {
 	for k := range Table {
 		if wanted(&Table[k]) {
@@ -171,12 +173,13 @@ func Find(wanted func(*Spec) bool) (Kind, bool) {
 	return 0, false
 }
 
-// Named is the cell that a word chooses among settings.
+// Named returns the cell that a value of the setting "cell" selects, and whether there
+// is one.
 func Named(word string) (Kind, bool) {
 	return Find(func(s *Spec) bool { return s.Setting == word && s.By == 0 })
 }
 
-// Settings are the words that choose a cell among settings.
+// Settings returns the values of the setting "cell".
 func Settings() (words []string) {
 	for _, s := range Table {
 		if s.Setting != "" {

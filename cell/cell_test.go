@@ -19,7 +19,7 @@ func TestTable(t *testing.T) {
 				t.Errorf(s.Name+": "+format, args...)
 			}
 		}
-		check(s.Name != "" && s.Title != "" && !names[s.Name], "a name of its own is missing")
+		check(s.Name != "" && s.Title != "" && !names[s.Name], "the name is missing or not unique")
 		names[s.Name] = true
 		check(len(s.Gates) > 0 && s.States > 0, "has %d gates and %d states", len(s.Gates), s.States)
 		check(s.Keep == "" || s.Gate(s.Keep) >= 0, "has no gate %q", s.Keep)

@@ -1,37 +1,37 @@
 package cell
 
-// Param names what one direction of a layer reads beside its input: its
-// parameters, and the states that it begins with.
+// Param is an operand of one direction of a layer other than its input: a parameter
+// or an initial state. It is an index of [Params].
 type Param uint8
 
 // The parameters, in the order in which a layer holds them.
 const (
-	W     Param = iota
-	R           // sees h
-	BW          // bias of W·x
-	BR          // bias of R·h
-	P           // projects the output; without it O is H
-	PeepI       // diagonal peepholes: i and f see c before the step, o after it
+	W     Param = iota // times x
+	R                  // times h
+	BW                 // bias of W·x
+	BR                 // bias of R·h
+	P                  // projection of the output; without it O is H
+	PeepI              // diagonal peepholes: of c before the step to i and f, of c after it to o
 	PeepF
 	PeepO
-	NormX // gains of the layer norms of W·x and R·h, which BW and BR follow
+	NormX // gains of the layer norms of W·x and R·h, whose biases are BW and BR
 	NormR
-	NormC // gain and bias of that of c before its activation
+	NormC // gain and bias of the layer norm of c before its activation
 	BiasC
 	NumParams
 
-	H0          = NumParams     // a state, and a parameter if it is learned
-	C0          = NumParams + 1 // likewise
+	H0          = NumParams     // the initial h, a parameter if it is learned
+	C0          = NumParams + 1 // the initial c, likewise
 	NumOperands = NumParams + 2
 )
 
-// Size is a dimension that depends on a layer.
+// Size is a dimension of a parameter, an index of [Sizes].
 type Size uint8
 
-// The sizes, as indices of [Sizes].
+// The sizes.
 const (
 	None   Size = iota // no dimension
-	Batch              // B; of learned states the layers times directions
+	Batch              // B; for learned states layers times directions
 	Inputs             // I
 	Units              // H
 	Out                // O, the width of h
@@ -40,42 +40,42 @@ const (
 	numSizes
 )
 
-// Sizes are those of a layer.
+// Sizes holds the sizes of a layer.
 type Sizes [numSizes]int
 
-// Need is a set of conditions for a parameter to be there.
+// Need is a set of conditions for a layer to have a parameter.
 type Need uint8
 
 // The conditions.
 const (
 	NeedsBias   Need = 1 << iota // the layer has biases
-	NeedsR                       // the gates see h
-	NeedsC                       // there are states beside h
-	NeedsForget                  // there is a gate f
+	NeedsR                       // the gates depend on h
+	NeedsC                       // the cell has states beside h
+	NeedsForget                  // the cell has a gate f
 )
 
-// Init is what a parameter begins with.
+// Init selects the initial values of a parameter.
 type Init uint8
 
-// The beginnings.
+// The initial values.
 const (
 	Zeros Init = iota
 	Ones
-	Uniform // PyTorch's ±1/√H, or another for matrices if asked for
-	Bias    // that too, or what opens gates
+	Uniform // U(-1/√H, 1/√H), or what an option sets for matrices
+	Bias    // the same, or what an option sets for the biases of gates
 )
 
 // ParamSpec is a row of the table of parameters.
 type ParamSpec struct {
-	Name       string // PyTorch's, where it has it; a suffix follows for layer and direction
+	Name       string // PyTorch's, if it has the parameter, without the suffix of layer and direction
 	Rows, Cols Size   // a vector has Rows only
 	Init       Init
-	Decays     bool // with weight decay
-	With       With // the option that it belongs to; 0: none
+	Decays     bool // weight decay applies
+	With       With // the option that adds it; 0: none
 	Needs      Need
 }
 
-// Params is the table, indexed by Param.
+// Params is the table of parameters, indexed by Param.
 var Params = [NumOperands]ParamSpec{
 	W:     {Name: "weight_ih", Rows: Gates, Cols: Inputs, Init: Uniform, Decays: true},
 	R:     {Name: "weight_hh", Rows: Gates, Cols: Out, Init: Uniform, Decays: true, Needs: NeedsR},
@@ -93,7 +93,7 @@ var Params = [NumOperands]ParamSpec{
 	C0:    {Name: "c_0", Rows: Batch, Cols: Beside, Needs: NeedsC},
 }
 
-// Rank is 1 of a vector, 2 of a matrix.
+// Rank returns 1 for a vector, 2 for a matrix.
 func (p *ParamSpec) Rank() int {
 	if p.Cols == None {
 		return 1
@@ -101,5 +101,6 @@ func (p *ParamSpec) Rank() int {
 	return 2
 }
 
-// Dims are the parameter's dimensions in a layer of these sizes, as many as its rank.
+// Dims returns the parameter's dimensions in a layer of sizes s; the first Rank are
+// valid.
 func (p *ParamSpec) Dims(s *Sizes) [2]int { return [2]int{s[p.Rows], s[p.Cols]} }

@@ -1,22 +1,22 @@
 package cell
 
-// RowCell is a recurrent cell of your own, for nn.NewCustom: plain Go for one
-// batch row of one step, forward and backward, and everything else (time,
-// direction, lengths, state, the matrix products and their gradients, the split
-// over cores) is the engine's.
+// RowCell is a custom recurrent cell, for nn.NewCustom: the forward and the backward
+// pass of one batch row of one step, in plain Go. Time, directions, lengths, states,
+// matrix products and their gradients, and the work of several cores are handled by
+// the engine.
 //
-// The engine gives Forward a row whose Gates [G*H] hold W·x + b + R·h + b' and
-// wants HNew (and CNew) written; h is HOld, and COld holds the other states,
-// vectors of H units side by side. What the backward pass needs may be left in
-// Gates, which is kept for it; the states before and after are kept as well.
+// Forward gets a row whose Gates [G*H] hold W·x + b + R·h + b', HOld the old h and COld
+// the other old states, vectors of H numbers side by side; it writes HNew and CNew. It
+// may leave values for the backward pass in Gates, which is kept, as are the states
+// before and after the step.
 //
-// Backward finds in DH the gradient of HNew and in DC that of CNew, and must
-// leave in Gates the gradients of what they first held, in DC those of COld,
-// and in DH the part of HOld's that does not come through the gates (zeros if
-// there is none).
+// Backward gets in DH the gradient of HNew and in DC that of CNew. It writes to Gates
+// the gradients of the values that Forward got there, to DC those of COld, and to DH
+// the part of HOld's gradient that does not come through the gates (zeros if there is
+// none).
 //
-// Rows run on several cores at once: a RowCell must keep neither a Row nor a
-// state of its own between calls. Results do not depend on the number of cores.
+// Rows run on several cores at once: a RowCell must not keep a Row or change its own
+// fields. Results do not depend on the number of cores.
 //
 // docs/cells.md has an example. Check a new cell with tensortest.CheckGrad.
 type RowCell interface {
@@ -26,13 +26,13 @@ type RowCell interface {
 	Backward(r *Row)
 }
 
-// Row is one batch row of one step of a cell of your own. H is the number of
-// units, G the number of gates, S the number of states.
+// Row is one batch row of one step of a custom cell. H is the number of hidden units,
+// G the number of gates, S the number of states. Its slices are valid during the call.
 type Row struct {
 	H          int
-	Gates      []float32 // [G*H] W·x + R·h + biases in, whatever Backward needs out; Backward: gradients of the former out
-	HOld, HNew []float32 // [H] the output before and after; Forward writes HNew
-	COld, CNew []float32 // [(S-1)*H] the other states likewise; nil if there are none
-	DH         []float32 // Backward: [H] dL/dHNew in; dL/dHOld out, but for what comes through the gates
-	DC         []float32 // Backward: [(S-1)*H] dL/dCNew in, dL/dCOld out
+	Gates      []float32 // [G*H]. Forward: W·x + R·h + biases in, values for Backward out. Backward: these in, gradients of the former out
+	HOld, HNew []float32 // [H]: h before and after the step; Forward writes HNew
+	COld, CNew []float32 // [(S-1)*H]: the other states before and after; nil if there are none
+	DH         []float32 // [H]. Backward: dL/dHNew in, dL/dHOld without the part through the gates out
+	DC         []float32 // [(S-1)*H]. Backward: dL/dCNew in, dL/dCOld out
 }

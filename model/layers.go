@@ -283,7 +283,7 @@ func Build(dev *tensor.Device, arch *Architecture, f *File) (*Network, error) {
 
 // module creates the layer of package nn, whose parameters are in the order of
 // l.Tensors.
-func (l *Layer) module() (any, error) {
+func (l *Layer) module() (_ any, err error) {
 	switch l.Kind {
 	case Linear:
 		return nn.NewLinear(l.Input, l.Output, &nn.LinearOptions{NoBias: !l.Bias}), nil
@@ -296,21 +296,35 @@ func (l *Layer) module() (any, error) {
 		}
 		return m, nil
 	}
-	c := nn.RNNConfig{Hidden: l.Hidden, Layers: l.Layers, Bidirectional: l.Bidirectional, NoBias: !l.Bias, Proj: l.Proj,
-		ResetBefore: l.ResetBefore, GateActivation: l.GateActivation, Activation: l.Activation}
 	kind, ok := l.Kind.Cell()
 	if !ok {
 		return nil, fmt.Errorf("layers of kind %q are not known", clip(string(l.Kind)))
 	}
-	spec := kind.Spec()
-	if c.Cell = spec.Setting; spec.By == cell.WithReLU {
-		c.Cell, c.Activation = spec.Base.Spec().Setting, "relu"
+	if l.Hidden > maxUnits || l.Layers > maxLayers {
+		return nil, fmt.Errorf("%d layers of %d units; want at most %d of %d", l.Layers, l.Hidden, maxLayers, maxUnits)
 	}
+	gate, known := cell.ActivationNamed(l.GateActivation)
+	act, ok := cell.ActivationNamed(l.Activation)
+	if !ok || !known {
+		return nil, fmt.Errorf("activations %q and %q are not both known", clip(l.GateActivation), clip(l.Activation))
+	}
+	o := &nn.RNNOptions{Layers: l.Layers, Bidirectional: l.Bidirectional, NoBias: !l.Bias, Proj: l.Proj,
+		ResetBefore: l.ResetBefore, GateActivation: gate, Activation: act}
 	if kind.Has(cell.WithOutputActivation) {
-		c.OutputActivation = l.Activation
+		o.OutputActivation = act
 	}
-	return c.Build(l.Input)
+	if kind.Spec().By == cell.WithReLU {
+		o.Activation = cell.Own // the cell has it
+	}
+	defer tensor.Recover(&err)
+	return nn.New(kind, l.Input, l.Hidden, o), nil
 }
+
+// The largest stack of recurrent layers that is made from a description.
+const (
+	maxUnits  = 8192
+	maxLayers = 16
+)
 
 // Module returns the layer of that name: an *nn.RNN, *nn.Linear, *nn.Embedding
 // or *nn.LayerNorm, or nil. A single-step cell is an *nn.RNN of one layer.

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -9,43 +10,42 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// AdaptiveSoftmax is a softmax over very many classes, numbered by falling
-// frequency, at the cost of the frequent ones (Grave et al. 2017; the arithmetic
-// of torch.nn.AdaptiveLogSoftmaxWithLoss). The head decides among the classes
-// below the first cutoff and one entry for each cluster; a cluster, the classes
-// from one cutoff to the next, is looked into only where a target lies in it:
+// AdaptiveSoftmax is a softmax over many classes, numbered by falling frequency, at
+// about the cost of the frequent ones (Grave et al. 2017; the arithmetic of
+// torch.nn.AdaptiveLogSoftmaxWithLoss). The head has an entry for each class below the
+// first cutoff and one for each cluster, which holds the classes from one cutoff to the
+// next. A cluster is computed only for items whose target is in it:
 //
 //	log p(w) = log softmax(head)[w]                                  w below the first cutoff
 //	log p(w) = log softmax(head)[cutoff₀+k] + log softmax(tailₖ)[w]   w in cluster k
 //
-// Free, tail k is a projection to in/div^(k+1) numbers and its classes' weights,
-// as in PyTorch. Tied, the classes' weights are the rows of a table such as an
-// embedding's, without projections, and all have biases.
+// As in PyTorch, tail k is a projection to in/div^(k+1) numbers followed by the weights
+// of its classes. If tied, the weights of all classes are the rows of a table, such as
+// that of an embedding, without projections and with biases.
 type AdaptiveSoftmax struct {
-	Head *Linear      // free: [cutoff₀+clusters, in]
-	Tail [][2]*Linear // free: by cluster [in/div^(k+1), in] and [classes, in/div^(k+1)], without biases
+	Head *Linear      // not tied: [cutoff₀+clusters, in]
+	Tail [][2]*Linear // not tied: by cluster [in/div^(k+1), in] and [classes, in/div^(k+1)], without biases
 
 	Table    *tensor.Param // tied: [classes, in]
 	Bias     *tensor.Param // tied: [classes], zeros
-	Clusters *Linear       // tied: the clusters' entries of the head, [clusters, in]
+	Clusters *Linear       // tied: the entries of the clusters in the head, [clusters, in]
 
-	bounds []int // the first class of each cluster, and at the end the number of classes
+	bounds []int // the first class of each cluster, then the number of classes
 	pool   par.Pool[route]
 }
 
-// AdaptiveOptions changes an AdaptiveSoftmax; nil is PyTorch's default.
+// AdaptiveOptions changes an AdaptiveSoftmax; nil means PyTorch's defaults.
 type AdaptiveOptions struct {
-	Div      float64       // what the width of a tail is divided by, from cluster to cluster; 0 means 4
-	HeadBias bool          // free: a bias for the head
-	Tied     *tensor.Param // [classes,in]: ties the classes' weights to these
+	Div      float64       // ratio of the widths of successive tails; 0 means 4
+	HeadBias bool          // not tied: a bias in the head
+	Tied     *tensor.Param // [classes,in]: the weights of the classes, shared with another layer
 }
 
-// NewAdaptiveSoftmax has classes classes, with clusters that begin at the given
-// ascending cutoffs, each in 1..classes-1.
+// NewAdaptiveSoftmax returns a softmax over classes classes for inputs of in features,
+// with clusters that begin at cutoffs: one or more ascending numbers in 1 to classes-1.
+// It panics with a [*tensor.UseError] for others, and for a table of another shape.
 func NewAdaptiveSoftmax(in, classes int, cutoffs []int, o *AdaptiveOptions) *AdaptiveSoftmax {
-	if o == nil {
-		o = &AdaptiveOptions{}
-	}
+	o = cmp.Or(o, &AdaptiveOptions{})
 	a := &AdaptiveSoftmax{bounds: append(slices.Clone(cutoffs), classes)}
 	last := 0
 	for _, b := range a.bounds {
@@ -53,42 +53,37 @@ func NewAdaptiveSoftmax(in, classes int, cutoffs []int, o *AdaptiveOptions) *Ada
 		last = b
 	}
 	clusters := len(cutoffs)
-	tensor.Check(clusters > 0, "nn: AdaptiveSoftmax", "needs a cutoff; without one it is a Linear")
+	tensor.Check(clusters > 0, "nn: AdaptiveSoftmax", "needs a cutoff; use a Linear without")
 	if o.Tied != nil {
 		d := o.Tied.Dims()
 		tensor.Check(d[0] == classes && d[len(d)-1] == in, "nn: AdaptiveSoftmax", "%d classes of width %d cannot be tied to a table %v", classes, in, d)
 		a.Table, a.Clusters = o.Tied, NewLinear(in, clusters, nil)
-		a.Bias = tensor.NewParam("bias", nil, classes)
-		a.Bias.NoDecay = true
+		a.Bias = noDecay("bias", nil, classes)
 		return a
-	}
-	div := o.Div
-	if div == 0 {
-		div = 4
 	}
 	a.Head = NewLinear(in, a.bounds[0]+clusters, &LinearOptions{NoBias: !o.HeadBias})
 	for k := range clusters {
-		width := max(int(float64(in)/math.Pow(div, float64(k+1))), 1)
+		width := max(int(float64(in)/math.Pow(cmp.Or(o.Div, 4), float64(k+1))), 1)
 		free := &LinearOptions{NoBias: true}
 		a.Tail = append(a.Tail, [2]*Linear{NewLinear(in, width, free), NewLinear(width, a.bounds[k+1]-a.bounds[k], free)})
 	}
 	return a
 }
 
-// Classes is their number.
+// Classes returns the number of classes.
 func (a *AdaptiveSoftmax) Classes() int { return a.bounds[len(a.bounds)-1] }
 
-// Cutoffs are the first classes of the clusters.
+// Cutoffs returns the first class of each cluster.
 func (a *AdaptiveSoftmax) Cutoffs() []int { return slices.Clone(a.bounds[:len(a.bounds)-1]) }
 
 func (a *AdaptiveSoftmax) clusters() int { return len(a.bounds) - 1 }
 
-// route is where the items of a batch go.
+// route assigns the items of a batch to the head and the clusters.
 type route struct {
 	head []int32   // by item: the class in the head, or ignored
-	rows [][]int32 // by cluster: the items in it
-	in   [][]int32 // and their classes, counted from the cluster's first
-	n    int       // items that count
+	rows [][]int32 // by cluster: its items
+	in   [][]int32 // by cluster: their classes, counted from the cluster's first
+	n    int       // number of items that count
 	out  []float32
 }
 
@@ -109,7 +104,7 @@ func (a *AdaptiveSoftmax) route(targets []int32) *route {
 			r.head = append(r.head, ignored)
 			continue
 		case int(t) >= a.Classes():
-			panic(&tensor.ShapeError{Op: "AdaptiveSoftmax", Msg: fmt.Sprintf("target %d at place %d is outside 0..%d", t, i, a.Classes()-1)})
+			panic(&tensor.ShapeError{Op: "AdaptiveSoftmax", Msg: fmt.Sprintf("target %d at position %d is outside 0..%d", t, i, a.Classes()-1)})
 		}
 		r.n++
 		k := 0
@@ -126,8 +121,9 @@ func (a *AdaptiveSoftmax) route(targets []int32) *route {
 	return r
 }
 
-// Loss is the mean of -log p(target) over x [N,in], a tensor [1]; items whose
-// target is negative do not count, and no item at all gives 0.
+// Loss returns the mean of -log p(target) over the items of x [N,in] with targets [N],
+// a tensor [1]. Items with a negative target do not count; without items it is 0. It
+// panics with a [*tensor.ShapeError] for a target that is not a class.
 func (a *AdaptiveSoftmax) Loss(x *tensor.Tensor, targets []int32) *tensor.Tensor {
 	tape := x.Tape()
 	r := a.route(targets)
@@ -139,13 +135,14 @@ func (a *AdaptiveSoftmax) Loss(x *tensor.Tensor, targets []int32) *tensor.Tensor
 		}
 		some := tensor.Embed(x, tape.IDs(rows, nil, len(rows)), -1)
 		l := tensor.CrossEntropy(a.tail(k, some), tape.IDs(r.in[k], nil, len(rows)), nil)
-		loss = tensor.Add(loss, tensor.Scale(l, float32(len(rows))/float32(r.n)))
+		loss = tensor.Add(loss, tensor.MulScalar(l, float32(len(rows))/float32(r.n)))
 	}
 	return loss
 }
 
-// Score waits for log p(target) of each of x's items [N,in] and writes it to
-// dst; 0 where the target is negative. Only the clusters of targets are computed.
+// Score waits for log p(target) of each item of x [N,in] with targets [N] and writes
+// it to dst [N]; 0 for a negative target. Only the clusters of targets are computed. It
+// panics as Loss does.
 func (a *AdaptiveSoftmax) Score(dst []float32, x *tensor.Tensor, targets []int32) {
 	tape := x.Tape()
 	r := a.route(targets)
@@ -171,10 +168,10 @@ func (a *AdaptiveSoftmax) Score(dst []float32, x *tensor.Tensor, targets []int32
 	}
 }
 
-// LogProb is log p of every class: x [N,in] to [N,classes].
+// LogProb returns log p of all classes: x [N,in] to [N,classes].
 func (a *AdaptiveSoftmax) LogProb(x *tensor.Tensor) *tensor.Tensor {
 	first, n := a.bounds[0], x.Dim(0)
-	var all *tensor.Tensor // tied: one product with the whole table, whose panels the device keeps
+	var all *tensor.Tensor // tied: one product with the whole table, whose packed weights are cached
 	head := func() *tensor.Tensor { return a.head(x) }
 	tail := func(k int) *tensor.Tensor { return a.tail(k, x) }
 	if a.Table != nil {
@@ -194,7 +191,7 @@ func (a *AdaptiveSoftmax) LogProb(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Concat(1, parts...)
 }
 
-// head is the logits of the frequent classes and the clusters.
+// head returns the logits of the frequent classes and the clusters.
 func (a *AdaptiveSoftmax) head(x *tensor.Tensor) *tensor.Tensor {
 	if a.Table == nil {
 		return a.Head.Forward(x)
@@ -202,7 +199,7 @@ func (a *AdaptiveSoftmax) head(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Concat(1, a.tied(x, 0, a.bounds[0]), a.Clusters.Forward(x))
 }
 
-// tail is the logits of cluster k.
+// tail returns the logits of cluster k.
 func (a *AdaptiveSoftmax) tail(k int, x *tensor.Tensor) *tensor.Tensor {
 	if a.Table == nil {
 		return a.Tail[k][1].Forward(a.Tail[k][0].Forward(x))

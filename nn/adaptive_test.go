@@ -35,7 +35,7 @@ func TestAdaptiveSoftmaxGradient(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, slab := newAdaptive(tied)
 			tensortest.CheckGrad(t, slab, func(tape *tensor.Tape) *tensor.Tensor {
-				return m.Out.Loss(tape.Use(m.X), adaptiveTargets)
+				return m.Out.Loss(tape.Param(m.X), adaptiveTargets)
 			})
 		})
 	}
@@ -93,7 +93,7 @@ func TestAdaptiveSoftmaxAgrees(t *testing.T) {
 	}
 
 	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
-	in := tape.Use(m.X)
+	in := tape.Param(m.X)
 	all := m.Out.LogProb(in).Data()
 	scores := make([]float32, 5)
 	m.Out.Score(scores, in, adaptiveTargets)

@@ -6,7 +6,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// AttentionKind is how a query is compared with a key.
+// AttentionKind selects the score of a query and a key.
 type AttentionKind int
 
 const (
@@ -18,24 +18,25 @@ const (
 	Additive
 )
 
-// Attention lets each query look at a sequence of keys and take a weighted mean
-// of the values that belong to them.
+// Attention computes for each query the mean of a sequence of values, weighted by the
+// softmax of the scores between the query and the values' keys.
 type Attention struct {
 	Key      *Linear // General: W [query,key] without bias. Additive: U [units,key] without bias
 	Query    *Linear // Additive: W [units,query] with bias
 	Score    *Linear // Additive: v [1,units] without bias
-	Coverage *Linear // of [NewCoverageAttention], without bias. Dot, General: [1,query]. Additive: [units,1]
+	Coverage *Linear // of [NewCoverageAttention]: Dot, General [1,query], Additive [units,1], without bias
 	kind     AttentionKind
 }
 
-// NewAttention compares queries of size query with keys of size key; units is
-// the inner size of the additive kind and unused by the others.
+// NewAttention returns an attention for queries of size query and keys of size key.
+// units is the inner size of Additive; the other kinds ignore it. It panics with a
+// [*tensor.UseError] for a Dot of unequal sizes or an unknown kind.
 func NewAttention(kind AttentionKind, query, key, units int) *Attention {
 	a := &Attention{kind: kind}
 	plain := &LinearOptions{NoBias: true}
 	switch kind {
 	case Dot:
-		tensor.Check(query == key, "nn: Attention", "dot needs equal sizes, got query %d and key %d", query, key)
+		tensor.Check(query == key, "nn: Attention", "Dot needs equal sizes, got query %d and key %d", query, key)
 	case General:
 		a.Key = NewLinear(key, query, plain)
 	case Additive:
@@ -48,28 +49,30 @@ func NewAttention(kind AttentionKind, query, key, units int) *Attention {
 	return a
 }
 
-// NewCoverageAttention is an attention that knows how much weight each key has
-// had already (Tu et al. 2016): with g that sum and w trained, Dot and General
-// add g·(w·q) to the score, Additive adds g·w inside its tanh (See et al. 2017).
+// NewCoverageAttention returns an attention whose scores also depend on the coverage c
+// of a key, the sum of the weights that it has had before (Tu et al. 2016): with trained
+// w, Dot and General add c·(w·q) to the score, Additive adds c·w inside the tanh (See et
+// al. 2017). It panics as NewAttention does.
 func NewCoverageAttention(kind AttentionKind, query, key, units int) *Attention {
 	a := NewAttention(kind, query, key, units)
+	in, out := query, 1
 	if kind == Additive {
-		a.Coverage = NewLinear(1, units, &LinearOptions{NoBias: true})
-	} else {
-		a.Coverage = NewLinear(query, 1, &LinearOptions{NoBias: true})
+		in, out = 1, units
 	}
+	a.Coverage = NewLinear(in, out, &LinearOptions{NoBias: true})
 	return a
 }
 
-// Forward attends from queries q [B,Q,query] to keys k [B,T,key] and returns
-// the contexts [B,Q,key] and the weights [B,Q,T]. Where k knows its lengths,
-// steps past them get weight zero; a row without steps gets a zero context.
+// Forward attends from queries q [B,Q,query] to k [B,T,key], which are both the keys
+// and the values, and returns the contexts [B,Q,key] and the weights [B,Q,T]. If k
+// carries lengths, steps past them get weight zero; a row of length 0 gets a zero
+// context. Shapes that do not fit panic with a [*tensor.ShapeError].
 func (a *Attention) Forward(q, k *tensor.Tensor) (context, weights *tensor.Tensor) {
 	return a.Attend(q, a.Keys(k), k, nil)
 }
 
-// Keys is what queries are compared with, [B,T,query] or for Additive
-// [B,T,units]: to be computed once where many queries come one after the other.
+// Keys returns the transformed keys, [B,T,query] or for Additive [B,T,units], to
+// compute once for many calls of [Attention.Attend].
 func (a *Attention) Keys(k *tensor.Tensor) *tensor.Tensor {
 	if a.kind == Dot {
 		return k
@@ -77,12 +80,13 @@ func (a *Attention) Keys(k *tensor.Tensor) *tensor.Tensor {
 	return a.Key.Forward(k)
 }
 
-// Attend is [Attention.Forward] with the keys of [Attention.Keys] and the values
-// [B,T,value], which know the lengths. coverage [B,Q,T] is the sum of the weights
-// that the keys had before; nil for an attention that does not look at it.
+// Attend is [Attention.Forward] with the result of [Attention.Keys] and values
+// [B,T,value], whose lengths are used. coverage [B,Q,T] is the sum of the earlier
+// weights of the keys, for an attention of [NewCoverageAttention] only: otherwise it
+// must be nil, or Attend panics with a [*tensor.ShapeError].
 func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, weights *tensor.Tensor) {
 	if (coverage == nil) != (a.Coverage == nil) {
-		panic(&tensor.ShapeError{Op: "Attend", Msg: "coverage is for the attention of NewCoverageAttention, and needed there"})
+		panic(&tensor.ShapeError{Op: "Attend", Msg: "an attention needs coverage if NewCoverageAttention made it, and only then"})
 	}
 	var scores *tensor.Tensor
 	if a.kind == Additive {
@@ -98,7 +102,7 @@ func (a *Attention) Attend(q, keys, values, coverage *tensor.Tensor) (context, w
 			scores = tensor.Add(scores, tensor.Mul(coverage, tensor.Repeat(gain, 2, coverage.Dim(2))))
 		}
 		if a.kind == Dot {
-			scores = tensor.Scale(scores, float32(1/math.Sqrt(float64(q.Dim(2)))))
+			scores = tensor.MulScalar(scores, float32(1/math.Sqrt(float64(q.Dim(2)))))
 		}
 	}
 	weights = tensor.Softmax(scores, values.Lengths())

@@ -7,11 +7,13 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Carry passes the state of a stack from one segment of its streams to the next.
+// Carry keeps the state of a stack from one segment of its streams to the next, for
+// truncated backpropagation through time.
 type Carry struct{ SavedState }
 
-// NewCarry begins with zeros for rows streams. A bidirectional stack panics: it
-// reads each row from its end, so its state cannot come from the segment before.
+// NewCarry returns a state of zeros for a number of streams. It panics with a
+// [*tensor.UseError] for a bidirectional stack: its second direction starts at the end
+// of a stream, so no state passes between segments.
 func NewCarry(m *RNN, rows int) *Carry {
 	m.mustCarry("Carry")
 	return &Carry{*m.NewSavedState(rows)}
@@ -21,7 +23,8 @@ func (m *RNN) mustCarry(op string) {
 	tensor.Check(!m.opt.Bidirectional, "nn: "+op, "a bidirectional stack reads each row from its end, so no state passes from one segment to the next")
 }
 
-// Begin is the state a segment begins with; rows of begins (nil: none) start anew.
+// Begin returns the initial state of a segment on the tape, as constants. Rows where
+// begins, [rows] or nil, is true start again from zeros.
 func (c *Carry) Begin(tape *tensor.Tape, begins []bool) *State {
 	for b, begin := range begins {
 		if begin {
@@ -31,60 +34,64 @@ func (c *Carry) Begin(tape *tensor.Tape, begins []bool) *State {
 	return c.On(tape)
 }
 
-// End takes over the state after a segment, as constants.
+// End waits for the final state of a segment and copies it.
 func (c *Carry) End(final *State) { c.Save(final) }
 
-// TimePlan is how [TimePlan.Backward] cuts a long sequence: a first pass keeps
-// the states between segments, and the way back runs each segment again (Chen et
-// al. 2016, over time as Gruslys et al. 2016).
-type TimePlan struct {
+// Checkpointing is a division of a long sequence into segments for
+// [Checkpointing.Backward]: a first pass keeps the states between segments only, and
+// the backward pass runs each segment again (Chen et al. 2016, along time as in Gruslys
+// et al. 2016).
+type Checkpointing struct {
 	Steps    int   // of the whole sequence
 	Segment  int   // steps of a segment
-	Segments int   // and how many
-	States   int64 // bytes of the states kept
-	Pass     int64 // bytes of one segment's training pass, estimated
-	Whole    int64 // bytes of a training pass over all steps at once, estimated
+	Segments int   // number of segments
+	States   int64 // bytes of the kept states
+	Pass     int64 // estimated bytes of the training pass of a segment
+	Whole    int64 // estimated bytes of a training pass over all steps at once
 
 	rnns []*RNN
 	rows int
 }
 
-// Recurrent is what a [TimePlan] runs through: an [RNN], or a [Stack] of them.
+// Recurrent is a module that [PlanCheckpointing] accepts: an [RNN] or a [Stack].
 type Recurrent interface {
 	rnns() []*RNN
-	passFloats(rows int) int // what a training pass keeps for each step, but for input and output
+	passFloats(rows int) int // numbers that a training pass keeps per step, without input and output
 }
 
 func (m *RNN) rnns() []*RNN   { return []*RNN{m} }
 func (s *Stack) rnns() []*RNN { return s.Layers }
 
-// PlanTime chooses the segment for rows sequences of steps steps through m that
-// needs the least memory. budget, if above 0, is the bytes the plan may use: the
-// longest segment that fits is taken, since long ones run best. The estimates
-// cover the stack itself, with the loss's share of its output; a budget that
-// cannot be kept is an error that says how much is needed.
-func PlanTime(m Recurrent, rows, steps int, budget int64) (*TimePlan, error) {
+// PlanCheckpointing divides a batch of rows sequences of that number of steps through m
+// so that it needs the least memory, or, if budget is above 0, into the longest segments
+// that need at most budget bytes, since these run fastest. The estimates include the
+// module and the loss's memory for its output.
+//
+// It returns an error if rows or steps are not positive, or the least memory exceeds
+// budget; the message has that number. It panics with a [*tensor.UseError] for a
+// bidirectional stack.
+func PlanCheckpointing(m Recurrent, rows, steps int, budget int64) (*Checkpointing, error) {
 	rnns, state := m.rnns(), int64(0)
 	for _, r := range rnns {
-		r.mustCarry("PlanTime")
+		r.mustCarry("PlanCheckpointing")
 		state += 4 * int64(r.Layers()*rows*(r.StateSize()+r.CellSize()))
 	}
 	if rows < 1 || steps < 1 {
-		return nil, fmt.Errorf("nn: PlanTime: needs rows and steps, got %d and %d", rows, steps)
+		return nil, fmt.Errorf("nn: PlanCheckpointing: needs rows and steps, got %d and %d", rows, steps)
 	}
 	// The input, time-major, and its gradient; the output in the caller's order, with the loss.
 	step := 4 * int64(3*rows*rnns[0].in+m.passFloats(rows)+4*rows*rnns[len(rnns)-1].OutputSize())
 	least := int64(math.Sqrt(float64(steps) * float64(state) / float64(step)))
-	p := &TimePlan{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
+	p := &Checkpointing{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
 	p.cut(int(max(least, 1)), state, step)
 	if budget <= 0 {
 		return p, nil
 	}
 	if p.States+p.Pass > budget {
-		return nil, fmt.Errorf("nn: PlanTime: %d steps need at least %s, the budget is %s", steps, bytes(p.States+p.Pass), bytes(budget))
+		return nil, fmt.Errorf("nn: PlanCheckpointing: %d steps need at least %s, the budget is %s", steps, bytes(p.States+p.Pass), bytes(budget))
 	}
 	lo, hi := p.Segment, steps
-	for lo < hi { // the longest that fits: memory grows with the segment from here on
+	for lo < hi { // the longest that fits: from here on memory grows with the segment
 		mid := (lo + hi + 1) / 2
 		if p.cut(mid, state, step); p.States+p.Pass <= budget {
 			lo = mid
@@ -96,7 +103,7 @@ func PlanTime(m Recurrent, rows, steps int, budget int64) (*TimePlan, error) {
 	return p, nil
 }
 
-func (p *TimePlan) cut(segment int, state, step int64) {
+func (p *Checkpointing) cut(segment int, state, step int64) {
 	p.Segments = (p.Steps + segment - 1) / segment
 	p.Segment = (p.Steps + p.Segments - 1) / p.Segments
 	p.Segments = (p.Steps + p.Segment - 1) / p.Segment
@@ -129,8 +136,8 @@ func (s *Stack) passFloats(rows int) int {
 	return n
 }
 
-// String tells the plan's memory and what it costs.
-func (p *TimePlan) String() string {
+// String describes the division, its memory and its cost.
+func (p *Checkpointing) String() string {
 	if p.Segments == 1 {
 		return fmt.Sprintf("%d steps in one pass: %s", p.Steps, bytes(p.Pass))
 	}
@@ -148,23 +155,24 @@ func bytes(n int64) string {
 	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 }
 
-// SegmentPass computes steps [lo,hi) of the model from a state: the loss these
-// steps add, one element (nil: none), and the state after them. States are those
-// of a [Stack], one for each of its layers; an RNN has one. It is called twice
-// for each segment and must do the same both times.
+// SegmentPass computes steps [lo,hi) of the model on the tape from the states from,
+// and returns the loss of these steps, a tensor [1] or nil, and the states after them.
+// States are one per layer of a [Stack]; an RNN has one. It is called twice for each
+// segment and must do the same both times.
 type SegmentPass func(tape *tensor.Tape, from []*State, lo, hi int) (loss *tensor.Tensor, to []*State)
 
 // Backward is exact backpropagation through all steps: it returns the sum of the
-// segments' losses and adds their gradients to the parameters', in the memory of
-// the plan. The tape must be one in Train mode and is reset for each segment;
-// dropout draws by its seed, the same in both passes.
+// segments' losses and adds its gradients to those of the parameters, in the memory of
+// the plan. The tape must be in Train mode and is reset for each segment; dropout masks
+// are keyed by seed and step, and are the same in both passes.
 //
-// The first segment gets nil for each state, so that it begins with zeros or the
-// trained ones. The tape's OnReady tells of gradients in the last pass alone, that
-// of the first segment.
-func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
+// The first segment gets nil for each state, so it starts with zeros or the trained
+// states. The function of the tape's OnReady is called in the last pass only, that of
+// the first segment. Backward panics with a [*tensor.ShapeError] if the tape is not in
+// Train mode or pass does not return a state for each layer.
+func (p *Checkpointing) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPass) float64 {
 	if tape.Mode() != tensor.Train {
-		panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: "needs a tape in Train mode"})
+		panic(&tensor.ShapeError{Op: "Checkpointing.Backward", Msg: "needs a tape in Train mode"})
 	}
 	starts := make([][]*SavedState, p.Segments)
 	run := func(k int) (from []*State, loss *tensor.Tensor, to []*State) {
@@ -173,7 +181,7 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 		from = p.start(tape, starts[k])
 		loss, to = pass(tape, from, k*p.Segment, min((k+1)*p.Segment, p.Steps))
 		if len(to) != len(p.rnns) {
-			panic(&tensor.ShapeError{Op: "TimePlan.Backward", Msg: fmt.Sprintf("needs the state of each of %d layers after a segment, got %d", len(p.rnns), len(to))})
+			panic(&tensor.ShapeError{Op: "Checkpointing.Backward", Msg: fmt.Sprintf("needs the state of each of %d layers after a segment, got %d", len(p.rnns), len(to))})
 		}
 		return from, loss, to
 	}
@@ -188,17 +196,21 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 	total := 0.0
 	held := tape.HoldReady(true)
 	defer tape.HoldReady(held)
-	grads := make([]stateGrad, len(p.rnns)) // of the states after the segment
+	grads := make([][2][]float32, len(p.rnns)) // of H and C after the segment; nil: none
 	for k := p.Segments - 1; k >= 0; k-- {
 		from, loss, to := run(k)
 		if loss != nil {
 			total += float64(loss.Item())
 		}
 		for i, g := range grads {
-			loss = g.addTo(tape, loss, to[i])
+			for j, x := range []*tensor.Tensor{to[i].H, to[i].C} {
+				if g[j] != nil { // a term whose gradient in the state is g[j]
+					loss = plus(loss, tensor.SumAll(tensor.Mul(x, tape.Input(g[j], x.Dims()...))))
+				}
+			}
 		}
 		if loss == nil && k > 0 {
-			continue // nothing after this segment counts, nor does it
+			continue // neither this segment nor a later one has a loss
 		}
 		if loss == nil {
 			loss = tape.Zeros(1) // for the tape's OnReady
@@ -207,7 +219,10 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 		loss.Backward()
 		for i, s := range from {
 			if s != nil {
-				grads[i].read(s)
+				grads[i] = [2][]float32{s.H.Grad()}
+				if s.C != nil {
+					grads[i][1] = s.C.Grad()
+				}
 			}
 		}
 		starts[k] = nil
@@ -215,8 +230,8 @@ func (p *TimePlan) Backward(tape *tensor.Tape, seed, step uint64, pass SegmentPa
 	return total
 }
 
-// start is the states that a segment begins with.
-func (p *TimePlan) start(tape *tensor.Tape, saved []*SavedState) []*State {
+// start returns the initial states of a segment.
+func (p *Checkpointing) start(tape *tensor.Tape, saved []*SavedState) []*State {
 	states := tape.NewStates(len(p.rnns))
 	clear(states)
 	for i, s := range saved {
@@ -227,27 +242,6 @@ func (p *TimePlan) start(tape *tensor.Tape, saved []*SavedState) []*State {
 		}
 	}
 	return states
-}
-
-// stateGrad is the gradient of a state; it begins as none.
-type stateGrad struct{ h, c []float32 }
-
-func (g *stateGrad) read(s *State) {
-	g.h, g.c = s.H.Grad(), nil
-	if s.C != nil {
-		g.c = s.C.Grad()
-	}
-}
-
-// addTo adds to the loss a term whose gradient in the state is g.
-func (g *stateGrad) addTo(tape *tensor.Tape, loss *tensor.Tensor, s *State) *tensor.Tensor {
-	if g.h != nil {
-		loss = plus(loss, tensor.SumAll(tensor.Mul(s.H, tape.Input(g.h, s.H.Dims()...))))
-	}
-	if g.c != nil {
-		loss = plus(loss, tensor.SumAll(tensor.Mul(s.C, tape.Input(g.c, s.C.Dims()...))))
-	}
-	return loss
 }
 
 func plus(loss, term *tensor.Tensor) *tensor.Tensor {

@@ -2,18 +2,19 @@ package nn
 
 import (
 	"math"
+	"slices"
 
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // CRF is a linear-chain conditional random field over K tags (Lafferty et al.
-// 2001): it scores whole sequences of tags by a layer's scores of each step and
-// by what follows what,
+// 2001): the score of a sequence of tags y is the sum of a layer's scores of the steps
+// and of trained scores of the transitions,
 //
 //	score(y) = start[y₀] + Σ scores[t,y_t] + Σ transitions[y_(t-1),y_t] + end[y_last]
 //
-// and e^score(y), divided by its sum over all sequences, is y's probability.
-// [CRF.Loss] trains it, [CRF.Chain] decodes.
+// and its probability is e^score(y) divided by the sum of that over all sequences.
+// [CRF.Loss] is the loss, [CRF.Decoder] finds the best sequences.
 type CRF struct {
 	Transitions *tensor.Param // transitions [K,K], from the row's tag to the column's, U(-0.1, 0.1)
 	Start       *tensor.Param // start [K], likewise
@@ -25,24 +26,23 @@ type CRF struct {
 
 // CRFOptions changes a CRF; nil allows every sequence.
 type CRFOptions struct {
-	// Forbidden says which tag may not follow which: from is -1 before the first
-	// tag, to is -1 after the last. Such sequences have probability 0, and
-	// training on one gives an infinite loss. A sequence of any length must remain.
+	// Forbidden reports whether tag to must not follow tag from, which is -1 before the
+	// first step; to is -1 after the last. Sequences with a forbidden transition have
+	// probability 0, and an infinite loss in training. Of every length some sequence
+	// must be allowed.
 	Forbidden func(from, to int) bool
 }
 
 // forbidden holds 0 or -Inf for transitions, starts and ends; nil slices forbid nothing.
 type forbidden struct{ trans, start, end []float32 }
 
-// NewCRF is over so many tags, at least 1.
+// NewCRF returns a CRF over a number of tags; a number below 1 panics with a
+// [*tensor.UseError].
 func NewCRF(tags int, o *CRFOptions) *CRF {
 	tensor.Check(tags > 0, "nn: CRF", "needs a tag, got %d", tags)
 	init := Uniform(0.1)
-	c := &CRF{tags: tags, Transitions: tensor.NewParam("transitions", init, tags, tags),
-		Start: tensor.NewParam("start", init, tags), End: tensor.NewParam("end", init, tags)}
-	for _, p := range []*tensor.Param{c.Transitions, c.Start, c.End} {
-		p.NoDecay = true
-	}
+	c := &CRF{tags: tags, Transitions: noDecay("transitions", init, tags, tags),
+		Start: noDecay("start", init, tags), End: noDecay("end", init, tags)}
 	if o != nil && o.Forbidden != nil {
 		c.forbidden = forbid(tags, o.Forbidden)
 	}
@@ -66,11 +66,11 @@ func forbid(tags int, rule func(from, to int) bool) forbidden {
 	return f
 }
 
-// Tags is K.
+// Tags returns K.
 func (c *CRF) Tags() int { return c.tags }
 
-// Loss is the negative log-likelihood of tags [B,T] under scores [B,T,K], a mean
-// over all true steps; see [tensor.CRF].
+// Loss returns the negative log-likelihood of tags [B,T] under scores [B,T,K], the
+// mean over all true steps, a tensor [1]; see [tensor.CRF], also for panics.
 func (c *CRF) Loss(scores *tensor.Tensor, tags *tensor.Ints) *tensor.Tensor {
 	trans, start, end := c.Transitions.T(), c.Start.T(), c.End.T()
 	if f := c.forbidden; f.trans != nil {
@@ -81,9 +81,10 @@ func (c *CRF) Loss(scores *tensor.Tensor, tags *tensor.Ints) *tensor.Tensor {
 	return tensor.CRF(scores, trans, start, end, tags)
 }
 
-// Chain reads the parameters as they are now, to decode with.
-func (c *CRF) Chain() *Chain {
-	h := &Chain{tags: c.tags, trans: c.Transitions.Read(), start: c.Start.Read(), end: c.End.Read()}
+// Decoder waits for the device and returns a decoder with the current values of the
+// parameters.
+func (c *CRF) Decoder() *CRFDecoder {
+	h := &CRFDecoder{tags: c.tags, trans: c.Transitions.Read(), start: c.Start.Read(), end: c.End.Read()}
 	if f := c.forbidden; f.trans != nil {
 		for i, v := range f.trans {
 			h.trans[i] += v
@@ -96,34 +97,35 @@ func (c *CRF) Chain() *Chain {
 	return h
 }
 
-// NewChain decodes without a trained CRF: all that is not forbidden scores alike.
-func NewChain(tags int, o *CRFOptions) *Chain {
+// NewCRFDecoder returns a decoder without a trained CRF: the score of an allowed
+// sequence is the sum of the scores of its steps.
+func NewCRFDecoder(tags int, o *CRFOptions) *CRFDecoder {
 	rule := func(int, int) bool { return false }
 	if o != nil && o.Forbidden != nil {
 		rule = o.Forbidden
 	}
 	f := forbid(tags, rule)
-	return &Chain{tags: tags, trans: f.trans, start: f.start, end: f.end}
+	return &CRFDecoder{tags: tags, trans: f.trans, start: f.start, end: f.end}
 }
 
-// Chain decodes scores with the parameters of a [CRF]. It does not change, so
-// any number of goroutines may use it. Scores are those of one row, [n,K]; n is
-// 0 or more.
-type Chain struct {
+// CRFDecoder finds sequences of tags for the scores [n,K] of one row, n at least 0,
+// with the parameters of a [CRF]. It does not change, so several goroutines may use it.
+type CRFDecoder struct {
 	tags              int
 	trans, start, end []float32
 }
 
-// Decoded is a sequence of tags with its score and the logarithm of its probability.
+// Decoded is a sequence of tags [n] with its score and the logarithm of its
+// probability.
 type Decoded struct {
 	Tags    []int32
 	Score   float64
 	LogProb float64
 }
 
-// Viterbi is the likeliest sequence of tags; among equals that with the smaller
-// last tags.
-func (c *Chain) Viterbi(scores []float32) []int32 {
+// Viterbi returns the most probable sequence of tags [n]; among equal ones that with
+// the smaller last tags. Without steps it is nil.
+func (c *CRFDecoder) Viterbi(scores []float32) []int32 {
 	best := c.search(scores, 1)
 	if len(best) == 0 {
 		return nil
@@ -131,9 +133,9 @@ func (c *Chain) Viterbi(scores []float32) []int32 {
 	return best[0].Tags
 }
 
-// NBest is the n likeliest sequences, best first; fewer if there are fewer that
-// are not forbidden. Rows without steps have none.
-func (c *Chain) NBest(scores []float32, n int) []Decoded {
+// NBest returns the n most probable sequences, best first, or all allowed ones if
+// these are fewer; none for a row without steps.
+func (c *CRFDecoder) NBest(scores []float32, n int) []Decoded {
 	best := c.search(scores, n)
 	if len(best) > 0 {
 		total := c.Marginals(scores).LogZ
@@ -144,9 +146,8 @@ func (c *Chain) NBest(scores []float32, n int) []Decoded {
 	return best
 }
 
-// Score is the score of a row's tags; -Inf if they are forbidden. There is a tag
-// for each step.
-func (c *Chain) Score(scores []float32, tags []int32) float64 {
+// Score returns the score of tags [n], each 0 to K-1; -Inf if they are forbidden.
+func (c *CRFDecoder) Score(scores []float32, tags []int32) float64 {
 	if len(tags) == 0 {
 		return 0
 	}
@@ -160,26 +161,24 @@ func (c *Chain) Score(scores []float32, tags []int32) float64 {
 	return sum
 }
 
-// hypothesis is one of the best beginnings that end in a tag: its score, and the
-// tag and rank it continues.
+// hypothesis is one of the best partial sequences that end in a tag: its score, and
+// the tag and rank of the partial sequence that it extends.
 type hypothesis struct {
 	score float64
 	tag   int32
 	rank  int32
 }
 
-// search keeps the n best beginnings for each tag (Seshadri and Sundberg 1994).
-func (c *Chain) search(scores []float32, n int) []Decoded {
+// search is Viterbi's algorithm with the n best partial sequences for each tag
+// (Seshadri and Sundberg 1994).
+func (c *CRFDecoder) search(scores []float32, n int) []Decoded {
 	k := c.tags
 	steps := len(scores) / k
 	if steps == 0 || n < 1 {
 		return nil
 	}
-	// Step t's beginnings that end in j lie at [(t*k+j)*n, +n), best first; ends has the last choice of all.
-	kept := make([]hypothesis, steps*k*n)
-	for i := range kept {
-		kept[i].score = math.Inf(-1)
-	}
+	// Those of step t that end in j are at [(t*k+j)*n, +n), best first; after the last step is one more list.
+	kept := slices.Repeat([]hypothesis{{score: math.Inf(-1)}}, (steps*k+1)*n)
 	for j := range k {
 		kept[j*n] = hypothesis{float64(c.start[j]) + float64(scores[j]), -1, 0}
 	}
@@ -195,10 +194,7 @@ func (c *Chain) search(scores []float32, n int) []Decoded {
 			}
 		}
 	}
-	ends := make([]hypothesis, n)
-	for r := range ends {
-		ends[r].score = math.Inf(-1)
-	}
+	ends := kept[steps*k*n:]
 	for i := range k {
 		extend(ends, kept[((steps-1)*k+i)*n:((steps-1)*k+i+1)*n], float64(c.end[i]), int32(i))
 	}
@@ -219,7 +215,8 @@ func (c *Chain) search(scores []float32, n int) []Decoded {
 	return best
 }
 
-// extend puts the beginnings that go on from tag into a list kept best first.
+// extend inserts the partial sequences of tag, extended at a cost, into a list that is
+// sorted best first.
 func extend(list, from []hypothesis, cost float64, tag int32) {
 	for rank, h := range from {
 		s := h.score + cost
@@ -228,27 +225,28 @@ func extend(list, from []hypothesis, cost float64, tag int32) {
 			at--
 		}
 		if at == len(list) {
-			return // nor do those after it get in
+			return // those after it are not better
 		}
 		copy(list[at+1:], list[at:])
 		list[at] = hypothesis{s, tag, int32(rank)}
 	}
 }
 
-// Marginals are the probabilities of tags and of stretches of tags in one row.
+// Marginals holds the probabilities of tags and of runs of tags in one row.
 type Marginals struct {
 	LogZ float64 // log Σ e^score over all sequences
 
-	chain       *Chain
+	decoder     *CRFDecoder
 	scores      []float32
-	alpha, beta []float64 // [n,K] log Σ over beginnings up to a step, with it, and over what follows it
+	alpha, beta []float64 // [n,K]: log Σ e^score over the sequences up to a step, and over those after it
 }
 
-// Marginals runs the chain forwards and backwards over a row, which it keeps.
-func (c *Chain) Marginals(scores []float32) *Marginals {
+// Marginals runs the forward and the backward algorithm over the scores [n,K] of a row,
+// which the result keeps: do not change them.
+func (c *CRFDecoder) Marginals(scores []float32) *Marginals {
 	k := c.tags
 	n := len(scores) / k
-	m := &Marginals{chain: c, scores: scores, alpha: make([]float64, n*k), beta: make([]float64, n*k)}
+	m := &Marginals{decoder: c, scores: scores, alpha: make([]float64, n*k), beta: make([]float64, n*k)}
 	if n == 0 {
 		return m
 	}
@@ -295,16 +293,16 @@ func logSumExp(x []float64) float64 {
 	return top + math.Log(sum)
 }
 
-// Prob is the probability that the tags from step t on are these; one tag gives
-// its marginal.
+// Prob returns the probability of a run of tags from step t on; of one tag it is the
+// marginal.
 func (m *Marginals) Prob(t int, tags ...int32) float64 {
 	if len(tags) == 0 {
 		return 1
 	}
-	k := m.chain.tags
+	k := m.decoder.tags
 	log := m.alpha[t*k+int(tags[0])]
 	for i := 1; i < len(tags); i++ {
-		log += float64(m.chain.trans[int(tags[i-1])*k+int(tags[i])]) + float64(m.scores[(t+i)*k+int(tags[i])])
+		log += float64(m.decoder.trans[int(tags[i-1])*k+int(tags[i])]) + float64(m.scores[(t+i)*k+int(tags[i])])
 	}
 	last := t + len(tags) - 1
 	return math.Exp(log + m.beta[last*k+int(tags[len(tags)-1])] - m.LogZ)

@@ -97,7 +97,7 @@ func someForbidden(from, to int) bool {
 	return from == -1 && to == 0 || to == -1 && from == 1 || from >= 0 && to >= 0 && from%2 == 1 && to%2 == 0
 }
 
-func TestChainAgainstEnumeration(t *testing.T) {
+func TestCRFDecoderAgainstEnumeration(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, forbidden := range []func(int, int) bool{nil, someForbidden} {
 		for _, size := range [][2]int{{1, 1}, {3, 1}, {2, 6}, {4, 5}, {7, 3}} {
@@ -106,7 +106,7 @@ func TestChainAgainstEnumeration(t *testing.T) {
 			}
 			c := newCRFCase(t, r, size[0], size[1], forbidden)
 			want, logZ := c.all()
-			chain := c.crf.Chain()
+			chain := c.crf.Decoder()
 			if got := chain.Viterbi(c.scores); !slices.Equal(got, want[0].Tags) {
 				t.Errorf("K=%d n=%d: Viterbi gives %v, the best of all is %v", c.k, c.n, got, want[0].Tags)
 			}
@@ -164,8 +164,8 @@ func (c *crfCase) checkLoss(t *testing.T, y nn.Decoded, logZ float64) {
 	loss.Backward()
 }
 
-func TestChainOfNothingAndOfNonsense(t *testing.T) {
-	chain := nn.NewChain(3, nil)
+func TestCRFDecoderOfNothingAndOfNonsense(t *testing.T) {
+	chain := nn.NewCRFDecoder(3, nil)
 	if chain.Viterbi(nil) != nil || chain.NBest(nil, 5) != nil || chain.NBest(make([]float32, 6), 0) != nil {
 		t.Error("no step, or none wanted, must give no sequence")
 	}
@@ -173,14 +173,14 @@ func TestChainOfNothingAndOfNonsense(t *testing.T) {
 	if got := chain.Viterbi([]float32{nan, nan, nan, 1, 2, 3}); len(got) != 2 {
 		t.Errorf("scores that are no numbers give %v", got)
 	}
-	none := nn.NewChain(2, &nn.CRFOptions{Forbidden: func(int, int) bool { return true }})
+	none := nn.NewCRFDecoder(2, &nn.CRFOptions{Forbidden: func(int, int) bool { return true }})
 	if got := none.Viterbi(make([]float32, 6)); len(got) != 3 {
 		t.Errorf("with everything forbidden: %v", got)
 	}
 }
 
 // A long row's scores add up without loss, and the chain without a CRF takes each step's best.
-func TestChainOfALongRow(t *testing.T) {
+func TestCRFDecoderOfALongRow(t *testing.T) {
 	const n, k = 5000, 4
 	r := rand.New(rand.NewPCG(3, 4))
 	scores := make([]float32, n*k)
@@ -191,7 +191,7 @@ func TestChainOfALongRow(t *testing.T) {
 			want[at] = int32(i % k)
 		}
 	}
-	chain := nn.NewChain(k, nil)
+	chain := nn.NewCRFDecoder(k, nil)
 	if !slices.Equal(chain.Viterbi(scores), want) {
 		t.Error("Viterbi without transitions differs from each step's best tag")
 	}

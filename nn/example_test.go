@@ -17,7 +17,7 @@ type Net struct {
 
 func (m *Net) Forward(x *tensor.Tensor) *tensor.Tensor {
 	y, _ := m.RNN.Forward(x, nil) // [B,T,in] -> [B,T,hidden]
-	return m.Head.Forward(tensor.Last(y))
+	return m.Head.Forward(tensor.LastStep(y))
 }
 
 // A two-layer LSTM reads a batch of five sequences of twenty steps and is

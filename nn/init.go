@@ -7,7 +7,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Uniform draws from U(-bound, bound).
+// Uniform draws elements from U(-bound, bound).
 func Uniform(bound float64) tensor.Init {
 	return func(r *rand.Rand, w []float32, _ []int) {
 		for i := range w {
@@ -16,7 +16,7 @@ func Uniform(bound float64) tensor.Init {
 	}
 }
 
-// Normal draws from N(0, std²).
+// Normal draws elements from N(0, std²).
 func Normal(std float64) tensor.Init {
 	return func(r *rand.Rand, w []float32, _ []int) {
 		for i := range w {
@@ -34,14 +34,14 @@ func Constant(v float32) tensor.Init {
 	}
 }
 
-// Xavier draws from U(-b, b), b = sqrt(6/(in+out)), for a matrix [out,in]
-// (Glorot and Bengio 2010; torch.nn.init.xavier_uniform_).
+// Xavier draws the elements of a matrix [out,in] from U(-b, b) with
+// b = sqrt(6/(in+out)) (Glorot and Bengio 2010; torch.nn.init.xavier_uniform_).
 func Xavier(r *rand.Rand, w []float32, dims []int) {
 	Uniform(math.Sqrt(6/float64(dims[0]+dims[len(dims)-1])))(r, w, dims)
 }
 
-// Orthogonal makes a matrix with orthonormal rows or columns, whichever are
-// fewer, uniformly distributed (Saxe et al. 2014; torch.nn.init.orthogonal_).
+// Orthogonal draws a matrix with orthonormal rows or columns, whichever are fewer,
+// uniformly (Saxe et al. 2014; torch.nn.init.orthogonal_).
 func Orthogonal(r *rand.Rand, w []float32, dims []int) {
 	rows, cols := dims[0], len(w)/dims[0]
 	n, length := min(rows, cols), max(rows, cols)
@@ -72,19 +72,17 @@ func Orthogonal(r *rand.Rand, w []float32, dims []int) {
 		}
 		basis[i] = v
 	}
-	for i := range rows {
-		for j := range cols {
-			if rows <= cols {
-				w[i*cols+j] = float32(basis[i][j])
-			} else {
-				w[i*cols+j] = float32(basis[j][i])
-			}
+	for i := range w {
+		row, col := i/cols, i%cols
+		if rows > cols {
+			row, col = col, row
 		}
+		w[i] = float32(basis[row][col])
 	}
 }
 
-// PerGate applies an init to each of the gates' blocks of rows by itself: an
-// orthogonal [4H,H] is not four orthogonal [H,H].
+// PerGate applies init to the block of rows of each gate independently: an orthogonal
+// [4H,H] is not four orthogonal [H,H].
 func PerGate(gates int, init tensor.Init) tensor.Init {
 	return func(r *rand.Rand, w []float32, dims []int) {
 		block := append([]int{dims[0] / gates}, dims[1:]...)
@@ -95,7 +93,7 @@ func PerGate(gates int, init tensor.Init) tensor.Init {
 	}
 }
 
-// zeroRow is init with one row set to zero.
+// zeroRow applies init and sets one row to zero.
 func zeroRow(init tensor.Init, row int) tensor.Init {
 	return func(r *rand.Rand, w []float32, dims []int) {
 		init(r, w, dims)

@@ -626,7 +626,7 @@ func TestRNNGradients(t *testing.T) {
 				y, final := m.Forward(tape.Sequences(x, []int32{2, 4, 3}, B, T, width), nil)
 				loss := tensor.SumAll(tensor.Mul(y, tape.Input(proj, B, T, m.OutputSize())))
 				loss = tensor.Add(loss, tensor.SumAll(tensor.Square(final.H)))
-				return tensor.Scale(loss, 0.25) // keeps its rounding below the tolerance
+				return tensor.MulScalar(loss, 0.25) // keeps its rounding below the tolerance
 			})
 		})
 	}
@@ -649,10 +649,10 @@ func TestTrainingStepAllocatesNothing(t *testing.T) {
 			step := func() {
 				tape.Reset()
 				y, _ := m.Forward(tape.Sequences(x, lengths, B, T, width), nil)
-				loss := tensor.MSE(tensor.Dropout(tensor.Mean(y), 0.2), tape.Input(target, B, m.OutputSize()), nil)
+				loss := tensor.MSE(tensor.Dropout(tensor.MeanPool(y), 0.2), tape.Input(target, B, m.OutputSize()), nil)
 				loss.Backward()
 				loss.Item()
-				slab.Edit() // what was kept of the weights is made anew, in the same memory
+				slab.MutableValues() // cached packed weights are packed again, in the same memory
 			}
 			// The first steps fill the workspaces, until every worker has met every
 			// one; then there must be steps in a row that allocate nothing. Not

@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/carousel-ml/carousel/tensor"
@@ -12,17 +13,23 @@ type Linear struct {
 	Bias   *tensor.Param // bias [out], likewise; nil without
 }
 
-// LinearOptions changes a Linear; nil has a bias.
+// LinearOptions changes a Linear; nil means a bias and PyTorch's initial values.
 type LinearOptions struct {
 	NoBias bool
-	Init   tensor.Init // of the weight; nil is PyTorch's
+	Init   tensor.Init // of the weight; nil means PyTorch's
 }
 
-// NewLinear maps in features to out.
+// noDecay returns a parameter without weight decay.
+func noDecay(name string, init tensor.Init, dims ...int) *tensor.Param {
+	p := tensor.NewParam(name, init, dims...)
+	p.NoDecay = true
+	return p
+}
+
+// NewLinear returns a layer from in features to out. Sizes must be positive; others
+// panic with a [*tensor.ShapeError], as for [NewEmbedding] and [NewLayerNorm].
 func NewLinear(in, out int, o *LinearOptions) *Linear {
-	if o == nil {
-		o = &LinearOptions{}
-	}
+	o = cmp.Or(o, &LinearOptions{})
 	uniform := Uniform(1 / math.Sqrt(float64(in)))
 	init := o.Init
 	if init == nil {
@@ -30,8 +37,7 @@ func NewLinear(in, out int, o *LinearOptions) *Linear {
 	}
 	l := &Linear{Weight: tensor.NewParam("weight", init, out, in)}
 	if !o.NoBias {
-		l.Bias = tensor.NewParam("bias", uniform, out)
-		l.Bias.NoDecay = true
+		l.Bias = noDecay("bias", uniform, out)
 	}
 	return l
 }
@@ -41,26 +47,23 @@ func (l *Linear) Forward(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Linear(x, l.Weight.T(), l.Bias.T())
 }
 
-// Embedding is a table of vectors, one a token (torch.nn.Embedding, initial
-// values N(0,1)). To tie it to an output layer, use its Weight there:
-// &Linear{Weight: e.Weight}.
+// Embedding is a table of vectors, one per token (torch.nn.Embedding, initial values
+// N(0,1)). To tie an output layer to it, share its weight: &Linear{Weight: e.Weight}.
 type Embedding struct {
 	Weight  *tensor.Param // weight [V,D]
 	padding int
 }
 
-// EmbeddingOptions changes an Embedding.
+// EmbeddingOptions changes an Embedding; nil means no padding.
 type EmbeddingOptions struct {
-	Padding    int // with HasPadding: the id whose row starts at zero and gets no gradient
+	Padding    int // with HasPadding: the id, 0 to V-1, whose row starts as zeros and gets no gradient
 	HasPadding bool
-	Init       tensor.Init // nil is N(0,1)
+	Init       tensor.Init // nil means N(0,1)
 }
 
-// NewEmbedding has vocabulary rows of dim numbers.
+// NewEmbedding returns a table of vocabulary rows of dim numbers.
 func NewEmbedding(vocabulary, dim int, o *EmbeddingOptions) *Embedding {
-	if o == nil {
-		o = &EmbeddingOptions{}
-	}
+	o = cmp.Or(o, &EmbeddingOptions{})
 	init := o.Init
 	if init == nil {
 		init = Normal(1)
@@ -74,7 +77,8 @@ func NewEmbedding(vocabulary, dim int, o *EmbeddingOptions) *Embedding {
 	return e
 }
 
-// Forward looks up ids [...] as [...,dim]; lengths of the ids pass on.
+// Forward returns the vectors of ids [...], [...,dim], with the lengths of ids. It
+// panics with a [*tensor.ShapeError] for an id outside 0 to V-1.
 func (e *Embedding) Forward(ids *tensor.Ints) *tensor.Tensor {
 	return tensor.Embed(e.Weight.T(), ids, e.padding)
 }
@@ -83,14 +87,12 @@ func (e *Embedding) Forward(ids *tensor.Ints) *tensor.Tensor {
 type LayerNorm struct {
 	Weight *tensor.Param // weight [F], ones
 	Bias   *tensor.Param // bias [F], zeros
-	Eps    float32       // inside the root; NewLayerNorm gives PyTorch's 1e-5, Keras has 1e-3
+	Eps    float32       // inside the root; NewLayerNorm sets PyTorch's 1e-5, Keras has 1e-3
 }
 
-// NewLayerNorm is over n features.
+// NewLayerNorm returns a normalisation of n features.
 func NewLayerNorm(n int) *LayerNorm {
-	l := &LayerNorm{tensor.NewParam("weight", Constant(1), n), tensor.NewParam("bias", nil, n), 1e-5}
-	l.Weight.NoDecay, l.Bias.NoDecay = true, true
-	return l
+	return &LayerNorm{noDecay("weight", Constant(1), n), noDecay("bias", nil, n), 1e-5}
 }
 
 // Forward normalises each vector of x [...,F].
@@ -101,8 +103,8 @@ func (l *LayerNorm) Forward(x *tensor.Tensor) *tensor.Tensor {
 // Dropout zeroes elements with probability P on a training tape (torch.nn.Dropout).
 type Dropout struct{ P float32 }
 
-// NewDropout drops with probability p in [0,1).
+// NewDropout returns a dropout with probability p in [0,1).
 func NewDropout(p float32) *Dropout { return &Dropout{p} }
 
-// Forward drops elements of x, or returns x itself on a tape that infers.
+// Forward applies [tensor.Dropout], which in Infer mode returns x itself.
 func (d *Dropout) Forward(x *tensor.Tensor) *tensor.Tensor { return tensor.Dropout(x, d.P) }

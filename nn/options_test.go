@@ -79,8 +79,8 @@ func TestNamesOfOptions(t *testing.T) {
 	}
 }
 
-// What is drawn at random is drawn anew each step, the same again for the same
-// seed and step, and not at all at inference.
+// Random masks differ between steps and are equal for the same seed and step; there
+// are none at inference.
 func TestDrawsFollowSeedAndStep(t *testing.T) {
 	for name, o := range map[string]nn.RNNOptions{
 		"recurrent dropout": {RecurrentDropout: 0.5}, "weight drop": {WeightDrop: 0.5}, "zoneout": {Zoneout: 0.5}, "zoneout of c": {ZoneoutCell: 0.5},

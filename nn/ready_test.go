@@ -150,11 +150,11 @@ func TestOnReady(t *testing.T) {
 }
 
 // Segment by segment, a parameter is told of in the last pass, the first segment's.
-func TestOnReadyOfTimePlan(t *testing.T) {
+func TestOnReadyOfCheckpointing(t *testing.T) {
 	m := &summer{nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, LearnState: true}), nn.NewLinear(hidden, 1, nil)}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 2, 230
-	plan, err := nn.PlanTime(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
 	if err != nil || plan.Segments < 3 {
 		t.Fatal(plan, err)
 	}

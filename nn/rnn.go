@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -10,7 +11,7 @@ import (
 )
 
 // RNN is a stack of recurrent layers, in one or both directions, with the
-// semantics of torch.nn.LSTM, GRU and RNN. With σ the logistic function:
+// semantics of torch.nn.LSTM, GRU and RNN. With the logistic function σ:
 //
 //	LSTM   i = σ(Wᵢx + bᵢ + Rᵢh + b'ᵢ)   f, o likewise   g = tanh(W_g x + b_g + R_g h + b'_g)
 //	       c' = f⊙c + i⊙g                h' = o⊙tanh(c')
@@ -18,18 +19,18 @@ import (
 //	       n = tanh(W_n x + b_n + r⊙(R_n h + b'_n))      h' = (1-z)⊙n + z⊙h
 //	RNN    h' = tanh or ReLU of (W x + b + R h + b')
 //
-// LSTM after Hochreiter and Schmidhuber 1997 with the forget gate of Gers et
-// al. 2000; GRU after Cho et al. 2014 with the reset gate applied after the
-// recurrent product, as PyTorch and cuDNN do. docs/cells.md has the other cells
-// and what each option does to the equations.
+// The LSTM is that of Hochreiter and Schmidhuber 1997 with the forget gate of Gers et
+// al. 2000; the GRU is that of Cho et al. 2014 with the reset gate applied after the
+// recurrent product, as in PyTorch and cuDNN. docs/cells.md has the equations of the
+// other cells and of each option.
 //
-// Differences from PyTorch: batches are [B,T,F] unless TimeMajor (PyTorch's
-// batch_first); rows may have length 0; an option that would do nothing, such
-// as dropout between layers that do not exist, is refused.
+// Differences from PyTorch: batches are [B,T,F] (PyTorch's batch_first) unless
+// TimeMajor; rows may have length 0; an option without effect, such as dropout between
+// layers in a stack of one layer, panics.
 type RNN struct {
 	// Weights holds, for each layer and direction, weight_ih_lK [G*H,in],
 	// weight_hh_lK [G*H,O] and unless NoBias bias_ih_lK and bias_hh_lK [G*H],
-	// with the suffix _reverse for the second direction; then what options add:
+	// with the suffix _reverse for the second direction; then those of options:
 	// weight_hr_lK [O,H] (Proj); weight_pi_lK, weight_pf_lK, weight_po_lK [H]
 	// (Peephole); weight_ln_ih_lK, weight_ln_hh_lK [G*H], weight_ln_c_lK,
 	// bias_ln_c_lK [H] (LayerNorm). Last come h_0 and c_0 (LearnState).
@@ -39,104 +40,106 @@ type RNN struct {
 	in     int
 	hidden int
 	opt    RNNOptions
-	inner  cell.Options // those of opt that reach into the cell
+	inner  cell.Options // the options of opt that change the cell
 	dirs   []params     // of each layer and direction
-	states params       // the learned ones
+	states params       // learned initial states
 }
 
-// params are parameters by kind; nil where the stack has none.
+// params holds parameters by kind; nil if the stack has none.
 type params [cell.NumOperands]*tensor.Param
 
-// RNNOptions changes a stack; nil is one layer, forward, with biases and
-// PyTorch's initial values. Probabilities are in [0,1).
+// RNNOptions changes a stack; nil means one layer, forward, with biases and PyTorch's
+// initial values. Probabilities are in [0,1). An option that the cell does not have, that
+// is out of range or that would have no effect panics with a [*tensor.UseError].
 type RNNOptions struct {
 	Layers        int     // 0 means 1
-	Bidirectional bool    // a second stack reads each row from its true end; outputs are joined
-	Dropout       float32 // on the output of each layer but the last, a fresh mask each step; needs two layers
+	Bidirectional bool    // each layer has a second direction, from the true end of a row to its start; outputs are concatenated
+	Dropout       float32 // of the output of each layer but the last, with a mask per step; needs two layers
 	NoBias        bool
 	TimeMajor     bool    // input and output are [T,B,F]
-	ForgetBias    float32 // LSTM, sLSTM: initial value of the forget gate's two biases together; 0 leaves PyTorch's
-	Chrono        int     // LSTM, GRU, minGRU: units begin with memories of 2 to Chrono steps, as gate biases of ±log U(1, Chrono-1) (Tallec and Ollivier 2018); at least 3
-	Orthogonal    bool    // recurrent matrices start orthogonal, gate by gate, and input matrices Xavier
-	ReLU          bool    // NewRNN: ReLU in place of tanh
+	ForgetBias    float32 // LSTM, sLSTM: initial sum of the forget gate's two biases; 0 means PyTorch's values
+	Chrono        int     // LSTM, GRU, minGRU: initial gate biases ±log U(1, Chrono-1), for memories of 2 to Chrono steps (Tallec and Ollivier 2018); at least 3, 0: off
+	Orthogonal    bool    // recurrent matrices start orthogonal, independently per gate, and input matrices as Xavier
+	ReLU          bool    // NewRNN: ReLU instead of tanh
 	Residual      bool    // each layer but the first adds its input to its output (Wu et al. 2016); needs two layers
-	LearnState    bool    // the initial state, used where Forward gets none, is trained; it starts at zero
+	LearnState    bool    // the initial state of a Forward without one is trained; it starts as zeros
 
-	ResetBefore bool // GRU: reset before the recurrent product, as Cho et al. 2014 and ONNX's default: n = tanh(W_n x + b_n + R_n(r⊙h) + b'_n)
+	ResetBefore bool // GRU: reset before the recurrent product, as in Cho et al. 2014 and by default in ONNX: n = tanh(W_n x + b_n + R_n(r⊙h) + b'_n)
 	Coupled     bool // LSTM: three gates i,g,o, with f = 1-i (Greff et al. 2017)
-	Peephole    bool // LSTM: i and f see c, o sees c', unit by unit (Gers et al. 2002)
-	LayerNorm   bool // LSTM and GRU, reset after: W·x and R·h are normalised apart, and c before its tanh (Ba et al. 2016); the biases follow the norms and start at zero
-	Proj        int  // LSTM: the output and what R sees are this wide, below hidden (Sak et al. 2014; torch's proj_size)
+	Peephole    bool // LSTM: i and f also depend on c, o on c', by diagonal matrices (Gers et al. 2002)
+	LayerNorm   bool // LSTM and GRU without ResetBefore: W·x and R·h are normalised separately, and c before its tanh (Ba et al. 2016); biases are added after the norms and start as zeros
+	Proj        int  // LSTM: width of h after a projection, below hidden (Sak et al. 2014; torch's proj_size); 0: none
 
-	GateActivation   cell.Activation // LSTM i,f,o and GRU r,z; 0 is σ
-	Activation       cell.Activation // LSTM g, GRU n and the RNN; 0 is tanh
-	OutputActivation cell.Activation // LSTM: of c'; 0 is tanh
-	GateClip         float32         // LSTM, GRU, RNN: limit of what enters an activation (ONNX's clip)
-	CellClip         float32         // LSTM: limit of c
+	GateActivation   cell.Activation // LSTM i,f,o and GRU r,z; 0 means σ
+	Activation       cell.Activation // LSTM g, GRU n and RNN; 0 means tanh
+	OutputActivation cell.Activation // LSTM: of c'; 0 means tanh
+	GateClip         float32         // LSTM, GRU, RNN: limit of |pre-activations| (ONNX's clip); 0: none
+	CellClip         float32         // LSTM: limit of |c|; 0: none
 
-	InputDropout     float32 // of the input, one mask a sequence (Gal and Ghahramani 2016)
-	OutputDropout    float32 // of the output, one mask a sequence
-	Variational      bool    // Dropout too has one mask a sequence
-	RecurrentDropout float32 // of h where it enters R, one mask a sequence
-	WeightDrop       float32 // of the elements of R, one mask a pass (Merity et al. 2018)
-	Zoneout          float32 // probability that a unit of h keeps its value; at inference the mean (Krueger et al. 2017)
-	ZoneoutCell      float32 // LSTM: likewise of c
+	InputDropout     float32 // of the input, one mask per sequence (Gal and Ghahramani 2016)
+	OutputDropout    float32 // of the output, one mask per sequence
+	Variational      bool    // Dropout also has one mask per sequence
+	RecurrentDropout float32 // of h before the product with R, one mask per sequence
+	WeightDrop       float32 // of the elements of R, one mask per pass (Merity et al. 2018)
+	Zoneout          float32 // probability that a unit of h keeps its value; at inference, the expectation is used (Krueger et al. 2017)
+	ZoneoutCell      float32 // LSTM: the same for c
 }
 
-// State is the recurrent state of a stack: H [layers*directions,B,O], layer-major
-// then direction, and C, for an LSTM [layers*directions,B,H]. Absent (nil) is zeros.
+// State is the recurrent state of a stack: H [layers*directions,B,O], with the
+// directions of a layer side by side, and C, for an LSTM [layers*directions,B,H], for
+// cells whose only state is h nil. As an initial state nil means zeros, also in place of
+// H or C.
 type State = tensor.State
 
-// New is a stack of layers of any kind of cell, as the constructors below make of
-// theirs, but for [cell.Custom].
+// New returns a stack of layers of any kind of cell but [cell.Custom], for inputs of in
+// features, with hidden units per layer and direction. It panics with a
+// [*tensor.UseError] if a size is not positive or an option is invalid, as do the
+// constructors below.
 func New(kind cell.Kind, in, hidden int, o *RNNOptions) *RNN {
-	check(kind < cell.Custom, "a cell of your own is for NewCustom")
+	check(kind < cell.Custom, "use NewCustom for a custom cell")
 	return newRNN(kind, nil, in, hidden, o)
 }
 
-// NewLSTM is a stack of LSTM layers (torch.nn.LSTM).
+// NewLSTM returns a stack of LSTM layers (torch.nn.LSTM).
 func NewLSTM(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.LSTM, in, hidden, o)
 }
 
-// NewGRU is a stack of GRU layers (torch.nn.GRU).
+// NewGRU returns a stack of GRU layers (torch.nn.GRU).
 func NewGRU(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.GRU, in, hidden, o)
 }
 
-// NewRNN is a stack of Elman layers (torch.nn.RNN).
+// NewRNN returns a stack of Elman layers (torch.nn.RNN).
 func NewRNN(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.RNNTanh, in, hidden, o)
 }
 
-// NewSLSTM is a stack of sLSTM layers (Beck et al. 2024): an LSTM with an
-// exponential input gate and a normaliser, one dense head. State.C is c, n and
-// the stabiliser m side by side, 3·H wide.
+// NewSLSTM returns a stack of sLSTM layers (Beck et al. 2024): an LSTM with an
+// exponential input gate and a normaliser, and one head. State.C is c, the normaliser n
+// and the stabiliser m side by side, of width 3·H.
 func NewSLSTM(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.SLSTM, in, hidden, o)
 }
 
-// NewMinGRU is a stack of minGRU layers (Feng et al. 2024), whose gates see the
-// input alone: no weight_hh and one bias. The product with W covers all of time
-// at once; the elementwise rest runs step by step, its rows and units on all cores.
+// NewMinGRU returns a stack of minGRU layers (Feng et al. 2024), whose gates depend on
+// the input only: it has no weight_hh and one bias. The product with W is computed for
+// all steps at once; the elementwise rest runs step by step, divided over the cores by
+// rows and units.
 func NewMinGRU(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.MinGRU, in, hidden, o)
 }
 
-// NewMinLSTM is likewise a stack of minLSTM layers, with f and i normalised to a sum of 1.
+// NewMinLSTM returns a stack of minLSTM layers (Feng et al. 2024): as minGRU, with gates
+// f and i that are normalised to a sum of 1.
 func NewMinLSTM(in, hidden int, o *RNNOptions) *RNN {
 	return New(cell.MinLSTM, in, hidden, o)
 }
 
 func newRNN(kind cell.Kind, custom cell.RowCell, in, hidden int, o *RNNOptions) *RNN {
-	m := &RNN{in: in, hidden: hidden}
-	if o != nil {
-		m.opt = *o
-	}
+	m := &RNN{in: in, hidden: hidden, opt: *cmp.Or(o, &RNNOptions{})}
 	m.cell = m.opt.variant(kind)
-	if m.opt.Layers == 0 {
-		m.opt.Layers = 1
-	}
+	m.opt.Layers = cmp.Or(m.opt.Layers, 1)
 	check(in > 0 && hidden > 0 && m.opt.Layers > 0, "sizes must be positive, got input %d, hidden %d, layers %d", in, hidden, m.opt.Layers)
 	e := m.opt.check(m.cell, hidden)
 	check(e == nil, "%v", e)
@@ -162,21 +165,17 @@ func newRNN(kind cell.Kind, custom cell.RowCell, in, hidden int, o *RNNOptions) 
 	return m
 }
 
-// StateSize is the width of State.H: hidden, or Proj.
-func (m *RNN) StateSize() int {
-	if m.opt.Proj > 0 {
-		return m.opt.Proj
-	}
-	return m.hidden
-}
+// StateSize returns the width of State.H: Proj, or hidden without a projection.
+func (m *RNN) StateSize() int { return cmp.Or(m.opt.Proj, m.hidden) }
 
-// CellSize is the width of State.C, 0 for cells without one.
+// CellSize returns the width of State.C, 0 for cells without one.
 func (m *RNN) CellSize() int {
 	_, states := m.cell.Shape(m.inner.Custom)
 	return (states - 1) * m.hidden
 }
 
-// param adds a parameter of a layer whose input is so wide, if the stack has it.
+// param adds a parameter of a layer with an input of that width, or returns nil if
+// the stack has none of that kind.
 func (m *RNN) param(kind cell.Param, width int, suffix string) *tensor.Param {
 	spec, p := m.cell.Spec(), &cell.Params[kind]
 	for need, there := range map[cell.Need]bool{
@@ -198,7 +197,7 @@ func (m *RNN) param(kind cell.Param, width int, suffix string) *tensor.Param {
 	return w
 }
 
-// init is what a parameter of a cell of so many gates begins with.
+// init returns the initial values of a parameter of a cell with that number of gates.
 func (m *RNN) init(kind cell.Param, gates int) tensor.Init {
 	uniform := Uniform(1 / math.Sqrt(float64(m.hidden)))
 	switch init := cell.Params[kind].Init; {
@@ -216,7 +215,8 @@ func (m *RNN) init(kind cell.Param, gates int) tensor.Init {
 	return uniform
 }
 
-// initBias gives the forget gate its bias in the first of the two vectors: 1 must be 1 in their sum.
+// initBias sets the bias of the forget gate in the first of the two vectors and zeros
+// in the second, since their sum counts.
 func (m *RNN) initBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	if m.opt.LayerNorm {
 		uniform = Constant(0)
@@ -240,8 +240,8 @@ func (m *RNN) initBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	}
 }
 
-// chronoBias opens the gate that keeps, and closes that which takes in: unit j
-// forgets 1/(1+u) a step, u drawn from U(1, Chrono-1).
+// chronoBias sets the biases of the gates of the old state and the new value so that a
+// unit forgets 1/(1+u) per step, with u drawn from U(1, Chrono-1).
 func (m *RNN) chronoBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	spec := m.cell.Spec()
 	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
@@ -262,8 +262,9 @@ func (m *RNN) chronoBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	}
 }
 
-// Param is a parameter of a layer's direction by the beginning of its name, such
-// as weight_ih, or h_0 or c_0; nil where the stack has none.
+// Param returns a parameter of a layer and direction (0 or 1) by its name without the
+// suffix, such as "weight_ih", or for the whole stack "h_0" or "c_0"; nil if the stack
+// has none.
 func (m *RNN) Param(base string, layer, direction int) *tensor.Param {
 	for kind, p := range cell.Params {
 		switch {
@@ -277,7 +278,7 @@ func (m *RNN) Param(base string, layer, direction int) *tensor.Param {
 	return nil
 }
 
-// Directions is 1, or 2 if bidirectional.
+// Directions returns 1, or 2 if bidirectional.
 func (m *RNN) Directions() int {
 	if m.opt.Bidirectional {
 		return 2
@@ -285,42 +286,43 @@ func (m *RNN) Directions() int {
 	return 1
 }
 
-// InputSize is the number of features of the input.
+// InputSize returns the number of features of the input.
 func (m *RNN) InputSize() int { return m.in }
 
-// Hidden is the number of units a layer and direction.
+// Hidden returns the number of units per layer and direction.
 func (m *RNN) Hidden() int { return m.hidden }
 
-// OutputSize is the number of features of the output: directions × hidden, or directions × Proj.
+// OutputSize returns the number of features of the output: directions × hidden, or
+// directions × Proj.
 func (m *RNN) OutputSize() int { return m.Directions() * m.StateSize() }
 
-// Layers is the number of layers.
+// Layers returns the number of layers.
 func (m *RNN) Layers() int { return m.opt.Layers }
 
-// Cell is the kind of cell.
+// Cell returns the kind of cell, such as [cell.CoupledLSTM] for an LSTM with Coupled.
 func (m *RNN) Cell() cell.Kind { return m.cell }
 
-// Options are what the stack was made with, Layers at least 1.
+// Options returns the options that the stack was made with, Layers at least 1.
 func (m *RNN) Options() RNNOptions { return m.opt }
 
-// IsPlain says whether the stack computes at inference what torch.nn's layer of
-// its kind does, from the same weights: no option changes the equations.
+// IsPlain reports whether the stack computes at inference the same as torch.nn's layer
+// with the same weights: there is one for its cell, and no option changes the equations.
 func (m *RNN) IsPlain() bool {
 	o := m.opt
 	return m.cell.Spec().Torch != "" && !(o.Residual || o.LearnState || o.Peephole || o.LayerNorm || o.GateActivation+o.Activation+o.OutputActivation != 0 ||
 		o.GateClip+o.CellClip+o.Zoneout+o.ZoneoutCell != 0)
 }
 
-// Forward runs the stack over x [B,T,in] from an initial state (nil: zeros, or
-// the trained one) and returns the last layer's outputs [B,T,OutputSize] and the
-// final state of every layer and direction.
+// Forward runs the stack over x [B,T,in] from an initial state (nil: zeros, or the
+// trained one) and returns the outputs of the last layer [B,T,OutputSize] and the final
+// state of all layers and directions.
 //
-// If x knows its lengths (tape.Sequences), each row stops at its own end: past
-// it the output is zero and passes no gradient, the final state is that after
-// the row's last true step, and the reverse direction begins there. A row of
-// length 0 gives zeros and returns its initial state.
+// If x carries lengths ([tensor.Tape.Sequences]), the output past the length of a row is
+// zero and passes no gradient, its final state is that after its last true step, and the
+// reverse direction starts there. For a row of length 0 the output is zero and the final
+// state is the initial one.
 //
-// Shapes that do not fit panic with a *tensor.ShapeError.
+// Shapes that do not fit panic with a [*tensor.ShapeError].
 func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *State) {
 	tape := x.Tape()
 	if tape == nil || x.Rank() != 3 || x.Dim(2) != m.in {
@@ -368,7 +370,7 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 	return tensor.DropoutSequence(x, m.opt.OutputDropout), final
 }
 
-// whole offers the device all layers at once, if nothing comes between them.
+// whole offers the device all layers at once, if there are no operations between them.
 func (m *RNN) whole(x *tensor.Tensor, init, final *State) (y *tensor.Tensor, ok bool) {
 	tape := x.Tape()
 	if !tape.Device().TakesStacks() || m.opt.Residual || m.opt.Dropout > 0 && tape.Mode() == tensor.Train {
@@ -382,17 +384,17 @@ func (m *RNN) whole(x *tensor.Tensor, init, final *State) (y *tensor.Tensor, ok 
 	return tensor.ScanStack(m.cell, x, dirs, m.Directions(), &m.inner, init, final)
 }
 
-// learned is the trained initial state for every row of a batch.
+// learned returns the trained initial state for each row of a batch.
 func (m *RNN) learned(tape *tensor.Tape, B int) *State {
 	s := tape.NewState(0, 0, 0, 0)
-	s.H = tensor.Repeat(tape.Use(m.states[cell.H0]), 1, B)
+	s.H = tensor.Repeat(tape.Param(m.states[cell.H0]), 1, B)
 	if c := m.states[cell.C0]; c != nil {
-		s.C = tensor.Repeat(tape.Use(c), 1, B)
+		s.C = tensor.Repeat(tape.Param(c), 1, B)
 	}
 	return s
 }
 
-// direction gathers the parameters of a slot.
+// direction returns the direction of a layer that has a slot of the state.
 func (m *RNN) direction(slot int) tensor.Direction {
 	d := tensor.Direction{Reverse: slot%m.Directions() == 1, Slot: slot}
 	for p := range d.Params {

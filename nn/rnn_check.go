@@ -1,6 +1,7 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 
@@ -8,22 +9,27 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// optionError is an option that contradicts another or would do nothing. The
-// problem names no other option, so that a [RNNConfig] can tell it of its setting.
-type optionError struct{ option, problem string }
-
-func (e *optionError) Error() string { return e.option + " " + e.problem }
-
-func wrong(option, format string, args ...any) *optionError {
-	return &optionError{option, fmt.Sprintf(format, args...)}
+// OptionError is the error of an option that the cell does not have, that is out of
+// range, or that would have no effect.
+type OptionError struct {
+	Option  string // the field of [RNNOptions]
+	Problem string // such as "needs an LSTM"; it names no other option
 }
 
-// cellOptions are the fields of RNNOptions that not every cell has, and what an error says of them.
+// Error returns the option and the problem.
+func (e *OptionError) Error() string { return e.Option + " " + e.Problem }
+
+func wrong(option, format string, args ...any) *OptionError {
+	return &OptionError{option, fmt.Sprintf(format, args...)}
+}
+
+// cellOptions are the fields of RNNOptions that not every cell has, with what errors
+// say that they need.
 var cellOptions = []struct {
 	option      cell.With
 	name, needs string
 }{
-	{cell.WithForgetBias, "ForgetBias", "a cell with a forget gate of its own (LSTM, sLSTM) and biases"},
+	{cell.WithForgetBias, "ForgetBias", "a cell with a separate forget gate (LSTM, sLSTM) and biases"},
 	{cell.WithChrono, "Chrono", "an LSTM, GRU or minGRU with biases"},
 	{cell.WithReLU, "ReLU", "an Elman RNN without another activation"},
 	{cell.WithCoupled, "Coupled", "an LSTM"},
@@ -45,7 +51,7 @@ func (o *RNNOptions) field(name string) reflect.Value {
 	return reflect.ValueOf(o).Elem().FieldByName(name)
 }
 
-// value is the field of one of the cells' options.
+// value returns the field of an option of cells.
 func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
 	for _, c := range cellOptions {
 		if c.option == option {
@@ -55,7 +61,8 @@ func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
 	return field
 }
 
-// variant is the cell that the options make of a kind of cell.
+// variant returns the cell that the options make of a kind of cell, and sets the option
+// if kind itself is a variant.
 func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
 	if by := kind.Spec().By; by != 0 {
 		o.value(by).SetBool(true)
@@ -67,8 +74,21 @@ func (o *RNNOptions) variant(kind cell.Kind) cell.Kind {
 	return kind
 }
 
-// check finds an option that is not right for a cell of hidden units.
-func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
+// Cell returns the cell that the options make of a kind of cell, such as
+// [cell.CoupledLSTM] of an LSTM with Coupled, and an [*OptionError] for the first option
+// that is invalid for it with that number of hidden units.
+func (o *RNNOptions) Cell(kind cell.Kind, hidden int) (cell.Kind, error) {
+	c := *o
+	c.Layers = cmp.Or(c.Layers, 1)
+	kind = c.variant(kind)
+	if e := c.check(kind, hidden); e != nil {
+		return kind, e
+	}
+	return kind, nil
+}
+
+// check returns an error for the first invalid option for a cell with hidden units.
+func (o *RNNOptions) check(kind cell.Kind, hidden int) *OptionError {
 	if e := o.checkCell(kind); e != nil {
 		return e
 	}
@@ -96,8 +116,9 @@ func (o *RNNOptions) check(kind cell.Kind, hidden int) *optionError {
 	return nil
 }
 
-// checkCell finds an option that this kind of cell does not have, or not beside others.
-func (o *RNNOptions) checkCell(kind cell.Kind) *optionError {
+// checkCell returns an error for the first option that this kind of cell does not have,
+// or not together with another option.
+func (o *RNNOptions) checkCell(kind cell.Kind) *OptionError {
 	for _, c := range cellOptions {
 		without := c.option == cell.WithReLU && o.Activation != 0 ||
 			(c.option == cell.WithForgetBias || c.option == cell.WithChrono) && o.NoBias

@@ -25,7 +25,7 @@ func TestSmallLosses(t *testing.T) {
 				tape := tensor.NewTape(slab.Device(), tensor.Train)
 				y, _ := m.Forward(tape.Input(normal(1, B*T*width), B, T, width), nil)
 				d := tensor.Sub(y, tape.Input(normal(2, B*T*hidden), B, T, hidden))
-				tensor.Scale(tensor.MeanAll(tensor.Mul(d, d)), scale).Backward()
+				tensor.MulScalar(tensor.MeanAll(tensor.Mul(d, d)), scale).Backward()
 				for _, p := range slab.Params {
 					for _, g := range p.Grad() {
 						all = append(all, float64(g)/float64(scale))

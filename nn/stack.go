@@ -1,39 +1,37 @@
 package nn
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Stack is recurrent layers of any kinds and widths, one on the other, if
-// wanted with residual connections (Wu et al. 2016). A single [RNN] stacks
-// layers of one width.
+// Stack is a stack of recurrent layers of any kinds and widths, optionally with residual
+// connections (Wu et al. 2016). An [RNN] is a stack of layers of one kind and width.
 type Stack struct {
 	Layers []*RNN // parameters are layers.0.weight_ih_l0 and so on
 	opt    StackOptions
 }
 
-// StackOptions changes a Stack; nil only joins the layers.
+// StackOptions changes a Stack; nil means none of them.
 type StackOptions struct {
-	Residual  bool    // a layer that keeps the width adds its input to its output
-	Dropout   float32 // on the output of each layer but the last, before what Residual adds; needs two layers
-	TimeMajor bool    // input and output are [T,B,F]; the layers themselves say nothing
+	Residual  bool    // a layer whose output is as wide as its input adds its input to its output
+	Dropout   float32 // probability in [0,1), of the output of each layer but the last, before Residual; needs two layers
+	TimeMajor bool    // input and output are [T,B,F]; the layers must not be TimeMajor
 }
 
-// NewStack joins layers, each as wide as the next one's input. It panics where
-// widths differ, or where an option would do nothing.
+// NewStack returns a stack of layers, the output of each as wide as the input of the
+// next. It panics with a [*tensor.UseError] if widths differ or an option would have no
+// effect.
 func NewStack(layers []*RNN, o *StackOptions) *Stack {
-	s := &Stack{Layers: layers}
-	if o != nil {
-		s.opt = *o
-	}
+	s := &Stack{Layers: layers, opt: *cmp.Or(o, &StackOptions{})}
 	check := func(ok bool, format string, args ...any) { tensor.Check(ok, "nn: Stack", format, args...) }
 	check(len(layers) > 0, "needs a layer")
 	residual := false
 	for i, m := range layers {
 		if i > 0 {
-			check(layers[i-1].OutputSize() == m.in, "layer %d gives %d features, and layer %d takes %d", i-1, layers[i-1].OutputSize(), i, m.in)
+			check(layers[i-1].OutputSize() == m.in, "the output of layer %d has %d features, and the input of layer %d has %d", i-1, layers[i-1].OutputSize(), i, m.in)
 		}
 		check(!m.opt.TimeMajor, "layer %d is TimeMajor: set that in StackOptions", i)
 		residual = residual || m.in == m.OutputSize()
@@ -43,11 +41,12 @@ func NewStack(layers []*RNN, o *StackOptions) *Stack {
 	return s
 }
 
-// OutputSize is the number of features of the output.
+// OutputSize returns the number of features of the output.
 func (s *Stack) OutputSize() int { return s.Layers[len(s.Layers)-1].OutputSize() }
 
-// Forward is [RNN.Forward] through all layers. init is a state for each layer;
-// nil, or nil in a layer's place, is zeros or the trained one.
+// Forward is [RNN.Forward] through all layers. init has a state for each layer; a nil
+// slice or state means zeros or the trained state. The slice final is valid until the
+// tape's Reset.
 func (s *Stack) Forward(x *tensor.Tensor, init []*State) (y *tensor.Tensor, final []*State) {
 	tape := x.Tape()
 	if tape == nil || x.Rank() != 3 || x.Dim(2) != s.Layers[0].in {

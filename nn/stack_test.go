@@ -97,7 +97,7 @@ func TestStackRefuses(t *testing.T) {
 		want   string
 	}{
 		{nil, nil, "needs a layer"},
-		{[]*nn.RNN{a, b}, nil, "layer 0 gives 4 features, and layer 1 takes 5"},
+		{[]*nn.RNN{a, b}, nil, "the output of layer 0 has 4 features, and the input of layer 1 has 5"},
 		{[]*nn.RNN{a}, &nn.StackOptions{Residual: true}, "Residual needs"},
 		{[]*nn.RNN{a}, &nn.StackOptions{Dropout: 0.1}, "one layer"},
 		{[]*nn.RNN{nn.NewLSTM(3, 4, &nn.RNNOptions{TimeMajor: true})}, nil, "TimeMajor"},

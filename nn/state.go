@@ -10,29 +10,36 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// SavedState is the state of a stack as plain numbers, off any tape: what a
-// stream carries from one pass to the next, a session keeps, a checkpoint holds.
-// It begins as zeros. It is a copy, so no gradient passes through it.
+// SavedState is a copy of the state of a stack in host memory, independent of tapes, for
+// streams, sessions and checkpoints. No gradient passes through it.
 type SavedState struct {
 	slots, rows, out, cell int
 	h, c                   []float32 // [slots,rows,out], [slots,rows,cell]
 }
 
-// NewSavedState is a state of zeros for rows rows of m.
+// NewSavedState returns a state of zeros for a number of rows.
 func (m *RNN) NewSavedState(rows int) *SavedState {
-	s := &SavedState{slots: m.Layers() * m.Directions(), rows: rows, out: m.StateSize(), cell: m.CellSize()}
-	s.h, s.c = make([]float32, s.slots*rows*s.out), make([]float32, s.slots*rows*s.cell)
+	s := &SavedState{slots: m.Layers() * m.Directions(), out: m.StateSize(), cell: m.CellSize()}
+	s.allocate(rows)
 	return s
 }
 
-// Rows is the number of rows.
+func (s *SavedState) allocate(rows int) {
+	s.rows, s.h, s.c = rows, make([]float32, s.slots*rows*s.out), make([]float32, s.slots*rows*s.cell)
+}
+
+// Rows returns the number of rows.
 func (s *SavedState) Rows() int { return s.rows }
 
-// H and C are the numbers themselves, [slots,rows,width], to be read or changed.
+// H returns the elements of h, [layers*directions,rows,O], which the caller may change.
 func (s *SavedState) H() []float32 { return s.h }
+
+// C returns the elements of the states beside h, [layers*directions,rows,C], which the
+// caller may change; it is empty for cells without them.
 func (s *SavedState) C() []float32 { return s.c }
 
-// Save waits for and copies the values of a state of the same shape.
+// Save waits for a state of the same shape and copies it. It panics with a
+// [*tensor.ShapeError] for another shape.
 func (s *SavedState) Save(from *State) {
 	s.fits("Save", from.H, s.out)
 	from.H.CopyTo(s.h)
@@ -52,7 +59,7 @@ func (s *SavedState) fits(op string, x *tensor.Tensor, width int) {
 	}
 }
 
-// On is the state as constants on a tape.
+// On returns the state as constants on a tape.
 func (s *SavedState) On(tape *tensor.Tape) *State {
 	state := tape.NewState(0, 0, 0, 0)
 	state.H = tape.Input(s.h, s.slots, s.rows, s.out)
@@ -62,8 +69,9 @@ func (s *SavedState) On(tape *tensor.Tape) *State {
 	return state
 }
 
-// CopyRow sets row i, in all slots, to row j of another state of the same stack,
-// which may have another number of rows.
+// CopyRow sets row i to row j of another state of the same stack, which may have another
+// number of rows. It panics with a [*tensor.ShapeError] for a state of another stack or a
+// row that does not exist.
 func (s *SavedState) CopyRow(i int, from *SavedState, j int) {
 	if from.slots != s.slots || from.out != s.out || from.cell != s.cell || i < 0 || i >= s.rows || j < 0 || j >= from.rows {
 		panic(&tensor.ShapeError{Op: "CopyRow", Msg: fmt.Sprintf("row %d of a state [%d,%d,%d+%d] from row %d of [%d,%d,%d+%d]",
@@ -75,7 +83,7 @@ func (s *SavedState) CopyRow(i int, from *SavedState, j int) {
 	}
 }
 
-// ClearRow sets row i to zeros: a stream's new beginning.
+// ClearRow sets row i to zeros, for the start of a new stream.
 func (s *SavedState) ClearRow(i int) {
 	for k := range s.slots {
 		clear(s.h[(k*s.rows+i)*s.out:][:s.out])
@@ -83,16 +91,15 @@ func (s *SavedState) ClearRow(i int) {
 	}
 }
 
-// The bytes of a saved state, little-endian: "CRST", the format's version 1,
-// slots, rows and the two widths as uint32, the numbers of h and c, and the
-// CRC-32 (IEEE) of all before it.
+// The format of a saved state, little-endian: "CRST"; the version 1, slots, rows and
+// the two widths as uint32; the elements of h and c; the CRC-32 (IEEE) of all of these.
 const (
 	stateMagic   = "CRST"
 	stateVersion = 1
 	stateHeader  = 4 + 5*4
 )
 
-// MarshalBinary is the state as bytes.
+// MarshalBinary returns the state as bytes. The error is always nil.
 func (s *SavedState) MarshalBinary() ([]byte, error) {
 	b := make([]byte, 0, stateHeader+4*(len(s.h)+len(s.c))+4)
 	b = append(b, stateMagic...)
@@ -107,12 +114,12 @@ func (s *SavedState) MarshalBinary() ([]byte, error) {
 	return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), nil
 }
 
-// UnmarshalBinary restores a state into one of the same stack (made by
-// [RNN.NewSavedState]); the number of rows becomes that of the bytes. Bytes that
-// are damaged, of another version or another stack are refused and change nothing.
+// UnmarshalBinary restores a state into one of the same stack, made by
+// [RNN.NewSavedState]; the number of rows becomes that of the bytes. It returns an error,
+// and changes nothing, if the bytes are damaged, of another version or of another stack.
 func (s *SavedState) UnmarshalBinary(b []byte) error {
 	if len(b) < stateHeader+4 || string(b[:4]) != stateMagic {
-		return errors.New("nn: these bytes hold no recurrent state")
+		return errors.New("nn: the bytes hold no recurrent state")
 	}
 	var n [5]uint64
 	for i := range n {
@@ -124,7 +131,7 @@ func (s *SavedState) UnmarshalBinary(b []byte) error {
 	if int(n[1]) != s.slots || int(n[3]) != s.out || int(n[4]) != s.cell {
 		return fmt.Errorf("nn: recurrent state of %d slots, widths %d and %d; this stack has %d, %d and %d", n[1], n[3], n[4], s.slots, s.out, s.cell)
 	}
-	// The stack's own sizes bound the product: no header can ask for more than the bytes there are.
+	// The widths are those of this stack, so the length of the bytes bounds the memory.
 	row := 4 * uint64(s.slots) * uint64(s.out+s.cell)
 	if want := stateHeader + n[2]*row + 4; want != uint64(len(b)) {
 		return fmt.Errorf("nn: recurrent state of %d rows needs %d bytes, got %d", n[2], want, len(b))
@@ -133,8 +140,7 @@ func (s *SavedState) UnmarshalBinary(b []byte) error {
 	if crc32.ChecksumIEEE(b[:end]) != binary.LittleEndian.Uint32(b[end:]) {
 		return errors.New("nn: the bytes of a recurrent state are damaged: their checksum differs")
 	}
-	s.rows = int(n[2])
-	s.h, s.c = make([]float32, s.slots*s.rows*s.out), make([]float32, s.slots*s.rows*s.cell)
+	s.allocate(int(n[2]))
 	b = b[stateHeader:]
 	for _, part := range [][]float32{s.h, s.c} {
 		for i := range part {

@@ -39,7 +39,7 @@ func TestSavedState(t *testing.T) {
 			rest, _ := m.Forward(tensor.Slice(in, 1, cut, T), restored.On(tape))
 			want := tensor.Slice(y, 1, cut, T)
 			sameBits(t, "the rest", rest.Data(), want.Data())
-			// Row 2 goes on beside a new row.
+			// Row 2 continues beside a new row.
 			mixed := m.NewSavedState(2)
 			mixed.CopyRow(0, restored, 1)
 			mixed.ClearRow(0)
@@ -199,7 +199,7 @@ func (m *summer) pass(x []float32, B, T int) nn.SegmentPass {
 		}
 		y, to := m.forward(tape.Input(part, B, hi-lo, width), from)
 		if lo == 0 {
-			return nil, to // the first segment has no loss of its own
+			return nil, to // the first segment has no loss
 		}
 		return tensor.SumAll(tensor.Square(m.Head.Forward(y))), to
 	}
@@ -222,7 +222,7 @@ func (m *summer) forward(x *tensor.Tensor, from []*nn.State) (*tensor.Tensor, []
 }
 
 // Segment by segment the gradient is that of one pass over all steps.
-func TestTimePlanIsExact(t *testing.T) {
+func TestCheckpointingIsExact(t *testing.T) {
 	learned := &nn.RNNOptions{LearnState: true, Peephole: true}
 	for name, rnn := range map[string]nn.Recurrent{
 		"two layers":    nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2}),
@@ -234,7 +234,7 @@ func TestTimePlanIsExact(t *testing.T) {
 		slab := tensor.Pack(tensor.CPU(), m, 1)
 		const B, T = 2, 230
 		x := normal(1, B*T*width)
-		plan, err := nn.PlanTime(m.RNN, B, T, 0)
+		plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,12 +263,12 @@ func TestTimePlanIsExact(t *testing.T) {
 }
 
 // With dropout both passes draw alike: the gradient is that of what Backward returns.
-func TestTimePlanDrawsTwiceAlike(t *testing.T) {
+func TestCheckpointingDrawsTwiceAlike(t *testing.T) {
 	m := &summer{nn.NewStack([]*nn.RNN{nn.NewGRU(width, hidden, nil), nn.NewLSTM(hidden, hidden, &nn.RNNOptions{RecurrentDropout: 0.3, Zoneout: 0.2})},
 		&nn.StackOptions{Dropout: 0.2}), nn.NewLinear(hidden, 1, nil)}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 1, 60
-	plan, err := nn.PlanTime(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,12 +297,12 @@ func TestTimePlanDrawsTwiceAlike(t *testing.T) {
 	}
 }
 
-// Every segment of every step draws masks of its own, and the same ones in both of its passes.
-func TestTimePlanSegmentsDrawApart(t *testing.T) {
+// Every segment of every step draws other masks, and the same ones in both of its passes.
+func TestCheckpointingSegmentsDrawApart(t *testing.T) {
 	m := &summer{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 1, nil)}
 	tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 1, 60
-	plan, err := nn.PlanTime(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,14 +330,14 @@ func TestTimePlanSegmentsDrawApart(t *testing.T) {
 }
 
 // 100,000 steps fit where one pass would need gigabytes, as the plan says.
-func TestTimePlanMemory(t *testing.T) {
+func TestCheckpointingMemory(t *testing.T) {
 	const T, units = 100_000, 128
 	m := &summer{nn.NewLSTM(1, units, nil), nn.NewLinear(units, 1, nil)}
 	if testing.Short() {
 		m.RNN, m.Head = nn.NewLSTM(1, 8, nil), nn.NewLinear(8, 1, nil)
 	}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
-	plan, err := nn.PlanTime(m.RNN, 1, T, 4<<20)
+	plan, err := nn.PlanCheckpointing(m.RNN, 1, T, 4<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,18 +357,18 @@ func TestTimePlanMemory(t *testing.T) {
 		t.Errorf("plan: %s", text)
 	}
 	t.Log(plan, "; the tape held", tape.Bytes())
-	if _, err := nn.PlanTime(m.RNN, 1, T, 1<<10); err == nil || !strings.Contains(err.Error(), "need at least") {
+	if _, err := nn.PlanCheckpointing(m.RNN, 1, T, 1<<10); err == nil || !strings.Contains(err.Error(), "need at least") {
 		t.Errorf("a budget of 1 KiB: %v", err)
 	}
 }
 
 // The estimate of a stack's memory is what its tape holds.
-func TestTimePlanMemoryOfStack(t *testing.T) {
+func TestCheckpointingMemoryOfStack(t *testing.T) {
 	s := nn.NewStack([]*nn.RNN{nn.NewGRU(8, 32, nil), nn.NewLSTM(32, 64, &nn.RNNOptions{Proj: 32}), nn.NewLSTM(32, 32, nil)},
 		&nn.StackOptions{Residual: true, Dropout: 0.1})
 	tensor.Pack(tensor.CPU(), s, 1)
 	const B, T = 4, 2000
-	plan, err := nn.PlanTime(s, B, T, 8<<20)
+	plan, err := nn.PlanCheckpointing(s, B, T, 8<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,7 @@ func TestBidirectionalStateCannotBeCarried(t *testing.T) {
 	both := nn.NewLSTM(2, 3, &nn.RNNOptions{Bidirectional: true})
 	for _, f := range []func(){
 		func() { nn.NewCarry(both, 1) },
-		func() { _, _ = nn.PlanTime(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0) },
+		func() { _, _ = nn.PlanCheckpointing(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0) },
 	} {
 		if got := fmt.Sprint(tensor.Catch(f)); !strings.Contains(got, "from its end") {
 			t.Errorf("got %q", got)
@@ -399,10 +399,10 @@ func TestBidirectionalStateCannotBeCarried(t *testing.T) {
 }
 
 // A pass that forgets the state of a layer is told so.
-func TestTimePlanWantsEveryState(t *testing.T) {
+func TestCheckpointingWantsEveryState(t *testing.T) {
 	s := nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), nn.NewGRU(2, 2, nil)}, nil)
 	tensor.Pack(tensor.CPU(), s, 1)
-	plan, err := nn.PlanTime(s, 1, 50, 0)
+	plan, err := nn.PlanCheckpointing(s, 1, 50, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,15 +6,15 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// States are states of a stack in the memory of its device, one a row: what many
-// streams carry from one pass to the next. A pass runs over any of the rows, see
-// [RNN.Step], so streams join and leave between steps. A row's numbers are the
-// same bits whichever rows go with it. States are used by one goroutine at a time.
+// States holds the states of many streams in the memory of a device, one stream per row.
+// A pass runs over any of the rows, see [RNN.Step], so the streams of a batch may change
+// between steps. The bits of a row do not depend on the other rows. One goroutine at a
+// time may use it. Rows that do not exist panic with a [*tensor.ShapeError].
 type States struct {
 	h, c *tensor.Table // c is nil for cells without further states
 }
 
-// NewStates is rows states of zeros.
+// NewStates returns states of zeros on dev for a number of rows.
 func (m *RNN) NewStates(dev *tensor.Device, rows int) *States {
 	slots := m.Layers() * m.Directions()
 	s := &States{h: tensor.NewTable(dev, slots, rows, m.StateSize())}
@@ -24,10 +24,10 @@ func (m *RNN) NewStates(dev *tensor.Device, rows int) *States {
 	return s
 }
 
-// Rows is the number of rows.
+// Rows returns the number of rows.
 func (s *States) Rows() int { return s.h.Rows() }
 
-// Free gives the memory back.
+// Free releases the memory. The states must not be used afterwards.
 func (s *States) Free() {
 	s.h.Free()
 	if s.c != nil {
@@ -35,7 +35,7 @@ func (s *States) Free() {
 	}
 }
 
-// Clear sets a row to zeros: a stream's new beginning.
+// Clear sets a row to zeros, for the start of a new stream.
 func (s *States) Clear(row int) {
 	s.h.Clear(row)
 	if s.c != nil {
@@ -43,10 +43,11 @@ func (s *States) Clear(row int) {
 	}
 }
 
-// Set makes a row that of row j of a saved state of the same stack.
+// Set copies row j of a saved state of the same stack to a row.
 func (s *States) Set(row int, from *SavedState, j int) { s.exchange("Set", row, from, j, false) }
 
-// Get waits for a row and copies it to row j of a saved state of the same stack.
+// Get waits for the device and copies a row to row j of a saved state of the same
+// stack.
 func (s *States) Get(row int, to *SavedState, j int) { s.exchange("Get", row, to, j, true) }
 
 func (s *States) exchange(op string, row int, saved *SavedState, j int, get bool) {
@@ -75,8 +76,8 @@ func (s *States) exchange(op string, row int, saved *SavedState, j int, get bool
 	}
 }
 
-// On is rows of the states as the initial state of a pass over as many sequences.
-// A row may be named more than once.
+// On returns rows of the states as the initial state of a pass over len(rows)
+// sequences. A row may occur several times.
 func (s *States) On(tape *tensor.Tape, rows []int32) *State {
 	state := tape.NewState(0, 0, 0, 0)
 	state.H = tape.Gather(s.h, rows)
@@ -86,7 +87,7 @@ func (s *States) On(tape *tensor.Tape, rows []int32) *State {
 	return state
 }
 
-// Keep puts the final state of a pass into rows, which must differ from each other.
+// Keep copies the final state of a pass to rows, which must be distinct.
 func (s *States) Keep(rows []int32, from *State) {
 	tape := from.H.Tape()
 	tape.Scatter(s.h, rows, from.H)
@@ -95,8 +96,9 @@ func (s *States) Keep(rows []int32, from *State) {
 	}
 }
 
-// Step runs the stack over x [len(rows),T,I] (time-major [T,len(rows),I] if the
-// stack is), from those rows of the states, and leaves the states after it there.
+// Step runs the stack over x [len(rows),T,in], or [T,len(rows),in] if the stack is
+// TimeMajor, from rows of the states, which must be distinct, stores the final states in
+// these rows and returns the output.
 func (m *RNN) Step(x *tensor.Tensor, s *States, rows []int32) *tensor.Tensor {
 	y, final := m.Forward(x, s.On(x.Tape(), rows))
 	s.Keep(rows, final)

@@ -66,7 +66,7 @@ func TestStatesByRow(t *testing.T) {
 	}
 }
 
-// A row goes to a saved state and back unchanged; clearing begins anew.
+// A row goes to a saved state and back unchanged; a cleared row is zeros.
 func TestStatesSetGetClear(t *testing.T) {
 	m := nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, Proj: 7})
 	dev := tensor.CPU()
@@ -90,7 +90,7 @@ func TestStatesSetGetClear(t *testing.T) {
 	}
 }
 
-// A row read twice gives two copies: how a beam search goes on from one hypothesis in two ways.
+// A row read twice gives two copies: as when a beam search continues a hypothesis in two ways.
 func TestGatherRepeats(t *testing.T) {
 	dev := tensor.CPU()
 	table := tensor.NewTable(dev, 2, 3, 4)
@@ -134,11 +134,11 @@ func TestTableRefuses(t *testing.T) {
 	dev := tensor.CPU()
 	table, tape := tensor.NewTable(dev, 1, 3, 2), tensor.NewTape(dev, tensor.Infer)
 	for want, f := range map[string]func(){
-		"row 3 of a table of 3":         func() { tape.Gather(table, []int32{0, 3}) },
-		"need [1,2,2], got":             func() { tape.Scatter(table, []int32{0, 1}, tape.Zeros(1, 2, 3)) },
-		"a row has 2 elements":          func() { table.Write(0, 0, make([]float32, 3)) },
-		"slot 0, row -1 of a table":     func() { table.Clear(-1) },
-		"needs slots, rows and a width": func() { tensor.NewTable(dev, 0, 1, 1) },
+		"row 3 of a table of 3":     func() { tape.Gather(table, []int32{0, 3}) },
+		"need [1,2,2], got":         func() { tape.Scatter(table, []int32{0, 1}, tape.Zeros(1, 2, 3)) },
+		"a row has 2 elements":      func() { table.Write(0, 0, make([]float32, 3)) },
+		"slot 0, row -1 of a table": func() { table.Clear(-1) },
+		"needs at least one slot":   func() { tensor.NewTable(dev, 0, 1, 1) },
 	} {
 		if err := tensor.Catch(f); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

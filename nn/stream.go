@@ -2,12 +2,11 @@ package nn
 
 import "github.com/carousel-ml/carousel/tensor"
 
-// Segments lays documents of any lengths into rows and cuts them into segments
-// of at most Steps steps, for training by truncated backpropagation through time
-// (Williams and Peng 1990): a row runs through a document segment by segment
-// with its state carried, and begins the next document with a state of zeros.
-// Nothing is dropped and nothing mixed: a segment ends where its document does,
-// and a row that has run out of documents has length 0.
+// Segments divides documents into segments of at most steps steps and assigns them to
+// the rows of batches, for truncated backpropagation through time (Williams and Peng
+// 1990): a row runs through a document segment by segment with its state carried, and
+// starts the next document with a state of zeros. A segment ends at the end of its
+// document, and a row without further documents has length 0.
 //
 //	carry := nn.NewCarry(net.RNN, rows)
 //	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
@@ -20,20 +19,21 @@ import "github.com/carousel-ml/carousel/tensor"
 //		carry.End(final)
 //	}
 //
-// Validation needs a carry of its own.
+// Validation needs another carry.
 type Segments struct {
 	Doc    []int   // by row: the number of its document, -1 if it has none
 	From   []int   // the step of the document at which the segment begins
-	Length []int32 // the segment's length, 0 to Steps
+	Length []int32 // the segment's length, 0 to steps
 	Begins []bool  // the segment is its document's first
 
 	lengths []int
 	steps   int
-	next    int // the first document not yet given to a row
+	next    int // the first document that is not assigned to a row
 }
 
-// NewSegments is for documents of the given lengths, in this order; shuffle
-// them before. Documents of length 0 are passed over.
+// NewSegments returns the segments of documents of the given lengths in steps, in this
+// order, so shuffle them before; documents of length 0 are skipped. It panics with a
+// [*tensor.UseError] unless rows and steps are positive.
 func NewSegments(lengths []int, rows, steps int) *Segments {
 	tensor.Check(rows > 0 && steps > 0, "nn: Segments", "needs rows and steps, got %d and %d", rows, steps)
 	s := &Segments{Doc: make([]int, rows), From: make([]int, rows), Length: make([]int32, rows), Begins: make([]bool, rows),
@@ -44,7 +44,8 @@ func NewSegments(lengths []int, rows, steps int) *Segments {
 	return s
 }
 
-// Next moves every row to its next segment and says whether any has one.
+// Next moves every row to its next segment and reports whether any row has one. The
+// slices are overwritten.
 func (s *Segments) Next() bool {
 	any := false
 	for b := range s.Doc {

@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// stacker takes whole stacks, and runs them layer by layer in memory of its own.
+// stacker accepts whole stacks and runs them layer by layer in separate memory.
 type stacker struct {
 	device.Backend
 	refuses          bool

@@ -18,8 +18,8 @@ type EMA struct {
 	updates int
 }
 
-// NewEMA creates an average with 0 <= decay < 1, such as 0.999. It panics
-// outside that range.
+// NewEMA creates an average with 0 <= decay < 1, such as 0.999. It panics with a
+// [*tensor.UseError] outside that range.
 func NewEMA(slab *tensor.Slab, decay float64) *EMA {
 	tensor.Check(decay >= 0 && decay < 1, "optim", "the decay of an EMA must be in [0,1), got %v", decay)
 	b, n := slab.Device().Backend(), slab.Values().N
@@ -38,7 +38,7 @@ func (e *EMA) Update() {
 	e.updates++
 }
 
-// Updates is the number of calls of Update.
+// Updates returns the number of calls of Update.
 func (e *EMA) Updates() int { return e.updates }
 
 // Swap exchanges the weights and the average: call it once to evaluate the
@@ -48,7 +48,7 @@ func (e *EMA) Swap() {
 	if e.updates == 0 {
 		return
 	}
-	b, w := e.slab.Device().Backend(), e.slab.Edit()
+	b, w := e.slab.Device().Backend(), e.slab.MutableValues()
 	b.Copy(e.tmp, w, false)
 	b.Copy(w, e.avg, false)
 	b.Copy(e.avg, e.tmp, false)

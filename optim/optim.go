@@ -1,6 +1,7 @@
 package optim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -18,17 +19,18 @@ type Group struct {
 	Freeze      bool     // do not train these parameters; the gradient norm leaves them out
 }
 
-// SGDOptions sets up stochastic gradient descent. The zero value is plain descent.
+// SGDOptions are the settings of stochastic gradient descent. The zero value is plain
+// gradient descent.
 type SGDOptions struct {
 	Momentum    float32 // 0 <= Momentum < 1; 0 keeps no momentum buffer
-	Dampening   float32 // the new gradient enters the momentum times 1-Dampening
+	Dampening   float32 // the momentum adds the new gradient times 1-Dampening
 	Nesterov    bool    // needs Momentum > 0 and Dampening 0
 	WeightDecay float32 // L2: added to the gradient as WeightDecay·w
 	DecayAll    bool    // decay biases and norms too, as PyTorch does
 	Groups      []Group
 }
 
-// AdamOptions sets up Adam (Kingma and Ba, arXiv:1412.6980).
+// AdamOptions are the settings of Adam (Kingma and Ba, arXiv:1412.6980).
 type AdamOptions struct {
 	Beta1, Beta2 float32 // 0 means 0.9 and 0.999
 	Eps          float32 // 0 means 1e-8; added outside the root
@@ -37,12 +39,12 @@ type AdamOptions struct {
 	Groups       []Group
 }
 
-// AdamWOptions sets up AdamW (Loshchilov and Hutter, arXiv:1711.05101): with a
-// WeightDecay that is decoupled, w shrinks by lr·WeightDecay·w. 0 is none, where
+// AdamWOptions are the settings of AdamW (Loshchilov and Hutter, arXiv:1711.05101),
+// whose weight decay is decoupled: a step subtracts lr·WeightDecay·w. 0 means none;
 // PyTorch's default is 0.01.
 type AdamWOptions AdamOptions
 
-// RMSpropOptions sets up RMSprop, not centred (torch.optim.RMSprop).
+// RMSpropOptions are the settings of RMSprop, not centred (torch.optim.RMSprop).
 type RMSpropOptions struct {
 	Alpha       float32 // 0 means 0.99
 	Eps         float32 // 0 means 1e-8; added outside the root
@@ -60,15 +62,28 @@ type Optimizer struct {
 	rule    string
 	text    string
 	runs    []run
-	m, v    device.Buffer // laid out as the slab; absent where the rule needs none
-	mName   string        // PyTorch's names for them
-	vName   string
+	m, v    moment
 	norm    device.Buffer // shape [1]: Σg² of the last ClipNorm
 	factor  device.Buffer // shape [1]: the factor that the next Step applies to the gradient
 	pending bool          // factor has not been applied yet
 	steps   int
 	spec    device.StepSpec
 	scratch [1]float32
+}
+
+// moment is a vector that a rule keeps, with the layout of the slab; absent if the
+// rule keeps none.
+type moment struct {
+	device.Buffer
+	name string // PyTorch's
+}
+
+// of returns the range of a run.
+func (m *moment) of(r run) device.Buffer {
+	if m.Zero() {
+		return device.Buffer{}
+	}
+	return m.Slice(r.lo, r.hi)
 }
 
 // run is a range of the slab whose parameters have the same settings.
@@ -82,64 +97,49 @@ type setting struct {
 	frozen       bool
 }
 
-// NewSGD creates a stochastic gradient descent optimizer (torch.optim.SGD). It
-// panics if a setting is out of range or a group matches no parameter, as do
-// the other rules.
+// NewSGD creates a stochastic gradient descent optimizer (torch.optim.SGD). Like the
+// other rules, it panics with a [*tensor.UseError] if a setting is out of range or a
+// group matches no parameter. nil options are the zero value.
 func NewSGD(slab *tensor.Slab, o *SGDOptions) *Optimizer {
-	if o == nil {
-		o = &SGDOptions{}
-	}
+	o = cmp.Or(o, &SGDOptions{})
 	below1("Momentum", o.Momentum)
 	tensor.Check(!o.Nesterov || o.Momentum != 0 && o.Dampening == 0, "optim", "Nesterov needs Momentum above 0 and no Dampening")
 	s := device.StepSpec{Kind: device.SGD, Momentum: o.Momentum, Dampening: o.Dampening, Nesterov: o.Nesterov}
 	opt := newOptimizer("sgd", slab, s, o.WeightDecay, o.DecayAll, o.Groups)
-	if o.Momentum > 0 {
-		opt.keepM("momentum_buffer")
-	}
+	opt.keepMomentum()
 	return opt
 }
 
 // NewAdam creates an Adam optimizer with L2 decay (torch.optim.Adam).
 func NewAdam(slab *tensor.Slab, o *AdamOptions) *Optimizer {
-	if o == nil {
-		o = &AdamOptions{}
-	}
-	return newAdam("adam", slab, *o)
+	return newAdam("adam", slab, *cmp.Or(o, &AdamOptions{}))
 }
 
 // NewAdamW creates an Adam optimizer with decoupled decay (torch.optim.AdamW).
 func NewAdamW(slab *tensor.Slab, o *AdamWOptions) *Optimizer {
-	if o == nil {
-		o = &AdamWOptions{}
-	}
-	return newAdam("adamw", slab, AdamOptions(*o))
+	return newAdam("adamw", slab, AdamOptions(*cmp.Or(o, &AdamWOptions{})))
 }
 
 func newAdam(rule string, slab *tensor.Slab, o AdamOptions) *Optimizer {
-	s := device.StepSpec{Kind: device.Adam, Beta1: or(o.Beta1, 0.9), Beta2: or(o.Beta2, 0.999), Eps: or(o.Eps, 1e-8), Decoupled: rule == "adamw"}
+	s := device.StepSpec{Kind: device.Adam, Beta1: cmp.Or(o.Beta1, 0.9), Beta2: cmp.Or(o.Beta2, 0.999), Eps: cmp.Or(o.Eps, 1e-8), Decoupled: rule == "adamw"}
 	below1("Beta1", s.Beta1)
 	below1("Beta2", s.Beta2)
 	notNegative("Eps", s.Eps)
 	opt := newOptimizer(rule, slab, s, o.WeightDecay, o.DecayAll, o.Groups)
-	opt.keepM("exp_avg")
-	opt.keepV("exp_avg_sq")
+	opt.m, opt.v = opt.keep("exp_avg"), opt.keep("exp_avg_sq")
 	return opt
 }
 
 // NewRMSprop creates an RMSprop optimizer (torch.optim.RMSprop, not centred).
 func NewRMSprop(slab *tensor.Slab, o *RMSpropOptions) *Optimizer {
-	if o == nil {
-		o = &RMSpropOptions{}
-	}
-	s := device.StepSpec{Kind: device.RMSprop, Beta2: or(o.Alpha, 0.99), Eps: or(o.Eps, 1e-8), Momentum: o.Momentum}
+	o = cmp.Or(o, &RMSpropOptions{})
+	s := device.StepSpec{Kind: device.RMSprop, Beta2: cmp.Or(o.Alpha, 0.99), Eps: cmp.Or(o.Eps, 1e-8), Momentum: o.Momentum}
 	below1("Alpha", s.Beta2)
 	below1("Momentum", s.Momentum)
 	notNegative("Eps", s.Eps)
 	opt := newOptimizer("rmsprop", slab, s, o.WeightDecay, o.DecayAll, o.Groups)
-	opt.keepV("square_avg")
-	if o.Momentum > 0 {
-		opt.keepM("momentum_buffer")
-	}
+	opt.v = opt.keep("square_avg")
+	opt.keepMomentum()
 	return opt
 }
 
@@ -153,12 +153,18 @@ func newOptimizer(rule string, slab *tensor.Slab, spec device.StepSpec, decay fl
 	}
 }
 
-func (o *Optimizer) keepM(name string) { o.m, o.mName = o.backend.Alloc(o.slab.Values().N), name }
-func (o *Optimizer) keepV(name string) { o.v, o.vName = o.backend.Alloc(o.slab.Values().N), name }
+func (o *Optimizer) keep(name string) moment {
+	return moment{o.backend.Alloc(o.slab.Values().N), name}
+}
+
+func (o *Optimizer) keepMomentum() {
+	if o.spec.Momentum > 0 {
+		o.m = o.keep("momentum_buffer")
+	}
+}
 
 // layOut divides the slab into runs of equal settings. The zeros between two
-// parameters of a run are updated too: their gradient is zero, so they stay
-// zero.
+// parameters of a run are updated too: their gradient is zero, so they stay zero.
 func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []run {
 	var runs []run
 	used := make([]bool, len(groups))
@@ -173,7 +179,7 @@ func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []r
 			}
 			used[k] = true
 			notNegative("LRScale", g.LRScale)
-			s.scale, s.frozen = or(g.LRScale, 1), g.Freeze
+			s.scale, s.frozen = cmp.Or(g.LRScale, 1), g.Freeze
 			if g.WeightDecay != nil {
 				notNegative("WeightDecay", *g.WeightDecay)
 				s.decay = *g.WeightDecay
@@ -188,7 +194,7 @@ func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []r
 		runs = append(runs, run{lo, hi, s})
 	}
 	for k, u := range used {
-		tensor.Check(u, "optim", "group %d matches no parameter that an earlier group has not taken", k)
+		tensor.Check(u, "optim", "group %d matches no parameter that no earlier group matches", k)
 	}
 	return runs
 }
@@ -196,7 +202,7 @@ func layOut(slab *tensor.Slab, decay float32, decayAll bool, groups []Group) []r
 // Slab returns the parameters that are trained.
 func (o *Optimizer) Slab() *tensor.Slab { return o.slab }
 
-// Rule is "sgd", "adam", "adamw" or "rmsprop".
+// Rule returns "sgd", "adam", "adamw" or "rmsprop".
 func (o *Optimizer) Rule() string { return o.rule }
 
 // String returns the rule with its settings, such as "adamw beta1=0.9
@@ -240,13 +246,13 @@ func describe(rule string, s device.StepSpec, decay float32, decayAll bool, grou
 	return b.String()
 }
 
-// Steps is the number of steps taken.
+// Steps returns the number of steps taken.
 func (o *Optimizer) Steps() int { return o.steps }
 
 // ClipNorm scales all gradients by min(1, max/(norm+1e-6)), where norm is the
 // Euclidean norm over all of them (torch.nn.utils.clip_grad_norm_). The next
-// Step applies the factor. A max of +Inf only measures. It panics unless max is
-// positive.
+// Step applies the factor. A max of +Inf only measures. It panics with a
+// [*tensor.UseError] unless max is positive.
 //
 // If the norm is not finite, the next Step changes no weight.
 func (o *Optimizer) ClipNorm(max float32) {
@@ -262,8 +268,8 @@ func (o *Optimizer) ClipNorm(max float32) {
 }
 
 // ClipValue clamps each element of the gradients to [-max, max]
-// (torch.nn.utils.clip_grad_value_). NaN stays NaN. It panics unless max is
-// positive.
+// (torch.nn.utils.clip_grad_value_). NaN stays NaN. It panics with a
+// [*tensor.UseError] unless max is positive.
 func (o *Optimizer) ClipValue(max float32) {
 	if !(max > 0) {
 		tensor.Check(false, "optim", "ClipValue needs a positive bound, got %v", max)
@@ -305,31 +311,18 @@ func (o *Optimizer) Step(lr float32) {
 	if o.pending {
 		s.Scale = o.factor
 	}
-	values, grads := o.slab.Edit(), o.slab.Grads()
+	values, grads := o.slab.MutableValues(), o.slab.Grads()
 	for _, r := range o.runs {
 		s.G = grads.Slice(r.lo, r.hi)
 		if r.frozen {
 			o.backend.Fill(s.G, 0)
 			continue
 		}
-		s.W = values.Slice(r.lo, r.hi)
-		if !o.m.Zero() {
-			s.M = o.m.Slice(r.lo, r.hi)
-		}
-		if !o.v.Zero() {
-			s.V = o.v.Slice(r.lo, r.hi)
-		}
+		s.W, s.M, s.V = values.Slice(r.lo, r.hi), o.m.of(r), o.v.of(r)
 		s.LR, s.Decay = lr*r.scale, r.decay
 		o.backend.Step(s)
 	}
 	o.pending = false
-}
-
-func or(v, def float32) float32 {
-	if v == 0 {
-		return def
-	}
-	return v
 }
 
 func below1(name string, v float32) {
@@ -338,6 +331,6 @@ func below1(name string, v float32) {
 
 func notNegative[F float32 | float64](name string, v F) {
 	if !(v >= 0 && v <= math.MaxFloat32) {
-		tensor.Check(false, "optim", "%s must be a finite number from 0 up, got %v", name, v)
+		tensor.Check(false, "optim", "%s must be finite and not negative, got %v", name, v)
 	}
 }

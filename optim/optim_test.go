@@ -331,8 +331,8 @@ func TestPanics(t *testing.T) {
 		"Nesterov needs":         func(s *tensor.Slab) { NewSGD(s, &SGDOptions{Nesterov: true}) },
 		"Beta2 must be in":       func(s *tensor.Slab) { NewAdam(s, &AdamOptions{Beta2: 1.5}) },
 		"Alpha must be in":       func(s *tensor.Slab) { NewRMSprop(s, &RMSpropOptions{Alpha: nan}) },
-		"WeightDecay must be a":  func(s *tensor.Slab) { NewAdamW(s, &AdamWOptions{WeightDecay: -1}) },
-		"LRScale must be a":      func(s *tensor.Slab) { NewAdamW(s, &AdamWOptions{Groups: []Group{{Match: isBias, LRScale: -1}}}) },
+		"WeightDecay must be":    func(s *tensor.Slab) { NewAdamW(s, &AdamWOptions{WeightDecay: -1}) },
+		"LRScale must be":        func(s *tensor.Slab) { NewAdamW(s, &AdamWOptions{Groups: []Group{{Match: isBias, LRScale: -1}}}) },
 		"group 1 matches no":     func(s *tensor.Slab) { NewSGD(s, &SGDOptions{Groups: []Group{{Match: isBias}, {Match: isBias}}}) },
 		"ClipNorm needs":         func(s *tensor.Slab) { NewSGD(s, nil).ClipNorm(0) },
 		"ClipValue needs":        func(s *tensor.Slab) { NewSGD(s, nil).ClipValue(nan) },
@@ -340,7 +340,7 @@ func TestPanics(t *testing.T) {
 		"0 <= warmup < steps":    func(*tensor.Slab) { WarmupCosine(1, 0, 5, 5) },
 		"positive number":        func(*tensor.Slab) { StepDecay(1, .5, 0) },
 		"OneCycle needs":         func(*tensor.Slab) { OneCycle(1, 10, &OneCycleOptions{Rise: 1}) },
-		"lr must be a finite":    func(*tensor.Slab) { Constant(math.Inf(1)) },
+		"lr must be finite":      func(*tensor.Slab) { Constant(math.Inf(1)) },
 		"the factor of a platea": func(*tensor.Slab) { NewPlateau(1, &PlateauOptions{Factor: 2}) },
 	} {
 		if err := tensor.Catch(func() { f(newPair()) }); err == nil || !strings.HasPrefix(err.Error(), "optim: ") || !strings.Contains(err.Error(), want) {

@@ -1,13 +1,15 @@
 package optim
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Schedule returns the learning rate of each step, counted from 0. It is a pure
-// function, so resuming needs only the step.
+// function, so resuming needs only the step. The functions that make one panic with a
+// [*tensor.UseError] if a setting is out of range; rates are finite and not negative.
 type Schedule func(step int) float32
 
 // Constant returns lr at every step.
@@ -58,9 +60,9 @@ func Exponential(lr, gamma float64) Schedule {
 	return func(step int) float32 { return float32(lr * math.Pow(gamma, float64(step))) }
 }
 
-// OneCycleOptions shapes [OneCycle]; the zero value is PyTorch's default.
+// OneCycleOptions are the settings of [OneCycle]; the zero value is PyTorch's default.
 type OneCycleOptions struct {
-	Rise     float64 // the part of the steps spent rising; 0 means 0.3
+	Rise     float64 // the fraction of the steps in which the rate rises, in (0,1); 0 means 0.3
 	Div      float64 // the first rate is max/Div; 0 means 25
 	FinalDiv float64 // the last rate is max/Div/FinalDiv; 0 means 1e4
 }
@@ -72,14 +74,8 @@ type OneCycleOptions struct {
 // error.
 func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
 	notNegative("max", max)
-	s := OneCycleOptions{0.3, 25, 1e4}
-	if o != nil {
-		for _, f := range []struct{ dst, v *float64 }{{&s.Rise, &o.Rise}, {&s.Div, &o.Div}, {&s.FinalDiv, &o.FinalDiv}} {
-			if *f.v != 0 {
-				*f.dst = *f.v
-			}
-		}
-	}
+	o = cmp.Or(o, &OneCycleOptions{})
+	s := OneCycleOptions{cmp.Or(o.Rise, 0.3), cmp.Or(o.Div, 25), cmp.Or(o.FinalDiv, 1e4)}
 	tensor.Check(steps > 0 && s.Rise > 0 && s.Rise < 1 && s.Div > 0 && s.FinalDiv > 0, "optim",
 		"OneCycle needs positive steps and divisors and a rise in (0,1), got %d steps and %+v", steps, s)
 	first := max / s.Div
@@ -97,14 +93,14 @@ func OneCycle(max float64, steps int, o *OneCycleOptions) Schedule {
 	}
 }
 
-// PlateauOptions shapes a [Plateau]; the zero value is PyTorch's default.
+// PlateauOptions are the settings of a [Plateau]; the zero value is PyTorch's default.
 type PlateauOptions struct {
 	Factor    float64 // factor on the rate, in (0,1); 0 means 0.1
 	Patience  int     // validations without improvement that are tolerated; 0 means 10, below 0 none
 	Threshold float64 // least improvement that counts; 0 means 1e-4, below 0 any
 	Absolute  bool    // the threshold is a difference, not a fraction of the best
 	Maximize  bool    // larger is better
-	Cooldown  int     // validations after a reduction that are not counted
+	Cooldown  int     // number of validations after a reduction that are not counted
 	Min       float64 // lower bound of the rate
 }
 
@@ -123,30 +119,14 @@ type PlateauState struct {
 	Cooldown int      // validations of cooldown left
 }
 
-// NewPlateau starts with learning rate lr. It panics if a setting is out of
-// range.
+// NewPlateau starts with learning rate lr. It panics with a [*tensor.UseError] if a
+// setting is out of range.
 func NewPlateau(lr float64, o *PlateauOptions) *Plateau {
 	notNegative("lr", lr)
-	p := &Plateau{state: PlateauState{LR: lr}}
-	if o != nil {
-		p.o = *o
-	}
-	if p.o.Factor == 0 {
-		p.o.Factor = 0.1
-	}
+	p := &Plateau{o: *cmp.Or(o, &PlateauOptions{}), state: PlateauState{LR: lr}}
+	p.o.Factor = cmp.Or(p.o.Factor, 0.1)
+	p.o.Patience, p.o.Threshold = max(cmp.Or(p.o.Patience, 10), 0), max(cmp.Or(p.o.Threshold, 1e-4), 0)
 	tensor.Check(p.o.Factor > 0 && p.o.Factor < 1, "optim", "the factor of a plateau must be in (0,1), got %v", p.o.Factor)
-	switch {
-	case p.o.Patience == 0:
-		p.o.Patience = 10
-	case p.o.Patience < 0:
-		p.o.Patience = 0
-	}
-	switch {
-	case p.o.Threshold == 0:
-		p.o.Threshold = 1e-4
-	case p.o.Threshold < 0:
-		p.o.Threshold = 0
-	}
 	notNegative("min", p.o.Min)
 	return p
 }
@@ -157,8 +137,8 @@ func (p *Plateau) Maximizes() bool { return p.o.Maximize }
 // LR returns the current learning rate.
 func (p *Plateau) LR() float32 { return float32(p.state.LR) }
 
-// Observe takes the metric of one validation and returns the learning rate from
-// then on. A NaN counts as a validation without improvement.
+// Observe records the metric of one validation and returns the learning rate from
+// then on. A metric that is not finite counts as no improvement.
 func (p *Plateau) Observe(metric float64) float32 {
 	s := &p.state
 	if p.better(metric) {

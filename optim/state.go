@@ -25,11 +25,8 @@ type State struct {
 // State waits for the device and returns a copy of the optimizer's state.
 func (o *Optimizer) State() *State {
 	s := &State{Rule: o.rule, Steps: o.steps}
-	if !o.m.Zero() {
-		s.Vectors = read(s.Vectors, o.slab, o.mName, o.m)
-	}
-	if !o.v.Zero() {
-		s.Vectors = read(s.Vectors, o.slab, o.vName, o.v)
+	for _, m := range o.moments() {
+		s.Vectors = read(s.Vectors, o.slab, m.name, m.Buffer)
 	}
 	return s
 }
@@ -44,27 +41,25 @@ func (o *Optimizer) LoadState(s *State) error {
 	if s.Steps < 0 {
 		return fmt.Errorf("the saved state has taken %d steps", s.Steps)
 	}
-	want := 0
-	for _, k := range []string{o.mName, o.vName} {
-		if k == "" {
-			continue
-		}
-		want += len(o.slab.Params)
-		if err := check(s.Vectors, o.slab, k); err != nil {
+	moments := o.moments()
+	for _, m := range moments {
+		if err := check(s.Vectors, o.slab, m.name); err != nil {
 			return err
 		}
 	}
-	if len(s.Vectors) != want {
+	if want := len(moments) * len(o.slab.Params); len(s.Vectors) != want {
 		return fmt.Errorf("the saved state has %d vectors, this optimizer needs %d", len(s.Vectors), want)
 	}
-	if !o.m.Zero() {
-		write(s.Vectors, o.slab, o.mName, o.m)
-	}
-	if !o.v.Zero() {
-		write(s.Vectors, o.slab, o.vName, o.v)
+	for _, m := range moments {
+		write(s.Vectors, o.slab, m.name, m.Buffer)
 	}
 	o.steps, o.pending = s.Steps, false
 	return nil
+}
+
+// moments returns the vectors that the rule keeps.
+func (o *Optimizer) moments() []moment {
+	return slices.DeleteFunc([]moment{o.m, o.v}, func(m moment) bool { return m.Zero() })
 }
 
 // read appends a copy of each parameter's range of b.

@@ -13,7 +13,6 @@ import (
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -38,7 +37,7 @@ type Setup struct {
 	Stack        int     `json:"stack" range:"1..32" group:"Features" help:"frames that make one step of the network"`
 	StackStride  int     `json:"stack_stride" was:"skip" range:"0..32" group:"Features" help:"frames from one step to the next (0: as many as are stacked)"`
 
-	nn.RNNConfig
+	task.RNNConfig
 	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
 
 	Speed     float64 `json:"speed" range:"0..0.5" group:"Augmentation" help:"play training sounds slower or faster by up to this share; of files of features the tempo alone changes"`
@@ -60,7 +59,7 @@ func DefaultSetup() Setup {
 	s := Setup{
 		Audio: "audio", Holdout: 0.1,
 		Features: "logmel", Frame: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
-		RNNConfig: nn.DefaultRNN(), Dropout: 0.3,
+		RNNConfig: task.DefaultRNN(), Dropout: 0.3,
 		Speed: 0.1, TimeMasks: 2, TimeMask: 0.05, BandMasks: 2, BandMask: 0.15,
 		Batch: 16, BatchTime: 240, WarmupShare: 0.05, Settings: train.DefaultSettings(),
 	}

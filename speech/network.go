@@ -18,7 +18,7 @@ type Network struct {
 }
 
 // NewNetwork makes a network for steps of in numbers. pool makes one vector of the
-// steps of an utterance, such as tensor.Max; nil leaves them.
+// steps of an utterance, such as tensor.MaxPool; nil leaves them.
 func NewNetwork(c *Setup, in, classes int, pool func(*tensor.Tensor) *tensor.Tensor) (*Network, error) {
 	rnn, err := c.RNNConfig.Build(in)
 	if err != nil {

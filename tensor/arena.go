@@ -2,28 +2,24 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// arena lends device memory that lives until reset. Its
-// blocks stay, so that the next pass of the same shapes finds each piece where it was.
+// arena allocates memory that is valid until reset. It keeps its blocks, so the
+// next pass of the same shapes gets each piece at the same place.
 type arena[T float32 | int32] struct {
 	get   func(n int) device.Memory[T]
 	put   func(device.Memory[T])
-	least int // elements of a block
+	least int // elements of the smallest block
 	mem   []device.Memory[T]
-	block int // the one being lent from
-	used  int // elements of it lent
+	block int // index of the block in use
+	used  int // elements of it that are allocated
 	total int // elements of all blocks
 }
 
 const (
 	cacheLine  = 16 // elements; every allocation starts on one
-	mostBlocks = 32 // more are joined into one
+	mostBlocks = 32 // reset joins more than these into one
 )
 
-func newArenas(b device.Backend) (arena[float32], arena[int32]) {
-	return arena[float32]{get: b.Alloc, put: b.Free, least: 1 << 16}, arena[int32]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}
-}
-
-// alloc lends n elements with unspecified contents.
+// alloc returns n elements with unspecified contents.
 func (a *arena[T]) alloc(n int) (m device.Memory[T]) {
 	if n == 0 {
 		return m
@@ -54,61 +50,42 @@ func (a *arena[T]) reset() {
 	a.mem = append(a.mem[:0], a.get(a.total))
 }
 
-// intArena lends []int32 of the host.
-type intArena struct {
-	block []int32
-	used  int
-	need  int
-}
+// hostInts allocates []int32 that are valid until reset.
+type hostInts []int32
 
-func (a *intArena) alloc(n int) []int32 {
-	a.need += n
-	if a.used+n > len(a.block) {
-		return make([]int32, n) // the next pass gets a block that is large enough
+// alloc returns n elements with unspecified contents. If the block is full, a larger
+// one replaces it, so that later passes need only one.
+func (a *hostInts) alloc(n int) []int32 {
+	if len(*a)+n > cap(*a) {
+		*a = make([]int32, 0, 2*(cap(*a)+n))
 	}
-	s := a.block[a.used : a.used+n : a.used+n]
-	a.used += n
-	return s
+	from, to := len(*a), len(*a)+n
+	*a = (*a)[:to]
+	return (*a)[from:to:to]
 }
 
-func (a *intArena) copy(v []int32) []int32 {
-	s := a.alloc(len(v))
-	copy(s, v)
-	return s
-}
+func (a *hostInts) reset() { *a = (*a)[:0] }
 
-func (a *intArena) reset() {
-	if a.need > len(a.block) {
-		a.block = make([]int32, a.need)
-	}
-	a.used, a.need = 0, 0
-}
-
-// chunks is a growing list of structs that keep their address and are used
-// again after reset.
+// chunks is a growing list of structs that keep their addresses and are reused
+// after reset.
 type chunks[T any] struct {
 	list []*[64]T
 	n    int
 }
 
-// next is a zeroed struct.
-func (c *chunks[T]) next() *T {
+// put appends a copy of x and returns its address.
+func (c *chunks[T]) put(x T) *T {
 	if c.n == len(c.list)*64 {
 		c.list = append(c.list, new([64]T))
 	}
-	x := c.at(c.n)
+	p := c.at(c.n)
 	c.n++
-	var zero T
-	*x = zero
-	return x
-}
-
-// put is a copy of x.
-func (c *chunks[T]) put(x T) *T {
-	p := c.next()
 	*p = x
 	return p
 }
+
+// next appends a zero struct and returns its address.
+func (c *chunks[T]) next() *T { return c.put(*new(T)) }
 
 func (c *chunks[T]) at(i int) *T { return &c.list[i/64][i%64] }
 func (c *chunks[T]) len() int    { return c.n }

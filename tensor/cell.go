@@ -2,13 +2,14 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// State is the recurrent state of a stack, rows in the user's order, each
-// [layers*directions, B, width], layer-major then direction: H of the output's
-// width and C, for cells that have it, of hidden units times the cell's further
-// states (torch.nn.LSTM's h_n and c_n).
+// State is the recurrent state of a stack of layers, as torch.nn.LSTM's h_n and c_n:
+// H [layers*directions,B,O], with the directions of a layer side by side, and C
+// [layers*directions,B,(states-1)*hidden], nil for cells whose only state is h.
+// Rows are in the user's order.
 type State struct{ H, C *Tensor }
 
-// Detach is the same state as constants: no gradient passes.
+// Detach returns the state as constants, through which no gradient passes; nil for
+// nil.
 func (s *State) Detach() *State {
 	if s == nil {
 		return nil
@@ -18,7 +19,8 @@ func (s *State) Detach() *State {
 	return d
 }
 
-// Detach is x as a constant that shares its values; nil gives nil.
+// Detach returns x as a constant, through which no gradient passes and which shares
+// x's memory; nil for nil (torch.Tensor.detach).
 func Detach(x *Tensor) *Tensor {
 	if x == nil {
 		return nil
@@ -30,21 +32,21 @@ func Detach(x *Tensor) *Tensor {
 	return y
 }
 
-// NewState makes the tensors that [Scan] fills with final states: h of width
-// out, c of width beside (0: none).
+// NewState returns a state with unspecified elements that [Scan] fills with final
+// states: H [slots,B,out] and, if beside is not 0, C [slots,B,beside].
 func (t *Tape) NewState(slots, B, out, beside int) *State {
 	s := t.states.next()
-	s.H = t.Zeroless(slots, B, out)
+	s.H = t.Empty(slots, B, out)
 	if beside > 0 {
-		s.C = t.Zeroless(slots, B, beside)
+		s.C = t.Empty(slots, B, beside)
 	}
 	return s
 }
 
-// stateList is the states of a stack of modules; longer ones are made by hand.
+// stateList holds the states of a stack of modules; longer lists are allocated.
 type stateList [16]*State
 
-// NewStates is a list of n states to be filled in, the tape's own until its Reset.
+// NewStates returns a list of n states to be set by the caller, valid until Reset.
 func (t *Tape) NewStates(n int) []*State {
 	if n > len(stateList{}) {
 		return make([]*State, n)

@@ -1,22 +1,21 @@
 // Package tensor is the numeric core: float32 tensors, a tape that
 // differentiates coarse operations, and the slab that holds parameters.
 //
-// One operation is a forward and backward pair the size of a layer over a whole
-// sequence, so a training step is a few dozen nodes. The tape rides on the
-// tensor: [Tape.Input] makes a tensor that knows its tape, operations take it
-// from their operands, and parameters have none. Whether a tape trains or infers
-// is the tape's mode, not the model's, so one model serves many goroutines, each
-// with its own tape.
+// An operation is a forward and backward pair for a layer over a whole sequence, so a
+// training step is a few dozen nodes. Tensors refer to their tape: [Tape.Input] makes
+// one, and operations find the tape in their operands; parameters have none. Training
+// or inference is a property of the tape, not of the model, so several goroutines may
+// use one model, each with its own tape.
 //
-// Lengths ride on the tensor too: [Tape.Sequences] makes a padded batch whose
-// rows know where they end. [Last], [Mean], [Max], the recurrent layers and the
-// losses use only each row's true steps, and what lies in the padding can change
-// no result.
+// Tensors also carry the lengths of their rows: [Tape.Sequences] makes a padded batch
+// with lengths. [LastStep], [MeanPool], [MaxPool], recurrent layers and losses use only
+// the true steps of each row, so the contents of the padding change no result.
 //
-// Letters for dimensions, here and everywhere: B batch, T time, I input,
-// H hidden, G gates, S states, V vocabulary, D directions, F features.
+// Letters for dimensions in all packages: B batch, T time, I input, H hidden units, O
+// width of the output, C width of the states beside h, G gates, V vocabulary or
+// classes, D directions or width of a vector, F features.
 //
-// A shape that does not fit is a programmer's mistake and panics with a
-// [*ShapeError] that names the operation and the shapes; [Catch] turns it into
-// an error at a border.
+// Operands that do not fit are programming errors: the operation panics with a
+// [*ShapeError] that has its name and the shapes. [Catch] and [Recover] turn the panic
+// into an error.
 package tensor

@@ -5,54 +5,67 @@ import (
 	"strings"
 )
 
-// ShapeError says which operation got which shapes, and what it needs.
+// ShapeError is the panic of an operation whose operands do not fit it: wrong
+// shapes, lengths, ids or options, or a tensor of another tape or of an earlier pass.
 type ShapeError struct {
-	Op  string // such as "Linear"
-	Msg string // what was needed and what came
+	Op  string // the operation, such as "Linear"
+	Msg string // what it needs and what it got
 }
 
+// Error returns the message with the operation's name.
 func (e *ShapeError) Error() string { return "tensor: " + e.Op + ": " + e.Msg }
 
 func failf(op, format string, args ...any) {
 	panic(&ShapeError{op, fmt.Sprintf(format, args...)})
 }
 
-// UseError says which layer, optimizer or option was used in a way that cannot
-// work, other than by shapes.
+// UseError is the panic of a layer, optimizer or schedule with an invalid option.
 type UseError struct {
-	Op  string // with its package, such as "nn: RNN"
-	Msg string // what was needed and what came
+	Op  string // the layer or function with its package, such as "nn: RNN"
+	Msg string // what it needs and what it got
 }
 
+// Error returns the message with the name of the layer or function.
 func (e *UseError) Error() string { return e.Op + ": " + e.Msg }
 
-// Check panics with a [*UseError] unless ok. It is for constructors: each call
-// allocates its arguments.
+// Check panics with a [*UseError] unless ok. It is meant for constructors: each
+// call allocates its arguments.
 func Check(ok bool, op, format string, args ...any) {
 	if !ok {
 		panic(&UseError{op, fmt.Sprintf(format, args...)})
 	}
 }
 
-// Catch runs f and returns the [*ShapeError] or [*UseError] it panicked with, if
-// any: a programmer's mistake as an error. Other panics go on.
+// Recover stores a panic with a [*ShapeError] or a [*UseError] in *err and ends
+// it. Other panics continue. It must be deferred directly:
+//
+//	func Open(...) (m *Model, err error) {
+//		defer tensor.Recover(&err)
+//		...
+//	}
+//
+// Without a panic it leaves *err as it is.
+func Recover(err *error) {
+	switch r := recover().(type) {
+	case nil:
+	case *ShapeError:
+		*err = r
+	case *UseError:
+		*err = r
+	default:
+		panic(r)
+	}
+}
+
+// Catch runs f and returns the [*ShapeError] or [*UseError] with which it
+// panicked, or nil. Other panics continue.
 func Catch(f func()) (err error) {
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case *ShapeError:
-			err = r
-		case *UseError:
-			err = r
-		default:
-			panic(r)
-		}
-	}()
+	defer Recover(&err)
 	f()
 	return nil
 }
 
-// describe is a tensor's shape for messages, with the parameter's name.
+// describe returns a tensor's shape for messages, with the name of a parameter.
 func describe(t *Tensor) string {
 	if t == nil {
 		return "nil"

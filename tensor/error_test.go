@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,6 +33,30 @@ func TestCatch(t *testing.T) {
 		}
 	}()
 	_ = tensor.Catch(func() { panic("another") })
+}
+
+func TestRecover(t *testing.T) {
+	open := func(what any) (n int, err error) {
+		defer tensor.Recover(&err)
+		if what != nil {
+			panic(what)
+		}
+		return 1, io.EOF
+	}
+	for _, want := range []error{&tensor.ShapeError{Op: "Linear", Msg: "needs more"}, &tensor.UseError{Op: "nn: RNN", Msg: "needs less"}} {
+		if n, err := open(want); n != 0 || err != want {
+			t.Errorf("got %d, %v, want %v", n, err, want)
+		}
+	}
+	if n, err := open(nil); n != 1 || err != io.EOF {
+		t.Errorf("without a panic got %d, %v", n, err)
+	}
+	defer func() {
+		if r := recover(); r != "another" {
+			t.Errorf("got %v", r)
+		}
+	}()
+	_, _ = open("another")
 }
 
 // What Catch does not catch would end a server: no layer, optimizer or operation

@@ -75,8 +75,8 @@ func TestNoOperationIsSubnormal(t *testing.T) {
 	for name, op := range map[string]func(f *faint) *Tensor{
 		"Sigmoid": unary(Sigmoid), "Tanh": unary(Tanh), "ReLU": unary(ReLU), "Exp": unary(Exp), "Log": unary(Log),
 		"Softplus": unary(Softplus), "Square": unary(Square), "Softmax": unary(func(x *Tensor) *Tensor { return Softmax(x, nil) }),
-		"LogSoftmax": unary(LogSoftmax), "Last": unary(Last), "Mean": unary(Mean), "Max": unary(func(x *Tensor) *Tensor { return Add(Max(x), Mean(x)) }),
-		"Scale": unary(func(x *Tensor) *Tensor { return Scale(x, 1e-3) }), "Shift": unary(func(x *Tensor) *Tensor { return Shift(x, -1.5e-38) }),
+		"LogSoftmax": unary(LogSoftmax), "LastStep": unary(LastStep), "MeanPool": unary(MeanPool), "MaxPool": unary(func(x *Tensor) *Tensor { return Add(MaxPool(x), MeanPool(x)) }),
+		"MulScalar": unary(func(x *Tensor) *Tensor { return MulScalar(x, 1e-3) }), "AddScalar": unary(func(x *Tensor) *Tensor { return AddScalar(x, -1.5e-38) }),
 		"Dropout":   unary(func(x *Tensor) *Tensor { return Add(Dropout(x, 0.3), Dropout(x, 0.1)) }),
 		"Transpose": unary(func(x *Tensor) *Tensor { return Add(Transpose(Transpose(x, 0, 2), 0, 2), x) }),
 		"Slice":     unary(func(x *Tensor) *Tensor { return Concat(2, Slice(x, 2, 1, 20), Slice(x, 2, 3, 22)) }),

@@ -67,12 +67,12 @@ func TestGradients(t *testing.T) {
 		}},
 		{"broadcast", [][]int{{2, 3, 4}, {3, 4}, {4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			x := tensor.Sub(tensor.Mul(live(tp, m.A), m.B.T()), m.C.T())
-			return project(tensor.Div(x, tensor.Shift(tensor.Square(m.live(tp)), 1)))
+			return project(tensor.Div(x, tensor.AddScalar(tensor.Square(m.live(tp)), 1)))
 		}},
 		{"functions", [][]int{{3, 4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			x := live(tp, m.A)
-			y := tensor.Add(tensor.Sigmoid(x), tensor.Tanh(tensor.Scale(x, 2)))
-			y = tensor.Add(y, tensor.Log(tensor.Shift(tensor.Exp(x), 1)))
+			y := tensor.Add(tensor.Sigmoid(x), tensor.Tanh(tensor.MulScalar(x, 2)))
+			y = tensor.Add(y, tensor.Log(tensor.AddScalar(tensor.Exp(x), 1)))
 			return project(tensor.Add(y, tensor.Softplus(x)))
 		}},
 		{"dropout", [][]int{{20, 4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
@@ -102,9 +102,9 @@ func TestGradients(t *testing.T) {
 		{"embedding", [][]int{{6, 3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return project(tensor.Embed(m.A.T(), tp.IDs([]int32{1, 0, 5, 1}, nil, 2, 2), -1))
 		}},
-		{"last", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.Last(seq(tp, m))) }},
-		{"mean", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.Mean(seq(tp, m))) }},
-		{"max", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.Max(seq(tp, m))) }},
+		{"last", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.LastStep(seq(tp, m))) }},
+		{"mean", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.MeanPool(seq(tp, m))) }},
+		{"max", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor { return project(tensor.MaxPool(seq(tp, m))) }},
 		{"masked loss", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return tensor.MSE(seq(tp, m), tp.Zeros(3, 4, 5), nil)
 		}},
@@ -116,7 +116,7 @@ func TestGradients(t *testing.T) {
 		{"loss twice", [][]int{{6, 3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			x := live(tp, m.A)
 			ce := tensor.CrossEntropy(x, tp.IDs([]int32{0, 1, 2, 2, 1, 0}, nil, 6), nil)
-			return tensor.Add(tensor.Scale(ce, 3), tensor.BCE(x, tp.Zeros(6, 3), nil))
+			return tensor.Add(tensor.MulScalar(ce, 3), tensor.BCE(x, tp.Zeros(6, 3), nil))
 		}},
 		// Each of the two turns has a second reader, whose gradient comes first.
 		{"time order of what is read twice", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
@@ -127,7 +127,7 @@ func TestGradients(t *testing.T) {
 		}},
 		{"crf", [][]int{{3, 4, 5}, {5, 5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			tags := tp.IDs([]int32{1, 4, 0, -1, -1, -1, -1, -1, 3, 3, 2, 1}, nil, 3, 4)
-			return tensor.Scale(tensor.CRF(seq(tp, m), live(tp, m.B), m.C.T(), m.C.T(), tags), 2)
+			return tensor.MulScalar(tensor.CRF(seq(tp, m), live(tp, m.B), m.C.T(), m.C.T(), tags), 2)
 		}},
 		{"crf of full rows without ends", [][]int{{2, 3, 4}, {4, 4}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return tensor.CRF(live(tp, m.A), m.B.T(), nil, nil, tp.IDs([]int32{1, 3, 0, 2, 2, 2}, nil, 2, 3))
@@ -149,7 +149,7 @@ func TestAGradientThatIsStoppedIsSeen(t *testing.T) {
 	tp := tensor.NewTape(tensor.CPU(), tensor.Train)
 	x := live(tp, m.A)
 	cut := tp.Input(x.Data(), 3, 4) // a copy has no history
-	project(tensor.Add(cut, tensor.Scale(x, 0))).Backward()
+	project(tensor.Add(cut, tensor.MulScalar(x, 0))).Backward()
 	for _, g := range slab.Params[0].Grad() {
 		if g != 0 {
 			t.Fatalf("a copied value passed the gradient %v", g)
@@ -180,7 +180,7 @@ func TestShapeErrorsSayWhatCame(t *testing.T) {
 	}{
 		{"tensor: Linear: input [32,64] needs weight [_ 64], got [128,48] (param a)", func() { tensor.Linear(x, m.A.T(), nil) }},
 		{"tensor: Dropout: probability must be in [0,1), got 1", func() { tensor.Dropout(x, 1) }},
-		{"tensor: Embed: id 200 at place 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
+		{"tensor: Embed: id 200 at position 1 is outside the table [128,48] (param a)", func() { tensor.Embed(m.A.T(), tp.IDs([]int32{0, 200}, nil, 2), -1) }},
 		{"tensor: CTC: label 1 of row 0 is 0, want a class 0 to 3 other than the blank, 0", func() {
 			tensor.CTC(tp.Zeros(1, 5, 4), tp.IDs([]int32{2, 0}, nil, 1, 2), nil)
 		}},

@@ -2,24 +2,27 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// LossOptions changes a loss; nil is the plain mean over all items.
+// LossOptions changes a loss; nil is the mean over all items.
 //
-// A prediction that is a padded batch [B,T,...] counts only its true steps.
+// Of predictions that carry lengths, a padded batch [B,T,...], only the true steps
+// count. A loss without items is 0. The loss functions return a tensor [1] and panic
+// with a [*ShapeError] if shapes do not fit or the target needs a gradient.
 type LossOptions struct {
-	Weight *Tensor // one weight an item, the target's shape: Σ w·l / Σ w. Items of weight 0 are not looked at
+	Weight *Tensor // weight of each item, of the target's shape: the loss is Σ w·l / Σ w. Items of weight 0 are not read
 }
 
-// MSE is the mean of (pred-target)², a tensor [1]. Shapes are equal.
+// MSE returns the mean of (pred-target)² (torch.nn.MSELoss). The shapes are equal.
 func MSE(pred, target *Tensor, o *LossOptions) *Tensor {
 	return regression("MSE", device.LossSpec{Kind: device.MSE, V: 1}, pred, target, o)
 }
 
-// MAE is the mean of |pred-target| (torch.nn.L1Loss).
+// MAE returns the mean of |pred-target| (torch.nn.L1Loss). The shapes are equal.
 func MAE(pred, target *Tensor, o *LossOptions) *Tensor {
 	return regression("MAE", device.LossSpec{Kind: device.MAE, V: 1}, pred, target, o)
 }
 
-// Huber is quadratic within delta of the target and linear beyond (torch.nn.HuberLoss).
+// Huber returns the mean of a loss that is quadratic within delta, above 0, of the
+// target and linear beyond (torch.nn.HuberLoss). The shapes are equal.
 func Huber(pred, target *Tensor, delta float32, o *LossOptions) *Tensor {
 	if !(delta > 0) {
 		failf("Huber", "delta must be positive, got %v", delta)
@@ -27,8 +30,8 @@ func Huber(pred, target *Tensor, delta float32, o *LossOptions) *Tensor {
 	return regression("Huber", device.LossSpec{Kind: device.Huber, V: 1, Param: delta}, pred, target, o)
 }
 
-// Pinball is the quantile loss, averaged over the quantiles: pred [...,Q],
-// target [...], each quantile in (0,1).
+// Pinball returns the quantile loss, averaged over the quantiles: pred [...,Q],
+// target [...], quantiles [Q], each in (0,1).
 func Pinball(pred, target *Tensor, quantiles []float32, o *LossOptions) *Tensor {
 	for _, q := range quantiles {
 		if !(q > 0 && q < 1) {
@@ -39,32 +42,34 @@ func Pinball(pred, target *Tensor, quantiles []float32, o *LossOptions) *Tensor 
 	return regression("Pinball", device.LossSpec{Kind: device.Quantile, V: len(quantiles), Quantiles: q.value}, pred, target, o)
 }
 
-// Gaussian is the negative log-likelihood of a normal distribution: pred
-// [...,2] holds mean and the scale before a softplus, target [...].
+// Gaussian returns the mean negative log-likelihood of a normal distribution: pred
+// [...,2] holds the mean and the standard deviation before a softplus, target [...].
 func Gaussian(pred, target *Tensor, o *LossOptions) *Tensor {
 	return regression("Gaussian", device.LossSpec{Kind: device.Gaussian, V: 2}, pred, target, o)
 }
 
-// StudentT is the negative log-likelihood of Student's t: pred [...,3] holds
-// location, scale before a softplus, and degrees of freedom as 2 + softplus.
+// StudentT returns the mean negative log-likelihood of Student's t distribution:
+// pred [...,3] holds the location, the scale before a softplus, and a number whose
+// softplus plus 2 is the degrees of freedom; target [...].
 func StudentT(pred, target *Tensor, o *LossOptions) *Tensor {
 	return regression("StudentT", device.LossSpec{Kind: device.StudentT, V: 3}, pred, target, o)
 }
 
-// NegBinomial is the negative log-likelihood of a negative binomial with mean m
-// and variance m + alpha·m²: pred [...,2] holds m and alpha before a softplus,
-// target [...] counts.
+// NegBinomial returns the mean negative log-likelihood of a negative binomial
+// distribution with mean m and variance m + alpha·m²: pred [...,2] holds m and alpha
+// before a softplus, target [...] holds counts.
 func NegBinomial(pred, target *Tensor, o *LossOptions) *Tensor {
 	return regression("NegBinomial", device.LossSpec{Kind: device.NegBinomial, V: 2}, pred, target, o)
 }
 
-// BCE is binary cross-entropy on logits, targets in [0,1] (torch.nn.BCEWithLogitsLoss).
+// BCE returns the mean binary cross-entropy of logits with targets in [0,1]
+// (torch.nn.BCEWithLogitsLoss). The shapes are equal.
 func BCE(logits, target *Tensor, o *LossOptions) *Tensor {
 	return regression("BCE", device.LossSpec{Kind: device.BCE, V: 1}, logits, target, o)
 }
 
-// regression runs a loss whose target is a tensor of pred's shape, or of pred's
-// without the last dimension where an item has V outputs.
+// regression computes a loss whose target has pred's shape or, for a loss with V
+// outputs per item, pred's without the last dimension.
 func regression(op string, spec device.LossSpec, pred, target *Tensor, o *LossOptions) *Tensor {
 	t := tapeOf(op, pred, target)
 	perItem := spec.Kind == device.Quantile || spec.Kind == device.Gaussian || spec.Kind == device.StudentT || spec.Kind == device.NegBinomial
@@ -77,7 +82,7 @@ func regression(op string, spec device.LossSpec, pred, target *Tensor, o *LossOp
 		}
 	}
 	if !ok {
-		failf(op, "predictions %s with %d outputs an item do not fit targets %s", describe(pred), spec.V, describe(target))
+		failf(op, "predictions %s with %d outputs per item do not fit targets %s", describe(pred), spec.V, describe(target))
 	}
 	if target.needs {
 		failf(op, "the target must not need a gradient")
@@ -92,20 +97,19 @@ func regression(op string, spec device.LossSpec, pred, target *Tensor, o *LossOp
 	return t.loss(op, &spec, pred)
 }
 
-// CrossEntropyOptions follows torch.nn.CrossEntropyLoss.
+// CrossEntropyOptions are those of torch.nn.CrossEntropyLoss.
 type CrossEntropyOptions struct {
-	Ignore      int32     // a negative class that does not count; 0 means -100
+	Ignore      int32     // the class, a negative number, of items that do not count; 0 means -100
 	Smoothing   float32   // label smoothing in [0,1)
 	ClassWeight []float32 // [V]; the mean divides by the sum of the items' weights
 }
 
-// CrossEntropy is the mean of -log softmax(logits)[class]: logits [...,V],
-// classes of the leading shape. No item at all gives 0.
+// CrossEntropy returns the mean of -log softmax(logits)[class], a tensor [1]: logits
+// [...,V], classes [...]. Without an item it is 0. It panics with a [*ShapeError] if
+// shapes do not fit or a class is outside 0 to V-1 and is not Ignore.
 func CrossEntropy(logits *Tensor, classes *Ints, o *CrossEntropyOptions) *Tensor {
 	t := tapeOf("CrossEntropy", logits)
-	if classes.tapeOf("CrossEntropy") != t {
-		failf("CrossEntropy", "logits and classes live on different tapes")
-	}
+	classes.check("CrossEntropy", t)
 	v := logits.dims[logits.rank-1]
 	s := device.LossSpec{Kind: device.CrossEntropy, N: len(classes.v), V: v, Classes: classes.on, Ignore: -100}
 	if logits.rows() != s.N {
@@ -125,49 +129,59 @@ func CrossEntropy(logits *Tensor, classes *Ints, o *CrossEntropyOptions) *Tensor
 	}
 	for i, c := range classes.v {
 		if (c < 0 || int(c) >= v) && c != s.Ignore {
-			failf("CrossEntropy", "class %d at place %d is outside 0..%d", c, i, v-1)
+			failf("CrossEntropy", "class %d at position %d is outside 0..%d", c, i, v-1)
 		}
 	}
 	return t.loss("CrossEntropy", &s, logits)
 }
 
-// loss runs a loss; its gradient is computed in the same pass and scaled on the way back.
 func (t *Tape) loss(op string, spec *device.LossSpec, pred *Tensor) *Tensor {
-	value := t.Zeroless(1)
 	s := t.specs.loss.put(*spec)
-	s.Pred, s.Value = pred.value, value.value
 	if pred.seq != nil {
 		t.maskLoss(op, s, pred)
 	}
-	if n := t.record(lossGrad, value, pred); n != nil {
-		s.DPred = t.arena.alloc(pred.Len())
-		n.spec = s
-	}
+	value, grads := t.scalar(pred)
+	s.Pred, s.Value, s.DPred = pred.value, value.value, grads[0]
 	t.backend.Loss(s)
 	return value
 }
 
-func lossGrad(t *Tape, n *node) {
-	d := n.spec.(*device.LossSpec).DPred
-	if n.in[0].adopt(d) {
-		t.backend.ScaleBy(d, n.out.grad)
-		return
+// scalar returns the result of a loss of xs, at most four, and memory for its
+// gradients, which the forward pass computes together with the value and the
+// backward pass scales. The memory is absent if the loss is not recorded.
+func (t *Tape) scalar(xs ...*Tensor) (value *Tensor, grads [4]device.Buffer) {
+	value = t.Empty(1)
+	if n := t.record(scalarGrad, value, xs...); n != nil {
+		for i, x := range xs {
+			n.grads[i] = t.arena.alloc(x.memory().N)
+		}
+		grads = n.grads
 	}
-	if dp, acc := n.in[0].into(); !dp.Zero() {
-		t.backend.AddScaled(dp, d, n.out.grad, acc)
+	return value, grads
+}
+
+func scalarGrad(t *Tape, n *node) {
+	for i, d := range n.grads {
+		if x := n.in[i]; d.Zero() {
+			continue
+		} else if x.adopt(d) {
+			t.backend.ScaleBy(d, n.out.grad)
+		} else if dx, acc := x.into(); !dx.Zero() {
+			t.backend.AddScaled(dx, d, n.out.grad, acc)
+		}
 	}
 }
 
-// maskLoss gives the steps past each row's length the weight zero.
+// maskLoss sets the weights of the steps past each row's length to zero.
 func (t *Tape) maskLoss(op string, s *device.LossSpec, pred *Tensor) {
-	if pred.seq.timeMajor {
+	if pred.timeMajor {
 		failf(op, "needs batch-major predictions, got a time-major %s", describe(pred))
 	}
 	B, T := pred.dims[0], pred.dims[1]
 	if s.N%max(1, B*T) != 0 {
-		failf(op, "%d items do not divide over a padded batch %s", s.N, describe(pred))
+		failf(op, "%d items cannot be divided among the steps of a padded batch %s", s.N, describe(pred))
 	}
-	per := s.N / max(1, B*T) // items a step
+	per := s.N / max(1, B*T) // items per step
 	mask := device.PermuteSpec{Dims: [4]int{1, B, T, per}, Src: s.Weight, SrcStride: [4]int{0, T * per, per, 1}, Dst: t.arena.alloc(max(1, s.N)),
 		DstStride: [4]int{0, T * per, per, 1}, Lens: pred.lens(), RowDim: 1, TimeDim: 2}
 	if s.Weight.Zero() {
@@ -178,10 +192,10 @@ func (t *Tape) maskLoss(op string, s *device.LossSpec, pred *Tensor) {
 	s.Weight = mask.Dst
 }
 
-// SumAll is the sum of all elements, a tensor [1].
+// SumAll returns the sum of all elements, a tensor [1].
 func SumAll(x *Tensor) *Tensor {
 	t := tapeOf("SumAll", x)
-	y := t.Zeroless(1)
+	y := t.Empty(1)
 	t.backend.SumRows(y.value, x.value, x.Len(), 1, 1, false)
 	t.record(sumGrad, y, x)
 	return y
@@ -194,5 +208,5 @@ func sumGrad(t *Tape, n *node) {
 	}
 }
 
-// MeanAll is the mean of all elements, a tensor [1].
-func MeanAll(x *Tensor) *Tensor { return Scale(SumAll(x), 1/float32(max(1, x.Len()))) }
+// MeanAll returns the mean of all elements, a tensor [1]; 0 if there are none.
+func MeanAll(x *Tensor) *Tensor { return MulScalar(SumAll(x), 1/float32(max(1, x.Len()))) }

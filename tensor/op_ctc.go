@@ -1,34 +1,36 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"cmp"
 
-// CTCOptions follows torch.nn.CTCLoss.
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// CTCOptions are those of torch.nn.CTCLoss.
 type CTCOptions struct {
-	Blank int  // the class that stands for no label
-	Sum   bool // a row counts by its whole loss, not by its loss divided by its number of labels
+	Blank int  // the class of no label, 0 to V-1
+	Sum   bool // do not divide the loss of a row by its number of labels
 }
 
-// CTC is the connectionist temporal classification loss (Graves et al. 2006):
-// -log of the probability that the steps of a row, each drawn from the softmax
-// of its logits, spell the row's labels once repeats are merged and blanks
-// dropped. logits [B,T,V] are raw and may know their lengths; labels [B,L], with
-// lengths of their own, are classes other than the blank. The mean over rows,
-// each divided by its number of labels, is torch's default; a row without
-// labels is divided by 1.
+// CTC returns the connectionist temporal classification loss (Graves et al. 2006):
+// -log of the probability that the steps of a row, each drawn from the softmax of
+// its logits, spell the row's labels after repeats are merged and blanks removed.
+// logits [B,T,V] are not normalised and may carry lengths; labels [B,L], which may
+// carry lengths too, are classes other than the blank. As torch's default, loss [1] is
+// the mean over rows, each divided by its number of labels (by 1 if it has none).
 //
-// A row needs as many steps as labels, and one more between equal neighbours.
-// One that has fewer cannot be spelled: it counts as 0 in the mean, has no
-// gradient (torch's zero_infinity) and is listed in short, which is nil
-// when all rows fit. The gradient past each row's length is exactly zero.
+// A row needs [CTCSteps] steps. One that has fewer counts as 0 in the mean, has no
+// gradient (torch's zero_infinity) and is listed in short, which is nil if all rows
+// fit. The gradient past the length of a row is exactly zero.
+//
+// CTC panics with a [*ShapeError] if shapes do not fit, or Blank or a label is not
+// a class.
 func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int) {
 	t := tapeOf("CTC", logits)
-	if labels.tapeOf("CTC") != t {
-		failf("CTC", "logits and labels live on different tapes")
-	}
-	if o == nil {
-		o = &CTCOptions{}
-	}
-	if logits.rank != 3 || logits.seq != nil && logits.seq.timeMajor || labels.rank != 2 || labels.dims[0] != logits.dims[0] {
+	labels.check("CTC", t)
+	checkBatch("CTC", logits)
+	o = cmp.Or(o, &CTCOptions{})
+	if labels.rank != 2 || labels.dims[0] != logits.dims[0] {
 		failf("CTC", "needs logits [B,T,V] and labels [B,L], got %s and %v", describe(logits), labels.dims[:labels.rank])
 	}
 	s := t.specs.ctc.put(device.CTCSpec{B: logits.dims[0], T: logits.dims[1], V: logits.dims[2], L: labels.dims[1], Logits: logits.value,
@@ -50,21 +52,12 @@ func CTC(logits *Tensor, labels *Ints, o *CTCOptions) (loss *Tensor, short []int
 			short = append(short, b)
 		}
 	}
-	loss = t.Zeroless(1)
-	s.Value = loss.value
-	if n := t.record(ctcGrad, loss, logits); n != nil {
-		s.DLogits = t.arena.alloc(logits.Len())
-		n.spec = s
-	}
+	loss, grads := t.scalar(logits)
+	s.Value, s.DLogits = loss.value, grads[0]
 	t.backend.CTC(s)
 	return loss, short
 }
 
-// CTCSteps is the fewest steps that can spell these labels.
+// CTCSteps returns the smallest number of steps that can spell labels: their number,
+// and one more for each pair of equal neighbours.
 func CTCSteps(labels []int32) int { return device.CTCSteps(labels) }
-
-func ctcGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		t.backend.AddScaled(dx, n.spec.(*device.CTCSpec).DLogits, n.out.grad, acc)
-	}
-}

@@ -2,24 +2,27 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// Embed gathers rows of table [V,D] by ids [...] into [...,D]. The row of the
-// id padding gets no gradient (-1: every row does). An id outside 0..V-1 panics.
+// Embed returns the rows of table [V,D] that ids [...] select, [...,D]
+// (torch.nn.functional.embedding). The row of the id padding gets no gradient; -1
+// means that every row does. It panics with a [*ShapeError] for an id outside 0 to
+// V-1.
 func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	table.live("Embed")
-	t := ids.tapeOf("Embed")
+	t := ids.tape
+	ids.check("Embed", t)
 	if table.rank != 2 {
 		failf("Embed", "needs a table [V,D], got %s", describe(table))
 	}
 	v, d := table.dims[0], table.dims[1]
 	for i, id := range ids.v {
 		if id < 0 || int(id) >= v {
-			failf("Embed", "id %d at place %d is outside the table %s", id, i, describe(table))
+			failf("Embed", "id %d at position %d is outside the table %s", id, i, describe(table))
 		}
 	}
 	dims := ids.dims
 	dims[ids.rank] = d
-	y := t.Zeroless(dims[:ids.rank+1]...)
-	y.seq = ids.seq
+	y := t.Empty(dims[:ids.rank+1]...)
+	y.seq = ids.seq // ids are never time-major
 	s := t.specs.embed.put(device.EmbedSpec{Table: table.value, V: v, D: d, IDs: ids.on, Padding: int32(padding), Y: y.value})
 	t.backend.Embed(s)
 	t.record(embedGrad, y, table).keeps(s)
@@ -34,16 +37,17 @@ func embedGrad(t *Tape, n *node) {
 	}
 }
 
-func (x *Ints) tapeOf(op string) *Tape {
-	if x.epoch != x.tape.epoch {
-		failf(op, "ids are used after their tape was reset")
+// check panics unless x is on tape t and was made after its last Reset.
+func (x *Ints) check(op string, t *Tape) {
+	if x.tape != t || x.epoch != t.epoch {
+		failf(op, "ids are on another tape, or used after their tape was reset")
 	}
-	return x.tape
 }
 
-// LayerNorm normalises the last dimension to mean 0 and variance 1 (biased, eps
-// inside the root), then scales by gamma and shifts by beta, both [F] (Ba et
-// al. 2016; torch.nn.functional.layer_norm).
+// LayerNorm normalises the last dimension of x [...,F] to mean 0 and variance 1
+// (biased, with eps inside the root), then multiplies by gamma and adds beta, both
+// [F] (Ba et al. 2016; torch.nn.functional.layer_norm). It panics with a
+// [*ShapeError] if shapes do not fit.
 func LayerNorm(x, gamma, beta *Tensor, eps float32) *Tensor {
 	t := tapeOf("LayerNorm", x, gamma, beta)
 	f := x.dims[x.rank-1]
@@ -66,25 +70,23 @@ func layerNormGrad(t *Tape, n *node) {
 	t.backend.NormGrad(s)
 }
 
-// Softmax is the softmax along the last dimension. With lengths (nil: none),
-// one for each index of the first dimension, only the first lengths[b] columns
-// of its rows take part and the others are zero; a length of 0 gives all zeros.
+// Softmax returns the softmax of x [...,F] along the last dimension. With lengths,
+// one for each index of the first dimension of two or more, only the first lengths[b]
+// columns of its rows take part and the others are zero, so a length of 0 gives
+// zeros; nil means F. It panics with a [*ShapeError] if lengths do not fit.
 func Softmax(x *Tensor, lengths []int32) *Tensor { return softmax("Softmax", x, lengths, false) }
 
-// LogSoftmax is the logarithm of the softmax along the last dimension.
+// LogSoftmax returns the logarithm of the softmax along the last dimension.
 func LogSoftmax(x *Tensor) *Tensor { return softmax("LogSoftmax", x, nil, true) }
 
 func softmax(op string, x *Tensor, lengths []int32, log bool) *Tensor {
 	t := tapeOf(op, x)
-	s := t.specs.softmax.put(device.SoftmaxSpec{Rows: x.rows(), Cols: x.dims[x.rank-1], X: x.value, Log: log})
-	if lengths != nil {
-		if len(lengths) != x.dims[0] || x.rank < 2 {
-			failf(op, "input %s needs %d lengths, got %d", describe(x), x.dims[0], len(lengths))
-		}
-		s.Lens, s.RowsPerLen = t.lengths(lengths), s.Rows/max(x.dims[0], 1)
+	if lengths != nil && x.rank < 2 {
+		failf(op, "lengths need two dimensions, got %s", describe(x))
 	}
 	y := t.like(x)
-	s.Y = y.value
+	s := t.specs.softmax.put(device.SoftmaxSpec{Rows: x.rows(), Cols: x.dims[x.rank-1], X: x.value, Y: y.value, Log: log,
+		Lens: t.lengths(op, lengths, x.dims[0]), RowsPerLen: x.rows() / max(x.dims[0], 1)})
 	t.backend.Softmax(s)
 	t.record(softmaxGrad, y, x).keeps(s)
 	return y
@@ -98,25 +100,27 @@ func softmaxGrad(t *Tape, n *node) {
 	}
 }
 
-// Last is each row's last true step: [B,T,F] to [B,F]. With lengths on the
-// tensor padding is never taken; a row of length 0 gives zeros.
+// LastStep returns the last true step of each row: [B,T,F] to [B,F]. A row of length
+// 0 gives zeros. It panics with a [*ShapeError] if x is not a batch [B,T,F], as do
+// [MeanPool] and [MaxPool].
 //
-// For a bidirectional layer this is the forward direction's end joined with the
-// backward direction's first step; use the final state for both ends.
-func Last(x *Tensor) *Tensor { return pool("Last", device.PoolLast, x) }
+// Of the output of a bidirectional layer this is the last step of the forward
+// direction and the first one of the backward direction; the final state has the
+// last step of both.
+func LastStep(x *Tensor) *Tensor { return pool("LastStep", device.PoolLast, x) }
 
-// Mean is the mean over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
-func Mean(x *Tensor) *Tensor { return pool("Mean", device.PoolMean, x) }
+// MeanPool returns the mean over the true steps of each row: [B,T,F] to [B,F]. A row
+// of length 0 gives zeros.
+func MeanPool(x *Tensor) *Tensor { return pool("MeanPool", device.PoolMean, x) }
 
-// Max is the maximum over each row's true steps: [B,T,F] to [B,F]; zeros for an empty row.
-func Max(x *Tensor) *Tensor { return pool("Max", device.PoolMax, x) }
+// MaxPool returns the maximum over the true steps of each row: [B,T,F] to [B,F]. A
+// row of length 0 gives zeros.
+func MaxPool(x *Tensor) *Tensor { return pool("MaxPool", device.PoolMax, x) }
 
 func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 	t := tapeOf(op, x)
-	if x.rank != 3 || x.seq != nil && x.seq.timeMajor {
-		failf(op, "needs a batch [B,T,F], got %s", describe(x))
-	}
-	y := t.Zeroless(x.dims[0], x.dims[2])
+	checkBatch(op, x)
+	y := t.Empty(x.dims[0], x.dims[2])
 	s := t.specs.pool.put(device.PoolSpec{Kind: kind, B: x.dims[0], T: x.dims[1], F: x.dims[2], X: x.value, Y: y.value, Lens: x.lens()})
 	if kind == device.PoolMax {
 		s.Arg = t.numbers.alloc(y.Len())

@@ -1,9 +1,14 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"slices"
 
-// Linear is y = x·wᵀ + b along the last dimension: x [...,I], w [O,I], b [O] or
-// nil, y [...,O] (torch.nn.functional.linear).
+	"github.com/carousel-ml/carousel/internal/device"
+)
+
+// Linear returns y = x·wᵀ + b along the last dimension: x [...,I], w [O,I], b [O] or
+// nil, y [...,O] (torch.nn.functional.linear). It panics with a [*ShapeError] if
+// shapes do not fit.
 func Linear(x, w, b *Tensor) *Tensor {
 	t := tapeOf("Linear", x, w, b)
 	if w.rank != 2 || x.dims[x.rank-1] != w.dims[1] {
@@ -14,12 +19,9 @@ func Linear(x, w, b *Tensor) *Tensor {
 	}
 	d := x.dims
 	d[x.rank-1] = w.dims[0]
-	y := t.Zeroless(d[:x.rank]...)
-	y.seq = x.seq
-	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value}
-	if b != nil {
-		s.Bias = b.value
-	}
+	y := t.Empty(d[:x.rank]...)
+	y.layout = x.layout
+	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory()}
 	s.Cache, _, s.Version = t.rest(s.M, w)
 	t.gemm(s)
 	t.record(linearGrad, y, x, w, b)
@@ -42,16 +44,12 @@ func linearGrad(t *Tape, n *node) {
 	}
 }
 
-// MatMul is the product of the last two dimensions for each leading index:
-// a [...,M,K] and b [...,K,N], or [...,N,K] with transB, give [...,M,N]. The
-// leading dimensions must be equal.
+// MatMul returns the matrix product of the last two dimensions for each index of the
+// others, which must be equal (torch.bmm): a [...,M,K] and b [...,K,N], or [...,N,K]
+// with transB, give [...,M,N]. It panics with a [*ShapeError] if shapes do not fit.
 func MatMul(a, b *Tensor, transB bool) *Tensor {
 	t := tapeOf("MatMul", a, b)
-	ok := a.rank >= 2 && a.rank == b.rank
-	for i := 0; ok && i < a.rank-2; i++ {
-		ok = a.dims[i] == b.dims[i]
-	}
-	if !ok {
+	if a.rank < 2 || a.rank != b.rank || !slices.Equal(a.dims[:a.rank-2], b.dims[:b.rank-2]) {
 		failf("MatMul", "needs equal leading dimensions, got %s and %s", describe(a), describe(b))
 	}
 	k, kb, nn := a.dims[a.rank-1], b.dims[b.rank-2], b.dims[b.rank-1]
@@ -63,7 +61,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	}
 	d := a.dims
 	d[a.rank-1] = nn
-	y := t.Zeroless(d[:a.rank]...)
+	y := t.Empty(d[:a.rank]...)
 	m := a.dims[a.rank-2]
 	s := batched(m, nn, k, leading(a))
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
@@ -94,12 +92,12 @@ func matMulGrad(t *Tape, n *node) {
 	}
 }
 
-// batched is a product of dense matrices laid one after the other.
+// batched returns the spec of a product for each of batch dense matrices.
 func batched(m, n, k, batch int) device.GemmSpec {
 	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, StrideA: m * k, StrideB: k * n, StrideC: m * n}
 }
 
-// leading is the product of all but the last two dimensions.
+// leading returns the product of all but the last two dimensions.
 func leading(x *Tensor) int {
 	n := 1
 	for _, d := range x.dims[:x.rank-2] {

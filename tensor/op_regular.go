@@ -1,56 +1,48 @@
 package tensor
 
-// Use is a parameter as a tensor of the tape, for operations that need one.
-func (t *Tape) Use(p *Param) *Tensor {
-	p.live("Use")
-	y := t.Zeroless(p.dims[:p.rank]...)
+// Param copies a parameter to a tensor on the tape, for operations whose operands
+// must be on a tape. Gradients are added to the parameter's.
+func (t *Tape) Param(p *Param) *Tensor {
+	p.live("Param")
+	y := t.Empty(p.dims[:p.rank]...)
 	t.backend.Copy(y.value, p.value, false)
-	t.record(useGrad, y, &p.Tensor)
+	t.record(copyGrad, y, &p.Tensor)
 	return y
 }
 
-func useGrad(t *Tape, n *node) {
-	if dp, acc := n.in[0].into(); !dp.Zero() {
-		t.backend.Copy(dp, n.out.grad, acc)
-	}
-}
-
-// DropoutSequence is [Dropout] of a time-major batch [T,B,F] with one mask a
-// row for all its steps (Gal and Ghahramani 2016: variational; Merity et al.
-// 2018: locked). A row's mask depends on its place in the batch as given, not on
-// anyone's length.
+// DropoutSequence applies [Dropout] to a time-major batch [T,B,F] with one mask per
+// row for all of its steps: variational (Gal and Ghahramani 2016) or locked dropout
+// (Merity et al. 2018). The mask of a row depends on its place in the batch before
+// [TimeMajor], not on lengths. It panics with a [*ShapeError] unless x is time-major
+// and 0 <= p < 1.
 func DropoutSequence(x *Tensor, p float32) *Tensor {
 	t := tapeOf("DropoutSequence", x)
-	if x.rank != 3 || x.seq != nil && !x.seq.timeMajor {
-		failf("DropoutSequence", "needs a time-major batch [T,B,F], got %s", describe(x))
-	}
-	if !(p >= 0 && p < 1) {
-		failf("DropoutSequence", "probability must be in [0,1), got %v", p)
-	}
-	if p == 0 || t.mode != Train {
+	checkTime("DropoutSequence", x)
+	if !t.drop("DropoutSequence", p) {
 		return x
 	}
-	ones := t.Zeroless(1, x.dims[1], x.dims[2])
+	ones := t.Empty(1, x.dims[1], x.dims[2])
 	t.backend.Fill(ones.value, 1)
 	mask := Dropout(ones, p)
 	return Mul(x, t.stateIn("mask", mask, x, mask, 0))
 }
 
-// ActivityPenalty is weight times the mean of y² over the true steps of y
-// [B,T,F]: the activation regularisation (AR) of Merity et al. 2018, to be added
-// to a loss.
+// ActivityPenalty returns weight times the mean of y² over the true steps of y
+// [B,T,F], a tensor [1] to add to a loss: the activation regularisation (AR) of
+// Merity et al. 2018. It panics with a [*ShapeError] if y is not a batch [B,T,F].
 func ActivityPenalty(y *Tensor, weight float32) *Tensor {
 	t := tapeOf("ActivityPenalty", y)
-	checkPenalty("ActivityPenalty", y)
-	return Scale(MSE(y, t.Zeros(y.dims[:y.rank]...), nil), weight)
+	checkBatch("ActivityPenalty", y)
+	return MulScalar(MSE(y, t.Zeros(y.dims[:y.rank]...), nil), weight)
 }
 
-// TemporalPenalty is weight times the mean of (y[t+1]-y[t])² over the true steps
-// of y [B,T,F]: the temporal activation regularisation (TAR) of Merity et al.
-// 2018. Sequences of fewer than two steps count nothing.
+// TemporalPenalty returns weight times the mean of (y[t+1]-y[t])² over the true
+// steps of y [B,T,F], a tensor [1] to add to a loss: the temporal activation
+// regularisation (TAR) of Merity et al. 2018. Rows of fewer than two steps do not
+// count. It panics with a [*ShapeError] if y is not a batch [B,T,F].
 func TemporalPenalty(y *Tensor, weight float32) *Tensor {
 	t := tapeOf("TemporalPenalty", y)
-	checkPenalty("TemporalPenalty", y)
+	checkBatch("TemporalPenalty", y)
 	B, T := y.dims[0], y.dims[1]
 	if T < 2 {
 		return t.Zeros(1)
@@ -63,11 +55,5 @@ func TemporalPenalty(y *Tensor, weight float32) *Tensor {
 		}
 		d.seq = t.sequence("TemporalPenalty", pairs, B, T-1)
 	}
-	return Scale(MSE(d, t.Zeros(d.dims[:d.rank]...), nil), weight)
-}
-
-func checkPenalty(op string, y *Tensor) {
-	if y.rank != 3 || y.seq != nil && y.seq.timeMajor {
-		failf(op, "needs a batch [B,T,F], got %s", describe(y))
-	}
+	return MulScalar(MSE(d, t.Zeros(d.dims[:d.rank]...), nil), weight)
 }

@@ -1,35 +1,32 @@
 package tensor
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// Direction is one direction of one layer: its parameters by kind, as
-// [cell.Params] has them, and the slot of its state. Those that the cell or an
-// option does not use are nil.
+// Direction is one direction of one layer.
 type Direction struct {
-	Params  [cell.NumParams]*Tensor
-	Reverse bool
-	Slot    int // index into the first dimension of the states
+	Params  [cell.NumParams]*Tensor // by kind, with the shapes of [cell.Params]; nil where the cell and its options use none
+	Reverse bool                    // from the last step to the first
+	Slot    int                     // index into the first dimension of the states
 }
 
-// Scan runs one recurrent layer over a time-major batch x [T,B,I] and returns
-// [T,B,len(dirs)*O]. Initial states come from the slots of init (nil: zeros),
-// final ones go to the slots of final; options are those of o (nil: none); past a row's length the output is zero
-// and the state stays. A reversed direction begins at each row's true last step.
+// Scan runs one recurrent layer with one or two directions over a time-major batch x
+// [T,B,I] and returns its output [T,B,len(dirs)*O]. Initial states are read from the
+// slots of init (nil: zeros) and final states written to the slots of final, which
+// [Tape.NewState] makes; a nil o is the cell without options. Past the length of a
+// row its output is zero and its state does not change. A reversed direction starts at
+// the last true step of each row. Shapes that do not fit panic with a [*ShapeError].
 func Scan(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, final *State) *Tensor {
 	t := tapeOf("Scan", x, dirs[0].Params[cell.W])
-	if x.rank != 3 || x.seq != nil && !x.seq.timeMajor {
-		failf("Scan", "needs a time-major batch [T,B,I], got %s", describe(x))
-	}
-	if o == nil {
-		o = &noOptions
-	}
-	y := t.Zeroless(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
-	y.seq = x.seq
+	checkTime("Scan", x)
+	o = cmp.Or(o, &noOptions)
+	y := t.Empty(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
+	y.layout = x.layout
 	for i := range dirs {
 		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final)
 	}
@@ -50,7 +47,8 @@ func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, 
 	t.end(x, hn, cn, d, final)
 }
 
-// scanSpec is a scan without what the pass gives it: shape, options and parameters.
+// scanSpec returns the spec of a scan with its shape, options and parameters, but
+// without states and memory.
 func (t *Tape) scanSpec(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *cell.Options, final *State) *device.ScanSpec {
 	s := t.scans.next()
 	O := final.H.dims[2]
@@ -76,8 +74,8 @@ func (t *Tape) scanSpec(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *ce
 	return s
 }
 
-// begin gives a scan its masks' key, initial states and room for final ones, and
-// records it if a gradient is wanted.
+// begin sets a scan's key of dropout masks, its initial states and the memory of its
+// final states, and records it if its result needs a gradient.
 func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, d *Direction, o *cell.Options, init, final *State) (n *node, hn, cn *Tensor) {
 	if s.HDrop > 0 || t.mode == Train && (s.ZoneH > 0 || s.ZoneC > 0) {
 		s.Seed, s.Step, s.Node = t.seed, t.step, t.drops+1
@@ -101,14 +99,14 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 			s.Params[p] = w.value
 		}
 	}
-	hn = t.Zeroless(s.B, s.Out())
+	hn = t.Empty(s.B, s.Out())
 	s.HN = hn.value
 	if final.C != nil {
-		cn = t.Zeroless(s.B, s.CellWidth())
+		cn = t.Empty(s.B, s.CellWidth())
 		s.CN = cn.value
 	}
 	if n = t.record(back, y, all[:]...); n != nil {
-		n.scan, n.outs, n.state = s, [2]*Tensor{hn, cn}, all
+		n.scan, n.outs = s, [2]*Tensor{hn, cn}
 		hn.needs = true
 		if cn != nil {
 			cn.needs = true
@@ -117,7 +115,7 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 	return n, hn, cn
 }
 
-// end puts the final states into their slots.
+// end copies the final states to their slots.
 func (t *Tape) end(x, hn, cn *Tensor, d *Direction, final *State) {
 	t.stateOut(hn, x, final.H, d.Slot)
 	if cn != nil {
@@ -125,7 +123,8 @@ func (t *Tape) end(x, hn, cn *Tensor, d *Direction, final *State) {
 	}
 }
 
-// operands are a scan's input and what else it reads, by kind; nil where there is none.
+// operands are the operands of a node. Those of a scan are its input and then its
+// parameters and initial states by kind; absent ones are nil.
 type operands [1 + cell.NumOperands]*Tensor
 
 func scanGrad(t *Tape, n *node) {
@@ -133,8 +132,7 @@ func scanGrad(t *Tape, n *node) {
 	t.backend.ScanGrad(n.scan)
 }
 
-// scanGradients gives a recorded scan the gradients that have come so far, and
-// places for its own.
+// scanGradients sets the gradients that a recorded scan reads and writes.
 func (n *node) scanGradients() {
 	s := n.scan
 	if n.out.gradSet {
@@ -146,8 +144,8 @@ func (n *node) scanGradients() {
 	if cn := n.outs[1]; cn != nil && cn.gradSet {
 		s.DCN = cn.grad
 	}
-	s.DX, s.DXAcc = n.state[0].into()
-	for p, w := range n.state[1:] {
+	s.DX, s.DXAcc = n.in[0].into()
+	for p, w := range n.in[1:] {
 		s.Grads[p] = w.intoZeroed()
 	}
 }
@@ -161,7 +159,7 @@ func checkDirection(s *device.ScanSpec, d *Direction) {
 	}
 }
 
-// stateIn takes a slot of an initial state, rows in the engine's order.
+// stateIn returns a slot of an initial state, [B,H], rows in sorted order.
 func (t *Tape) stateIn(name string, state, x, like *Tensor, slot int) *Tensor {
 	if state == nil {
 		return nil
@@ -170,18 +168,18 @@ func (t *Tape) stateIn(name string, state, x, like *Tensor, slot int) *Tensor {
 	if !state.sameShape(like) {
 		failf("Scan", "initial %s must be [layers*directions,B,H] %s, got %s", name, describe(like), describe(state))
 	}
-	y := t.Zeroless(like.dims[1], like.dims[2])
+	y := t.Empty(like.dims[1], like.dims[2])
 	t.move(y, state, slotBlock(x, state, slot, false), false)
 	return y
 }
 
-// stateOut puts a final state into its slot, rows in the user's order.
+// stateOut copies a final state to its slot, rows in the user's order.
 func (t *Tape) stateOut(hn, x, final *Tensor, slot int) {
 	t.move(final, hn, slotBlock(x, final, slot, true), true)
 }
 
-// slotBlock moves one slot of a state [slots,B,H], rows in the user's order, to
-// a [B,H] in the engine's order; with put, back.
+// slotBlock moves one slot of a state [slots,B,H], rows in the user's order, to a
+// [B,H] in sorted order or, with put, the other way.
 func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 	B, H := state.dims[1], state.dims[2]
 	s := device.PermuteSpec{Dims: [4]int{1, 1, B, H}, SrcOff: slot * B * H, SrcStride: [4]int{0, 0, H, 1}, DstStride: [4]int{0, 0, H, 1}, RowDim: 2}
@@ -194,8 +192,9 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 	return s
 }
 
-// ScanFloats is how many numbers a training pass of one direction keeps on dev
-// (nil: the [CPU]) for each step of B rows, with the parameters that the options need.
+// ScanFloats returns how many numbers per step of B rows a training pass of one
+// direction keeps on dev (nil: the [CPU]): of a cell with hidden units, projection to
+// proj numbers (0: none), layer normalisation if norm, and options o.
 func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o cell.Options) int {
 	s := device.ScanSpec{Cell: kind, B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
 	if norm {
@@ -205,5 +204,5 @@ func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int,
 		s.T = steps
 		return dev.orCPU().backend.ScanWork(&s)
 	}
-	return (work(1+cacheLine) - work(1)) / cacheLine // what is only there once, and what rounds up to a line, cancels out
+	return (work(1+cacheLine) - work(1)) / cacheLine // memory for the whole pass and rounding to cache lines cancel out
 }

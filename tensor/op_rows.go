@@ -1,17 +1,15 @@
 package tensor
 
-// Rows is rows lo to hi of a parameter [N,...] as a tensor of the tape that
-// shares its memory: what flows back is added to the parameter's gradient, and
-// the other rows are not touched.
+// Rows returns rows lo to hi-1 of a parameter [N,...] as a tensor on the tape that
+// shares the parameter's memory: [hi-lo,...]. Gradients are added to those rows of
+// the parameter's gradient. It panics with a [*ShapeError] unless 0 <= lo <= hi <= N.
 func (t *Tape) Rows(p *Param, lo, hi int) *Tensor {
 	p.live("Rows")
 	if lo < 0 || hi < lo || hi > p.dims[0] {
 		failf("Rows", "[%d,%d) of a parameter %s", lo, hi, describe(&p.Tensor))
 	}
 	row := p.Len() / p.dims[0]
-	y := t.tensors.next()
-	y.tape, y.epoch = t, t.epoch
-	y.dims, y.rank = p.dims, p.rank
+	y := t.tensor(p.dims[:p.rank]...)
 	y.dims[0] = hi - lo
 	y.within = p
 	y.value = p.value.Slice(lo*row, hi*row)

@@ -2,14 +2,14 @@ package tensor
 
 import "github.com/carousel-ml/carousel/internal/device"
 
-// Reshape gives x's elements another shape of the same size; one dimension may
-// be -1. The result shares x's memory. Lengths do not survive unless the first
-// two dimensions stay as they are.
+// Reshape returns x with another shape of the same size; one dimension may be -1,
+// which is computed from the others. The result shares x's memory. It carries x's
+// lengths only if the first two dimensions stay the same. It panics with a
+// [*ShapeError] if the sizes differ.
 func Reshape(x *Tensor, dims ...int) *Tensor {
 	t := tapeOf("Reshape", x)
-	y := t.tensors.next()
-	y.tape, y.epoch, y.value = t, t.epoch, x.value
-	y.rank = copy(y.dims[:], dims)
+	y := t.tensor(dims...)
+	y.value = x.value
 	known, open := 1, -1
 	for i := range y.rank {
 		if y.dims[i] == -1 && open < 0 {
@@ -26,21 +26,21 @@ func Reshape(x *Tensor, dims ...int) *Tensor {
 		failf("Reshape", "%s does not fit %s", describe(x), describe(y))
 	}
 	if x.seq != nil && x.rank > 1 && y.rank > 1 && x.dims[0] == y.dims[0] && x.dims[1] == y.dims[1] {
-		y.seq = x.seq
+		y.layout = x.layout
 	}
-	t.record(reshapeGrad, y, x)
+	t.record(copyGrad, y, x)
 	return y
 }
 
-func reshapeGrad(t *Tape, n *node) {
+func copyGrad(t *Tape, n *node) {
 	if dx, acc := n.in[0].into(); !dx.Zero() {
 		t.backend.Copy(dx, n.out.grad, acc)
 	}
 }
 
-// move makes y of elements of x at other places, as s says. On the way back
-// gradients go where the elements came from. whole says that these are all of
-// x, each once: then the first gradient is copied and not added.
+// move copies elements of x to other places in y, as s describes; the backward pass
+// moves gradients the other way. whole means that all elements of x are copied, each
+// once: then the first gradient is copied, not added.
 func (t *Tape) move(y, x *Tensor, s device.PermuteSpec, whole bool) {
 	s.Src, s.Dst = x.value, y.value
 	back := partGrad
@@ -65,28 +65,27 @@ func partGrad(t *Tape, n *node) {
 func (t *Tape) moveBack(n *node, dx device.Buffer, acc bool) {
 	s := n.spec.(*device.PermuteSpec)
 	s.Src, s.Dst, s.Acc = n.out.grad, dx, acc
-	turn(s)
+	reverse(s)
 	t.backend.Permute(s)
 }
 
-// turn swaps the two sides of a move.
-func turn(s *device.PermuteSpec) {
+// reverse exchanges the source and the destination of a move.
+func reverse(s *device.PermuteSpec) {
 	s.SrcOff, s.DstOff = s.DstOff, s.SrcOff
 	s.SrcStride, s.DstStride = s.DstStride, s.SrcStride
 	s.RowsDst = !s.RowsDst
 }
 
-// around collapses a shape to [before, size of axis, after].
+// around reduces a shape to [before, size of axis, after].
 func around(x *Tensor, axis int) (before, size, after int) {
-	before, size, after = 1, x.dims[axis], 1
-	for i := range x.rank {
-		if i < axis {
-			before *= x.dims[i]
-		} else if i > axis {
-			after *= x.dims[i]
-		}
+	before, after = 1, 1
+	for _, d := range x.dims[:axis] {
+		before *= d
 	}
-	return before, size, after
+	for _, d := range x.dims[axis+1 : x.rank] {
+		after *= d
+	}
+	return before, x.dims[axis], after
 }
 
 func checkAxis(op string, x *Tensor, axis int) int {
@@ -100,8 +99,9 @@ func checkAxis(op string, x *Tensor, axis int) int {
 	return a
 }
 
-// Slice is x[..., lo:hi, ...] along an axis (negative: from the end). Lengths
-// survive a slice of any axis but the first two.
+// Slice returns a copy of x[..., lo:hi, ...] along an axis (negative: from the end).
+// It carries x's lengths unless the axis is one of the first two. It panics with a
+// [*ShapeError] unless 0 <= lo <= hi <= the size of the axis.
 func Slice(x *Tensor, axis, lo, hi int) *Tensor {
 	t := tapeOf("Slice", x)
 	axis = checkAxis("Slice", x, axis)
@@ -110,9 +110,9 @@ func Slice(x *Tensor, axis, lo, hi int) *Tensor {
 	}
 	d := x.dims
 	d[axis] = hi - lo
-	y := t.Zeroless(d[:x.rank]...)
+	y := t.Empty(d[:x.rank]...)
 	if axis > 1 {
-		y.seq = x.seq
+		y.layout = x.layout
 	}
 	t.move(y, x, sliceBlock(x, axis, lo, hi), false)
 	return y
@@ -125,9 +125,9 @@ func sliceBlock(x *Tensor, axis, lo, hi int) device.PermuteSpec {
 		SrcStride: [4]int{0, 0, size * after, 1}, DstStride: [4]int{0, 0, (hi - lo) * after, 1}}
 }
 
-// Concat joins tensors along an axis (negative: from the end); all other
-// dimensions must be equal. Lengths come from the first tensor, unless the axis
-// is one of the first two.
+// Concat joins tensors along an axis (negative: from the end). The result carries
+// the lengths of the first tensor, unless the axis is one of the first two. It panics
+// with a [*ShapeError] if other dimensions differ.
 func Concat(axis int, xs ...*Tensor) *Tensor {
 	t := tapeOf("Concat", xs...)
 	axis = checkAxis("Concat", xs[0], axis)
@@ -136,36 +136,37 @@ func Concat(axis int, xs ...*Tensor) *Tensor {
 		e := x.dims
 		e[axis] = xs[0].dims[axis]
 		if x.rank != xs[0].rank || e != xs[0].dims {
-			failf("Concat", "%s and %s differ beside axis %d", describe(xs[0]), describe(x), axis)
+			failf("Concat", "%s and %s differ in other axes than %d", describe(xs[0]), describe(x), axis)
 		}
 		d[axis] += x.dims[axis]
 	}
-	y := t.Zeroless(d[:xs[0].rank]...)
+	y := t.Empty(d[:xs[0].rank]...)
 	if axis > 1 {
-		y.seq = xs[0].seq
+		y.layout = xs[0].layout
 	}
 	at := 0
-	for _, x := range xs { // one node a part: each knows its place in y
+	for _, x := range xs { // one node per part
 		s := sliceBlock(y, axis, at, at+x.dims[axis])
-		turn(&s)
+		reverse(&s)
 		t.move(y, x, s, true)
 		at += x.dims[axis]
 	}
 	return y
 }
 
-// Transpose swaps two axes (negative: from the end). Lengths do not survive.
+// Transpose exchanges two axes (negative: from the end). The result carries no
+// lengths. It panics with a [*ShapeError] if x has no such axis.
 func Transpose(x *Tensor, i, j int) *Tensor {
 	t := tapeOf("Transpose", x)
 	i, j = checkAxis("Transpose", x, i), checkAxis("Transpose", x, j)
 	d := x.dims
 	d[i], d[j] = d[j], d[i]
-	y := t.Zeroless(d[:x.rank]...)
+	y := t.Empty(d[:x.rank]...)
 	t.move(y, x, transposeBlock(x, i, j), true)
 	return y
 }
 
-// transposeBlock walks x in the order of the result.
+// transposeBlock moves x to the result of a transposition, in the result's order.
 func transposeBlock(x *Tensor, i, j int) device.PermuteSpec {
 	var stride [maxRank]int
 	n := 1
@@ -186,8 +187,9 @@ func transposeBlock(x *Tensor, i, j int) device.PermuteSpec {
 	return s
 }
 
-// Repeat inserts a new axis of size n before axis and copies x along it: a [B,F]
-// repeated at axis 1 becomes [B,n,F].
+// Repeat inserts a new axis of size n before axis and copies x along it: [B,F]
+// repeated at axis 1 is [B,n,F]. The result carries no lengths. It panics with a
+// [*ShapeError] if n is negative, x has no such axis, or it has four already.
 func Repeat(x *Tensor, axis, n int) *Tensor {
 	t := tapeOf("Repeat", x)
 	if axis < 0 || axis > x.rank || x.rank == maxRank || n < 0 {
@@ -197,7 +199,7 @@ func Repeat(x *Tensor, axis, n int) *Tensor {
 	copy(d[:], x.dims[:axis])
 	d[axis] = n
 	copy(d[axis+1:], x.dims[axis:x.rank])
-	y := t.Zeroless(d[:x.rank+1]...)
+	y := t.Empty(d[:x.rank+1]...)
 	before, n, after := around(y, axis)
 	t.move(y, x, device.PermuteSpec{Dims: [4]int{1, before, n, after}, SrcStride: [4]int{0, after, 0, 1}, DstStride: [4]int{0, n * after, after, 1}}, false)
 	return y

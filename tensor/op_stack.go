@@ -1,41 +1,43 @@
 package tensor
 
 import (
+	"cmp"
+
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// mostScans is the most directions of all layers that are offered to a device at once.
+// mostScans is the largest number of scans (layers times directions) that are
+// offered to a device at once.
 const mostScans = 32
 
-// stack is layers that the device takes at once. The nodes of its scans lie side
-// by side: whichever comes first on the way back runs them all, since the
-// gradients of the last layer and of all final states are there by then.
+// stack is several layers that the device runs as a whole. The nodes of its scans
+// are adjacent: the first of them in the backward pass runs all, since by then the
+// gradients of the last layer and of all final states are complete.
 type stack struct {
 	device.StackSpec
 	scans [mostScans]*device.ScanSpec
-	nodes [mostScans]*node // nil: of no gradient
+	nodes [mostScans]*node // nil for a scan that needs no gradient
 	done  bool
 }
 
-// TakesStacks says whether there is any use in offering the device a [ScanStack].
+// TakesStacks reports whether the device may accept a [ScanStack].
 func (d *Device) TakesStacks() bool {
 	_, ok := d.backend.(device.StackScanner)
 	return ok
 }
 
-// ScanStack offers the device layers that feed each other with nothing between
-// them, each of so many directions, and reports whether it took them. Then y is
-// the last layer's output; else nothing has happened, and [Scan] does each layer.
+// ScanStack offers the device a whole stack of layers, each with 1 or 2 directions,
+// whose output is directly the next layer's input, and reports whether it ran them:
+// then y is the last layer's output. Otherwise nothing has changed, and the layers are
+// to be run by [Scan], whose arguments these are.
 func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *cell.Options, init, final *State) (y *Tensor, ok bool) {
 	t := tapeOf("ScanStack", x, dirs[0].Params[cell.W])
 	b, ok := t.backend.(device.StackScanner)
 	if !ok || t.tracing || len(dirs) > mostScans || len(dirs) < 2 {
 		return nil, false
 	}
-	if o == nil {
-		o = &noOptions
-	}
+	o = cmp.Or(o, &noOptions)
 	st := t.stacks.next()
 	st.Scans, st.Dirs = st.scans[:len(dirs)], directions
 	width := directions * final.H.dims[2]
@@ -58,8 +60,8 @@ func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *c
 	for layer := 0; layer < len(dirs); layer += directions {
 		out := t.between(x, width)
 		if layer == last {
-			y = t.Zeroless(x.dims[0], x.dims[1], width)
-			y.seq = x.seq
+			y = t.Empty(x.dims[0], x.dims[1], width)
+			y.layout = x.layout
 			out = y
 		}
 		for k := layer; k < layer+directions; k++ {
@@ -79,11 +81,10 @@ func ScanStack(kind cell.Kind, x *Tensor, dirs []Direction, directions int, o *c
 	return y, true
 }
 
-// between stands for the output of a layer that only the device sees.
+// between returns a tensor without memory for an output that only the device uses.
 func (t *Tape) between(x *Tensor, width int) *Tensor {
-	y := t.tensors.next()
-	y.tape, y.epoch, y.seq = t, t.epoch, x.seq
-	y.dims, y.rank = [maxRank]int{x.dims[0], x.dims[1], width}, 3
+	y := t.tensor(x.dims[0], x.dims[1], width)
+	y.layout = x.layout
 	return y
 }
 

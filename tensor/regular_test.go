@@ -58,7 +58,7 @@ func TestPenaltiesGradients(t *testing.T) {
 		v[i] = float32(math.Sin(float64(v[i])))
 	}
 	tensortest.CheckGrad(t, slab, func(tape *tensor.Tape) *tensor.Tensor {
-		y := tensor.Linear(tape.Sequences(v, lengths, 3, 4, 2), tape.Use(m.W), nil)
+		y := tensor.Linear(tape.Sequences(v, lengths, 3, 4, 2), tape.Param(m.W), nil)
 		return tensor.Add(tensor.ActivityPenalty(y, 1), tensor.TemporalPenalty(y, 2))
 	})
 }

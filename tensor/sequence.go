@@ -6,20 +6,18 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// sequence is what a padded batch knows of its rows. The recurrent engine works
-// time-major on rows sorted by length, longest first, so that the rows still
-// inside their sequence are always the first ones.
+// sequence holds the lengths of the rows of a padded batch. The recurrent engine
+// works time-major on rows sorted by length, longest first, so the rows that have
+// not ended at a step are always the first ones.
 type sequence struct {
-	lengths   []int32 // [B], in the user's order; nil: every row is T long
-	order     []int32 // [B], the user's row at each sorted place
-	sorted    []int32 // [B], lengths by sorted place
-	active    []int32 // [T], rows still inside their sequence at t
-	on        struct{ lengths, order, sorted, active device.Ints }
-	timeMajor bool // the tensor is [T,B,F] in sorted order
-	flipped   *sequence
+	lengths []int32 // [B], in the user's order
+	order   []int32 // [B], the user's row at each sorted place
+	sorted  []int32 // [B], lengths by sorted place
+	active  []int32 // [T], the number of rows longer than t
+	on      struct{ lengths, order, sorted, active device.Ints }
 }
 
-// sequence checks lengths and sorts them.
+// sequence checks and sorts the lengths of B rows of T steps.
 func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 	if len(lengths) != B {
 		failf(op, "%d rows need %d lengths, got %d", B, B, len(lengths))
@@ -33,8 +31,6 @@ func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 	all := t.ints.alloc(3*B + T)
 	s.lengths, s.order, s.sorted, s.active = all[:B:B], all[B:2*B], all[2*B:3*B], all[3*B:]
 	copy(s.lengths, lengths)
-	// A counting sort by length: active counts rows longer than t, which is
-	// also where the rows of the next shorter length begin.
 	clear(s.active)
 	for _, n := range s.lengths {
 		for i := range n {
@@ -53,7 +49,7 @@ func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 	return s
 }
 
-// length is that of row b, or T where every row is so long.
+// length returns the length of row b; s may be nil, then it is T.
 func (s *sequence) length(b, T int) int {
 	if s == nil {
 		return T
@@ -61,22 +57,28 @@ func (s *sequence) length(b, T int) int {
 	return int(s.lengths[b])
 }
 
-// flip is the same rows in the other layout.
-func (t *Tape) flip(s *sequence) *sequence {
-	if s.flipped == nil {
-		f := t.seqs.next()
-		*f = *s
-		f.timeMajor = !s.timeMajor
-		f.flipped, s.flipped = s, f
+// checkBatch panics unless x is a batch [B,T,F].
+func checkBatch(op string, x *Tensor) {
+	if x.rank != 3 || x.timeMajor {
+		failf(op, "needs a batch [B,T,F], not time-major, got %s", describe(x))
 	}
-	return s.flipped
 }
 
-// TimeMajor turns [B,T,F] into the recurrent engine's [T,B,F], rows sorted by
-// length and padding made zero; [BatchMajor] turns it back, in the first order.
+// checkTime panics unless x is a time-major batch [T,B,F].
+func checkTime(op string, x *Tensor) {
+	if x.rank != 3 || x.seq != nil && !x.timeMajor {
+		failf(op, "needs a time-major batch [T,B,F], got %s", describe(x))
+	}
+}
+
+// TimeMajor transposes a batch [B,T,F] to the layout of recurrent layers, [T,B,F].
+// If x carries lengths, rows are sorted by length and padding is set to zero;
+// [BatchMajor] restores the order. It panics with a [*ShapeError] unless x has three
+// dimensions, and if x is a padded batch in that layout already.
 func TimeMajor(x *Tensor) *Tensor { return transposeTime("TimeMajor", x, true) }
 
-// BatchMajor undoes [TimeMajor]. Past each row's length the result is zero.
+// BatchMajor undoes [TimeMajor]: [T,B,F] to [B,T,F]. Past the length of a row the
+// result is zero. It panics as TimeMajor does.
 func BatchMajor(x *Tensor) *Tensor { return transposeTime("BatchMajor", x, false) }
 
 func transposeTime(op string, x *Tensor, toTime bool) *Tensor {
@@ -84,18 +86,17 @@ func transposeTime(op string, x *Tensor, toTime bool) *Tensor {
 	if x.rank != 3 {
 		failf(op, "needs three dimensions, got %s", describe(x))
 	}
-	if x.seq != nil && x.seq.timeMajor == toTime {
+	if x.seq != nil && x.timeMajor == toTime {
 		failf(op, "a padded batch %s already has that layout", describe(x))
 	}
-	y := t.Zeroless(x.dims[1], x.dims[0], x.dims[2])
-	if x.seq != nil {
-		y.seq = t.flip(x.seq)
-	}
+	y := t.Empty(x.dims[1], x.dims[0], x.dims[2])
+	y.layout = layout{x.seq, x.seq != nil && toTime}
 	t.move(y, x, timePermute(x, y, toTime), true)
 	return y
 }
 
-// timePermute moves src to dst, one [B,T,F] and the other [T,B,F]; the loop runs over sorted row, time and feature.
+// timePermute moves src to dst, of which one is [B,T,F] and the other [T,B,F], with
+// loops over sorted row, time and feature.
 func timePermute(src, dst *Tensor, toTime bool) device.PermuteSpec {
 	batch := src
 	if !toTime {

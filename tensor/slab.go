@@ -11,32 +11,33 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// Init sets the initial values of a parameter of shape dims.
+// Init sets w, the elements of a parameter of shape dims, to its initial values,
+// drawn from r.
 type Init func(r *rand.Rand, w []float32, dims []int)
 
-// Param is a trained tensor. [Pack] gives it memory, initial values and its full
-// name; before that it only describes itself. The embedded Tensor is used in
-// operations like any other and lives on no tape.
+// Param is a trained tensor. [Pack] allocates its memory, sets its initial values
+// and completes its name; using it before panics with a [*ShapeError]. The embedded
+// Tensor is an operand like any other and is on no tape.
 type Param struct {
 	Tensor
-	Name    string // after Pack the dotted path, such as "rnn.weight_ih_l0"
-	NoDecay bool   // biases and norms: optimizers keep weight decay off by default
+	Name    string // after Pack with the path, such as "rnn.weight_ih_l0"
+	NoDecay bool   // for biases and norms: by default optimizers apply no weight decay
 	init    Init
 	slab    *Slab
 	index   int // in Slab.Params
 	offset  int
-	derived [2]device.Cache // what the device keeps of the values at rest: for passes forward and backward
+	derived [2]device.Cache // weights at rest, packed for the forward and the backward pass
 }
 
-// fewRows is the most rows of a training pass for which it pays to keep what the
-// device derives from weights: to derive it costs as much as some dozen rows, and
-// the fewer rows a pass has, the more passes there may be between two optimizer steps.
+// fewRows is the largest number of rows of a training pass for which packed weights
+// are cached: packing costs as much as some dozen rows, and the fewer rows a pass has,
+// the more passes there may be between two optimizer steps.
 const fewRows = 512
 
-// rest is where the device may keep what it derives from the weights ws of a pass
-// over so many rows, forward and backward, and the version it must be of. The
-// caches are nil for what is no parameter, or where it would not pay; and for
-// training passes of weights that rest as another kind, whose float32 they train.
+// rest returns the caches of packed weights for a forward and a backward pass with
+// weights ws and that number of rows, and the version of the values. The caches are
+// nil for operands that are not parameters, where caching does not pay, and for
+// training passes of weights that rest as another kind: these use the float32 values.
 func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
 	first := ws[0].param
 	if first == nil || t.mode == Train && (rows > fewRows || first.derived[0].Kind != device.F32) {
@@ -50,26 +51,17 @@ func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, v
 	return &first.derived[0], &first.derived[1], first.slab.edits.Load()
 }
 
-// NewParam describes a parameter; a nil init makes zeros.
+// NewParam returns a parameter with 1 to 4 dimensions of at least 1; others panic
+// with a [*ShapeError]. It has no memory until [Pack]. A nil init means zeros.
 func NewParam(name string, init Init, dims ...int) *Param {
 	p := &Param{Name: name, init: init}
-	if len(dims) == 0 || len(dims) > maxRank {
-		failf("NewParam", "%s: a parameter has 1 to %d dimensions, got %d", name, maxRank, len(dims))
-	}
-	n := 1
-	for _, d := range dims {
-		if d <= 0 {
-			failf("NewParam", "%s: dimensions must be positive, got %v", name, dims)
-		}
-		n *= d
-	}
+	p.value.N = volume("NewParam", "parameter "+name, dims, 1, maxRank)
 	p.rank = copy(p.dims[:], dims)
-	p.value.N = n
 	p.param, p.needs, p.gradSet = p, true, true
 	return p
 }
 
-// T is the parameter as an operand; nil gives nil, for an absent bias.
+// T returns the parameter as an operand; for a nil p, such as an absent bias, nil.
 func (p *Param) T() *Tensor {
 	if p == nil {
 		return nil
@@ -77,7 +69,7 @@ func (p *Param) T() *Tensor {
 	return &p.Tensor
 }
 
-// Device is where the parameter lives; nil before [Pack].
+// Device returns the parameter's device, nil before [Pack].
 func (p *Param) Device() *Device {
 	if p.slab == nil {
 		return nil
@@ -85,29 +77,30 @@ func (p *Param) Device() *Device {
 	return p.slab.dev
 }
 
-// Slab holds all parameters of a model as one vector, and their gradients as
-// another of the same layout, so that clearing, clipping, stepping, averaging
-// and saving are single vector operations.
+// Slab holds all parameters of a model as one vector and their gradients as another
+// with the same layout, so clearing, clipping, stepping, averaging and saving are
+// single vector operations.
 type Slab struct {
 	Params []*Param // in declaration order
 	dev    *Device
 	values device.Buffer
 	grads  device.Buffer
-	edits  atomic.Uint64 // the version of the values, for what a backend derives from them
+	edits  atomic.Uint64 // the version of the values, for cached packed weights
 }
 
-// Pack walks model's exported fields in declaration order, through pointers,
-// structs, slices and interfaces, gives every [Param] memory on dev (nil: the
-// [CPU]) and its initial value, and returns them in one slab. A parameter met twice is shared
-// and keeps its first name. Each parameter's values depend only on seed and its
-// place in the order.
+// Pack finds the parameters in model's exported fields, in declaration order and
+// through pointers, structs, slices, arrays and interfaces, allocates their memory on
+// dev (nil: the [CPU]), sets their initial values and returns them in one slab. A
+// parameter that occurs twice is shared and keeps its first name. Initial values
+// depend only on seed and the parameter's place in the order.
 //
-// Names are the path of fields in snake case: Net{RNN, Head} gives
-// "rnn.weight_ih_l0" and "head.weight". An embedded struct adds nothing to the path.
+// A name is the path of fields in snake case and the parameter's own name:
+// Net{RNN, Head} gives "rnn.weight_ih_l0" and "head.weight". An embedded struct adds
+// nothing to the path.
 func Pack(dev *Device, model any, seed uint64) *Slab {
 	dev = dev.orCPU()
 	s := &Slab{dev: dev}
-	w := walker{slab: s, seen: map[*Param]bool{}, visited: map[any]bool{}}
+	w := walker{slab: s, visited: map[any]bool{}}
 	w.walk(reflect.ValueOf(model), "")
 	n := 0
 	for _, p := range s.Params {
@@ -130,8 +123,7 @@ func Pack(dev *Device, model any, seed uint64) *Slab {
 
 type walker struct {
 	slab    *Slab
-	seen    map[*Param]bool
-	visited map[any]bool // pointers on the way, against cycles
+	visited map[any]bool // pointers: parameters may be shared and models have cycles
 }
 
 var paramType = reflect.TypeFor[*Param]()
@@ -143,24 +135,25 @@ func (w *walker) walk(v reflect.Value, path string) {
 			w.walk(v.Elem(), path)
 		}
 	case reflect.Pointer:
-		if v.IsNil() {
+		if v.IsNil() || w.visited[v.Interface()] {
 			return
 		}
-		if v.Type() == paramType {
-			w.add(v.Interface().(*Param), path)
-			return
-		}
-		if p := v.Interface(); !w.visited[p] {
-			w.visited[p] = true
+		w.visited[v.Interface()] = true
+		p, ok := v.Interface().(*Param)
+		if !ok {
 			w.walk(v.Elem(), path)
+			return
 		}
+		// Packing again, such as on another device, starts from the last part of the name.
+		p.Name = join(path, p.Name[strings.LastIndexByte(p.Name, '.')+1:])
+		w.slab.Params = append(w.slab.Params, p)
 	case reflect.Struct:
 		for i := range v.NumField() {
 			f := v.Type().Field(i)
 			switch {
 			case !f.IsExported():
 			case f.Anonymous || f.Type == paramType || f.Type.Kind() == reflect.Slice && f.Type.Elem() == paramType:
-				w.walk(v.Field(i), path) // a parameter brings its own name
+				w.walk(v.Field(i), path) // a parameter has a name
 			default:
 				w.walk(v.Field(i), join(path, snake(f.Name)))
 			}
@@ -176,24 +169,10 @@ func (w *walker) walk(v reflect.Value, path string) {
 	}
 }
 
-func (w *walker) add(p *Param, path string) {
-	if w.seen[p] {
-		return
-	}
-	w.seen[p] = true
-	// Packing again, on another device say, starts from the parameter's own last name.
-	p.Name = join(path, p.Name[strings.LastIndexByte(p.Name, '.')+1:])
-	w.slab.Params = append(w.slab.Params, p)
-}
+func join(path, name string) string { return strings.TrimPrefix(path+"."+name, ".") }
 
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
-}
-
-// snake turns a field's name into PyTorch's style: RNN rnn, OutProj out_proj, FC1 fc1.
+// snake returns a field's name in PyTorch's style: rnn for RNN, out_proj for OutProj,
+// fc1 for FC1.
 func snake(s string) string {
 	r := []rune(s)
 	var b strings.Builder
@@ -206,30 +185,30 @@ func snake(s string) string {
 	return b.String()
 }
 
-// Device is where the slab lives.
+// Device returns the slab's device.
 func (s *Slab) Device() *Device { return s.dev }
 
-// Values is every parameter's values, to be read; parameter i lies at [Slab.Range], with zeros between.
+// Values returns the values of all parameters for reading: parameter i is at
+// [Slab.Range], with zeros between parameters.
 func (s *Slab) Values() device.Buffer { return s.values }
 
-// Edit is Values, to be written before the next pass. Whoever writes must come
-// through here each time: inference keeps what it derives from weights until
-// then. No pass may run meanwhile.
-func (s *Slab) Edit() device.Buffer {
+// MutableValues returns the values for writing and invalidates cached packed weights.
+// Call it before every write; no pass may run at the same time.
+func (s *Slab) MutableValues() device.Buffer {
 	s.edits.Add(1)
 	return s.values
 }
 
-// Grads is the gradients, laid out as Values.
+// Grads returns the gradients, with the layout of Values.
 func (s *Slab) Grads() device.Buffer { return s.grads }
 
-// Range is where parameter i lies in Values and Grads: [lo, hi).
+// Range returns the range [lo,hi) of parameter i in Values and Grads.
 func (s *Slab) Range(i int) (lo, hi int) {
 	p := s.Params[i]
 	return p.offset, p.offset + p.Len()
 }
 
-// NumElements is the number of trained numbers.
+// NumElements returns the number of elements of all parameters.
 func (s *Slab) NumElements() int {
 	n := 0
 	for _, p := range s.Params {
@@ -238,7 +217,7 @@ func (s *Slab) NumElements() int {
 	return n
 }
 
-// Lookup is the parameter of that full name, or nil.
+// Lookup returns the parameter of that full name, or nil.
 func (s *Slab) Lookup(name string) *Param {
 	for _, p := range s.Params {
 		if p.Name == name {
@@ -248,16 +227,17 @@ func (s *Slab) Lookup(name string) *Param {
 	return nil
 }
 
-// ZeroGrad clears all gradients. An optimizer's step does so by itself.
+// ZeroGrad clears all gradients. An optimizer's step does this too.
 func (s *Slab) ZeroGrad() { s.dev.backend.Fill(s.grads, 0) }
 
-// Read waits for and returns a copy of the parameter's values.
+// Read waits for the device and returns a copy of the parameter's values.
 func (p *Param) Read() []float32 {
 	p.live("Read")
 	return p.Data()
 }
 
-// Write sets the parameter's values.
+// Write sets the parameter's values and invalidates cached packed weights. It panics
+// with a [*ShapeError] if their number differs. No pass may run at the same time.
 func (p *Param) Write(w []float32) {
 	p.live("Write")
 	if len(w) != p.Len() {

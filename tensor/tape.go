@@ -6,31 +6,31 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// Mode says what a tape is for.
+// Mode selects what a tape does besides computing values.
 type Mode uint8
 
 const (
-	// Infer computes values only: dropout passes its input on, and nothing is kept for a backward pass.
+	// Infer computes values only: dropout returns its input, and nothing is kept for a backward pass.
 	Infer Mode = iota
-	// Train also records, so that Backward can follow.
+	// Train also records the operations for Backward and applies dropout.
 	Train
 )
 
-// Tape records one forward pass. It is used by one goroutine at a time; in a
-// loop, Reset it at the start of each step: from the second step of a shape on
-// it allocates nothing.
+// Tape records one forward pass and owns its tensors. One goroutine at a time may
+// use it. In a loop, call Reset at the start of each step: from the second step
+// with the same shapes on, the tape allocates nothing.
 type Tape struct {
 	dev     *Device
 	backend device.Backend
 	mode    Mode
 	epoch   uint64
-	seed    uint64 // dropout's key, with step and the node's number
+	seed    uint64 // with step and the number of the node, the key of a dropout mask
 	step    uint64
 	drops   uint64 // dropout nodes so far
 
 	arena   arena[float32]
 	numbers arena[int32]
-	ints    intArena // what the tape itself needs to know of those numbers
+	ints    hostInts // copies of integers that the tape reads
 	tensors chunks[Tensor]
 	nodes   chunks[node]
 	specs   specs
@@ -41,29 +41,29 @@ type Tape struct {
 	lists   chunks[stateList]
 	idents  chunks[Ints]
 	item    [1]float32
-	done    bool // Backward has run
+	done    bool // Backward was called
 	ready   readiness
 	tracing bool
 	traces  []*Trace
 }
 
-// node is one recorded operation: what to call on the way back and its operands.
-// A function pointer and plain fields, so that recording makes no closure.
+// node is one recorded operation: its backward function and its operands. These
+// are a function pointer and plain fields, so recording creates no closure.
 type node struct {
 	back  func(*Tape, *node)
 	out   *Tensor
 	outs  [2]*Tensor // further results: final states
-	in    [4]*Tensor
-	state operands // of a scan
-	spec  any      // of the call forward, which the way back completes; a pointer
+	in    operands
+	grads [4]device.Buffer // of a loss: gradients in the operands, computed in the forward pass
+	spec  any              // pointer to the spec of the forward call, which the backward pass completes
 	n     int
 	f     float32
 	scan  *device.ScanSpec
-	stack *stack // that the scan is a part of
+	stack *stack // the stack that the scan is part of
 }
 
-// specs are those of the backend's calls, until the next Reset: an operation's
-// own stays in its node, and no call allocates one.
+// specs holds the specs of the calls to the backend until the next Reset, so that
+// no call allocates one.
 type specs struct {
 	permute  chunks[device.PermuteSpec]
 	gemm     chunks[device.GemmSpec]
@@ -79,7 +79,8 @@ type specs struct {
 	crf      chunks[device.CRFSpec]
 }
 
-// Ints is a block of token ids or class numbers on a tape.
+// Ints is a block of integers on a tape, with 1 to 3 dimensions: token ids, class
+// numbers or labels. See [Tape.IDs].
 type Ints struct {
 	v     []int32
 	on    device.Ints
@@ -90,27 +91,27 @@ type Ints struct {
 	epoch uint64
 }
 
-// NewTape is an empty tape on a device; nil is the [CPU].
+// NewTape returns an empty tape on a device; nil means the [CPU].
 func NewTape(dev *Device, mode Mode) *Tape {
 	dev = dev.orCPU()
-	t := &Tape{dev: dev, backend: dev.backend, mode: mode, epoch: 1}
-	t.arena, t.numbers = newArenas(dev.backend)
-	return t
+	b := dev.backend
+	return &Tape{dev: dev, backend: b, mode: mode, epoch: 1, arena: arena[float32]{get: b.Alloc, put: b.Free, least: 1 << 16},
+		numbers: arena[int32]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}}
 }
 
-// Mode is the mode the tape was made with.
+// Mode returns the mode the tape was made with.
 func (t *Tape) Mode() Mode { return t.mode }
 
-// Device is where the tape's tensors live.
+// Device returns the device of the tape's tensors.
 func (t *Tape) Device() *Device { return t.dev }
 
-// Seed sets the key of this tape's dropout masks: the same (seed, step) and
-// network give the same masks, on any number of threads. Without it a tape
-// uses seed 0 and counts its own steps.
+// Seed sets the key of the tape's dropout masks: the same seed, step and sequence
+// of operations give the same masks, for any number of threads. Without it a tape
+// has seed 0 and counts its own steps.
 func (t *Tape) Seed(seed, step uint64) { t.seed, t.step = seed, step }
 
-// Reset forgets the recorded pass and takes back its memory: tensors made
-// before it must not be used again. The dropout step moves on by one.
+// Reset discards the recorded pass and reuses its memory: using a tensor made
+// before it panics with a [*ShapeError]. It adds 1 to the step that keys dropout.
 func (t *Tape) Reset() {
 	t.epoch++
 	t.step++
@@ -124,9 +125,10 @@ func (t *Tape) Reset() {
 	}
 }
 
-// Input copies v to a new tensor of the given dimensions.
+// Input copies v to a new tensor of shape dims, 1 to 4 dimensions of 0 or more. It
+// panics with a [*ShapeError] if their product is not len(v).
 func (t *Tape) Input(v []float32, dims ...int) *Tensor {
-	x := t.Zeroless(dims...)
+	x := t.Empty(dims...)
 	if len(v) != x.Len() {
 		failf("Input", "shape %s needs %d elements, got %d", describe(x), x.Len(), len(v))
 	}
@@ -134,47 +136,44 @@ func (t *Tape) Input(v []float32, dims ...int) *Tensor {
 	return x
 }
 
-// Zeros is a new tensor of zeros.
+// Zeros returns a new tensor of zeros.
 func (t *Tape) Zeros(dims ...int) *Tensor {
-	x := t.Zeroless(dims...)
+	x := t.Empty(dims...)
 	t.backend.Fill(x.value, 0)
 	return x
 }
 
-// Sequences copies v, a batch of B padded sequences [B,T,F], to a new tensor
-// that knows each row's true length (0 to T, in any order). What v holds past a
-// row's length changes nothing.
+// Sequences copies v, a batch of B padded sequences [B,T,F], to a new tensor that
+// carries the true length of each row: lengths [B], each 0 to T, in any order.
+// Operations skip the padding, so its contents do not matter. It panics with a
+// [*ShapeError] if v or lengths do not fit.
 func (t *Tape) Sequences(v []float32, lengths []int32, B, T, F int) *Tensor {
 	x := t.Input(v, B, T, F)
 	x.seq = t.sequence("Sequences", lengths, B, T)
 	return x
 }
 
-// IDs copies token ids or class numbers of shape dims, such as [B,T]. With
-// lengths, [B], the embedding of the ids is a batch of padded sequences.
+// IDs copies token ids or class numbers of shape dims, 1 to 3 dimensions such as
+// [B,T]. With lengths [B], for ids [B,T], each 0 to T, their embedding is a batch of
+// padded sequences. It panics with a [*ShapeError] if ids or lengths do not fit.
 func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
-	x := t.idents.next()
-	x.tape, x.epoch = t, t.epoch
+	if n := volume("IDs", "ids", dims, 0, maxRank-1); n != len(ids) {
+		failf("IDs", "shape %s needs %d ids, got %d", shape(slices.Clone(dims)), n, len(ids))
+	}
+	x := t.idents.put(Ints{tape: t, epoch: t.epoch, v: t.ints.alloc(len(ids))})
 	x.rank = copy(x.dims[:], dims)
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	if len(dims) == 0 || len(dims) > maxRank-1 || n != len(ids) {
-		failf("IDs", "shape %v needs %d ids, got %d", slices.Clone(dims), n, len(ids))
-	}
-	x.v = t.ints.copy(ids)
+	copy(x.v, ids)
 	x.on = t.upload(x.v)
 	if lengths != nil {
 		if x.rank != 2 {
-			failf("IDs", "lengths need ids of shape [B,T], got %v", slices.Clone(dims))
+			failf("IDs", "lengths need ids [B,T], got %s", shape(slices.Clone(dims)))
 		}
 		x.seq = t.sequence("IDs", lengths, dims[0], dims[1])
 	}
 	return x
 }
 
-// upload copies numbers to the device, until the next Reset.
+// upload copies integers to the device, valid until the next Reset.
 func (t *Tape) upload(v []int32) device.Ints {
 	on := t.numbers.alloc(len(v))
 	if len(v) > 0 {
@@ -183,8 +182,15 @@ func (t *Tape) upload(v []int32) device.Ints {
 	return on
 }
 
-// lengths is lengths on the device: those of a sequence of the tape if they are its own, or a copy.
-func (t *Tape) lengths(v []int32) device.Ints {
+// lengths returns n lengths on the device, without a copy if v is the slice of a
+// sequence on the tape; absent if v is nil.
+func (t *Tape) lengths(op string, v []int32, n int) device.Ints {
+	if v == nil {
+		return device.Ints{}
+	}
+	if len(v) != n {
+		failf(op, "needs %d lengths, one for each row, got %d", n, len(v))
+	}
 	for i := range t.seqs.len() {
 		if s := t.seqs.at(i); len(v) > 0 && len(v) == len(s.lengths) && &v[0] == &s.lengths[0] {
 			return s.on.lengths
@@ -193,36 +199,46 @@ func (t *Tape) lengths(v []int32) device.Ints {
 	return t.upload(v)
 }
 
-// Zeroless is a new tensor whose elements are not yet set, for an operation
-// that writes every one.
-func (t *Tape) Zeroless(dims ...int) *Tensor {
-	x := t.tensors.next()
-	x.tape, x.epoch = t, t.epoch
-	if len(dims) == 0 || len(dims) > maxRank {
-		failf("Input", "a tensor has 1 to %d dimensions, got %d", maxRank, len(dims))
-	}
-	n := 1
-	for i, d := range dims {
-		if d < 0 {
-			failf("Input", "dimension %d is %d", i, d)
-		}
-		x.dims[i] = d
-		n *= d
-	}
-	x.rank = len(dims)
+// Empty returns a new tensor of shape dims, 1 to 4 dimensions of 0 or more, with
+// unspecified elements, for an operation that writes all of them.
+func (t *Tape) Empty(dims ...int) *Tensor {
+	n := volume("Input", "a tensor", dims, 0, maxRank)
+	x := t.tensor(dims...)
 	x.value = t.arena.alloc(n)
 	return x
 }
 
-// like is a new unset tensor of x's shape, sequence and layout.
+// tensor returns a new tensor without memory.
+func (t *Tape) tensor(dims ...int) *Tensor {
+	x := t.tensors.next()
+	x.tape, x.epoch = t, t.epoch
+	x.rank = copy(x.dims[:], dims)
+	return x
+}
+
+// volume returns the product of dims and checks that these are 1 to most numbers
+// of at least least.
+func volume(op, what string, dims []int, least, most int) int {
+	n, ok := 1, len(dims) > 0 && len(dims) <= most
+	for _, d := range dims {
+		ok = ok && d >= least
+		n *= d
+	}
+	if !ok {
+		failf(op, "%s must have 1 to %d dimensions of at least %d, got %s", what, most, least, shape(slices.Clone(dims)))
+	}
+	return n
+}
+
+// like returns a new tensor of x's shape and layout, with unspecified elements.
 func (t *Tape) like(x *Tensor) *Tensor {
-	y := t.Zeroless(x.dims[:x.rank]...)
-	y.seq = x.seq
+	y := t.Empty(x.dims[:x.rank]...)
+	y.layout = x.layout
 	return y
 }
 
-// record notes an operation if its result needs a gradient, and says whether it did.
-// The node comes back to be filled in.
+// record adds a node for an operation if its result needs a gradient, and returns
+// it, or nil.
 func (t *Tape) record(back func(*Tape, *node), out *Tensor, in ...*Tensor) *node {
 	if t.mode != Train {
 		return nil
@@ -246,12 +262,12 @@ func (t *Tape) backward(loss *Tensor) {
 		failf("Backward", "was already called on this tape: Reset it first")
 	}
 	t.done = true
-	tells := t.ready.call != nil && !t.ready.held
+	reports := t.ready.call != nil && !t.ready.held
 	last := t.nodes.len() - 1
 	if !loss.needs {
 		last = -1
 	}
-	if tells {
+	if reports {
 		t.findFirst(last)
 	}
 	if last < 0 {
@@ -264,13 +280,14 @@ func (t *Tape) backward(loss *Tensor) {
 		if n.out.gradSet || n.outs[0] != nil && n.outs[0].gradSet || n.outs[1] != nil && n.outs[1].gradSet {
 			n.back(t, n)
 		}
-		if tells {
-			t.tellReady(i, n)
+		if reports {
+			t.reportReady(i, n)
 		}
 	}
 }
 
-// tapeOf is the one tape of an operation's operands; parameters have none.
+// tapeOf returns the tape of an operation's operands, of which parameters have
+// none. It panics if they are of two tapes, or none is on a tape.
 func tapeOf(op string, xs ...*Tensor) *Tape {
 	var tape *Tape
 	for _, x := range xs {
@@ -283,16 +300,16 @@ func tapeOf(op string, xs ...*Tensor) *Tape {
 		case tape == nil:
 			tape = x.tape
 		case tape != x.tape:
-			failf(op, "operands live on different tapes")
+			failf(op, "operands are on different tapes")
 		}
 	}
 	if tape == nil {
-		failf(op, "no operand lives on a tape: begin with Tape.Input")
+		failf(op, "no operand is on a tape: begin with Tape.Input")
 	}
 	return tape
 }
 
-// keeps leaves the spec of the call forward in the node, if there is one.
+// keeps stores the spec of the forward call in the node; n may be nil.
 func (n *node) keeps(spec any) {
 	if n != nil {
 		n.spec = spec
@@ -313,7 +330,7 @@ func (t *Tape) dropout(s device.DropoutSpec) *device.DropoutSpec {
 	return p
 }
 
-// Bytes is the memory the tape holds for tensors.
+// Bytes returns the bytes of device memory that the tape holds, in use or not.
 func (t *Tape) Bytes() int64 {
 	return 4 * int64(t.arena.total+t.numbers.total)
 }

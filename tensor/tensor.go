@@ -9,37 +9,44 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// maxRank is the most dimensions a tensor can have.
+// maxRank is the largest number of dimensions of a tensor.
 const maxRank = 4
 
-// Tensor is a dense row-major block of float32 with 1 to 4 dimensions. It lives
-// on a tape until the tape's next Reset (using it later panics), or, as part of
-// a [Param], in a slab for as long as that is used.
+// Tensor is a dense row-major array of float32 with 1 to 4 dimensions. A tensor on
+// a tape is valid until the tape's next Reset; using it later panics with a
+// [*ShapeError]. The tensor of a [Param] is on no tape and stays valid.
 type Tensor struct {
 	dims    [maxRank]int
 	rank    int
 	value   device.Buffer
 	grad    device.Buffer
 	gradSet bool // grad holds a gradient: add to it, else overwrite
-	needs   bool // a gradient is wanted
+	needs   bool // a gradient is required
 	tape    *Tape
-	epoch   uint64 // the tape's epoch at birth
-	seq     *sequence
-	param   *Param
-	within  *Param // of Tape.Rows: the parameter that value and grad are part of
+	epoch   uint64 // the tape's epoch when the tensor was made
+	layout
+	param  *Param
+	within *Param // of Tape.Rows: the parameter that value and grad are part of
 }
 
-// Device is where tensors live and operations run.
+// layout describes the rows of a padded batch; the zero value is any other tensor.
+type layout struct {
+	seq       *sequence
+	timeMajor bool // with seq: the tensor is [T,B,F] with the rows in sorted order, not [B,T,F]
+}
+
+// Device is a device that stores tensors and runs operations. It may be used by
+// several goroutines.
 type Device struct{ backend device.Backend }
 
 var defaultCPU = sync.OnceValue(func() *Device { return &Device{cpu.New(simd.Best())} })
 
-// CPU is this machine's processor, with the best kernels it can run;
-// CAROUSEL_SIMD=avx512, avx2 or generic in the environment forces a set (and
-// CPU panics if that one does not run here).
+// CPU returns the processor with the fastest kernel set that runs on it. The
+// environment variable CAROUSEL_SIMD=avx512, avx2 or generic selects a set; CPU
+// panics if the processor cannot run that one.
 func CPU() *Device { return defaultCPU() }
 
-// Kernels names the kernel sets that run on this machine, best first.
+// Kernels returns the names of the kernel sets that run on this machine, fastest first.
 func Kernels() []string {
 	var names []string
 	for _, s := range simd.Sets() {
@@ -48,7 +55,8 @@ func Kernels() []string {
 	return names
 }
 
-// CPUWith is the processor with one kernel set of [Kernels]; nil if it has no such set.
+// CPUWith returns the processor with a kernel set of [Kernels], or nil if it has no
+// set of that name.
 func CPUWith(kernels string) *Device {
 	for _, s := range simd.Sets() {
 		if s.Name == kernels {
@@ -58,7 +66,7 @@ func CPUWith(kernels string) *Device {
 	return nil
 }
 
-// NewDevice is a device that computes with b, for the packages of this module.
+// NewDevice returns a device that computes with b, for the packages of this module.
 func NewDevice(b device.Backend) *Device { return &Device{b} }
 
 func (d *Device) orCPU() *Device {
@@ -68,23 +76,24 @@ func (d *Device) orCPU() *Device {
 	return d
 }
 
-// RunsAhead says whether operations may return before they are done, so that
-// reading a number costs a wait.
+// RunsAhead reports whether operations may return before they are done, so that
+// reading a number has to wait.
 func (d *Device) RunsAhead() bool { return d.backend.RunsAhead() }
 
-// Name says which device and kernels these are, such as "cpu/avx512".
+// Name returns the name of the device and its kernels, such as "cpu/avx512".
 func (d *Device) Name() string { return d.backend.Name() }
 
-// Backend is the device's own interface, for the packages of this module.
+// Backend returns the device's implementation, for the packages of this module.
 func (d *Device) Backend() device.Backend { return d.backend }
 
-// Dims is the shape; the slice is the caller's.
+// Dims returns a copy of the shape.
 func (t *Tensor) Dims() []int { return slices.Clone(t.dims[:t.rank]) }
 
-// Rank is the number of dimensions.
+// Rank returns the number of dimensions.
 func (t *Tensor) Rank() int { return t.rank }
 
-// Dim is the size of dimension i; a negative i counts from the end.
+// Dim returns the size of dimension i; a negative i counts from the end. It panics
+// with a [*ShapeError] if there is no such dimension.
 func (t *Tensor) Dim(i int) int {
 	if i < 0 {
 		i += t.rank
@@ -95,11 +104,12 @@ func (t *Tensor) Dim(i int) int {
 	return t.dims[i]
 }
 
-// Len is the number of elements.
+// Len returns the number of elements.
 func (t *Tensor) Len() int { return t.value.N }
 
-// Lengths is each row's true length in steps, or nil if every row fills the
-// tensor. The slice is the tensor's own: do not change it.
+// Lengths returns the true length of each row in steps, [B], or nil if every row
+// fills the tensor. The slice belongs to the tape: do not change it, and do not use
+// it after Reset.
 func (t *Tensor) Lengths() []int32 {
 	if t.seq == nil {
 		return nil
@@ -107,7 +117,7 @@ func (t *Tensor) Lengths() []int32 {
 	return t.seq.lengths
 }
 
-// lens is Lengths on the device, absent if every row fills the tensor.
+// lens returns Lengths on the device, absent if every row fills the tensor.
 func (t *Tensor) lens() device.Ints {
 	if t.seq == nil {
 		return device.Ints{}
@@ -115,32 +125,34 @@ func (t *Tensor) lens() device.Ints {
 	return t.seq.on.lengths
 }
 
-// Tape is the tape a tensor lives on, nil for a parameter.
+// Tape returns the tensor's tape, nil for a parameter.
 func (t *Tensor) Tape() *Tape { return t.tape }
 
-// Data waits for the value and returns a copy of it.
+// Data waits for the value and returns a copy of the elements.
 func (t *Tensor) Data() []float32 {
 	out := make([]float32, t.Len())
 	t.CopyTo(out)
 	return out
 }
 
-// CopyTo waits for the value and copies its first len(dst) elements to dst.
+// CopyTo waits for the value and copies its first len(dst) elements to dst. It
+// panics with a [*ShapeError] if the tensor has fewer.
 func (t *Tensor) CopyTo(dst []float32) {
 	t.live("CopyTo")
 	if len(dst) > t.Len() {
-		failf("CopyTo", "%d elements wanted from a tensor %s", len(dst), describe(t))
+		failf("CopyTo", "%d elements requested from a tensor %s", len(dst), describe(t))
 	}
 	t.backend().Download(dst, t.value)
 }
 
-// Item waits for and returns the value of a tensor of one element.
+// Item waits for and returns the value of a tensor of one element. It panics with a
+// [*ShapeError] if the tensor has another number of elements.
 func (t *Tensor) Item() float32 {
 	if t.Len() != 1 {
 		failf("Item", "needs one element, got %s", describe(t))
 	}
 	t.live("Item")
-	// The scratch is the tape's, so that reading a loss every step allocates nothing.
+	// The tape's scratch memory: reading a loss at every step must not allocate.
 	if t.tape != nil {
 		t.backend().Download(t.tape.item[:], t.value)
 		return t.tape.item[0]
@@ -148,8 +160,9 @@ func (t *Tensor) Item() float32 {
 	return t.Data()[0]
 }
 
-// Grad waits for the gradient that [Tensor.Backward] left here and returns a
-// copy: zeros where none arrived, nil if none was wanted.
+// Grad waits for the gradient that [Tensor.Backward] computed and returns a copy:
+// zeros if the loss does not depend on t, nil if t needs no gradient (see
+// [Tensor.RequireGrad]).
 func (t *Tensor) Grad() []float32 {
 	t.live("Grad")
 	if !t.needs {
@@ -162,16 +175,19 @@ func (t *Tensor) Grad() []float32 {
 	return out
 }
 
-// RequireGrad asks for the gradient of an input (parameters always have theirs)
-// and returns t. Call it before the tensor is used.
+// RequireGrad makes Backward compute the gradient of an input, on a tape in Train
+// mode, and returns t. Call it before an operation reads t. Parameters always have
+// a gradient.
 func (t *Tensor) RequireGrad() *Tensor {
 	t.needs = t.needs || t.tape == nil || t.tape.mode == Train
 	return t
 }
 
-// Backward fills the gradients of everything a one-element tensor was computed
-// from: dt/dx is added to each parameter's gradient and stored in each tensor's.
-// It may be called once for each Reset.
+// Backward computes the gradients of t, a loss of one element, with respect to
+// everything that it was computed from: they are added to the gradients of
+// parameters and stored as those of other tensors. It may be called once per
+// [Tape.Reset]. It panics with a [*ShapeError] if t has several elements, its tape
+// is not in Train mode, or Backward was called before.
 func (t *Tensor) Backward() {
 	if t.Len() != 1 {
 		failf("Backward", "needs a loss of one element, got %s", describe(t))
@@ -190,7 +206,8 @@ func (t *Tensor) backend() device.Backend {
 	return t.param.slab.dev.backend
 }
 
-// live panics if t's tape has been reset since t was made.
+// live panics if t's tape was reset after t was made, or t is a parameter that was
+// not packed.
 func (t *Tensor) live(op string) {
 	switch {
 	case t.tape != nil && t.epoch != t.tape.epoch:
@@ -200,7 +217,7 @@ func (t *Tensor) live(op string) {
 	}
 }
 
-// rows is the number of vectors along the last dimension.
+// rows returns the number of vectors along the last dimension.
 func (t *Tensor) rows() int {
 	if n := t.dims[t.rank-1]; n > 0 {
 		return t.Len() / n
@@ -210,8 +227,16 @@ func (t *Tensor) rows() int {
 
 func (t *Tensor) sameShape(u *Tensor) bool { return t.rank == u.rank && t.dims == u.dims }
 
-// into returns the gradient buffer that a backward pass writes for t, and
-// whether to add to it. An absent buffer: no gradient is wanted.
+// memory returns the values of t, absent if t is nil.
+func (t *Tensor) memory() (m device.Buffer) {
+	if t != nil {
+		m = t.value
+	}
+	return m
+}
+
+// into returns the gradient buffer that a backward pass writes for t, and whether
+// it has to add to it. The buffer is absent if t needs no gradient.
 func (t *Tensor) into() (g device.Buffer, acc bool) {
 	if t == nil || !t.needs {
 		return device.Buffer{}, false
@@ -224,8 +249,8 @@ func (t *Tensor) into() (g device.Buffer, acc bool) {
 	return t.grad, acc
 }
 
-// adopt makes g, which nobody else uses, the gradient of t and says true if
-// nothing has been written to that yet.
+// adopt makes g, which has no other use, the gradient of t and returns true,
+// unless t needs none or has one.
 func (t *Tensor) adopt(g device.Buffer) bool {
 	if !t.needs || t.gradSet || !t.grad.Zero() {
 		return false
@@ -234,8 +259,8 @@ func (t *Tensor) adopt(g device.Buffer) bool {
 	return true
 }
 
-// intoZeroed is into for a backward pass that touches only some elements: the
-// rest are made zero first, and the pass always adds.
+// intoZeroed is into for a backward pass that writes only some of the elements: it
+// clears the buffer first, and the pass always adds.
 func (t *Tensor) intoZeroed() device.Buffer {
 	g, acc := t.into()
 	if !acc && !g.Zero() {

@@ -5,16 +5,17 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-// Trace is what one direction of one recurrent layer did in a training pass:
-// for looking into a network, not for computing with. Rows stand longest first;
-// where a row has ended there are zeros.
+// Trace gives access to the gates, states and gradients of one direction of one
+// recurrent layer in a training pass, for the analysis of a network. Rows are sorted
+// by length, longest first; past the length of a row values are zero. A trace is
+// valid until its tape's Reset; using it later panics with a [*ShapeError].
 type Trace struct {
 	Name     string // of the input matrix, such as "encoder.weight_ih_l0_reverse"
 	Cell     cell.Kind
 	T, B, H  int
-	Out      int     // the width of h: H, or that of a projection
+	Out      int     // the width of h: H, or the width of the projection
 	Reverse  bool    // the direction goes from T-1 to 0
-	CellClip float32 // the layer's limit of c; 0: none
+	CellClip float32 // the limit of |c|; 0: none
 
 	spec  *device.ScanSpec
 	seq   *sequence
@@ -22,12 +23,12 @@ type Trace struct {
 	epoch uint64
 }
 
-// Trace makes the tape, one in Train mode, keep a [Trace] of each direction of
-// each recurrent layer from the next pass on. Training does not need it, and
-// it takes memory.
+// Trace makes a tape in Train mode keep a [Trace] of each direction of each recurrent
+// layer from the next pass on, at the cost of memory.
 func (t *Tape) Trace() { t.tracing = true }
 
-// Traces are those of the pass so far, in the order in which the layers ran.
+// Traces returns the traces of the current pass, in the order in which the layers
+// ran. The slice belongs to the tape.
 func (t *Tape) Traces() []*Trace { return t.traces }
 
 // trace prepares the trace of a recorded scan.
@@ -46,7 +47,7 @@ func (t *Tape) trace(s *device.ScanSpec, x, w *Tensor) {
 	t.traces = append(t.traces, r)
 }
 
-// Length is the number of true steps of row b.
+// Length returns the number of true steps of row b, in sorted order.
 func (r *Trace) Length(b int) int {
 	if r.seq == nil {
 		return r.T
@@ -54,25 +55,20 @@ func (r *Trace) Length(b int) int {
 	return int(r.seq.sorted[b])
 }
 
-// Gates waits for and copies what the gates held, [T,B,G*H]: activations (of an
-// sLSTM's i and f, and of a custom cell, whatever its Forward left).
-func (r *Trace) Gates() []float32 {
-	r.live()
-	return r.download(r.spec.TraceGates)
-}
+// Gates waits for the device and returns a copy of the gates, [T,B,G*H]: their
+// activations; of an sLSTM's i and f, and of a custom cell, the values that the
+// forward pass left there.
+func (r *Trace) Gates() []float32 { return r.download(r.spec.TraceGates) }
 
-// Cells waits for and copies the states beside h after each step, [T,B,C]; nil
-// for a cell without them.
-func (r *Trace) Cells() []float32 {
-	r.live()
-	return r.download(r.spec.TraceCells)
-}
+// Cells waits for the device and returns a copy of the states beside h after each
+// step, [T,B,C]; nil for a cell without them.
+func (r *Trace) Cells() []float32 { return r.download(r.spec.TraceCells) }
 
-// Grow makes the Backward that follows multiply what later steps hand back to the
-// states after step t of row b by gains[t*B+b], before anything else is added
-// there: with powers of two nothing is rounded, and gradients too small for
-// float32 can be followed by growing them on the way. The gradients of everything
-// that comes later on the way back, parameters as well, are then grown too.
+// Grow makes the next Backward multiply the gradient that the states after step t of
+// row b get from later steps by gains[t*B+b], before other gradients are added to it.
+// Powers of two round nothing, so gradients too small for float32 can be followed. All
+// gradients computed after that, also those of parameters, are scaled likewise. It
+// panics with a [*ShapeError] after Backward or if gains are not T·B numbers.
 func (r *Trace) Grow(gains []float32) {
 	r.live()
 	if r.tape.done || len(gains) != r.T*r.B {
@@ -82,11 +78,11 @@ func (r *Trace) Grow(gains []float32) {
 	r.tape.backend.Upload(r.spec.TraceGain, gains)
 }
 
-// Grads waits for and copies, after Backward, the gradients of the states after
-// each step: of h, [T,B,Out], through everything that reads it; and of the
-// further states, [T,B,C] (nil without them), through the steps that follow. What
-// a cell's own h reads of c counts in the gradient of that h. A loss that this
-// layer has no part in leaves zeros.
+// Grads waits for the device and returns, after Backward, copies of the gradients of
+// the states after each step: dh of h, [T,B,Out], through everything that reads it,
+// and dc of the further states, [T,B,C] (nil without them), through later steps; the
+// part through the h of the same step counts in dh. They are zero if the loss does not
+// depend on the layer. It panics with a [*ShapeError] before Backward.
 func (r *Trace) Grads() (dh, dc []float32) {
 	r.live()
 	if !r.tape.done {
@@ -96,6 +92,7 @@ func (r *Trace) Grads() (dh, dc []float32) {
 }
 
 func (r *Trace) download(b device.Buffer) []float32 {
+	r.live()
 	if b.Zero() {
 		return nil
 	}
@@ -106,6 +103,6 @@ func (r *Trace) download(b device.Buffer) []float32 {
 
 func (r *Trace) live() {
 	if r.epoch != r.tape.epoch {
-		failf("Trace", "that of %s is used after its tape was reset", r.Name)
+		failf("Trace", "the trace of %s is used after its tape was reset", r.Name)
 	}
 }

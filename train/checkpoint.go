@@ -193,7 +193,7 @@ func restore(f *model.File, s *state, opt *optim.Optimizer, ema *optim.EMA, best
 			average = append(average, optim.Vector{Name: t.Name, Dims: t.Dims, Data: t.Data})
 		}
 	}
-	if err := upload(f, weightsPrefix, slab, slab.Edit()); err != nil {
+	if err := upload(f, weightsPrefix, slab, slab.MutableValues()); err != nil {
 		return false, wrong(err)
 	}
 	if err := opt.LoadState(moments); err != nil {

@@ -68,7 +68,7 @@ func setups() map[string]setup {
 				if tape.Mode() == tensor.Train {
 					steps.n++
 				}
-				return tensor.Scale(inner(tape, b), 1+float32(steps.n%7)/4)
+				return tensor.MulScalar(inner(tape, b), 1+float32(steps.n%7)/4)
 			}
 			return job, o
 		},

@@ -318,7 +318,7 @@ func (t *trainer[B]) saveIfDue(epochEnd bool) error {
 func (t *trainer[B]) settle() {
 	switch {
 	case t.Best != nil:
-		t.slab.Device().Backend().Copy(t.slab.Edit(), t.best, false)
+		t.slab.Device().Backend().Copy(t.slab.MutableValues(), t.best, false)
 	case t.ema != nil:
 		t.ema.Swap()
 	}
@@ -396,7 +396,7 @@ func (t *trainer[B]) step() error {
 			t.own[i] = float64(l.Item())
 		}
 		if n > 1 {
-			l = tensor.Scale(l, float32(share(t.weights[first+i], total)))
+			l = tensor.MulScalar(l, float32(share(t.weights[first+i], total)))
 		}
 		if i < t.last {
 			l.Backward()

@@ -47,7 +47,7 @@ func newNet() *net {
 
 func (m *net) forward(x *tensor.Tensor, dropout float32) *tensor.Tensor {
 	y, _ := m.RNN.Forward(x, nil)
-	return m.Head.Forward(tensor.Dropout(tensor.Last(y), dropout))
+	return m.Head.Forward(tensor.Dropout(tensor.LastStep(y), dropout))
 }
 
 // newJob trains a fresh net on n samples and validates on 20 others.

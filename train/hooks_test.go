@@ -82,7 +82,7 @@ func TestOnGradients(t *testing.T) {
 		job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
 			l := inner(tape, b)
 			if tape.Mode() == tensor.Train {
-				l = tensor.Scale(l, factor)
+				l = tensor.MulScalar(l, factor)
 			}
 			return l
 		}

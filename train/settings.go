@@ -33,9 +33,9 @@ func DefaultSettings() Settings {
 // range.
 func (s *Settings) Validate() error { return fields.Check(s) }
 
-// Settle fills in settings that depend on the size of the data: Epochs, if 0,
+// FillDefaults fills in settings that depend on the size of the data: Epochs, if 0,
 // becomes epochs; Patience, if 0, becomes max(5, Epochs/3).
-func (s *Settings) Settle(epochs int) {
+func (s *Settings) FillDefaults(epochs int) {
 	if s.Epochs == 0 {
 		s.Epochs = epochs
 	}

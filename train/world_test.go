@@ -62,7 +62,7 @@ func newRagged() *train.Job[ragged] {
 	loss := func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
 		n := len(b.lengths)
 		y, _ := m.RNN.Forward(tape.Sequences(b.x, b.lengths, n, longest, features), nil)
-		return tensor.MSE(m.Head.Forward(tensor.Dropout(tensor.Last(y), 0.2)), tape.Input(b.y, n, 1), nil)
+		return tensor.MSE(m.Head.Forward(tensor.Dropout(tensor.LastStep(y), 0.2)), tape.Input(b.y, n, 1), nil)
 	}
 	var held ragged
 	load(&held, []int{3, 1, 4, 15, 9, 26})
@@ -237,7 +237,7 @@ func TestSumIsATree(t *testing.T) {
 		again.Slab.ZeroGrad()
 		tape.Reset()
 		tape.Seed(7, uint64(i))
-		tensor.Scale(again.Loss(tape, b), float32(b.weight/total)).Backward()
+		tensor.MulScalar(again.Loss(tape, b), float32(b.weight/total)).Backward()
 		each = append(each, gradients(again.Slab))
 	}
 	add := func(a, b []float32) []float32 {

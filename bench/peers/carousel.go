@@ -101,7 +101,7 @@ func (c *carousel) step(size float32) {
 	c.train.Reset()
 	y, _ := c.net.Forward(c.train.Input(c.q.x, s.T, s.B, s.I), nil)
 	loss := tensor.SumAll(tensor.Mul(y, c.train.Input(c.q.p, s.T, s.B, s.H)))
-	tensor.Scale(loss, size).Backward()
+	tensor.MulScalar(loss, size).Backward()
 }
 
 // learn takes a step of the lesson's model.

@@ -30,7 +30,7 @@ type adder struct {
 
 func (m *adder) Forward(x *tensor.Tensor) *tensor.Tensor {
 	y, _ := m.RNN.Forward(x, nil) // [B,T,2] -> [B,T,hidden]
-	return m.Head.Forward(tensor.Last(y))
+	return m.Head.Forward(tensor.LastStep(y))
 }
 
 func main() {

@@ -251,7 +251,7 @@ func vanishing(s Shape, kind cell.Kind, keep float64, losses []float64, rounds i
 			tape.Reset()
 			y, _ := net.Forward(tape.Input(in, s.T, s.B, s.I), nil)
 			loss := tensor.SumAll(tensor.Mul(y, tape.Input(weight, s.T, s.B, s.H)))
-			tensor.Scale(loss, size).Backward()
+			tensor.MulScalar(loss, size).Backward()
 		}
 	}
 	return c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"github.com/carousel-ml/carousel/task"
 	"io"
 	"maps"
 	"path/filepath"
@@ -18,7 +19,6 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/model/torch"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -359,7 +359,7 @@ func (a *app) exportONNX(path string, d *model.Dir) (*graph.Parity, error) {
 func ownKinds(d *model.Dir) (map[string]model.Kind, error) {
 	kinds := map[string]model.Kind{}
 	var saved struct {
-		Config nn.RNNConfig `json:"config"`
+		Config task.RNNConfig `json:"config"`
 	}
 	if json.Unmarshal(d.Config, &saved) != nil || saved.Config.Cell == "" {
 		return kinds, nil

@@ -26,11 +26,11 @@ var sumTask = task.New(task.About{
 }, sumDefaults, readSums, trainSum, openSum, (*sumModel).Evaluate, (*sumModel).Predict)
 
 type sumConfig struct {
-	nn.RNNConfig
+	task.RNNConfig
 	train.Settings
 }
 
-func sumDefaults() sumConfig         { return sumConfig{nn.DefaultRNN(), train.DefaultSettings()} }
+func sumDefaults() sumConfig         { return sumConfig{task.DefaultRNN(), train.DefaultSettings()} }
 func (c *sumConfig) Validate() error { return data.Setting(settings.Check(c)) }
 
 type sumData struct {
@@ -96,7 +96,7 @@ func (m *sumModel) forward(t *tensor.Tape, list [][4]float32) (sums, loss *tenso
 		x, y = append(x, l[:3]...), append(y, l[3])
 	}
 	steps, _ := m.RNN.Forward(t.Input(x, len(list), 3, 1), nil)
-	sums = m.Head.Forward(tensor.Last(steps))
+	sums = m.Head.Forward(tensor.LastStep(steps))
 	return sums, tensor.MSE(sums, t.Input(y, len(list), 1), nil)
 }
 
@@ -105,7 +105,7 @@ func trainSum(ctx context.Context, d *sumData, cfg sumConfig, run *train.Run) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.Settle(10)
+	cfg.FillDefaults(10)
 	o := cfg.Options(len(d.Training), 0, run)
 	o.Batch, o.Patience = 1, 0
 	result, err := train.Fit(ctx, &train.Job[[][4]float32]{

@@ -54,9 +54,9 @@ var ops = map[string]func(in ...*tensor.Tensor) *tensor.Tensor{
 	"concat":    func(in ...*tensor.Tensor) *tensor.Tensor { return tensor.Concat(1, in...) },
 	"slice":     one(func(x *tensor.Tensor) *tensor.Tensor { return tensor.Slice(x, 1, 1, 3) }),
 	"repeat":    one(func(x *tensor.Tensor) *tensor.Tensor { return tensor.Repeat(x, 1, 6) }),
-	"pool_last": one(tensor.Last),
-	"pool_mean": one(tensor.Mean),
-	"pool_max":  one(tensor.Max),
+	"pool_last": one(tensor.LastStep),
+	"pool_mean": one(tensor.MeanPool),
+	"pool_max":  one(tensor.MaxPool),
 }
 
 func TestLayers(t *testing.T) {

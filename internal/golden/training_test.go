@@ -103,7 +103,7 @@ func newModel(t *testing.T, c *golden.Case, s *trainingSettings) (model any, los
 		n = s.Batch * s.Horizon
 		y := tape.Input(c.Tensor("y").Data[step*n:(step+1)*n], s.Batch, s.Horizon)
 		h, _ := m.RNN.Forward(x, nil)
-		p := m.Head.Forward(tensor.Last(h))
+		p := m.Head.Forward(tensor.LastStep(h))
 		switch s.Loss {
 		case "mse":
 			return tensor.MSE(p, y, nil)

@@ -10,12 +10,12 @@ package memory
 
 import (
 	"cmp"
+	"github.com/carousel-ml/carousel/task"
 	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 )
 
 // Task is what the config.json of a model directory says of a model of this package.
@@ -26,7 +26,7 @@ type Config struct {
 	Problem string `json:"problem" oneof:"adding,copy,reber (the embedded Reber grammar)" group:"Problem" help:"what is to be learned"`
 	Length  int    `json:"length" range:"0..100000" group:"Problem" help:"adding: steps of a sequence; copy: blanks between symbols and recall; reber: longest string (0: 100, 100, 50)"`
 
-	nn.RNNConfig
+	task.RNNConfig
 
 	Steps int     `json:"steps" range:"1..1e7" group:"Training" help:"most optimizer steps; a network that has solved its problem stops"`
 	Check int     `json:"check" range:"1..1e7" group:"Training" help:"steps between two looks at whether it has"`
@@ -38,7 +38,7 @@ type Config struct {
 
 // Defaults is the adding problem over 100 steps and an LSTM of 64 units.
 func Defaults() Config {
-	return Config{Problem: "adding", RNNConfig: nn.DefaultRNN(), Steps: 20000, Check: 500, Batch: 50, LR: 1e-3, Clip: 1, Seed: 1}
+	return Config{Problem: "adding", RNNConfig: task.DefaultRNN(), Steps: 20000, Check: 500, Batch: 50, LR: 1e-3, Clip: 1, Seed: 1}
 }
 
 // Validate reports in one line the first setting that cannot be, as a *data.InputError.

@@ -98,7 +98,7 @@ func (m *Model) forward(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	}
 	y, _ := m.net.RNN.Forward(x, nil)
 	if m.problem.last {
-		y = tensor.Last(y)
+		y = tensor.LastStep(y)
 	}
 	return m.net.Head.Forward(y)
 }

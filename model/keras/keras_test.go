@@ -188,7 +188,7 @@ func TestModels(t *testing.T) {
 	} {
 		_, n := read(t, file, nil)
 		y := forward(t, n, n.Module(names[0]).(*nn.Embedding).Forward(ids(file)), names[1:5]...)
-		y = tensor.Softmax(forward(t, n, tensor.Last(y), names[5]), nil)
+		y = tensor.Softmax(forward(t, n, tensor.LastStep(y), names[5]), nil)
 		near(t, file, y.Data(), want.Lookup(file+":out").Data)
 	}
 	const tagger = "tagger.weights.h5"

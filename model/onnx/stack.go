@@ -36,7 +36,7 @@ func (s *Stack) Forward(x *tensor.Tensor, init *nn.State) (y *tensor.Tensor, fin
 	y, final = s.RNN.Forward(x, init)
 	switch s.Pool {
 	case PoolLast:
-		y = tensor.Last(y)
+		y = tensor.LastStep(y)
 	case PoolFinal:
 		D, L := s.RNN.Directions(), s.RNN.Layers()
 		top := tensor.Slice(final.H, 0, (L-1)*D, L*D) // [D,B,H]

@@ -7,7 +7,6 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -33,7 +32,7 @@ type Config struct {
 	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
 
 	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"numbers a token's vector has (with vectors: as many as those)"`
-	nn.RNNConfig
+	task.RNNConfig
 	Pool        string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how steps become one vector"`
 	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output"`
 	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens made unknown in training"`
@@ -55,7 +54,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{
 		Holdout: 0.1, Tokens: "word", Lowercase: true, MinCount: 2, VocabularySize: 50000, MaxLength: 1000,
-		Embedding: 128, RNNConfig: nn.DefaultRNN(), Pool: "max", Dropout: 0.3, WordDropout: 0.1, Linear: true,
+		Embedding: 128, RNNConfig: task.DefaultRNN(), Pool: "max", Dropout: 0.3, WordDropout: 0.1, Linear: true,
 		ClassWeights: "none", Settings: train.DefaultSettings(),
 	}
 	c.Hidden, c.Bidirectional = 128, true
@@ -93,7 +92,7 @@ func (c *Config) settle(texts int) {
 	}
 	// About 4,000 steps teach a small corpus; a large one needs few passes.
 	steps := (texts + c.Batch - 1) / c.Batch
-	c.Settle(min(max(3000/max(steps, 1), 3), 40))
+	c.FillDefaults(min(max(3000/max(steps, 1), 3), 40))
 }
 
 func (c *Config) describe() string {

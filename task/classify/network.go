@@ -102,7 +102,7 @@ func (n *network) forward(t *tensor.Tape, b *batch) (logits, steps, weights *ten
 	var pooled *tensor.Tensor
 	switch n.cfg.Pool {
 	case "mean":
-		pooled = tensor.Mean(y)
+		pooled = tensor.MeanPool(y)
 	case "last":
 		pooled = lastStates(final, n.RNN)
 	case "attention":
@@ -110,7 +110,7 @@ func (n *network) forward(t *tensor.Tape, b *batch) (logits, steps, weights *ten
 		weights = tensor.Softmax(scores, b.lengths)
 		pooled = tensor.Reshape(tensor.MatMul(weights, y, false), b.rows, n.RNN.OutputSize())
 	default:
-		pooled = tensor.Max(y)
+		pooled = tensor.MaxPool(y)
 	}
 	return n.Head.Forward(tensor.Dropout(pooled, float32(n.cfg.Dropout))), y, weights
 }

@@ -2,12 +2,12 @@ package forecast
 
 import (
 	"cmp"
+	"github.com/carousel-ml/carousel/task"
 	"slices"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -45,7 +45,7 @@ type Config struct {
 
 	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
-	nn.RNNConfig
+	task.RNNConfig
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all at once),autoregressive (each from the one before)" group:"Model" help:"how the steps of the horizon are made"`
 	Channels string  `json:"channels" oneof:"independent (one network, applied to each),joint (one network that sees all)" group:"Model" help:"several targets"`
@@ -74,7 +74,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{
 		Missing: "error", Calendar: "auto",
-		RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
+		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}

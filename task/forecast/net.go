@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -65,7 +66,7 @@ func newNetwork(cfg *Config, d shape) *network {
 }
 
 // stack is a recurrent stack for a configuration that is valid.
-func stack(c nn.RNNConfig, in int) *nn.RNN {
+func stack(c task.RNNConfig, in int) *nn.RNN {
 	m, err := c.Build(in)
 	if err != nil {
 		panic(err)

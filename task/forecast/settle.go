@@ -159,5 +159,5 @@ func settleTraining(cfg *Config, windows int) {
 		cfg.Batch = min(64, max(8, windows/16))
 	}
 	perEpoch := (windows + cfg.Batch - 1) / cfg.Batch
-	cfg.Settle(min(150, max(8, int(math.Round(3000/float64(perEpoch))))))
+	cfg.FillDefaults(min(150, max(8, int(math.Round(3000/float64(perEpoch))))))
 }

@@ -3,13 +3,13 @@ package generate
 import (
 	"cmp"
 	"fmt"
+	"github.com/carousel-ml/carousel/task"
 	"math"
 	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -29,7 +29,7 @@ type Config struct {
 	Output    string `json:"output" oneof:"auto (tied where the vocabulary is larger than hidden),tied (to the tokens' vectors),free" group:"Model" help:"weights of the last layer"`
 	Softmax   string `json:"softmax" oneof:"auto (adaptive from 8,000 tokens on),full,adaptive (rare tokens in clusters)" group:"Model" help:"how probabilities are computed"`
 	Cutoffs   []int  `json:"cutoffs" range:"1.." group:"Model" help:"adaptive softmax: the tokens, by rank, at which the clusters begin (empty: three, by what they cost)"`
-	nn.RNNConfig
+	task.RNNConfig
 	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"locked dropout of the tokens' vectors, between layers and of the output, where input_dropout, rnn_dropout and output_dropout do not say"`
 	EmbeddingDropout float64 `json:"embedding_dropout" range:"0..0.99" group:"Model" help:"dropout of whole tokens from the table of their vectors"`
 
@@ -48,7 +48,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 
 // Defaults returns the configuration to start from.
 func Defaults() Config {
-	c := Config{Tokens: "char", Output: "auto", Softmax: "auto", RNNConfig: nn.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
+	c := Config{Tokens: "char", Output: "auto", Softmax: "auto", RNNConfig: task.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
 	c.Hidden = 384
 	c.LR, c.MinLR = 5e-3, 5e-5
 	return c
@@ -172,7 +172,7 @@ func (c *Config) settle(tokens int, counts []int64) {
 		}
 	}
 	epochs := defaultWork / (c.work(counts) * float64(max(tokens, 1)))
-	c.Settle(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
+	c.FillDefaults(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
 }
 
 // outputSize is the width of the recurrent stack's output.

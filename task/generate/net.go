@@ -77,7 +77,7 @@ func newNetwork(cfg *Config, vocabulary int) (*network, error) {
 func (n *network) steps(tape *tensor.Tape, ids *tensor.Ints, from *nn.State) (x, raw, dropped *tensor.Tensor, to *nn.State) {
 	e := n.Embedding.Forward(ids)
 	if n.scale != 1 {
-		e = tensor.Scale(e, n.scale)
+		e = tensor.MulScalar(e, n.scale)
 	}
 	if n.embeddingDropout > 0 && tape.Mode() == tensor.Train {
 		e = n.dropTokens(tape, e, ids)

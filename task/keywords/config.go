@@ -36,7 +36,7 @@ func Defaults() Config {
 	return Config{Setup: s, Label: "label", Pool: "max"}
 }
 
-var pools = map[string]func(*tensor.Tensor) *tensor.Tensor{"max": tensor.Max, "mean": tensor.Mean, "last": tensor.Last}
+var pools = map[string]func(*tensor.Tensor) *tensor.Tensor{"max": tensor.MaxPool, "mean": tensor.MeanPool, "last": tensor.LastStep}
 
 // Validate reports the first thing wrong with a configuration, in one line; it
 // is a *data.InputError.

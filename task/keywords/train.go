@@ -48,7 +48,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.Settle(min(max(100_000/len(learn.List), 15), 100))
+	cfg.Settings.FillDefaults(min(max(100_000/len(learn.List), 15), 100))
 	m, err := newModel(cfg, classes, learn.Frontend, o.Device)
 	if err != nil {
 		return nil, nil, err

@@ -3,12 +3,12 @@ package tag
 import (
 	"cmp"
 	"fmt"
+	"github.com/carousel-ml/carousel/task"
 	"math"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -35,7 +35,7 @@ type Config struct {
 	Affixes        int    `json:"affixes" range:"0..1024" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`
 	Pairs          string `json:"pairs" oneof:"auto (on where a token is a character),on,off" group:"Words" help:"vectors of two neighbouring tokens together"`
 
-	nn.RNNConfig
+	task.RNNConfig
 	Decoder     string  `json:"decoder" oneof:"crf (whole sequences of tags compete),softmax (the tags of each token do)" group:"Model" help:"how tags are chosen"`
 	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout before and after the recurrent layers"`
 	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose word is hidden in training, so that spelling and context must tell"`
@@ -55,7 +55,7 @@ func Defaults() Config {
 	c := Config{
 		Scheme: "auto", Holdout: 0.1, MaxLength: 500,
 		Lowercase: true, MinCount: 2, VocabularySize: 50000, Embedding: 100, Chars: "auto", CharHidden: 64, Affixes: 16, Pairs: "auto",
-		RNNConfig: nn.DefaultRNN(), Decoder: "crf", Dropout: 0.5, WordDropout: 0.1, Settings: train.DefaultSettings(),
+		RNNConfig: task.DefaultRNN(), Decoder: "crf", Dropout: 0.5, WordDropout: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Hidden, c.Bidirectional = 128, true
 	return c
@@ -112,7 +112,7 @@ func (c *Config) settle(d *corpus) {
 	if c.Patience == 0 {
 		c.Patience = max(10, epochs/2) // few spans are found in the first epochs, or none
 	}
-	c.Settle(epochs)
+	c.FillDefaults(epochs)
 }
 
 // describe describes the network in a few words.

@@ -118,17 +118,17 @@ func (m *Model) schemeOf(d *corpus) Scheme {
 // such tag.
 func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, losses []float64, err error) {
 	found, losses = make([]int32, len(d.tokens)), make([]float64, len(d.pieces))
-	chain := m.net.chain(m.tags, m.spans())
+	decoder := m.net.decoder(m.tags, m.spans())
 	err = m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
 		p := d.pieces[i]
-		best := chain.Viterbi(scores)
+		best := decoder.Viterbi(scores)
 		copy(found[p.from:], best)
 		gold := d.gold[p.from:p.to]
 		if slices.Contains(gold, -1) {
 			losses[i] = math.Inf(1)
 			return
 		}
-		losses[i] = chain.Score(scores, best) - chain.Score(scores, gold)
+		losses[i] = decoder.Score(scores, best) - decoder.Score(scores, gold)
 	})
 	return found, losses, err
 }

@@ -67,7 +67,7 @@ func (c *chars) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	}
 	y := tensor.Add(at, c.Before.Forward(t.IDs(b.chars[0], b.letters, n, m)))
 	y = tensor.Add(y, c.After.Forward(t.IDs(b.chars[2], b.letters, n, m)))
-	return tensor.Tanh(tensor.Add(tensor.Max(y), c.Bias.T()))
+	return tensor.Tanh(tensor.Add(tensor.MaxPool(y), c.Bias.T()))
 }
 
 // newNetwork makes an untrained network; the configuration has been validated and settled.
@@ -109,12 +109,12 @@ func rules(tags []string, spans bool) *nn.CRFOptions {
 // pairWidth is the length of a pair's vector.
 func pairWidth(cfg *Config) int { return (cfg.Embedding + 1) / 2 }
 
-// chain decodes the network's scores.
-func (n *network) chain(tags []string, spans bool) *nn.Chain {
+// decoder decodes the network's scores.
+func (n *network) decoder(tags []string, spans bool) *nn.CRFDecoder {
 	if n.CRF != nil {
-		return n.CRF.Chain()
+		return n.CRF.Decoder()
 	}
-	return nn.NewChain(len(tags), rules(tags, spans))
+	return nn.NewCRFDecoder(len(tags), rules(tags, spans))
 }
 
 // batch is some pieces, padded to the longest.
@@ -211,7 +211,7 @@ func (n *network) scores(t *tensor.Tape, b *batch) *tensor.Tensor {
 	if p := float32(n.cfg.WordDropout); p > 0 && t.Mode() == tensor.Train {
 		// A hidden word is as an unknown one: zero. Those that stay keep their size.
 		keep := tensor.Dropout(t.Input(b.ones[:b.rows*b.steps], b.rows, b.steps, 1), p)
-		x = tensor.Mul(x, tensor.Repeat(tensor.Reshape(tensor.Scale(keep, 1-p), b.rows, b.steps), 2, n.cfg.Embedding))
+		x = tensor.Mul(x, tensor.Repeat(tensor.Reshape(tensor.MulScalar(keep, 1-p), b.rows, b.steps), 2, n.cfg.Embedding))
 	}
 	parts := make([]*tensor.Tensor, 0, 3)
 	parts = append(parts, x)

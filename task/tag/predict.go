@@ -74,10 +74,10 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	m.vocabularies.apply(d, &m.cfg)
 	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))
 	probabilities, spans, owner := make([]float64, len(d.tokens)), make([][]Mark, len(d.pieces)), d.owners()
-	chain := m.net.chain(m.tags, m.spans())
+	decoder := m.net.decoder(m.tags, m.spans())
 	err := m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
 		p, s := d.pieces[i], d.sentence(owner[i])
-		best, known := chain.Viterbi(scores), chain.Marginals(scores)
+		best, known := decoder.Viterbi(scores), decoder.Marginals(scores)
 		copy(ids[p.from:], best)
 		for t, tag := range best {
 			probabilities[p.from+t] = min(known.Prob(t, tag), 1)
@@ -90,7 +90,7 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 			}
 		}
 		if p == s {
-			for _, one := range chain.NBest(scores, o.NBest) {
+			for _, one := range decoder.NBest(scores, o.NBest) {
 				out[owner[i]].Alternatives = append(out[owner[i]].Alternatives, Alternative{m.write(one.Tags, m.Scheme()), math.Exp(one.LogProb)})
 			}
 		}

@@ -181,13 +181,13 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 // validate scores the network on the validation sentences.
 func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (map[string]float64, error) {
 	found, loss, k := make([]int32, len(valid.tokens)), 0.0, len(m.tags)
-	chain := m.net.chain(m.tags, m.spans())
+	decoder := m.net.decoder(m.tags, m.spans())
 	err := m.eachBatch(ctx, t, valid, func(b *batch, list []int, scores *tensor.Tensor) {
 		loss += float64(b.items) * float64(m.net.lossOf(t, b, scores).Item())
 		values := scores.Data()
 		for r, i := range list {
 			p := valid.pieces[i]
-			copy(found[p.from:], chain.Viterbi(values[r*b.steps*k:][:p.len()*k]))
+			copy(found[p.from:], decoder.Viterbi(values[r*b.steps*k:][:p.len()*k]))
 		}
 	})
 	if err != nil {

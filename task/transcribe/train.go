@@ -71,7 +71,7 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 		return nil, nil, nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", notes[0])
 	}
 	notes = append(notes, a.spell(valid)...)
-	cfg.Settle(min(max(40_000/max(len(learn.List), 1), 15), 100))
+	cfg.Settings.FillDefaults(min(max(40_000/max(len(learn.List), 1), 15), 100))
 	if m, err = newModel(cfg, a, learn.Frontend, on); err != nil {
 		return nil, nil, nil, err
 	}

@@ -2,11 +2,11 @@ package translate
 
 import (
 	"cmp"
+	"github.com/carousel-ml/carousel/task"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -30,7 +30,7 @@ type Config struct {
 	MaxLength       int    `json:"max_length" range:"2..1e4" group:"Text" help:"tokens of a sentence: longer pairs are left out in training, longer sources are translated in parts"`
 
 	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"numbers a token's vector has"`
-	nn.RNNConfig
+	task.RNNConfig
 	Attention    string  `json:"attention" oneof:"dot,general,additive" group:"Model" help:"how the decoder looks at the source"`
 	InputFeeding bool    `json:"input_feeding" group:"Model" help:"the decoder reads what it attended to at the step before; slower, as no step can be computed ahead"`
 	Bridge       string  `json:"bridge" oneof:"dense,copy,zero" group:"Model" help:"how the encoder's last state begins the decoder's"`
@@ -61,7 +61,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{
 		Holdout: 0.03, Tokens: "bpe", VocabularySize: 8000, MinCount: 2, MaxLength: 120,
-		Embedding: 256, RNNConfig: nn.DefaultRNN(), Attention: "general", Bridge: "dense", Dropout: 0.3,
+		Embedding: 256, RNNConfig: task.DefaultRNN(), Attention: "general", Bridge: "dense", Dropout: 0.3,
 		Smoothing: 0.1, BatchTokens: 1500, WarmupSteps: 200, Select: "bleu", Settings: train.DefaultSettings(),
 		SearchOptions: DefaultSearch(),
 	}
@@ -105,14 +105,14 @@ func (c *Config) checkTogether() error {
 func (c *Config) settle(tokens int) {
 	// About 6,000 steps teach a small corpus; a large one needs few passes.
 	steps := (tokens + c.BatchTokens - 1) / c.BatchTokens
-	c.Settle(min(max(6000/max(steps, 1), 3), 40))
+	c.FillDefaults(min(max(6000/max(steps, 1), 3), 40))
 }
 
 // sequential says that a step of the decoder needs the attention of the step before.
 func (c *Config) sequential() bool { return c.InputFeeding || c.Coverage }
 
 // encoder and decoder are the two stacks' settings.
-func (c *Config) encoder() nn.RNNConfig {
+func (c *Config) encoder() task.RNNConfig {
 	e := c.RNNConfig
 	if e.Bidirectional {
 		e.Hidden, e.Proj = e.Hidden/2, e.Proj/2
@@ -120,7 +120,7 @@ func (c *Config) encoder() nn.RNNConfig {
 	return e
 }
 
-func (c *Config) decoder() nn.RNNConfig {
+func (c *Config) decoder() task.RNNConfig {
 	d := c.RNNConfig
 	d.Bidirectional, d.LearnState = false, d.LearnState && c.Bridge == "zero"
 	return d

@@ -111,7 +111,7 @@ func (n *network) dropWords(x *tensor.Tensor) *tensor.Tensor {
 	if p == 0 || tape.Mode() != tensor.Train {
 		return x
 	}
-	kept := tensor.Dropout(tensor.Shift(tape.Zeros(x.Dim(0), x.Dim(1)), 1), p)
+	kept := tensor.Dropout(tensor.AddScalar(tape.Zeros(x.Dim(0), x.Dim(1)), 1), p)
 	return tensor.Mul(x, tensor.Repeat(kept, 2, x.Dim(2)))
 }
 
@@ -211,7 +211,7 @@ func (n *network) loss(tape *tensor.Tape, b *batch, smoothing float32) *tensor.T
 	o, weights, coverage := n.decode(tape.IDs(b.inputs, lengths, b.rows, b.T), m, state)
 	loss := tensor.CrossEntropy(n.Output.Forward(o), tape.IDs(b.outputs, nil, b.rows, b.T), &tensor.CrossEntropyOptions{Smoothing: smoothing})
 	if n.cfg.CoverageLoss > 0 && tape.Mode() == tensor.Train {
-		loss = tensor.Add(loss, tensor.Scale(n.repeated(tape, b, weights, coverage), float32(n.cfg.CoverageLoss)))
+		loss = tensor.Add(loss, tensor.MulScalar(n.repeated(tape, b, weights, coverage), float32(n.cfg.CoverageLoss)))
 	}
 	return loss
 }

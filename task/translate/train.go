@@ -129,7 +129,7 @@ func (r *training) sample(tape *tensor.Tape, b *batch, share float32) {
 	o, _, _ := n.decode(r.draft.IDs(b.inputs, nil, b.rows, b.T), m, state)
 	logits := n.Output.Forward(o).Data()
 	// A dropout mask is the draw: it depends on the seed and the step alone.
-	kept := tensor.Dropout(tensor.Shift(tape.Zeros(b.rows, b.T), 1), share).Data()
+	kept := tensor.Dropout(tensor.AddScalar(tape.Zeros(b.rows, b.T), 1), share).Data()
 	V := len(logits) / len(b.inputs)
 	for i := range b.inputs {
 		if t := i % b.T; t > 0 && kept[i] == 0 {

@@ -47,7 +47,7 @@ func learn(dev *tensor.Device, steps int, read func(step int) bool, after func(s
 		tape.Seed(9, uint64(step))
 		y, _ := m.RNN.Forward(m.Table.Forward(tape.IDs(ids, lengths, B, T)), nil)
 		loss := tensor.CrossEntropy(m.Head.Forward(m.Norm.Forward(y)), tape.IDs(tags, nil, B, T), nil)
-		pooled := tensor.Add(tensor.Max(y), tensor.Mean(y))
+		pooled := tensor.Add(tensor.MaxPool(y), tensor.MeanPool(y))
 		loss = tensor.Add(loss, tensor.Pinball(m.Level.Forward(pooled), tape.Input(levels, B), []float32{0.1, 0.5, 0.9}, nil))
 		if read(step) {
 			losses = append(losses, loss.Item())

@@ -181,7 +181,7 @@ var unaryOps = map[string]struct {
 	"Exp":        {tensor: tensor.Exp},
 	"Log":        {tensor: tensor.Log},
 	"Softplus":   {tensor: tensor.Softplus},
-	"Neg":        {tensor: func(x *tensor.Tensor) *tensor.Tensor { return tensor.Scale(x, -1) }},
+	"Neg":        {tensor: func(x *tensor.Tensor) *tensor.Tensor { return tensor.MulScalar(x, -1) }},
 	"Abs":        {host: func(_ *node, x float64) float64 { return math.Abs(x) }},
 	"Sqrt":       {host: func(_ *node, x float64) float64 { return math.Sqrt(x) }},
 	"Reciprocal": {host: func(_ *node, x float64) float64 { return 1 / x }},
