@@ -3,10 +3,12 @@ package carousel_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -15,7 +17,10 @@ import (
 	"github.com/carousel-ml/carousel/model/modeltest"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
+	"github.com/carousel-ml/carousel/task/generate"
+	"github.com/carousel-ml/carousel/task/keywords"
 	"github.com/carousel-ml/carousel/task/tag"
+	"github.com/carousel-ml/carousel/task/translate"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -39,6 +44,33 @@ func trainSmall(dir string) (table, run string, err error) {
 	}
 	_, _, err = forecast.Train(context.Background(), d, cfg, &train.Run{Dir: run})
 	return table, run, err
+}
+
+// Configurations that were written before settings got their current names. Each
+// file has every setting, so it is read into zeros.
+func TestOldConfigsOpen(t *testing.T) {
+	g, k, ta, tr := generate.Defaults(), keywords.Defaults(), tag.Defaults(), translate.Defaults()
+	g.Tokens, g.BPTT = "word", 48
+	k.SplitColumn, k.Holdout, k.Frame, k.StackStride, k.WarmupShare = "fold", 0.25, 30, 2, 0.07
+	ta.TokenColumn, ta.TagColumn = "2", "xpos"
+	tr.WarmupSteps = 321
+	for kind, want := range map[*task.Kind]task.Config{generate.Task: &g, keywords.Task: &k, tag.Task: &ta, translate.Task: &tr} {
+		raw, err := os.ReadFile(filepath.Join("task", kind.Name, "testdata", "config_before_names.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := reflect.New(reflect.TypeOf(want).Elem()).Interface()
+		if err := json.Unmarshal(raw, got); err != nil {
+			t.Errorf("%s: %v", kind.Name, err)
+		} else if !reflect.DeepEqual(got, any(want)) {
+			t.Errorf("%s: got  %+v\nwant %+v", kind.Name, got, want)
+		}
+	}
+	for _, kind := range carousel.Tasks {
+		if err := json.Unmarshal([]byte(`{"unknown": 1}`), kind.Config()); err == nil {
+			t.Errorf("%s: an unknown setting is accepted", kind.Name)
+		}
+	}
 }
 
 func TestOpen(t *testing.T) {

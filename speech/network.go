@@ -1,10 +1,9 @@
 package speech
 
 import (
-	"slices"
-
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // Network is the trained part of a model: recurrent layers over the steps, and a
@@ -59,8 +58,8 @@ func (b *Batch) fill(features [][]float32, labels [][]int32, in int) {
 		b.Steps = max(b.Steps, len(f)/in)
 		b.Most = max(b.Most, len(labels[i]))
 	}
-	b.X = slices.Grow(b.X[:0], len(features)*b.Steps*in)[:len(features)*b.Steps*in]
-	b.Labels = slices.Grow(b.Labels[:0], len(features)*b.Most)[:len(features)*b.Most]
+	b.X = train.Resize(b.X, len(features)*b.Steps*in)
+	b.Labels = train.Resize(b.Labels, len(features)*b.Most)
 	clear(b.X)
 	clear(b.Labels)
 	for i, f := range features {

@@ -2,6 +2,8 @@ package memory
 
 import (
 	"math/rand/v2"
+
+	"github.com/carousel-ml/carousel/train"
 )
 
 // batch is n sequences. Buffers are refilled.
@@ -47,16 +49,8 @@ func (b *batch) load(use uint64, first, n int) {
 func (b *batch) resize(n int) {
 	p := b.problem
 	b.n = n
-	b.x, b.lengths, b.y = sized(b.x, n*b.steps*p.inputs), sized(b.lengths, n), sized(b.y, n)
-	b.next, b.legal = sized(b.next, n*b.steps), sized(b.legal, n*b.steps)
-}
-
-func sized[T any](old []T, n int) []T {
-	if cap(old) < n {
-		return make([]T, n)
-	}
-	clear(old[:n])
-	return old[:n]
+	b.x, b.lengths, b.y = zeroed(b.x, n*b.steps*p.inputs), zeroed(b.lengths, n), zeroed(b.y, n)
+	b.next, b.legal = zeroed(b.next, n*b.steps), zeroed(b.legal, n*b.steps)
 }
 
 // draw makes the sequence of that number.
@@ -70,4 +64,11 @@ func (b *batch) draw(row int, number uint64) {
 	s.reset()
 	b.problem.draw(&s, b.length)
 	b.lengths[row], b.y[row] = int32(s.length), s.y
+}
+
+// zeroed returns n zeros, in the memory of old if it is large enough.
+func zeroed[T any](old []T, n int) []T {
+	s := train.Resize(old, n)
+	clear(s)
+	return s
 }

@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -235,15 +236,7 @@ func (m *Model) worstOf(p [][]float64, c *corpus, texts []data.Example) []Exampl
 		}
 		list = append(list, e)
 	}
-	slices.SortStableFunc(list, func(a, b Example) int {
-		if a.Loss > b.Loss {
-			return -1
-		}
-		if a.Loss < b.Loss {
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b Example) int { return cmp.Compare(b.Loss, a.Loss) })
 	return list[:min(len(list), worst)]
 }
 

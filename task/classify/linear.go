@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
 )
 
 // linear is the simple method that every classifier is compared with: logistic
@@ -263,7 +264,7 @@ func openLinear(d *model.Dir, classes int, several bool) (*linear, error) {
 	l := &linear{classes: classes, several: several, features: map[uint64]int32{}}
 	keys, weights, bias := f.Lookup("features"), f.Lookup("weights"), f.Lookup("bias")
 	if keys == nil || weights == nil || bias == nil || len(bias.Data) != classes || len(weights.Data) != len(keys.Ints)*classes {
-		return nil, &model.FileError{File: f.Path, Problem: "expected features, weights and bias of " + plural(classes, "class", "classes"), Fix: "train the model again"}
+		return nil, &model.FileError{File: f.Path, Problem: "expected features, weights and bias of " + report.Agree(classes, "class", "classes"), Fix: "train the model again"}
 	}
 	for row, key := range keys.Ints {
 		l.features[uint64(key)] = int32(row)

@@ -42,9 +42,6 @@ type saved struct {
 // Config is the configuration, with everything that the data settled.
 func (m *Model) Config() Config { return m.cfg }
 
-// Classes are the labels, in the order of their numbers.
-func (m *Model) Classes() []string { return slices.Clone(m.classes) }
-
 // Slab is the network's parameters.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
@@ -53,6 +50,9 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // String describes the model in a few words.
 func (m *Model) String() string { return m.cfg.describe() }
+
+// Classes are the labels, in the order of their numbers.
+func (m *Model) Classes() []string { return slices.Clone(m.classes) }
 
 // several says whether a text may have more than one label.
 func (m *Model) several() bool { return m.cfg.Separator != "" }
@@ -163,11 +163,4 @@ func compareLabels(a, b string) int {
 		return 1
 	}
 	return cmp.Compare(a, b)
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

@@ -1,10 +1,9 @@
 package classify
 
 import (
-	"slices"
-
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // network is embedding, recurrent stack, pooling and output.
@@ -51,7 +50,7 @@ func (b *batch) load(c *corpus, list []int, pad int32) {
 	for _, i := range list {
 		b.steps = max(b.steps, len(c.text(i)))
 	}
-	b.ids = slices.Grow(b.ids[:0], b.rows*b.steps)[:b.rows*b.steps]
+	b.ids = train.Resize(b.ids, b.rows*b.steps)
 	for len(b.ones) < len(b.ids) {
 		b.ones = append(b.ones, 1)
 	}
@@ -70,7 +69,7 @@ func (b *batch) load(c *corpus, list []int, pad int32) {
 func (b *batch) loadLabels(c *corpus, list []int, classes int, several bool) {
 	b.class, b.target = b.class[:0], b.target[:0]
 	if several {
-		b.target = slices.Grow(b.target, len(list)*classes)[:len(list)*classes]
+		b.target = train.Resize(b.target, len(list)*classes)
 		clear(b.target)
 	}
 	for r, i := range list {

@@ -9,10 +9,10 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
@@ -105,7 +105,7 @@ func numbers(classes []string) map[string]int32 {
 
 func oneClass(names []string, texts int) error {
 	if len(names) == 0 {
-		return data.Errorf("%s and no label: there is nothing to learn", plural(texts, "text", "texts"))
+		return data.Errorf("%s and no label: there is nothing to learn", report.Plural(texts, "text"))
 	}
 	return data.Errorf("all %d texts have the label %q: two labels are needed to tell apart; name the column of the label if this is another one", texts, names[0])
 }
@@ -129,7 +129,7 @@ func (m *Model) cutNote(n int) []string {
 	if n == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s longer than %d tokens and read up to there", plural(n, "text is", "texts are"), m.cfg.MaxLength)}
+	return []string{fmt.Sprintf("%s longer than %d tokens and read up to there", report.Agree(n, "text is", "texts are"), m.cfg.MaxLength)}
 }
 
 // unseenNote says which labels training had no text for.
@@ -142,16 +142,10 @@ func unseenNote(where string, unseen map[string]int) []string {
 	for _, name := range names {
 		n += unseen[name]
 	}
-	const most = 5
-	more := ""
-	if len(names) > most {
-		more = fmt.Sprintf(" and %d more", len(names)-most)
-		names = names[:most]
-	}
 	for i, name := range names {
 		names[i] = strconv.Quote(name)
 	}
-	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s%s)", where, plural(n, "text", "texts"), strings.Join(names, ", "), more)}
+	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s)", where, report.Plural(n, "text"), report.Listing(names))}
 }
 
 // fit runs the training loop.

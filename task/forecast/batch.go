@@ -1,6 +1,8 @@
 package forecast
 
-import "slices"
+import (
+	"github.com/carousel-ml/carousel/train"
+)
 
 // batch is the inputs of some windows, as the network wants them. Buffers are
 // refilled; their capacity is for the largest batch seen.
@@ -30,7 +32,7 @@ func (d *dataset) load(b *batch, list []window, targets bool) {
 		b.rows *= d.targets
 	}
 	pairs := d.targets * b.n
-	b.centres = sized(b.centres, pairs)
+	b.centres = zeroed(b.centres, pairs)
 	for k := range d.targets {
 		for i, w := range list {
 			b.centres[k*b.n+i] = d.centre(d.frames[w.frame], k, int(w.origin))
@@ -53,13 +55,6 @@ func (d *dataset) load(b *batch, list []window, targets bool) {
 	}
 }
 
-// sized is a zeroed slice of n elements, in old's memory if it fits.
-func sized[T any](old []T, n int) []T {
-	s := slices.Grow(old[:0], n)[:n]
-	clear(s)
-	return s
-}
-
 // row gives the target and window of a row; with all targets in one row the
 // target is the first.
 func (d *dataset) row(b *batch, r int) (k, i int) { return r / b.n, r % b.n }
@@ -76,7 +71,7 @@ func (d *dataset) loadStatic(b *batch, list []window) {
 	if d.ids == 0 {
 		return
 	}
-	b.ids = sized(b.ids, b.rows*d.ids)
+	b.ids = zeroed(b.ids, b.rows*d.ids)
 	for r := range b.rows {
 		_, i := d.row(b, r)
 		copy(b.ids[r*d.ids:], d.frames[list[i].frame].ids)
@@ -85,7 +80,7 @@ func (d *dataset) loadStatic(b *batch, list []window) {
 
 func (d *dataset) loadRows(b *batch, list []window) {
 	step, ahead := d.window*d.encoder, d.horizon*d.decoder
-	b.encoder, b.decoder = sized(b.encoder, b.rows*step), sized(b.decoder, b.rows*ahead)
+	b.encoder, b.decoder = zeroed(b.encoder, b.rows*step), zeroed(b.decoder, b.rows*ahead)
 	centres := make([]centre, d.targets)
 	for r := range b.rows {
 		k, i := d.row(b, r)
@@ -99,7 +94,7 @@ func (d *dataset) loadRows(b *batch, list []window) {
 }
 
 func (d *dataset) loadLinear(b *batch, list []window) {
-	b.linear, b.group = sized(b.linear, d.targets*b.n*d.linear), sized(b.group, d.targets*b.n)
+	b.linear, b.group = zeroed(b.linear, d.targets*b.n*d.linear), zeroed(b.group, d.targets*b.n)
 	for at := range d.targets * b.n {
 		k, i := at/b.n, at%b.n
 		f, origin := d.frames[list[i].frame], int(list[i].origin)
@@ -110,7 +105,7 @@ func (d *dataset) loadLinear(b *batch, list []window) {
 
 func (d *dataset) loadTargets(b *batch, list []window) {
 	n := d.targets * b.n * d.horizon
-	b.target, b.weight = sized(b.target, n), sized(b.weight, n)
+	b.target, b.weight = zeroed(b.target, n), zeroed(b.weight, n)
 	for at := range d.targets * b.n {
 		k, i := at/b.n, at%b.n
 		f, origin := d.frames[list[i].frame], int(list[i].origin)
@@ -128,7 +123,7 @@ func (d *dataset) loadTargets(b *batch, list []window) {
 
 func (d *dataset) loadUnits(b *batch, list []window) {
 	n := d.targets * b.n * d.horizon
-	b.unitShift, b.unitScale = sized(b.unitShift, n), sized(b.unitScale, n)
+	b.unitShift, b.unitScale = zeroed(b.unitShift, n), zeroed(b.unitScale, n)
 	for at := range n {
 		pair := at / d.horizon
 		k, i := pair/b.n, pair%b.n
@@ -144,10 +139,10 @@ func (d *dataset) loadUnrolled(b *batch, list []window, targets bool) {
 	steps := d.window
 	if targets {
 		steps += d.horizon - 1
-		b.target, b.weight = sized(b.target, b.rows*steps*d.channels), sized(b.weight, b.rows*steps*d.channels)
+		b.target, b.weight = zeroed(b.target, b.rows*steps*d.channels), zeroed(b.weight, b.rows*steps*d.channels)
 	}
 	size := steps * d.encoder
-	b.encoder = sized(b.encoder, b.rows*size)
+	b.encoder = zeroed(b.encoder, b.rows*size)
 	centres := make([]centre, d.targets)
 	for r := range b.rows {
 		k, i := d.row(b, r)
@@ -166,4 +161,11 @@ func (d *dataset) loadUnrolled(b *batch, list []window, targets bool) {
 			}
 		}
 	}
+}
+
+// zeroed returns n zeros, in the memory of old if it is large enough.
+func zeroed[T any](old []T, n int) []T {
+	s := train.Resize(old, n)
+	clear(s)
+	return s
 }

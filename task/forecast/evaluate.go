@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -335,10 +336,10 @@ func verdict(e *Evaluation) string {
 		if name == "seasonal_naive" && e.Season > 0 {
 			label = fmt.Sprintf("seasonal naive (%d rows)", e.Season)
 		}
-		if change := percent(e.Metrics.MAE, b.MAE); e.Metrics.MAE < b.MAE {
+		if change := below(e.Metrics.MAE, b.MAE); e.Metrics.MAE < b.MAE {
 			wins = append(wins, fmt.Sprintf("%s by %s", label, change))
 		} else {
-			losses = append(losses, fmt.Sprintf("%s, which is %s better", label, percent(b.MAE, e.Metrics.MAE)))
+			losses = append(losses, fmt.Sprintf("%s, which is %s better", label, below(b.MAE, e.Metrics.MAE)))
 		}
 	}
 	var parts []string
@@ -370,10 +371,10 @@ func nothingBeatsNaive(e *Evaluation) bool {
 	return true
 }
 
-// percent is how far a lies below b.
-func percent(a, b float64) string {
+// below returns by what share a is less than b, in percent: 0 where b is 0.
+func below(a, b float64) string {
 	if b == 0 {
-		return "0 %"
+		return report.Percent(0)
 	}
-	return fmt.Sprintf("%.1f %%", 100*(1-a/b))
+	return report.Percent(1 - a/b)
 }

@@ -41,12 +41,12 @@ type saved struct {
 // Config is the configuration, with everything that the data settled.
 func (m *Model) Config() Config { return m.cfg }
 
+// Slab is the network's parameters.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
 // Notes say, a sentence each, what a user might not expect: sizes that the data
 // forced, constant series, where intervals come from.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
-
-// Slab is the network's parameters.
-func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // newModel makes an untrained model for a settled configuration.
 func newModel(cfg Config, s *schema, on *tensor.Device) *Model {

@@ -15,11 +15,6 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// PredictOptions changes a prediction; nil is the model's own.
-type PredictOptions struct {
-	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to give, ascending, such as 0.1,0.9 (empty: the model's)"`
-}
-
 // Forecast is what follows the last measured row of each series.
 type Forecast struct {
 	Levels []float64        `json:"levels"`          // of the quantiles, ascending
@@ -37,17 +32,9 @@ type SeriesForecast struct {
 	Quantiles [][]float64 `json:"quantiles"`      // [level][step]
 }
 
-// Predict forecasts what follows the table in a file, as [Model.Forecast] does.
-// What is wrong with the file is a *data.InputError.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Forecast, error) {
-	if in.File == "" {
-		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
-	}
-	panel, err := readPanel(ctx, in.File, &m.cfg)
-	if err != nil {
-		return nil, err
-	}
-	return m.Forecast(ctx, panel, o)
+// PredictOptions changes a prediction; nil is the model's own.
+type PredictOptions struct {
+	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to give, ascending, such as 0.1,0.9 (empty: the model's)"`
 }
 
 // Forecast forecasts the horizon after the last row that has a target, of each
@@ -97,6 +84,19 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		}
 	}
 	return out, err
+}
+
+// Predict forecasts what follows the table in a file, as [Model.Forecast] does.
+// What is wrong with the file is a *data.InputError.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Forecast, error) {
+	if in.File == "" {
+		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
+	}
+	panel, err := readPanel(ctx, in.File, &m.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return m.Forecast(ctx, panel, o)
 }
 
 func (m *Model) checkLevels(levels []float64) error {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -145,12 +146,7 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 	if len(names) == 0 {
 		return nil
 	}
-	const most = 5
-	more := ""
-	if n := len(names) - most; n > 0 {
-		names, more = names[:most], fmt.Sprintf(" and %d more", n)
-	}
-	return []string{fmt.Sprintf("constant over the training rows, so that there is nothing to learn: %s%s", strings.Join(names, ", "), more)}
+	return []string{fmt.Sprintf("constant over the training rows, so that there is nothing to learn: %s", report.Listing(names))}
 }
 
 // fit runs the training loop.

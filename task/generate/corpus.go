@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // manyDocuments is from how many on whole documents are held out; of fewer, the
@@ -271,7 +272,7 @@ const ignored = -100
 func (s *streams) load(b *batch, epoch, n int) {
 	s.arrange(epoch)
 	b.B, b.T, b.tokens = len(s.rows), 0, 0
-	b.lengths, b.begins, b.parts = resize(b.lengths, b.B), resize(b.begins, b.B), resize(b.parts, b.B)
+	b.lengths, b.begins, b.parts = train.Resize(b.lengths, b.B), train.Resize(b.begins, b.B), train.Resize(b.parts, b.B)
 	for i, row := range s.order {
 		b.parts[i], b.begins[i] = s.segment(row, n)
 		steps := b.parts[i].steps()
@@ -279,7 +280,7 @@ func (s *streams) load(b *batch, epoch, n int) {
 		b.T = max(b.T, steps)
 		b.tokens += steps
 	}
-	b.ids, b.targets = resize(b.ids, b.B*b.T), resize(b.targets, b.B*b.T)
+	b.ids, b.targets = train.Resize(b.ids, b.B*b.T), train.Resize(b.targets, b.B*b.T)
 	b.ragged = b.tokens < b.B*b.T
 	for i, p := range b.parts {
 		ids, targets := b.ids[i*b.T:(i+1)*b.T], b.targets[i*b.T:(i+1)*b.T]
@@ -313,6 +314,3 @@ func (s *streams) segment(row []placed, n int) (p piece, begins bool) {
 	p.to = min(p.to, p.from+s.steps)
 	return p, n == row[i].first
 }
-
-// resize is s with length n, its contents unspecified.
-func resize[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }

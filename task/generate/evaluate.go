@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // Metrics tell how well a text was foreseen.
@@ -120,7 +121,7 @@ func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err erro
 			s.load(b, 0, i)
 			tape.Reset()
 			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-			scores = resize(scores, b.B*b.T)
+			scores = train.Resize(scores, b.B*b.T)
 			m.net.score(scores, x, b.targets)
 			carry.End(to)
 			for r, p := range b.parts {
@@ -152,7 +153,7 @@ func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][
 	}
 	var all, unigram tally
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))
-	share := shareOf(m.counts)
+	share := logShares(m.counts)
 	unknown := m.codec.tokens.Vocabulary().UnknownID()
 	for i, trace := range traces {
 		for k, t := range trace {
@@ -175,8 +176,8 @@ func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][
 	return e
 }
 
-// shareOf is log p of each token by its count, tokens never seen counted half.
-func shareOf(counts []int64) []float64 {
+// logShares is log p of each token by its count, tokens never seen counted half.
+func logShares(counts []int64) []float64 {
 	total := 0.0
 	for _, n := range counts {
 		total += math.Max(float64(n), 0.5)

@@ -25,6 +25,23 @@ type saved struct {
 	Counts []int64 `json:"counts"`
 }
 
+// Config returns the configuration, in which the values that depend on the text are set.
+func (m *Model) Config() Config { return m.cfg }
+
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes returns no remarks: a language model has none.
+func (m *Model) Notes() []string { return nil }
+
+// String describes the network in a few words.
+func (m *Model) String() string { return m.cfg.describe() }
+
+// Tokenizer returns the tokenizer. Where tokens are words it is applied line by
+// line.
+func (m *Model) Tokenizer() *text.Tokenizer { return m.codec.tokens }
+
 // newModel makes an untrained model of a settled configuration.
 func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, codec: k, counts: counts}
@@ -35,23 +52,6 @@ func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (*Model, 
 	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
-
-// Config returns the configuration, in which the values that depend on the text are set.
-func (m *Model) Config() Config { return m.cfg }
-
-// Slab returns the network's parameters. They must not be changed while the model
-// is in use.
-func (m *Model) Slab() *tensor.Slab { return m.slab }
-
-// Tokenizer returns the tokenizer. Where tokens are words it is applied line by
-// line.
-func (m *Model) Tokenizer() *text.Tokenizer { return m.codec.tokens }
-
-// Notes returns no remarks: a language model has none.
-func (m *Model) Notes() []string { return nil }
-
-// String describes the network in a few words.
-func (m *Model) String() string { return m.cfg.describe() }
 
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].

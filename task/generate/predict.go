@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -8,8 +9,121 @@ import (
 	"strconv"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
+
+// Generated is one text.
+type Generated struct {
+	Prompt  string  `json:"prompt"`   // what it follows
+	Text    string  `json:"text"`     // what follows the prompt
+	Tokens  int     `json:"tokens"`   // how many were drawn
+	LogProb float64 `json:"log_prob"` // of what was drawn, under the model as it is, whatever the temperature
+	Ended   string  `json:"ended"`    // why: length (it has the tokens asked for), stop (a stop string came) or end (the model ended the document)
+}
+
+// PredictOptions are the options of generation. In a value that was not made by
+// [DefaultPredict], zeros are replaced by what that returns.
+type PredictOptions struct {
+	Length      int      `json:"length" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
+	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts for each prompt, computed side by side"`
+	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"above 1 more varied, below 1 surer, 0 always the likeliest token"`
+	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw among so many likeliest tokens (0: all)"`
+	TopP        float64  `json:"top_p" range:"(0..1]" value:"p" group:"Sampling" help:"draw among the likeliest tokens that together have this probability"`
+	Stop        []string `json:"stop" items:"whole" value:"text" group:"Sampling" help:"a text ends before the first of these; may be repeated"`
+	Seed        uint64   `json:"seed" group:"Sampling" help:"seed of the draws; a text depends on it and on its own number alone"`
+	Greedy      bool     `json:"-"` // always the likeliest token; Temperature, TopK and TopP do nothing then
+
+	// OnText receives the parts of text number i as they come, whole characters
+	// only; an error ends everything. nil: nothing does.
+	OnText func(i int, part string) error `json:"-"`
+
+	complete bool // made by DefaultPredict: zeros are not replaced
+}
+
+// DefaultPredict returns the options for one text of 200 tokens per prompt, drawn
+// from the model's distribution. Fields set to zero afterwards are zero: a
+// Temperature of 0 always draws the likeliest token.
+func DefaultPredict() PredictOptions {
+	return PredictOptions{Length: 200, Samples: 1, Temperature: 1, TopP: 1, complete: true}
+}
+
+// SetDefaults sets the options to [DefaultPredict].
+func (o *PredictOptions) SetDefaults() { *o = DefaultPredict() }
+
+// Reasons why a text ended.
+const (
+	EndedByLength = "length" // it has the tokens that were asked for
+	EndedByStop   = "stop"   // a stop string came
+	EndedByText   = "end"    // the model ended the document
+)
+
+// settle replaces zeros by the defaults.
+func (o *PredictOptions) settle() {
+	if o.complete {
+		return
+	}
+	d := DefaultPredict()
+	o.Length, o.Samples = cmp.Or(o.Length, d.Length), cmp.Or(o.Samples, d.Samples)
+	o.Temperature, o.TopP = cmp.Or(o.Temperature, d.Temperature), cmp.Or(o.TopP, d.TopP)
+}
+
+func (o *PredictOptions) check() error {
+	if err := settings.Check(o); err != nil {
+		return data.Setting(err)
+	}
+	for _, s := range o.Stop {
+		if s == "" {
+			return data.Errorf("stop: an empty string would end every text at once")
+		}
+	}
+	return nil
+}
+
+// Rows that are computed side by side: at most generationRows, and fewer where
+// their distributions would have more than generationSize numbers.
+const (
+	generationRows = 256
+	generationSize = 1 << 25
+)
+
+// Generate returns texts that continue prompts (an empty one is the beginning of a
+// document), computed in batches. The texts of the first prompt come first. Options
+// may be nil. Invalid ones are a *data.InputError; an error of OnText, and that of a
+// cancelled ctx, end the generation.
+func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOptions) ([]Generated, error) {
+	if o == nil {
+		o = &PredictOptions{}
+	}
+	settled := *o
+	o = &settled
+	o.settle()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	num := o.Samples
+	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
+	var list []Generated
+	var err error
+	shape := tensor.Catch(func() {
+		for len(list) < len(prompts)*num && err == nil {
+			first := len(list)
+			// Whole prompts, or copies of one.
+			p, copies := prompts[first/num:][:1], min(num-first%num, rows)
+			if num <= rows {
+				p, copies = prompts[first/num:][:min(len(prompts)-first/num, rows/num)], num
+			}
+			var more []Generated
+			more, err = m.generate(ctx, p, copies, first, o)
+			list = append(list, more...)
+		}
+	})
+	if shape != nil {
+		return nil, shape
+	}
+	return list, err
+}
 
 // Predictions are the continuations of prompts.
 type Predictions struct {
@@ -58,16 +172,6 @@ func (m *Model) prompts(in task.Input) ([]string, error) {
 	}
 }
 
-// Write writes a CSV table with the columns prompt, text, tokens, log_prob and ended.
-func (p *Predictions) Write(w io.Writer) error {
-	out := csv.NewWriter(w)
-	rows := [][]string{{"prompt", "text", "tokens", "log_prob", "ended"}}
-	for _, g := range p.List {
-		rows = append(rows, []string{g.Prompt, g.Text, strconv.Itoa(g.Tokens), strconv.FormatFloat(g.LogProb, 'g', 8, 64), g.Ended})
-	}
-	return out.WriteAll(rows)
-}
-
 // Print writes the prompts with their continuations, a line between them.
 func (p *Predictions) Print(w io.Writer) {
 	for i, g := range p.List {
@@ -76,4 +180,14 @@ func (p *Predictions) Print(w io.Writer) {
 		}
 		fmt.Fprintln(w, g.Prompt+g.Text)
 	}
+}
+
+// Write writes a CSV table with the columns prompt, text, tokens, log_prob and ended.
+func (p *Predictions) Write(w io.Writer) error {
+	out := csv.NewWriter(w)
+	rows := [][]string{{"prompt", "text", "tokens", "log_prob", "ended"}}
+	for _, g := range p.List {
+		rows = append(rows, []string{g.Prompt, g.Text, strconv.Itoa(g.Tokens), strconv.FormatFloat(g.LogProb, 'g', 8, 64), g.Ended})
+	}
+	return out.WriteAll(rows)
 }

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -64,15 +65,7 @@ func (s *sampler) keep(list []candidate) []candidate {
 	if s.topK == 0 && s.topP == 1 {
 		return list
 	}
-	slices.SortStableFunc(list, func(a, b candidate) int {
-		switch {
-		case a.p > b.p:
-			return -1
-		case a.p < b.p:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(b.p, a.p) })
 	if s.topK > 0 {
 		list = list[:min(s.topK, len(list))]
 	}

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"unicode"
@@ -9,6 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // Scored is a continuation of a prompt and how likely the model finds it.
@@ -68,15 +70,7 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 	for i := range scores {
 		scores[i].PerToken = scores[i].LogProb / float64(scores[i].Tokens)
 	}
-	slices.SortStableFunc(scores, func(a, b Scored) int {
-		switch {
-		case a.LogProb > b.LogProb:
-			return -1
-		case a.LogProb < b.LogProb:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(scores, func(a, b Scored) int { return cmp.Compare(b.LogProb, a.LogProb) })
 	return scores, nil
 }
 
@@ -104,7 +98,7 @@ func (m *Model) scoreAfter(ctx context.Context, state *nn.SavedState, texts [][]
 		}
 		tape.Reset()
 		x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-		logp = resize(logp, b.B*b.T)
+		logp = train.Resize(logp, b.B*b.T)
 		m.net.score(logp, x, b.targets)
 		carry.End(to)
 		for r, p := range b.parts {

@@ -3,15 +3,19 @@ package keywords
 import (
 	"cmp"
 	"context"
-	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
+
+// Metrics are shares and the mean of -log of the right label's probability.
+type Metrics struct {
+	Accuracy float64 `json:"accuracy"`      // share of sounds whose label is right
+	Loss     float64 `json:"loss,omitzero"` // mean of -log of the right label's probability; absent of a method that gives none
+}
 
 // Evaluation is how often a classifier is right.
 type Evaluation struct {
@@ -22,12 +26,6 @@ type Evaluation struct {
 	Classes   []string           `json:"classes"`   // all labels that the model knows
 	Confusion [][]int            `json:"confusion"` // by label, then by answer
 	Wrong     []Wrong            `json:"-"`         // most certain first
-}
-
-// Metrics are shares and the mean of -log of the right label's probability.
-type Metrics struct {
-	Accuracy float64 `json:"accuracy"`      // share of sounds whose label is right
-	Loss     float64 `json:"loss,omitzero"` // mean of -log of the right label's probability; absent of a method that gives none
 }
 
 // Wrong is a sound whose label is another than the answer.
@@ -86,34 +84,4 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	e.Metrics.Loss /= n
 	slices.SortStableFunc(e.Wrong, func(a, b Wrong) int { return cmp.Compare(b.Probability, a.Probability) })
 	return e, nil
-}
-
-// Summary is the evaluation for people.
-func (e *Evaluation) Summary() *report.Summary {
-	methods := report.NewTable("method", "accuracy", "loss")
-	row := func(name string, m Metrics) {
-		loss := "-"
-		if m.Loss > 0 {
-			loss = report.Number(m.Loss)
-		}
-		methods.Rows = append(methods.Rows, report.Row{Cells: []string{name, report.Percent(m.Accuracy), loss}, Score: m.Accuracy})
-	}
-	majority := e.Baselines["majority"]
-	row("network", e.Metrics)
-	row("majority", majority)
-	s := &report.Summary{
-		Scored: report.Plural(e.Sounds, "sound"),
-		Facts: report.Facts{
-			{Name: "Accuracy", Value: report.Percent(e.Metrics.Accuracy), Note: "most frequent label: " + report.Percent(majority.Accuracy)},
-			{Name: "Sounds scored", Value: report.Count(e.Sounds)},
-		},
-		Tables: []*report.Table{methods.MarkBest()},
-	}
-	s.Add("Classes", report.Confusion(e.Classes, e.Confusion, "Sounds"))
-	wrong := &report.Table{Columns: []report.Column{{Name: "Line", Number: true}, {Name: "File"}, {Name: "Label"}, {Name: "Answer"}, {Name: "Certainty", Number: true}}}
-	for _, x := range e.Wrong[:min(len(e.Wrong), 15)] {
-		wrong.Add(report.Count(x.Line), filepath.Base(x.Audio), x.Text, x.Answer, report.Percent(x.Probability))
-	}
-	s.Add("The most wrong", wrong)
-	return s
 }

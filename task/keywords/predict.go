@@ -22,12 +22,6 @@ type Prediction struct {
 	Probabilities []float64 `json:"probabilities"` // by class
 }
 
-// Predictions are those of several sounds.
-type Predictions struct {
-	Classes []string     `json:"classes"` // all labels that the model knows
-	Files   []Prediction `json:"files"`   // one a sound, in order
-}
-
 // PredictOptions change a prediction; there are none yet.
 type PredictOptions struct{}
 
@@ -44,6 +38,12 @@ func (m *Model) Classify(ctx context.Context, s *audio.Sound) ([]float64, error)
 	x, in := m.frontend.Steps(frames), m.frontend.Inputs()
 	logits, _ := m.net.Forward(tensor.NewTape(m.slab.Device(), tensor.Infer).Input(x, 1, len(x)/in, in), nil)
 	return widen(tensor.Softmax(logits, nil).Data()), nil
+}
+
+// Predictions are those of several sounds.
+type Predictions struct {
+	Classes []string     `json:"classes"` // all labels that the model knows
+	Files   []Prediction `json:"files"`   // one a sound, in order
 }
 
 // Predict classifies the sounds that a manifest lists, which needs no labels, or

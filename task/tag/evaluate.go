@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -333,12 +334,7 @@ func unseenNote(where string, unseen map[string]int) []string {
 		n += count
 	}
 	slices.Sort(names)
-	const most = 5
-	more := ""
-	if len(names) > most {
-		names, more = names[:most], fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s%s); they count as wrong", where, plural(n, "token", "tokens"), join(names), more)}
+	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s); they count as wrong", where, report.Plural(n, "token"), report.Listing(names))}
 }
 
 // mostWorst is how many sentences an evaluation shows.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
@@ -32,6 +31,17 @@ type saved struct {
 // Config returns the configuration, in which the values that depend on the data are set.
 func (m *Model) Config() Config { return m.cfg }
 
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
+func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes returns remarks on the training, a sentence each: sentences cut, labels
+// unseen, vectors read.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
+
+// String describes the network in a few words.
+func (m *Model) String() string { return m.cfg.describe() }
+
 // Labels returns the labels of spans, or of tokens, that the model distinguishes.
 func (m *Model) Labels() []string {
 	if !m.spans() {
@@ -47,17 +57,6 @@ func (m *Model) Labels() []string {
 
 // Scheme returns how the training file's tags mark spans; [Labels] if they do not.
 func (m *Model) Scheme() Scheme { return Scheme(m.cfg.Scheme) }
-
-// Slab returns the network's parameters. They must not be changed while the model
-// is in use.
-func (m *Model) Slab() *tensor.Slab { return m.slab }
-
-// Notes returns remarks on the training, a sentence each: sentences cut, labels
-// unseen, vectors read.
-func (m *Model) Notes() []string { return slices.Clone(m.notes) }
-
-// String describes the network in a few words.
-func (m *Model) String() string { return m.cfg.describe() }
 
 func (m *Model) spans() bool { return m.Scheme() != Labels }
 
@@ -175,13 +174,4 @@ func (m *Model) write(found []int32, scheme Scheme) []string {
 		return scheme.Tags(Spans(tags), len(tags))
 	}
 	return tags
-}
-
-func join(names []string) string { return strings.Join(names, ", ") }
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
 }

@@ -1,10 +1,9 @@
 package tag
 
 import (
-	"slices"
-
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // network reads words, by their own vectors and by their spelling, in both
@@ -136,9 +135,6 @@ type batch struct {
 	chars    [3][]int32 // [distinct,longest] the character before, that at a place, that after
 }
 
-// sized is a slice of n elements with any content, in old's memory if it fits.
-func sized[T any](old []T, n int) []T { return slices.Grow(old[:0], n)[:n] }
-
 // load fills a batch with pieces of d, with their tags if it has them numbered.
 func (b *batch) load(d *corpus, list []int) {
 	b.rows, b.steps, b.items = len(list), 1, 0
@@ -147,7 +143,7 @@ func (b *batch) load(d *corpus, list []int) {
 		b.items += d.pieces[i].len()
 	}
 	n := b.rows * b.steps
-	b.ids, b.gather, b.tags, b.pairs = sized(b.ids, n), sized(b.gather, n), sized(b.tags, n), sized(b.pairs, 2*n)
+	b.ids, b.gather, b.tags, b.pairs = train.Resize(b.ids, n), train.Resize(b.gather, n), train.Resize(b.tags, n), train.Resize(b.pairs, 2*n)
 	b.lengths, b.distinct = b.lengths[:0], b.distinct[:0]
 	for len(b.place) < len(d.words) {
 		b.place = append(b.place, -1)
@@ -192,7 +188,7 @@ func (b *batch) loadSpelling(d *corpus) {
 		b.longest = max(b.longest, len(d.words[w].chars)-2)
 	}
 	for k := range b.chars {
-		b.chars[k] = sized(b.chars[k], len(b.distinct)*b.longest)
+		b.chars[k] = train.Resize(b.chars[k], len(b.distinct)*b.longest)
 		clear(b.chars[k])
 	}
 	for i, w := range b.distinct {

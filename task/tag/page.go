@@ -1,8 +1,6 @@
 package tag
 
 import (
-	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -98,17 +96,6 @@ func (e *Evaluation) worstTable() *report.Table {
 		t.Add("", "found", report.Shorten(bracketed(x.Tokens, x.Found, e.Scheme), 400))
 	}
 	return t
-}
-
-// Print writes the sentences with the predicted spans in brackets.
-func (p *Predictions) Print(w io.Writer) {
-	for i := range p.Sentences {
-		s := &p.Sentences[i]
-		fmt.Fprintln(w, bracketed(s.Tokens, s.Tags, p.Scheme))
-		for _, one := range s.Alternatives {
-			fmt.Fprintf(w, "    %s  %s\n", report.Percent(one.Probability), bracketed(s.Tokens, one.Tags, p.Scheme))
-		}
-	}
 }
 
 // bracketed writes a sentence as "[New York](LOC) is big", or where tags mark no

@@ -1,13 +1,21 @@
 package tag
 
 import (
+	"bufio"
 	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
 	"math"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -169,4 +177,123 @@ func (c *runeCounter) before(at int) int {
 	c.runes += utf8.RuneCountInString(c.text[c.at:at])
 	c.at = at
 	return c.runes
+}
+
+// Predictions are the predicted tags of an input.
+type Predictions struct {
+	Task      string   `json:"task"`      // the task of the model
+	Scheme    Scheme   `json:"scheme"`    // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
+	Sentences []Tagged `json:"sentences"` // in order
+}
+
+// Predict tags plain texts, one per line, or the sentences of a file with one token
+// per line, which needs no tags. A file that cannot be read and invalid options are a
+// *data.InputError; a cancelled ctx returns its error.
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+	format, err := m.formatOf(in, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}}
+	if format == FormatText {
+		texts, err := in.EachText(m.cfg.Encoding)
+		if err == nil {
+			p.Sentences, err = m.TagText(ctx, texts, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return p, nil
+	}
+	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(_ []data.Sentence, tagged []Tagged) error {
+		p.Sentences = append(p.Sentences, tagged...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Stream copies a file with one token per line and appends the predicted tags as
+// the last column: the form that conlleval reads. Memory use does not grow with the
+// file. For plain text it returns false and writes nothing. Errors are those of
+// [Model.Predict] and of w.
+func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
+	format, err := m.formatOf(in, o)
+	if err != nil || format == FormatText {
+		return false, nil, err
+	}
+	out := bufio.NewWriter(w)
+	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
+		for i, s := range group {
+			next := 0
+			for at, row := range s.Rows {
+				_, _ = out.WriteString(row) // errors stay until Flush
+				if next < len(s.Places) && s.Places[next] == at {
+					separator := " "
+					if strings.Contains(row, "\t") {
+						separator = "\t"
+					}
+					_, _ = out.WriteString(separator + tagged[i].Tags[next])
+					next++
+				}
+				_ = out.WriteByte('\n')
+			}
+			_ = out.WriteByte('\n')
+		}
+		return nil
+	})
+	return true, nil, errors.Join(err, out.Flush())
+}
+
+// Print writes the sentences with the predicted spans in brackets.
+func (p *Predictions) Print(w io.Writer) {
+	for i := range p.Sentences {
+		s := &p.Sentences[i]
+		fmt.Fprintln(w, bracketed(s.Tokens, s.Tags, p.Scheme))
+		for _, one := range s.Alternatives {
+			fmt.Fprintf(w, "    %s  %s\n", report.Percent(one.Probability), bracketed(s.Tokens, one.Tags, p.Scheme))
+		}
+	}
+}
+
+// Write writes a CSV table with a line for each span: the sentence's number, label, text,
+// probability, tokens [from, to) and, of a plain text, bytes [start, end) and
+// characters [rune_start, rune_end). Where tags mark no spans it writes one for
+// each token.
+func (p *Predictions) Write(w io.Writer) error {
+	out := csv.NewWriter(w)
+	_ = out.Write([]string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}) // errors stay until Flush
+	for i := range p.Sentences {
+		for _, mark := range p.marks(i) {
+			row := []string{strconv.Itoa(i + 1), mark.Label, mark.Text, strconv.FormatFloat(mark.Probability, 'f', 4, 64), strconv.Itoa(mark.From), strconv.Itoa(mark.To)}
+			for k := range 4 {
+				cell := ""
+				if mark.Offset != nil {
+					cell = strconv.Itoa([]int{mark.Start, mark.End, mark.RuneStart, mark.RuneEnd}[k])
+				}
+				row = append(row, cell)
+			}
+			_ = out.Write(row)
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// marks are the spans of sentence i, or its tokens.
+func (p *Predictions) marks(i int) []Mark {
+	s := &p.Sentences[i]
+	if p.Scheme != Labels {
+		return s.Spans
+	}
+	marks := make([]Mark, len(s.Tokens))
+	for t := range marks {
+		marks[t] = Mark{Label: s.Tags[t], Text: s.Tokens[t], From: t, To: t + 1, Probability: s.Probabilities[t]}
+		if s.Offsets != nil {
+			marks[t].Offset = &s.Offsets[t]
+		}
+	}
+	return marks
 }

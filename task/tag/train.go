@@ -10,6 +10,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -145,7 +146,7 @@ func (m *Model) addNotes(learn, valid *corpus) {
 }
 
 func cutNote(n, limit int) string {
-	return fmt.Sprintf("%s longer than %d tokens and read in pieces, cut behind a full stop where one stands in the second half", plural(n, "sentence is", "sentences are"), limit)
+	return fmt.Sprintf("%s longer than %d tokens and read in pieces, cut behind a full stop where one stands in the second half", report.Agree(n, "sentence is", "sentences are"), limit)
 }
 
 // fit runs the training loop.

@@ -9,11 +9,19 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
+
+// Metrics are errors for each word, and for each character or symbol, of the
+// references.
+type Metrics struct {
+	WER float64 `json:"wer"` // errors for each word of the references; 0.1 is 10 %
+	CER float64 `json:"cer"` // errors for each character or symbol of the references
+}
 
 // Evaluation is how a model's texts differ from those of a manifest.
 type Evaluation struct {
@@ -30,13 +38,6 @@ type Evaluation struct {
 	Results    []*Result `json:"-"`                // in the order of the manifest
 }
 
-// Metrics are errors for each word, and for each character or symbol, of the
-// references.
-type Metrics struct {
-	WER float64 `json:"wer"` // errors for each word of the references; 0.1 is 10 %
-	CER float64 `json:"cer"` // errors for each character or symbol of the references
-}
-
 // Result is one utterance.
 type Result struct {
 	speech.Utterance
@@ -46,11 +47,54 @@ type Result struct {
 	Units      Errors
 }
 
-// emissions are the log probabilities of the classes at each step of an utterance.
-type emissions struct {
-	speech.Utterance
-	rows    [][]float64
-	seconds float64
+// EvaluateOptions says how to decode; nil is as the model does ([Model.Decoding]),
+// the zero value is greedy.
+type EvaluateOptions struct {
+	Greedy      bool   `json:"greedy" group:"Decoding" help:"take the likeliest token of each step, whatever the model has for decoding"`
+	LMFile      string `json:"lm" value:"file" group:"Decoding" help:"language model in ARPA format (empty: the model's)"`
+	LexiconFile string `json:"lexicon" value:"file" group:"Decoding" help:"file of the only words allowed (empty: the model's)"`
+	Decoding
+
+	given func(setting string) bool // by the user; nil where Inherit was not called
+}
+
+// Inherit is [task.Inheritor]: the options become the model's own decoding, with
+// the default weights for what the user gives.
+func (o *EvaluateOptions) Inherit(m task.Model, given func(string) bool) {
+	o.Decoding, o.given = *m.(*Model).Decoding(), given
+	if given("lm") {
+		o.LMTokens, o.LMWeight, o.WordBonus = false, DefaultLMWeight, DefaultWordBonus
+	}
+	if given("hot_words") {
+		o.HotWeight = DefaultHotWeight
+	}
+}
+
+// Validate reports options that do not go together; it is a *data.InputError.
+func (o *EvaluateOptions) Validate() error { return o.validate(o) }
+
+// validate is Validate of options, whose part for decoding is o.
+func (o *EvaluateOptions) validate(options any) error {
+	if err := settings.Check(options); err != nil {
+		return data.Setting(err)
+	}
+	given := func(names ...string) bool { return o.given != nil && slices.ContainsFunc(names, o.given) }
+	lm := o.LM != nil || o.LMFile != ""
+	switch {
+	case o.Greedy:
+		for _, one := range settings.List(options) {
+			if one.Group == "Decoding" && one.Name != "greedy" && given(one.Name) {
+				return data.Errorf("--greedy and --%s exclude each other", one.Flag())
+			}
+		}
+	case given("hot_weight") && len(o.HotWords) == 0:
+		return data.Errorf("--hot-weight: needs --hot-words")
+	case !lm && given("lm_weight", "lm_tokens"):
+		return data.Errorf("--lm-weight and --lm-tokens need a language model; name its file with --lm")
+	case given("word_bonus") && !lm && o.Lexicon == nil && o.LexiconFile == "" && o.Beam == 0 && len(o.HotWords) == 0 && !given("n_best"):
+		return data.Errorf("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
+	}
+	return nil
 }
 
 // Evaluate transcribes a part of the data and counts the errors; where the decoding
@@ -84,6 +128,13 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	}
 	e.Notes = append(m.unknownUnits(list), decoding.lacking(list, "texts")...)
 	return e, nil
+}
+
+// emissions are the log probabilities of the classes at each step of an utterance.
+type emissions struct {
+	speech.Utterance
+	rows    [][]float64
+	seconds float64
 }
 
 // unknownUnits notes what the texts have that the network cannot spell.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -149,15 +150,7 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	for i, t := range found {
 		all[i] = Example{t, references[i], CHRF([]string{t.Text}, [][]string{references[i : i+1]}, e.Lowercase)}
 	}
-	slices.SortStableFunc(all, func(a, b Example) int {
-		switch {
-		case a.CHRF > b.CHRF:
-			return -1
-		case a.CHRF < b.CHRF:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(all, func(a, b Example) int { return cmp.Compare(b.CHRF, a.CHRF) })
 	n = min(n, len(all))
 	for k := range n {
 		e.Examples = append(e.Examples, all[(2*k+1)*len(all)/(2*n)])

@@ -36,11 +36,11 @@ type saved struct {
 // Config is the configuration, with everything that the data settled.
 func (m *Model) Config() Config { return m.cfg }
 
-// Notes returns remarks on the training data, a sentence each.
-func (m *Model) Notes() []string { return slices.Clone(m.notes) }
-
 // Slab is the network's parameters.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
+
+// Notes returns remarks on the training data, a sentence each.
+func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // Tokenizers are those of the source and the target, the same one if shared.
 func (m *Model) Tokenizers() (source, target *text.Tokenizer) { return m.tok.source, m.tok.target }

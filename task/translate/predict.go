@@ -11,6 +11,30 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
+// Translation is a text with its translation.
+type Translation struct {
+	Source     string       `json:"source"`               // the text to translate
+	Text       string       `json:"translation"`          // the best translation
+	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
+	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
+	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
+	Left       int          `json:"left,omitempty"`       // tokens at the end of a huge text that were left out
+	Attention  *Attention   `json:"attention,omitempty"`  // of the first part, if asked for
+}
+
+// Hypothesis is one way to translate a text.
+type Hypothesis struct {
+	Text  string  `json:"translation"` // the text
+	Score float64 `json:"score"`       // log-probability with its penalties
+}
+
+// Attention is the attention weights of a translation.
+type Attention struct {
+	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
+	Target  []string    `json:"target"`  // likewise
+	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
+}
+
 // PredictOptions are options of a translation. nil, and search options with a Beam
 // of 0, are those of the model's configuration.
 type PredictOptions struct {
@@ -58,36 +82,38 @@ func (m *Model) search(o SearchOptions) SearchOptions {
 	return o
 }
 
+// Translate translates texts, in their order. A translation does not depend on the
+// other texts. White space around a text counts for nothing; an empty one has an
+// empty translation. A text of more tokens than MaxLength is cut into parts after
+// sentences, clauses or words; tokens beyond 10,000 are left out. The error is ctx's.
+func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) ([]Translation, error) {
+	options := m.settled(o)
+	out := make([]Translation, len(texts))
+	pieces := make([][]*piece, len(texts)) // of each text
+	longest := 0
+	for i, s := range texts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		out[i].Source = s
+		pieces[i], out[i].Left = m.pieces(i, s, options.MaxLength)
+		out[i].Parts = len(pieces[i])
+		longest = max(longest, len(pieces[i]))
+	}
+	if err := m.runAll(ctx, pieces, longest, &options); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		m.assemble(&out[i], pieces[i], &options)
+	}
+	return out, nil
+}
+
 // Translations are the translations of an input, one per line.
 type Translations struct {
 	Task  string        `json:"task"`            // the task of the model
 	List  []Translation `json:"translations"`    // one per line of the input
 	Notes []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
-}
-
-// Remarks returns the notes.
-func (t *Translations) Remarks() []string { return t.Notes }
-
-// Write writes one translation per line; with NBest, lines of the source's number
-// from 1, the score and the translation, separated by tabs. The error is w's.
-func (t *Translations) Write(w io.Writer) error { return writeLines(w, t.List, 1) }
-
-// Print is Write.
-func (t *Translations) Print(w io.Writer) { _ = t.Write(w) }
-
-// writeLines writes the translations of lines first and following.
-func writeLines(w io.Writer, list []Translation, first int) error {
-	b := bufio.NewWriter(w)
-	for i := range list {
-		one := &list[i]
-		if one.Hypotheses == nil {
-			fmt.Fprintln(b, one.Text)
-		}
-		for _, h := range one.Hypotheses {
-			fmt.Fprintf(b, "%d\t%.4f\t%s\n", first+i, h.Score, h.Text)
-		}
-	}
-	return b.Flush()
 }
 
 // Predict translates each line of an input; texts are read as lines. The error is a
@@ -113,9 +139,6 @@ func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w 
 	notes, err = m.eachLine(ctx, in, o, func(first int, list []Translation) error { return writeLines(w, list, first) })
 	return true, notes, err
 }
-
-// chunk is the most lines that are translated before the next are read.
-const chunk = 500
 
 // eachLine translates the lines of an input and calls each with the translations and
 // the number of the first of them, from 1. The lines available without waiting, at
@@ -173,6 +196,34 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 	notes = append(notes, "the picture of the attention is in "+options.Picture)
 	return notes, model.WriteFileAtomic(options.Picture, drawn.figure().WritePNG)
 }
+
+// Remarks returns the notes.
+func (t *Translations) Remarks() []string { return t.Notes }
+
+// Print is Write.
+func (t *Translations) Print(w io.Writer) { _ = t.Write(w) }
+
+// Write writes one translation per line; with NBest, lines of the source's number
+// from 1, the score and the translation, separated by tabs. The error is w's.
+func (t *Translations) Write(w io.Writer) error { return writeLines(w, t.List, 1) }
+
+// writeLines writes the translations of lines first and following.
+func writeLines(w io.Writer, list []Translation, first int) error {
+	b := bufio.NewWriter(w)
+	for i := range list {
+		one := &list[i]
+		if one.Hypotheses == nil {
+			fmt.Fprintln(b, one.Text)
+		}
+		for _, h := range one.Hypotheses {
+			fmt.Fprintf(b, "%d\t%.4f\t%s\n", first+i, h.Score, h.Text)
+		}
+	}
+	return b.Flush()
+}
+
+// chunk is the most lines that are translated before the next are read.
+const chunk = 500
 
 // unusual counts the lines that were not simply translated.
 type unusual struct{ long, huge, firstHuge, left int }

@@ -11,30 +11,6 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Translation is a text with its translation.
-type Translation struct {
-	Source     string       `json:"source"`               // the text to translate
-	Text       string       `json:"translation"`          // the best translation
-	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
-	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
-	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
-	Left       int          `json:"left,omitempty"`       // tokens at the end of a huge text that were left out
-	Attention  *Attention   `json:"attention,omitempty"`  // of the first part, if asked for
-}
-
-// Hypothesis is one way to translate a text.
-type Hypothesis struct {
-	Text  string  `json:"translation"` // the text
-	Score float64 `json:"score"`       // log-probability with its penalties
-}
-
-// Attention is the attention weights of a translation.
-type Attention struct {
-	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
-	Target  []string    `json:"target"`  // likewise
-	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
-}
-
 // piece is a part of a text on its way through the network.
 type piece struct {
 	text   int
@@ -48,33 +24,6 @@ const (
 	batchSources = 4096 // padded source tokens
 	batchRows    = 256  // hypotheses
 )
-
-// Translate translates texts, in their order. A translation does not depend on the
-// other texts. White space around a text counts for nothing; an empty one has an
-// empty translation. A text of more tokens than MaxLength is cut into parts after
-// sentences, clauses or words; tokens beyond 10,000 are left out. The error is ctx's.
-func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) ([]Translation, error) {
-	options := m.settled(o)
-	out := make([]Translation, len(texts))
-	pieces := make([][]*piece, len(texts)) // of each text
-	longest := 0
-	for i, s := range texts {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		out[i].Source = s
-		pieces[i], out[i].Left = m.pieces(i, s, options.MaxLength)
-		out[i].Parts = len(pieces[i])
-		longest = max(longest, len(pieces[i]))
-	}
-	if err := m.runAll(ctx, pieces, longest, &options); err != nil {
-		return nil, err
-	}
-	for i := range out {
-		m.assemble(&out[i], pieces[i], &options)
-	}
-	return out, nil
-}
 
 // pieces cuts a text.
 func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
