@@ -17,7 +17,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Tasks are all tasks, in the order of the command's help.
+// Tasks are all tasks, in the order of the command's help. The slice must not be
+// changed.
 var Tasks = []*task.Kind{
 	forecast.Task,
 	classify.Task,
@@ -28,11 +29,13 @@ var Tasks = []*task.Kind{
 	keywords.Task,
 }
 
-// Open reads a model directory of any task. What is wrong with the directory is
-// a *model.FileError. The model lives on the device named, or else on the CPU.
+// Open reads a model directory of any task. A directory that is missing, damaged
+// or of a task that this version does not have is a *model.FileError. The network
+// is put on the device given, by default the CPU.
 //
-// The result predicts, and is evaluated, as any model; a type switch on its Model
-// gives the task's own methods: *classify.Model, *forecast.Model and so on.
+// The result predicts and is evaluated like any model; a type switch on its Model
+// gives access to the methods of one task: *classify.Model, *forecast.Model and
+// so on.
 func Open(path string, on ...*tensor.Device) (*task.Trained, error) {
 	dir, err := model.Open(path)
 	if err != nil {
@@ -45,7 +48,7 @@ func Open(path string, on ...*tensor.Device) (*task.Trained, error) {
 	}
 	return nil, &model.FileError{
 		File:    path,
-		Problem: fmt.Sprintf("a model for task %q, which this version does not know", dir.Task),
+		Problem: fmt.Sprintf("a model for task %q, which this version does not have", dir.Task),
 		Fix:     "use a newer carousel",
 	}
 }
@@ -53,8 +56,8 @@ func Open(path string, on ...*tensor.Device) (*task.Trained, error) {
 // version is set by the linker in release builds.
 var version string
 
-// Version is this build's version: that of the release, or of the module as Go
-// recorded it, or "devel".
+// Version returns the version of this build: that of the release, or of the
+// module as recorded by Go, or "devel".
 var Version = sync.OnceValue(func() string {
 	if version != "" {
 		return version

@@ -15,17 +15,18 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// The bytes of a cached file, little-endian: "CRSF", the format's version 1,
-// width and number of frames as uint32, the numbers, and the CRC-32 (IEEE) of
-// all before it.
+// The contents of a cached file, little-endian: "CRSF", the version of the format
+// (1), the features per frame and the number of frames as uint32, the features as
+// float32, and the CRC-32 (IEEE) of everything before it.
 const (
 	cacheMagic   = "CRSF"
 	cacheVersion = 1
 	cacheHeader  = 4 + 3*4
 )
 
-// cachePath is where the features of a file are kept: the name changes with the
-// file's size and time and with what is computed.
+// cachePath returns the path of the cached features of a file. The name depends
+// on the file's path, size and time and on what is computed. A file that does not
+// exist is a *data.InputError.
 func cachePath(dir, path string, spec any) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -39,8 +40,8 @@ func cachePath(dir, path string, spec any) (string, error) {
 	return filepath.Join(dir, hex.EncodeToString(sum[:12])+".features"), nil
 }
 
-// readCache gives what writeCache wrote; false where there is nothing, or where
-// the checksum shows damage, which writing anew mends.
+// readCache reads what writeCache wrote. It returns false if the file does not
+// exist or is damaged; it is then written again.
 func readCache(path string, width int) ([]float32, bool) {
 	b, err := os.ReadFile(path)
 	if err != nil || len(b) < cacheHeader+4 || !bytes.HasPrefix(b, []byte(cacheMagic)) {

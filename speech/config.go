@@ -1,9 +1,9 @@
-// Package speech is what tasks on speech share: manifests of utterances, the
+// Package speech has what tasks on speech share: manifests of utterances, the
 // features of their sounds, and the training of a network on these.
 //
-// A manifest becomes [Data], as a [Setup] says. A [Frontend] turns sound into the
-// steps of a [Network], whole or piece by piece; a [Dataset] gives batches of
-// them, and [Job.Fit] trains.
+// [Read] reads a manifest into [Data] with the settings of a [Setup]. A
+// [Frontend] turns sound into the input steps of a [Network], whole or in pieces;
+// a [Dataset] loads batches of them, and [Job.Fit] trains.
 package speech
 
 import (
@@ -17,44 +17,45 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Setup is the settings that the tasks have in common; their Config embeds it. A zero
-// where the help says so is settled by the data when training begins.
+// Setup is the settings that the tasks have in common; their Config embeds it. A
+// zero is replaced when training begins, where the help says so, by a value that
+// depends on the data.
 type Setup struct {
-	Audio       string  `json:"audio" group:"Data" help:"column of the sound files (WAV or FLAC), or of their features (.npy or Sphinx .mfc); paths count from the manifest"`
-	SplitColumn string  `json:"split_column" was:"part" group:"Data" help:"column that says train, validation or test (empty: all rows but the held-out share are for training)"`
-	Speaker     string  `json:"speaker" group:"Data" help:"column of the speaker: training and validation then have none in common"`
-	Holdout     float64 `json:"holdout" was:"validation" range:"0..0.9" group:"Data" help:"share of the utterances, or of the speakers, to validate on where split_column says nothing"`
+	Audio       string  `json:"audio" group:"Data" help:"column of the sound files (WAV or FLAC) or feature files (.npy or Sphinx .mfc); paths are relative to the manifest"`
+	SplitColumn string  `json:"split_column" was:"part" group:"Data" help:"column with the part of each row: train, validation or test (empty: validation is drawn, see holdout, and the rest is for training)"`
+	Speaker     string  `json:"speaker" group:"Data" help:"column of the speakers; if given, no speaker is in both training and validation"`
+	Holdout     float64 `json:"holdout" was:"validation" range:"0..0.9" group:"Data" help:"share of the utterances drawn for validation if there is no split_column"`
 
-	Features     string  `json:"features" oneof:"logmel,mfcc" group:"Features" help:"features of a frame"`
-	Rate         int     `json:"rate" range:"0..1e6" group:"Features" help:"sample rate that sounds are brought to, in Hz (0: that of the first file, 16000 at most)"`
+	Features     string  `json:"features" oneof:"logmel,mfcc" group:"Features" help:"kind of features"`
+	Rate         int     `json:"rate" range:"0..1e6" group:"Features" help:"sample rate in Hz to which sounds are resampled (0: that of the first file, at most 16000)"`
 	Frame        float64 `json:"frame" was:"window" range:"1..1000" group:"Features" help:"length of a frame in ms"`
-	Hop          float64 `json:"hop" range:"1..1000" group:"Features" help:"ms from one frame to the next"`
-	Bands        int     `json:"bands" range:"1..1024" group:"Features" help:"mel bands"`
-	Coefficients int     `json:"coefficients" range:"1..1024" group:"Features" help:"coefficients of mfcc, and numbers a frame of .mfc files"`
-	Preemphasis  float64 `json:"preemphasis" range:"[0..1)" group:"Features" help:"high-pass x[n]-p·x[n-1] before all else, such as 0.97 (0: none)"`
-	Deltas       int     `json:"deltas" range:"0..2" group:"Features" help:"slopes beside the features (1: their slope; 2: and its slope)"`
-	Normalize    string  `json:"normalize" oneof:"(utterance, or running where the network reads forward only),utterance,running (the utterance up to now),global (over the training part),none" group:"Features" help:"to mean 0 and deviation 1, by which statistics"`
-	Stack        int     `json:"stack" range:"1..32" group:"Features" help:"frames that make one step of the network"`
-	StackStride  int     `json:"stack_stride" was:"skip" range:"0..32" group:"Features" help:"frames from one step to the next (0: as many as are stacked)"`
+	Hop          float64 `json:"hop" range:"1..1000" group:"Features" help:"distance between frames in ms"`
+	Bands        int     `json:"bands" range:"1..1024" group:"Features" help:"number of mel bands"`
+	Coefficients int     `json:"coefficients" range:"1..1024" group:"Features" help:"number of mfcc coefficients; also the features per frame in .mfc files"`
+	Preemphasis  float64 `json:"preemphasis" range:"[0..1)" group:"Features" help:"p of the high-pass filter x[n]-p·x[n-1], such as 0.97 (0: none)"`
+	Deltas       int     `json:"deltas" range:"0..2" group:"Features" help:"time derivatives added to the features (1: first; 2: first and second)"`
+	Normalize    string  `json:"normalize" oneof:"(utterance, or running if the network is not bidirectional),utterance,running (the utterance up to each frame),global (the training part),none" group:"Features" help:"statistics with which features are normalised to mean 0 and standard deviation 1"`
+	Stack        int     `json:"stack" range:"1..32" group:"Features" help:"frames joined into one step of the network"`
+	StackStride  int     `json:"stack_stride" was:"skip" range:"0..32" group:"Features" help:"distance between steps in frames (0: the value of stack)"`
 
 	task.RNNConfig
 	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
 
-	Speed     float64 `json:"speed" range:"0..0.5" group:"Augmentation" help:"play training sounds slower or faster by up to this share; of files of features the tempo alone changes"`
-	Gain      float64 `json:"gain" range:"0..60" group:"Augmentation" help:"change their loudness by up to this many dB"`
-	Noise     float64 `json:"noise" range:"0..100" group:"Augmentation" help:"add white noise to half of them, at this signal-to-noise ratio in dB or better (0: none)"`
-	TimeMasks int     `json:"time_masks" range:"0..100" group:"Augmentation" help:"stretches of time to mask (SpecAugment)"`
-	TimeMask  float64 `json:"time_mask" range:"0..1" group:"Augmentation" help:"longest mask in time, as a share of the utterance"`
-	BandMasks int     `json:"band_masks" range:"0..100" group:"Augmentation" help:"stretches of bands to mask (SpecAugment)"`
-	BandMask  float64 `json:"band_mask" range:"0..1" group:"Augmentation" help:"widest mask of bands, as a share of them"`
+	Speed     float64 `json:"speed" range:"0..0.5" group:"Augmentation" help:"largest relative change of the speed of training sounds; for feature files only the tempo changes"`
+	Gain      float64 `json:"gain" range:"0..60" group:"Augmentation" help:"largest change of the loudness of training sounds in dB"`
+	Noise     float64 `json:"noise" range:"0..100" group:"Augmentation" help:"add white noise to half of the training sounds, with a signal-to-noise ratio of at least this many dB (0: none)"`
+	TimeMasks int     `json:"time_masks" range:"0..100" group:"Augmentation" help:"masked intervals of time per utterance (SpecAugment)"`
+	TimeMask  float64 `json:"time_mask" range:"0..1" group:"Augmentation" help:"longest masked interval, as a share of the utterance"`
+	BandMasks int     `json:"band_masks" range:"0..100" group:"Augmentation" help:"masked ranges of bands per utterance (SpecAugment)"`
+	BandMask  float64 `json:"band_mask" range:"0..1" group:"Augmentation" help:"widest masked range, as a share of the bands"`
 
-	Batch       int     `json:"batch" range:"1..1e5" group:"Training" help:"utterances a step, at most"`
-	BatchTime   float64 `json:"batch_time" range:"1..1e6" group:"Training" help:"seconds of sound a step, padding included, at most"`
-	WarmupShare float64 `json:"warmup_share" was:"warmup" range:"0..1" group:"Training" help:"share of the steps in which the learning rate rises"`
+	Batch       int     `json:"batch" range:"1..1e5" group:"Training" help:"most utterances per step"`
+	BatchTime   float64 `json:"batch_time" range:"1..1e6" group:"Training" help:"most seconds of sound per step, with padding"`
+	WarmupShare float64 `json:"warmup_share" was:"warmup" range:"0..1" group:"Training" help:"share of the steps over which the learning rate rises"`
 	train.Settings
 }
 
-// DefaultSetup is the settings to begin with.
+// DefaultSetup returns the settings to start from.
 func DefaultSetup() Setup {
 	s := Setup{
 		Audio: "audio", Holdout: 0.1,
@@ -67,12 +68,12 @@ func DefaultSetup() Setup {
 	return s
 }
 
-// Validate reports the first thing wrong with the settings, in one line; it is a
-// *data.InputError.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Setup) Validate() error {
 	rnn := c.RNNConfig
 	if rnn.Layers == 1 {
-		rnn.RNNDropout = 0 // as FillDefaults has it
+		rnn.RNNDropout = 0 // as in FillDefaults
 	}
 	if err := cmp.Or(settings.Check(c), rnn.Validate()); err != nil {
 		return data.Setting(err)
@@ -97,7 +98,7 @@ func (c *Setup) Validate() error {
 	return nil
 }
 
-// specAt is the features of sounds at a sample rate.
+// specAt returns the description of the features at a sample rate.
 func (c *Setup) specAt(rate int) audio.Spec {
 	samples := func(ms float64) int { return int(math.Round(ms * float64(rate) / 1000)) }
 	s := audio.Spec{Rate: rate, Window: samples(c.Frame), Hop: samples(c.Hop), Bands: c.Bands, Preemphasis: c.Preemphasis}
@@ -107,7 +108,7 @@ func (c *Setup) specAt(rate int) audio.Spec {
 	return s
 }
 
-// skip is the frames from one step of the network to the next.
+// skip returns the distance between steps of the network in frames.
 func (c *Setup) skip() int {
 	if c.StackStride == 0 {
 		return c.Stack
@@ -115,10 +116,10 @@ func (c *Setup) skip() int {
 	return c.StackStride
 }
 
-// StepSeconds is the time from one step of the network to the next.
+// StepSeconds returns the distance between steps of the network in seconds.
 func (c *Setup) StepSeconds() float64 { return c.Hop / 1000 * float64(c.skip()) }
 
-// FillDefaults fills in the settings whose default depends on others.
+// FillDefaults sets the settings whose defaults depend on other settings.
 func (c *Setup) FillDefaults() {
 	if c.Normalize == "" {
 		c.Normalize = "utterance"
@@ -130,23 +131,23 @@ func (c *Setup) FillDefaults() {
 		c.StackStride = c.Stack
 	}
 	if c.Layers == 1 {
-		c.RNNDropout = 0 // the default is more, which is no mistake of someone who asks for one layer
+		c.RNNDropout = 0 // the default is above 0, which one layer would refuse
 	}
 }
 
-// Spec is the features of a sound that is at the settings' Rate.
+// Spec returns the description of the features at the settings' Rate.
 func (c *Setup) Spec() audio.Spec { return c.specAt(c.Rate) }
 
-// Lag is how many seconds of sound after a moment the network waits for before
-// it computes that moment: what features, slopes and stacking look ahead.
+// Lag returns how many seconds of sound after a moment are needed to compute the
+// step of that moment: the look-ahead of features, deltas and stacking.
 func (c *Setup) Lag() float64 {
 	spec := c.Spec()
 	return spec.Lag() + c.Hop/1000*float64(deltaReach*c.Deltas+c.Stack-1)
 }
 
-// ForPart prepares the settings for reading a manifest of which one part is
-// scored: all of it needs no column of parts, nor of speakers. A test part that
-// the settings do not know is a *data.InputError.
+// ForPart changes the settings for reading a manifest of which only the given
+// part is scored: for [task.All] no columns of parts and speakers are needed.
+// [task.Test] without a SplitColumn is a *data.InputError.
 func (c *Setup) ForPart(part task.Part) error {
 	switch {
 	case part == task.All:

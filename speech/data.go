@@ -9,24 +9,25 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Files are the files of a training.
+// Files are the files of a task on speech.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"manifest to learn from: a table (CSV or TSV) with a sound file a row; may be gzipped"`
-	Test  string `json:"test" value:"file" group:"Files" help:"manifest to score the finished model on (none: the rows whose part is test, or else the validation part)"`
-	Cache string `json:"cache" value:"dir" group:"Files" help:"directory that keeps computed features for later runs"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training manifest: a table (CSV or TSV) with a sound file per row; may be gzipped"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test manifest, on which the trained model is scored (empty: the rows whose part is test, or else the validation part)"`
+	Cache string `json:"cache" value:"dir" group:"Files" help:"directory in which computed features are kept for later runs"`
 }
 
-// Data are utterances by part. It keeps the features of their sounds, as far as
-// memory allows, so that several trainings and evaluations compute them once.
+// Data is utterances by part. It keeps the features of their sounds in memory, up
+// to a limit, so that several trainings and evaluations compute them once.
 type Data struct {
 	task.Parts[Utterance]
 	task.Source
 	features *features
 }
 
-// Read reads manifests as [Setup.ReadManifest] does, and divides that to learn from.
-// Of the manifest for the test neither part nor speaker are read. The sounds are
-// looked for; training reads them.
+// Read reads manifests with [Setup.ReadManifest] and divides the first by
+// [NewData]; the test manifest's columns of parts and speakers are not read. It
+// checks that the sounds exist; training reads them. The errors are those of
+// these two functions.
 func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utterance) error) (*Data, error) {
 	list, err := c.ReadManifest(ctx, f.Data, column, use)
 	if err != nil {
@@ -45,14 +46,17 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 	return d, err
 }
 
-// NewData divides utterances as Read does. A share for validation that leaves none
-// to train on is a *data.InputError.
+// NewData divides utterances in memory into parts: by their Part if SplitColumn
+// is set, otherwise the share Holdout of the utterances, or of the speakers, is
+// for validation and the rest for training. A share that leaves nothing to train
+// on is a *data.InputError.
 func NewData(list []Utterance, c *Setup) (*Data, error) {
 	p, err := c.divide(list)
 	return &Data{Parts: p, features: &features{}}, err
 }
 
-// ToLearn are the utterances to learn from. It is a *data.InputError if there is none.
+// ToLearn returns the training utterances. If there are none the error is a
+// *data.InputError.
 func (d *Data) ToLearn(c *Setup) ([]Utterance, error) {
 	all := d.Of(task.All)
 	switch {
@@ -64,10 +68,11 @@ func (d *Data) ToLearn(c *Setup) ([]Utterance, error) {
 	return nil, data.Errorf("there is no utterance to learn from")
 }
 
-// Prepare reads the sounds of all parts, and gives those to learn from and to
-// validate on. It settles the settings that the sounds determine; those of the
-// test are read too, so that a damaged file is found now and not when training has
-// ended. Files that cannot be used are one *data.InputError that names them.
+// Prepare reads the sounds of all parts and returns the datasets for training and
+// validation. It sets the settings that depend on the sounds, such as Rate.
+// Sounds of the test part are read too, so that damaged files are found before
+// training. Files that cannot be used are one *data.InputError that names them; a
+// cancelled ctx returns its error.
 func (d *Data) Prepare(ctx context.Context, c *Setup) (learn, valid *Dataset, err error) {
 	f := &Frontend{setup: c}
 	var faults []fault

@@ -19,20 +19,22 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Dataset gives batches of utterances.
+// Dataset loads batches of utterances. Its methods other than Keep may be called
+// concurrently.
 type Dataset struct {
 	*Frontend
 	List   []Utterance
-	Labels [][]int32 // classes of each utterance; nil: none
+	Labels [][]int32 // [utterance] its classes; nil: none
 
-	frames []int // of each utterance, without augmentation
+	frames []int // number of frames of each utterance, without augmentation
 	store  *features
 
 	filtering sync.Mutex
 	filters   map[int]*audio.Resampler // to the features' rate, by rate
 }
 
-// StepCounts are the steps of the network for each utterance, without augmentation.
+// StepCounts returns the number of steps of the network for each utterance,
+// without augmentation.
 func (d *Dataset) StepCounts() []int {
 	steps := make([]int, len(d.frames))
 	for i, n := range d.frames {
@@ -41,13 +43,13 @@ func (d *Dataset) StepCounts() []int {
 	return steps
 }
 
-// steps is the number of steps of the network for a number of frames.
+// steps returns the number of steps of the network for a number of frames.
 func (c *Setup) steps(frames int) int { return (frames + c.skip() - 1) / c.skip() }
 
-// Duration is the seconds of an utterance.
+// Duration returns the length of utterance i in seconds.
 func (d *Dataset) Duration(i int) float64 { return d.Seconds(d.frames[i]) }
 
-// Keep leaves the utterances out for which keep is false.
+// Keep removes the utterances for which keep returns false.
 func (d *Dataset) Keep(keep func(i int) bool) {
 	n := 0
 	for i := range d.List {
@@ -59,18 +61,17 @@ func (d *Dataset) Keep(keep func(i int) bool) {
 	d.List, d.frames = d.List[:n], d.frames[:n]
 }
 
-// sounded reports whether the features come from sound and not from files of
-// features.
+// sounded reports whether the file of utterance i is sound, not features.
 func (d *Dataset) sounded(i int) bool { return !IsFeatures(d.List[i].Audio) }
 
-// framesOf is the features of an utterance as they are before slopes and
-// normalisation. The slice is not to be changed.
+// framesOf returns the features of an utterance [frames,Width] before deltas and
+// normalisation. The slice must not be changed.
 func (d *Dataset) framesOf(i int) ([]float32, error) {
 	return d.store.of(d.setup, d.List[i].Audio, d.Width)
 }
 
-// open reads all utterances once: it settles rate and width, finds every file
-// that cannot be read, and counts frames.
+// open reads all utterances once: it sets rate and width, finds every file that
+// cannot be read, and counts frames.
 func (d *Dataset) open(ctx context.Context) ([]fault, error) {
 	if faults, err := d.settleWidth(); len(faults) > 0 || err != nil {
 		return faults, err
@@ -88,8 +89,8 @@ func (d *Dataset) open(ctx context.Context) ([]fault, error) {
 	return d.faults(errs), ctx.Err()
 }
 
-// settleWidth takes rate and width, where they are not known, from the first
-// utterance that can be read. If there is none it gives the faults of all.
+// settleWidth sets rate and width, if they are not known, from the first
+// utterance that can be read. If there is none it returns the faults of all.
 func (d *Dataset) settleWidth() ([]fault, error) {
 	if d.Width > 0 || len(d.List) == 0 {
 		return nil, nil
@@ -120,7 +121,8 @@ func (d *Dataset) settleWidth() ([]fault, error) {
 	return d.faults(errs), nil
 }
 
-// mfcWidth is the width that a .mfc file does not have in it.
+// mfcWidth returns the features per frame of a .mfc file, which does not contain
+// it; 0 for other files.
 func (d *Dataset) mfcWidth(path string) int {
 	if isMFC(path) {
 		return d.setup.Coefficients
@@ -128,13 +130,13 @@ func (d *Dataset) mfcWidth(path string) int {
 	return 0
 }
 
-// fault is an utterance that cannot be used.
+// fault is an utterance that cannot be used, with the reason.
 type fault struct {
 	u   *Utterance
 	err error
 }
 
-// faults are those of the utterances whose error is not nil.
+// faults returns the utterances whose error is not nil.
 func (d *Dataset) faults(errs []error) []fault {
 	var list []fault
 	for i, err := range errs {
@@ -145,7 +147,8 @@ func (d *Dataset) faults(errs []error) []fault {
 	return list
 }
 
-// gather makes one error of those of single files.
+// gather joins the errors of single files into one *data.InputError; an error of
+// another type is returned as it is.
 func gather(faults []fault) error {
 	if len(faults) == 0 {
 		return nil
@@ -169,8 +172,8 @@ func gather(faults []fault) error {
 	return &data.InputError{File: first.u.File, Problem: fmt.Sprintf("%d files cannot be used: %s", len(texts), report.Listing(texts))}
 }
 
-// measure takes the statistics that normalisation over more than one utterance
-// needs, of at most 2000 utterances.
+// measure computes the statistics for normalisation over more than one utterance,
+// from at most 2000 utterances.
 func (d *Dataset) measure(ctx context.Context) error {
 	if d.setup.Normalize != "global" && d.setup.Normalize != "running" {
 		return nil
@@ -191,8 +194,10 @@ func (d *Dataset) measure(ctx context.Context) error {
 	return nil
 }
 
-// Load fills a batch with utterances. Numbers beyond the list are those of a
-// later epoch, whose augmentation is drawn anew.
+// Load fills a batch with utterances. samples are utterance numbers plus
+// multiples of len(List); with augment each such number has its own random
+// augmentation. The errors are those of reading the files: a *data.InputError for
+// one that cannot be used.
 func (d *Dataset) Load(b *Batch, samples []int, augment bool) error {
 	features, labels := make([][]float32, len(samples)), make([][]int32, len(samples))
 	for k, s := range samples {
@@ -213,7 +218,8 @@ func (d *Dataset) Load(b *Batch, samples []int, augment bool) error {
 	return nil
 }
 
-// First is a batch of the first rows utterances, or of all, without augmentation.
+// First returns a batch of the first rows utterances, or of all if there are
+// fewer, without augmentation. The errors are those of [Dataset.Load].
 func (d *Dataset) First(rows int) (*Batch, error) {
 	samples := make([]int, min(rows, len(d.List)))
 	for i := range samples {
@@ -223,8 +229,10 @@ func (d *Dataset) First(rows int) (*Batch, error) {
 	return b, d.Load(b, samples, false)
 }
 
-// Each runs a network over all utterances, those of like length together, and
-// gives the logits of each batch with the utterances' numbers. It draws nothing.
+// Each runs a network over all utterances, in batches of similar length, and
+// calls use with the numbers of the utterances, the batch and its logits, which
+// are valid until use returns. The tape's mode should be Infer. The errors are
+// those of [Dataset.Load] and of a cancelled ctx.
 func (d *Dataset) Each(ctx context.Context, t *tensor.Tape, n *Network, use func(samples []int, b *Batch, logits *tensor.Tensor)) error {
 	b := &Batch{}
 	for _, samples := range train.NewBuckets(d.StepCounts(), d.setup.batchSteps(), 2*d.setup.Batch, 0).InOrder() {
@@ -238,10 +246,11 @@ func (d *Dataset) Each(ctx context.Context, t *tensor.Tape, n *Network, use func
 	return nil
 }
 
-// batchSteps is how many steps a batch may have, padding included.
+// batchSteps returns the largest number of steps of a batch, with padding.
 func (c *Setup) batchSteps() int { return max(1, int(c.BatchTime/c.StepSeconds())) }
 
-// features is an utterance's steps for the network. With r it is augmented.
+// features returns the steps of utterance i for the network [steps,Inputs]; with
+// r they are augmented.
 func (d *Dataset) features(i int, r *rand.Rand) ([]float32, error) {
 	frames, err := d.framesOf(i)
 	if err != nil {
@@ -267,8 +276,7 @@ func (d *Dataset) features(i int, r *rand.Rand) ([]float32, error) {
 	return f.stack.run(nil, full, true), nil
 }
 
-// stretch multiplies the tempo of frames, by linear
-// interpolation.
+// stretch changes the tempo of frames by a factor, with linear interpolation.
 func stretch(frames []float32, width int, tempo float64) []float32 {
 	n := len(frames) / width
 	m := max(1, int(math.Round(float64(n)/tempo)))
@@ -285,11 +293,11 @@ func stretch(frames []float32, width int, tempo float64) []float32 {
 	return out
 }
 
-// speeds is how many different speeds a sound is played at; each needs a filter.
+// speeds is the number of different speeds of a sound; each needs a filter.
 const speeds = 5
 
-// disturbed is the features of a sound that is played at another speed, louder
-// or softer, and in noise.
+// disturbed returns the features of a sound with another speed, another loudness
+// and added noise.
 func (d *Dataset) disturbed(i int, r *rand.Rand) ([]float32, error) {
 	s, err := audio.Read(d.List[i].Audio)
 	if err != nil {
@@ -301,8 +309,8 @@ func (d *Dataset) disturbed(i int, r *rand.Rand) ([]float32, error) {
 	return audio.Extract(disturb(s, d.setup, r), d.setup.Spec()), nil
 }
 
-// resampled brings samples of one rate to another. The filters are kept, since
-// making one takes longer than using it.
+// resampled changes the sample rate of x. The filters are kept, since making one
+// takes longer than using it.
 func (d *Dataset) resampled(x []float32, from, to int) []float32 {
 	d.filtering.Lock()
 	defer d.filtering.Unlock()
@@ -318,7 +326,7 @@ func (d *Dataset) resampled(x []float32, from, to int) []float32 {
 	return f.Flush(f.Write(nil, x))
 }
 
-// disturb changes loudness and adds noise.
+// disturb changes the loudness and adds noise.
 func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	out := &audio.Sound{Rate: s.Rate, Samples: slices.Clone(s.Samples)}
 	gain := float64(float32(math.Pow(10, c.Gain*(2*r.Float64()-1)/20)))
@@ -331,7 +339,7 @@ func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	if c.Noise == 0 || r.IntN(2) == 0 {
 		return out
 	}
-	// Up to 20 dB better than the worst.
+	// The ratio is up to 20 dB above Noise.
 	ratio := c.Noise + 20*r.Float64()
 	amplitude := math.Sqrt(power/float64(max(len(out.Samples), 1))) * math.Pow(10, -ratio/20)
 	for i := range out.Samples {
@@ -341,8 +349,8 @@ func disturb(s *audio.Sound, c *Setup, r *rand.Rand) *audio.Sound {
 	return out
 }
 
-// mask puts zeros, the mean, over stretches of time and of bands (SpecAugment,
-// Park et al. 2019). Frames have the bands, then their slopes.
+// mask sets intervals of time and ranges of bands to zero, the mean (SpecAugment,
+// Park et al. 2019). A frame has the bands and then their deltas.
 func mask(frames []float32, width, bands int, c *Setup, r *rand.Rand) {
 	n := len(frames) / width
 	for range c.TimeMasks {

@@ -8,13 +8,13 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// mostInMemory bounds the features that are kept, in numbers; those of further
-// files are read or computed each time.
+// mostInMemory is the largest number of float32 features that are kept in memory;
+// those of further files are read or computed each time.
 const mostInMemory = 400 << 20
 
-// features keeps what files hold as features. nil keeps nothing.
+// features keeps the features of files in memory; nil keeps nothing.
 type features struct {
-	dir string // of those computed, for later runs; "": none
+	dir string // the cache directory; "": none
 
 	mu    sync.Mutex
 	kept  map[featuresKey][]float32
@@ -24,11 +24,11 @@ type features struct {
 type featuresKey struct {
 	path  string
 	width int
-	spec  audio.Spec // of files of sound
+	spec  audio.Spec // of sound files
 }
 
-// of reads or computes the features of a file, of width numbers a frame. The slice
-// is not to be changed.
+// of reads or computes the features of a file [frames,width]. The slice must not
+// be changed.
 func (k *features) of(c *Setup, path string, width int) ([]float32, error) {
 	if k == nil {
 		return loadFeatures(c, path, width, "")
@@ -59,19 +59,20 @@ func (k *features) of(c *Setup, path string, width int) ([]float32, error) {
 	return frames, nil
 }
 
-// loadFeatures reads or computes the features of a file; dir keeps those of sound.
+// loadFeatures reads or computes the features of a file. Those of sound are kept
+// in dir, if it is not "".
 func loadFeatures(c *Setup, path string, width int, dir string) ([]float32, error) {
 	if IsFeatures(path) {
 		frames, _, err := readFeatures(path, width)
 		return frames, err
 	}
 	spec := c.Spec()
-	const fix = "give .npy or .mfc files like those it was trained on"
+	const fix = "give .npy or .mfc files as in its training"
 	if c.Rate == 0 {
-		return nil, &data.InputError{File: path, Problem: "is sound; the model takes files of features", Fix: fix}
+		return nil, &data.InputError{File: path, Problem: "is a sound file; the model needs feature files", Fix: fix}
 	}
 	if got := spec.Width(); got != width {
-		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("is sound, which gives %d features a frame; the model takes files of %d", got, width), Fix: fix}
+		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("is a sound file, which gives %d features per frame; the model needs %d", got, width), Fix: fix}
 	}
 	at := ""
 	if dir != "" {

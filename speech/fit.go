@@ -18,19 +18,19 @@ type Job struct {
 	Learn    *Dataset
 	Outputs  []string // the names of the network's outputs and what else its results depend on, for the fingerprint
 	Loss     func(t *tensor.Tape, b *Batch) *tensor.Tensor
-	Metric   string                                                                // of Validate, by which the epoch is chosen
+	Metric   string                                                                // key of Validate's result by which the epoch is chosen; lower is better
 	Validate func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) // nil: no validation
 }
 
-// Fit runs the training. A file that cannot be read any more ends it with a
-// *data.InputError.
+// Fit runs the training. A file that can no longer be read ends it with a
+// *data.InputError; other errors are those of [train.Fit].
 func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	s, n := f.Setup, len(f.Learn.List)
 	buckets := train.NewBuckets(f.Learn.StepCounts(), s.batchSteps(), s.Batch, s.Seed)
 	warmup := int(s.WarmupShare * float64(s.TotalSteps(buckets.Len(), o)))
 	options := s.Settings.Options(buckets.Len(), warmup, o)
 	options.Fingerprint = f.fingerprint()
-	var failure error // of a file that went away during training
+	var failure error // of a file that could not be read during training
 	job := &train.Job[Batch]{
 		Slab:      f.Slab,
 		Optimizer: optim.NewAdamW(f.Slab, &optim.AdamWOptions{WeightDecay: float32(s.WeightDecay)}),
@@ -69,8 +69,8 @@ func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	return result, err
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
+// fingerprint returns a hash of the data and of the settings that change the
+// arithmetic.
 func (f *Job) fingerprint() string {
 	h := sha256.New()
 	s := *f.Setup

@@ -11,25 +11,26 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// Frontend turns files and sounds into the steps of a network. Its fields are kept
-// with the model.
+// Frontend turns files and sounds into the input steps of a network. Its exported
+// fields are saved with the model.
 type Frontend struct {
-	Width      int         `json:"width"` // features of a frame, before slopes
+	Width      int         `json:"width"` // features per frame, without deltas
 	Statistics *Statistics `json:"statistics,omitempty"`
 
 	setup *Setup
 }
 
-// With is the frontend with the settings of its model.
+// With returns the frontend with the settings of its model.
 func (f *Frontend) With(c *Setup) *Frontend { return &Frontend{f.Width, f.Statistics, c} }
 
-// Inputs is the numbers of one step.
+// Inputs returns the size of one input step.
 func (f *Frontend) Inputs() int { return f.Width * (f.setup.Deltas + 1) * f.setup.Stack }
 
-// Seconds is how long frames last.
+// Seconds returns the length of a number of frames in seconds.
 func (f *Frontend) Seconds(frames int) float64 { return float64(frames) * f.setup.Hop / 1000 }
 
-// Check reports a frontend that no training made.
+// Check returns an error if the fields do not fit the settings, as in a damaged
+// config.json.
 func (f *Frontend) Check() error {
 	if f.Width < 1 || f.Width > 1<<16 {
 		return fmt.Errorf("width: want 1 to %d, got %d", 1<<16, f.Width)
@@ -49,23 +50,24 @@ func (f *Frontend) Check() error {
 	return nil
 }
 
-// TakesSound reports, as a *data.InputError, a model that was trained on files of
-// features and cannot use sound.
+// TakesSound returns a *data.InputError if the model was trained on feature files
+// and cannot use sound.
 func (f *Frontend) TakesSound() error {
 	spec := f.setup.Spec()
 	if f.setup.Rate == 0 || spec.Width() != f.Width {
-		return data.Errorf("the model was trained on files of features, not on sound; give .npy or .mfc files like those")
+		return data.Errorf("the model was trained on feature files, not on sound; give .npy or .mfc files")
 	}
 	return nil
 }
 
-// Frames is the features of a file [frames, Width]; what is wrong with it is a
-// *data.InputError.
+// Frames returns the features of a file [frames,Width]. A file that cannot be
+// used is a *data.InputError.
 func (f *Frontend) Frames(path string) ([]float32, error) {
 	return (*features)(nil).of(f.setup, path, f.Width)
 }
 
-// Extract is the features of a sound [frames, Width].
+// Extract computes the features of a sound [frames,Width]. The errors are those
+// of [Frontend.TakesSound].
 func (f *Frontend) Extract(s *audio.Sound) ([]float32, error) {
 	if err := f.TakesSound(); err != nil {
 		return nil, err
@@ -73,10 +75,11 @@ func (f *Frontend) Extract(s *audio.Sound) ([]float32, error) {
 	return audio.Extract(s, f.setup.Spec()), nil
 }
 
-// Steps is all steps of an utterance [steps, Inputs].
+// Steps returns all input steps of an utterance [steps,Inputs] for its frames
+// [frames,Width].
 func (f *Frontend) Steps(frames []float32) []float32 { return f.Pipeline().run(nil, frames, true) }
 
-// Pipeline makes steps of frames that come piece by piece.
+// Pipeline returns a pipeline for frames that arrive in pieces.
 func (f *Frontend) Pipeline() *Pipeline {
 	c, all := f.setup, f.Width*(f.setup.Deltas+1)
 	return &Pipeline{
@@ -86,8 +89,9 @@ func (f *Frontend) Pipeline() *Pipeline {
 	}
 }
 
-// Dataset reads utterances that are not learned from; d, which may be nil, keeps
-// their features. Files that cannot be used are one *data.InputError.
+// Dataset reads utterances for evaluation or prediction. d, which may be nil,
+// keeps their features. Files that cannot be used are one *data.InputError that
+// names them; a cancelled ctx returns its error.
 func (f *Frontend) Dataset(ctx context.Context, list []Utterance, d *Data) (*Dataset, error) {
 	s := f.dataset(list, d)
 	faults, err := s.open(ctx)

@@ -18,17 +18,20 @@ import (
 // Utterance is a row of a manifest.
 type Utterance struct {
 	File    string // the manifest
-	Line    int
-	Audio   string // path of the sound, or of its features
+	Line    int    // of the manifest, from 1
+	Audio   string // path of the sound or feature file
 	Text    string // what is said, or the label
 	Speaker string
-	Part    task.Part // "" where the manifest does not say
+	Part    task.Part // "" if the manifest has no column of parts
 }
 
 // ReadManifest reads a table (CSV or TSV with a line of column names) with an
-// utterance a row. column names that of the texts or labels, "" none; use takes
-// over what each row says, and may refuse it. What is wrong with the table is a
-// *data.InputError; one of files that are missing names them all, or the first dozen.
+// utterance per row. column is that of the texts or labels; "" for none. use is
+// called for each row and may change or refuse it.
+//
+// A table that cannot be read or has no rows, and an unknown part, are a
+// *data.InputError; so are missing files, of which it names the first dozen. The
+// errors of use are returned; a cancelled ctx returns its error.
 func (c *Setup) ReadManifest(ctx context.Context, path, column string, use func(*Utterance) error) ([]Utterance, error) {
 	var list []Utterance
 	var missing []string
@@ -56,17 +59,18 @@ func (c *Setup) ReadManifest(ctx context.Context, path, column string, use func(
 		list = append(list, u)
 	}
 	if len(missing) > 0 {
-		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("%s not there: %s", report.Agree(len(missing), "file is", "files are"), report.Listing(missing)),
-			Fix: fmt.Sprintf("paths count from %s", dir)}
+		return nil, &data.InputError{File: path, Problem: fmt.Sprintf("%s missing: %s", report.Agree(len(missing), "file is", "files are"), report.Listing(missing)),
+			Fix: fmt.Sprintf("paths are relative to %s", dir)}
 	}
 	if len(list) == 0 {
-		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give a row to each, with the columns " + c.Audio + " and " + column}
+		return nil, &data.InputError{File: path, Problem: "lists no utterance", Fix: "give one row per utterance, with the columns " + c.Audio + " and " + column}
 	}
 	return list, nil
 }
 
-// Sounds are the files that a manifest lists, of which neither texts nor parts are
-// needed; or path itself, where it is not a table.
+// Sounds returns the files that a manifest lists, of which neither texts nor
+// parts are needed; or path itself, if it is not a table (.csv, .tsv or .txt,
+// perhaps gzipped). The errors are those of [Setup.ReadManifest].
 func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
 	default:
@@ -83,10 +87,10 @@ func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
 	return paths, err
 }
 
-// divide gives the parts of a manifest. Where its rows name parts these decide.
-// Else a share of the speakers, where they are known, or of the utterances is kept
-// for validation, chosen by a hash of their names and the seed, so that adding
-// rows moves none from one part to the other.
+// divide divides the utterances of a manifest. The column of parts decides, if
+// there is one. Otherwise a share of the speakers, if they are known, or of the
+// utterances is for validation. It is chosen by a hash of their names and the
+// seed, so added rows hardly move others to another part.
 func (c *Setup) divide(list []Utterance) (task.Parts[Utterance], error) {
 	p := task.Parts[Utterance]{Whole: list}
 	if c.SplitColumn != "" {

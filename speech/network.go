@@ -6,8 +6,8 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Network is the trained part of a model: recurrent layers over the steps, and a
-// linear layer to the classes, of each step or, with a pool, of an utterance.
+// Network is recurrent layers over the steps, and a linear layer to the classes
+// of each step or, with a pool, of the utterance.
 type Network struct {
 	RNN  *nn.RNN
 	Head *nn.Linear
@@ -16,8 +16,9 @@ type Network struct {
 	pool func(*tensor.Tensor) *tensor.Tensor
 }
 
-// NewNetwork makes a network for steps of in numbers. pool makes one vector of the
-// steps of an utterance, such as tensor.MaxPool; nil leaves them.
+// NewNetwork makes an untrained network for steps of in features. pool reduces
+// the steps of an utterance to one vector, such as tensor.Max; nil keeps the
+// steps. Settings that exclude each other are an error of [task.RNNConfig.Build].
 func NewNetwork(c *Setup, in, classes int, pool func(*tensor.Tensor) *tensor.Tensor) (*Network, error) {
 	rnn, err := c.RNNConfig.Build(in)
 	if err != nil {
@@ -26,8 +27,8 @@ func NewNetwork(c *Setup, in, classes int, pool func(*tensor.Tensor) *tensor.Ten
 	return &Network{RNN: rnn, Head: nn.NewLinear(rnn.OutputSize(), classes, nil), drop: nn.NewDropout(float32(c.Dropout)), pool: pool}, nil
 }
 
-// Forward is the logits of steps [B,T,in], [B,T,classes] or, with a pool,
-// [B,classes], and the state after them.
+// Forward returns the logits for steps [B,T,in], as [B,T,classes] or, with a
+// pool, [B,classes], and the final state. A state of nil is the initial one.
 func (n *Network) Forward(x *tensor.Tensor, state *nn.State) (*tensor.Tensor, *nn.State) {
 	y, state := n.RNN.Forward(x, state)
 	if n.pool != nil {
@@ -36,19 +37,19 @@ func (n *Network) Forward(x *tensor.Tensor, state *nn.State) (*tensor.Tensor, *n
 	return n.Head.Forward(n.drop.Forward(y)), state
 }
 
-// Batch is padded utterances with the classes of each.
+// Batch is padded utterances with their classes.
 type Batch struct {
 	X           []float32 // [rows, Steps, in]
-	Lengths     []int32   // steps by row
+	Lengths     []int32   // [rows] steps
 	Labels      []int32   // [rows, Most]
-	LabelCounts []int32   // by row
+	LabelCounts []int32   // [rows] classes
 	Steps       int       // of the longest row
 	Most        int       // classes of the row with the most
 
 	err error // why it could not be loaded
 }
 
-// fill pads utterances into the batch.
+// fill sets the batch to utterances, padded.
 func (b *Batch) fill(features [][]float32, labels [][]int32, in int) {
 	b.Steps, b.Most = 0, 0
 	b.Lengths, b.LabelCounts = b.Lengths[:0], b.LabelCounts[:0]
@@ -68,7 +69,7 @@ func (b *Batch) fill(features [][]float32, labels [][]int32, in int) {
 	}
 }
 
-// Input is the steps [rows, Steps, in].
+// Input returns the steps [rows,Steps,in] on a tape.
 func (b *Batch) Input(t *tensor.Tape) *tensor.Tensor {
 	rows := len(b.Lengths)
 	return t.Sequences(b.X, b.Lengths, rows, b.Steps, len(b.X)/max(1, rows*b.Steps))

@@ -7,9 +7,9 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// Pipeline turns frames of features into steps of the network: slopes,
-// normalisation, stacking. Frames may come piece by piece; the result does not
-// depend on the pieces.
+// Pipeline turns frames of features into input steps of the network: deltas,
+// normalisation, stacking. Frames may arrive in pieces; the result does not
+// depend on the pieces. It is for one goroutine and one utterance.
 type Pipeline struct {
 	deltas deltas
 	norm   normalizer
@@ -17,11 +17,11 @@ type Pipeline struct {
 	tmp    []float32
 }
 
-// Write takes frames and appends the steps that they complete. It cannot be
-// used where normalisation needs the whole utterance.
+// Write appends to dst the steps that further frames complete. It must not be
+// used if normalisation needs the whole utterance.
 func (p *Pipeline) Write(dst, frames []float32) []float32 { return p.run(dst, frames, false) }
 
-// Flush appends the last steps.
+// Flush appends the last steps to dst.
 func (p *Pipeline) Flush(dst []float32) []float32 { return p.run(dst, nil, true) }
 
 func (p *Pipeline) run(dst, frames []float32, end bool) []float32 {
@@ -30,18 +30,19 @@ func (p *Pipeline) run(dst, frames []float32, end bool) []float32 {
 	return p.stack.run(dst, p.tmp, end)
 }
 
-// deltaReach is how many frames to either side a slope is fitted to.
+// deltaReach is the number of frames on both sides to which a slope is fitted.
 const deltaReach = 2
 
-// deltas adds to each frame the slopes of its numbers, a least-squares line
+// deltas adds to each frame the slopes of its features, from a least-squares line
 // through five frames, and for order 2 the slopes of the slopes. The first and
-// last frames are repeated beyond the ends. (torchaudio's compute_deltas, HTK.)
+// last frames are repeated beyond the ends, as in torchaudio's compute_deltas and
+// HTK.
 type deltas struct {
 	width, order int
 	in           []float32 // frames from first on
 	first        int
 	seen         int
-	next         int // the frame to give next
+	next         int // the next frame to write
 	end          bool
 	slopes       []float32
 }
@@ -70,7 +71,7 @@ func (d *deltas) run(dst, frames []float32, end bool) []float32 {
 	return dst
 }
 
-// frame is frame t, or the nearest there is.
+// frame returns frame t, or the nearest one.
 func (d *deltas) frame(t int) []float32 {
 	t = d.within(t) - d.first
 	return d.in[t*d.width : (t+1)*d.width]
@@ -81,8 +82,8 @@ func (d *deltas) within(t int) int { return min(max(t, 0), d.seen-1) }
 // slopeScale is Σk² over both sides.
 const slopeScale = 2 * (1*1 + 2*2)
 
-// plus is a + w·b in float32, zero where that is subnormal: features from files
-// may be as small as they like.
+// plus returns a + w·b in float32, with zero for subnormal results: features from
+// files may be very small.
 func plus(a, w, b float32) float32 {
 	return simd.Narrow(float64(a) + float64(simd.Narrow(float64(w)*float64(b))))
 }
@@ -113,13 +114,14 @@ func (d *deltas) curve(dst []float32, t int) []float32 {
 	return dst
 }
 
-// Statistics are the means and deviations of features.
+// Statistics are the means and standard deviations of features
+// [Width*(Deltas+1)].
 type Statistics struct {
 	Mean      []float64 `json:"mean"`
 	Deviation []float64 `json:"deviation"`
 }
 
-// moments gathers statistics.
+// moments sums up statistics.
 type moments struct {
 	n           float64
 	sum, square []float64
@@ -137,8 +139,8 @@ func (m *moments) add(frame []float32) {
 	}
 }
 
-// at is the mean and the deviation of number i. A number that does not vary
-// has deviation 1, so that normalising makes it 0.
+// at returns the mean and the standard deviation of feature i. A constant feature
+// has deviation 1, so that it is normalised to 0.
 func (m *moments) at(i int) (mean, deviation float64) {
 	mean = m.sum[i] / m.n
 	variance := m.square[i]/m.n - mean*mean
@@ -157,7 +159,7 @@ func (m *moments) statistics() *Statistics {
 	return s
 }
 
-// priorFrames is how many frames the training part's statistics count for in
+// priorFrames is the weight, in frames, of the training part's statistics in
 // running normalisation.
 const priorFrames = 100
 
@@ -169,7 +171,8 @@ type normalizer struct {
 	running *moments
 }
 
-// apply works on frames in place. Of kind utterance they must be all of it.
+// apply normalises frames in place. For kind utterance, frames must be the whole
+// utterance.
 func (n *normalizer) apply(frames []float32) {
 	switch n.kind {
 	case "utterance":
@@ -205,7 +208,7 @@ func (s *Statistics) apply(frame []float32) {
 	}
 }
 
-// moments are those of priorFrames frames with these statistics.
+// moments returns those of priorFrames frames with these statistics.
 func (s *Statistics) moments() *moments {
 	m := newMoments(len(s.Mean))
 	m.n = priorFrames
@@ -217,7 +220,7 @@ func (s *Statistics) moments() *moments {
 }
 
 // stacker joins size frames into one step, skip frames apart. The last frame is
-// repeated where a step reaches past the end, so T frames make ceil(T/skip) steps.
+// repeated if a step reaches past the end, so T frames make ceil(T/skip) steps.
 type stacker struct {
 	width, size, skip int
 	in                []float32 // frames from that of the next step on

@@ -19,7 +19,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// IsFeatures reports, by the name, whether a file holds features in place of sound.
+// IsFeatures reports whether a file holds features instead of sound, by the
+// extension .npy or .mfc.
 func IsFeatures(path string) bool {
 	switch strings.ToLower(filepath.Ext(path)) {
 	case ".npy", ".mfc":
@@ -31,8 +32,9 @@ func IsFeatures(path string) bool {
 func isMFC(path string) bool { return strings.EqualFold(filepath.Ext(path), ".mfc") }
 
 // readFeatures reads features that another program made: .npy, an array
-// [frames, width] of float32 or float64, or Sphinx .mfc with width numbers a
-// frame. width is 0 for an array of any.
+// [frames,width] of float32 or float64, or Sphinx .mfc with width features per
+// frame. A width of 0 accepts any array. A file that cannot be used is a
+// *data.InputError.
 func readFeatures(path string, width int) (frames []float32, got int, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -53,7 +55,7 @@ func readFeatures(path string, width int) (frames []float32, got int, err error)
 		err = errors.New("holds no frame")
 	}
 	if err == nil && width > 0 && got != width {
-		err = fmt.Errorf("has %d features a frame, want %d", got, width)
+		err = fmt.Errorf("has %d features per frame, want %d", got, width)
 	}
 	for i, v := range frames {
 		if err == nil && v-v != 0 {
@@ -67,13 +69,12 @@ func readFeatures(path string, width int) (frames []float32, got int, err error)
 	return frames, got, nil
 }
 
-// readMFC reads Sphinx's format: a count of numbers as a 32 bit integer, then so
-// many float32, all big-endian; files of other machines are little-endian, which
-// the count tells.
+// readMFC reads Sphinx's format: a 32-bit count and then that number of float32,
+// all big-endian or, as the count shows, little-endian.
 func readMFC(r io.Reader, size int64, width int) ([]float32, error) {
 	body := make([]byte, min(size, 1<<31))
 	if _, err := io.ReadFull(r, body); err != nil || len(body) < 4 {
-		return nil, errors.New("ends in the middle")
+		return nil, errors.New("is truncated")
 	}
 	var order binary.ByteOrder = binary.BigEndian
 	if int64(order.Uint32(body))*4+4 != size {
@@ -82,9 +83,9 @@ func readMFC(r io.Reader, size int64, width int) ([]float32, error) {
 	n := int(order.Uint32(body))
 	switch {
 	case int64(n)*4+4 != size:
-		return nil, fmt.Errorf("is no Sphinx feature file, or cut short: it announces %d numbers and has %d bytes", binary.BigEndian.Uint32(body), size)
+		return nil, fmt.Errorf("is not a Sphinx feature file, or truncated: its count is %d numbers, its size %d bytes", binary.BigEndian.Uint32(body), size)
 	case n%width != 0:
-		return nil, fmt.Errorf("holds %d numbers, which do not make frames of %d; set coefficients", n, width)
+		return nil, fmt.Errorf("holds %d numbers, which is not a multiple of %d per frame; set coefficients", n, width)
 	}
 	frames := make([]float32, n)
 	for i := range frames {
@@ -99,14 +100,14 @@ var npyHeader = regexp.MustCompile(`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order
 func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
 	head := make([]byte, 10)
 	if _, err := io.ReadFull(r, head); err != nil || !bytes.HasPrefix(head, []byte("\x93NUMPY")) {
-		return nil, 0, errors.New("is no NumPy array")
+		return nil, 0, errors.New("is not a NumPy array")
 	}
 	length := int(binary.LittleEndian.Uint16(head[8:]))
 	at := int64(10)
 	if head[6] > 1 {
 		more := make([]byte, 2)
 		if _, err := io.ReadFull(r, more); err != nil {
-			return nil, 0, errors.New("ends in its header")
+			return nil, 0, errors.New("is truncated in its header")
 		}
 		length += int(binary.LittleEndian.Uint16(more)) << 16
 		at += 2
@@ -116,7 +117,7 @@ func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
 	}
 	text := make([]byte, length)
 	if _, err := io.ReadFull(r, text); err != nil {
-		return nil, 0, errors.New("ends in its header")
+		return nil, 0, errors.New("is truncated in its header")
 	}
 	m := npyHeader.FindSubmatch(text)
 	if m == nil {
@@ -134,7 +135,7 @@ func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
 	}
 	body := make([]byte, rows*columns*bytesEach)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, 0, errors.New("ends in the middle")
+		return nil, 0, errors.New("is truncated")
 	}
 	frames = make([]float32, rows*columns)
 	for i := range frames {
@@ -147,7 +148,7 @@ func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
 	return frames, int(columns), nil
 }
 
-// unreadable words a failure to open or read.
+// unreadable returns a *data.InputError for a file that cannot be opened or read.
 func unreadable(path string, err error) error {
 	var p *fs.PathError
 	switch {

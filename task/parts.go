@@ -14,7 +14,7 @@ import (
 type Part string
 
 // The parts of a data set. Weights are learnt from Training; Validation chooses
-// the epoch and what else is chosen; Test only scores.
+// the epoch and everything else that is chosen; Test is only scored.
 const (
 	Training   Part = "train"
 	Validation Part = "validation"
@@ -22,7 +22,8 @@ const (
 	All        Part = "all"
 )
 
-// ParsePart checks the name of a part; "" is otherwise.
+// ParsePart returns the part of a name (train, validation, test or all), and
+// otherwise for "". Any other name is a *data.InputError.
 func ParsePart(s string, otherwise Part) (Part, error) {
 	switch p := Part(s); p {
 	case "":
@@ -33,15 +34,15 @@ func ParsePart(s string, otherwise Part) (Part, error) {
 	return "", data.Errorf("want train, validation, test or all, got %q", s)
 }
 
-// Parts are samples by part.
+// Parts are the samples of a data set by part.
 type Parts[T any] struct {
 	Training, Validation, Test []T
-	// Whole are all of one file, in its order, where the parts were drawn from it;
-	// nil: those of the parts, one after the other.
+	// Whole has all samples of a file in its order, if the parts were drawn from
+	// it. If nil, the whole is the parts one after the other.
 	Whole []T
 }
 
-// Of are the samples of a part.
+// Of returns the samples of a part. The slice must not be changed.
 func (p *Parts[T]) Of(part Part) []T {
 	switch part {
 	case Training:
@@ -58,7 +59,7 @@ func (p *Parts[T]) Of(part Part) []T {
 	return append(append(append(all, p.Training...), p.Validation...), p.Test...)
 }
 
-// Has reports whether a part has a sample.
+// Has reports whether a part has at least one sample.
 func (p *Parts[T]) Has(part Part) bool {
 	if part == All {
 		return len(p.Training)+len(p.Validation)+len(p.Test) > 0
@@ -66,23 +67,24 @@ func (p *Parts[T]) Has(part Part) bool {
 	return len(p.Of(part)) > 0
 }
 
-// Holdout says which samples of one file are kept from training.
+// Holdout describes which samples of a file are kept from training.
 type Holdout struct {
-	Share float64 // of the samples, to validate on
-	Fold  string  // K/N: part K of N equal ones is the test; "" keeps none
+	Share float64 // of the samples, to validate on: 0 to 1
+	Fold  string  // "K/N": part K of N equal ones is the test part; "": no test part
 	Seed  uint64
 }
 
-// Deal divides the samples of one file by draws from the seed: each goes to
-// validation with probability Share; folds are dealt like cards, so that they are
-// of equal size. It depends on nothing but the seed and the number of samples.
+// Deal divides the samples of a file by random draws: each goes to validation
+// with probability Share, and with a Fold each N consecutive samples go to N
+// different folds, so that folds have equal sizes. The result depends only on the
+// seed and the number of samples. An invalid Fold is a *data.InputError.
 func Deal[T any](list []T, h Holdout) (Parts[T], error) {
 	fold, folds, err := ParseFold(h.Fold)
 	if err != nil {
 		return Parts[T]{}, err
 	}
 	p := Parts[T]{Whole: list}
-	r := rand.New(rand.NewPCG(h.Seed^0x73706c6974, 0)) // apart from the streams that shuffle and initialise
+	r := rand.New(rand.NewPCG(h.Seed^0x73706c6974, 0)) // not the streams that shuffle and initialise
 	var deck []int
 	for _, one := range list {
 		k := -1
@@ -105,7 +107,8 @@ func Deal[T any](list []T, h Holdout) (Parts[T], error) {
 	return p, nil
 }
 
-// ParseFold reads K/N; "" is 0, 0. It is a *data.InputError if it is no such thing.
+// ParseFold parses "K/N", with 1 <= K <= N and 2 <= N <= 1000; "" returns 0, 0.
+// Anything else is a *data.InputError.
 func ParseFold(s string) (k, n int, err error) {
 	if s == "" {
 		return 0, 0, nil
@@ -119,24 +122,26 @@ func ParseFold(s string) (k, n int, err error) {
 	return k, n, nil
 }
 
-// Files are the files of a training that learns from one kind of file.
+// Files are the files of a task that is trained on a single kind of file.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"file to learn from; may be gzipped"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"file to validate on (none: a part of the training data)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"file to score the finished model on (none: the validation part)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training file; may be gzipped"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"validation file (empty: a share of the training data, see holdout)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test file, on which the trained model is scored (empty: it is scored on the validation part)"`
 }
 
-// Source collects what is read from files: notes, and the names of the files.
+// Source collects what is known of the files that data were read from: a name and
+// notes.
 type Source struct {
-	Name  string // for the page: "reviews.csv"
+	Name  string // of the file, for the report, such as "reviews.csv"
 	notes []string
 	more  int
 }
 
-// mostNotes is how many notes on files are kept; of very many files all would say alike.
+// mostNotes is the largest number of notes that are kept: those on many files are
+// usually alike.
 const mostNotes = 5
 
-// Note keeps a note; of many the first ones, and their number.
+// Note adds a note, one sentence. After the first five, notes are only counted.
 func (s *Source) Note(note string) {
 	if len(s.notes) == mostNotes {
 		s.more++
@@ -145,7 +150,8 @@ func (s *Source) Note(note string) {
 	s.notes = append(s.notes, note)
 }
 
-// Notes are the notes.
+// Notes returns the notes, and a sentence on the number of those left out. The
+// slice must not be changed.
 func (s *Source) Notes() []string {
 	if s.more == 0 {
 		return s.notes
@@ -153,10 +159,10 @@ func (s *Source) Notes() []string {
 	return append(s.notes[:mostNotes:mostNotes], fmt.Sprintf("and %d notes like these", s.more))
 }
 
-// String is the name.
+// String returns the name.
 func (s *Source) String() string { return s.Name }
 
-// newTexts reads texts as lines, each on one line.
+// newTexts returns a reader of texts, each as one line.
 func newTexts(texts []string) io.Reader {
 	var lines strings.Builder
 	for _, s := range texts {

@@ -1,20 +1,22 @@
-// Package task says what a task is: how its data are read, how a model is
-// trained and opened, and what a model can be asked for. Each task is a package
-// below this one, and a value, its [Kind]; what works for all tasks (the
-// command, carousel.Open, servers, searches) goes by the Kind alone.
+// Package task defines what a task is: how its data are read, how a model is
+// trained and opened, and what a model can compute. Each task has a package below
+// this one and a value of type [Kind]. The command, carousel.Open, servers and
+// searches use only the Kind, so they work with every task.
 //
-// A task's package has typed functions, and [New] makes the Kind of them:
+// A task's package has these functions and methods, from which [New] makes the
+// Kind:
 //
-//	Defaults() Config                                           the settings to begin with
-//	Read(ctx, *Files, Config) (*Data, error)                    reads and divides the data, once
+//	Defaults() Config                                           the settings to start from
+//	Read(ctx, *Files, Config) (*Data, error)                    reads and divides the data
 //	Train(ctx, *Data, Config, *train.Run) (*Model, *train.Result, error)
 //	OpenDir(*model.Dir, ...*tensor.Device) (*Model, error)
 //	(*Model).Evaluate(ctx, *Data, Part, *EvaluateOptions) (*Evaluation, error)
 //	(*Model).Predict(ctx, Input, *PredictOptions) (*Prediction, error)
 //
 // Files, Config and the options are structs whose fields are settings with tags
-// (json, help, group, range, oneof): flags, recipe files and documentation are
-// made from these. Options that do not begin as zeros have a method SetDefaults.
+// (json, help, group, range, oneof); flags, recipe files and documentation are
+// derived from the tags. Options whose defaults are not all zero have a method
+// SetDefaults.
 package task
 
 import (
@@ -31,83 +33,88 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// About is what people are told of a task.
+// About describes a task to users.
 type About struct {
-	Name    string // of its command, directories and JSON: "classify"
-	Was     string // the name in directories of older versions, if another
-	Noun    string // a model of the task: "a classifier of texts"
-	Title   string // of its page: "Classification of texts"
-	Short   string // what its training makes, in one line
-	Long    string // the same in full, of lines of up to 80 characters
-	Needs   string // flags that its training must have but --out; "" is "--data FILE"
-	Example string // command lines of its training
+	Name    string // in commands, model directories and JSON: "classify"
+	Was     string // its name in directories of older versions; "" if the same
+	Noun    string // for a model of the task: "a classifier of texts"
+	Title   string // of its report: "Classification of texts"
+	Short   string // what training does, in one line
+	Long    string // the same in full, in lines of at most 80 characters
+	Needs   string // flags that training requires, other than --out; "" is "--data FILE"
+	Example string // command lines for training
 
-	// Scores and Takes say what evaluate and predict want as --data: "a file of
+	// Scores and Takes describe the --data of evaluate and predict: "a file of
 	// labelled texts", "a file of texts, or - for lines of standard input".
 	Scores, Takes string
-	// Texts says that predict also takes texts by themselves.
+	// Texts reports whether predict also accepts texts as flags.
 	Texts bool
-	// Part is the part of a file that evaluate scores unless told otherwise; "" is All.
+	// Part is the part of the data that evaluate scores by default; "" is All.
 	Part Part
 }
 
-// Data is what a task's Read makes of files: samples to learn from, to validate
-// and to test on. Training changes nothing in it, so that it serves many
-// trainings, also at a time.
+// Data is the result of a task's Read: samples to train, validate and test on.
+// Training does not change it, so several trainings may use it, also at the same
+// time.
 type Data interface {
-	// Has reports whether a part has a sample.
+	// Has reports whether a part has at least one sample.
 	Has(Part) bool
-	// Notes are what is unusual about the files, a sentence each.
+	// Notes returns what is unusual about the files, a sentence each.
 	Notes() []string
-	// String describes the data in a line.
+	// String describes the data in one line.
 	String() string
 }
 
-// Model is a trained model of a task. It is safe for use by several goroutines.
+// Model is a trained model of a task. It is safe for concurrent use.
 //
 // It may also have these methods, with the types of its task, which [Trained]
 // looks for:
 //
-//	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections of the page of its training
-//	Probe(*Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, to look into the network
-//	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   a prediction written while it is made
+//	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections for the report of its training
+//	Probe(*Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
+//	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   writes a prediction while it is computed
 //	String() string   the kind of network in a few words
-//	Wants() *W   the data it wants, of any struct W; inspect prints its fields
-//	Title() string   of the page of its training, if not that of the task
-//	ExportONNX(path string) (*graph.Parity, error)   writes the model as an ONNX graph, compared with the model
+//	Wants() *W   the data it needs, of any struct W; inspect prints its fields
+//	Title() string   of the report of its training, if not the task's
+//	ExportONNX(path string) (*graph.Parity, error)   writes the model as an ONNX graph and compares the two
 type Model interface {
-	// Notes are what a user might not expect of the model, a sentence each.
+	// Notes returns what a user might not expect of the model, a sentence each.
 	Notes() []string
-	// Slab is the network's parameters.
+	// Slab returns the network's parameters. They must not be changed while the
+	// model is in use.
 	Slab() *tensor.Slab
-	// Save writes the model to a directory.
+	// Save writes the model to a directory, with the errors of model.Save.
 	Save(dir string) error
 }
 
-// Evaluation is a model's scores on data. Its fields are its JSON.
+// Evaluation is the scores of a model on data. It is written as JSON by its
+// fields.
 type Evaluation interface {
-	// Summary is the evaluation for people.
+	// Summary returns the evaluation as tables, figures and sentences.
 	Summary() *report.Summary
 }
 
-// Prediction is what a model makes of an input. Its fields are its JSON. What to
-// know of it, a sentence each, is given by a method Remarks() []string.
+// Prediction is the output of a model for an input. It is written as JSON by its
+// fields. If there are remarks on it, a method Remarks() []string returns them, a
+// sentence each.
 type Prediction interface {
-	// Write writes it as a file: a table in CSV, or lines.
+	// Write writes the prediction as a CSV table or as lines. Its errors are those
+	// of w.
 	Write(w io.Writer) error
-	// Print writes it for people.
+	// Print writes the prediction in a form for people. Errors of w are ignored.
 	Print(w io.Writer)
 }
 
-// Input is what a model predicts from: a file, a stream or texts.
+// Input is the input of a prediction: a file, a stream or texts.
 type Input struct {
-	File   string    // path of a file of the kind the model was trained on
-	Stream io.Reader // lines of text, where File is ""
-	Texts  []string  // or the texts themselves
+	File   string    // path of a file in the format that the model was trained on; "" if none
+	Stream io.Reader // lines of text, used if File is ""
+	Texts  []string  // the texts, used if File is "" and Stream is nil
 }
 
-// Lines are the lines of the file or stream, or the texts as lines. What is
-// wrong with the file is a *data.InputError.
+// Lines returns a reader of the lines of the file or stream, or of the texts as
+// lines. encoding is as for data.OpenLines. A file that cannot be opened and an
+// unknown encoding are a *data.InputError.
 func (in Input) Lines(encoding string) (*data.LineReader, error) {
 	switch {
 	case in.File != "":
@@ -118,8 +125,8 @@ func (in Input) Lines(encoding string) (*data.LineReader, error) {
 	return data.NewLineReader("input", newTexts(in.Texts), encoding)
 }
 
-// EachText are the texts themselves, or the lines of the file or stream that
-// are not blank. What is wrong with a line is a *data.InputError.
+// EachText returns the texts, or the lines of the file or stream that are not
+// blank. A file or line that cannot be read is a *data.InputError.
 func (in Input) EachText(encoding string) ([]string, error) {
 	if in.File == "" && in.Stream == nil {
 		return in.Texts, nil
@@ -144,36 +151,35 @@ func (in Input) EachText(encoding string) ([]string, error) {
 	}
 }
 
-// Config is the settings of a task: a pointer to a struct with tags. With a method
-// ForFiles(*F), where F is the task's files, it completes settings by the names of
-// the files before it is validated.
+// Config is the settings of a task: a pointer to a struct with tags. A method
+// ForFiles(*F), where F is the task's files, completes settings from the names of
+// the files before the settings are validated.
 type Config interface {
-	// Validate reports the first thing wrong with the settings; it is a
-	// *data.InputError.
+	// Validate returns the first invalid setting as a *data.InputError, or nil.
 	Validate() error
 }
 
-// Inheritor is options that begin with what the model has, where the user gives
-// nothing.
+// Inheritor is options whose defaults are taken from the model.
 type Inheritor interface {
-	// Inherit sets the options to the model's own. given reports whether the user
-	// gives a setting, by its name in JSON; those are set afterwards.
+	// Inherit sets the options to those of the model. given reports whether the
+	// user sets a setting, by its name in JSON; these are set afterwards.
 	Inherit(m Model, given func(name string) bool)
 }
 
-// Kind is a task as a value, made by [New]. Its functions turn a programmer's
-// panic into an error with the operation and the shapes (*tensor.ShapeError).
+// Kind is a task as a value, made by [New]. Its functions return a panic with a
+// *tensor.ShapeError, which names an operation and its shapes, as an error.
 type Kind struct {
 	About
 
-	// Files and Config make pointers to the structs of a training's files and
-	// settings, at their defaults; Evaluating and Predicting of the options of
-	// evaluate and predict.
+	// Files and Config return pointers to new files and settings of a training,
+	// at their defaults; Evaluating and Predicting return pointers to new options
+	// of evaluate and predict.
 	Files, Evaluating, Predicting func() any
 	Config                        func() Config
 
-	// Evaluation and Prediction are empty ones, whose types say what their JSON is;
-	// Wants likewise what the method Wants points to, nil where the model has none.
+	// Evaluation and Prediction are zero values, whose types define the JSON that
+	// is written. Wants is a zero value of the type that the model's method Wants
+	// points to; nil if the model has no such method.
 	Evaluation, Prediction, Wants any
 
 	read     func(ctx context.Context, files any, cfg Config) (Data, error)
@@ -189,8 +195,9 @@ type Kind struct {
 	forFiles   func(files any, cfg Config)
 }
 
-// New is the Kind of a task with files F, settings C, data D, models M, options
-// of evaluations EO, evaluations E, options of predictions PO and predictions P.
+// New returns the Kind of a task with files F, settings C, data D, models M,
+// options of evaluation EO, evaluations E, options of prediction PO and
+// predictions P.
 func New[F, C any, D Data, M interface {
 	Model
 	Config() C
@@ -285,7 +292,7 @@ func New[F, C any, D Data, M interface {
 	return k
 }
 
-// begin makes options at their defaults: zeros, unless they have a method SetDefaults.
+// begin returns new options at their defaults: zeros, or what SetDefaults sets.
 func begin[O any]() any {
 	o := any(new(O))
 	if one, ok := o.(interface{ SetDefaults() }); ok {
@@ -294,7 +301,7 @@ func begin[O any]() any {
 	return o
 }
 
-// some is v as the interface I, which is nil where there is an error.
+// some returns v as the interface I; nil if there is an error.
 func some[I, T any](v T, err error) (I, error) {
 	if err != nil {
 		var none I
@@ -303,7 +310,7 @@ func some[I, T any](v T, err error) (I, error) {
 	return any(v).(I), nil
 }
 
-// guard runs f, and gives a programmer's mistake in it as an error.
+// guard runs f and returns a panic with a *tensor.ShapeError as an error.
 func guard[A any](f func() (A, error)) (a A, err error) {
 	if caught := tensor.Catch(func() { a, err = f() }); caught != nil {
 		err = caught
@@ -311,24 +318,30 @@ func guard[A any](f func() (A, error)) (a A, err error) {
 	return a, err
 }
 
-// ForFiles completes settings by the names of the files, where the task has such;
-// both are pointers as Files and Config make them.
+// ForFiles completes the settings from the names of the files, if the task has a
+// method for that. Both arguments are pointers as Files and Config return them;
+// other types panic, here and in the methods below.
 func (k *Kind) ForFiles(files any, cfg Config) {
 	if k.forFiles != nil {
 		k.forFiles(files, cfg)
 	}
 }
 
-// Read reads the files and divides them as the settings say; both are pointers
-// as Files and Config make them. What is wrong with a file is a *data.InputError
-// that names it.
+// Read reads the files and divides them into parts according to the settings;
+// both arguments are pointers as Files and Config return them. A file that cannot
+// be read or used is a *data.InputError with its name; a cancelled ctx returns
+// its error.
 func (k *Kind) Read(ctx context.Context, files any, cfg Config) (Data, error) {
 	return guard(func() (Data, error) { return k.read(ctx, files, cfg) })
 }
 
-// Train trains a model on data that Read has read with the same settings of
-// group "Data". A run that ctx ends leaves a checkpoint, and its result is marked
-// Interrupted.
+// Train trains a model on data that Read has read with the same settings in the
+// group "Data".
+//
+// Invalid settings or data are a *data.InputError, a shape that does not fit a
+// *tensor.ShapeError; other errors are those of [train.Fit] and of saving the
+// model. A cancelled ctx is not an error: it leaves a checkpoint, and the result
+// is marked Interrupted.
 func (k *Kind) Train(ctx context.Context, d Data, cfg Config, run *train.Run) (m *Trained, r *train.Result, err error) {
 	m, err = guard(func() (*Trained, error) {
 		var fault error
@@ -338,26 +351,29 @@ func (k *Kind) Train(ctx context.Context, d Data, cfg Config, run *train.Run) (m
 	return m, r, err
 }
 
-// Open makes the model of a directory that has been read; on the CPU, or the
-// device named. What is wrong with it is a *model.FileError.
+// Open makes the model of a directory that has been read, on the given device
+// (default: the CPU). Contents that do not fit the task are a *model.FileError.
 func (k *Kind) Open(d *model.Dir, on ...*tensor.Device) (*Trained, error) {
 	return guard(func() (*Trained, error) { return k.open(d, on...) })
 }
 
-// Is reports whether a directory's task is this one.
+// Is reports whether a directory holds a model of this task.
 func (k *Kind) Is(d *model.Dir) bool { return d.Task == k.Name || k.Was != "" && d.Task == k.Was }
 
-// Trained is a model of any task, with the task. A type switch on Model gives
-// the task's own methods.
+// Trained is a model of any task, with its task. A type switch on Model gives
+// access to the methods of one task.
 type Trained struct {
 	Model
 	Kind *Kind
 }
 
-// Settings are the model's settings, with everything that the data determined.
+// Settings returns a copy of the model's settings, in which the values that
+// depend on the data are set.
 func (m *Trained) Settings() Config { return m.Kind.settings(m.Model) }
 
-// Read reads files of which a part is to be scored, as the model's settings say.
+// Read reads files of which the given part is to be scored, according to the
+// model's settings. The errors are those of [Kind.Read]; a part that files of
+// this kind cannot have is a *data.InputError.
 func (m *Trained) Read(ctx context.Context, files any, part Part) (Data, error) {
 	cfg := m.Settings()
 	if c, ok := cfg.(interface{ ForPart(Part) error }); ok {
@@ -368,8 +384,10 @@ func (m *Trained) Read(ctx context.Context, files any, part Part) (Data, error) 
 	return m.Kind.Read(ctx, files, cfg)
 }
 
-// Evaluate scores the model on a part of data, beside simple methods. options is
-// a pointer as Kind.Evaluating makes it, or nil.
+// Evaluate scores the model, and baselines where the task has some, on a part of
+// the data. options is a pointer as Kind.Evaluating returns it, or nil. A part
+// without samples and invalid options are a *data.InputError; a cancelled ctx
+// returns its error.
 func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) (Evaluation, error) {
 	if !d.Has(part) {
 		return nil, data.Errorf("there is nothing to score in the part %q of the data", part)
@@ -377,16 +395,19 @@ func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) 
 	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
 }
 
-// Predict predicts from an input. options is a pointer as Kind.Predicting makes
-// it, or nil. Of inputs that are several files there may be both a prediction
-// and an error, which names the files left out.
+// Predict computes the prediction for an input. options is a pointer as
+// Kind.Predicting returns it, or nil. An input that cannot be read and invalid
+// options are a *data.InputError; a cancelled ctx returns its error. For several
+// files, both a prediction and an error may be returned; the error then names the
+// files left out.
 func (m *Trained) Predict(ctx context.Context, in Input, options any) (Prediction, error) {
 	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
 	return p, data.InFile(in.File, err)
 }
 
-// Stream writes a prediction while it is made, if the task can do that with such
-// an input; else done is false and nothing is written.
+// Stream writes a prediction to w while it is computed. If the task cannot do
+// this for the input, done is false and nothing is written. The errors are those
+// of [Trained.Predict] and of w.
 func (m *Trained) Stream(ctx context.Context, in Input, options any, w io.Writer) (done bool, notes []string, err error) {
 	if m.Kind.stream == nil {
 		return false, nil, nil
@@ -399,8 +420,9 @@ func (m *Trained) Stream(ctx context.Context, in Input, options any, w io.Writer
 	return done, notes, err
 }
 
-// Illustrate makes the sections that the page of a training has beside the
-// evaluation's, which may be nil.
+// Illustrate returns further sections for the report of a training, beside those
+// of the evaluation e, which may be nil. The errors are those of
+// [Trained.Predict].
 func (m *Trained) Illustrate(ctx context.Context, d Data, e Evaluation) ([]report.Section, error) {
 	if m.Kind.illustrate == nil {
 		return nil, nil
@@ -408,8 +430,8 @@ func (m *Trained) Illustrate(ctx context.Context, d Data, e Evaluation) ([]repor
 	return guard(func() ([]report.Section, error) { return m.Kind.illustrate(ctx, m.Model, d, e) })
 }
 
-// Wants is the data that the model wants, a pointer to a struct as Kind.Wants is
-// one; nil where the task does not say.
+// Wants returns what data the model needs, as a pointer to a struct of the type
+// of Kind.Wants; nil if the task does not describe it.
 func (m *Trained) Wants() any {
 	if m.Kind.Wants == nil {
 		return nil
@@ -417,7 +439,7 @@ func (m *Trained) Wants() any {
 	return reflect.ValueOf(m.Model).MethodByName("Wants").Call(nil)[0].Interface()
 }
 
-// Title is the title of the page of the model's training.
+// Title returns the title for the report of the model's training.
 func (m *Trained) Title() string {
 	if own, ok := m.Model.(interface{ Title() string }); ok {
 		return own.Title()
@@ -425,14 +447,15 @@ func (m *Trained) Title() string {
 	return m.Kind.Title
 }
 
-// Probe makes the loss of a batch of about rows samples of all data, on a tape in
-// Train mode. It is an error where the task has none.
+// Probe returns a function that computes, on a tape in Train mode, the loss of a
+// batch of about rows samples of the data. A task without Probe, and rows below
+// 1, are an error; data without a sample that can be used are a *data.InputError.
 func (m *Trained) Probe(d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if m.Kind.probe == nil {
-		return nil, fmt.Errorf("a model for task %q cannot be looked into", m.Kind.Name)
+		return nil, fmt.Errorf("explain gradients does not support models of task %q", m.Kind.Name)
 	}
 	return guard(func() (func(*tensor.Tape) *tensor.Tensor, error) { return m.Kind.probe(m.Model, d, rows) })
 }
 
-// CanProbe reports whether the task has a Probe.
+// CanProbe reports whether models of the task have a Probe.
 func (k *Kind) CanProbe() bool { return k.probe != nil }

@@ -36,7 +36,7 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	if !strings.Contains(stderr.String(), "known ahead") {
-		t.Error("the demo does not say that the temperature is taken as known ahead")
+		t.Error("the demo does not say that the temperature is taken as known over the horizon")
 	}
 	rows, err := os.ReadFile(filepath.Join(dir, demoForecast))
 	if err != nil {

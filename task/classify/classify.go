@@ -1,13 +1,14 @@
-// Package classify trains recurrent networks to classify texts: sentiment,
-// topics, kinds of questions, one label a text or several.
+// Package classify trains recurrent networks to classify texts, such as by
+// sentiment or topic, with one label per text or several.
 //
-// [Read] reads labelled texts, [Train] makes a [Model] of them as a [Config]
-// says, and a Model classifies ([Model.Classify], [Model.Predict]), says which
-// words decided ([PredictOptions]), is scored beside simple methods
-// ([Model.Evaluate]) and lives in a directory ([Model.Save], [Open]).
+// [Read] reads labelled texts, and [Train] trains a [Model] on them with the
+// settings of a [Config]. A Model classifies texts ([Model.Classify]) and files
+// ([Model.Predict]), and can compute what each word contributed
+// ([PredictOptions]); [Model.Evaluate] scores it beside baselines; [Model.Save]
+// writes it to a directory that [Open] reads.
 //
-// Vocabulary, linear method and network are learnt from the training texts
-// alone; validation texts choose the epoch and the share of the linear method.
+// Vocabulary, linear method and network are learnt from the training texts alone;
+// the validation texts choose the epoch and the share of the linear method.
 package classify
 
 import (
@@ -18,39 +19,41 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Name is what the config.json of a model directory says of a classifier.
+// Name is the name of the task, as in the config.json of a model directory.
 const Name = "classify"
 
-// Task is the classification of texts as a value.
+// Task is the task of classifying texts.
 var Task = task.New(task.About{
 	Name: Name, Noun: "a classifier of texts", Title: "Classification of texts",
 	Short: "Train a classifier of texts, such as of sentiment or topic",
 	Long: `Trains a classifier on labelled texts: a table (CSV or TSV) with a column of
 texts and one of labels, JSON lines, or lines that begin with their label. It
-scores the classifier and the simple methods on the test texts, or without such
-on the validation texts, and writes model, checkpoints and report into --out.`,
+scores the classifier and baselines on the test texts, or on the validation texts
+if there are no test texts, and writes model, checkpoints and report into --out.`,
 	Example: `  carousel train classify --data reviews.csv --text review --label stars --out run
   carousel train classify --data train.txt --valid dev.txt --test test.txt --format label-first --out run
   carousel train classify --data posts.jsonl --separator ',' --out run
   carousel train classify --data reviews.csv --fold 1/5 --out fold1`,
-	Scores: "a file of labelled texts like that the model was trained on",
+	Scores: "a file of labelled texts in the format that the model was trained on",
 	Takes:  "a file of texts, or - for lines of standard input; or --input, a text",
 	Texts:  true,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
-// Data are labelled texts by part.
+// Data is labelled texts by part.
 type Data struct {
 	task.Parts[data.Example]
 	task.Source
 	file string // of the training texts, for errors
 }
 
-// Read reads labelled texts. Without a file to validate on, Config.Holdout of the
-// training texts validate; with Config.Fold a part of them is the test. What is
-// wrong with a file is a *data.InputError.
+// Read reads labelled texts. Without a validation file, the share Config.Holdout
+// of the training texts is drawn for validation by the seed; with Config.Fold a
+// part of them is the test part. A file that cannot be read, an invalid Fold, and
+// a Fold together with a test file are a *data.InputError; a cancelled ctx
+// returns its error.
 func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	if f.Test != "" && cfg.Fold != "" {
-		return nil, data.Errorf("fold keeps a part of the data for the test, so a file for the test has no place; give one of them")
+		return nil, data.Errorf("fold takes the test part from the data; give either fold or a test file")
 	}
 	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
 	list, err := d.read(ctx, f.Data, &cfg)
@@ -74,8 +77,8 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	return d, err
 }
 
-// NewData divides texts in memory as Read does those of one file. A Fold that is
-// none is a *data.InputError.
+// NewData divides texts in memory as Read divides those of one file. An invalid
+// Fold is a *data.InputError.
 func NewData(list []data.Example, cfg Config) (*Data, error) {
 	p, err := cfg.deal(list)
 	return &Data{Parts: p}, err

@@ -311,14 +311,14 @@ func TestUnseenAndLong(t *testing.T) {
 		t.Errorf("unseen %v, accuracy %v", e.Unseen, e.Metrics.Accuracy)
 	}
 	notes := strings.Join(e.Notes, "; ")
-	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `training never saw ("odd")`) {
+	if !strings.Contains(notes, "1 text is longer than 1000 tokens") || !strings.Contains(notes, `does not occur in training ("odd")`) {
 		t.Errorf("notes: %s", notes)
 	}
 	p, err := m.Predict(t.Context(), task.Input{Texts: []string{"train", list[10].Text}}, nil)
 	if err != nil || p.List[0].Cut || !p.List[1].Cut {
 		t.Fatalf("cut texts are not marked: %v", err)
 	}
-	if notes := p.Remarks(); len(notes) != 1 || notes[0] != "1 text is longer than 1000 tokens and read up to there" {
+	if notes := p.Remarks(); len(notes) != 1 || notes[0] != "1 text is longer than 1000 tokens and cut there" {
 		t.Errorf("notes: %q", notes)
 	}
 }
@@ -341,7 +341,7 @@ func TestScore(t *testing.T) {
 	}
 }
 
-// A label that training never saw is a miss by every measure.
+// A label that does not occur in training is a miss by every measure.
 func TestScoreUnseen(t *testing.T) {
 	numbers := map[string]int32{"a": 0, "b": 1}
 	tok, err := text.TrainTokenizer("word", slices.Values([]string{"x"}), &text.TokenizerOptions{})

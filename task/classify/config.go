@@ -11,46 +11,47 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Config is everything that a classifier is made from. Command-line flags,
-// recipe files and Go programs fill this one struct; start from [Defaults]. A
-// zero where the help says so is settled by the data when training begins, and
-// [Model.Config] then tells what it became.
+// Config is the settings of a classifier of texts. Command-line flags, recipe
+// files and Go programs fill this one struct; start from [Defaults]. A zero is
+// replaced when training begins, where the help says so, by a value that depends
+// on the data; [Model.Config] returns the value chosen.
 type Config struct {
-	Format    string  `json:"format" oneof:"(by the file's name),table,jsonl,label-first" group:"Data" help:"how the file is laid out"`
-	Text      string  `json:"text" group:"Data" help:"column of the text (empty: text, or the only one beside the label)"`
-	Label     string  `json:"label" group:"Data" help:"column of the label (empty: label)"`
-	Separator string  `json:"separator" group:"Data" help:"separates several labels of one text, such as | (empty: a text has one label)"`
-	Encoding  string  `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
-	Holdout   float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training texts to validate on where no file is given for it"`
-	Fold      string  `json:"fold" group:"Data" help:"keep part K of N of the texts for the test, as in cross-validation, such as 1/5"`
+	Format    string  `json:"format" oneof:"(by the file's name),table,jsonl,label-first" group:"Data" help:"file format"`
+	Text      string  `json:"text" group:"Data" help:"column of the texts (empty: text, or the only column beside the labels)"`
+	Label     string  `json:"label" group:"Data" help:"column of the labels (empty: label)"`
+	Separator string  `json:"separator" group:"Data" help:"separator between several labels of a text, such as | (empty: each text has one label)"`
+	Encoding  string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
+	Holdout   float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training texts drawn for validation if there is no validation file"`
+	Fold      string  `json:"fold" group:"Data" help:"K/N: part K of N equal parts of the texts is the test part, as in cross-validation, such as 1/5 (empty: no test part)"`
 
-	Tokens         string `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"what a token is"`
-	Lowercase      bool   `json:"lowercase" group:"Text" help:"make texts lower case"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens seen fewer times in training are unknown"`
-	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"most tokens to know"`
-	MaxLength      int    `json:"max_length" range:"1..1e6" group:"Text" help:"tokens read of a text; of a longer one the beginning counts"`
-	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
+	Tokens         string `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"kind of token"`
+	Lowercase      bool   `json:"lowercase" group:"Text" help:"convert texts to lower case"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown"`
+	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"largest size of the vocabulary"`
+	MaxLength      int    `json:"max_length" range:"1..1e6" group:"Text" help:"most tokens of a text; longer texts are cut at the end"`
+	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
 
-	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"numbers a token's vector has (with vectors: as many as those)"`
+	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"size of a token's vector (with vectors: their size)"`
 	task.RNNConfig
-	Pool        string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how steps become one vector"`
-	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output"`
-	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens made unknown in training"`
-	Linear      bool    `json:"linear" group:"Model" help:"mix the linear method's answers in, by the share that validation asks for"`
+	Pool        string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how the outputs of the recurrent layers over time become one vector"`
+	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output layer"`
+	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose vectors are zeroed in training"`
+	Linear      bool    `json:"linear" group:"Model" help:"mix in the probabilities of the linear method, with the share that is best on the validation texts"`
 
-	ClassWeights string  `json:"class_weights" oneof:"none,balanced (rare ones count more)" group:"Training" help:"what an error counts, by class"`
+	ClassWeights string  `json:"class_weights" oneof:"none,balanced (inverse to the class's frequency)" group:"Training" help:"weights of the classes in the loss"`
 	Smoothing    float64 `json:"smoothing" range:"0..0.99" group:"Training" help:"label smoothing"`
-	Batch        int     `json:"batch" range:"0..1e5" group:"Training" help:"texts a step (0: 32, more where there are very many)"`
+	Batch        int     `json:"batch" range:"0..1e5" group:"Training" help:"texts per step (0: 32 to 256, by the number of texts)"`
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, that of an older model too.
+// UnmarshalJSON decodes a configuration, also one of an older version. Its errors
+// are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
 }
 
-// Defaults is the configuration that a user starts from.
+// Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
 		Holdout: 0.1, Tokens: "word", Lowercase: true, MinCount: 2, VocabularySize: 50000, MaxLength: 1000,
@@ -62,27 +63,27 @@ func Defaults() Config {
 	return c
 }
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
 	}
 	if c.Separator != "" && (c.Smoothing > 0 || c.ClassWeights != "none") {
-		return data.Errorf("smoothing and class_weights are for texts of one label; leave them out, or the separator")
+		return data.Errorf("smoothing and class_weights need texts with one label; leave them out, or the separator")
 	}
 	_, _, err := task.ParseFold(c.Fold)
 	return err
 }
 
-// examples says how the configuration reads a file.
+// examples returns the options for reading a file.
 func (c *Config) examples(unlabeled bool, note func(string)) *data.ExampleOptions {
 	return &data.ExampleOptions{
 		Format: c.Format, Text: c.Text, Label: c.Label, Separator: c.Separator, Encoding: c.Encoding, Unlabeled: unlabeled, Note: note,
 	}
 }
 
-// settle fills in what depends on the number of training texts.
+// settle sets the values that depend on the number of training texts.
 func (c *Config) settle(texts int) {
 	if c.Batch == 0 {
 		c.Batch = 32
@@ -90,7 +91,7 @@ func (c *Config) settle(texts int) {
 			c.Batch *= 2
 		}
 	}
-	// About 4,000 steps teach a small corpus; a large one needs few passes.
+	// About 3,000 steps are enough for a small corpus; a large one needs few passes.
 	steps := (texts + c.Batch - 1) / c.Batch
 	c.FillDefaults(min(max(3000/max(steps, 1), 3), 40))
 }

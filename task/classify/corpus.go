@@ -10,19 +10,19 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// corpus is texts as token ids, in one piece of memory, with their labels.
+// corpus is texts as token ids, in one slice, with their labels.
 type corpus struct {
 	ids    []int32
-	ends   []int     // where each text ends in ids
-	labels [][]int32 // class numbers of each text; empty where the label is not among the classes
-	cut    int       // texts longer than the limit
-	unseen map[string]int
-	odd    map[int]bool // texts with a label that is not among the classes
+	ends   []int          // where each text ends in ids
+	labels [][]int32      // class numbers of each text; empty where the label is not among the classes
+	cut    int            // texts longer than the limit
+	unseen map[string]int // texts by label, for labels that are not among the classes
+	odd    map[int]bool   // texts with a label that is not among the classes
 }
 
 func (c *corpus) len() int { return len(c.ends) }
 
-// text is the ids of text i.
+// text returns the token ids of text i.
 func (c *corpus) text(i int) []int32 {
 	if i == 0 {
 		return c.ids[:c.ends[0]]
@@ -38,7 +38,7 @@ func (c *corpus) lengths() []int {
 	return n
 }
 
-// add takes in one text.
+// add encodes and appends one text.
 func (c *corpus) add(e *data.Example, tok *text.Tokenizer, limit int, classes map[string]int32) {
 	first := len(c.ids)
 	c.ids = tok.Encode(c.ids, e.Text)
@@ -62,7 +62,7 @@ func (c *corpus) add(e *data.Example, tok *text.Tokenizer, limit int, classes ma
 	c.labels = append(c.labels, list)
 }
 
-// textsOf are the texts alone.
+// textsOf returns the texts of the examples.
 func textsOf(examples []data.Example) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for i := range examples {
@@ -86,10 +86,11 @@ func countLabels(examples []data.Example) (map[string]int, error) {
 	return counts, nil
 }
 
-// maxClasses bounds the labels: beyond, the column is likely another one.
+// maxClasses is the largest number of labels: with more, the column is likely
+// another one.
 const maxClasses = 10000
 
-// sortedLabels are the classes in the order of their names, numbers by value.
+// sortedLabels returns the labels sorted by compareLabels.
 func sortedLabels(counts map[string]int) []string {
 	names := make([]string, 0, len(counts))
 	for name := range counts {
@@ -99,7 +100,7 @@ func sortedLabels(counts map[string]int) []string {
 	return names
 }
 
-// encode is examples as token ids.
+// encode returns examples as token ids.
 func encode(examples []data.Example, tok *text.Tokenizer, limit int, classes map[string]int32) *corpus {
 	c := &corpus{}
 	for i := range examples {
@@ -108,7 +109,7 @@ func encode(examples []data.Example, tok *text.Tokenizer, limit int, classes map
 	return c
 }
 
-// fingerprint changes with the texts and the labels.
+// fingerprint returns a hash of the texts and the labels.
 func (c *corpus) fingerprint() uint64 {
 	h := fnv.New64a()
 	var b [4]byte

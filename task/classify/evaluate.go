@@ -11,60 +11,62 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Metrics are how well labels are told.
+// Metrics are the scores of a classifier.
 type Metrics struct {
-	Accuracy float64 `json:"accuracy"`      // share of texts whose label is right; with several labels, whose labels all are
-	MacroF1  float64 `json:"macro_f1"`      // mean over the labels that occur
-	MicroF1  float64 `json:"micro_f1"`      // over all labels
-	Loss     float64 `json:"loss,omitzero"` // mean -log probability of the labels that training knew; absent where there are none
+	Accuracy float64 `json:"accuracy"`      // share of texts whose label is predicted; with several labels, exactly all of them
+	MacroF1  float64 `json:"macro_f1"`      // mean of F1 over the labels that occur
+	MicroF1  float64 `json:"micro_f1"`      // F1 of the counts of all labels together
+	Loss     float64 `json:"loss,omitzero"` // mean of -log (natural) of the probability of the labels, over texts whose labels the model has; absent if there are none
 }
 
-// ClassScore is how well one class is told.
+// ClassScore is the scores of one class.
 type ClassScore struct {
 	Class     string  `json:"class"`     // the label
-	Precision float64 `json:"precision"` // share of the texts said to have the label that have it
-	Recall    float64 `json:"recall"`    // share of the texts with the label that are said to have it
+	Precision float64 `json:"precision"` // share of the texts predicted to have the label that have it
+	Recall    float64 `json:"recall"`    // share of the texts with the label for which it is predicted
 	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
-	Texts     int     `json:"texts"`     // that have the label
+	Texts     int     `json:"texts"`     // number of texts with the label
 }
 
-// Example is a text with what the model makes of it.
+// Example is a text with its prediction.
 type Example struct {
-	Line        int      `json:"line"`        // where it stands in its file, from 1
+	Line        int      `json:"line"`        // line in its file, from 1
 	Text        string   `json:"text"`        // the text
 	Labels      []string `json:"labels"`      // the true labels
 	Predicted   []string `json:"predicted"`   // the model's labels
-	Probability float64  `json:"probability"` // of what is predicted
+	Probability float64  `json:"probability"` // of the predicted label; with several, of the least probable
 	Loss        float64  `json:"loss"`        // -log probability of the label
 }
 
-// Evaluation is a model's score on labelled texts.
+// Evaluation is the scores of a classifier on labelled texts.
 type Evaluation struct {
 	Task      string             `json:"task"`                // the task of the model
 	Metrics   Metrics            `json:"metrics"`             // the model's scores
-	Baselines map[string]Metrics `json:"baselines"`           // majority: the most frequent label; linear: words and pairs of words
-	Texts     int                `json:"texts"`               // how many were scored
+	Baselines map[string]Metrics `json:"baselines"`           // majority: the labels' frequencies in training; linear: logistic regression on words and pairs of words
+	Texts     int                `json:"texts"`               // number of texts scored
 	Classes   []ClassScore       `json:"classes"`             // scores by label
 	Confusion [][]int            `json:"confusion,omitempty"` // [label][predicted], where a text has one label
-	Unseen    map[string]int     `json:"unseen,omitempty"`    // texts by a label that training never saw; they count as wrong
-	Worst     []Example          `json:"worst"`               // the texts with the greatest loss
-	Share     float64            `json:"linear_share"`        // of the linear method in the answers
-	Verdict   string             `json:"verdict"`             // how the model compares, in a sentence
-	Notes     []string           `json:"notes,omitempty"`     // what to know of the result, a sentence each
+	Unseen    map[string]int     `json:"unseen,omitempty"`    // texts by label, for labels that do not occur in training; they count as wrong
+	Worst     []Example          `json:"worst"`               // the wrong predictions with the largest loss
+	Share     float64            `json:"linear_share"`        // share of the linear method in the probabilities
+	Verdict   string             `json:"verdict"`             // comparison with the linear method, in a sentence
+	Notes     []string           `json:"notes,omitempty"`     // remarks on the result, a sentence each
 }
 
-// EvaluateOptions change an evaluation; there are none yet.
+// EvaluateOptions are the options of an evaluation; there are none yet.
 type EvaluateOptions struct{}
 
-// worst is how many texts an evaluation shows.
+// worst is the number of texts in Evaluation.Worst.
 const worst = 20
 
-// Evaluate scores the model on the labelled texts of a part, beside the simple
-// methods. It is a *data.InputError if there is no text.
+// Evaluate scores the model on the labelled texts of a part, beside two
+// baselines: the most frequent label and logistic regression on words and pairs
+// of words. A part without texts is a *data.InputError; a cancelled ctx returns
+// its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
 	texts := d.Of(part)
 	if len(texts) == 0 {
-		return nil, data.InFile(d.file, data.Errorf("there is no text to score on"))
+		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))
 	}
 	c := encode(texts, m.tokenizer, m.cfg.MaxLength, numbers(m.classes))
 	p, err := m.answer(ctx, c)
@@ -85,7 +87,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	return e, nil
 }
 
-// verdict says in a sentence whether the network earns its keep.
+// verdict compares the network with the linear method in a sentence.
 func verdict(e *Evaluation) string {
 	linear, own := e.Baselines["linear"].Accuracy, e.Metrics.Accuracy
 	n := float64(e.Texts)
@@ -93,14 +95,15 @@ func verdict(e *Evaluation) string {
 	noise := math.Sqrt((own*(1-own) + linear*(1-linear)) / n)
 	switch {
 	case own > linear+noise:
-		return fmt.Sprintf("The model gets %.1f %% right, %.1f points more than the linear method.", 100*own, 100*(own-linear))
+		return fmt.Sprintf("The model has an accuracy of %.1f %%, %.1f points more than the linear method.", 100*own, 100*(own-linear))
 	case own < linear-noise:
-		return fmt.Sprintf("The model gets %.1f %% right, the linear method %.1f %%: on these texts the simple method is better.", 100*own, 100*linear)
+		return fmt.Sprintf("The model has an accuracy of %.1f %%, the linear method %.1f %%: on these texts the linear method is better.", 100*own, 100*linear)
 	}
-	return fmt.Sprintf("The model gets %.1f %% right, the linear method %.1f %%: on so few texts the difference may be chance.", 100*own, 100*linear)
+	return fmt.Sprintf("The model has an accuracy of %.1f %%, the linear method %.1f %%: with this number of texts the difference may be chance.", 100*own, 100*linear)
 }
 
-// majority answers with the labels' frequencies in training.
+// majority returns log-probabilities [texts][classes]: the labels' frequencies in
+// training.
 func (m *Model) majority(texts int) [][]float64 {
 	total := 0
 	for _, n := range m.counts {
@@ -117,8 +120,9 @@ func (m *Model) majority(texts int) [][]float64 {
 	return out
 }
 
-// score is metrics and table of classes of log-probabilities. A text with a label
-// that training never saw counts as wrong, but not in the loss.
+// score returns the metrics and the table of classes for log-probabilities p
+// [texts][classes]. A text with a label that does not occur in training counts as
+// wrong, but not in the loss.
 func (m *Model) score(p [][]float64, c *corpus) (Metrics, []ClassScore) {
 	s := score(p, c, len(m.classes), m.several())
 	for k := range s.classes {
@@ -135,8 +139,8 @@ type scores struct {
 	classes []ClassScore
 }
 
-// score counts right and wrong answers. Labels that are not among the classes
-// count as such that are never given.
+// score counts right and wrong predictions. Labels that are not among the classes
+// count as never predicted.
 func score(p [][]float64, c *corpus, classes int, several bool) scores {
 	right, labels := 0, c.labels
 	hits, given, wanted := make([]int, classes), make([]int, classes), make([]int, classes)
@@ -191,8 +195,8 @@ func ratio(a, b int) float64 {
 	return float64(a) / float64(b)
 }
 
-// decide is the classes that log-probabilities speak for, ascending: the most
-// likely one or, of several, those more likely than not.
+// decide returns the predicted classes for log-probabilities, ascending: the most
+// probable one or, if texts may have several, those with a probability above 0.5.
 func decide(p []float64, several bool) []int32 {
 	if !several {
 		best := 0
@@ -225,7 +229,7 @@ func confusion(p [][]float64, labels [][]int32, classes int) [][]int {
 	return table
 }
 
-// worstOf are the wrong texts with the greatest loss.
+// worstOf returns the wrong predictions with the largest loss.
 func (m *Model) worstOf(p [][]float64, c *corpus, texts []data.Example) []Example {
 	list := []Example{}
 	for i, row := range p {
@@ -248,7 +252,7 @@ func (m *Model) names(classes []int32) []string {
 	return names
 }
 
-// certainty is the least probability among the classes answered.
+// certainty returns the least probability among the predicted classes.
 func certainty(p []float64, answer []int32) float64 {
 	least := 1.0
 	for _, k := range answer {

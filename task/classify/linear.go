@@ -9,10 +9,10 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// linear is the simple method that every classifier is compared with: logistic
-// regression on which words and pairs of words a text has, each scaled by how
-// much more often one class has it than the others (Wang and Manning 2012,
-// NB-SVM, with the logistic loss and, for several classes, one ratio a class).
+// linear is the baseline of every classifier: logistic regression on the presence
+// of words and pairs of words, each scaled by its log-count ratio between the
+// classes (Wang and Manning 2012, NB-SVM, with the logistic loss and, for more
+// than two classes, one ratio per class).
 type linear struct {
 	classes  int
 	several  bool
@@ -22,12 +22,13 @@ type linear struct {
 	penalty  float64
 }
 
-// maxOrder is the longest n-gram in tokens. An n-gram is a key of 21 bits a token.
+// maxOrder is the longest n-gram in tokens. The key of an n-gram has 21 bits per
+// token.
 const maxOrder = 2
 
 const tokenBits = 21
 
-// ngrams calls f with the key of each different n-gram of a text.
+// ngrams calls f with the key of each distinct n-gram of a text.
 func ngrams(ids []int32, seen map[uint64]struct{}, f func(key uint64)) {
 	clear(seen)
 	for i := range ids {
@@ -45,11 +46,12 @@ func ngrams(ids []int32, seen map[uint64]struct{}, f func(key uint64)) {
 // document is a text as rows of the table of features.
 type document []int32
 
-// penalties are the strengths of the quadratic penalty that validation chooses from.
+// penalties are the weights of the quadratic penalty that validation chooses
+// from.
 var penalties = []float64{1e-4, 1e-3, 1e-2}
 
-// fitLinear learns from training texts; the penalty is the one with the least
-// loss on the validation texts, or the middle one where there are none.
+// fitLinear learns from the training texts. The penalty is the one with the least
+// loss on the validation texts, or the middle one if there are none.
 func fitLinear(training, validation *corpus, classes int, several bool, seed uint64) *linear {
 	l := &linear{classes: classes, several: several}
 	docs := l.index(training)
@@ -69,8 +71,9 @@ func fitLinear(training, validation *corpus, classes int, several bool, seed uin
 	return &best
 }
 
-// index numbers the n-grams of the training texts: single tokens, and longer
-// ones that are seen twice.
+// index numbers the n-grams of the training texts: all single tokens, and longer
+// n-grams that occur in two texts. It returns the texts as lists of these
+// numbers.
 func (l *linear) index(c *corpus) []document {
 	counts := map[uint64]int32{}
 	seen := map[uint64]struct{}{}
@@ -95,7 +98,7 @@ func (l *linear) index(c *corpus) []document {
 	return docs
 }
 
-// ratios are the log-count ratios of Naive Bayes [features,classes].
+// ratios returns the log-count ratios of naive Bayes [features,classes].
 func (l *linear) ratios(docs []document, labels [][]int32) []float32 {
 	const smoothing = 1
 	in, out := make([]float64, len(l.features)*l.classes), make([]float64, len(l.features)*l.classes)
@@ -121,7 +124,8 @@ func (l *linear) ratios(docs []document, labels [][]int32) []float32 {
 	return r
 }
 
-// train fits weights by AdaGrad over the texts in a drawn order, and scales them by the ratios.
+// train fits the weights with AdaGrad over the texts in random order, and
+// multiplies them by the ratios.
 func (l *linear) train(docs []document, labels [][]int32, ratios []float32, penalty float64, seed uint64) {
 	l.penalty = penalty
 	weights, sums := make([]float32, len(ratios)), make([]float32, len(ratios))
@@ -177,10 +181,11 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 	l.weights = weights
 }
 
-// orNothing is x, or zero where the product of two such numbers would be
-// subnormal. Of texts that the method is sure of gradients vanish, and weights that
-// the penalty alone pulls at do: they are nothing before a processor is slow at
-// them. It looks at the bits because signs that change are hard to foresee.
+// orNothing returns x, or zero if |x| is below 2^-60, so that the product of two
+// such numbers is never subnormal, which is slow. Gradients of texts that are
+// predicted with certainty and weights that only the penalty acts on shrink
+// towards zero. The comparison uses the bits, since branches on the sign are hard
+// to predict.
 func orNothing(x float32) float32 {
 	const least = 127 - 60 // the exponent of 2^-60
 	if math.Float32bits(x)<<1 < least<<24 {
@@ -189,8 +194,8 @@ func orNothing(x float32) float32 {
 	return x
 }
 
-// exp is e^x, zero where that is nothing beside any probability: further down
-// math.Exp runs out of digits, and is slow, before it is zero.
+// exp returns e^x, or zero below e^-85: there math.Exp is slow and returns
+// subnormal numbers.
 func exp(x float64) float64 {
 	if x < -85 {
 		return 0
@@ -198,8 +203,8 @@ func exp(x float64) float64 {
 	return math.Exp(x)
 }
 
-// logs turns scores into log-probabilities: a softmax, or where a text may have
-// several labels the logistic function of each.
+// logs writes the log-probabilities of scores to p: a softmax, or the logistic
+// function of each if texts may have several labels.
 func (l *linear) logs(p []float64, scores []float32) { logProbabilities(p, scores, l.several) }
 
 func logProbabilities(p []float64, scores []float32, several bool) {
@@ -222,7 +227,7 @@ func logProbabilities(p []float64, scores []float32, several bool) {
 	}
 }
 
-// logProbabilities are those of each text of c [texts][classes].
+// logProbabilities returns the log-probabilities of the texts [texts][classes].
 func (l *linear) logProbabilities(c *corpus) [][]float64 {
 	out := make([][]float64, c.len())
 	scores := make([]float32, l.classes)
@@ -242,7 +247,7 @@ func (l *linear) logProbabilities(c *corpus) [][]float64 {
 	return out
 }
 
-// tensors are the method's numbers, to be saved.
+// tensors returns the weights as tensors for saving.
 func (l *linear) tensors() []model.Tensor {
 	keys := make([]int64, len(l.features))
 	for key, row := range l.features {
@@ -255,7 +260,8 @@ func (l *linear) tensors() []model.Tensor {
 	}
 }
 
-// openLinear is the inverse of tensors.
+// openLinear is the inverse of tensors. A file that is missing or does not fit is
+// a *model.FileError.
 func openLinear(d *model.Dir, classes int, several bool) (*linear, error) {
 	f, err := d.ReadTensors(linearFile)
 	if err != nil {
@@ -273,7 +279,8 @@ func openLinear(d *model.Dir, classes int, several bool) (*linear, error) {
 	return l, nil
 }
 
-// meanLoss is the mean negative log-likelihood of the labels, over texts that have one.
+// meanLoss returns the mean negative log-likelihood of the labels over the texts
+// that have one; NaN if there are none.
 func meanLoss(logs [][]float64, labels [][]int32, several bool) float64 {
 	sum, n := 0.0, 0
 	for i, p := range logs {
@@ -298,7 +305,7 @@ func meanLoss(logs [][]float64, labels [][]int32, several bool) float64 {
 	return sum / float64(n)
 }
 
-// mix is the log of (1-share)·p + share·q.
+// mix returns log((1-share)·e^p + share·e^q).
 func mix(p, q []float64, share float64) []float64 {
 	out := make([]float64, len(p))
 	for k := range p {

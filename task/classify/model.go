@@ -13,10 +13,10 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// linearFile is the linear method beside the network's weights.
+// linearFile holds the linear method in a model directory.
 const linearFile = "linear.safetensors"
 
-// Model is a trained classifier. It is safe for use by several goroutines.
+// Model is a trained classifier of texts. It is safe for concurrent use.
 type Model struct {
 	cfg       Config
 	classes   []string
@@ -39,25 +39,29 @@ type saved struct {
 	Notes   []string `json:"notes"`
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data
+// are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Notes say, a sentence each, what a user might not expect.
+// Notes returns remarks on the training, a sentence each: texts cut, labels
+// unseen, vectors read.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
-// String describes the model in a few words.
+// String describes the network in a few words.
 func (m *Model) String() string { return m.cfg.describe() }
 
-// Classes are the labels, in the order of their numbers.
+// Classes returns the labels in the order of their class numbers: numbers by
+// value, then others by name.
 func (m *Model) Classes() []string { return slices.Clone(m.classes) }
 
-// several says whether a text may have more than one label.
+// several reports whether a text may have more than one label.
 func (m *Model) several() bool { return m.cfg.Separator != "" }
 
-// newModel makes an untrained model.
+// newModel makes an untrained model for settled settings.
 func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, classes: classes, counts: counts, tokenizer: tok}
 	var err error
@@ -68,19 +72,22 @@ func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, o
 	return m, nil
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
 	c := saved{m.cfg, m.classes, m.counts, m.share, m.linear.penalty, m.notes}
 	return model.Save(dir, Name, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError. The network is put on the device given, by
+// default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Name, "a classifier", &c); err != nil {
@@ -90,7 +97,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 		return nil, d.Broken(err)
 	}
 	if len(c.Classes) < 2 || len(c.Counts) != len(c.Classes) || !(c.Share >= 0 && c.Share <= 1) {
-		return nil, d.Broken(fmt.Errorf("its classes are not those of a classifier"))
+		return nil, d.Broken(fmt.Errorf("classes, counts or share are invalid"))
 	}
 	tok, err := text.OpenTokenizer(d, "")
 	if err != nil {
@@ -112,11 +119,11 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// inferItems is how many padded tokens a batch has at inference.
+// inferItems is the largest number of padded tokens in a batch at inference.
 const inferItems = 1 << 14
 
-// logProbabilities are the network's for each text of c [texts][classes]. They do
-// not depend on which texts share a batch.
+// logProbabilities returns the network's log-probabilities [texts][classes]. They
+// do not depend on which texts share a batch.
 func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus) ([][]float64, error) {
 	out := make([][]float64, c.len())
 	var b batch
@@ -136,8 +143,8 @@ func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus)
 	return out, nil
 }
 
-// answer is the model's log-probabilities of each text of c: the network's, with
-// the linear method's mixed in.
+// answer returns the model's log-probabilities [texts][classes]: the network's,
+// mixed with those of the linear method.
 func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
 	p, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
 	if err != nil || m.share == 0 {
@@ -149,8 +156,8 @@ func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
 	return p, nil
 }
 
-// compareLabels puts numbers by value before other labels by name: an order that
-// does not depend on which labels meet.
+// compareLabels orders numbers by value before other labels by name. The order of
+// two labels does not depend on the others.
 func compareLabels(a, b string) int {
 	x, errX := strconv.ParseFloat(a, 64)
 	y, errY := strconv.ParseFloat(b, 64)

@@ -6,18 +6,18 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// network is embedding, recurrent stack, pooling and output.
+// network is an embedding, a recurrent stack, pooling and an output layer.
 type network struct {
 	Embedding *nn.Embedding
 	RNN       *nn.RNN
-	Query     *nn.Linear // attention pooling: the score of a step; else nil
+	Query     *nn.Linear // of attention pooling: the score of a step; else nil
 	Head      *nn.Linear
 
 	cfg     *Config
 	classes int
 }
 
-// newNetwork makes an untrained network; the configuration has been validated.
+// newNetwork makes an untrained network for a valid configuration.
 func newNetwork(cfg *Config, vocabulary, classes int, pad int32) (*network, error) {
 	n := &network{cfg: cfg, classes: classes}
 	n.Embedding = nn.NewEmbedding(vocabulary, cfg.Embedding, &nn.EmbeddingOptions{Padding: int(pad), HasPadding: pad >= 0, Init: nn.Normal(0.1)})
@@ -33,15 +33,15 @@ func newNetwork(cfg *Config, vocabulary, classes int, pad int32) (*network, erro
 	return n, nil
 }
 
-// batch is some texts, padded to the longest.
+// batch is texts padded to the length of the longest.
 type batch struct {
 	rows, steps int
 	ids         []int32 // [rows,steps]
 	lengths     []int32
-	class       []int32   // [rows], where a text has one label
-	target      []float32 // [rows,classes], where it may have several
-	weight      []float32 // [classes], where classes are balanced
-	ones        []float32 // at least [rows,steps]
+	class       []int32   // [rows], if texts have one label
+	target      []float32 // [rows,classes], if texts may have several
+	weight      []float32 // [classes], if classes are balanced
+	ones        []float32 // at least rows*steps ones
 }
 
 // load fills a batch with texts of c.
@@ -65,7 +65,8 @@ func (b *batch) load(c *corpus, list []int, pad int32) {
 	}
 }
 
-// loadLabels adds the labels. Texts without a known label are left out of the loss.
+// loadLabels adds the labels. Texts without a known label are not part of the
+// loss.
 func (b *batch) loadLabels(c *corpus, list []int, classes int, several bool) {
 	b.class, b.target = b.class[:0], b.target[:0]
 	if several {
@@ -87,12 +88,13 @@ func (b *batch) loadLabels(c *corpus, list []int, classes int, several bool) {
 	}
 }
 
-// forward gives the logits [rows,classes], the outputs of all steps
-// [rows,steps,width] and, with attention, the weights of the steps [rows,1,steps].
+// forward returns the logits [rows,classes], the outputs of the recurrent layers
+// [rows,steps,width] and, for attention pooling, the weights of the steps
+// [rows,1,steps].
 func (n *network) forward(t *tensor.Tape, b *batch) (logits, steps, weights *tensor.Tensor) {
 	x := n.Embedding.Forward(t.IDs(b.ids, b.lengths, b.rows, b.steps))
 	if p := float32(n.cfg.WordDropout); p > 0 && t.Mode() == tensor.Train {
-		// One draw a token: its whole vector stays or goes.
+		// One draw per token: its whole vector is kept or zeroed.
 		keep := tensor.Dropout(t.Input(b.ones[:b.rows*b.steps], b.rows, b.steps), p)
 		x = tensor.Mul(x, tensor.Repeat(keep, 2, n.cfg.Embedding))
 	}
@@ -114,7 +116,8 @@ func (n *network) forward(t *tensor.Tape, b *batch) (logits, steps, weights *ten
 	return n.Head.Forward(tensor.Dropout(pooled, float32(n.cfg.Dropout))), y, weights
 }
 
-// lastStates joins the final states of the top layer's directions: each has read the whole text.
+// lastStates joins the final states of both directions of the top layer, each of
+// which has read the whole text.
 func lastStates(final *nn.State, m *nn.RNN) *tensor.Tensor {
 	dirs := m.Directions()
 	slots := m.Layers() * dirs
@@ -122,7 +125,7 @@ func lastStates(final *nn.State, m *nn.RNN) *tensor.Tensor {
 	return tensor.Reshape(h, h.Dim(0), m.OutputSize())
 }
 
-// loss is the mean loss of a batch with labels.
+// loss returns the mean loss of a batch with labels.
 func (n *network) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
 	logits, _, _ := n.forward(t, b)
 	if len(b.target) > 0 {

@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// Summary is the evaluation for people.
+// Summary returns the evaluation as tables, figures and sentences.
 func (e *Evaluation) Summary() *report.Summary {
 	s := &report.Summary{
 		Scored: report.Plural(e.Texts, "text"), Verdict: e.Verdict, Notes: e.Notes,
@@ -31,10 +31,10 @@ func (e *Evaluation) Summary() *report.Summary {
 	return s
 }
 
-// mostClasses is how many classes are shown one by one.
+// mostClasses is the largest number of classes that are listed one by one.
 const mostClasses = 60
 
-// methods are the scores of the model, then those of the baselines, best first.
+// methods returns the scores of the model and of the baselines, best first.
 func (e *Evaluation) methods() *report.Table {
 	row := func(name string, m Metrics) report.Row {
 		loss := "-"
@@ -73,8 +73,9 @@ func (e *Evaluation) names() []string {
 	return names
 }
 
-// Illustrate shows the texts that the model is most wrong about, and the words
-// that led it there.
+// Illustrate returns a section with the wrong predictions of the evaluation that
+// have the largest loss, and the words that contributed most to them. A cancelled
+// ctx returns its error.
 func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]report.Section, error) {
 	if e == nil || len(e.Worst) == 0 {
 		return nil, nil
@@ -88,8 +89,8 @@ func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]repor
 		return nil, err
 	}
 	t := &report.Table{
-		Caption: "Wrong with the greatest certainty. The words are those that spoke most for the answer.",
-		Columns: []report.Column{{Name: "Line", Number: true}, {Name: "Text"}, {Name: "Label"}, {Name: "Answer"}, {Name: "Certainty", Number: true}, {Name: "Words"}},
+		Caption: "The wrong predictions with the largest loss. The words are those that contributed most to the prediction.",
+		Columns: []report.Column{{Name: "Line", Number: true}, {Name: "Text"}, {Name: "Label"}, {Name: "Predicted"}, {Name: "Probability", Number: true}, {Name: "Words"}},
 	}
 	for i, x := range e.Worst {
 		var words []string
@@ -100,5 +101,5 @@ func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]repor
 		}
 		t.Add(report.Count(x.Line), report.Shorten(x.Text, 200), strings.Join(x.Labels, ", "), strings.Join(x.Predicted, ", "), report.Percent(x.Probability), strings.Join(words, ", "))
 	}
-	return []report.Section{{Title: "The most wrong", Blocks: []report.Block{t}}}, nil
+	return []report.Section{{Title: "Largest errors", Blocks: []report.Block{t}}}, nil
 }

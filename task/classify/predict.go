@@ -17,43 +17,44 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Prediction is the classes of a text.
+// Prediction is the predicted classes of a text.
 type Prediction struct {
 	Text          string      `json:"text"`            // the text
-	Label         string      `json:"label"`           // the most likely class
-	Labels        []string    `json:"labels,omitzero"` // where a text may have several: those more likely than not, perhaps none
+	Label         string      `json:"label"`           // the most probable class
+	Labels        []string    `json:"labels,omitzero"` // if texts may have several: those with a probability above 0.5, possibly none
 	Probability   float64     `json:"probability"`     // of Label
-	Probabilities []float64   `json:"probabilities"`   // by class
-	Cut           bool        `json:"cut,omitempty"`   // of more tokens than are read, and read up to there
-	Words         []WordShare `json:"words,omitempty"` // what each token did, where that is asked for
+	Probabilities []float64   `json:"probabilities"`   // by class, in the order of classes
+	Cut           bool        `json:"cut,omitempty"`   // the text has more than max_length tokens, and the rest was not read
+	Words         []WordShare `json:"words,omitempty"` // the contribution of each token, with explain
 }
 
-// WordShare is what one token did for the class predicted.
+// WordShare is the contribution of one token to the score of the predicted class.
 type WordShare struct {
-	Start int     `json:"start"` // its bytes in the text: text[Start:End]
-	End   int     `json:"end"`   // where it ends, likewise
-	Text  string  `json:"text"`  // the token as it stands there
-	Share float64 `json:"share"` // added to the class's score; below zero it spoke against it
-	Units int     `json:"units"` // features of the pooled vector that this token was chosen for; pooling by maximum only
+	Start int     `json:"start"` // first byte in the text
+	End   int     `json:"end"`   // byte after its last: text[start:end]
+	Text  string  `json:"text"`  // the token as in the text
+	Share float64 `json:"share"` // its part of the class's score, negative if it counts against the class
+	Units int     `json:"units"` // number of features of the pooled vector that come from this token; with max pooling only
 }
 
-// PredictOptions changes a prediction; nil is plain.
+// PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	// Explain gives for each token what it added to the score of the class
-	// predicted by the network (without the linear method's share): the pooled
-	// vector is made of the tokens' vectors, and the score is linear in it. Not for
-	// pooling by the last step.
-	Explain bool `json:"explain" group:"Prediction" help:"show which words decided"`
+	// Explain computes what each token contributed to the network's score of the
+	// predicted class, without the linear method: the pooled vector is a
+	// combination of the tokens' outputs, and the score is linear in it. Models
+	// with pool last do not support it.
+	Explain bool `json:"explain" group:"Prediction" help:"show how much each word contributed to the prediction"`
 }
 
-// Classify classifies texts, in their order. An answer does not depend on the
-// other texts. Options that the model cannot follow are a *data.InputError.
+// Classify classifies texts, in their order. A prediction does not depend on the
+// other texts. Explain with a model that pools by the last step is a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions) ([]Prediction, error) {
 	if o == nil {
 		o = &PredictOptions{}
 	}
 	if o.Explain && m.cfg.Pool == "last" {
-		return nil, data.Errorf("explain: this model pools by the last step, which no single word decides; train with pool max, mean or attention")
+		return nil, data.Errorf("explain: not supported by a model with pool last; train with pool max, mean or attention")
 	}
 	c, out := &corpus{}, make([]Prediction, len(texts))
 	for i, s := range texts {
@@ -84,7 +85,7 @@ func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions)
 	return out, nil
 }
 
-// explain shares out a class's score to the tokens of text i.
+// explain divides the score of a class among the tokens of text i.
 func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 	tokens := m.tokenizer.Tokens(nil, s)
 	n := len(c.text(i))
@@ -131,18 +132,19 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 	return words
 }
 
-// Predictions are the answers to the texts of a file.
+// Predictions are the predictions for the texts of an input.
 type Predictions struct {
 	Task    string       `json:"task"`        // the task of the model
-	Classes []string     `json:"classes"`     // all labels that the model knows
-	List    []Prediction `json:"predictions"` // one a text, in order
+	Classes []string     `json:"classes"`     // labels of the model
+	List    []Prediction `json:"predictions"` // one per text, in order
 
 	remarks []string
 }
 
-// Predict classifies the texts of an input: a file of the kind the model was
-// trained on, where labels are not needed, or of lines. What is wrong with the
-// file is a *data.InputError.
+// Predict classifies the texts of an input: a file in the format that the model
+// was trained on, in which labels are not needed, or lines. A file that cannot be
+// read and the options that Classify refuses are a *data.InputError; a cancelled
+// ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
 	texts, err := m.textsOf(in)
 	if err != nil {
@@ -163,7 +165,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return p, nil
 }
 
-// textsOf are the texts of an input.
+// textsOf returns the texts of an input.
 func (m *Model) textsOf(in task.Input) ([]string, error) {
 	if in.File == "" {
 		return in.EachText(m.cfg.Encoding)
@@ -190,11 +192,12 @@ func isTable(path string) bool {
 	return slices.ContainsFunc([]string{".csv", ".tsv", ".jsonl", ".ndjson"}, func(ext string) bool { return strings.HasSuffix(name, ext) })
 }
 
-// Remarks are what a user might not expect of the texts, a sentence each.
+// Remarks returns what a user might not expect of the predictions, a sentence
+// each.
 func (p *Predictions) Remarks() []string { return p.remarks }
 
-// Print writes the answers for people: the probability, the label, the text, and
-// where they were asked for the words that decided.
+// Print writes one line per text: probability, label and text; with Explain also
+// the words that contributed most.
 func (p *Predictions) Print(w io.Writer) {
 	for _, one := range p.List {
 		label := one.Label
@@ -208,7 +211,7 @@ func (p *Predictions) Print(w io.Writer) {
 	}
 }
 
-// strongest are the n words with the greatest shares, for or against.
+// strongest returns the n words with the largest shares in absolute value.
 func strongest(words []WordShare, n int) []WordShare {
 	sorted := slices.SortedStableFunc(slices.Values(words), func(a, b WordShare) int {
 		return cmp.Compare(math.Abs(b.Share), math.Abs(a.Share))
@@ -216,8 +219,8 @@ func strongest(words []WordShare, n int) []WordShare {
 	return sorted[:min(n, len(sorted))]
 }
 
-// Write writes a CSV table with the columns text, label, probability and one for
-// each class's probability.
+// Write writes a CSV table with the columns text, label, probability and p(class)
+// for each class; several labels are joined by |. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
 	c := csv.NewWriter(w)
 	head := []string{"text", "label", "probability"}

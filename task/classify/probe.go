@@ -8,9 +8,10 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe gives the loss of the first rows texts whose labels are known, on a tape
-// in Train mode: to look into the network, as explain gradients does. Data
-// without such a text is a *data.InputError.
+// Probe returns a function that computes, on a tape in Train mode, the mean loss
+// of the first rows texts whose labels the model has: explain gradients measures
+// the network with it. Data without such a text is a *data.InputError; rows below
+// 1 is an error.
 func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if rows < 1 {
 		return nil, fmt.Errorf("classify: Probe: needs rows, got %d", rows)
@@ -27,7 +28,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 		}
 	}
 	if len(list) == 0 {
-		return nil, data.InFile(d.file, data.Errorf("there is no text with a label that the model knows"))
+		return nil, data.InFile(d.file, data.Errorf("no text has a label of the model"))
 	}
 	b := &batch{weight: m.classWeights()}
 	b.load(c, list, m.tokenizer.Vocabulary().PadID())

@@ -19,13 +19,16 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a classifier to the data's training texts; those of validation
-// choose the epoch and the linear method's share. Texts are kept as token
-// numbers, four bytes a token, beside the data.
+// Train trains a classifier on the training texts; the epoch and the share of the
+// linear method are chosen on the validation texts, if there are any. It keeps
+// texts as token ids, four bytes per token, in addition to the data, which it
+// does not change.
 //
-// What is wrong with the settings or the data is a *data.InputError. If ctx is
-// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume from
-// and no finished model, and the model returned is as far as training came.
+// Invalid settings, texts that cannot be learnt from and a file of vectors that
+// cannot be read are a *data.InputError; other errors are those of [train.Fit]
+// and [Model.Save]. If ctx is cancelled the result is marked Interrupted, Dir
+// contains a checkpoint to resume from but no model, and the model returned has
+// the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -94,7 +97,7 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 	return m, learn, valid, nil
 }
 
-// numbers are the classes' numbers by name.
+// numbers returns the class numbers by label.
 func numbers(classes []string) map[string]int32 {
 	number := map[string]int32{}
 	for k, name := range classes {
@@ -107,32 +110,32 @@ func oneClass(names []string, texts int) error {
 	if len(names) == 0 {
 		return data.Errorf("%s and no label: there is nothing to learn", report.Plural(texts, "text"))
 	}
-	return data.Errorf("all %d texts have the label %q: two labels are needed to tell apart; name the column of the label if this is another one", texts, names[0])
+	return data.Errorf("all %d texts have the label %q: at least two labels are needed; name the column of the labels if this is not it", texts, names[0])
 }
 
-// startAt writes pretrained vectors into the embedding, which is as wide as they are.
+// startAt writes pretrained vectors into the embedding, which has their size.
 func (m *Model) startAt(v *text.Vectors) {
 	table := m.net.Embedding.Weight.Read()
 	v.Fill(table)
 	m.net.Embedding.Weight.Write(table)
-	m.notes = append(m.notes, "vectors to start from: "+v.String())
+	m.notes = append(m.notes, "pretrained vectors: "+v.String())
 }
 
-// addNotes says what was done to the texts.
+// addNotes adds notes on texts that were cut and on unseen labels.
 func (m *Model) addNotes(learn, valid *corpus) {
 	m.notes = append(m.notes, m.cutNote(learn.cut+valid.cut)...)
 	m.notes = append(m.notes, unseenNote("validation", valid.unseen)...)
 }
 
-// cutNote says how many texts were too long.
+// cutNote returns a note on n texts that were too long.
 func (m *Model) cutNote(n int) []string {
 	if n == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s longer than %d tokens and read up to there", report.Agree(n, "text is", "texts are"), m.cfg.MaxLength)}
+	return []string{fmt.Sprintf("%s longer than %d tokens and cut there", report.Agree(n, "text is", "texts are"), m.cfg.MaxLength)}
 }
 
-// unseenNote says which labels training had no text for.
+// unseenNote returns a note on labels that do not occur in training.
 func unseenNote(where string, unseen map[string]int) []string {
 	if len(unseen) == 0 {
 		return nil
@@ -145,7 +148,7 @@ func unseenNote(where string, unseen map[string]int) []string {
 	for i, name := range names {
 		names[i] = strconv.Quote(name)
 	}
-	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s)", where, report.Plural(n, "text"), report.Listing(names))}
+	return []string{fmt.Sprintf("%s: %s with a label that does not occur in training (%s)", where, report.Plural(n, "text"), report.Listing(names))}
 }
 
 // fit runs the training loop.
@@ -187,7 +190,8 @@ func hasLabels(c *corpus) bool {
 	return slices.ContainsFunc(c.labels, func(list []int32) bool { return len(list) > 0 })
 }
 
-// classWeights make classes count alike: texts / (classes · texts of the class).
+// classWeights returns weights with which all classes count the same: texts /
+// (classes · texts of the class).
 func (m *Model) classWeights() []float32 {
 	if m.cfg.ClassWeights != "balanced" {
 		return nil
@@ -203,8 +207,8 @@ func (m *Model) classWeights() []float32 {
 	return w
 }
 
-// fitShare gives the linear method the share of the answers that has the least
-// loss on the validation texts.
+// fitShare sets the share of the linear method that has the least loss on the
+// validation texts.
 func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
 	if !hasLabels(valid) {
 		return nil
@@ -228,8 +232,8 @@ func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
 	return nil
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
+// fingerprint returns a hash of the data and of the settings that change the
+// arithmetic.
 func (m *Model) fingerprint(learn, valid *corpus) string {
 	c := m.cfg
 	c.Settings = c.Fixed()

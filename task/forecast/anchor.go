@@ -6,20 +6,21 @@ import (
 	"math"
 )
 
-// anchor mixes the strongest seasonal naive forecast into the model's. Where a
-// series is short or its season longer than what the network sees, the last
-// season knows something that training could not find; where it does not, the
-// share is 0. Both are chosen on the validation windows.
+// anchor mixes the best seasonal naive forecast into the model's forecast. If a
+// series is short, or its season longer than the window, the last season may have
+// information that the network could not learn; otherwise the share is 0. Season
+// and share are chosen on the validation windows.
 type anchor struct {
-	Season int     `json:"season"` // rows; 0 without
+	Season int     `json:"season"` // rows; 0: none
 	Share  float64 `json:"share"`  // of the seasonal naive forecast, in [0,1]
 }
 
-// settleAnchor picks the season that forecasts the validation windows best, and
-// the share of it that makes the model's forecasts best, less what may be luck.
+// settleAnchor chooses the season with the best forecasts of the validation
+// windows, and the share of it that makes the model's forecasts best, reduced by
+// its uncertainty.
 func (m *Model) settleAnchor(ctx context.Context, d *dataset, valid []window) error {
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" {
-		return nil // their outputs are no plain locations
+		return nil // their outputs are not locations
 	}
 	var best []pair
 	least := math.Inf(1)
@@ -49,11 +50,11 @@ func (m *Model) settleAnchor(ctx context.Context, d *dataset, valid []window) er
 		m.anchor.Season = 0
 		return nil
 	}
-	m.notes = append(m.notes, fmt.Sprintf("the seasonal naive forecast (%d rows) has a share of %.0f %% in this one, by the validation part", m.anchor.Season, 100*m.anchor.Share))
+	m.notes = append(m.notes, fmt.Sprintf("the seasonal naive forecast (%d rows) has a share of %.0f %% in the forecast, chosen on the validation part", m.anchor.Season, 100*m.anchor.Share))
 	return nil
 }
 
-// anchorPairs are a baseline's forecasts beside the model's.
+// anchorPairs returns the forecasts of a baseline and of the model.
 func (m *Model) anchorPairs(ctx context.Context, d *dataset, valid []window, b baseline) ([]pair, error) {
 	var pairs []pair
 	simple := make([]float64, d.horizon)
@@ -73,9 +74,9 @@ func (m *Model) anchorPairs(ctx context.Context, d *dataset, valid []window, b b
 	return pairs, err
 }
 
-// lean moves the outputs of one target of one window [horizon, outputs] so that
+// lean shifts the outputs of one target of one window [horizon,outputs] so that
 // their middle, in the data's units, is the mixture. Quantiles keep their
-// distances from it; a scale stays. scratch is [horizon].
+// distances from it; a scale is unchanged. scratch is [horizon].
 func (m *Model) lean(out []float32, scratch []float64, f *frame, k, origin int, u units) {
 	if m.anchor.Share == 0 {
 		return

@@ -9,17 +9,18 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// BacktestOptions changes a backtest; nil goes on by the horizon, without refitting.
+// BacktestOptions are the options of a backtest; nil is the zero value.
 type BacktestOptions struct {
-	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from origin to origin (0: the horizon)"`
-	Refit  bool `json:"refit" group:"Backtest" help:"train anew before each origin, on all rows before it"`
+	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from one forecast origin to the next (0: the horizon)"`
+	Refit  bool `json:"refit" group:"Backtest" help:"train a new model for each origin, on all rows before it"`
 }
 
-// Backtest scores the model as it would have been used: from one origin after
-// the other through the test rows. With Refit each origin's model is trained
-// from the start on the rows before it, divided between training and
-// validation as Config.Split divides these two. A test part without a window is a
-// *data.InputError. A cancelled ctx ends it with its error, also within a training.
+// Backtest scores forecasts from successive origins through the test part. With
+// Refit a new model is trained for each origin on the rows before it, which are
+// divided into training and validation in the proportion of Config.Split. A test
+// part without a window, a table that does not fit the model and invalid options
+// are a *data.InputError; a cancelled ctx returns its error, also during a
+// training.
 func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (*Evaluation, error) {
 	if o == nil {
 		o = &BacktestOptions{}
@@ -53,7 +54,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 	}
 	t := newTally(d, m.ridge, list)
 	e := &Evaluation{Task: Name, Part: task.Test, Windows: len(list), Series: len(d.frames), Horizon: d.horizon, Stride: stride,
-		Levels: m.cfg.Quantiles, Notes: []string{fmt.Sprintf("trained anew before each of %d origins", len(groups))}}
+		Levels: m.cfg.Quantiles, Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
 	for at := 0; at <= last; at++ {
 		windows := groups[at]
 		if len(windows) == 0 {
@@ -77,7 +78,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 	return e, nil
 }
 
-// use goes on with another model's frames and ridge regression.
+// use continues with the frames and the ridge regression of another model.
 func (t *tally) use(r *ridge, d *dataset, list []window) {
 	t.d = d
 	t.baselines = d.baselines(r, list)

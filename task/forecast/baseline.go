@@ -6,17 +6,17 @@ import (
 	"slices"
 )
 
-// A baseline forecasts a target of a frame from what came before origin, in
-// the data's units.
+// baseline forecasts a target of a frame from the rows before origin, in the
+// data's units.
 type baseline struct {
 	name     string
 	season   int // of a seasonal naive forecast; else 0
 	forecast func(dst []float64, f *frame, k, origin int)
 }
 
-// baselines are the simple forecasts that a model has to beat: the last value,
-// each season's last cycle, the line through the window's ends, and the ridge
-// regression. Seasons that some window has no room for are left out.
+// baselines returns the baselines: the last value, the last cycle of each season,
+// the line through the window's ends, and the ridge regression. A season that is
+// longer than the history of some window is left out.
 func (d *dataset) baselines(r *ridge, list []window) []baseline {
 	b := []baseline{
 		{name: "naive", forecast: naive},
@@ -46,7 +46,7 @@ func (d *dataset) baselines(r *ridge, list []window) []baseline {
 	return b
 }
 
-// seasons are those of the frequency and those that the user named.
+// seasons returns the seasons of the frequency and those that the user gave.
 func (d *dataset) seasons() []int {
 	seasons := slices.Clone(d.Freq.Seasons())
 	for _, lag := range d.Lags {
@@ -57,7 +57,7 @@ func (d *dataset) seasons() []int {
 	return seasons
 }
 
-// naive repeats the last value measured.
+// naive repeats the last measured value.
 func naive(dst []float64, f *frame, k, origin int) {
 	last := lastMeasured(f.raw[k], origin-1)
 	for h := range dst {
@@ -65,7 +65,7 @@ func naive(dst []float64, f *frame, k, origin int) {
 	}
 }
 
-// lastMeasured is the latest value up to row, or 0 if there is none.
+// lastMeasured returns the latest value up to row, or 0 if there is none.
 func lastMeasured(x []float64, row int) float64 {
 	for ; row >= 0; row-- {
 		if !math.IsNaN(x[row]) {
@@ -90,8 +90,8 @@ func seasonal(dst []float64, f *frame, k, origin, season int) {
 	}
 }
 
-// drift goes on along the line through the first and the last value measured
-// in the window.
+// drift continues the line through the first and the last measured value of the
+// window.
 func drift(dst []float64, f *frame, k, origin, window int) {
 	first, last := origin-window, origin-1
 	x := f.raw[k]

@@ -4,11 +4,10 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// batch is the inputs of some windows, as the network wants them. Buffers are
-// refilled; their capacity is for the largest batch seen.
+// batch is the inputs of windows for the network. Buffers are refilled.
 //
-// Rows of the network are targets x windows, target-major, when each target is
-// a row of its own, and windows when one row sees all.
+// If each target is a separate row, the rows of the network are targets x
+// windows, target-major; if one row has all targets, they are windows.
 type batch struct {
 	n, rows int
 
@@ -18,13 +17,13 @@ type batch struct {
 	group   []int32   // [targets, n], rows of the linear path's table
 	ids     []int32   // [rows, ids]
 	target  []float32 // [targets, n, horizon]; autoregressive: [rows, steps, channels]
-	weight  []float32 // as target: 1 where it was measured
+	weight  []float32 // as target: 1 if it was measured, else 0
 	centres []centre  // [targets, n]
 
 	unitShift, unitScale []float32 // [targets, n, horizon]: from the window's units to the data's
 }
 
-// load fills a batch with windows, their targets too if asked.
+// load fills a batch with windows, and with their targets if targets is set.
 func (d *dataset) load(b *batch, list []window, targets bool) {
 	b.n = len(list)
 	b.rows = b.n
@@ -55,11 +54,11 @@ func (d *dataset) load(b *batch, list []window, targets bool) {
 	}
 }
 
-// row gives the target and window of a row; with all targets in one row the
+// row returns the target and window of a row; if a row has all targets, the
 // target is the first.
 func (d *dataset) row(b *batch, r int) (k, i int) { return r / b.n, r % b.n }
 
-// centresOf are the centres of all targets of window i.
+// centresOf returns the centres of all targets of window i.
 func (d *dataset) centresOf(b *batch, dst []centre, i int) []centre {
 	for k := range d.targets {
 		dst[k] = b.centres[k*b.n+i]
@@ -133,8 +132,8 @@ func (d *dataset) loadUnits(b *batch, list []window) {
 	}
 }
 
-// loadUnrolled fills the inputs of an autoregressive network: with targets the
-// whole window and horizon, else the window alone.
+// loadUnrolled fills the inputs of an autoregressive network: with targets over
+// window and horizon, otherwise over the window.
 func (d *dataset) loadUnrolled(b *batch, list []window, targets bool) {
 	steps := d.window
 	if targets {

@@ -7,21 +7,22 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// calendar makes inputs from the time on the wall clock. Which ones depends on
-// the spacing of the rows, and on how much the training rows cover: a cycle
-// that they show less than twice cannot be told from a trend.
+// calendar computes inputs from the local time. Which ones depends on the spacing
+// of the rows and on the time that the training rows cover: a cycle that occurs
+// less than twice cannot be distinguished from a trend.
 type calendar struct {
 	Day     int  `json:"day"`     // harmonics of the day
-	Weekday bool `json:"weekday"` // one input a weekday
-	Month   bool `json:"month"`   // one input a month
+	Weekday bool `json:"weekday"` // one input per weekday
+	Month   bool `json:"month"`   // one input per month
 	Year    int  `json:"year"`    // harmonics of the year
-	Slots   int  `json:"slots"`   // slots of a day that the linear model tells apart (1: only days)
-	Groups  int  `json:"groups"`  // values of group; 0: none
+	Slots   int  `json:"slots"`   // slots of a day that the linear model distinguishes (1: only days)
+	Groups  int  `json:"groups"`  // number of values of group; 0: none
 }
 
 const day = 24 * time.Hour
 
-// newCalendar chooses inputs for rows so spaced that cover a time so long.
+// newCalendar chooses inputs for the spacing of the rows and the time that they
+// cover.
 func newCalendar(freq data.Freq, covered time.Duration) *calendar {
 	c := &calendar{}
 	epoch := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -65,7 +66,7 @@ func newCalendar(freq data.Freq, covered time.Duration) *calendar {
 	return c
 }
 
-// width is the number of inputs.
+// width returns the number of inputs.
 func (c *calendar) width() int {
 	n := 2*c.Day + 2*c.Year
 	if c.Weekday {
@@ -77,10 +78,10 @@ func (c *calendar) width() int {
 	return n
 }
 
-// annual is the number of inputs that yearly writes.
+// annual returns the number of inputs that yearly writes.
 func (c *calendar) annual() int { return 2 * c.Year }
 
-// fill writes the inputs of a time to dst, which is width long and zero.
+// fill writes the inputs of a time to dst [width], which must be zero.
 func (c *calendar) fill(dst []float32, t time.Time) {
 	hours := float64(t.Hour()) + float64(t.Minute())/60 + float64(t.Second())/3600
 	i := harmonics(dst, c.Day, hours/24)
@@ -94,13 +95,13 @@ func (c *calendar) fill(dst []float32, t time.Time) {
 	}
 }
 
-// yearly writes the harmonics of the year and says how many inputs they are.
+// yearly writes the harmonics of the year and returns their number.
 func (c *calendar) yearly(dst []float32, t time.Time) int {
 	return harmonics(dst, c.Year, float64(t.YearDay()-1)/365.25)
 }
 
-// group numbers the kinds of time that the linear model tells apart: hour and
-// weekday, weekday or month.
+// group returns the number of the kind of time that the linear model
+// distinguishes: hour and weekday, weekday or month.
 func (c *calendar) group(t time.Time) int32 {
 	switch {
 	case c.Groups == 0:
@@ -118,7 +119,7 @@ func (c *calendar) group(t time.Time) int32 {
 	return int32(slot)
 }
 
-// harmonics writes n sine and cosine pairs of a phase in turns.
+// harmonics writes n sine and cosine pairs of a phase in turns, and returns 2n.
 func harmonics(dst []float32, n int, turns float64) int {
 	for k := range n {
 		s, c := math.Sincos(2 * math.Pi * float64(k+1) * turns)
@@ -127,5 +128,5 @@ func harmonics(dst []float32, n int, turns float64) int {
 	return 2 * n
 }
 
-// weekday counts from Monday.
+// weekday returns the day of the week, from 0 for Monday.
 func weekday(t time.Time) int { return (int(t.Weekday()) + 6) % 7 }

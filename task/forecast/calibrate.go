@@ -7,13 +7,12 @@ import (
 	"slices"
 )
 
-// calibrate settles on the validation windows what training leaves open: how
-// much of the network's part to trust beside the linear path, how far to lean on
-// the seasonal naive forecast, and the errors that intervals of a point forecast
-// are made from.
+// calibrate chooses on the validation windows the share of the network beside the
+// linear path and the share of the seasonal naive forecast, and keeps the errors
+// from which intervals of a point forecast are computed.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
 	if len(valid) == 0 {
-		m.notes = append(m.notes, "without a validation part training ran to its last epoch, and there are no intervals")
+		m.notes = append(m.notes, "without a validation part, the last epoch is used and there are no intervals")
 		return nil
 	}
 	if m.net.Skip != nil {
@@ -26,20 +25,20 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 	}
 	switch m.cfg.Loss {
 	case "mse", "mae", "huber":
-		m.notes = append(m.notes, "intervals come from the errors on the validation part, step by step (split conformal)")
+		m.notes = append(m.notes, "intervals are computed from the errors on the validation part, for each step (split conformal prediction)")
 		return m.keepResiduals(ctx, d, valid)
 	}
 	return nil
 }
 
-// pair is what the network and the linear path alone say of one value, in
-// deviations of the training rows.
+// pair is the forecasts of one value by the network with its linear path and by
+// the linear path alone, in standard deviations of the training rows.
 type pair struct {
 	window            window
 	truth, full, line float64
 }
 
-// loss is the error with a share of the network's part.
+// loss returns the error with a share of the network's part.
 func (p *pair) loss(gain float64, squared bool) float64 {
 	e := math.Abs(p.line + gain*(p.full-p.line) - p.truth)
 	if squared {
@@ -48,9 +47,9 @@ func (p *pair) loss(gain float64, squared bool) float64 {
 	return e
 }
 
-// settleGain scales the network's part of the location by the share from 0 to
-// 1 that validates best, less what may be luck. On series where there is
-// nothing to learn beyond the linear path it comes out at 0.
+// settleGain scales the network's part of the location by the share from 0 to 1
+// with the least validation error, reduced by its uncertainty. It is 0 if the
+// network does not improve on the linear path.
 func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) error {
 	head := m.net.Head
 	weight, bias := head.Weight.Read(), head.Bias.Read()
@@ -89,14 +88,15 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
 	m.scaleHead(weight, bias, m.gain)
 	if m.gain == 0 {
-		m.notes = append(m.notes, "on the validation part the recurrent network adds nothing to its linear path, which forecasts alone")
+		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")
 	} else if m.gain < 1 {
-		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part beside the linear path counts %.0f %%, by the validation part", 100*m.gain))
+		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part is scaled to %.0f %%, chosen on the validation part", 100*m.gain))
 	}
 	return nil
 }
 
-// bestGain tries shares in tenths, the largest first.
+// bestGain returns the share in tenths with the least loss, the largest of equal
+// ones.
 func bestGain(pairs []pair, squared bool) float64 {
 	best, least := 1.0, math.Inf(1)
 	for tenth := 10; tenth >= 0; tenth-- {
@@ -111,9 +111,10 @@ func bestGain(pairs []pair, squared bool) float64 {
 	return best
 }
 
-// certainty is how much of the network's advantage on the validation windows is
-// more than chance: 1-(standard error/mean)², as James and Stein shrink a mean
-// towards zero, and 0 below that. Windows that overlap count as one.
+// certainty returns the factor by which the network's advantage on the validation
+// windows is reduced for its uncertainty: 1-(standard error/mean)², as James and
+// Stein shrink a mean towards zero, and 0 if that is negative. Windows that
+// overlap count as one.
 func certainty(pairs []pair, gain float64, horizon int, squared bool) float64 {
 	advantage := map[window]float64{}
 	count := map[int32]int{}

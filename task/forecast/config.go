@@ -11,66 +11,67 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// The kinds of covariate are types, because what a network may see depends on
+// The kinds of covariate are types, because what a network may use depends on
 // when a value is known.
 type (
-	// Past names columns known up to the moment of forecasting only.
+	// Past is the names of columns that are known up to the forecast origin only.
 	Past []string
-	// Future names columns known ahead for the whole horizon, such as planned
-	// values or a weather forecast.
+	// Future is the names of columns that are known over the whole horizon, such as
+	// planned values or a weather forecast.
 	Future []string
-	// Static names columns that hold one value a series.
+	// Static is the names of columns with one value per series.
 	Static []string
 )
 
-// Config is everything that a forecasting model is made from. Command-line
-// flags, recipe files and Go programs fill this one struct; start from
-// [Defaults]. A zero or "auto" where the help says so is settled by the data
-// when training begins, and [Model.Config] then tells what it became.
+// Config is the settings of a forecasting model. Command-line flags, recipe files
+// and Go programs fill this one struct; start from [Defaults]. A zero or "auto"
+// is replaced when training begins, where the help says so, by a value that
+// depends on the data; [Model.Config] returns the value chosen.
 type Config struct {
-	Time     string    `json:"time" group:"Data" help:"column of timestamps (none: rows follow each other)"`
-	ID       string    `json:"id" group:"Data" help:"column that tells series apart"`
+	Time     string    `json:"time" group:"Data" help:"column of timestamps (empty: none, rows are equally spaced)"`
+	ID       string    `json:"id" group:"Data" help:"column that identifies the series"`
 	Target   []string  `json:"target" group:"Data" help:"column(s) to forecast"`
-	Past     Past      `json:"past" group:"Data" help:"covariates known until now only"`
-	Future   Future    `json:"future" group:"Data" help:"covariates known ahead, over the whole horizon"`
-	Static   Static    `json:"static" group:"Data" help:"columns with one value a series"`
-	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 elsewhere, known ahead"`
+	Past     Past      `json:"past" group:"Data" help:"covariates that are known up to the forecast origin"`
+	Future   Future    `json:"future" group:"Data" help:"covariates that are known over the whole horizon"`
+	Static   Static    `json:"static" group:"Data" help:"columns with one value per series"`
+	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 otherwise, known over the whole horizon"`
 	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, such as Europe/Vienna"`
-	Layout   string    `json:"layout" oneof:"(one row a time, and id),columns (each target column a series),rows (a series a row),tsf" group:"Data" help:"how the table is laid out"`
+	Layout   string    `json:"layout" oneof:"(one row per time and series),columns (one series per target column),rows (one series per row),tsf" group:"Data" help:"layout of the table"`
 	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
-	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"what is done about values that are not there"`
-	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, row counts (\"rest\" once: all other rows) or the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
-	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"inputs from the calendar"`
-	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons, in rows, whose last value is an input beside the window (empty: by the frequency; 0: none)"`
+	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"treatment of missing values"`
+	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, as row counts with \"rest\" once for all other rows, or as the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
+	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"calendar inputs, such as hour and weekday"`
+	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons in rows; the value one season earlier is an input if the season is longer than the window (empty: by the frequency; 0: none)"`
 
-	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows the network looks back on (0: 72, or as the frequency and the length of the series ask)"`
-	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or as the frequency and the length of the series ask)"`
+	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, or by the frequency and the length of the series)"`
+	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
 	task.RNNConfig
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
-	Head     string  `json:"head" oneof:"direct (all at once),autoregressive (each from the one before)" group:"Model" help:"how the steps of the horizon are made"`
-	Channels string  `json:"channels" oneof:"independent (one network, applied to each),joint (one network that sees all)" group:"Model" help:"several targets"`
-	Skip     string  `json:"skip" oneof:"ridge (starts at the ridge regression),zero (starts at nothing),none" group:"Model" help:"linear path beside the network"`
+	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
+	Channels string  `json:"channels" oneof:"independent (the network is applied to each),joint (the network reads all)" group:"Model" help:"treatment of several targets"`
+	Skip     string  `json:"skip" oneof:"ridge (initialised with a ridge regression),zero (initialised with zeros),none" group:"Model" help:"linear path parallel to the network"`
 
-	Scale      string `json:"scale" oneof:"standard,robust,minmax,none" group:"Scaling" help:"how columns are scaled, by what the training rows say"`
-	ScalePer   string `json:"scale_per" oneof:"series (each by itself),global (all together)" group:"Scaling" help:"what is scaled alike"`
-	WindowNorm string `json:"window_norm" oneof:"none,last (on its last value),mean (on its mean),standard (likewise, and divided by its deviation)" group:"Scaling" help:"centre each window"`
-	Transform  string `json:"transform" oneof:"none,log (for positive targets that vary in proportion)" group:"Scaling" help:"what is done to targets before they are scaled"`
+	Scale      string `json:"scale" oneof:"standard,robust,minmax,none" group:"Scaling" help:"how columns are scaled, with statistics of the training rows"`
+	ScalePer   string `json:"scale_per" oneof:"series (each series separately),global (all series together)" group:"Scaling" help:"what is scaled together"`
+	WindowNorm string `json:"window_norm" oneof:"none,last (its last value),mean (its mean),standard (its mean, and divided by its standard deviation)" group:"Scaling" help:"what is subtracted from each window"`
+	Transform  string `json:"transform" oneof:"none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
 
-	Loss      string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"what training makes small"`
-	Quantiles []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of quantile outputs and of intervals"`
-	Batch     int       `json:"batch" range:"0..1e5" group:"Training" help:"windows a step (0: 64, fewer where there are few)"`
-	SkipLR    float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path, as a share of the network's (0: stays as it starts)"`
-	Stride    int       `json:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, more where there are very many)"`
+	Loss      string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
+	Quantiles []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
+	Batch     int       `json:"batch" range:"0..1e5" group:"Training" help:"windows per step (0: 8 to 64, by the number of windows)"`
+	SkipLR    float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
+	Stride    int       `json:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, that of an older model too.
+// UnmarshalJSON decodes a configuration, also one of an older version. Its errors
+// are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
 }
 
-// Defaults is the configuration that a user starts from.
+// Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
 		Missing: "error", Calendar: "auto",
@@ -82,8 +83,8 @@ func Defaults() Config {
 	return c
 }
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
@@ -113,7 +114,7 @@ func (c *Config) checkLevels() error {
 	return nil
 }
 
-// checkColumns finds columns with two parts to play.
+// checkColumns returns an error if a column is given twice.
 func (c *Config) checkColumns() error {
 	if len(c.Target) == 0 && c.Layout != data.LayoutRows && c.Layout != data.LayoutTSF {
 		return data.Errorf("target: name the column to forecast")
@@ -137,12 +138,12 @@ func (c *Config) checkColumns() error {
 		}
 	}
 	if len(c.Static) > 0 && c.ID == "" && c.Layout != data.LayoutTSF {
-		return data.Errorf("static: columns with one value a series need the series told apart: give id")
+		return data.Errorf("static: columns with one value per series need the column of the series; give id")
 	}
 	return nil
 }
 
-// checkTogether finds settings that are right alone but not with each other.
+// checkTogether returns an error for settings that exclude each other.
 func (c *Config) checkTogether() error {
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
@@ -151,14 +152,14 @@ func (c *Config) checkTogether() error {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)
 	}
 	if c.Loss == "negative-binomial" && (c.Transform != "none" || c.WindowNorm == "standard") {
-		return data.Errorf("loss negative-binomial counts in the data's units: want transform none and window_norm none, last or mean")
+		return data.Errorf("loss negative-binomial is computed in the data's units: want transform none and window_norm none, last or mean")
 	}
 	if c.Head == "autoregressive" {
 		switch {
 		case c.Bidirectional:
-			return data.Errorf("bidirectional: a network that runs on its own output cannot read backwards; use head direct")
+			return data.Errorf("bidirectional: the autoregressive head reads forward only; use head direct")
 		case len(c.Past) > 0:
-			return data.Errorf("past: the autoregressive head would need these columns ahead; use head direct, or give them as future")
+			return data.Errorf("past: the autoregressive head needs these columns over the horizon; use head direct, or give them as future")
 		case c.Loss == "quantile" || c.Loss == "negative-binomial":
 			return data.Errorf("loss: the autoregressive head takes mse, mae, huber, gaussian or student-t, got %s", c.Loss)
 		}
@@ -177,7 +178,7 @@ func (c *Config) zone() (*time.Location, error) {
 	return zone, nil
 }
 
-// ahead is all columns known ahead, the holidays last.
+// ahead returns all columns that are known over the horizon, the holidays last.
 func (c *Config) ahead() []string {
 	if c.Holiday == "" {
 		return c.Future
@@ -185,7 +186,7 @@ func (c *Config) ahead() []string {
 	return append(slices.Clone([]string(c.Future)), c.Holiday)
 }
 
-// targets are the target columns' names in a Panel.
+// targets returns the names of the target columns in a Panel.
 func (c *Config) targets() []string {
 	switch c.Layout {
 	case data.LayoutColumns, data.LayoutRows, data.LayoutTSF:
@@ -194,7 +195,7 @@ func (c *Config) targets() []string {
 	return c.Target
 }
 
-// columns is the target columns' names for people.
+// columns returns the names of the target columns for people.
 func (c *Config) columns() []string {
 	if len(c.Target) == 0 {
 		return []string{data.ValueColumn}
@@ -202,7 +203,7 @@ func (c *Config) columns() []string {
 	return c.Target
 }
 
-// readOptions says how to read a file for this configuration.
+// readOptions returns the options for reading a file.
 func (c *Config) readOptions() (*data.ReadOptions, error) {
 	zone, err := c.zone()
 	if err != nil {
@@ -224,7 +225,7 @@ func (c *Config) readOptions() (*data.ReadOptions, error) {
 			o.Static = []string{}
 		}
 		if len(covariates) > 0 {
-			return nil, data.Errorf("a file with a series a row has no covariates: leave past, future and holiday empty")
+			return nil, data.Errorf("a file with one series per row has no covariates: leave past, future and holiday empty")
 		}
 	default:
 		o.Values = slices.Concat(c.Target, covariates)

@@ -13,59 +13,59 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Evaluation is a model's score on a part of a table, and that of the simple
-// methods on the same windows.
+// Evaluation is the scores of a model on a part of a table, and those of the
+// baselines on the same windows.
 type Evaluation struct {
 	Task    string    `json:"task"`    // the task of the model
-	Part    task.Part `json:"part"`    // of the rows, that was scored: train, validation, test or all
+	Part    task.Part `json:"part"`    // part of the rows that was scored: train, validation, test or all
 	Metrics Metrics   `json:"metrics"` // the model's scores
 	// Baselines are naive, drift, linear (ridge regression on the same inputs),
-	// seasonal_naive_N for each season of N rows, and seasonal_naive, the
-	// strongest of these.
+	// seasonal_naive_N for each season of N rows, and seasonal_naive, the best of
+	// these.
 	Baselines map[string]Metrics `json:"baselines"`
-	Season    int                `json:"season"`               // rows of the season behind seasonal_naive; 0: the data have none, and it is naive
-	Windows   int                `json:"windows"`              // how many were scored
-	Series    int                `json:"series"`               // how many series they come from
-	Horizon   int                `json:"horizon"`              // rows that are forecast from each
+	Season    int                `json:"season"`               // rows of the season of seasonal_naive; 0: there is none, and seasonal_naive is naive
+	Windows   int                `json:"windows"`              // number of windows scored
+	Series    int                `json:"series"`               // number of series that they are from
+	Horizon   int                `json:"horizon"`              // rows forecast in each window
 	Stride    int                `json:"stride"`               // rows between their starts
-	Targets   map[string]Metrics `json:"targets,omitempty"`    // by column, where there are several
-	Verdict   string             `json:"verdict"`              // how the model compares, in a sentence
-	Notes     []string           `json:"notes,omitempty"`      // what to know of the result, a sentence each
+	Targets   map[string]Metrics `json:"targets,omitempty"`    // by column, if there are several targets
+	Verdict   string             `json:"verdict"`              // comparison with the baselines, in one or two sentences
+	Notes     []string           `json:"notes,omitempty"`      // remarks on the result, a sentence each
 	Levels    []float64          `json:"levels"`               // of the quantiles
-	ByStep    []StepError        `json:"by_step"`              // errors by how far ahead
-	ByHour    []GroupError       `json:"by_hour,omitempty"`    // hour of the day on the wall clock
-	ByWeekday []GroupError       `json:"by_weekday,omitempty"` // Monday first
-	Profile   []ProfileHour      `json:"profile,omitempty"`    // the mean day, of working days and of weekends
+	ByStep    []StepError        `json:"by_step"`              // errors by step of the horizon
+	ByHour    []GroupError       `json:"by_hour,omitempty"`    // errors by hour of the day, local time
+	ByWeekday []GroupError       `json:"by_weekday,omitempty"` // errors by weekday, Monday first
+	Profile   []ProfileHour      `json:"profile,omitempty"`    // mean by hour, of weekdays and of weekends
 	Samples   []Sample           `json:"-"`                    // windows to plot
 }
 
-// StepError is the mean absolute error of one step of the horizon, in the
-// data's units.
+// StepError is the mean absolute error of one step of the horizon, in the data's
+// units.
 type StepError struct {
 	Step      int                `json:"step"`      // from 1
 	MAE       float64            `json:"mae"`       // the model's mean absolute error
-	Baselines map[string]float64 `json:"baselines"` // the same of the simple methods
+	Baselines map[string]float64 `json:"baselines"` // those of the baselines
 }
 
-// GroupError is the mean absolute error of the values of one hour or weekday,
-// and the value's mean.
+// GroupError is the mean absolute error of the values of one hour or weekday, and
+// the mean of the values.
 type GroupError struct {
 	Name   string  `json:"name"`   // the hour or the weekday
 	MAE    float64 `json:"mae"`    // the model's mean absolute error
-	Linear float64 `json:"linear"` // the same of the ridge regression
-	Mean   float64 `json:"mean"`   // of the values themselves
+	Linear float64 `json:"linear"` // that of the baseline linear
+	Mean   float64 `json:"mean"`   // of the values
 }
 
-// ProfileHour is the mean of one hour of working days or weekends, as measured
-// and as forecast.
+// ProfileHour is the mean of one hour of weekdays or weekends, as measured and as
+// forecast.
 type ProfileHour struct {
-	Weekend  bool    `json:"weekend"`  // Saturdays and Sundays, else the other days
+	Weekend  bool    `json:"weekend"`  // Saturdays and Sundays; otherwise the other days
 	Hour     int     `json:"hour"`     // of the day, 0 to 23
 	Actual   float64 `json:"actual"`   // mean of the measured values
 	Forecast float64 `json:"forecast"` // mean of the forecasts
 }
 
-// Sample is one window with its forecast, for a plot.
+// Sample is a window with its forecast, for a plot.
 type Sample struct {
 	Series, Target string
 	HistoryTime    []time.Time // nil without times
@@ -77,16 +77,16 @@ type Sample struct {
 	SeasonalNaive  []float64
 }
 
-// samplesKept is how many windows an Evaluation keeps for plots.
+// samplesKept is the number of windows that an Evaluation keeps for plots.
 const samplesKept = 6
 
-// EvaluateOptions change an evaluation; there are none yet.
+// EvaluateOptions are the options of an evaluation; there are none yet.
 type EvaluateOptions struct{}
 
-// Evaluate scores every window of a part of a table, beside the simple methods.
-// The table is divided as the model's Config.Split says. A table that does not fit
-// the model, or a part without a window, is a *data.InputError. A cancelled ctx
-// ends it with its error.
+// Evaluate scores every window of a part of a table, beside baselines. The table
+// is divided according to the model's Config.Split. A table that does not fit the
+// model, and a part without a window, are a *data.InputError; a cancelled ctx
+// returns its error.
 func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
 	d, list, err := m.scored(from.Panel, part, 1)
 	if err != nil {
@@ -95,7 +95,8 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *Eva
 	return m.score(ctx, d, list, part, 1)
 }
 
-// scored are the windows of a part of a table, their starts stride rows apart.
+// scored returns the windows of a part of a table, with origins stride rows
+// apart.
 func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset, []window, error) {
 	d, err := m.dataset(panel, part == task.All)
 	if err != nil {
@@ -103,12 +104,12 @@ func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset,
 	}
 	list := d.windows(max(0, slices.Index(partNames, part)), stride) // all rows are in the first
 	if len(list) == 0 {
-		return nil, nil, data.Errorf("the %s part holds no window: it needs %d rows, and %d rows of history before them", part, d.horizon, d.reach)
+		return nil, nil, data.Errorf("the %s part has no window, which needs %d rows and %d rows of history before them", part, d.horizon, d.reach)
 	}
 	return d, list, nil
 }
 
-// dataset makes a table ready, divided, or in one part for all of it.
+// dataset prepares a table, divided, or as one part if whole is set.
 func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 	if err := m.schema.check(panel, &m.cfg); err != nil {
 		return nil, err
@@ -131,7 +132,7 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 	return newDataset(m.schema, &m.cfg, frames, panel)
 }
 
-// tally gathers what an Evaluation is made of.
+// tally sums what an Evaluation is computed from.
 type tally struct {
 	d         *dataset
 	model     score
@@ -142,11 +143,11 @@ type tally struct {
 	baseSteps [][]mean
 	hours     [24][3]mean // error, linear's error, value
 	weekdays  [7][3]mean
-	profile   [2][24][2]mean // working day or weekend: actual, forecast
+	profile   [2][24][2]mean // weekday or weekend: actual, forecast
 	buffers   [][]float64
 }
 
-// score runs model and baselines over windows.
+// score scores model and baselines on windows.
 func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int) (*Evaluation, error) {
 	t := newTally(d, m.ridge, list)
 	e := &Evaluation{Task: Name, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Levels: m.cfg.Quantiles, Notes: m.Notes()}
@@ -181,7 +182,7 @@ func newTally(d *dataset, r *ridge, list []window) *tally {
 	return t
 }
 
-// add takes in one target of one window.
+// add adds one target of one window.
 func (t *tally) add(w window, k int, s *steps, levels []float64) {
 	f, origin := t.d.frames[w.frame], int(w.origin)
 	fit := &f.fit[k]
@@ -228,7 +229,7 @@ func (t *tally) addTime(at time.Time, truth, y, linear float64) {
 	p[1].add(y)
 }
 
-// sample is a window's first target with its forecast.
+// sample returns a window's first target with its forecast.
 func (t *tally) sample(m *Model, w window, s *steps, levels int) Sample {
 	f, lo, origin := t.d.frames[w.frame], int(w.origin)-t.d.window, int(w.origin)
 	end := min(origin+t.d.horizon, f.end)
@@ -249,7 +250,8 @@ func (t *tally) sample(m *Model, w window, s *steps, levels int) Sample {
 	return out
 }
 
-// strongest is the seasonal naive baseline with the least error so far, or -1.
+// strongest returns the index of the seasonal naive baseline with the least error
+// so far, or -1.
 func (t *tally) strongest() int {
 	best := -1
 	for i, b := range t.baselines {
@@ -296,7 +298,7 @@ func (t *tally) finish(m *Model, e *Evaluation) {
 
 var weekdayNames = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 
-// finishTimes fills in the errors by hour and weekday, where rows tell them.
+// finishTimes sets the errors by hour and weekday, if the rows have such times.
 func (t *tally) finishTimes(e *Evaluation) {
 	if unit := t.d.Freq.Unit; unit == data.Month || unit == data.MonthEnd {
 		return
@@ -324,7 +326,7 @@ func (t *tally) finishTimes(e *Evaluation) {
 	}
 }
 
-// verdict says plainly how the network compares with each simple method.
+// verdict compares the network with each baseline.
 func verdict(e *Evaluation) string {
 	var wins, losses []string
 	for _, name := range []string{"naive", "seasonal_naive", "drift", "linear"} {
@@ -344,18 +346,19 @@ func verdict(e *Evaluation) string {
 	}
 	var parts []string
 	if len(wins) > 0 {
-		parts = append(parts, "In mean absolute error the network beats "+strings.Join(wins, ", ")+".")
+		parts = append(parts, "In mean absolute error the network is better than "+strings.Join(wins, ", ")+".")
 	}
 	if len(losses) > 0 {
-		parts = append(parts, "It does not beat "+strings.Join(losses, "; ")+".")
+		parts = append(parts, "It is not better than "+strings.Join(losses, "; ")+".")
 	}
 	if nothingBeatsNaive(e) {
-		parts = append(parts, "Nothing here beats the naive forecast, the last value: on these data neither the network nor any simple method adds to it.")
+		parts = append(parts, "No method is better than the naive forecast, which repeats the last value.")
 	}
 	return strings.Join(parts, " ")
 }
 
-// worthwhile is the least improvement that counts as beating.
+// worthwhile is the least relative improvement over the naive forecast that
+// counts.
 const worthwhile = 0.005
 
 func nothingBeatsNaive(e *Evaluation) bool {

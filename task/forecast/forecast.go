@@ -1,14 +1,14 @@
-// Package forecast trains recurrent networks to forecast time series, and
-// scores them beside simple methods on the same windows.
+// Package forecast trains recurrent networks to forecast time series, and scores
+// them beside baselines on the same windows.
 //
-// A [Config] says what is forecast from what. [Read] reads a table, [Train] makes
-// a [Model] of it, and a Model forecasts ([Model.Forecast], [Model.Predict]), is
-// scored ([Model.Evaluate], [Model.Backtest]) and lives in a directory
-// ([Model.Save], [Open]).
+// [Read] reads a table, and [Train] trains a [Model] on it with the settings of a
+// [Config]. A Model forecasts tables ([Model.Forecast]) and files
+// ([Model.Predict]); [Model.Evaluate] and [Model.Backtest] score it; [Model.Save]
+// writes it to a directory that [Open] reads.
 //
 // Scalers, calendars and the linear path are fitted on the training rows alone.
-// A window's targets lie wholly inside one part; it may look back into the rows
-// before the part, never ahead.
+// The targets of a window are in one part; its history may begin in the rows
+// before the part.
 package forecast
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Name is what the config.json of a model directory says of a forecasting model.
+// Name is the name of the task, as in the config.json of a model directory.
 const Name = "forecast"
 
-// Task is forecasting as a value.
+// Task is the task of forecasting.
 var Task = task.New(task.About{
 	Name: Name, Noun: "a forecasting model", Title: "Forecast",
 	Short: "Train a forecasting model on a table of time series",
-	Long: `Trains a forecasting model, scores it and the simple methods on the rows kept
-for the test, and writes model, checkpoints and report into --out.`,
+	Long: `Trains a forecasting model, scores it and baselines on the test rows, and writes
+model, checkpoints and report into --out.`,
 	Example: `  carousel train forecast --data sales.csv --time date --target units --out run
   carousel train forecast --data load.csv.gz --time time --target mw --future temp --holiday holiday \
       --horizon 24 --loss quantile --out run
@@ -44,28 +44,29 @@ const wanted = "a table with the columns the model was trained on"
 
 // Files are the files of a training.
 type Files struct {
-	Data string `json:"data" value:"file" group:"Files" help:"table to learn from: CSV, TSV, .tsf or Parquet; may be gzipped"`
+	Data string `json:"data" value:"file" group:"Files" help:"training table: CSV, TSV, .tsf or Parquet; may be gzipped"`
 }
 
-// ForFiles sets the layout by the file's name where none is given.
+// ForFiles sets the layout by the file's name if none is given.
 func (c *Config) ForFiles(f *Files) {
 	if name := strings.TrimSuffix(strings.ToLower(f.Data), ".gz"); c.Layout == data.LayoutLong && strings.HasSuffix(name, ".tsf") {
 		c.Layout = data.LayoutTSF
 	}
 }
 
-// Data is a table of series, whose rows are divided into parts. Frames, scalers
-// and windows are made from it by each training and each evaluation.
+// Data is a table of series, whose rows are divided into parts. Each training and
+// each evaluation makes its windows from it.
 type Data struct {
 	task.Source
-	Panel *data.Panel // as it was read; nothing here changes it
+	Panel *data.Panel // as it was read; it is not changed
 
 	empty [3]bool // by part: no series has a row in it
 }
 
 // Read reads a table with the columns that cfg names. Targets and past covariates
-// may end before the file does: rows after them tell what is known ahead. What is
-// wrong with the file is a *data.InputError.
+// may end before the file does: the rows after them have what is known over the
+// horizon. A file that cannot be read or lacks columns, and invalid settings, are
+// a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	panel, err := readPanel(ctx, f.Data, &cfg)
 	if err != nil {
@@ -77,7 +78,7 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	}
 	d.Name = filepath.Base(f.Data)
 	if len(cfg.Future) > 0 {
-		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known ahead, in training and in the scores")
+		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known over the horizon, in training and in the scores")
 	}
 	return d, nil
 }
@@ -90,8 +91,8 @@ func readPanel(ctx context.Context, path string, cfg *Config) (*data.Panel, erro
 	return data.ReadPanel(ctx, path, o)
 }
 
-// NewData takes a table in memory, which has the columns that cfg names; one that
-// lacks some is a *data.InputError.
+// NewData returns the data for a table in memory with the columns that cfg names.
+// A table that lacks some, or a series without targets, is a *data.InputError.
 func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	frames, err := rawFrames(panel, &cfg)
 	if err != nil {
@@ -99,7 +100,7 @@ func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	}
 	d := &Data{Panel: panel}
 	if divide(cfg.Split, frames) != nil {
-		return d, nil // the error is reported where the parts are needed
+		return d, nil // the error is returned when the parts are needed
 	}
 	for part := range d.empty {
 		d.empty[part] = !slices.ContainsFunc(frames, func(f *frame) bool { return f.part[part].len() > 0 })
@@ -107,14 +108,14 @@ func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	return d, nil
 }
 
-// Has reports whether some series has a row in a part, divided as the settings say
+// Has reports whether some series has a row in a part, divided by the settings
 // that the data were read with.
 func (d *Data) Has(part task.Part) bool {
 	at := slices.Index(partNames, part)
 	return part == task.All || at >= 0 && !d.empty[at]
 }
 
-// String says in a line what the table holds.
+// String describes the table in one line.
 func (d *Data) String() string {
 	rows := 0
 	for _, s := range d.Panel.Series {
@@ -133,19 +134,19 @@ func (d *Data) String() string {
 	return text
 }
 
-// Wants is the data that a model wants.
+// Wants describes the tables that a model needs.
 type Wants struct {
 	Freq   string   `json:"freq"`             // spacing of the rows
 	Time   string   `json:"time,omitempty"`   // column of timestamps
-	ID     string   `json:"id,omitempty"`     // column that tells series apart
+	ID     string   `json:"id,omitempty"`     // column that identifies the series
 	Target []string `json:"target"`           // columns that are forecast
-	Past   []string `json:"past,omitempty"`   // columns known until now only
-	Future []string `json:"future,omitempty"` // columns known ahead, that of holidays included
-	Static []string `json:"static,omitempty"` // columns with one value a series
-	Series int      `json:"series"`           // learnt from
+	Past   []string `json:"past,omitempty"`   // columns that are known up to the forecast origin
+	Future []string `json:"future,omitempty"` // columns that are known over the horizon, with that of holidays
+	Static []string `json:"static,omitempty"` // columns with one value per series
+	Series int      `json:"series"`           // number of series in training
 }
 
-// Wants names the columns that the model wants in a table, and their part.
+// Wants returns the columns that the model needs in a table, and their kinds.
 func (m *Model) Wants() *Wants {
 	return &Wants{
 		Freq: m.schema.Freq.String(), Time: m.cfg.Time, ID: m.cfg.ID, Target: m.cfg.columns(), Past: m.cfg.Past,
@@ -153,5 +154,5 @@ func (m *Model) Wants() *Wants {
 	}
 }
 
-// Title is the title of the page of a training.
+// Title returns the title of the report of a training.
 func (m *Model) Title() string { return "Forecast of " + strings.Join(m.cfg.columns(), ", ") }

@@ -8,8 +8,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// frame is one series, ready to cut windows from. Its first end rows have
-// targets; the rows after them tell only what is known ahead.
+// frame is a series from which windows are cut. Its first end rows have targets;
+// the rows after them have only what is known over the horizon.
 type frame struct {
 	id        string
 	end, rows int
@@ -20,8 +20,8 @@ type frame struct {
 	raw               [][]float64 // [target][end], data units, NaN missing
 	rawPast, rawAhead [][]float64 // [column][rows], data units
 
-	// In the network's units. A missing value repeats the one before it, and
-	// the masks, kept under "mask" only, are 1 there.
+	// In the network's units. A missing value repeats the one before it, and the
+	// gaps are 1 there.
 	y               [][]float32 // [target][end]
 	yGap            [][]float32
 	past, pastGap   [][]float32 // [column][rows]
@@ -30,11 +30,11 @@ type frame struct {
 	group           []int32   // [rows]
 
 	numbers []float32 // static numbers, scaled
-	ids     []int32   // static categories, as rows of the embedding table
+	ids     []int32   // static categories, as indices of the embedding table
 }
 
-// rawFrames takes the columns of a panel apart by kind. Trailing rows without
-// any target are what is known ahead.
+// rawFrames returns the columns of a panel by kind. Trailing rows without any
+// target have what is known over the horizon.
 func rawFrames(panel *data.Panel, cfg *Config) ([]*frame, error) {
 	if err := checkPresent(panel, cfg); err != nil {
 		return nil, err
@@ -80,8 +80,8 @@ func (f *frame) bare(row int) bool {
 	return true
 }
 
-// prepare fills the part of a frame that is in the network's units. Without
-// columns known ahead the rows go on for a horizon by themselves.
+// prepare sets the fields in the network's units. Without columns that are known
+// over the horizon, rows for one horizon are added.
 func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error {
 	if len(s.Ahead) == 0 && f.rows < f.end+cfg.Horizon {
 		f.extend(s, cfg.Horizon)
@@ -93,7 +93,7 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 	for k, raw := range f.raw {
 		for _, v := range raw {
 			if cfg.Transform == "log" && v <= 0 {
-				return &data.InputError{Column: cfg.targets()[k], Problem: "the model takes logarithms and found a value that is not positive", Fix: "train it with transform none"}
+				return &data.InputError{Column: cfg.targets()[k], Problem: "a value is not positive, and the model takes logarithms", Fix: "train it with transform none"}
 			}
 		}
 	}
@@ -125,7 +125,7 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 	return nil
 }
 
-// extend adds rows after the last, as the calendar goes on.
+// extend adds n rows after the last, with times by the frequency.
 func (f *frame) extend(s *schema, n int) {
 	if s.HasTime {
 		times := append([]time.Time(nil), f.times[:f.end]...)
@@ -137,7 +137,7 @@ func (f *frame) extend(s *schema, n int) {
 	f.rows = f.end + n
 }
 
-// unseen fits a series that training did not see by its own rows.
+// unseen fits a series that was not in training on its rows.
 func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
 	var fits []targetFit
 	for k, raw := range f.raw {
@@ -151,7 +151,7 @@ func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
 	return fits
 }
 
-// scaled maps columns to the network's units and marks what was missing.
+// scaled returns columns in the network's units, and marks of missing values.
 func scaled(raw [][]float64, scalers []Scaler) (values, gaps [][]float32) {
 	for i, column := range raw {
 		x, gap := make([]float32, len(column)), make([]float32, len(column))

@@ -9,10 +9,11 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// rowsAtOnce is how many rows of the network one forward pass takes.
+// rowsAtOnce is the number of rows of the network in one forward pass.
 const rowsAtOnce = 256
 
-// samplePaths is how many futures an autoregressive distribution is drawn as.
+// samplePaths is the number of paths that are drawn from an autoregressive
+// distribution.
 const samplePaths = 64
 
 // steps are the forecasts of one target of one window.
@@ -23,8 +24,8 @@ type steps struct {
 	centre    centre
 }
 
-// forecastAll runs the network over windows and shows each its forecast for
-// each target. What visit gets is good until it returns.
+// forecastAll runs the network over windows and calls visit with the forecast of
+// each target of each window. The steps are valid until visit returns.
 func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, visit func(w window, k int, s *steps)) error {
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	size := max(1, rowsAtOnce/d.targets)
@@ -48,7 +49,7 @@ func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, leve
 	return nil
 }
 
-// forecastBatch reads the direct head's output [targets, n, horizon, outputs].
+// forecastBatch reads the output of the direct head [targets,n,horizon,outputs].
 func (m *Model) forecastBatch(out []float32, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
 	s := newSteps(d.horizon, len(levels))
 	for at := range d.targets * b.n {
@@ -74,9 +75,9 @@ func newSteps(horizon, levels int) *steps {
 	return s
 }
 
-// unrollBatch runs an autoregressive network step by step, once feeding its
-// own location back for the point forecast, and for a likelihood again as
-// sampled paths, whose quantiles are the forecast's.
+// unrollBatch runs an autoregressive network step by step: once with its location
+// as the next input, for the point forecast, and for a likelihood also along
+// sampled paths, whose quantiles are those of the forecast.
 func (m *Model) unrollBatch(tape *tensor.Tape, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
 	points := m.path(tape, d, b, list, nil)
 	var paths [][]float32
@@ -114,8 +115,8 @@ func (m *Model) unrollBatch(tape *tensor.Tape, d *dataset, b *batch, list []wind
 	}
 }
 
-// path is one future of every target [targets, n, horizon], in the windows'
-// units: the network's locations, or with a source of randomness draws.
+// path returns one path of every target [targets,n,horizon], in the windows'
+// units: the network's locations or, if random is not nil, random draws.
 func (m *Model) path(tape *tensor.Tape, d *dataset, b *batch, list []window, random *rand.Rand) []float32 {
 	out, state := m.net.unroll(tape, b, tape.Input(b.encoder, b.rows, d.window, d.encoder), nil)
 	values := make([]float32, d.targets*b.n*d.horizon)
@@ -151,7 +152,8 @@ func (m *Model) path(tape *tensor.Tape, d *dataset, b *batch, list []window, ran
 	return values
 }
 
-// draw is the location of a step's outputs, or a draw from their distribution.
+// draw returns the location of a step's outputs, or a draw from their
+// distribution.
 func (m *Model) draw(o []float32, random *rand.Rand) float32 {
 	if random == nil {
 		return o[0]
@@ -163,8 +165,8 @@ func (m *Model) draw(o []float32, random *rand.Rand) float32 {
 	return o[0] + float32(sigma*random.NormFloat64())
 }
 
-// validation scores the network on windows, in values standardised by the
-// training rows: the mean absolute and the mean squared error.
+// validation returns the mean absolute and the mean squared error of the network
+// on windows, in values standardised by the training rows.
 func (m *Model) validation(ctx context.Context, d *dataset, list []window) (map[string]float64, error) {
 	var s score
 	err := m.forecastAll(ctx, d, list, nil, func(w window, k int, got *steps) {

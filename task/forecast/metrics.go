@@ -6,23 +6,23 @@ import (
 )
 
 // Metrics are the errors of a forecast over all windows, targets and steps.
-// What the data leave undefined is NaN, and null in JSON.
+// Metrics that the data leave undefined are NaN, and null in JSON.
 type Metrics struct {
-	MSE   float64 `json:"mse"`   // mean squared error, in the data's units as are MAE and RMSE
-	MAE   float64 `json:"mae"`   // mean absolute error
-	RMSE  float64 `json:"rmse"`  // root of MSE
+	MSE   float64 `json:"mse"`   // mean squared error, in the squared units of the data
+	MAE   float64 `json:"mae"`   // mean absolute error, in the data's units
+	RMSE  float64 `json:"rmse"`  // root of the mean squared error, in the data's units
 	SMAPE float64 `json:"smape"` // 200·mean(|y-f|/(|y|+|f|)), in percent from 0 to 200; 0/0 counts as 0
-	MASE  float64 `json:"mase"`  // absolute error over that of the seasonal naive forecast of one step within the training rows (Hyndman and Koehler 2006)
+	MASE  float64 `json:"mase"`  // mean absolute error divided by that of the one-step seasonal naive forecast in the training rows (Hyndman and Koehler 2006)
 
-	MSEScaled float64 `json:"mse_scaled"` // as MSE, of values standardised by the training rows of their column
-	MAEScaled float64 `json:"mae_scaled"` // likewise MAE
+	MSEScaled float64 `json:"mse_scaled"` // mean squared error of values standardised by the training rows of their column
+	MAEScaled float64 `json:"mae_scaled"` // mean absolute error of such values
 
 	Pinball  float64 `json:"pinball,omitempty"`  // mean quantile loss over the levels of the intervals, in the data's units
-	Coverage float64 `json:"coverage,omitempty"` // share of values inside the outermost interval
+	Coverage float64 `json:"coverage,omitempty"` // share of values within the outermost interval
 }
 
-// MarshalJSON writes NaN as null, and leaves out the measures of intervals for
-// a forecast without.
+// MarshalJSON writes NaN as null, and omits the metrics of intervals if the
+// forecast has none. The error is always nil.
 func (m Metrics) MarshalJSON() ([]byte, error) {
 	number := func(x float64) *float64 {
 		if math.IsNaN(x) || math.IsInf(x, 0) {
@@ -56,16 +56,16 @@ func (m *mean) add(x float64) {
 	m.n++
 }
 
-// value is NaN for nothing.
+// value returns the mean; NaN if there are no values.
 func (m *mean) value() float64 { return m.sum / float64(m.n) }
 
-// score gathers Metrics value by value.
+// score sums Metrics value by value.
 type score struct {
 	squared, absolute, smape, mase, squaredScaled, absoluteScaled, pinball, covered mean
 }
 
-// add takes in one value, its forecast and what scales them. Missing values
-// (NaN) do not count.
+// add adds one value, its forecast and its scales. Missing values (NaN) are
+// ignored.
 func (s *score) add(truth, forecast float64, fit *targetFit) {
 	if math.IsNaN(truth) {
 		return
@@ -89,7 +89,7 @@ func (s *score) add(truth, forecast float64, fit *targetFit) {
 	s.absoluteScaled.add(math.Abs(e) / scale)
 }
 
-// addQuantiles takes in the quantiles of a value's forecast, ascending.
+// addQuantiles adds the quantiles of a value's forecast, ascending.
 func (s *score) addQuantiles(truth float64, levels, quantiles []float64) {
 	if math.IsNaN(truth) || len(levels) == 0 {
 		return

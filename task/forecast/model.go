@@ -11,10 +11,10 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// linearFile is the ridge regression beside the network's weights.
+// linearFile holds the ridge regression in a model directory.
 const linearFile = "linear.safetensors"
 
-// Model is a trained forecasting model. It is safe for use by several goroutines.
+// Model is a trained forecasting model. It is safe for concurrent use.
 type Model struct {
 	cfg       Config
 	schema    *schema
@@ -38,14 +38,16 @@ type saved struct {
 	Notes     []string  `json:"notes"`
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data
+// are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Notes say, a sentence each, what a user might not expect: sizes that the data
-// forced, constant series, where intervals come from.
+// Notes returns remarks on the training, a sentence each: sizes that the data
+// forced, constant series, the source of intervals.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // newModel makes an untrained model for a settled configuration.
@@ -56,7 +58,8 @@ func newModel(cfg Config, s *schema, on *tensor.Device) *Model {
 	return m
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
 	var ts []model.Tensor
 	for k, w := range m.ridge.weights {
@@ -73,13 +76,15 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError. The network is put on the device given, by
+// default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	c := saved{Schema: &schema{}}
 	if err := d.For(Name, "a forecasting model", &c); err != nil {
@@ -99,7 +104,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, m.openLinear(d, c.Penalty)
 }
 
-// check refuses a config.json that no Save wrote.
+// check returns an error for a config.json that Save cannot have written.
 func (c *saved) check() error {
 	if err := c.Config.Validate(); err != nil {
 		return err

@@ -448,7 +448,7 @@ func TestConstantSeriesWorksAndSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	near(t, "MAE", e.Metrics.MAE, 0, 0.02)
-	if !strings.Contains(e.Verdict, "Nothing here beats the naive forecast") {
+	if !strings.Contains(e.Verdict, "No method is better than the naive forecast") {
 		t.Errorf("verdict %q", e.Verdict)
 	}
 }

@@ -6,21 +6,21 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// network is the model's trained part. The encoder reads the window. The
+// network is the trained part of the model. The encoder reads the window. The
 // decoder, a stack of the same kind, begins in the encoder's final state and
-// reads what is known of each step of the horizon; where nothing is known ahead
-// there is none, and the head maps the encoder's last state to all steps. A
-// linear path from window and covariates to the location is added to the head's
-// output, after NLinear (Zeng et al., arXiv:2205.13504).
+// reads what is known of each step of the horizon; if nothing is, there is no
+// decoder, and the head maps the encoder's last output to all steps. A linear
+// path from window and covariates to the location is added to the head's output,
+// after NLinear (Zeng et al., arXiv:2205.13504).
 //
-// An autoregressive network is one stack, encoder, that forecasts the next row
-// as the present one plus the head's output.
+// An autoregressive network is one stack, Encoder, that forecasts the next row as
+// the current one plus the head's output.
 type network struct {
-	Static  *nn.Embedding // of static categories, nil without
+	Static  *nn.Embedding // of static categories; nil: none
 	Encoder *nn.RNN
-	Decoder *nn.RNN // nil without anything known ahead
+	Decoder *nn.RNN // nil if nothing is known of the horizon
 	Head    *nn.Linear
-	Skip    *skip // nil without
+	Skip    *skip // nil: none
 
 	cfg  *Config
 	dims shape
@@ -30,10 +30,10 @@ type network struct {
 // skip is the linear path: Weight for inputs, and Group for the kind of time.
 type skip struct {
 	Weight *tensor.Param // weight [targets, linear, horizon]
-	Group  *tensor.Param // group [targets*groups, horizon], nil without
+	Group  *tensor.Param // group [targets*groups, horizon]; nil: none
 }
 
-// staticWidth is the length of a static category's vector.
+// staticWidth is the size of a static category's vector.
 const staticWidth = 8
 
 func newNetwork(cfg *Config, d shape) *network {
@@ -46,7 +46,7 @@ func newNetwork(cfg *Config, d shape) *network {
 	out := d.channels * d.outputs
 	if d.decoder > 0 && cfg.Head == "direct" {
 		c := cfg.RNNConfig
-		c.LearnState = false // it begins in the encoder's
+		c.LearnState = false // it begins in the encoder's final state final state
 		n.Decoder = stack(c, d.decoder+extra)
 	} else if cfg.Head == "direct" {
 		out *= d.horizon
@@ -65,7 +65,7 @@ func newNetwork(cfg *Config, d shape) *network {
 	return n
 }
 
-// stack is a recurrent stack for a configuration that is valid.
+// stack makes a recurrent stack for a valid configuration; it panics for others.
 func stack(c task.RNNConfig, in int) *nn.RNN {
 	m, err := c.Build(in)
 	if err != nil {
@@ -98,7 +98,8 @@ func (s *skip) startAt(r *ridge) {
 	}
 }
 
-// forward is the output [targets, n, horizon, outputs] for a batch of n windows.
+// forward returns the output [targets,n,horizon,outputs] for a batch of n
+// windows.
 func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	static := n.static(t, b)
@@ -118,8 +119,8 @@ func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return n.locate(t, b, out)
 }
 
-// ends is the encoder's output [rows, window, ...] where each direction has read
-// all of the window: forwards at its last step, backwards at its first.
+// ends returns the encoder's output [rows,...] at the end of each direction:
+// forward at the last step, backward at the first.
 func (n *network) ends(y *tensor.Tensor) *tensor.Tensor {
 	width, T := n.Encoder.StateSize(), y.Dim(1)
 	end := tensor.Reshape(tensor.Slice(y, 1, T-1, T), y.Dim(0), y.Dim(2))
@@ -130,7 +131,7 @@ func (n *network) ends(y *tensor.Tensor) *tensor.Tensor {
 	return tensor.Concat(-1, tensor.Slice(end, 1, 0, width), tensor.Slice(begin, 1, width, 2*width))
 }
 
-// static is the vectors of the rows' static categories [rows, ...], or nil.
+// static returns the vectors of the rows' static categories [rows,...], or nil.
 func (n *network) static(t *tensor.Tape, b *batch) *tensor.Tensor {
 	if n.Static == nil {
 		return nil
@@ -139,7 +140,7 @@ func (n *network) static(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return tensor.Reshape(v, b.rows, n.dims.ids*staticWidth)
 }
 
-// joined adds what holds for a whole row to each step of it.
+// joined concatenates static to each step of x.
 func joined(x, static *tensor.Tensor) *tensor.Tensor {
 	if static == nil {
 		return x
@@ -148,8 +149,8 @@ func joined(x, static *tensor.Tensor) *tensor.Tensor {
 }
 
 // locate adds the linear path to the location: the first output, or all
-// quantiles. The mean of a negative binomial leaves the window's units for the
-// data's.
+// quantiles. The mean of a negative binomial is converted from the window's units
+// to the data's.
 func (n *network) locate(t *tensor.Tape, b *batch, out *tensor.Tensor) *tensor.Tensor {
 	d := &n.dims
 	if n.Skip == nil && n.cfg.Loss != "negative-binomial" {
@@ -181,8 +182,9 @@ func (n *network) locate(t *tensor.Tape, b *batch, out *tensor.Tensor) *tensor.T
 	return tensor.Concat(3, location, rest)
 }
 
-// unroll is an autoregressive network's output [rows, steps, channels, outputs]
-// for known inputs [rows, steps, encoder], and the state after them.
+// unroll returns the output of an autoregressive network
+// [rows,steps,channels,outputs] for known inputs [rows,steps,encoder], and the
+// final state.
 func (n *network) unroll(t *tensor.Tape, b *batch, x *tensor.Tensor, state *nn.State) (*tensor.Tensor, *nn.State) {
 	d := &n.dims
 	y, state := n.Encoder.Forward(joined(x, n.static(t, b)), state)
@@ -195,7 +197,7 @@ func (n *network) unroll(t *tensor.Tape, b *batch, x *tensor.Tensor, state *nn.S
 	return tensor.Concat(3, tensor.Add(tensor.Slice(out, 3, 0, 1), now), tensor.Slice(out, 3, 1, d.outputs)), state
 }
 
-// loss is the mean loss of a batch.
+// loss returns the mean loss of a batch.
 func (n *network) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	var out, target *tensor.Tensor

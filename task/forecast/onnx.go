@@ -12,10 +12,9 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// ExportONNX writes what the network computes as an ONNX graph, runs that
-// beside the network on random input, in ONNX Runtime too where that is
-// installed, and says how far they lie apart. Its inputs are named, and tell in
-// their doc strings which columns they hold in which order:
+// ExportONNX writes the network as an ONNX graph, runs the graph and the network
+// on the same random input, in ONNX Runtime too if it is installed, and returns
+// the differences. The doc strings of the inputs list their columns:
 //
 //	encoder     float32 [rows,window,..]         the window
 //	decoder     float32 [rows,horizon,..]        what is known of the horizon; not with every model
@@ -24,15 +23,18 @@ import (
 //	group       int64   [targets,windows]        its kind of time
 //	unit_scale, unit_shift  float32 [targets,windows,horizon]  with the loss negative-binomial
 //
-// and its output forecast is [targets,windows,horizon,outputs]. Rows are targets
-// times windows, target by target, or windows where one row sees all targets.
-// An autoregressive network is one step after the other: encoder [rows,time,..],
-// h0 and c0 in; forecast [rows,time,channels,outputs], hn and cn out, and the
-// caller feeds it what it says.
+// The output forecast is [targets,windows,horizon,outputs]. Rows are targets
+// times windows, target by target, or windows if one row has all targets. The
+// graph of an autoregressive network is one or more steps: encoder
+// [rows,time,..], h0 and c0 in; forecast [rows,time,channels,outputs], hn and cn
+// out, and the caller passes the forecast in again.
 //
-// What stands around the network stays outside: scaling columns, centring
-// windows, calendars, the way back to the data's units, intervals. The graph's
-// doc string says so.
+// The graph is the network alone: scaling columns, centring windows, calendars,
+// the conversion to the data's units and intervals are not part of it, as its doc
+// string says.
+//
+// A model with LearnState and the autoregressive head is a *data.InputError;
+// other errors are those of [graph.Builder.Export] and [onnx.AddRNN].
 func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	n := m.net
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
@@ -55,12 +57,13 @@ func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	return e.g.Export(path, in, want)
 }
 
-// onnxDoc is the doc string of the graph: what it leaves out.
+// onnxDoc returns the doc string of the graph, which lists what is not part of
+// it.
 func (m *Model) onnxDoc() string {
-	text := fmt.Sprintf("A Carousel forecasting network (%s, head %s, loss %s). The graph is the network alone. Outside it stay: scaling the columns (%s, config.json has the numbers), "+
-		"centring each window (%s), the inputs from calendar and seasons, and taking forecasts back to the data's units.", m.cfg.Cell, m.cfg.Head, m.cfg.Loss, m.cfg.Scale, m.cfg.WindowNorm)
+	text := fmt.Sprintf("A Carousel forecasting network (%s, head %s, loss %s). The graph is the network alone. Not part of it are: scaling the columns (%s, with the numbers in config.json), "+
+		"centring each window (%s), the inputs from calendar and seasons, and the conversion of forecasts to the data's units.", m.cfg.Cell, m.cfg.Head, m.cfg.Loss, m.cfg.Scale, m.cfg.WindowNorm)
 	if m.anchor.Share != 0 {
-		text += fmt.Sprintf(" The model's forecasts mix in the seasonal naive one of %d rows, with a share of %v; the graph's do not.", m.anchor.Season, m.anchor.Share)
+		text += fmt.Sprintf(" The model's forecasts mix in the seasonal naive forecast of %d rows, with a share of %v; those of the graph do not.", m.anchor.Season, m.anchor.Share)
 	}
 	return text
 }
@@ -81,7 +84,7 @@ func (e *graphExporter) transposed(x string) string {
 	return e.g.Op("Transpose", []string{x}, graph.Attr{Name: "perm", Value: []int64{1, 0, 2}})
 }
 
-// steps declares an input of steps and joins it with the static vectors; the
+// steps declares an input of steps and joins it with the static vectors. The
 // result is time-major.
 func (e *graphExporter) steps(name string, steps any, width int, columns []string, static string) string {
 	e.g.Input(name, strings.Join(columns, ", "), "rows", steps, width)
@@ -95,7 +98,7 @@ func (e *graphExporter) steps(name string, steps any, width int, columns []strin
 	return e.g.Op("Concat", []string{x, e.g.Op("Expand", []string{static, times})}, graph.Attr{Name: "axis", Value: -1})
 }
 
-// static is the vectors of the static categories [1,rows,..], or "".
+// static returns the vectors of the static categories [1,rows,..], or "".
 func (e *graphExporter) static() string {
 	n := e.net
 	if n.Static == nil {
@@ -107,7 +110,7 @@ func (e *graphExporter) static() string {
 	return e.g.Op("Reshape", []string{v, e.g.Ints("", 1, -1, int64(n.dims.ids*staticWidth))})
 }
 
-// direct is network.forward.
+// direct writes network.forward.
 func (e *graphExporter) direct() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	static := e.static()
@@ -135,7 +138,7 @@ func (e *graphExporter) direct() error {
 	return nil
 }
 
-// ends is network.ends of a time-major output.
+// ends writes network.ends for a time-major output.
 func (e *graphExporter) ends(y string) string {
 	g, width := e.g, int64(e.net.Encoder.StateSize())
 	at := func(step int64) string {
@@ -150,7 +153,7 @@ func (e *graphExporter) ends(y string) string {
 	return g.Op("Concat", []string{part(at(-1), 0, width), part(at(0), width, 2*width)}, graph.Attr{Name: "axis", Value: -1})
 }
 
-// locate is network.locate.
+// locate writes network.locate.
 func (e *graphExporter) locate(out string) string {
 	n, d, g := e.net, &e.net.dims, e.g
 	counts := n.cfg.Loss == "negative-binomial"
@@ -184,12 +187,12 @@ func (e *graphExporter) locate(out string) string {
 	return g.Op("Concat", []string{location, rest}, graph.Attr{Name: "axis", Value: 3})
 }
 
-// part is outputs [lo,hi) of [..,outputs].
+// part returns outputs [lo,hi) of [..,outputs].
 func (e *graphExporter) part(out string, lo, hi int) string {
 	return e.g.Op("Slice", []string{out, e.g.Ints("", int64(lo)), e.g.Ints("", int64(hi)), e.g.Ints("", 3)})
 }
 
-// unrolled is network.unroll.
+// unrolled writes network.unroll.
 func (e *graphExporter) unrolled() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	m := n.Encoder
@@ -224,7 +227,7 @@ func (e *graphExporter) unrolled() error {
 	return nil
 }
 
-// sample is random input for the graph.
+// sample returns random input for the graph.
 func (e *graphExporter) sample() map[string]graph.Value {
 	d := &e.net.dims
 	r := rand.New(rand.NewPCG(1, 2))
@@ -263,7 +266,7 @@ func (e *graphExporter) sample() map[string]graph.Value {
 	return in
 }
 
-// batchOf is a sample as the network takes it.
+// batchOf returns a sample as a batch.
 func (e *graphExporter) batchOf(in map[string]graph.Value) *batch {
 	b := &batch{n: sampleWindows, rows: in["encoder"].Dims[0], encoder: in["encoder"].Data, decoder: in["decoder"].Data, linear: in["linear"].Data,
 		unitScale: in["unit_scale"].Data, unitShift: in["unit_shift"].Data}

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// inputNames say what the columns of the network's inputs are, in the order of
-// fillEncoder, fillDecoder, fillUnrolled and fillLinear.
+// inputNames are the names of the columns of the network's inputs, in the order
+// of fillEncoder, fillDecoder, fillUnrolled and fillLinear.
 type inputNames struct{ encoder, decoder, linear, static []string }
 
 func (m *Model) inputNames() inputNames {
@@ -42,7 +42,7 @@ func (m *Model) inputNames() inputNames {
 	return n
 }
 
-// missing names the marks of missing values.
+// missing returns the names of the marks of missing values.
 func missing(cfg *Config, columns []string) []string {
 	if !masked(cfg) {
 		return nil
@@ -92,7 +92,7 @@ func calendarNames(c *calendar) (names []string) {
 	return names
 }
 
-// linearNames are blocks, "name[n]" being n numbers one after another.
+// linearNames returns the names of blocks; "name[n]" is n consecutive numbers.
 func (m *Model) linearNames(numbers []string) []string {
 	cfg, s, d := &m.cfg, m.schema, &m.net.dims
 	block := func(name string, n int) string { return fmt.Sprintf("%s[%d]", name, n) }
@@ -120,7 +120,7 @@ func (m *Model) linearNames(numbers []string) []string {
 	return slices.Concat(names, numbers, []string{"the window's centre"})
 }
 
-// outputNames are what the network says of each step.
+// outputNames returns the names of the network's outputs for each step.
 func outputNames(cfg *Config) []string {
 	switch cfg.Loss {
 	case "quantile":

@@ -8,7 +8,7 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// units maps a number of a window to the data's units.
+// units converts between a window's units and the data's.
 type units struct {
 	centre centre
 	scaler Scaler
@@ -20,8 +20,8 @@ func (u units) out(z float64) float64 {
 
 func (u units) in(y float64) float64 { return u.centre.from(u.scaler.in(y)) }
 
-// point is the forecast that a step's outputs stand for: the median where the
-// loss aims at it, else the mean.
+// point returns the forecast that a step's outputs represent: the median or mean,
+// depending on the loss.
 func (m *Model) point(o []float32, u units) float64 {
 	switch m.cfg.Loss {
 	case "quantile":
@@ -33,7 +33,7 @@ func (m *Model) point(o []float32, u units) float64 {
 }
 
 // quantiles writes the quantiles of one step's forecast in the data's units,
-// ascending where the levels do.
+// ascending if the levels are.
 func (m *Model) quantiles(dst []float64, o []float32, u units, k, h int, levels []float64) {
 	switch m.cfg.Loss {
 	case "quantile":
@@ -62,7 +62,8 @@ func (m *Model) quantiles(dst []float64, o []float32, u units, k, h int, levels 
 	}
 }
 
-// sortedOutputs are the outputs of a step, ascending, so that quantiles never cross.
+// sortedOutputs returns the outputs of a step in ascending order, so that
+// quantiles do not cross.
 func sortedOutputs(o []float32) []float64 {
 	z := make([]float64, len(o))
 	for i, v := range o {
@@ -72,8 +73,8 @@ func sortedOutputs(o []float32) []float64 {
 	return z
 }
 
-// interpolated is the quantile q between those of the levels; beyond the
-// outermost it is the outermost.
+// interpolated returns the quantile q, interpolated between those of the levels;
+// beyond the outermost it is the outermost.
 func interpolated(levels, z []float64, q float64) float64 {
 	i, found := slices.BinarySearch(levels, q)
 	switch {
@@ -90,11 +91,11 @@ func interpolated(levels, z []float64, q float64) float64 {
 
 func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
 
-// positive is how the likelihoods of package tensor read a scale.
+// positive is the scale of the likelihoods of package tensor for an output x.
 func positive(x float32) float64 { return softplus(float64(x)) + 1e-6 }
 
-// negativeBinomialQuantile is the least count whose cumulative probability
-// reaches q, for a mean and a variance of mean + alpha·mean².
+// negativeBinomialQuantile returns the least count whose cumulative probability
+// is at least q, for a mean and a variance of mean + alpha·mean².
 func negativeBinomialQuantile(mean, alpha, q float64) float64 {
 	r := 1 / alpha
 	p := r / (r + mean)
@@ -115,22 +116,21 @@ func negativeBinomialQuantile(mean, alpha, q float64) float64 {
 }
 
 // residuals are the absolute errors of a point forecast on the validation
-// windows, in the network's units: sorted, for each target and step. The
-// forecast plus and minus their quantile is its interval, as in split conformal
-// prediction (Lei et al., arXiv:1604.04173), here on windows that also chose
-// when to stop training.
+// windows, in the network's units: [target][step], sorted. The forecast plus and
+// minus their quantile is its interval, as in split conformal prediction (Lei et
+// al., arXiv:1604.04173), here on windows that also chose when to stop training.
 type residuals [][][]float64
 
-// keptResiduals is the most errors kept for a target and step; with fewer than
-// fewResiduals all steps of a target share theirs.
+// keptResiduals is the largest number of errors kept for a target and step; with
+// fewer than fewResiduals all steps of a target share their errors.
 const (
 	keptResiduals = 199
 	fewResiduals  = 20
 )
 
-// residual is how far the q-quantile of step h of target k lies from the
+// residual returns the distance of the q-quantile of step h of target k from the
 // forecast: the |2q-1|-quantile of the absolute errors, corrected for their
-// number, to the side of q.
+// number, with the sign of q-0.5.
 func (m *Model) residual(k, h int, q float64) float64 {
 	if k >= len(m.residuals) || len(m.residuals[k][h]) == 0 {
 		return 0
@@ -148,7 +148,7 @@ func (m *Model) residual(k, h int, q float64) float64 {
 	return 0
 }
 
-// thinSorted keeps evenly spaced order statistics.
+// thinSorted sorts e and keeps at most most evenly spaced order statistics.
 func thinSorted(e []float64, most int) []float64 {
 	slices.Sort(e)
 	if len(e) <= most {

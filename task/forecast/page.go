@@ -12,7 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Summary is the evaluation for people.
+// Summary returns the evaluation as tables, figures and sentences.
 func (e *Evaluation) Summary() *report.Summary {
 	windows := report.Plural(e.Windows, "window") + " of "
 	if e.Series == 1 {
@@ -43,14 +43,15 @@ func (e *Evaluation) Summary() *report.Summary {
 			Note: e.label(name) + ": " + report.Number(best),
 		})
 	}
-	s.Add("Forecasts against what happened", e.samplesFigure())
-	s.Add("Learnt pattern", e.profileFigure())
-	s.Add("Where the errors are", e.stepFigure(),
+	s.Add("Forecasts and measured values", e.samplesFigure())
+	s.Add("Mean day", e.profileFigure())
+	s.Add("Errors by step and time", e.stepFigure(),
 		e.groupFigure("hours.png", "Error by hour of the day", "Hour", e.ByHour), e.groupFigure("", "Error by weekday", "", e.ByWeekday))
 	return s
 }
 
-// rival is the baseline with the least mean absolute error; that is +Inf without any.
+// rival returns the baseline with the least mean absolute error, which is +Inf if
+// there are none.
 func (e *Evaluation) rival() (name string, mae float64) {
 	mae = math.Inf(1)
 	for _, b := range e.baselines() {
@@ -61,8 +62,8 @@ func (e *Evaluation) rival() (name string, mae float64) {
 	return name, mae
 }
 
-// baselines are the baselines' names, the best first. The strongest season has two
-// names, of which seasonal_naive is here.
+// baselines returns the names of the baselines, best first. The best season has
+// two names, of which seasonal_naive is used.
 func (e *Evaluation) baselines() []string {
 	strongest := fmt.Sprintf("seasonal_naive_%d", e.Season)
 	names := slices.DeleteFunc(slices.Collect(maps.Keys(e.Baselines)), func(name string) bool { return name == strongest })
@@ -72,7 +73,7 @@ func (e *Evaluation) baselines() []string {
 	return names
 }
 
-// label is a baseline's name for people.
+// label returns the name of a baseline for people.
 func (e *Evaluation) label(name string) string {
 	if name == "seasonal_naive" && e.Season > 0 {
 		name = fmt.Sprintf("seasonal_naive_%d", e.Season)
@@ -80,8 +81,8 @@ func (e *Evaluation) label(name string) string {
 	return strings.ReplaceAll(name, "_", " ")
 }
 
-// methods are the scores of the network, then those of the baselines, best first,
-// in the metrics that the network has.
+// methods returns the scores of the network and of the baselines, best first, in
+// the metrics that the network has.
 func (e *Evaluation) methods() *report.Table {
 	t := report.NewTable("method")
 	t.Caption = "All methods on the same windows. Lower is better, except for coverage, which should be near the interval's nominal share. Highlighted: the best by MAE."
@@ -118,8 +119,8 @@ func (e *Evaluation) methods() *report.Table {
 	return t.MarkBest()
 }
 
-// Day is the mean working day or the mean day of a weekend, by hour, as measured
-// and as forecast: NaN in hours without a value, nil where rows have no hours.
+// Day returns the mean of each hour of weekdays or weekends, as measured and as
+// forecast [24]: NaN for hours without a value, nil if the rows have no hours.
 func (e *Evaluation) Day(weekend bool) (actual, forecast []float64) {
 	for _, p := range e.Profile {
 		if actual == nil {
@@ -132,7 +133,8 @@ func (e *Evaluation) Day(weekend bool) (actual, forecast []float64) {
 	return actual, forecast
 }
 
-// mostSamples is how many windows are drawn, which bounds the size of the page.
+// mostSamples is the largest number of windows that are drawn, which bounds the
+// size of the page.
 const mostSamples = 8
 
 func (e *Evaluation) samplesFigure() *report.Figure {
@@ -145,13 +147,13 @@ func (e *Evaluation) samplesFigure() *report.Figure {
 	}
 	return &report.Figure{
 		File: "forecast.png", Title: "Sample windows of the evaluated part",
-		Caption: "The dashed line is the last moment known to the forecast.",
+		Caption: "The dashed line is the last row before the forecast.",
 		Plot:    &report.Grid{Figures: panels},
 	}
 }
 
 func (e *Evaluation) samplePanel(s *Sample) *report.Figure {
-	// Far more history than horizon would leave no room to see the forecast.
+	// With a much longer history the forecast would be too small to see.
 	past := min(len(s.History), max(2*len(s.Forecast), 24))
 	first := len(s.History) - past
 	f := &report.Figure{}

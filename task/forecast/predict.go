@@ -15,33 +15,33 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Forecast is what follows the last measured row of each series.
+// Forecast is the rows after the last row with a target, for each series.
 type Forecast struct {
 	Levels []float64        `json:"levels"`          // of the quantiles, ascending
-	Series []SeriesForecast `json:"series"`          // one for each series and target
-	Notes  []string         `json:"notes,omitempty"` // what to know of the result, a sentence each
+	Series []SeriesForecast `json:"series"`          // one per series and target
+	Notes  []string         `json:"notes,omitempty"` // remarks on the result, a sentence each
 }
 
 // SeriesForecast is the forecast of one target of one series.
 type SeriesForecast struct {
-	ID        string      `json:"id"`             // the series; empty where there is only one
+	ID        string      `json:"id"`             // the series; empty if there is only one
 	Target    string      `json:"target"`         // the column
-	Time      []time.Time `json:"time,omitempty"` // absent where the table has no times
-	Row       []int       `json:"row"`            // counted from 1 over the series
+	Time      []time.Time `json:"time,omitempty"` // absent if the table has no times
+	Row       []int       `json:"row"`            // numbers of the rows in the series, from 1
 	Point     []float64   `json:"forecast"`       // the forecast values
 	Quantiles [][]float64 `json:"quantiles"`      // [level][step]
 }
 
-// PredictOptions changes a prediction; nil is the model's own.
+// PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to give, ascending, such as 0.1,0.9 (empty: the model's)"`
+	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to forecast, such as 0.1,0.9 (empty: the model's)"`
 }
 
-// Forecast forecasts the horizon after the last row that has a target, of each
-// series of a table with the columns that the model was trained on. Columns known
-// ahead need their values over the horizon, in rows without targets; a table
-// without these, or too short, is a *data.InputError. A cancelled ctx ends it with
-// its error.
+// Forecast forecasts the horizon after the last row with a target, for each
+// series of a table with the columns that the model was trained on. Columns that
+// are known over the horizon need their values there, in rows without targets. A
+// table that lacks columns or such values or is too short, and invalid levels,
+// are a *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (*Forecast, error) {
 	levels := m.cfg.Quantiles
 	if o != nil && o.Quantiles != nil {
@@ -80,14 +80,15 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	})
 	for _, f := range d.frames {
 		if m.schema.Series[f.id] == nil {
-			out.Notes = append(out.Notes, fmt.Sprintf("series %q was not in training and is scaled by its own rows", f.id))
+			out.Notes = append(out.Notes, fmt.Sprintf("series %q was not in training and is scaled with its own rows", f.id))
 		}
 	}
 	return out, err
 }
 
-// Predict forecasts what follows the table in a file, as [Model.Forecast] does.
-// What is wrong with the file is a *data.InputError.
+// Predict forecasts the rows after the table in a file, with [Model.Forecast]. An
+// input without a file, and a file that cannot be read, are a *data.InputError;
+// the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Forecast, error) {
 	if in.File == "" {
 		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
@@ -112,12 +113,13 @@ func (m *Model) checkLevels(levels []float64) error {
 	return nil
 }
 
-// latest is the window at the end of each series, with what it needs in place.
+// latest returns the window at the end of each series, or an error if one lacks
+// what the model needs.
 func (m *Model) latest(d *dataset) ([]window, error) {
 	var list []window
 	for i, f := range d.frames {
 		if f.end < d.reach {
-			return nil, data.Errorf("%d rows%s are too few: the model looks back on %d", f.end, ofSeries(f.id), d.reach)
+			return nil, data.Errorf("%d rows%s are too few: the model needs %d", f.end, ofSeries(f.id), d.reach)
 		}
 		if have := f.rows - f.end; have < d.horizon {
 			return nil, data.Errorf("the model needs %s for %d rows after the last target%s, and got %d; add rows with these columns filled in and %s left empty",
@@ -126,7 +128,7 @@ func (m *Model) latest(d *dataset) ([]window, error) {
 		for c, gap := range f.aheadGap {
 			for h := range d.horizon {
 				if gap[f.end+h] != 0 && !masked(&m.cfg) {
-					return nil, &data.InputError{Column: m.cfg.ahead()[c], Problem: fmt.Sprintf("is known ahead but empty in row %d%s, within the horizon", f.end+h+1, ofSeries(f.id)), Fix: "fill it in"}
+					return nil, &data.InputError{Column: m.cfg.ahead()[c], Problem: fmt.Sprintf("is empty in row %d%s, within the horizon", f.end+h+1, ofSeries(f.id)), Fix: "fill it in"}
 				}
 			}
 		}
@@ -135,7 +137,7 @@ func (m *Model) latest(d *dataset) ([]window, error) {
 	return list, nil
 }
 
-// joinAnd joins names with commas and an "and".
+// joinAnd joins names with commas and "and".
 func joinAnd(names []string) string {
 	if len(names) < 2 {
 		return strings.Join(names, "")
@@ -144,10 +146,10 @@ func joinAnd(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// Remarks are what to know of the forecast, a sentence each.
+// Remarks returns remarks on the forecast, a sentence each.
 func (f *Forecast) Remarks() []string { return f.Notes }
 
-// Print writes the forecast for people: a table for each series and target.
+// Print writes a table for each series and target.
 func (f *Forecast) Print(w io.Writer) {
 	for _, s := range f.Series {
 		fmt.Fprintln(w, strings.TrimSpace(s.ID+" "+s.Target))
@@ -172,9 +174,9 @@ func (f *Forecast) Print(w io.Writer) {
 	}
 }
 
-// Write writes a CSV table with one line a series, target and step: time (or row),
-// series if there are several, target, forecast, and a column q0.1 and so on a
-// level.
+// Write writes a CSV table with one line per series, target and step: time (or
+// row), series, target, forecast, and a column such as q0.1 per level. Its errors
+// are those of w.
 func (f *Forecast) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
 	timed := len(f.Series) > 0 && f.Series[0].Time != nil

@@ -7,10 +7,11 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe gives the loss of about rows windows, spread evenly over the test part, on
-// a tape in Train mode: to look into the network, as explain gradients does. An
-// autoregressive network answers for the last step alone. A test part without a
-// window is a *data.InputError.
+// Probe returns a function that computes, on a tape in Train mode, the mean loss
+// of about rows windows, spread evenly over the test part: explain gradients
+// measures the network with it. For an autoregressive network only the last step
+// has a loss. A table that does not fit the model and a test part without a
+// window are a *data.InputError; rows below 1 is an error.
 func (m *Model) Probe(from *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	d, list, err := m.scored(from.Panel, task.Test, 1)
 	if err != nil {

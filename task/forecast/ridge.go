@@ -8,28 +8,29 @@ import (
 	"gonum.org/v1/gonum/mat"
 )
 
-// ridge is a linear regression for each target, from fillLinear's inputs and
-// the kind of time to all steps of the horizon at once. It is the baseline
-// "linear", and where the network's linear path starts.
+// ridge is a linear regression for each target, from the inputs of fillLinear and
+// the kind of time to all steps of the horizon. It is the baseline "linear" and
+// the initial value of the network's linear path.
 type ridge struct {
 	linear, groups, horizon int
 	weights                 []*mat.Dense // [target][linear+groups, horizon]
 	penalty                 []float64    // [target], chosen on the validation windows
 }
 
-// penalties are tried in turn, as shares of an input's mean sum of squares. The
-// largest leave nothing but the window's centre, so that the regression can
-// fall back on the naive forecast.
+// penalties are tried in turn, relative to the mean sum of squares of an input.
+// The largest leave only the window's centre, so that the regression can be the
+// naive forecast.
 var penalties = []float64{1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 1e4}
 
-// Limits that keep the closed form to seconds: multiplications for the normal
-// equations, and windows to choose the penalty by.
+// Limits on the time of the closed form: multiplications for the normal
+// equations, and windows by which the penalty is chosen.
 const (
 	ridgeBudget     = 4e9
 	ridgeValidation = 8000
 )
 
-// fitRidge solves the normal equations of the training windows.
+// fitRidge solves the normal equations of the training windows. The error is that
+// of ctx.
 func fitRidge(ctx context.Context, d *dataset) (*ridge, error) {
 	train, valid := d.windows(trainPart, d.cfg.Stride), d.windows(validationPart, 1)
 	if len(valid) == 0 {
@@ -54,7 +55,7 @@ func fitRidge(ctx context.Context, d *dataset) (*ridge, error) {
 	return r, nil
 }
 
-// thin keeps every nth window.
+// thin returns every nth window.
 func thin(list []window, n int) []window {
 	if n <= 1 {
 		return list
@@ -66,7 +67,7 @@ func thin(list []window, n int) []window {
 	return kept
 }
 
-// normal is XᵀX and XᵀY, the one-hot columns of the kinds of time last.
+// normal is XᵀX and XᵀY, with the one-hot columns of the kinds of time last.
 type normal struct {
 	xx *mat.Dense // [linear+groups, linear+groups]
 	xy *mat.Dense // [linear+groups, horizon]
@@ -107,7 +108,8 @@ func newNormal(ctx context.Context, d *dataset, k int, train []window) (*normal,
 	return eq, nil
 }
 
-// design is the regression's inputs and outputs for some windows of target k.
+// design returns the inputs and outputs of the regression for windows of target
+// k.
 func (d *dataset) design(k int, list []window) (x, y *mat.Dense, groups []int32) {
 	x, y = mat.NewDense(len(list), d.linear, nil), mat.NewDense(len(list), d.horizon, nil)
 	in, out, seen := make([]float32, d.linear), make([]float32, d.horizon), make([]float32, d.horizon)
@@ -119,7 +121,7 @@ func (d *dataset) design(k int, list []window) (x, y *mat.Dense, groups []int32)
 		d.fillTarget(out, seen, f, k, origin, c)
 		for h := range out {
 			if seen[h] == 0 && origin+h < f.end {
-				out[h] = c.of(f.y[k][origin+h]) // the value before it, held
+				out[h] = c.of(f.y[k][origin+h]) // the value before it
 			}
 		}
 		widen(y.RawRowView(i), out)
@@ -134,14 +136,14 @@ func widen(dst []float64, src []float32) {
 	}
 }
 
-// worthIt is the share of the error that a richer choice of inputs must save on
-// the validation windows to be taken.
+// worthIt is the relative reduction of the validation error from which more
+// inputs are used.
 const worthIt = 0.01
 
 // solveRidge tries the penalties, without and with the level of the window and
-// the kinds of time, and keeps what does best on the validation windows. Of
-// choices about as good it takes the one with fewer inputs, which more often
-// holds good later.
+// the kinds of time, and returns the weights with the least validation error. Of
+// choices with similar errors it takes the one with fewer inputs, which
+// generalises better.
 func solveRidge(ctx context.Context, d *dataset, k int, train, valid []window) (best *mat.Dense, penalty float64, err error) {
 	eq, err := newNormal(ctx, d, k, train)
 	if err != nil {
@@ -174,7 +176,7 @@ func solveRidge(ctx context.Context, d *dataset, k int, train, valid []window) (
 	return best, penalty, nil
 }
 
-// rising is lo, lo+1 and so on up to hi-1.
+// rising returns lo, lo+1, ..., hi-1.
 func rising(lo, hi int) []int {
 	list := make([]int, 0, hi-lo)
 	for i := lo; i < hi; i++ {
@@ -183,8 +185,8 @@ func rising(lo, hi int) []int {
 	return list
 }
 
-// solve is the regression on some of the inputs, zero for the others; nil
-// where it has no solution.
+// solve returns the regression on some of the inputs, with zeros for the others;
+// nil if it has no solution.
 func (eq *normal) solve(columns []int, lambda float64) *mat.Dense {
 	n := len(columns)
 	a := mat.NewSymDense(n, nil)
@@ -213,7 +215,7 @@ func (eq *normal) solve(columns []int, lambda float64) *mat.Dense {
 	return w
 }
 
-// meanError is the mean absolute error of weights.
+// meanError returns the mean absolute error of weights.
 func meanError(w, x, y *mat.Dense, groups []int32, linear int) float64 {
 	n, horizon := y.Dims()
 	if n == 0 {
@@ -240,7 +242,7 @@ func meanError(w, x, y *mat.Dense, groups []int32, linear int) float64 {
 	return sum / float64(n*horizon)
 }
 
-// predict writes the forecast of target k from inputs x [linear] [horizon].
+// predict writes the forecast of target k [horizon] for inputs x [linear].
 func (r *ridge) predict(dst []float64, k int, x []float32, group int32) {
 	w := r.weights[k]
 	if r.groups > 0 {

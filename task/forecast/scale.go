@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Scaler maps a column's values to the network's units and back: log first if
-// asked, then (x-Shift)/Scale.
+// Scaler converts a column's values to the network's units and back: the
+// logarithm first if Log is set, then (x-Shift)/Scale.
 type Scaler struct {
 	Shift float64 `json:"shift"`
 	Scale float64 `json:"scale"` // never 0
@@ -14,7 +14,7 @@ type Scaler struct {
 }
 
 // fitScaler fits a Scaler of a kind (standard, robust, minmax, none) to the
-// values that are not NaN. A column that does not vary keeps its units.
+// values that are not NaN. A constant column keeps its units.
 func fitScaler(kind string, log bool, values []float64) Scaler {
 	s := Scaler{Scale: 1, Log: log}
 	x := make([]float64, 0, len(values))
@@ -35,7 +35,7 @@ func fitScaler(kind string, log bool, values []float64) Scaler {
 	case "robust":
 		slices.Sort(x)
 		s.Shift = sortedQuantile(x, 0.5)
-		// A normal distribution's quartiles are 1.349 deviations apart.
+		// The quartiles of a normal distribution are 1.349 standard deviations apart.
 		s.Scale = (sortedQuantile(x, 0.75) - sortedQuantile(x, 0.25)) / 1.349
 	case "minmax":
 		s.Shift = slices.Min(x)
@@ -62,7 +62,7 @@ func (s Scaler) out(z float64) float64 {
 	return x
 }
 
-// meanDeviation is the mean and the standard deviation (divided by n) of x.
+// meanDeviation returns the mean and the standard deviation (divided by n) of x.
 func meanDeviation(x []float64) (mean, deviation float64) {
 	for _, v := range x {
 		mean += v
@@ -74,8 +74,8 @@ func meanDeviation(x []float64) (mean, deviation float64) {
 	return mean, math.Sqrt(deviation / float64(len(x)))
 }
 
-// sortedQuantile is the q-quantile of sorted x, between its neighbours
-// linearly; 0 for no values.
+// sortedQuantile returns the q-quantile of sorted x, with linear interpolation; 0
+// if there are no values.
 func sortedQuantile(x []float64, q float64) float64 {
 	if len(x) == 0 {
 		return 0

@@ -10,8 +10,8 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// schema is what a model knows of its data beside its Config: all of it comes
-// from the training rows, and all of it is saved.
+// schema is what a model stores about its data beside its Config. It is computed
+// from the training rows alone.
 type schema struct {
 	Freq     data.Freq              `json:"freq"`
 	HasTime  bool                   `json:"has_time"`
@@ -19,40 +19,40 @@ type schema struct {
 	Calendar calendar               `json:"calendar"`
 	Past     []Scaler               `json:"past"`
 	Ahead    []Scaler               `json:"ahead"`
-	Binary   []bool                 `json:"binary"` // of Ahead: takes two values at most
+	Binary   []bool                 `json:"binary"` // of Ahead: the column has at most two values
 	Static   []staticSchema         `json:"static"`
 	Series   map[string][]targetFit `json:"series"` // by id, then target
-	Pooled   []targetFit            `json:"pooled"` // all series together, for series not seen in training
-	Unit     float32                `json:"unit"`   // size of a centred window's values, which the network takes as 1
+	Pooled   []targetFit            `json:"pooled"` // of all series together, for series that were not in training
+	Unit     float32                `json:"unit"`   // root mean square of centred windows, by which the network's inputs are divided
 	Positive bool                   `json:"positive"`
 }
 
-// targetFit is what the training rows say of one target of one series.
+// targetFit is the statistics of the training rows of one target of one series.
 type targetFit struct {
 	Scaler    Scaler  `json:"scaler"`
-	Mean      float64 `json:"mean"`      // in the data's units, as is the rest
+	Mean      float64 `json:"mean"`      // in the data's units, as the rest
 	Deviation float64 `json:"deviation"` // 0 if constant
 	Seasonal  float64 `json:"seasonal"`  // mean absolute error in sample of the seasonal naive forecast (MASE's scale)
 	Low       float64 `json:"low"`
 	High      float64 `json:"high"`
 }
 
-// staticSchema says how a static column becomes an input: numbers are scaled,
-// anything else is one of the categories that training saw.
+// staticSchema describes how a static column becomes an input: numbers are
+// scaled, other values are categories of the training data.
 type staticSchema struct {
 	Name       string   `json:"name"`
 	Scaler     Scaler   `json:"scaler"`
 	Categories []string `json:"categories"` // nil for numbers
 }
 
-// category is the place of a text in an embedding table that begins with this
-// column's unknown.
+// category returns the index of a text in the embedding table of the column,
+// which begins with the unknown.
 func (s *staticSchema) category(text string) int {
 	return 1 + slices.Index(s.Categories, text)
 }
 
-// fitSchema learns a schema from the training rows of frames and fills in what
-// cfg leaves open.
+// fitSchema computes a schema from the training rows of frames. The errors are
+// those of checkTransform.
 func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) (*schema, error) {
 	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Series: map[string][]targetFit{}, Unit: 1}
 	if cfg.Calendar == "auto" && panel.HasTime {
@@ -64,7 +64,7 @@ func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) (*schema, error)
 	return s, s.fitTargets(cfg, frames)
 }
 
-// covered is the longest time that one series' training rows cover.
+// covered returns the longest time that the training rows of a series cover.
 func covered(frames []*frame) time.Duration {
 	var longest time.Duration
 	for _, f := range frames {
@@ -75,8 +75,8 @@ func covered(frames []*frame) time.Duration {
 	return longest
 }
 
-// seasonsBeside lists the seasons that the window does not hold and that the
-// training rows show often enough.
+// seasonsBeside returns the seasons that are longer than the window and occur
+// often enough in the training rows.
 func seasonsBeside(cfg *Config, freq data.Freq, frames []*frame) []int {
 	asked := cfg.Lags
 	auto := len(asked) == 0
@@ -117,7 +117,7 @@ func (s *schema) fitCovariates(cfg *Config, frames []*frame) {
 	}
 }
 
-// atMostTwo reports whether x takes two values at most, NaN aside.
+// atMostTwo reports whether x has at most two values other than NaN.
 func atMostTwo(x []float64) bool {
 	var seen []float64
 	for _, v := range x {
@@ -187,7 +187,7 @@ func checkTransform(cfg *Config, name string, values []float64) error {
 	return nil
 }
 
-// fitTarget fits the rows of one target, NaN where missing.
+// fitTarget fits the rows of one target, with NaN for missing values.
 func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
 	fit := targetFit{Scaler: fitScaler(cfg.Scale, cfg.Transform == "log", rows)}
 	var x []float64
@@ -212,7 +212,8 @@ func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
 	return fit
 }
 
-// seasonalError is the mean of |x[t]-x[t-season]| over the pairs that are there.
+// seasonalError returns the mean of |x[t]-x[t-season]| over the pairs that are
+// measured.
 func seasonalError(x []float64, season int) float64 {
 	sum, n := 0.0, 0
 	for t := season; t < len(x); t++ {
@@ -227,10 +228,10 @@ func seasonalError(x []float64, season int) float64 {
 	return sum / float64(n)
 }
 
-// masked reports whether missing values are inputs of their own.
+// masked reports whether marks of missing values are inputs.
 func masked(cfg *Config) bool { return cfg.Missing == "mask" }
 
-// check compares a panel with what the model was trained on.
+// check returns an error if a panel does not fit what the model was trained on.
 func (s *schema) check(panel *data.Panel, cfg *Config) error {
 	if panel.HasTime != s.HasTime {
 		return data.Errorf("the model was trained on rows %s times; this file has them %s", with(s.HasTime), with(panel.HasTime))
@@ -241,7 +242,7 @@ func (s *schema) check(panel *data.Panel, cfg *Config) error {
 	return checkPresent(panel, cfg)
 }
 
-// checkPresent finds columns of cfg that a panel lacks.
+// checkPresent returns an error for columns of cfg that a panel lacks.
 func checkPresent(panel *data.Panel, cfg *Config) error {
 	var lacking []string
 	for _, name := range slices.Concat(cfg.targets(), cfg.Past, cfg.ahead()) {
@@ -250,7 +251,7 @@ func checkPresent(panel *data.Panel, cfg *Config) error {
 		}
 	}
 	if len(lacking) > 0 {
-		return data.Errorf("the model needs the columns %s, which the data lack", strings.Join(lacking, ", "))
+		return data.Errorf("the data lack the columns %s, which the model needs", strings.Join(lacking, ", "))
 	}
 	return nil
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// settle gives the sizes that cfg leaves open a value that fits the data,
-// divides every frame into parts, and says what it did that a user may not
-// expect. Series without room for one training window are left out.
+// settle sets sizes of cfg that are 0 to values that fit the data, divides every
+// frame into parts, and returns notes on what a user might not expect. Series
+// that are too short for one training window are left out.
 func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes []string, err error) {
 	if err := divide(cfg.Split, frames); err != nil {
 		return nil, nil, err
@@ -53,8 +53,8 @@ func divide(text string, frames []*frame) error {
 	return nil
 }
 
-// settleSplit makes room for the horizon that was asked for in the validation
-// and test parts, if no split was asked for and the training part can spare it.
+// settleSplit enlarges the validation and test parts to one horizon, if no split
+// was given and the training part is long enough.
 func settleSplit(cfg *Config, frames []*frame) (notes []string, err error) {
 	if cfg.Split != "" {
 		return nil, nil
@@ -66,10 +66,11 @@ func settleSplit(cfg *Config, frames []*frame) (notes []string, err error) {
 		return nil, nil
 	}
 	cfg.Split = fmt.Sprintf("rest,%d,%d", max(validation, cfg.Horizon), max(test, cfg.Horizon))
-	return []string{"the split is " + cfg.Split + " rows, so that validation and test hold a horizon"}, divide(cfg.Split, frames)
+	return []string{"the split is " + cfg.Split + " rows, so that validation and test have one horizon"}, divide(cfg.Split, frames)
 }
 
-// checkParts finds a part that was asked for but holds no horizon in any series.
+// checkParts returns an error if a part that is not empty is shorter than the
+// horizon in every series.
 func checkParts(cfg *Config, frames []*frame) error {
 	for _, part := range []int{validationPart, testPart} {
 		longest := 0
@@ -83,7 +84,7 @@ func checkParts(cfg *Config, frames []*frame) error {
 	return nil
 }
 
-// settleSizes chooses window and horizon where they are 0.
+// settleSizes chooses window and horizon if they are 0.
 func settleSizes(cfg *Config, freq data.Freq, frames []*frame) (notes []string) {
 	window, horizon := customary(freq)
 	if cfg.Horizon == 0 {
@@ -108,7 +109,7 @@ func settleSizes(cfg *Config, freq data.Freq, frames []*frame) (notes []string) 
 	return notes
 }
 
-// customary are the window and the horizon for long series of a spacing.
+// customary returns the window and the horizon for long series of a frequency.
 func customary(freq data.Freq) (window, horizon int) {
 	switch {
 	case freq.Unit != data.Month && freq.Unit != data.MonthEnd:
@@ -121,7 +122,7 @@ func customary(freq data.Freq) (window, horizon int) {
 	return 36, 12
 }
 
-// typical is the length of a part that nine of ten series reach.
+// typical returns the length of a part that nine of ten series reach.
 func typical(frames []*frame, part int) int {
 	var lengths []int
 	for _, f := range frames {
@@ -131,11 +132,12 @@ func typical(frames []*frame, part int) int {
 	return lengths[len(lengths)/10]
 }
 
-// manyRows is about as many training rows of the network as a pass should have.
+// manyRows is about the largest number of training rows of the network per epoch
+// by default.
 const manyRows = 60000
 
-// settleStride chooses a stride for so many windows of so many targets each. It
-// has no factor in common with a season, so that the windows begin everywhere.
+// settleStride chooses the stride for a number of windows with rows rows each. It
+// has no common factor with a season, so that windows begin at all phases.
 func settleStride(cfg *Config, windows, rows int, seasons []int) {
 	if cfg.Stride > 0 {
 		return
@@ -153,7 +155,7 @@ func settleStride(cfg *Config, windows, rows int, seasons []int) {
 	}
 }
 
-// settleTraining chooses the batch, the epochs and the patience where they are 0.
+// settleTraining chooses the batch, the epochs and the patience if they are 0.
 func settleTraining(cfg *Config, windows int) {
 	if cfg.Batch == 0 {
 		cfg.Batch = min(64, max(8, windows/16))

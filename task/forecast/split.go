@@ -17,7 +17,7 @@ func (s span) len() int { return s.hi - s.lo }
 // parts are the training, validation and test rows of a series.
 type parts [3]span
 
-// The parts' places and names.
+// The indices of the parts.
 const (
 	trainPart = iota
 	validationPart
@@ -26,16 +26,17 @@ const (
 
 var partNames = []task.Part{task.Training, task.Validation, task.Test}
 
-// split divides the rows of a series: a data.Split, or counts of which one is
-// the rest.
+// split divides the rows of a series: a data.Split, or counts of which one is the
+// rest.
 type split struct {
 	data   data.Split
-	counts []int // -1: the rest; nil: data says
+	counts []int // -1: the rest; nil: data is used
 }
 
 const defaultSplit = "0.7,0.1,0.2"
 
-// parseSplit reads Config.Split; "" is the default.
+// parseSplit parses Config.Split; "" is the default. An invalid one is a
+// *data.InputError.
 func parseSplit(text string) (*split, error) {
 	if text == "" {
 		text = defaultSplit
@@ -65,7 +66,7 @@ func parseSplit(text string) (*split, error) {
 	return s, nil
 }
 
-// rows divides n rows.
+// rows divides n rows. Too few rows are a *data.InputError.
 func (s *split) rows(n int, times []time.Time) (parts, error) {
 	if s.counts == nil {
 		p, err := s.data.Apply(n, times)
@@ -76,7 +77,7 @@ func (s *split) rows(n int, times []time.Time) (parts, error) {
 		total += max(c, 0)
 	}
 	if total >= n {
-		return parts{}, data.Errorf("split: asks for %d rows and the rest; there are %d", total, n)
+		return parts{}, data.Errorf("split: needs more than %d rows; there are %d", total, n)
 	}
 	var p parts
 	at := 0

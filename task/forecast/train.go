@@ -17,13 +17,14 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a model to a table, divided as Config.Split says: weights are learnt
-// from the training rows, and those of validation choose the epoch, the shares of
-// the simple methods and the intervals.
+// Train trains a model on the training rows of a table, divided according to
+// Config.Split. The epoch, the shares of the linear path and of the seasonal
+// naive forecast, and the intervals are determined on the validation rows.
 //
-// What is wrong with the settings or the data is a *data.InputError. If ctx is
-// cancelled the result is marked Interrupted, Dir holds a checkpoint to resume
-// from and no finished model, and the model returned is as far as training came.
+// Invalid settings, and a table that does not fit them, are a *data.InputError;
+// other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled the
+// result is marked Interrupted, Dir contains a checkpoint to resume from but no
+// model, and the model returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -48,11 +49,11 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	return m, result, err
 }
 
-// mostValidation is the most windows that training is validated on.
+// mostValidation is the largest number of windows that training is validated on.
 const mostValidation = 4000
 
-// validationWindows are the windows of the validation part, evenly thinned if
-// they are very many.
+// validationWindows returns the windows of the validation part, evenly thinned to
+// mostValidation.
 func (d *dataset) validationWindows() []window {
 	list := d.windows(validationPart, 1)
 	return thin(list, (len(list)+mostValidation-1)/mostValidation)
@@ -115,7 +116,8 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	return m, d, nil
 }
 
-// checkFinite refuses infinities, and gaps that the settings have no place for.
+// checkFinite returns an error for infinite values, and for missing values if
+// they are not masked.
 func (f *frame) checkFinite(cfg *Config) error {
 	for _, part := range []struct {
 		names   []string
@@ -125,7 +127,7 @@ func (f *frame) checkFinite(cfg *Config) error {
 			for t, v := range column {
 				missing := math.IsNaN(v) && !masked(cfg) && t < f.end
 				if math.IsInf(v, 0) || missing {
-					return &data.InputError{Column: part.names[i], Problem: fmt.Sprintf("row %d%s is %v", t+1, ofSeries(f.id), v), Fix: "mend it, or set missing to interpolate or mask"}
+					return &data.InputError{Column: part.names[i], Problem: fmt.Sprintf("row %d%s is %v", t+1, ofSeries(f.id), v), Fix: "correct it, or set missing to interpolate or mask"}
 				}
 			}
 		}
@@ -133,7 +135,7 @@ func (f *frame) checkFinite(cfg *Config) error {
 	return nil
 }
 
-// constants names the series that never change in training.
+// constants returns a note on the series that are constant in training.
 func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 	var names []string
 	for _, f := range frames {
@@ -146,7 +148,7 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 	if len(names) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("constant over the training rows, so that there is nothing to learn: %s", report.Listing(names))}
+	return []string{fmt.Sprintf("constant in the training rows, so there is nothing to learn: %s", report.Listing(names))}
 }
 
 // fit runs the training loop.
@@ -184,7 +186,7 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	return train.Fit(ctx, job, options)
 }
 
-// optimizer is AdamW, the linear path at its own rate.
+// optimizer returns AdamW with a separate learning rate for the linear path.
 func (m *Model) optimizer() *optim.Optimizer {
 	o := &optim.AdamWOptions{WeightDecay: float32(m.cfg.WeightDecay)}
 	if m.net.Skip != nil {
@@ -196,8 +198,8 @@ func (m *Model) optimizer() *optim.Optimizer {
 	return optim.NewAdamW(m.slab, o)
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
+// fingerprint returns a hash of the data and of the settings that change the
+// arithmetic.
 func (m *Model) fingerprint(d *dataset) string {
 	h := sha256.New()
 	c := m.cfg

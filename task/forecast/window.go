@@ -8,7 +8,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// dataset cuts windows from frames and writes them as the network's inputs.
+// dataset cuts windows from frames and writes them as inputs of the network.
 type dataset struct {
 	*schema
 	cfg    *Config
@@ -16,24 +16,25 @@ type dataset struct {
 	shape
 }
 
-// shape is the widths of everything; see fillEncoder, fillDecoder and fillLinear.
+// shape is the sizes of inputs and outputs; see fillEncoder, fillDecoder and
+// fillLinear.
 type shape struct {
 	targets  int // K
-	channels int // targets that one row of the network sees: 1 or K
+	channels int // targets in one row of the network: 1 or K
 	window   int
 	horizon  int
-	encoder  int  // inputs a step of the window
-	decoder  int  // inputs a step of the horizon; 0: nothing is known ahead
+	encoder  int  // inputs per step of the window
+	decoder  int  // inputs per step of the horizon; 0: nothing is known of the horizon
 	linear   int  // inputs of the linear path
-	history  bool // the covariates' windows are among them
-	groups   int  // kinds of time that the linear path tells apart, 0: none
-	outputs  int  // numbers a target and step
+	history  bool // they include the covariates over the window
+	groups   int  // kinds of time that the linear path distinguishes; 0: none
+	outputs  int  // outputs per target and step
 	reach    int  // rows of history that a window needs
 	table    int  // rows of the embedding table of static categories
-	ids      int  // static categories a series
+	ids      int  // static categories per series
 }
 
-// window is a moment to forecast from: origin is the first row not known.
+// window is a forecast: origin is the first row that is not known.
 type window struct{ frame, origin int32 }
 
 func newShape(s *schema, cfg *Config) shape {
@@ -43,7 +44,7 @@ func newShape(s *schema, cfg *Config) shape {
 	if masked(cfg) {
 		gaps = 2
 	}
-	name := k // tells channels apart
+	name := k // one-hot input of the target
 	if cfg.Channels == "joint" {
 		d.channels, name = k, 0
 	}
@@ -80,10 +81,10 @@ func newShape(s *schema, cfg *Config) shape {
 	return d
 }
 
-// lagBack is the least multiple of a season that is at least a horizon.
+// lagBack returns the least multiple of a season that is at least the horizon.
 func lagBack(season, horizon int) int { return (horizon + season - 1) / season * season }
 
-// seasonalRow is the row that the seasonal naive forecast of step h (from 0)
+// seasonalRow returns the row that the seasonal naive forecast of step h (from 0)
 // repeats.
 func seasonalRow(origin, h, season int) int { return origin + h - (h+season)/season*season }
 
@@ -99,7 +100,7 @@ func outputsOf(cfg *Config) int {
 	return 1
 }
 
-// newDataset prepares frames whose raw part is read and split.
+// newDataset prepares frames that are read and divided.
 func newDataset(s *schema, cfg *Config, frames []*frame, panel *data.Panel) (*dataset, error) {
 	for i, f := range frames {
 		if err := f.prepare(s, cfg, panel.Series[i].Static); err != nil {
@@ -109,8 +110,8 @@ func newDataset(s *schema, cfg *Config, frames []*frame, panel *data.Panel) (*da
 	return &dataset{schema: s, cfg: cfg, frames: frames, shape: newShape(s, cfg)}, nil
 }
 
-// windows lists the windows whose targets lie wholly inside a part of their
-// series. They may look back into the rows before the part.
+// windows returns the windows whose targets are all in a part of their series.
+// Their history may begin before the part.
 func (d *dataset) windows(part, stride int) []window {
 	var list []window
 	for i, f := range d.frames {
@@ -134,19 +135,18 @@ func (d *dataset) anyTarget(f *frame, origin int) bool {
 	return false
 }
 
-// centre is what a window's values are measured from, and in.
+// centre is the shift and the scale of a window's units.
 type centre struct{ shift, scale float32 }
 
-// from is v seen from the centre.
+// from converts v to the window's units.
 func (c centre) from(v float64) float64 { return (v - float64(c.shift)) / float64(c.scale) }
 
-// of is from in float32, with zero where a series that dies away would give a
-// subnormal number.
+// of is from in float32, with zero for subnormal results.
 func (c centre) of(v float32) float32 {
 	return simd.Narrow(float64(simd.Narrow(float64(v)-float64(c.shift))) / float64(c.scale))
 }
 
-// leastDeviation keeps windows that hardly vary from being blown up.
+// leastDeviation is a lower bound on the scale of windows that hardly vary.
 const leastDeviation = 1e-2
 
 func (d *dataset) centre(f *frame, k, origin int) centre {
@@ -170,7 +170,7 @@ func (d *dataset) centre(f *frame, k, origin int) centre {
 	return centre{0, d.Unit}
 }
 
-// unitWindows is how many windows fitUnit looks at.
+// unitWindows is the number of windows that fitUnit uses.
 const unitWindows = 2000
 
 // fitUnit sets Unit to the root mean square of centred windows.
@@ -192,7 +192,7 @@ func (d *dataset) fitUnit(train []window) {
 	}
 }
 
-// seen are the targets [lo, hi) that row k of the network sees: that one, or all.
+// seen returns the targets [lo,hi) in row k of the network: that target, or all.
 func (d *dataset) seen(k int) (lo, hi int) {
 	if d.channels > 1 {
 		return 0, d.targets
@@ -200,9 +200,9 @@ func (d *dataset) seen(k int) (lo, hi int) {
 	return k, k + 1
 }
 
-// fillEncoder writes one row's inputs [window, encoder]: its targets (target k
-// alone, or all), what was missing of them, past covariates, what is known
-// ahead, and what holds for the whole series.
+// fillEncoder writes the inputs of one row [window,encoder]: its targets (target
+// k, or all), marks of missing values, past covariates, what is known over the
+// horizon, and what is constant for the series.
 func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []centre) {
 	lo, hi := d.seen(k)
 	for i := range d.window {
@@ -223,9 +223,9 @@ func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []
 	}
 }
 
-// fillDecoder writes one row's inputs [horizon, decoder]: what is known ahead,
-// the seasonal naive forecasts of seasons longer than the window, the place in
-// the horizon, and what holds for the whole series.
+// fillDecoder writes the inputs of one row [horizon,decoder]: what is known over
+// the horizon, the seasonal naive forecasts of seasons longer than the window,
+// the position in the horizon, and what is constant for the series.
 func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []centre) {
 	lo, hi := d.seen(k)
 	for h := range d.horizon {
@@ -243,9 +243,9 @@ func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []
 	}
 }
 
-// fillUnrolled writes one row's inputs [steps, encoder] of an autoregressive
-// network from the row first on: a row's targets, and what is known of the row
-// after it.
+// fillUnrolled writes the inputs of one row [steps,encoder] of an autoregressive
+// network from the row first on: a row's targets, and what is known of the next
+// row.
 func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, centres []centre) {
 	lo, hi := d.seen(k)
 	for i := range steps {
@@ -275,7 +275,7 @@ func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, cen
 	}
 }
 
-// gather copies one row of columns.
+// gather copies one row of columns and returns their number.
 func gather(dst []float32, columns [][]float32, row int) int {
 	for i, column := range columns {
 		dst[i] = column[row]
@@ -302,12 +302,12 @@ func (d *dataset) fillAlways(dst []float32, f *frame, k int) {
 	}
 }
 
-// mostLinear is how many inputs the linear path may have with the covariates'
-// windows; beyond, it sees them over the horizon alone.
+// mostLinear is the largest number of inputs with which the linear path has the
+// covariates over the window; beyond, it has them over the horizon only.
 const mostLinear = 900
 
-// linearWidth is the number of inputs that fillLinear writes, and whether the
-// covariates' windows are among them.
+// linearWidth returns the number of inputs that fillLinear writes, and whether
+// they include the covariates over the window.
 func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) {
 	curved := 0
 	for _, binary := range s.Binary {
@@ -323,10 +323,10 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) 
 	return width + history, true
 }
 
-// fillLinear writes the inputs of the linear path for target k [linear]: one,
-// the window, seasonal naive forecasts, covariates over the horizon with their
-// squares and over the window, the year's harmonics, static numbers, and last
-// the window's level. The kind of time, group, comes beside them.
+// fillLinear writes the inputs of the linear path for target k [linear]: one, the
+// window, seasonal naive forecasts, covariates over the horizon with their
+// squares and over the window, the harmonics of the year, static numbers, and
+// last the window's level. The kind of time, group, is separate.
 func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[0] = 1
 	n := 1
@@ -363,7 +363,7 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[n] = c.shift
 }
 
-// groupAt is the kind of time of a window's first step.
+// groupAt returns the kind of time of a window's first step.
 func (d *dataset) groupAt(f *frame, origin int) int32 {
 	if d.groups == 0 {
 		return 0
@@ -371,7 +371,7 @@ func (d *dataset) groupAt(f *frame, origin int) int32 {
 	return f.group[origin]
 }
 
-// fillTarget writes target k over the horizon, and 1 where it was measured.
+// fillTarget writes target k over the horizon, and 1 if it was measured, else 0.
 func (d *dataset) fillTarget(y, weight []float32, f *frame, k, origin int, c centre) {
 	for h := range d.horizon {
 		row := origin + h

@@ -3,7 +3,9 @@ package generate
 // The ids of a vocabulary rank its tokens by falling count, after the special
 // ones; an adaptive softmax takes them as they are.
 
-// shares are the parts of the text that the tokens below each id make up.
+// shares returns the share of the text that the tokens below each id make up
+// [vocabulary+1]. Ids are in the order of falling counts, after the special
+// tokens, as an adaptive softmax needs them.
 func shares(counts []int64) []float64 {
 	below := make([]float64, len(counts)+1)
 	for i, n := range counts {
@@ -16,7 +18,7 @@ func shares(counts []int64) []float64 {
 	return below
 }
 
-// clusterCost is the mean number of classes that a token is compared with.
+// clusterCost returns the mean number of classes that a token is compared with.
 func clusterCost(below []float64, cutoffs []int) float64 {
 	cost := float64(cutoffs[0] + len(cutoffs))
 	for k, lo := range cutoffs {
@@ -29,9 +31,9 @@ func clusterCost(below []float64, cutoffs []int) float64 {
 	return cost
 }
 
-// cutoffs are the three that cost least, of steps of a quarter in size; nil if
-// the vocabulary is too small for that. The head keeps at least a fiftieth of
-// the tokens, so that frequent words need no second decision.
+// cutoffs returns the three cutoffs with the least cost, tried in steps of a
+// quarter; nil if the vocabulary is too small. The head keeps at least a fiftieth
+// of the tokens, so that frequent words are in it.
 func cutoffs(counts []int64) []int {
 	n := len(counts)
 	if n < 1000 {

@@ -10,14 +10,14 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// lineEnd is the token for the end of a line where units are words.
+// lineEnd is the token for the end of a line if tokens are words.
 const lineEnd = "<eos>"
 
-// codec turns text into a model's tokens and back.
+// codec converts text to a model's tokens and back.
 type codec struct {
 	tokens     *text.Tokenizer
 	begin, end int32
-	line       int32 // ends a line; -1: line ends are text like any other
+	line       int32 // ends a line; -1 if line ends are not tokens of their own
 }
 
 // trainCodec learns the tokens of the training texts.
@@ -57,12 +57,12 @@ func newCodec(t *text.Tokenizer, unit string) (*codec, error) {
 	return k, nil
 }
 
-// special finds what reads like a special token.
+// special matches texts that look like special tokens.
 var special = regexp.MustCompile(strings.Join(text.Special(), "|"))
 
-// literal cuts a text into blocks, and these within what reads like a special
-// token, so that a tokenizer takes it as the characters that it is. (Corpora of
-// separated words mark unknown ones that way, and mean it.)
+// literal divides a text into blocks, and these within whatever looks like a
+// special token, so that a tokenizer reads it as characters. (Corpora of words
+// mark unknown ones as <unk>, and there it is the token.)
 func literal(s string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for block := range blocks(s) {
@@ -98,7 +98,8 @@ func (k *codec) encode(dst []int32, s string) []int32 {
 	}
 }
 
-// trace is the tokens of a text with their bytes in it; a line's end is one byte.
+// trace returns the tokens of a text with their byte ranges; the end of a line is
+// one byte.
 func (k *codec) trace(s string) []text.Token {
 	var tokens []text.Token
 	at := 0
@@ -129,7 +130,7 @@ func (k *codec) trace(s string) []text.Token {
 	}
 }
 
-// decode is the text of tokens; words of a line have one space between them.
+// decode returns the text of tokens; words of a line are separated by one space.
 func (k *codec) decode(ids []int32) string {
 	if k.line < 0 {
 		return k.tokens.Decode(ids)
@@ -147,7 +148,7 @@ func (k *codec) decode(ids []int32) string {
 	return b.String()
 }
 
-// name shows a token to people.
+// name returns a token for people.
 func (k *codec) name(id int32) string {
 	if id == k.line {
 		return lineEnd
@@ -158,7 +159,7 @@ func (k *codec) name(id int32) string {
 	return k.tokens.Vocabulary().Token(id)
 }
 
-// unsaid are the tokens that generated text never has.
+// unsaid returns the tokens that are never generated.
 func (k *codec) unsaid() []int32 {
 	var ids []int32
 	for id := range int32(k.tokens.Vocabulary().Len()) {
@@ -169,16 +170,17 @@ func (k *codec) unsaid() []int32 {
 	return ids
 }
 
-// decoder turns a stream of tokens into text that is never half a character.
-// It decodes from a few tokens back, because what a token looks like may depend
-// on the one before it.
+// decoder converts a stream of tokens to text, in whole characters. It decodes
+// from a few tokens back, because the text of a token may depend on the one
+// before it.
 type decoder struct {
 	codec *codec
-	ids   []int32 // those that still matter
-	said  int     // of these, how many have been given out
+	ids   []int32 // the latest tokens
+	said  int     // the number of these whose text was returned
 }
 
-// maxPending bounds the tokens that wait for the end of a character.
+// maxPending is the largest number of tokens that wait for the end of a
+// character.
 const maxPending = 16
 
 // begin sets the context that generated text follows.
@@ -187,13 +189,14 @@ func (d *decoder) begin(context []int32) {
 	d.said = len(d.ids)
 }
 
-// next is the text that one more token completes; "" if a character is not complete yet.
+// next returns the text that one more token completes; "" if a character is not
+// complete yet.
 func (d *decoder) next(id int32) string {
 	d.ids = append(d.ids, id)
 	return d.take(false)
 }
 
-// rest is what is left at the end, halves of characters as U+FFFD.
+// rest returns the text left at the end, with U+FFFD for incomplete characters.
 func (d *decoder) rest() string { return d.take(true) }
 
 func (d *decoder) take(all bool) string {

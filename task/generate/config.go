@@ -18,29 +18,30 @@ import (
 // zero, an empty word or "auto" is replaced when training begins, where the help
 // says so, by a value that depends on the text; [Model.Config] returns the value chosen.
 type Config struct {
-	Encoding string `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
-	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, and all for training where validation is a file)"`
+	Encoding string `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
+	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, or all for training if there is a validation file)"`
 
-	Tokens         string `json:"tokens" was:"unit" oneof:"char,bpe,word (what stands between white space; a line's end is one too)" group:"Text" help:"what a token is"`
-	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"most tokens to know (0: all, of pieces of words 500 to 8,000 by the size of the text)"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens seen fewer times in training are unknown (0: 1, of words 2 unless the text marks its unknown ones as <unk>)"`
+	Tokens         string `json:"tokens" was:"unit" oneof:"char,bpe,word (text between white space, and the end of a line)" group:"Text" help:"kind of token"`
+	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary (0: no limit; for bpe 500 to 8,000 by the size of the text)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1; for words 2 unless the text has <unk>)"`
 
-	Embedding int    `json:"embedding" range:"0..8192" group:"Model" help:"numbers a token's vector has (0: hidden where output is tied, else 64, or 256 for a large vocabulary)"`
-	Output    string `json:"output" oneof:"auto (tied where the vocabulary is larger than hidden),tied (to the tokens' vectors),free" group:"Model" help:"weights of the last layer"`
-	Softmax   string `json:"softmax" oneof:"auto (adaptive from 8,000 tokens on),full,adaptive (rare tokens in clusters)" group:"Model" help:"how probabilities are computed"`
-	Cutoffs   []int  `json:"cutoffs" range:"1.." group:"Model" help:"adaptive softmax: the tokens, by rank, at which the clusters begin (empty: three, by what they cost)"`
+	Embedding int    `json:"embedding" range:"0..8192" group:"Model" help:"size of a token's vector (0: hidden if output is tied, otherwise 64, or 256 for a vocabulary above 1,000)"`
+	Output    string `json:"output" oneof:"auto (tied if the vocabulary is larger than hidden),tied (shared with the tokens' vectors),free" group:"Model" help:"weights of the output layer"`
+	Softmax   string `json:"softmax" oneof:"auto (adaptive from a vocabulary of 8,000 on),full,adaptive (rare tokens in clusters)" group:"Model" help:"how probabilities are computed"`
+	Cutoffs   []int  `json:"cutoffs" range:"1.." group:"Model" help:"adaptive softmax: ranks of the tokens at which the clusters begin (empty: three, chosen by their cost)"`
 	task.RNNConfig
-	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"locked dropout of the tokens' vectors, between layers and of the output, where input_dropout, rnn_dropout and output_dropout do not say"`
-	EmbeddingDropout float64 `json:"embedding_dropout" range:"0..0.99" group:"Model" help:"dropout of whole tokens from the table of their vectors"`
+	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"variational dropout of the tokens' vectors, between layers and of the output, unless input_dropout, rnn_dropout or output_dropout is set"`
+	EmbeddingDropout float64 `json:"embedding_dropout" range:"0..0.99" group:"Model" help:"share of tokens of the vocabulary whose vectors are zeroed in a step"`
 
-	AR    float64 `json:"ar" range:"0..1e3" group:"Training" help:"weight of the penalty on the output's activity"`
-	TAR   float64 `json:"tar" range:"0..1e3" group:"Training" help:"weight of the penalty on changes of the output from step to step"`
-	Batch int     `json:"batch" range:"0..4096" group:"Training" help:"streams of text read side by side (0: 4 to 64, by the size of the text)"`
-	BPTT  int     `json:"bptt" was:"steps" range:"0..1e5" group:"Training" help:"steps that backpropagation goes back; the state is carried on (0: 128, of words 64)"`
+	AR    float64 `json:"ar" range:"0..1e3" group:"Training" help:"weight of the penalty on the size of the recurrent output"`
+	TAR   float64 `json:"tar" range:"0..1e3" group:"Training" help:"weight of the penalty on changes of the recurrent output between steps"`
+	Batch int     `json:"batch" range:"0..4096" group:"Training" help:"streams of text per step, read in parallel (0: 4 to 64, by the size of the text)"`
+	BPTT  int     `json:"bptt" was:"steps" range:"0..1e5" group:"Training" help:"time steps of truncated backpropagation; the state is carried to the next segment (0: 128, for words 64)"`
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, also that of an older model.
+// UnmarshalJSON decodes a configuration, also one of an older version. Its errors
+// are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
@@ -54,8 +55,8 @@ func Defaults() Config {
 	return c
 }
 
-// Validate checks the configuration. The first invalid setting is a
-// *data.InputError of one line.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
@@ -65,9 +66,9 @@ func (c *Config) Validate() error {
 	}
 	switch {
 	case c.Bidirectional:
-		return data.Errorf("bidirectional: a language model reads forwards only, since it tells what comes next")
+		return data.Errorf("bidirectional: not supported: a language model predicts the next token")
 	case c.LearnState:
-		return data.Errorf("learn_state: streams of text begin with a state of zeros, which a model that carries it on does not miss; leave it out")
+		return data.Errorf("learn_state: not supported: streams of text begin with a state of zeros")
 	case c.Softmax == "full" && len(c.Cutoffs) > 0:
 		return data.Errorf("cutoffs: a full softmax has no clusters; leave them out, or set softmax to adaptive")
 	}
@@ -79,7 +80,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// parts are the fractions of Split; all zero if there is none.
+// parts returns the fractions of Split; zeros if it is empty.
 func (c *Config) parts() (p [3]float64, err error) {
 	if c.Split == "" {
 		return p, nil
@@ -101,14 +102,15 @@ func (c *Config) parts() (p [3]float64, err error) {
 	return p, nil
 }
 
-// mostLogits is how many numbers the defaults give the softmax at once.
+// mostLogits is the largest number of logits of a step by default.
 const mostLogits = 1 << 25
 
-// Work that the defaults spend on a corpus, in floating-point operations: some
-// minutes on two cores.
+// defaultWork is the number of floating-point operations of a training by
+// default: some minutes on two cores.
 const defaultWork = 2e13
 
-// settleText fills in what depends on the text before there are tokens.
+// settleText sets the values that depend on the text, before it is divided into
+// tokens. marked reports whether the text has <unk>.
 func (c *Config) settleText(characters int, marked bool) {
 	if c.VocabularySize == 0 && c.Tokens == "bpe" {
 		c.VocabularySize = min(max(characters/200/100*100, 500), 8000)
@@ -121,8 +123,8 @@ func (c *Config) settleText(characters int, marked bool) {
 	}
 }
 
-// settle fills in what depends on the tokens: how many there are, and how often
-// each occurs, by id.
+// settle sets the values that depend on the number of tokens and on their counts,
+// by id.
 func (c *Config) settle(tokens int, counts []int64) {
 	vocabulary := len(counts)
 	if c.Output == "auto" {
@@ -175,7 +177,7 @@ func (c *Config) settle(tokens int, counts []int64) {
 	c.FillDefaults(int(math.Min(math.Max(math.Round(epochs), 2), 20)))
 }
 
-// outputSize is the width of the recurrent stack's output.
+// outputSize returns the size of the recurrent stack's output.
 func (c *Config) outputSize() int {
 	if c.Proj > 0 {
 		return c.Proj
@@ -183,7 +185,7 @@ func (c *Config) outputSize() int {
 	return c.Hidden
 }
 
-// work is about how many operations a token takes in training.
+// work returns about the number of operations per token in training.
 func (c *Config) work(counts []int64) float64 {
 	h, in := float64(c.Hidden), float64(c.Embedding)
 	weights := 4 * h * (h + in + 2*h*float64(c.Layers-1))

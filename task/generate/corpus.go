@@ -12,14 +12,14 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// manyDocuments is from how many on whole documents are held out; of fewer, the
-// end of each.
+// manyDocuments is the number of documents from which on whole documents are held
+// out; with fewer, the end of each is.
 const manyDocuments = 100
 
-// leastDivided is the length, in characters, from which a document is divided.
+// leastDivided is the length in characters from which on a document is divided.
 const leastDivided = 1000
 
-// divide splits documents into parts as NewData says.
+// divide divides documents into parts as NewData describes.
 func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], err error) {
 	p, err := c.parts()
 	if err != nil {
@@ -61,7 +61,7 @@ func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], 
 	return parts, nil
 }
 
-// draw gives whole documents to the parts, in their first order.
+// draw assigns whole documents to the parts at random, and keeps their order.
 func draw(parts *task.Parts[data.Document], docs []data.Document, p [3]float64, seed uint64) {
 	total, size := 0, 0
 	for _, d := range docs {
@@ -83,7 +83,7 @@ func draw(parts *task.Parts[data.Document], docs []data.Document, p [3]float64, 
 	}
 }
 
-// runeOffset is where the character n of s begins, in bytes.
+// runeOffset returns the byte at which character n of s begins.
 func runeOffset(s string, n int) int {
 	for i := range s {
 		if n--; n < 0 {
@@ -93,7 +93,7 @@ func runeOffset(s string, n int) int {
 	return len(s)
 }
 
-// characters counts those of all documents.
+// characters returns the number of characters of all documents.
 func characters(docs []data.Document) int {
 	n := 0
 	for _, d := range docs {
@@ -102,7 +102,7 @@ func characters(docs []data.Document) int {
 	return n
 }
 
-// texts goes through the documents part by part.
+// texts iterates over the pieces of the documents.
 func texts(docs []data.Document, parts func(string) iter.Seq[string]) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, d := range docs {
@@ -115,11 +115,12 @@ func texts(docs []data.Document, parts func(string) iter.Seq[string]) iter.Seq[s
 	}
 }
 
-// blockSize is what a tokenizer is given at once, in bytes; blocks of a text
-// without line ends may be four times as long.
+// blockSize is the number of bytes that a tokenizer reads at once; blocks of a
+// text without line ends may be four times as long.
 const blockSize = 1 << 20
 
-// blocks cuts a text behind line ends, so that tokenizers need not hold all of it.
+// blocks divides a text after line ends, so that tokenizers need not read all of
+// it at once.
 func blocks(s string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for len(s) > blockSize {
@@ -143,12 +144,12 @@ func blocks(s string) iter.Seq[string] {
 	}
 }
 
-// corpus is documents as tokens. Each begins with the token that begins a text
-// and ends with the one that ends it: step i of a document reads its token i and
+// corpus is documents as tokens. Each begins with the token for the beginning of
+// a text and ends with that for the end: step i of a document reads token i and
 // predicts token i+1.
 type corpus struct {
 	docs       [][]int32
-	tokens     int // without begins and ends
+	tokens     int // without those for beginnings and ends
 	characters int
 }
 
@@ -162,7 +163,7 @@ func newCorpus(k *codec, docs []data.Document) *corpus {
 	return c
 }
 
-// counts says how often each token is to be predicted.
+// counts returns how often each token is a target.
 func (c *corpus) counts(vocabulary int) []int64 {
 	n := make([]int64, vocabulary)
 	for _, d := range c.docs {
@@ -173,13 +174,13 @@ func (c *corpus) counts(vocabulary int) []int64 {
 	return n
 }
 
-// piece is a part of a document that one stream reads without a break: the
-// steps from to to.
+// piece is a part of a document that one stream reads without interruption: steps
+// from to to.
 type piece struct{ doc, from, to int }
 
 func (p piece) steps() int { return p.to - p.from }
 
-// streams lays a corpus into rows that are read side by side, segment by
+// streams arranges a corpus in rows that are read in parallel, segment by
 // segment, with the state carried. A row is a list of pieces; each begins with a
 // state of zeros.
 type streams struct {
@@ -189,7 +190,7 @@ type streams struct {
 	rows    [][]piece
 	batches int
 
-	epoch int // that order is of
+	epoch int // of order
 	order [][]placed
 }
 
@@ -199,9 +200,9 @@ type placed struct {
 	first int
 }
 
-// newStreams divides a corpus into rows of like length. Documents longer than a
-// row are cut, unless they shall stay whole; pieces go, longest first, to the row
-// that is shortest, so that one document becomes rows contiguous parts of it.
+// newStreams divides a corpus into rows of similar length. Documents longer than
+// a row are cut, unless whole is set. Pieces are added, longest first, to the
+// shortest row, so a single document becomes contiguous parts, one per row.
 func newStreams(c *corpus, rows, steps int, whole bool, seed uint64) *streams {
 	s := &streams{corpus: c, steps: steps, seed: seed, rows: make([][]piece, rows), epoch: -1}
 	total := 0
@@ -235,10 +236,10 @@ func newStreams(c *corpus, rows, steps int, whole bool, seed uint64) *streams {
 	return s
 }
 
-// segments is how many segments a piece takes.
+// segments returns the number of segments of a piece.
 func (s *streams) segments(p piece) int { return (p.steps() + s.steps - 1) / s.steps }
 
-// arrange puts each row's pieces into the order of an epoch.
+// arrange shuffles each row's pieces for an epoch.
 func (s *streams) arrange(epoch int) {
 	if s.epoch == epoch {
 		return
@@ -256,13 +257,13 @@ func (s *streams) arrange(epoch int) {
 
 // batch is a segment of each row.
 type batch struct {
-	ids     []int32 // [B,T], what is read
-	targets []int32 // [B,T], what comes next; -100 where there is nothing
+	ids     []int32 // [B,T], inputs
+	targets []int32 // [B,T], next tokens; -100 for none
 	lengths []int32 // [B]
-	begins  []bool  // [B], the row begins a piece
-	parts   []piece // [B], where the segments come from
+	begins  []bool  // [B], whether the row begins a piece
+	parts   []piece // [B], sources of the segments
 	B, T    int
-	tokens  int  // targets that count
+	tokens  int  // number of targets
 	ragged  bool // rows differ in length
 }
 
@@ -296,8 +297,8 @@ func (s *streams) load(b *batch, epoch, n int) {
 	}
 }
 
-// segment is the part of a row's piece that its segment n covers, and whether
-// that is the piece's first; empty past the row's end.
+// segment returns the part of a row's piece in its segment n, and whether it is
+// the piece's first; an empty one after the row's end.
 func (s *streams) segment(row []placed, n int) (p piece, begins bool) {
 	i, exact := slices.BinarySearchFunc(row, n, func(p placed, n int) int { return p.first - n })
 	if !exact {

@@ -18,59 +18,61 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Metrics tell how well a text was foreseen.
+// Metrics are the scores of a language model.
 type Metrics struct {
-	Nats        float64 `json:"nats"`          // mean of -log p, natural logarithm, a token
-	BitsPerChar float64 `json:"bits_per_char"` // sum of -log₂ p by the text's characters
+	Nats        float64 `json:"nats"`          // mean of -log p (natural logarithm) per token
+	BitsPerChar float64 `json:"bits_per_char"` // sum of -log₂ p, divided by the number of characters of the text
 	Perplexity  float64 `json:"perplexity"`    // e^nats
 }
 
-// Evaluation is a model scored on a text. Every token is predicted from all that
-// stands before it in its document; the tokens that end documents do not count.
+// Evaluation is the scores of a language model on a text. Each token is predicted
+// from all tokens before it in its document; the tokens for the end of documents
+// are not scored.
 type Evaluation struct {
 	Task       string             `json:"task"`       // the task of the model
 	Metrics    Metrics            `json:"metrics"`    // the model's scores
-	Baselines  map[string]Metrics `json:"baselines"`  // unigram: each token's share of the training text, without context
-	Unit       string             `json:"unit"`       // what a token is: char, bpe or word
-	Documents  int                `json:"documents"`  // how many were scored
-	Tokens     int                `json:"tokens"`     // how many were scored
-	Characters int                `json:"characters"` // of the texts scored
-	Unknown    int                `json:"unknown"`    // tokens that the vocabulary lacks; they are scored as the token for such
-	Vocabulary int                `json:"vocabulary"` // tokens that the model knows
+	Baselines  map[string]Metrics `json:"baselines"`  // unigram: the frequency of each token in the training text
+	Unit       string             `json:"unit"`       // kind of token: char, bpe or word
+	Documents  int                `json:"documents"`  // number of documents scored
+	Tokens     int                `json:"tokens"`     // number of tokens scored
+	Characters int                `json:"characters"` // number of characters of the texts scored
+	Unknown    int                `json:"unknown"`    // number of tokens that the vocabulary lacks; they are scored as the unknown token
+	Vocabulary int                `json:"vocabulary"` // size of the vocabulary
 
-	ByPosition  []Group    `json:"by_position"`     // by the token's place in its document
-	ByFrequency []Group    `json:"by_frequency"`    // by the token's count in the training text
-	Surprising  []Surprise `json:"surprising"`      // the words foreseen worst, one place each
-	Notes       []string   `json:"notes,omitempty"` // what to know of the result, a sentence each
+	ByPosition  []Group    `json:"by_position"`     // by the position of the token in its document
+	ByFrequency []Group    `json:"by_frequency"`    // by the count of the token in the training text
+	Surprising  []Surprise `json:"surprising"`      // the words with the highest loss, each at its worst position
+	Notes       []string   `json:"notes,omitempty"` // remarks on the result, a sentence each
 }
 
-// Group is a mean over some of the tokens: those whose place or count is from
-// From to To, To not included; To is 0 where there is no end.
+// Group is the mean over the tokens whose position or count is in [From, To); To
+// is 0 if there is no upper bound.
 type Group struct {
-	From       int     `json:"from"`         // the smallest place or count of the group
-	To         int     `json:"to,omitempty"` // its end, not included; absent where there is none
-	Tokens     int     `json:"tokens"`       // how many
-	Nats       float64 `json:"nats"`         // mean of -log p, natural logarithm, a token
+	From       int     `json:"from"`         // the smallest position or count
+	To         int     `json:"to,omitempty"` // the upper bound, exclusive; absent if there is none
+	Tokens     int     `json:"tokens"`       // number of tokens
+	Nats       float64 `json:"nats"`         // mean of -log p (natural logarithm) per token
 	Perplexity float64 `json:"perplexity"`   // e^nats
 }
 
-// Surprise is a word and how it came.
+// Surprise is a word with its loss.
 type Surprise struct {
 	Word   string  `json:"word"`   // the word
-	Before string  `json:"before"` // the text that it follows, as far as a line shows it
-	Nats   float64 `json:"nats"`   // -log p of the word, all its tokens together
+	Before string  `json:"before"` // the end of the text before it
+	Nats   float64 `json:"nats"`   // -log p (natural logarithm) of all its tokens together
 }
 
-// Bounds of the groups.
+// Lower bounds of the groups.
 var (
 	positions   = []int{0, 10, 30, 100, 300, 1000, 3000, 10000, 100000}
 	frequencies = []int{0, 1, 10, 100, 1000, 10000, 100000}
 )
 
-// evaluationRows is the most documents, or streams, that are scored side by side.
+// evaluationRows is the largest number of documents or streams that are scored in
+// parallel.
 const evaluationRows = 16
 
-// segment is how many steps are computed at once where nothing is trained.
+// segment returns the number of steps that are computed together at inference.
 func (m *Model) segment(rows int) int { return max(16, min(256, mostLogits/(rows*len(m.counts)))) }
 
 // EvaluateOptions are the options of an evaluation; there are none yet.
@@ -103,7 +105,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	return m.evaluation(docs, traces, nats, c), nil
 }
 
-// nats is -log p of every token but the first of each document of c.
+// nats returns -log p of every token but the first of each document of c.
 func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err error) {
 	rows := min(len(c.docs), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), true, 0)
@@ -134,7 +136,7 @@ func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err erro
 	return nats, cmp.Or(shape, err)
 }
 
-// tally sums up -log p.
+// tally sums -log p.
 type tally struct {
 	sum float64
 	n   int
@@ -176,7 +178,8 @@ func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][
 	return e
 }
 
-// logShares is log p of each token by its count, tokens never seen counted half.
+// logShares returns the logarithm of each token's share of the counts; tokens
+// without a count have one half.
 func logShares(counts []int64) []float64 {
 	total := 0.0
 	for _, n := range counts {
@@ -189,7 +192,7 @@ func logShares(counts []int64) []float64 {
 	return out
 }
 
-// slot is the last bound that is not above v.
+// slot returns the index of the last bound that is not above v.
 func slot(bounds []int, v int) int {
 	i, exact := slices.BinarySearch(bounds, v)
 	if !exact {
@@ -214,11 +217,11 @@ func groups(bounds []int, tallies []tally) []Group {
 	return list
 }
 
-// mostSurprising is how many words an evaluation lists.
+// mostSurprising is the number of words in Evaluation.Surprising.
 const mostSurprising = 20
 
-// surprising finds the words with the highest -log p: of a word that occurs
-// often the worst place alone.
+// surprising returns the words with the highest -log p; each distinct word at its
+// worst position.
 func surprising(docs []data.Document, traces [][]text.Token, nats [][]float32) []Surprise {
 	worst := map[string]Surprise{}
 	for i, d := range docs {
@@ -243,7 +246,7 @@ func surprising(docs []data.Document, traces [][]text.Token, nats [][]float32) [
 	return list[:min(len(list), mostSurprising)]
 }
 
-// words goes through what stands between white space, by its bytes.
+// words iterates over the byte ranges of the text between white space.
 func words(s string) func(yield func(from, to int) bool) {
 	return func(yield func(from, to int) bool) {
 		from := -1
@@ -264,7 +267,7 @@ func words(s string) func(yield func(from, to int) bool) {
 	}
 }
 
-// before is the end of a text, on one line.
+// before returns the end of a text on one line.
 func before(s string) string {
 	const most = 60
 	if len(s) > most {

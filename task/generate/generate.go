@@ -1,13 +1,13 @@
 // Package generate trains recurrent language models on text of any kind, scores
 // them, and generates text.
 //
-// [Read] reads documents and [Train] trains a [Model] on them with the settings of a
-// [Config]. A Model continues texts ([Model.Generate], [Model.Predict]) and ranks
-// continuations ([Model.Score]); [Model.Evaluate] scores it beside a baseline;
-// [Model.Save] writes it to a directory that [Open] reads.
+// [Read] reads documents, and [Train] trains a [Model] on them with the settings
+// of a [Config]. A Model continues texts ([Model.Generate], [Model.Predict]) and
+// ranks continuations ([Model.Score]); [Model.Evaluate] scores it beside a
+// baseline; [Model.Save] writes it to a directory that [Open] reads.
 //
-// Training cuts the text into streams that are read side by side, a few steps at
-// a time, with the state carried from one segment to the next. A document begins
+// Training divides the text into streams that are read in parallel, segment by
+// segment, with the state carried from one segment to the next. A document begins
 // with a state of zeros.
 package generate
 
@@ -26,12 +26,12 @@ const Name = "generate"
 var Task = task.New(task.About{
 	Name: Name, Noun: "a language model", Title: "Language model",
 	Short: "Train a language model on text or source code",
-	Long: `Trains a model that tells, character by character or word by word, how a text
-goes on, and writes model, checkpoints and report into --out. Any text will do:
-a file, or a directory of prose or source code.
+	Long: `Trains a model that predicts the next character or word of a text, and writes
+model, checkpoints and report into --out. The text may be a file, or a directory
+of prose or source code.
 
-Then, carousel generate lets the model write, and carousel score ranks ways in
-which a text may go on.`,
+The command carousel generate then generates text with the model, and carousel
+score ranks continuations of a text.`,
 	Needs: "--data FILE|DIR",
 	Example: `  carousel train generate --data shakespeare.txt --out run
   carousel train generate --data "$(go env GOROOT)/src/fmt" --out run
@@ -44,12 +44,12 @@ which a text may go on.`,
 
 // Files are the files of a training.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"text to learn from: a file, plain or gzipped, or a directory with files of text"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"text to validate on (none: a part of --data)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"text to score the finished model on (none: the part of --data that split leaves for it)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training text: a file, plain or gzipped, or a directory of text files"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"validation text (empty: a part of the training text, see split)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test text, on which the trained model is scored (empty: the test part of the training text, see split)"`
 }
 
-// Data are documents by part.
+// Data is documents by part.
 type Data struct {
 	task.Parts[data.Document]
 	task.Source

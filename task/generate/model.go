@@ -10,7 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// Model is a trained language model. It is safe for use by several goroutines.
+// Model is a trained language model. It is safe for concurrent use.
 type Model struct {
 	cfg    Config
 	codec  *codec
@@ -66,7 +66,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] for a directory that has been read already.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Name, "a language model", &c); err != nil {
@@ -90,7 +91,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, d.Load(m.slab)
 }
 
-// check refuses a config.json that no Save wrote.
+// check returns an error for a config.json that Save cannot have written.
 func (c *saved) check(vocabulary int) error {
 	if err := c.Config.Validate(); err != nil {
 		return err

@@ -132,7 +132,7 @@ func TestEvaluate(t *testing.T) {
 }
 
 // TestWordProtocol: words stand between white space, a line's end is a token,
-// <unk> is one like others, and what training never saw is scored as it.
+// <unk> is one like others, and what does not occur in training is scored as it.
 func TestWordProtocol(t *testing.T) {
 	text := strings.Repeat(" = The <unk> = \n \n a b , <unk> c\n", 20)
 	m := trained(t, small("word"), text)
@@ -378,9 +378,9 @@ func TestBadTexts(t *testing.T) {
 	}{
 		"too short":     {func(*Config) {}, "too short", "at least 64 are needed"},
 		"only spaces":   {func(c *Config) { c.Tokens = "word" }, strings.Repeat(" ", 500), "no token"},
-		"many streams":  {func(c *Config) { c.Batch = 4000 }, story, "4000 streams need as many tokens"},
+		"many streams":  {func(c *Config) { c.Batch = 4000 }, story, "batch: want at most the number of tokens"},
 		"cutoffs":       {func(c *Config) { c.Cutoffs = []int{10, 5000} }, story, "below the vocabulary's size"},
-		"bidirectional": {func(c *Config) { c.Bidirectional = true }, story, "reads forwards only"},
+		"bidirectional": {func(c *Config) { c.Bidirectional = true }, story, "predicts the next token"},
 		"full clusters": {func(c *Config) { c.Softmax, c.Cutoffs = "full", []int{3} }, story, "has no clusters"},
 		"tokens":        {func(c *Config) { c.Tokens = "sentence" }, story, "want char, bpe, word"},
 		"small bpe":     {func(c *Config) { c.Tokens, c.VocabularySize = "bpe", 100 }, story, "too small"},

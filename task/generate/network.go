@@ -7,19 +7,19 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// network is the vectors of the tokens, a recurrent stack, and a softmax over
-// what comes next. Exactly one of Full and Adaptive is there.
+// network is the vectors of the tokens, a recurrent stack, and a softmax over the
+// next token. Either Full or Adaptive is set.
 type network struct {
 	Embedding *nn.Embedding
 	RNN       *nn.RNN
-	Project   *nn.Linear // to the width of the vectors, where tied weights need it
+	Project   *nn.Linear // to the size of the vectors, if tied weights need it
 	Full      *nn.Linear
 	Adaptive  *nn.AdaptiveSoftmax
 
 	vocabulary       int
-	scale            float32 // of the vectors where they enter the stack
+	scale            float32 // factor of the vectors at the input of the stack
 	embeddingDropout float32
-	output           float32 // dropout of the stack's output, where the network applies it itself
+	output           float32 // dropout of the stack's output, if not applied by the stack
 	ar, tar          float32
 	ones             []float32 // [V,1]
 }
@@ -38,11 +38,11 @@ func newNetwork(cfg *Config, vocabulary int) (*network, error) {
 		r.RNNDropout, r.Variational = cfg.Dropout, true
 	}
 	n := &network{vocabulary: vocabulary, embeddingDropout: float32(cfg.EmbeddingDropout), ar: float32(cfg.AR), tar: float32(cfg.TAR)}
-	if n.tar > 0 { // it looks at the output before dropout
+	if n.tar > 0 { // it needs the output before dropout
 		n.output, r.OutputDropout = float32(r.OutputDropout), 0
 	}
-	// What enters the stack has numbers about 1. Tied vectors are smaller, for the
-	// softmax's sake, and scaled up at the entrance (Vaswani et al. 2017).
+	// The inputs of the stack have a standard deviation of 1. Tied vectors are
+	// smaller, for the softmax, and scaled up at the input (Vaswani et al. 2017).
 	n.scale = 1
 	if cfg.Output == "tied" {
 		n.scale = float32(math.Sqrt(float64(cfg.Embedding)))
@@ -72,8 +72,9 @@ func newNetwork(cfg *Config, vocabulary int) (*network, error) {
 	return n, nil
 }
 
-// steps reads ids [B,T] from a state and returns what the softmax sees, [B·T,D],
-// the stack's output before and after its dropout, and the state after.
+// steps reads ids [B,T] from a state and returns the inputs of the softmax
+// [B·T,D], the stack's output before and after dropout [B,T,D], and the final
+// state.
 func (n *network) steps(tape *tensor.Tape, ids *tensor.Ints, from *nn.State) (x, raw, dropped *tensor.Tensor, to *nn.State) {
 	e := n.Embedding.Forward(ids)
 	if n.scale != 1 {
@@ -94,8 +95,8 @@ func (n *network) steps(tape *tensor.Tape, ids *tensor.Ints, from *nn.State) (x,
 	return x, raw, dropped, to
 }
 
-// dropTokens sets the vectors of whole tokens to zero, the same ones everywhere
-// in the batch, and scales the others (Merity et al. 2018).
+// dropTokens zeroes the vectors of whole tokens, the same ones everywhere in the
+// batch, and scales the others (Merity et al. 2018).
 func (n *network) dropTokens(tape *tensor.Tape, e *tensor.Tensor, ids *tensor.Ints) *tensor.Tensor {
 	for len(n.ones) < n.vocabulary {
 		n.ones = append(n.ones, 1)
@@ -105,8 +106,8 @@ func (n *network) dropTokens(tape *tensor.Tape, e *tensor.Tensor, ids *tensor.In
 	return tensor.Mul(e, tensor.Repeat(tensor.Reshape(mask, B, T), 2, D))
 }
 
-// loss is the mean of -log p over a batch's targets, with the penalties, and the
-// state after it.
+// loss returns the mean of -log p over a batch's targets, with the penalties, and
+// the final state.
 func (n *network) loss(tape *tensor.Tape, b *batch, from *nn.State) (*tensor.Tensor, *nn.State) {
 	x, raw, dropped, to := n.steps(tape, b.input(tape), from)
 	l := n.nats(x, b.targets)
@@ -119,7 +120,7 @@ func (n *network) loss(tape *tensor.Tape, b *batch, from *nn.State) (*tensor.Ten
 	return l, to
 }
 
-// input is what the batch reads.
+// input returns the batch's inputs on a tape.
 func (b *batch) input(tape *tensor.Tape) *tensor.Ints {
 	if b.ragged {
 		return tape.IDs(b.ids, b.lengths, b.B, b.T)
@@ -127,7 +128,7 @@ func (b *batch) input(tape *tensor.Tape) *tensor.Ints {
 	return tape.IDs(b.ids, nil, b.B, b.T)
 }
 
-// nats is the mean of -log p(target) over the items of x that have a target.
+// nats returns the mean of -log p(target) over the rows of x that have a target.
 func (n *network) nats(x *tensor.Tensor, targets []int32) *tensor.Tensor {
 	if n.Adaptive != nil {
 		return n.Adaptive.Loss(x, targets)
@@ -135,7 +136,7 @@ func (n *network) nats(x *tensor.Tensor, targets []int32) *tensor.Tensor {
 	return tensor.CrossEntropy(n.Full.Forward(x), x.Tape().IDs(targets, nil, len(targets)), nil)
 }
 
-// score writes log p(target) of each item of x to dst, 0 where there is none.
+// score writes log p(target) for each row of x to dst, 0 if there is no target.
 func (n *network) score(dst []float32, x *tensor.Tensor, targets []int32) {
 	if n.Adaptive != nil {
 		n.Adaptive.Score(dst, x, targets)
@@ -150,7 +151,7 @@ func (n *network) score(dst []float32, x *tensor.Tensor, targets []int32) {
 	}
 }
 
-// logProb is log p of every token after each item of x: [N,V].
+// logProb returns log p of every token after each row of x [N,V].
 func (n *network) logProb(x *tensor.Tensor) *tensor.Tensor {
 	if n.Adaptive != nil {
 		return n.Adaptive.LogProb(x)
@@ -158,8 +159,8 @@ func (n *network) logProb(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.LogSoftmax(n.Full.Forward(x))
 }
 
-// startAtFrequencies lets the untrained network say what each token's share of
-// the text is: the biases of the output are the logarithms of the counts.
+// startAtFrequencies sets the biases of the output to the logarithms of the
+// counts, so that the untrained network predicts the frequencies.
 func (n *network) startAtFrequencies(counts []int64) {
 	logs := func(counts []int64) []float32 {
 		out := make([]float32, len(counts))

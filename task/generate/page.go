@@ -19,31 +19,31 @@ func (e *Evaluation) Summary() *report.Summary {
 	}
 	tone, verb := report.Good, "On average"
 	if e.Metrics.Nats >= unigram.Nats {
-		tone, verb = report.Caution, "It has learned nothing beyond frequencies: on average"
+		tone, verb = report.Caution, "It is not better than the tokens' frequencies: on average"
 	}
 	s := &report.Summary{
 		Scored: size + " of " + report.Plural(e.Documents, "document"),
 		Verdict: fmt.Sprintf(
-			"%s, the model is as unsure of the next %s as if it chose among %s with equal chances; by the %ss' frequencies alone it would be among %s.",
+			"%s, the model is as uncertain about the next %s as a uniform choice among %s; with the %ss' frequencies alone it would be among %s.",
 			verb, unit, report.Number(e.Metrics.Perplexity), unit, report.Number(unigram.Perplexity)),
 		Tone: tone, Notes: e.Notes,
 		Facts: report.Facts{
 			{Name: "Perplexity", Value: report.Number(e.Metrics.Perplexity), Note: "by " + unit},
-			{Name: "Bits a character", Value: report.Number(e.Metrics.BitsPerChar)},
-			{Name: "Nats a " + unit, Value: report.Number(e.Metrics.Nats)},
+			{Name: "Bits per character", Value: report.Number(e.Metrics.BitsPerChar)},
+			{Name: "Nats per " + unit, Value: report.Number(e.Metrics.Nats)},
 			{Name: "Scored", Value: report.Count(e.Tokens), Note: unit + "s, state carried through"},
 			{Name: "Vocabulary", Value: report.Count(e.Vocabulary), Note: report.Percent(float64(e.Unknown)/float64(max(e.Tokens, 1))) + " unknown"},
 		},
 	}
-	t := report.NewTable("method", "nats a "+unit, "bits a character", "perplexity")
+	t := report.NewTable("method", "nats per "+unit, "bits per character", "perplexity")
 	add := func(name string, m Metrics) {
 		t.Rows = append(t.Rows, report.Row{Cells: []string{name, report.Number(m.Nats), report.Number(m.BitsPerChar), report.Number(m.Perplexity)}, Score: -m.Nats})
 	}
 	add("network", e.Metrics)
 	add("frequencies alone", unigram)
 	s.Tables = []*report.Table{t.MarkBest()}
-	s.Add("Where it is sure and where not", e.groupFigures())
-	s.Add("The most surprising words", e.surpriseTable())
+	s.Add("Loss by position and frequency", e.groupFigures())
+	s.Add("Words with the highest loss", e.surpriseTable())
 	return s
 }
 
@@ -58,11 +58,11 @@ func unitName(unit string) string {
 	return unit
 }
 
-// groupFigures plots the loss by place and by frequency.
+// groupFigures plots the loss by position and by frequency.
 func (e *Evaluation) groupFigures() *report.Figure {
 	unit := unitName(e.Unit)
 	figure := func(title, x, caption string, list []Group, name func(Group) string) *report.Figure {
-		bars := &report.Bars{X: report.Axis{Label: x}, Y: report.Axis{Label: "Nats a " + unit}}
+		bars := &report.Bars{X: report.Axis{Label: x}, Y: report.Axis{Label: "Nats per " + unit}}
 		var y []float64
 		for _, g := range list {
 			bars.Categories = append(bars.Categories, name(g))
@@ -76,8 +76,8 @@ func (e *Evaluation) groupFigures() *report.Figure {
 		shares = append(shares, countName(g)+" "+report.Percent(float64(g.Tokens)/float64(e.Tokens)))
 	}
 	return &report.Figure{Plot: &report.Grid{Columns: 2, Figures: []*report.Figure{
-		figure("By place in the document", "Place", "What has been read before helps, as far as the bars fall.", e.ByPosition, placeName),
-		figure("By frequency in the training text", "Times seen in training", "Shares of the "+unit+"s scored: "+strings.Join(shares, ", ")+".", e.ByFrequency, countName),
+		figure("By position in the document", "Position", "A lower loss at later positions is the effect of the context.", e.ByPosition, placeName),
+		figure("By frequency in the training text", "Occurrences in training", "Shares of the "+unit+"s scored: "+strings.Join(shares, ", ")+".", e.ByFrequency, countName),
 	}}}
 }
 
@@ -98,7 +98,7 @@ func countName(g Group) string {
 	return short(g.From) + "–" + short(g.To-1)
 }
 
-// short writes a count, thousands as k.
+// short formats a count, with thousands as k.
 func short(n int) string {
 	if n < 1000 {
 		return fmt.Sprint(n)
@@ -108,8 +108,8 @@ func short(n int) string {
 
 func (e *Evaluation) surpriseTable() *report.Table {
 	t := &report.Table{
-		Caption: "The words that were foreseen worst, all their tokens together, and what stood before them. Of a word that comes often, its worst place.",
-		Columns: []report.Column{{Name: "After"}, {Name: "came"}, {Name: "Nats", Number: true}},
+		Caption: "The words with the highest loss of all their tokens together, and the text before them. Each distinct word is shown at its worst position.",
+		Columns: []report.Column{{Name: "Text before"}, {Name: "Word"}, {Name: "Nats", Number: true}},
 	}
 	for _, s := range e.Surprising {
 		t.Add("… "+cmp.Or(s.Before, "(the beginning)"), report.Shorten(s.Word, 40), report.Number(s.Nats))
@@ -118,7 +118,8 @@ func (e *Evaluation) surpriseTable() *report.Table {
 }
 
 // Illustrate returns a section with documents that the model generates at several
-// temperatures, drawn by the seed of its training.
+// temperatures, drawn by the seed of its training. A cancelled ctx returns its
+// error.
 func (m *Model) Illustrate(ctx context.Context, _ *Data, _ *Evaluation) ([]report.Section, error) {
 	o := DefaultPredict()
 	o.Seed, o.Length = m.cfg.Seed, 120
@@ -135,5 +136,5 @@ func (m *Model) Illustrate(ctx context.Context, _ *Data, _ *Evaluation) ([]repor
 		text := cmp.Or(texts[0].Text, "(nothing: the document ends at once)")
 		passages = append(passages, report.Passage{Title: fmt.Sprintf("Temperature %g", t), Text: text})
 	}
-	return report.AddSection(nil, "How it writes", passages...), nil
+	return report.AddSection(nil, "Generated texts", passages...), nil
 }

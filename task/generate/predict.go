@@ -14,29 +14,29 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Generated is one text.
+// Generated is one generated text.
 type Generated struct {
-	Prompt  string  `json:"prompt"`   // what it follows
-	Text    string  `json:"text"`     // what follows the prompt
-	Tokens  int     `json:"tokens"`   // how many were drawn
-	LogProb float64 `json:"log_prob"` // of what was drawn, under the model as it is, whatever the temperature
-	Ended   string  `json:"ended"`    // why: length (it has the tokens asked for), stop (a stop string came) or end (the model ended the document)
+	Prompt  string  `json:"prompt"`   // the prompt that the text continues
+	Text    string  `json:"text"`     // the text after the prompt
+	Tokens  int     `json:"tokens"`   // number of tokens drawn
+	LogProb float64 `json:"log_prob"` // log-probability of the tokens drawn, at a temperature of 1
+	Ended   string  `json:"ended"`    // why: length (the most tokens), stop (a stop string) or end (the model ended the document)
 }
 
 // PredictOptions are the options of generation. In a value that was not made by
 // [DefaultPredict], zeros are replaced by what that returns.
 type PredictOptions struct {
 	Length      int      `json:"length" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
-	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts for each prompt, computed side by side"`
-	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"above 1 more varied, below 1 surer, 0 always the likeliest token"`
-	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw among so many likeliest tokens (0: all)"`
-	TopP        float64  `json:"top_p" range:"(0..1]" value:"p" group:"Sampling" help:"draw among the likeliest tokens that together have this probability"`
-	Stop        []string `json:"stop" items:"whole" value:"text" group:"Sampling" help:"a text ends before the first of these; may be repeated"`
-	Seed        uint64   `json:"seed" group:"Sampling" help:"seed of the draws; a text depends on it and on its own number alone"`
-	Greedy      bool     `json:"-"` // always the likeliest token; Temperature, TopK and TopP do nothing then
+	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts per prompt"`
+	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"temperature of the distribution: above 1 flatter, below 1 sharper (0: always the most probable token)"`
+	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw from the k most probable tokens (0: all)"`
+	TopP        float64  `json:"top_p" range:"(0..1]" value:"p" group:"Sampling" help:"draw from the most probable tokens that together have this probability"`
+	Stop        []string `json:"stop" items:"whole" value:"text" group:"Sampling" help:"a text ends before the first of these strings; may be repeated"`
+	Seed        uint64   `json:"seed" group:"Sampling" help:"seed of the draws; each text depends only on it and on the text's number"`
+	Greedy      bool     `json:"-"` // always the most probable token; Temperature, TopK and TopP are ignored
 
-	// OnText receives the parts of text number i as they come, whole characters
-	// only; an error ends everything. nil: nothing does.
+	// OnText, if not nil, is called with the parts of text number i as they are
+	// generated, in whole characters. An error ends the generation.
 	OnText func(i int, part string) error `json:"-"`
 
 	complete bool // made by DefaultPredict: zeros are not replaced
@@ -54,8 +54,8 @@ func (o *PredictOptions) SetDefaults() { *o = DefaultPredict() }
 
 // Reasons why a text ended.
 const (
-	EndedByLength = "length" // it has the tokens that were asked for
-	EndedByStop   = "stop"   // a stop string came
+	EndedByLength = "length" // it has Length tokens
+	EndedByStop   = "stop"   // a stop string was generated
 	EndedByText   = "end"    // the model ended the document
 )
 
@@ -81,8 +81,9 @@ func (o *PredictOptions) check() error {
 	return nil
 }
 
-// Rows that are computed side by side: at most generationRows, and fewer where
-// their distributions would have more than generationSize numbers.
+// generationRows is the largest number of rows that are computed in parallel;
+// there are fewer if their distributions would have more than generationSize
+// numbers.
 const (
 	generationRows = 256
 	generationSize = 1 << 25
@@ -128,7 +129,7 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 // Predictions are the continuations of prompts.
 type Predictions struct {
 	Task string      `json:"task"`  // the task of the model
-	List []Generated `json:"texts"` // prompt by prompt
+	List []Generated `json:"texts"` // those of the first prompt first
 }
 
 // Predict continues each line of a file or stream, or each text. A file that is
@@ -182,7 +183,8 @@ func (p *Predictions) Print(w io.Writer) {
 	}
 }
 
-// Write writes a CSV table with the columns prompt, text, tokens, log_prob and ended.
+// Write writes a CSV table with the columns prompt, text, tokens, log_prob and
+// ended. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
 	rows := [][]string{{"prompt", "text", "tokens", "log_prob", "ended"}}

@@ -18,7 +18,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 	}
 	c := newCorpus(m.codec, d.Of(task.All))
 	if c.tokens == 0 {
-		return nil, data.InFile(d.file, data.Errorf("there is no text to look at"))
+		return nil, data.InFile(d.file, data.Errorf("there is no text"))
 	}
 	rows = min(rows, max(c.tokens/m.cfg.BPTT, 1))
 	b := &batch{}

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// sampler draws tokens. The order is: temperature, then the TopK likeliest, then
-// of those the likeliest that together reach TopP.
+// sampler draws tokens: the temperature is applied first, then TopK, then TopP to
+// the tokens left.
 type sampler struct {
-	temperature float64 // 0: the likeliest token
+	temperature float64 // 0: the most probable token
 	topK        int     // 0: all
 	topP        float64 // 1: all
 	unsaid      []int32
@@ -20,10 +20,11 @@ type sampler struct {
 
 type candidate struct {
 	id int32
-	p  float64 // first log p, then in proportion to the probability
+	p  float64 // proportional to the probability
 }
 
-// pick draws a token from log p; those never said it sets to -Inf there.
+// pick draws a token from log p, in which it sets those that are never generated
+// to -Inf.
 func (s *sampler) pick(logp []float32, r *rand.Rand) int32 {
 	for _, id := range s.unsaid {
 		logp[id] = float32(math.Inf(-1))
@@ -37,8 +38,8 @@ func (s *sampler) pick(logp []float32, r *rand.Rand) int32 {
 	if s.temperature == 0 || !(float64(logp[best]) > math.Inf(-1)) {
 		return int32(best)
 	}
-	// What is e^-30 times less likely than the best is never drawn: a float64
-	// between 0 and 1 hardly tells it from nothing.
+	// Tokens that are e^-30 times less probable than the best are never drawn: in
+	// float64 they hardly change the sum.
 	top, list := float64(logp[best]), s.candidates[:0]
 	for i, v := range logp {
 		if d := (float64(v) - top) / s.temperature; d > -30 {
@@ -82,15 +83,15 @@ func (s *sampler) keep(list []candidate) []candidate {
 	return list
 }
 
-// stopper holds text back as long as it may be the beginning of a stop string,
-// and finds stop strings.
+// stopper searches for stop strings, and withholds text that may be the beginning
+// of one.
 type stopper struct {
 	stops []string
 	held  string
 }
 
-// pass takes in text and returns what can be given out; stopped: all before the
-// first stop string, which itself is dropped.
+// pass adds text and returns what can be released. If stopped is true, that is
+// all text before the first stop string, which is dropped.
 func (s *stopper) pass(text string) (out string, stopped bool) {
 	s.held += text
 	at := -1
@@ -115,7 +116,7 @@ func (s *stopper) pass(text string) (out string, stopped bool) {
 	return out, false
 }
 
-// rest is the text still held back.
+// rest returns the text that is still withheld.
 func (s *stopper) rest() string {
 	out := s.held
 	s.held = ""

@@ -13,22 +13,23 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Scored is a continuation of a prompt and how likely the model finds it.
+// Scored is a continuation of a prompt with its probability.
 type Scored struct {
 	Continuation string  `json:"continuation"`       // the text
-	LogProb      float64 `json:"log_prob"`           // of all its tokens, given the prompt
-	Tokens       int     `json:"tokens"`             // how many it has
-	PerToken     float64 `json:"log_prob_per_token"` // the mean over them
+	LogProb      float64 `json:"log_prob"`           // log-probability of all its tokens, given the prompt
+	Tokens       int     `json:"tokens"`             // number of its tokens
+	PerToken     float64 `json:"log_prob_per_token"` // mean log-probability of its tokens
 }
 
-// Score ranks continuations of a prompt by log p, the likeliest first. A
-// continuation that begins with a letter or digit after a prompt that ends with
-// one is a word of its own, behind a space, unless it is to be taken exactly as
-// it is, or the script puts no spaces between words.
+// Score ranks continuations of a prompt by log-probability, highest first. A
+// space is inserted before a continuation that begins with a letter or digit if
+// the prompt ends with one, unless exactly is set or the script has no spaces
+// between words.
 //
-// Where a token joins the prompt's end with a continuation's beginning, the
-// tokens that differ are scored, of all continuations from the same place. A
-// cancelled ctx ends it with its error.
+// If a token covers the end of the prompt and the beginning of a continuation,
+// the tokens that differ are scored, for all continuations from the same
+// position. A continuation that adds no token is a *data.InputError; a cancelled
+// ctx returns its error.
 func (m *Model) Score(ctx context.Context, prompt string, continuations []string, exactly bool) ([]Scored, error) {
 	begin := []int32{m.codec.begin}
 	first := m.codec.encode(begin, prompt)
@@ -74,8 +75,8 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 	return scores, nil
 }
 
-// scoreAfter adds log p of the tokens from common on to each text's score,
-// reading side by side from the state after the tokens before common-1.
+// scoreAfter adds log p of the tokens from common on to each text's score, from
+// the state after the tokens before common-1. The texts are read in parallel.
 func (m *Model) scoreAfter(ctx context.Context, state *nn.SavedState, texts [][]int32, common int, scores []Scored) error {
 	c := &corpus{}
 	for _, ids := range texts {
@@ -110,7 +111,7 @@ func (m *Model) scoreAfter(ctx context.Context, state *nn.SavedState, texts [][]
 	return nil
 }
 
-// shared is the length of what two texts begin with in common.
+// shared returns the length of the common beginning of two texts.
 func shared(a, b []int32) int {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {
@@ -119,7 +120,7 @@ func shared(a, b []int32) int {
 	return n
 }
 
-// join puts a continuation behind a prompt.
+// join appends a continuation to a prompt.
 func join(prompt, continuation string, exactly bool) string {
 	last, _ := utf8.DecodeLastRuneInString(prompt)
 	next, _ := utf8.DecodeRuneInString(continuation)
@@ -129,7 +130,7 @@ func join(prompt, continuation string, exactly bool) string {
 	return prompt + continuation
 }
 
-// spaced says whether a character belongs to a word of a script that puts spaces
+// spaced reports whether a character belongs to a word of a script with spaces
 // between words.
 func spaced(r rune) bool {
 	return (unicode.IsLetter(r) || unicode.IsDigit(r)) &&

@@ -7,16 +7,16 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// session is texts in the making: the network's state after what each has read,
-// and the distribution of its next token. A step costs the same however long the
-// texts have become, and covers those alone that go on.
+// session is texts that are being generated: the network's state after each, and
+// the distribution of its next token. A step takes the same time whatever the
+// length of the texts, and is computed only for texts that continue.
 type session struct {
 	m      *Model
 	tape   *tensor.Tape
-	states *nn.States // a row a text
-	open   []int32    // the texts that go on
-	next   []float32  // [len(open),V], log p of their next tokens
-	steps  int        // of the network since the prompts
+	states *nn.States // a row per text
+	open   []int32    // the texts that continue
+	next   []float32  // [len(open),V] log p of their next tokens
+	steps  int        // steps of the network after the prompts
 }
 
 func (m *Model) newSession(texts int) *session {
@@ -30,12 +30,12 @@ func (m *Model) newSession(texts int) *session {
 	return s
 }
 
-// read makes a session that has read the prompts, side by side: of each, copies
-// rows one after the other.
+// read returns a session that has read the prompts in parallel, each for copies
+// consecutive rows.
 func (m *Model) read(prompts [][]int32, copies int) *session {
 	c := &corpus{}
 	for _, p := range prompts {
-		c.docs = append(c.docs, append(slices.Clone(p), 0)) // the last token of a document is only foretold
+		c.docs = append(c.docs, append(slices.Clone(p), 0)) // the last token of a document is a target only, never an input
 	}
 	rows := len(prompts)
 	s := newStreams(c, rows, m.segment(rows), true, 0)
@@ -54,7 +54,8 @@ func (m *Model) read(prompts [][]int32, copies int) *session {
 	return out
 }
 
-// begin sets rows from a prompt's last step, item at of x, and the state after it.
+// begin sets rows to the state after a prompt; at is the row of x with its last
+// step.
 func (s *session) begin(first, rows int, x *tensor.Tensor, at int, state *nn.SavedState, row int) {
 	last := tensor.Embed(x, s.tape.IDs([]int32{int32(at)}, nil, 1), -1)
 	s.m.net.logProb(last).CopyTo(s.row(first))
@@ -64,7 +65,8 @@ func (s *session) begin(first, rows int, x *tensor.Tensor, at int, state *nn.Sav
 	}
 }
 
-// feed goes on with some texts, in rising order, of each of which it reads one more token.
+// feed reads one more token for some of the texts, in ascending order; the others
+// end.
 func (s *session) feed(texts, ids []int32) {
 	s.open = append(s.open[:0], texts...)
 	s.tape.Reset()
@@ -75,11 +77,11 @@ func (s *session) feed(texts, ids []int32) {
 	s.steps++
 }
 
-// row is log p of the next token of the k-th text that goes on.
+// row returns log p of the next token of the k-th text that continues.
 func (s *session) row(k int) []float32 {
 	v := s.m.net.vocabulary
 	return s.next[k*v : (k+1)*v]
 }
 
-// close gives the states' memory back.
+// close frees the states' memory.
 func (s *session) close() { s.states.Free() }

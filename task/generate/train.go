@@ -47,7 +47,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	return m, result, err
 }
 
-// leastTokens is the shortest text that can be learned from.
+// leastTokens is the least number of tokens of a training text.
 const leastTokens = 64
 
 // prepare settles the configuration on the text and makes the untrained model.
@@ -63,7 +63,7 @@ func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corp
 	}
 	c := newCorpus(k, docs)
 	if c.tokens < leastTokens {
-		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed to learn from: give more text, or smaller tokens than %s", c.tokens, leastTokens, cfg.Tokens)
+		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed; give more text, or smaller tokens than %s", c.tokens, leastTokens, cfg.Tokens)
 	}
 	counts := c.counts(k.tokens.Vocabulary().Len())
 	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
@@ -71,7 +71,7 @@ func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corp
 	}
 	cfg.settle(c.tokens, counts)
 	if c.tokens < cfg.Batch {
-		return nil, nil, data.Errorf("batch: %d streams need as many tokens at least, and the text has %d; give a smaller batch or more text", cfg.Batch, c.tokens)
+		return nil, nil, data.Errorf("batch: want at most the number of tokens of the text, %[2]d, got %[1]d; give a smaller batch or more text", cfg.Batch, c.tokens)
 	}
 	m, err := newModel(cfg, k, counts, on)
 	if err != nil {
@@ -81,10 +81,10 @@ func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corp
 	return m, c, nil
 }
 
-// logCount is the logarithm of a count, of a half where there is none.
+// logCount returns the logarithm of a count, and of one half for 0.
 func logCount(n int64) float32 { return float32(math.Log(math.Max(float64(n), 0.5))) }
 
-// warmup is the share of the steps in which the learning rate rises.
+// warmup is the share of the steps over which the learning rate rises.
 const warmup = 0.05
 
 // fit runs the training loop.
@@ -126,10 +126,11 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 	return train.Fit(ctx, job, options)
 }
 
-// validationRow is the least steps of a stream that validation reads beside others.
+// validationRow is the least number of steps of a stream in validation, if there
+// are several.
 const validationRow = 1000
 
-// validation scores a corpus with a state of its own.
+// validation returns a function that scores a corpus, with a separate state.
 func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
 	rows := min(max(c.tokens/validationRow, 1), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), false, 0)
@@ -153,8 +154,8 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 	}
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the text.
+// fingerprint returns a hash of the text and of the settings that change the
+// arithmetic.
 func (m *Model) fingerprint(c *corpus) string {
 	h := sha256.New()
 	cfg := m.cfg

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 )
 
-// generate writes copies texts for each prompt, whose numbers begin at first.
+// generate generates copies texts for each prompt, with numbers from first on.
 func (m *Model) generate(ctx context.Context, prompts []string, copies, first int, o *PredictOptions) ([]Generated, error) {
 	draw := newSampler(o, m.codec)
 	var ids [][]int32
@@ -20,7 +20,7 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 	}
 	s := m.read(ids, copies)
 	defer s.close()
-	var texts, next []int32 // those that go on, and what each reads
+	var texts, next []int32 // the texts that continue, and what each reads
 	for n := 1; ; n++ {
 		texts, next = texts[:0], next[:0]
 		for k, i := range s.open {
@@ -49,7 +49,7 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 	return list, nil
 }
 
-// writer is one text in the making.
+// writer is one text that is being generated.
 type writer struct {
 	out    Generated
 	decode decoder
@@ -71,7 +71,7 @@ func newWriter(k *codec, o *PredictOptions, number int, prompt []int32) *writer 
 	return w
 }
 
-// write draws the text's next token; last: it is the last one.
+// write draws the text's next token; last reports whether it is the last one.
 func (w *writer) write(draw *sampler, logp []float32, last bool) (int32, error) {
 	id := draw.pick(logp, w.random)
 	w.out.LogProb += float64(logp[id])
@@ -100,7 +100,7 @@ func (w *writer) put(part string) error {
 	return w.say(part)
 }
 
-// finish gives out what was held back.
+// finish releases the withheld text.
 func (w *writer) finish() error {
 	part, stopped := w.stop.pass(w.decode.rest())
 	if stopped {

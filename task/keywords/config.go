@@ -9,25 +9,26 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Config is everything that a classifier is made from. Command-line flags, recipe
-// files and Go programs fill this one struct; start from [Defaults]. [Model.Config]
-// has what the data settled.
+// Config is the settings of a classifier of sounds. Command-line flags, recipe
+// files and Go programs fill this one struct; start from [Defaults].
+// [Model.Config] returns the values chosen where they depend on the data.
 type Config struct {
 	speech.Setup
-	Label string `json:"label" group:"Data" help:"column of the label"`
-	Pool  string `json:"pool" oneof:"max,mean,last" group:"Model" help:"how the steps of a sound become one vector"`
+	Label string `json:"label" group:"Data" help:"column of the labels"`
+	Pool  string `json:"pool" oneof:"max,mean,last" group:"Model" help:"how the outputs of the recurrent layers over time become one vector"`
 }
 
-// UnmarshalJSON reads a configuration, that of an older model too.
+// UnmarshalJSON decodes a configuration, also one of an older version. Its errors
+// are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
 }
 
-// Defaults is the configuration that a user starts from: two layers of
-// 96 LSTM units in both directions on log-mel bands. Sounds to be told apart are
-// short: their own statistics would be noise, so those of the training part
-// serve, and loudness and noise are varied instead.
+// Defaults returns the configuration to start from: two bidirectional layers of
+// 96 LSTM units on log-mel bands. The sounds are short, so their own statistics
+// would be noisy: they are normalised with those of the training part, and
+// loudness and noise are varied.
 func Defaults() Config {
 	s := speech.DefaultSetup()
 	s.Layers, s.Hidden, s.Bidirectional, s.RNNDropout = 2, 96, true, 0.2
@@ -38,8 +39,8 @@ func Defaults() Config {
 
 var pools = map[string]func(*tensor.Tensor) *tensor.Tensor{"max": tensor.MaxPool, "mean": tensor.MeanPool, "last": tensor.LastStep}
 
-// Validate reports the first thing wrong with a configuration, in one line; it
-// is a *data.InputError.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Config) Validate() error {
 	return cmp.Or(data.Setting(settings.Check(c)), c.Setup.Validate())
 }

@@ -11,35 +11,37 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Metrics are shares and the mean of -log of the right label's probability.
+// Metrics are the scores of a classifier.
 type Metrics struct {
-	Accuracy float64 `json:"accuracy"`      // share of sounds whose label is right
-	Loss     float64 `json:"loss,omitzero"` // mean of -log of the right label's probability; absent of a method that gives none
+	Accuracy float64 `json:"accuracy"`      // share of sounds whose label is predicted
+	Loss     float64 `json:"loss,omitzero"` // mean of -log (natural) of the true label's probability; absent for the majority baseline
 }
 
-// Evaluation is how often a classifier is right.
+// Evaluation is the scores of a classifier on labelled sounds.
 type Evaluation struct {
 	Task      string             `json:"task"`      // the task of the model
 	Metrics   Metrics            `json:"metrics"`   // the model's scores
-	Baselines map[string]Metrics `json:"baselines"` // majority: the most frequent label, whatever the sound
-	Sounds    int                `json:"sounds"`    // how many were scored
-	Classes   []string           `json:"classes"`   // all labels that the model knows
-	Confusion [][]int            `json:"confusion"` // by label, then by answer
-	Wrong     []Wrong            `json:"-"`         // most certain first
+	Baselines map[string]Metrics `json:"baselines"` // majority: always the most frequent label of the sounds scored
+	Sounds    int                `json:"sounds"`    // number of sounds scored
+	Classes   []string           `json:"classes"`   // labels of the model
+	Confusion [][]int            `json:"confusion"` // [label][predicted label]: numbers of sounds
+	Wrong     []Wrong            `json:"-"`         // the wrong predictions, the most probable first
 }
 
-// Wrong is a sound whose label is another than the answer.
+// Wrong is a sound whose predicted label is wrong.
 type Wrong struct {
 	speech.Utterance
 	Answer      string
 	Probability float64
 }
 
-// EvaluateOptions change an evaluation; there are none yet.
+// EvaluateOptions are the options of an evaluation; there are none yet.
 type EvaluateOptions struct{}
 
-// Evaluate scores the classifier on a part of the data. A part without sounds, and
-// a label that the model does not know, are a *data.InputError.
+// Evaluate scores the classifier on a part of the data, beside the most frequent
+// label as a baseline. A part without sounds, a label that is not one of the
+// model's, and files that cannot be used are a *data.InputError; a cancelled ctx
+// returns its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
 	list := d.Of(part)
 	if len(list) == 0 {

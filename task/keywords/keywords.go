@@ -1,9 +1,10 @@
 // Package keywords trains recurrent networks to classify short sounds, such as
-// keywords and commands: one label a sound.
+// keywords and commands, with one label per sound.
 //
-// [Read] reads a manifest of labelled sounds, [Train] makes a [Model] of them as a
-// [Config] says, and a Model classifies ([Model.Classify], [Model.Predict]), is
-// scored ([Model.Evaluate]) and lives in a directory ([Model.Save], [Open]).
+// [Read] reads a manifest of labelled sounds, and [Train] trains a [Model] on
+// them with the settings of a [Config]. A Model classifies sounds
+// ([Model.Classify]) and files ([Model.Predict]); [Model.Evaluate] scores it;
+// [Model.Save] writes it to a directory that [Open] reads.
 package keywords
 
 import (
@@ -15,36 +16,38 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Name is the name of the task in the config.json of a model directory; was is its
-// earlier name.
+// Name is the name of the task, as in the config.json of a model directory; was
+// is its name in older versions.
 const (
 	Name = "keywords"
 	was  = "classify-audio"
 )
 
-// Task is the classification of keywords as a value.
+// Task is the task of classifying sounds.
 var Task = task.New(task.About{
 	Name: Name, Was: was, Noun: "a classifier of keywords", Title: "Classification of keywords",
 	Short: "Train a classifier of short sounds, such as keywords or commands",
 	Long: `Trains a classifier on labelled sounds: a table with a column of sound files (WAV
-or FLAC) and one of labels. Files of features (.npy, Sphinx .mfc) may stand in
-place of sound. All files are read before training starts, and those that are
-missing or damaged are named together.`,
+or FLAC) and one of labels. Instead of sounds the files may be features (.npy,
+Sphinx .mfc). All files are read before training starts, and those that are
+missing or damaged are reported together.`,
 	Example: `  carousel train keywords --data commands.csv --out run
   carousel train keywords --data commands.csv --audio file --label word --speaker who --out run`,
-	Scores: "a manifest like that the model was trained on",
+	Scores: "a manifest in the format that the model was trained on",
 	Takes:  "a manifest or a sound file",
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 // Files are the files of a training.
 type Files = speech.Files
 
-// Data are labelled sounds by part; the label is an utterance's Text.
+// Data is labelled sounds by part. The label of an utterance is its Text.
 type Data = speech.Data
 
-// Read reads a manifest, and one for the test where it is given. Where the rows of
-// the manifest name no parts, Config.Holdout of its speakers or sounds validate.
-// What is wrong with a manifest is a *data.InputError.
+// Read reads a manifest, and a second one for the test part if it is given. If
+// the manifest has no column of parts, the share Config.Holdout of its speakers
+// or sounds is the validation part. A manifest that cannot be read, a missing
+// label and missing files are a *data.InputError; a cancelled ctx returns its
+// error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	return speech.Read(ctx, f, &cfg.Setup, cfg.Label, func(u *speech.Utterance) error {
 		if u.Text = strings.TrimSpace(u.Text); u.Text == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Model is a trained classifier. It is safe for use by several goroutines.
+// Model is a trained classifier of sounds. It is safe for concurrent use.
 type Model struct {
 	cfg      Config
 	classes  []string
@@ -26,19 +26,21 @@ type saved struct {
 	speech.Frontend
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data
+// are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Notes are none.
+// Notes returns nil: there are no notes on the training.
 func (m *Model) Notes() []string { return nil }
 
-// Classes are the labels, in alphabetical order.
+// Classes returns the labels in alphabetical order.
 func (m *Model) Classes() []string { return slices.Clone(m.classes) }
 
-// newModel makes an untrained model.
+// newModel makes an untrained model for settled settings.
 func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: c, classes: classes}
 	m.frontend = f.With(&m.cfg.Setup)
@@ -50,18 +52,21 @@ func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device)
 	return m, nil
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
 	return model.Save(dir, Name, saved{m.cfg, m.classes, *m.frontend}, model.Weights(m.slab))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError. The network is put on the device given, by
+// default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	err := d.For(Name, "a classifier of keywords", &c, was)

@@ -6,7 +6,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// Summary is the evaluation for people.
+// Summary returns the evaluation as tables, figures and sentences.
 func (e *Evaluation) Summary() *report.Summary {
 	methods := report.NewTable("method", "accuracy", "loss")
 	row := func(name string, m Metrics) {
@@ -28,10 +28,10 @@ func (e *Evaluation) Summary() *report.Summary {
 		Tables: []*report.Table{methods.MarkBest()},
 	}
 	s.Add("Classes", report.Confusion(e.Classes, e.Confusion, "Sounds"))
-	wrong := &report.Table{Columns: []report.Column{{Name: "Line", Number: true}, {Name: "File"}, {Name: "Label"}, {Name: "Answer"}, {Name: "Certainty", Number: true}}}
+	wrong := &report.Table{Columns: []report.Column{{Name: "Line", Number: true}, {Name: "File"}, {Name: "Label"}, {Name: "Predicted"}, {Name: "Probability", Number: true}}}
 	for _, x := range e.Wrong[:min(len(e.Wrong), 15)] {
 		wrong.Add(report.Count(x.Line), filepath.Base(x.Audio), x.Text, x.Answer, report.Percent(x.Probability))
 	}
-	s.Add("The most wrong", wrong)
+	s.Add("Wrong predictions, the most probable first", wrong)
 	return s
 }

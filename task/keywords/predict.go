@@ -14,19 +14,20 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Prediction is the class of a sound.
+// Prediction is the predicted class of a sound.
 type Prediction struct {
-	File          string    `json:"file"`          // as it was named
-	Label         string    `json:"label"`         // the most likely class
+	File          string    `json:"file"`          // its path
+	Label         string    `json:"label"`         // the most probable class
 	Probability   float64   `json:"probability"`   // of the label
-	Probabilities []float64 `json:"probabilities"` // by class
+	Probabilities []float64 `json:"probabilities"` // by class, in the order of classes
 }
 
-// PredictOptions change a prediction; there are none yet.
+// PredictOptions are the options of a prediction; there are none yet.
 type PredictOptions struct{}
 
-// Classify gives the probability of each class for a sound in memory. A model of
-// files of features refuses it with a *data.InputError.
+// Classify returns the probability of each class, in the order of
+// [Model.Classes], for a sound in memory. A model that was trained on files of
+// features is a *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Classify(ctx context.Context, s *audio.Sound) ([]float64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -40,15 +41,15 @@ func (m *Model) Classify(ctx context.Context, s *audio.Sound) ([]float64, error)
 	return widen(tensor.Softmax(logits, nil).Data()), nil
 }
 
-// Predictions are those of several sounds.
+// Predictions are the predictions for several sounds.
 type Predictions struct {
-	Classes []string     `json:"classes"` // all labels that the model knows
-	Files   []Prediction `json:"files"`   // one a sound, in order
+	Classes []string     `json:"classes"` // labels of the model
+	Files   []Prediction `json:"files"`   // one per sound, in order
 }
 
-// Predict classifies the sounds that a manifest lists, which needs no labels, or
-// one file of sound or features. Files that cannot be used are a *data.InputError
-// that names them.
+// Predict classifies the sounds of a manifest, which needs no labels, or one file
+// of sound or features. Files that cannot be used are a *data.InputError that
+// names them; a cancelled ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (*Predictions, error) {
 	paths, err := m.cfg.Sounds(ctx, in.File)
 	if err != nil {
@@ -73,15 +74,15 @@ func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (
 	return p, nil
 }
 
-// Print writes the answers for people: the probability, the label, the file.
+// Print writes one line per sound: probability, label and file.
 func (p *Predictions) Print(w io.Writer) {
 	for _, f := range p.Files {
 		fmt.Fprintf(w, "%s  %s  %s\n", report.Percent(f.Probability), f.Label, f.File)
 	}
 }
 
-// Write writes a CSV table with the columns audio, label, probability and one for
-// each class's probability.
+// Write writes a CSV table with the columns audio, label, probability and
+// p(class) for each class. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
 	decimal := func(v float64) string { return strconv.FormatFloat(v, 'f', 6, 64) }
 	c := csv.NewWriter(w)

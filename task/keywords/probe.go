@@ -11,9 +11,10 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe gives the loss of the first rows sounds whose labels the model knows, on a
-// tape in Train mode: to look into the network, as explain gradients does. Data
-// without such a sound is a *data.InputError.
+// Probe returns a function that computes, on a tape in Train mode, the mean loss
+// of the first rows sounds whose labels the model has: explain gradients measures
+// the network with it. Data without such a sound and files that cannot be used
+// are a *data.InputError; rows below 1 is an error.
 func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if rows < 1 {
 		return nil, fmt.Errorf("keywords: Probe: needs rows, got %d", rows)
@@ -25,7 +26,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 		}
 	}
 	if len(list) == 0 {
-		return nil, data.Errorf("there is no sound with a label that the model knows")
+		return nil, data.Errorf("no sound has a label of the model")
 	}
 	c, err := m.frontend.Dataset(context.Background(), list, d)
 	if err != nil {

@@ -13,14 +13,15 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a classifier to the data's training sounds; those of validation
-// choose the epoch. All sounds are read before training starts, those of the test
-// too.
+// Train trains a classifier on the training sounds; the epoch is chosen on the
+// validation sounds, if there are any. All sounds, also those of the test part,
+// are read before training starts.
 //
-// What is wrong with the settings or the data is a *data.InputError; one of sounds
-// that cannot be used names them all, or the first dozen. If ctx is cancelled the
-// result is marked Interrupted, Dir holds a checkpoint to resume from and no
-// finished model, and the model returned is as far as training came.
+// Invalid settings and data, a label of the test part that the training part
+// lacks, and files that cannot be used are a *data.InputError; it names the first
+// dozen files. Other errors are those of [train.Fit] and [Model.Save]. If ctx is
+// cancelled the result is marked Interrupted, Dir contains a checkpoint to resume
+// from but no model, and the model returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -65,7 +66,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	return m, result, err
 }
 
-// labelsOf is the class of each sound, as a list of one.
+// labelsOf returns the class of each sound, as a list of one.
 func labelsOf(list []speech.Utterance, classes []string) ([][]int32, error) {
 	var labels [][]int32
 	for _, u := range list {
@@ -106,10 +107,10 @@ func (m *Model) loss(t *tensor.Tape, b *speech.Batch) *tensor.Tensor {
 	return tensor.CrossEntropy(logits, t.IDs(b.Labels, nil, len(b.Lengths)), nil)
 }
 
-// lossOf is -log of the right label's probability, which is bounded.
+// lossOf returns -log of the true label's probability, with an upper bound.
 func lossOf(p float64) float64 { return -math.Log(math.Max(p, 1e-30)) }
 
-// each gives the probabilities of every sound of a dataset.
+// each calls use with the probabilities of each sound of a dataset.
 func (m *Model) each(ctx context.Context, t *tensor.Tape, c *speech.Dataset, use func(i int, p []float64)) error {
 	return c.Each(ctx, t, m.net, func(samples []int, _ *speech.Batch, logits *tensor.Tensor) {
 		p := tensor.Softmax(logits, nil).Data()

@@ -17,34 +17,35 @@ import (
 // "auto" is replaced when training begins, where the help says so, by a value that
 // depends on the data; [Model.Config] returns the value chosen.
 type Config struct {
-	Format      string  `json:"format" oneof:"(by the file's name),conll,conllu,bmes" group:"Data" help:"how the file is laid out"`
+	Format      string  `json:"format" oneof:"(by the file's name),conll,conllu,bmes" group:"Data" help:"file format"`
 	TokenColumn string  `json:"token_column" was:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
-	TagColumn   string  `json:"tag_column" was:"tag_col" group:"Data" help:"column of the tags, likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
-	Scheme      string  `json:"scheme" oneof:"auto (as the tags look),labels (not at all),iob1,iob2,bioes,bmes,bilou" group:"Data" help:"how tags mark spans"`
-	Encoding    string  `json:"encoding" oneof:"(utf-8, lines that are not as latin-1),utf-8,latin-1" group:"Data" help:"bytes of the text"`
-	Holdout     float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training sentences to validate on where no file is given for it"`
-	MaxLength   int     `json:"max_length" range:"1..1e5" group:"Data" help:"tokens in one piece; longer sentences are cut, behind a full stop where there is one"`
+	TagColumn   string  `json:"tag_column" was:"tag_col" group:"Data" help:"column of the tags: a number likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
+	Scheme      string  `json:"scheme" oneof:"auto (detected from the tags),labels (tags mark no spans),iob1,iob2,bioes,bmes,bilou" group:"Data" help:"scheme in which tags mark spans"`
+	Encoding    string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
+	Holdout     float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training sentences drawn for validation if there is no validation file"`
+	MaxLength   int     `json:"max_length" range:"1..1e5" group:"Data" help:"most tokens that are read together; longer sentences are cut, after a full stop if possible"`
 
-	Lowercase      bool   `json:"lowercase" group:"Words" help:"words that differ in case share a vector (their spelling tells them apart)"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Words" help:"words seen fewer times in training are unknown, and told by their spelling"`
-	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Words" help:"most words to know"`
-	Embedding      int    `json:"embedding" range:"1..8192" group:"Words" help:"numbers a word's vector has"`
-	Vectors        string `json:"vectors" value:"file" group:"Words" help:"file of word vectors to start from: word2vec's, GloVe's or fastText's text format"`
-	Chars          string `json:"chars" oneof:"auto (cnn, or none where a token is a character),cnn,lstm,none" group:"Words" help:"how a word's characters are read"`
-	CharHidden     int    `json:"char_hidden" range:"2..4096" group:"Words" help:"numbers that come of a word's characters"`
-	Affixes        int    `json:"affixes" range:"0..1024" group:"Words" help:"numbers in the vector of each of a word's beginnings and endings and its shape (0: none, as where a token is a character)"`
-	Pairs          string `json:"pairs" oneof:"auto (on where a token is a character),on,off" group:"Words" help:"vectors of two neighbouring tokens together"`
+	Lowercase      bool   `json:"lowercase" group:"Words" help:"words that differ only in case share a vector (characters and affixes keep the case)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Words" help:"words with fewer occurrences in training have no vector of their own, only their characters and affixes"`
+	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Words" help:"largest size of the vocabulary"`
+	Embedding      int    `json:"embedding" range:"1..8192" group:"Words" help:"size of a word's vector"`
+	Vectors        string `json:"vectors" value:"file" group:"Words" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
+	Chars          string `json:"chars" oneof:"auto (cnn, or none if tokens are characters),cnn,lstm,none" group:"Words" help:"network that reads a word's characters"`
+	CharHidden     int    `json:"char_hidden" range:"2..4096" group:"Words" help:"size of the vector computed from a word's characters"`
+	Affixes        int    `json:"affixes" range:"0..1024" group:"Words" help:"size of the vector of each prefix, suffix and shape of a word (0: none; always 0 if tokens are characters)"`
+	Pairs          string `json:"pairs" oneof:"auto (on if tokens are characters),on,off" group:"Words" help:"vectors of pairs of neighbouring tokens"`
 
 	task.RNNConfig
-	Decoder     string  `json:"decoder" oneof:"crf (whole sequences of tags compete),softmax (the tags of each token do)" group:"Model" help:"how tags are chosen"`
+	Decoder     string  `json:"decoder" oneof:"crf (a conditional random field over the sentence),softmax (each token independently)" group:"Model" help:"how tags are chosen"`
 	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout before and after the recurrent layers"`
-	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose word is hidden in training, so that spelling and context must tell"`
+	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose word vectors are zeroed in training"`
 
-	Batch int `json:"batch" range:"0..1e5" group:"Training" help:"sentences a step (0: 16, more where there are very many)"`
+	Batch int `json:"batch" range:"0..1e5" group:"Training" help:"sentences per step (0: 16 to 256, by the number of sentences)"`
 	train.Settings
 }
 
-// UnmarshalJSON reads a configuration, also that of an older model.
+// UnmarshalJSON decodes a configuration, also one of an older version. Its errors
+// are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
 	return settings.Decode(raw, (*fields)(c))
@@ -61,8 +62,8 @@ func Defaults() Config {
 	return c
 }
 
-// Validate checks the configuration. The first invalid setting is a
-// *data.InputError of one line.
+// Validate returns the first invalid setting as a *data.InputError of one line,
+// or nil.
 func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
@@ -73,7 +74,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// reading says how the configuration reads a file.
+// reading returns the options for reading a file.
 func (c *Config) reading(tagged bool, note func(string)) *data.ConllOptions {
 	o := &data.ConllOptions{Format: c.Format, Token: c.TokenColumn, Tag: c.TagColumn, Encoding: c.Encoding, Keep: !tagged, Note: note}
 	if !tagged {
@@ -82,7 +83,7 @@ func (c *Config) reading(tagged bool, note func(string)) *data.ConllOptions {
 	return o
 }
 
-// settle fills in what depends on the training data.
+// settle sets the values that depend on the training data.
 func (c *Config) settle(d *corpus) {
 	characters := d.lettersPerToken() < oneLetter
 	for _, choice := range []struct {
@@ -128,7 +129,7 @@ func (c *Config) describe() string {
 	return fmt.Sprintf("%s with %s, %s", kind, c.Decoder, what)
 }
 
-// lettersPerToken is the mean length of the tokens, in characters.
+// lettersPerToken returns the mean length of the tokens in characters.
 func (d *corpus) lettersPerToken() float64 {
 	letters := 0
 	for _, w := range d.tokens {

@@ -8,22 +8,22 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// corpus is sentences as numbers. Each distinct word is kept once.
+// corpus is sentences as numbers. Each distinct word is stored once.
 type corpus struct {
 	words  []word
 	index  map[string]int32
 	tokens []int32 // words of all sentences, one after the other
 	ends   []int   // where each sentence ends in tokens
 	pieces []piece
-	pairs  []int32 // by token: the numbers of its pair with the token before and with that after, where pairs are used
+	pairs  []int32 // by token: the numbers of its pairs with the token before and the token after, if pairs are used
 	cut    int     // sentences cut into pieces
 
 	kinds    []string // distinct tags as the files have them
 	kindOf   map[string]int32
-	tags     []int32 // by token: its kind of tag; none where sentences have none
-	gold     []int32 // by token: the number of its tag for the network; -1 where training knows none
+	tags     []int32 // by token: index in kinds; empty if the sentences have no tags
+	gold     []int32 // by token: the number of its tag in the network; -1 if it does not occur in training
 	schemes  census
-	odd      string // the first tag that marks no span
+	odd      string // the first tag that is not one of a span
 	oddLine  int
 	observed int // sentences with tags
 }
@@ -34,11 +34,11 @@ type word struct {
 	letters int
 	count   int
 	id      int32   // in the vocabulary of words, 0: unknown
-	affixes []int32 // numbers of its spellings, 0: unknown
-	chars   []int32 // numbers of its characters, a boundary at either end
+	affixes []int32 // numbers of its affixes and shape, 0: unknown
+	chars   []int32 // numbers of its characters, with a boundary at both ends
 }
 
-// piece is the tokens [from, to) that the network reads at once: a sentence, or
+// piece is the tokens [from, to) that the network reads together: a sentence, or
 // a part of a long one.
 type piece struct{ from, to int }
 
@@ -48,7 +48,7 @@ func newCorpus() *corpus {
 	return &corpus{index: map[string]int32{}, kindOf: map[string]int32{}}
 }
 
-// sentence is where sentence i lies in tokens.
+// sentence returns the range of sentence i in tokens.
 func (d *corpus) sentence(i int) piece {
 	if i == 0 {
 		return piece{0, d.ends[0]}
@@ -56,7 +56,7 @@ func (d *corpus) sentence(i int) piece {
 	return piece{d.ends[i-1], d.ends[i]}
 }
 
-// add takes in a sentence, in pieces of at most limit tokens.
+// add appends a sentence, in pieces of at most limit tokens.
 func (d *corpus) add(s *data.Sentence, limit int) {
 	first := len(d.tokens)
 	for _, text := range s.Tokens {
@@ -90,8 +90,9 @@ func (d *corpus) add(s *data.Sentence, limit int) {
 	}
 }
 
-// addPieces cuts the tokens from first on where there are more than limit: behind
-// the last end of a sentence in the second half of what fits, or else at limit.
+// addPieces adds the tokens from first on as pieces of at most limit tokens: cut
+// after the last end of a sentence in the second half of what fits, or else at
+// limit.
 func (d *corpus) addPieces(first, limit int) {
 	if len(d.tokens)-first > limit {
 		d.cut++
@@ -112,7 +113,7 @@ func (d *corpus) addPieces(first, limit int) {
 	}
 }
 
-// isStop tells the tokens that end sentences.
+// isStop reports whether a token ends a sentence.
 func isStop(token string) bool {
 	switch token {
 	case ".", "!", "?", "...", "…", "。", "！", "？", "؟", "।":
@@ -121,8 +122,9 @@ func isStop(token string) bool {
 	return false
 }
 
-// encode is tagged sentences as numbers, in pieces of at most limit tokens. What
-// is wrong with their tags is a *data.InputError.
+// encode returns tagged sentences as numbers, in pieces of at most limit tokens.
+// Sentences with a missing tag, and too many different tags, are a
+// *data.InputError.
 func encode(list []data.Sentence, limit int) (*corpus, error) {
 	d := newCorpus()
 	for i := range list {
@@ -137,7 +139,8 @@ func encode(list []data.Sentence, limit int) (*corpus, error) {
 	return d, nil
 }
 
-// maxKinds bounds the tags: beyond, the column is likely another one.
+// maxKinds is the largest number of different tags: with more, the column is
+// likely another one.
 const maxKinds = 2000
 
 func (d *corpus) lengths() []int {
@@ -148,7 +151,7 @@ func (d *corpus) lengths() []int {
 	return n
 }
 
-// tagsOf are the tags of tokens as the file has them.
+// tagsOf returns the tags of tokens as in the file.
 func (d *corpus) tagsOf(p piece) []string {
 	tags := make([]string, 0, p.len())
 	for _, k := range d.tags[p.from:p.to] {
@@ -157,8 +160,8 @@ func (d *corpus) tagsOf(p piece) []string {
 	return tags
 }
 
-// number gives each token the number of its tag among tags: of the label itself,
-// or of what its span makes of it in BIOES, piece by piece.
+// number sets gold: the number of each token's tag among tags. With spans it is
+// the number of the BIOES tag of its span, piece by piece.
 func (d *corpus) number(tags []string, spans bool) {
 	numbers := map[string]int32{}
 	for i, tag := range tags {
@@ -182,7 +185,7 @@ func (d *corpus) number(tags []string, spans bool) {
 	}
 }
 
-// fingerprint changes with the words and their tags.
+// fingerprint returns a hash of the words and their tags.
 func (d *corpus) fingerprint() uint64 {
 	h := fnv.New64a()
 	for _, w := range d.words {

@@ -9,10 +9,11 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// place is where a token lies in a text, in bytes.
+// place is the range of a token in a text, in bytes.
 type place struct{ from, to int }
 
-// cutter cuts plain text into tokens that are like those of the training file.
+// cutter returns a function that divides plain text into tokens like those of the
+// training file. An unknown kind is an error.
 func (m *Model) cutter(kind string) (func(string) []place, error) {
 	if kind == "" {
 		kind = "word"
@@ -51,10 +52,10 @@ func (m *Model) cutter(kind string) (func(string) []place, error) {
 	}, nil
 }
 
-// cutChunk cuts what stands between white space. Training knows best what a
-// word is: a chunk that is one of its words stays whole; so does the sign at the
-// head of a word, as in @name, where training has words with it; and what follows
-// an apostrophe, or n't, is a word where training has it as one.
+// cutChunk divides text without white space into tokens. A chunk that is a word
+// of the training data is one token. A sign at the beginning of a word, as in
+// @name, belongs to it if the training data have such words; the part after an
+// apostrophe, or n't, is a token if it is one in the training data.
 func (m *Model) cutChunk(s string, at int, list []place, cut func(string, int, []place) []place) []place {
 	known := func(word string) bool {
 		_, ok := m.vocabularies.Words.Lookup(wordKey(word, &m.cfg))
@@ -82,14 +83,15 @@ func (m *Model) cutChunk(s string, at int, list []place, cut func(string, int, [
 	return append(list[:first], out...)
 }
 
-// joins says whether training has words that begin with this sign, more often
-// than it has the sign alone. Apostrophes and quotes are another matter.
+// joins reports whether the training data have words that begin with this sign
+// more often than they have the sign as a token. It is never true for apostrophes
+// and quotes.
 func (m *Model) joins(sign string) bool {
 	r, n := utf8.DecodeRuneInString(sign)
 	return n == len(sign) && m.vocabularies.heads[r]
 }
 
-// headsOf finds the signs that joins is about.
+// headsOf computes the result of joins for all signs.
 func headsOf(words *text.Vocabulary) map[rune]bool {
 	counts := map[rune]int64{}
 	for id, word := range words.Tokens() {
@@ -112,7 +114,8 @@ func headsOf(words *text.Vocabulary) map[rune]bool {
 	return heads
 }
 
-// clitic is where a word such as "it's" or "don't" comes apart, or 0.
+// clitic returns the byte at which a word such as "it's" or "don't" is divided,
+// or 0.
 func clitic(word string, known func(string) bool) int {
 	for i, r := range word {
 		if i == 0 || r != '\'' && r != '’' {

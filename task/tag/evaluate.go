@@ -13,58 +13,59 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Metrics are how well tags are found. Precision, recall and F1 are of spans, as
-// conlleval counts them: a span is right if its borders and its label are. Where
-// tags mark no spans all are shares of tokens, equal to Accuracy.
+// Metrics are the scores of a tagger. Precision, recall and F1 are of spans, as
+// conlleval counts them: a span is right if its borders and its label are. If
+// tags mark no spans, all four are the share of tokens whose tag is right.
 type Metrics struct {
 	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
 	Precision float64 `json:"precision"` // share of the spans found that are right
-	Recall    float64 `json:"recall"`    // share of the spans there are that were found
+	Recall    float64 `json:"recall"`    // share of the true spans that are found
 	Accuracy  float64 `json:"accuracy"`  // share of tokens whose tag is right
 }
 
-// LabelScore is how well one label is found, in spans or tokens.
+// LabelScore is the scores of one label, in spans or, if tags mark no spans, in
+// tokens.
 type LabelScore struct {
 	Label     string  `json:"label"`     // the label
 	Precision float64 `json:"precision"` // share of those found that are right
-	Recall    float64 `json:"recall"`    // share of those there are that were found
+	Recall    float64 `json:"recall"`    // share of the true ones that are found
 	F1        float64 `json:"f1"`        // harmonic mean of precision and recall
-	Gold      int     `json:"gold"`      // how many there are
-	Found     int     `json:"found"`     // how many the model says there are
-	Right     int     `json:"right"`     // how many of these are right
+	Gold      int     `json:"gold"`      // number of true ones
+	Found     int     `json:"found"`     // number found by the model
+	Right     int     `json:"right"`     // number of those found that are right
 }
 
-// Confusion counts tokens by their label and the label found; "O" is outside of
-// all spans.
+// Confusion counts tokens by their true label and the label found; "O" is outside
+// of all spans.
 type Confusion struct {
-	Labels []string `json:"labels"` // rows and columns of the counts
-	Counts [][]int  `json:"counts"` // [label][label found]
+	Labels []string `json:"labels"` // of the rows and columns of counts
+	Counts [][]int  `json:"counts"` // [true label][label found]
 }
 
-// Example is a sentence with its tags and those found.
+// Example is a sentence with its true and predicted tags.
 type Example struct {
 	Line   int      `json:"line"`   // where it begins in its file, from 1
-	Tokens []string `json:"tokens"` // of the sentence
-	Tags   []string `json:"tags"`   // the true ones
-	Found  []string `json:"found"`  // the model's
-	Loss   float64  `json:"loss"`   // log of how much likelier the model holds what it found than what is true
+	Tokens []string `json:"tokens"` // the tokens of the sentence
+	Tags   []string `json:"tags"`   // the true tags
+	Found  []string `json:"found"`  // the predicted tags
+	Loss   float64  `json:"loss"`   // log of the ratio of the model's probabilities of the predicted and the true tags
 }
 
-// Evaluation is a model's score on tagged sentences.
+// Evaluation is the scores of a tagger on tagged sentences.
 type Evaluation struct {
 	Task      string             `json:"task"`             // the task of the model
 	Metrics   Metrics            `json:"metrics"`          // the model's scores
-	Baselines map[string]Metrics `json:"baselines"`        // usual: each word's most frequent tag in training
-	Scheme    Scheme             `json:"scheme"`           // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
-	Sentences int                `json:"sentences"`        // how many were scored
-	Tokens    int                `json:"tokens"`           // how many they have
-	Unknown   int                `json:"unknown"`          // tokens whose word training never saw
+	Baselines map[string]Metrics `json:"baselines"`        // usual: the most frequent tag of each word in training
+	Scheme    Scheme             `json:"scheme"`           // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
+	Sentences int                `json:"sentences"`        // number of sentences scored
+	Tokens    int                `json:"tokens"`           // number of their tokens
+	Unknown   int                `json:"unknown"`          // tokens whose word does not occur in training
 	Labels    []LabelScore       `json:"labels"`           // scores by label
-	Confusion Confusion          `json:"confusion"`        // what is taken for what
-	Unseen    map[string]int     `json:"unseen,omitempty"` // tokens by a label that training never saw; they count as wrong
-	Worst     []Example          `json:"worst"`            // the wrong sentences with the greatest loss
-	Verdict   string             `json:"verdict"`          // how the model compares, in a sentence
-	Notes     []string           `json:"notes,omitempty"`  // what to know of the result, a sentence each
+	Confusion Confusion          `json:"confusion"`        // confusion matrix of the tokens
+	Unseen    map[string]int     `json:"unseen,omitempty"` // tokens by label, for labels that do not occur in training; they count as wrong
+	Worst     []Example          `json:"worst"`            // the sentences with wrong tags and the largest loss
+	Verdict   string             `json:"verdict"`          // comparison with the baseline, in a sentence
+	Notes     []string           `json:"notes,omitempty"`  // remarks on the result, a sentence each
 }
 
 // EvaluateOptions are the options of an evaluation; there are none yet.
@@ -77,7 +78,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	sentences := of.Of(part)
 	d, err := encode(sentences, m.cfg.MaxLength)
 	if err == nil && len(d.tokens) == 0 {
-		err = data.Errorf("there is no sentence to score on")
+		err = data.Errorf("there is no sentence to score")
 	}
 	if err != nil {
 		return nil, data.InFile(of.file, err)
@@ -99,14 +100,14 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 		e.Notes = append(e.Notes, cutNote(d.cut, m.cfg.MaxLength))
 	}
 	if d.schemes.scheme() == Labels && m.spans() && d.schemes.bare+d.schemes.labelled > 0 {
-		e.Notes = append(e.Notes, fmt.Sprintf("sentences scored: some tags mark no span, the first of them %q in line %d; they count as O", d.odd, d.oddLine))
+		e.Notes = append(e.Notes, fmt.Sprintf("sentences scored: some tags are not those of a span, the first of them %q in line %d; they count as O", d.odd, d.oddLine))
 	}
 	e.Verdict = m.verdict(e)
 	return e, nil
 }
 
-// schemeOf is how the tags of d are written: as their file has it, where that
-// marks spans, or else as the training file did.
+// schemeOf returns the scheme of the tags of d: that of their file if it marks
+// spans, or else that of the training file.
 func (m *Model) schemeOf(d *corpus) Scheme {
 	if s := d.schemes.scheme(); m.spans() && s != Labels {
 		return s
@@ -114,9 +115,9 @@ func (m *Model) schemeOf(d *corpus) Scheme {
 	return m.Scheme()
 }
 
-// decodeScored finds the likeliest tags of d, and for each piece the log of how
-// much likelier they are than the true ones: infinite where training knows no
-// such tag.
+// decodeScored returns the most probable tags of d, and for each piece the log of
+// the ratio of their probability to that of the true tags: infinite if a true tag
+// does not occur in training.
 func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, losses []float64, err error) {
 	found, losses = make([]int32, len(d.tokens)), make([]float64, len(d.pieces))
 	decoder := m.net.decoder(m.tags, m.spans())
@@ -134,8 +135,8 @@ func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, los
 	return found, losses, err
 }
 
-// usual gives each word its most frequent tag in training, and counts the words
-// never seen there.
+// usual returns each word's most frequent tag in training, and the number of
+// words that do not occur there.
 func (m *Model) usual(d *corpus) (tags []int32, never int) {
 	v := m.vocabularies
 	tags = make([]int32, len(d.tokens))
@@ -148,7 +149,7 @@ func (m *Model) usual(d *corpus) (tags []int32, never int) {
 	return tags, never
 }
 
-// counts are spans or tokens: how many there are, were found, are right.
+// counts are numbers of spans or tokens: true, found, and right.
 type counts struct{ gold, found, right int }
 
 func (c counts) scores() (precision, recall, f1 float64) {
@@ -164,11 +165,11 @@ func (c counts) scores() (precision, recall, f1 float64) {
 	return precision, recall, f1
 }
 
-// tally gathers the counts by label.
+// tally sums the counts by label.
 type tally struct {
 	all       counts // of spans or tokens
 	labels    map[string]*counts
-	matched   counts // of tags: tokens and those that are right
+	matched   counts // of tags: gold is the number of tokens, right of those whose tag is right
 	confusion map[[2]string]int
 }
 
@@ -189,8 +190,8 @@ func (t *tally) gold(label string)  { t.all.gold++; t.of(label).gold++ }
 func (t *tally) found(label string) { t.all.found++; t.of(label).found++ }
 func (t *tally) right(label string) { t.all.right++; t.of(label).right++ }
 
-// tokens compares the tags of a sentence; label, if not nil, is what a tag says
-// of its token.
+// tokens compares the tags of a sentence. label, if not nil, returns the label of
+// a tag, for the confusion matrix.
 func (t *tally) tokens(gold, found []string, label func(string) string) {
 	for k := range gold {
 		t.matched.gold++
@@ -203,7 +204,7 @@ func (t *tally) tokens(gold, found []string, label func(string) string) {
 	}
 }
 
-// alone takes in the tokens of a sentence as if they were spans.
+// alone counts the tokens of a sentence as if they were spans.
 func (t *tally) alone(gold, found []string) {
 	for k := range gold {
 		t.gold(gold[k])
@@ -219,7 +220,7 @@ func (t *tally) metrics() Metrics {
 	return Metrics{F1: f, Precision: p, Recall: r, Accuracy: float64(t.matched.right) / float64(max(1, t.matched.gold))}
 }
 
-// spans compares the spans of a sentence; those found are in order.
+// spans compares the spans of a sentence; found is in order.
 func (t *tally) spans(gold, found []Span) {
 	for _, s := range gold {
 		t.gold(s.Label)
@@ -232,8 +233,8 @@ func (t *tally) spans(gold, found []Span) {
 	}
 }
 
-// score compares tags found with those of d, in the scheme that d has. It fills
-// in the tables of e, if not nil.
+// score compares predicted tags with those of d, in the scheme of d, and fills in
+// the tables of e, if it is not nil.
 func (m *Model) score(d *corpus, found []int32, e *Evaluation) Metrics {
 	t, scheme := newTally(), m.schemeOf(d)
 	label := m.labelOf
@@ -256,7 +257,7 @@ func (m *Model) score(d *corpus, found []int32, e *Evaluation) Metrics {
 	return t.metrics()
 }
 
-// table lists the labels by name.
+// table returns the scores by label, sorted by name.
 func (t *tally) table() []LabelScore {
 	var list []LabelScore
 	for label, c := range t.labels {
@@ -268,7 +269,7 @@ func (t *tally) table() []LabelScore {
 	return list
 }
 
-// matrix orders the confusions by label.
+// matrix returns the confusion matrix, sorted by label.
 func (t *tally) matrix() Confusion {
 	var labels []string
 	for pair := range t.confusion {
@@ -286,8 +287,8 @@ func (t *tally) matrix() Confusion {
 	return c
 }
 
-// labelOf is what a tag says about its token: the label of the span it is in, or
-// the tag itself.
+// labelOf returns the label that a tag gives its token: that of the span, or the
+// tag itself if tags mark no spans.
 func (m *Model) labelOf(tag string) string {
 	if !m.spans() {
 		return tag
@@ -297,12 +298,13 @@ func (m *Model) labelOf(tag string) string {
 	case !ok || letter == 'O':
 		return Outside
 	case label == "":
-		return string(letter) // word segmentation: the place in the word is all there is to confuse
+		return string(letter) // word segmentation: only the position in the word can be confused
 	}
 	return label
 }
 
-// unseen counts the tokens of d with a label that training never saw.
+// unseen counts the tokens of d by label, for labels that do not occur in
+// training.
 func (m *Model) unseen(d *corpus) map[string]int {
 	known := map[string]bool{Outside: m.spans()}
 	for _, tag := range m.tags {
@@ -322,7 +324,7 @@ func (m *Model) unseen(d *corpus) map[string]int {
 	return out
 }
 
-// unseenNote says so in a sentence.
+// unseenNote returns a note on labels that do not occur in training.
 func unseenNote(where string, unseen map[string]int) []string {
 	if len(unseen) == 0 {
 		return nil
@@ -334,14 +336,14 @@ func unseenNote(where string, unseen map[string]int) []string {
 		n += count
 	}
 	slices.Sort(names)
-	return []string{fmt.Sprintf("%s: %s with a label that training never saw (%s); they count as wrong", where, report.Plural(n, "token"), report.Listing(names))}
+	return []string{fmt.Sprintf("%s: %s with a label that does not occur in training (%s); they count as wrong", where, report.Plural(n, "token"), report.Listing(names))}
 }
 
-// mostWorst is how many sentences an evaluation shows.
+// mostWorst is the number of sentences in Evaluation.Worst.
 const mostWorst = 20
 
-// worst are the wrong sentences with the greatest loss a token, those with tags
-// that training never saw last.
+// worst returns the sentences with wrong tags and the largest loss. Those with
+// tags that do not occur in training are left out.
 func (m *Model) worst(d *corpus, found []int32, losses []float64, sentences []data.Sentence) []Example {
 	list := []Example{}
 	scheme, at := m.schemeOf(d), 0
@@ -361,7 +363,7 @@ func (m *Model) worst(d *corpus, found []int32, losses []float64, sentences []da
 	return list[:min(len(list), mostWorst)]
 }
 
-// verdict says in a sentence whether the network earns its keep.
+// verdict compares the model with the baseline in a sentence.
 func (m *Model) verdict(e *Evaluation) string {
 	own, usual, what := e.Metrics.F1, e.Baselines["usual"].F1, "an F1 of"
 	if !m.spans() {
@@ -369,7 +371,7 @@ func (m *Model) verdict(e *Evaluation) string {
 	}
 	then := ""
 	if own <= usual {
-		then = ": on these sentences the simple method is as good, or better"
+		then = ": on these sentences the baseline is as good or better"
 	}
-	return fmt.Sprintf("The model has %s %.1f %%, and giving each word its usual tag has %.1f %%%s.", what, 100*own, 100*usual, then)
+	return fmt.Sprintf("The model has %s %.1f %%; the most frequent tag of each word has %.1f %%%s.", what, 100*own, 100*usual, then)
 }

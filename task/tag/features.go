@@ -13,21 +13,21 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// vocabularies number what the network has vectors for. In all of them 0 is the
-// unknown; in chars 1 is the boundary of a word.
+// vocabularies number the words, affixes, characters and pairs. Number 0 is the
+// unknown in each; in Chars 1 is the boundary of a word.
 type vocabularies struct {
-	Words   *text.Vocabulary `json:"words"` // all of training; those from number Known on have no vector
+	Words   *text.Vocabulary `json:"words"` // all words of training; those from number Known on have no vector
 	Known   int              `json:"known"`
-	Usual   []int32          `json:"usual"`   // by word: its most frequent tag
+	Usual   []int32          `json:"usual"`   // by word: the number of its most frequent tag
 	Letters float64          `json:"letters"` // mean length of the training tokens, in characters
 	Affixes *text.Vocabulary `json:"affixes"`
 	Chars   *text.Vocabulary `json:"chars"`
 	Pairs   *text.Vocabulary `json:"pairs"`
 
-	heads map[rune]bool // signs that words begin with
+	heads map[rune]bool // by sign, the result of joins
 }
 
-// oneLetter is below which mean length tokens are characters.
+// oneLetter is the mean length below which tokens are taken to be characters.
 const oneLetter = 2
 
 const (
@@ -35,7 +35,7 @@ const (
 	boundary = 1
 )
 
-// boundaryName is the boundary's entry in the vocabulary of characters.
+// boundaryName is the entry of the boundary in the vocabulary of characters.
 const boundaryName = text.Begin
 
 // newVocabularies counts over the training sentences.
@@ -68,8 +68,9 @@ func newVocabularies(d *corpus, cfg *Config) *vocabularies {
 	return v
 }
 
-// usualTags is the most frequent tag of each word; of the unknown, the most
-// frequent of all. Among equals it is the one with the smaller number.
+// usualTags returns the most frequent tag of each word, and for the unknown the
+// most frequent of all. Of equally frequent tags it is the one with the smallest
+// number.
 func usualTags(d *corpus, words *text.Vocabulary, cfg *Config) []int32 {
 	ids := make([]int32, len(d.words))
 	for i := range d.words {
@@ -95,7 +96,8 @@ func usualTags(d *corpus, words *text.Vocabulary, cfg *Config) []int32 {
 	return usual
 }
 
-// wordKey is what words with one vector have in common: all digits count alike.
+// wordKey returns the form of a word that selects its vector: digits are replaced
+// by 0, and letters by lower case if Config.Lowercase is set.
 func wordKey(s string, cfg *Config) string {
 	if cfg.Lowercase {
 		s = strings.ToLower(s)
@@ -108,7 +110,8 @@ func wordKey(s string, cfg *Config) string {
 	}, s)
 }
 
-// pairKey is the tokens before and behind the place at in sentence i.
+// pairKey returns the key of the pair of the tokens before and after the boundary
+// at in sentence i.
 func (d *corpus) pairKey(i, at int, cfg *Config) string {
 	s := d.sentence(i)
 	key := ""
@@ -122,12 +125,12 @@ func (d *corpus) pairKey(i, at int, cfg *Config) string {
 	return key
 }
 
-// affixCount is how many spellings a word has: three beginnings, four endings
-// and its shape.
+// affixCount is the number of affix features of a word: three prefixes, four
+// suffixes and the shape.
 const affixCount = 8
 
-// affixKeys are a word's spellings in dst, "" where the word is too short. A
-// beginning or ending is a proper part of the word.
+// affixKeys writes a word's affixes to dst, "" if the word is not longer than the
+// affix, and returns them.
 func affixKeys(dst *[affixCount]string, s string) []string {
 	lower := strings.ToLower(s)
 	starts := make([]int, 0, 32)
@@ -145,8 +148,8 @@ func affixKeys(dst *[affixCount]string, s string) []string {
 	return dst[:]
 }
 
-// shape is a word with its letters replaced by their kind, at most three of a
-// kind in a row.
+// shape returns a word with its letters and digits replaced by their kind, at
+// most three of a kind in sequence.
 func shape(s string) string {
 	var b strings.Builder
 	var before rune
@@ -172,11 +175,11 @@ func shape(s string) string {
 	return b.String()
 }
 
-// mostChars is how many characters of a word are read: the first and the last of
-// a longer one.
+// mostChars is the number of characters that are read of a word: of a longer one
+// the first and the last half of them.
 const mostChars = 32
 
-// apply gives the words and pairs of d their numbers.
+// apply sets the numbers of the words and pairs of d.
 func (v *vocabularies) apply(d *corpus, cfg *Config) {
 	var list [affixCount]string
 	for i := range d.words {
@@ -223,7 +226,7 @@ func (v *vocabularies) charsOf(s string) []int32 {
 	return append(ids, boundary)
 }
 
-// vocabularyFile holds the vocabularies beside the network's weights.
+// vocabularyFile holds the vocabularies in a model directory.
 const vocabularyFile = "vocabulary.json"
 
 func (v *vocabularies) part() model.Part {
@@ -248,7 +251,7 @@ func openVocabularies(d *model.Dir) (*vocabularies, error) {
 		}
 	}
 	if v.Known < 1 || v.Known > v.Words.Len() || len(v.Usual) != v.Words.Len() {
-		return nil, broken("expected a usual tag for each word", nil)
+		return nil, broken("expected a most frequent tag for each word", nil)
 	}
 	if id, ok := v.Chars.Lookup(boundaryName); !ok || id != boundary {
 		return nil, broken("expected characters that begin with "+text.Unknown+" and "+boundaryName, nil)

@@ -13,18 +13,19 @@ import (
 // FormatText is the format of plain texts, one a line; the others are package data's.
 const FormatText = "text"
 
-// rows are the sentences of a file with their lines; a column of tags is not needed.
+// rows returns the sentences of a file with their lines; a column of tags is not
+// needed.
 func (m *Model) rows(path, format string) iter.Seq2[data.Sentence, error] {
 	cfg := m.cfg
 	cfg.Format = format
 	return data.ReadConll(path, cfg.reading(false, nil))
 }
 
-// groupSize is how many sentences are tagged at once where a file is copied.
+// groupSize is the number of sentences that are tagged together when a file is
+// copied.
 const groupSize = 1024
 
-// eachGroup tags sentences a group at a time, so that memory does not grow with
-// the file.
+// eachGroup tags sentences in groups, so that memory does not grow with the file.
 func (m *Model) eachGroup(ctx context.Context, source iter.Seq2[data.Sentence, error], o *PredictOptions, f func([]data.Sentence, []Tagged) error) error {
 	var group []data.Sentence
 	flush := func() error {
@@ -52,8 +53,8 @@ func (m *Model) eachGroup(ctx context.Context, source iter.Seq2[data.Sentence, e
 	return flush()
 }
 
-// formatOf is the format of an input: as given, or by the file's name, or by
-// whether its first lines look like tokens in columns.
+// formatOf returns the format of an input: the one given, or that of the file's
+// name, or one detected from its first lines.
 func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
 	given := ""
 	if o != nil {
@@ -92,8 +93,8 @@ func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
 	return FormatText, nil
 }
 
-// looksColumnar says whether the first lines have the same number of columns,
-// two or more, and blank lines between them.
+// looksColumnar reports whether the first lines have the same number of columns,
+// two or more, with blank lines between them.
 func looksColumnar(r *data.LineReader) bool {
 	columns, lines, blanks := 0, 0, 0
 	for lines < 200 {

@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Model is a trained tagger. It is safe for use by several goroutines.
+// Model is a trained tagger. It is safe for concurrent use.
 type Model struct {
 	cfg          Config
 	vocabularies *vocabularies
@@ -84,7 +84,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] for a directory that has been read already.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Name, "a tagger", &c); err != nil {
@@ -98,7 +99,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 		return nil, err
 	}
 	if len(c.Tags) == 0 || slices.ContainsFunc(v.Usual, func(k int32) bool { return k < 0 || int(k) >= len(c.Tags) }) {
-		return nil, &model.FileError{File: d.File(vocabularyFile), Problem: "a word's usual tag is none of the model's", Fix: "train the model again"}
+		return nil, &model.FileError{File: d.File(vocabularyFile), Problem: "the most frequent tag of a word is not a tag of the model", Fix: "train the model again"}
 	}
 	var m *Model
 	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags, cmp.Or(on...)) })
@@ -109,7 +110,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, d.Load(m.slab)
 }
 
-// check refuses a config.json that no Save wrote.
+// check returns an error for a config.json that Save cannot have written.
 func (c *saved) check() error {
 	if err := c.Config.Validate(); err != nil {
 		return err
@@ -135,11 +136,11 @@ func (c *saved) check() error {
 	return nil
 }
 
-// inferItems is how many padded tokens a batch has at most.
+// inferItems is the largest number of padded tokens in a batch.
 const inferItems = 1 << 13
 
-// eachBatch calls f with the scores [rows,steps,tags] of the pieces of d, a batch
-// at a time. They do not depend on which pieces share a batch.
+// eachBatch calls f with the scores [rows,steps,tags] of the pieces of d, batch
+// by batch. They do not depend on which pieces share a batch.
 func (m *Model) eachBatch(ctx context.Context, t *tensor.Tape, d *corpus, f func(b *batch, list []int, scores *tensor.Tensor)) error {
 	var b batch
 	for _, list := range train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder() {
@@ -153,7 +154,7 @@ func (m *Model) eachBatch(ctx context.Context, t *tensor.Tape, d *corpus, f func
 	return nil
 }
 
-// eachPiece calls f with the scores [n,tags] of every piece of d.
+// eachPiece calls f with the scores [n,tags] of each piece of d.
 func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func(piece int, scores []float32)) error {
 	k := len(m.tags)
 	return m.eachBatch(ctx, t, d, func(b *batch, list []int, scores *tensor.Tensor) {
@@ -164,7 +165,7 @@ func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func
 	})
 }
 
-// write gives a sentence's tags as a scheme has them.
+// write returns a sentence's tags in a scheme.
 func (m *Model) write(found []int32, scheme Scheme) []string {
 	tags := make([]string, len(found))
 	for i, id := range found {

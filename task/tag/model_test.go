@@ -144,7 +144,7 @@ func TestTrainLabels(t *testing.T) {
 	if m.Scheme() != Labels || e.Metrics.Accuracy < 0.98 || e.Metrics.F1 != e.Metrics.Accuracy || e.Baselines["usual"].Accuracy > 0.8 {
 		t.Errorf("%s %+v %+v", m.Scheme(), e.Metrics, e.Baselines)
 	}
-	if e.Unseen["INTJ"] != 1 || len(e.Notes) != 1 || !strings.Contains(e.Notes[0], `1 token with a label that training never saw ("INTJ")`) {
+	if e.Unseen["INTJ"] != 1 || len(e.Notes) != 1 || !strings.Contains(e.Notes[0], `1 token with a label that does not occur in training ("INTJ")`) {
 		t.Errorf("unseen %v, notes %q", e.Unseen, e.Notes)
 	}
 	if e.Confusion.Labels[1] != "INTJ" || e.Labels[1].Recall != 0 {
@@ -349,7 +349,7 @@ func TestWrongInput(t *testing.T) {
 		{o("O O O"), nil, `all 3 tokens have the tag "O"`},
 		{o("B-A I-A O Bad"), nil, `line 6: the tag is "Bad", but the other tags mark spans`},
 		{o("B-A I-A O"), func(c *Config) { c.Scheme = "labels" }, ""},
-		{o("N V N"), func(c *Config) { c.Scheme = "iob2" }, `line 3: the tag is "N", but scheme iob2 wants tags such as B-PER and O`},
+		{o("N V N"), func(c *Config) { c.Scheme = "iob2" }, `line 3: the tag is "N", but scheme iob2 needs tags such as B-PER and O`},
 		{o("N V N"), func(c *Config) { c.Chars = "cnnn" }, `chars: want auto, cnn, lstm or none`},
 		{o("N V N"), func(c *Config) { c.Dropout = math.NaN() }, "dropout: want a number from 0 to 0.99"},
 		{o("N V N"), func(c *Config) { c.TagColumn = "none" }, "tag_column: training needs tags"},
@@ -399,8 +399,8 @@ func TestOpenRefusesWhatItDidNotWrite(t *testing.T) {
 	for _, c := range []struct{ file, old, with, want string }{
 		{"config.json", `"S-PER"`, `"X-PER"`, "expected tags in BIOES"},
 		{"config.json", `"chars": "cnn"`, `"chars": "auto"`, "not settled"},
-		{"vocabulary.json", `"known":`, `"known":9`, "usual tag"},
-		{"vocabulary.json", `"usual":[`, `"usual":[99,`, "usual tag"},
+		{"vocabulary.json", `"known":`, `"known":9`, "most frequent tag"},
+		{"vocabulary.json", `"usual":[`, `"usual":[99,`, "most frequent tag"},
 		{"vocabulary.json", `{"words"`, `{"word"`, "four vocabularies"},
 		{"vocabulary.json", `"usual"`, `"usual`, "vocabularies of a tagger"},
 	} {

@@ -6,9 +6,9 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// network reads words, by their own vectors and by their spelling, in both
-// directions and scores tags (Lample et al. 2016; Ma and Hovy 2016). Spellings
-// are computed once for each distinct word of a batch.
+// network reads words, by their vectors and by their spelling, in both directions
+// and computes scores of tags (Lample et al. 2016; Ma and Hovy 2016). Spellings
+// are computed once per distinct word of a batch.
 type network struct {
 	Words   *nn.Embedding // 0, the unknown, is a zero
 	Pairs   *nn.Embedding // nil without
@@ -21,16 +21,16 @@ type network struct {
 	cfg *Config
 }
 
-// chars reads a word's characters: by a convolution over three neighbours,
-// which over single characters is a sum of three vectors, and a maximum over
-// the word; or by an LSTM from either end.
+// chars reads a word's characters: by a convolution over three neighbours, which
+// for single characters is a sum of three vectors, and a maximum over the word;
+// or by a bidirectional LSTM.
 type chars struct {
 	Before, At, After *nn.Embedding // the convolution; At alone is the LSTM's input
 	Bias              *tensor.Param
 	RNN               *nn.RNN
 }
 
-// charEmbedding is the length of a character's vector where an LSTM reads it.
+// charEmbedding is the size of a character's vector that an LSTM reads.
 const charEmbedding = 32
 
 func newChars(cfg *Config, size int) *chars {
@@ -47,7 +47,7 @@ func newChars(cfg *Config, size int) *chars {
 	return nil
 }
 
-// width is how many numbers come of a word.
+// width returns the size of the vector of a word.
 func (c *chars) width() int {
 	if c.RNN != nil {
 		return c.RNN.OutputSize()
@@ -55,7 +55,7 @@ func (c *chars) width() int {
 	return c.Bias.Len()
 }
 
-// forward gives one vector for each distinct word of the batch.
+// forward returns one vector per distinct word of the batch [distinct,width].
 func (c *chars) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	n, m := len(b.distinct), b.longest
 	at := c.At.Forward(t.IDs(b.chars[1], b.letters, n, m))
@@ -69,7 +69,7 @@ func (c *chars) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return tensor.Tanh(tensor.Add(tensor.MaxPool(y), c.Bias.T()))
 }
 
-// newNetwork makes an untrained network; the configuration has been validated and settled.
+// newNetwork makes an untrained network for a valid, settled configuration.
 func newNetwork(cfg *Config, v *vocabularies, tags []string, spans bool) (*network, error) {
 	n := &network{cfg: cfg}
 	o := &nn.EmbeddingOptions{Padding: unknown, HasPadding: true, Init: nn.Normal(0.3)}
@@ -97,7 +97,7 @@ func newNetwork(cfg *Config, v *vocabularies, tags []string, spans bool) (*netwo
 	return n, nil
 }
 
-// rules are what may follow what; nil without spans.
+// rules returns the forbidden transitions between tags; nil without spans.
 func rules(tags []string, spans bool) *nn.CRFOptions {
 	if !spans {
 		return nil
@@ -105,10 +105,10 @@ func rules(tags []string, spans bool) *nn.CRFOptions {
 	return &nn.CRFOptions{Forbidden: forbidden(tags)}
 }
 
-// pairWidth is the length of a pair's vector.
+// pairWidth returns the size of a pair's vector.
 func pairWidth(cfg *Config) int { return (cfg.Embedding + 1) / 2 }
 
-// decoder decodes the network's scores.
+// decoder returns the decoder of the network's scores.
 func (n *network) decoder(tags []string, spans bool) *nn.CRFDecoder {
 	if n.CRF != nil {
 		return n.CRF.Decoder()
@@ -116,10 +116,10 @@ func (n *network) decoder(tags []string, spans bool) *nn.CRFDecoder {
 	return nn.NewCRFDecoder(len(tags), rules(tags, spans))
 }
 
-// batch is some pieces, padded to the longest.
+// batch is pieces padded to the length of the longest.
 type batch struct {
 	rows, steps int
-	items       int // true tokens
+	items       int // number of tokens without padding
 	lengths     []int32
 	ids         []int32 // [rows,steps] words
 	pairs       []int32 // [rows,steps,2]
@@ -127,15 +127,15 @@ type batch struct {
 	ones        []float32
 
 	distinct []int32    // the distinct words
-	gather   []int32    // [rows,steps] places in distinct
-	place    []int32    // by word of the corpus: its place in distinct; -1: not there
+	gather   []int32    // [rows,steps] indices in distinct
+	place    []int32    // by word of the corpus: its index in distinct; -1 if it is not there
 	affixes  []int32    // [distinct,affixCount]
-	longest  int        // characters of the longest
+	longest  int        // characters of the longest word word
 	letters  []int32    // [distinct]
-	chars    [3][]int32 // [distinct,longest] the character before, that at a place, that after
+	chars    [3][]int32 // [distinct,longest] the character before, at, and after each position
 }
 
-// load fills a batch with pieces of d, with their tags if it has them numbered.
+// load fills a batch with pieces of d, and with their tags if they are numbered.
 func (b *batch) load(d *corpus, list []int) {
 	b.rows, b.steps, b.items = len(list), 1, 0
 	for _, i := range list {
@@ -164,7 +164,7 @@ func (b *batch) load(d *corpus, list []int) {
 			}
 			b.ids[at], b.gather[at] = d.words[w].id, b.place[w]
 			if d.gold != nil {
-				b.tags[at] = max(d.gold[p.from+t], 0) // one that training never saw is taken for the first
+				b.tags[at] = max(d.gold[p.from+t], 0) // a tag that does not occur in training is replaced by the first
 			}
 			if d.pairs != nil {
 				copy(b.pairs[2*at:], d.pairs[2*(p.from+t):][:2])
@@ -180,7 +180,7 @@ func (b *batch) load(d *corpus, list []int) {
 	}
 }
 
-// loadSpelling gathers how the distinct words are written.
+// loadSpelling sets the characters and affixes of the distinct words.
 func (b *batch) loadSpelling(d *corpus) {
 	b.affixes, b.letters, b.longest = b.affixes[:0], b.letters[:0], 1
 	for _, w := range b.distinct {
@@ -201,11 +201,11 @@ func (b *batch) loadSpelling(d *corpus) {
 	}
 }
 
-// scores are those of the tags [rows,steps,tags].
+// scores returns the scores of the tags [rows,steps,tags].
 func (n *network) scores(t *tensor.Tape, b *batch) *tensor.Tensor {
 	x := n.Words.Forward(t.IDs(b.ids, b.lengths, b.rows, b.steps))
 	if p := float32(n.cfg.WordDropout); p > 0 && t.Mode() == tensor.Train {
-		// A hidden word is as an unknown one: zero. Those that stay keep their size.
+		// The vector of a hidden word is that of the unknown: zero. The others are not scaled.
 		keep := tensor.Dropout(t.Input(b.ones[:b.rows*b.steps], b.rows, b.steps, 1), p)
 		x = tensor.Mul(x, tensor.Repeat(tensor.Reshape(tensor.MulScalar(keep, 1-p), b.rows, b.steps), 2, n.cfg.Embedding))
 	}
@@ -225,7 +225,8 @@ func (n *network) scores(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return n.Head.Forward(tensor.Dropout(y, float32(n.cfg.Dropout)))
 }
 
-// spelling is a vector for each distinct word of the batch, or nil.
+// spelling returns a vector per distinct word of the batch [distinct,width], or
+// nil.
 func (n *network) spelling(t *tensor.Tape, b *batch) *tensor.Tensor {
 	var affixes *tensor.Tensor
 	if n.Affixes != nil {
@@ -242,7 +243,7 @@ func (n *network) spelling(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return tensor.Concat(-1, affixes, c)
 }
 
-// loss is the mean loss of a batch's tokens.
+// loss returns the mean loss over a batch's tokens.
 func (n *network) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
 	return n.lossOf(t, b, n.scores(t, b))
 }

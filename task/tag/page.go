@@ -31,7 +31,7 @@ func (e *Evaluation) Summary() *report.Summary {
 		s.Tables, labels = append(s.Tables, labels), nil
 	}
 	s.Add("Labels", labels, e.confusion())
-	s.Add("The most wrong", e.worstTable())
+	s.Add("Largest errors", e.worstTable())
 	return s
 }
 
@@ -51,13 +51,13 @@ func (e *Evaluation) methods() *report.Table {
 	}
 	add("network", e.Metrics)
 	for _, name := range slices.Sorted(maps.Keys(e.Baselines)) {
-		add(strings.Replace(name, "usual", "usual tag of each word", 1), e.Baselines[name])
+		add(strings.Replace(name, "usual", "most frequent tag of each word", 1), e.Baselines[name])
 	}
 	return t.MarkBest()
 }
 
 func (e *Evaluation) labelTable() *report.Table {
-	t := report.NewTable("label", "precision", "recall", "F1", "there are", "found", "right")
+	t := report.NewTable("label", "precision", "recall", "F1", "true", "found", "right")
 	for _, l := range e.Labels {
 		t.Add(l.Label, report.Percent(l.Precision), report.Percent(l.Recall), report.Percent(l.F1), report.Count(l.Gold), report.Count(l.Found), report.Count(l.Right))
 	}
@@ -80,15 +80,15 @@ func (e *Evaluation) confusion() *report.Figure {
 	}
 	f := report.Confusion(c.Labels, shares, "% of the row")
 	if f != nil {
-		f.Caption = "Shares of the tokens of each label, in percent. Rows are the labels, columns what the model says; the diagonal is right. O is outside of all spans."
+		f.Caption = "Shares of the tokens of each label, in percent. Rows are the labels, columns the predicted labels; the diagonal is right. O is outside of all spans."
 	}
 	return f
 }
 
-// worstTable lists the sentences with the greatest loss, with true and predicted tags.
+// worstTable lists the sentences with the largest loss, with true and predicted tags.
 func (e *Evaluation) worstTable() *report.Table {
 	t := &report.Table{
-		Caption: "Sentences for which the model finds its own tags much likelier than the true ones. Above the true tags, below those found.",
+		Caption: "Sentences for which the model considers the predicted tags much more probable than the true ones. Above are the true tags, below the predicted ones.",
 		Columns: []report.Column{{Name: "Line", Number: true}, {Name: ""}, {Name: "Sentence"}},
 	}
 	for _, x := range e.Worst {
@@ -98,8 +98,8 @@ func (e *Evaluation) worstTable() *report.Table {
 	return t
 }
 
-// bracketed writes a sentence as "[New York](LOC) is big", or where tags mark no
-// spans as "New/PROPN York/PROPN".
+// bracketed writes a sentence as "[New York](LOC) is big" or, if tags mark no
+// spans, as "New/PROPN York/PROPN".
 func bracketed(tokens, tags []string, scheme Scheme) string {
 	var b strings.Builder
 	spans := Spans(tags)

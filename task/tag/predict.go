@@ -19,19 +19,19 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Tagged is a sentence with the tags found.
+// Tagged is a sentence with its predicted tags.
 type Tagged struct {
-	Text          string        `json:"text,omitempty"`         // the plain text, if it was one
-	Tokens        []string      `json:"tokens"`                 // of the sentence, or as the text was cut
-	Offsets       []Offset      `json:"offsets,omitempty"`      // of the tokens in Text
-	Tags          []string      `json:"tags"`                   // one a token, in the scheme of the training file
-	Probabilities []float64     `json:"probabilities"`          // of the tokens' tags, as the network has them (BIOES, where there are spans)
-	Spans         []Mark        `json:"spans,omitempty"`        // where tags mark spans
-	Alternatives  []Alternative `json:"alternatives,omitempty"` // whole sequences of tags, the likeliest first; where they are asked for
+	Text          string        `json:"text,omitempty"`         // the plain text, if the input was one
+	Tokens        []string      `json:"tokens"`                 // the tokens of the sentence or text
+	Offsets       []Offset      `json:"offsets,omitempty"`      // of the tokens in text
+	Tags          []string      `json:"tags"`                   // one per token, in the scheme of the training file
+	Probabilities []float64     `json:"probabilities"`          // of the tokens' tags (for spans, of the BIOES tags that the network computes)
+	Spans         []Mark        `json:"spans,omitempty"`        // the spans, if tags mark spans
+	Alternatives  []Alternative `json:"alternatives,omitempty"` // the most probable sequences of tags, best first, if requested by n_best
 }
 
-// Offset is where a token or a span lies in a text: text[Start:End], and the
-// same counted in characters (Unicode code points).
+// Offset is the range of a token or a span in a text, in bytes and in characters
+// (Unicode code points).
 type Offset struct {
 	Start     int `json:"start"`      // in bytes, from 0
 	End       int `json:"end"`        // in bytes, not included
@@ -39,28 +39,28 @@ type Offset struct {
 	RuneEnd   int `json:"rune_end"`   // likewise
 }
 
-// Mark is a span found: tokens [From, To) with a label. Probability is that of
-// just this span with this label being there, whatever the rest of the sentence is.
+// Mark is a predicted span: tokens [From, To) with a label. Probability is that
+// of this span with this label, whatever the tags of the rest of the sentence.
 type Mark struct {
-	Label       string              `json:"label"` // what it is
-	Text        string              `json:"text"`  // of a sentence of tokens: these, with spaces between
+	Label       string              `json:"label"` // the label
+	Text        string              `json:"text"`  // its text; for a sentence of tokens these, separated by spaces
 	From        int                 `json:"from"`  // its first token, from 0
 	To          int                 `json:"to"`    // the token after its last
-	*Offset     `json:",omitempty"` // in a plain text; else nil
-	Probability float64             `json:"probability"` // of just this span with this label, whatever the rest of the sentence is
+	*Offset     `json:",omitempty"` // in a plain text; otherwise nil
+	Probability float64             `json:"probability"` // of this span with this label, whatever the tags of the rest
 }
 
 // Alternative is a whole sequence of tags with its probability.
 type Alternative struct {
-	Tags        []string `json:"tags"`        // one a token
+	Tags        []string `json:"tags"`        // one per token
 	Probability float64  `json:"probability"` // of the whole sequence
 }
 
 // PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	NBest  int    `json:"n_best" range:"0..100" value:"n" group:"Prediction" help:"also give so many of the likeliest sequences of tags, but for sentences that are read in pieces (0: none)"`
-	Format string `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"how the file to tag is laid out"`
-	Tokens string `json:"tokens" oneof:"(as the training tokens look),word,char,space" group:"Prediction" help:"how plain text is cut"`
+	NBest  int    `json:"n_best" range:"0..100" value:"n" group:"Prediction" help:"also return the n most probable sequences of tags; not for sentences longer than max_length (0: none)"`
+	Format string `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"file format"`
+	Tokens string `json:"tokens" oneof:"(char if the training tokens are characters, otherwise word),word,char,space" group:"Prediction" help:"how plain text is divided into tokens"`
 }
 
 func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) }
@@ -117,7 +117,7 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	return out, err
 }
 
-// owners is the sentence of each piece.
+// owners returns the index of the sentence of each piece.
 func (d *corpus) owners() []int {
 	owner := make([]int, len(d.pieces))
 	i := 0
@@ -166,13 +166,13 @@ func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) 
 	return out, err
 }
 
-// runeCounter counts characters up to places that never fall.
+// runeCounter counts the characters before positions that never decrease.
 type runeCounter struct {
 	text      string
 	at, runes int
 }
 
-// before is how many characters lie before byte at.
+// before returns the number of characters before byte at.
 func (c *runeCounter) before(at int) int {
 	c.runes += utf8.RuneCountInString(c.text[c.at:at])
 	c.at = at
@@ -182,13 +182,13 @@ func (c *runeCounter) before(at int) int {
 // Predictions are the predicted tags of an input.
 type Predictions struct {
 	Task      string   `json:"task"`      // the task of the model
-	Scheme    Scheme   `json:"scheme"`    // how tags mark spans: labels (not at all), iob1, iob2, bioes, bmes or bilou
+	Scheme    Scheme   `json:"scheme"`    // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
 	Sentences []Tagged `json:"sentences"` // in order
 }
 
-// Predict tags plain texts, one per line, or the sentences of a file with one token
-// per line, which needs no tags. A file that cannot be read and invalid options are a
-// *data.InputError; a cancelled ctx returns its error.
+// Predict tags plain texts, one per line, or the sentences of a file with one
+// token per line, which needs no tags. A file that cannot be read and invalid
+// options are a *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
 	format, err := m.formatOf(in, o)
 	if err != nil {
@@ -258,10 +258,10 @@ func (p *Predictions) Print(w io.Writer) {
 	}
 }
 
-// Write writes a CSV table with a line for each span: the sentence's number, label, text,
-// probability, tokens [from, to) and, of a plain text, bytes [start, end) and
-// characters [rune_start, rune_end). Where tags mark no spans it writes one for
-// each token.
+// Write writes a CSV table with a line per span: the sentence's number, label,
+// text, probability, tokens [from, to) and, for a plain text, bytes [start, end)
+// and characters [rune_start, rune_end). If tags mark no spans there is a line
+// per token. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}) // errors stay until Flush
@@ -282,7 +282,7 @@ func (p *Predictions) Write(w io.Writer) error {
 	return out.Error()
 }
 
-// marks are the spans of sentence i, or its tokens.
+// marks returns the spans of sentence i, or its tokens.
 func (p *Predictions) marks(i int) []Mark {
 	s := &p.Sentences[i]
 	if p.Scheme != Labels {

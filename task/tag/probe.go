@@ -30,7 +30,7 @@ func (m *Model) Probe(of *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, er
 		}
 	}
 	if len(list) == 0 {
-		return nil, data.InFile(of.file, data.Errorf("there is no sentence whose tags the model knows"))
+		return nil, data.InFile(of.file, data.Errorf("no sentence has only tags of the model"))
 	}
 	b := &batch{}
 	b.load(d, list)

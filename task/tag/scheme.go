@@ -1,18 +1,19 @@
 package tag
 
-// Scheme is how tags mark spans of tokens, such as the names in a sentence.
+// Scheme is a way in which tags mark spans of tokens, such as the names in a
+// sentence.
 type Scheme string
 
-// The schemes. A span's tags are a letter, a dash and the span's label; the
-// other tokens have O. Labels means that tags are no spans: each token has a
-// label of its own, such as a part of speech.
+// The schemes. The tag of a token in a span is a letter, a dash and the span's
+// label; other tokens have O. Labels means that tags do not mark spans: each
+// token has an independent label, such as a part of speech.
 const (
 	Labels Scheme = "labels"
-	IOB1   Scheme = "iob1"  // I- inside; B- only where a span follows one of its label at once
-	IOB2   Scheme = "iob2"  // B- begins a span, I- goes on
-	BIOES  Scheme = "bioes" // as IOB2, but E- ends a span and S- is one by itself
-	BMES   Scheme = "bmes"  // BIOES with M- for I-
-	BILOU  Scheme = "bilou" // BIOES with L- for E- and U- for S-
+	IOB1   Scheme = "iob1"  // I- in a span; B- only at the beginning of a span that directly follows one with the same label
+	IOB2   Scheme = "iob2"  // B- begins a span, I- continues it
+	BIOES  Scheme = "bioes" // as IOB2, but E- ends a span and S- is a span of one token
+	BMES   Scheme = "bmes"  // BIOES with M- instead of I-
+	BILOU  Scheme = "bilou" // BIOES with L- instead of E- and U- instead of S-
 )
 
 // schemes are those that mark spans, with their letters for the beginning, the
@@ -24,15 +25,15 @@ var schemes = map[Scheme][4]byte{
 // Outside is the tag of a token in no span.
 const Outside = "O"
 
-// Span is the tokens [From, To) and their label. Files of bare letters, as word
-// segmentation has them, have the label "".
+// Span is the tokens [From, To) and their label. The label is "" in files whose
+// tags are letters only, as in word segmentation.
 type Span struct {
 	From, To int
 	Label    string
 }
 
-// split takes a tag apart: its letter in BIOES, 'O' where it marks no span, and
-// the label. ok is false for what is no tag of a span.
+// split returns the parts of a tag: its letter in BIOES, 'O' if it marks no span,
+// and the label. ok is false if it is not the tag of a span.
 func split(tag string) (letter byte, label string, ok bool) {
 	if tag == Outside {
 		return 'O', "", true
@@ -56,13 +57,13 @@ func split(tag string) (letter byte, label string, ok bool) {
 	return 0, "", false
 }
 
-// Spans finds the spans that tags of any scheme mark, also where they keep to
-// none, by the rule of the CoNLL shared tasks' conlleval, extended to E and S as
+// Spans returns the spans that tags of any scheme mark, also if they violate it,
+// by the rule of the CoNLL shared tasks' conlleval, extended to E and S as
 // seqeval does: a span begins at B, S, after another label, and where I or E
-// follow O, E or S; it ends before what begins one and before O.
+// follow O, E or S; it ends before the beginning of another and before O.
 func Spans(tags []string) []Span {
 	var spans []Span
-	open := -1 // where the present span began
+	open := -1 // where the current span began
 	before, label := byte('O'), ""
 	for i, tag := range tags {
 		letter, name, ok := split(tag)
@@ -85,8 +86,8 @@ func Spans(tags []string) []Span {
 	return spans
 }
 
-// Tags writes the spans of a sentence of n tokens as tags; spans are in order
-// and do not overlap. Labels is no scheme of spans, and gives none.
+// Tags returns the tags of a sentence of n tokens with the given spans, which are
+// in order and do not overlap. For Labels, which has no spans, all tags are O.
 func (s Scheme) Tags(spans []Span, n int) []string {
 	tags := make([]string, n)
 	for i := range tags {
@@ -122,10 +123,10 @@ func (s Scheme) Tags(spans []Span, n int) []string {
 	return tags
 }
 
-// census counts what tells schemes apart, over all sentences of a file.
+// census counts what distinguishes schemes, over all sentences of a file.
 type census struct {
-	letters  [256]int // the tags' letters as the file has them; bare ones too
-	labels   int      // tags that mark no span
+	letters  [256]int // of the tags in spans, with or without a label
+	labels   int      // tags that are not those of a span
 	bare     int      // tags of one letter other than O
 	labelled int      // tags with a letter and a label
 	inside   int      // spans that begin with I after O or another label
@@ -156,7 +157,7 @@ func (c *census) add(tags []string) {
 	}
 }
 
-// scheme is the one that the tags keep to, or come nearest to.
+// scheme returns the scheme of the tags, or the closest one.
 func (c *census) scheme() Scheme {
 	l := &c.letters
 	switch {
@@ -178,8 +179,8 @@ func (c *census) scheme() Scheme {
 	return Labels // all O, or nothing
 }
 
-// forbidden is what may not follow what in BIOES, by the tags' numbers; -1 is
-// before the first and after the last.
+// forbidden returns a function that reports which tags may not follow each other
+// in BIOES, by their numbers; -1 is before the first and after the last token.
 func forbidden(tags []string) func(from, to int) bool {
 	type parts struct {
 		letter byte
@@ -203,7 +204,7 @@ func forbidden(tags []string) func(from, to int) bool {
 	}
 }
 
-// inBIOES lists the tags of BIOES for labels in their order, O first.
+// inBIOES lists the BIOES tags of labels in their order, O first.
 func inBIOES(labels []string) []string {
 	tags := []string{Outside}
 	for _, label := range labels {

@@ -1,15 +1,15 @@
-// Package tag trains recurrent networks to tag the tokens of sentences: spans
-// such as names in any of the usual schemes, parts of speech, or any other label
-// of each token.
+// Package tag trains recurrent networks to tag the tokens of sentences: with
+// spans such as names in any of the usual schemes, with parts of speech, or with
+// any other label of each token.
 //
-// [Read] reads tagged sentences and [Train] trains a [Model] on them with the
+// [Read] reads tagged sentences, and [Train] trains a [Model] on them with the
 // settings of a [Config]. A Model tags sentences ([Model.Tag]), plain text
-// ([Model.TagText]) and files ([Model.Predict]); [Model.Evaluate] scores it beside a
-// baseline; [Model.Save] writes it to a directory that [Open] reads.
+// ([Model.TagText]) and files ([Model.Predict]); [Model.Evaluate] scores it
+// beside a baseline; [Model.Save] writes it to a directory that [Open] reads.
 //
 // Spans are learnt in BIOES whatever the scheme of the file is; predictions are
-// written in the scheme of the file. Vocabularies and network are learnt from the training sentences alone;
-// validation sentences choose the epoch.
+// written in the scheme of the file. Vocabularies and network are learnt from the
+// training sentences alone; the validation sentences choose the epoch.
 package tag
 
 import (
@@ -31,17 +31,17 @@ var Task = task.New(task.About{
 between sentences: CoNLL with any columns, CoNLL-U, or BMES. Tags that mark spans,
 such as names, may be in any of the usual schemes (IOB1, IOB2, BIOES, BMES,
 BILOU); other tags are labels of single tokens, such as parts of speech. It scores
-the tagger on the test sentences, or without such on the validation sentences, and
-writes model, checkpoints and report into --out.`,
+the tagger on the test sentences, or on the validation sentences if there are no
+test sentences, and writes model, checkpoints and report into --out.`,
 	Example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
   carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-column upos --out run
   carousel train tag --data names.txt --format conll --token-column 1 --tag-column 4 --out run`,
-	Scores: "a file of tagged sentences like that the model was trained on",
+	Scores: "a file of tagged sentences in the format that the model was trained on",
 	Takes:  "a file of texts or of tokens, or - for lines of standard input; or --input, a text",
 	Texts:  true,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
-// Data are tagged sentences by part.
+// Data is tagged sentences by part.
 type Data struct {
 	task.Parts[data.Sentence]
 	task.Source
@@ -75,8 +75,8 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	return d, err
 }
 
-// NewData divides sentences in memory as Read divides those of one file. The error
-// is always nil.
+// NewData divides sentences in memory as Read divides those of one file. The
+// error is always nil.
 func NewData(list []data.Sentence, cfg Config) (*Data, error) {
 	p, err := cfg.deal(list)
 	return &Data{Parts: p}, err

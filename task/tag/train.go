@@ -42,7 +42,8 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	return m, result, err
 }
 
-// prepare settles the configuration on the sentences and makes the untrained model.
+// prepare settles the configuration on the sentences and makes the untrained
+// model.
 func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
 	if learn, err = encode(d.Training, cfg.MaxLength); err != nil {
 		return nil, nil, nil, err
@@ -83,14 +84,14 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 		table := m.net.Words.Weight.Read()
 		vectors.Fill(table)
 		m.net.Words.Weight.Write(table)
-		m.notes = append(m.notes, fmt.Sprintf("words start from the vectors in %s: %s", cfg.Vectors, vectors))
+		m.notes = append(m.notes, fmt.Sprintf("pretrained vectors from %s: %s", cfg.Vectors, vectors))
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
 }
 
-// settleScheme is the scheme given, if the tags keep to one of spans, or the one
-// that they look like.
+// settleScheme returns the scheme given, if the tags mark spans, or the one
+// detected from the tags.
 func (d *corpus) settleScheme(given Scheme) (Scheme, error) {
 	c := &d.schemes
 	spans := c.bare+c.labelled > 0
@@ -98,7 +99,7 @@ func (d *corpus) settleScheme(given Scheme) (Scheme, error) {
 	case given == Labels:
 		return Labels, nil
 	case given != "auto" && (c.labels > 0 || !spans):
-		return "", d.oddTag("scheme %s wants tags such as B-PER and O", given)
+		return "", d.oddTag("scheme %s needs tags such as B-PER and O", given)
 	case given != "auto":
 		return given, nil
 	case c.labelled > 0 && c.labels > 0 && c.labelled > c.labels:
@@ -112,11 +113,12 @@ func (d *corpus) oddTag(format string, args ...any) error {
 	if d.odd != "" {
 		e.Line, e.Problem = d.oddLine, fmt.Sprintf("the tag is %q, but "+format, append([]any{d.odd}, args...)...)
 	}
-	e.Fix = "mend the file, name another column with tag_column, or set scheme to labels"
+	e.Fix = "correct the file, name another column with tag_column, or set scheme to labels"
 	return e
 }
 
-// tagSet lists the network's tags: the labels, sorted, or BIOES of the spans'.
+// tagSet returns the network's tags: the labels, sorted, or the BIOES tags of the
+// spans' labels.
 func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 	var list []string
 	for _, kind := range d.kinds {
@@ -129,7 +131,7 @@ func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 	slices.Sort(list)
 	list = slices.Compact(list)
 	if len(d.kinds) < 2 {
-		return nil, data.Errorf("all %d tokens have the tag %q: two tags are needed to tell apart; name the column of the tags with tag_column if this is another one", len(d.tags), d.kinds[0])
+		return nil, data.Errorf("all %d tokens have the tag %q: at least two tags are needed; name the column of the tags with tag_column if this is not it", len(d.tags), d.kinds[0])
 	}
 	if scheme != Labels {
 		list = inBIOES(list)
@@ -137,7 +139,7 @@ func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 	return list, nil
 }
 
-// addNotes says what was done to the sentences.
+// addNotes adds notes on sentences that were cut and on unseen labels.
 func (m *Model) addNotes(learn, valid *corpus) {
 	if n := learn.cut + valid.cut; n > 0 {
 		m.notes = append(m.notes, cutNote(n, m.cfg.MaxLength))
@@ -146,7 +148,7 @@ func (m *Model) addNotes(learn, valid *corpus) {
 }
 
 func cutNote(n, limit int) string {
-	return fmt.Sprintf("%s longer than %d tokens and read in pieces, cut behind a full stop where one stands in the second half", report.Agree(n, "sentence is", "sentences are"), limit)
+	return fmt.Sprintf("%s longer than %d tokens and read in pieces, cut after a full stop if there is one in the second half", report.Agree(n, "sentence is", "sentences are"), limit)
 }
 
 // fit runs the training loop.
@@ -179,7 +181,7 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 	return train.Fit(ctx, job, options)
 }
 
-// validate scores the network on the validation sentences.
+// validate returns the scores of the network on the validation sentences.
 func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (map[string]float64, error) {
 	found, loss, k := make([]int32, len(valid.tokens)), 0.0, len(m.tags)
 	decoder := m.net.decoder(m.tags, m.spans())
@@ -202,8 +204,8 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (ma
 	return map[string]float64{"f1": s.F1, "precision": s.Precision, "recall": s.Recall, "loss": loss}, nil
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
+// fingerprint returns a hash of the data and of the settings that change the
+// arithmetic.
 func (m *Model) fingerprint(learn, valid *corpus) string {
 	c := m.cfg
 	c.Settings = c.Fixed()

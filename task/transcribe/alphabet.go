@@ -12,17 +12,17 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// alphabet is the units that the network spells. Class 0 is the blank, class
-// i > 0 is Units[i-1].
+// alphabet is the tokens that the network's classes represent. Class 0 is the
+// blank, class i > 0 is Units[i-1].
 type alphabet struct {
 	Kind  string   `json:"kind"`  // as Config.Tokens
-	Units []string `json:"units"` // characters, symbols, or pieces of words, which begin with a space where a word does
+	Units []string `json:"units"` // characters, symbols, or pieces of words, of which those at the beginning of a word begin with a space
 
 	index     map[string]int32
 	tokenizer *text.Tokenizer // of kind bpe
 }
 
-// space separates words where the units are characters.
+// space separates words if the tokens are characters.
 const space = " "
 
 func newAlphabet(kind string, units []string, tokenizer *text.Tokenizer) *alphabet {
@@ -33,13 +33,13 @@ func newAlphabet(kind string, units []string, tokenizer *text.Tokenizer) *alphab
 	return a
 }
 
-// classes is how many outputs the network has.
+// classes returns the number of outputs of the network.
 func (a *alphabet) classes() int { return len(a.Units) + 1 }
 
-// unit is the text of a class other than the blank.
+// unit returns the text of a class other than the blank.
 func (a *alphabet) unit(class int32) string { return a.Units[class-1] }
 
-// pieces cuts a text into units.
+// pieces divides a text into tokens.
 func (a *alphabet) pieces(s string) []string {
 	if a.tokenizer == nil {
 		return letters(a.Kind, s)
@@ -47,7 +47,7 @@ func (a *alphabet) pieces(s string) []string {
 	if s == "" {
 		return nil
 	}
-	s = space + s // so that the first word begins like the others
+	s = space + s // so that the first word has the same tokens as elsewhere
 	var list []string
 	for _, t := range a.tokenizer.Tokens(nil, s) {
 		list = append(list, s[t.Start:t.End])
@@ -55,7 +55,7 @@ func (a *alphabet) pieces(s string) []string {
 	return list
 }
 
-// quoted is the units for a message.
+// quoted returns the tokens for a message.
 func (a *alphabet) quoted() []string {
 	var list []string
 	for _, u := range a.Units {
@@ -64,7 +64,7 @@ func (a *alphabet) quoted() []string {
 	return list
 }
 
-// letters cuts a text into what errors are counted in beside words: symbols, or
+// letters divides a text into the items of the character error rate: symbols, or
 // characters.
 func letters(kind, s string) []string {
 	if kind == "space" {
@@ -73,8 +73,8 @@ func letters(kind, s string) []string {
 	return strings.Split(s, "")
 }
 
-// encode is the classes of a text, without those of the units that the alphabet
-// lacks, which are named.
+// encode returns the classes of a text, and the tokens that the alphabet lacks,
+// which have none.
 func (a *alphabet) encode(text string) (classes []int32, unknown []string) {
 	for _, p := range a.pieces(text) {
 		if c, ok := a.index[p]; ok {
@@ -86,7 +86,7 @@ func (a *alphabet) encode(text string) (classes []int32, unknown []string) {
 	return classes, unknown
 }
 
-// decode is the text of classes, with single spaces between words.
+// decode returns the text of classes, with single spaces between words.
 func (a *alphabet) decode(classes []int32) string {
 	var b strings.Builder
 	for i, c := range classes {
@@ -98,8 +98,10 @@ func (a *alphabet) decode(classes []int32) string {
 	return strings.Join(strings.Fields(b.String()), space)
 }
 
-// collectAlphabet is every unit of the texts, in order. With a tokenizer, so is
-// every piece that it learned of their characters: other texts may need them.
+// collectAlphabet returns the alphabet of all tokens of the texts, sorted. With a
+// tokenizer it also has every token that the tokenizer learned of their
+// characters, since other texts may need them. Texts that are all empty are a
+// *data.InputError.
 func collectAlphabet(kind string, tokenizer *text.Tokenizer, list []speech.Utterance) (*alphabet, error) {
 	a := &alphabet{Kind: kind, tokenizer: tokenizer}
 	seen := map[string]bool{}
@@ -124,7 +126,7 @@ func collectAlphabet(kind string, tokenizer *text.Tokenizer, list []speech.Utter
 		delete(seen, "")
 	}
 	if len(seen) == 0 {
-		return nil, &data.InputError{File: list[0].File, Problem: "has no text in any row", Fix: "fill in the column of what is said"}
+		return nil, &data.InputError{File: list[0].File, Problem: "has no text in any row", Fix: "name the column of the texts with text"}
 	}
 	units := make([]string, 0, len(seen))
 	for u := range seen {
@@ -134,8 +136,8 @@ func collectAlphabet(kind string, tokenizer *text.Tokenizer, list []speech.Utter
 	return newAlphabet(kind, units, tokenizer), nil
 }
 
-// readAlphabet reads units, one a line; a line of one space, or <space>, is the
-// space between words.
+// readAlphabet reads tokens, one per line; a line of one space, or <space>, is
+// the space between words. A file that cannot be used is a *data.InputError.
 func readAlphabet(kind, path string) (*alphabet, error) {
 	r, err := data.OpenLines(path, data.EncodingUTF8)
 	if err != nil {
@@ -160,20 +162,21 @@ func readAlphabet(kind, path string) (*alphabet, error) {
 		case unit == "":
 			continue
 		case len(letters(kind, unit)) != 1:
-			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("want one unit of kind %s a line, got %q", kind, line)}
+			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("want one token of kind %s per line, got %q", kind, line)}
 		case seen[unit] > 0:
-			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("%q stands in line %d already", unit, seen[unit])}
+			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("%q is already in line %d", unit, seen[unit])}
 		}
 		seen[unit] = r.Line
 		units = append(units, unit)
 	}
 	if len(units) == 0 {
-		return nil, &data.InputError{File: path, Problem: "holds no unit", Fix: "write one a line"}
+		return nil, &data.InputError{File: path, Problem: "holds no token", Fix: "write one per line"}
 	}
 	return newAlphabet(kind, units, nil), nil
 }
 
-// check names the units of texts that the alphabet lacks.
+// check returns a *data.InputError that names the tokens of texts that the
+// alphabet lacks.
 func (a *alphabet) check(list []speech.Utterance) error {
 	var names []string
 	var first *speech.Utterance
@@ -192,6 +195,6 @@ func (a *alphabet) check(list []speech.Utterance) error {
 		return nil
 	}
 	return &data.InputError{File: first.File, Line: first.Line,
-		Problem: fmt.Sprintf("%s outside the alphabet, here and further on: %s", report.Agree(len(names), "unit is", "units are"), report.Listing(names)),
+		Problem: fmt.Sprintf("%s not in the alphabet, here and in later rows: %s", report.Agree(len(names), "token is", "tokens are"), report.Listing(names)),
 		Fix:     "add them to the alphabet, or change the texts"}
 }

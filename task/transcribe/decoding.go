@@ -13,26 +13,26 @@ import (
 	"github.com/carousel-ml/carousel/speech"
 )
 
-// The files of a model directory that decoding needs. A model in ARPA format may
-// be gzipped, whatever it is called.
+// The files of a model directory that decoding needs. The language model may be
+// gzipped whatever its name.
 const (
 	lmFile      = "lm.arpa"
 	lexiconFile = "lexicon.txt"
 )
 
-// Decoding says how a text is found in the probabilities of each step. The zero
-// Decoding is greedy: the likeliest class of each step.
+// Decoding describes how texts are decoded from the probabilities of each step.
+// The zero value is greedy decoding: the most probable class of each step.
 type Decoding struct {
-	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses that the search keeps (0: greedy, or 64 where something below asks for a search)"`
+	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses kept by the beam search (0: greedy, or 64 if another option needs a search)"`
 	LM        *LM      `json:"-"` // language model
 	LMTokens  bool     `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
-	LMWeight  float64  `json:"lm_weight" range:"-1000..1000" group:"Decoding" help:"weight of the language model: of the logarithm of its probability"`
-	WordBonus float64  `json:"word_bonus" range:"-1000..1000" group:"Decoding" help:"bonus of each word (with lm_tokens: token), since the language model makes short texts likely"`
-	Lexicon   *Lexicon `json:"-"` // the only words allowed
-	HotWords  []string `json:"hot_words" group:"Decoding" help:"words to be expected"`
-	HotWeight float64  `json:"hot_weight" range:"-1000..1000" group:"Decoding" help:"bonus of each hot word"`
+	LMWeight  float64  `json:"lm_weight" range:"-1000..1000" group:"Decoding" help:"weight of the language model's log-probability"`
+	WordBonus float64  `json:"word_bonus" range:"-1000..1000" group:"Decoding" help:"score added per word (with lm_tokens: per token), since a language model prefers short texts"`
+	Lexicon   *Lexicon `json:"-"` // the allowed words
+	HotWords  []string `json:"hot_words" group:"Decoding" help:"words that are likely to occur"`
+	HotWeight float64  `json:"hot_weight" range:"-1000..1000" group:"Decoding" help:"score added per hot word"`
 
-	nBest int // texts to find, as PredictOptions.NBest
+	nBest int // number of texts to find, as PredictOptions.NBest
 }
 
 // savedDecoding is a Decoding in config.json.
@@ -41,13 +41,14 @@ type savedDecoding struct {
 	NBest int `json:"n_best,omitempty" was:"best"` // older models have it; it has no effect
 }
 
-// UnmarshalJSON reads the decoding of a model, of an older one too.
+// UnmarshalJSON decodes the decoding of a model, also of an older one. Its errors
+// are those of settings.Decode.
 func (d *savedDecoding) UnmarshalJSON(raw []byte) error {
 	type fields savedDecoding
 	return settings.Decode(raw, (*fields)(d))
 }
 
-// decodingOf is the decoding that options ask for, its files read.
+// decodingOf returns the decoding for options, and reads its files.
 func (m *Model) decodingOf(o *EvaluateOptions) (*Decoding, error) {
 	if o == nil {
 		return m.Decoding(), nil
@@ -70,45 +71,46 @@ func (m *Model) decodingOf(o *EvaluateOptions) (*Decoding, error) {
 	return &d, d.check(m.alphabet)
 }
 
-// Decoding is how the model decodes unless told otherwise: greedily, or with
-// the language model and lexicon that it was trained with. The result is the
-// caller's.
+// Decoding returns how the model decodes by default: greedily, or with the
+// language model and lexicon that it was trained with. The caller may change the
+// result.
 func (m *Model) Decoding() *Decoding {
 	d := m.decoding
 	d.HotWords = slices.Clone(d.HotWords)
 	return &d
 }
 
-// searches reports whether greedy decoding is not enough.
+// searches reports whether a beam search is needed.
 func (d *Decoding) searches() bool {
 	return d.Beam > 0 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.nBest > 1
 }
 
-// check reports a Decoding that does not go with the alphabet.
+// check returns a *data.InputError if the decoding does not fit the alphabet.
 func (d *Decoding) check(a *alphabet) error {
 	if err := settings.Check(d); err != nil {
 		return data.Setting(err)
 	}
 	switch {
 	case d.Lexicon != nil && a.Kind == "space":
-		return data.Errorf("lexicon: needs a model that spells characters; this one spells symbols")
+		return data.Errorf("lexicon: needs a model of characters; this one is of symbols")
 	case d.Lexicon != nil && !d.Lexicon.root.spelled(a, ""):
-		return data.Errorf("lexicon: the model can spell none of its words; it spells %s (mind upper and lower case)", report.Listing(a.quoted()))
+		return data.Errorf("lexicon: the model has the tokens for none of its words; it has %s (check upper and lower case)", report.Listing(a.quoted()))
 	case d.LM != nil && !d.LM.spelled(a, d.LMTokens):
-		return data.Errorf("language model: the model can spell nothing of what it knows; it spells %s (mind upper and lower case, and lm-tokens)", report.Listing(a.quoted()))
+		return data.Errorf("language model: the model has the tokens for none of its words; it has %s (check upper and lower case, and lm-tokens)", report.Listing(a.quoted()))
 	}
 	for _, w := range d.HotWords {
 		if len(strings.Fields(w)) != 1 {
 			return data.Errorf("hot words: want single words, got %q", w)
 		}
 		if _, unknown := a.encode(w); len(unknown) > 0 {
-			return data.Errorf("hot words: %q has %q, which the model cannot spell", w, unknown[0])
+			return data.Errorf("hot words: %q has %q, which is not a token of the model", w, unknown[0])
 		}
 	}
 	return nil
 }
 
-// lacking notes which words of texts lexicon and language model lack.
+// lacking returns notes on words of texts that the lexicon and the language model
+// lack.
 func (d *Decoding) lacking(list []speech.Utterance, texts string) (notes []string) {
 	note := func(name string, has func(word string) bool) {
 		var words []string
@@ -137,7 +139,7 @@ func (d *Decoding) lacking(list []speech.Utterance, texts string) (notes []strin
 	return notes
 }
 
-// decodingFiles are what Save copies into the model's directory.
+// decodingFiles returns the files that Save copies into the model's directory.
 func (c *Config) decodingFiles() (files []model.Part) {
 	if c.Lexicon != "" {
 		files = append(files, model.FileCopy(lexiconFile, c.Lexicon))
@@ -148,8 +150,8 @@ func (c *Config) decodingFiles() (files []model.Part) {
 	return files
 }
 
-// The weights of a language model and of hot words where nothing else is known;
-// tuning begins there.
+// The default weights of a language model and of hot words, with which tuning
+// begins.
 const (
 	DefaultLMWeight  = 0.5
 	DefaultWordBonus = 1
@@ -194,22 +196,22 @@ func (m *Model) openDecoding(d *model.Dir, name string) error {
 	return err
 }
 
-// tuneDecoding tunes the weights of decoding on the validation utterances, where
-// there is something to tune, and notes what the lexicon lacks.
+// tuneDecoding tunes the weights of decoding on the validation utterances, if
+// there is a language model or lexicon, and notes what these lack.
 func (m *Model) tuneDecoding(ctx context.Context, d *Data, valid []speech.Utterance) error {
 	if m.decoding.LM == nil && m.decoding.Lexicon == nil {
 		return nil
 	}
 	m.notes = append(m.notes, m.decoding.lacking(valid, "validation texts")...)
 	if len(valid) == 0 {
-		m.notes = append(m.notes, "without validation utterances the weights of decoding were not tuned")
+		m.notes = append(m.notes, "without validation utterances, the weights of decoding are not tuned")
 		return nil
 	}
 	before, after, err := m.tune(ctx, d, valid, &m.decoding)
 	if err != nil {
 		return err
 	}
-	m.notes = append(m.notes, fmt.Sprintf("decoding tuned on %s: language model weight %v, bonus %v for a word; word error rate %.1f %%, before %.1f %%",
+	m.notes = append(m.notes, fmt.Sprintf("decoding tuned on %s: lm_weight %v, word_bonus %v; word error rate %.1f %%, before %.1f %%",
 		report.Plural(len(valid), "validation utterance"), m.decoding.LMWeight, m.decoding.WordBonus, 100*after.WER, 100*before.WER))
 	return nil
 }

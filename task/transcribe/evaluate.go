@@ -16,29 +16,28 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Metrics are errors for each word, and for each character or symbol, of the
-// references.
+// Metrics are the error rates of transcripts. They may exceed 1.
 type Metrics struct {
-	WER float64 `json:"wer"` // errors for each word of the references; 0.1 is 10 %
-	CER float64 `json:"cer"` // errors for each character or symbol of the references
+	WER float64 `json:"wer"` // word error rate: errors per word of the references; 0.1 is 10 %
+	CER float64 `json:"cer"` // character error rate: errors per character, or per symbol, of the references
 }
 
-// Evaluation is how a model's texts differ from those of a manifest.
+// Evaluation is the scores of a recogniser on utterances with known texts.
 type Evaluation struct {
 	Task       string    `json:"task"`             // the task of the model
 	Metrics    Metrics   `json:"metrics"`          // the model's scores
-	Greedy     *Metrics  `json:"greedy,omitempty"` // without language model and lexicon, where Metrics are with them
-	Words      Errors    `json:"words"`            // differences counted in words
-	Units      Errors    `json:"units"`            // differences counted in characters or symbols
-	Utterances int       `json:"utterances"`       // how many were scored
-	Exact      int       `json:"exact"`            // of them without any error
-	Seconds    float64   `json:"seconds"`          // of sound
-	Taken      float64   `json:"taken"`            // seconds to transcribe it, reading not counted
-	Notes      []string  `json:"notes,omitempty"`  // what to know of the result, a sentence each
+	Greedy     *Metrics  `json:"greedy,omitempty"` // scores of greedy decoding, if metrics are those of a beam search
+	Words      Errors    `json:"words"`            // errors counted in words
+	Units      Errors    `json:"units"`            // errors counted in characters or symbols
+	Utterances int       `json:"utterances"`       // number of utterances scored
+	Exact      int       `json:"exact"`            // number of utterances without an error
+	Seconds    float64   `json:"seconds"`          // length of the sounds in seconds
+	Taken      float64   `json:"taken"`            // time for transcribing them in seconds, without reading
+	Notes      []string  `json:"notes,omitempty"`  // remarks on the result, a sentence each
 	Results    []*Result `json:"-"`                // in the order of the manifest
 }
 
-// Result is one utterance.
+// Result is the transcript of one utterance, compared with its text.
 type Result struct {
 	speech.Utterance
 	Transcript *Transcript
@@ -47,19 +46,20 @@ type Result struct {
 	Units      Errors
 }
 
-// EvaluateOptions says how to decode; nil is as the model does ([Model.Decoding]),
-// the zero value is greedy.
+// EvaluateOptions describes how to decode. nil decodes as the model does by
+// default ([Model.Decoding]); the zero value is greedy decoding.
 type EvaluateOptions struct {
-	Greedy      bool   `json:"greedy" group:"Decoding" help:"take the likeliest token of each step, whatever the model has for decoding"`
-	LMFile      string `json:"lm" value:"file" group:"Decoding" help:"language model in ARPA format (empty: the model's)"`
-	LexiconFile string `json:"lexicon" value:"file" group:"Decoding" help:"file of the only words allowed (empty: the model's)"`
+	Greedy      bool   `json:"greedy" group:"Decoding" help:"decode greedily, without the model's language model and lexicon"`
+	LMFile      string `json:"lm" value:"file" group:"Decoding" help:"n-gram language model in ARPA format (empty: the model's)"`
+	LexiconFile string `json:"lexicon" value:"file" group:"Decoding" help:"file of the allowed words, the first field of each line (empty: the model's)"`
 	Decoding
 
-	given func(setting string) bool // by the user; nil where Inherit was not called
+	given func(setting string) bool // reports whether the user sets a setting; nil if Inherit was not called
 }
 
-// Inherit is [task.Inheritor]: the options become the model's own decoding, with
-// the default weights for what the user gives.
+// Inherit implements [task.Inheritor]: it sets the options to the model's
+// decoding, with the default weights for a language model or hot words that the
+// user gives.
 func (o *EvaluateOptions) Inherit(m task.Model, given func(string) bool) {
 	o.Decoding, o.given = *m.(*Model).Decoding(), given
 	if given("lm") {
@@ -70,10 +70,11 @@ func (o *EvaluateOptions) Inherit(m task.Model, given func(string) bool) {
 	}
 }
 
-// Validate reports options that do not go together; it is a *data.InputError.
+// Validate returns a *data.InputError if an option is out of its range or needs
+// another one, or nil.
 func (o *EvaluateOptions) Validate() error { return o.validate(o) }
 
-// validate is Validate of options, whose part for decoding is o.
+// validate is Validate for options that embed o.
 func (o *EvaluateOptions) validate(options any) error {
 	if err := settings.Check(options); err != nil {
 		return data.Setting(err)
@@ -92,14 +93,15 @@ func (o *EvaluateOptions) validate(options any) error {
 	case !lm && given("lm_weight", "lm_tokens"):
 		return data.Errorf("--lm-weight and --lm-tokens need a language model; name its file with --lm")
 	case given("word_bonus") && !lm && o.Lexicon == nil && o.LexiconFile == "" && o.Beam == 0 && len(o.HotWords) == 0 && !given("n_best"):
-		return data.Errorf("--word-bonus: counts in a search; give --beam, --lm or --lexicon")
+		return data.Errorf("--word-bonus: needs a search; give --beam, --lm or --lexicon")
 	}
 	return nil
 }
 
-// Evaluate transcribes a part of the data and counts the errors; where the decoding
-// is not greedy the rates of greedy decoding are given too. A part without
-// utterances, and options that the model cannot follow, are a *data.InputError.
+// Evaluate transcribes a part of the data and counts the errors, and also those
+// of greedy decoding if o asks for a search. A part without utterances, options
+// that the model does not support, and files that cannot be used are a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
 	decoding, err := m.decodingOf(o)
 	if err != nil {
@@ -130,14 +132,15 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	return e, nil
 }
 
-// emissions are the log probabilities of the classes at each step of an utterance.
+// emissions are the log-probabilities of the classes at each step of an utterance
+// [steps][classes].
 type emissions struct {
 	speech.Utterance
 	rows    [][]float64
 	seconds float64
 }
 
-// unknownUnits notes what the texts have that the network cannot spell.
+// unknownUnits returns a note on the tokens of texts that the model lacks.
 func (m *Model) unknownUnits(list []speech.Utterance) []string {
 	var names []string
 	n := 0
@@ -153,11 +156,11 @@ func (m *Model) unknownUnits(list []speech.Utterance) []string {
 	if n == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("the model cannot spell %s of the texts, each of which counts as an error: %s", report.Plural(n, "unit"), report.Listing(names))}
+	return []string{fmt.Sprintf("%s of the texts missing in the model, each of which counts as an error: %s", report.Agree(n, "token is", "tokens are"), report.Listing(names))}
 }
 
-// emissions runs the network over utterances of the data and says how long reading
-// took.
+// emissions runs the network over utterances of the data, and also returns how
+// long reading took.
 func (m *Model) emissions(ctx context.Context, d *Data, list []speech.Utterance) ([]emissions, time.Duration, error) {
 	begun := time.Now()
 	c, err := m.frontend.Dataset(ctx, list, d)
@@ -175,7 +178,7 @@ func (m *Model) emissions(ctx context.Context, d *Data, list []speech.Utterance)
 	return all, reading, err
 }
 
-// score decodes and counts.
+// score decodes and counts errors.
 func (m *Model) score(ctx context.Context, all []emissions, d *Decoding) (*Evaluation, error) {
 	e := &Evaluation{Task: Name, Utterances: len(all)}
 	for _, u := range all {
@@ -198,7 +201,7 @@ func (m *Model) score(ctx context.Context, all []emissions, d *Decoding) (*Evalu
 	return e, nil
 }
 
-// Worst is the n results with the most word errors for their length.
+// Worst returns the n results with the highest word error rates.
 func (e *Evaluation) Worst(n int) []*Result {
 	list := slices.Clone(e.Results)
 	slices.SortStableFunc(list, func(a, b *Result) int {
@@ -207,14 +210,14 @@ func (e *Evaluation) Worst(n int) []*Result {
 	return list[:min(n, len(list))]
 }
 
-// Confusion is a word that was taken for another, or missed (Hypothesis ""), or
-// made up (Reference "").
+// Confusion is a word that was replaced by another, missed (Hypothesis "") or
+// inserted (Reference "").
 type Confusion struct {
 	Pair
-	Times int `json:"times"` // how often
+	Times int `json:"times"` // number of occurrences
 }
 
-// Confusions lists the most frequent errors first.
+// Confusions returns the n most frequent errors.
 func (e *Evaluation) Confusions(n int) []Confusion {
 	times := map[Pair]int{}
 	for _, r := range e.Results {
@@ -234,10 +237,11 @@ func (e *Evaluation) Confusions(n int) []Confusion {
 	return list[:min(n, len(list))]
 }
 
-// Tune finds the weight of a decoding's language model and the bonus of words that
-// make the fewest word errors in a part of the data, which must not be that which
-// the result is later judged by. It changes the decoding, and returns the error
-// rates before and after.
+// Tune sets the weight of the language model and the bonus of words in decoding
+// to those with the lowest word error rate on a part of the data. The result must
+// not be evaluated on the same part. It returns the error rates before and after.
+// A decoding that does not fit the model and files that cannot be used are a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Tune(ctx context.Context, d *Data, part task.Part, decoding *Decoding) (before, after Metrics, err error) {
 	if err := decoding.check(m.alphabet); err != nil {
 		return before, after, err
@@ -275,7 +279,7 @@ func (m *Model) tune(ctx context.Context, from *Data, list []speech.Utterance, d
 		weights = []float64{d.LMWeight}
 	}
 	bonuses := []float64{-4, -2, -1, 0, 1, 2, 3, 4, 6, 8}
-	for range 2 { // one after the other, twice
+	for range 2 { // one of the two at a time, twice
 		for _, w := range weights {
 			if err := try(w, d.WordBonus); err != nil {
 				return before, after, err
@@ -290,7 +294,8 @@ func (m *Model) tune(ctx context.Context, from *Data, list []speech.Utterance, d
 	return before, after, nil
 }
 
-// keep takes the weights over where they are better.
+// keep sets the weights if their error rates are lower, and returns the lower
+// rates.
 func (d *Decoding) keep(best, got Metrics, weight, bonus float64) Metrics {
 	if got.WER < best.WER || got.WER == best.WER && got.CER < best.CER {
 		d.LMWeight, d.WordBonus = weight, bonus

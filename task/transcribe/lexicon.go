@@ -7,20 +7,19 @@ import (
 	"github.com/carousel-ml/carousel/data"
 )
 
-// Lexicon is the words that a text may consist of. It is safe for use by
-// several goroutines.
+// Lexicon is the words that texts may consist of. It is safe for concurrent use.
 type Lexicon struct {
 	root  *lexNode
 	words int
 }
 
-// lexNode is a beginning of words.
+// lexNode is a node of a prefix tree of words.
 type lexNode struct {
 	next map[rune]*lexNode
 	word bool // a word ends here
 }
 
-// NewLexicon is a lexicon of words.
+// NewLexicon returns a lexicon of words. Empty words are ignored.
 func NewLexicon(words []string) *Lexicon {
 	l := &Lexicon{root: &lexNode{}}
 	for _, w := range words {
@@ -42,10 +41,11 @@ func NewLexicon(words []string) *Lexicon {
 	return l
 }
 
-// ReadLexicon reads words, plain or gzipped: the first field of each line, as
-// pronouncing dictionaries have them; a number in brackets that tells
-// pronunciations apart, as in WORD(2), is left away. Lines that begin with ;;;
-// or # are comment. Spelling and case are compared as they stand.
+// ReadLexicon reads a file of words, plain or gzipped: the first field of each
+// line, as in pronouncing dictionaries. A number in parentheses after a word, as
+// in WORD(2), is removed; lines that begin with ;;; or # are comments. Words are
+// compared with texts exactly, including case. A file that cannot be read or has
+// no words is a *data.InputError.
 func ReadLexicon(path string) (*Lexicon, error) {
 	r, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
@@ -77,16 +77,16 @@ func readLexicon(r *data.LineReader) (*Lexicon, error) {
 	}
 	l := NewLexicon(words)
 	if l.words == 0 {
-		return nil, &data.InputError{File: r.File, Problem: "holds no word", Fix: "write one a line"}
+		return nil, &data.InputError{File: r.File, Problem: "holds no word", Fix: "write one per line"}
 	}
 	return l, nil
 }
 
-// Words is how many words there are.
+// Words returns the number of words.
 func (l *Lexicon) Words() int { return l.words }
 
-// spelled reports whether the alphabet can write one of the words that go on
-// from n, the node of the beginning given.
+// spelled reports whether the alphabet has the tokens of one of the words below
+// n, the node of beginning.
 func (n *lexNode) spelled(a *alphabet, beginning string) bool {
 	if n.word {
 		if _, unknown := a.encode(beginning); unknown == nil {
@@ -101,7 +101,7 @@ func (n *lexNode) spelled(a *alphabet, beginning string) bool {
 	return false
 }
 
-// follow goes on from n by a text; nil where no word does.
+// follow returns the node after a text, from n; nil if no word continues so.
 func (n *lexNode) follow(text string) *lexNode {
 	for _, r := range text {
 		if n = n.next[r]; n == nil {

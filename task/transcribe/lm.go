@@ -12,43 +12,45 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// LM is a back-off n-gram language model. It is safe for use by several goroutines.
+// LM is a back-off n-gram language model. It is safe for concurrent use.
 type LM struct {
 	order   int
 	ids     map[string]int32
 	grams   map[gram]entry // n-grams of all orders by their words
-	begin   int32          // <s>; -1: the model has none
-	end     int32          // </s>; -1: the model has none
-	unknown float64        // log probability of a word that the model lacks
+	begin   int32          // <s>; -1 if there is none
+	end     int32          // </s>; -1 if there is none
+	unknown float64        // log-probability of a word that the model lacks
 }
 
-// mostOrder bounds the order of a model.
+// mostOrder is the largest order of a model.
 const mostOrder = 5
 
-// gram is the ids of an n-gram's words plus one, the last word last; zeros
-// stand before a shorter one.
+// gram is the ids of an n-gram's words plus one, the last word last; zeros come
+// before a shorter one.
 type gram [mostOrder]int32
 
 // entry is natural logarithms.
 type entry struct{ probability, backoff float32 }
 
-// unknownWord is the log10 probability of an unknown word where a model does
-// not give one for <unk>.
+// unknownWord is the log10 probability of an unknown word if a model has no
+// <unk>.
 const unknownWord = -7
 
-// leastLog10 stands for a probability of zero: even a small weight rules the
-// word out, and a weight of zero still makes zero of it.
+// leastLog10 replaces the logarithm of a probability of zero: a small weight
+// still excludes the word, and a weight of zero still gives zero.
 const leastLog10 = -99
 
-// mostGrams bounds the memory of a model.
+// mostGrams is the largest number of n-grams of a model.
 const mostGrams = 30 << 20
 
-// lmState is the words that the probability of the next one depends on, the
+// lmState is the words that the probability of the next word depends on, the
 // latest last.
 type lmState [mostOrder - 1]int32
 
-// ReadLM reads a model in ARPA format, plain or gzipped. Words are compared as
-// they stand, so their case must be that of the texts.
+// ReadLM reads a model in ARPA format, plain or gzipped, of an order of at most
+// 5. Words are compared exactly, so their case must be that of the texts. A file
+// that cannot be read or does not follow the format is a *data.InputError with
+// the line.
 func ReadLM(path string) (*LM, error) {
 	r, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
@@ -66,9 +68,9 @@ func readLM(r *data.LineReader) (*LM, error) {
 	return p.lm, nil
 }
 
-// arpa reads the format: lines before \data\ are comment; counts of n-grams; for
-// each order a section of lines with log10 probability, words and log10 back-off
-// weight; \end\.
+// arpa reads the ARPA format: lines before \data\ are comments; counts of
+// n-grams; for each order a section of lines with log10 probability, words and
+// log10 back-off weight; \end\.
 type arpa struct {
 	lines  *data.LineReader
 	lm     *LM
@@ -79,12 +81,12 @@ func (p *arpa) errorf(format string, args ...any) error {
 	return &data.InputError{File: p.lines.File, Line: p.lines.Line, Problem: fmt.Sprintf(format, args...)}
 }
 
-// next is the next line that is not blank, trimmed.
+// next returns the next line that is not blank, trimmed.
 func (p *arpa) next() (string, error) {
 	for {
 		line, err := p.lines.Next()
 		if err == io.EOF {
-			return "", p.errorf(`is no ARPA model, or cut short: it ends without \end\`)
+			return "", p.errorf(`is not an ARPA model, or truncated: it ends without \end\`)
 		}
 		if err != nil {
 			return "", err
@@ -152,7 +154,7 @@ func (p *arpa) readCounts() (string, error) {
 		case err1 != nil || err2 != nil || n != len(p.counts)+1 || c < 0:
 			return "", p.errorf(`want "ngram %d=" and its count, got %.40q`, len(p.counts)+1, line)
 		case n > mostOrder:
-			return "", p.errorf("has n-grams of order %d; %d is the most that is read", n, mostOrder)
+			return "", p.errorf("has n-grams of order %d; at most %d are supported", n, mostOrder)
 		}
 		p.counts = append(p.counts, c)
 	}
@@ -167,7 +169,7 @@ func (p *arpa) section(n int) (string, error) {
 		}
 		if strings.HasPrefix(line, `\`) && len(strings.Fields(line)) == 1 {
 			if got != p.counts[n-1] {
-				return "", p.errorf("has %d n-grams of order %d, its head announces %d", got, n, p.counts[n-1])
+				return "", p.errorf("has %d n-grams of order %d, but its header has %d", got, n, p.counts[n-1])
 			}
 			return line, nil
 		}
@@ -205,7 +207,7 @@ func (p *arpa) gram(n int, fields []string) error {
 	for i, word := range fields[1 : n+1] {
 		id, known := p.lm.ids[word]
 		if !known && n > 1 {
-			return p.errorf("%.40q is no word of the 1-grams", word)
+			return p.errorf("%.40q is not one of the 1-grams", word)
 		}
 		if !known {
 			id = int32(len(p.lm.ids))
@@ -217,14 +219,14 @@ func (p *arpa) gram(n int, fields []string) error {
 	return nil
 }
 
-// Order is the longest n of the model's n-grams.
+// Order returns the largest n of the model's n-grams.
 func (l *LM) Order() int { return l.order }
 
-// Has reports whether the model knows a word.
+// Has reports whether the model has a word.
 func (l *LM) Has(word string) bool { _, ok := l.ids[word]; return ok }
 
-// spelled reports whether the alphabet can write something that the model
-// knows, words or units.
+// spelled reports whether the alphabet has the tokens of some word of the model;
+// with units, whether some token is a word of the model.
 func (l *LM) spelled(a *alphabet, units bool) bool {
 	if units || a.Kind == "space" {
 		return slices.ContainsFunc(a.Units, func(u string) bool { return l.Has(lmName(u)) })
@@ -237,7 +239,7 @@ func (l *LM) spelled(a *alphabet, units bool) bool {
 	return false
 }
 
-// lmName is what language models of units call one.
+// lmName returns the name of a token in language models of tokens.
 func lmName(unit string) string {
 	if rest, begins := strings.CutPrefix(unit, space); begins && rest != "" {
 		return "▁" + rest
@@ -247,7 +249,7 @@ func lmName(unit string) string {
 	return unit
 }
 
-// start is the state at the beginning of a sentence.
+// start returns the state at the beginning of a sentence.
 func (l *LM) start() lmState {
 	var s lmState
 	if l.begin >= 0 {
@@ -256,24 +258,24 @@ func (l *LM) start() lmState {
 	return l.trim(s)
 }
 
-// trim forgets words that no n-gram is long enough for.
+// trim removes the words that no n-gram is long enough for.
 func (l *LM) trim(s lmState) lmState {
 	clear(s[:len(s)-min(l.order-1, len(s))])
 	return s
 }
 
-// score is the natural logarithm of the probability of a word after others,
+// score returns the natural logarithm of the probability of a word in a state,
 // and the state after it.
 func (l *LM) score(s lmState, word string) (float64, lmState) {
 	id, ok := l.ids[word]
 	if !ok {
-		return l.unknown, lmState{} // nothing is known of what follows it either
+		return l.unknown, lmState{} // no n-gram contains it
 	}
 	return l.scoreID(s, id)
 }
 
-// finish is the logarithm of the probability that the sentence ends here; 0
-// where the model does not say.
+// finish returns the logarithm of the probability that the sentence ends in a
+// state; 0 if the model has no </s>.
 func (l *LM) finish(s lmState) float64 {
 	if l.end < 0 {
 		return 0

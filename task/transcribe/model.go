@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// Model is a trained recogniser. It is safe for use by several goroutines.
+// Model is a trained speech recogniser. It is safe for concurrent use.
 type Model struct {
 	cfg      Config
 	alphabet *alphabet
@@ -29,24 +29,27 @@ type saved struct {
 	Alphabet *alphabet `json:"alphabet"`
 	speech.Frontend
 	Decoding savedDecoding `json:"decoding"`
-	Files    []string      `json:"files,omitempty"` // beside the weights
+	Files    []string      `json:"files,omitempty"` // the files of decoding
 	Notes    []string      `json:"notes,omitempty"`
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data
+// are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
-// Notes are what a user might not expect of the model, a sentence each, such as
-// utterances that training left out.
+// Notes returns remarks on the training, a sentence each, such as utterances that
+// were left out.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
-// Alphabet is the units that the network spells, without the blank.
+// Alphabet returns the tokens that the network's classes 1, 2, ... represent;
+// class 0 is the blank.
 func (m *Model) Alphabet() []string { return slices.Clone(m.alphabet.Units) }
 
-// newModel makes an untrained model.
+// newModel makes an untrained model for settled settings.
 func newModel(c Config, a *alphabet, f *speech.Frontend, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: c, alphabet: a}
 	m.frontend = f.With(&m.cfg.Setup)
@@ -58,8 +61,8 @@ func newModel(c Config, a *alphabet, f *speech.Frontend, on *tensor.Device) (*Mo
 	return m, nil
 }
 
-// Save writes the model, with its language model and lexicon, to a directory
-// that [Open] reads.
+// Save writes the model, with its language model and lexicon, to a directory that
+// [Open] reads. Its errors are those of [model.Save].
 func (m *Model) Save(dir string) error {
 	c := saved{m.cfg, m.alphabet, *m.frontend, savedDecoding{Decoding: m.decoding}, nil, m.notes}
 	for _, p := range m.files {
@@ -72,13 +75,15 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Name, c, append(parts, m.files...)...)
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError, a damaged language model or lexicon a
+// *data.InputError. The network is put on the device given, by default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Name, "a recogniser of speech", &c); err != nil {
@@ -121,7 +126,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// check refuses a config.json that no Save wrote.
+// check returns an error for a config.json that Save cannot have written.
 func (c *saved) check() error {
 	if err := c.Config.Validate(); err != nil {
 		return err
@@ -135,7 +140,7 @@ func (c *saved) check() error {
 	seen := map[string]bool{"": true}
 	for i, u := range c.Alphabet.Units {
 		if seen[u] {
-			return fmt.Errorf("alphabet: unit %d, %q, is empty or there already", i+1, u)
+			return fmt.Errorf("alphabet: token %d, %q, is empty or repeated", i+1, u)
 		}
 		seen[u] = true
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// Summary is the evaluation for people.
+// Summary returns the evaluation as tables, figures and sentences.
 func (e *Evaluation) Summary() *report.Summary {
 	utterances := report.Plural(e.Utterances, "utterance")
 	s := &report.Summary{
@@ -28,17 +28,17 @@ func (e *Evaluation) Summary() *report.Summary {
 		Notes:  e.Notes,
 	}
 	if e.Greedy != nil {
-		s.Text = append(s.Text, fmt.Sprintf("Decoded greedily, without language model and lexicon: %s of words, %s of characters.", report.Percent(e.Greedy.WER), report.Percent(e.Greedy.CER)))
+		s.Text = append(s.Text, fmt.Sprintf("Greedy decoding, without language model and lexicon: word error rate %s, character error rate %s.", report.Percent(e.Greedy.WER), report.Percent(e.Greedy.CER)))
 	}
-	s.Text = append(s.Text, fmt.Sprintf("%s of %s have no error. Transcribed in %.2g of the time they last.", report.Count(e.Exact), utterances, e.Taken/math.Max(e.Seconds, 1e-9)))
-	s.Add("The worst utterances", alignmentTable(e.Worst(12)))
+	s.Text = append(s.Text, fmt.Sprintf("%s of %s without an error. Transcribing takes %.2g times the length of the sounds.", report.Count(e.Exact), utterances, e.Taken/math.Max(e.Seconds, 1e-9)))
+	s.Add("Utterances with the most errors", alignmentTable(e.Worst(12)))
 	s.Add("Frequent errors", confusionTable(e.Confusions(15)))
 	return s
 }
 
-// errorTable counts the errors in words and in characters.
+// errorTable returns the numbers of errors in words and in characters.
 func (e *Evaluation) errorTable() *report.Table {
-	t := report.NewTable("", "error rate", "said", "right", "substituted", "missed", "made up")
+	t := report.NewTable("", "error rate", "reference", "right", "substituted", "deleted", "inserted")
 	row := func(name string, r Errors) {
 		t.Add(name, report.Percent(r.Rate()), report.Count(r.Reference), report.Count(r.Hits), report.Count(r.Substitutions), report.Count(r.Deletions), report.Count(r.Insertions))
 	}
@@ -47,8 +47,9 @@ func (e *Evaluation) errorTable() *report.Table {
 	return t
 }
 
-// Illustrate draws, for utterances of the evaluation, the features and the
-// probabilities of the units over the same time, with the text on top.
+// Illustrate returns a section that shows, for utterances of the evaluation, the
+// features and the probabilities of the tokens over time, with the text above.
+// The errors are those of [Model.Trace].
 func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]report.Section, error) {
 	if e == nil || len(e.Results) == 0 {
 		return nil, nil
@@ -64,17 +65,17 @@ func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]repor
 		}
 		seconds := float64(len(t.Features)) * t.Hop
 		blocks = append(blocks,
-			report.Text(fmt.Sprintf("%s, line %d. Said: “%s”. Transcribed: “%s”.", filepath.Base(r.Audio), r.Line, r.Text, r.Transcript.Text)),
+			report.Text(fmt.Sprintf("%s, line %d. Reference: “%s”. Transcript: “%s”.", filepath.Base(r.Audio), r.Line, r.Text, r.Transcript.Text)),
 			&report.Figure{Title: "Features", Height: 240, Plot: spectrogram(m, t, seconds)},
-			&report.Figure{Title: "Probability of the units", Height: 240, Plot: unitCurves(t, seconds),
-				Caption: "Above the curves: the units of the text where they are found. Between them the network gives the blank."},
+			&report.Figure{Title: "Probability of the tokens", Height: 240, Plot: unitCurves(t, seconds),
+				Caption: "Above the curves are the tokens of the transcript at their times. Between them the blank is most probable."},
 		)
 	}
 	return []report.Section{{Title: "Features and probabilities", Blocks: blocks}}, nil
 }
 
-// typical are utterances to show: neither short nor long, one without an error and
-// one with few; the shortest of all where there is none.
+// typical returns utterances to show, neither short nor long: one without an
+// error and one with few errors; the shortest of all if there is none.
 func typical(e *Evaluation) []*Result {
 	var best, wrong *Result
 	for _, r := range e.Results {
@@ -102,8 +103,8 @@ func typical(e *Evaluation) []*Result {
 	return list
 }
 
-// spectrogram is the features over time, low bands at the bottom. Coefficients,
-// unlike bands, are of very different sizes: each is shown against its own mean.
+// spectrogram draws the features over time, low bands at the bottom.
+// Coefficients, unlike bands, have different scales, so each is standardised.
 func spectrogram(m *Model, t *Trace, seconds float64) *report.Heat {
 	h := &report.Heat{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Band", Max: float64(len(t.Features[0]))}, Up: true, Bare: true}
 	h.Values = make([][]float64, len(t.Features[0]))
@@ -115,7 +116,7 @@ func spectrogram(m *Model, t *Trace, seconds float64) *report.Heat {
 	if cfg := m.Config(); cfg.Rate > 0 && cfg.Features == "logmel" {
 		return h
 	}
-	h.Y.Label, h.Diverging = "Coefficient, in deviations from its mean", true
+	h.Y.Label, h.Diverging = "Coefficient, standardised", true
 	for _, row := range h.Values {
 		mean, deviation := stat.MeanStdDev(row, nil)
 		for i := range row {
@@ -125,8 +126,8 @@ func spectrogram(m *Model, t *Trace, seconds float64) *report.Heat {
 	return h
 }
 
-// unitCurves is a curve for the likeliest of the text's units at each step, and
-// one for the blank.
+// unitCurves draws the probability of the most probable of the text's tokens at
+// each step, and that of the blank.
 func unitCurves(t *Trace, seconds float64) *report.Lines {
 	lines := &report.Lines{X: report.Axis{Label: "Seconds", Max: seconds}, Y: report.Axis{Label: "Probability", Max: 1}}
 	times := make([]float64, len(t.Posteriors))
@@ -141,7 +142,7 @@ func unitCurves(t *Trace, seconds float64) *report.Lines {
 		return y
 	}
 	lines.Series = append(lines.Series, report.Series{Name: "blank", X: times, Y: curve(0), Color: report.Muted, Dashed: true})
-	all := report.Series{Name: "units of the text", X: times, Y: make([]float64, len(times)), Color: report.Blue}
+	all := report.Series{Name: "tokens of the text", X: times, Y: make([]float64, len(times)), Color: report.Blue}
 	for i, p := range t.Posteriors {
 		for _, u := range t.Units {
 			all.Y[i] = max(all.Y[i], p[u.Class])
@@ -154,10 +155,10 @@ func unitCurves(t *Trace, seconds float64) *report.Lines {
 	return lines
 }
 
-// alignmentTable sets the words said beside those transcribed.
+// alignmentTable aligns the words of references and transcripts.
 func alignmentTable(list []*Result) *report.Table {
 	t := &report.Table{
-		Caption: "[right → wrong], [missed → ], [ → made up].",
+		Caption: "[reference → transcript], [deleted → ], [ → inserted].",
 		Columns: []report.Column{{Name: "Line", Number: true}, {Name: "Words wrong", Number: true}, {Name: "Alignment"}, {Name: "File"}},
 	}
 	for _, r := range list {
@@ -178,7 +179,7 @@ func alignmentTable(list []*Result) *report.Table {
 }
 
 func confusionTable(list []Confusion) *report.Table {
-	t := &report.Table{Columns: []report.Column{{Name: "Said"}, {Name: "Transcribed"}, {Name: "Times", Number: true}}}
+	t := &report.Table{Columns: []report.Column{{Name: "Reference"}, {Name: "Transcript"}, {Name: "Times", Number: true}}}
 	for _, c := range list {
 		t.Add(cmp.Or(c.Reference, "(nothing)"), cmp.Or(c.Hypothesis, "(nothing)"), report.Count(c.Times))
 	}

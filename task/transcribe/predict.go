@@ -20,42 +20,43 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Transcript is what is said in a sound.
+// Transcript is the text of a sound.
 type Transcript struct {
-	Text         string        `json:"text"`                   // what was said
-	Words        []Word        `json:"words"`                  // with their places
-	Score        float64       `json:"score"`                  // logarithm of its probability, with weights and bonuses
-	Seconds      float64       `json:"seconds"`                // length of the sound
-	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, where they are asked for
+	Text         string        `json:"text"`                   // the text
+	Words        []Word        `json:"words"`                  // the words of the text with their times
+	Score        float64       `json:"score"`                  // natural logarithm of its probability, with weights and bonuses
+	Seconds      float64       `json:"seconds"`                // length of the sound in seconds
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, if requested by n_best
 }
 
-// Word is a word with its place in the sound. CTC gives the place of a unit to within
-// a few steps only; the confidence is the geometric mean of the probabilities of
-// the word's units there.
+// Word is a word with its time in the sound. CTC determines times to within a few
+// steps only. The confidence is the geometric mean of the probabilities of the
+// word's tokens.
 type Word struct {
 	Text       string  `json:"text"`       // the word
-	Start      float64 `json:"start"`      // seconds
-	End        float64 `json:"end"`        // seconds
+	Start      float64 `json:"start"`      // its beginning in seconds
+	End        float64 `json:"end"`        // its end in seconds
 	Confidence float64 `json:"confidence"` // between 0 and 1
 }
 
-// Alternative is a text that is not the best.
+// Alternative is a text other than the best.
 type Alternative struct {
-	Text  string  `json:"text"`  // what may have been said
-	Score float64 `json:"score"` // logarithm of its probability, with weights and bonuses
+	Text  string  `json:"text"`  // the text
+	Score float64 `json:"score"` // natural logarithm of its probability, with weights and bonuses
 }
 
-// PredictOptions says how to transcribe; nil is as the model does, the zero value is
-// greedy.
+// PredictOptions describes how to transcribe. nil decodes as the model does by
+// default; the zero value is greedy decoding.
 type PredictOptions struct {
 	EvaluateOptions
-	NBest int `json:"n_best" range:"0..1000" value:"n" group:"Decoding" help:"texts of each sound, the likeliest first (0: 1)"`
+	NBest int `json:"n_best" range:"0..1000" value:"n" group:"Decoding" help:"return the n most probable texts of each sound (0: 1)"`
 }
 
-// Validate reports options that do not go together; it is a *data.InputError.
+// Validate returns a *data.InputError if an option is out of its range or needs
+// another one, or nil.
 func (o *PredictOptions) Validate() error { return o.validate(o) }
 
-// decodingTo is the decoding that options ask for, its files read.
+// decodingTo returns the decoding for options, and reads its files.
 func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
 	if o == nil {
 		return m.Decoding(), nil
@@ -71,8 +72,9 @@ func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
 	return d, nil
 }
 
-// Transcribe gives the text of a sound. Options that the model cannot follow
-// are a *data.InputError.
+// Transcribe returns the text of a sound in memory. Options that the model does
+// not support, and a model that was trained on feature files, are a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (*Transcript, error) {
 	d, err := m.decodingTo(o)
 	if err != nil {
@@ -114,16 +116,16 @@ func (m *Model) transcribeFrames(ctx context.Context, frames []float32, d *Decod
 	return m.decode(ctx, rows, d, seconds)
 }
 
-// What is read at once, and what a piece shares with its neighbours where the
-// network reads in both directions.
+// mostSteps is the number of steps that the network reads at once, overlap the
+// number of further steps on both sides if it is bidirectional.
 const (
 	mostSteps = 2000
 	overlap   = 250
 )
 
-// posteriors is the log probabilities of the classes at each step. Of a very long
-// sound a network that reads in both directions reads pieces that overlap, and the
-// steps near a cut are taken from the piece that has more around them.
+// posteriors returns the log-probabilities of the classes [steps][classes]. A
+// bidirectional network reads a very long sound in pieces that overlap, and the
+// steps near a border are taken from the piece in which they have more context.
 func (m *Model) posteriors(ctx context.Context, frames []float32) ([][]float64, error) {
 	x := m.frontend.Steps(frames)
 	in := m.frontend.Inputs()
@@ -144,8 +146,8 @@ func (m *Model) posteriors(ctx context.Context, frames []float32) ([][]float64, 
 	return rows, nil
 }
 
-// reader runs the network over pieces of one utterance. A network that reads
-// in both directions needs it in one piece.
+// reader runs the network over successive pieces of one utterance. A
+// bidirectional network needs the utterance in one piece.
 type reader struct {
 	m     *Model
 	tape  *tensor.Tape
@@ -174,7 +176,7 @@ func (r *reader) read(x []float32) [][]float64 {
 	return logRows(logits.Data(), r.m.alphabet.classes())
 }
 
-// logRows makes log probabilities of logits.
+// logRows returns the log-probabilities for logits [steps][classes].
 func logRows(logits []float32, classes int) [][]float64 {
 	rows := make([][]float64, 0, len(logits)/classes)
 	for ; len(logits) > 0; logits = logits[classes:] {
@@ -196,7 +198,7 @@ func logRows(logits []float32, classes int) [][]float64 {
 	return rows
 }
 
-// decode finds the text of an utterance, whose length is in seconds.
+// decode returns the transcript of an utterance of the given length in seconds.
 func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, seconds float64) (*Transcript, error) {
 	s := newSearch(m.alphabet, d)
 	if err := pushAll(ctx, s, rows); err != nil {
@@ -205,8 +207,8 @@ func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, secon
 	return m.transcript(s.best(2*d.nBest, true), d, seconds), nil
 }
 
-// transcript makes words of the best hypothesis, and alternatives of others
-// whose text is another.
+// transcript returns the best hypothesis with its words, and the others with a
+// different text as alternatives.
 func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Transcript {
 	best := found[0]
 	t := &Transcript{Words: m.words(&best, seconds), Score: best.score, Seconds: seconds}
@@ -222,7 +224,7 @@ func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Tr
 	return t
 }
 
-// words cuts a hypothesis at its spaces.
+// words divides a hypothesis at its spaces.
 func (m *Model) words(h *hypothesis, seconds float64) []Word {
 	words := []Word{}
 	step := m.cfg.StepSeconds()
@@ -258,19 +260,20 @@ func (m *Model) words(h *hypothesis, seconds float64) []Word {
 	return words
 }
 
-// Transcripts are those of several files.
+// Transcripts are the transcripts of several files.
 type Transcripts struct {
-	Files []FileTranscript `json:"files"` // those that could be used, in order
+	Files []FileTranscript `json:"files"` // those of the files that could be used, in order
 }
 
 // FileTranscript is the transcript of a file.
 type FileTranscript struct {
-	File string `json:"file"` // as it was named
+	File string `json:"file"` // its path
 	*Transcript
 }
 
 // Predict transcribes the sounds that a manifest lists, or one file of sound or
-// features; else as [Model.TranscribeFiles].
+// features, with [Model.TranscribeFiles]. A manifest that cannot be read is a
+// *data.InputError; the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Transcripts, error) {
 	paths, err := m.cfg.Sounds(ctx, in.File)
 	if err != nil {
@@ -279,9 +282,11 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return m.TranscribeFiles(ctx, paths, o)
 }
 
-// TranscribeFiles transcribes files one after the other. It goes on past those
-// that cannot be used: the error, a *data.InputError, names them, and the
-// transcripts of the others, if there are any, are returned beside it.
+// TranscribeFiles transcribes files one after the other. Files that cannot be
+// used are skipped: the error, a *data.InputError, names them, and the
+// transcripts of the others, if there are any, are returned with it. Options that
+// the model does not support are a *data.InputError; a cancelled ctx returns its
+// error.
 func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (*Transcripts, error) {
 	d, err := m.decodingTo(o)
 	if err != nil {
@@ -316,10 +321,10 @@ func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictO
 	return list, first
 }
 
-// Print writes the texts, with the names of several files.
+// Print writes the texts and, if there are several files, their names.
 func (t *Transcripts) Print(w io.Writer) { t.print(w, false) }
 
-// PrintWords is Print with each word's time and confidence.
+// PrintWords is Print with the time and confidence of each word.
 func (t *Transcripts) PrintWords(w io.Writer) { t.print(w, true) }
 
 func (t *Transcripts) print(w io.Writer, words bool) {
@@ -331,8 +336,8 @@ func (t *Transcripts) print(w io.Writer, words bool) {
 	}
 }
 
-// Print writes the text and its alternatives; with words also each word with its
-// time and confidence.
+// Print writes the text and its alternatives and, if words is set, each word with
+// its time and confidence.
 func (t *Transcript) Print(w io.Writer, words bool) {
 	fmt.Fprintln(w, t.Text)
 	for _, other := range t.Alternatives {
@@ -349,7 +354,7 @@ func (t *Transcript) Print(w io.Writer, words bool) {
 }
 
 // Write writes a CSV table with the columns audio, text, seconds and score, the
-// logarithm of the text's probability.
+// natural logarithm of the text's probability. Its errors are those of w.
 func (t *Transcripts) Write(w io.Writer) error {
 	c := csv.NewWriter(w)
 	_ = c.Write([]string{"audio", "text", "seconds", "score"}) // errors stay until Flush

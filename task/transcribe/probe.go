@@ -10,9 +10,10 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Probe gives the loss of the first rows utterances whose texts the model can
-// spell, on a tape in Train mode: to look into the network, as explain gradients
-// does. Data without such an utterance is a *data.InputError.
+// Probe returns a function that computes, on a tape in Train mode, the mean loss
+// of the first rows utterances whose texts have only tokens of the model: explain
+// gradients measures the network with it. Data without such an utterance and
+// files that cannot be used are a *data.InputError; rows below 1 is an error.
 func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if rows < 1 {
 		return nil, fmt.Errorf("transcribe: Probe: needs rows, got %d", rows)
@@ -29,7 +30,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 	}
 	m.alphabet.spell(c)
 	if len(c.List) == 0 {
-		return nil, data.Errorf("there is no utterance whose text the model can spell")
+		return nil, data.Errorf("no utterance has only tokens of the model")
 	}
 	b, err := c.First(rows)
 	return func(t *tensor.Tape) *tensor.Tensor { return m.loss(t, b) }, err

@@ -2,22 +2,22 @@ package transcribe
 
 import "slices"
 
-// Errors counts how a hypothesis differs from its reference: the fewest
-// substitutions, deletions and insertions that turn one into the other
-// (Levenshtein).
+// Errors counts the differences between a hypothesis and its reference: the least
+// number of substitutions, deletions and insertions that change one into the
+// other (Levenshtein distance).
 type Errors struct {
-	Reference     int `json:"reference"`     // items of the reference
-	Hits          int `json:"hits"`          // items that are right
-	Substitutions int `json:"substitutions"` // items with another in their place
-	Deletions     int `json:"deletions"`     // items that are missing
-	Insertions    int `json:"insertions"`    // items made up
+	Reference     int `json:"reference"`     // number of items of the reference
+	Hits          int `json:"hits"`          // number of items that are right
+	Substitutions int `json:"substitutions"` // number of items that are replaced by another
+	Deletions     int `json:"deletions"`     // number of items that are missing
+	Insertions    int `json:"insertions"`    // number of items that are added
 }
 
-// Total is the number of errors.
+// Total returns the number of errors.
 func (e Errors) Total() int { return e.Substitutions + e.Deletions + e.Insertions }
 
-// Rate is errors for each item of the reference, which may exceed 1. Without a
-// reference it is the number of insertions.
+// Rate returns the errors per item of the reference, which may exceed 1; for an
+// empty reference, the number of insertions.
 func (e Errors) Rate() float64 { return float64(e.Total()) / float64(max(e.Reference, 1)) }
 
 func (e *Errors) add(f Errors) {
@@ -28,19 +28,18 @@ func (e *Errors) add(f Errors) {
 	e.Insertions += f.Insertions
 }
 
-// Pair is a place of an alignment: a word or character of the reference and
-// that of the hypothesis; one of them is "" for a deletion or an insertion.
+// Pair is a position of an alignment: an item of the reference and one of the
+// hypothesis; one of them is "" for a deletion or an insertion.
 type Pair struct {
 	Reference  string `json:"reference"`
 	Hypothesis string `json:"hypothesis"`
 }
 
-// Align puts a reference and a hypothesis side by side with the fewest errors.
-// Where several ways have the fewest it goes the way of jiwer and rapidfuzz:
-// equal beginnings and ends match; between them, from the end, a deletion comes
-// before all else, and an insertion where the item before it fits better than
-// that of the reference would. Very long texts are cut into parts, and each part
-// is aligned separately.
+// Align aligns a reference and a hypothesis with the fewest errors. Among such
+// alignments it chooses that of jiwer and rapidfuzz: equal beginnings and ends
+// match; between them, from the end, a deletion takes precedence, and an
+// insertion is chosen if the previous item of the hypothesis matches better. Very
+// long texts are divided into parts that are aligned separately.
 func Align(reference, hypothesis []string) ([]Pair, Errors) {
 	e := Errors{Reference: len(reference)}
 	var pairs, tail []Pair
@@ -62,7 +61,7 @@ func Align(reference, hypothesis []string) ([]Pair, Errors) {
 	return append(pairs, tail...), e
 }
 
-// mostCells bounds the table of an alignment.
+// mostCells is the largest size of the table of an alignment.
 const mostCells = 1 << 25
 
 // trace appends pairs from the end to the beginning, and counts them.

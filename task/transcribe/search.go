@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// defaultBeam is the width of a search that is not given one.
+// defaultBeam is the width of a search if none is given.
 const defaultBeam = 64
 
-// hypothesis is classes with the step at which each is said, and the logarithm
-// of its probability there.
+// hypothesis is a sequence of classes with the step and the log-probability at
+// which each is emitted.
 type hypothesis struct {
 	classes []int32
 	steps   []int
@@ -20,16 +20,16 @@ type hypothesis struct {
 	score   float64
 }
 
-// search finds a text step by step.
+// search decodes step by step.
 type search interface {
-	// push takes the log probabilities of the classes at the next step.
+	// push adds the log-probabilities of the classes at the next step.
 	push(row []float64)
-	// best is the likeliest hypotheses so far, at least one. With end the text
-	// is over.
+	// best returns up to n of the best hypotheses so far, at least one. end
+	// reports whether the text is complete.
 	best(n int, end bool) []hypothesis
 }
 
-// pushAll pushes one row after the other.
+// pushAll adds rows one after the other. The error is that of ctx.
 func pushAll(ctx context.Context, s search, rows [][]float64) error {
 	for _, row := range rows {
 		if err := ctx.Err(); err != nil {
@@ -47,7 +47,7 @@ func newSearch(a *alphabet, d *Decoding) search {
 	return newBeam(a, d)
 }
 
-// greedySearch takes the likeliest class of each step.
+// greedySearch chooses the most probable class of each step.
 type greedySearch struct {
 	found hypothesis
 	step  int
@@ -76,16 +76,16 @@ func (g *greedySearch) push(row []float64) {
 
 func (g *greedySearch) best(int, bool) []hypothesis { return []hypothesis{g.found} }
 
-// beam is a prefix beam search (Graves and Jaitly 2014; Hannun et al. 2014):
-// the probability of a prefix is the sum over the paths that spell it, kept
-// apart by whether they end in a blank.
+// beam is a prefix beam search (Graves and Jaitly 2014; Hannun et al. 2014): the
+// probability of a prefix is the sum over the paths that spell it, separately for
+// those that end in a blank.
 type beam struct {
 	a     *alphabet
 	d     *Decoding
 	width int
-	hot   map[string]float64 // share of the bonus by beginning of a hot word
+	hot   map[string]float64 // share of the bonus by prefix of a hot word
 	live  []*prefix
-	index map[child]*prefix // those of live, and what this step adds
+	index map[child]*prefix // those of live, and those added by this step
 	next  []*prefix
 	step  int
 	picks []int32
@@ -96,25 +96,25 @@ type child struct {
 	class  int32
 }
 
-// prefix is a beginning of a text.
+// prefix is the beginning of a text.
 type prefix struct {
 	parent *prefix
 	class  int32
 	depth  int
 
-	blank, label float64 // log probability of the paths up to now that end in a blank, or in class
-	carried      float64 // at this step: of paths that were here before and end in class
-	arrived      float64 // likewise of paths that come from the parent
+	blank, label float64 // log-probability of the paths so far that end in a blank, or in class
+	carried      float64 // at this step: of paths that had this prefix before and end in class
+	arrived      float64 // likewise of paths from the parent
 	rested       float64 // likewise of paths that end in a blank
-	step         int     // at which most of its paths arrived
-	peak         float64 // log probability of class there
+	step         int     // at which the largest probability arrived
+	peak         float64 // log-probability of class at that step
 
-	word  string // in progress
+	word  string // that is not complete yet
 	lex   *lexNode
 	lm    lmState
-	fixed float64 // weights and bonuses of what is complete
-	extra float64 // and of the word in progress
-	score float64 // of all together
+	fixed float64 // score of language model and bonuses, of the complete words
+	extra float64 // the same with the word in progress
+	score float64 // total score
 }
 
 var never = math.Inf(-1)
@@ -147,8 +147,8 @@ func newBeam(a *alphabet, d *Decoding) *beam {
 	return b
 }
 
-// At a step classes less likely than leastLikely, and all but the mostExtended
-// likeliest, extend no prefix.
+// At each step, only the mostExtended most probable classes extend prefixes, and
+// only those with a log-probability above leastLikely.
 const (
 	leastLikely  = -9.5 // e^-9.5 is 1 in 13,000
 	mostExtended = 48
@@ -189,7 +189,7 @@ func (b *beam) push(row []float64) {
 	b.step++
 }
 
-// pick lists the classes that may extend a prefix at this step.
+// pick sets the classes that may extend a prefix at this step.
 func (b *beam) pick(row []float64) {
 	b.picks = b.picks[:0]
 	for c, v := range row {
@@ -203,13 +203,13 @@ func (b *beam) pick(row []float64) {
 	}
 }
 
-// extend adds paths from p to its child of class c.
+// extend adds the probability of paths from p to its child of class c.
 func (b *beam) extend(p *prefix, c int32, probability float64) {
 	key := child{p, c}
 	q := b.index[key]
 	if q == nil {
 		q = b.grow(p, c)
-		b.index[key] = q // also where it is nil: not allowed
+		b.index[key] = q // nil if it is not allowed
 		if q == nil {
 			return
 		}
@@ -218,7 +218,7 @@ func (b *beam) extend(p *prefix, c int32, probability float64) {
 	q.arrived = logAdd(q.arrived, probability)
 }
 
-// grow makes p's child of class c, or nil where the lexicon has no such word.
+// grow makes p's child of class c; nil if the lexicon has no such word.
 func (b *beam) grow(p *prefix, c int32) *prefix {
 	q := &prefix{parent: p, class: c, depth: p.depth + 1, blank: never, label: never, carried: never, arrived: never, rested: never,
 		word: p.word, lex: p.lex, lm: p.lm, fixed: p.fixed}
@@ -269,14 +269,14 @@ func (b *beam) wholeHot(word string) float64 {
 	return 0
 }
 
-// judge adds the language model's score of a word or unit.
+// judge adds the language model's score of a word or token.
 func (b *beam) judge(q *prefix, text string) {
 	p, next := b.d.LM.score(q.lm, lmName(text))
 	q.fixed += b.d.LMWeight*p + b.d.WordBonus
 	q.lm = next
 }
 
-// prune keeps the best prefixes. Equal ones keep the order they were found in.
+// prune keeps the best prefixes. Equal ones keep their order.
 func (b *beam) prune() {
 	kept := b.next[:0]
 	for _, p := range b.next {
@@ -288,11 +288,12 @@ func (b *beam) prune() {
 	b.live = append(b.live[:0], kept[:min(len(kept), b.width)]...)
 }
 
-// unfinished is what a text costs that ends in a word that the lexicon lacks. If
-// all do, allowed takes that word off.
+// unfinished is the score of ending with a word that the lexicon lacks. If all
+// hypotheses do, allowed removes that word.
 const unfinished = -1e4
 
-// allowed is p or the longest beginning of it that ends in a word of the lexicon.
+// allowed returns p, or the longest beginning of it that ends in a word of the
+// lexicon.
 func (p *prefix) allowed() *prefix {
 	for p.word != "" && p.lex != nil && !p.lex.word {
 		p = p.parent
@@ -300,7 +301,7 @@ func (p *prefix) allowed() *prefix {
 	return p
 }
 
-// final is a prefix's score where the text ends.
+// final returns a prefix's score if the text ends there.
 func (b *beam) final(p *prefix) float64 {
 	q := *p
 	if q.word != "" {
@@ -340,7 +341,7 @@ func (b *beam) best(n int, end bool) []hypothesis {
 	return out
 }
 
-// logAdd is log(e^a + e^b).
+// logAdd returns log(e^a + e^b).
 func logAdd(a, b float64) float64 {
 	if a < b {
 		a, b = b, a

@@ -253,9 +253,9 @@ func TestDecodingOfAnotherAlphabet(t *testing.T) {
 		{a, Decoding{LM: lm}, ""},
 		{a, Decoding{LM: lm, LMTokens: true}, ""},
 		{a, Decoding{Lexicon: NewLexicon([]string{"x", "xa", "ab"})}, ""},
-		{a, Decoding{Lexicon: NewLexicon([]string{"x", "ax"})}, "lexicon: the model can spell none of its words"},
-		{upper, Decoding{LM: lm}, `language model: the model can spell nothing of what it knows; it spells " ", "A", "B"`},
-		{pieces, Decoding{LM: lm}, "language model: the model can spell nothing"},
+		{a, Decoding{Lexicon: NewLexicon([]string{"x", "ax"})}, "lexicon: the model has the tokens for none of its words"},
+		{upper, Decoding{LM: lm}, `language model: the model has the tokens for none of its words; it has " ", "A", "B"`},
+		{pieces, Decoding{LM: lm}, "language model: the model has the tokens for none of its words"},
 	} {
 		switch err := c.d.check(c.a); {
 		case c.want == "" && err != nil:

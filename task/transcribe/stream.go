@@ -6,8 +6,8 @@ import (
 	"github.com/carousel-ml/carousel/speech"
 )
 
-// Stream transcribes sound while it arrives. It keeps what it needs of the past, so
-// any number may run on one model; one is used by one goroutine at a time.
+// Stream transcribes sound while it arrives. Several streams of one model may run
+// concurrently; each is for one goroutine at a time.
 type Stream struct {
 	m         *Model
 	d         *Decoding
@@ -23,18 +23,19 @@ type Stream struct {
 	steps     []float32
 }
 
-// Streams reports whether the model can transcribe a stream while it arrives: it
-// reads forward only, and does not normalise over whole utterances.
+// Streams reports whether the model can transcribe a stream: it must not be
+// bidirectional, not normalise over whole utterances, and be trained on sound.
 func (m *Model) Streams() bool {
 	return !m.cfg.Bidirectional && m.cfg.Normalize != "utterance" && m.frontend.TakesSound() == nil
 }
 
-// NewStream is for sound of rate samples a second. The model must read forward
-// only, and not normalise over whole utterances, else the error is a
-// *data.InputError. The final text is that of [Model.Transcribe] of the whole sound.
+// NewStream returns a stream for sound with rate samples per second. The final
+// text is that of [Model.Transcribe] for the whole sound. A model that does not
+// support streams ([Model.Streams]) and options that the model does not support
+// are a *data.InputError.
 func (m *Model) NewStream(rate int, o *PredictOptions) (*Stream, error) {
 	if m.cfg.Bidirectional {
-		return nil, data.Errorf("the model reads in both directions, so it needs the whole sound; train one with bidirectional false for streams")
+		return nil, data.Errorf("a bidirectional model needs the whole sound; train one with bidirectional false for streams")
 	}
 	if m.cfg.Normalize == "utterance" {
 		return nil, data.Errorf("the model normalises over whole utterances; train one with normalize running for streams")
@@ -50,11 +51,11 @@ func (m *Model) NewStream(rate int, o *PredictOptions) (*Stream, error) {
 		pipeline: m.frontend.Pipeline(), reader: m.newReader(), search: newSearch(m.alphabet, d)}, nil
 }
 
-// Lag is how many seconds of sound after a moment must have arrived before the
-// network can read that moment: what features, slopes and stacking look ahead.
+// Lag returns how many seconds of sound after a moment are needed before the
+// network can read that moment: the look-ahead of features, deltas and stacking.
 func (s *Stream) Lag() float64 { return s.m.cfg.Lag() }
 
-// Write takes samples, any number of them.
+// Write adds samples, any number of them.
 func (s *Stream) Write(samples []float32) {
 	s.samples += int64(len(samples))
 	s.resampled = s.resample.Write(s.resampled[:0], samples)
@@ -74,13 +75,13 @@ func (s *Stream) run() {
 
 func (s *Stream) seconds() float64 { return float64(s.samples) / float64(s.rate) }
 
-// Partial is the text so far. Its end may still change.
+// Partial returns the text so far, whose end may still change.
 func (s *Stream) Partial() *Transcript {
 	return s.m.transcript(s.search.best(2*s.d.nBest, false), s.d, s.seconds())
 }
 
-// Finish ends the sound and is the final text. The Stream must not be used
-// after it.
+// Finish ends the sound and returns the final text. The Stream must not be used
+// afterwards.
 func (s *Stream) Finish() *Transcript {
 	s.resampled = s.resample.Flush(s.resampled[:0])
 	s.frames = s.extract.Flush(s.extract.Write(s.frames[:0], s.resampled))

@@ -5,23 +5,25 @@ import (
 	"math"
 )
 
-// Trace is what the network makes of one utterance, for people to look at.
+// Trace is the features and the network's output for one utterance, for plots.
 type Trace struct {
-	Features   [][]float64 // by frame, as they were computed
-	Posteriors [][]float64 // by step: the probability of each class, the blank first
-	Step       float64     // seconds from step to step
-	Hop        float64     // seconds from frame to frame
-	Units      []UnitTime  // of the text decoded
+	Features   [][]float64 // [frame][feature], before deltas and normalisation
+	Posteriors [][]float64 // [step][class] probabilities; class 0 is the blank
+	Step       float64     // distance between steps in seconds
+	Hop        float64     // distance between frames in seconds
+	Units      []UnitTime  // tokens of the decoded text
 }
 
-// UnitTime is a unit with the time at which it is said.
+// UnitTime is a token with the time at which it is emitted.
 type UnitTime struct {
 	Unit    string
 	Class   int // the column of Posteriors
 	Seconds float64
 }
 
-// Trace transcribes a file and keeps features and probabilities.
+// Trace transcribes a file and returns features and probabilities. Options that
+// the model does not support and a file that cannot be used are a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Trace(ctx context.Context, path string, o *PredictOptions) (*Trace, error) {
 	d, err := m.decodingTo(o)
 	if err != nil {

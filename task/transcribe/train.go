@@ -13,14 +13,16 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a recogniser to the data's training utterances; those of validation
-// choose the epoch, and the weights of a language model and lexicon. All sounds
-// are read before training starts, those of the test too.
+// Train trains a recogniser on the training utterances; the epoch and the weights
+// of a language model and lexicon are chosen on the validation utterances, if
+// there are any. All sounds, also those of the test part, are read before
+// training starts.
 //
-// What is wrong with the settings or the data is a *data.InputError; one of sounds
-// that cannot be used names them all, or the first dozen. If ctx is cancelled the
-// result is marked Interrupted, Dir holds a checkpoint to resume from and no
-// finished model, and the model returned is as far as training came.
+// Invalid settings and data, and files that cannot be used, are a
+// *data.InputError; it names the first dozen files. Other errors are those of
+// [train.Fit] and [Model.Save]. If ctx is cancelled the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the
+// model returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -48,7 +50,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 // prepare settles the configuration on the data and makes the untrained model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *speech.Dataset, err error) {
 	cfg.FillDefaults()
-	decoding, err := cfg.decoding() // first, since a mistake in its files is found at once
+	decoding, err := cfg.decoding() // first, so that errors in its files are found at once
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -68,7 +70,7 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	}
 	notes := a.spell(learn)
 	if len(learn.List) == 0 {
-		return nil, nil, nil, data.Errorf("%s; check that texts belong to sounds, or give a smaller stack", notes[0])
+		return nil, nil, nil, data.Errorf("%s; check that texts belong to their sounds, or give a smaller stack", notes[0])
 	}
 	notes = append(notes, a.spell(valid)...)
 	cfg.Settings.FillDefaults(min(max(40_000/max(len(learn.List), 1), 15), 100))
@@ -100,8 +102,8 @@ func (c *Config) alphabet(training []speech.Utterance) (*alphabet, error) {
 	return collectAlphabet(c.Tokens, t, training)
 }
 
-// spell gives utterances the classes of their texts, and leaves those out that have
-// fewer steps than the text needs; the notes name them.
+// spell sets the classes of the utterances' texts, and removes utterances that
+// have fewer steps than their text needs. It returns notes on them.
 func (a *alphabet) spell(c *speech.Dataset) (notes []string) {
 	var short []string
 	silent, steps := 0, c.StepCounts()
@@ -110,7 +112,7 @@ func (a *alphabet) spell(c *speech.Dataset) (notes []string) {
 		u := &c.List[i]
 		labels, _ := a.encode(u.Text)
 		if tensor.CTCSteps(labels) > steps[i] {
-			short = append(short, fmt.Sprintf("%s (line %d: %d steps for %d units)", u.Audio, u.Line, steps[i], len(labels)))
+			short = append(short, fmt.Sprintf("%s (line %d: %d steps for %d tokens)", u.Audio, u.Line, steps[i], len(labels)))
 			return false
 		}
 		c.Labels = append(c.Labels, labels)
@@ -123,7 +125,7 @@ func (a *alphabet) spell(c *speech.Dataset) (notes []string) {
 		notes = append(notes, fmt.Sprintf("%s too short for the text and left out: %s", report.Agree(len(short), "utterance is", "utterances are"), report.Listing(short)))
 	}
 	if silent > 0 {
-		notes = append(notes, report.Agree(silent, "utterance has", "utterances have")+" no text: the network learns to find none there")
+		notes = append(notes, report.Agree(silent, "utterance has", "utterances have")+" no text: the network learns to output none")
 	}
 	return notes
 }
@@ -139,7 +141,8 @@ func (m *Model) fit(ctx context.Context, learn, valid *speech.Dataset, o *train.
 	return job.Fit(ctx, o)
 }
 
-// loss is the mean over rows of the CTC loss, each by its number of labels.
+// loss returns the mean over rows of the CTC loss, each divided by its number of
+// labels.
 func (m *Model) loss(t *tensor.Tape, b *speech.Batch) *tensor.Tensor {
 	logits, _ := m.net.Forward(b.Input(t), nil)
 	return ctc(t, b, logits)
@@ -150,7 +153,7 @@ func ctc(t *tensor.Tape, b *speech.Batch, logits *tensor.Tensor) *tensor.Tensor 
 	return value
 }
 
-// validate is the loss and the error rates of greedy decoding.
+// validate returns the loss and the error rates of greedy decoding.
 func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *speech.Dataset) (map[string]float64, error) {
 	var words, characters Errors
 	var loss float64
@@ -168,15 +171,14 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *speech.Data
 	return map[string]float64{"loss": loss / float64(len(valid.List)), "wer": words.Rate(), "cer": characters.Rate()}, err
 }
 
-// compare counts the errors of a text in words and in units (characters, or
-// symbols, of which words are made of one).
+// compare counts the errors of a text in words and in characters or symbols.
 func (m *Model) compare(reference, hypothesis string) (words, units Errors) {
 	_, words = Align(strings.Fields(reference), strings.Fields(hypothesis))
 	_, units = Align(letters(m.alphabet.Kind, reference), letters(m.alphabet.Kind, hypothesis))
 	return words, units
 }
 
-// greedy is the classes that the likeliest class of each step spells.
+// greedy returns the classes that the most probable class of each step spells.
 func greedy(logits []float32, classes int) []int32 {
 	var out []int32
 	last := 0

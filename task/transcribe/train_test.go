@@ -261,7 +261,7 @@ func TestHotWordsAndTuning(t *testing.T) {
 		want string
 	}{
 		{Decoding{HotWords: []string{"a b"}}, `want single words, got "a b"`},
-		{Decoding{HotWords: []string{"axe"}}, `"axe" has "x", which the model cannot spell`},
+		{Decoding{HotWords: []string{"axe"}}, `"axe" has "x", which is not a token of the model`},
 		{Decoding{Beam: -1}, "want a number from 0 to 10000"},
 		{Decoding{LMWeight: math.NaN()}, "want a number from -1000 to 1000"},
 	} {
@@ -289,7 +289,7 @@ func TestBadManifests(t *testing.T) {
 	}{
 		{"audio,text\n", "lists no utterance", nil},
 		{"sound,text\n000.wav,abc\n", `has no column "audio"`, nil},
-		{"audio,text\n000.wav,abc\nx.wav,b\ny.wav,b\n", "2 files are not there: x.wav (line 3), y.wav (line 4)", nil},
+		{"audio,text\n000.wav,abc\nx.wav,b\ny.wav,b\n", "2 files are missing: x.wav (line 3), y.wav (line 4)", nil},
 		{"audio,text\n,abc\n", "line 2: column \"audio\": names no file", nil},
 		{"audio,text\n000.wav,\n", "has no text in any row", nil},
 		{"audio,text\n000.wav,abc\ncut.wav,b\n", "cut.wav: holds no samples", nil},
@@ -297,9 +297,9 @@ func TestBadManifests(t *testing.T) {
 		{"audio,text\ncut.wav,b\n000.wav,abc\nmanifest.csv,b\n", "2 files cannot be used", nil},
 		{"audio,text\ncut.wav,b\n", "m.csv: line 2: ", nil},
 		{"audio,text,part\n000.wav,abc,train\ncut.wav,b,validation\nmanifest.csv,b,test\n", "2 files cannot be used", func(c *Config) { c.SplitColumn = "part" }},
-		{"audio,text\nwide.npy,abc\n000.wav,abc\n", "line 3: " + filepath.Join(dir, "000.wav") + ": is sound; the model takes files of features", nil},
+		{"audio,text\nwide.npy,abc\n000.wav,abc\n", "line 3: " + filepath.Join(dir, "000.wav") + ": is a sound file; the model needs feature files", nil},
 		{"audio,text\nshort.wav,abcabc\n", "1 utterance is too short for the text and left out", nil},
-		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 unit is outside the alphabet, here and further on: "x"`, func(c *Config) { c.SplitColumn = "part" }},
+		{"audio,text,part\n000.wav,abc,train\n001.wav,bx,validation\n", `1 token is not in the alphabet, here and in later rows: "x"`, func(c *Config) { c.SplitColumn = "part" }},
 		{"audio,text,part\n000.wav,abc,tain\n", `want train, validation or test, got "tain"`, func(c *Config) { c.SplitColumn = "part" }},
 		{"audio,text,part\n000.wav,abc,test\n", "names no row train", func(c *Config) { c.SplitColumn = "part" }},
 		{"audio,text,who\n000.wav,abc,a\n001.wav,b,a\n", "leaves nothing to train on", func(c *Config) { c.Speaker, c.Holdout = "who", 0.5 }},
@@ -332,7 +332,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{"", func(c *Config) { c.Layers = 1 }},
 		{"hop: want at most frame (25 ms)", func(c *Config) { c.Hop = 30 }},
-		{"lm_tokens: says what the language model is of", func(c *Config) { c.LMTokens = true }},
+		{"lm_tokens: needs a language model", func(c *Config) { c.LMTokens = true }},
 	} {
 		cfg := Defaults()
 		c.set(&cfg)
@@ -398,8 +398,8 @@ func TestDamagedModels(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"deviation", "0", "statistics: feature 1 has mean"},
 		{"mean", "1e300", "statistics: feature 1 has mean 1e+300"},
-		{"units", `"a"`, `alphabet: unit 2, "a", is empty or there already`},
-		{"units", `""`, `alphabet: unit 1, "", is empty`},
+		{"units", `"a"`, `alphabet: token 2, "a", is empty or repeated`},
+		{"units", `""`, `alphabet: token 1, "", is empty`},
 	} {
 		first := regexp.MustCompile(`("` + c.key + `": ?\[\s*)[^,]+,`)
 		if err := m.Save(dir); err != nil {
@@ -415,7 +415,7 @@ func TestDamagedModels(t *testing.T) {
 	features := &Model{cfg: cfg, alphabet: m.alphabet, net: m.net, slab: m.slab}
 	features.frontend = m.frontend.With(&features.cfg.Setup)
 	speechtest.Manifest(t, dir, []string{"ab"})
-	if _, err := features.TranscribeFiles(t.Context(), []string{filepath.Join(dir, "000.wav")}, nil); err == nil || !strings.Contains(err.Error(), "is sound; the model takes files of features") {
+	if _, err := features.TranscribeFiles(t.Context(), []string{filepath.Join(dir, "000.wav")}, nil); err == nil || !strings.Contains(err.Error(), "is a sound file; the model needs feature files") {
 		t.Errorf("a model of features: %v", err)
 	}
 }
@@ -446,7 +446,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	var input *data.InputError
-	if _, err := m.Probe(d, 2); !errors.As(err, &input) || !strings.Contains(err.Error(), "no utterance whose text the model can spell") {
+	if _, err := m.Probe(d, 2); !errors.As(err, &input) || !strings.Contains(err.Error(), "no utterance has only tokens of the model") {
 		t.Errorf("nothing to spell: %v", err)
 	}
 }

@@ -2,11 +2,12 @@
 // files to words by log-mel features, an LSTM and connectionist temporal
 // classification (Graves et al. 2006).
 //
-// [Read] reads a manifest of utterances, [Train] makes a [Model] of them as a
-// [Config] says, and a Model transcribes ([Model.Transcribe], [Model.Predict]), also
-// a stream while it arrives ([Model.NewStream]), is scored ([Model.Evaluate]) and
-// lives in a directory ([Model.Save], [Open]). A [Lexicon] and an n-gram [LM]
-// constrain and weight the words of its texts.
+// [Read] reads a manifest of utterances, and [Train] trains a [Model] on them
+// with the settings of a [Config]. A Model transcribes sounds
+// ([Model.Transcribe]), files ([Model.Predict]) and streams while they arrive
+// ([Model.NewStream]); [Model.Evaluate] scores it; [Model.Save] writes it to a
+// directory that [Open] reads. A [Lexicon] and an n-gram [LM] restrict and weight
+// the words of its texts.
 package transcribe
 
 import (
@@ -16,36 +17,37 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Name is the name of the task in the config.json of a model directory.
+// Name is the name of the task, as in the config.json of a model directory.
 const Name = "transcribe"
 
-// Task is the recognition of speech as a value.
+// Task is the task of recognising speech.
 var Task = task.New(task.About{
 	Name: Name, Noun: "a recogniser of speech", Title: "Recognition of speech",
 	Short: "Train a recogniser of speech",
 	Long: `Trains a recogniser of speech, an LSTM with connectionist temporal
 classification, on the utterances of a manifest: a table with a column of sound
-files (WAV or FLAC) and one of what is said in them. Files of features (.npy,
-Sphinx .mfc) may stand in place of sound. All files are read before training
-starts, and those that are missing or damaged are named together.
+files (WAV or FLAC) and one of their texts. Instead of sounds the files may be
+features (.npy, Sphinx .mfc). All files are read before training starts, and those
+that are missing or damaged are reported together.
 
 With --bidirectional=false the model can transcribe a stream while it arrives.`,
 	Example: `  carousel train transcribe --data manifest.csv --out run
   carousel train transcribe --data manifest.csv --speaker who --bidirectional=false --out run
   carousel train transcribe --data manifest.csv --lm words.arpa.gz --lexicon words.txt --out run`,
-	Scores: "a manifest like that the model was trained on",
-	Takes:  "a manifest or a sound file (carousel transcribe takes sound from standard input)",
+	Scores: "a manifest in the format that the model was trained on",
+	Takes:  "a manifest or a sound file (carousel transcribe reads sound from standard input)",
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 // Files are the files of a training.
 type Files = speech.Files
 
-// Data are utterances by part.
+// Data is utterances by part.
 type Data = speech.Data
 
-// Read reads a manifest, and one for the test where it is given. Where the rows of
-// the manifest name no parts, Config.Holdout of its speakers or utterances validate.
-// What is wrong with a manifest is a *data.InputError.
+// Read reads a manifest, and a second one for the test part if it is given. If
+// the manifest has no column of parts, the share Config.Holdout of its speakers
+// or utterances is the validation part. A manifest that cannot be read and
+// missing files are a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	return speech.Read(ctx, f, &cfg.Setup, cfg.Text, cfg.cleanText)
 }

@@ -5,23 +5,23 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// batch is pairs padded to one length, to be filled again and again.
+// batch is pairs padded to the length of the longest. Buffers are refilled.
 type batch struct {
 	rows, S, T    int
 	source        []int32 // [rows,S]
 	sourceLengths []int32
-	inputs        []int32 // [rows,T]: the beginning token and the target
-	outputs       []int32 // [rows,T]: the target and the ending token; ignored beyond
+	inputs        []int32 // [rows,T]: the begin token and the target
+	outputs       []int32 // [rows,T]: the target and the end token; ignored in the padding
 	targetLengths []int32
-	tokens        int // of the outputs
+	tokens        int // number of output tokens
 
-	before        []int32 // [rows,R]: the sources of the lines before; none without CarryState
-	beforeLengths []int32 // 0 where there is no line before
+	before        []int32 // [rows,R]: the sources of the lines before; empty without CarryState
+	beforeLengths []int32 // 0 if there is no line before
 	R             int
-	carried       *nn.SavedState // the encoder's state after them, set by carry
+	carried       *nn.SavedState // the encoder's state after these, set by carry
 }
 
-// ignored is the class that the loss does not count.
+// ignored is the class that is not part of the loss.
 const ignored = -100
 
 // load fills the batch with pairs of a corpus.
@@ -68,8 +68,8 @@ func pad(dst, lengths, ids []int32, width int, with int32) (_, _ []int32) {
 	return dst, append(lengths, int32(len(ids)))
 }
 
-// carry runs the encoder over the lines before, on a tape of its own, and keeps
-// its state: no gradient passes through it.
+// carry runs the encoder over the lines before on a separate tape and keeps its
+// state: no gradient passes through it.
 func (b *batch) carry(n *network, tape *tensor.Tape) {
 	if b.R == 0 {
 		return
@@ -83,7 +83,7 @@ func (b *batch) carry(n *network, tape *tensor.Tape) {
 	n.forwardOnly(b.carried)
 }
 
-// from is the state that the encoder begins the batch with.
+// from returns the initial state of the encoder for the batch.
 func (b *batch) from(n *network, tape *tensor.Tape) *nn.State {
 	if b.R == 0 {
 		return nil
@@ -91,8 +91,8 @@ func (b *batch) from(n *network, tape *tensor.Tape) *nn.State {
 	return b.carried.On(tape)
 }
 
-// forwardOnly clears the state of the directions that read from the end: they
-// begin anew with every text.
+// forwardOnly clears the state of the backward directions, which start again with
+// every text.
 func (n *network) forwardOnly(s *nn.SavedState) {
 	if n.Encoder.Directions() == 1 {
 		return

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/text/language"
 )
 
-// maxOrder is the longest run of words that BLEU looks at.
+// maxOrder is the largest n-gram of BLEU.
 const maxOrder = 4
 
-// BLEUScore is the BLEU of a corpus, in percent, with what it was made of.
+// BLEUScore is the BLEU of a corpus, in percent, with its components.
 type BLEUScore struct {
 	Score           float64
-	Matches, Totals [maxOrder]int     // runs of 1 to 4 words that a reference has too, and all
+	Matches, Totals [maxOrder]int     // numbers of n-grams that a reference has too, and of all, for n = 1 to 4
 	Precisions      [maxOrder]float64 // in percent, smoothed
 	BrevityPenalty  float64
-	Length          int // words of the translations
-	ReferenceLength int // words of the references, the nearest in length where there are several
+	Length          int // number of words of the translations
+	ReferenceLength int // number of words of the references, of each the one closest in length
 }
 
-// String is the score as sacreBLEU writes it.
+// String returns the score in the format of sacreBLEU.
 func (s *BLEUScore) String() string {
 	ratio := 0.0
 	if s.ReferenceLength > 0 {
@@ -36,8 +36,8 @@ func (s *BLEUScore) String() string {
 
 // BLEU scores translations against one or more references each (Papineni et al.
 // 2002), as sacreBLEU does by default (Post 2018): over the corpus, on the tokens
-// of mteval-v13a, with exponential smoothing; lower is its option -lc. It panics
-// if there are not as many references as translations.
+// of mteval-v13a, with exponential smoothing. lower ignores case, as its option
+// -lc. It panics if the numbers of translations and lists of references differ.
 func BLEU(translations []string, references [][]string, lower bool) *BLEUScore {
 	mustPair(len(translations), len(references))
 	s := &BLEUScore{}
@@ -70,7 +70,7 @@ func BLEU(translations []string, references [][]string, lower bool) *BLEUScore {
 
 func mustPair(translations, references int) {
 	if translations != references {
-		panic(fmt.Sprintf("translate: %d translations need as many references, got %d", translations, references))
+		panic(fmt.Sprintf("translate: %d translations need %[1]d lists of references, got %[2]d", translations, references))
 	}
 }
 
@@ -90,7 +90,7 @@ func (s *BLEUScore) compute() {
 	smooth, sum := 1.0, 0.0
 	for n := range maxOrder {
 		switch {
-		case s.Totals[n] == 0: // no sentence is so long
+		case s.Totals[n] == 0: // no sentence has that length
 			return
 		case s.Matches[n] == 0:
 			smooth *= 2
@@ -103,7 +103,7 @@ func (s *BLEUScore) compute() {
 	s.Score = s.BrevityPenalty * math.Exp(sum/maxOrder)
 }
 
-// countRuns counts the runs of 1 to 4 words, each written with single spaces.
+// countRuns counts the n-grams of 1 to 4 words, each written with single spaces.
 func countRuns(words []string) map[string]int {
 	counts := map[string]int{}
 	for i := range words {
@@ -114,7 +114,8 @@ func countRuns(words []string) map[string]int {
 	return counts
 }
 
-// preparer cleans a sentence as sacreBLEU does before it cuts words.
+// preparer returns a function that normalises a sentence as sacreBLEU does before
+// it divides it into words.
 func preparer(lower bool) func(string) string {
 	caser := cases.Lower(language.Und, cases.HandleFinalSigma(true)) // as Python's str.lower
 	return func(s string) string {
@@ -126,7 +127,7 @@ func preparer(lower bool) func(string) string {
 	}
 }
 
-// isSpace is white space as Python's str.split sees it.
+// isSpace reports whether r is white space for Python's str.split.
 func isSpace(r rune) bool { return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f }
 
 var (
@@ -141,7 +142,7 @@ var (
 	}
 )
 
-// tokenize13a sets punctuation apart by the rules of mteval-v13a.pl.
+// tokenize13a separates punctuation by the rules of mteval-v13a.pl.
 func tokenize13a(s string) string {
 	s = strings.ReplaceAll(s, "<skipped>", "")
 	s = strings.ReplaceAll(s, "-\n", "")

@@ -2,18 +2,18 @@ package translate
 
 import "strings"
 
-// charOrder is the longest run of characters that chrF looks at; a match missed
-// counts chrfBeta times as much as one too many.
+// charOrder is the largest character n-gram of chrF, chrfBeta the weight of
+// recall relative to precision.
 const (
 	charOrder = 6
 	chrfBeta  = 2
 )
 
 // CHRF is the chrF2 of translations against one or more references each, in
-// percent (Popović 2015, 2016), as sacreBLEU computes it by default: runs of 1 to
-// 6 characters without the white space, over the corpus, the best reference of
-// each sentence. lower takes everything as lower case, which is not the default
-// there. It panics if there are not as many references as translations.
+// percent (Popović 2015, 2016), as sacreBLEU computes it by default: n-grams of 1
+// to 6 characters without white space, over the corpus, with the best reference
+// of each sentence. lower ignores case, which is not the default there. It panics
+// if the numbers of translations and lists of references differ.
 func CHRF(translations []string, references [][]string, lower bool) float64 {
 	mustPair(len(translations), len(references))
 	prepare := preparer(lower)
@@ -37,11 +37,11 @@ func CHRF(translations []string, references [][]string, lower bool) float64 {
 	return sum.score()
 }
 
-// charStats has, for runs of each length, how many the translation has, how many
-// the reference, and how many both.
+// charStats has, for each n, the number of n-grams of the translation, of the
+// reference, and of both.
 type charStats [charOrder][3]int
 
-// charRuns counts the runs of each length.
+// charRuns counts the n-grams of each n.
 func charRuns(s string) (counts [charOrder]map[string]int) {
 	s = strings.Join(strings.FieldsFunc(s, isSpace), "")
 	var starts []int // of characters, and the end
@@ -73,8 +73,8 @@ func matchRuns(own, reference [charOrder]map[string]int) (s charStats) {
 	return s
 }
 
-// score is the F-score of the mean precision and recall over the lengths that
-// both have runs of.
+// score returns the F-score of the mean precision and recall over the n for which
+// both have n-grams.
 func (s *charStats) score() float64 {
 	precision, recall, orders := 0.0, 0.0, 0.0
 	for _, c := range s {

@@ -11,11 +11,11 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// tokenizers are those of source and target, the same one if shared.
+// tokenizers are those of source and target; the same one if shared.
 type tokenizers struct{ source, target *text.Tokenizer }
 
-// makeTokenizers reads the tokenizers that the configuration names, or trains them on
-// the pairs.
+// makeTokenizers reads the tokenizers that the configuration names, or trains
+// them on the pairs.
 func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t tokenizers, err error) {
 	if cfg.Tokenizer != "" {
 		if t.source, err = loadTokenizer(cfg.Tokenizer); err != nil || !cfg.Separate {
@@ -47,18 +47,20 @@ func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t toke
 	return t, err
 }
 
-// loadTokenizer reads a file of a tokenizer that can mark where a sentence begins and ends.
+// loadTokenizer reads a tokenizer that has tokens for the beginning and end of a
+// sentence. A file that cannot be used is a *data.InputError or a
+// *model.FileError.
 func loadTokenizer(path string) (*text.Tokenizer, error) {
 	t, err := text.LoadTokenizer(path)
 	if err == nil && (t.Vocabulary().BeginID() < 0 || t.Vocabulary().EndID() < 0) {
-		err = &data.InputError{File: path, Problem: "has no tokens that begin and end a sequence", Fix: "give one with such as <s> and </s>"}
+		err = &data.InputError{File: path, Problem: "has no tokens for the beginning and end of a sequence", Fix: "give one with tokens such as <s> and </s>"}
 	}
 	return t, err
 }
 
-// spaced is a text as the tokenizer sees it: without white space around it, and
-// for byte pairs learned here with a space before it, so that a word is the same
-// token at the beginning as elsewhere.
+// spaced returns a text as the tokenizer reads it: without white space around it
+// and, for byte pairs learned here, with a space before it, so that a word has
+// the same tokens at the beginning as elsewhere.
 func (c *Config) spaced(s string) string {
 	s = strings.TrimSpace(s)
 	if c.Tokens == "bpe" && c.Tokenizer == "" && s != "" {
@@ -67,14 +69,14 @@ func (c *Config) spaced(s string) string {
 	return s
 }
 
-// encode is the tokens of a text. Special tokens written out in it are left out,
-// since they would begin or end what they must not.
+// encode returns the tokens of a text. Special tokens written in it are removed,
+// since they would begin or end the sequence.
 func (c *Config) encode(tok *text.Tokenizer, s string) []int32 {
 	unknown := tok.Vocabulary().UnknownID()
 	return slices.DeleteFunc(tok.Encode(nil, c.spaced(s)), func(id int32) bool { return tok.IsSpecial(id) && id != unknown })
 }
 
-// sequences are token ids of many texts in one piece of memory.
+// sequences are token ids of many texts in one slice.
 type sequences struct {
 	ids  []int32
 	ends []int
@@ -94,16 +96,16 @@ func (s *sequences) at(i int) []int32 {
 	return s.ids[s.ends[i-1]:s.ends[i]]
 }
 
-// corpus is pairs as token ids. A source ends with the token that ends
-// sequences; a target has none.
+// corpus is pairs as token ids. A source ends with the end token; a target does
+// not.
 type corpus struct {
 	source, target sequences
-	kept           []int // their indices among all pairs
+	kept           []int // indices of the pairs among all pairs
 	empty, long    int   // numbers of pairs left out
 }
 
-// encodePairs encodes pairs. Those with a side of no token or of more than MaxLength
-// are left out. The error is ctx's.
+// encodePairs encodes pairs. Those with a side without tokens or with more than
+// MaxLength are left out. The error is that of ctx.
 func encodePairs(ctx context.Context, pairs []data.Pair, cfg *Config, tok tokenizers) (*corpus, error) {
 	c := &corpus{}
 	end := tok.source.Vocabulary().EndID()
@@ -127,7 +129,7 @@ func encodePairs(ctx context.Context, pairs []data.Pair, cfg *Config, tok tokeni
 	return c, nil
 }
 
-// notes are sentences on the pairs left out.
+// notes returns sentences on the pairs left out.
 func (c *corpus) notes(what string, most int) (notes []string) {
 	if c.empty > 0 {
 		notes = append(notes, fmt.Sprintf("%s: %d pairs with an empty side are left out", what, c.empty))
@@ -138,7 +140,8 @@ func (c *corpus) notes(what string, most int) (notes []string) {
 	return notes
 }
 
-// targetLengths are the lengths that batches go by, with the ending token.
+// targetLengths returns the lengths by which batches are formed, with the end
+// token.
 func (c *corpus) targetLengths() []int {
 	n := make([]int, c.target.len())
 	for i := range n {

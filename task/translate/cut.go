@@ -8,15 +8,16 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// mostTokens is the longest source that is translated; what follows is left out.
+// mostTokens is the largest number of tokens of a source that are translated; the
+// rest is left out.
 const mostTokens = 10000
 
-// part is a stretch of a source: tokens from and to.
+// part is a section of a source: tokens [from,to).
 type part struct{ from, to int }
 
-// cut divides the tokens of a text into parts of at most limit. Each but the
-// last ends where the text allows it best in its second half: after a sentence,
-// else after a clause, else after a word, else at the limit.
+// cut divides the tokens of a text into parts of at most limit tokens. Each but
+// the last ends at the best position in its second half: after a sentence, else
+// after a clause, else after a word, else at the limit.
 func cut(s string, tokens []text.Token, limit int) []part {
 	var parts []part
 	for from := 0; from < len(tokens); {
@@ -30,7 +31,7 @@ func cut(s string, tokens []text.Token, limit int) []part {
 	return parts
 }
 
-// border is the best place to end a part after lo to hi tokens, the later of
+// border returns the best end of a part after lo to hi tokens, the later of
 // equally good ones.
 func border(s string, tokens []text.Token, lo, hi int) int {
 	best, rank := hi, 0
@@ -42,8 +43,8 @@ func border(s string, tokens []text.Token, lo, hi int) int {
 	return best
 }
 
-// borderRank says how well a text may be cut between two tokens: 3 after a
-// sentence, 2 after a clause, 1 between words, 0 inside one.
+// borderRank returns the quality of a cut between two tokens: 3 after a sentence,
+// 2 after a clause, 1 between words, 0 within a word.
 func borderRank(s string, end, next int) int {
 	before := strings.TrimRightFunc(s[:end], unicode.IsSpace)
 	spaced := startsWithSpace(s[next:]) || len(before) < end || next > end
@@ -64,8 +65,8 @@ func startsWithSpace(s string) bool {
 	return n > 0 && unicode.IsSpace(r)
 }
 
-// join puts the translations of parts together: with a space between them, but
-// none between characters of scripts that are written without.
+// join joins the translations of parts: with a space between them, except between
+// characters of scripts without spaces.
 func join(parts []string) string {
 	var b strings.Builder
 	var before rune

@@ -66,10 +66,10 @@ func TestRead(t *testing.T) {
 		t.Errorf("%d pairs to learn from and %d to validate on, %v; want 60 and 60", len(own.Training), len(own.Validation), err)
 	}
 	for want, f := range map[string]*Files{
-		"needs --data-source and --data-target, files whose lines belong together": {Valid: at("t.tsv")},
-		"needs both --test-source and --test-target":                               {Data: at("t.tsv"), TestTarget: at("a")},
-		"takes --data, a table with both languages, or --data-source":              {Data: at("t.tsv"), Source: at("a")},
-		"none: there is no such file":                                              {Data: at("t.tsv"), Test: "none"},
+		"needs --data-source and --data-target, files with corresponding lines": {Valid: at("t.tsv")},
+		"needs both --test-source and --test-target":                            {Data: at("t.tsv"), TestTarget: at("a")},
+		"takes --data, a table with both languages, or --data-source":           {Data: at("t.tsv"), Source: at("a")},
+		"none: there is no such file":                                           {Data: at("t.tsv"), Test: "none"},
 	} {
 		var wrong *data.InputError
 		if _, err := Read(t.Context(), f, cfg); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {

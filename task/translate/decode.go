@@ -10,13 +10,13 @@ import (
 // encoded is sources after the encoder, in the memory of the device.
 type encoded struct {
 	lengths      []int32       // of the sources
-	S            int           // the longest
+	S            int           // length of the longest
 	values, keys *tensor.Table // [1,sources,S*width]
 	state        *nn.SavedState
-	last         *nn.SavedState // of the encoder
+	last         *nn.SavedState // final state of the encoder
 }
 
-// encodeAll runs the encoder over sources, from a state of it (nil: its beginning).
+// encodeAll runs the encoder over sources, from a state (nil: the initial one).
 func (n *network) encodeAll(tape *tensor.Tape, sources [][]int32, from *nn.SavedState) *encoded {
 	e := &encoded{}
 	for _, s := range sources {
@@ -42,7 +42,7 @@ func (n *network) encodeAll(tape *tensor.Tape, sources [][]int32, from *nn.Saved
 	return e
 }
 
-// kept is the rows of x [B,T,F] as a table.
+// kept returns the rows of x [B,T,F] as a table.
 func kept(x *tensor.Tensor) *tensor.Table {
 	tape, B, width := x.Tape(), x.Dim(0), x.Dim(1)*x.Dim(2)
 	table := tensor.NewTable(tape.Device(), 1, B, width)
@@ -50,7 +50,7 @@ func kept(x *tensor.Tensor) *tensor.Table {
 	return table
 }
 
-// upTo is 0, 1, ..., n-1.
+// upTo returns 0, 1, ..., n-1.
 func upTo(n int) []int32 {
 	list := make([]int32, n)
 	for i := range list {
@@ -59,13 +59,13 @@ func upTo(n int) []int32 {
 	return list
 }
 
-// free gives the memory back.
+// free frees the memory.
 func (e *encoded) free() {
 	e.values.Free()
 	e.keys.Free()
 }
 
-// keep leaves some of the sources, by their places.
+// keep keeps some of the sources, by their indices.
 func (e *encoded) keep(tape *tensor.Tape, places []int32) {
 	lengths := make([]int32, len(places))
 	for i, k := range places {
@@ -81,7 +81,7 @@ func (e *encoded) keep(tape *tensor.Tape, places []int32) {
 	}
 }
 
-// memory is the sources as the decoder sees them, without a copy.
+// memory returns the sources as the decoder reads them, without a copy.
 func (e *encoded) memory(tape *tensor.Tape) memory {
 	B := len(e.lengths)
 	return memory{
@@ -90,35 +90,34 @@ func (e *encoded) memory(tape *tensor.Tape) memory {
 	}
 }
 
-// decoding searches for the translations of encoded sources, all of them
-// together: a step of the network covers every hypothesis of every sentence that
-// is not done. Each sentence has the same number of rows, beam; those without a
-// hypothesis repeat the first. What is carried from step to step stays on the
-// device, row r in row r of each table; a step reads it in the rows that the
-// hypotheses come from.
+// decoding searches for the translations of encoded sources in parallel: a step
+// of the network computes every hypothesis of every sentence that is not
+// finished. Each sentence has beam rows; those without a hypothesis repeat the
+// first. The state of row r is in row r of each table, on the device; a step
+// reads it in the rows of the previous hypotheses.
 type decoding struct {
 	n     *network
 	tape  *tensor.Tape
 	e     *encoded
 	beam  int
 	begin int32
-	looks bool // the attention of each step is asked for
+	looks bool // the attention of each step is needed
 
-	active  []int         // sentences under way
+	active  []int         // sentences that are not finished
 	all     []*search     // of every sentence
-	begun   bool          // there is a state to go on from
+	begun   bool          // states has the state of a step
 	states  *nn.States    // of the decoder
 	feed    *tensor.Table // [1,rows,width] with input feeding
 	covered *tensor.Table // [1,rows,S] with coverage
-	from    []int32       // the row that each row goes on from
+	from    []int32       // the row of the previous step that each row continues
 	rows    []int32       // 0, 1, ...
-	tokens  []int32       // what the decoder reads next in each row
+	tokens  []int32       // the next input of each row
 
 	logProbs  []float32
 	attention []float32
 }
 
-// run goes on until every sentence is done, or the context is cancelled.
+// run searches until every sentence is finished. The error is that of ctx.
 func (d *decoding) run(ctx context.Context) error {
 	rows, dev := len(d.all)*d.beam, d.tape.Device()
 	d.rows, d.from = upTo(rows), upTo(rows)
@@ -155,7 +154,7 @@ func (d *decoding) run(ctx context.Context) error {
 	return nil
 }
 
-// forward is one step of the decoder for all rows.
+// forward computes one step of the decoder for all rows.
 func (d *decoding) forward() {
 	n, tape, B, rows := d.n, d.tape, len(d.active), len(d.tokens)
 	tape.Reset()
@@ -199,12 +198,12 @@ func fetch(dst []float32, x *tensor.Tensor) []float32 {
 	return dst
 }
 
-// advance lets every search take its step, and says which row each goes on from.
+// advance makes a step of every search, and sets the inputs of the next.
 func (d *decoding) advance() {
 	V := len(d.logProbs) / len(d.tokens)
 	logProbs, attention := make([][]float32, d.beam), make([][]float32, d.beam)
 	var still []int
-	var places []int32 // of the sentences that go on
+	var places []int32 // of the sentences that continue
 	d.tokens, d.from = d.tokens[:0], d.from[:0]
 	for k, i := range d.active {
 		s := d.all[i]

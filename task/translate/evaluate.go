@@ -26,26 +26,26 @@ func score(found []Translation, references []string, lower bool) Metrics {
 	return Metrics{BLEU(translations, lists, lower).Score, CHRF(translations, lists, lower)}
 }
 
-// Evaluation is how a model translates pairs whose translations are known.
+// Evaluation is the scores of a model on pairs.
 type Evaluation struct {
 	Task      string        `json:"task"`            // the task of the model
 	Metrics   Metrics       `json:"metrics"`         // the model's scores
-	Sentences int           `json:"sentences"`       // how many were scored
-	Detail    string        `json:"detail"`          // BLEU with its parts, as sacreBLEU writes it
-	Lowercase bool          `json:"lowercase"`       // both metrics are of lower-cased texts
-	Search    SearchOptions `json:"search"`          // how translations were searched for
-	ByLength  []LengthScore `json:"by_length"`       // scores by the source's length
-	Long      *LongScore    `json:"long,omitempty"`  // of long sources, if asked for
+	Sentences int           `json:"sentences"`       // number of pairs scored
+	Detail    string        `json:"detail"`          // BLEU with its components, in the format of sacreBLEU
+	Lowercase bool          `json:"lowercase"`       // both metrics are of lower-case texts
+	Search    SearchOptions `json:"search"`          // options of the search
+	ByLength  []LengthScore `json:"by_length"`       // scores by the length of the source
+	Long      *LongScore    `json:"long,omitempty"`  // scores of long sources, if requested by long
 	Notes     []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
 
-	Examples []Example `json:"-"` // a choice for the report
+	Examples []Example `json:"-"` // examples for the report
 }
 
-// LengthScore is the score of the sentences whose source has From to To words.
+// LengthScore is the score of the pairs whose source has From to To words.
 type LengthScore struct {
 	From      int     `json:"from"`      // fewest words of the source
 	To        int     `json:"to"`        // 0: no limit
-	Sentences int     `json:"sentences"` // how many
+	Sentences int     `json:"sentences"` // number of pairs
 	BLEU      float64 `json:"bleu"`      // in percent
 }
 
@@ -61,7 +61,7 @@ type Example struct {
 type EvaluateOptions struct {
 	SearchOptions
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
-	Long       int  `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of n neighbouring sentences: whole, cut, and cut with the encoder's state carried (0: not)"`
+	Long       int  `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of n consecutive sentences: whole, in parts, and in parts with carry_state (0: not)"`
 	Examples   int  `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
 }
 
@@ -70,13 +70,14 @@ func (o *EvaluateOptions) Inherit(m task.Model, _ func(name string) bool) {
 	o.SearchOptions = m.(*Model).cfg.SearchOptions
 }
 
-// ForReport sets what the page of a training shows: 12 examples, and sources of five
-// neighbouring sentences.
+// ForReport sets the options for the report of a training: 12 examples, and
+// sources of five consecutive sentences.
 func (o *EvaluateOptions) ForReport() { o.Examples, o.Long = 12, 5 }
 
 // Evaluate scores the model on the pairs of a part. Pairs with an empty side are
-// left out and counted in a note. A model of lower-cased texts is scored on
-// lower-cased texts. The error is a *data.InputError if there is no pair, or ctx's.
+// left out and counted in a note. A model of lower-case texts is scored on
+// lower-case texts. A part without pairs is a *data.InputError; a cancelled ctx
+// returns its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
 	if o == nil {
 		o = &EvaluateOptions{}
@@ -141,7 +142,7 @@ func (e *Evaluation) byLength(found []Translation, references []string) {
 	}
 }
 
-// choose picks examples evenly from the best to the worst.
+// choose selects examples evenly from the best to the worst.
 func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	if n == 0 {
 		return
@@ -157,18 +158,20 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	}
 }
 
-// LongScore compares ways to translate long sources, which are neighbouring
-// sentences joined: as a whole, and cut after sentences and clauses.
+// LongScore compares ways to translate long sources, which are consecutive
+// sentences joined: as a whole, and in parts that end after sentences and
+// clauses.
 type LongScore struct {
-	Sources   int     `json:"sources"`    // how many
-	Joined    int     `json:"joined"`     // sentences of each
-	MaxLength int     `json:"max_length"` // tokens of a part, where cut
-	Whole     float64 `json:"whole"`      // BLEU without cutting
-	Cut       float64 `json:"cut"`        // each part independently
-	Carried   float64 `json:"carried"`    // the encoder's state passed on from part to part
+	Sources   int     `json:"sources"`    // number of sources
+	Joined    int     `json:"joined"`     // sentences per source
+	MaxLength int     `json:"max_length"` // largest number of tokens of a part
+	Whole     float64 `json:"whole"`      // BLEU without division into parts
+	Cut       float64 `json:"cut"`        // BLEU of parts translated independently
+	Carried   float64 `json:"carried"`    // BLEU with the encoder's state carried from part to part
 }
 
-// evaluateLong joins n neighbours at a time, and translates them each way.
+// evaluateLong joins n consecutive pairs at a time, and translates the sources
+// each way.
 func (m *Model) evaluateLong(ctx context.Context, sources, references []string, search SearchOptions, n int) (*LongScore, error) {
 	s := &LongScore{Joined: n}
 	var long, refs []string

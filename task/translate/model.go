@@ -10,19 +10,19 @@ import (
 	"github.com/carousel-ml/carousel/text"
 )
 
-// The folders of the tokenizers in a model directory, where each language has its own.
+// The folders of the tokenizers in a model directory, if each language has one.
 const (
 	sourceFolder = "source"
 	targetFolder = "target"
 )
 
-// Model is a trained translation model. It is safe for use by several goroutines.
+// Model is a trained translation model. It is safe for concurrent use.
 type Model struct {
 	cfg   Config
 	tok   tokenizers
 	net   *network
 	slab  *tensor.Slab
-	most  int // tokens of the longest source in training: longer ones are cut
+	most  int // tokens of the longest source in training; longer ones are divided
 	notes []string
 }
 
@@ -33,19 +33,21 @@ type saved struct {
 	Notes  []string `json:"notes"`
 }
 
-// Config is the configuration, with everything that the data settled.
+// Config returns the configuration, in which the values that depend on the data
+// are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters. They must not be changed while the model
+// is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // Notes returns remarks on the training data, a sentence each.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
-// Tokenizers are those of the source and the target, the same one if shared.
+// Tokenizers returns those of the source and the target, the same one if shared.
 func (m *Model) Tokenizers() (source, target *text.Tokenizer) { return m.tok.source, m.tok.target }
 
-// newModel makes an untrained model.
+// newModel makes an untrained model for settled settings.
 func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
 	m := &Model{cfg: cfg, tok: tok}
 	for _, t := range []*text.Tokenizer{tok.source, tok.target} {
@@ -61,8 +63,8 @@ func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// Save writes the model to a directory that [Open] reads. The error names the file
-// that could not be written.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
 	parts := []model.Part{model.Weights(m.slab)}
 	if m.cfg.Separate {
@@ -73,13 +75,15 @@ func (m *Model) Save(dir string) error {
 	return model.Save(dir, Name, saved{m.cfg, m.most, m.notes}, parts...)
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError. The network is put on the device given, by
+// default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Name, "a translation model", &c); err != nil {

@@ -6,22 +6,22 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// network is an encoder and a decoder that attends to what the encoder gives
+// network is an encoder and a decoder that attends to the encoder's output
 // (Sutskever et al. 2014; Bahdanau et al. 2015; Luong et al. 2015):
 //
 //	m₁..m_S, state = encoder(source)       h_t = decoder(y_{t-1}, h_{t-1}), begun with bridge(state)
 //	c_t = Σ a_ts m_s, a_t = attention(h_t, m)
 //	o_t = tanh(W_c [h_t; c_t])             y_t ~ softmax(E o_t + b)
 //
-// With input feeding the decoder reads o_{t-1} beside y_{t-1}. Without it and
-// without coverage the decoder's steps depend on the target alone, so that all of
-// them run as one scan and attention is two products over all steps.
+// With input feeding the decoder also reads o_{t-1}. Without it and without
+// coverage the decoder's steps depend only on the target, so all of them run as
+// one scan and attention is two products over all steps.
 type network struct {
 	Source    *nn.Embedding
-	Target    *nn.Embedding // Source itself where both languages share a vocabulary
+	Target    *nn.Embedding // the same as Source if both languages share a vocabulary
 	Encoder   *nn.RNN
-	BridgeH   []*nn.Linear // one a layer; dense only
-	BridgeC   []*nn.Linear // likewise, where the cell has a second state
+	BridgeH   []*nn.Linear // one per layer; with the dense bridge only
+	BridgeC   []*nn.Linear // likewise, if the cell has a second state
 	Decoder   *nn.RNN
 	Attention *nn.Attention
 	Combine   *nn.Linear
@@ -68,7 +68,7 @@ func newNetwork(cfg *Config, sourceTokens, targetTokens int) (*network, error) {
 	return n, nil
 }
 
-// width is the size of o.
+// width returns the size of o.
 func (n *network) width() int {
 	if n.cfg.Untied {
 		return n.cfg.Hidden
@@ -76,7 +76,7 @@ func (n *network) width() int {
 	return n.cfg.Embedding
 }
 
-// fed is how much of o the decoder reads.
+// fed returns the size of the part of o that the decoder reads.
 func (n *network) fed() int {
 	if n.cfg.InputFeeding {
 		return n.width()
@@ -84,14 +84,14 @@ func (n *network) fed() int {
 	return 0
 }
 
-// memory is an encoded batch on a tape, as the decoder sees it.
+// memory is an encoded batch on a tape.
 type memory struct {
 	values *tensor.Tensor // [B,S,M], with lengths
 	keys   *tensor.Tensor // [B,S,query]
 }
 
-// encode reads sources [B,S] from a state of the encoder (nil: its beginning)
-// and gives the memory, the decoder's first state and the encoder's last.
+// encode reads sources [B,S] from a state of the encoder (nil: the initial one)
+// and returns the memory, the decoder's first state and the encoder's last.
 func (n *network) encode(source *tensor.Ints, from *nn.State) (m memory, decoder, last *nn.State) {
 	x := n.drop(n.dropWords(n.Source.Forward(source)))
 	y, last := n.Encoder.Forward(x, from)
@@ -104,8 +104,8 @@ func (n *network) drop(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Dropout(x, float32(n.cfg.Dropout))
 }
 
-// dropWords zeroes whole vectors of x [B,T,E], and scales the rest (Gal and
-// Ghahramani 2016), on a tape that trains.
+// dropWords zeroes whole vectors of x [B,T,E] on a training tape, and scales the
+// rest (Gal and Ghahramani 2016).
 func (n *network) dropWords(x *tensor.Tensor) *tensor.Tensor {
 	tape, p := x.Tape(), float32(n.cfg.WordDropout)
 	if p == 0 || tape.Mode() != tensor.Train {
@@ -115,7 +115,7 @@ func (n *network) dropWords(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Mul(x, tensor.Repeat(kept, 2, x.Dim(2)))
 }
 
-// bridge makes the decoder's first state of the encoder's last.
+// bridge returns the decoder's first state for the encoder's last.
 func (n *network) bridge(last *nn.State) *nn.State {
 	if n.cfg.Bridge == "zero" {
 		return nil
@@ -134,7 +134,7 @@ func (n *network) bridge(last *nn.State) *nn.State {
 	return state
 }
 
-// join puts both directions of each layer side by side: [L*D,B,H] to [L,B,D*H].
+// join concatenates both directions of each layer: [L*D,B,H] to [L,B,D*H].
 func (n *network) join(x *tensor.Tensor) *tensor.Tensor {
 	d := n.Encoder.Directions()
 	if d == 1 {
@@ -145,7 +145,7 @@ func (n *network) join(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Reshape(x, layers, B, d*h)
 }
 
-// perLayer gives each layer's state [L,B,F] its own linear map.
+// perLayer applies a linear map to the state of each layer [L,B,F].
 func perLayer(maps []*nn.Linear, x *tensor.Tensor) *tensor.Tensor {
 	parts := make([]*tensor.Tensor, len(maps))
 	for i, m := range maps {
@@ -157,16 +157,16 @@ func perLayer(maps []*nn.Linear, x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Concat(0, parts...)
 }
 
-// attend looks at the memory from decoder outputs h [B,Q,query] and gives o
-// [B,Q,width] and the weights [B,Q,S].
+// attend computes o [B,Q,width] and the weights [B,Q,S] for decoder outputs h
+// [B,Q,query].
 func (n *network) attend(h *tensor.Tensor, m memory, coverage *tensor.Tensor) (o, weights *tensor.Tensor) {
 	context, weights := n.Attention.Attend(h, m.keys, m.values, coverage)
 	return n.drop(tensor.Tanh(n.Combine.Forward(tensor.Concat(-1, h, context)))), weights
 }
 
-// decode runs the decoder over inputs [B,T], which begin with the token that
-// begins a sequence, and gives o [B,T,width] for all steps; and for coverage the
-// weights of each step and their sums before it, [B,T,S].
+// decode runs the decoder over inputs [B,T], which begin with the begin token,
+// and returns o [B,T,width] for all steps; for coverage also the weights of each
+// step and their sums before it [B,T,S].
 func (n *network) decode(inputs *tensor.Ints, m memory, state *nn.State) (o, weights, coverage *tensor.Tensor) {
 	x := n.drop(n.dropWords(n.Target.Forward(inputs)))
 	if !n.cfg.sequential() {
@@ -201,12 +201,13 @@ func (n *network) decode(inputs *tensor.Ints, m memory, state *nn.State) (o, wei
 	return tensor.Concat(1, outs...), tensor.Concat(1, looks...), coverage
 }
 
-// loss is the mean cross-entropy of a batch's target tokens, with what coverage adds.
+// loss returns the mean cross-entropy of a batch's target tokens, with the
+// coverage loss.
 func (n *network) loss(tape *tensor.Tape, b *batch, smoothing float32) *tensor.Tensor {
 	m, state, _ := n.encode(tape.IDs(b.source, b.sourceLengths, b.rows, b.S), b.from(n, tape))
 	lengths := b.targetLengths
 	if n.cfg.sequential() {
-		lengths = nil // a slice of one step has none; the loss ignores what is past the end
+		lengths = nil // a slice of one step has none; the loss ignores the padding
 	}
 	o, weights, coverage := n.decode(tape.IDs(b.inputs, lengths, b.rows, b.T), m, state)
 	loss := tensor.CrossEntropy(n.Output.Forward(o), tape.IDs(b.outputs, nil, b.rows, b.T), &tensor.CrossEntropyOptions{Smoothing: smoothing})
@@ -216,8 +217,8 @@ func (n *network) loss(tape *tensor.Tape, b *batch, smoothing float32) *tensor.T
 	return loss
 }
 
-// repeated is the mean over target tokens of Σ_s min(a_ts, Σ_{t'<t} a_t's): the
-// weight that goes where weight has been (See et al. 2017).
+// repeated returns the mean over target tokens of Σ_s min(a_ts, Σ_{t'<t} a_t's),
+// the repeated attention (See et al. 2017).
 func (n *network) repeated(tape *tensor.Tape, b *batch, weights, coverage *tensor.Tensor) *tensor.Tensor {
 	both := tensor.Sub(weights, tensor.ReLU(tensor.Sub(weights, coverage)))
 	counts := make([]float32, b.rows*b.T)

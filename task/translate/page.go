@@ -68,7 +68,7 @@ func (l *LongScore) String() string {
 		}
 		return "changes nothing"
 	}
-	return fmt.Sprintf("Sources of %d sentences joined: BLEU %.1f whole; cut into parts of at most %d tokens %.1f, which %s; with the encoder's state carried from part to part %.1f, which %s beside that.",
+	return fmt.Sprintf("Sources of %d joined sentences: BLEU %.1f as a whole; in parts of at most %d tokens %.1f, which %s; with the encoder's state carried from part to part %.1f, which %s compared with that.",
 		l.Joined, l.Whole, l.MaxLength, l.Cut, change(l.Cut-l.Whole), l.Carried, change(l.Carried-l.Cut))
 }
 
@@ -99,7 +99,7 @@ func (e *Evaluation) maps() *report.Figure {
 	if len(grid.Figures) == 0 {
 		return nil
 	}
-	return &report.Figure{Title: "What translations look at", Caption: "Each row is a token of the translation, each column one of the source, the last its end.", Plot: grid}
+	return &report.Figure{Title: "Attention", Caption: "Each row is a token of the translation, each column one of the source; the last column is the end of the source.", Plot: grid}
 }
 
 // figure draws the weights: a row per target token, a column per source token.
@@ -115,5 +115,5 @@ func (a *Attention) figure() *report.Figure {
 		}
 		heat.Values = append(heat.Values, row)
 	}
-	return &report.Figure{Title: "What the translation looks at", Plot: heat}
+	return &report.Figure{Title: "Attention", Plot: heat}
 }

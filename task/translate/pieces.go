@@ -11,21 +11,21 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// piece is a part of a text on its way through the network.
+// piece is a part of a text that is being translated.
 type piece struct {
 	text   int
-	ids    []int32  // with the ending token
+	ids    []int32  // with the end token
 	tokens []string // of the source, as in the text
 	found  []hypothesis
 }
 
-// The most that goes through the network at once.
+// Limits on what is computed in parallel.
 const (
 	batchSources = 4096 // padded source tokens
 	batchRows    = 256  // hypotheses
 )
 
-// pieces cuts a text.
+// pieces divides a text into pieces, and returns the number of tokens left out.
 func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
 	s = m.cfg.spaced(s)
 	v := m.tok.source.Vocabulary()
@@ -48,8 +48,8 @@ func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
 	return list, left
 }
 
-// runAll translates all pieces: at once, or if the state is carried first those
-// that begin a text, then those after them.
+// runAll translates all pieces: together or, if the state is carried, first those
+// at the beginning of a text, then the next ones.
 func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *PredictOptions) error {
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	if !o.CarryState {
@@ -71,8 +71,9 @@ func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *P
 	return nil
 }
 
-// run translates pieces in batches of like length. states, if not nil, is the
-// encoder's state to begin each text's piece with and receives that after it.
+// run translates pieces in batches of similar length. states, if not nil, is the
+// encoder's initial state for the piece of each text, and is set to the state
+// after it.
 func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, states []*nn.SavedState, o *PredictOptions) (batches int, err error) {
 	lengths := make([]int, len(pieces))
 	for i, p := range pieces {
@@ -122,10 +123,10 @@ func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*
 	return nil
 }
 
-// gatherStates is the state that each piece's encoder begins with; nil if all
-// begin as ever.
+// gatherStates returns the initial states of the encoder for the pieces; nil for
+// the default.
 func (m *Model) gatherStates(batch []*piece, states []*nn.SavedState) *nn.SavedState {
-	if states == nil || states[batch[0].text] == nil { // a first wave
+	if states == nil || states[batch[0].text] == nil { // the first pieces
 		return nil
 	}
 	all := m.net.Encoder.NewSavedState(len(batch))
@@ -136,7 +137,7 @@ func (m *Model) gatherStates(batch []*piece, states []*nn.SavedState) *nn.SavedS
 	return all
 }
 
-// assemble makes a text's translation of its pieces.
+// assemble joins a text's translation from its pieces.
 func (m *Model) assemble(t *Translation, pieces []*piece, o *PredictOptions) {
 	nbest := 0
 	for _, p := range pieces {
@@ -146,7 +147,7 @@ func (m *Model) assemble(t *Translation, pieces []*piece, o *PredictOptions) {
 		var texts []string
 		score := 0.0
 		for _, p := range pieces {
-			if len(p.found) == 0 { // the network's numbers are not finite
+			if len(p.found) == 0 { // the network's outputs are not finite
 				continue
 			}
 			h := &p.found[min(k, len(p.found)-1)]
@@ -166,8 +167,8 @@ func (m *Model) assemble(t *Translation, pieces []*piece, o *PredictOptions) {
 	}
 }
 
-// write is a hypothesis as text. An unknown token becomes the source word that
-// it looked at most.
+// write returns the text of a hypothesis. An unknown token is replaced by the
+// source word with the highest attention, unless keep is set.
 func (m *Model) write(h *hypothesis, p *piece, keep bool) string {
 	ids := h.last.tokens()
 	ids = ids[:len(ids)-1]
@@ -188,7 +189,7 @@ func (m *Model) write(h *hypothesis, p *piece, keep bool) string {
 	return strings.TrimSpace(m.tok.target.DecodeWith(ids, words))
 }
 
-// largest is the place of the largest number, the first of equal ones.
+// largest returns the index of the largest number, the first of equal ones.
 func largest(x []float32) int {
 	at := 0
 	for i, v := range x {

@@ -105,7 +105,7 @@ func TestHugeText(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines, err := m.Predict(context.Background(), task.Input{File: path}, o)
-	if err != nil || len(lines.List) != 3 || len(lines.Notes) != 2 || !strings.Contains(lines.Notes[1], "line 3 (90000 tokens in all)") {
+	if err != nil || len(lines.List) != 3 || len(lines.Notes) != 2 || !strings.Contains(lines.Notes[1], "in line 3 (90000 tokens left out in total)") {
 		t.Errorf("notes %q of %d lines, error %v", lines.Notes, len(lines.List), err)
 	}
 }
@@ -280,13 +280,13 @@ func TestTrainRefuses(t *testing.T) {
 	}{
 		"no pairs":       {nil, func(c *Config) {}, "no token to learn"},
 		"rare words":     {[]data.Pair{{Source: "a b", Target: "c d"}}, func(c *Config) { c.Tokens, c.MinCount = "word", 2 }, "no token occurs in the texts 2 times; give more text, or a smaller min_count"},
-		"no bounds":      {copies(3, 1), func(c *Config) { c.Tokenizer = bare }, "bare.json: has no tokens that begin and end a sequence"},
+		"no bounds":      {copies(3, 1), func(c *Config) { c.Tokenizer = bare }, "bare.json: has no tokens for the beginning and end of a sequence"},
 		"all empty":      {[]data.Pair{{Source: "a", Target: " "}}, func(c *Config) {}, "no pair of sentences is left"},
 		"bad setting":    {copies(3, 1), func(c *Config) { c.Dropout = 1 }, "dropout: want"},
 		"bad word":       {copies(3, 1), func(c *Config) { c.Attention = "self" }, "attention: want dot, general, additive"},
 		"bad cell":       {copies(3, 1), func(c *Config) { c.Cell = "slstm" }, "bridge: the state of an slstm"},
 		"bad search":     {copies(3, 1), func(c *Config) { c.Beam = 0 }, "beam: want"},
-		"loss on none":   {copies(3, 1), func(c *Config) { c.CoverageLoss = 1 }, "coverage_loss: acts on coverage"},
+		"loss on none":   {copies(3, 1), func(c *Config) { c.CoverageLoss = 1 }, "coverage_loss: needs coverage"},
 		"small alphabet": {copies(3, 1), func(c *Config) { c.Tokens, c.VocabularySize = "bpe", 50 }, "vocabulary of 50 tokens is too small"},
 	} {
 		cfg := tiny()

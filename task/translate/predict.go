@@ -15,23 +15,23 @@ import (
 type Translation struct {
 	Source     string       `json:"source"`               // the text to translate
 	Text       string       `json:"translation"`          // the best translation
-	Score      float64      `json:"score"`                // log-probability with its penalties, of all parts together
-	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if asked for; of a text in parts, the parts' n-th joined
-	Parts      int          `json:"parts"`                // in how many the text was translated; 0: it is empty
-	Left       int          `json:"left,omitempty"`       // tokens at the end of a huge text that were left out
-	Attention  *Attention   `json:"attention,omitempty"`  // of the first part, if asked for
+	Score      float64      `json:"score"`                // sum of the scores of the parts: log-probabilities with penalties
+	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if requested by n_best; for a text in parts, the n-th of each joined
+	Parts      int          `json:"parts"`                // number of parts in which the text was translated; 0: it is empty
+	Left       int          `json:"left,omitempty"`       // number of tokens at the end of a very long text that were left out
+	Attention  *Attention   `json:"attention,omitempty"`  // attention of the first part, if requested
 }
 
-// Hypothesis is one way to translate a text.
+// Hypothesis is one possible translation of a text.
 type Hypothesis struct {
 	Text  string  `json:"translation"` // the text
-	Score float64 `json:"score"`       // log-probability with its penalties
+	Score float64 `json:"score"`       // log-probability with penalties
 }
 
 // Attention is the attention weights of a translation.
 type Attention struct {
-	Source  []string    `json:"source"`  // as in the text, the last the end of the sentence
-	Target  []string    `json:"target"`  // likewise
+	Source  []string    `json:"source"`  // tokens of the source; the last is its end
+	Target  []string    `json:"target"`  // tokens of the translation; the last is its end
 	Weights [][]float32 `json:"weights"` // [target][source], each row adds up to 1
 }
 
@@ -39,7 +39,7 @@ type Attention struct {
 // of 0, are those of the model's configuration.
 type PredictOptions struct {
 	SearchOptions
-	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"give the best translations, with their scores; at most beam (0: the best alone)"`
+	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"return the n best translations with their scores, at most beam (0: the best without its score)"`
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
 	// Picture is used by Predict and Stream only.
 	Picture   string `json:"attention" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
@@ -82,10 +82,11 @@ func (m *Model) search(o SearchOptions) SearchOptions {
 	return o
 }
 
-// Translate translates texts, in their order. A translation does not depend on the
-// other texts. White space around a text counts for nothing; an empty one has an
-// empty translation. A text of more tokens than MaxLength is cut into parts after
-// sentences, clauses or words; tokens beyond 10,000 are left out. The error is ctx's.
+// Translate translates texts, in their order. A translation does not depend on
+// the other texts. White space around a text is ignored; an empty text has an
+// empty translation. A text of more tokens than MaxLength is divided after
+// sentences, clauses or words; tokens beyond 10,000 are left out. The error is
+// that of ctx.
 func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) ([]Translation, error) {
 	options := m.settled(o)
 	out := make([]Translation, len(texts))
@@ -225,7 +226,7 @@ func writeLines(w io.Writer, list []Translation, first int) error {
 // chunk is the most lines that are translated before the next are read.
 const chunk = 500
 
-// unusual counts the lines that were not simply translated.
+// unusual counts the lines that were divided or cut.
 type unusual struct{ long, huge, firstHuge, left int }
 
 func (u *unusual) see(list []Translation, first int) {
@@ -247,7 +248,7 @@ func (u *unusual) notes(limit int) (notes []string) {
 		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, translated in parts: %d", limit, u.long))
 	}
 	if u.huge > 0 {
-		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, of which the rest is left out: %d, the first of them line %d (%d tokens in all)", mostTokens, u.huge, u.firstHuge, u.left))
+		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, whose rest is left out: %d, the first in line %d (%d tokens left out in total)", mostTokens, u.huge, u.firstHuge, u.left))
 	}
 	return notes
 }

@@ -23,7 +23,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 		return nil, err
 	}
 	if c.source.len() == 0 {
-		return nil, data.InFile(d.file, data.Errorf("no pair of sentences to look at among the first %d", rows))
+		return nil, data.InFile(d.file, data.Errorf("no usable pair of sentences among the first %d", rows))
 	}
 	samples := make([]int, c.source.len())
 	for i := range samples {

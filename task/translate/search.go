@@ -9,31 +9,32 @@ import (
 	"github.com/carousel-ml/carousel/internal/settings"
 )
 
-// SearchOptions say how translations are searched for. Those of a model's
-// configuration are what it does by itself.
+// SearchOptions are the options of the beam search. Those of a model's
+// configuration are its defaults.
 type SearchOptions struct {
-	Beam            int     `json:"beam" range:"1..1000" group:"Search" help:"hypotheses kept of each sentence (1: the likeliest token at each step)"`
-	LengthPenalty   float64 `json:"length_penalty" range:"0..10" group:"Search" help:"how much longer translations are favoured: log-probabilities are divided by ((5+length)/6) to this power"`
-	CoveragePenalty float64 `json:"coverage_penalty" range:"0..100" group:"Search" help:"how much a translation loses for source words that it looked at too little"`
-	NGramBlock      int     `json:"ngram_block" range:"0..100" group:"Search" help:"no run of so many tokens stands twice in a translation (0: any may)"`
-	KeepUnknown     bool    `json:"keep_unknown" group:"Search" help:"write <unk>, not the source word that it stands for by the attention"`
+	Beam            int     `json:"beam" range:"1..1000" group:"Search" help:"hypotheses kept per sentence (1: greedy search)"`
+	LengthPenalty   float64 `json:"length_penalty" range:"0..10" group:"Search" help:"power of the length normalisation: log-probabilities are divided by ((5+length)/6) to this power"`
+	CoveragePenalty float64 `json:"coverage_penalty" range:"0..100" group:"Search" help:"weight of the penalty for source tokens with little attention"`
+	NGramBlock      int     `json:"ngram_block" range:"0..100" group:"Search" help:"size of n-grams that must not repeat in a translation (0: none)"`
+	KeepUnknown     bool    `json:"keep_unknown" group:"Search" help:"write <unk> instead of the source word with the highest attention"`
 }
 
-// DefaultSearch is a beam of 5.
+// DefaultSearch returns a beam of 5 with a length penalty of 1.
 func DefaultSearch() SearchOptions { return SearchOptions{Beam: 5, LengthPenalty: 1} }
 
-// Validate reports in one line the first option that is out of its range.
+// Validate returns the first option that is out of its range as a
+// *data.InputError of one line, or nil.
 func (o *SearchOptions) Validate() error { return data.Setting(settings.Check(o)) }
 
-// node is the last token of a hypothesis, which goes back to its beginning.
+// node is the last token of a hypothesis, linked to the tokens before.
 type node struct {
 	before    *node // nil at the beginning
 	token     int32
-	steps     int       // tokens up to here
+	steps     int       // number of tokens up to this one
 	attention []float32 // over the source at this step
 }
 
-// tokens lists the tokens from the beginning to here.
+// tokens returns the tokens from the beginning to this one.
 func (n *node) tokens() []int32 {
 	out := make([]int32, n.length())
 	for i := n; i != nil; i = i.before {
@@ -49,23 +50,23 @@ func (n *node) length() int {
 	return n.steps
 }
 
-// hypothesis is a translation under way, or a finished one.
+// hypothesis is a partial or finished translation.
 type hypothesis struct {
 	last     *node
 	logProb  float64
-	score    float64   // once finished
-	coverage []float64 // weight that each source token has had; nil without a penalty on it
-	row      int       // of the step that it came from
+	score    float64   // of a finished one
+	coverage []float64 // sum of the attention of each source token; nil without a coverage penalty
+	row      int       // of the previous hypothesis in its step
 }
 
 // search is the beam of one sentence.
 type search struct {
 	o        *SearchOptions
-	best     int // finished hypotheses wanted
-	limit    int // most tokens of a translation, the ending one included
+	best     int // number of finished hypotheses requested
+	limit    int // most tokens of a translation, with the end token
 	end      int32
-	banned   []int32 // tokens that never stand in a translation
-	source   int     // tokens of the source
+	banned   []int32 // tokens that are not allowed in a translation
+	source   int     // number of tokens of the source
 	live     []hypothesis
 	finished []hypothesis
 	pool     []candidate
@@ -92,11 +93,10 @@ func newSearch(o *SearchOptions, best, limit, source int, end int32, banned []in
 	return s
 }
 
-// step continues the live hypotheses, of which i has the log-probabilities
-// logProbs[i] of its next token and the attention over the source that came with
-// them (nil: not asked for). It reports
-// whether the search goes on; then live is what to continue next, each with the
-// place of the hypothesis it came from in row.
+// step continues the live hypotheses. logProbs[i] are the log-probabilities of
+// the next token of hypothesis i, attention[i] its attention over the source
+// (nil: not needed). It reports whether the search continues; then live has the
+// new hypotheses, each with the index of the previous one in row.
 func (s *search) step(logProbs, attention [][]float32) (more bool) {
 	keep := 2 * s.o.Beam
 	s.pool = s.pool[:0]
@@ -122,7 +122,7 @@ func (s *search) step(logProbs, attention [][]float32) (more bool) {
 	return len(s.live) > 0 && !s.settled()
 }
 
-// ban makes impossible what must not come next.
+// ban sets the log-probabilities of tokens that are not allowed next to -Inf.
 func (s *search) ban(h *hypothesis, logProbs []float32) {
 	never := float32(math.Inf(-1))
 	for _, id := range s.banned {
@@ -148,11 +148,11 @@ func (s *search) ban(h *hypothesis, logProbs []float32) {
 	}
 }
 
-// offer adds the keep best continuations of live hypothesis i to the pool,
-// which it cuts back to what can still be among the best of all.
+// offer adds the keep best continuations of live hypothesis i to the pool, which
+// it reduces to those that can be among the best of all.
 func (s *search) offer(i int, logProbs []float32, keep int) {
 	before := s.live[i].logProb
-	bar := math.Inf(-1) // what a candidate must beat
+	bar := math.Inf(-1) // candidates must be above it
 	for token, p := range logProbs {
 		total := before + float64(p)
 		if !(total > bar) {
@@ -166,8 +166,8 @@ func (s *search) offer(i int, logProbs []float32, keep int) {
 	s.prune(keep)
 }
 
-// prune keeps the best of the pool and gives the log-probability of the last of
-// them, minus infinity if all are kept.
+// prune keeps the best of the pool and returns the log-probability of the last of
+// them, -Inf if all are kept.
 func (s *search) prune(keep int) float64 {
 	if len(s.pool) <= keep {
 		return math.Inf(-1)
@@ -177,7 +177,7 @@ func (s *search) prune(keep int) float64 {
 	return s.pool[keep-1].logProb
 }
 
-// extend is the hypothesis that a candidate stands for.
+// extend returns the hypothesis of a candidate.
 func (s *search) extend(c candidate, attention []float32) hypothesis {
 	from := &s.live[c.from]
 	h := hypothesis{
@@ -193,7 +193,7 @@ func (s *search) extend(c candidate, attention []float32) hypothesis {
 	return h
 }
 
-// finish scores a hypothesis and puts it in its place among the finished ones.
+// finish scores a hypothesis and inserts it in the sorted list of finished ones.
 func (s *search) finish(h hypothesis) {
 	h.score = h.logProb/s.o.penalty(h.last.length()) + s.o.covered(h.coverage)
 	at, _ := slices.BinarySearchFunc(s.finished, h, func(a, b hypothesis) int {
@@ -205,7 +205,8 @@ func (s *search) finish(h hypothesis) {
 	s.finished = slices.Insert(s.finished, at, h)
 }
 
-// settled says that nothing better can come, or that enough has.
+// settled reports whether no better hypothesis is possible, or enough are
+// finished.
 func (s *search) settled() bool {
 	if len(s.finished) >= s.o.Beam {
 		return true
@@ -213,19 +214,19 @@ func (s *search) settled() bool {
 	if len(s.finished) < s.best {
 		return false
 	}
-	// Log-probabilities only fall, and no length favours one more than the limit's.
+	// Log-probabilities only decrease, and the largest length has the largest divisor.
 	top := s.live[0].logProb / s.o.penalty(s.limit)
 	return top <= s.finished[s.best-1].score
 }
 
-// penalty is what the log-probability of a translation of n tokens is divided by
+// penalty returns the divisor of the log-probability of a translation of n tokens
 // (Wu et al. 2016).
 func (o *SearchOptions) penalty(n int) float64 {
 	return math.Pow((5+float64(n))/6, o.LengthPenalty)
 }
 
-// covered is the coverage penalty (Wu et al. 2016), 0 where every source token
-// has had a weight of 1.
+// covered returns the coverage penalty (Wu et al. 2016), 0 if the attention of
+// every source token sums to 1.
 func (o *SearchOptions) covered(coverage []float64) float64 {
 	sum := 0.0
 	for _, c := range coverage {

@@ -14,15 +14,16 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Train fits a model to the data's training pairs, with the vocabulary learned from
-// them; the validation pairs determine which epoch's weights are kept. d is not
-// changed.
+// Train trains a model on the training pairs, with a vocabulary learned from them or
+// given; the epoch is chosen on the validation pairs, if there are any. It does not
+// change d.
 //
-// The error is a *data.InputError for invalid settings or data, a *model.FileError for
-// a tokenizer's file, that of [train.Fit], that of writing to Dir, or, before the
-// first step, ctx's. If ctx is cancelled later, the result is marked Interrupted, Dir
-// holds a checkpoint to resume from and no finished model, and the model has the
-// weights of the last step.
+// Invalid settings and pairs that cannot be learnt from are a *data.InputError, a
+// tokenizer's file that cannot be read or is not valid a *model.FileError; a ctx that
+// is cancelled before the first step returns its error. Other errors are those of
+// [train.Fit] and [Model.Save]. If ctx is cancelled later, the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the model
+// returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -41,7 +42,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	return run.m, result, err
 }
 
-// prepare completes the configuration by the pairs and makes the untrained model.
+// prepare settles the configuration on the pairs and makes the untrained model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*training, error) {
 	pairs := d.Of(task.Training)
 	tok, err := makeTokenizers(ctx, pairs, &cfg)
@@ -69,14 +70,14 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*trai
 	return r, nil
 }
 
-// training is what a run works with.
+// training is the state of a training run.
 type training struct {
 	m            *Model
 	pairs, valid *corpus
 	held         []data.Pair // the validation pairs; valid.kept are indices of them
 	optimizer    *optim.Optimizer
 	steps        int          // of the whole run
-	draft        *tensor.Tape // for the passes that no gradient goes through
+	draft        *tensor.Tape // for passes without gradient
 }
 
 // fit runs the training loop.
@@ -110,7 +111,7 @@ func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error)
 	return train.Fit(ctx, job, options)
 }
 
-// loss is the training loss of a batch.
+// loss returns the training loss of a batch.
 func (r *training) loss(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	b.carry(r.m.net, r.draft)
 	if share := r.m.cfg.ScheduledSampling * float64(r.optimizer.Steps()) / float64(max(r.steps, 1)); share > 0 {
@@ -119,16 +120,16 @@ func (r *training) loss(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	return r.m.net.loss(tape, b, float32(r.m.cfg.Smoothing))
 }
 
-// sample puts the model's own guesses in the place of a share of the decoder's
-// inputs: those of a pass over the true inputs, all steps at once (Bengio et al.
-// 2015, in parallel as Duckworth et al. 2019).
+// sample replaces a share of the decoder's inputs by the model's predictions from
+// a pass over the true inputs, all steps at once (Bengio et al. 2015, in parallel
+// as Duckworth et al. 2019).
 func (r *training) sample(tape *tensor.Tape, b *batch, share float32) {
 	n := r.m.net
 	r.draft.Reset()
 	m, state, _ := n.encode(r.draft.IDs(b.source, b.sourceLengths, b.rows, b.S), b.from(n, r.draft))
 	o, _, _ := n.decode(r.draft.IDs(b.inputs, nil, b.rows, b.T), m, state)
 	logits := n.Output.Forward(o).Data()
-	// A dropout mask is the draw: it depends on the seed and the step alone.
+	// The draw is a dropout mask, which depends only on the seed and the step.
 	kept := tensor.Dropout(tensor.AddScalar(tape.Zeros(b.rows, b.T), 1), share).Data()
 	V := len(logits) / len(b.inputs)
 	for i := range b.inputs {
@@ -138,12 +139,13 @@ func (r *training) sample(tape *tensor.Tape, b *batch, share float32) {
 	}
 }
 
-// mostScored is the most validation sentences that are translated after each epoch.
+// mostScored is the largest number of validation sentences that are translated
+// after each epoch.
 const mostScored = 1000
 
-// validate gives the loss of the validation pairs, without smoothing, and the
-// scores of translating them, an even choice of 1,000 if they are more, with the
-// likeliest token at each step.
+// validate returns the loss of the validation pairs, without smoothing, and the
+// scores of their greedy translations, for at most mostScored evenly chosen
+// pairs.
 func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
 	m, cfg := r.m, &r.m.cfg
 	v := m.tok.target.Vocabulary()
@@ -174,8 +176,8 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 	return map[string]float64{"loss": sum / float64(tokens), "bleu": s.BLEU, "chrf": s.CHRF}, nil
 }
 
-// fingerprint changes with the settings that change the arithmetic, and with
-// the data.
+// fingerprint returns a hash of the data and of the settings that change the
+// arithmetic.
 func (r *training) fingerprint() string {
 	h := sha256.New()
 	c := r.m.cfg

@@ -1,11 +1,11 @@
 // Package translate trains networks to translate sentences: an encoder reads the
-// source, a decoder that attends to it writes the target. [BLEU] and [CHRF] score
-// translations as sacreBLEU does.
+// source, and a decoder that attends to its output generates the target. [BLEU]
+// and [CHRF] score translations as sacreBLEU does.
 //
-// [Read] reads pairs of sentences, [Train] fits a [Model] to them with the settings
-// of a [Config], and a Model translates ([Model.Translate], [Model.Predict],
-// [Model.Stream]), is scored ([Model.Evaluate]) and lives in a directory
-// ([Model.Save], [Open]).
+// [Read] reads pairs of sentences, and [Train] trains a [Model] on them with the
+// settings of a [Config]. A Model translates texts ([Model.Translate]) and files
+// ([Model.Predict], [Model.Stream]); [Model.Evaluate] scores it; [Model.Save]
+// writes it to a directory that [Open] reads.
 package translate
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Name is the task's name in the config.json of a model directory.
+// Name is the name of the task, as in the config.json of a model directory.
 const Name = "translate"
 
-// Task is translation as a value.
+// Task is the task of translating.
 var Task = task.New(task.About{
 	Name: Name, Noun: "a translation model", Title: "Translation",
 	Short: "Train a translation model on pairs of sentences",
@@ -33,30 +33,30 @@ columns of one table: --data.`,
 	Example: `  carousel train translate --data-source train.en --data-target train.de --valid-source val.en --valid-target val.de --out run
   carousel train translate --data pairs.tsv --source-column en --target-column de --lowercase --out run
   carousel train translate --config recipes/multi30k_en_de.yaml --data-source train.en.gz --data-target train.de.gz --out run`,
-	Scores: "a table with both languages; or --data-source and --data-target, files whose lines belong together",
+	Scores: "a table with both languages; or --data-source and --data-target, files with corresponding lines",
 	Takes:  "a file of texts, or - for lines of standard input; or --input, a text",
 	Texts:  true,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
-// Files are the files of a training: for each part two files whose lines belong
-// together, or a table.
+// Files are the files of a training: for each part two files with corresponding
+// lines, or a table.
 type Files struct {
-	Source      string `json:"data_source" value:"file" group:"Files" help:"sentences, one a line; may be gzipped, as all files"`
-	Target      string `json:"data_target" value:"file" group:"Files" help:"their translations, line by line"`
-	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"sentences to validate on (empty: a share of the training pairs)"`
-	ValidTarget string `json:"valid_target" value:"file" group:"Files" help:"their translations"`
-	TestSource  string `json:"test_source" value:"file" group:"Files" help:"sentences to score the finished model on (empty: the validation pairs)"`
-	TestTarget  string `json:"test_target" value:"file" group:"Files" help:"their translations"`
-	Data        string `json:"data" value:"file" group:"Files" help:"in place of data_source and data_target: a table with both in columns"`
-	Valid       string `json:"valid" value:"file" group:"Files" help:"likewise, to validate on"`
-	Test        string `json:"test" value:"file" group:"Files" help:"likewise, for the score"`
+	Source      string `json:"data_source" value:"file" group:"Files" help:"training sentences, one per line; may be gzipped, like all files"`
+	Target      string `json:"data_target" value:"file" group:"Files" help:"their translations, one per line"`
+	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"validation sentences (empty: a share of the training pairs, see holdout)"`
+	ValidTarget string `json:"valid_target" value:"file" group:"Files" help:"their translations, one per line"`
+	TestSource  string `json:"test_source" value:"file" group:"Files" help:"test sentences, on which the trained model is scored (empty: it is scored on the validation pairs)"`
+	TestTarget  string `json:"test_target" value:"file" group:"Files" help:"their translations, one per line"`
+	Data        string `json:"data" value:"file" group:"Files" help:"training table with both languages in columns, instead of data_source and data_target"`
+	Valid       string `json:"valid" value:"file" group:"Files" help:"validation table, likewise"`
+	Test        string `json:"test" value:"file" group:"Files" help:"test table, likewise"`
 }
 
 // Validate returns a *data.InputError if training files are missing, or if the files
 // of a part do not go together.
 func (f *Files) Validate() error {
 	if f.training().none() {
-		return data.Errorf("needs --data-source and --data-target, files whose lines belong together, or --data, a table with both")
+		return data.Errorf("needs --data-source and --data-target, files with corresponding lines, or --data, a table with both")
 	}
 	return cmp.Or(f.training().check("data"), f.valid().check("valid"), f.test().check("test"))
 }
@@ -65,7 +65,7 @@ func (f *Files) training() pairFiles { return pairFiles{f.Source, f.Target, f.Da
 func (f *Files) valid() pairFiles    { return pairFiles{f.ValidSource, f.ValidTarget, f.Valid} }
 func (f *Files) test() pairFiles     { return pairFiles{f.TestSource, f.TestTarget, f.Test} }
 
-// pairFiles are the two files, or the table, that pairs come from.
+// pairFiles are the two files, or the table, of pairs.
 type pairFiles struct{ source, target, table string }
 
 func (f pairFiles) none() bool { return f == pairFiles{} }
@@ -76,7 +76,7 @@ func (f pairFiles) check(name string) error {
 	case f.table != "" && (f.source != "" || f.target != ""):
 		return data.Errorf("takes --%s, a table with both languages, or --%[1]s-source and --%[1]s-target, not both", name)
 	case f.table == "" && (f.source == "") != (f.target == ""):
-		return data.Errorf("needs both --%s-source and --%[1]s-target: their lines belong together", name)
+		return data.Errorf("needs both --%s-source and --%[1]s-target, files with corresponding lines", name)
 	}
 	return nil
 }
@@ -88,9 +88,10 @@ type Data struct {
 	file string // of the training pairs, for errors
 }
 
-// Read reads pairs. Without files for validation, a share Config.Holdout of the
-// training pairs is drawn for it. The error is that of Files.Validate, a
-// *data.InputError that names the file and the line, or ctx's.
+// Read reads pairs. Without validation files, the share Config.Holdout of the
+// training pairs is drawn for it by the seed. Files that do not go together or
+// cannot be read are a *data.InputError with the name and the line; a cancelled
+// ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
@@ -120,8 +121,8 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	return d, err
 }
 
-// NewData divides pairs in memory as Read does those of the training files. The
-// error is always nil.
+// NewData divides pairs in memory as Read divides those of the training files.
+// The error is always nil.
 func NewData(list []data.Pair, cfg Config) (*Data, error) {
 	p, err := cfg.deal(list)
 	return &Data{Parts: p}, err
