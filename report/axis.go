@@ -10,24 +10,24 @@ import (
 // Axis describes one axis of a plot.
 type Axis struct {
 	Label string
-	// Log draws powers of ten at equal distances; values that are not positive
-	// leave gaps.
+	// Log makes the axis logarithmic; values that are not positive leave gaps.
 	Log bool
-	// Time reads values as Unix seconds and labels them as dates and clock times.
+	// Time interprets values as Unix seconds and labels them with dates and
+	// times.
 	Time bool
-	// Zone is the wall clock of a time axis; nil is UTC.
+	// Zone is the time zone of a time axis; nil is UTC.
 	Zone *time.Location
-	// Zero makes the axis start at zero when no value lies below it.
+	// Zero makes the axis start at zero if no value is negative.
 	Zero bool
-	// Step is the distance of ticks where the default is not the natural one,
-	// such as 3 for hours of a day; it is not used on log and time axes.
+	// Step is the distance between ticks, such as 3 for hours of a day; 0 chooses
+	// one. It is ignored on logarithmic and time axes.
 	Step float64
-	// Min and Max fix the range; with both zero it follows the data. Values
+	// Min and Max fix the range; if both are zero it is that of the data. Values
 	// outside are drawn at the edge.
 	Min, Max float64
 }
 
-// Times gives moments as the Unix seconds that a time axis wants.
+// Times returns times as Unix seconds, for a time axis.
 func Times(ts []time.Time) []float64 {
 	out := make([]float64, len(ts))
 	for i, t := range ts {
@@ -39,10 +39,11 @@ func Times(ts []time.Time) []float64 {
 	return out
 }
 
-// finite also refuses numbers so large that a range of them overflows.
+// finite reports whether v is a number whose range can be computed without
+// overflow.
 func finite(v float64) bool { return math.Abs(v) < 1e300 }
 
-// extent is the smallest range that holds all finite values seen.
+// extent is the range of all finite values added.
 type extent struct {
 	lo, hi float64
 	any    bool
@@ -71,7 +72,8 @@ type scale struct {
 	whole  bool    // ticks only at integers
 }
 
-// newScale covers the extent, with a margin of pad of its length at both ends.
+// newScale makes a scale for the extent, with a margin of pad times its length at
+// both ends.
 func newScale(a Axis, e extent, pad float64) scale {
 	lo, hi := e.lo, e.hi
 	if !e.any {
@@ -101,13 +103,13 @@ func newScale(a Axis, e extent, pad float64) scale {
 	margin := (hi - lo) * pad
 	s.lo, s.hi = lo-margin, hi+margin
 	if !fixed && !a.Log && lo >= 0 && (a.Zero || s.lo < 0) {
-		s.lo = 0 // also where only the margin would reach below
+		s.lo = 0 // also if only the margin is below
 	}
 	return s
 }
 
-// at is the pixel of a value, held within the ends of the axis; ok is false for
-// a value that has no place on it.
+// at returns the pixel of a value, limited to the ends of the axis; ok is false
+// for a value that the axis cannot show.
 func (s scale) at(v float64) (px float64, ok bool) {
 	if !finite(v) || s.axis.Log && v <= 0 {
 		return 0, false
@@ -119,7 +121,7 @@ func (s scale) at(v float64) (px float64, ok bool) {
 	return s.p0 + f*(s.p1-s.p0), true
 }
 
-// inside tells whether a value lies within the ends of the axis.
+// inside reports whether a value is within the ends of the axis.
 func (s scale) inside(v float64) bool {
 	if s.axis.Log {
 		v = math.Log10(v)
@@ -128,13 +130,14 @@ func (s scale) inside(v float64) bool {
 	return v >= s.lo-slack && v <= s.hi+slack
 }
 
-// tick is a labelled place on an axis.
+// tick is a labelled position on an axis.
 type tick struct {
 	value float64
 	label string
 }
 
-// ticks gives about n ticks, never more than 2n+3, and for powers of ten three times as many.
+// ticks returns about n ticks, never more than 2n+3, or three times that for
+// powers of ten.
 func (s scale) ticks(n int) []tick {
 	n = max(n, 2)
 	var all []tick
@@ -162,7 +165,7 @@ func (s scale) ticks(n int) []tick {
 	return kept
 }
 
-// numberTicks are at multiples of step, at most 2n+3 of them.
+// numberTicks returns ticks at multiples of step, at most 2n+3.
 func numberTicks(lo, hi float64, n int, step float64) []tick {
 	format := formatter(max(math.Abs(lo), math.Abs(hi)), step)
 	var ts []tick
@@ -177,7 +180,8 @@ func numberTicks(lo, hi float64, n int, step float64) []tick {
 	return ts
 }
 
-// niceStep is the least of 1, 2 or 5 times a power of ten that is not below raw.
+// niceStep returns the least of 1, 2 or 5 times a power of ten that is not below
+// raw.
 func niceStep(raw float64) float64 {
 	mag := math.Pow(10, math.Floor(math.Log10(raw)))
 	for _, m := range []float64{1, 2, 5} {
@@ -188,8 +192,9 @@ func niceStep(raw float64) float64 {
 	return 10 * mag
 }
 
-// formatter writes numbers up to limit so that neighbours a step apart differ:
-// with thousands separators, from a million on with a unit suffix.
+// formatter returns a function that formats numbers up to limit so that
+// neighbours a step apart differ: with thousands separators, and with a unit
+// suffix from a million on.
 func formatter(limit, step float64) func(float64) string {
 	for _, u := range []struct {
 		size float64
@@ -207,12 +212,13 @@ func formatter(limit, step float64) func(float64) string {
 	return func(v float64) string { return fixed(v, d) }
 }
 
-// decimals is how many digits after the point tell multiples of step apart.
+// decimals returns the number of decimal places that distinguish multiples of
+// step.
 func decimals(step float64) int {
 	return min(max(0, int(math.Ceil(-math.Log10(step)-1e-9))), 12)
 }
 
-// fixed formats with d digits after the point and separators between thousands.
+// fixed formats v with d decimal places and thousands separators.
 func fixed(v float64, d int) string {
 	s := strconv.FormatFloat(v, 'f', d, 64)
 	if strings.Trim(s, "-0.") == "" {
@@ -232,8 +238,8 @@ func fixed(v float64, d int) string {
 	return sign + whole
 }
 
-// logTicks are at powers of ten between 10^lo and 10^hi, and at 2 and 5 times
-// these while there is room.
+// logTicks returns ticks at powers of ten between 10^lo and 10^hi, and at 2 and 5
+// times these if there is room.
 func logTicks(lo, hi float64, n int) []tick {
 	first, last := int(math.Floor(lo)), int(math.Ceil(hi))
 	every := max(1, (last-first+n-1)/n)
@@ -252,7 +258,7 @@ func logTicks(lo, hi float64, n int) []tick {
 			ts = append(ts, tick{v, logLabel(v)})
 		}
 	}
-	if visible < 2 && math.Pow(10, lo) > 0 { // a narrow range: as on a linear axis
+	if visible < 2 && math.Pow(10, lo) > 0 { // a narrow range: linear ticks
 		a, b := math.Pow(10, lo), math.Pow(10, hi)
 		return numberTicks(a, b, n, niceStep((b-a)/float64(n)))
 	}
@@ -266,7 +272,7 @@ func logLabel(v float64) string {
 	return strconv.FormatFloat(v, 'g', 3, 64)
 }
 
-// timeSteps are the distances of ticks on a time axis that read well.
+// timeSteps are the distances between ticks on a time axis.
 var timeSteps = []struct{ seconds, days, months int }{
 	{seconds: 1}, {seconds: 5}, {seconds: 15}, {seconds: 30},
 	{seconds: 60}, {seconds: 300}, {seconds: 900}, {seconds: 1800},
@@ -276,8 +282,8 @@ var timeSteps = []struct{ seconds, days, months int }{
 	{months: 12}, {months: 24}, {months: 60}, {months: 120}, {months: 240}, {months: 600}, {months: 1200}, {months: 6000},
 }
 
-// timeTicks are at round clock times, days, Mondays, months or years. The first
-// label that shows a day also shows its year.
+// timeTicks returns ticks at round clock times, days, Mondays, months or years.
+// The first label with a day also has the year.
 func timeTicks(lo, hi float64, n int, zone *time.Location) []tick {
 	if zone == nil {
 		zone = time.UTC

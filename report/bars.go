@@ -5,13 +5,13 @@ import (
 	"math"
 )
 
-// Bars draws groups of vertical bars, one group a category and one bar a
-// series. Bars start at zero, also below it. Beyond 256 categories neighbours
-// are averaged into one.
+// Bars draws groups of vertical bars, a group per category and a bar per series.
+// Bars start at zero and may be negative. With more than 256 categories,
+// neighbours are averaged.
 type Bars struct {
-	X, Y       Axis // of X only the label is used; logarithms have no zero, so Y.Log is ignored
+	X, Y       Axis // of X only the label is used; Y.Log is ignored, since bars start at zero
 	Categories []string
-	Series     []Series // Y holds one value a category; only Name, Y and Color count
+	Series     []Series // Y has a value per category; only Name, Y and Color are used
 }
 
 const maxCategories = 256
@@ -77,8 +77,8 @@ func (b *Bars) keys() []key {
 	return keys
 }
 
-// grouped pads or cuts each series to the categories (as many as the longest
-// series has, if none are named) and averages neighbours beyond maxCategories.
+// grouped pads or cuts each series to the categories (numbers, if none are named)
+// and averages neighbours beyond maxCategories.
 func (b *Bars) grouped() (names []string, values [][]float64) {
 	names = b.Categories
 	if len(names) == 0 {
@@ -107,7 +107,7 @@ func (b *Bars) grouped() (names []string, values [][]float64) {
 	return short, values
 }
 
-// mean is the mean of the finite values in v[lo:hi], NaN if there are none.
+// mean returns the mean of the finite values in v[lo:hi], NaN if there are none.
 func mean(v []float64, lo, hi int) float64 {
 	sum, n := 0.0, 0
 	for i := lo; i < min(hi, len(v)); i++ {

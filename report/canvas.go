@@ -13,15 +13,15 @@ func (b box) height() float64 { return b.y1 - b.y0 }
 
 type point struct{ x, y float64 }
 
-// contour is a line through points, or a circle about the only one.
+// contour is a line through points, or a circle around a single point.
 type contour struct {
 	points []point
 	closed bool
 	radius float64 // of a circle
 }
 
-// path is what one colour fills or one line follows. Where contours overlap they
-// count once, if they turn the same way.
+// path is what is filled with a colour or stroked with a line. Overlapping
+// contours with the same orientation are filled once.
 type path []contour
 
 func (p *path) move(at point) { *p = append(*p, contour{points: []point{at}}) }
@@ -41,19 +41,20 @@ func (p *path) circle(at point, radius float64) {
 	*p = append(*p, contour{points: []point{at}, closed: true, radius: radius})
 }
 
-// canvas is what a pen draws on: an svgCanvas or a pngCanvas. Its unit is one
+// canvas is the output of a pen: an svgCanvas or a pngCanvas. Its unit is one
 // pixel and y points upwards.
 type canvas interface {
 	fill(p path, c color.NRGBA)
-	// stroke draws open contours with round joins and flat ends. dash gives the
+	// stroke draws open contours with round joins and flat ends. dash has the
 	// lengths of dashes and gaps in turn.
 	stroke(p path, c color.NRGBA, width float64, dash ...float64)
-	// write starts a text at a point of its baseline, whatever its alignment.
+	// write draws a text that starts at a point of its baseline, whatever its
+	// alignment.
 	write(at point, s string, st style)
 	image(b box, img image.Image)
 }
 
-// pen draws what plots are made of.
+// pen draws the elements of plots.
 type pen struct{ canvas }
 
 type weight bool
@@ -80,7 +81,7 @@ type style struct {
 	vertical bool // reads upwards
 }
 
-// text writes s with its baseline at y.
+// text draws s with its baseline at y.
 func (p pen) text(x, y float64, s string, st style) {
 	s = clean(s)
 	if s == "" {
@@ -110,7 +111,7 @@ func (p pen) line(x0, y0, x1, y1 float64, c color.NRGBA, width float64, dash ...
 	p.stroke(path{{points: []point{{x0, y0}, {x1, y1}}}}, c, width, dash...)
 }
 
-// noData stands in for a plot that has nothing to draw.
+// noData fills the area of a plot without data.
 func (p pen) noData(r box) {
 	p.rect(r, faded(emptyColor, 0.5))
 	p.text((r.x0+r.x1)/2, (r.y0+r.y1)/2-4, "no data", style{size: 13, color: palette[Muted], align: center})
@@ -138,7 +139,7 @@ const (
 	swatch    = 20
 )
 
-// legend writes the entries in rows at the top of r and returns what is left.
+// legend draws the entries in rows at the top of r and returns the rest of r.
 func (p pen) legend(keys []key, r box) box {
 	x, y := r.x0, r.y1-rowHeight
 	any := false

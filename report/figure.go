@@ -9,33 +9,33 @@ import (
 	"strconv"
 )
 
-// Figure is a picture with its words. On a page the title and the caption are
-// text around an inlined SVG; in a PNG the title is part of the image.
+// Figure is a plot with its texts. On a page the title and the caption are text
+// around an inlined SVG; in a PNG the title is part of the image.
 type Figure struct {
-	File    string // the name of its PNG beside a page, such as "loss.png"; "": none
+	File    string // name of its PNG file beside a page, such as "loss.png"; "": none
 	Title   string
 	Caption string
-	// Alt describes the picture to someone who cannot see it. When empty a
+	// Alt describes the figure for readers who cannot see it. If empty, a
 	// description is made from the title and the names in the plot.
 	Alt string
 	// Width and Height are the size of the drawing in CSS pixels, without the
-	// PNG's title line. Zero takes the plot's own proportions. A page scales
-	// the drawing to the room there is.
+	// title line of a PNG. Zero is the plot's default size. Sizes are limited to
+	// 160 or 120 to 4000. A page scales the drawing to the available width.
 	Width, Height int
 	Plot          Plot
 }
 
-// Plot is what a Figure shows: *Lines, *Bars, *Heat or *Grid. All of them
-// accept missing data: empty or ragged slices and values that are NaN or
-// infinite leave a gap, and a plot without any finite value says "no data".
+// Plot is the content of a Figure: *Lines, *Bars, *Heat or *Grid. All accept
+// missing data: empty slices, slices of different lengths and values that are NaN
+// or infinite leave gaps, and a plot without finite values shows "no data".
 type Plot interface {
 	size() (w, h int)  // default drawing size in pixels
-	draw(p pen, r box) // draws into r
-	describe() string  // plain words for those who cannot see it
+	draw(p pen, r box) // draws within r
+	describe() string  // the plot in words, for readers who cannot see it
 }
 
-// Color names one of the colours of the palette, which is chosen to be told
-// apart with the common kinds of colour blindness, on white and on dark paper.
+// Color is a colour of the palette, whose colours can be distinguished with the
+// common kinds of colour blindness, on white and on dark backgrounds.
 type Color int
 
 // The palette. Auto takes the first six in turn, by position in the plot.
@@ -47,11 +47,11 @@ const (
 	Pink
 	Amber
 	Sky
-	Ink   // the colour of the text: for the truth that others are compared with
+	Ink   // the colour of text: for measured values, with which others are compared
 	Muted // grey: for context
 )
 
-// autoColors is how many colours Auto goes through before it repeats them.
+// autoColors is the number of colours that Auto uses before it repeats them.
 const autoColors = 6
 
 var palette = [...]color.NRGBA{
@@ -72,7 +72,7 @@ var (
 	emptyColor = color.NRGBA{0xEF, 0xF1, 0xF4, 0xFF} // a heat cell without a value
 )
 
-// themed names the variables of the style sheet by the colours that follow the
+// themed has the names of the CSS variables for the colours that follow the
 // reader's light or dark theme.
 var themed = func() map[color.NRGBA]string {
 	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty"}
@@ -82,7 +82,8 @@ var themed = func() map[color.NRGBA]string {
 	return m
 }()
 
-// pick resolves Auto by the position i of a series in its plot.
+// pick returns the colour, with Auto resolved by the position i of a series in
+// its plot.
 func (c Color) pick(i int) color.NRGBA {
 	if c <= Auto || int(c) >= len(palette) {
 		c = Color(1 + i%autoColors)
@@ -101,7 +102,7 @@ const (
 	maxSide     = 4000
 )
 
-// pixels is the size of the drawing without its title.
+// pixels returns the size of the drawing without its title.
 func (f *Figure) pixels() (w, h int) {
 	w, h = f.Width, f.Height
 	if f.Plot != nil {
@@ -116,8 +117,8 @@ func (f *Figure) pixels() (w, h int) {
 	return min(max(w, 160), maxSide), min(max(h, 120), maxSide)
 }
 
-// WritePNG writes the figure with its title as a PNG image of twice its size in
-// pixels: the title adds 28 pixels to the height.
+// WritePNG writes the figure with its title as a PNG image with two dots per CSS
+// pixel; the title adds 28 pixels to the height. The errors are those of w.
 func (f *Figure) WritePNG(w io.Writer) error {
 	width, height := f.pixels()
 	if f.Title != "" {
@@ -131,7 +132,7 @@ func (f *Figure) WritePNG(w io.Writer) error {
 	return nil
 }
 
-// draw puts the title on top of r, in the given size, and the plot below it.
+// draw draws the title at the top of r, in the given size, and the plot below it.
 func (f *Figure) draw(p pen, r box, size float64) {
 	if f.Title != "" {
 		p.text(r.x0, r.y1-16, fit(f.Title, size, r.width(), bold), style{size: size, weight: bold, color: palette[Ink]})
@@ -142,7 +143,7 @@ func (f *Figure) draw(p pen, r box, size float64) {
 	}
 }
 
-// alt is the description read aloud in place of the picture.
+// alt returns the text alternative of the figure.
 func (f *Figure) alt() string {
 	switch {
 	case f.Alt != "":
@@ -155,8 +156,8 @@ func (f *Figure) alt() string {
 	return f.Title + ": " + f.Plot.describe()
 }
 
-// svg draws the plot as an SVG element to be inlined in HTML: no XML prologue,
-// no ids that could clash, no fonts of its own, colours by variable.
+// svg returns the plot as an SVG element to be inlined in HTML: without an XML
+// prologue, ids or fonts, and with colours as variables.
 func (f *Figure) svg() (template.HTML, error) {
 	w, h := f.pixels()
 	c := &svgCanvas{height: float64(h)}

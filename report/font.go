@@ -13,9 +13,9 @@ import (
 	xfixed "golang.org/x/image/math/fixed"
 )
 
-// faces holds the two weights of Liberation Sans. Its glyphs are as wide as
-// those of Arial and Helvetica, so that an SVG laid out with it still fits
-// where a browser shows one of these instead.
+// faces has the two weights of Liberation Sans. Its glyphs have the widths of
+// Arial and Helvetica, so an SVG that was laid out with it also fits if a browser
+// uses one of these.
 var faces = sync.OnceValue(func() map[weight]*sfnt.Font {
 	m := make(map[weight]*sfnt.Font, 2)
 	for w, ttf := range map[weight][]byte{regular: liberationsansregular.TTF, bold: liberationsansbold.TTF} {
@@ -24,7 +24,7 @@ var faces = sync.OnceValue(func() map[weight]*sfnt.Font {
 	return m
 })
 
-// must is for what is read from the embedded fonts, which are whole.
+// must returns v, which is read from the embedded fonts, and panics on an error.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(fmt.Sprintf("report: embedded font: %v", err))
@@ -32,7 +32,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// clean makes a label printable: no control characters, no broken UTF-8.
+// clean returns a printable label: without control characters and invalid UTF-8.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || unicode.IsControl(r) {
@@ -42,8 +42,8 @@ func clean(s string) string {
 	}, strings.ToValidUTF8(s, " "))
 }
 
-// glyphs visits the glyphs of s with their distances from its start, and
-// returns its width, in pixels. Glyph 0 stands for what the font lacks.
+// glyphs visits the glyphs of s with their distances from its start, and returns
+// its width, in pixels. Glyph 0 is used for characters that the font lacks.
 func glyphs(s string, size float64, w weight, visit func(x float64, g sfnt.GlyphIndex)) float64 {
 	f := faces()[w]
 	em := xfixed.Int26_6(f.UnitsPerEm()) // at this size a font unit is 1/64 pixel, and nothing is rounded
@@ -65,12 +65,12 @@ func glyphs(s string, size float64, w weight, visit func(x float64, g sfnt.Glyph
 	return float64(x) * scale
 }
 
-// textWidth is the width of s in pixels.
+// textWidth returns the width of s in pixels.
 func textWidth(s string, size float64, w weight) float64 {
 	return glyphs(clean(s), size, w, func(float64, sfnt.GlyphIndex) {})
 }
 
-// fit cuts s with an ellipsis to a width in pixels.
+// fit cuts s, with an ellipsis, to a width in pixels.
 func fit(s string, size, width float64, w weight) string {
 	s = clean(s)
 	r := []rune(s)

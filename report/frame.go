@@ -8,13 +8,13 @@ type frame struct {
 
 const (
 	tickSize   = 11.5
-	tickPixels = 38 // wanted distance between horizontal grid lines
+	tickPixels = 38 // intended distance between horizontal grid lines
 )
 
-// frameAxes writes the labels of both axes and the horizontal grid into r, and
-// returns the frame left for the data. The name of the vertical axis stands
-// above it, where it reads without turning the head. slots are the labels of a
-// categorical horizontal axis; with nil the axis has ticks of its own.
+// frameAxes draws the labels of both axes and the horizontal grid into r, and
+// returns the area for the data. The label of the vertical axis is above it,
+// horizontally. slots are the labels of a categorical horizontal axis; nil draws
+// ticks.
 func (p pen) frameAxes(r box, x, y scale, slots []string) frame {
 	if y.axis.Label != "" {
 		r.y1 -= rowHeight
@@ -53,7 +53,7 @@ func (p pen) frameAxes(r box, x, y scale, slots []string) frame {
 	return f
 }
 
-// xTicks labels the horizontal axis, with as many ticks as their labels leave room for.
+// xTicks labels the horizontal axis, with as many ticks as their labels allow.
 func (p pen) xTicks(f frame) {
 	var ts []tick
 	for n := max(int(f.width()/60), 2); ; n-- {
@@ -73,7 +73,7 @@ func (p pen) xTicks(f frame) {
 			continue
 		}
 		w := textWidth(t.label, tickSize, regular)
-		// A label at the right end moves in rather than out of the picture.
+		// A label at the right end is moved so that it stays in the picture.
 		from := min(at-w/2, f.x1+6-w)
 		p.line(at, f.y0, at, f.y0-4, axisColor, 1)
 		if from < free {
@@ -84,8 +84,8 @@ func (p pen) xTicks(f frame) {
 	}
 }
 
-// slotLabels centres category names below equal slots of r; where they would
-// run into each other only every second, third, ... is written.
+// slotLabels centres category names below equal slots of r. If they would
+// overlap, only every second, third, ... is drawn.
 func (p pen) slotLabels(r box, names []string, baseline float64) {
 	if len(names) == 0 {
 		return

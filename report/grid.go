@@ -2,8 +2,8 @@ package report
 
 import "strings"
 
-// Grid sets several figures side by side, each under its own title. On a page
-// the panels wrap to the width of the window; in a PNG they are one image.
+// Grid arranges several figures in rows, each under its title. On a page the
+// panels wrap to the width of the window; in a PNG they are one image.
 type Grid struct {
 	Columns int // panels in a row; 0 is 2
 	Figures []*Figure
@@ -22,7 +22,7 @@ func (g *Grid) columns() int {
 	return 2
 }
 
-// panel is f in the size it has within a grid, if its own is not given.
+// panel returns f with the size of a panel, if it has none.
 func (g *Grid) panel(f *Figure) *Figure {
 	c := *f
 	if c.Width <= 0 {
@@ -37,7 +37,7 @@ func (g *Grid) panel(f *Figure) *Figure {
 	return &c
 }
 
-// rows gives the panels row by row and each row's height, titles included.
+// rows returns the panels by row and the height of each row, with titles.
 func (g *Grid) rows() (rows [][]*Figure, heights []int) {
 	for i, f := range g.Figures {
 		if i%g.columns() == 0 {
@@ -78,7 +78,7 @@ func (g *Grid) draw(p pen, r box) {
 		p.noData(r)
 		return
 	}
-	// The panels' own heights are stretched or shrunk to the room there is.
+	// The panels' heights are scaled to the available height.
 	total := 0
 	for _, h := range heights {
 		total += h

@@ -8,26 +8,27 @@ import (
 	"strconv"
 )
 
-// Heat draws a matrix as a field of colours with a colour bar: a confusion
-// matrix, an attention map, a spectrogram, errors by weekday and hour. Large
+// Heat draws a matrix as coloured cells with a colour bar, such as a confusion
+// matrix, an attention map, a spectrogram or errors by weekday and hour. Large
 // matrices become an image of averaged cells.
 type Heat struct {
-	X, Y Axis // labels; for unnamed columns and rows also the ticks
-	// Columns and Rows name the cells. Without names the axes count from 0, or
-	// spread the cells from Min to Max where these are set.
+	X, Y Axis // labels; also the ticks of columns and rows without names
+	// Columns and Rows are the names of the cells. Without names the axes count
+	// from 0, or from Min to Max if these are set.
 	Columns, Rows []string
 	Values        [][]float64 // [row][column]
-	// Up puts the first row at the bottom, as spectrograms have it.
+	// Up puts the first row at the bottom, as in spectrograms.
 	Up bool
-	// Format writes the values into cells that are large enough, with a verb
-	// for a float64 such as "%.0f". Empty writes none.
+	// Format is the verb for a float64, such as "%.0f", with which values are
+	// written into cells that are large enough; "" writes none.
 	Format string
-	// Diverging centres the colours on zero: blue above, orange below.
+	// Diverging centres the colours on zero: blue for positive values, orange for
+	// negative ones.
 	Diverging bool
-	// Legend names the colour bar.
+	// Legend is the label of the colour bar.
 	Legend string
-	// Bare leaves the colour bar away, so that the picture is as wide as a plot
-	// of the same abscissa above or below.
+	// Bare omits the colour bar, so that the cells align with a Lines plot of the
+	// same horizontal axis.
 	Bare bool
 }
 
@@ -104,7 +105,7 @@ func (h *Heat) draw(p pen, r box) {
 	h.cells(p, r, rows, cols, lo, hi)
 }
 
-// named numbers the cells of a small matrix that has neither names nor ranges.
+// named numbers the cells of a small matrix without names and ranges.
 func (h *Heat) named(rows, cols int) *Heat {
 	out := *h
 	number := func(names []string, a Axis, n int) []string {
@@ -120,7 +121,7 @@ func (h *Heat) named(rows, cols int) *Heat {
 	return &out
 }
 
-// colorBar draws the scale at the right of r and returns the room that is left.
+// colorBar draws the scale at the right of r and returns the rest of r.
 func (h *Heat) colorBar(p pen, r box, lo, hi float64) box {
 	s := scale{lo: lo, hi: hi, p0: r.y0 + 22, p1: r.y1 - 6}
 	ticks := s.ticks(int(r.height() / 32))
@@ -146,7 +147,7 @@ func (h *Heat) colorBar(p pen, r box, lo, hi float64) box {
 	return r
 }
 
-// labels writes row and column labels and returns the room for the cells.
+// labels draws row and column labels and returns the area for the cells.
 func (h *Heat) labels(p pen, r box, rows, cols int) box {
 	gutter := 0.0
 	yScale := newScale(h.Y, span(h.Y, rows), 0)
@@ -193,7 +194,7 @@ func (h *Heat) labels(p pen, r box, rows, cols int) box {
 	return r
 }
 
-// turned tells whether the column names only fit when they read upwards.
+// turned reports whether the column names fit only if they are vertical.
 func (h *Heat) turned(r box, cols int) bool {
 	slot := (r.width() - 60) / float64(max(cols, 1))
 	if slot < 13 {
@@ -226,7 +227,7 @@ func (h *Heat) columnLabels(p pen, r box, cols int, turned bool) {
 	}
 }
 
-// span is the range of an axis over n unnamed cells.
+// span returns the range of an axis over n unnamed cells.
 func span(a Axis, n int) extent {
 	e := newExtent(a.Log)
 	if a.Max > a.Min {
@@ -280,9 +281,9 @@ func (h *Heat) value(i, j int) float64 {
 	return math.NaN()
 }
 
-// image is at most w by t pixels. Where there are more cells a pixel is the
-// mean of several; where there are fewer a cell is several pixels, so that
-// scaling does not blur it.
+// image returns the cells as an image of at most w by t pixels. With more cells
+// than that a pixel is the mean of several; with fewer a cell is several pixels,
+// so that scaling does not blur it.
 func (h *Heat) image(rows, cols, w, t int, lo, hi float64) image.Image {
 	w, t = pixelCount(w, maxHeatWidth, cols), pixelCount(t, maxHeatHeight, rows)
 	img := image.NewNRGBA(image.Rect(0, 0, w, t))
@@ -311,7 +312,7 @@ func (h *Heat) image(rows, cols, w, t int, lo, hi float64) image.Image {
 	return img
 }
 
-// pixelCount is about want, and a multiple of cells where it exceeds them.
+// pixelCount returns about want, and a multiple of cells if it exceeds them.
 func pixelCount(want, limit, cells int) int {
 	n := min(max(want, 1), limit)
 	if n > cells {
@@ -321,7 +322,7 @@ func pixelCount(want, limit, cells int) int {
 }
 
 var (
-	// sequential runs from paper to deep blue with even steps of lightness.
+	// sequential goes from near white to dark blue with equal steps of lightness.
 	sequential = []color.NRGBA{
 		{0xF4, 0xF7, 0xFB, 0xFF}, {0xD3, 0xE3, 0xF2, 0xFF}, {0x9E, 0xC5, 0xE3, 0xFF}, {0x5B, 0x9F, 0xD0, 0xFF},
 		{0x25, 0x74, 0xB2, 0xFF}, {0x0C, 0x4C, 0x8A, 0xFF}, {0x08, 0x2A, 0x54, 0xFF},
@@ -332,7 +333,7 @@ var (
 	}
 )
 
-// color is the colour at f in [0, 1].
+// color returns the colour at f in [0,1].
 func (h *Heat) color(f float64) color.NRGBA {
 	stops := sequential
 	if h.Diverging {
@@ -345,8 +346,8 @@ func (h *Heat) color(f float64) color.NRGBA {
 	return color.NRGBA{mix(a.R, b.R), mix(a.G, b.G), mix(a.B, b.B), 0xFF}
 }
 
-// contrast is a readable colour for text on c. It is neither of the themed
-// colours, because a cell keeps its colour in every theme.
+// contrast returns a readable colour for text on c. It is not a themed colour,
+// since a cell has the same colour in every theme.
 func contrast(c color.NRGBA) color.NRGBA {
 	if 0.299*float64(c.R)+0.587*float64(c.G)+0.114*float64(c.B) < 140 {
 		return color.NRGBA{0xFF, 0xFF, 0xFF, 0xFF}

@@ -8,7 +8,7 @@ import (
 
 // Lines draws curves over a common horizontal axis, with shaded bands such as
 // prediction intervals behind them. Curves of many thousands of points are
-// thinned to what the picture can show; peaks and dips survive.
+// reduced to what can be shown; peaks and dips are kept.
 type Lines struct {
 	X, Y   Axis
 	Series []Series
@@ -19,18 +19,18 @@ type Lines struct {
 // Series is a named curve.
 type Series struct {
 	Name string
-	// X is in ascending order; nil counts 0, 1, 2, ... Points beyond the
-	// shorter of X and Y are not drawn.
+	// X is in ascending order; nil is 0, 1, 2, ... Points beyond the shorter of X
+	// and Y are not drawn.
 	X, Y   []float64
 	Color  Color
 	Dashed bool
-	Dots   bool // a dot at each point, without lines in between
+	Dots   bool // a dot at each point, without lines
 }
 
-// Band is the area between two curves, drawn in a pale shade.
+// Band is the shaded area between two curves.
 type Band struct {
 	Name         string
-	X            []float64 // as for Series
+	X            []float64 // as in Series
 	Lower, Upper []float64
 	Color        Color
 }
@@ -54,7 +54,7 @@ func (l *Lines) describe() string {
 	return describe("line chart", l.X.Label, l.Y.Label, names)
 }
 
-// describe puts the words of a plot into one sentence.
+// describe describes a plot in one sentence.
 func describe(kind, x, y string, names []string) string {
 	s := kind
 	if y != "" {
@@ -119,7 +119,8 @@ func (l *Lines) draw(p pen, r box) {
 	}
 }
 
-// dash tells curves apart that share a colour.
+// dash returns the dashes of a curve, which distinguish curves of the same
+// colour.
 func (s Series) dash(i int) []float64 {
 	if s.Dashed || s.Color == Auto && i/autoColors%2 == 1 {
 		return []float64{6, 4}
@@ -149,11 +150,11 @@ func (l *Lines) keys() []key {
 
 func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
 	var path, dots path
-	run := 0 // points in the unbroken stretch before i
+	run := 0 // points since the last gap
 	var px, py float64
 	flush := func() {
 		if run == 1 && !s.Dots {
-			dots.circle(point{px, py}, 2) // a lone point between gaps has no line
+			dots.circle(point{px, py}, 2) // a single point between gaps has no line
 		}
 		run = 0
 	}
@@ -210,8 +211,8 @@ func (p pen) band(f frame, b Band, c color.NRGBA) {
 	p.fill(path, faded(c, bandAlpha))
 }
 
-// labelledMarks counts the marks with a label. Several have a row of their own;
-// a single one stands beside the name of the vertical axis.
+// labelledMarks returns the number of marks with a label. Several labels have a
+// separate row; a single one is beside the label of the vertical axis.
 func (l *Lines) labelledMarks() int {
 	n := 0
 	for _, m := range l.Marks {
@@ -222,7 +223,8 @@ func (l *Lines) labelledMarks() int {
 	return n
 }
 
-// marks draws the vertical lines; a label that would run into the one before is left out.
+// marks draws the vertical lines. A label that would overlap the one before is
+// omitted.
 func (l *Lines) marks(p pen, f frame) {
 	free, above, first := math.Inf(-1), f.y1+8, f.x0
 	if l.Y.Label != "" {
@@ -251,7 +253,7 @@ func (l *Lines) marks(p pen, f frame) {
 	}
 }
 
-// withX fills in missing abscissas and cuts both slices to the same length.
+// withX fills in missing x values and cuts both slices to the same length.
 func withX(x, y []float64) (xs, ys []float64) {
 	if x == nil {
 		x = make([]float64, len(y))
@@ -263,9 +265,9 @@ func withX(x, y []float64) (xs, ys []float64) {
 	return x[:n], y[:n]
 }
 
-// thin keeps the lowest and the highest point of each of limit stretches of a
-// curve with more than twice as many points, in their order. A stretch with a
-// gap in it keeps a gap.
+// thin keeps the lowest and the highest point of each of limit sections of a
+// curve with more than 2*limit points, in their order. A section with a gap keeps
+// a gap.
 func thin(x, y []float64, limit int) (xs, ys []float64) {
 	if len(y) <= 2*limit {
 		return x, y
@@ -298,8 +300,8 @@ func thin(x, y []float64, limit int) (xs, ys []float64) {
 	return xs, ys
 }
 
-// thinBand cuts the slices of a band to one length, puts its edges in order and
-// keeps the outermost values of each of limit stretches.
+// thinBand cuts the slices of a band to one length, orders its edges and keeps
+// the outermost values of each of limit sections.
 func thinBand(b Band, limit int) Band {
 	b.X, b.Lower = withX(b.X, b.Lower)
 	n := min(len(b.X), len(b.Upper))
@@ -325,7 +327,7 @@ func thinBand(b Band, limit int) Band {
 	return out
 }
 
-// lesser is the smaller number, ignoring a NaN in a.
+// lesser returns the smaller number; b if a is NaN.
 func lesser(a, b float64) float64 {
 	if b < a || math.IsNaN(a) {
 		return b

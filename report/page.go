@@ -1,10 +1,10 @@
 // Package report draws plots and writes them, with tables and text, into HTML
-// pages that are one file each: no network, no script, readable on a phone, in
-// light and dark themes and on paper.
+// pages of a single file: without network access or scripts, readable on small
+// screens, in light and dark themes and on paper.
 //
-// A Page is a list of Sections, a Section a list of Blocks: Text, Notice,
-// Facts, Pairs, Passage, *Table and *Figure. All strings are plain text and are escaped.
-// The same page always gives the same bytes.
+// A Page is a list of Sections, a Section a list of Blocks: Text, Notice, Facts,
+// Pairs, Passage, *Table and *Figure. All strings are plain text and are escaped.
+// Equal pages give equal bytes.
 package report
 
 import (
@@ -24,38 +24,39 @@ import (
 type Page struct {
 	Title    string
 	Subtitle string
-	// Version is named in the line that says what made the page; Time, if not
-	// zero, says when.
+	// Version is the version of the program, and Time when the page was made; both
+	// are shown at its end. A zero Time is not shown.
 	Version  string
 	Time     time.Time
 	Sections []Section
 }
 
-// Section is a part of a page. One without a title has no heading.
+// Section is a part of a page. Without a title it has no heading.
 type Section struct {
 	Title  string
 	Blocks []Block
 }
 
-// Block is the content of a section: Text, Notice, Facts, Pairs, Passage, *Table or *Figure.
+// Block is an element of a section: Text, Notice, Facts, Pairs, Passage, *Table
+// or *Figure.
 type Block interface {
-	kind() string // the template that shows it
+	kind() string // the name of its template
 }
 
 // Text is prose. A blank line begins a new paragraph.
 type Text string
 
-// Tone colours a Notice.
+// Tone is the colour of a Notice.
 type Tone string
 
-// The tones of a notice.
+// The tones of a notice. "" is Neutral.
 const (
 	Neutral Tone = "neutral"
 	Good    Tone = "good"
 	Caution Tone = "caution"
 )
 
-// Notice is a sentence that must not be missed, such as a verdict.
+// Notice is a highlighted sentence, such as a verdict.
 type Notice struct {
 	Tone Tone
 	Text string
@@ -64,40 +65,41 @@ type Notice struct {
 // Facts is a row of key figures.
 type Facts []Fact
 
-// Fact is one key figure with its name, and a remark in small print.
+// Fact is a key figure with its name, and a remark in small print.
 type Fact struct{ Name, Value, Note string }
 
-// Pairs lists names and values, such as a configuration, in columns.
+// Pairs is a list of names and values, such as a configuration, in columns.
 type Pairs []Pair
 
 // Pair is a name and its value.
 type Pair struct{ Name, Value string }
 
-// Passage is a text shown as it is, with its line breaks.
+// Passage is a text that is shown with its line breaks.
 type Passage struct {
 	Title string
-	Lead  string // what comes before Text, in a paler shade
+	Lead  string // what precedes Text, in a paler colour
 	Text  string
 }
 
-// Table has a header and rows of equal length; missing cells stay empty.
+// Table has a header and rows. Cells that a row lacks are empty; cells beyond the
+// columns are not shown.
 type Table struct {
 	Caption string
 	Columns []Column
 	Rows    []Row
 }
 
-// Column is a table's column. Numbers are aligned to the right.
+// Column is a column of a table. Numbers are aligned to the right.
 type Column struct {
 	Name   string
 	Number bool
 }
 
-// Row is a table's row. The best row is highlighted.
+// Row is a row of a table. The best row is highlighted.
 type Row struct {
 	Cells []string
 	Best  bool
-	Score float64 // by which MarkBest compares rows: the larger the better
+	Score float64 // by which MarkBest compares rows: higher is better
 }
 
 func (Text) kind() string    { return "text" }
@@ -108,7 +110,7 @@ func (Passage) kind() string { return "passage" }
 func (*Table) kind() string  { return "table" }
 func (*Figure) kind() string { return "figure" }
 
-// Paragraphs are the parts of a text between blank lines.
+// Paragraphs returns the parts of a text between blank lines.
 func (t Text) Paragraphs() []string {
 	var ps []string
 	for p := range strings.SplitSeq(strings.ReplaceAll(string(t), "\r\n", "\n"), "\n\n") {
@@ -119,7 +121,7 @@ func (t Text) Paragraphs() []string {
 	return ps
 }
 
-// cell is a table cell with the alignment of its column.
+// cell is a cell of a table with the alignment of its column.
 type cell struct {
 	Text   string
 	Number bool
@@ -173,9 +175,10 @@ func newPageTemplate() *template.Template {
 	return template.Must(t.Parse(pageHTML))
 }
 
-// WriteHTML writes the page as one self-contained HTML file.
+// WriteHTML writes the page as HTML with everything inlined. The errors are those
+// of w, and of a Heat's Format or an image that cannot be encoded.
 func (p *Page) WriteHTML(w io.Writer) error {
-	var buf bytes.Buffer // nothing is written unless all of it can be
+	var buf bytes.Buffer // nothing is written if the page cannot be made
 	if err := pageTemplate.Execute(&buf, p); err != nil {
 		return fmt.Errorf("report: page %q: %w", p.Title, err)
 	}
@@ -183,16 +186,19 @@ func (p *Page) WriteHTML(w io.Writer) error {
 	return err
 }
 
-// Add adds a section of the blocks that are there; without any it adds none.
+// Add adds a section of the blocks that are not empty, if there are any; see
+// [AddSection].
 func (p *Page) Add(title string, blocks ...Block) {
 	p.Sections = AddSection(p.Sections, title, blocks...)
 }
 
-// PageFile is the file that WriteDir writes the page to.
+// PageFile is the file name of the page in WriteDir.
 const PageFile = "report.html"
 
-// WriteDir writes the page into a directory that exists, and beside it each
-// figure that has a File as a PNG. Each file is replaced as a whole.
+// WriteDir writes the page to [PageFile] in an existing directory, and each
+// figure that has a File as a PNG beside it. Each file is replaced as a whole.
+// The errors are those of [model.WriteFileAtomic] and [Page.WriteHTML]; files
+// written before an error remain.
 func (p *Page) WriteDir(dir string) error {
 	for _, s := range p.Sections {
 		for _, b := range s.Blocks {
@@ -206,6 +212,6 @@ func (p *Page) WriteDir(dir string) error {
 	return p.WriteFile(filepath.Join(dir, PageFile))
 }
 
-// WriteFile writes the page to a file, all of it or nothing: an older file
-// stays until the new one is complete.
+// WriteFile writes the page to a file. An older file is kept until the new one is
+// complete. The errors are those of [model.WriteFileAtomic] and [Page.WriteHTML].
 func (p *Page) WriteFile(path string) error { return model.WriteFileAtomic(path, p.WriteHTML) }

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/image/vector"
 )
 
-// pngCanvas paints what is drawn, with pngScale dots to a pixel.
+// pngCanvas draws into an image with pngScale dots per pixel.
 type pngCanvas struct {
 	img    *image.RGBA
 	raster vector.Rasterizer
 	shape  []curve // the outline to be filled next
 }
 
-// curve leads on from where the one before it ended; a move begins an outline.
-// Points that it does not need repeat its end.
+// curve is a segment that begins at the end of the one before; a move begins an
+// outline. Points that it does not need repeat its end.
 type curve struct {
 	op sfnt.SegmentOp
 	p  [3]point // in dots, y downwards
@@ -32,7 +32,7 @@ func newPNGCanvas(width, height int) *pngCanvas {
 	return c
 }
 
-// dots is where points lie in the image.
+// dots returns the positions of points in the image.
 func (c *pngCanvas) dots(points ...point) []point {
 	out := make([]point, len(points))
 	for i, p := range points {
@@ -107,7 +107,7 @@ func (c *pngCanvas) fill(p path, col color.NRGBA) {
 }
 
 func circle(m point, r float64) []point {
-	const corners = 48 // 0.2 % of the radius within the circle
+	const corners = 48 // the edges are at most 0.2 % of the radius inside the circle
 	points := make([]point, corners)
 	for i := range points {
 		sin, cos := math.Sincos(2 * math.Pi * float64(i) / corners)
@@ -125,8 +125,8 @@ func (c *pngCanvas) stroke(p path, col color.NRGBA, width float64, dash ...float
 	c.paint(col)
 }
 
-// dashes cuts a line of dots into pieces whose lengths, and those of the gaps
-// between them, are given in pixels. Without lengths it is one piece.
+// dashes divides a line of dots into pieces. lengths are those of the pieces and
+// the gaps in turn, in pixels; without lengths it is one piece.
 func dashes(line []point, lengths []float64) [][]point {
 	if len(lengths) == 0 {
 		return [][]point{line}
@@ -159,12 +159,12 @@ func dashes(line []point, lengths []float64) [][]point {
 	return pieces
 }
 
-// ribbon is the outline of a line that reaches half a width to either side: all
-// along one side and then back along the other. Corners are round on their
-// outside; on their inside the edges cross within the ribbon.
+// ribbon returns the outline of a line that extends by half to both sides: along
+// one side and back along the other. Corners are round on their outside; on their
+// inside the edges cross within the outline.
 func ribbon(line []point, half float64) []point {
 	var there, back []point
-	var last point // from the line to the first side, on the stretch before
+	var last point // from the line to the first side, for the previous section
 	for i := 1; i < len(line); i++ {
 		a, b := line[i-1], line[i]
 		d := math.Hypot(b.x-a.x, b.y-a.y)
@@ -211,7 +211,7 @@ func (c *pngCanvas) write(at point, s string, st style) {
 				}
 				p[i] = point{o.x + dx, o.y + dy}
 			}
-			c.add(seg.Op, p[:max(int(seg.Op), 1)]...) // a move and a line have one, then it is the degree
+			c.add(seg.Op, p[:max(int(seg.Op), 1)]...) // moves and lines have one point, curves as many as their degree
 		}
 	})
 	c.paint(st.color)

@@ -11,21 +11,23 @@ import (
 // Summary is a result for people: on a terminal, and on a page.
 type Summary struct {
 	Scored   string    // what was scored: "120 texts"
-	Verdict  string    // how the model compares, in a sentence; may be ""
+	Verdict  string    // comparison with the baselines, in a sentence; may be ""
 	Tone     Tone      // of the verdict; "" is Neutral
 	Facts    Facts     // key figures, for the page
-	Tables   []*Table  // shown in both places; the first compares methods
+	Tables   []*Table  // for terminal and page; the first compares methods
 	Text     []string  // paragraphs after the tables
 	Sections []Section // further sections of the page
-	Notes    []string  // what to know of the result, a sentence each
+	Notes    []string  // remarks on the result, a sentence each
 }
 
-// Add adds a section of the blocks that are there; without any it adds none.
+// Add adds a section of the blocks that are not empty, if there are any; see
+// [AddSection].
 func (s *Summary) Add(title string, blocks ...Block) {
 	s.Sections = AddSection(s.Sections, title, blocks...)
 }
 
-// AddSection appends a section of the blocks that are not nil, if there are any.
+// AddSection appends a section of the blocks that are not nil and not a *Table
+// without rows. If there are none it returns list unchanged.
 func AddSection(list []Section, title string, blocks ...Block) []Section {
 	var kept []Block
 	for _, b := range blocks {
@@ -49,7 +51,8 @@ func AddSection(list []Section, title string, blocks ...Block) []Section {
 	return append(list, Section{Title: title, Blocks: kept})
 }
 
-// NewTable is an empty table whose columns but the first hold numbers.
+// NewTable returns an empty table, in which all columns but the first hold
+// numbers.
 func NewTable(columns ...string) *Table {
 	t := &Table{}
 	for i, name := range columns {
@@ -58,15 +61,15 @@ func NewTable(columns ...string) *Table {
 	return t
 }
 
-// Add appends a row, and returns the table.
+// Add appends a row and returns the table.
 func (t *Table) Add(cells ...string) *Table {
 	t.Rows = append(t.Rows, Row{Cells: cells})
 	return t
 }
 
-// MarkBest marks the row with the greatest score, and returns the table. Of equal
-// ones it is the first but for the first row: that is the model's, for which a tie
-// with a simple method is no win. Scores that are NaN do not count.
+// MarkBest marks the row with the highest score and returns the table. Of equal
+// scores it marks the first, but not the first row, which is the model's: equal
+// to a baseline is not better. Scores that are NaN are ignored.
 func (t *Table) MarkBest() *Table {
 	best := -1
 	for i, r := range t.Rows {
@@ -83,7 +86,7 @@ func (t *Table) MarkBest() *Table {
 	return t
 }
 
-// Print writes the table as text: the columns aligned, those of numbers to the right.
+// Print writes the table as text with aligned columns. Errors of w are ignored.
 func (t *Table) Print(w io.Writer) {
 	widths := make([]int, len(t.Columns))
 	head := Row{}
@@ -110,11 +113,13 @@ func (t *Table) Print(w io.Writer) {
 	}
 }
 
-// maxConfusion is the most classes whose confusions are drawn.
+// maxConfusion is the largest number of classes of a confusion matrix that is
+// drawn.
 const maxConfusion = 60
 
-// Confusion draws which label the model takes for which: counts[label][answer], or
-// shares. Nil without counts, or of too many labels.
+// Confusion draws a confusion matrix: counts[label][predicted label], or shares.
+// It returns nil without counts or with more than 60 labels. legend is the label
+// of the colour bar.
 func Confusion[N int | float64](labels []string, counts [][]N, legend string) *Figure {
 	if len(counts) == 0 || len(labels) > maxConfusion {
 		return nil
@@ -126,8 +131,8 @@ func Confusion[N int | float64](labels []string, counts [][]N, legend string) *F
 		}
 	}
 	return &Figure{
-		Title:   "Which label becomes which",
-		Caption: "Rows are the labels, columns the model's answers; the diagonal is right.",
-		Plot:    &Heat{X: Axis{Label: "Answer"}, Y: Axis{Label: "Label"}, Columns: labels, Rows: labels, Values: values, Format: "%.0f", Legend: legend},
+		Title:   "Confusion matrix",
+		Caption: "Rows are the true labels, columns the predicted ones; the diagonal is right.",
+		Plot:    &Heat{X: Axis{Label: "Predicted"}, Y: Axis{Label: "Label"}, Columns: labels, Rows: labels, Values: values, Format: "%.0f", Legend: legend},
 	}
 }

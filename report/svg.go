@@ -14,14 +14,14 @@ import (
 	"golang.org/x/image/font/sfnt"
 )
 
-// svgCanvas writes what is drawn as the content of an SVG element.
+// svgCanvas writes the content of an SVG element.
 type svgCanvas struct {
 	height float64 // SVG has y downwards
 	out    []byte
 	err    error
 }
 
-// add appends a line. Numbers among args are rounded to hundredths of a pixel.
+// add appends a line. Numbers in args are rounded to hundredths of a pixel.
 func (c *svgCanvas) add(format string, args ...any) {
 	for i, a := range args {
 		if v, ok := a.(float64); ok {
@@ -31,7 +31,7 @@ func (c *svgCanvas) add(format string, args ...any) {
 	c.out = fmt.Appendf(c.out, format+"\n", args...)
 }
 
-// short writes v with at most two digits after the point.
+// short formats v with at most two decimal places.
 func short(v float64) string {
 	s := strings.TrimRight(strings.TrimRight(strconv.FormatFloat(v, 'f', 2, 64), "0"), ".")
 	if s == "-0" {
@@ -40,8 +40,8 @@ func short(v float64) string {
 	return s
 }
 
-// paint is the style that gives a property ("fill", "stroke") a colour, by its
-// variable if the colour follows the theme.
+// paint returns the style that sets a property ("fill", "stroke") to a colour, by
+// its variable if the colour follows the theme.
 func paint(property string, c color.NRGBA) string {
 	opaque := c
 	opaque.A = 0xFF
@@ -80,14 +80,14 @@ func (c *svgCanvas) stroke(p path, col color.NRGBA, width float64, dash ...float
 	c.add(`<path d="%s" style="%s"/>`, c.outline(p), style)
 }
 
-// outline is the path in SVG's language.
+// outline returns the path in SVG syntax.
 func (c *svgCanvas) outline(p path) string {
 	var b strings.Builder
 	for _, o := range p {
 		for i, q := range o.points {
 			x, y := q.x, c.height-q.y
 			switch {
-			case o.radius > 0: // an arc cannot end where it began, so a circle is two
+			case o.radius > 0: // an arc cannot end at its beginning, so a circle is two arcs
 				r, d := short(o.radius), short(2*o.radius)
 				fmt.Fprintf(&b, "M%s,%sa%s,%s 0 0 1 -%s,0a%s,%s 0 0 1 %s,0", short(x+o.radius), short(y), r, r, d, r, r, d)
 			case i == 0:
@@ -103,8 +103,8 @@ func (c *svgCanvas) outline(p path) string {
 	return b.String()
 }
 
-// write states how long the text is in the font it was laid out with, so that
-// labels end where they should when the reader's machine has only a wider or
+// write sets the length that the text has in the font it was laid out with, so
+// that labels have the intended width if the reader's machine only has a wider or
 // narrower font. Text with glyphs that the font lacks keeps its natural length.
 func (c *svgCanvas) write(at point, s string, st style) {
 	x, y := at.x, c.height-at.y

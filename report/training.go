@@ -2,20 +2,20 @@ package report
 
 import "fmt"
 
-// Training is the history of a run.
+// Training is the history of a training run.
 type Training struct {
 	History   []Epoch
-	ValMetric string // name of Epoch.Val, such as "val_mae"
-	BestEpoch int    // the epoch whose weights were kept; 0: not known
+	ValMetric string // name of Epoch.Val, such as "val_mae"; "" is "validation metric"
+	BestEpoch int    // the epoch whose weights were kept; 0: unknown
 }
 
 // Epoch is a line of the training history.
 type Epoch struct {
 	Epoch                       int
-	LR, TrainLoss, ValLoss, Val float64 // a column of nothing but zeros and NaN is not drawn
+	LR, TrainLoss, ValLoss, Val float64 // a column of only zeros and NaN is not drawn
 }
 
-// column takes one number from each epoch, or nothing if none of them says anything.
+// column returns one number from each epoch; nil if all are zero or not finite.
 func (t *Training) column(get func(Epoch) float64) []float64 {
 	y := make([]float64, len(t.History))
 	any := false
@@ -29,7 +29,7 @@ func (t *Training) column(get func(Epoch) float64) []float64 {
 	return y
 }
 
-// wide tells whether all values are positive and span so much that a
+// wide reports whether all values are positive and their range is so large that a
 // logarithmic axis shows more.
 func wide(curves ...[]float64) bool {
 	e := newExtent(false)
@@ -41,7 +41,7 @@ func wide(curves ...[]float64) bool {
 	return e.any && e.lo > 0 && e.hi/e.lo > 20
 }
 
-// historyLines draws columns of the history that exist over the epochs.
+// historyLines draws the columns of the history that are not nil over the epochs.
 func (t *Training) historyLines(title, label string, curves []Series) *Figure {
 	epochs := make([]float64, len(t.History))
 	for i, e := range t.History {
@@ -67,8 +67,8 @@ func (t *Training) historyLines(title, label string, curves []Series) *Figure {
 	return &Figure{Title: title, Plot: lines}
 }
 
-// lossFigure is the losses of training and validation over the epochs; nil
-// without them.
+// lossFigure draws the losses of training and validation over the epochs; nil if
+// there are none.
 func (t *Training) lossFigure() *Figure {
 	return t.historyLines("Loss", "Loss", []Series{
 		{Name: "Training", Y: t.column(func(e Epoch) float64 { return e.TrainLoss }), Color: Blue},
@@ -76,8 +76,8 @@ func (t *Training) lossFigure() *Figure {
 	})
 }
 
-// Figure sets loss, validation metric and learning rate side by side; nil
-// without a history.
+// Figure draws loss, validation metric and learning rate in one row; nil without
+// a history.
 func (t *Training) Figure() *Figure {
 	name := t.ValMetric
 	if name == "" {

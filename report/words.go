@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Percent writes a share: 0.123 is "12.3 %".
+// Percent formats a share: 0.123 is "12.3 %".
 func Percent(v float64) string { return fmt.Sprintf("%.1f %%", 100*v) }
 
-// Number writes x for people: about four significant digits, no exponent in
-// the usual range, "-" where there is no number.
+// Number formats x with about four significant digits, without exponent in the
+// usual range; "-" if it is NaN or infinite.
 func Number(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return "-"
@@ -29,7 +29,7 @@ func Number(x float64) string {
 	}
 }
 
-// Count writes a whole number with thousands apart.
+// Count formats an integer with thousands separators.
 func Count(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -38,7 +38,7 @@ func Count(n int) string {
 	return s
 }
 
-// Plural is a count with its noun: "1 text", "2,000 texts".
+// Plural formats a count with its noun: "1 text", "2,000 texts".
 func Plural(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
@@ -46,8 +46,8 @@ func Plural(n int, noun string) string {
 	return Count(n) + " " + noun
 }
 
-// Agree is a count with the one of two words that agrees with it: "1 file is",
-// "2 files are".
+// Agree formats a count with the one of two words that agrees with it: "1 file
+// is", "2 files are".
 func Agree(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -55,7 +55,8 @@ func Agree(n int, one, many string) string {
 	return Count(n) + " " + many
 }
 
-// Listing joins items for a message, a dozen at most.
+// Listing joins items for a message: at most twelve, and the number of the
+// others.
 func Listing(items []string) string {
 	const most = 12
 	if len(items) > most {
@@ -64,7 +65,8 @@ func Listing(items []string) string {
 	return strings.Join(items, ", ")
 }
 
-// Shorten cuts a text to n characters, with an ellipsis.
+// Shorten cuts a text to n characters, with an ellipsis. It panics if n is 0 and
+// the text is not empty.
 func Shorten(s string, n int) string {
 	if r := []rune(s); len(r) > n {
 		return string(r[:n-1]) + "…"
