@@ -1,13 +1,13 @@
-// Package onnx takes the layers of package nn out of ONNX files, and writes them
-// into such files.
+// Package onnx imports layers of package nn from ONNX files, and exports them to
+// such files.
 //
-// [Import] finds the embedding, the recurrent stack and the linear head of a
-// graph that has no more than these; [Export] writes such a stack, with every
-// option of its cells. Of any other network [AddRNN] and [AddLinear] add the
-// layers to a graph that a [graph.Builder] writes. All end in a comparison of
-// numbers. Package graph reads and runs graphs that are not layers of this
+// [Import] reads a graph that consists of an embedding, a recurrent stack and a
+// linear head; [Export] writes such a stack, with every option of its cells. For
+// other networks [AddRNN] and [AddLinear] add the layers to a graph that a
+// [graph.Builder] writes. Import and Export compare the results of graph and
+// layers. Package graph reads and runs graphs that are not layers of this
 // library.
 //
-// ONNX orders gates i,o,f,c (LSTM) and z,r,h (GRU) where PyTorch and this
-// library have i,f,g,o and r,z,n; the reader and the writer reorder.
+// ONNX orders gates i,o,f,c (LSTM) and z,r,h (GRU), PyTorch and this library
+// i,f,g,o and r,z,n; the reader and the writer reorder them.
 package onnx

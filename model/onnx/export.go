@@ -9,20 +9,22 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// ExportOptions changes what [Export] writes; nil is a graph from x to y.
+// ExportOptions are the options of [Export]; nil is a graph from x to y.
 type ExportOptions struct {
 	State   bool // inputs h0 (and c0) and outputs hn (and cn), [layers*directions,batch,..]
 	Lengths bool // an input lengths, int32 [batch]: each row's true steps. Not with PoolLast in two directions
 }
 
-// Export writes s as an ONNX file and then runs that file against s on random
-// input; a difference past [graph.Tolerance] is an error. The graph's input is x,
-// float32 [batch,time,input], or with an embedding ids, int64 [batch,time]; its
-// output is y: [batch,time,features] or, pooled, [batch,features]. batch and
-// time may vary. [AddRNN] says how the recurrent layers are written. The
-// parameters of s must have been packed. What the file could not be the same as
-// (a cell of your own, weights that are not finite, a pool that does not go with
-// the options) is an error, and no file is written.
+// Export writes s as an ONNX file, after running that graph and s on the same
+// random input and comparing the outputs. The graph's input is x, float32
+// [batch,time,input], or with an embedding ids, int64 [batch,time]; its output is
+// y: [batch,time,features] or, pooled, [batch,features]. batch and time may vary.
+// The recurrent layers are written by [AddRNN]. The parameters of s must have
+// been packed.
+//
+// A stack without recurrent layers, a pool that does not fit the options, the
+// errors of [AddRNN], and a difference above [graph.Tolerance] are errors, as are
+// those of writing the file. In all cases no file is written.
 func Export(path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
 	if o == nil {
 		o = &ExportOptions{}
@@ -39,7 +41,7 @@ func Export(path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
 	return g.Export(path, in, want)
 }
 
-// graph is the stack as a graph.
+// graph returns the stack as a graph.
 func (s *Stack) graph(o *ExportOptions) (*graph.Builder, error) {
 	m, pool := s.RNN, s.pool()
 	if m == nil || len(m.Weights) == 0 {
@@ -47,12 +49,12 @@ func (s *Stack) graph(o *ExportOptions) (*graph.Builder, error) {
 	}
 	if o.Lengths && pool == PoolLast {
 		if m.Directions() == 2 {
-			return nil, fmt.Errorf("onnx: pool last of two directions does not go with lengths: use final")
+			return nil, fmt.Errorf("onnx: pool last of two directions is not supported with lengths: use final")
 		}
 		pool = PoolFinal // the same of one direction, at each row's true end
 	}
 	if m.Options().Residual && pool == PoolFinal {
-		return nil, fmt.Errorf("onnx: pool final of a stack with residual connections is not its last output: use last")
+		return nil, fmt.Errorf("onnx: pool final is not supported with residual connections: use last")
 	}
 	g := &graph.Builder{}
 	in := RNNValues{X: "x"}
@@ -136,7 +138,7 @@ func (s *Stack) pool() Pool {
 	return s.Pool
 }
 
-// sample is random input for the stack's graph.
+// sample returns random input for the stack's graph.
 func (s *Stack) sample(o *ExportOptions) (in map[string]graph.Value, lengths []int32) {
 	const B, T = 3, 5
 	r := rand.New(rand.NewPCG(1, 0))
@@ -159,7 +161,7 @@ func (s *Stack) sample(o *ExportOptions) (in map[string]graph.Value, lengths []i
 	return in, lengths
 }
 
-// values runs s itself on the inputs of an exported graph.
+// values runs s on the inputs of an exported graph.
 func (s *Stack) values(in map[string]graph.Value, lengths []int32) (map[string][]float32, error) {
 	out := map[string][]float32{}
 	err := tensor.Catch(func() {
@@ -197,8 +199,8 @@ func (s *Stack) values(in map[string]graph.Value, lengths []int32) (map[string][
 	return out, err
 }
 
-// States are random ones that a stack may be in with rows rows: h, and c for
-// cells that have it.
+// States returns random states of a stack for rows rows: h
+// [layers*directions,rows,..], and c if the cell has it.
 func States(m *nn.RNN, rows int, seed uint64) (h, c graph.Value) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	slots := m.Layers() * m.Directions()

@@ -34,7 +34,8 @@ var equations = map[cell.Kind]func(s *scanExporter, x []string, h, c string) (hi
 	},
 }
 
-// cell writes the equations of one step: from W·x + b [B,G*H], h and c to h' and c'.
+// cell writes the equations of one step: from W·x + b [B,G*H], h and c to h' and
+// c'.
 func (s *scanExporter) cell(wx, h, c string) (hid, state string) {
 	return equations[s.m.Cell()](s, s.split(wx, s.m.Cell().Gates()), h, c)
 }
@@ -62,7 +63,7 @@ func (s *scanExporter) between(z, n, h string) string {
 	return s.add(n, s.mul(z, s.body.Op("Sub", []string{h, n})))
 }
 
-// peep adds a peephole's part of what enters a gate.
+// peep adds a peephole's part to the input of a gate.
 func (s *scanExporter) peep(pre, base, c string) string {
 	p := s.constant(base)
 	if p == "" {
@@ -94,8 +95,8 @@ func (s *scanExporter) lstm(x []string, h, c string) (hid, state string) {
 	return s.mul(o, s.activated(s.activations()[2], shown)), state
 }
 
-// slstm keeps c, the normaliser n and the stabiliser m side by side; a unit whose n
-// is 0 has no past.
+// slstm stores c, the normaliser n and the stabiliser m side by side; for a unit
+// with n = 0 there is no earlier state.
 func (s *scanExporter) slstm(x []string, h, state string) (hid, after string) {
 	b, pre := s.body, s.pre(x, h)
 	old := s.split(state, 3)

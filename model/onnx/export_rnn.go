@@ -10,17 +10,17 @@ import (
 	"github.com/carousel-ml/carousel/nn"
 )
 
-// RNNValues are the names of what goes into and comes out of a recurrent stack:
-// X [time,batch,features]; states H [layers*directions,batch,..] and C, "" for
-// zeros or the trained ones; Lengths int32 [batch], each row's true steps, "" for
-// all. Of the results, Y is time-major too.
+// RNNValues are the names of the inputs and outputs of a recurrent stack: X
+// [time,batch,features]; states H [layers*directions,batch,..] and C, "" for
+// zeros or the trained ones; Lengths int32 [batch], the true steps of each row,
+// "" for all steps. The output Y [time,batch,features] is time-major too.
 type RNNValues struct{ X, H, C, Lengths, Y string }
 
 // attr is a named value of a node.
 func attr(name string, value any) graph.Attr { return graph.Attr{Name: name, Value: value} }
 
-// AddLinear adds y = x·Wᵀ + b along the last dimension, whatever the others, to a
-// graph and returns y; name is what the parameters are called after.
+// AddLinear adds y = x·Wᵀ + b along the last dimension to a graph and returns the
+// name of y; name is the prefix of the parameters' names.
 func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
 	rows, cols := l.Weight.Dim(0), l.Weight.Dim(1)
 	y := g.Op("MatMul", []string{x, g.Floats(name+".weight", swapped(l.Weight.Read(), rows, cols), cols, rows)})
@@ -30,16 +30,16 @@ func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
 	return y
 }
 
-// AddRNN adds a recurrent stack as it is at inference, with all its options, to a
-// graph; name is what its values are called after. What the standard's LSTM, GRU and RNN
-// express becomes such a node: peepholes, coupled gates, clips of what enters an
-// activation, activations, either reset of a GRU. Layer normalisation,
+// AddRNN adds a recurrent stack at inference, with all its options, to a graph;
+// name is the prefix of the names of its values. What the standard's LSTM, GRU
+// and RNN can express becomes such a node: peepholes, coupled gates, clips of the
+// inputs of activations, activations, both resets of a GRU. Layer normalisation,
 // projections, zoneout, a clip of the cell, sLSTM, minGRU and minLSTM become a
-// Scan over their equations. A cell of the user's own is refused,
-// and so are weights that are not finite.
+// Scan over their equations. A cell of the user's own and weights that are not
+// finite are errors.
 func AddRNN(g *graph.Builder, name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
 	if m.Cell() == cell.Custom {
-		return RNNValues{}, fmt.Errorf("onnx: %s: a cell of your own is Go code, which no graph holds; write its equations as nodes of the graph", name)
+		return RNNValues{}, fmt.Errorf("onnx: %s: a custom cell is Go code and cannot be exported; write its equations as nodes of the graph", name)
 	}
 	if equations[m.Cell()] == nil {
 		return RNNValues{}, fmt.Errorf("onnx: %s: there are no equations of a cell of kind %s for a graph", name, m.Cell().Spec().Name)
@@ -79,7 +79,8 @@ type rnnExporter struct {
 	hs, cs  []string // final ones
 }
 
-// states cuts initial states by layers; given "" they are the trained ones, or zeros.
+// states divides initial states by layers; for "" they are the trained ones, or
+// zeros.
 func (e *rnnExporter) states(x, part, given string, width int) []string {
 	L, D := e.m.Layers(), e.m.Directions()
 	parts := make([]string, L)
@@ -103,7 +104,8 @@ func (e *rnnExporter) states(x, part, given string, width int) []string {
 	return parts
 }
 
-// batchOf is the second dimension of a value [time,batch,..], as a list of one integer.
+// batchOf returns the second dimension of a value [time,batch,..], as a list of
+// one integer.
 func (e *rnnExporter) batchOf(x string) string {
 	if e.batch == "" {
 		e.batch = e.g.Op("Slice", []string{e.g.Op("Shape", []string{x}), e.g.Ints("", 1), e.g.Ints("", 2)})
@@ -127,13 +129,14 @@ func (e *rnnExporter) layer(layer int, x string) string {
 }
 
 // recurrentActivations are the standard's names of the activations that its
-// recurrent operators have with the engine's numbers.
+// recurrent operators have with the parameters of the engine.
 var recurrentActivations = map[cell.Activation]string{
 	cell.Sigmoid: "Sigmoid", cell.Tanh: "Tanh", cell.ReLU: "Relu", cell.HardSigmoid: "HardSigmoid",
 	cell.Softsign: "Softsign", cell.LeakyReLU: "LeakyRelu", cell.ELU: "Elu", cell.Softplus: "Softplus",
 }
 
-// activations are the functions of the cell: of the gates, the candidate and c'.
+// activations returns the functions of the cell: of the gates, the candidate and
+// c'.
 func (e *rnnExporter) activations() [3]cell.Activation {
 	acts := [3]cell.Activation{e.o.GateActivation, e.o.Activation, e.o.OutputActivation}
 	for i, own := range [3]cell.Activation{cell.Sigmoid, e.m.Cell().Spec().Candidate(), cell.Tanh} {
@@ -144,7 +147,8 @@ func (e *rnnExporter) activations() [3]cell.Activation {
 	return acts
 }
 
-// standard says whether a node of the standard's operators is the cell.
+// standard reports whether a node of the standard's operators can express the
+// cell.
 func (e *rnnExporter) standard() bool {
 	if e.m.Cell().Spec().ONNX == "" {
 		return false
@@ -204,7 +208,7 @@ func (e *rnnExporter) operator(layer int, x string) string {
 	return e.g.Op("Reshape", []string{y, e.g.Ints("", 0, 0, -1)})
 }
 
-// attributes are those that differ from the operator's defaults.
+// attributes returns those that differ from the operator's defaults.
 func (e *rnnExporter) attributes(spec *cell.Spec) []graph.Attr {
 	D, op := e.m.Directions(), spec.ONNX
 	attrs := []graph.Attr{attr("hidden_size", e.m.Hidden())}
@@ -231,7 +235,7 @@ func (e *rnnExporter) attributes(spec *cell.Spec) []graph.Attr {
 	return attrs
 }
 
-// blocks takes blocks of n numbers in an order; -1 is one of zeros.
+// blocks returns blocks of n numbers in an order; -1 is a block of zeros.
 func blocks(w []float32, n int, order []int) []float32 {
 	var out []float32
 	for _, from := range order {

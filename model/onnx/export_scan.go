@@ -8,8 +8,8 @@ import (
 )
 
 // This file writes cells that the standard's recurrent operators lack, as a Scan
-// over their equations (docs/cells.md). The product with the input is made for
-// all steps before it.
+// over their equations (docs/cells.md). The product with the input is computed for
+// all steps before the Scan.
 
 // scans writes a layer, each direction a Scan, and returns its output [T,B,D*O].
 func (e *rnnExporter) scans(layer int, x string) string {
@@ -38,7 +38,7 @@ func (e *rnnExporter) slot(state string) string {
 }
 
 // scanExporter writes one direction of a layer. Weights are constants of the
-// graph around; the operations of a step go to the body.
+// outer graph; the operations of a step are in the body.
 type scanExporter struct {
 	*rnnExporter
 	layer, d int
@@ -48,7 +48,8 @@ type scanExporter struct {
 
 func (s *scanExporter) title() string { return fmt.Sprintf("%s_l%d_%d", s.name, s.layer, s.d) }
 
-// constant is a parameter as a constant of the graph around; "" if there is none.
+// constant adds a parameter as a constant of the outer graph; "" if there is
+// none.
 func (s *scanExporter) constant(base string) string {
 	p := s.m.Param(base, s.layer, s.d)
 	if p == nil {
@@ -57,14 +58,14 @@ func (s *scanExporter) constant(base string) string {
 	return s.outer.Floats(s.title()+"."+base, p.Read(), p.Dims()...)
 }
 
-// turned is rows [lo,hi) of a matrix, transposed for a product from the left.
+// turned returns rows [lo,hi) of a matrix, transposed.
 func (s *scanExporter) turned(base string, lo, hi int) string {
 	p := s.m.Param(base, s.layer, s.d)
 	cols := p.Dim(1)
 	return s.outer.Floats("", swapped(p.Read()[lo*cols:hi*cols], hi-lo, cols), cols, hi-lo)
 }
 
-// part is elements [lo,hi) of a vector; "" if there is none.
+// part returns elements [lo,hi) of a vector; "" if there is none.
 func (s *scanExporter) part(base string, lo, hi int) string {
 	p := s.m.Param(base, s.layer, s.d)
 	if p == nil {
@@ -107,7 +108,7 @@ func (s *scanExporter) write(x string) (y, h, c string) {
 	return outs[len(states)], outs[0], c
 }
 
-// initial is the direction's initial state [B,width].
+// initial returns the direction's initial state [B,width].
 func (s *scanExporter) initial(x, given string, width int) string {
 	g := s.outer
 	if given != "" {
@@ -116,7 +117,7 @@ func (s *scanExporter) initial(x, given string, width int) string {
 	return g.Op("ConstantOfShape", []string{g.Op("Concat", []string{s.batchOf(x), g.Ints("", int64(width))}, attr("axis", 0))})
 }
 
-// inside is the mask of the steps inside the rows, bool [T,B,1].
+// inside returns the mask of the true steps of the rows, bool [T,B,1].
 func (s *scanExporter) inside(x string) string {
 	if s.mask == "" {
 		g := s.outer
@@ -128,7 +129,8 @@ func (s *scanExporter) inside(x string) string {
 	return s.mask
 }
 
-// step writes the body: states, W·x and the mask in, states and output out.
+// step writes the body: inputs are states, W·x and the mask; outputs are states
+// and the output.
 func (s *scanExporter) step(rows int) {
 	O, W := s.m.StateSize(), s.m.CellSize()
 	s.body = &graph.Builder{Prefix: s.title()}
@@ -164,7 +166,7 @@ func (s *scanExporter) step(rows int) {
 	b.Output(y, "", "batch", O)
 }
 
-// mixed is the mean of zoneout: p of the old state and 1-p of the new.
+// mixed returns the mean of zoneout: p of the old state and 1-p of the new.
 func (s *scanExporter) mixed(now, old string, p float32) string {
 	if p == 0 {
 		return now
@@ -193,7 +195,7 @@ func (s *scanExporter) normalized(g *graph.Builder, x, gain string) string {
 	return g.Op("Concat", []string{norm(cut[0], 0, first), norm(cut[1], first, all)}, attr("axis", -1))
 }
 
-// recurrent is R·h + b', for rows [lo,hi) of R.
+// recurrent returns R·h + b', for rows [lo,hi) of R.
 func (s *scanExporter) recurrent(h string, lo, hi int) string {
 	u := s.body.Op("MatMul", []string{h, s.turned("weight_hh", lo, hi)})
 	u = s.normalized(s.body, u, "weight_ln_hh")
@@ -203,7 +205,7 @@ func (s *scanExporter) recurrent(h string, lo, hi int) string {
 	return u
 }
 
-// split cuts a value [B,n*H] into n of H.
+// split divides a value [B,n*H] into n of [B,H].
 func (s *scanExporter) split(x string, n int) []string {
 	if n == 1 {
 		return []string{x}

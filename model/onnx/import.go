@@ -15,11 +15,13 @@ import (
 
 // Import reads a file whose graph is a plain stack: an embedding or features,
 // LSTM, GRU or RNN layers of one kind and size, at most one linear layer, and
-// what moves numbers between them. It returns the stack and its packed
-// parameters, and compares it on random input with the graph itself and, where
-// it is installed, with ONNX Runtime. A graph that does more is a
-// *model.FileError that names the node; [graph.Read] may still run it. All of it is on
-// the device named, or else on the CPU.
+// operators that only move numbers between them. It returns the stack and its
+// packed parameters, on the device given (default: the CPU), and compares it on
+// random input with the graph and, if it is installed, with ONNX Runtime.
+//
+// A file that is not valid, a graph with other nodes, which the error names, and
+// a difference above [graph.Tolerance] are a *model.FileError; [graph.Read] may
+// still run the graph.
 func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Parity, error) {
 	m, err := graph.Read(path, on...)
 	if err != nil {
@@ -50,21 +52,23 @@ func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Par
 	return s, slab, p, nil
 }
 
-// trial is the input on which a graph and a stack agreed, and the output they agreed on.
+// trial is the input on which a graph and a stack were compared, and their common
+// output.
 type trial struct {
 	in     map[string]graph.Value
 	output string
 	want   []float32
 }
 
-// plumbing are operators that only move numbers, or work on shapes.
+// plumbing are operators that only move numbers, or compute shapes.
 var plumbing = []string{"Identity", "Dropout", "Constant", "ConstantOfShape", "Shape", "Size", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
 	"Transpose", "Expand", "Concat", "Split", "Slice", "Gather", "GatherElements", "GatherND", "Range", "Equal", "Where"}
 
-// arithmetic is allowed on shapes; elsewhere the comparison of numbers shows it.
+// arithmetic are operators that are allowed on shapes; elsewhere the comparison
+// of outputs shows that they do not fit.
 var arithmetic = []string{"Add", "Sub", "Mul", "Div"}
 
-// parts are what a graph consists of, by kind.
+// parts are the nodes of a graph by kind.
 type parts struct {
 	m      *graph.Model
 	path   string
@@ -104,7 +108,7 @@ func (f *parts) find() error {
 	return nil
 }
 
-// sort puts a node where it belongs.
+// sort adds a node to its kind.
 func (f *parts) sort(n *graph.Node) error {
 	switch l := n.Layer.(type) {
 	case *graph.Recurrent:
@@ -138,7 +142,8 @@ func (f *parts) more(n *graph.Node, why string) error {
 	return f.badf("not a plain stack of recurrent layers: %s: %s", n, why)
 }
 
-// trace follows the input of a layer back to the layer before, or to the graph's input.
+// trace follows the input of a layer back to the layer before, or to the graph's
+// input.
 func (f *parts) trace(i int, layer *graph.Node) error {
 	name := layer.Inputs[0]
 	for {
@@ -166,7 +171,7 @@ func (f *parts) trace(i int, layer *graph.Node) error {
 	}
 }
 
-// config is the stack's description; the pool is found out later.
+// config returns the stack's description; the pool is determined later.
 func (f *parts) config() (Config, error) {
 	first := f.layers[0].Layer.(*graph.Recurrent)
 	H, D := first.Hidden, len(first.Directions)
@@ -222,8 +227,9 @@ func (f *parts) fill(s *Stack) {
 	}
 }
 
-// prove runs the graph and the stack on one random input, first as if batches
-// came before time, then after, and finds the pool and output with which they agree.
+// prove runs the graph and the stack on the same random input, first with the
+// batch before time, then after, and returns the pool and output with which they
+// agree.
 func (f *parts) prove(s *Stack) (*trial, error) {
 	var failed error
 	nearest := math.Inf(1)
@@ -277,7 +283,7 @@ func swapped[T any](x []T, a, b int) []T {
 	return out
 }
 
-// trialInput makes inputs for the graph, and the same in the stack's layout.
+// trialInput returns inputs for the graph, and the same in the stack's layout.
 func (f *parts) trialInput(s *Stack, timeMajor bool) (given, stack map[string]graph.Value, err error) {
 	const B, T = 3, 5
 	lead := []int{B, T} // of the graph's input
@@ -342,8 +348,8 @@ func (f *parts) trialInput(s *Stack, timeMajor bool) (given, stack map[string]gr
 	return given, stack, nil
 }
 
-// trySize is the number of elements of a shape from outside; ok is false if
-// that is too many to try.
+// trySize returns the number of elements of an untrusted shape; ok is false if it
+// is too large to try.
 func trySize(dims []int) (n int, ok bool) {
 	const most = 1 << 24
 	n = 1
@@ -356,7 +362,8 @@ func trySize(dims []int) (n int, ok bool) {
 	return n, true
 }
 
-// other is an input beside the data: zeros for a state, full lengths for integers.
+// other returns an input other than the data: zeros for a state, full lengths for
+// integers.
 func (f *parts) other(info graph.ValueInfo, sizes map[string]int, batch, steps int) (graph.Value, error) {
 	dims := make([]int, len(info.Dims))
 	for j, d := range info.Dims {

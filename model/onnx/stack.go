@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Pool says what of the recurrent stack's output goes on to the head.
+// Pool is the part of the recurrent stack's output that the head reads.
 type Pool string
 
 // The pools.
@@ -22,8 +22,8 @@ const (
 )
 
 // Stack is the usual recurrent network: an embedding or features, a stack of
-// recurrent layers, and a linear head. Its parameters are named
-// embedding.weight, rnn.weight_ih_l0 and so on, head.weight and head.bias.
+// recurrent layers, and a linear head. Its parameters are named embedding.weight,
+// rnn.weight_ih_l0 and so on, head.weight and head.bias.
 type Stack struct {
 	Embedding *nn.Embedding // nil: the input is features
 	RNN       *nn.RNN       // batch-major
@@ -31,7 +31,9 @@ type Stack struct {
 	Pool      Pool          // "" is PoolSteps
 }
 
-// Forward runs the network on features [B,T,I] with an initial state (nil: zeros).
+// Forward returns the output y [B,T,F] or, pooled, [B,F], and the final state,
+// for features x [B,T,I] and an initial state (nil: zeros). Shapes that do not
+// fit panic with a *tensor.ShapeError.
 func (s *Stack) Forward(x *tensor.Tensor, init *nn.State) (y *tensor.Tensor, final *nn.State) {
 	y, final = s.RNN.Forward(x, init)
 	switch s.Pool {
@@ -70,7 +72,8 @@ func cellName(kind cell.Kind) string {
 	return kind.Spec().Name
 }
 
-// Config describes s; an error names a cell that ONNX files here do not hold.
+// Config describes s. A stack without recurrent layers, and a cell other than
+// LSTM, GRU and RNN as in PyTorch, are errors.
 func (s *Stack) Config() (Config, error) {
 	r := s.RNN
 	if r == nil || len(r.Weights) == 0 {
@@ -94,14 +97,14 @@ func (s *Stack) Config() (Config, error) {
 	return c, nil
 }
 
-// maxUnits keeps the sizes of a configuration from outside within reason.
+// Limits on the sizes of untrusted configurations.
 const (
 	maxUnits  = 1 << 24
 	maxLayers = 1 << 10
 )
 
 // New makes the layers that c describes; [tensor.Pack] gives them values. A size
-// out of range, or a name that is not known, is an error that says what was expected.
+// out of range and an unknown name are errors that state what is expected.
 func (c Config) New() (*Stack, error) {
 	if min(c.Input, c.Hidden, c.Layers) < 1 || max(c.Input, c.Hidden) > maxUnits || c.Layers > maxLayers {
 		return nil, fmt.Errorf("onnx: input %d and hidden %d must be 1 to %d, and layers %d must be 1 to %d", c.Input, c.Hidden, maxUnits, c.Layers, maxLayers)
@@ -129,11 +132,11 @@ func (c Config) New() (*Stack, error) {
 	return s, nil
 }
 
-// Task is what a model directory with a Stack names as its task.
+// Task is the name of the task of model directories with a Stack.
 const Task = "stack"
 
-// Save writes s as a model directory. What [Stack.Config] cannot describe is an
-// error, and so is a directory that cannot be written.
+// Save writes s as a model directory. The errors are those of [Stack.Config] and
+// [model.Save].
 func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 	c, err := s.Config()
 	if err != nil {
@@ -142,9 +145,9 @@ func (s *Stack) Save(dir string, slab *tensor.Slab) error {
 	return model.Save(dir, Task, c, model.Weights(slab))
 }
 
-// Open reads a model directory that [Stack.Save] wrote. Its parameters live on
-// the device named, or else on the CPU. A directory that is damaged, or of
-// another task, is a *model.FileError.
+// Open reads a model directory that [Stack.Save] wrote. Its parameters are put on
+// the device given, by default the CPU. A directory that is missing, damaged or
+// of another task is a *model.FileError.
 func Open(dir string, on ...*tensor.Device) (*Stack, *tensor.Slab, error) {
 	d, err := model.Open(dir)
 	if err != nil {
@@ -158,7 +161,7 @@ func Open(dir string, on ...*tensor.Device) (*Stack, *tensor.Slab, error) {
 	if err != nil {
 		return nil, nil, &model.FileError{File: dir, Problem: strings.TrimPrefix(err.Error(), "onnx: "), Err: err}
 	}
-	// The weights' own size bounds what the configuration may claim.
+	// The size of the weights limits the sizes of the configuration.
 	need, have := 0, 0
 	for _, p := range s.params() {
 		need += p.Len()
@@ -176,7 +179,7 @@ func Open(dir string, on ...*tensor.Device) (*Stack, *tensor.Slab, error) {
 	return s, slab, nil
 }
 
-// params are all parameters of s, in the order of [tensor.Pack].
+// params returns all parameters of s, in the order of [tensor.Pack].
 func (s *Stack) params() []*tensor.Param {
 	var list []*tensor.Param
 	if s.Embedding != nil {

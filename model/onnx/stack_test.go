@@ -96,12 +96,12 @@ func TestExportRefused(t *testing.T) {
 		s *Stack
 		o *ExportOptions
 	}{
-		"computes something else":   {timeMajor, nil},
-		"does not go with lengths":  {both, &ExportOptions{Lengths: true}},
-		"a cell of your own":        {own, nil},
-		"is not its last output":    {residual, nil},
-		"has no recurrent layers":   {&Stack{}, nil},
-		"not finite: rnn.weight_ih": {spoilt, nil},
+		"computes something else":                    {timeMajor, nil},
+		"is not supported with lengths":              {both, &ExportOptions{Lengths: true}},
+		"a custom cell":                              {own, nil},
+		"is not supported with residual connections": {residual, nil},
+		"has no recurrent layers":                    {&Stack{}, nil},
+		"not finite: rnn.weight_ih":                  {spoilt, nil},
 	} {
 		if _, err := Export(path, c.s, c.o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

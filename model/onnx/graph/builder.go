@@ -11,26 +11,27 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// The versions that are written: read by every runtime since 2022, and by this package.
+// The versions that are written, which every runtime since 2022 reads, and this
+// package.
 const (
 	exportIR    = 8
 	exportOpset = 17
 )
 
 // Builder writes an ONNX graph, node by node in an order in which they can run.
-// Its values have names, each made once. [Builder.Export] ends it.
+// Each name of a value is defined once. [Builder.Export] writes the file.
 type Builder struct {
 	Doc string // what the graph computes, for people
-	// Prefix begins the names that are made here. A loop's body, which reads the
-	// values of the graph around it, needs one of its own.
+	// Prefix is the beginning of generated names. The body of a loop, which reads the
+	// values of the outer graph, needs a different one.
 	Prefix string
 
 	nodes, initializers, inputs, outputs [][]byte
 	count                                int
 }
 
-// Attr is a named value of a node: an int, float32, string, []int64, []float32,
-// []string or, of a loop's body, a *Builder.
+// Attr is a named attribute of a node: an int, float32, string, []int64,
+// []float32, []string or, for a loop's body, a *Builder. Other types panic.
 type Attr struct {
 	Name  string
 	Value any
@@ -81,8 +82,8 @@ func (a Attr) encode() []byte {
 	return appendInt(b, 20, typ)
 }
 
-// Node adds an operation; its name is that of its first output. An input or
-// output "" is left out.
+// Node adds an operation with the name of its first output. An input or output ""
+// is omitted.
 func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
 	var b []byte
 	for _, s := range in {
@@ -104,20 +105,22 @@ func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
 	g.nodes = append(g.nodes, b)
 }
 
-// Op adds an operation of one output and returns that, under a name of its own.
+// Op adds an operation with one output and returns the generated name of the
+// output.
 func (g *Builder) Op(op string, in []string, attrs ...Attr) string {
 	out := g.Name()
 	g.Node(op, in, []string{out}, attrs...)
 	return out
 }
 
-// Name makes a name that no other value of the graph has.
+// Name returns a new name.
 func (g *Builder) Name() string {
 	g.count++
 	return fmt.Sprintf("%s#%d", g.Prefix, g.count)
 }
 
-// Floats adds a constant and returns its name; name "" makes one.
+// Floats adds a constant array and returns its name; for a name of "" one is
+// generated.
 func (g *Builder) Floats(name string, data []float32, dims ...int) string {
 	raw := make([]byte, 0, 4*len(data))
 	for _, v := range data {
@@ -126,15 +129,16 @@ func (g *Builder) Floats(name string, data []float32, dims ...int) string {
 	return g.initializer(name, typeFloat, raw, dims)
 }
 
-// Float adds a constant number.
+// Float adds a scalar constant and returns its name.
 func (g *Builder) Float(v float32) string { return g.Floats("", []float32{v}) }
 
-// Ints adds a constant list of integers and returns its name; name "" makes one.
+// Ints adds a constant list of integers and returns its name; for a name of ""
+// one is generated.
 func (g *Builder) Ints(name string, data ...int64) string {
 	return g.initializer(name, typeInt64, int64s(data), []int{len(data)})
 }
 
-// Int adds a constant integer without dimensions.
+// Int adds a constant integer without dimensions and returns its name.
 func (g *Builder) Int(v int64) string { return g.initializer("", typeInt64, int64s([]int64{v}), nil) }
 
 func int64s(data []int64) []byte {
@@ -159,7 +163,7 @@ func (g *Builder) initializer(name string, dtype int64, raw []byte, dims []int) 
 	return name
 }
 
-// describe is a ValueInfoProto; a dimension is a size or a name.
+// describe returns a ValueInfoProto; a dimension is a size or a name.
 func describe(name, doc string, dtype int64, dims []any) []byte {
 	var list []byte
 	for _, d := range dims {
@@ -177,8 +181,8 @@ func describe(name, doc string, dtype int64, dims []any) []byte {
 	return b
 }
 
-// Input declares an input, of float32. A dimension is a size or the name of one
-// that may vary; doc says what the input is.
+// Input declares an input of float32. A dimension is a size (int) or the name
+// (string) of one that may vary; doc describes the input.
 func (g *Builder) Input(name, doc string, dims ...any) { g.InputOf(Float32, name, doc, dims...) }
 
 // InputInts declares an input of int64.
@@ -196,7 +200,7 @@ func (g *Builder) output(name, doc string, dtype int64, dims ...any) {
 	g.outputs = append(g.outputs, describe(name, doc, dtype, dims))
 }
 
-// graph is a GraphProto.
+// graph returns a GraphProto.
 func (g *Builder) graph(name string) []byte {
 	var b []byte
 	for _, n := range g.nodes {
@@ -218,7 +222,7 @@ func (g *Builder) graph(name string) []byte {
 	return b
 }
 
-// encode is the whole model.
+// encode returns the whole model.
 func (g *Builder) encode(name string, ir, opset int64) []byte {
 	m := appendInt(nil, 1, ir)
 	m = appendText(m, 2, "carousel")
@@ -226,13 +230,13 @@ func (g *Builder) encode(name string, ir, opset int64) []byte {
 	return appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
 }
 
-// Encode is the file that [Builder.Export] writes.
+// Encode returns the bytes of the file that [Builder.Export] writes.
 func (g *Builder) Encode() []byte { return g.encode("carousel", exportIR, exportOpset) }
 
-// Export writes the graph as a file, after running that on inputs in this
-// package and, where it is installed, in ONNX Runtime. Its outputs must be want,
-// by name, to within [Tolerance]; else no file is written, and the error says
-// which output differs. A graph that does not run is an error too.
+// Export writes the graph as a file, after running it on the inputs in with this
+// package and, if it is installed, with ONNX Runtime. A graph that does not run,
+// an output that differs from want, by name, by more than [Tolerance], and the
+// errors of writing the file are errors; no file is written then.
 func (g *Builder) Export(path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
 	b := g.Encode()
 	m, err := parse(path, b)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// activation is one of the standard's functions of a gate, with its two numbers.
+// activation is a function of a gate of the standard, with its two parameters.
 type activation struct {
 	name        string
 	f           func(x, alpha, beta float64) float64
@@ -14,8 +14,8 @@ type activation struct {
 
 func (a *activation) of(x float64) float64 { return flush(a.f(flush(x), a.alpha, a.beta)) }
 
-// activations are the functions by their name in lower case, with how many of
-// alpha and beta each takes and their defaults.
+// activations are the functions by their name in lower case, with the number of
+// parameters among alpha and beta and their defaults.
 var activations = map[string]struct {
 	f           func(x, alpha, beta float64) float64
 	takes       int
@@ -34,8 +34,8 @@ var activations = map[string]struct {
 	"hardsigmoid":     {hardSigmoid, 2, 0.2, 0.5},
 }
 
-// exp keeps to arguments whose results, and what is one over them, have all
-// digits; beyond them both are nothing, or all, to a float32.
+// exp limits the argument so that the result and its inverse are normal numbers;
+// beyond, both are 0 or infinite in float32.
 func exp(x float64) float64 { return math.Exp(min(max(x, -100), 100)) }
 
 func softsign(x, _, _ float64) float64 { return x / (1 + math.Abs(x)) }
@@ -63,7 +63,7 @@ func thresholdedReLU(x, alpha, _ float64) float64 {
 
 func hardSigmoid(x, alpha, beta float64) float64 { return math.Max(0, math.Min(1, alpha*x+beta)) }
 
-// newActivation finds a function by name, in any case.
+// newActivation returns a function by name, in any case.
 func newActivation(name string) (a activation, takes int, ok bool) {
 	d, ok := activations[strings.ToLower(name)]
 	return activation{strings.ToLower(name), d.f, d.alpha, d.beta}, d.takes, ok
@@ -112,7 +112,7 @@ func (c *plainCell) scan(x, y []float32, lengths []int, T, B int, h, cs []float3
 	}
 }
 
-// cellRow is the state of one row, and room to work.
+// cellRow is the state of one row, with scratch memory.
 type cellRow struct {
 	*plainCell
 	h, c  []float64
@@ -137,8 +137,8 @@ func (s *cellRow) load(h, cs []float32, row int) {
 }
 
 // act applies a gate's activation to its clipped input. The standard says that
-// clip bounds "the input of activations"; as in ONNX Runtime that is the gates
-// and not the cell state on its way to h.
+// clip bounds "the input of activations"; as in ONNX Runtime these are the gates,
+// not the cell state before the output activation.
 func (s *cellRow) act(which int, x float64) float64 {
 	if s.clip > 0 {
 		x = math.Max(-s.clip, math.Min(s.clip, x))

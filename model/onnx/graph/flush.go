@@ -8,7 +8,7 @@ import (
 )
 
 // flush is simd.Narrow without the rounding: for the plain recurrent cell, which
-// works in float64, so that no state sinks to where float64 has no digits for it either.
+// computes in float64, so that no state becomes subnormal there.
 func flush(x float64) float64 {
 	if math.Abs(x) < simd.MinNormal {
 		return math.Copysign(0, x)
@@ -18,8 +18,8 @@ func flush(x float64) float64 {
 
 const exponent = 0xff << 23 // the bits of a float32's exponent
 
-// fromBits is the float32 of the bits, flushed. It works on the bits because a
-// comparison would itself be a slow instruction.
+// fromBits returns the float32 of the bits, flushed. It uses the bits because a
+// comparison of subnormal numbers is slow.
 func fromBits(bits uint32) float32 {
 	if bits&exponent == 0 {
 		bits &= 1 << 31
@@ -27,13 +27,14 @@ func fromBits(bits uint32) float32 {
 	return math.Float32frombits(bits)
 }
 
-// subnormal says whether fromBits would change x.
+// subnormal reports whether fromBits would change x.
 func subnormal(x float32) bool {
 	bits := math.Float32bits(x)
 	return bits&exponent == 0 && bits<<1 != 0
 }
 
-// flushed is x itself, or if it holds subnormal numbers a flushed copy: it may be the caller's.
+// flushed returns x, or a flushed copy if it has subnormal numbers: x may be the
+// caller's.
 func flushed(x []float32) []float32 {
 	if !slices.ContainsFunc(x, subnormal) {
 		return x

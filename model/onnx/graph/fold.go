@@ -2,11 +2,12 @@ package graph
 
 import "github.com/carousel-ml/carousel/tensor"
 
-// folder runs nodes whose inputs are all constant when the file is read, so
-// that weights which an exporter cut and joined by operators are weights still.
+// folder runs nodes with only constant inputs when the file is read, so that
+// weights that an exporter divided and joined by operators are still constant
+// weights.
 type folder struct{ r *run }
 
-// newFolder allows the constants to grow to a few times their own size.
+// newFolder limits the constants to a few times their original size.
 func newFolder(m *Model) *folder {
 	budget := 1 << 16
 	for _, c := range m.constants {
@@ -17,8 +18,8 @@ func newFolder(m *Model) *folder {
 	return &folder{&run{m: m, tape: tensor.NewTape(m.dev, tensor.Infer), vals: make([]*value, len(m.names)), left: min(budget, m.budget)}}
 }
 
-// fold runs n and keeps its results, if that can be done now. What fails here
-// fails again, and is reported, when the model runs.
+// fold runs n and keeps its results, if that is possible. An error is reported
+// when the model runs.
 func (f *folder) fold(n *node) bool {
 	if len(n.in) == 0 || n.branches != nil || n.def.prepare != nil && n.op != "Gather" {
 		return false

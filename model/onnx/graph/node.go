@@ -5,21 +5,21 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Node is an operation that is left to run once what is constant has been computed.
+// Node is an operation that remains after constants have been computed.
 type Node struct {
 	Operator        string
 	Inputs, Outputs []string // names of values; "" for one left out
-	// Layer is what the node is with its constant weights: a *[Recurrent], a
-	// *[Linear] or, of a Gather that takes rows of a table, that *[tensor.Param].
-	// It is nil for other nodes.
+	// Layer is the layer of a node with constant weights: a *[Recurrent], a *[Linear]
+	// or, for a Gather of rows of a table, the table as a *[tensor.Param]. It is nil
+	// for other nodes.
 	Layer any
 
 	m *Model
 	n *node
 }
 
-// Recurrent is an LSTM, GRU or RNN node that is a layer as PyTorch has it. What
-// it reads as initial states and lengths is not told here.
+// Recurrent is an LSTM, GRU or RNN node that is a layer as in PyTorch. Its inputs
+// for initial states and lengths are not included.
 type Recurrent struct {
 	Cell          cell.Kind
 	Input, Hidden int
@@ -53,11 +53,11 @@ func (m *Model) valueNames(slots []int) []string {
 	return list
 }
 
-// String is the node's name and operator, for messages.
+// String returns the node's name and operator, for messages.
 func (n *Node) String() string { return n.n.title() }
 
-// Constant is an input that is known without running; ok is false if it is not.
-// Its elements must not be changed.
+// Constant returns input i if it is constant; ok is false if it is not. Its
+// elements must not be changed.
 func (n *Node) Constant(i int) (v Value, ok bool) {
 	c := n.m.constant(n.n, i)
 	if c == nil {

@@ -10,18 +10,18 @@ import (
 // Linear is a MatMul or Gemm with constant weights: x·Wᵀ + b, along the last dimension.
 type Linear struct{ Weight, Bias *tensor.Param } // [out,in]; [out], or nil
 
-// transposed is a matrix [rows,cols] as [cols,rows].
+// transposed returns a matrix [rows,cols] as [cols,rows].
 func transposed(m []float32, rows, cols int) []float32 {
 	out := make([]float32, len(m))
 	strided(out, m, []int{cols, rows}, []int{1, cols}, 0)
 	return out
 }
 
-// matrix says whether v is a constant matrix of floats with elements.
+// matrix reports whether v is a constant matrix of floats with elements.
 func matrix(v *value) bool { return v != nil && v.kind == floats && v.rank() == 2 && v.len() > 0 }
 
-// prepareGemm takes the usual dense layer: constant weights, a constant bias or
-// none, and no other factors.
+// prepareGemm keeps the weights of the usual dense layer: constant weights, a
+// constant bias or none, and no other factors.
 func prepareGemm(m *Model, n *node) any {
 	w, c := m.constant(n, 1), m.constant(n, 2)
 	if !matrix(w) || n.intAttr("transA", 0) != 0 || n.floatAttr("alpha", 1) != 1 || n.floatAttr("beta", 1) != 1 || n.has(2) && c == nil {
@@ -104,7 +104,7 @@ func runMatMul(r *run, n *node, in []*value) []*value {
 	if l, ok := n.prepared.(*Linear); ok {
 		return one(l.apply(r, n, a))
 	}
-	// A vector counts as a matrix of one row or column, which then goes away.
+	// A vector is a matrix of one row or column, which is then removed.
 	vecA, vecB := a.rank() == 1, b.rank() == 1
 	if vecA {
 		a = a.reshaped([]int{1, a.dims[0]})
@@ -173,7 +173,8 @@ func runLayerNorm(r *run, n *node, in []*value) []*value {
 	return one(result(tensor.LayerNorm(r.tensor(x, x.len()/size, size), gamma, beta, n.floatAttr("epsilon", 1e-5)), x.dims))
 }
 
-// runSoftmax is along one axis since operator set 13; before, over all from the axis on.
+// runSoftmax computes along one axis since operator set 13; before, over all axes
+// from the given one on.
 func runSoftmax(r *run, n *node, in []*value) []*value {
 	x := in[0]
 	def := int64(-1)

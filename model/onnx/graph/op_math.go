@@ -8,8 +8,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// binaryOp is an arithmetic operator: on the tape where the second shape ends
-// the first, else on the host.
+// binaryOp is an arithmetic operator: on the tape if the second shape is the end
+// of the first, otherwise on the host.
 type binaryOp struct {
 	tensor  func(x, y *tensor.Tensor) *tensor.Tensor // nil: none
 	commute bool
@@ -33,8 +33,8 @@ func divide(n *node, x, y int64) int64 {
 	return x / y
 }
 
-// power is math.Pow where that is a float32, and a zero of its sign where it
-// would be so small that float64 has no digits for it.
+// power is math.Pow, with a zero of its sign for results that are subnormal in
+// float64.
 func power(x, y float64) float64 {
 	if e := y * math.Log2(math.Abs(x)); e < -200 && !math.IsInf(e, -1) {
 		return 0 * math.Pow(math.Copysign(1, x), y) // not a number for a root of a negative one
@@ -42,7 +42,7 @@ func power(x, y float64) float64 {
 	return math.Pow(x, y)
 }
 
-// modulo has the sign of the divisor, as Python's.
+// modulo has the sign of the divisor, as in Python.
 func modulo(n *node, x, y int64) int64 {
 	if y == 0 {
 		n.failf("division of integers by zero")
@@ -97,7 +97,7 @@ func runBinary(r *run, n *node, in []*value) []*value {
 	return one(out)
 }
 
-// ends says whether a shape without its leading ones ends another.
+// ends reports whether a shape without its leading ones is the end of another.
 func ends(dims, tail []int) bool {
 	for len(tail) > 0 && tail[0] == 1 {
 		tail = tail[1:]
@@ -433,7 +433,8 @@ func fold[A int64 | float64, B int64 | float32](dst []A, src []B, dims, to []int
 	}, to)
 }
 
-// runArg is the place of the maximum or minimum along an axis, the first of equals unless asked otherwise.
+// runArg returns the index of the maximum or minimum along an axis: the first of
+// equal ones by default.
 func runArg(r *run, n *node, in []*value) []*value {
 	x := in[0]
 	axis := n.axis(n.intAttr("axis", 0), x.rank())

@@ -8,7 +8,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// recurrent is an LSTM, GRU or RNN node: its attributes, and its weights if they are constant.
+// recurrent is an LSTM, GRU or RNN node: its attributes, and its weights if they
+// are constant.
 type recurrent struct {
 	op         string
 	gates      int
@@ -68,7 +69,7 @@ func prepareRecurrent(m *Model, n *node) any {
 	return c
 }
 
-// readActivations reads the functions and the numbers they take, in order.
+// readActivations reads the functions and their parameters, in order.
 func (c *recurrent) readActivations(n *node) {
 	names := slices.Concat(defaultActivations[n.op])
 	if c.directions == 2 {
@@ -102,7 +103,8 @@ func (c *recurrent) readActivations(n *node) {
 	}
 }
 
-// engineActivations are the functions that the engine has, with the numbers it gives them.
+// engineActivations are the functions that the engine has, with their parameters
+// there.
 var engineActivations = map[string]struct {
 	is          cell.Activation
 	alpha, beta float64
@@ -112,7 +114,7 @@ var engineActivations = map[string]struct {
 	"hardsigmoid": {cell.HardSigmoid, 0.2, 0.5}, "leakyrelu": {cell.LeakyReLU, 0.01, 0}, "elu": {cell.ELU, 1, 0},
 }
 
-// chooseEngine says whether the engine has a cell of these options.
+// chooseEngine sets the engine's cell for these options, if there is one.
 func (c *recurrent) chooseEngine(n *node) {
 	d := defaultActivations[n.op]
 	var acts [3]cell.Activation
@@ -162,7 +164,7 @@ func (c *recurrent) check(n *node, w, r, b *value) (hidden, input int) {
 	return hidden, input
 }
 
-// reordered takes the blocks of gates from ONNX's order to the engine's.
+// reordered converts the blocks of gates from ONNX's order to the engine's.
 func (c *recurrent) reordered(w []float32) []float32 {
 	out := make([]float32, 0, len(w))
 	n := len(w) / c.gates
@@ -172,7 +174,8 @@ func (c *recurrent) reordered(w []float32) []float32 {
 	return out
 }
 
-// weightsOf cuts the weights of direction d out, in the engine's order; biases are nil without.
+// weightsOf returns the weights of direction d in the engine's order; biases are
+// nil if there are none.
 func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW, BR []float32) {
 	rows := c.gates * hidden
 	W = c.reordered(w[d*rows*input:][:rows*input])
@@ -206,7 +209,8 @@ func (c *recurrent) keep(m *Model, w, r, b *value) {
 
 func (c *recurrent) reverse(d int) bool { return c.backward || d == 1 }
 
-// directionsFor are the engine's weights: the prepared ones, or those of this run.
+// directionsFor returns the engine's weights: the prepared ones, or those of this
+// run.
 func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tensor.Direction {
 	if c.dirs != nil {
 		return c.dirs
@@ -280,7 +284,7 @@ func runRecurrent(r *run, n *node, in []*value) []*value {
 	return []*value{y, h, cs}[:outs]
 }
 
-// batchFirst moves B from the place before the last to the front.
+// batchFirst moves B from the second last dimension to the first.
 func (c *call) batchFirst(v *value) *value {
 	lead := product(v.dims[:v.rank()-2])
 	dims := slices.Concat([]int{c.B}, v.dims[:v.rank()-2], []int{c.H})
@@ -321,7 +325,7 @@ func (c *call) checkStates() {
 	}
 }
 
-// state is initial_h (5) or initial_c (6) as [D,B,H], nil for zeros.
+// state returns initial_h (5) or initial_c (6) as [D,B,H], nil for zeros.
 func (c *call) state(i int) *value {
 	if i >= len(c.in) || c.in[i] == nil {
 		return nil
@@ -359,7 +363,7 @@ func (c *call) scan() (y, h, cs *value) {
 	return y, h, cs
 }
 
-// timeMajor is X as the engine wants it: [T,B,I], rows sorted if they differ in length.
+// timeMajor returns X as [T,B,I], with rows sorted if their lengths differ.
 func (c *call) timeMajor() *tensor.Tensor {
 	x := c.in[0]
 	t := c.r.tensor(x, x.dims...)
@@ -417,7 +421,7 @@ func (c *call) reference() (y, h, cs *value) {
 	return out, hn, cs
 }
 
-// plain is direction d as the plain cell.
+// plain returns direction d as the plain cell.
 func (c *call) plain(d int) *plainCell {
 	per := len(c.acts) / c.directions
 	rows := c.gates * c.H

@@ -2,8 +2,8 @@ package graph
 
 import "slices"
 
-// scanLoop is a Scan node: its body runs once for each step of the scanned
-// inputs, with states handed from step to step.
+// scanLoop is a Scan node: its body runs once per step of the scanned inputs,
+// with states passed from step to step.
 type scanLoop struct {
 	states  int    // how many of the inputs, and of the outputs, are states
 	backIn  []bool // of the scanned inputs: from the last step to the first
@@ -92,7 +92,7 @@ func runScan(r *run, n *node, in []*value) []*value {
 	return states
 }
 
-// turn is the place of the k-th of T steps.
+// turn returns the index of the k-th of T steps.
 func turn(k, T int, back bool) int {
 	if back {
 		return T - 1 - k
@@ -100,7 +100,7 @@ func turn(k, T int, back bool) int {
 	return k
 }
 
-// steps is the first dimension.
+// steps returns the first dimension.
 func (v *value) steps(n *node) int {
 	if v.rank() == 0 {
 		n.failf("a scanned input has no dimensions")
@@ -108,7 +108,7 @@ func (v *value) steps(n *node) int {
 	return v.dims[0]
 }
 
-// at is element i of the first dimension; the elements are shared.
+// at returns element i of the first dimension; the elements are shared.
 func (v *value) at(i int) *value {
 	dims := v.dims[1:]
 	size := product(dims)

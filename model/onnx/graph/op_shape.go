@@ -7,7 +7,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// axis makes an axis from outside an index into rank dimensions.
+// axis converts an untrusted axis to an index into rank dimensions.
 func (n *node) axis(a int64, rank int) int {
 	if a < 0 {
 		a += int64(rank)
@@ -35,8 +35,8 @@ func strides(dims []int) []int {
 }
 
 // walk calls visit with the offset of each row (the last dimension) of a shape
-// under several strides, in row-major order. An empty shape has no rows, a
-// scalar one of a single element.
+// under several strides, in row-major order. An empty shape has no rows, a scalar
+// one row of one element.
 func walk(dims []int, visit func(row int, at []int), strides ...[]int) {
 	if product(dims) == 0 {
 		return
@@ -66,7 +66,7 @@ func walk(dims []int, visit func(row int, at []int), strides ...[]int) {
 	}
 }
 
-// last is a shape's row length and its stride.
+// last returns a shape's row length and its stride.
 func last(dims, stride []int) (n, step int) {
 	if len(dims) == 0 {
 		return 1, 0
@@ -109,7 +109,7 @@ func (n *node) wantInts(v *value, what string) []int64 {
 
 func runIdentity(_ *run, _ *node, in []*value) []*value { return one(in[0].reshaped(in[0].dims)) }
 
-// runDropout passes its input on, as inference does; the mask is all true.
+// runDropout returns its input, as at inference; the mask is all true.
 func runDropout(r *run, n *node, in []*value) []*value {
 	if in[2] != nil && len(in[2].ints) == 1 && in[2].ints[0] != 0 {
 		n.failf("it is set to training mode; export the model for inference")
@@ -274,8 +274,8 @@ func runFlatten(_ *run, n *node, in []*value) []*value {
 	return one(in[0].reshaped([]int{product(in[0].dims[:a]), product(in[0].dims[a:])}))
 }
 
-// axes is an operator's list of axes: an input since some operator set, before that an attribute.
-// nil: none is given.
+// axes returns an operator's list of axes: an input since an operator set, before
+// that an attribute; nil if none is given.
 func (n *node) axes(in []*value, at, since int) []int64 {
 	if n.opset < since {
 		return n.intsAttr("axes")
@@ -363,7 +363,7 @@ func runTranspose(r *run, n *node, in []*value) []*value {
 	return one(r.view(n, x, dims, stride, 0))
 }
 
-// broadcast is the common shape of two, by the rules of NumPy.
+// broadcast returns the common shape of two, by the rules of NumPy.
 func (n *node) broadcast(a, b []int) []int {
 	out := make([]int, max(len(a), len(b)))
 	for i := range out {
@@ -385,7 +385,7 @@ func (n *node) broadcast(a, b []int) []int {
 	return out
 }
 
-// stretched are the strides of a shape seen as a larger one it broadcasts to.
+// stretched returns the strides of a shape that is broadcast to a larger one.
 func stretched(dims, to []int) []int {
 	s := make([]int, len(to))
 	own := strides(dims)
@@ -472,7 +472,7 @@ func join[T any](dst []T, dims []int, axis int, in []*value, data func(*value) [
 	}
 }
 
-// cut is v[..., lo:hi, ...] along an axis.
+// cut returns v[..., lo:hi, ...] along an axis.
 func (r *run) cut(n *node, v *value, axis, lo, hi int) *value {
 	dims := slices.Clone(v.dims)
 	before, size, after := around(v.dims, axis)
@@ -557,7 +557,7 @@ func runSlice(r *run, n *node, in []*value) []*value {
 	return one(v.reshaped(v.dims))
 }
 
-// stride is a slice with a step other than 1, by the rules of NumPy.
+// stride returns a slice with a step other than 1, by the rules of NumPy.
 func (r *run) stride(n *node, v *value, axis int, start, end, step int64) *value {
 	size := int64(v.dims[axis])
 	if step == 0 || step == math.MinInt64 {

@@ -1,10 +1,10 @@
 package graph
 
-// operator is a row of the table of what can run.
+// operator is an entry of the table of supported operators.
 type operator struct {
 	minIn, maxIn, maxOut int
-	// prepare, if any, works on constant inputs when the file is read; what it
-	// returns is the node's prepared field.
+	// prepare, if not nil, is called with constant inputs when the file is read; its
+	// result is stored in the node.
 	prepare func(m *Model, n *node) any
 	// run gets at least maxIn inputs (any number where maxIn is many), nil for
 	// one left out, and returns the outputs.
@@ -14,7 +14,8 @@ type operator struct {
 // many is for operators with any number of inputs or outputs.
 const many = maxNames
 
-// maxInputs is how long the list of inputs is made, so that optional ones can be looked at.
+// maxInputs returns the length of the list of inputs, in which optional ones may
+// be nil.
 func (o *operator) maxInputs(given int) int {
 	if o.maxIn == many {
 		return given
@@ -22,7 +23,7 @@ func (o *operator) maxInputs(given int) int {
 	return o.maxIn
 }
 
-// operators are the standard operators that can run, by name.
+// operators are the supported standard operators, by name.
 var operators map[string]*operator
 
 func init() {

@@ -6,11 +6,11 @@ import (
 	"math/rand/v2"
 )
 
-// Tolerance is the largest difference, of 1 or of the value, whichever is
-// larger, at which two computations in float32 count as the same.
+// Tolerance is the largest difference between two float32 computations that are
+// considered equal: absolute for values up to 1, relative above.
 const Tolerance = 1e-4
 
-// Parity compares two computations of one network on random input.
+// Parity is the comparison of two computations of a network on random input.
 type Parity struct {
 	Input   string  // what went in, such as "x float32[3,5,8]"
 	Values  int     // numbers compared
@@ -22,7 +22,7 @@ type Parity struct {
 	Doc string // of a graph that was written: what it computes and what it leaves out
 }
 
-// String is one line for a report.
+// String returns the comparison in one line.
 func (p *Parity) String() string {
 	s := fmt.Sprintf("max |difference| %.3g over %d values, on %s", p.MaxDiff, p.Values, p.Input)
 	if p.Runtime != "" {
@@ -31,8 +31,8 @@ func (p *Parity) String() string {
 	return s
 }
 
-// MaxDifference is the largest |a-b|, and the largest of it relative to the
-// larger of 1 and |b|. Slices of unlike lengths, or a NaN in one alone, differ by +Inf.
+// MaxDifference returns the largest |a-b|, and the largest |a-b| relative to
+// max(1,|b|). Slices of different lengths, or a NaN in only one, differ by +Inf.
 func MaxDifference(a, b []float32) (diff, relative float64) {
 	if len(a) != len(b) {
 		return math.Inf(1), math.Inf(1)
@@ -51,9 +51,9 @@ func MaxDifference(a, b []float32) (diff, relative float64) {
 	return diff, relative
 }
 
-// Random makes an input for each of the model's, from a seed: floats from
-// N(0,1), token ids below vocabulary, 0 or 1 where vocabulary is 0. A dimension
-// that may vary gets its size from sizes, by name and then by index, else 3.
+// Random returns random inputs of the model, from a seed: floats from N(0,1), and
+// token ids below vocabulary, or 0 and 1 if vocabulary is 0. A dimension that may
+// vary has the size in sizes, by name or else by index, or 3.
 func (m *Model) Random(seed uint64, vocabulary int, sizes map[string]int) map[string]Value {
 	r := newRandom(seed)
 	in := make(map[string]Value, len(m.inputs))
@@ -86,7 +86,7 @@ func random(r *rand.Rand, k kind, dims []int, vocabulary int) Value {
 	return RandomInts(r, vocabulary, dims...)
 }
 
-// RandomFloats is a Value of numbers from N(0,1).
+// RandomFloats returns a Value of numbers from N(0,1).
 func RandomFloats(r *rand.Rand, dims ...int) Value {
 	v := Floats(make([]float32, product(dims)), dims...)
 	for i := range v.Data {
@@ -95,7 +95,8 @@ func RandomFloats(r *rand.Rand, dims ...int) Value {
 	return v
 }
 
-// RandomInts is a Value of integers from 0 to below-1; below must be positive.
+// RandomInts returns a Value of integers from 0 to below-1. It panics if below is
+// not positive.
 func RandomInts(r *rand.Rand, below int, dims ...int) Value {
 	v := Ints(make([]int64, product(dims)), dims...)
 	for i := range v.Ints {
@@ -104,9 +105,10 @@ func RandomInts(r *rand.Rand, below int, dims ...int) Value {
 	return v
 }
 
-// Compare runs the graph on inputs and, where it is installed, ONNX Runtime on
-// the file, and holds the outputs against what they should be, by name. A
-// difference past [Tolerance] is an error that names the output.
+// Compare runs the graph on inputs and, if it is installed, ONNX Runtime on the
+// file, and compares the outputs with want, by name. A difference above
+// [Tolerance] is an error that names the output; other errors are those of
+// [Model.Run] and [Runtime.Run].
 func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity, error) {
 	got, err := m.Run(in)
 	if err != nil {
@@ -134,7 +136,7 @@ func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity
 	return p, nil
 }
 
-// against compares outputs by name with what they should be.
+// against compares outputs with the expected ones by name.
 func against(got map[string]Value, want map[string][]float32) (diff float64, n int, err error) {
 	for name, w := range want {
 		d, relative := MaxDifference(got[name].Data, w)

@@ -15,7 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// maxFile is protobuf's own bound on a message.
+// maxFile is protobuf's limit on the size of a message.
 const maxFile = 1<<31 - 1
 
 // The versions of the standard operators whose meaning is known here.
@@ -24,8 +24,8 @@ const (
 	maxOpset = 25
 )
 
-// Model is a checked graph, ready to run. Its methods may be called by several
-// goroutines at once.
+// Model is a checked graph that can be run. Its methods are safe for concurrent
+// use.
 type Model struct {
 	Producer string // the program that wrote the file
 	Opset    int    // version of the standard operators
@@ -55,8 +55,8 @@ type ValueInfo struct {
 	kind kind
 }
 
-// Dim is a dimension: a size, or where that may vary -1 and perhaps a name that
-// stands for one size throughout the graph.
+// Dim is a dimension: a size, or -1 if it may vary, with an optional name that
+// has one size throughout the graph.
 type Dim struct {
 	Size int
 	Name string
@@ -72,7 +72,7 @@ func (d Dim) String() string {
 	return clip(d.Name)
 }
 
-// String is such as "x float32[batch,time,8]".
+// String returns such as "x float32[batch,time,8]".
 func (v ValueInfo) String() string {
 	if v.Any {
 		return clip(v.Name) + " " + v.Type
@@ -87,13 +87,13 @@ func (v ValueInfo) String() string {
 // IsFloat reports whether the elements are in Data of a [Value], not in Ints.
 func (v ValueInfo) IsFloat() bool { return v.kind == floats }
 
-// Inputs lists what Run needs, in the file's order.
+// Inputs returns the inputs that Run needs, in the file's order.
 func (m *Model) Inputs() []ValueInfo { return append([]ValueInfo(nil), m.inputs...) }
 
-// Outputs lists what Run returns, in the file's order.
+// Outputs returns the outputs of Run, in the file's order.
 func (m *Model) Outputs() []ValueInfo { return append([]ValueInfo(nil), m.outputs...) }
 
-// Operators lists the operators of the graph in the order they run.
+// Operators returns the operators of the graph in the order they run.
 func (m *Model) Operators() []string {
 	ops := make([]string, len(m.nodes))
 	for i, n := range m.nodes {
@@ -113,22 +113,22 @@ type node struct {
 	branches []*branch
 }
 
-// branch is a graph inside a node. Its values have slots of their own beside
-// those of the graph around it, which it may read.
+// branch is a graph within a node. Its values have slots separate from those of
+// the outer graph, which it may read.
 type branch struct {
 	nodes []*node
 	ins   []int // slots of its inputs, of a loop's body
 	outs  []int
 }
 
-// opError is an operator's complaint on its way to the border.
+// opError is the error of an operator, passed by panic to guard.
 type opError struct{ problem string }
 
 func (n *node) failf(format string, args ...any) {
 	panic(opError{fmt.Sprintf(format, args...)})
 }
 
-// title names a node in messages.
+// title returns the name of a node for messages.
 func (n *node) title() string {
 	if n.name != "" {
 		return fmt.Sprintf("node %s (%s)", clip(n.name), clip(n.op))
@@ -139,7 +139,8 @@ func (n *node) title() string {
 	return clip(n.op)
 }
 
-// guard runs f for a node and returns what it complained of as an error.
+// guard runs f for a node and returns a panic with an opError or a
+// *tensor.ShapeError as an error.
 func (m *Model) guard(n *node, f func()) (err error) {
 	defer func() {
 		switch r := recover().(type) {
@@ -160,8 +161,9 @@ func (m *Model) badf(format string, args ...any) error {
 	return &model.FileError{File: m.path, Problem: fmt.Sprintf(format, args...)}
 }
 
-// Read reads and checks an ONNX file. What is wrong with it, or not supported,
-// is a *model.FileError. The model runs on the device named, or else on the CPU.
+// Read reads and checks an ONNX file. A file that is missing, not valid or not
+// supported is a *model.FileError. The model runs on the device given, by default
+// the CPU.
 func Read(path string, on ...*tensor.Device) (*Model, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -192,7 +194,7 @@ func bare(err error) error {
 	return err
 }
 
-// parse builds a Model from a file's bytes; path is for messages.
+// parse makes a Model from a file's bytes; path is for messages.
 func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
 	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, dev: cmp.Or(on...)}
 	p, err := decodeModel(b)
@@ -222,7 +224,7 @@ func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// linker turns names into slots.
+// linker converts names to slots.
 type linker struct {
 	m      *Model
 	slots  map[string]int
@@ -230,7 +232,7 @@ type linker struct {
 	parent *linker // of the graph around this one, or nil
 }
 
-// find looks a name up, here and in the graphs around.
+// find looks a name up, in the graph and in the outer graphs.
 func (l *linker) find(name string) (slot int, ok bool) {
 	for ; l != nil && !ok; l = l.parent {
 		slot, ok = l.slots[name]
@@ -238,7 +240,7 @@ func (l *linker) find(name string) (slot int, ok bool) {
 	return slot, ok
 }
 
-// define gives a new name a slot; the second definition of a name is an error.
+// define assigns a slot to a new name; a second definition of a name is an error.
 func (l *linker) define(name, what string) (int, error) {
 	if _, twice := l.find(name); twice {
 		return 0, l.m.badf("%s %q: the name is already taken", what, clip(name))
@@ -432,8 +434,9 @@ func (l *linker) linkBranches(n *node) error {
 	return nil
 }
 
-// unknownInput says why a name cannot be read: the standard wants nodes in an
-// order in which they can run, so what comes later is a cycle or disorder.
+// unknownInput returns an error for a name that cannot be read. The standard
+// requires nodes in an order in which they can run, so a later definition is a
+// cycle or a wrong order.
 func (l *linker) unknownInput(g *graphProto, at int, n *node, name string) error {
 	for i := at; i < len(g.nodes); i++ {
 		for _, out := range g.nodes[i].outputs {
@@ -445,8 +448,8 @@ func (l *linker) unknownInput(g *graphProto, at int, n *node, name string) error
 	return l.m.badf("%s reads %q, which nothing makes", n.title(), clip(name))
 }
 
-// prepare computes what is constant, lets operators work on their constant
-// inputs once, and lays their weights out in one slab.
+// prepare computes constants, calls the operators' prepare, and packs their
+// weights in one slab.
 func (m *Model) prepare() (err error) {
 	if m.nodes, err = m.prepareNodes(newFolder(m), m.nodes); err != nil {
 		return err
@@ -457,7 +460,7 @@ func (m *Model) prepare() (err error) {
 	return nil
 }
 
-// prepareNodes returns the nodes that are left to run.
+// prepareNodes returns the nodes that remain.
 func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error) {
 	for _, n := range nodes {
 		if f.fold(n) {
@@ -479,7 +482,7 @@ func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error)
 	return kept, nil
 }
 
-// constant is the value of an input that is known without running, or nil.
+// constant returns the value of a constant input, or nil.
 func (m *Model) constant(n *node, i int) *value {
 	if i >= len(n.in) || n.in[i] < 0 {
 		return nil
@@ -487,17 +490,17 @@ func (m *Model) constant(n *node, i int) *value {
 	return m.constants[n.in[i]]
 }
 
-// has says whether input i is given.
+// has reports whether input i is given.
 func (n *node) has(i int) bool { return i < len(n.in) && n.in[i] >= 0 }
 
-// param keeps weights in the model's slab.
+// param adds weights to the model's slab.
 func (m *Model) param(w []float32, dims ...int) *tensor.Param {
 	p := tensor.NewParam(fmt.Sprintf("w%d", len(m.params)), func(_ *rand.Rand, dst []float32, _ []int) { copy(dst, w) }, dims...)
 	m.params = append(m.params, p)
 	return p
 }
 
-// attr finds an attribute and checks its type; nil if it is not given.
+// attr returns an attribute and checks its type; nil if it is not given.
 func (n *node) attr(name string, typ int64) *attrProto {
 	a := n.attrs[name]
 	if a != nil && a.typ != typ {
@@ -534,7 +537,8 @@ func (n *node) intsAttr(name string) []int64 {
 	return nil
 }
 
-// clip makes a name from outside safe to print in one line of reasonable length.
+// clip returns an untrusted name in a form that can be printed in one line of
+// limited length.
 func clip(name string) string {
 	const most = 120
 	cut := ""

@@ -6,7 +6,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// maxElements bounds what one run may make in all: 2 GiB of float32.
+// maxElements is the largest number of elements of all values of a run: 2 GiB of
+// float32.
 const maxElements = 1 << 29
 
 // run is one pass through the graph.
@@ -17,9 +18,9 @@ type run struct {
 	left int // elements that may still be made
 }
 
-// Run computes the outputs from the inputs, by name. Every input must be there,
-// with a shape that the file allows; nothing else may be. Errors name the input
-// or the node.
+// Run computes the outputs from the inputs, by name. inputs must have all inputs
+// of the graph, with shapes that it allows, and no others. The errors name the
+// input that does not fit or the node that cannot be computed.
 func (m *Model) Run(inputs map[string]Value) (map[string]Value, error) {
 	tape, _ := m.tapes.Get().(*tensor.Tape)
 	if tape == nil {
@@ -91,7 +92,8 @@ func (r *run) take(inputs map[string]Value) error {
 	return nil
 }
 
-// fits compares a shape with its declaration; sizes holds what named dimensions have been so far.
+// fits compares a shape with its declaration; sizes has the sizes of named
+// dimensions so far.
 func fits(info ValueInfo, dims []int, sizes map[string]int) error {
 	if info.Any {
 		return nil
@@ -136,7 +138,8 @@ func (r *run) step(n *node) {
 	}
 }
 
-// spend takes the elements of a shape from the budget and returns their number.
+// spend subtracts the elements of a shape from the limit and returns their
+// number.
 func (r *run) spend(n *node, dims []int) int {
 	wide := make([]int64, len(dims))
 	for i, d := range dims {
@@ -150,17 +153,18 @@ func (r *run) spend(n *node, dims []int) int {
 	return size
 }
 
-// newFloats is a value on the host, all zeros.
+// newFloats returns a value on the host, all zeros.
 func (r *run) newFloats(n *node, dims []int) *value {
 	return &value{dims: dims, kind: floats, host: make([]float32, r.spend(n, dims))}
 }
 
-// newInts is a value of integers or booleans, all zeros.
+// newInts returns a value of integers or booleans, all zeros.
 func (r *run) newInts(n *node, k kind, dims []int) *value {
 	return &value{dims: dims, kind: k, ints: make([]int64, r.spend(n, dims))}
 }
 
-// tensor is v's elements on the tape in a shape of 1 to 4 dimensions. It has at least one element.
+// tensor returns v's elements on the tape in a shape of 1 to 4 dimensions. It has
+// at least one element.
 func (r *run) tensor(v *value, dims ...int) *tensor.Tensor {
 	if v.dev == nil {
 		v.dev = r.tape.Input(v.host, len(v.host))
@@ -168,12 +172,13 @@ func (r *run) tensor(v *value, dims ...int) *tensor.Tensor {
 	return tensor.Reshape(v.dev, dims...)
 }
 
-// result is a value of a tensor; flat, so that no lengths ride along.
+// result returns the value of a tensor; flat, without lengths.
 func result(t *tensor.Tensor, dims []int) *value {
 	return &value{dims: dims, kind: floats, dev: tensor.Reshape(t, t.Len())}
 }
 
-// reshaped is v with other dimensions of the same size; the elements are shared.
+// reshaped returns v with other dimensions of the same size; the elements are
+// shared.
 func (v *value) reshaped(dims []int) *value {
 	if v.kind == floats && v.dev == nil && v.host == nil {
 		return &value{dims: dims, kind: v.kind}
@@ -183,10 +188,11 @@ func (v *value) reshaped(dims []int) *value {
 	return &w
 }
 
-// one wraps the usual single result.
+// one returns the usual single result.
 func one(v *value) []*value { return []*value{v} }
 
-// runIf runs one of two graphs, which exporters write where a shape decides.
+// runIf runs one of two graphs, which exporters write if an operation depends on
+// a shape.
 func runIf(r *run, n *node, in []*value) []*value {
 	if in[0].kind != bools || in[0].len() != 1 {
 		n.failf("its condition must be one boolean")

@@ -15,7 +15,7 @@ import (
 )
 
 // Runtime is an installation of ONNX Runtime for Node.js (npm's
-// onnxruntime-node), an independent second opinion on what a file computes.
+// onnxruntime-node), an independent implementation for comparisons.
 type Runtime struct {
 	Version string // such as "ONNX Runtime 1.20.0"
 
@@ -27,9 +27,9 @@ type Runtime struct {
 var runtimeScript string
 
 // FindRuntime looks for onnxruntime-node in the node_modules of the directory
-// that the environment variable CAROUSEL_ORT_DIR names, or of bench/peers in
-// the working directory or one above it. It is nil if there is none, or no node
-// program, or if CAROUSEL_ORT_DIR is "off".
+// that the environment variable CAROUSEL_ORT_DIR names, or of bench/peers in the
+// working directory or one above it. It returns nil if there is none, if there is
+// no node program, or if CAROUSEL_ORT_DIR is "off".
 func FindRuntime() *Runtime {
 	named := os.Getenv("CAROUSEL_ORT_DIR")
 	if named == "off" {
@@ -66,7 +66,8 @@ func FindRuntime() *Runtime {
 	return nil
 }
 
-// wireValue is an array on its way to the script and back: little-endian bytes.
+// wireValue is an array that is passed to and from the script, as little-endian
+// bytes.
 type wireValue struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
@@ -74,9 +75,10 @@ type wireValue struct {
 	Data string `json:"data"` // base64
 }
 
-// Run computes the outputs of a file's bytes, whose graph m is, from inputs of
-// types float32, int64, int32 and bool. The error of a run that fails holds what
-// ONNX Runtime said.
+// Run computes the outputs of a file's bytes, whose graph is m, from inputs of
+// types float32, int64, int32 and bool. An input that is missing or of another
+// type, and a failed run, are errors; that of a failed run has the message of
+// ONNX Runtime.
 func (rt *Runtime) Run(file []byte, m *Model, inputs map[string]Value) (map[string]Value, error) {
 	request := struct {
 		Model  string      `json:"model"`

@@ -11,23 +11,22 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Value is a dense row-major array that goes into or comes out of a graph.
-// Floating-point types are float32 in Data; integers and booleans (0 and 1) are
-// int64 in Ints. Dims is empty for a scalar.
+// Value is a dense row-major array, an input or output of a graph. Floating-point
+// types are float32 in Data; integers and booleans (0 and 1) are int64 in Ints.
+// Dims is empty for a scalar.
 type Value struct {
 	Dims []int
 	Data []float32
 	Ints []int64
 }
 
-// Floats is a Value of float32.
+// Floats returns a Value of float32, without a copy.
 func Floats(data []float32, dims ...int) Value { return Value{Dims: dims, Data: data} }
 
-// Ints is a Value of integers.
+// Ints returns a Value of integers, without a copy.
 func Ints(ints []int64, dims ...int) Value { return Value{Dims: dims, Ints: ints} }
 
-// The element types that a graph written here may need to name, in
-// [Builder.InputOf] and in Cast's attribute "to".
+// Element types for [Builder.InputOf] and for the attribute "to" of Cast.
 const (
 	Float32 = typeFloat
 	Int32   = typeInt32
@@ -69,7 +68,7 @@ func isFloat(t int64) bool {
 	return t == typeFloat || t == typeFloat16 || t == typeDouble || t == typeBFloat16
 }
 
-// kind is how a value's elements are held.
+// kind is the storage of a value's elements.
 type kind uint8
 
 const (
@@ -91,8 +90,8 @@ func kindOf(t int64) (kind, bool) {
 	return ints, ok && t != 8
 }
 
-// value is an array on its way through a graph. Floats lie on the host, or flat
-// on the tape, or both; whichever is missing is made when an operator asks.
+// value is an array in a running graph. Floats are on the host, or flat on the
+// tape, or both; the other one is made when an operator needs it.
 type value struct {
 	dims []int
 	kind kind
@@ -105,7 +104,7 @@ func (v *value) len() int { return product(v.dims) }
 
 func (v *value) rank() int { return len(v.dims) }
 
-// floats are the elements on the host; they must not be changed.
+// floats returns the elements on the host, which must not be changed.
 func (v *value) floats() []float32 {
 	if v.host == nil && v.dev != nil {
 		v.host = v.dev.Data()
@@ -113,7 +112,7 @@ func (v *value) floats() []float32 {
 	return v.host
 }
 
-// product is the size of a shape that was checked before.
+// product returns the size of a shape that was checked before.
 func product(dims []int) int {
 	n := 1
 	for _, d := range dims {
@@ -122,7 +121,7 @@ func product(dims []int) int {
 	return n
 }
 
-// sizeOf multiplies untrusted dimensions; ok is false past most elements.
+// sizeOf multiplies untrusted dimensions; ok is false above most elements.
 func sizeOf(dims []int64, most int) (n int, ok bool) {
 	n = 1
 	empty := slices.Contains(dims, 0)
@@ -151,7 +150,7 @@ func sizeOf(dims []int64, most int) (n int, ok bool) {
 
 func shape(dims []int) string { return strings.ReplaceAll(fmt.Sprint(dims), " ", ",") }
 
-// constant turns a stored tensor into a value; problem is "" if it is sound.
+// constant converts a stored tensor to a value; problem is "" if it is valid.
 func (t *tensorProto) constant() (v *value, problem string) {
 	k, ok := kindOf(t.dtype)
 	switch {
@@ -234,7 +233,7 @@ func (v *value) unpack(dtype int64, raw []byte, n int) {
 	}
 }
 
-// narrow keeps the bits of x that an integer type holds.
+// narrow returns the bits of x that an integer type has.
 func narrow(dtype, x int64) int64 {
 	switch dtype {
 	case typeUint8:
@@ -253,8 +252,8 @@ func narrow(dtype, x int64) int64 {
 	return x
 }
 
-// widen makes a float32 of the bits of a float16 or bfloat16, exactly but for
-// what is subnormal as a float32 too.
+// widen returns the float32 of a float16 or bfloat16, exactly except for numbers
+// that are subnormal in float32.
 func widen(dtype int64, bits uint16) float32 {
 	if dtype == typeBFloat16 {
 		return fromBits(uint32(bits) << 16)
