@@ -14,7 +14,8 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// AddingOptions changes [Adding]; zeros are the defaults.
+// AddingOptions are the options of [Adding]; nil is not allowed, and zeros are
+// the defaults.
 type AddingOptions struct {
 	Length   int             // steps of a sequence; 0: 100
 	Hidden   int             // units; 0: 32
@@ -23,27 +24,27 @@ type AddingOptions struct {
 	Progress *train.Progress // of the trainings; nil: quiet
 }
 
-// Study is networks side by side on the adding problem.
+// Study compares networks on the adding problem.
 type Study struct {
 	Length    int       `json:"length"`    // steps of a sequence
 	Hidden    int       `json:"hidden"`    // units of each network
-	Seed      uint64    `json:"seed"`      // of the first weights and the sequences
+	Seed      uint64    `json:"seed"`      // seed of the initial weights and the sequences
 	Untrained []*Flow   `json:"untrained"` // the networks before training
-	Trained   []*Flow   `json:"trained"`   // three of them after training
-	Outcomes  []Trained `json:"outcomes"`  // of Trained, in the same order
-	Advice    []string  `json:"advice"`    // what to conclude, a sentence each
+	Trained   []*Flow   `json:"trained"`   // three networks after training
+	Outcomes  []Trained `json:"outcomes"`  // results of the trainings, in the order of trained
+	Advice    []string  `json:"advice"`    // conclusions, a sentence each
 }
 
-// Trained is how a training of a [Study] went.
+// Trained is the result of a training of a [Study].
 type Trained struct {
 	Name   string  `json:"name"`   // of the network
-	Steps  int     `json:"steps"`  // training steps that were made
-	Error  float64 `json:"error"`  // mean squared, on sequences not seen; without memory 1/6
-	Solved bool    `json:"solved"` // the error is small enough to count
+	Steps  int     `json:"steps"`  // number of training steps
+	Error  float64 `json:"error"`  // mean squared error on other sequences; 1/6 without memory
+	Solved bool    `json:"solved"` // whether the problem is solved
 }
 
-// The networks of a study. Before training: the recurrent matrix of a plain RNN
-// scaled to a spectral radius, and the LSTM's forget bias from low to high.
+// The networks of a study. Before training: plain RNNs, one with its recurrent
+// matrix scaled to a spectral radius, and LSTMs with several forget biases.
 var (
 	untrained = []network{
 		{name: "RNN", cell: "rnn"},
@@ -63,15 +64,18 @@ var (
 type network struct {
 	name, cell string
 	bias       float64
-	radius     float64 // of the recurrent matrix; 0: as it comes
-	chrono     bool    // memories of up to the length of the sequence
+	radius     float64 // of the recurrent matrix; 0: not scaled
+	chrono     bool    // chrono initialisation, with memories up to the length of the sequence
 }
 
-// probed is how many sequences a flow is measured on.
+// probed is the number of sequences on which a flow is measured.
 const probed = 64
 
-// Adding measures networks on the adding problem. It trains a plain RNN, a GRU
-// and an LSTM, which takes most of its time.
+// Adding measures networks on the adding problem, untrained and trained. It
+// trains a plain RNN, a GRU and an LSTM, which takes most of its time. Invalid
+// options are a *data.InputError, and so is a recurrent matrix whose eigenvalues
+// are not found; other errors are those of [memory.Train] and [Measure]. A
+// cancelled ctx returns its cause.
 func Adding(ctx context.Context, o *AddingOptions) (*Study, error) {
 	s := &Study{Length: or(o.Length, 100), Hidden: or(o.Hidden, 32), Seed: uint64(or(int(o.Seed), 1))}
 	steps := or(o.Steps, 2000)
@@ -117,7 +121,7 @@ func (s *Study) config(n network, steps int) memory.Config {
 	return c
 }
 
-// train adds a network after training.
+// train trains a network and measures it.
 func (s *Study) train(ctx context.Context, n network, c memory.Config, progress *train.Progress) error {
 	m, r, err := memory.Train(ctx, c, &train.Run{Progress: progress})
 	if err != nil {
@@ -137,7 +141,7 @@ func (s *Study) train(ctx context.Context, n network, c memory.Config, progress 
 	return nil
 }
 
-// ClippedShares are the shares of clipped steps in a run's history.
+// ClippedShares returns the shares of clipped steps in a run's history, by epoch.
 func ClippedShares(history []train.Record) []float64 {
 	var shares []float64
 	for _, r := range history {
@@ -146,7 +150,7 @@ func ClippedShares(history []train.Record) []float64 {
 	return shares
 }
 
-// setRadius scales a square matrix so that its largest eigenvalue has that size.
+// setRadius scales a square matrix to a spectral radius.
 func setRadius(p *tensor.Param, radius float64) error {
 	w, n := p.Read(), p.Dim(0)
 	m := mat.NewDense(n, n, nil)
@@ -168,7 +172,7 @@ func setRadius(p *tensor.Param, radius float64) error {
 	return nil
 }
 
-// Notes are those of the flows: what holds for several is said once.
+// Notes returns the notes of the flows, each once.
 func (s *Study) Notes() []string {
 	var notes []string
 	for _, f := range slices.Concat(s.Untrained, s.Trained) {
@@ -184,7 +188,7 @@ func (s *Study) Notes() []string {
 	return notes
 }
 
-// advise draws the lesson of the study, with its own numbers.
+// advise writes the conclusions of the study with its numbers.
 func (s *Study) advise() {
 	say := func(format string, args ...any) { s.Advice = append(s.Advice, fmt.Sprintf(format, args...)) }
 	find := func(flows []*Flow, name string) *Layer {
@@ -196,9 +200,9 @@ func (s *Study) advise() {
 		return &Layer{}
 	}
 	rnn, wild := find(s.Untrained, "RNN"), find(s.Untrained, "RNN, radius 2")
-	say("A plain RNN loses the gradient: a factor of %s a step, so %d steps back less than a thousandth is left. It cannot learn from further back.", short(rnn.Rate), rnn.Reach)
+	say("In a plain RNN the gradient vanishes: by a factor of %s per step, so less than a thousandth is left %d steps back. It cannot learn from inputs further back.", short(rnn.Rate), rnn.Reach)
 	if wild.Left > 10 {
-		say("With a recurrent matrix of spectral radius 2 it explodes instead, by %s a step, %s times over %d steps: clip the gradient's norm.", short(wild.Rate), short(wild.Left), s.Length)
+		say("With a recurrent matrix of spectral radius 2 it explodes instead, by %s per step, %s times over %d steps: clip the norm of the gradient.", short(wild.Rate), short(wild.Left), s.Length)
 	}
 	var memories []string
 	for _, name := range []string{"LSTM, bias 0", "LSTM, bias 1", "LSTM, bias 3"} {
@@ -207,12 +211,12 @@ func (s *Study) advise() {
 		}
 	}
 	if len(memories) == 3 {
-		say("An LSTM's cell is a carousel for the error: it keeps a share f of it each step. Raising the forget bias 0 -> 1 -> 3 moves the mean memory 1/(1-f) from %s to %s to %s steps.", memories[0], memories[1], memories[2])
+		say("The cell of an LSTM keeps a share f of its gradient in each step (the constant error carousel). Raising the forget bias from 0 to 1 to 3 changes the mean memory 1/(1-f) from %s to %s to %s steps.", memories[0], memories[1], memories[2])
 	}
 	for i, o := range s.Outcomes {
-		verdict := "has not learnt it"
+		verdict := "has not solved it"
 		if o.Solved {
-			verdict = "has learnt it"
+			verdict = "has solved it"
 		}
 		say("Trained for %d steps, the %s %s (mean squared error %s); the gradient at the first step is %s times that at the last.", o.Steps, o.Name, verdict, short(o.Error), s.Trained[i].Layers[0].LeftText(short))
 	}

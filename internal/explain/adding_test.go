@@ -43,7 +43,7 @@ func TestAddingStudy(t *testing.T) {
 		}
 	}
 	advice := strings.Join(s.Advice, "\n")
-	for _, want := range []string{"A plain RNN loses the gradient", "explodes instead", "moves the mean memory 1/(1-f) from 2", "the GRU has learnt it", "the RNN has not learnt it"} {
+	for _, want := range []string{"In a plain RNN the gradient vanishes", "explodes instead", "changes the mean memory 1/(1-f) from 2", "the GRU has solved it", "the RNN has not solved it"} {
 		if !strings.Contains(advice, want) {
 			t.Errorf("want %q in the advice %q", want, advice)
 		}

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// What counts as vanished, exploded and saturated.
+// Thresholds for vanished, exploded and saturated.
 const (
 	vanished  = 1e-3 // of the gradient left at the first step
 	exploded  = 1e3
 	saturated = 0.5 // share of a gate's values
 	shut      = 0.9 // of an input gate's values
-	oftenCut  = 0.2 // share of the training steps that were clipped
+	oftenCut  = 0.2 // share of the training steps that are clipped
 )
 
-// advise says in plain words what the numbers mean and what to do.
+// advise returns what the numbers mean and what to change, a sentence each.
 func advise(f *Flow) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
@@ -35,13 +35,13 @@ func advise(f *Flow) []string {
 		}
 	}
 	if len(faint) > 0 {
-		say("The gradient that comes to %s is below %s: nothing can be learnt from it.", strings.Join(faint, "; "), short(smallest))
+		say("The gradient in %s is below %s: nothing can be learnt from it.", strings.Join(faint, "; "), short(smallest))
 	}
 	switch {
 	case len(live)+len(faint) == 0:
-		say("No gradient comes to any recurrent layer: the output does not depend on them. In a forecasting model the calibration has found that they add nothing, and left the forecast to the linear path.")
+		say("No recurrent layer has a gradient: the output does not depend on them. In a forecasting model, calibration has scaled them to zero and only the linear path is used.")
 	case len(dead) > 0:
-		say("No gradient comes to %s: the loss does not depend on it.", strings.Join(dead, "; "))
+		say("There is no gradient in %s: the loss does not depend on it.", strings.Join(dead, "; "))
 	}
 	for _, stack := range stacks(live) {
 		adviseFlow(slices.MaxFunc(stack, func(a, b *Layer) int { return cmp.Compare(a.Left, b.Left) }), len(stack) > 1, say)
@@ -50,17 +50,17 @@ func advise(f *Flow) []string {
 	for _, l := range live {
 		adviseGates(l, say)
 		if l.CellClipped > 0.01 {
-			say("%s: %s of the cell states stand at the limit of %s, where no gradient passes: raise the cell clip.", l.title(), percent(l.CellClipped), short(l.CellClip))
+			say("%s: %s of the cell states are at the limit of %s, where no gradient passes: raise the cell clip.", l.title(), percent(l.CellClipped), short(l.CellClip))
 		}
 	}
 	adviseClip(f, say)
 	if len(all) == 0 {
-		say("Nothing stands out: the gradient reaches the first step and no gate is stuck.")
+		say("Nothing unusual: the gradient reaches the first step and no gate is saturated.")
 	}
 	return all
 }
 
-// title is the layer's name in a sentence.
+// title returns the layer's name in a sentence.
 func (l *Layer) title() string {
 	if l.Name == "" {
 		return "the " + l.Cell
@@ -68,7 +68,8 @@ func (l *Layer) title() string {
 	return l.Name
 }
 
-// stacks are the layers of each module: those whose names agree before the layer's number.
+// stacks groups the layers by module: by the part of their names before the
+// layer's number.
 func stacks(layers []*Layer) [][]*Layer {
 	var all [][]*Layer
 	at := map[string]int{}
@@ -84,24 +85,26 @@ func stacks(layers []*Layer) [][]*Layer {
 	return all
 }
 
-// adviseFlow judges a stack by the layer in which most of the gradient is left.
+// adviseFlow gives advice on a stack by the layer with the largest gradient at
+// the first step.
 func adviseFlow(l *Layer, ofSeveral bool, say func(string, ...any)) {
 	name := l.title()
 	if ofSeveral {
-		name += ", where most is left"
+		name += ", which has the largest gradient at the first step"
 	}
 	switch gated := l.Memory != nil; {
 	case l.Left >= exploded:
-		say("%s: the gradient explodes, by a factor of %s a step, %s times over %d steps: clip its norm (1 is a good start), start from orthogonal recurrent matrices, or lower the learning rate.", name, short(l.Rate), short(l.Left), l.Steps)
+		say("%s: the gradient explodes, by a factor of %s per step, %s times over %d steps: clip its norm (1 is a good start), start from orthogonal recurrent matrices, or lower the learning rate.", name, short(l.Rate), short(l.Left), l.Steps)
 	case l.Left < vanished && !gated:
-		say("%s: the gradient shrinks by a factor of %s a step, and %d steps back less than a thousandth is left: what lies further back cannot be learnt. Use an LSTM or a GRU, whose cells carry the error on.", name, short(l.Rate), l.Reach)
+		say("%s: the gradient shrinks by a factor of %s per step, and %d steps back less than a thousandth is left: dependences further back cannot be learnt. Use an LSTM or a GRU, whose cells keep the gradient.", name, short(l.Rate), l.Reach)
 	case l.Left < vanished:
-		say("%s: the gradient shrinks by a factor of %s a step; less than a thousandth is left %d steps back, of %d.", name, short(l.Rate), l.Reach, l.Steps)
+		say("%s: the gradient shrinks by a factor of %s per step; less than a thousandth is left %d steps back, of %d.", name, short(l.Rate), l.Reach, l.Steps)
 	}
 }
 
-// adviseMemory compares the longest memory of a stack with the sequence: what is
-// further back than a few memories is forgotten before it is needed.
+// adviseMemory compares the longest memory of a stack with the length of the
+// sequences: inputs that are a few memories back are forgotten before they are
+// needed.
 func adviseMemory(stack []*Layer, say func(string, ...any)) {
 	var best *Layer
 	for _, l := range stack {
@@ -114,14 +117,15 @@ func adviseMemory(stack []*Layer, say func(string, ...any)) {
 	}
 	m, name := best.Memory, best.title()
 	if len(stack) > 1 {
-		name += ", which remembers longest"
+		name += ", which has the longest memory"
 	}
 	say("%s: half of the units forget within %s steps, the longest holds %s, and sequences have %d. %s", name, short(m.Median), short(m.Most), best.Steps, remedy(best))
 }
 
-// remedy says how to lengthen the memory: a logistic gate of bias b keeps for 1+eᵇ steps.
+// remedy returns how to lengthen the memory: a logistic gate with bias b has a
+// memory of 1+eᵇ steps.
 func remedy(l *Layer) string {
-	chrono := fmt.Sprintf("start from memories of all lengths (chrono %d)", l.Steps)
+	chrono := fmt.Sprintf("initialise with memories of all lengths (chrono %d)", l.Steps)
 	if l.Cell != "LSTM" {
 		return "If more of the past matters, " + chrono + "."
 	}
@@ -140,9 +144,9 @@ func adviseGates(l *Layer, say func(string, ...any)) {
 		case g.Signed && g.Low+g.High > saturated:
 			say("%s: %s of %s are beyond ±0.9, where tanh passes little gradient: scale the inputs, lower the learning rate, or add weight decay or layer normalisation.", name, percent(g.Low+g.High), g.Name)
 		case g.Name == "i" && g.Low > shut:
-			say("%s: the input gates are shut (%s of i below 0.1): hardly anything is taken in. Fewer units may do.", name, percent(g.Low))
+			say("%s: the input gates are closed (%s of i below 0.1): hardly any input is stored. Fewer units may be enough.", name, percent(g.Low))
 		case g.Name == "o" && g.Low > shut:
-			say("%s: the output gates are shut (%s of o below 0.1): fewer units may do.", name, percent(g.Low))
+			say("%s: the output gates are closed (%s of o below 0.1): fewer units may be enough.", name, percent(g.Low))
 		}
 	}
 }
@@ -150,7 +154,7 @@ func adviseGates(l *Layer, say func(string, ...any)) {
 func adviseClip(f *Flow, say func(string, ...any)) {
 	switch {
 	case f.Clipped != nil && *f.Clipped > oftenCut:
-		say("%s of the training steps were clipped at a norm of %s: the steps are shorter than the learning rate says. Raise the clip or lower the learning rate.", percent(*f.Clipped), short(f.Clip))
+		say("%s of the training steps were clipped at a norm of %s: the steps are smaller than the learning rate implies. Raise the clip or lower the learning rate.", percent(*f.Clipped), short(f.Clip))
 	case f.Clip > 0 && f.GradNorm > f.Clip:
 		say("This batch's gradient has a norm of %s and would be clipped at %s.", short(f.GradNorm), short(f.Clip))
 	case f.Clip == 0 && f.GradNorm > 100:
@@ -160,7 +164,7 @@ func adviseClip(f *Flow, say func(string, ...any)) {
 
 func percent(share float64) string { return fmt.Sprintf("%.0f %%", 100*share) }
 
-// short writes a number with two or three digits.
+// short formats a number with two or three digits.
 func short(v float64) string {
 	switch a := math.Abs(v); {
 	case a != 0 && (a < 1e-3 || a >= 1e5):

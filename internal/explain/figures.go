@@ -18,11 +18,12 @@ type picture struct {
 	*report.Figure
 }
 
-// PageFile is the page that Write leaves in its directory, beside the pictures.
+// PageFile is the file name of the page that Write makes, beside the pictures.
 const PageFile = "gradients.html"
 
 // Write writes the study as a page and its pictures as PNG files into a
-// directory, which it makes if need be. version is carousel's.
+// directory, which it creates if necessary. version is carousel's. The errors are
+// those of the file system.
 func (s *Study) Write(dir, version string) error {
 	before, after := s.beforeFigure(), s.afterFigure()
 	carousel := s.carouselFigure()
@@ -42,7 +43,9 @@ func (s *Study) Write(dir, version string) error {
 	return write(dir, page, before, carousel, after, gates, memory)
 }
 
-// Write writes the flow as a page and its pictures as PNG files.
+// Write writes the flow as a page and its pictures as PNG files into a directory,
+// which it creates if necessary. version is carousel's. The errors are those of
+// the file system.
 func (f *Flow) Write(dir, version string) error {
 	gradients, memory := f.gradientFigure(), memoryFigure([]*Flow{f}, 0)
 	pictures := []picture{gradients}
@@ -72,9 +75,9 @@ func (f *Flow) Write(dir, version string) error {
 	return write(dir, page, pictures...)
 }
 
-const measured = `The loss of a batch is backpropagated once. The curves are the norms, over all rows and units, of its gradient in the states h and c after each step: in h through everything that reads it, in c through the steps that follow. They are shown by how many steps lie between the state and the end of its row. What falls below what float32 holds is followed in further passes, in which it is grown by powers of two on its way; where that cannot be done, a bound is given.
+const measured = `The loss of a batch is backpropagated once. The curves are the norms, over all rows and units, of its gradient in the states h and c after each step: in h through everything that reads it, in c through the steps that follow. They are shown by the number of steps between the state and the end of its row. Gradients too small for float32 are measured in further passes, in which they are scaled by powers of two; if that is not possible, a bound is given.
 
-A gate is saturated below 0.1 and above 0.9, a tanh beyond ±0.9. A unit's memory is 1/(1−f) steps, where f is its mean share of what it keeps in a step: an LSTM's forget gate, a GRU's z.`
+A gate is saturated below 0.1 and above 0.9, a tanh beyond ±0.9. A unit's memory is 1/(1−f) steps, where f is the mean share of its state that it keeps in a step: an LSTM's forget gate, a GRU's z.`
 
 func write(dir string, page *report.Page, pictures ...picture) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -96,11 +99,11 @@ func notices(advice []string) []report.Block {
 	return blocks
 }
 
-// faintest is the smallest gradient drawn, of that at the last step: what is
-// below leaves the picture.
+// faintest is the smallest gradient that is drawn, relative to that at the last
+// step.
 const faintest = 1e-12
 
-// curve is a gradient by steps back, over its value at the last step.
+// curve returns a gradient by steps back, divided by its value at the last step.
 func curve(name string, g []float64, last float64, c report.Color, dashed bool) report.Series {
 	s := report.Series{Name: name, Color: c, Dashed: dashed, Y: make([]float64, len(g))}
 	for k, v := range g {
@@ -127,8 +130,8 @@ func (s *Study) beforeFigure() picture {
 			l.Series = append(l.Series, curve(f.Name, g, g[0], c, false))
 		}
 	}
-	return picture{"before.png", &report.Figure{Title: "Untrained: gradients vanish, and explode", Plot: l,
-		Caption: "A straight line is a constant factor a step. The second RNN has a recurrent matrix of spectral radius 2."}}
+	return picture{"before.png", &report.Figure{Title: "Untrained: vanishing and exploding gradients", Plot: l,
+		Caption: "A straight line is a constant factor per step. The second RNN has a recurrent matrix of spectral radius 2."}}
 }
 
 func (s *Study) carouselFigure() picture {
@@ -142,8 +145,8 @@ func (s *Study) carouselFigure() picture {
 			}
 		}
 	}
-	return picture{"carousel.png", &report.Figure{Title: "The LSTM's carousel: the error in c, by the forget gate's bias", Plot: l,
-		Caption: "The cell hands back the share f of its error each step. The closer f is to 1, the longer the error goes round."}}
+	return picture{"carousel.png", &report.Figure{Title: "The LSTM's error carousel: the gradient in c, by the bias of the forget gate", Plot: l,
+		Caption: "The cell passes the share f of its gradient back in each step. The closer f is to 1, the longer it lasts."}}
 }
 
 func (s *Study) afterFigure() picture {
@@ -154,7 +157,7 @@ func (s *Study) afterFigure() picture {
 		l.Series = append(l.Series, curve(text, g, g[0], networkColors[f.Name], false))
 	}
 	return picture{"after.png", &report.Figure{Title: "Trained on the adding problem", Plot: l,
-		Caption: "Who has learnt the problem carries the error to the first step. Without memory the mean squared error is 0.167."}}
+		Caption: "Networks that have solved the problem have a gradient at the first step. Without memory the mean squared error is 0.167."}}
 }
 
 // gradientFigure has a panel for each stack of layers.
@@ -164,8 +167,8 @@ func (f *Flow) gradientFigure() picture {
 		module, _, _ := strings.Cut(stack[0].Name, ", ")
 		grid.Figures = append(grid.Figures, &report.Figure{Title: module, Width: 960, Height: 300, Plot: gradientLines(stack)})
 	}
-	p := picture{"gradients.png", &report.Figure{Title: "The gradient on its way back", Plot: grid,
-		Caption: "Solid: in h. Dashed: in c. A straight line is a constant factor a step."}}
+	p := picture{"gradients.png", &report.Figure{Title: "The gradient by steps back", Plot: grid,
+		Caption: "Solid: in h. Dashed: in c. A straight line is a constant factor per step."}}
 	if len(grid.Figures) == 1 {
 		p.Plot = grid.Figures[0].Plot
 	}
@@ -184,7 +187,7 @@ func gradientLines(stack []*Layer) *report.Lines {
 			name = l.title()
 		}
 		add := func(what string, g []float64, dashed bool) {
-			c := curve(name+": "+what, g, most, report.Color(1+i%6), dashed) // what is too faint leaves the picture
+			c := curve(name+": "+what, g, most, report.Color(1+i%6), dashed) // values below faintest are not drawn
 			for k := range c.Y {
 				c.Y[k] *= most
 			}
@@ -198,8 +201,8 @@ func gradientLines(stack []*Layer) *report.Lines {
 	return lines
 }
 
-// gateWords say what gates do.
-var gateWords = map[string]string{"i": "i, takes in", "f": "f, keeps", "o": "o, lets out", "g": "g, the candidate", "r": "r, looks back", "n": "n, the candidate", "h": "h"}
+// gateWords are descriptions of the gates.
+var gateWords = map[string]string{"i": "i, input gate", "f": "f, forget gate", "o": "o, output gate", "g": "g, candidate", "r": "r, reset gate", "n": "n, candidate", "h": "h"}
 
 func gatesFigure(name string, l *Layer) picture {
 	if len(l.Gates) == 0 {
@@ -218,19 +221,20 @@ func gatesFigure(name string, l *Layer) picture {
 		}
 		title := gateWords[g.Name]
 		if g.Name == "z" {
-			title = map[bool]string{true: "z, keeps", false: "z, takes in"}[l.Cell == "GRU"]
+			title = map[bool]string{true: "z, update gate (keeps)", false: "z, update gate (replaces)"}[l.Cell == "GRU"]
 		}
 		grid.Figures = append(grid.Figures, &report.Figure{Title: fmt.Sprintf("%s: mean %.2f", title, g.Mean), Height: 220,
 			Plot: &report.Bars{Y: report.Axis{Label: "% of values"}, Categories: names, Series: []report.Series{{Y: values, Color: report.Blue}}}})
 	}
-	title := "What the gates do"
+	title := "Gates"
 	if name != "" {
 		title += ": " + name
 	}
 	return picture{"gates.png", &report.Figure{Title: title, Plot: grid}}
 }
 
-// memoryFigure shows the memories of all units, shortest first; length, if above 0, is the sequences'.
+// memoryFigure draws the memories of all units, shortest first. length, if not 0,
+// is that of the sequences.
 func memoryFigure(flows []*Flow, length int) picture {
 	l := &report.Lines{X: report.Axis{Label: "Units, by memory (%)"}, Y: report.Axis{Label: "Memory 1/(1−f), in steps", Log: true}}
 	for _, f := range flows {
@@ -254,7 +258,7 @@ func memoryFigure(flows []*Flow, length int) picture {
 		return picture{}
 	}
 	l.Series = append(l.Series, report.Series{Name: fmt.Sprintf("length of the sequences: %d", length), X: []float64{0, 100}, Y: []float64{float64(length), float64(length)}, Color: report.Muted, Dashed: true})
-	return picture{"memory.png", &report.Figure{Title: "How long the units remember", Plot: l}}
+	return picture{"memory.png", &report.Figure{Title: "Memory of the units", Plot: l}}
 }
 
 func (s *Study) table() *report.Table {
@@ -277,9 +281,9 @@ func (f *Flow) table() *report.Table {
 	return t
 }
 
-var flowColumns = []report.Column{{Name: "Factor a step", Number: true}, {Name: "Left at the first step", Number: true}, {Name: "A thousandth after", Number: true}, {Name: "Mean memory", Number: true}}
+var flowColumns = []report.Column{{Name: "Factor per step", Number: true}, {Name: "Left at the first step", Number: true}, {Name: "A thousandth after", Number: true}, {Name: "Mean memory", Number: true}}
 
-// cells are the entries for flowColumns.
+// cells returns the entries of flowColumns.
 func (l *Layer) cells() []string {
 	reach, memory := fmt.Sprint(l.Reach), "–"
 	if l.Reach >= l.Steps {

@@ -1,10 +1,11 @@
-// Package explain looks into recurrent networks: how much of an error comes back
-// through time, what the gates do, how long the memory is, and what to change.
+// Package explain measures recurrent networks: how much of a gradient passes back
+// through time, what the gates do, how long the memory is, and what could be
+// changed.
 //
 // [Measure] follows the gradient of one batch through any model whose recurrent
 // layers run on a tape. [Adding] does so for plain RNNs, LSTMs and a GRU on the
-// adding problem, before and after training: the classical picture of gradients
-// that vanish and explode, and of the LSTM's constant error carousel.
+// adding problem, before and after training: the standard example of vanishing
+// and exploding gradients and of the LSTM's constant error carousel.
 package explain
 
 import (
@@ -17,28 +18,28 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Subject is a network to be looked into.
+// Subject is a network to be measured.
 type Subject struct {
 	Name string
 	Slab *tensor.Slab
-	// Loss is the loss of a batch, one element, on a tape in Train mode. It should
-	// ask for an answer at the end of the sequences alone: where each step has a
-	// loss of its own, the gradient at a step is mostly that of its neighbours.
+	// Loss computes the loss of a batch, one element, on a tape in Train mode. It
+	// should be a loss at the end of the sequences only: if each step has a loss,
+	// the gradient at a step is mostly that of the neighbouring steps.
 	Loss func(tape *tensor.Tape) *tensor.Tensor
 
-	Clip    float64   // bound on the norm of the gradient in training; 0: none
-	Clipped []float64 // share of the steps that met it, by epoch; nil: not known
+	Clip    float64   // largest norm of the gradient in training; 0: none
+	Clipped []float64 // share of clipped steps by epoch; nil: unknown
 }
 
-// Flow is what a gradient met on its way back through a network.
+// Flow is the measurements of a gradient in a network.
 type Flow struct {
-	Name     string   `json:"name"`              // of the model, its directory; of a network on the adding problem its kind
-	Loss     float64  `json:"loss"`              // of the batch looked at
+	Name     string   `json:"name"`              // the directory of a model; the kind of a network on the adding problem
+	Loss     float64  `json:"loss"`              // of the measured batch
 	GradNorm float64  `json:"grad_norm"`         // of all parameters together, before clipping
-	Clip     float64  `json:"clip,omitempty"`    // bound on the norm of the gradient in training; absent without one
+	Clip     float64  `json:"clip,omitempty"`    // largest norm of the gradient in training; absent if there is none
 	Clipped  *float64 `json:"clipped,omitempty"` // share of the training steps that were clipped
-	Layers   []*Layer `json:"layers"`            // directions count by themselves
-	Grown    bool     `json:"grown,omitempty"`   // some of it is below what float32 holds, and was followed by growing it on the way
+	Layers   []*Layer `json:"layers"`            // each direction separately
+	Grown    bool     `json:"grown,omitempty"`   // whether gradients too small for float32 were measured by scaling them
 	Advice   []string `json:"advice"`            // what could be changed, a sentence each
 }
 
@@ -49,59 +50,59 @@ type Layer struct {
 	Units int    `json:"units"` // number of units
 	Steps int    `json:"steps"` // of the longest row
 
-	DH []float64 `json:"dh"`           // norm of the gradient of the loss in the states h of all rows, through everything that reads them; at place k that of k steps before each row's last
-	DC []float64 `json:"dc,omitempty"` // likewise of c, through the steps that follow; absent for cells without c
+	DH []float64 `json:"dh"`           // norm of the gradient of the loss in the states h of all rows, through everything that reads them; element k is k steps before each row's last
+	DC []float64 `json:"dc,omitempty"` // likewise in c, through later steps; absent for cells without c
 
-	// Their decimal logarithms, for what is below the reach of float64; -Inf for 0.
+	// Their decimal logarithms, also of values too small for float64; -Inf for 0.
 	DHLog10 []float64 `json:"-"`
 	DCLog10 []float64 `json:"-"`
 
-	// Told is how many steps, from the last back, have a gradient that could be told:
-	// Steps, but where it falls below what float32 holds and growing it on the way
-	// does not help, as where the loss enters at several steps. What is not told
-	// counts as 0 in DH and DC, and so may be that of the two which is nothing beside
-	// the other.
-	Told  int     `json:"told"` // steps, from the last back, whose gradient could be told; further back it counts as 0
-	below float64 // decimal logarithm of a bound of what lies further back
+	// Told is the number of steps, from the last back, whose gradient could be
+	// measured. It is less than Steps if the gradient is too small for float32 and
+	// scaling it does not help, as with a loss at several steps. Gradients that are
+	// not measured are 0 in DH and DC; so may be the much smaller one of the two.
+	Told  int     `json:"told"` // number of steps, from the last back, whose gradient could be measured; further back it is 0
+	below float64 // decimal logarithm of a bound on the gradient further back
 
-	// All are 0 where no gradient came.
-	Left      float64  `json:"left"`                 // the gradient in h and c together at the first step over that at the last: above 1 if it has grown; 0 too below the reach of float64
-	LeftLog10 *float64 `json:"left_log10,omitempty"` // its decimal logarithm; absent where there is none left
-	LeftBelow bool     `json:"left_below,omitempty"` // Left is a bound, and what is left is below it
-	Reach     int      `json:"reach"`                // steps back until less than a thousandth of the largest gradient is left, or Steps
-	Rate      float64  `json:"rate"`                 // factor a step, the geometric mean; 0 where no gradient came
+	// All are 0 if there is no gradient.
+	Left      float64  `json:"left"`                 // gradient in h and c together at the first step, divided by that at the last; 0 if it is too small for float64
+	LeftLog10 *float64 `json:"left_log10,omitempty"` // its decimal logarithm; absent if no gradient is left
+	LeftBelow bool     `json:"left_below,omitempty"` // whether left is only an upper bound
+	Reach     int      `json:"reach"`                // number of steps back until less than a thousandth of the largest gradient is left, or steps
+	Rate      float64  `json:"rate"`                 // geometric mean of the factor per step; 0 if there is no gradient
 
-	Gates  []Gate  `json:"gates"`            // how open the gates were; none where the cell shows none
-	Memory *Memory `json:"memory,omitempty"` // absent for cells without a gate that keeps
+	Gates  []Gate  `json:"gates"`            // values of the gates; absent for some cells
+	Memory *Memory `json:"memory,omitempty"` // absent for cells without such a gate
 
 	CellClip    float64 `json:"cell_clip,omitempty"`    // limit of c; 0: none
-	CellClipped float64 `json:"cell_clipped,omitempty"` // share of c at it
+	CellClipped float64 `json:"cell_clipped,omitempty"` // share of c at the limit
 }
 
 // Gate is the values of one gate over all units, steps and rows.
 type Gate struct {
 	Name string  `json:"name"` // "i", "f", "g", "o"; "r", "z", "n"; an RNN's "h"
 	Mean float64 `json:"mean"` // over all values
-	// The shares of values that are saturated.
-	Low       float64   `json:"low"`       // share below 0.1 of a logistic gate, below -0.9 of a tanh
+	// Shares of saturated values.
+	Low       float64   `json:"low"`       // share below 0.1, or below -0.9 for a tanh
 	High      float64   `json:"high"`      // share above 0.9
 	Histogram []float64 `json:"histogram"` // shares in equal bins over the gate's range
 	Signed    bool      `json:"signed"`    // the range is -1 to 1, else 0 to 1
 }
 
-// Memory is how long units keep what they hold: 1/(1-f) steps, where f is the
-// unit's mean of the gate that keeps (an LSTM's f, a GRU's z).
+// Memory is how long units keep their state: 1/(1-f) steps, where f is the unit's
+// mean of the gate that keeps it (an LSTM's f, a GRU's z).
 type Memory struct {
 	Mean   float64   `json:"mean"`   // over the units
 	Median float64   `json:"median"` // of the units
-	Most   float64   `json:"most"`   // the longest of the units
+	Most   float64   `json:"most"`   // longest of the units
 	Units  []float64 `json:"units"`  // ascending
 }
 
-// Measure makes a training pass and backpropagates it, and does so again where
-// gradients fall below what float32 holds: Loss must give the same each time.
-// Nothing is trained; the gradients of the slab are cleared. A loss without
-// recurrent layers is an error.
+// Measure runs a training pass and backpropagates it, several times if gradients
+// are too small for float32: Loss must give the same result each time. Nothing is
+// trained; the gradients of the slab are cleared. A loss without recurrent layers
+// and a loss or gradient that is not finite are errors; shapes that do not fit
+// are a *tensor.ShapeError.
 func Measure(s *Subject) (f *Flow, err error) {
 	f = &Flow{Name: s.Name, Clip: s.Clip}
 	if n := len(s.Clipped); n > 0 {
@@ -151,15 +152,15 @@ func (f *Flow) measure(s *Subject) error {
 	return nil
 }
 
-// gradNorm measures the gradient as clipping does.
+// gradNorm returns the norm of the gradient as it is used for clipping.
 func gradNorm(slab *tensor.Slab) float64 {
 	o := optim.NewSGD(slab, nil)
 	o.ClipNorm(float32(math.Inf(1)))
 	return float64(o.GradNorm())
 }
 
-// layerName turns a parameter's name into words: "encoder.weight_ih_l0_reverse"
-// into "encoder, layer 1, reverse".
+// layerName converts a parameter's name to words: "encoder.weight_ih_l0_reverse"
+// to "encoder, layer 1, reverse".
 func layerName(param string) string {
 	module, weight := "", param
 	if i := strings.LastIndexByte(param, '.'); i >= 0 {
@@ -180,7 +181,8 @@ func layerName(param string) string {
 	return strings.Join(words, ", ")
 }
 
-// State is the norm of the gradient in h and c together, as DH and DC.
+// State returns the norm of the gradient in h and c together, in the order of DH
+// and DC.
 func (l *Layer) State() []float64 {
 	both := slices.Clone(l.DH)
 	for k, c := range l.DC {
@@ -189,13 +191,15 @@ func (l *Layer) State() []float64 {
 	return both
 }
 
-// smallest is down to where the norm of a gradient still has its digits. What is below
-// 2^-126, 1.2e-38, is nothing to the engine, and parts of a gradient are that much smaller.
+// smallest is the least norm of a gradient in float32 with full precision.
+// Numbers below 2^-126, 1.2e-38, are zero in the engine, and the elements of a
+// gradient are smaller than its norm.
 const smallest = 1e-32
 
-const grownNote = "Below 1e-32 gradients were followed by growing them on the way; the engine itself takes what is below 1.2e-38 for nothing."
+const grownNote = "Gradients below 1e-32 were measured by scaling them; in training, numbers below 1.2e-38 are zero."
 
-// Notes say how gradients were told that float32 does not hold, and which were not.
+// Notes returns how small gradients were measured, and which could not be
+// measured.
 func (f *Flow) Notes() []string {
 	var notes []string
 	if f.Grown {
@@ -203,17 +207,17 @@ func (f *Flow) Notes() []string {
 	}
 	for _, l := range f.Layers {
 		if l.Told < l.Steps {
-			notes = append(notes, fmt.Sprintf("%s: the gradient was told for the last %d of %d steps; further back it falls below %s.", l.title(), l.Told, l.Steps, power(l.below, short)))
+			notes = append(notes, fmt.Sprintf("%s: the gradient could be measured for the last %d of %d steps; further back it is below %s.", l.title(), l.Told, l.Steps, power(l.below, short)))
 		}
 	}
 	return notes
 }
 
-// LeftText writes Left by a format for numbers: after a sign if it is a bound, and
-// with an exponent of its own where float64 has none.
+// LeftText formats Left with a function for numbers: with "< " if it is a bound,
+// and with a separate exponent if it is too small for float64.
 func (l *Layer) LeftText(format func(float64) string) string {
 	if l.Reach == 0 && l.Told < l.Steps {
-		return "not told"
+		return "not measured"
 	}
 	text := format(l.Left)
 	if l.LeftLog10 != nil {
@@ -225,7 +229,7 @@ func (l *Layer) LeftText(format func(float64) string) string {
 	return text
 }
 
-// power writes the number whose decimal logarithm is log10.
+// power formats the number whose decimal logarithm is log10.
 func power(log10 float64, format func(float64) string) string {
 	if log10 > -300 {
 		return format(math.Pow(10, log10))

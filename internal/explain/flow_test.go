@@ -203,7 +203,7 @@ func TestCellClipHits(t *testing.T) {
 	if l := f.Layers[0]; l.CellClip != 0.5 || l.CellClipped != 1 {
 		t.Errorf("clip %v, hits %v", l.CellClip, l.CellClipped)
 	}
-	if !strings.Contains(strings.Join(f.Advice, "\n"), "100 % of the cell states stand at the limit of 0.5") {
+	if !strings.Contains(strings.Join(f.Advice, "\n"), "100 % of the cell states are at the limit of 0.5") {
 		t.Errorf("advice %q", f.Advice)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 const histogramBins = 20
 
-// lookAt reads what a forward pass left.
+// lookAt returns the measurements of a forward pass.
 func lookAt(r *tensor.Trace) *Layer {
 	l := &Layer{Name: layerName(r.Name), Cell: r.Cell.Spec().Title, Units: r.H, CellClip: float64(r.CellClip)}
 	gates := r.Gates()
@@ -68,8 +68,9 @@ func newGate(r *tensor.Trace, gates []float32, k int, gate cell.Gate) Gate {
 	return g
 }
 
-// keeps finds the share of its old state that a unit keeps in a step, from the
-// step's gates; nil where no gate that the trace holds says it.
+// keeps returns a function that computes the share of its state that a unit keeps
+// in a step, from the step's gates; nil if the gates in the trace do not
+// determine it.
 func keeps(spec *cell.Spec) func(row []float32, j, H int) float64 {
 	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
 	held := func(gate int) bool { return gate >= 0 && spec.Gates[gate].Act == cell.Sigmoid }
@@ -88,7 +89,8 @@ func keeps(spec *cell.Spec) func(row []float32, j, H int) float64 {
 	return nil
 }
 
-// longestMemory bounds 1/(1-f): float32 cannot tell longer ones apart.
+// longestMemory is the largest 1/(1-f): longer ones cannot be distinguished in
+// float32.
 const longestMemory = 1e6
 
 func newMemory(r *tensor.Trace, gates []float32) *Memory {
@@ -116,7 +118,7 @@ func newMemory(r *tensor.Trace, gates []float32) *Memory {
 	return m
 }
 
-// atLimit is the share of c at its clip.
+// atLimit returns the share of c at its clip.
 func atLimit(r *tensor.Trace, c []float32) float64 {
 	n, hits := 0.0, 0.0
 	values(r, c, func(row []float32) {

@@ -32,24 +32,24 @@ const (
 	rateSteps  = 100 // steps from which the rate of those further back is guessed
 )
 
-// told is where a gradient is told apart from nothing.
+// told is the least gradient that is measured, as a logarithm to base 2.
 var told = math.Log2(smallest)
 
 var nothing = math.Inf(-1)
 
-// path is what is known of the gradient on its way back through one direction of
-// one layer. Steps and rows lie as in its trace, [T,B].
+// path is the measured gradient of one direction of one layer. Steps and rows are
+// in the order of its trace, [T,B].
 type path struct {
 	T, B    int
 	lengths []int
 	reverse bool
 
 	// Logarithms to base 2 of the norm of a row's gradient after a step: in h and c
-	// together, in h, in c; nothing where it is zero or not known. level is that of
-	// state as float32 held it, grown.
+	// together, in h, in c; nothing if it is zero or unknown. level is that of state
+	// as it was in float32, scaled.
 	state, h, c, level []float64
-	cells              bool // there is a c
-	lost               bool // does not agree with itself when grown
+	cells              bool // whether there is a c
+	lost               bool // whether scaled passes contradict earlier ones
 }
 
 func newPath(r *tensor.Trace) *path {
@@ -71,7 +71,8 @@ func filled(n int, v float64) []float64 {
 	return s
 }
 
-// at is where row b lies k steps before its last in the layer's direction.
+// at returns the index of row b, k steps before its last in the layer's
+// direction.
 func (p *path) at(b, k int) int {
 	if p.reverse {
 		return k*p.B + b
@@ -79,7 +80,7 @@ func (p *path) at(b, k int) int {
 	return (p.lengths[b]-1-k)*p.B + b
 }
 
-// rows calls f with the places of each row's steps, the last step first.
+// rows calls f with the indices of each row's steps, the last step first.
 func (p *path) rows(f func(b int, places []int)) {
 	places := make([]int, 0, p.T)
 	for b, n := range p.lengths {
@@ -91,8 +92,8 @@ func (p *path) rows(f func(b int, places []int)) {
 	}
 }
 
-// see takes in what a pass left whose gradients have grown by growth, powers of
-// two (nil: 0), and says whether more of them are sure than before.
+// see adds the gradients of a pass, scaled by powers of two growth (nil: 0), and
+// reports whether more of them are accurate than before.
 func (p *path) see(r *tensor.Trace, growth []int) (more bool) {
 	dh, dc := r.Grads()
 	h, c := p.norms(dh), p.norms(dc)
@@ -115,8 +116,8 @@ func (p *path) see(r *tensor.Trace, growth []int) (more bool) {
 	return more
 }
 
-// agrees compares a grown pass with what is sure. A row that had no gradient must
-// have none: what it has now comes from below what float32 holds.
+// agrees compares a scaled pass with accurate gradients. A row without a gradient
+// must have none: a gradient that appears was too small for float32 before.
 func (p *path) agrees(h, c []float64, growth []int) (ok bool) {
 	ok = true
 	p.rows(func(_ int, places []int) {
@@ -134,7 +135,7 @@ func (p *path) agrees(h, c []float64, growth []int) (ok bool) {
 	return ok
 }
 
-// norms are those of each row after each step of d [T,B,width].
+// norms returns those of each row after each step of d [T,B,width].
 func (p *path) norms(d []float32) []float64 {
 	n := filled(p.T*p.B, nothing)
 	width := len(d) / max(1, len(n))
@@ -148,7 +149,8 @@ func (p *path) norms(d []float32) []float64 {
 	return n
 }
 
-// either is the logarithm of the norm of two vectors whose norms have logarithms a and b.
+// either returns the logarithm of the norm of two vectors whose norms have
+// logarithms a and b.
 func either(a, b float64) float64 {
 	low, high := min(a, b), max(a, b)
 	if low == nothing || math.IsInf(high, 1) {
@@ -157,7 +159,7 @@ func either(a, b float64) float64 {
 	return high + math.Log2(1+math.Exp2(2*(low-high)))/2
 }
 
-// missing says whether there is a gradient whose digits are not all there.
+// missing reports whether some gradient is not accurate.
 func (p *path) missing() (found bool) {
 	p.rows(func(_ int, places []int) {
 		entered := false
@@ -169,8 +171,8 @@ func (p *path) missing() (found bool) {
 	return found
 }
 
-// guess raises sizes to the logarithms of the path's gradients: what is sure as it
-// is, and what lies further back as if it went on falling at the same rate.
+// guess raises sizes to the logarithms of the path's gradients: accurate ones as
+// they are, and those further back extrapolated at the same rate.
 func (p *path) guess(sizes []float64) {
 	p.rows(func(_ int, places []int) {
 		first, last, rate := -1, -1, 0.0 // of a run of steps that are sure
@@ -196,9 +198,9 @@ func (p *path) guess(sizes []float64) {
 	})
 }
 
-// growths says by how much the gradients of each path should grow in a further
-// pass, in powers of two for each step of each row; nil for a path that needs
-// none. Without more to be found there are none.
+// growths returns by how much the gradients of each path should be scaled in a
+// further pass, in powers of two for each step of each row; nil for a path that
+// needs no scaling, and if no path does.
 func growths(paths []*path) [][]int {
 	var all [][]int
 	for _, stack := range sharing(paths) {
@@ -237,9 +239,9 @@ func growths(paths []*path) [][]int {
 	return all
 }
 
-// sharing gives the paths whose gradients must grow alike, by their numbers: those
-// over the same steps of the same rows. Only the two directions of a single layer
-// hand each other nothing.
+// sharing groups the paths whose gradients must be scaled equally, by their
+// indices: those over the same steps of the same rows. Only the two directions of
+// a single layer are independent.
 func sharing(paths []*path) (stacks [][]int) {
 	same := map[string][]int{}
 	var keys []string
@@ -261,7 +263,7 @@ func sharing(paths []*path) (stacks [][]int) {
 	return stacks
 }
 
-// gains are the factors that let a gradient grow so on its way back.
+// gains returns the factors per step that scale a gradient by growth.
 func (p *path) gains(growth []int) []float32 {
 	gains := make([]float32, len(growth))
 	p.rows(func(_ int, places []int) {
@@ -276,8 +278,8 @@ func (p *path) gains(growth []int) []float32 {
 	return gains
 }
 
-// follow looks at what a pass left in its traces, and makes further passes for
-// gradients that float32 does not hold. again makes one: its forward half.
+// follow reads the gradients of a pass from its traces, and makes further passes
+// for gradients too small for float32. again makes the forward half of a pass.
 func follow(traces []*tensor.Trace, again func() (*tensor.Tensor, []*tensor.Trace)) []*path {
 	paths := make([]*path, len(traces))
 	for i, r := range traces {
@@ -312,8 +314,8 @@ func follow(traces []*tensor.Trace, again func() (*tensor.Tensor, []*tensor.Trac
 	return paths
 }
 
-// gather makes the layer's figures of what is known of its rows, and says whether
-// some are below what float32 holds.
+// gather computes the layer's measurements from those of its rows, and reports
+// whether some are too small for float32.
 func (l *Layer) gather(p *path) (grown bool) {
 	state, h, c := filled(l.Steps, nothing), filled(l.Steps, nothing), filled(l.Steps, nothing)
 	unknown := filled(l.Steps, nothing) // bounds of what could not be told
@@ -341,7 +343,7 @@ func (l *Layer) gather(p *path) (grown bool) {
 	return slices.ContainsFunc(state, func(v float64) bool { return v != nothing && v < told })
 }
 
-// decimal takes logarithms to base 2 back to numbers, and to base 10.
+// decimal converts logarithms to base 2 to numbers and to base 10.
 func decimal(logs []float64) (values, logs10 []float64) {
 	values, logs10 = make([]float64, len(logs)), make([]float64, len(logs))
 	for k, v := range logs {
@@ -350,8 +352,8 @@ func decimal(logs []float64) (values, logs10 []float64) {
 	return values, logs10
 }
 
-// summarize finds what is left, how far it reaches and the rate, from logarithms
-// to base 2 of the gradients in h and c together and of what is unknown of them.
+// summarize computes Left, Reach and Rate from logarithms to base 2 of the
+// gradients in h and c together, and bounds on those that are unknown.
 func (l *Layer) summarize(state, unknown []float64) {
 	const slight = 10 // what is so much below the rest does not matter
 	n := len(state)

@@ -333,7 +333,7 @@ func TestFarGradients(t *testing.T) {
 				}
 			}
 			notes := strings.Join(f.Notes(), "\n")
-			if f.Grown != strings.Contains(notes, "growing them on the way") || f.Grown == (name == "a small loss on the way") {
+			if f.Grown != strings.Contains(notes, "by scaling them") || f.Grown == (name == "a small loss on the way") {
 				t.Errorf("grown %v, notes %q", f.Grown, notes)
 			}
 			if name == "bidirectional stack" {
@@ -341,10 +341,10 @@ func TestFarGradients(t *testing.T) {
 				if err := f.Write(dir, "test"); err != nil {
 					t.Fatal(err)
 				}
-				wantPage(t, dir, []string{"gradients.png"}, "growing them on the way", "further back it falls below", "&lt; ")
+				wantPage(t, dir, []string{"gradients.png"}, "by scaling them", "further back it is below", "&lt; ")
 			}
 			for _, l := range f.Layers {
-				if want := fmt.Sprintf("%s: the gradient was told for the last %d of %d steps; further back it falls below", l.Name, l.Told, l.Steps); strings.Contains(notes, want) != (l.Told < l.Steps) {
+				if want := fmt.Sprintf("%s: the gradient could be measured for the last %d of %d steps; further back it is below", l.Name, l.Told, l.Steps); strings.Contains(notes, want) != (l.Told < l.Steps) {
 					t.Errorf("notes %q, told %d of %d", notes, l.Told, l.Steps)
 				}
 			}
@@ -379,7 +379,7 @@ func TestFarGradientsOfEncoders(t *testing.T) {
 			if e.Told != T || e.LeftLog10 == nil || !(*e.LeftLog10 < -70) {
 				t.Errorf("the encoder is told for %d of %d steps, left %s", e.Told, T, e.LeftText(short))
 			}
-		} else if e.Told != 0 || e.LeftText(short) != "not told" || !strings.Contains(advice, "The gradient that comes to encoder, layer 1 is below 1e-32") || !strings.Contains(notes, "encoder, layer 1: the gradient was told for the last 0 of 500 steps; further back it falls below 1e-32") {
+		} else if e.Told != 0 || e.LeftText(short) != "not measured" || !strings.Contains(advice, "The gradient in encoder, layer 1 is below 1e-32") || !strings.Contains(notes, "encoder, layer 1: the gradient could be measured for the last 0 of 500 steps; further back it is below 1e-32") {
 			t.Errorf("the encoder is told for %d steps; advice %q, notes %q", e.Told, advice, notes)
 		}
 	}

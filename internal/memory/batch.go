@@ -12,17 +12,17 @@ type batch struct {
 	seed      uint64
 	source    rand.PCG
 	n, length int
-	steps     int // of the longest sequence there can be
+	steps     int // of the longest possible sequence
 	x         []float32
 	lengths   []int32 // [n]
 	y         []float32
 	next      []int32
 	legal     []uint8
-	margin    float64 // by which answers must be right
+	margin    float64 // by which outputs must be right
 }
 
-// The sequences are numbered, and number and seed make a sequence. Each use has
-// numbers of its own.
+// Sequences are numbered, and determined by number and seed. Each use has
+// different numbers.
 const (
 	training uint64 = iota << 56
 	checking
@@ -30,7 +30,7 @@ const (
 	probing
 )
 
-// ignored is a step that asks for nothing, as tensor.CrossEntropy has it.
+// ignored is a step without a target, as in tensor.CrossEntropy.
 const ignored = -100
 
 func (m *Model) newBatch() *batch {
@@ -53,9 +53,9 @@ func (b *batch) resize(n int) {
 	b.next, b.legal = zeroed(b.next, n*b.steps), zeroed(b.legal, n*b.steps)
 }
 
-// draw makes the sequence of that number.
+// draw makes the sequence of a number.
 func (b *batch) draw(row int, number uint64) {
-	b.source.Seed(b.seed^0x6d656d6f7279, number) // apart from the stream that makes the first weights
+	b.source.Seed(b.seed^0x6d656d6f7279, number) // not the stream of the initial weights
 	width := b.steps * b.problem.inputs
 	s := sequence{
 		Rand: rand.New(&b.source), x: b.x[row*width:][:width], length: b.steps,

@@ -13,8 +13,8 @@ type network struct {
 	Head *nn.Linear
 }
 
-// Model is a network for one problem. It is safe for use by several goroutines,
-// but not while it is trained.
+// Model is a network for a problem. It is safe for concurrent use, except during
+// its training.
 type Model struct {
 	cfg     Config
 	problem *problem
@@ -23,18 +23,18 @@ type Model struct {
 	outcome Outcome
 }
 
-// Outcome is what came of a training.
+// Outcome is the result of a training.
 type Outcome struct {
-	Steps      int     `json:"steps"` // optimizer steps until the problem was solved, or all
+	Steps      int     `json:"steps"` // optimizer steps, until the problem was solved or the limit reached
 	Solved     bool    `json:"solved"`
-	Test       Score   `json:"test"`     // on sequences made for it
-	Baseline   float64 `json:"baseline"` // the error of the best answers without memory
+	Test       Score   `json:"test"`     // on other sequences
+	Baseline   float64 `json:"baseline"` // the error of the best outputs without memory
 	Parameters int     `json:"parameters"`
 	Seconds    float64 `json:"seconds"` // wall time
 }
 
-// New is a network with its first weights, untrained, on the device named
-// or else on the CPU. An error is [Config.Validate]'s.
+// New returns an untrained network on the device given, by default the CPU. The
+// errors are those of [Config.Validate].
 func New(cfg Config, on ...*tensor.Device) (*Model, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -50,13 +50,14 @@ func New(cfg Config, on ...*tensor.Device) (*Model, error) {
 	return m, nil
 }
 
-// Config is the configuration.
+// Config returns the configuration.
 func (m *Model) Config() Config { return m.cfg }
 
-// Outcome is what came of the training; without one, only what is known before.
+// Outcome returns the result of the training; without one, only Baseline and
+// Parameters are set.
 func (m *Model) Outcome() Outcome { return m.outcome }
 
-// Slab is the network's parameters.
+// Slab returns the network's parameters.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // saved is a Model's part of config.json.
@@ -65,18 +66,21 @@ type saved struct {
 	Outcome Outcome `json:"outcome"`
 }
 
-// Save writes the model to a directory that [Open] reads.
+// Save writes the model to a directory that [Open] reads. Its errors are those of
+// [model.Save].
 func (m *Model) Save(dir string) error {
 	return model.Save(dir, Task, saved{m.cfg, m.outcome}, model.Weights(m.slab))
 }
 
-// Open reads a model directory. What is wrong with it is a *model.FileError. Its
-// network lives on the device named, or else on the CPU.
+// Open reads a model directory. A directory that is missing, damaged or of
+// another task is a *model.FileError. The network is put on the device given, by
+// default the CPU.
 func Open(dir string, on ...*tensor.Device) (*Model, error) {
 	return model.OpenAs(dir, OpenDir, on...)
 }
 
-// OpenDir is [Open] of a directory that has been read.
+// OpenDir is [Open] for a directory that has been read already, with the same
+// errors.
 func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	var c saved
 	if err := d.For(Task, "a model of a memory benchmark", &c); err != nil {
@@ -90,7 +94,8 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	return m, d.Load(m.slab)
 }
 
-// forward is the outputs for a batch: [n,outputs] of the last step, or [n,steps,outputs].
+// forward returns the outputs for a batch: [n,outputs] of the last step, or
+// [n,steps,outputs].
 func (m *Model) forward(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	x := tape.Input(b.x, b.n, b.steps, m.problem.inputs)
 	if m.problem.ragged {
@@ -103,7 +108,7 @@ func (m *Model) forward(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	return m.net.Head.Forward(y)
 }
 
-// loss is the mean loss of a batch.
+// loss returns the mean loss of a batch.
 func (m *Model) loss(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	out := m.forward(tape, b)
 	if m.problem.last {
@@ -112,9 +117,9 @@ func (m *Model) loss(tape *tensor.Tape, b *batch) *tensor.Tensor {
 	return tensor.CrossEntropy(out, tape.IDs(b.next, nil, b.n, b.steps), nil)
 }
 
-// Probe makes rows sequences that training has not seen, and gives their mean
-// loss at the last step alone, so that a gradient at an earlier step has come
-// back through time.
+// Probe returns a function that computes the mean loss of rows sequences that are
+// not used in training, at the last step only, so that a gradient at an earlier
+// step has passed through time.
 func (m *Model) Probe(rows int) func(tape *tensor.Tape) *tensor.Tensor {
 	b := m.newBatch()
 	b.load(probing, 0, rows)

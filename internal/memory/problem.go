@@ -5,18 +5,18 @@ import (
 	"math/rand/v2"
 )
 
-// sequence is one sequence being made: inputs [steps,inputs] of zeros, and what
-// is wanted.
+// sequence is a sequence that is being made: inputs [steps,inputs], initially
+// zeros, and targets.
 type sequence struct {
 	*rand.Rand
 	x      []float32
-	length int     // true steps, where the problem's sequences differ
+	length int     // true steps, if sequences differ in length
 	y      float32 // adding: the sum
-	next   []int32 // [steps] the symbol wanted after each step
+	next   []int32 // [steps] the target symbol of each step
 	legal  []uint8 // [steps] reber: the symbols that may follow, bit by bit
 }
 
-// reset takes back what was made.
+// reset clears the sequence.
 func (s *sequence) reset() {
 	clear(s.x)
 	clear(s.legal)
@@ -31,8 +31,8 @@ func (s *sequence) mark(t, inputs, i int) { s.x[t*inputs+i] = 1 }
 // adding is the adding problem (Hochreiter and Schmidhuber 1997, with the fixed
 // length and the uniform numbers in [0,1) of Le et al. 2015, arXiv:1504.00941).
 // Each step has a number and a mark; one step of each half is marked, and the
-// answer is the sum of the two numbers. Answering 1 has the sum's variance, 1/6,
-// as its mean squared error (published tables say 0.167 or, measured, 0.1767).
+// target is the sum of the two numbers. The constant output 1 has the variance of
+// the sum, 1/6, as mean squared error (published tables have 0.167 or 0.1767).
 var adding = problem{
 	length: 100, least: 2, inputs: 2, outputs: 1, last: true,
 	steps:    func(length int) int { return length },
@@ -71,7 +71,7 @@ const (
 	goSign  = symbols + 1
 )
 
-// byChance is the error of copying without memory.
+// byChance returns the error of copying without memory.
 func byChance(length int) float64 { return copied * math.Log(symbols) / float64(length+2*copied) }
 
 var copying = problem{
@@ -123,7 +123,8 @@ var copying = problem{
 	enough: func(s Score, length int) bool { return copiedWell(s, length, 0.05) },
 }
 
-// copiedWell wants 99 % of the symbols, and no more than a share of the baseline's error.
+// copiedWell reports whether 99 % of the symbols are right and the error is below
+// a share of the baseline's.
 func copiedWell(s Score, length int, share float64) bool {
 	return s.Right >= 0.99 && s.Error < share*byChance(length)
 }
@@ -178,7 +179,8 @@ var reber = problem{
 	enough: func(s Score, _ int) bool { return s.Error == 0 },
 }
 
-// ranked says whether every legal symbol is above every other by a margin, in nats.
+// ranked reports whether every legal symbol is above every other by a margin, in
+// nats.
 func ranked(out []float32, legal uint8, margin float64) bool {
 	least, most := math.Inf(1), math.Inf(-1)
 	for i, v := range out {
@@ -191,7 +193,7 @@ func ranked(out []float32, legal uint8, margin float64) bool {
 	return least > most+margin
 }
 
-// reberString draws one string; it may come out too long.
+// reberString draws one string; it returns false if the string is too long.
 func (s *sequence) reberString(length int) bool {
 	outer := symT + s.IntN(2)
 	n := 0

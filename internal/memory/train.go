@@ -9,9 +9,9 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// How many sequences a network is checked on from time to time, and tested on at
-// the end, and how many at once. A check wants more than the test, so that what
-// was enough for it passes that.
+// The numbers of sequences of a check during training and of the test at its end,
+// and how many are computed together. A check is stricter than the test, so that
+// a network that passes it also passes the test.
 const (
 	checkSequences = 2000
 	testSequences  = 1000
@@ -19,9 +19,11 @@ const (
 	checkMargin    = 1 // nats
 )
 
-// Train makes a network and trains it until it has solved its problem, or for
-// Config.Steps steps. If ctx is cancelled the result is marked Interrupted, Dir
-// holds a checkpoint to resume from and no finished model.
+// Train trains a network until it has solved its problem, or for Config.Steps
+// steps, and scores it on other sequences. If ctx is cancelled the result is
+// marked Interrupted, Dir contains a checkpoint to resume from but no model, and
+// the model returned has the weights reached. The errors are those of
+// [Config.Validate], [train.Fit] and [Model.Save].
 func Train(ctx context.Context, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -76,7 +78,8 @@ func (m *Model) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	return train.Fit(ctx, job, options)
 }
 
-// numbers are the sequences of each of so many batches, from batch first on.
+// numbers returns the numbers of the sequences of each batch, from batch first
+// on.
 func (m *Model) numbers(first, batches int) [][]int {
 	list := make([][]int, batches)
 	all := make([]int, batches*m.cfg.Batch)
@@ -89,7 +92,7 @@ func (m *Model) numbers(first, batches int) [][]int {
 	return list
 }
 
-// finish scores the best weights on the test's sequences.
+// finish scores the best weights on the sequences of the test.
 func (m *Model) finish(ctx context.Context, r *train.Result) error {
 	s, err := m.score(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), tested, testSequences, 0)
 	if err != nil {
@@ -101,7 +104,7 @@ func (m *Model) finish(ctx context.Context, r *train.Result) error {
 	return nil
 }
 
-// score answers sequences of a use.
+// score returns the score on sequences of a use.
 func (m *Model) score(ctx context.Context, tape *tensor.Tape, use uint64, sequences int, margin float64) (Score, error) {
 	var sum score
 	b := m.newBatch()

@@ -15,21 +15,22 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// Trial compares cells on one problem, with the same settings for all.
+// Trial compares cells on a problem, with the same settings for all.
 type Trial struct {
 	Config
-	Cells []string `json:"cells" oneof:"@cells" group:"Problem" help:"those to compare"`
-	Runs  int      `json:"runs" range:"1..1e6" group:"Problem" help:"networks of each cell, with seeds that count up"`
+	Cells []string `json:"cells" oneof:"@cells" group:"Problem" help:"cells to compare"`
+	Runs  int      `json:"runs" range:"1..1e6" group:"Problem" help:"networks per cell, with consecutive seeds"`
 }
 
-// DefaultTrial is one network each of plain RNN, LSTM and GRU on [Defaults].
+// DefaultTrial returns the comparison of one plain RNN, LSTM and GRU each with
+// [Defaults].
 func DefaultTrial() Trial {
 	return Trial{Config: Defaults(), Cells: []string{"rnn", "lstm", "gru"}, Runs: 1}
 }
 
-// Suite is the trials of the published tables, with the settings of the recipes
-// named memory_*.yaml; they take hours. A quick suite is a few short problems
-// that show the same within a minute.
+// Suite returns the trials of the published tables, with the settings of the
+// recipes memory_*.yaml; they take hours. With quick it returns a few short
+// problems that take about a minute.
 func Suite(quick bool) []Trial {
 	with := func(f func(t *Trial)) Trial {
 		t := DefaultTrial()
@@ -55,7 +56,8 @@ func Suite(quick bool) []Trial {
 	}
 }
 
-// Validate reports the first setting that cannot be, of any of the trial's networks.
+// Validate returns the first invalid setting of any of the trial's networks as a
+// *data.InputError, or nil.
 func (t *Trial) Validate() error {
 	if len(t.Cells) == 0 {
 		return data.Errorf("cells: name at least one, such as lstm")
@@ -71,7 +73,7 @@ func (t *Trial) Validate() error {
 	return nil
 }
 
-// Networks are the configurations to be trained, cell by cell.
+// Networks returns the configurations to be trained, cell by cell.
 func (t *Trial) Networks() []Config {
 	var list []Config
 	for _, name := range t.Cells {
@@ -80,7 +82,7 @@ func (t *Trial) Networks() []Config {
 			c := t.Config
 			c.Cell, c.Seed = name, t.Seed+uint64(run)
 			if !kind.Has(cell.WithChrono) {
-				c.Chrono = 0 // of gates that keep
+				c.Chrono = 0 // for cells with a forget gate only
 			}
 			list = append(list, c)
 		}
@@ -88,33 +90,35 @@ func (t *Trial) Networks() []Config {
 	return list
 }
 
-// Row is what came of the networks of one cell: a row of the table.
+// Row is the result of the networks of one cell: a row of the table.
 type Row struct {
 	Problem    string  `json:"problem"`    // adding, copy or reber
-	Length     int     `json:"length"`     // of the sequences, as the problem counts it
+	Length     int     `json:"length"`     // of the sequences, as the setting length
 	Cell       string  `json:"cell"`       // kind of cell
 	Units      int     `json:"units"`      // of each network
 	Parameters int     `json:"parameters"` // of each network
 	Runs       int     `json:"runs"`       // networks trained
-	Solved     int     `json:"solved"`     // of them
-	Steps      int     `json:"steps"`      // the median run's
-	Sequences  int     `json:"sequences"`  // seen in them
-	Error      float64 `json:"error"`      // the median run's, on the test's sequences: see [Score]
+	Solved     int     `json:"solved"`     // number of networks that solved the problem
+	Steps      int     `json:"steps"`      // of the median run
+	Sequences  int     `json:"sequences"`  // training sequences of the median run
+	Error      float64 `json:"error"`      // of the median run on the test sequences: see [Score]
 	Right      float64 `json:"right"`      // likewise
-	Baseline   float64 `json:"baseline"`   // the error of the best answers without memory
+	Baseline   float64 `json:"baseline"`   // the error of the best outputs without memory
 	Seconds    float64 `json:"seconds"`    // wall time of all runs
 }
 
-// TrialOptions says where the networks of a trial go; nil keeps none.
+// TrialOptions are the options of [Trial.Run]; nil is the zero value.
 type TrialOptions struct {
 	Dir      string // a directory for each network is made in it; "" writes nothing
-	Resume   bool   // take finished networks of Dir as they are, and continue others
+	Resume   bool   // use finished networks of Dir, and continue others
 	Progress *train.Progress
-	Note     func(text string) // told which network is next; nil: nobody
+	Note     func(text string) // called with the name of each network before its training; may be nil
 }
 
-// Run trains all networks and gives a row for each cell. If ctx is cancelled it
-// returns the context's error, and Dir holds what Resume continues.
+// Run trains all networks and returns a row per cell. Invalid settings, and a
+// network of other settings in Dir, are a *data.InputError; a network in Dir that
+// cannot be read is a *model.FileError. A cancelled ctx returns its cause, and
+// Dir has what Resume continues. Other errors are those of [Train].
 func (t *Trial) Run(ctx context.Context, o *TrialOptions) ([]Row, error) {
 	if o == nil {
 		o = &TrialOptions{}
@@ -137,12 +141,12 @@ func (t *Trial) Run(ctx context.Context, o *TrialOptions) ([]Row, error) {
 	return rows, nil
 }
 
-// name is the directory of a network.
+// name returns the name of the directory of a network.
 func (c *Config) name() string {
 	return fmt.Sprintf("%s-%d-%s-%d", c.Problem, c.length(), c.Cell, c.Seed)
 }
 
-// train trains one network of a trial, or takes it as it is.
+// train trains one network of a trial, or reads a finished one.
 func (c *Config) train(ctx context.Context, o *TrialOptions) (Outcome, error) {
 	to := &train.Run{Progress: o.Progress}
 	if o.Dir != "" {
