@@ -25,13 +25,15 @@ const (
 	faint  = "faint"
 )
 
-// ends is the passes whose gradient is at the end alone, and the size of their loss.
+// ends is the passes whose gradient is at the last step only, with the size of
+// their loss.
 var ends = map[string]float32{vanish: 1, faint: 1e-8}
 
-// lossSize is what a pass multiplies its loss by.
+// lossSize returns the factor of a pass's loss.
 func lossSize(pass string) float32 { return cmp.Or(ends[pass], 1) }
 
-// competitor computes the same problem as the others. One is asked at a time.
+// competitor computes the same problem as the others. Competitors run one at a
+// time.
 type competitor interface {
 	name() string
 	offers(pass string) bool
@@ -86,7 +88,8 @@ func (c *carousel) build() {
 	c.train = tensor.NewTape(c.slab.Device(), tensor.Train)
 }
 
-// forward copies the input in and the outputs out, as ONNX Runtime's interface does.
+// forward copies the input in and the outputs out, as ONNX Runtime's interface
+// does.
 func (c *carousel) forward() {
 	s := c.q.shape
 	c.infer.Reset()
@@ -94,7 +97,7 @@ func (c *carousel) forward() {
 	y.CopyTo(c.y)
 }
 
-// step trains on a loss of a size.
+// step trains on a loss of the given size.
 func (c *carousel) step(size float32) {
 	s := c.q.shape
 	c.slab.ZeroGrad()
@@ -104,7 +107,7 @@ func (c *carousel) step(size float32) {
 	tensor.MulScalar(loss, size).Backward()
 }
 
-// learn takes a step of the lesson's model.
+// learn makes a step of the lesson's model.
 func (c *carousel) learn() float32 {
 	if c.pupil == nil {
 		c.pupil = newLearner(c.q)
@@ -176,7 +179,7 @@ func (c *carousel) close() error {
 	return nil
 }
 
-// processBytes is a number of bytes from Linux's account of this process.
+// processBytes returns a number of bytes from Linux's statistics of this process.
 func processBytes(key string) (int, error) {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {

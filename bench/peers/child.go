@@ -26,9 +26,9 @@ var pytorchScript []byte
 // answerTime is how long a child may take over one request.
 const answerTime = 5 * time.Minute
 
-// child is a competitor in a process of its own. It greets with its name and
-// passes and then answers requests, one JSON object a line each way, until its
-// stdin is closed. Between two requests it is stopped.
+// child is a competitor in a separate process. It sends its name and passes, and
+// then answers requests, one JSON object per line in each direction, until its
+// stdin is closed. Between requests it is stopped.
 type child struct {
 	command string
 	cmd     *exec.Cmd
@@ -58,8 +58,8 @@ type answer struct {
 	Error  string    `json:"error"`
 }
 
-// onnxruntime starts node with the npm package onnxruntime-node, found below
-// dir or where node looks by itself (NODE_PATH) if dir is empty.
+// onnxruntime starts node with the npm package onnxruntime-node, found below dir
+// or, if dir is empty, where node searches by default (NODE_PATH).
 func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
 	script := filepath.Join(scratch, "onnxruntime.cjs")
 	if err := os.WriteFile(script, onnxruntimeScript, 0o644); err != nil {
@@ -76,8 +76,9 @@ func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
 	return start(env, node, script, strconv.Itoa(threads))
 }
 
-// pytorch starts a Python that has torch; flush sets what makes it take subnormal
-// numbers as zero, as far as it does, for the passes where they come.
+// pytorch starts a Python that has torch. flush makes it replace subnormal
+// numbers by zero, as far as it supports that, for the passes in which they
+// occur.
 func pytorch(python, scratch string, threads int, flush bool) (*child, error) {
 	script := filepath.Join(scratch, "pytorch_peer.py")
 	if err := os.WriteFile(script, pytorchScript, 0o644); err != nil {
@@ -88,8 +89,8 @@ func pytorch(python, scratch string, threads int, flush bool) (*child, error) {
 	return start(env, python, script, n, strconv.FormatBool(flush))
 }
 
-// pythonEnv drops what the environment says to the system's OpenBLAS, unless
-// the interpreter is the system's too: wheels bring libraries of their own.
+// pythonEnv removes the environment's settings for the system's OpenBLAS, unless
+// the interpreter is the system's too: wheels have their own libraries.
 func pythonEnv(python string, env []string) []string {
 	if strings.HasPrefix(python, "/usr/") {
 		return env
@@ -126,7 +127,7 @@ func start(env []string, command string, args ...string) (*child, error) {
 	return c, nil
 }
 
-// read hands on the answers until the child's stdout ends.
+// read passes on the answers until the child's stdout ends.
 func (c *child) read(stdout io.Reader) {
 	defer close(c.answers)
 	lines := bufio.NewScanner(stdout)
@@ -168,7 +169,7 @@ func (c *child) ask(r request) (answer, error) {
 	return c.receive(r.Op)
 }
 
-// quit closes the child's stdin, which ends it, and after a while ends it by force.
+// quit closes the child's stdin, which ends it, and after a while kills it.
 func (c *child) quit() {
 	resume(c.cmd)
 	c.stdin.Close()

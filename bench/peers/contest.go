@@ -58,7 +58,8 @@ type Row struct {
 	Agrees     bool    `json:"agrees"`
 }
 
-// Memory is the most that three training steps of a shape needed beyond what was there before.
+// Memory is the memory that three training steps of a shape needed in addition to
+// that before.
 type Memory struct {
 	Shape string `json:"shape"`
 	Name  string `json:"name"`
@@ -160,7 +161,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	return rows, nil
 }
 
-// compete makes rounds until enough count, but at most three times as many.
+// compete makes rounds until enough count, but at most three times that number.
 func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]bench.Round, error) {
 	calls := make([]int, len(in))
 	for i, p := range in {
@@ -206,7 +207,7 @@ func (c *contest) probe() float64 {
 	return p
 }
 
-// steady picks the rounds in which the machine gave its all.
+// steady returns the rounds in which the machine was not disturbed.
 func (c *contest) steady(rounds []bench.Round) (good []bench.Round, steady bool) {
 	return bench.Steady(rounds, c.peak, min(c.rounds, 5))
 }
@@ -224,7 +225,7 @@ func (r *Row) fill(rounds []bench.Round, i int) {
 	r.Ms, r.PeerMs = bench.Quantile(own, 0.5), bench.Quantile(theirs, 0.5)
 }
 
-// memory asks everyone who trains.
+// memory measures every competitor that trains.
 func (c *contest) memory(s bench.Shape) ([]Memory, error) {
 	q := newProblem(s)
 	dir := filepath.Join(c.scratch, "memory")

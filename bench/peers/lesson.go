@@ -14,8 +14,8 @@ import (
 )
 
 // Two passes are whole training steps of models around the stack, with gradients
-// clipped at a norm of 1 and AdamW at a rate of 1e-3 without decay. The first
-// lessonSteps losses are compared.
+// clipped at a norm of 1 and AdamW with a learning rate of 1e-3 without decay. The
+// first lessonSteps losses are compared.
 const (
 	language    = "language" // shape B with an embedding before it and a softmax over all words after it, the state carried on
 	speech      = "speech"   // a stack like shape C's, but in both directions, over rows of half to all the steps, with the units of a text after it and CTC
@@ -30,7 +30,8 @@ var lessons = map[string]struct {
 
 const textLength = 30 // units that a row of shape C spells
 
-// lesson is what such a model reads and is taught, with its weights beside the stack's.
+// lesson is the inputs and targets of such a model, with its weights beside the
+// stack's.
 type lesson struct {
 	pass    string
 	classes int
@@ -71,12 +72,13 @@ func newLesson(pass string, s bench.Shape, classes int) *lesson {
 	return l
 }
 
-// listener is the stack of speech.
+// listener returns the recurrent stack for speech.
 func listener(s bench.Shape) *nn.RNN {
 	return nn.NewLSTM(s.I, s.H, &nn.RNNOptions{Layers: s.L, Bidirectional: true})
 }
 
-// flop counts the products of a pass forward, of a stack that has so many; padding is no work.
+// flop counts the operations of the products of a forward pass; stack is that of
+// the recurrent stack. Padding is not counted.
 func (l *lesson) flop(s bench.Shape, stack float64) float64 {
 	if l.pass == language {
 		return stack + float64(2*s.H*l.classes*s.T*s.B)
@@ -95,7 +97,7 @@ func (l *lesson) flop(s bench.Shape, stack float64) float64 {
 	return float64(2 * weights * steps)
 }
 
-// write puts the lesson into files for the other processes.
+// write writes the lesson to files for the other processes.
 func (l *lesson) write(dir string) error {
 	var tokens, weights []float32
 	for _, id := range slices.Concat(l.ids, l.lengths, l.targets) {
@@ -150,7 +152,7 @@ func newLearner(q *problem) *learner {
 	return m
 }
 
-// step trains and returns the loss.
+// step trains one step and returns the loss.
 func (m *learner) step() float32 {
 	m.tape.Reset()
 	loss := m.loss()

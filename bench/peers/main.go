@@ -25,7 +25,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/bench"
 )
 
-// Report is what a run prints with --json.
+// Report is the output of a run with --json.
 type Report struct {
 	Command string   `json:"command"`
 	Date    string   `json:"date"`
@@ -35,7 +35,7 @@ type Report struct {
 	Memory  []Memory `json:"memory"`
 }
 
-// Machine is where a run took place.
+// Machine describes where a run took place.
 type Machine struct {
 	CPU     string  `json:"cpu"`
 	Cores   int     `json:"cores"`
@@ -59,6 +59,7 @@ type list []string
 
 func (l *list) String() string { return strings.Join(*l, ",") }
 
+// Set adds names separated by commas. The error is always nil.
 func (l *list) Set(s string) error {
 	*l = append(*l, strings.Split(s, ",")...)
 	return nil
@@ -135,7 +136,7 @@ func (o *options) check(rest []string) error {
 	return nil
 }
 
-// subset checks names against all of them, which is what no names mean.
+// subset checks names against all of them; no names mean all.
 func subset(flag string, names *list, all []string) error {
 	for _, n := range *names {
 		if !slices.Contains(all, n) {
@@ -220,8 +221,8 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 	return peers
 }
 
-// play fills the report. Memory comes first, while the processes are fresh; then
-// what the machine can do, by which the rounds are judged.
+// play fills the report. Memory is measured first, while the processes are fresh;
+// then the speed of the machine, by which rounds are judged.
 func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 	for _, s := range shapes() {
 		if s.Name != "A" || !slices.Contains(o.shapes, s.Name) || !slices.Contains(o.passes, train) {
@@ -248,7 +249,7 @@ func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 	return nil
 }
 
-// load is Linux's load averages; nothing elsewhere.
+// load returns Linux's load averages; "" on other systems.
 func load() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -42,7 +42,8 @@ func milliseconds(x float64) string {
 	return fmt.Sprintf("%.1f", x)
 }
 
-// rounds is how many count and, if the machine was disturbed, what became of the others.
+// rounds formats the number of rounds that count and, if the machine was
+// disturbed, that of the others.
 func (r *Row) rounds() string {
 	switch {
 	case !r.Steady:

@@ -10,7 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/bench"
 )
 
-// problem is what every competitor computes: one network, one input, and one
+// problem is what every competitor computes: a network, an input, and a
 // projection p of the outputs y [T,B,H], whose sum of products p*y is the loss.
 type problem struct {
 	shape   bench.Shape
@@ -19,10 +19,11 @@ type problem struct {
 	lesson  *lesson     // nil: the shape has none
 }
 
-// ending is the shape of the passes with a gradient at the end alone, and gates of 0.6.
+// ending is the shape of the passes with a gradient at the last step only, and
+// gates of 0.6.
 var ending = bench.VanishShape(336)
 
-// shapes is every shape of the benchmarks, and that one.
+// shapes returns every shape of the benchmarks, and ending.
 func shapes() []bench.Shape { return append(bench.Shapes(), ending) }
 
 func newProblem(s bench.Shape) *problem {
@@ -53,7 +54,7 @@ func newProblem(s bench.Shape) *problem {
 	return q
 }
 
-// poses says whether a pass is one of this problem's.
+// poses reports whether a pass belongs to this problem.
 func (q *problem) poses(pass string) bool {
 	if _, end := ends[pass]; end || q.shape.Name == ending.Name {
 		return end && q.shape.Name == ending.Name
@@ -62,8 +63,9 @@ func (q *problem) poses(pass string) bool {
 	return !is || q.lesson != nil && q.lesson.pass == pass
 }
 
-// compared is the passes whose results must agree for one to be timed. The
-// outputs behind a gradient at the end alone are no pass of their own.
+// compared returns the passes whose results must agree before a pass is timed.
+// The outputs of the passes with a gradient at the last step only are not a pass
+// of their own.
 func (q *problem) compared(pass string) []string {
 	if _, end := ends[pass]; end {
 		return []string{forward, pass}
@@ -71,7 +73,7 @@ func (q *problem) compared(pass string) []string {
 	return []string{pass}
 }
 
-// write puts the problem into files for the other processes.
+// write writes the problem to files for the other processes.
 func (q *problem) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -105,8 +107,8 @@ func (q *problem) flop(pass string) float64 {
 	return 3 * flop
 }
 
-// outputs is how many numbers a pass gives: the outputs, the gradients in the
-// order of the weights, or the losses.
+// outputs returns the number of values of a pass: the outputs, the gradients in
+// the order of the weights, or the losses.
 func (q *problem) outputs(pass string) int {
 	switch pass {
 	case forward:
@@ -121,8 +123,8 @@ func (q *problem) outputs(pass string) int {
 	return n
 }
 
-// difference compares what two competitors computed: outputs and losses by the
-// largest absolute difference, gradients by the largest relative to the greatest
+// difference compares the results of two competitors: outputs and losses by the
+// largest absolute difference, gradients by the largest relative to the largest
 // element of the same parameter.
 func (q *problem) difference(pass string, got, want []float32) float64 {
 	if tolerance(pass) != gradientTolerance {
@@ -140,7 +142,8 @@ func (q *problem) difference(pass string, got, want []float32) float64 {
 	return worst
 }
 
-// farthest is the largest difference, NaN if there is one, and the largest element of want.
+// farthest returns the largest difference, NaN if there is one, and the largest
+// element of want.
 func farthest(got, want []float32) (difference, size float64) {
 	for i := range want {
 		difference = math.Max(difference, math.Abs(float64(got[i])-float64(want[i])))

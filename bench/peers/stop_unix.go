@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// ownGroup gives the command a process group, so that what it starts stops with it.
+// ownGroup gives the command a process group, so that its children stop with it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// stop keeps a peer from running until it is resumed: the threads of some
-// libraries go on spinning after a call and would take a core from whoever is
-// next. That the process may have ended changes nothing.
+// stop stops a peer until it is resumed: the threads of some libraries spin after
+// a call and would use a core of the next competitor. An error, because the
+// process has ended, is ignored.
 func stop(cmd *exec.Cmd)   { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGSTOP) }
 func resume(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT) }

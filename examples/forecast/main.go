@@ -1,5 +1,5 @@
-// Forecast trains a forecasting model on a table, says how good it is, saves it
-// and forecasts what comes next.
+// Forecast trains a forecasting model on a table, prints its evaluation, saves it
+// and forecasts the rows after the table.
 //
 //	go run ./examples/forecast sales.csv date units
 package main

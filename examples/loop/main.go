@@ -1,7 +1,7 @@
-// Loop trains a model of one's own with nothing but the low-level packages: an
-// LSTM learns the adding problem of Hochreiter and Schmidhuber (1997). Each
-// sequence has random numbers and two marks; the answer is the sum of the two
-// marked numbers. Always answering 1 gives a mean squared error of 0.167.
+// Loop trains a custom model with the low-level packages only: an LSTM learns the
+// adding problem of Hochreiter and Schmidhuber (1997). Each sequence has random
+// numbers and two marks; the target is the sum of the two marked numbers. The
+// constant output 1 has a mean squared error of 0.167.
 //
 //	go run ./examples/loop
 package main

@@ -3,8 +3,8 @@
 //	go run ./examples/speechdata digits DIR OUT    Free Spoken Digit Dataset: DIR holds recordings/*.wav
 //	go run ./examples/speechdata an4 DIR OUT       CMU AN4: DIR holds etc/ and feat/ (Sphinx features)
 //
-// Of the digits it also joins strings of three to seven recordings of one
-// speaker, with 50 to 200 ms of silence between them, each part from its own
+// For the digits it also joins strings of three to seven recordings of one
+// speaker, with 50 to 200 ms of silence between them. Each part has different
 // recordings: 0 to 4 of each digit and speaker are for the test, 5 to 9 for
 // validation, the others for training. In a column without_SPEAKER all
 // recordings of that speaker are for the test.
@@ -146,7 +146,7 @@ func digits(in, out string) error {
 	return writeTable(filepath.Join(out, "strings.csv"), rows)
 }
 
-// join writes a string of digits and returns what is said in it.
+// join writes a string of digits and returns its text.
 func join(random *rand.Rand, own []recording, path string) (string, error) {
 	var said []string
 	s := &audio.Sound{}
