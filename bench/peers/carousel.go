@@ -159,7 +159,7 @@ func (c *carousel) memory(q *problem, dir string) (int, error) {
 	}
 	c.net, c.slab, c.infer, c.train = nil, nil, nil, nil
 	debug.FreeOSMemory()
-	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak begins anew
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // resets the peak
 		return 0, err
 	}
 	before, err := processBytes("VmRSS")

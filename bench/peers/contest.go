@@ -178,7 +178,7 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]
 		}
 		r := bench.Round{Peak: c.probe(), Ms: make([]float64, len(in))}
 		for k := range in {
-			i := (n + k) % len(in) // nobody always comes first
+			i := (n + k) % len(in) // the order changes from round to round
 			warm := 0
 			if calls[i] > 1 {
 				warm = 1

@@ -8,18 +8,17 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// A gradient that shrinks by half a step is below what float32 holds after some
-// 120 steps. To follow it further the pass is run again, and the gradient grown
-// on the way back by powers of two, which round nothing: the backward pass is
-// linear in what enters at its end, so what comes out, divided by what it has
-// grown by, is what float32 would have held with more room in its exponent.
+// A gradient that halves in each step is too small for float32 after about 120
+// steps. To measure it further back the pass is run again, with the gradient scaled
+// on its way back by powers of two, which round nothing: the backward pass is linear
+// in the gradient at its beginning, so the result divided by the scale is that of a
+// float32 with a larger range of exponents.
 //
-// How much a gradient has grown is set for each step of each row, and is one for
-// all layers of a stack, so that what a layer hands down at a step has grown as
-// what the layer below carries there. That fails where something enters on the
-// way that has not grown: a loss, or another stack, at a step where the gradient
-// is small. So nothing is taken from a pass that does not give again what the
-// passes before it held well.
+// The scale is set for each step of each row, and is the same for all layers of a
+// stack, so that the gradient that a layer passes down at a step has the scale of
+// the layer below. This fails if a gradient that is not scaled is added on the way,
+// from a loss or another stack, at a step where the gradient is small. So a pass is
+// used only if it agrees with what earlier passes measured accurately.
 
 // The norms of a row's gradient as float32 holds it, as logarithms to base 2.
 const (

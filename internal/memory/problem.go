@@ -131,7 +131,7 @@ func copiedWell(s Score, length int, share float64) bool {
 
 // The embedded Reber grammar (Cleeremans et al. 1989; Hochreiter and
 // Schmidhuber 1997). A string is B, T or P, a string of the Reber grammar, the
-// same T or P again, E; after each symbol the network tells the next. A string is
+// same T or P again, E; after each symbol the network predicts the next. A string is
 // right if at each step every symbol that may follow gets more than any that may
 // not, which for the last but one needs the second.
 const (

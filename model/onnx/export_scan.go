@@ -150,7 +150,7 @@ func (s *scanExporter) step(rows int) {
 		hid = b.Op("MatMul", []string{hid, s.turned("weight_hr", 0, O)})
 	}
 	hid, cell = s.mixed(hid, h, s.o.Zoneout), s.mixed(cell, c, s.o.ZoneoutCell)
-	y := b.Op("Identity", []string{hid}) // an output of its own
+	y := b.Op("Identity", []string{hid}) // a separate output
 	if s.lengths != "" {
 		mask := in("inside", graph.Bool, "batch", 1)
 		y = b.Op("Where", []string{mask, y, s.outer.Float(0)})

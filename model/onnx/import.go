@@ -77,7 +77,7 @@ type parts struct {
 	layers []*graph.Node
 	table  *tensor.Param // of the embedding, or nil
 	head   *graph.Linear
-	bias   []float32 // of the head, added by a node of its own
+	bias   []float32 // of the head, added by a separate node
 	data   string    // the input
 	y      string    // the head's output
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/audio"
 )
 
-// Manifest writes a sound of each text: each letter a tone of its own, a space
+// Manifest writes a sound of each text: each letter a different tone, a space
 // silence, and a manifest of all.
 func Manifest(t testing.TB, dir string, texts []string) string {
 	t.Helper()
