@@ -11,17 +11,17 @@ import (
 // CTC computes the value of s and its gradient: each row independently, then the sum
 // over rows in order.
 func (b *Backend) CTC(s *device.CTCSpec) {
-	a := workspaces.Get()
-	a.set, a.sums = b.set, resize(a.sums, s.B)
-	par.Each(s.B, 1, a, s, (*workspace).ctcRows)
-	s.Value.Host[0] = simd.Narrow(sumOf(a.sums))
-	workspaces.Put(a)
+	w := workspaces.Get()
+	w.set, w.sums = b.set, resize(w.sums, s.B)
+	par.Each(s.B, 1, w, s, (*workspace).ctcRows)
+	s.Value.Host[0] = simd.Narrow(sumOf(w.sums))
+	workspaces.Put(w)
 }
 
 // ctcRows writes each row's part of the value to sums.
-func (a *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
-	w := ctcPool.Get()
-	defer ctcPool.Put(w)
+func (w *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
+	c := ctcPool.Get()
+	defer ctcPool.Put(c)
 	for b := lo; b < hi; b++ {
 		steps, labels := lengthOf(s.Lens, b, s.T), s.Labels.Host[b*s.L:][:lengthOf(s.LabelLens, b, s.L)]
 		scale := 1 / float64(s.B)
@@ -37,15 +37,15 @@ func (a *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
 		}
 		if device.CTCSteps(labels) > steps {
 			clear(d)
-			a.sums[b] = 0
+			w.sums[b] = 0
 			continue
 		}
-		w.begin(a.set, x, steps, s.V, labels, s.Blank)
-		total := w.forward(d != nil)
+		c.begin(w.set, x, steps, s.V, labels, s.Blank)
+		total := c.forward(d != nil)
 		if d != nil {
-			w.backward(total, d, scale)
+			c.backward(total, d, scale)
 		}
-		a.sums[b] = -total * scale
+		w.sums[b] = -total * scale
 	}
 }
 
