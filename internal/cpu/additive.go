@@ -61,12 +61,8 @@ func (b *Backend) AdditiveGrad(s *device.AdditiveSpec) {
 	clear(sums.floats(s.B * 2 * s.U))
 	par.Each(s.B, ceilDiv(moveGrain, max(s.Q*s.T*s.U, 1)), sums, s, (*workspace).additiveRowsGrad)
 	for i := range s.B {
-		if !s.DV.Zero() {
-			b.set.Axpy(1, s.DV.Host, sums.f[2*i*s.U:][:s.U])
-		}
-		if !s.DW.Zero() {
-			b.set.Axpy(1, s.DW.Host, sums.f[(2*i+1)*s.U:][:s.U])
-		}
+		addTo(b.set, s.DV, sums.f[2*i*s.U:][:s.U])
+		addTo(b.set, s.DW, sums.f[(2*i+1)*s.U:][:s.U])
 	}
 	workspaces.Put(sums)
 }

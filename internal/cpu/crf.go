@@ -56,12 +56,9 @@ var crfWorks par.Pool[crfWork]
 
 // CRF computes the value of s and its gradients. It panics if a tag is out of range.
 func (b *Backend) CRF(s *device.CRFSpec) {
-	steps := s.B * s.T
-	if !s.Lens.Zero() {
-		steps = 0
-		for _, n := range s.Lens.Host {
-			steps += int(n)
-		}
+	steps := 0
+	for b := range s.B {
+		steps += lengthOf(s.Lens, b, s.T)
 	}
 	if steps == 0 {
 		s.Value.Host[0] = 0
@@ -287,10 +284,6 @@ func (a *crfArgs) gather() {
 	if !s.DTrans.Zero() {
 		a.set.PackT(s.DTrans.Host, sum, k, k, k, k)
 	}
-	if !s.DStart.Zero() {
-		copy(s.DStart.Host, sum[k*k:(k+1)*k])
-	}
-	if !s.DEnd.Zero() {
-		copy(s.DEnd.Host, sum[(k+1)*k:])
-	}
+	copy(s.DStart.Host, sum[k*k:(k+1)*k])
+	copy(s.DEnd.Host, sum[(k+1)*k:])
 }

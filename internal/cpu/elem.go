@@ -189,18 +189,24 @@ const narrow = 16
 // narrowY is partY for all columns of elements [lo,hi), with YN below narrow.
 func narrowY(s *device.BinarySpec, out []float32, lo, hi int) {
 	for j := range out {
-		sum := 0.0
-		for i := lo + j; i < hi; i += s.YN {
-			switch d := float64(s.DZ.Host[i]); s.Op {
-			case device.Add:
-				sum += d
-			case device.Sub:
-				sum -= d
-			case device.Mul:
-				sum += float64(d * float64(s.X.Host[i]))
-			case device.Div:
-				v := float64(s.Y.Host[j])
-				sum -= d * (float64(s.X.Host[i]) / v) / v
+		dz, sum := s.DZ.Host, 0.0
+		switch s.Op {
+		case device.Add:
+			for i := lo + j; i < hi; i += s.YN {
+				sum += float64(dz[i])
+			}
+		case device.Sub:
+			for i := lo + j; i < hi; i += s.YN {
+				sum -= float64(dz[i])
+			}
+		case device.Mul:
+			for i := lo + j; i < hi; i += s.YN {
+				sum += float64(float64(dz[i]) * float64(s.X.Host[i]))
+			}
+		case device.Div:
+			v := float64(s.Y.Host[j])
+			for i := lo + j; i < hi; i += s.YN {
+				sum -= float64(dz[i]) * (float64(s.X.Host[i]) / v) / v
 			}
 		}
 		out[j] = simd.Narrow(sum)

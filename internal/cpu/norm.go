@@ -57,12 +57,8 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	parts := w.floats(blocks * 2 * s.Cols)
 	par.Each(blocks, 1, w, s, (*workspace).normGradBlocks)
 	foldRows(b.set, parts, blocks, 2*s.Cols)
-	if !s.DGamma.Zero() {
-		b.set.Add(s.DGamma.Host, s.DGamma.Host, parts[:s.Cols])
-	}
-	if !s.DBeta.Zero() {
-		b.set.Add(s.DBeta.Host, s.DBeta.Host, parts[s.Cols:2*s.Cols])
-	}
+	addTo(b.set, s.DGamma, parts[:s.Cols])
+	addTo(b.set, s.DBeta, parts[s.Cols:2*s.Cols])
 	workspaces.Put(w)
 }
 

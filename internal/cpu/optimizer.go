@@ -133,19 +133,26 @@ func (r *rule) grad(w, g float32) (gradient, weight float64) {
 //	buf = momentum·buf + fresh·g;  w -= lr·(nesterov ? g + momentum·buf : buf)
 func sgdStep(r *rule, w, g, m []float32) {
 	g = g[:len(w)]
+	if !r.useMomentum {
+		for i := range w {
+			d, v := r.grad(w[i], g[i])
+			w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
+			g[i] = 0
+		}
+		return
+	}
+	m = m[:len(w)]
 	for i := range w {
 		d, v := r.grad(w[i], g[i])
-		if r.useMomentum {
-			buf := d
-			if !r.first {
-				buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
-			}
-			m[i] = simd.Narrow(buf)
-			if d += float64(float64(r.momentum) * buf); !r.nesterov {
-				d = buf
-			}
+		buf := d
+		if !r.first {
+			buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
 		}
-		w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
+		m[i] = simd.Narrow(buf)
+		if r.nesterov {
+			buf = d + float64(float64(r.momentum)*buf)
+		}
+		w[i] = simd.Narrow(v - float64(float64(r.lr)*buf))
 		g[i] = 0
 	}
 }

@@ -429,9 +429,7 @@ func startRows(e *scan, lo, hi int) {
 	slot, _ := e.ends()
 	h := e.slot(e.Hs, e.out, slot, lo, hi)
 	load(h, e.Params[cell.H0], lo*e.out)
-	if e.cw > 0 {
-		load(e.slot(e.Cs, e.cw, slot, lo, hi), e.Params[cell.C0], lo*e.cw)
-	}
+	load(e.slot(e.Cs, e.cw, slot, lo, hi), e.Params[cell.C0], lo*e.cw)
 	if e.HDrop > 0 {
 		e.drawMask(lo, hi)
 		e.b.set.Mul(e.slot(e.HIn, e.out, slot, lo, hi), h, e.mask[lo*e.out:hi*e.out])
@@ -451,9 +449,7 @@ func load(dst []float32, src device.Buffer, from int) {
 func finishRows(e *scan, lo, hi int) {
 	_, slot := e.ends()
 	copy(e.slot(e.HN, e.out, 0, lo, hi), e.slot(e.Hs, e.out, slot, lo, hi))
-	if e.cw > 0 {
-		copy(e.slot(e.CN, e.cw, 0, lo, hi), e.slot(e.Cs, e.cw, slot, lo, hi))
-	}
+	copy(e.slot(e.CN, e.cw, 0, lo, hi), e.slot(e.Cs, e.cw, slot, lo, hi))
 }
 
 // trace copies gates and states to TraceGates and TraceCells.

@@ -83,3 +83,10 @@ func foldRows(set *simd.Set, x []float32, rows, cols int) {
 		set.Add(x[:cols], x[:cols], x[r*cols:(r+1)*cols])
 	}
 }
+
+// addTo adds src to dst, unless dst is absent.
+func addTo(set *simd.Set, dst device.Buffer, src []float32) {
+	if !dst.Zero() {
+		set.Add(dst.Host, dst.Host, src)
+	}
+}
