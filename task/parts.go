@@ -1,8 +1,11 @@
 package task
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -40,6 +43,9 @@ type Parts[T any] struct {
 	// Whole has all samples of a file in its order, if the parts were drawn from
 	// it. If nil, the whole is the parts one after the other.
 	Whole []T
+	// Separate says that the validation samples are those of another file, so that
+	// a model's settings must not divide the training file again.
+	Separate bool
 }
 
 // Of returns the samples of a part. The slice must not be changed.
@@ -105,6 +111,46 @@ func Deal[T any](list []T, h Holdout) (Parts[T], error) {
 		}
 	}
 	return p, nil
+}
+
+// ReadParts reads the files of a training, each once: valid and test, unless they
+// are the zero F, are parts of their own, and training is divided as h says, without
+// a Share if there is a file to validate on. The errors are those of read and of
+// [Deal].
+func ReadParts[F comparable, T any](training, valid, test F, h Holdout, read func(F) ([]T, error)) (p Parts[T], err error) {
+	var none F
+	list, err := read(training)
+	if err != nil {
+		return p, err
+	}
+	separate := valid != none
+	if separate {
+		h.Share = 0
+	}
+	if p, err = Deal(list, h); err != nil {
+		return p, err
+	}
+	if p.Separate = separate; separate {
+		if p.Validation, err = read(valid); err != nil {
+			return p, err
+		}
+	}
+	if test != none {
+		p.Test, err = read(test)
+	}
+	return p, err
+}
+
+// Collect returns the values of a sequence, up to its first error or the end of ctx.
+func Collect[T any](ctx context.Context, seq iter.Seq2[T, error]) ([]T, error) {
+	var list []T
+	for v, err := range seq {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // ParseFold parses "K/N", with 1 <= K <= N and 2 <= N <= 1000; "" returns 0, 0.

@@ -21,12 +21,14 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
@@ -226,10 +228,10 @@ func New[F, C any, D Data, M interface {
 		Evaluation: noEvaluation, Prediction: noPrediction,
 	}
 	k.read = func(ctx context.Context, files any, cfg Config) (Data, error) {
-		return some[Data](read(ctx, files.(*F), *cfg.(PC)))
+		return some[Data](read(ctx, as[*F](files, "files"), *as[PC](cfg, "settings")))
 	}
 	k.train = func(ctx context.Context, d Data, cfg Config, run *train.Run) (*Trained, *train.Result, error) {
-		m, result, err := fit(ctx, d.(D), *cfg.(PC), run)
+		m, result, err := fit(ctx, as[D](d, "data"), *as[PC](cfg, "settings"), run)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -243,12 +245,10 @@ func New[F, C any, D Data, M interface {
 		return &Trained{Model: m, Kind: k}, nil
 	}
 	k.evaluate = func(ctx context.Context, m Model, d Data, part Part, options any) (Evaluation, error) {
-		o, _ := options.(*EO)
-		return some[Evaluation](evaluate(m.(M), ctx, d.(D), part, o))
+		return some[Evaluation](evaluate(m.(M), ctx, as[D](d, "data"), part, optional[*EO](options)))
 	}
 	k.predict = func(ctx context.Context, m Model, in Input, options any) (Prediction, error) {
-		o, _ := options.(*PO)
-		p, err := predict(m.(M), ctx, in, o)
+		p, err := predict(m.(M), ctx, in, optional[*PO](options))
 		if reflect.ValueOf(p).IsZero() {
 			return nil, err
 		}
@@ -269,24 +269,24 @@ func New[F, C any, D Data, M interface {
 		k.Wants = reflect.Zero(w.Type.Out(0).Elem()).Interface()
 	}
 	if _, ok := any(PC(nil)).(interface{ ForFiles(*F) }); ok {
-		k.forFiles = func(files any, cfg Config) { cfg.(interface{ ForFiles(*F) }).ForFiles(files.(*F)) }
+		k.forFiles = func(files any, cfg Config) {
+			as[interface{ ForFiles(*F) }](cfg, "settings").ForFiles(as[*F](files, "files"))
+		}
 	}
 	var m M
 	if _, ok := any(m).(illustrator); ok {
 		k.illustrate = func(ctx context.Context, m Model, d Data, e Evaluation) ([]report.Section, error) {
-			own, _ := e.(E)
-			return m.(illustrator).Illustrate(ctx, d.(D), own)
+			return m.(illustrator).Illustrate(ctx, as[D](d, "data"), optional[E](e))
 		}
 	}
 	if _, ok := any(m).(prober); ok {
 		k.probe = func(m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
-			return m.(prober).Probe(d.(D), rows)
+			return m.(prober).Probe(as[D](d, "data"), rows)
 		}
 	}
 	if _, ok := any(m).(streamer); ok {
 		k.stream = func(ctx context.Context, m Model, in Input, options any, w io.Writer) (bool, []string, error) {
-			o, _ := options.(*PO)
-			return m.(streamer).Stream(ctx, in, o, w)
+			return m.(streamer).Stream(ctx, in, optional[*PO](options), w)
 		}
 	}
 	return k
@@ -310,7 +310,26 @@ func some[I, T any](v T, err error) (I, error) {
 	return any(v).(I), nil
 }
 
-// guard runs f and returns a panic with a *tensor.ShapeError as an error.
+// as returns v as the type that the task's function takes. A value of another
+// task, or none, is a programmer's mistake, which guard returns as an error.
+func as[T any](v any, what string) T {
+	t, ok := v.(T)
+	if p := reflect.ValueOf(v); !ok || p.Kind() == reflect.Pointer && p.IsNil() {
+		panic(&tensor.UseError{Op: "task", Msg: fmt.Sprintf("needs %s of type %v, got %T", what, reflect.TypeFor[T](), v)})
+	}
+	return t
+}
+
+// optional is as for what may be left out: nil is nil.
+func optional[T any](v any) T {
+	if v == nil {
+		var none T
+		return none
+	}
+	return as[T](v, "options")
+}
+
+// guard runs f and returns a programmer's mistake in it as an error.
 func guard[A any](f func() (A, error)) (a A, err error) {
 	if caught := tensor.Catch(func() { a, err = f() }); caught != nil {
 		err = caught
@@ -319,8 +338,7 @@ func guard[A any](f func() (A, error)) (a A, err error) {
 }
 
 // ForFiles completes the settings from the names of the files, if the task has a
-// method for that. Both arguments are pointers as Files and Config return them;
-// other types panic, here and in the methods below.
+// method for that. Both arguments are pointers as Files and Config return them.
 func (k *Kind) ForFiles(files any, cfg Config) {
 	if k.forFiles != nil {
 		k.forFiles(files, cfg)
@@ -332,7 +350,18 @@ func (k *Kind) ForFiles(files any, cfg Config) {
 // be read or used is a *data.InputError with its name; a cancelled ctx returns
 // its error.
 func (k *Kind) Read(ctx context.Context, files any, cfg Config) (Data, error) {
-	return guard(func() (Data, error) { return k.read(ctx, files, cfg) })
+	d, err := guard(func() (Data, error) { return k.read(ctx, files, cfg) })
+	if err != nil {
+		return nil, err
+	}
+	for prefix, part := range map[string]Part{"valid": Validation, "test": Test} {
+		for _, one := range settings.List(files) {
+			if strings.HasPrefix(one.Name, prefix) && !one.IsZero() && !d.Has(part) {
+				return nil, &data.InputError{File: one.String(), Problem: "holds no sample that can be used", Fix: "give another file, or leave out --" + one.Flag()}
+			}
+		}
+	}
+	return d, nil
 }
 
 // Train trains a model on data that Read has read with the same settings in the
@@ -389,7 +418,11 @@ func (m *Trained) Read(ctx context.Context, files any, part Part) (Data, error) 
 // without samples and invalid options are a *data.InputError; a cancelled ctx
 // returns its error.
 func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) (Evaluation, error) {
-	if !d.Has(part) {
+	part, err := ParsePart(string(part), All)
+	if err != nil {
+		return nil, err
+	}
+	if d != nil && !d.Has(part) {
 		return nil, data.Errorf("there is nothing to score in the part %q of the data", part)
 	}
 	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
@@ -401,9 +434,27 @@ func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) 
 // files, both a prediction and an error may be returned; the error then names the
 // files left out.
 func (m *Trained) Predict(ctx context.Context, in Input, options any) (Prediction, error) {
+	if err := m.Kind.takes(in); err != nil {
+		return nil, err
+	}
 	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
-	return p, data.InFile(in.File, err)
+	if input := (*data.InputError)(nil); errors.As(err, &input) && input.Line > 0 {
+		err = data.InFile(in.File, err)
+	}
+	return p, err
 }
+
+// takes refuses an input that the task cannot predict from.
+func (k *Kind) takes(in Input) error {
+	if in.File == "" && (!k.Texts || in.Stream == nil && in.Texts == nil) {
+		return data.Errorf("a model for task %q predicts from %s", k.Name, k.Takes)
+	}
+	return nil
+}
+
+// CanStream reports whether models of the task may write a prediction while it is
+// computed.
+func (k *Kind) CanStream() bool { return k.stream != nil }
 
 // Stream writes a prediction to w while it is computed. If the task cannot do
 // this for the input, done is false and nothing is written. The errors are those
@@ -411,6 +462,9 @@ func (m *Trained) Predict(ctx context.Context, in Input, options any) (Predictio
 func (m *Trained) Stream(ctx context.Context, in Input, options any, w io.Writer) (done bool, notes []string, err error) {
 	if m.Kind.stream == nil {
 		return false, nil, nil
+	}
+	if err := m.Kind.takes(in); err != nil {
+		return false, nil, err
 	}
 	done, err = guard(func() (bool, error) {
 		var fault error

@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -40,7 +42,7 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		if err := given.takeOver(m, o); err != nil {
 			return err
 		}
-		if !given.Given("data", "data_source", "data_target") {
+		if !slices.ContainsFunc(settings.List(files), func(s *settings.Setting) bool { return !s.IsZero() }) {
 			return misusef("--data is needed: %s", k.Scores)
 		}
 		if err := checkFiles(files); err != nil {

@@ -25,8 +25,9 @@ func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Wri
 	if a.json {
 		return a.printJSON(schema, v, failed)
 	}
-	human(a.stdout)
-	return nil
+	out := &checked{w: a.stdout}
+	human(out)
+	return out.err
 }
 
 // isTerminal reports whether a person watches w.
@@ -43,4 +44,20 @@ func printTable(w io.Writer, head []string, rows [][]string) {
 		t.Add(row...)
 	}
 	t.Print(w)
+}
+
+// checked is a writer that keeps its first error, for text that is written in
+// many pieces.
+type checked struct {
+	w   io.Writer
+	err error
+}
+
+func (c *checked) Write(p []byte) (int, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	var n int
+	n, c.err = c.w.Write(p)
+	return n, c.err
 }

@@ -65,7 +65,12 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 // writePrediction writes a prediction: as it is made, where nothing needs the whole of
 // it, or else to the file out, as a table for people or as JSON.
 func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Input, o any, out string) error {
-	if !a.json {
+	if out != "" && in.Stream == nil { // a read of standard input would not end
+		var stop func()
+		ctx, stop = a.catchInterrupt(ctx) // so that no temporary file is left
+		defer stop()
+	}
+	if !a.json && m.Kind.CanStream() {
 		stream := func(w io.Writer) (done bool, err error) {
 			done, notes, err := m.Stream(ctx, in, o, w)
 			for _, n := range notes {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/carousel-ml/carousel"
@@ -91,3 +92,16 @@ func TestMadeUpTask(t *testing.T) {
 		}
 	}
 }
+
+// A result that cannot be printed is a failure.
+func TestFullDisk(t *testing.T) {
+	var problems bytes.Buffer
+	a := &app{kinds: carousel.Tasks, args: []string{"inspect", "../../testdata/format1/classify/model"}, stdout: fullDisk{}, stderr: &problems}
+	if code := a.run(t.Context()); code != exitFailure || !strings.Contains(problems.String(), "no space left") {
+		t.Errorf("exit code %d, %q", code, &problems)
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }

@@ -56,49 +56,20 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 		return nil, data.Errorf("fold takes the test part from the data; give either fold or a test file")
 	}
 	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
-	list, err := d.read(ctx, f.Data, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	if f.Valid != "" {
-		cfg.Holdout = 0
-	}
-	if d.Parts, err = cfg.deal(list); err != nil {
-		return nil, err
-	}
-	if f.Valid != "" {
-		if d.Validation, err = d.read(ctx, f.Valid, &cfg); err != nil {
-			return nil, err
-		}
-	}
-	if f.Test != "" {
-		d.Test, err = d.read(ctx, f.Test, &cfg)
-	}
+	var err error
+	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Example, error) {
+		return task.Collect(ctx, data.ReadExamples(path, cfg.examples(false, d.Note)))
+	})
 	return d, err
 }
 
 // NewData divides texts in memory as Read divides those of one file. An invalid
 // Fold is a *data.InputError.
 func NewData(list []data.Example, cfg Config) (*Data, error) {
-	p, err := cfg.deal(list)
+	p, err := task.Deal(list, cfg.holding())
 	return &Data{Parts: p}, err
 }
 
-func (c *Config) deal(list []data.Example) (task.Parts[data.Example], error) {
-	return task.Deal(list, task.Holdout{Share: c.Holdout, Fold: c.Fold, Seed: c.Seed})
-}
-
-// read reads one file.
-func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Example, error) {
-	var list []data.Example
-	for e, err := range data.ReadExamples(path, cfg.examples(false, d.Note)) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, e)
-	}
-	return list, nil
+func (c *Config) holding() task.Holdout {
+	return task.Holdout{Share: c.Holdout, Fold: c.Fold, Seed: c.Seed}
 }

@@ -71,6 +71,9 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 	for k, name := range names {
 		classes[k] = counts[name]
 	}
+	if d.Separate {
+		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
+	}
 	cfg.settle(len(texts))
 	tok, err := text.TrainTokenizer(cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
 		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase,

@@ -66,7 +66,7 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Valid != "" && cfg.Split == "" {
+	if d.Separate = f.Valid != ""; d.Separate && cfg.Split == "" {
 		d.Training = docs
 	} else if d.Parts, err = cfg.divide(docs); err != nil {
 		return nil, err

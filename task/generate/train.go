@@ -32,6 +32,9 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
+	if d.Separate && cfg.Split == "" {
+		cfg.Split = "1,0,0" // so that the model's settings divide a text as this training did
+	}
 	m, c, err := prepare(d.Training, cfg, o.Device)
 	if err != nil {
 		return nil, nil, data.InFile(d.file, err)

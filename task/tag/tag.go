@@ -54,49 +54,20 @@ type Data struct {
 // returns its error.
 func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
-	list, err := d.read(ctx, f.Data, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	if f.Valid != "" {
-		cfg.Holdout = 0
-	}
-	if d.Parts, err = cfg.deal(list); err != nil {
-		return nil, err
-	}
-	if f.Valid != "" {
-		if d.Validation, err = d.read(ctx, f.Valid, &cfg); err != nil {
-			return nil, err
-		}
-	}
-	if f.Test != "" {
-		d.Test, err = d.read(ctx, f.Test, &cfg)
-	}
+	var err error
+	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Sentence, error) {
+		return task.Collect(ctx, data.ReadConll(path, cfg.reading(true, d.Note)))
+	})
 	return d, err
 }
 
 // NewData divides sentences in memory as Read divides those of one file. The
 // error is always nil.
 func NewData(list []data.Sentence, cfg Config) (*Data, error) {
-	p, err := cfg.deal(list)
+	p, err := task.Deal(list, cfg.holding())
 	return &Data{Parts: p}, err
 }
 
-func (c *Config) deal(list []data.Sentence) (task.Parts[data.Sentence], error) {
-	return task.Deal(list, task.Holdout{Share: c.Holdout, Seed: c.Seed})
-}
-
-// read reads one file.
-func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Sentence, error) {
-	var list []data.Sentence
-	for s, err := range data.ReadConll(path, cfg.reading(true, d.Note)) {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, s)
-	}
-	return list, nil
+func (c *Config) holding() task.Holdout {
+	return task.Holdout{Share: c.Holdout, Seed: c.Seed}
 }

@@ -62,6 +62,9 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if d.Separate {
+		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
+	}
 	cfg.Scheme = string(scheme)
 	cfg.settle(learn)
 	learn.number(tags, scheme != Labels)

@@ -100,50 +100,23 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if d.Name = filepath.Base(d.file); f.Data == "" {
 		d.Name += " to " + filepath.Base(f.Target)
 	}
-	list, err := d.read(ctx, f.training(), &cfg)
-	if err != nil {
-		return nil, err
-	}
-	if !f.valid().none() {
-		cfg.Holdout = 0
-	}
-	if d.Parts, err = cfg.deal(list); err != nil {
-		return nil, err
-	}
-	if !f.valid().none() {
-		if d.Validation, err = d.read(ctx, f.valid(), &cfg); err != nil {
-			return nil, err
+	var err error
+	d.Parts, err = task.ReadParts(f.training(), f.valid(), f.test(), cfg.holding(), func(f pairFiles) ([]data.Pair, error) {
+		if f.table != "" {
+			return task.Collect(ctx, data.ReadPairTable(f.table, cmp.Or(cfg.SourceColumn, "source"), cmp.Or(cfg.TargetColumn, "target"), cfg.Encoding, d.Note))
 		}
-	}
-	if !f.test().none() {
-		d.Test, err = d.read(ctx, f.test(), &cfg)
-	}
+		return task.Collect(ctx, data.ReadPairs(f.source, f.target, cfg.Encoding, d.Note))
+	})
 	return d, err
 }
 
 // NewData divides pairs in memory as Read divides those of the training files.
 // The error is always nil.
 func NewData(list []data.Pair, cfg Config) (*Data, error) {
-	p, err := cfg.deal(list)
+	p, err := task.Deal(list, cfg.holding())
 	return &Data{Parts: p}, err
 }
 
-func (c *Config) deal(list []data.Pair) (task.Parts[data.Pair], error) {
-	return task.Deal(list, task.Holdout{Share: c.Holdout, Seed: c.Seed})
-}
-
-// read reads one file, or the two that belong together.
-func (d *Data) read(ctx context.Context, f pairFiles, cfg *Config) ([]data.Pair, error) {
-	pairs := data.ReadPairs(f.source, f.target, cfg.Encoding, d.Note)
-	if f.table != "" {
-		pairs = data.ReadPairTable(f.table, cmp.Or(cfg.SourceColumn, "source"), cmp.Or(cfg.TargetColumn, "target"), cfg.Encoding, d.Note)
-	}
-	var list []data.Pair
-	for p, err := range pairs {
-		if err := cmp.Or(err, ctx.Err()); err != nil {
-			return nil, err
-		}
-		list = append(list, p)
-	}
-	return list, nil
+func (c *Config) holding() task.Holdout {
+	return task.Holdout{Share: c.Holdout, Seed: c.Seed}
 }
