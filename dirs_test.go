@@ -255,3 +255,45 @@ func saveAnother(t *testing.T, dir, to string) {
 		t.Fatal(err)
 	}
 }
+
+// TestEveryByteOfConfig changes config.json of one task at every byte (with -short
+// at the digits and every 7th byte): a digit to each other one, the rest by each bit.
+func TestEveryByteOfConfig(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "model")
+	saveFormat1(t, "tag", dir)
+	path := filepath.Join(dir, model.ConfigFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(at int, to byte) {
+		b := bytes.Clone(whole)
+		b[at] = to
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var file *model.FileError
+		if _, err := model.Open(dir); !errors.As(err, &file) || file.File != path || strings.Contains(err.Error(), "\n") {
+			t.Errorf("byte %d, %q in place of %q: got %v, want one line that names %s", at, to, whole[at], err, path)
+		}
+	}
+	for at, was := range whole {
+		if was >= '0' && was <= '9' {
+			for to := byte('0'); to <= '9'; to++ {
+				if to != was {
+					refused(at, to)
+				}
+			}
+		} else if at%7 == 0 || !testing.Short() {
+			for bit := range 8 {
+				refused(at, was^1<<bit)
+			}
+		}
+	}
+	if err := os.WriteFile(path, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := model.Open(dir); err != nil {
+		t.Errorf("put right again: %v", err)
+	}
+}

@@ -22,7 +22,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/torch to model), but stands above that one. Test support
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/settings"},
+	{"internal/settings", "internal/lock"},
 	{"internal/simd"},
 	{"internal/par"},
 	{"cell"},
@@ -53,6 +53,7 @@ var floors = [][]string{
 // clear of everything but x/sys.
 var outside = map[string][]string{
 	"internal/settings": {},
+	"internal/lock":     {},
 	"internal/simd":     {"golang.org/x/sys"},
 	"internal/par":      {"golang.org/x/sys"},
 	"cell":              {},

@@ -19,8 +19,20 @@ import (
 // into place. If anything fails (write returns an error, the disk is full) it
 // returns that error with the path; the previous file is unchanged and the
 // temporary file is removed.
+//
+// If path is a symbolic link, its target is replaced and the link is kept. A
+// device, a pipe or anything else that is neither a file nor a directory is
+// written to directly: it is not replaced, and an error may leave a part of the
+// output in it.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
-	f, err := createBeside(path)
+	target, direct, err := destination(path)
+	if err != nil {
+		return fmt.Errorf("%s: cannot be written: %w", path, bare(err))
+	}
+	if direct {
+		return writeInto(path, write)
+	}
+	f, err := createBeside(target)
 	if err != nil {
 		return fmt.Errorf("%s: cannot be written: %w", path, bare(err))
 	}
@@ -44,11 +56,62 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("%s: not written, the file before it is kept: %w", path, bare(err))
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), target); err != nil {
 		return fmt.Errorf("%s: cannot be replaced: %w", path, bare(err))
 	}
 	done = true
-	syncDir(filepath.Dir(path))
+	dir, _ := filepath.Split(target)
+	syncDir(dir + ".")
+	return nil
+}
+
+// destination follows the symbolic links of path to the file to replace, which
+// need not exist; direct reports that path is to be written to instead.
+func destination(path string) (target string, direct bool, err error) {
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", false, err
+	}
+	exists := err == nil
+	if exists && !info.Mode().IsRegular() && !info.IsDir() {
+		return "", true, nil
+	}
+	target = path
+	for range 255 { // os.Stat found no cycle
+		to, err := os.Readlink(target)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			dir, _ := filepath.Split(target) // not cleaned: x/.. may lead elsewhere
+			to = dir + to
+		}
+		target = to
+	}
+	// A link of /proc to an open file that was removed has no such target.
+	if now, err := os.Stat(target); exists && (err != nil || !os.SameFile(info, now)) {
+		return "", true, nil
+	}
+	return target, false, nil
+}
+
+// writeInto passes the output of write to what is at path.
+func writeInto(path string, write func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: cannot be written: %w", path, bare(err))
+	}
+	defer f.Close() // also when write panics
+	w := bufio.NewWriterSize(f, 1<<16)
+	if err = write(w); err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: not written completely: %w", path, bare(err))
+	}
 	return nil
 }
 
@@ -57,7 +120,7 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 func createBeside(path string) (*os.File, error) {
 	dir, base := filepath.Split(path)
 	for try := 0; ; try++ {
-		name := filepath.Join(dir, "."+base+".tmp"+strconv.FormatUint(uint64(rand.Uint32()), 36))
+		name := dir + "." + base + ".tmp" + strconv.FormatUint(uint64(rand.Uint32()), 36)
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, fs.ErrExist) && try < 100 {
 			continue

@@ -110,3 +110,55 @@ func TestWriteFileAtomicOverDirectory(t *testing.T) {
 		t.Errorf("left behind: %v", es)
 	}
 }
+
+// TestWriteFileAtomicThroughLinks wants links kept and their targets replaced, also
+// a target that does not exist yet.
+func TestWriteFileAtomicThroughLinks(t *testing.T) {
+	root := t.TempDir()
+	a, b := filepath.Join(root, "a"), filepath.Join(root, "deep", "b")
+	for _, dir := range []string{a, b} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range [][2]string{
+		{filepath.Join("..", "deep", "b", "f"), filepath.Join(a, "relative")},
+		{filepath.Join(b, "f"), filepath.Join(a, "absolute")},
+		{"relative", filepath.Join(a, "twice")},
+		{b, filepath.Join(a, "dir")},
+		{"dir/../b/f", filepath.Join(a, "up")}, // .. of deep/b
+	} {
+		if err := os.Symlink(l[0], l[1]); err != nil {
+			t.Skip(err)
+		}
+	}
+	for _, name := range []string{"relative", "absolute", "twice", "up"} {
+		link := filepath.Join(a, name)
+		if err := os.RemoveAll(filepath.Join(b, "f")); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []string{"first of " + name, "second of " + name} {
+			if err := WriteFileAtomic(link, put(s)); err != nil {
+				t.Fatal(err)
+			}
+			onlyFile(t, b, "f", s)
+		}
+		if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+			t.Errorf("%s is no longer a link: %v", name, err)
+		}
+		if err := WriteFileAtomic(link, func(io.Writer) error { return io.ErrUnexpectedEOF }); !errors.Is(err, io.ErrUnexpectedEOF) || !strings.HasPrefix(err.Error(), link+": ") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		onlyFile(t, b, "f", "second of "+name)
+	}
+	if es, _ := os.ReadDir(a); len(es) != 5 {
+		t.Errorf("left behind: %v", es)
+	}
+	loop := filepath.Join(a, "loop")
+	if err := os.Symlink("loop", loop); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFileAtomic(loop, put("x")); err == nil || !strings.HasPrefix(err.Error(), loop+": cannot be written: ") {
+		t.Errorf("a link to itself: %v", err)
+	}
+}

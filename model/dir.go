@@ -371,7 +371,13 @@ func readManifest(path string, f io.Reader) (*manifest, error) {
 		return nil, &FileError{File: path, Problem: "not valid: " + jsonProblem(raw, err), Fix: mend, Err: err}
 	}
 	if m.Carousel.Format == 1 {
-		m.Carousel.Seal, m.Carousel.Files = "", nil
+		// Format 2 with another number would be read without its checksums.
+		if m.Carousel.Seal != "" || m.Carousel.Files != nil {
+			return nil, &FileError{File: path, Problem: "altered since it was saved: expected no sha256 and files in format 1", Fix: mend}
+		}
+		if m.Carousel.Weights == "" {
+			return nil, &FileError{File: path, Problem: "altered since it was saved: expected weights_sha256 in format 1, got none", Fix: mend}
+		}
 		return &m, nil
 	}
 	if got := sealOf(raw, m.Carousel.Seal); len(m.Carousel.Seal) != len(unsealed) || got != m.Carousel.Seal {

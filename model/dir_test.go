@@ -77,6 +77,8 @@ func TestDirRefuses(t *testing.T) {
 		{"altered weights", WeightsFile, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, WeightsFile, "altered since it was saved, or of another save: expected sha256 "},
 		{"longer weights", WeightsFile, func(b []byte) []byte { return append(b, 0) }, WeightsFile, "expected 96 bytes, got 97"},
 		{"a setting", ConfigFile, edit("64", "65"), ConfigFile, "altered since it was saved: expected sha256 "},
+		{"format 1 by one digit", ConfigFile, edit(`"format": 2`, `"format": 1`), ConfigFile, "altered since it was saved: expected no sha256 and files in format 1"},
+		{"format 1 without a checksum", ConfigFile, func([]byte) []byte { return []byte(`{"carousel": {"format": 1, "task": "forecast"}, "config": {}}`) }, ConfigFile, "expected weights_sha256"},
 		{"seal removed", ConfigFile, edit("\"sha256\"", "\"sha257\""), ConfigFile, "altered since it was saved: expected sha256 "},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	filelock "github.com/carousel-ml/carousel/internal/lock"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -154,6 +155,24 @@ func textPart(name string, text []byte) Part {
 		_, err := w.Write(text)
 		return err
 	}}
+}
+
+// lock admits one save at a time. The error is ErrSaving while another is
+// running. On file systems without locks it does nothing; the protocol of Save
+// still keeps the model readable.
+func lock(path string) (unlock func(), err error) {
+	step()
+	release, err := filelock.Acquire(path)
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, ErrSaving
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		step()
+		release()
+	}, nil
 }
 
 // checkParts returns an error for parts that a directory cannot hold.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 )
 
@@ -23,6 +24,20 @@ const (
 	cacheVersion = 1
 	cacheHeader  = 4 + 3*4
 )
+
+// checkCache returns a *data.InputError if dir, the directory of a cache, is a
+// file or below one. It need not exist.
+func checkCache(dir string) error {
+	for at := dir; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err == nil && !info.IsDir() {
+			return &data.InputError{File: at, Problem: "want a directory for the cached features, got a file", Fix: "name a directory, which need not exist"}
+		}
+		if err == nil || at == filepath.Dir(at) {
+			return nil
+		}
+	}
+}
 
 // cachePath returns the path of the cached features of a file. The name depends
 // on the file's path, size and time and on what is computed. A file that does not

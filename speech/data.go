@@ -27,8 +27,14 @@ type Data struct {
 // Read reads manifests with [Setup.ReadManifest] and divides the first by
 // [NewData]; the test manifest's columns of parts and speakers are not read. It
 // checks that the sounds exist; training reads them. The errors are those of
-// these two functions.
+// these two functions, and a *data.InputError for a cache that is not a
+// directory.
 func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utterance) error) (*Data, error) {
+	if f.Cache != "" {
+		if err := checkCache(f.Cache); err != nil {
+			return nil, err
+		}
+	}
 	list, err := c.ReadManifest(ctx, f.Data, column, use)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package speech
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/speech/speechtest"
 	"github.com/carousel-ml/carousel/task"
@@ -179,5 +181,30 @@ func TestForPart(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %+v, %v", c.part, got, err)
 		}
+	}
+}
+
+func TestCacheIsAFile(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk")
+	if err := os.WriteFile(junk, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultSetup()
+	cfg.FillDefaults()
+	cfg.Holdout = 0
+	for _, cache := range []string{junk, filepath.Join(junk, "below", "it")} {
+		files := &Files{Data: speechtest.Manifest(t, dir, []string{"ab", "cd"}), Cache: cache}
+		d, err := Read(t.Context(), files, &cfg, "text", func(*Utterance) error { return nil })
+		if err == nil {
+			_, _, err = d.Prepare(t.Context(), &cfg)
+		}
+		var e *data.InputError
+		if !errors.As(err, &e) || e.File != junk || !strings.Contains(e.Problem, "want a directory") {
+			t.Errorf("--cache %s: got %v", cache, err)
+		}
+	}
+	if b, err := os.ReadFile(junk); string(b) != "x" {
+		t.Errorf("the file holds %q, %v", b, err)
 	}
 }

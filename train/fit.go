@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/lock"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
@@ -23,7 +24,7 @@ import (
 // leaves a checkpoint from which the run can resume.
 //
 // Errors: options or a job that contradict each other (before anything is
-// written); a [*DivergedError] when the loss or the gradient norm is not
+// written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
 // finite; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
 // gets wrong shapes; and whatever writing files, a hook, Validate or the World
@@ -147,6 +148,13 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.begun = time.Now()
 	t.slab.ZeroGrad()
+	if t.o.Writes() {
+		unlock, err := lockDir(t.o.Dir)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
 	if err := t.open(); err != nil {
 		return nil, err
 	}
@@ -191,6 +199,23 @@ func (t *trainer[B]) result(stopped Stop) *Result {
 	}
 }
 
+// lockDir creates the run's directory and locks it against other runs, until
+// unlock is called or the process ends. The error is [ErrRunning] while another
+// run holds it.
+func lockDir(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o777); err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	unlock, err = lock.Acquire(filepath.Join(dir, "training.lock"))
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fmt.Errorf("train: %s: %w", dir, ErrRunning)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("train: %w", err)
+	}
+	return unlock, nil
+}
+
 // open resumes the run or starts a new one, and opens its files.
 func (t *trainer[B]) open() error {
 	t.saved = t.begun
@@ -200,9 +225,6 @@ func (t *trainer[B]) open() error {
 			return t.load()
 		}
 		return nil
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o777); err != nil {
-		return fmt.Errorf("train: %w", err)
 	}
 	if t.o.Resume {
 		if err := t.load(); err != nil {

@@ -78,7 +78,8 @@ type Carry interface {
 type Run struct {
 	// Dir receives checkpoints/last.safetensors, checkpoints/best.safetensors
 	// and metrics.jsonl, and, when a task trains, its model; "" writes nothing.
-	// A run that does not resume replaces the files of an older one.
+	// A run that does not resume replaces the files of an older one. Rank 0
+	// locks it during the run with the file training.lock.
 	Dir string
 	// Resume continues from Dir's last checkpoint. Weights, moments, data
 	// order, dropout, schedule and early stopping continue as if the run had
@@ -186,6 +187,9 @@ type Options struct {
 
 // ErrStop ends a run as a limit does, without an error, if a hook returns it.
 var ErrStop = errors.New("train: stop")
+
+// ErrRunning is returned for a run whose Dir another run is writing to.
+var ErrRunning = errors.New("another training is writing to this directory; wait for it to end, or choose another directory")
 
 // TotalSteps is the number of optimizer steps of a run over the given number of
 // samples (with Job.Batches: batches per epoch), as far as Epochs and Steps

@@ -435,3 +435,29 @@ func TestIdleRankAddsNothing(t *testing.T) {
 		t.Error("two idle ranks change the run")
 	}
 }
+
+// TestRanksShareDir wants ranks with one Dir to train together, and all of them
+// refused while another run has it.
+func TestRanksShareDir(t *testing.T) {
+	dir := t.TempDir()
+	job, o := newRagged(), raggedOptions()
+	o.Dir = dir
+	tried := false
+	o.OnEpoch = func(train.Record) error {
+		if tried {
+			return nil
+		}
+		tried = true
+		_, errs := together(t, 2, 1, func(m member) { m.o.Dir = dir })
+		if !errors.Is(errs[0], train.ErrRunning) || errs[1] == nil {
+			t.Errorf("two ranks beside another run: %v", errs)
+		}
+		return nil
+	}
+	if _, err := train.Fit(t.Context(), job, o); err != nil || !tried {
+		t.Fatal(err)
+	}
+	if _, errs := together(t, 2, 1, func(m member) { m.o.Dir = dir }); errs[0] != nil || errs[1] != nil {
+		t.Errorf("two ranks alone: %v", errs)
+	}
+}
