@@ -22,9 +22,10 @@ import (
 // naive forecast, and the intervals are determined on the validation rows.
 //
 // Invalid settings, and a table that does not fit them, are a *data.InputError;
-// other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled the
-// result is marked Interrupted, Dir contains a checkpoint to resume from but no
-// model, and the model returned has the weights reached.
+// other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled
+// while the data are prepared, its error is returned; later, the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the
+// model returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}

@@ -22,9 +22,10 @@ import (
 // token ids, four bytes per token, in addition to the data, which it does not change.
 //
 // Invalid settings, and a text too short for them, are a *data.InputError; other
-// errors are those of [train.Fit]. If ctx is cancelled the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the model
-// returned has the weights reached.
+// errors are those of [train.Fit]. If ctx is cancelled while the data are
+// prepared, its error is returned; later, the result is marked Interrupted, Dir
+// contains a checkpoint to resume from but no model, and the model returned has
+// the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}
@@ -32,7 +33,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, c, err := prepare(d.Training, cfg, o.Device)
+	m, c, err := prepare(ctx, d.Training, cfg, o.Device)
 	if err != nil {
 		return nil, nil, data.InFile(d.file, err)
 	}
@@ -51,13 +52,13 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 const leastTokens = 64
 
 // prepare settles the configuration on the text and makes the untrained model.
-func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
+func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
 	marked := false
 	for _, d := range docs {
 		marked = marked || strings.Contains(d.Text, text.Unknown)
 	}
 	cfg.settleText(characters(docs), marked)
-	k, err := trainCodec(&cfg, docs)
+	k, err := trainCodec(ctx, &cfg, docs)
 	if err != nil {
 		return nil, nil, err
 	}

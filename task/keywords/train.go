@@ -20,8 +20,9 @@ import (
 // Invalid settings and data, a label of the test part that the training part
 // lacks, and files that cannot be used are a *data.InputError; it names the first
 // dozen files. Other errors are those of [train.Fit] and [Model.Save]. If ctx is
-// cancelled the result is marked Interrupted, Dir contains a checkpoint to resume
-// from but no model, and the model returned has the weights reached.
+// cancelled while the data are prepared, its error is returned; later, the result
+// is marked Interrupted, Dir contains a checkpoint to resume from but no model,
+// and the model returned has the weights reached.
 func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
 	if o == nil {
 		o = &train.Run{}

@@ -140,7 +140,7 @@ func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) 
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	cut, err := m.cutter(o.Tokens)
+	cut, err := m.cutter(ctx, o.Tokens)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,7 @@ func (o *EvaluateOptions) validate(options any) error {
 // that the model does not support, and files that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
-	decoding, err := m.decodingOf(o)
+	decoding, err := m.decodingOf(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -57,14 +57,14 @@ type PredictOptions struct {
 func (o *PredictOptions) Validate() error { return o.validate(o) }
 
 // decodingTo returns the decoding for options, and reads its files.
-func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
+func (m *Model) decodingTo(ctx context.Context, o *PredictOptions) (*Decoding, error) {
 	if o == nil {
 		return m.Decoding(), nil
 	}
 	if err := settings.Check(o); err != nil {
 		return nil, data.Setting(err)
 	}
-	d, err := m.decodingOf(&o.EvaluateOptions)
+	d, err := m.decodingOf(ctx, &o.EvaluateOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
 // not support, and a model that was trained on feature files, are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (*Transcript, error) {
-	d, err := m.decodingTo(o)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -288,7 +288,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // the model does not support are a *data.InputError; a cancelled ctx returns its
 // error.
 func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (*Transcripts, error) {
-	d, err := m.decodingTo(o)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type UnitTime struct {
 // the model does not support and a file that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Trace(ctx context.Context, path string, o *PredictOptions) (*Trace, error) {
-	d, err := m.decodingTo(o)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}
