@@ -13,7 +13,9 @@ import (
 // of the first rows texts whose labels the model has: explain gradients measures
 // the network with it. Data without such a text is a *data.InputError; rows below
 // 1 is an error; a cancelled ctx returns its error.
-func (m *Model) Probe(ctx context.Context, d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "classify: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("classify: Probe: needs rows, got %d", rows)
 	}

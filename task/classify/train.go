@@ -29,7 +29,9 @@ import (
 // [Model.Save]. If ctx is cancelled while the data are prepared, its error is
 // returned; later, the result is marked Interrupted, Dir contains a checkpoint to
 // resume from but no model, and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "classify: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

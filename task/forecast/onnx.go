@@ -37,7 +37,8 @@ import (
 // A model with LearnState and the autoregressive head is a *data.InputError;
 // other errors are those of [graph.Builder.Export] and [onnx.AddRNN]; a cancelled
 // ctx returns its error.
-func (m *Model) ExportONNX(ctx context.Context, path string) (*graph.Parity, error) {
+func (m *Model) ExportONNX(ctx context.Context, path string) (_ *graph.Parity, err error) {
+	defer tensor.Recover(&err)
 	n := m.net
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
@@ -45,7 +46,6 @@ func (m *Model) ExportONNX(ctx context.Context, path string) (*graph.Parity, err
 	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.onnxDoc()}}
 	var want map[string][]float32
 	in := e.sample()
-	var err error
 	if m.cfg.Head == "autoregressive" {
 		err = e.unrolled()
 		want = e.runUnrolled(in)

@@ -14,7 +14,10 @@ import (
 // has a loss. A table that does not fit the model and a test part without a
 // window are a *data.InputError; rows below 1 is an error; a cancelled ctx returns
 // its error.
-func (m *Model) Probe(ctx context.Context, from *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, from *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(from, "forecast: Probe")
+	task.NeedData(from.Panel, "forecast: Probe")
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -26,7 +27,10 @@ import (
 // while the data are prepared, its error is returned; later, the result is marked
 // Interrupted, Dir contains a checkpoint to resume from but no model, and the
 // model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "forecast: Train")
+	task.NeedData(d.Panel, "forecast: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
@@ -104,7 +108,10 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err != nil {
 		return nil, nil, err
 	}
-	m := newModel(cfg, s, on)
+	m, err := newModel(cfg, s, on)
+	if err != nil {
+		return nil, nil, err
+	}
 	d.cfg = &m.cfg
 	m.ridge = r
 	if m.net.Skip != nil {

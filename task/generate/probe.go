@@ -13,7 +13,9 @@ import (
 // the token after each of up to rows segments of Config.BPTT tokens, spread over the
 // documents: explain gradients measures the network with it. Data without text is a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Probe(ctx context.Context, d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "generate: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("generate: Probe: needs rows, got %d", rows)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -26,7 +27,9 @@ import (
 // prepared, its error is returned; later, the result is marked Interrupted, Dir
 // contains a checkpoint to resume from but no model, and the model returned has
 // the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "generate: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

@@ -16,7 +16,9 @@ import (
 // the network with it. Data without such a sound and files that cannot be used
 // are a *data.InputError; rows below 1 is an error; a cancelled ctx
 // returns its error.
-func (m *Model) Probe(ctx context.Context, d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("keywords: Probe: needs rows, got %d", rows)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -23,7 +24,9 @@ import (
 // cancelled while the data are prepared, its error is returned; later, the result
 // is marked Interrupted, Dir contains a checkpoint to resume from but no model,
 // and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

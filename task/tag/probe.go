@@ -14,7 +14,9 @@ import (
 // those of the first rows sentences whose tags are known: explain gradients measures
 // the network with it. Data without such a sentence is a *data.InputError;
 // a cancelled ctx returns its error.
-func (m *Model) Probe(ctx context.Context, of *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, of *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "tag: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("tag: Probe: needs rows, got %d", rows)
 	}

@@ -75,7 +75,9 @@ func (m *Model) decodingTo(ctx context.Context, o *PredictOptions) (*Decoding, e
 // Transcribe returns the text of a sound in memory. Options that the model does
 // not support, and a model that was trained on feature files, are a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (*Transcript, error) {
+func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (_ *Transcript, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(s, "transcribe: Transcribe")
 	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
@@ -274,7 +276,8 @@ type FileTranscript struct {
 // Predict transcribes the sounds that a manifest lists, or one file of sound or
 // features, with [Model.TranscribeFiles]. A manifest that cannot be read is a
 // *data.InputError; the other errors are those of that method.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Transcripts, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Transcripts, err error) {
+	defer tensor.Recover(&err)
 	paths, err := m.cfg.Sounds(ctx, in.File)
 	if err != nil {
 		return nil, err
@@ -287,7 +290,8 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // transcripts of the others, if there are any, are returned with it. Options that
 // the model does not support are a *data.InputError; a cancelled ctx returns its
 // error.
-func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (*Transcripts, error) {
+func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (_ *Transcripts, err error) {
+	defer tensor.Recover(&err)
 	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err

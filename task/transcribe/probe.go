@@ -15,7 +15,9 @@ import (
 // gradients measures the network with it. Data without such an utterance and
 // files that cannot be used are a *data.InputError; rows below 1 is an error; a
 // cancelled ctx returns its error.
-func (m *Model) Probe(ctx context.Context, d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("transcribe: Probe: needs rows, got %d", rows)
 	}

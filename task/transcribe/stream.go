@@ -6,6 +6,7 @@ import (
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Stream transcribes sound while it arrives. Several streams of one model may run
@@ -36,7 +37,8 @@ func (m *Model) Streams() bool {
 // support streams ([Model.Streams]) and options that the model does not support
 // are a *data.InputError; a ctx that is cancelled while the options' files are read
 // returns its error.
-func (m *Model) NewStream(ctx context.Context, rate int, o *PredictOptions) (*Stream, error) {
+func (m *Model) NewStream(ctx context.Context, rate int, o *PredictOptions) (_ *Stream, err error) {
+	defer tensor.Recover(&err)
 	if m.cfg.Bidirectional {
 		return nil, data.Errorf("a bidirectional model needs the whole sound; train one with bidirectional false for streams")
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -24,7 +25,9 @@ import (
 // its error is returned; later, the result is marked Interrupted, Dir contains a
 // checkpoint to resume from but no model, and the model returned has the weights
 // reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

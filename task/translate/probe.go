@@ -13,7 +13,9 @@ import (
 // of a tape in Train mode, for explain gradients. Pairs with an empty side or more than
 // MaxLength tokens are left out. The error is a *data.InputError if none is left, or
 // about rows if it is less than 1; a cancelled ctx returns its error.
-func (m *Model) Probe(ctx context.Context, d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "translate: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("translate: Probe: needs rows, got %d", rows)
 	}
