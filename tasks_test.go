@@ -58,7 +58,7 @@ func probeOf(t *testing.T, m *task.Trained, d task.Data) (any, error) {
 	if !m.Kind.CanProbe() {
 		t.Errorf("%s cannot be looked into", m.Kind.Name)
 	}
-	return m.Probe(d, 1)
+	return m.Probe(t.Context(), d, 1)
 }
 
 // strangeData are no task's.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Part is a part of a data set.
@@ -166,6 +167,13 @@ func ParseFold(s string) (k, n int, err error) {
 		return 0, 0, data.Errorf("fold: want K/N with 1 <= K <= N, such as 1/5, got %q", s)
 	}
 	return k, n, nil
+}
+
+// NeedData panics with a [*tensor.UseError] if d is nil. op is the function of a task
+// that needs it, such as "classify: Train"; it defers [tensor.Recover], which makes
+// the panic its error.
+func NeedData[D any](d *D, op string) {
+	tensor.Check(d != nil, op, "needs data, got nil")
 }
 
 // Files are the files of a task that is trained on a single kind of file.

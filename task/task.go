@@ -73,12 +73,12 @@ type Data interface {
 // looks for:
 //
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections for the report of its training
-//	Probe(*Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
+//	Probe(ctx, *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
 //	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   writes a prediction while it is computed
 //	String() string   the kind of network in a few words
 //	Wants() *W   the data it needs, of any struct W; inspect prints its fields
 //	Title() string   of the report of its training, if not the task's
-//	ExportONNX(path string) (*graph.Parity, error)   writes the model as an ONNX graph and compares the two
+//	ExportONNX(ctx, path string) (*graph.Parity, error)   writes the model as an ONNX graph and compares the two
 type Model interface {
 	// Notes returns what a user might not expect of the model, a sentence each.
 	Notes() []string
@@ -191,7 +191,7 @@ type Kind struct {
 	predict  func(ctx context.Context, m Model, in Input, options any) (Prediction, error)
 
 	illustrate func(ctx context.Context, m Model, d Data, e Evaluation) ([]report.Section, error)
-	probe      func(m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)
+	probe      func(ctx context.Context, m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)
 	stream     func(ctx context.Context, m Model, in Input, options any, w io.Writer) (bool, []string, error)
 	settings   func(m Model) Config
 	forFiles   func(files any, cfg Config)
@@ -260,7 +260,7 @@ func New[F, C any, D Data, M interface {
 		Illustrate(context.Context, D, E) ([]report.Section, error)
 	}
 	type prober interface {
-		Probe(D, int) (func(*tensor.Tape) *tensor.Tensor, error)
+		Probe(context.Context, D, int) (func(*tensor.Tape) *tensor.Tensor, error)
 	}
 	type streamer interface {
 		Stream(context.Context, Input, *PO, io.Writer) (bool, []string, error)
@@ -280,8 +280,8 @@ func New[F, C any, D Data, M interface {
 		}
 	}
 	if _, ok := any(m).(prober); ok {
-		k.probe = func(m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
-			return m.(prober).Probe(as[D](d, "data"), rows)
+		k.probe = func(ctx context.Context, m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+			return m.(prober).Probe(ctx, as[D](d, "data"), rows)
 		}
 	}
 	if _, ok := any(m).(streamer); ok {
@@ -503,12 +503,13 @@ func (m *Trained) Title() string {
 
 // Probe returns a function that computes, on a tape in Train mode, the loss of a
 // batch of about rows samples of the data. A task without Probe, and rows below
-// 1, are an error; data without a sample that can be used are a *data.InputError.
-func (m *Trained) Probe(d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// 1, are an error; data without a sample that can be used are a *data.InputError; a
+// cancelled ctx returns its error.
+func (m *Trained) Probe(ctx context.Context, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 	if m.Kind.probe == nil {
 		return nil, fmt.Errorf("explain gradients does not support models of task %q", m.Kind.Name)
 	}
-	return guard(func() (func(*tensor.Tape) *tensor.Tensor, error) { return m.Kind.probe(m.Model, d, rows) })
+	return guard(func() (func(*tensor.Tape) *tensor.Tensor, error) { return m.Kind.probe(ctx, m.Model, d, rows) })
 }
 
 // CanProbe reports whether models of the task have a Probe.

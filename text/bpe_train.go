@@ -1,6 +1,7 @@
 package text
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -43,8 +44,8 @@ func (p pairCount) Less(q pairCount) bool {
 // trainBPE learns a vocabulary of at most size tokens: first, then the alphabet
 // (those characters, and all characters of the words), then the results of
 // merging. Only pairs seen minCount times are merged. Equal words and counts
-// give equal merges.
-func trainBPE(first, alphabet []string, words map[string]int64, size int, minCount int64) *bpeTrainer {
+// give equal merges. A cancelled ctx returns its error.
+func trainBPE(ctx context.Context, first, alphabet []string, words map[string]int64, size int, minCount int64) (*bpeTrainer, error) {
 	t := &bpeTrainer{ids: map[string]int32{}, pairs: map[uint64]*pairUse{}}
 	for _, token := range first {
 		t.add(token)
@@ -55,10 +56,15 @@ func trainBPE(first, alphabet []string, words map[string]int64, size int, minCou
 	}
 	slices.Sort(sorted)
 	t.addAlphabet(alphabet, sorted, words, size, int(minCount))
-	for _, w := range sorted {
+	for i, w := range sorted {
+		if err := cancelled(ctx, i); err != nil {
+			return nil, err
+		}
 		t.addWord(w, words[w])
 	}
-	t.countPairs()
+	if err := t.countPairs(ctx); err != nil {
+		return nil, err
+	}
 	minCount = max(minCount, 1)
 	for len(t.tokens) < size && len(t.queue) > 0 {
 		top := t.queue.pop()
@@ -75,9 +81,11 @@ func trainBPE(first, alphabet []string, words map[string]int64, size int, minCou
 		if top.count < minCount {
 			break
 		}
-		t.merge(top.pair)
+		if err := t.merge(ctx, top.pair); err != nil {
+			return nil, err
+		}
 	}
-	return t
+	return t, nil
 }
 
 func (t *bpeTrainer) add(token string) int32 {
@@ -139,8 +147,11 @@ func (t *bpeTrainer) addWord(w string, count int64) {
 	flush()
 }
 
-func (t *bpeTrainer) countPairs() {
+func (t *bpeTrainer) countPairs(ctx context.Context) error {
 	for i, w := range t.words {
+		if err := cancelled(ctx, i); err != nil {
+			return err
+		}
 		for k := range len(w) - 1 {
 			t.change(pairKey(w[k], w[k+1]), t.counts[i], int32(i))
 		}
@@ -148,6 +159,7 @@ func (t *bpeTrainer) countPairs() {
 	for pair, use := range t.pairs {
 		t.queue.push(pairCount{use.count, pair})
 	}
+	return nil
 }
 
 // change adds the contribution of word to a pair's count.
@@ -164,15 +176,19 @@ func (t *bpeTrainer) change(pair uint64, by int64, word int32) *pairUse {
 	return use
 }
 
-// merge makes a token of a pair, in all words that contain it.
-func (t *bpeTrainer) merge(pair uint64) {
+// merge makes a token of a pair, in all words that contain it. With a cancelled
+// ctx it returns its error, and t cannot be used any more.
+func (t *bpeTrainer) merge(ctx context.Context, pair uint64) error {
 	a, b := int32(pair>>32), int32(uint32(pair))
 	id := t.add(t.tokens[a] + t.tokens[b])
 	t.merges = append(t.merges, [2]int32{a, b})
 	places := t.pairs[pair].words
 	delete(t.pairs, pair)
 	made := map[uint64]bool{} // pairs whose count has grown
-	for _, i := range places {
+	for n, i := range places {
+		if err := cancelled(ctx, n); err != nil {
+			return err
+		}
 		w, count := t.words[i], t.counts[i]
 		out := w[:0]
 		for k := 0; k < len(w); k++ {
@@ -202,6 +218,7 @@ func (t *bpeTrainer) merge(pair uint64) {
 			t.queue.push(pairCount{use.count, pair})
 		}
 	}
+	return nil
 }
 
 // less subtracts from a pair's count, unless the pair is the one being merged.

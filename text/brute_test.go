@@ -82,7 +82,11 @@ func TestUnigramAgainstEnumeration(t *testing.T) {
 			trainer.tokens[id] = s
 		}
 		trainer.index()
-		for id, n := range trainer.expect() {
+		counts, err := trainer.expect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, n := range counts {
 			if want := 3 * expected[id] / sum; math.Abs(n-want) > 1e-9 {
 				t.Errorf("%s: token %s is expected %g times, not %g", word, trainer.tokens[id], n, want)
 			}
@@ -144,7 +148,10 @@ func TestBPETrainingAgainstCounting(t *testing.T) {
 	for range 300 {
 		words[randomWord(r, 12)] += 1 + int64(r.IntN(5))
 	}
-	trained := trainBPE(nil, nil, words, 60, 1)
+	trained, err := trainBPE(t.Context(), nil, nil, words, 60, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	split := map[string][]string{}
 	for w := range words {
 		for _, c := range w {
@@ -202,7 +209,10 @@ func TestUnigramPruning(t *testing.T) {
 		}
 		words[w]++
 	}
-	trained := trainUnigram(words, 30, 1)
+	trained, err := trainUnigram(t.Context(), words, 30, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(trained.tokens) > 30 || !slices.IsSortedFunc(trained.scores, func(a, b float64) int { return cmp.Compare(b, a) }) {
 		t.Errorf("%d tokens with the scores %v", len(trained.tokens), trained.scores)
 	}

@@ -1,6 +1,7 @@
 package text_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -9,7 +10,7 @@ import (
 
 func ExampleTrainTokenizer() {
 	texts := slices.Values([]string{"The cat sat.", "The dog sat.", "我爱你。"})
-	tok, err := text.TrainTokenizer("word", texts, &text.TokenizerOptions{Lowercase: true})
+	tok, err := text.TrainTokenizer(context.Background(), "word", texts, &text.TokenizerOptions{Lowercase: true})
 	if err != nil {
 		panic(err)
 	}

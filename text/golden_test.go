@@ -188,7 +188,7 @@ func TestTrainedMerges(t *testing.T) {
 	}
 	var want, got file
 	readGolden(t, "bpe_gpt2.json", &want)
-	tok, err := TrainTokenizer("bpe", slices.Values(golden.Corpus), &TokenizerOptions{VocabularySize: 420})
+	tok, err := TrainTokenizer(t.Context(), "bpe", slices.Values(golden.Corpus), &TokenizerOptions{VocabularySize: 420})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ var hard = []string{
 // train makes a tokenizer of each kind from the hard texts.
 func train(t testing.TB, kind string, o *TokenizerOptions) *Tokenizer {
 	t.Helper()
-	tok, err := TrainTokenizer(kind, slices.Values(hard), o)
+	tok, err := TrainTokenizer(t.Context(), kind, slices.Values(hard), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestLongWords(t *testing.T) {
 		strings.Repeat("我爱", n/2), strings.Repeat("ab", n/2),
 	}
 	for _, kind := range Kinds() {
-		tok, err := TrainTokenizer(kind, slices.Values(append(texts, hard...)), &TokenizerOptions{VocabularySize: 300})
+		tok, err := TrainTokenizer(t.Context(), kind, slices.Values(append(texts, hard...)), &TokenizerOptions{VocabularySize: 300})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -361,11 +361,11 @@ func TestTrainRefuses(t *testing.T) {
 		"twice":        {Extra: []string{Pad}},
 		"nothing left": {MinCount: 1 << 40},
 	} {
-		if _, err := TrainTokenizer("word", slices.Values(hard), o); err == nil {
+		if _, err := TrainTokenizer(t.Context(), "word", slices.Values(hard), o); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := TrainTokenizer("sentence", slices.Values(hard), nil); err == nil {
+	if _, err := TrainTokenizer(t.Context(), "sentence", slices.Values(hard), nil); err == nil {
 		t.Error("a kind that there is not: no error")
 	}
 }
@@ -403,7 +403,7 @@ func TestLoadRefuses(t *testing.T) {
 func BenchmarkEncode(b *testing.B) {
 	s := strings.Repeat("The quick brown fox doesn't jump over the lazy dog, 42 times. ", 1000)
 	for _, kind := range Kinds() {
-		tok, err := TrainTokenizer(kind, slices.Values([]string{s}), nil)
+		tok, err := TrainTokenizer(b.Context(), kind, slices.Values([]string{s}), nil)
 		if err != nil {
 			b.Fatal(err)
 		}

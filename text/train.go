@@ -2,6 +2,7 @@ package text
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -21,7 +22,7 @@ type kind struct {
 	blanks   bool // white space of any kind and length is one space, none at the ends
 	size     int  // of the vocabulary, where the options give none; 0: no limit
 	least    int  // minimum number of tokens besides the special ones
-	learn    func(special []string, counts map[string]int64, size int, minCount int64) (model json.RawMessage, counted []int64)
+	learn    func(ctx context.Context, special []string, counts map[string]int64, size int, minCount int64) (model json.RawMessage, counted []int64, err error)
 }
 
 var kinds = []kind{
@@ -82,8 +83,8 @@ type TokenizerOptions struct {
 //
 // It returns a [*data.InputError] if the kind or an option is invalid, the
 // vocabulary is too small for the special tokens, or the texts have no token to
-// learn.
-func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*Tokenizer, error) {
+// learn. A cancelled ctx ends the training and returns its error.
+func TrainTokenizer(ctx context.Context, name string, texts iter.Seq[string], o *TokenizerOptions) (*Tokenizer, error) {
 	if o == nil {
 		o = &TokenizerOptions{}
 	}
@@ -103,7 +104,7 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	for i, s := range special {
 		j.AddedTokens = append(j.AddedTokens, addedToken{ID: int32(i), Content: s, Special: true})
 	}
-	counts, err := j.countPieces(special, texts)
+	counts, err := j.countPieces(ctx, special, texts)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,10 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 	if size == 0 {
 		size = k.size
 	}
-	model, counted := k.learn(special, counts, size, int64(o.MinCount))
+	model, counted, err := k.learn(ctx, special, counts, size, int64(o.MinCount))
+	if err != nil {
+		return nil, err
+	}
 	t, err := j.build(model)
 	if err != nil {
 		return nil, err
@@ -129,25 +133,37 @@ func TrainTokenizer(name string, texts iter.Seq[string], o *TokenizerOptions) (*
 
 // learnWords makes every piece a token, except those longer than a token may
 // be.
-func learnWords(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
+func learnWords(_ context.Context, special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64, error) {
 	maps.DeleteFunc(counts, func(token string, _ int64) bool { return len(token) > maxToken })
 	v := NewVocabulary(counts, &VocabularyOptions{MinCount: int(minCount), MaxSize: size, Special: special})
-	return wordLevelModel(v.tokens), v.counts
+	return wordLevelModel(v.tokens), v.counts, nil
 }
 
 // learnBPE merges bytes. All bytes have tokens, so nothing is unknown.
-func learnBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
-	return trainBPE(special, byteAlphabet(), counts, size, minCount).model(nil), nil
+func learnBPE(ctx context.Context, special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64, error) {
+	t, err := trainBPE(ctx, special, byteAlphabet(), counts, size, minCount)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.model(nil), nil, nil
 }
 
 // learnCharacterBPE merges characters.
-func learnCharacterBPE(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
-	return trainBPE(special, nil, counts, size, minCount).model(Unknown), nil
+func learnCharacterBPE(ctx context.Context, special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64, error) {
+	t, err := trainBPE(ctx, special, nil, counts, size, minCount)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.model(Unknown), nil, nil
 }
 
 // learnUnigram finds the tokens that make the pieces most probable.
-func learnUnigram(special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64) {
-	return trainUnigram(counts, size-len(special), minCount).model(special, slices.Index(special, Unknown)), nil
+func learnUnigram(ctx context.Context, special []string, counts map[string]int64, size int, minCount int64) (json.RawMessage, []int64, error) {
+	t, err := trainUnigram(ctx, counts, size-len(special), minCount)
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.model(special, slices.Index(special, Unknown)), nil, nil
 }
 
 // subwordSplit writes spaces as signs that begin words and separates
@@ -211,9 +227,22 @@ func (j *jsonTokenizer) build(model json.RawMessage) (*Tokenizer, error) {
 	return parseJSON(TokenizerFile, encodeJSON(j))
 }
 
+// checkEvery is the number of iterations of a loop over texts, words, merges or
+// lines after which it checks whether its context is cancelled.
+const checkEvery = 1 << 10
+
+// cancelled returns the error of ctx in every checkEvery-th iteration, 0 included,
+// and nil in the others.
+func cancelled(ctx context.Context, iteration int) error {
+	if iteration%checkEvery != 0 {
+		return nil
+	}
+	return ctx.Err()
+}
+
 // countPieces counts the pieces that the normalizer and pre-tokenizer make of
-// texts.
-func (j *jsonTokenizer) countPieces(special []string, texts iter.Seq[string]) (map[string]int64, error) {
+// texts. A cancelled ctx returns its error.
+func (j *jsonTokenizer) countPieces(ctx context.Context, special []string, texts iter.Seq[string]) (map[string]int64, error) {
 	t, err := j.build(wordLevelModel(special))
 	if err != nil {
 		return nil, err
@@ -222,6 +251,9 @@ func (j *jsonTokenizer) countPieces(special []string, texts iter.Seq[string]) (m
 	t.model = counter
 	var w workspace
 	for s := range texts {
+		if err := ctx.Err(); err != nil { // a text may be long
+			return nil, err
+		}
 		w.tokens = t.run(&w, w.tokens[:0], s, false)
 	}
 	counts := make(map[string]int64, len(counter))

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"slices"
@@ -33,8 +34,8 @@ type unigramTrainer struct {
 
 // trainUnigram learns at most size tokens by expectation and maximisation
 // (Kudo, 2018), starting from frequent and long substrings. All characters seen
-// minCount times are kept, if there is room.
-func trainUnigram(words map[string]int64, size int, minCount int64) *unigramTrainer {
+// minCount times are kept, if there is room. A cancelled ctx returns its error.
+func trainUnigram(ctx context.Context, words map[string]int64, size int, minCount int64) (*unigramTrainer, error) {
 	t := &unigramTrainer{}
 	parts := map[string]int64{}
 	for w, n := range words {
@@ -53,19 +54,27 @@ func trainUnigram(words map[string]int64, size int, minCount int64) *unigramTrai
 		t.counts[i] = float64(parts[w])
 	}
 	characters := t.characters(size, minCount)
-	t.seed(characters, min(maxSeeds, seedFactor*size))
+	if err := t.seed(ctx, characters, min(maxSeeds, seedFactor*size)); err != nil {
+		return nil, err
+	}
 	target := int(headroom * float64(size))
 	for {
 		for range rounds {
-			t.maximise(t.expect(), characters)
+			expected, err := t.expect(ctx)
+			if err != nil {
+				return nil, err
+			}
+			t.maximise(expected, characters)
 		}
 		if len(t.tokens) <= target {
 			break
 		}
-		t.prune(characters, max(target, int(shrink*float64(len(t.tokens)))))
+		if err := t.prune(ctx, characters, max(target, int(shrink*float64(len(t.tokens))))); err != nil {
+			return nil, err
+		}
 	}
 	t.finish(characters, size)
-	return t
+	return t, nil
 }
 
 // runesEnd returns where the first n characters of s end.
@@ -108,8 +117,11 @@ type substring struct {
 }
 
 // seed starts with the characters and the n substrings of the highest scores.
-func (t *unigramTrainer) seed(characters map[string]int64, n int) {
-	list := t.substrings(characters)
+func (t *unigramTrainer) seed(ctx context.Context, characters map[string]int64, n int) error {
+	list, err := t.substrings(ctx, characters)
+	if err != nil {
+		return err
+	}
 	slices.SortFunc(list, func(a, b substring) int {
 		if a.score != b.score {
 			return sign(int64(b.score - a.score))
@@ -134,12 +146,13 @@ func (t *unigramTrainer) seed(characters map[string]int64, n int) {
 		t.scores[i] = math.Log(t.scores[i] / total)
 	}
 	t.index()
+	return nil
 }
 
 // substrings lists what is seen twice, of 2 to longestToken characters. It
 // proceeds by length, and considers only substrings whose beginning and end,
 // one character shorter, were both seen twice.
-func (t *unigramTrainer) substrings(characters map[string]int64) []substring {
+func (t *unigramTrainer) substrings(ctx context.Context, characters map[string]int64) ([]substring, error) {
 	// names[i][k] is the number, or -1, of the substring of the current length
 	// at character k of word i; two neighbours make a longer one.
 	names := make([][]int32, len(t.words))
@@ -155,18 +168,21 @@ func (t *unigramTrainer) substrings(characters map[string]int64) []substring {
 	}
 	var list []substring
 	for length := 2; length <= longestToken; length++ {
-		found := t.lengthen(names, length)
+		found, err := t.lengthen(ctx, names, length)
+		if err != nil {
+			return nil, err
+		}
 		if len(found) == 0 {
 			break
 		}
 		list = append(list, found...)
 	}
-	return list
+	return list, nil
 }
 
 // lengthen counts the substrings that two neighbours in names make, and numbers
 // those that are seen twice.
-func (t *unigramTrainer) lengthen(names [][]int32, length int) []substring {
+func (t *unigramTrainer) lengthen(ctx context.Context, names [][]int32, length int) ([]substring, error) {
 	type use struct {
 		name     int32
 		count    float64
@@ -175,6 +191,9 @@ func (t *unigramTrainer) lengthen(names [][]int32, length int) []substring {
 	uses := map[uint64]*use{}
 	var order []*use
 	for i, row := range names {
+		if err := cancelled(ctx, i); err != nil {
+			return nil, err
+		}
 		for k := range max(0, len(row)-1) {
 			if row[k] < 0 || row[k+1] < 0 {
 				continue
@@ -208,7 +227,7 @@ func (t *unigramTrainer) lengthen(names [][]int32, length int) []substring {
 			list = append(list, substring{w[:runesEnd(w, length)], u.count * float64(length)})
 		}
 	}
-	return list
+	return list, nil
 }
 
 func (t *unigramTrainer) index() {
@@ -221,16 +240,19 @@ func (t *unigramTrainer) index() {
 
 // expect returns the expected count of each token, over all segmentations of
 // the words weighted by their probabilities.
-func (t *unigramTrainer) expect() []float64 {
+func (t *unigramTrainer) expect(ctx context.Context) ([]float64, error) {
 	chance := make([]float64, len(t.scores))
 	for i, s := range t.scores {
 		chance[i] = math.Exp(s)
 	}
 	expected := make([]float64, len(t.tokens))
 	for i, w := range t.words {
+		if err := cancelled(ctx, i); err != nil {
+			return nil, err
+		}
 		t.expectWord(w, t.counts[i], chance, expected)
 	}
-	return expected
+	return expected, nil
 }
 
 // expectWord works with probabilities, not logarithms: a part of at most
@@ -315,10 +337,13 @@ func digamma(x float64) float64 {
 
 // prune keeps the n tokens whose removal would cost the most likelihood,
 // estimated for each by replacing it with its best alternative segmentation.
-func (t *unigramTrainer) prune(characters map[string]int64, n int) {
+func (t *unigramTrainer) prune(ctx context.Context, characters map[string]int64, n int) error {
 	uses := make([]float64, len(t.tokens))
 	var cut []int32
 	for i, w := range t.words {
+		if err := cancelled(ctx, i); err != nil {
+			return err
+		}
 		cut = t.best(cut[:0], w, -1)
 		for _, id := range cut {
 			uses[id] += t.counts[i]
@@ -374,6 +399,7 @@ func (t *unigramTrainer) prune(characters map[string]int64, n int) {
 	}
 	t.tokens, t.scores = t.tokens[:len(keep)], t.scores[:len(keep)]
 	t.index()
+	return nil
 }
 
 // best appends the tokens, last first, of the most probable segmentation of w

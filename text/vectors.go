@@ -1,6 +1,7 @@
 package text
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -41,8 +42,9 @@ const (
 //
 // Memory grows with the vocabulary, not with the file. A file that cannot be
 // read, a line that is not a word and its Dim finite numbers, or a file shorter
-// than its first line says is a [*data.InputError] that names the line.
-func ReadVectors(path string, v *Vocabulary) (*Vectors, error) {
+// than its first line says is a [*data.InputError] that names the line; a
+// cancelled ctx returns its error.
+func ReadVectors(ctx context.Context, path string, v *Vocabulary) (*Vectors, error) {
 	lines, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
 		return nil, err
@@ -54,7 +56,7 @@ func ReadVectors(path string, v *Vocabulary) (*Vectors, error) {
 			r.lower[l] = append(r.lower[l], int32(id))
 		}
 	}
-	return r.read()
+	return r.read(ctx)
 }
 
 // Has reports whether a token has a vector.
@@ -99,7 +101,7 @@ type vectorReader struct {
 	row        []float32
 }
 
-func (r *vectorReader) read() (*Vectors, error) {
+func (r *vectorReader) read(ctx context.Context) (*Vectors, error) {
 	first, err := r.lines.Next()
 	if err == io.EOF {
 		return nil, &data.InputError{File: r.lines.File, Problem: "is empty", Fix: "a file of word vectors has a word and its numbers on each line"}
@@ -119,7 +121,10 @@ func (r *vectorReader) read() (*Vectors, error) {
 			return nil, err
 		}
 	}
-	for {
+	for i := 0; ; i++ {
+		if err := cancelled(ctx, i); err != nil {
+			return nil, err
+		}
 		line, err := r.lines.Next()
 		if err == io.EOF {
 			break

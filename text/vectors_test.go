@@ -44,7 +44,7 @@ func TestReadVectors(t *testing.T) {
 		"tabs.txt":     strings.NewReplacer(" ", "\t", "new york", "new york").Replace(glove),
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, err := ReadVectors(writeFile(t, name, content), v)
+			w, err := ReadVectors(t.Context(), writeFile(t, name, content), v)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +80,7 @@ func TestReadVectorsRefuses(t *testing.T) {
 		"1 2000000000\na 1\n":   "line 1: vectors of 2000000000 numbers",
 		"2 2\na \x00\x01\x02\n": "not a text file",
 	} {
-		_, err := ReadVectors(writeFile(t, "v.txt", content), v)
+		_, err := ReadVectors(t.Context(), writeFile(t, "v.txt", content), v)
 		var inputErr *data.InputError
 		if !errors.As(err, &inputErr) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, not %s", content, err, want)
@@ -94,7 +94,7 @@ func FuzzReadVectors(f *testing.F) {
 	f.Add("1 1 1\n")
 	v := vocabularyOf("a", "b", "B")
 	f.Fuzz(func(t *testing.T, content string) {
-		w, err := ReadVectors(writeFile(t, "v.txt", content), v)
+		w, err := ReadVectors(t.Context(), writeFile(t, "v.txt", content), v)
 		if err == nil {
 			w.Fill(make([]float32, v.Len()*w.Dim))
 		}

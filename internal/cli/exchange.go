@@ -27,8 +27,8 @@ import (
 type exchangeFormat struct {
 	name  string
 	exts  []string // of file names, in lower case
-	read  func(path string, o *exchangeOptions) (*weights, error)
-	write func(path string, w *weights, o *exchangeOptions) error
+	read  func(ctx context.Context, path string, o *exchangeOptions) (*weights, error)
+	write func(ctx context.Context, path string, w *weights, o *exchangeOptions) error
 }
 
 // weights are tensors under PyTorch's names, what layers they are of, and how
@@ -37,7 +37,7 @@ type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
-	graph     func(path string) (*graph.Parity, error)                             // writes the model as an ONNX graph; nil: by its layers
+	graph     func(ctx context.Context, path string) (*graph.Parity, error)        // writes the model as an ONNX graph; nil: by its layers
 	notes     []string                                                             // on what layers, or the graph, do not say
 	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
 }
@@ -66,7 +66,7 @@ func torchWeights(f *model.File, arch *model.Architecture) *weights {
 	}}
 }
 
-func readTorch(path string, o *exchangeOptions) (*weights, error) {
+func readTorch(_ context.Context, path string, o *exchangeOptions) (*weights, error) {
 	f, err := torch.Read(path, &torch.Options{Key: o.key})
 	if err != nil {
 		return nil, err
@@ -74,11 +74,11 @@ func readTorch(path string, o *exchangeOptions) (*weights, error) {
 	return described(f, o.kinds)
 }
 
-func writeTorch(path string, w *weights, _ *exchangeOptions) error {
+func writeTorch(_ context.Context, path string, w *weights, _ *exchangeOptions) error {
 	return torch.Write(path, w.file.Tensors)
 }
 
-func readSafetensors(path string, o *exchangeOptions) (*weights, error) {
+func readSafetensors(_ context.Context, path string, o *exchangeOptions) (*weights, error) {
 	if o.key != "" {
 		return nil, misusef("--key %s: a .safetensors file is not nested, it has no keys", o.key)
 	}
@@ -89,11 +89,11 @@ func readSafetensors(path string, o *exchangeOptions) (*weights, error) {
 	return described(f, o.kinds)
 }
 
-func writeSafetensors(path string, w *weights, _ *exchangeOptions) error {
+func writeSafetensors(_ context.Context, path string, w *weights, _ *exchangeOptions) error {
 	return model.WriteTensors(path, w.file.Tensors, w.file.Meta)
 }
 
-func readKeras(path string, o *exchangeOptions) (*weights, error) {
+func readKeras(_ context.Context, path string, o *exchangeOptions) (*weights, error) {
 	if o.key != "" {
 		return nil, misusef("--key %s: a Keras file is not nested, it has no keys", o.key)
 	}
@@ -217,7 +217,7 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	if err := checkNew(o.out); err != nil {
 		return nil, err
 	}
-	outside, err := format.read(path, o)
+	outside, err := format.read(ctx, path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +283,7 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 		return nil, err
 	}
 	delete(w.file.Meta, torch.KeyMeta) // where they were in another file
-	if err := format.write(o.out, w, o); err != nil {
+	if err := format.write(ctx, o.out, w, o); err != nil {
 		return nil, err
 	}
 	r := newExchanged(dir, o.out, format, w)
@@ -302,7 +302,7 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 			back.kinds[name[:at]] = model.Other
 		}
 	}
-	outside, err := format.read(o.out, &back)
+	outside, err := format.read(ctx, o.out, &back)
 	if err != nil {
 		return nil, err
 	}
@@ -330,12 +330,12 @@ func (a *app) openWeights(dir string, hints map[string]model.Kind) (*weights, er
 	if err != nil || d.Task == onnx.Task {
 		return w, err
 	}
-	w.graph = func(path string) (*graph.Parity, error) { return a.exportONNX(path, d) }
+	w.graph = func(ctx context.Context, path string) (*graph.Parity, error) { return a.exportONNX(ctx, path, d) }
 	return w, nil
 }
 
 // exportONNX writes a model as the graph that its task makes of it.
-func (a *app) exportONNX(path string, d *model.Dir) (*graph.Parity, error) {
+func (a *app) exportONNX(ctx context.Context, path string, d *model.Dir) (*graph.Parity, error) {
 	for _, k := range a.kinds {
 		if !k.Is(d) {
 			continue
@@ -345,9 +345,9 @@ func (a *app) exportONNX(path string, d *model.Dir) (*graph.Parity, error) {
 			return nil, err
 		}
 		if e, ok := m.Model.(interface {
-			ExportONNX(path string) (*graph.Parity, error)
+			ExportONNX(ctx context.Context, path string) (*graph.Parity, error)
 		}); ok {
-			return e.ExportONNX(path)
+			return e.ExportONNX(ctx, path)
 		}
 	}
 	return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)

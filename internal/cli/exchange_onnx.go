@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
@@ -10,11 +12,11 @@ import (
 
 // readONNX takes the weights of a graph that is a plain recurrent stack, having
 // compared the stack with the graph.
-func readONNX(path string, o *exchangeOptions) (*weights, error) {
+func readONNX(ctx context.Context, path string, o *exchangeOptions) (*weights, error) {
 	if o.key != "" {
 		return nil, misusef("--key %s: an ONNX file is not nested, it has no keys", o.key)
 	}
-	stack, slab, parity, err := onnx.Import(path)
+	stack, slab, parity, err := onnx.Import(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -40,18 +42,18 @@ func readONNX(path string, o *exchangeOptions) (*weights, error) {
 // writeONNX writes a graph with states in and out: of an embedding, a recurrent
 // stack and a linear layer, the first and the last if they are there, or what
 // the weights' own task makes of them.
-func writeONNX(path string, w *weights, o *exchangeOptions) error {
+func writeONNX(ctx context.Context, path string, w *weights, o *exchangeOptions) error {
 	write := w.graph
 	if write == nil {
-		write = func(path string) (*graph.Parity, error) {
+		write = func(ctx context.Context, path string) (*graph.Parity, error) {
 			stack, err := stackOf(w)
 			if err != nil {
 				return nil, err
 			}
-			return onnx.Export(path, stack, &onnx.ExportOptions{State: true})
+			return onnx.Export(ctx, path, stack, &onnx.ExportOptions{State: true})
 		}
 	}
-	parity, err := write(path)
+	parity, err := write(ctx, path)
 	if err != nil {
 		return err
 	}

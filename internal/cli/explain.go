@@ -198,7 +198,7 @@ func probe(ctx context.Context, k *task.Kind, dir *model.Dir, path string, rows 
 	if err != nil {
 		return nil, err
 	}
-	loss, err := m.Probe(d, rows)
+	loss, err := m.Probe(ctx, d, rows)
 	if err != nil {
 		return nil, err
 	}

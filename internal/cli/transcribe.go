@@ -203,7 +203,7 @@ func transcribeWhole(m *transcribe.Model, o *transcribe.PredictOptions, sound *a
 
 // transcribeArriving shows the text so far on stderr, where a person watches.
 func (a *app) transcribeArriving(m *transcribe.Model, o *transcribe.PredictOptions, sound *arrival) (out streamed, err error) {
-	s, err := m.NewStream(sound.in.Rate, o)
+	s, err := m.NewStream(sound.ctx, sound.in.Rate, o)
 	if err != nil {
 		return out, err
 	}

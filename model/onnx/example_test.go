@@ -1,6 +1,7 @@
 package onnx_test
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
@@ -44,7 +45,7 @@ func ExampleAddRNN() {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "alarm.onnx")
-	parity, err := g.Export(path, map[string]graph.Value{"x": graph.Floats(in, 2, 5, 8)}, map[string][]float32{"y": want})
+	parity, err := g.Export(context.Background(), path, map[string]graph.Value{"x": graph.Floats(in, 2, 5, 8)}, map[string][]float32{"y": want})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 
@@ -24,8 +25,9 @@ type ExportOptions struct {
 //
 // A stack without recurrent layers, a pool that does not fit the options, the
 // errors of [AddRNN], and a difference above [graph.Tolerance] are errors, as are
-// those of writing the file. In all cases no file is written.
-func Export(path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
+// those of writing the file; a cancelled ctx returns its error. In all cases no
+// file is written.
+func Export(ctx context.Context, path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
 	if o == nil {
 		o = &ExportOptions{}
 	}
@@ -38,7 +40,7 @@ func Export(path string, s *Stack, o *ExportOptions) (*graph.Parity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.Export(path, in, want)
+	return g.Export(ctx, path, in, want)
 }
 
 // graph returns the stack as a graph.

@@ -18,7 +18,7 @@ func TestExportEveryCell(t *testing.T) {
 		s := &Stack{RNN: nn.New(kind, 3, 4, nil), Pool: PoolSteps}
 		tensor.Pack(tensor.CPU(), s, 5)
 		t.Setenv("CAROUSEL_ORT_DIR", "off")
-		p, err := Export(filepath.Join(t.TempDir(), "m.onnx"), s, &ExportOptions{State: true})
+		p, err := Export(t.Context(), filepath.Join(t.TempDir(), "m.onnx"), s, &ExportOptions{State: true})
 		if err != nil || p.MaxDiff > 2e-6 || p.Values == 0 {
 			t.Errorf("%s: %v, %v", kind.Spec().Name, p, err)
 		}
@@ -79,7 +79,7 @@ func TestExportOptions(t *testing.T) {
 					t.Setenv("CAROUSEL_ORT_DIR", "off")
 				}
 				path := filepath.Join(t.TempDir(), "m.onnx")
-				p, err := Export(path, s, e)
+				p, err := Export(t.Context(), path, s, e)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -63,7 +63,7 @@ func TestExport(t *testing.T) {
 				t.Setenv("CAROUSEL_ORT_DIR", "off")
 			}
 			path := filepath.Join(t.TempDir(), "m.onnx")
-			p, err := Export(path, s, o)
+			p, err := Export(t.Context(), path, s, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestExport(t *testing.T) {
 				t.Error(p)
 			}
 			t.Log(p)
-			again, weights, q, err := Import(path)
+			again, weights, q, err := Import(t.Context(), path)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -21,8 +22,11 @@ import (
 //
 // A file that is not valid, a graph with other nodes, which the error names, and
 // a difference above [graph.Tolerance] are a *model.FileError; [graph.Read] may
-// still run the graph.
-func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Parity, error) {
+// still run the graph. A cancelled ctx returns its error.
+func Import(ctx context.Context, path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Parity, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, nil, err
+	}
 	m, err := graph.Read(path, on...)
 	if err != nil {
 		return nil, nil, nil, err
@@ -45,7 +49,7 @@ func Import(path string, on ...*tensor.Device) (*Stack, *tensor.Slab, *graph.Par
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	p, err := m.Compare(t.in, map[string][]float32{t.output: t.want})
+	p, err := m.Compare(ctx, t.in, map[string][]float32{t.output: t.want})
 	if err != nil {
 		return nil, nil, nil, err
 	}

@@ -31,7 +31,7 @@ func TestTorchImport(t *testing.T) {
 	}
 	for _, path := range files {
 		name := strings.TrimSuffix(filepath.Base(path), ".onnx")
-		s, _, p, err := Import(path)
+		s, _, p, err := Import(t.Context(), path)
 		if reason := reasons[name]; reason != "" {
 			if err == nil || !strings.Contains(err.Error(), reason) {
 				t.Errorf("%s: error %v, want one with %q", name, err, reason)

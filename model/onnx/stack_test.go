@@ -103,7 +103,7 @@ func TestExportRefused(t *testing.T) {
 		"has no recurrent layers":                    {&Stack{}, nil},
 		"not finite: rnn.weight_ih":                  {spoilt, nil},
 	} {
-		if _, err := Export(path, c.s, c.o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Export(t.Context(), path, c.s, c.o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

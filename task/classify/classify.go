@@ -9,6 +9,9 @@
 //
 // Vocabulary, linear method and network are learnt from the training texts alone;
 // the validation texts choose the epoch and the share of the linear method.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package classify
 
 import (

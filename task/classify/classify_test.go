@@ -19,6 +19,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 	"github.com/carousel-ml/carousel/train/traintest"
@@ -217,8 +218,8 @@ func TestResume(t *testing.T) {
 	whole, _ := fitted(t, cfg, reviews(120, 1), nil)
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, r, err := Train(ctx, dealt(reviews(120, 1), cfg), cfg, &train.Run{Dir: dir})
+	stop := func(*tensor.Slab) { cancel() } // in the first step
+	_, r, err := Train(ctx, dealt(reviews(120, 1), cfg), cfg, &train.Run{Dir: dir, Hooks: train.Hooks{OnGradients: stop}})
 	if err != nil || !r.Interrupted {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -290,7 +291,7 @@ func TestVectors(t *testing.T) {
 	}
 	cfg := small()
 	cfg.Vectors, cfg.Epochs = path, 1
-	m, learn, valid, err := prepare(dealt(reviews(100, 1), cfg), cfg, nil)
+	m, learn, valid, err := prepare(t.Context(), dealt(reviews(100, 1), cfg), cfg, nil)
 	if err != nil || learn.len()+valid.len() != 100 || m.cfg.Embedding != 3 {
 		t.Fatalf("%d + %d texts, width %d, %v", learn.len(), valid.len(), m.cfg.Embedding, err)
 	}
@@ -344,7 +345,7 @@ func TestScore(t *testing.T) {
 // A label that does not occur in training is a miss by every measure.
 func TestScoreUnseen(t *testing.T) {
 	numbers := map[string]int32{"a": 0, "b": 1}
-	tok, err := text.TrainTokenizer("word", slices.Values([]string{"x"}), &text.TokenizerOptions{})
+	tok, err := text.TrainTokenizer(t.Context(), "word", slices.Values([]string{"x"}), &text.TokenizerOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

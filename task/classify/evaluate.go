@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Metrics are the scores of a classifier.
@@ -63,7 +64,9 @@ const worst = 20
 // baselines: the most frequent label and logistic regression on words and pairs
 // of words. A part without texts is a *data.InputError; a cancelled ctx returns
 // its error.
-func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "classify: Evaluate")
 	texts := d.Of(part)
 	if len(texts) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))

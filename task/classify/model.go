@@ -62,9 +62,9 @@ func (m *Model) Classes() []string { return slices.Clone(m.classes) }
 func (m *Model) several() bool { return m.cfg.Separator != "" }
 
 // newModel makes an untrained model for settled settings.
-func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, on *tensor.Device) (*Model, error) {
+func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, classes: classes, counts: counts, tokenizer: tok}
-	var err error
 	if m.net, err = newNetwork(&m.cfg, tok.Vocabulary().Len(), len(classes), tok.Vocabulary().PadID()); err != nil {
 		return nil, err
 	}
@@ -88,7 +88,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
 	if err := d.For(Name, "a classifier", &c); err != nil {
 		return nil, err
@@ -103,9 +104,8 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m *Model
-	shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, c.Counts, tok, cmp.Or(on...)) })
-	if err := cmp.Or(shape, err); err != nil {
+	m, err := newModel(c.Config, c.Classes, c.Counts, tok, cmp.Or(on...))
+	if err != nil {
 		return nil, d.Broken(err)
 	}
 	m.share, m.notes = c.Share, c.Notes

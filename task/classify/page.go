@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Summary returns the evaluation as tables, figures and sentences.
@@ -76,7 +77,8 @@ func (e *Evaluation) names() []string {
 // Illustrate returns a section with the wrong predictions of the evaluation that
 // have the largest loss, and the words that contributed most to them. A cancelled
 // ctx returns its error.
-func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]report.Section, error) {
+func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) (_ []report.Section, err error) {
+	defer tensor.Recover(&err)
 	if e == nil || len(e.Worst) == 0 {
 		return nil, nil
 	}

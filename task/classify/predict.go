@@ -49,7 +49,8 @@ type PredictOptions struct {
 // Classify classifies texts, in their order. A prediction does not depend on the
 // other texts. Explain with a model that pools by the last step is a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions) ([]Prediction, error) {
+func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions) (_ []Prediction, err error) {
+	defer tensor.Recover(&err)
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -145,7 +146,8 @@ type Predictions struct {
 // was trained on, in which labels are not needed, or lines. A file that cannot be
 // read and the options that Classify refuses are a *data.InputError; a cancelled
 // ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
+	defer tensor.Recover(&err)
 	texts, err := m.textsOf(in)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ func TestProbe(t *testing.T) {
 	list := reviews(80, 1)
 	m, _ := fitted(t, cfg, list, nil)
 	list[1].Labels = []string{"neither"}
-	loss, err := m.Probe(dealt(list, Config{}), 5)
+	loss, err := m.Probe(t.Context(), dealt(list, Config{}), 5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("loss %v of %d rows, gradient %v", l.Item(), r.B, any)
 	}
 	var input *data.InputError
-	if _, err := m.Probe(dealt(list[1:2], Config{}), 5); !errors.As(err, &input) {
+	if _, err := m.Probe(t.Context(), dealt(list[1:2], Config{}), 5); !errors.As(err, &input) {
 		t.Errorf("texts without a known label give %v", err)
 	}
 }

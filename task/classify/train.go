@@ -25,18 +25,20 @@ import (
 // does not change.
 //
 // Invalid settings, texts that cannot be learnt from and a file of vectors that
-// cannot be read are a *data.InputError; other errors are those of [train.Fit]
-// and [Model.Save]. If ctx is cancelled the result is marked Interrupted, Dir
-// contains a checkpoint to resume from but no model, and the model returned has
-// the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// cannot be read are a *data.InputError; other errors are those of [train.Fit] and
+// [Model.Save]. If ctx is cancelled while the data are prepared, its error is
+// returned; later, the result is marked Interrupted, Dir contains a checkpoint to
+// resume from but no model, and the model returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "classify: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(d, cfg, o.Device)
+	m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
 	if err != nil {
 		return nil, nil, data.InFile(d.file, err)
 	}
@@ -57,7 +59,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 }
 
 // prepare settles the configuration on the texts and makes the untrained model.
-func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
+func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
 	texts := d.Of(task.Training)
 	counts, err := countLabels(texts)
 	if err != nil {
@@ -75,7 +77,7 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
 	}
 	cfg.settle(len(texts))
-	tok, err := text.TrainTokenizer(cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
+	tok, err := text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
 		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase,
 	})
 	if err != nil {
@@ -85,7 +87,7 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 	learn, valid = encode(texts, tok, cfg.MaxLength, number), encode(d.Of(task.Validation), tok, cfg.MaxLength, number)
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
-		if vectors, err = text.ReadVectors(cfg.Vectors, tok.Vocabulary()); err != nil {
+		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, tok.Vocabulary()); err != nil {
 			return nil, nil, nil, err
 		}
 		cfg.Embedding = vectors.Dim

@@ -7,6 +7,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // BacktestOptions are the options of a backtest; nil is the zero value.
@@ -21,7 +22,10 @@ type BacktestOptions struct {
 // part without a window, a table that does not fit the model and invalid options
 // are a *data.InputError; a cancelled ctx returns its error, also during a
 // training.
-func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (*Evaluation, error) {
+func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(from, "forecast: Backtest")
+	task.NeedData(from.Panel, "forecast: Backtest")
 	if o == nil {
 		o = &BacktestOptions{}
 	}

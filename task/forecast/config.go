@@ -2,12 +2,12 @@ package forecast
 
 import (
 	"cmp"
-	"github.com/carousel-ml/carousel/task"
 	"slices"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 

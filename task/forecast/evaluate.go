@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Evaluation is the scores of a model on a part of a table, and those of the
@@ -87,7 +88,10 @@ type EvaluateOptions struct{}
 // is divided according to the model's Config.Split. A table that does not fit the
 // model, and a part without a window, are a *data.InputError; a cancelled ctx
 // returns its error.
-func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(from, "forecast: Evaluate")
+	task.NeedData(from.Panel, "forecast: Evaluate")
 	d, list, err := m.scored(from.Panel, part, 1)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,9 @@
 // Scalers, calendars and the linear path are fitted on the training rows alone.
 // The targets of a window are in one part; its history may begin in the rows
 // before the part.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package forecast
 
 import (

@@ -51,11 +51,12 @@ func (m *Model) Slab() *tensor.Slab { return m.slab }
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // newModel makes an untrained model for a settled configuration.
-func newModel(cfg Config, s *schema, on *tensor.Device) *Model {
+func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, schema: s, gain: 1}
 	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
 	m.slab = tensor.Pack(on, m.net, cfg.Seed)
-	return m
+	return m, nil
 }
 
 // Save writes the model to a directory that [Open] reads. Its errors are those of
@@ -85,7 +86,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	c := saved{Schema: &schema{}}
 	if err := d.For(Name, "a forecasting model", &c); err != nil {
 		return nil, err
@@ -93,8 +95,8 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if err := c.check(); err != nil {
 		return nil, d.Broken(err)
 	}
-	var m *Model
-	if err := tensor.Catch(func() { m = newModel(c.Config, c.Schema, cmp.Or(on...)) }); err != nil {
+	m, err := newModel(c.Config, c.Schema, cmp.Or(on...))
+	if err != nil {
 		return nil, d.Broken(err)
 	}
 	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes

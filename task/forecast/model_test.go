@@ -201,7 +201,7 @@ func checkExported(t *testing.T, dir string) {
 		}
 		p.Write(w)
 	}
-	p, err := m.ExportONNX(filepath.Join(t.TempDir(), "m.onnx"))
+	p, err := m.ExportONNX(t.Context(), filepath.Join(t.TempDir(), "m.onnx"))
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		if err == nil || !strings.Contains(err.Error(), "learn_state") {
 			t.Errorf("the trained state was left out: %v", err)

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -34,8 +35,10 @@ import (
 // string says.
 //
 // A model with LearnState and the autoregressive head is a *data.InputError;
-// other errors are those of [graph.Builder.Export] and [onnx.AddRNN].
-func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
+// other errors are those of [graph.Builder.Export] and [onnx.AddRNN]; a cancelled
+// ctx returns its error.
+func (m *Model) ExportONNX(ctx context.Context, path string) (_ *graph.Parity, err error) {
+	defer tensor.Recover(&err)
 	n := m.net
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
@@ -43,7 +46,6 @@ func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.onnxDoc()}}
 	var want map[string][]float32
 	in := e.sample()
-	var err error
 	if m.cfg.Head == "autoregressive" {
 		err = e.unrolled()
 		want = e.runUnrolled(in)
@@ -54,7 +56,7 @@ func (m *Model) ExportONNX(path string) (*graph.Parity, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.g.Export(path, in, want)
+	return e.g.Export(ctx, path, in, want)
 }
 
 // onnxDoc returns the doc string of the graph, which lists what is not part of

@@ -13,6 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Forecast is the rows after the last row with a target, for each series.
@@ -42,7 +43,9 @@ type PredictOptions struct {
 // are known over the horizon need their values there, in rows without targets. A
 // table that lacks columns or such values or is too short, and invalid levels,
 // are a *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (*Forecast, error) {
+func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(panel, "forecast: Forecast")
 	levels := m.cfg.Quantiles
 	if o != nil && o.Quantiles != nil {
 		levels = slices.Clone(o.Quantiles)
@@ -89,7 +92,8 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 // Predict forecasts the rows after the table in a file, with [Model.Forecast]. An
 // input without a file, and a file that cannot be read, are a *data.InputError;
 // the other errors are those of that method.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Forecast, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Forecast, err error) {
+	defer tensor.Recover(&err)
 	if in.File == "" {
 		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
 	}

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/carousel-ml/carousel/task"
@@ -11,8 +12,15 @@ import (
 // of about rows windows, spread evenly over the test part: explain gradients
 // measures the network with it. For an autoregressive network only the last step
 // has a loss. A table that does not fit the model and a test part without a
-// window are a *data.InputError; rows below 1 is an error.
-func (m *Model) Probe(from *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// window are a *data.InputError; rows below 1 is an error; a cancelled ctx returns
+// its error.
+func (m *Model) Probe(ctx context.Context, from *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(from, "forecast: Probe")
+	task.NeedData(from.Panel, "forecast: Probe")
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	d, list, err := m.scored(from.Panel, task.Test, 1)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func TestProbe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loss, err := m.Probe(&Data{Panel: panel}, 9)
+		loss, err := m.Probe(t.Context(), &Data{Panel: panel}, 9)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: gradient %v of c at the last step", head, last)
 		}
 		var input *data.InputError
-		if _, err := m.Probe(&Data{Panel: hourly(1, 20)}, 9); !errors.As(err, &input) {
+		if _, err := m.Probe(t.Context(), &Data{Panel: hourly(1, 20)}, 9); !errors.As(err, &input) {
 			t.Errorf("%s: too short a table gives %v", head, err)
 		}
 	}

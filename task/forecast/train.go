@@ -13,6 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -22,10 +23,14 @@ import (
 // naive forecast, and the intervals are determined on the validation rows.
 //
 // Invalid settings, and a table that does not fit them, are a *data.InputError;
-// other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled the
-// result is marked Interrupted, Dir contains a checkpoint to resume from but no
-// model, and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled
+// while the data are prepared, its error is returned; later, the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the
+// model returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "forecast: Train")
+	task.NeedData(d.Panel, "forecast: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
@@ -103,7 +108,10 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err != nil {
 		return nil, nil, err
 	}
-	m := newModel(cfg, s, on)
+	m, err := newModel(cfg, s, on)
+	if err != nil {
+		return nil, nil, err
+	}
 	d.cfg = &m.cfg
 	m.ridge = r
 	if m.net.Skip != nil {

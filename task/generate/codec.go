@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"iter"
 	"regexp"
 	"strings"
@@ -20,8 +21,9 @@ type codec struct {
 	line       int32 // ends a line; -1 if line ends are not tokens of their own
 }
 
-// trainCodec learns the tokens of the training texts.
-func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
+// trainCodec learns the tokens of the training texts. A cancelled ctx returns its
+// error.
+func trainCodec(ctx context.Context, cfg *Config, docs []data.Document) (*codec, error) {
 	kind := cfg.Tokens
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount}
 	if kind == "word" {
@@ -35,7 +37,7 @@ func trainCodec(cfg *Config, docs []data.Document) (*codec, error) {
 	if kind == "space" {
 		parts = blocks
 	}
-	t, err := text.TrainTokenizer(kind, texts(docs, parts), o)
+	t, err := text.TrainTokenizer(ctx, kind, texts(docs, parts), o)
 	if err != nil {
 		return nil, err
 	}

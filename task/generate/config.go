@@ -3,13 +3,13 @@ package generate
 import (
 	"cmp"
 	"fmt"
-	"github.com/carousel-ml/carousel/task"
 	"math"
 	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 

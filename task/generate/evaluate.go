@@ -82,7 +82,9 @@ type EvaluateOptions struct{}
 // beginning with the state carried through, beside the tokens' frequencies in
 // training as a baseline. A part without tokens is a *data.InputError; a cancelled
 // ctx returns its error.
-func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "generate: Evaluate")
 	docs := of.Of(part)
 	traces := make([][]text.Token, len(docs))
 	c := &corpus{characters: characters(docs)}
@@ -112,28 +114,26 @@ func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err erro
 	for _, d := range c.docs {
 		nats = append(nats, make([]float32, len(d)-1))
 	}
-	shape := tensor.Catch(func() {
-		tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
-		b := &batch{}
-		var scores []float32
-		for i := range s.batches {
-			if err = ctx.Err(); err != nil {
-				return
-			}
-			s.load(b, 0, i)
-			tape.Reset()
-			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-			scores = train.Resize(scores, b.B*b.T)
-			m.net.score(scores, x, b.targets)
-			carry.End(to)
-			for r, p := range b.parts {
-				for k := range p.steps() {
-					nats[p.doc][p.from+k] = -scores[r*b.T+k]
-				}
+	tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
+	b := &batch{}
+	var scores []float32
+	for i := range s.batches {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.load(b, 0, i)
+		tape.Reset()
+		x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
+		scores = train.Resize(scores, b.B*b.T)
+		m.net.score(scores, x, b.targets)
+		carry.End(to)
+		for r, p := range b.parts {
+			for k := range p.steps() {
+				nats[p.doc][p.from+k] = -scores[r*b.T+k]
 			}
 		}
-	})
-	return nats, cmp.Or(shape, err)
+	}
+	return nats, nil
 }
 
 // tally sums -log p.

@@ -9,6 +9,9 @@
 // Training divides the text into streams that are read in parallel, segment by
 // segment, with the state carried from one segment to the next. A document begins
 // with a state of zeros.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package generate
 
 import (

@@ -116,7 +116,7 @@ func TestDecoder(t *testing.T) {
 			if unit == "bpe" {
 				cfg.VocabularySize = 262 // next to no merges: characters in pieces
 			}
-			k, err := trainCodec(&cfg, docs(text))
+			k, err := trainCodec(t.Context(), &cfg, docs(text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestDecoder(t *testing.T) {
 func TestDecoderEndsHalfCharacters(t *testing.T) {
 	cfg := small("bpe")
 	cfg.VocabularySize = 262
-	k, err := trainCodec(&cfg, docs("🙂"))
+	k, err := trainCodec(t.Context(), &cfg, docs("🙂"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestSpecialTokensAreText(t *testing.T) {
 		if unit == "bpe" {
 			cfg.VocabularySize = 262
 		}
-		k, err := trainCodec(&cfg, docs(text))
+		k, err := trainCodec(t.Context(), &cfg, docs(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestTrace(t *testing.T) {
 		if unit == "bpe" {
 			cfg.VocabularySize = 270
 		}
-		k, err := trainCodec(&cfg, docs(text))
+		k, err := trainCodec(t.Context(), &cfg, docs(text))
 		if err != nil {
 			t.Fatal(err)
 		}

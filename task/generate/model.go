@@ -43,9 +43,9 @@ func (m *Model) String() string { return m.cfg.describe() }
 func (m *Model) Tokenizer() *text.Tokenizer { return m.codec.tokens }
 
 // newModel makes an untrained model of a settled configuration.
-func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (*Model, error) {
+func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, codec: k, counts: counts}
-	var err error
 	if m.net, err = newNetwork(&m.cfg, len(counts)); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
 	if err := d.For(Name, "a language model", &c); err != nil {
 		return nil, err
@@ -84,9 +85,9 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	var m *Model
-	if shape := tensor.Catch(func() { m, err = newModel(c.Config, k, c.Counts, cmp.Or(on...)) }); shape != nil || err != nil {
-		return nil, d.Broken(cmp.Or(shape, err))
+	m, err := newModel(c.Config, k, c.Counts, cmp.Or(on...))
+	if err != nil {
+		return nil, d.Broken(err)
 	}
 	return m, d.Load(m.slab)
 }

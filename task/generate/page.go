@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Summary returns the evaluation as tables, figures and sentences.
@@ -120,7 +121,8 @@ func (e *Evaluation) surpriseTable() *report.Table {
 // Illustrate returns a section with documents that the model generates at several
 // temperatures, drawn by the seed of its training. A cancelled ctx returns its
 // error.
-func (m *Model) Illustrate(ctx context.Context, _ *Data, _ *Evaluation) ([]report.Section, error) {
+func (m *Model) Illustrate(ctx context.Context, _ *Data, _ *Evaluation) (_ []report.Section, err error) {
+	defer tensor.Recover(&err)
 	o := DefaultPredict()
 	o.Seed, o.Length = m.cfg.Seed, 120
 	if m.cfg.Tokens == "char" {

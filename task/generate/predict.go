@@ -93,7 +93,8 @@ const (
 // document), computed in batches. The texts of the first prompt come first. Options
 // may be nil. Invalid ones are a *data.InputError; an error of OnText, and that of a
 // cancelled ctx, end the generation.
-func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOptions) ([]Generated, error) {
+func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOptions) (_ []Generated, err error) {
+	defer tensor.Recover(&err)
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -106,24 +107,20 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 	num := o.Samples
 	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
 	var list []Generated
-	var err error
-	shape := tensor.Catch(func() {
-		for len(list) < len(prompts)*num && err == nil {
-			first := len(list)
-			// Whole prompts, or copies of one.
-			p, copies := prompts[first/num:][:1], min(num-first%num, rows)
-			if num <= rows {
-				p, copies = prompts[first/num:][:min(len(prompts)-first/num, rows/num)], num
-			}
-			var more []Generated
-			more, err = m.generate(ctx, p, copies, first, o)
-			list = append(list, more...)
+	for len(list) < len(prompts)*num {
+		first := len(list)
+		// Whole prompts, or copies of one.
+		p, copies := prompts[first/num:][:1], min(num-first%num, rows)
+		if num <= rows {
+			p, copies = prompts[first/num:][:min(len(prompts)-first/num, rows/num)], num
 		}
-	})
-	if shape != nil {
-		return nil, shape
+		more, err := m.generate(ctx, p, copies, first, o)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, more...)
 	}
-	return list, err
+	return list, nil
 }
 
 // Predictions are the continuations of prompts.
@@ -135,7 +132,8 @@ type Predictions struct {
 // Predict continues each line of a file or stream, or each text. A file that is
 // empty or cannot be read and invalid options are a *data.InputError; a cancelled
 // ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
+	defer tensor.Recover(&err)
 	prompts, err := m.prompts(in)
 	if err != nil {
 		return nil, err

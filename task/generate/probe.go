@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/carousel-ml/carousel/data"
@@ -11,10 +12,15 @@ import (
 // Probe returns a function that computes, on a tape in Train mode, the mean loss of
 // the token after each of up to rows segments of Config.BPTT tokens, spread over the
 // documents: explain gradients measures the network with it. Data without text is a
-// *data.InputError.
-func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// *data.InputError; a cancelled ctx returns its error.
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "generate: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("generate: Probe: needs rows, got %d", rows)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	c := newCorpus(m.codec, d.Of(task.All))
 	if c.tokens == 0 {

@@ -13,7 +13,7 @@ func TestProbe(t *testing.T) {
 	cfg := small("char")
 	cfg.Epochs = 1
 	m := trained(t, cfg, story)
-	loss, err := m.Probe(learnt(docs(story, "The cat.")), 6)
+	loss, err := m.Probe(t.Context(), learnt(docs(story, "The cat.")), 6)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestProbe(t *testing.T) {
 		}
 	}
 	var input *data.InputError
-	if _, err := m.Probe(&Data{}, 6); !errors.As(err, &input) {
+	if _, err := m.Probe(t.Context(), &Data{}, 6); !errors.As(err, &input) {
 		t.Errorf("no text gives %v", err)
 	}
 }

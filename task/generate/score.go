@@ -30,7 +30,8 @@ type Scored struct {
 // the tokens that differ are scored, for all continuations from the same
 // position. A continuation that adds no token is a *data.InputError; a cancelled
 // ctx returns its error.
-func (m *Model) Score(ctx context.Context, prompt string, continuations []string, exactly bool) ([]Scored, error) {
+func (m *Model) Score(ctx context.Context, prompt string, continuations []string, exactly bool) (_ []Scored, err error) {
+	defer tensor.Recover(&err)
 	begin := []int32{m.codec.begin}
 	first := m.codec.encode(begin, prompt)
 	common := len(first)
@@ -47,26 +48,17 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 		}
 		scores = append(scores, Scored{Continuation: c, Tokens: len(texts[i]) - common})
 	}
-	var cancelled error
-	err := tensor.Catch(func() {
-		state := m.net.RNN.NewSavedState(1)
-		if common > 1 {
-			s := m.read([][]int32{first[:common-1]}, 1)
-			s.states.Get(0, state, 0)
-			s.close()
-		}
-		for lo := 0; lo < len(texts); lo += evaluationRows {
-			hi := min(lo+evaluationRows, len(texts))
-			if cancelled = m.scoreAfter(ctx, state, texts[lo:hi], common, scores[lo:hi]); cancelled != nil {
-				return
-			}
-		}
-	})
-	if err == nil {
-		err = cancelled
+	state := m.net.RNN.NewSavedState(1)
+	if common > 1 {
+		s := m.read([][]int32{first[:common-1]}, 1)
+		s.states.Get(0, state, 0)
+		s.close()
 	}
-	if err != nil {
-		return nil, err
+	for lo := 0; lo < len(texts); lo += evaluationRows {
+		hi := min(lo+evaluationRows, len(texts))
+		if err := m.scoreAfter(ctx, state, texts[lo:hi], common, scores[lo:hi]); err != nil {
+			return nil, err
+		}
 	}
 	for i := range scores {
 		scores[i].PerToken = scores[i].LogProb / float64(scores[i].Tokens)

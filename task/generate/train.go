@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -22,10 +23,13 @@ import (
 // token ids, four bytes per token, in addition to the data, which it does not change.
 //
 // Invalid settings, and a text too short for them, are a *data.InputError; other
-// errors are those of [train.Fit]. If ctx is cancelled the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the model
-// returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// errors are those of [train.Fit]. If ctx is cancelled while the data are
+// prepared, its error is returned; later, the result is marked Interrupted, Dir
+// contains a checkpoint to resume from but no model, and the model returned has
+// the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "generate: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
@@ -35,7 +39,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 	if d.Separate && cfg.Split == "" {
 		cfg.Split = "1,0,0" // so that the model's settings divide a text as this training did
 	}
-	m, c, err := prepare(d.Training, cfg, o.Device)
+	m, c, err := prepare(ctx, d.Training, cfg, o.Device)
 	if err != nil {
 		return nil, nil, data.InFile(d.file, err)
 	}
@@ -54,13 +58,13 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 const leastTokens = 64
 
 // prepare settles the configuration on the text and makes the untrained model.
-func prepare(docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
+func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
 	marked := false
 	for _, d := range docs {
 		marked = marked || strings.Contains(d.Text, text.Unknown)
 	}
 	cfg.settleText(characters(docs), marked)
-	k, err := trainCodec(&cfg, docs)
+	k, err := trainCodec(ctx, &cfg, docs)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -42,7 +42,9 @@ type EvaluateOptions struct{}
 // label as a baseline. A part without sounds, a label that is not one of the
 // model's, and files that cannot be used are a *data.InputError; a cancelled ctx
 // returns its error.
-func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Evaluate")
 	list := d.Of(part)
 	if len(list) == 0 {
 		return nil, data.Errorf("there is no sound to score")

@@ -5,6 +5,9 @@
 // them with the settings of a [Config]. A Model classifies sounds
 // ([Model.Classify]) and files ([Model.Predict]); [Model.Evaluate] scores it;
 // [Model.Save] writes it to a directory that [Open] reads.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package keywords
 
 import (

@@ -96,7 +96,7 @@ func TestClassifier(t *testing.T) {
 	if err := all.Write(&b); err != nil || !strings.HasPrefix(b.String(), "audio,label,probability,p(falls),p(rises)\n") {
 		t.Errorf("%v: %.60q", err, b.String())
 	}
-	loss, err := m.Probe(d, 8)
+	loss, err := m.Probe(t.Context(), d, 8)
 	if err != nil {
 		t.Fatal(err)
 	}

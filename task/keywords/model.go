@@ -41,10 +41,10 @@ func (m *Model) Notes() []string { return nil }
 func (m *Model) Classes() []string { return slices.Clone(m.classes) }
 
 // newModel makes an untrained model for settled settings.
-func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device) (*Model, error) {
+func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: c, classes: classes}
 	m.frontend = f.With(&m.cfg.Setup)
-	var err error
 	if m.net, err = speech.NewNetwork(&m.cfg.Setup, m.frontend.Inputs(), len(classes), pools[c.Pool]); err != nil {
 		return nil, err
 	}
@@ -67,9 +67,10 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
-	err := d.For(Name, "a classifier of keywords", &c, was)
+	err = d.For(Name, "a classifier of keywords", &c, was)
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +82,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	}
 	var m *Model
 	if err == nil {
-		shape := tensor.Catch(func() { m, err = newModel(c.Config, c.Classes, &c.Frontend, cmp.Or(on...)) })
-		err = cmp.Or(err, shape)
+		m, err = newModel(c.Config, c.Classes, &c.Frontend, cmp.Or(on...))
 	}
 	if err != nil {
 		return nil, d.Broken(err)

@@ -28,7 +28,9 @@ type PredictOptions struct{}
 // Classify returns the probability of each class, in the order of
 // [Model.Classes], for a sound in memory. A model that was trained on files of
 // features is a *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Classify(ctx context.Context, s *audio.Sound) ([]float64, error) {
+func (m *Model) Classify(ctx context.Context, s *audio.Sound) (_ []float64, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(s, "keywords: Classify")
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -50,7 +52,8 @@ type Predictions struct {
 // Predict classifies the sounds of a manifest, which needs no labels, or one file
 // of sound or features. Files that cannot be used are a *data.InputError that
 // names them; a cancelled ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (*Predictions, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (_ *Predictions, err error) {
+	defer tensor.Recover(&err)
 	paths, err := m.cfg.Sounds(ctx, in.File)
 	if err != nil {
 		return nil, err

@@ -14,8 +14,11 @@ import (
 // Probe returns a function that computes, on a tape in Train mode, the mean loss
 // of the first rows sounds whose labels the model has: explain gradients measures
 // the network with it. Data without such a sound and files that cannot be used
-// are a *data.InputError; rows below 1 is an error.
-func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// are a *data.InputError; rows below 1 is an error; a cancelled ctx
+// returns its error.
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("keywords: Probe: needs rows, got %d", rows)
 	}
@@ -28,7 +31,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 	if len(list) == 0 {
 		return nil, data.Errorf("no sound has a label of the model")
 	}
-	c, err := m.frontend.Dataset(context.Background(), list, d)
+	c, err := m.frontend.Dataset(ctx, list, d)
 	if err != nil {
 		return nil, err
 	}

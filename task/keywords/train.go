@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -20,9 +21,12 @@ import (
 // Invalid settings and data, a label of the test part that the training part
 // lacks, and files that cannot be used are a *data.InputError; it names the first
 // dozen files. Other errors are those of [train.Fit] and [Model.Save]. If ctx is
-// cancelled the result is marked Interrupted, Dir contains a checkpoint to resume
-// from but no model, and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// cancelled while the data are prepared, its error is returned; later, the result
+// is marked Interrupted, Dir contains a checkpoint to resume from but no model,
+// and the model returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

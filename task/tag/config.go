@@ -3,12 +3,12 @@ package tag
 import (
 	"cmp"
 	"fmt"
-	"github.com/carousel-ml/carousel/task"
 	"math"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 

@@ -1,6 +1,7 @@
 package tag
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"unicode"
@@ -13,15 +14,15 @@ import (
 type place struct{ from, to int }
 
 // cutter returns a function that divides plain text into tokens like those of the
-// training file. An unknown kind is an error.
-func (m *Model) cutter(kind string) (func(string) []place, error) {
+// training file. An unknown kind is an error; a cancelled ctx returns its error.
+func (m *Model) cutter(ctx context.Context, kind string) (func(string) []place, error) {
 	if kind == "" {
 		kind = "word"
 		if m.vocabularies.Letters < oneLetter {
 			kind = "char"
 		}
 	}
-	tokenizer, err := text.TrainTokenizer(kind, slices.Values([]string{"."}), nil)
+	tokenizer, err := text.TrainTokenizer(ctx, kind, slices.Values([]string{"."}), nil)
 	if err != nil {
 		return nil, err
 	}

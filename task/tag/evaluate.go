@@ -74,7 +74,9 @@ type EvaluateOptions struct{}
 // Evaluate scores the model on the sentences of a part, beside each word's most
 // frequent tag in training as a baseline. A part without sentences is a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "tag: Evaluate")
 	sentences := of.Of(part)
 	d, err := encode(sentences, m.cfg.MaxLength)
 	if err == nil && len(d.tokens) == 0 {

@@ -61,9 +61,9 @@ func (m *Model) Scheme() Scheme { return Scheme(m.cfg.Scheme) }
 func (m *Model) spans() bool { return m.Scheme() != Labels }
 
 // newModel makes an untrained model for a settled configuration.
-func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (*Model, error) {
+func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, vocabularies: v, tags: tags}
-	var err error
 	if m.net, err = newNetwork(&m.cfg, v, tags, m.spans()); err != nil {
 		return nil, err
 	}
@@ -86,7 +86,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
 	if err := d.For(Name, "a tagger", &c); err != nil {
 		return nil, err
@@ -101,9 +102,8 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if len(c.Tags) == 0 || slices.ContainsFunc(v.Usual, func(k int32) bool { return k < 0 || int(k) >= len(c.Tags) }) {
 		return nil, &model.FileError{File: d.File(vocabularyFile), Problem: "the most frequent tag of a word is not a tag of the model", Fix: "train the model again"}
 	}
-	var m *Model
-	shape := tensor.Catch(func() { m, err = newModel(c.Config, v, c.Tags, cmp.Or(on...)) })
-	if err := cmp.Or(shape, err); err != nil {
+	m, err := newModel(c.Config, v, c.Tags, cmp.Or(on...))
+	if err != nil {
 		return nil, d.Broken(err)
 	}
 	m.notes = c.Notes

@@ -230,7 +230,7 @@ func TestCutLikeTraining(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cut, err := m.cutter("")
+	cut, err := m.cutter(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestTrainingRepeats(t *testing.T) {
 // A step in its steady state allocates nothing below the loop.
 func TestStepAllocatesNothing(t *testing.T) {
 	cfg := small()
-	m, learn, _, err := prepare(both(made(1, 32, IOB2), made(2, 8, IOB2)), cfg, nil)
+	m, learn, _, err := prepare(t.Context(), both(made(1, 32, IOB2), made(2, 8, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +377,7 @@ func TestVectors(t *testing.T) {
 	cfg := small()
 	cfg.Vectors, cfg.MinCount = path, 2
 	list := append(made(1, 20, IOB2), data.Sentence{Line: 21, Tokens: []string{"Rare", "River"}, Tags: []string{"O", "O"}})
-	m, learn, _, err := prepare(both(list, made(2, 5, IOB2)), cfg, nil)
+	m, learn, _, err := prepare(t.Context(), both(list, made(2, 5, IOB2)), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,7 +445,7 @@ func TestProbe(t *testing.T) {
 	list := made(3, 6, IOB2)
 	list[1].Tags = slices.Clone(list[1].Tags)
 	list[1].Tags[0] = "B-NEVER"
-	loss, err := m.Probe(both(list, nil), 4)
+	loss, err := m.Probe(t.Context(), both(list, nil), 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +459,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("loss %v of %d rows, gradient %v", l.Item(), r.B, dh)
 	}
 	var input *data.InputError
-	if _, err := m.Probe(both(list[1:2], nil), 4); !errors.As(err, &input) {
+	if _, err := m.Probe(t.Context(), both(list[1:2], nil), 4); !errors.As(err, &input) {
 		t.Errorf("sentences of unknown tags give %v", err)
 	}
 }

@@ -68,7 +68,8 @@ func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) 
 // Tag tags sentences of tokens and returns one result per sentence, in their order.
 // A result does not depend on the other sentences. Invalid options are a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions) ([]Tagged, error) {
+func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions) (_ []Tagged, err error) {
+	defer tensor.Recover(&err)
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -83,7 +84,7 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))
 	probabilities, spans, owner := make([]float64, len(d.tokens)), make([][]Mark, len(d.pieces)), d.owners()
 	decoder := m.net.decoder(m.tags, m.spans())
-	err := m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
+	err = m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
 		p, s := d.pieces[i], d.sentence(owner[i])
 		best, known := decoder.Viterbi(scores), decoder.Marginals(scores)
 		copy(ids[p.from:], best)
@@ -133,14 +134,15 @@ func (d *corpus) owners() []int {
 // TagText cuts plain texts, such as lines, into tokens and tags them; each text is
 // one sentence. Bytes that are not UTF-8 are read as U+FFFD. Errors are those of
 // [Model.Tag].
-func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) ([]Tagged, error) {
+func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) (_ []Tagged, err error) {
+	defer tensor.Recover(&err)
 	if o == nil {
 		o = &PredictOptions{}
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	cut, err := m.cutter(o.Tokens)
+	cut, err := m.cutter(ctx, o.Tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +191,8 @@ type Predictions struct {
 // Predict tags plain texts, one per line, or the sentences of a file with one
 // token per line, which needs no tags. A file that cannot be read and invalid
 // options are a *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
+	defer tensor.Recover(&err)
 	format, err := m.formatOf(in, o)
 	if err != nil {
 		return nil, err
@@ -220,6 +223,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // file. For plain text it returns false and writes nothing. Errors are those of
 // [Model.Predict] and of w.
 func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
+	defer tensor.Recover(&err)
 	format, err := m.formatOf(in, o)
 	if err != nil || format == FormatText {
 		return false, nil, err

@@ -1,6 +1,7 @@
 package tag
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -11,10 +12,16 @@ import (
 
 // Probe returns a function that computes, on a tape in Train mode, the mean loss of
 // those of the first rows sentences whose tags are known: explain gradients measures
-// the network with it. Data without such a sentence is a *data.InputError.
-func (m *Model) Probe(of *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// the network with it. Data without such a sentence is a *data.InputError;
+// a cancelled ctx returns its error.
+func (m *Model) Probe(ctx context.Context, of *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "tag: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("tag: Probe: needs rows, got %d", rows)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	sentences := of.Of(task.All)
 	d, err := encode(sentences[:min(rows, len(sentences))], m.cfg.MaxLength)

@@ -10,6 +10,9 @@
 // Spans are learnt in BIOES whatever the scheme of the file is; predictions are
 // written in the scheme of the file. Vocabularies and network are learnt from the
 // training sentences alone; the validation sentences choose the epoch.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package tag
 
 import (

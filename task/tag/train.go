@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -21,17 +22,20 @@ import (
 // per token and per tag, in addition to the data, which it does not change.
 //
 // Invalid settings, and sentences that cannot be learnt from, are a
-// *data.InputError; other errors are those of [train.Fit]. If ctx is cancelled the
-// result is marked Interrupted, Dir contains a checkpoint to resume from but no
-// model, and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// *data.InputError; other errors are those of [train.Fit]. If ctx is cancelled
+// while the data are prepared, its error is returned; later, the result is marked
+// Interrupted, Dir contains a checkpoint to resume from but no model, and the
+// model returned has the weights reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "tag: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, nil, err
 	}
-	m, learn, valid, err := prepare(d, cfg, o.Device)
+	m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
 	if err != nil {
 		return nil, nil, data.InFile(d.file, err)
 	}
@@ -44,7 +48,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 
 // prepare settles the configuration on the sentences and makes the untrained
 // model.
-func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
+func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
 	if learn, err = encode(d.Training, cfg.MaxLength); err != nil {
 		return nil, nil, nil, err
 	}
@@ -72,7 +76,7 @@ func prepare(d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *co
 	v := newVocabularies(learn, &cfg)
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
-		if vectors, err = text.ReadVectors(cfg.Vectors, v.Words); err != nil {
+		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, v.Words); err != nil {
 			return nil, nil, nil, err
 		}
 		v.Known, cfg.Embedding = v.Words.Len(), vectors.Dim // a vector makes a rare word known

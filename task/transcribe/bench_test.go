@@ -36,7 +36,7 @@ func BenchmarkStream(b *testing.B) {
 		sound[i] = float32(0.1 * r.NormFloat64())
 	}
 	for b.Loop() {
-		s, err := m.NewStream(16000, nil)
+		s, err := m.NewStream(b.Context(), 16000, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -48,8 +48,9 @@ func (d *savedDecoding) UnmarshalJSON(raw []byte) error {
 	return settings.Decode(raw, (*fields)(d))
 }
 
-// decodingOf returns the decoding for options, and reads its files.
-func (m *Model) decodingOf(o *EvaluateOptions) (*Decoding, error) {
+// decodingOf returns the decoding for options, and reads its files. A cancelled ctx
+// returns its error.
+func (m *Model) decodingOf(ctx context.Context, o *EvaluateOptions) (*Decoding, error) {
 	if o == nil {
 		return m.Decoding(), nil
 	}
@@ -59,12 +60,12 @@ func (m *Model) decodingOf(o *EvaluateOptions) (*Decoding, error) {
 	d := o.Decoding
 	var err error
 	if o.LMFile != "" {
-		if d.LM, err = ReadLM(o.LMFile); err != nil {
+		if d.LM, err = ReadLM(ctx, o.LMFile); err != nil {
 			return nil, err
 		}
 	}
 	if o.LexiconFile != "" {
-		if d.Lexicon, err = ReadLexicon(o.LexiconFile); err != nil {
+		if d.Lexicon, err = ReadLexicon(ctx, o.LexiconFile); err != nil {
 			return nil, err
 		}
 	}
@@ -159,17 +160,17 @@ const (
 )
 
 // decoding reads the files of decoding that a configuration names.
-func (c *Config) decoding() (*Decoding, error) {
+func (c *Config) decoding(ctx context.Context) (*Decoding, error) {
 	d := &Decoding{Beam: c.Beam, LMTokens: c.LMTokens}
 	var err error
 	if c.LM != "" {
 		d.LMWeight, d.WordBonus = DefaultLMWeight, DefaultWordBonus
-		if d.LM, err = ReadLM(c.LM); err != nil {
+		if d.LM, err = ReadLM(ctx, c.LM); err != nil {
 			return nil, err
 		}
 	}
 	if c.Lexicon != "" {
-		if d.Lexicon, err = ReadLexicon(c.Lexicon); err != nil {
+		if d.Lexicon, err = ReadLexicon(ctx, c.Lexicon); err != nil {
 			return nil, err
 		}
 	}
@@ -186,11 +187,12 @@ func (m *Model) openDecoding(d *model.Dir, name string) error {
 	if err != nil {
 		return err
 	}
+	never := func() error { return nil }
 	switch name {
 	case lmFile:
-		m.decoding.LM, err = readLM(lines)
+		m.decoding.LM, err = readLM(lines, never)
 	case lexiconFile:
-		m.decoding.Lexicon, err = readLexicon(lines)
+		m.decoding.Lexicon, err = readLexicon(lines, never)
 	}
 	m.files = append(m.files, d.Copy(name))
 	return err

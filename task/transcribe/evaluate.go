@@ -102,8 +102,10 @@ func (o *EvaluateOptions) validate(options any) error {
 // of greedy decoding if o asks for a search. A part without utterances, options
 // that the model does not support, and files that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
-	decoding, err := m.decodingOf(o)
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Evaluate")
+	decoding, err := m.decodingOf(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +245,8 @@ func (e *Evaluation) Confusions(n int) []Confusion {
 // A decoding that does not fit the model and files that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Tune(ctx context.Context, d *Data, part task.Part, decoding *Decoding) (before, after Metrics, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Tune")
 	if err := decoding.check(m.alphabet); err != nil {
 		return before, after, err
 	}

@@ -17,7 +17,7 @@ func FuzzLM(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		lm, err := ReadLM(path)
+		lm, err := ReadLM(t.Context(), path)
 		if err != nil {
 			return
 		}

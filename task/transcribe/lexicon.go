@@ -1,6 +1,7 @@
 package transcribe
 
 import (
+	"context"
 	"io"
 	"strings"
 
@@ -45,19 +46,26 @@ func NewLexicon(words []string) *Lexicon {
 // line, as in pronouncing dictionaries. A number in parentheses after a word, as
 // in WORD(2), is removed; lines that begin with ;;; or # are comments. Words are
 // compared with texts exactly, including case. A file that cannot be read or has
-// no words is a *data.InputError.
-func ReadLexicon(path string) (*Lexicon, error) {
+// no words is a *data.InputError; a cancelled ctx returns its error.
+func ReadLexicon(ctx context.Context, path string) (*Lexicon, error) {
 	r, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
 		return nil, err
 	}
-	return readLexicon(r)
+	return readLexicon(r, ctx.Err)
 }
 
-func readLexicon(r *data.LineReader) (*Lexicon, error) {
+// readLexicon reads the words; stop returns the error with which reading is to
+// end, or nil.
+func readLexicon(r *data.LineReader, stop func() error) (*Lexicon, error) {
 	defer r.Close()
 	var words []string
 	for {
+		if r.Line%checkEvery == 0 {
+			if err := stop(); err != nil {
+				return nil, err
+			}
+		}
 		line, err := r.Next()
 		if err == io.EOF {
 			break

@@ -1,6 +1,7 @@
 package transcribe
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -50,29 +51,36 @@ type lmState [mostOrder - 1]int32
 // ReadLM reads a model in ARPA format, plain or gzipped, of an order of at most
 // 5. Words are compared exactly, so their case must be that of the texts. A file
 // that cannot be read or does not follow the format is a *data.InputError with
-// the line.
-func ReadLM(path string) (*LM, error) {
+// the line; a cancelled ctx returns its error.
+func ReadLM(ctx context.Context, path string) (*LM, error) {
 	r, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
 		return nil, err
 	}
-	return readLM(r)
+	return readLM(r, ctx.Err)
 }
 
-func readLM(r *data.LineReader) (*LM, error) {
+// readLM reads a model; stop returns the error with which reading is to end, or
+// nil.
+func readLM(r *data.LineReader, stop func() error) (*LM, error) {
 	defer r.Close()
-	p := &arpa{lines: r, lm: &LM{ids: map[string]int32{}, grams: map[gram]entry{}}}
+	p := &arpa{lines: r, stop: stop, lm: &LM{ids: map[string]int32{}, grams: map[gram]entry{}}}
 	if err := p.read(); err != nil {
 		return nil, err
 	}
 	return p.lm, nil
 }
 
+// checkEvery is the number of lines of a file after which its reader checks
+// whether to stop.
+const checkEvery = 1 << 10
+
 // arpa reads the ARPA format: lines before \data\ are comments; counts of
 // n-grams; for each order a section of lines with log10 probability, words and
 // log10 back-off weight; \end\.
 type arpa struct {
 	lines  *data.LineReader
+	stop   func() error
 	lm     *LM
 	counts []int
 }
@@ -84,6 +92,11 @@ func (p *arpa) errorf(format string, args ...any) error {
 // next returns the next line that is not blank, trimmed.
 func (p *arpa) next() (string, error) {
 	for {
+		if p.lines.Line%checkEvery == 0 {
+			if err := p.stop(); err != nil {
+				return "", err
+			}
+		}
 		line, err := p.lines.Next()
 		if err == io.EOF {
 			return "", p.errorf(`is not an ARPA model, or truncated: it ends without \end\`)

@@ -50,10 +50,10 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) Alphabet() []string { return slices.Clone(m.alphabet.Units) }
 
 // newModel makes an untrained model for settled settings.
-func newModel(c Config, a *alphabet, f *speech.Frontend, on *tensor.Device) (*Model, error) {
+func newModel(c Config, a *alphabet, f *speech.Frontend, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: c, alphabet: a}
 	m.frontend = f.With(&m.cfg.Setup)
-	var err error
 	if m.net, err = speech.NewNetwork(&m.cfg.Setup, m.frontend.Inputs(), a.classes(), nil); err != nil {
 		return nil, err
 	}
@@ -84,7 +84,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
 	if err := d.For(Name, "a recogniser of speech", &c); err != nil {
 		return nil, err
@@ -99,14 +100,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 			return nil, err
 		}
 	}
-	var m *Model
-	var err error
-	shape := tensor.Catch(func() {
-		m, err = newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), &c.Frontend, cmp.Or(on...))
-	})
-	if err == nil {
-		err = shape
-	}
+	m, err := newModel(c.Config, newAlphabet(c.Alphabet.Kind, c.Alphabet.Units, tokenizer), &c.Frontend, cmp.Or(on...))
 	if err != nil {
 		return nil, d.Broken(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/gonum/stat"
 
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Summary returns the evaluation as tables, figures and sentences.
@@ -50,7 +51,8 @@ func (e *Evaluation) errorTable() *report.Table {
 // Illustrate returns a section that shows, for utterances of the evaluation, the
 // features and the probabilities of the tokens over time, with the text above.
 // The errors are those of [Model.Trace].
-func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) ([]report.Section, error) {
+func (m *Model) Illustrate(ctx context.Context, _ *Data, e *Evaluation) (_ []report.Section, err error) {
+	defer tensor.Recover(&err)
 	if e == nil || len(e.Results) == 0 {
 		return nil, nil
 	}

@@ -57,14 +57,14 @@ type PredictOptions struct {
 func (o *PredictOptions) Validate() error { return o.validate(o) }
 
 // decodingTo returns the decoding for options, and reads its files.
-func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
+func (m *Model) decodingTo(ctx context.Context, o *PredictOptions) (*Decoding, error) {
 	if o == nil {
 		return m.Decoding(), nil
 	}
 	if err := settings.Check(o); err != nil {
 		return nil, data.Setting(err)
 	}
-	d, err := m.decodingOf(&o.EvaluateOptions)
+	d, err := m.decodingOf(ctx, &o.EvaluateOptions)
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,10 @@ func (m *Model) decodingTo(o *PredictOptions) (*Decoding, error) {
 // Transcribe returns the text of a sound in memory. Options that the model does
 // not support, and a model that was trained on feature files, are a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (*Transcript, error) {
-	d, err := m.decodingTo(o)
+func (m *Model) Transcribe(ctx context.Context, s *audio.Sound, o *PredictOptions) (_ *Transcript, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(s, "transcribe: Transcribe")
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +276,8 @@ type FileTranscript struct {
 // Predict transcribes the sounds that a manifest lists, or one file of sound or
 // features, with [Model.TranscribeFiles]. A manifest that cannot be read is a
 // *data.InputError; the other errors are those of that method.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Transcripts, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Transcripts, err error) {
+	defer tensor.Recover(&err)
 	paths, err := m.cfg.Sounds(ctx, in.File)
 	if err != nil {
 		return nil, err
@@ -287,8 +290,9 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // transcripts of the others, if there are any, are returned with it. Options that
 // the model does not support are a *data.InputError; a cancelled ctx returns its
 // error.
-func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (*Transcripts, error) {
-	d, err := m.decodingTo(o)
+func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (_ *Transcripts, err error) {
+	defer tensor.Recover(&err)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}

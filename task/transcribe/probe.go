@@ -13,8 +13,11 @@ import (
 // Probe returns a function that computes, on a tape in Train mode, the mean loss
 // of the first rows utterances whose texts have only tokens of the model: explain
 // gradients measures the network with it. Data without such an utterance and
-// files that cannot be used are a *data.InputError; rows below 1 is an error.
-func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// files that cannot be used are a *data.InputError; rows below 1 is an error; a
+// cancelled ctx returns its error.
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("transcribe: Probe: needs rows, got %d", rows)
 	}
@@ -24,7 +27,7 @@ func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, err
 			list = append(list, u)
 		}
 	}
-	c, err := m.frontend.Dataset(context.Background(), list, d)
+	c, err := m.frontend.Dataset(ctx, list, d)
 	if err != nil {
 		return nil, err
 	}

@@ -127,7 +127,7 @@ ngram 2=4
 	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	lm, err := ReadLM(path)
+	lm, err := ReadLM(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestBeamWithAModelOfUnits(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	lm, err := ReadLM(path)
+	lm, err := ReadLM(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

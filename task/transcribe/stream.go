@@ -1,9 +1,12 @@
 package transcribe
 
 import (
+	"context"
+
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Stream transcribes sound while it arrives. Several streams of one model may run
@@ -32,8 +35,10 @@ func (m *Model) Streams() bool {
 // NewStream returns a stream for sound with rate samples per second. The final
 // text is that of [Model.Transcribe] for the whole sound. A model that does not
 // support streams ([Model.Streams]) and options that the model does not support
-// are a *data.InputError.
-func (m *Model) NewStream(rate int, o *PredictOptions) (*Stream, error) {
+// are a *data.InputError; a ctx that is cancelled while the options' files are read
+// returns its error.
+func (m *Model) NewStream(ctx context.Context, rate int, o *PredictOptions) (_ *Stream, err error) {
+	defer tensor.Recover(&err)
 	if m.cfg.Bidirectional {
 		return nil, data.Errorf("a bidirectional model needs the whole sound; train one with bidirectional false for streams")
 	}
@@ -43,7 +48,7 @@ func (m *Model) NewStream(rate int, o *PredictOptions) (*Stream, error) {
 	if err := m.frontend.TakesSound(); err != nil {
 		return nil, err
 	}
-	d, err := m.decodingTo(o)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}

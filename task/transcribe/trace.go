@@ -3,6 +3,8 @@ package transcribe
 import (
 	"context"
 	"math"
+
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Trace is the features and the network's output for one utterance, for plots.
@@ -24,8 +26,9 @@ type UnitTime struct {
 // Trace transcribes a file and returns features and probabilities. Options that
 // the model does not support and a file that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Trace(ctx context.Context, path string, o *PredictOptions) (*Trace, error) {
-	d, err := m.decodingTo(o)
+func (m *Model) Trace(ctx context.Context, path string, o *PredictOptions) (_ *Trace, err error) {
+	defer tensor.Recover(&err)
+	d, err := m.decodingTo(ctx, o)
 	if err != nil {
 		return nil, err
 	}

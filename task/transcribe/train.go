@@ -8,6 +8,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -20,10 +21,13 @@ import (
 //
 // Invalid settings and data, and files that cannot be used, are a
 // *data.InputError; it names the first dozen files. Other errors are those of
-// [train.Fit] and [Model.Save]. If ctx is cancelled the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the
-// model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+// [train.Fit] and [Model.Save]. If ctx is cancelled while the data are prepared,
+// its error is returned; later, the result is marked Interrupted, Dir contains a
+// checkpoint to resume from but no model, and the model returned has the weights
+// reached.
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Train")
 	if o == nil {
 		o = &train.Run{}
 	}
@@ -50,7 +54,7 @@ func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *tra
 // prepare settles the configuration on the data and makes the untrained model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *speech.Dataset, err error) {
 	cfg.FillDefaults()
-	decoding, err := cfg.decoding() // first, so that errors in its files are found at once
+	decoding, err := cfg.decoding(ctx) // first, so that errors in its files are found at once
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -58,7 +62,7 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	a, err := cfg.alphabet(training)
+	a, err := cfg.alphabet(ctx, training)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -82,14 +86,14 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	return m, learn, valid, m.decoding.check(a)
 }
 
-func (c *Config) alphabet(training []speech.Utterance) (*alphabet, error) {
+func (c *Config) alphabet(ctx context.Context, training []speech.Utterance) (*alphabet, error) {
 	if c.Alphabet != "" {
 		return readAlphabet(c.Tokens, c.Alphabet)
 	}
 	if c.Tokens != "bpe" {
 		return collectAlphabet(c.Tokens, nil, training)
 	}
-	t, err := text.TrainTokenizer("bpe", func(yield func(string) bool) {
+	t, err := text.TrainTokenizer(ctx, "bpe", func(yield func(string) bool) {
 		for _, u := range training {
 			if !yield(space + u.Text) {
 				return

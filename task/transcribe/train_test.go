@@ -206,7 +206,7 @@ func TestStreamEqualsWhole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			stream, err := m.NewStream(rate, d)
+			stream, err := m.NewStream(t.Context(), rate, d)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,7 +226,7 @@ func TestStreamEqualsWhole(t *testing.T) {
 			}
 		}
 	}
-	if m, err := m.NewStream(8000, nil); err != nil || m.Lag() > 0.1 {
+	if m, err := m.NewStream(t.Context(), 8000, nil); err != nil || m.Lag() > 0.1 {
 		t.Errorf("lag %v, %v", m.Lag(), err)
 	}
 }
@@ -427,7 +427,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	loss, err := m.Probe(d, 2)
+	loss, err := m.Probe(t.Context(), d, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	var input *data.InputError
-	if _, err := m.Probe(d, 2); !errors.As(err, &input) || !strings.Contains(err.Error(), "no utterance has only tokens of the model") {
+	if _, err := m.Probe(t.Context(), d, 2); !errors.As(err, &input) || !strings.Contains(err.Error(), "no utterance has only tokens of the model") {
 		t.Errorf("nothing to spell: %v", err)
 	}
 }

@@ -8,6 +8,9 @@
 // ([Model.NewStream]); [Model.Evaluate] scores it; [Model.Save] writes it to a
 // directory that [Open] reads. A [Lexicon] and an n-gram [LM] restrict and weight
 // the words of its texts.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package transcribe
 
 import (

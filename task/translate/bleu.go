@@ -37,9 +37,15 @@ func (s *BLEUScore) String() string {
 // BLEU scores translations against one or more references each (Papineni et al.
 // 2002), as sacreBLEU does by default (Post 2018): over the corpus, on the tokens
 // of mteval-v13a, with exponential smoothing. lower ignores case, as its option
-// -lc. It panics if the numbers of translations and lists of references differ.
-func BLEU(translations []string, references [][]string, lower bool) *BLEUScore {
-	mustPair(len(translations), len(references))
+// -lc. Different numbers of translations and lists of references are an error.
+func BLEU(translations []string, references [][]string, lower bool) (*BLEUScore, error) {
+	if err := paired(translations, references); err != nil {
+		return nil, err
+	}
+	return bleu(translations, references, lower), nil
+}
+
+func bleu(translations []string, references [][]string, lower bool) *BLEUScore {
 	s := &BLEUScore{}
 	prepare := preparer(lower)
 	for i, translation := range translations {
@@ -68,10 +74,12 @@ func BLEU(translations []string, references [][]string, lower bool) *BLEUScore {
 	return s
 }
 
-func mustPair(translations, references int) {
-	if translations != references {
-		panic(fmt.Sprintf("translate: %d translations need %[1]d lists of references, got %[2]d", translations, references))
+// paired returns an error if there is not one list of references per translation.
+func paired(translations []string, references [][]string) error {
+	if len(translations) != len(references) {
+		return fmt.Errorf("translate: %d translations need %[1]d lists of references, got %[2]d", len(translations), len(references))
 	}
+	return nil
 }
 
 func abs(n int) int { return max(n, -n) }

@@ -41,13 +41,13 @@ func TestLikeSacreBLEU(t *testing.T) {
 	}
 	near := func(a, b float64) bool { return math.Abs(a-b) <= 1e-9*math.Max(1, math.Abs(b)) }
 	for _, c := range golden.Cases {
-		s := BLEU(c.Translations, c.References, c.Lower)
+		s := bleu(c.Translations, c.References, c.Lower)
 		same := near(s.Score, c.BLEU) && near(s.BrevityPenalty, c.Brevity) && s.Length == c.Length && s.ReferenceLength == c.ReferenceLength &&
 			slices.Equal(s.Matches[:], c.Matches) && slices.Equal(s.Totals[:], c.Totals) && slices.EqualFunc(s.Precisions[:], c.Precisions, near)
 		if !same || s.String() != c.Text {
 			t.Errorf("%s, lower %v: %+v, sacreBLEU has %+v", c.Name, c.Lower, s, c)
 		}
-		if got := CHRF(c.Translations, c.References, c.Lower); !near(got, c.CHRF) {
+		if got := chrf(c.Translations, c.References, c.Lower); !near(got, c.CHRF) {
 			t.Errorf("%s, lower %v: chrF %v, sacreBLEU has %v", c.Name, c.Lower, got, c.CHRF)
 		}
 	}
@@ -57,5 +57,14 @@ func TestLikeSacreBLEU(t *testing.T) {
 				t.Errorf("%q, lower %v: words %q, sacreBLEU has %q", c.Text, lower, got, want)
 			}
 		}
+	}
+}
+
+func TestUnequalLengths(t *testing.T) {
+	if _, err := BLEU([]string{"a", "b"}, [][]string{{"a"}}, false); err == nil || !strings.Contains(err.Error(), "2 translations need 2 lists of references, got 1") {
+		t.Errorf("BLEU: %v", err)
+	}
+	if _, err := CHRF(nil, [][]string{{"a"}}, false); err == nil {
+		t.Error("CHRF: no error")
 	}
 }

@@ -12,10 +12,16 @@ const (
 // CHRF is the chrF2 of translations against one or more references each, in
 // percent (Popović 2015, 2016), as sacreBLEU computes it by default: n-grams of 1
 // to 6 characters without white space, over the corpus, with the best reference
-// of each sentence. lower ignores case, which is not the default there. It panics
-// if the numbers of translations and lists of references differ.
-func CHRF(translations []string, references [][]string, lower bool) float64 {
-	mustPair(len(translations), len(references))
+// of each sentence. lower ignores case, which is not the default there.
+// Different numbers of translations and lists of references are an error.
+func CHRF(translations []string, references [][]string, lower bool) (float64, error) {
+	if err := paired(translations, references); err != nil {
+		return 0, err
+	}
+	return chrf(translations, references, lower), nil
+}
+
+func chrf(translations []string, references [][]string, lower bool) float64 {
 	prepare := preparer(lower)
 	var sum charStats
 	for i, translation := range translations {

@@ -2,11 +2,11 @@ package translate
 
 import (
 	"cmp"
-	"github.com/carousel-ml/carousel/task"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 

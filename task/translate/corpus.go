@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -27,14 +26,13 @@ func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t toke
 	}
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase}
 	learn := func(source, target bool) (*text.Tokenizer, error) {
-		tok, err := text.TrainTokenizer(cfg.Tokens, func(yield func(string) bool) {
+		return text.TrainTokenizer(ctx, cfg.Tokens, func(yield func(string) bool) {
 			for _, p := range pairs {
-				if ctx.Err() != nil || source && !yield(cfg.spaced(p.Source)) || target && !yield(cfg.spaced(p.Target)) {
+				if source && !yield(cfg.spaced(p.Source)) || target && !yield(cfg.spaced(p.Target)) {
 					return
 				}
 			}
 		}, o)
-		return tok, cmp.Or(ctx.Err(), err)
 	}
 	if !cfg.Separate {
 		t.source, err = learn(true, true)

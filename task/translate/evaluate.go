@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Metrics are the scores of translations, in percent.
@@ -23,7 +24,7 @@ func score(found []Translation, references []string, lower bool) Metrics {
 	for i := range found {
 		translations[i], lists[i] = found[i].Text, references[i:i+1]
 	}
-	return Metrics{BLEU(translations, lists, lower).Score, CHRF(translations, lists, lower)}
+	return Metrics{bleu(translations, lists, lower).Score, chrf(translations, lists, lower)}
 }
 
 // Evaluation is the scores of a model on pairs.
@@ -78,7 +79,9 @@ func (o *EvaluateOptions) ForReport() { o.Examples, o.Long = 12, 5 }
 // left out and counted in a note. A model of lower-case texts is scored on
 // lower-case texts. A part without pairs is a *data.InputError; a cancelled ctx
 // returns its error.
-func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (*Evaluation, error) {
+func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "translate: Evaluate")
 	if o == nil {
 		o = &EvaluateOptions{}
 	}
@@ -115,8 +118,8 @@ func (e *Evaluation) fill(found []Translation, references []string, examples int
 	for i := range found {
 		texts[i], lists[i] = found[i].Text, references[i:i+1]
 	}
-	b := BLEU(texts, lists, e.Lowercase)
-	e.Metrics = Metrics{b.Score, CHRF(texts, lists, e.Lowercase)}
+	b := bleu(texts, lists, e.Lowercase)
+	e.Metrics = Metrics{b.Score, chrf(texts, lists, e.Lowercase)}
 	e.Detail = b.String()
 	e.byLength(found, references)
 	e.choose(found, references, examples)
@@ -149,7 +152,7 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	}
 	all := make([]Example, len(found))
 	for i, t := range found {
-		all[i] = Example{t, references[i], CHRF([]string{t.Text}, [][]string{references[i : i+1]}, e.Lowercase)}
+		all[i] = Example{t, references[i], chrf([]string{t.Text}, [][]string{references[i : i+1]}, e.Lowercase)}
 	}
 	slices.SortStableFunc(all, func(a, b Example) int { return cmp.Compare(b.CHRF, a.CHRF) })
 	n = min(n, len(all))

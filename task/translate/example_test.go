@@ -12,8 +12,16 @@ import (
 func ExampleBLEU() {
 	translations := []string{"The dog runs in the park.", "A cat sleeps."}
 	references := [][]string{{"The dog is running in the park."}, {"A cat sleeps.", "A cat is asleep."}}
-	fmt.Println(translate.BLEU(translations, references, false))
-	fmt.Printf("chrF2 = %.2f\n", translate.CHRF(translations, references, false))
+	bleu, err := translate.BLEU(translations, references, false)
+	if err != nil {
+		panic(err)
+	}
+	chrf, err := translate.CHRF(translations, references, false)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(bleu)
+	fmt.Printf("chrF2 = %.2f\n", chrf)
 	// Output:
 	// BLEU = 57.89 90.9/77.8/57.1/40.0 (BP = 0.913 ratio = 0.917 hyp_len = 11 ref_len = 12)
 	// chrF2 = 67.33

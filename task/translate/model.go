@@ -48,14 +48,14 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func (m *Model) Tokenizers() (source, target *text.Tokenizer) { return m.tok.source, m.tok.target }
 
 // newModel makes an untrained model for settled settings.
-func newModel(cfg Config, tok tokenizers, on *tensor.Device) (*Model, error) {
+func newModel(cfg Config, tok tokenizers, on *tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, tok: tok}
 	for _, t := range []*text.Tokenizer{tok.source, tok.target} {
 		if v := t.Vocabulary(); v.BeginID() < 0 || v.EndID() < 0 {
 			return nil, fmt.Errorf("the vocabulary lacks the tokens that begin and end a sequence")
 		}
 	}
-	var err error
 	if m.net, err = newNetwork(&m.cfg, tok.source.Vocabulary().Len(), tok.target.Vocabulary().Len()); err != nil {
 		return nil, err
 	}
@@ -84,7 +84,8 @@ func Open(dir string, on ...*tensor.Device) (*Model, error) {
 
 // OpenDir is [Open] for a directory that has been read already, with the same
 // errors.
-func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
+func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
+	defer tensor.Recover(&err)
 	var c saved
 	if err := d.For(Name, "a translation model", &c); err != nil {
 		return nil, err
@@ -99,9 +100,8 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m *Model
-	shape := tensor.Catch(func() { m, err = newModel(c.Config, tok, cmp.Or(on...)) })
-	if err := cmp.Or(shape, err); err != nil {
+	m, err := newModel(c.Config, tok, cmp.Or(on...))
+	if err != nil {
 		return nil, d.Broken(err)
 	}
 	m.most, m.notes = c.Most, c.Notes

@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Translation is a text with its translation.
@@ -87,7 +88,8 @@ func (m *Model) search(o SearchOptions) SearchOptions {
 // empty translation. A text of more tokens than MaxLength is divided after
 // sentences, clauses or words; tokens beyond 10,000 are left out. The error is
 // that of ctx.
-func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) ([]Translation, error) {
+func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) (_ []Translation, err error) {
+	defer tensor.Recover(&err)
 	options := m.settled(o)
 	out := make([]Translation, len(texts))
 	pieces := make([][]*piece, len(texts)) // of each text
@@ -120,9 +122,9 @@ type Translations struct {
 // Predict translates each line of an input; texts are read as lines. The error is a
 // *data.InputError for a file that cannot be read, or Picture without a line that is
 // not empty, that of writing Picture, or ctx's.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Translations, error) {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Translations, err error) {
+	defer tensor.Recover(&err)
 	t := &Translations{Task: Name, List: []Translation{}}
-	var err error
 	t.Notes, err = m.eachLine(ctx, in, o, func(_ int, list []Translation) error {
 		t.List = append(t.List, list...)
 		return nil
@@ -137,6 +139,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // found, in the form of [Translations.Write]. done is always true, notes are those of
 // [Translations], and the error is Predict's or w's.
 func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
+	defer tensor.Recover(&err)
 	notes, err = m.eachLine(ctx, in, o, func(first int, list []Translation) error { return writeLines(w, list, first) })
 	return true, notes, err
 }

@@ -12,13 +12,15 @@ import (
 // Probe returns the loss of a batch of the first rows pairs of all data, as a function
 // of a tape in Train mode, for explain gradients. Pairs with an empty side or more than
 // MaxLength tokens are left out. The error is a *data.InputError if none is left, or
-// about rows if it is less than 1.
-func (m *Model) Probe(d *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
+// about rows if it is less than 1; a cancelled ctx returns its error.
+func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Tape) *tensor.Tensor, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "translate: Probe")
 	if rows < 1 {
 		return nil, fmt.Errorf("translate: Probe: needs rows, got %d", rows)
 	}
 	pairs := d.Of(task.All)
-	c, err := encodePairs(context.Background(), pairs[:min(rows, len(pairs))], &m.cfg, m.tok)
+	c, err := encodePairs(ctx, pairs[:min(rows, len(pairs))], &m.cfg, m.tok)
 	if err != nil {
 		return nil, err
 	}

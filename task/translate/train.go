@@ -24,7 +24,9 @@ import (
 // [train.Fit] and [Model.Save]. If ctx is cancelled later, the result is marked
 // Interrupted, Dir contains a checkpoint to resume from but no model, and the model
 // returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (*Model, *train.Result, error) {
+func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "translate: Train")
 	if o == nil {
 		o = &train.Run{}
 	}

@@ -6,6 +6,9 @@
 // settings of a [Config]. A Model translates texts ([Model.Translate]) and files
 // ([Model.Predict], [Model.Stream]); [Model.Evaluate] scores it; [Model.Save]
 // writes it to a directory that [Open] reads.
+//
+// Functions that compute return a panic with a [*tensor.ShapeError] or a
+// [*tensor.UseError] as their error: operands that do not fit, or nil data.
 package translate
 
 import (

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -236,15 +237,16 @@ func (g *Builder) Encode() []byte { return g.encode("carousel", exportIR, export
 // Export writes the graph as a file, after running it on the inputs in with this
 // package and, if it is installed, with ONNX Runtime. A graph that does not run,
 // an output that differs from want, by name, by more than [Tolerance], and the
-// errors of writing the file are errors; no file is written then.
-func (g *Builder) Export(path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
+// errors of writing the file are errors, and a cancelled ctx returns its error; no
+// file is written then.
+func (g *Builder) Export(ctx context.Context, path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
 	b := g.Encode()
 	m, err := parse(path, b)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph cannot be read back: %w", err)
 	}
 	m.file = func() ([]byte, error) { return b, nil }
-	p, err := m.Compare(in, want)
+	p, err := m.Compare(ctx, in, want)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph: %w", err)
 	}

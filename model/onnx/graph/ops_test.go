@@ -201,7 +201,7 @@ func TestOperators(t *testing.T) {
 					t.Fatal(err)
 				}
 				if *record && !fixed {
-					answer, err := rt.Run(file, m, in)
+					answer, err := rt.Run(t.Context(), file, m, in)
 					if err != nil {
 						t.Fatal(err)
 					}

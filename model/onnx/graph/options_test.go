@@ -200,7 +200,7 @@ func TestOptions(t *testing.T) {
 			}
 			want := map[string][]float32{}
 			if *record || rt != nil && !testing.Short() && i%10 == 0 {
-				answer, err := rt.Run(file, m, in)
+				answer, err := rt.Run(t.Context(), file, m, in)
 				if err != nil {
 					t.Fatal(err)
 				}

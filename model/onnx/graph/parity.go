@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -108,8 +109,11 @@ func RandomInts(r *rand.Rand, below int, dims ...int) Value {
 // Compare runs the graph on inputs and, if it is installed, ONNX Runtime on the
 // file, and compares the outputs with want, by name. A difference above
 // [Tolerance] is an error that names the output; other errors are those of
-// [Model.Run] and [Runtime.Run].
-func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity, error) {
+// [Model.Run] and [Runtime.Run]; a cancelled ctx returns its error.
+func (m *Model) Compare(ctx context.Context, in map[string]Value, want map[string][]float32) (*Parity, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	got, err := m.Run(in)
 	if err != nil {
 		return nil, err
@@ -126,7 +130,7 @@ func (m *Model) Compare(in map[string]Value, want map[string][]float32) (*Parity
 	if err != nil {
 		return nil, err
 	}
-	if got, err = rt.Run(file, m, in); err != nil {
+	if got, err = rt.Run(ctx, file, m, in); err != nil {
 		return nil, err
 	}
 	p.Runtime = rt.Version

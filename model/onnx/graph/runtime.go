@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"context"
 	_ "embed"
 	"encoding/base64"
 	"encoding/binary"
@@ -78,8 +79,8 @@ type wireValue struct {
 // Run computes the outputs of a file's bytes, whose graph is m, from inputs of
 // types float32, int64, int32 and bool. An input that is missing or of another
 // type, and a failed run, are errors; that of a failed run has the message of
-// ONNX Runtime.
-func (rt *Runtime) Run(file []byte, m *Model, inputs map[string]Value) (map[string]Value, error) {
+// ONNX Runtime. A cancelled ctx ends the run and returns its error.
+func (rt *Runtime) Run(ctx context.Context, file []byte, m *Model, inputs map[string]Value) (map[string]Value, error) {
 	request := struct {
 		Model  string      `json:"model"`
 		Inputs []wireValue `json:"inputs"`
@@ -99,12 +100,15 @@ func (rt *Runtime) Run(file []byte, m *Model, inputs map[string]Value) (map[stri
 		return nil, err
 	}
 	// The script resolves the package from the working directory.
-	cmd := exec.Command(rt.node, "--input-type=module", "-e", runtimeScript)
+	cmd := exec.CommandContext(ctx, rt.node, "--input-type=module", "-e", runtimeScript)
 	cmd.Dir = rt.dir
 	cmd.Stdin = bytes.NewReader(in)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
+		if stopped := ctx.Err(); stopped != nil {
+			return nil, stopped
+		}
 		line, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
 		return nil, fmt.Errorf("onnx: %s: %w: %s", rt.Version, err, clip(line))
 	}

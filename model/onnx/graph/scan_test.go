@@ -43,7 +43,7 @@ func TestScan(t *testing.T) {
 		in := map[string]Value{"start": Floats([]float32{10, 10}, 2), "x": Floats([]float32{1, 2, 3, 4, 5, 6}, 3, 2)}
 		runs := []func() (map[string]Value, error){func() (map[string]Value, error) { return m.Run(in) }}
 		if rt := FindRuntime(); rt != nil {
-			runs = append(runs, func() (map[string]Value, error) { return rt.Run(b, m, in) })
+			runs = append(runs, func() (map[string]Value, error) { return rt.Run(t.Context(), b, m, in) })
 		}
 		for _, run := range runs {
 			out, err := run()
