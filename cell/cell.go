@@ -33,8 +33,9 @@ type Spec struct {
 	Title   string // the name in reports
 	Setting string // the value of the setting "cell" that selects it; "" for a variant
 
-	Base Kind // a variant is Base
-	By   With // with this option; 0: not a variant
+	Base Kind   // a variant is Base
+	By   With   // with this option; 0: not a variant
+	As   string // how the variant differs, as in "an LSTM without coupled gates"
 
 	Gates    []Gate // in the order of their rows in W and R
 	States   int    // 1: h only; otherwise c holds States-1 vectors of H numbers side by side
@@ -62,10 +63,10 @@ type Gate struct {
 	Act  Activation // the default; Own: another function that no option changes
 }
 
-// With is a set of options of a cell; nn.RNNOptions describes them.
+// With is a set of options of a cell, a bit each; nn.RNNOptions describes them.
 type With uint32
 
-// The options, each with the name of a field of nn.RNNOptions.
+// The options, in the order of [OptionNames].
 const (
 	WithForgetBias With = 1 << iota
 	WithChrono
@@ -84,6 +85,29 @@ const (
 	WithWeightDrop
 	WithZoneoutCell
 )
+
+// OptionNames holds the names of the options by their bits: fields of nn.RNNOptions, and
+// those of task.RNNConfig that set them.
+var OptionNames = [...]string{"ForgetBias", "Chrono", "ReLU", "Coupled", "ResetBefore", "Peephole", "LayerNorm", "Proj",
+	"GateActivation", "Activation", "OutputActivation", "GateClip", "CellClip", "RecurrentDropout", "WeightDrop", "ZoneoutCell"}
+
+// OptionNamed returns the option of a name, such as "LayerNorm"; 0 if there is none.
+func OptionNamed(name string) With {
+	if i := slices.Index(OptionNames[:], name); i >= 0 {
+		return 1 << i
+	}
+	return 0
+}
+
+// Having returns the cells that have the options o, without variants and custom cells.
+func Having(o With) (kinds []Kind) {
+	for kind := range Custom {
+		if s := kind.Spec(); s.By == 0 && s.Options.Has(o) {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
 
 // Has reports whether s includes all of o.
 func (s With) Has(o With) bool { return s&o == o }
@@ -106,12 +130,12 @@ var Table = [NumKinds]Spec{
 		Options: gated | WithResetBefore | WithLayerNorm, Torch: "GRU", ONNX: "GRU", ONNXFlag: "linear_before_reset", ONNXGates: []int{1, 0, 2}},
 	RNNTanh: {Name: "rnn_tanh", Title: "RNN", Setting: "rnn",
 		Gates: []Gate{{"h", Tanh}}, States: 1, Options: elman, Torch: "RNN", ONNX: "RNN", ONNXGates: []int{0}},
-	RNNReLU: {Name: "rnn_relu", Title: "ReLU RNN", Base: RNNTanh, By: WithReLU,
+	RNNReLU: {Name: "rnn_relu", Title: "ReLU RNN", Base: RNNTanh, By: WithReLU, As: "ReLU",
 		Gates: []Gate{{"h", ReLU}}, States: 1, Options: elman, Torch: "RNN", ONNX: "RNN", ONNXGates: []int{0}},
-	CoupledLSTM: {Name: "coupled_lstm", Title: "coupled LSTM", Base: LSTM, By: WithCoupled,
+	CoupledLSTM: {Name: "coupled_lstm", Title: "coupled LSTM", Base: LSTM, By: WithCoupled, As: "coupled gates",
 		Gates: []Gate{{"i", Sigmoid}, {"g", Tanh}, {"o", Sigmoid}}, States: 2, Norms: [2]int{3}, Take: "i",
 		Options: lstm, ONNX: "LSTM", ONNXFlag: "input_forget", ONNXGates: []int{0, 2, -1, 1}},
-	GRUBefore: {Name: "gru_before", Title: "GRU", Base: GRU, By: WithResetBefore,
+	GRUBefore: {Name: "gru_before", Title: "GRU", Base: GRU, By: WithResetBefore, As: "the reset before the recurrent product",
 		Gates: []Gate{{"r", Sigmoid}, {"z", Sigmoid}, {"n", Tanh}}, States: 1, Side: true, Keep: "z",
 		Options: gated | WithResetBefore, ONNX: "GRU", ONNXGates: []int{1, 0, 2}},
 	SLSTM: {Name: "slstm", Title: "sLSTM", Setting: "slstm",

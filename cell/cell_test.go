@@ -38,7 +38,8 @@ func TestTable(t *testing.T) {
 
 		if s.By != 0 {
 			base := s.Base.Spec()
-			check(s.Setting == "" && base.By == 0 && base.Options.Has(s.By) && kind.Has(s.By), "is made of %s, which has not the option", base.Name)
+			check(base.Options.Has(s.Options), "has options that %s has not", base.Name)
+			check(s.Setting == "" && s.As != "" && base.By == 0 && base.Options.Has(s.By) && kind.Has(s.By), "is made of %s, which has not the option", base.Name)
 		} else {
 			got, ok := cell.Named(s.Setting)
 			check(ok && got == kind && slices.Contains(cell.Settings(), s.Setting), "cannot be chosen by %q", s.Setting)
@@ -57,6 +58,22 @@ func TestTable(t *testing.T) {
 				check(len(gates) == len(s.Gates) && gates[i] == i, "ONNX's gates are %v", s.ONNXGates)
 			}
 		}
+	}
+	all := cell.With(0)
+	for i, name := range cell.OptionNames {
+		o := cell.OptionNamed(name)
+		all |= o
+		if o != 1<<i || len(cell.Having(o)) == 0 {
+			t.Errorf("option %s is bit %b, of cells %v", name, o, cell.Having(o))
+		}
+	}
+	for kind := range cell.NumKinds {
+		if !all.Has(kind.Spec().Options) {
+			t.Errorf("%s has an option without a name", kind.Spec().Name)
+		}
+	}
+	if cell.OptionNamed("Dropout") != 0 {
+		t.Error("Dropout is not an option of cells")
 	}
 	for a, name := range cell.Activations {
 		if got, ok := cell.ActivationNamed(name); !ok || got != cell.Activation(a) || (name == "") != (got == cell.Own) {

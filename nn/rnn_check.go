@@ -3,7 +3,10 @@ package nn
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"reflect"
+	"strings"
+	"unicode"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
@@ -23,28 +26,43 @@ func wrong(option, format string, args ...any) *OptionError {
 	return &OptionError{option, fmt.Sprintf(format, args...)}
 }
 
-// cellOptions are the fields of RNNOptions that not every cell has, with what errors
-// say that they need.
-var cellOptions = []struct {
-	option      cell.With
-	name, needs string
-}{
-	{cell.WithForgetBias, "ForgetBias", "a cell with a separate forget gate (LSTM, sLSTM) and biases"},
-	{cell.WithChrono, "Chrono", "an LSTM, GRU or minGRU with biases"},
-	{cell.WithReLU, "ReLU", "an Elman RNN without another activation"},
-	{cell.WithCoupled, "Coupled", "an LSTM"},
-	{cell.WithResetBefore, "ResetBefore", "a GRU"},
-	{cell.WithPeephole, "Peephole", "an LSTM"},
-	{cell.WithLayerNorm, "LayerNorm", "an LSTM, or a GRU that resets after the recurrent product"},
-	{cell.WithProj, "Proj", "an LSTM"},
-	{cell.WithGateActivation, "GateActivation", "an LSTM or GRU"},
-	{cell.WithActivation, "Activation", "an LSTM, GRU or RNN"},
-	{cell.WithOutputActivation, "OutputActivation", "an LSTM"},
-	{cell.WithGateClip, "GateClip", "an LSTM, GRU or RNN"},
-	{cell.WithCellClip, "CellClip", "an LSTM"},
-	{cell.WithRecurrentDropout, "RecurrentDropout", "a cell with a recurrent matrix"},
-	{cell.WithWeightDrop, "WeightDrop", "a cell with a recurrent matrix"},
-	{cell.WithZoneoutCell, "ZoneoutCell", "an LSTM"},
+// needed returns the cells that have an option, as errors list them: "an LSTM or a GRU".
+func needed(option cell.With) string {
+	if (cell.WithRecurrentDropout | cell.WithWeightDrop).Has(option) { // of a custom cell too
+		return "a cell with a recurrent matrix"
+	}
+	kinds := cell.Having(option)
+	var b strings.Builder
+	for i, kind := range kinds {
+		switch {
+		case i > 0 && i == len(kinds)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		title := kind.Spec().Title
+		b.WriteString(article(title))
+		b.WriteString(title)
+		for _, v := range cell.Table {
+			if v.By != 0 && v.Base == kind && !v.Options.Has(option) {
+				b.WriteString(" without " + v.As)
+			}
+		}
+	}
+	return b.String()
+}
+
+// article returns "a " or "an " for the title of a cell. A title whose second letter is a
+// capital begins with the name of its first letter.
+func article(title string) string {
+	an := "aeiou"
+	if unicode.IsUpper(rune(title[1])) {
+		an = "aefhilmnorsx"
+	}
+	if strings.Contains(an, strings.ToLower(title[:1])) {
+		return "an "
+	}
+	return "a "
 }
 
 func (o *RNNOptions) field(name string) reflect.Value {
@@ -52,13 +70,8 @@ func (o *RNNOptions) field(name string) reflect.Value {
 }
 
 // value returns the field of an option of cells.
-func (o *RNNOptions) value(option cell.With) (field reflect.Value) {
-	for _, c := range cellOptions {
-		if c.option == option {
-			field = o.field(c.name)
-		}
-	}
-	return field
+func (o *RNNOptions) value(option cell.With) reflect.Value {
+	return o.field(cell.OptionNames[bits.TrailingZeros32(uint32(option))])
 }
 
 // variant returns the cell that the options make of a kind of cell, and sets the option
@@ -119,14 +132,19 @@ func (o *RNNOptions) check(kind cell.Kind, hidden int) *OptionError {
 // checkCell returns an error for the first option that this kind of cell does not have,
 // or not together with another option.
 func (o *RNNOptions) checkCell(kind cell.Kind) *OptionError {
-	for _, c := range cellOptions {
-		without := c.option == cell.WithReLU && o.Activation != 0 ||
-			(c.option == cell.WithForgetBias || c.option == cell.WithChrono) && o.NoBias
-		if !o.field(c.name).IsZero() && (!kind.Has(c.option) || without) {
-			return wrong(c.name, "needs %s", c.needs)
-		}
-		if c.option == cell.WithChrono && o.Chrono != 0 && (o.Chrono <= 2 || o.ForgetBias != 0) {
-			return wrong(c.name, "needs at least 3 steps, and no ForgetBias")
+	for i, name := range cell.OptionNames {
+		option := cell.With(1) << i
+		initial := option == cell.WithForgetBias || option == cell.WithChrono
+		switch {
+		case o.field(name).IsZero():
+		case !kind.Has(option):
+			return wrong(name, "needs %s", needed(option))
+		case initial && o.NoBias:
+			return wrong(name, "needs biases")
+		case option == cell.WithReLU && o.Activation != 0:
+			return wrong(name, "needs that no other activation is set")
+		case option == cell.WithChrono && (o.Chrono <= 2 || o.ForgetBias != 0):
+			return wrong(name, "needs at least 3 steps, and no ForgetBias")
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package nn_test
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 
@@ -17,12 +18,20 @@ func TestEveryCellOfTheTable(t *testing.T) {
 	for _, row := range table {
 		inLaws[row.new(width, hidden, &row.opt).Cell()] = true
 	}
-	options := map[cell.With]nn.RNNOptions{
-		cell.WithForgetBias: {ForgetBias: 1}, cell.WithChrono: {Chrono: 9}, cell.WithReLU: {ReLU: true}, cell.WithCoupled: {Coupled: true},
-		cell.WithResetBefore: {ResetBefore: true}, cell.WithPeephole: {Peephole: true}, cell.WithLayerNorm: {LayerNorm: true}, cell.WithProj: {Proj: 2},
-		cell.WithGateActivation: {GateActivation: cell.Softsign}, cell.WithActivation: {Activation: cell.Softsign},
-		cell.WithOutputActivation: {OutputActivation: cell.Softsign}, cell.WithGateClip: {GateClip: 1}, cell.WithCellClip: {CellClip: 1},
-		cell.WithRecurrentDropout: {RecurrentDropout: 0.1}, cell.WithWeightDrop: {WeightDrop: 0.1}, cell.WithZoneoutCell: {ZoneoutCell: 0.1},
+	options := map[cell.With]nn.RNNOptions{}
+	for _, name := range cell.OptionNames {
+		var o nn.RNNOptions
+		switch f := reflect.ValueOf(&o).Elem().FieldByName(name); f.Kind() {
+		case reflect.Bool:
+			f.SetBool(true)
+		case reflect.Int:
+			f.SetInt(3)
+		case reflect.Float32:
+			f.SetFloat(0.1)
+		default:
+			f.Set(reflect.ValueOf(cell.Softsign))
+		}
+		options[cell.OptionNamed(name)] = o
 	}
 	for kind := range cell.Custom {
 		spec := kind.Spec()
@@ -39,7 +48,7 @@ func TestEveryCellOfTheTable(t *testing.T) {
 		}
 		for option, o := range options {
 			refused := tensor.Catch(func() { nn.New(kind, 3, 4, &o) })
-			if kind == cell.RNNReLU && option == cell.WithActivation { // is one already
+			if spec.By == cell.WithReLU && option == cell.WithActivation { // is one already
 				continue
 			}
 			if kind.Has(option) != (refused == nil) {

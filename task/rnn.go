@@ -22,30 +22,30 @@ type RNNConfig struct {
 	RNNDropout    float64 `json:"rnn_dropout" range:"0..0.99" group:"Model" help:"dropout between the recurrent layers"` // nn.RNNOptions.Dropout; tasks have another setting dropout
 
 	Residual    bool    `json:"residual,omitempty" group:"Recurrent cell" help:"each layer but the first adds its input to its output"`
-	Proj        int     `json:"proj,omitempty" range:"0..8191" group:"Recurrent cell" help:"width of an LSTM's output, by a projection (0: hidden)"`
-	Peephole    bool    `json:"peephole,omitempty" group:"Recurrent cell" help:"LSTM: gates depend on the cell state"`
-	Coupled     bool    `json:"coupled,omitempty" group:"Recurrent cell" help:"LSTM: the forget gate is one minus the input gate"`
-	LayerNorm   bool    `json:"layer_norm,omitempty" group:"Recurrent cell" help:"LSTM, GRU: layer normalisation inside the cell"`
-	ResetBefore bool    `json:"reset_before,omitempty" group:"Recurrent cell" help:"GRU: reset before the recurrent product (ONNX's default), not after it (PyTorch's)"`
+	Proj        int     `json:"proj,omitempty" range:"0..8191" group:"Recurrent cell" help:"{@cells with Proj}: width of the output, by a projection (0: hidden)"`
+	Peephole    bool    `json:"peephole,omitempty" group:"Recurrent cell" help:"{@cells with Peephole}: gates depend on the cell state"`
+	Coupled     bool    `json:"coupled,omitempty" group:"Recurrent cell" help:"{@cells with Coupled}: the forget gate is one minus the input gate"`
+	LayerNorm   bool    `json:"layer_norm,omitempty" group:"Recurrent cell" help:"{@cells with LayerNorm}: layer normalisation inside the cell"`
+	ResetBefore bool    `json:"reset_before,omitempty" group:"Recurrent cell" help:"{@cells with ResetBefore}: reset before the recurrent product (ONNX's default), not after it (PyTorch's)"`
 	LearnState  bool    `json:"learn_state,omitempty" group:"Recurrent cell" help:"train the initial state"`
 	NoBias      bool    `json:"no_bias,omitempty" group:"Recurrent cell" help:"no biases"`
-	ForgetBias  float64 `json:"forget_bias,omitempty" range:"-100..100" group:"Recurrent cell" help:"initial bias of the forget gate, if the cell has one (0: as other biases)"`
-	Chrono      int     `json:"chrono,omitempty" range:"0|3..1e6" group:"Recurrent cell" help:"LSTM, GRU, min_gru: initial gate biases for memories of 2 up to this number of steps, instead of forget_bias (0: off)"`
+	ForgetBias  float64 `json:"forget_bias,omitempty" range:"-100..100" group:"Recurrent cell" help:"{@cells with ForgetBias}: initial bias of the forget gate (0: as other biases)"`
+	Chrono      int     `json:"chrono,omitempty" range:"0|3..1e6" group:"Recurrent cell" help:"{@cells with Chrono}: initial gate biases for memories of 2 up to this number of steps, instead of forget_bias (0: off)"`
 	Orthogonal  bool    `json:"orthogonal,omitempty" group:"Recurrent cell" help:"recurrent matrices start orthogonal, input matrices Xavier"`
 
-	GateActivation   string  `json:"gate_activation,omitempty" oneof:"(sigmoid),@activations" group:"Recurrent cell" help:"LSTM, GRU: activation of the gates"`
-	Activation       string  `json:"activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"LSTM, GRU, RNN: activation of the candidate"`
-	OutputActivation string  `json:"output_activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"LSTM: activation of the cell state before the output gate"`
-	GateClip         float64 `json:"gate_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"limit of pre-activations (0: none)"`
-	CellClip         float64 `json:"cell_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"LSTM: limit of the cell state (0: none)"`
+	GateActivation   string  `json:"gate_activation,omitempty" oneof:"(sigmoid),@activations" group:"Recurrent cell" help:"{@cells with GateActivation}: activation of the gates"`
+	Activation       string  `json:"activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"{@cells with Activation}: activation of the candidate"`
+	OutputActivation string  `json:"output_activation,omitempty" oneof:"(tanh),@activations" group:"Recurrent cell" help:"{@cells with OutputActivation}: activation of the cell state before the output gate"`
+	GateClip         float64 `json:"gate_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"{@cells with GateClip}: limit of pre-activations (0: none)"`
+	CellClip         float64 `json:"cell_clip,omitempty" range:"0..1e6" group:"Recurrent cell" help:"{@cells with CellClip}: limit of the cell state (0: none)"`
 
 	Variational      bool    `json:"variational,omitempty" group:"Recurrent cell" help:"rnn_dropout draws one mask per sequence, not per step"`
 	InputDropout     float64 `json:"input_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the stack's input, one mask per sequence"`
 	OutputDropout    float64 `json:"output_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the stack's output, one mask per sequence"`
-	RecurrentDropout float64 `json:"recurrent_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the state before the recurrent product, one mask per sequence"`
-	WeightDrop       float64 `json:"weight_drop,omitempty" range:"0..0.99" group:"Recurrent cell" help:"dropout of the recurrent matrices' elements"`
+	RecurrentDropout float64 `json:"recurrent_dropout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"{@cells with RecurrentDropout}: dropout of the state before the recurrent product, one mask per sequence"`
+	WeightDrop       float64 `json:"weight_drop,omitempty" range:"0..0.99" group:"Recurrent cell" help:"{@cells with WeightDrop}: dropout of the recurrent matrices' elements"`
 	Zoneout          float64 `json:"zoneout,omitempty" range:"0..0.99" group:"Recurrent cell" help:"probability that a unit of the state keeps its value"`
-	ZoneoutCell      float64 `json:"zoneout_cell,omitempty" range:"0..0.99" group:"Recurrent cell" help:"LSTM: zoneout of the cell state"`
+	ZoneoutCell      float64 `json:"zoneout_cell,omitempty" range:"0..0.99" group:"Recurrent cell" help:"{@cells with ZoneoutCell}: zoneout of the cell state"`
 }
 
 // DefaultRNN returns the settings of one layer of 64 LSTM units with a forget bias of 1.
@@ -53,6 +53,13 @@ func DefaultRNN() RNNConfig { return RNNConfig{Cell: "lstm", Hidden: 64, Layers:
 
 func init() {
 	settings.Lists["cells"] = cell.Settings()
+	for _, name := range cell.OptionNames {
+		var titles []string
+		for _, kind := range cell.Having(cell.OptionNamed(name)) {
+			titles = append(titles, kind.Spec().Title)
+		}
+		settings.Lists["cells with "+name] = titles
+	}
 	settings.Lists["activations"] = cell.Activations[1:]
 }
 

@@ -67,7 +67,7 @@ func TestConfigRefuses(t *testing.T) {
 		set  func(*task.RNNConfig)
 		want string
 	}{
-		{func(c *task.RNNConfig) { c.Cell = "LSTM" }, `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "LSTM"; did you mean lstm?`},
+		{func(c *task.RNNConfig) { c.Cell = "LSTM" }, "cell: want " + strings.Join(cell.Settings(), ", ") + `, got "LSTM"; did you mean lstm?`},
 		{func(c *task.RNNConfig) { c.Hidden = 0 }, "hidden: want a number from 1 to 8192, got 0"},
 		{func(c *task.RNNConfig) { c.Layers = 17 }, "layers: want a number from 1 to 16, got 17"},
 		{func(c *task.RNNConfig) { c.RNNDropout = 0.1 }, "rnn_dropout: acts between layers, and there is one layer; drop out its output instead"},
@@ -76,8 +76,9 @@ func TestConfigRefuses(t *testing.T) {
 		{func(c *task.RNNConfig) { c.Residual = true }, "residual: acts on the layers after the first, and there is one layer"},
 		{func(c *task.RNNConfig) { c.Proj = 64 }, "proj: must be below the 64 hidden units, got 64"},
 		{func(c *task.RNNConfig) { c.Cell, c.Proj = "gru", 2 }, "proj: needs an LSTM"},
-		{func(c *task.RNNConfig) { c.Cell, c.LayerNorm, c.ResetBefore = "gru", true, true }, "layer_norm: needs an LSTM, or a GRU that resets after the recurrent product"},
-		{func(c *task.RNNConfig) { c.Cell, c.ForgetBias = "gru", 2 }, "forget_bias: needs a cell with a separate forget gate (LSTM, sLSTM) and biases"},
+		{func(c *task.RNNConfig) { c.Cell, c.LayerNorm, c.ResetBefore = "gru", true, true }, "layer_norm: needs an LSTM or a GRU without the reset before the recurrent product"},
+		{func(c *task.RNNConfig) { c.Cell, c.ForgetBias = "gru", 2 }, "forget_bias: needs an LSTM without coupled gates or an sLSTM"},
+		{func(c *task.RNNConfig) { c.ForgetBias, c.NoBias = 2, true }, "forget_bias: needs biases"},
 		{func(c *task.RNNConfig) { c.Cell, c.Zoneout, c.ZoneoutCell = "rnn", 0.1, 0.1 }, "zoneout_cell: needs an LSTM"},
 		{func(c *task.RNNConfig) { c.GateActivation = "swish" }, `gate_activation: want sigmoid, tanh, relu, hard_sigmoid, hard_tanh, softsign, identity, leaky_relu, elu, softplus, got "swish"`},
 		{func(c *task.RNNConfig) { c.Cell, c.WeightDrop = "min_gru", 0.1 }, "weight_drop: needs a cell with a recurrent matrix"},
@@ -87,6 +88,31 @@ func TestConfigRefuses(t *testing.T) {
 		if m, err := cfg.Build(3); err == nil || err.Error() != c.want || m != nil {
 			t.Errorf("got  %v\nwant %s", err, c.want)
 		}
+	}
+}
+
+// The help of a setting that not every cell has begins with the cells that have it.
+func TestHelpNamesTheCells(t *testing.T) {
+	c, n := task.DefaultRNN(), 0
+	fields := reflect.TypeOf(c)
+	list := settings.List(&c)
+	for i := range fields.NumField() {
+		name, _, _ := strings.Cut(fields.Field(i).Tag.Get("json"), ",")
+		option := cell.OptionNamed(fields.Field(i).Name)
+		if option == 0 {
+			continue
+		}
+		n++
+		var titles []string
+		for _, kind := range cell.Having(option) {
+			titles = append(titles, kind.Spec().Title)
+		}
+		if got, want := settings.Named(list, name).Help, strings.Join(titles, ", ")+": "; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: the help is %q, want it to begin with %q", name, got, want)
+		}
+	}
+	if want := len(cell.OptionNames) - 1; n != want { // all but ReLU, which is an activation here
+		t.Errorf("%d options of cells are settings, want %d", n, want)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/train"
@@ -141,9 +142,9 @@ func describeLayer(ts []model.Tensor) string {
 		shape[base] = t.Dims
 	}
 	if hh, ih := shape["weight_hh_l0"], shape["weight_ih_l0"]; len(hh) == 2 && len(ih) == 2 && hh[1] > 0 {
-		kind := map[int]string{1: "RNN", 3: "GRU", 4: "LSTM"}[hh[0]/hh[1]]
-		if kind == "" || hh[0]%hh[1] != 0 {
-			kind = "recurrent"
+		kind := "recurrent"
+		if k, ok := cell.Find(func(s *cell.Spec) bool { return s.Torch != "" && len(s.Gates)*hh[1] == hh[0] }); ok {
+			kind = k.Spec().Torch
 		}
 		layers := 1
 		for shape[fmt.Sprintf("weight_hh_l%d", layers)] != nil {

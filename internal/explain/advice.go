@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/carousel-ml/carousel/cell"
 )
 
 // Thresholds for vanished, exploded and saturated.
@@ -119,22 +121,28 @@ func adviseMemory(stack []*Layer, say func(string, ...any)) {
 	if len(stack) > 1 {
 		name += ", which has the longest memory"
 	}
-	say("%s: half of the units forget within %s steps, the longest holds %s, and sequences have %d. %s", name, short(m.Median), short(m.Most), best.Steps, remedy(best))
+	say("%s: half of the units forget within %s steps, the longest holds %s, and sequences have %d.%s", name, short(m.Median), short(m.Most), best.Steps, remedy(best))
 }
 
-// remedy returns how to lengthen the memory: a logistic gate with bias b has a
-// memory of 1+eᵇ steps.
+// remedy returns how to lengthen the memory, by the options that the cell has; "" if
+// it has none for this. A logistic gate with bias b has a memory of 1+eᵇ steps.
 func remedy(l *Layer) string {
-	chrono := fmt.Sprintf("initialise with memories of all lengths (chrono %d)", l.Steps)
-	if l.Cell != "LSTM" {
-		return "If more of the past matters, " + chrono + "."
+	spec := l.kind.Spec()
+	var ways []string
+	if f := spec.Gate(spec.Keep); spec.Options.Has(cell.WithForgetBias) && spec.Gates[f].Act == cell.Sigmoid {
+		var biases, memories []string
+		for _, b := range []float64{0, 1, 3} {
+			biases, memories = append(biases, short(b)), append(memories, short(1+math.Exp(b)))
+		}
+		ways = append(ways, fmt.Sprintf("raise the forget bias (%s makes the mean memory 1/(1-f) %s steps)", strings.Join(biases, " -> "), strings.Join(memories, " -> ")))
 	}
-	var biases, memories []string
-	for _, b := range []float64{0, 1, 3} {
-		biases, memories = append(biases, short(b)), append(memories, short(1+math.Exp(b)))
+	if spec.Options.Has(cell.WithChrono) {
+		ways = append(ways, fmt.Sprintf("initialise with memories of all lengths (chrono %d)", l.Steps))
 	}
-	return fmt.Sprintf("If more of the past matters, raise the forget bias (%s makes the mean memory 1/(1-f) %s steps), or %s.",
-		strings.Join(biases, " -> "), strings.Join(memories, " -> "), chrono)
+	if ways == nil {
+		return ""
+	}
+	return " If more of the past matters, " + strings.Join(ways, ", or ") + "."
 }
 
 func adviseGates(l *Layer, say func(string, ...any)) {

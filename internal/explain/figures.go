@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 )
@@ -201,8 +202,24 @@ func gradientLines(stack []*Layer) *report.Lines {
 	return lines
 }
 
-// gateWords are descriptions of the gates.
-var gateWords = map[string]string{"i": "i, input gate", "f": "f, forget gate", "o": "o, output gate", "g": "g, candidate", "r": "r, reset gate", "n": "n, candidate", "h": "h"}
+// gateWords are descriptions of gates.
+var gateWords = map[string]string{"i": "i, input gate", "f": "f, forget gate", "o": "o, output gate", "r": "r, reset gate", "h": "h"}
+
+// gateTitle returns the description of a gate of a cell.
+func gateTitle(s *cell.Spec, name string) string {
+	switch words := gateWords[name]; {
+	case words != "":
+		return words
+	case name == s.Keep:
+		return name + ", update gate (keeps)"
+	case name == s.Take:
+		return name + ", update gate (replaces)"
+	}
+	if g := s.Gate(name); g >= 0 && s.Gates[g].Act == s.Candidate() {
+		return name + ", candidate"
+	}
+	return name
+}
 
 func gatesFigure(name string, l *Layer) picture {
 	if len(l.Gates) == 0 {
@@ -219,11 +236,7 @@ func gatesFigure(name string, l *Layer) picture {
 			values[i] = 100 * v
 			names = append(names, fmt.Sprintf("%.1f", low+(1-low)*float64(i)/float64(len(g.Histogram))))
 		}
-		title := gateWords[g.Name]
-		if g.Name == "z" {
-			title = map[bool]string{true: "z, update gate (keeps)", false: "z, update gate (replaces)"}[l.Cell == "GRU"]
-		}
-		grid.Figures = append(grid.Figures, &report.Figure{Title: fmt.Sprintf("%s: mean %.2f", title, g.Mean), Height: 220,
+		grid.Figures = append(grid.Figures, &report.Figure{Title: fmt.Sprintf("%s: mean %.2f", gateTitle(l.kind.Spec(), g.Name), g.Mean), Height: 220,
 			Plot: &report.Bars{Y: report.Axis{Label: "% of values"}, Categories: names, Series: []report.Series{{Y: values, Color: report.Blue}}}})
 	}
 	title := "Gates"

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -45,10 +46,11 @@ type Flow struct {
 
 // Layer is one direction of one recurrent layer.
 type Layer struct {
-	Name  string `json:"name"`  // such as "encoder, layer 1, reverse"
-	Cell  string `json:"cell"`  // kind of cell
-	Units int    `json:"units"` // number of units
-	Steps int    `json:"steps"` // of the longest row
+	Name  string `json:"name"` // such as "encoder, layer 1, reverse"
+	Cell  string `json:"cell"` // kind of cell
+	kind  cell.Kind
+	Units int `json:"units"` // number of units
+	Steps int `json:"steps"` // of the longest row
 
 	DH []float64 `json:"dh"`           // norm of the gradient of the loss in the states h of all rows, through everything that reads them; element k is k steps before each row's last
 	DC []float64 `json:"dc,omitempty"` // likewise in c, through later steps; absent for cells without c

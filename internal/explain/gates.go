@@ -11,7 +11,7 @@ const histogramBins = 20
 
 // lookAt returns the measurements of a forward pass.
 func lookAt(r *tensor.Trace) *Layer {
-	l := &Layer{Name: layerName(r.Name), Cell: r.Cell.Spec().Title, Units: r.H, CellClip: float64(r.CellClip)}
+	l := &Layer{Name: layerName(r.Name), Cell: r.Cell.Spec().Title, kind: r.Cell, Units: r.H, CellClip: float64(r.CellClip)}
 	gates := r.Gates()
 	for b := range r.B {
 		l.Steps = max(l.Steps, r.Length(b))

@@ -12,7 +12,8 @@
 //	oneof  words allowed, with commas between them, each with a note in brackets
 //	       if need be; a note without a word says what the empty value means. Of a
 //	       list, words that each item may be. @name is all words of a list in [Lists]
-//	help   what it is, without what range and oneof say
+//	help   what it is, without what range and oneof say; {@name} in it is all words of a
+//	       list in [Lists], with commas between them
 //	group  the heading that it stands under
 //	items  "whole": each text given is one item, commas and all; in it \n and \t are a line's end and a tab
 //	value  what its flag's value is called, such as file
@@ -70,7 +71,7 @@ func list(to []*Setting, v reflect.Value) []*Setting {
 		if name == "" || name == "-" || !f.IsExported() || !assignable(f.Type) {
 			continue
 		}
-		s := &Setting{Name: name, Help: f.Tag.Get("help"), Group: f.Tag.Get("group"), word: f.Tag.Get("value"), was: f.Tag.Get("was"), before: f.Tag.Get("before"), whole: f.Tag.Get("items") == "whole", field: v.Field(i)}
+		s := &Setting{Name: name, Help: expand(f.Tag.Get("help")), Group: f.Tag.Get("group"), word: f.Tag.Get("value"), was: f.Tag.Get("was"), before: f.Tag.Get("before"), whole: f.Tag.Get("items") == "whole", field: v.Field(i)}
 		if tag, ok := f.Tag.Lookup("range"); ok {
 			var err error
 			if s.Range, err = parseRange(tag, itemType(f.Type)); err != nil {
@@ -239,6 +240,22 @@ func parseChoices(tag string) []Choice {
 		}
 	}
 	return list
+}
+
+// expand replaces each {@name} of a help text by the words of a list. It panics if
+// there is no such list.
+func expand(help string) string {
+	for {
+		before, rest, ok := strings.Cut(help, "{@")
+		if !ok {
+			return help
+		}
+		name, after, _ := strings.Cut(rest, "}")
+		if Lists[name] == nil {
+			panic(fmt.Sprintf("settings: no list %q for the help %q", name, help))
+		}
+		help = before + strings.Join(Lists[name], ", ") + after
+	}
 }
 
 func itemType(t reflect.Type) reflect.Type {

@@ -35,6 +35,26 @@ func valid() *sample {
 	return &sample{inner: inner{Layers: 1}, Share: 1, Both: []float64{0.5}, Kinds: []string{"a"}}
 }
 
+func TestHelpNamesLists(t *testing.T) {
+	Lists["letters"] = []string{"a", "b"}
+	defer delete(Lists, "letters")
+	var s struct {
+		X int `json:"x" help:"{@letters}: one of {@letters}"`
+	}
+	if got := List(&s)[0].Help; got != "a, b: one of a, b" {
+		t.Errorf("got %q", got)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("an unknown list does not panic")
+		}
+	}()
+	var unknown struct {
+		X int `json:"x" help:"{@digits}"`
+	}
+	List(&unknown)
+}
+
 func TestCheck(t *testing.T) {
 	if err := Check(valid()); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -479,7 +480,7 @@ func TestBadInput(t *testing.T) {
 		rows       int
 		set        func(*Config)
 	}{
-		{"unknown cell", `cell: want lstm, gru, rnn, slstm, min_gru, min_lstm, got "lsmt"`, 400, func(c *Config) { c.Cell = "lsmt" }},
+		{"unknown cell", "cell: want " + strings.Join(cell.Settings(), ", ") + `, got "lsmt"`, 400, func(c *Config) { c.Cell = "lsmt" }},
 		{"unknown column", "lack", 400, func(c *Config) { c.Future = Future{"y"} }},
 		{"column twice", "both as target and as future", 400, func(c *Config) { c.Future = Future{"a"} }},
 		{"no target", "target", 400, func(c *Config) { c.Target = nil }},

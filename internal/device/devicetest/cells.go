@@ -15,6 +15,7 @@ type layer struct {
 	in        map[cell.Param][]float64
 	y, hn, cn []float64 // out: y is [T,B,O]
 
+	kink  float64                          // smallest distance of an argument from a kink of its function
 	nudge func(t, row int, h, c []float64) // changes a state after a step; nil: none is changed
 }
 
@@ -45,6 +46,7 @@ func affine(m, v, bias []float64, lo, hi int) []float64 {
 }
 
 func (l *layer) run() {
+	l.kink = math.Inf(1)
 	o, cw := l.out(), l.cell.Width(l.h)
 	l.y = make([]float64, l.t*l.b*o)
 	l.hn, l.cn = make([]float64, l.b*o), make([]float64, l.b*cw)
@@ -101,12 +103,28 @@ func activation(a cell.Activation, x float64) float64 {
 	return x
 }
 
+// kinks are the places where an activation has no derivative.
+var kinks = map[cell.Activation][]float64{cell.ReLU: {0}, cell.LeakyReLU: {0}, cell.HardSigmoid: {-2.5, 2.5}, cell.HardTanh: {-1, 1}}
+
+// smooth notes the distance of x from a kink.
+func (l *layer) smooth(x, kink float64) { l.kink = min(l.kink, math.Abs(x-kink)) }
+
+// activated is an activation of x.
+func (l *layer) activated(a cell.Activation, x float64) float64 {
+	for _, k := range kinks[a] {
+		l.smooth(x, k)
+	}
+	return activation(a, x)
+}
+
 // clipped limits x to [-limit, limit]; 0 is no limit.
-func clipped(x float64, limit float32) float64 {
+func (l *layer) clipped(x float64, limit float32) float64 {
 	if limit == 0 {
 		return x
 	}
-	return math.Max(-float64(limit), math.Min(float64(limit), x))
+	most := float64(limit)
+	l.smooth(math.Abs(x), most)
+	return max(-most, min(most, x))
 }
 
 func (l *layer) gate(x float64) float64 {
@@ -114,7 +132,7 @@ func (l *layer) gate(x float64) float64 {
 	if a == cell.Own {
 		a = cell.Sigmoid
 	}
-	return activation(a, clipped(x, l.opt.GateClip))
+	return l.activated(a, l.clipped(x, l.opt.GateClip))
 }
 
 func (l *layer) input(x float64) float64 {
@@ -122,7 +140,7 @@ func (l *layer) input(x float64) float64 {
 	if a == cell.Own {
 		a = l.cell.Spec().Candidate()
 	}
-	return activation(a, clipped(x, l.opt.GateClip))
+	return l.activated(a, l.clipped(x, l.opt.GateClip))
 }
 
 // normBlock is layer normalisation of v[lo:hi] with a gain, in place.
@@ -253,7 +271,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		if l.cell == cell.LSTM {
 			f = l.gate(pre(1, j) + peep(peepF, j)*c[j])
 		}
-		newC[j] = clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
+		newC[j] = l.clipped(f*c[j]+i*l.input(pre(outGate-1, j)), l.opt.CellClip)
 	}
 	shown := append([]float64{}, newC...)
 	if gain := l.in[cell.NormC]; gain != nil {
@@ -267,7 +285,7 @@ func (l *layer) lstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		if bias := l.in[cell.BiasC]; bias != nil {
 			shown[j] += bias[j]
 		}
-		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*newC[j]) * activation(act, shown[j])
+		hid[j] = l.gate(pre(outGate, j)+peep(peepO, j)*newC[j]) * l.activated(act, shown[j])
 	}
 }
 
@@ -278,6 +296,8 @@ func (l *layer) slstm(pre func(gate, j int) float64, hid, newC, c []float64) {
 		m := math.Max(stay, pre(0, j))
 		if c[H+j] == 0 {
 			m = pre(0, j)
+		} else {
+			l.smooth(stay, pre(0, j))
 		}
 		i, f := math.Exp(pre(0, j)-m), math.Exp(stay-m)
 		newC[j] = f*c[j] + i*math.Tanh(pre(2, j))

@@ -8,6 +8,8 @@ package devicetest
 
 import (
 	"fmt"
+	"hash/fnv"
+	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -51,7 +53,9 @@ func Run(t *testing.T, b device.Backend, parts ...string) {
 			continue
 		}
 		t.Run(part.name, func(t *testing.T) {
-			part.run(&suite{T: t, b: b, rnd: rand.New(rand.NewPCG(1, 2)), sample: 40})
+			s := &suite{T: t, b: b, path: part.name, sample: 40}
+			s.seed("")
+			part.run(s)
 		})
 	}
 }
@@ -59,13 +63,26 @@ func Run(t *testing.T, b device.Backend, parts ...string) {
 type suite struct {
 	*testing.T
 	b      device.Backend
+	path   string // the names of the part and of the subtests within it
 	rnd    *rand.Rand
 	sample int // how many elements of a long gradient are checked
 }
 
-// sub runs f as a subtest.
+// sub runs f as a subtest, with random numbers of its own.
 func (s *suite) sub(name string, f func(*suite)) {
-	s.Run(name, func(t *testing.T) { f(&suite{T: t, b: s.b, rnd: s.rnd, sample: s.sample}) })
+	s.Run(name, func(t *testing.T) {
+		sub := &suite{T: t, b: s.b, path: s.path + "/" + name, sample: s.sample}
+		sub.seed("")
+		f(sub)
+	})
+}
+
+// seed restarts the random numbers from the name of a case, so that they do not depend
+// on the cases before it.
+func (s *suite) seed(name string) {
+	h := fnv.New64a()
+	io.WriteString(h, s.path+"/"+name)
+	s.rnd = rand.New(rand.NewPCG(1, h.Sum64()))
 }
 
 // normal is n standard normal numbers.
