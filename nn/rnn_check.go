@@ -6,7 +6,6 @@ import (
 	"math/bits"
 	"reflect"
 	"strings"
-	"unicode"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/tensor"
@@ -16,7 +15,7 @@ import (
 // range, or that would have no effect.
 type OptionError struct {
 	Option  string // the field of [RNNOptions]
-	Problem string // such as "needs an LSTM"; it names no other option
+	Problem string // such as "needs the cell LSTM"; it names no other option
 }
 
 // Error returns the option and the problem.
@@ -26,43 +25,22 @@ func wrong(option, format string, args ...any) *OptionError {
 	return &OptionError{option, fmt.Sprintf(format, args...)}
 }
 
-// needed returns the cells that have an option, as errors list them: "an LSTM or a GRU".
+// needed returns the cells that have an option, as errors list them: "the cell LSTM or sLSTM".
 func needed(option cell.With) string {
 	if (cell.WithRecurrentDropout | cell.WithWeightDrop).Has(option) { // of a custom cell too
 		return "a cell with a recurrent matrix"
 	}
-	kinds := cell.Having(option)
-	var b strings.Builder
-	for i, kind := range kinds {
-		switch {
-		case i > 0 && i == len(kinds)-1:
-			b.WriteString(" or ")
-		case i > 0:
-			b.WriteString(", ")
-		}
-		title := kind.Spec().Title
-		b.WriteString(article(title))
-		b.WriteString(title)
+	var list []string
+	for _, kind := range cell.Having(option) {
+		text := kind.Spec().Title
 		for _, v := range cell.Table {
 			if v.By != 0 && v.Base == kind && !v.Options.Has(option) {
-				b.WriteString(" without " + v.As)
+				text += " without " + v.As
 			}
 		}
+		list = append(list, text)
 	}
-	return b.String()
-}
-
-// article returns "a " or "an " for the title of a cell. A title whose second letter is a
-// capital begins with the name of its first letter.
-func article(title string) string {
-	an := "aeiou"
-	if unicode.IsUpper(rune(title[1])) {
-		an = "aefhilmnorsx"
-	}
-	if strings.Contains(an, strings.ToLower(title[:1])) {
-		return "an "
-	}
-	return "a "
+	return "the cell " + strings.Join(list, " or ")
 }
 
 func (o *RNNOptions) field(name string) reflect.Value {

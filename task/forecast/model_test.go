@@ -493,7 +493,7 @@ func TestBadInput(t *testing.T) {
 		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
 		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
 		{"dropout between layers of one", "rnn_dropout", 400, func(c *Config) { c.Layers, c.RNNDropout = 1, 0.1 }},
-		{"an option the cell lacks", "peephole: needs an LSTM", 400, func(c *Config) { c.Cell, c.Peephole = "gru", true }},
+		{"an option the cell lacks", "peephole: needs the cell LSTM", 400, func(c *Config) { c.Cell, c.Peephole = "gru", true }},
 		{"zone", "time zone", 400, func(c *Config) { c.TZ = "Mars/Olympus" }},
 	} {
 		cfg := small()
