@@ -76,7 +76,7 @@ func TestConfigRefuses(t *testing.T) {
 		{func(c *task.RNNConfig) { c.Residual = true }, "residual: acts on the layers after the first, and there is one layer"},
 		{func(c *task.RNNConfig) { c.Proj = 64 }, "proj: must be below the 64 hidden units, got 64"},
 		{func(c *task.RNNConfig) { c.Cell, c.Proj = "gru", 2 }, "proj: needs the cell LSTM"},
-		{func(c *task.RNNConfig) { c.Cell, c.LayerNorm, c.ResetBefore = "gru", true, true }, "layer_norm: needs the cell LSTM or a GRU without the reset before the recurrent product"},
+		{func(c *task.RNNConfig) { c.Cell, c.LayerNorm, c.ResetBefore = "gru", true, true }, "layer_norm: needs the cell LSTM or GRU without the reset before the recurrent product"},
 		{func(c *task.RNNConfig) { c.Cell, c.ForgetBias = "gru", 2 }, "forget_bias: needs the cell LSTM without coupled gates or sLSTM"},
 		{func(c *task.RNNConfig) { c.ForgetBias, c.NoBias = 2, true }, "forget_bias: needs biases"},
 		{func(c *task.RNNConfig) { c.Cell, c.Zoneout, c.ZoneoutCell = "rnn", 0.1, 0.1 }, "zoneout_cell: needs the cell LSTM"},

@@ -603,7 +603,7 @@ func TestJSONCommands(t *testing.T) {
 
 		{"train.translate", "train translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup-steps 1 --holdout 0.2 --out x", ""},
 		{"evaluate.translate", "evaluate x --data pairs.tsv --long 2", ""},
-		{"predict.translate", "predict x --input a --n-best 2 --attention map.png", ""},
+		{"predict.translate", "predict x --input a --n-best 2 --picture map.png", ""},
 		{"inspect.translate", "inspect x", ""},
 
 		{"train.transcribe", "train transcribe --data said.csv --hidden 4 --layers 1 --bands 12 --epochs 1 --holdout 0.25 --bidirectional=false --out s", ""},

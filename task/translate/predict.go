@@ -43,7 +43,7 @@ type PredictOptions struct {
 	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"return the n best translations with their scores, at most beam (0: the best without its score)"`
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
 	// Picture is used by Predict and Stream only.
-	Picture   string `json:"attention" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
+	Picture   string `json:"picture" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
 	Attention bool   `json:"-"` // return the decoder's attention
 	MaxLength int    `json:"-"` // tokens of a part; 0: those of the longest source in training
 }
@@ -195,7 +195,7 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 		return notes, nil
 	}
 	if drawn == nil {
-		return nil, data.Errorf("attention: there is no line to draw a picture of")
+		return nil, data.Errorf("picture: there is no line to draw a picture of")
 	}
 	notes = append(notes, "the picture of the attention is in "+options.Picture)
 	return notes, model.WriteFileAtomic(options.Picture, drawn.figure().WritePNG)
