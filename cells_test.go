@@ -5,6 +5,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,7 +22,6 @@ import (
 // row of it is known everywhere.
 var namesCells = []string{
 	"cell", "internal/cpu", "internal/device/devicetest", // facts, arithmetic, equations
-	"internal/device/alias.go",
 	"nn/rnn.go",                 // the constructors
 	"model/onnx/export_cell.go", // equations as nodes of a graph
 	"internal/bench", "bench/peers", "examples",
@@ -70,6 +71,11 @@ func TestOnlyTheTableKnowsCells(t *testing.T) {
 	constants := kinds(t)
 	if len(constants) != int(cell.Custom) {
 		t.Fatalf("found the constants %q of %d cells", constants, cell.Custom)
+	}
+	for _, path := range slices.Concat(namesCells, slices.Collect(maps.Keys(cellWords))) {
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("the list of who names cells is not up to date: %v", err)
+		}
 	}
 	var words []string
 	for kind := range cell.Custom {

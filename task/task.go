@@ -13,6 +13,8 @@
 //	(*Model).Evaluate(ctx, *Data, Part, *EvaluateOptions) (*Evaluation, error)
 //	(*Model).Predict(ctx, Input, *PredictOptions) (*Prediction, error)
 //
+// Train is written with [Fit], which has what every training begins and ends with.
+//
 // Files, Config and the options are structs whose fields are settings with tags
 // (json, help, group, range, oneof); flags, recipe files and documentation are
 // derived from the tags. Options whose defaults are not all zero have a method

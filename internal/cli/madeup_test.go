@@ -101,26 +101,25 @@ func (m *sumModel) forward(t *tensor.Tape, list [][4]float32) (sums, loss *tenso
 }
 
 func trainSum(ctx context.Context, d *sumData, cfg sumConfig, run *train.Run) (*sumModel, *train.Result, error) {
-	m, err := newSum(cfg, run.Device)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.FillDefaults(10)
-	o := cfg.Options(len(d.Training), 0, run)
-	o.Batch, o.Patience = 1, 0
-	result, err := train.Fit(ctx, &train.Job[[][4]float32]{
-		Slab: m.slab, Optimizer: optim.NewAdamW(m.slab, nil), Samples: len(d.Training),
-		NewBatch: func() *[][4]float32 { return new([][4]float32) },
-		Load:     func(b *[][4]float32, samples []int) { *b = [][4]float32{d.Training[samples[0]]} },
-		Loss: func(t *tensor.Tape, b *[][4]float32) *tensor.Tensor {
-			_, loss := m.forward(t, *b)
-			return loss
-		},
-	}, o)
-	if err == nil && !result.Interrupted {
-		err = m.Save(run.Dir)
-	}
-	return m, result, err
+	return task.Fit("sum: Train", d, &cfg, run, func(run *train.Run) (*sumModel, *train.Result, error) {
+		m, err := newSum(cfg, run.Device)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.FillDefaults(10)
+		o := cfg.Options(len(d.Training), 0, run)
+		o.Batch, o.Patience = 1, 0
+		result, err := train.Fit(ctx, &train.Job[[][4]float32]{
+			Slab: m.slab, Optimizer: optim.NewAdamW(m.slab, nil), Samples: len(d.Training),
+			NewBatch: func() *[][4]float32 { return new([][4]float32) },
+			Load:     func(b *[][4]float32, samples []int) { *b = [][4]float32{d.Training[samples[0]]} },
+			Loss: func(t *tensor.Tape, b *[][4]float32) *tensor.Tensor {
+				_, loss := m.forward(t, *b)
+				return loss
+			},
+		}, o)
+		return m, result, err
+	})
 }
 
 type sumEvaluation struct{ RMSE float64 }

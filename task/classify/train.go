@@ -29,33 +29,24 @@ import (
 // [Model.Save]. If ctx is cancelled while the data are prepared, its error is
 // returned; later, the result is marked Interrupted, Dir contains a checkpoint to
 // resume from but no model, and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "classify: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
-	if err != nil {
-		return nil, nil, data.InFile(d.file, err)
-	}
-	m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
-	result, err := m.fit(ctx, learn, valid, o)
-	if err != nil || result.Interrupted {
-		return m, result, err
-	}
-	if cfg.Linear {
-		if err := m.fitShare(ctx, valid); err != nil {
-			return nil, nil, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("classify: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
+		if err != nil {
+			return nil, nil, data.InFile(d.file, err)
 		}
-	}
-	if o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+		m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
+		result, err := m.fit(ctx, learn, valid, o)
+		if err != nil || result.Interrupted {
+			return m, result, err
+		}
+		if cfg.Linear {
+			if err := m.fitShare(ctx, valid); err != nil {
+				return nil, nil, err
+			}
+		}
+		return m, result, nil
+	})
 }
 
 // prepare settles the configuration on the texts and makes the untrained model.

@@ -27,31 +27,22 @@ import (
 // while the data are prepared, its error is returned; later, the result is marked
 // Interrupted, Dir contains a checkpoint to resume from but no model, and the
 // model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "forecast: Train")
-	task.NeedData(d.Panel, "forecast: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	m, set, err := prepare(ctx, d.Panel, cfg, o.Device)
-	if err != nil {
-		return nil, nil, err
-	}
-	result, err := m.fit(ctx, set, o)
-	if err != nil || result.Interrupted {
-		return m, result, err
-	}
-	if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
-		return nil, nil, err
-	}
-	if o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("forecast: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		task.NeedData(d.Panel, "forecast: Train")
+		m, set, err := prepare(ctx, d.Panel, cfg, o.Device)
+		if err != nil {
+			return nil, nil, err
+		}
+		result, err := m.fit(ctx, set, o)
+		if err != nil || result.Interrupted {
+			return m, result, err
+		}
+		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
+			return nil, nil, err
+		}
+		return m, result, nil
+	})
 }
 
 // mostValidation is the largest number of windows that training is validated on.

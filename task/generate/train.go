@@ -27,31 +27,22 @@ import (
 // prepared, its error is returned; later, the result is marked Interrupted, Dir
 // contains a checkpoint to resume from but no model, and the model returned has
 // the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "generate: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	if d.Separate && cfg.Split == "" {
-		cfg.Split = "1,0,0" // so that the model's settings divide a text as this training did
-	}
-	m, c, err := prepare(ctx, d.Training, cfg, o.Device)
-	if err != nil {
-		return nil, nil, data.InFile(d.file, err)
-	}
-	var v *corpus
-	if len(d.Validation) > 0 {
-		v = newCorpus(m.codec, d.Validation)
-	}
-	result, err := m.fit(ctx, c, v, o)
-	if err == nil && !result.Interrupted && o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("generate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		if d.Separate && cfg.Split == "" {
+			cfg.Split = "1,0,0" // so that the model's settings divide a text as this training did
+		}
+		m, c, err := prepare(ctx, d.Training, cfg, o.Device)
+		if err != nil {
+			return nil, nil, data.InFile(d.file, err)
+		}
+		var v *corpus
+		if len(d.Validation) > 0 {
+			v = newCorpus(m.codec, d.Validation)
+		}
+		result, err := m.fit(ctx, c, v, o)
+		return m, result, err
+	})
 }
 
 // leastTokens is the least number of tokens of a training text.

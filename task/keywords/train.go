@@ -24,50 +24,41 @@ import (
 // cancelled while the data are prepared, its error is returned; later, the result
 // is marked Interrupted, Dir contains a checkpoint to resume from but no model,
 // and the model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "keywords: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	cfg.FillDefaults()
-	training, err := d.ToLearn(&cfg.Setup)
-	if err != nil {
-		return nil, nil, err
-	}
-	var classes []string
-	for _, u := range training {
-		classes = append(classes, u.Text)
-	}
-	slices.Sort(classes)
-	if classes = slices.Compact(classes); len(classes) == 1 {
-		return nil, nil, data.Errorf("all %s have the label %q: two labels are needed", report.Plural(len(training), "sound"), classes[0])
-	}
-	if _, err := labelsOf(d.Test, classes); err != nil {
-		return nil, nil, err
-	}
-	learn, valid, err := d.Prepare(ctx, &cfg.Setup)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg.Settings.FillDefaults(min(max(100_000/len(learn.List), 15), 100))
-	m, err := newModel(cfg, classes, learn.Frontend, o.Device)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, c := range []*speech.Dataset{learn, valid} {
-		if c.Labels, err = labelsOf(c.List, classes); err != nil {
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("keywords: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		cfg.FillDefaults()
+		training, err := d.ToLearn(&cfg.Setup)
+		if err != nil {
 			return nil, nil, err
 		}
-	}
-	result, err := m.fit(ctx, learn, valid, o)
-	if err == nil && !result.Interrupted && o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+		var classes []string
+		for _, u := range training {
+			classes = append(classes, u.Text)
+		}
+		slices.Sort(classes)
+		if classes = slices.Compact(classes); len(classes) == 1 {
+			return nil, nil, data.Errorf("all %s have the label %q: two labels are needed", report.Plural(len(training), "sound"), classes[0])
+		}
+		if _, err := labelsOf(d.Test, classes); err != nil {
+			return nil, nil, err
+		}
+		learn, valid, err := d.Prepare(ctx, &cfg.Setup)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.Settings.FillDefaults(min(max(100_000/len(learn.List), 15), 100))
+		m, err := newModel(cfg, classes, learn.Frontend, o.Device)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, c := range []*speech.Dataset{learn, valid} {
+			if c.Labels, err = labelsOf(c.List, classes); err != nil {
+				return nil, nil, err
+			}
+		}
+		result, err := m.fit(ctx, learn, valid, o)
+		return m, result, err
+	})
 }
 
 // labelsOf returns the class of each sound, as a list of one.

@@ -26,24 +26,15 @@ import (
 // while the data are prepared, its error is returned; later, the result is marked
 // Interrupted, Dir contains a checkpoint to resume from but no model, and the
 // model returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "tag: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
-	if err != nil {
-		return nil, nil, data.InFile(d.file, err)
-	}
-	result, err := m.fit(ctx, learn, valid, o)
-	if err == nil && !result.Interrupted && o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("tag: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
+		if err != nil {
+			return nil, nil, data.InFile(d.file, err)
+		}
+		result, err := m.fit(ctx, learn, valid, o)
+		return m, result, err
+	})
 }
 
 // prepare settles the configuration on the sentences and makes the untrained

@@ -25,30 +25,21 @@ import (
 // its error is returned; later, the result is marked Interrupted, Dir contains a
 // checkpoint to resume from but no model, and the model returned has the weights
 // reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "transcribe: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
-	if err != nil {
-		return nil, nil, err
-	}
-	result, err := m.fit(ctx, learn, valid, o)
-	if err != nil || result.Interrupted {
-		return m, result, err
-	}
-	if err := m.tuneDecoding(ctx, d, valid.List); err != nil {
-		return m, result, err
-	}
-	if o.Writes() {
-		err = m.Save(o.Dir)
-	}
-	return m, result, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("transcribe: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
+		if err != nil {
+			return nil, nil, err
+		}
+		result, err := m.fit(ctx, learn, valid, o)
+		if err != nil || result.Interrupted {
+			return m, result, err
+		}
+		if err := m.tuneDecoding(ctx, d, valid.List); err != nil {
+			return m, result, err
+		}
+		return m, result, nil
+	})
 }
 
 // prepare settles the configuration on the data and makes the untrained model.

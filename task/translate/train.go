@@ -24,24 +24,15 @@ import (
 // [train.Fit] and [Model.Save]. If ctx is cancelled later, the result is marked
 // Interrupted, Dir contains a checkpoint to resume from but no model, and the model
 // returned has the weights reached.
-func Train(ctx context.Context, d *Data, cfg Config, o *train.Run) (_ *Model, _ *train.Result, err error) {
-	defer tensor.Recover(&err)
-	task.NeedData(d, "translate: Train")
-	if o == nil {
-		o = &train.Run{}
-	}
-	if err := cfg.Validate(); err != nil {
-		return nil, nil, err
-	}
-	run, err := prepare(ctx, d, cfg, o.Device)
-	if err != nil {
-		return nil, nil, data.InFile(d.file, err)
-	}
-	result, err := run.fit(ctx, o)
-	if err == nil && !result.Interrupted && o.Writes() {
-		err = run.m.Save(o.Dir)
-	}
-	return run.m, result, err
+func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
+	return task.Fit("translate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
+		t, err := prepare(ctx, d, cfg, o.Device)
+		if err != nil {
+			return nil, nil, data.InFile(d.file, err)
+		}
+		result, err := t.fit(ctx, o)
+		return t.m, result, err
+	})
 }
 
 // prepare settles the configuration on the pairs and makes the untrained model.

@@ -1,0 +1,28 @@
+package task
+
+import (
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// Fit is the outline of a task's Train: it checks the data and the settings, calls
+// fit, which makes and trains the model, and saves a model whose training was not
+// interrupted if the run writes. op names the function in errors: "tag: Train".
+//
+// Invalid settings are a *data.InputError, nil data a *tensor.UseError, a shape that
+// does not fit a *tensor.ShapeError; other errors are those of fit and of saving.
+func Fit[D any, M Model](op string, d *D, cfg Config, run *train.Run, fit func(*train.Run) (M, *train.Result, error)) (m M, r *train.Result, err error) {
+	defer tensor.Recover(&err)
+	NeedData(d, op)
+	if run == nil {
+		run = &train.Run{}
+	}
+	if err := cfg.Validate(); err != nil {
+		return m, nil, err
+	}
+	m, r, err = fit(run)
+	if err == nil && !r.Interrupted && run.Writes() {
+		err = m.Save(run.Dir)
+	}
+	return m, r, err
+}
