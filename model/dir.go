@@ -321,7 +321,11 @@ func openManifest(dir string) (*manifest, *os.File, error) {
 	path := filepath.Join(dir, ConfigFile)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, &FileError{File: dir, Problem: "not a model directory: it has no " + ConfigFile, Fix: "name a directory that train wrote", Err: err}
+		e := &FileError{File: dir, Problem: "not a model directory: it has no " + ConfigFile, Fix: "name a directory that train wrote", Err: err}
+		if _, err := os.Stat(filepath.Join(dir, "checkpoints")); err == nil { // as package train writes it
+			e.Problem, e.Fix = "holds a training that has not saved a model yet", "continue it: the command that began it, with --resume"
+		}
+		return nil, nil, e
 	}
 	if err != nil {
 		return nil, nil, unreadable(path, err)

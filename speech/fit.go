@@ -2,9 +2,9 @@ package speech
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
+
 	"fmt"
+	"strings"
 
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
@@ -71,15 +71,16 @@ func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 
 // fingerprint returns a hash of the data and of the settings that change the
 // arithmetic.
-func (f *Job) fingerprint() string {
-	h := sha256.New()
+func (f *Job) fingerprint() train.Fingerprint {
 	s := *f.Setup
 	s.Settings = s.Fixed()
-	text, _ := json.Marshal([]any{s, f.Outputs}) // plain fields always have a JSON form
-	h.Write(text)
+	print := train.NewFingerprint(s)
+	print.AddData("outputs of the network", []byte(strings.Join(f.Outputs, "\n")))
+	var list strings.Builder
 	steps := f.Learn.StepCounts()
 	for i, u := range f.Learn.List {
-		fmt.Fprintf(h, "%d %d %s\n", u.Line, steps[i], u.Text)
+		fmt.Fprintf(&list, "%d %d %s\n", u.Line, steps[i], u.Text)
 	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	print.AddData("training sounds", []byte(list.String()))
+	return print
 }

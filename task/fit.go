@@ -1,13 +1,16 @@
 package task
 
 import (
+	"context"
+
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
 // Fit is the outline of a task's Train: it checks the data and the settings, calls
-// fit, which makes and trains the model, and saves a model whose training was not
-// interrupted if the run writes. op names the function in errors: "tag: Train".
+// fit, which makes and trains the model, and saves the model if the run writes: after
+// an interrupted training with the best weights so far. op names the function in
+// errors: "tag: Train".
 //
 // Invalid settings are a *data.InputError, nil data a *tensor.UseError, a shape that
 // does not fit a *tensor.ShapeError; other errors are those of fit and of saving.
@@ -21,8 +24,19 @@ func Fit[D any, M Model](op string, d *D, cfg Config, run *train.Run, fit func(*
 		return m, nil, err
 	}
 	m, r, err = fit(run)
-	if err == nil && !r.Interrupted && run.Writes() {
+	if err == nil && r.Trained() && run.Writes() {
 		err = m.Save(run.Dir)
 	}
 	return m, r, err
+}
+
+// Finishing returns the context for what a task does with a trained network
+// before the model is saved, such as choices on the validation part: ctx, or, after
+// an interrupted training, ctx without its cancellation, so that the weights
+// reached become a model.
+func Finishing(ctx context.Context, r *train.Result) context.Context {
+	if r.Interrupted {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
 }

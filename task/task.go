@@ -371,8 +371,8 @@ func (k *Kind) Read(ctx context.Context, files any, cfg Config) (Data, error) {
 //
 // Invalid settings or data are a *data.InputError, a shape that does not fit a
 // *tensor.ShapeError; other errors are those of [train.Fit] and of saving the
-// model. A cancelled ctx is not an error: it leaves a checkpoint, and the result
-// is marked Interrupted.
+// model. A cancelled ctx is not an error: it leaves a checkpoint and the model with
+// the best weights so far, and the result is marked Interrupted.
 func (k *Kind) Train(ctx context.Context, d Data, cfg Config, run *train.Run) (m *Trained, r *train.Result, err error) {
 	m, err = guard(func() (*Trained, error) {
 		var fault error

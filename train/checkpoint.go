@@ -28,24 +28,25 @@ import (
 // state is everything a run must save besides vectors. Every field survives
 // JSON unchanged.
 type state struct {
-	Settings settings
-	Step     int     // optimizer steps done
-	Epoch    int     // epochs closed
-	Batch    int     // batches of the open epoch that are done
-	Loss     float64 // Σ weight·loss of the open epoch
-	Weight   float64 // Σ weight
-	Norm     float64 // Σ gradient norm
-	Clips    int     // steps whose norm was above the bound
-	Reads    int     // steps in these sums
-	LR       float32 // of the last step
-	Best     *Record
-	Bad      int // validations since the best
-	Plateau  *optim.PlateauState
-	Updates  int    // of the optimizer
-	Averaged int    // updates of the EMA
-	Carry    []byte `json:",omitempty"` // Job.Carry
-	History  []Record
-	Seconds  float64
+	Settings    settings
+	Fingerprint Fingerprint
+	Step        int     // optimizer steps done
+	Epoch       int     // epochs closed
+	Batch       int     // batches of the open epoch that are done
+	Loss        float64 // Σ weight·loss of the open epoch
+	Weight      float64 // Σ weight
+	Norm        float64 // Σ gradient norm
+	Clips       int     // steps whose norm was above the bound
+	Reads       int     // steps in these sums
+	LR          float32 // of the last step
+	Best        *Record
+	Bad         int // validations since the best
+	Plateau     *optim.PlateauState
+	Updates     int    // of the optimizer
+	Averaged    int    // updates of the EMA
+	Carry       []byte `json:",omitempty"` // Job.Carry
+	History     []Record
+	Seconds     float64
 }
 
 // settings are what must agree between a checkpoint and the run that resumes
@@ -57,11 +58,10 @@ type settings struct {
 	EMA                                 float64
 	Optimizer, Metric                   string
 	Plateau                             bool
-	Fingerprint                         string
 }
 
 const (
-	checkpointFormat = "carousel.checkpoint/1"
+	checkpointFormat = "carousel.checkpoint/2"
 	weightsPrefix    = "model."
 	momentsPrefix    = "optimizer."
 	averagePrefix    = "ema."
@@ -72,6 +72,16 @@ const (
 func lastPath(dir string) string       { return filepath.Join(dir, "checkpoints", "last.safetensors") }
 func bestPath(dir string) string       { return filepath.Join(dir, "checkpoints", "best.safetensors") }
 func tensorBoardDir(dir string) string { return filepath.Join(dir, "tensorboard") }
+
+// HasCheckpoint reports whether a run in dir can be resumed.
+func HasCheckpoint(dir string) bool {
+	_, err := os.Stat(lastPath(dir))
+	return err == nil
+}
+
+// Leftovers are the names in a run's directory that may be left of a run which
+// ended before its first checkpoint; a new run replaces them.
+var Leftovers = []string{"checkpoints", lockFile}
 
 // vectors appends a copy of each parameter's part of buf.
 func vectors(ts []model.Tensor, prefix string, slab *tensor.Slab, buf device.Buffer) []model.Tensor {
@@ -134,7 +144,7 @@ func checksum(text string, ts []model.Tensor) string {
 }
 
 // readCheckpoint reads and checks a checkpoint. It changes nothing.
-func readCheckpoint(path string, want settings) (*model.File, *state, error) {
+func readCheckpoint(path string, want *state) (*model.File, *state, error) {
 	f, err := model.ReadTensors(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, &model.FileError{File: path, Problem: "there is no checkpoint to resume from", Fix: "start the run afresh", Err: fs.ErrNotExist}
@@ -156,25 +166,29 @@ func readCheckpoint(path string, want settings) (*model.File, *state, error) {
 	if err := json.Unmarshal([]byte(text), s); err != nil {
 		return nil, nil, bad("its state cannot be read: %v", err)
 	}
-	if field, was, is := difference(s.Settings, want); field != "" {
-		return nil, nil, &model.FileError{File: path, Problem: fmt.Sprintf("the checkpoint was made with %s %v, this run has %v", field, was, is),
+	made := s.Fingerprint.differs(want.Fingerprint)
+	if made == "" {
+		made = difference(s.Settings, want.Settings)
+	}
+	if made != "" {
+		return nil, nil, &model.FileError{File: path, Problem: "the checkpoint was made with " + made,
 			Fix: "resume with the settings and data it began with, or start the run afresh"}
 	}
-	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > want.Batches || s.Reads < 0 || s.Bad < 0 {
+	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 {
 		return nil, nil, bad("its position (step %d, epoch %d, batch %d) is not one of this run", s.Step, s.Epoch, s.Batch)
 	}
 	return f, s, nil
 }
 
-// difference returns the first setting that differs.
-func difference(was, is settings) (field string, a, b any) {
+// difference describes the first setting that differs, or is "".
+func difference(was, is settings) string {
 	v, w := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range v.NumField() {
 		if a, b := v.Field(i).Interface(), w.Field(i).Interface(); a != b {
-			return strings.ToLower(v.Type().Field(i).Name), a, b
+			return fmt.Sprintf("%s %v, this run has %v", strings.ToLower(v.Type().Field(i).Name), a, b)
 		}
 	}
-	return "", nil, nil
+	return ""
 }
 
 // restore copies a checkpoint's vectors to their places and reports whether it holds best weights.

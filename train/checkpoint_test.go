@@ -347,9 +347,16 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestResumeRefuses(t *testing.T) {
+	print := func(hidden int, rows float64) Fingerprint {
+		f := NewFingerprint(struct {
+			Hidden int `json:"hidden"`
+		}{hidden})
+		f.AddData("training rows", []float64{rows})
+		return f
+	}
 	dir := t.TempDir()
 	first, o := setups()["cosine"]()
-	o.Dir, o.Fingerprint = dir, "sha256 of a file"
+	o.Dir, o.Fingerprint = dir, print(2, 1)
 	fit(t, first, o)
 	good, err := os.ReadFile(lastPath(dir))
 	if err != nil {
@@ -367,7 +374,9 @@ func TestResumeRefuses(t *testing.T) {
 		{"made with seed 7, this run has 8", nil, func(_ *Job[testBatch], o *Options) { o.Seed = 8 }},
 		{"made with samples 38, this run has 37", nil, func(j *Job[testBatch], _ *Options) { j.Samples = 37 }},
 		{"made with ema 0, this run has 0.9", nil, func(_ *Job[testBatch], o *Options) { o.EMA = 0.9 }},
-		{"made with fingerprint sha256 of a file, this run has other", nil, func(_ *Job[testBatch], o *Options) { o.Fingerprint = "other" }},
+		{"made with hidden 2, this run has 3", nil, func(_ *Job[testBatch], o *Options) { o.Fingerprint = print(3, 2) }},
+		{"made with hidden 2, this run has none", nil, func(_ *Job[testBatch], o *Options) { o.Fingerprint = Fingerprint{} }},
+		{"made with other training rows than this run has", nil, func(_ *Job[testBatch], o *Options) { o.Fingerprint = print(2, 2) }},
 		{"made with optimizer adamw beta1=0.9 beta2=0.999 eps=1e-08 decay=0.001, this run has sgd", nil, func(j *Job[testBatch], _ *Options) { j.Optimizer = optim.NewSGD(j.Slab, nil) }},
 		{"another model: it has no parameter other.weight_ih_l0", nil, func(j *Job[testBatch], _ *Options) {
 			m := newNet()
@@ -378,7 +387,6 @@ func TestResumeRefuses(t *testing.T) {
 			j.Slab = tensor.Pack(tensor.CPU(), &struct{ RNN any }{newNet().RNN}, 1)
 			j.Optimizer = optim.NewAdamW(j.Slab, &optim.AdamWOptions{WeightDecay: 1e-3})
 		}},
-		{"there is no checkpoint to resume from", nil, func(_ *Job[testBatch], o *Options) { o.Dir = t.TempDir() }},
 		{"damaged: its checksum", altered, nil},
 		{"truncated", good[:len(good)-5], nil},
 		{"not a safetensors file", []byte("x"), nil},
@@ -390,7 +398,7 @@ func TestResumeRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		job, o := setups()["cosine"]()
-		o.Dir, o.Resume, o.Fingerprint = dir, true, "sha256 of a file"
+		o.Dir, o.Resume, o.Fingerprint = dir, true, print(2, 1)
 		if c.spoil != nil {
 			c.spoil(job, o)
 		}
@@ -406,8 +414,23 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	job, o := setups()["cosine"]()
 	o.Dir, o.Resume = dir, true
-	if _, err := Fit(t.Context(), job, o); err == nil || !strings.Contains(err.Error(), `expected a checkpoint of format carousel.checkpoint/1, got "x"`) {
+	if _, err := Fit(t.Context(), job, o); err == nil || !strings.Contains(err.Error(), `expected a checkpoint of format carousel.checkpoint/2, got "x"`) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestResumeStarts resumes where there is nothing to resume: the run is a fresh one.
+func TestResumeStarts(t *testing.T) {
+	whole, _ := setups()["cosine"]()
+	_, o := setups()["cosine"]()
+	fit(t, whole, o)
+	job, o := setups()["cosine"]()
+	o.Dir, o.Resume = filepath.Join(t.TempDir(), "new"), true
+	if r := fit(t, job, o); r.ResumedAt != 0 || r.Steps == 0 {
+		t.Errorf("resumed at step %d of %d", r.ResumedAt, r.Steps)
+	}
+	if !slices.Equal(weights(job), weights(whole)) {
+		t.Error("the weights differ from those of a run without Resume")
 	}
 }
 

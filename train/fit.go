@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -139,8 +140,9 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	}
 	t.Settings = settings{
 		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: t.perStep, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
-		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil, Fingerprint: o.Fingerprint,
+		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil,
 	}
+	t.Fingerprint = o.Fingerprint
 	return t, nil
 }
 
@@ -199,6 +201,8 @@ func (t *trainer[B]) result(stopped Stop) *Result {
 	}
 }
 
+const lockFile = "training.lock"
+
 // lockDir creates the run's directory and locks it against other runs, until
 // unlock is called or the process ends. The error is [ErrRunning] while another
 // run holds it.
@@ -206,7 +210,7 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o777); err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
-	unlock, err = lock.Acquire(filepath.Join(dir, "training.lock"))
+	unlock, err = lock.Acquire(filepath.Join(dir, lockFile))
 	if errors.Is(err, lock.ErrHeld) {
 		return nil, fmt.Errorf("train: %s: %w", dir, ErrRunning)
 	}
@@ -222,15 +226,22 @@ func (t *trainer[B]) open() error {
 	dir := t.o.Dir
 	if !t.o.Writes() {
 		if t.o.Resume {
-			return t.load()
+			if err := t.load(); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		return nil
 	}
+	resumed := false
 	if t.o.Resume {
-		if err := t.load(); err != nil {
+		switch err := t.load(); {
+		case err == nil:
+			resumed = true
+		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
-	} else {
+	}
+	if !resumed {
 		// The first write finds a full or read-only disk before any work is lost.
 		if err := t.save(); err != nil {
 			return err
@@ -264,7 +275,7 @@ func (t *trainer[B]) close() error {
 
 // load continues from the last checkpoint.
 func (t *trainer[B]) load() error {
-	f, s, err := readCheckpoint(lastPath(t.o.Dir), t.Settings)
+	f, s, err := readCheckpoint(lastPath(t.o.Dir), &t.state)
 	if err != nil {
 		return err
 	}
@@ -688,8 +699,10 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	if t.o.Plateau != nil {
 		t.o.Plateau.Observe(v)
 	}
-	if !t.better(v) {
-		t.Bad++
+	if !t.better(v, r.Val) {
+		if t.Step > t.o.Warmup && (t.Best == nil || v != t.Best.Val[t.metric]) {
+			t.Bad++
+		}
 		return false, nil
 	}
 	t.Bad = 0
@@ -698,12 +711,17 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	return true, nil
 }
 
-// better compares v with the best value so far. NaN is never better.
-func (t *trainer[B]) better(v float64) bool {
+// better compares v with the best value so far. NaN is never better. Of equal
+// values, which a score of few samples often has, the one with the smaller
+// validation loss is better, if that is reported.
+func (t *trainer[B]) better(v float64, val map[string]float64) bool {
 	if t.Best == nil {
 		return !math.IsNaN(v)
 	}
 	best := t.Best.Val[t.metric]
+	if v == best {
+		return val["loss"] < t.Best.Val["loss"]
+	}
 	if t.maximize {
 		return v > best+t.o.MinDelta
 	}

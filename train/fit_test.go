@@ -266,6 +266,33 @@ func scripted(job *Job[testBatch], values ...float64) *[][]float32 {
 	return &seen
 }
 
+// Validations during the warm-up do not count against patience: an epoch has 2 steps.
+func TestPatienceInWarmup(t *testing.T) {
+	for warmup, epochs := range map[int]int{0: 3, 2: 3, 3: 3, 4: 4, 5: 4, 6: 5} {
+		job, o := newJob(16), newOptions()
+		job.Metric, o.Patience, o.Warmup = "mse", 2, warmup
+		scripted(job, 1, 2, 3, 4, 5)
+		if r := fit(t, job, o); r.Epochs != epochs || r.Best.Epoch != 1 {
+			t.Errorf("warm-up of %d steps: stopped after epoch %d with the best %d, want %d, 1", warmup, r.Epochs, r.Best.Epoch, epochs)
+		}
+	}
+}
+
+// Of equal scores the one with the smaller validation loss is the best.
+func TestEqualScores(t *testing.T) {
+	job, o := newJob(16), newOptions()
+	job.Metric, o.Patience = "-bleu", 1
+	losses := []float64{5, 4, 3, 6, 7}
+	epoch := 0
+	job.Validate = func(context.Context, *tensor.Tape) (map[string]float64, error) {
+		epoch++
+		return map[string]float64{"bleu": 0, "loss": losses[epoch-1]}, nil
+	}
+	if r := fit(t, job, o); r.Best.Epoch != 3 || r.Stopped != StopEpochs {
+		t.Errorf("best epoch %d, stopped by %s, want 3, %s", r.Best.Epoch, r.Stopped, StopEpochs)
+	}
+}
+
 func TestEarlyStopping(t *testing.T) {
 	nan := math.NaN()
 	for _, c := range []struct {
@@ -277,8 +304,10 @@ func TestEarlyStopping(t *testing.T) {
 		stopped  Stop
 		best     int // epoch; 0: none
 	}{
-		{"patience", "mse", 2, 0, []float64{5, 3, 4, 3, 1}, StopPatience, 2},
-		{"larger is better", "-mse", 2, 0, []float64{1, 3, 2, 3, 9}, StopPatience, 2},
+		{"patience", "mse", 2, 0, []float64{5, 3, 4, 3.5, 1}, StopPatience, 2},
+		{"larger is better", "-mse", 2, 0, []float64{1, 3, 2, 2.5, 9}, StopPatience, 2},
+		{"equal values do not count", "-mse", 2, 0, []float64{0, 0, 0, 0, 9}, StopEpochs, 5},
+		{"nor do they make others not count", "-mse", 2, 0, []float64{3, 2, 3, 2, 9}, StopPatience, 1},
 		{"improvement too small", "mse", 2, 0.5, []float64{5, 4.6, 4.51, 1, 1}, StopPatience, 1},
 		{"small steps add up", "mse", 2, 0.5, []float64{5, 4.6, 4.4, 4, 3}, StopEpochs, 5},
 		{"improvement too small where larger is better", "-mse", 2, 0.5, []float64{5, 5.4, 5.49, 9, 9}, StopPatience, 1},
@@ -449,7 +478,7 @@ func TestDiverged(t *testing.T) {
 		if r == nil || len(r.History) != 1 || !allFinite(weights(job)) {
 			t.Errorf("result %+v", r)
 		}
-		if _, s, err := readCheckpoint(lastPath(o.Dir), newSettings(job, o)); err != nil || s.Step >= 8 {
+		if _, s, err := readCheckpoint(lastPath(o.Dir), newState(job, o)); err != nil || s.Step >= 8 {
 			t.Errorf("checkpoint of step %d, %v", s.Step, err)
 		}
 	})
@@ -470,13 +499,13 @@ func TestDiverged(t *testing.T) {
 	})
 }
 
-// newSettings is what Fit would compare a checkpoint with.
-func newSettings(job *Job[testBatch], o *Options) settings {
+// newState is what Fit would compare a checkpoint with.
+func newState(job *Job[testBatch], o *Options) *state {
 	t, err := newTrainer(job, *o)
 	if err != nil {
 		panic(err)
 	}
-	return t.Settings
+	return &t.state
 }
 
 func TestRefusesOptions(t *testing.T) {

@@ -16,7 +16,7 @@ type Settings struct {
 	MinLR       float64       `json:"min_lr" range:"0..10" group:"Training" help:"learning rate at the end of the cosine"`
 	WeightDecay float64       `json:"weight_decay" range:"0..10" group:"Training" help:"decoupled weight decay"`
 	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest gradient norm (0: any)"`
-	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging)"`
+	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging); lower in short runs, so that the average spans at most a tenth of the steps"`
 	Accumulate  int           `json:"accumulate" range:"1..1e6" before:"1" group:"Training" help:"batches whose gradients are added before each step"`
 	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
@@ -67,9 +67,13 @@ func (s *Settings) Options(batches, warmup int, run *Run) *Options {
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Accumulate: s.Accumulate, Seed: s.Seed,
 	}
 	total := o.TotalSteps(batches)
+	if total > 0 {
+		o.EMA = min(o.EMA, max(0, 1-10/float64(total)))
+	}
 	o.Schedule = optim.Cosine(s.LR, s.MinLR, total)
 	if warmup > 0 {
-		o.Schedule = optim.WarmupCosine(s.LR, s.MinLR, min(warmup, total/2), total)
+		o.Warmup = min(warmup, total/2)
+		o.Schedule = optim.WarmupCosine(s.LR, s.MinLR, o.Warmup, total)
 	}
 	return o
 }

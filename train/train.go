@@ -81,10 +81,10 @@ type Run struct {
 	// A run that does not resume replaces the files of an older one. Rank 0
 	// locks it during the run with the file training.lock.
 	Dir string
-	// Resume continues from Dir's last checkpoint. Weights, moments, data
-	// order, dropout, schedule and early stopping continue as if the run had
-	// not been interrupted. Settings that change the arithmetic must be the
-	// same; the limits may be raised.
+	// Resume continues from Dir's last checkpoint, or starts if there is none.
+	// Weights, moments, data order, dropout, schedule and early stopping
+	// continue as if the run had not been interrupted. Settings that change
+	// the arithmetic must be the same; the limits may be raised.
 	Resume      bool
 	Progress    *Progress // nil: quiet
 	TensorBoard bool      // write event files to Dir/tensorboard
@@ -167,8 +167,13 @@ type Options struct {
 	EMA       float64 // decay of the moving average of the weights, such as 0.999, which is then validated and kept; 0: none
 
 	ValidateEvery int     // epochs between validations; 0 means 1; the last epoch is always validated
-	Patience      int     // stop after this number of validations without improvement; 0: never
 	MinDelta      float64 // the least change of the metric that counts as an improvement
+	// Patience stops the run after this number of validations without
+	// improvement; 0: never. Validations within the first Warmup steps do not
+	// count, nor do those that equal the best exactly, such as a BLEU of 0
+	// before the first translation succeeds.
+	Patience int
+	Warmup   int // steps in which the schedule's rate rises
 
 	Seed uint64 // of the data order and dropout
 
@@ -179,8 +184,9 @@ type Options struct {
 	// end.
 	CheckpointEvery int
 	// Fingerprint identifies the data and the model's settings. A checkpoint
-	// with a different one is refused with a *model.FileError.
-	Fingerprint string
+	// with a different one is refused with a *model.FileError, which names the
+	// part that differs.
+	Fingerprint Fingerprint
 
 	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
 }
@@ -232,6 +238,11 @@ type Result struct {
 	Interrupted bool          // by the context; the checkpoint, if any, continues from here
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included
 }
+
+// Trained reports whether the slab holds weights that are worth keeping as a
+// model: always after a run that ended, and after an interrupted one if it has
+// taken a step.
+func (r *Result) Trained() bool { return !r.Interrupted || r.Steps > 0 }
 
 // DivergedError stops a run whose loss or gradient norm is not finite. The
 // weights on disk are those of the last checkpoint before it.

@@ -71,7 +71,7 @@ func (t *trainer[B]) agree() error {
 	if t.size == 1 {
 		return nil
 	}
-	text, err := json.Marshal(t.Settings)
+	text, err := json.Marshal([]any{t.Settings, t.Fingerprint})
 	if err != nil {
 		return err
 	}

@@ -51,14 +51,15 @@ func TestInterruptAndResume(t *testing.T) {
 		t.Fatalf("exit %d, want %d: %s", code, exitInterrupted, watch.String())
 	}
 	lines := strings.Split(strings.TrimSpace(watch.String()), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "carousel: interrupted at step ") || !strings.HasSuffix(last, " --resume") {
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "carousel: interrupted at step ") || !strings.Contains(last, "holds the model of epoch 1, the best so far") || !strings.HasSuffix(last, " --resume") {
 		t.Errorf("last line %q, want how to resume", last)
 	}
 	if stdout.Len() > 0 {
 		t.Errorf("an interrupted run printed a result: %s", stdout.String())
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cut", "model.safetensors")); err == nil {
-		t.Error("an interrupted run left a finished model")
+	stdout.Reset()
+	if code := run(t.Context(), []string{"predict", filepath.Join(dir, "cut"), "--data", table}, nil, &stdout, &stderr); code != exitOK || strings.Count(stdout.String(), "\n") != 1+6 {
+		t.Errorf("the model of an interrupted run: exit %d, %s%s", code, stderr.String(), stdout.String())
 	}
 
 	stderr.Reset()

@@ -58,8 +58,9 @@ const settingsHelp = `
 Flags, recipe files and --set write the same settings. What is said later
 counts: defaults, then --config, then --set, then flags.
 
-Ctrl-C stops in good order: the same command with --resume continues from the
-last checkpoint.`
+Ctrl-C ends a training in good order: --out then holds the model with the best
+weights so far, and the same command with --resume continues. With --resume a
+command also starts where nothing is yet, so it can be restarted at any time.`
 
 // trainTaskCommand is the training command of a task.
 func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
@@ -106,7 +107,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 	s.Bind(c.Flags(), "seed")
 	c.Flags().StringVar(&recipeFile, "config", "", "recipe `file` in YAML, one setting a line")
 	c.Flags().StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
-	c.Flags().BoolVar(&run.resume, "resume", false, "continue the interrupted run in --out")
+	c.Flags().BoolVar(&run.resume, "resume", false, "continue the run in --out, or start it if there is none")
 	for _, name := range []string{"config", "set", "resume"} {
 		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
@@ -152,7 +153,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, a.stopped(run, result)
 	}
 	out := newTrainResult(k.Name, run, m.Slab(), result)
-	out.Notes = d.Notes()
+	out.Notes = append(slices.Clone(d.Notes()), firstIsBest(result)...)
 	e, err := a.scoreTrained(ctx, m, d, out)
 	if err != nil {
 		return nil, err
@@ -162,6 +163,14 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, err
 	}
 	return out, page.WriteDir(run.Out)
+}
+
+// firstIsBest is a note on a training whose first epoch was never improved on.
+func firstIsBest(r *train.Result) []string {
+	if r.Best == nil || r.Best.Epoch > 1 || r.Epochs == 1 {
+		return nil
+	}
+	return []string{fmt.Sprintf("the model is that of epoch 1: none of the %d epochs after it scored better in validation, so the network has learnt little or too fast; try another learning rate (lr) or more data", r.Epochs-1)}
 }
 
 // scoreTrained scores a model on the test part, or without one on the validation
@@ -209,23 +218,22 @@ func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, ou
 
 // checkOut keeps a training from writing among files that are not its own.
 func checkOut(dir string, resume bool) error {
-	_, err := os.Stat(dir)
+	begun := train.HasCheckpoint(dir)
 	switch {
-	case resume && errors.Is(err, fs.ErrNotExist):
-		return misusef("--resume: %s does not exist; leave out --resume to start there", dir)
-	case resume && !exists(dir, checkpointDir):
-		return misusef("--resume: %s holds no checkpoint; give the --out of an interrupted run, or leave out --resume", dir)
-	case resume:
+	case begun && resume:
 		return nil
-	case exists(dir, checkpointDir) || exists(dir, model.ConfigFile):
+	case begun:
 		return misusef("--out %s holds a run already; give another directory, or --resume to continue that run", dir)
+	case exists(dir, model.ConfigFile):
+		return misusef("--out %s holds a model already; give another directory", dir)
 	}
-	return checkNew(dir)
+	return checkNew(dir, train.Leftovers...)
 }
 
-// checkNew wants a directory that is not there yet, or is empty.
-func checkNew(dir string) error {
+// checkNew wants a directory that is not there yet, or is empty but for leftovers.
+func checkNew(dir string, leftovers ...string) error {
 	entries, err := os.ReadDir(dir)
+	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return slices.Contains(leftovers, e.Name()) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -236,8 +244,6 @@ func checkNew(dir string) error {
 	}
 	return nil
 }
-
-const checkpointDir = "checkpoints"
 
 func exists(dir, name string) bool {
 	_, err := os.Stat(filepath.Join(dir, name))
@@ -294,13 +300,21 @@ func (a *app) stopped(run *trainRun, r *train.Result) error {
 	if again == "" {
 		again = "to continue: " + a.resumeCommand()
 	}
-	return &interrupted{fmt.Sprintf("interrupted at step %s; %s", report.Count(r.Steps), again)}
+	kept := ""
+	switch {
+	case !r.Trained():
+	case r.Best != nil:
+		kept = fmt.Sprintf("; %s holds the model of epoch %d, the best so far", run.Out, r.Best.Epoch)
+	default:
+		kept = fmt.Sprintf("; %s holds the model as it is now", run.Out)
+	}
+	return &interrupted{fmt.Sprintf("interrupted at step %s%s; %s", report.Count(r.Steps), kept, again)}
 }
 
 // cutShort is stopped where Ctrl-C came before or after the training proper.
 func (a *app) cutShort(run *trainRun) error {
-	if !exists(run.Out, checkpointDir) {
-		return &interrupted{"interrupted before training began"}
+	if !train.HasCheckpoint(run.Out) {
+		return &interrupted{"interrupted before training began; to begin again, repeat the command"}
 	}
 	return &interrupted{"interrupted; to continue: " + a.resumeCommand()}
 }

@@ -2,7 +2,6 @@ package memory
 
 import (
 	"context"
-	"encoding/json"
 
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
@@ -61,13 +60,9 @@ func (m *Model) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 		},
 		Metric: "error",
 	}
-	fingerprint, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
 	options := &train.Options{
 		Steps: c.Steps, Schedule: optim.Constant(c.LR), Clip: float32(c.Clip), Seed: c.Seed,
-		Run: *o, Fingerprint: string(fingerprint),
+		Run: *o, Fingerprint: train.NewFingerprint(c),
 	}
 	options.AfterEpoch(func(r train.Record) error {
 		if m.problem.enough(Score{r.Val["error"], r.Val["right"]}, c.length()) {

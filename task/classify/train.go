@@ -2,9 +2,6 @@ package classify
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -25,10 +22,11 @@ import (
 // does not change.
 //
 // Invalid settings, texts that cannot be learnt from and a file of vectors that
-// cannot be read are a *data.InputError; other errors are those of [train.Fit] and
-// [Model.Save]. If ctx is cancelled while the data are prepared, its error is
-// returned; later, the result is marked Interrupted, Dir contains a checkpoint to
-// resume from but no model, and the model returned has the weights reached.
+// cannot be read are a *data.InputError; other errors are those of [train.Fit]
+// and [Model.Save]. If ctx is cancelled while the data are prepared, its error is
+// returned; later, the result is marked Interrupted, and Dir contains a
+// checkpoint to resume from and the model with the best weights so far, which is
+// also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("classify: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
@@ -37,11 +35,11 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		}
 		m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
 		result, err := m.fit(ctx, learn, valid, o)
-		if err != nil || result.Interrupted {
+		if err != nil || !result.Trained() {
 			return m, result, err
 		}
 		if cfg.Linear {
-			if err := m.fitShare(ctx, valid); err != nil {
+			if err := m.fitShare(task.Finishing(ctx, result), valid); err != nil {
 				return nil, nil, err
 			}
 		}
@@ -152,7 +150,7 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 	cfg := &m.cfg
 	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
 	options := cfg.Settings.Options(buckets.Len(), 0, o)
-	options.Fingerprint = m.fingerprint(learn, valid)
+	options.Fingerprint = fingerprint(cfg, learn, valid)
 	pad, weight := m.tokenizer.Vocabulary().PadID(), m.classWeights()
 	job := &train.Job[batch]{
 		Slab:      m.slab,
@@ -230,14 +228,11 @@ func (m *Model) fitShare(ctx context.Context, valid *corpus) error {
 
 // fingerprint returns a hash of the data and of the settings that change the
 // arithmetic.
-func (m *Model) fingerprint(learn, valid *corpus) string {
-	c := m.cfg
+func fingerprint(cfg *Config, learn, valid *corpus) train.Fingerprint {
+	c := *cfg
 	c.Settings = c.Fixed()
-	plain, _ := json.Marshal(c) // plain fields always have a JSON form
-	h := sha256.New()
-	h.Write(plain)
-	for _, part := range []*corpus{learn, valid} {
-		h.Write(binary.LittleEndian.AppendUint64(nil, part.fingerprint()))
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	f := train.NewFingerprint(c)
+	f.AddData("training texts", learn.fingerprint())
+	f.AddData("validation texts", valid.fingerprint())
+	return f
 }

@@ -2,9 +2,6 @@ package forecast
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -25,8 +22,8 @@ import (
 // Invalid settings, and a table that does not fit them, are a *data.InputError;
 // other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled
 // while the data are prepared, its error is returned; later, the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the
-// model returned has the weights reached.
+// Interrupted, and Dir contains a checkpoint to resume from and the model with
+// the best weights so far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("forecast: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		task.NeedData(d.Panel, "forecast: Train")
@@ -35,10 +32,10 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 			return nil, nil, err
 		}
 		result, err := m.fit(ctx, set, o)
-		if err != nil || result.Interrupted {
+		if err != nil || !result.Trained() {
 			return m, result, err
 		}
-		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
+		if err := m.calibrate(task.Finishing(ctx, result), set, set.validationWindows()); err != nil {
 			return nil, nil, err
 		}
 		return m, result, nil
@@ -199,18 +196,18 @@ func (m *Model) optimizer() *optim.Optimizer {
 
 // fingerprint returns a hash of the data and of the settings that change the
 // arithmetic.
-func (m *Model) fingerprint(d *dataset) string {
-	h := sha256.New()
+func (m *Model) fingerprint(d *dataset) train.Fingerprint {
 	c := m.cfg
 	c.Settings = c.Fixed()
-	text, _ := json.Marshal(c) // plain fields always have a JSON form
-	h.Write(text)
-	for _, f := range d.frames {
-		for _, columns := range [][][]float64{f.raw, f.rawPast, f.rawAhead} {
-			for _, column := range columns {
-				_ = binary.Write(h, binary.LittleEndian, column) // a hash takes everything
+	f := train.NewFingerprint(c)
+	var columns []any
+	for _, s := range d.frames {
+		for _, group := range [][][]float64{s.raw, s.rawPast, s.rawAhead} {
+			for _, column := range group {
+				columns = append(columns, column)
 			}
 		}
 	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	f.AddData("rows", columns...)
+	return f
 }

@@ -2,10 +2,6 @@ package generate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
-	"fmt"
 	"math"
 	"strings"
 
@@ -24,9 +20,9 @@ import (
 //
 // Invalid settings, and a text too short for them, are a *data.InputError; other
 // errors are those of [train.Fit]. If ctx is cancelled while the data are
-// prepared, its error is returned; later, the result is marked Interrupted, Dir
-// contains a checkpoint to resume from but no model, and the model returned has
-// the weights reached.
+// prepared, its error is returned; later, the result is marked Interrupted, and
+// Dir contains a checkpoint to resume from and the model with the best weights so
+// far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("generate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		if d.Separate && cfg.Split == "" {
@@ -154,14 +150,14 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 
 // fingerprint returns a hash of the text and of the settings that change the
 // arithmetic.
-func (m *Model) fingerprint(c *corpus) string {
-	h := sha256.New()
+func (m *Model) fingerprint(c *corpus) train.Fingerprint {
 	cfg := m.cfg
 	cfg.Settings = cfg.Fixed()
-	text, _ := json.Marshal(cfg) // plain fields always have a JSON form
-	h.Write(text)
+	f := train.NewFingerprint(cfg)
+	var docs []any
 	for _, d := range c.docs {
-		_ = binary.Write(h, binary.LittleEndian, d) // a hash takes everything
+		docs = append(docs, d)
 	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	f.AddData("training text", docs...)
+	return f
 }

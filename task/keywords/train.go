@@ -22,8 +22,8 @@ import (
 // lacks, and files that cannot be used are a *data.InputError; it names the first
 // dozen files. Other errors are those of [train.Fit] and [Model.Save]. If ctx is
 // cancelled while the data are prepared, its error is returned; later, the result
-// is marked Interrupted, Dir contains a checkpoint to resume from but no model,
-// and the model returned has the weights reached.
+// is marked Interrupted, and Dir contains a checkpoint to resume from and the
+// model with the best weights so far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("keywords: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		cfg.FillDefaults()

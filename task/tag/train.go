@@ -2,9 +2,6 @@ package tag
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -24,8 +21,8 @@ import (
 // Invalid settings, and sentences that cannot be learnt from, are a
 // *data.InputError; other errors are those of [train.Fit]. If ctx is cancelled
 // while the data are prepared, its error is returned; later, the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the
-// model returned has the weights reached.
+// Interrupted, and Dir contains a checkpoint to resume from and the model with
+// the best weights so far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("tag: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
@@ -154,7 +151,7 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 	cfg := &m.cfg
 	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
 	options := cfg.Settings.Options(buckets.Len(), 0, o)
-	options.Fingerprint = m.fingerprint(learn, valid)
+	options.Fingerprint = fingerprint(&m.cfg, learn, valid)
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
@@ -204,14 +201,11 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (ma
 
 // fingerprint returns a hash of the data and of the settings that change the
 // arithmetic.
-func (m *Model) fingerprint(learn, valid *corpus) string {
-	c := m.cfg
+func fingerprint(cfg *Config, learn, valid *corpus) train.Fingerprint {
+	c := *cfg
 	c.Settings = c.Fixed()
-	plain, _ := json.Marshal(c) // plain fields always have a JSON form
-	h := sha256.New()
-	h.Write(plain)
-	for _, part := range []*corpus{learn, valid} {
-		h.Write(binary.LittleEndian.AppendUint64(nil, part.fingerprint()))
-	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	f := train.NewFingerprint(c)
+	f.AddData("training sentences", learn.fingerprint())
+	f.AddData("validation sentences", valid.fingerprint())
+	return f
 }

@@ -22,9 +22,9 @@ import (
 // Invalid settings and data, and files that cannot be used, are a
 // *data.InputError; it names the first dozen files. Other errors are those of
 // [train.Fit] and [Model.Save]. If ctx is cancelled while the data are prepared,
-// its error is returned; later, the result is marked Interrupted, Dir contains a
-// checkpoint to resume from but no model, and the model returned has the weights
-// reached.
+// its error is returned; later, the result is marked Interrupted, and Dir
+// contains a checkpoint to resume from and the model with the best weights so
+// far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("transcribe: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		m, learn, valid, err := prepare(ctx, d, cfg, o.Device)
@@ -32,7 +32,7 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 			return nil, nil, err
 		}
 		result, err := m.fit(ctx, learn, valid, o)
-		if err != nil || result.Interrupted {
+		if err != nil || result.Interrupted { // tuning takes long; the defaults do
 			return m, result, err
 		}
 		if err := m.tuneDecoding(ctx, d, valid.List); err != nil {

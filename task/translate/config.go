@@ -43,7 +43,7 @@ type Config struct {
 	Smoothing         float64 `json:"smoothing" range:"0..0.99" group:"Training" help:"label smoothing"`
 	ScheduledSampling float64 `json:"scheduled_sampling" range:"0..0.99" group:"Training" help:"share of the decoder's inputs that are its own predictions at the end of training; rises from 0"`
 	CarryState        bool    `json:"carry_state" group:"Training" help:"the encoder begins with its state after the line before, for texts with consecutive lines"`
-	BatchTokens       int     `json:"batch_tokens" range:"1..1e6" group:"Training" help:"target tokens per step"`
+	BatchTokens       int     `json:"batch_tokens" range:"0..1e6" group:"Training" help:"target tokens per step (0: 150 to 1500, by the size of the corpus)"`
 	WarmupSteps       int     `json:"warmup_steps" was:"warmup" range:"0..1e6" group:"Training" help:"steps over which the learning rate rises"`
 	Select            string  `json:"select" oneof:"bleu,chrf,loss" group:"Training" help:"score of the validation pairs by which the epoch is chosen"`
 	train.Settings
@@ -63,7 +63,7 @@ func Defaults() Config {
 	c := Config{
 		Holdout: 0.03, Tokens: "bpe", VocabularySize: 8000, MinCount: 2, MaxLength: 120,
 		Embedding: 256, RNNConfig: task.DefaultRNN(), Attention: "general", Bridge: "dense", Dropout: 0.3,
-		Smoothing: 0.1, BatchTokens: 1500, WarmupSteps: 200, Select: "bleu", Settings: train.DefaultSettings(),
+		Smoothing: 0.1, WarmupSteps: 200, Select: "bleu", Settings: train.DefaultSettings(),
 		SearchOptions: DefaultSearch(),
 	}
 	c.Hidden, c.Bidirectional = 512, true
@@ -104,9 +104,13 @@ func (c *Config) checkTogether() error {
 
 // settle sets the values that depend on the number of training tokens.
 func (c *Config) settle(tokens int) {
-	// About 6,000 steps are enough for a small corpus; a large one needs few passes.
-	steps := (tokens + c.BatchTokens - 1) / c.BatchTokens
-	c.FillDefaults(min(max(6000/max(steps, 1), 3), 40))
+	if c.BatchTokens == 0 {
+		c.BatchTokens = min(max(tokens/16, 150), 1500)
+	}
+	// About 6,000 steps are enough for a small corpus, and 1,000 are needed even for
+	// a tiny one; a large one needs few passes.
+	steps := max((tokens+c.BatchTokens-1)/c.BatchTokens, 1)
+	c.FillDefaults(max(min(6000/steps, 40), 1000/steps, 3))
 }
 
 // sequential reports whether a step of the decoder needs the attention of the

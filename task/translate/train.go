@@ -2,10 +2,6 @@ package translate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/json"
-	"fmt"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
@@ -19,11 +15,11 @@ import (
 // change d.
 //
 // Invalid settings and pairs that cannot be learnt from are a *data.InputError, a
-// tokenizer's file that cannot be read or is not valid a *model.FileError; a ctx that
-// is cancelled before the first step returns its error. Other errors are those of
-// [train.Fit] and [Model.Save]. If ctx is cancelled later, the result is marked
-// Interrupted, Dir contains a checkpoint to resume from but no model, and the model
-// returned has the weights reached.
+// tokenizer's file that cannot be read or is not valid a *model.FileError; a ctx
+// that is cancelled before the first step returns its error. Other errors are
+// those of [train.Fit] and [Model.Save]. If ctx is cancelled later, the result is
+// marked Interrupted, and Dir contains a checkpoint to resume from and the model
+// with the best weights so far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("translate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		t, err := prepare(ctx, d, cfg, o.Device)
@@ -174,19 +170,19 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 
 // fingerprint returns a hash of the data and of the settings that change the
 // arithmetic.
-func (r *training) fingerprint() string {
-	h := sha256.New()
+func (r *training) fingerprint() train.Fingerprint {
 	c := r.m.cfg
 	c.Settings, c.SearchOptions = c.Fixed(), SearchOptions{}
-	text, _ := json.Marshal(c) // plain fields always have a JSON form
-	h.Write(text)
-	for _, c := range []*corpus{r.pairs, r.valid} {
+	f := train.NewFingerprint(c)
+	for name, c := range map[string]*corpus{"training pairs": r.pairs, "validation pairs": r.valid} {
+		var parts []any
 		for _, s := range []*sequences{&c.source, &c.target} {
-			_ = binary.Write(h, binary.LittleEndian, s.ids) // a hash takes everything
+			parts = append(parts, s.ids)
 			for _, end := range s.ends {
-				_ = binary.Write(h, binary.LittleEndian, int64(end))
+				parts = append(parts, int64(end))
 			}
 		}
+		f.AddData(name, parts...)
 	}
-	return fmt.Sprintf("%x", h.Sum(nil)[:12])
+	return f
 }
