@@ -20,7 +20,7 @@ type LM struct {
 	grams   map[gram]entry // n-grams of all orders by their words
 	begin   int32          // <s>; -1 if there is none
 	end     int32          // </s>; -1 if there is none
-	unknown float64        // log-probability of a word that the model lacks
+	unknown int32          // <unk>, which stands in for every word that the model lacks
 }
 
 // mostOrder is the largest order of a model.
@@ -104,10 +104,18 @@ func (p *arpa) next() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if line = strings.TrimSpace(line); line != "" {
+		if line = strings.Trim(line, blanks); line != "" {
 			return line, nil
 		}
 	}
+}
+
+// blanks separate the fields of a line. Other space, such as U+00A0, may be part
+// of a word.
+const blanks = " \t\r\v\f"
+
+func fields(line string) []string {
+	return strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(blanks, r) })
 }
 
 func (p *arpa) read() error {
@@ -143,9 +151,9 @@ func (p *arpa) read() error {
 		return -1
 	}
 	lm.begin, lm.end = find("<s>", "<S>"), find("</s>", "</S>")
-	lm.unknown = unknownWord * math.Ln10
-	if id := find("<unk>", "<UNK>"); id >= 0 {
-		lm.unknown = float64(lm.grams[gram{mostOrder - 1: id + 1}].probability)
+	if lm.unknown = find("<unk>", "<UNK>"); lm.unknown < 0 {
+		lm.unknown = int32(len(lm.ids))
+		lm.grams[gram{mostOrder - 1: lm.unknown + 1}] = entry{probability: unknownWord * math.Ln10}
 	}
 	return nil
 }
@@ -180,7 +188,7 @@ func (p *arpa) section(n int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if strings.HasPrefix(line, `\`) && len(strings.Fields(line)) == 1 {
+		if strings.HasPrefix(line, `\`) && len(fields(line)) == 1 {
 			if got != p.counts[n-1] {
 				return "", p.errorf("has %d n-grams of order %d, but its header has %d", got, n, p.counts[n-1])
 			}
@@ -189,7 +197,7 @@ func (p *arpa) section(n int) (string, error) {
 		if len(p.lm.grams) >= mostGrams {
 			return "", p.errorf("has more than %d n-grams; prune the model", mostGrams)
 		}
-		if err := p.gram(n, strings.Fields(line)); err != nil {
+		if err := p.gram(n, fields(line)); err != nil {
 			return "", err
 		}
 	}
@@ -199,20 +207,20 @@ func (p *arpa) gram(n int, fields []string) error {
 	if len(fields) != n+1 && len(fields) != n+2 {
 		return p.errorf("want a probability, %s and perhaps a back-off weight, got %d fields", report.Plural(n, "word"), len(fields))
 	}
-	number := func(s string) (float32, error) {
+	number := func(s, what string, most float64) (float32, error) {
 		v, err := strconv.ParseFloat(s, 64)
-		if err != nil || math.IsNaN(v) || v > 10 {
-			return 0, p.errorf("want a log10 probability or weight, got %.40q", s)
+		if err != nil || math.IsNaN(v) || v > most {
+			return 0, p.errorf("want the log10 of a %s, at most %v, got %.40q", what, most, s)
 		}
 		return float32(max(v, leastLog10) * math.Ln10), nil
 	}
 	var e entry
 	var err error
-	if e.probability, err = number(fields[0]); err != nil {
+	if e.probability, err = number(fields[0], "probability", 0); err != nil {
 		return err
 	}
 	if len(fields) == n+2 {
-		if e.backoff, err = number(fields[n+1]); err != nil {
+		if e.backoff, err = number(fields[n+1], "back-off weight", 10); err != nil {
 			return err
 		}
 	}
@@ -278,11 +286,12 @@ func (l *LM) trim(s lmState) lmState {
 }
 
 // score returns the natural logarithm of the probability of a word in a state,
-// and the state after it.
+// and the state after it. A word that the model lacks is <unk>, with the back-off
+// weights of its context and the n-grams that contain it.
 func (l *LM) score(s lmState, word string) (float64, lmState) {
 	id, ok := l.ids[word]
 	if !ok {
-		return l.unknown, lmState{} // no n-gram contains it
+		id = l.unknown
 	}
 	return l.scoreID(s, id)
 }
@@ -303,8 +312,8 @@ func (l *LM) scoreID(s lmState, id int32) (float64, lmState) {
 	g[mostOrder-1] = id + 1
 	next := l.trim(lmState(g[1:]))
 	var backoff float64
-	for k := range mostOrder { // drop the earliest word until the n-gram is there
-		if k < mostOrder-1 && g[k] == 0 {
+	for k := range mostOrder - 1 { // drop the earliest word until the n-gram is there
+		if g[k] == 0 {
 			continue
 		}
 		if e, ok := l.grams[g]; ok {
@@ -315,5 +324,5 @@ func (l *LM) scoreID(s lmState, id int32) (float64, lmState) {
 		backoff += float64(l.grams[context].backoff)
 		g[k] = 0
 	}
-	return l.unknown, next
+	return backoff + float64(l.grams[g].probability), next // every word is a 1-gram
 }

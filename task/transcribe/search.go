@@ -322,11 +322,20 @@ func (b *beam) best(n int, end bool) []hypothesis {
 		score float64
 	}
 	var list []ranked
+	at := map[*prefix]int{} // in list
 	for _, p := range b.live {
 		r := ranked{p, p.score}
 		if end {
 			r = ranked{p.allowed(), b.final(p)}
+			if r.p.class > 0 && b.a.Kind != "space" && b.a.unit(r.p.class) == space {
+				r.p = r.p.parent // a space at the end makes no other text
+			}
 		}
+		if i, there := at[r.p]; there {
+			list[i].score = logAdd(list[i].score, r.score)
+			continue
+		}
+		at[r.p] = len(list)
 		list = append(list, r)
 	}
 	slices.SortStableFunc(list, func(p, q ranked) int { return cmp.Compare(q.score, p.score) })
