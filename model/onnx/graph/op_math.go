@@ -13,17 +13,17 @@ import (
 type binaryOp struct {
 	tensor  func(x, y *tensor.Tensor) *tensor.Tensor // nil: none
 	commute bool
-	floats  func(x, y float64) float64 // of two float32; the result is flushed and narrowed
+	floats  func(n *node, x, y float64) float64 // of two float32; the result is flushed and narrowed
 	ints    func(n *node, x, y int64) int64
 }
 
 var binaryOps = map[string]*binaryOp{
-	"Add": {tensor.Add, true, func(x, y float64) float64 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
-	"Sub": {tensor.Sub, false, func(x, y float64) float64 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
-	"Mul": {tensor.Mul, true, func(x, y float64) float64 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
-	"Div": {tensor.Div, false, func(x, y float64) float64 { return x / y }, divide},
-	"Mod": {nil, false, math.Mod, modulo},
-	"Pow": {nil, false, power, func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
+	"Add": {tensor.Add, true, func(_ *node, x, y float64) float64 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
+	"Sub": {tensor.Sub, false, func(_ *node, x, y float64) float64 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
+	"Mul": {tensor.Mul, true, func(_ *node, x, y float64) float64 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
+	"Div": {tensor.Div, false, func(_ *node, x, y float64) float64 { return x / y }, divide},
+	"Mod": {nil, false, modulo, moduloInts},
+	"Pow": {nil, false, func(_ *node, x, y float64) float64 { return power(x, y) }, func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
 }
 
 func divide(n *node, x, y int64) int64 {
@@ -42,13 +42,22 @@ func power(x, y float64) float64 {
 	return math.Pow(x, y)
 }
 
-// modulo has the sign of the divisor, as in Python.
-func modulo(n *node, x, y int64) int64 {
+// modulo and moduloInts have the sign of the divisor, as in Python, or with fmod
+// that of the dividend, as in C.
+func modulo(n *node, x, y float64) float64 {
+	m := math.Mod(x, y)
+	if n.intAttr("fmod", 0) == 0 && m != 0 && (m < 0) != (y < 0) {
+		m += y
+	}
+	return m
+}
+
+func moduloInts(n *node, x, y int64) int64 {
 	if y == 0 {
 		n.failf("division of integers by zero")
 	}
 	m := x % y
-	if m != 0 && (m < 0) != (y < 0) {
+	if n.intAttr("fmod", 0) == 0 && m != 0 && (m < 0) != (y < 0) {
 		m += y
 	}
 	return m
@@ -92,7 +101,7 @@ func runBinary(r *run, n *node, in []*value) []*value {
 	}
 	out := r.newFloats(n, dims)
 	zip(out.host, dims, x.floats(), xs, y.floats(), ys, func(a, b float32) float32 {
-		return simd.Narrow(op.floats(float64(a), float64(b)))
+		return simd.Narrow(op.floats(n, float64(a), float64(b)))
 	})
 	return one(out)
 }

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"math"
+	"path/filepath"
 	"slices"
 
 	"github.com/carousel-ml/carousel/tensor"
@@ -134,7 +135,7 @@ func prepareConstant(m *Model, n *node) any {
 				n.failf("attribute value holds no tensor")
 			}
 			var problem string
-			if v, problem = a.tensor.constant(); problem != "" {
+			if v, problem = a.tensor.constant(filepath.Dir(m.path)); problem != "" {
 				n.failf("attribute value: %s", problem)
 			}
 		case "value_float":
@@ -163,7 +164,7 @@ func runConstant(_ *run, n *node, _ []*value) []*value {
 	return one(&own)
 }
 
-func prepareFill(_ *Model, n *node) any {
+func prepareFill(m *Model, n *node) any {
 	a := n.attr("value", attrTensor)
 	if a == nil {
 		return &value{kind: floats, dims: []int{1}, host: []float32{0}}
@@ -171,7 +172,7 @@ func prepareFill(_ *Model, n *node) any {
 	if a.tensor == nil {
 		n.failf("attribute value holds no tensor")
 	}
-	v, problem := a.tensor.constant()
+	v, problem := a.tensor.constant(filepath.Dir(m.path))
 	if problem == "" && v.len() != 1 {
 		problem = "expected one element"
 	}
@@ -563,17 +564,16 @@ func (r *run) stride(n *node, v *value, axis int, start, end, step int64) *value
 	if step == 0 || step == math.MinInt64 {
 		n.failf("a step of %d", step)
 	}
-	lo, hi := int64(0), size // what start and end are clamped to
-	if step < 0 {
-		lo, hi = -1, size-1
-	}
-	bound := func(i int64) int64 {
+	bound := func(i, lo, hi int64) int64 {
 		if i < 0 {
 			i += size
 		}
 		return min(max(i, lo), hi)
 	}
-	from, to := bound(start), bound(end)
+	from, to := bound(start, 0, size), bound(end, 0, size)
+	if step < 0 { // the standard clamps a start before the first element to it
+		from, to = bound(start, 0, size-1), bound(end, -1, size-1)
+	}
 	count := int64(0)
 	if step > 0 && to > from {
 		count = (to-from-1)/step + 1

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -121,7 +122,13 @@ func opCases() []opCase {
 	for _, op := range []string{"Relu", "Sigmoid", "Tanh", "Exp", "Softplus", "Neg", "Abs", "Reciprocal", "Floor", "Ceil", "Erf", "Softsign", "Elu"} {
 		cases = append(cases, opCase{op: op, in: []Value{f(2, 5)}})
 	}
-	return cases
+	return append(cases,
+		opCase{op: "Mod", in: []Value{l(-4, 7, 5, -9), l(3, -3, 8, -4)}, attrs: at("fmod", 1)},
+		opCase{op: "Mod", in: []Value{l(-4, 7, 5, -9), l(3, -3, 8, -4)}},
+		opCase{op: "Mod", in: []Value{Floats([]float32{-4.3, 7.2, 5, -9}, 4), Floats([]float32{2.1, -3.4, 8, -4}, 4)}, attrs: at("fmod", 1)},
+		opCase{op: "Slice", in: []Value{l(5, 6, 7), l(-9), l(math.MinInt64 / 2), l(0), l(-1)}},
+		opCase{op: "Slice", in: []Value{f(4, 5), l(-8, 1), l(-9, -9), l(0, 1), l(-2, -1)}},
+	)
 }
 
 // build makes a model of the node. With fixed, all inputs but the first are constants of the file.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -21,7 +22,7 @@ const maxFile = 1<<31 - 1
 // The versions of the standard operators whose meaning is known here.
 const (
 	minOpset = 7
-	maxOpset = 25
+	maxOpset = 28
 )
 
 // Model is a checked graph that can be run. Its methods are safe for concurrent
@@ -32,6 +33,7 @@ type Model struct {
 
 	path      string
 	file      func() ([]byte, error) // what was read
+	external  bool                   // some of its data lie in other files
 	dev       *tensor.Device         // nil: the CPU
 	inputs    []ValueInfo
 	outputs   []ValueInfo
@@ -279,7 +281,8 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 		if err != nil {
 			return nil, err
 		}
-		v, problem := t.constant()
+		v, problem := t.constant(filepath.Dir(l.m.path))
+		l.m.external = l.m.external || t.external != nil
 		if problem != "" {
 			return nil, &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
 		}

@@ -83,8 +83,18 @@ type wireValue struct {
 func (rt *Runtime) Run(ctx context.Context, file []byte, m *Model, inputs map[string]Value) (map[string]Value, error) {
 	request := struct {
 		Model  string      `json:"model"`
+		Path   string      `json:"path"` // instead of Model, with data in other files
 		Inputs []wireValue `json:"inputs"`
-	}{Model: base64.StdEncoding.EncodeToString(file)}
+	}{}
+	if m.external {
+		path, err := filepath.Abs(m.path)
+		if err != nil {
+			return nil, err
+		}
+		request.Path = path
+	} else {
+		request.Model = base64.StdEncoding.EncodeToString(file)
+	}
 	for _, info := range m.inputs {
 		v := inputs[info.Name]
 		w := wireValue{Name: info.Name, Type: info.Type, Dims: append([]int{}, v.Dims...)}
@@ -167,7 +177,7 @@ func (w *wireValue) value() (Value, error) {
 	for _, d := range w.Dims {
 		t.dims = append(t.dims, int64(d))
 	}
-	v, problem := t.constant()
+	v, problem := t.constant("")
 	if problem != "" {
 		return Value{}, fmt.Errorf("%s", problem)
 	}

@@ -150,12 +150,11 @@ func sizeOf(dims []int64, most int) (n int, ok bool) {
 
 func shape(dims []int) string { return strings.ReplaceAll(fmt.Sprint(dims), " ", ",") }
 
-// constant converts a stored tensor to a value; problem is "" if it is valid.
-func (t *tensorProto) constant() (v *value, problem string) {
+// constant converts a stored tensor to a value; problem is "" if it is valid. Data
+// in another file are read relative to the directory dir.
+func (t *tensorProto) constant(dir string) (v *value, problem string) {
 	k, ok := kindOf(t.dtype)
 	switch {
-	case t.external:
-		return nil, "its data lies in another file, which is refused"
 	case t.segment:
 		return nil, "it is stored in segments, which is not supported"
 	case !ok:
@@ -168,6 +167,11 @@ func (t *tensorProto) constant() (v *value, problem string) {
 	v = &value{kind: k}
 	for _, d := range t.dims {
 		v.dims = append(v.dims, int(d))
+	}
+	if t.external != nil {
+		if t.raw, problem = t.external.load(dir, int64(n)*int64(typeSize[t.dtype])); problem != "" {
+			return nil, problem
+		}
 	}
 	switch {
 	case len(t.raw) > 0 || n == 0:

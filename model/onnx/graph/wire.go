@@ -193,7 +193,7 @@ type tensorProto struct {
 	raw      []byte
 	floats   []float32 // float_data, double_data
 	ints     []int64   // int32_data, int64_data, uint64_data
-	external bool
+	external *external // nil: the data are here
 	segment  bool
 }
 
@@ -384,12 +384,40 @@ func (m *modelProto) decodeTensor(t *tensorProto, b []byte) error {
 		case key(10, blob), key(10, fixed8):
 			t.floats, err = f.doubles(t.floats)
 		case key(13, blob):
-			t.external = true
+			return t.outside().decode(f.b)
 		case key(14, varint):
-			t.external = t.external || f.n != 0
+			if f.n != 0 {
+				t.outside()
+			}
 		}
 		return err
 	})
+}
+
+// outside returns the place of the tensor's data in another file.
+func (t *tensorProto) outside() *external {
+	if t.external == nil {
+		t.external = &external{length: -1}
+	}
+	return t.external
+}
+
+// decode reads one StringStringEntryProto.
+func (e *external) decode(b []byte) error {
+	var name, value string
+	err := eachField(b, func(f *field) error {
+		switch f.key() {
+		case key(1, blob):
+			name = string(f.b)
+		case key(2, blob):
+			value = string(f.b)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.set(name, value)
 }
 
 func decodeValue(b []byte) (v valueProto, err error) {
