@@ -7,9 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"sort"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -25,8 +28,8 @@ const metaKey = "__metadata__"
 type Tensor struct {
 	Name string
 	Dims []int     // empty for a scalar, which has one element
-	Data []float32 // float values; F16 and BF16 are widened on reading
-	Ints []int64   // integer values; I32 is widened on reading
+	Data []float32 // values of floating-point types, which reading converts
+	Ints []int64   // values of integers and booleans, which reading widens
 }
 
 // File is the content of a safetensors file.
@@ -67,8 +70,9 @@ func (f *File) Lookup(name string) *Tensor {
 	return &f.Tensors[i]
 }
 
-// ReadTensors reads a safetensors file with tensors of type F32, F16, BF16, I64
-// or I32. The file need not be trusted: memory stays within a small multiple of
+// ReadTensors reads a safetensors file. Floating-point numbers (F64, F32, F16,
+// BF16, F8_E5M2, F8_E4M3) become float32, rounded to the nearest; integers and
+// booleans become int64. The file need not be trusted: memory stays within a small multiple of
 // its size, and any fault is a [*FileError] that names the file and the tensor.
 func ReadTensors(path string) (*File, error) {
 	f, err := os.Open(path)
@@ -102,7 +106,30 @@ type entry struct {
 	begin, end int64
 }
 
-var dtypeSize = map[string]int64{"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+// dtypes are the types of elements that are read: their sizes in bytes, and how
+// one is decoded, as a float or as an integer.
+var dtypes = map[string]struct {
+	size  int
+	float func(b []byte) float32
+	int   func(b []byte) int64
+}{
+	"F64":     {size: 8, float: func(b []byte) float32 { return float32(math.Float64frombits(le.Uint64(b))) }},
+	"F32":     {size: 4, float: func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) }},
+	"F16":     {size: 2, float: func(b []byte) float32 { return half(le.Uint16(b)) }},
+	"BF16":    {size: 2, float: func(b []byte) float32 { return math.Float32frombits(uint32(le.Uint16(b)) << 16) }},
+	"F8_E5M2": {size: 1, float: func(b []byte) float32 { return half(uint16(b[0]) << 8) }},
+	"F8_E4M3": {size: 1, float: func(b []byte) float32 { return e4m3(b[0]) }},
+	"I64":     {size: 8, int: func(b []byte) int64 { return int64(le.Uint64(b)) }},
+	"U32":     {size: 4, int: func(b []byte) int64 { return int64(le.Uint32(b)) }},
+	"I32":     {size: 4, int: func(b []byte) int64 { return int64(int32(le.Uint32(b))) }},
+	"U16":     {size: 2, int: func(b []byte) int64 { return int64(le.Uint16(b)) }},
+	"I16":     {size: 2, int: func(b []byte) int64 { return int64(int16(le.Uint16(b))) }},
+	"U8":      {size: 1, int: func(b []byte) int64 { return int64(b[0]) }},
+	"I8":      {size: 1, int: func(b []byte) int64 { return int64(int8(b[0])) }},
+	"BOOL":    {size: 1, int: func(b []byte) int64 { return int64(b[0]) }},
+}
+
+var le = binary.LittleEndian
 
 // decode reads a file of the given size from r, sequentially; path is for
 // messages.
@@ -202,12 +229,12 @@ func parseHeader(path string, header []byte) (entries []entry, meta map[string]s
 
 // newEntry checks one tensor's fields; problem is "" if they agree.
 func newEntry(name, dtype string, shape, offsets []int64) (e entry, problem string) {
-	size := dtypeSize[dtype]
+	size := int64(dtypes[dtype].size)
 	switch {
 	case name == "":
 		return e, "a tensor has no name"
 	case size == 0:
-		return e, fmt.Sprintf("expected type F32, F16, BF16, I64 or I32, got %q", clip(dtype))
+		return e, fmt.Sprintf("expected one of the types %s, got %q", strings.Join(slices.Sorted(maps.Keys(dtypes)), ", "), clip(dtype))
 	case shape == nil:
 		return e, "the header gives no shape"
 	case len(offsets) != 2:
@@ -272,57 +299,44 @@ func checkLayout(path string, entries []entry, size int64) error {
 // readData fills t from r, in chunks, so that the raw bytes are never held in
 // memory beside the values.
 func readData(t *Tensor, e *entry, r io.Reader) error {
-	floats := e.dtype[0] != 'I'
-	if floats {
+	d := dtypes[e.dtype]
+	if d.float != nil {
 		t.Data = make([]float32, e.n)
 	} else {
 		t.Ints = make([]int64, e.n)
 	}
-	size := int(dtypeSize[e.dtype])
-	buf := make([]byte, min(1<<16, e.n*size))
+	buf := make([]byte, min(1<<16, e.n*d.size))
 	for lo := 0; lo < e.n; {
-		hi := min(e.n, lo+len(buf)/size)
-		b := buf[:(hi-lo)*size]
+		hi := min(e.n, lo+len(buf)/d.size)
+		b := buf[:(hi-lo)*d.size]
 		if _, err := io.ReadFull(r, b); err != nil {
 			return err
 		}
-		if floats {
-			widenFloats(t.Data[lo:hi], b, e.dtype)
-		} else {
-			widenInts(t.Ints[lo:hi], b, e.dtype)
+		for i := lo; i < hi; i++ {
+			one := b[(i-lo)*d.size:]
+			if d.float != nil {
+				t.Data[i] = d.float(one)
+			} else {
+				t.Ints[i] = d.int(one)
+			}
 		}
 		lo = hi
 	}
 	return nil
 }
 
-func widenFloats(dst []float32, b []byte, dtype string) {
-	le := binary.LittleEndian
-	switch dtype {
-	case "F32":
-		for i := range dst {
-			dst[i] = math.Float32frombits(le.Uint32(b[4*i:]))
-		}
-	case "F16":
-		for i := range dst {
-			dst[i] = half(le.Uint16(b[2*i:]))
-		}
-	case "BF16":
-		for i := range dst {
-			dst[i] = math.Float32frombits(uint32(le.Uint16(b[2*i:])) << 16)
-		}
+// e4m3 widens an 8-bit number with 4 bits of exponent and 3 of fraction, exactly.
+// It has no infinities, and all bits set is NaN.
+func e4m3(v byte) float32 {
+	exp, frac := int(v>>3)&15, float64(v&7)
+	x := math.Ldexp(8+frac, exp-7-3)
+	switch {
+	case exp == 0:
+		x = math.Ldexp(frac, -6-3)
+	case exp == 15 && frac == 7:
+		x = math.NaN()
 	}
-}
-
-func widenInts(dst []int64, b []byte, dtype string) {
-	le := binary.LittleEndian
-	for i := range dst {
-		if dtype == "I64" {
-			dst[i] = int64(le.Uint64(b[8*i:]))
-		} else {
-			dst[i] = int64(int32(le.Uint32(b[4*i:])))
-		}
-	}
+	return float32(math.Copysign(x, float64(1)-2*float64(v>>7)))
 }
 
 // half widens an IEEE 754 binary16 value, exactly.
@@ -416,7 +430,6 @@ func encode(w io.Writer, ts []Tensor, meta map[string]string) error {
 	if err != nil {
 		return err
 	}
-	le := binary.LittleEndian
 	if _, err := w.Write(le.AppendUint64(nil, uint64(len(header)))); err != nil {
 		return err
 	}

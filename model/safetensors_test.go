@@ -151,8 +151,8 @@ func TestReadRefuses(t *testing.T) {
 		{"duplicate", raw(`{"w":{`+good+`},"w":{`+good+`}}`, make([]byte, 8)), "tensor w: named twice"},
 		{"metadata type", raw(`{"__metadata__":{"a":1}}`, nil), "expected an object of strings"},
 		{"nameless", raw(`{"":{`+good+`}}`, make([]byte, 8)), "no name"},
-		{"null entry", raw(`{"w":null}`, nil), "expected type F32"},
-		{"dtype", one(`"dtype":"F64","shape":[1],"data_offsets":[0,8]`), `expected type F32, F16, BF16, I64 or I32, got "F64"`},
+		{"null entry", raw(`{"w":null}`, nil), "expected one of the types BF16, BOOL, F16"},
+		{"dtype", one(`"dtype":"C64","shape":[1],"data_offsets":[0,8]`), `U32, U8, got "C64"`},
 		{"no shape", one(`"dtype":"F32","data_offsets":[0,8]`), "no shape"},
 		{"no offsets", one(`"dtype":"F32","shape":[2]`), "two data_offsets, got 0"},
 		{"three offsets", one(`"dtype":"F32","shape":[2],"data_offsets":[0,8,9]`), "two data_offsets, got 3"},
@@ -291,4 +291,49 @@ func FuzzReadTensors(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Every type of element is read; the values are those of PyTorch's types.
+func TestTypesOfElements(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	for dtype, c := range map[string]struct {
+		bytes []byte
+		want  []float64
+	}{
+		"F64":     {[]byte{0, 0, 0, 0, 0, 0, 0xf8, 0x3f, 0, 0, 0, 0, 0, 0, 0xe0, 0xbf}, []float64{1.5, -0.5}},
+		"F32":     {[]byte{0, 0, 0xc0, 0x3f}, []float64{1.5}},
+		"F16":     {[]byte{0, 0x3e, 1, 0}, []float64{1.5, 0x1p-24}},
+		"BF16":    {[]byte{0xc0, 0x3f}, []float64{1.5}},
+		"F8_E5M2": {[]byte{0x3e, 0x7b, 0x7c, 0x81, 0x7f}, []float64{1.5, 57344, inf, -0x1p-16, nan}},
+		"F8_E4M3": {[]byte{0x3c, 0x7e, 0x01, 0x88, 0x7f, 0xff}, []float64{1.5, 448, 0x1p-9, -0x1p-6, nan, nan}},
+		"I64":     {[]byte{1, 2, 0, 0, 0, 0, 0, 0x80}, []float64{math.MinInt64 + 513}},
+		"U32":     {[]byte{1, 0, 0, 0x80}, []float64{1<<31 + 1}},
+		"I32":     {[]byte{0xfe, 0xff, 0xff, 0xff}, []float64{-2}},
+		"U16":     {[]byte{0xfe, 0xff}, []float64{65534}},
+		"I16":     {[]byte{0xfe, 0xff}, []float64{-2}},
+		"U8":      {[]byte{0xfe, 3}, []float64{254, 3}},
+		"I8":      {[]byte{0xfe, 3}, []float64{-2, 3}},
+		"BOOL":    {[]byte{1, 0}, []float64{1, 0}},
+	} {
+		header := fmt.Sprintf(`{"w":{"dtype":%q,"shape":[%d],"data_offsets":[0,%d]}}`, dtype, len(c.want), len(c.bytes))
+		file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+		file = append(file, c.bytes...)
+		f, err := decode("f", bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Errorf("%s: %v", dtype, err)
+			continue
+		}
+		w := f.Lookup("w")
+		for i, want := range c.want {
+			var got float64
+			if w.Data != nil {
+				got = float64(w.Data[i])
+			} else {
+				got = float64(w.Ints[i])
+			}
+			if got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
+				t.Errorf("%s: element %d is %v, want %v", dtype, i, got, want)
+			}
+		}
+	}
 }
