@@ -49,9 +49,8 @@ type Setup struct {
 	BandMasks int     `json:"band_masks" range:"0..100" group:"Augmentation" help:"masked ranges of bands per utterance (SpecAugment)"`
 	BandMask  float64 `json:"band_mask" range:"0..1" group:"Augmentation" help:"widest masked range, as a share of the bands"`
 
-	Batch       int     `json:"batch" range:"1..1e5" group:"Training" help:"most utterances per step"`
-	BatchTime   float64 `json:"batch_time" range:"1..1e6" group:"Training" help:"most seconds of sound per step, with padding"`
-	WarmupShare float64 `json:"warmup_share" was:"warmup" range:"0..1" group:"Training" help:"share of the steps over which the learning rate rises"`
+	Batch     int     `json:"batch" range:"1..1e5" group:"Training" help:"most utterances per step"`
+	BatchTime float64 `json:"batch_time" range:"1..1e6" group:"Training" help:"most seconds of sound per step, with padding"`
 	train.Settings
 }
 
@@ -62,9 +61,9 @@ func DefaultSetup() Setup {
 		Features: "logmel", Frame: 25, Hop: 10, Bands: 80, Coefficients: 13, Stack: 3,
 		RNNConfig: task.DefaultRNN(), Dropout: 0.3,
 		Speed: 0.1, TimeMasks: 2, TimeMask: 0.05, BandMasks: 2, BandMask: 0.15,
-		Batch: 16, BatchTime: 240, WarmupShare: 0.05, Settings: train.DefaultSettings(),
+		Batch: 16, BatchTime: 240, Settings: train.DefaultSettings(),
 	}
-	s.WeightDecay = 1e-4
+	s.Warmup, s.WeightDecay = 0.05, 1e-4
 	return s
 }
 

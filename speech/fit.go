@@ -27,8 +27,7 @@ type Job struct {
 func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	s, n := f.Setup, len(f.Learn.List)
 	buckets := train.NewBuckets(f.Learn.StepCounts(), s.batchSteps(), s.Batch, s.Seed)
-	warmup := int(s.WarmupShare * float64(s.TotalSteps(buckets.Len(), o)))
-	options := s.Settings.Options(buckets.Len(), warmup, o)
+	options := s.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = f.fingerprint()
 	var failure error // of a file that could not be read during training
 	job := &train.Job[Batch]{

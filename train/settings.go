@@ -12,10 +12,11 @@ import (
 // and trains with Options.
 type Settings struct {
 	Epochs      int           `json:"epochs" range:"0..1e6" group:"Training" help:"passes over the training data (0: by its size)"`
-	LR          float64       `json:"lr" range:"0..10" group:"Training" help:"learning rate at the start"`
+	LR          float64       `json:"lr" range:"0..10" group:"Training" help:"learning rate at the start, or after the warm-up"`
 	MinLR       float64       `json:"min_lr" range:"0..10" group:"Training" help:"learning rate at the end of the cosine"`
+	Warmup      float64       `json:"warmup" was:"warmup_share,warmup_steps" range:"[0..1)" group:"Training" help:"share of the planned steps over which the learning rate rises to lr (0: none)"`
 	WeightDecay float64       `json:"weight_decay" range:"0..10" group:"Training" help:"decoupled weight decay"`
-	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest gradient norm (0: any)"`
+	Clip        float64       `json:"clip" range:"0..1e38" group:"Training" help:"largest norm of the gradient (0: no limit)"`
 	EMA         float64       `json:"ema" range:"0..0.999999" group:"Training" help:"decay of averaged weights (0: no averaging); lower in short runs, so that the average spans at most a tenth of the steps"`
 	Accumulate  int           `json:"accumulate" range:"1..1e6" before:"1" group:"Training" help:"batches whose gradients are added before each step"`
 	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
@@ -52,16 +53,10 @@ func (s Settings) Fixed() Settings {
 	return s
 }
 
-// TotalSteps is the number of optimizer steps of a settled run with the given
-// number of batches per epoch.
-func (s *Settings) TotalSteps(batches int, run *Run) int {
-	return s.Options(batches, 0, run).TotalSteps(batches)
-}
-
 // Options returns the options of a settled run with the given number of batches
-// per epoch. The learning rate rises over the first warmup steps (0: none) and
-// falls along a cosine.
-func (s *Settings) Options(batches, warmup int, run *Run) *Options {
+// per epoch. The learning rate rises linearly over the share Warmup of the planned
+// steps and then falls along a cosine.
+func (s *Settings) Options(batches int, run *Run) *Options {
 	o := &Options{
 		Run:    *run,
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Accumulate: s.Accumulate, Seed: s.Seed,
@@ -70,10 +65,7 @@ func (s *Settings) Options(batches, warmup int, run *Run) *Options {
 	if total > 0 {
 		o.EMA = min(o.EMA, max(0, 1-10/float64(total)))
 	}
-	o.Schedule = optim.Cosine(s.LR, s.MinLR, total)
-	if warmup > 0 {
-		o.Warmup = min(warmup, total/2)
-		o.Schedule = optim.WarmupCosine(s.LR, s.MinLR, o.Warmup, total)
-	}
+	o.Warmup = int(s.Warmup * float64(total))
+	o.Schedule = optim.WarmupCosine(s.LR, s.MinLR, o.Warmup, total)
 	return o
 }

@@ -601,7 +601,7 @@ func TestJSONCommands(t *testing.T) {
 		{"predict.tag", "predict t --data tags.conll", ""},
 		{"inspect.tag", "inspect t", ""},
 
-		{"train.translate", "train translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup-steps 1 --holdout 0.2 --out x", ""},
+		{"train.translate", "train translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup 0.1 --holdout 0.2 --out x", ""},
 		{"evaluate.translate", "evaluate x --data pairs.tsv --long 2", ""},
 		{"predict.translate", "predict x --input a --n-best 2 --picture map.png", ""},
 		{"inspect.translate", "inspect x", ""},

@@ -107,7 +107,7 @@ func trainSum(ctx context.Context, d *sumData, cfg sumConfig, run *train.Run) (*
 			return nil, nil, err
 		}
 		cfg.FillDefaults(10)
-		o := cfg.Options(len(d.Training), 0, run)
+		o := cfg.Options(len(d.Training), run)
 		o.Batch, o.Patience = 1, 0
 		result, err := train.Fit(ctx, &train.Job[[][4]float32]{
 			Slab: m.slab, Optimizer: optim.NewAdamW(m.slab, nil), Samples: len(d.Training),

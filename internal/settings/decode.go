@@ -4,11 +4,46 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
+// olderName is a name that a setting had in older versions.
+type olderName struct {
+	name   string
+	values map[string]string // its values that were renamed: by the old one, without quotes
+}
+
+// older returns the names of a was tag.
+func (s *Setting) older() (list []olderName) {
+	for _, one := range strings.Split(s.was, ",") {
+		words := strings.Fields(one)
+		if len(words) == 0 {
+			continue
+		}
+		o := olderName{words[0], map[string]string{}}
+		for _, pair := range words[1:] {
+			was, now, ok := strings.Cut(pair, "=")
+			if !ok {
+				panic(fmt.Sprintf("settings: was of %s: want old=new, got %q", s.Name, pair))
+			}
+			o.values[was] = now
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
+// value returns the JSON of today's value for that of the older one.
+func (o olderName) value(v json.RawMessage) json.RawMessage {
+	if now, renamed := o.values[strings.Trim(string(v), `"`)]; renamed {
+		v, _ = json.Marshal(now) // a string always has a JSON form
+	}
+	return v
+}
+
 // Decode parses JSON into the struct that ptr points to. Names that its
-// settings had in older versions (their `was` tags) are read as the current
-// names. A setting added after the JSON was written gets its former behaviour
+// settings and their values had in older versions (their `was` tags) are read as
+// the current ones. A setting added after the JSON was written gets its former behaviour
 // (its `before` tag), unless ptr already holds a value. It is meant for the
 // UnmarshalJSON of a configuration, which must pass a pointer of a type without
 // that method.
@@ -22,15 +57,17 @@ func Decode(raw []byte, ptr any) error {
 	}
 	renamed := false
 	for _, s := range List(ptr) {
-		v, old := fields[s.was]
-		if s.was == "" || !old {
-			continue
+		for _, older := range s.older() {
+			v, old := fields[older.name]
+			if !old {
+				continue
+			}
+			if _, both := fields[s.Name]; both {
+				return fmt.Errorf("%s and %s are one setting", older.name, s.Name)
+			}
+			delete(fields, older.name)
+			fields[s.Name], renamed = older.value(v), true
 		}
-		if _, both := fields[s.Name]; both {
-			return fmt.Errorf("%s and %s are one setting", s.was, s.Name)
-		}
-		delete(fields, s.was)
-		fields[s.Name], renamed = v, true
 	}
 	if renamed {
 		var err error

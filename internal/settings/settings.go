@@ -17,7 +17,8 @@
 //	group  the heading that it stands under
 //	items  "whole": each text given is one item, commas and all; in it \n and \t are a line's end and a tab
 //	value  what its flag's value is called, such as file
-//	was    the name that configurations of older versions have
+//	was    names that it had in older versions, with commas between them; a name may be followed
+//	       by values that were renamed: "lowercase true=lower false=keep"
 //	before what it was, as JSON, in older versions that had no such setting
 package settings
 
@@ -43,7 +44,7 @@ type Setting struct {
 
 	word   string // the tag value
 	whole  bool   // commas do not split a text into items
-	was    string
+	was    string // the tag
 	before string
 	field  reflect.Value
 }

@@ -15,7 +15,7 @@ type inner struct {
 
 type sample struct {
 	inner                // unexported, but its fields are settings
-	Share  float64       `json:"share" range:"(0..1]" group:"Model" help:"a share" was:"part"`
+	Share  float64       `json:"share" range:"(0..1]" group:"Model" help:"a share" was:"portion,part"`
 	Open   float64       `json:"open" range:"[0..1)" help:"h"`
 	Both   []float64     `json:"both" range:"(0..1)" help:"levels"`
 	Length int           `json:"length" range:"0|3..1e6" help:"steps (0: by the data)"`
@@ -24,6 +24,7 @@ type sample struct {
 	Time   time.Duration `json:"time" range:"0s..1h" help:"how long"`
 	Pool   string        `json:"pool" oneof:"(as it comes),max (a, b),mean" help:"how"`
 	Kinds  []string      `json:"kinds" oneof:"a,b" help:"which"`
+	Case   string        `json:"case" help:"letters" was:"lower true=lower false=keep"`
 	Stop   []string      `json:"stop" items:"whole" value:"text" help:"ends"`
 	Skip   func()        `json:"skip"`
 	Young  int           `json:"young" before:"3" help:"h"`
@@ -100,7 +101,7 @@ func TestListAndDescribe(t *testing.T) {
 	for _, one := range list {
 		names = append(names, one.Name)
 	}
-	if got := strings.Join(names, " "); got != "layers share open both length many clip time pool kinds stop young" {
+	if got := strings.Join(names, " "); got != "layers share open both length many clip time pool kinds case stop young" {
 		t.Errorf("settings are %s", got)
 	}
 	for name, want := range map[string]string{
@@ -154,6 +155,7 @@ func TestDecode(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`{"share": 0.5}`, ""},
 		{`{"part": 0.5}`, ""},
+		{`{"portion": 0.5}`, ""},
 		{`{"part": 0.5, "share": 0.5}`, "part and share are one setting"},
 		{`{"shard": 0.5}`, "unknown field"},
 		{`{"part": "x"}`, "cannot unmarshal"},
@@ -166,6 +168,16 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.text, s.Share, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: got %v, want %q", c.text, err, c.want)
+		}
+	}
+}
+
+// Older names may come with older values.
+func TestDecodeValues(t *testing.T) {
+	for text, want := range map[string]string{`{"lower": true}`: "lower", `{"lower": false}`: "keep", `{"lower": "upper"}`: "upper", `{"case": "true"}`: "true"} {
+		var s sample
+		if err := Decode(json.RawMessage(text), &s); err != nil || s.Case != want {
+			t.Errorf("%s: got %q, %v, want %q", text, s.Case, err, want)
 		}
 	}
 }

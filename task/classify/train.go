@@ -149,7 +149,7 @@ func unseenNote(where string, unseen map[string]int) []string {
 func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
-	options := cfg.Settings.Options(buckets.Len(), 0, o)
+	options := cfg.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = fingerprint(cfg, learn, valid)
 	pad, weight := m.tokenizer.Vocabulary().PadID(), m.classWeights()
 	job := &train.Job[batch]{

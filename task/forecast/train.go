@@ -152,7 +152,7 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	cfg := &m.cfg
 	windows := d.windows(trainPart, cfg.Stride)
 	valid := d.validationWindows()
-	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, 0, o)
+	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, o)
 	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)
 	job := &train.Job[batch]{
 		Slab:      m.slab,

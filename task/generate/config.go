@@ -44,6 +44,9 @@ type Config struct {
 // are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
+	if c.Warmup == 0 {
+		c.Warmup = 0.05 // older versions have no such setting
+	}
 	return settings.Decode(raw, (*fields)(c))
 }
 
@@ -51,7 +54,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{Tokens: "char", Output: "auto", Softmax: "auto", RNNConfig: task.DefaultRNN(), Dropout: 0.2, Settings: train.DefaultSettings()}
 	c.Hidden = 384
-	c.LR, c.MinLR = 5e-3, 5e-5
+	c.LR, c.MinLR, c.Warmup = 5e-3, 5e-5, 0.05
 	return c
 }
 

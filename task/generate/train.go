@@ -78,15 +78,12 @@ func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.D
 // logCount returns the logarithm of a count, and of one half for 0.
 func logCount(n int64) float32 { return float32(math.Log(math.Max(float64(n), 0.5))) }
 
-// warmup is the share of the steps over which the learning rate rises.
-const warmup = 0.05
-
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
-	options := cfg.Settings.Options(s.batches, int(warmup*float64(cfg.TotalSteps(s.batches, o))), o)
+	options := cfg.Settings.Options(s.batches, o)
 	options.Fingerprint = m.fingerprint(c)
 	job := &train.Job[batch]{
 		Slab:      m.slab,

@@ -150,7 +150,7 @@ func cutNote(n, limit int) string {
 func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
-	options := cfg.Settings.Options(buckets.Len(), 0, o)
+	options := cfg.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = fingerprint(&m.cfg, learn, valid)
 	job := &train.Job[batch]{
 		Slab:      m.slab,

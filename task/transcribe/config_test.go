@@ -16,7 +16,7 @@ func TestOldConfigsOpen(t *testing.T) {
 	readJSON(t, "testdata/config_before_names.json", &got)
 	want := Defaults()
 	want.Tokens, want.VocabularySize, want.LMTokens = "space", 400, true
-	want.SplitColumn, want.Holdout, want.Frame, want.StackStride, want.WarmupShare = "fold", 0.25, 30, 2, 0.07
+	want.SplitColumn, want.Holdout, want.Frame, want.StackStride, want.Warmup = "fold", 0.25, 30, 2, 0.07
 	if !reflect.DeepEqual(got.Config, want) {
 		t.Errorf("got  %+v\nwant %+v", got.Config, want)
 	}

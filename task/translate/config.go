@@ -44,7 +44,6 @@ type Config struct {
 	ScheduledSampling float64 `json:"scheduled_sampling" range:"0..0.99" group:"Training" help:"share of the decoder's inputs that are its own predictions at the end of training; rises from 0"`
 	CarryState        bool    `json:"carry_state" group:"Training" help:"the encoder begins with its state after the line before, for texts with consecutive lines"`
 	BatchTokens       int     `json:"batch_tokens" range:"0..1e6" group:"Training" help:"target tokens per step (0: 150 to 1500, by the size of the corpus)"`
-	WarmupSteps       int     `json:"warmup_steps" was:"warmup" range:"0..1e6" group:"Training" help:"steps over which the learning rate rises"`
 	Select            string  `json:"select" oneof:"bleu,chrf,loss" group:"Training" help:"score of the validation pairs by which the epoch is chosen"`
 	train.Settings
 
@@ -55,19 +54,27 @@ type Config struct {
 // are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
-	return settings.Decode(raw, (*fields)(c))
+	err := settings.Decode(raw, (*fields)(c))
+	if c.Warmup >= 1 {
+		c.Warmup = defaultWarmup // older versions have a number of steps
+	}
+	return err
 }
+
+// defaultWarmup is the share of the planned steps over which the learning rate
+// rises: 180 of the 6,000 of a small corpus.
+const defaultWarmup = 0.03
 
 // Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
 		Holdout: 0.03, Tokens: "bpe", VocabularySize: 8000, MinCount: 2, MaxLength: 120,
 		Embedding: 256, RNNConfig: task.DefaultRNN(), Attention: "general", Bridge: "dense", Dropout: 0.3,
-		Smoothing: 0.1, WarmupSteps: 200, Select: "bleu", Settings: train.DefaultSettings(),
+		Smoothing: 0.1, Select: "bleu", Settings: train.DefaultSettings(),
 		SearchOptions: DefaultSearch(),
 	}
 	c.Hidden, c.Bidirectional = 512, true
-	c.EMA = 0.998
+	c.EMA, c.Warmup = 0.998, defaultWarmup
 	return c
 }
 

@@ -30,7 +30,7 @@ func ExampleBLEU() {
 func ExampleTrain() {
 	cfg := translate.Defaults()
 	cfg.Tokens, cfg.MinCount, cfg.Holdout, cfg.Smoothing = "word", 1, 0, 0
-	cfg.Hidden, cfg.Embedding, cfg.Dropout, cfg.LR, cfg.WarmupSteps, cfg.Epochs, cfg.EMA = 64, 32, 0, 0.01, 5, 150, 0
+	cfg.Hidden, cfg.Embedding, cfg.Dropout, cfg.LR, cfg.Warmup, cfg.Epochs, cfg.EMA = 64, 32, 0, 0.01, 0.03, 150, 0
 	d, err := translate.NewData([]data.Pair{
 		{Source: "one", Target: "eins"}, {Source: "two", Target: "zwei"},
 		{Source: "one two", Target: "eins zwei"}, {Source: "two one", Target: "zwei eins"},

@@ -76,7 +76,7 @@ type training struct {
 func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 	m, cfg := r.m, &r.m.cfg
 	buckets := train.NewBuckets(r.pairs.targetLengths(), cfg.BatchTokens, cfg.BatchTokens, cfg.Seed)
-	options := cfg.Settings.Options(buckets.Len(), cfg.WarmupSteps, o)
+	options := cfg.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = r.fingerprint()
 	r.optimizer = optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)})
 	r.steps = options.TotalSteps(buckets.Len())

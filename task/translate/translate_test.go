@@ -33,7 +33,7 @@ func tiny() Config {
 	c := Defaults()
 	c.Tokens, c.VocabularySize, c.MinCount = "space", 100, 1
 	c.Hidden, c.Embedding, c.Dropout, c.Smoothing = 64, 32, 0, 0
-	c.BatchTokens, c.LR, c.WarmupSteps, c.Epochs, c.Patience, c.EMA = 200, 0.01, 20, 9, -1, 0
+	c.BatchTokens, c.LR, c.Warmup, c.Epochs, c.Patience, c.EMA = 200, 0.01, 0.03, 9, -1, 0
 	return c
 }
 
