@@ -50,9 +50,9 @@ func trainSmall(dir string) (table, run string, err error) {
 // file has every setting, so it is read into zeros.
 func TestOldConfigsOpen(t *testing.T) {
 	g, k, ta, tr := generate.Defaults(), keywords.Defaults(), tag.Defaults(), translate.Defaults()
-	g.Tokens, g.BPTT = "word", 48
+	g.Tokens, g.BPTT = "space", 48
 	k.SplitColumn, k.Holdout, k.Frame, k.StackStride, k.Warmup = "fold", 0.25, 30, 2, 0.07
-	ta.TokenColumn, ta.TagColumn = "2", "xpos"
+	ta.Token, ta.Tag = "2", "xpos"
 	for kind, want := range map[*task.Kind]task.Config{generate.Task: &g, keywords.Task: &k, tag.Task: &ta, translate.Task: &tr} {
 		raw, err := os.ReadFile(filepath.Join("task", kind.Name, "testdata", "config_before_names.json"))
 		if err != nil {

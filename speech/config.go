@@ -24,7 +24,7 @@ type Setup struct {
 	Audio       string  `json:"audio" group:"Data" help:"column of the sound files (WAV or FLAC) or feature files (.npy or Sphinx .mfc); paths are relative to the manifest"`
 	SplitColumn string  `json:"split_column" was:"part" group:"Data" help:"column with the part of each row: train, validation or test (empty: validation is drawn, see holdout, and the rest is for training)"`
 	Speaker     string  `json:"speaker" group:"Data" help:"column of the speakers; if given, no speaker is in both training and validation"`
-	Holdout     float64 `json:"holdout" was:"validation" range:"0..0.9" group:"Data" help:"share of the utterances drawn for validation if there is no split_column"`
+	Holdout     float64 `json:"holdout" was:"validation" range:"0..0.9" group:"Data" help:"share of the training utterances drawn for validation if there is no validation file and no split_column"`
 
 	Features     string  `json:"features" oneof:"logmel,mfcc" group:"Features" help:"kind of features"`
 	Rate         int     `json:"rate" range:"0..1e6" group:"Features" help:"sample rate in Hz to which sounds are resampled (0: that of the first file, at most 16000)"`
@@ -39,7 +39,7 @@ type Setup struct {
 	StackStride  int     `json:"stack_stride" was:"skip" range:"0..32" group:"Features" help:"distance between steps in frames (0: the value of stack)"`
 
 	task.RNNConfig
-	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
+	Dropout float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 
 	Speed     float64 `json:"speed" range:"0..0.5" group:"Augmentation" help:"largest relative change of the speed of training sounds; for feature files only the tempo changes"`
 	Gain      float64 `json:"gain" range:"0..60" group:"Augmentation" help:"largest change of the loudness of training sounds in dB"`
@@ -49,7 +49,7 @@ type Setup struct {
 	BandMasks int     `json:"band_masks" range:"0..100" group:"Augmentation" help:"masked ranges of bands per utterance (SpecAugment)"`
 	BandMask  float64 `json:"band_mask" range:"0..1" group:"Augmentation" help:"widest masked range, as a share of the bands"`
 
-	Batch     int     `json:"batch" range:"1..1e5" group:"Training" help:"most utterances per step"`
+	Batch     int     `json:"batch" range:"1..1e5" group:"Training" help:"number of utterances per step, unless batch_time allows fewer"`
 	BatchTime float64 `json:"batch_time" range:"1..1e6" group:"Training" help:"most seconds of sound per step, with padding"`
 	train.Settings
 }

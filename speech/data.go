@@ -11,8 +11,9 @@ import (
 
 // Files are the files of a task on speech.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"training manifest: a table (CSV or TSV) with a sound file per row; may be gzipped"`
-	Test  string `json:"test" value:"file" group:"Files" help:"test manifest, on which the trained model is scored (empty: the rows whose part is test, or else the validation part)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training data: a manifest, which is a table (CSV or TSV) with a sound file per row; may be gzipped"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"validation data: a manifest (empty: the rows whose part is validation, or a share of the training data, see split_column and holdout)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test data, on which the trained model is scored: a manifest (empty: the rows whose part is test, or else the validation part)"`
 	Cache string `json:"cache" value:"dir" group:"Files" help:"directory in which computed features are kept for later runs"`
 }
 
@@ -24,8 +25,10 @@ type Data struct {
 	features *features
 }
 
-// Read reads manifests with [Setup.ReadManifest] and divides the first by
-// [NewData]; the test manifest's columns of parts and speakers are not read. It
+// Read reads manifests with [Setup.ReadManifest]. Those for validation and test are
+// parts of their own, of which columns of parts and speakers are not read; the
+// training manifest is divided by [NewData], without a Holdout if there is one for
+// validation. It
 // checks that the sounds exist; training reads them. The errors are those of
 // these two functions, and a *data.InputError for a cache that is not a
 // directory.
@@ -39,17 +42,30 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 	if err != nil {
 		return nil, err
 	}
-	d, err := NewData(list, c)
+	division := *c
+	if f.Valid != "" {
+		division.Holdout = 0
+	}
+	d, err := NewData(list, &division)
 	if err != nil {
 		return nil, err
 	}
+	d.Separate = f.Valid != ""
 	d.Name, d.features.dir = filepath.Base(f.Data)+": "+report.Plural(len(list), "utterance"), f.Cache
-	if f.Test != "" {
-		test := *c
-		test.SplitColumn, test.Speaker = "", ""
-		d.Test, err = test.ReadManifest(ctx, f.Test, column, use)
+	whole := *c
+	whole.SplitColumn, whole.Speaker = "", ""
+	for _, one := range []struct {
+		path string
+		to   *[]Utterance
+	}{{f.Valid, &d.Validation}, {f.Test, &d.Test}} {
+		if one.path == "" {
+			continue
+		}
+		if *one.to, err = whole.ReadManifest(ctx, one.path, column, use); err != nil {
+			return nil, err
+		}
 	}
-	return d, err
+	return d, nil
 }
 
 // NewData divides utterances in memory into parts: by their Part if SplitColumn
@@ -75,11 +91,14 @@ func (d *Data) ToLearn(c *Setup) ([]Utterance, error) {
 }
 
 // Prepare reads the sounds of all parts and returns the datasets for training and
-// validation. It sets the settings that depend on the sounds, such as Rate.
+// validation. It sets the settings that depend on the data, such as Rate.
 // Sounds of the test part are read too, so that damaged files are found before
 // training. Files that cannot be used are one *data.InputError that names them; a
 // cancelled ctx returns its error.
 func (d *Data) Prepare(ctx context.Context, c *Setup) (learn, valid *Dataset, err error) {
+	if d.Separate {
+		c.Holdout = 0 // so that the model's settings divide a manifest as this training did
+	}
 	f := &Frontend{setup: c}
 	var faults []fault
 	var sets [3]*Dataset

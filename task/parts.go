@@ -178,9 +178,9 @@ func NeedData[D any](d *D, op string) {
 
 // Files are the files of a task that is trained on a single kind of file.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"training file; may be gzipped"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"validation file (empty: a share of the training data, see holdout)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"test file, on which the trained model is scored (empty: it is scored on the validation part)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training data: a file, which may be gzipped"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"validation data: a file (empty: a share of the training data, see holdout)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test data, on which the trained model is scored: a file (empty: it is scored on the validation part)"`
 }
 
 // Source collects what is known of the files that data were read from: a name and

@@ -21,7 +21,7 @@ func TestDemo(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	a := &app{kinds: carousel.Tasks, stdout: &stdout, stderr: &stderr}
 	small := demoConfig()
-	small.Hidden, small.Layers, small.Stride, small.Epochs, small.MaxTime = 4, 1, 48, 1, 5*time.Second
+	small.Hidden, small.Layers, small.WindowStride, small.Epochs, small.MaxTime = 4, 1, 48, 1, 5*time.Second
 	if err := a.demo(t.Context(), dir, small); err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
 	}

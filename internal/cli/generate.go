@@ -23,7 +23,7 @@ func (a *app) generateCommand() *cobra.Command {
 		Long: `Writes a text that follows the prompt, token by token, each drawn from what the
 model expects. Without a prompt it begins a new document. The state is kept, so
 that a long text costs no more for each token than a short one.`,
-		Example: `  carousel generate run --prompt 'The cat sat on the' --length 100
+		Example: `  carousel generate run --prompt 'The cat sat on the' --max-tokens 100
   carousel generate run --prompt 'func ' --temperature 0.7 --stop '\n}\n' --stream
   carousel generate run --prompt 'Once' --samples 5 --top-p 0.9 --seed 7 --json`,
 		GroupID: groupWork,

@@ -93,7 +93,7 @@ func TestInterruptedGeneration(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	stderr.Reset()
-	if code := run(ctx, []string{"generate", out, "--length", "1000000"}, nil, &stdout, &stderr); code != exitInterrupted || stderr.String() != "carousel: interrupted\n" {
+	if code := run(ctx, []string{"generate", out, "--max-tokens", "1000000"}, nil, &stdout, &stderr); code != exitInterrupted || stderr.String() != "carousel: interrupted\n" {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
 }

@@ -590,8 +590,8 @@ func TestJSONCommands(t *testing.T) {
 		{"train.generate", "train generate --data book.txt --split 0.6,0.2,0.2 --hidden 4 --epochs 1 --out g", ""},
 		{"train.generate", "train generate --data book.txt --hidden 4 --epochs 1 --out g2", ""},
 		{"evaluate.generate", "evaluate g --data book.txt", ""},
-		{"predict.generate", "predict g --data - --length 5", "the\na\n"},
-		{"generate", "generate g --prompt the --length 5 --samples 2", ""},
+		{"predict.generate", "predict g --data - --max-tokens 5", "the\na\n"},
+		{"generate", "generate g --prompt the --max-tokens 5 --samples 2", ""},
 		{"score", "score g --prompt the --continuation cat --continuation mat", ""},
 		{"inspect.generate", "inspect g", ""},
 

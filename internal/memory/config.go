@@ -30,9 +30,9 @@ type Config struct {
 
 	Steps int     `json:"steps" range:"1..1e7" group:"Training" help:"most optimizer steps; training stops when the problem is solved"`
 	Check int     `json:"check" range:"1..1e7" group:"Training" help:"steps between checks of whether the problem is solved"`
-	Batch int     `json:"batch" range:"1..4096" group:"Training" help:"sequences per step, new ones in each step"`
-	LR    float64 `json:"lr" range:"1e-9..10" group:"Training" help:"learning rate of Adam"`
-	Clip  float64 `json:"clip" range:"0..1e9" group:"Training" help:"largest norm of the gradient (0: no limit)"`
+	Batch int     `json:"batch" range:"1..1e5" group:"Training" help:"number of sequences per step, new ones in each step"`
+	LR    float64 `json:"lr" range:"0..10" group:"Training" help:"learning rate at every step, with Adam"`
+	Clip  float64 `json:"clip" range:"0..1e38" group:"Training" help:"largest norm of the gradient (0: no limit)"`
 	Seed  uint64  `json:"seed" group:"Training" help:"seed of the initial weights and the sequences"`
 }
 

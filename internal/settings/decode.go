@@ -9,7 +9,7 @@ import (
 
 // olderName is a name that a setting had in older versions.
 type olderName struct {
-	name   string
+	name   string            // today's too, if only values were renamed
 	values map[string]string // its values that were renamed: by the old one, without quotes
 }
 
@@ -60,6 +60,10 @@ func Decode(raw []byte, ptr any) error {
 		for _, older := range s.older() {
 			v, old := fields[older.name]
 			if !old {
+				continue
+			}
+			if older.name == s.Name {
+				fields[s.Name], renamed = older.value(v), true
 				continue
 			}
 			if _, both := fields[s.Name]; both {

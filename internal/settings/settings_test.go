@@ -24,7 +24,7 @@ type sample struct {
 	Time   time.Duration `json:"time" range:"0s..1h" help:"how long"`
 	Pool   string        `json:"pool" oneof:"(as it comes),max (a, b),mean" help:"how"`
 	Kinds  []string      `json:"kinds" oneof:"a,b" help:"which"`
-	Case   string        `json:"case" help:"letters" was:"lower true=lower false=keep"`
+	Case   string        `json:"case" help:"letters" was:"lower true=lower false=keep,case UP=upper"`
 	Stop   []string      `json:"stop" items:"whole" value:"text" help:"ends"`
 	Skip   func()        `json:"skip"`
 	Young  int           `json:"young" before:"3" help:"h"`
@@ -174,7 +174,7 @@ func TestDecode(t *testing.T) {
 
 // Older names may come with older values.
 func TestDecodeValues(t *testing.T) {
-	for text, want := range map[string]string{`{"lower": true}`: "lower", `{"lower": false}`: "keep", `{"lower": "upper"}`: "upper", `{"case": "true"}`: "true"} {
+	for text, want := range map[string]string{`{"lower": true}`: "lower", `{"lower": false}`: "keep", `{"lower": "upper"}`: "upper", `{"case": "true"}`: "true", `{"case": "UP"}`: "upper"} {
 		var s sample
 		if err := Decode(json.RawMessage(text), &s); err != nil || s.Case != want {
 			t.Errorf("%s: got %q, %v, want %q", text, s.Case, err, want)

@@ -25,22 +25,22 @@ type Config struct {
 	Fold      string  `json:"fold" group:"Data" help:"K/N: part K of N equal parts of the texts is the test part, as in cross-validation, such as 1/5 (empty: no test part)"`
 
 	Tokens         string `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"kind of token"`
-	Lowercase      bool   `json:"lowercase" group:"Text" help:"convert texts to lower case"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown"`
+	Case           string `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1)"`
 	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"largest size of the vocabulary"`
-	MaxLength      int    `json:"max_length" range:"1..1e6" group:"Text" help:"most tokens of a text; longer texts are cut at the end"`
+	Truncate       int    `json:"truncate" was:"max_length" range:"1..1e6" group:"Text" help:"most tokens of a text that are read; the rest of a longer text is not"`
 	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
 
 	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"size of a token's vector (with vectors: their size)"`
 	task.RNNConfig
-	Pool        string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how the outputs of the recurrent layers over time become one vector"`
-	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output layer"`
-	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose vectors are zeroed in training"`
-	Linear      bool    `json:"linear" group:"Model" help:"mix in the probabilities of the linear method, with the share that is best on the validation texts"`
+	Pool         string  `json:"pool" oneof:"max,mean,last,attention" group:"Model" help:"how the outputs of the recurrent layers over time become one vector"`
+	Dropout      float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors and before the output layer"`
+	TokenDropout float64 `json:"token_dropout" was:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose vectors are zeroed in training"`
+	Linear       bool    `json:"linear" group:"Model" help:"mix in the probabilities of the linear method, with the share that is best on the validation texts"`
 
 	ClassWeights string  `json:"class_weights" oneof:"none,balanced (inverse to the class's frequency)" group:"Training" help:"weights of the classes in the loss"`
 	Smoothing    float64 `json:"smoothing" range:"0..0.99" group:"Training" help:"label smoothing"`
-	Batch        int     `json:"batch" range:"0..1e5" group:"Training" help:"texts per step (0: 32 to 256, by the number of texts)"`
+	Batch        int     `json:"batch" range:"0..1e5" group:"Training" help:"number of texts per step (0: 32 to 256, by the number of texts)"`
 	train.Settings
 }
 
@@ -54,8 +54,8 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 // Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
-		Holdout: 0.1, Tokens: "word", Lowercase: true, MinCount: 2, VocabularySize: 50000, MaxLength: 1000,
-		Embedding: 128, RNNConfig: task.DefaultRNN(), Pool: "max", Dropout: 0.3, WordDropout: 0.1, Linear: true,
+		Holdout: 0.1, Tokens: "word", Case: "lower", MinCount: 2, VocabularySize: 50000, Truncate: 1000,
+		Embedding: 128, RNNConfig: task.DefaultRNN(), Pool: "max", Dropout: 0.3, TokenDropout: 0.1, Linear: true,
 		ClassWeights: "none", Settings: train.DefaultSettings(),
 	}
 	c.Hidden, c.Bidirectional = 128, true

@@ -71,7 +71,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	if len(texts) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))
 	}
-	c := encode(texts, m.tokenizer, m.cfg.MaxLength, numbers(m.classes))
+	c := encode(texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
 	p, err := m.answer(ctx, c)
 	if err != nil {
 		return nil, err

@@ -93,7 +93,7 @@ func (b *batch) loadLabels(c *corpus, list []int, classes int, several bool) {
 // [rows,1,steps].
 func (n *network) forward(t *tensor.Tape, b *batch) (logits, steps, weights *tensor.Tensor) {
 	x := n.Embedding.Forward(t.IDs(b.ids, b.lengths, b.rows, b.steps))
-	if p := float32(n.cfg.WordDropout); p > 0 && t.Mode() == tensor.Train {
+	if p := float32(n.cfg.TokenDropout); p > 0 && t.Mode() == tensor.Train {
 		// One draw per token: its whole vector is kept or zeroed.
 		keep := tensor.Dropout(t.Input(b.ones[:b.rows*b.steps], b.rows, b.steps), p)
 		x = tensor.Mul(x, tensor.Repeat(keep, 2, n.cfg.Embedding))

@@ -24,7 +24,7 @@ type Prediction struct {
 	Labels        []string    `json:"labels,omitzero"` // if texts may have several: those with a probability above 0.5, possibly none
 	Probability   float64     `json:"probability"`     // of Label
 	Probabilities []float64   `json:"probabilities"`   // by class, in the order of classes
-	Cut           bool        `json:"cut,omitempty"`   // the text has more than max_length tokens, and the rest was not read
+	Cut           bool        `json:"cut,omitempty"`   // the text has more than truncate tokens, and the rest was not read
 	Words         []WordShare `json:"words,omitempty"` // the contribution of each token, with explain
 }
 
@@ -60,7 +60,7 @@ func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions)
 	c, out := &corpus{}, make([]Prediction, len(texts))
 	for i, s := range texts {
 		before := c.cut
-		c.add(&data.Example{Text: s}, m.tokenizer, m.cfg.MaxLength, nil)
+		c.add(&data.Example{Text: s}, m.tokenizer, m.cfg.Truncate, nil)
 		out[i].Cut = c.cut > before
 	}
 	p, err := m.answer(ctx, c)

@@ -25,7 +25,7 @@ func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Ta
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		c.add(&e, m.tokenizer, m.cfg.MaxLength, number)
+		c.add(&e, m.tokenizer, m.cfg.Truncate, number)
 		if i := c.len() - 1; len(c.labels[i]) > 0 {
 			list = append(list, i)
 		}

@@ -31,7 +31,7 @@ func takeSteps(t *testing.T, c *golden.Case) {
 	}
 	cfg := Defaults()
 	cfg.Embedding, cfg.Hidden, cfg.Layers, cfg.Pool, cfg.Smoothing = 6, 5, 2, s.Pool, s.Smoothing
-	cfg.Dropout, cfg.RNNDropout, cfg.WordDropout = 0, 0, 0
+	cfg.Dropout, cfg.RNNDropout, cfg.TokenDropout = 0, 0, 0
 	n, err := newNetwork(&cfg, s.Words, s.Classes, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -67,13 +67,13 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	}
 	cfg.settle(len(texts))
 	tok, err := text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
-		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase,
+		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower",
 	})
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	number := numbers(names)
-	learn, valid = encode(texts, tok, cfg.MaxLength, number), encode(d.Of(task.Validation), tok, cfg.MaxLength, number)
+	learn, valid = encode(texts, tok, cfg.Truncate, number), encode(d.Of(task.Validation), tok, cfg.Truncate, number)
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
 		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, tok.Vocabulary()); err != nil {
@@ -126,7 +126,7 @@ func (m *Model) cutNote(n int) []string {
 	if n == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s longer than %d tokens and cut there", report.Agree(n, "text is", "texts are"), m.cfg.MaxLength)}
+	return []string{fmt.Sprintf("%s longer than %d tokens and cut there", report.Agree(n, "text is", "texts are"), m.cfg.Truncate)}
 }
 
 // unseenNote returns a note on labels that do not occur in training.
@@ -148,7 +148,7 @@ func unseenNote(where string, unseen map[string]int) []string {
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
-	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
+	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.Truncate), cfg.Batch, cfg.Seed)
 	options := cfg.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = fingerprint(cfg, learn, valid)
 	pad, weight := m.tokenizer.Vocabulary().PadID(), m.classWeights()

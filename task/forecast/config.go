@@ -30,7 +30,7 @@ type (
 type Config struct {
 	Time     string    `json:"time" group:"Data" help:"column of timestamps (empty: none, rows are equally spaced)"`
 	ID       string    `json:"id" group:"Data" help:"column that identifies the series"`
-	Target   []string  `json:"target" group:"Data" help:"column(s) to forecast"`
+	Target   []string  `json:"target" group:"Data" help:"column of the values to forecast; may be several"`
 	Past     Past      `json:"past" group:"Data" help:"covariates that are known up to the forecast origin"`
 	Future   Future    `json:"future" group:"Data" help:"covariates that are known over the whole horizon"`
 	Static   Static    `json:"static" group:"Data" help:"columns with one value per series"`
@@ -46,7 +46,7 @@ type Config struct {
 	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, or by the frequency and the length of the series)"`
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
 	task.RNNConfig
-	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout after the recurrent layers"`
+	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
 	Channels string  `json:"channels" oneof:"independent (the network is applied to each),joint (the network reads all)" group:"Model" help:"treatment of several targets"`
 	Skip     string  `json:"skip" oneof:"ridge (initialised with a ridge regression),zero (initialised with zeros),none" group:"Model" help:"linear path parallel to the network"`
@@ -56,11 +56,11 @@ type Config struct {
 	WindowNorm string `json:"window_norm" oneof:"none,last (its last value),mean (its mean),standard (its mean, and divided by its standard deviation)" group:"Scaling" help:"what is subtracted from each window"`
 	Transform  string `json:"transform" oneof:"none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
 
-	Loss      string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
-	Quantiles []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
-	Batch     int       `json:"batch" range:"0..1e5" group:"Training" help:"windows per step (0: 8 to 64, by the number of windows)"`
-	SkipLR    float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
-	Stride    int       `json:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
+	Loss         string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
+	Quantiles    []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
+	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
+	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
+	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings
 }
 

@@ -47,7 +47,7 @@ const wanted = "a table with the columns the model was trained on"
 
 // Files are the files of a training.
 type Files struct {
-	Data string `json:"data" value:"file" group:"Files" help:"training table: CSV, TSV, .tsf or Parquet; may be gzipped"`
+	Data string `json:"data" value:"file" group:"Files" help:"training data: a table (CSV, TSV, .tsf or Parquet), of which split divides each series into training, validation and test; may be gzipped"`
 }
 
 // ForFiles sets the layout by the file's name if none is given.

@@ -50,7 +50,7 @@ func hourly(series, n int) *data.Panel {
 func small() Config {
 	cfg := Defaults()
 	cfg.Time, cfg.Target, cfg.Future = "time", []string{"a"}, Future{"x"}
-	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Epochs, cfg.Batch, cfg.Stride = 24, 6, 8, 1, 2, 32, 3
+	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Epochs, cfg.Batch, cfg.WindowStride = 24, 6, 8, 1, 2, 32, 3
 	return cfg
 }
 
@@ -566,8 +566,8 @@ func TestStrideSharesNoSeason(t *testing.T) {
 	for windows, want := range map[int]int{100: 1, 59999: 1, 120001: 5, 300000: 5} {
 		cfg := Config{}
 		settleStride(&cfg, windows, 1, []int{24, 168})
-		if cfg.Stride != want {
-			t.Errorf("%d windows: stride %d, want %d", windows, cfg.Stride, want)
+		if cfg.WindowStride != want {
+			t.Errorf("%d windows: stride %d, want %d", windows, cfg.WindowStride, want)
 		}
 	}
 }

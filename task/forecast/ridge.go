@@ -32,7 +32,7 @@ const (
 // fitRidge solves the normal equations of the training windows. The error is that
 // of ctx.
 func fitRidge(ctx context.Context, d *dataset) (*ridge, error) {
-	train, valid := d.windows(trainPart, d.cfg.Stride), d.windows(validationPart, 1)
+	train, valid := d.windows(trainPart, d.cfg.WindowStride), d.windows(validationPart, 1)
 	if len(valid) == 0 {
 		cut := len(train) - len(train)/10
 		valid = train[cut:]

@@ -139,7 +139,7 @@ const manyRows = 60000
 // settleStride chooses the stride for a number of windows with rows rows each. It
 // has no common factor with a season, so that windows begin at all phases.
 func settleStride(cfg *Config, windows, rows int, seasons []int) {
-	if cfg.Stride > 0 {
+	if cfg.WindowStride > 0 {
 		return
 	}
 	shares := func(a, b int) bool {
@@ -148,10 +148,10 @@ func settleStride(cfg *Config, windows, rows int, seasons []int) {
 		}
 		return a > 1
 	}
-	for cfg.Stride = 1; windows*rows/cfg.Stride > manyRows; cfg.Stride++ {
+	for cfg.WindowStride = 1; windows*rows/cfg.WindowStride > manyRows; cfg.WindowStride++ {
 	}
-	for slices.ContainsFunc(seasons, func(season int) bool { return shares(season, cfg.Stride) }) {
-		cfg.Stride++
+	for slices.ContainsFunc(seasons, func(season int) bool { return shares(season, cfg.WindowStride) }) {
+		cfg.WindowStride++
 	}
 }
 

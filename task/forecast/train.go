@@ -86,7 +86,7 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	}
 	d := &dataset{schema: s, cfg: &cfg, frames: kept, shape: newShape(s, &cfg)}
 	settleStride(&cfg, len(d.windows(trainPart, 1)), d.targets/d.channels, d.seasons())
-	train := d.windows(trainPart, cfg.Stride)
+	train := d.windows(trainPart, cfg.WindowStride)
 	if len(train) == 0 {
 		return nil, nil, data.Errorf("the training rows hold no window of %d rows and horizon %d with a target; give a smaller window or more rows", d.reach, cfg.Horizon)
 	}
@@ -150,7 +150,7 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
-	windows := d.windows(trainPart, cfg.Stride)
+	windows := d.windows(trainPart, cfg.WindowStride)
 	valid := d.validationWindows()
 	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, o)
 	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)

@@ -26,16 +26,12 @@ type codec struct {
 func trainCodec(ctx context.Context, cfg *Config, docs []data.Document) (*codec, error) {
 	kind := cfg.Tokens
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount}
-	if kind == "word" {
-		kind = "space"
-		o.Extra = []string{lineEnd}
+	parts := literal
+	if kind == "space" {
+		parts, o.Extra = blocks, []string{lineEnd}
 		if o.VocabularySize == 0 {
 			o.VocabularySize = 2e6
 		}
-	}
-	parts := literal
-	if kind == "space" {
-		parts = blocks
 	}
 	t, err := text.TrainTokenizer(ctx, kind, texts(docs, parts), o)
 	if err != nil {
@@ -49,7 +45,7 @@ func newCodec(t *text.Tokenizer, unit string) (*codec, error) {
 	if k.begin < 0 || k.end < 0 {
 		return nil, data.Errorf("the tokenizer has no tokens that begin and end a text, %s and %s", text.Begin, text.End)
 	}
-	if unit == "word" {
+	if unit == "space" {
 		id, ok := t.Vocabulary().Lookup(lineEnd)
 		if !ok {
 			return nil, data.Errorf("the tokenizer has no token %s for the end of a line", lineEnd)

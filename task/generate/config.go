@@ -21,22 +21,22 @@ type Config struct {
 	Encoding string `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
 	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, or all for training if there is a validation file)"`
 
-	Tokens         string `json:"tokens" was:"unit" oneof:"char,bpe,word (text between white space, and the end of a line)" group:"Text" help:"kind of token"`
-	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary (0: no limit; for bpe 500 to 8,000 by the size of the text)"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1; for words 2 unless the text has <unk>)"`
+	Tokens         string `json:"tokens" was:"unit word=space,tokens word=space" oneof:"char,bpe,space (text between white space)" group:"Text" help:"kind of token; with space, the end of a line is a token too"`
+	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary (0: by the kind of token; for bpe 500 to 8,000 by the size of the text, otherwise no limit)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1; for space 2 unless the text has <unk>)"`
 
 	Embedding int    `json:"embedding" range:"0..8192" group:"Model" help:"size of a token's vector (0: hidden if output is tied, otherwise 64, or 256 for a vocabulary above 1,000)"`
 	Output    string `json:"output" oneof:"auto (tied if the vocabulary is larger than hidden),tied (shared with the tokens' vectors),free" group:"Model" help:"weights of the output layer"`
 	Softmax   string `json:"softmax" oneof:"auto (adaptive from a vocabulary of 8,000 on),full,adaptive (rare tokens in clusters)" group:"Model" help:"how probabilities are computed"`
 	Cutoffs   []int  `json:"cutoffs" range:"1.." group:"Model" help:"adaptive softmax: ranks of the tokens at which the clusters begin (empty: three, chosen by their cost)"`
 	task.RNNConfig
-	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"variational dropout of the tokens' vectors, between layers and of the output, unless input_dropout, rnn_dropout or output_dropout is set"`
+	Dropout          float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors, between layers and of the output, with one mask per sequence, unless input_dropout, rnn_dropout or output_dropout is set"`
 	EmbeddingDropout float64 `json:"embedding_dropout" range:"0..0.99" group:"Model" help:"share of tokens of the vocabulary whose vectors are zeroed in a step"`
 
 	AR    float64 `json:"ar" range:"0..1e3" group:"Training" help:"weight of the penalty on the size of the recurrent output"`
 	TAR   float64 `json:"tar" range:"0..1e3" group:"Training" help:"weight of the penalty on changes of the recurrent output between steps"`
-	Batch int     `json:"batch" range:"0..4096" group:"Training" help:"streams of text per step, read in parallel (0: 4 to 64, by the size of the text)"`
-	BPTT  int     `json:"bptt" was:"steps" range:"0..1e5" group:"Training" help:"time steps of truncated backpropagation; the state is carried to the next segment (0: 128, for words 64)"`
+	Batch int     `json:"batch" range:"0..1e5" group:"Training" help:"number of streams of text per step, read in parallel (0: 4 to 64, by the size of the text)"`
+	BPTT  int     `json:"bptt" was:"steps" range:"0..1e5" group:"Training" help:"time steps of truncated backpropagation; the state is carried to the next segment (0: 128, for space 64)"`
 	train.Settings
 }
 
@@ -120,7 +120,7 @@ func (c *Config) settleText(characters int, marked bool) {
 	}
 	if c.MinCount == 0 {
 		c.MinCount = 1
-		if c.Tokens == "word" && !marked {
+		if c.Tokens == "space" && !marked {
 			c.MinCount = 2
 		}
 	}
@@ -160,7 +160,7 @@ func (c *Config) settle(tokens int, counts []int64) {
 	}
 	if c.BPTT == 0 {
 		c.BPTT = 128
-		if c.Tokens == "word" {
+		if c.Tokens == "space" {
 			c.BPTT = 64
 		}
 		for c.BPTT > 16 && tokens < 40*c.BPTT {
@@ -201,6 +201,6 @@ func (c *Config) work(counts []int64) float64 {
 
 // describe describes the network in a few words.
 func (c *Config) describe() string {
-	units := map[string]string{"char": "characters", "bpe": "byte pairs", "word": "words"}
+	units := map[string]string{"char": "characters", "bpe": "byte pairs", "space": "words"}
 	return fmt.Sprintf("%d x %d %s, %s softmax over %s", c.Layers, c.Hidden, strings.ToUpper(c.Cell), c.Softmax, units[c.Tokens])
 }

@@ -47,9 +47,9 @@ score ranks continuations of a text.`,
 
 // Files are the files of a training.
 type Files struct {
-	Data  string `json:"data" value:"file" group:"Files" help:"training text: a file, plain or gzipped, or a directory of text files"`
-	Valid string `json:"valid" value:"file" group:"Files" help:"validation text (empty: a part of the training text, see split)"`
-	Test  string `json:"test" value:"file" group:"Files" help:"test text, on which the trained model is scored (empty: the test part of the training text, see split)"`
+	Data  string `json:"data" value:"file" group:"Files" help:"training data: a file of text, which may be gzipped, or a directory of them"`
+	Valid string `json:"valid" value:"file" group:"Files" help:"validation data: a file or directory (empty: a part of the training data, see split)"`
+	Test  string `json:"test" value:"file" group:"Files" help:"test data, on which the trained model is scored: a file or directory (empty: the test part of the training data, see split)"`
 }
 
 // Data is documents by part.

@@ -122,7 +122,7 @@ func TestDecoder(t *testing.T) {
 			}
 			ids := k.encode([]int32{k.begin}, text)
 			want := text
-			if unit == "word" {
+			if unit == "space" {
 				want = strings.ReplaceAll(text, "  ", " ")
 			}
 			if got := k.decode(ids); got != want {
@@ -220,7 +220,7 @@ func TestTrace(t *testing.T) {
 				t.Errorf("%s: token %+v after byte %d", unit, token, at)
 			}
 			at = token.Start
-			if unit == "word" && text[token.Start:token.End] != "\n" && k.name(token.ID) != text[token.Start:token.End] {
+			if unit == "space" && text[token.Start:token.End] != "\n" && k.name(token.ID) != text[token.Start:token.End] {
 				t.Errorf("token %q stands for %q", k.name(token.ID), text[token.Start:token.End])
 			}
 		}
@@ -235,7 +235,7 @@ func TestGenerate(t *testing.T) {
 	ctx := context.Background()
 	prompts := []string{"The cat", "", "The bird sang in the tree and flew away over the floor"}
 	parts := map[int]string{}
-	o := &PredictOptions{Length: 40, Samples: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
+	o := &PredictOptions{MaxTokens: 40, Samples: 3, Seed: 5, Temperature: 0.8, OnText: func(i int, part string) error {
 		parts[i] += part
 		return nil
 	}}
@@ -255,7 +255,7 @@ func TestGenerate(t *testing.T) {
 		t.Error("two draws are equal")
 	}
 	// What a text is does not depend on those beside it, and its log p is the model's.
-	alone, err := m.Generate(ctx, prompts[:1], &PredictOptions{Length: 40, Samples: 1, Seed: 5, Temperature: 0.8})
+	alone, err := m.Generate(ctx, prompts[:1], &PredictOptions{MaxTokens: 40, Samples: 1, Seed: 5, Temperature: 0.8})
 	if err != nil || alone[0] != together[0] {
 		t.Errorf("alone %+v, together %+v (%v)", alone[0], together[0], err)
 	}
@@ -280,7 +280,7 @@ func TestGenerate(t *testing.T) {
 // TestGenerateInBatches: more texts than fit side by side come in their order.
 func TestGenerateInBatches(t *testing.T) {
 	m := trained(t, small("char"), story)
-	many, err := m.Generate(context.Background(), []string{"The", "A"}, &PredictOptions{Length: 2, Samples: generationRows + 3})
+	many, err := m.Generate(context.Background(), []string{"The", "A"}, &PredictOptions{MaxTokens: 2, Samples: generationRows + 3})
 	if err != nil || len(many) != 2*(generationRows+3) {
 		t.Fatalf("%d texts, %v", len(many), err)
 	}
@@ -288,7 +288,7 @@ func TestGenerateInBatches(t *testing.T) {
 	for i := range generationRows + 7 {
 		prompts = append(prompts, strings.Repeat("The cat ", i%5))
 	}
-	texts, err := m.Generate(context.Background(), prompts, &PredictOptions{Length: 2})
+	texts, err := m.Generate(context.Background(), prompts, &PredictOptions{MaxTokens: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,17 +369,17 @@ func TestEndedTextsLeave(t *testing.T) {
 func TestDefaultPredict(t *testing.T) {
 	m := trained(t, small("char"), story)
 	o := DefaultPredict()
-	o.Temperature, o.Length, o.Samples = 0, 20, 2
+	o.Temperature, o.MaxTokens, o.Samples = 0, 20, 2
 	cold, err := m.Generate(t.Context(), []string{"The"}, &o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	greedy, err := m.Generate(t.Context(), []string{"The"}, &PredictOptions{Greedy: true, Length: 20})
+	greedy, err := m.Generate(t.Context(), []string{"The"}, &PredictOptions{Greedy: true, MaxTokens: 20})
 	if err != nil || cold[0].Text != cold[1].Text || cold[0].Text != greedy[0].Text {
 		t.Errorf("at temperature 0 %q and %q, greedy %q (%v)", cold[0].Text, cold[1].Text, greedy[0].Text, err)
 	}
 	var input *data.InputError
-	o.Length = 0
+	o.MaxTokens = 0
 	if _, err := m.Generate(t.Context(), []string{""}, &o); !errors.As(err, &input) {
 		t.Errorf("a length of 0: %v", err)
 	}
@@ -388,7 +388,7 @@ func TestDefaultPredict(t *testing.T) {
 func TestGenerateRefuses(t *testing.T) {
 	m := trained(t, small("char"), story)
 	for _, o := range []PredictOptions{
-		{Length: -1}, {Samples: -1}, {Samples: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
+		{MaxTokens: -1}, {Samples: -1}, {Samples: 1e7}, {Temperature: -1}, {Temperature: math.NaN()}, {TopK: -1}, {TopP: 1.5}, {TopP: math.NaN()}, {Stop: []string{""}},
 	} {
 		var input *data.InputError
 		if _, err := m.Generate(context.Background(), []string{""}, &o); !errors.As(err, &input) {
@@ -414,7 +414,7 @@ func FuzzPrompt(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, prompt, next string) {
 		for _, m := range models {
-			texts, err := m.Generate(context.Background(), []string{prompt, next}, &PredictOptions{Length: 5, Stop: []string{next + "x"}})
+			texts, err := m.Generate(context.Background(), []string{prompt, next}, &PredictOptions{MaxTokens: 5, Stop: []string{next + "x"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -448,7 +448,7 @@ func ExampleModel_Generate() {
 		fmt.Println(err)
 		return
 	}
-	texts, _ := m.Generate(context.Background(), []string{"one two"}, &PredictOptions{Greedy: true, Length: 100, Stop: []string{"."}})
+	texts, _ := m.Generate(context.Background(), []string{"one two"}, &PredictOptions{Greedy: true, MaxTokens: 100, Stop: []string{"."}})
 	fmt.Println(texts[0].Text)
 	// Output: three four five
 }

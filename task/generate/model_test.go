@@ -18,7 +18,7 @@ import (
 )
 
 // units are the kinds of tokens.
-var units = []string{"char", "bpe", "word"}
+var units = []string{"char", "bpe", "space"}
 
 // story is a text that says more than once where whom one finds.
 var story = strings.Repeat("The cat sat on the mat. The dog lay on the floor, and the cat sat on the mat.\nThe bird sang in the tree. ", 12)
@@ -72,7 +72,7 @@ func TestLearns(t *testing.T) {
 			if ranking[0].Continuation != "mat." {
 				t.Errorf("ranking %+v", ranking)
 			}
-			texts, err := m.Generate(context.Background(), []string{"The bird sang in the"}, &PredictOptions{Greedy: true, Length: 30, Stop: []string{"."}})
+			texts, err := m.Generate(context.Background(), []string{"The bird sang in the"}, &PredictOptions{Greedy: true, MaxTokens: 30, Stop: []string{"."}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +135,7 @@ func TestEvaluate(t *testing.T) {
 // <unk> is one like others, and what does not occur in training is scored as it.
 func TestWordProtocol(t *testing.T) {
 	text := strings.Repeat(" = The <unk> = \n \n a b , <unk> c\n", 20)
-	m := trained(t, small("word"), text)
+	m := trained(t, small("space"), text)
 	e, err := m.Evaluate(context.Background(), learnt(docs("a b zebra\n<unk> c\n")), task.All, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestSaveOpen(t *testing.T) {
 			continue
 		}
 		for _, change := range [][2]string{{`"cutoffs": [`, `"cutoffs": [900, `}, {`"softmax": "adaptive"`, `"softmax": "full"`}, {`"hidden": 16`, `"hidden": 17`},
-			{`"counts": [`, `"counts": [1, `}, {`"tokens": "char"`, `"tokens": "word"`}, {`"embedding": 8`, `"embedding": 0`}} {
+			{`"counts": [`, `"counts": [1, `}, {`"tokens": "char"`, `"tokens": "space"`}, {`"embedding": 8`, `"embedding": 0`}} {
 			if err := m.Save(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -377,12 +377,12 @@ func TestBadTexts(t *testing.T) {
 		want string
 	}{
 		"too short":     {func(*Config) {}, "too short", "at least 64 are needed"},
-		"only spaces":   {func(c *Config) { c.Tokens = "word" }, strings.Repeat(" ", 500), "no token"},
+		"only spaces":   {func(c *Config) { c.Tokens = "space" }, strings.Repeat(" ", 500), "no token"},
 		"many streams":  {func(c *Config) { c.Batch = 4000 }, story, "batch: want at most the number of tokens"},
 		"cutoffs":       {func(c *Config) { c.Cutoffs = []int{10, 5000} }, story, "below the vocabulary's size"},
 		"bidirectional": {func(c *Config) { c.Bidirectional = true }, story, "predicts the next token"},
 		"full clusters": {func(c *Config) { c.Softmax, c.Cutoffs = "full", []int{3} }, story, "has no clusters"},
-		"tokens":        {func(c *Config) { c.Tokens = "sentence" }, story, "want char, bpe, word"},
+		"tokens":        {func(c *Config) { c.Tokens = "sentence" }, story, "want char, bpe, space"},
 		"small bpe":     {func(c *Config) { c.Tokens, c.VocabularySize = "bpe", 100 }, story, "too small"},
 	} {
 		cfg := small("char")

@@ -124,9 +124,9 @@ func (e *Evaluation) surpriseTable() *report.Table {
 func (m *Model) Illustrate(ctx context.Context, _ *Data, _ *Evaluation) (_ []report.Section, err error) {
 	defer tensor.Recover(&err)
 	o := DefaultPredict()
-	o.Seed, o.Length = m.cfg.Seed, 120
+	o.Seed, o.MaxTokens = m.cfg.Seed, 120
 	if m.cfg.Tokens == "char" {
-		o.Length = 500
+		o.MaxTokens = 500
 	}
 	var passages []report.Block
 	for _, t := range []float64{0.5, 0.8, 1} {

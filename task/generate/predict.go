@@ -26,7 +26,7 @@ type Generated struct {
 // PredictOptions are the options of generation. In a value that was not made by
 // [DefaultPredict], zeros are replaced by what that returns.
 type PredictOptions struct {
-	Length      int      `json:"length" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
+	MaxTokens   int      `json:"max_tokens" range:"1..1e9" value:"tokens" group:"Sampling" help:"most tokens of a text"`
 	Samples     int      `json:"samples" range:"1..1e6" value:"texts" group:"Sampling" help:"texts per prompt"`
 	Temperature float64  `json:"temperature" range:"0..100" value:"t" group:"Sampling" help:"temperature of the distribution: above 1 flatter, below 1 sharper (0: always the most probable token)"`
 	TopK        int      `json:"top_k" range:"0.." value:"k" group:"Sampling" help:"draw from the k most probable tokens (0: all)"`
@@ -46,7 +46,7 @@ type PredictOptions struct {
 // from the model's distribution. Fields set to zero afterwards are zero: a
 // Temperature of 0 always draws the likeliest token.
 func DefaultPredict() PredictOptions {
-	return PredictOptions{Length: 200, Samples: 1, Temperature: 1, TopP: 1, complete: true}
+	return PredictOptions{MaxTokens: 200, Samples: 1, Temperature: 1, TopP: 1, complete: true}
 }
 
 // SetDefaults sets the options to [DefaultPredict].
@@ -54,7 +54,7 @@ func (o *PredictOptions) SetDefaults() { *o = DefaultPredict() }
 
 // Reasons why a text ended.
 const (
-	EndedByLength = "length" // it has Length tokens
+	EndedByLength = "length" // it has MaxTokens tokens
 	EndedByStop   = "stop"   // a stop string was generated
 	EndedByText   = "end"    // the model ended the document
 )
@@ -65,7 +65,7 @@ func (o *PredictOptions) settle() {
 		return
 	}
 	d := DefaultPredict()
-	o.Length, o.Samples = cmp.Or(o.Length, d.Length), cmp.Or(o.Samples, d.Samples)
+	o.MaxTokens, o.Samples = cmp.Or(o.MaxTokens, d.MaxTokens), cmp.Or(o.Samples, d.Samples)
 	o.Temperature, o.TopP = cmp.Or(o.Temperature, d.Temperature), cmp.Or(o.TopP, d.TopP)
 }
 

@@ -25,7 +25,7 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 		texts, next = texts[:0], next[:0]
 		for k, i := range s.open {
 			w := writers[i]
-			id, err := w.write(draw, s.row(k), n == o.Length)
+			id, err := w.write(draw, s.row(k), n == o.MaxTokens)
 			if err != nil {
 				return nil, err
 			}

@@ -46,8 +46,8 @@ type Files = speech.Files
 // Data is labelled sounds by part. The label of an utterance is its Text.
 type Data = speech.Data
 
-// Read reads a manifest, and a second one for the test part if it is given. If
-// the manifest has no column of parts, the share Config.Holdout of its speakers
+// Read reads a manifest, and those of the validation and the test part if they are
+// given. Without a manifest for validation and a column of parts, the share Config.Holdout of its speakers
 // or sounds is the validation part. A manifest that cannot be read, a missing
 // label and missing files are a *data.InputError; a cancelled ctx returns its
 // error.

@@ -18,17 +18,17 @@ import (
 // depends on the data; [Model.Config] returns the value chosen.
 type Config struct {
 	Format      string  `json:"format" oneof:"(by the file's name),conll,conllu,bmes" group:"Data" help:"file format"`
-	TokenColumn string  `json:"token_column" was:"token_col" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
-	TagColumn   string  `json:"tag_column" was:"tag_col" group:"Data" help:"column of the tags: a number likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
+	Token       string  `json:"token" was:"token_col,token_column" group:"Data" help:"column of the tokens: a number from 1, or from -1 backwards (empty: the first; conllu: form)"`
+	Tag         string  `json:"tag" was:"tag_col,tag_column" group:"Data" help:"column of the tags: a number likewise, in conllu also a name such as xpos (empty: the last; conllu: upos)"`
 	Scheme      string  `json:"scheme" oneof:"auto (detected from the tags),labels (tags mark no spans),iob1,iob2,bioes,bmes,bilou" group:"Data" help:"scheme in which tags mark spans"`
 	Encoding    string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
 	Holdout     float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training sentences drawn for validation if there is no validation file"`
-	MaxLength   int     `json:"max_length" range:"1..1e5" group:"Data" help:"most tokens that are read together; longer sentences are cut, after a full stop if possible"`
+	PieceLength int     `json:"piece_length" was:"max_length" range:"1..1e5" group:"Data" help:"most tokens that are read together; longer sentences are divided into pieces, after a full stop if possible"`
 
-	Lowercase      bool   `json:"lowercase" group:"Words" help:"words that differ only in case share a vector (characters and affixes keep the case)"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Words" help:"words with fewer occurrences in training have no vector of their own, only their characters and affixes"`
+	FoldCase       bool   `json:"fold_case" was:"lowercase" group:"Words" help:"words that differ only in case share a vector (characters and affixes keep the case)"`
+	MinCount       int    `json:"min_count" range:"0..1e9" group:"Words" help:"tokens with fewer occurrences in training have no vector of their own, only their characters and affixes (0: 1)"`
 	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Words" help:"largest size of the vocabulary"`
-	Embedding      int    `json:"embedding" range:"1..8192" group:"Words" help:"size of a word's vector"`
+	Embedding      int    `json:"embedding" range:"1..8192" group:"Words" help:"size of a token's vector"`
 	Vectors        string `json:"vectors" value:"file" group:"Words" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
 	Chars          string `json:"chars" oneof:"auto (cnn, or none if tokens are characters),cnn,lstm,none" group:"Words" help:"network that reads a word's characters"`
 	CharHidden     int    `json:"char_hidden" range:"2..4096" group:"Words" help:"size of the vector computed from a word's characters"`
@@ -37,10 +37,10 @@ type Config struct {
 
 	task.RNNConfig
 	Decoder     string  `json:"decoder" oneof:"crf (a conditional random field over the sentence),softmax (each token independently)" group:"Model" help:"how tags are chosen"`
-	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout before and after the recurrent layers"`
-	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of tokens whose word vectors are zeroed in training"`
+	Dropout     float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the inputs and outputs of the recurrent layers"`
+	WordDropout float64 `json:"word_dropout" range:"0..0.99" group:"Model" help:"share of words whose vectors are zeroed in training; their characters and affixes are not"`
 
-	Batch int `json:"batch" range:"0..1e5" group:"Training" help:"sentences per step (0: 16 to 256, by the number of sentences)"`
+	Batch int `json:"batch" range:"0..1e5" group:"Training" help:"number of sentences per step (0: 16 to 256, by the number of sentences)"`
 	train.Settings
 }
 
@@ -54,8 +54,8 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 // Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
-		Scheme: "auto", Holdout: 0.1, MaxLength: 500,
-		Lowercase: true, MinCount: 2, VocabularySize: 50000, Embedding: 100, Chars: "auto", CharHidden: 64, Affixes: 16, Pairs: "auto",
+		Scheme: "auto", Holdout: 0.1, PieceLength: 500,
+		FoldCase: true, MinCount: 2, VocabularySize: 50000, Embedding: 100, Chars: "auto", CharHidden: 64, Affixes: 16, Pairs: "auto",
 		RNNConfig: task.DefaultRNN(), Decoder: "crf", Dropout: 0.5, WordDropout: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Hidden, c.Bidirectional = 128, true
@@ -68,15 +68,15 @@ func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
 	}
-	if c.TagColumn == "none" {
-		return data.Errorf("tag_column: training needs tags; name their column")
+	if c.Tag == "none" {
+		return data.Errorf("tag: training needs tags; name their column")
 	}
 	return nil
 }
 
 // reading returns the options for reading a file.
 func (c *Config) reading(tagged bool, note func(string)) *data.ConllOptions {
-	o := &data.ConllOptions{Format: c.Format, Token: c.TokenColumn, Tag: c.TagColumn, Encoding: c.Encoding, Keep: !tagged, Note: note}
+	o := &data.ConllOptions{Format: c.Format, Token: c.Token, Tag: c.Tag, Encoding: c.Encoding, Keep: !tagged, Note: note}
 	if !tagged {
 		o.Tag = "none"
 	}

@@ -133,7 +133,7 @@ func encode(list []data.Sentence, limit int) (*corpus, error) {
 			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}
 		}
 		if d.add(s, limit); len(d.kinds) > maxKinds {
-			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag_column"}
+			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("there are more than %d different tags", maxKinds), Fix: "name the column that has the tag with tag"}
 		}
 	}
 	return d, nil

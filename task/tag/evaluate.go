@@ -78,7 +78,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "tag: Evaluate")
 	sentences := of.Of(part)
-	d, err := encode(sentences, m.cfg.MaxLength)
+	d, err := encode(sentences, m.cfg.PieceLength)
 	if err == nil && len(d.tokens) == 0 {
 		err = data.Errorf("there is no sentence to score")
 	}
@@ -99,7 +99,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	e.Worst = m.worst(d, found, losses, sentences)
 	e.Notes = append(slices.Clone(m.notes), unseenNote("sentences scored", e.Unseen)...)
 	if d.cut > 0 {
-		e.Notes = append(e.Notes, cutNote(d.cut, m.cfg.MaxLength))
+		e.Notes = append(e.Notes, cutNote(d.cut, m.cfg.PieceLength))
 	}
 	if d.schemes.scheme() == Labels && m.spans() && d.schemes.bare+d.schemes.labelled > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("sentences scored: some tags are not those of a span, the first of them %q in line %d; they count as O", d.odd, d.oddLine))

@@ -97,9 +97,9 @@ func usualTags(d *corpus, words *text.Vocabulary, cfg *Config) []int32 {
 }
 
 // wordKey returns the form of a word that selects its vector: digits are replaced
-// by 0, and letters by lower case if Config.Lowercase is set.
+// by 0, and letters by lower case if Config.FoldCase is set.
 func wordKey(s string, cfg *Config) string {
-	if cfg.Lowercase {
+	if cfg.FoldCase {
 		s = strings.ToLower(s)
 	}
 	return strings.Map(func(r rune) rune {

@@ -253,7 +253,7 @@ func TestCutLikeTraining(t *testing.T) {
 
 // A sentence longer than the limit is read in pieces, and every token gets its tag.
 func TestLongSentences(t *testing.T) {
-	m := trained(t, IOB2, func(c *Config) { c.MaxLength = 20 })
+	m := trained(t, IOB2, func(c *Config) { c.PieceLength = 20 })
 	var s data.Sentence
 	for _, one := range made(9, 2000, IOB2) {
 		s.Tokens, s.Tags = append(append(s.Tokens, one.Tokens...), "."), append(append(s.Tags, one.Tags...), "O")
@@ -352,7 +352,7 @@ func TestWrongInput(t *testing.T) {
 		{o("N V N"), func(c *Config) { c.Scheme = "iob2" }, `line 3: the tag is "N", but scheme iob2 needs tags such as B-PER and O`},
 		{o("N V N"), func(c *Config) { c.Chars = "cnnn" }, `chars: want auto, cnn, lstm or none`},
 		{o("N V N"), func(c *Config) { c.Dropout = math.NaN() }, "dropout: want a number from 0 to 0.99"},
-		{o("N V N"), func(c *Config) { c.TagColumn = "none" }, "tag_column: training needs tags"},
+		{o("N V N"), func(c *Config) { c.Tag = "none" }, "tag: training needs tags"},
 	} {
 		cfg := small()
 		cfg.Epochs, cfg.Holdout = 1, 0
@@ -416,7 +416,7 @@ func TestOpenRefusesWhatItDidNotWrite(t *testing.T) {
 
 func FuzzTagText(f *testing.F) {
 	cfg := small()
-	cfg.Epochs, cfg.MaxLength = 1, 8
+	cfg.Epochs, cfg.PieceLength = 1, 8
 	m, _, err := Train(context.Background(), dealt(made(1, 30, IOB2), cfg), cfg, nil)
 	if err != nil {
 		f.Fatal(err)

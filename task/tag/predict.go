@@ -58,9 +58,9 @@ type Alternative struct {
 
 // PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	NBest  int    `json:"n_best" range:"0..100" value:"n" group:"Prediction" help:"also return the n most probable sequences of tags; not for sentences longer than max_length (0: none)"`
+	NBest  int    `json:"n_best" range:"0..1000" value:"n" group:"Prediction" help:"also return the n most probable sequences of tags of each sentence, unless it is longer than piece_length (0: none)"`
 	Format string `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"file format"`
-	Tokens string `json:"tokens" oneof:"(char if the training tokens are characters, otherwise word),word,char,space" group:"Prediction" help:"how plain text is divided into tokens"`
+	Tokens string `json:"tokens" oneof:"(char if the training tokens are characters, otherwise word),word,char,space" group:"Prediction" help:"kind of token into which plain text is divided"`
 }
 
 func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) }
@@ -78,7 +78,7 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	}
 	d := newCorpus()
 	for _, tokens := range sentences {
-		d.add(&data.Sentence{Tokens: tokens}, m.cfg.MaxLength)
+		d.add(&data.Sentence{Tokens: tokens}, m.cfg.PieceLength)
 	}
 	m.vocabularies.apply(d, &m.cfg)
 	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))

@@ -37,8 +37,8 @@ BILOU); other tags are labels of single tokens, such as parts of speech. It scor
 the tagger on the test sentences, or on the validation sentences if there are no
 test sentences, and writes model, checkpoints and report into --out.`,
 	Example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
-  carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag-column upos --out run
-  carousel train tag --data names.txt --format conll --token-column 1 --tag-column 4 --out run`,
+  carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag upos --out run
+  carousel train tag --data names.txt --format conll --token 1 --tag 4 --out run`,
 	Scores: "a file of tagged sentences in the format that the model was trained on",
 	Takes:  "a file of texts or of tokens, or - for lines of standard input; or --input, a text",
 	Texts:  true,

@@ -37,10 +37,10 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 // prepare settles the configuration on the sentences and makes the untrained
 // model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
-	if learn, err = encode(d.Training, cfg.MaxLength); err != nil {
+	if learn, err = encode(d.Training, cfg.PieceLength); err != nil {
 		return nil, nil, nil, err
 	}
-	if valid, err = encode(d.Validation, cfg.MaxLength); err != nil {
+	if valid, err = encode(d.Validation, cfg.PieceLength); err != nil {
 		return nil, nil, nil, err
 	}
 	if learn.observed == 0 {
@@ -108,7 +108,7 @@ func (d *corpus) oddTag(format string, args ...any) error {
 	if d.odd != "" {
 		e.Line, e.Problem = d.oddLine, fmt.Sprintf("the tag is %q, but "+format, append([]any{d.odd}, args...)...)
 	}
-	e.Fix = "correct the file, name another column with tag_column, or set scheme to labels"
+	e.Fix = "correct the file, name another column with tag, or set scheme to labels"
 	return e
 }
 
@@ -126,7 +126,7 @@ func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 	slices.Sort(list)
 	list = slices.Compact(list)
 	if len(d.kinds) < 2 {
-		return nil, data.Errorf("all %d tokens have the tag %q: at least two tags are needed; name the column of the tags with tag_column if this is not it", len(d.tags), d.kinds[0])
+		return nil, data.Errorf("all %d tokens have the tag %q: at least two tags are needed; name the column of the tags with tag if this is not it", len(d.tags), d.kinds[0])
 	}
 	if scheme != Labels {
 		list = inBIOES(list)
@@ -137,7 +137,7 @@ func (d *corpus) tagSet(scheme Scheme) ([]string, error) {
 // addNotes adds notes on sentences that were cut and on unseen labels.
 func (m *Model) addNotes(learn, valid *corpus) {
 	if n := learn.cut + valid.cut; n > 0 {
-		m.notes = append(m.notes, cutNote(n, m.cfg.MaxLength))
+		m.notes = append(m.notes, cutNote(n, m.cfg.PieceLength))
 	}
 	m.notes = append(m.notes, unseenNote("validation", m.unseen(valid))...)
 }
@@ -149,7 +149,7 @@ func cutNote(n, limit int) string {
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
-	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.MaxLength), cfg.Batch, cfg.Seed)
+	buckets := train.NewBuckets(learn.lengths(), max(inferItems, cfg.PieceLength), cfg.Batch, cfg.Seed)
 	options := cfg.Settings.Options(buckets.Len(), o)
 	options.Fingerprint = fingerprint(&m.cfg, learn, valid)
 	job := &train.Job[batch]{

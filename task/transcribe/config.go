@@ -14,37 +14,22 @@ import (
 type Config struct {
 	speech.Setup
 	Text           string `json:"text" group:"Data" help:"column of the texts"`
-	Tokens         string `json:"tokens" was:"units" oneof:"char,bpe (pieces of words),space (words or phones, separated by spaces)" group:"Data" help:"kind of token"`
-	VocabularySize int    `json:"vocabulary_size" was:"vocabulary" range:"300..100000" group:"Data" help:"bpe: largest size of the vocabulary, with 256 bytes and 4 special tokens"`
+	Tokens         string `json:"tokens" was:"units characters=char symbols=space" oneof:"char,bpe (pieces of words),space (text between white space)" group:"Data" help:"kind of token; space is for words or phones"`
+	VocabularySize int    `json:"vocabulary_size" was:"vocabulary" range:"300..2e6" group:"Data" help:"largest size of the vocabulary of tokens bpe, with 256 bytes and 4 special tokens"`
 	Alphabet       string `json:"alphabet" value:"file" group:"Data" help:"file of the tokens, one per line (empty: those of the training texts)"`
 	Case           string `json:"case" oneof:"keep,lower,upper" group:"Data" help:"conversion of the texts' letters"`
 
 	LM       string `json:"lm" value:"file" group:"Decoding" help:"n-gram language model in ARPA format, saved with the model; its weight is tuned on the validation utterances"`
 	LMTokens bool   `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
 	Lexicon  string `json:"lexicon" value:"file" group:"Decoding" help:"file of the allowed words, the first field of each line, saved with the model"`
-	Beam     int    `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses kept by the beam search (0: greedy, or 64 with a language model or lexicon)"`
+	Beam     int    `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses kept by the beam search (1: greedy; 0: 1, or 64 if another option needs a search)"`
 }
 
 // UnmarshalJSON decodes a configuration, also one of an older version. Its errors
 // are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
-	if err := settings.Decode(raw, (*fields)(c)); err != nil {
-		return err
-	}
-	c.Tokens = tokensToday(c.Tokens)
-	return nil
-}
-
-// tokensToday returns the current name of a choice of Config.Tokens.
-func tokensToday(tokens string) string {
-	switch tokens {
-	case "characters":
-		return "char"
-	case "symbols":
-		return "space"
-	}
-	return tokens
+	return settings.Decode(raw, (*fields)(c))
 }
 
 // Defaults returns the configuration to start from: three bidirectional layers of

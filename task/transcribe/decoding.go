@@ -23,7 +23,7 @@ const (
 // Decoding describes how texts are decoded from the probabilities of each step.
 // The zero value is greedy decoding: the most probable class of each step.
 type Decoding struct {
-	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses kept by the beam search (0: greedy, or 64 if another option needs a search)"`
+	Beam      int      `json:"beam" range:"0..10000" group:"Decoding" help:"hypotheses kept by the beam search (1: greedy; 0: 1, or 64 if another option needs a search)"`
 	LM        *LM      `json:"-"` // language model
 	LMTokens  bool     `json:"lm_tokens" was:"lm_units" group:"Decoding" help:"the language model is of tokens (characters, <space>), not of words"`
 	LMWeight  float64  `json:"lm_weight" range:"-1000..1000" group:"Decoding" help:"weight of the language model's log-probability"`
@@ -83,7 +83,7 @@ func (m *Model) Decoding() *Decoding {
 
 // searches reports whether a beam search is needed.
 func (d *Decoding) searches() bool {
-	return d.Beam > 0 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.nBest > 1
+	return d.Beam > 1 || d.LM != nil || d.Lexicon != nil || len(d.HotWords) > 0 || d.Beam == 0 && d.nBest > 0
 }
 
 // check returns a *data.InputError if the decoding does not fit the alphabet.

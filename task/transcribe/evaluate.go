@@ -92,7 +92,7 @@ func (o *EvaluateOptions) validate(options any) error {
 		return data.Errorf("--hot-weight: needs --hot-words")
 	case !lm && given("lm_weight", "lm_tokens"):
 		return data.Errorf("--lm-weight and --lm-tokens need a language model; name its file with --lm")
-	case given("word_bonus") && !lm && o.Lexicon == nil && o.LexiconFile == "" && o.Beam == 0 && len(o.HotWords) == 0 && !given("n_best"):
+	case given("word_bonus") && !lm && o.Lexicon == nil && o.LexiconFile == "" && o.Beam < 2 && len(o.HotWords) == 0 && !given("n_best"):
 		return data.Errorf("--word-bonus: needs a search; give --beam, --lm or --lexicon")
 	}
 	return nil

@@ -126,7 +126,9 @@ func (c *saved) check() error {
 		return err
 	}
 	if c.Alphabet != nil {
-		c.Alphabet.Kind = tokensToday(c.Alphabet.Kind)
+		if kind, older := map[string]string{"characters": "char", "symbols": "space"}[c.Alphabet.Kind]; older {
+			c.Alphabet.Kind = kind
+		}
 	}
 	if c.Alphabet == nil || len(c.Alphabet.Units) == 0 || c.Alphabet.Kind != c.Config.Tokens {
 		return fmt.Errorf("the alphabet is missing")

@@ -26,7 +26,7 @@ type Transcript struct {
 	Words        []Word        `json:"words"`                  // the words of the text with their times
 	Score        float64       `json:"score"`                  // natural logarithm of its probability, with weights and bonuses
 	Seconds      float64       `json:"seconds"`                // length of the sound in seconds
-	Alternatives []Alternative `json:"alternatives,omitempty"` // the next best texts, if requested by n_best
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the most probable texts, best first, if requested by n_best
 }
 
 // Word is a word with its time in the sound. CTC determines times to within a few
@@ -39,7 +39,7 @@ type Word struct {
 	Confidence float64 `json:"confidence"` // between 0 and 1
 }
 
-// Alternative is a text other than the best.
+// Alternative is one possible text of a sound.
 type Alternative struct {
 	Text  string  `json:"text"`  // the text
 	Score float64 `json:"score"` // natural logarithm of its probability, with weights and bonuses
@@ -49,7 +49,7 @@ type Alternative struct {
 // default; the zero value is greedy decoding.
 type PredictOptions struct {
 	EvaluateOptions
-	NBest int `json:"n_best" range:"0..1000" value:"n" group:"Decoding" help:"return the n most probable texts of each sound (0: 1)"`
+	NBest int `json:"n_best" range:"0..1000" value:"n" group:"Decoding" help:"also return the n most probable texts of each sound, at most beam (0: none)"`
 }
 
 // Validate returns a *data.InputError if an option is out of its range or needs
@@ -68,7 +68,9 @@ func (m *Model) decodingTo(ctx context.Context, o *PredictOptions) (*Decoding, e
 	if err != nil {
 		return nil, err
 	}
-	d.nBest = o.NBest
+	if d.nBest = o.NBest; d.Beam > 0 && d.nBest > d.Beam {
+		return nil, data.Errorf("n_best: want a number up to the beam, %d, got %d", d.Beam, d.nBest)
+	}
 	return d, nil
 }
 
@@ -209,14 +211,14 @@ func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, secon
 	return m.transcript(s.best(2*d.nBest, true), d, seconds), nil
 }
 
-// transcript returns the best hypothesis with its words, and the others with a
-// different text as alternatives.
+// transcript returns the best hypothesis with its words, and the nBest first
+// different texts as alternatives.
 func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Transcript {
 	best := found[0]
 	t := &Transcript{Words: m.words(&best, seconds), Score: best.score, Seconds: seconds}
 	t.Text = m.alphabet.decode(best.classes)
-	seen := map[string]bool{t.Text: true}
-	for _, h := range found[1:] {
+	seen := map[string]bool{}
+	for _, h := range found {
 		text := m.alphabet.decode(h.classes)
 		if len(seen) < d.nBest && !seen[text] {
 			seen[text] = true
@@ -340,11 +342,11 @@ func (t *Transcripts) print(w io.Writer, words bool) {
 	}
 }
 
-// Print writes the text and its alternatives and, if words is set, each word with
+// Print writes the text, the other alternatives and, if words is set, each word with
 // its time and confidence.
 func (t *Transcript) Print(w io.Writer, words bool) {
 	fmt.Fprintln(w, t.Text)
-	for _, other := range t.Alternatives {
+	for _, other := range t.Alternatives[min(1, len(t.Alternatives)):] {
 		fmt.Fprintf(w, "    %.2f below: %s\n", t.Score-other.Score, other.Text)
 	}
 	if !words {

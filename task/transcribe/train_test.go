@@ -189,8 +189,20 @@ func TestWordTimes(t *testing.T) {
 	if !(a.Start >= 0 && a.Start < a.End && a.End <= first.Seconds()+0.1 && b.Start > first.Seconds() && b.End <= s.Seconds()+1e-9) {
 		t.Errorf("words at %.2f-%.2f and %.2f-%.2f of %.2f s, the first ends at %.2f", a.Start, a.End, b.Start, b.End, s.Seconds(), first.Seconds())
 	}
-	if !(a.Confidence > 0.3 && a.Confidence <= 1) || len(got.Alternatives) != 2 {
+	if !(a.Confidence > 0.3 && a.Confidence <= 1) || len(got.Alternatives) != 3 || got.Alternatives[0] != (Alternative{got.Text, got.Score}) {
 		t.Errorf("confidence %v, alternatives %v", a.Confidence, got.Alternatives)
+	}
+	// A beam of 1 is greedy decoding, and holds one text.
+	greedy, err := m.Transcribe(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err = m.Transcribe(t.Context(), s, &PredictOptions{EvaluateOptions{Decoding: Decoding{Beam: 1}}, 1})
+	if err != nil || got.Text != greedy.Text || got.Score != greedy.Score || len(got.Alternatives) != 1 {
+		t.Errorf("a beam of 1: %+v, %v; greedy: %+v", got, err, greedy)
+	}
+	if _, err := m.Transcribe(t.Context(), s, &PredictOptions{EvaluateOptions{Decoding: Decoding{Beam: 2}}, 3}); err == nil || !strings.Contains(err.Error(), "n_best: want a number up to the beam, 2, got 3") {
+		t.Errorf("more texts than hypotheses: %v", err)
 	}
 }
 

@@ -47,8 +47,8 @@ type Files = speech.Files
 // Data is utterances by part.
 type Data = speech.Data
 
-// Read reads a manifest, and a second one for the test part if it is given. If
-// the manifest has no column of parts, the share Config.Holdout of its speakers
+// Read reads a manifest, and those of the validation and the test part if they are
+// given. Without a manifest for validation and a column of parts, the share Config.Holdout of its speakers
 // or utterances is the validation part. A manifest that cannot be read and
 // missing files are a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {

@@ -15,16 +15,16 @@ import (
 // when training begins, where the help says so, by a value that depends on the
 // data; [Model.Config] returns the value chosen.
 type Config struct {
-	SourceColumn string  `json:"source_column" group:"Data" help:"column of the source sentences if both languages are in one table (empty: source)"`
-	TargetColumn string  `json:"target_column" group:"Data" help:"column of the translations (empty: target)"`
-	Encoding     string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
-	Holdout      float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training pairs drawn for validation if there are no validation files"`
+	Source   string  `json:"source" was:"source_column" group:"Data" help:"column of the source sentences if both languages are in one table (empty: source)"`
+	Target   string  `json:"target" was:"target_column" group:"Data" help:"column of the translations (empty: target)"`
+	Encoding string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
+	Holdout  float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training pairs drawn for validation if there are no validation files"`
 
 	Tokens          string `json:"tokens" oneof:"bpe,charbpe,unigram,word,space,char" group:"Text" help:"kind of token"`
-	VocabularySize  int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary, shared or (with separate) of each language"`
-	MinCount        int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens (for bpe and charbpe: merged pairs) with fewer occurrences in training are not learned"`
+	VocabularySize  int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary, shared or (with separate) of each language (0: by the kind of token)"`
+	MinCount        int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown; for bpe and charbpe, pairs with fewer are not merged (0: 1)"`
 	Separate        bool   `json:"separate" group:"Text" help:"a vocabulary per language instead of a shared one"`
-	Lowercase       bool   `json:"lowercase" group:"Text" help:"convert texts to lower case; translations are lower case too"`
+	Case            string `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters, and so of the translations'"`
 	Tokenizer       string `json:"tokenizer" value:"file" group:"Text" help:"file of a tokenizer (tokenizer.json or SentencePiece's .model) to use instead of a trained one"`
 	TargetTokenizer string `json:"target_tokenizer" value:"file" group:"Text" help:"file of the tokenizer of the target; with separate only"`
 	MaxLength       int    `json:"max_length" range:"2..1e4" group:"Text" help:"most tokens of a sentence: longer pairs are left out of training, longer sources are translated in parts"`
@@ -36,10 +36,10 @@ type Config struct {
 	Bridge       string  `json:"bridge" oneof:"dense,copy,zero" group:"Model" help:"how the decoder's first state is made from the encoder's last"`
 	Coverage     bool    `json:"coverage" group:"Model" help:"the attention also depends on the sum of its weights so far; slower, like input_feeding"`
 	CoverageLoss float64 `json:"coverage_loss" range:"0..1e3" group:"Model" help:"weight of the loss on repeated attention; needs coverage"`
-	Untied       bool    `json:"untied" group:"Model" help:"output weights separate from the vectors of the target's tokens"`
+	Output       string  `json:"output" was:"untied true=free false=tied" oneof:"tied (shared with the tokens' vectors),free" group:"Model" help:"weights of the output layer"`
 	Dropout      float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the tokens' vectors, of the encoder's output and before the output layer"`
 
-	WordDropout       float64 `json:"word_dropout" range:"0..0.99" group:"Training" help:"share of tokens whose vectors are zeroed in training"`
+	TokenDropout      float64 `json:"token_dropout" was:"word_dropout" range:"0..0.99" group:"Training" help:"share of tokens whose vectors are zeroed in training"`
 	Smoothing         float64 `json:"smoothing" range:"0..0.99" group:"Training" help:"label smoothing"`
 	ScheduledSampling float64 `json:"scheduled_sampling" range:"0..0.99" group:"Training" help:"share of the decoder's inputs that are its own predictions at the end of training; rises from 0"`
 	CarryState        bool    `json:"carry_state" group:"Training" help:"the encoder begins with its state after the line before, for texts with consecutive lines"`
@@ -68,8 +68,8 @@ const defaultWarmup = 0.03
 // Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
-		Holdout: 0.03, Tokens: "bpe", VocabularySize: 8000, MinCount: 2, MaxLength: 120,
-		Embedding: 256, RNNConfig: task.DefaultRNN(), Attention: "general", Bridge: "dense", Dropout: 0.3,
+		Holdout: 0.03, Tokens: "bpe", VocabularySize: 8000, MinCount: 2, Case: "keep", MaxLength: 120,
+		Embedding: 256, RNNConfig: task.DefaultRNN(), Attention: "general", Bridge: "dense", Output: "tied", Dropout: 0.3,
 		Smoothing: 0.1, Select: "bleu", Settings: train.DefaultSettings(),
 		SearchOptions: DefaultSearch(),
 	}
@@ -95,8 +95,8 @@ func (c *Config) checkTogether() error {
 		return data.Errorf("tokenizer and target_tokenizer: with separate give both or none")
 	case !c.Separate && c.TargetTokenizer != "":
 		return data.Errorf("target_tokenizer: needs separate")
-	case c.Tokenizer != "" && c.Lowercase:
-		return data.Errorf("lowercase: not supported with a given tokenizer; leave it out")
+	case c.Tokenizer != "" && c.Case != "keep":
+		return data.Errorf("case: only keep is supported with a given tokenizer; leave it out")
 	case c.Bidirectional && (c.Hidden%2 != 0 || c.Proj%2 != 0):
 		return data.Errorf("hidden (and proj): each direction of the encoder has half of it; want an even number, got %d (%d)", c.Hidden, c.Proj)
 	case kind.Spec().Positive > 0 && c.Bridge != "zero":

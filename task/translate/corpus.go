@@ -24,7 +24,7 @@ func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t toke
 		t.target, err = loadTokenizer(cfg.TargetTokenizer)
 		return t, err
 	}
-	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Lowercase}
+	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower"}
 	learn := func(source, target bool) (*text.Tokenizer, error) {
 		return text.TrainTokenizer(ctx, cfg.Tokens, func(yield func(string) bool) {
 			for _, p := range pairs {

@@ -97,7 +97,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if len(sources) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
 	}
-	e := &Evaluation{Task: Name, Sentences: len(sources), Lowercase: m.cfg.Lowercase, Search: m.search(o.SearchOptions), Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Sentences: len(sources), Lowercase: m.cfg.Case == "lower", Search: m.search(o.SearchOptions), Notes: m.Notes()}
 	if empty > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
 	}
@@ -165,12 +165,12 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 // sentences joined: as a whole, and in parts that end after sentences and
 // clauses.
 type LongScore struct {
-	Sources   int     `json:"sources"`    // number of sources
-	Joined    int     `json:"joined"`     // sentences per source
-	MaxLength int     `json:"max_length"` // largest number of tokens of a part
-	Whole     float64 `json:"whole"`      // BLEU without division into parts
-	Cut       float64 `json:"cut"`        // BLEU of parts translated independently
-	Carried   float64 `json:"carried"`    // BLEU with the encoder's state carried from part to part
+	Sources     int     `json:"sources"`      // number of sources
+	Joined      int     `json:"joined"`       // sentences per source
+	PieceLength int     `json:"piece_length"` // largest number of tokens of a part
+	Whole       float64 `json:"whole"`        // BLEU without division into parts
+	Cut         float64 `json:"cut"`          // BLEU of parts translated independently
+	Carried     float64 `json:"carried"`      // BLEU with the encoder's state carried from part to part
 }
 
 // evaluateLong joins n consecutive pairs at a time, and translates the sources
@@ -184,17 +184,17 @@ func (m *Model) evaluateLong(ctx context.Context, sources, references []string, 
 	if len(long) == 0 {
 		return nil, nil
 	}
-	s.Sources, s.MaxLength = len(long), m.most
+	s.Sources, s.PieceLength = len(long), m.most
 	for _, way := range []struct {
 		limit int
 		carry bool
 		bleu  *float64
-	}{{mostTokens, false, &s.Whole}, {s.MaxLength, false, &s.Cut}, {s.MaxLength, true, &s.Carried}} {
-		found, err := m.Translate(ctx, long, &PredictOptions{SearchOptions: search, MaxLength: way.limit, CarryState: way.carry})
+	}{{mostTokens, false, &s.Whole}, {s.PieceLength, false, &s.Cut}, {s.PieceLength, true, &s.Carried}} {
+		found, err := m.Translate(ctx, long, &PredictOptions{SearchOptions: search, PieceLength: way.limit, CarryState: way.carry})
 		if err != nil {
 			return nil, err
 		}
-		*way.bleu = score(found, refs, m.cfg.Lowercase).BLEU
+		*way.bleu = score(found, refs, m.cfg.Case == "lower").BLEU
 	}
 	return s, nil
 }

@@ -62,7 +62,7 @@ func newNetwork(cfg *Config, sourceTokens, targetTokens int) (*network, error) {
 	}
 	n.Combine = nn.NewLinear(query+memory, n.width(), nil)
 	n.Output = nn.NewLinear(n.width(), targetTokens, nil)
-	if !cfg.Untied {
+	if cfg.Output == "tied" {
 		n.Output.Weight = n.Target.Weight
 	}
 	return n, nil
@@ -70,7 +70,7 @@ func newNetwork(cfg *Config, sourceTokens, targetTokens int) (*network, error) {
 
 // width returns the size of o.
 func (n *network) width() int {
-	if n.cfg.Untied {
+	if n.cfg.Output == "free" {
 		return n.cfg.Hidden
 	}
 	return n.cfg.Embedding
@@ -93,7 +93,7 @@ type memory struct {
 // encode reads sources [B,S] from a state of the encoder (nil: the initial one)
 // and returns the memory, the decoder's first state and the encoder's last.
 func (n *network) encode(source *tensor.Ints, from *nn.State) (m memory, decoder, last *nn.State) {
-	x := n.drop(n.dropWords(n.Source.Forward(source)))
+	x := n.drop(n.dropTokens(n.Source.Forward(source)))
 	y, last := n.Encoder.Forward(x, from)
 	m.values = n.drop(y)
 	m.keys = n.Attention.Keys(m.values)
@@ -104,10 +104,10 @@ func (n *network) drop(x *tensor.Tensor) *tensor.Tensor {
 	return tensor.Dropout(x, float32(n.cfg.Dropout))
 }
 
-// dropWords zeroes whole vectors of x [B,T,E] on a training tape, and scales the
+// dropTokens zeroes whole vectors of x [B,T,E] on a training tape, and scales the
 // rest (Gal and Ghahramani 2016).
-func (n *network) dropWords(x *tensor.Tensor) *tensor.Tensor {
-	tape, p := x.Tape(), float32(n.cfg.WordDropout)
+func (n *network) dropTokens(x *tensor.Tensor) *tensor.Tensor {
+	tape, p := x.Tape(), float32(n.cfg.TokenDropout)
 	if p == 0 || tape.Mode() != tensor.Train {
 		return x
 	}
@@ -168,7 +168,7 @@ func (n *network) attend(h *tensor.Tensor, m memory, coverage *tensor.Tensor) (o
 // and returns o [B,T,width] for all steps; for coverage also the weights of each
 // step and their sums before it [B,T,S].
 func (n *network) decode(inputs *tensor.Ints, m memory, state *nn.State) (o, weights, coverage *tensor.Tensor) {
-	x := n.drop(n.dropWords(n.Target.Forward(inputs)))
+	x := n.drop(n.dropTokens(n.Target.Forward(inputs)))
 	if !n.cfg.sequential() {
 		h, _ := n.Decoder.Forward(x, state)
 		o, weights = n.attend(h, m, nil)

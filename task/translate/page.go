@@ -69,7 +69,7 @@ func (l *LongScore) String() string {
 		return "changes nothing"
 	}
 	return fmt.Sprintf("Sources of %d joined sentences: BLEU %.1f as a whole; in parts of at most %d tokens %.1f, which %s; with the encoder's state carried from part to part %.1f, which %s compared with that.",
-		l.Joined, l.Whole, l.MaxLength, l.Cut, change(l.Cut-l.Whole), l.Carried, change(l.Carried-l.Cut))
+		l.Joined, l.Whole, l.PieceLength, l.Cut, change(l.Cut-l.Whole), l.Carried, change(l.Carried-l.Cut))
 }
 
 func (e *Evaluation) exampleTable() *report.Table {

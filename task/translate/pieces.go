@@ -154,12 +154,12 @@ func (m *Model) assemble(t *Translation, pieces []*piece, o *PredictOptions) {
 			texts = append(texts, m.write(h, p, o.KeepUnknown))
 			score += h.score
 		}
-		one := Hypothesis{join(texts), score}
+		one := Alternative{join(texts), score}
 		if k == 0 {
 			t.Text, t.Score = one.Text, one.Score
 		}
 		if o.NBest > 0 {
-			t.Hypotheses = append(t.Hypotheses, one)
+			t.Alternatives = append(t.Alternatives, one)
 		}
 	}
 	if o.Attention && len(pieces) > 0 && len(pieces[0].found) > 0 {

@@ -88,7 +88,7 @@ func TestJoin(t *testing.T) {
 // A text of any length and content has a translation, in bounded time.
 func TestHugeText(t *testing.T) {
 	m := untrained()
-	o := &PredictOptions{SearchOptions: SearchOptions{Beam: 1}, MaxLength: 200}
+	o := &PredictOptions{SearchOptions: SearchOptions{Beam: 1}, PieceLength: 200}
 	huge := strings.Repeat("a b, ", 50000)
 	found, err := m.Translate(context.Background(), []string{huge, "a\x00\xff\xfe b </s> <s> <pad>", "\u2028\u00a0 "}, o)
 	if err != nil {
@@ -206,7 +206,7 @@ func (s *stopAt) Write(b []byte) (int, error) {
 func TestResume(t *testing.T) {
 	cfg := tiny()
 	cfg.Hidden, cfg.Embedding, cfg.Epochs, cfg.Dropout, cfg.EMA = 16, 8, 3, 0.2, 0.9
-	cfg.ScheduledSampling, cfg.WordDropout, cfg.CarryState, cfg.Coverage, cfg.CoverageLoss = 0.3, 0.1, true, true, 0.1
+	cfg.ScheduledSampling, cfg.TokenDropout, cfg.CarryState, cfg.Coverage, cfg.CoverageLoss = 0.3, 0.1, true, true, 0.1
 	d := &Data{Parts: task.Parts[data.Pair]{Training: copies(120, 1), Validation: copies(10, 2)}}
 	want, _, err := Train(context.Background(), d, cfg, nil)
 	if err != nil {
@@ -324,7 +324,7 @@ func FuzzTranslate(f *testing.F) {
 			s = s[:1000]
 		}
 		m := untrained()
-		o := &PredictOptions{SearchOptions: SearchOptions{Beam: 2, LengthPenalty: 1}, MaxLength: int(limit)%50 + 1, CarryState: carry, NBest: 2}
+		o := &PredictOptions{SearchOptions: SearchOptions{Beam: 2, LengthPenalty: 1}, PieceLength: int(limit)%50 + 1, CarryState: carry, NBest: 2}
 		found, err := m.Translate(context.Background(), []string{s, "a"}, o)
 		if err != nil {
 			t.Fatal(err)

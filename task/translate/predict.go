@@ -14,17 +14,17 @@ import (
 
 // Translation is a text with its translation.
 type Translation struct {
-	Source     string       `json:"source"`               // the text to translate
-	Text       string       `json:"translation"`          // the best translation
-	Score      float64      `json:"score"`                // sum of the scores of the parts: log-probabilities with penalties
-	Hypotheses []Hypothesis `json:"hypotheses,omitempty"` // the best first, if requested by n_best; for a text in parts, the n-th of each joined
-	Parts      int          `json:"parts"`                // number of parts in which the text was translated; 0: it is empty
-	Left       int          `json:"left,omitempty"`       // number of tokens at the end of a very long text that were left out
-	Attention  *Attention   `json:"attention,omitempty"`  // attention of the first part, if requested
+	Source       string        `json:"source"`                 // the text to translate
+	Text         string        `json:"translation"`            // the best translation
+	Score        float64       `json:"score"`                  // sum of the scores of the parts: log-probabilities with penalties
+	Alternatives []Alternative `json:"alternatives,omitempty"` // the best first, if requested by n_best; for a text in parts, the n-th of each joined
+	Parts        int           `json:"parts"`                  // number of parts in which the text was translated; 0: it is empty
+	Left         int           `json:"left,omitempty"`         // number of tokens at the end of a very long text that were left out
+	Attention    *Attention    `json:"attention,omitempty"`    // attention of the first part, if requested
 }
 
-// Hypothesis is one possible translation of a text.
-type Hypothesis struct {
+// Alternative is one possible translation of a text.
+type Alternative struct {
 	Text  string  `json:"translation"` // the text
 	Score float64 `json:"score"`       // log-probability with penalties
 }
@@ -40,12 +40,12 @@ type Attention struct {
 // of 0, are those of the model's configuration.
 type PredictOptions struct {
 	SearchOptions
-	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"return the n best translations with their scores, at most beam (0: the best without its score)"`
+	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"also return the n most probable translations of each text, at most beam (0: none)"`
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
 	// Picture is used by Predict and Stream only.
-	Picture   string `json:"picture" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
-	Attention bool   `json:"-"` // return the decoder's attention
-	MaxLength int    `json:"-"` // tokens of a part; 0: those of the longest source in training
+	Picture     string `json:"picture" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
+	Attention   bool   `json:"-"` // return the decoder's attention
+	PieceLength int    `json:"-"` // tokens of a part; 0: those of the longest source in training
 }
 
 // Inherit sets the search options to the model's.
@@ -69,8 +69,8 @@ func (m *Model) settled(o *PredictOptions) PredictOptions {
 		options = *o
 	}
 	options.SearchOptions = m.search(options.SearchOptions)
-	if options.MaxLength <= 0 {
-		options.MaxLength = m.most
+	if options.PieceLength <= 0 {
+		options.PieceLength = m.most
 	}
 	return options
 }
@@ -85,7 +85,7 @@ func (m *Model) search(o SearchOptions) SearchOptions {
 
 // Translate translates texts, in their order. A translation does not depend on
 // the other texts. White space around a text is ignored; an empty text has an
-// empty translation. A text of more tokens than MaxLength is divided after
+// empty translation. A text of more tokens than PieceLength is divided after
 // sentences, clauses or words; tokens beyond 10,000 are left out. The error is
 // that of ctx.
 func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions) (_ []Translation, err error) {
@@ -99,7 +99,7 @@ func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions
 			return nil, err
 		}
 		out[i].Source = s
-		pieces[i], out[i].Left = m.pieces(i, s, options.MaxLength)
+		pieces[i], out[i].Left = m.pieces(i, s, options.PieceLength)
 		out[i].Parts = len(pieces[i])
 		longest = max(longest, len(pieces[i]))
 	}
@@ -187,7 +187,7 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 			return nil, end
 		}
 	}
-	notes = said.notes(options.MaxLength)
+	notes = said.notes(options.PieceLength)
 	if text := r.Note(); text != "" {
 		notes = append(notes, text)
 	}
@@ -216,10 +216,10 @@ func writeLines(w io.Writer, list []Translation, first int) error {
 	b := bufio.NewWriter(w)
 	for i := range list {
 		one := &list[i]
-		if one.Hypotheses == nil {
+		if one.Alternatives == nil {
 			fmt.Fprintln(b, one.Text)
 		}
-		for _, h := range one.Hypotheses {
+		for _, h := range one.Alternatives {
 			fmt.Fprintf(b, "%d\t%.4f\t%s\n", first+i, h.Score, h.Text)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // SearchOptions are the options of the beam search. Those of a model's
 // configuration are its defaults.
 type SearchOptions struct {
-	Beam            int     `json:"beam" range:"1..1000" group:"Search" help:"hypotheses kept per sentence (1: greedy search)"`
+	Beam            int     `json:"beam" range:"1..1e4" group:"Search" help:"hypotheses kept by the beam search (1: greedy)"`
 	LengthPenalty   float64 `json:"length_penalty" range:"0..10" group:"Search" help:"power of the length normalisation: log-probabilities are divided by ((5+length)/6) to this power"`
 	CoveragePenalty float64 `json:"coverage_penalty" range:"0..100" group:"Search" help:"weight of the penalty for source tokens with little attention"`
 	NGramBlock      int     `json:"ngram_block" range:"0..100" group:"Search" help:"size of n-grams that must not repeat in a translation (0: none)"`

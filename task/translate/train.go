@@ -164,7 +164,7 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 	if err != nil {
 		return nil, err
 	}
-	s := score(found, references, cfg.Lowercase)
+	s := score(found, references, cfg.Case == "lower")
 	return map[string]float64{"loss": sum / float64(tokens), "bleu": s.BLEU, "chrf": s.CHRF}, nil
 }
 

@@ -34,7 +34,7 @@ Line n of --data-target is the translation of line n of --data-source. Both may 
 columns of one table: --data.`,
 	Needs: "--data-source FILE --data-target FILE",
 	Example: `  carousel train translate --data-source train.en --data-target train.de --valid-source val.en --valid-target val.de --out run
-  carousel train translate --data pairs.tsv --source-column en --target-column de --lowercase --out run
+  carousel train translate --data pairs.tsv --source en --target de --case lower --out run
   carousel train translate --config recipes/multi30k_en_de.yaml --data-source train.en.gz --data-target train.de.gz --out run`,
 	Scores: "a table with both languages; or --data-source and --data-target, files with corresponding lines",
 	Takes:  "a file of texts, or - for lines of standard input; or --input, a text",
@@ -44,15 +44,15 @@ columns of one table: --data.`,
 // Files are the files of a training: for each part two files with corresponding
 // lines, or a table.
 type Files struct {
-	Source      string `json:"data_source" value:"file" group:"Files" help:"training sentences, one per line; may be gzipped, like all files"`
+	Source      string `json:"data_source" value:"file" group:"Files" help:"training data: the source sentences, one per line; may be gzipped, like all files"`
 	Target      string `json:"data_target" value:"file" group:"Files" help:"their translations, one per line"`
-	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"validation sentences (empty: a share of the training pairs, see holdout)"`
+	ValidSource string `json:"valid_source" value:"file" group:"Files" help:"validation data: the source sentences (empty: a share of the training pairs, see holdout)"`
 	ValidTarget string `json:"valid_target" value:"file" group:"Files" help:"their translations, one per line"`
-	TestSource  string `json:"test_source" value:"file" group:"Files" help:"test sentences, on which the trained model is scored (empty: it is scored on the validation pairs)"`
+	TestSource  string `json:"test_source" value:"file" group:"Files" help:"test data, on which the trained model is scored: the source sentences (empty: it is scored on the validation pairs)"`
 	TestTarget  string `json:"test_target" value:"file" group:"Files" help:"their translations, one per line"`
-	Data        string `json:"data" value:"file" group:"Files" help:"training table with both languages in columns, instead of data_source and data_target"`
-	Valid       string `json:"valid" value:"file" group:"Files" help:"validation table, likewise"`
-	Test        string `json:"test" value:"file" group:"Files" help:"test table, likewise"`
+	Data        string `json:"data" value:"file" group:"Files" help:"training data: a table with both languages in columns, instead of data_source and data_target"`
+	Valid       string `json:"valid" value:"file" group:"Files" help:"validation data: a table, instead of valid_source and valid_target"`
+	Test        string `json:"test" value:"file" group:"Files" help:"test data, on which the trained model is scored: a table, instead of test_source and test_target"`
 }
 
 // Validate returns a *data.InputError if training files are missing, or if the files
@@ -106,7 +106,7 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	var err error
 	d.Parts, err = task.ReadParts(f.training(), f.valid(), f.test(), cfg.holding(), func(f pairFiles) ([]data.Pair, error) {
 		if f.table != "" {
-			return task.Collect(ctx, data.ReadPairTable(f.table, cmp.Or(cfg.SourceColumn, "source"), cmp.Or(cfg.TargetColumn, "target"), cfg.Encoding, d.Note))
+			return task.Collect(ctx, data.ReadPairTable(f.table, cmp.Or(cfg.Source, "source"), cmp.Or(cfg.Target, "target"), cfg.Encoding, d.Note))
 		}
 		return task.Collect(ctx, data.ReadPairs(f.source, f.target, cfg.Encoding, d.Note))
 	})
