@@ -3,7 +3,9 @@ package cli
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -141,20 +143,117 @@ func TestNumbersHaveRanges(t *testing.T) {
 	}
 }
 
-// TestOneNameOneKind: a setting of one name takes the same kind of value wherever
-// it stands.
-func TestOneNameOneKind(t *testing.T) {
-	type kind struct{ word, whole, fraction, list, yes bool }
-	seen := map[string]kind{}
+// exceptions are the settings whose name means different things in two tasks, by
+// name and aspect, and why they may.
+var exceptions = map[string]string{
+	"target kind":           "a forecast may have several targets, a translation has one",
+	"target flag":           "as its kind",
+	"batch 0":               "the size is chosen by the data, within limits that suit the task's samples",
+	"vocabulary_size range": "the special tokens and bytes that a vocabulary has at least differ",
+	"format empty":          "predict also takes plain text, which is told by its first lines",
+	"split empty":           "a language model needs no test part, and may have a validation file",
+	"valid empty":           "the setting that divides the training data differs",
+	"test empty":            "the setting that divides the training data differs",
+	"split_column suffix":   "split is the sizes of the parts",
+}
+
+// use is a setting of one struct, by what its name promises to a user.
+type use struct {
+	where   string
+	setting *settings.Setting
+	aspects map[string]string // what must be equal wherever two settings of one name have the aspect
+}
+
+// TestOneNameOneMeaning: settings of one name take the same kind of value in the same
+// range, begin their help with the same words, and agree on what a value means that the
+// help explains, such as 0, empty, or a word.
+func TestOneNameOneMeaning(t *testing.T) {
+	uses := map[string][]use{}
 	for _, d := range allFilled() {
 		for _, s := range settings.List(d.ptr) {
-			k := kind{s.Try("word") == nil, s.Try("1") == nil, s.Try("1.5") == nil, s.IsList(), s.IsBool()}
-			if other, ok := seen[s.Name]; ok && other != k {
-				t.Errorf("%s: %s is of another kind than elsewhere", d.name, s.Name)
-			}
-			seen[s.Name] = k
+			uses[s.Name] = append(uses[s.Name], use{d.name, s, aspectsOf(s)})
 		}
 	}
+	used := map[string]bool{}
+	differ := func(name, aspect, format string, args ...any) {
+		if key := name + " " + aspect; exceptions[key] == "" {
+			t.Errorf("%s: %s", name, fmt.Sprintf(format, args...))
+		} else {
+			used[key] = true
+		}
+	}
+	for name, list := range uses {
+		if s := list[0].setting; strings.HasPrefix(s.Help, "column ") && strings.HasSuffix(name, "_column") {
+			differ(name, "suffix", "settings that name a column have no suffix")
+		}
+		for i, a := range list {
+			for _, b := range list[:i] {
+				for aspect, mine := range a.aspects {
+					theirs, has := b.aspects[aspect]
+					if has && mine != theirs {
+						differ(name, aspect, "%s is %q in %s and %q in %s", aspect, mine, a.where, theirs, b.where)
+					}
+				}
+				for _, two := range [][2]use{{a, b}, {b, a}} {
+					for aspect, meaning := range two[0].aspects {
+						if v, err := strconv.Atoi(aspect); err == nil && two[1].aspects[aspect] == "" && mayBe(two[1].setting, v) {
+							differ(name, aspect, "%d means %q in %s, and may be given in %s without that", v, meaning, two[0].where, two[1].where)
+						}
+					}
+				}
+			}
+		}
+	}
+	for key := range exceptions {
+		if !used[key] {
+			t.Errorf("the exception %q is needed no more", key)
+		}
+	}
+}
+
+// aspectsOf returns what must be equal for settings of one name: the kind of value, the
+// flag's value, the range, the first words of the help, and the meaning of each value
+// that the help explains, up to a semicolon.
+func aspectsOf(s *settings.Setting) map[string]string {
+	a := map[string]string{
+		"kind": fmt.Sprintf("word %v, whole %v, fraction %v, list %v, bool %v", s.Try("word") == nil, s.Try("1") == nil, s.Try("1.5") == nil, s.IsList(), s.IsBool()),
+		"flag": s.Kind(),
+	}
+	words := strings.Fields(s.Help)
+	a["first words"] = strings.TrimRight(strings.Join(words[:min(2, len(words))], " "), ",;:")
+	for _, c := range s.Choices {
+		switch {
+		case c.Word == "":
+			a["empty"] = c.Note
+		case c.Note != "":
+			a["the word "+c.Word] = c.Note
+		}
+	}
+	for _, found := range explained.FindAllStringSubmatch(s.Help, -1) {
+		a[found[1]] = found[2]
+	}
+	if len(s.Range) > 0 {
+		least := s.Range[0].Least
+		if whole := s.Try("0.5") != nil; whole && least == 0 && a["0"] != "" {
+			least = 1 // 0 has a meaning of its own
+		}
+		last := s.Range[len(s.Range)-1]
+		a["range"] = fmt.Sprint(least, s.Range[0].Above, last.Most, last.Below)
+	}
+	return a
+}
+
+// explained finds the values that a help explains: "(0: none; empty: all)".
+var explained = regexp.MustCompile(`[(;] ?(-?[0-9]+|empty): ([^;)]*)`)
+
+// mayBe reports whether a number is in the range of a setting.
+func mayBe(s *settings.Setting, v int) bool {
+	for _, i := range s.Range {
+		if x := float64(v); (x > i.Least || x == i.Least && !i.Above) && (x < i.Most || x == i.Most && !i.Below) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestFlagsAreOfKnownStructs: no flag is a setting of a struct that the tests above

@@ -57,7 +57,7 @@ type Config struct {
 	Transform  string `json:"transform" oneof:"none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
 
 	Loss         string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
-	Quantiles    []float64 `json:"quantiles" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
+	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
 	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`

@@ -14,7 +14,7 @@ import (
 type Config struct {
 	speech.Setup
 	Text           string `json:"text" group:"Data" help:"column of the texts"`
-	Tokens         string `json:"tokens" was:"units characters=char symbols=space" oneof:"char,bpe (pieces of words),space (text between white space)" group:"Data" help:"kind of token; space is for words or phones"`
+	Tokens         string `json:"tokens" was:"units characters=char symbols=space" oneof:"char,bpe (pieces of words),space (text between white space)" group:"Data" help:"kind of token"`
 	VocabularySize int    `json:"vocabulary_size" was:"vocabulary" range:"300..2e6" group:"Data" help:"largest size of the vocabulary of tokens bpe, with 256 bytes and 4 special tokens"`
 	Alphabet       string `json:"alphabet" value:"file" group:"Data" help:"file of the tokens, one per line (empty: those of the training texts)"`
 	Case           string `json:"case" oneof:"keep,lower,upper" group:"Data" help:"conversion of the texts' letters"`
