@@ -15,7 +15,7 @@ func (a *app) benchCommand() *cobra.Command {
 	var o bench.Options
 	c := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure this machine, and how near to its limits the kernels come",
+		Short: "Measure this machine, and how close the kernels come to its limits",
 		Long: `Measures the machine first: multiply-adds in registers, and reading from the
 caches and from memory. Then LSTM networks of several shapes, forward and as whole
 training steps, a GRU and a simple RNN, and a large matrix product, each with one
@@ -56,7 +56,7 @@ the combinations of gates and sizes of loss is run, with --numbers all; with --q
 			return a.emit("bench", r, func(w io.Writer) { printBench(w, r) })
 		},
 	}
-	c.Flags().BoolVar(&o.Quick, "quick", false, "take some 25 seconds in place of some minutes")
+	c.Flags().BoolVar(&o.Quick, "quick", false, "take about 25 seconds instead of a few minutes")
 	c.Flags().BoolVar(&o.Numbers, "numbers", false, "the same passes on other numbers alone, in full unless --quick")
 	return c
 }
@@ -120,7 +120,7 @@ func numberRows(numbers []bench.Number) [][]string {
 	return rows
 }
 
-// levelRate is the rate of a level of memory that may not be there.
+// levelRate is the rate of a level of memory; not every machine has each level.
 func levelRate(x float64) string {
 	if x == 0 {
 		return "-"

@@ -1,5 +1,5 @@
 // Package cli is the carousel command: it turns flags and recipe files into
-// the task packages' Config, runs them, and prints what came of it.
+// the task packages' Config, runs them, and prints the results.
 //
 // Results go to stdout, and everything else (progress, notes, errors) to
 // stderr. With --json stdout holds exactly one JSON object, of a schema in the table
@@ -30,13 +30,13 @@ import (
 const (
 	exitOK          = 0
 	exitFailure     = 1
-	exitMisuse      = 2   // wrong flags, wrong data, a directory that is no model
+	exitMisuse      = 2   // wrong flags, wrong data, a directory without a model
 	exitInterrupted = 130 // Ctrl-C, as shells report it
 )
 
 // app is one run of the command: its streams and the flags every command has.
 type app struct {
-	kinds []*task.Kind // the tasks it knows
+	kinds []*task.Kind // all tasks
 
 	args   []string
 	stdin  io.Reader
@@ -45,7 +45,7 @@ type app struct {
 
 	printing sync.Mutex
 	printed  bool        // an object is on stdout, so there must be no other
-	catching atomic.Bool // a Ctrl-C is for the command to deal with
+	catching atomic.Bool // the command handles Ctrl-C itself
 
 	json    bool
 	quiet   bool
@@ -70,7 +70,7 @@ func (a *app) run(ctx context.Context) (code int) {
 		}
 	}()
 	root := a.rootCommand()
-	a.json = asksForJSON(a.args) // until the flags are parsed, if they can be
+	a.json = asksForJSON(a.args) // before the flags are parsed, which may fail
 	root.SetArgs(a.args)
 	if a.args == nil {
 		root.SetArgs([]string{}) // cobra reads os.Args for nil
@@ -116,9 +116,10 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "carousel",
 		Short: "Train and use LSTM models, from one binary",
 		Long: `Carousel trains recurrent sequence models (LSTM, GRU, RNN) on tables of
-time series, says how they compare with the simple methods, and forecasts.
+time series, on texts and on sounds, compares them with simple methods, and applies
+them to new data.
 
-A run lives in one directory, which holds everything that later commands need.`,
+The result of a training is one directory, which holds all that later commands need.`,
 		Example: `  carousel demo
   carousel train forecast --data sales.csv --time date --target units --out run
   carousel predict run --data sales.csv --out forecast.csv`,
@@ -133,10 +134,10 @@ A run lives in one directory, which holds everything that later commands need.`,
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 	flags.BoolVar(&a.quiet, "quiet", false, "print only results and errors")
-	flags.Uint64Var(&a.seed, "seed", 1, "seed `n` of everything random: same seed, same bits")
+	flags.Uint64Var(&a.seed, "seed", 1, "seed `n` of everything random: the same seed gives the same bits")
 	flags.IntVar(&a.threads, "threads", 0, "compute with `n` threads (default all cores); results do not depend on it")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		a.json = asksForJSON(a.args) // the flag itself may be what is wrong
+		a.json = asksForJSON(a.args) // the faulty flag may be --json itself
 		return flagError(c, err)
 	})
 	root.SetUsageFunc(usage)
@@ -164,7 +165,7 @@ func showHelp(c *cobra.Command, _ []string) error { return c.Help() }
 
 // start applies the flags that every command has.
 func (a *app) start(c *cobra.Command, _ []string) error {
-	a.json = a.json && c.Flags().Changed("json") // and not a word beside another flag
+	a.json = a.json && c.Flags().Changed("json") // and is not the value of another flag
 	if _, err := simd.Named(""); err != nil {
 		return misusef("%v", err)
 	}
@@ -177,7 +178,7 @@ func (a *app) start(c *cobra.Command, _ []string) error {
 	return nil
 }
 
-// note tells the user something that is not a result.
+// note prints a message that is not a result, unless --quiet.
 func (a *app) note(format string, args ...any) {
 	if !a.quiet {
 		fmt.Fprintf(a.stderr, format+"\n", args...)
@@ -185,7 +186,7 @@ func (a *app) note(format string, args ...any) {
 }
 
 // unknownCommand finds a mistyped command before its flags are parsed, so that
-// the command is what the message names.
+// the message names the command and not a flag.
 func unknownCommand(root *cobra.Command, args []string) error {
 	c, rest, err := root.Find(args)
 	if err != nil || !c.HasSubCommands() || len(rest) == 0 || strings.HasPrefix(rest[0], "-") {

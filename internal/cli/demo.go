@@ -115,14 +115,14 @@ func checkDemoOut(dir string) error {
 }
 
 // latestRows are the hours that the small table of the demo keeps: enough to
-// look back on, and then one day whose demand is left open.
+// look back on, and then one day whose demand is empty.
 const (
 	latestRows = 24 * 28
 	openRows   = 24
 )
 
-// writeDemoData writes the whole table, and one as it would be at hand for a
-// forecast: the latest weeks, then a day of which only the temperature and the
+// writeDemoData writes the whole table, and one like those that a forecast begins
+// with: the latest weeks, then a day of which only the temperature and the
 // holidays are known.
 func writeDemoData(dir string) error {
 	var table bytes.Buffer
@@ -166,7 +166,7 @@ func printPattern(w io.Writer, e *forecast.Evaluation) {
 	fmt.Fprintln(w, hourRuler(len("  Weekdays, measured ")))
 }
 
-// printNextCommands says what to type after the demo.
+// printNextCommands prints commands to try after the demo.
 func printNextCommands(w io.Writer, out string) {
 	table, latest, run := shellQuote(filepath.Join(out, demoTable)), shellQuote(filepath.Join(out, demoLatest)), shellQuote(filepath.Join(out, demoRun))
 	fmt.Fprintf(w, `

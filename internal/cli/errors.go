@@ -15,10 +15,10 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// misuse is an error in what the user asked for: exit code 2.
+// misuse is an error in the command line or the input: exit code 2.
 type misuse struct {
 	text string
-	flag string // the flag at fault, without dashes; "" where it is none, or not known
+	flag string // the faulty flag, without dashes; "" if it is not a flag, or not known
 }
 
 func (e *misuse) Error() string { return e.text }
@@ -32,13 +32,13 @@ func wrongFlag(flag, format string, args ...any) error {
 	return &misuse{fmt.Sprintf(format, args...), flag}
 }
 
-// interrupted ends a run that Ctrl-C stopped in good order.
+// interrupted ends a run that Ctrl-C stopped.
 type interrupted struct{ text string }
 
 func (e *interrupted) Error() string { return e.text }
 
-// plainFileError is why a file could not be used, without the path that the
-// message has named already.
+// plainFileError returns the reason why a file could not be used, without the path,
+// which the message has already.
 func plainFileError(err error) error {
 	var pathErr *os.PathError
 	if errors.As(err, &pathErr) {
@@ -50,11 +50,11 @@ func plainFileError(err error) error {
 // oneLine folds a message onto one line, as an error is printed.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// movedFlags are flags that another command has taken the place of.
+// movedFlags are flags that were replaced by another command.
 var movedFlags = map[string]string{"carousel train classify --audio": "carousel train keywords"}
 
-// flagError words pflag's errors as this command's: the flag, what was
-// expected, and the nearest flag for a slip.
+// flagError writes pflag's errors in this command's form: the flag, what was
+// expected, and for an unknown flag the one with the most similar name.
 func flagError(c *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
@@ -105,8 +105,8 @@ func commandNames(c *cobra.Command) []string {
 	return names
 }
 
-// plainCause is why a flag's value was refused, in the user's words; settings
-// say so themselves.
+// plainCause returns the reason why a flag's value was refused, in plain words; errors
+// of settings have it already.
 func plainCause(err *pflag.InvalidValueError) string {
 	want := map[string]string{
 		"uint64": "a whole number, 0 or more", "int": "a whole number", "bool": "true or false",
@@ -117,7 +117,7 @@ func plainCause(err *pflag.InvalidValueError) string {
 	return fmt.Sprintf("want %s, got %q", want, err.GetValue())
 }
 
-// noArgs and oneArg check what stands beside the flags.
+// noArgs and oneArg check the arguments that are not flags.
 func noArgs(c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return misusef("%s takes flags only, got %q; see %s --help", c.CommandPath(), args[0], c.CommandPath())
@@ -137,7 +137,7 @@ func oneArg(what string) cobra.PositionalArgs {
 	}
 }
 
-// messageOf is the line that an error is printed as.
+// messageOf returns the line that is printed for an error.
 func messageOf(err error) string {
 	if err == context.Canceled {
 		return "interrupted"
@@ -145,15 +145,15 @@ func messageOf(err error) string {
 	return oneLine(err.Error())
 }
 
-// problem is an error as JSON has it: the message, and what of it is known apart.
+// problem is an error as JSON: the message, and its parts as far as they are known.
 type problem struct {
-	Error  string `json:"error"`            // the message, in one line, as it stands on stderr
+	Error  string `json:"error"`            // the message, in one line, as on stderr
 	File   string `json:"file,omitempty"`   // the file at fault, as it was named
 	Line   int    `json:"line,omitempty"`   // its line (of a Parquet file, row) at fault, from 1
 	Column string `json:"column,omitempty"` // the column at fault of a table
 	Tensor string `json:"tensor,omitempty"` // the tensor at fault of a file of weights
 	Flag   string `json:"flag,omitempty"`   // the flag at fault, without dashes
-	Fix    string `json:"fix,omitempty"`    // how to mend it; the message says so too
+	Fix    string `json:"fix,omitempty"`    // how to correct it; also in the message
 	Exit   int    `json:"exit"`             // the exit code: 1 failed, 2 misuse (a flag, a file or a value that cannot be right), 130 interrupted
 }
 
@@ -175,15 +175,15 @@ func problemOf(err error) *problem {
 	return p
 }
 
-// printProblem prints an error on stdout, with --json. Where a result is
-// there it does nothing: one that is not the whole has the error in it.
+// printProblem prints an error on stdout, with --json. It does nothing after a
+// result was printed: an incomplete result contains the error.
 func (a *app) printProblem(err error) {
 	if a.json {
 		a.printJSON("error", problemOf(err), nil) // if it fails, stderr has the message
 	}
 }
 
-// exitCode tells misuse from failure.
+// exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	var stopped *interrupted
 	if errors.As(err, &stopped) || errors.Is(err, context.Canceled) {

@@ -67,5 +67,5 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	}
 }
 
-// scoredPart is the part that evaluate scores unless told otherwise.
+// scoredPart is the part that evaluate scores without --split-part.
 func scoredPart(k *task.Kind) task.Part { return cmp.Or(k.Part, task.All) }

@@ -23,7 +23,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// exchangeFormat is a file format that weights come in or go out in.
+// exchangeFormat is a file format from which weights are imported or to which they are exported.
 type exchangeFormat struct {
 	name  string
 	exts  []string // of file names, in lower case
@@ -31,15 +31,15 @@ type exchangeFormat struct {
 	write func(ctx context.Context, path string, w *weights, o *exchangeOptions) error
 }
 
-// weights are tensors under PyTorch's names, what layers they are of, and how
-// those compute by another way than this program's.
+// weights are tensors under PyTorch's names, the layers that they belong to, and a
+// second implementation of these layers, to compare with.
 type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
 	graph     func(ctx context.Context, path string) (*graph.Parity, error)        // writes the model as an ONNX graph; nil: by its layers
-	notes     []string                                                             // on what layers, or the graph, do not say
-	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with what the file is of, if it was asked for
+	notes     []string                                                             // remarks that layers or graph cannot express
+	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with the framework of the file, if that was requested
 }
 
 // exchangeFormats are chosen by the extension of a file's name.
@@ -50,7 +50,7 @@ var exchangeFormats = []exchangeFormat{
 	{"Keras", []string{".keras", ".h5"}, readKeras, nil},
 }
 
-// described are the weights of a file whose names and shapes tell its layers.
+// described returns the weights of a file whose layers are recognised by names and shapes.
 func described(f *model.File, kinds map[string]model.Kind) (*weights, error) {
 	arch, err := torch.Describe(f, kinds)
 	return torchWeights(f, arch), err
@@ -130,13 +130,13 @@ type exchangeOptions struct {
 	kinds  map[string]model.Kind
 	torch  string // an interpreter with PyTorch to compare with
 	keras  string // and one with Keras
-	graph  string // what comparing with an ONNX graph gave
+	graph  string // the result of the comparison with an ONNX graph
 }
 
 func (o *exchangeOptions) addFlags(c *cobra.Command, out string) {
 	c.Flags().StringVar(&o.out, "out", "", out)
-	c.Flags().StringArrayVar(&o.layers, "layer", nil, "what a layer is where names and shapes leave it open: `NAME=KIND`, or KIND for all such; repeat it")
-	c.Flags().StringVar(&o.torch, "torch", "", "compare with PyTorch too, run by this `python`")
+	c.Flags().StringArrayVar(&o.layers, "layer", nil, "kind of a layer that names and shapes do not determine: `NAME=KIND`, or KIND for all of them; may be repeated")
+	c.Flags().StringVar(&o.torch, "torch", "", "also compare with PyTorch, run by this `python`")
 }
 
 // parse checks the flags and fills kinds.
@@ -158,7 +158,7 @@ func (o *exchangeOptions) parse() error {
 	return nil
 }
 
-// exchanged is what import and export report.
+// exchanged is the result of import and export.
 type exchanged struct {
 	From       string        `json:"from"`                // what was read
 	To         string        `json:"to"`                  // what was written
@@ -168,7 +168,7 @@ type exchanged struct {
 	Parameters int           `json:"parameters"`          // numbers in all tensors
 	Layers     []model.Layer `json:"layers"`              // those recognised
 	Unchecked  []string      `json:"unchecked,omitempty"` // tensors of no layer that is recognised
-	Notes      []string      `json:"notes,omitempty"`     // what to know of the file, a sentence each
+	Notes      []string      `json:"notes,omitempty"`     // remarks on the file, a sentence each
 	Parity     *model.Parity `json:"parity"`              // how far results on random input differ
 	Graph      string        `json:"graph,omitempty"`     // the comparison with an ONNX graph
 }
@@ -204,7 +204,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 		},
 	}
 	o.addFlags(c, "model `directory` to write")
-	c.Flags().StringVar(&o.keras, "keras", "", "compare a Keras file with Keras too, run by this `python`")
+	c.Flags().StringVar(&o.keras, "keras", "", "also compare a Keras file with Keras, run by this `python`")
 	c.Flags().StringVar(&o.key, "key", "", "`path` of keys to the state_dict in a nested checkpoint, such as model or nets.ema")
 	return c
 }
@@ -221,7 +221,7 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	if err != nil {
 		return nil, err
 	}
-	// What cannot be computed is found before anything is written.
+	// Layers that cannot be computed are found before anything is written.
 	if _, err := model.Build(tensor.CPU(), outside.arch, outside.file); err != nil {
 		return nil, err
 	}
@@ -306,12 +306,12 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 	if err != nil {
 		return nil, err
 	}
-	outside.arch = w.arch // of which a file of weights says less
+	outside.arch = w.arch // a file of weights describes fewer of them
 	return r, r.check(ctx, outside, outside, a.seed, o)
 }
 
-// openWeights reads the weights of a model directory of any task. One of weights
-// says what layers they are of; of any other, the task and the hints help.
+// openWeights reads the weights of a model directory of any task. Imported weights
+// come with their layers; those of other tasks are found by the task and hints.
 func (a *app) openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
 	d, err := model.Open(dir)
 	if err != nil {
@@ -353,9 +353,9 @@ func (a *app) exportONNX(ctx context.Context, path string, d *model.Dir) (*graph
 	return nil, misusef("--out: a model of task %q is not written as an ONNX graph; export its weights as .pt or .safetensors", d.Task)
 }
 
-// ownKinds tells of a model of this program's own what names and shapes leave
-// open, and which of its stacks are none of PyTorch's. Every task embeds the
-// settings of its cells.
+// ownKinds returns, for a model trained by this program, the kinds of layers that
+// names and shapes do not determine, and which of its stacks PyTorch does not have.
+// Every task embeds the settings of its cells.
 func ownKinds(d *model.Dir) (map[string]model.Kind, error) {
 	kinds := map[string]model.Kind{}
 	var saved struct {
@@ -399,8 +399,8 @@ func newExchanged(from, to string, format *exchangeFormat, w *weights) *exchange
 	return r
 }
 
-// check computes with the weights as they were written, on random input, beside
-// the reference and, if asked for, the framework that the file outside is of.
+// check compares results of the written weights on random input with those of the
+// reference and, if requested, of the framework of the other file.
 func (r *exchanged) check(ctx context.Context, written, outside *weights, seed uint64, o *exchangeOptions) error {
 	n, err := model.Build(tensor.CPU(), written.arch, written.file)
 	if err != nil {

@@ -27,8 +27,8 @@ import (
 func (a *app) explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "explain",
-		Short:   "Look into recurrent networks: gradients, gates and memory",
-		Long:    "Shows what goes on in recurrent networks: how far errors travel back through time,\nand how long a network can remember.",
+		Short:   "Show the inside of recurrent networks: gradients, gates and memory",
+		Long:    "Shows the inside of recurrent networks: how far errors travel back through time,\nand how long a network can remember.",
 		Example: "  carousel explain gradients\n  carousel explain gradients run --data load.csv --out pictures\n  carousel explain memory --quick",
 		GroupID: groupAbout,
 		Args:    noArgs,
@@ -38,7 +38,7 @@ func (a *app) explainCommand() *cobra.Command {
 	return c
 }
 
-// gradientRun is what explain gradients was asked for.
+// gradientRun holds the flags of explain gradients.
 type gradientRun struct {
 	data, out string
 	rows      int
@@ -49,7 +49,7 @@ func (a *app) explainGradientsCommand() *cobra.Command {
 	var run gradientRun
 	c := &cobra.Command{
 		Use:   "gradients [DIR --data FILE]",
-		Short: "Follow the gradient back through time, and say what to change",
+		Short: "Follow the gradient back through time, with advice",
 		Long: `Measures how much of the error at the end of a sequence reaches each earlier
 step: the norm of the gradient in the states h and c.
 
@@ -58,7 +58,7 @@ of two marked numbers in a long sequence) and shows them before and after: the R
 gradient vanishes, or explodes with a larger recurrent matrix, while the LSTM's cell
 carries the error on. With the directory of a model it looks into that: the gradient
 layer by layer, how far the gates are saturated, how many steps the units remember,
-how often training was clipped, and what could be changed.
+how often gradients were clipped in training, and which settings to change.
 
 --out writes a page and its pictures.`,
 		Example: `  carousel explain gradients
@@ -84,7 +84,7 @@ how often training was clipped, and what could be changed.
 	}
 	f := c.Flags()
 	f.StringVar(&run.data, "data", "", "`file` like that the model was trained on; of a translator a table with both languages")
-	f.IntVar(&run.rows, "rows", 64, "sequences of the batch that is looked at")
+	f.IntVar(&run.rows, "rows", 64, "sequences of the batch that is examined")
 	f.IntVar(&run.adding.Length, "length", 100, "without DIR: `steps` of a sequence")
 	f.IntVar(&run.adding.Hidden, "hidden", 32, "without DIR: `units` of each network")
 	f.IntVar(&run.adding.Steps, "steps", 2000, "without DIR: training `steps` at most")
@@ -154,7 +154,7 @@ func (a *app) explainModel(ctx context.Context, dir string, run *gradientRun) er
 	return a.emit("explain.gradients.model", f, func(w io.Writer) { printFlow(w, f, run.out) })
 }
 
-// openSubject opens the model of a directory, if it is one that can be looked into.
+// openSubject opens the model of a directory, if explain gradients supports its task.
 func (a *app) openSubject(ctx context.Context, path, data string, rows int) (*explain.Subject, error) {
 	dir, err := model.Open(path)
 	if err != nil {

@@ -16,13 +16,13 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// memoryTable is what explain memory prints.
+// memoryTable is the result of explain memory.
 type memoryTable struct {
 	Rows []memory.Row `json:"rows"` // one for each problem and cell
 	Note string       `json:"note"` // what the table leaves out, and why
 }
 
-// digits says why a row of the usual tables is missing.
+// digits explains why a row of the usual tables is missing.
 const digits = "Sequential MNIST is not part of the table: it needs the images, and no data comes with carousel."
 
 func (a *app) explainMemoryCommand() *cobra.Command {
@@ -79,7 +79,7 @@ networks: explain gradients looks into them, and --resume continues after Ctrl-C
 	f.StringVar(&file, "config", "", "recipe `file` in YAML, one setting a line")
 	f.StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
 	f.StringVar(&out, "out", "", "`directory` for the networks and their checkpoints")
-	f.BoolVar(&resume, "resume", false, "take what --out holds, and go on from there")
+	f.BoolVar(&resume, "resume", false, "continue with the networks in --out")
 	for _, name := range []string{"quick", "config", "set", "out", "resume"} {
 		f.Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
@@ -102,7 +102,7 @@ func (a *app) explainMemory(ctx context.Context, trials []memory.Trial, out stri
 			Note: func(text string) { a.note("%s", text) },
 		})
 		if errors.Is(err, context.Canceled) {
-			text := "interrupted; nothing was kept, for want of --out"
+			text := "interrupted; nothing was kept, because --out is not given"
 			if out != "" {
 				text = "interrupted; to continue: " + a.resumeCommand()
 			}
@@ -116,7 +116,7 @@ func (a *app) explainMemory(ctx context.Context, trials []memory.Trial, out stri
 	return a.emit("explain.memory", &table, func(w io.Writer) { printMemory(w, &table) })
 }
 
-// checkNetworks keeps networks from being written among files that are not theirs.
+// checkNetworks returns an error if --out holds other files than networks.
 func checkNetworks(out string, resume bool) error {
 	if out == "" {
 		if resume {
@@ -130,7 +130,7 @@ func checkNetworks(out string, resume bool) error {
 	case err != nil:
 		return misusef("--out %s: want a directory: %v", out, plainFileError(err))
 	case len(entries) > 0 && !resume:
-		return misusef("--out %s is not empty; give a directory that is new or empty, or --resume to go on with what it holds", out)
+		return misusef("--out %s is not empty; give a directory that is new or empty, or --resume to continue with the networks in it", out)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ func (a *app) generateCommand() *cobra.Command {
 	var options *options
 	c := &cobra.Command{
 		Use:   "generate DIR --prompt TEXT",
-		Short: "Let a language model write on from a prompt",
+		Short: "Continue a prompt with a language model",
 		Long: `Writes a text that follows the prompt, token by token, each drawn from what the
 model expects. Without a prompt it begins a new document. The state is kept, so
 that a long text costs no more for each token than a short one.`,
@@ -34,7 +34,7 @@ that a long text costs no more for each token than a short one.`,
 			}
 			o.Seed = a.seed
 			if stream && (o.Samples > 1 || a.json) {
-				return misusef("--stream writes one text as it comes: leave out --samples and --json")
+				return misusef("--stream writes one text while it is generated: leave out --samples and --json")
 			}
 			m, err := generate.Open(args[0])
 			if err != nil {
@@ -43,9 +43,9 @@ that a long text costs no more for each token than a short one.`,
 			return a.generate(c.Context(), m, prompt, &o, stream)
 		},
 	}
-	c.Flags().StringVar(&prompt, "prompt", "", "`text` to go on from (none: the beginning of a document)")
+	c.Flags().StringVar(&prompt, "prompt", "", "`text` to continue (empty: the beginning of a document)")
 	options = optionFlags(c.Flags(), nil, &o)
-	c.Flags().BoolVar(&stream, "stream", false, "write the text while it comes")
+	c.Flags().BoolVar(&stream, "stream", false, "write the text while it is generated")
 	return c
 }
 
@@ -74,7 +74,7 @@ func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o 
 	return a.emit("generate", p, p.Print)
 }
 
-// scoring is what score prints.
+// scoring is the result of score.
 type scoring struct {
 	Task    string            `json:"task"`    // the task of the model
 	Prompt  string            `json:"prompt"`  // the text that comes before
@@ -87,11 +87,11 @@ func (a *app) scoreCommand() *cobra.Command {
 	var exactly bool
 	c := &cobra.Command{
 		Use:   "score DIR --prompt TEXT --continuation TEXT...",
-		Short: "Rank ways in which a text may go on, by a language model",
+		Short: "Rank continuations of a text by a language model",
 		Long: `Ranks continuations of a prompt by the probability that a language model gives
 them. Without --continuation they are the lines of standard input. A continuation
 that begins with a letter or digit, after a prompt that ends with one, counts as a
-new word behind a space, unless --exactly says otherwise.`,
+new word after a space, unless --exactly is given.`,
 		Example: `  carousel score run --prompt 'The cat sat on the' --continuation mat --continuation floor
   carousel score run --prompt 'if err != nil {' --exactly < candidates.txt --json`,
 		GroupID: groupWork,
@@ -116,7 +116,7 @@ new word behind a space, unless --exactly says otherwise.`,
 			return a.emit("score", &scoring{generate.Name, prompt, ranking}, func(w io.Writer) { printRanking(w, ranking) })
 		},
 	}
-	c.Flags().StringVar(&prompt, "prompt", "", "`text` that comes before (none: the beginning of a document)")
+	c.Flags().StringVar(&prompt, "prompt", "", "`text` that comes before (empty: the beginning of a document)")
 	c.Flags().StringArrayVar(&continuations, "continuation", nil, "`text` that may follow; may be repeated")
 	c.Flags().BoolVar(&exactly, "exactly", false, "put nothing between the prompt and a continuation")
 	return c

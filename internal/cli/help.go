@@ -28,7 +28,7 @@ func usage(c *cobra.Command) error {
 		fmt.Fprintf(w, "\n%s:\n%s", g.title, g.flags.FlagUsagesWrapped(width(w)))
 	}
 	if c.HasAvailableSubCommands() {
-		fmt.Fprintf(w, "\n%s COMMAND --help tells more.\n", c.CommandPath())
+		fmt.Fprintf(w, "\n%s COMMAND --help shows more.\n", c.CommandPath())
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/carousel-ml/carousel/train"
 )
 
-// inspection is what a model directory or a file of weights holds.
+// inspection is the result of inspect.
 type inspection struct {
 	Path       string            `json:"path"`              // what was inspected
 	Kind       string            `json:"kind"`              // "model" or "weights"
@@ -27,7 +27,7 @@ type inspection struct {
 	Version    string            `json:"version,omitempty"` // of the carousel that wrote it
 	Parameters int               `json:"parameters"`        // numbers in all tensors
 	Layers     []layer           `json:"layers"`            // tensors by the layer that they belong to
-	Data       any               `json:"data,omitempty"`    // the data that the model wants, where its task says so
+	Data       any               `json:"data,omitempty"`    // the data that the model needs, if its task describes it
 	Config     any               `json:"config,omitempty"`  // the settings of its training
 	Notes      []string          `json:"notes,omitempty"`   // what to know of the model, a sentence each
 	History    []train.Record    `json:"history,omitempty"` // by epoch
@@ -50,9 +50,9 @@ type tensorInfo struct {
 func (a *app) inspectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect DIR|FILE",
-		Short: "Say what a model directory or a .safetensors file holds",
+		Short: "Show the contents of a model directory or a .safetensors file",
 		Long: `Prints the layers with their shapes and numbers of parameters; of a model
-directory also the data it wants, its configuration and how its training went.`,
+directory also the data it needs, its configuration and the course of its training.`,
 		Example: `  carousel inspect run
   carousel inspect run/model.safetensors --json`,
 		GroupID: groupAbout,
@@ -134,7 +134,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return "", s, false
 }
 
-// describeLayer tells what a layer is from PyTorch's parameter names and shapes.
+// describeLayer describes a layer by PyTorch's parameter names and shapes.
 func describeLayer(ts []model.Tensor) string {
 	shape := map[string][]int{}
 	for _, t := range ts {

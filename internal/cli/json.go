@@ -21,8 +21,8 @@ import (
 	"github.com/carousel-ml/carousel/task/transcribe"
 )
 
-// schema is a kind of JSON object that the command prints. Whoever takes away a
-// key, or gives one another meaning, raises the version.
+// schema is a kind of JSON object that the command prints. Removing a
+// key or changing its meaning raises the version.
 type schema struct {
 	name    string
 	version int
@@ -30,8 +30,8 @@ type schema struct {
 	about   string
 }
 
-// schemasOf are all schemas of a command that knows these tasks; emit prints
-// nothing else. docs/json.md is written from this table and the types' comments.
+// schemasOf returns all schemas of a command with these tasks; emit prints only
+// these. docs/json.md is written from this table and the types' comments.
 func schemasOf(kinds []*task.Kind) []schema {
 	all := slices.Clone(commonSchemas)
 	for _, k := range kinds {
@@ -52,7 +52,7 @@ func pointed(v any) any {
 	return v
 }
 
-// commonSchemas are those of all but the tasks.
+// commonSchemas are the schemas of commands without a task.
 var commonSchemas = []schema{
 	{"error", 1, problem{}, "Any command that fails, in place of its result."},
 	{"text", 1, printedText{}, "Help, and other text for people or shells that a command prints in place of a result."},
@@ -76,7 +76,7 @@ var commonSchemas = []schema{
 	{"version", 1, versionInfo{}, "`version`"},
 }
 
-// String is what an object's "schema" says.
+// String is the value of an object's key "schema".
 func (s *schema) String() string { return fmt.Sprintf("carousel.%s.v%d", s.name, s.version) }
 
 // schemaOf is the schema of that name, which must be v's.
@@ -92,7 +92,7 @@ func (a *app) schemaOf(name string, v any) *schema {
 	return &schemas[i]
 }
 
-// printedText is text that is no result.
+// printedText is text that is not a result.
 type printedText struct {
 	Text string `json:"text"` // as it is printed without --json
 }
@@ -277,8 +277,8 @@ func appendLeaf(b []byte, v any) ([]byte, error) {
 	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...), nil
 }
 
-// asksForJSON reports whether --json stands among the arguments, which must be
-// known where they cannot be parsed too. Shell completion quotes a command line
+// asksForJSON reports whether --json is among the arguments, which must be known
+// even if they cannot be parsed. Shell completion quotes a command line
 // that may have it.
 func asksForJSON(args []string) bool {
 	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {

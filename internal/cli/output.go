@@ -16,10 +16,10 @@ func (a *app) emit(schema string, v any, human func(w io.Writer)) error {
 	return a.emitBeside(nil, schema, v, human)
 }
 
-// emitBeside is emit of a result that is not the whole, for which failed is the
-// reason; nil is as emit.
+// emitBeside is emit for an incomplete result: failed is the reason; nil means that
+// it is complete.
 func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Writer)) error {
-	if s := a.schemaOf(schema, v); failed != nil && !s.mayLack() { // what is not in the table is noticed either way
+	if s := a.schemaOf(schema, v); failed != nil && !s.mayLack() { // schemaOf panics if the table lacks it
 		panic(fmt.Sprintf("cli: a result of schema %q beside an error", schema))
 	}
 	if a.json {
@@ -30,7 +30,7 @@ func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Wri
 	return out.err
 }
 
-// isTerminal reports whether a person watches w.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

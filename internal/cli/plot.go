@@ -128,7 +128,7 @@ func printLogChart(w io.Writer, curves []curve, axis string) {
 	}
 }
 
-// decadeAt is the power of ten whose row y is, of those that are labelled: some five.
+// decadeAt returns the power of ten that labels row y; about five rows have labels.
 func decadeAt(y int, low, high float64) (decade int, ok bool) {
 	every := max(1, int(high-low+3)/5)
 	for d := int(high); d >= int(low); d -= every {
@@ -141,7 +141,7 @@ func decadeAt(y int, low, high float64) (decade int, ok bool) {
 
 func letter(i int) rune { return rune("abcdefghijklmnopqrstuvwxyz"[i%26]) }
 
-// printWrapped writes a paragraph after a bullet, in lines of at most so many columns.
+// printWrapped writes a paragraph after a bullet, in lines of at most columns characters.
 func printWrapped(w io.Writer, bullet, text string, columns int) {
 	line := bullet
 	for i, word := range strings.Fields(text) {

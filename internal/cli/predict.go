@@ -24,7 +24,7 @@ A forecasting model forecasts the horizon after the last known row of each
 series, as CSV with time, series, column, forecast and quantiles. Columns known
 ahead need values for the horizon too: give their rows with the target left empty.
 
-A language model goes on from each line of the file.`,
+A language model continues each line of the file.`,
 		Example: `  carousel predict run --data latest.csv
   carousel predict run --data latest.csv --quantiles 0.05,0.5,0.95 --out forecast.csv`,
 	}, a.predict)
@@ -50,7 +50,7 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		}
 		switch {
 		case in.File != "" && in.Texts != nil:
-			return misusef("--data and --input are two ways to give texts; give one")
+			return misusef("--data and --input are alternatives; give one")
 		case in.File == "" && in.Texts == nil:
 			return misusef("--data is needed: %s", k.Takes)
 		case in.File == "-" && !k.Texts:
@@ -62,8 +62,8 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	}
 }
 
-// writePrediction writes a prediction: as it is made, where nothing needs the whole of
-// it, or else to the file out, as a table for people or as JSON.
+// writePrediction writes a prediction: part by part while it is computed, if possible,
+// or else to the file out, as a table for people or as JSON.
 func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Input, o any, out string) error {
 	if out != "" && in.Stream == nil { // a read of standard input would not end
 		var stop func()
@@ -100,7 +100,7 @@ func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Inpu
 	return cmp.Or(a.emitPrediction(failed, "predict."+m.Kind.Name, out, p.Write, p, p.Print), failed)
 }
 
-// errNothing ends the writing of a file that is not to be.
+// errNothing cancels the writing of a file.
 var errNothing = errors.New("nothing to write")
 
 // writeOut writes a file as a whole, unless write does nothing.
@@ -132,7 +132,7 @@ func outFlag(flags *pflag.FlagSet) *string {
 }
 
 // emitPrediction writes a prediction: to the file out, as a table for people or
-// as JSON. failed, if not nil, is why it is not the whole.
+// as JSON. failed, if not nil, is the reason why it is incomplete.
 func (a *app) emitPrediction(failed error, schema, out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
 	if out != "" {
 		if err := model.WriteFileAtomic(out, write); err != nil {

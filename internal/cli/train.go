@@ -43,8 +43,8 @@ func (a *app) trainCommand() *cobra.Command {
 	return c
 }
 
-// trainRun is what the training command of every task has beside the task's own
-// files and Config.
+// trainRun holds the flags of the training command that all tasks share, besides
+// the task's files and Config.
 type trainRun struct {
 	Out         string `json:"out" value:"dir" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
@@ -55,12 +55,12 @@ type trainRun struct {
 
 const settingsHelp = `
 
-Flags, recipe files and --set write the same settings. What is said later
-counts: defaults, then --config, then --set, then flags.
+Flags, recipe files and --set write the same settings. Later ones override earlier
+ones: defaults, then --config, then --set, then flags.
 
-Ctrl-C ends a training in good order: --out then holds the model with the best
-weights so far, and the same command with --resume continues. With --resume a
-command also starts where nothing is yet, so it can be restarted at any time.`
+Ctrl-C ends a training: --out then holds the model with the best weights so far,
+and the same command with --resume continues. A command with --resume also starts
+a new run if there is none, so it can be repeated at any time.`
 
 // trainTaskCommand is the training command of a task.
 func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
@@ -132,8 +132,8 @@ func checkFiles(files any) error {
 	return nil
 }
 
-// What is said where there is nothing else to score on; the second where the task
-// has a file for the test.
+// Notes on a model that is scored on the validation part because there is no test
+// part; the second one is for tasks with --test.
 const (
 	scoredOnChoosing   = "scored on the validation part, which also chose the weights"
 	scoredOnValidation = scoredOnChoosing + "; give a file of its own with --test"
@@ -216,7 +216,7 @@ func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, ou
 	return e, nil
 }
 
-// checkOut keeps a training from writing among files that are not its own.
+// checkOut returns an error if --out holds files that a training must not write among.
 func checkOut(dir string, resume bool) error {
 	begun := train.HasCheckpoint(dir)
 	switch {
@@ -230,7 +230,7 @@ func checkOut(dir string, resume bool) error {
 	return checkNew(dir, train.Leftovers...)
 }
 
-// checkNew wants a directory that is not there yet, or is empty but for leftovers.
+// checkNew returns an error unless a directory is missing or holds only leftovers.
 func checkNew(dir string, leftovers ...string) error {
 	entries, err := os.ReadDir(dir)
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return slices.Contains(leftovers, e.Name()) })
@@ -251,7 +251,7 @@ func exists(dir, name string) bool {
 }
 
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
-// leaves a checkpoint, and lets the second one kill.
+// leaves a checkpoint; the second one ends the process.
 func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 	a.catching.Store(true)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -263,15 +263,15 @@ func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 }
 
 // endOnInterrupt ends the process at a Ctrl-C that the command does not catch,
-// as the system would, but for the object on stdout and the line on stderr.
+// as the system would, after an object on stdout and a line on stderr.
 func (a *app) endOnInterrupt() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		for range signals {
-			if !a.catching.Swap(false) { // what is caught once kills the second time
+			if !a.catching.Swap(false) { // the second Ctrl-C ends the process in any case
 				fmt.Fprintln(a.stderr, "carousel: interrupted")
-				a.printJSON("error", problemOf(context.Canceled), nil) // not where a result is on its way
+				a.printJSON("error", problemOf(context.Canceled), nil) // unless a result is being printed
 				os.Exit(exitInterrupted)
 			}
 		}
@@ -289,12 +289,12 @@ func (a *app) progress() *train.Progress {
 	return &train.Progress{W: a.stderr}
 }
 
-// where is a training's place and its progress.
+// where returns the options of a training run: its directory and progress.
 func (a *app) where(run *trainRun) *train.Run {
 	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress()}
 }
 
-// stopped says how to go on after Ctrl-C.
+// stopped returns the error after Ctrl-C, which tells how to continue.
 func (a *app) stopped(run *trainRun, r *train.Result) error {
 	again := run.again
 	if again == "" {
@@ -311,7 +311,7 @@ func (a *app) stopped(run *trainRun, r *train.Result) error {
 	return &interrupted{fmt.Sprintf("interrupted at step %s%s; %s", report.Count(r.Steps), kept, again)}
 }
 
-// cutShort is stopped where Ctrl-C came before or after the training proper.
+// cutShort is stopped for a Ctrl-C before or after the training itself.
 func (a *app) cutShort(run *trainRun) error {
 	if !train.HasCheckpoint(run.Out) {
 		return &interrupted{"interrupted before training began; to begin again, repeat the command"}
@@ -344,7 +344,7 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// trainResult is what train prints.
+// trainResult is the result of train.
 type trainResult struct {
 	Task       string     `json:"task"`                 // the task of the model
 	Dir        string     `json:"dir"`                  // directory of the model
@@ -384,7 +384,7 @@ func (r *trainResult) print(w io.Writer) {
 	fmt.Fprintf(w, "\nThe model is in %s, the report in %s.\n", r.Dir, r.Report)
 }
 
-// stopReasons say why a run ended.
+// stopReasons describe why a run ended.
 var stopReasons = map[train.Stop]string{
 	train.StopEpochs:   "all epochs done",
 	train.StopSteps:    "all steps done",

@@ -29,7 +29,7 @@ model that reads forward only transcribes a stream while it arrives and shows th
 text so far; its final text is that of the whole sound. Ctrl-C ends the
 stream, and the text is that of the sound until then.
 
-Files that cannot be used are named in the end, after the texts of the others.
+Files that cannot be used are listed at the end, after the texts of the others.
 
 --json gives words with their times and confidence too.`,
 		Example: `  carousel transcribe run call.wav
@@ -59,11 +59,11 @@ Files that cannot be used are named in the end, after the texts of the others.
 		files := args[1:]
 		switch {
 		case slices.Contains(files, "-") && len(files) > 1:
-			return misusef("transcribe: - is standard input, which is given alone")
+			return misusef("transcribe: - is standard input, which must be the only file")
 		case files[0] == "-":
 			return a.transcribeStream(c.Context(), m, &o, raw, words)
 		case raw != 0:
-			return misusef("--raw: is for sound from standard input, -")
+			return misusef("--raw is only for sound from standard input, -")
 		}
 		list, failed := m.TranscribeFiles(c.Context(), files, &o)
 		if list == nil {
@@ -90,7 +90,7 @@ type streamed struct {
 const pieceSeconds = 0.1
 
 // transcribeStream transcribes standard input while it arrives, if the model can.
-// Where the sound breaks off in the middle it gives the text until then.
+// If the sound breaks off in the middle, the text until then is the result.
 func (a *app) transcribeStream(ctx context.Context, m *transcribe.Model, o *transcribe.PredictOptions, raw int, words bool) error {
 	in, err := openStream(a.stdin, raw)
 	if err != nil {
@@ -122,7 +122,7 @@ func (a *app) transcribeStream(ctx context.Context, m *transcribe.Model, o *tran
 	}
 	return cmp.Or(a.emitBeside(failed, "transcribe.stream", &out, func(w io.Writer) {
 		out.Transcript.Print(w, words)
-		a.note("Transcribed %.1f s in %.2g of the time it lasts; a word is known %.2f s after it is said, the slowest piece took %.3f s.",
+		a.note("Transcribed %.1f s in %.2g of the time it lasts; a word is recognised %.2f s after it is spoken, the slowest piece took %.3f s.",
 			out.Seconds, out.RealTime, out.Lag+pieceSeconds, out.Slowest)
 	}), failed)
 }
@@ -138,7 +138,7 @@ func openStream(r io.Reader, raw int) (*audio.Reader, error) {
 type arrival struct {
 	in  *audio.Reader
 	ctx context.Context
-	err error // why it ended, other than that it was over
+	err error // why it ended; nil at the end of the sound
 }
 
 // pieces gives the sound. It does not wait for a read that Ctrl-C came before.
@@ -201,7 +201,7 @@ func transcribeWhole(m *transcribe.Model, o *transcribe.PredictOptions, sound *a
 	return out, nil
 }
 
-// transcribeArriving shows the text so far on stderr, where a person watches.
+// transcribeArriving shows the text so far on stderr, if that is a terminal.
 func (a *app) transcribeArriving(m *transcribe.Model, o *transcribe.PredictOptions, sound *arrival) (out streamed, err error) {
 	s, err := m.NewStream(sound.ctx, sound.in.Rate, o)
 	if err != nil {
@@ -228,9 +228,9 @@ func (a *app) transcribeArriving(m *transcribe.Model, o *transcribe.PredictOptio
 	return out, nil
 }
 
-// partial is what shows text that may still change: one line that is written
-// over on a terminal, a line for each change elsewhere, nothing when quiet. ""
-// takes the line away.
+// partial shows text that may still change: one line that is overwritten on a
+// terminal, a line for each change elsewhere, nothing with --quiet. "" removes the
+// line.
 func (a *app) partial() func(string) {
 	if a.quiet {
 		return func(string) {}

@@ -15,8 +15,8 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// A verb is what a command that reads a model directory does for the models of
-// one task. It defines the task's flags and returns what runs; two tasks share a
+// A verb is the part of a command on a model directory that is for the models of one
+// task. It defines the task's flags and returns what runs; two tasks share a
 // flag by giving it the same name.
 type verb func(k *task.Kind, flags *pflag.FlagSet) verbRun
 
@@ -65,7 +65,7 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 			return a.otherTask(dir, c.Name(), a.kinds)
 		}
 		if name := foreignFlag(c.Flags(), owners, k.Name); name != "" {
-			return misusef("--%s: means nothing to a model for %s; it is for %s", name, k.Name, strings.Join(owners[name], ", "))
+			return misusef("--%s: not supported by a model for %s; it is for %s", name, k.Name, strings.Join(owners[name], ", "))
 		}
 		m, err := k.Open(dir)
 		if err != nil {
@@ -86,7 +86,7 @@ func (a *app) kindOf(dir *model.Dir) *task.Kind {
 	return nil
 }
 
-// otherTask says that a command has no use for a directory's model.
+// otherTask returns the error of a command that does not support a directory's model.
 func (a *app) otherTask(dir *model.Dir, command string, of []*task.Kind, more ...string) error {
 	for _, k := range of {
 		more = append(more, k.Name)
@@ -94,7 +94,7 @@ func (a *app) otherTask(dir *model.Dir, command string, of []*task.Kind, more ..
 	return &model.FileError{File: dir.Path, Problem: fmt.Sprintf("a model for task %q, and %s is for %s", dir.Task, command, strings.Join(more, ", ")), Fix: "name another model directory"}
 }
 
-// foreignFlag is the first flag given that the task has no use for, or "".
+// foreignFlag returns the first flag given that the task does not have, or "".
 func foreignFlag(flags *pflag.FlagSet, owners map[string][]string, task string) (name string) {
 	flags.Visit(func(f *pflag.Flag) {
 		list := owners[f.Name]
@@ -125,7 +125,7 @@ type options struct {
 }
 
 // optionFlags makes flags of the fields of structs, which hold their defaults,
-// but not of those that a command has no use for, nor of a seed, which is a flag of
+// but not of those that a command does not support, nor of a seed, which is a flag of
 // every command.
 func optionFlags(flags *pflag.FlagSet, without []string, structs ...any) *options {
 	o := &options{recipe.Of(structs...).Without(without...), structs}
@@ -133,7 +133,7 @@ func optionFlags(flags *pflag.FlagSet, without []string, structs ...any) *option
 	return o
 }
 
-// resolve writes the flags given over what the structs hold now, and checks that.
+// resolve sets the structs' fields to the flags given, and checks the result.
 func (o *options) resolve() error {
 	if err := o.Resolve("", nil); err != nil {
 		return misusef("%v", err)
@@ -164,7 +164,8 @@ func dataFlags(flags *pflag.FlagSet, files any, more ...any) *options {
 	return o
 }
 
-// takeOver resolves the flags of options: what the model has, and over that what is given.
+// takeOver resolves the flags of options: they begin with the model's values, which the
+// flags given override.
 func (o *options) takeOver(m *task.Trained, ptr any) error {
 	if one, ok := ptr.(task.Inheritor); ok {
 		one.Inherit(m.Model, func(name string) bool { return o.Given(name) })

@@ -14,7 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// versionInfo is what a bug report needs.
+// versionInfo is the result of version, for bug reports.
 type versionInfo struct {
 	Version string `json:"version"`      // of carousel
 	Format  int    `json:"model_format"` // number of the format of model directories that it writes
@@ -27,7 +27,7 @@ type versionInfo struct {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version, and what this machine computes with",
+		Short:   "Print the version, and the kernels and threads that this machine computes with",
 		GroupID: groupAbout,
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -21,7 +21,7 @@ type Config struct {
 	Encoding string `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
 	Split    string `json:"split" group:"Data" help:"train,validation,test as fractions of the text (empty: 0.9,0.1,0, or all for training if there is a validation file)"`
 
-	Tokens         string `json:"tokens" was:"unit word=space,tokens word=space" oneof:"char,bpe,space (text between white space)" group:"Text" help:"kind of token; the end of a line is one too, unless tokens may hold it"`
+	Tokens         string `json:"tokens" was:"unit word=space,tokens word=space" oneof:"char,bpe,space (text between white space, and ends of lines)" group:"Text" help:"kind of token"`
 	VocabularySize int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary (0: by the kind of token; for bpe 500 to 8,000 by the size of the text, otherwise no limit)"`
 	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1; for space 2 unless the text has <unk>)"`
 

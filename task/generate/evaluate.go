@@ -32,7 +32,7 @@ type Evaluation struct {
 	Task       string             `json:"task"`       // the task of the model
 	Metrics    Metrics            `json:"metrics"`    // the model's scores
 	Baselines  map[string]Metrics `json:"baselines"`  // unigram: the frequency of each token in the training text
-	Unit       string             `json:"unit"`       // kind of token: char, bpe or word
+	Unit       string             `json:"unit"`       // kind of token: char, bpe or space
 	Documents  int                `json:"documents"`  // number of documents scored
 	Tokens     int                `json:"tokens"`     // number of tokens scored
 	Characters int                `json:"characters"` // number of characters of the texts scored

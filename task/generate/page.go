@@ -53,10 +53,10 @@ func unitName(unit string) string {
 	switch unit {
 	case "char":
 		return "character"
-	case "bpe":
-		return "token"
+	case "space":
+		return "word"
 	}
-	return unit
+	return "token"
 }
 
 // groupFigures plots the loss by position and by frequency.

@@ -66,8 +66,8 @@ func (s *Set) applyEntry(path string, entry *ast.MappingValueNode) error {
 	return nil
 }
 
-// recipeTexts is a value as the texts that Assign takes: one for a scalar; for
-// a list an empty one, which stands for no items, and one an item.
+// recipeTexts returns a value as the texts that Assign takes: one for a scalar; for a
+// list an empty text, which removes all items, and then one for each item.
 func recipeTexts(n ast.Node) ([]string, bool) {
 	list, ok := n.(*ast.SequenceNode)
 	if !ok {
