@@ -37,7 +37,7 @@ func TestScanInPieces(t *testing.T) {
 	for _, gates := range []int{1, 150} {
 		b := New(simd.Best())
 		b.gates = gates
-		devicetest.Run(t, b, "Scan", "ScanLaws")
+		devicetest.Run(t, b, "ScanForward", "ScanLaws")
 	}
 }
 

@@ -7,6 +7,7 @@
 package devicetest
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -45,7 +47,8 @@ func Run(t *testing.T, b device.Backend, parts ...string) {
 		{"CRF", (*suite).crf},
 		{"Vectors", (*suite).vectors},
 		{"Step", (*suite).steps},
-		{"Scan", (*suite).scan},
+		{"ScanForward", (*suite).scanForwards},
+		{"ScanGradient", (*suite).scanGradients},
 		{"ScanLaws", (*suite).scanLaws},
 		{"ScanGains", (*suite).scanGains},
 	} {
@@ -66,12 +69,14 @@ type suite struct {
 	path   string // the names of the part and of the subtests within it
 	rnd    *rand.Rand
 	sample int // how many elements of a long gradient are checked
+
+	remember bool // keep central differences for the next backend
 }
 
 // sub runs f as a subtest, with random numbers of its own.
 func (s *suite) sub(name string, f func(*suite)) {
 	s.Run(name, func(t *testing.T) {
-		sub := &suite{T: t, b: s.b, path: s.path + "/" + name, sample: s.sample}
+		sub := &suite{T: t, b: s.b, path: s.path + "/" + name, sample: s.sample, remember: s.remember}
 		sub.seed("")
 		f(sub)
 	})
@@ -171,21 +176,52 @@ func (s *suite) same(what string, got, want []float32) {
 func (s *suite) gradient(what string, got, x []float32, f func(x []float64) float64, tol float64) {
 	s.Helper()
 	v := wide(x)
-	for k := range min(len(v), s.sample) {
-		i := k
+	indices := make([]int, min(len(v), s.sample))
+	for k := range indices {
+		indices[k] = k
 		if len(v) > s.sample {
-			i = s.rnd.IntN(len(v))
+			indices[k] = s.rnd.IntN(len(v))
 		}
-		const h = 1e-5
-		at := v[i]
-		v[i] = at + h
-		up := f(v)
-		v[i] = at - h
-		down := f(v)
-		v[i] = at
-		if want := (up - down) / (2 * h); !within(float64(got[i]), want, tol) {
+	}
+	compute := func() []float64 {
+		wants := make([]float64, len(indices))
+		for k, i := range indices {
+			const h = 1e-5
+			at := v[i]
+			v[i] = at + h
+			up := f(v)
+			v[i] = at - h
+			down := f(v)
+			v[i] = at
+			wants[k] = (up - down) / (2 * h)
+		}
+		return wants
+	}
+	if s.remember {
+		compute = remembered(fmt.Sprint(s.path, "/", what, x, indices), compute)
+	}
+	for k, want := range compute() {
+		if i := indices[k]; !within(float64(got[i]), want, tol) {
 			s.Fatalf("%s: gradient %d is %v, central difference %v", what, i, got[i], want)
 		}
+	}
+}
+
+// differences are the central differences that were computed so far, by a hash of
+// their case: those of scans take most of the suite's time, and are the same for
+// every backend.
+var differences sync.Map
+
+// remembered returns a function that computes the differences of a case only once in
+// a process.
+func remembered(key string, compute func() []float64) func() []float64 {
+	hash := sha256.Sum256([]byte(key))
+	return func() []float64 {
+		known, ok := differences.Load(hash)
+		if !ok {
+			known, _ = differences.LoadOrStore(hash, compute())
+		}
+		return known.([]float64)
 	}
 }
 

@@ -52,7 +52,7 @@ func variants() []variant {
 		}
 		if kind.Has(cell.WithGateClip | cell.WithActivation) {
 			vs = append(vs, variant{name: name + " clip", cell: kind, opt: plain(options{GateClip: 0.8})},
-				variant{name: name + " softsign", cell: kind, opt: plain(options{GateAct: cell.Sigmoid, InAct: cell.Softsign})})
+				variant{name: name + " softsign candidate", cell: kind, opt: plain(options{GateAct: cell.Sigmoid, InAct: cell.Softsign})})
 		}
 	}
 	for kind := range cell.Custom {
@@ -281,7 +281,22 @@ func (c *scanCase) pad(dy []float32) []float32 {
 	return out
 }
 
-func (s *suite) scan() {
+// scanForwards compares values, kept or not, with the reference.
+func (s *suite) scanForwards() { s.scans((*suite).scanForward) }
+
+// scanGradients compares gradients with differences of the reference.
+func (s *suite) scanGradients() {
+	s.remember = true
+	s.scans(func(s *suite, c *scanCase) {
+		s.scanGradient(c)
+		if s.sample = 4; c.b*c.h < 50 {
+			s.scanTrace(c)
+		}
+	})
+}
+
+// scans runs check on each variant in several shapes.
+func (s *suite) scans(check func(*suite, *scanCase)) {
 	shapes := []scanCase{
 		{t: 4, b: 3, in: 2, h: 5},
 		{t: 5, b: 4, in: 3, h: 6, lens: []int{4, 2, 1, 0}, reverse: true, offset: 2, after: 3},
@@ -294,7 +309,12 @@ func (s *suite) scan() {
 		{t: 3, b: 21, in: 20, h: 130, reverse: true},
 		{t: 3, b: 2, in: 5, h: 8, lens: []int{0, 0}},
 	}
+	names := map[string]bool{}
 	for _, v := range variants() {
+		if names[v.name] {
+			s.Fatalf("two variants have the name %q, and so the same numbers", v.name)
+		}
+		names[v.name] = true
 		s.sub(v.name, func(s *suite) {
 			cases := shapes
 			if v.name != cell.Table[v.cell].Name { // the plain cells meet every shape
@@ -307,11 +327,7 @@ func (s *suite) scan() {
 					s.sample = 4 // the reference takes its time
 				}
 				s.seed(c.String())
-				s.scanForward(&c)
-				s.scanGradient(&c)
-				if s.sample = 4; c.b*c.h < 50 {
-					s.scanTrace(&c)
-				}
+				check(s, &c)
 			}
 		})
 	}
