@@ -53,6 +53,7 @@ func TestOldConfigsOpen(t *testing.T) {
 	g.Tokens, g.BPTT = "space", 48
 	k.SplitColumn, k.Holdout, k.Frame, k.StackStride, k.Warmup = "fold", 0.25, 30, 2, 0.07
 	ta.Token, ta.Tag = "2", "xpos"
+	tr.BatchTokens = 1500
 	for kind, want := range map[*task.Kind]task.Config{generate.Task: &g, keywords.Task: &k, tag.Task: &ta, translate.Task: &tr} {
 		raw, err := os.ReadFile(filepath.Join("task", kind.Name, "testdata", "config_before_names.json"))
 		if err != nil {
