@@ -52,8 +52,17 @@ var exchangeFormats = []exchangeFormat{
 
 // described returns the weights of a file whose layers are recognised by names and shapes.
 func described(f *model.File, kinds map[string]model.Kind) (*weights, error) {
+	f, notes, err := torch.JoinWeightNorm(f)
+	if err != nil {
+		return nil, err
+	}
 	arch, err := torch.Describe(f, kinds)
-	return torchWeights(f, arch), err
+	if err != nil {
+		return nil, err
+	}
+	w := torchWeights(f, arch)
+	w.notes = notes
+	return w, nil
 }
 
 // torchWeights are weights that PyTorch could load.
@@ -220,6 +229,13 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	outside, err := format.read(ctx, path, o)
 	if err != nil {
 		return nil, err
+	}
+	if len(outside.arch.Layers) == 0 {
+		notes := ""
+		if len(outside.notes) > 0 {
+			notes = "; " + strings.Join(outside.notes, "; ")
+		}
+		return nil, fmt.Errorf("%s: no layer is recognised in its %s (%s)%s; nothing is written", path, report.Plural(len(outside.arch.Other), "tensor"), list(outside.arch.Other, 4), notes)
 	}
 	// Layers that cannot be computed are found before anything is written.
 	if _, err := model.Build(tensor.CPU(), outside.arch, outside.file); err != nil {
@@ -446,10 +462,6 @@ func (r *exchanged) print(w io.Writer) {
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "  %s\n", note)
-	}
-	if len(rows) == 0 {
-		fmt.Fprintf(w, "\nNo layer was recognised, so nothing was computed.\n")
-		return
 	}
 	fmt.Fprintf(w, "\nOn random input: max |difference| %s to a float64 reference", report.Number(r.Parity.Max))
 	if m := r.Parity.MaxFramework; m != nil {

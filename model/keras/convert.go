@@ -45,7 +45,7 @@ func (c *converter) convert(h *hdf5, config *object) error {
 		plan = planLayer(config, "", "", 0)
 		plan = slices.DeleteFunc(plan, func(s spec) bool { return c.hints[s.name] == model.Other })
 	}
-	if len(plan) == 0 {
+	if config == nil || config.settings() == nil { // a class of the user's own says nothing of its layers
 		order = slices.DeleteFunc(order, func(path string) bool { return path == "optimizer" || strings.HasPrefix(path, "optimizer/") })
 		plan = guess(c.found, order, c.hints)
 	}
@@ -54,6 +54,10 @@ func (c *converter) convert(h *hdf5, config *object) error {
 	}
 	var layers []model.Layer
 	for i := range plan {
+		if why := plan[i].refused; why != "" {
+			c.note("layer %s: %s, which is not supported: its arrays are kept unchanged", plan[i].name, why)
+			continue
+		}
 		l, err := c.add(&plan[i])
 		if err != nil {
 			return err
@@ -67,7 +71,11 @@ func (c *converter) convert(h *hdf5, config *object) error {
 		c.w.layers[i].desc = &c.w.Arch.Layers[i]
 	}
 	if slices.ContainsFunc(plan, func(s spec) bool { return s.guessed && s.class != "Dense" && s.class != "Embedding" }) {
-		c.note("the file does not record the activations and epsilons of its layers: Keras's defaults (tanh, sigmoid, 0.001) are assumed; a .keras file records them")
+		fix := "a .keras file records them"
+		if config != nil {
+			fix = "its model is a class of its own, " + config.Class
+		}
+		c.note("the file does not record the activations and epsilons of its layers: Keras's defaults (tanh, sigmoid, 0.001) are assumed; %s", fix)
 	}
 	return c.rest(order, strays)
 }
@@ -250,8 +258,8 @@ func on(b *bool) bool { return b == nil || *b }
 
 func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 	cfg := &s.settings
-	if axes, ok := cfg.Axis.([]any); cfg.RMS || ok && len(axes) != 1 {
-		c.note("layer %s: a layer normalisation over several dimensions, or by the root mean square alone, is not supported: its arrays are kept unchanged", s.name)
+	if cfg.RMS || !s.overLast() {
+		c.note("layer %s: a layer normalisation over other dimensions than the last, or by the root mean square alone, is not supported: its arrays are kept unchanged", s.name)
 		return nil, nil
 	}
 	scale, center := on(cfg.Scale), on(cfg.Center)
@@ -290,6 +298,19 @@ func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 	c.put(l, "weight", gamma.data, width)
 	c.put(l, "bias", beta.data, width)
 	return [][]*array{{gamma, beta}}, nil
+}
+
+// overLast reports whether a LayerNormalization normalises over the last
+// dimension alone: its axis is -1, or the last of the input that it was built for.
+func (s *spec) overLast() bool {
+	axis, ok := s.settings.Axis.(float64)
+	if axes, list := s.settings.Axis.([]any); list {
+		if len(axes) != 1 {
+			return false
+		}
+		axis, ok = axes[0].(float64)
+	}
+	return !ok || axis == -1 || s.rank > 0 && int(axis) == s.rank-1
 }
 
 // turned is aᵀ, its rows in blocks of gates in the given order.

@@ -134,7 +134,7 @@ func TestDeepConfiguration(t *testing.T) {
 	const n = 3000
 	deep := strings.Repeat(`{"class_name":"Sequential","config":{"layers":[`, n) + strings.Repeat(`]}}`, n)
 	w, err := readBytes(t, archived(deep, load(t, "tagger.weights.h5"), zip.Store))
-	if err != nil || len(w.Arch.Layers) != 3 { // found by their names
+	if err != nil || len(w.Arch.Layers) != 0 {
 		t.Errorf("%v, %v", w, err)
 	}
 }

@@ -97,6 +97,18 @@ type object struct {
 	Module string          `json:"module"`
 	Class  string          `json:"class_name"`
 	Config json.RawMessage `json:"config"`
+	Build  json.RawMessage `json:"build_config"`
+}
+
+// rank is that of the input for which a layer was built; 0: unknown.
+func (o *object) rank() int {
+	var b struct {
+		InputShape []any `json:"input_shape"`
+	}
+	if json.Unmarshal(o.Build, &b) != nil {
+		return 0
+	}
+	return len(b.InputShape)
 }
 
 // settings are the fields of a configuration that are used here.

@@ -299,3 +299,42 @@ func TestHints(t *testing.T) {
 		t.Errorf("%d layers, others %v", len(w.Arch.Layers), w.Arch.Other)
 	}
 }
+
+// Layers that have the arrays of known ones and compute something else are kept,
+// with a note that says why; nothing is guessed where there is a configuration.
+func TestRefusedLayers(t *testing.T) {
+	w, err := Read("testdata/refused.keras", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(w.Arch.Layers) != 1 || w.Arch.Layers[0].Name != "known" {
+		t.Errorf("layers %v, want the dense layer alone", w.Arch.Layers)
+	}
+	notes := strings.Join(w.Notes, "\n")
+	for _, want := range []string{
+		"layer unlike: its two directions are layers of different kinds or activations",
+		"layer swapped: its first direction reads backwards",
+	} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no note %q in %q", want, notes)
+		}
+	}
+	if len(w.Arch.Other) != 6+6+2 {
+		t.Errorf("%d arrays are kept, want 14: %v", len(w.Arch.Other), w.Arch.Other)
+	}
+}
+
+// A normalisation over another dimension than the last is not a layer norm here.
+func TestAxisOfLayerNorm(t *testing.T) {
+	for axis, want := range map[string]bool{`-1`: true, `[-1]`: true, `[2]`: true, `2`: true, `1`: false, `[1]`: false, `[1,2]`: false, `null`: true} {
+		o := &object{Class: "LayerNormalization", Config: []byte(`{"name":"n","axis":` + axis + `}`), Build: []byte(`{"input_shape":[null,4,3]}`)}
+		s := planLayer(o, "", "", 0)
+		if got := s[0].overLast(); got != want {
+			t.Errorf("axis %s of three dimensions: %v, want %v", axis, got, want)
+		}
+	}
+	o := &object{Class: "LayerNormalization", Config: []byte(`{"axis":[1]}`), Build: []byte(`{"input_shape":{"a":[1]}}`)}
+	if planLayer(o, "", "", 0)[0].overLast() {
+		t.Error("axis 1 of a layer of unknown input is taken for the last")
+	}
+}

@@ -1,5 +1,8 @@
-"""Runs the layers of a file of weights in Keras and prints how far the results lie
-from those it is given: parity.py WEIGHTS LAYERS.json SAMPLES.safetensors
+"""Runs the layers of a file in Keras and prints how far the results lie from those
+it is given: parity.py WEIGHTS LAYERS.json SAMPLES.safetensors
+
+The layers of a .keras file are those of the model that Keras loads from it. Of a
+.weights.h5, which has no configuration, they are built as LAYERS.json describes.
 """
 import json
 import struct
@@ -22,33 +25,63 @@ def safetensors(path):
 
 
 def from_model(path):
-    """Weights by layer name, as Keras loads them."""
+    """The layers of the file's own model by name, as Keras loads them."""
     found = {}
 
+    def cells(cell, name):
+        if isinstance(cell, kl.StackedRNNCells):
+            for i, c in enumerate(cell.cells):
+                cells(c, f"{name}.{i}")
+        else:
+            found[name] = kl.RNN(cell, return_sequences=True, return_state=True)
+
     def walk(layer, name):
-        children = list(getattr(layer, "layers", None) or [])
-        for child in children:
-            walk(child, f"{name}.{child.name}" if name else child.name)
-        cells = getattr(getattr(layer, "cell", None), "cells", None)
-        for i, cell in enumerate(cells or []):
-            found[f"{name}.{i}"] = cell.get_weights()
-        if not children and name:
-            found[name] = layer.get_weights()
+        if isinstance(layer, keras.Model):
+            for child in layer.layers:
+                walk(child, f"{name}.{child.name}" if name else child.name)
+        elif isinstance(layer, kl.TimeDistributed):
+            walk(layer.layer, name)
+        elif type(layer) is kl.RNN:
+            backwards = layer.go_backwards
+            cells(layer.cell, name)
+            if name in found:
+                found[name].go_backwards = backwards
+        else:
+            found[name] = layer
 
     walk(keras.saving.load_model(path, compile=False, safe_mode=True), "")
-    return lambda layer: found[layer["name"]]
+    return found
+
+
+def sequences(layer):
+    """Lets a layer of the model return everything, without changing what it computes."""
+    if isinstance(layer, kl.Bidirectional):
+        layer.merge_mode = "concat"  # as its note says
+        for one in (layer.forward_layer, layer.backward_layer, layer):
+            one.return_sequences = one.return_state = True
+    elif isinstance(layer, kl.RNN):
+        layer.return_sequences = layer.return_state = True
+        layer.stateful = False
+    elif isinstance(layer, kl.Dense):
+        layer.activation = keras.activations.linear  # it follows the layer, as its note says
+    return layer
 
 
 def from_arrays(path):
+    """A layer with the arrays of a file of weights, built from what is known of it."""
     import h5py
 
     f = h5py.File(path, "r")
-    def get(layer):
-        out = []
+
+    def get(layer, x):
+        m, weights = module(layer), []
+        m.build(x.shape)
         for p in layer["paths"]:
             group = f[p + "/vars" if p else "vars"]
-            out += [np.array(group[str(i)]) for i in range(len(group))]
-        return out
+            weights += [np.array(group[str(i)]) for i in range(len(group))]
+        m.set_weights(weights)
+        return m
+
     return get
 
 
@@ -61,7 +94,7 @@ def module(layer):
     if layer["class"] == "LayerNormalization":
         return kl.LayerNormalization(epsilon=layer["eps"], scale=layer["scale"], center=layer["center"])
     inner = layer.get("activation") or ("relu" if layer["kind"] == "rnn_relu" else "tanh")
-    options = dict(activation=act.get(inner, inner), use_bias=bias, return_sequences=True, return_state=True)
+    options = dict(activation=act.get(inner, inner), use_bias=bias)
     if layer["class"] != "SimpleRNN":
         gate = layer.get("gate_activation") or "sigmoid"
         options["recurrent_activation"] = act.get(gate, gate)
@@ -71,16 +104,16 @@ def module(layer):
     return kl.Bidirectional(m) if layer.get("bidirectional") else m
 
 
-def run(layer, weights, get):
-    m = module(layer)
+def run(m, layer, get):
     x = get("ids") if get("ids") is not None else get("x")
-    m.build(x.shape)
-    m.set_weights(weights)
+    m = sequences(m(layer, x))
     if not layer.get("hidden"):
         return [(m(x), get("y"))]
     directions = 2 if layer.get("bidirectional") else 1
     lstm = layer["class"] == "LSTM"
     initial = [s[d] for d in range(directions) for s in ([get("h0"), get("c0")] if lstm else [get("h0")])]
+    if getattr(m, "go_backwards", False):
+        x = x[:, ::-1]  # as its note says
     y, *states = m(x, initial_state=initial)
     want = [s[d] for d in range(directions) for s in ([get("hn"), get("cn")] if lstm else [get("hn")])]
     return [(y, get("y"))] + list(zip(states, want))
@@ -91,10 +124,14 @@ def main():
     with open(layers) as f:
         layers = json.load(f)
     samples = safetensors(samples)
-    weights = from_model(path) if zipfile.is_zipfile(path) else from_arrays(path)
+    if zipfile.is_zipfile(path):
+        own = from_model(path)
+        find = lambda layer, _: own[layer["name"]]
+    else:
+        find = from_arrays(path)
     differences = []
     for i, layer in enumerate(layers):
-        pairs = run(layer, weights(layer), lambda part: samples.get(f"{i}.{part}"))
+        pairs = run(find, layer, lambda part: samples.get(f"{i}.{part}"))
         differences.append(max(float(np.abs(keras.ops.convert_to_numpy(got) - want.reshape(got.shape)).max()) for got, want in pairs))
     print(json.dumps({"keras": keras.__version__, "differences": differences}))
 

@@ -16,8 +16,10 @@ type spec struct {
 	class    string   // Keras's; for a cell, the layer's: LSTM, GRU, SimpleRNN, Dense, Embedding, LayerNormalization
 	paths    []string // of the groups that own arrays; for Bidirectional, of both directions
 	settings settings
+	rank     int  // of the input that the layer was built for; 0: unknown
 	guessed  bool // there is no configuration: settings are Keras's defaults
 	hint     model.Kind
+	refused  string // why its arrays are kept unchanged; "": they are converted
 }
 
 // owner is a group that owns arrays.
@@ -87,7 +89,7 @@ func planLayer(l *object, path, name string, depth int) []spec {
 	case "LSTM", "GRU", "SimpleRNN":
 		return []spec{{name: name, class: l.Class, paths: []string{path + "/cell"}, settings: *c}}
 	case "Dense", "Embedding", "LayerNormalization":
-		return []spec{{name: name, class: l.Class, paths: []string{path}, settings: *c}}
+		return []spec{{name: name, class: l.Class, paths: []string{path}, settings: *c, rank: l.rank()}}
 	case "TimeDistributed":
 		if c.Layer != nil {
 			return planLayer(c.Layer, path+"/layer", name, depth+1)
@@ -111,10 +113,14 @@ func planBoth(c *settings, path, name string) []spec {
 	if inner == nil {
 		return nil
 	}
+	refuse := func(why string) []spec { return []spec{{name: name, class: "Bidirectional", refused: why}} }
 	if b := c.Backward; b != nil {
 		if back := b.settings(); back == nil || b.Class != c.Layer.Class || !sameEquations(back, inner) {
-			return nil // two different layers: not supported by nn.RNN
+			return refuse("its two directions are layers of different kinds or activations")
 		}
+	}
+	if inner.GoBackwards {
+		return refuse("its first direction reads backwards (go_backwards)")
 	}
 	s := spec{name: name, class: c.Layer.Class, paths: []string{path + "/forward_layer/cell", path + "/backward_layer/cell"}, settings: *inner}
 	s.settings.Merge = c.Merge

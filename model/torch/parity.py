@@ -27,7 +27,8 @@ def find(obj, key, path=""):
 
 
 def safetensors(path):
-    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32}
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64,
+             "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
     with open(path, "rb") as f:
         (n,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(n))
@@ -66,14 +67,29 @@ def module(layer):
     return nn.RNN(layer["input"], layer["hidden"], nonlinearity=kind[len("rnn_"):], **options)
 
 
+def norm_dim(lengths):
+    """The dimension for whose indices weight normalisation has lengths of their own."""
+    return next((i for i, n in enumerate(lengths.shape) if n > 1), 0 if lengths.dim() else None)
+
+
 def difference(layer, state, samples, i):
     prefix = layer["name"] + "." if layer["name"] else ""
     m = module(layer)
-    own = {}
+    own, suffix = {}, "_l0" if layer.get("cell") else ""
     for name, t in state.items():
         base = name[len(prefix):]
-        if name.startswith(prefix) and "." not in base:
-            own[base + "_l0" if layer.get("cell") else base] = t.float()
+        parts = base.split(".")
+        if not name.startswith(prefix):
+            continue
+        if len(parts) == 1:
+            old = base[-2:] in ("_g", "_v") and f"{prefix}{base[:-2]}_v" in state
+            own[base[:-2] + suffix + base[-2:] if old else base + suffix] = t.float()
+            if old and base.endswith("_g"):
+                nn.utils.weight_norm(m, base[:-2] + suffix, norm_dim(t))
+        elif parts[0] == "parametrizations" and len(parts) == 3:
+            own[f"parametrizations.{parts[1]}{suffix}.{parts[2]}"] = t.float()
+            if parts[2] == "original0":
+                nn.utils.parametrizations.weight_norm(m, parts[1] + suffix, norm_dim(t))
     m.load_state_dict(own, strict=True)
     m.eval()
     get = lambda part: samples.get(f"{i}.{part}")

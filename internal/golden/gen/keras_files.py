@@ -86,6 +86,36 @@ class Tagger(keras.Model):
         return self.head(self.gain(self.around(self.encoder(self.a_table(x)))))
 
 
+@keras.saving.register_keras_serializable("golden")
+class SineCell(kl.Layer):
+    """A cell of a user's own, with three blocks of gates like a GRU's."""
+
+    def __init__(self, units, **more):
+        super().__init__(**more)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3 * self.units))
+        self.recurrent = self.add_weight(shape=(self.units, 3 * self.units))
+
+    def call(self, x, states):
+        h = keras.ops.sin(x @ self.kernel + states[0] @ self.recurrent)[:, : self.units]
+        return h, [h]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def refused():
+    """Layers that have the arrays of known ones and compute something else; the last is known."""
+    x = keras.Input((4, 3))
+    two = kl.Bidirectional(kl.LSTM(2, return_sequences=True), backward_layer=kl.LSTM(2, return_sequences=True, go_backwards=True, activation="relu"), name="unlike")
+    swapped = kl.Bidirectional(kl.LSTM(2, return_sequences=True, go_backwards=True), backward_layer=kl.LSTM(2, return_sequences=True), name="swapped")
+    own = kl.RNN(SineCell(5), return_sequences=True, name="own")
+    y = kl.Dense(3, name="known")(own(swapped(two(x))))
+    return keras.Model(x, y)
+
+
 def precise(dtype):
     keras.config.set_dtype_policy(dtype)
     m = keras.Sequential([keras.Input((None, 2)), kl.LSTM(3, recurrent_initializer="zeros"), kl.Dense(2)], name=dtype)
@@ -134,6 +164,7 @@ def main():
     save("tagger", Tagger(), ids, [".weights.h5"])
     for dtype in ("float16", "bfloat16", "float64"):
         save(dtype, precise(dtype), rng.normal(size=(1, 3, 2)).astype(np.float32), [".keras"], out=False)
+    save("refused", refused(), rng.normal(size=(2, 4, 3)).astype(np.float32), [".keras"], out=False)
     write_safetensors(os.path.join(OUT, "expected.safetensors"), expected, {"keras": keras.__version__})
 
 
