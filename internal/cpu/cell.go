@@ -32,10 +32,7 @@ type row struct {
 	acc        []float32 // [vectors.n] gradients of the vector parameters
 	cStat      float32   // 1/deviation of c, set by shown
 	work       [workspaceKinds][]float32
-	lstm       simd.LSTMArgs // the kernels' arguments; here, a call does not allocate them
-	lstmGrad   simd.LSTMGradArgs
-	gru        simd.GRUArgs
-	gruGrad    simd.GRUGradArgs
+	args       simd.CellArgs // of the kernels; here, a call does not allocate them
 	user       cell.Row
 }
 
@@ -137,8 +134,16 @@ var arithmetics = [cell.NumKinds]arithmetic{
 // Zoneout of h, dropout of h and projection are not part of the cell's functions,
 // so these kernels serve them as well.
 var (
-	plainLSTM = arithmetic{forward: fusedLSTM, backward: fusedLSTMGrad, takesRows: true}
-	plainGRU  = arithmetic{forward: fusedGRU, backward: fusedGRUGrad, direct: true, takesRows: true}
+	plainLSTM = arithmetic{
+		forward:   func(r *row) { r.set.LSTM(r.lstmArgs()) },
+		backward:  func(r *row) { r.set.LSTMGrad(r.lstmArgs()) },
+		takesRows: true,
+	}
+	plainGRU = arithmetic{
+		forward:   func(r *row) { r.set.GRU(r.gruArgs()) },
+		backward:  func(r *row) { r.set.GRUGrad(r.gruArgs()) },
+		takesRows: true, direct: true,
+	}
 )
 
 func arithmeticOf(s *device.ScanSpec) *arithmetic {
@@ -154,67 +159,52 @@ func arithmeticOf(s *device.ScanSpec) *arithmetic {
 	return &arithmetics[s.Cell]
 }
 
-// outputs returns where the cell's kernel writes a copy of h: Y if nothing else is
-// done with h, otherwise h again.
-func (r *row) outputs() (out *float32, ld int) {
-	if e := r.e; e.plain {
-		return &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+r.u0], e.YLd
+// kernelArgs returns the arguments of a cell's kernel, forward or backward. The kernel
+// writes a copy of h to Y if nothing else is done with h, otherwise to h again.
+func (r *row) kernelArgs() *simd.CellArgs {
+	e, u, a := r.e, r.u0, &r.args
+	*a = simd.CellArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], HPrev: &r.hOld[u], Hid: &r.out[u], Out: &r.out[u], LDOut: r.h}
+	switch {
+	case e.back:
+		a.DHid = &r.dh[u]
+	case e.plain:
+		a.Out, a.LDOut = &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+u], e.YLd
 	}
-	return &r.out[r.u0], r.h
+	return a
 }
 
-func fusedLSTM(r *row) {
-	u := r.u0
-	r.lstm = simd.LSTMArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], Hid: &r.out[u]}
-	r.lstm.Out, r.lstm.LDOut = r.outputs()
-	r.set.LSTM(&r.lstm)
+func (r *row) lstmArgs() *simd.CellArgs {
+	a, u := r.kernelArgs(), r.u0
+	a.CPrev, a.C = &r.cOld[u], &r.cNew[u]
+	if r.e.back {
+		a.DC = &r.dc[u]
+	}
+	return a
 }
 
-func fusedLSTMGrad(r *row) {
-	u := r.u0
-	r.lstmGrad = simd.LSTMGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], CPrev: &r.cOld[u], C: &r.cNew[u], DHid: &r.dh[u], DC: &r.dc[u]}
-	r.set.LSTMGrad(&r.lstmGrad)
-}
-
-func fusedGRU(r *row) {
-	u := r.u0
-	r.gru = simd.GRUArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], Side: &r.side[u], HPrev: &r.hOld[u], Hid: &r.out[u]}
-	r.gru.Out, r.gru.LDOut = r.outputs()
-	r.set.GRU(&r.gru)
-}
-
-func fusedGRUGrad(r *row) {
-	u := r.u0
-	r.gruGrad = simd.GRUGradArgs{Rows: r.rows, H: r.h, Units: r.u1 - u, Gates: &r.gates[u], Side: &r.side[u], HPrev: &r.hOld[u], DHid: &r.dh[u]}
-	r.set.GRUGrad(&r.gruGrad)
+func (r *row) gruArgs() *simd.CellArgs {
+	a := r.kernelArgs()
+	a.Side = &r.side[r.u0]
+	return a
 }
 
 // The Elman network of torch.nn.RNN: h' = tanh or ReLU of W·x + b + R·h + b'.
 
 func elmanForward(r *row) {
-	e := r.e
+	e, h := r.e, r.gates[:r.rows*r.h] // the rows follow each other
+	r.in(h)
+	copy(r.out[:len(h)], h)
 	if !e.plain {
-		r.in(r.gates)
-		copy(r.out, r.gates)
 		return
 	}
-	n := r.rows * r.h
-	h := e.Gates.Host[(r.first+r.b)*r.h:][:n]
-	r.in(h)
-	copy(e.Hs.Host[(r.after+r.b)*r.h:][:n], h)
 	for i := range r.rows {
 		copy(e.Y.Host[(r.t*e.B+r.b+i)*e.YLd+e.YOff:], h[i*r.h:(i+1)*r.h])
 	}
 }
 
 func elmanBackward(r *row) {
-	e := r.e
-	if !e.plain {
-		r.inGrad(r.gates, r.dh)
-		return
-	}
 	n := r.rows * r.h
-	r.inGrad(e.Gates.Host[(r.first+r.b)*r.h:][:n], e.dh[r.b*r.h:][:n])
+	r.inGrad(r.gates[:n], r.dh[:n])
 }
 
 // A user's own cell: a cell.RowCell.

@@ -27,11 +27,11 @@ func (s *lstmStep) fill(r *rand.Rand) {
 }
 
 func (s *lstmStep) forward(set *Set) {
-	set.LSTM(&LSTMArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0], Out: &s.out[0], LDOut: len(s.c)})
+	set.LSTM(&CellArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], Hid: &s.hid[0], Out: &s.out[0], LDOut: len(s.c)})
 }
 
 func (s *lstmStep) backward(set *Set) {
-	set.LSTMGrad(&LSTMGradArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
+	set.LSTMGrad(&CellArgs{Rows: 1, H: len(s.c), Units: len(s.c), Gates: &s.gates[0], CPrev: &s.cPrev[0], C: &s.c[0], DHid: &s.dHid[0], DC: &s.dC[0]})
 }
 
 // scalarLSTM is the cell in float64: pre-activations p (i,f,g,o) and the old
@@ -174,7 +174,7 @@ func TestLSTMRows(t *testing.T) {
 			parts := [][2]int{{0, h / 3}, {h / 3, h}}
 			for _, p := range parts {
 				if u := p[0]; p[1] > u {
-					set.LSTM(&LSTMArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], Hid: &all.hid[u], Out: &out[u], LDOut: h + 2})
+					set.LSTM(&CellArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], Hid: &all.hid[u], Out: &out[u], LDOut: h + 2})
 				}
 			}
 			for _, s := range one {
@@ -183,7 +183,7 @@ func TestLSTMRows(t *testing.T) {
 			check("forward")
 			for _, p := range parts {
 				if u := p[0]; p[1] > u {
-					set.LSTMGrad(&LSTMGradArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], DHid: &all.dHid[u], DC: &all.dC[u]})
+					set.LSTMGrad(&CellArgs{Rows: rows, H: h, Units: p[1] - u, Gates: &all.gates[u], CPrev: &all.cPrev[u], C: &all.c[u], DHid: &all.dHid[u], DC: &all.dC[u]})
 				}
 			}
 			for _, s := range one {
@@ -255,11 +255,11 @@ func newGRURows(t testing.TB, r *rand.Rand, rows, h int) *gruRows {
 
 // forward runs units [lo,hi) of the rows.
 func (s *gruRows) forward(set *Set, lo, hi int) {
-	set.GRU(&GRUArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], Hid: &s.hid[lo], Out: &s.out[lo], LDOut: s.h + 2})
+	set.GRU(&CellArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], Hid: &s.hid[lo], Out: &s.out[lo], LDOut: s.h + 2})
 }
 
 func (s *gruRows) backward(set *Set, lo, hi int) {
-	set.GRUGrad(&GRUGradArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], DHid: &s.dHid[lo]})
+	set.GRUGrad(&CellArgs{Rows: s.rows, H: s.h, Units: hi - lo, Gates: &s.gates[lo], Side: &s.side[lo], HPrev: &s.hPrev[lo], DHid: &s.dHid[lo]})
 }
 
 // scalarGRU is h' of one unit in float64, from pre-activations, side and h.

@@ -76,22 +76,22 @@ func faintRuns(s *Set) map[string]func() []float32 {
 	}
 	runs["LSTM"] = func() []float32 {
 		g, out := gates(), [3][]float32{make([]float32, n), make([]float32, n), make([]float32, n)}
-		s.LSTM(&LSTMArgs{Rows: rows, H: h, Units: h, Gates: &g[0], CPrev: &a[0], C: &out[0][0], Hid: &out[1][0], Out: &out[2][0], LDOut: h})
+		s.LSTM(&CellArgs{Rows: rows, H: h, Units: h, Gates: &g[0], CPrev: &a[0], C: &out[0][0], Hid: &out[1][0], Out: &out[2][0], LDOut: h})
 		return slices.Concat(g, out[0], out[1], out[2])
 	}
 	runs["LSTMGrad"] = func() []float32 {
 		g, dc := slices.Clone(shut), slices.Clone(d)
-		s.LSTMGrad(&LSTMGradArgs{Rows: rows, H: h, Units: h, Gates: &g[0], CPrev: &a[0], C: &b[0], DHid: &c[0], DC: &dc[0]})
+		s.LSTMGrad(&CellArgs{Rows: rows, H: h, Units: h, Gates: &g[0], CPrev: &a[0], C: &b[0], DHid: &c[0], DC: &dc[0]})
 		return slices.Concat(g, dc)
 	}
 	runs["GRU"] = func() []float32 {
 		g, out := gates(), [2][]float32{make([]float32, n), make([]float32, n)}
-		s.GRU(&GRUArgs{Rows: rows, H: h, Units: h, Gates: &g[0], Side: &a[0], HPrev: &b[0], Hid: &out[0][0], Out: &out[1][0], LDOut: h})
+		s.GRU(&CellArgs{Rows: rows, H: h, Units: h, Gates: &g[0], Side: &a[0], HPrev: &b[0], Hid: &out[0][0], Out: &out[1][0], LDOut: h})
 		return slices.Concat(g, out[0], out[1])
 	}
 	runs["GRUGrad"] = func() []float32 {
 		g, side, dh := slices.Clone(shut), slices.Clone(a), slices.Clone(c)
-		s.GRUGrad(&GRUGradArgs{Rows: rows, H: h, Units: h, Gates: &g[0], Side: &side[0], HPrev: &b[0], DHid: &dh[0]})
+		s.GRUGrad(&CellArgs{Rows: rows, H: h, Units: h, Gates: &g[0], Side: &side[0], HPrev: &b[0], DHid: &dh[0]})
 		return slices.Concat(g, side, dh)
 	}
 	runs["Adam"] = func() []float32 {

@@ -245,7 +245,7 @@ func mapGeneric(f func(float32) float32) func(dst, src []float32) {
 	}
 }
 
-func lstmGeneric(a *LSTMArgs) {
+func lstmGeneric(a *CellArgs) {
 	h, n := a.H, (a.Rows-1)*a.H+a.Units
 	gates, cPrev, c, hid := floats(a.Gates, 3*(h*a.Rows)+n), floats(a.CPrev, n), floats(a.C, n), floats(a.Hid, n)
 	out := floats(a.Out, (a.Rows-1)*a.LDOut+a.Units)
@@ -261,7 +261,7 @@ func lstmGeneric(a *LSTMArgs) {
 	}
 }
 
-func lstmGradGeneric(a *LSTMGradArgs) {
+func lstmGradGeneric(a *CellArgs) {
 	h, n := a.H, (a.Rows-1)*a.H+a.Units
 	gates, cPrev, c, dHid, dC := floats(a.Gates, 3*(h*a.Rows)+n), floats(a.CPrev, n), floats(a.C, n), floats(a.DHid, n), floats(a.DC, n)
 	for row := range a.Rows {
@@ -279,7 +279,7 @@ func lstmGradGeneric(a *LSTMGradArgs) {
 	}
 }
 
-func gruGeneric(a *GRUArgs) {
+func gruGeneric(a *CellArgs) {
 	h, n := a.H, (a.Rows-1)*a.H+a.Units
 	gates, side, hPrev, hid := floats(a.Gates, 2*(h*a.Rows)+n), floats(a.Side, n), floats(a.HPrev, n), floats(a.Hid, n)
 	out := floats(a.Out, (a.Rows-1)*a.LDOut+a.Units)
@@ -295,7 +295,7 @@ func gruGeneric(a *GRUArgs) {
 	}
 }
 
-func gruGradGeneric(a *GRUGradArgs) {
+func gruGradGeneric(a *CellArgs) {
 	h, n := a.H, (a.Rows-1)*a.H+a.Units
 	gates, side, hPrev, dHid := floats(a.Gates, 2*(h*a.Rows)+n), floats(a.Side, n), floats(a.HPrev, n), floats(a.DHid, n)
 	for row := range a.Rows {

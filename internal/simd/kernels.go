@@ -48,11 +48,8 @@ type Set struct {
 	Sigmoid func(dst, src []float32) // within 3 ulp; not zero before exp underflows
 	Tanh    func(dst, src []float32) // within 5 ulp; exactly odd
 
-	LSTM     func(a *LSTMArgs)     // one step of some rows
-	LSTMGrad func(a *LSTMGradArgs) // its backward
-
-	GRU     func(a *GRUArgs)     // one step of some rows
-	GRUGrad func(a *GRUGradArgs) // its backward
+	LSTM, GRU         func(a *CellArgs) // one step of some rows
+	LSTMGrad, GRUGrad func(a *CellArgs) // their backward
 
 	SigmoidGrad func(dst, d []float32) // dst = d * dst*(1-dst), where dst is a sigmoid's value
 	TanhGrad    func(dst, d []float32) // dst = d * (1-dst*dst), where dst is a tanh's value
@@ -155,64 +152,32 @@ func Abreast(m int) int {
 // FetchPerK is the number of elements at NextB that a kernel prefetches per k.
 const FetchPerK = 4
 
-// LSTMArgs is one LSTM step of Rows batch rows of H units, for Units adjacent units.
-// The pointers are to the first of these.
+// CellArgs is the arguments of the kernels of cells, for one step of Rows batch rows
+// of H units, of which they compute Units adjacent ones. The pointers are to the
+// first of these; a kernel reads and writes only those that its equations name.
 //
-//	i,f,o = sigmoid, g = tanh of the gates;  C = f*CPrev + i*g;  Hid = o*tanh(C)
+//	LSTM      i,f,o = sigmoid, g = tanh of the gates;  C = f*CPrev + i*g;  Hid = o*tanh(C)
+//	GRU       r,z = sigmoid of the gates;  n = tanh(gate + r*Side);  Hid = n + z*(HPrev-n)
 //
-// C may be CPrev.
-type LSTMArgs struct {
+// The GRU resets after the recurrent product. C may be CPrev. Backward, LSTMGrad
+// computes tanh(C) again. The gradients are, with dc = DC + DHid*o*(1-tanh(C)²) and
+// dn = DHid*(1-z)*(1-n²),
+//
+//	LSTMGrad  i: dc*g*i*(1-i)  f: dc*CPrev*f*(1-f)  g: dc*i*(1-g²)  o: DHid*tanh(C)*o*(1-o);  DC = dc*f
+//	GRUGrad   r: dn*Side*r*(1-r)  z: DHid*(HPrev-n)*z*(1-z)  n: dn;  Side = dn*r;  DHid = DHid*z
+type CellArgs struct {
 	Rows, H int      // at least 1
 	Units   int      // at least 1, at most H
-	Gates   *float32 // [Rows,4H] in the order i,f,g,o: pre-activations in, activations out
+	Gates   *float32 // [Rows,4H] in the order i,f,g,o or [Rows,3H] r,z,n. Forward: pre-activations in, activations out; backward: these in, gradients of the pre-activations out
 	CPrev   *float32 // [Rows,H]
-	C       *float32 // [Rows,H] out
+	C       *float32 // [Rows,H] out; backward in
+	Side    *float32 // [Rows,H]; backward its gradient out
+	HPrev   *float32 // [Rows,H]
 	Hid     *float32 // [Rows,H] out
 	Out     *float32 // a copy of Hid, in rows LDOut apart
 	LDOut   int
-}
-
-// LSTMGradArgs is the backward pass of LSTMArgs. It computes tanh(C) again. With
-// dc = DC + DHid*o*(1-tanh(C)²), the gradients are
-//
-//	i: dc*g*i*(1-i)  f: dc*CPrev*f*(1-f)  g: dc*i*(1-g²)  o: DHid*tanh(C)*o*(1-o);  DC = dc*f
-type LSTMGradArgs struct {
-	Rows, H int      // at least 1
-	Units   int      // at least 1, at most H
-	Gates   *float32 // [Rows,4H] activations in, gradients of the pre-activations out
-	CPrev   *float32 // [Rows,H]
-	C       *float32 // [Rows,H]
-	DHid    *float32 // [Rows,H] dL/dh of this step
+	DHid    *float32 // [Rows,H] dL/dh of this step; of a GRU, out: the direct part of that of the step before
 	DC      *float32 // [Rows,H] in: dL/dc carried from the next step; out: for the step before
-}
-
-// GRUArgs is one step of a GRU that resets after the recurrent product, of Rows
-// batch rows of H units, for Units adjacent units. The pointers are to the first of
-// these.
-//
-//	r,z = sigmoid of the gates;  n = tanh(gate + r*Side);  Hid = n + z*(HPrev-n)
-type GRUArgs struct {
-	Rows, H int      // at least 1
-	Units   int      // at least 1, at most H
-	Gates   *float32 // [Rows,3H] in the order r,z,n: pre-activations in, activations out
-	Side    *float32 // [Rows,H]
-	HPrev   *float32 // [Rows,H]
-	Hid     *float32 // [Rows,H] out
-	Out     *float32 // a copy of Hid, in rows LDOut apart
-	LDOut   int
-}
-
-// GRUGradArgs is the backward pass of GRUArgs. With dn = DHid*(1-z)*(1-n²), the
-// gradients are
-//
-//	r: dn*Side*r*(1-r)  z: DHid*(HPrev-n)*z*(1-z)  n: dn;  Side = dn*r;  DHid = DHid*z
-type GRUGradArgs struct {
-	Rows, H int      // at least 1
-	Units   int      // at least 1, at most H
-	Gates   *float32 // [Rows,3H] activations in, gradients of the pre-activations out
-	Side    *float32 // [Rows,H] in: Side; out: its gradient
-	HPrev   *float32 // [Rows,H]
-	DHid    *float32 // [Rows,H] in: dL/dh of this step; out: the direct part of that of the step before
 }
 
 // AdamArgs is one step of Adam over N parameters, in PyTorch's arithmetic:

@@ -528,11 +528,11 @@ func TestAllocatesNothing(t *testing.T) {
 	x, y := make([]float32, 100), make([]float32, 100)
 	eachSet(t, func(t *testing.T, s *Set) {
 		adam := adamExample(x, y, make([]float32, 100), make([]float32, 100))
-		cell := &LSTMArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40], Out: &y[40], LDOut: 20}
-		back := &LSTMGradArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
+		cell := &CellArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], Hid: &y[40], Out: &y[40], LDOut: 20}
+		back := &CellArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], CPrev: &y[0], C: &y[20], DHid: &y[40], DC: &y[60]}
 		tile := &oneTile{Tile{M: 1, N: 8, CS: 1, A: &x[0], B: &x[0], C: &y[0]}, Tiles{RS: 1, LDB: 8, LDC: 8, K: 4}}
-		gru := &GRUArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], Side: &y[0], HPrev: &y[20], Hid: &y[40], Out: &y[40], LDOut: 20}
-		gruBack := &GRUGradArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], Side: &y[0], HPrev: &y[20], DHid: &y[40]}
+		gru := &CellArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], Side: &y[0], HPrev: &y[20], Hid: &y[40], Out: &y[40], LDOut: 20}
+		gruBack := &CellArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], Side: &y[0], HPrev: &y[20], DHid: &y[40]}
 		if n := testing.AllocsPerRun(10, func() {
 			for _, k := range elementwise {
 				k.run(s, y, x, x)

@@ -4,7 +4,7 @@
 
 #include "textflag.h"
 
-// func lstmAVX512(a *LSTMArgs)
+// func lstmAVX512(a *CellArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·lstmAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
@@ -14,10 +14,10 @@ TEXT ·lstmAVX512(SB), NOSPLIT, $8-8
 	MOVQ         24(AX), DX
 	MOVQ         32(AX), BX
 	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         64(AX), DI
 	MOVQ         (AX), R8
 	MOVQ         16(AX), R9
-	MOVQ         56(AX), R10
+	MOVQ         72(AX), R10
 	LEAQ         (DX)(CX*4), R11
 	LEAQ         (R11)(CX*4), R12
 	LEAQ         (R12)(CX*4), R13
@@ -299,7 +299,7 @@ tail6:
 	VMOVUPS      Z14, K1, (R10)(R15*1)
 
 done7:
-	MOVQ    64(AX), R14
+	MOVQ    80(AX), R14
 	LEAQ    (R10)(R14*4), R10
 	LEAQ    (BX)(CX*4), BX
 	LEAQ    (SI)(CX*4), SI
@@ -465,7 +465,7 @@ DATA one<>+24(SB)/4, $0x3f800000
 DATA one<>+28(SB)/4, $0x3f800000
 GLOBL one<>(SB), RODATA|NOPTR, $32
 
-// func lstmGradAVX512(a *LSTMGradArgs)
+// func lstmGradAVX512(a *CellArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·lstmGradAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
@@ -475,8 +475,8 @@ TEXT ·lstmGradAVX512(SB), NOSPLIT, $8-8
 	MOVQ         24(AX), DX
 	MOVQ         32(AX), BX
 	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
-	MOVQ         56(AX), R8
+	MOVQ         88(AX), DI
+	MOVQ         96(AX), R8
 	MOVQ         (AX), R9
 	MOVQ         16(AX), AX
 	LEAQ         (DX)(CX*4), R10
@@ -646,7 +646,7 @@ done4:
 	VZEROUPPER
 	RET
 
-// func gruAVX512(a *GRUArgs)
+// func gruAVX512(a *CellArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·gruAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
@@ -654,12 +654,12 @@ TEXT ·gruAVX512(SB), NOSPLIT, $8-8
 	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         24(AX), DX
-	MOVQ         32(AX), BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         48(AX), BX
+	MOVQ         56(AX), SI
+	MOVQ         64(AX), DI
 	MOVQ         (AX), R8
 	MOVQ         16(AX), R9
-	MOVQ         56(AX), R10
+	MOVQ         72(AX), R10
 	LEAQ         (DX)(CX*4), R11
 	LEAQ         (R11)(CX*4), R12
 	VBROADCASTSS expmin<>+0(SB), Z0
@@ -836,7 +836,7 @@ tail3:
 	VMOVUPS      Z16, K1, (R10)(R14*1)
 
 done4:
-	MOVQ    64(AX), R13
+	MOVQ    80(AX), R13
 	LEAQ    (R10)(R13*4), R10
 	LEAQ    (BX)(CX*4), BX
 	LEAQ    (SI)(CX*4), SI
@@ -851,7 +851,7 @@ done4:
 	VZEROUPPER
 	RET
 
-// func gruGradAVX512(a *GRUGradArgs)
+// func gruGradAVX512(a *CellArgs)
 // Requires: AVX, AVX512F, BMI2, SSE
 TEXT ·gruGradAVX512(SB), NOSPLIT, $8-8
 	MOVQ         a+0(FP), AX
@@ -859,9 +859,9 @@ TEXT ·gruGradAVX512(SB), NOSPLIT, $8-8
 	LDMXCSR      flush<>+0(SB)
 	MOVQ         8(AX), CX
 	MOVQ         24(AX), DX
-	MOVQ         32(AX), BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         48(AX), BX
+	MOVQ         56(AX), SI
+	MOVQ         88(AX), DI
 	MOVQ         (AX), R8
 	MOVQ         16(AX), AX
 	LEAQ         (DX)(CX*4), R9
@@ -960,7 +960,7 @@ done4:
 	VZEROUPPER
 	RET
 
-// func lstmAVX2(a *LSTMArgs)
+// func lstmAVX2(a *CellArgs)
 // Requires: AVX, AVX2, CMOV, FMA3, SSE
 TEXT ·lstmAVX2(SB), NOSPLIT, $8-8
 	MOVQ    a+0(FP), AX
@@ -970,10 +970,10 @@ TEXT ·lstmAVX2(SB), NOSPLIT, $8-8
 	MOVQ    24(AX), DX
 	MOVQ    32(AX), BX
 	MOVQ    40(AX), SI
-	MOVQ    48(AX), DI
+	MOVQ    64(AX), DI
 	MOVQ    (AX), R8
 	MOVQ    16(AX), R9
-	MOVQ    56(AX), R10
+	MOVQ    72(AX), R10
 	LEAQ    (DX)(CX*4), R11
 	LEAQ    (R11)(CX*4), R12
 	LEAQ    (R12)(CX*4), R13
@@ -1305,7 +1305,7 @@ tail6:
 	VMASKMOVPS   Y1, Y0, (R10)(R15*1)
 
 done7:
-	MOVQ    64(AX), R14
+	MOVQ    80(AX), R14
 	LEAQ    (R10)(R14*4), R10
 	LEAQ    (BX)(CX*4), BX
 	LEAQ    (SI)(CX*4), SI
@@ -1365,7 +1365,7 @@ DATA lanes<>+120(SB)/4, $0x00000000
 DATA lanes<>+124(SB)/4, $0x00000000
 GLOBL lanes<>(SB), RODATA|NOPTR, $128
 
-// func lstmGradAVX2(a *LSTMGradArgs)
+// func lstmGradAVX2(a *CellArgs)
 // Requires: AVX, AVX2, CMOV, FMA3, SSE
 TEXT ·lstmGradAVX2(SB), NOSPLIT, $8-8
 	MOVQ    a+0(FP), AX
@@ -1375,8 +1375,8 @@ TEXT ·lstmGradAVX2(SB), NOSPLIT, $8-8
 	MOVQ    24(AX), DX
 	MOVQ    32(AX), BX
 	MOVQ    40(AX), SI
-	MOVQ    48(AX), DI
-	MOVQ    56(AX), R8
+	MOVQ    88(AX), DI
+	MOVQ    96(AX), R8
 	MOVQ    (AX), R9
 	MOVQ    16(AX), AX
 	LEAQ    (DX)(CX*4), R10
@@ -1542,7 +1542,7 @@ done4:
 	VZEROUPPER
 	RET
 
-// func gruAVX2(a *GRUArgs)
+// func gruAVX2(a *CellArgs)
 // Requires: AVX, AVX2, CMOV, FMA3, SSE
 TEXT ·gruAVX2(SB), NOSPLIT, $8-8
 	MOVQ    a+0(FP), AX
@@ -1550,12 +1550,12 @@ TEXT ·gruAVX2(SB), NOSPLIT, $8-8
 	LDMXCSR flush<>+0(SB)
 	MOVQ    8(AX), CX
 	MOVQ    24(AX), DX
-	MOVQ    32(AX), BX
-	MOVQ    40(AX), SI
-	MOVQ    48(AX), DI
+	MOVQ    48(AX), BX
+	MOVQ    56(AX), SI
+	MOVQ    64(AX), DI
 	MOVQ    (AX), R8
 	MOVQ    16(AX), R9
-	MOVQ    56(AX), R10
+	MOVQ    72(AX), R10
 	LEAQ    (DX)(CX*4), R11
 	LEAQ    (R11)(CX*4), R12
 
@@ -1759,7 +1759,7 @@ tail3:
 	VMASKMOVPS   Y3, Y0, (R10)(R14*1)
 
 done4:
-	MOVQ    64(AX), R13
+	MOVQ    80(AX), R13
 	LEAQ    (R10)(R13*4), R10
 	LEAQ    (BX)(CX*4), BX
 	LEAQ    (SI)(CX*4), SI
@@ -1774,7 +1774,7 @@ done4:
 	VZEROUPPER
 	RET
 
-// func gruGradAVX2(a *GRUGradArgs)
+// func gruGradAVX2(a *CellArgs)
 // Requires: AVX, CMOV, FMA3, SSE
 TEXT ·gruGradAVX2(SB), NOSPLIT, $8-8
 	MOVQ    a+0(FP), AX
@@ -1782,9 +1782,9 @@ TEXT ·gruGradAVX2(SB), NOSPLIT, $8-8
 	LDMXCSR flush<>+0(SB)
 	MOVQ    8(AX), CX
 	MOVQ    24(AX), DX
-	MOVQ    32(AX), BX
-	MOVQ    40(AX), SI
-	MOVQ    48(AX), DI
+	MOVQ    48(AX), BX
+	MOVQ    56(AX), SI
+	MOVQ    88(AX), DI
 	MOVQ    (AX), R8
 	MOVQ    16(AX), AX
 	LEAQ    (DX)(CX*4), R9

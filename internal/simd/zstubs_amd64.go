@@ -217,39 +217,39 @@ func adamAVX2(a *AdamArgs)
 // lstmAVX512 is one LSTM step of some rows.
 //
 //go:noescape
-func lstmAVX512(a *LSTMArgs)
+func lstmAVX512(a *CellArgs)
 
 // lstmGradAVX512 is the backward pass of lstm.
 //
 //go:noescape
-func lstmGradAVX512(a *LSTMGradArgs)
+func lstmGradAVX512(a *CellArgs)
 
 // gruAVX512 is one GRU step of some rows.
 //
 //go:noescape
-func gruAVX512(a *GRUArgs)
+func gruAVX512(a *CellArgs)
 
 // gruGradAVX512 is the backward pass of gru.
 //
 //go:noescape
-func gruGradAVX512(a *GRUGradArgs)
+func gruGradAVX512(a *CellArgs)
 
 // lstmAVX2 is one LSTM step of some rows.
 //
 //go:noescape
-func lstmAVX2(a *LSTMArgs)
+func lstmAVX2(a *CellArgs)
 
 // lstmGradAVX2 is the backward pass of lstm.
 //
 //go:noescape
-func lstmGradAVX2(a *LSTMGradArgs)
+func lstmGradAVX2(a *CellArgs)
 
 // gruAVX2 is one GRU step of some rows.
 //
 //go:noescape
-func gruAVX2(a *GRUArgs)
+func gruAVX2(a *CellArgs)
 
 // gruGradAVX2 is the backward pass of gru.
 //
 //go:noescape
-func gruGradAVX2(a *GRUGradArgs)
+func gruGradAVX2(a *CellArgs)

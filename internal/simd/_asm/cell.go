@@ -47,7 +47,7 @@ func (g *gen) rows(rows, n GPVirtual, gates, arrays []GPVirtual, body func()) {
 // lstm passes over each row twice: with tanh(c) in the same pass, at the end of the
 // chain of the gates, too few instructions would be independent of each other.
 func (g *gen) lstm() {
-	a := g.kernel("lstm", "LSTMArgs", "is one LSTM step of some rows.")
+	a := g.kernel("lstm", "CellArgs", "is one LSTM step of some rows.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "Hid", "Rows", "Units", "Out")
 	n, cPrev, c, hid, units, out := p[0], p[2], p[3], p[4], p[6], p[7]
 	gates := g.gates(4, p[1], n)
@@ -86,7 +86,7 @@ func (g *gen) lstmRow(n, cPrev, c, hid, out GPVirtual, gates []GPVirtual) {
 }
 
 func (g *gen) lstmGrad() {
-	a := g.kernel("lstmGrad", "LSTMGradArgs", "is the backward pass of lstm.")
+	a := g.kernel("lstmGrad", "CellArgs", "is the backward pass of lstm.")
 	p := g.fields(a, "H", "Gates", "CPrev", "C", "DHid", "DC", "Rows", "Units")
 	n, cPrev, c, dHid, dC, units := p[0], p[2], p[3], p[4], p[5], p[7]
 	gates := g.gates(4, p[1], n)
@@ -131,9 +131,9 @@ func (g *gen) lstmGradRow(n, cPrev, c, dHid, dC GPVirtual, gates []GPVirtual) {
 	})
 }
 
-// gru is the step of GRUArgs: side goes into the candidate, which is mixed with the old state.
+// gru is the step of CellArgs: side goes into the candidate, which is mixed with the old state.
 func (g *gen) gru() {
-	a := g.kernel("gru", "GRUArgs", "is one GRU step of some rows.")
+	a := g.kernel("gru", "CellArgs", "is one GRU step of some rows.")
 	p := g.fields(a, "H", "Gates", "Side", "HPrev", "Hid", "Rows", "Units", "Out")
 	n, side, hPrev, hid, units, out := p[0], p[2], p[3], p[4], p[6], p[7]
 	gates := g.gates(3, p[1], n)
@@ -162,7 +162,7 @@ func (g *gen) gru() {
 }
 
 func (g *gen) gruGrad() {
-	a := g.kernel("gruGrad", "GRUGradArgs", "is the backward pass of gru.")
+	a := g.kernel("gruGrad", "CellArgs", "is the backward pass of gru.")
 	p := g.fields(a, "H", "Gates", "Side", "HPrev", "DHid", "Rows", "Units")
 	n, side, hPrev, dHid, units := p[0], p[2], p[3], p[4], p[6]
 	gates := g.gates(3, p[1], n)
