@@ -162,18 +162,18 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 	}
 	depth = ceilDiv(depth, w.kind.Group) * w.kind.Group
 	width := p1 - p0
-	switch {
-	case w.panels != nil || w.k == 0:
-	case w.inPlace():
-		w.packLast(p1)
-	default:
+	if w.panels == nil && w.k > 0 && !w.inPlace() {
 		width = part(width, max(1, stripSize/(nr*min(depth, w.k))))
 	}
 	for p := p0; p < p1; p += width {
 		end := min(p+width, p1)
 		for k0 := 0; k0 == 0 || k0 < w.k; k0 += depth {
 			kc := min(depth, w.k-k0)
-			if w.panels == nil && !w.inPlace() {
+			switch {
+			case w.panels != nil:
+			case w.inPlace():
+				w.packLast(end, k0, kc)
+			default:
 				w.packPanels(p, end, k0, kc)
 			}
 			for i := r0; i < r1; {
@@ -189,12 +189,12 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 // the right order, and few rows of A read it.
 func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR && w.beside == nil }
 
-// packLast packs the last columns of B if they do not fill a panel and are before panel p1.
-func (w *worker) packLast(p1 int) {
+// packLast packs the last columns of B over the depth [k0, k0+kc) if they do not fill a panel and are before panel p1.
+func (w *worker) packLast(p1, k0, kc int) {
 	nr := w.set.NR
-	if rest := w.n % nr; rest > 0 && p1*nr > w.n {
-		w.packB = grow(w.packB, max(stripSize, w.k*nr))
-		w.set.Pack(w.packB[:w.k*nr], w.b[w.n-rest:], w.k, rest, w.ldb, nr)
+	if rest := w.n % nr; rest > 0 && p1*nr > w.n && kc > 0 {
+		w.packB = grow(w.packB, max(stripSize, kc*nr))
+		w.set.Pack(w.packB[:kc*nr], w.b[k0*w.ldb+w.n-rest:], kc, rest, w.ldb, nr)
 	}
 }
 
@@ -372,14 +372,14 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 	case (p+1)*nr <= w.n:
 		return w.b[k0*w.ldb+p*nr:], w.ldb, nr
 	}
-	return w.packB[k0*nr:], nr, 0
+	return w.packB, nr, 0
 }
 
 // worthPacking reports whether A is read often enough to gain from a copy in tile
 // order. Reading A in place causes cache conflicts if rows are a power of two
 // apart, and a transposed A is on another page for every k.
 func (w *worker) worthPacking(panels int) bool {
-	if w.then.k > 0 {
+	if w.then.k > 0 || w.cs == 0 {
 		return false
 	}
 	if w.cs != 1 {
@@ -463,11 +463,7 @@ func (g *gemm) turned() {
 	s := &g.spec
 	g.ct = grow(g.ct, s.N*s.M)
 	if s.Acc {
-		for i := range s.M {
-			for j, v := range s.C.Host[i*s.LDC:][:s.N] {
-				g.ct[j*s.M+i] = v
-			}
-		}
+		g.b.set.PackT(g.ct, s.C.Host, s.N, s.M, s.LDC, s.M)
 	}
 	g.b.Gemm(&device.GemmSpec{M: s.N, N: s.M, K: s.K, A: s.B, LDA: s.LDB, TransA: !s.TransB,
 		B: s.A, LDB: s.LDA, TransB: !s.TransA, C: device.HostBuffer(g.ct), Acc: s.Acc})

@@ -355,7 +355,7 @@ func TestSumRows(t *testing.T) {
 	defer par.SetWorkers(0)
 	eachSet(t, func(t *testing.T, b *Backend) {
 		r := rand.New(rand.NewPCG(11, 12))
-		for _, size := range [][2]int{{0, 3}, {1, 1}, {7, 5}, {50, 8}, {9, 31}, {9, 32}, {9, 33}, {3*sumBlock + 5, 67}, {300, 512}} {
+		for _, size := range [][2]int{{0, 3}, {1, 1}, {7, 5}, {50, 8}, {9, 31}, {9, 32}, {9, 33}, {3*longRun + 5, 67}, {300, 512}} {
 			rows, cols := size[0], size[1]
 			ld := cols + 3
 			src := randoms(r, matrixSpan(rows, cols, ld))

@@ -6,11 +6,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// sumBlock is the most rows that one kernel call adds.
-const sumBlock = 2048
-
 // unit is the left operand of column sums: a row of ones, as a matrix with strides of 0.
-var unit = [1]float32{1}
+var unit = []float32{1}
 
 // SumRows computes dst[j] (+)= Σ_i src[i*ld+j] as the product of a row of ones
 // with src. Each column is one sum with i ascending.
@@ -19,35 +16,10 @@ func (b *Backend) SumRows(dst, src device.Buffer, rows, cols, ld int, acc bool) 
 		ld = cols
 	}
 	g := gemmPool.Get()
-	g.spec = device.GemmSpec{N: cols, K: rows, B: src, LDB: ld, C: dst, Acc: acc}
+	g.p = product{set: b.set, m: 1, n: cols, k: rows, a: unit, b: src.Host, ldb: ld, c: dst.Host, acc: acc}
 	grain := ceilDiv(moveGrain, max(rows*b.set.NR, 1))
-	par.Each(ceilDiv(cols, b.set.NR), grain, b, &g.spec, (*Backend).sumPanels)
+	par.For(g.p.columns(), grain, &g.p, func(p *product, lo, hi int) { p.part(0, 1, lo, hi) })
 	g.put()
-}
-
-func (b *Backend) sumPanels(s *device.GemmSpec, lo, hi int) {
-	w := workerPool.Get()
-	nr := b.set.NR
-	for p := lo; p < hi; p++ {
-		j := p * nr
-		n := min(nr, s.N-j)
-		c := s.C.Host[j : j+n]
-		if !s.Acc {
-			clear(c)
-		}
-		for i := 0; i < s.K; i += sumBlock {
-			rows, src, ld := min(sumBlock, s.K-i), s.B.Host[i*s.LDB+j:], s.LDB
-			if n < nr { // the kernel reads whole panels
-				w.packB = grow(w.packB, max(stripSize, sumBlock*nr))
-				b.set.Pack(w.packB[:rows*nr], src, rows, n, ld, nr)
-				src, ld = w.packB, nr
-			}
-			w.tiles[0] = simd.Tile{M: 1, N: n, A: &unit[0], B: &src[0], C: &c[0], From: &c[0]}
-			w.call = simd.Tiles{First: &w.tiles[0], Count: 1, LDB: ld, K: rows}
-			b.set.Weights[device.F32].Tiles(&w.call)
-		}
-	}
-	w.put()
 }
 
 // squaresBlock is the number of squares in one partial sum, for any number of workers.
