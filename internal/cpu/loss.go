@@ -169,44 +169,30 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 	}
 }
 
-// itemLoss returns the loss of one item with prediction p, and writes its gradient to d unless d is nil.
-func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d []float64) float64 {
-	var l, d0, d1, d2 float64
+// itemLoss returns the loss of one item with prediction p, and writes its gradient to d, of the same length.
+func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d []float64) (l float64) {
 	switch kind {
-	case device.MSE:
-		l, d0 = squared(p[0], y)
 	case device.MAE:
-		l, d0 = absolute(p[0], y)
+		l, d[0] = absolute(p[0], y)
 	case device.Huber:
-		l, d0 = huber(p[0], y, param)
+		l, d[0] = huber(p[0], y, param)
 	case device.BCE:
-		l, d0 = bce(p[0], y)
+		l, d[0] = bce(p[0], y)
 	case device.Gaussian:
-		l, d0, d1 = gaussian(p[0], p[1], y)
+		l, d[0], d[1] = gaussian(p[0], p[1], y)
 	case device.NegBinomial:
-		l, d0, d1 = negBinomial(p[0], p[1], y)
+		l, d[0], d[1] = negBinomial(p[0], p[1], y)
 	case device.StudentT:
-		l, d0, d1, d2 = studentT(p[0], p[1], p[2], y)
+		l, d[0], d[1], d[2] = studentT(p[0], p[1], p[2], y)
 	case device.Quantile:
 		share := 1 / float64(len(quantiles))
 		for i, q := range quantiles {
 			li, di := pinball(p[i], y, q)
 			l += li * share
-			if d != nil {
-				d[i] = di * share
-			}
+			d[i] = di * share
 		}
-		return l
 	default:
 		panic(fmt.Sprintf("cpu: Loss: unknown kind %d", kind))
-	}
-	switch len(d) {
-	case 3:
-		d[0], d[1], d[2] = d0, d1, d2
-	case 2:
-		d[0], d[1] = d0, d1
-	case 1:
-		d[0] = d0
 	}
 	return l
 }
@@ -230,7 +216,10 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 	}
 	l, total := float64(hit)*(norm-float64(x[c])), hit
 	if each != 0 {
-		sx, sw := rowTotals(set, x, cw)
+		sx, sw := set.Sum(x), float32(len(x))
+		if cw != nil {
+			sx, sw = set.Dot(cw, x), set.Sum(cw)
+		}
 		l += float64(each) * (norm*float64(sw) - float64(sx))
 		total = simd.Narrow(float64(total) + float64(simd.Narrow(float64(each)*float64(sw))))
 	}
@@ -248,12 +237,4 @@ func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []
 	}
 	d[c] = simd.Narrow(float64(d[c]) - float64(simd.Narrow(float64(g)*float64(hit))))
 	return simd.Narrow(l)
-}
-
-// rowTotals returns Σ w·x and Σ w; nil w means ones.
-func rowTotals(set *simd.Set, x, w []float32) (sx, sw float32) {
-	if w == nil {
-		return set.Sum(x), float32(len(x))
-	}
-	return set.Dot(w, x), set.Sum(w)
 }

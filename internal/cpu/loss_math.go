@@ -12,12 +12,6 @@ const minPositive = 1e-6
 // positive returns softplus(x) + minPositive and its derivative.
 func positive(x float64) (v, dv float64) { return softplus(x) + minPositive, logistic(x) }
 
-// squared returns (p-y)² and its derivative in p.
-func squared(p, y float64) (l, d float64) {
-	e := p - y
-	return e * e, 2 * e
-}
-
 // absolute returns |p-y| and its derivative in p, which is 0 for p = y.
 func absolute(p, y float64) (l, d float64) {
 	switch e := p - y; {

@@ -70,10 +70,10 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 // PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight is first
 // multiplied by keep.
 type rule struct {
-	scale, l2, keep, lr          float32
-	beta2, oneMinusBeta2, eps    float32 // Adam; RMSprop's alpha
-	momentum, fresh              float32 // buffer = momentum·buffer + fresh·g
-	nesterov, first, useMomentum bool
+	device.StepSpec
+	scale, l2, keep, lr float32
+	oneMinusBeta2       float32
+	fresh               float32 // buffer = Momentum·buffer + fresh·g
 }
 
 // Step applies one update and clears G. If Scale[0] is not finite, it only clears G.
@@ -92,7 +92,7 @@ func (b *Backend) stepRange(s *device.StepSpec, lo, hi int) {
 	case device.SGD:
 		sgdStep(&r, w, g, m)
 	case device.Adam:
-		adamStep(b.set, s, &r, w, g, m, v)
+		adamStep(b.set, &r, w, g, m, v)
 	case device.RMSprop:
 		rmspropStep(&r, w, g, v, m)
 	default:
@@ -102,9 +102,7 @@ func (b *Backend) stepRange(s *device.StepSpec, lo, hi int) {
 
 func newRule(s *device.StepSpec) rule {
 	r := rule{
-		scale: 1, lr: simd.Narrow(float64(s.LR)), keep: 1, eps: s.Eps, beta2: s.Beta2,
-		momentum: s.Momentum, useMomentum: s.Momentum != 0,
-		nesterov: s.Nesterov, first: s.T <= 1,
+		StepSpec: *s, scale: 1, keep: 1, lr: simd.Narrow(float64(s.LR)),
 		fresh: float32(1 - decimal(s.Dampening)), oneMinusBeta2: float32(1 - decimal(s.Beta2)),
 	}
 	if !s.Scale.Zero() {
@@ -133,7 +131,7 @@ func (r *rule) grad(w, g float32) (gradient, weight float64) {
 //	buf = momentum·buf + fresh·g;  w -= lr·(nesterov ? g + momentum·buf : buf)
 func sgdStep(r *rule, w, g, m []float32) {
 	g = g[:len(w)]
-	if !r.useMomentum {
+	if r.Momentum == 0 {
 		for i := range w {
 			d, v := r.grad(w[i], g[i])
 			w[i] = simd.Narrow(v - float64(float64(r.lr)*d))
@@ -145,12 +143,12 @@ func sgdStep(r *rule, w, g, m []float32) {
 	for i := range w {
 		d, v := r.grad(w[i], g[i])
 		buf := d
-		if !r.first {
-			buf = float64(float64(m[i])*float64(r.momentum)) + float64(d*float64(r.fresh))
+		if r.T > 1 {
+			buf = float64(float64(m[i])*float64(r.Momentum)) + float64(d*float64(r.fresh))
 		}
 		m[i] = simd.Narrow(buf)
-		if r.nesterov {
-			buf = d + float64(float64(r.momentum)*buf)
+		if r.Nesterov {
+			buf = d + float64(float64(r.Momentum)*buf)
 		}
 		w[i] = simd.Narrow(v - float64(float64(r.lr)*buf))
 		g[i] = 0
@@ -164,10 +162,10 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 	g, v = g[:len(w)], v[:len(w)]
 	for i := range w {
 		d, x := r.grad(w[i], g[i])
-		v[i] = simd.Narrow(float64(float64(v[i])*float64(r.beta2)) + float64(d*d*float64(r.oneMinusBeta2)))
-		d /= math.Sqrt(float64(v[i])) + float64(r.eps)
-		if r.useMomentum {
-			m[i] = simd.Narrow(float64(float64(m[i])*float64(r.momentum)) + d)
+		v[i] = simd.Narrow(float64(float64(v[i])*float64(r.Beta2)) + float64(d*d*float64(r.oneMinusBeta2)))
+		d /= math.Sqrt(float64(v[i])) + float64(r.Eps)
+		if r.Momentum != 0 {
+			m[i] = simd.Narrow(float64(float64(m[i])*float64(r.Momentum)) + d)
 			d = float64(m[i])
 		}
 		w[i] = simd.Narrow(x - float64(float64(r.lr)*d))
@@ -178,13 +176,13 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 var adamArgsPool par.Pool[simd.AdamArgs]
 
 // adamStep is a step of torch.optim.Adam, or with decoupled decay of AdamW; see simd.AdamArgs.
-func adamStep(set *simd.Set, s *device.StepSpec, r *rule, w, g, m, v []float32) {
-	args, beta1, t := adamArgsPool.Get(), decimal(s.Beta1), float64(s.T)
+func adamStep(set *simd.Set, r *rule, w, g, m, v []float32) {
+	args, beta1, t := adamArgsPool.Get(), decimal(r.Beta1), float64(r.T)
 	*args = simd.AdamArgs{
 		N: len(w), W: &w[0], G: &g[0], M: &m[0], V: &v[0],
 		GScale: r.scale, L2: r.l2, Keep: r.keep,
-		OneMinusBeta1: float32(1 - beta1), Beta2: r.beta2, OneMinusBeta2: r.oneMinusBeta2, Eps: r.eps,
-		StepSize: simd.Narrow(float64(s.LR) / (1 - math.Pow(beta1, t))), SqrtBias2: float32(math.Sqrt(1 - math.Pow(decimal(s.Beta2), t))),
+		OneMinusBeta1: float32(1 - beta1), Beta2: r.Beta2, OneMinusBeta2: r.oneMinusBeta2, Eps: r.Eps,
+		StepSize: simd.Narrow(float64(r.LR) / (1 - math.Pow(beta1, t))), SqrtBias2: float32(math.Sqrt(1 - math.Pow(decimal(r.Beta2), t))),
 	}
 	set.Adam(args)
 	adamArgsPool.Put(args)
