@@ -50,21 +50,8 @@ func (a *arena[T]) reset() {
 	a.mem = append(a.mem[:0], a.get(a.total))
 }
 
-// hostInts allocates []int32 that are valid until reset.
-type hostInts []int32
-
-// alloc returns n elements with unspecified contents. If the block is full, a larger
-// one replaces it, so that later passes need only one.
-func (a *hostInts) alloc(n int) []int32 {
-	if len(*a)+n > cap(*a) {
-		*a = make([]int32, 0, 2*(cap(*a)+n))
-	}
-	from, to := len(*a), len(*a)+n
-	*a = (*a)[:to]
-	return (*a)[from:to:to]
-}
-
-func (a *hostInts) reset() { *a = (*a)[:0] }
+// hostInts returns n integers in host memory.
+func hostInts(n int) device.Ints { return device.HostInts(make([]int32, n)) }
 
 // chunks is a growing list of structs that keep their addresses and are reused
 // after reset.

@@ -202,10 +202,8 @@ func SumAll(x *Tensor) *Tensor {
 }
 
 func sumGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		s := device.PermuteSpec{Src: n.out.grad, Dst: dx, Dims: [4]int{1, 1, 1, dx.N}, DstStride: [4]int{0, 0, 0, 1}, Acc: acc}
-		t.permute(s)
-	}
+	dx, acc := n.in[0].into()
+	t.permute(device.PermuteSpec{Src: n.out.grad, Dst: dx, Dims: [4]int{1, 1, 1, dx.N}, DstStride: [4]int{0, 0, 0, 1}, Acc: acc})
 }
 
 // MeanAll returns the mean of all elements, a tensor [1]; 0 if there are none.

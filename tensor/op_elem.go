@@ -18,10 +18,8 @@ func unary(name string, op device.Function, x *Tensor, alpha float32) *Tensor {
 }
 
 func unaryGrad(t *Tape, n *node) {
-	x := n.in[0]
-	if dx, acc := x.into(); !dx.Zero() {
-		t.backend.UnaryGrad(device.Function(n.n), dx, n.out.grad, x.value, n.out.value, n.f, acc)
-	}
+	dx, acc := n.in[0].into()
+	t.backend.UnaryGrad(device.Function(n.n), dx, n.out.grad, n.in[0].value, n.out.value, n.f, acc)
 }
 
 // Sigmoid returns 1/(1+e⁻ˣ).
@@ -118,7 +116,6 @@ func (t *Tape) dropped(x *Tensor, p float32) *Tensor {
 func dropoutGrad(t *Tape, n *node) {
 	s := n.spec.(*device.DropoutSpec)
 	s.X = n.out.grad
-	if s.Y, s.Acc = n.in[0].into(); !s.Y.Zero() {
-		t.backend.Dropout(s)
-	}
+	s.Y, s.Acc = n.in[0].into()
+	t.backend.Dropout(s)
 }

@@ -31,10 +31,8 @@ func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 
 func embedGrad(t *Tape, n *node) {
 	s := n.spec.(*device.EmbedSpec)
-	s.DY = n.out.grad
-	if s.DTable = n.in[0].intoZeroed(); !s.DTable.Zero() {
-		t.backend.EmbedGrad(s)
-	}
+	s.DY, s.DTable = n.out.grad, n.in[0].intoZeroed()
+	t.backend.EmbedGrad(s)
 }
 
 // check panics unless x is on tape t and was made after its last Reset.
@@ -95,9 +93,8 @@ func softmax(op string, x *Tensor, lengths []int32, log bool) *Tensor {
 func softmaxGrad(t *Tape, n *node) {
 	s := n.spec.(*device.SoftmaxSpec)
 	s.DY = n.out.grad
-	if s.DX, s.AccX = n.in[0].into(); !s.DX.Zero() {
-		t.backend.SoftmaxGrad(s)
-	}
+	s.DX, s.AccX = n.in[0].into()
+	t.backend.SoftmaxGrad(s)
 }
 
 // LastStep returns the last true step of each row: [B,T,F] to [B,F]. A row of length
@@ -133,7 +130,6 @@ func pool(op string, kind device.PoolKind, x *Tensor) *Tensor {
 func poolGrad(t *Tape, n *node) {
 	s := n.spec.(*device.PoolSpec)
 	s.DY = n.out.grad
-	if s.DX, s.AccX = n.in[0].into(); !s.DX.Zero() {
-		t.backend.PoolGrad(s)
-	}
+	s.DX, s.AccX = n.in[0].into()
+	t.backend.PoolGrad(s)
 }

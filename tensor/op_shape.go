@@ -33,9 +33,8 @@ func Reshape(x *Tensor, dims ...int) *Tensor {
 }
 
 func copyGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		t.backend.Copy(dx, n.out.grad, acc)
-	}
+	dx, acc := n.in[0].into()
+	t.backend.Copy(dx, n.out.grad, acc)
 }
 
 // move copies elements of x to other places in y, as s describes; the backward pass
@@ -51,16 +50,11 @@ func (t *Tape) move(y, x *Tensor, s device.PermuteSpec, whole bool) {
 }
 
 func wholeGrad(t *Tape, n *node) {
-	if dx, acc := n.in[0].into(); !dx.Zero() {
-		t.moveBack(n, dx, acc)
-	}
+	dx, acc := n.in[0].into()
+	t.moveBack(n, dx, acc)
 }
 
-func partGrad(t *Tape, n *node) {
-	if dx := n.in[0].intoZeroed(); !dx.Zero() {
-		t.moveBack(n, dx, true)
-	}
-}
+func partGrad(t *Tape, n *node) { t.moveBack(n, n.in[0].intoZeroed(), true) }
 
 func (t *Tape) moveBack(n *node, dx device.Buffer, acc bool) {
 	s := n.spec.(*device.PermuteSpec)
