@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // Where gradients vanish, gates shut or states die away in silence, no cell and
@@ -19,7 +20,7 @@ func TestNothingIsSubnormal(t *testing.T) {
 	defer par.SetWorkers(0)
 	const B, T = 3, 260
 	for _, c := range table {
-		for _, kernels := range tensor.Kernels() {
+		for _, kernels := range tensortest.Kernels() {
 			for _, way := range []struct {
 				name    string
 				weight  float32 // scale of the weights
@@ -35,7 +36,7 @@ func TestNothingIsSubnormal(t *testing.T) {
 					o := c.opt
 					o.Layers = 2
 					m := c.new(width, hidden, &o)
-					slab := tensor.Pack(tensor.CPUWith(kernels), m, 1)
+					slab := tensor.Pack(tensortest.CPUWith(kernels), m, 1)
 					for i, p := range slab.Params {
 						w := normal(uint64(i), p.Len())
 						for j := range w {

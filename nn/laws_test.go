@@ -91,13 +91,13 @@ func stacks() []stack {
 
 func eachStack(t *testing.T, f func(t *testing.T, s stack, m *nn.RNN, slab *tensor.Slab)) {
 	for _, s := range stacks() {
-		for i, kernels := range tensor.Kernels() {
+		for i, kernels := range tensortest.Kernels() {
 			if !s.plain && i > 0 { // the other kernels' arithmetic is tested below
 				continue
 			}
 			t.Run(s.name+" "+kernels, func(t *testing.T) {
 				m := s.make()
-				f(t, s, m, tensor.Pack(tensor.CPUWith(kernels), m, 1))
+				f(t, s, m, tensor.Pack(tensortest.CPUWith(kernels), m, 1))
 			})
 		}
 	}
@@ -462,7 +462,7 @@ func TestOddShapes(t *testing.T) {
 		pass := func(kernels string, workers int) []float32 {
 			par.SetWorkers(workers)
 			m := []maker{nn.NewLSTM, nn.NewGRU, nn.NewRNN}[cell](in, H, &o)
-			dev := tensor.CPUWith(kernels)
+			dev := tensortest.CPUWith(kernels)
 			slab := tensor.Pack(dev, m, 1)
 			tape := tensor.NewTape(dev, tensor.Train)
 			y, final := m.Forward(tape.Sequences(x, lengths, B, T, in), nil)
@@ -475,7 +475,7 @@ func TestOddShapes(t *testing.T) {
 			}
 			return all
 		}
-		best := tensor.Kernels()[0]
+		best := tensortest.Kernels()[0]
 		one := pass(best, 1)
 		sameBits(t, name+": two threads", pass(best, 2), one)
 		sameBits(t, name+": three threads", pass(best, 3), one)

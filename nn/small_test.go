@@ -6,6 +6,7 @@ import (
 
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // A loss may be as small as its owner likes, down to where the gradient's own
@@ -13,13 +14,13 @@ import (
 // of size 1, to float32's precision. The figures are those of ARCHITECTURE.md.
 func TestSmallLosses(t *testing.T) {
 	const B, T = 4, 40
-	for _, kernels := range tensor.Kernels() {
+	for _, kernels := range tensortest.Kernels() {
 		for _, c := range []struct {
 			name string
 			new  maker
 		}{{"lstm", nn.NewLSTM}, {"gru", nn.NewGRU}, {"rnn", nn.NewRNN}} {
 			m := c.new(width, hidden, &nn.RNNOptions{Layers: 2})
-			slab := tensor.Pack(tensor.CPUWith(kernels), m, 1)
+			slab := tensor.Pack(tensortest.CPUWith(kernels), m, 1)
 			grads := func(scale float32) (all []float64) {
 				slab.ZeroGrad()
 				tape := tensor.NewTape(slab.Device(), tensor.Train)

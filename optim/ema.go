@@ -38,9 +38,6 @@ func (e *EMA) Update() {
 	e.updates++
 }
 
-// Updates returns the number of calls of Update.
-func (e *EMA) Updates() int { return e.updates }
-
 // Swap exchanges the weights and the average: call it once to evaluate the
 // average, and again to continue training. Before the first Update it does
 // nothing.

@@ -9,6 +9,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // Rows that have no gradient any more, gradients that fade, and rates and clipping
@@ -28,14 +29,14 @@ func TestNoStepIsSubnormal(t *testing.T) {
 			return NewRMSprop(s, &RMSpropOptions{Momentum: 0.9, Alpha: 0.9, Eps: 1e-37})
 		},
 	} {
-		for _, kernels := range tensor.Kernels() {
+		for _, kernels := range tensortest.Kernels() {
 			for _, at := range []struct{ lr, clip float32 }{{0.9, 1}, {1e-3, 1e-37}, {1e-37, 1}, {simd.MinNormal, 1e-30}} {
 				m := &struct{ W *tensor.Param }{tensor.NewParam("w", func(r *rand.Rand, w []float32, _ []int) {
 					for i := range w {
 						w[i] = float32(r.NormFloat64())
 					}
 				}, 7, 29)}
-				s := tensor.Pack(tensor.CPUWith(kernels), m, 1)
+				s := tensor.Pack(tensortest.CPUWith(kernels), m, 1)
 				o, ema := rule(s), NewEMA(s, 0.99)
 				r, g := rand.New(rand.NewPCG(1, 2)), make([]float32, n)
 				for k := range 1000 {

@@ -399,8 +399,8 @@ func TestEMA(t *testing.T) {
 	vs, n := e.State()
 	fresh := newPair()
 	f := NewEMA(fresh, .9)
-	if err := f.LoadState(vs, n); err != nil || f.Updates() != 5 {
-		t.Fatal(err, f.Updates())
+	if err := f.LoadState(vs, n); err != nil || f.updates != 5 {
+		t.Fatal(err, f.updates)
 	}
 	f.Swap()
 	e.Swap()

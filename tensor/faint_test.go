@@ -10,6 +10,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
 	. "github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // faint makes operands: ordinary ones, ones far out, and ones about 2^-126.
@@ -104,7 +105,7 @@ func TestNoOperationIsSubnormal(t *testing.T) {
 			return loss
 		},
 	} {
-		for _, kernels := range Kernels() {
+		for _, kernels := range tensortest.Kernels() {
 			for scale, number := range map[string]func(r *rand.Rand) float64{
 				"1":     (*rand.Rand).NormFloat64,
 				"700":   func(r *rand.Rand) float64 { return 700 * r.NormFloat64() },
@@ -115,7 +116,7 @@ func TestNoOperationIsSubnormal(t *testing.T) {
 				"below": func(r *rand.Rand) float64 { return 1e-40 * r.NormFloat64() },
 			} {
 				for _, seed := range []float64{1, 1e-25, 3e-37} {
-					f := &faint{Tape: NewTape(CPUWith(kernels), Train), r: rand.New(rand.NewPCG(1, 7)), number: number}
+					f := &faint{Tape: NewTape(tensortest.CPUWith(kernels), Train), r: rand.New(rand.NewPCG(1, 7)), number: number}
 					var y, loss *Tensor
 					read, made := simdtest.Subnormals(t, func() {
 						y = op(f)

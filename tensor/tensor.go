@@ -46,26 +46,6 @@ var defaultCPU = sync.OnceValue(func() *Device { return &Device{cpu.New(simd.Bes
 // panics if the processor cannot run that one.
 func CPU() *Device { return defaultCPU() }
 
-// Kernels returns the names of the kernel sets that run on this machine, fastest first.
-func Kernels() []string {
-	var names []string
-	for _, s := range simd.Sets() {
-		names = append(names, s.Name)
-	}
-	return names
-}
-
-// CPUWith returns the processor with a kernel set of [Kernels], or nil if it has no
-// set of that name.
-func CPUWith(kernels string) *Device {
-	for _, s := range simd.Sets() {
-		if s.Name == kernels {
-			return &Device{cpu.New(s)}
-		}
-	}
-	return nil
-}
-
 // NewDevice returns a device that computes with b, for the packages of this module.
 func NewDevice(b device.Backend) *Device { return &Device{b} }
 

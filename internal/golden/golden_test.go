@@ -5,6 +5,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // forEach runs body for every case of a file on every kernel set of this machine.
@@ -16,8 +17,8 @@ func forEach(t *testing.T, file string, body func(t *testing.T, dev *tensor.Devi
 	if len(cases) == 0 {
 		t.Fatalf("%s has no case", file)
 	}
-	for _, kernels := range tensor.Kernels() {
-		dev := tensor.CPUWith(kernels)
+	for _, kernels := range tensortest.Kernels() {
+		dev := tensortest.CPUWith(kernels)
 		if dev == nil {
 			t.Fatalf("no kernel set %s", kernels)
 		}

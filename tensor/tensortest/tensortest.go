@@ -1,5 +1,5 @@
 // Package tensortest checks gradients of operations built on package tensor,
-// those of this module and a user's own.
+// those of this module and a user's own, and selects the kernels of a test.
 package tensortest
 
 import (
@@ -7,8 +7,30 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/carousel-ml/carousel/internal/cpu"
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
+
+// Kernels returns the names of the kernel sets that run on this machine, fastest first.
+func Kernels() []string {
+	var names []string
+	for _, s := range simd.Sets() {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// CPUWith returns the processor with a kernel set of [Kernels], or nil if it has no
+// set of that name.
+func CPUWith(kernels string) *tensor.Device {
+	for _, s := range simd.Sets() {
+		if s.Name == kernels {
+			return tensor.NewDevice(cpu.New(s))
+		}
+	}
+	return nil
+}
 
 // CheckGrad compares the gradient that Backward leaves in slab with differences
 // of the loss along random directions in parameter space. The loss is recorded
