@@ -54,32 +54,3 @@ func Example() {
 	// [5 1]
 	// learnt: true
 }
-
-// Truncated backpropagation: documents of any length in two rows, three steps at
-// a time, the state carried on within a document and never across.
-func ExampleSegments() {
-	documents := [][]float32{{1, 2, 3, 4, 5}, {6, 7}, {8, 9, 10, 11}}
-	const rows, steps = 2, 3
-	m := nn.NewGRU(1, 4, nil)
-	slab := tensor.Pack(tensor.CPU(), m, 1)
-	opt := optim.NewSGD(slab, nil)
-	tape, carry := tensor.NewTape(tensor.CPU(), tensor.Train), nn.NewCarry(m, rows)
-	x := make([]float32, rows*steps)
-	for seg := nn.NewSegments([]int{5, 2, 4}, rows, steps); seg.Next(); {
-		for b, doc := range seg.Doc {
-			if doc >= 0 {
-				copy(x[b*steps:(b+1)*steps], documents[doc][seg.From[b]:])
-			}
-		}
-		tape.Reset()
-		y, final := m.Forward(tape.Sequences(x, seg.Length, rows, steps, 1), carry.Begin(tape, seg.Begins))
-		tensor.ActivityPenalty(y, 1).Backward()
-		opt.Step(0.1)
-		carry.End(final)
-		fmt.Println("documents", seg.Doc, "from", seg.From, "steps", seg.Length, "begin", seg.Begins)
-	}
-	// Output:
-	// documents [0 1] from [0 0] steps [3 2] begin [true true]
-	// documents [0 2] from [3 0] steps [2 3] begin [false true]
-	// documents [-1 2] from [0 3] steps [0 1] begin [false false]
-}

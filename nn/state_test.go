@@ -9,6 +9,7 @@ import (
 
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // A sequence in two passes, its state carried as bytes, is the sequence in one; rows travel alone.
@@ -119,35 +120,6 @@ func TestDetach(t *testing.T) {
 	}
 }
 
-// Segments cover every step of every document once, in order, each document in one row.
-func TestSegments(t *testing.T) {
-	lengths := []int{5, 0, 12, 1, 4, 7, 0, 3}
-	const rows, steps = 3, 4
-	at := make([]int, len(lengths))
-	row := map[int]int{}
-	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
-		for b, doc := range seg.Doc {
-			if doc < 0 {
-				if seg.Length[b] != 0 {
-					t.Fatalf("a row without a document has %d steps", seg.Length[b])
-				}
-				continue
-			}
-			if r, ok := row[doc]; ok && r != b {
-				t.Fatalf("document %d is in rows %d and %d", doc, r, b)
-			}
-			row[doc] = b
-			if seg.Begins[b] != (at[doc] == 0) || seg.From[b] != at[doc] || seg.Length[b] < 1 || seg.Length[b] > steps {
-				t.Fatalf("document %d at step %d: from %d, length %d, begins %v", doc, at[doc], seg.From[b], seg.Length[b], seg.Begins[b])
-			}
-			at[doc] += int(seg.Length[b])
-		}
-	}
-	if !slices.Equal(at, lengths) {
-		t.Errorf("steps covered %v, want %v", at, lengths)
-	}
-}
-
 // Documents in segments, the state carried and reset, give each document's own outputs.
 func TestCarryEqualsWholeDocuments(t *testing.T) {
 	m := nn.NewGRU(width, hidden, &nn.RNNOptions{Layers: 2})
@@ -161,7 +133,7 @@ func TestCarryEqualsWholeDocuments(t *testing.T) {
 	const rows, steps = 2, 3
 	tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
 	carry := nn.NewCarry(m, rows)
-	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
+	for seg := train.NewSegments(lengths, rows, steps); seg.Next(); {
 		tape.Reset()
 		x := make([]float32, rows*steps*width)
 		for b, doc := range seg.Doc {

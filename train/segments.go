@@ -1,4 +1,4 @@
-package nn
+package train
 
 import "github.com/carousel-ml/carousel/tensor"
 
@@ -9,7 +9,7 @@ import "github.com/carousel-ml/carousel/tensor"
 // document, and a row without further documents has length 0.
 //
 //	carry := nn.NewCarry(net.RNN, rows)
-//	for seg := nn.NewSegments(lengths, rows, steps); seg.Next(); {
+//	for seg := train.NewSegments(lengths, rows, steps); seg.Next(); {
 //		tape.Reset()
 //		// fill x from seg.Doc, seg.From and seg.Length
 //		y, final := net.RNN.Forward(tape.Sequences(x, seg.Length, rows, steps, features), carry.Begin(tape, seg.Begins))
@@ -35,7 +35,7 @@ type Segments struct {
 // order, so shuffle them before; documents of length 0 are skipped. It panics with a
 // [*tensor.UseError] unless rows and steps are positive.
 func NewSegments(lengths []int, rows, steps int) *Segments {
-	tensor.Check(rows > 0 && steps > 0, "nn: Segments", "needs rows and steps, got %d and %d", rows, steps)
+	tensor.Check(rows > 0 && steps > 0, "train: Segments", "needs rows and steps, got %d and %d", rows, steps)
 	s := &Segments{Doc: make([]int, rows), From: make([]int, rows), Length: make([]int32, rows), Begins: make([]bool, rows),
 		lengths: lengths, steps: steps}
 	for b := range s.Doc {
