@@ -109,11 +109,11 @@ func rules(tags []string, spans bool) *nn.CRFOptions {
 func pairWidth(cfg *Config) int { return (cfg.Embedding + 1) / 2 }
 
 // decoder returns the decoder of the network's scores.
-func (n *network) decoder(tags []string, spans bool) *nn.CRFDecoder {
+func (n *network) decoder(tags []string, spans bool) *Decoder {
 	if n.CRF != nil {
-		return n.CRF.Decoder()
+		return NewDecoder(n.CRF.Read())
 	}
-	return nn.NewCRFDecoder(len(tags), rules(tags, spans))
+	return NewDecoder(rules(tags, spans).Costs(len(tags)))
 }
 
 // batch is pieces padded to the length of the longest.

@@ -1,4 +1,4 @@
-package nn_test
+package tag_test
 
 import (
 	"math"
@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/task/tag"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -66,12 +67,12 @@ func (c *crfCase) score(y []int32) float64 {
 }
 
 // all is every sequence that is allowed, best first, with the logarithm of their sum.
-func (c *crfCase) all() (list []nn.Decoded, logZ float64) {
+func (c *crfCase) all() (list []tag.Decoded, logZ float64) {
 	y := make([]int32, c.n)
 	z := 0.0
 	for at := 0; at < c.n; {
 		if s := c.score(y); !math.IsInf(s, -1) {
-			list = append(list, nn.Decoded{Tags: slices.Clone(y), Score: s})
+			list = append(list, tag.Decoded{Tags: slices.Clone(y), Score: s})
 			z += math.Exp(s)
 		}
 		for at = 0; at < c.n; at++ {
@@ -81,7 +82,7 @@ func (c *crfCase) all() (list []nn.Decoded, logZ float64) {
 			y[at] = 0
 		}
 	}
-	slices.SortFunc(list, func(a, b nn.Decoded) int {
+	slices.SortFunc(list, func(a, b tag.Decoded) int {
 		if a.Score > b.Score {
 			return -1
 		}
@@ -97,7 +98,7 @@ func someForbidden(from, to int) bool {
 	return from == -1 && to == 0 || to == -1 && from == 1 || from >= 0 && to >= 0 && from%2 == 1 && to%2 == 0
 }
 
-func TestCRFDecoderAgainstEnumeration(t *testing.T) {
+func TestDecoderAgainstEnumeration(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, forbidden := range []func(int, int) bool{nil, someForbidden} {
 		for _, size := range [][2]int{{1, 1}, {3, 1}, {2, 6}, {4, 5}, {7, 3}} {
@@ -106,7 +107,7 @@ func TestCRFDecoderAgainstEnumeration(t *testing.T) {
 			}
 			c := newCRFCase(t, r, size[0], size[1], forbidden)
 			want, logZ := c.all()
-			chain := c.crf.Decoder()
+			chain := tag.NewDecoder(c.crf.Read())
 			if got := chain.Viterbi(c.scores); !slices.Equal(got, want[0].Tags) {
 				t.Errorf("K=%d n=%d: Viterbi gives %v, the best of all is %v", c.k, c.n, got, want[0].Tags)
 			}
@@ -126,7 +127,7 @@ func TestCRFDecoderAgainstEnumeration(t *testing.T) {
 }
 
 // checkMarginals compares the probabilities of single tags and of pairs.
-func (c *crfCase) checkMarginals(t *testing.T, m *nn.Marginals, all []nn.Decoded, logZ float64) {
+func (c *crfCase) checkMarginals(t *testing.T, m *tag.Marginals, all []tag.Decoded, logZ float64) {
 	t.Helper()
 	if !agree(m.LogZ, logZ) {
 		t.Errorf("log Z is %v, want %v", m.LogZ, logZ)
@@ -154,7 +155,7 @@ func (c *crfCase) checkMarginals(t *testing.T, m *nn.Marginals, all []nn.Decoded
 }
 
 // checkLoss holds the loss that trains to the probabilities that decode.
-func (c *crfCase) checkLoss(t *testing.T, y nn.Decoded, logZ float64) {
+func (c *crfCase) checkLoss(t *testing.T, y tag.Decoded, logZ float64) {
 	t.Helper()
 	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
 	loss := c.crf.Loss(tape.Input(c.scores, 1, c.n, c.k), tape.IDs(y.Tags, nil, 1, c.n))
@@ -164,8 +165,8 @@ func (c *crfCase) checkLoss(t *testing.T, y nn.Decoded, logZ float64) {
 	loss.Backward()
 }
 
-func TestCRFDecoderOfNothingAndOfNonsense(t *testing.T) {
-	chain := nn.NewCRFDecoder(3, nil)
+func TestDecoderOfNothingAndOfNonsense(t *testing.T) {
+	chain := tag.NewDecoder((*nn.CRFOptions)(nil).Costs(3))
 	if chain.Viterbi(nil) != nil || chain.NBest(nil, 5) != nil || chain.NBest(make([]float32, 6), 0) != nil {
 		t.Error("no step, or none wanted, must give no sequence")
 	}
@@ -173,14 +174,14 @@ func TestCRFDecoderOfNothingAndOfNonsense(t *testing.T) {
 	if got := chain.Viterbi([]float32{nan, nan, nan, 1, 2, 3}); len(got) != 2 {
 		t.Errorf("scores that are no numbers give %v", got)
 	}
-	none := nn.NewCRFDecoder(2, &nn.CRFOptions{Forbidden: func(int, int) bool { return true }})
+	none := tag.NewDecoder((&nn.CRFOptions{Forbidden: func(int, int) bool { return true }}).Costs(2))
 	if got := none.Viterbi(make([]float32, 6)); len(got) != 3 {
 		t.Errorf("with everything forbidden: %v", got)
 	}
 }
 
 // A long row's scores add up without loss, and the chain without a CRF takes each step's best.
-func TestCRFDecoderOfALongRow(t *testing.T) {
+func TestDecoderOfALongRow(t *testing.T) {
 	const n, k = 5000, 4
 	r := rand.New(rand.NewPCG(3, 4))
 	scores := make([]float32, n*k)
@@ -191,7 +192,7 @@ func TestCRFDecoderOfALongRow(t *testing.T) {
 			want[at] = int32(i % k)
 		}
 	}
-	chain := nn.NewCRFDecoder(k, nil)
+	chain := tag.NewDecoder((*nn.CRFOptions)(nil).Costs(k))
 	if !slices.Equal(chain.Viterbi(scores), want) {
 		t.Error("Viterbi without transitions differs from each step's best tag")
 	}
