@@ -312,46 +312,36 @@ func gruGradGeneric(a *CellArgs) {
 	}
 }
 
-func sigmoidGradGeneric(dst, d []float32) {
-	d = d[:len(dst)]
-	for i, y := range dst {
-		dst[i] = sigmoidGrad(float64(d[i]), float64(y))
+// zip computes dst[i] = f(a[i], b[i]). The compiler inlines it, and f with it.
+func zip(dst, a, b []float32, f func(a, b float32) float32) {
+	a, b = a[:len(dst)], b[:len(dst)]
+	for i := range dst {
+		dst[i] = f(a[i], b[i])
 	}
+}
+
+func sigmoidGradGeneric(dst, d []float32) {
+	zip(dst, d, dst, func(d, y float32) float32 { return sigmoidGrad(float64(d), float64(y)) })
 }
 
 func tanhGradGeneric(dst, d []float32) {
-	d = d[:len(dst)]
-	for i, y := range dst {
-		dst[i] = tanhGrad(float64(d[i]), float64(y))
-	}
+	zip(dst, d, dst, func(d, y float32) float32 { return tanhGrad(float64(d), float64(y)) })
 }
 
 func addGeneric(dst, a, b []float32) {
-	a, b = a[:len(dst)], b[:len(dst)]
-	for i := range dst {
-		dst[i] = Narrow(float64(a[i]) + float64(b[i]))
-	}
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(a) + float64(b)) })
 }
 
 func subGeneric(dst, a, b []float32) {
-	a, b = a[:len(dst)], b[:len(dst)]
-	for i := range dst {
-		dst[i] = Narrow(float64(a[i]) - float64(b[i]))
-	}
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(a) - float64(b)) })
 }
 
 func mulGeneric(dst, a, b []float32) {
-	a, b = a[:len(dst)], b[:len(dst)]
-	for i := range dst {
-		dst[i] = Narrow(float64(a[i]) * float64(b[i]))
-	}
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(a) * float64(b)) })
 }
 
 func divGeneric(dst, a, b []float32) {
-	a, b = a[:len(dst)], b[:len(dst)]
-	for i := range dst {
-		dst[i] = Narrow(float64(a[i]) / float64(b[i]))
-	}
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(a) / float64(b)) })
 }
 
 // mulAdd returns c + a·b, with the product and the sum rounded.
@@ -378,10 +368,7 @@ func mulAddGeneric(dst, a, b []float32) {
 }
 
 func axpyGeneric(alpha float32, dst, src []float32) {
-	src = src[:len(dst)]
-	for i := range dst {
-		dst[i] = mulAdd(alpha, src[i], dst[i])
-	}
+	zip(dst, src, dst, func(x, y float32) float32 { return mulAdd(alpha, x, y) })
 }
 
 func scaleGeneric(alpha float32, dst []float32) {
@@ -391,10 +378,7 @@ func scaleGeneric(alpha float32, dst []float32) {
 }
 
 func shiftGeneric(alpha float32, dst, src []float32) {
-	src = src[:len(dst)]
-	for i, v := range src {
-		dst[i] = Narrow(float64(v) + float64(alpha))
-	}
+	zip(dst, src, src, func(x, _ float32) float32 { return Narrow(float64(x) + float64(alpha)) })
 }
 
 func flushGeneric(dst, src []float32) {
