@@ -205,7 +205,11 @@ func (p *Checkpointing) Backward(tape *tensor.Tape, seed, step uint64, pass Segm
 		for i, g := range grads {
 			for j, x := range []*tensor.Tensor{to[i].H, to[i].C} {
 				if g[j] != nil { // a term whose gradient in the state is g[j]
-					loss = plus(loss, tensor.SumAll(tensor.Mul(x, tape.Input(g[j], x.Dims()...))))
+					term := tensor.SumAll(tensor.Mul(x, tape.Input(g[j], x.Dims()...)))
+					if loss != nil {
+						term = tensor.Add(loss, term)
+					}
+					loss = term
 				}
 			}
 		}
@@ -242,11 +246,4 @@ func (p *Checkpointing) start(tape *tensor.Tape, saved []*SavedState) []*State {
 		}
 	}
 	return states
-}
-
-func plus(loss, term *tensor.Tensor) *tensor.Tensor {
-	if loss == nil {
-		return term
-	}
-	return tensor.Add(loss, term)
 }

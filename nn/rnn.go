@@ -215,47 +215,34 @@ func (m *RNN) init(kind cell.Param, gates int) tensor.Init {
 	return uniform
 }
 
-// initBias sets the bias of the forget gate in the first of the two vectors and zeros
-// in the second, since their sum counts.
+// initBias sets the biases of the gates of the old state and, with Chrono, of the new
+// value: with ForgetBias to that, with Chrono so that a unit forgets 1/(1+u) per step,
+// with u drawn from U(1, Chrono-1). The first of the two vectors has the value and the
+// second zeros, since their sum counts.
 func (m *RNN) initBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	if m.opt.LayerNorm {
 		uniform = Constant(0)
 	}
-	if m.opt.Chrono > 0 {
-		return m.chronoBias(kind, uniform)
-	}
-	if m.opt.ForgetBias == 0 {
+	if m.opt.Chrono == 0 && m.opt.ForgetBias == 0 {
 		return uniform
 	}
-	return func(r *rand.Rand, w []float32, dims []int) {
-		uniform(r, w, dims)
-		spec := m.cell.Spec()
-		forget := w[spec.Gate(spec.Keep)*m.hidden:][:m.hidden]
-		clear(forget)
-		if kind == cell.BW {
-			for i := range forget {
-				forget[i] = m.opt.ForgetBias
-			}
-		}
-	}
-}
-
-// chronoBias sets the biases of the gates of the old state and the new value so that a
-// unit forgets 1/(1+u) per step, with u drawn from U(1, Chrono-1).
-func (m *RNN) chronoBias(kind cell.Param, uniform tensor.Init) tensor.Init {
 	spec := m.cell.Spec()
 	keep, take := spec.Gate(spec.Keep), spec.Gate(spec.Take)
 	return func(r *rand.Rand, w []float32, dims []int) {
 		uniform(r, w, dims)
 		for j := range m.hidden {
 			b := float32(0)
-			if kind == cell.BW {
+			switch {
+			case kind != cell.BW:
+			case m.opt.Chrono > 0:
 				b = float32(math.Log(1 + r.Float64()*float64(m.opt.Chrono-2)))
+			default:
+				b = m.opt.ForgetBias
 			}
 			if keep >= 0 {
 				w[keep*m.hidden+j] = b
 			}
-			if take >= 0 {
+			if take >= 0 && m.opt.Chrono > 0 {
 				w[take*m.hidden+j] = -b
 			}
 		}
