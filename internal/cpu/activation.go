@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"cmp"
+
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
@@ -14,13 +16,7 @@ type actions struct {
 
 // setActions sets the activations: those of the options or the cell's own.
 func (e *scan) setActions() {
-	pick := func(a, own cell.Activation) cell.Activation {
-		if a == cell.Own {
-			return own
-		}
-		return a
-	}
-	e.acts = actions{gate: pick(e.GateAct, cell.Sigmoid), in: pick(e.InAct, e.Cell.Spec().Candidate()), out: pick(e.OutAct, cell.Tanh)}
+	e.acts = actions{gate: cmp.Or(e.GateAct, cell.Sigmoid), in: cmp.Or(e.InAct, e.Cell.Spec().Candidate()), out: cmp.Or(e.OutAct, cell.Tanh)}
 	if e.GateClip > 0 {
 		a := &e.acts
 		a.gateEdge = [2]float32{-e.GateClip, e.GateClip}

@@ -29,9 +29,8 @@ func (w *workspace) ctcRows(s *device.CTCSpec, lo, hi int) {
 			scale /= float64(max(1, len(labels)))
 		}
 		x := s.Logits.Host[b*s.T*s.V : (b+1)*s.T*s.V]
-		var d []float32
-		if !s.DLogits.Zero() {
-			d = s.DLogits.Host[b*s.T*s.V : (b+1)*s.T*s.V]
+		d := within(s.DLogits.Host, b*s.T*s.V, (b+1)*s.T*s.V)
+		if d != nil {
 			clear(d[steps*s.V:])
 			d = d[:steps*s.V]
 		}

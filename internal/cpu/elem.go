@@ -42,7 +42,7 @@ func unaryGradRange(v *vector, lo, hi int) {
 }
 
 // within returns s[lo:hi], or nil if s is nil.
-func within(s []float32, lo, hi int) []float32 {
+func within[T any](s []T, lo, hi int) []T {
 	if s == nil {
 		return nil
 	}

@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"cmp"
+
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -253,11 +255,13 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 			w.flush()
 			call.LDC, call.LDB, call.Pitch = ld, ldb, pitch
 		}
-		from, own := w.start(p, k0)
+		own := k0 > 0 || w.acc       // the tiles start from their own C, otherwise from the bias or zero
+		var from, b2, after *float32 // the same for all tiles of the panel; C of the next panel
 		if call.LDFrom = 0; own {
 			call.LDFrom = ld
+		} else if w.bias != nil {
+			from = &w.bias[p*nr]
 		}
-		var b2, after *float32 // the same for all tiles of the panel; C of the next panel
 		if call.K2 > 0 {
 			b2 = &w.then.panels.words[p*w.then.panels.pitch]
 		}
@@ -347,18 +351,6 @@ func (w *worker) aim(p, next, k0, kc, groups int) (b *float32, ldb, pitch int, c
 		coming = coming[:groups*ldb]
 	}
 	return &panel[0], ldb, pitch, coming
-}
-
-// start returns what the tiles of panel p start from at depth k0: their own C, the
-// bias row, or zero (nil and false).
-func (w *worker) start(p, k0 int) (row *float32, own bool) {
-	switch {
-	case k0 > 0 || w.acc:
-		return nil, true
-	case w.bias != nil:
-		return &w.bias[p*w.set.NR], false
-	}
-	return nil, false
 }
 
 // panel returns panel p of B from depth k0 on, its row stride, and the distance to the next panel.
@@ -483,17 +475,14 @@ func (g *gemm) put() {
 }
 
 func fillStrides(s *device.GemmSpec) {
-	orDense := func(ld *int, trans bool, rows, cols int) {
-		if *ld != 0 {
-			return
-		}
-		if *ld = cols; trans {
-			*ld = rows
-		}
+	a, b := s.K, s.N
+	if s.TransA {
+		a = s.M
 	}
-	orDense(&s.LDA, s.TransA, s.M, s.K)
-	orDense(&s.LDB, s.TransB, s.K, s.N)
-	orDense(&s.LDC, false, s.M, s.N)
+	if s.TransB {
+		b = s.K
+	}
+	s.LDA, s.LDB, s.LDC = cmp.Or(s.LDA, a), cmp.Or(s.LDB, b), cmp.Or(s.LDC, s.N)
 }
 
 // one computes product i of the batch.

@@ -94,11 +94,7 @@ func itemWeight(s *device.LossSpec, n int) float32 {
 // squaredBlock computes items [lo,hi) of the MSE, the cheapest loss and often the one with the most items.
 func squaredBlock(a *lossArgs, w *lossWork, lo, hi int) (sum float64) {
 	s := a.s
-	p, y := s.Pred.Host[lo:hi], s.Target.Host[lo:hi]
-	var d []float32
-	if !s.DPred.Zero() {
-		d = s.DPred.Host[lo:hi]
-	}
+	p, y, d := s.Pred.Host[lo:hi], s.Target.Host[lo:hi], within(s.DPred.Host, lo, hi)
 	if s.Weight.Zero() {
 		e := d
 		if e == nil {
@@ -142,10 +138,7 @@ func lossBlocks(a *lossArgs, lo, hi int) {
 		}
 		var sum float64
 		for n := k * a.block; n < min((k+1)*a.block, s.N); n++ {
-			var d []float32
-			if !s.DPred.Zero() {
-				d = s.DPred.Host[n*s.V : (n+1)*s.V]
-			}
+			d := within(s.DPred.Host, n*s.V, (n+1)*s.V)
 			w := itemWeight(s, n)
 			if w == 0 {
 				clear(d)
@@ -203,10 +196,7 @@ func itemLoss(kind device.LossKind, p []float64, y, param float64, quantiles, d 
 //
 // with p the softmax of x, s the smoothing and w the class weights, ones if absent.
 func crossEntropyRow(set *simd.Set, s *device.LossSpec, x []float32, c int, d []float32, g float32) float32 {
-	var cw []float32
-	if !s.ClassWeight.Zero() {
-		cw = s.ClassWeight.Host[:s.V]
-	}
+	cw := within(s.ClassWeight.Host, 0, s.V)
 	top := rowMax(x)
 	sum := expSum(set, d, x, top)
 	norm := float64(top) + math.Log(float64(sum))

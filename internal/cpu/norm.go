@@ -57,8 +57,8 @@ func (b *Backend) NormGrad(s *device.NormSpec) {
 	parts := w.floats(blocks * 2 * s.Cols)
 	par.Each(blocks, 1, w, s, (*workspace).normGradBlocks)
 	foldRows(b.set, parts, blocks, 2*s.Cols)
-	addTo(b.set, s.DGamma, parts[:s.Cols])
-	addTo(b.set, s.DBeta, parts[s.Cols:2*s.Cols])
+	b.addTo(s.DGamma, parts[:s.Cols])
+	b.addTo(s.DBeta, parts[s.Cols:2*s.Cols])
 	workspaces.Put(w)
 }
 

@@ -79,11 +79,7 @@ func (b *Backend) packPanels(dst *panels, lo, hi int) {
 	for p := lo; p < hi; p++ {
 		strip(floats, p, p+1)
 		words := dst.words[p*dst.pitch:][:dst.pitch]
-		var scale []float32
-		if dst.Scales {
-			scale = dst.scale[p*nr:][:nr]
-		}
-		dst.Encode(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 4*len(words)), scale, floats)
+		dst.Encode(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), 4*len(words)), within(dst.scale, p*nr, (p+1)*nr), floats)
 	}
 }
 

@@ -30,10 +30,7 @@ func (b *Backend) PoolGrad(s *device.PoolSpec) {
 func poolRow(set *simd.Set, s *device.PoolSpec, i int) {
 	n, f := lengthOf(s.Lens, i, s.T), s.F
 	x, y := s.X.Host[i*s.T*f:(i+1)*s.T*f], s.Y.Host[i*f:(i+1)*f]
-	var arg []int32
-	if !s.Arg.Zero() {
-		arg = s.Arg.Host[i*f : (i+1)*f]
-	}
+	arg := within(s.Arg.Host, i*f, (i+1)*f)
 	if n == 0 {
 		clear(y)
 		for j := range arg {

@@ -29,8 +29,8 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	if s.HDrop > 0 {
 		b.set.MulAdd(e.dh, e.dr, e.mask)
 	}
-	e.addTo(s.Grads[cell.H0], e.dh)
-	e.addTo(s.Grads[cell.C0], e.dc)
+	b.addTo(s.Grads[cell.H0], e.dh)
+	b.addTo(s.Grads[cell.C0], e.dc)
 	e.vectorGrads()
 	e.done()
 }
@@ -49,13 +49,6 @@ func (e *scan) startBack() {
 	e.vec = e.vectors()
 	e.acc = grow(e.acc, e.B*e.vec.n)
 	clear(e.acc)
-}
-
-// addTo adds src to dst, unless dst is absent.
-func (e *scan) addTo(dst device.Buffer, src []float32) {
-	if !dst.Zero() {
-		e.b.Copy(dst, device.HostBuffer(src), true)
-	}
 }
 
 // cellGrads computes the cell backward for r's units of rows [lo,hi) at time t.
@@ -177,14 +170,13 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 // operands is the operands of a chunk's weight gradients, with one row per step and
 // batch row.
 type operands struct {
-	rows      int
-	gates     device.Buffer // [rows,G*H] gradients of the pre-activations
-	input     device.Buffer // [rows,G*H] gradients of W·x: gates, unless W·x is normalised
-	side      device.Buffer // [rows,sideWidth]
-	mid, dp   device.Buffer // [rows,H] the operand of P, [rows,O] the gradient of its product
-	x, old    device.Buffer // [rows,I] input, [rows,O] the operand of R
-	dx        device.Buffer // [rows,I] input gradient
-	separated bool          // input is not gates
+	rows    int
+	gates   device.Buffer // [rows,G*H] gradients of the pre-activations
+	input   device.Buffer // [rows,G*H] gradients of W·x: gates, unless W·x is normalised
+	side    device.Buffer // [rows,sideWidth]
+	mid, dp device.Buffer // [rows,H] the operand of P, [rows,O] the gradient of its product
+	x, old  device.Buffer // [rows,I] input, [rows,O] the operand of R
+	dx      device.Buffer // [rows,I] input gradient
 }
 
 // weightGrads computes the gradients of X and of the weights from the gate gradients of the chunk.
@@ -206,7 +198,7 @@ func (e *scan) weightGrads() {
 			e.scatter(o.dx)
 		}
 	}
-	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !o.separated && e.I >= b.set.NR
+	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !e.Has(cell.NormX) && e.I >= b.set.NR
 	if both { // the same left operand: the gate gradients
 		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.Grads[cell.R].Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
@@ -247,7 +239,7 @@ func (e *scan) biasGrads(o *operands) {
 	e.sums = grow(e.sums, GH)
 	sums := device.HostBuffer(e.sums)
 	b.SumRows(sums, o.gates, o.rows, GH, GH, false)
-	e.addTo(e.Grads[cell.BW], e.sums)
+	b.addTo(e.Grads[cell.BW], e.sums)
 	if e.Grads[cell.BR].Zero() {
 		return
 	}
@@ -269,8 +261,8 @@ func (e *scan) chunkOperands() operands {
 	from := e.before(e.t0) * e.B * e.out // the states before each step have the order of the gates
 	o := operands{rows: rows, gates: part(e.Gates, e.gw), side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
 		x: part(e.X, e.I), old: e.entering().Slice(from, from+rows*e.out), dx: part(e.DX, e.I)}
-	o.input, o.separated = o.gates, !e.XHat.Zero()
-	if o.separated {
+	o.input = o.gates
+	if e.Has(cell.NormX) {
 		o.input = part(e.XHat, e.gw)
 	}
 	if e.Proj > 0 {
@@ -283,7 +275,7 @@ func (e *scan) chunkOperands() operands {
 // includes padding: in place, except X, DX and the states, which are needed again.
 func (e *scan) gather(o *operands) {
 	o.gates = e.together(o.gates.Host, o.gates, e.gw)
-	if o.separated {
+	if e.Has(cell.NormX) {
 		o.input = e.together(o.input.Host, o.input, e.gw)
 	} else {
 		o.input = o.gates
@@ -364,7 +356,7 @@ func (e *scan) vectorGrads() {
 	for p, at := range e.vec.at {
 		dst, n := e.Grads[p], e.collected(cell.Param(p))
 		if n > 0 && !dst.Zero() {
-			e.addTo(dst.Slice(dst.N-n, dst.N), e.acc[at:at+n])
+			e.b.addTo(dst.Slice(dst.N-n, dst.N), e.acc[at:at+n])
 		}
 	}
 }

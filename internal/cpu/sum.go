@@ -57,8 +57,8 @@ func foldRows(set *simd.Set, x []float32, rows, cols int) {
 }
 
 // addTo adds src to dst, unless dst is absent.
-func addTo(set *simd.Set, dst device.Buffer, src []float32) {
+func (b *Backend) addTo(dst device.Buffer, src []float32) {
 	if !dst.Zero() {
-		set.Add(dst.Host, dst.Host, src)
+		b.Copy(dst, device.HostBuffer(src), true)
 	}
 }
