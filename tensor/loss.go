@@ -1,6 +1,10 @@
 package tensor
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"slices"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 // LossOptions changes a loss; nil is the mean over all items.
 //
@@ -75,11 +79,8 @@ func regression(op string, spec device.LossSpec, pred, target *Tensor, o *LossOp
 	perItem := spec.Kind == device.Quantile || spec.Kind == device.Gaussian || spec.Kind == device.StudentT || spec.Kind == device.NegBinomial
 	ok := pred.sameShape(target)
 	if perItem {
-		d := target.dims
-		if ok = target.rank < maxRank; ok {
-			d[target.rank] = spec.V
-			ok = pred.rank == target.rank+1 && pred.dims == d
-		}
+		n := target.rank
+		ok = pred.rank == n+1 && pred.dims[n] == spec.V && slices.Equal(pred.dims[:n], target.dims[:n])
 	}
 	if !ok {
 		failf(op, "predictions %s with %d outputs per item do not fit targets %s", describe(pred), spec.V, describe(target))

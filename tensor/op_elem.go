@@ -108,7 +108,8 @@ func (t *Tape) drop(op string, p float32) bool {
 func (t *Tape) dropped(x *Tensor, p float32) *Tensor {
 	y := t.like(x)
 	t.drops++
-	s := t.dropout(device.DropoutSpec{Y: y.value, X: x.value, N: x.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
+	s := t.specs.dropout.put(device.DropoutSpec{Y: y.value, X: x.value, N: x.Len(), P: p, Seed: t.seed, Step: t.step, Node: t.drops})
+	t.backend.Dropout(s)
 	t.record(dropoutGrad, y, x).keeps(s)
 	return y
 }

@@ -324,12 +324,6 @@ func (t *Tape) permute(s device.PermuteSpec) *device.PermuteSpec {
 
 func (t *Tape) gemm(s device.GemmSpec) { t.backend.Gemm(t.specs.gemm.put(s)) }
 
-func (t *Tape) dropout(s device.DropoutSpec) *device.DropoutSpec {
-	p := t.specs.dropout.put(s)
-	t.backend.Dropout(p)
-	return p
-}
-
 // Bytes returns the bytes of device memory that the tape holds, in use or not.
 func (t *Tape) Bytes() int64 {
 	return 4 * int64(t.arena.total+t.numbers.total)
