@@ -260,7 +260,11 @@ func (o *Optimizer) ClipNorm(max float32) {
 		tensor.Check(false, "optim", "ClipNorm needs a positive norm, got %v", max)
 	}
 	o.settle()
-	o.clearFrozen()
+	for _, r := range o.runs {
+		if r.frozen {
+			o.backend.Fill(o.slab.Grads().Slice(r.lo, r.hi), 0)
+		}
+	}
 	o.backend.SumSquares(o.norm, o.slab.Grads())
 	// The largest float32 clips nothing either, and gives no Inf/Inf.
 	o.backend.ClipFactor(o.factor, o.norm, min(max, math.MaxFloat32))
@@ -283,14 +287,6 @@ func (o *Optimizer) settle() {
 	if o.pending {
 		o.backend.ScaleBy(o.slab.Grads(), o.factor)
 		o.pending = false
-	}
-}
-
-func (o *Optimizer) clearFrozen() {
-	for _, r := range o.runs {
-		if r.frozen {
-			o.backend.Fill(o.slab.Grads().Slice(r.lo, r.hi), 0)
-		}
 	}
 }
 

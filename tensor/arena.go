@@ -50,8 +50,20 @@ func (a *arena[T]) reset() {
 	a.mem = append(a.mem[:0], a.get(a.total))
 }
 
-// hostInts returns n integers in host memory.
-func hostInts(n int) device.Ints { return device.HostInts(make([]int32, n)) }
+// hostInts allocates []int32 that are valid until reset.
+type hostInts []int32
+
+// alloc returns n elements with unspecified contents. If the block is full, a larger
+// one replaces it, so that later passes need only one.
+func (a *hostInts) alloc(n int) []int32 {
+	if len(*a)+n > cap(*a) {
+		*a = make([]int32, 0, 2*(cap(*a)+n))
+	}
+	*a = (*a)[:len(*a)+n]
+	return (*a)[len(*a)-n : len(*a) : len(*a)]
+}
+
+func (a *hostInts) reset() { *a = (*a)[:0] }
 
 // chunks is a growing list of structs that keep their addresses and are reused
 // after reset.

@@ -49,7 +49,7 @@ func TemporalPenalty(y *Tensor, weight float32) *Tensor {
 	}
 	d := Sub(Slice(y, 1, 1, T), Slice(y, 1, 0, T-1))
 	if y.seq != nil {
-		pairs := t.ints.alloc(B).Host
+		pairs := t.ints.alloc(B)
 		for b, n := range y.seq.lengths {
 			pairs[b] = max(n-1, 0)
 		}

@@ -28,7 +28,7 @@ func (t *Tape) sequence(op string, lengths []int32, B, T int) *sequence {
 		}
 	}
 	s := t.seqs.next()
-	all := t.ints.alloc(3*B + T).Host
+	all := t.ints.alloc(3*B + T)
 	s.lengths, s.order, s.sorted, s.active = all[:B:B], all[B:2*B], all[2*B:3*B], all[3*B:]
 	copy(s.lengths, lengths)
 	clear(s.active)

@@ -30,7 +30,7 @@ type Tape struct {
 
 	arena   arena[float32]
 	numbers arena[int32]
-	ints    arena[int32] // in host memory: copies of integers that the tape reads
+	ints    hostInts // copies of integers that the tape reads
 	tensors chunks[Tensor]
 	nodes   chunks[node]
 	specs   specs
@@ -96,7 +96,7 @@ func NewTape(dev *Device, mode Mode) *Tape {
 	dev = dev.orCPU()
 	b := dev.backend
 	return &Tape{dev: dev, backend: b, mode: mode, epoch: 1, arena: arena[float32]{get: b.Alloc, put: b.Free, least: 1 << 16},
-		numbers: arena[int32]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}, ints: arena[int32]{get: hostInts, put: func(device.Ints) {}, least: 1 << 10}}
+		numbers: arena[int32]{get: b.AllocInts, put: b.FreeInts, least: 1 << 10}}
 }
 
 // Mode returns the mode the tape was made with.
@@ -160,7 +160,7 @@ func (t *Tape) IDs(ids []int32, lengths []int32, dims ...int) *Ints {
 	if n := volume("IDs", "ids", dims, 0, maxRank-1); n != len(ids) {
 		failf("IDs", "shape %s needs %d ids, got %d", shape(slices.Clone(dims)), n, len(ids))
 	}
-	x := t.idents.put(Ints{tape: t, epoch: t.epoch, v: t.ints.alloc(len(ids)).Host})
+	x := t.idents.put(Ints{tape: t, epoch: t.epoch, v: t.ints.alloc(len(ids))})
 	x.rank = copy(x.dims[:], dims)
 	copy(x.v, ids)
 	x.on = t.upload(x.v)
