@@ -177,10 +177,26 @@ func unpack(r io.ReaderAt, size int64) (io.ReaderAt, int64, *object, error) {
 		if err != nil || n < 0 || at > size || n > size-at {
 			return nil, 0, nil, fmt.Errorf("truncated or damaged: model.weights.h5 of %d bytes, in a file of %d", weights.CompressedSize64, size)
 		}
+		if err := verify(weights); err != nil {
+			return nil, 0, nil, err
+		}
 		return io.NewSectionReader(r, at, n), n, whole, nil
 	}
 	text, err = inflate(weights, maxInflate*size)
 	return bytes.NewReader(text), int64(len(text)), whole, err
+}
+
+// verify reads a member to its end, where its checksum is compared.
+func verify(f *zip.File) error {
+	r, err := f.Open()
+	if err == nil {
+		defer r.Close()
+		_, err = io.Copy(io.Discard, r)
+	}
+	if err != nil {
+		return fmt.Errorf("truncated or damaged: %s: %w; get the file again", f.Name, err)
+	}
+	return nil
 }
 
 // inflate reads a member of at most most bytes.

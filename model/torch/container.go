@@ -122,8 +122,12 @@ func (c *container) readZip(r io.ReaderAt) error {
 	}
 	defer pickle.Close()
 	set := storageSet{fields: 5}
-	if c.root, err = newUnpickler(pickle, set.resolve).next(); err != nil {
+	u := newUnpickler(pickle, set.resolve)
+	if c.root, err = u.next(); err != nil {
 		return problem(c.path, "", "%w", err)
+	}
+	if _, err := io.Copy(io.Discard, u.in); err != nil { // the checksum is compared at the end
+		return problem(c.path, "get the file again", "damaged: %s%s: %w", strings.TrimSuffix(prefix, "/"), pkl, err)
 	}
 	c.open = func(s *storage) (io.ReadCloser, error) {
 		name := prefix + "data/" + s.key

@@ -226,3 +226,23 @@ func FuzzPickle(f *testing.F) {
 		}
 	})
 }
+
+// A key changed in the pickle still parses; the archive's checksum finds it.
+func TestDamagedPickle(t *testing.T) {
+	whole, err := os.ReadFile("testdata/torch2/checkpoint.pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readBytes(t, whole); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(whole, []byte("weight_ih_l0"))
+	if at < 0 {
+		t.Fatal("the file has no weight_ih_l0")
+	}
+	damaged := bytes.Clone(whole)
+	damaged[at+len("weight_")] = 'h' // weight_hh_l0
+	if _, err := readBytes(t, damaged); err == nil || !strings.Contains(err.Error(), "checksum") {
+		t.Errorf("%v, want an error of the checksum", err)
+	}
+}
