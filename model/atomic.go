@@ -11,12 +11,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
+	"sync"
 )
 
 // WriteFileAtomic replaces the file at path with the output of write. Readers
 // see the old content or the new, never a mixture: the bytes go to a temporary
 // file in the same directory, are flushed to the disk, and the file is renamed
-// into place. If anything fails (write returns an error, the disk is full) it
+// into place, with the permissions of the one before it. If anything fails (write returns an error, the disk is full) it
 // returns that error with the path; the previous file is unchanged and the
 // temporary file is removed.
 //
@@ -36,13 +38,18 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("%s: cannot be written: %w", path, bare(err))
 	}
+	temporaries.Store(f.Name(), true)
 	done := false
 	defer func() { // also when write panics
+		temporaries.Delete(f.Name())
 		if !done {
 			f.Close()
 			os.Remove(f.Name())
 		}
 	}()
+	if before, err := os.Stat(target); err == nil {
+		_ = f.Chmod(before.Mode().Perm()) // not on every system
+	}
 	w := bufio.NewWriterSize(f, 1<<16)
 	if err = write(w); err == nil {
 		err = w.Flush()
@@ -64,6 +71,34 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	syncDir(dir + ".")
 	return nil
 }
+
+// temporaries are the names of the temporary files of writes in progress.
+var temporaries sync.Map
+
+// RemoveTemporaries removes the temporary files of all writes in progress, for a
+// process that is about to exit.
+func RemoveTemporaries() {
+	temporaries.Range(func(name, _ any) bool {
+		_ = os.Remove(name.(string))
+		return true
+	})
+}
+
+// SweepTemporaries removes the temporary files that writes of path by processes
+// killed earlier have left. No other process may be writing path.
+func SweepTemporaries(path string) {
+	dir, base := filepath.Split(path)
+	entries, _ := os.ReadDir(dir + ".")
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+base+temporary) {
+			_ = os.Remove(dir + e.Name())
+		}
+	}
+}
+
+// temporary follows the name of a file, and is followed by a number, in those of
+// its temporary files.
+const temporary = ".tmp"
 
 // destination follows the symbolic links of path to the file to replace, which
 // need not exist; direct reports that path is to be written to instead.
@@ -120,7 +155,7 @@ func writeInto(path string, write func(io.Writer) error) error {
 func createBeside(path string) (*os.File, error) {
 	dir, base := filepath.Split(path)
 	for try := 0; ; try++ {
-		name := dir + "." + base + ".tmp" + strconv.FormatUint(uint64(rand.Uint32()), 36)
+		name := dir + "." + base + temporary + strconv.FormatUint(uint64(rand.Uint32()), 36)
 		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if errors.Is(err, fs.ErrExist) && try < 100 {
 			continue

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -161,4 +163,60 @@ func TestWriteFileAtomicThroughLinks(t *testing.T) {
 	if err := WriteFileAtomic(loop, put("x")); err == nil || !strings.HasPrefix(err.Error(), loop+": cannot be written: ") {
 		t.Errorf("a link to itself: %v", err)
 	}
+}
+
+// The permissions of a file that is replaced stay, and temporary files of writes
+// that a process never finished can be removed.
+func TestPermissionsAndTemporaries(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("permissions of another kind")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "out.csv")
+	if err := os.WriteFile(path, []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	err := WriteFileAtomic(path, func(w io.Writer) error {
+		if n := len(names(t, dir)); n != 2 {
+			t.Errorf("%d files during the write, want 2", n)
+		}
+		RemoveTemporaries()
+		if n := len(names(t, dir)); n != 1 {
+			t.Errorf("%d files after RemoveTemporaries, want 1", n)
+		}
+		return errors.New("stop")
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if err := WriteFileAtomic(path, func(w io.Writer) error { _, err := io.WriteString(w, "new"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, want 640: %v", info.Mode(), err)
+	}
+	for _, name := range []string{".out.csv.tmpab1", ".out.csv.tmp", ".other.csv.tmpx", "out.csv.tmp1"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	SweepTemporaries(path)
+	if got := names(t, dir); !slices.Equal(got, []string{".other.csv.tmpx", "out.csv", "out.csv.tmp1"}) {
+		t.Errorf("left: %q", got)
+	}
+}
+
+func names(t *testing.T, dir string) (list []string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
 }

@@ -217,6 +217,9 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("train: %w", err)
 	}
+	for _, path := range []string{lastPath(dir), bestPath(dir), filepath.Join(dir, metricsFile)} {
+		model.SweepTemporaries(path)
+	}
 	return unlock, nil
 }
 

@@ -250,11 +250,21 @@ func exists(dir, name string) bool {
 	return err == nil
 }
 
+// endings are the signals that ask the process to end: Ctrl-C, that of kill, and
+// that of a closed terminal, unless it is ignored as under nohup.
+func endings() []os.Signal {
+	list := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
+}
+
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
 // leaves a checkpoint; the second one ends the process.
 func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 	a.catching.Store(true)
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, endings()...)
 	context.AfterFunc(ctx, stop)
 	return ctx, func() {
 		a.catching.Store(false)
@@ -266,12 +276,13 @@ func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 // as the system would, after an object on stdout and a line on stderr.
 func (a *app) endOnInterrupt() {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, endings()...)
 	go func() {
 		for range signals {
 			if !a.catching.Swap(false) { // the second Ctrl-C ends the process in any case
 				fmt.Fprintln(a.stderr, "carousel: interrupted")
 				a.printJSON("error", problemOf(context.Canceled), nil) // unless a result is being printed
+				model.RemoveTemporaries()
 				os.Exit(exitInterrupted)
 			}
 		}
