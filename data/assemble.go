@@ -17,7 +17,7 @@ func (t *table) panel(o *ReadOptions) (*Panel, error) {
 	if len(t.line) == 0 {
 		return nil, t.fault(-1, "", "has a header and no rows", "rows of values are needed")
 	}
-	p := &Panel{Columns: t.names, Freq: o.Freq}
+	p := &Panel{Columns: t.names, Freq: o.Freq, Decimal: t.numbers.separator()}
 	groups := t.groups()
 	for g, rows := range groups {
 		s := t.series(rows)
@@ -84,11 +84,12 @@ func (t *table) series(rows []int32) *Series {
 	return s
 }
 
-// readStatic reads each series' static values, which must be constant.
+// readStatic reads each series' static values, which must be constant. A column
+// in which some value is a word has categories, among which NA, none and the like
+// are words too; in a column of numbers they are missing.
 func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
 	for c, name := range o.Static {
-		text, numeric := t.static[c], true
-		var n numbers
+		text := t.static[c]
 		for g, rows := range groups {
 			size := len(rows)
 			if rows == nil {
@@ -96,25 +97,53 @@ func (t *table) readStatic(p *Panel, groups [][]int32, o *ReadOptions) error {
 			}
 			at := rowsOf(rows)
 			v := StaticValue{Name: name, Text: text.at(at(0))}
-			if isMissing(v.Text) {
-				return t.fault(at(0), name, missingValue, "a static column needs one for every series")
+			if v.Text == "" {
+				return t.fault(at(0), name, missingValue, staticFix)
 			}
 			for i := range size {
 				if s := text.at(at(i)); s != v.Text {
 					return t.fault(at(i), name, fmt.Sprintf("a static column has one value per series, %s comes after %s", quoted(s), quoted(v.Text)), "make it a past or future column")
 				}
 			}
-			var fault *cellFault
-			v.Number, fault = n.parse(v.Text)
-			numeric = numeric && fault == nil
 			p.Series[g].Static = append(p.Series[g].Static, v)
 		}
-		for _, s := range p.Series {
-			v := &s.Static[c]
-			if v.Numeric = numeric; !numeric {
-				v.Number = 0
-			}
+		if err := t.staticNumbers(p, c, groups); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+const staticFix = "a static column needs one for every series"
+
+// staticNumbers reads the numbers of a static column, unless it has words.
+func (t *table) staticNumbers(p *Panel, c int, groups [][]int32) error {
+	n, column := t.numbers.fixed(), &numberColumn{}
+	found := make([]float64, len(p.Series))
+	var first *InputError // why a value is no number, though the column may be one of numbers
+	some := false
+	for g, s := range p.Series {
+		v, row := &s.Static[c], rowsOf(groups[g])(0)
+		x, fault := n.parse(column, g, t.line[row], v.Text)
+		if f, _ := formOf(v.Text); f == noNumber && !isMissing(v.Text) && fault != nil {
+			return nil // a word
+		}
+		if fault == nil && math.IsNaN(x) {
+			fault = &cellFault{missingValue, staticFix}
+		}
+		if fault != nil && first == nil {
+			first = t.fault(row, v.Name, fault.problem, fault.fix)
+		}
+		found[g], some = x, some || fault == nil
+	}
+	if !some {
+		return nil
+	}
+	if first != nil {
+		return first
+	}
+	for g, s := range p.Series {
+		s.Static[c].Number, s.Static[c].Numeric = found[g], true
 	}
 	return nil
 }
@@ -350,6 +379,9 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 	if len(p.Series) == 0 {
 		return &InputError{File: file, Problem: "has no rows", Fix: "rows of values are needed"}
 	}
+	if err := p.unique(file, byRow); err != nil {
+		return err
+	}
 	open := make([]bool, len(p.Columns))
 	for _, name := range o.OpenEnded {
 		c := p.Column(name)
@@ -377,6 +409,25 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// unique returns an error for two series of the same id, whatever layout they
+// come from: everything that is remembered of a series is found by its id.
+func (p *Panel) unique(file string, byRow bool) error {
+	seen := make(map[string]*Series, len(p.Series))
+	for _, s := range p.Series {
+		before := seen[s.ID]
+		if seen[s.ID] = s; before == nil {
+			continue
+		}
+		e := &InputError{File: file, Problem: fmt.Sprintf("series %s appears twice", quoted(s.ID)), Fix: "give every series a name of its own", rows: byRow}
+		if s.Len() > 0 && before.Len() > 0 && s.Line[0] != before.Line[0] {
+			e.Line = s.Line[0]
+			e.Problem = fmt.Sprintf("series %s appears already in line %d", quoted(s.ID), before.Line[0])
+		}
+		return e
 	}
 	return nil
 }

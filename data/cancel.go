@@ -30,5 +30,5 @@ func (c cancelled) ReadAt(p []byte, offset int64) (int, error) {
 // under has a context end the reading.
 func (s *source) under(ctx context.Context) {
 	s.text = bufio.NewReaderSize(cancelled{ctx: ctx, r: s.text}, sniffed)
-	s.at = cancelled{ctx: ctx, at: s.file}
+	s.at = cancelled{ctx: ctx, at: s.at}
 }

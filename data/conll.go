@@ -66,7 +66,7 @@ func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 			}
 		}
 		if n == 0 {
-			yield(Sentence{}, &InputError{File: path, Problem: "holds no sentence", Fix: "give a token and its tag on each line, and blank lines between sentences"})
+			yield(Sentence{}, &InputError{File: r.File, Problem: "holds no sentence", Fix: "give a token and its tag on each line, and blank lines between sentences"})
 		}
 		if note := r.Note(); note != "" && o.Note != nil {
 			o.Note(note)

@@ -20,7 +20,7 @@ type Document struct {
 const maxDocument = 1 << 30
 
 // ReadDocuments iterates over the texts of a path: the file itself, plain or
-// gzipped, or the files of a directory and its subdirectories, in the order of
+// gzipped, or standard input for [Stdin], or the files of a directory and its subdirectories, in the order of
 // their names. In a directory, hidden files, links and files that are not text
 // are skipped, and note, if not nil, is called with a message for each.
 //
@@ -28,17 +28,21 @@ const maxDocument = 1 << 30
 // or a file larger than 1 GiB. It ends the iteration.
 func ReadDocuments(path, encoding string, note func(string)) iter.Seq2[Document, error] {
 	return func(yield func(Document, error) bool) {
-		info, err := os.Stat(path)
-		if err != nil {
-			yield(Document{}, unreadable(path, err))
-			return
+		dir := false
+		if path != Stdin {
+			info, err := os.Stat(path)
+			if err != nil {
+				yield(Document{}, unreadable(path, err))
+				return
+			}
+			dir = info.IsDir()
 		}
-		if !info.IsDir() {
+		if !dir {
 			yield(readDocument(path, encoding, note))
 			return
 		}
 		n, done := 0, errors.New("done")
-		err = filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(path, func(file string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return unreadable(file, err)
 			}
@@ -81,13 +85,13 @@ func readDocument(path, encoding string, note func(string)) (Document, error) {
 	if n, err := io.Copy(&b, io.LimitReader(r, maxDocument+1)); err != nil {
 		return Document{}, err
 	} else if n > maxDocument {
-		return Document{}, &InputError{File: path, Problem: "is larger than 1 GiB", Fix: "divide it into several files in a directory"}
+		return Document{}, &InputError{File: r.File, Problem: "is larger than 1 GiB", Fix: "divide it into several files in a directory"}
 	}
 	if b.Len() == 0 {
-		return Document{}, &InputError{File: path, Problem: "is empty", Fix: "give a file with some text"}
+		return Document{}, &InputError{File: r.File, Problem: "is empty", Fix: "give a file with some text"}
 	}
 	if text := r.Note(); text != "" && note != nil {
 		note(text)
 	}
-	return Document{path, b.String()}, nil
+	return Document{r.File, b.String()}, nil
 }

@@ -145,7 +145,9 @@ func InFile(path string, err error) error {
 	var input *InputError
 	if errors.As(err, &input) && input.File == "" {
 		named := *input
-		named.File = path
+		if named.File = path; path == Stdin {
+			named.File = stdinName
+		}
 		return &named
 	}
 	return err

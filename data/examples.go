@@ -1,14 +1,14 @@
 package data
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -39,9 +39,10 @@ type ExampleOptions struct {
 }
 
 // ReadExamples iterates over the texts of a file, plain or gzipped, in memory
-// independent of its size. Any error is an [*InputError], which names the line
-// where there is one, and ends the iteration: a file that cannot be read, a
-// missing or ambiguous column, a row without a label (unless Unlabeled) or of
+// independent of its size. Unless Unlabeled, texts without a word are left out and
+// counted in a note. Any error is an [*InputError], which names the line where
+// there is one, and ends the iteration: a file that cannot be read, a missing or
+// ambiguous column, a row without a label (unless Unlabeled) or of
 // the wrong form, a file without texts.
 func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
@@ -51,15 +52,24 @@ func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
 			return
 		}
 		defer r.Close()
-		n := 0
+		n, empty, first := 0, 0, 0
 		for e, err := range o.examples(r) {
+			if err == nil && !o.Unlabeled && isBlank(e.Text) {
+				if empty++; empty == 1 {
+					first = e.Line
+				}
+				continue
+			}
 			n++
 			if !yield(e, err) || err != nil {
 				return
 			}
 		}
+		if empty > 0 && o.Note != nil {
+			o.Note(fmt.Sprintf("%s: %s without words left out, the first in line %d", r.File, count(empty, "text"), first))
+		}
 		if n == 0 {
-			yield(Example{}, &InputError{File: path, Problem: "holds no text", Fix: "give a file with a text in each row"})
+			yield(Example{}, &InputError{File: r.File, Problem: "holds no text", Fix: "give a file with a text in each row"})
 		}
 		if note := r.Note(); note != "" && o.Note != nil {
 			o.Note(note)
@@ -126,12 +136,39 @@ func eachLine(r *LineReader, parse func(*LineReader, string) (Example, error)) i
 	}
 }
 
+const separatorFix = "if a text may have several labels, set --separator, such as to |"
+
+// fastTextLabel begins a label in fastText's format, in which a line may have
+// several.
+const fastTextLabel = "__label__"
+
+// labelFirst reads a line of FormatLabelFirst. A label without a text is read as
+// an empty text.
 func (o *ExampleOptions) labelFirst(r *LineReader, line string) (Example, error) {
-	label, text, ok := cutSpace(strings.TrimSpace(line))
-	if !ok {
-		return Example{}, r.errorf("a line is the label, a space and the text", "has nothing after its label %s", quoted(label))
+	label, text, _ := cutSpace(strings.TrimSpace(line))
+	if !strings.HasPrefix(label, fastTextLabel) {
+		return Example{Text: strings.TrimSpace(text), Labels: o.labels(label)}, nil
 	}
-	return Example{Text: strings.TrimSpace(text), Labels: o.labels(strings.TrimPrefix(label, "__label__"))}, nil
+	e := Example{Labels: o.labels(label[len(fastTextLabel):])}
+	for rest := text; rest != ""; {
+		word, after, _ := cutSpace(rest)
+		if !strings.HasPrefix(word, fastTextLabel) {
+			rest = after
+			continue
+		}
+		if o.Separator == "" && !o.Unlabeled {
+			return e, r.errorf(separatorFix, "has the labels %s and %s", quoted(label), quoted(word))
+		}
+		for _, one := range o.labels(word[len(fastTextLabel):]) {
+			if !slices.Contains(e.Labels, one) {
+				e.Labels = append(e.Labels, one)
+			}
+		}
+		text = text[:len(text)-len(rest)] + after
+		rest = after
+	}
+	e.Text = strings.TrimSpace(text)
+	return e, nil
 }
 
 func cutSpace(s string) (before, after string, ok bool) {
@@ -217,12 +254,12 @@ func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string
 		}
 	}
 	if len(labels) > 1 && o.Separator == "" && !o.Unlabeled {
-		return nil, r.errorf("give a separator, such as |, if a text may have several labels", "has %d labels", len(labels))
+		return nil, r.errorf(separatorFix, "has %d labels", len(labels))
 	}
 	return labels, nil
 }
 
-// table reads a delimited file with a header.
+// table reads a delimited file.
 func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
 		t, err := openTextTable(r)
@@ -231,6 +268,9 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 			return
 		}
 		text, label, err := o.columns(t)
+		if t.note != "" && o.Note != nil {
+			o.Note(t.note)
+		}
 		for err == nil {
 			var fields []string
 			var line int
@@ -257,12 +297,11 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 
 // columns finds the columns of the text and of the label; -1 if there is none.
 func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
-	if label, err = t.column(o.Label, "label"); err != nil {
+	places, err := t.places(wanted{o.Label, "label"}, wanted{o.Text, "text"})
+	if err != nil {
 		return 0, 0, err
 	}
-	if text, err = t.column(o.Text, "text"); err != nil {
-		return 0, 0, err
-	}
+	label, text = places[0], places[1]
 	if label < 0 && !o.Unlabeled {
 		e := &InputError{File: t.file, Problem: `has no column "label"`, Fix: "name the column of the label; the columns are " + list(t.columns)}
 		if o.Format == "" && !namedTable(t.file) {
@@ -294,46 +333,139 @@ func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
 type textTable struct {
 	file    string
 	columns []string
+	note    string      // what a user may want to know of the first line
 	rows    *rows       // CSV
 	lines   *LineReader // tabs
+
+	first []string // the first record
+	line  int      // of first
+	named bool     // first has the columns' names
+	few   []byte   // the first lines
+	comma rune     // what separates fields
 }
 
 func openTextTable(r *LineReader) (*textTable, error) {
-	in := bufio.NewReaderSize(r, sniffed)
-	head, err := in.Peek(sniffed)
-	if len(head) == 0 && err != nil && err != io.EOF {
-		return nil, err
-	}
-	name := strings.TrimSuffix(strings.ToLower(r.File), ".gz")
-	header, _, _ := strings.Cut(string(head), "\n")
-	if strings.HasSuffix(name, ".tsv") || strings.Contains(header, "\t") {
-		lines, err := NewLineReader(r.File, in, EncodingUTF8)
-		if err != nil {
-			return nil, err
-		}
-		line, err := lines.Next()
-		if err == io.EOF {
-			return nil, &InputError{File: r.File, Problem: "is empty", Fix: "a line of column names and rows of texts are needed"}
-		}
-		if err != nil {
-			return nil, err
-		}
-		return &textTable{file: r.File, columns: tabFields(line), lines: lines}, nil
-	}
-	delimiter := ','
-	if strings.Count(header, ";") > strings.Count(header, ",") {
-		delimiter = ';'
-	}
-	rows, err := openRows(r.File, in, delimiter)
+	comma, err := separatorLine(r)
 	if err != nil {
 		return nil, err
 	}
-	return &textTable{file: r.File, columns: rows.columns, rows: rows}, nil
+	head, _ := r.head()
+	name := strings.TrimSuffix(strings.ToLower(r.File), ".gz")
+	header, _, _ := strings.Cut(string(head), "\n")
+	switch {
+	case comma != 0:
+	case strings.HasSuffix(name, ".tsv") || strings.Contains(header, "\t"):
+		comma = '\t'
+	case strings.Count(header, ";") > strings.Count(header, ","):
+		comma = ';'
+	default:
+		comma = ','
+	}
+	t := &textTable{file: r.File, comma: comma, named: true, few: bytes.Clone(head)}
+	if comma != '\t' {
+		if t.rows, err = openRows(r, comma); err != nil {
+			return nil, err
+		}
+		t.columns, t.first, t.line = t.rows.columns, t.rows.header, t.rows.head
+		return t, nil
+	}
+	t.lines = r
+	if t.first, t.line, err = t.next(); err == io.EOF {
+		return nil, &InputError{File: r.File, Problem: "is empty", Fix: "a line of column names and rows of texts are needed"}
+	}
+	t.columns = t.first
+	return t, err
+}
+
+// wanted is a column that is needed: by its name or number, or if that is "" by
+// the usual name.
+type wanted struct{ name, usual string }
+
+// places returns the indices of columns; -1 where there is none. It also decides
+// whether the first line has names.
+func (t *textTable) places(columns ...wanted) ([]int, error) {
+	if t.unnamed(columns) {
+		t.named, t.columns = false, columnNames(make([]string, len(t.columns)))
+	}
+	list := make([]int, len(columns))
+	for i, w := range columns {
+		var err error
+		if list[i], err = t.column(w.name, w.usual); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// usualNames are names of columns by which a first line is known as one of names
+// where the columns are given by number.
+var usualNames = []string{
+	"text", "texts", "sentence", "sentences", "review", "label", "labels", "class", "category", "source", "target", "src", "tgt", "trg", "translation",
+	"audio", "path", "file", "filename", "wav", "sound", "transcript", "transcription", "speaker", "split",
+}
+
+// languageCode is such as en, deu and pt-BR.
+var languageCode = regexp.MustCompile(`^[a-z]{2,3}([-_][A-Za-z]{2,4})?$`)
+
+// unnamed reports whether the first line is a record like those after it: all
+// columns are given by number, and what it holds in them is no usual name, nor a
+// label that never comes again where others do.
+func (t *textTable) unnamed(columns []wanted) bool {
+	numbered, codes := false, true
+	for _, w := range columns {
+		usual := w.usual != "" && slices.ContainsFunc(t.columns, func(c string) bool { return strings.EqualFold(c, w.usual) })
+		if w.name == "" && !usual {
+			continue
+		}
+		at := columnNumber(w.name, len(t.columns))
+		if at < 0 {
+			return false
+		}
+		cell := strings.TrimSpace(t.first[at])
+		if slices.ContainsFunc(usualNames, func(name string) bool { return strings.EqualFold(cell, name) }) || w.usual == "label" && t.once(at) {
+			t.note = fmt.Sprintf("%s: line %d, %s, is read as the names of the columns", t.file, t.line, list(t.columns))
+			return false
+		}
+		numbered, codes = true, codes && languageCode.MatchString(cell)
+	}
+	if numbered && codes {
+		t.note = fmt.Sprintf("%s: line %d, %s, is read as the names of the columns", t.file, t.line, list(t.columns))
+		return false
+	}
+	return numbered
+}
+
+// once reports whether the first record's field never comes again among the
+// first lines, in which other fields of the column do.
+func (t *textTable) once(at int) bool {
+	lines, _ := NewLineReader(t.file, bytes.NewReader(t.few), EncodingLatin1)
+	few := &textTable{file: t.file, lines: lines}
+	if lines == nil {
+		return false
+	}
+	if t.rows != nil {
+		few.lines, few.rows = nil, &rows{file: t.file, csv: newCSV(lines, t.comma)}
+	}
+	seen, again := map[string]int{}, false
+	for {
+		fields, _, err := few.next()
+		if err != nil {
+			break
+		}
+		if at < len(fields) {
+			seen[fields[at]]++
+			again = again || seen[fields[at]] > 1
+		}
+	}
+	return again && seen[t.first[at]] < 2
 }
 
 // column returns the index of the named column; for an empty name, of the usual
 // one, or -1.
 func (t *textTable) column(name, usual string) (int, error) {
+	if name == "" && usual == "" {
+		return -1, nil
+	}
 	if name == "" {
 		i := slices.IndexFunc(t.columns, func(c string) bool { return strings.EqualFold(c, usual) })
 		if i < 0 {
@@ -347,17 +479,20 @@ func (t *textTable) column(name, usual string) (int, error) {
 		}
 		return i, nil
 	}
-	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(t.columns) {
-		return n - 1, nil
+	if i := columnNumber(name, len(t.columns)); i >= 0 {
+		return i, nil
 	}
 	return 0, unknownColumn(t.file, name, t.columns)
 }
 
 // next returns the next record, with one field per column, and its line.
 func (t *textTable) next() (fields []string, line int, err error) {
-	if t.rows != nil {
+	switch {
+	case t.first != nil && !t.named:
+		fields, line, t.first = t.first, t.line, nil
+	case t.rows != nil:
 		fields, line, err = t.rows.next()
-	} else {
+	default:
 		for {
 			var text string
 			if text, err = t.lines.Next(); err != nil || !isBlank(text) {
@@ -369,7 +504,7 @@ func (t *textTable) next() (fields []string, line int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if len(fields) != len(t.columns) {
+	if t.columns != nil && len(fields) != len(t.columns) {
 		return nil, 0, &InputError{File: t.file, Line: line, Problem: fmt.Sprintf("has %s, the header has %d", count(len(fields), "field"), len(t.columns)), Fix: "quote fields that hold the separator"}
 	}
 	return slices.Clone(fields), line, nil

@@ -19,8 +19,12 @@ const (
 // maxLine is the size limit of a line, in bytes.
 const maxLine = 64 << 20
 
-// LineReader reads a text file line by line, plain or gzipped, in memory that
-// does not grow with the file.
+// LineReader reads a text line by line, from a file, a stream or memory, plain or
+// gzipped, in memory that does not grow with the text. It is the only code that
+// divides a user's bytes into lines, so one rule holds for every format: a byte
+// order mark is dropped, lines end in LF or CRLF (or in CR, where no LF is among
+// the first 64 KiB), and a line that cannot be read is an error that names it and
+// that every later call repeats.
 type LineReader struct {
 	File string
 	Line int // number of the line read last, from 1
@@ -29,56 +33,50 @@ type LineReader struct {
 	FirstRecoded int // the first of them
 
 	encoding string
-	in       *bufio.Reader
-	close    func()
+	source   *source
 	line     []byte
 	pending  []byte // the part of line that Read has not returned yet
+	err      error  // the first, or io.EOF
 }
 
-// OpenLines opens a text file in one of the encodings above. It returns an
-// [*InputError] if the file cannot be read or is not text, or the encoding is
-// unknown.
+// OpenLines opens a text file, or standard input for [Stdin], in one of the
+// encodings above. It returns an [*InputError] if the file cannot be read or is
+// not text, or the encoding is unknown.
 func OpenLines(path, encoding string) (*LineReader, error) {
-	if err := checkEncoding(encoding); err != nil {
-		return nil, err
-	}
-	s, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	return linesOf(path, s, encoding)
+	return linesOf(encoding, func() (*source, error) { return open(path) })
 }
 
 // LinesOf is [OpenLines] for content that was already read from the file at
 // path; it returns the same errors.
 func LinesOf(path string, content []byte, encoding string) (*LineReader, error) {
+	return linesOf(encoding, func() (*source, error) { return openStream(path, bytes.NewReader(content), true) })
+}
+
+// NewLineReader is [OpenLines] for a stream, such as standard input, which
+// messages call name. Lines are returned as they come. It waits for the first
+// byte.
+func NewLineReader(name string, in io.Reader, encoding string) (*LineReader, error) {
+	return linesOf(encoding, func() (*source, error) { return openStream(name, in, false) })
+}
+
+func linesOf(encoding string, open func() (*source, error)) (*LineReader, error) {
 	if err := checkEncoding(encoding); err != nil {
 		return nil, err
 	}
-	s := &source{}
-	if err := s.identify(path, bytes.NewReader(content)); err != nil {
-		s.close()
+	s, err := open()
+	if err != nil {
 		return nil, err
 	}
-	return linesOf(path, s, encoding)
-}
-
-func linesOf(path string, s *source, encoding string) (*LineReader, error) {
 	if s.kind == kindParquet {
 		s.close()
-		return nil, &InputError{File: path, Problem: "is a Parquet file, not text", Fix: "export it as CSV or JSON lines"}
+		return nil, &InputError{File: s.name, Problem: "is a Parquet file, not text", Fix: "export it as CSV or JSON lines"}
 	}
-	return &LineReader{File: path, encoding: encoding, in: s.text, close: s.close}, nil
+	return s.lines(encoding), nil
 }
 
-// NewLineReader reads lines of in, such as standard input; messages call it
-// name. It returns an [*InputError] if in cannot be read or is not text, or the
-// encoding is unknown.
-func NewLineReader(name string, in io.Reader, encoding string) (*LineReader, error) {
-	if err := checkEncoding(encoding); err != nil {
-		return nil, err
-	}
-	return &LineReader{File: name, encoding: encoding, in: bufio.NewReaderSize(in, sniffed), close: func() {}}, nil
+// lines reads an input whose encoding has been checked and that is text.
+func (s *source) lines(encoding string) *LineReader {
+	return &LineReader{File: s.name, encoding: encoding, source: s}
 }
 
 func checkEncoding(encoding string) error {
@@ -90,7 +88,7 @@ func checkEncoding(encoding string) error {
 }
 
 // Close closes the file.
-func (r *LineReader) Close() { r.close() }
+func (r *LineReader) Close() { r.source.close() }
 
 // Next returns the next line without its line end, as valid UTF-8; io.EOF
 // follows the last. Every other error is an [*InputError] that names the line:
@@ -122,8 +120,19 @@ func (r *LineReader) Read(p []byte) (int, error) {
 // Ready reports whether the next line is already in memory, so that Next will
 // not wait for it.
 func (r *LineReader) Ready() bool {
-	here, _ := r.in.Peek(r.in.Buffered())
-	return bytes.IndexByte(here, '\n') >= 0
+	here, _ := r.source.text.Peek(r.source.text.Buffered())
+	return bytes.IndexByte(here, r.source.lineEnd) >= 0
+}
+
+// head returns the beginning of the lines that have not been read, up to 64 KiB
+// as they are in the file, and whether this is all. Nothing is consumed, and an
+// error is left to the line that has it.
+func (r *LineReader) head() (head []byte, complete bool) {
+	head, err := r.source.text.Peek(sniffed)
+	if r.source.lineEnd != '\n' {
+		head = bytes.ReplaceAll(head, []byte{r.source.lineEnd}, []byte("\n"))
+	}
+	return head, err != nil
 }
 
 // Note reports what was unusual about the lines so far, or "".
@@ -139,10 +148,20 @@ func (r *LineReader) Note() string {
 
 // next returns the next line with its line end, as UTF-8, valid until the
 // following call.
-func (r *LineReader) next() ([]byte, error) {
+func (r *LineReader) next() (line []byte, err error) {
+	if r.err == nil {
+		line, r.err = r.read()
+	}
+	return line, r.err
+}
+
+func (r *LineReader) read() ([]byte, error) {
 	r.line = r.line[:0]
 	for {
-		part, err := r.in.ReadSlice('\n')
+		part, err := r.source.text.ReadSlice(r.source.lineEnd)
+		if len(r.line) == 0 && len(part) > 0 {
+			r.Line++
+		}
 		r.line = append(r.line, part...)
 		if len(r.line) > maxLine {
 			return nil, r.errorf("give one line per text", "is longer than %d MiB", maxLine>>20)
@@ -151,7 +170,7 @@ func (r *LineReader) next() ([]byte, error) {
 			continue
 		}
 		if err == io.EOF && len(r.line) > 0 {
-			err = nil
+			break
 		}
 		if err == io.EOF {
 			return nil, io.EOF
@@ -161,11 +180,18 @@ func (r *LineReader) next() ([]byte, error) {
 		}
 		break
 	}
-	r.Line++
-	if r.encoding != EncodingLatin1 && utf8.Valid(r.line) {
-		return r.line, nil
+	if last := len(r.line) - 1; r.line[last] == r.source.lineEnd {
+		r.line[last] = '\n'
 	}
+	return r.decode()
+}
+
+// decode returns the line as UTF-8.
+func (r *LineReader) decode() ([]byte, error) {
 	if r.encoding != EncodingLatin1 {
+		if utf8.Valid(r.line) {
+			return r.line, nil
+		}
 		at := invalidAt(r.line)
 		if r.encoding == EncodingUTF8 {
 			return nil, r.errorf("save the file as UTF-8, or say that it is latin-1", "is not UTF-8: byte %d is 0x%02x", at+1, r.line[at])
@@ -197,18 +223,39 @@ func invalidAt(line []byte) int {
 }
 
 // likeLatin1 distinguishes text in a European language from the double-byte
-// encodings of East Asia, in which bytes outside ASCII are adjacent.
+// encodings of East Asia and from those of Cyrillic and Greek, in which bytes
+// outside ASCII are adjacent. Two or three such letters inside a word, as in
+// "Größe" and "créée", are not.
 func likeLatin1(line []byte) bool {
 	high, pairs := 0, 0
-	for i, c := range line {
-		if c >= 0x80 {
-			high++
-			if i > 0 && line[i-1] >= 0x80 {
-				pairs++
-			}
+	for i := 0; i < len(line); {
+		n := 0
+		for i+n < len(line) && line[i+n] >= 0x80 {
+			n++
 		}
+		if high += n; n > 1 && !insideWord(line, i, i+n) {
+			pairs += n - 1
+		}
+		i += max(n, 1)
 	}
 	return 3*pairs <= high
+}
+
+// insideWord reports whether the bytes from lo to hi are at most three Latin-1
+// letters of one case, beside an ASCII letter of that case.
+func insideWord(line []byte, lo, hi int) bool {
+	lower := func(c byte) bool { return 'a' <= c && c <= 'z' || c >= 0xdf && c != 0xf7 }
+	upper := func(c byte) bool { return 'A' <= c && c <= 'Z' || c >= 0xc0 && c <= 0xdf && c != 0xd7 }
+	for _, letter := range []func(byte) bool{lower, upper} {
+		word := hi-lo <= 3
+		for _, c := range line[lo:hi] {
+			word = word && letter(c)
+		}
+		if word && (lo > 0 && letter(line[lo-1]) || hi < len(line) && letter(line[hi])) {
+			return true
+		}
+	}
+	return false
 }
 
 // windows1252 holds the characters of Windows-1252 where Latin-1 has control

@@ -25,13 +25,31 @@ const (
 	kindParquet
 )
 
-// source is an open file, decompressed if need be.
+// Stdin is the path that stands for standard input, for every reader of this
+// package.
+const Stdin = "-"
+
+const stdinName = "standard input" // in messages
+
+// BaseName returns the last element of a path, for reports.
+func BaseName(path string) string {
+	if path == Stdin {
+		return stdinName
+	}
+	return filepath.Base(path)
+}
+
+// source is an open input, decompressed if need be, whose beginning has been
+// examined: whatever it comes from (a file, a pipe, memory), a byte order mark is
+// dropped, what is not text is refused, and line ends are known.
 type source struct {
-	file *os.File // nil if the content was already read
-	at   io.ReaderAt
-	gzip *gzip.Reader
-	text *bufio.Reader
-	kind fileKind
+	name    string   // in messages
+	file    *os.File // nil if the content does not come from a file
+	at      io.ReaderAt
+	gzip    *gzip.Reader
+	text    *bufio.Reader
+	kind    fileKind
+	lineEnd byte // '\n', or '\r' where it ends all lines
 }
 
 func (s *source) close() {
@@ -43,56 +61,102 @@ func (s *source) close() {
 	}
 }
 
-// open opens a data file and detects its format, by its content where that is
-// certain and by its name otherwise.
+// open opens a data file, or standard input for [Stdin], and detects its format,
+// by its content where that is certain and by its name otherwise.
 func open(path string) (*source, error) {
+	if path == Stdin {
+		return openStream(stdinName, os.Stdin, true)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	s := &source{file: f, at: f}
-	if err := s.identify(path, f); err != nil {
+	return (&source{name: path, file: f, at: f}).opened(f, true)
+}
+
+// openStream is open for a stream. whole says that the reader needs all of it in
+// any case; otherwise only what has come already is examined, so that the lines of
+// somebody who types are answered one by one.
+func openStream(name string, in io.Reader, whole bool) (*source, error) {
+	return (&source{name: name}).opened(in, whole)
+}
+
+func (s *source) opened(in io.Reader, whole bool) (*source, error) {
+	if err := s.identify(in, whole); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *source) identify(path string, in io.Reader) error {
-	s.text = bufio.NewReaderSize(in, sniffed)
-	head, err := s.text.Peek(sniffed)
-	if len(head) == 0 && err != nil && err != io.EOF {
-		return unreadable(path, err)
-	}
-	if bytes.HasPrefix(head, []byte{0x1f, 0x8b}) {
+func (s *source) identify(in io.Reader, whole bool) error {
+	s.text = bufio.NewReaderSize(&lasting{r: in}, sniffed)
+	head, err := s.head(whole)
+	if err == nil && bytes.HasPrefix(head, []byte{0x1f, 0x8b}) {
 		if s.gzip, err = gzip.NewReader(s.text); err != nil {
-			return unreadable(path, err)
+			return unreadable(s.name, err)
 		}
-		s.text = bufio.NewReaderSize(s.gzip, sniffed)
-		head, err = s.text.Peek(sniffed)
-		if len(head) == 0 && err != io.EOF {
-			return unreadable(path, err)
-		}
+		s.text = bufio.NewReaderSize(&lasting{r: s.gzip}, sniffed)
+		head, err = s.head(whole)
+	}
+	if len(head) == 0 && err != nil {
+		return unreadable(s.name, err)
 	}
 	if bytes.HasPrefix(head, []byte("PAR1")) {
 		s.kind = kindParquet
 		return nil
 	}
 	if what, fix := foreign(head); what != "" {
-		return &InputError{File: path, Problem: what, Fix: fix}
+		return &InputError{File: s.name, Problem: what, Fix: fix}
 	}
 	if bom := []byte("\xef\xbb\xbf"); bytes.HasPrefix(head, bom) {
 		s.text.Discard(len(bom))
 		head = head[len(bom):]
 	}
-	name := strings.TrimSuffix(strings.ToLower(path), ".gz")
+	s.lineEnd = '\n'
+	if cr := bytes.IndexByte(head, '\r'); cr >= 0 && cr < len(head)-1 && bytes.IndexByte(head, '\n') < 0 {
+		s.lineEnd = '\r'
+	}
+	name := strings.TrimSuffix(strings.ToLower(s.name), ".gz")
 	switch {
 	case strings.HasSuffix(name, ".parquet"):
-		return &InputError{File: path, Problem: "is not a Parquet file: it does not begin with PAR1", Fix: "give it the name that fits its content"}
+		return &InputError{File: s.name, Problem: "is not a Parquet file: it does not begin with PAR1", Fix: "give it the name that fits its content"}
 	case strings.HasSuffix(name, ".tsf") || looksTSF(head):
 		s.kind = kindTSF
 	}
 	return nil
+}
+
+// head returns the beginning of the input without consuming it; the end of the
+// input is no error.
+func (s *source) head(whole bool) (head []byte, err error) {
+	const longestMark = 4
+	if whole {
+		head, err = s.text.Peek(sniffed)
+	} else {
+		if head, err = s.text.Peek(1); len(head) > 0 && strings.IndexByte("\x1f\xef\xfe\xff", head[0]) >= 0 {
+			s.text.Peek(longestMark) // the rest of a mark may come with the next read
+		}
+		head, _ = s.text.Peek(s.text.Buffered())
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return head, err
+}
+
+// lasting is a reader that repeats its first error, as bufio.Reader.Peek returns an
+// error only once.
+type lasting struct {
+	r   io.Reader
+	err error
+}
+
+func (l *lasting) Read(p []byte) (n int, err error) {
+	if l.err == nil {
+		n, l.err = l.r.Read(p)
+	}
+	return n, l.err
 }
 
 // foreign recognises files that are not text in UTF-8 or a superset of ASCII.
@@ -102,7 +166,7 @@ func foreign(head []byte) (problem, fix string) {
 		return "is text in UTF-16", "save it as UTF-8"
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		return "is a zip archive or a spreadsheet", "save it as CSV"
-	case bytes.HasPrefix(head, []byte("BZh")), bytes.HasPrefix(head, []byte("\xfd7zXZ")), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case len(head) > 10 && bytes.HasPrefix(head, []byte("BZh")) && bytes.HasPrefix(head[4:], []byte("1AY&SY")), bytes.HasPrefix(head, []byte("\xfd7zXZ")), bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return "is compressed, but not with gzip", "unpack it"
 	case bytes.IndexByte(head, 0) >= 0:
 		return "is not a text file", "text in UTF-8 is read, tables also as Parquet, plain or in gzip"

@@ -52,7 +52,7 @@ func ReadPairs(source, target, encoding string, note func(string)) iter.Seq2[Pai
 			}
 		}
 		if files[0].Line == 0 {
-			yield(Pair{}, &InputError{File: source, Problem: "is empty", Fix: "give a sentence on each line"})
+			yield(Pair{}, &InputError{File: files[0].File, Problem: "is empty", Fix: "give a sentence on each line"})
 		}
 		for _, r := range files {
 			if text := r.Note(); text != "" && note != nil {
@@ -97,18 +97,19 @@ func ReadPairTable(path, source, target, encoding string, note func(string)) ite
 			yield(Pair{}, err)
 			return
 		}
-		var at [2]int
-		for i, name := range []string{source, target} {
-			if at[i], err = t.column(name, [2]string{"source", "target"}[i]); err == nil && at[i] < 0 {
-				err = &InputError{File: path, Problem: fmt.Sprintf("has no column %q", [2]string{"source", "target"}[i]), Fix: "name it; the columns are " + list(t.columns)}
-			}
-			if err != nil {
-				yield(Pair{}, err)
-				return
+		usual := []string{"source", "target"}
+		at, err := t.places(wanted{source, usual[0]}, wanted{target, usual[1]})
+		for i := range at {
+			if at[i] < 0 && err == nil {
+				err = &InputError{File: r.File, Problem: fmt.Sprintf("has no column %q", usual[i]), Fix: "name it; the columns are " + list(t.columns)}
 			}
 		}
+		if err != nil {
+			yield(Pair{}, err)
+			return
+		}
 		if at[0] == at[1] {
-			yield(Pair{}, &InputError{File: path, Column: t.columns[at[0]], Problem: "is named for both source and target", Fix: "its columns are " + list(t.columns)})
+			yield(Pair{}, &InputError{File: r.File, Column: t.columns[at[0]], Problem: "is named for both source and target", Fix: "its columns are " + list(t.columns)})
 			return
 		}
 		for {
@@ -124,8 +125,10 @@ func ReadPairTable(path, source, target, encoding string, note func(string)) ite
 				return
 			}
 		}
-		if text := r.Note(); text != "" && note != nil {
-			note(text)
+		for _, text := range []string{t.note, r.Note()} {
+			if text != "" && note != nil {
+				note(text)
+			}
 		}
 	}
 }

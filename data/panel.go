@@ -12,6 +12,7 @@ package data
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 )
@@ -97,6 +98,13 @@ type ReadOptions struct {
 	Static []string
 	// Delimiter separates fields; 0 means that it is detected.
 	Delimiter rune
+	// Decimal is the decimal separator of numbers, '.' or ','; the other one may
+	// separate thousands. 0 means that it is detected: by numbers that show it,
+	// in any column of the file. Numbers such as 1.234 beside whole ones, in a
+	// file that does not show it, are an error.
+	Decimal rune
+	// Encoding is that of a file of text, as for [OpenLines].
+	Encoding string
 	// Zone is the time zone of timestamps without an offset, and that in which
 	// others are shown. nil means UTC offset 0 without daylight saving time,
 	// and others keep their offset.
@@ -112,6 +120,15 @@ type ReadOptions struct {
 	// rows without times; the zero Freq means that it is inferred from the
 	// times.
 	Freq Freq
+	// Note, if not nil, is called with a message about what was unusual in the
+	// file, such as lines that are not UTF-8.
+	Note func(string)
+}
+
+func (o *ReadOptions) note(text string) {
+	if text != "" && o.Note != nil {
+		o.Note(text)
+	}
 }
 
 // Panel is the content of a file: one or more series with the same columns.
@@ -120,6 +137,7 @@ type Panel struct {
 	Series  []*Series // in the order of first appearance in the file
 	Freq    Freq      // spacing of the rows of every series; zero if there are no times and the options give none
 	HasTime bool      // false: Series.Time is nil and rows are identified by number
+	Decimal rune      // the decimal separator of the file's numbers if some have separators of thousands; 0 otherwise
 }
 
 // Series is one series of a Panel: consecutive rows on the panel's grid without
@@ -167,45 +185,74 @@ func (p *Panel) Column(name string) int {
 // microseconds or nanoseconds since 1970. Smaller whole numbers only number the
 // rows, and the panel then has no times.
 //
+// Columns are named by their names or, where none has it as a name, by numbers
+// from 1. A file of text whose columns are all given by number, and whose first
+// line holds numbers where the values are, has no line of names. Panel.Columns has
+// the names as the options give them.
+//
 // Every series must ascend in time, lie on one grid, and have no gaps unless
-// Missing says how to fill them; see [Freq] for business days. Every error is
-// an [*InputError], but for ctx's own when it is cancelled.
+// Missing says how to fill them; see [Freq] for business days. Rows without times
+// are counted, so that a blank line between them is a row of missing values.
+// Every error is an [*InputError], but for ctx's own when it is cancelled.
 func ReadPanel(ctx context.Context, path string, o *ReadOptions) (*Panel, error) {
+	return readPanel(ctx, o, func() (*source, error) { return open(path) })
+}
+
+// ReadPanelFrom is [ReadPanel] for a stream, such as standard input, which
+// messages call name.
+func ReadPanelFrom(ctx context.Context, name string, in io.Reader, o *ReadOptions) (*Panel, error) {
+	return readPanel(ctx, o, func() (*source, error) { return openStream(name, in, true) })
+}
+
+func readPanel(ctx context.Context, o *ReadOptions, open func() (*source, error)) (*Panel, error) {
 	if o == nil {
 		o = &ReadOptions{}
 	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	src, err := open(path)
+	src, err := open()
 	if err != nil {
 		return nil, err
 	}
 	defer src.close()
 	src.under(ctx)
-	p, err := src.read(path, o)
+	p, err := src.panel(o)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	return p, err
 }
 
-// read reads the whole of an open file.
-func (s *source) read(path string, o *ReadOptions) (*Panel, error) {
-	var t *table
-	var err error
-	switch {
-	case s.kind == kindParquet && o.Layout != LayoutLong && o.Layout != LayoutColumns:
-		return nil, &InputError{File: path, Problem: "is a Parquet file, which cannot have the layout " + o.Layout, Fix: "leave the layout out"}
-	case s.kind == kindParquet:
-		t, err = readParquet(path, s, o)
-	case o.Layout == LayoutTSF || s.kind == kindTSF && o.Layout == LayoutLong:
-		return readTSF(path, s.text, o)
-	case o.Layout == LayoutRows:
-		return readRows(path, s.text, o)
-	default:
-		t, err = readCSV(path, s.text, o)
+// panel reads the whole of an open input.
+func (s *source) panel(o *ReadOptions) (*Panel, error) {
+	if s.kind == kindParquet {
+		if o.Layout != LayoutLong && o.Layout != LayoutColumns {
+			return nil, &InputError{File: s.name, Problem: "is a Parquet file, which cannot have the layout " + o.Layout, Fix: "leave the layout out"}
+		}
+		t, err := readParquet(s, o)
+		if err != nil {
+			return nil, err
+		}
+		return t.panel(o)
 	}
+	in := s.lines(o.Encoding)
+	p, err := s.series(in, o)
+	if err == nil {
+		o.note(in.Note())
+	}
+	return p, err
+}
+
+// series reads the series of lines.
+func (s *source) series(in *LineReader, o *ReadOptions) (*Panel, error) {
+	switch {
+	case o.Layout == LayoutTSF || s.kind == kindTSF && o.Layout == LayoutLong:
+		return readTSF(in, o)
+	case o.Layout == LayoutRows:
+		return readRows(in, o)
+	}
+	t, err := readCSV(in, o)
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +271,8 @@ func (o *ReadOptions) check() error {
 		return Errorf("layout: with layout columns there is no column of ids, got %s", quoted(o.ID))
 	case o.Layout != LayoutColumns && len(o.Shared) > 0:
 		return Errorf("layout: columns shared by all series, such as %s, need the layout columns", quoted(o.Shared[0]))
+	case o.Decimal != 0 && o.Decimal != '.' && o.Decimal != ',':
+		return Errorf("decimal: want a point or a comma, got %q", o.Decimal)
 	case o.DayFirst && o.MonthFirst:
 		return Errorf("dates: day first and month first exclude each other")
 	case o.Missing < MissingError || o.Missing > Mask:
@@ -231,7 +280,7 @@ func (o *ReadOptions) check() error {
 	case o.Freq != (Freq{}) && (o.Freq.Unit == NoUnit || o.Freq.Unit > MonthEnd || o.Freq.N <= 0):
 		return Errorf("frequency: %d units of kind %d is not a frequency", o.Freq.N, o.Freq.Unit)
 	}
-	return nil
+	return checkEncoding(o.Encoding)
 }
 
 // Header returns the names of a file's columns, as ReadPanel knows them: of a
@@ -247,19 +296,19 @@ func Header(path string, delimiter rune) (columns []string, err error) {
 	switch src.kind {
 	case kindParquet:
 		defer guardParquet(path, &err)
-		p, err := openParquet(path, src)
+		p, err := openParquet(src)
 		if err != nil {
 			return nil, err
 		}
 		return p.names, nil
 	case kindTSF:
-		f, err := openTSF(path, src.text)
+		f, err := openTSF(src.lines(EncodingAuto))
 		if err != nil {
 			return nil, err
 		}
 		return append(f.attributes, ValueColumn), nil
 	}
-	r, err := openRows(path, src.text, delimiter)
+	r, err := openRows(src.lines(EncodingAuto), delimiter)
 	if err != nil {
 		return nil, err
 	}

@@ -34,9 +34,9 @@ func damagedParquet(path string, why any) *InputError {
 	return &InputError{File: path, Problem: fmt.Sprintf("is a damaged Parquet file: %v", why), Fix: "write it again"}
 }
 
-func openParquet(path string, src *source) (*parquetFile, error) {
-	at, size := src.at, int64(0)
-	if src.gzip != nil {
+func openParquet(src *source) (*parquetFile, error) {
+	path, at, size := src.name, src.at, int64(0)
+	if src.gzip != nil || src.file == nil {
 		all, err := io.ReadAll(src.text)
 		if err != nil {
 			return nil, unreadable(path, err)
@@ -71,23 +71,25 @@ func (p *parquetFile) collect(c *parquet.Column) {
 }
 
 // readParquet reads LayoutLong and LayoutColumns.
-func readParquet(path string, src *source, o *ReadOptions) (t *table, err error) {
+func readParquet(src *source, o *ReadOptions) (t *table, err error) {
+	path := src.name
 	defer guardParquet(path, &err)
-	p, err := openParquet(path, src)
+	p, err := openParquet(src)
 	if err != nil {
 		return nil, err
 	}
 	if len(p.leaves) == 0 {
 		return nil, &InputError{File: path, Problem: "has no columns", Fix: "columns of values are needed"}
 	}
-	s, err := selectColumns(path, p.names, o)
+	s, err := selectColumns(path, p.names, o, false)
 	if err != nil {
 		return nil, err
 	}
 	t = newTable(path, s, o)
 	t.byRow = true
+	t.numbers.set(o.Decimal)
 	for i, at := range s.values {
-		if t.values[i], err = p.numbers(at); err != nil {
+		if t.values[i], err = p.numbers(at, t.numbers); err != nil {
 			return nil, err
 		}
 	}
@@ -118,7 +120,14 @@ func readParquet(path string, src *source, o *ReadOptions) (t *table, err error)
 		}
 	}
 	t.seal()
-	return t, p.checkLengths(t)
+	if err := p.checkLengths(t); err != nil {
+		return nil, err
+	}
+	columns := make([]*numberColumn, len(p.names))
+	for i, at := range s.values {
+		columns[at] = t.numbers.columns[i]
+	}
+	return t, t.settleNumbers(columns, s, o)
 }
 
 // checkLengths returns an error for a file whose columns differ in length.
@@ -182,18 +191,22 @@ func (p *parquetFile) logical(at int) format.LogicalTypeValue {
 }
 
 // numbers reads a column of numbers; null and NaN are missing.
-func (p *parquetFile) numbers(at int) ([]float64, error) {
+func (p *parquetFile) numbers(at int, text *numbers) ([]float64, error) {
+	column := text.column(p.names[at], true)
 	logical := p.logical(at)
 	switch logical.(type) {
 	case *format.TimestampType, *format.DateType, *format.TimeType, *format.UUIDType:
 		return nil, &InputError{File: p.path, Column: p.names[at], Problem: fmt.Sprintf("holds %v, not numbers", logical), Fix: "name a numeric column"}
 	}
 	var out []float64
-	var text numbers
 	err := p.each(at, func(row int, v parquet.Value) error {
-		x, fault := number(v, logical, &text)
-		if fault == nil && math.IsInf(x, 0) {
+		x, fault := number(v, logical, func(s string) (float64, *cellFault) { return text.parse(column, row, row+1, s) })
+		switch {
+		case fault != nil:
+		case math.IsInf(x, 0):
 			fault = &cellFault{"the value is infinite, a finite number is needed", "correct it or leave it out"}
+		case math.Abs(x) > largest:
+			fault = tooLarge(strconv.FormatFloat(x, 'g', -1, 64))
 		}
 		if fault != nil {
 			return p.fault(row, at, fault.problem, fault.fix)
@@ -205,7 +218,7 @@ func (p *parquetFile) numbers(at int) ([]float64, error) {
 }
 
 // number returns the float64 nearest to a value.
-func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (float64, *cellFault) {
+func number(v parquet.Value, logical format.LogicalTypeValue, text func(string) (float64, *cellFault)) (float64, *cellFault) {
 	if v.IsNull() {
 		return math.NaN(), nil
 	}
@@ -214,8 +227,6 @@ func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (fl
 	if isDecimal {
 		scale = math.Pow10(int(decimal.Scale))
 	}
-	integer, isInteger := logical.(*format.IntType)
-	unsigned := isInteger && !integer.IsSigned
 	switch v.Kind() {
 	case parquet.Boolean:
 		if v.Boolean() {
@@ -223,12 +234,12 @@ func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (fl
 		}
 		return 0, nil
 	case parquet.Int32:
-		if unsigned {
+		if unsigned(logical) {
 			return float64(v.Uint32()), nil
 		}
 		return float64(v.Int32()) / scale, nil
 	case parquet.Int64:
-		if unsigned {
+		if unsigned(logical) {
 			return float64(v.Uint64()), nil
 		}
 		return float64(v.Int64()) / scale, nil
@@ -242,7 +253,7 @@ func number(v parquet.Value, logical format.LogicalTypeValue, text *numbers) (fl
 			return x / scale, nil
 		}
 		if v.Kind() == parquet.ByteArray {
-			return text.parse(string(v.ByteArray()))
+			return text(string(v.ByteArray()))
 		}
 	}
 	return 0, &cellFault{fmt.Sprintf("holds %s, not numbers", v.Kind()), "name a numeric column"}
@@ -261,22 +272,94 @@ func signed(b []byte) *big.Int {
 func (p *parquetFile) texts(at int, f func(row int, text string) error) error {
 	logical := p.logical(at)
 	return p.each(at, func(row int, v parquet.Value) error {
-		if v.IsNull() {
-			return f(row, "")
+		text, ok := textOf(v, logical)
+		if !ok {
+			return p.fault(row, at, fmt.Sprintf("holds %s, not text or numbers", v.Kind()), "name another column")
 		}
-		switch v.Kind() {
-		case parquet.ByteArray:
-			return f(row, string(v.ByteArray()))
-		case parquet.Boolean:
-			return f(row, strconv.FormatBool(v.Boolean()))
-		}
-		var none numbers
-		x, fault := number(v, logical, &none)
-		if fault != nil {
-			return p.fault(row, at, fault.problem, "name another column")
-		}
-		return f(row, strconv.FormatFloat(x, 'f', -1, 64))
+		return f(row, text)
 	})
+}
+
+// textOf returns a value as it is written in CSV, with all its digits.
+func textOf(v parquet.Value, logical format.LogicalTypeValue) (text string, ok bool) {
+	if v.IsNull() {
+		return "", true
+	}
+	var whole *big.Int
+	switch kind := v.Kind(); kind {
+	case parquet.Boolean:
+		return strconv.FormatBool(v.Boolean()), true
+	case parquet.Float:
+		return strconv.FormatFloat(float64(v.Float()), 'f', -1, 32), true
+	case parquet.Double:
+		return strconv.FormatFloat(v.Double(), 'f', -1, 64), true
+	case parquet.Int32:
+		whole = big.NewInt(int64(v.Int32()))
+		if unsigned(logical) {
+			whole.SetUint64(uint64(v.Uint32()))
+		}
+	case parquet.Int64:
+		whole = big.NewInt(v.Int64())
+		if unsigned(logical) {
+			whole.SetUint64(v.Uint64())
+		}
+	case parquet.ByteArray, parquet.FixedLenByteArray:
+		if _, decimal := logical.(*format.DecimalType); decimal {
+			whole = signed(v.ByteArray())
+			break
+		}
+		if _, uuid := logical.(*format.UUIDType); uuid && len(v.ByteArray()) == 16 {
+			b := v.ByteArray()
+			return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), true
+		}
+		return string(v.ByteArray()), kind == parquet.ByteArray
+	default:
+		return "", false
+	}
+	switch logical := logical.(type) {
+	case *format.DateType:
+		return stampText(stamp{wall: 86400 * whole.Int64(), offset: noOffset}), true
+	case *format.TimestampType:
+		return stampText(timestamp(whole.Int64(), logical)), true
+	case *format.DecimalType:
+		return point(whole, int(logical.Scale)), true
+	}
+	return whole.String(), true
+}
+
+// point writes a decimal number of that many digits after the point.
+func point(whole *big.Int, scale int) string {
+	if scale <= 0 {
+		return whole.String()
+	}
+	digits := new(big.Int).Abs(whole).String()
+	if lack := scale + 1 - len(digits); lack > 0 {
+		digits = strings.Repeat("0", lack) + digits
+	}
+	sign := ""
+	if whole.Sign() < 0 {
+		sign = "-"
+	}
+	at := len(digits) - scale
+	return sign + digits[:at] + "." + digits[at:]
+}
+
+// stampText writes a time that identifies a series: a date, or a date and time.
+func stampText(s stamp) string {
+	t := time.Unix(s.wall, int64(s.nano)).UTC()
+	layout := "2006-01-02 15:04:05.999999999"
+	switch {
+	case s.offset != noOffset:
+		layout = time.RFC3339Nano
+	case s.nano == 0 && s.wall%86400 == 0:
+		layout = time.DateOnly
+	}
+	return t.Format(layout)
+}
+
+func unsigned(logical format.LogicalTypeValue) bool {
+	integer, ok := logical.(*format.IntType)
+	return ok && !integer.IsSigned
 }
 
 // times reads a column of times: typed ones, or text and numbers as in CSV.

@@ -192,3 +192,55 @@ func TestSigned(t *testing.T) {
 		}
 	}
 }
+
+type idRow struct {
+	Signed   int64    `parquet:"signed"`
+	Unsigned uint64   `parquet:"unsigned"`
+	Short    uint32   `parquet:"short"`
+	Decimal  int64    `parquet:"decimal,decimal(2:18)"`
+	Small    int32    `parquet:"small,decimal(3:9)"`
+	Date     int32    `parquet:"date,date"`
+	At       int64    `parquet:"at,timestamp(millisecond:local)"`
+	UUID     [16]byte `parquet:"uuid,uuid"`
+	Double   float64  `parquet:"double"`
+	Float    float32  `parquet:"float"`
+	Text     string   `parquet:"text"`
+	Value    float64  `parquet:"value"`
+}
+
+// Ids and static values have all their digits.
+func TestParquetIDs(t *testing.T) {
+	rows := []idRow{
+		{9007199254740993, 18446744073709551615, 4294967295, 150, -5, 19723, 1704067200000, [16]byte{0x12, 0x3e, 15: 0xff}, 0.1, 0.1, "a7", 1},
+		{9007199254740992, 18446744073709551614, 4294967294, -123456789012345678, 1500, 19724, 1704067200500, [16]byte{1}, 1e21, 16777217, "NA", 2},
+	}
+	for column, want := range map[string][2]string{
+		"signed":   {"9007199254740993", "9007199254740992"},
+		"unsigned": {"18446744073709551615", "18446744073709551614"},
+		"short":    {"4294967295", "4294967294"},
+		"decimal":  {"1.50", "-1234567890123456.78"},
+		"small":    {"-0.005", "1.500"},
+		"date":     {"2024-01-01", "2024-01-02"},
+		"at":       {"2024-01-01", "2024-01-01 00:00:00.5"},
+		"uuid":     {"123e0000-0000-0000-0000-0000000000ff", "01000000-0000-0000-0000-000000000000"},
+		"double":   {"0.1", "1000000000000000000000"},
+		"float":    {"0.1", "16777216"},
+		"text":     {"a7", "NA"},
+	} {
+		p := mustRead(t, "x.parquet", packed(t, rows), &ReadOptions{ID: column, Static: []string{column}, Values: []string{"value"}})
+		if len(p.Series) != 2 || p.Series[0].ID != want[0] || p.Series[1].ID != want[1] {
+			t.Errorf("%s: %d series, %q and %q", column, len(p.Series), p.Series[0].ID, p.Series[len(p.Series)-1].ID)
+			continue
+		}
+		for i, s := range p.Series {
+			if s.Static[0].Text != want[i] {
+				t.Errorf("%s: %q", column, s.Static[0].Text)
+			}
+		}
+	}
+	p, err := ReadPanelFrom(t.Context(), "standard input", strings.NewReader(packed(t, rows)), &ReadOptions{ID: "signed", Values: []string{"12"}})
+	if err != nil || len(p.Series) != 2 {
+		t.Error(err)
+	}
+	refuse(t, "x.parquet", packed(t, []idRow{{Value: 1}, {Value: -1e200}}), &ReadOptions{Values: []string{"value"}}, `row 2: column "value": -1e+200 is too large`)
+}

@@ -2,7 +2,7 @@ package data
 
 import (
 	"fmt"
-	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -47,63 +47,6 @@ func isMissing(s string) bool {
 	return false
 }
 
-// cellFault says why a cell is not a number.
-type cellFault struct{ problem, fix string }
-
-// numbers parses the cells of a file, which share one decimal separator.
-//
-// A decimal comma is accepted only where semicolons separate the fields, as
-// spreadsheets write in countries that use it, and where no number has a point.
-type numbers struct {
-	semicolons   bool
-	point, comma bool // seen as the decimal separator, if semicolons
-}
-
-// parse parses a cell; NaN is a missing one. true and false are 1 and 0.
-func (n *numbers) parse(s string) (float64, *cellFault) {
-	s = strings.TrimSpace(s)
-	if isMissing(s) {
-		return math.NaN(), nil
-	}
-	v, err := strconv.ParseFloat(s, 64)
-	if err == nil && isNumber(s) {
-		if n.semicolons && strings.IndexByte(s, '.') >= 0 {
-			if n.comma {
-				return 0, &cellFault{quoted(s) + " has a decimal point where other numbers have a comma", "write all with a point"}
-			}
-			n.point = true
-		}
-		return v, nil
-	}
-	return n.unusual(s, v)
-}
-
-// unusual parses what is not a plain number.
-func (n *numbers) unusual(s string, v float64) (float64, *cellFault) {
-	switch lower := strings.ToLower(s); {
-	case lower == "true":
-		return 1, nil
-	case lower == "false":
-		return 0, nil
-	case math.IsInf(v, 0):
-		return 0, &cellFault{quoted(s) + " is infinite, a finite number is needed", "correct the cell or leave it empty"}
-	case strings.Count(s, ",") == 1:
-		swapped := strings.Replace(s, ",", ".", 1)
-		f, err := strconv.ParseFloat(swapped, 64)
-		if err != nil || !isNumber(swapped) {
-			break
-		}
-		if n.semicolons && !n.point {
-			n.comma = true
-			return f, nil
-		}
-		return 0, &cellFault{quoted(s) + " is not a number", "write a decimal point, and no separator of thousands"}
-	case strings.IndexByte(s, ',') >= 0:
-		return 0, &cellFault{quoted(s) + " is not a number", "leave out the separators of thousands"}
-	}
-	return 0, &cellFault{quoted(s) + " is not a number", "correct the cell or leave it empty"}
-}
-
 // allData reports whether a header's names look like values, so that the file
 // probably has no header.
 func allData(names []string) bool {
@@ -121,11 +64,25 @@ type selection struct {
 	values, static []int
 	names          []string // of values
 	unasked        bool     // values are all remaining columns, because none was named
+	headless       bool     // the first line holds values
+	columns        []string // the names of all columns
 }
 
-// selectColumns finds the columns that the options name.
-func selectColumns(file string, columns []string, o *ReadOptions) (*selection, error) {
+// selectColumns finds the columns that the options name, by name or by number
+// from 1. If all are numbers and, in a file of text, the first line has numbers
+// where the values are, it is not a line of names.
+func selectColumns(file string, header []string, o *ReadOptions, text bool) (*selection, error) {
 	var fault error
+	columns, headless := columnNames(header), false
+	if text {
+		var err error
+		if headless, err = o.headless(file, header); err != nil {
+			return nil, err
+		}
+	}
+	if headless {
+		columns = columnNames(make([]string, len(header)))
+	}
 	find := func(name string) int {
 		at := -1
 		for i, c := range columns {
@@ -133,16 +90,19 @@ func selectColumns(file string, columns []string, o *ReadOptions) (*selection, e
 				continue
 			}
 			if at >= 0 && fault == nil {
-				fault = &InputError{File: file, Problem: fmt.Sprintf("columns %d and %d are both called %s", at+1, i+1, quoted(name)), Fix: "rename one"}
+				fault = &InputError{File: file, Problem: fmt.Sprintf("columns %d and %d are both called %s", at+1, i+1, quoted(name)), Fix: "rename one, or give its number"}
 			}
 			at = i
+		}
+		if at < 0 {
+			at = columnNumber(name, len(columns))
 		}
 		if at < 0 && fault == nil {
 			fault = unknownColumn(file, name, columns)
 		}
 		return at
 	}
-	s := &selection{time: -1, id: -1}
+	s := &selection{time: -1, id: -1, headless: headless, columns: columns}
 	part := map[int]string{}
 	claim := func(at int, as string) {
 		if at >= 0 && part[at] != "" && fault == nil {
@@ -168,7 +128,7 @@ func selectColumns(file string, columns []string, o *ReadOptions) (*selection, e
 	for _, name := range append(o.Values[:len(o.Values):len(o.Values)], o.Shared...) {
 		at := find(name)
 		claim(at, "a value")
-		s.values = append(s.values, at)
+		s.values, s.names = append(s.values, at), append(s.names, name)
 	}
 	if fault != nil {
 		return nil, fault
@@ -176,20 +136,68 @@ func selectColumns(file string, columns []string, o *ReadOptions) (*selection, e
 	if len(o.Values) == 0 {
 		s.unasked = true
 		var rest []int
+		var names []string
 		for i := range columns {
-			if part[i] == "" {
-				rest = append(rest, i)
+			if part[i] != "" {
+				continue
 			}
+			rest, names = append(rest, i), append(names, columns[i])
 		}
-		s.values = append(rest, s.values...)
+		s.values, s.names = append(rest, s.values...), append(names, s.names...)
 	}
 	if len(s.values) == 0 {
 		return nil, &InputError{File: file, Problem: "has no column of values", Fix: "its columns are " + list(columns)}
 	}
-	for _, at := range s.values {
-		s.names = append(s.names, columns[at])
-	}
 	return s, nil
+}
+
+// columnNumber returns the index of a column given by its number from 1, or -1.
+func columnNumber(name string, columns int) int {
+	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= columns {
+		return n - 1
+	}
+	return -1
+}
+
+// headless reports whether the first line of a file holds values: all columns are
+// given by number, and the cells of the values are numbers or missing. A line that
+// may be either, such as 1, 2, 3, is an error.
+func (o *ReadOptions) headless(file string, line []string) (bool, error) {
+	taken, values := map[int]bool{}, []int{}
+	for _, name := range slices.Concat([]string{o.Time, o.ID}, o.Static, o.Values, o.Shared) {
+		if name == "" {
+			continue
+		}
+		at := columnNumber(name, len(line))
+		if at < 0 {
+			return false, nil
+		}
+		taken[at] = true
+		if slices.Contains(o.Values, name) || slices.Contains(o.Shared, name) {
+			values = append(values, at)
+		}
+	}
+	if len(taken) == 0 {
+		return false, nil
+	}
+	for at := range line {
+		if len(o.Values) == 0 && !taken[at] {
+			values = append(values, at)
+		}
+	}
+	for _, at := range values {
+		if f, _ := formOf(line[at]); f == noNumber && !isMissing(line[at]) {
+			return false, nil
+		}
+	}
+	zero, one := true, len(line) > 1
+	for i, cell := range line {
+		zero, one = zero && cell == strconv.Itoa(i), one && cell == strconv.Itoa(i+1)
+	}
+	if zero || one {
+		return false, &InputError{File: file, Problem: fmt.Sprintf("its first line, %s, may be the names of columns or values", list(line)), Fix: "add a line of other names above it"}
+	}
+	return true, nil
 }
 
 // table holds the selected columns of a file.
@@ -206,10 +214,12 @@ type table struct {
 	values [][]float64 // [column][row]
 	static []*texts
 	index  map[string]int32 // ids' inverse
+
+	numbers *numbers
 }
 
 func newTable(file string, s *selection, o *ReadOptions) *table {
-	t := &table{file: file, names: s.names, shared: len(o.Shared), values: make([][]float64, len(s.values))}
+	t := &table{file: file, names: s.names, shared: len(o.Shared), values: make([][]float64, len(s.values)), numbers: &numbers{}}
 	for range s.static {
 		t.static = append(t.static, &texts{})
 	}
@@ -223,7 +233,7 @@ func newTable(file string, s *selection, o *ReadOptions) *table {
 func (t *table) addID(s string) (ok bool) {
 	at, known := t.index[s]
 	if !known {
-		if isMissing(s) {
+		if s == "" {
 			return false
 		}
 		s = strings.Clone(s) // s may share the memory of its whole row

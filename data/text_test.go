@@ -61,6 +61,20 @@ func TestReadExamples(t *testing.T) {
 		{"a.csv", "text,label\nx,b|a|b\n", ExampleOptions{Separator: "|"}, []Example{{2, "x", []string{"b", "a"}}}},
 		{"a.csv", "text,label\n\"two\nlines\",b\n", ExampleOptions{}, []Example{{2, "two\nlines", []string{"b"}}}},
 		{"a.tsv", "text\tlabel\nsaid \"so\tb\n", ExampleOptions{}, []Example{{2, "said \"so", []string{"b"}}}},
+		{"a.txt", "__label__a  x  y\n__label__b __label__a|c x  __label__d y\n__label__a\n", ExampleOptions{Format: FormatLabelFirst, Separator: "|"},
+			[]Example{{1, "x  y", []string{"a"}}, {2, "x  y", []string{"b", "a", "c", "d"}}}},
+		{"a.csv", "sep=;\nlabel;review\n1;a fine, long film\n0;dull\n", ExampleOptions{}, []Example{{3, "a fine, long film", []string{"1"}}, {4, "dull", []string{"0"}}}},
+		{"a.csv", "label,review\r1,\"a fine, long film\"\r0,dull\r", ExampleOptions{}, two},
+		// Columns by number: there is a first line of names if it looks like one.
+		{"a.tsv", "1\ta fine, long film\n0\tdull\n", ExampleOptions{Text: "2", Label: "1"}, []Example{{1, "a fine, long film", []string{"1"}}, {2, "dull", []string{"0"}}}},
+		{"a.csv", "1,\"a fine, long film\"\n0,dull\n", ExampleOptions{Text: "2", Label: "1"}, []Example{{1, "a fine, long film", []string{"1"}}, {2, "dull", []string{"0"}}}},
+		{"a.csv", "1,\"a fine, long film\"\n", ExampleOptions{Label: "1"}, []Example{{1, "a fine, long film", []string{"1"}}}},
+		{"a.csv", "stars,what\n1,\"a fine, long film\"\n0,dull\n1,x\n", ExampleOptions{Text: "2", Label: "1"}, append(two[:2:2], Example{4, "x", []string{"1"}})},
+		{"a.csv", "label,what\n1,\"a fine, long film\"\n0,dull\n", ExampleOptions{Text: "2", Label: "1"}, two},
+		// A text without a word is no sample.
+		{"a.csv", "label,review\n1,\"a fine, long film\"\n0,dull\n1, \n", ExampleOptions{}, two},
+		{"a.jsonl", "\n{\"text\":\"a fine, long film\",\"label\":1}\n{\"text\":\"dull\",\"label\":\"0\"}\n{\"text\":\"\",\"label\":1}\n", ExampleOptions{}, two},
+		{"a.txt", "\n1 a fine, long film\n0\tdull\n1\n0  \n", ExampleOptions{Format: FormatLabelFirst}, two},
 	} {
 		got, err := all(ReadExamples(textFile(t, c.name, c.content), &c.o))
 		if err != nil || !reflect.DeepEqual(got, c.want) {
@@ -86,12 +100,14 @@ func TestReadExamplesRefuses(t *testing.T) {
 		{"a.csv", "text,label\nx,1\ny\n", ExampleOptions{}, "line 3: has 1 field, the header has 2"},
 		{"a.csv", "text,label\nx,\n", ExampleOptions{}, `line 2: column "label": the label is missing`},
 		{"a.csv", "text,label\n\"x,1\n", ExampleOptions{}, "line 2: a quote is out of place"},
-		{"a.txt", "1 x\n0\n", ExampleOptions{Format: FormatLabelFirst}, `line 2: has nothing after its label "0"`},
+		{"a.txt", "1\n0\n", ExampleOptions{Format: FormatLabelFirst}, "holds no text"},
+		{"a.txt", "__label__a x\n__label__a __label__b y\n", ExampleOptions{Format: FormatLabelFirst}, `line 2: has the labels "__label__a" and "__label__b"; if a text may have several labels, set --separator`},
+		{"a.txt", "__label__a x __label__b\n", ExampleOptions{Format: FormatLabelFirst}, "line 1: has the labels"},
 		{"a.jsonl", "{\"text\":\"x\",\"label\":1}\nnull\n", ExampleOptions{}, "line 2: is not a JSON object"},
 		{"a.jsonl", `{"txt":"x","label":1}`, ExampleOptions{}, `line 1: has no text under the key "text"; its keys are label, txt`},
 		{"a.jsonl", `{"text":"x"}`, ExampleOptions{}, `line 1: has no label under the key "label"`},
 		{"a.jsonl", `{"text":"x","label":[]}`, ExampleOptions{}, `line 1: has no label under the key "label"`},
-		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{}, "line 1: has 2 labels; give a separator"},
+		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{}, "line 1: has 2 labels; if a text may have several labels, set --separator"},
 		{"a.jsonl", `{"text":"x","label":{"b":1}}`, ExampleOptions{}, "line 1: has a label that is not text, a number or a list of these"},
 		{"a.jsonl", `{"text":"x","label":["b",null]}`, ExampleOptions{Separator: "|"}, "line 1: has a label that is not text, a number or a list of these"},
 		{"a.jsonl", `{"text":"x","label":1} {"text":"y","label":2}`, ExampleOptions{}, "line 1: has text after its JSON object"},

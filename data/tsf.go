@@ -1,7 +1,6 @@
 package data
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"math"
@@ -15,9 +14,7 @@ import (
 // (Godahewa et al., 2021): lines of directives, then after @data one line per
 // series: its attributes and comma-separated values, separated by colons.
 type tsf struct {
-	file       string
-	in         *bufio.Reader
-	line       int
+	in         *LineReader
 	attributes []string // @attribute names in order
 	kinds      []string // string, numeric or date
 	horizon    string   // of @horizon; "" if the file has none
@@ -34,35 +31,27 @@ const (
 // the lines.
 func (f *tsf) readLine() (string, error) {
 	for {
-		s, err := f.in.ReadString('\n')
-		if err != nil && (err != io.EOF || s == "") {
-			if err != io.EOF {
-				err = unreadable(f.file, err)
-			}
-			return "", err
-		}
-		f.line++
-		s = strings.TrimSpace(s)
-		if s != "" && s[0] != '#' {
-			return s, nil
+		s, err := f.in.Next()
+		if s = strings.TrimSpace(s); err != nil || s != "" && s[0] != '#' {
+			return s, err
 		}
 	}
 }
 
 func (f *tsf) fault(column, problem, fix string) *InputError {
-	return &InputError{File: f.file, Line: f.line, Column: column, Problem: problem, Fix: fix}
+	return &InputError{File: f.in.File, Line: f.in.Line, Column: column, Problem: problem, Fix: fix}
 }
 
 // openTSF reads the directives up to @data.
-func openTSF(file string, in *bufio.Reader) (*tsf, error) {
-	f := &tsf{file: file, in: in}
+func openTSF(in *LineReader) (*tsf, error) {
+	f := &tsf{in: in}
 	for {
 		s, err := f.readLine()
 		if err == io.EOF {
-			if f.line == 0 {
-				return nil, &InputError{File: file, Problem: "is empty", Fix: "a .tsf file has directives, @data, and a line for every series"}
+			if in.Line == 0 {
+				return nil, &InputError{File: in.File, Problem: "is empty", Fix: "a .tsf file has directives, @data, and a line for every series"}
 			}
-			return nil, &InputError{File: file, Problem: "has no @data line", Fix: "a .tsf file has directives, @data, and a line for every series"}
+			return nil, &InputError{File: in.File, Problem: "has no @data line", Fix: "a .tsf file has directives, @data, and a line for every series"}
 		}
 		if err != nil {
 			return nil, err
@@ -128,16 +117,16 @@ func tsfFreq(s string) (Freq, error) {
 
 // readTSF reads a whole .tsf file. Series that have a start_timestamp have
 // times.
-func readTSF(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
-	if err := bareLayout(file, o); err != nil {
+func readTSF(in *LineReader, o *ReadOptions) (*Panel, error) {
+	if err := bareLayout(in.File, o); err != nil {
 		return nil, err
 	}
-	f, err := openTSF(file, in)
+	f, err := openTSF(in)
 	if err != nil {
 		return nil, err
 	}
 	if o.ID != "" && o.ID != tsfName {
-		return nil, unknownColumn(file, o.ID, []string{tsfName})
+		return nil, unknownColumn(in.File, o.ID, []string{tsfName})
 	}
 	static, err := f.statics(o)
 	if err != nil {
@@ -165,7 +154,7 @@ func readTSF(file string, in *bufio.Reader, o *ReadOptions) (*Panel, error) {
 		p.HasTime = s.Time != nil
 		p.Series = append(p.Series, s)
 	}
-	return p, p.settle(file, false, o)
+	return p, p.settle(in.File, false, o)
 }
 
 // statics returns the attributes to read as static values.
@@ -188,7 +177,7 @@ func (f *tsf) statics(o *ReadOptions) ([]string, error) {
 			found = found || a == name
 		}
 		if !found {
-			return nil, unknownColumn(f.file, name, all)
+			return nil, unknownColumn(f.in.File, name, all)
 		}
 	}
 	return o.Static, nil
@@ -232,7 +221,7 @@ func (f *tsf) series(line string, static []string, freq Freq, o *ReadOptions) (*
 	}
 	s.Values, s.Line = [][]float64{values}, make([]int, len(values))
 	for i := range s.Line {
-		s.Line[i] = f.line
+		s.Line[i] = f.in.Line
 	}
 	if start.IsZero() {
 		return s, nil
@@ -279,10 +268,10 @@ func (f *tsf) values(text string, o *ReadOptions) ([]float64, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
-	var n numbers
+	n, c := numbers{decimal: '.', given: true}, &numberColumn{}
 	values := make([]float64, 0, strings.Count(text, ",")+1)
 	for cell := range strings.SplitSeq(text, ",") {
-		v, fault := n.parse(cell)
+		v, fault := n.parse(c, len(values), f.in.Line, cell)
 		if fault == nil && math.IsNaN(v) && o.Missing == MissingError {
 			fault = &cellFault{missingValue, missingFix}
 		}

@@ -85,7 +85,7 @@ func FuzzReadTSF(f *testing.F) {
 	f.Add([]byte("@attribute start_timestamp date\n@frequency 999999_years\n@data\n9999-12-31 23-59-59:1,2,?\n"), byte(1))
 	f.Fuzz(func(t *testing.T, content []byte, how byte) {
 		o := &ReadOptions{Missing: Missing(how % 3)}
-		p, err := readTSF("x", openText(content), o)
+		p, err := readTSF(openText(content), o)
 		checkPanel(t, p, o, err)
 	})
 }

@@ -2,7 +2,6 @@ package speech
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
@@ -38,7 +37,8 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 			return nil, err
 		}
 	}
-	list, err := c.ReadManifest(ctx, f.Data, column, use)
+	var notes task.Source
+	list, err := c.ReadManifest(ctx, f.Data, column, notes.Note, use)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 	if err != nil {
 		return nil, err
 	}
-	d.Separate = f.Valid != ""
-	d.Name, d.features.dir = filepath.Base(f.Data)+": "+report.Plural(len(list), "utterance"), f.Cache
+	d.Source, d.Separate = notes, f.Valid != ""
+	d.Name, d.features.dir = data.BaseName(f.Data)+": "+report.Plural(len(list), "utterance"), f.Cache
 	whole := *c
 	whole.SplitColumn, whole.Speaker = "", ""
 	for _, one := range []struct {
@@ -61,7 +61,7 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 		if one.path == "" {
 			continue
 		}
-		if *one.to, err = whole.ReadManifest(ctx, one.path, column, use); err != nil {
+		if *one.to, err = whole.ReadManifest(ctx, one.path, column, d.Note, use); err != nil {
 			return nil, err
 		}
 	}

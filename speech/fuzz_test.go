@@ -18,7 +18,7 @@ func FuzzManifest(f *testing.F) {
 		if err := os.WriteFile(path, b, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		list, err := cfg.ReadManifest(t.Context(), path, "text", func(*Utterance) error { return nil })
+		list, err := cfg.ReadManifest(t.Context(), path, "text", nil, func(*Utterance) error { return nil })
 		if err == nil && len(list) == 0 {
 			t.Fatal("neither utterances nor an error")
 		}

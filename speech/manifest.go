@@ -27,16 +27,17 @@ type Utterance struct {
 
 // ReadManifest reads a table (CSV or TSV with a line of column names) with an
 // utterance per row. column is that of the texts or labels; "" for none. use is
-// called for each row and may change or refuse it.
+// called for each row and may change or refuse it, note, if not nil, with a
+// message about what was unusual in the table.
 //
 // A table that cannot be read or has no rows, and an unknown part, are a
 // *data.InputError; so are missing files, of which it names the first dozen. The
 // errors of use are returned; a cancelled ctx returns its error.
-func (c *Setup) ReadManifest(ctx context.Context, path, column string, use func(*Utterance) error) ([]Utterance, error) {
+func (c *Setup) ReadManifest(ctx context.Context, path, column string, note func(string), use func(*Utterance) error) ([]Utterance, error) {
 	var list []Utterance
 	var missing []string
 	dir := filepath.Dir(path)
-	for r, err := range data.ReadRecords(path, c.Audio, column, c.Speaker, c.SplitColumn) {
+	for r, err := range data.ReadRecords(path, note, c.Audio, column, c.Speaker, c.SplitColumn) {
 		if err := cmp.Or(err, ctx.Err()); err != nil {
 			return nil, err
 		}
@@ -80,7 +81,7 @@ func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
 	plain := *c
 	plain.Speaker, plain.SplitColumn = "", ""
 	var paths []string
-	_, err := plain.ReadManifest(ctx, path, "", func(u *Utterance) error {
+	_, err := plain.ReadManifest(ctx, path, "", nil, func(u *Utterance) error {
 		paths = append(paths, u.Audio)
 		return nil
 	})

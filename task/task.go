@@ -51,8 +51,9 @@ type About struct {
 	// Scores and Takes describe the --data of evaluate and predict: "a file of
 	// labelled texts", "a file of texts, or - for lines of standard input".
 	Scores, Takes string
-	// Texts reports whether predict also accepts texts as flags.
-	Texts bool
+	// Texts reports whether predict also accepts texts as flags, and Stream whether
+	// it accepts a stream, such as standard input. Texts implies Stream.
+	Texts, Stream bool
 	// Part is the part of the data that evaluate scores by default; "" is All.
 	Part Part
 }
@@ -448,11 +449,14 @@ func (m *Trained) Predict(ctx context.Context, in Input, options any) (Predictio
 
 // takes refuses an input that the task cannot predict from.
 func (k *Kind) takes(in Input) error {
-	if in.File == "" && (!k.Texts || in.Stream == nil && in.Texts == nil) {
+	if in.File == "" && !(in.Stream != nil && k.Streams() || in.Texts != nil && k.Texts) {
 		return data.Errorf("a model for task %q predicts from %s", k.Name, k.Takes)
 	}
 	return nil
 }
+
+// Streams reports whether models of the task predict from a stream.
+func (k *Kind) Streams() bool { return k.Stream || k.Texts }
 
 // CanStream reports whether models of the task may write a prediction while it is
 // computed.

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/task"
 )
@@ -53,9 +54,9 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 			return misusef("--data and --input are alternatives; give one")
 		case in.File == "" && in.Texts == nil:
 			return misusef("--data is needed: %s", k.Takes)
-		case in.File == "-" && !k.Texts:
+		case in.File == data.Stdin && !k.Streams():
 			return misusef("--data -: a model for task %q takes no standard input here; give %s", k.Name, k.Takes)
-		case in.File == "-":
+		case in.File == data.Stdin:
 			in.File, in.Stream = "", a.stdin
 		}
 		return a.writePrediction(ctx, m, in, o, *out)

@@ -16,7 +16,6 @@ package classify
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
@@ -58,7 +57,7 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	if f.Test != "" && cfg.Fold != "" {
 		return nil, data.Errorf("fold takes the test part from the data; give either fold or a test file")
 	}
-	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
+	d := &Data{Source: task.Source{Name: data.BaseName(f.Data)}, file: f.Data}
 	var err error
 	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Example, error) {
 		return task.Collect(ctx, data.ReadExamples(path, cfg.examples(false, d.Note)))

@@ -36,6 +36,8 @@ type Config struct {
 	Static   Static    `json:"static" group:"Data" help:"columns with one value per series"`
 	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 otherwise, known over the whole horizon"`
 	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, such as Europe/Vienna"`
+	Encoding string    `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the file"`
+	Decimal  string    `json:"decimal" oneof:"auto (as the numbers of the table show),point,comma" group:"Data" help:"decimal separator of numbers; the other one may separate thousands"`
 	Layout   string    `json:"layout" oneof:"(one row per time and series),columns (one series per target column),rows (one series per row),tsf" group:"Data" help:"layout of the table"`
 	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
 	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"treatment of missing values"`
@@ -68,13 +70,17 @@ type Config struct {
 // are those of settings.Decode: unknown names and values of the wrong type.
 func (c *Config) UnmarshalJSON(raw []byte) error {
 	type fields Config
-	return settings.Decode(raw, (*fields)(c))
+	if err := settings.Decode(raw, (*fields)(c)); err != nil {
+		return err
+	}
+	c.Decimal = cmp.Or(c.Decimal, Defaults().Decimal) // older ones have none
+	return nil
 }
 
 // Defaults returns the configuration to start from.
 func Defaults() Config {
 	c := Config{
-		Missing: "error", Calendar: "auto",
+		Decimal: "auto", Missing: "error", Calendar: "auto",
 		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, SkipLR: 0.1, Settings: train.DefaultSettings(),
@@ -203,6 +209,20 @@ func (c *Config) columns() []string {
 	return c.Target
 }
 
+// decimals are the separators of the setting decimal.
+var decimals = map[string]rune{"point": '.', "comma": ','}
+
+// settleDecimal sets the decimal separator to that of the training table, if it
+// also has separators of thousands: another table may hold only numbers such as
+// 1.234, which do not show it.
+func (c *Config) settleDecimal(panel *data.Panel) {
+	for name, separator := range decimals {
+		if panel.Decimal == separator {
+			c.Decimal = name
+		}
+	}
+}
+
 // readOptions returns the options for reading a file.
 func (c *Config) readOptions() (*data.ReadOptions, error) {
 	zone, err := c.zone()
@@ -213,7 +233,8 @@ func (c *Config) readOptions() (*data.ReadOptions, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &data.ReadOptions{Time: c.Time, ID: c.ID, Static: c.Static, Zone: zone, Missing: missing, Layout: c.Layout, Freq: c.Freq}
+	o := &data.ReadOptions{Time: c.Time, ID: c.ID, Static: c.Static, Zone: zone, Missing: missing, Layout: c.Layout, Freq: c.Freq,
+		Encoding: c.Encoding, Decimal: decimals[c.Decimal]}
 	covariates := slices.Concat(c.Past, c.ahead())
 	switch c.Layout {
 	case data.LayoutColumns:

@@ -16,7 +16,6 @@ package forecast
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -39,15 +38,16 @@ model, checkpoints and report into --out.`,
       --horizon 24 --loss quantile --out run
   carousel train forecast --data shops.parquet --time day --id shop --target sales --static region --out run
   carousel train forecast --config recipe.yaml --set hidden=128 --out run`,
-	Scores: wanted, Takes: wanted,
-	Part: task.Test,
+	Scores: wanted, Takes: wanted + ", or - for standard input",
+	Stream: true,
+	Part:   task.Test,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 const wanted = "a table with the columns the model was trained on"
 
 // Files are the files of a training.
 type Files struct {
-	Data string `json:"data" value:"file" group:"Files" help:"training data: a table (CSV, TSV, .tsf or Parquet), of which split divides each series into training, validation and test; may be gzipped"`
+	Data string `json:"data" value:"file" group:"Files" help:"training data: a table (CSV, TSV, .tsf or Parquet), of which split divides each series into training, validation and test; may be gzipped; - for standard input"`
 }
 
 // ForFiles sets the layout by the file's name if none is given.
@@ -71,7 +71,8 @@ type Data struct {
 // horizon. A file that cannot be read or lacks columns, and invalid settings, are
 // a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
-	panel, err := readPanel(ctx, f.Data, &cfg)
+	var notes task.Source
+	panel, err := readPanel(ctx, task.Input{File: f.Data}, &cfg, notes.Note)
 	if err != nil {
 		return nil, err
 	}
@@ -79,19 +80,24 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.Name = filepath.Base(f.Data)
+	d.Source = notes
+	d.Name = data.BaseName(f.Data)
 	if len(cfg.Future) > 0 {
 		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known over the horizon, in training and in the scores")
 	}
 	return d, nil
 }
 
-func readPanel(ctx context.Context, path string, cfg *Config) (*data.Panel, error) {
+func readPanel(ctx context.Context, in task.Input, cfg *Config, note func(string)) (*data.Panel, error) {
 	o, err := cfg.readOptions()
 	if err != nil {
 		return nil, err
 	}
-	return data.ReadPanel(ctx, path, o)
+	o.Note = note
+	if in.File == "" {
+		return data.ReadPanelFrom(ctx, "standard input", in.Stream, o)
+	}
+	return data.ReadPanel(ctx, in.File, o)
 }
 
 // NewData returns the data for a table in memory with the columns that cfg names.

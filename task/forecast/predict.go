@@ -90,18 +90,23 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 }
 
 // Predict forecasts the rows after the table in a file, with [Model.Forecast]. An
-// input without a file, and a file that cannot be read, are a *data.InputError;
+// input without a file or stream, and one that cannot be read, are a *data.InputError;
 // the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
-	if in.File == "" {
-		return nil, data.Errorf("a forecasting model predicts from a file; give %s", wanted)
+	if in.File == "" && in.Stream == nil {
+		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
 	}
-	panel, err := readPanel(ctx, in.File, &m.cfg)
+	var notes task.Source
+	panel, err := readPanel(ctx, in, &m.cfg, notes.Note)
 	if err != nil {
 		return nil, err
 	}
-	return m.Forecast(ctx, panel, o)
+	f, err := m.Forecast(ctx, panel, o)
+	if f != nil {
+		f.Notes = append(notes.Notes(), f.Notes...)
+	}
+	return f, data.InFile(in.File, err)
 }
 
 func (m *Model) checkLevels(levels []float64) error {

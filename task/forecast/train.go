@@ -62,6 +62,7 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	for i, f := range frames {
 		statics[f] = panel.Series[i].Static
 	}
+	cfg.settleDecimal(panel)
 	kept, notes, err := settle(&cfg, panel.Freq, frames)
 	if err != nil {
 		return nil, nil, err

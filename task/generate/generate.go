@@ -16,7 +16,6 @@ package generate
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
@@ -64,7 +63,7 @@ type Data struct {
 // Config.Split the training text is not divided. A file that cannot be read, and an
 // invalid Split, are a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
-	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
+	d := &Data{Source: task.Source{Name: data.BaseName(f.Data)}, file: f.Data}
 	docs, err := d.read(ctx, f.Data, &cfg)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,6 @@ package tag
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
@@ -56,7 +55,7 @@ type Data struct {
 // cannot be read is a *data.InputError with its name and the line; a cancelled ctx
 // returns its error.
 func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
-	d := &Data{Source: task.Source{Name: filepath.Base(f.Data)}, file: f.Data}
+	d := &Data{Source: task.Source{Name: data.BaseName(f.Data)}, file: f.Data}
 	var err error
 	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Sentence, error) {
 		return task.Collect(ctx, data.ReadConll(path, cfg.reading(true, d.Note)))

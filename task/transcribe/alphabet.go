@@ -162,15 +162,15 @@ func readAlphabet(kind, path string) (*alphabet, error) {
 		case unit == "":
 			continue
 		case len(letters(kind, unit)) != 1:
-			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("want one token of kind %s per line, got %q", kind, line)}
+			return nil, &data.InputError{File: r.File, Line: r.Line, Problem: fmt.Sprintf("want one token of kind %s per line, got %q", kind, line)}
 		case seen[unit] > 0:
-			return nil, &data.InputError{File: path, Line: r.Line, Problem: fmt.Sprintf("%q is already in line %d", unit, seen[unit])}
+			return nil, &data.InputError{File: r.File, Line: r.Line, Problem: fmt.Sprintf("%q is already in line %d", unit, seen[unit])}
 		}
 		seen[unit] = r.Line
 		units = append(units, unit)
 	}
 	if len(units) == 0 {
-		return nil, &data.InputError{File: path, Problem: "holds no token", Fix: "write one per line"}
+		return nil, &data.InputError{File: r.File, Problem: "holds no token", Fix: "write one per line"}
 	}
 	return newAlphabet(kind, units, nil), nil
 }

@@ -14,7 +14,6 @@ package translate
 import (
 	"cmp"
 	"context"
-	"path/filepath"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
@@ -100,8 +99,8 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 		return nil, err
 	}
 	d := &Data{file: cmp.Or(f.Data, f.Source)}
-	if d.Name = filepath.Base(d.file); f.Data == "" {
-		d.Name += " to " + filepath.Base(f.Target)
+	if d.Name = data.BaseName(d.file); f.Data == "" {
+		d.Name += " to " + data.BaseName(f.Target)
 	}
 	var err error
 	d.Parts, err = task.ReadParts(f.training(), f.valid(), f.test(), cfg.holding(), func(f pairFiles) ([]data.Pair, error) {
