@@ -194,7 +194,7 @@ func (r *LineReader) decode() ([]byte, error) {
 		}
 		at := invalidAt(r.line)
 		if r.encoding == EncodingUTF8 {
-			return nil, r.errorf("save the file as UTF-8, or say that it is latin-1", "is not UTF-8: byte %d is 0x%02x", at+1, r.line[at])
+			return nil, r.errorf("save the file as UTF-8, or use --encoding latin-1", "is not UTF-8: byte %d is 0x%02x", at+1, r.line[at])
 		}
 		if !likeLatin1(r.line) {
 			return nil, r.errorf("save the file as UTF-8", "is neither UTF-8 (byte %d is 0x%02x) nor like Latin-1", at+1, r.line[at])

@@ -113,7 +113,7 @@ type Prediction interface {
 // Input is the input of a prediction: a file, a stream or texts.
 type Input struct {
 	File   string    // path of a file in the format that the model was trained on; "" if none
-	Stream io.Reader // lines of text, used if File is ""
+	Stream io.Reader // lines of text, or a table; used if File is ""
 	Texts  []string  // the texts, used if File is "" and Stream is nil
 }
 
@@ -441,7 +441,7 @@ func (m *Trained) Predict(ctx context.Context, in Input, options any) (Predictio
 		return nil, err
 	}
 	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
-	if input := (*data.InputError)(nil); errors.As(err, &input) && input.Line > 0 {
+	if input := (*data.InputError)(nil); errors.As(err, &input) && (input.Line > 0 || input.Column != "") {
 		err = data.InFile(in.File, err)
 	}
 	return p, err

@@ -78,7 +78,7 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	}
 	d, err := NewData(panel, cfg)
 	if err != nil {
-		return nil, err
+		return nil, data.InFile(f.Data, err)
 	}
 	d.Source = notes
 	d.Name = data.BaseName(f.Data)

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -46,12 +47,8 @@ type PredictOptions struct {
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(panel, "forecast: Forecast")
-	levels := m.cfg.Quantiles
-	if o != nil && o.Quantiles != nil {
-		levels = slices.Clone(o.Quantiles)
-		slices.Sort(levels)
-	}
-	if err := m.checkLevels(levels); err != nil {
+	levels, err := m.levels(o)
+	if err != nil {
 		return nil, err
 	}
 	d, err := m.dataset(panel, true)
@@ -97,6 +94,9 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if in.File == "" && in.Stream == nil {
 		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
 	}
+	if _, err := m.levels(o); err != nil {
+		return nil, err // before the file is read, which is not at fault
+	}
 	var notes task.Source
 	panel, err := readPanel(ctx, in, &m.cfg, notes.Note)
 	if err != nil {
@@ -106,7 +106,17 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if f != nil {
 		f.Notes = append(notes.Notes(), f.Notes...)
 	}
-	return f, data.InFile(in.File, err)
+	return f, data.InFile(cmp.Or(in.File, data.Stdin), err)
+}
+
+// levels returns the levels of a prediction, ascending.
+func (m *Model) levels(o *PredictOptions) ([]float64, error) {
+	levels := m.cfg.Quantiles
+	if o != nil && o.Quantiles != nil {
+		levels = slices.Clone(o.Quantiles)
+		slices.Sort(levels)
+	}
+	return levels, m.checkLevels(levels)
 }
 
 func (m *Model) checkLevels(levels []float64) error {
