@@ -150,27 +150,27 @@ func (t *table) staticNumbers(p *Panel, c int, groups [][]int32) error {
 
 // readTimes reads the times of every series, which must ascend.
 func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
-	stamps, counted := t.stamps, false
-	if t.times != nil {
-		order := orderUnknown
-		if o.DayFirst {
-			order = dayFirst
-		} else if o.MonthFirst {
-			order = monthFirst
-		}
-		var fault *timeFault
-		if stamps, counted, fault = parseTimes(t.times, t.id, order); fault != nil {
-			return t.fault(fault.row, o.Time, fault.problem, fault.fix)
-		}
+	column, err := t.timeColumn(o)
+	if err != nil || column == nil {
+		return err
 	}
-	if stamps == nil {
-		return nil
+	if column.note != "" {
+		p.Notes = append(p.Notes, "column "+quoted(o.Time)+": "+column.note)
 	}
-	if counted {
-		return t.checkCount(stamps, groups, o)
+	stamps := column.stamps
+	if column.counted {
+		return t.readCounts(p, stamps, groups, o)
 	}
 	p.HasTime = true
-	clocks := &clocks{zone: o.Zone}
+	if p.Freq == (Freq{}) {
+		p.Freq = column.freq
+	}
+	p.Style = column.style
+	p.Style.Offset = offsetOf(stamps)
+	if o.Zone != nil {
+		p.Style.Zone = o.Zone.String()
+	}
+	clocks := &clocks{zone: o.Zone, days: daysOnly(stamps)}
 	for g, s := range p.Series {
 		at := rowsOf(groups[g])
 		times := make([]time.Time, s.Len())
@@ -178,8 +178,7 @@ func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
 		for i := range times {
 			now, ok := clocks.instant(stamps[at(i)], prev)
 			if !ok {
-				never := time.Unix(stamps[at(i)].wall, 0).UTC().Format("2006-01-02 15:04:05")
-				return t.fault(at(i), o.Time, fmt.Sprintf("clocks in %s went forward and never showed %s", o.Zone, never), "check the time zone")
+				return t.neverShown(at(i), stamps[at(i)], clocks.days, o)
 			}
 			if i > 0 && !now.After(prev) {
 				return t.disorder(at(i-1), at(i), prev, now, o)
@@ -191,6 +190,36 @@ func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
 	return nil
 }
 
+// timeColumn reads the column of times; nil if there is none.
+func (t *table) timeColumn(o *ReadOptions) (*timeColumn, error) {
+	switch {
+	case t.stamps != nil:
+		return &timeColumn{stamps: t.stamps, style: TimeStyle{Layout: typedLayout(t.stamps)}}, nil
+	case t.times == nil:
+		return nil, nil
+	}
+	order := orderUnknown
+	if o.DayFirst {
+		order = dayFirst
+	} else if o.MonthFirst {
+		order = monthFirst
+	}
+	column, fault := parseTimes(t.times, t.id, order)
+	if fault != nil {
+		return nil, t.fault(fault.row, o.Time, fault.problem, fault.fix)
+	}
+	return column, nil
+}
+
+// neverShown returns the error for a local time that clocks skip.
+func (t *table) neverShown(row int, s stamp, day bool, o *ReadOptions) error {
+	layout, what := time.DateTime, "went forward and never showed "
+	if day {
+		layout, what = time.DateOnly, "went forward by a day and there was no "
+	}
+	return t.fault(row, o.Time, fmt.Sprintf("clocks in %s %s%s", o.Zone, what, time.Unix(s.wall, 0).UTC().Format(layout)), "check the time zone")
+}
+
 // rowsOf maps a series' row to the table's row; nil rows means all rows.
 func rowsOf(rows []int32) func(i int) int {
 	if rows == nil {
@@ -199,20 +228,18 @@ func rowsOf(rows []int32) func(i int) int {
 	return func(i int) int { return int(rows[i]) }
 }
 
-// checkCount requires that a column of row numbers increases in equal steps.
-func (t *table) checkCount(numbers []stamp, groups [][]int32, o *ReadOptions) error {
-	for _, rows := range groups {
-		at, n := rowsOf(rows), len(rows)
-		if rows == nil {
-			n = len(numbers)
-		}
-		var step int64
-		for i := 1; i < n; i++ {
-			a, b := numbers[at(i-1)].wall, numbers[at(i)].wall
-			if i == 1 {
-				step = b - a
+// readCounts reads a column that only numbers the rows, in equal steps.
+func (t *table) readCounts(p *Panel, numbers []stamp, groups [][]int32, o *ReadOptions) error {
+	for g, s := range p.Series {
+		at := rowsOf(groups[g])
+		s.Count = make([]int64, s.Len())
+		for i := range s.Count {
+			s.Count[i] = numbers[at(i)].wall
+			if i == 0 {
+				continue
 			}
-			if b-a != step || step <= 0 {
+			a, b := s.Count[i-1], s.Count[i]
+			if b-a != s.Count[1]-s.Count[0] || b <= a {
 				return t.fault(at(i), o.Time, fmt.Sprintf("%d follows %d: row numbers must increase in equal steps", b, a), "sort and complete the rows"+t.orID(o))
 			}
 		}
@@ -327,8 +354,8 @@ func (s *Series) widen(f Freq, size int) {
 	for i, t := range s.Time {
 		if i > 0 {
 			n, _ := f.steps(s.Time[i-1], t)
-			for k := 1; k < int(n); k++ {
-				times, lines = append(times, f.Add(s.Time[i-1], k)), append(lines, 0)
+			for _, between := range f.After(s.Time[:i], int(n)-1) {
+				times, lines = append(times, between), append(lines, 0)
 				for c := range values {
 					values[c] = append(values[c], math.NaN())
 				}
@@ -363,6 +390,9 @@ func (t *table) spread(p *Panel) error {
 		s := &Series{ID: t.names[c], Line: all.Line[first:last], Static: all.Static, Values: [][]float64{v[first:last:last]}}
 		if all.Time != nil {
 			s.Time = all.Time[first:last]
+		}
+		if all.Count != nil {
+			s.Count = all.Count[first:last]
 		}
 		for _, shared := range all.Values[own:] {
 			s.Values = append(s.Values, append([]float64(nil), shared[first:last]...))

@@ -18,10 +18,20 @@ const (
 	BusinessDay             // Monday to Friday; holidays may be absent
 	Month                   // the same day of the month, or its last day if it is shorter
 	MonthEnd                // the last day of the month
+	LocalSecond             // time on the local clock, with changes of clocks
+	YearPart                // a ten-thousandth of the number of rows a year, which divide it evenly
 )
 
 // Freq is the spacing of a series' rows: N units from one row to the next. The
 // zero Freq means rows without times.
+//
+// Days, months and local seconds are counted on the local calendar and clock. A
+// day exists even if clocks skip its midnight, and then begins when they skip;
+// days and local times of day that never were, such as those that a change of
+// clocks skips, are no rows.
+//
+// YearPart is for decimal years: N/10000 rows a year, in equal parts of each
+// year, so that they differ in length by leap years.
 //
 // BusinessDay counts the rows of a series that is recorded on working days
 // only: the row after Friday's is Monday's, and up to ten consecutive weekdays
@@ -61,11 +71,21 @@ var freqUnits = []struct {
 	{"q", Month, 3},
 	{"mo", Month, 1},
 	{"me", MonthEnd, 1},
+	{"lh", LocalSecond, 3600},
+	{"lmin", LocalSecond, 60},
+	{"ls", LocalSecond, 1},
 }
 
+// yearParts is the number of units of YearPart in one row a year.
+const yearParts = 10000
+
 // String returns a count and a unit, such as 1h, 30min, 1d, 1w, 1b (business
-// day), 1mo, 1q, 1y or 1me (end of month); "" for the zero Freq.
+// day), 1mo, 1q, 1y, 1me (end of month), 6lh (hours of the local clock) or 52/y
+// (equal parts of a year); "" for the zero Freq.
 func (f Freq) String() string {
+	if f.Unit == YearPart {
+		return strconv.FormatFloat(f.perYear(), 'f', -1, 64) + "/y"
+	}
 	for _, u := range freqUnits {
 		if u.unit == f.Unit && f.N%u.n == 0 {
 			return strconv.FormatInt(f.N/u.n, 10) + u.suffix
@@ -77,6 +97,13 @@ func (f Freq) String() string {
 // ParseFreq parses the form of String; a count of 1 may be omitted. Anything
 // else is an [*InputError].
 func ParseFreq(s string) (Freq, error) {
+	if rate, ok := strings.CutSuffix(s, "/y"); ok {
+		v, err := strconv.ParseFloat(rate, 64)
+		if err != nil || !isNumber(rate) || v < 1/float64(yearParts) || v > 1e9 {
+			return Freq{}, Errorf("frequency: want a number of rows a year, such as 52/y, got %s", quoted(s))
+		}
+		return Freq{YearPart, int64(math.Round(v * yearParts))}, nil
+	}
 	digits := strings.TrimLeft(s, "0123456789")
 	n := int64(1)
 	if count := s[:len(s)-len(digits)]; count != "" {
@@ -97,7 +124,7 @@ func ParseFreq(s string) (Freq, error) {
 			return Freq{u.unit, n * u.n}, nil
 		}
 	}
-	return Freq{}, Errorf("frequency: want a count and one of h, min, s, ms, us, ns, d, w, b, mo, me, q, y, such as 30min, got %s", quoted(s))
+	return Freq{}, Errorf("frequency: want a count and one of h, min, s, ms, us, ns, d, w, b, mo, me, q, y, lh, such as 30min, or rows a year, such as 52/y, got %s", quoted(s))
 }
 
 // MarshalText returns String. The error is always nil.
@@ -124,24 +151,130 @@ func (f Freq) Next(t time.Time) time.Time { return f.Add(t, 1) }
 // Add returns the time n rows after t, or before it if n is negative. Month
 // steps from one t do not drift: January 31 gives February 28 and March 31. The
 // zero Freq returns t.
-func (f Freq) Add(t time.Time, n int) time.Time {
-	k := f.N * int64(n)
+func (f Freq) Add(t time.Time, n int) time.Time { return f.add(t, int64(n), t.Day()) }
+
+// add is Add, for months with the day of the month.
+func (f Freq) add(t time.Time, n int64, day int) time.Time {
+	lost := int64(0)
+	for {
+		u := f.shift(t, n+lost, day)
+		now := f.lost(t, u)
+		if n < 0 {
+			now = -now
+		}
+		if now == lost {
+			return u
+		}
+		lost = now
+	}
+}
+
+// shift is n rows after t on a calendar and a clock without gaps.
+func (f Freq) shift(t time.Time, n int64, day int) time.Time {
+	k := f.N * n
+	date := civilDay(t)
 	switch f.Unit {
 	case Nanosecond:
 		return t.Add(time.Duration(k))
+	case LocalSecond:
+		at, _ := localTime(wallClock(t)+k, t.Nanosecond(), t.Location())
+		return at
+	case YearPart:
+		return fromDecimalYear(decimalYear(t)+float64(n)/f.perYear(), t.Location())
 	case Day:
-		return t.AddDate(0, 0, int(k))
+		date += k
 	case BusinessDay:
-		return t.AddDate(0, 0, int(businessDate(businessIndex(civilDay(t))+k)-civilDay(t)))
+		date = businessDate(businessIndex(date) + k)
 	case Month, MonthEnd:
-		first := t.AddDate(0, 0, 1-t.Day()).AddDate(0, int(k), 0)
-		last := first.AddDate(0, 1, -1).Day()
+		month := monthIndex(t) + k
+		first := civilDay(time.Date(0, time.Month(month+1), 1, 0, 0, 0, 0, time.UTC))
+		last := int(civilDay(time.Date(0, time.Month(month+2), 1, 0, 0, 0, 0, time.UTC)) - first)
 		if f.Unit == MonthEnd {
-			return first.AddDate(0, 0, last-1)
+			day = last
 		}
-		return first.AddDate(0, 0, min(t.Day(), last)-1)
+		date = first + int64(min(day, last)) - 1
+	default:
+		return t
 	}
-	return t
+	at, _ := localTime(date*daySeconds+clock(t)/int64(time.Second), t.Nanosecond(), t.Location())
+	return at
+}
+
+// lost counts the rows after t, up to u or down to it, that never were, because
+// clocks skip them.
+func (f Freq) lost(t, u time.Time) (n int64) {
+	if f.Unit != LocalSecond && f.Unit != BusinessDay && !(f.Unit == Day && f.N == 1) {
+		return 0
+	}
+	a, b := t, u
+	if b.Before(a) {
+		a, b = b.Add(-1), a // a row at the end of a skip is one that was skipped
+	}
+	for _, s := range skips(a, b) {
+		if f.Unit == LocalSecond {
+			before := wallClock(t) + 1
+			n += floorDiv(s.to-before, f.N) - floorDiv(s.from-before, f.N)
+			continue
+		}
+		for day := -floorDiv(-s.from, daySeconds); (day+1)*daySeconds <= s.to; day++ {
+			if f.Unit == Day || businessIndex(day) != businessIndex(day-1) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// After returns the n times that follow ascending ones, which must not be
+// empty. It differs from Add of the last one where that does not show the whole
+// rule: after January 30 and February 28 comes March 30.
+func (f Freq) After(times []time.Time, n int) []time.Time {
+	const enough = 13 // rows in which a month's day and the time of day show
+	if len(times) > enough {
+		times = times[len(times)-enough:]
+	}
+	last := times[len(times)-1]
+	day := last.Day()
+	if d := longestDay(times); f.Unit == Month && followsDay(times, d) {
+		day = d
+	}
+	// A time at which clocks skip may stand for an earlier time of day.
+	base, ahead := last, int64(0)
+	for i := len(times) - 2; i >= 0 && f.Unit != Nanosecond; i-- {
+		if _, skipped := skippedBefore(base); !skipped {
+			break
+		}
+		steps, ok := f.steps(times[i], last)
+		if !ok {
+			break
+		}
+		base, ahead = times[i], steps
+	}
+	next := make([]time.Time, n)
+	for i := range next {
+		next[i] = f.add(base, ahead+int64(i)+1, day)
+	}
+	return next
+}
+
+// longestDay returns the largest day of the month.
+func longestDay(times []time.Time) (day int) {
+	for _, t := range times {
+		day = max(day, t.Day())
+	}
+	return day
+}
+
+// followsDay reports whether every time is on a day of the month, or on its last
+// day if it is shorter.
+func followsDay(times []time.Time, day int) bool {
+	for _, t := range times {
+		year, month, d := t.Date()
+		if d != day && d != min(day, daysIn(year, int(month))) {
+			return false
+		}
+	}
+	return true
 }
 
 // Seasons returns the lengths, in rows, of the cycles that a series of this
@@ -154,6 +287,10 @@ func (f Freq) Seasons() []int {
 		return nil
 	}
 	switch f.Unit {
+	case LocalSecond:
+		return Freq{Nanosecond, f.N * int64(time.Second)}.Seasons()
+	case YearPart:
+		return yearSeasons(f)
 	case Nanosecond:
 		cycles := []time.Duration{24 * time.Hour, 7 * 24 * time.Hour}
 		if f.N < int64(time.Minute) {
@@ -185,6 +322,26 @@ func (f Freq) Seasons() []int {
 	return nil
 }
 
+// yearSeasons are the seasons of rows that divide a year: a day and a week if it
+// is divided into 365 days of equal parts, a week of 5 if into 260, else a year.
+func yearSeasons(f Freq) []int {
+	n := int(f.N / yearParts)
+	switch {
+	case f.N%yearParts != 0 || n < 2:
+		return nil
+	case n == 260:
+		return []int{5, n}
+	case n == 365:
+		return []int{7, n}
+	case n%365 == 0:
+		return []int{n / 365, n / 365 * 7}
+	}
+	return []int{n}
+}
+
+// perYear returns the rows in a year of a Freq of YearPart.
+func (f Freq) perYear() float64 { return float64(f.N) / yearParts }
+
 // holidays is the number of consecutive weekdays that may be absent from
 // business days before it is a gap: Chinese New Year and the longest closures
 // are shorter.
@@ -196,10 +353,13 @@ func (f Freq) steps(a, b time.Time) (n int64, ok bool) {
 	switch f.Unit {
 	case Nanosecond:
 		n = int64(b.Sub(a))
+	case LocalSecond:
+		return f.localSteps(a, b, f.N)
 	case Day:
-		n = civilDay(b) - civilDay(a)
-		ok = clock(a) == clock(b)
-		return n / f.N, ok && n%f.N == 0 && n > 0
+		return f.localSteps(a, b, f.N*daySeconds)
+	case YearPart:
+		rows := (decimalYear(b) - decimalYear(a)) * f.perYear()
+		return int64(math.Round(rows)), math.Abs(rows-math.Round(rows)) < 0.05 && rows > 0.5
 	case BusinessDay:
 		n = businessIndex(civilDay(b)) - businessIndex(civilDay(a))
 		if n > 0 && n <= (holidays+1)*f.N {
@@ -211,6 +371,29 @@ func (f Freq) steps(a, b time.Time) (n int64, ok bool) {
 		return 1, true
 	}
 	return n / f.N, n%f.N == 0 && n > 0
+}
+
+// localSteps is steps on the local clock, for rows that are step seconds apart.
+func (f Freq) localSteps(a, b time.Time, step int64) (n int64, ok bool) {
+	from, to := wallClock(a), wallClock(b)
+	sameNano := a.Nanosecond() == b.Nanosecond()
+	if to-from == step && sameNano {
+		return 1, true
+	}
+	if diff := to - from; sameNano && diff%step == 0 {
+		n = diff/step - f.lost(a, b)
+		return n, n > 0
+	}
+	// A time at which clocks skip stands for any that they skipped.
+	least, most := to-from, to-from
+	if skipped, ok := skippedBefore(b); ok {
+		least -= to - skipped
+	}
+	if skipped, ok := skippedBefore(a); ok {
+		most += from - skipped
+	}
+	rows := -floorDiv(-least, step)
+	return max(rows-f.lost(a, b), 1), rows > 0 && rows*step <= most
 }
 
 // Infer finds the spacing of ascending times: the most common step between
@@ -254,16 +437,33 @@ func infer(groups [][]time.Time) (Freq, *gridFault) {
 		}
 	}
 	step := mode(groups, func(a, b time.Time) int64 { return int64(b.Sub(a)) })
-	f := Freq{Nanosecond, step}
+	fault := offGrid(groups, Freq{Nanosecond, step})
+	if fault == nil {
+		return Freq{Nanosecond, step}, nil
+	}
+	// Readings at the same hours every day are uneven where clocks change.
+	if shape.offsets {
+		local := Freq{LocalSecond, mode(groups, func(a, b time.Time) int64 { return wallClock(b) - wallClock(a) })}
+		if local.N > 0 && offGrid(groups, local) == nil {
+			return local, nil
+		}
+	}
+	before, at := groups[fault.group][fault.row-1], groups[fault.group][fault.row]
+	fault.problem = fmt.Sprintf("times are not evenly spaced: most steps are %s, the one to %s is %s", time.Duration(step), showTime(at), at.Sub(before))
+	return Freq{}, fault
+}
+
+// offGrid returns the first row that is not on the grid from the row before it;
+// nil if there is none.
+func offGrid(groups [][]time.Time, f Freq) *gridFault {
 	for g, times := range groups {
 		for i := 1; i < len(times); i++ {
 			if _, ok := f.steps(times[i-1], times[i]); !ok {
-				return Freq{}, &gridFault{g, i, fmt.Sprintf("times are not evenly spaced: most steps are %s, the one to %s is %s",
-					time.Duration(step), showTime(times[i]), times[i].Sub(times[i-1]))}
+				return &gridFault{group: g, row: i}
 			}
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // timeShape describes what all times of a panel have in common.
@@ -271,33 +471,52 @@ type timeShape struct {
 	rows      int
 	longest   int  // rows of the longest group
 	sameClock bool // one time of day
-	sameDay   bool // one day of the month
+	sameDay   bool // one day of the month, or its last if it is shorter, in each group
 	allEnds   bool // each the last day of its month
 	workdays  bool // none on Saturday or Sunday
+	offsets   bool // not all have the same offset from UTC
 	minDay    int  // smallest day of the month
 }
 
 func surveyTimes(groups [][]time.Time) timeShape {
 	s := timeShape{sameClock: true, sameDay: true, allEnds: true, workdays: true, minDay: 31}
-	var one time.Time
+	offset, earliest := 0, int64(math.MaxInt64)
 	for _, times := range groups {
 		s.longest = max(s.longest, len(times))
 		for _, t := range times {
+			_, o := t.Zone()
 			if s.rows == 0 {
-				one = t
+				offset = o
 			}
 			s.rows++
-			if !s.sameClock {
-				continue // then the rest does not matter
+			s.offsets = s.offsets || o != offset
+			earliest = min(earliest, clock(t))
+		}
+	}
+	for _, times := range groups {
+		day := longestDay(times)
+		s.sameDay = s.sameDay && followsDay(times, day)
+		for _, t := range times {
+			if !showsClock(t, earliest) {
+				s.sameClock = false
+				return s // then the rest does not matter
 			}
-			s.sameClock = clock(t) == clock(one)
-			s.sameDay = s.sameDay && t.Day() == one.Day()
-			s.allEnds = s.allEnds && t.AddDate(0, 0, 1).Day() == 1
+			s.allEnds = s.allEnds && t.Day() == daysIn(t.Year(), int(t.Month()))
 			s.workdays = s.workdays && t.Weekday() != time.Saturday && t.Weekday() != time.Sunday
 			s.minDay = min(s.minDay, t.Day())
 		}
 	}
 	return s
+}
+
+// showsClock reports whether the local time of day is c, in nanoseconds, or what
+// stands for c on a day on which clocks skip it.
+func showsClock(t time.Time, c int64) bool {
+	if clock(t) == c {
+		return true
+	}
+	at, _ := localTime(civilDay(t)*daySeconds+c/int64(time.Second), int(c%int64(time.Second)), t.Location())
+	return at.Equal(t)
 }
 
 // calendar infers a spacing in days or months for times with one time of day.
@@ -307,7 +526,7 @@ func (s *timeShape) calendar(groups [][]time.Time) (Freq, bool) {
 	perMonth := Freq{Month, mode(groups, months)}
 	monthly := onGrid(groups, perMonth.N, months)
 	if monthly && (s.sameDay || s.allEnds) {
-		if s.allEnds && !(s.sameDay && perMonth.N%12 == 0) {
+		if s.allEnds && perMonth.N%12 != 0 {
 			perMonth.Unit = MonthEnd
 		}
 		return perMonth, true
@@ -361,17 +580,21 @@ func onGrid(groups [][]time.Time, n int64, step func(a, b time.Time) int64) bool
 	return true
 }
 
-// civilDay numbers the calendar days; January 1, 1970 is 0.
-func civilDay(t time.Time) int64 {
+const daySeconds = 86400
+
+// wallClock returns local time in seconds, as if it were UTC.
+func wallClock(t time.Time) int64 {
 	_, offset := t.Zone()
-	return floorDiv(t.Unix()+int64(offset), 86400)
+	return t.Unix() + int64(offset)
 }
+
+// civilDay numbers the calendar days; January 1, 1970 is 0.
+func civilDay(t time.Time) int64 { return floorDiv(wallClock(t), daySeconds) }
 
 // clock returns the local time of day, in nanoseconds.
 func clock(t time.Time) int64 {
-	_, offset := t.Zone()
-	s := t.Unix() + int64(offset)
-	return (s-86400*floorDiv(s, 86400))*int64(time.Second) + int64(t.Nanosecond())
+	s := wallClock(t)
+	return (s-daySeconds*floorDiv(s, daySeconds))*int64(time.Second) + int64(t.Nanosecond())
 }
 
 func monthIndex(t time.Time) int64 {

@@ -138,7 +138,7 @@ func TestSeasons(t *testing.T) {
 }
 
 func TestFreqText(t *testing.T) {
-	for in, out := range map[string]string{"h": "1h", "24h": "1d", "60min": "1h", "90min": "90min", "3mo": "1q", "12mo": "1y", "7d": "1w", "4q": "1y", "100ms": "100ms"} {
+	for in, out := range map[string]string{"h": "1h", "24h": "1d", "60min": "1h", "90min": "90min", "3mo": "1q", "12mo": "1y", "7d": "1w", "4q": "1y", "100ms": "100ms", "6lh": "6lh", "90lmin": "90lmin", "52/y": "52/y", "365.25/y": "365.25/y"} {
 		f, err := ParseFreq(in)
 		if err != nil || f.String() != out {
 			t.Errorf("%s: got %q, %v, want %s", in, f, err, out)
@@ -149,7 +149,7 @@ func TestFreqText(t *testing.T) {
 			t.Errorf("%s: %s came back as %v, %v", in, b, back, err)
 		}
 	}
-	for _, in := range []string{"", "0h", "hourly", "-1h", "99999999999h", "1.5h"} {
+	for _, in := range []string{"", "0h", "hourly", "-1h", "99999999999h", "1.5h", "0/y", "x/y"} {
 		_, err := ParseFreq(in)
 		wantError(t, err, "frequency")
 	}

@@ -138,6 +138,8 @@ type Panel struct {
 	Freq    Freq      // spacing of the rows of every series; zero if there are no times and the options give none
 	HasTime bool      // false: Series.Time is nil and rows are identified by number
 	Decimal rune      // the decimal separator of the file's numbers if some have separators of thousands; 0 otherwise
+	Style   TimeStyle // how the file writes the times; the zero TimeStyle without times
+	Notes   []string  // what a user might not expect of the reading, a sentence each
 }
 
 // Series is one series of a Panel: consecutive rows on the panel's grid without
@@ -145,6 +147,7 @@ type Panel struct {
 type Series struct {
 	ID     string
 	Time   []time.Time   // shape [row], ascending; nil if the panel has no times
+	Count  []int64       // shape [row]: the numbers that a column of times without dates counts, in equal steps; nil otherwise
 	Line   []int         // shape [row]: line in the file (row of a Parquet file), from 1; 0 for a row inserted into a gap
 	Values [][]float64   // shape [column][row], in the file's units; NaN is missing, under Mask or in an open end
 	Static []StaticValue // in the order of ReadOptions.Static
@@ -181,9 +184,11 @@ func (p *Panel) Column(name string) int {
 // local time), with slashes or dots, with months' English names, as 20060102
 // and 200601021504, as months (2006-01, Jan 2006), quarters (2006Q1), ISO weeks
 // (2006-W01, its Monday), years, decimal years (1949.25, moved to the first of
-// the month where they are monthly or quarterly), or as seconds, milliseconds,
-// microseconds or nanoseconds since 1970. Smaller whole numbers only number the
-// rows, and the panel then has no times.
+// the month where they are monthly or quarterly; any even division of the year,
+// such as by 52, is a spacing), as day numbers of spreadsheets from 30000 to
+// 60000 (with a note), or as seconds, milliseconds, microseconds or nanoseconds
+// since 1970. Other whole numbers only number the rows, and the panel then has no
+// times.
 //
 // Columns are named by their names or, where none has it as a name, by numbers
 // from 1. A file of text whose columns are all given by number, and whose first
@@ -277,7 +282,7 @@ func (o *ReadOptions) check() error {
 		return Errorf("dates: day first and month first exclude each other")
 	case o.Missing < MissingError || o.Missing > Mask:
 		return Errorf("missing: there is no %v", o.Missing)
-	case o.Freq != (Freq{}) && (o.Freq.Unit == NoUnit || o.Freq.Unit > MonthEnd || o.Freq.N <= 0):
+	case o.Freq != (Freq{}) && (o.Freq.Unit == NoUnit || o.Freq.Unit > YearPart || o.Freq.N <= 0):
 		return Errorf("frequency: %d units of kind %d is not a frequency", o.Freq.N, o.Freq.Unit)
 	}
 	return checkEncoding(o.Encoding)

@@ -3,6 +3,7 @@ package data
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,39 +37,48 @@ type timeFault struct {
 
 const timeFormats = "write times as 2006-01-02 15:04:05, with an offset such as +01:00 if it is known"
 
+// timeColumn is the times of a column.
+type timeColumn struct {
+	stamps  []stamp
+	counted bool      // the column only numbers the rows, and stamps hold the numbers as seconds
+	freq    Freq      // zero unless the values themselves show it
+	style   TimeStyle // without Offset
+	note    string    // what a user might not expect of the reading; "" if nothing
+}
+
 // parseTimes parses a column of times, all in one format. Texts that are plain
 // numbers are dates without separators (20060102, 200601), years, decimal
-// years, or seconds, milliseconds, microseconds or nanoseconds since 1970,
-// whichever fits the whole column; smaller whole numbers only number the rows,
-// and then counted is true and stamps hold them as seconds. series holds each
-// row's series; nil is one series.
-func parseTimes(text *texts, series []int32, order dateOrder) (stamps []stamp, counted bool, fault *timeFault) {
+// years, day numbers of spreadsheets, or seconds, milliseconds, microseconds or
+// nanoseconds since 1970, whichever fits the whole column; smaller whole numbers
+// only number the rows. series holds each row's series; nil is one series.
+func parseTimes(text *texts, series []int32, order dateOrder) (*timeColumn, *timeFault) {
 	n := text.len()
 	for i := range n {
 		if isMissing(text.at(i)) {
-			return nil, false, &timeFault{i, "the time is missing", "every row needs one"}
+			return nil, &timeFault{i, "the time is missing", "every row needs one"}
 		}
 	}
 	if n > 0 && isNumber(text.at(0)) {
 		return parseNumericTimes(text)
 	}
 	p := timeParser{order: order}
-	stamps = make([]stamp, n)
+	stamps := make([]stamp, n)
 	for i := range n {
 		s, ok := p.parse(text.at(i))
 		if !ok {
-			return nil, false, &timeFault{i, p.fault(text.at(i)), timeFormats}
+			return nil, &timeFault{i, p.fault(text.at(i)), timeFormats}
 		}
 		if (s.offset == noOffset) != (stamps[0].offset == noOffset) && i > 0 {
-			return nil, false, &timeFault{i, "some times have an offset from UTC and some have none: " + quoted(text.at(i)), "give all an offset, or none"}
+			return nil, &timeFault{i, "some times have an offset from UTC and some have none: " + quoted(text.at(i)), "give all an offset, or none"}
 		}
 		stamps[i] = s
 	}
-	if !p.ordered || p.order != orderUnknown {
-		return stamps, false, nil
+	if p.ordered && p.order == orderUnknown {
+		if fault := p.settleOrder(text, series, stamps); fault != nil {
+			return nil, fault
+		}
 	}
-	fault = p.settleOrder(text, series, stamps)
-	return stamps, false, fault
+	return &timeColumn{stamps: stamps, style: TimeStyle{Layout: layoutOf(text, stamps, p.order)}}, nil
 }
 
 // settleOrder determines whether days or months come first where numbers are
@@ -92,25 +102,26 @@ func (p *timeParser) settleOrder(text *texts, series []int32, stamps []stamp) *t
 	switch {
 	case notDay < 0 && notMonth < 0:
 		evenDays, evenMonths := even(days, series), even(months, series)
-		if evenDays == evenMonths {
-			if p.dotted {
-				copy(stamps, days)
-				return nil
-			}
+		switch {
+		case evenDays == evenMonths && !p.dotted:
 			return &timeFault{-1, fmt.Sprintf("dates such as %s may be day/month or month/day", quoted(text.at(0))), "write them as YYYY-MM-DD"}
-		}
-		if evenDays {
-			copy(stamps, days)
-		} else {
-			copy(stamps, months)
+		case evenDays || !evenMonths:
+			p.order = dayFirst
+		default:
+			p.order = monthFirst
 		}
 	case notDay < 0:
-		copy(stamps, days)
+		p.order = dayFirst
 	case notMonth < 0:
-		copy(stamps, months)
+		p.order = monthFirst
 	default:
 		row, other := max(notDay, notMonth), min(notDay, notMonth)
 		return &timeFault{row, fmt.Sprintf("%s does not follow the order of day and month of %s", quoted(text.at(row)), quoted(text.at(other))), "write dates as YYYY-MM-DD"}
+	}
+	if p.order == dayFirst {
+		copy(stamps, days)
+	} else {
+		copy(stamps, months)
 	}
 	return nil
 }
@@ -160,7 +171,30 @@ type timeParser struct {
 	dotted  bool   // and has dots, which means day first unless the numbers contradict it
 	reason  string // why the last text was refused, if known
 
-	s string // the rest of the text
+	s     string // the rest of the text
+	text  string // the whole of it
+	marks []mark // where it has what, in order; of the last text
+}
+
+// mark is a part of a text and what stands for it in a TimeStyle's layout; as is
+// "" for a number whose meaning is not known yet.
+type mark struct {
+	at, n int
+	as    string
+}
+
+// mark notes that the last n bytes before the rest of the text are as.
+func (p *timeParser) mark(n int, as string) {
+	p.marks = append(p.marks, mark{len(p.text) - len(p.s) - n, n, as})
+}
+
+// name gives the numbers that have no meaning yet theirs, in order.
+func (p *timeParser) name(layouts ...string) {
+	for i := range p.marks {
+		if p.marks[i].as == "" && len(layouts) > 0 {
+			p.marks[i].as, layouts = layouts[0], layouts[1:]
+		}
+	}
 }
 
 func (p *timeParser) fault(text string) string {
@@ -174,7 +208,8 @@ func (p *timeParser) fault(text string) string {
 type civil struct{ year, month, day int }
 
 func (p *timeParser) parse(text string) (stamp, bool) {
-	p.s, p.reason = strings.TrimSpace(text), ""
+	p.text, p.reason, p.marks = strings.TrimSpace(text), "", p.marks[:0]
+	p.s = p.text
 	date, ok := p.date()
 	if !ok {
 		return stamp{}, false
@@ -207,8 +242,10 @@ func (p *timeParser) date() (civil, bool) {
 	first, digits := p.number()
 	switch {
 	case digits == 4:
+		p.name("2006")
 		return p.yearFirst(first)
 	case digits == 8: // followed by a time, otherwise the column would be numeric
+		p.name("20060102")
 		return civil{first / 10000, first / 100 % 100, first % 100}, true
 	case digits == 1 || digits == 2:
 		return p.yearLast(first)
@@ -219,6 +256,7 @@ func (p *timeParser) date() (civil, bool) {
 		quarter, _ := p.number()
 		p.separator()
 		year, digits := p.number()
+		p.name("{quarter}", "2006")
 		return civil{year, 3*quarter - 2, 1}, digits == 4 && quarter >= 1 && quarter <= 4
 	}
 	month := p.monthName()
@@ -228,14 +266,17 @@ func (p *timeParser) date() (civil, bool) {
 	p.separator()
 	n, digits := p.number()
 	if digits == 4 { // Jan 2006
+		p.name("2006")
 		return civil{n, month, 1}, true
 	}
 	if len(p.s) > 0 { // Jan 2, 2006
 		p.accept(',')
 		p.separator()
 		year, digits := p.number()
+		p.name("02", "2006")
 		return civil{year, month, n}, digits == 4
 	}
+	p.name("06")
 	return civil{shortYear(n), month, 1}, digits == 2 // Jan-06
 }
 
@@ -247,9 +288,11 @@ func (p *timeParser) yearFirst(year int) (civil, bool) {
 		return p.isoWeek(year)
 	case p.accept('Q'):
 		quarter, digits := p.number()
+		p.name("{quarter}")
 		return civil{year, 3*quarter - 2, 1}, digits == 1 && quarter >= 1 && quarter <= 4
 	case sep == 0 && p.accept('M'):
 		month, digits := p.number()
+		p.name("01")
 		return civil{year, month, 1}, digits == 1 || digits == 2
 	case sep == 0:
 		return civil{year, 1, 1}, p.s == ""
@@ -260,6 +303,7 @@ func (p *timeParser) yearFirst(year int) (civil, bool) {
 	} else if digits > 2 || sep == ' ' {
 		return civil{}, false
 	}
+	p.name("01")
 	if month == 0 {
 		return civil{}, false
 	}
@@ -268,6 +312,7 @@ func (p *timeParser) yearFirst(year int) (civil, bool) {
 	}
 	p.s = p.s[1:]
 	day, digits := p.number()
+	p.name("02")
 	return civil{year, month, day}, digits == 1 || digits == 2
 }
 
@@ -277,12 +322,14 @@ func (p *timeParser) isoWeek(year int) (civil, bool) {
 	week, digits := p.number()
 	weekday := 1
 	if digits == 3 { // 2006W021
+		p.name("{week}{weekday}")
 		week, weekday = week/10, week%10
 	} else if digits != 1 && digits != 2 {
 		return civil{}, false
-	} else if len(p.s) > 1 && p.s[0] == '-' {
+	} else if p.name("{week}"); len(p.s) > 1 && p.s[0] == '-' {
 		p.s = p.s[1:]
 		weekday, _ = p.number()
+		p.name("{weekday}")
 	}
 	if week < 1 || week > 53 || weekday < 1 || weekday > 7 {
 		return civil{}, false
@@ -307,22 +354,30 @@ func (p *timeParser) yearLast(first int) (civil, bool) {
 		p.separator()
 		year, digits := p.number()
 		if digits == 2 {
+			p.name("02", "06")
 			year, digits = shortYear(year), 4
 		}
+		p.name("02", "2006")
 		return civil{year, month, first}, digits == 4 && month > 0
 	}
 	if digits == 4 { // 01/2006
+		p.name("01", "2006")
 		return civil{second, first, 1}, sep != 0 && sep != ' ' && p.s == ""
 	}
 	if digits > 2 || sep == 0 || sep == ' ' || p.separator() != sep {
 		return civil{}, false
 	}
 	year, digits := p.number()
+	written := "2006"
 	if digits == 2 {
-		year = shortYear(year)
+		year, written = shortYear(year), "06"
 	} else if digits != 4 {
 		return civil{}, false
 	}
+	if p.order == monthFirst {
+		p.name("01", "02", written)
+	}
+	p.name("02", "01", written)
 	p.ordered, p.dotted = true, sep == '.'
 	switch p.order {
 	case dayFirst:
@@ -343,9 +398,11 @@ func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 	hour, digits := p.number()
 	var minute, second int
 	switch {
-	case digits == 4: // 1504
+	case digits == 4:
+		p.name("1504")
 		hour, minute = hour/100, hour%100
 	case digits == 6:
+		p.name("150405")
 		hour, minute, second = hour/10000, hour/100%100, hour%100
 	case digits != 1 && digits != 2:
 		return 0, 0, false
@@ -367,7 +424,9 @@ func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 			return 0, 0, false
 		}
 		v, _ := strconv.Atoi((digits + "000000000")[:9])
+		p.name("15", "04", "05")
 		nano, p.s = int32(v), rest
+		p.mark(1+len(digits), "."+strings.Repeat("0", min(len(digits), 9)))
 	}
 	half := strings.ToLower(strings.TrimLeft(p.s, " "))
 	if strings.HasPrefix(half, "am") || strings.HasPrefix(half, "pm") {
@@ -379,7 +438,15 @@ func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 			hour += 12
 		}
 		p.s = p.s[len(p.s)-len(half)+2:]
+		for i := range p.marks {
+			if p.marks[i].as == "15" {
+				p.marks[i].as = "03"
+			}
+		}
+		p.name("03", "04", "05")
+		p.mark(2, "PM")
 	}
+	p.name("15", "04", "05")
 	if hour > 24 || minute > 59 || second > 59 || hour == 24 && (minute > 0 || second > 0 || nano > 0) {
 		p.reason = "no such time of day"
 		return 0, 0, false
@@ -393,7 +460,11 @@ func (p *timeParser) zone() (offset int32, ok bool) {
 	switch {
 	case p.s == "":
 		return noOffset, true
-	case p.s == "Z" || p.s == "z" || p.s == "UTC" || p.s == "GMT":
+	case p.s == "Z":
+		p.s = ""
+		p.mark(1, "Z07:00")
+		return 0, true
+	case p.s == "z" || p.s == "UTC" || p.s == "GMT":
 		p.s = ""
 		return 0, true
 	case p.s[0] != '+' && p.s[0] != '-':
@@ -404,19 +475,24 @@ func (p *timeParser) zone() (offset int32, ok bool) {
 	if p.s[0] == '-' {
 		sign = -1
 	}
+	begin, written := len(p.s), "-07"
 	p.s = p.s[1:]
 	hour, digits := p.number()
 	var minute int
 	switch {
 	case digits == 4:
+		written = "-0700"
 		hour, minute = hour/100, hour%100
 	case digits != 1 && digits != 2:
 		return 0, false
 	case p.accept(':'):
+		written = "-07:00"
 		if minute, digits = p.number(); digits != 2 {
 			return 0, false
 		}
 	}
+	p.marks = slices.DeleteFunc(p.marks, func(m mark) bool { return m.as == "" }) // the numbers of the offset
+	p.mark(begin-len(p.s), written)
 	p.s = strings.TrimSuffix(p.s, " UTC") // as Go prints times
 	if hour > 18 || minute > 59 {
 		p.reason = "no such offset from UTC"
@@ -432,6 +508,9 @@ func (p *timeParser) number() (value, digits int) {
 		digits++
 	}
 	p.s = p.s[digits:]
+	if digits > 0 {
+		p.mark(digits, "")
+	}
 	return value, digits
 }
 
@@ -467,6 +546,9 @@ func (p *timeParser) monthName() int {
 	for i, name := range monthNames {
 		if word == name || word == name[:3] || word == "sept" && i == 8 {
 			p.s = p.s[n:]
+			if p.mark(n, "Jan"); n > len("Sept") {
+				p.marks[len(p.marks)-1].as = "January"
+			}
 			if len(p.s) > 1 && p.s[0] == '.' && p.s[1] == ' ' {
 				p.s = p.s[1:]
 			}

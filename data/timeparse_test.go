@@ -2,6 +2,8 @@ package data
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -68,12 +70,12 @@ func TestTimeFormats(t *testing.T) {
 		{"1136214245000000001", "2006-01-02T15:04:05.000000001Z"},
 		{"-1136214245", "1933-12-30T08:55:55Z"},
 	} {
-		stamps, counted, fault := parseTimes(column(c.text), nil, orderUnknown)
-		if fault != nil || counted {
-			t.Errorf("%s: %v, counted %v", c.text, fault, counted)
+		times, fault := parseTimes(column(c.text), nil, orderUnknown)
+		if fault != nil || times.counted {
+			t.Errorf("%s: %v, %+v", c.text, fault, times)
 			continue
 		}
-		s := stamps[0]
+		s := times.stamps[0]
 		got := time.Unix(s.wall, int64(s.nano)).UTC().Format("2006-01-02T15:04:05.999999999")
 		if s.offset != noOffset {
 			got += time.Unix(0, 0).In(time.FixedZone("", int(s.offset))).Format("Z07:00")
@@ -87,11 +89,11 @@ func TestTimeFormats(t *testing.T) {
 func TestTimesRefused(t *testing.T) {
 	for _, s := range []string{"yesterday", "2006-13-01", "2006-02-29", "2006-01-02 25:00", "2006-01-02 10:60", "2006-01-02 13:00 PM",
 		"2006-01-02T15:04:05+99:00", "2006-01-02 15:04 EST", "2006-W54", "2021-W53", "2006Q5", "Foo 2006", "2006-01-02x", "1/2", "12345.5", "2006--01", "Q3", "0/0/2006"} {
-		if stamps, _, fault := parseTimes(column(s), nil, orderUnknown); fault == nil {
-			t.Errorf("%s was read as %+v", s, stamps)
+		if times, fault := parseTimes(column(s), nil, orderUnknown); fault == nil {
+			t.Errorf("%s was read as %+v", s, times)
 		}
 	}
-	_, _, fault := parseTimes(column("2006-01-02 15:04 EST"), nil, orderUnknown)
+	_, fault := parseTimes(column("2006-01-02 15:04 EST"), nil, orderUnknown)
 	if !strings.Contains(fault.problem, "EST") || !strings.Contains(fault.problem, "+01:00") {
 		t.Errorf("got %+v", fault)
 	}
@@ -120,7 +122,7 @@ func TestOrderOfDayAndMonth(t *testing.T) {
 		{"series apart", []string{"01/03/2006 12:00", "01/03/2006 12:00", "02/03/2006 00:00", "02/03/2006 00:00", "02/03/2006 12:00"}, []int32{0, 1, 0, 1, 0}, orderUnknown, "2006-03-02"},
 		{"dots", []string{"01.02.2006", "05.02.2006"}, nil, orderUnknown, "2006-02-05"},
 	} {
-		stamps, _, fault := parseTimes(column(c.values...), c.series, c.order)
+		times, fault := parseTimes(column(c.values...), c.series, c.order)
 		if fault != nil {
 			want := c.want
 			if want == "ambiguous" {
@@ -131,7 +133,7 @@ func TestOrderOfDayAndMonth(t *testing.T) {
 			}
 			continue
 		}
-		if got := time.Unix(stamps[len(stamps)-1].wall, 0).UTC().Format(time.DateOnly); got != c.want {
+		if got := time.Unix(times.stamps[len(times.stamps)-1].wall, 0).UTC().Format(time.DateOnly); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -150,12 +152,12 @@ func TestDecimalYears(t *testing.T) {
 		{[]string{"1700.5", "1701.5", "1702.5"}, "1702-07-01"},
 		{[]string{"2001.0", "2001.00273973", "2001.00547945"}, "2001-01-03"},
 	} {
-		stamps, counted, fault := parseTimes(column(c.values...), nil, orderUnknown)
-		if fault != nil || counted {
+		times, fault := parseTimes(column(c.values...), nil, orderUnknown)
+		if fault != nil || times.counted {
 			t.Errorf("%v: %v", c.values, fault)
 			continue
 		}
-		if got := time.Unix(stamps[len(stamps)-1].wall, 0).UTC().Format("2006-01-02"); got != c.want {
+		if got := time.Unix(times.stamps[len(times.stamps)-1].wall, 0).UTC().Format("2006-01-02"); got != c.want {
 			t.Errorf("%v: got %s, want %s", c.values, got, c.want)
 		}
 	}
@@ -234,9 +236,9 @@ func FuzzParseTime(f *testing.F) {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		stamps, _, fault := parseTimes(column(a, b), nil, orderUnknown)
-		if fault == nil && len(stamps) != 2 {
-			t.Fatalf("%d stamps", len(stamps))
+		times, fault := parseTimes(column(a, b), nil, orderUnknown)
+		if fault == nil && len(times.stamps) != 2 {
+			t.Fatalf("%d stamps", len(times.stamps))
 		}
 		if fault != nil && (fault.row > 1 || fault.problem == "") {
 			t.Fatalf("fault %+v", fault)
@@ -245,4 +247,91 @@ func FuzzParseTime(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// What Format writes after a table's times follows them: the table, with these
+// rows added, is read with the same spacing and no gap.
+func TestStylesFollowTheTable(t *testing.T) {
+	zone := melbourne(t)
+	begin := time.Date(2023, 3, 24, 0, 0, 0, 0, time.UTC)
+	type written struct {
+		layout string // of package time, or a Go function
+		freq   Freq
+	}
+	hour, half := Every(time.Hour), Every(500*time.Millisecond)
+	var columns []struct {
+		name  string
+		texts []string
+	}
+	const rows = 30
+	add := func(name string, f Freq, text func(time.Time) string) {
+		c := struct {
+			name  string
+			texts []string
+		}{name: name}
+		for i := range rows {
+			c.texts = append(c.texts, text(f.Add(begin, i)))
+		}
+		columns = append(columns, c)
+	}
+	for _, w := range []written{
+		{"2006-01-02", Freq{Day, 1}}, {"02.01.2006", Freq{Day, 1}}, {"2.1.2006", Freq{Day, 1}}, {"1/2/2006", Freq{Day, 1}}, {"01/02/06", Freq{Day, 1}},
+		{"2006-01-02 00:00:00", Freq{Day, 1}}, {"2006-01-02T00:00:00.000Z", Freq{Day, 1}}, {"2.1.2006 0:00", Freq{Day, 1}},
+		{"Jan 2, 2006", Freq{Day, 1}}, {"2 January 2006", Freq{Day, 1}}, {"02-Jan-06", Freq{Day, 1}}, {"2006-Jan-02", Freq{Day, 1}},
+		{"20060102", Freq{Day, 1}}, {"200601", Freq{Month, 1}}, {"2006", Freq{Month, 12}}, {"2006-01", Freq{Month, 1}}, {"2006M01", Freq{Month, 1}}, {"Jan 2006", Freq{Month, 1}}, {"01/2006", Freq{Month, 1}}, {"Jan-06", Freq{Month, 1}},
+		{"2006-01-02 15:04", hour}, {"2006-01-02T15:04:05", hour}, {"2006-01-02 15:04:05-07:00", hour}, {"2006-01-02T15:04:05Z07:00", hour}, {"2006-01-02 15:04:05 -0700", hour}, {"2006-01-02 15:04 UTC", hour}, {"20060102T150405Z", hour}, {"20060102 1504", hour},
+		{"200601021504", hour}, {"20060102150405", hour}, {"1/2/2006 3:04 PM", hour}, {"01/02/2006 03:04:05 pm", hour}, {"2006-01-02 15", hour},
+		{"2006-01-02T15:04:05.000", half}, {"2006-01-02T15:04:05,000", half}, {"2006-01-02T15:04:05.999999", half}, {"2006-01-02 15:04:05.000000000Z", Freq{Nanosecond, 250}},
+	} {
+		add(w.layout, w.freq, func(t time.Time) string { return t.Format(w.layout) })
+	}
+	quarter := func(form string) func(time.Time) string {
+		return func(t time.Time) string {
+			return strings.NewReplacer("Y", t.Format("2006"), "N", strconv.Itoa((int(t.Month())+2)/3)).Replace(form)
+		}
+	}
+	for _, form := range []string{"YQN", "Y-QN", "Y QN", "QN Y", "QN/Y"} {
+		add(form, Freq{Month, 3}, quarter(form))
+	}
+	week := func(form string) func(time.Time) string {
+		return func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprintf(form, y, w) }
+	}
+	for _, form := range []string{"%d-W%02d", "%dW%02d", "%d-W%02d-5", "%dW%02d5", "%d-W%d"} {
+		add(form, Freq{Day, 7}, week(form))
+	}
+	add("upper", Freq{Day, 1}, func(t time.Time) string { return strings.ToUpper(t.Format("02-Jan-2006")) })
+	add("midnight with offset", Freq{Day, 7}, func(t time.Time) string { return t.Format("2006-01-02T00:00:00") + "+11:00" })
+	add("bare hour", hour, func(t time.Time) string {
+		return t.Format("2/1/2006 ") + strconv.Itoa(t.Hour()) + t.Format(":04")
+	})
+	add("unix s", hour, func(t time.Time) string { return fmt.Sprint(t.Unix()) })
+	add("unix s.f", half, func(t time.Time) string { return fmt.Sprintf("%d.%03d", t.Unix(), t.Nanosecond()/1e6) })
+	add("unix ms", hour, func(t time.Time) string { return fmt.Sprint(t.UnixMilli()) })
+	add("unix us", half, func(t time.Time) string { return fmt.Sprint(t.UnixMicro()) })
+	add("unix ns", Freq{Nanosecond, 250}, func(t time.Time) string { return fmt.Sprint(t.UnixNano()) })
+	add("day number", Freq{Day, 1}, func(t time.Time) string { return fmt.Sprint(t.Unix()/86400 + 25569) })
+	add("two offsets", Freq{Nanosecond, int64(24 * time.Hour)}, func(t time.Time) string {
+		return t.In(zone).Format(time.RFC3339)
+	})
+	for _, c := range columns {
+		known := rows - 8
+		table := func(n int) string { return "t;a\n" + strings.Join(c.texts[:n], ";1\n") + ";1\n" }
+		p := mustRead(t, "x.csv", table(known), &ReadOptions{Time: "t", Delimiter: ';'})
+		s := p.Series[0]
+		for i, at := range s.Time {
+			if got := p.Style.Format(at); got != c.texts[i] {
+				t.Errorf("%s: row %d is written %s, was %s (%+v)", c.name, i, got, c.texts[i], p.Style)
+				break
+			}
+		}
+		for i, at := range p.Freq.After(s.Time, rows-known) {
+			if got := p.Style.Format(at); got != c.texts[known+i] {
+				t.Errorf("%s: row %d is forecast as %s, want %s (%+v)", c.name, known+i, got, c.texts[known+i], p.Style)
+				break
+			}
+		}
+		if q := mustRead(t, "x.csv", table(rows), &ReadOptions{Time: "t", Delimiter: ';'}); q.Freq != p.Freq || q.Series[0].Len() != rows {
+			t.Errorf("%s: %d rows at %v, want %d at %v", c.name, q.Series[0].Len(), q.Freq, rows, p.Freq)
+		}
+	}
 }

@@ -14,6 +14,8 @@ type clocks struct {
 	// The zone's offset for local times in [low, high), where it is the only
 	// possible one.
 	low, high, offset int64
+
+	days bool // stamps are days: one begins when clocks skip its midnight
 }
 
 // instant returns the time of a stamp that comes after prev, the time of the
@@ -33,7 +35,8 @@ func (c *clocks) instant(s stamp, prev time.Time) (t time.Time, ok bool) {
 	}
 	meant := c.candidates(s.wall)
 	if len(meant) == 0 {
-		return time.Time{}, false
+		t, _ := localTime(s.wall, 0, c.zone)
+		return t, c.days && civilDay(t) == floorDiv(s.wall, daySeconds)
 	}
 	for _, u := range meant {
 		t = time.Unix(u, nano).In(c.zone)
@@ -61,19 +64,10 @@ func (c *clocks) place(offset int32) *time.Location {
 	return c.fixed[offset]
 }
 
-// candidates are the instants at which local time in the zone is wall: one, or
-// around a change of clocks none or two.
+// candidates are the instants at which local time in the zone is wall. It
+// remembers for which local times the zone has the same offset.
 func (c *clocks) candidates(wall int64) []int64 {
-	const day = 86400
-	var found []int64
-	for _, near := range []int64{wall - day, wall, wall + day} {
-		_, offset := time.Unix(near, 0).In(c.zone).Zone()
-		u := wall - int64(offset)
-		if _, at := time.Unix(u, 0).In(c.zone).Zone(); at == offset && !slices.Contains(found, u) {
-			found = append(found, u)
-		}
-	}
-	slices.Sort(found)
+	found := instantsAt(wall, c.zone)
 	if len(found) != 1 {
 		return found
 	}
@@ -82,10 +76,68 @@ func (c *clocks) candidates(wall int64) []int64 {
 	c.low, c.high = math.MinInt64, math.MaxInt64
 	start, end := t.ZoneBounds()
 	if !start.IsZero() {
-		c.low = start.Unix() + c.offset + day
+		c.low = start.Unix() + c.offset + daySeconds
 	}
 	if !end.IsZero() {
-		c.high = end.Unix() + c.offset - day
+		c.high = end.Unix() + c.offset - daySeconds
 	}
 	return found
+}
+
+// instantsAt returns the instants at which local time in a zone is wall: one, or
+// around a change of clocks none or two.
+func instantsAt(wall int64, zone *time.Location) []int64 {
+	var found []int64
+	for _, near := range []int64{wall - daySeconds, wall, wall + daySeconds} {
+		_, offset := time.Unix(near, 0).In(zone).Zone()
+		u := wall - int64(offset)
+		if _, at := time.Unix(u, 0).In(zone).Zone(); at == offset && !slices.Contains(found, u) {
+			found = append(found, u)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// localTime returns the first instant at which local time in a zone is wall. If
+// clocks skip it, it is the instant at which they do, and shown is false.
+func localTime(wall int64, nano int, zone *time.Location) (t time.Time, shown bool) {
+	if zone == time.UTC {
+		return time.Unix(wall, int64(nano)).UTC(), true
+	}
+	if found := instantsAt(wall, zone); len(found) > 0 {
+		return time.Unix(found[0], int64(nano)).In(zone), true
+	}
+	_, before := time.Unix(wall-daySeconds, 0).In(zone).Zone()
+	start, _ := time.Unix(wall-int64(before), 0).In(zone).ZoneBounds()
+	return start, false
+}
+
+// skip is local times, in seconds, that clocks skip: from, up to but not including to.
+type skip struct{ from, to int64 }
+
+// skips returns what clocks skip after a, up to b.
+func skips(a, b time.Time) (list []skip) {
+	for {
+		_, end := a.ZoneBounds()
+		if end.IsZero() || end.After(b) {
+			return list
+		}
+		if from, skipped := skippedBefore(end); skipped {
+			list = append(list, skip{from, wallClock(end)})
+		}
+		a = end
+	}
+}
+
+// skippedBefore returns the first local time that clocks skip at t, if they skip
+// some.
+func skippedBefore(t time.Time) (from int64, skipped bool) {
+	start, _ := t.ZoneBounds()
+	if !start.Equal(t) {
+		return 0, false
+	}
+	_, before := t.Add(-1).Zone()
+	from = t.Unix() + int64(before)
+	return from, from < wallClock(t)
 }

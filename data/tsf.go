@@ -19,6 +19,7 @@ type tsf struct {
 	kinds      []string // string, numeric or date
 	horizon    string   // of @horizon; "" if the file has none
 	freq       Freq
+	style      TimeStyle // of the last start
 }
 
 // Attributes with a predefined meaning.
@@ -151,7 +152,12 @@ func readTSF(in *LineReader, o *ReadOptions) (*Panel, error) {
 		if s.ID == "" {
 			s.ID = strconv.Itoa(len(p.Series) + 1)
 		}
-		p.HasTime = s.Time != nil
+		if p.HasTime = s.Time != nil; p.HasTime {
+			p.Style = f.style
+			if o.Zone != nil {
+				p.Style.Zone = o.Zone.String()
+			}
+		}
 		p.Series = append(p.Series, s)
 	}
 	return p, p.settle(in.File, false, o)
@@ -252,12 +258,17 @@ func (f *tsf) start(text string, o *ReadOptions) (time.Time, error) {
 	if hasClock {
 		date += " " + strings.ReplaceAll(clock, "-", ":")
 	}
-	stamp, ok := p.parse(date)
+	one, ok := p.parse(date)
 	if !ok || p.ordered {
 		return time.Time{}, f.fault(tsfStart, p.fault(text), "write starts as 2006-01-02 15-04-05")
 	}
-	clocks := clocks{zone: o.Zone}
-	t, ok := clocks.instant(stamp, time.Time{})
+	stamps := []stamp{one}
+	clocks := clocks{zone: o.Zone, days: daysOnly(stamps)}
+	f.style = TimeStyle{Layout: typedLayout(stamps), Offset: offsetOf(stamps)}
+	if f.freq.Unit == Nanosecond && f.style.Layout == time.DateOnly {
+		f.style.Layout = plainLayout
+	}
+	t, ok := clocks.instant(one, time.Time{})
 	if !ok || t.IsZero() {
 		return time.Time{}, f.fault(tsfStart, "there was no such time as "+quoted(text), "check the time zone")
 	}

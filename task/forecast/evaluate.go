@@ -315,7 +315,7 @@ func (t *tally) finishTimes(e *Evaluation) {
 			e.ByWeekday = append(e.ByWeekday, group(weekdayNames[i], &t.weekdays[i]))
 		}
 	}
-	if t.d.Freq.Unit != data.Nanosecond {
+	if unit := t.d.Freq.Unit; unit != data.Nanosecond && unit != data.LocalSecond {
 		return
 	}
 	for h := range t.hours {

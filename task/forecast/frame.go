@@ -128,11 +128,8 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 // extend adds n rows after the last, with times by the frequency.
 func (f *frame) extend(s *schema, n int) {
 	if s.HasTime {
-		times := append([]time.Time(nil), f.times[:f.end]...)
-		for i := range n {
-			times = append(times, s.Freq.Add(f.times[f.end-1], i+1))
-		}
-		f.times = times
+		known := f.times[:f.end:f.end]
+		f.times = append(known, s.Freq.After(known, n)...)
 	}
 	f.rows = f.end + n
 }
