@@ -393,6 +393,10 @@ func (t *table) spread(p *Panel) error {
 		}
 		if all.Count != nil {
 			s.Count = all.Count[first:last]
+		} else if all.Time == nil { // the rows of series that begin later
+			for row := first; row < last; row++ {
+				s.Count = append(s.Count, int64(row+1))
+			}
 		}
 		for _, shared := range all.Values[own:] {
 			s.Values = append(s.Values, append([]float64(nil), shared[first:last]...))

@@ -30,7 +30,7 @@ const (
 // cores, most of them spent training.
 func demoConfig() forecast.Config {
 	cfg := forecast.Defaults()
-	cfg.Time, cfg.Target = demodata.Time, []string{demodata.Demand}
+	cfg.Time, cfg.Target, cfg.TZ = demodata.Time, []string{demodata.Demand}, demodata.Zone
 	cfg.Future, cfg.Holiday = forecast.Future{demodata.Temperature}, demodata.Holiday
 	cfg.MaxTime = 75 * time.Second
 	return cfg
@@ -175,8 +175,8 @@ Next:
   carousel inspect %s
   carousel predict %s --data %s
   carousel backtest %s --data %s
-  carousel train forecast --data %s --time time --target demand_mw \
-      --future temperature_c --holiday holiday --max-time 10m --out better
+  carousel train forecast --data %s --time time --tz %s \
+      --target demand_mw --future temperature_c --holiday holiday --max-time 10m --out better
   carousel train forecast --help
-`, filepath.Join(out, demoRun, "report.html"), run, run, latest, run, table, table)
+`, filepath.Join(out, demoRun, "report.html"), run, run, latest, run, table, table, demodata.Zone)
 }

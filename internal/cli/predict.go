@@ -22,8 +22,10 @@ func (a *app) predictCommand() *cobra.Command {
 where a terminal shows it as a table.
 
 A forecasting model forecasts the horizon after the last known row of each
-series, as CSV with time, series, column, forecast and quantiles. Columns known
-ahead need values for the horizon too: give their rows with the target left empty.
+series, as CSV whose first columns are those of the table (times, series, targets,
+the times as it writes them), so that its rows can be added to the table; then a
+column such as units_q0.1 for each target and quantile. Columns known ahead need
+values for the horizon too: give their rows with the target left empty.
 
 A language model continues each line of the file.`,
 		Example: `  carousel predict run --data latest.csv

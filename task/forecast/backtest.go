@@ -90,7 +90,7 @@ func (t *tally) use(r *ridge, d *dataset, list []window) {
 
 // refit trains a model on the rows before the origins of windows.
 func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, windows []window) (*Model, error) {
-	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime}
+	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime, Style: panel.Style}
 	validation := 0
 	for _, w := range windows {
 		s, origin := panel.Series[w.frame], int(w.origin)

@@ -35,9 +35,9 @@ type Config struct {
 	Future   Future    `json:"future" group:"Data" help:"covariates that are known over the whole horizon"`
 	Static   Static    `json:"static" group:"Data" help:"columns with one value per series"`
 	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 otherwise, known over the whole horizon"`
-	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, such as Europe/Vienna"`
 	Encoding string    `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the file"`
 	Decimal  string    `json:"decimal" oneof:"auto (as the numbers of the table show),point,comma" group:"Data" help:"decimal separator of numbers; the other one may separate thousands"`
+	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, and in which others are shown, such as Europe/Vienna or +01:00"`
 	Layout   string    `json:"layout" oneof:"(one row per time and series),columns (one series per target column),rows (one series per row),tsf" group:"Data" help:"layout of the table"`
 	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
 	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"treatment of missing values"`
@@ -177,11 +177,7 @@ func (c *Config) zone() (*time.Location, error) {
 	if c.TZ == "" {
 		return nil, nil
 	}
-	zone, err := time.LoadLocation(c.TZ)
-	if err != nil {
-		return nil, data.Errorf("tz: want a time zone such as UTC or Europe/Vienna, got %q", c.TZ)
-	}
-	return zone, nil
+	return loadZone(c.TZ)
 }
 
 // ahead returns all columns that are known over the horizon, the holidays last.
@@ -199,6 +195,20 @@ func (c *Config) targets() []string {
 		return []string{data.ValueColumn}
 	}
 	return c.Target
+}
+
+// idColumn returns the name of the column that tells the series of a forecast
+// apart; "" if nothing does, or if each is a column.
+func (c *Config) idColumn(series int) string {
+	switch {
+	case c.ID != "":
+		return c.ID
+	case c.Layout == data.LayoutTSF:
+		return "series_name"
+	case c.Layout == data.LayoutRows || c.Layout == data.LayoutLong && series > 1: // several, made by a program
+		return "series"
+	}
+	return ""
 }
 
 // columns returns the names of the target columns for people.

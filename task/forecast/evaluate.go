@@ -118,11 +118,16 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 	if err := m.schema.check(panel, &m.cfg); err != nil {
 		return nil, err
 	}
+	zone, err := m.schema.Clocks.zoneFor(panel)
+	if err != nil {
+		return nil, err
+	}
 	frames, err := rawFrames(panel, &m.cfg)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range frames {
+		f.show(zone)
 		if err := f.checkFinite(&m.cfg); err != nil {
 			return nil, err
 		}

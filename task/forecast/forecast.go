@@ -82,6 +82,12 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	}
 	d.Source = notes
 	d.Name = data.BaseName(f.Data)
+	for _, note := range panel.Notes {
+		d.Note(note)
+	}
+	if note := clockNote(panel); note != "" {
+		d.Note(note)
+	}
 	if len(cfg.Future) > 0 {
 		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known over the horizon, in training and in the scores")
 	}

@@ -2,6 +2,8 @@ package forecast
 
 import (
 	"math"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
@@ -13,7 +15,10 @@ import (
 type frame struct {
 	id        string
 	end, rows int
-	times     []time.Time // [rows], nil without times
+	times     []time.Time    // [rows], nil without times
+	zone      *time.Location // in which the table has the times
+	freq      data.Freq      // of the rows that are added
+	counts    []int64        // [rows of the table], the numbers by which it counts rows; nil without
 	part      parts
 	fit       []targetFit
 
@@ -48,7 +53,7 @@ func rawFrames(panel *data.Panel, cfg *Config) ([]*frame, error) {
 	}
 	var frames []*frame
 	for _, series := range panel.Series {
-		f := &frame{id: series.ID, rows: series.Len(), times: series.Time,
+		f := &frame{id: series.ID, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq,
 			raw: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead())}
 		for f.end = f.rows; f.end > 0 && f.bare(f.end-1); f.end-- {
 		}
@@ -68,6 +73,38 @@ func ofSeries(id string) string {
 		return ""
 	}
 	return " in series " + id
+}
+
+// show shows the times in a zone, for the inputs.
+func (f *frame) show(zone *time.Location) {
+	if f.times == nil {
+		return
+	}
+	f.zone = f.times[len(f.times)-1].Location()
+	if zone == nil {
+		return
+	}
+	f.times = slices.Clone(f.times)
+	for i, t := range f.times {
+		f.times[i] = t.In(zone)
+	}
+}
+
+// stamp returns what the table has, or would have, as the time of a row.
+func (f *frame) stamp(row int, style data.TimeStyle) string {
+	switch n := len(f.counts); {
+	case n > 0 && row < n:
+		return strconv.FormatInt(f.counts[row], 10)
+	case n > 0:
+		step := int64(1)
+		if n > 1 {
+			step = f.counts[1] - f.counts[0]
+		}
+		return strconv.FormatInt(f.counts[n-1]+step*int64(row-n+1), 10)
+	case f.times != nil:
+		return style.Format(f.times[row].In(f.zone))
+	}
+	return ""
 }
 
 // bare reports whether a row has no target at all.
@@ -129,7 +166,11 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 func (f *frame) extend(s *schema, n int) {
 	if s.HasTime {
 		known := f.times[:f.end:f.end]
-		f.times = append(known, s.Freq.After(known, n)...)
+		freq := s.Freq
+		if f.freq.Unit == data.LocalSecond { // where clocks change, the table tells
+			freq = f.freq
+		}
+		f.times = append(known, freq.After(known, n)...)
 	}
 	f.rows = f.end + n
 }

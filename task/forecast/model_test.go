@@ -272,7 +272,7 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 		t.Fatal(err)
 	}
 	lines, err := csv.NewReader(&text).ReadAll()
-	if err != nil || len(lines) != 1+len(got.Series)*m.cfg.Horizon {
+	if err != nil || len(lines) != 1+len(panel.Series)*m.cfg.Horizon {
 		t.Errorf("%d lines of CSV, %v", len(lines), err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,19 +20,23 @@ import (
 
 // Forecast is the rows after the last row with a target, for each series.
 type Forecast struct {
-	Levels []float64        `json:"levels"`          // of the quantiles, ascending
-	Series []SeriesForecast `json:"series"`          // one per series and target
-	Notes  []string         `json:"notes,omitempty"` // remarks on the result, a sentence each
+	Levels     []float64        `json:"levels"`                // of the quantiles, ascending
+	TimeColumn string           `json:"time_column,omitempty"` // the table's column of times; absent if it has none
+	IDColumn   string           `json:"id_column,omitempty"`   // the table's column of the series; absent if it has none
+	Layout     string           `json:"layout,omitempty"`      // of the table: columns, rows, tsf; absent for one row per time and series
+	Series     []SeriesForecast `json:"series"`                // one per series and target, in the table's order
+	Notes      []string         `json:"notes,omitempty"`       // remarks on the result, a sentence each
 }
 
 // SeriesForecast is the forecast of one target of one series.
 type SeriesForecast struct {
-	ID        string      `json:"id"`             // the series; empty if there is only one
-	Target    string      `json:"target"`         // the column
-	Time      []time.Time `json:"time,omitempty"` // absent if the table has no times
-	Row       []int       `json:"row"`            // numbers of the rows in the series, from 1
-	Point     []float64   `json:"forecast"`       // the forecast values
-	Quantiles [][]float64 `json:"quantiles"`      // [level][step]
+	ID        string      `json:"id"`              // the series; empty if there is only one
+	Target    string      `json:"target"`          // the column
+	Time      []time.Time `json:"time,omitempty"`  // absent if the table has no times
+	Stamp     []string    `json:"stamp,omitempty"` // the times as the table writes them, or the numbers by which it counts its rows; absent if it has neither
+	Row       []int       `json:"row"`             // numbers of the rows in the series, from 1
+	Point     []float64   `json:"forecast"`        // the forecast values
+	Quantiles [][]float64 `json:"quantiles"`       // [level][step]
 }
 
 // PredictOptions are the options of a prediction; nil is the zero value.
@@ -59,7 +64,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	if err != nil {
 		return nil, err
 	}
-	out := &Forecast{Levels: levels, Series: make([]SeriesForecast, len(list)*d.targets)}
+	out := &Forecast{Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes), Series: make([]SeriesForecast, len(list)*d.targets)}
 	at := map[window]int{}
 	for i, w := range list {
 		at[w] = i
@@ -70,7 +75,10 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		for h := range d.horizon {
 			one.Row = append(one.Row, origin+h+1)
 			if f.times != nil {
-				one.Time = append(one.Time, f.times[origin+h])
+				one.Time = append(one.Time, f.times[origin+h].In(f.zone))
+			}
+			if stamp := f.stamp(origin+h, panel.Style); stamp != "" {
+				one.Stamp = append(one.Stamp, stamp)
 			}
 			for i := range levels {
 				one.Quantiles[i] = append(one.Quantiles[i], s.quantiles[h][i])
@@ -170,22 +178,19 @@ func (f *Forecast) Remarks() []string { return f.Notes }
 
 // Print writes a table for each series and target.
 func (f *Forecast) Print(w io.Writer) {
-	for _, s := range f.Series {
+	for i := range f.Series {
+		s := &f.Series[i]
 		fmt.Fprintln(w, strings.TrimSpace(s.ID+" "+s.Target))
-		t := report.NewTable("row", "forecast")
-		if s.Time != nil {
-			t.Columns[0].Name = "time"
-		}
+		t := report.NewTable(f.key(), "forecast")
 		for _, q := range f.Levels {
 			t.Columns = append(t.Columns, report.Column{Name: fmt.Sprintf("q%g", q), Number: true})
 		}
+		all := slices.Concat(s.Point, slices.Concat(s.Quantiles...))
+		spread := slices.Max(all) - slices.Min(all)
 		for h, y := range s.Point {
-			row := []string{fmt.Sprint(s.Row[h]), report.Number(y)}
-			if s.Time != nil {
-				row[0] = s.Time[h].Format("Mon 2006-01-02 15:04")
-			}
+			row := []string{s.when(h), shown(y, spread)}
 			for i := range f.Levels {
-				row = append(row, report.Number(s.Quantiles[i][h]))
+				row = append(row, shown(s.Quantiles[i][h], spread))
 			}
 			t.Add(row...)
 		}
@@ -193,37 +198,121 @@ func (f *Forecast) Print(w io.Writer) {
 	}
 }
 
-// Write writes a CSV table with one line per series, target and step: time (or
-// row), series, target, forecast, and a column such as q0.1 per level. Its errors
-// are those of w.
+// shown returns a number for a table, with digits enough to tell it from others
+// that differ by spread.
+func shown(y, spread float64) string {
+	if spread > 0 && math.Abs(y) > 100*spread {
+		return strconv.FormatFloat(y, 'f', max(0, 2-int(math.Floor(math.Log10(spread)))), 64)
+	}
+	return report.Number(y)
+}
+
+// key returns the name of the column that tells the rows of a series apart.
+func (f *Forecast) key() string {
+	switch {
+	case f.TimeColumn != "":
+		return f.TimeColumn
+	case len(f.Series) > 0 && f.Series[0].Time != nil:
+		return "time"
+	}
+	name := "row"
+	for slices.ContainsFunc(f.Series, func(s SeriesForecast) bool { return s.Target == name || s.ID == name }) {
+		name += "_number"
+	}
+	return name
+}
+
+// when returns what the column key has for a step.
+func (s *SeriesForecast) when(h int) string {
+	switch {
+	case s.Stamp != nil:
+		return s.Stamp[h]
+	case s.Time != nil:
+		return data.TimeStyle{}.Format(s.Time[h])
+	}
+	return strconv.Itoa(s.Row[h])
+}
+
+// Write writes a CSV table that can be added to the table that was forecast: its
+// columns of times and of the series, with the times as it writes them, and its
+// targets, which hold the forecasts; then for each target and level a column such
+// as units_q0.1. For layout columns each series is a target. Tables without a
+// column of times have one called row. Its errors are those of w.
 func (f *Forecast) Write(w io.Writer) error {
-	out := csv.NewWriter(w)
-	timed := len(f.Series) > 0 && f.Series[0].Time != nil
-	head := []string{"row", "series", "target", "forecast"}
-	if timed {
-		head[0] = "time"
+	head := []string{f.key()}
+	if f.IDColumn != "" {
+		head = append(head, f.IDColumn)
 	}
-	for _, q := range f.Levels {
-		head = append(head, "q"+strconv.FormatFloat(q, 'g', -1, 64))
+	at := map[string]int{} // targets
+	var names []string
+	for i := range f.Series {
+		name := f.column(i)
+		if _, known := at[name]; !known {
+			at[name] = len(names)
+			names = append(names, name)
+		}
 	}
-	if err := out.Write(head); err != nil {
-		return err
+	keys := len(head)
+	head = append(head, names...)
+	for _, name := range names {
+		for _, q := range f.Levels {
+			head = append(head, name+"_q"+strconv.FormatFloat(q, 'g', -1, 64))
+		}
 	}
-	number := func(x float64) string { return strconv.FormatFloat(x, 'g', 8, 64) }
-	for _, s := range f.Series {
+	type line struct {
+		time  time.Time
+		cells []string
+	}
+	var lines []*line
+	index := map[[2]string]*line{} // by series and time
+	for i := range f.Series {
+		s, id, k := &f.Series[i], f.Series[i].ID, at[f.column(i)]
+		if f.Layout == data.LayoutColumns {
+			id = ""
+		}
 		for h, y := range s.Point {
-			line := []string{strconv.Itoa(s.Row[h]), s.ID, s.Target, number(y)}
-			if timed {
-				line[0] = s.Time[h].Format(time.RFC3339)
+			key := [2]string{id, s.when(h)}
+			to := index[key]
+			if to == nil {
+				to = &line{cells: make([]string, len(head))}
+				if s.Time != nil {
+					to.time = s.Time[h]
+				}
+				if to.cells[0] = key[1]; keys > 1 {
+					to.cells[1] = id
+				}
+				index[key] = to
+				lines = append(lines, to)
 			}
-			for i := range f.Levels {
-				line = append(line, number(s.Quantiles[i][h]))
-			}
-			if err := out.Write(line); err != nil {
-				return err
+			to.cells[keys+k] = number(y)
+			for level := range f.Levels {
+				to.cells[keys+len(names)+k*len(f.Levels)+level] = number(s.Quantiles[level][h])
 			}
 		}
 	}
-	out.Flush()
-	return out.Error()
+	if f.Layout == data.LayoutColumns { // whose series may end at different times
+		slices.SortStableFunc(lines, func(a, b *line) int { return a.time.Compare(b.time) })
+	}
+	table := [][]string{head}
+	for _, l := range lines {
+		table = append(table, l.cells)
+	}
+	return csv.NewWriter(w).WriteAll(table)
+}
+
+// column returns the column of the table that a forecast continues.
+func (f *Forecast) column(series int) string {
+	if f.Layout == data.LayoutColumns {
+		return f.Series[series].ID
+	}
+	return f.Series[series].Target
+}
+
+// number writes a number as JSON does: with all its digits, so that forecasts
+// which differ differ in the text.
+func number(x float64) string {
+	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
+		return strconv.FormatFloat(x, 'e', -1, 64)
+	}
+	return strconv.FormatFloat(x, 'f', -1, 64)
 }

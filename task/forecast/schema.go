@@ -15,6 +15,7 @@ import (
 type schema struct {
 	Freq     data.Freq              `json:"freq"`
 	HasTime  bool                   `json:"has_time"`
+	Clocks   clocks                 `json:"clocks"`
 	Lags     []int                  `json:"lags"` // seasons longer than the window
 	Calendar calendar               `json:"calendar"`
 	Past     []Scaler               `json:"past"`
@@ -54,7 +55,7 @@ func (s *staticSchema) category(text string) int {
 // fitSchema computes a schema from the training rows of frames. The errors are
 // those of checkTransform.
 func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) (*schema, error) {
-	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Series: map[string][]targetFit{}, Unit: 1}
+	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Clocks: clocksOf(panel), Series: map[string][]targetFit{}, Unit: 1}
 	if cfg.Calendar == "auto" && panel.HasTime {
 		s.Calendar = *newCalendar(panel.Freq, covered(frames))
 	}
@@ -236,10 +237,21 @@ func (s *schema) check(panel *data.Panel, cfg *Config) error {
 	if panel.HasTime != s.HasTime {
 		return data.Errorf("the model was trained on rows %s times; this file has them %s", with(s.HasTime), with(panel.HasTime))
 	}
-	if s.HasTime && panel.Freq != s.Freq && panel.Freq != (data.Freq{}) {
+	if s.HasTime && panel.Freq != (data.Freq{}) && !sameSpacing(panel.Freq, s.Freq) {
 		return data.Errorf("the model was trained on rows every %s; this file's are every %s", s.Freq, panel.Freq)
 	}
 	return checkPresent(panel, cfg)
+}
+
+// sameSpacing reports whether the rows of two tables are equally far apart. Hours
+// of the local clock are known as such only where clocks change.
+func sameSpacing(a, b data.Freq) bool {
+	for _, f := range []*data.Freq{&a, &b} {
+		if f.Unit == data.LocalSecond {
+			*f = data.Every(time.Duration(f.N) * time.Second)
+		}
+	}
+	return a == b
 }
 
 // checkPresent returns an error for columns of cfg that a panel lacks.

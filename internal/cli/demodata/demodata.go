@@ -20,11 +20,14 @@ var packed []byte
 
 // The columns of the table.
 const (
-	Time        = "time"          // RFC 3339, local time with offset
-	Demand      = "demand_mw"     // megawatts, mean over the hour
-	Temperature = "temperature_c" // degrees Celsius, Melbourne
-	Holiday     = "holiday"       // 1 on public holidays, else 0
+	Time        = "time"                // RFC 3339, local time with offset
+	Demand      = "demand_mw"           // megawatts, mean over the hour
+	Temperature = "temperature_c"       // degrees Celsius, Melbourne
+	Holiday     = "holiday"             // 1 on public holidays, else 0
 )
+
+// Zone is the time zone of the times.
+const Zone = "Australia/Melbourne"
 
 // Source is where the figures come from, in one line.
 const Source = "Australian Energy Market Operator, Victoria, 2012-2014, hourly means of half-hourly figures, with Melbourne's temperature, via the R package tsibbledata"

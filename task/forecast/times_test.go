@@ -1,0 +1,250 @@
+package forecast
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	_ "time/tzdata"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// untrained makes a model for a table, with weights that let every input have an
+// effect.
+func untrained(t *testing.T, table string, cfg Config) *Model {
+	t.Helper()
+	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Dropout = 8, 4, 2, 1, 0
+	m, _, err := prepare(t.Context(), read(t, file(t, table), cfg), cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range m.slab.Params {
+		w := p.Read()
+		for i := range w {
+			w[i] += 0.3 * float32(math.Sin(float64(i*i+len(w))))
+		}
+		p.Write(w)
+	}
+	return m
+}
+
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "table.csv")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func forecastFile(t *testing.T, m *Model, table string) *Forecast {
+	t.Helper()
+	f, err := m.Forecast(t.Context(), read(t, file(t, table), m.cfg), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Lines of a forecast, cut to the table's columns, can be added to the table: it
+// then reads as a longer one with the same series and spacing.
+func TestForecastsFollowTheTable(t *testing.T) {
+	daily := func(layout string) func(int) string {
+		return func(i int) string { return time.Date(2024, 1, 20+i, 0, 0, 0, 0, time.UTC).Format(layout) }
+	}
+	times := map[string]func(int) string{
+		"2013-12-01": daily("2006-01-02"), "01.12.2013": daily("02.01.2006"), "midnight": daily("2006-01-02 00:00:00"), "counts": func(i int) string { return fmt.Sprint(10 * (i + 1)) },
+		"day numbers": func(i int) string { return fmt.Sprint(40909 + i) }, "decimal years": func(i int) string { return fmt.Sprintf("%.4f", 2018+float64(i)/24) },
+		"half seconds": func(i int) string { return fmt.Sprintf("2024-01-01T00:00:%06.3f", float64(i)/2) },
+		"offset": func(i int) string {
+			return time.Date(2024, 1, 1, i, 0, 0, 0, time.UTC).Format("2006-01-02T15:04") + "+11:00"
+		},
+		"quarters": func(i int) string { return fmt.Sprintf("%dQ%d", 1990+i/4, i%4+1) },
+	}
+	const rows = 60
+	value := func(i, k int) string { return fmt.Sprintf("%.2f", 50+10*float64(k)+9*math.Sin(float64(i+k))) }
+	for name, stamp := range times {
+		for layout, c := range map[string]struct {
+			head string
+			cfg  Config
+			rows func(i int) []string
+		}{
+			"one series":  {"day,sales", Config{Time: "day", Target: []string{"sales"}}, func(i int) []string { return []string{stamp(i) + "," + value(i, 0)} }},
+			"two targets": {"day,sales,costs", Config{Time: "day", Target: []string{"sales", "costs"}}, func(i int) []string { return []string{stamp(i) + "," + value(i, 0) + "," + value(i, 1)} }},
+			"two series": {"day,shop,sales", Config{Time: "day", ID: "shop", Target: []string{"sales"}}, func(i int) []string {
+				return []string{stamp(i) + ",B," + value(i, 0), stamp(i) + ",A," + value(i, 1)}
+			}},
+			"columns": {"day,B,A", Config{Time: "day", Target: []string{"B", "A"}, Layout: data.LayoutColumns}, func(i int) []string { return []string{stamp(i) + "," + value(i, 0) + "," + value(i, 1)} }},
+		} {
+			t.Run(name+"/"+layout, func(t *testing.T) {
+				cfg := Defaults()
+				cfg.Time, cfg.ID, cfg.Target, cfg.Layout = c.cfg.Time, c.cfg.ID, c.cfg.Target, c.cfg.Layout
+				if layout == "columns" {
+					t.Skip("such tables are not read for forecasts yet")
+				}
+				table := c.head + "\n"
+				for i := range rows {
+					table += strings.Join(c.rows(i), "\n") + "\n"
+				}
+				m := untrained(t, table, cfg)
+				before := read(t, file(t, table), m.cfg)
+				f := forecastFile(t, m, table)
+				var b bytes.Buffer
+				if err := f.Write(&b); err != nil {
+					t.Fatal(err)
+				}
+				lines, err := csv.NewReader(&b).ReadAll()
+				if err != nil {
+					t.Fatal(err)
+				}
+				width := strings.Count(c.head, ",") + 1
+				if got := strings.Join(lines[0][:width], ","); got != c.head {
+					t.Fatalf("columns %q, want %q first", lines[0], c.head)
+				}
+				for _, line := range lines[1:] {
+					table += strings.Join(line[:width], ",") + "\n"
+				}
+				after := read(t, file(t, table), m.cfg)
+				if after.Freq != before.Freq || len(after.Series) != len(before.Series) || after.HasTime != before.HasTime {
+					t.Fatalf("%d series at %v, before %d at %v", len(after.Series), after.Freq, len(before.Series), before.Freq)
+				}
+				for i, s := range after.Series {
+					if old := before.Series[i]; s.ID != old.ID || s.Len() != rows+4 || slices.Contains(s.Line, 0) {
+						t.Errorf("series %q has %d rows, before %q %d", s.ID, s.Len(), old.ID, old.Len())
+					}
+				}
+				if want := stamp(rows); lines[1][0] != want {
+					t.Errorf("the first forecast is at %s, want %s", lines[1][0], want)
+				}
+			})
+		}
+	}
+}
+
+// Numbers are written so that they are read as they are, in CSV as in JSON.
+func TestForecastNumbers(t *testing.T) {
+	table := "day,y\n"
+	for i := range 60 {
+		table += fmt.Sprintf("%s,%.1f\n", time.Date(2024, 1, 20+i, 0, 0, 0, 0, time.UTC).Format(time.DateOnly), 1234567940+5*math.Sin(float64(i)))
+	}
+	cfg := Defaults()
+	cfg.Time, cfg.Target = "day", []string{"y"}
+	m := untrained(t, table, cfg)
+	m.residuals = residuals{slices.Repeat([][]float64{{0.1, 0.2}}, 4)}
+	f := forecastFile(t, m, table)
+	var b, terminal bytes.Buffer
+	if err := f.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	f.Print(&terminal)
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, _ := csv.NewReader(&b).ReadAll()
+	for h, line := range lines[1:] {
+		seen := map[float64]bool{}
+		for i, cell := range line[1:] {
+			x, err := strconv.ParseFloat(cell, 64)
+			want := f.Series[0].Point[h]
+			if i > 0 {
+				want = f.Series[0].Quantiles[i-1][h]
+			}
+			if err != nil || x != want || strings.ContainsAny(cell, "e") || !bytes.Contains(text, []byte(cell)) {
+				t.Errorf("%v is written %s (JSON %s)", want, cell, text)
+			}
+			seen[x] = true
+		}
+		if len(seen) != 3 { // the median is the forecast
+			t.Errorf("line %q has %d numbers", line, len(seen))
+		}
+		fields := strings.Fields(strings.Split(strings.TrimSpace(terminal.String()), "\n")[h+2])
+		if fields[2] == fields[4] {
+			t.Errorf("the table's quantiles are equal: %q", fields)
+		}
+	}
+}
+
+// The same instants, written otherwise, give the same forecast, or are refused by
+// a message that has both.
+func TestOtherClocks(t *testing.T) {
+	zone, err := time.LoadLocation("Australia/Melbourne")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Date(2024, 3, 20, 0, 0, 0, 0, zone) // clocks go back on April 7
+	table := func(text func(time.Time) string) string {
+		var b strings.Builder
+		b.WriteString("time,y\n")
+		for i := range 24 * 60 {
+			at := begin.Add(time.Duration(i) * time.Hour)
+			fmt.Fprintf(&b, "%s,%.3f\n", text(at), 50+10*math.Sin(2*math.Pi*float64(at.Hour())/24)+math.Sin(float64(i)))
+		}
+		return b.String()
+	}
+	in := func(zone *time.Location, layout string) func(time.Time) string {
+		return func(t time.Time) string { return t.In(zone).Format(layout) }
+	}
+	unix := func(t time.Time) string { return fmt.Sprint(t.Unix()) }
+	const instant, local = time.RFC3339, "2006-01-02T15:04:05"
+	plus := time.FixedZone("", 11*3600)
+	styles := map[string]func(time.Time) string{
+		"Z": in(time.UTC, instant), "+11:00": in(plus, instant), "varying": in(zone, instant), "local": in(zone, local), "unix": unix, "naive UTC": in(time.UTC, local),
+	}
+	for _, c := range []struct {
+		trained, tz, given string
+		refused            []string // parts of the message; nil: the forecast is the same
+	}{
+		{"+11:00", "", "Z", nil}, {"+11:00", "", "unix", nil}, {"+11:00", "", "varying", nil}, {"+11:00", "", "naive UTC", []string{"+11:00", "no offset", "--tz"}},
+		{"Z", "", "+11:00", nil}, {"Z", "", "varying", nil}, {"Z", "", "unix", nil}, {"Z", "", "naive UTC", []string{"+00:00", "no offset", "--tz"}},
+		{"unix", "", "Z", nil}, {"unix", "", "+11:00", nil}, {"unix", "", "naive UTC", []string{"+00:00", "no offset"}},
+		{"varying", "", "Z", []string{"+10:00 and +11:00", "+00:00", "--tz"}}, {"varying", "", "+11:00", []string{"+10:00", "May", "+11:00", "--tz"}}, {"varying", "", "unix", []string{"+00:00"}},
+		{"varying", "", "naive UTC", []string{"+10:00", "no offset"}},
+		{"naive UTC", "", "Z", []string{"without an offset", "+00:00", "--tz"}}, {"naive UTC", "", "varying", []string{"without an offset", "+10:00 and +11:00", "--tz"}}, {"naive UTC", "", "unix", []string{"without an offset"}},
+		{"varying", "Australia/Melbourne", "Z", nil}, {"varying", "Australia/Melbourne", "+11:00", nil}, {"varying", "Australia/Melbourne", "local", nil}, {"varying", "Australia/Melbourne", "unix", nil},
+		{"local", "Australia/Melbourne", "Z", nil}, {"local", "Australia/Melbourne", "varying", nil},
+		{"+11:00", "+11:00", "Z", nil},
+	} {
+		t.Run(c.trained+" "+c.tz+" "+c.given, func(t *testing.T) {
+			cfg := Defaults()
+			cfg.Time, cfg.Target, cfg.TZ = "time", []string{"y"}, c.tz
+			m := untrained(t, table(styles[c.trained]), cfg)
+			if m.schema.Calendar.Day == 0 {
+				t.Fatal("the hour is no input")
+			}
+			want := forecastFile(t, m, table(styles[c.trained]))
+			got, err := m.Forecast(t.Context(), read(t, file(t, table(styles[c.given])), m.cfg), nil)
+			if c.refused != nil {
+				for _, part := range c.refused {
+					if err == nil || !strings.Contains(err.Error(), part) {
+						t.Errorf("got %v, want %q", err, part)
+					}
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got.Series[0].Point, want.Series[0].Point) {
+				t.Errorf("got %v, want %v", got.Series[0].Point, want.Series[0].Point)
+			}
+			for h, at := range got.Series[0].Time {
+				if !at.Equal(want.Series[0].Time[h]) {
+					t.Errorf("step %d is at %v, want %v", h, at, want.Series[0].Time[h])
+				}
+			}
+			if want := styles[c.given](begin.Add(24 * 60 * time.Hour)); got.Series[0].Stamp[0] != want && c.given != "varying" {
+				t.Errorf("the first step is written %s, want %s", got.Series[0].Stamp[0], want)
+			}
+		})
+	}
+}
