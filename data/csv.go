@@ -274,6 +274,11 @@ func (t *table) addRecord(r *rows, s *selection, columns []*numberColumn, record
 	for i, at := range s.static {
 		t.static[i].add(strings.TrimSpace(record[at]))
 	}
+	if len(t.line) <= mostSpare {
+		for i, at := range s.spare {
+			t.spare[i].add(strings.TrimSpace(record[at]))
+		}
+	}
 	for i, at := range s.values {
 		v, fault := r.numbers.parse(columns[at], row, line, record[at])
 		if fault != nil {

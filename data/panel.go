@@ -140,6 +140,7 @@ type Panel struct {
 	Decimal rune      // the decimal separator of the file's numbers if some have separators of thousands; 0 otherwise
 	Style   TimeStyle // how the file writes the times; the zero TimeStyle without times
 	Notes   []string  // what a user might not expect of the reading, a sentence each
+	Hints   []string  // columns that the options do not name and that look like times or series, a sentence each
 }
 
 // Series is one series of a Panel: consecutive rows on the panel's grid without

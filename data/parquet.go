@@ -119,6 +119,11 @@ func readParquet(src *source, o *ReadOptions) (t *table, err error) {
 			return nil, err
 		}
 	}
+	for i, at := range s.spare {
+		if err := p.spare(at, t.spare[i]); err != nil {
+			return nil, err
+		}
+	}
 	t.seal()
 	if err := p.checkLengths(t); err != nil {
 		return nil, err
@@ -362,13 +367,21 @@ func unsigned(logical format.LogicalTypeValue) bool {
 	return ok && !integer.IsSigned
 }
 
+// typedTimes reports whether the file types a column as times.
+func (p *parquetFile) typedTimes(at int) bool {
+	switch p.logical(at).(type) {
+	case *format.DateType, *format.TimestampType:
+		return true
+	}
+	return p.leaves[at].Type().Kind() == parquet.Int96
+}
+
 // times reads a column of times: typed ones, or text and numbers as in CSV.
 func (p *parquetFile) times(at int, t *table) error {
 	logical := p.logical(at)
-	kind := p.leaves[at].Type().Kind()
 	_, date := logical.(*format.DateType)
 	stampType, typed := logical.(*format.TimestampType)
-	if !date && !typed && kind != parquet.Int96 {
+	if !p.typedTimes(at) {
 		t.times = &texts{}
 		return p.texts(at, func(_ int, text string) error {
 			t.times.add(strings.TrimSpace(text))
@@ -395,6 +408,30 @@ func (p *parquetFile) times(at int, t *table) error {
 		t.stamps = append(t.stamps, s)
 		return nil
 	})
+}
+
+// spare reads the first rows of a column without a role, if it holds texts or
+// times.
+func (p *parquetFile) spare(at int, s *spareColumn) error {
+	var t table
+	var err error
+	switch kind := p.leaves[at].Type().Kind(); {
+	case p.leaves[at].MaxRepetitionLevel() > 0:
+		return nil
+	case p.typedTimes(at):
+		if err = p.times(at, &t); err != nil {
+			return nil // such as a time that is missing
+		}
+		s.stamps = t.stamps[:min(len(t.stamps), mostSpare)]
+	case kind == parquet.ByteArray:
+		err = p.texts(at, func(row int, text string) error {
+			if row < mostSpare {
+				s.add(strings.TrimSpace(text))
+			}
+			return nil
+		})
+	}
+	return err
 }
 
 // timestamp converts a count of units since 1970, of an instant or of local

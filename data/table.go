@@ -62,6 +62,7 @@ func allData(names []string) bool {
 type selection struct {
 	time, id       int
 	values, static []int
+	spare          []int    // no role; none if there is a column of times
 	names          []string // of values
 	unasked        bool     // values are all remaining columns, because none was named
 	headless       bool     // the first line holds values
@@ -145,6 +146,13 @@ func selectColumns(file string, header []string, o *ReadOptions, text bool) (*se
 		}
 		s.values, s.names = append(rest, s.values...), append(names, s.names...)
 	}
+	if len(o.Values) > 0 && o.Time == "" {
+		for i := range columns {
+			if part[i] == "" {
+				s.spare = append(s.spare, i)
+			}
+		}
+	}
 	if len(s.values) == 0 {
 		return nil, &InputError{File: file, Problem: "has no column of values", Fix: "its columns are " + list(columns)}
 	}
@@ -213,6 +221,7 @@ type table struct {
 	ids    []string
 	values [][]float64 // [column][row]
 	static []*texts
+	spare  []*spareColumn
 	index  map[string]int32 // ids' inverse
 
 	numbers *numbers
@@ -222,6 +231,9 @@ func newTable(file string, s *selection, o *ReadOptions) *table {
 	t := &table{file: file, names: s.names, shared: len(o.Shared), values: make([][]float64, len(s.values)), numbers: &numbers{}}
 	for range s.static {
 		t.static = append(t.static, &texts{})
+	}
+	for _, at := range s.spare {
+		t.spare = append(t.spare, &spareColumn{name: s.columns[at]})
 	}
 	if s.id >= 0 {
 		t.id, t.index = []int32{}, map[string]int32{}
@@ -251,6 +263,9 @@ func (t *table) seal() {
 		t.times.seal()
 	}
 	for _, s := range t.static {
+		s.seal()
+	}
+	for _, s := range t.spare {
 		s.seal()
 	}
 }

@@ -2,6 +2,8 @@ package task
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -17,8 +19,13 @@ import (
 func Fit[D any, M Model](op string, d *D, cfg Config, run *train.Run, fit func(*train.Run) (M, *train.Result, error)) (m M, r *train.Result, err error) {
 	defer tensor.Recover(&err)
 	NeedData(d, op)
-	if run == nil {
-		run = &train.Run{}
+	own := train.Run{}
+	if run != nil {
+		own = *run
+	}
+	run = &own
+	if run.About == "" {
+		run.About = about(d)
 	}
 	if err := cfg.Validate(); err != nil {
 		return m, nil, err
@@ -28,6 +35,18 @@ func Fit[D any, M Model](op string, d *D, cfg Config, run *train.Run, fit func(*
 		err = m.Save(run.Dir)
 	}
 	return m, r, err
+}
+
+// about describes data in one line: their own, and the sizes of their parts.
+func about(d any) string {
+	var known []string
+	if one, ok := d.(fmt.Stringer); ok && one.String() != "" {
+		known = append(known, one.String())
+	}
+	if one, ok := d.(interface{ sizes() string }); ok {
+		known = append(known, one.sizes())
+	}
+	return strings.Join(known, ": ")
 }
 
 // Finishing returns the context for what a task does with a trained network

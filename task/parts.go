@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -72,6 +73,11 @@ func (p *Parts[T]) Has(part Part) bool {
 		return len(p.Training)+len(p.Validation)+len(p.Test) > 0
 	}
 	return len(p.Of(part)) > 0
+}
+
+// sizes returns the number of samples in each part.
+func (p *Parts[T]) sizes() string {
+	return fmt.Sprintf("%s to train on, %s to validate on, %s to test on", report.Plural(len(p.Training), "sample"), report.Count(len(p.Validation)), report.Count(len(p.Test)))
 }
 
 // Holdout describes which samples of a file are kept from training.

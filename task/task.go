@@ -60,7 +60,8 @@ type About struct {
 
 // Data is the result of a task's Read: samples to train, validate and test on.
 // Training does not change it, so several trainings may use it, also at the same
-// time.
+// time. A method Hints() []string, if there is one, returns what a training was not
+// told and might be, a sentence each.
 type Data interface {
 	// Has reports whether a part has at least one sample.
 	Has(Part) bool

@@ -177,6 +177,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		left = max(t.o.MaxTime-t.before, 1)
 	}
 	perStep := float64(t.job.Samples) / float64(t.perEpoch)
+	p.about(t.o.About, t.slab.NumElements())
 	p.start(plan{t.o.Epochs, t.total, perStep, t.metric, left}, t.Step)
 
 	stopped, err := t.loop(ctx)

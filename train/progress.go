@@ -52,6 +52,13 @@ func NewProgress(f *os.File) *Progress {
 	return p
 }
 
+// about prints what is trained on what, and the number of weights.
+func (p *Progress) about(text string, weights int) {
+	if p != nil && text != "" {
+		fmt.Fprintf(p.W, "%s; %d weights\n", text, weights)
+	}
+}
+
 const redraw = 100 * time.Millisecond
 
 func (p *Progress) start(pl plan, step int) {

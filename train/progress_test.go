@@ -251,3 +251,11 @@ func TestEventFiles(t *testing.T) {
 		t.Errorf("ends with %+v", last)
 	}
 }
+
+func TestProgressAbout(t *testing.T) {
+	var b strings.Builder
+	(&Progress{W: &b}).about("a.csv: 7 rows", 42)
+	if want := "a.csv: 7 rows; 42 weights\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}

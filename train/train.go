@@ -87,6 +87,7 @@ type Run struct {
 	// the arithmetic must be the same; the limits may be raised.
 	Resume      bool
 	Progress    *Progress // nil: quiet
+	About       string    // what is trained on what, in a line that Progress shows first; a task writes it
 	TensorBoard bool      // write event files to Dir/tensorboard
 
 	// World connects the processes that train together; nil: this process

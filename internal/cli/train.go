@@ -145,6 +145,13 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if err != nil {
 		return nil, err
 	}
+	notes := slices.Clone(d.Notes())
+	if one, ok := d.(interface{ Hints() []string }); ok {
+		notes = append(notes, one.Hints()...)
+	}
+	for _, n := range notes { // now, while it can still be stopped
+		a.note("Note: %s", n)
+	}
 	m, result, err := k.Train(ctx, d, cfg, a.where(run))
 	if err != nil {
 		return nil, err
@@ -153,7 +160,10 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, a.stopped(run, result)
 	}
 	out := newTrainResult(k.Name, run, m.Slab(), result)
-	out.Notes = append(slices.Clone(d.Notes()), firstIsBest(result)...)
+	out.Notes = append(notes, firstIsBest(result)...)
+	if !a.quiet {
+		out.told = len(notes)
+	}
 	e, err := a.scoreTrained(ctx, m, d, out)
 	if err != nil {
 		return nil, err
@@ -370,6 +380,7 @@ type trainResult struct {
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
 
 	show func(w io.Writer) // Evaluation for people; nil if there is none
+	told int               // of Notes: those that were printed before the training
 }
 
 // newTrainResult is the result of a training that ended, without an evaluation yet.
@@ -389,7 +400,7 @@ func (r *trainResult) print(w io.Writer) {
 	if r.show != nil {
 		r.show(w)
 	}
-	for _, n := range r.Notes {
+	for _, n := range r.Notes[r.told:] {
 		fmt.Fprintf(w, "Note: %s\n", n)
 	}
 	fmt.Fprintf(w, "\nThe model is in %s, the report in %s.\n", r.Dir, r.Report)

@@ -16,8 +16,10 @@ package forecast
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
@@ -85,9 +87,6 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	for _, note := range panel.Notes {
 		d.Note(note)
 	}
-	if note := clockNote(panel); note != "" {
-		d.Note(note)
-	}
 	if len(cfg.Future) > 0 {
 		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known over the horizon, in training and in the scores")
 	}
@@ -123,6 +122,16 @@ func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	return d, nil
 }
 
+// Hints returns what a training might be told of the table that it was not: columns
+// that look like times or series, and the time zone; a sentence each.
+func (d *Data) Hints() []string {
+	hints := slices.Clone(d.Panel.Hints)
+	if note := clockNote(d.Panel); note != "" {
+		hints = append(hints, note)
+	}
+	return hints
+}
+
 // Has reports whether some series has a row in a part, divided by the settings
 // that the data were read with.
 func (d *Data) Has(part task.Part) bool {
@@ -133,8 +142,18 @@ func (d *Data) Has(part task.Part) bool {
 // String describes the table in one line.
 func (d *Data) String() string {
 	rows := 0
+	var first, last time.Time
 	for _, s := range d.Panel.Series {
 		rows += s.Len()
+		if s.Time == nil {
+			continue
+		}
+		if begin := s.Time[0]; first.IsZero() || begin.Before(first) {
+			first = begin
+		}
+		if end := s.Time[len(s.Time)-1]; end.After(last) {
+			last = end
+		}
 	}
 	text := report.Plural(rows, "row")
 	if d.Name != "" {
@@ -142,6 +161,9 @@ func (d *Data) String() string {
 	}
 	if f := d.Panel.Freq.String(); f != "" {
 		text += " at " + f
+	}
+	if !first.IsZero() {
+		text += fmt.Sprintf(" from %s to %s", d.Panel.Style.Format(first), d.Panel.Style.Format(last))
 	}
 	if n := len(d.Panel.Series); n > 1 {
 		text += ", " + report.Count(n) + " series"

@@ -155,6 +155,7 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	valid := d.validationWindows()
 	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, o)
 	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)
+	options.About += "; " + d.about()
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: m.optimizer(),

@@ -1,11 +1,13 @@
 package forecast
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/report"
 )
 
 // dataset cuts windows from frames and writes them as inputs of the network.
@@ -133,6 +135,27 @@ func (d *dataset) anyTarget(f *frame, origin int) bool {
 		}
 	}
 	return false
+}
+
+// about describes windows and parts in one line.
+func (d *dataset) about() string {
+	text := fmt.Sprintf("window %d, horizon %d", d.window, d.horizon)
+	first := d.frames[0]
+	for _, f := range d.frames {
+		if f.part != first.part || f.times != nil && !f.times[0].Equal(first.times[0]) {
+			return text + "; each series divided by " + d.cfg.Split
+		}
+	}
+	for _, part := range []int{validationPart, testPart} {
+		if p := first.part[part]; p.len() > 0 {
+			begin := "row " + report.Count(p.lo+1)
+			if first.times != nil {
+				begin = d.Clocks.Format(first.times[p.lo])
+			}
+			text += fmt.Sprintf(", %s from %s", partNames[part], begin)
+		}
+	}
+	return text
 }
 
 // centre is the shift and the scale of a window's units.

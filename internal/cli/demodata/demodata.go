@@ -20,10 +20,10 @@ var packed []byte
 
 // The columns of the table.
 const (
-	Time        = "time"                // RFC 3339, local time with offset
-	Demand      = "demand_mw"           // megawatts, mean over the hour
-	Temperature = "temperature_c"       // degrees Celsius, Melbourne
-	Holiday     = "holiday"             // 1 on public holidays, else 0
+	Time        = "time"          // RFC 3339, local time with offset
+	Demand      = "demand_mw"     // megawatts, mean over the hour
+	Temperature = "temperature_c" // degrees Celsius, Melbourne
+	Holiday     = "holiday"       // 1 on public holidays, else 0
 )
 
 // Zone is the time zone of the times.
