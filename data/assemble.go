@@ -217,7 +217,7 @@ func (t *table) neverShown(row int, s stamp, day bool, o *ReadOptions) error {
 	if day {
 		layout, what = time.DateOnly, "went forward by a day and there was no "
 	}
-	return t.fault(row, o.Time, fmt.Sprintf("clocks in %s %s%s", o.Zone, what, time.Unix(s.wall, 0).UTC().Format(layout)), "check the time zone")
+	return t.fault(row, o.Time, fmt.Sprintf("clocks in %s %s%s", o.Zone, what, time.Unix(s.wall, 0).UTC().Format(layout)), "check the time zone, or leave it out if the times do not follow its changes")
 }
 
 // rowsOf maps a series' row to the table's row; nil rows means all rows.

@@ -67,11 +67,11 @@ func parseCompact(text *texts, width int) (*timeColumn, *timeFault) {
 		return nil, nil
 	}
 	column := &timeColumn{stamps: make([]stamp, text.len()), style: TimeStyle{Layout: layout}}
-	dates, other := 0, -1
+	dates, date, other := 0, 0, -1
 	for i := range column.stamps {
 		t, err := time.Parse(layout, text.at(i))
 		if err == nil && t.Year() >= 1000 && t.Year() <= 2999 {
-			dates++
+			dates, date = dates+1, i
 		} else if other < 0 {
 			other = i
 		}
@@ -81,7 +81,7 @@ func parseCompact(text *texts, width int) (*timeColumn, *timeFault) {
 	case other < 0:
 		return column, nil
 	case width > 4 && dates > text.len()/2:
-		return nil, &timeFault{other, fmt.Sprintf("%s: no such day or time among dates such as %s", quoted(text.at(other)), quoted(text.at((other+1)%text.len()))), "correct it"}
+		return nil, &timeFault{other, fmt.Sprintf("%s: no such day or time among dates such as %s", quoted(text.at(other)), quoted(text.at(date))), "correct it"}
 	}
 	return nil, nil
 }

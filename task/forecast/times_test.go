@@ -130,6 +130,35 @@ func TestForecastsFollowTheTable(t *testing.T) {
 	}
 }
 
+// Where each series is a column of the table, it is one of the forecast, also if
+// the series end at different times.
+func TestForecastInColumns(t *testing.T) {
+	at := func(days ...int) (times []time.Time, stamps []string) {
+		for _, d := range days {
+			times = append(times, time.Date(2024, 1, d, 0, 0, 0, 0, time.UTC))
+			stamps = append(stamps, fmt.Sprintf("%02d.01.2024", d))
+		}
+		return times, stamps
+	}
+	f := &Forecast{Levels: []float64{0.5}, TimeColumn: "tag", Layout: data.LayoutColumns}
+	for _, s := range []struct {
+		id    string
+		from  int
+		value float64
+	}{{"B", 3, 1.25}, {"A", 2, 1e-7}} {
+		times, stamps := at(s.from, s.from+1)
+		f.Series = append(f.Series, SeriesForecast{ID: s.id, Target: "value", Time: times, Stamp: stamps, Row: []int{1, 2}, Point: []float64{s.value, 2}, Quantiles: [][]float64{{s.value, 3}}})
+	}
+	var b bytes.Buffer
+	if err := f.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := "tag,B,A,B_q0.5,A_q0.5\n02.01.2024,,1e-07,,1e-07\n03.01.2024,1.25,2,1.25,3\n04.01.2024,2,,3,\n"
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+}
+
 // Numbers are written so that they are read as they are, in CSV as in JSON.
 func TestForecastNumbers(t *testing.T) {
 	table := "day,y\n"
