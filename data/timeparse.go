@@ -428,16 +428,16 @@ func (p *timeParser) clock() (seconds int64, nano int32, ok bool) {
 		nano, p.s = int32(v), rest
 		p.mark(1+len(digits), "."+strings.Repeat("0", min(len(digits), 9)))
 	}
-	half := strings.ToLower(strings.TrimLeft(p.s, " "))
-	if strings.HasPrefix(half, "am") || strings.HasPrefix(half, "pm") {
+	half := strings.TrimLeft(p.s, " ")
+	if len(half) >= 2 && (half[0]|0x20 == 'a' || half[0]|0x20 == 'p') && half[1]|0x20 == 'm' {
 		if hour < 1 || hour > 12 {
 			return 0, 0, false
 		}
 		hour %= 12
-		if half[0] == 'p' {
+		if half[0]|0x20 == 'p' {
 			hour += 12
 		}
-		p.s = p.s[len(p.s)-len(half)+2:]
+		p.s = half[2:]
 		for i := range p.marks {
 			if p.marks[i].as == "15" {
 				p.marks[i].as = "03"
