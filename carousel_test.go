@@ -94,7 +94,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(text.String()), "\n")
-	if len(lines) != 4 || !strings.HasPrefix(lines[1], "2024-01-11T00:00:00Z,") {
+	if len(lines) != 4 || !strings.HasPrefix(lines[1], "2024-01-11T00:00:00,") {
 		t.Errorf("got\n%s\nwant a header and three hours from midnight on the 11th", text.String())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -12,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/translate"
 )
 
@@ -84,11 +87,25 @@ func TestFormat1(t *testing.T) {
 }
 
 // tableOf is a prediction as the table that format 1 has of it. Translations are
-// written as lines now, without their scores.
+// written as lines now, without their scores, and forecasts in the table's columns.
 func tableOf(t *testing.T, p task.Prediction) string {
 	t.Helper()
 	var text bytes.Buffer
 	err := p.Write(&text)
+	if f, ok := p.(*forecast.Forecast); ok {
+		text.Reset()
+		rows := [][]string{{"time", "series", "target", "forecast", "q0.1", "q0.5", "q0.9"}}
+		for _, s := range f.Series {
+			for h, y := range s.Point {
+				row := []string{s.Time[h].Format(time.RFC3339), s.ID, s.Target, fmt.Sprint(y)}
+				for i := range f.Levels {
+					row = append(row, fmt.Sprint(s.Quantiles[i][h]))
+				}
+				rows = append(rows, row)
+			}
+		}
+		err = csv.NewWriter(&text).WriteAll(rows)
+	}
 	if lines, ok := p.(*translate.Translations); ok {
 		text.Reset()
 		rows := [][]string{{"source", "translation", "score"}}

@@ -159,12 +159,11 @@ func decimalYears(values []float64, digits int) *timeColumn {
 	monthly := typicalPerYear(distinct) <= 13 && (perYear == 0 || math.Mod(12, perYear) == 0)
 	if monthly && !firstsOfMonths(distinct, unit) {
 		last := values[len(values)-1]
-		year, fraction := math.Floor(last), last-math.Floor(last)
+		fraction := last - math.Floor(last)
 		column.style.Layout = layoutDecimalMonth
 		column.style.Phase = fraction - float64(monthOf(fraction))/12
 		for i, v := range values {
-			year, fraction = math.Floor(v), v-math.Floor(v)
-			start := time.Date(int(year), time.Month(1+monthOf(fraction)), 1, 0, 0, 0, 0, time.UTC)
+			start := time.Date(int(v), time.Month(1+monthOf(v-math.Floor(v))), 1, 0, 0, 0, 0, time.UTC)
 			column.stamps[i] = stamp{wall: start.Unix(), offset: noOffset}
 		}
 		return column

@@ -362,7 +362,11 @@ func TestResumeGivesTheSameModel(t *testing.T) {
 	}
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
-	progress := &train.Progress{W: writerFunc(func([]byte) { cancel() }), Every: time.Nanosecond}
+	progress := &train.Progress{W: writerFunc(func(line []byte) {
+		if bytes.HasPrefix(line, []byte("epoch")) {
+			cancel()
+		}
+	}), Every: time.Nanosecond}
 	_, result, err := Train(ctx, &Data{Panel: panel}, cfg, &train.Run{Dir: dir, Progress: progress})
 	if err != nil {
 		t.Fatal(err)

@@ -183,7 +183,7 @@ func TestData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := d.String(); got != "y.csv: 300 rows at 1h" {
+	if got := d.String(); got != "y.csv: 300 rows at 1h from 2024-01-01T00:00:00Z to 2024-01-13T11:00:00Z" {
 		t.Errorf("the table is %q", got)
 	}
 	values := slices.Clone(d.Panel.Series[0].Values[0])
