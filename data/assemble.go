@@ -3,6 +3,7 @@ package data
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -38,9 +39,7 @@ func (t *table) panel(o *ReadOptions) (*Panel, error) {
 		}
 	}
 	if o.Layout == LayoutColumns {
-		if err := t.spread(p); err != nil {
-			return nil, err
-		}
+		t.spread(p, o)
 	}
 	return p, p.settle(t.file, t.byRow, o)
 }
@@ -371,8 +370,10 @@ func (s *Series) widen(f Freq, size int) {
 
 // spread turns a panel of one series into LayoutColumns: each column becomes a
 // series from its first value to its last, and every series gets the shared
-// columns.
-func (t *table) spread(p *Panel) error {
+// columns. An open-ended series keeps the rows after its last value, in which those
+// may be known; one without values keeps all rows.
+func (t *table) spread(p *Panel, o *ReadOptions) {
+	open := t.shared > 0 && slices.Contains(o.OpenEnded, ValueColumn)
 	all := p.Series[0]
 	own := len(all.Values) - t.shared
 	p.Series = nil
@@ -381,11 +382,11 @@ func (t *table) spread(p *Panel) error {
 		for first < last && math.IsNaN(v[first]) {
 			first++
 		}
-		for last > first && math.IsNaN(v[last-1]) {
+		for !open && last > first && math.IsNaN(v[last-1]) {
 			last--
 		}
 		if first == last {
-			return t.fault(-1, t.names[c], "has no values", "leave it out")
+			first, last = 0, len(v)
 		}
 		s := &Series{ID: t.names[c], Line: all.Line[first:last], Static: all.Static, Values: [][]float64{v[first:last:last]}}
 		if all.Time != nil {
@@ -404,7 +405,6 @@ func (t *table) spread(p *Panel) error {
 		p.Series = append(p.Series, s)
 	}
 	p.Columns = append([]string{ValueColumn}, t.names[own:]...)
-	return nil
 }
 
 // settle handles missing values and returns an error for a panel or series that
@@ -425,7 +425,8 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 		open[c] = true
 	}
 	for _, s := range p.Series {
-		if s.Len() == 0 {
+		s.file, s.byRow = file, byRow
+		if s.Len() == 0 && !open[0] {
 			return &InputError{File: file, Problem: fmt.Sprintf("series %s has no values", quoted(s.ID)), Fix: "leave it out"}
 		}
 		for c, v := range s.Values {

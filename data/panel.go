@@ -89,9 +89,9 @@ type ReadOptions struct {
 	// Shared are, for LayoutColumns only, numeric columns that belong to every
 	// series, such as temperature; they follow ValueColumn in Panel.Columns.
 	Shared []string
-	// OpenEnded are those of Values that may be missing at the end of a series
-	// regardless of Missing, and stay NaN there: the target in rows that hold
-	// only covariates known ahead.
+	// OpenEnded are those of Panel.Columns that may be missing at the end of a
+	// series, or in all its rows, regardless of Missing, and stay NaN there: the
+	// target in rows that hold only covariates known ahead.
 	OpenEnded []string
 	// Static are columns with one value per series. For LayoutTSF they are
 	// attributes, and nil means all of them.
@@ -152,10 +152,29 @@ type Series struct {
 	Line   []int         // shape [row]: line in the file (row of a Parquet file), from 1; 0 for a row inserted into a gap
 	Values [][]float64   // shape [column][row], in the file's units; NaN is missing, under Mask or in an open end
 	Static []StaticValue // in the order of ReadOptions.Static
+
+	file  string // that it was read from; "" if it was made in memory
+	byRow bool   // Line counts rows
 }
 
 // Len returns the number of rows.
 func (s *Series) Len() int { return len(s.Line) }
+
+// Fault returns the error for a value of the series, with the place in the file
+// where it is. In layouts with a series on one line, its number there is named.
+func (s *Series) Fault(row int, column, problem, fix string) *InputError {
+	e := &InputError{File: s.file, Column: column, Problem: problem, Fix: fix, rows: s.byRow}
+	switch n := len(s.Line); {
+	case row >= n:
+	case s.Line[row] == 0:
+		e.Problem = fmt.Sprintf("row %d, which the file lacks: %s", row+1, problem)
+	case n > 1 && s.Line[0] == s.Line[n-1]:
+		e.Line, e.Problem = s.Line[row], fmt.Sprintf("value %d: %s", row+1, problem)
+	default:
+		e.Line = s.Line[row]
+	}
+	return e
+}
 
 // StaticValue is the value of a static column for one series.
 type StaticValue struct {

@@ -307,6 +307,54 @@ func TestColumnsLayout(t *testing.T) {
 	}
 }
 
+// Open-ended series keep the rows in which shared columns are known ahead; one
+// without values is a series as well.
+func TestOpenEndedColumns(t *testing.T) {
+	content := "t,x,y,z,temp\n2020-01-01,,1,,7\n2020-01-02,2,2,,8\n2020-01-03,3,,,9\n2020-01-04,,,,10\n"
+	o := &ReadOptions{Layout: LayoutColumns, Time: "t", Values: []string{"x", "y", "z"}, Shared: []string{"temp"}, OpenEnded: []string{ValueColumn}}
+	p := mustRead(t, "x.csv", content, o)
+	nan := math.NaN()
+	for i, want := range [][2][]float64{{{2, 3, nan}, {8, 9, 10}}, {{1, 2, nan, nan}, {7, 8, 9, 10}}, {{nan, nan, nan, nan}, {7, 8, 9, 10}}} {
+		wantValues(t, p.Series[i].Values[0], want[0]...)
+		wantValues(t, p.Series[i].Values[1], want[1]...)
+	}
+	o.Values, o.Shared = []string{"x", "y", "z"}, nil // nothing is known after the last value
+	p = mustRead(t, "x.csv", content, o)
+	wantValues(t, p.Series[0].Values[0], 2, 3)
+	wantValues(t, p.Series[1].Values[0], 1, 2)
+	if s := p.Series[2]; s.ID != "z" || s.Len() != 4 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// Fault names the place of a value in any layout.
+func TestFaultOfSeries(t *testing.T) {
+	for _, c := range []struct {
+		name, content string
+		o             *ReadOptions
+		row           int
+		want          string
+	}{
+		{"x.csv", "t,y\n2020-01-01,1\n2020-01-02,2\n", &ReadOptions{Time: "t"}, 1, `: line 3: column "y": bad; mend it`},
+		{"x.csv", "t,y\n2020-01-01,1\n2020-01-02,2\n2020-01-04,4\n", &ReadOptions{Time: "t", Missing: Mask}, 2, `: column "y": row 3, which the file lacks: bad; mend it`},
+		{"x.csv", "a,1,2,3\nb,4,5,6\n", &ReadOptions{Layout: LayoutRows}, 2, `: line 1: column "y": value 3: bad; mend it`},
+		{"x.parquet", packed(t, wideRows(5)), &ReadOptions{Time: "ms", Values: []string{"f"}, Missing: Mask}, 3, `: row 4: column "y": bad; mend it`},
+	} {
+		path := write(t, c.name, c.content)
+		p, err := ReadPanel(t.Context(), path, c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Series[0].Fault(c.row, "y", "bad", "mend it").Error(); got != path+c.want {
+			t.Errorf("got %s, want %s", got, path+c.want)
+		}
+	}
+	s := &Series{}
+	if got := s.Fault(3, "y", "bad", "").Error(); got != `column "y": bad` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestRowsLayout(t *testing.T) {
 	o := &ReadOptions{Layout: LayoutRows, Freq: Every(time.Hour)}
 	for _, content := range []string{

@@ -93,9 +93,12 @@ func (s Split) String() string { return s.text }
 // offset.
 //
 // It returns an [*InputError] if a requested part gets no row, if more rows are
-// requested than n, or if dates come without times or lie outside them.
+// requested than n, or if dates come without times or lie outside them. With it,
+// Parts has the rows that there are: one of many series may be too short for the
+// split of the others.
 func (s Split) Apply(n int, times []time.Time) (Parts, error) {
 	var a, b, end int
+	var err error
 	switch {
 	case s.fractions != nil:
 		part := func(f float64) int { return int(f*float64(n) + 1e-9) } // 0.29 of 100 is 28.999999999999996
@@ -104,30 +107,29 @@ func (s Split) Apply(n int, times []time.Time) (Parts, error) {
 			a = b
 		}
 		for i, size := range []int{a, b - a, end - b} {
-			if size <= 0 && s.fractions[i] > 0 {
-				return Parts{}, Errorf("split: %s of %s leave none for %s", s.text, count(n, "row"), partNames[i])
+			if size <= 0 && s.fractions[i] > 0 && err == nil {
+				err = Errorf("split: %s of %s leave none for %s", s.text, count(n, "row"), partNames[i])
 			}
 		}
 	case s.rows != nil:
 		a, b, end = s.rows[0], s.rows[0]+s.rows[1], s.rows[0]+s.rows[1]+s.rows[2]
 		if end > n {
-			return Parts{}, Errorf("split: %s are %d rows, there are %d", s.text, end, n)
+			err = Errorf("split: %s are %d rows, there are %d", s.text, end, n)
+			a, b, end = min(a, n), min(b, n), n
 		}
 	case s.begins != nil:
-		var err error
-		if a, b, err = s.find(times); err != nil {
-			return Parts{}, err
-		}
-		end = n
+		a, b, err = s.find(times)
+		end = len(times)
 	default:
 		return Parts{}, Errorf("split: %s", splitForms)
 	}
-	return Parts{Range{0, a}, Range{a, b}, Range{b, end}}, nil
+	return Parts{Range{0, a}, Range{a, b}, Range{b, end}}, err
 }
 
 var partNames = []string{"training", "validation", "test"}
 
-// find returns the first rows of validation and test.
+// find returns the first rows of validation and test, with an error if a part has
+// none.
 func (s Split) find(times []time.Time) (val, test int, err error) {
 	if len(times) == 0 {
 		return 0, 0, Errorf("split: dates such as %s need a column of times", s.text)
@@ -141,11 +143,11 @@ func (s Split) find(times []time.Time) (val, test int, err error) {
 	span := fmt.Sprintf("the data go from %s to %s", showTime(times[0]), showTime(times[len(times)-1]))
 	switch {
 	case cuts[0] == 0:
-		return 0, 0, Errorf("split: %s leaves nothing to train on; %s", s.text, span)
+		return cuts[0], max(cuts[0], cuts[1]), Errorf("split: %s leaves nothing to train on; %s", s.text, span)
 	case cuts[1] == len(times):
-		return 0, 0, Errorf("split: %s leaves nothing to test on; %s", s.text, span)
+		return cuts[0], cuts[1], Errorf("split: %s leaves nothing to test on; %s", s.text, span)
 	case cuts[1] <= cuts[0]:
-		return 0, 0, Errorf("split: in %s test begins no later than validation", s.text)
+		return cuts[0], cuts[0], Errorf("split: in %s test begins no later than validation", s.text)
 	}
 	return cuts[0], cuts[1], nil
 }

@@ -40,6 +40,32 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// A series that is too short for the split of others has the parts that there are
+// rows for, beside the error.
+func TestSplitOfShortSeries(t *testing.T) {
+	times := days("2014-01-01", "2014-01-02", "2014-01-03")
+	for _, c := range []struct {
+		text string
+		n    int
+		want Parts
+	}{
+		{"0.7,0.1,0.2", 1, Parts{Range{0, 0}, Range{0, 1}, Range{1, 1}}},
+		{"0.7,0.1,0.2", 2, Parts{Range{0, 1}, Range{1, 2}, Range{2, 2}}},
+		{"2,4,4", 3, Parts{Range{0, 2}, Range{2, 3}, Range{3, 3}}},
+		{"2014-01-02,2014-02-01", 3, Parts{Range{0, 1}, Range{1, 3}, Range{3, 3}}},
+		{"2014-01-08,2014-02-01", 3, Parts{Range{0, 3}, Range{3, 3}, Range{3, 3}}},
+		{"2013-01-08,2013-02-01", 3, Parts{Range{0, 0}, Range{0, 0}, Range{0, 3}}},
+	} {
+		s, err := ParseSplit(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Apply(c.n, times[:c.n]); err == nil || got != c.want {
+			t.Errorf("%s of %d: got %v, %v, want %v and an error", c.text, c.n, got, err, c.want)
+		}
+	}
+}
+
 func TestSplitErrors(t *testing.T) {
 	for text, part := range map[string]string{
 		"":                     "want fractions",
