@@ -289,6 +289,9 @@ func (n *numbers) settle(file string, thousands func(column *numberColumn, row i
 		for _, c := range n.columns {
 			if c.shown != 0 && !c.text {
 				n.decimal = c.shown
+				if !first.whole && first.doubts[0].sep == n.decimal {
+					break // three digits after the point in every row, as programs write
+				}
 				note = fmt.Sprintf("%s: line %d: column %s: %s is read as %s, by column %s with numbers such as %s", file, first.first.line, quoted(first.name),
 					quoted(first.first.text), plain(first.first.text, n.decimal), quoted(c.name), c.by)
 				break

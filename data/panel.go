@@ -161,11 +161,14 @@ type Series struct {
 func (s *Series) Len() int { return len(s.Line) }
 
 // Fault returns the error for a value of the series, with the place in the file
-// where it is. In layouts with a series on one line, its number there is named.
+// where it is: of a row, or of the series as a whole if row is negative. In layouts
+// with a series on one line, the number of the value there is named.
 func (s *Series) Fault(row int, column, problem, fix string) *InputError {
 	e := &InputError{File: s.file, Column: column, Problem: problem, Fix: fix, rows: s.byRow}
 	switch n := len(s.Line); {
-	case row >= n:
+	case row >= n || n == 0:
+	case row < 0:
+		e.Line = s.Line[0]
 	case s.Line[row] == 0:
 		e.Problem = fmt.Sprintf("row %d, which the file lacks: %s", row+1, problem)
 	case n > 1 && s.Line[0] == s.Line[n-1]:

@@ -338,6 +338,7 @@ func TestFaultOfSeries(t *testing.T) {
 		{"x.csv", "t,y\n2020-01-01,1\n2020-01-02,2\n", &ReadOptions{Time: "t"}, 1, `: line 3: column "y": bad; mend it`},
 		{"x.csv", "t,y\n2020-01-01,1\n2020-01-02,2\n2020-01-04,4\n", &ReadOptions{Time: "t", Missing: Mask}, 2, `: column "y": row 3, which the file lacks: bad; mend it`},
 		{"x.csv", "a,1,2,3\nb,4,5,6\n", &ReadOptions{Layout: LayoutRows}, 2, `: line 1: column "y": value 3: bad; mend it`},
+		{"x.csv", "a,1,2,3\nb,4,5,6\n", &ReadOptions{Layout: LayoutRows}, -1, `: line 1: column "y": bad; mend it`},
 		{"x.parquet", packed(t, wideRows(5)), &ReadOptions{Time: "ms", Values: []string{"f"}, Missing: Mask}, 3, `: row 4: column "y": bad; mend it`},
 	} {
 		path := write(t, c.name, c.content)
@@ -350,8 +351,10 @@ func TestFaultOfSeries(t *testing.T) {
 		}
 	}
 	s := &Series{}
-	if got := s.Fault(3, "y", "bad", "").Error(); got != `column "y": bad` {
-		t.Errorf("got %s", got)
+	for _, row := range []int{-1, 0, 3} {
+		if got := s.Fault(row, "y", "bad", "").Error(); got != `column "y": bad` {
+			t.Errorf("got %s", got)
+		}
 	}
 }
 

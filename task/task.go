@@ -172,6 +172,14 @@ type Inheritor interface {
 	Inherit(m Model, given func(name string) bool)
 }
 
+// Rereader is options that say how a model's files are read, where that differs
+// from the files of its training.
+type Rereader interface {
+	// ForReading changes a copy of the model's settings to those for reading.
+	// Settings that the model cannot use are a *data.InputError.
+	ForReading(cfg Config) error
+}
+
 // Kind is a task as a value, made by [New]. Its functions return a panic with a
 // *tensor.ShapeError, which names an operation and its shapes, as an error.
 type Kind struct {
@@ -405,10 +413,18 @@ type Trained struct {
 func (m *Trained) Settings() Config { return m.Kind.settings(m.Model) }
 
 // Read reads files of which the given part is to be scored, according to the
-// model's settings. The errors are those of [Kind.Read]; a part that files of
-// this kind cannot have is a *data.InputError.
-func (m *Trained) Read(ctx context.Context, files any, part Part) (Data, error) {
+// model's settings, and to options that are a [Rereader]. The errors are those of
+// [Kind.Read] and of the Rereader; a part that files of this kind cannot have is a
+// *data.InputError.
+func (m *Trained) Read(ctx context.Context, files any, part Part, options ...any) (Data, error) {
 	cfg := m.Settings()
+	for _, o := range options {
+		if one, ok := o.(Rereader); ok {
+			if err := one.ForReading(cfg); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if c, ok := cfg.(interface{ ForPart(Part) error }); ok {
 		if err := c.ForPart(part); err != nil {
 			return nil, err

@@ -38,7 +38,11 @@ the model is trained anew on all rows before each origin.`,
 			if files.Data == "" {
 				return misusef("--data is needed: %s", forecast.Task.Scores)
 			}
-			d, err := forecast.Read(c.Context(), &files, m.Config())
+			cfg := m.Config()
+			if err := o.ForReading(&cfg); err != nil {
+				return err
+			}
+			d, err := forecast.Read(c.Context(), &files, cfg)
 			if err != nil {
 				return err
 			}

@@ -52,7 +52,7 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return misusef("--split-part: %v", err)
 		}
-		d, err := m.Read(ctx, files, which)
+		d, err := m.Read(ctx, files, which, o)
 		if err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -43,6 +44,9 @@ type gradientRun struct {
 	data, out string
 	rows      int
 	adding    explain.AddingOptions
+
+	reading forecast.Reading
+	given   *options // the flags of reading
 }
 
 func (a *app) explainGradientsCommand() *cobra.Command {
@@ -89,6 +93,7 @@ how often gradients were clipped in training, and which settings to change.
 	f.IntVar(&run.adding.Hidden, "hidden", 32, "without DIR: `units` of each network")
 	f.IntVar(&run.adding.Steps, "steps", 2000, "without DIR: training `steps` at most")
 	f.StringVar(&run.out, "out", "", "`directory` for a page ("+explain.PageFile+") and pictures")
+	run.given = optionFlags(f, nil, &run.reading)
 	return c
 }
 
@@ -103,6 +108,12 @@ func (r *gradientRun) check(c *cobra.Command, args []string) error {
 		if len(args) == 0 && c.Flags().Changed(name) {
 			return misusef("--%s needs a model: name its directory", name)
 		}
+	}
+	if err := r.given.resolve(); err != nil {
+		return err
+	}
+	if len(args) == 0 && r.given.Given() {
+		return misusef("how a table is read needs a model: name its directory")
 	}
 	for _, n := range []struct {
 		name             string
@@ -137,7 +148,7 @@ func (a *app) explainAdding(ctx context.Context, run *gradientRun) error {
 }
 
 func (a *app) explainModel(ctx context.Context, dir string, run *gradientRun) error {
-	s, err := a.openSubject(ctx, dir, run.data, run.rows)
+	s, err := a.openSubject(ctx, dir, run)
 	if err != nil {
 		return err
 	}
@@ -155,7 +166,7 @@ func (a *app) explainModel(ctx context.Context, dir string, run *gradientRun) er
 }
 
 // openSubject opens the model of a directory, if explain gradients supports its task.
-func (a *app) openSubject(ctx context.Context, path, data string, rows int) (*explain.Subject, error) {
+func (a *app) openSubject(ctx context.Context, path string, run *gradientRun) (*explain.Subject, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
@@ -163,15 +174,17 @@ func (a *app) openSubject(ctx context.Context, path, data string, rows int) (*ex
 	var s *explain.Subject
 	k := a.kindOf(dir)
 	switch {
+	case run.given.Given() && k != forecast.Task:
+		return nil, misusef("the settings of a table mean nothing to a model for %s; they are for %s", dir.Task, forecast.Name)
 	case dir.Task == memory.Task:
-		s, err = probeMemory(dir, data, rows)
+		s, err = probeMemory(dir, run.data, run.rows)
 	case k == nil || !k.CanProbe():
 		able := slices.DeleteFunc(slices.Clone(a.kinds), func(k *task.Kind) bool { return !k.CanProbe() })
 		return nil, a.otherTask(dir, "explain gradients", able, memory.Task)
-	case data == "":
+	case run.data == "":
 		return nil, misusef("--data is needed: %s", k.Scores)
 	default:
-		s, err = probe(ctx, k, dir, data, rows)
+		s, err = probe(ctx, k, dir, run)
 	}
 	if err != nil {
 		return nil, err
@@ -184,21 +197,25 @@ func (a *app) openSubject(ctx context.Context, path, data string, rows int) (*ex
 	return s, nil
 }
 
-// probe is the loss of a batch of about rows samples of a file.
-func probe(ctx context.Context, k *task.Kind, dir *model.Dir, path string, rows int) (*explain.Subject, error) {
+// probe is the loss of a batch of about run.rows samples of a file.
+func probe(ctx context.Context, k *task.Kind, dir *model.Dir, run *gradientRun) (*explain.Subject, error) {
 	m, err := k.Open(dir)
 	if err != nil {
 		return nil, err
 	}
 	files := k.Files()
-	if err := settings.Named(settings.List(files), "data").Assign(path); err != nil {
+	if err := settings.Named(settings.List(files), "data").Assign(run.data); err != nil {
 		return nil, err
 	}
-	d, err := m.Read(ctx, files, task.All)
+	var reading []any
+	if k == forecast.Task {
+		reading = append(reading, &run.reading)
+	}
+	d, err := m.Read(ctx, files, task.All, reading...)
 	if err != nil {
 		return nil, err
 	}
-	loss, err := m.Probe(ctx, d, rows)
+	loss, err := m.Probe(ctx, d, run.rows)
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 //	exits N carousel ARG... the command fails with this exit code and one line on stderr
 //	json PATH [VALUE]       stdout is one JSON object, as docs/json.md says, that has PATH (a.b.0.c), with that value
 //	series FILE N [KIND]    write N hours of a made-up series: daily (default), constant or walk
+//	panel FILE ID=N[+M]...  write series of N days, and M more without the target, beside covariates
 //	tones FILE LETTERS      write a WAV file with a tone for each letter
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
@@ -55,6 +56,7 @@ func TestScenarios(t *testing.T) {
 		"series": {2, 3, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], madeUp(integer(ts, args[1]), strings.Join(args[2:], "")))
 		}},
+		"panel": {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
 		"tones": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
@@ -158,6 +160,29 @@ func tones(letters string) []byte {
 	var b bytes.Buffer
 	if err := audio.WriteWAV(&b, s); err != nil {
 		panic(err)
+	}
+	return b.Bytes()
+}
+
+// panel is a CSV of days of several series: the target y, and beside it x, known
+// ahead, and size and region, constant in a series. A series depends on its name
+// alone.
+func panel(ts *testscript.TestScript, series []string) []byte {
+	var b bytes.Buffer
+	b.WriteString("time,id,y,x,size,region\n")
+	start := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, s := range series {
+		id, rows, _ := strings.Cut(s, "=")
+		rows, ahead, _ := strings.Cut(rows, "+")
+		known := integer(ts, rows)
+		n, code := known+integer(ts, "0"+ahead), int(id[0])
+		for i := range n {
+			y := ""
+			if i < known {
+				y = fmt.Sprintf("%.3f", float64(code)+5*math.Sin(2*math.Pi*float64(i)/7)+float64((i*i*code)%11)/10)
+			}
+			fmt.Fprintf(&b, "%s,%s,%s,%d,%d.5,%s\n", start.AddDate(0, 0, i).Format(time.DateOnly), id, y, i%7, code%5, []string{"north", "south"}[code%2])
+		}
 	}
 	return b.Bytes()
 }

@@ -48,7 +48,7 @@ func allFilled() []filled {
 	predict, evaluate := translate.PredictOptions{SearchOptions: translate.DefaultSearch()}, translate.EvaluateOptions{SearchOptions: translate.DefaultSearch()}
 	options := generate.DefaultPredict()
 	for name, ptr := range map[string]any{
-		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "classify.Predict": &classify.PredictOptions{},
+		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
@@ -232,6 +232,9 @@ func aspectsOf(s *settings.Setting) map[string]string {
 	}
 	for _, found := range explained.FindAllStringSubmatch(s.Help, -1) {
 		a[found[1]] = found[2]
+	}
+	if a["empty"] == "as in training" { // options of a model that override its settings
+		delete(a, "empty")
 	}
 	if len(s.Range) > 0 {
 		least := s.Range[0].Least

@@ -12,6 +12,7 @@ import (
 
 // BacktestOptions are the options of a backtest; nil is the zero value.
 type BacktestOptions struct {
+	Reading
 	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from one forecast origin to the next (0: the horizon)"`
 	Refit  bool `json:"refit" group:"Backtest" help:"train a new model for each origin, on all rows before it"`
 }
@@ -38,7 +39,7 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 	}
 	d, list, err := m.scored(from.Panel, task.Test, stride)
 	if err != nil {
-		return nil, err
+		return nil, data.InFile(from.Name, err)
 	}
 	if !o.Refit {
 		return m.score(ctx, d, list, task.Test, stride)
@@ -93,15 +94,16 @@ func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, window
 	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime, Style: panel.Style}
 	validation := 0
 	for _, w := range windows {
-		s, origin := panel.Series[w.frame], int(w.origin)
-		cut := &data.Series{ID: s.ID, Line: s.Line[:origin], Static: s.Static}
+		s, origin := d.frames[w.frame].series, int(w.origin)
+		cut := *s
+		cut.Line, cut.Values = s.Line[:origin], nil
 		if s.Time != nil {
 			cut.Time = s.Time[:origin]
 		}
 		for _, column := range s.Values {
 			cut.Values = append(cut.Values, column[:origin])
 		}
-		short.Series = append(short.Series, cut)
+		short.Series = append(short.Series, &cut)
 		validation = max(validation, d.frames[w.frame].part[validationPart].len())
 	}
 	cfg := m.cfg

@@ -28,8 +28,8 @@ type (
 // is replaced when training begins, where the help says so, by a value that
 // depends on the data; [Model.Config] returns the value chosen.
 type Config struct {
-	Time     string    `json:"time" group:"Data" help:"column of timestamps (empty: none, rows are equally spaced)"`
-	ID       string    `json:"id" group:"Data" help:"column that identifies the series"`
+	Time     string    `json:"time" value:"column" group:"Data" help:"column of timestamps (empty: none, rows are equally spaced)"`
+	ID       string    `json:"id" value:"column" group:"Data" help:"column that identifies the series"`
 	Target   []string  `json:"target" group:"Data" help:"column of the values to forecast; may be several"`
 	Past     Past      `json:"past" group:"Data" help:"covariates that are known up to the forecast origin"`
 	Future   Future    `json:"future" group:"Data" help:"covariates that are known over the whole horizon"`
@@ -37,9 +37,9 @@ type Config struct {
 	Holiday  string    `json:"holiday" group:"Data" help:"column that is 1 on holidays and 0 otherwise, known over the whole horizon"`
 	Encoding string    `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the file"`
 	Decimal  string    `json:"decimal" oneof:"auto (as the numbers of the table show),point,comma" group:"Data" help:"decimal separator of numbers; the other one may separate thousands"`
-	TZ       string    `json:"tz" group:"Data" help:"time zone of timestamps without an offset, and in which others are shown, such as Europe/Vienna or +01:00"`
+	TZ       string    `json:"tz" value:"zone" group:"Data" help:"time zone of timestamps without an offset, and in which others are shown, such as Europe/Vienna or +01:00"`
 	Layout   string    `json:"layout" oneof:"(one row per time and series),columns (one series per target column),rows (one series per row),tsf" group:"Data" help:"layout of the table"`
-	Freq     data.Freq `json:"freq" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
+	Freq     data.Freq `json:"freq" value:"spacing" group:"Data" help:"spacing of the rows, such as 1h or 1mo (empty: inferred)"`
 	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"treatment of missing values"`
 	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, as row counts with \"rest\" once for all other rows, or as the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
 	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"calendar inputs, such as hour and weekday"`
@@ -64,6 +64,8 @@ type Config struct {
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings
+
+	unmarked bool // they are those of a model without inputs that mark missing values
 }
 
 // UnmarshalJSON decodes a configuration, also one of an older version. Its errors
@@ -122,7 +124,7 @@ func (c *Config) checkLevels() error {
 
 // checkColumns returns an error if a column is given twice.
 func (c *Config) checkColumns() error {
-	if len(c.Target) == 0 && c.Layout != data.LayoutRows && c.Layout != data.LayoutTSF {
+	if len(c.Target) == 0 && c.Layout == data.LayoutLong {
 		return data.Errorf("target: name the column to forecast")
 	}
 	part := map[string]string{}
@@ -143,7 +145,10 @@ func (c *Config) checkColumns() error {
 			part[column] = list.name
 		}
 	}
-	if len(c.Static) > 0 && c.ID == "" && c.Layout != data.LayoutTSF {
+	if len(c.Static) > 0 && c.Layout == data.LayoutColumns {
+		return data.Errorf("static: with layout columns there are no columns with one value per series")
+	}
+	if len(c.Static) > 0 && c.ID == "" && c.Layout == data.LayoutLong {
 		return data.Errorf("static: columns with one value per series need the column of the series; give id")
 	}
 	return nil
@@ -249,9 +254,9 @@ func (c *Config) readOptions() (*data.ReadOptions, error) {
 	switch c.Layout {
 	case data.LayoutColumns:
 		o.Values, o.Shared = c.Target, covariates
-		o.OpenEnded = slices.Clone(c.Target)
+		o.OpenEnded = append([]string{data.ValueColumn}, c.Past...)
 	case data.LayoutRows, data.LayoutTSF:
-		o.Values = c.Target
+		o.Values, o.OpenEnded = c.Target, []string{data.ValueColumn}
 		if o.Static == nil {
 			o.Static = []string{}
 		}

@@ -81,8 +81,9 @@ type Sample struct {
 // samplesKept is the number of windows that an Evaluation keeps for plots.
 const samplesKept = 6
 
-// EvaluateOptions are the options of an evaluation; there are none yet.
-type EvaluateOptions struct{}
+// EvaluateOptions are the options of an evaluation. How the table is read is for
+// [task.Trained.Read]; [Model.Evaluate] takes it as it was read.
+type EvaluateOptions struct{ Reading }
 
 // Evaluate scores every window of a part of a table, beside baselines. The table
 // is divided according to the model's Config.Split. A table that does not fit the
@@ -94,7 +95,7 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *Eva
 	task.NeedData(from.Panel, "forecast: Evaluate")
 	d, list, err := m.scored(from.Panel, part, 1)
 	if err != nil {
-		return nil, err
+		return nil, data.InFile(from.Name, err)
 	}
 	return m.score(ctx, d, list, part, 1)
 }
@@ -115,22 +116,19 @@ func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset,
 
 // dataset prepares a table, divided, or as one part if whole is set.
 func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
-	if err := m.schema.check(panel, &m.cfg); err != nil {
+	if err := m.schema.check(panel); err != nil {
 		return nil, err
 	}
 	zone, err := m.schema.Clocks.zoneFor(panel)
 	if err != nil {
 		return nil, err
 	}
-	frames, err := rawFrames(panel, &m.cfg)
+	frames, empty, err := rawFrames(panel, &m.cfg)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range frames {
 		f.show(zone)
-		if err := f.checkFinite(&m.cfg); err != nil {
-			return nil, err
-		}
 		f.part = parts{{0, f.end}, {f.end, f.end}, {f.end, f.end}}
 	}
 	if !whole {
@@ -138,7 +136,12 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 			return nil, err
 		}
 	}
-	return newDataset(m.schema, &m.cfg, frames, panel)
+	for _, f := range frames {
+		if err := f.prepare(m.schema, &m.cfg); err != nil {
+			return nil, err
+		}
+	}
+	return &dataset{schema: m.schema, cfg: &m.cfg, frames: frames, empty: empty, shape: newShape(m.schema, &m.cfg)}, nil
 }
 
 // tally sums what an Evaluation is computed from.
@@ -177,6 +180,13 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 		return nil, err
 	}
 	e.Series = len(series)
+	var scored []*frame
+	for i, f := range d.frames {
+		if series[int32(i)] {
+			scored = append(scored, f)
+		}
+	}
+	e.Notes = append(e.Notes, d.remarks(scored)...)
 	t.finish(m, e)
 	return e, nil
 }

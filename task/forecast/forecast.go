@@ -93,22 +93,11 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	return d, nil
 }
 
-func readPanel(ctx context.Context, in task.Input, cfg *Config, note func(string)) (*data.Panel, error) {
-	o, err := cfg.readOptions()
-	if err != nil {
-		return nil, err
-	}
-	o.Note = note
-	if in.File == "" {
-		return data.ReadPanelFrom(ctx, "standard input", in.Stream, o)
-	}
-	return data.ReadPanel(ctx, in.File, o)
-}
-
 // NewData returns the data for a table in memory with the columns that cfg names.
-// A table that lacks some, or a series without targets, is a *data.InputError.
+// A table that lacks some, or has no target, or values that a model with these
+// settings cannot use, is a *data.InputError.
 func NewData(panel *data.Panel, cfg Config) (*Data, error) {
-	frames, err := rawFrames(panel, &cfg)
+	frames, _, err := rawFrames(panel, &cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -13,13 +14,17 @@ import (
 // frame is a series from which windows are cut. Its first end rows have targets;
 // the rows after them have only what is known over the horizon.
 type frame struct {
+	series    *data.Series // as it was read
 	id        string
+	isColumn  bool // the series is a column of the table
 	end, rows int
-	times     []time.Time    // [rows], nil without times
-	zone      *time.Location // in which the table has the times
-	freq      data.Freq      // of the rows that are added
-	counts    []int64        // [rows of the table], the numbers by which it counts rows; nil without
+	times     []time.Time        // [rows], nil without times
+	zone      *time.Location     // in which the table has the times
+	freq      data.Freq          // of the rows that are added
+	counts    []int64            // [rows of the table], the numbers by which it counts rows; nil without
+	static    []data.StaticValue // in the order of the settings
 	part      parts
+	short     bool // it has too few rows for the split
 	fit       []targetFit
 
 	raw               [][]float64 // [target][end], data units, NaN missing
@@ -38,11 +43,12 @@ type frame struct {
 	ids     []int32   // static categories, as indices of the embedding table
 }
 
-// rawFrames returns the columns of a panel by kind. Trailing rows without any
-// target have what is known over the horizon.
-func rawFrames(panel *data.Panel, cfg *Config) ([]*frame, error) {
+// rawFrames returns the columns of the series of a panel by kind, and the names of
+// series without any target, which have no frame. Trailing rows without any target
+// have what is known over the horizon. A value that cannot be used is an error.
+func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string, err error) {
 	if err := checkPresent(panel, cfg); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pick := func(series *data.Series, names []string) [][]float64 {
 		columns := make([][]float64, len(names))
@@ -51,21 +57,80 @@ func rawFrames(panel *data.Panel, cfg *Config) ([]*frame, error) {
 		}
 		return columns
 	}
-	var frames []*frame
 	for _, series := range panel.Series {
-		f := &frame{id: series.ID, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq,
+		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq,
 			raw: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead())}
 		for f.end = f.rows; f.end > 0 && f.bare(f.end-1); f.end-- {
+		}
+		if f.end == 0 {
+			empty = append(empty, f.id)
+			continue
 		}
 		for k := range f.raw {
 			f.raw[k] = f.raw[k][:f.end]
 		}
-		if f.end == 0 {
-			return nil, &data.InputError{Column: cfg.targets()[0], Problem: "has no value" + ofSeries(f.id), Fix: "name a column with numbers as target"}
+		for _, name := range cfg.Static {
+			at := slices.IndexFunc(series.Static, func(v data.StaticValue) bool { return v.Name == name })
+			if at < 0 {
+				return nil, nil, data.Errorf("the data lack the static column %s%s", name, ofSeries(f.id))
+			}
+			f.static = append(f.static, series.Static[at])
+		}
+		if err := f.check(cfg); err != nil {
+			return nil, nil, err
 		}
 		frames = append(frames, f)
 	}
-	return frames, nil
+	if len(frames) == 0 {
+		return nil, nil, data.Errorf("%s: no row has a value; name a column with numbers as target", joinAnd(cfg.columns()))
+	}
+	return frames, empty, nil
+}
+
+// largest is the largest size of a value, whose squares can still be added.
+const largest = 1e150
+
+// check returns an error for the first value that the model cannot use.
+func (f *frame) check(cfg *Config) error {
+	for _, part := range []struct {
+		names   []string
+		columns [][]float64
+		target  bool
+	}{{cfg.targets(), f.raw, true}, {cfg.Past, f.rawPast, false}, {cfg.ahead(), f.rawAhead, false}} {
+		for i, column := range part.columns {
+			for t, v := range column {
+				problem, fix := "", ""
+				switch {
+				case math.IsNaN(v):
+					if !masked(cfg) && t < f.end {
+						problem, fix = "the value is missing", "give it, or use --missing interpolate or --missing mask"
+					}
+				case math.Abs(v) > largest:
+					problem, fix = fmt.Sprintf("%v is too large to compute with", v), "correct it"
+				case !part.target:
+				case cfg.Transform == "log" && v <= 0:
+					problem, fix = fmt.Sprintf("transform log needs positive values, got %v", v), "correct it, or train with transform none"
+				case cfg.Loss == "negative-binomial" && (v < 0 || v != math.Trunc(v)):
+					problem, fix = fmt.Sprintf("loss negative-binomial needs counts, got %v", v), "correct it, or train with another loss"
+					if cfg.Missing == "interpolate" {
+						fix += "; interpolated values are no counts, missing mask leaves them out"
+					}
+				}
+				if problem != "" {
+					return f.fault(part.names[i], t, problem, fix)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fault returns the error for a value in a row of a column.
+func (f *frame) fault(column string, row int, problem, fix string) error {
+	if f.isColumn && column == data.ValueColumn {
+		return f.series.Fault(row, f.id, problem, fix)
+	}
+	return f.series.Fault(row, column, problem+ofSeries(f.id), fix)
 }
 
 func ofSeries(id string) string {
@@ -119,7 +184,7 @@ func (f *frame) bare(row int) bool {
 
 // prepare sets the fields in the network's units. Without columns that are known
 // over the horizon, rows for one horizon are added.
-func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error {
+func (f *frame) prepare(s *schema, cfg *Config) (err error) {
 	if len(s.Ahead) == 0 && f.rows < f.end+cfg.Horizon {
 		f.extend(s, cfg.Horizon)
 	}
@@ -127,20 +192,23 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 	if f.fit == nil {
 		f.fit = s.unseen(cfg, f)
 	}
-	for k, raw := range f.raw {
-		for _, v := range raw {
-			if cfg.Transform == "log" && v <= 0 {
-				return &data.InputError{Column: cfg.targets()[k], Problem: "a value is not positive, and the model takes logarithms", Fix: "train it with transform none"}
-			}
-		}
-	}
 	scalers := make([]Scaler, len(f.fit))
 	for k := range f.fit {
 		scalers[k] = f.fit[k].Scaler
 	}
-	f.y, f.yGap = scaled(f.raw, scalers)
-	f.past, f.pastGap = scaled(f.rawPast, s.Past)
-	f.ahead, f.aheadGap = scaled(f.rawAhead, s.Ahead)
+	most := mostScaled
+	if cfg.Scale == "none" {
+		most = mostUnscaled
+	}
+	if f.y, f.yGap, err = f.scaled(cfg.targets(), f.raw, scalers, most); err != nil {
+		return err
+	}
+	if f.past, f.pastGap, err = f.scaled(cfg.Past, f.rawPast, s.Past, mostScaled); err != nil {
+		return err
+	}
+	if f.ahead, f.aheadGap, err = f.scaled(cfg.ahead(), f.rawAhead, s.Ahead, mostScaled); err != nil {
+		return err
+	}
 	if width := s.Calendar.width(); width > 0 || s.Calendar.Groups > 0 {
 		f.cal = make([]float32, f.rows*width)
 		f.group = make([]int32, f.rows)
@@ -151,12 +219,16 @@ func (f *frame) prepare(s *schema, cfg *Config, static []data.StaticValue) error
 	}
 	first := int32(0)
 	for i := range s.Static {
-		st := &s.Static[i]
+		st, v := &s.Static[i], f.static[i]
+		if err := st.check(f, v); err != nil {
+			return err
+		}
 		if st.Categories == nil {
-			f.numbers = append(f.numbers, simd.Narrow(st.Scaler.in(static[i].Number)))
+			x, _ := numberOf(v)
+			f.numbers = append(f.numbers, simd.Narrow(st.Scaler.in(x)))
 			continue
 		}
-		f.ids = append(f.ids, first+int32(st.category(static[i].Text)))
+		f.ids = append(f.ids, first+int32(st.category(v.Text)))
 		first += int32(len(st.Categories)) + 1
 	}
 	return nil
@@ -179,18 +251,22 @@ func (f *frame) extend(s *schema, n int) {
 func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
 	var fits []targetFit
 	for k, raw := range f.raw {
-		rows := raw[:min(max(f.part[trainPart].hi, 2), f.end)]
-		fit := s.fitTarget(cfg, rows)
-		if cfg.ScalePer == "global" {
-			fit.Scaler = s.Pooled[k].Scaler
-		}
-		fits = append(fits, fit)
+		fits = append(fits, s.fitSeries(cfg, raw[:min(max(f.part[trainPart].hi, 2), f.end)], s.Pooled[k]))
 	}
 	return fits
 }
 
-// scaled returns columns in the network's units, and marks of missing values.
-func scaled(raw [][]float64, scalers []Scaler) (values, gaps [][]float32) {
+// The largest size of a value in float32, and of a scaled one, whose squares fit in
+// it also in the units of windows that hardly vary.
+const (
+	mostUnscaled = 1e37
+	mostScaled   = 1e15
+)
+
+// scaled returns columns in the network's units, and marks of missing values. A
+// value above most, which is out of all proportion to the training rows, is an
+// error.
+func (f *frame) scaled(names []string, raw [][]float64, scalers []Scaler, most float64) (values, gaps [][]float32, err error) {
 	for i, column := range raw {
 		x, gap := make([]float32, len(column)), make([]float32, len(column))
 		last := float32(0)
@@ -199,10 +275,14 @@ func scaled(raw [][]float64, scalers []Scaler) (values, gaps [][]float32) {
 				x[t], gap[t] = last, 1
 				continue
 			}
-			x[t] = simd.Narrow(scalers[i].in(v))
+			z := scalers[i].in(v)
+			if !(math.Abs(z) <= most) {
+				return nil, nil, f.fault(names[i], t, fmt.Sprintf("%v is too large beside the training rows", v), "correct it, or use another scale")
+			}
+			x[t] = simd.Narrow(z)
 			last = x[t]
 		}
 		values, gaps = append(values, x), append(gaps, gap)
 	}
-	return values, gaps
+	return values, gaps, nil
 }

@@ -25,6 +25,7 @@ type Forecast struct {
 	IDColumn   string           `json:"id_column,omitempty"`   // the table's column of the series; absent if it has none
 	Layout     string           `json:"layout,omitempty"`      // of the table: columns, rows, tsf; absent for one row per time and series
 	Series     []SeriesForecast `json:"series"`                // one per series and target, in the table's order
+	LeftOut    []string         `json:"left_out,omitempty"`    // series without a forecast, such as those that are too short; notes say why
 	Notes      []string         `json:"notes,omitempty"`       // remarks on the result, a sentence each
 }
 
@@ -41,14 +42,17 @@ type SeriesForecast struct {
 
 // PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
+	Reading
 	Quantiles []float64 `json:"quantiles" range:"(0..1)" value:"levels" group:"Prediction" help:"levels of the quantiles to forecast, such as 0.1,0.9 (empty: the model's)"`
 }
 
 // Forecast forecasts the horizon after the last row with a target, for each
 // series of a table with the columns that the model was trained on. Columns that
 // are known over the horizon need their values there, in rows without targets. A
-// table that lacks columns or such values or is too short, and invalid levels,
-// are a *data.InputError; a cancelled ctx returns its error.
+// series that lacks such values or is too short is left out; if none is left, that
+// is a *data.InputError, as are a table that lacks columns or holds values that the
+// model cannot use, and invalid levels. A cancelled ctx returns its error.
+// How a file is read (Reading) means nothing to it.
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(panel, "forecast: Forecast")
@@ -60,11 +64,12 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	if err != nil {
 		return nil, err
 	}
-	list, err := m.latest(d)
+	out := &Forecast{Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes)}
+	list, err := m.latest(d, out)
 	if err != nil {
 		return nil, err
 	}
-	out := &Forecast{Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes), Series: make([]SeriesForecast, len(list)*d.targets)}
+	out.Series = make([]SeriesForecast, len(list)*d.targets)
 	at := map[window]int{}
 	for i, w := range list {
 		at[w] = i
@@ -86,12 +91,47 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		}
 		out.Series[at[w]*d.targets+k] = one
 	})
-	for _, f := range d.frames {
-		if m.schema.Series[f.id] == nil {
-			out.Notes = append(out.Notes, fmt.Sprintf("series %q was not in training and is scaled with its own rows", f.id))
+	var frames []*frame
+	var ended []string
+	for _, w := range list {
+		f := d.frames[w.frame]
+		frames = append(frames, f)
+		if len(d.Ahead) == 0 && f.end < f.series.Len() {
+			ended = append(ended, cmp.Or(f.id, "the table"))
 		}
 	}
+	if len(ended) > 0 {
+		out.Notes = append(out.Notes, "the forecast begins after the last row with a target, which is not the last row of "+report.Listing(ended))
+	}
+	out.Notes = append(out.Notes, d.remarks(frames)...)
 	return out, err
+}
+
+// remarks returns remarks on series that are not as those in training.
+func (s *schema) remarks(frames []*frame) (notes []string) {
+	var fresh []string
+	for _, f := range frames {
+		if s.Series[f.id] == nil {
+			fresh = append(fresh, f.id)
+		}
+	}
+	if n := len(fresh); n > 0 {
+		notes = append(notes, fmt.Sprintf("series %s %s not in training and %s scaled with %s own rows",
+			report.Listing(fresh), agree(n, "was", "were"), agree(n, "is", "are"), agree(n, "its", "their")))
+	}
+	for i := range s.Static {
+		st := &s.Static[i]
+		var unknown []string
+		for _, f := range frames {
+			if text := f.static[i].Text; st.Categories != nil && st.category(text) == 0 {
+				unknown = append(unknown, fmt.Sprintf("%q%s", text, ofSeries(f.id)))
+			}
+		}
+		if n := len(unknown); n > 0 {
+			notes = append(notes, fmt.Sprintf("%s: %s %s not in training; taken as an unknown category", st.Name, report.Listing(unknown), agree(n, "was", "were")))
+		}
+	}
+	return notes
 }
 
 // Predict forecasts the rows after the table in a file, with [Model.Forecast]. An
@@ -102,16 +142,24 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if in.File == "" && in.Stream == nil {
 		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
 	}
-	if _, err := m.levels(o); err != nil {
-		return nil, err // before the file is read, which is not at fault
+	cfg, reading := m.cfg, &Reading{}
+	if o != nil {
+		if _, err := m.levels(o); err != nil {
+			return nil, err // before the file is read, which is not at fault
+		}
+		reading = &o.Reading
+	}
+	if err := reading.ForReading(&cfg); err != nil {
+		return nil, err
 	}
 	var notes task.Source
-	panel, err := readPanel(ctx, in, &m.cfg, notes.Note)
+	panel, err := readPanel(ctx, in, &cfg, notes.Note)
 	if err != nil {
 		return nil, err
 	}
 	f, err := m.Forecast(ctx, panel, o)
 	if f != nil {
+		f.TimeColumn, f.IDColumn = cfg.Time, cfg.idColumn(len(panel.Series))
 		f.Notes = append(notes.Notes(), f.Notes...)
 	}
 	return f, data.InFile(cmp.Or(in.File, data.Stdin), err)
@@ -140,28 +188,63 @@ func (m *Model) checkLevels(levels []float64) error {
 	return nil
 }
 
-// latest returns the window at the end of each series, or an error if one lacks
-// what the model needs.
-func (m *Model) latest(d *dataset) ([]window, error) {
+// latest returns the window at the end of each series that has what the model
+// needs, and notes in out which series lack it. If all do, it returns an error.
+func (m *Model) latest(d *dataset, out *Forecast) ([]window, error) {
 	var list []window
+	var first error
+	var reasons []string
+	without := map[string][]string{} // series by reason
+	leave := func(id, reason string, err error) {
+		first = cmp.Or(first, err)
+		if without[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		without[reason] = append(without[reason], id)
+		out.LeftOut = append(out.LeftOut, id)
+	}
+	ahead := joinAnd(m.cfg.ahead())
+	for _, id := range d.empty {
+		leave(id, "no value", nil)
+	}
 	for i, f := range d.frames {
 		if f.end < d.reach {
-			return nil, data.Errorf("%d rows%s are too few: the model needs %d", f.end, ofSeries(f.id), d.reach)
+			leave(f.id, fmt.Sprintf("fewer than the %s that the model needs", report.Plural(d.reach, "row")),
+				data.Errorf("%s%s are too few: the model needs %d", report.Plural(f.end, "row"), ofSeries(f.id), d.reach))
+			continue
 		}
 		if have := f.rows - f.end; have < d.horizon {
-			return nil, data.Errorf("the model needs %s for %d rows after the last target%s, and got %d; add rows with these columns filled in and %s left empty",
-				joinAnd(m.cfg.ahead()), d.horizon, ofSeries(f.id), have, joinAnd(m.cfg.targets()))
+			leave(f.id, fmt.Sprintf("no %s for %s after the last target", ahead, report.Plural(d.horizon, "row")),
+				data.Errorf("the model needs %s for %s after the last target%s, and got %d; add rows with these columns filled in and the targets left empty",
+					ahead, report.Plural(d.horizon, "row"), ofSeries(f.id), have))
+			continue
 		}
-		for c, gap := range f.aheadGap {
-			for h := range d.horizon {
-				if gap[f.end+h] != 0 && !masked(&m.cfg) {
-					return nil, &data.InputError{Column: m.cfg.ahead()[c], Problem: fmt.Sprintf("is empty in row %d%s, within the horizon", f.end+h+1, ofSeries(f.id)), Fix: "fill it in"}
-				}
-			}
+		if c, h := m.unknownAhead(d, f); c >= 0 {
+			name := m.cfg.ahead()[c]
+			leave(f.id, "no "+name+" in a row of the horizon", f.fault(name, f.end+h, "the value is missing, within the horizon", "fill it in"))
+			continue
 		}
 		list = append(list, window{int32(i), int32(f.end)})
 	}
+	if len(list) == 0 {
+		return nil, first
+	}
+	for _, reason := range reasons {
+		ids := without[reason]
+		out.Notes = append(out.Notes, fmt.Sprintf("no forecast for series %s, which %s %s", report.Listing(ids), agree(len(ids), "has", "have"), reason))
+	}
 	return list, nil
+}
+
+// unknownAhead returns the column and the step of the first value that is missing
+// over the horizon, where the model needs it; -1 if there is none.
+func (m *Model) unknownAhead(d *dataset, f *frame) (column, step int) {
+	for c, gap := range f.aheadGap {
+		if h := slices.Index(gap[f.end:f.end+d.horizon], 1); h >= 0 && !masked(&m.cfg) {
+			return c, h
+		}
+	}
+	return -1, 0
 }
 
 // joinAnd joins names with commas and "and".

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -23,7 +24,7 @@ func (m *Model) Probe(ctx context.Context, from *Data, rows int) (_ func(*tensor
 	}
 	d, list, err := m.scored(from.Panel, task.Test, 1)
 	if err != nil {
-		return nil, err
+		return nil, data.InFile(from.Name, err)
 	}
 	if rows < 1 {
 		return nil, fmt.Errorf("forecast: Probe: needs rows, got %d", rows)

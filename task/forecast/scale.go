@@ -41,11 +41,15 @@ func fitScaler(kind string, log bool, values []float64) Scaler {
 		s.Shift = slices.Min(x)
 		s.Scale = slices.Max(x) - s.Shift
 	}
-	if tiny := 1e-12 * math.Max(1, math.Abs(s.Shift)); !(s.Scale > tiny) {
+	if isConstant(s.Scale, s.Shift) {
 		s.Scale = 1
 	}
 	return s
 }
+
+// isConstant reports whether values around a centre vary by no more than the
+// rounding of their sums.
+func isConstant(variation, centre float64) bool { return !(variation > 1e-12*math.Abs(centre)) }
 
 func (s Scaler) in(x float64) float64 {
 	if s.Log {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,17 +53,17 @@ func (s *staticSchema) category(text string) int {
 	return 1 + slices.Index(s.Categories, text)
 }
 
-// fitSchema computes a schema from the training rows of frames. The errors are
-// those of checkTransform.
-func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) (*schema, error) {
+// fitSchema computes a schema from the training rows of frames.
+func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) *schema {
 	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Clocks: clocksOf(panel), Series: map[string][]targetFit{}, Unit: 1}
 	if cfg.Calendar == "auto" && panel.HasTime {
 		s.Calendar = *newCalendar(panel.Freq, covered(frames))
 	}
 	s.Lags = seasonsBeside(cfg, panel.Freq, frames)
 	s.fitCovariates(cfg, frames)
-	s.fitStatic(cfg, panel)
-	return s, s.fitTargets(cfg, frames)
+	s.fitStatic(cfg, frames)
+	s.fitTargets(cfg, frames)
+	return s
 }
 
 // covered returns the longest time that the training rows of a series cover.
@@ -132,61 +133,99 @@ func atMostTwo(x []float64) bool {
 	return true
 }
 
-func (s *schema) fitStatic(cfg *Config, panel *data.Panel) {
+// fitStatic fits the static columns: one that has a number in every series holds
+// numbers, any other holds categories.
+func (s *schema) fitStatic(cfg *Config, frames []*frame) {
 	s.Static = []staticSchema{}
 	for i, name := range cfg.Static {
 		st := staticSchema{Name: name, Scaler: Scaler{Scale: 1}}
 		var numbers []float64
-		for _, series := range panel.Series {
-			v := series.Static[i]
+		for _, f := range frames {
+			v := f.static[i]
 			if v.Numeric {
 				numbers = append(numbers, v.Number)
-			} else if !slices.Contains(st.Categories, v.Text) {
+			}
+			if !slices.Contains(st.Categories, v.Text) {
 				st.Categories = append(st.Categories, v.Text)
 			}
 		}
-		if len(numbers) > 0 {
-			st.Scaler = fitScaler("standard", false, numbers)
+		if len(numbers) == len(frames) {
+			st.Categories, st.Scaler = nil, fitScaler("standard", false, numbers)
 		}
 		s.Static = append(s.Static, st)
 	}
 }
 
-func (s *schema) fitTargets(cfg *Config, frames []*frame) error {
-	for k, name := range cfg.targets() {
+// numberOf returns the number of a static value. In a table in which another series
+// has text there, the reader has left it as text.
+func numberOf(v data.StaticValue) (x float64, ok bool) {
+	if v.Numeric {
+		return v.Number, true
+	}
+	x, err := strconv.ParseFloat(strings.Replace(v.Text, ",", ".", 1), 64)
+	return x, err == nil && !math.IsNaN(x) && !math.IsInf(x, 0)
+}
+
+// mixed returns notes on static columns that hold categories because of the text
+// of some series, with numbers in the others.
+func mixed(cfg *Config, frames []*frame) (notes []string) {
+	for i, name := range cfg.Static {
+		isNumber := func(f *frame) bool { _, ok := numberOf(f.static[i]); return ok }
+		number, text := slices.IndexFunc(frames, isNumber), slices.IndexFunc(frames, func(f *frame) bool { return !isNumber(f) })
+		if number >= 0 && text >= 0 {
+			a, b := frames[text], frames[number]
+			notes = append(notes, fmt.Sprintf("%s holds categories, not numbers, as it is %q%s (and %q%s)", name, a.static[i].Text, ofSeries(a.id), b.static[i].Text, ofSeries(b.id)))
+		}
+	}
+	return notes
+}
+
+// check returns an error for a static value of a series that is of another kind
+// than those in training.
+func (s *staticSchema) check(f *frame, v data.StaticValue) error {
+	_, number := numberOf(v)
+	switch {
+	case s.Categories == nil && !number:
+		return f.series.Fault(-1, s.Name, fmt.Sprintf("%q%s is not a number, and the model was trained on numbers", v.Text, ofSeries(f.id)), "correct it")
+	case s.Categories != nil && number && s.category(v.Text) == 0 && !slices.ContainsFunc(s.Categories, func(text string) bool {
+		_, number := numberOf(data.StaticValue{Text: text})
+		return number
+	}):
+		return f.series.Fault(-1, s.Name, fmt.Sprintf("%q%s is a number, and the model was trained on categories such as %q", v.Text, ofSeries(f.id), s.Categories[0]), "correct it")
+	}
+	return nil
+}
+
+func (s *schema) fitTargets(cfg *Config, frames []*frame) {
+	for k := range cfg.targets() {
 		var pooled []float64
 		for _, f := range frames {
 			p := f.part[trainPart]
 			pooled = append(pooled, f.raw[k][p.lo:p.hi]...)
 		}
-		if err := checkTransform(cfg, name, pooled); err != nil {
-			return err
-		}
 		all := s.fitTarget(cfg, pooled)
 		s.Pooled = append(s.Pooled, all)
 		for _, f := range frames {
 			p := f.part[trainPart]
-			fit := s.fitTarget(cfg, f.raw[k][p.lo:p.hi])
-			if cfg.ScalePer == "global" {
-				fit.Scaler = all.Scaler
-			}
-			s.Series[f.id] = append(s.Series[f.id], fit)
+			s.Series[f.id] = append(s.Series[f.id], s.fitSeries(cfg, f.raw[k][p.lo:p.hi], all))
 		}
 	}
-	return nil
 }
 
-func checkTransform(cfg *Config, name string, values []float64) error {
-	for _, v := range values {
-		if cfg.Transform == "log" && v <= 0 {
-			return &data.InputError{Column: name, Problem: fmt.Sprintf("transform log needs positive values, got %v", v), Fix: "use transform none"}
-		}
-		if cfg.Loss == "negative-binomial" && (v < 0 || v != math.Trunc(v)) {
-			return &data.InputError{Column: name, Problem: fmt.Sprintf("loss negative-binomial needs counts, got %v", v), Fix: "use another loss"}
-		}
+// fitSeries fits the rows of one target of one series. Without a value it has the
+// statistics of all series.
+func (s *schema) fitSeries(cfg *Config, rows []float64, all targetFit) targetFit {
+	if !slices.ContainsFunc(rows, isMeasured) {
+		return all
 	}
-	return nil
+	fit := s.fitTarget(cfg, rows)
+	if cfg.ScalePer == "global" {
+		fit.Scaler = all.Scaler
+	}
+	return fit
 }
+
+func isMeasured(v float64) bool { return !math.IsNaN(v) }
 
 // fitTarget fits the rows of one target, with NaN for missing values.
 func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
@@ -202,7 +241,7 @@ func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
 	}
 	fit.Mean, fit.Deviation = meanDeviation(x)
 	fit.Low, fit.High = slices.Min(x), slices.Max(x)
-	if fit.Low == fit.High {
+	if isConstant(fit.Deviation, fit.Mean) {
 		fit.Deviation = 0
 	}
 	season := 1
@@ -233,14 +272,28 @@ func seasonalError(x []float64, season int) float64 {
 func masked(cfg *Config) bool { return cfg.Missing == "mask" }
 
 // check returns an error if a panel does not fit what the model was trained on.
-func (s *schema) check(panel *data.Panel, cfg *Config) error {
+func (s *schema) check(panel *data.Panel) error {
 	if panel.HasTime != s.HasTime {
-		return data.Errorf("the model was trained on rows %s times; this file has them %s", with(s.HasTime), with(panel.HasTime))
+		return data.Errorf("the model was trained on rows %s times; this table has them %s", with(s.HasTime), with(panel.HasTime))
 	}
-	if s.HasTime && panel.Freq != (data.Freq{}) && !sameSpacing(panel.Freq, s.Freq) {
-		return data.Errorf("the model was trained on rows every %s; this file's are every %s", s.Freq, panel.Freq)
+	if s.HasTime && panel.Freq != (data.Freq{}) && !sameSpacing(panel.Freq, s.Freq) && !s.onGrid(panel) {
+		return data.Errorf("the model was trained on rows every %s; this table's are every %s", s.Freq, panel.Freq)
 	}
-	return checkPresent(panel, cfg)
+	return nil
+}
+
+// onGrid reports whether each row of a panel is the model's frequency after the
+// one before it. Few rows may fit several frequencies: those of one week do not
+// tell daily ones from those of business days.
+func (s *schema) onGrid(panel *data.Panel) bool {
+	for _, series := range panel.Series {
+		for i := 1; i < series.Len(); i++ {
+			if !s.Freq.Add(series.Time[i-1], 1).Equal(series.Time[i]) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // sameSpacing reports whether the rows of two tables are equally far apart. Hours

@@ -1,17 +1,20 @@
 package forecast
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 )
 
 // settle sets sizes of cfg that are 0 to values that fit the data, divides every
 // frame into parts, and returns notes on what a user might not expect. Series
-// that are too short for one training window are left out.
-func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes []string, err error) {
+// that are too short for one training window are left out, as the empty ones are
+// that have no frame.
+func settle(cfg *Config, freq data.Freq, frames []*frame, empty []string) (kept []*frame, notes []string, err error) {
 	if err := divide(cfg.Split, frames); err != nil {
 		return nil, nil, err
 	}
@@ -20,37 +23,80 @@ func settle(cfg *Config, freq data.Freq, frames []*frame) (kept []*frame, notes 
 		return nil, nil, err
 	}
 	notes = append(notes, settleSizes(cfg, freq, frames)...)
-	left := 0
+	least := cfg.Window + cfg.Horizon
+	var short, bare []string
+	longest := frames[0]
 	for _, f := range frames {
-		if f.part[trainPart].len() < cfg.Window+cfg.Horizon {
-			left++
-			continue
+		rows := f.part[trainPart]
+		if rows.len() > longest.part[trainPart].len() {
+			longest = f
 		}
-		kept = append(kept, f)
+		switch {
+		case rows.len() < least:
+			short = append(short, f.id)
+		case !f.measured(rows):
+			bare = append(bare, f.id)
+		default:
+			kept = append(kept, f)
+		}
 	}
-	if len(kept) == 0 {
-		f := frames[0]
-		return nil, nil, data.Errorf("%d training rows%s are too few for a window of %d and a horizon of %d, which need %d; give a smaller window or horizon, or more rows",
-			f.part[trainPart].len(), ofSeries(f.id), cfg.Window, cfg.Horizon, cfg.Window+cfg.Horizon)
+	switch {
+	case len(kept) > 0:
+	case len(bare) > 0:
+		return nil, nil, data.Errorf("%s: no training row%s has a value", joinAnd(cfg.columns()), ofSeries(bare[0]))
+	default:
+		return nil, nil, data.Errorf("%s%s are too few for a window of %d and a horizon of %d, which need %d; give a smaller window or horizon, or more rows",
+			report.Plural(longest.part[trainPart].len(), "training row"), ofSeries(longest.id), cfg.Window, cfg.Horizon, least)
 	}
-	if left > 0 {
-		notes = append(notes, fmt.Sprintf("%d of %d series have fewer than %d training rows and were left out of training", left, len(frames), cfg.Window+cfg.Horizon))
+	all := len(frames) + len(empty)
+	for _, out := range []struct {
+		series []string
+		have   string
+	}{{short, "fewer than " + report.Plural(least, "training row")}, {bare, "no value in the training rows"}, {empty, "no value"}} {
+		if n := len(out.series); n > 0 {
+			notes = append(notes, fmt.Sprintf("%d of %d series %s %s and %s left out of training: %s", n, all,
+				agree(n, "has", "have"), out.have, agree(n, "was", "were"), report.Listing(out.series)))
+		}
 	}
 	return kept, notes, checkParts(cfg, kept)
 }
 
-// divide divides every frame into parts.
+// measured reports whether some target has a value in the rows of a part.
+func (f *frame) measured(part span) bool {
+	return slices.ContainsFunc(f.raw, func(column []float64) bool {
+		return slices.ContainsFunc(column[part.lo:part.hi], isMeasured)
+	})
+}
+
+// agree returns the word that agrees with a count.
+func agree(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// divide divides every frame into parts. A series that is too short for the split
+// has the parts that there are rows for; if all are, the error is that of the
+// longest.
 func divide(text string, frames []*frame) error {
 	s, err := parseSplit(text)
 	if err != nil {
 		return err
 	}
+	var first error
+	longest := -1
 	for _, f := range frames {
-		if f.part, err = s.rows(f.end, f.times); err != nil {
-			return fmt.Errorf("%w%s", err, ofSeries(f.id))
+		part, err := s.rows(f.end, f.times)
+		f.part, f.short = part, err != nil
+		if err != nil && f.end > longest {
+			first, longest = fmt.Errorf("%w%s", err, ofSeries(f.id)), f.end
 		}
 	}
-	return nil
+	if slices.ContainsFunc(frames, func(f *frame) bool { return !f.short }) {
+		return nil
+	}
+	return first
 }
 
 // settleSplit enlarges the validation and test parts to one horizon, if no split
@@ -78,7 +124,7 @@ func checkParts(cfg *Config, frames []*frame) error {
 			longest = max(longest, f.part[part].len())
 		}
 		if longest > 0 && longest < cfg.Horizon {
-			return data.Errorf("horizon: %d is more than the %d rows of the %s part; give a smaller horizon, or another split", cfg.Horizon, longest, partNames[part])
+			return data.Errorf("horizon: %d is more than the %s of the %s part; give a smaller horizon, or another split", cfg.Horizon, report.Plural(longest, "row"), partNames[part])
 		}
 	}
 	return nil
@@ -102,7 +148,7 @@ func settleSizes(cfg *Config, freq data.Freq, frames []*frame) (notes []string) 
 	if cfg.Window == 0 {
 		cfg.Window = max(window, cfg.Horizon)
 		if most := (typical(frames, trainPart) - cfg.Horizon) * 2 / 3; cfg.Window > most {
-			notes = append(notes, fmt.Sprintf("the window is %d rows, as the series are too short for %d", max(1, most), cfg.Window))
+			notes = append(notes, fmt.Sprintf("the window is %s, as the series are too short for %d", report.Plural(max(1, most), "row"), cfg.Window))
 			cfg.Window = max(1, most)
 		}
 	}
@@ -122,11 +168,23 @@ func customary(freq data.Freq) (window, horizon int) {
 	return 36, 12
 }
 
-// typical returns the length of a part that nine of ten series reach.
+// typical returns the length of a part that nine of ten series reach, of those
+// that are not much too short: a few rows of one series do not decide the sizes for
+// the others.
 func typical(frames []*frame, part int) int {
-	var lengths []int
+	var all []*frame
 	for _, f := range frames {
-		lengths = append(lengths, f.part[part].len())
+		if !f.short {
+			all = append(all, f)
+		}
+	}
+	slices.SortFunc(all, func(a, b *frame) int { return cmp.Compare(a.end, b.end) })
+	least := all[len(all)/2].end / 10
+	var lengths []int
+	for _, f := range all {
+		if f.end >= least {
+			lengths = append(lengths, f.part[part].len())
+		}
 	}
 	slices.Sort(lengths)
 	return lengths[len(lengths)/10]

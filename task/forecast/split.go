@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -66,27 +67,29 @@ func parseSplit(text string) (*split, error) {
 	return s, nil
 }
 
-// rows divides n rows. Too few rows are a *data.InputError.
+// rows divides n rows. Too few rows are a *data.InputError, with the parts that
+// there are rows for: the last rows if one part is the rest.
 func (s *split) rows(n int, times []time.Time) (parts, error) {
 	if s.counts == nil {
-		p, err := s.data.Apply(n, times)
+		p, err := s.data.Apply(n, times[:min(n, len(times))])
 		return parts{{p.Train.Start, p.Train.End}, {p.Val.Start, p.Val.End}, {p.Test.Start, p.Test.End}}, err
 	}
 	total := 0
 	for _, c := range s.counts {
 		total += max(c, 0)
 	}
+	var err error
 	if total >= n {
-		return parts{}, data.Errorf("split: needs more than %d rows; there are %d", total, n)
+		err = data.Errorf("split: needs more than %s; there are %d", report.Plural(total, "row"), n)
 	}
 	var p parts
-	at := 0
+	at := n - max(total, n)
 	for i, c := range s.counts {
 		if c < 0 {
-			c = n - total
+			c = max(0, n-total)
 		}
-		p[i] = span{at, at + c}
+		p[i] = span{max(0, at), max(0, at+c)}
 		at += c
 	}
-	return p, nil
+	return p, err
 }

@@ -3,7 +3,6 @@ package forecast
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -54,30 +53,18 @@ func (d *dataset) validationWindows() []window {
 
 // prepare settles the configuration on the data and makes the untrained model.
 func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
-	frames, err := rawFrames(panel, &cfg)
+	frames, empty, err := rawFrames(panel, &cfg)
 	if err != nil {
 		return nil, nil, err
-	}
-	statics := map[*frame][]data.StaticValue{}
-	for i, f := range frames {
-		statics[f] = panel.Series[i].Static
 	}
 	cfg.settleDecimal(panel)
-	kept, notes, err := settle(&cfg, panel.Freq, frames)
+	kept, notes, err := settle(&cfg, panel.Freq, frames, empty)
 	if err != nil {
 		return nil, nil, err
 	}
+	s := fitSchema(panel, &cfg, kept)
 	for _, f := range kept {
-		if err := f.checkFinite(&cfg); err != nil {
-			return nil, nil, err
-		}
-	}
-	s, err := fitSchema(panel, &cfg, kept)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, f := range kept {
-		if err := f.prepare(s, &cfg, statics[f]); err != nil {
+		if err := f.prepare(s, &cfg); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -89,7 +76,7 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	settleStride(&cfg, len(d.windows(trainPart, 1)), d.targets/d.channels, d.seasons())
 	train := d.windows(trainPart, cfg.WindowStride)
 	if len(train) == 0 {
-		return nil, nil, data.Errorf("the training rows hold no window of %d rows and horizon %d with a target; give a smaller window or more rows", d.reach, cfg.Horizon)
+		return nil, nil, data.Errorf("the training rows hold no window of %s and horizon %d with a target; give a smaller window or more rows", report.Plural(d.reach, "row"), cfg.Horizon)
 	}
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
@@ -109,27 +96,8 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 			m.net.Skip.startAt(r)
 		}
 	}
-	m.notes = append(notes, constants(&cfg, s, kept)...)
+	m.notes = slices.Concat(notes, mixed(&cfg, frames), constants(&cfg, s, kept))
 	return m, d, nil
-}
-
-// checkFinite returns an error for infinite values, and for missing values if
-// they are not masked.
-func (f *frame) checkFinite(cfg *Config) error {
-	for _, part := range []struct {
-		names   []string
-		columns [][]float64
-	}{{cfg.targets(), f.raw}, {cfg.Past, f.rawPast}, {cfg.ahead(), f.rawAhead}} {
-		for i, column := range part.columns {
-			for t, v := range column {
-				missing := math.IsNaN(v) && !masked(cfg) && t < f.end
-				if math.IsInf(v, 0) || missing {
-					return &data.InputError{Column: part.names[i], Problem: fmt.Sprintf("row %d%s is %v", t+1, ofSeries(f.id), v), Fix: "correct it, or set missing to interpolate or mask"}
-				}
-			}
-		}
-	}
-	return nil
 }
 
 // constants returns a note on the series that are constant in training.

@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/report"
 )
@@ -15,6 +14,7 @@ type dataset struct {
 	*schema
 	cfg    *Config
 	frames []*frame
+	empty  []string // series without a value, which have no frame
 	shape
 }
 
@@ -102,16 +102,6 @@ func outputsOf(cfg *Config) int {
 	return 1
 }
 
-// newDataset prepares frames that are read and divided.
-func newDataset(s *schema, cfg *Config, frames []*frame, panel *data.Panel) (*dataset, error) {
-	for i, f := range frames {
-		if err := f.prepare(s, cfg, panel.Series[i].Static); err != nil {
-			return nil, err
-		}
-	}
-	return &dataset{schema: s, cfg: cfg, frames: frames, shape: newShape(s, cfg)}, nil
-}
-
 // windows returns the windows whose targets are all in a part of their series.
 // Their history may begin before the part.
 func (d *dataset) windows(part, stride int) []window {
@@ -196,9 +186,10 @@ func (d *dataset) centre(f *frame, k, origin int) centre {
 // unitWindows is the number of windows that fitUnit uses.
 const unitWindows = 2000
 
-// fitUnit sets Unit to the root mean square of centred windows.
+// fitUnit sets Unit to the root mean square of centred windows, unless they are
+// nothing but the rounding of their values.
 func (d *dataset) fitUnit(train []window) {
-	sum, n := 0.0, 0
+	sum, values, n := 0.0, 0.0, 0
 	for _, w := range thin(train, (len(train)+unitWindows-1)/unitWindows) {
 		f, origin := d.frames[w.frame], int(w.origin)
 		for k := range d.targets {
@@ -206,11 +197,12 @@ func (d *dataset) fitUnit(train []window) {
 			for _, v := range f.y[k][origin-d.window : origin] {
 				z := float64(c.of(v))
 				sum += z * z
+				values += float64(v) * float64(v)
 				n++
 			}
 		}
 	}
-	if size := math.Sqrt(sum / float64(n)); size > 1e-6 && d.cfg.WindowNorm != "standard" {
+	if size := math.Sqrt(sum / float64(n)); size > 1e-6*math.Sqrt(values/float64(n)) && d.cfg.WindowNorm != "standard" {
 		d.Unit = float32(size)
 	}
 }
