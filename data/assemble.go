@@ -434,7 +434,7 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 			for open[c] && end > 0 && math.IsNaN(v[end-1]) {
 				end--
 			}
-			if err := s.mend(v[:end], o.Missing); err != nil {
+			if err := s.mend(c, v[:end], o.Missing); err != nil {
 				err.File, err.Column, err.rows = file, p.Columns[c], byRow
 				if o.Layout == LayoutColumns && c == 0 {
 					err.Column = s.ID
@@ -467,8 +467,9 @@ func (p *Panel) unique(file string, byRow bool) error {
 	return nil
 }
 
-// mend handles the missing values of a column.
-func (s *Series) mend(v []float64, how Missing) *InputError {
+// mend handles the missing values of column c, whose rows before its open end are
+// v.
+func (s *Series) mend(c int, v []float64, how Missing) *InputError {
 	known := -1 // the last value that is not missing
 	for i := range v {
 		if !math.IsNaN(v[i]) {
@@ -502,8 +503,22 @@ func (s *Series) mend(v []float64, how Missing) *InputError {
 		default:
 			return &InputError{Problem: "all values are missing", Fix: "leave the column out, or use --missing mask"}
 		}
+		s.mark(c, i, next)
 	}
 	return nil
+}
+
+// mark records that the values of column c in rows [lo,hi) were made.
+func (s *Series) mark(c, lo, hi int) {
+	if s.Filled == nil {
+		s.Filled = make([][]bool, len(s.Values))
+	}
+	if s.Filled[c] == nil {
+		s.Filled[c] = make([]bool, s.Len())
+	}
+	for i := lo; i < hi; i++ {
+		s.Filled[c][i] = true
+	}
 }
 
 // elapsed returns the time from row a to row b, in rows if they have no times.

@@ -151,6 +151,7 @@ type Series struct {
 	Count  []int64       // shape [row]: the numbers that a column of times without dates counts, in equal steps; nil otherwise
 	Line   []int         // shape [row]: line in the file (row of a Parquet file), from 1; 0 for a row inserted into a gap
 	Values [][]float64   // shape [column][row], in the file's units; NaN is missing, under Mask or in an open end
+	Filled [][]bool      // shape [column][row]: values that Interpolate made; nil, or nil for a column, if there are none
 	Static []StaticValue // in the order of ReadOptions.Static
 
 	file  string // that it was read from; "" if it was made in memory
@@ -177,6 +178,36 @@ func (s *Series) Fault(row int, column, problem, fix string) *InputError {
 		e.Line = s.Line[row]
 	}
 	return e
+}
+
+// Made returns which values of a column Interpolate made, or nil if it made none.
+func (s *Series) Made(column int) []bool {
+	if s.Filled == nil {
+		return nil
+	}
+	return s.Filled[column]
+}
+
+// Head returns the first n rows, which share the memory of s.
+func (s *Series) Head(n int) *Series {
+	h := *s
+	h.Line, h.Values = s.Line[:n:n], make([][]float64, len(s.Values))
+	if s.Time != nil {
+		h.Time = s.Time[:n:n]
+	}
+	if s.Count != nil {
+		h.Count = s.Count[:n:n]
+	}
+	if s.Filled != nil {
+		h.Filled = make([][]bool, len(s.Filled))
+	}
+	for c, v := range s.Values {
+		h.Values[c] = v[:n:n]
+		if made := s.Made(c); made != nil {
+			h.Filled[c] = made[:n:n]
+		}
+	}
+	return &h
 }
 
 // StaticValue is the value of a static column for one series.

@@ -235,6 +235,17 @@ func TestInterpolate(t *testing.T) {
 	if s.Time[3].Hour() != 3 {
 		t.Errorf("filled time is %v", s.Time[3])
 	}
+	if d := cmp.Diff([][]bool{{true, false, true, true, false, true}, {false, false, true, true, false, false}}, s.Filled); d != "" {
+		t.Error(d)
+	}
+	head := s.Head(4)
+	if d := cmp.Diff([]bool{true, false, true, true}, head.Made(0)); d != "" || head.Len() != 4 || len(head.Time) != 4 || len(head.Values[1]) != 4 {
+		t.Errorf("the first four rows are %+v", head)
+	}
+	whole := mustRead(t, "x.csv", "a\n1\n2\n", &ReadOptions{Missing: Interpolate}).Series[0]
+	if whole.Filled != nil || whole.Made(0) != nil || whole.Head(1).Made(0) != nil {
+		t.Error("nothing was filled in")
+	}
 	refuse(t, "x.csv", "time,a\n2020-01-01,\n2020-01-02,\n", &ReadOptions{Time: "time", Missing: Interpolate}, `column "a"`, "all values are missing")
 	// In time, not in rows: February is shorter than the months around it.
 	p = mustRead(t, "x.csv", "m,a\n2021-01,0\n2021-02,\n2021-03,59\n", &ReadOptions{Time: "m", Missing: Interpolate})
@@ -245,6 +256,9 @@ func TestMask(t *testing.T) {
 	nan := math.NaN()
 	p := mustRead(t, "x.csv", holes, &ReadOptions{Time: "time", Missing: Mask})
 	wantValues(t, p.Series[0].Values[0], nan, 2, nan, nan, 8, nan)
+	if p.Series[0].Filled != nil {
+		t.Error("nothing is filled in")
+	}
 	wantValues(t, p.Series[0].Values[1], 1, 1, nan, nan, 4, 5)
 }
 
@@ -381,6 +395,9 @@ func TestRowsLayout(t *testing.T) {
 	refuse(t, "x.csv", "V1,V2\nH1,1\n", &ReadOptions{Layout: LayoutRows, Time: "V2"}, "no column of times")
 	p := mustRead(t, "x.csv", "V1,V2,V3,V4\nH1,1,,3\n", &ReadOptions{Layout: LayoutRows, Missing: Interpolate})
 	wantValues(t, p.Series[0].Values[0], 1, 2, 3)
+	if d := cmp.Diff([]bool{false, true, false}, p.Series[0].Made(0)); d != "" {
+		t.Error(d)
+	}
 }
 
 func TestHeader(t *testing.T) {

@@ -31,6 +31,9 @@ func TestReadTSF(t *testing.T) {
 				t.Fatalf("got %+v", p)
 			}
 			wantValues(t, s.Values[0], 1, 2, 3, 4)
+			if d := cmp.Diff([]bool{false, false, true, false}, s.Made(0)); d != "" || p.Series[1].Made(0) != nil {
+				t.Error(d)
+			}
 			wantValues(t, p.Series[1].Values[0], 5.5)
 			if want := time.Date(2012, 1, 1, 2, 0, 0, 0, time.UTC); !s.Time[3].Equal(want) {
 				t.Errorf("got %v, want %v", s.Time[3], want)
