@@ -503,13 +503,13 @@ func (s *Series) mend(c int, v []float64, how Missing) *InputError {
 		default:
 			return &InputError{Problem: "all values are missing", Fix: "leave the column out, or use --missing mask"}
 		}
-		s.mark(c, i, next)
+		s.MarkFilled(c, i, next)
 	}
 	return nil
 }
 
-// mark records that the values of column c in rows [lo,hi) were made.
-func (s *Series) mark(c, lo, hi int) {
+// MarkFilled records that the values of column c in rows [lo,hi) were not measured.
+func (s *Series) MarkFilled(c, lo, hi int) {
 	if s.Filled == nil {
 		s.Filled = make([][]bool, len(s.Values))
 	}

@@ -151,7 +151,7 @@ type Series struct {
 	Count  []int64       // shape [row]: the numbers that a column of times without dates counts, in equal steps; nil otherwise
 	Line   []int         // shape [row]: line in the file (row of a Parquet file), from 1; 0 for a row inserted into a gap
 	Values [][]float64   // shape [column][row], in the file's units; NaN is missing, under Mask or in an open end
-	Filled [][]bool      // shape [column][row]: values that Interpolate made; nil, or nil for a column, if there are none
+	Filled [][]bool      // shape [column][row]: values that Interpolate, or MarkFilled's caller, made; nil, or nil for a column, if there are none
 	Static []StaticValue // in the order of ReadOptions.Static
 
 	file  string // that it was read from; "" if it was made in memory

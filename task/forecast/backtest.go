@@ -94,16 +94,7 @@ func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, window
 	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime, Style: panel.Style}
 	validation := 0
 	for _, w := range windows {
-		s, origin := d.frames[w.frame].series, int(w.origin)
-		cut := *s
-		cut.Line, cut.Values = s.Line[:origin], nil
-		if s.Time != nil {
-			cut.Time = s.Time[:origin]
-		}
-		for _, column := range s.Values {
-			cut.Values = append(cut.Values, column[:origin])
-		}
-		short.Series = append(short.Series, &cut)
+		short.Series = append(short.Series, d.frames[w.frame].series.Head(int(w.origin)))
 		validation = max(validation, d.frames[w.frame].part[validationPart].len())
 	}
 	cfg := m.cfg

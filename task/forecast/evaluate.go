@@ -252,7 +252,7 @@ func (t *tally) addTime(at time.Time, truth, y, linear float64) {
 func (t *tally) sample(m *Model, w window, s *steps, levels int) Sample {
 	f, lo, origin := t.d.frames[w.frame], int(w.origin)-t.d.window, int(w.origin)
 	end := min(origin+t.d.horizon, f.end)
-	out := Sample{Series: f.id, Target: m.cfg.targets()[0], History: slices.Clone(f.raw[0][lo:origin]),
+	out := Sample{Series: f.id, Target: m.cfg.targets()[0], History: slices.Clone(f.given[0][lo:origin]),
 		Actual: slices.Clone(f.raw[0][origin:end]), Forecast: slices.Clone(s.point), Quantiles: make([][]float64, levels)}
 	if f.times != nil {
 		out.HistoryTime, out.Time = slices.Clone(f.times[lo:origin]), slices.Clone(f.times[origin:origin+t.d.horizon])

@@ -27,14 +27,17 @@ type frame struct {
 	short     bool // it has too few rows for the split
 	fit       []targetFit
 
-	raw               [][]float64 // [target][end], data units, NaN missing
+	raw               [][]float64 // [target][end], data units, NaN where nothing was measured
+	given             [][]float64 // [target][end], raw with the values that were filled in
 	rawPast, rawAhead [][]float64 // [column][rows], data units
 
-	// In the network's units. A missing value repeats the one before it, and the
-	// gaps are 1 there.
+	// In the network's units. A missing value repeats the one before it. The gaps
+	// are 1 where nothing was measured. What was filled in is read through known.
 	y               [][]float32 // [target][end]
 	yGap            [][]float32
+	yFill           []*fill     // [target]
 	past, pastGap   [][]float32 // [column][rows]
+	pastFill        []*fill     // [column]
 	ahead, aheadGap [][]float32
 	cal             []float32 // [rows, calendar width]
 	group           []int32   // [rows]
@@ -57,9 +60,20 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 		}
 		return columns
 	}
+	fills := func(series *data.Series, names []string) []*fill {
+		list := make([]*fill, len(names))
+		for i, name := range names {
+			list[i] = newFill(series.Made(panel.Column(name)))
+		}
+		return list
+	}
 	for _, series := range panel.Series {
 		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq,
-			raw: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead())}
+			given: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead()),
+			yFill: fills(series, cfg.targets()), pastFill: fills(series, cfg.Past)}
+		for k, column := range f.given {
+			f.raw = append(f.raw, f.yFill[k].measured(column))
+		}
 		for f.end = f.rows; f.end > 0 && f.bare(f.end-1); f.end-- {
 		}
 		if f.end == 0 {
@@ -67,7 +81,7 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 			continue
 		}
 		for k := range f.raw {
-			f.raw[k] = f.raw[k][:f.end]
+			f.raw[k], f.given[k] = f.raw[k][:f.end], f.given[k][:f.end]
 		}
 		for _, name := range cfg.Static {
 			at := slices.IndexFunc(series.Static, func(v data.StaticValue) bool { return v.Name == name })
@@ -96,7 +110,7 @@ func (f *frame) check(cfg *Config) error {
 		names   []string
 		columns [][]float64
 		target  bool
-	}{{cfg.targets(), f.raw, true}, {cfg.Past, f.rawPast, false}, {cfg.ahead(), f.rawAhead, false}} {
+	}{{cfg.targets(), f.given, true}, {cfg.Past, f.rawPast, false}, {cfg.ahead(), f.rawAhead, false}} {
 		for i, column := range part.columns {
 			for t, v := range column {
 				problem, fix := "", ""
@@ -107,14 +121,11 @@ func (f *frame) check(cfg *Config) error {
 					}
 				case math.Abs(v) > largest:
 					problem, fix = fmt.Sprintf("%v is too large to compute with", v), "correct it"
-				case !part.target:
+				case !part.target || math.IsNaN(f.raw[i][t]): // what was filled in is no truth
 				case cfg.Transform == "log" && v <= 0:
 					problem, fix = fmt.Sprintf("transform log needs positive values, got %v", v), "correct it, or train with transform none"
 				case cfg.Loss == "negative-binomial" && (v < 0 || v != math.Trunc(v)):
 					problem, fix = fmt.Sprintf("loss negative-binomial needs counts, got %v", v), "correct it, or train with another loss"
-					if cfg.Missing == "interpolate" {
-						fix += "; interpolated values are no counts, missing mask leaves them out"
-					}
 				}
 				if problem != "" {
 					return f.fault(part.names[i], t, problem, fix)
@@ -200,8 +211,15 @@ func (f *frame) prepare(s *schema, cfg *Config) (err error) {
 	if cfg.Scale == "none" {
 		most = mostUnscaled
 	}
-	if f.y, f.yGap, err = f.scaled(cfg.targets(), f.raw, scalers, most); err != nil {
+	if f.y, f.yGap, err = f.scaled(cfg.targets(), f.given, scalers, most); err != nil {
 		return err
+	}
+	for k, raw := range f.raw {
+		for row, v := range raw {
+			if math.IsNaN(v) {
+				f.yGap[k][row] = 1
+			}
+		}
 	}
 	if f.past, f.pastGap, err = f.scaled(cfg.Past, f.rawPast, s.Past, mostScaled); err != nil {
 		return err
@@ -285,4 +303,68 @@ func (f *frame) scaled(names []string, raw [][]float64, scalers []Scaler, most f
 		values, gaps = append(values, x), append(gaps, gap)
 	}
 	return values, gaps, nil
+}
+
+// fill tells which values of a column were interpolated. They are inputs, never
+// truth, and are known only from the next measured value on. It is nil for a
+// column without such values.
+type fill struct {
+	last, next []int32 // [row]: the measured rows around it, or the row itself if it was measured
+}
+
+// newFill returns the fill of a column whose made values are marked.
+func newFill(made []bool) *fill {
+	if !slices.Contains(made, true) {
+		return nil
+	}
+	f := &fill{make([]int32, len(made)), make([]int32, len(made))}
+	last, next := int32(-1), int32(math.MaxInt32)
+	for row, m := range made {
+		if !m {
+			last = int32(row)
+		}
+		f.last[row] = last
+	}
+	for row := len(made) - 1; row >= 0; row-- {
+		if !made[row] {
+			next = int32(row)
+		}
+		f.next[row] = next
+	}
+	return f
+}
+
+// measured returns a column with NaN for what was filled in.
+func (f *fill) measured(column []float64) []float64 {
+	if f == nil {
+		return column
+	}
+	column = slices.Clone(column)
+	for row := range f.last {
+		if int(f.last[row]) != row {
+			column[row] = math.NaN()
+		}
+	}
+	return column
+}
+
+// at returns the value of a row as it was known at an origin: what the next
+// measured value has filled in only if that lies before the origin, otherwise the
+// last measured value, or 0 if there is none.
+func (f *fill) at(column []float32, row, origin int) float32 {
+	if f == nil || row >= len(f.next) || int(f.next[row]) < origin {
+		return column[row]
+	}
+	if f.last[row] < 0 {
+		return 0
+	}
+	return column[f.last[row]]
+}
+
+// known returns target k in a row as it was known at an origin.
+func (f *frame) known(k, row, origin int) float32 { return f.yFill[k].at(f.y[k], row, origin) }
+
+// knownPast is known for past covariates.
+func (f *frame) knownPast(i, row, origin int) float32 {
+	return f.pastFill[i].at(f.past[i], row, origin)
 }

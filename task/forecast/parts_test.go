@@ -206,7 +206,7 @@ func TestRidgeSolvesItsEquations(t *testing.T) {
 	}
 	const lambda = 3
 	w := eq.solve(rising(0, d.linear+d.groups), lambda)
-	x, y, groups := d.design(0, train)
+	x, y, groups := d.design(0, train, false)
 	gradient := make([]float64, d.linear+d.groups)
 	const step = 2 // of the horizon
 	for i := range train {

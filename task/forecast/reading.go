@@ -93,10 +93,14 @@ func repeatLast(panel *data.Panel, cfg *Config) error {
 			end = max(end, measuredEnd(s.Values[panel.Column(name)]))
 		}
 		for _, name := range slices.Concat(cfg.targets(), cfg.Past) {
-			column := s.Values[panel.Column(name)]
+			c := panel.Column(name)
+			column := s.Values[c]
 			known := measuredEnd(column)
 			if known == 0 && end > 0 {
 				return s.Fault(-1, name, "all values are missing"+ofSeries(s.ID), "leave the column out, or train with --missing mask")
+			}
+			if known < end {
+				s.MarkFilled(c, known, end)
 			}
 			for i := known; i < end; i++ {
 				column[i] = column[i-1]

@@ -84,7 +84,7 @@ func newNormal(ctx context.Context, d *dataset, k int, train []window) (*normal,
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		x, y, groups := d.design(k, train[lo:min(lo+block, len(train))])
+		x, y, groups := d.design(k, train[lo:min(lo+block, len(train))], false)
 		blockXX.Mul(x.T(), x)
 		blockXY.Mul(x.T(), y)
 		xx.Add(xx, blockXX)
@@ -109,8 +109,9 @@ func newNormal(ctx context.Context, d *dataset, k int, train []window) (*normal,
 }
 
 // design returns the inputs and outputs of the regression for windows of target
-// k.
-func (d *dataset) design(k int, list []window) (x, y *mat.Dense, groups []int32) {
+// k. Outputs that were not measured are what was filled in, or the value before
+// them; NaN if the outputs are the truth to compare with.
+func (d *dataset) design(k int, list []window, truth bool) (x, y *mat.Dense, groups []int32) {
 	x, y = mat.NewDense(len(list), d.linear, nil), mat.NewDense(len(list), d.horizon, nil)
 	in, out, seen := make([]float32, d.linear), make([]float32, d.horizon), make([]float32, d.horizon)
 	for i, w := range list {
@@ -120,8 +121,12 @@ func (d *dataset) design(k int, list []window) (x, y *mat.Dense, groups []int32)
 		widen(x.RawRowView(i), in)
 		d.fillTarget(out, seen, f, k, origin, c)
 		for h := range out {
-			if seen[h] == 0 && origin+h < f.end {
-				out[h] = c.of(f.y[k][origin+h]) // the value before it
+			switch {
+			case seen[h] != 0:
+			case truth:
+				out[h] = float32(math.NaN())
+			case origin+h < f.end:
+				out[h] = c.of(f.y[k][origin+h])
 			}
 		}
 		widen(y.RawRowView(i), out)
@@ -149,7 +154,7 @@ func solveRidge(ctx context.Context, d *dataset, k int, train, valid []window) (
 	if err != nil {
 		return nil, 0, err
 	}
-	x, y, groups := d.design(k, valid)
+	x, y, groups := d.design(k, valid, true)
 	main, all := d.linear-1, d.linear+d.groups
 	choices := [][]int{rising(0, main), rising(0, d.linear)}
 	if d.groups > 0 {
@@ -215,7 +220,8 @@ func (eq *normal) solve(columns []int, lambda float64) *mat.Dense {
 	return w
 }
 
-// meanError returns the mean absolute error of weights.
+// meanError returns the mean absolute error of weights over the outputs that were
+// measured.
 func meanError(w, x, y *mat.Dense, groups []int32, linear int) float64 {
 	n, horizon := y.Dims()
 	if n == 0 {
@@ -224,7 +230,7 @@ func meanError(w, x, y *mat.Dense, groups []int32, linear int) float64 {
 	size, _ := w.Dims()
 	fit := mat.NewDense(n, horizon, nil)
 	fit.Mul(x, w.Slice(0, linear, 0, horizon))
-	sum := 0.0
+	var absolute mean
 	for i := range n {
 		row, truth := fit.RawRowView(i), y.RawRowView(i)
 		var extra []float64
@@ -236,10 +242,15 @@ func meanError(w, x, y *mat.Dense, groups []int32, linear int) float64 {
 			if extra != nil {
 				v += extra[h]
 			}
-			sum += math.Abs(v)
+			if !math.IsNaN(v) {
+				absolute.add(math.Abs(v))
+			}
 		}
 	}
-	return sum / float64(n*horizon)
+	if absolute.n == 0 {
+		return 0
+	}
+	return absolute.value()
 }
 
 // predict writes the forecast of target k [horizon] for inputs x [linear].

@@ -172,7 +172,7 @@ func (m *Model) fingerprint(d *dataset) train.Fingerprint {
 	f := train.NewFingerprint(c)
 	var columns []any
 	for _, s := range d.frames {
-		for _, group := range [][][]float64{s.raw, s.rawPast, s.rawAhead} {
+		for _, group := range [][][]float64{s.given, s.rawPast, s.rawAhead} {
 			for _, column := range group {
 				columns = append(columns, column)
 			}

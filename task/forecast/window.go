@@ -163,17 +163,17 @@ func (c centre) of(v float32) float32 {
 const leastDeviation = 1e-2
 
 func (d *dataset) centre(f *frame, k, origin int) centre {
-	y := f.y[k][origin-d.window : origin]
 	switch d.cfg.WindowNorm {
 	case "last":
-		return centre{y[len(y)-1], d.Unit}
+		return centre{f.known(k, origin-1, origin), d.Unit}
 	case "mean", "standard":
 		sum, squares := 0.0, 0.0
-		for _, v := range y {
-			sum += float64(v)
-			squares += float64(v) * float64(v)
+		for row := origin - d.window; row < origin; row++ {
+			v := float64(f.known(k, row, origin))
+			sum += v
+			squares += v * v
 		}
-		n := float64(len(y))
+		n := float64(d.window)
 		c := centre{simd.Narrow(sum / n), d.Unit}
 		if d.cfg.WindowNorm == "standard" {
 			c.scale = max(float32(math.Sqrt(math.Max(0, squares/n-sum/n*sum/n))), leastDeviation)
@@ -194,7 +194,8 @@ func (d *dataset) fitUnit(train []window) {
 		f, origin := d.frames[w.frame], int(w.origin)
 		for k := range d.targets {
 			c := d.centre(f, k, origin)
-			for _, v := range f.y[k][origin-d.window : origin] {
+			for row := origin - d.window; row < origin; row++ {
+				v := f.known(k, row, origin)
 				z := float64(c.of(v))
 				sum += z * z
 				values += float64(v) * float64(v)
@@ -225,14 +226,17 @@ func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []
 		x := dst[i*d.encoder : (i+1)*d.encoder]
 		n := 0
 		for c := lo; c < hi; c++ {
-			x[n] = centres[c].of(f.y[c][row])
+			x[n] = centres[c].of(f.known(c, row, origin))
 			n++
 		}
 		if masked(d.cfg) {
 			n += gather(x[n:], f.yGap[lo:hi], row)
 			n += gather(x[n:], f.pastGap, row)
 		}
-		n += gather(x[n:], f.past, row)
+		for i := range f.past {
+			x[n] = f.knownPast(i, row, origin)
+			n++
+		}
 		n += d.fillAhead(x[n:], f, row)
 		d.fillAlways(x[n:], f, k)
 	}
@@ -249,7 +253,7 @@ func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []
 		for _, lag := range d.Lags {
 			row := seasonalRow(origin, h, lag)
 			for c := lo; c < hi; c++ {
-				x[n] = centres[c].of(f.y[c][row])
+				x[n] = centres[c].of(f.known(c, row, origin))
 				n++
 			}
 		}
@@ -269,7 +273,7 @@ func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, cen
 		n := 0
 		for c := lo; c < hi; c++ {
 			if row < f.end {
-				x[n] = centres[c].of(f.y[c][row])
+				x[n] = centres[c].of(f.known(c, row, row+1))
 			}
 			n++
 		}
@@ -282,7 +286,8 @@ func (d *dataset) fillUnrolled(dst []float32, f *frame, k, first, steps int, cen
 		n += d.fillAhead(x[n:], f, row+1)
 		for _, lag := range d.Lags {
 			for c := lo; c < hi; c++ {
-				x[n] = centres[c].of(f.y[c][row+1-lagBack(lag, d.horizon)])
+				back := row + 1 - lagBack(lag, d.horizon)
+				x[n] = centres[c].of(f.known(c, back, back+1))
 				n++
 			}
 		}
@@ -345,13 +350,13 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) 
 func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[0] = 1
 	n := 1
-	for _, v := range f.y[k][origin-d.window : origin] {
-		dst[n] = c.of(v)
+	for row := origin - d.window; row < origin; row++ {
+		dst[n] = c.of(f.known(k, row, origin))
 		n++
 	}
 	for _, lag := range d.Lags {
 		for h := range d.horizon {
-			dst[n] = c.of(f.y[k][seasonalRow(origin, h, lag)])
+			dst[n] = c.of(f.known(k, seasonalRow(origin, h, lag), origin))
 			n++
 		}
 	}
@@ -369,7 +374,10 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 		}
 	}
 	for i := 0; d.history && i < len(f.past); i++ {
-		n += copy(dst[n:], f.past[i][origin-d.window:origin])
+		for row := origin - d.window; row < origin; row++ {
+			dst[n] = f.knownPast(i, row, origin)
+			n++
+		}
 	}
 	if d.Calendar.annual() > 0 {
 		n += d.Calendar.yearly(dst[n:], f.times[origin])
