@@ -156,6 +156,8 @@ var exceptions = map[string]string{
 	"valid empty":           "the setting that divides the training data differs",
 	"test empty":            "the setting that divides the training data differs",
 	"split_column suffix":   "split is the sizes of the parts",
+	"out flag":              "a training writes a directory; evaluate and backtest a file, as predict does",
+	"out first words":       "as its flag",
 }
 
 // use is a setting of one struct, by what its name promises to a user.

@@ -15,6 +15,7 @@ type BacktestOptions struct {
 	Reading
 	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from one forecast origin to the next (0: the horizon)"`
 	Refit  bool `json:"refit" group:"Backtest" help:"train a new model for each origin, on all rows before it"`
+	EvaluateOptions
 }
 
 // Backtest scores forecasts from successive origins through the test part. With
@@ -42,14 +43,14 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 		return nil, data.InFile(from.Name, err)
 	}
 	if !o.Refit {
-		return m.score(ctx, d, list, task.Test, stride)
+		return m.score(ctx, d, list, task.Test, stride, o.Out)
 	}
-	return m.refitScore(ctx, from.Panel, d, list, stride)
+	return m.refitScore(ctx, from.Panel, d, list, stride, o.Out)
 }
 
 // refitScore groups the windows by their distance from the start of the test
 // part; each group is one origin, and one model.
-func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, list []window, stride int) (*Evaluation, error) {
+func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, list []window, stride int, out string) (*Evaluation, error) {
 	groups := map[int][]window{}
 	last := 0
 	for _, w := range list {
@@ -57,27 +58,41 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 		groups[at] = append(groups[at], w)
 		last = max(last, at)
 	}
-	t := newTally(d, m.ridge, list)
-	e := &Evaluation{Task: Name, Part: task.Test, Windows: len(list), Series: len(d.frames), Horizon: d.horizon, Stride: stride,
-		Levels: m.cfg.Quantiles, Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
-	for at := 0; at <= last; at++ {
-		windows := groups[at]
-		if len(windows) == 0 {
-			continue
+	t := newTally(d, m.ridge, list, task.Test, m.cfg.Quantiles)
+	e := &Evaluation{Task: Name, Part: task.Test, Windows: len(list), Horizon: d.horizon, Stride: stride,
+		Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
+	err := m.keeping(out, d, t.levels, func(file *scoredFile) error {
+		for at := 0; at <= last; at++ {
+			windows := groups[at]
+			if len(windows) == 0 {
+				continue
+			}
+			fresh, err := m.refit(ctx, panel, d, windows)
+			if err != nil {
+				return err
+			}
+			own, err := fresh.dataset(panel, false)
+			if err != nil {
+				return err
+			}
+			t.use(fresh.ridge, own, list)
+			err = fresh.forecastAll(ctx, own, windows, t.levels, func(w window, k int, s *steps) {
+				t.add(w, k, s)
+				file.add(w, k, s)
+			})
+			if err != nil {
+				return err
+			}
+			if by := fresh.forecaster(); e.Forecaster == "" {
+				e.Forecaster = by
+			} else if by != e.Forecaster {
+				e.Forecaster = byNetwork // of some origins
+			}
 		}
-		fresh, err := m.refit(ctx, panel, d, windows)
-		if err != nil {
-			return nil, err
-		}
-		own, err := fresh.dataset(panel, false)
-		if err != nil {
-			return nil, err
-		}
-		t.use(fresh.ridge, own, list)
-		err = fresh.forecastAll(ctx, own, windows, e.Levels, func(w window, k int, s *steps) { t.add(w, k, s, e.Levels) })
-		if err != nil {
-			return nil, err
-		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	t.finish(m, e)
 	return e, nil

@@ -14,12 +14,14 @@ type baseline struct {
 	forecast func(dst []float64, f *frame, k, origin int)
 }
 
-// baselines returns the baselines: the last value, the last cycle of each season,
-// the line through the window's ends, and the ridge regression. A season that is
-// longer than the history of some window is left out.
+// baselines returns the baselines: the last value, without and with seasonal
+// adjustment, the last cycle of each season, the line through the window's ends,
+// and the ridge regression. A season that is longer than the history of some
+// window is left out.
 func (d *dataset) baselines(r *ridge, list []window) []baseline {
 	b := []baseline{
 		{name: "naive", forecast: naive},
+		{name: "naive2", forecast: d.naive2(list)},
 		{name: "drift", forecast: func(dst []float64, f *frame, k, origin int) { drift(dst, f, k, origin, d.window) }},
 	}
 	earliest := math.MaxInt
@@ -63,6 +65,92 @@ func naive(dst []float64, f *frame, k, origin int) {
 	for h := range dst {
 		dst[h] = last
 	}
+}
+
+// naive2 returns the benchmark of the M4 competition: the last value, seasonally
+// adjusted if the season of MASE shows in the autocorrelation. Test and factors are
+// of the rows before the first window of a series.
+func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin int) {
+	first := map[*frame]int{}
+	for _, w := range list {
+		if f := d.frames[w.frame]; first[f] == 0 || int(w.origin) < first[f] {
+			first[f] = int(w.origin)
+		}
+	}
+	type column struct {
+		f *frame
+		k int
+	}
+	known := map[column][]float64{}
+	return func(dst []float64, f *frame, k, origin int) {
+		factors, ok := known[column{f, k}]
+		if !ok {
+			if x := f.given[k][:first[f]]; isSeasonal(x, f.fit[k].Season) {
+				factors = seasonalFactors(x, f.fit[k].Season)
+			}
+			known[column{f, k}] = factors
+		}
+		naive(dst, f, k, origin)
+		last := origin - 1
+		for last > 0 && math.IsNaN(f.raw[k][last]) {
+			last--
+		}
+		for h := 0; h < len(dst) && factors != nil; h++ {
+			dst[h] *= factors[(origin+h)%len(factors)] / factors[last%len(factors)]
+		}
+	}
+}
+
+// isSeasonal is M4's test for a season: at least three of them, and an
+// autocorrelation outside its 90 % bounds. Values that are missing or not positive
+// have no season, as its factors divide them.
+func isSeasonal(x []float64, season int) bool {
+	n := len(x)
+	if season < 2 || n < 3*season || slices.ContainsFunc(x, func(v float64) bool { return !(v > 0) }) {
+		return false
+	}
+	mu, deviation := meanDeviation(x)
+	correlation := func(lag int) float64 {
+		sum := 0.0
+		for t := lag; t < n; t++ {
+			sum += (x[t] - mu) * (x[t-lag] - mu)
+		}
+		return sum / (float64(n) * deviation * deviation)
+	}
+	spread := 1.0
+	for lag := 1; lag < season; lag++ {
+		r := correlation(lag)
+		spread += 2 * r * r
+	}
+	return math.Abs(correlation(season)) > 1.645*math.Sqrt(spread/float64(n))
+}
+
+// seasonalFactors returns the factors of a multiplicative season by row modulo the
+// season, as R's decompose does: the means of x divided by its centred moving
+// average, scaled to a mean of 1. x has at least two seasons.
+func seasonalFactors(x []float64, season int) []float64 {
+	ratios := make([]mean, season)
+	half := season / 2
+	for t := half; t+half < len(x); t++ {
+		trend := 0.0
+		for i := t - half; i <= t+half; i++ {
+			weight := 1.0
+			if season%2 == 0 && (i == t-half || i == t+half) {
+				weight = 0.5
+			}
+			trend += weight * x[i]
+		}
+		ratios[t%season].add(x[t] / (trend / float64(season)))
+	}
+	factors, total := make([]float64, season), 0.0
+	for i := range ratios {
+		factors[i] = ratios[i].value()
+		total += factors[i]
+	}
+	for i := range factors {
+		factors[i] *= float64(season) / total
+	}
+	return factors
 }
 
 // lastMeasured returns the latest value up to row, or 0 if there is none.

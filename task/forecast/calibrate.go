@@ -8,11 +8,11 @@ import (
 )
 
 // calibrate chooses on the validation windows the share of the network beside the
-// linear path and the share of the seasonal naive forecast, and keeps the errors
-// from which intervals of a point forecast are computed.
+// linear path, the share of the seasonal naive forecast, and the width of the
+// intervals.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
 	if len(valid) == 0 {
-		m.notes = append(m.notes, "without a validation part, the last epoch is used and there are no intervals")
+		m.notes = append(m.notes, "without a validation part, the last epoch is used")
 		return nil
 	}
 	if m.net.Skip != nil {
@@ -23,12 +23,7 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 	if err := m.settleAnchor(ctx, d, valid); err != nil {
 		return err
 	}
-	switch m.cfg.Loss {
-	case "mse", "mae", "huber":
-		m.notes = append(m.notes, "intervals are computed from the errors on the validation part, for each step (split conformal prediction)")
-		return m.keepResiduals(ctx, d, valid)
-	}
-	return nil
+	return m.calibrateIntervals(ctx, d, valid)
 }
 
 // pair is the forecasts of one value by the network with its linear path and by
@@ -117,19 +112,13 @@ func bestGain(pairs []pair, squared bool) float64 {
 // overlap count as one.
 func certainty(pairs []pair, gain float64, horizon int, squared bool) float64 {
 	advantage := map[window]float64{}
-	count := map[int32]int{}
 	var order []window
 	for i := range pairs {
 		p := &pairs[i]
 		if _, seen := advantage[p.window]; !seen {
-			count[p.window.frame]++
 			order = append(order, p.window)
 		}
 		advantage[p.window] += p.loss(0, squared) - p.loss(gain, squared)
-	}
-	effective := 0.0
-	for _, n := range count {
-		effective += math.Max(1, math.Round(float64(n)/float64(horizon)))
 	}
 	x := make([]float64, len(order))
 	for i, w := range order {
@@ -139,7 +128,7 @@ func certainty(pairs []pair, gain float64, horizon int, squared bool) float64 {
 	if !(mean > 0) {
 		return 0
 	}
-	ratio := deviation / math.Sqrt(effective) / mean
+	ratio := deviation / math.Sqrt(independent(order, horizon)) / mean
 	return math.Max(0, 1-ratio*ratio)
 }
 
@@ -168,35 +157,4 @@ func (m *Model) scaleHead(weight, bias []float32, gain float64) {
 	}
 	m.net.Head.Weight.Write(weight)
 	m.net.Head.Bias.Write(bias)
-}
-
-// keepResiduals stores the absolute errors of each target and step.
-func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) error {
-	r := make(residuals, d.targets)
-	for k := range r {
-		r[k] = make([][]float64, d.horizon)
-	}
-	err := m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
-		f := d.frames[w.frame]
-		for h, z := range s.location {
-			row := int(w.origin) + h
-			if row >= f.end || f.yGap[k][row] != 0 {
-				continue
-			}
-			r[k][h] = append(r[k][h], math.Abs(s.centre.from(float64(f.y[k][row]))-z))
-		}
-	})
-	for k := range r {
-		if len(r[k][0]) < fewResiduals {
-			all := slices.Concat(r[k]...)
-			for h := range r[k] {
-				r[k][h] = slices.Clone(all)
-			}
-		}
-		for h := range r[k] {
-			r[k][h] = thinSorted(r[k][h], keptResiduals)
-		}
-	}
-	m.residuals = r
-	return err
 }

@@ -60,6 +60,7 @@ type Config struct {
 
 	Loss         string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
 	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
+	Floor        []float64 `json:"floor" value:"numbers" range:"-1e15..1e15" group:"Training" help:"forecasts and quantiles below it are set to it: one number, or one for each target (empty: 0 for targets that are counts, otherwise none)"`
 	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
@@ -158,6 +159,12 @@ func (c *Config) checkColumns() error {
 func (c *Config) checkTogether() error {
 	if c.MinLR > c.LR {
 		return data.Errorf("min_lr: want at most lr (%v), got %v", c.LR, c.MinLR)
+	}
+	if n := len(c.Floor); n > 1 && n != len(c.targets()) {
+		return data.Errorf("floor: want one number, or one for each of %d targets, got %d", len(c.targets()), n)
+	}
+	if c.Loss == "quantile" && len(c.Quantiles) == 1 {
+		return data.Errorf("quantiles: want several levels with loss quantile, such as 0.1,0.5,0.9, got %v; the median alone is loss mae", c.Quantiles)
 	}
 	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // sharedFile finds a file of the data sets that the repository does not carry,
@@ -64,11 +65,11 @@ func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metr
 		t.Fatal(err)
 	}
 	list := d.windows(testPart, 1)
-	tl := newTally(d, m.ridge, list)
+	tl := newTally(d, m.ridge, list, task.Test, nil)
 	s := newSteps(d.horizon, 0)
 	for _, w := range list {
 		for k := range d.targets {
-			tl.add(w, k, s, nil)
+			tl.add(w, k, s)
 		}
 	}
 	e := &Evaluation{}

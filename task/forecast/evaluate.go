@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
@@ -17,27 +16,44 @@ import (
 // Evaluation is the scores of a model on a part of a table, and those of the
 // baselines on the same windows.
 type Evaluation struct {
-	Task    string    `json:"task"`    // the task of the model
-	Part    task.Part `json:"part"`    // part of the rows that was scored: train, validation, test or all
-	Metrics Metrics   `json:"metrics"` // the model's scores
-	// Baselines are naive, drift, linear (ridge regression on the same inputs),
+	Task       string    `json:"task"`       // the task of the model
+	Part       task.Part `json:"part"`       // part of the rows that was scored: train, validation, test or all
+	Forecaster string    `json:"forecaster"` // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
+	Metrics    Metrics   `json:"metrics"`    // the model's scores
+	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
+	// measured on the rows before the first window), drift, linear (ridge regression
+	// on the same inputs),
 	// seasonal_naive_N for each season of N rows, and seasonal_naive, the best of
 	// these.
-	Baselines map[string]Metrics `json:"baselines"`
-	Season    int                `json:"season"`               // rows of the season of seasonal_naive; 0: there is none, and seasonal_naive is naive
-	Windows   int                `json:"windows"`              // number of windows scored
-	Series    int                `json:"series"`               // number of series that they are from
-	Horizon   int                `json:"horizon"`              // rows forecast in each window
-	Stride    int                `json:"stride"`               // rows between their starts
-	Targets   map[string]Metrics `json:"targets,omitempty"`    // by column, if there are several targets
-	Verdict   string             `json:"verdict"`              // comparison with the baselines, in one or two sentences
-	Notes     []string           `json:"notes,omitempty"`      // remarks on the result, a sentence each
-	Levels    []float64          `json:"levels"`               // of the quantiles
-	ByStep    []StepError        `json:"by_step"`              // errors by step of the horizon
-	ByHour    []GroupError       `json:"by_hour,omitempty"`    // errors by hour of the day, local time
-	ByWeekday []GroupError       `json:"by_weekday,omitempty"` // errors by weekday, Monday first
-	Profile   []ProfileHour      `json:"profile,omitempty"`    // mean by hour, of weekdays and of weekends
-	Samples   []Sample           `json:"-"`                    // windows to plot
+	Baselines  map[string]Metrics `json:"baselines"`
+	Season     int                `json:"season"`                // rows of the season of seasonal_naive; 0: there is none, and seasonal_naive is naive
+	MASESeason int                `json:"mase_season,omitempty"` // rows of the season that scales mase and rmsse: the first of the frequency, or 1; absent if the series differ
+	Windows    int                `json:"windows"`               // number of windows scored
+	Series     int                `json:"series"`                // number of series that they are from
+	Horizon    int                `json:"horizon"`               // rows forecast in each window
+	Stride     int                `json:"stride"`                // rows between their starts
+	Values     int                `json:"values"`                // values of the targets in the part
+	Unscored   int                `json:"unscored,omitempty"`    // of these, values that are missing or were filled in, which are not scored
+	Targets    map[string]Metrics `json:"targets,omitempty"`     // by column, if there are several targets
+	BySeries   []SeriesScore      `json:"by_series,omitempty"`   // by series and target, if there are several series
+	Verdict    string             `json:"verdict"`               // comparison with the baselines, in a few sentences; that of several targets is by mae_scaled
+	Notes      []string           `json:"notes,omitempty"`       // remarks on the result, a sentence each
+	Levels     []float64          `json:"levels"`                // of the quantiles; empty if the model has no intervals
+	Nominal    float64            `json:"nominal,omitempty"`     // share of values that the outermost interval should cover; absent without intervals
+	ByStep     []StepError        `json:"by_step"`               // errors by step of the horizon
+	ByHour     []GroupError       `json:"by_hour,omitempty"`     // errors by hour of the day, local time
+	ByWeekday  []GroupError       `json:"by_weekday,omitempty"`  // errors by weekday, Monday first
+	Profile    []ProfileHour      `json:"profile,omitempty"`     // mean by hour, of weekdays and of weekends
+	Samples    []Sample           `json:"-"`                     // windows to plot
+}
+
+// SeriesScore is the scores of one target of one series.
+type SeriesScore struct {
+	Series    string             `json:"series"`    // the series
+	Target    string             `json:"target"`    // the column
+	Values    int                `json:"values"`    // number of forecasts scored; a value is forecast by several windows
+	Metrics   Metrics            `json:"metrics"`   // the model's scores
+	Baselines map[string]float64 `json:"baselines"` // the baselines' mean absolute errors
 }
 
 // StepError is the mean absolute error of one step of the horizon, in the data's
@@ -81,15 +97,18 @@ type Sample struct {
 // samplesKept is the number of windows that an Evaluation keeps for plots.
 const samplesKept = 6
 
-// EvaluateOptions are the options of an evaluation. How the table is read is for
-// [task.Trained.Read]; [Model.Evaluate] takes it as it was read.
-type EvaluateOptions struct{ Reading }
+// EvaluateOptions are the options of an evaluation; nil is the zero value. How the
+// table is read is for [task.Trained.Read]; [Model.Evaluate] takes it as it was read.
+type EvaluateOptions struct {
+	Reading
+	Out string `json:"out" value:"file" group:"Evaluation" help:"write the scored forecasts to this file, as CSV"`
+}
 
 // Evaluate scores every window of a part of a table, beside baselines. The table
 // is divided according to the model's Config.Split. A table that does not fit the
 // model, and a part without a window, are a *data.InputError; a cancelled ctx
 // returns its error.
-func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (_ *Evaluation, err error) {
+func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(from, "forecast: Evaluate")
 	task.NeedData(from.Panel, "forecast: Evaluate")
@@ -97,7 +116,10 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, _ *Eva
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
 	}
-	return m.score(ctx, d, list, part, 1)
+	if o == nil {
+		o = &EvaluateOptions{}
+	}
+	return m.score(ctx, d, list, part, 1, o.Out)
 }
 
 // scored returns the windows of a part of a table, with origins stride rows
@@ -147,42 +169,59 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 // tally sums what an Evaluation is computed from.
 type tally struct {
 	d         *dataset
-	model     score
+	part      int
+	levels    []float64
+	model     tallied
 	targets   []score
+	series    []score // of the model, by series and target: seriesAt
 	baselines []baseline
-	scores    []score
-	steps     []mean
-	baseSteps [][]mean
+	scores    []tallied
 	hours     [24][3]mean // error, linear's error, value
 	weekdays  [7][3]mean
 	profile   [2][24][2]mean // weekday or weekend: actual, forecast
 	buffers   [][]float64
+	belowZero []bool // by target: the model forecast a value or a bound below 0
 }
 
-// score scores model and baselines on windows.
-func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int) (*Evaluation, error) {
-	t := newTally(d, m.ridge, list)
-	e := &Evaluation{Task: Name, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Levels: m.cfg.Quantiles, Notes: m.Notes()}
-	every := max(1, len(list)/samplesKept)
-	chosen := map[window]bool{}
-	for i := every / 2; i < len(list) && len(chosen) < samplesKept; i += every {
-		chosen[list[i]] = true
+// tallied is the sums of one method.
+type tallied struct {
+	score
+	steps  []mean
+	series []mean // absolute errors, by seriesAt
+}
+
+// seriesAt is the index of a target of a frame.
+func (t *tally) seriesAt(frame int32, k int) int { return int(frame)*t.d.targets + k }
+
+// score scores model and baselines on windows, and writes the forecasts to a file if
+// out names one.
+func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int, out string) (*Evaluation, error) {
+	levels, note := m.levels(m.cfg.Quantiles)
+	t := newTally(d, m.ridge, list, part, levels)
+	e := &Evaluation{Task: Name, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
+	if note != "" && !slices.Contains(e.Notes, note) {
+		e.Notes = append(e.Notes, note)
 	}
-	series := map[int32]bool{}
-	err := m.forecastAll(ctx, d, list, e.Levels, func(w window, k int, s *steps) {
-		series[w.frame] = true
-		t.add(w, k, s, e.Levels)
-		if k == 0 && chosen[w] {
-			e.Samples = append(e.Samples, t.sample(m, w, s, len(e.Levels)))
-		}
+	every := max(1, len(list)/samplesKept)
+	chosen := map[window]int{} // and the target to draw, each in turn
+	for i := every / 2; i < len(list) && len(chosen) < samplesKept; i += every {
+		chosen[list[i]] = len(chosen) % d.targets
+	}
+	err := m.keeping(out, d, levels, func(file *scoredFile) error {
+		return m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
+			t.add(w, k, s)
+			file.add(w, k, s)
+			if target, drawn := chosen[w]; drawn && k == target {
+				e.Samples = append(e.Samples, t.sample(m, w, k, s))
+			}
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.Series = len(series)
 	var scored []*frame
-	for i, f := range d.frames {
-		if series[int32(i)] {
+	for _, w := range list {
+		if f := d.frames[w.frame]; !slices.Contains(scored, f) {
 			scored = append(scored, f)
 		}
 	}
@@ -191,20 +230,24 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	return e, nil
 }
 
-func newTally(d *dataset, r *ridge, list []window) *tally {
-	t := &tally{d: d, baselines: d.baselines(r, list), targets: make([]score, d.targets), steps: make([]mean, d.horizon)}
-	t.scores = make([]score, len(t.baselines))
+func newTally(d *dataset, r *ridge, list []window, part task.Part, levels []float64) *tally {
+	t := &tally{d: d, part: max(0, slices.Index(partNames, part)), levels: levels, baselines: d.baselines(r, list),
+		targets: make([]score, d.targets), series: make([]score, len(d.frames)*d.targets), belowZero: make([]bool, d.targets)}
+	one := func() tallied {
+		return tallied{steps: make([]mean, d.horizon), series: make([]mean, len(d.frames)*d.targets)}
+	}
+	t.model = one()
 	for range t.baselines {
-		t.baseSteps = append(t.baseSteps, make([]mean, d.horizon))
+		t.scores = append(t.scores, one())
 		t.buffers = append(t.buffers, make([]float64, d.horizon))
 	}
 	return t
 }
 
 // add adds one target of one window.
-func (t *tally) add(w window, k int, s *steps, levels []float64) {
+func (t *tally) add(w window, k int, s *steps) {
 	f, origin := t.d.frames[w.frame], int(w.origin)
-	fit := &f.fit[k]
+	fit, series := &f.fit[k], t.seriesAt(w.frame, k)
 	linear := -1
 	for i, b := range t.baselines {
 		b.forecast(t.buffers[i], f, k, origin)
@@ -212,19 +255,26 @@ func (t *tally) add(w window, k int, s *steps, levels []float64) {
 			linear = i
 		}
 	}
+	one := func(to *tallied, h int, truth, forecast float64) {
+		to.add(series, truth, forecast, fit)
+		to.steps[h].add(math.Abs(forecast - truth))
+		to.series[series].add(math.Abs(forecast - truth))
+	}
 	for h, y := range s.point {
 		row := origin + h
 		if row >= f.end || math.IsNaN(f.raw[k][row]) {
 			continue
 		}
 		truth := f.raw[k][row]
-		t.model.add(truth, y, fit)
-		t.targets[k].add(truth, y, fit)
-		t.model.addQuantiles(truth, levels, s.quantiles[h])
-		t.steps[h].add(math.Abs(y - truth))
+		one(&t.model, h, truth, y)
+		t.targets[k].add(series, truth, y, fit)
+		t.series[series].add(0, truth, y, fit)
+		for _, of := range []*score{&t.model.score, &t.targets[k], &t.series[series]} {
+			of.addQuantiles(truth, t.levels, s.quantiles[h])
+		}
+		t.belowZero[k] = t.belowZero[k] || s.belowZero(h)
 		for i := range t.baselines {
-			t.scores[i].add(truth, t.buffers[i][h], fit)
-			t.baseSteps[i][h].add(math.Abs(t.buffers[i][h] - truth))
+			one(&t.scores[i], h, truth, t.buffers[i][h])
 		}
 		if f.times == nil {
 			continue
@@ -248,12 +298,12 @@ func (t *tally) addTime(at time.Time, truth, y, linear float64) {
 	p[1].add(y)
 }
 
-// sample returns a window's first target with its forecast.
-func (t *tally) sample(m *Model, w window, s *steps, levels int) Sample {
+// sample returns a target of a window with its forecast.
+func (t *tally) sample(m *Model, w window, k int, s *steps) Sample {
 	f, lo, origin := t.d.frames[w.frame], int(w.origin)-t.d.window, int(w.origin)
 	end := min(origin+t.d.horizon, f.end)
-	out := Sample{Series: f.id, Target: m.cfg.targets()[0], History: slices.Clone(f.given[0][lo:origin]),
-		Actual: slices.Clone(f.raw[0][origin:end]), Forecast: slices.Clone(s.point), Quantiles: make([][]float64, levels)}
+	out := Sample{Series: f.id, Target: m.cfg.targets()[k], History: slices.Clone(f.given[k][lo:origin]),
+		Actual: slices.Clone(f.raw[k][origin:end]), Forecast: slices.Clone(s.point), Quantiles: make([][]float64, len(t.levels))}
 	if f.times != nil {
 		out.HistoryTime, out.Time = slices.Clone(f.times[lo:origin]), slices.Clone(f.times[origin:origin+t.d.horizon])
 	}
@@ -264,7 +314,7 @@ func (t *tally) sample(m *Model, w window, s *steps, levels int) Sample {
 	}
 	if i := t.strongest(); i >= 0 {
 		out.SeasonalNaive = make([]float64, t.d.horizon)
-		t.baselines[i].forecast(out.SeasonalNaive, f, 0, origin)
+		t.baselines[i].forecast(out.SeasonalNaive, f, k, origin)
 	}
 	return out
 }
@@ -282,37 +332,115 @@ func (t *tally) strongest() int {
 }
 
 func (t *tally) finish(m *Model, e *Evaluation) {
-	e.Metrics = t.model.metrics()
+	naive2 := t.scores[1].metrics()
+	e.Metrics = t.model.metrics().against(naive2)
 	e.Baselines = map[string]Metrics{}
-	names := make([]string, len(t.baselines))
+	seasonal := max(t.strongest(), 0) // naive is the first
 	for i, b := range t.baselines {
-		names[i] = b.name
-		e.Baselines[b.name] = t.scores[i].metrics()
-	}
-	seasonal := t.strongest()
-	if seasonal < 0 {
-		seasonal = slices.Index(names, "naive")
+		e.Baselines[b.name] = t.scores[i].metrics().against(naive2)
 	}
 	e.Season = t.baselines[seasonal].season
-	e.Baselines["seasonal_naive"] = t.scores[seasonal].metrics()
+	e.Baselines["seasonal_naive"] = e.Baselines[t.baselines[seasonal].name]
+	e.Levels = t.levels
+	if n := len(t.levels); n > 1 {
+		e.Nominal = t.levels[n-1] - t.levels[0]
+	}
 	if t.d.targets > 1 {
 		e.Targets = map[string]Metrics{}
 		for k, name := range m.cfg.targets() {
 			e.Targets[name] = t.targets[k].metrics()
 		}
 	}
-	for h := range t.steps {
-		s := StepError{Step: h + 1, MAE: t.steps[h].value(), Baselines: map[string]float64{}}
-		for i, name := range names {
-			s.Baselines[name] = t.baseSteps[i][h].value()
+	// means returns the means of one group of each baseline.
+	means := func(of func(*tallied) *mean) map[string]float64 {
+		all := map[string]float64{"seasonal_naive": of(&t.scores[seasonal]).value()}
+		for i, b := range t.baselines {
+			all[b.name] = of(&t.scores[i]).value()
 		}
-		s.Baselines["seasonal_naive"] = t.baseSteps[seasonal][h].value()
-		if !math.IsNaN(s.MAE) {
-			e.ByStep = append(e.ByStep, s)
+		return all
+	}
+	for h := range t.model.steps {
+		if step := &t.model.steps[h]; step.n > 0 {
+			e.ByStep = append(e.ByStep, StepError{h + 1, step.value(), means(func(one *tallied) *mean { return &one.steps[h] })})
 		}
 	}
+	for i, f := range t.d.frames {
+		scored := false
+		for k, name := range m.cfg.targets() {
+			at := t.seriesAt(int32(i), k)
+			n := t.model.series[at].n
+			scored = scored || n > 0
+			if n > 0 && len(t.d.frames) > 1 {
+				e.BySeries = append(e.BySeries, SeriesScore{f.id, name, n, t.series[at].metrics(), means(func(one *tallied) *mean { return &one.series[at] })})
+			}
+		}
+		if scored {
+			e.Series++
+		}
+	}
+	if e.Series == 1 {
+		e.BySeries = nil
+	}
 	t.finishTimes(e)
-	e.Verdict = verdict(e)
+	t.count(e)
+	t.finishSeason(e)
+	e.Verdict = e.verdict()
+	e.Notes = append(e.Notes, t.remarks(m, e)...)
+}
+
+// count sets the numbers of values of the part, and of those that are not scored.
+func (t *tally) count(e *Evaluation) {
+	for _, f := range t.d.frames {
+		p := f.part[t.part]
+		for _, column := range f.raw {
+			for row := max(p.lo, t.d.reach); row < min(p.hi, f.end); row++ {
+				e.Values++
+				if math.IsNaN(column[row]) {
+					e.Unscored++
+				}
+			}
+		}
+	}
+}
+
+// finishSeason sets the season of MASE, if it is the same for all series scored.
+func (t *tally) finishSeason(e *Evaluation) {
+	for i, f := range t.d.frames {
+		for k := range f.fit {
+			if t.model.series[t.seriesAt(int32(i), k)].n == 0 {
+				continue
+			}
+			if e.MASESeason == 0 {
+				e.MASESeason = f.fit[k].Season
+			}
+			if f.fit[k].Season != e.MASESeason {
+				e.MASESeason = 0
+				return
+			}
+		}
+	}
+}
+
+// remarks returns notes on what the scores mean.
+func (t *tally) remarks(m *Model, e *Evaluation) (notes []string) {
+	if e.Unscored > 0 {
+		how := "are missing"
+		if m.cfg.Missing == "interpolate" {
+			how = "were filled in"
+		}
+		part := fmt.Sprintf("of the %s part ", e.Part)
+		if e.Part == task.All {
+			part = ""
+		}
+		notes = append(notes, fmt.Sprintf("%s of %s values %s%s and are not scored", report.Count(e.Unscored), report.Count(e.Values), part, how))
+	}
+	if len(e.Targets) > 1 {
+		notes = append(notes, "methods are compared by scaled MAE, in standard deviations of each target; MAE and RMSE are means over targets whose units may differ")
+	}
+	if note := e.narrow(e.Values - e.Unscored); note != "" {
+		notes = append(notes, note)
+	}
+	return append(notes, m.belowZero(t.belowZero)...)
 }
 
 var weekdayNames = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
@@ -343,60 +471,4 @@ func (t *tally) finishTimes(e *Evaluation) {
 			}
 		}
 	}
-}
-
-// verdict compares the network with each baseline.
-func verdict(e *Evaluation) string {
-	var wins, losses []string
-	for _, name := range []string{"naive", "seasonal_naive", "drift", "linear"} {
-		b, ok := e.Baselines[name]
-		if !ok {
-			continue
-		}
-		label := strings.ReplaceAll(name, "_", " ")
-		if name == "seasonal_naive" && e.Season > 0 {
-			label = fmt.Sprintf("seasonal naive (%d rows)", e.Season)
-		}
-		if change := below(e.Metrics.MAE, b.MAE); e.Metrics.MAE < b.MAE {
-			wins = append(wins, fmt.Sprintf("%s by %s", label, change))
-		} else {
-			losses = append(losses, fmt.Sprintf("%s, which is %s better", label, below(b.MAE, e.Metrics.MAE)))
-		}
-	}
-	var parts []string
-	if len(wins) > 0 {
-		parts = append(parts, "In mean absolute error the network is better than "+strings.Join(wins, ", ")+".")
-	}
-	if len(losses) > 0 {
-		parts = append(parts, "It is not better than "+strings.Join(losses, "; ")+".")
-	}
-	if nothingBeatsNaive(e) {
-		parts = append(parts, "No method is better than the naive forecast, which repeats the last value.")
-	}
-	return strings.Join(parts, " ")
-}
-
-// worthwhile is the least relative improvement over the naive forecast that
-// counts.
-const worthwhile = 0.005
-
-func nothingBeatsNaive(e *Evaluation) bool {
-	limit := e.Baselines["naive"].MAE * (1 - worthwhile)
-	if e.Metrics.MAE < limit {
-		return false
-	}
-	for _, b := range e.Baselines {
-		if b.MAE < limit {
-			return false
-		}
-	}
-	return true
-}
-
-// below returns by what share a is less than b, in percent: 0 where b is 0.
-func below(a, b float64) string {
-	if b == 0 {
-		return report.Percent(0)
-	}
-	return report.Percent(1 - a/b)
 }

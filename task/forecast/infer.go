@@ -26,7 +26,11 @@ type steps struct {
 
 // forecastAll runs the network over windows and calls visit with the forecast of
 // each target of each window. The steps are valid until visit returns.
-func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, visit func(w window, k int, s *steps)) error {
+func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, use func(w window, k int, s *steps)) error {
+	visit := func(w window, k int, s *steps) {
+		m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
+		use(w, k, s)
+	}
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	size := max(1, rowsAtOnce/d.targets)
 	if m.cfg.Head == "autoregressive" && m.cfg.Loss != "mse" {
@@ -174,7 +178,7 @@ func (m *Model) validation(ctx context.Context, d *dataset, list []window) (map[
 		for h, y := range got.point {
 			row := int(w.origin) + h
 			if row < f.end {
-				s.add(f.raw[k][row], y, &f.fit[k])
+				s.add(0, f.raw[k][row], y, &f.fit[k])
 			}
 		}
 	})

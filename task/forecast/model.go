@@ -22,6 +22,8 @@ type Model struct {
 	slab      *tensor.Slab
 	ridge     *ridge
 	residuals residuals
+	shifts    shifts  // nil: quantiles are as the network gives them
+	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
 	notes     []string
 	gain      float64
 	anchor    anchor
@@ -35,6 +37,8 @@ type saved struct {
 	Anchor    anchor    `json:"anchor"`
 	Penalty   []float64 `json:"penalty"`
 	Residuals residuals `json:"residuals"`
+	Shifts    shifts    `json:"shifts"`
+	Errors    float64   `json:"errors"`
 	Notes     []string  `json:"notes"`
 }
 
@@ -73,7 +77,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.notes}
+	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.shifts, m.errors, m.notes}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -99,7 +103,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.gain, m.anchor, m.residuals, m.notes = c.Gain, c.Anchor, c.Residuals, c.Notes
+	m.gain, m.anchor, m.residuals, m.shifts, m.errors, m.notes = c.Gain, c.Anchor, c.Residuals, c.Shifts, c.Errors, c.Notes
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
@@ -122,6 +126,11 @@ func (c *saved) check() error {
 	for id, fits := range s.Series {
 		if len(fits) != n {
 			return fmt.Errorf("schema has %d targets for series %q, expected %d", len(fits), id, n)
+		}
+	}
+	for _, own := range c.Shifts {
+		if len(c.Shifts) != n || len(own) != len(c.Config.Quantiles) {
+			return fmt.Errorf("there are shifts of %d quantiles of %d targets, expected %d of %d", len(own), len(c.Shifts), len(c.Config.Quantiles), n)
 		}
 	}
 	for _, steps := range c.Residuals {

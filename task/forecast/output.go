@@ -115,39 +115,6 @@ func negativeBinomialQuantile(mean, alpha, q float64) float64 {
 	return high
 }
 
-// residuals are the absolute errors of a point forecast on the validation
-// windows, in the network's units: [target][step], sorted. The forecast plus and
-// minus their quantile is its interval, as in split conformal prediction (Lei et
-// al., arXiv:1604.04173), here on windows that also chose when to stop training.
-type residuals [][][]float64
-
-// keptResiduals is the largest number of errors kept for a target and step; with
-// fewer than fewResiduals all steps of a target share their errors.
-const (
-	keptResiduals = 199
-	fewResiduals  = 20
-)
-
-// residual returns the distance of the q-quantile of step h of target k from the
-// forecast: the |2q-1|-quantile of the absolute errors, corrected for their
-// number, with the sign of q-0.5.
-func (m *Model) residual(k, h int, q float64) float64 {
-	if k >= len(m.residuals) || len(m.residuals[k][h]) == 0 {
-		return 0
-	}
-	e := m.residuals[k][h]
-	n := float64(len(e))
-	rank := math.Ceil((n+1)*math.Abs(2*q-1)) - 1
-	far := e[int(math.Min(math.Max(rank, 0), n-1))]
-	switch {
-	case q < 0.5:
-		return -far
-	case q > 0.5:
-		return far
-	}
-	return 0
-}
-
 // thinSorted sorts e and keeps at most most evenly spaced order statistics.
 func thinSorted(e []float64, most int) []float64 {
 	slices.Sort(e)

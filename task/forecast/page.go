@@ -2,11 +2,13 @@ package forecast
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
@@ -24,53 +26,72 @@ func (e *Evaluation) Summary() *report.Summary {
 	if e.Part == task.All {
 		part = "all rows"
 	}
+	of, short, _ := e.measure()
+	scored := fmt.Sprintf("%s: %s, horizon %d", part, windows, e.Horizon)
+	if e.MASESeason > 0 {
+		scored += fmt.Sprintf(", MASE by season %d", e.MASESeason)
+	}
 	s := &report.Summary{
-		Scored:  fmt.Sprintf("%s: %s, horizon %d", part, windows, e.Horizon),
+		Scored:  scored,
 		Verdict: e.Verdict, Tone: report.Caution, Notes: e.Notes,
 		Facts: report.Facts{
-			{Name: "MAE", Value: report.Number(e.Metrics.MAE), Note: "network"},
+			{Name: short, Value: report.Number(of(e.Metrics)), Note: e.Forecaster},
 			{Name: "Windows", Value: report.Count(e.Windows)},
 		},
 		Tables: []*report.Table{e.methods()},
 	}
 	name, best := e.rival()
-	if e.Metrics.MAE < best {
+	if compare(of(e.Metrics), best) == better {
 		s.Tone = report.Good
 	}
 	if best > 0 && !math.IsInf(best, 1) {
 		s.Facts = slices.Insert(s.Facts, 1, report.Fact{
-			Name: "vs best baseline", Value: fmt.Sprintf("%+.1f %%", 100*(e.Metrics.MAE/best-1)),
+			Name: "vs best baseline", Value: fmt.Sprintf("%+.1f %%", 100*(of(e.Metrics)/best-1)),
 			Note: e.label(name) + ": " + report.Number(best),
 		})
+	}
+	if t := e.parts(fewSeries); len(t.Rows) > 0 {
+		s.Tables = append(s.Tables, t)
 	}
 	s.Add("Forecasts and measured values", e.samplesFigure())
 	s.Add("Mean day", e.profileFigure())
 	s.Add("Errors by step and time", e.stepFigure(),
 		e.groupFigure("hours.png", "Error by hour of the day", "Hour", e.ByHour), e.groupFigure("", "Error by weekday", "", e.ByWeekday))
+	if len(e.BySeries) > fewSeries {
+		s.Add("Scores by series", e.parts(manySeries))
+	}
 	return s
 }
 
-// rival returns the baseline with the least mean absolute error, which is +Inf if
-// there are none.
-func (e *Evaluation) rival() (name string, mae float64) {
-	mae = math.Inf(1)
+// rival returns the baseline with the least error, which is +Inf if there are
+// none.
+func (e *Evaluation) rival() (name string, least float64) {
+	of, _, _ := e.measure()
+	least = math.Inf(1)
 	for _, b := range e.baselines() {
-		if v := e.Baselines[b].MAE; v < mae {
-			name, mae = b, v
+		if v := of(e.Baselines[b]); v < least {
+			name, least = b, v
 		}
 	}
-	return name, mae
+	return name, least
 }
 
 // baselines returns the names of the baselines, best first. The best season has
 // two names, of which seasonal_naive is used.
 func (e *Evaluation) baselines() []string {
 	strongest := fmt.Sprintf("seasonal_naive_%d", e.Season)
-	names := slices.DeleteFunc(slices.Collect(maps.Keys(e.Baselines)), func(name string) bool { return name == strongest })
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(e.Baselines)), func(name string) bool { return name == strongest || e.repeats(name) })
+	of, _, _ := e.measure()
 	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(e.Baselines[a].MAE, e.Baselines[b].MAE), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(of(e.Baselines[a]), of(e.Baselines[b])), strings.Compare(a, b))
 	})
 	return names
+}
+
+// repeats reports whether a baseline is the naive forecast under another name,
+// because there is no season.
+func (e *Evaluation) repeats(name string) bool {
+	return name == "seasonal_naive" && e.Season == 0 || name == "naive2" && e.Baselines[name].MAE == e.Baselines["naive"].MAE
 }
 
 // label returns the name of a baseline for people.
@@ -81,34 +102,32 @@ func (e *Evaluation) label(name string) string {
 	return strings.ReplaceAll(name, "_", " ")
 }
 
-// methods returns the scores of the network and of the baselines, best first, in
-// the metrics that the network has.
-func (e *Evaluation) methods() *report.Table {
-	t := report.NewTable("method")
-	t.Caption = "All methods on the same windows. Lower is better, except for coverage, which should be near the interval's nominal share. Highlighted: the best by MAE."
-	add := func(name string, m Metrics) {
-		t.Rows = append(t.Rows, report.Row{Cells: []string{name}, Score: -m.MAE})
-	}
-	all := []Metrics{e.Metrics}
-	add("network", e.Metrics)
-	for _, name := range e.baselines() {
-		all = append(all, e.Baselines[name])
-		add(e.label(name), e.Baselines[name])
-	}
-	for _, c := range []struct {
-		name  string
-		value func(*Metrics) float64
-	}{
-		{"MAE", func(m *Metrics) float64 { return m.MAE }},
-		{"RMSE", func(m *Metrics) float64 { return m.RMSE }},
-		{"sMAPE", func(m *Metrics) float64 { return m.SMAPE }},
-		{"MASE", func(m *Metrics) float64 { return m.MASE }},
-		{"scaled MSE", func(m *Metrics) float64 { return m.MSEScaled }},
-		{"scaled MAE", func(m *Metrics) float64 { return m.MAEScaled }},
-		{"pinball", func(m *Metrics) float64 { return m.Pinball }},
-		{"coverage", func(m *Metrics) float64 { return m.Coverage }},
-	} {
-		if math.IsNaN(c.value(&e.Metrics)) {
+// metric is a column of a table of scores, which leaves out those that say what
+// another says in other units.
+type metric struct {
+	name  string
+	value func(*Metrics) float64
+}
+
+var metrics = []metric{
+	{"MAE", func(m *Metrics) float64 { return m.MAE }},
+	{"RMSE", func(m *Metrics) float64 { return m.RMSE }},
+	{"MAPE", func(m *Metrics) float64 { return m.MAPE }},
+	{"sMAPE", func(m *Metrics) float64 { return m.SMAPE }},
+	{"MASE", func(m *Metrics) float64 { return m.MASE }},
+	{"RMSSE", func(m *Metrics) float64 { return m.RMSSE }},
+	{"OWA", func(m *Metrics) float64 { return m.OWA }},
+	{"scaled MSE", func(m *Metrics) float64 { return m.MSEScaled }},
+	{"scaled MAE", func(m *Metrics) float64 { return m.MAEScaled }},
+	{"WQL", func(m *Metrics) float64 { return m.WQL }},
+	{"coverage", func(m *Metrics) float64 { return m.Coverage }},
+}
+
+// addMetrics adds the columns of metrics to a table with a row for each of all,
+// without those that all lack.
+func addMetrics(t *report.Table, all []Metrics, columns []metric) {
+	for _, c := range columns {
+		if !slices.ContainsFunc(all, func(m Metrics) bool { return !math.IsNaN(c.value(&m)) }) {
 			continue
 		}
 		t.Columns = append(t.Columns, report.Column{Name: c.name, Number: true})
@@ -116,7 +135,80 @@ func (e *Evaluation) methods() *report.Table {
 			t.Rows[i].Cells = append(t.Rows[i].Cells, report.Number(c.value(&all[i])))
 		}
 	}
+}
+
+// methods returns the scores of the model and of the baselines, best first.
+func (e *Evaluation) methods() *report.Table {
+	of, short, _ := e.measure()
+	t := report.NewTable("method")
+	t.Caption = "All methods on the same windows. Lower is better, except for coverage, which should be near the interval's nominal share"
+	if e.Nominal > 0 {
+		t.Caption += ", " + percentOf(e.Nominal)
+	}
+	t.Caption += fmt.Sprintf(". Highlighted: the best by %s.", short)
+	if e.MASESeason > 0 {
+		t.Caption += fmt.Sprintf(" MASE and RMSSE: errors divided by those of the naive forecast of season %d in the training rows.", e.MASESeason)
+	}
+	all := []Metrics{}
+	add := func(name string, m Metrics) {
+		all = append(all, m)
+		t.Rows = append(t.Rows, report.Row{Cells: []string{name}, Score: -of(m)})
+	}
+	add(e.Forecaster, e.Metrics)
+	for _, name := range e.baselines() {
+		add(e.label(name), e.Baselines[name])
+	}
+	addMetrics(t, all, metrics)
 	return t.MarkBest()
+}
+
+// fewSeries is the number of series that are listed beside the methods, and
+// manySeries that of a table of their own.
+const (
+	fewSeries  = 5
+	manySeries = 200
+)
+
+// parts returns the scores by target, or of at most most series, by falling MASE.
+func (e *Evaluation) parts(most int) *report.Table {
+	t := report.NewTable()
+	var all []Metrics
+	add := func(m Metrics, cells ...string) {
+		all = append(all, m)
+		t.Add(cells...)
+	}
+	columns := slices.DeleteFunc(slices.Clone(metrics), func(c metric) bool {
+		return slices.Contains([]string{"MAPE", "OWA", "scaled MSE"}, c.name)
+	})
+	if len(e.BySeries) == 0 {
+		t.Columns = []report.Column{{Name: "target"}}
+		for _, name := range slices.Sorted(maps.Keys(e.Targets)) {
+			add(e.Targets[name], name)
+		}
+		addMetrics(t, all, columns)
+		return t
+	}
+	t.Columns = []report.Column{{Name: "series"}}
+	if len(e.Targets) > 0 {
+		t.Columns = append(t.Columns, report.Column{Name: "target"})
+	}
+	worst := func(m *Metrics) float64 { // NaN is less than any number
+		if math.IsNaN(m.MASE) {
+			return m.MAEScaled
+		}
+		return m.MASE
+	}
+	list := slices.SortedStableFunc(slices.Values(e.BySeries), func(a, b SeriesScore) int { return cmp.Compare(worst(&b.Metrics), worst(&a.Metrics)) })
+	if n := len(list); n > most {
+		t.Columns[0].Name = fmt.Sprintf("series (%d worst of %s)", most, report.Count(n))
+		list = list[:most]
+	}
+	for i := range list {
+		cells := []string{list[i].Series, list[i].Target}
+		add(list[i].Metrics, cells[:len(t.Columns)]...)
+	}
+	addMetrics(t, all, columns)
+	return t
 }
 
 // Day returns the mean of each hour of weekdays or weekends, as measured and as
@@ -153,20 +245,30 @@ func (e *Evaluation) samplesFigure() *report.Figure {
 }
 
 func (e *Evaluation) samplePanel(s *Sample) *report.Figure {
+	f := s.panel(e.Forecaster, e.Levels)
+	if e.Series > 1 || len(e.Targets) > 1 {
+		f.Title = cmp.Or(strings.TrimSpace(s.Series+" "+s.Target), f.Title)
+	}
+	return f
+}
+
+// panel draws a window with its forecast.
+func (s *Sample) panel(forecaster string, levels []float64) *report.Figure {
 	// With a much longer history the forecast would be too small to see.
 	past := min(len(s.History), max(2*len(s.Forecast), 24))
 	first := len(s.History) - past
 	f := &report.Figure{}
-	if e.Series > 1 {
-		f.Title = strings.TrimSpace(s.Series + " " + s.Target)
-	}
 	lines := &report.Lines{}
 	f.Plot = lines
 	x := make([]float64, past+len(s.Forecast))
 	if s.Time != nil {
 		x = report.Times(append(slices.Clone(s.HistoryTime[first:]), s.Time...))
 		lines.X = report.Axis{Time: true, Zone: s.Time[0].Location()}
-		f.Title = cmp.Or(f.Title, "From "+s.Time[0].Format("Mon 2 Jan 2006, 15:04"))
+		layout := "Mon 2 Jan 2006"
+		if slices.ContainsFunc(s.Time, func(t time.Time) bool { return t.Hour() != 0 || t.Minute() != 0 }) {
+			layout += ", 15:04"
+		}
+		f.Title = "From " + s.Time[0].Format(layout)
 	} else {
 		lines.X.Label = "Steps from the start of the forecast"
 		for i := range x {
@@ -176,15 +278,49 @@ func (e *Evaluation) samplePanel(s *Sample) *report.Figure {
 	lines.Marks = []report.Mark{{X: x[past-1]}}
 	lines.Series = []report.Series{
 		{Name: "measured", X: x, Y: slices.Concat(s.History[first:], s.Actual), Color: report.Ink},
-		{Name: "network", X: x[past:], Y: s.Forecast, Color: report.Blue},
+		{Name: forecaster, X: x[past:], Y: s.Forecast, Color: report.Blue},
 	}
 	if n := len(s.Quantiles); n > 1 {
 		lines.Bands = []report.Band{{
-			Name: fmt.Sprintf("%g %% interval", math.Round(1000*(e.Levels[n-1]-e.Levels[0]))/10),
+			Name: percentOf(levels[n-1]-levels[0]) + " interval",
 			X:    x[past:], Lower: s.Quantiles[0], Upper: s.Quantiles[n-1], Color: report.Blue,
 		}}
 	}
 	return f
+}
+
+// Illustrate draws what comes after the table, if the table has what the model
+// needs for it. Its error is that of a cancelled ctx.
+func (m *Model) Illustrate(ctx context.Context, d *Data, _ *Evaluation) ([]report.Section, error) {
+	next, err := m.Forecast(ctx, d.Panel, nil)
+	if err != nil {
+		return nil, ctx.Err() // such as columns that are not known ahead yet
+	}
+	frames, _, err := rawFrames(d.Panel, &m.cfg)
+	if err != nil {
+		return nil, err
+	}
+	byID := map[string]*frame{}
+	for _, f := range frames {
+		byID[f.id] = f
+	}
+	var panels []*report.Figure
+	for i := range next.Series[:min(len(next.Series), samplesKept)] {
+		one := &next.Series[i]
+		f, k := byID[one.ID], slices.Index(m.cfg.targets(), one.Target)
+		s := Sample{History: f.given[k][f.end-m.cfg.Window:], Time: one.Time, Forecast: one.Point, Quantiles: one.Quantiles}
+		if f.times != nil {
+			s.HistoryTime = f.times[f.end-m.cfg.Window : f.end]
+		}
+		panel := s.panel(m.forecaster(), next.Levels)
+		if len(next.Series) > 1 {
+			panel.Title = strings.TrimSpace(one.ID + " " + one.Target)
+		}
+		panels = append(panels, panel)
+	}
+	return report.AddSection(nil, "What comes next", &report.Figure{
+		File: "next.png", Title: "Forecast of the rows after the table", Plot: &report.Grid{Figures: panels},
+	}), nil
 }
 
 func (e *Evaluation) profileFigure() *report.Figure {
@@ -203,7 +339,7 @@ func (e *Evaluation) profileFigure() *report.Figure {
 			X: report.Axis{Label: "Hour", Step: 3},
 			Y: report.Axis{Label: "Mean", Min: low - margin, Max: high + margin}, // the same in both, to compare
 			Series: []report.Series{
-				{Name: "measured", Y: actual, Color: report.Ink}, {Name: "network", Y: forecast, Color: report.Blue},
+				{Name: "measured", Y: actual, Color: report.Ink}, {Name: e.Forecaster, Y: forecast, Color: report.Blue},
 			},
 		}})
 	}
@@ -220,7 +356,7 @@ func (e *Evaluation) stepFigure() *report.Figure {
 	for _, m := range []struct {
 		name, label string
 		color       report.Color
-	}{{"", "network", report.Blue}, {"seasonal_naive", e.label("seasonal_naive"), report.Orange}, {"linear", "linear", report.Green}} {
+	}{{"", e.Forecaster, report.Blue}, {"seasonal_naive", e.label("seasonal_naive"), report.Orange}, {"linear", "linear", report.Green}} {
 		s := report.Series{Name: m.label, Color: m.color, Dots: len(e.ByStep) == 1}
 		for _, step := range e.ByStep {
 			y := step.MAE
@@ -238,7 +374,7 @@ func (e *Evaluation) groupFigure(file, title, axis string, groups []GroupError) 
 	if len(groups) == 0 {
 		return nil
 	}
-	network, linear := report.Series{Name: "network", Color: report.Blue}, report.Series{Name: "linear", Color: report.Green}
+	network, linear := report.Series{Name: e.Forecaster, Color: report.Blue}, report.Series{Name: "linear", Color: report.Green}
 	var names []string
 	for _, g := range groups {
 		names, network.Y, linear.Y = append(names, g.Name), append(network.Y, g.MAE), append(linear.Y, g.Linear)

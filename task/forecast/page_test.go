@@ -20,11 +20,11 @@ import (
 // sampleEvaluation is a full evaluation: a made-up model of a daily rhythm.
 func sampleEvaluation() *Evaluation {
 	simple := func(mae float64) Metrics { // without intervals
-		return Metrics{MAE: mae, RMSE: 1.4 * mae, SMAPE: mae / 40, MASE: mae / 240, MSEScaled: mae / 2000, MAEScaled: mae / 900, Pinball: math.NaN(), Coverage: math.NaN()}
+		return Metrics{MAE: mae, RMSE: 1.4 * mae, SMAPE: mae / 40, MASE: mae / 240, MSEScaled: mae / 2000, MAEScaled: mae / 900, MAPE: math.NaN(), OWA: math.NaN(), Pinball: math.NaN(), WQL: math.NaN(), Coverage: math.NaN()}
 	}
 	e := &Evaluation{
-		Task: Name, Part: task.Test, Windows: 5237, Series: 1, Horizon: 24, Season: 168, Levels: []float64{0.1, 0.5, 0.9},
-		Metrics:   Metrics{MAE: 143.27, RMSE: 199.7, SMAPE: 3.21, MASE: 0.588, MSEScaled: 0.0512, MAEScaled: 0.164, Pinball: 60, Coverage: 0.81},
+		Task: Name, Part: task.Test, Windows: 5237, Series: 1, Horizon: 24, Season: 168, Levels: []float64{0.1, 0.5, 0.9}, Nominal: 0.8, Forecaster: byNetwork,
+		Metrics:   Metrics{MAPE: math.NaN(), OWA: math.NaN(), RMSSE: 0.6, WQL: 0.024, MAE: 143.27, RMSE: 199.7, SMAPE: 3.21, MASE: 0.588, MSEScaled: 0.0512, MAEScaled: 0.164, Pinball: 60, Coverage: 0.81},
 		Baselines: map[string]Metrics{"naive": simple(712.9), "seasonal_naive": simple(243.6), "seasonal_naive_168": simple(243.6), "seasonal_naive_24": simple(320.9), "drift": simple(722.9), "linear": simple(146.3)},
 		Verdict:   "The network beats all.", Notes: []string{"A note."},
 	}
@@ -108,7 +108,7 @@ func TestSummary(t *testing.T) {
 	}
 	var b bytes.Buffer
 	s.Tables[0].Print(&b)
-	if head, _, _ := strings.Cut(b.String(), "\n"); strings.Join(strings.Fields(head), " ") != "method MAE RMSE sMAPE MASE scaled MSE scaled MAE pinball coverage" {
+	if head, _, _ := strings.Cut(b.String(), "\n"); strings.Join(strings.Fields(head), " ") != "method MAE RMSE sMAPE MASE RMSSE scaled MSE scaled MAE WQL coverage" {
 		t.Errorf("columns %q", head)
 	}
 }

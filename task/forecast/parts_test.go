@@ -103,10 +103,10 @@ func TestSeasonalRow(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	var s score
 	fit := &targetFit{Deviation: 2, Seasonal: 4}
-	s.add(10, 12, fit)
-	s.add(-4, 4, fit)
-	s.add(math.NaN(), 1, fit)
-	s.add(0, 0, fit)
+	s.add(0, 10, 12, fit)
+	s.add(0, -4, 4, fit)
+	s.add(0, math.NaN(), 1, fit)
+	s.add(0, 0, 0, fit)
 	m := s.metrics()
 	near(t, "mse", m.MSE, 68./3, 1e-12)
 	near(t, "mae", m.MAE, 10./3, 1e-12)

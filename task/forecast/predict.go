@@ -56,9 +56,13 @@ type PredictOptions struct {
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(panel, "forecast: Forecast")
-	levels, err := m.levels(o)
+	levels, err := m.asked(o)
 	if err != nil {
 		return nil, err
+	}
+	levels, note := m.levels(levels)
+	if note != "" && o != nil && o.Quantiles != nil {
+		return nil, data.Errorf("quantiles: %s", note)
 	}
 	d, err := m.dataset(panel, true)
 	if err != nil {
@@ -70,14 +74,19 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		return nil, err
 	}
 	out.Series = make([]SeriesForecast, len(list)*d.targets)
+	if note != "" {
+		out.Notes = append(out.Notes, note)
+	}
 	at := map[window]int{}
 	for i, w := range list {
 		at[w] = i
 	}
+	belowZero := make([]bool, d.targets)
 	err = m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
 		f, origin := d.frames[w.frame], int(w.origin)
 		one := SeriesForecast{ID: f.id, Target: m.cfg.targets()[k], Point: slices.Clone(s.point), Quantiles: make([][]float64, len(levels))}
 		for h := range d.horizon {
+			belowZero[k] = belowZero[k] || s.belowZero(h)
 			one.Row = append(one.Row, origin+h+1)
 			if f.times != nil {
 				one.Time = append(one.Time, f.times[origin+h].In(f.zone))
@@ -104,6 +113,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		out.Notes = append(out.Notes, "the forecast begins after the last row with a target, which is not the last row of "+report.Listing(ended))
 	}
 	out.Notes = append(out.Notes, d.remarks(frames)...)
+	out.Notes = append(out.Notes, m.belowZero(belowZero)...)
 	return out, err
 }
 
@@ -144,7 +154,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	}
 	cfg, reading := m.cfg, &Reading{}
 	if o != nil {
-		if _, err := m.levels(o); err != nil {
+		if _, err := m.asked(o); err != nil {
 			return nil, err // before the file is read, which is not at fault
 		}
 		reading = &o.Reading
@@ -165,8 +175,8 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return f, data.InFile(cmp.Or(in.File, data.Stdin), err)
 }
 
-// levels returns the levels of a prediction, ascending.
-func (m *Model) levels(o *PredictOptions) ([]float64, error) {
+// asked returns the levels that a prediction is asked for, ascending.
+func (m *Model) asked(o *PredictOptions) ([]float64, error) {
 	levels := m.cfg.Quantiles
 	if o != nil && o.Quantiles != nil {
 		levels = slices.Clone(o.Quantiles)

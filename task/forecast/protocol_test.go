@@ -73,7 +73,8 @@ func lastWindows(t *testing.T, m *Model, panel *data.Panel, part int, season int
 			absolute.add(math.Abs(f - truth))
 		}
 		percent.add(share.value())
-		scaled.add(absolute.value() / seasonalError(y[:w.origin], season))
+		scale, _ := seasonalErrors(y[:w.origin], season)
+		scaled.add(absolute.value() / scale)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -34,9 +34,15 @@ type targetFit struct {
 	Scaler    Scaler  `json:"scaler"`
 	Mean      float64 `json:"mean"`      // in the data's units, as the rest
 	Deviation float64 `json:"deviation"` // 0 if constant
-	Seasonal  float64 `json:"seasonal"`  // mean absolute error in sample of the seasonal naive forecast (MASE's scale)
 	Low       float64 `json:"low"`
 	High      float64 `json:"high"`
+	Counts    bool    `json:"counts"` // whole numbers from 0
+
+	// The errors in sample of the seasonal naive forecast, which scale MASE and
+	// RMSSE; 0 if there are none.
+	Season      int     `json:"season"`   // its season in rows: the first of the frequency, or 1
+	Seasonal    float64 `json:"seasonal"` // mean absolute error
+	SeasonalRMS float64 `json:"seasonal_rms"`
 }
 
 // staticSchema describes how a static column becomes an input: numbers are
@@ -212,6 +218,37 @@ func (s *schema) fitTargets(cfg *Config, frames []*frame) {
 	}
 }
 
+// checkFloor returns an error for the first training value below its floor.
+func (c *Config) checkFloor(frames []*frame) error {
+	for k, name := range c.targets() {
+		if len(c.Floor) == 0 {
+			break
+		}
+		floor := c.Floor[min(k, len(c.Floor)-1)]
+		for _, f := range frames {
+			p := f.part[trainPart]
+			for row := p.lo; row < p.hi; row++ {
+				if v := f.raw[k][row]; v < floor {
+					return f.fault(name, row, fmt.Sprintf("%v is below the floor %v", v, floor), "give a floor that no value is below")
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// floor returns the number that forecasts of target k are not below: that of the
+// settings, 0 for counts, otherwise -Inf.
+func (s *schema) floor(cfg *Config, k int) float64 {
+	switch {
+	case len(cfg.Floor) > 0:
+		return cfg.Floor[min(k, len(cfg.Floor)-1)]
+	case s.Pooled[k].Counts:
+		return 0
+	}
+	return math.Inf(-1)
+}
+
 // fitSeries fits the rows of one target of one series. Without a value it has the
 // statistics of all series.
 func (s *schema) fitSeries(cfg *Config, rows []float64, all targetFit) targetFit {
@@ -244,28 +281,29 @@ func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
 	if isConstant(fit.Deviation, fit.Mean) {
 		fit.Deviation = 0
 	}
-	season := 1
+	fit.Counts = fit.Low >= 0 && !slices.ContainsFunc(x, func(v float64) bool { return v != math.Trunc(v) })
+	fit.Season = 1
 	if seasons := s.Freq.Seasons(); len(seasons) > 0 && seasons[0] < len(rows) {
-		season = seasons[0]
+		fit.Season = seasons[0]
 	}
-	fit.Seasonal = seasonalError(rows, season)
+	fit.Seasonal, fit.SeasonalRMS = seasonalErrors(rows, fit.Season)
 	return fit
 }
 
-// seasonalError returns the mean of |x[t]-x[t-season]| over the pairs that are
-// measured.
-func seasonalError(x []float64, season int) float64 {
-	sum, n := 0.0, 0
+// seasonalErrors returns the mean absolute value of x[t]-x[t-season] and the root
+// of its mean square over the pairs that are measured; 0 if there are none.
+func seasonalErrors(x []float64, season int) (absolute, rms float64) {
+	var size, square mean
 	for t := season; t < len(x); t++ {
 		if d := math.Abs(x[t] - x[t-season]); !math.IsNaN(d) {
-			sum += d
-			n++
+			size.add(d)
+			square.add(d * d)
 		}
 	}
-	if n == 0 {
-		return 0
+	if size.n == 0 {
+		return 0, 0
 	}
-	return sum / float64(n)
+	return size.value(), math.Sqrt(square.value())
 }
 
 // masked reports whether marks of missing values are inputs.

@@ -62,6 +62,9 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := cfg.checkFloor(kept); err != nil {
+		return nil, nil, err
+	}
 	s := fitSchema(panel, &cfg, kept)
 	for _, f := range kept {
 		if err := f.prepare(s, &cfg); err != nil {

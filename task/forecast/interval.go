@@ -1,0 +1,219 @@
+package forecast
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/carousel-ml/carousel/report"
+)
+
+// residuals are the absolute errors of a point forecast on the validation
+// windows, in the network's units: [target][step], sorted. The forecast plus and
+// minus their quantile is its interval, as in split conformal prediction (Lei et
+// al., arXiv:1604.04173), here on windows that also chose when to stop training.
+type residuals [][][]float64
+
+// shifts are added to quantiles, in the network's units: [target][level of
+// Config.Quantiles]. A shift is the quantile of the distances of the values from
+// the forecast quantile on the validation windows, as in conformalized quantile
+// regression (Romano et al., arXiv:1905.03222).
+type shifts [][]float64
+
+// keptResiduals is the largest number of errors kept for a target and step; with
+// fewer than fewResiduals all steps of a target share their errors.
+const (
+	keptResiduals = 199
+	fewResiduals  = 20
+)
+
+// pointLoss reports whether the loss gives a point forecast alone, whose
+// intervals are computed from residuals.
+func pointLoss(loss string) bool { return loss == "mse" || loss == "mae" || loss == "huber" }
+
+// levels returns the levels asked for, or none and a note if the model has no
+// intervals.
+func (m *Model) levels(asked []float64) (levels []float64, note string) {
+	without := func(steps [][]float64) bool {
+		return slices.ContainsFunc(steps, func(e []float64) bool { return len(e) == 0 })
+	}
+	if pointLoss(m.cfg.Loss) && (m.residuals == nil || slices.ContainsFunc(m.residuals, without)) {
+		return nil, withoutIntervals
+	}
+	return asked, ""
+}
+
+const withoutIntervals = "there are no intervals, which need measured values in a validation part, or the loss quantile"
+
+// calibrateIntervals measures on the validation windows what the intervals need.
+func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []window) error {
+	// The errors of a window and of those that overlap it are alike, but not the
+	// same: they count as something between one for each row and one for each window
+	// that does not overlap.
+	apart := independent(valid, d.horizon)
+	m.errors = math.Round(apart * math.Sqrt(float64(d.horizon)))
+	if pointLoss(m.cfg.Loss) {
+		m.notes = append(m.notes, "intervals are computed from the errors on the validation part, for each step (split conformal prediction)")
+		return m.keepResiduals(ctx, d, valid)
+	}
+	return m.settleShifts(ctx, d, valid)
+}
+
+// independent returns about how many windows do not overlap.
+func independent(list []window, horizon int) float64 {
+	count := map[int32]int{}
+	for _, w := range list {
+		count[w.frame]++
+	}
+	sum := 0.0
+	for _, n := range count {
+		sum += math.Max(1, math.Round(float64(n)/float64(horizon)))
+	}
+	return sum
+}
+
+// conformal returns the q-quantile of sorted errors, moved outward for the number
+// n of independent ones, or of all if n is 0: from q to q·(n+1)/n, but at most
+// half of the way to the largest, which may be an outlier.
+func conformal(e []float64, q, n float64) float64 {
+	size := float64(len(e))
+	if n == 0 || n > size {
+		n = size
+	}
+	share := math.Min(q*(n+1)/n, (1+q)/2)
+	return e[int(math.Min(math.Max(math.Ceil(share*size-1e-9)-1, 0), size-1))]
+}
+
+// keepResiduals stores the absolute errors of each target and step.
+func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) error {
+	r := make(residuals, d.targets)
+	for k := range r {
+		r[k] = make([][]float64, d.horizon)
+	}
+	err := m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
+		f := d.frames[w.frame]
+		for h, z := range s.location {
+			row := int(w.origin) + h
+			if row >= f.end || f.yGap[k][row] != 0 {
+				continue
+			}
+			r[k][h] = append(r[k][h], math.Abs(s.centre.from(float64(f.y[k][row]))-z))
+		}
+	})
+	for k := range r {
+		if slices.ContainsFunc(r[k], func(e []float64) bool { return len(e) < fewResiduals }) {
+			all := slices.Concat(r[k]...)
+			for h := range r[k] {
+				r[k][h] = slices.Clone(all)
+			}
+		}
+		for h := range r[k] {
+			r[k][h] = thinSorted(r[k][h], keptResiduals)
+		}
+	}
+	m.residuals = r
+	return err
+}
+
+// residual returns the distance of the q-quantile of step h of target k from the
+// forecast: the |2q-1|-quantile of the absolute errors with the sign of q-0.5.
+func (m *Model) residual(k, h int, q float64) float64 {
+	if q == 0.5 || k >= len(m.residuals) || len(m.residuals[k][h]) == 0 {
+		return 0
+	}
+	return math.Copysign(conformal(m.residuals[k][h], math.Abs(2*q-1), m.errors), q-0.5)
+}
+
+// settleShifts chooses the shifts of the quantiles.
+func (m *Model) settleShifts(ctx context.Context, d *dataset, valid []window) error {
+	levels := m.cfg.Quantiles
+	beyond := make([][][]float64, d.targets) // how far values are beyond a quantile, outward
+	for k := range beyond {
+		beyond[k] = make([][]float64, len(levels))
+	}
+	err := m.forecastAll(ctx, d, valid, levels, func(w window, k int, s *steps) {
+		f := d.frames[w.frame]
+		u := units{s.centre, f.fit[k].Scaler}
+		for h, quantiles := range s.quantiles {
+			row := int(w.origin) + h
+			if row >= f.end || math.IsNaN(f.raw[k][row]) {
+				continue
+			}
+			for i, q := range levels {
+				beyond[k][i] = append(beyond[k][i], outward(q)*(u.in(f.raw[k][row])-u.in(quantiles[i])))
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	m.shifts = make(shifts, d.targets)
+	for k := range beyond {
+		m.shifts[k] = make([]float64, len(levels))
+		for i, e := range beyond[k] {
+			if q := levels[i]; q != 0.5 && len(e) > 0 {
+				slices.Sort(e)
+				m.shifts[k][i] = outward(q) * conformal(e, math.Max(q, 1-q), m.errors)
+			}
+		}
+	}
+	m.notes = append(m.notes, "quantiles are shifted so that they have their share of the validation part (conformalized quantile regression)")
+	return nil
+}
+
+// outward returns the sign of a level's distance from the median.
+func outward(q float64) float64 { return math.Copysign(1, q-0.5) }
+
+// shift returns the shift of a level, interpolated between those of
+// Config.Quantiles and 0 for the median.
+func (m *Model) shift(k int, q float64) float64 {
+	levels, own := m.cfg.Quantiles, m.shifts[k]
+	if at, found := slices.BinarySearch(levels, 0.5); !found {
+		levels, own = slices.Insert(slices.Clone(levels), at, 0.5), slices.Insert(slices.Clone(own), at, 0)
+	}
+	return interpolated(levels, own, q)
+}
+
+// adjust shifts the quantiles of a forecast, which remain on their side of it, and
+// raises to the floor what is below it. Counts remain whole numbers.
+func (m *Model) adjust(s *steps, k int, u units, levels []float64) {
+	floor := m.schema.floor(&m.cfg, k)
+	for h, point := range s.point {
+		quantiles := s.quantiles[h]
+		for i, q := range levels {
+			if m.shifts != nil && q != 0.5 {
+				v := u.out(u.in(quantiles[i]) + m.shift(k, q))
+				if m.cfg.Loss == "negative-binomial" {
+					v = math.Round(v)
+				}
+				quantiles[i] = outward(q) * math.Max(outward(q)*v, outward(q)*point)
+			}
+			quantiles[i] = math.Max(quantiles[i], floor)
+		}
+		if m.shifts != nil && slices.IsSorted(levels) {
+			slices.Sort(quantiles)
+		}
+		s.point[h] = math.Max(point, floor)
+	}
+}
+
+// belowZero reports whether the forecast of a step, or a bound, is negative.
+func (s *steps) belowZero(h int) bool {
+	return s.point[h] < 0 || slices.ContainsFunc(s.quantiles[h], func(q float64) bool { return q < 0 })
+}
+
+// belowZero returns a note on targets that were never negative in training and of
+// which the model forecasts something below 0, unless a floor was given.
+func (m *Model) belowZero(found []bool) []string {
+	var names []string
+	for k, name := range m.cfg.targets() {
+		if len(m.cfg.Floor) == 0 && found[k] && m.schema.Pooled[k].Low >= 0 {
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("some forecasts or bounds of %s are below 0, which no training value is; a model trained with --floor 0 has none", report.Listing(names))}
+}
