@@ -12,10 +12,9 @@ import (
 
 // BacktestOptions are the options of a backtest; nil is the zero value.
 type BacktestOptions struct {
-	Reading
+	EvaluateOptions
 	Stride int  `json:"stride" range:"0.." value:"rows" group:"Backtest" help:"rows from one forecast origin to the next (0: the horizon)"`
 	Refit  bool `json:"refit" group:"Backtest" help:"train a new model for each origin, on all rows before it"`
-	EvaluateOptions
 }
 
 // Backtest scores forecasts from successive origins through the test part. With
