@@ -9,6 +9,8 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/task/keywords"
+	"github.com/carousel-ml/carousel/task/transcribe"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -37,6 +39,11 @@ func TestMistakesAreErrors(t *testing.T) {
 			"evaluate another's":           func() error { _, err := m.Evaluate(t.Context(), strangeData{}, task.All, nil); return err },
 			"predict by another's options": func() error { _, err := m.Predict(t.Context(), task.Input{File: "none"}, strangeData{}); return err },
 			"probe another's":              func() error { _, err := probeOf(t, m, strangeData{}); return err },
+		}
+		for of, d := range map[string]task.Data{"keywords": &keywords.Data{}, "transcribe": &transcribe.Data{}} {
+			if of != k.Name {
+				calls["train on data of "+of] = func() error { _, _, err := k.Train(t.Context(), d, k.Config(), nil); return err }
+			}
 		}
 		for what, call := range calls {
 			var misuse *tensor.UseError

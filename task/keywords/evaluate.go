@@ -53,7 +53,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.frontend.Dataset(ctx, list, d)
+	c, err := m.frontend.Dataset(ctx, list, &d.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,17 @@ missing or damaged are reported together.`,
 type Files = speech.Files
 
 // Data is labelled sounds by part. The label of an utterance is its Text.
-type Data = speech.Data
+type Data struct{ speech.Data }
+
+// NewData divides labelled sounds in memory as Read divides those of a manifest, with the
+// errors of [speech.NewData].
+func NewData(list []speech.Utterance, cfg Config) (*Data, error) {
+	d, err := speech.NewData(list, &cfg.Setup)
+	if err != nil {
+		return nil, err
+	}
+	return &Data{*d}, nil
+}
 
 // Read reads a manifest, and those of the validation and the test part if they are
 // given. Without a manifest for validation and a column of parts, the share Config.Holdout of its speakers
@@ -52,10 +62,14 @@ type Data = speech.Data
 // label and missing files are a *data.InputError; a cancelled ctx returns its
 // error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
-	return speech.Read(ctx, f, &cfg.Setup, cfg.Label, func(u *speech.Utterance) error {
+	d, err := speech.Read(ctx, f, &cfg.Setup, cfg.Label, func(u *speech.Utterance) error {
 		if u.Text = strings.TrimSpace(u.Text); u.Text == "" {
 			return &data.InputError{File: u.File, Line: u.Line, Column: cfg.Label, Problem: "the label is missing", Fix: "every row needs one"}
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &Data{*d}, nil
 }

@@ -116,7 +116,7 @@ func TestClassifier(t *testing.T) {
 	for i := range list {
 		list[i].Text = "rises"
 	}
-	if d, err = speech.NewData(list, &cfg.Setup); err != nil {
+	if d, err = NewData(list, cfg); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := Train(t.Context(), d, cfg, nil); !errors.As(err, &input) || !strings.Contains(err.Error(), "two labels are needed") {

@@ -31,7 +31,7 @@ func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Ta
 	if len(list) == 0 {
 		return nil, data.Errorf("no sound has a label of the model")
 	}
-	c, err := m.frontend.Dataset(ctx, list, d)
+	c, err := m.frontend.Dataset(ctx, list, &d.Data)
 	if err != nil {
 		return nil, err
 	}

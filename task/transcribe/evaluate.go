@@ -99,7 +99,7 @@ func (o *EvaluateOptions) validate(options any) error {
 }
 
 // Evaluate transcribes a part of the data and counts the errors, and also those
-// of greedy decoding if o asks for a search. A part without utterances, options
+// of greedy decoding if o asks for a search. A part without utterances or texts, options
 // that the model does not support, and files that cannot be used are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
@@ -112,6 +112,9 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	list := d.Of(part)
 	if len(list) == 0 {
 		return nil, data.Errorf("there is no utterance to score")
+	}
+	if !slices.ContainsFunc(list, func(u speech.Utterance) bool { return u.Text != "" }) {
+		return nil, &data.InputError{File: list[0].File, Column: m.cfg.Text, Problem: fmt.Sprintf("has no text in any of %s, and an error rate is one of the words of texts", report.Plural(len(list), "row")), Fix: "give what is said, or use predict"}
 	}
 	begun := time.Now()
 	all, reading, err := m.emissions(ctx, d, list)
@@ -165,7 +168,7 @@ func (m *Model) unknownUnits(list []speech.Utterance) []string {
 // long reading took.
 func (m *Model) emissions(ctx context.Context, d *Data, list []speech.Utterance) ([]emissions, time.Duration, error) {
 	begun := time.Now()
-	c, err := m.frontend.Dataset(ctx, list, d)
+	c, err := m.frontend.Dataset(ctx, list, &d.Data)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -27,7 +27,7 @@ func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Ta
 			list = append(list, u)
 		}
 	}
-	c, err := m.frontend.Dataset(ctx, list, d)
+	c, err := m.frontend.Dataset(ctx, list, &d.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -368,7 +368,7 @@ func TestShortValidation(t *testing.T) {
 	cfg.SplitColumn, cfg.Epochs = "part", 1
 	list := d.Of(task.All)
 	list[0].Part, list[1].Part, list[2].Part, list[2].Text = "train", "train", "validation", strings.Repeat("ab", 99)
-	if d, err = speech.NewData(list, &cfg.Setup); err != nil {
+	if d, err = NewData(list, cfg); err != nil {
 		t.Fatal(err)
 	}
 	m, _, err := Train(context.Background(), d, cfg, nil)
@@ -453,7 +453,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("loss %v of %d rows", l.Item(), r.B)
 	}
 	list := d.Of(task.All)[1:2]
-	d, err = speech.NewData(list, &speech.Setup{})
+	d, err = NewData(list, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

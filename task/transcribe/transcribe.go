@@ -45,14 +45,28 @@ With --bidirectional=false the model can transcribe a stream while it arrives.`,
 type Files = speech.Files
 
 // Data is utterances by part.
-type Data = speech.Data
+type Data struct{ speech.Data }
+
+// NewData divides utterances in memory as Read divides those of a manifest, with the
+// errors of [speech.NewData].
+func NewData(list []speech.Utterance, cfg Config) (*Data, error) {
+	d, err := speech.NewData(list, &cfg.Setup)
+	if err != nil {
+		return nil, err
+	}
+	return &Data{*d}, nil
+}
 
 // Read reads a manifest, and those of the validation and the test part if they are
 // given. Without a manifest for validation and a column of parts, the share Config.Holdout of its speakers
 // or utterances is the validation part. A manifest that cannot be read and
 // missing files are a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
-	return speech.Read(ctx, f, &cfg.Setup, cfg.Text, cfg.cleanText)
+	d, err := speech.Read(ctx, f, &cfg.Setup, cfg.Text, cfg.cleanText)
+	if err != nil {
+		return nil, err
+	}
+	return &Data{*d}, nil
 }
 
 func (c *Config) cleanText(u *speech.Utterance) error {
