@@ -29,6 +29,9 @@ type Sentence struct {
 	Places []int    // with Rows: the index in Rows of each token's line
 }
 
+// Content returns what the sentence is without its place in a file.
+func (s Sentence) Content() []string { return append(slices.Clone(s.Tokens), s.Tags...) }
+
 // ConllOptions selects the columns to read. A column is a number from 1, or a
 // negative one counted from the last (-1), or in CoNLL-U a name such as upos.
 type ConllOptions struct {

@@ -27,6 +27,9 @@ type Example struct {
 	Labels []string // empty if the file has no label for it
 }
 
+// Content returns what the example is without its place in a file.
+func (e Example) Content() []string { return append([]string{e.Text}, e.Labels...) }
+
 // ExampleOptions says which parts of a file are texts and labels.
 type ExampleOptions struct {
 	Format    string // one of the formats above; "": by the file's name: .jsonl and .ndjson, .csv and .tsv, else lines if no column is named

@@ -12,6 +12,9 @@ type Pair struct {
 	Source, Target string
 }
 
+// Content returns what the pair is without its place in a file.
+func (p Pair) Content() []string { return []string{p.Source, p.Target} }
+
 // ReadPairs iterates over two files in which line n of one is the translation
 // of line n of the other, in memory independent of their size. note, if not
 // nil, is called with a message about unusual lines.

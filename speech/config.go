@@ -145,7 +145,8 @@ func (c *Setup) Lag() float64 {
 }
 
 // ForPart changes the settings for reading a manifest of which only the given
-// part is scored: for [task.All] no columns of parts and speakers are needed.
+// part is scored: for [task.All], as for a model that recognises the parts, no columns
+// of parts and speakers are needed.
 // [task.Test] without a SplitColumn is a *data.InputError.
 func (c *Setup) ForPart(part task.Part) error {
 	switch {

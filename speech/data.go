@@ -50,17 +50,19 @@ func Read(ctx context.Context, f *Files, c *Setup, column string, use func(*Utte
 	if err != nil {
 		return nil, err
 	}
-	d.Source, d.Separate = notes, f.Valid != ""
+	d.Source = notes
 	d.Name, d.features.dir = data.BaseName(f.Data)+": "+report.Plural(len(list), "utterance"), f.Cache
 	whole := *c
 	whole.SplitColumn, whole.Speaker = "", ""
 	for _, one := range []struct {
 		path string
+		part task.Part
 		to   *[]Utterance
-	}{{f.Valid, &d.Validation}, {f.Test, &d.Test}} {
+	}{{f.Valid, task.Validation, &d.Validation}, {f.Test, task.Test, &d.Test}} {
 		if one.path == "" {
 			continue
 		}
+		d.Separate = append(d.Separate, one.part)
 		if *one.to, err = whole.ReadManifest(ctx, one.path, column, d.Note, use); err != nil {
 			return nil, err
 		}
@@ -77,6 +79,19 @@ func NewData(list []Utterance, c *Setup) (*Data, error) {
 	return &Data{Parts: p, features: &features{}}, err
 }
 
+// Remember adds the utterances of all parts to a model's memory.
+func (d *Data) Remember(m *task.Memory) { d.RememberBy(m, d.features.sumOf) }
+
+// Recognise divides the utterances of the manifest by a model's memory. It reads the
+// beginnings of the sounds; the error is ctx's.
+func (d *Data) Recognise(ctx context.Context, m *task.Memory) error {
+	if err := d.readSums(ctx, d.Of(task.All)); err != nil {
+		return err
+	}
+	d.RecogniseBy(m, d.features.sumOf)
+	return nil
+}
+
 // ToLearn returns the training utterances. If there are none the error is a
 // *data.InputError.
 func (d *Data) ToLearn(c *Setup) ([]Utterance, error) {
@@ -91,14 +106,11 @@ func (d *Data) ToLearn(c *Setup) ([]Utterance, error) {
 }
 
 // Prepare reads the sounds of all parts and returns the datasets for training and
-// validation. It sets the settings that depend on the data, such as Rate.
+// validation. It sets the settings that depend on the sounds, such as Rate.
 // Sounds of the test part are read too, so that damaged files are found before
 // training. Files that cannot be used are one *data.InputError that names them; a
 // cancelled ctx returns its error.
 func (d *Data) Prepare(ctx context.Context, c *Setup) (learn, valid *Dataset, err error) {
-	if d.Separate {
-		c.Holdout = 0 // so that the model's settings divide a manifest as this training did
-	}
 	f := &Frontend{setup: c}
 	var faults []fault
 	var sets [3]*Dataset
@@ -112,6 +124,11 @@ func (d *Data) Prepare(ctx context.Context, c *Setup) (learn, valid *Dataset, er
 	}
 	if err := gather(faults); err != nil {
 		return nil, nil, err
+	}
+	for _, set := range sets {
+		if err := d.readSums(ctx, set.List); err != nil {
+			return nil, nil, err
+		}
 	}
 	return sets[0], sets[1], sets[0].measure(ctx)
 }

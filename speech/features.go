@@ -18,7 +18,8 @@ type features struct {
 
 	mu    sync.Mutex
 	kept  map[featuresKey][]float32
-	total int // numbers kept
+	total int               // numbers kept
+	sums  map[string]uint64 // hashes of files, by path
 }
 
 type featuresKey struct {

@@ -10,9 +10,9 @@ import (
 )
 
 // Fit is the outline of a task's Train: it checks the data and the settings, calls
-// fit, which makes and trains the model, and saves the model if the run writes: after
-// an interrupted training with the best weights so far. op names the function in
-// errors: "tag: Train".
+// fit, which makes and trains the model, fills the model's [Memory] with the data, and
+// saves the model if the run writes: after an interrupted training with the best
+// weights so far. op names the function in errors: "tag: Train".
 //
 // Invalid settings are a *data.InputError, nil data a *tensor.UseError, a shape that
 // does not fit a *tensor.ShapeError; other errors are those of fit and of saving.
@@ -31,7 +31,13 @@ func Fit[D any, M Model](op string, d *D, cfg Config, run *train.Run, fit func(*
 		return m, nil, err
 	}
 	m, r, err = fit(run)
-	if err == nil && r.Trained() && run.Writes() {
+	if err != nil || !r.Trained() {
+		return m, r, err
+	}
+	if one, ok := any(m).(interface{ remember(any) }); ok {
+		one.remember(d)
+	}
+	if run.Writes() {
 		err = m.Save(run.Dir)
 	}
 	return m, r, err

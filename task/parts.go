@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,12 +43,11 @@ func ParsePart(s string, otherwise Part) (Part, error) {
 // Parts are the samples of a data set by part.
 type Parts[T any] struct {
 	Training, Validation, Test []T
-	// Whole has all samples of a file in its order, if the parts were drawn from
-	// it. If nil, the whole is the parts one after the other.
+	// Whole has all samples of the training file in its order, if parts were drawn
+	// from it. If nil, the whole is the parts one after the other.
 	Whole []T
-	// Separate says that the validation samples are those of another file, so that
-	// a model's settings must not divide the training file again.
-	Separate bool
+	// Separate are the parts that are files of their own.
+	Separate []Part
 }
 
 // Of returns the samples of a part. The slice must not be changed.
@@ -130,22 +130,89 @@ func ReadParts[F comparable, T any](training, valid, test F, h Holdout, read fun
 	if err != nil {
 		return p, err
 	}
-	separate := valid != none
-	if separate {
+	if valid != none {
 		h.Share = 0
 	}
 	if p, err = Deal(list, h); err != nil {
 		return p, err
 	}
-	if p.Separate = separate; separate {
+	if valid != none {
+		p.Separate = append(p.Separate, Validation)
 		if p.Validation, err = read(valid); err != nil {
 			return p, err
 		}
 	}
 	if test != none {
+		p.Separate = append(p.Separate, Test)
 		p.Test, err = read(test)
 	}
 	return p, err
+}
+
+// Remember adds the samples of all parts to a model's memory.
+func (p *Parts[T]) Remember(m *Memory) { p.RememberBy(m, sumOf) }
+
+// RememberBy is Remember with a hash of samples.
+func (p *Parts[T]) RememberBy(m *Memory, sum func(T) uint64) {
+	for _, part := range memoryParts {
+		m.Add(part, sums(p.Of(part), sum)...)
+	}
+}
+
+// Recognise divides the samples of the file by a model's memory; parts that are files
+// of their own stay as they are. The error is always nil.
+func (p *Parts[T]) Recognise(_ context.Context, m *Memory) error {
+	p.RecogniseBy(m, sumOf)
+	return nil
+}
+
+// RecogniseBy is Recognise with the hash that the samples were remembered by.
+func (p *Parts[T]) RecogniseBy(m *Memory, sum func(T) uint64) {
+	p.Whole = p.Of(All)
+	p.Divide(m.Divide(sums(p.Whole, sum)), p.Whole)
+}
+
+// Divide takes samples as those of the parts that are not files of their own; part i
+// is that of sample i.
+func (p *Parts[T]) Divide(parts []Part, list []T) {
+	for part, to := range map[Part]*[]T{Training: &p.Training, Validation: &p.Validation, Test: &p.Test} {
+		if slices.Contains(p.Separate, part) {
+			continue
+		}
+		*to = nil
+		for i, one := range list {
+			if parts[i] == part {
+				*to = append(*to, one)
+			}
+		}
+	}
+}
+
+func sums[T any](list []T, sum func(T) uint64) []uint64 {
+	all := make([]uint64, len(list))
+	for i := range list {
+		all[i] = sum(list[i])
+	}
+	return all
+}
+
+// Scored describes the scoring of a part. What is left out is that of the same file.
+func (p *Parts[T]) Scored(part Part) Scored {
+	return p.ScoredBy(part, func(T) int { return 1 })
+}
+
+// ScoredBy is Scored with a number of rows for each sample.
+func (p *Parts[T]) ScoredBy(part Part, rows func(T) int) Scored {
+	count := func(of Part) (n int) {
+		if of != part && (slices.Contains(p.Separate, part) || slices.Contains(p.Separate, of)) {
+			return 0
+		}
+		for _, one := range p.Of(of) {
+			n += rows(one)
+		}
+		return n
+	}
+	return NewScored(part, count(Training), count(Validation), count(Test), 0)
 }
 
 // Collect returns the values of a sequence, up to its first error or the end of ctx.

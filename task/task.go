@@ -14,6 +14,8 @@
 //	(*Model).Predict(ctx, Input, *PredictOptions) (*Prediction, error)
 //
 // Train is written with [Fit], which has what every training begins and ends with.
+// Data embeds [Parts], Model a [Memory], by which evaluations leave out what the model
+// was trained on, and Evaluation [Scored].
 //
 // Files, Config and the options are structs whose fields are settings with tags
 // (json, help, group, range, oneof); flags, recipe files and documentation are
@@ -22,6 +24,7 @@
 package task
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,14 +57,16 @@ type About struct {
 	// Texts reports whether predict also accepts texts as flags, and Stream whether
 	// it accepts a stream, such as standard input. Texts implies Stream.
 	Texts, Stream bool
-	// Part is the part of the data that evaluate scores by default; "" is All.
+	// Part is the part of the data that a model without a [Memory] is scored on by
+	// default; "" is All.
 	Part Part
 }
 
 // Data is the result of a task's Read: samples to train, validate and test on.
 // Training does not change it, so several trainings may use it, also at the same
-// time. A method Hints() []string, if there is one, returns what a training was not
-// told and might be, a sentence each.
+// time. A type that embeds [Parts] is divided anew by a model's [Memory], with the
+// methods Remember and Recognise. A method Hints() []string, if there is one, returns
+// what a training was not told and might be, a sentence each.
 type Data interface {
 	// Has reports whether a part has at least one sample.
 	Has(Part) bool
@@ -77,6 +82,7 @@ type Data interface {
 // looks for:
 //
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections for the report of its training
+//	Remembers() bool; Recognise(ctx, Data) error   of an embedded [Memory]
 //	Probe(ctx, *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
 //	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   writes a prediction while it is computed
 //	String() string   the kind of network in a few words
@@ -412,12 +418,14 @@ type Trained struct {
 // depend on the data are set.
 func (m *Trained) Settings() Config { return m.Kind.settings(m.Model) }
 
-// Read reads files of which the given part is to be scored, according to the
-// model's settings, and to options that are a [Rereader]. The errors are those of
-// [Kind.Read] and of the Rereader; a part that files of this kind cannot have is a
-// *data.InputError.
+// Read reads files of which the given part is to be scored; "" is that of
+// [Trained.PartOf]. The parts are those of the model's training, by its [Memory];
+// without one, of a model that an older version saved, the file is divided according
+// to the model's settings. Options that are a [Rereader] change how the files are
+// read. The errors are those of [Kind.Read] and of the Rereader; a part that files of
+// this kind cannot have is a *data.InputError.
 func (m *Trained) Read(ctx context.Context, files any, part Part, options ...any) (Data, error) {
-	cfg := m.Settings()
+	cfg, undivided := m.Settings(), part
 	for _, o := range options {
 		if one, ok := o.(Rereader); ok {
 			if err := one.ForReading(cfg); err != nil {
@@ -425,27 +433,95 @@ func (m *Trained) Read(ctx context.Context, files any, part Part, options ...any
 			}
 		}
 	}
+	switch {
+	case m.Remembers():
+		undivided = All
+	case part == "":
+		undivided = cmp.Or(m.Kind.Part, All)
+	}
 	if c, ok := cfg.(interface{ ForPart(Part) error }); ok {
-		if err := c.ForPart(part); err != nil {
+		if err := c.ForPart(undivided); err != nil {
 			return nil, err
 		}
 	}
-	return m.Kind.Read(ctx, files, cfg)
+	d, err := m.Kind.Read(ctx, files, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if one, ok := d.(interface{ Note(string) }); ok && part == "" && !m.Remembers() {
+		one.Note("the model was saved by an older version and does not know which rows it was trained on; they may be among those scored")
+	}
+	return d, m.Recognise(ctx, d)
+}
+
+// rememberer is a model that knows what it was made from.
+type rememberer interface {
+	Remembers() bool
+	Recognise(context.Context, Data) error
+}
+
+// Remembers reports whether the model knows what it was made from.
+func (m *Trained) Remembers() bool {
+	one, ok := m.Model.(rememberer)
+	return ok && one.Remembers()
+}
+
+// Recognise divides data into the parts of the model's training, if it has a
+// [Memory]. It changes the data, which must not be in use meanwhile.
+func (m *Trained) Recognise(ctx context.Context, d Data) error {
+	if !m.Remembers() {
+		return nil
+	}
+	_, err := guard(func() (any, error) { return nil, m.Model.(rememberer).Recognise(ctx, d) })
+	return err
+}
+
+// PartOf returns the part of the data that the model is scored on by default: what it
+// was not made from, or else what its weights were chosen by. Data with nothing but
+// what it was trained on are a *data.InputError. A model without a [Memory] is scored
+// on Kind.Part.
+func (m *Trained) PartOf(d Data) (Part, error) {
+	switch {
+	case !m.Remembers():
+		return cmp.Or(m.Kind.Part, All), nil
+	case d.Has(Test):
+		return Test, nil
+	case d.Has(Validation):
+		return Validation, nil
+	}
+	return "", &data.InputError{Problem: fmt.Sprintf("%v: every row is one that the model was trained on", d), Fix: "give other data, or name the part to score with --split-part: train, validation or all"}
 }
 
 // Evaluate scores the model, and baselines where the task has some, on a part of
-// the data. options is a pointer as Kind.Evaluating returns it, or nil. A part
-// without samples and invalid options are a *data.InputError; a cancelled ctx
-// returns its error.
+// the data; "" is that of [Trained.PartOf]. options is a pointer as Kind.Evaluating
+// returns it, or nil. A part without samples and invalid options are a
+// *data.InputError; a cancelled ctx returns its error.
 func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) (Evaluation, error) {
-	part, err := ParsePart(string(part), All)
+	part, err := ParsePart(string(part), "")
+	if err == nil && part == "" && d != nil {
+		part, err = m.PartOf(d)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if d != nil && !d.Has(part) {
-		return nil, data.Errorf("there is nothing to score in the part %q of the data", part)
+		return nil, data.Errorf("there is nothing to score in the part %q of the data%s", part, present(d))
 	}
 	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
+}
+
+// present names the parts that data have.
+func present(d Data) string {
+	var names []string
+	for _, part := range memoryParts {
+		if d.Has(part) {
+			names = append(names, string(part))
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return ", which has only " + strings.Join(names, " and ")
 }
 
 // Predict computes the prediction for an input. options is a pointer as

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,15 +17,18 @@ func (a *app) evaluateCommand() *cobra.Command {
 	return a.verbCommand(&cobra.Command{
 		Use:   "evaluate DIR --data FILE",
 		Short: "Score a model on data of the kind it was trained on",
-		Long: `Scores a trained model of any task.
+		Long: `Scores a trained model of any task, on the rows of the data that it was not made
+from. A model remembers which rows its weights were learnt from and chosen by, and
+recognises them by their content, or in a table of time series by their times, in a
+file of any name, format and order.
 
-A forecasting model is scored on one part of a table, divided as it was for
-training, beside the simple methods on the same windows: the naive forecast (the
-last value), the seasonal naive one (the same hour of the day or week before),
-drift, and a ridge regression.
+A forecasting model is scored beside the simple methods on the same windows: the
+naive forecast (the last value), the seasonal naive one (the same hour of the day
+or week before), drift, and a ridge regression.
 
-A language model is scored on the whole of a text, its state carried from the
-beginning to the end: nats and perplexity a token, bits a character.`,
+A language model's state is carried from the beginning of a text to its end, or
+through each piece of it that is scored: nats and perplexity a token, bits a
+character.`,
 		Example: `  carousel evaluate run --data load.csv
   carousel evaluate run --data load.csv --split-part validation --json
   carousel evaluate lm --data book.txt --json`,
@@ -37,7 +39,7 @@ beginning to the end: nats and perplexity a token, bits a character.`,
 func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, o := k.Files(), k.Evaluating()
 	given := dataFlags(flags, files, o)
-	part := flags.String("split-part", "", fmt.Sprintf("`part` of the data: train, validation, test or all, divided as for training (empty: %s)", scoredPart(k)))
+	part := flags.String("split-part", "", "`part` of the data: train, validation (those of the model's training), test (all other rows) or all (empty: test, or validation if there is nothing else)")
 	return func(ctx context.Context, m *task.Trained) error {
 		if err := given.takeOver(m, o); err != nil {
 			return err
@@ -48,7 +50,7 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		if err := checkFiles(files); err != nil {
 			return misusef("evaluate %v", err)
 		}
-		which, err := task.ParsePart(*part, scoredPart(k))
+		which, err := task.ParsePart(*part, "")
 		if err != nil {
 			return misusef("--split-part: %v", err)
 		}
@@ -63,9 +65,13 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		for _, n := range d.Notes() {
 			a.note("Note: %s", n)
 		}
-		return a.emit("evaluate."+k.Name, e, func(w io.Writer) { printSummary(w, e.Summary()) })
+		return a.emit("evaluate."+k.Name, e, func(w io.Writer) {
+			printSummary(w, e.Summary())
+			if m.Remembers() {
+				for _, n := range selectionOf(e) {
+					fmt.Fprintf(w, "Note: %s\n", n)
+				}
+			}
+		})
 	}
 }
-
-// scoredPart is the part that evaluate scores without --split-part.
-func scoredPart(k *task.Kind) task.Part { return cmp.Or(k.Part, task.All) }

@@ -583,20 +583,20 @@ func TestJSONCommands(t *testing.T) {
 		{"inspect", "inspect f/model.safetensors", ""},
 
 		{"train.classify", "train classify --data texts.csv --hidden 4 --embedding 4 --epochs 1 --min-count 1 --out c", ""},
-		{"evaluate.classify", "evaluate c --data texts.csv", ""},
+		{"evaluate.classify", "evaluate c --data texts.csv --split-part all", ""},
 		{"predict.classify", "predict c --input a_good_film --explain", ""},
 		{"inspect.classify", "inspect c", ""},
 
 		{"train.generate", "train generate --data book.txt --split 0.6,0.2,0.2 --hidden 4 --epochs 1 --out g", ""},
 		{"train.generate", "train generate --data book.txt --hidden 4 --epochs 1 --out g2", ""},
-		{"evaluate.generate", "evaluate g --data book.txt", ""},
+		{"evaluate.generate", "evaluate g --data book.txt --split-part all", ""},
 		{"predict.generate", "predict g --data - --max-tokens 5", "the\na\n"},
 		{"generate", "generate g --prompt the --max-tokens 5 --samples 2", ""},
 		{"score", "score g --prompt the --continuation cat --continuation mat", ""},
 		{"inspect.generate", "inspect g", ""},
 
 		{"train.tag", "train tag --data tags.conll --hidden 4 --embedding 4 --char-hidden 2 --epochs 1 --min-count 1 --out t", ""},
-		{"evaluate.tag", "evaluate t --data tags.conll", ""},
+		{"evaluate.tag", "evaluate t --data tags.conll --split-part all", ""},
 		{"predict.tag", "predict t --input Ada --n-best 2", ""},
 		{"predict.tag", "predict t --data tags.conll", ""},
 		{"inspect.tag", "inspect t", ""},

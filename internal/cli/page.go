@@ -60,7 +60,7 @@ func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Resul
 	for _, t := range s.Tables {
 		result = append(result, t)
 	}
-	for _, n := range slices.Concat(s.Text, out.Notes, s.Notes) {
+	for _, n := range slices.Concat(s.Text, out.Notes, s.Notes, selectionOf(e)) {
 		result = append(result, report.Text(n))
 	}
 	page.Add("Result", result...)
@@ -73,6 +73,14 @@ func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Resul
 	page.Add("Training", training.Figure())
 	page.Add("Configuration", report.Pairs(settingPairs(m.Settings())))
 	return page, nil
+}
+
+// selectionOf says which rows were scored, if e does.
+func selectionOf(e task.Evaluation) []string {
+	if text := task.ScoredOf(e).Selection(); text != "" {
+		return []string{text}
+	}
+	return nil
 }
 
 // trainingOf takes over the epochs of a run, with the validation metric that was

@@ -164,6 +164,9 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if !a.quiet {
 		out.told = len(notes)
 	}
+	if err := m.Recognise(ctx, d); err != nil { // so that the scores are those of evaluate on the same files
+		return nil, err
+	}
 	e, err := a.scoreTrained(ctx, m, d, out)
 	if err != nil {
 		return nil, err

@@ -41,7 +41,8 @@ type Example struct {
 
 // Evaluation is the scores of a classifier on labelled texts.
 type Evaluation struct {
-	Task      string             `json:"task"`                // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics   Metrics            `json:"metrics"`             // the model's scores
 	Baselines map[string]Metrics `json:"baselines"`           // majority: the labels' frequencies in training; linear: logistic regression on words and pairs of words
 	Texts     int                `json:"texts"`               // number of texts scored
@@ -76,7 +77,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Task: Name, Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
+	e := &Evaluation{Task: Name, Scored: d.Scored(part), Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
 	e.Metrics, e.Classes = m.score(p, c)
 	e.Baselines["linear"], _ = m.score(m.linear.logProbabilities(c), c)
 	e.Baselines["majority"], _ = m.score(m.majority(c.len()), c)

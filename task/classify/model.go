@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
@@ -18,6 +19,7 @@ const linearFile = "linear.safetensors"
 
 // Model is a trained classifier of texts. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg       Config
 	classes   []string
 	counts    []int // training texts by class
@@ -76,7 +78,7 @@ func newModel(cfg Config, classes []string, counts []int, tok *text.Tokenizer, o
 // [model.Save].
 func (m *Model) Save(dir string) error {
 	c := saved{m.cfg, m.classes, m.counts, m.share, m.linear.penalty, m.notes}
-	return model.Save(dir, Name, c, model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))
+	return model.Save(dir, Name, c, append(m.Remembered(), model.Weights(m.slab), m.tokenizer.Part(""), model.Tensors(linearFile, m.linear.tensors(), nil))...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of
@@ -116,7 +118,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 		return nil, err
 	}
 	m.linear.penalty = c.Penalty
-	return m, nil
+	return m, m.Recall(d)
 }
 
 // inferItems is the largest number of padded tokens in a batch at inference.

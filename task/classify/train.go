@@ -62,9 +62,6 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	for k, name := range names {
 		classes[k] = counts[name]
 	}
-	if d.Separate {
-		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
-	}
 	cfg.settle(len(texts))
 	tok, err := text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
 		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower",

@@ -58,7 +58,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 		last = max(last, at)
 	}
 	t := newTally(d, m.ridge, list, task.Test, m.cfg.Quantiles)
-	e := &Evaluation{Task: Name, Part: task.Test, Windows: len(list), Horizon: d.horizon, Stride: stride,
+	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride,
 		Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
 	err := m.keeping(out, d, t.levels, func(file *scoredFile) error {
 		for at := 0; at <= last; at++ {
@@ -120,6 +120,5 @@ func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, window
 	if result.Interrupted {
 		return nil, ctx.Err()
 	}
-	fresh.cfg.Split = m.cfg.Split
 	return fresh, nil
 }

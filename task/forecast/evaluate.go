@@ -16,10 +16,10 @@ import (
 // Evaluation is the scores of a model on a part of a table, and those of the
 // baselines on the same windows.
 type Evaluation struct {
-	Task       string    `json:"task"`       // the task of the model
-	Part       task.Part `json:"part"`       // part of the rows that was scored: train, validation, test or all
-	Forecaster string    `json:"forecaster"` // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
-	Metrics    Metrics   `json:"metrics"`    // the model's scores
+	Task string `json:"task"` // the task of the model
+	task.Scored
+	Forecaster string  `json:"forecaster"` // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
+	Metrics    Metrics `json:"metrics"`    // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
 	// measured on the rows before the first window), drift, linear (ridge regression
 	// on the same inputs),
@@ -104,8 +104,11 @@ type EvaluateOptions struct {
 	Out string `json:"out" value:"file" group:"Evaluation" help:"write the scored forecasts to this file, as CSV"`
 }
 
-// Evaluate scores every window of a part of a table, beside baselines. The table
-// is divided according to the model's Config.Split. A table that does not fit the
+// Evaluate scores every window of a part of a table, beside baselines. Training and
+// validation are the rows that the model was trained on, and the test is all others
+// (of a series with a split that leaves the last rows to no part, without these). A
+// model that an older version saved does not know these rows, and divides the table
+// according to its Config.Split. A table that does not fit the
 // model, and a part without a window, are a *data.InputError; a cancelled ctx
 // returns its error.
 func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
@@ -154,7 +157,7 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 		f.part = parts{{0, f.end}, {f.end, f.end}, {f.end, f.end}}
 	}
 	if !whole {
-		if err := divide(m.cfg.Split, frames); err != nil {
+		if err := m.divide(frames); err != nil {
 			return nil, err
 		}
 	}
@@ -198,7 +201,7 @@ func (t *tally) seriesAt(frame int32, k int) int { return int(frame)*t.d.targets
 func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int, out string) (*Evaluation, error) {
 	levels, note := m.levels(m.cfg.Quantiles)
 	t := newTally(d, m.ridge, list, part, levels)
-	e := &Evaluation{Task: Name, Part: part, Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Scored: scoredOf(part, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
 	if note != "" && !slices.Contains(e.Notes, note) {
 		e.Notes = append(e.Notes, note)
 	}

@@ -65,7 +65,7 @@ type Data struct {
 	task.Source
 	Panel *data.Panel // as it was read; it is not changed
 
-	empty [3]bool // by part: no series has a row in it
+	rows [3]int // by part
 }
 
 // Read reads a table with the columns that cfg names. Targets and past covariates
@@ -103,11 +103,10 @@ func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	}
 	d := &Data{Panel: panel}
 	if divide(cfg.Split, frames) != nil {
-		return d, nil // the error is returned when the parts are needed
+		d.rows = [3]int{1, 1, 1} // the error is returned when the parts are needed
+		return d, nil
 	}
-	for part := range d.empty {
-		d.empty[part] = !slices.ContainsFunc(frames, func(f *frame) bool { return f.part[part].len() > 0 })
-	}
+	d.count(frames)
 	return d, nil
 }
 
@@ -122,10 +121,10 @@ func (d *Data) Hints() []string {
 }
 
 // Has reports whether some series has a row in a part, divided by the settings
-// that the data were read with.
+// that the data were read with, or by what a model remembers ([Model.Recognise]).
 func (d *Data) Has(part task.Part) bool {
 	at := slices.Index(partNames, part)
-	return part == task.All || at >= 0 && !d.empty[at]
+	return part == task.All || at >= 0 && d.rows[at] > 0
 }
 
 // String describes the table in one line.

@@ -269,7 +269,7 @@ func (f *frame) extend(s *schema, n int) {
 func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
 	var fits []targetFit
 	for k, raw := range f.raw {
-		fits = append(fits, s.fitSeries(cfg, raw[:min(max(f.part[trainPart].hi, 2), f.end)], s.Pooled[k]))
+		fits = append(fits, s.fitSeries(cfg, raw[:min(max(f.part[trainPart].hi, cfg.Window, 2), f.end)], s.Pooled[k])) // without rows for training: those before the first forecast
 	}
 	return fits
 }

@@ -27,6 +27,7 @@ type Model struct {
 	notes     []string
 	gain      float64
 	anchor    anchor
+	learnt    map[string]*learnt // by series; nil: not known
 }
 
 // saved is a Model's part of config.json.
@@ -40,6 +41,8 @@ type saved struct {
 	Shifts    shifts    `json:"shifts"`
 	Errors    float64   `json:"errors"`
 	Notes     []string  `json:"notes"`
+
+	Learnt map[string]*learnt `json:"learnt,omitempty"`
 }
 
 // Config returns the configuration, in which the values that depend on the data
@@ -77,7 +80,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.shifts, m.errors, m.notes}
+	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -103,7 +106,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.gain, m.anchor, m.residuals, m.shifts, m.errors, m.notes = c.Gain, c.Anchor, c.Residuals, c.Shifts, c.Errors, c.Notes
+	m.gain, m.anchor, m.residuals, m.shifts, m.errors, m.notes, m.learnt = c.Gain, c.Anchor, c.Residuals, c.Shifts, c.Errors, c.Notes, c.Learnt
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
@@ -131,6 +134,11 @@ func (c *saved) check() error {
 	for _, own := range c.Shifts {
 		if len(c.Shifts) != n || len(own) != len(c.Config.Quantiles) {
 			return fmt.Errorf("there are shifts of %d quantiles of %d targets, expected %d of %d", len(own), len(c.Shifts), len(c.Config.Quantiles), n)
+		}
+	}
+	for id, l := range c.Learnt {
+		if !l.valid() {
+			return fmt.Errorf("learnt: the parts of series %q are not valid", id)
 		}
 	}
 	for _, steps := range c.Residuals {

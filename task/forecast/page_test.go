@@ -23,7 +23,7 @@ func sampleEvaluation() *Evaluation {
 		return Metrics{MAE: mae, RMSE: 1.4 * mae, SMAPE: mae / 40, MASE: mae / 240, MSEScaled: mae / 2000, MAEScaled: mae / 900, MAPE: math.NaN(), OWA: math.NaN(), Pinball: math.NaN(), WQL: math.NaN(), Coverage: math.NaN()}
 	}
 	e := &Evaluation{
-		Task: Name, Part: task.Test, Windows: 5237, Series: 1, Horizon: 24, Season: 168, Levels: []float64{0.1, 0.5, 0.9}, Nominal: 0.8, Forecaster: byNetwork,
+		Task: Name, Scored: task.Scored{Part: task.Test}, Windows: 5237, Series: 1, Horizon: 24, Season: 168, Levels: []float64{0.1, 0.5, 0.9}, Nominal: 0.8, Forecaster: byNetwork,
 		Metrics:   Metrics{MAPE: math.NaN(), OWA: math.NaN(), RMSSE: 0.6, WQL: 0.024, MAE: 143.27, RMSE: 199.7, SMAPE: 3.21, MASE: 0.588, MSEScaled: 0.0512, MAEScaled: 0.164, Pinball: 60, Coverage: 0.81},
 		Baselines: map[string]Metrics{"naive": simple(712.9), "seasonal_naive": simple(243.6), "seasonal_naive_168": simple(243.6), "seasonal_naive_24": simple(320.9), "drift": simple(722.9), "linear": simple(146.3)},
 		Verdict:   "The network beats all.", Notes: []string{"A note."},

@@ -23,6 +23,9 @@ func (m *Model) Probe(ctx context.Context, from *Data, rows int) (_ func(*tensor
 		return nil, err
 	}
 	d, list, err := m.scored(from.Panel, task.Test, 1)
+	if err != nil { // such as of the table of training, without its test part
+		d, list, err = m.scored(from.Panel, task.All, 1)
+	}
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
 	}

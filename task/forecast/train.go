@@ -92,7 +92,10 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 		return nil, nil, err
 	}
 	d.cfg = &m.cfg
-	m.ridge = r
+	m.ridge, m.learnt = r, map[string]*learnt{}
+	for _, f := range kept {
+		m.learnt[f.id] = f.learn()
+	}
 	if m.net.Skip != nil {
 		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
 		if cfg.Skip == "ridge" {

@@ -29,7 +29,8 @@ type Metrics struct {
 // from all tokens before it in its document; the tokens for the end of documents
 // are not scored.
 type Evaluation struct {
-	Task       string             `json:"task"`       // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics    Metrics            `json:"metrics"`    // the model's scores
 	Baselines  map[string]Metrics `json:"baselines"`  // unigram: the frequency of each token in the training text
 	Unit       string             `json:"unit"`       // kind of token: char, bpe or space
@@ -104,7 +105,9 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	if err != nil {
 		return nil, err
 	}
-	return m.evaluation(docs, traces, nats, c), nil
+	e := m.evaluation(docs, traces, nats, c)
+	e.Scored = of.Scored(part)
+	return e, nil
 }
 
 // nats returns -log p of every token but the first of each document of c.

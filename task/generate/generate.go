@@ -68,18 +68,21 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.Separate = f.Valid != ""; d.Separate && cfg.Split == "" {
-		d.Training = docs
-	} else if d.Parts, err = cfg.divide(docs); err != nil {
+	if f.Valid != "" && cfg.Split == "" {
+		cfg.Split = "1,0,0"
+	}
+	if d.Parts, err = cfg.divide(docs); err != nil {
 		return nil, err
 	}
 	for _, one := range []struct {
 		path string
+		part task.Part
 		to   *[]data.Document
-	}{{f.Valid, &d.Validation}, {f.Test, &d.Test}} {
+	}{{f.Valid, task.Validation, &d.Validation}, {f.Test, task.Test, &d.Test}} {
 		if one.path == "" {
 			continue
 		}
+		d.Separate = append(d.Separate, one.part)
 		if *one.to, err = d.read(ctx, one.path, &cfg); err != nil {
 			return nil, err
 		}

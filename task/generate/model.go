@@ -6,12 +6,14 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
 
 // Model is a trained language model. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg    Config
 	codec  *codec
 	counts []int64 // of the tokens in the training text, by id
@@ -56,7 +58,7 @@ func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (_ *Model
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Name, saved{m.cfg, m.counts}, model.Weights(m.slab), m.codec.tokens.Part(""))
+	return model.Save(dir, Name, saved{m.cfg, m.counts}, append(m.Remembered(), model.Weights(m.slab), m.codec.tokens.Part(""))...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of another
@@ -89,7 +91,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	return m, d.Load(m.slab)
+	return m, cmp.Or(d.Load(m.slab), m.Recall(d))
 }
 
 // check returns an error for a config.json that Save cannot have written.

@@ -25,9 +25,6 @@ import (
 // far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("generate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
-		if d.Separate && cfg.Split == "" {
-			cfg.Split = "1,0,0" // so that the model's settings divide a text as this training did
-		}
 		m, c, err := prepare(ctx, d.Training, cfg, o.Device)
 		if err != nil {
 			return nil, nil, data.InFile(d.file, err)

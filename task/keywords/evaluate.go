@@ -19,7 +19,8 @@ type Metrics struct {
 
 // Evaluation is the scores of a classifier on labelled sounds.
 type Evaluation struct {
-	Task      string             `json:"task"`      // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics   Metrics            `json:"metrics"`   // the model's scores
 	Baselines map[string]Metrics `json:"baselines"` // majority: always the most frequent label of the sounds scored
 	Sounds    int                `json:"sounds"`    // number of sounds scored
@@ -57,7 +58,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Task: Name, Sounds: len(list), Classes: m.Classes(), Confusion: make([][]int, len(m.classes))}
+	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sounds: len(list), Classes: m.Classes(), Confusion: make([][]int, len(m.classes))}
 	for i := range e.Confusion {
 		e.Confusion[i] = make([]int, len(m.classes))
 	}

@@ -7,11 +7,13 @@ import (
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Model is a trained classifier of sounds. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg      Config
 	classes  []string
 	frontend *speech.Frontend
@@ -55,7 +57,7 @@ func newModel(c Config, classes []string, f *speech.Frontend, on *tensor.Device)
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Name, saved{m.cfg, m.classes, *m.frontend}, model.Weights(m.slab))
+	return model.Save(dir, Name, saved{m.cfg, m.classes, *m.frontend}, append(m.Remembered(), model.Weights(m.slab))...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of
@@ -87,5 +89,5 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	return m, d.Load(m.slab)
+	return m, cmp.Or(d.Load(m.slab), m.Recall(d))
 }

@@ -53,7 +53,8 @@ type Example struct {
 
 // Evaluation is the scores of a tagger on tagged sentences.
 type Evaluation struct {
-	Task      string             `json:"task"`             // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics   Metrics            `json:"metrics"`          // the model's scores
 	Baselines map[string]Metrics `json:"baselines"`        // usual: the most frequent tag of each word in training
 	Scheme    Scheme             `json:"scheme"`           // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
@@ -92,7 +93,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 		return nil, err
 	}
 	scheme := m.schemeOf(d)
-	e := &Evaluation{Task: Name, Scheme: scheme, Sentences: len(d.ends), Tokens: len(d.tokens), Baselines: map[string]Metrics{}, Unseen: m.unseen(d)}
+	e := &Evaluation{Task: Name, Scored: of.Scored(part), Scheme: scheme, Sentences: len(d.ends), Tokens: len(d.tokens), Baselines: map[string]Metrics{}, Unseen: m.unseen(d)}
 	e.Metrics = m.score(d, found, e)
 	usual, never := m.usual(d)
 	e.Baselines["usual"], e.Unknown = m.score(d, usual, nil), never

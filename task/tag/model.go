@@ -7,12 +7,14 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
 // Model is a trained tagger. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg          Config
 	vocabularies *vocabularies
 	tags         []string // of the network, by number
@@ -74,7 +76,7 @@ func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (_ 
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Name, saved{m.cfg, m.tags, m.notes}, model.Weights(m.slab), m.vocabularies.part())
+	return model.Save(dir, Name, saved{m.cfg, m.tags, m.notes}, append(m.Remembered(), model.Weights(m.slab), m.vocabularies.part())...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of another
@@ -107,7 +109,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 		return nil, d.Broken(err)
 	}
 	m.notes = c.Notes
-	return m, d.Load(m.slab)
+	return m, cmp.Or(d.Load(m.slab), m.Recall(d))
 }
 
 // check returns an error for a config.json that Save cannot have written.

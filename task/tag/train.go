@@ -54,9 +54,6 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if d.Separate {
-		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
-	}
 	cfg.Scheme = string(scheme)
 	cfg.settle(learn)
 	learn.number(tags, scheme != Labels)

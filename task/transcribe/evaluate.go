@@ -24,7 +24,8 @@ type Metrics struct {
 
 // Evaluation is the scores of a recogniser on utterances with known texts.
 type Evaluation struct {
-	Task       string    `json:"task"`             // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics    Metrics   `json:"metrics"`          // the model's scores
 	Greedy     *Metrics  `json:"greedy,omitempty"` // scores of greedy decoding, if metrics are those of a beam search
 	Words      Errors    `json:"words"`            // errors counted in words
@@ -125,6 +126,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if err != nil {
 		return nil, err
 	}
+	e.Scored = d.Scored(part)
 	e.Taken = (time.Since(begun) - reading).Seconds()
 	if decoding.searches() {
 		g, err := m.score(ctx, all, &Decoding{})

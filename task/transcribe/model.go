@@ -7,12 +7,14 @@ import (
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/speech"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
 
 // Model is a trained speech recogniser. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg      Config
 	alphabet *alphabet
 	frontend *speech.Frontend
@@ -68,7 +70,7 @@ func (m *Model) Save(dir string) error {
 	for _, p := range m.files {
 		c.Files = append(c.Files, p.Name)
 	}
-	parts := []model.Part{model.Weights(m.slab)}
+	parts := append(m.Remembered(), model.Weights(m.slab))
 	if t := m.alphabet.tokenizer; t != nil {
 		parts = append(parts, t.Part(""))
 	}
@@ -117,7 +119,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err := m.decoding.check(m.alphabet); err != nil {
 		return nil, d.Broken(err)
 	}
-	return m, nil
+	return m, m.Recall(d)
 }
 
 // check returns an error for a config.json that Save cannot have written.

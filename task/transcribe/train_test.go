@@ -501,7 +501,7 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := &expiring{Context: context.Background()}
-	ctx.left.Store(74) // most of which reading asks
+	ctx.left.Store(107) // most of which reading asks
 	run := filepath.Join(dir, "run")
 	_, r, err := Train(ctx, d, cfg, &train.Run{Dir: run})
 	if err != nil || !r.Interrupted {

@@ -29,7 +29,8 @@ func score(found []Translation, references []string, lower bool) Metrics {
 
 // Evaluation is the scores of a model on pairs.
 type Evaluation struct {
-	Task      string        `json:"task"`            // the task of the model
+	Task string `json:"task"` // the task of the model
+	task.Scored
 	Metrics   Metrics       `json:"metrics"`         // the model's scores
 	Sentences int           `json:"sentences"`       // number of pairs scored
 	Detail    string        `json:"detail"`          // BLEU with its components, in the format of sacreBLEU
@@ -97,7 +98,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if len(sources) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
 	}
-	e := &Evaluation{Task: Name, Sentences: len(sources), Lowercase: m.cfg.Case == "lower", Search: m.search(o.SearchOptions), Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sentences: len(sources), Lowercase: m.cfg.Case == "lower", Search: m.search(o.SearchOptions), Notes: m.Notes()}
 	if empty > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/text"
 )
@@ -18,6 +19,7 @@ const (
 
 // Model is a trained translation model. It is safe for concurrent use.
 type Model struct {
+	task.Memory
 	cfg   Config
 	tok   tokenizers
 	net   *network
@@ -66,7 +68,7 @@ func newModel(cfg Config, tok tokenizers, on *tensor.Device) (_ *Model, err erro
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].
 func (m *Model) Save(dir string) error {
-	parts := []model.Part{model.Weights(m.slab)}
+	parts := append(m.Remembered(), model.Weights(m.slab))
 	if m.cfg.Separate {
 		parts = append(parts, m.tok.source.Part(sourceFolder), m.tok.target.Part(targetFolder))
 	} else {
@@ -105,7 +107,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 		return nil, d.Broken(err)
 	}
 	m.most, m.notes = c.Most, c.Notes
-	return m, d.Load(m.slab)
+	return m, cmp.Or(d.Load(m.slab), m.Recall(d))
 }
 
 func openTokenizers(d *model.Dir, separate bool) (t tokenizers, err error) {

@@ -48,9 +48,6 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*trai
 	if r.valid, err = encodePairs(ctx, r.held, &cfg, tok); err != nil {
 		return nil, err
 	}
-	if d.Separate {
-		cfg.Holdout = 0 // so that the model's settings divide a file as this training did
-	}
 	cfg.settle(len(r.pairs.target.ids) + r.pairs.target.len())
 	if r.m, err = newModel(cfg, tok, on); err != nil {
 		return nil, err
