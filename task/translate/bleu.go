@@ -3,9 +3,7 @@ package translate
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"strings"
-	"unicode"
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/language"
@@ -35,26 +33,43 @@ func (s *BLEUScore) String() string {
 }
 
 // BLEU scores translations against one or more references each (Papineni et al.
-// 2002), as sacreBLEU does by default (Post 2018): over the corpus, on the tokens
-// of mteval-v13a, with exponential smoothing. lower ignores case, as its option
-// -lc. Different numbers of translations and lists of references are an error.
-func BLEU(translations []string, references [][]string, lower bool) (*BLEUScore, error) {
+// 2002), as sacreBLEU does (Post 2018): over the corpus, with exponential
+// smoothing. tokenizer divides sentences into tokens: 13a (sacreBLEU's default),
+// intl, zh, char or none; for "" it is the one that [BLEUTokenizer] chooses for
+// the references. lower ignores case, as its option -lc. Another tokenizer, and
+// different numbers of translations and lists of references, are an error.
+func BLEU(translations []string, references [][]string, tokenizer string, lower bool) (*BLEUScore, error) {
 	if err := paired(translations, references); err != nil {
 		return nil, err
 	}
-	return bleu(translations, references, lower), nil
+	if tokenizer == "" {
+		tokenizer = BLEUTokenizer(func(yield func(string) bool) {
+			for _, list := range references {
+				for _, s := range list {
+					if !yield(s) {
+						return
+					}
+				}
+			}
+		})
+	}
+	if bleuTokenizers[tokenizer] == nil {
+		return nil, fmt.Errorf("translate: want the tokenizer 13a, intl, zh, char or none, got %q", tokenizer)
+	}
+	return bleu(translations, references, tokenizer, lower), nil
 }
 
-func bleu(translations []string, references [][]string, lower bool) *BLEUScore {
+func bleu(translations []string, references [][]string, tokenizer string, lower bool) *BLEUScore {
 	s := &BLEUScore{}
-	prepare := preparer(lower)
+	prepare, cut := preparer(lower), bleuTokenizers[tokenizer]
+	tokens := func(sentence string) []string { return words(cut(prepare(sentence))) }
 	for i, translation := range translations {
-		words := strings.FieldsFunc(tokenize13a(prepare(translation)), isSpace)
+		words := tokens(translation)
 		counts := countRuns(words)
 		most := map[string]int{} // of each run in one reference
 		nearest := -1
 		for _, reference := range references[i] {
-			other := strings.FieldsFunc(tokenize13a(prepare(reference)), isSpace)
+			other := tokens(reference)
 			for run, c := range countRuns(other) {
 				most[run] = max(most[run], c)
 			}
@@ -133,36 +148,4 @@ func preparer(lower bool) func(string) string {
 		}
 		return strings.TrimRightFunc(s, isSpace)
 	}
-}
-
-// isSpace reports whether r is white space for Python's str.split.
-func isSpace(r rune) bool { return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f }
-
-var (
-	rules13a = []struct {
-		find *regexp.Regexp
-		with string
-	}{
-		{regexp.MustCompile("([{-~[-` -&(-+:-@/])"), " $1 "}, // all punctuation of ASCII but ' , - .
-		{regexp.MustCompile(`([^0-9])([.,])`), "$1 $2 "},
-		{regexp.MustCompile(`([.,])([^0-9])`), " $1 $2"},
-		{regexp.MustCompile(`([0-9])(-)`), "$1 $2 "},
-	}
-)
-
-// tokenize13a separates punctuation by the rules of mteval-v13a.pl.
-func tokenize13a(s string) string {
-	s = strings.ReplaceAll(s, "<skipped>", "")
-	s = strings.ReplaceAll(s, "-\n", "")
-	s = strings.ReplaceAll(s, "\n", " ")
-	if strings.Contains(s, "&") {
-		for _, e := range [][2]string{{"&quot;", `"`}, {"&amp;", "&"}, {"&lt;", "<"}, {"&gt;", ">"}} {
-			s = strings.ReplaceAll(s, e[0], e[1]) // one after the other: &amp;lt; becomes <
-		}
-	}
-	s = " " + s + " "
-	for _, r := range rules13a {
-		s = r.find.ReplaceAllString(s, r.with)
-	}
-	return s
 }

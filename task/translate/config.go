@@ -45,6 +45,7 @@ type Config struct {
 	CarryState        bool    `json:"carry_state" group:"Training" help:"the encoder begins with its state after the line before, for texts with consecutive lines"`
 	BatchTokens       int     `json:"batch_tokens" range:"0..1e6" group:"Training" help:"target tokens per step (0: 150 to 1500, by the size of the corpus)"`
 	Select            string  `json:"select" oneof:"bleu,chrf,loss" group:"Training" help:"score of the validation pairs by which the epoch is chosen"`
+	BLEUTokenizer     string  `json:"bleu_tokenizer" oneof:"(zh for Chinese, char for Japanese, Thai and others without spaces, else 13a),13a,intl,zh,char,none" group:"Training" help:"sacreBLEU's tokenizer for BLEU, by which also the epoch is chosen"`
 	train.Settings
 
 	SearchOptions

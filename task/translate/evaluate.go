@@ -5,47 +5,80 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Metrics are the scores of translations, in percent.
 type Metrics struct {
-	BLEU float64 `json:"bleu"` // as sacreBLEU computes it
-	CHRF float64 `json:"chrf"` // chrF2, likewise
+	BLEU   float64 `json:"bleu"`           // as sacreBLEU computes it, on the tokens that the signature names
+	CHRF   float64 `json:"chrf"`           // chrF2, likewise
+	CHRFPP float64 `json:"chrf_plus_plus"` // chrF2++, likewise: chrF2 with n-grams of one and two words
 }
 
-// score compares translations with one reference each.
-func score(found []Translation, references []string, lower bool) Metrics {
-	translations, lists := make([]string, len(found)), make([][]string, len(found))
-	for i := range found {
-		translations[i], lists[i] = found[i].Text, references[i:i+1]
+// Signatures say how the metrics are computed, in the words of sacreBLEU's
+// signatures.
+type Signatures struct {
+	BLEU   string `json:"bleu"`           // nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp, where tok is the tokenizer
+	CHRF   string `json:"chrf"`           // nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no
+	CHRFPP string `json:"chrf_plus_plus"` // nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no
+}
+
+func signatures(tokenizer string, lower bool) Signatures {
+	letters := "mixed"
+	if lower {
+		letters = "lc"
 	}
-	return Metrics{bleu(translations, lists, lower).Score, chrf(translations, lists, lower)}
+	ofRuns := func(wordOrder int) string {
+		return fmt.Sprintf("nrefs:1|case:%s|eff:yes|nc:%d|nw:%d|space:no", letters, charOrder, wordOrder)
+	}
+	return Signatures{fmt.Sprintf("nrefs:1|case:%s|eff:no|tok:%s|smooth:exp", letters, tokenizer), ofRuns(0), ofRuns(maxWordOrder)}
+}
+
+// scored has translations and one reference for each.
+type scored struct {
+	texts []string
+	lists [][]string
+}
+
+func pairUp(found []Translation, references []string) scored {
+	s := scored{make([]string, len(found)), make([][]string, len(found))}
+	for i := range found {
+		s.texts[i], s.lists[i] = found[i].Text, references[i:i+1]
+	}
+	return s
+}
+
+func (s scored) bleu(tokenizer string, lower bool) *BLEUScore {
+	return bleu(s.texts, s.lists, tokenizer, lower)
+}
+func (s scored) chrf(wordOrder int, lower bool) float64 {
+	return chrf(s.texts, s.lists, wordOrder, lower)
 }
 
 // Evaluation is the scores of a model on pairs.
 type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
-	Metrics   Metrics       `json:"metrics"`         // the model's scores
-	Sentences int           `json:"sentences"`       // number of pairs scored
-	Detail    string        `json:"detail"`          // BLEU with its components, in the format of sacreBLEU
-	Lowercase bool          `json:"lowercase"`       // both metrics are of lower-case texts
-	Search    SearchOptions `json:"search"`          // options of the search
-	ByLength  []LengthScore `json:"by_length"`       // scores by the length of the source
-	Long      *LongScore    `json:"long,omitempty"`  // scores of long sources, if requested by long
-	Notes     []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
+	Metrics    Metrics       `json:"metrics"`         // the model's scores
+	Sentences  int           `json:"sentences"`       // number of pairs scored
+	Detail     string        `json:"detail"`          // BLEU with its components, in the format of sacreBLEU
+	Signatures Signatures    `json:"signatures"`      // how the metrics are computed, as in sacreBLEU's signatures
+	Lowercase  bool          `json:"lowercase"`       // the metrics are of lower-case texts
+	Search     SearchOptions `json:"search"`          // options of the search
+	ByLength   []LengthScore `json:"by_length"`       // scores by the length of the source
+	Long       *LongScore    `json:"long,omitempty"`  // scores of long sources, if requested by long
+	Notes      []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
 
 	Examples []Example `json:"-"` // examples for the report
 }
 
 // LengthScore is the score of the pairs whose source has From to To words.
 type LengthScore struct {
-	From      int     `json:"from"`      // fewest words of the source
+	From      int     `json:"from"`      // fewest words of the source; where words are not separated, characters
 	To        int     `json:"to"`        // 0: no limit
 	Sentences int     `json:"sentences"` // number of pairs
 	BLEU      float64 `json:"bleu"`      // in percent
@@ -63,8 +96,10 @@ type Example struct {
 type EvaluateOptions struct {
 	SearchOptions
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
-	Long       int  `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of n consecutive sentences: whole, in parts, and in parts with carry_state (0: not)"`
-	Examples   int  `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
+	// Tokenizer "" is the model's setting, or is chosen for the references if that is empty too.
+	Tokenizer string `json:"bleu_tokenizer" oneof:"(the model's),13a,intl,zh,char,none" group:"Scores" help:"sacreBLEU's tokenizer for BLEU"`
+	Long      int    `json:"long" range:"0.." value:"n" group:"Search" help:"also score sources of n consecutive sentences: whole, in parts, and in parts with carry_state (0: not)"`
+	Examples  int    `json:"-"` // pairs to show, chosen from the best, the middle and the worst; 0: none
 }
 
 // Inherit sets the search options to the model's.
@@ -98,6 +133,10 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if len(sources) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
 	}
+	tokenizer := cmp.Or(o.Tokenizer, m.cfg.BLEUTokenizer, BLEUTokenizer(slices.Values(references)))
+	if bleuTokenizers[tokenizer] == nil {
+		return nil, data.Setting(settings.Check(o))
+	}
 	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sentences: len(sources), Lowercase: m.cfg.Case == "lower", Search: m.search(o.SearchOptions), Notes: m.Notes()}
 	if empty > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
@@ -106,44 +145,57 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if err != nil {
 		return nil, err
 	}
-	e.fill(found, references, o.Examples)
+	e.fill(found, references, tokenizer, o.Examples)
 	if o.Long > 1 {
-		e.Long, err = m.evaluateLong(ctx, sources, references, e.Search, o.Long)
+		e.Long, err = m.evaluateLong(ctx, sources, references, tokenizer, e.Search, o.Long)
 	}
 	return e, err
 }
 
-func (e *Evaluation) fill(found []Translation, references []string, examples int) {
-	lists := make([][]string, len(found))
-	texts := make([]string, len(found))
-	for i := range found {
-		texts[i], lists[i] = found[i].Text, references[i:i+1]
-	}
-	b := bleu(texts, lists, e.Lowercase)
-	e.Metrics = Metrics{b.Score, chrf(texts, lists, e.Lowercase)}
-	e.Detail = b.String()
-	e.byLength(found, references)
+func (e *Evaluation) fill(found []Translation, references []string, tokenizer string, examples int) {
+	s := pairUp(found, references)
+	b := s.bleu(tokenizer, e.Lowercase)
+	e.Metrics = Metrics{b.Score, s.chrf(0, e.Lowercase), s.chrf(maxWordOrder, e.Lowercase)}
+	e.Detail, e.Signatures = b.String(), signatures(tokenizer, e.Lowercase)
+	e.byLength(found, references, tokenizer)
 	e.choose(found, references, examples)
 }
 
 // lengthSteps are the upper limits of the groups by length, in words.
 var lengthSteps = []int{5, 10, 15, 20, 30, 50, 0}
 
-func (e *Evaluation) byLength(found []Translation, references []string) {
+func (e *Evaluation) byLength(found []Translation, references []string, tokenizer string) {
+	length := sourceLength(found)
 	from := 1
 	for _, to := range lengthSteps {
 		var texts []Translation
 		var refs []string
 		for i := range found {
-			if n := len(words(found[i].Source)); n >= from && (n <= to || to == 0) {
+			if n := length(found[i].Source); n >= from && (n <= to || to == 0) {
 				texts, refs = append(texts, found[i]), append(refs, references[i])
 			}
 		}
 		if len(texts) > 0 {
-			e.ByLength = append(e.ByLength, LengthScore{from, to, len(texts), score(texts, refs, e.Lowercase).BLEU})
+			e.ByLength = append(e.ByLength, LengthScore{from, to, len(texts), pairUp(texts, refs).bleu(tokenizer, e.Lowercase).Score})
 		}
 		from = to + 1
 	}
+}
+
+// sourceLength returns a function that counts the words of a source, or its
+// characters if the sources are in a script that separates no words.
+func sourceLength(found []Translation) func(string) int {
+	tokenizer := BLEUTokenizer(func(yield func(string) bool) {
+		for i := range found {
+			if !yield(found[i].Source) {
+				return
+			}
+		}
+	})
+	if tokenizer == "13a" {
+		tokenizer = "none"
+	}
+	return func(s string) int { return len(words(bleuTokenizers[tokenizer](s))) }
 }
 
 // choose selects examples evenly from the best to the worst.
@@ -153,7 +205,7 @@ func (e *Evaluation) choose(found []Translation, references []string, n int) {
 	}
 	all := make([]Example, len(found))
 	for i, t := range found {
-		all[i] = Example{t, references[i], chrf([]string{t.Text}, [][]string{references[i : i+1]}, e.Lowercase)}
+		all[i] = Example{t, references[i], chrf([]string{t.Text}, [][]string{references[i : i+1]}, 0, e.Lowercase)}
 	}
 	slices.SortStableFunc(all, func(a, b Example) int { return cmp.Compare(b.CHRF, a.CHRF) })
 	n = min(n, len(all))
@@ -176,7 +228,7 @@ type LongScore struct {
 
 // evaluateLong joins n consecutive pairs at a time, and translates the sources
 // each way.
-func (m *Model) evaluateLong(ctx context.Context, sources, references []string, search SearchOptions, n int) (*LongScore, error) {
+func (m *Model) evaluateLong(ctx context.Context, sources, references []string, tokenizer string, search SearchOptions, n int) (*LongScore, error) {
 	s := &LongScore{Joined: n}
 	var long, refs []string
 	for i := 0; i+n <= len(sources); i += n {
@@ -195,9 +247,7 @@ func (m *Model) evaluateLong(ctx context.Context, sources, references []string, 
 		if err != nil {
 			return nil, err
 		}
-		*way.bleu = score(found, refs, m.cfg.Case == "lower").BLEU
+		*way.bleu = pairUp(found, refs).bleu(tokenizer, m.cfg.Case == "lower").Score
 	}
 	return s, nil
 }
-
-func words(s string) []string { return strings.FieldsFunc(s, isSpace) }

@@ -12,11 +12,11 @@ import (
 func ExampleBLEU() {
 	translations := []string{"The dog runs in the park.", "A cat sleeps."}
 	references := [][]string{{"The dog is running in the park."}, {"A cat sleeps.", "A cat is asleep."}}
-	bleu, err := translate.BLEU(translations, references, false)
+	bleu, err := translate.BLEU(translations, references, "13a", false)
 	if err != nil {
 		panic(err)
 	}
-	chrf, err := translate.CHRF(translations, references, false)
+	chrf, err := translate.CHRF(translations, references, 0, false)
 	if err != nil {
 		panic(err)
 	}

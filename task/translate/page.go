@@ -17,10 +17,12 @@ func (e *Evaluation) Summary() *report.Summary {
 		Scored: report.Plural(e.Sentences, "sentence"), Notes: e.Notes,
 		Facts: report.Facts{
 			{Name: "BLEU", Value: fmt.Sprintf("%.1f", e.Metrics.BLEU), Note: letters}, {Name: "chrF2", Value: fmt.Sprintf("%.1f", e.Metrics.CHRF), Note: letters},
+			{Name: "chrF2++", Value: fmt.Sprintf("%.1f", e.Metrics.CHRFPP), Note: letters},
 			{Name: "Sentences scored", Value: report.Count(e.Sentences)},
 		},
 		Tables: []*report.Table{e.lengthTable()},
-		Text:   []string{fmt.Sprintf("%s\nchrF2 = %.2f", e.Detail, e.Metrics.CHRF)},
+		Text: []string{fmt.Sprintf("BLEU|%s%s\nchrF2|%s = %.2f\nchrF2++|%s = %.2f",
+			e.Signatures.BLEU, strings.TrimPrefix(e.Detail, "BLEU"), e.Signatures.CHRF, e.Metrics.CHRF, e.Signatures.CHRFPP, e.Metrics.CHRFPP)},
 	}
 	if e.Long != nil {
 		s.Text = append(s.Text, e.Long.String())

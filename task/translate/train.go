@@ -49,6 +49,15 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*trai
 		return nil, err
 	}
 	cfg.settle(len(r.pairs.target.ids) + r.pairs.target.len())
+	if cfg.BLEUTokenizer == "" {
+		cfg.BLEUTokenizer = BLEUTokenizer(func(yield func(string) bool) {
+			for i := range pairs {
+				if !yield(pairs[i].Target) {
+					return
+				}
+			}
+		})
+	}
 	if r.m, err = newModel(cfg, tok, on); err != nil {
 		return nil, err
 	}
@@ -161,8 +170,8 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 	if err != nil {
 		return nil, err
 	}
-	s := score(found, references, cfg.Case == "lower")
-	return map[string]float64{"loss": sum / float64(tokens), "bleu": s.BLEU, "chrf": s.CHRF}, nil
+	s, lower := pairUp(found, references), cfg.Case == "lower"
+	return map[string]float64{"loss": sum / float64(tokens), "bleu": s.bleu(cfg.BLEUTokenizer, lower).Score, "chrf": s.chrf(0, lower)}, nil
 }
 
 // fingerprint returns a hash of the data and of the settings that change the
