@@ -25,7 +25,7 @@ type Sentence struct {
 	Line   int // line of its first token, from 1
 	Tokens []string
 	Tags   []string // as in the file; nil without a tag column
-	Rows   []string // the original lines, including those without a token; set if ConllOptions.Keep
+	Rows   []string // the lines of the file since the sentence before, with the blank line at the end; set if ConllOptions.Keep
 	Places []int    // with Rows: the index in Rows of each token's line
 }
 
@@ -39,7 +39,7 @@ type ConllOptions struct {
 	Token    string // "": the first column, in CoNLL-U form
 	Tag      string // "": the last column, in CoNLL-U upos; "none": no tags
 	Encoding string // as for OpenLines
-	Keep     bool   // fill Sentence.Rows
+	Keep     bool   // fill Sentence.Rows; lines after the last sentence come as one without tokens
 	Note     func(string)
 }
 
@@ -63,7 +63,9 @@ func ReadConll(path string, o *ConllOptions) iter.Seq2[Sentence, error] {
 		defer r.Close()
 		n := 0
 		for s, err := range ReadConllFrom(r, o) {
-			n++
+			if len(s.Tokens) > 0 || err != nil {
+				n++
+			}
 			if !yield(s, err) || err != nil {
 				return
 			}
@@ -93,11 +95,20 @@ func ReadConllFrom(r *LineReader, o *ConllOptions) iter.Seq2[Sentence, error] {
 				yield(Sentence{}, err)
 				return
 			}
+			if err == nil && isBlank(line) && o.Keep {
+				s.Rows = append(s.Rows, line)
+			}
 			if err == io.EOF || isBlank(line) {
-				if len(s.Tokens) > 0 && !yield(s, nil) || err == io.EOF {
+				switch {
+				case len(s.Tokens) > 0, err == io.EOF && len(s.Rows) > 0:
+					if !yield(s, nil) {
+						return
+					}
+					s = Sentence{}
+				}
+				if err == io.EOF {
 					return
 				}
-				s = Sentence{}
 				continue
 			}
 			tokens := len(s.Tokens)
@@ -124,14 +135,19 @@ type conllColumns struct {
 	width      int // columns of the sentence's first token
 }
 
-func (o *ConllOptions) columns(file string) (conllColumns, error) {
-	format := o.Format
-	if format == "" {
-		format = FormatCoNLL
-		if filepath.Ext(strings.TrimSuffix(strings.ToLower(file), ".gz")) == ".conllu" {
-			format = FormatCoNLLU
-		}
+// FormatOf returns the format of the options, or the one implied by the file's name.
+func (o *ConllOptions) FormatOf(file string) string {
+	switch {
+	case o.Format != "":
+		return o.Format
+	case filepath.Ext(strings.TrimSuffix(strings.ToLower(file), ".gz")) == ".conllu":
+		return FormatCoNLLU
 	}
+	return FormatCoNLL
+}
+
+func (o *ConllOptions) columns(file string) (conllColumns, error) {
+	format := o.FormatOf(file)
 	c := conllColumns{token: 0, tag: -1, tagged: o.Tag != "none"}
 	switch format {
 	case FormatCoNLL, FormatBMES:

@@ -137,8 +137,9 @@ func (in Input) Lines(encoding string) (*data.LineReader, error) {
 	return data.NewLineReader("input", newTexts(in.Texts), encoding)
 }
 
-// EachText returns the texts, or the lines of the file or stream that are not
-// blank. A file or line that cannot be read is a *data.InputError.
+// EachText returns the texts, or the lines of the file or stream, also blank ones,
+// so that the number of a text is that of its line. A file or line that cannot be
+// read is a *data.InputError.
 func (in Input) EachText(encoding string) ([]string, error) {
 	if in.File == "" && in.Stream == nil {
 		return in.Texts, nil
@@ -157,9 +158,7 @@ func (in Input) EachText(encoding string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.TrimSpace(line) != "" {
-			texts = append(texts, line)
-		}
+		texts = append(texts, line)
 	}
 }
 

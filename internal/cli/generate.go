@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -89,7 +91,7 @@ func (a *app) scoreCommand() *cobra.Command {
 		Use:   "score DIR --prompt TEXT --continuation TEXT...",
 		Short: "Rank continuations of a text by a language model",
 		Long: `Ranks continuations of a prompt by the probability that a language model gives
-them. Without --continuation they are the lines of standard input. A continuation
+them. Without --continuation they are the lines of standard input that are not blank. A continuation
 that begins with a letter or digit, after a prompt that ends with one, counts as a
 new word after a space, unless --exactly is given.`,
 		Example: `  carousel score run --prompt 'The cat sat on the' --continuation mat --continuation floor
@@ -105,6 +107,7 @@ new word after a space, unless --exactly is given.`,
 				if continuations, err = (task.Input{Stream: a.stdin}).EachText(m.Config().Encoding); err != nil {
 					return err
 				}
+				continuations = slices.DeleteFunc(continuations, func(s string) bool { return strings.TrimSpace(s) == "" })
 			}
 			if len(continuations) == 0 {
 				return misusef("nothing to rank: give --continuation, or lines on standard input")

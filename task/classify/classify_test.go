@@ -102,7 +102,10 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, p := range list {
+		if p := list[2]; p.Label != "" || p.Probability != 0 || p.Probabilities != nil || p.Words != nil {
+			t.Errorf("a text without tokens: %+v", p)
+		}
+		for i, p := range list[:2] {
 			// The shares and the class's bias are the score.
 			c := &corpus{}
 			c.add(&data.Example{Text: texts[i]}, m.tokenizer, 100, nil)

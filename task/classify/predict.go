@@ -3,7 +3,7 @@ package classify
 import (
 	"cmp"
 	"context"
-	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -17,15 +17,18 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Prediction is the predicted classes of a text.
+// Prediction is the predicted classes of a text. Line and Columns are set by
+// [Model.Predict].
 type Prediction struct {
-	Text          string      `json:"text"`            // the text
-	Label         string      `json:"label"`           // the most probable class
-	Labels        []string    `json:"labels,omitzero"` // if texts may have several: those with a probability above 0.5, possibly none
-	Probability   float64     `json:"probability"`     // of Label
-	Probabilities []float64   `json:"probabilities"`   // by class, in the order of classes
-	Cut           bool        `json:"cut,omitempty"`   // the text has more than truncate tokens, and the rest was not read
-	Words         []WordShare `json:"words,omitempty"` // the contribution of each token, with explain
+	Line          int                        `json:"line"`              // where the text begins in its file or stream, from 1; for other texts their number
+	Text          string                     `json:"text"`              // the text
+	Columns       map[string]json.RawMessage `json:"columns,omitempty"` // the other columns of the text's row, or the other keys of its JSON object
+	Label         string                     `json:"label"`             // the most probable class; "" for a text without tokens, such as a blank line
+	Labels        []string                   `json:"labels,omitzero"`   // if texts may have several: those with a probability above 0.5, possibly none
+	Probability   float64                    `json:"probability"`       // of Label; 0 if that is ""
+	Probabilities []float64                  `json:"probabilities"`     // by class, in the order of classes; empty for a text without tokens
+	Cut           bool                       `json:"cut,omitempty"`     // the text has more than truncate tokens, and the rest was not read
+	Words         []WordShare                `json:"words,omitempty"`   // the contribution of each token, with explain
 }
 
 // WordShare is the contribution of one token to the score of the predicted class.
@@ -44,10 +47,12 @@ type PredictOptions struct {
 	// combination of the tokens' outputs, and the score is linear in it. Models
 	// with pool last do not support it.
 	Explain bool `json:"explain" group:"Prediction" help:"show how much each word contributed to the prediction"`
+	// Text is used by Predict only.
+	Text string `json:"text" group:"Prediction" help:"column of the texts in a table (empty: as in training)"`
 }
 
 // Classify classifies texts, in their order. A prediction does not depend on the
-// other texts. Explain with a model that pools by the last step is a
+// other texts. A text without tokens, such as an empty one, has no label. Explain with a model that pools by the last step is a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions) (_ []Prediction, err error) {
 	defer tensor.Recover(&err)
@@ -68,8 +73,15 @@ func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions)
 		return nil, err
 	}
 	for i, row := range p {
+		out[i].Text = texts[i]
+		if m.several() {
+			out[i].Labels = []string{}
+		}
+		if len(c.text(i)) == 0 {
+			continue
+		}
 		best := decide(row, false)[0]
-		out[i].Text, out[i].Label, out[i].Probability = texts[i], m.classes[best], math.Exp(row[best])
+		out[i].Label, out[i].Probability = m.classes[best], math.Exp(row[best])
 		for _, v := range row {
 			out[i].Probabilities = append(out[i].Probabilities, math.Exp(v))
 		}
@@ -137,9 +149,11 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 type Predictions struct {
 	Task    string       `json:"task"`        // the task of the model
 	Classes []string     `json:"classes"`     // labels of the model
-	List    []Prediction `json:"predictions"` // one per text, in order
+	List    []Prediction `json:"predictions"` // one for each row or line, in their order
 
-	remarks []string
+	rows      []data.TextRow
+	explained bool
+	remarks   []string
 }
 
 // Predict classifies the texts of an input: a file in the format that the model
@@ -148,50 +162,47 @@ type Predictions struct {
 // ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
 	defer tensor.Recover(&err)
-	texts, err := m.textsOf(in)
-	if err != nil {
+	if o == nil {
+		o = &PredictOptions{}
+	}
+	p := &Predictions{Task: Name, Classes: m.Classes(), explained: o.Explain}
+	if p.rows, err = task.Collect(ctx, in.EachRow(m.reading(in, o.Text, func(s string) { p.remarks = append(p.remarks, s) }))); err != nil {
 		return nil, err
 	}
-	list, err := m.Classify(ctx, texts, o)
-	if err != nil {
+	texts := make([]string, len(p.rows))
+	for i := range p.rows {
+		texts[i] = p.rows[i].Text
+	}
+	if p.List, err = m.Classify(ctx, texts, o); err != nil {
 		return nil, err
 	}
-	p := &Predictions{Task: Name, Classes: m.Classes(), List: list}
-	cut := 0
-	for i := range list {
-		if list[i].Cut {
+	cut, empty := 0, 0
+	for i := range p.List {
+		one := &p.List[i]
+		one.Line, one.Columns = p.rows[i].Line, p.rows[i].Others()
+		if one.Cut {
 			cut++
 		}
+		if one.Label == "" {
+			empty++
+		}
 	}
-	p.remarks = m.cutNote(cut)
+	p.remarks = append(p.remarks, m.cutNote(cut)...)
+	if empty > 0 {
+		p.remarks = append(p.remarks, report.Agree(empty, "text is", "texts are")+" empty and without a label")
+	}
 	return p, nil
 }
 
-// textsOf returns the texts of an input.
-func (m *Model) textsOf(in task.Input) ([]string, error) {
-	if in.File == "" {
-		return in.EachText(m.cfg.Encoding)
+// reading returns the options for reading an input's texts, in the column named or
+// that of the training.
+func (m *Model) reading(in task.Input, column string, note func(string)) *data.ExampleOptions {
+	o := m.cfg.examples(true, note)
+	if o.Format == data.FormatLabelFirst || o.Format == "" {
+		o.Format = data.TextFormat(in.File, column)
 	}
-	options := m.cfg.examples(true, nil)
-	if options.Format == data.FormatLabelFirst {
-		options.Format = "" // by the file's name
-	}
-	if !isTable(in.File) && options.Format == "" {
-		options.Format = data.FormatLines
-	}
-	var texts []string
-	for e, err := range data.ReadExamples(in.File, options) {
-		if err != nil {
-			return nil, err
-		}
-		texts = append(texts, e.Text)
-	}
-	return texts, nil
-}
-
-func isTable(path string) bool {
-	name := strings.TrimSuffix(strings.ToLower(path), ".gz")
-	return slices.ContainsFunc([]string{".csv", ".tsv", ".jsonl", ".ndjson"}, func(ext string) bool { return strings.HasSuffix(name, ext) })
+	o.Text = cmp.Or(column, o.Text)
+	return o
 }
 
 // Remarks returns what a user might not expect of the predictions, a sentence
@@ -206,7 +217,11 @@ func (p *Predictions) Print(w io.Writer) {
 		if one.Labels != nil {
 			label = strings.Join(one.Labels, ", ")
 		}
-		fmt.Fprintf(w, "%s  %s  %s\n", report.Percent(one.Probability), label, one.Text)
+		probability := report.Percent(one.Probability)
+		if one.Label == "" {
+			label, probability = "-", "-"
+		}
+		fmt.Fprintf(w, "%s  %s  %s\n", probability, label, one.Text)
 		for _, word := range strongest(one.Words, 8) {
 			fmt.Fprintf(w, "    %+.2f  %s\n", word.Share, word.Text)
 		}
@@ -221,28 +236,37 @@ func strongest(words []WordShare, n int) []WordShare {
 	return sorted[:min(n, len(sorted))]
 }
 
-// Write writes a CSV table with the columns text, label, probability and p(class)
-// for each class; several labels are joined by |. Its errors are those of w.
+// Write writes a CSV table: the columns of the input's table, or line and text,
+// followed by label, probability and p(class) for each class; several labels are
+// joined by |. With Explain the column words has the tokens' contributions, as JSON.
+// Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
-	c := csv.NewWriter(w)
-	head := []string{"text", "label", "probability"}
+	head := []string{"label", "probability"}
 	for _, name := range p.Classes {
 		head = append(head, "p("+name+")")
 	}
-	_ = c.Write(head) // errors stay until Flush
-	for _, one := range p.List {
-		label := one.Label
+	if p.explained {
+		head = append(head, "words")
+	}
+	return task.WriteRows(w, p.rows, head, func(i int) [][]string {
+		one := &p.List[i]
+		row := []string{one.Label, ""}
 		if one.Labels != nil {
-			label = strings.Join(one.Labels, "|")
+			row[0] = strings.Join(one.Labels, "|")
 		}
-		row := []string{one.Text, label, decimal(one.Probability)}
+		if one.Label != "" {
+			row[1] = decimal(one.Probability)
+		}
 		for _, v := range one.Probabilities {
 			row = append(row, decimal(v))
 		}
-		_ = c.Write(row)
-	}
-	c.Flush()
-	return c.Error()
+		row = append(row, make([]string, len(head)-len(row))...)
+		if p.explained {
+			words, _ := json.Marshal(append([]WordShare{}, one.Words...)) // numbers and texts always have a JSON form
+			row[len(row)-1] = string(words)
+		}
+		return [][]string{row}
+	})
 }
 
 func decimal(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) }

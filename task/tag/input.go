@@ -18,7 +18,29 @@ const FormatText = "text"
 func (m *Model) rows(path, format string) iter.Seq2[data.Sentence, error] {
 	cfg := m.cfg
 	cfg.Format = format
+	if m.foreign(format) {
+		cfg.Token = ""
+	}
 	return data.ReadConll(path, cfg.reading(false, nil))
+}
+
+// foreign reports whether a file's columns are not those of the training file: one
+// of the two is CoNLL-U, and the other is not.
+func (m *Model) foreign(format string) bool {
+	return m.format != "" && (m.format == data.FormatCoNLLU) != (format == data.FormatCoNLLU)
+}
+
+// tagWriter returns a function that writes a tag into a token's line.
+func (m *Model) tagWriter(format string) (func(row, tag string) string, error) {
+	cfg := m.cfg
+	cfg.Format = format
+	if m.foreign(format) {
+		if format == data.FormatCoNLLU {
+			return func(row, tag string) string { return data.AddMisc(row, "Tag", tag) }, nil
+		}
+		cfg.Token, cfg.Tag = "", ""
+	}
+	return cfg.reading(true, nil).TagWriter("")
 }
 
 // groupSize is the number of sentences that are tagged together when a file is
@@ -73,8 +95,6 @@ func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
 	}
 	path := in.File
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
-	case ".txt", ".md":
-		return FormatText, nil
 	case ".conll", ".iob", ".bio", ".bioes", ".ner":
 		return data.FormatCoNLL, nil
 	case ".conllu":
@@ -87,22 +107,32 @@ func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
 		return "", err
 	}
 	defer r.Close()
-	if looksColumnar(r) {
-		return data.FormatCoNLL, nil
-	}
-	return FormatText, nil
+	prose := filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz"))
+	return m.looksLike(r, prose == ".txt" || prose == ".md"), nil
 }
 
-// looksColumnar reports whether the first lines have the same number of columns,
-// two or more, with blank lines between them.
-func looksColumnar(r *data.LineReader) bool {
+// looksLike returns the format of the first lines. A file that is named as text is in
+// columns only if the training file was said to be, or as CoNLL-U, which no text
+// looks like.
+func (m *Model) looksLike(r *data.LineReader, named bool) string {
 	columns, lines, blanks := 0, 0, 0
+	universal := false // all lines of tokens are those of CoNLL-U
 	for lines < 200 {
 		line, err := r.Next()
 		if err != nil {
 			break
 		}
 		n := len(strings.Fields(line))
+		if first := lines == 0; n > 0 && (first || universal) {
+			if line[0] == '#' {
+				continue // a comment
+			}
+			if fields := strings.Split(line, "\t"); len(fields) == 10 && strings.Trim(fields[0], "0123456789-.") == "" {
+				universal = true
+				lines++
+				continue
+			}
+		}
 		if n == 0 {
 			blanks++
 			continue
@@ -110,9 +140,17 @@ func looksColumnar(r *data.LineReader) bool {
 		if lines++; columns == 0 {
 			columns = n
 		}
-		if n != columns {
-			return false
+		if universal || n != columns {
+			return FormatText
 		}
 	}
-	return columns > 1 && (blanks > 0 || lines < 20)
+	switch {
+	case universal:
+		return data.FormatCoNLLU
+	case columns > 1 && named && m.cfg.Format != "" && blanks > 0:
+		return m.cfg.Format
+	case columns > 1 && !named && (blanks > 0 || lines < 20):
+		return data.FormatCoNLL
+	}
+	return FormatText
 }

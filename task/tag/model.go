@@ -20,6 +20,7 @@ type Model struct {
 	tags         []string // of the network, by number
 	net          *network
 	slab         *tensor.Slab
+	format       string // of the training file: conll, conllu or bmes; "" if not known
 	notes        []string
 }
 
@@ -27,6 +28,7 @@ type Model struct {
 type saved struct {
 	Config Config   `json:"config"`
 	Tags   []string `json:"tags"`
+	Format string   `json:"format,omitempty"`
 	Notes  []string `json:"notes"`
 }
 
@@ -76,7 +78,7 @@ func newModel(cfg Config, v *vocabularies, tags []string, on *tensor.Device) (_ 
 // Save writes the model to a directory that [Open] reads. Its errors are those of
 // [model.Save].
 func (m *Model) Save(dir string) error {
-	return model.Save(dir, Name, saved{m.cfg, m.tags, m.notes}, append(m.Remembered(), model.Weights(m.slab), m.vocabularies.part())...)
+	return model.Save(dir, Name, saved{m.cfg, m.tags, m.format, m.notes}, append(m.Remembered(), model.Weights(m.slab), m.vocabularies.part())...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of another
@@ -108,7 +110,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.notes = c.Notes
+	m.format, m.notes = c.Format, c.Notes
 	return m, cmp.Or(d.Load(m.slab), m.Recall(d))
 }
 

@@ -92,19 +92,24 @@ func (e *Evaluation) worstTable() *report.Table {
 		Columns: []report.Column{{Name: "Line", Number: true}, {Name: ""}, {Name: "Sentence"}},
 	}
 	for _, x := range e.Worst {
-		t.Add(report.Count(x.Line), "true", report.Shorten(bracketed(x.Tokens, x.Tags, e.Scheme), 400))
-		t.Add("", "found", report.Shorten(bracketed(x.Tokens, x.Found, e.Scheme), 400))
+		t.Add(report.Count(x.Line), "true", report.Shorten(bracketed(x.Tokens, x.Tags, e.Scheme, nil), 400))
+		t.Add("", "found", report.Shorten(bracketed(x.Tokens, x.Found, e.Scheme, nil), 400))
 	}
 	return t
 }
 
 // bracketed writes a sentence as "[New York](LOC) is big" or, if tags mark no
-// spans, as "New/PROPN York/PROPN".
-func bracketed(tokens, tags []string, scheme Scheme) string {
+// spans, as "New/PROPN York/PROPN". gaps are the parts of the text before, between
+// and after the tokens; nil is a space between two tokens, and so is a gap of "" where
+// tags mark no spans.
+func bracketed(tokens, tags []string, scheme Scheme, gaps []string) string {
 	var b strings.Builder
 	spans := Spans(tags)
 	for i, token := range tokens {
-		if i > 0 {
+		if gaps != nil {
+			b.WriteString(gaps[i])
+		}
+		if i > 0 && (gaps == nil || gaps[i] == "" && scheme == Labels) {
 			b.WriteByte(' ')
 		}
 		if scheme == Labels {
@@ -119,6 +124,9 @@ func bracketed(tokens, tags []string, scheme Scheme) string {
 			b.WriteString("](" + spans[0].Label + ")")
 			spans = spans[1:]
 		}
+	}
+	if gaps != nil {
+		b.WriteString(gaps[len(tokens)])
 	}
 	return b.String()
 }

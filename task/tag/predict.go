@@ -19,8 +19,9 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Tagged is a sentence with its predicted tags.
+// Tagged is a sentence with its predicted tags. Line is set by [Model.Predict].
 type Tagged struct {
+	Line          int           `json:"line"`                   // where the text or sentence begins in its file or stream, from 1; for others their number
 	Text          string        `json:"text,omitempty"`         // the plain text, if the input was one
 	Tokens        []string      `json:"tokens"`                 // the tokens of the sentence or text
 	Offsets       []Offset      `json:"offsets,omitempty"`      // of the tokens in text
@@ -106,7 +107,8 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	})
 	for i := range out {
 		s := d.sentence(i)
-		out[i].Tokens, out[i].Tags, out[i].Probabilities = sentences[i], m.write(ids[s.from:s.to], m.Scheme()), probabilities[s.from:s.to]
+		out[i].Tokens = append([]string{}, sentences[i]...) // a list also if it is empty
+		out[i].Tags, out[i].Probabilities = m.write(ids[s.from:s.to], m.Scheme()), probabilities[s.from:s.to]
 	}
 	for i, list := range spans {
 		for _, mark := range list {
@@ -185,7 +187,7 @@ func (c *runeCounter) before(at int) int {
 type Predictions struct {
 	Task      string   `json:"task"`      // the task of the model
 	Scheme    Scheme   `json:"scheme"`    // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
-	Sentences []Tagged `json:"sentences"` // in order
+	Sentences []Tagged `json:"sentences"` // in order; of plain text one per line, also of a blank one
 }
 
 // Predict tags plain texts, one per line, or the sentences of a file with one
@@ -203,13 +205,20 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 		if err == nil {
 			p.Sentences, err = m.TagText(ctx, texts, o)
 		}
+		for i := range p.Sentences {
+			p.Sentences[i].Line = i + 1
+		}
 		if err != nil {
 			return nil, err
 		}
 		return p, nil
 	}
-	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(_ []data.Sentence, tagged []Tagged) error {
-		p.Sentences = append(p.Sentences, tagged...)
+	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
+		for i := range tagged {
+			if tagged[i].Line = group[i].Line; len(tagged[i].Tokens) > 0 {
+				p.Sentences = append(p.Sentences, tagged[i])
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -218,8 +227,11 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return p, nil
 }
 
-// Stream copies a file with one token per line and appends the predicted tags as
-// the last column: the form that conlleval reads. Memory use does not grow with the
+// Stream copies a file with one token per line, with the predicted tags where the
+// model would read them ([data.ConllOptions.TagWriter]): in CoNLL-U in the column that
+// was learned, otherwise by default as the last column, the form that conlleval
+// reads. All other columns and lines stay as they are. A model that did not learn
+// from CoNLL-U writes Tag=TAG into its column MISC. Memory use does not grow with the
 // file. For plain text it returns false and writes nothing. Errors are those of
 // [Model.Predict] and of w.
 func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
@@ -228,23 +240,24 @@ func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w 
 	if err != nil || format == FormatText {
 		return false, nil, err
 	}
+	write, err := m.tagWriter(format)
+	if err != nil {
+		return true, nil, err
+	}
 	out := bufio.NewWriter(w)
 	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
 		for i, s := range group {
 			next := 0
 			for at, row := range s.Rows {
-				_, _ = out.WriteString(row) // errors stay until Flush
 				if next < len(s.Places) && s.Places[next] == at {
-					separator := " "
-					if strings.Contains(row, "\t") {
-						separator = "\t"
-					}
-					_, _ = out.WriteString(separator + tagged[i].Tags[next])
+					row = write(row, tagged[i].Tags[next])
 					next++
 				}
-				_ = out.WriteByte('\n')
+				_, _ = out.WriteString(row + "\n") // errors stay until Flush
 			}
-			_ = out.WriteByte('\n')
+			if last := len(s.Rows) - 1; next > 0 && strings.TrimSpace(s.Rows[last]) != "" {
+				_ = out.WriteByte('\n') // the end of the last sentence
+			}
 		}
 		return nil
 	})
@@ -255,14 +268,27 @@ func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w 
 func (p *Predictions) Print(w io.Writer) {
 	for i := range p.Sentences {
 		s := &p.Sentences[i]
-		fmt.Fprintln(w, bracketed(s.Tokens, s.Tags, p.Scheme))
+		fmt.Fprintln(w, s.bracketed(s.Tags, p.Scheme))
 		for _, one := range s.Alternatives {
-			fmt.Fprintf(w, "    %s  %s\n", report.Percent(one.Probability), bracketed(s.Tokens, one.Tags, p.Scheme))
+			fmt.Fprintf(w, "    %s  %s\n", report.Percent(one.Probability), s.bracketed(one.Tags, p.Scheme))
 		}
 	}
 }
 
-// Write writes a CSV table with a line per span: the sentence's number, label,
+// bracketed writes the sentence with its tags; a text keeps its white space.
+func (t *Tagged) bracketed(tags []string, scheme Scheme) string {
+	if t.Offsets == nil {
+		return bracketed(t.Tokens, tags, scheme, nil)
+	}
+	gaps, end := make([]string, 0, len(t.Offsets)+1), 0
+	for _, o := range t.Offsets {
+		gaps, end = append(gaps, t.Text[end:o.Start]), o.End
+	}
+	return bracketed(t.Tokens, tags, scheme, append(gaps, t.Text[end:]))
+}
+
+// Write writes a CSV table with a line per span: the sentence's number, which for
+// plain texts is that of the line, label,
 // text, probability, tokens [from, to) and, for a plain text, bytes [start, end)
 // and characters [rune_start, rune_end). If tags mark no spans there is a line
 // per token. Its errors are those of w.

@@ -72,6 +72,9 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	if m, err = newModel(cfg, v, tags, on); err != nil {
 		return nil, nil, nil, err
 	}
+	if d.file != "" {
+		m.format = cfg.reading(true, nil).FormatOf(d.file)
+	}
 	if vectors != nil {
 		table := m.net.Words.Weight.Read()
 		vectors.Fill(table)

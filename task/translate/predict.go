@@ -2,9 +2,14 @@ package translate
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
+	"strconv"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
@@ -12,15 +17,18 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Translation is a text with its translation.
+// Translation is a text with its translation. Line and Columns are set by
+// [Model.Predict].
 type Translation struct {
-	Source       string        `json:"source"`                 // the text to translate
-	Text         string        `json:"translation"`            // the best translation
-	Score        float64       `json:"score"`                  // sum of the scores of the parts: log-probabilities with penalties
-	Alternatives []Alternative `json:"alternatives,omitempty"` // the best first, if requested by n_best; for a text in parts, the n-th of each joined
-	Parts        int           `json:"parts"`                  // number of parts in which the text was translated; 0: it is empty
-	Left         int           `json:"left,omitempty"`         // number of tokens at the end of a very long text that were left out
-	Attention    *Attention    `json:"attention,omitempty"`    // attention of the first part, if requested
+	Line         int                        `json:"line"`                   // where the text begins in its file or stream, from 1; for other texts their number
+	Source       string                     `json:"source"`                 // the text to translate
+	Columns      map[string]json.RawMessage `json:"columns,omitempty"`      // the other columns of the text's row, or the other keys of its JSON object
+	Text         string                     `json:"translation"`            // the best translation
+	Score        float64                    `json:"score"`                  // sum of the scores of the parts: log-probabilities with penalties
+	Alternatives []Alternative              `json:"alternatives,omitempty"` // the best first, if requested by n_best; for a text in parts, the n-th of each joined
+	Parts        int                        `json:"parts"`                  // number of parts in which the text was translated; 0: it is empty
+	Left         int                        `json:"left,omitempty"`         // number of tokens at the end of a very long text that were left out
+	Attention    *Attention                 `json:"attention,omitempty"`    // attention of the first part, if requested
 }
 
 // Alternative is one possible translation of a text.
@@ -42,6 +50,8 @@ type PredictOptions struct {
 	SearchOptions
 	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"also return the n most probable translations of each text, at most beam (0: none)"`
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
+	// Source is used by Predict and Stream only.
+	Source string `json:"source" group:"Prediction" help:"column of the source sentences in a table (empty: as in training)"`
 	// Picture is used by Predict and Stream only.
 	Picture     string `json:"picture" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
 	Attention   bool   `json:"-"` // return the decoder's attention
@@ -115,18 +125,24 @@ func (m *Model) Translate(ctx context.Context, texts []string, o *PredictOptions
 // Translations are the translations of an input, one per line.
 type Translations struct {
 	Task  string        `json:"task"`            // the task of the model
-	List  []Translation `json:"translations"`    // one per line of the input
+	List  []Translation `json:"translations"`    // one for each row or line of the input
 	Notes []string      `json:"notes,omitempty"` // remarks on the result, a sentence each
+
+	rows []data.TextRow // of a table
 }
 
-// Predict translates each line of an input; texts are read as lines. The error is a
-// *data.InputError for a file that cannot be read, or Picture without a line that is
-// not empty, that of writing Picture, or ctx's.
+// Predict translates each line of an input, or each row of a table (CSV, TSV or JSON
+// lines, by the file's name or if Source is given); texts are read as lines.
+// The error is a *data.InputError for a file that cannot be read, or Picture without
+// a line that is not empty, that of writing Picture, or ctx's.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Translations, err error) {
 	defer tensor.Recover(&err)
 	t := &Translations{Task: Name, List: []Translation{}}
-	t.Notes, err = m.eachLine(ctx, in, o, func(_ int, list []Translation) error {
+	t.Notes, err = m.eachRow(ctx, in, o, func(rows []data.TextRow, list []Translation) error {
 		t.List = append(t.List, list...)
+		if rows[0].Fields != nil {
+			t.rows = append(t.rows, rows...)
+		}
 		return nil
 	})
 	if err != nil {
@@ -136,32 +152,86 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 }
 
 // Stream translates as Predict does and writes each translation as soon as it is
-// found, in the form of [Translations.Write]. done is always true, notes are those of
-// [Translations], and the error is Predict's or w's.
+// found, in the form of [Translations.Write]. notes are those of [Translations], and
+// the error is Predict's or w's. For a table it returns false and writes nothing.
 func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
 	defer tensor.Recover(&err)
-	notes, err = m.eachLine(ctx, in, o, func(first int, list []Translation) error { return writeLines(w, list, first) })
+	if m.tableOf(in, o) != nil {
+		return false, nil, nil
+	}
+	notes, err = m.eachRow(ctx, in, o, func(_ []data.TextRow, list []Translation) error { return writeLines(w, list) })
 	return true, notes, err
 }
 
-// eachLine translates the lines of an input and calls each with the translations and
-// the number of the first of them, from 1. The lines available without waiting, at
-// most chunk, are translated together. It returns the notes on unusual lines.
-func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, each func(first int, list []Translation) error) (notes []string, err error) {
+// tableOf returns the options for reading an input that is a table, otherwise nil.
+func (m *Model) tableOf(in task.Input, o *PredictOptions) *data.ExampleOptions {
+	column := ""
+	if o != nil {
+		column = o.Source
+	}
+	format := data.TextFormat(in.File, column)
+	if in.File == "" || format == data.FormatLines {
+		return nil
+	}
+	return &data.ExampleOptions{Format: format, Text: cmp.Or(column, m.cfg.Source, "source"), Encoding: m.cfg.Encoding}
+}
+
+// rowReader reads the rows of an input.
+type rowReader struct {
+	next  func() (data.TextRow, error) // io.EOF after the last
+	ready func() bool                  // whether next will not wait
+	note  func() string                // what was unusual
+	close func()
+}
+
+func (m *Model) open(in task.Input, o *PredictOptions) (*rowReader, error) {
+	if table := m.tableOf(in, o); table != nil {
+		note := ""
+		table.Note = func(s string) { note = s }
+		next, stop := iter.Pull2(data.ReadTexts(in.File, table))
+		return &rowReader{
+			next: func() (data.TextRow, error) {
+				row, err, ok := next()
+				if !ok {
+					err = io.EOF
+				}
+				return row, err
+			},
+			ready: func() bool { return true }, note: func() string { return note }, close: stop,
+		}, nil
+	}
 	r, err := in.Lines(m.cfg.Encoding)
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	return &rowReader{
+		next: func() (data.TextRow, error) {
+			line, err := r.Next()
+			return data.TextRow{Line: r.Line, Text: line}, err
+		},
+		ready: r.Ready, note: r.Note, close: r.Close,
+	}, nil
+}
+
+// eachRow translates the rows of an input and calls each with some of them and their
+// translations. The rows available without waiting, at most chunk, are translated
+// together. It returns the notes on unusual rows.
+func (m *Model) eachRow(ctx context.Context, in task.Input, o *PredictOptions, each func(rows []data.TextRow, list []Translation) error) (notes []string, err error) {
+	r, err := m.open(in, o)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
 	options := m.settled(o)
 	var said unusual
 	var drawn *Attention
-	for first, end := 1, error(nil); end == nil; {
+	for end := error(nil); end == nil; {
+		var rows []data.TextRow
 		var texts []string
-		for end == nil && len(texts) < chunk && (len(texts) == 0 || r.Ready()) {
-			var line string
-			if line, end = r.Next(); end == nil {
-				texts = append(texts, line)
+		for end == nil && len(texts) < chunk && (len(texts) == 0 || r.ready()) {
+			var row data.TextRow
+			if row, end = r.next(); end == nil {
+				rows, texts = append(rows, row), append(texts, row.Text)
 			}
 		}
 		now := options
@@ -171,6 +241,7 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 			return nil, err
 		}
 		for i := range list {
+			list[i].Line, list[i].Columns = rows[i].Line, rows[i].Others()
 			if drawn == nil {
 				drawn = list[i].Attention
 			}
@@ -178,17 +249,18 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 				list[i].Attention = nil
 			}
 		}
-		said.see(list, first)
-		if err := each(first, list); err != nil {
-			return nil, err
+		said.see(list)
+		if len(list) > 0 {
+			if err := each(rows, list); err != nil {
+				return nil, err
+			}
 		}
-		first += len(list)
 		if end != nil && end != io.EOF {
 			return nil, end
 		}
 	}
 	notes = said.notes(options.PieceLength)
-	if text := r.Note(); text != "" {
+	if text := r.note(); text != "" {
 		notes = append(notes, text)
 	}
 	if options.Picture == "" {
@@ -204,15 +276,36 @@ func (m *Model) eachLine(ctx context.Context, in task.Input, o *PredictOptions, 
 // Remarks returns the notes.
 func (t *Translations) Remarks() []string { return t.Notes }
 
-// Print is Write.
-func (t *Translations) Print(w io.Writer) { _ = t.Write(w) }
+// Print writes the lines of Write, also for a table.
+func (t *Translations) Print(w io.Writer) { _ = writeLines(w, t.List) }
 
-// Write writes one translation per line; with NBest, lines of the source's number
-// from 1, the score and the translation, separated by tabs. The error is w's.
-func (t *Translations) Write(w io.Writer) error { return writeLines(w, t.List, 1) }
+// Write writes one translation per line; with NBest, lines of the source's line, the
+// score and the translation, separated by tabs. For a table it writes a CSV table:
+// its columns, followed by translation or, with NBest, by rank, score and
+// translation. The error is w's.
+func (t *Translations) Write(w io.Writer) error {
+	if t.rows == nil {
+		return writeLines(w, t.List)
+	}
+	head := []string{"translation"}
+	if slices.ContainsFunc(t.List, func(one Translation) bool { return one.Alternatives != nil }) {
+		head = []string{"rank", "score", "translation"}
+	}
+	return task.WriteRows(w, t.rows, head, func(i int) [][]string {
+		one := &t.List[i]
+		if len(head) == 1 {
+			return [][]string{{one.Text}}
+		}
+		var lines [][]string
+		for n, h := range one.Alternatives {
+			lines = append(lines, []string{strconv.Itoa(n + 1), fmt.Sprintf("%.4f", h.Score), h.Text})
+		}
+		return lines
+	})
+}
 
-// writeLines writes the translations of lines first and following.
-func writeLines(w io.Writer, list []Translation, first int) error {
+// writeLines writes translations one per line.
+func writeLines(w io.Writer, list []Translation) error {
 	b := bufio.NewWriter(w)
 	for i := range list {
 		one := &list[i]
@@ -220,7 +313,7 @@ func writeLines(w io.Writer, list []Translation, first int) error {
 			fmt.Fprintln(b, one.Text)
 		}
 		for _, h := range one.Alternatives {
-			fmt.Fprintf(b, "%d\t%.4f\t%s\n", first+i, h.Score, h.Text)
+			fmt.Fprintf(b, "%d\t%.4f\t%s\n", one.Line, h.Score, h.Text)
 		}
 	}
 	return b.Flush()
@@ -232,14 +325,14 @@ const chunk = 500
 // unusual counts the lines that were divided or cut.
 type unusual struct{ long, huge, firstHuge, left int }
 
-func (u *unusual) see(list []Translation, first int) {
+func (u *unusual) see(list []Translation) {
 	for i := range list {
 		if list[i].Parts > 1 {
 			u.long++
 		}
 		if list[i].Left > 0 {
 			if u.huge++; u.huge == 1 {
-				u.firstHuge = first + i
+				u.firstHuge = list[i].Line
 			}
 			u.left += list[i].Left
 		}
