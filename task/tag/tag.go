@@ -32,8 +32,9 @@ var Task = task.New(task.About{
 	Long: `Trains a tagger on files with a token and its tag on each line and blank lines
 between sentences: CoNLL with any columns, CoNLL-U, or BMES. Tags that mark spans,
 such as names, may be in any of the usual schemes (IOB1, IOB2, BIOES, BMES,
-BILOU); other tags are labels of single tokens, such as parts of speech. It scores
-the tagger on the test sentences, or on the validation sentences if there are no
+BILOU), also spelled B_PER, b-PER or PER-B and with 0 for O; other tags are labels
+of single tokens, such as parts of speech. It scores the tagger on the test
+sentences, or on the validation sentences if there are no
 test sentences, and writes model, checkpoints and report into --out.`,
 	Example: `  carousel train tag --data train.conll --valid dev.conll --test test.conll --out run
   carousel train tag --data en-train.conllu.gz --valid en-dev.conllu.gz --tag upos --out run
@@ -60,6 +61,7 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Sentence, error) {
 		return task.Collect(ctx, data.ReadConll(path, cfg.reading(true, d.Note)))
 	})
+	d.respell(cfg)
 	return d, err
 }
 
@@ -67,7 +69,20 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 // error is always nil.
 func NewData(list []data.Sentence, cfg Config) (*Data, error) {
 	p, err := task.Deal(list, cfg.holding())
-	return &Data{Parts: p}, err
+	d := &Data{Parts: p}
+	d.respell(cfg)
+	return d, err
+}
+
+// respell changes tags such as B_PER and 0 to B-PER and O, unless tags are to mark no
+// spans.
+func (d *Data) respell(cfg Config) {
+	if Scheme(cfg.Scheme) == Labels {
+		return
+	}
+	if note := respell(&d.Training, &d.Validation, &d.Test, &d.Whole); note != "" {
+		d.Note(note)
+	}
 }
 
 func (c *Config) holding() task.Holdout {

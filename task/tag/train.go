@@ -46,7 +46,8 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	if learn.observed == 0 {
 		return nil, nil, nil, data.Errorf("there is no tagged sentence to learn from")
 	}
-	scheme, err := learn.settleScheme(Scheme(cfg.Scheme))
+	given := cfg.Scheme
+	scheme, err := learn.settleScheme(Scheme(given))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -74,6 +75,9 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	}
 	if d.file != "" {
 		m.format = cfg.reading(true, nil).FormatOf(d.file)
+	}
+	if tag := lookalike(learn.kinds); tag != "" && scheme == Labels && given == "auto" {
+		m.notes = append(m.notes, fmt.Sprintf("tags such as %s look like spans but are no BIO tags; scores are of tokens", tag))
 	}
 	if vectors != nil {
 		table := m.net.Words.Weight.Read()
