@@ -402,6 +402,23 @@ func (c *checker) object(path string, v map[string]any) {
 	}
 }
 
+// What evaluates or predicts with a model says of which task that is.
+func TestJSONNamesTask(t *testing.T) {
+	doc, err := readJSONPage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, keys := range doc {
+		verb := strings.Split(name, ".")[1]
+		if !slices.Contains([]string{"train", "evaluate", "predict", "generate", "score", "transcribe"}, verb) {
+			continue
+		}
+		if !slices.ContainsFunc(keys, func(k documentedKey) bool { return k.path == "task" && k.kind == "string" && !k.optional }) {
+			t.Errorf("%s has no key task", name)
+		}
+	}
+}
+
 // fill gives every field below v that JSON has a value: x to the numbers, one
 // element to lists and objects.
 func fill(v reflect.Value, x float64) {

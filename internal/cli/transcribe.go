@@ -80,6 +80,7 @@ Files that cannot be used are listed at the end, after the texts of the others.
 
 // streamed is the transcript of standard input.
 type streamed struct {
+	Task string `json:"task"` // the task of the model
 	*transcribe.Transcript
 	Lag      float64 `json:"lag"`      // seconds of sound after a moment that the network waits for
 	Slowest  float64 `json:"slowest"`  // seconds that the slowest piece took
@@ -116,6 +117,7 @@ func (a *app) transcribeStream(ctx context.Context, m *transcribe.Model, o *tran
 	case out.Seconds == 0:
 		return &data.InputError{File: "standard input", Problem: "holds no sound: its length is zero"}
 	}
+	out.Task = transcribe.Name
 	failed := sound.err
 	if failed == context.Canceled {
 		failed = nil // Ctrl-C is a way to end the sound

@@ -20,6 +20,7 @@ import (
 
 // Forecast is the rows after the last row with a target, for each series.
 type Forecast struct {
+	Task       string           `json:"task"`                  // the task of the model
 	Levels     []float64        `json:"levels"`                // of the quantiles, ascending
 	TimeColumn string           `json:"time_column,omitempty"` // the table's column of times; absent if it has none
 	IDColumn   string           `json:"id_column,omitempty"`   // the table's column of the series; absent if it has none
@@ -68,7 +69,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	if err != nil {
 		return nil, err
 	}
-	out := &Forecast{Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes)}
+	out := &Forecast{Task: Name, Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes)}
 	list, err := m.latest(d, out)
 	if err != nil {
 		return nil, err

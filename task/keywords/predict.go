@@ -45,6 +45,7 @@ func (m *Model) Classify(ctx context.Context, s *audio.Sound) (_ []float64, err 
 
 // Predictions are the predictions for several sounds.
 type Predictions struct {
+	Task    string       `json:"task"`    // the task of the model
 	Classes []string     `json:"classes"` // labels of the model
 	Files   []Prediction `json:"files"`   // one per sound, in order
 }
@@ -66,7 +67,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (
 	if err != nil {
 		return nil, err
 	}
-	p := &Predictions{Classes: m.Classes(), Files: make([]Prediction, len(list))}
+	p := &Predictions{Task: Name, Classes: m.Classes(), Files: make([]Prediction, len(list))}
 	err = m.each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c, func(i int, row []float64) {
 		k := best(row)
 		p.Files[i] = Prediction{paths[i], m.classes[k], row[k], row}

@@ -266,6 +266,7 @@ func (m *Model) words(h *hypothesis, seconds float64) []Word {
 
 // Transcripts are the transcripts of several files.
 type Transcripts struct {
+	Task  string           `json:"task"`  // the task of the model
 	Files []FileTranscript `json:"files"` // those of the files that could be used, in order
 }
 
@@ -298,7 +299,7 @@ func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictO
 	if err != nil {
 		return nil, err
 	}
-	list := &Transcripts{}
+	list := &Transcripts{Task: Name}
 	var failed []string
 	var first error
 	for _, path := range paths {
