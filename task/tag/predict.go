@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -160,11 +161,8 @@ func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) 
 	for i := range out {
 		one := &out[i]
 		one.Text, one.Offsets = texts[i], offsets[i]
-		for k := range one.Spans {
-			s := &one.Spans[k]
-			first, last := one.Offsets[s.From], one.Offsets[s.To-1]
-			s.Offset = &Offset{first.Start, last.End, first.RuneStart, last.RuneEnd}
-			s.Text = texts[i][s.Start:s.End]
+		for k, s := range one.Spans {
+			one.Spans[k] = one.mark(Span{s.From, s.To, s.Label}, s.Probability)
 		}
 	}
 	return out, err
@@ -261,7 +259,10 @@ func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w 
 		}
 		return nil
 	})
-	return true, nil, errors.Join(err, out.Flush())
+	if o != nil && o.NBest > 1 {
+		notes = append(notes, "n_best: a copy of the file has only the most probable tags; --json has the others")
+	}
+	return true, notes, errors.Join(err, out.Flush())
 }
 
 // Print writes the sentences with the predicted spans in brackets.
@@ -288,42 +289,80 @@ func (t *Tagged) bracketed(tags []string, scheme Scheme) string {
 }
 
 // Write writes a CSV table with a line per span: the sentence's number, which for
-// plain texts is that of the line, label,
-// text, probability, tokens [from, to) and, for a plain text, bytes [start, end)
-// and characters [rune_start, rune_end). If tags mark no spans there is a line
-// per token. Its errors are those of w.
+// plain texts is that of the line, label, text, probability, tokens [from, to) and,
+// for a plain text, bytes [start, end) and characters [rune_start, rune_end). If tags
+// mark no spans there is a line per token. With alternatives there are such lines for
+// each, the column rank numbers them from 1, and the probability is that of the whole
+// sequence of tags. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}) // errors stay until Flush
+	ranked := slices.ContainsFunc(p.Sentences, func(s Tagged) bool { return s.Alternatives != nil })
+	head := []string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}
+	if ranked {
+		head = append(head, "rank")
+	}
+	_ = out.Write(head) // errors stay until Flush
 	for i := range p.Sentences {
-		for _, mark := range p.marks(i) {
-			row := []string{strconv.Itoa(i + 1), mark.Label, mark.Text, strconv.FormatFloat(mark.Probability, 'f', 4, 64), strconv.Itoa(mark.From), strconv.Itoa(mark.To)}
-			for k := range 4 {
-				cell := ""
-				if mark.Offset != nil {
-					cell = strconv.Itoa([]int{mark.Start, mark.End, mark.RuneStart, mark.RuneEnd}[k])
+		s := &p.Sentences[i]
+		lists := [][]Mark{p.marks(s)}
+		for k, one := range s.Alternatives {
+			lists = append(lists[:k], one.marks(s, p.Scheme))
+		}
+		for rank, marks := range lists {
+			for _, mark := range marks {
+				row := []string{strconv.Itoa(i + 1), mark.Label, mark.Text, strconv.FormatFloat(mark.Probability, 'f', 4, 64), strconv.Itoa(mark.From), strconv.Itoa(mark.To)}
+				for k := range 4 {
+					cell := ""
+					if mark.Offset != nil {
+						cell = strconv.Itoa([]int{mark.Start, mark.End, mark.RuneStart, mark.RuneEnd}[k])
+					}
+					row = append(row, cell)
 				}
-				row = append(row, cell)
+				if ranked {
+					row = append(row, strconv.Itoa(rank+1))
+				}
+				_ = out.Write(row)
 			}
-			_ = out.Write(row)
 		}
 	}
 	out.Flush()
 	return out.Error()
 }
 
-// marks returns the spans of sentence i, or its tokens.
-func (p *Predictions) marks(i int) []Mark {
-	s := &p.Sentences[i]
+// marks returns the spans of a sentence, or its tokens.
+func (p *Predictions) marks(s *Tagged) []Mark {
 	if p.Scheme != Labels {
 		return s.Spans
 	}
 	marks := make([]Mark, len(s.Tokens))
 	for t := range marks {
-		marks[t] = Mark{Label: s.Tags[t], Text: s.Tokens[t], From: t, To: t + 1, Probability: s.Probabilities[t]}
-		if s.Offsets != nil {
-			marks[t].Offset = &s.Offsets[t]
-		}
+		marks[t] = s.mark(Span{t, t + 1, s.Tags[t]}, s.Probabilities[t])
 	}
 	return marks
+}
+
+// marks returns the spans of a sequence of tags for s, or its tokens.
+func (a *Alternative) marks(s *Tagged, scheme Scheme) (marks []Mark) {
+	spans := Spans(a.Tags)
+	if scheme == Labels {
+		spans = nil
+		for t, tag := range a.Tags {
+			spans = append(spans, Span{t, t + 1, tag})
+		}
+	}
+	for _, span := range spans {
+		marks = append(marks, s.mark(span, a.Probability))
+	}
+	return marks
+}
+
+// mark returns a span of the sentence with its text and place.
+func (t *Tagged) mark(span Span, probability float64) Mark {
+	m := Mark{Label: span.Label, Text: strings.Join(t.Tokens[span.From:span.To], " "), From: span.From, To: span.To, Probability: probability}
+	if t.Offsets != nil {
+		first, last := t.Offsets[span.From], t.Offsets[span.To-1]
+		m.Offset = &Offset{first.Start, last.End, first.RuneStart, last.RuneEnd}
+		m.Text = t.Text[m.Start:m.End]
+	}
+	return m
 }

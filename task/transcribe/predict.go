@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -361,12 +362,24 @@ func (t *Transcript) Print(w io.Writer, words bool) {
 }
 
 // Write writes a CSV table with the columns audio, text, seconds and score, the
-// natural logarithm of the text's probability. Its errors are those of w.
+// natural logarithm of the text's probability. With alternatives each has a line,
+// and the column rank numbers the texts of a sound from 1. Its errors are those of w.
 func (t *Transcripts) Write(w io.Writer) error {
 	c := csv.NewWriter(w)
-	_ = c.Write([]string{"audio", "text", "seconds", "score"}) // errors stay until Flush
+	ranked := slices.ContainsFunc(t.Files, func(f FileTranscript) bool { return len(f.Alternatives) > 0 })
+	head := []string{"audio", "text", "seconds", "score"}
+	if ranked {
+		head = append(head, "rank")
+	}
+	_ = c.Write(head) // errors stay until Flush
 	for _, f := range t.Files {
-		_ = c.Write([]string{f.File, f.Text, strconv.FormatFloat(f.Seconds, 'f', 3, 64), strconv.FormatFloat(f.Score, 'f', 4, 64)})
+		for i, one := range append([]Alternative{{f.Text, f.Score}}, f.Alternatives...) {
+			row := []string{f.File, one.Text, strconv.FormatFloat(f.Seconds, 'f', 3, 64), strconv.FormatFloat(one.Score, 'f', 4, 64)}
+			if ranked {
+				row = append(row, strconv.Itoa(i+1))
+			}
+			_ = c.Write(row)
+		}
 	}
 	c.Flush()
 	return c.Error()
