@@ -169,6 +169,9 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if p.rows, err = task.Collect(ctx, in.EachRow(m.reading(in, o.Text, func(s string) { p.remarks = append(p.remarks, s) }))); err != nil {
 		return nil, err
 	}
+	if m.cfg.Format == data.FormatLabelFirst {
+		withoutLabels(p.rows)
+	}
 	texts := make([]string, len(p.rows))
 	for i := range p.rows {
 		texts[i] = p.rows[i].Text
@@ -192,6 +195,28 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 		p.remarks = append(p.remarks, report.Agree(empty, "text is", "texts are")+" empty and without a label")
 	}
 	return p, nil
+}
+
+// withoutLabels moves the labels of fastText's format from the beginning of lines to
+// a column of their own, if there are any. Labels without its prefix cannot be told
+// from words.
+func withoutLabels(rows []data.TextRow) {
+	const prefix = "__label__"
+	if !slices.ContainsFunc(rows, func(r data.TextRow) bool {
+		return r.Fields == nil && strings.HasPrefix(strings.TrimSpace(r.Text), prefix)
+	}) {
+		return
+	}
+	for i := range rows {
+		var labels []string
+		s := strings.TrimSpace(rows[i].Text)
+		for strings.HasPrefix(s, prefix) {
+			n := strings.IndexAny(s+" ", " \t")
+			labels, s = append(labels, s[:n]), strings.TrimSpace(s[n:])
+		}
+		rows[i].Text, rows[i].Column = s, 1
+		rows[i].Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: s}}
+	}
 }
 
 // reading returns the options for reading an input's texts, in the column named or
