@@ -373,7 +373,11 @@ func (t *Transcripts) Write(w io.Writer) error {
 	}
 	_ = c.Write(head) // errors stay until Flush
 	for _, f := range t.Files {
-		for i, one := range append([]Alternative{{f.Text, f.Score}}, f.Alternatives...) {
+		list := f.Alternatives // the best first
+		if len(list) == 0 {
+			list = []Alternative{{f.Text, f.Score}}
+		}
+		for i, one := range list {
 			row := []string{f.File, one.Text, strconv.FormatFloat(f.Seconds, 'f', 3, 64), strconv.FormatFloat(one.Score, 'f', 4, 64)}
 			if ranked {
 				row = append(row, strconv.Itoa(i+1))
