@@ -235,7 +235,7 @@ func aspectsOf(s *settings.Setting) map[string]string {
 	for _, found := range explained.FindAllStringSubmatch(s.Help, -1) {
 		a[found[1]] = found[2]
 	}
-	if a["empty"] == "as in training" { // options of a model that override its settings
+	if a["empty"] == "as in training" || a["empty"] == "the model's" { // options of a model that override its settings
 		delete(a, "empty")
 	}
 	if len(s.Range) > 0 {
