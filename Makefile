@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race generate bench docs
+.PHONY: build test check race peers generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -20,6 +20,17 @@ check: ## all that a change must pass, and more
 
 race: ## the race detector needs a C compiler
 	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; else echo "no C compiler: race tests skipped"; fi
+
+PEERS := .peers
+SEED ?= 1
+
+peers: ## compares with other programs on random inputs; installs them from PyPI
+	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/pip install --quiet onnx onnxruntime kenlm
+	$(PEERS)/venv/bin/python internal/golden/gen/onnx_suite.py $(PEERS)/onnx 1000 $(SEED)
+	$(PEERS)/venv/bin/python internal/golden/gen/kenlm_scores.py 300 $(SEED) $(PEERS)/kenlm.json 2>$(PEERS)/kenlm.log
+	CAROUSEL_ONNX_SUITE=$(CURDIR)/$(PEERS)/onnx go test ./model/onnx/graph -run TestSuite -count 1 -v
+	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
 
 generate: ## assembly, goldens' loaders, embedded data, docs/json.md
 	go generate ./...

@@ -53,23 +53,38 @@ func TestModelsShareTheCores(t *testing.T) {
 		}
 		return float64(n) / time.Since(start).Seconds()
 	}
-	alone, shares := make([]float64, len(models)), make([]float64, len(models))
-	for i, c := range models {
+	for _, c := range models {
 		tensor.Pack(tensor.CPU(), c.m, 1)
-		for range 4 { // other programs only ever add time
-			alone[i] = max(alone[i], rate(i, 50*time.Millisecond))
+	}
+	starved := map[string]int{}
+	const tries = 3 // other programs may take the cores from one model for seconds
+	for range tries {
+		alone, shares := make([]float64, len(models)), make([]float64, len(models))
+		for i := range models {
+			for range 4 { // other programs only ever add time
+				alone[i] = max(alone[i], rate(i, 50*time.Millisecond))
+			}
+		}
+		var wg sync.WaitGroup
+		for i := range models {
+			wg.Go(func() { shares[i] = rate(i, 2*time.Second) / alone[i] })
+		}
+		wg.Wait()
+		usual, fair := slices.Sorted(slices.Values(shares))[len(shares)/2], true
+		for i, c := range models {
+			t.Logf("%-22s %7.1f passes/s alone, a share of %.3f", c.name, alone[i], shares[i])
+			if shares[i] < usual/20 {
+				starved[c.name]++
+				fair = false
+			}
+		}
+		if fair {
+			return
 		}
 	}
-	var wg sync.WaitGroup
-	for i := range models {
-		wg.Go(func() { shares[i] = rate(i, 2*time.Second) / alone[i] })
-	}
-	wg.Wait()
-	usual := slices.Sorted(slices.Values(shares))[len(shares)/2]
-	for i, c := range models {
-		t.Logf("%-22s %7.1f passes/s alone, a share of %.3f", c.name, alone[i], shares[i])
-		if shares[i] < usual/20 {
-			t.Errorf("%s: a share of %.4f, the usual one is %.3f", c.name, shares[i], usual)
+	for name, n := range starved {
+		if n == tries {
+			t.Errorf("%s: a twentieth of the usual share, in each of %d tries", name, tries)
 		}
 	}
 }

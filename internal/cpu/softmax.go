@@ -31,8 +31,8 @@ func (b *Backend) softmaxRows(s *device.SoftmaxSpec, lo, hi int) {
 		x, y = x[:n], y[:n]
 		top := rowMax(x)
 		if s.Log {
-			norm := top + float32(math.Log(float64(expSum(b.set, nil, x, top))))
-			b.set.Shift(-norm, y, x)
+			b.set.Shift(-top, y, x) // first, so that large logits keep their digits
+			b.set.Shift(-float32(math.Log(float64(expSum(b.set, nil, x, top)))), y, y)
 			continue
 		}
 		b.set.Scale(1/expSum(b.set, y, x, top), y)

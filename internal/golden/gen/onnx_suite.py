@@ -1,0 +1,198 @@
+"""Writes ONNX graphs with inputs and expected outputs for the optional test of model/onnx/graph.
+
+    pip install onnx onnxruntime
+    python3 internal/golden/gen/onnx_suite.py DIR [GRAPHS [SEED]]
+    CAROUSEL_ONNX_SUITE=DIR go test ./model/onnx/graph -run TestSuite -v
+
+DIR/backend holds the node cases of the onnx package, with the outputs of its reference;
+DIR/operators, GRAPHS random graphs of one operator, and DIR/recurrent, a tenth as many
+random LSTM, GRU and RNN nodes, both with ONNX Runtime's outputs. A case is a folder of
+model.onnx, inputs N.in.pb and outputs N.out.pb.
+"""
+import os
+import shutil
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+warnings.simplefilter("ignore")  # the cases divide by zero on purpose
+OPSET, IR = 21, 10
+
+
+def write(folder, model, inputs, outputs):
+    os.makedirs(folder)
+    with open(os.path.join(folder, "model.onnx"), "wb") as f:
+        f.write(model.SerializeToString())
+    for kind, values, infos in (("in", inputs, model.graph.input), ("out", outputs, model.graph.output)):
+        for i, v in enumerate(values):
+            if not isinstance(v, TensorProto):
+                v = numpy_helper.from_array(np.asarray(v), infos[i].name)
+            with open(os.path.join(folder, f"{i}.{kind}.pb"), "wb") as f:
+                f.write(v.SerializeToString())
+
+
+def backend(out):
+    from onnx.backend.test.case.node import collect_testcases
+
+    for case in collect_testcases(None):
+        infos = list(case.model.graph.input) + list(case.model.graph.output)
+        if all(v.type.HasField("tensor_type") for v in infos):
+            inputs, outputs = case.data_sets[0]
+            write(os.path.join(out, "backend", case.name), case.model, inputs, outputs)
+
+
+class Graphs:
+    """Random graphs of one operator."""
+
+    def __init__(self, seed):
+        self.r = np.random.default_rng(seed)
+
+    def dims(self, most=4, least=0):
+        return [int(d) for d in self.r.integers(1, 5, self.r.integers(least, most + 1))]
+
+    def floats(self, dims, positive=False):
+        x = self.r.normal(size=dims).astype(np.float32) * 2
+        return np.abs(x) + np.float32(0.1) if positive else x
+
+    def ints(self, dims, low=-9, high=9):
+        return np.asarray(self.r.integers(low, high, dims), np.int64)
+
+    def like(self, dims):
+        """A shape that broadcasts with dims."""
+        d = [1 if self.r.random() < 0.3 else n for n in dims]
+        return d[self.r.integers(0, len(d) + 1):]
+
+    def binary(self):
+        op = self.r.choice(["Add", "Sub", "Mul", "Div", "Mod", "Pow", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Min", "Max"])
+        a = self.dims()
+        b = self.like(a)
+        attrs = {}
+        if self.r.random() < 0.4 and op != "Pow":
+            x, y = self.ints(a), self.ints(b, 1, 9) * self.r.choice([-1, 1])
+            if op == "Mod":
+                attrs["fmod"] = int(self.r.integers(0, 2))
+            if op == "Div":  # ONNX Runtime and the standard differ on negative quotients of integers
+                x, y = np.abs(x), np.abs(y)
+        else:
+            x, y = self.floats(a, op == "Pow"), self.floats(b, op == "Div")
+            if op == "Mod":
+                attrs["fmod"] = 1
+        return op, [x, y], attrs
+
+    def unary(self):
+        op = self.r.choice(["Relu", "Sigmoid", "Tanh", "Exp", "Softplus", "Neg", "Abs", "Floor", "Ceil", "Erf", "Softsign", "Elu", "LeakyRelu", "HardSigmoid", "Reciprocal", "Sqrt", "Log"])
+        return op, [self.floats(self.dims(), op in ("Sqrt", "Log", "Reciprocal"))], {}
+
+    def shape(self):
+        d = self.dims(least=1)
+        x = self.floats(d) if self.r.random() < 0.7 else self.ints(d)
+        axis = int(self.r.integers(-len(d), len(d)))
+        match self.r.choice(["Transpose", "Slice", "Concat", "Flatten", "Unsqueeze", "Tile", "Expand", "Gather", "GatherElements", "Split", "Squeeze"]):
+            case "Transpose":
+                return "Transpose", [x], {"perm": [int(i) for i in self.r.permutation(len(d))]}
+            case "Slice":
+                n = int(self.r.integers(1, len(d) + 1))
+                axes = self.r.permutation(len(d))[:n].astype(np.int64)
+                step = self.r.choice([-3, -2, -1, 1, 2, 3], n).astype(np.int64)
+                return "Slice", [x, self.ints([n], -8, 8), self.ints([n], -8, 8), axes, step], {}
+            case "Concat":
+                return "Concat", [x] * int(self.r.integers(1, 4)), {"axis": axis}
+            case "Flatten":
+                return "Flatten", [x], {"axis": int(self.r.integers(-len(d), len(d) + 1))}
+            case "Unsqueeze":
+                return "Unsqueeze", [x, np.array([int(self.r.integers(-len(d) - 1, len(d) + 1))], np.int64)], {}
+            case "Tile":
+                return "Tile", [x, self.ints([len(d)], 1, 3)], {}
+            case "Expand":
+                return "Expand", [self.floats(self.like(d)), np.array(d, np.int64)], {}
+            case "Gather":
+                return "Gather", [x, self.ints(self.dims(2), -d[axis], d[axis])], {"axis": axis}
+            case "GatherElements":
+                return "GatherElements", [x, self.ints(d, -d[axis], d[axis])], {"axis": axis}
+            case "Split":
+                x = np.concatenate([x, x], axis)
+                return "Split", [x], {"axis": axis, "num_outputs": 2}
+            case "Squeeze":
+                return "Squeeze", [np.expand_dims(x, axis), np.array([axis if axis >= 0 else axis], np.int64)], {}
+
+    def reduce(self):
+        d = self.dims(least=1)
+        op = self.r.choice(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "Softmax", "LogSoftmax"])
+        axis = int(self.r.integers(-len(d), len(d)))
+        keep = {"keepdims": int(self.r.integers(0, 2))}
+        if op in ("Softmax", "LogSoftmax"):
+            return op, [self.floats(d)], {"axis": axis}
+        if op.startswith("Arg"):
+            return op, [self.floats(d)], {"axis": axis, **keep}
+        return op, [self.floats(d), np.array([axis], np.int64)] if self.r.random() < 0.8 else [self.floats(d)], keep
+
+    def product(self):
+        m, k, n = (int(v) for v in self.r.integers(1, 6, 3))
+        if self.r.random() < 0.5:
+            batch = self.dims(2)
+            return "MatMul", [self.floats(batch + [m, k]), self.floats(self.like(batch) + [k, n])], {}
+        ta, tb = (int(v) for v in self.r.integers(0, 2, 2))
+        a, b = self.floats([k, m] if ta else [m, k]), self.floats([n, k] if tb else [k, n])
+        c = [self.floats(self.r.choice([0, 1]) * [m] + [n])] if self.r.random() < 0.7 else []
+        return "Gemm", [a, b, *c], {"transA": ta, "transB": tb, "alpha": 0.5, "beta": 1.5}
+
+    def recurrent(self):
+        op = self.r.choice(["LSTM", "GRU", "RNN"])
+        gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+        direction = self.r.choice(["forward", "reverse", "bidirectional"])
+        d = 2 if direction == "bidirectional" else 1
+        t, b, i, h = (int(v) for v in self.r.integers(1, 7, 4))
+        x, w, r = self.floats([t, b, i]), self.floats([d, gates * h, i]), self.floats([d, gates * h, h])
+        inputs = [x, w, r, self.floats([d, 2 * gates * h]) if self.r.random() < 0.7 else None,
+                  np.array(self.r.integers(1, t + 1, b), np.int32) if self.r.random() < 0.5 else None,
+                  self.floats([d, b, h]) if self.r.random() < 0.5 else None]
+        if op == "LSTM":
+            inputs += [self.floats([d, b, h]) if self.r.random() < 0.5 else None, self.floats([d, 3 * h]) if self.r.random() < 0.3 else None]
+        attrs = {"hidden_size": h, "direction": str(direction)}
+        if self.r.random() < 0.3:
+            attrs["clip"] = 1.5
+        if op == "GRU":
+            attrs["linear_before_reset"] = int(self.r.integers(0, 2))
+        if op == "LSTM" and self.r.random() < 0.3:
+            attrs["input_forget"] = 1
+        return op, inputs, attrs
+
+    def model(self, op, inputs, attrs):
+        """The model of one node; None stands for an input left out."""
+        names = ["" if v is None else f"i{k}" for k, v in enumerate(inputs)]
+        while names and not names[-1]:
+            names.pop()
+        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2}.get(op, 1)
+        infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in zip(names, inputs) if n]
+        node = helper.make_node(op, names, [f"o{k}" for k in range(outs)], **attrs)
+        graph = helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=f"o{k}") for k in range(outs)])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+        return onnx.shape_inference.infer_shapes(model), [v for v in inputs if v is not None]
+
+
+def random(out, graphs, seed):
+    g = Graphs(seed)
+    onnxruntime.set_default_logger_severity(4)
+    for kind, n, makers in (("operators", graphs, [g.binary, g.unary, g.shape, g.reduce, g.product]), ("recurrent", graphs // 10, [g.recurrent])):
+        for i in range(n):
+            op, inputs, attrs = makers[i % len(makers)]()
+            model, given = g.model(op, inputs, attrs)
+            try:
+                session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+                outputs = session.run(None, {v.name: x for v, x in zip(model.graph.input, given)})
+            except Exception:  # what ONNX Runtime refuses is no case
+                continue
+            write(os.path.join(out, kind, f"{i:05d}-{op}"), model, given, outputs)
+
+
+def main(out, graphs=2000, seed=1):
+    shutil.rmtree(out, ignore_errors=True)
+    backend(out)
+    random(out, int(graphs), int(seed))
+
+
+main(*sys.argv[1:])
