@@ -168,19 +168,26 @@ func (t *table) readTimes(p *Panel, groups [][]int32, o *ReadOptions) error {
 	p.Style.Offset = offsetOf(stamps)
 	if o.Zone != nil {
 		p.Style.Zone = o.Zone.String()
+		if inZone(stamps, o.Zone) {
+			p.Style.Offset = VaryingOffsets
+		}
 	}
 	clocks := &clocks{zone: o.Zone, days: daysOnly(stamps)}
 	for g, s := range p.Series {
 		at := rowsOf(groups[g])
 		times := make([]time.Time, s.Len())
 		var prev time.Time
+		var step time.Duration
 		for i := range times {
-			now, ok := clocks.instant(stamps[at(i)], prev)
+			now, ok := clocks.instant(stamps[at(i)], prev, step)
 			if !ok {
 				return t.neverShown(at(i), stamps[at(i)], clocks.days, o)
 			}
 			if i > 0 && !now.After(prev) {
 				return t.disorder(at(i-1), at(i), prev, now, o)
+			}
+			if i > 0 {
+				step = now.Sub(prev)
 			}
 			times[i], prev = now, now
 		}
@@ -287,7 +294,7 @@ func (t *table) grid(p *Panel, o *ReadOptions) error {
 		}
 		f, fault := infer(groups)
 		if fault != nil {
-			e := t.fault(-1, o.Time, fault.problem, "")
+			e := t.fault(-1, o.Time, fault.problem, "give more rows, or the spacing with --freq")
 			if fault.row > 0 {
 				e.Line = p.Series[fault.group].Line[fault.row]
 				e.Fix = "resample the data to even steps"

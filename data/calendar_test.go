@@ -76,7 +76,7 @@ func TestDaysInEveryZone(t *testing.T) {
 		for _, change := range changesOf(zone) {
 			want := datesFrom(change, 3)[1:]
 			c := clocks{zone: zone, days: true}
-			start, ok := c.instant(dayStamp(want[0]), time.Time{})
+			start, ok := c.instant(dayStamp(want[0]), time.Time{}, 0)
 			if !ok {
 				t.Fatalf("%v: there was no %s", zone, want[0])
 			}
@@ -86,7 +86,7 @@ func TestDaysInEveryZone(t *testing.T) {
 				if got := daily.Add(start, i+1).Format(time.DateOnly); got != date {
 					t.Fatalf("%v: day %d after %s is %s, want %s", zone, i+1, want[0], got, date)
 				}
-				read, ok := c.instant(dayStamp(date), prev)
+				read, ok := c.instant(dayStamp(date), prev, 0)
 				if n, on := daily.steps(prev, read); !ok || !on || n != 1 || read.Format(time.DateOnly) != date {
 					t.Fatalf("%v: %s is read as %v, %d days after %v", zone, date, read, n, prev)
 				}
@@ -234,6 +234,64 @@ func TestEvenPartsOfYears(t *testing.T) {
 				if got := p.Style.Format(at); got != text(i) {
 					if x, y := number64(got), number64(text(i)); math.Abs(x-y) > 1.01*math.Pow10(-c.digits) {
 						t.Fatalf("%v a year and %v: row %d is %s, want %s", c.perYear, phase, i, got, text(i))
+					}
+				}
+			}
+		}
+	}
+}
+
+// Readings at even steps, written by clocks without an offset, are even also where
+// clocks go back and show times twice.
+func TestStepsOverTheHourThatClocksRepeat(t *testing.T) {
+	for _, c := range []struct {
+		zone  string
+		begin time.Time // some days before clocks go back
+	}{
+		{"America/New_York", time.Date(2022, 11, 1, 0, 0, 0, 0, time.UTC)}, {"Europe/Berlin", time.Date(2022, 10, 25, 0, 0, 0, 0, time.UTC)},
+		{"America/Santiago", time.Date(2022, 3, 28, 0, 0, 0, 0, time.UTC)}, {"Africa/Cairo", time.Date(2024, 10, 25, 0, 0, 0, 0, time.UTC)},
+	} {
+		zone, err := time.LoadLocation(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []time.Duration{10 * time.Minute, time.Hour, 2 * time.Hour, 3 * time.Hour, 4 * time.Hour, 6 * time.Hour, 12 * time.Hour} {
+			for hour := range 12 { // the phase of the readings
+				table, want := "t,a\n", []time.Time{}
+				for i := range int(12 * 24 * time.Hour / step) {
+					at := c.begin.Add(time.Duration(hour)*time.Hour + time.Duration(i)*step)
+					want = append(want, at)
+					table += at.In(zone).Format("2006-01-02 15:04") + ",1\n"
+				}
+				p := mustRead(t, "x.csv", table, &ReadOptions{Time: "t", Zone: zone})
+				for i, at := range p.Series[0].Time {
+					if !at.Equal(want[i]) {
+						t.Fatalf("%s, steps of %v: row %d is %v, want %v", c.zone, step, i, at, want[i].In(zone))
+					}
+				}
+			}
+		}
+	}
+}
+
+// The month after a column of decimal years is written as the table would write it,
+// whatever the rounding of its last row.
+func TestDecimalMonthsAreRoundedAlike(t *testing.T) {
+	for _, phase := range []float64{0, 0.5, 0.3} {
+		for digits := 2; digits <= 8; digits++ {
+			if phase == 0.3 && digits == 2 {
+				continue // the table does not show the phase
+			}
+			text := func(i int) string { return fmt.Sprintf("%.*f", digits, 1949+(float64(i)+phase)/12) }
+			for rows := 40; rows < 52; rows++ {
+				table := "t,a\n"
+				for i := range rows {
+					table += text(i) + ",1\n"
+				}
+				p := mustRead(t, "x.csv", table, &ReadOptions{Time: "t"})
+				for i, at := range p.Freq.After(p.Series[0].Time, 12) {
+					if got, want := p.Style.Format(at), text(rows+i); got != want {
+						t.Errorf("%d digits and %v months late: row %d is %s, want %s", digits, phase, rows+i, got, want)
 					}
 				}
 			}

@@ -158,10 +158,8 @@ func decimalYears(values []float64, digits int) *timeColumn {
 	perYear, phase := evenYears(distinct, digits)
 	monthly := typicalPerYear(distinct) <= 13 && (perYear == 0 || math.Mod(12, perYear) == 0)
 	if monthly && !firstsOfMonths(distinct, unit) {
-		last := values[len(values)-1]
-		fraction := last - math.Floor(last)
 		column.style.Layout = layoutDecimalMonth
-		column.style.Phase = fraction - float64(monthOf(fraction))/12
+		column.style.Phase = monthPhase(values, digits)
 		for i, v := range values {
 			start := time.Date(int(v), time.Month(1+monthOf(v-math.Floor(v))), 1, 0, 0, 0, 0, time.UTC)
 			column.stamps[i] = stamp{wall: start.Unix(), offset: noOffset}
@@ -307,6 +305,25 @@ func monthOf(fraction float64) int {
 		return int(nearest)
 	}
 	return int(months)
+}
+
+// monthPhase returns the part of a year by which values, rounded to some digits,
+// are later than the beginning of their months: none or half a month if that gives
+// all values, otherwise one that does, or that of the last if there is none.
+func monthPhase(values []float64, digits int) float64 {
+	half := math.Pow10(-digits)/2 + 1e-9
+	low, high, last := math.Inf(-1), math.Inf(1), 0.0
+	for _, v := range values {
+		fraction := v - math.Floor(v)
+		last = fraction - float64(monthOf(fraction))/12
+		low, high = max(low, last-half), min(high, last+half)
+	}
+	for _, phase := range []float64{0, 1.0 / 24, (low + high) / 2} {
+		if low <= phase && phase <= high {
+			return phase
+		}
+	}
+	return last
 }
 
 // isNumber reports whether s is a number in decimal digits, with at most a

@@ -22,7 +22,7 @@ type TimeStyle struct {
 	// than the beginning of their month.
 	Phase float64 `json:"phase,omitempty"`
 	// Offset is the times' offset from UTC, such as +11:00, "varying" if they
-	// have several, or "" for times without.
+	// have several or those of Zone, or "" for times without.
 	Offset string `json:"offset"`
 	// Zone is ReadOptions.Zone, "" without.
 	Zone string `json:"zone"`

@@ -19,11 +19,12 @@ type clocks struct {
 }
 
 // instant returns the time of a stamp that comes after prev, the time of the
-// previous row (zero for a first row). Where clocks go back an hour, that
-// hour's times occur twice: a stamp there means the first occurrence unless
-// prev is already past it. ok is false for a time that clocks skip when they go
-// forward.
-func (c *clocks) instant(s stamp, prev time.Time) (t time.Time, ok bool) {
+// previous row (zero for a first row), which came step after the row before it (0
+// if there is none). Where clocks go back an hour, that hour's times occur twice: a
+// stamp there means the occurrence that is a step after prev, otherwise the first
+// unless prev is already past it. ok is false for a time that clocks skip when they
+// go forward.
+func (c *clocks) instant(s stamp, prev time.Time, step time.Duration) (t time.Time, ok bool) {
 	nano := int64(s.nano)
 	switch {
 	case s.offset != noOffset:
@@ -39,12 +40,25 @@ func (c *clocks) instant(s stamp, prev time.Time) (t time.Time, ok bool) {
 		return t, c.days && civilDay(t) == floorDiv(s.wall, daySeconds)
 	}
 	for _, u := range meant {
+		if t = time.Unix(u, nano).In(c.zone); step > 0 && t.Sub(prev) == step {
+			return t, true
+		}
+	}
+	for _, u := range meant {
 		t = time.Unix(u, nano).In(c.zone)
 		if prev.IsZero() || t.After(prev) {
 			return t, true
 		}
 	}
 	return t, true
+}
+
+// inZone reports whether all stamps have the offset of a zone at their time.
+func inZone(stamps []stamp, zone *time.Location) bool {
+	return !slices.ContainsFunc(stamps, func(s stamp) bool {
+		_, offset := time.Unix(s.wall-int64(s.offset), 0).In(zone).Zone()
+		return offset != int(s.offset)
+	})
 }
 
 // place returns the zone in which times with an offset are shown.

@@ -268,7 +268,7 @@ func (f *tsf) start(text string, o *ReadOptions) (time.Time, error) {
 	if f.freq.Unit == Nanosecond && f.style.Layout == time.DateOnly {
 		f.style.Layout = plainLayout
 	}
-	t, ok := clocks.instant(one, time.Time{})
+	t, ok := clocks.instant(one, time.Time{}, 0)
 	if !ok || t.IsZero() {
 		return time.Time{}, f.fault(tsfStart, "there was no such time as "+quoted(text), "check the time zone")
 	}
