@@ -428,7 +428,7 @@ func (t *tally) finishSeason(e *Evaluation) {
 func (t *tally) remarks(m *Model, e *Evaluation) (notes []string) {
 	if e.Unscored > 0 {
 		how := "are missing"
-		if m.cfg.Missing == "interpolate" {
+		if slices.ContainsFunc(t.d.frames, func(f *frame) bool { return slices.ContainsFunc(f.yFill, func(y *fill) bool { return y != nil }) }) {
 			how = "were filled in"
 		}
 		part := fmt.Sprintf("of the %s part ", e.Part)

@@ -21,6 +21,7 @@ type frame struct {
 	times     []time.Time        // [rows], nil without times
 	zone      *time.Location     // in which the table has the times
 	freq      data.Freq          // of the rows that are added
+	style     data.TimeStyle     // of the table's times
 	counts    []int64            // [rows of the table], the numbers by which it counts rows; nil without
 	static    []data.StaticValue // in the order of the settings
 	part      parts
@@ -68,7 +69,7 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 		return list
 	}
 	for _, series := range panel.Series {
-		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq,
+		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq, style: panel.Style,
 			given: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead()),
 			yFill: fills(series, cfg.targets()), pastFill: fills(series, cfg.Past)}
 		for k, column := range f.given {
@@ -167,7 +168,7 @@ func (f *frame) show(zone *time.Location) {
 }
 
 // stamp returns what the table has, or would have, as the time of a row.
-func (f *frame) stamp(row int, style data.TimeStyle) string {
+func (f *frame) stamp(row int) string {
 	switch n := len(f.counts); {
 	case n > 0 && row < n:
 		return strconv.FormatInt(f.counts[row], 10)
@@ -178,7 +179,7 @@ func (f *frame) stamp(row int, style data.TimeStyle) string {
 		}
 		return strconv.FormatInt(f.counts[n-1]+step*int64(row-n+1), 10)
 	case f.times != nil:
-		return style.Format(f.times[row].In(f.zone))
+		return f.style.Format(f.times[row].In(f.zone))
 	}
 	return ""
 }

@@ -64,13 +64,13 @@ func (l *learnt) valid() bool {
 
 // recognise divides a frame into the parts of training. Rows of neither training nor
 // validation are for the test, and so is a series that the model does not know: l is
-// nil then.
-func (f *frame) recognise(l *learnt) {
+// nil then. c is the clocks of training.
+func (f *frame) recognise(l *learnt, c *clocks) {
 	f.part = parts{testPart: {0, f.end}}
 	if l == nil {
 		return
 	}
-	ends, ok := l.find(f)
+	ends, ok := l.find(f, c)
 	if !ok {
 		return
 	}
@@ -83,13 +83,13 @@ func (f *frame) recognise(l *learnt) {
 
 // find returns the rows of a frame at which training, validation, test and the table of
 // training end; false if the frame has none of its rows.
-func (l *learnt) find(f *frame) (ends [4]int, ok bool) {
+func (l *learnt) find(f *frame, c *clocks) (ends [4]int, ok bool) {
 	if l.Rows == nil {
-		if f.times == nil || f.times[f.end-1].Before(l.Times[0]) {
+		if f.times == nil || c.moment(f.times[f.end-1]).Before(l.Times[0]) {
 			return ends, false
 		}
 		for i, last := range l.Times[1:] {
-			ends[i] = sort.Search(f.end, func(row int) bool { return f.times[row].After(last) })
+			ends[i] = sort.Search(f.end, func(row int) bool { return c.moment(f.times[row]).After(last) })
 		}
 		return ends, true
 	}
@@ -191,7 +191,7 @@ func (m *Model) divide(frames []*frame) error {
 		return divide(m.cfg.Split, frames)
 	}
 	for _, f := range frames {
-		f.recognise(m.learnt[f.id])
+		f.recognise(m.learnt[f.id], &m.schema.Clocks)
 	}
 	return nil
 }

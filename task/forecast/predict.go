@@ -92,7 +92,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 			if f.times != nil {
 				one.Time = append(one.Time, f.times[origin+h].In(f.zone))
 			}
-			if stamp := f.stamp(origin+h, panel.Style); stamp != "" {
+			if stamp := f.stamp(origin + h); stamp != "" {
 				one.Stamp = append(one.Stamp, stamp)
 			}
 			for i := range levels {
@@ -103,10 +103,17 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	})
 	var frames []*frame
 	var ended []string
+	last := 0 // line of the table
+	for _, s := range panel.Series {
+		if n := s.Len(); n > 0 {
+			last = max(last, s.Line[n-1])
+		}
+	}
 	for _, w := range list {
 		f := d.frames[w.frame]
 		frames = append(frames, f)
-		if len(d.Ahead) == 0 && f.end < f.series.Len() {
+		// A series that is a column of the table ends with its last value.
+		if len(d.Ahead) == 0 && (f.end < f.series.Len() || f.isColumn && f.series.Line[f.end-1] < last) {
 			ended = append(ended, cmp.Or(f.id, "the table"))
 		}
 	}
@@ -358,24 +365,28 @@ func (f *Forecast) Write(w io.Writer) error {
 		cells []string
 	}
 	var lines []*line
-	index := map[[2]string]*line{} // by series and time
+	type key struct { // clocks that go back show a time twice
+		series, when string
+		at           time.Time
+	}
+	index := map[key]*line{}
 	for i := range f.Series {
 		s, id, k := &f.Series[i], f.Series[i].ID, at[f.column(i)]
 		if f.Layout == data.LayoutColumns {
 			id = ""
 		}
 		for h, y := range s.Point {
-			key := [2]string{id, s.when(h)}
-			to := index[key]
+			row := key{series: id, when: s.when(h)}
+			if s.Time != nil {
+				row.at = s.Time[h].UTC()
+			}
+			to := index[row]
 			if to == nil {
-				to = &line{cells: make([]string, len(head))}
-				if s.Time != nil {
-					to.time = s.Time[h]
-				}
-				if to.cells[0] = key[1]; keys > 1 {
+				to = &line{time: row.at, cells: make([]string, len(head))}
+				if to.cells[0] = row.when; keys > 1 {
 					to.cells[1] = id
 				}
-				index[key] = to
+				index[row] = to
 				lines = append(lines, to)
 			}
 			to.cells[keys+k] = number(y)

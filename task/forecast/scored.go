@@ -1,11 +1,11 @@
 package forecast
 
 import (
+	"cmp"
 	"encoding/csv"
 	"io"
 	"math"
 	"strconv"
-	"time"
 
 	"github.com/carousel-ml/carousel/model"
 )
@@ -42,17 +42,15 @@ func (m *Model) keeping(path string, d *dataset, levels []float64, run func(*sco
 	})
 }
 
-// add writes one target of one window. A value that was not measured is empty.
+// add writes one target of one window, with the times, or the numbers of rows, as
+// the table has them. A value that was not measured is empty.
 func (f *scoredFile) add(w window, k int, s *steps) {
 	if f == nil {
 		return
 	}
 	frame, origin := f.d.frames[w.frame], int(w.origin)
 	at := func(row int) string {
-		if frame.times == nil {
-			return strconv.Itoa(row + 1)
-		}
-		return frame.times[row].Format(time.RFC3339)
+		return cmp.Or(frame.stamp(row), strconv.Itoa(row+1))
 	}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 	for h, y := range s.point {

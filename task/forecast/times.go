@@ -44,6 +44,17 @@ func offsetsByMonth(panel *data.Panel) (months [12][]string) {
 	return months
 }
 
+// moment returns a time as what tells it from others: the instant, or what clocks
+// showed if the table of training had no offset from UTC. It was read as UTC, and a
+// later table may name the zone of the same clocks.
+func (c *clocks) moment(t time.Time) time.Time {
+	if c.Layout == "" || c.Zone != "" || c.Offset != "" {
+		return t
+	}
+	_, offset := t.Zone()
+	return t.UTC().Add(time.Duration(offset) * time.Second)
+}
+
 // zoneFor returns the time zone in which the times of a table are those of the
 // clocks of training; nil if they are as they are. It is an error if the table
 // does not determine that.

@@ -16,6 +16,7 @@ import (
 	_ "time/tzdata"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // untrained makes a model for a table, with weights that let every input have an
@@ -272,5 +273,116 @@ func TestOtherClocks(t *testing.T) {
 				t.Errorf("the first step is written %s, want %s", got.Series[0].Stamp[0], want)
 			}
 		})
+	}
+}
+
+// Rows that a model was trained on are recognised whatever a later reading says of
+// the zone of clocks that training knew nothing of.
+func TestPartsByOtherClocks(t *testing.T) {
+	begin := time.Date(2024, 3, 20, 0, 0, 0, 0, time.UTC)
+	table := func(offset string, from int) string {
+		var b strings.Builder
+		b.WriteString("time,y\n")
+		for i := from; i < 200; i++ {
+			fmt.Fprintf(&b, "%s%s,%.3f\n", begin.Add(time.Duration(i)*time.Hour).Format("2006-01-02T15:04:05"), offset, math.Sin(float64(i)))
+		}
+		return b.String()
+	}
+	for _, c := range []struct {
+		trained, given string // offsets
+		tz             string
+		from           int
+		want           [3]int
+	}{
+		{"", "", "", 0, [3]int{140, 20, 40}}, {"", "", "Asia/Tokyo", 0, [3]int{140, 20, 40}}, {"", "", "America/Phoenix", 0, [3]int{140, 20, 40}},
+		{"", "", "-09:30", 150, [3]int{0, 10, 40}}, {"", "Z", "UTC", 0, [3]int{140, 20, 40}},
+		{"+02:00", "+02:00", "Asia/Tokyo", 0, [3]int{140, 20, 40}},
+		{"+02:00", "+00:00", "", 0, [3]int{138, 20, 42}}, // other instants
+	} {
+		cfg := Defaults()
+		cfg.Time, cfg.Target = "time", []string{"y"}
+		m := untrained(t, table(c.trained, 0), cfg)
+		m.cfg.TZ = c.tz
+		d := &Data{Panel: read(t, file(t, table(c.given, c.from)), m.cfg)}
+		if err := m.Recognise(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if d.rows != c.want {
+			t.Errorf("trained with offset %q, read with %q in zone %q from row %d: %v rows by part, want %v", c.trained, c.given, c.tz, c.from, d.rows, c.want)
+		}
+	}
+}
+
+// A forecast over the hour at which clocks go back has a line for each of its steps,
+// also where the table's times do not tell them apart, and follows the clocks where
+// the table writes their offset.
+func TestForecastWhereClocksGoBack(t *testing.T) {
+	zone, err := time.LoadLocation("Australia/Melbourne")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2024, 4, 6, 15, 0, 0, 0, time.UTC).In(zone) // 2:00, and an hour later it is 2:00 again
+	for layout, want := range map[string]string{
+		"2006-01-02 15:04":       "2024-04-07 02:00,2024-04-07 02:00,2024-04-07 03:00,2024-04-07 04:00",
+		"2006-01-02T15:04Z07:00": "2024-04-07T02:00+11:00,2024-04-07T02:00+10:00,2024-04-07T03:00+10:00,2024-04-07T04:00+10:00",
+	} {
+		for id, columns := range map[string]string{"": "time,y", "shop": "time,shop,y"} {
+			table := columns + "\n"
+			for i := -100; i < 0; i++ {
+				table += end.Add(time.Duration(i)*time.Hour).Format(layout) + strings.Repeat(",1", strings.Count(columns, ",")-1) + fmt.Sprintf(",%.2f\n", math.Sin(float64(i)))
+			}
+			cfg := Defaults()
+			cfg.Time, cfg.ID, cfg.Target, cfg.TZ = "time", id, []string{"y"}, "Australia/Melbourne"
+			f := forecastFile(t, untrained(t, table, cfg), table)
+			var b bytes.Buffer
+			if err := f.Write(&b); err != nil {
+				t.Fatal(err)
+			}
+			lines, err := csv.NewReader(&b).ReadAll()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, line := range lines[1:] {
+				got = append(got, line[0])
+			}
+			if strings.Join(got, ",") != want {
+				t.Errorf("%s: got %v, want %s", columns, got, want)
+			}
+		}
+	}
+}
+
+// The file of scored forecasts has the table's own times, which tell its rows apart.
+func TestScoredForecastsHaveTheTablesTimes(t *testing.T) {
+	for name, stamp := range map[string]func(int) string{
+		"half seconds": func(i int) string { return fmt.Sprintf("2024-01-01T00:00:%06.3f", float64(i)/2) },
+		"quarters":     func(i int) string { return fmt.Sprintf("%dQ%d", 1990+i/4, i%4+1) },
+		"counts":       func(i int) string { return fmt.Sprint(10 * (i + 1)) },
+	} {
+		table := "t,y\n"
+		for i := range 60 {
+			table += fmt.Sprintf("%s,%.2f\n", stamp(i), 50+9*math.Sin(float64(i)))
+		}
+		cfg := Defaults()
+		cfg.Time, cfg.Target = "t", []string{"y"}
+		m := untrained(t, table, cfg)
+		path := filepath.Join(t.TempDir(), "scored.csv")
+		if _, err := m.Evaluate(t.Context(), &Data{Panel: read(t, file(t, table), m.cfg)}, task.Test, &EvaluateOptions{Out: path}); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for h, line := range lines[1:5] { // the first window: 48 rows are known
+			if line[2] != stamp(47) || line[3] != stamp(48+h) {
+				t.Errorf("%s: step %d is at %s after %s, want %s after %s", name, h, line[3], line[2], stamp(48+h), stamp(47))
+			}
+		}
 	}
 }
