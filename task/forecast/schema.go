@@ -315,7 +315,7 @@ func (s *schema) check(panel *data.Panel) error {
 		return data.Errorf("the model was trained on rows %s times; this table has them %s", with(s.HasTime), with(panel.HasTime))
 	}
 	if s.HasTime && panel.Freq != (data.Freq{}) && !sameSpacing(panel.Freq, s.Freq) && !s.onGrid(panel) {
-		return data.Errorf("the model was trained on rows every %s; this table's are every %s", s.Freq, panel.Freq)
+		return data.Errorf("the model was trained on rows every %s; this table's are every %s; resample it, or give the spacing with --freq if they are the same rows", s.Freq, panel.Freq)
 	}
 	return nil
 }

@@ -157,6 +157,33 @@ func TestForecastInColumns(t *testing.T) {
 	}
 }
 
+// A series that is a column of the table may end before it does, which a note says.
+func TestColumnThatEndsBeforeTheTable(t *testing.T) {
+	table := func(b int) string { // the rows with a value of B
+		text := "day,A,B\n"
+		for i := range 60 {
+			value := ""
+			if i < b {
+				value = fmt.Sprint(i % 5)
+			}
+			text += fmt.Sprintf("%s,%d,%s\n", time.Date(2024, 1, 1+i, 0, 0, 0, 0, time.UTC).Format(time.DateOnly), i%7, value)
+		}
+		return text
+	}
+	cfg := Defaults()
+	cfg.Time, cfg.Layout = "day", data.LayoutColumns
+	m := untrained(t, table(60), cfg)
+	for rows, ended := range map[int]bool{60: false, 59: true, 40: true} {
+		f := forecastFile(t, m, table(rows))
+		if got := slices.Contains(f.Notes, "the forecast begins after the last row with a target, which is not the last row of B"); got != ended {
+			t.Errorf("B ends at row %d of 60: notes %q", rows, f.Notes)
+		}
+		if want := time.Date(2024, 1, 1+rows, 0, 0, 0, 0, time.UTC); !f.Series[1].Time[0].Equal(want) {
+			t.Errorf("B ends at row %d of 60: its forecast begins at %v, want %v", rows, f.Series[1].Time[0], want)
+		}
+	}
+}
+
 // Numbers are written so that they are read as they are, in CSV as in JSON.
 func TestForecastNumbers(t *testing.T) {
 	table := "day,y\n"
