@@ -18,7 +18,7 @@ func (t *table) panel(o *ReadOptions) (*Panel, error) {
 	if len(t.line) == 0 {
 		return nil, t.fault(-1, "", "has a header and no rows", "rows of values are needed")
 	}
-	p := &Panel{Columns: t.names, Freq: o.Freq, Decimal: t.numbers.separator(), Hints: t.hints(o)}
+	p := &Panel{Columns: t.names, Freq: o.Freq, Decimal: t.numbers.separator(), Text: t.separators(), Hints: t.hints(o)}
 	groups := t.groups()
 	for g, rows := range groups {
 		s := t.series(rows)

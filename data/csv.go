@@ -220,7 +220,7 @@ func readCSV(in *LineReader, o *ReadOptions) (*table, error) {
 	r.numbers.set(o.Decimal)
 	r.blanks = s.time < 0 // rows without times are counted, so none may be passed over
 	t := newTable(in.File, s, o)
-	t.numbers = r.numbers
+	t.numbers, t.field = r.numbers, r.csv.Comma
 	if s.time >= 0 {
 		t.times = &texts{}
 	}

@@ -133,14 +133,21 @@ func (o *ReadOptions) note(text string) {
 
 // Panel is the content of a file: one or more series with the same columns.
 type Panel struct {
-	Columns []string  // names of the numeric columns
-	Series  []*Series // in the order of first appearance in the file
-	Freq    Freq      // spacing of the rows of every series; zero if there are no times and the options give none
-	HasTime bool      // false: Series.Time is nil and rows are identified by number
-	Decimal rune      // the decimal separator of the file's numbers if some have separators of thousands; 0 otherwise
-	Style   TimeStyle // how the file writes the times; the zero TimeStyle without times
-	Notes   []string  // what a user might not expect of the reading, a sentence each
-	Hints   []string  // columns that the options do not name and that look like times or series, a sentence each
+	Columns []string   // names of the numeric columns
+	Series  []*Series  // in the order of first appearance in the file
+	Freq    Freq       // spacing of the rows of every series; zero if there are no times and the options give none
+	HasTime bool       // false: Series.Time is nil and rows are identified by number
+	Decimal rune       // the decimal separator of the file's numbers if some have separators of thousands; 0 otherwise
+	Text    Separators // how a file of text separates fields and decimals; zero for others
+	Style   TimeStyle  // how the file writes the times; the zero TimeStyle without times
+	Notes   []string   // what a user might not expect of the reading, a sentence each
+	Hints   []string   // columns that the options do not name and that look like times or series, a sentence each
+}
+
+// Separators are what stands between the fields of a line and in a number.
+type Separators struct {
+	Field   rune // such as ';'
+	Decimal rune // '.' or ','
 }
 
 // Series is one series of a Panel: consecutive rows on the panel's grid without

@@ -225,6 +225,14 @@ type table struct {
 	index  map[string]int32 // ids' inverse
 
 	numbers *numbers
+	field   rune // what separates the fields of a file of text; 0 for others
+}
+
+func (t *table) separators() Separators {
+	if t.field == 0 {
+		return Separators{}
+	}
+	return Separators{t.field, rune(t.numbers.fixed().decimal)}
 }
 
 func newTable(file string, s *selection, o *ReadOptions) *table {

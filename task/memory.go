@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -61,15 +62,27 @@ func (m *Memory) Has(part Part, sum uint64) bool {
 // Divide returns the part of each of the samples of a file, given by their hashes.
 // Test has, besides the samples of the test part, all that the model does not know.
 // Each copy of a sample counts: of three copies in a file, of which two were for
-// training, one is new. Where copies are in several parts, those of the test part
-// are the first in the file, and those of training the last.
+// training, one is new. Copies that are in several parts are taken for those of the
+// test or validation part as far as the file has the samples that this part alone
+// has: all of them in a file with the whole part, none in the file of training
+// alone. Those of the test part are then the first in the file, and those of training
+// the last.
 func (m *Memory) Divide(sums []uint64) []Part {
 	parts := make([]Part, len(sums))
+	in := slices.Clone(sums)
+	slices.Sort(in)
 	for _, part := range []Part{Test, Validation, Training} {
-		known, used := m.parts[part], map[uint64]int{}
+		share := 1.0
+		if part != Training {
+			share = m.presence(part, in)
+		}
+		used := map[uint64]int{}
 		for i, sum := range sums {
-			if at, ok := slices.BinarySearch(known, sum); parts[i] == "" && ok {
-				if at += used[sum]; at < len(known) && known[at] == sum {
+			if n := m.copies(part, sum); parts[i] == "" && n > 0 {
+				if m.elsewhere(part, sum) {
+					n = int(math.Round(share * float64(n)))
+				}
+				if used[sum] < n {
 					parts[i] = part
 					used[sum]++
 				}
@@ -82,6 +95,41 @@ func (m *Memory) Divide(sums []uint64) []Part {
 		}
 	}
 	return parts
+}
+
+// copies returns the number of samples of a part with this hash.
+func (m *Memory) copies(part Part, sum uint64) int {
+	list := m.parts[part]
+	at, _ := slices.BinarySearch(list, sum)
+	n := 0
+	for at+n < len(list) && list[at+n] == sum {
+		n++
+	}
+	return n
+}
+
+// elsewhere reports whether another part has a sample with this hash, too.
+func (m *Memory) elsewhere(part Part, sum uint64) bool {
+	return slices.ContainsFunc(memoryParts, func(other Part) bool { return other != part && m.Has(other, sum) })
+}
+
+// presence returns the share of the samples that a part alone has that are in a file
+// with these hashes, ascending; 1 if it has none of its own.
+func (m *Memory) presence(part Part, in []uint64) float64 {
+	own, found := 0, 0
+	for i, sum := range m.parts[part] {
+		if i > 0 && m.parts[part][i-1] == sum || m.elsewhere(part, sum) {
+			continue
+		}
+		own++
+		if _, ok := slices.BinarySearch(in, sum); ok {
+			found++
+		}
+	}
+	if own == 0 {
+		return 1
+	}
+	return float64(found) / float64(own)
 }
 
 // Remembered returns the files for a model's Save: one, or none if nothing is known.
@@ -182,10 +230,13 @@ func sumOf[T any](one T) uint64 {
 // Scored says which samples an evaluation is of. An Evaluation embeds it, and gets
 // it from [Parts.Scored].
 type Scored struct {
-	Part    Part   `json:"part,omitempty"`     // part that was scored: train, validation, test (all that are new to the model) or all
-	Rows    int    `json:"rows_scored"`        // number of rows of that part in the data
-	LeftOut int    `json:"rows_left_out"`      // number of other rows in the data
-	Why     string `json:"left_out,omitempty"` // the rows left out by part, in words; absent if there are none
+	Part Part `json:"part,omitempty"` // part that was scored: train, validation, test (all that are new to the model) or all
+	Rows int  `json:"rows_scored"`    // number of rows of that part in the data
+	// Repeated is the number of rows scored with the same content as one that the
+	// model was trained on: copies of a row that are in both parts.
+	Repeated int    `json:"rows_repeated,omitempty"`
+	LeftOut  int    `json:"rows_left_out"`      // number of other rows in the data
+	Why      string `json:"left_out,omitempty"` // the rows left out by part, in words; absent if there are none
 }
 
 // NewScored describes the scoring of a part of data with this many samples of each
@@ -224,6 +275,9 @@ func (s Scored) Selection() string {
 		text += " that are new to the model"
 	case All:
 		text += ", also those that the model was trained on"
+	}
+	if s.Repeated > 0 {
+		text += fmt.Sprintf(", %s of them with the same content as rows of training", report.Count(s.Repeated))
 	}
 	if s.LeftOut > 0 {
 		text += "; left out: " + s.Why

@@ -101,3 +101,36 @@ func TestRecall(t *testing.T) {
 		}
 	}
 }
+
+// Samples that occur in several parts, in files of each part and of all of them.
+func TestCopiesInSeveralParts(t *testing.T) {
+	const short, often = 1, 2 // in training and test, in all three parts
+	var m task.Memory
+	training := []uint64{short, short, short, often, often, 10, 11, 12, 13}
+	validation := []uint64{often, 20, 21}
+	test := []uint64{short, often, often, 30, 31, 32}
+	m.Add(task.Training, training...)
+	m.Add(task.Validation, validation...)
+	m.Add(task.Test, test...)
+	for _, c := range []struct {
+		name                  string
+		file                  []uint64
+		training, valid, test int
+	}{
+		{"training's file", training, 9, 0, 0},
+		{"validation's file", validation, 0, 3, 0},
+		{"the test file", test, 0, 0, 6},
+		{"all", slices.Concat(training, validation, test), 9, 3, 6},
+		{"training and test", slices.Concat(test, training), 9, 0, 6},
+		{"one more copy", append(slices.Clone(training), short), 9, 0, 1},
+		{"new samples", []uint64{40, 41}, 0, 0, 2},
+	} {
+		n := map[task.Part]int{}
+		for _, part := range m.Divide(c.file) {
+			n[part]++
+		}
+		if n[task.Training] != c.training || n[task.Validation] != c.valid || n[task.Test] != c.test {
+			t.Errorf("%s: %v, want %d, %d, %d", c.name, n, c.training, c.valid, c.test)
+		}
+	}
+}

@@ -48,6 +48,8 @@ type Parts[T any] struct {
 	Whole []T
 	// Separate are the parts that are files of their own.
 	Separate []Part
+
+	repeated map[Part]int // samples that training has as well, after Recognise
 }
 
 // Of returns the samples of a part. The slice must not be changed.
@@ -170,6 +172,14 @@ func (p *Parts[T]) Recognise(_ context.Context, m *Memory) error {
 func (p *Parts[T]) RecogniseBy(m *Memory, sum func(T) uint64) {
 	p.Whole = p.Of(All)
 	p.Divide(m.Divide(sums(p.Whole, sum)), p.Whole)
+	p.repeated = map[Part]int{}
+	for _, part := range []Part{Validation, Test} {
+		for _, one := range p.Of(part) {
+			if m.Has(Training, sum(one)) {
+				p.repeated[part]++
+			}
+		}
+	}
 }
 
 // Divide takes samples as those of the parts that are not files of their own; part i
@@ -212,7 +222,9 @@ func (p *Parts[T]) ScoredBy(part Part, rows func(T) int) Scored {
 		}
 		return n
 	}
-	return NewScored(part, count(Training), count(Validation), count(Test), 0)
+	s := NewScored(part, count(Training), count(Validation), count(Test), 0)
+	s.Repeated = p.repeated[part]
+	return s
 }
 
 // Collect returns the values of a sequence, up to its first error or the end of ctx.

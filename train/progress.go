@@ -195,13 +195,20 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
 }
 
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // finish clears the bar and prints how the run ended.
 func (p *Progress) finish(r *Result, metric string) {
 	if p == nil {
 		return
 	}
 	p.clear()
-	fmt.Fprintf(p.W, "%d epochs, %d steps in %s (stopped by: %s)", r.Epochs, r.Steps, clock(r.Elapsed), r.Stopped)
+	fmt.Fprintf(p.W, "%s, %s in %s (stopped by: %s)", count(r.Epochs, "epoch"), count(r.Steps, "step"), clock(r.Elapsed), r.Stopped)
 	if r.Best != nil {
 		fmt.Fprintf(p.W, "; best val_%s %.4g at epoch %d", metric, r.Best.Val[metric], r.Best.Epoch)
 	}

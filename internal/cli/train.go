@@ -183,7 +183,7 @@ func firstIsBest(r *train.Result) []string {
 	if r.Best == nil || r.Best.Epoch > 1 || r.Epochs == 1 {
 		return nil
 	}
-	return []string{fmt.Sprintf("the model is that of epoch 1: none of the %d epochs after it scored better in validation, so the network has learnt little or too fast; try another learning rate (lr) or more data", r.Epochs-1)}
+	return []string{fmt.Sprintf("the model is that of epoch 1: no later epoch, of %s in all, scored better in validation, so the network has learnt little or too fast; try another learning rate (lr) or more data", report.Plural(r.Epochs, "epoch"))}
 }
 
 // scoreTrained scores a model on the test part, or without one on the validation

@@ -135,9 +135,25 @@ func TestExplain(t *testing.T) {
 			}
 		}
 	}
+	// Of the linear method alone the shares are the difference to the other class.
+	m, _ := fitted(t, small(), reviews(400, 1), nil)
+	m.share = 1
+	c := &corpus{}
+	c.add(&data.Example{Text: "it was a dull dull night"}, m.tokenizer, 100, nil)
+	p := m.linear.logProbabilities(c)[0]
+	want := p[1] - p[0] - float64(m.linear.bias[1]-m.linear.bias[0])
+	for class, sign := range []float64{-0.5, 0.5} {
+		sum := 0.0
+		for _, w := range m.explain("it was a dull dull night", c, 0, class) {
+			sum += w.Share
+		}
+		if math.Abs(sum-sign*want) > 1e-4 {
+			t.Errorf("class %d: the shares of the linear method are %v, want %v", class, sum, sign*want)
+		}
+	}
 	cfg := small()
 	cfg.Pool, cfg.Epochs = "last", 1
-	m, _ := fitted(t, cfg, reviews(50, 1), nil)
+	m, _ = fitted(t, cfg, reviews(50, 1), nil)
 	if _, err := m.Classify(t.Context(), []string{"x"}, &PredictOptions{Explain: true}); err == nil {
 		t.Error("pooling by the last step was explained")
 	}

@@ -44,7 +44,7 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Metrics   Metrics            `json:"metrics"`             // the model's scores
-	Baselines map[string]Metrics `json:"baselines"`           // majority: the labels' frequencies in training; linear: logistic regression on words and pairs of words
+	Baselines map[string]Metrics `json:"baselines"`           // majority: the labels' frequencies in training; linear: logistic regression on words and pairs of words; network: the network alone, if the linear method has a share in the model
 	Texts     int                `json:"texts"`               // number of texts scored
 	Classes   []ClassScore       `json:"classes"`             // scores by label
 	Confusion [][]int            `json:"confusion,omitempty"` // [label][predicted], where a text has one label
@@ -73,13 +73,18 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))
 	}
 	c := encode(texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
-	p, err := m.answer(ctx, c)
+	network, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
 	if err != nil {
 		return nil, err
 	}
+	linear, p := m.linear.logProbabilities(c), network
 	e := &Evaluation{Task: Name, Scored: d.Scored(part), Texts: c.len(), Unseen: c.unseen, Share: m.share, Baselines: map[string]Metrics{}}
+	if m.share > 0 {
+		p = m.mixed(network, linear)
+		e.Baselines["network"], _ = m.score(network, c)
+	}
 	e.Metrics, e.Classes = m.score(p, c)
-	e.Baselines["linear"], _ = m.score(m.linear.logProbabilities(c), c)
+	e.Baselines["linear"], _ = m.score(linear, c)
 	e.Baselines["majority"], _ = m.score(m.majority(c.len()), c)
 	if !m.several() {
 		e.Confusion = confusion(p, c.labels, len(m.classes))
@@ -102,6 +107,8 @@ func verdict(e *Evaluation) string {
 		return fmt.Sprintf("The model has an accuracy of %.1f %%, %.1f points more than the linear method.", 100*own, 100*(own-linear))
 	case own < linear-noise:
 		return fmt.Sprintf("The model has an accuracy of %.1f %%, the linear method %.1f %%: on these texts the linear method is better.", 100*own, 100*linear)
+	case own == linear:
+		return fmt.Sprintf("The model has an accuracy of %.1f %%, as the linear method.", 100*own)
 	}
 	return fmt.Sprintf("The model has an accuracy of %.1f %%, the linear method %.1f %%: with this number of texts the difference may be chance.", 100*own, 100*linear)
 }

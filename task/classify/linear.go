@@ -247,6 +247,46 @@ func (l *linear) logProbabilities(c *corpus) [][]float64 {
 	return out
 }
 
+// shares divides the score of a class, above the mean of the classes unless a text
+// may have several, among the tokens of a text: an n-gram's equally among its tokens
+// and its occurrences.
+func (l *linear) shares(ids []int32, class int) []float64 {
+	out := make([]float64, len(ids))
+	at := map[uint64][]int{} // where each n-gram begins
+	order := map[uint64]int{}
+	var keys []uint64
+	for i := range ids {
+		key := uint64(0)
+		for n := 0; n < maxOrder && i+n < len(ids); n++ {
+			key = key<<tokenBits | uint64(ids[i+n]+1)&(1<<tokenBits-1)
+			if at[key] == nil {
+				keys = append(keys, key)
+			}
+			at[key], order[key] = append(at[key], i), n+1
+		}
+	}
+	for _, key := range keys {
+		row, ok := l.features[key]
+		if !ok {
+			continue
+		}
+		weights := l.weights[int(row)*l.classes:][:l.classes]
+		w := float64(weights[class])
+		for _, other := range weights {
+			if !l.several {
+				w -= float64(other) / float64(l.classes)
+			}
+		}
+		n := order[key]
+		for _, begin := range at[key] {
+			for j := range n {
+				out[begin+j] += w / float64(n*len(at[key]))
+			}
+		}
+	}
+	return out
+}
+
 // tensors returns the weights as tensors for saving.
 func (l *linear) tensors() []model.Tensor {
 	keys := make([]int64, len(l.features))

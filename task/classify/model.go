@@ -152,10 +152,16 @@ func (m *Model) answer(ctx context.Context, c *corpus) ([][]float64, error) {
 	if err != nil || m.share == 0 {
 		return p, err
 	}
-	for i, q := range m.linear.logProbabilities(c) {
-		p[i] = mix(p[i], q, m.share)
+	return m.mixed(p, m.linear.logProbabilities(c)), nil
+}
+
+// mixed returns the network's answers with the linear method's share.
+func (m *Model) mixed(network, linear [][]float64) [][]float64 {
+	p := make([][]float64, len(network))
+	for i := range p {
+		p[i] = mix(network[i], linear[i], m.share)
 	}
-	return p, nil
+	return p
 }
 
 // compareLabels orders numbers by value before other labels by name. The order of

@@ -53,7 +53,11 @@ func (e *Evaluation) methods() *report.Table {
 	for _, name := range slices.SortedFunc(maps.Keys(e.Baselines), func(a, b string) int {
 		return cmp.Or(cmp.Compare(e.Baselines[b].Accuracy, e.Baselines[a].Accuracy), strings.Compare(a, b))
 	}) {
-		t.Rows = append(t.Rows, row(name, e.Baselines[name]))
+		label := name
+		if name == "network" {
+			label = "network alone"
+		}
+		t.Rows = append(t.Rows, row(label, e.Baselines[name]))
 	}
 	return t.MarkBest()
 }

@@ -42,10 +42,11 @@ type WordShare struct {
 
 // PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	// Explain computes what each token contributed to the network's score of the
-	// predicted class, without the linear method: the pooled vector is a
-	// combination of the tokens' outputs, and the score is linear in it. Models
-	// with pool last do not support it.
+	// Explain computes what each token contributed to the score of the predicted
+	// class, above the mean of the classes unless a text may have several: the
+	// network's pooled vector is a combination of the tokens' outputs, and its score
+	// is linear in it; that of the linear method is a sum over words and pairs. Both
+	// count by their shares in the model. Models with pool last do not support it.
 	Explain bool `json:"explain" group:"Prediction" help:"show how much each word contributed to the prediction"`
 	// Text is used by Predict only.
 	Text string `json:"text" group:"Prediction" help:"column of the texts in a table (empty: as in training)"`
@@ -98,7 +99,8 @@ func (m *Model) Classify(ctx context.Context, texts []string, o *PredictOptions)
 	return out, nil
 }
 
-// explain divides the score of a class among the tokens of text i.
+// explain divides the score of a class among the tokens of text i: the network's and
+// the linear method's, each by its share in the model.
 func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 	tokens := m.tokenizer.Tokens(nil, s)
 	n := len(c.text(i))
@@ -115,7 +117,10 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 	b.load(c, []int{i}, m.tokenizer.Vocabulary().PadID())
 	_, y, weights := m.net.forward(tape, &b)
 	width := m.net.RNN.OutputSize()
-	steps, head := y.Data(), m.net.Head.Weight.Read()[class*width:(class+1)*width]
+	steps, head := y.Data(), m.above(m.net.Head.Weight.Read(), width, class)
+	for j := range head {
+		head[j] *= 1 - float32(m.share)
+	}
 	var attention []float32
 	if weights != nil {
 		attention = weights.Data()
@@ -142,7 +147,29 @@ func (m *Model) explain(s string, c *corpus, i, class int) []WordShare {
 			words[j].Share += float64(w) * float64(steps[j*width+f]) * part
 		}
 	}
+	if m.share > 0 {
+		for j, share := range m.linear.shares(c.text(i)[:len(words)], class) {
+			words[j].Share += m.share * share
+		}
+	}
 	return words
+}
+
+// above returns the weights of a class [width] of a matrix [classes,width], less the
+// mean over the classes where they exclude each other: only differences count then.
+func (m *Model) above(weights []float32, width, class int) []float32 {
+	own := slices.Clone(weights[class*width : (class+1)*width])
+	if m.several() {
+		return own
+	}
+	for j := range own {
+		mean := float32(0)
+		for k := range m.classes {
+			mean += weights[k*width+j] / float32(len(m.classes))
+		}
+		own[j] -= mean
+	}
+	return own
 }
 
 // Predictions are the predictions for the texts of an input.

@@ -85,7 +85,7 @@ func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin 
 	return func(dst []float64, f *frame, k, origin int) {
 		factors, ok := known[column{f, k}]
 		if !ok {
-			if x := f.given[k][:first[f]]; isSeasonal(x, f.fit[k].Season) {
+			if x := bridged(f.raw[k][:first[f]]); isSeasonal(x, f.fit[k].Season) {
 				factors = seasonalFactors(x, f.fit[k].Season)
 			}
 			known[column{f, k}] = factors
@@ -99,6 +99,29 @@ func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin 
 			dst[h] *= factors[(origin+h)%len(factors)] / factors[last%len(factors)]
 		}
 	}
+}
+
+// bridged returns a column with lines over the values that were not measured; the
+// ends repeat the nearest one.
+func bridged(column []float64) []float64 {
+	x := slices.Clone(column)
+	last := -1
+	for t, v := range x {
+		if math.IsNaN(v) {
+			continue
+		}
+		for i := last + 1; i < t; i++ {
+			w := float64(i-last) / float64(t-last)
+			if x[i] = v; last >= 0 {
+				x[i] = (1-w)*x[last] + w*v
+			}
+		}
+		last = t
+	}
+	for i := last + 1; i < len(x) && last >= 0; i++ {
+		x[i] = x[last]
+	}
+	return x
 }
 
 // isSeasonal is M4's test for a season: at least three of them, and an

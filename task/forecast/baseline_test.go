@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 )
@@ -71,4 +72,30 @@ func TestBaselinesOnM4Hourly(t *testing.T) {
 	near(t, "seasonal naive", b["seasonal_naive_24"].SMAPE, 13.912, 5e-4)
 	near(t, "OWA of naive2", b["naive2"].OWA, 1, 1e-12)
 	near(t, "OWA of seasonal naive", b["seasonal_naive_24"].OWA, 0.6275, 2e-3)
+}
+
+// Values that are missing in a season do not hide it.
+func TestBridged(t *testing.T) {
+	nan := math.NaN()
+	for _, c := range []struct{ in, want []float64 }{
+		{[]float64{1, nan, nan, 4}, []float64{1, 2, 3, 4}},
+		{[]float64{nan, 2, nan}, []float64{2, 2, 2}},
+		{[]float64{5}, []float64{5}},
+		{nil, nil},
+	} {
+		if got := bridged(c.in); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.in, got, c.want)
+		}
+	}
+	season := make([]float64, 240)
+	for i := range season {
+		season[i] = 100 + 10*math.Sin(2*math.Pi*float64(i)/24)
+	}
+	clear := slices.Clone(season)
+	for i := 100; i < 130; i++ {
+		season[i] = nan
+	}
+	if !isSeasonal(clear, 24) || !isSeasonal(bridged(season), 24) {
+		t.Error("a season with a gap of 30 rows does not show")
+	}
 }

@@ -201,7 +201,13 @@ func (t *tally) seriesAt(frame int32, k int) int { return int(frame)*t.d.targets
 func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int, out string) (*Evaluation, error) {
 	levels, note := m.levels(m.cfg.Quantiles)
 	t := newTally(d, m.ridge, list, part, levels)
-	e := &Evaluation{Task: Name, Scored: scoredOf(part, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
+	var scored []*frame
+	for _, w := range list {
+		if f := d.frames[w.frame]; !slices.Contains(scored, f) {
+			scored = append(scored, f)
+		}
+	}
+	e := &Evaluation{Task: Name, Scored: scoredOf(part, scored), Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
 	if note != "" && !slices.Contains(e.Notes, note) {
 		e.Notes = append(e.Notes, note)
 	}
@@ -221,12 +227,6 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	})
 	if err != nil {
 		return nil, err
-	}
-	var scored []*frame
-	for _, w := range list {
-		if f := d.frames[w.frame]; !slices.Contains(scored, f) {
-			scored = append(scored, f)
-		}
 	}
 	e.Notes = append(e.Notes, d.remarks(scored)...)
 	t.finish(m, e)

@@ -87,6 +87,9 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	for _, note := range panel.Notes {
 		d.Note(note)
 	}
+	if note := filledNote(panel, 0); note != "" {
+		d.Note(note)
+	}
 	if len(cfg.Future) > 0 {
 		d.Note(strings.Join(cfg.Future, ", ") + ": taken as known over the horizon, in training and in the scores")
 	}

@@ -28,6 +28,8 @@ type Forecast struct {
 	Series     []SeriesForecast `json:"series"`                // one per series and target, in the table's order
 	LeftOut    []string         `json:"left_out,omitempty"`    // series without a forecast, such as those that are too short; notes say why
 	Notes      []string         `json:"notes,omitempty"`       // remarks on the result, a sentence each
+
+	text data.Separators // of the table
 }
 
 // SeriesForecast is the forecast of one target of one series.
@@ -69,7 +71,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	if err != nil {
 		return nil, err
 	}
-	out := &Forecast{Task: Name, Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes)}
+	out := &Forecast{Task: Name, Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes), text: panel.Text}
 	list, err := m.latest(d, out)
 	if err != nil {
 		return nil, err
@@ -179,6 +181,9 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if f != nil {
 		f.TimeColumn, f.IDColumn = cfg.Time, cfg.idColumn(len(panel.Series))
 		f.Notes = append(notes.Notes(), f.Notes...)
+		if note := filledNote(panel, m.cfg.Window); note != "" {
+			f.Notes = append(f.Notes, note)
+		}
 	}
 	return f, data.InFile(cmp.Or(in.File, data.Stdin), err)
 }
@@ -338,8 +343,16 @@ func (s *SeriesForecast) when(h int) string {
 // columns of times and of the series, with the times as it writes them, and its
 // targets, which hold the forecasts; then for each target and level a column such
 // as units_q0.1. For layout columns each series is a target. Tables without a
-// column of times have one called row. Its errors are those of w.
+// column of times have one called row. Fields and decimals are separated as in that
+// table. Its errors are those of w.
 func (f *Forecast) Write(w io.Writer) error {
+	number := func(x float64) string {
+		text := number(x)
+		if f.text.Decimal == ',' {
+			text = strings.Replace(text, ".", ",", 1)
+		}
+		return text
+	}
 	head := []string{f.key()}
 	if f.IDColumn != "" {
 		head = append(head, f.IDColumn)
@@ -402,7 +415,11 @@ func (f *Forecast) Write(w io.Writer) error {
 	for _, l := range lines {
 		table = append(table, l.cells)
 	}
-	return csv.NewWriter(w).WriteAll(table)
+	c := csv.NewWriter(w)
+	if f.text.Field != 0 {
+		c.Comma = f.text.Field
+	}
+	return c.WriteAll(table)
 }
 
 // column returns the column of the table that a forecast continues.

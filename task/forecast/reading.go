@@ -3,11 +3,13 @@ package forecast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -65,6 +67,34 @@ func readPanel(ctx context.Context, in task.Input, cfg *Config, note func(string
 		return panel, repeatLast(panel, cfg)
 	}
 	return panel, nil
+}
+
+// filledNote says how many values of a table were filled in, among the last rows of
+// each series or, if last is 0, among all; "" if none were.
+func filledNote(panel *data.Panel, last int) string {
+	made, all := 0, 0
+	for _, s := range panel.Series {
+		from := 0
+		if last > 0 {
+			from = max(0, s.Len()-last)
+		}
+		for c := range s.Values {
+			all += s.Len() - from
+			for row, m := range s.Made(c) {
+				if m && row >= from {
+					made++
+				}
+			}
+		}
+	}
+	if made == 0 {
+		return ""
+	}
+	rows := ""
+	if last > 0 {
+		rows = fmt.Sprintf(" of the last %s", report.Plural(last, "row"))
+	}
+	return fmt.Sprintf("%s of %s values%s were missing and are filled in", report.Count(made), report.Count(all), rows)
 }
 
 // explain makes the advice of a reader's error fit: for text in a column of

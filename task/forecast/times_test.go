@@ -413,3 +413,34 @@ func TestScoredForecastsHaveTheTablesTimes(t *testing.T) {
 		}
 	}
 }
+
+// A table with semicolons and decimal commas is continued with these.
+func TestForecastHasTheTablesSeparators(t *testing.T) {
+	for _, c := range []struct{ field, decimal string }{{";", ","}, {";", "."}, {"\t", "."}, {",", "."}, {"|", ","}} {
+		table := strings.Join([]string{"day", "units"}, c.field) + "\n"
+		for i := range 60 {
+			value := strconv.FormatFloat(50+9*math.Sin(float64(i)), 'f', 2, 64)
+			table += time.Date(2024, 1, 1+i, 0, 0, 0, 0, time.UTC).Format("02.01.2006") + c.field + strings.Replace(value, ".", c.decimal, 1) + "\n"
+		}
+		cfg := Defaults()
+		cfg.Time, cfg.Target = "day", []string{"units"}
+		m := untrained(t, table, cfg)
+		var b strings.Builder
+		if err := forecastFile(t, m, table).Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			if fields := strings.Split(strings.TrimSpace(line), c.field); fields[0] != "day" {
+				table += fields[0] + c.field + fields[1] + "\n"
+			}
+		}
+		longer := read(t, file(t, table), cfg)
+		s := longer.Series[0]
+		if s.Len() != 64 || longer.Freq.String() != "1d" {
+			t.Fatalf("fields %q, decimal %q: %d rows at %s", c.field, c.decimal, s.Len(), longer.Freq)
+		}
+		if f := forecastFile(t, m, strings.Join(strings.SplitAfter(table, "\n")[:61], "")); math.Abs(f.Series[0].Point[3]-s.Values[0][63]) > 1e-9 {
+			t.Errorf("fields %q, decimal %q: %v was written, %v read", c.field, c.decimal, f.Series[0].Point[3], s.Values[0][63])
+		}
+	}
+}
