@@ -14,8 +14,11 @@ import (
 	"html/template"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/model"
 )
@@ -151,9 +154,13 @@ var (
 func newPageTemplate() *template.Template {
 	t := template.New("page")
 	t.Funcs(template.FuncMap{
-		"css":   func() template.CSS { return template.CSS(pageCSS) },
-		"cells": func(t *Table, r Row) []cell { return t.cells(r) },
-		"svg":   func(f *Figure) (template.HTML, error) { return f.svg() },
+		"css":     func() template.CSS { return template.CSS(pageCSS) },
+		"cells":   func(t *Table, r Row) []cell { return t.cells(r) },
+		"heading": heading,
+		"scores": func(t *Table) bool {
+			return len(t.Columns) > 1 && !slices.ContainsFunc(t.Columns[1:], func(c Column) bool { return !c.Number })
+		},
+		"svg": func(f *Figure) (template.HTML, error) { return f.svg() },
 		"panels": func(f *Figure) []*Figure {
 			g, ok := f.Plot.(*Grid)
 			if !ok {
@@ -182,8 +189,18 @@ func (p *Page) WriteHTML(w io.Writer) error {
 	if err := pageTemplate.Execute(&buf, p); err != nil {
 		return fmt.Errorf("report: page %q: %w", p.Title, err)
 	}
-	_, err := w.Write(buf.Bytes())
+	_, err := w.Write(bytes.ReplaceAll(buf.Bytes(), []byte(" %"), []byte("\u00a0%"))) // which do not part at the end of a line
 	return err
+}
+
+// heading begins the name of a column with a capital letter, unless it has one
+// elsewhere: "method", but sMAPE.
+func heading(name string) string {
+	if word, _, _ := strings.Cut(name, " "); word != strings.ToLower(word) {
+		return name
+	}
+	first, n := utf8.DecodeRuneInString(name)
+	return string(unicode.ToUpper(first)) + name[n:]
 }
 
 // Add adds a section of the blocks that are not empty, if there are any; see

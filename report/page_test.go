@@ -196,7 +196,7 @@ func TestWriteDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"notice good", "54,321", `<tr class="best"><td>network</td><td class="n">143.3</td>`, "From Tue 6 May 2014, 10:00", "80 % interval"} {
+	for _, want := range []string{"notice good", "54,321", `<tr class="best"><td>network</td><td class="n">143.3</td>`, "From Tue 6 May 2014, 10:00", "80\u00a0% interval"} {
 		if !strings.Contains(string(html), want) {
 			t.Errorf("the page lacks %q", want)
 		}

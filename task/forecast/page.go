@@ -158,7 +158,14 @@ func (e *Evaluation) methods() *report.Table {
 	for _, name := range e.baselines() {
 		add(e.label(name), e.Baselines[name])
 	}
-	addMetrics(t, all, metrics)
+	columns := metrics
+	if len(e.Targets) < 2 {
+		columns = slices.DeleteFunc(slices.Clone(metrics), func(c metric) bool { return strings.HasPrefix(c.name, "scaled ") })
+	}
+	addMetrics(t, all, columns)
+	if slices.ContainsFunc(t.Columns, func(c report.Column) bool { return c.Name == "OWA" }) {
+		t.Caption += " OWA: the mean of sMAPE and MASE relative to those of naive2."
+	}
 	return t.MarkBest()
 }
 
