@@ -112,6 +112,7 @@ func reportPanic(w io.Writer, p any) int {
 }
 
 func (a *app) rootCommand() *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:   "carousel",
 		Short: "Train and use LSTM models, from one binary",
@@ -123,14 +124,20 @@ The result of a training is one directory, which holds all that later commands n
 		Example: `  carousel demo
   carousel train forecast --data sales.csv --time date --target units --out run
   carousel predict run --data sales.csv --out forecast.csv`,
-		Args:              noArgs,
-		RunE:              showHelp,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if version {
+				return a.printVersion()
+			}
+			return showHelp(c, args)
+		},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: a.start,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SuggestionsMinimumDistance = 2
+	root.Flags().BoolVar(&version, "version", false, "print the version, as the command version does")
 	flags := root.PersistentFlags()
 	flags.BoolVar(&a.json, "json", false, "print one JSON object on stdout, everything else on stderr")
 	flags.BoolVar(&a.quiet, "quiet", false, "print only results and errors")

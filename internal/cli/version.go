@@ -30,20 +30,22 @@ func (a *app) versionCommand() *cobra.Command {
 		Short:   "Print the version, and the kernels and threads that this machine computes with",
 		GroupID: groupAbout,
 		Args:    noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			v := versionInfo{
-				Version: carousel.Version(),
-				Format:  model.Format,
-				Go:      runtime.Version(),
-				System:  runtime.GOOS + "/" + runtime.GOARCH,
-				Device:  tensor.CPU().Name(),
-				Threads: par.Workers(),
-			}
-			return a.emit("version", &v, func(w io.Writer) {
-				fmt.Fprintf(w, "carousel %s (%s, %s)\n", v.Version, v.Go, v.System)
-				fmt.Fprintf(w, "computes on %s with %s\n", v.Device, report.Plural(v.Threads, "thread"))
-				fmt.Fprintf(w, "model format %d\n", v.Format)
-			})
-		},
+		RunE:    func(*cobra.Command, []string) error { return a.printVersion() },
 	}
+}
+
+func (a *app) printVersion() error {
+	v := versionInfo{
+		Version: carousel.Version(),
+		Format:  model.Format,
+		Go:      runtime.Version(),
+		System:  runtime.GOOS + "/" + runtime.GOARCH,
+		Device:  tensor.CPU().Name(),
+		Threads: par.Workers(),
+	}
+	return a.emit("version", &v, func(w io.Writer) {
+		fmt.Fprintf(w, "carousel %s (%s, %s)\n", v.Version, v.Go, v.System)
+		fmt.Fprintf(w, "computes on %s with %s\n", v.Device, report.Plural(v.Threads, "thread"))
+		fmt.Fprintf(w, "model format %d\n", v.Format)
+	})
 }
