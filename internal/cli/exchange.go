@@ -191,8 +191,8 @@ func (a *app) importCommand() *cobra.Command {
 tells from names and shapes which layers it holds, writes a model directory of
 the task "weights", and checks on random input that this program computes what
 PyTorch would: against a plain float64 implementation, and with --torch against
-PyTorch itself. A .keras or .weights.h5 file of Keras 3 is taken over to the same
-names and layout, and checked against Keras's equations, and with --keras against
+PyTorch itself. A .keras or .weights.h5 file of Keras 3, or an .h5 file of a model or
+its weights by Keras 2 or 3, is taken over to the same names and layout, and checked against Keras's equations, and with --keras against
 Keras itself. Of an .onnx graph that is a plain recurrent stack it takes the
 weights, and compares with the graph, and with ONNX Runtime where that is installed
 (CAROUSEL_ORT_DIR names a directory whose node_modules hold onnxruntime-node).`,
@@ -200,7 +200,7 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
   carousel import checkpoint.pth --key model --layer decoder=rnn_relu --torch python3 --out imported
   carousel import model.keras --out imported`,
 		GroupID: groupWork,
-		Args:    oneArg("a file: .pt, .pth, .safetensors, .keras, .weights.h5 or .onnx"),
+		Args:    oneArg("a file: .pt, .pth, .safetensors, .npz, .keras, .h5 or .onnx"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 type converter struct {
 	w       *Weights
 	h       *hdf5
+	legacy  *legacy // nil: the layout of Keras 3
 	hints   map[string]model.Kind
 	found   map[string]*owner
 	used    map[string]bool // owners that became layers
@@ -21,6 +22,7 @@ type converter struct {
 
 // array is the content of a dataset.
 type array struct {
+	path string
 	dims []int
 	data []float32
 }
@@ -30,7 +32,7 @@ type layer struct {
 	desc   *model.Layer // set when all are known
 	class  string
 	arrays [][]*array // by direction: kernel, recurrent kernel, bias (nil: none); kernel, bias; table; gamma, beta
-	paths  []string   // of their owners
+	cudnn  bool       // they were in cuDNN's layout
 	scale  bool       // a LayerNormalization has gamma
 	center bool       // and beta
 }
@@ -39,15 +41,36 @@ func (c *converter) convert(h *hdf5, config *object) error {
 	c.h = h
 	var order []string
 	var strays []*dataset
-	c.found, order, strays = owners(h.list)
-	var plan []spec
-	if config != nil {
-		plan = planLayer(config, "", "", 0)
-		plan = slices.DeleteFunc(plan, func(s spec) bool { return c.hints[s.name] == model.Other })
+	var err error
+	if c.legacy, err = readLegacy(h); err != nil {
+		return err
 	}
-	if config == nil || config.settings() == nil { // a class of the user's own says nothing of its layers
+	if c.legacy != nil {
+		config, c.w.keras2 = c.legacy.config, c.legacy.keras2()
+		c.found, order, strays, err = c.legacy.owners(h)
+	} else {
+		c.found, order, strays = owners(h.list)
 		order = slices.DeleteFunc(order, func(path string) bool { return path == "optimizer" || strings.HasPrefix(path, "optimizer/") })
-		plan = guess(c.found, order, c.hints)
+	}
+	if err != nil {
+		return err
+	}
+	var plan []spec
+	own := config != nil && config.settings() == nil // a class of the user's own says nothing of its layers
+	switch {
+	case config != nil && !own:
+		plan = planLayer(config, "", "", 0)
+		if c.legacy != nil {
+			c.legacy.place(plan, c.found, order)
+		}
+		plan = slices.DeleteFunc(plan, func(s spec) bool { return c.hints[s.name] == model.Other })
+	case c.legacy != nil:
+		plan = c.legacy.guess(c.found, order)
+	default:
+		plan = guess(c.found, order)
+	}
+	if config == nil || own {
+		plan = c.hinted(plan)
 	}
 	if err := c.checkHints(plan); err != nil {
 		return err
@@ -72,6 +95,9 @@ func (c *converter) convert(h *hdf5, config *object) error {
 	}
 	if slices.ContainsFunc(plan, func(s spec) bool { return s.guessed && s.class != "Dense" && s.class != "Embedding" }) {
 		fix := "a .keras file records them"
+		if c.legacy != nil {
+			fix = "the file of a whole model, by model.save, records them"
+		}
 		if config != nil {
 			fix = "its model is a class of its own, " + config.Class
 		}
@@ -104,7 +130,7 @@ func (c *converter) note(format string, args ...any) {
 // rest keeps the arrays that belong to no layer.
 func (c *converter) rest(order []string, strays []*dataset) error {
 	for _, path := range order {
-		if !c.used[path] && path != "optimizer" && !strings.HasPrefix(path, "optimizer/") {
+		if !c.used[path] {
 			strays = append(strays, c.found[path].vars...)
 		}
 	}
@@ -116,7 +142,7 @@ func (c *converter) rest(order []string, strays []*dataset) error {
 		if err != nil {
 			return err
 		}
-		name := strings.ReplaceAll(d.path, "/", ".")
+		name := strings.ReplaceAll(c.legacy.plain(d.path), "/", ".")
 		c.tensors = append(c.tensors, model.Tensor{Name: name, Dims: a.dims, Data: a.data})
 		c.w.Arch.Other = append(c.w.Arch.Other, name)
 	}
@@ -128,7 +154,7 @@ func (c *converter) read(d *dataset) (*array, error) {
 	if err != nil {
 		return nil, &model.FileError{Tensor: d.path, Problem: err.Error(), Err: err}
 	}
-	return &array{d.dims, data}, nil
+	return &array{d.path, d.dims, data}, nil
 }
 
 // take reads the arrays of an owner: at least least of them, at most most.
@@ -139,7 +165,7 @@ func (c *converter) take(s *spec, path string, least, most int) ([]*array, error
 		n = len(o.vars)
 	}
 	if n < least || n > most || n > 0 && slices.Contains(o.vars, nil) {
-		return nil, &model.FileError{Tensor: path + "/vars", Problem: fmt.Sprintf("layer %q is a %s: expected %s, got %d", s.name, s.class, counts(least, most), n), Fix: c.otherwise(s)}
+		return nil, &model.FileError{Tensor: path, Problem: fmt.Sprintf("layer %q is a %s: expected %s, got %d", s.name, s.class, counts(least, most), n), Fix: c.otherwise(s)}
 	}
 	var list []*array
 	for _, d := range o.vars {
@@ -168,11 +194,11 @@ func counts(least, most int) string {
 }
 
 // want compares an array's shape with the expected one.
-func (s *spec) want(path string, i int, a *array, dims ...int) error {
+func (s *spec) want(a *array, dims ...int) error {
 	if slices.Equal(a.dims, dims) {
 		return nil
 	}
-	return &model.FileError{Tensor: fmt.Sprintf("%s/vars/%d", path, i), Problem: fmt.Sprintf("layer %q is a %s: expected shape %v, got %v", s.name, s.class, dims, a.dims)}
+	return &model.FileError{Tensor: a.path, Problem: fmt.Sprintf("layer %q is a %s: expected shape %v, got %v", s.name, s.class, dims, a.dims)}
 }
 
 // wantElements compares the first array's rank with the expected one.
@@ -180,7 +206,7 @@ func (s *spec) wantElements(a *array, rank int) error {
 	if len(a.dims) == rank && len(a.data) > 0 {
 		return nil
 	}
-	return &model.FileError{Tensor: s.paths[0] + "/vars/0", Problem: fmt.Sprintf("layer %q is a %s: expected %d dimensions with elements, got shape %v", s.name, s.class, rank, a.dims)}
+	return &model.FileError{Tensor: a.path, Problem: fmt.Sprintf("layer %q is a %s: expected %d dimensions with elements, got shape %v", s.name, s.class, rank, a.dims)}
 }
 
 // add converts a layer; nil if its arrays are kept unchanged.
@@ -207,7 +233,7 @@ func (c *converter) add(s *spec) (*model.Layer, error) {
 	for _, path := range s.paths {
 		c.used[path] = true
 	}
-	c.w.layers = append(c.w.layers, &layer{class: s.class, arrays: arrays, paths: s.paths, scale: on(s.settings.Scale), center: on(s.settings.Center)})
+	c.w.layers = append(c.w.layers, &layer{class: s.class, arrays: arrays, cudnn: s.cudnn, scale: on(s.settings.Scale), center: on(s.settings.Center)})
 	return l, nil
 }
 
@@ -226,7 +252,7 @@ func (c *converter) dense(s *spec, l *model.Layer) ([][]*array, error) {
 	l.Kind, l.Input, l.Output, l.Bias = model.Linear, a[0].dims[0], a[0].dims[1], len(a) == 2
 	c.put(l, "weight", turned(a[0], []int{0}), l.Output, l.Input)
 	if l.Bias {
-		if err := s.want(s.paths[0], 1, a[1], l.Output); err != nil {
+		if err := s.want(a[1], l.Output); err != nil {
 			return nil, err
 		}
 		c.put(l, "bias", a[1].data, l.Output)
@@ -278,7 +304,7 @@ func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 		return nil, err
 	}
 	width := got[0].dims[0]
-	if err := s.want(s.paths[0], n-1, got[n-1], width); err != nil {
+	if err := s.want(got[n-1], width); err != nil {
 		return nil, err
 	}
 	l.Kind, l.Input, l.Output, l.Bias, l.Eps = model.LayerNorm, width, width, true, 1e-3
@@ -288,7 +314,7 @@ func (c *converter) norm(s *spec, l *model.Layer) ([][]*array, error) {
 	if !(l.Eps > 0 && l.Eps < 1) {
 		return nil, fmt.Errorf("layer %q: expected an epsilon between 0 and 1, got %v", s.name, l.Eps)
 	}
-	gamma, beta := &array{[]int{width}, slices.Repeat([]float32{1}, width)}, &array{[]int{width}, make([]float32, width)}
+	gamma, beta := &array{dims: []int{width}, data: slices.Repeat([]float32{1}, width)}, &array{dims: []int{width}, data: make([]float32, width)}
 	if scale {
 		gamma = got[0]
 	}

@@ -1,4 +1,4 @@
-// Package keras reads the weights of Keras 3 models: .keras files, which
+// Package keras reads the weights of Keras models: .keras files, which
 // describe the layers they hold, and .weights.h5 files, whose layers are
 // inferred from the names and shapes of groups.
 //

@@ -11,8 +11,8 @@ import (
 
 // This file reads the part of HDF5 that Keras writes (The HDF Group, "HDF5 File
 // Format Specification", version 3.0): superblock version 0 or 1, groups as
-// symbol tables, object headers of version 1, and contiguous or compact arrays
-// of floating-point numbers. The file need not be trusted: a budget of bytes to
+// symbol tables, object headers of version 1, contiguous or compact arrays of
+// floating-point numbers, and attributes that are texts. The file need not be trusted: a budget of bytes to
 // read, in proportion to its size, bounds the cost of anything it claims, and
 // no group is entered twice.
 
@@ -37,6 +37,8 @@ type hdf5 struct {
 	data   int64           // bytes of arrays that may still be read
 	seen   map[uint64]bool // visited objects and tree nodes
 	list   []dataset
+	attrs  map[string][]*message       // of the groups, by path
+	heaps  map[uint64]map[int64][]byte // global heaps by address, with their objects by number
 }
 
 // dataset is an array in the file.
@@ -74,7 +76,7 @@ func catch(err *error) {
 // openHDF5 lists the arrays of a file.
 func openHDF5(r io.ReaderAt, size int64) (h *hdf5, err error) {
 	defer catch(&err)
-	h = &hdf5{r: r, size: uint64(size), budget: 4*size + 1<<16, data: size, seen: map[uint64]bool{}}
+	h = &hdf5{r: r, size: uint64(size), budget: 4*size + 1<<16, data: size, seen: map[uint64]bool{}, attrs: map[string][]*message{}, heaps: map[uint64]map[int64][]byte{}}
 	head := h.bytes(0, 96)
 	if string(head[:8]) != signature {
 		failf("expected an HDF5 file, got one that begins with %q", head[:8])
@@ -131,12 +133,15 @@ const (
 	datatypeMessage     = 0x03
 	layoutMessage       = 0x08
 	filterMessage       = 0x0b
+	attributeMessage    = 0x0c
 	continuationMessage = 0x10
 	symbolTableMessage  = 0x11
+	attributesMessage   = 0x15
 )
 
 // message is a piece of an object header, and where its data lie.
 type message struct {
+	kind int
 	data []byte
 	at   uint64
 }
@@ -147,9 +152,10 @@ func (h *hdf5) object(at uint64, path string, depth int) {
 		failf("damaged: groups nested deeper than %d", maxDepth)
 	}
 	h.visit(at)
-	found := h.header(at, path)
+	found, attrs := h.header(at, path)
 	switch table, space := found[symbolTableMessage], found[dataspaceMessage]; {
 	case table != nil && len(table.data) >= 16:
+		h.attrs[path] = attrs
 		names := h.heap(u64(table.data[8:]))
 		h.tree(u64(table.data), names, path, depth, maxDepth)
 	case space != nil && found[datatypeMessage] != nil && found[layoutMessage] != nil:
@@ -159,13 +165,14 @@ func (h *hdf5) object(at uint64, path string, depth int) {
 	}
 }
 
-// header reads the messages of an object, the first of each type.
-func (h *hdf5) header(at uint64, path string) map[int]*message {
+// header reads the messages of an object: the first of each type, and all that
+// are attributes.
+func (h *hdf5) header(at uint64, path string) (found map[int]*message, attrs []*message) {
 	head := h.bytes(at, 16)
 	if head[0] != 1 {
 		failf("%q has a newer version of object header, which Keras does not write; save it with Keras 3", path)
 	}
-	found := map[int]*message{}
+	found = map[int]*message{}
 	left := u16(head[2:])
 	if left > maxMessages {
 		failf("damaged: %q has %d messages", path, left)
@@ -185,9 +192,14 @@ func (h *hdf5) header(at uint64, path string) map[int]*message {
 			if n > len(raw)-i {
 				failf("damaged: %q has a message of %d bytes where there are %d", path, n, len(raw)-i)
 			}
-			m := &message{raw[i : i+n], b.at + uint64(i)}
+			m := &message{kind, raw[i : i+n], b.at + uint64(i)}
 			i += n
 			switch {
+			case kind == attributeMessage || kind == attributesMessage:
+				if flags&2 != 0 {
+					m.data = nil // elsewhere: an error if it is asked for
+				}
+				attrs = append(attrs, m)
 			case kind == continuationMessage && n >= 16:
 				blocks = append(blocks, block{u64(m.data), u64(m.data[8:])})
 			case flags&2 != 0 && (kind == dataspaceMessage || kind == datatypeMessage):
@@ -197,7 +209,7 @@ func (h *hdf5) header(at uint64, path string) map[int]*message {
 			}
 		}
 	}
-	return found
+	return found, attrs
 }
 
 // heap reads the names of a group.

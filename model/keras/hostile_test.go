@@ -172,7 +172,7 @@ func TestDamage(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	for _, file := range []string{"tagger.weights.h5", "float16.keras", "bfloat16.keras"} {
+	for _, file := range []string{"tagger.weights.h5", "float16.keras", "bfloat16.keras", "keras3/norm.h5", "keras2/cudnn_weights.h5"} {
 		f.Add(load(f, file))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

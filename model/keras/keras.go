@@ -20,9 +20,10 @@ type Weights struct {
 
 	path   string
 	layers []*layer // by Arch.Layers
+	keras2 bool     // the file is one of Keras 2
 }
 
-// Options supplies what a .weights.h5 does not determine; nil uses Keras's
+// Options supplies what a file of weights alone does not determine; nil uses Keras's
 // defaults.
 type Options struct {
 	// Kinds gives the kinds of layers, by name, where names and shapes do not
@@ -36,8 +37,9 @@ const (
 	maxInflate = 16 // times the archive's size, for compressed weights
 )
 
-// Read reads a .keras or a .weights.h5 file of Keras 3. Layers keep their names
-// in the model: LSTM, GRU, SimpleRNN and their cells, Bidirectional, Dense,
+// Read reads a .keras or a .weights.h5 file of Keras 3, or an .h5 file of a whole
+// model or of weights by Keras 2 (Keras 3 too writes whole models so). Layers keep their names
+// in the model: LSTM, GRU, SimpleRNN and their cells, CuDNNLSTM, CuDNNGRU, Bidirectional, Dense,
 // Embedding and LayerNormalization, in nested models too. Arrays of other
 // layers are kept under their paths in the file, unchecked. An optimizer's are
 // left out.
@@ -98,6 +100,8 @@ type object struct {
 	Class  string          `json:"class_name"`
 	Config json.RawMessage `json:"config"`
 	Build  json.RawMessage `json:"build_config"`
+	// Inbound is where the layer's inputs come from, in a Functional model.
+	Inbound json.RawMessage `json:"inbound_nodes"`
 }
 
 // rank is that of the input for which a layer was built; 0: unknown.
@@ -131,6 +135,11 @@ type settings struct {
 	Scale               *bool    `json:"scale"`
 	Axis                any      `json:"axis"`
 	MaskZero            bool     `json:"mask_zero"`
+	Trainable           *bool    `json:"trainable"`
+
+	Sequences       bool  `json:"return_sequences"`
+	BatchShape      []any `json:"batch_shape"` // of an InputLayer
+	BatchInputShape []any `json:"batch_input_shape"`
 }
 
 // settings is nil for a class defined by the user, whose fields may mean
@@ -140,10 +149,10 @@ func (o *object) settings() *settings {
 		return nil
 	}
 	s := &settings{}
-	if json.Unmarshal(o.Config, s) != nil {
-		return nil
+	if json.Unmarshal(o.Config, s) == nil || o.Class == "Sequential" && json.Unmarshal(o.Config, &s.Layers) == nil { // before Keras 2.2.3 a list alone
+		return s
 	}
-	return s
+	return nil
 }
 
 // unpack opens the weights in a .keras archive and reads its configuration.

@@ -286,7 +286,7 @@ func TestHints(t *testing.T) {
 		{"tagger.weights.h5", "none", model.LSTM, `has no layer "none", for which the kind lstm`},
 		{"classifier.keras", "gru", model.GRU, `layer "gru" is a GRU by the file's configuration, so --layer does not apply`},
 		{"tagger.weights.h5", "encoder", model.GRU, `tensor encoder/cell/vars/1: layer "encoder" is a GRU: expected shape [4 12], got [4 16]`},
-		{"tagger.weights.h5", "a_table", model.LayerNorm, `tensor a_table/vars: layer "a_table" is a LayerNormalization: expected 2 arrays, got 1`},
+		{"tagger.weights.h5", "a_table", model.LayerNorm, `tensor a_table: layer "a_table" is a LayerNormalization: expected 2 arrays, got 1`},
 	} {
 		_, err := Read(filepath.Join("testdata", c.file), &Options{Kinds: map[string]model.Kind{c.name: c.kind}})
 		var fe *model.FileError

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/model"
@@ -17,8 +18,8 @@ import (
 //go:embed parity.py
 var parityScript string
 
-// CheckKeras lets Keras load the file that w was read from, a .keras as a model
-// and a .weights.h5 array by array, and run its layers on the input of p, and
+// CheckKeras lets Keras load the file that w was read from, a whole model as such
+// and weights alone array by array, and run its layers on the input of p, and
 // adds to p how much its results differ from this library's. python is the
 // interpreter to run, with KERAS_BACKEND taken from the environment. An
 // interpreter that is missing, has no Keras or fails otherwise is an error with
@@ -32,13 +33,20 @@ func (w *Weights) CheckKeras(ctx context.Context, p *model.Parity, python string
 	type described struct {
 		model.Layer
 		Class  string   `json:"class"`
-		Paths  []string `json:"paths"`
+		Arrays []string `json:"arrays"` // paths in the file
+		CuDNN  bool     `json:"cudnn"`  // in its layout
 		Scale  bool     `json:"scale"`
 		Center bool     `json:"center"`
 	}
 	var layers []described
 	for _, l := range w.layers {
-		layers = append(layers, described{*l.desc, l.class, l.paths, l.scale, l.center})
+		d := described{*l.desc, l.class, nil, l.cudnn, l.scale, l.center}
+		for _, a := range slices.Concat(l.arrays...) {
+			if a != nil && a.path != "" {
+				d.Arrays = append(d.Arrays, a.path)
+			}
+		}
+		layers = append(layers, d)
 	}
 	text, err := json.Marshal(layers)
 	if err != nil {
@@ -56,7 +64,14 @@ func (w *Weights) CheckKeras(ctx context.Context, p *model.Parity, python string
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return fmt.Errorf("%s: comparison with Keras: %w: %s", python, err, lines[len(lines)-1])
+		said, fix := lines[len(lines)-1], ""
+		if len(said) > 200 {
+			said = said[:200] + "..."
+		}
+		if w.keras2 {
+			fix = "; the model is one of Keras 2, of which Keras 3 does not load all: name an interpreter with Keras 2"
+		}
+		return fmt.Errorf("%s: comparison with Keras: %w: %s%s", python, err, said, fix)
 	}
 	var answer struct {
 		Keras       string    `json:"keras"`

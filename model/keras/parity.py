@@ -1,17 +1,21 @@
 """Runs the layers of a file in Keras and prints how far the results lie from those
 it is given: parity.py WEIGHTS LAYERS.json SAMPLES.safetensors
 
-The layers of a .keras file are those of the model that Keras loads from it. Of a
-.weights.h5, which has no configuration, they are built as LAYERS.json describes.
+The layers of a whole model are those of the model that Keras loads from it. Of a
+file of weights alone, which has no configuration, they are built as LAYERS.json
+describes. Keras 2 runs this as well, for its own .h5 files.
 """
 import json
 import struct
 import sys
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 from keras import layers as kl
+
+KERAS3 = int(keras.__version__.split(".")[0]) >= 3
 
 
 def safetensors(path):
@@ -49,7 +53,7 @@ def from_model(path):
         else:
             found[name] = layer
 
-    walk(keras.saving.load_model(path, compile=False, safe_mode=True), "")
+    walk(keras.models.load_model(path, compile=False, **({"safe_mode": True} if KERAS3 else {})), "")
     return found
 
 
@@ -69,20 +73,29 @@ def sequences(layer):
 
 def from_arrays(path):
     """A layer with the arrays of a file of weights, built from what is known of it."""
-    import h5py
-
     f = h5py.File(path, "r")
 
     def get(layer, x):
-        m, weights = module(layer), []
+        m = module(layer)
         m.build(x.shape)
-        for p in layer["paths"]:
-            group = f[p + "/vars" if p else "vars"]
-            weights += [np.array(group[str(i)]) for i in range(len(group))]
+        weights = [np.array(f[p]) for p in layer["arrays"]]
+        if layer["cudnn"]:
+            weights = [w for i in range(0, len(weights), 3) for w in from_cudnn(*weights[i:i + 3])]
         m.set_weights(weights)
         return m
 
     return get
+
+
+def from_cudnn(kernel, recurrent, bias):
+    """The arrays of an LSTM or GRU, of those of a CuDNNLSTM or CuDNNGRU."""
+    gates = kernel.shape[1] // recurrent.shape[0]
+    bias = bias.reshape(2, -1)
+    return (
+        np.hstack([k.T.reshape(k.shape, order="F") for k in np.hsplit(kernel, gates)]),
+        np.hstack([r.T for r in np.hsplit(recurrent, gates)]),
+        bias.sum(axis=0) if gates == 4 else bias,
+    )
 
 
 def module(layer):
@@ -104,19 +117,28 @@ def module(layer):
     return kl.Bidirectional(m) if layer.get("bidirectional") else m
 
 
-def run(m, layer, get):
+def old_hard_sigmoid(m):
+    """Gives a layer of Keras 3 the hard_sigmoid of Keras 2, whose model it is."""
+    for one in (m.forward_layer, m.backward_layer) if isinstance(m, kl.Bidirectional) else (m,):
+        one.cell.recurrent_activation = lambda x: keras.ops.clip(0.2 * x + 0.5, 0, 1)
+
+
+def run(m, layer, part):
+    get = part if KERAS3 else lambda name: None if part(name) is None else keras.backend.constant(part(name), dtype=str(part(name).dtype))
     x = get("ids") if get("ids") is not None else get("x")
     m = sequences(m(layer, x))
+    if KERAS3 and layer.get("gate_activation") == "hard_sigmoid":
+        old_hard_sigmoid(m)
     if not layer.get("hidden"):
-        return [(m(x), get("y"))]
+        return [(m(x), part("y"))]
     directions = 2 if layer.get("bidirectional") else 1
     lstm = layer["class"] == "LSTM"
     initial = [s[d] for d in range(directions) for s in ([get("h0"), get("c0")] if lstm else [get("h0")])]
     if getattr(m, "go_backwards", False):
         x = x[:, ::-1]  # as its note says
     y, *states = m(x, initial_state=initial)
-    want = [s[d] for d in range(directions) for s in ([get("hn"), get("cn")] if lstm else [get("hn")])]
-    return [(y, get("y"))] + list(zip(states, want))
+    want = [s[d] for d in range(directions) for s in ([part("hn"), part("cn")] if lstm else [part("hn")])]
+    return [(y, part("y"))] + list(zip(states, want))
 
 
 def main():
@@ -124,15 +146,15 @@ def main():
     with open(layers) as f:
         layers = json.load(f)
     samples = safetensors(samples)
-    if zipfile.is_zipfile(path):
+    if zipfile.is_zipfile(path) or "model_config" in h5py.File(path, "r").attrs:
         own = from_model(path)
         find = lambda layer, _: own[layer["name"]]
     else:
         find = from_arrays(path)
-    differences = []
+    differences, array = [], keras.ops.convert_to_numpy if KERAS3 else np.asarray
     for i, layer in enumerate(layers):
         pairs = run(find, layer, lambda part: samples.get(f"{i}.{part}"))
-        differences.append(max(float(np.abs(keras.ops.convert_to_numpy(got) - want.reshape(got.shape)).max()) for got, want in pairs))
+        differences.append(max(float(np.abs(array(got) - want.reshape(got.shape)).max()) for got, want in pairs))
     print(json.dumps({"keras": keras.__version__, "differences": differences}))
 
 

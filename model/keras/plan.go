@@ -1,6 +1,8 @@
 package keras
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -19,13 +21,17 @@ type spec struct {
 	rank     int  // of the input that the layer was built for; 0: unknown
 	guessed  bool // there is no configuration: settings are Keras's defaults
 	hint     model.Kind
-	refused  string // why its arrays are kept unchanged; "": they are converted
+	refused  string   // why its arrays are kept unchanged; "": they are converted
+	chain    []string // names of the models around it, without the whole model, and its own
+	frozen   bool     // it is not trained
+	cudnn    bool     // its arrays are in the layout of cuDNN
 }
 
 // owner is a group that owns arrays.
 type owner struct {
-	path string
-	vars []*dataset // by number
+	path  string
+	vars  []*dataset // by number
+	layer string     // of the whole model, in the layout of Keras 2
 }
 
 // variable matches the path of an owner's array.
@@ -65,16 +71,95 @@ const maxNesting = 32
 func planned(c *settings, path, name string, depth int) []spec {
 	var list []spec
 	used := map[string]int{}
+	ranks := c.ranks()
 	for i := range c.Layers {
 		l := &c.Layers[i]
 		place := unique(snake(l.Class), used)
-		own := place
-		if s := l.settings(); s != nil && s.Name != "" {
-			own = s.Name
+		own, frozen := place, false
+		if s := l.settings(); s != nil {
+			own, frozen = cmp.Or(s.Name, place), !on(s.Trainable)
 		}
-		list = append(list, planLayer(l, joined("/", path, "layers", place), joined(".", name, own), depth+1)...)
+		for _, s := range planLayer(l, joined("/", path, "layers", place), joined(".", name, own), depth+1) {
+			s.chain = append([]string{own}, s.chain...)
+			s.frozen = s.frozen || frozen
+			s.rank = cmp.Or(s.rank, ranks[i])
+			list = append(list, s)
+		}
 	}
 	return list
+}
+
+// ranks follows the ranks of the layers' inputs through a model; 0: unknown. The
+// configurations of Keras 2 do not record them.
+func (c *settings) ranks() []int {
+	in := make([]int, len(c.Layers))
+	out := map[string]int{} // by the layer's name
+	last := 0
+	for i := range c.Layers {
+		l := &c.Layers[i]
+		s := l.settings()
+		if s == nil {
+			last = 0
+			continue
+		}
+		in[i] = last
+		if len(l.Inbound) > 0 && string(l.Inbound) != "[]" {
+			in[i] = out[firstText(l.Inbound)]
+		}
+		if shape := max(len(s.BatchInputShape), len(s.BatchShape)); shape > 0 {
+			in[i] = shape
+		}
+		last = s.rankOf(l.Class, in[i])
+		out[s.Name] = last
+	}
+	return in
+}
+
+// rankOf is the rank of a layer's output.
+func (c *settings) rankOf(class string, in int) int {
+	switch class {
+	case "Bidirectional":
+		if c.Layer != nil && c.Layer.Class != class {
+			if inner := c.Layer.settings(); inner != nil {
+				return inner.rankOf(c.Layer.Class, in)
+			}
+		}
+	case "LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU":
+		if c.Sequences {
+			return 3
+		}
+		return 2
+	case "Embedding":
+		if in > 0 {
+			return in + 1
+		}
+	case "InputLayer", "Dense", "LayerNormalization", "BatchNormalization", "TimeDistributed", "Masking", "Activation",
+		"Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "Add", "Concatenate", "LeakyReLU", "ReLU":
+		return in
+	}
+	return 0
+}
+
+// firstText is the first text in nested lists: of inbound_nodes, the layer that
+// an input comes from.
+func firstText(raw json.RawMessage) string {
+	var v any
+	if json.Unmarshal(raw, &v) != nil {
+		return ""
+	}
+	for {
+		switch w := v.(type) {
+		case string:
+			return w
+		case []any:
+			if len(w) == 0 {
+				return ""
+			}
+			v = w[0]
+		default:
+			return ""
+		}
+	}
 }
 
 // planLayer returns one layer at a path in the file, or the layers of a model.
@@ -86,16 +171,22 @@ func planLayer(l *object, path, name string, depth int) []spec {
 	switch l.Class {
 	case "Sequential", "Functional", "Model":
 		return planned(c, path, name, depth)
-	case "LSTM", "GRU", "SimpleRNN":
-		return []spec{{name: name, class: l.Class, paths: []string{path + "/cell"}, settings: *c}}
+	case "LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU":
+		s := spec{name: name, class: l.Class, paths: []string{path + "/cell"}, settings: *c}
+		s.cuDNN()
+		return []spec{s}
 	case "Dense", "Embedding", "LayerNormalization":
-		return []spec{{name: name, class: l.Class, paths: []string{path}, settings: *c, rank: l.rank()}}
+		s := spec{name: name, class: l.Class, paths: []string{path}, settings: *c, rank: l.rank()}
+		if l.Class == "LayerNormalization" && !on(c.Scale) && !on(c.Center) {
+			s.paths = nil
+		}
+		return []spec{s}
 	case "TimeDistributed":
 		if c.Layer != nil {
 			return planLayer(c.Layer, path+"/layer", name, depth+1)
 		}
 	case "Bidirectional":
-		return planBoth(c, path, name)
+		return planBoth(c, path, name, depth)
 	case "RNN":
 		if c.Cell != nil {
 			return planCells(c.Cell, path+"/cell", name, c.GoBackwards, depth)
@@ -104,16 +195,35 @@ func planLayer(l *object, path, name string, depth int) []spec {
 	return nil
 }
 
+// cuDNN turns Keras 2's CuDNNLSTM and CuDNNGRU into the layers whose equations
+// they have; the configuration of these has neither activations nor biases to
+// choose.
+func (s *spec) cuDNN() {
+	class, ok := strings.CutPrefix(s.class, "CuDNN")
+	if !ok {
+		return
+	}
+	after := true
+	s.class, s.cudnn = class, true
+	s.settings.Activation, s.settings.RecurrentActivation, s.settings.ResetAfter = "tanh", "sigmoid", &after
+}
+
 // planBoth is a Bidirectional of one of the recurrent layers.
-func planBoth(c *settings, path, name string) []spec {
-	if c.Layer == nil || !slices.Contains([]string{"LSTM", "GRU", "SimpleRNN"}, c.Layer.Class) {
+func planBoth(c *settings, path, name string, depth int) []spec {
+	if c.Layer == nil {
 		return nil
 	}
-	inner := c.Layer.settings()
-	if inner == nil {
+	recurrent := planLayer(c.Layer, path+"/forward_layer", name, depth+1)
+	if len(recurrent) != 1 || !slices.Contains([]string{"LSTM", "GRU", "SimpleRNN"}, recurrent[0].class) {
 		return nil
 	}
-	refuse := func(why string) []spec { return []spec{{name: name, class: "Bidirectional", refused: why}} }
+	s := recurrent[0]
+	s.paths = append(s.paths, path+"/backward_layer/cell")
+	inner := &s.settings
+	refuse := func(why string) []spec {
+		s.class, s.refused = "Bidirectional", why
+		return []spec{s}
+	}
 	if b := c.Backward; b != nil {
 		if back := b.settings(); back == nil || b.Class != c.Layer.Class || !sameEquations(back, inner) {
 			return refuse("its two directions are layers of different kinds or activations")
@@ -122,7 +232,6 @@ func planBoth(c *settings, path, name string) []spec {
 	if inner.GoBackwards {
 		return refuse("its first direction reads backwards (go_backwards)")
 	}
-	s := spec{name: name, class: c.Layer.Class, paths: []string{path + "/forward_layer/cell", path + "/backward_layer/cell"}, settings: *inner}
 	s.settings.Merge = c.Merge
 	return []spec{s}
 }
@@ -200,7 +309,7 @@ var classOf = map[model.Kind]string{
 }
 
 // guess infers the layers from the names and shapes of the groups of a file.
-func guess(found map[string]*owner, order []string, hints map[string]model.Kind) []spec {
+func guess(found map[string]*owner, order []string) []spec {
 	var list []spec
 	for _, path := range order {
 		if strings.Contains(path, "backward_layer") {
@@ -234,17 +343,24 @@ func guess(found map[string]*owner, order []string, hints map[string]model.Kind)
 		if s.class == "LayerNormalization" && len(o.vars) == 1 {
 			s.class = "" // the file does not say which of its vectors it is
 		}
-		if s.hint = hints[s.name]; s.hint != "" {
-			s.class = classOf[s.hint]
-		}
 		if back := strings.Replace(path, "forward_layer", "backward_layer", 1); back != path && found[back] != nil {
 			s.paths = append(s.paths, back)
 		}
-		if s.class != "" {
-			list = append(list, s)
-		}
+		list = append(list, s)
 	}
 	return list
+}
+
+// hinted applies the user's kinds to layers that were guessed, and leaves out
+// those whose kind is still unknown.
+func (c *converter) hinted(plan []spec) []spec {
+	for i := range plan {
+		s := &plan[i]
+		if s.hint = c.hints[s.name]; s.hint != "" {
+			s.class = classOf[s.hint]
+		}
+	}
+	return slices.DeleteFunc(plan, func(s spec) bool { return s.class == "" })
 }
 
 func rank(o *owner, i int) int {

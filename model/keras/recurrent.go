@@ -57,6 +57,10 @@ func (c *converter) equations(s *spec, l *model.Layer) bool {
 		to        *string
 	}{{inner, "tanh", &l.Activation}, {gate, "sigmoid", &l.GateActivation}} {
 		name, ok := activationNames[a.name]
+		if a.name == "hard_sigmoid" && c.legacy.keras2() {
+			name, ok = a.name, true
+			c.note("layer %s: its hard_sigmoid is that of Keras 2, 0.2x + 0.5; Keras 3 has x/6 + 0.5", s.name)
+		}
 		if !ok {
 			c.note("layer %s: Keras's activation %s is not supported by this library's cells: its arrays are kept unchanged", s.name, a.name)
 			return false
@@ -83,20 +87,25 @@ func (c *converter) recurrent(s *spec, l *model.Layer) ([][]*array, error) {
 		if err != nil {
 			return nil, err
 		}
+		if s.cudnn {
+			if err := s.plain(a, len(order)); err != nil {
+				return nil, err
+			}
+		}
 		if d == 0 {
 			if err := c.sizes(s, l, path, a); err != nil {
 				return nil, err
 			}
 		}
 		rows, bias := len(order)*l.Hidden, len(a) == 3
-		if err := s.want(path, 0, a[0], l.Input, rows); err != nil {
+		if err := s.want(a[0], l.Input, rows); err != nil {
 			return nil, err
 		}
-		if err := s.want(path, 1, a[1], l.Hidden, rows); err != nil {
+		if err := s.want(a[1], l.Hidden, rows); err != nil {
 			return nil, err
 		}
 		if bias != l.Bias {
-			return nil, &model.FileError{Tensor: path + "/vars", Problem: fmt.Sprintf("layer %q: one direction has a bias, the other none", s.name)}
+			return nil, &model.FileError{Tensor: path, Problem: fmt.Sprintf("layer %q: one direction has a bias, the other none", s.name)}
 		}
 		suffix := l.Suffix(0, d)
 		c.put(l, "weight_ih"+suffix, turned(a[0], order), rows, l.Input)
@@ -113,22 +122,67 @@ func (c *converter) recurrent(s *spec, l *model.Layer) ([][]*array, error) {
 	return all, nil
 }
 
+// plain turns arrays in the layout of cuDNN into those of the LSTM or GRU with the
+// same equations. In cuDNN's each gate's part of the kernel has the elements of its
+// transpose in row-major order, its part of the recurrent kernel is the transpose,
+// and there are two vectors of biases, which an LSTM adds.
+func (s *spec) plain(a []*array, gates int) error {
+	if len(a) != 3 || len(a[0].dims) != 2 || len(a[1].dims) != 2 {
+		return &model.FileError{Tensor: s.paths[0], Problem: fmt.Sprintf("layer %q is a %s of cuDNN: expected two matrices and a vector", s.name, s.class)}
+	}
+	in, hidden := a[0].dims[0], a[1].dims[0]
+	rows := gates * hidden
+	for i, dims := range [][]int{{in, rows}, {hidden, rows}, {2 * rows}} {
+		if err := s.want(a[i], dims...); err != nil {
+			return err
+		}
+	}
+	for _, m := range a[:2] {
+		n, data := m.dims[0], make([]float32, len(m.data))
+		for g := range gates {
+			for i := range n {
+				for j := range hidden {
+					at := j*n + i // in the gate's transpose
+					from := g*hidden + at%hidden + at/hidden*rows
+					if m == a[1] {
+						from = g*hidden + i + j*rows
+					}
+					data[g*hidden+j+i*rows] = m.data[from]
+				}
+			}
+		}
+		m.data = data
+	}
+	b := a[2]
+	if b.dims = []int{2, rows}; s.class == "LSTM" {
+		sum := make([]float32, rows)
+		for i := range sum {
+			sum[i] = b.data[i] + b.data[rows+i]
+		}
+		b.dims, b.data = []int{rows}, sum
+	}
+	return nil
+}
+
 // sizes takes the layer's sizes from its first direction.
 func (c *converter) sizes(s *spec, l *model.Layer, path string, a []*array) error {
 	n := len(gateOrder[l.Kind])
 	r := a[1]
 	if len(a[0].dims) != 2 || len(r.dims) != 2 || len(a[0].data) == 0 || len(r.data) == 0 {
-		return &model.FileError{Tensor: path + "/vars", Problem: fmt.Sprintf("layer %q is a %s: expected two matrices, got shapes %v and %v", s.name, s.class, a[0].dims, r.dims)}
+		return &model.FileError{Tensor: path, Problem: fmt.Sprintf("layer %q is a %s: expected two matrices, got shapes %v and %v", s.name, s.class, a[0].dims, r.dims)}
 	}
 	l.Input, l.Hidden, l.Layers, l.Bidirectional, l.Bias = a[0].dims[0], r.dims[0], 1, len(s.paths) == 2, len(a) == 3
 	l.Output = l.Directions() * l.Hidden
-	if err := s.want(path, 1, r, l.Hidden, n*l.Hidden); err != nil {
+	if err := s.want(r, l.Hidden, n*l.Hidden); err != nil {
 		return err
 	}
 	if l.Kind != model.GRU {
 		return nil
 	}
 	l.ResetBefore = !on(s.settings.ResetAfter)
+	if s.settings.ResetAfter == nil && c.legacy.keras2() {
+		l.ResetBefore = true // its default
+	}
 	if s.guessed {
 		l.ResetBefore = l.Bias && len(a[2].dims) == 1
 		if !l.Bias {
@@ -146,14 +200,14 @@ func (c *converter) biases(s *spec, l *model.Layer, path, suffix string, b *arra
 	if l.Kind == model.GRU && !l.ResetBefore {
 		dims = []int{2, rows}
 	}
-	if err := s.want(path, 2, b, dims...); err != nil {
+	if err := s.want(b, dims...); err != nil {
 		return err
 	}
 	row := func(i int) []float32 {
 		if i >= len(b.data)/rows {
 			return make([]float32, rows)
 		}
-		return turned(&array{[]int{1, rows}, b.data[i*rows : (i+1)*rows]}, order)
+		return turned(&array{dims: []int{1, rows}, data: b.data[i*rows : (i+1)*rows]}, order)
 	}
 	c.put(l, "bias_ih"+suffix, row(0), rows)
 	c.put(l, "bias_hh"+suffix, row(1), rows)

@@ -186,6 +186,8 @@ func activate(name, own string, x float64) float64 {
 		return x
 	case "softplus":
 		return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x)))
+	case "hard_sigmoid": // of Keras 2
+		return math.Max(0, math.Min(1, 0.2*x+0.5))
 	case "hard_tanh":
 		return math.Max(-1, math.Min(1, x))
 	}
