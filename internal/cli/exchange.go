@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"github.com/carousel-ml/carousel/task"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +20,7 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/model/torch"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -45,6 +46,7 @@ type weights struct {
 // exchangeFormats are chosen by the extension of a file's name.
 var exchangeFormats = []exchangeFormat{
 	{"PyTorch", []string{".pt", ".pth", ".bin", ".ckpt"}, readTorch, writeTorch},
+	{"NumPy", []string{".npz"}, readTorch, nil},
 	{"safetensors", []string{".safetensors"}, readSafetensors, writeSafetensors},
 	{"ONNX", []string{".onnx"}, readONNX, writeONNX},
 	{"Keras", []string{".keras", ".h5"}, readKeras, nil},
@@ -76,11 +78,16 @@ func torchWeights(f *model.File, arch *model.Architecture) *weights {
 }
 
 func readTorch(_ context.Context, path string, o *exchangeOptions) (*weights, error) {
-	f, err := torch.Read(path, &torch.Options{Key: o.key})
+	var notes []string
+	f, err := torch.Read(path, &torch.Options{Key: o.key, Note: func(text string) { notes = append(notes, text) }})
 	if err != nil {
 		return nil, err
 	}
-	return described(f, o.kinds)
+	w, err := described(f, o.kinds)
+	if err == nil {
+		w.notes = append(notes, w.notes...)
+	}
+	return w, err
 }
 
 func writeTorch(_ context.Context, path string, w *weights, _ *exchangeOptions) error {
@@ -187,7 +194,8 @@ func (a *app) importCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import FILE --out DIR",
 		Short: "Make a model directory of PyTorch's, Keras's or ONNX weights",
-		Long: `Reads a state_dict from .pt or .pth (never running what is in it) or .safetensors,
+		Long: `Reads a state_dict from .pt or .pth (never running what is in it; of a TorchScript
+program its weights) or .safetensors, or the arrays of NumPy's .npz,
 tells from names and shapes which layers it holds, writes a model directory of
 the task "weights", and checks on random input that this program computes what
 PyTorch would: against a plain float64 implementation, and with --torch against
@@ -219,6 +227,9 @@ weights, and compares with the graph, and with ONNX Runtime where that is instal
 }
 
 func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (*exchanged, error) {
+	if err := refuseDirectory(path); err != nil {
+		return nil, err
+	}
 	format, err := formatOf(path)
 	if err != nil {
 		return nil, err
@@ -251,6 +262,27 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	r := newExchanged(path, o.out, format, written)
 	r.Key, r.Graph, r.Notes = outside.file.Meta[torch.KeyMeta], o.graph, outside.notes
 	return r, r.check(ctx, written, outside, a.seed, o)
+}
+
+// refuseDirectory returns an error for a directory, in words for the program that
+// wrote it.
+func refuseDirectory(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	for _, known := range []struct{ file, what string }{
+		{"model.weights.h5", "a model that Keras saved with zipped=False; save it in one file: model.save(\"model.keras\")"},
+		{"saved_model.pb", "a SavedModel of TensorFlow; save the model in one file: model.save(\"model.keras\") or model.save(\"model.h5\")"},
+		{"data.pkl", "an unpacked archive of torch.save; give the .pt file itself"},
+		{"model.safetensors", "a directory with model.safetensors; give that file, unless it is a model of this program, which needs no import"},
+		{"model.onnx", "a directory with model.onnx; give that file"},
+	} {
+		if _, err := os.Stat(filepath.Join(path, known.file)); err == nil {
+			return misusef("%s: expected a file, got %s", path, known.what)
+		}
+	}
+	return misusef("%s: expected a file of weights, got a directory", path)
 }
 
 func (a *app) exportCommand() *cobra.Command {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/model"
@@ -106,10 +107,10 @@ func (c *container) readZip(r io.ReaderAt) error {
 		}
 	}
 	switch {
+	case prefix == "" && slices.ContainsFunc(z.File, func(f *zip.File) bool { return strings.HasSuffix(f.Name, ".npy") }):
+		return c.readArrays(z)
 	case prefix == "":
 		return problem(c.path, "", "a zip file, but not of torch.save: it has no data.pkl")
-	case entries[prefix+"constants.pkl"] != nil:
-		return problem(c.path, "save the weights alone: torch.save(module.state_dict(), path)", "a TorchScript program, which only PyTorch can run")
 	}
 	if f := entries[prefix+"byteorder"]; f != nil {
 		if err := c.readOrder(f); err != nil {
@@ -123,6 +124,7 @@ func (c *container) readZip(r io.ReaderAt) error {
 	defer pickle.Close()
 	set := storageSet{fields: 5}
 	u := newUnpickler(pickle, set.resolve)
+	u.script = entries[prefix+"constants.pkl"] != nil // a program of torch.jit.save, of which the weights are read
 	if c.root, err = u.next(); err != nil {
 		return problem(c.path, "", "%w", err)
 	}
@@ -265,7 +267,7 @@ func (t *storageSet) resolve(id tuple) (*storage, error) {
 	}
 	s := t.byKey[key]
 	if s == nil {
-		s = &storage{key, d, numel}
+		s = &storage{key: key, dtype: d, numel: numel}
 		t.byKey[key] = s
 	}
 	if s.dtype != d || s.numel != numel {

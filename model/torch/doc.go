@@ -8,8 +8,9 @@
 // and in the earlier legacy format. Such a file is a pickle, a program for a
 // small stack machine that may call any Python function; unpickling a file in
 // Python runs its author's code. This reader builds only plain values, knows
-// about thirty names (OrderedDict, the tensor rebuilders, storages, dtypes) and
-// refuses any other by name. Sizes in the file are checked against the file's
+// some sixty names (OrderedDict, the tensor rebuilders, storages, dtypes, those of
+// NumPy's arrays) and refuses any other by name. The classes of a TorchScript
+// program are read as their attributes, and .npz archives as dicts of arrays. Sizes in the file are checked against the file's
 // size before memory is allocated.
 //
 // [Write] makes a zip file that torch.load reads with weights_only=True.

@@ -192,6 +192,11 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	}
+	for _, file := range []string{"numpy.pt", "arrays.npz", "same.pt", "quantized.pt"} {
+		if text, err := os.ReadFile(kind(file)); err == nil {
+			f.Add(text)
+		}
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got, err := readBytes(t, text)
 		if err != nil {

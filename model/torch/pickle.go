@@ -20,7 +20,7 @@ const (
 )
 
 // The values of a pickle: nil, bool, int64, float64, string, []byte, bigInt,
-// tuple, *list, *dict, global, *storage and *view.
+// tuple, *list, *dict, global, *storage, *view, *object, *ndtype and *ndarray.
 type (
 	bigInt string // little-endian two's complement, longer than 8 bytes
 	tuple  []any
@@ -40,6 +40,7 @@ type unpickler struct {
 	memory  int // bytes charged
 	err     error
 	storage func(id tuple) (*storage, error) // resolves a persistent id
+	script  bool                             // the pickle is one of TorchScript
 }
 
 func newUnpickler(r io.Reader, storage func(tuple) (*storage, error)) *unpickler {
@@ -388,11 +389,9 @@ func (u *unpickler) call(op byte) bool {
 			break
 		}
 		u.push(u.apply(fn, args))
-	case 'b': // BUILD: the attributes of an OrderedDict, PyTorch's _metadata
-		u.pop()
-		if _, ok := u.top().(*dict); !ok {
-			u.failf("byte %d sets attributes of something that is not an OrderedDict", u.at)
-		}
+	case 'b': // BUILD
+		state := u.pop()
+		u.build(u.top(), state)
 	case 'Q':
 		id, ok := u.pop().(tuple)
 		if !ok {
@@ -411,14 +410,43 @@ func (u *unpickler) call(op byte) bool {
 	return true
 }
 
+// build gives an object its state, as Python's __setstate__ does.
+func (u *unpickler) build(v, state any) {
+	switch v := v.(type) {
+	case *dict: // an OrderedDict's attributes: PyTorch's _metadata
+		return
+	case *object:
+		v.state = state
+		return
+	case *ndtype:
+		if t, ok := state.(tuple); ok && len(t) > 1 {
+			v.big = t[1] == ">"
+			return
+		}
+	case *ndarray:
+		if err := v.build(state); err != nil {
+			u.failf("%w before byte %d", err, u.at)
+		}
+		return
+	case *view:
+		if v != nil && v.what != "" {
+			return
+		}
+	}
+	u.failf("byte %d sets attributes of something that has none", u.at)
+}
+
+// scriptClasses begin the names of the classes in TorchScript's pickles.
+const scriptClasses = "__torch__."
+
 // global pushes a name that this reader knows, and fails for all others.
 func (u *unpickler) global(module, name string) {
 	if u.err != nil {
 		return
 	}
-	full := module + "." + name
-	if !globals[full] {
-		u.err = &forbidden{full}
+	full := plainNumpy(module + "." + name)
+	if !globals[full] && !(u.script && strings.HasPrefix(full, scriptClasses)) {
+		u.err = &forbidden{module + "." + name}
 		return
 	}
 	u.push(global(full))
@@ -434,9 +462,6 @@ func (e *forbidden) Error() string {
 
 // fix returns what to save instead.
 func (e *forbidden) fix() string {
-	if strings.HasPrefix(e.name, "numpy") {
-		return "save it again without NumPy values: torch.save(model.state_dict(), path)"
-	}
 	return "save the weights alone: torch.save(model.state_dict(), path)"
 }
 

@@ -28,10 +28,15 @@ type Options struct {
 	// dot or the whole name: for example a tied weight's second name, or an
 	// unused head.
 	Skip []string
+	// Note, if set, is called with a sentence on what is left out of a file
+	// although it may be wanted.
+	Note func(text string)
 }
 
 // Read reads the state_dict in a file of torch.save: the value itself, or the
-// only dict of tensors inside a nested checkpoint. Nothing in the file is
+// only dict of tensors inside a nested checkpoint; NumPy arrays of numbers count
+// as tensors. It also reads the parameters and buffers of a program of
+// torch.jit.save, and the arrays of a NumPy archive (.npz). Nothing in the file is
 // executed. Floats of any precision become float32, integers and booleans
 // int64; views become contiguous, in the order of the state_dict.
 //
@@ -66,7 +71,7 @@ func decode(path string, r io.ReaderAt, size int64, o *Options) (*model.File, er
 	if err != nil {
 		return nil, err
 	}
-	state, err := choose(path, c.root, o.Key)
+	state, err := choose(path, c.root, o)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +109,7 @@ func rename(name string, by map[string]string) string {
 // state is a state_dict: named tensors, and its location in the file.
 type state struct {
 	path  string // keys joined by dots, "" for the file's own value
+	of    *dict  // nil: a module of TorchScript
 	names []string
 	views []*view
 }
@@ -120,9 +126,15 @@ func (s *state) skip(prefixes []string) {
 }
 
 // choose finds the state_dict at key, or the only one.
-func choose(path string, root any, key string) (*state, error) {
+func choose(path string, root any, o *Options) (chosen *state, err error) {
+	key := o.Key
 	s := search{seen: map[*dict]bool{}}
 	s.walk(root, "", 0)
+	defer func() {
+		if err == nil && o.Note != nil {
+			s.note(chosen, o.Note)
+		}
+	}()
 	found := s.strict
 	if len(found) == 0 {
 		found = s.loose
@@ -131,8 +143,11 @@ func choose(path string, root any, key string) (*state, error) {
 		return found[0].check(path)
 	}
 	if key != "" {
+		at := map[*dict]bool{} // a dict may have several paths
+		lookup(root, key, at)
 		for _, f := range append(s.strict, s.loose...) {
-			if f.path == key {
+			if f.path == key || at[f.of] {
+				f.path = key
 				return f.check(path)
 			}
 		}
@@ -154,30 +169,107 @@ func choose(path string, root any, key string) (*state, error) {
 	return nil, problem(path, "choose one by its key (--key)", "holds %d state_dicts: %s", len(found), list)
 }
 
+// asTensor is a value that is a tensor, or a NumPy array of numbers; nil: it is
+// neither.
+func asTensor(v any) *view {
+	switch v := v.(type) {
+	case *view:
+		return v
+	case *ndarray:
+		return v.view
+	}
+	return nil
+}
+
+// maxAttributes limits the attributes of a TorchScript module that are looked at;
+// a module may be an attribute of several others.
+const maxAttributes = 1 << 18
+
+// attributes adds the tensors of a TorchScript module, its parameters and
+// buffers, under dotted names.
+func (s *state) attributes(o *object, prefix string, depth int, steps *int) {
+	d, ok := o.state.(*dict)
+	if !ok || depth > maxDepth {
+		return
+	}
+	for i, k := range d.keys {
+		name, ok := k.(string)
+		if *steps++; !ok || *steps > maxAttributes {
+			continue
+		}
+		switch v := d.values[i].(type) {
+		case *object:
+			s.attributes(v, prefix+name+".", depth+1, steps)
+		case *view:
+			s.names, s.views = append(s.names, prefix+name), append(s.views, v)
+		}
+	}
+}
+
 // search collects the dicts whose values are all tensors, and separately those
 // with some tensors among other values.
 type search struct {
 	seen          map[*dict]bool // against cycles, and dicts reached on several paths
 	strict, loose []*state
+	steps         int // attributes of TorchScript's modules looked at
+	arrays        []numpyValue
+}
+
+// numpyValue is a NumPy array among the values of a dict.
+type numpyValue struct {
+	in      *dict
+	path    string
+	numbers bool
+}
+
+// note says which NumPy arrays are not among the tensors of the chosen
+// state_dict.
+func (s *search) note(chosen *state, say func(string)) {
+	var left []string
+	for _, a := range s.arrays {
+		if a.in != chosen.of || !a.numbers {
+			left = append(left, a.path)
+		}
+	}
+	const most = 4
+	if n := len(left); n > most {
+		left = append(left[:most], fmt.Sprintf("%d more", n-most))
+	}
+	if len(left) > 0 {
+		say("NumPy arrays that are left out, for they are not tensors of the state_dict: " + strings.Join(left, ", "))
+	}
 }
 
 // maxDepth of dicts within dicts; optimizers and trainers nest three or four.
 const maxDepth = 32
 
 func (s *search) walk(v any, path string, depth int) {
+	if o, ok := v.(*object); ok {
+		st := &state{path: path}
+		if st.attributes(o, "", 0, &s.steps); len(st.names) > 0 {
+			s.strict = append(s.strict, st)
+		}
+		return
+	}
 	d, ok := v.(*dict)
-	if !ok || s.seen[d] || depth > maxDepth {
+	if !ok || depth > maxDepth {
+		return
+	}
+	if s.seen[d] {
 		return
 	}
 	s.seen[d] = true
-	st := &state{path: path}
+	st := &state{path: path, of: d}
 	plain := len(d.keys) // values that are not tensors
 	for i, k := range d.keys {
 		name, ok := k.(string)
 		if !ok {
 			return // an optimizer's state, keyed by numbers
 		}
-		if t, ok := d.values[i].(*view); ok {
+		if a, ok := d.values[i].(*ndarray); ok {
+			s.arrays = append(s.arrays, numpyValue{d, joined(path, name), a.view != nil})
+		}
+		if t := asTensor(d.values[i]); t != nil {
 			st.names, st.views = append(st.names, name), append(st.views, t)
 			plain--
 		}
@@ -190,12 +282,43 @@ func (s *search) walk(v any, path string, depth int) {
 		s.loose = append(s.loose, st)
 	}
 	for i, k := range d.keys {
-		at := k.(string)
-		if path != "" {
-			at = path + "." + at
-		}
-		s.walk(d.values[i], at, depth+1)
+		s.walk(d.values[i], joined(path, k.(string)), depth+1)
 	}
+}
+
+func joined(path, key string) string {
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// lookup finds the dicts at a path of keys, which may hold dots themselves.
+func lookup(v any, key string, found map[*dict]bool) {
+	type place struct {
+		d    *dict
+		left int
+	}
+	seen := map[place]bool{}
+	var walk func(v any, key string)
+	walk = func(v any, key string) {
+		d, ok := v.(*dict)
+		if !ok || seen[place{d, len(key)}] {
+			return
+		}
+		if seen[place{d, len(key)}] = true; key == "" {
+			found[d] = true
+			return
+		}
+		for i, k := range d.keys {
+			if name, ok := k.(string); ok && name != "" && strings.HasPrefix(key, name) {
+				if rest := key[len(name):]; rest == "" || rest[0] == '.' {
+					walk(d.values[i], strings.TrimPrefix(rest, "."))
+				}
+			}
+		}
+	}
+	walk(v, key)
 }
 
 // check returns an error for empty and repeated names.
@@ -218,6 +341,9 @@ func (c *container) checkSizes(s *state) error {
 	for i, v := range s.views {
 		bad := func(format string, a ...any) error {
 			return &model.FileError{File: c.path, Tensor: s.names[i], Problem: fmt.Sprintf(format, a...)}
+		}
+		if v.what != "" {
+			return &model.FileError{File: c.path, Tensor: s.names[i], Problem: "a " + v.what + " tensor, which is not read", Fix: instead[v.what]}
 		}
 		n, err := v.extent()
 		if err != nil {
@@ -294,6 +420,10 @@ func (c *container) gather(s *state) ([]model.Tensor, error) {
 
 // fill reads a storage to its end, where a zip archive's checksum is verified.
 func (c *container) fill(raw []byte, s *storage) error {
+	if s.data != nil {
+		copy(raw, s.data)
+		return nil
+	}
 	r, err := c.open(s)
 	if err != nil {
 		return err
@@ -323,13 +453,16 @@ func (c *container) copyView(t *model.Tensor, v *view, raw []byte) error {
 	}
 	size := v.dtype.size
 	index := make([]int64, len(v.size)) // of element k
-	at := v.offset
+	at, order := v.offset, v.storage.order
+	if order == nil {
+		order = c.order
+	}
 	for k := range n {
 		b := raw[int(at)*size : int(at)*size+size]
 		if v.dtype.float == nil {
-			t.Ints[k] = v.dtype.int(c.order, b)
+			t.Ints[k] = v.dtype.int(order, b)
 		} else {
-			x := v.dtype.float(c.order, b)
+			x := v.dtype.float(order, b)
 			if t.Data[k] = float32(x); math.IsInf(float64(t.Data[k]), 0) && !math.IsInf(x, 0) {
 				return fmt.Errorf("element %d is %g, beyond float32's range", k, x)
 			}

@@ -138,7 +138,6 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ path, key, want string }{
 		{"testdata/torch2/module.pt", "", `it needs "torch.nn.modules.linear.Linear", which only Python can run; save the weights alone`},
 		{"testdata/torch1/module.pt", "", `it needs "torch.nn.modules.linear.Linear"`},
-		{"testdata/torch2/script.pt", "", "a TorchScript program"},
 		{"testdata/torch2/two.pt", "", `holds 2 state_dicts: "nets.model" (1 tensors), "nets.ema" (1 tensors); choose one by its key (--key)`},
 		{"testdata/torch2/two.pt", "nets", `has no state_dict under the key "nets"; it has "nets.model" (1 tensors), "nets.ema"`},
 		{"testdata/torch2/none.pt", "", "found no dict of tensors"},

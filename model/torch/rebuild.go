@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // dtype is one of PyTorch's element types.
@@ -13,6 +15,7 @@ type dtype struct {
 	// One of the two decodes an element; the other is nil.
 	float func(binary.ByteOrder, []byte) float64
 	int   func(binary.ByteOrder, []byte) int64
+	what  string // why tensors of it are not read, or ""
 }
 
 // dtypes by name, and by the class of storage that holds them.
@@ -40,6 +43,12 @@ func makeTypes() (byName, byClass map[string]*dtype) {
 	add("Bool", &dtype{name: "bool", size: 1, int: func(_ binary.ByteOrder, b []byte) int64 { return int64(b[0]) }})
 	add("", &dtype{name: "uint16", size: 2, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint16(b)) }})
 	add("", &dtype{name: "uint32", size: 4, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint32(b)) }})
+	for class, size := range map[string]int{"ComplexHalf": 4, "ComplexFloat": 8, "ComplexDouble": 16} {
+		add(class, &dtype{name: fmt.Sprintf("complex%d", 8*size), size: size, what: "complex"})
+	}
+	for class, size := range map[string]int{"QInt8": 1, "QUInt8": 1, "QInt32": 4} {
+		add(class, &dtype{name: strings.ToLower(class), size: size, what: "quantized"})
+	}
 	// Bytes without a type: the tensors in it specify theirs.
 	untyped := &dtype{name: "uint8", size: 1}
 	byClass["torch.storage.UntypedStorage"], byClass["torch.UntypedStorage"] = untyped, untyped
@@ -74,14 +83,42 @@ const (
 	codecsEncode    = "_codecs.encode"
 	builtinSet      = "builtins.set"
 	builtin2Set     = "__builtin__.set"
+	builtinBytes    = "builtins.bytes"
+	builtin2Bytes   = "__builtin__.bytes"
+	restoreTypeTag  = "torch.jit._pickle.restore_type_tag"
 )
+
+// scriptLists are the typed lists of TorchScript.
+var scriptLists = []string{"torch.jit._pickle.build_tensorlist", "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist", "torch.jit._pickle.build_boollist", "torch.jit._pickle.build_tensor_from_id"}
+
+// unread are the functions that make a tensor of a kind that is not read. Other
+// values of such a kind need the names in unreadParts.
+var unread = map[string]string{
+	"torch._utils._rebuild_sparse_tensor":          "sparse",
+	"torch._utils._rebuild_sparse_csr_tensor":      "sparse",
+	"torch._utils._rebuild_nested_tensor":          "nested",
+	"torch._utils._rebuild_meta_tensor_no_storage": "meta",
+	"torch._utils._rebuild_qtensor":                "quantized",
+	"torch.ScriptObject":                           "quantized",
+}
+
+var unreadParts = []string{"torch.serialization._get_layout", "torch.per_tensor_affine", "torch.per_channel_affine", "torch.per_channel_affine_float_qparams", "torch.per_tensor_symmetric", "torch.per_channel_symmetric"}
+
+// instead is what to save in place of a tensor of such a kind.
+var instead = map[string]string{
+	"sparse":    "save its dense form, tensor.to_dense()",
+	"nested":    "save its tensors one by one",
+	"meta":      "it has no values: give the model its weights before it is saved",
+	"quantized": "save the state_dict of the model before it is quantized",
+	"complex":   "save its real and imaginary parts, torch.view_as_real(tensor)",
+}
 
 // globals are all the names that a pickle may use.
 var globals = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range []string{
 		orderedDict, rebuildTensor, rebuildTensorV2, rebuildTensorV3, rebuildParam, rebuildParamS,
-		torchSize, torchDevice, codecsEncode, builtinSet, builtin2Set,
+		torchSize, torchDevice, codecsEncode, builtinSet, builtin2Set, builtinBytes, builtin2Bytes,
 	} {
 		m[name] = true
 	}
@@ -91,6 +128,12 @@ var globals = func() map[string]bool {
 	for name := range storages {
 		m[name] = true
 	}
+	for name := range unread {
+		m[name] = true
+	}
+	for _, name := range append(slices.Concat(unreadParts, scriptLists), numpyReconstruct, numpyScalar, numpyFrombuffer, numpyArray, numpyDtype, restoreTypeTag) {
+		m[name] = true
+	}
 	return m
 }()
 
@@ -98,7 +141,9 @@ var globals = func() map[string]bool {
 type storage struct {
 	key   string
 	dtype *dtype
-	numel int64 // elements of dtype
+	numel int64            // elements of dtype
+	data  []byte           // of a NumPy array in the pickle; nil: elsewhere in the file
+	order binary.ByteOrder // of a NumPy array; nil: the file's
 }
 
 func (s *storage) bytes() int64 { return s.numel * int64(s.dtype.size) }
@@ -109,7 +154,11 @@ type view struct {
 	dtype        *dtype
 	offset       int64
 	size, stride []int64
+	what         string // the kind of a tensor that is not read, such as sparse; then it has nothing else
 }
+
+// object is an object of a class of TorchScript; state is what BUILD gave it.
+type object struct{ state any }
 
 // apply returns the result of a known function for its arguments.
 func (u *unpickler) apply(fn global, args tuple) any {
@@ -128,18 +177,36 @@ func (u *unpickler) apply(fn global, args tuple) any {
 				return v
 			}
 		}
-	case torchSize, builtinSet, builtin2Set:
-		if len(args) == 1 {
+	case torchSize, builtinSet, builtin2Set, restoreTypeTag:
+		if len(args) == 1 || fn == restoreTypeTag && len(args) == 2 {
 			return args[0]
 		}
 	case torchDevice:
 		return args
+	case builtinBytes, builtin2Bytes: // how protocol 2 writes no bytes
+		if len(args) == 0 {
+			return []byte{}
+		}
 	case codecsEncode: // how protocol 2 writes bytes
 		if len(args) == 2 {
-			if s, ok := args[0].(string); ok {
-				return []byte(s)
+			if s, ok := args[0].(string); ok && u.charge(len(s)) {
+				if b, ok := latin1(s); ok {
+					return b
+				}
 			}
 		}
+	}
+	if what := unread[string(fn)]; what != "" {
+		return &view{what: what}
+	}
+	if slices.Contains(unreadParts, string(fn)) || slices.Contains(scriptLists, string(fn)) {
+		return tuple(nil)
+	}
+	if strings.HasPrefix(string(fn), scriptClasses) {
+		return &object{}
+	}
+	if v, ok := u.numpy(fn, args); ok {
+		return v
 	}
 	u.failf("%s before byte %d: unexpected arguments", fn, u.at)
 	return nil
@@ -185,8 +252,11 @@ func rebuild(fn global, args tuple) (*view, error) {
 		if v.dtype = dtypes[string(name)]; v.dtype == nil {
 			return nil, fmt.Errorf("its type is not a dtype")
 		}
-	} else if s.dtype.float == nil && s.dtype.int == nil {
+	} else if s.dtype.float == nil && s.dtype.int == nil && s.dtype.what == "" {
 		return nil, fmt.Errorf("its storage has no type")
+	}
+	if v.dtype.what != "" {
+		return &view{what: v.dtype.what}, nil
 	}
 	if v.offset, ok = args[1].(int64); !ok {
 		return nil, fmt.Errorf("its offset is not a number")
