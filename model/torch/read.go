@@ -152,6 +152,9 @@ func choose(path string, root any, o *Options) (chosen *state, err error) {
 			}
 		}
 	}
+	if _, ok := root.(*object); ok && len(found) == 0 {
+		return nil, problem(path, "save it before torch.jit.freeze", "a TorchScript program without parameters and buffers: freezing it has made them constants of its code")
+	}
 	if len(found) == 0 {
 		return nil, problem(path, "save one: torch.save(model.state_dict(), path)", "expected a state_dict, found no dict of tensors")
 	}
