@@ -66,7 +66,7 @@ var outside = map[string][]string{
 	"model":             {"golang.org/x/sys"},
 	"model/onnx/graph":  {"google.golang.org/protobuf"},
 	"model/onnx":        {},
-	"data":              {"github.com/parquet-go/parquet-go"},
+	"data":              {"github.com/parquet-go/parquet-go", "github.com/andybalholm/brotli", "github.com/klauspost/compress/zstd", "github.com/pierrec/lz4/v4"},
 	".":                 {},
 	"cmd/carousel":      {},
 }

@@ -17,7 +17,8 @@ import (
 // parquetFile is an open Parquet file and its leaf columns.
 type parquetFile struct {
 	path   string
-	file   *parquet.File
+	packed *parquet.File // as it is
+	file   *parquet.File // its footer, for pages that a pageReader has decompressed
 	leaves []*parquet.Column
 	names  []string // nested names are joined with dots
 }
@@ -49,12 +50,21 @@ func openParquet(src *source) (*parquetFile, error) {
 		}
 		size = info.Size()
 	}
-	f, err := parquet.OpenFile(at, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err := checkFooter(at, size); err != nil {
+		return nil, damagedParquet(path, err)
+	}
+	packed, err := parquet.OpenFile(at, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err == nil {
+		err = checkRows(packed)
+	}
 	if err != nil {
 		return nil, damagedParquet(path, err)
 	}
-	p := &parquetFile{path: path, file: f}
-	p.collect(f.Root())
+	p := &parquetFile{path: path, packed: packed}
+	if p.file, err = unpacked(packed); err != nil {
+		return nil, damagedParquet(path, err)
+	}
+	p.collect(p.file.Root())
 	return p, nil
 }
 
@@ -163,8 +173,12 @@ func (p *parquetFile) each(at int, f func(row int, v parquet.Value) error) error
 	}
 	buffer := make([]parquet.Value, 1024)
 	row := 0
-	for _, group := range p.file.RowGroups() {
-		values := parquet.NewColumnChunkValueReader(group.ColumnChunks()[leaf.Index()])
+	for group := range p.file.RowGroups() {
+		pages, err := p.pages(at, group)
+		if err != nil {
+			return damagedParquet(p.path, err)
+		}
+		values := parquet.NewColumnChunkValueReader(pages)
 		for {
 			n, err := values.ReadValues(buffer)
 			for _, v := range buffer[:n] {
