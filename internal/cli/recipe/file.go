@@ -3,26 +3,98 @@ package recipe
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // readFile applies a YAML recipe: one flat mapping of settings. Errors name
 // the file and the line, and an unknown key its nearest neighbour.
 func (s *Set) readFile(path string) error {
-	text, err := os.ReadFile(path)
+	text, err := readText(path)
 	if err != nil {
-		var file *os.PathError
-		if errors.As(err, &file) {
-			err = file.Err // the path is named already
-		}
-		return fmt.Errorf("--config %s: %w", path, err)
+		return err
 	}
-	file, err := parser.ParseBytes(text, 0)
+	return s.read(path, text)
+}
+
+// readText reads a recipe that is not too long for the parser.
+func readText(path string) (string, error) {
+	f, err := os.Open(path)
+	if err == nil {
+		defer f.Close()
+		var text []byte
+		if text, err = io.ReadAll(io.LimitReader(f, mostText+1)); err == nil {
+			if len(text) > mostText {
+				return "", fmt.Errorf("--config %s: want a recipe of settings, got more than %d bytes", path, mostText)
+			}
+			return string(text), nil
+		}
+	}
+	var file *os.PathError
+	if errors.As(err, &file) {
+		err = file.Err // the path is named already
+	}
+	return "", fmt.Errorf("--config %s: %w", path, err)
+}
+
+// The parser's memory grows with the square of the nesting, which a recipe does not
+// have, and it takes hundreds of bytes for one of a long text.
+const (
+	mostText    = 1 << 20
+	mostNesting = 100
+)
+
+// checkNesting returns an error for text that is nested too deeply.
+func checkNesting(path string, tokens token.Tokens) error {
+	var columns []int // of what the blocks around a token begin with
+	flow, line := 0, 0
+	for _, t := range tokens {
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			if flow++; flow+len(columns) > mostNesting {
+				return tooDeep(path, t)
+			}
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		}
+		column := t.Position.Column
+		switch t.Type {
+		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType:
+		default:
+			if t.Position.Line == line {
+				continue
+			}
+		}
+		line = t.Position.Line
+		for len(columns) > 0 && columns[len(columns)-1] >= column {
+			columns = columns[:len(columns)-1]
+		}
+		columns = append(columns, column)
+		if flow+len(columns) > mostNesting {
+			return tooDeep(path, t)
+		}
+	}
+	return nil
+}
+
+func tooDeep(path string, t *token.Token) error {
+	return fmt.Errorf("%s:%d: want lines of the form \"name: value\", got values nested more than %d deep", path, t.Position.Line, mostNesting)
+}
+
+// read applies a recipe's text.
+func (s *Set) read(path, text string) error {
+	tokens := lexer.Tokenize(text)
+	if err := checkNesting(path, tokens); err != nil {
+		return err
+	}
+	file, err := parser.Parse(tokens, 0)
 	if err != nil {
 		var syntax yaml.Error
 		if errors.As(err, &syntax) && syntax.GetToken() != nil {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -96,4 +97,61 @@ func TestSettingsErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRecipeTooLargeForTheParser(t *testing.T) {
+	indented := ""
+	for i := range 150 {
+		indented += strings.Repeat(" ", i) + strings.Repeat("a", i%3+1) + ":\n"
+	}
+	for name, text := range map[string]string{
+		"list in list":       "target: " + strings.Repeat("[", 101) + "a" + strings.Repeat("]", 101),
+		"lists without ends": strings.Repeat("[", 60_000),
+		"entries":            strings.Repeat("- ", 30_000),
+		"entry lines":        "hidden:\n" + strings.Repeat("- ", 101),
+		"mappings":           strings.Repeat("{a: ", 10_000),
+		"both":               strings.Repeat("- ", 60) + strings.Repeat("[", 60),
+		"keys":               strings.Repeat("? ", 30_000),
+		"indented":           indented,
+		"after a setting":    "hidden: 3\n" + strings.Repeat("[", 101),
+		"long":               "target: [" + strings.Repeat("a, ", 1<<19) + "b]",
+		"long comment":       "#" + strings.Repeat("x", 1<<20),
+	} {
+		path := filepath.Join(t.TempDir(), "r.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		s, _ := bound(t, &recipeFields{})
+		err := s.Resolve(path, nil)
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), "nested more than 100 deep") && !strings.Contains(err.Error(), "more than 1048576 bytes") {
+			t.Errorf("%s: got %.200v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Errorf("%s: %d MB", name, n>>20)
+		}
+	}
+	cfg := recipeFields{}
+	s, _ := bound(t, &cfg)
+	want := strings.Repeat("[", 200) // in quotes it is no nesting
+	if err := s.read("r.yaml", "target:\n"+strings.Repeat("- x\n", 500)+"cell: '"+want+"'\n"); err != nil || len(cfg.Targets) != 500 || cfg.Cell != want {
+		t.Errorf("%v: %d targets, cell %q", err, len(cfg.Targets), cfg.Cell)
+	}
+}
+
+func FuzzRecipe(f *testing.F) {
+	for _, seed := range []string{"hidden: 10\nmin_lr: 1e-6\n", "target: [a, 'b,c']\nquantiles:\n  - 0.1\n", "a: &a {b: *a}", "- - [", "cell: |\n  x\n", "\xff: \x00", "? a\n: b", "max-time: 2m # x\n---\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > mostText {
+			return
+		}
+		s := Of(&recipeFields{})
+		if err := s.read("r.yaml", text); err != nil && (strings.Count(err.Error(), "\n") > 0 || !strings.HasPrefix(err.Error(), "r.yaml")) {
+			t.Errorf("message %q", err)
+		}
+	})
 }
