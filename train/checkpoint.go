@@ -73,6 +73,9 @@ func lastPath(dir string) string       { return filepath.Join(dir, "checkpoints"
 func bestPath(dir string) string       { return filepath.Join(dir, "checkpoints", "best.safetensors") }
 func tensorBoardDir(dir string) string { return filepath.Join(dir, "tensorboard") }
 
+// Files are what a run keeps in its directory beside the model, relative to it.
+var Files = []string{metricsFile, lastPath(""), bestPath("")}
+
 // HasCheckpoint reports whether a run in dir can be resumed.
 func HasCheckpoint(dir string) bool {
 	_, err := os.Stat(lastPath(dir))

@@ -8,6 +8,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -76,22 +77,21 @@ func (a *app) run(ctx context.Context) (code int) {
 		root.SetArgs([]string{}) // cobra reads os.Args for nil
 	}
 	root.SetIn(a.stdin)
-	root.SetOut(a.stdout)
-	var text bytes.Buffer // what cobra prints by itself, and commands without a result
+	// What cobra prints by itself, and commands without a result.
+	var text bytes.Buffer
+	out := &checked{w: a.stdout}
 	if a.json {
-		root.SetOut(&text)
+		out.w = &text
 	}
+	root.SetOut(out)
 	root.SetErr(a.stderr)
 	err := unknownCommand(root, a.args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)
 	}
-	switch {
-	case err != nil || text.Len() == 0:
-	case a.json:
+	err = cmp.Or(err, out.err)
+	if err == nil && text.Len() > 0 {
 		err = a.printJSON("text", printedText{text.String()}, nil)
-	default:
-		_, err = a.stdout.Write(text.Bytes())
 	}
 	if err == nil {
 		return exitOK
@@ -171,7 +171,7 @@ const (
 func showHelp(c *cobra.Command, _ []string) error { return c.Help() }
 
 // start applies the flags that every command has.
-func (a *app) start(c *cobra.Command, _ []string) error {
+func (a *app) start(c *cobra.Command, args []string) error {
 	a.json = a.json && c.Flags().Changed("json") // and is not the value of another flag
 	if _, err := simd.Named(""); err != nil {
 		return misusef("%v", err)
@@ -182,7 +182,7 @@ func (a *app) start(c *cobra.Command, _ []string) error {
 	if a.threads > 0 {
 		par.SetWorkers(a.threads)
 	}
-	return nil
+	return a.checkOut(c, args)
 }
 
 // note prints a message that is not a result, unless --quiet.

@@ -255,7 +255,11 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	if err := model.SaveLayers(o.out, outside.arch, outside.file); err != nil {
 		return nil, err
 	}
-	written, err := a.openWeights(o.out, nil)
+	dir, err := model.Open(o.out)
+	if err != nil {
+		return nil, err
+	}
+	written, err := a.weightsOf(dir, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +311,14 @@ like an import.`,
 			if err := o.parse(); err != nil {
 				return err
 			}
-			r, err := a.exportDir(c.Context(), args[0], &o)
+			dir, err := model.Open(args[0])
+			if err != nil {
+				return err
+			}
+			if err := checkModelKept(c, dir); err != nil {
+				return err
+			}
+			r, err := a.exportDir(c.Context(), dir, &o)
 			if err != nil {
 				return err
 			}
@@ -318,7 +329,7 @@ like an import.`,
 	return c
 }
 
-func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*exchanged, error) {
+func (a *app) exportDir(ctx context.Context, dir *model.Dir, o *exchangeOptions) (*exchanged, error) {
 	format, err := formatOf(o.out)
 	if err != nil {
 		return nil, err
@@ -326,7 +337,7 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 	if format.write == nil {
 		return nil, misusef("--out %s: %s files are read, not written; write .pt, .safetensors or .onnx", o.out, format.name)
 	}
-	w, err := a.openWeights(dir, o.kinds)
+	w, err := a.weightsOf(dir, o.kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +345,7 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 	if err := format.write(ctx, o.out, w, o); err != nil {
 		return nil, err
 	}
-	r := newExchanged(dir, o.out, format, w)
+	r := newExchanged(dir.Path, o.out, format, w)
 	r.Graph = o.graph
 	if format.name == "ONNX" { // its parts have names of their own, and are compared already
 		r.Notes, r.Unchecked = w.notes, nil
@@ -358,13 +369,9 @@ func (a *app) exportDir(ctx context.Context, dir string, o *exchangeOptions) (*e
 	return r, r.check(ctx, outside, outside, a.seed, o)
 }
 
-// openWeights reads the weights of a model directory of any task. Imported weights
+// weightsOf is the weights in a model directory of any task. Imported weights
 // come with their layers; those of other tasks are found by the task and hints.
-func (a *app) openWeights(dir string, hints map[string]model.Kind) (*weights, error) {
-	d, err := model.Open(dir)
-	if err != nil {
-		return nil, err
-	}
+func (a *app) weightsOf(d *model.Dir, hints map[string]model.Kind) (*weights, error) {
 	if d.Task == model.WeightsTask {
 		arch, err := model.OpenLayers(d)
 		return torchWeights(d.Weights, arch), err

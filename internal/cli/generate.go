@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -66,8 +67,8 @@ func (a *app) generate(ctx context.Context, m *generate.Model, prompt string, o 
 	}
 	list, err := m.Generate(ctx, []string{prompt}, o)
 	if stream {
-		fmt.Fprintln(a.stdout)
-		return err
+		_, end := fmt.Fprintln(a.stdout)
+		return cmp.Or(err, end)
 	}
 	if err != nil {
 		return err

@@ -106,6 +106,9 @@ func flagGroups(c *cobra.Command) []*flagGroup {
 
 // width is the terminal's, or 100 columns elsewhere.
 func width(w io.Writer) int {
+	if c, ok := w.(*checked); ok {
+		w = c.w
+	}
 	if f, ok := w.(*os.File); ok {
 		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n >= 40 {
 			return n

@@ -1,13 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // emit prints a result of the schema of that name: v as JSON with --json, else
@@ -30,8 +36,68 @@ func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Wri
 	return out.err
 }
 
+// checkOut refuses an output that is the same file as an argument or the value of
+// another flag, under any name: it would replace its own input.
+func (a *app) checkOut(c *cobra.Command, args []string) error {
+	flag := c.Flags().Lookup("out")
+	if flag == nil || !flag.Changed {
+		return nil
+	}
+	out, err := os.Stat(flag.Value.String())
+	if err != nil || !out.Mode().IsRegular() {
+		return nil // new, a directory, or a device that is written to
+	}
+	check := func(what, path string) error {
+		in, err := os.Stat(path)
+		if f, ok := a.stdin.(*os.File); ok && path == data.Stdin {
+			in, err = f.Stat()
+		}
+		if err == nil && os.SameFile(in, out) {
+			return wrongFlag("out", "--out %s is the file of %s, which it would replace; give another", flag.Value, what)
+		}
+		return nil
+	}
+	for _, path := range args {
+		err = cmp.Or(err, check("the argument", path))
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		paths := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			paths = list.GetSlice()
+		}
+		for _, path := range paths {
+			if f != flag {
+				err = cmp.Or(err, check("--"+f.Name, path))
+			}
+		}
+	})
+	return err
+}
+
+// checkModelKept refuses an output that is a file of the model or of its training.
+func checkModelKept(c *cobra.Command, dir *model.Dir) error {
+	flag := c.Flags().Lookup("out")
+	if flag == nil {
+		return nil
+	}
+	out, err := os.Stat(flag.Value.String())
+	if err != nil {
+		return nil
+	}
+	names := append(dir.Names(), model.ConfigFile)
+	for _, name := range append(names, train.Files...) {
+		if in, err := os.Stat(dir.File(name)); err == nil && os.SameFile(in, out) {
+			return wrongFlag("out", "--out %s is %s of the model in %s, which it would replace; give another", flag.Value, name, dir.Path)
+		}
+	}
+	return nil
+}
+
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
+	if c, ok := w.(*checked); ok {
+		w = c.w
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -95,10 +95,17 @@ func TestMadeUpTask(t *testing.T) {
 
 // A result that cannot be printed is a failure.
 func TestFullDisk(t *testing.T) {
-	var problems bytes.Buffer
-	a := &app{kinds: carousel.Tasks, args: []string{"inspect", "../../testdata/format1/classify/model"}, stdout: fullDisk{}, stderr: &problems}
-	if code := a.run(t.Context()); code != exitFailure || !strings.Contains(problems.String(), "no space left") {
-		t.Errorf("exit code %d, %q", code, &problems)
+	const old = "../../testdata/format1/"
+	for _, args := range [][]string{
+		{"inspect", old + "classify/model"}, {"inspect", old + "classify/model", "--json"}, {"version"}, {"docs"}, {"--help"}, {"train", "--help"}, {"completion", "bash"},
+		{"generate", old + "generate/model", "--max-tokens", "1"}, {"generate", old + "generate/model", "--max-tokens", "1", "--stream"},
+		{"predict", old + "classify/model", "--input", "good"},
+	} {
+		var problems bytes.Buffer
+		a := &app{kinds: carousel.Tasks, args: args, stdout: fullDisk{}, stderr: &problems}
+		if code := a.run(t.Context()); code != exitFailure || !strings.Contains(problems.String(), "no space left") {
+			t.Errorf("%v: exit code %d, %q", args, code, &problems)
+		}
 	}
 }
 

@@ -67,6 +67,9 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 		if name := foreignFlag(c.Flags(), owners, k.Name); name != "" {
 			return misusef("--%s: not supported by a model for %s; it is for %s", name, k.Name, strings.Join(owners[name], ", "))
 		}
+		if err := checkModelKept(c, dir); err != nil {
+			return err
+		}
 		m, err := k.Open(dir)
 		if err != nil {
 			return err
