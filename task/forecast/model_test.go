@@ -255,6 +255,17 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 	if !bytes.Equal(a, b) {
 		t.Errorf("the opened model forecasts otherwise")
 	}
+	scores := func(m *Model) string {
+		e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := json.Marshal(e)
+		return string(b)
+	}
+	if a, b := scores(m), scores(opened); a != b {
+		t.Errorf("the opened model and its simple methods are scored otherwise")
+	}
 	for _, s := range got.Series {
 		if len(s.Point) != m.cfg.Horizon || !s.Time[0].Equal(panel.Series[0].Time[600]) {
 			t.Errorf("%d steps from %v", len(s.Point), s.Time[0])

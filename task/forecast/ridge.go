@@ -49,6 +49,8 @@ func fitRidge(ctx context.Context, d *dataset) (*ridge, error) {
 		if err != nil {
 			return nil, err
 		}
+		// Rounded as they are saved, so that an opened model computes the same.
+		w.Apply(func(_, _ int, v float64) float64 { return float64(float32(v)) }, w)
 		r.weights = append(r.weights, w)
 		r.penalty = append(r.penalty, penalty)
 	}
