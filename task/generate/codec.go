@@ -98,33 +98,38 @@ func (k *codec) encode(dst []int32, s string) []int32 {
 
 // trace returns the tokens of a text with their byte ranges; the end of a line is
 // one byte.
-func (k *codec) trace(s string) []text.Token {
-	var tokens []text.Token
-	at := 0
-	add := func(part string) {
-		first := len(tokens)
-		tokens = k.tokens.Tokens(tokens, part)
-		for i := first; i < len(tokens); i++ {
-			tokens[i].Start += at
-			tokens[i].End += at
+func (k *codec) trace(s string) iter.Seq[text.Token] {
+	return func(yield func(text.Token) bool) {
+		var tokens []text.Token // of one part
+		at := 0
+		each := func(part string) bool {
+			tokens = k.tokens.Tokens(tokens[:0], part)
+			for _, t := range tokens {
+				t.Start += at
+				t.End += at
+				if !yield(t) {
+					return false
+				}
+			}
+			at += len(part)
+			return true
 		}
-		at += len(part)
-	}
-	if k.line < 0 {
-		for part := range literal(s) {
-			add(part)
+		if k.line < 0 {
+			for part := range literal(s) {
+				if !each(part) {
+					return
+				}
+			}
+			return
 		}
-		return tokens
-	}
-	for {
-		line, rest, more := strings.Cut(s, "\n")
-		add(line)
-		if !more {
-			return tokens
+		for {
+			line, rest, more := strings.Cut(s, "\n")
+			if !each(line) || !more || !yield(text.Token{ID: k.line, Start: at, End: at + 1}) {
+				return
+			}
+			at++
+			s = rest
 		}
-		tokens = append(tokens, text.Token{ID: k.line, Start: at, End: at + 1})
-		at++
-		s = rest
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
-	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -87,13 +86,12 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "generate: Evaluate")
 	docs := of.Of(part)
-	traces := make([][]text.Token, len(docs))
+	ends := make([][]int32, len(docs)) // of the tokens in their document, in bytes
 	c := &corpus{characters: characters(docs)}
 	for i, d := range docs {
-		traces[i] = m.codec.trace(d.Text)
 		ids := []int32{m.codec.begin}
-		for _, t := range traces[i] {
-			ids = append(ids, t.ID)
+		for t := range m.codec.trace(d.Text) {
+			ids, ends[i] = append(ids, t.ID), append(ends[i], int32(t.End))
 		}
 		c.docs = append(c.docs, ids)
 		c.tokens += len(ids) - 1
@@ -105,7 +103,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	if err != nil {
 		return nil, err
 	}
-	e := m.evaluation(docs, traces, nats, c)
+	e := m.evaluation(docs, ends, nats, c)
 	e.Scored = of.Scored(part)
 	return e, nil
 }
@@ -152,7 +150,7 @@ func (t tally) metrics(characters int) Metrics {
 	return Metrics{Nats: nats, BitsPerChar: t.sum / math.Ln2 / float64(max(characters, 1)), Perplexity: math.Exp(nats)}
 }
 
-func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][]float32, c *corpus) *Evaluation {
+func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float32, c *corpus) *Evaluation {
 	e := &Evaluation{
 		Task: Name, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
 	}
@@ -160,21 +158,21 @@ func (m *Model) evaluation(docs []data.Document, traces [][]text.Token, nats [][
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))
 	share := logShares(m.counts)
 	unknown := m.codec.tokens.Vocabulary().UnknownID()
-	for i, trace := range traces {
-		for k, t := range trace {
+	for i, ids := range c.docs {
+		for k, id := range ids[1:] { // the first begins the document
 			v := float64(nats[i][k])
 			all.add(v)
-			unigram.add(-share[t.ID])
+			unigram.add(-share[id])
 			places[slot(positions, k)].add(v)
-			counts[slot(frequencies, int(m.counts[t.ID]))].add(v)
-			if t.ID == unknown {
+			counts[slot(frequencies, int(m.counts[id]))].add(v)
+			if id == unknown {
 				e.Unknown++
 			}
 		}
 	}
 	e.Metrics, e.Baselines = all.metrics(c.characters), map[string]Metrics{"unigram": unigram.metrics(c.characters)}
 	e.ByPosition, e.ByFrequency = groups(positions, places), groups(frequencies, counts)
-	e.Surprising = surprising(docs, traces, nats)
+	e.Surprising = surprising(docs, ends, nats)
 	if e.Unknown > 0 && m.codec.line < 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("%d of %d tokens were never seen in training and are scored as one unknown token", e.Unknown, e.Tokens))
 	}
@@ -225,14 +223,14 @@ const mostSurprising = 20
 
 // surprising returns the words with the highest -log p; each distinct word at its
 // worst position.
-func surprising(docs []data.Document, traces [][]text.Token, nats [][]float32) []Surprise {
+func surprising(docs []data.Document, ends [][]int32, nats [][]float32) []Surprise {
 	worst := map[string]Surprise{}
 	for i, d := range docs {
 		k := 0
 		for from, to := range words(d.Text) {
 			sum := 0.0
-			for ; k < len(traces[i]) && traces[i][k].End <= to; k++ {
-				if traces[i][k].End > from {
+			for ; k < len(ends[i]) && int(ends[i][k]) <= to; k++ {
+				if int(ends[i][k]) > from {
 					sum += float64(nats[i][k])
 				}
 			}

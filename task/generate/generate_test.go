@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -214,7 +215,7 @@ func TestTrace(t *testing.T) {
 		}
 		var ids []int32
 		at := 0
-		for _, token := range k.trace(text) {
+		for token := range k.trace(text) {
 			ids = append(ids, token.ID)
 			if token.Start < at || token.End < token.Start || token.End > len(text) {
 				t.Errorf("%s: token %+v after byte %d", unit, token, at)
@@ -451,4 +452,36 @@ func ExampleModel_Generate() {
 	texts, _ := m.Generate(context.Background(), []string{"one two"}, &PredictOptions{Greedy: true, MaxTokens: 100, Stop: []string{"."}})
 	fmt.Println(texts[0].Text)
 	// Output: three four five
+}
+
+// The tokens of a long text are not held together.
+func TestTraceInBoundedMemory(t *testing.T) {
+	cfg := Defaults()
+	cfg.Tokens = "char"
+	long := strings.Repeat("all the small things\n", 300_000)
+	k, err := trainCodec(t.Context(), &cfg, docs(long[:1000]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	most, n := uint64(0), 0
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	before := m.HeapAlloc
+	for token := range k.trace(long) {
+		if n++; n%1_000_000 == 0 {
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapAlloc)
+		}
+		if token.End > len(long) {
+			t.Fatal(token)
+		}
+	}
+	if n != len(long) {
+		t.Errorf("%d tokens of %d characters", n, len(long))
+	}
+	if most > before+90<<20 { // what one block needs; all tokens would be 150 MB
+		t.Errorf("%d bytes for %d tokens", most-before, n)
+	}
 }
