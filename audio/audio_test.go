@@ -327,3 +327,36 @@ func BenchmarkExtract(b *testing.B) {
 		audio.Extract(s, spec)
 	}
 }
+
+// FuzzRaw: any bytes without a header are a sample each two, in pieces of any size.
+func FuzzRaw(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3}, uint8(1))
+	f.Add([]byte{0, 128, 255}, uint8(7))
+	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
+		r, err := audio.NewRawReader(bytes.NewReader(b), "stdin", 8000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dst := make([]float32, 1+int(piece))
+		n := 0
+		for {
+			got, err := r.Read(dst)
+			for i, v := range dst[:got] {
+				at := 2 * (n + i)
+				if want := float32(int16(uint16(b[at])|uint16(b[at+1])<<8)) / 32768; v != want {
+					t.Fatalf("sample %d is %v, want %v", n+i, v, want)
+				}
+			}
+			n += got
+			if err != nil {
+				break
+			}
+			if got == 0 {
+				t.Fatal("no sample and no error")
+			}
+		}
+		if n != len(b)/2 {
+			t.Fatalf("%d samples of %d bytes", n, len(b))
+		}
+	})
+}

@@ -34,3 +34,32 @@ func FuzzFeatures(f *testing.F) {
 		readMFC(bytes.NewReader(b), int64(len(b)), 2)
 	})
 }
+
+// FuzzCache: any bytes of cached features are frames as they were written, or none.
+func FuzzCache(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "a.features")
+	if err := writeCache(path, []float32{1, 2, 3, 4}, 2); err != nil {
+		f.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(b[:12])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		frames, ok := readCache(path, 2)
+		if !ok {
+			return
+		}
+		if err := writeCache(path, frames, 2); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := os.ReadFile(path); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("%x is written as %x", b, again)
+		}
+	})
+}

@@ -31,3 +31,19 @@ func FuzzLM(f *testing.F) {
 		lm.finish(s)
 	})
 }
+
+// FuzzLexicon: any bytes give a lexicon or an error.
+func FuzzLexicon(f *testing.F) {
+	for _, s := range []string{"one o n e\ntwo\n", "", "\n\n", "a\ta b\n", "\xff\n", "é\r\n"} {
+		f.Add([]byte(s))
+	}
+	path := filepath.Join(f.TempDir(), "words.txt")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := ReadLexicon(t.Context(), path); (l == nil) == (err == nil) {
+			t.Fatal(l, err)
+		}
+	})
+}
