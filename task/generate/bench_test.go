@@ -31,7 +31,7 @@ func stepper(b testing.TB, cfg Config, vocabulary int) func() {
 		b.Fatal(err)
 	}
 	slab := tensor.Pack(tensor.CPU(), net, 1)
-	net.startAtFrequencies(counts)
+	net.startAtFrequencies((*rare)(nil).expected(counts))
 	opt := optim.NewAdamW(slab, nil)
 	tape, carry := tensor.NewTape(tensor.CPU(), tensor.Train), nn.NewCarry(net.RNN, cfg.Batch)
 	s := newStreams(&corpus{docs: [][]int32{ids}}, cfg.Batch, cfg.BPTT, false, 1)

@@ -162,15 +162,9 @@ func (k *codec) name(id int32) string {
 	return k.tokens.Vocabulary().Token(id)
 }
 
-// unsaid returns the tokens that are never generated.
-func (k *codec) unsaid() []int32 {
-	var ids []int32
-	for id := range int32(k.tokens.Vocabulary().Len()) {
-		if k.tokens.IsSpecial(id) && id != k.end && id != k.line || k.tokens.Vocabulary().Token(id) == "" {
-			ids = append(ids, id)
-		}
-	}
-	return ids
+// said reports whether a text may hold the token.
+func (k *codec) said(id int32) bool {
+	return id == k.line || !k.tokens.IsSpecial(id) && k.tokens.Vocabulary().Token(id) != ""
 }
 
 // decoder converts a stream of tokens to text, in whole characters. It decodes

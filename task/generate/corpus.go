@@ -190,8 +190,10 @@ type streams struct {
 	rows    [][]piece
 	batches int
 
-	epoch int // of order
-	order [][]placed
+	epoch  int // of order
+	order  [][]placed
+	rare   *rare   // in training: the tokens that may be read as unseen ones
+	readAs []int32 // by id: the token that it is read as in the epoch; nil: itself
 }
 
 // placed is a piece and the number of its first segment in the row.
@@ -245,6 +247,7 @@ func (s *streams) arrange(epoch int) {
 		return
 	}
 	s.epoch, s.order = epoch, make([][]placed, len(s.rows))
+	s.readAs = s.rare.draw(s.readAs, s.seed, epoch)
 	r := rand.New(rand.NewPCG(s.seed^0x73747265616d, uint64(epoch)))
 	for i, row := range s.rows {
 		at := 0
@@ -290,6 +293,11 @@ func (s *streams) load(b *batch, epoch, n int) {
 			d := s.corpus.docs[p.doc]
 			k = copy(ids, d[p.from:p.to])
 			copy(targets, d[p.from+1:p.to+1])
+			if s.readAs != nil {
+				for j := range k {
+					ids[j], targets[j] = s.readAs[ids[j]], s.readAs[targets[j]]
+				}
+			}
 		}
 		for ; k < b.T; k++ {
 			ids[k], targets[k] = 0, ignored

@@ -31,6 +31,7 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Metrics    Metrics            `json:"metrics"`    // the model's scores
+	Known      *Metrics           `json:"known"`      // the model's scores without the unknown tokens; null if there are none, or no others
 	Baselines  map[string]Metrics `json:"baselines"`  // unigram: the frequency of each token in the training text
 	Unit       string             `json:"unit"`       // kind of token: char, bpe or space
 	Documents  int                `json:"documents"`  // number of documents scored
@@ -154,7 +155,8 @@ func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float3
 	e := &Evaluation{
 		Task: Name, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
 	}
-	var all, unigram tally
+	var all, known, unigram tally
+	lost := 0 // characters of the unknown tokens
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))
 	share := logShares(m.counts)
 	unknown := m.codec.tokens.Vocabulary().UnknownID()
@@ -167,10 +169,17 @@ func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float3
 			counts[slot(frequencies, int(m.counts[id]))].add(v)
 			if id == unknown {
 				e.Unknown++
+				lost += utf8.RuneCountInString(docs[i].Text[t.Start:t.End])
+			} else {
+				known.add(v)
 			}
 		}
 	}
 	e.Metrics, e.Baselines = all.metrics(c.characters), map[string]Metrics{"unigram": unigram.metrics(c.characters)}
+	if e.Unknown > 0 && known.n > 0 {
+		without := known.metrics(c.characters - lost)
+		e.Known = &without
+	}
 	e.ByPosition, e.ByFrequency = groups(positions, places), groups(frequencies, counts)
 	e.Surprising = surprising(docs, ends, nats)
 	if e.Unknown > 0 && m.codec.line < 0 {

@@ -44,6 +44,18 @@ func (m *Model) String() string { return m.cfg.describe() }
 // line.
 func (m *Model) Tokenizer() *text.Tokenizer { return m.codec.tokens }
 
+// unsaid returns the tokens that are never generated: those that no text holds,
+// and those that training never saw.
+func (m *Model) unsaid() []int32 {
+	var ids []int32
+	for i, n := range m.counts {
+		if id := int32(i); id != m.codec.end && (n == 0 || id == m.codec.tokens.Vocabulary().UnknownID() || !m.codec.said(id)) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // newModel makes an untrained model of a settled configuration.
 func newModel(cfg Config, k *codec, counts []int64, on *tensor.Device) (_ *Model, err error) {
 	defer tensor.Recover(&err)

@@ -161,8 +161,8 @@ func (n *network) logProb(x *tensor.Tensor) *tensor.Tensor {
 
 // startAtFrequencies sets the biases of the output to the logarithms of the
 // counts, so that the untrained network predicts the frequencies.
-func (n *network) startAtFrequencies(counts []int64) {
-	logs := func(counts []int64) []float32 {
+func (n *network) startAtFrequencies(counts []float64) {
+	logs := func(counts []float64) []float32 {
 		out := make([]float32, len(counts))
 		for i, c := range counts {
 			out[i] = logCount(c)
@@ -175,9 +175,9 @@ func (n *network) startAtFrequencies(counts []int64) {
 	}
 	a := n.Adaptive
 	bounds := append(a.Cutoffs(), len(counts))
-	var clusters []int64
+	var clusters []float64
 	for k, lo := range bounds[:len(bounds)-1] {
-		sum := int64(0)
+		sum := 0.0
 		for _, c := range counts[lo:bounds[k+1]] {
 			sum += c
 		}

@@ -37,11 +37,14 @@ func (e *Evaluation) Summary() *report.Summary {
 		},
 	}
 	t := report.NewTable("method", "nats per "+unit, "bits per character", "perplexity")
-	add := func(name string, m Metrics) {
-		t.Rows = append(t.Rows, report.Row{Cells: []string{name, report.Number(m.Nats), report.Number(m.BitsPerChar), report.Number(m.Perplexity)}, Score: -m.Nats})
+	add := func(name string, m Metrics, score float64) {
+		t.Rows = append(t.Rows, report.Row{Cells: []string{name, report.Number(m.Nats), report.Number(m.BitsPerChar), report.Number(m.Perplexity)}, Score: score})
 	}
-	add("network", e.Metrics)
-	add("frequencies alone", unigram)
+	add("network", e.Metrics, -e.Metrics.Nats)
+	if e.Known != nil { // on other tokens, so it is not compared
+		add("network, without "+report.Plural(e.Unknown, "unknown "+unit), *e.Known, math.NaN())
+	}
+	add("frequencies alone", unigram, -unigram.Nats)
 	s.Tables = []*report.Table{t.MarkBest()}
 	s.Add("Loss by position and frequency", e.groupFigures())
 	s.Add("Words with the highest loss", e.surpriseTable())

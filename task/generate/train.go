@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"strings"
@@ -68,17 +69,18 @@ func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.D
 	if err != nil {
 		return nil, nil, err
 	}
-	m.net.startAtFrequencies(counts)
+	m.net.startAtFrequencies(newRare(k, counts).expected(counts))
 	return m, c, nil
 }
 
 // logCount returns the logarithm of a count, and of one half for 0.
-func logCount(n int64) float32 { return float32(math.Log(math.Max(float64(n), 0.5))) }
+func logCount(n float64) float32 { return float32(math.Log(cmp.Or(n, 0.5))) }
 
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
 	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
+	s.rare = newRare(m.codec, m.counts)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
 	options := cfg.Settings.Options(s.batches, o)
 	options.Fingerprint = m.fingerprint(c)

@@ -7,7 +7,7 @@ import (
 
 // generate generates copies texts for each prompt, with numbers from first on.
 func (m *Model) generate(ctx context.Context, prompts []string, copies, first int, o *PredictOptions) ([]Generated, error) {
-	draw := newSampler(o, m.codec)
+	draw := newSampler(o, m)
 	var ids [][]int32
 	var writers []*writer
 	for _, p := range prompts {
@@ -111,8 +111,8 @@ func (w *writer) finish() error {
 	return w.put(part)
 }
 
-func newSampler(o *PredictOptions, k *codec) *sampler {
-	s := &sampler{temperature: o.Temperature, topK: o.TopK, topP: o.TopP, unsaid: k.unsaid()}
+func newSampler(o *PredictOptions, m *Model) *sampler {
+	s := &sampler{temperature: o.Temperature, topK: o.TopK, topP: o.TopP, unsaid: m.unsaid()}
 	if o.Greedy {
 		s.temperature = 0
 	}
