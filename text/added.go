@@ -21,6 +21,7 @@ type addedToken struct {
 type addedTokens struct {
 	before, after matcher
 	special       map[int32]bool
+	normal        map[int32]string // the normalized form of the tokens in after
 }
 
 // matcher finds added tokens in a text.
@@ -42,7 +43,7 @@ func newMatcher(tokens []addedToken, contents []string) matcher {
 	m := matcher{tokens: tokens}
 	keys := map[string]int32{}
 	for i, s := range contents {
-		if s != "" {
+		if _, twice := keys[s]; s != "" && !twice { // of several with one normalized form, the first
 			keys[s] = int32(i)
 			m.starts[s[0]] = true
 		}

@@ -136,6 +136,14 @@ func fallback(table *[256]int32, s []byte) bool {
 	return true
 }
 
+// appendBytes appends the tokens of the bytes of word, which begins at byte at.
+func appendBytes(dst []Token, table *[256]int32, word []byte, at int) []Token {
+	for i, b := range word {
+		dst = append(dst, Token{table[b], at + i, at + i + 1})
+	}
+	return dst
+}
+
 // symbol is a token of a piece during encoding, in a list from left to right.
 type symbol struct {
 	Token

@@ -35,7 +35,7 @@ var stringBytes = func() map[rune]byte {
 // byteLevel writes each byte of the text as a character.
 func byteLevel(f *flow) {
 	f.rewrite(func(p span) {
-		if !f.traced {
+		if !f.traced && p.from >= f.head { // as below, but faster
 			for _, b := range f.text[p.from:p.to] {
 				if '!' <= b && b <= '~' {
 					f.newText = append(f.newText, b)

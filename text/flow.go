@@ -25,12 +25,14 @@ type flow struct {
 	traced bool
 	origin []span // of each byte of text; nil while text is unchanged
 	start  int    // position of text in the input
+	head   int    // length of what the input's first character has become
 	limit  int    // maximum length of text, beyond which put does nothing
 
 	// The result so far of the current rewrite or cut.
 	newText   []byte
 	newOrigin []span
 	newPieces []piece
+	newHead   int
 }
 
 // step is a normalizer, which sees one piece, or a splitter. Both work piece by
@@ -42,11 +44,16 @@ type step func(f *flow)
 // of 11; a hostile tokenizer file could ask for any length.
 const growth, growthRoom = 64, 1 << 20
 
+// begins reports whether a piece begins with the input's first character, or with
+// a part of what that has become.
+func (f *flow) begins(p span) bool { return f.start == 0 && p.from < f.head }
+
 // reset starts with a text that begins at start in the input. Bytes that are
 // not UTF-8 become U+FFFD, one each.
 func (f *flow) reset(s string, start int, traced bool) {
 	f.text = append(f.text[:0], s...)
 	f.origin, f.start, f.traced = f.origin[:0], start, traced
+	_, f.head = utf8.DecodeRuneInString(s)
 	f.limit = growth*len(s) + growthRoom
 	f.pieces = append(f.pieces[:0], piece{span{0, len(s)}, notAdded})
 	if !utf8.ValidString(s) {
@@ -67,7 +74,7 @@ func (f *flow) reset(s string, start int, traced bool) {
 // rewrite builds the text anew: fn is called for each piece in turn and calls
 // keep and put for its replacement.
 func (f *flow) rewrite(fn func(p span)) {
-	f.newText, f.newPieces, f.newOrigin = f.newText[:0], f.newPieces[:0], f.newOrigin[:0]
+	f.newText, f.newPieces, f.newOrigin, f.newHead = f.newText[:0], f.newPieces[:0], f.newOrigin[:0], 0
 	for _, p := range f.pieces {
 		at := len(f.newText)
 		if p.id != notAdded {
@@ -80,10 +87,14 @@ func (f *flow) rewrite(fn func(p span)) {
 	f.text, f.newText = f.newText, f.text
 	f.pieces, f.newPieces = f.newPieces, f.pieces
 	f.origin, f.newOrigin = f.newOrigin, f.origin
+	f.head = f.newHead
 }
 
 // keep copies the bytes i to j of the text.
 func (f *flow) keep(i, j int) {
+	if len(f.newText) == f.newHead {
+		f.newHead += max(0, min(j, f.head)-i)
+	}
 	f.newText = append(f.newText, f.text[i:j]...)
 	if f.traced {
 		for ; i < j; i++ {
@@ -96,6 +107,9 @@ func (f *flow) keep(i, j int) {
 func (f *flow) put(s string, i, j int) {
 	if len(f.newText) > f.limit {
 		return
+	}
+	if len(f.newText) == f.newHead && i < f.head {
+		f.newHead += len(s)
 	}
 	f.newText = append(f.newText, s...)
 	if f.traced {

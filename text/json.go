@@ -2,8 +2,12 @@ package text
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/carousel-ml/carousel/model"
 )
@@ -37,6 +41,9 @@ func parseJSON(file string, content []byte) (*Tokenizer, error) {
 	}
 	if t.split, err = component(j.PreTokenizer, splitters); err != nil {
 		return nil, bad("pre_tokenizer", err)
+	}
+	if err := t.checkGrowth(j.Normalizer, j.PreTokenizer); err != nil {
+		return nil, bad("normalizer and pre_tokenizer", err)
 	}
 	if t.decode, err = component(j.Decoder, decoders); err != nil {
 		return nil, bad("decoder", err)
@@ -81,7 +88,7 @@ func (t *Tokenizer) finish(tokens []string, added []addedToken) error {
 		}
 	}
 	limit := len(tokens) + 2*len(added) + 10000
-	t.added = &addedTokens{special: map[int32]bool{}}
+	t.added = &addedTokens{special: map[int32]bool{}, normal: map[int32]string{}}
 	var before, after []addedToken
 	for _, a := range added {
 		if a.Content == "" {
@@ -122,6 +129,7 @@ func (t *Tokenizer) finish(tokens []string, added []addedToken) error {
 			step(&f)
 		}
 		normal[i] = string(f.text)
+		t.added.normal[after[i].ID] = normal[i]
 	}
 	t.added.after = newMatcher(after, normal)
 	return nil
@@ -158,6 +166,58 @@ func component[S any](raw json.RawMessage, table map[string]func(json.RawMessage
 		return nil, fmt.Errorf("has the type %s, which is not known", quoted(s.Type))
 	}
 	return read(raw)
+}
+
+// mostGrowth is how many times as long a text may become by the steps of a file.
+const mostGrowth = 16
+
+// checkGrowth returns an error for a file whose steps, one after another, make a
+// text grow without measure: each may look harmless, such as one that replaces an
+// a by ten. What a step inserts or looks for stands in the file, so its strings
+// are the texts that are tried.
+func (t *Tokenizer) checkGrowth(components ...json.RawMessage) error {
+	const size = 256
+	tried := map[string]bool{}
+	var try func(v any) error
+	try = func(v any) (err error) {
+		switch v := v.(type) {
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				err = cmp.Or(err, try(v[key]))
+			}
+		case []any:
+			for _, one := range v {
+				err = cmp.Or(err, try(one))
+			}
+		case string:
+			if v == "" || len(v) > maxContent || tried[v] {
+				return nil
+			}
+			tried[v] = true
+			var f flow
+			f.reset(strings.Repeat(v, size/len(v)+1), 0, false)
+			most := mostGrowth*len(f.text) + maxSteps*maxContent
+			for _, step := range slices.Concat(t.normalize, t.split) {
+				if step(&f); len(f.text) > most {
+					return fmt.Errorf("the steps make a text of %s more than %d times as long; take out some that insert text", quoted(v), mostGrowth)
+				}
+			}
+		}
+		return err
+	}
+	for _, raw := range components {
+		var v any
+		if absent(raw) {
+			continue
+		}
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return err
+		}
+		if err := try(v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sequence makes the steps of several components, listed under key.

@@ -20,6 +20,7 @@ type wordLevel struct {
 	ids     map[string]int32
 	short   [utf8.RuneSelf]int32 // ids of single bytes, as looked up in ids
 	unknown int32                // or -1: unknown pieces are dropped
+	bytes   *[256]int32          // byte tokens that encode unknown pieces; nil: none
 }
 
 func readWordLevel(raw json.RawMessage) (tokenModel, []string, error) {
@@ -54,6 +55,9 @@ func (m *wordLevel) encode(dst []Token, word []byte, at int) []Token {
 		id = m.short[word[0]&(utf8.RuneSelf-1)]
 	} else if known, ok := m.ids[string(word)]; ok {
 		id = known
+	}
+	if id == m.unknown && fallback(m.bytes, word) {
+		return appendBytes(dst, m.bytes, word, at)
 	}
 	if id < 0 {
 		return dst

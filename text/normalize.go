@@ -233,6 +233,9 @@ func replace(raw json.RawMessage) ([]step, error) {
 					break
 				}
 				f.keep(p.from+at, p.from+from)
+				if _, n := utf8.DecodeRune(text); from == 0 && to > n { // it stands for the last of the characters
+					f.head = 0
+				}
 				f.put(s.Content, p.from+from, p.from+to)
 				at = to
 			}

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/rangetable"
 )
 
 // pattern finds its first match in text from byte at on; from is -1 when there
@@ -72,9 +75,13 @@ func punctuation(text []byte, at int) (from, to int) {
 // no word follows, so that the last space stays with the word.
 const trailing = `\s+(?!\S)`
 
+// maxExpression is the maximum length in bytes of a translated expression, in which
+// classes are written out. Time and memory of matching are proportional to it.
+const maxExpression = 512 << 10
+
 // regexPattern compiles a regular expression of tokenizer.json, in Oniguruma
 // syntax. Classes are those of Unicode. Of lookaround, only \s+(?!\S) as a
-// whole alternative is supported; matching takes linear time.
+// whole alternative is supported, and \b is not; matching takes linear time.
 func regexPattern(expr string) (pattern, error) {
 	if find, ok := scanners[expr]; ok {
 		return find, nil
@@ -158,13 +165,69 @@ func compile(expr, whole string) (*regexp.Regexp, error) {
 	return re, nil
 }
 
-// Unicode character classes, as written inside brackets. Package regexp has
-// them for ASCII only.
-var classes = map[byte]string{
-	's': `\t-\r\x{85}\p{Z}`,
-	'd': `\p{Nd}`,
-	'w': `\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24B6}-\x{24E9}\x{1F130}-\x{1F149}\x{1F150}-\x{1F169}\x{1F170}-\x{1F189}`,
+// A set is character ranges, from first to last, in ascending order.
+type set [][2]rune
+
+// setOf joins the characters of Unicode's tables.
+func setOf(tables ...*unicode.RangeTable) set {
+	var s set
+	rangetable.Visit(rangetable.Merge(tables...), func(r rune) {
+		if n := len(s); n > 0 && s[n-1][1] == r-1 {
+			s[n-1][1] = r
+		} else {
+			s = append(s, [2]rune{r, r})
+		}
+	})
+	return s
 }
+
+// not returns the other characters.
+func (s set) not() set {
+	var out set
+	next := rune(0)
+	for _, r := range s {
+		if r[0] > next {
+			out = append(out, [2]rune{next, r[0] - 1})
+		}
+		next = r[1] + 1
+	}
+	if next <= unicode.MaxRune {
+		out = append(out, [2]rune{next, unicode.MaxRune})
+	}
+	return out
+}
+
+// String writes the set as it stands inside brackets.
+func (s set) String() string {
+	var b strings.Builder
+	for _, r := range s {
+		fmt.Fprintf(&b, `\x{%X}-\x{%X}`, r[0], r[1])
+	}
+	return b.String()
+}
+
+// namedClasses are the classes that Oniguruma knows by name, which are those of
+// Unicode; package regexp has them for ASCII only.
+var namedClasses = sync.OnceValue(func() map[string]set {
+	alpha := []*unicode.RangeTable{unicode.L, unicode.Nl, unicode.Other_Alphabetic}
+	graph := []*unicode.RangeTable{unicode.L, unicode.M, unicode.N, unicode.P, unicode.S, unicode.Cf, unicode.Co}
+	return map[string]set{
+		"alpha":  setOf(alpha...),
+		"alnum":  setOf(append(alpha, unicode.Nd)...),
+		"ascii":  {{0, unicode.MaxASCII}},
+		"blank":  setOf(unicode.Zs, rangetable.New('\t')),
+		"cntrl":  setOf(unicode.Cc),
+		"digit":  setOf(unicode.Nd),
+		"graph":  setOf(graph...),
+		"lower":  setOf(unicode.Ll, unicode.Other_Lowercase),
+		"print":  setOf(append(graph, unicode.Zs)...),
+		"punct":  setOf(unicode.P, unicode.S),
+		"space":  setOf(unicode.White_Space),
+		"upper":  setOf(unicode.Lu, unicode.Other_Uppercase),
+		"xdigit": {{'0', '9'}, {'A', 'F'}, {'a', 'f'}},
+		"word":   setOf(append(alpha, unicode.M, unicode.Nd, unicode.Pc)...),
+	}
+})
 
 // translate writes classes and escapes in the syntax of package regexp. A class
 // inside a class adds to it.
@@ -172,10 +235,17 @@ func translate(expr string) (string, error) {
 	var b strings.Builder
 	depth := 0 // of classes
 	for i := 0; i < len(expr); i++ {
+		if b.Len() > maxExpression {
+			return "", fmt.Errorf("it is too large: with its classes written out it has more than %d bytes", maxExpression)
+		}
 		rest := expr[i:]
 		switch c := expr[i]; {
 		case c == '\\' && len(rest) > 1:
-			i += escape(&b, rest, depth > 0)
+			n, err := escape(&b, rest, depth > 0)
+			if err != nil {
+				return "", err
+			}
+			i += n
 		case c == '[' && depth == 0:
 			b.WriteByte(c)
 			depth = 1
@@ -186,12 +256,16 @@ func translate(expr string) (string, error) {
 				}
 			}
 		case c == '[' && strings.HasPrefix(rest, "[:"):
-			end := strings.Index(rest, ":]")
-			if end < 0 {
-				return "", fmt.Errorf("a class [: is not closed")
+			name, _, closed := strings.Cut(rest[2:], ":]")
+			class, known := namedClasses()[strings.TrimPrefix(name, "^")]
+			if !closed || !known {
+				return "", fmt.Errorf("the class %s is not closed, or not known", quoted(rest))
 			}
-			b.WriteString(rest[:end+2])
-			i += end + 1
+			if name[0] == '^' {
+				class = class.not()
+			}
+			b.WriteString(class.String())
+			i += len(name) + 3
 		case c == '[' && strings.HasPrefix(rest, "[^"), depth > 0 && strings.HasPrefix(rest, "&&"):
 			return "", fmt.Errorf("complements and intersections inside a class are not supported")
 		case c == '[':
@@ -208,31 +282,46 @@ func translate(expr string) (string, error) {
 	return b.String(), nil
 }
 
+// classes are the escapes that stand for a class of characters.
+var classes = map[byte]string{'s': "space", 'd': "digit", 'w': "word", 'h': "xdigit"}
+
+// latin is what \w also matches where it stands outside brackets: Oniguruma has a
+// table of its own for Latin-1, in which these digits and fractions are of words.
+var latin = set{{'²', '³'}, {'¹', '¹'}, {'¼', '¾'}}
+
 // escape translates the escape that expr begins with, and returns the number of
 // bytes that it took after the first.
-func escape(b *strings.Builder, expr string, inClass bool) int {
+func escape(b *strings.Builder, expr string, inClass bool) (int, error) {
 	c := expr[1]
-	class, ok := classes[c|0x20]
-	lower := c >= 'a'
+	name, ok := classes[c|0x20]
 	switch {
-	case ok && inClass && lower:
-		b.WriteString(class)
-	case ok && c == 'S' && strings.HasSuffix(b.String(), "["+classes['s']): // [\s\S], anything
-		b.WriteString(`\x{0}-\x{10FFFF}`)
-	case ok && !inClass && lower:
-		b.WriteString("[" + class + "]")
-	case ok && !inClass:
-		b.WriteString("[^" + class + "]")
+	case ok:
+		class := namedClasses()[name].String()
+		if name == "word" && !inClass {
+			class += latin.String()
+		}
+		switch lower := c >= 'a'; {
+		case inClass && lower:
+			b.WriteString(class)
+		case inClass:
+			b.WriteString(namedClasses()[name].not().String())
+		case lower:
+			b.WriteString("[" + class + "]")
+		default:
+			b.WriteString("[^" + class + "]")
+		}
+	case (c == 'b' || c == 'B') && !inClass:
+		return 0, fmt.Errorf(`the boundary of words \%c is not known here; write what stands on both sides of it`, c)
 	case c == 'u' && len(expr) >= 6:
 		b.WriteString(`\x{` + expr[2:6] + "}")
-		return 5
+		return 5, nil
 	case c < utf8.RuneSelf && strings.IndexByte("/'\"<>%#@&,;:=~`! ", c) >= 0:
 		b.WriteString(regexp.QuoteMeta(string(rune(c))))
 	default:
 		b.WriteByte('\\')
 		b.WriteByte(c)
 	}
-	return 1
+	return 1, nil
 }
 
 // alternativesOf splits an expression at the bars outside groups and classes.

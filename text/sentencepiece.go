@@ -33,6 +33,7 @@ type sentencePiece struct {
 	trim     bool // spaces at the ends are removed, and several become one
 	escape   bool // spaces are written as a sign
 
+	bytes   bool  // some pieces are single bytes
 	defined *trie // user-defined pieces, which are matched whole and kept unchanged
 }
 
@@ -161,6 +162,8 @@ func (sp *sentencePiece) build(t *Tokenizer) error {
 			special[unknown] = true
 		case controlPiece:
 			special[int32(i)] = true
+		case bytePiece:
+			sp.bytes = true
 		}
 	}
 	if _, _, err := tokenTable(vocab); err != nil {
@@ -182,21 +185,21 @@ func (sp *sentencePiece) build(t *Tokenizer) error {
 		if sp.withinWords() {
 			t.split = []step{splitter(literalPattern(metaspace), withNext, false)}
 		}
-	case 3:
-		model = newWordLevel(sp.usable(), unknown)
+	case 3: // words begin with the sign, whatever the model says of suffixes
+		model = sp.wordLevel(unknown)
 		t.split = []step{splitter(literalPattern(metaspace), withNext, false)}
-		if sp.suffix {
-			t.split = []step{splitter(literalPattern(metaspace), withBefore, false)}
-		}
 	case 4:
-		model = newWordLevel(sp.usable(), unknown)
-		t.split = []step{cutCharacters}
+		model = sp.wordLevel(unknown)
+		t.split = []step{sp.cutCharacters}
 	default:
 		return fmt.Errorf("its model is of the kind %d, which is not known", sp.kind)
 	}
 	t.model = model
 	t.normalize = []step{sp.normalize}
-	t.decode = []decodeStep{joinBytes(func(run []byte) string { return string([]rune(string(run))) }), sp.join}
+	t.decode = []decodeStep{sp.join}
+	if sp.bytes {
+		t.decode = append(t.decode, joinBytes(func(run []byte) string { return string([]rune(string(run))) }))
+	}
 	if err := t.finish(tokens, nil); err != nil {
 		return err
 	}
@@ -213,6 +216,28 @@ func (sp *sentencePiece) usable() map[string]int32 {
 		}
 	}
 	return ids
+}
+
+// wordLevel looks up whole pieces.
+func (sp *sentencePiece) wordLevel(unknown int32) *wordLevel {
+	m := newWordLevel(sp.usable(), unknown)
+	m.bytes = sp.byteTable()
+	return m
+}
+
+// cutCharacters makes a piece of every character and of every user-defined piece.
+func (sp *sentencePiece) cutCharacters(f *flow) {
+	f.cut(func(p span) {
+		for at := p.from; at < p.to; {
+			id, end := longest(sp.defined, f.text[:p.to], at)
+			if id < 0 {
+				_, n := utf8.DecodeRune(f.text[at:p.to])
+				end = at + n
+			}
+			f.add(at, end)
+			at = end
+		}
+	})
 }
 
 // byteTable returns the tokens of single bytes, nil if the model has none.
@@ -232,7 +257,7 @@ func (sp *sentencePiece) byteTable() *[256]int32 {
 func (sp *sentencePiece) unigram(unknown int32) *unigram {
 	ids := sp.usable()
 	scores := make([]float64, len(sp.pieces))
-	least, most := float32(math.Inf(1)), float32(math.Inf(-1))
+	least, most := float32(math.Inf(1)), float32(0) // as SentencePiece: the greatest score is never negative
 	for i, p := range sp.pieces {
 		scores[i] = float64(p.score)
 		if p.kind == normalPiece {
@@ -358,13 +383,18 @@ func (sp *sentencePiece) prefix(text []byte) (to string, n int) {
 	return string(text[:n]), n
 }
 
-// join turns the signs into spaces, except the one that was prepended.
+// join turns the signs into spaces, except the one that was prepended, and those
+// that were written as bytes.
 func (sp *sentencePiece) join(tokens []string) []string {
 	if !sp.escape {
 		return tokens
 	}
 	begun := false
 	for i, token := range tokens {
+		if _, ok := byteOf(token); ok && sp.bytes {
+			begun = true
+			continue
+		}
 		if !begun && (sp.dummy || sp.trim) {
 			rest, ok := strings.CutPrefix(token, metaspace)
 			token, begun = rest, rest != "" || ok && !sp.trim

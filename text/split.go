@@ -3,7 +3,10 @@ package text
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 )
@@ -19,10 +22,12 @@ func init() {
 		},
 		"CharDelimiterSplit": delimiterSplit,
 		"Digits":             digitsSplit,
+		"FixedLength":        fixedLengthSplit,
 		"Metaspace":          metaspaceSplit,
 		"Punctuation":        punctuationSplit,
 		"Sequence":           splitSequence,
 		"Split":              split,
+		"UnicodeScripts":     plain(cutScripts),
 		"Whitespace": func(json.RawMessage) ([]step, error) {
 			return []step{splitter(runs, removed, true)}, nil
 		},
@@ -91,6 +96,110 @@ func digitsSplit(raw json.RawMessage) ([]step, error) {
 	return []step{splitter(runePattern(unicode.IsNumber), how, false)}, nil
 }
 
+// fixedLengthSplit makes pieces of a number of characters.
+func fixedLengthSplit(raw json.RawMessage) ([]step, error) {
+	s := struct {
+		Length int `json:"length"`
+	}{5}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	if s.Length < 1 {
+		return nil, fmt.Errorf("the step FixedLength has the length %d; at least 1 is needed", s.Length)
+	}
+	return []step{func(f *flow) {
+		f.cut(func(p span) {
+			from, n := p.from, 0
+			for i := p.from; i < p.to; i++ {
+				if !utf8.RuneStart(f.text[i]) {
+					continue
+				}
+				if n == s.Length {
+					f.add(from, i)
+					from, n = i, 0
+				}
+				n++
+			}
+			f.add(from, p.to)
+		})
+	}}, nil
+}
+
+// scripts holds the ranges of Unicode's scripts in ascending order. The Japanese
+// syllabaries count as Han, with the sign that lengthens their vowels.
+var scripts = sync.OnceValue(func() []scriptRange {
+	names := slices.Sorted(maps.Keys(unicode.Scripts))
+	var list []scriptRange
+	for i, name := range names {
+		switch name {
+		case "Hiragana", "Katakana":
+			i = slices.Index(names, "Han")
+		}
+		for _, r := range unicode.Scripts[name].R16 {
+			list = append(list, scriptRange{rune(r.Lo), rune(r.Hi), rune(r.Stride), i})
+		}
+		for _, r := range unicode.Scripts[name].R32 {
+			list = append(list, scriptRange{rune(r.Lo), rune(r.Hi), rune(r.Stride), i})
+		}
+	}
+	var single []scriptRange // ranges with a stride may contain others
+	for _, r := range list {
+		if r.stride == 1 {
+			single = append(single, r)
+			continue
+		}
+		for c := r.lo; c <= r.hi; c += r.stride {
+			single = append(single, scriptRange{c, c, 1, r.script})
+		}
+	}
+	slices.SortFunc(single, func(a, b scriptRange) int { return int(a.lo - b.lo) })
+	return single
+})
+
+type scriptRange struct {
+	lo, hi, stride rune
+	script         int
+}
+
+// noScript is that of a space and of characters that Unicode does not have: they
+// belong to the script before them.
+const noScript = -1
+
+func scriptOf(r rune) int {
+	switch r {
+	case ' ':
+		return noScript
+	case 'ー':
+		r = '一'
+	}
+	list := scripts()
+	i, found := slices.BinarySearchFunc(list, r, func(s scriptRange, r rune) int { return int(s.lo - r) })
+	if !found {
+		i--
+	}
+	if i < 0 || r > list[i].hi {
+		return noScript
+	}
+	return list[i].script
+}
+
+// cutScripts cuts where the script changes. What stands before the first character
+// that has a script is dropped, as Hugging Face's library does.
+func cutScripts(f *flow) {
+	f.cut(func(p span) {
+		from, last := p.to, noScript
+		for i := p.from; i < p.to; {
+			r, n := utf8.DecodeRune(f.text[i:p.to])
+			if script := scriptOf(r); script != noScript && script != last {
+				f.add(from, i)
+				from, last = i, script
+			}
+			i += n
+		}
+		f.add(from, p.to)
+	})
+}
+
 func punctuationSplit(raw json.RawMessage) ([]step, error) {
 	s := struct {
 		Behavior behavior `json:"behavior"`
@@ -147,8 +256,7 @@ func metaspaceSplit(raw json.RawMessage) ([]step, error) {
 		f.rewrite(func(p span) {
 			text := f.text[p.from:p.to]
 			begun := len(text) > 0 && (text[0] == ' ' || hasPrefix(text, sign))
-			first := f.start == 0 && p.from == 0
-			if !begun && (s.Scheme == "always" || s.Scheme == "first" && first) {
+			if !begun && (s.Scheme == "always" || s.Scheme == "first" && f.begins(p)) {
 				f.put(s.Replacement, p.from, p.from)
 			}
 			kept := p.from

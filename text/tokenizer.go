@@ -150,7 +150,8 @@ func (t *Tokenizer) joined(tokens []Token, first int) []Token {
 }
 
 // Decode joins tokens into text. Special tokens, including the unknown one, and
-// ids that the vocabulary does not have, are left out.
+// ids that the vocabulary does not have, are left out. An added token that is
+// searched for in normalized text appears in its normalized form.
 func (t *Tokenizer) Decode(ids []int32) string { return t.DecodeWith(ids, nil) }
 
 // DecodeWith is [Tokenizer.Decode], except that where words (nil: none) has a
@@ -160,7 +161,9 @@ func (t *Tokenizer) DecodeWith(ids []int32, words map[int]string) string {
 	tokens := make([]string, 0, len(ids))
 	for i, id := range ids {
 		s := t.vocabulary.Token(id)
-		if t.added.special[id] {
+		if normal, ok := t.added.normal[id]; ok && normal != s {
+			s = normal // as Hugging Face's library does, even where the token is special
+		} else if t.added.special[id] {
 			s = ""
 		}
 		if word, ok := words[i]; ok {

@@ -174,10 +174,7 @@ func (m *unigram) appendUnknown(dst []Token, word []byte, at int) []Token {
 		return append(dst, Token{id, at, at + len(word)})
 	}
 	if fallback(m.bytes, word) {
-		for i, b := range word {
-			dst = append(dst, Token{m.bytes[b], at + i, at + i + 1})
-		}
-		return dst
+		return appendBytes(dst, m.bytes, word, at)
 	}
 	if m.unknown < 0 {
 		return dst
