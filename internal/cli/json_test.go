@@ -582,6 +582,7 @@ func TestJSONCommands(t *testing.T) {
 	write("hours.csv", string(madeUp(300, "")))
 	write("texts.csv", "text,label\n"+strings.Repeat("a good film,pos\na poor film,neg\n", 6))
 	write("book.txt", strings.Repeat("the cat sat on the mat\n", 40))
+	write("unknown.txt", "a quite new 字 is here\n")
 	write("tags.conll", strings.Repeat("Ada B-PER\nsees O\nNew B-LOC\nYork I-LOC\n\n", 6))
 	write("pairs.tsv", "source\ttarget\n"+strings.Repeat("a b\tA B\nb c\tB C\n", 8))
 	said, labels := "audio,text\n", "audio,label\n"
@@ -617,6 +618,7 @@ func TestJSONCommands(t *testing.T) {
 		{"train.generate", "train generate --data book.txt --split 0.6,0.2,0.2 --hidden 4 --epochs 1 --out g", ""},
 		{"train.generate", "train generate --data book.txt --hidden 4 --epochs 1 --out g2", ""},
 		{"evaluate.generate", "evaluate g --data book.txt --split-part all", ""},
+		{"evaluate.generate", "evaluate g --data unknown.txt", ""},
 		{"predict.generate", "predict g --data - --max-tokens 5", "the\na\n"},
 		{"generate", "generate g --prompt the --max-tokens 5 --samples 2", ""},
 		{"score", "score g --prompt the --continuation cat --continuation mat", ""},
