@@ -169,7 +169,7 @@ func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float3
 			counts[slot(frequencies, int(m.counts[id]))].add(v)
 			if id == unknown {
 				e.Unknown++
-				lost += utf8.RuneCountInString(docs[i].Text[t.Start:t.End])
+				lost += utf8.RuneCountInString(tokenText(docs[i].Text, ends[i], k))
 			} else {
 				known.add(v)
 			}
@@ -186,6 +186,20 @@ func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float3
 		e.Notes = append(e.Notes, fmt.Sprintf("%d of %d tokens were never seen in training and are scored as one unknown token", e.Unknown, e.Tokens))
 	}
 	return e
+}
+
+// tokenText returns the text of token k, given where each token ends; the space before
+// a word is none of it.
+func tokenText(text string, ends []int32, k int) string {
+	begin := int32(0)
+	if k > 0 {
+		begin = ends[k-1]
+	}
+	text = text[begin:ends[k]]
+	if word := strings.TrimLeft(text, " \t"); word != "" {
+		return word
+	}
+	return text
 }
 
 // logShares returns the logarithm of each token's share of the counts; tokens
