@@ -386,6 +386,7 @@ func prefixed(data []byte) (first, rest []byte, err error) {
 // values checks the lengths that the values of a page are encoded with.
 func (c *pageReader) values(data []byte, encoding format.Encoding, values int64) (err error) {
 	switch encoding {
+	//lint:ignore SA1019 files of older versions have the second one
 	case format.RLEDictionary, format.PlainDictionary:
 		if len(data) == 0 {
 			return nil
