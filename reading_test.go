@@ -74,7 +74,7 @@ func textFormats(t *testing.T) []textFormat {
 		{"texts.tsv", headed("text %d\ta", "text\tlabel"), examples(data.ExampleOptions{})},
 		{"texts.jsonl", headed(`{"text":"%d","label":1}`), examples(data.ExampleOptions{})},
 		{"labels.txt", headed("a text %d"), examples(data.ExampleOptions{Format: data.FormatLabelFirst})},
-		{"lines.txt", headed("text %d"), examples(data.ExampleOptions{Unlabeled: true})},
+		{"lines.txt", headed("text %d"), func(path string) error { return last(data.ReadTexts(path, &data.ExampleOptions{})) }},
 		{"pairs.txt", headed("text %d"), func(path string) error {
 			other := filepath.Join(dir, "other.txt")
 			if err := os.WriteFile(other, []byte(strings.Repeat("x\n", 20000)), 0o600); err != nil {
@@ -89,7 +89,7 @@ func textFormats(t *testing.T) []textFormat {
 		{"tags.bmes", headed("word%d S-X"), conll(data.ConllOptions{})},
 		{"book.txt", headed("text %d"), func(path string) error { return last(data.ReadDocuments(path, "", nil)) }},
 		{"prompts.txt", headed("text %d"), func(path string) error {
-			_, err := task.Input{File: path}.EachText("")
+			_, err := task.Input{File: path}.EachText("", nil)
 			return err
 		}},
 		{"manifest.tsv", headed("reading_test.go\ttext %d", "audio\ttext"), func(path string) error {

@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ const (
 type Example struct {
 	Line   int // line where it begins in the file, from 1
 	Text   string
-	Labels []string // empty if the file has no label for it
+	Labels []string // none is possible where a text may have several
 }
 
 // Content returns what the example is without its place in a file.
@@ -37,16 +38,14 @@ type ExampleOptions struct {
 	Label     string // column or key; "": "label" if there is one
 	Separator string // separates the labels of one text, of which there may be several or none; "": one label per text
 	Encoding  string // as for OpenLines
-	Unlabeled bool   // accept a file without labels
 	Note      func(string)
 }
 
 // ReadExamples iterates over the texts of a file, plain or gzipped, in memory
-// independent of its size. Unless Unlabeled, texts without a word are left out and
-// counted in a note. Any error is an [*InputError], which names the line where
-// there is one, and ends the iteration: a file that cannot be read, a missing or
-// ambiguous column, a row without a label (unless Unlabeled) or of
-// the wrong form, a file without texts.
+// independent of its size. Texts without a word are left out and counted in a note.
+// Any error is an [*InputError], which names the line where there is one, and ends
+// the iteration: a file that cannot be read, a missing or ambiguous column, a row
+// without a label or of the wrong form, a file without texts.
 func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
 	return func(yield func(Example, error) bool) {
 		r, err := OpenLines(path, o.Encoding)
@@ -57,7 +56,7 @@ func ReadExamples(path string, o *ExampleOptions) iter.Seq2[Example, error] {
 		defer r.Close()
 		n, empty, first := 0, 0, 0
 		for e, err := range o.examples(r) {
-			if err == nil && !o.Unlabeled && isBlank(e.Text) {
+			if err == nil && isBlank(e.Text) {
 				if empty++; empty == 1 {
 					first = e.Line
 				}
@@ -89,11 +88,9 @@ func (o *ExampleOptions) examples(r *LineReader) iter.Seq2[Example, error] {
 		return eachLine(r, o.object)
 	case FormatLabelFirst:
 		return eachLine(r, o.labelFirst)
-	case FormatLines:
-		return eachLine(r, func(_ *LineReader, line string) (Example, error) { return Example{Text: line}, nil })
 	}
 	return func(yield func(Example, error) bool) {
-		yield(Example{}, Errorf("format: want %s, %s, %s or %s, got %q", FormatTable, FormatJSONL, FormatLabelFirst, FormatLines, o.Format))
+		yield(Example{}, Errorf("format: want %s, %s or %s, got %q", FormatTable, FormatJSONL, FormatLabelFirst, o.Format))
 	}
 }
 
@@ -103,17 +100,18 @@ func (o *ExampleOptions) formatOf(path string) string {
 	if o.Format != "" {
 		return o.Format
 	}
+	return cmp.Or(namedFormat(path), FormatTable)
+}
+
+// namedFormat returns the format that a file's name implies, or "".
+func namedFormat(path string) string {
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
 	case ".jsonl", ".ndjson":
 		return FormatJSONL
-	}
-	if namedTable(path) {
+	case ".csv", ".tsv":
 		return FormatTable
 	}
-	if o.Unlabeled && o.Text == "" && o.Label == "" {
-		return FormatLines
-	}
-	return FormatTable
+	return ""
 }
 
 // eachLine parses an example from each line that is not blank.
@@ -145,32 +143,41 @@ const separatorFix = "if a text may have several labels, set --separator, such a
 // several.
 const fastTextLabel = "__label__"
 
+// CutLabels divides a line of FormatLabelFirst into its labels, as they are written,
+// and the text. The label is the first word, or labels are all words that begin with
+// __label__ as in fastText's format, if the first does.
+func CutLabels(line string) (labels []string, text string) {
+	first, text, _ := cutSpace(strings.TrimSpace(line))
+	labels = []string{first}
+	if !strings.HasPrefix(first, fastTextLabel) {
+		return labels, strings.TrimSpace(text)
+	}
+	for rest := text; rest != ""; {
+		word, after, _ := cutSpace(rest)
+		if strings.HasPrefix(word, fastTextLabel) {
+			labels = append(labels, word)
+			text = text[:len(text)-len(rest)] + after
+		}
+		rest = after
+	}
+	return labels, strings.TrimSpace(text)
+}
+
 // labelFirst reads a line of FormatLabelFirst. A label without a text is read as
 // an empty text.
 func (o *ExampleOptions) labelFirst(r *LineReader, line string) (Example, error) {
-	label, text, _ := cutSpace(strings.TrimSpace(line))
-	if !strings.HasPrefix(label, fastTextLabel) {
-		return Example{Text: strings.TrimSpace(text), Labels: o.labels(label)}, nil
+	labels, text := CutLabels(line)
+	if len(labels) > 1 && o.Separator == "" {
+		return Example{}, r.errorf(separatorFix, "has the labels %s and %s", quoted(labels[0]), quoted(labels[1]))
 	}
-	e := Example{Labels: o.labels(label[len(fastTextLabel):])}
-	for rest := text; rest != ""; {
-		word, after, _ := cutSpace(rest)
-		if !strings.HasPrefix(word, fastTextLabel) {
-			rest = after
-			continue
-		}
-		if o.Separator == "" && !o.Unlabeled {
-			return e, r.errorf(separatorFix, "has the labels %s and %s", quoted(label), quoted(word))
-		}
-		for _, one := range o.labels(word[len(fastTextLabel):]) {
+	e := Example{Text: text}
+	for _, label := range labels {
+		for _, one := range o.labels(strings.TrimPrefix(label, fastTextLabel)) {
 			if !slices.Contains(e.Labels, one) {
 				e.Labels = append(e.Labels, one)
 			}
 		}
-		text = text[:len(text)-len(rest)] + after
-		rest = after
 	}
-	e.Text = strings.TrimSpace(text)
 	return e, nil
 }
 
@@ -232,7 +239,7 @@ func (o *ExampleOptions) object(r *LineReader, line string) (Example, error) {
 	}
 	var err error
 	e.Labels, err = o.objectLabels(r, fields[label])
-	if _, named := fields[label]; err == nil && !o.Unlabeled && (!named || len(e.Labels) == 0 && o.Separator == "") {
+	if _, named := fields[label]; err == nil && (!named || len(e.Labels) == 0 && o.Separator == "") {
 		err = r.errorf("its keys are "+list(names()), "has no label under the key %s", quoted(label))
 	}
 	return e, err
@@ -256,7 +263,7 @@ func (o *ExampleOptions) objectLabels(r *LineReader, value any) (labels []string
 			labels = o.labels(fmt.Sprint(v))
 		}
 	}
-	if len(labels) > 1 && o.Separator == "" && !o.Unlabeled {
+	if len(labels) > 1 && o.Separator == "" {
 		return nil, r.errorf(separatorFix, "has %d labels", len(labels))
 	}
 	return labels, nil
@@ -270,7 +277,7 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 			yield(Example{}, err)
 			return
 		}
-		text, label, err := o.columns(t)
+		text, label, err := o.columns(t, true)
 		if t.note != "" && o.Note != nil {
 			o.Note(t.note)
 		}
@@ -280,13 +287,10 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 			if fields, line, err = t.next(); err != nil {
 				break
 			}
-			e := Example{Line: line, Text: fields[text]}
-			if label >= 0 {
-				e.Labels = o.labels(fields[label])
-				if len(e.Labels) == 0 && o.Separator == "" && !o.Unlabeled {
-					err = &InputError{File: r.File, Line: line, Column: t.columns[label], Problem: "the label is missing", Fix: "every row needs one"}
-					break
-				}
+			e := Example{Line: line, Text: fields[text], Labels: o.labels(fields[label])}
+			if len(e.Labels) == 0 && o.Separator == "" {
+				err = &InputError{File: r.File, Line: line, Column: t.columns[label], Problem: "the label is missing", Fix: "every row needs one"}
+				break
 			}
 			if !yield(e, nil) {
 				return
@@ -298,16 +302,17 @@ func (o *ExampleOptions) table(r *LineReader) iter.Seq2[Example, error] {
 	}
 }
 
-// columns finds the columns of the text and of the label; -1 if there is none.
-func (o *ExampleOptions) columns(t *textTable) (text, label int, err error) {
+// columns finds the columns of the text and of the label; -1 if there is none and
+// none is needed.
+func (o *ExampleOptions) columns(t *textTable, labels bool) (text, label int, err error) {
 	places, err := t.places(wanted{o.Label, "label"}, wanted{o.Text, "text"})
 	if err != nil {
 		return 0, 0, err
 	}
 	label, text = places[0], places[1]
-	if label < 0 && !o.Unlabeled {
+	if label < 0 && labels {
 		e := &InputError{File: t.file, Problem: `has no column "label"`, Fix: "name the column of the label; the columns are " + list(t.columns)}
-		if o.Format == "" && !namedTable(t.file) {
+		if o.Format == "" && namedFormat(t.file) == "" {
 			e.Fix = "set format to label-first if its lines begin with their label, or n" + e.Fix[1:]
 		}
 		return 0, 0, e
@@ -511,12 +516,6 @@ func (t *textTable) next() (fields []string, line int, err error) {
 		return nil, 0, &InputError{File: t.file, Line: line, Problem: fmt.Sprintf("has %s, the header has %d", count(len(fields), "field"), len(t.columns)), Fix: "quote fields that hold the separator"}
 	}
 	return slices.Clone(fields), line, nil
-}
-
-// namedTable reports whether the file's name is that of a table.
-func namedTable(path string) bool {
-	ext := filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz"))
-	return ext == ".csv" || ext == ".tsv"
 }
 
 func tabFields(line string) []string {

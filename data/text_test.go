@@ -52,7 +52,6 @@ func TestReadExamples(t *testing.T) {
 		{"a.txt", "stars\ttext\n1\ta fine, long film\r\n0\tdull", ExampleOptions{Label: "1"}, two},
 		{"a.jsonl", "\n{\"text\":\"a fine, long film\",\"label\":1}\n{\"text\":\"dull\",\"label\":\"0\",\"more\":[]}\n", ExampleOptions{}, two},
 		{"a.txt", "\n1 a fine, long film\n0\tdull\n", ExampleOptions{Format: FormatLabelFirst}, two},
-		{"a.txt", "one\n\ntwo\n", ExampleOptions{Unlabeled: true}, []Example{{1, "one", nil}, {3, "two", nil}}},
 		{"a.jsonl", `{"text":"x","label":["b","a"]}`, ExampleOptions{Separator: "|"}, []Example{{1, "x", []string{"b", "a"}}}},
 		{"a.jsonl", `{"text":"x","label":["b"]}`, ExampleOptions{}, []Example{{1, "x", []string{"b"}}}},
 		{"a.jsonl", `{"text":"x","label":[]}`, ExampleOptions{Separator: "|"}, []Example{{1, "x", nil}}},
@@ -114,7 +113,7 @@ func TestReadExamplesRefuses(t *testing.T) {
 		{"a.txt", "0 x\x00y\n", ExampleOptions{Format: FormatLabelFirst}, "is not a text file"},
 		{"a.txt", "0 a\n1 caf\xe9\n", ExampleOptions{Format: FormatLabelFirst, Encoding: EncodingUTF8}, "line 2: is not UTF-8: byte 6 is 0xe9"},
 		{"a.txt", "0 \xd6\xd0\xce\xc4\xd6\xd0\n", ExampleOptions{Format: FormatLabelFirst}, "line 1: is neither UTF-8 (byte 3 is 0xd6) nor like Latin-1"},
-		{"a.txt", "0 x\n", ExampleOptions{Format: "xml"}, `format: want table, jsonl, label-first or lines, got "xml"`},
+		{"a.txt", "0 x\n", ExampleOptions{Format: "xml"}, `format: want table, jsonl or label-first, got "xml"`},
 	} {
 		_, err := all(ReadExamples(textFile(t, c.name, c.content), &c.o))
 		var input *InputError
@@ -245,8 +244,11 @@ func FuzzText(f *testing.F) {
 		}
 		path := textFile(t, strings.TrimSuffix(name, ".gz"), content)
 		note := func(string) {}
-		for _, format := range []string{"", FormatLabelFirst, FormatLines} {
-			all(ReadExamples(path, &ExampleOptions{Format: format, Unlabeled: true, Separator: ",", Note: note}))
+		for _, format := range []string{"", FormatLabelFirst} {
+			all(ReadExamples(path, &ExampleOptions{Format: format, Separator: ",", Note: note}))
+		}
+		for _, format := range []string{"", FormatLines} {
+			all(ReadTexts(path, &ExampleOptions{Format: format, Note: note}))
 		}
 		all(ReadConll(path, &ConllOptions{Keep: true, Note: note}))
 		all(ReadPairs(path, path, "", note))

@@ -52,7 +52,13 @@ func (r *TextRow) Others() map[string]json.RawMessage {
 // its name implies or, for other names, a table if a column is named and lines if
 // column is "".
 func TextFormat(path, column string) string {
-	return (&ExampleOptions{Text: column, Unlabeled: true}).formatOf(path)
+	switch {
+	case namedFormat(path) != "":
+		return namedFormat(path)
+	case column != "":
+		return FormatTable
+	}
+	return FormatLines
 }
 
 // ReadTexts iterates over the texts of a file, plain or gzipped, to predict from: of
@@ -189,13 +195,15 @@ func (o *ExampleOptions) tableRows(r *LineReader) (func() (TextRow, error), erro
 		return nil, err
 	}
 	unlabeled := *o
-	unlabeled.Unlabeled = true
 	if _, err := t.column(o.Label, "label"); err != nil {
 		unlabeled.Label = "" // fresh texts need not have the column
 	}
-	text, _, err := unlabeled.columns(t)
+	text, _, err := unlabeled.columns(t, false)
 	if err != nil {
 		return nil, err
+	}
+	if t.note != "" && o.Note != nil {
+		o.Note(t.note)
 	}
 	return func() (TextRow, error) {
 		values, line, err := t.next()

@@ -71,8 +71,8 @@ func (c *Setup) ReadManifest(ctx context.Context, path, column string, note func
 
 // Sounds returns the files that a manifest lists, of which neither texts nor
 // parts are needed; or path itself, if it is not a table (.csv, .tsv or .txt,
-// perhaps gzipped). The errors are those of [Setup.ReadManifest].
-func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
+// perhaps gzipped). note and the errors are those of [Setup.ReadManifest].
+func (c *Setup) Sounds(ctx context.Context, path string, note func(string)) ([]string, error) {
 	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
 	default:
 		return []string{path}, nil
@@ -81,7 +81,7 @@ func (c *Setup) Sounds(ctx context.Context, path string) ([]string, error) {
 	plain := *c
 	plain.Speaker, plain.SplitColumn = "", ""
 	var paths []string
-	_, err := plain.ReadManifest(ctx, path, "", nil, func(u *Utterance) error {
+	_, err := plain.ReadManifest(ctx, path, "", note, func(u *Utterance) error {
 		paths = append(paths, u.Audio)
 		return nil
 	})

@@ -138,9 +138,9 @@ func (in Input) Lines(encoding string) (*data.LineReader, error) {
 }
 
 // EachText returns the texts, or the lines of the file or stream, also blank ones,
-// so that the number of a text is that of its line. A file or line that cannot be
-// read is a *data.InputError.
-func (in Input) EachText(encoding string) ([]string, error) {
+// so that the number of a text is that of its line. note is called with what was
+// unusual about the lines. A file or line that cannot be read is a *data.InputError.
+func (in Input) EachText(encoding string, note func(string)) ([]string, error) {
 	if in.File == "" && in.Stream == nil {
 		return in.Texts, nil
 	}
@@ -153,6 +153,9 @@ func (in Input) EachText(encoding string) ([]string, error) {
 	for {
 		line, err := r.Next()
 		if err == io.EOF {
+			if unusual := r.Note(); unusual != "" && note != nil {
+				note(unusual)
+			}
 			return texts, nil
 		}
 		if err != nil {

@@ -19,7 +19,7 @@ func (in Input) EachRow(o *data.ExampleOptions) iter.Seq2[data.TextRow, error] {
 		return data.ReadTexts(in.File, o)
 	}
 	return func(yield func(data.TextRow, error) bool) {
-		texts, err := in.EachText(o.Encoding)
+		texts, err := in.EachText(o.Encoding, o.Note)
 		if err != nil {
 			yield(data.TextRow{}, err)
 			return

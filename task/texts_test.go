@@ -29,7 +29,7 @@ func TestWriteRows(t *testing.T) {
 }
 
 func TestEachTextKeepsBlankLines(t *testing.T) {
-	texts, err := Input{Stream: strings.NewReader("a\n\n b \n")}.EachText("")
+	texts, err := Input{Stream: strings.NewReader("a\n\n b \n")}.EachText("", nil)
 	if err != nil || strings.Join(texts, "|") != "a|| b " {
 		t.Errorf("%q, %v", texts, err)
 	}

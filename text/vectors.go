@@ -21,6 +21,7 @@ type Vectors struct {
 	Found     int // tokens with a vector
 	Lowercase int // of Found, tokens with the vector of their lower-case form
 
+	note  string
 	rows  [][]float32 // by id; nil for a token without a vector
 	match []matched   // by id
 }
@@ -84,6 +85,9 @@ func (w *Vectors) Fill(rows []float32) {
 		copy(rows[id*w.Dim:], vector)
 	}
 }
+
+// Note returns what was unusual about the file's lines, or "".
+func (w *Vectors) Note() string { return w.note }
 
 // String reports how much of the vocabulary was found.
 func (w *Vectors) String() string {
@@ -155,6 +159,7 @@ func (r *vectorReader) read(ctx context.Context) (*Vectors, error) {
 			r.out.Found++
 		}
 	}
+	r.out.note = r.lines.Note()
 	return r.out, nil
 }
 

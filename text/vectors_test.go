@@ -67,6 +67,13 @@ func TestReadVectors(t *testing.T) {
 	}
 }
 
+func TestReadVectorsNotesLatin1(t *testing.T) {
+	w, err := ReadVectors(t.Context(), writeFile(t, "v.txt", "the 1 2\ncaf\xe9 3 4\n"), vocabularyOf("the", "café"))
+	if err != nil || w.Found != 2 || !strings.HasSuffix(w.Note(), "v.txt: line 2 is not UTF-8 and is read as Latin-1") {
+		t.Errorf("note %q, found %d, %v", w.Note(), w.Found, err)
+	}
+}
+
 func TestReadVectorsRefuses(t *testing.T) {
 	v := vocabularyOf("a", "b")
 	for content, want := range map[string]string{

@@ -50,9 +50,7 @@ the model is trained anew on all rows before each origin.`,
 			if err != nil {
 				return err
 			}
-			for _, n := range d.Notes() {
-				a.note("Note: %s", n)
-			}
+			a.remarks(d.Notes())
 			return a.emit("backtest", e, func(w io.Writer) { printSummary(w, e.Summary()) })
 		},
 	}

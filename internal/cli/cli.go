@@ -192,6 +192,15 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
+// remark writes a sentence on what a user might not expect.
+func (a *app) remark(text string) { a.note("Note: %s", text) }
+
+func (a *app) remarks(list []string) {
+	for _, text := range list {
+		a.remark(text)
+	}
+}
+
 // unknownCommand finds a mistyped command before its flags are parsed, so that
 // the message names the command and not a flag.
 func unknownCommand(root *cobra.Command, args []string) error {

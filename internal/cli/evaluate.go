@@ -62,9 +62,7 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		for _, n := range d.Notes() {
-			a.note("Note: %s", n)
-		}
+		a.remarks(d.Notes())
 		return a.emit("evaluate."+k.Name, e, func(w io.Writer) {
 			printSummary(w, e.Summary())
 			if m.Remembers() {

@@ -105,7 +105,7 @@ new word after a space, unless --exactly is given.`,
 				return err
 			}
 			if len(continuations) == 0 {
-				if continuations, err = (task.Input{Stream: a.stdin}).EachText(m.Config().Encoding); err != nil {
+				if continuations, err = (task.Input{Stream: a.stdin}).EachText(m.Config().Encoding, a.remark); err != nil {
 					return err
 				}
 				continuations = slices.DeleteFunc(continuations, func(s string) bool { return strings.TrimSpace(s) == "" })

@@ -46,7 +46,7 @@ func readSums(_ context.Context, f *task.Files, cfg sumConfig) (*sumData, error)
 }
 
 func sumLines(in task.Input) (list [][4]float32, err error) {
-	texts, err := in.EachText("")
+	texts, err := in.EachText("", nil)
 	for i, text := range texts {
 		var l [4]float32
 		if n, _ := fmt.Sscan(text, &l[0], &l[1], &l[2], &l[3]); n < 3 {

@@ -76,9 +76,7 @@ func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Inpu
 	if !a.json && m.Kind.CanStream() {
 		stream := func(w io.Writer) (done bool, err error) {
 			done, notes, err := m.Stream(ctx, in, o, w)
-			for _, n := range notes {
-				a.note("Note: %s", n)
-			}
+			a.remarks(notes)
 			return done, err
 		}
 		done, err := false, error(nil)
@@ -96,9 +94,7 @@ func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Inpu
 		return failed
 	}
 	if one, ok := p.(interface{ Remarks() []string }); ok {
-		for _, n := range one.Remarks() {
-			a.note("Note: %s", n)
-		}
+		a.remarks(one.Remarks())
 	}
 	return cmp.Or(a.emitPrediction(failed, "predict."+m.Kind.Name, out, p.Write, p, p.Print), failed)
 }

@@ -69,6 +69,7 @@ Files that cannot be used are listed at the end, after the texts of the others.
 		if list == nil {
 			return failed
 		}
+		a.remarks(list.Remarks())
 		show := list.Print
 		if words {
 			show = list.PrintWords
@@ -118,6 +119,7 @@ func (a *app) transcribeStream(ctx context.Context, m *transcribe.Model, o *tran
 		return &data.InputError{File: "standard input", Problem: "holds no sound: its length is zero"}
 	}
 	out.Task = transcribe.Name
+	a.remarks(out.Remarks())
 	failed := sound.err
 	if failed == context.Canceled {
 		failed = nil // Ctrl-C is a way to end the sound

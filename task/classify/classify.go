@@ -60,7 +60,7 @@ func Read(ctx context.Context, f *task.Files, cfg Config) (*Data, error) {
 	d := &Data{Source: task.Source{Name: data.BaseName(f.Data)}, file: f.Data}
 	var err error
 	d.Parts, err = task.ReadParts(f.Data, f.Valid, f.Test, cfg.holding(), func(path string) ([]data.Example, error) {
-		return task.Collect(ctx, data.ReadExamples(path, cfg.examples(false, d.Note)))
+		return task.Collect(ctx, data.ReadExamples(path, cfg.examples(d.Note)))
 	})
 	return d, err
 }

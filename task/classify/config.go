@@ -77,9 +77,9 @@ func (c *Config) Validate() error {
 }
 
 // examples returns the options for reading a file.
-func (c *Config) examples(unlabeled bool, note func(string)) *data.ExampleOptions {
+func (c *Config) examples(note func(string)) *data.ExampleOptions {
 	return &data.ExampleOptions{
-		Format: c.Format, Text: c.Text, Label: c.Label, Separator: c.Separator, Encoding: c.Encoding, Unlabeled: unlabeled, Note: note,
+		Format: c.Format, Text: c.Text, Label: c.Label, Separator: c.Separator, Encoding: c.Encoding, Note: note,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
@@ -48,8 +49,9 @@ type PredictOptions struct {
 	// is linear in it; that of the linear method is a sum over words and pairs. Both
 	// count by their shares in the model. Models with pool last do not support it.
 	Explain bool `json:"explain" group:"Prediction" help:"show how much each word contributed to the prediction"`
-	// Text is used by Predict only.
-	Text string `json:"text" group:"Prediction" help:"column of the texts in a table (empty: as in training)"`
+	// Format and Text are used by Predict only.
+	Format string `json:"format" oneof:"(by the file's name and lines),lines,table,jsonl,label-first" group:"Prediction" help:"file format"`
+	Text   string `json:"text" group:"Prediction" help:"column of the texts in a table (empty: as in training)"`
 }
 
 // Classify classifies texts, in their order. A prediction does not depend on the
@@ -193,11 +195,18 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 		o = &PredictOptions{}
 	}
 	p := &Predictions{Task: Name, Classes: m.Classes(), explained: o.Explain}
-	if p.rows, err = task.Collect(ctx, in.EachRow(m.reading(in, o.Text, func(s string) { p.remarks = append(p.remarks, s) }))); err != nil {
+	if err := settings.Check(o); err != nil {
+		return nil, data.Setting(err)
+	}
+	if p.rows, err = task.Collect(ctx, in.EachRow(m.reading(in, o, func(s string) { p.remarks = append(p.remarks, s) }))); err != nil {
 		return nil, err
 	}
-	if m.cfg.Format == data.FormatLabelFirst {
-		withoutLabels(p.rows)
+	if m.labelled(p, in, o.Format) {
+		for i := range p.rows {
+			labels, text := data.CutLabels(p.rows[i].Text)
+			p.rows[i].Text, p.rows[i].Column = text, 1
+			p.rows[i].Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: text}}
+		}
 	}
 	texts := make([]string, len(p.rows))
 	for i := range p.rows {
@@ -224,36 +233,57 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return p, nil
 }
 
-// withoutLabels moves the labels of fastText's format from the beginning of lines to
-// a column of their own, if there are any. Labels without its prefix cannot be told
-// from words.
-func withoutLabels(rows []data.TextRow) {
-	const prefix = "__label__"
-	if !slices.ContainsFunc(rows, func(r data.TextRow) bool {
-		return r.Fields == nil && strings.HasPrefix(strings.TrimSpace(r.Text), prefix)
-	}) {
-		return
+// labelled reports whether the lines of an input begin with their labels: if the
+// format says so, if a line begins with fastText's prefix, or if each line begins with
+// a class, the model was trained on such a file, and it may be another.
+func (m *Model) labelled(p *Predictions, in task.Input, format string) bool {
+	if format != "" {
+		return format == data.FormatLabelFirst
 	}
-	for i := range rows {
-		var labels []string
-		s := strings.TrimSpace(rows[i].Text)
-		for strings.HasPrefix(s, prefix) {
-			n := strings.IndexAny(s+" ", " \t")
-			labels, s = append(labels, s[:n]), strings.TrimSpace(s[n:])
+	known, texts := m.cfg.Format == data.FormatLabelFirst && (in.File != "" || in.Stream != nil), 0
+	for _, row := range p.rows {
+		if row.Fields != nil {
+			return false
 		}
-		rows[i].Text, rows[i].Column = s, 1
-		rows[i].Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: s}}
+		if strings.HasPrefix(strings.TrimSpace(row.Text), "__label__") {
+			return true
+		}
+		if strings.TrimSpace(row.Text) != "" {
+			labels, text := data.CutLabels(row.Text)
+			known = known && m.isClass(labels[0])
+			if text != "" {
+				texts++
+			}
+		}
 	}
+	if known = known && texts > 0; known {
+		p.remarks = append(p.remarks, "each line begins with a label of the model, which is left out of its text; if it belongs to the text, give --format lines")
+	}
+	return known
 }
 
-// reading returns the options for reading an input's texts, in the column named or
-// that of the training.
-func (m *Model) reading(in task.Input, column string, note func(string)) *data.ExampleOptions {
-	o := m.cfg.examples(true, note)
-	if o.Format == data.FormatLabelFirst || o.Format == "" {
-		o.Format = data.TextFormat(in.File, column)
+// isClass reports whether a word names a class of the model, or several.
+func (m *Model) isClass(word string) bool {
+	for part := range strings.SplitSeq(word, cmp.Or(m.cfg.Separator, "\n")) {
+		if !slices.Contains(m.classes, part) {
+			return false
+		}
 	}
-	o.Text = cmp.Or(column, o.Text)
+	return true
+}
+
+// reading returns the options for reading an input's texts, in the format and the
+// column given or those of the training.
+func (m *Model) reading(in task.Input, given *PredictOptions, note func(string)) *data.ExampleOptions {
+	o := m.cfg.examples(note)
+	o.Format = cmp.Or(given.Format, o.Format)
+	switch {
+	case o.Format == data.FormatLabelFirst && given.Format != "":
+		o.Format = data.FormatLines
+	case o.Format == data.FormatLabelFirst || o.Format == "":
+		o.Format = data.TextFormat(in.File, given.Text)
+	}
+	o.Text = cmp.Or(given.Text, o.Text)
 	return o
 }
 

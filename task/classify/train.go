@@ -110,6 +110,9 @@ func (m *Model) startAt(v *text.Vectors) {
 	v.Fill(table)
 	m.net.Embedding.Weight.Write(table)
 	m.notes = append(m.notes, "pretrained vectors: "+v.String())
+	if note := v.Note(); note != "" {
+		m.notes = append(m.notes, note)
+	}
 }
 
 // addNotes adds notes on texts that were cut and on unseen labels.

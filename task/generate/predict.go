@@ -127,49 +127,32 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 type Predictions struct {
 	Task string      `json:"task"`  // the task of the model
 	List []Generated `json:"texts"` // those of the first prompt first
+
+	remarks []string
 }
 
-// Predict continues each line of a file or stream, or each text. A file that is
+// Predict continues each line of a file or stream, or each text; an empty one is a
+// prompt too, the beginning of a document. A file that is
 // empty or cannot be read and invalid options are a *data.InputError; a cancelled
 // ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
 	defer tensor.Recover(&err)
-	prompts, err := m.prompts(in)
+	p := &Predictions{Task: Name}
+	prompts, err := in.EachText(m.cfg.Encoding, func(s string) { p.remarks = append(p.remarks, s) })
 	if err != nil {
 		return nil, err
 	}
-	list, err := m.Generate(ctx, prompts, o)
-	if err != nil {
+	if len(prompts) == 0 && (in.File != "" || in.Stream != nil) {
+		return nil, &data.InputError{File: cmp.Or(in.File, "standard input"), Problem: "is empty", Fix: "give a file with a prompt on each line"}
+	}
+	if p.List, err = m.Generate(ctx, prompts, o); err != nil {
 		return nil, err
 	}
-	return &Predictions{Name, list}, nil
+	return p, nil
 }
 
-// prompts returns those of an input. An empty line is a prompt too: the beginning of
-// a document.
-func (m *Model) prompts(in task.Input) ([]string, error) {
-	if in.File == "" && in.Stream == nil {
-		return in.Texts, nil
-	}
-	r, err := in.Lines(m.cfg.Encoding)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var prompts []string
-	for {
-		line, err := r.Next()
-		switch {
-		case err == io.EOF && len(prompts) == 0:
-			return nil, &data.InputError{File: r.File, Problem: "is empty", Fix: "give a file with a prompt on each line"}
-		case err == io.EOF:
-			return prompts, nil
-		case err != nil:
-			return nil, err
-		}
-		prompts = append(prompts, line)
-	}
-}
+// Remarks returns what a user might not expect of the predictions, a sentence each.
+func (p *Predictions) Remarks() []string { return p.remarks }
 
 // Print writes the prompts with their continuations, a line between them.
 func (p *Predictions) Print(w io.Writer) {

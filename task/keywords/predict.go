@@ -48,14 +48,20 @@ type Predictions struct {
 	Task    string       `json:"task"`    // the task of the model
 	Classes []string     `json:"classes"` // labels of the model
 	Files   []Prediction `json:"files"`   // one per sound, in order
+
+	remarks []string
 }
+
+// Remarks returns what a user might not expect of the predictions, a sentence each.
+func (p *Predictions) Remarks() []string { return p.remarks }
 
 // Predict classifies the sounds of a manifest, which needs no labels, or one file
 // of sound or features. Files that cannot be used are a *data.InputError that
 // names them; a cancelled ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (_ *Predictions, err error) {
 	defer tensor.Recover(&err)
-	paths, err := m.cfg.Sounds(ctx, in.File)
+	p := &Predictions{Task: Name, Classes: m.Classes()}
+	paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { p.remarks = append(p.remarks, s) })
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +73,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (
 	if err != nil {
 		return nil, err
 	}
-	p := &Predictions{Task: Name, Classes: m.Classes(), Files: make([]Prediction, len(list))}
+	p.Files = make([]Prediction, len(list))
 	err = m.each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c, func(i int, row []float64) {
 		k := best(row)
 		p.Files[i] = Prediction{paths[i], m.classes[k], row[k], row}

@@ -14,14 +14,14 @@ import (
 const FormatText = "text"
 
 // rows returns the sentences of a file with their lines; a column of tags is not
-// needed.
-func (m *Model) rows(path, format string) iter.Seq2[data.Sentence, error] {
+// needed. note is called with what was unusual about the lines.
+func (m *Model) rows(path, format string, note func(string)) iter.Seq2[data.Sentence, error] {
 	cfg := m.cfg
 	cfg.Format = format
 	if m.foreign(format) {
 		cfg.Token = ""
 	}
-	return data.ReadConll(path, cfg.reading(false, nil))
+	return data.ReadConll(path, cfg.reading(false, note))
 }
 
 // foreign reports whether a file's columns are not those of the training file: one

@@ -186,7 +186,14 @@ type Predictions struct {
 	Task      string   `json:"task"`      // the task of the model
 	Scheme    Scheme   `json:"scheme"`    // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
 	Sentences []Tagged `json:"sentences"` // in order; of plain text one per line, also of a blank one
+
+	remarks []string
 }
+
+// Remarks returns what a user might not expect of the predictions, a sentence each.
+func (p *Predictions) Remarks() []string { return p.remarks }
+
+func (p *Predictions) remark(s string) { p.remarks = append(p.remarks, s) }
 
 // Predict tags plain texts, one per line, or the sentences of a file with one
 // token per line, which needs no tags. A file that cannot be read and invalid
@@ -199,7 +206,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	}
 	p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}}
 	if format == FormatText {
-		texts, err := in.EachText(m.cfg.Encoding)
+		texts, err := in.EachText(m.cfg.Encoding, p.remark)
 		if err == nil {
 			p.Sentences, err = m.TagText(ctx, texts, o)
 		}
@@ -211,7 +218,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 		}
 		return p, nil
 	}
-	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
+	err = m.eachGroup(ctx, m.rows(in.File, format, p.remark), o, func(group []data.Sentence, tagged []Tagged) error {
 		for i := range tagged {
 			if tagged[i].Line = group[i].Line; len(tagged[i].Tokens) > 0 {
 				p.Sentences = append(p.Sentences, tagged[i])
@@ -243,7 +250,7 @@ func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w 
 		return true, nil, err
 	}
 	out := bufio.NewWriter(w)
-	err = m.eachGroup(ctx, m.rows(in.File, format), o, func(group []data.Sentence, tagged []Tagged) error {
+	err = m.eachGroup(ctx, m.rows(in.File, format, func(s string) { notes = append(notes, s) }), o, func(group []data.Sentence, tagged []Tagged) error {
 		for i, s := range group {
 			next := 0
 			for at, row := range s.Rows {

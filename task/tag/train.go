@@ -84,6 +84,9 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 		vectors.Fill(table)
 		m.net.Words.Weight.Write(table)
 		m.notes = append(m.notes, fmt.Sprintf("pretrained vectors from %s: %s", cfg.Vectors, vectors))
+		if note := vectors.Note(); note != "" {
+			m.notes = append(m.notes, note)
+		}
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil

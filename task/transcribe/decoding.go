@@ -110,6 +110,17 @@ func (d *Decoding) check(a *alphabet) error {
 	return nil
 }
 
+// read returns notes on unusual lines of the lexicon's and the language model's files.
+func (d *Decoding) read() (notes []string) {
+	if d.Lexicon != nil && d.Lexicon.note != "" {
+		notes = append(notes, d.Lexicon.note)
+	}
+	if d.LM != nil && d.LM.note != "" {
+		notes = append(notes, d.LM.note)
+	}
+	return notes
+}
+
 // lacking returns notes on words of texts that the lexicon and the language model
 // lack.
 func (d *Decoding) lacking(list []speech.Utterance, texts string) (notes []string) {

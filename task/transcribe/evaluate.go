@@ -135,7 +135,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 		}
 		e.Greedy = &g.Metrics
 	}
-	e.Notes = append(m.unknownUnits(list), decoding.lacking(list, "texts")...)
+	e.Notes = slices.Concat(m.unknownUnits(list), decoding.read(), decoding.lacking(list, "texts"))
 	return e, nil
 }
 

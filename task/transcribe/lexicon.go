@@ -12,6 +12,7 @@ import (
 type Lexicon struct {
 	root  *lexNode
 	words int
+	note  string // what was unusual about the lines of its file, or ""
 }
 
 // lexNode is a node of a prefix tree of words.
@@ -52,7 +53,11 @@ func ReadLexicon(ctx context.Context, path string) (*Lexicon, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readLexicon(r, ctx.Err)
+	l, err := readLexicon(r, ctx.Err)
+	if err == nil {
+		l.note = r.Note()
+	}
+	return l, err
 }
 
 // readLexicon reads the words; stop returns the error with which reading is to
@@ -89,6 +94,9 @@ func readLexicon(r *data.LineReader, stop func() error) (*Lexicon, error) {
 	}
 	return l, nil
 }
+
+// Note returns what was unusual about the lines of the lexicon's file, or "".
+func (l *Lexicon) Note() string { return l.note }
 
 // Words returns the number of words.
 func (l *Lexicon) Words() int { return l.words }

@@ -21,7 +21,11 @@ type LM struct {
 	begin   int32          // <s>; -1 if there is none
 	end     int32          // </s>; -1 if there is none
 	unknown int32          // <unk>, which stands in for every word that the model lacks
+	note    string         // what was unusual about the lines of its file, or ""
 }
+
+// Note returns what was unusual about the lines of the model's file, or "".
+func (lm *LM) Note() string { return lm.note }
 
 // mostOrder is the largest order of a model.
 const mostOrder = 5
@@ -57,7 +61,11 @@ func ReadLM(ctx context.Context, path string) (*LM, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readLM(r, ctx.Err)
+	lm, err := readLM(r, ctx.Err)
+	if err == nil {
+		lm.note = r.Note()
+	}
+	return lm, err
 }
 
 // readLM reads a model; stop returns the error with which reading is to end, or

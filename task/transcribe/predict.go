@@ -28,7 +28,13 @@ type Transcript struct {
 	Score        float64       `json:"score"`                  // natural logarithm of its probability, with weights and bonuses
 	Seconds      float64       `json:"seconds"`                // length of the sound in seconds
 	Alternatives []Alternative `json:"alternatives,omitempty"` // the most probable texts, best first, if requested by n_best
+
+	remarks []string
 }
+
+// Remarks returns what a user might not expect of the files of the lexicon and the
+// language model, a sentence each.
+func (t *Transcript) Remarks() []string { return t.remarks }
 
 // Word is a word with its time in the sound. CTC determines times to within a few
 // steps only. The confidence is the geometric mean of the probabilities of the
@@ -216,7 +222,7 @@ func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, secon
 // different texts as alternatives.
 func (m *Model) transcript(found []hypothesis, d *Decoding, seconds float64) *Transcript {
 	best := found[0]
-	t := &Transcript{Words: m.words(&best, seconds), Score: best.score, Seconds: seconds}
+	t := &Transcript{Words: m.words(&best, seconds), Score: best.score, Seconds: seconds, remarks: d.read()}
 	t.Text = m.alphabet.decode(best.classes)
 	seen := map[string]bool{}
 	for _, h := range found {
@@ -269,6 +275,8 @@ func (m *Model) words(h *hypothesis, seconds float64) []Word {
 type Transcripts struct {
 	Task  string           `json:"task"`  // the task of the model
 	Files []FileTranscript `json:"files"` // those of the files that could be used, in order
+
+	remarks []string
 }
 
 // FileTranscript is the transcript of a file.
@@ -282,11 +290,16 @@ type FileTranscript struct {
 // *data.InputError; the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Transcripts, err error) {
 	defer tensor.Recover(&err)
-	paths, err := m.cfg.Sounds(ctx, in.File)
+	var notes []string
+	paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { notes = append(notes, s) })
 	if err != nil {
 		return nil, err
 	}
-	return m.TranscribeFiles(ctx, paths, o)
+	list, err := m.TranscribeFiles(ctx, paths, o)
+	if list != nil {
+		list.remarks = append(notes, list.remarks...)
+	}
+	return list, err
 }
 
 // TranscribeFiles transcribes files one after the other. Files that cannot be
@@ -300,7 +313,7 @@ func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictO
 	if err != nil {
 		return nil, err
 	}
-	list := &Transcripts{Task: Name}
+	list := &Transcripts{Task: Name, remarks: d.read()}
 	var failed []string
 	var first error
 	for _, path := range paths {
@@ -328,6 +341,9 @@ func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictO
 	}
 	return list, first
 }
+
+// Remarks returns what a user might not expect of the transcripts, a sentence each.
+func (t *Transcripts) Remarks() []string { return t.remarks }
 
 // Print writes the texts and, if there are several files, their names.
 func (t *Transcripts) Print(w io.Writer) { t.print(w, false) }

@@ -72,7 +72,7 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	if m, err = newModel(cfg, a, learn.Frontend, on); err != nil {
 		return nil, nil, nil, err
 	}
-	m.notes = notes
+	m.notes = append(notes, decoding.read()...)
 	m.decoding, m.files = *decoding, cfg.decodingFiles()
 	return m, learn, valid, m.decoding.check(a)
 }

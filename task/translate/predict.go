@@ -180,14 +180,14 @@ func (m *Model) tableOf(in task.Input, o *PredictOptions) *data.ExampleOptions {
 type rowReader struct {
 	next  func() (data.TextRow, error) // io.EOF after the last
 	ready func() bool                  // whether next will not wait
-	note  func() string                // what was unusual
+	notes func() []string              // what was unusual, a sentence each
 	close func()
 }
 
 func (m *Model) open(in task.Input, o *PredictOptions) (*rowReader, error) {
 	if table := m.tableOf(in, o); table != nil {
-		note := ""
-		table.Note = func(s string) { note = s }
+		var notes []string
+		table.Note = func(s string) { notes = append(notes, s) }
 		next, stop := iter.Pull2(data.ReadTexts(in.File, table))
 		return &rowReader{
 			next: func() (data.TextRow, error) {
@@ -197,7 +197,7 @@ func (m *Model) open(in task.Input, o *PredictOptions) (*rowReader, error) {
 				}
 				return row, err
 			},
-			ready: func() bool { return true }, note: func() string { return note }, close: stop,
+			ready: func() bool { return true }, notes: func() []string { return notes }, close: stop,
 		}, nil
 	}
 	r, err := in.Lines(m.cfg.Encoding)
@@ -209,7 +209,13 @@ func (m *Model) open(in task.Input, o *PredictOptions) (*rowReader, error) {
 			line, err := r.Next()
 			return data.TextRow{Line: r.Line, Text: line}, err
 		},
-		ready: r.Ready, note: r.Note, close: r.Close,
+		ready: r.Ready, close: r.Close,
+		notes: func() []string {
+			if note := r.Note(); note != "" {
+				return []string{note}
+			}
+			return nil
+		},
 	}, nil
 }
 
@@ -259,10 +265,7 @@ func (m *Model) eachRow(ctx context.Context, in task.Input, o *PredictOptions, e
 			return nil, end
 		}
 	}
-	notes = said.notes(options.PieceLength)
-	if text := r.note(); text != "" {
-		notes = append(notes, text)
-	}
+	notes = append(said.notes(options.PieceLength), r.notes()...)
 	if options.Picture == "" {
 		return notes, nil
 	}
