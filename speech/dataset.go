@@ -26,7 +26,8 @@ type Dataset struct {
 	List   []Utterance
 	Labels [][]int32 // [utterance] its classes; nil: none
 
-	frames []int // number of frames of each utterance, without augmentation
+	frames []int    // number of frames of each utterance, without augmentation
+	sums   []uint64 // hashes of these frames
 	store  *features
 
 	filtering sync.Mutex
@@ -54,11 +55,11 @@ func (d *Dataset) Keep(keep func(i int) bool) {
 	n := 0
 	for i := range d.List {
 		if keep(i) {
-			d.List[n], d.frames[n] = d.List[i], d.frames[i]
+			d.List[n], d.frames[n], d.sums[n] = d.List[i], d.frames[i], d.sums[i]
 			n++
 		}
 	}
-	d.List, d.frames = d.List[:n], d.frames[:n]
+	d.List, d.frames, d.sums = d.List[:n], d.frames[:n], d.sums[:n]
 }
 
 // sounded reports whether the file of utterance i is sound, not features.
@@ -71,19 +72,19 @@ func (d *Dataset) framesOf(i int) ([]float32, error) {
 }
 
 // open reads all utterances once: it sets rate and width, finds every file that
-// cannot be read, and counts frames.
+// cannot be read, and counts and hashes frames.
 func (d *Dataset) open(ctx context.Context) ([]fault, error) {
 	if faults, err := d.settleWidth(); len(faults) > 0 || err != nil {
 		return faults, err
 	}
 	n := len(d.List)
-	d.frames = make([]int, n)
+	d.frames, d.sums = make([]int, n), make([]uint64, n)
 	errs := make([]error, n)
 	par.For(n, 1, d, func(_ *Dataset, a, b int) {
 		for i := a; i < b && ctx.Err() == nil; i++ {
 			var frames []float32
 			frames, errs[i] = d.framesOf(i)
-			d.frames[i] = len(frames) / d.Width
+			d.frames[i], d.sums[i] = len(frames)/d.Width, sumNumbers(frames)
 		}
 	})
 	return d.faults(errs), ctx.Err()

@@ -16,6 +16,7 @@ type Job struct {
 	Setup    *Setup
 	Slab     *tensor.Slab
 	Learn    *Dataset
+	Valid    *Dataset // what Validate scores; may be empty
 	Outputs  []string // the names of the network's outputs and what else its results depend on, for the fingerprint
 	Loss     func(t *tensor.Tape, b *Batch) *tensor.Tensor
 	Metric   string                                                                // key of Validate's result by which the epoch is chosen; lower is better
@@ -75,11 +76,17 @@ func (f *Job) fingerprint() train.Fingerprint {
 	s.Settings = s.Fixed()
 	print := train.NewFingerprint(s)
 	print.AddData("outputs of the network", []byte(strings.Join(f.Outputs, "\n")))
-	var list strings.Builder
-	steps := f.Learn.StepCounts()
-	for i, u := range f.Learn.List {
-		fmt.Fprintf(&list, "%d %d %s\n", u.Line, steps[i], u.Text)
-	}
-	print.AddData("training sounds", []byte(list.String()))
+	print.AddData("training sounds", f.Learn.fingerprint())
+	print.AddData("validation sounds", f.Valid.fingerprint())
 	return print
+}
+
+// fingerprint returns the hashes of the sounds, as far as their features show them,
+// and their texts, as bytes.
+func (d *Dataset) fingerprint() []byte {
+	var list []byte
+	for i, u := range d.List {
+		list = fmt.Appendf(list, "%d %x %s\n", u.Line, d.sums[i], u.Text)
+	}
+	return list
 }

@@ -3,6 +3,7 @@ package speech
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -88,11 +89,21 @@ func sumFile(path string) (uint64, error) {
 		return 0, err
 	}
 	fmt.Fprint(h, r.Rate)
-	bits := make([]byte, 0, 4*n)
-	for _, x := range samples[:n] {
-		v := math.Float32bits(x)
-		bits = append(bits, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
-	}
-	h.Write(bits)
+	h.Write(bytesOf(samples[:n]))
 	return h.Sum64(), nil
+}
+
+// sumNumbers returns the hash of numbers.
+func sumNumbers(x []float32) uint64 {
+	h := fnv.New64a()
+	h.Write(bytesOf(x))
+	return h.Sum64()
+}
+
+func bytesOf(x []float32) []byte {
+	b := make([]byte, 0, 4*len(x))
+	for _, v := range x {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	return b
 }

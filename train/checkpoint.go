@@ -30,15 +30,16 @@ import (
 type state struct {
 	Settings    settings
 	Fingerprint Fingerprint
-	Step        int     // optimizer steps done
-	Epoch       int     // epochs closed
-	Batch       int     // batches of the open epoch that are done
-	Loss        float64 // Σ weight·loss of the open epoch
-	Weight      float64 // Σ weight
-	Norm        float64 // Σ gradient norm
-	Clips       int     // steps whose norm was above the bound
-	Reads       int     // steps in these sums
-	LR          float32 // of the last step
+	Devices     []string // as Result.Devices
+	Step        int      // optimizer steps done
+	Epoch       int      // epochs closed
+	Batch       int      // batches of the open epoch that are done
+	Loss        float64  // Σ weight·loss of the open epoch
+	Weight      float64  // Σ weight
+	Norm        float64  // Σ gradient norm
+	Clips       int      // steps whose norm was above the bound
+	Reads       int      // steps in these sums
+	LR          float32  // of the last step
 	Best        *Record
 	Bad         int // validations since the best
 	Plateau     *optim.PlateauState

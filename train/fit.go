@@ -86,7 +86,8 @@ type trainer[B any] struct {
 	chunk      []float32     // of the gradient, on its way to the other ranks
 
 	best      device.Buffer
-	bestDirty bool // best has not been written
+	bestDirty bool   // best has not been written
+	device    string // its name
 	metrics   *os.File
 	events    *events
 	begun     time.Time
@@ -142,7 +143,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: t.perStep, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
 		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil,
 	}
-	t.Fingerprint = o.Fingerprint
+	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
 	return t, nil
 }
 
@@ -197,7 +198,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
-		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, ResumedAt: t.resumedAt,
+		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, ResumedAt: t.resumedAt, Devices: t.Devices,
 		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(),
 	}
 }
@@ -416,6 +417,9 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 
 // step trains on the batches of one optimizer step.
 func (t *trainer[B]) step() error {
+	if n := len(t.Devices); n == 0 || t.Devices[n-1] != t.device {
+		t.Devices = append(t.Devices, t.device)
+	}
 	n := min(t.perStep, t.batches-t.Batch) // of all ranks
 	total, err := t.gather(n)
 	if err != nil {

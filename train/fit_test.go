@@ -508,6 +508,40 @@ func newState(job *Job[testBatch], o *Options) *state {
 	return &t.state
 }
 
+// A run that is resumed elsewhere says so, and keeps saying it.
+func TestResumeElsewhere(t *testing.T) {
+	o := newOptions()
+	o.Dir, o.Epochs = t.TempDir(), 1
+	job := newJob(40)
+	if r, err := Fit(t.Context(), job, o); err != nil || len(r.Devices) != 1 {
+		t.Fatal(r, err)
+	}
+	o.Resume = true
+	old, err := newTrainer(newJob(40), *o)
+	if err == nil {
+		err = old.load()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.Devices = []string{"cpu/other"}
+	if err := old.save(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		r, err := Fit(t.Context(), newJob(40), o)
+		if o.Epochs++; o.Epochs == 2 { // no step was left to take
+			if err != nil || len(r.Devices) != 1 {
+				t.Errorf("devices %v, %v, want those of before", r.Devices, err)
+			}
+			continue
+		}
+		if want := []string{"cpu/other", tensor.CPU().Name()}; err != nil || !slices.Equal(r.Devices, want) {
+			t.Errorf("devices %v, %v, want %v", r.Devices, err, want)
+		}
+	}
+}
+
 func TestRefusesOptions(t *testing.T) {
 	for want, spoil := range map[string]func(*Job[testBatch], *Options){
 		"no training samples": func(j *Job[testBatch], _ *Options) { j.Samples = 0 },

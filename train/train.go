@@ -235,6 +235,7 @@ type Result struct {
 	Epochs      int      // epochs done, including a partial last one
 	Steps       int      // optimizer steps done
 	ResumedAt   int      // the step this run was resumed at; 0 for a fresh one
+	Devices     []string // where the steps ran, in order, such as "cpu/avx512": several for a run that was resumed elsewhere
 	Stopped     Stop
 	Interrupted bool          // by the context; the checkpoint, if any, continues from here
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included

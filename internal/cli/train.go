@@ -149,9 +149,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if one, ok := d.(interface{ Hints() []string }); ok {
 		notes = append(notes, one.Hints()...)
 	}
-	for _, n := range notes { // now, while it can still be stopped
-		a.note("Note: %s", n)
-	}
+	a.remarks(notes) // now, while it can still be stopped
 	m, result, err := k.Train(ctx, d, cfg, a.where(run))
 	if err != nil {
 		return nil, err
@@ -160,7 +158,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, a.stopped(run, result)
 	}
 	out := newTrainResult(k.Name, run, m.Slab(), result)
-	out.Notes = append(notes, firstIsBest(result)...)
+	out.Notes = slices.Concat(notes, firstIsBest(result), moved(result))
 	if !a.quiet {
 		out.told = len(notes)
 	}
@@ -184,6 +182,15 @@ func firstIsBest(r *train.Result) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("the model is that of epoch 1: no later epoch, of %s in all, scored better in validation, so the network has learnt little or too fast; try another learning rate (lr) or more data", report.Plural(r.Epochs, "epoch"))}
+}
+
+// moved is a note on a training that was resumed on another device or with other
+// kernels, whose sums differ in their last bits.
+func moved(r *train.Result) []string {
+	if len(r.Devices) < 2 {
+		return nil
+	}
+	return []string{"trained on " + strings.Join(r.Devices, " and then on ") + ", which round differently: the weights are not bit for bit those of a run on one of them"}
 }
 
 // scoreTrained scores a model on the test part, or without one on the validation

@@ -440,7 +440,10 @@ func long() *corpus {
 // gradients vanish in 32 bits.
 func TestLinearSure(t *testing.T) {
 	c := long()
-	l := fitLinear(c, c, 2, false, 1)
+	l, err := fitLinear(t.Context(), c, c, 2, false, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range l.logProbabilities(c) {
 		if math.IsNaN(p[0]) || math.IsNaN(p[1]) {
 			t.Fatal("the method lost itself in numbers that are none")
@@ -455,7 +458,7 @@ func TestLinearSure(t *testing.T) {
 func TestLinearVanishing(t *testing.T) {
 	c := long()
 	for _, several := range []bool{false, true} {
-		read, made := simdtest.Subnormals(t, func() { fitLinear(c, c, 2, several, 1) })
+		read, made := simdtest.Subnormals(t, func() { _, _ = fitLinear(t.Context(), c, c, 2, several, 1) })
 		if read || made {
 			t.Errorf("several labels %v: subnormal numbers: read %v, made %v", several, read, made)
 		}

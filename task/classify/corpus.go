@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
 	"iter"
@@ -100,10 +101,13 @@ func sortedLabels(counts map[string]int) []string {
 	return names
 }
 
-// encode returns examples as token ids.
-func encode(examples []data.Example, tok *text.Tokenizer, limit int, classes map[string]int32) *corpus {
+// encode returns examples as token ids. It ends early when ctx does.
+func encode(ctx context.Context, examples []data.Example, tok *text.Tokenizer, limit int, classes map[string]int32) *corpus {
 	c := &corpus{}
 	for i := range examples {
+		if ctx.Err() != nil {
+			break
+		}
 		c.add(&examples[i], tok, limit, classes)
 	}
 	return c

@@ -72,7 +72,10 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	if len(texts) == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))
 	}
-	c := encode(texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
+	c := encode(ctx, texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	network, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
 	if err != nil {
 		return nil, err

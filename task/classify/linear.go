@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -51,38 +52,49 @@ type document []int32
 var penalties = []float64{1e-4, 1e-3, 1e-2}
 
 // fitLinear learns from the training texts. The penalty is the one with the least
-// loss on the validation texts, or the middle one if there are none.
-func fitLinear(training, validation *corpus, classes int, several bool, seed uint64) *linear {
+// loss on the validation texts, or the middle one if there are none. A cancelled ctx
+// returns its error.
+func fitLinear(ctx context.Context, training, validation *corpus, classes int, several bool, seed uint64) (*linear, error) {
 	l := &linear{classes: classes, several: several}
-	docs := l.index(training)
+	docs := l.index(ctx, training)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	ratios := l.ratios(docs, training.labels)
 	if !hasLabels(validation) {
-		l.train(docs, training.labels, ratios, penalties[1], seed)
-		return l
+		return l, l.train(ctx, docs, training.labels, ratios, penalties[1], seed)
 	}
 	least := math.Inf(1)
 	var best linear
 	for _, p := range penalties {
-		l.train(docs, training.labels, ratios, p, seed)
+		if err := l.train(ctx, docs, training.labels, ratios, p, seed); err != nil {
+			return nil, err
+		}
 		if loss := meanLoss(l.logProbabilities(validation), validation.labels, several); loss < least || best.weights == nil {
 			least, best = loss, *l
 		}
 	}
-	return &best
+	return &best, nil
 }
 
 // index numbers the n-grams of the training texts: all single tokens, and longer
 // n-grams that occur in two texts. It returns the texts as lists of these
-// numbers.
-func (l *linear) index(c *corpus) []document {
+// numbers. It ends early when ctx does.
+func (l *linear) index(ctx context.Context, c *corpus) []document {
 	counts := map[uint64]int32{}
 	seen := map[uint64]struct{}{}
 	for i := range c.len() {
+		if ctx.Err() != nil {
+			return nil
+		}
 		ngrams(c.text(i), seen, func(key uint64) { counts[key]++ })
 	}
 	l.features = map[uint64]int32{}
 	docs := make([]document, c.len())
 	for i := range docs {
+		if ctx.Err() != nil {
+			return nil
+		}
 		ngrams(c.text(i), seen, func(key uint64) {
 			if counts[key] < 2 && key>>tokenBits != 0 {
 				return
@@ -125,8 +137,8 @@ func (l *linear) ratios(docs []document, labels [][]int32) []float32 {
 }
 
 // train fits the weights with AdaGrad over the texts in random order, and
-// multiplies them by the ratios.
-func (l *linear) train(docs []document, labels [][]int32, ratios []float32, penalty float64, seed uint64) {
+// multiplies them by the ratios. A cancelled ctx returns its error.
+func (l *linear) train(ctx context.Context, docs []document, labels [][]int32, ratios []float32, penalty float64, seed uint64) error {
 	l.penalty = penalty
 	weights, sums := make([]float32, len(ratios)), make([]float32, len(ratios))
 	l.bias = make([]float32, l.classes)
@@ -141,7 +153,10 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 	decay := float32(penalty)
 	for range passes {
 		r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, i := range order {
+		for n, i := range order {
+			if n%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if len(labels[i]) == 0 && !l.several {
 				continue
 			}
@@ -179,6 +194,7 @@ func (l *linear) train(docs []document, labels [][]int32, ratios []float32, pena
 		weights[at] *= ratios[at]
 	}
 	l.weights = weights
+	return nil
 }
 
 // orNothing returns x, or zero if |x| is below 2^-60, so that the product of two

@@ -33,7 +33,9 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err != nil {
 			return nil, nil, data.InFile(d.file, err)
 		}
-		m.linear = fitLinear(learn, valid, len(m.classes), m.several(), cfg.Seed)
+		if m.linear, err = fitLinear(ctx, learn, valid, len(m.classes), m.several(), cfg.Seed); err != nil {
+			return nil, nil, err
+		}
 		result, err := m.fit(ctx, learn, valid, o)
 		if err != nil || !result.Trained() {
 			return m, result, err
@@ -70,7 +72,10 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 		return nil, nil, nil, err
 	}
 	number := numbers(names)
-	learn, valid = encode(texts, tok, cfg.Truncate, number), encode(d.Of(task.Validation), tok, cfg.Truncate, number)
+	learn, valid = encode(ctx, texts, tok, cfg.Truncate, number), encode(ctx, d.Of(task.Validation), tok, cfg.Truncate, number)
+	if err := ctx.Err(); err != nil {
+		return nil, nil, nil, err
+	}
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
 		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, tok.Vocabulary()); err != nil {

@@ -78,10 +78,13 @@ func literal(s string) iter.Seq[string] {
 	}
 }
 
-// encode appends the tokens of a text to dst.
-func (k *codec) encode(dst []int32, s string) []int32 {
+// encode appends the tokens of a text to dst. It ends early when ctx does.
+func (k *codec) encode(ctx context.Context, dst []int32, s string) []int32 {
 	if k.line < 0 {
 		for part := range literal(s) {
+			if ctx.Err() != nil {
+				break
+			}
 			dst = k.tokens.Encode(dst, part)
 		}
 		return dst
@@ -89,7 +92,7 @@ func (k *codec) encode(dst []int32, s string) []int32 {
 	for {
 		line, rest, more := strings.Cut(s, "\n")
 		dst = k.tokens.Encode(dst, line)
-		if !more {
+		if !more || ctx.Err() != nil {
 			return dst
 		}
 		dst, s = append(dst, k.line), rest

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"context"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -153,14 +154,15 @@ type corpus struct {
 	characters int
 }
 
-func newCorpus(k *codec, docs []data.Document) *corpus {
+// newCorpus encodes documents. The error is that of a cancelled ctx.
+func newCorpus(ctx context.Context, k *codec, docs []data.Document) (*corpus, error) {
 	c := &corpus{characters: characters(docs)}
 	for _, d := range docs {
-		ids := k.encode([]int32{k.begin}, d.Text)
+		ids := k.encode(ctx, []int32{k.begin}, d.Text)
 		c.tokens += len(ids) - 1
 		c.docs = append(c.docs, append(ids, k.end))
 	}
-	return c
+	return c, ctx.Err()
 }
 
 // counts returns how often each token is a target.

@@ -121,7 +121,7 @@ func TestDecoder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ids := k.encode([]int32{k.begin}, text)
+			ids := k.encode(t.Context(), []int32{k.begin}, text)
 			want := text
 			if unit == "space" {
 				want = strings.ReplaceAll(text, "  ", " ")
@@ -158,7 +158,7 @@ func TestDecoderEndsHalfCharacters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids := k.encode(nil, "🙂")
+	ids := k.encode(t.Context(), nil, "🙂")
 	if len(ids) < 2 {
 		t.Skip("the character is one token")
 	}
@@ -190,7 +190,7 @@ func TestSpecialTokensAreText(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids := k.encode(nil, text)
+		ids := k.encode(t.Context(), nil, text)
 		if got := k.decode(ids); got != text {
 			t.Errorf("%s: %q", unit, got)
 		}
@@ -225,7 +225,7 @@ func TestTrace(t *testing.T) {
 				t.Errorf("token %q stands for %q", k.name(token.ID), text[token.Start:token.End])
 			}
 		}
-		if want := k.encode(nil, text); !slices.Equal(ids, want) {
+		if want := k.encode(t.Context(), nil, text); !slices.Equal(ids, want) {
 			t.Errorf("%s: traced %v, encoded %v", unit, ids, want)
 		}
 	}
@@ -305,7 +305,7 @@ func TestGenerateInBatches(t *testing.T) {
 // steps allocate nothing in the tensor layer.
 func TestGenerationIsStateful(t *testing.T) {
 	m := trained(t, small("char"), story)
-	s := m.read([][]int32{m.codec.encode([]int32{m.codec.begin}, story)}, 4)
+	s := m.read([][]int32{m.codec.encode(t.Context(), []int32{m.codec.begin}, story)}, 4)
 	ids, all := make([]int32, 4), []int32{0, 1, 2, 3}
 	feed := func() {
 		for i := range ids {
@@ -333,7 +333,7 @@ func TestGenerationIsStateful(t *testing.T) {
 // the same bits without it.
 func TestEndedTextsLeave(t *testing.T) {
 	m := trained(t, small("char"), story)
-	prompt := m.codec.encode([]int32{m.codec.begin}, story[:20])
+	prompt := m.codec.encode(t.Context(), []int32{m.codec.begin}, story[:20])
 	a, b := m.read([][]int32{prompt}, 5), m.read([][]int32{prompt}, 5)
 	defer a.close()
 	defer b.close()
@@ -483,5 +483,21 @@ func TestTraceInBoundedMemory(t *testing.T) {
 	}
 	if most > before+90<<20 { // what one block needs; all tokens would be 150 MB
 		t.Errorf("%d bytes for %d tokens", most-before, n)
+	}
+}
+
+// Encoding a long text ends with the context.
+func TestEncodingCanBeCancelled(t *testing.T) {
+	cfg := Defaults()
+	text := docs(strings.Repeat("one two three\n", 100))
+	cfg.settleText(characters(text), false)
+	k, err := trainCodec(t.Context(), &cfg, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if c, err := newCorpus(ctx, k, text); !errors.Is(err, context.Canceled) || c.tokens > 100 {
+		t.Errorf("%d tokens, %v", c.tokens, err)
 	}
 }

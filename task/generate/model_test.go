@@ -100,7 +100,7 @@ func TestEvaluate(t *testing.T) {
 			}
 			sum, n := 0.0, 0
 			for _, s := range texts {
-				ids := m.codec.encode([]int32{m.codec.begin}, s)
+				ids := m.codec.encode(t.Context(), []int32{m.codec.begin}, s)
 				tape := tensor.NewTape(tensor.CPU(), tensor.Infer)
 				x, _, _, _ := m.net.steps(tape, tape.IDs(ids[:len(ids)-1], nil, 1, len(ids)-1), nil)
 				p := m.net.logProb(x).Data()

@@ -22,7 +22,10 @@ func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Ta
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c := newCorpus(m.codec, d.Of(task.All))
+	c, err := newCorpus(ctx, m.codec, d.Of(task.All))
+	if err != nil {
+		return nil, err
+	}
 	if c.tokens == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no text"))
 	}

@@ -33,11 +33,11 @@ type Scored struct {
 func (m *Model) Score(ctx context.Context, prompt string, continuations []string, exactly bool) (_ []Scored, err error) {
 	defer tensor.Recover(&err)
 	begin := []int32{m.codec.begin}
-	first := m.codec.encode(begin, prompt)
+	first := m.codec.encode(ctx, begin, prompt)
 	common := len(first)
 	var texts [][]int32
 	for _, c := range continuations {
-		ids := m.codec.encode(slices.Clone(begin), join(prompt, c, exactly))
+		ids := m.codec.encode(ctx, slices.Clone(begin), join(prompt, c, exactly))
 		texts = append(texts, ids)
 		common = min(common, shared(first, ids))
 	}

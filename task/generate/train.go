@@ -32,7 +32,9 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		}
 		var v *corpus
 		if len(d.Validation) > 0 {
-			v = newCorpus(m.codec, d.Validation)
+			if v, err = newCorpus(ctx, m.codec, d.Validation); err != nil {
+				return nil, nil, err
+			}
 		}
 		result, err := m.fit(ctx, c, v, o)
 		return m, result, err
@@ -53,7 +55,10 @@ func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.D
 	if err != nil {
 		return nil, nil, err
 	}
-	c := newCorpus(k, docs)
+	c, err := newCorpus(ctx, k, docs)
+	if err != nil {
+		return nil, nil, err
+	}
 	if c.tokens < leastTokens {
 		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed; give more text, or smaller tokens than %s", c.tokens, leastTokens, cfg.Tokens)
 	}
@@ -83,7 +88,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 	s.rare = newRare(m.codec, m.counts)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
 	options := cfg.Settings.Options(s.batches, o)
-	options.Fingerprint = m.fingerprint(c)
+	options.Fingerprint = m.fingerprint(c, valid)
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
@@ -144,16 +149,23 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 	}
 }
 
-// fingerprint returns a hash of the text and of the settings that change the
+// fingerprint returns hashes of the texts, of which valid may be nil, and the settings that change the
 // arithmetic.
-func (m *Model) fingerprint(c *corpus) train.Fingerprint {
+func (m *Model) fingerprint(c, valid *corpus) train.Fingerprint {
 	cfg := m.cfg
 	cfg.Settings = cfg.Fixed()
 	f := train.NewFingerprint(cfg)
-	var docs []any
+	f.AddData("training text", c.values()...)
+	if valid != nil {
+		f.AddData("validation text", valid.values()...)
+	}
+	return f
+}
+
+// values returns the documents, for a fingerprint.
+func (c *corpus) values() (docs []any) {
 	for _, d := range c.docs {
 		docs = append(docs, d)
 	}
-	f.AddData("training text", docs...)
-	return f
+	return docs
 }

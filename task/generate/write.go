@@ -11,7 +11,7 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 	var ids [][]int32
 	var writers []*writer
 	for _, p := range prompts {
-		ids = append(ids, m.codec.encode([]int32{m.codec.begin}, p))
+		ids = append(ids, m.codec.encode(ctx, []int32{m.codec.begin}, p))
 		for range copies {
 			w := newWriter(m.codec, o, first+len(writers), ids[len(ids)-1])
 			w.out.Prompt = p

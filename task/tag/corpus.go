@@ -1,6 +1,7 @@
 package tag
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
 	"unicode/utf8"
@@ -124,11 +125,14 @@ func isStop(token string) bool {
 
 // encode returns tagged sentences as numbers, in pieces of at most limit tokens.
 // Sentences with a missing tag, and too many different tags, are a
-// *data.InputError.
-func encode(list []data.Sentence, limit int) (*corpus, error) {
+// *data.InputError; a cancelled ctx returns its error.
+func encode(ctx context.Context, list []data.Sentence, limit int) (*corpus, error) {
 	d := newCorpus()
 	for i := range list {
 		s := &list[i]
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if len(s.Tags) != len(s.Tokens) {
 			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}
 		}

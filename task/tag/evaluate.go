@@ -79,7 +79,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "tag: Evaluate")
 	sentences := of.Of(part)
-	d, err := encode(sentences, m.cfg.PieceLength)
+	d, err := encode(ctx, sentences, m.cfg.PieceLength)
 	if err == nil && len(d.tokens) == 0 {
 		err = data.Errorf("there is no sentence to score")
 	}

@@ -520,3 +520,12 @@ func TestFiles(t *testing.T) {
 		t.Errorf("a stream of tokens: %v", err)
 	}
 }
+
+// Counting the words of many sentences ends with the context.
+func TestEncodingCanBeCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := encode(ctx, []data.Sentence{{Tokens: []string{"a"}, Tags: []string{"O"}}}, 10); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

@@ -24,7 +24,7 @@ func (m *Model) Probe(ctx context.Context, of *Data, rows int) (_ func(*tensor.T
 		return nil, err
 	}
 	sentences := of.Of(task.All)
-	d, err := encode(sentences[:min(rows, len(sentences))], m.cfg.PieceLength)
+	d, err := encode(ctx, sentences[:min(rows, len(sentences))], m.cfg.PieceLength)
 	if err != nil {
 		return nil, data.InFile(of.file, err)
 	}

@@ -37,10 +37,10 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 // prepare settles the configuration on the sentences and makes the untrained
 // model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
-	if learn, err = encode(d.Training, cfg.PieceLength); err != nil {
+	if learn, err = encode(ctx, d.Training, cfg.PieceLength); err != nil {
 		return nil, nil, nil, err
 	}
-	if valid, err = encode(d.Validation, cfg.PieceLength); err != nil {
+	if valid, err = encode(ctx, d.Validation, cfg.PieceLength); err != nil {
 		return nil, nil, nil, err
 	}
 	if learn.observed == 0 {
