@@ -3,6 +3,7 @@ package task_test
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"slices"
 	"testing"
@@ -132,5 +133,14 @@ func TestCopiesInSeveralParts(t *testing.T) {
 		if n[task.Training] != c.training || n[task.Validation] != c.valid || n[task.Test] != c.test {
 			t.Errorf("%s: %v, want %d, %d, %d", c.name, n, c.training, c.valid, c.test)
 		}
+	}
+}
+
+// The hashes are in models' directories: they stay those of FNV-1a over the words.
+func TestSum(t *testing.T) {
+	h := fnv.New64a()
+	h.Write([]byte("an \u00e9t\u00e9 \x00\x00x \x00"))
+	if got := task.Sum(" an\t\u00e9t\u00e9\n", "", "x"); got != h.Sum64() {
+		t.Errorf("got %x, want %x", got, h.Sum64())
 	}
 }
