@@ -202,8 +202,12 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 		return nil, err
 	}
 	if m.labelled(p, in, o.Format) {
+		prefixed := slices.ContainsFunc(p.rows, func(r data.TextRow) bool { return hasPrefix(r.Text) })
 		for i := range p.rows {
 			labels, text := data.CutLabels(p.rows[i].Text)
+			if prefixed && !hasPrefix(p.rows[i].Text) {
+				labels, text = nil, p.rows[i].Text
+			}
 			p.rows[i].Text, p.rows[i].Column = text, 1
 			p.rows[i].Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: text}}
 		}
@@ -245,7 +249,7 @@ func (m *Model) labelled(p *Predictions, in task.Input, format string) bool {
 		if row.Fields != nil {
 			return false
 		}
-		if strings.HasPrefix(strings.TrimSpace(row.Text), "__label__") {
+		if hasPrefix(row.Text) {
 			return true
 		}
 		if strings.TrimSpace(row.Text) != "" {
@@ -262,14 +266,16 @@ func (m *Model) labelled(p *Predictions, in task.Input, format string) bool {
 	return known
 }
 
+// hasPrefix reports whether a line begins with a label of fastText's format.
+func hasPrefix(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "__label__") }
+
 // isClass reports whether a word names a class of the model, or several.
 func (m *Model) isClass(word string) bool {
-	for part := range strings.SplitSeq(word, cmp.Or(m.cfg.Separator, "\n")) {
-		if !slices.Contains(m.classes, part) {
-			return false
-		}
+	parts := []string{word}
+	if m.cfg.Separator != "" {
+		parts = strings.Split(word, m.cfg.Separator)
 	}
-	return true
+	return !slices.ContainsFunc(parts, func(part string) bool { return !slices.Contains(m.classes, part) })
 }
 
 // reading returns the options for reading an input's texts, in the format and the

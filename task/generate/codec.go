@@ -92,7 +92,7 @@ func (k *codec) encode(ctx context.Context, dst []int32, s string) []int32 {
 	for {
 		line, rest, more := strings.Cut(s, "\n")
 		dst = k.tokens.Encode(dst, line)
-		if !more || ctx.Err() != nil {
+		if ctx.Err() != nil || !more {
 			return dst
 		}
 		dst, s = append(dst, k.line), rest

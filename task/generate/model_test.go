@@ -186,7 +186,7 @@ func TestScoreIsTheDifference(t *testing.T) {
 			if _, err := m.Score(t.Context(), prompt, []string{"a", ""}, false); err == nil {
 				t.Error("an empty continuation is scored")
 			}
-			if _, err := m.Score(&stopAfter{t.Context(), 1}, prompt, list, true); !errors.Is(err, context.Canceled) {
+			if _, err := m.Score(&stopAfter{t.Context(), len(list) + 3}, prompt, list, true); !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled after its first batch: got %v", err)
 			}
 		})
@@ -273,7 +273,7 @@ func TestResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	_, r, err := Train(&stopAfter{context.Background(), 9}, d, cfg, &train.Run{Dir: dir})
+	_, r, err := Train(&stopAfter{context.Background(), 20}, d, cfg, &train.Run{Dir: dir})
 	if err != nil || !r.Interrupted || r.Steps == 0 {
 		t.Fatalf("result %+v, %v", r, err)
 	}

@@ -41,6 +41,9 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 		texts = append(texts, ids)
 		common = min(common, shared(first, ids))
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	var scores []Scored
 	for i, c := range continuations {
 		if len(texts[i]) <= common {

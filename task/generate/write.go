@@ -18,6 +18,9 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies, first in
 			writers = append(writers, w)
 		}
 	}
+	if err := ctx.Err(); err != nil { // the prompts may be cut
+		return nil, err
+	}
 	s := m.read(ids, copies)
 	defer s.close()
 	var texts, next []int32 // the texts that continue, and what each reads

@@ -130,8 +130,8 @@ func encode(ctx context.Context, list []data.Sentence, limit int) (*corpus, erro
 	d := newCorpus()
 	for i := range list {
 		s := &list[i]
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if i%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		if len(s.Tags) != len(s.Tokens) {
 			return nil, &data.InputError{Line: s.Line, Problem: fmt.Sprintf("a sentence of %d tokens has %d tags", len(s.Tokens), len(s.Tags)), Fix: "every token needs a tag"}

@@ -302,8 +302,8 @@ func TestTrainingRepeats(t *testing.T) {
 	want := read(run(context.Background(), nil))
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	run(ctx, &train.Run{Dir: dir})
+	defer cancel()
+	run(ctx, &train.Run{Dir: dir, Hooks: train.Hooks{OnEpoch: func(train.Record) error { cancel(); return nil }}})
 	if got := read(run(context.Background(), &train.Run{Dir: dir, Resume: true})); !slices.Equal(got, want) {
 		t.Error("a resumed run ends elsewhere")
 	}
