@@ -74,26 +74,74 @@ func ReadTexts(path string, o *ExampleOptions) iter.Seq2[TextRow, error] {
 			return
 		}
 		defer r.Close()
-		next, err := o.rows(r)
-		n := 0
-		for err == nil {
-			var row TextRow
-			if row, err = next(); err == nil {
-				if n++; !yield(row, nil) {
-					return
-				}
-			}
-		}
-		if err == io.EOF && n == 0 {
-			err = &InputError{File: path, Problem: "holds no text", Fix: "give a file with a text in each row"}
-		}
-		if err != io.EOF {
+		o.eachText(r, yield)
+	}
+}
+
+// ReadTextsFrom is [ReadTexts] for a stream, which messages call name. A Format of ""
+// is by its first line: a table if that has the column of the texts ("text" if none is
+// named) among others, and JSON lines if it is an object with that key; otherwise each
+// line is a text.
+func ReadTextsFrom(name string, in io.Reader, o *ExampleOptions) iter.Seq2[TextRow, error] {
+	return func(yield func(TextRow, error) bool) {
+		r, err := NewLineReader(name, in, o.Encoding)
+		if err != nil {
 			yield(TextRow{}, err)
 			return
 		}
-		if note := r.Note(); note != "" && o.Note != nil {
-			o.Note(note)
+		defer r.Close()
+		own := *o
+		if own.Format == "" {
+			head, _ := r.head()
+			first, _, _ := strings.Cut(string(head), "\n")
+			own.Format = streamFormat(strings.TrimSpace(first), o.Text)
 		}
+		own.eachText(r, yield)
+	}
+}
+
+// streamFormat returns the format of a stream that begins with a line.
+func streamFormat(first, column string) string {
+	if column == "" {
+		column = "text"
+	}
+	var object map[string]json.RawMessage
+	if json.Unmarshal([]byte(first), &object) == nil && object[column] != nil {
+		return FormatJSONL
+	}
+	for _, separator := range []string{"\t", ",", ";"} {
+		fields := strings.Split(first, separator)
+		for i := range fields {
+			fields[i] = strings.Trim(strings.TrimSpace(fields[i]), `"`)
+		}
+		if len(fields) > 1 && slices.Contains(fields, column) {
+			return FormatTable
+		}
+	}
+	return FormatLines
+}
+
+// eachText yields the texts that a reader holds.
+func (o *ExampleOptions) eachText(r *LineReader, yield func(TextRow, error) bool) {
+	next, err := o.rows(r)
+	n := 0
+	for err == nil {
+		var row TextRow
+		if row, err = next(); err == nil {
+			if n++; !yield(row, nil) {
+				return
+			}
+		}
+	}
+	if err == io.EOF && n == 0 {
+		err = &InputError{File: r.File, Problem: "holds no text", Fix: "give a file with a text in each row"}
+	}
+	if err != io.EOF {
+		yield(TextRow{}, err)
+		return
+	}
+	if note := r.Note(); note != "" && o.Note != nil {
+		o.Note(note)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,5 +57,33 @@ func TestReadTexts(t *testing.T) {
 	row := TextRow{Fields: []Field{cell("id", "7"), cell("text", "a"), cell("id", `"`), {"n", "1", json.RawMessage("1")}}, Column: 1}
 	if got, err := json.Marshal(row.Others()); err != nil || string(got) != `{"id":"7","id_2":"\"","n":1}` {
 		t.Errorf("others: %s, %v", got, err)
+	}
+}
+
+// A stream has no name; its first line tells what it is.
+func TestTextsOfStreams(t *testing.T) {
+	for _, c := range []struct {
+		stream, column string
+		want           []string
+	}{
+		{"id,review,stars\n7,\"a fine, long\nfilm\",5\n8,dull,1\n", "review", []string{"a fine, long\nfilm", "dull"}},
+		{"\"id\";\"text\"\n7;fine\n", "", []string{"fine"}},
+		{"text\tid\nfine\t7\n", "", []string{"fine"}},
+		{"{\"id\":7,\"review\":\"fine\"}\n{\"review\":\"dull\"}\n", "review", []string{"fine", "dull"}},
+		{"the review, id and all\nfine, really\n", "review", []string{"the review, id and all", "fine, really"}},
+		{"{\"other\":\"fine\"}\n", "review", []string{"{\"other\":\"fine\"}"}},
+		{"review\nfine\n", "review", []string{"review", "fine"}},
+		{"\xef\xbb\xbfid,text\n1,fine\n", "", []string{"fine"}},
+	} {
+		var got []string
+		for row, err := range ReadTextsFrom("standard input", strings.NewReader(c.stream), &ExampleOptions{Text: c.column}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, row.Text)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.stream, got, c.want)
+		}
 	}
 }

@@ -11,12 +11,15 @@ import (
 )
 
 // EachRow iterates over the texts of an input with the rows in which they stand:
-// those of a file as [data.ReadTexts] reads it with the options, the lines of a
-// stream, or the texts, whose lines are their numbers. The errors are those of
+// those of a file as [data.ReadTexts] reads it with the options, or of a stream, as
+// [data.ReadTextsFrom] does, or the texts, whose lines are their numbers. The errors are those of
 // ReadTexts.
 func (in Input) EachRow(o *data.ExampleOptions) iter.Seq2[data.TextRow, error] {
 	if in.File != "" {
 		return data.ReadTexts(in.File, o)
+	}
+	if in.Stream != nil {
+		return data.ReadTextsFrom("standard input", in.Stream, o)
 	}
 	return func(yield func(data.TextRow, error) bool) {
 		texts, err := in.EachText(o.Encoding, o.Note)

@@ -284,6 +284,8 @@ func (m *Model) reading(in task.Input, given *PredictOptions, note func(string))
 	o := m.cfg.examples(note)
 	o.Format = cmp.Or(given.Format, o.Format)
 	switch {
+	case in.Stream != nil && given.Format == "" && given.Text == "":
+		o.Format = "" // by the first line
 	case o.Format == data.FormatLabelFirst && given.Format != "":
 		o.Format = data.FormatLines
 	case o.Format == data.FormatLabelFirst || o.Format == "":
