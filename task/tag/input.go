@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
@@ -109,6 +110,13 @@ func (m *Model) formatOf(in task.Input, o *PredictOptions) (string, error) {
 	defer r.Close()
 	prose := filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz"))
 	return m.looksLike(r, prose == ".txt" || prose == ".md"), nil
+}
+
+// isUniversal reports whether a line is one of CoNLL-U: ten fields, the first a number.
+func isUniversal(line string) bool {
+	fields := strings.Split(line, "\t")
+	_, err := strconv.Atoi(fields[0])
+	return len(fields) == 10 && err == nil
 }
 
 // looksLike returns the format of the first lines. A file that is named as text is in

@@ -207,6 +207,9 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}}
 	if format == FormatText {
 		texts, err := in.EachText(m.cfg.Encoding, p.remark)
+		if at := slices.IndexFunc(texts, isUniversal); err == nil && in.Stream != nil && at >= 0 {
+			err = &data.InputError{File: "standard input", Line: at + 1, Problem: "looks like CoNLL-U, and standard input is read as plain text", Fix: "name a file"}
+		}
 		if err == nil {
 			p.Sentences, err = m.TagText(ctx, texts, o)
 		}
