@@ -25,7 +25,7 @@ type LM struct {
 }
 
 // Note returns what was unusual about the lines of the model's file, or "".
-func (lm *LM) Note() string { return lm.note }
+func (l *LM) Note() string { return l.note }
 
 // mostOrder is the largest order of a model.
 const mostOrder = 5
