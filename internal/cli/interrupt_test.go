@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -170,5 +171,20 @@ func TestInterruptedStream(t *testing.T) {
 		}
 		in.Close()
 		cancel()
+	}
+}
+
+// What is printed as a command is one line that a shell reads back.
+func TestShellReadsQuotes(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, s := range []string{"plain-1.csv", "", "two words", "it's", "a\nb", "tab\tand 'quotes' \\ back", "$HOME `x` \"q\"", "ö\x7f"} {
+		quoted := shellQuote(s)
+		out, err := exec.Command(bash, "-c", "printf %s "+quoted).Output()
+		if err != nil || string(out) != s || strings.Contains(quoted, "\n") {
+			t.Errorf("%q is quoted as %s, which gives %q: %v", s, quoted, out, err)
+		}
 	}
 }

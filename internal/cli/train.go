@@ -364,13 +364,28 @@ func (a *app) resumeCommand() string {
 	return strings.Join(words, " ")
 }
 
-// shellQuote writes an argument as a POSIX shell reads it back.
+// shellQuote writes an argument on one line, as a POSIX shell reads it back, or with
+// control characters as bash, zsh and ksh do.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./=,:@%+", r)
 	}
 	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
 		return s
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) { // the message is one line
+		var b strings.Builder
+		for i := range len(s) {
+			switch c := s[i]; {
+			case c == '\'' || c == '\\':
+				b.WriteString(`\` + string(c))
+			case c < ' ' || c == 0x7f:
+				fmt.Fprintf(&b, `\x%02x`, c)
+			default:
+				b.WriteByte(c)
+			}
+		}
+		return "$'" + b.String() + "'"
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
