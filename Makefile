@@ -16,7 +16,6 @@ check: ## all that a change must pass, and more
 	GOARCH=arm64 go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
 	go test -tags purego -short ./...
-	CAROUSEL_SIMD=generic go test -short -gcflags=all=-d=checkptr ./internal/simd ./internal/cpu
 	$(MAKE) race
 
 race: ## the race detector needs a C compiler
