@@ -239,7 +239,7 @@ func OpenAs[M any](path string, open func(*Dir, ...*tensor.Device) (M, error), o
 // [*FileError]. was lists earlier names of the task.
 func (d *Dir) For(task, what string, cfg any, was ...string) error {
 	if d.Task != task && !slices.Contains(was, d.Task) {
-		return &FileError{File: d.Path, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, clip(d.Task)), Fix: "use the commands of that task"}
+		return &FileError{File: d.Path, Problem: fmt.Sprintf("expected %s, got a model for task %q", what, clip(d.Task)), Fix: "evaluate and predict take models of every task"}
 	}
 	return d.Decode(cfg)
 }

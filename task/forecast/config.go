@@ -126,7 +126,7 @@ func (c *Config) checkLevels() error {
 // checkColumns returns an error if a column is given twice.
 func (c *Config) checkColumns() error {
 	if len(c.Target) == 0 && c.Layout == data.LayoutLong {
-		return data.Errorf("target: name the column to forecast")
+		return data.Errorf("target: name the column to forecast, such as --target units; --time names that of the times")
 	}
 	part := map[string]string{}
 	for _, list := range []struct {
