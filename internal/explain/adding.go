@@ -200,7 +200,7 @@ func (s *Study) advise() {
 		return &Layer{}
 	}
 	rnn, wild := find(s.Untrained, "RNN"), find(s.Untrained, "RNN, radius 2")
-	say("In a plain RNN the gradient vanishes: by a factor of %s per step, so less than a thousandth is left %d steps back. It cannot learn from inputs further back.", short(rnn.Rate), rnn.Reach)
+	say("In a plain RNN the gradient vanishes: by a factor of %s per step on average; less than a thousandth is left %d steps back. It cannot learn from inputs further back.", short(rnn.Rate), rnn.Reach)
 	if wild.Left > 10 {
 		say("With a recurrent matrix of spectral radius 2 it explodes instead, by %s per step, %s times over %d steps: clip the norm of the gradient.", short(wild.Rate), short(wild.Left), s.Length)
 	}
