@@ -108,7 +108,7 @@ func TestRandomTokenizers(t *testing.T) {
 func TestGrowthIsBounded(t *testing.T) {
 	const model = `"model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}`
 	ten := `{"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaaaa"}`
-	anything := `{"type":"Replace","pattern":{"Regex":"."},"content":"xxxxxxxxxx"}`
+	anything := `{"type":"Replace","pattern":{"Regex":"."},"content":"yyyyyyyyyy"}`
 	spaces := `{"type":"Metaspace","replacement":"     ","prepend_scheme":"never","split":false}`
 	list := func(key, one string, n int) string {
 		return `{"type":"Sequence","` + key + `":[` + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + `]}`

@@ -89,7 +89,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 			if run.Out == "" {
 				return misusef("train %s needs --out, the directory for the model", k.Name)
 			}
-			if err := checkOut(run.Out, run.resume); err != nil {
+			if err := checkRun(run.Out, run.resume); err != nil {
 				return err
 			}
 			ctx, stop := a.catchInterrupt(c.Context())
@@ -236,8 +236,8 @@ func (a *app) scoreTrained(ctx context.Context, m *task.Trained, d task.Data, ou
 	return e, nil
 }
 
-// checkOut returns an error if --out holds files that a training must not write among.
-func checkOut(dir string, resume bool) error {
+// checkRun returns an error if --out holds files that a training must not write among.
+func checkRun(dir string, resume bool) error {
 	begun := train.HasCheckpoint(dir)
 	switch {
 	case begun && resume:

@@ -20,16 +20,7 @@ func kind(file string) string { return filepath.Join("testdata", "kinds", file) 
 // Programs of torch.jit.save, and NumPy's arrays in checkpoints and archives,
 // hold what PyTorch and NumPy say.
 func TestReadsKinds(t *testing.T) {
-	want, err := model.ReadTensors(kind("expected.safetensors"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	byFile := map[string][]model.Tensor{}
-	for _, w := range want.Tensors {
-		file, name, _ := strings.Cut(w.Name, "/")
-		w.Name = name
-		byFile[file] = append(byFile[file], w)
-	}
+	byFile := expected(t, "kinds")
 	if len(byFile) != 8 {
 		t.Errorf("%d files", len(byFile))
 	}

@@ -15,20 +15,28 @@ import (
 // and 2.15. internal/golden/gen/torch_files.py writes them.
 var writers = []string{"torch1", "torch2"}
 
+// expected returns what the writer of a folder of testdata says its files hold:
+// the tensors by the name of the file.
+func expected(t *testing.T, folder string) map[string][]model.Tensor {
+	t.Helper()
+	want, err := model.ReadTensors(filepath.Join("testdata", folder, "expected.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	byFile := map[string][]model.Tensor{}
+	for _, w := range want.Tensors {
+		file, name, _ := strings.Cut(w.Name, "/")
+		w.Name = name
+		byFile[file] = append(byFile[file], w)
+	}
+	return byFile
+}
+
 // TestReadsPyTorch holds every tensor of every kept file against what the
 // version of PyTorch that wrote it says is in it.
 func TestReadsPyTorch(t *testing.T) {
 	for _, writer := range writers {
-		want, err := model.ReadTensors(filepath.Join("testdata", writer, "expected.safetensors"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		byFile := map[string][]model.Tensor{}
-		for _, w := range want.Tensors {
-			file, name, _ := strings.Cut(w.Name, "/")
-			w.Name = name
-			byFile[file] = append(byFile[file], w)
-		}
+		byFile := expected(t, writer)
 		if len(byFile) < 12 {
 			t.Fatalf("%s: only %d files", writer, len(byFile))
 		}
