@@ -1,0 +1,189 @@
+package smoothing
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/floats"
+)
+
+// Limits of a fit.
+const (
+	// enough is the number of present values below which no model is fitted: the
+	// forecast is the last value.
+	enough = 5
+	// fitRows is how many of the last rows smoothing parameters are fitted to.
+	fitRows = 2000
+	// longestPolished is the longest period whose initial states are optimised one by
+	// one; those of a longer one are the means of its first cycles.
+	longestPolished = 60
+)
+
+// ETS is an innovations state space model (Hyndman, Koehler, Ord and Snyder,
+// "Forecasting with Exponential Smoothing", 2008). It holds parameters only, in the
+// series' units.
+type ETS struct {
+	// Form is the model's name: error (A added or M multiplied), trend (N none, A
+	// added, Ad added and damped) and season (N none, A added, M multiplied).
+	Form string `json:"form"`
+	// Alpha, Beta and Gamma are the shares of a one-step error by which level, trend
+	// and season are corrected: 0 < alpha < 1, or 1 where the forecast is the last
+	// value; 0 <= beta <= alpha; 0 <= gamma <= 1-alpha.
+	Alpha float64 `json:"alpha"`
+	Beta  float64 `json:"beta,omitempty"`
+	Gamma float64 `json:"gamma,omitempty"`
+	// Phi damps the trend, 0.8 to 0.98; it is 1 if the trend is not damped.
+	Phi float64 `json:"phi"`
+	// Level, Trend and Season are the states before the first row.
+	Level  float64   `json:"level"`
+	Trend  float64   `json:"trend,omitempty"`
+	Season []float64 `json:"season,omitempty"` // by row modulo the period
+	// Sigma is the standard deviation of a one-step error, in the series' units or, if
+	// the error is multiplied, as a share of the forecast.
+	Sigma float64 `json:"sigma"`
+}
+
+// forms are the models that are tried: those that are stable (chapter 15 of the book)
+// and whose trend is not multiplied, without those of a multiplied error and an added
+// season. M in a name needs values that are all positive.
+var forms = []string{"ANN", "AAN", "AAdN", "MNN", "MAN", "MAdN", "ANA", "AAA", "AAdA", "MNM", "MAM", "MAdM"}
+
+// FitETS chooses the form with the least AICc and fits it to y, by the likelihood, of
+// the last 2,000 rows. Period is the number of rows of a season; seasonal forms are
+// tried if it is at least 2 and y has three of them. The first row of y is the first
+// row of the series that Run follows; a series that begins elsewhere needs a fit of
+// its own. With fewer than five values, or if all are equal, the model repeats the
+// last value. Errors are those of ctx, and a negative period.
+func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
+	if period < 0 {
+		return nil, negativePeriod(period)
+	}
+	first := slices.IndexFunc(y, func(v float64) bool { return !missing(v) })
+	if first < 0 {
+		return naive(y), nil
+	}
+	unit := unitOf(y)
+	z := slices.Clone(y[first:])
+	floats.Scale(1/unit, z)
+	recent := newFitting(z[max(0, len(z)-fitRows):])
+	if recent.present < enough || recent.constant() {
+		return naive(y), nil
+	}
+	best, err := recent.choose(ctx, period)
+	if err != nil {
+		return nil, err
+	}
+	m := best.model()
+	if len(z) > fitRows {
+		// The smoothing parameters are of the last rows, the states of the first.
+		start := newFitting(z[:fitRows])
+		at := start.start(best.form, best.period)
+		copy(at.x, best.x[:at.smoothing()])
+		start.polish(at, at.states(), polishing)
+		s := at.model()
+		m.Level, m.Trend, m.Season = s.Level, s.Trend, s.Season
+	}
+	m.Level *= unit
+	m.Trend *= unit
+	if m.Form[0] == 'A' {
+		m.Sigma *= unit
+	}
+	if p := len(m.Season); p > 0 {
+		season := make([]float64, p)
+		for i, s := range m.Season {
+			if !m.factors() {
+				s *= unit
+			}
+			season[(i+first)%p] = s
+		}
+		m.Season = season
+	}
+	return m, nil
+}
+
+func negativePeriod(period int) error {
+	return fmt.Errorf("smoothing: the period of a season is 0 or more rows, not %d", period)
+}
+
+// unitOf is the power of two next to the root mean square of y, by which y can be
+// divided without rounding, or 1 if y is 0.
+func unitOf(y []float64) float64 {
+	top := 0.0
+	for _, v := range y {
+		if !missing(v) {
+			top = max(top, math.Abs(v))
+		}
+	}
+	if top == 0 {
+		return 1
+	}
+	_, exponent := math.Frexp(top)
+	return math.Ldexp(1, max(exponent, -1000))
+}
+
+// naive is the model that repeats the last value.
+func naive(y []float64) *ETS {
+	m := &ETS{Form: "ANN", Alpha: 1, Phi: 1}
+	last, sum, n := math.NaN(), 0.0, 0.0
+	for _, v := range y {
+		switch {
+		case missing(v):
+			continue
+		case math.IsNaN(last):
+			m.Level = v
+		default:
+			n++
+			sum = math.Hypot(sum, v-last)
+		}
+		last = v
+	}
+	m.Sigma = sum / math.Sqrt(max(n, 1))
+	return m
+}
+
+func (m *ETS) factors() bool { return strings.HasSuffix(m.Form, "M") }
+
+// Run follows a series whose first row is that of the fit. It may be shorter or
+// longer; its later rows change no parameter.
+func (m *ETS) Run(y []float64) *Path {
+	p := &Path{
+		dynamics: dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, m.factors()},
+		states:   *newStates(len(y), len(m.Season)),
+		relative: m.Form[0] == 'M',
+		sigma:    m.Sigma,
+	}
+	p.level[0], p.trend[0] = m.Level, m.Trend
+	copy(p.season, m.Season)
+	p.smooth(y, &p.states)
+	return p
+}
+
+// UnmarshalJSON reads a model and refuses one whose parameters cannot be.
+func (m *ETS) UnmarshalJSON(text []byte) error {
+	type plain ETS
+	if err := json.Unmarshal(text, (*plain)(m)); err != nil {
+		return err
+	}
+	seasonal := len(m.Form) > 0 && !strings.HasSuffix(m.Form, "N")
+	switch {
+	case !slices.Contains(forms, m.Form):
+		return fmt.Errorf("smoothing: form: want one of %s, got %q", strings.Join(forms, ", "), m.Form)
+	case !(m.Alpha > 0 && m.Alpha <= 1):
+		return fmt.Errorf("smoothing: alpha: want more than 0 and at most 1, got %g", m.Alpha)
+	case !(m.Beta >= 0 && m.Beta <= m.Alpha):
+		return fmt.Errorf("smoothing: beta: want 0 to alpha = %g, got %g", m.Alpha, m.Beta)
+	case !(m.Gamma >= 0 && m.Gamma <= 1-m.Alpha):
+		return fmt.Errorf("smoothing: gamma: want 0 to 1-alpha = %g, got %g", 1-m.Alpha, m.Gamma)
+	case m.Phi != 1 && !(m.Phi >= dampings.low && m.Phi <= dampings.high):
+		return fmt.Errorf("smoothing: phi: want 1 or %g to %g, got %g", dampings.low, dampings.high, m.Phi)
+	case seasonal != (len(m.Season) > 0):
+		return fmt.Errorf("smoothing: season: %d values in a model of form %s", len(m.Season), m.Form)
+	case m.factors() && (m.Level <= 0 || slices.Min(m.Season) <= 0):
+		return fmt.Errorf("smoothing: level and season of a model of form %s have to be positive", m.Form)
+	}
+	return nil
+}

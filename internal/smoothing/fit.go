@@ -1,0 +1,367 @@
+package smoothing
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/mat"
+)
+
+// fitting fits models to one series, by least squares of one-step errors.
+type fitting struct {
+	y       []float64 // scaled, the first is present
+	bridged []float64
+	present int
+	noise   float64 // the typical change from row to row: the unit of steps of initial states
+	states  states  // work memory
+	rows    []float64
+}
+
+func newFitting(y []float64) *fitting {
+	f := &fitting{y: y, bridged: Bridge(y)}
+	for t, v := range y {
+		if !missing(v) {
+			f.present++
+		}
+		if t > 0 {
+			f.noise += math.Abs(f.bridged[t] - f.bridged[t-1])
+		}
+	}
+	f.noise /= float64(max(1, len(y)-1))
+	return f
+}
+
+func (f *fitting) constant() bool { return f.noise == 0 }
+
+// candidate is a model while it is fitted.
+type candidate struct {
+	form   string
+	period int // 0 without a season
+	// x are the parameters: alpha, beta, gamma, phi as far as the form has them, each
+	// as the logit of its place in its range, then the initial level, trend and season.
+	x       []float64
+	cost    float64 // sum of squares that falls as the likelihood rises
+	present int
+	rms     float64 // of one-step errors; of relative ones for a multiplied error
+}
+
+// interval is the range of a smoothing parameter.
+type interval struct{ low, high float64 }
+
+var (
+	shares   = interval{1e-4, 1 - 1e-4}
+	dampings = interval{0.8, 0.98}
+)
+
+func (r interval) at(logit float64) float64 { return r.low + (r.high-r.low)/(1+math.Exp(-logit)) }
+
+func (r interval) logit(v float64) float64 { return math.Log((v - r.low) / (r.high - v)) }
+
+func (c *candidate) trended() bool  { return c.form[1] == 'A' }
+func (c *candidate) damped() bool   { return c.form[2] == 'd' }
+func (c *candidate) relative() bool { return c.form[0] == 'M' }
+func (c *candidate) factors() bool  { return strings.HasSuffix(c.form, "M") }
+
+// smoothing is how many smoothing parameters the form has.
+func (c *candidate) smoothing() int {
+	n := 1
+	for _, has := range []bool{c.trended(), c.period > 0, c.damped()} {
+		if has {
+			n++
+		}
+	}
+	return n
+}
+
+// states lists the places of the initial states in x.
+func (c *candidate) states() []int { return indices(c.smoothing(), len(c.x)) }
+
+func indices(from, to int) []int {
+	list := make([]int, to-from)
+	for i := range list {
+		list[i] = from + i
+	}
+	return list
+}
+
+// model unpacks x.
+func (c *candidate) model() *ETS {
+	m := &ETS{Form: c.form, Alpha: shares.at(c.x[0]), Phi: 1}
+	rest := c.x[1:]
+	take := func() float64 {
+		v := rest[0]
+		rest = rest[1:]
+		return v
+	}
+	if c.trended() {
+		m.Beta = m.Alpha * shares.at(take())
+	}
+	if c.period > 0 {
+		m.Gamma = (1 - m.Alpha) * shares.at(take())
+	}
+	if c.damped() {
+		m.Phi = dampings.at(take())
+	}
+	m.Level = take()
+	if c.trended() {
+		m.Trend = take()
+	}
+	m.Season = rest
+	m.Sigma = c.rms * math.Sqrt(float64(c.present)/float64(max(1, c.present-len(c.x))))
+	return m
+}
+
+// aicc is Akaike's criterion for small samples; infinite if there are too few.
+func (c *candidate) aicc() float64 {
+	n, k := float64(c.present), float64(len(c.x)+1)
+	if c.period > 0 {
+		k-- // a constant can move between level and season
+	}
+	if n-k-1 <= 0 {
+		return math.Inf(1)
+	}
+	// Below this the errors are rounding.
+	variance := max(c.cost/n, 1e-24)
+	return n*(math.Log(2*math.Pi*variance)+1) + 2*k + 2*k*(k+1)/(n-k-1)
+}
+
+// start is a form with its initial states from the first rows: the season of up to
+// five cycles, and a line through what is left.
+func (f *fitting) start(form string, period int) *candidate {
+	c := &candidate{form: form, period: period, present: f.present}
+	var season []float64
+	z := f.bridged
+	if period > 0 {
+		season = Season(z[:min(len(z), 5*period)], period, c.factors())
+		z = deseasonalised(z, season, c.factors())
+	}
+	z = z[:min(len(z), max(10, 2*period))]
+	var fit slope
+	for t, v := range z {
+		fit.add(float64(t+1), v)
+	}
+	c.x = make([]float64, c.smoothing())
+	if level := fit.meanY - fit.value()*fit.meanX; c.trended() {
+		if c.factors() && level <= 0 {
+			level = z[0]
+		}
+		c.x = append(c.x, level, fit.value())
+	} else {
+		c.x = append(c.x, fit.meanY)
+	}
+	c.x = append(c.x, season...)
+	return c
+}
+
+// errors fills r with the candidate's one-step errors at x, so that the sum of their
+// squares, which it returns, falls as the likelihood rises: errors that are shares of
+// the forecast are multiplied by the geometric mean of the forecasts. Infinite if x
+// cannot be.
+func (f *fitting) errors(c *candidate, x, r []float64) float64 {
+	at := candidate{form: c.form, period: c.period, x: x}
+	m := at.model()
+	d := dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, c.factors()}
+	s := f.work(c.period)
+	s.level[0], s.trend[0] = m.Level, m.Trend
+	copy(s.season, m.Season)
+	if c.factors() && (m.Level <= 0 || slices.Min(m.Season) <= 0) {
+		return math.Inf(1)
+	}
+	d.smooth(f.y, s)
+	sum := 0.0
+	if !c.relative() {
+		for t, v := range f.y {
+			r[t] = v - s.fitted[t]
+			if missing(v) {
+				r[t] = 0
+			}
+			sum += r[t] * r[t]
+		}
+		c.rms = math.Sqrt(sum / float64(f.present))
+		return sum
+	}
+	logs, product := 0.0, 1.0
+	for t, v := range f.y {
+		r[t] = 0
+		if missing(v) {
+			continue
+		}
+		if s.fitted[t] <= 0 {
+			return math.Inf(1)
+		}
+		r[t] = v/s.fitted[t] - 1
+		sum += r[t] * r[t]
+		if product *= s.fitted[t]; t%8 == 7 || product < 1e-100 || product > 1e100 {
+			logs += math.Log(product)
+			product = 1
+		}
+	}
+	logs += math.Log(product)
+	mean := math.Exp(logs / float64(f.present))
+	for t := range r {
+		r[t] *= mean
+	}
+	c.rms = math.Sqrt(sum / float64(f.present))
+	return sum * mean * mean
+}
+
+// work returns memory for the states of a model with the period.
+func (f *fitting) work(period int) *states {
+	n := len(f.y)
+	if len(f.states.fitted) != n {
+		f.states = *newStates(n, 0)
+	}
+	switch {
+	case period == 0:
+		f.states.season = nil
+	case len(f.states.season) != n+period:
+		f.states.season = make([]float64, n+period)
+	}
+	return &f.states
+}
+
+// Iterations of least squares: while forms are compared, and for those that are left.
+const (
+	comparing = 12
+	polishing = 30
+)
+
+// choose fits all forms and returns the one with the least AICc. The initial seasons
+// are as many as the period has rows, so they are optimised only in the better
+// seasonal forms.
+func (f *fitting) choose(ctx context.Context, period int) (*candidate, error) {
+	positive := slices.Min(f.bridged) > 0
+	var plain, seasonal []*candidate
+	for _, form := range forms {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		switch {
+		case strings.Contains(form, "M") && !positive:
+		case strings.HasSuffix(form, "N"):
+			plain = append(plain, f.fit(form, 0))
+		case period > 1 && len(f.y) >= 3*period:
+			seasonal = append(seasonal, f.fit(form, period))
+		}
+	}
+	better := func(a, b *candidate) int {
+		switch x, y := a.aicc(), b.aicc(); {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(seasonal, better)
+	if len(seasonal) > 2 {
+		seasonal = seasonal[:2]
+	}
+	for _, c := range seasonal {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if period <= longestPolished {
+			f.polish(c, indices(0, len(c.x)), polishing)
+		}
+	}
+	return slices.MinFunc(append(plain, seasonal...), better), nil
+}
+
+// fit optimises smoothing parameters, level and trend of a form from two starts, of
+// slow and of quick changes.
+func (f *fitting) fit(form string, period int) *candidate {
+	var best *candidate
+	for _, share := range []float64{0.1, 0.6} {
+		c := f.start(form, period)
+		for i := range c.smoothing() {
+			c.x[i] = shares.logit(0.1)
+		}
+		c.x[0] = shares.logit(share)
+		if c.damped() {
+			c.x[c.smoothing()-1] = dampings.logit(0.95)
+		}
+		f.polish(c, indices(0, len(c.x)-period), comparing)
+		if best == nil || c.cost < best.cost {
+			best = c
+		}
+	}
+	return best
+}
+
+// polish lowers the candidate's cost by the method of Levenberg and Marquardt in the
+// parameters that are free.
+func (f *fitting) polish(c *candidate, free []int, iterations int) {
+	n, k := len(f.y), len(free)
+	if need := (k + 2) * n; cap(f.rows) < need {
+		f.rows = make([]float64, need)
+	}
+	r, moved := f.rows[:n], f.rows[n:2*n]
+	slopes := mat.NewDense(k, n, f.rows[2*n:(k+2)*n])
+	c.cost = f.errors(c, c.x, r)
+	normal, gradient, step := mat.NewSymDense(k, nil), mat.NewVecDense(k, nil), mat.NewVecDense(k, nil)
+	damped := mat.NewSymDense(k, nil)
+	var factor mat.Cholesky
+	damping := 1e-2
+	x := slices.Clone(c.x)
+	for range iterations {
+		if math.IsInf(c.cost, 1) || c.cost == 0 {
+			return
+		}
+		for i, at := range free {
+			h := f.difference(c, at)
+			x[at] = c.x[at] + h
+			if math.IsInf(f.errors(c, x, moved), 1) {
+				return
+			}
+			x[at] = c.x[at]
+			row := slopes.RawRowView(i)
+			for t := range row {
+				row[t] = (moved[t] - r[t]) / h
+			}
+		}
+		normal.SymOuterK(1, slopes)
+		gradient.MulVec(slopes, mat.NewVecDense(n, r))
+		before := c.cost
+		for c.cost == before && damping < 1e8 {
+			damped.CopySym(normal)
+			for i := range k {
+				damped.SetSym(i, i, normal.At(i, i)*(1+damping)+1e-300)
+			}
+			if factor.Factorize(damped) && factor.SolveVecTo(step, gradient) == nil {
+				for i, at := range free {
+					x[at] = c.x[at] - step.AtVec(i)
+					if at < c.smoothing() {
+						x[at] = min(max(x[at], -12), 12)
+					}
+				}
+				if cost := f.errors(c, x, moved); cost < c.cost {
+					c.cost = cost
+					copy(c.x, x)
+					copy(r, moved)
+					damping = max(damping/10, 1e-9)
+					break
+				}
+				copy(x, c.x)
+			}
+			damping *= 10
+		}
+		if before-c.cost <= 1e-6*before {
+			break
+		}
+	}
+	c.cost = f.errors(c, c.x, r)
+}
+
+// difference is the step by which a derivative is taken.
+func (f *fitting) difference(c *candidate, at int) float64 {
+	const small = 1e-5
+	switch states := c.smoothing(); {
+	case at < states, c.factors() && at >= len(c.x)-c.period:
+		return small
+	default:
+		return small * f.noise
+	}
+}
