@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/mat"
 )
 
@@ -39,8 +40,8 @@ func (f *fitting) constant() bool { return f.noise == 0 }
 type candidate struct {
 	form   string
 	period int // 0 without a season
-	// x are the parameters: alpha, beta, gamma, phi as far as the form has them, each
-	// as the logit of its place in its range, then the initial level, trend and season.
+	// x are the parameters as far as the form has them: alpha, beta as a share of alpha,
+	// gamma as a share of 1-alpha, phi; then the initial level, trend and season.
 	x       []float64
 	cost    float64 // sum of squares that falls as the likelihood rises
 	present int
@@ -54,10 +55,6 @@ var (
 	shares   = interval{1e-4, 1 - 1e-4}
 	dampings = interval{0.8, 0.98}
 )
-
-func (r interval) at(logit float64) float64 { return r.low + (r.high-r.low)/(1+math.Exp(-logit)) }
-
-func (r interval) logit(v float64) float64 { return math.Log((v - r.low) / (r.high - v)) }
 
 func (c *candidate) trended() bool  { return c.form[1] == 'A' }
 func (c *candidate) damped() bool   { return c.form[2] == 'd' }
@@ -75,6 +72,17 @@ func (c *candidate) smoothing() int {
 	return n
 }
 
+// bounds is the range of the parameter at a place in x.
+func (c *candidate) bounds(at int) interval {
+	switch last := c.smoothing() - 1; {
+	case at > last:
+		return interval{math.Inf(-1), math.Inf(1)}
+	case at == last && c.damped():
+		return dampings
+	}
+	return shares
+}
+
 // states lists the places of the initial states in x.
 func (c *candidate) states() []int { return indices(c.smoothing(), len(c.x)) }
 
@@ -88,7 +96,7 @@ func indices(from, to int) []int {
 
 // model unpacks x.
 func (c *candidate) model() *ETS {
-	m := &ETS{Form: c.form, Alpha: shares.at(c.x[0]), Phi: 1}
+	m := &ETS{Form: c.form, Alpha: c.x[0], Phi: 1}
 	rest := c.x[1:]
 	take := func() float64 {
 		v := rest[0]
@@ -96,13 +104,13 @@ func (c *candidate) model() *ETS {
 		return v
 	}
 	if c.trended() {
-		m.Beta = m.Alpha * shares.at(take())
+		m.Beta = m.Alpha * take()
 	}
 	if c.period > 0 {
-		m.Gamma = (1 - m.Alpha) * shares.at(take())
+		m.Gamma = (1 - m.Alpha) * take()
 	}
 	if c.damped() {
-		m.Phi = dampings.at(take())
+		m.Phi = take()
 	}
 	m.Level = take()
 	if c.trended() {
@@ -277,11 +285,11 @@ func (f *fitting) fit(form string, period int) *candidate {
 	for _, share := range []float64{0.1, 0.6} {
 		c := f.start(form, period)
 		for i := range c.smoothing() {
-			c.x[i] = shares.logit(0.1)
+			c.x[i] = 0.1
 		}
-		c.x[0] = shares.logit(share)
+		c.x[0] = share
 		if c.damped() {
-			c.x[c.smoothing()-1] = dampings.logit(0.95)
+			c.x[c.smoothing()-1] = 0.95
 		}
 		f.polish(c, indices(0, len(c.x)-period), comparing)
 		if best == nil || c.cost < best.cost {
@@ -292,7 +300,8 @@ func (f *fitting) fit(form string, period int) *candidate {
 }
 
 // polish lowers the candidate's cost by the method of Levenberg and Marquardt in the
-// parameters that are free.
+// parameters that are free. One that stands at its bound, with lower cost beyond, rests
+// for an iteration.
 func (f *fitting) polish(c *candidate, free []int, iterations int) {
 	n, k := len(f.y), len(free)
 	if need := (k + 2) * n; cap(f.rows) < need {
@@ -300,16 +309,13 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 	}
 	r, moved := f.rows[:n], f.rows[n:2*n]
 	slopes := mat.NewDense(k, n, f.rows[2*n:(k+2)*n])
-	c.cost = f.errors(c, c.x, r)
-	normal, gradient, step := mat.NewSymDense(k, nil), mat.NewVecDense(k, nil), mat.NewVecDense(k, nil)
-	damped := mat.NewSymDense(k, nil)
+	normal, damped := mat.NewSymDense(k, nil), mat.NewSymDense(k, nil)
+	gradient, step := mat.NewVecDense(k, nil), mat.NewVecDense(k, nil)
+	scale := make([]float64, k)
 	var factor mat.Cholesky
-	damping := 1e-2
 	x := slices.Clone(c.x)
-	for range iterations {
-		if math.IsInf(c.cost, 1) || c.cost == 0 {
-			return
-		}
+	c.cost = f.errors(c, c.x, r)
+	for damping := 1e-2; iterations > 0 && c.cost > 0 && !math.IsInf(c.cost, 1); iterations-- {
 		for i, at := range free {
 			h := f.difference(c, at)
 			x[at] = c.x[at] + h
@@ -318,36 +324,42 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 			}
 			x[at] = c.x[at]
 			row := slopes.RawRowView(i)
-			for t := range row {
-				row[t] = (moved[t] - r[t]) / h
+			floats.SubTo(row, moved, r)
+			floats.Scale(1/h, row)
+			uphill := floats.Dot(row, r)
+			if b := c.bounds(at); c.x[at] <= b.low && uphill > 0 || c.x[at] >= b.high && uphill < 0 {
+				clear(row)
+			}
+			// Parameters have units of their own; so scaled, none dwarfs another.
+			if scale[i] = floats.Norm(row, 2); scale[i] > 0 {
+				floats.Scale(1/scale[i], row)
 			}
 		}
-		normal.SymOuterK(1, slopes)
 		gradient.MulVec(slopes, mat.NewVecDense(n, r))
+		normal.SymOuterK(1, slopes)
 		before := c.cost
-		for c.cost == before && damping < 1e8 {
+		for ; c.cost == before && damping < 1e8; damping *= 10 {
 			damped.CopySym(normal)
 			for i := range k {
-				damped.SetSym(i, i, normal.At(i, i)*(1+damping)+1e-300)
+				damped.SetSym(i, i, 1+damping)
 			}
-			if factor.Factorize(damped) && factor.SolveVecTo(step, gradient) == nil {
-				for i, at := range free {
-					x[at] = c.x[at] - step.AtVec(i)
-					if at < c.smoothing() {
-						x[at] = min(max(x[at], -12), 12)
-					}
-				}
-				if cost := f.errors(c, x, moved); cost < c.cost {
-					c.cost = cost
-					copy(c.x, x)
-					copy(r, moved)
-					damping = max(damping/10, 1e-9)
-					break
-				}
-				copy(x, c.x)
+			if !factor.Factorize(damped) || factor.SolveVecTo(step, gradient) != nil {
+				continue
 			}
-			damping *= 10
+			for i, at := range free {
+				if scale[i] > 0 {
+					b := c.bounds(at)
+					x[at] = min(max(c.x[at]-step.AtVec(i)/scale[i], b.low), b.high)
+				}
+			}
+			if cost := f.errors(c, x, moved); cost < c.cost {
+				c.cost = cost
+				copy(c.x, x)
+				copy(r, moved)
+				damping = max(damping/100, 1e-9)
+			}
 		}
+		copy(x, c.x)
 		if before-c.cost <= 1e-6*before {
 			break
 		}
@@ -359,9 +371,10 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 func (f *fitting) difference(c *candidate, at int) float64 {
 	const small = 1e-5
 	switch states := c.smoothing(); {
-	case at < states, c.factors() && at >= len(c.x)-c.period:
-		return small
-	default:
+	case at >= states && !(c.factors() && at >= len(c.x)-c.period):
 		return small * f.noise
+	case c.x[at] > c.bounds(at).high-small:
+		return -small
 	}
+	return small
 }
