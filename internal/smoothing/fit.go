@@ -1,6 +1,7 @@
 package smoothing
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -201,7 +202,7 @@ func (f *fitting) errors(c *candidate, x, r []float64) float64 {
 		}
 		r[t] = v/s.fitted[t] - 1
 		sum += r[t] * r[t]
-		if product *= s.fitted[t]; t%8 == 7 || product < 1e-100 || product > 1e100 {
+		if product *= s.fitted[t]; t%32 == 31 || product < 1e-200 || product > 1e200 {
 			logs += math.Log(product)
 			product = 1
 		}
@@ -230,15 +231,17 @@ func (f *fitting) work(period int) *states {
 	return &f.states
 }
 
-// Iterations of least squares: while forms are compared, and for those that are left.
+// Relative gains of an iteration at which least squares end: while forms are compared,
+// and for those that are left.
 const (
-	comparing = 12
-	polishing = 30
+	comparing  = 1e-3
+	polishing  = 1e-6
+	iterations = 40 // at most
 )
 
-// choose fits all forms and returns the one with the least AICc. The initial seasons
-// are as many as the period has rows, so they are optimised only in the better
-// seasonal forms.
+// choose fits all forms and returns the one with the least AICc. Few are left when it
+// comes to the last digits and to the initial seasons, which are as many as the period
+// has rows.
 func (f *fitting) choose(ctx context.Context, period int) (*candidate, error) {
 	positive := slices.Min(f.bridged) > 0
 	var plain, seasonal []*candidate
@@ -254,28 +257,23 @@ func (f *fitting) choose(ctx context.Context, period int) (*candidate, error) {
 			seasonal = append(seasonal, f.fit(form, period))
 		}
 	}
-	better := func(a, b *candidate) int {
-		switch x, y := a.aicc(), b.aicc(); {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return 0
+	better := func(a, b *candidate) int { return cmp.Compare(a.aicc(), b.aicc()) }
+	var left []*candidate
+	for _, list := range [][]*candidate{plain, seasonal} {
+		slices.SortStableFunc(list, better)
+		left = append(left, list[:min(2, len(list))]...)
 	}
-	slices.SortStableFunc(seasonal, better)
-	if len(seasonal) > 2 {
-		seasonal = seasonal[:2]
-	}
-	for _, c := range seasonal {
+	for _, c := range left {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if period <= longestPolished {
-			f.polish(c, indices(0, len(c.x)), polishing)
+		free := len(c.x)
+		if c.period > longestPolished {
+			free -= c.period
 		}
+		f.polish(c, indices(0, free), polishing)
 	}
-	return slices.MinFunc(append(plain, seasonal...), better), nil
+	return slices.MinFunc(left, better), nil
 }
 
 // fit optimises smoothing parameters, level and trend of a form from two starts, of
@@ -300,9 +298,9 @@ func (f *fitting) fit(form string, period int) *candidate {
 }
 
 // polish lowers the candidate's cost by the method of Levenberg and Marquardt in the
-// parameters that are free. One that stands at its bound, with lower cost beyond, rests
+// parameters that are free, until an iteration gains less than the tolerance. One that stands at its bound, with lower cost beyond, rests
 // for an iteration.
-func (f *fitting) polish(c *candidate, free []int, iterations int) {
+func (f *fitting) polish(c *candidate, free []int, tolerance float64) {
 	n, k := len(f.y), len(free)
 	if need := (k + 2) * n; cap(f.rows) < need {
 		f.rows = make([]float64, need)
@@ -315,7 +313,11 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 	var factor mat.Cholesky
 	x := slices.Clone(c.x)
 	c.cost = f.errors(c, c.x, r)
-	for damping := 1e-2; iterations > 0 && c.cost > 0 && !math.IsInf(c.cost, 1); iterations-- {
+	damping := 1e-2
+	for range iterations {
+		if c.cost == 0 || math.IsInf(c.cost, 1) {
+			break
+		}
 		for i, at := range free {
 			h := f.difference(c, at)
 			x[at] = c.x[at] + h
@@ -331,7 +333,7 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 				clear(row)
 			}
 			// Parameters have units of their own; so scaled, none dwarfs another.
-			if scale[i] = floats.Norm(row, 2); scale[i] > 0 {
+			if scale[i] = math.Sqrt(floats.Dot(row, row)); scale[i] > 0 {
 				floats.Scale(1/scale[i], row)
 			}
 		}
@@ -360,7 +362,7 @@ func (f *fitting) polish(c *candidate, free []int, iterations int) {
 			}
 		}
 		copy(x, c.x)
-		if before-c.cost <= 1e-6*before {
+		if before-c.cost <= tolerance*before {
 			break
 		}
 	}
