@@ -117,7 +117,9 @@ func (c *candidate) model() *ETS {
 	if c.trended() {
 		m.Trend = take()
 	}
-	m.Season = rest
+	if c.period > 0 {
+		m.Season = rest
+	}
 	m.Sigma = c.rms * math.Sqrt(float64(c.present)/float64(max(1, c.present-len(c.x))))
 	return m
 }

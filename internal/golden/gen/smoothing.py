@@ -122,15 +122,14 @@ def small(directory):
         first = len(y) - max(len(y) // 5, horizon)
         out.append(score(name, y, period, horizon, list(range(first, len(y) - horizon + 1))[::max(1, len(y) // 60)]))
         print(out[-1], flush=True)
-    with open(os.path.join(directory, "cif_2016_dataset.tsf")) as f:
+    with open(os.path.join(directory, "cif_2016_dataset.tsf"), encoding="latin-1") as f:
         for line in f:
             if line.startswith("T"):
                 name, horizon, values = line.strip().split(":")
                 y, horizon = [float(v) for v in values.split(",")], int(horizon)
                 out.append(score("cif " + name, y, 12, horizon, [len(y) - horizon]))
     with open(os.path.join(os.path.dirname(OUT), "small.json"), "w") as f:
-        json.dump(out, f, indent=1)
-        f.write("\n")
+        f.write("[\n" + ",\n".join(map(json.dumps, out)) + "\n]\n")
 
 
 def main():
@@ -147,7 +146,7 @@ def main():
         out["fitted"].append(fitted(series(rng, 72, 6, "M" in form, 0.2), form, 6))
     os.makedirs(os.path.dirname(OUT), exist_ok=True)
     with open(OUT, "w") as f:
-        json.dump(out, f, indent=None)
+        json.dump(out, f)
         f.write("\n")
 
 
