@@ -38,6 +38,7 @@ var floors = [][]string{
 	{"audio"},
 	{"text"},
 	{"report"},
+	{"internal/smoothing"},
 	{"task"},
 	{"speech"},
 	{"task/classify", "task/forecast", "task/generate", "task/keywords", "task/tag", "task/transcribe", "task/translate"},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/carousel-ml/carousel/internal/smoothing"
 )
 
 // baseline forecasts a target of a frame from the rows before origin, in the
@@ -68,7 +70,8 @@ func naive(dst []float64, f *frame, k, origin int) {
 }
 
 // naive2 returns the benchmark of the M4 competition: the last value, seasonally
-// adjusted if the season of MASE shows in the autocorrelation. Test and factors are
+// adjusted by factors if the season of MASE shows in the autocorrelation of values
+// that are all positive. Test and factors are
 // of the rows before the first window of a series.
 func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin int) {
 	first := map[*frame]int{}
@@ -85,8 +88,8 @@ func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin 
 	return func(dst []float64, f *frame, k, origin int) {
 		factors, ok := known[column{f, k}]
 		if !ok {
-			if x := bridged(f.raw[k][:first[f]]); isSeasonal(x, f.fit[k].Season) {
-				factors = seasonalFactors(x, f.fit[k].Season)
+			if x := smoothing.Bridge(f.raw[k][:first[f]]); smoothing.IsSeasonal(x, f.fit[k].Season) && slices.Min(x) > 0 {
+				factors = smoothing.Season(x, f.fit[k].Season, true)
 			}
 			known[column{f, k}] = factors
 		}
@@ -99,81 +102,6 @@ func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin 
 			dst[h] *= factors[(origin+h)%len(factors)] / factors[last%len(factors)]
 		}
 	}
-}
-
-// bridged returns a column with lines over the values that were not measured; the
-// ends repeat the nearest one.
-func bridged(column []float64) []float64 {
-	x := slices.Clone(column)
-	last := -1
-	for t, v := range x {
-		if math.IsNaN(v) {
-			continue
-		}
-		for i := last + 1; i < t; i++ {
-			w := float64(i-last) / float64(t-last)
-			if x[i] = v; last >= 0 {
-				x[i] = (1-w)*x[last] + w*v
-			}
-		}
-		last = t
-	}
-	for i := last + 1; i < len(x) && last >= 0; i++ {
-		x[i] = x[last]
-	}
-	return x
-}
-
-// isSeasonal is M4's test for a season: at least three of them, and an
-// autocorrelation outside its 90 % bounds. Values that are missing or not positive
-// have no season, as its factors divide them.
-func isSeasonal(x []float64, season int) bool {
-	n := len(x)
-	if season < 2 || n < 3*season || slices.ContainsFunc(x, func(v float64) bool { return !(v > 0) }) {
-		return false
-	}
-	mu, deviation := meanDeviation(x)
-	correlation := func(lag int) float64 {
-		sum := 0.0
-		for t := lag; t < n; t++ {
-			sum += (x[t] - mu) * (x[t-lag] - mu)
-		}
-		return sum / (float64(n) * deviation * deviation)
-	}
-	spread := 1.0
-	for lag := 1; lag < season; lag++ {
-		r := correlation(lag)
-		spread += 2 * r * r
-	}
-	return math.Abs(correlation(season)) > 1.645*math.Sqrt(spread/float64(n))
-}
-
-// seasonalFactors returns the factors of a multiplicative season by row modulo the
-// season, as R's decompose does: the means of x divided by its centred moving
-// average, scaled to a mean of 1. x has at least two seasons.
-func seasonalFactors(x []float64, season int) []float64 {
-	ratios := make([]mean, season)
-	half := season / 2
-	for t := half; t+half < len(x); t++ {
-		trend := 0.0
-		for i := t - half; i <= t+half; i++ {
-			weight := 1.0
-			if season%2 == 0 && (i == t-half || i == t+half) {
-				weight = 0.5
-			}
-			trend += weight * x[i]
-		}
-		ratios[t%season].add(x[t] / (trend / float64(season)))
-	}
-	factors, total := make([]float64, season), 0.0
-	for i := range ratios {
-		factors[i] = ratios[i].value()
-		total += factors[i]
-	}
-	for i := range factors {
-		factors[i] *= float64(season) / total
-	}
-	return factors
 }
 
 // lastMeasured returns the latest value up to row, or 0 if there is none.
