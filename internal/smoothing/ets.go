@@ -28,7 +28,8 @@ const (
 // series' units.
 type ETS struct {
 	// Form is the model's name: error (A added or M multiplied), trend (N none, A
-	// added, Ad added and damped) and season (N none, A added, M multiplied).
+	// added, Ad added and damped) and season (N none, A added, M multiplied). Error and
+	// season are multiplied both or neither.
 	Form string `json:"form"`
 	// Alpha, Beta and Gamma are the shares of a one-step error by which level, trend
 	// and season are corrected: 0 < alpha < 1, or 1 where the forecast is the last
@@ -47,10 +48,10 @@ type ETS struct {
 	Sigma float64 `json:"sigma"`
 }
 
-// forms are the models that are tried: those that are stable (chapter 15 of the book)
-// and whose trend is not multiplied, without those of a multiplied error and an added
-// season. M in a name needs values that are all positive.
-var forms = []string{"ANN", "AAN", "AAdN", "MNN", "MAN", "MAdN", "ANA", "AAA", "AAdA", "MNM", "MAM", "MAdM"}
+// forms are the models that are tried: errors and seasons that are both added or both
+// multiplied, with added trends. A multiplied error alone changes no forecast except by
+// the choice of parameters. M in a name needs values that are all positive.
+var forms = []string{"ANN", "AAN", "AAdN", "ANA", "AAA", "AAdA", "MNM", "MAM", "MAdM"}
 
 // FitETS chooses the form with the least AICc and fits it to y, by the likelihood, of
 // the last 2,000 rows. Period is the number of rows of a season; seasonal forms are
@@ -73,7 +74,8 @@ func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
 	if recent.present < enough || recent.constant() {
 		return naive(y), nil
 	}
-	best, err := recent.choose(ctx, period)
+	positive := !slices.ContainsFunc(z, func(v float64) bool { return v <= 0 })
+	best, err := recent.choose(ctx, period, positive)
 	if err != nil {
 		return nil, err
 	}
@@ -89,19 +91,11 @@ func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
 	}
 	m.Level *= unit
 	m.Trend *= unit
-	if m.Form[0] == 'A' {
+	if !m.factors() {
 		m.Sigma *= unit
+		floats.Scale(unit, m.Season)
 	}
-	if p := len(m.Season); p > 0 {
-		season := make([]float64, p)
-		for i, s := range m.Season {
-			if !m.factors() {
-				s *= unit
-			}
-			season[(i+first)%p] = s
-		}
-		m.Season = season
-	}
+	m.Season = rotated(m.Season, first)
 	return m, nil
 }
 
@@ -153,7 +147,7 @@ func (m *ETS) Run(y []float64) *Path {
 	p := &Path{
 		dynamics: dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, m.factors()},
 		states:   *newStates(len(y), len(m.Season)),
-		relative: m.Form[0] == 'M',
+		relative: m.factors(),
 		sigma:    m.Sigma,
 	}
 	p.level[0], p.trend[0] = m.Level, m.Trend

@@ -13,7 +13,7 @@ import (
 
 // fitting fits models to one series, by least squares of one-step errors.
 type fitting struct {
-	y       []float64 // scaled, the first is present
+	y       []float64 // scaled
 	bridged []float64
 	present int
 	noise   float64 // the typical change from row to row: the unit of steps of initial states
@@ -57,10 +57,9 @@ var (
 	dampings = interval{0.8, 0.98}
 )
 
-func (c *candidate) trended() bool  { return c.form[1] == 'A' }
-func (c *candidate) damped() bool   { return c.form[2] == 'd' }
-func (c *candidate) relative() bool { return c.form[0] == 'M' }
-func (c *candidate) factors() bool  { return strings.HasSuffix(c.form, "M") }
+func (c *candidate) trended() bool { return c.form[1] == 'A' }
+func (c *candidate) damped() bool  { return c.form[2] == 'd' }
+func (c *candidate) factors() bool { return strings.HasSuffix(c.form, "M") }
 
 // smoothing is how many smoothing parameters the form has.
 func (c *candidate) smoothing() int {
@@ -182,7 +181,7 @@ func (f *fitting) errors(c *candidate, x, r []float64) float64 {
 	}
 	d.smooth(f.y, s)
 	sum := 0.0
-	if !c.relative() {
+	if !c.factors() {
 		for t, v := range f.y {
 			r[t] = v - s.fitted[t]
 			if missing(v) {
@@ -199,9 +198,6 @@ func (f *fitting) errors(c *candidate, x, r []float64) float64 {
 		if missing(v) {
 			continue
 		}
-		if s.fitted[t] <= 0 {
-			return math.Inf(1)
-		}
 		r[t] = v/s.fitted[t] - 1
 		sum += r[t] * r[t]
 		if product *= s.fitted[t]; t%32 == 31 || product < 1e-200 || product > 1e200 {
@@ -215,7 +211,10 @@ func (f *fitting) errors(c *candidate, x, r []float64) float64 {
 		r[t] *= mean
 	}
 	c.rms = math.Sqrt(sum / float64(f.present))
-	return sum * mean * mean
+	if cost := sum * mean * mean; cost <= math.MaxFloat64 {
+		return cost
+	}
+	return math.Inf(1) // forecasts so small that shares of them overflow
 }
 
 // work returns memory for the states of a model with the period.
@@ -243,9 +242,8 @@ const (
 
 // choose fits all forms and returns the one with the least AICc. Few are left when it
 // comes to the last digits and to the initial seasons, which are as many as the period
-// has rows.
-func (f *fitting) choose(ctx context.Context, period int) (*candidate, error) {
-	positive := slices.Min(f.bridged) > 0
+// has rows. Positive says that forms with factors may be tried.
+func (f *fitting) choose(ctx context.Context, period int, positive bool) (*candidate, error) {
 	var plain, seasonal []*candidate
 	for _, form := range forms {
 		if err := ctx.Err(); err != nil {
@@ -323,15 +321,13 @@ func (f *fitting) polish(c *candidate, free []int, tolerance float64) {
 		for i, at := range free {
 			h := f.difference(c, at)
 			x[at] = c.x[at] + h
-			if math.IsInf(f.errors(c, x, moved), 1) {
-				return
-			}
+			possible := !math.IsInf(f.errors(c, x, moved), 1)
 			x[at] = c.x[at]
 			row := slopes.RawRowView(i)
 			floats.SubTo(row, moved, r)
 			floats.Scale(1/h, row)
 			uphill := floats.Dot(row, r)
-			if b := c.bounds(at); c.x[at] <= b.low && uphill > 0 || c.x[at] >= b.high && uphill < 0 {
+			if b := c.bounds(at); !possible || c.x[at] <= b.low && uphill > 0 || c.x[at] >= b.high && uphill < 0 {
 				clear(row)
 			}
 			// Parameters have units of their own; so scaled, none dwarfs another.

@@ -104,6 +104,15 @@ func deseasonalised(x, season []float64, factors bool) []float64 {
 	return z
 }
 
+// rotated returns a season of a series that begins with the given row for all rows.
+func rotated(season []float64, row int) []float64 {
+	if len(season) == 0 {
+		return nil
+	}
+	at := len(season) - row%len(season)
+	return slices.Concat(season[at:], season[:at])
+}
+
 func mean(x []float64) float64 {
 	sum := 0.0
 	for _, v := range x {

@@ -190,6 +190,16 @@ func TestLongSeries(t *testing.T) {
 			near(t, fmt.Sprint(kind, " from row ", origin), got, y[origin:origin+8], 0.12)
 		}
 	}
+	clear(y[:100]) // zeros that no factors divide, outside of the last rows
+	for kind, m := range methods(t, y, 8) {
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, m); err != nil || strings.Contains(string(text), `M"`) {
+			t.Errorf("%s after zeros: %.80s: %v", kind, text, err)
+		}
+	}
 }
 
 func TestSpreadCoversErrors(t *testing.T) {

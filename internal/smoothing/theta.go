@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"gonum.org/v1/gonum/floats"
 )
 
 // Theta is the theta method of Assimakopoulos and Nikolopoulos with theta 2, in the
@@ -47,11 +49,7 @@ func FitTheta(y []float64, period int) (*Theta, error) {
 	m := &Theta{}
 	if bridged := Bridge(z); IsSeasonal(bridged[first:], period) {
 		m.Factors = slices.Min(bridged) > 0
-		season := Season(bridged[first:], period, m.Factors)
-		m.Season = make([]float64, period)
-		for i, s := range season {
-			m.Season[(first+i)%period] = s
-		}
+		m.Season = rotated(Season(bridged[first:], period, m.Factors), first)
 	}
 	rest := deseasonalised(z, m.Season, m.Factors)
 	m.Level = rest[first]
@@ -59,10 +57,8 @@ func FitTheta(y []float64, period int) (*Theta, error) {
 	m.Sigma = m.deviation(z)
 	m.Level *= unit
 	m.Sigma *= unit
-	for i := range m.Season {
-		if !m.Factors {
-			m.Season[i] *= unit
-		}
+	if !m.Factors {
+		floats.Scale(unit, m.Season)
 	}
 	return m, nil
 }
