@@ -68,8 +68,7 @@ func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
 		return naive(y), nil
 	}
 	unit := unitOf(y)
-	z := slices.Clone(y[first:])
-	floats.Scale(1/unit, z)
+	z := inUnits(y[first:], unit)
 	recent := newFitting(z[max(0, len(z)-fitRows):])
 	if recent.present < enough || recent.constant() {
 		return naive(y), nil
@@ -103,8 +102,8 @@ func negativePeriod(period int) error {
 	return fmt.Errorf("smoothing: the period of a season is 0 or more rows, not %d", period)
 }
 
-// unitOf is the power of two next to the root mean square of y, by which y can be
-// divided without rounding, or 1 if y is 0.
+// unitOf is a power of two near the largest size in y, by which y can be divided
+// without rounding, or 1 if y is 0.
 func unitOf(y []float64) float64 {
 	top := 0.0
 	for _, v := range y {
@@ -117,6 +116,17 @@ func unitOf(y []float64) float64 {
 	}
 	_, exponent := math.Frexp(top)
 	return math.Ldexp(1, max(exponent, -1000))
+}
+
+// inUnits returns y divided by unit, with NaN for what is missing.
+func inUnits(y []float64, unit float64) []float64 {
+	z := make([]float64, len(y))
+	for t, v := range y {
+		if z[t] = v / unit; missing(v) {
+			z[t] = math.NaN()
+		}
+	}
+	return z
 }
 
 // naive is the model that repeats the last value.

@@ -298,8 +298,8 @@ func (f *fitting) fit(form string, period int) *candidate {
 }
 
 // polish lowers the candidate's cost by the method of Levenberg and Marquardt in the
-// parameters that are free, until an iteration gains less than the tolerance. One that stands at its bound, with lower cost beyond, rests
-// for an iteration.
+// parameters that are free, until an iteration gains less than the tolerance. A
+// parameter at its bound, with lower cost beyond, rests for an iteration.
 func (f *fitting) polish(c *candidate, free []int, tolerance float64) {
 	n, k := len(f.y), len(free)
 	if need := (k + 2) * n; cap(f.rows) < need {

@@ -42,10 +42,7 @@ func FitTheta(y []float64, period int) (*Theta, error) {
 		return &Theta{Alpha: 1, Level: m.Level, Sigma: m.Sigma}, nil
 	}
 	unit := unitOf(y)
-	z := make([]float64, len(y))
-	for t, v := range y {
-		z[t] = v / unit
-	}
+	z := inUnits(y, unit)
 	m := &Theta{}
 	if bridged := Bridge(z); IsSeasonal(bridged[first:], period) {
 		m.Factors = slices.Min(bridged) > 0
