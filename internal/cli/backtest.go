@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -27,22 +28,11 @@ the model is trained anew on all rows before each origin.`,
 			if err := given.resolve(); err != nil {
 				return err
 			}
-			dir, err := model.Open(args[0])
+			m, err := openForecast(c, args[0])
 			if err != nil {
 				return err
 			}
-			m, err := forecast.OpenDir(dir)
-			if err != nil {
-				return err
-			}
-			if files.Data == "" {
-				return misusef("--data is needed: %s", forecast.Task.Scores)
-			}
-			cfg := m.Config()
-			if err := o.ForReading(&cfg); err != nil {
-				return err
-			}
-			d, err := forecast.Read(c.Context(), &files, cfg)
+			d, err := readSeries(c.Context(), m, &files, &o.Reading)
 			if err != nil {
 				return err
 			}
@@ -56,4 +46,28 @@ the model is trained anew on all rows before each origin.`,
 	}
 	given = dataFlags(c.Flags(), &files, &o)
 	return c
+}
+
+// openForecast opens a forecasting model for a command that is for no other.
+func openForecast(c *cobra.Command, path string) (*forecast.Model, error) {
+	dir, err := model.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkModelKept(c, dir); err != nil {
+		return nil, err
+	}
+	return forecast.OpenDir(dir)
+}
+
+// readSeries reads a table of the columns of a model.
+func readSeries(ctx context.Context, m *forecast.Model, files *forecast.Files, reading *forecast.Reading) (*forecast.Data, error) {
+	if files.Data == "" {
+		return nil, misusef("--data is needed: %s", forecast.Task.Scores)
+	}
+	cfg := m.Config()
+	if err := reading.ForReading(&cfg); err != nil {
+		return nil, err
+	}
+	return forecast.Read(ctx, files, cfg)
 }

@@ -60,6 +60,7 @@ var commonSchemas = []schema{
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
 
 	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
+	{"detect-anomalies", 1, forecast.Anomalies{}, "`detect-anomalies`"},
 	{"generate", 1, generate.Predictions{}, "`generate`"},
 	{"score", 1, scoring{}, "`score`"},
 	{"transcribe", 1, transcribe.Transcripts{}, "`transcribe` of files."},

@@ -433,6 +433,10 @@ func fill(v reflect.Value, x float64) {
 			v.Set(inner)
 		}
 	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1, 0).UTC()))
+			return
+		}
 		for i := range v.NumField() {
 			if f := v.Type().Field(i); f.IsExported() && f.Tag.Get("json") != "-" {
 				fill(v.Field(i), x)
@@ -607,6 +611,7 @@ func TestJSONCommands(t *testing.T) {
 		{"predict.forecast", "predict f --data hours.csv", ""},
 		{"predict.forecast", "predict f --data hours.csv --out f.csv", ""},
 		{"backtest", "backtest f --data hours.csv --stride 24", ""},
+		{"detect-anomalies", "detect-anomalies f --data hours.csv --rate 0.2", ""},
 		{"inspect.forecast", "inspect f", ""},
 		{"inspect", "inspect f/model.safetensors", ""},
 

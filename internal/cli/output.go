@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -36,58 +37,71 @@ func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Wri
 	return out.err
 }
 
+// outFlags are the flags of a file that a command writes.
+var outFlags = []string{"out", "page"}
+
 // checkOut refuses an output that is the same file as an argument or the value of
 // another flag, under any name: it would replace its own input.
-func (a *app) checkOut(c *cobra.Command, args []string) error {
-	flag := c.Flags().Lookup("out")
+func (a *app) checkOut(c *cobra.Command, args []string) (err error) {
+	for _, name := range outFlags {
+		flag, out := outFile(c, name)
+		if out == nil {
+			continue
+		}
+		check := func(what, path string) error {
+			in, err := os.Stat(path)
+			if f, ok := a.stdin.(*os.File); ok && path == data.Stdin {
+				in, err = f.Stat()
+			}
+			if err == nil && os.SameFile(in, out) {
+				return wrongFlag(name, "--%s %s is the file of %s, which it would replace; give another", name, flag.Value, what)
+			}
+			return nil
+		}
+		for _, path := range args {
+			err = cmp.Or(err, check("the argument", path))
+		}
+		c.Flags().Visit(func(f *pflag.Flag) {
+			paths := []string{f.Value.String()}
+			if list, ok := f.Value.(pflag.SliceValue); ok {
+				paths = list.GetSlice()
+			}
+			for _, path := range paths {
+				if f != flag {
+					err = cmp.Or(err, check("--"+f.Name, path))
+				}
+			}
+		})
+	}
+	return err
+}
+
+// outFile returns the flag of an output and the file that it would replace; nil if
+// there is none: it is new, a directory, or a device that is written to.
+func outFile(c *cobra.Command, name string) (*pflag.Flag, os.FileInfo) {
+	flag := c.Flags().Lookup(name)
 	if flag == nil || !flag.Changed {
-		return nil
+		return nil, nil
 	}
 	out, err := os.Stat(flag.Value.String())
 	if err != nil || !out.Mode().IsRegular() {
-		return nil // new, a directory, or a device that is written to
+		return nil, nil
 	}
-	check := func(what, path string) error {
-		in, err := os.Stat(path)
-		if f, ok := a.stdin.(*os.File); ok && path == data.Stdin {
-			in, err = f.Stat()
-		}
-		if err == nil && os.SameFile(in, out) {
-			return wrongFlag("out", "--out %s is the file of %s, which it would replace; give another", flag.Value, what)
-		}
-		return nil
-	}
-	for _, path := range args {
-		err = cmp.Or(err, check("the argument", path))
-	}
-	c.Flags().Visit(func(f *pflag.Flag) {
-		paths := []string{f.Value.String()}
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			paths = list.GetSlice()
-		}
-		for _, path := range paths {
-			if f != flag {
-				err = cmp.Or(err, check("--"+f.Name, path))
-			}
-		}
-	})
-	return err
+	return flag, out
 }
 
 // checkModelKept refuses an output that is a file of the model or of its training.
 func checkModelKept(c *cobra.Command, dir *model.Dir) error {
-	flag := c.Flags().Lookup("out")
-	if flag == nil {
-		return nil
-	}
-	out, err := os.Stat(flag.Value.String())
-	if err != nil {
-		return nil
-	}
-	names := append(dir.Names(), model.ConfigFile)
-	for _, name := range append(names, train.Files...) {
-		if in, err := os.Stat(dir.File(name)); err == nil && os.SameFile(in, out) {
-			return wrongFlag("out", "--out %s is %s of the model in %s, which it would replace; give another", flag.Value, name, dir.Path)
+	names := slices.Concat(dir.Names(), []string{model.ConfigFile}, train.Files)
+	for _, one := range outFlags {
+		flag, out := outFile(c, one)
+		if out == nil {
+			continue
+		}
+		for _, name := range names {
+			if in, err := os.Stat(dir.File(name)); err == nil && os.SameFile(in, out) {
+				return wrongFlag(one, "--%s %s is %s of the model in %s, which it would replace; give another", one, flag.Value, name, dir.Path)
+			}
 		}
 	}
 	return nil

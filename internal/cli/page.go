@@ -52,19 +52,7 @@ func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Resul
 	if e != nil {
 		s = e.Summary()
 	}
-	var result []report.Block
-	if s.Verdict != "" {
-		result = append(result, report.Notice{Tone: s.Tone, Text: s.Verdict})
-	}
-	result = append(result, slices.Concat(s.Facts, facts))
-	for _, t := range s.Tables {
-		result = append(result, t)
-	}
-	for _, n := range slices.Concat(s.Text, out.Notes, s.Notes, selectionOf(e)) {
-		result = append(result, report.Text(n))
-	}
-	page.Add("Result", result...)
-	page.Sections = append(page.Sections, s.Sections...)
+	addResult(page, s, facts, slices.Concat(out.Notes, s.Notes, selectionOf(e)))
 	own, err := m.Illustrate(ctx, d, e)
 	if err != nil {
 		return nil, err
@@ -73,6 +61,23 @@ func trainPage(ctx context.Context, m *task.Trained, d task.Data, r *train.Resul
 	page.Add("Training", training.Figure())
 	page.Add("Configuration", report.Pairs(settingPairs(m.Settings())))
 	return page, nil
+}
+
+// addResult adds a result to a page, with further facts and remarks.
+func addResult(page *report.Page, s *report.Summary, facts report.Facts, notes []string) {
+	var result []report.Block
+	if s.Verdict != "" {
+		result = append(result, report.Notice{Tone: s.Tone, Text: s.Verdict})
+	}
+	result = append(result, slices.Concat(s.Facts, facts))
+	for _, t := range s.Tables {
+		result = append(result, t)
+	}
+	for _, n := range slices.Concat(s.Text, notes) {
+		result = append(result, report.Text(n))
+	}
+	page.Add("Result", result...)
+	page.Sections = append(page.Sections, s.Sections...)
 }
 
 // selectionOf says which rows were scored, if e does.

@@ -46,9 +46,9 @@ func allFilled() []filled {
 		{"translate", &tr, tr.Validate}, {"transcribe", &s, s.Validate}, {"keywords", &k, k.Validate}, {"memory", &m, m.Validate},
 	}
 	predict, evaluate := translate.PredictOptions{SearchOptions: translate.DefaultSearch()}, translate.EvaluateOptions{SearchOptions: translate.DefaultSearch()}
-	options := generate.DefaultPredict()
+	options, anomalies := generate.DefaultPredict(), forecast.DefaultAnomalies()
 	for name, ptr := range map[string]any{
-		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "classify.Predict": &classify.PredictOptions{},
+		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "forecast.Anomalies": &anomalies, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
@@ -158,6 +158,10 @@ var exceptions = map[string]string{
 	"split_column suffix":   "split is the sizes of the parts",
 	"out flag":              "a training writes a directory; evaluate and backtest a file, as predict does",
 	"out first words":       "as its flag",
+	"rate kind":             "anomalies have a rate of false alarms, sounds one of samples",
+	"rate flag":             "as its kind",
+	"rate range":            "as its kind",
+	"rate first words":      "as its kind",
 }
 
 // use is a setting of one struct, by what its name promises to a user.

@@ -22,12 +22,8 @@ func (e *Evaluation) Summary() *report.Summary {
 	} else {
 		windows += report.Count(e.Series) + " series"
 	}
-	part := fmt.Sprintf("the %s part", e.Part)
-	if e.Part == task.All {
-		part = "all rows"
-	}
 	of, short, _ := e.measure()
-	scored := fmt.Sprintf("%s: %s, horizon %d", part, windows, e.Horizon)
+	scored := fmt.Sprintf("%s: %s, horizon %d", partOf(e.Part), windows, e.Horizon)
 	if e.MASESeason > 0 {
 		scored += fmt.Sprintf(", MASE by season %d", e.MASESeason)
 	}
@@ -61,6 +57,14 @@ func (e *Evaluation) Summary() *report.Summary {
 		s.Add("Scores by series", e.parts(manySeries))
 	}
 	return s
+}
+
+// partOf names a part in a sentence.
+func partOf(part task.Part) string {
+	if part == task.All {
+		return "all rows"
+	}
+	return fmt.Sprintf("the %s part", part)
 }
 
 // rival returns the baseline with the least error, which is +Inf if there are

@@ -132,10 +132,13 @@ func (f *Flag) Set(text string) error {
 	return nil
 }
 
-// String is the setting's value as one would type it.
+// String is the setting's value as one would type it, or what was typed.
 func (f *Flag) String() string {
-	if f == nil || f.Setting == nil {
+	switch {
+	case f == nil || f.Setting == nil:
 		return ""
+	case f.texts != nil: // which Resolve assigns
+		return strings.Join(f.texts, ",")
 	}
 	return f.Setting.String()
 }
