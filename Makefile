@@ -26,11 +26,12 @@ SEED ?= 1
 
 peers: ## compares with other programs on random inputs; installs them from PyPI
 	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
-	$(PEERS)/venv/bin/pip install --quiet onnx onnxruntime kenlm
+	$(PEERS)/venv/bin/pip install --quiet onnx onnxruntime kenlm tokenizers sentencepiece
 	$(PEERS)/venv/bin/python internal/golden/gen/onnx_suite.py $(PEERS)/onnx 1000 $(SEED)
 	$(PEERS)/venv/bin/python internal/golden/gen/kenlm_scores.py 300 $(SEED) $(PEERS)/kenlm.json 2>$(PEERS)/kenlm.log
 	CAROUSEL_ONNX_SUITE=$(CURDIR)/$(PEERS)/onnx go test ./model/onnx/graph -run TestSuite -count 1 -v
 	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
+	CAROUSEL_TOKENIZERS_PYTHON=$(CURDIR)/$(PEERS)/venv/bin/python CAROUSEL_TOKENIZERS_REGEX="$(SEED) 3000" go test ./text -run TestRegularExpressions -count 1 -v
 
 generate: ## assembly, goldens' loaders, embedded data, docs/json.md
 	go generate ./...

@@ -124,14 +124,10 @@ func replaceDecoder(raw json.RawMessage) ([]decodeStep, error) {
 		text := []byte(token)
 		var b strings.Builder
 		at := 0
-		for at < len(text) {
-			from, to := find(text, at)
-			if from < 0 {
-				break
-			}
-			b.Write(text[at:from])
+		for _, m := range find(nil, text) {
+			b.Write(text[at:m.from])
 			b.WriteString(s.Content)
-			at = to
+			at = m.to
 		}
 		b.Write(text[at:])
 		return b.String()

@@ -33,6 +33,7 @@ type flow struct {
 	newOrigin []span
 	newPieces []piece
 	newHead   int
+	matches   []span // of a pattern in one piece
 }
 
 // step is a normalizer, which sees one piece, or a splitter. Both work piece by

@@ -227,17 +227,14 @@ func replace(raw json.RawMessage) ([]step, error) {
 	return []step{func(f *flow) {
 		f.rewrite(func(p span) {
 			text, at := f.text[p.from:p.to], 0
-			for at < len(text) {
-				from, to := find(text, at)
-				if from < 0 {
-					break
-				}
-				f.keep(p.from+at, p.from+from)
-				if _, n := utf8.DecodeRune(text); from == 0 && to > n { // it stands for the last of the characters
+			f.matches = find(f.matches[:0], text)
+			for _, m := range f.matches {
+				f.keep(p.from+at, p.from+m.from)
+				if _, n := utf8.DecodeRune(text); m.from == 0 && m.to > n { // it stands for the last of the characters
 					f.head = 0
 				}
-				f.put(s.Content, p.from+from, p.from+to)
-				at = to
+				f.put(s.Content, p.from+m.from, p.from+m.to)
+				at = m.to
 			}
 			f.keep(p.from+at, p.to)
 		})

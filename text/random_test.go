@@ -14,38 +14,44 @@ import (
 	"testing"
 )
 
-// Tokenizers of random settings give the ids and the decoded texts of the
-// original libraries, which internal/golden/gen/text_random.py asks. With
-// $CAROUSEL_TOKENIZERS_PYTHON naming an interpreter that has them, it makes new
-// ones: $CAROUSEL_TOKENIZERS_RANDOM are its arguments.
-func TestRandomTokenizers(t *testing.T) {
-	var rows []byte
+// answersOf returns the stored answers of the original libraries. With
+// $CAROUSEL_TOKENIZERS_PYTHON naming an interpreter that has them, it asks for new
+// ones with a script of internal/golden/gen, whose arguments a variable may set.
+func answersOf(t *testing.T, script, variable, arguments, stored string) []byte {
+	t.Helper()
 	if python := os.Getenv("CAROUSEL_TOKENIZERS_PYTHON"); python != "" && !testing.Short() {
-		arguments := strings.Fields(os.Getenv("CAROUSEL_TOKENIZERS_RANDOM"))
-		if len(arguments) == 0 {
-			arguments = []string{"1", "40", "100"}
+		if set := os.Getenv(variable); set != "" {
+			arguments = set
 		}
-		script := filepath.Join("..", "internal", "golden", "gen", "text_random.py")
-		cmd := exec.CommandContext(t.Context(), python, append([]string{script}, arguments...)...)
+		path := filepath.Join("..", "internal", "golden", "gen", script)
+		cmd := exec.CommandContext(t.Context(), python, append([]string{path}, strings.Fields(arguments)...)...)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows = out
-	} else {
-		content, err := os.ReadFile(filepath.Join("testdata", "random.jsonl.gz"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		z, err := gzip.NewReader(bytes.NewReader(content))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if rows, err = io.ReadAll(z); err != nil {
-			t.Fatal(err)
-		}
+		return out
 	}
+	content, err := os.ReadFile(filepath.Join("testdata", stored))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// Tokenizers of random settings give the ids and the decoded texts of the
+// original libraries, which internal/golden/gen/text_random.py asks;
+// $CAROUSEL_TOKENIZERS_RANDOM are its arguments.
+func TestRandomTokenizers(t *testing.T) {
+	rows := answersOf(t, "text_random.py", "CAROUSEL_TOKENIZERS_RANDOM", "1 40 100", "random.jsonl.gz")
 	lines := bufio.NewScanner(bytes.NewReader(rows))
 	lines.Buffer(nil, 1<<26)
 	n := 0
@@ -119,7 +125,7 @@ func TestGrowthIsBounded(t *testing.T) {
 		`{"normalizer":` + list("normalizers", anything, 3) + "," + model:                                                    "more than 16 times as long",
 		`{"pre_tokenizer":` + list("pretokenizers", spaces, 9) + "," + model:                                                 "more than 16 times as long",
 		`{"normalizer":{"type":"Replace","pattern":{"Regex":"` + strings.Repeat(`\\w|`, 5000) + `x"},"content":""},` + model: "it is too large",
-		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"\\bx"},"behavior":"Isolated"},` + model:                        "the boundary of words",
+		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a)\\1"},"behavior":"Isolated"},` + model:                      "byte 4: references to a group",
 		`{"pre_tokenizer":{"type":"FixedLength","length":0},` + model:                                                        "at least 1 is needed",
 	} {
 		_, err := parse("file", []byte(file))

@@ -29,7 +29,7 @@ func init() {
 		"Split":              split,
 		"UnicodeScripts":     plain(cutScripts),
 		"Whitespace": func(json.RawMessage) ([]step, error) {
-			return []step{splitter(runs, removed, true)}, nil
+			return []step{splitter(finder(runs).all, removed, true)}, nil
 		},
 		"WhitespaceSplit": plain(splitSpace),
 	}
