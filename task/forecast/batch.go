@@ -11,8 +11,8 @@ import (
 type batch struct {
 	n, rows int
 
-	encoder []float32 // [rows, window, encoder]; autoregressive: [rows, window+horizon-1, encoder]
-	decoder []float32 // [rows, horizon, decoder]
+	encoder []float32 // [rows, steps of the window, encoder]; autoregressive: [rows, window+horizon-1, encoder]
+	decoder []float32 // [rows, steps of the horizon, decoder]
 	linear  []float32 // [targets, n, linear]
 	group   []int32   // [targets, n], rows of the linear path's table
 	ids     []int32   // [rows, ids]
@@ -78,14 +78,14 @@ func (d *dataset) loadStatic(b *batch, list []window) {
 }
 
 func (d *dataset) loadRows(b *batch, list []window) {
-	step, ahead := d.window*d.encoder, d.horizon*d.decoder
-	b.encoder, b.decoder = zeroed(b.encoder, b.rows*step), zeroed(b.decoder, b.rows*ahead)
+	past, ahead := d.steps(d.window)*d.encoder, d.steps(d.horizon)*d.decoder
+	b.encoder, b.decoder = zeroed(b.encoder, b.rows*past), zeroed(b.decoder, b.rows*ahead)
 	centres := make([]centre, d.targets)
 	for r := range b.rows {
 		k, i := d.row(b, r)
 		f, origin := d.frames[list[i].frame], int(list[i].origin)
 		c := d.centresOf(b, centres, i)
-		d.fillEncoder(b.encoder[r*step:(r+1)*step], f, k, origin, c)
+		d.fillEncoder(b.encoder[r*past:(r+1)*past], f, k, origin, c)
 		if d.decoder > 0 {
 			d.fillDecoder(b.decoder[r*ahead:(r+1)*ahead], f, k, origin, c)
 		}

@@ -47,6 +47,7 @@ type Config struct {
 
 	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, or by the frequency and the length of the series)"`
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
+	Segment int `json:"segment,omitempty" range:"0..1e4" group:"Model" help:"rows that the network reads, and forecasts, in one step (0: 1)"`
 	task.RNNConfig
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
@@ -176,6 +177,8 @@ func (c *Config) checkTogether() error {
 		switch {
 		case c.Bidirectional:
 			return data.Errorf("bidirectional: the autoregressive head reads forward only; use head direct")
+		case c.Segment > 1:
+			return data.Errorf("segment: the autoregressive head forecasts row by row, got %d; use head direct", c.Segment)
 		case len(c.Past) > 0:
 			return data.Errorf("past: the autoregressive head needs these columns over the horizon; use head direct, or give them as future")
 		case c.Loss == "quantile" || c.Loss == "negative-binomial":

@@ -95,6 +95,15 @@ func TestVariants(t *testing.T) {
 		{"slstm", func(c *Config) { c.Cell = "slstm" }},
 		{"min_gru, autoregressive", func(c *Config) { c.Cell, c.Layers, c.Head, c.LearnState = "min_gru", 2, "autoregressive", true }},
 		{"mask", func(c *Config) { c.Missing, c.Past, c.Loss = "mask", Past{"p"}, "quantile" }},
+		{"segments", func(c *Config) {
+			c.Window, c.Horizon, c.Segment, c.Target, c.ID, c.Static = 22, 10, 4, []string{"a", "b"}, "id", Static{"kind", "size"}
+		}},
+		{"segments, joint, bidirectional", func(c *Config) {
+			c.Segment, c.Target, c.Channels, c.Loss, c.Bidirectional, c.Cell = 5, []string{"a", "b"}, "joint", "quantile", true, "gru"
+		}},
+		{"segments, mask", func(c *Config) { c.Segment, c.Missing, c.Past, c.Loss = 6, "mask", Past{"p"}, "student-t" }},
+		{"segments, nothing ahead", func(c *Config) { c.Segment, c.Future, c.Calendar, c.Lags, c.Skip = 50, nil, "off", []int{0}, "none" }},
+		{"segments of counts", func(c *Config) { c.Segment, c.Loss = 3, "negative-binomial" }},
 		{"mask, autoregressive", func(c *Config) { c.Missing, c.Head = "mask", "autoregressive" }},
 	} {
 		t.Run(v.name, func(t *testing.T) {
@@ -290,10 +299,12 @@ func checkOpened(t *testing.T, m *Model, dir string, panel *data.Panel) {
 
 // TestNoLeak changes what a forecast may not know, and expects the same bits.
 func TestNoLeak(t *testing.T) {
-	for _, head := range []string{"direct", "autoregressive"} {
+	for _, head := range []string{"direct", "autoregressive", "segments"} {
 		cfg := small()
-		cfg.Head = head
-		if head == "direct" {
+		if cfg.Head = head; head == "segments" {
+			cfg.Head, cfg.Segment = "direct", 4
+		}
+		if cfg.Head == "direct" {
 			cfg.Past = Past{"p"}
 		}
 		panel := hourly(1, 500)
@@ -508,6 +519,7 @@ func TestBadInput(t *testing.T) {
 		{"split", "split", 400, func(c *Config) { c.Split = "0.5,0.5" }},
 		{"rest twice", "rest", 400, func(c *Config) { c.Split = "rest,rest,9" }},
 		{"quantiles without a median", "0.5", 400, func(c *Config) { c.Loss, c.Quantiles = "quantile", []float64{0.1, 0.9} }},
+		{"autoregressive segments", "segment: the autoregressive head forecasts row by row, got 4; use head direct", 400, func(c *Config) { c.Head, c.Segment = "autoregressive", 4 }},
 		{"autoregressive past", "past", 400, func(c *Config) { c.Head, c.Past = "autoregressive", Past{"p"} }},
 		{"dropout", "dropout", 400, func(c *Config) { c.Dropout = 1 }},
 		{"dropout between layers of one", "rnn_dropout", 400, func(c *Config) { c.Layers, c.RNNDropout = 1, 0.1 }},

@@ -13,14 +13,21 @@ import (
 // path from window and covariates to the location is added to the head's output,
 // after NLinear (Zeng et al., arXiv:2205.13504).
 //
+// A step is a row of the table, or a segment of rows that a linear layer and ReLU
+// embed, after SegRNN (Lin et al., arXiv:2308.11200). With segments there is
+// always a decoder, which reads at least the position in the horizon, and the head
+// maps each of its outputs to the rows of a segment.
+//
 // An autoregressive network is one stack, Encoder, that forecasts the next row as
 // the current one plus the head's output.
 type network struct {
 	Static  *nn.Embedding // of static categories; nil: none
 	Encoder *nn.RNN
-	Decoder *nn.RNN // nil if nothing is known of the horizon
+	Decoder *nn.RNN // nil: none
 	Head    *nn.Linear
 	Skip    *skip // nil: none
+
+	EncoderSegment, DecoderSegment *nn.Linear // embed segments; nil: steps are single rows
 
 	cfg  *Config
 	dims shape
@@ -41,13 +48,17 @@ func newNetwork(cfg *Config, d shape) *network {
 	if d.table > 0 {
 		n.Static = nn.NewEmbedding(d.table, staticWidth, nil)
 	}
-	extra := d.ids * staticWidth
-	n.Encoder = stack(cfg.RNNConfig, d.encoder+extra)
-	out := d.channels * d.outputs
+	past, ahead := d.encoder+d.ids*staticWidth, d.decoder+d.ids*staticWidth
+	if d.segment > 1 {
+		n.EncoderSegment, n.DecoderSegment = nn.NewLinear(past, cfg.Hidden, nil), nn.NewLinear(ahead, cfg.Hidden, nil)
+		past, ahead = cfg.Hidden, cfg.Hidden
+	}
+	n.Encoder = stack(cfg.RNNConfig, past)
+	out := d.channels * d.outputs * d.segment
 	if d.decoder > 0 && cfg.Head == "direct" {
 		c := cfg.RNNConfig
-		c.LearnState = false // it begins in the encoder's final state final state
-		n.Decoder = stack(c, d.decoder+extra)
+		c.LearnState = false // it begins in the encoder's final state
+		n.Decoder = stack(c, ahead)
 	} else if cfg.Head == "direct" {
 		out *= d.horizon
 	}
@@ -103,13 +114,19 @@ func (s *skip) startAt(r *ridge) {
 func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	static := n.static(t, b)
-	y, state := n.Encoder.Forward(joined(t.Input(b.encoder, b.rows, d.window, d.encoder), static), nil)
+	past := joined(t.Input(b.encoder, b.rows, d.steps(d.window), d.encoder), static)
+	y, state := n.Encoder.Forward(embedded(n.EncoderSegment, past), nil)
 	if n.Decoder != nil {
-		y, _ = n.Decoder.Forward(joined(t.Input(b.decoder, b.rows, d.horizon, d.decoder), static), state)
+		ahead := joined(t.Input(b.decoder, b.rows, d.steps(d.horizon), d.decoder), static)
+		y, _ = n.Decoder.Forward(embedded(n.DecoderSegment, ahead), state)
 	} else {
 		y = n.ends(y)
 	}
 	out := n.Head.Forward(n.drop.Forward(y))
+	if d.segment > 1 {
+		out = tensor.Reshape(out, b.rows, d.steps(d.horizon)*d.segment, d.channels*d.outputs)
+		out = tensor.Slice(out, 1, 0, d.horizon)
+	}
 	if d.channels == 1 {
 		out = tensor.Reshape(out, d.targets, b.n, d.horizon, d.outputs)
 	} else {
@@ -146,6 +163,14 @@ func joined(x, static *tensor.Tensor) *tensor.Tensor {
 		return x
 	}
 	return tensor.Concat(-1, x, tensor.Repeat(static, 1, x.Dim(1)))
+}
+
+// embedded returns steps as the recurrent stack reads them.
+func embedded(segment *nn.Linear, x *tensor.Tensor) *tensor.Tensor {
+	if segment == nil {
+		return x
+	}
+	return tensor.ReLU(segment.Forward(x))
 }
 
 // locate adds the linear path to the location: the first output, or all

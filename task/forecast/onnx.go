@@ -17,8 +17,8 @@ import (
 // on the same random input, in ONNX Runtime too if it is installed, and returns
 // the differences. The doc strings of the inputs list their columns:
 //
-//	encoder     float32 [rows,window,..]         the window
-//	decoder     float32 [rows,horizon,..]        what is known of the horizon; not with every model
+//	encoder     float32 [rows,steps,..]          the window, by rows or segments
+//	decoder     float32 [rows,steps,..]          what is known of the horizon; not with every model
 //	static_ids  int64   [rows,..]                static categories
 //	linear      float32 [targets,windows,..]     inputs of the linear path, with skip
 //	group       int64   [targets,windows]        its kind of time
@@ -86,11 +86,19 @@ func (e *graphExporter) transposed(x string) string {
 	return e.g.Op("Transpose", []string{x}, graph.Attr{Name: "perm", Value: []int64{1, 0, 2}})
 }
 
-// steps declares an input of steps and joins it with the static vectors. The
-// result is time-major.
-func (e *graphExporter) steps(name string, steps any, width int, columns []string, static string) string {
+// steps declares an input of steps, joins it with the static vectors and embeds
+// segments. The result is time-major.
+func (e *graphExporter) steps(name string, steps any, width int, columns []string, static string, segment *nn.Linear) string {
 	e.g.Input(name, strings.Join(columns, ", "), "rows", steps, width)
-	x := e.transposed(name)
+	x := e.joined(e.transposed(name), static)
+	if segment == nil {
+		return x
+	}
+	return e.g.Op("Relu", []string{onnx.AddLinear(e.g, name+"_segment", segment, x)})
+}
+
+// joined writes joined for time-major steps.
+func (e *graphExporter) joined(x, static string) string {
 	if static == "" {
 		return x
 	}
@@ -116,19 +124,23 @@ func (e *graphExporter) static() string {
 func (e *graphExporter) direct() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	static := e.static()
-	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.window, d.encoder, e.names.encoder, static)})
+	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.steps(d.window), d.encoder, e.names.encoder, static, n.EncoderSegment)})
 	if err != nil {
 		return err
 	}
 	y := e.ends(encoded.Y)
 	if n.Decoder != nil {
-		decoded, err := onnx.AddRNN(g, "decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.horizon, d.decoder, e.names.decoder, static), H: encoded.H, C: encoded.C})
+		decoded, err := onnx.AddRNN(g, "decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.steps(d.horizon), d.decoder, e.names.decoder, static, n.DecoderSegment), H: encoded.H, C: encoded.C})
 		if err != nil {
 			return err
 		}
 		y = e.transposed(decoded.Y)
 	}
 	out := onnx.AddLinear(g, "head", n.Head, y)
+	if d.segment > 1 {
+		out = g.Op("Reshape", []string{out, g.Ints("", 0, int64(d.steps(d.horizon)*d.segment), int64(d.channels*d.outputs))})
+		out = g.Op("Slice", []string{out, g.Ints("", 0), g.Ints("", int64(d.horizon)), g.Ints("", 1)})
+	}
 	if d.channels == 1 {
 		out = g.Op("Reshape", []string{out, g.Ints("", int64(d.targets), -1, int64(d.horizon), int64(d.outputs))})
 	} else {
@@ -199,7 +211,7 @@ func (e *graphExporter) unrolled() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	m := n.Encoder
 	slots := m.Layers() * m.Directions()
-	in := onnx.RNNValues{X: e.steps("encoder", "time", d.encoder, e.names.encoder, e.static()), H: "h0"}
+	in := onnx.RNNValues{X: e.steps("encoder", "time", d.encoder, e.names.encoder, e.static(), nil), H: "h0"}
 	g.Input("h0", "states, zeros at first", slots, "rows", m.StateSize())
 	if m.CellSize() > 0 {
 		in.C = "c0"
@@ -251,9 +263,9 @@ func (e *graphExporter) sample() map[string]graph.Value {
 		}
 		return in
 	}
-	floats("encoder", rows, d.window, d.encoder)
+	floats("encoder", rows, d.steps(d.window), d.encoder)
 	if e.net.Decoder != nil {
-		floats("decoder", rows, d.horizon, d.decoder)
+		floats("decoder", rows, d.steps(d.horizon), d.decoder)
 	}
 	if e.net.Skip != nil {
 		floats("linear", d.targets, sampleWindows, d.linear)

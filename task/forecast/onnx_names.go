@@ -36,10 +36,23 @@ func (m *Model) inputNames() inputNames {
 		n.encoder = slices.Concat(targets, missing(cfg, targets), next(ahead), seasons, always)
 		return n
 	}
-	n.encoder = slices.Concat(targets, missing(cfg, targets), missing(cfg, cfg.Past), cfg.Past, ahead, always)
-	n.decoder = slices.Concat(ahead, seasons, []string{"step of the horizon, from 1, by the horizon"}, always)
+	n.encoder = append(d.ofSegment(slices.Concat(targets, missing(cfg, targets), missing(cfg, cfg.Past), cfg.Past, ahead)), always...)
+	n.decoder = slices.Concat(d.ofSegment(slices.Concat(ahead, seasons)), []string{"step of the horizon, from 1, by the number of steps"}, always)
 	n.linear = m.linearNames(numbers)
 	return n
+}
+
+// ofSegment returns the names of the inputs of all rows of a segment.
+func (d *shape) ofSegment(row []string) (names []string) {
+	if d.segment == 1 {
+		return row
+	}
+	for i := range d.segment {
+		for _, name := range row {
+			names = append(names, fmt.Sprintf("%s in row %d of the segment", name, i+1))
+		}
+	}
+	return names
 }
 
 // missing returns the names of the marks of missing values.

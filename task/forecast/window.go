@@ -25,8 +25,9 @@ type shape struct {
 	channels int // targets in one row of the network: 1 or K
 	window   int
 	horizon  int
-	encoder  int  // inputs per step of the window
-	decoder  int  // inputs per step of the horizon; 0: nothing is known of the horizon
+	segment  int  // rows of one step of the network
+	encoder  int  // inputs per step of the encoder
+	decoder  int  // inputs per step of the decoder; 0: there is none
 	linear   int  // inputs of the linear path
 	history  bool // they include the covariates over the window
 	groups   int  // kinds of time that the linear path distinguishes; 0: none
@@ -41,7 +42,7 @@ type window struct{ frame, origin int32 }
 
 func newShape(s *schema, cfg *Config) shape {
 	k := len(cfg.targets())
-	d := shape{targets: k, channels: 1, window: cfg.Window, horizon: cfg.Horizon, outputs: outputsOf(cfg), groups: s.Calendar.Groups}
+	d := shape{targets: k, channels: 1, window: cfg.Window, horizon: cfg.Horizon, outputs: outputsOf(cfg), groups: s.Calendar.Groups, segment: max(1, cfg.Segment)}
 	gaps := 1
 	if masked(cfg) {
 		gaps = 2
@@ -64,9 +65,9 @@ func newShape(s *schema, cfg *Config) shape {
 	}
 	ahead := gaps*len(s.Ahead) + s.Calendar.width()
 	always := numbers + name
-	d.encoder = gaps*(d.channels+len(s.Past)) + ahead + always
-	d.decoder = ahead + d.channels*len(s.Lags)
-	if d.decoder > 0 {
+	d.encoder = d.segment*(gaps*(d.channels+len(s.Past))+ahead) + always
+	d.decoder = d.segment * (ahead + d.channels*len(s.Lags))
+	if d.decoder > 0 || d.segment > 1 {
 		d.decoder += 1 + always
 	}
 	d.linear, d.history = linearWidth(s, cfg, numbers)
@@ -82,6 +83,9 @@ func newShape(s *schema, cfg *Config) shape {
 	}
 	return d
 }
+
+// steps returns the number of the network's steps for a number of rows.
+func (d *shape) steps(rows int) int { return (rows + d.segment - 1) / d.segment }
 
 // lagBack returns the least multiple of a season that is at least the horizon.
 func lagBack(season, horizon int) int { return (horizon + season - 1) / season * season }
@@ -216,48 +220,60 @@ func (d *dataset) seen(k int) (lo, hi int) {
 	return k, k + 1
 }
 
-// fillEncoder writes the inputs of one row [window,encoder]: its targets (target
-// k, or all), marks of missing values, past covariates, what is known over the
-// horizon, and what is constant for the series.
+// fillEncoder writes the inputs of one row of the network [steps,encoder]: for
+// each table row of a segment its targets (target k, or all), marks of missing
+// values, past covariates and what is known over the horizon, and then what is
+// constant for the series. The last segment ends at the origin; the first repeats
+// the window's first row where it lacks rows.
 func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []centre) {
 	lo, hi := d.seen(k)
-	for i := range d.window {
-		row := origin - d.window + i
-		x := dst[i*d.encoder : (i+1)*d.encoder]
+	begin := origin - d.steps(d.window)*d.segment
+	for step := range d.steps(d.window) {
+		x := dst[step*d.encoder : (step+1)*d.encoder]
 		n := 0
-		for c := lo; c < hi; c++ {
-			x[n] = centres[c].of(f.known(c, row, origin))
-			n++
-		}
-		if masked(d.cfg) {
-			n += gather(x[n:], f.yGap[lo:hi], row)
-			n += gather(x[n:], f.pastGap, row)
-		}
-		for i := range f.past {
-			x[n] = f.knownPast(i, row, origin)
-			n++
-		}
-		n += d.fillAhead(x[n:], f, row)
-		d.fillAlways(x[n:], f, k)
-	}
-}
-
-// fillDecoder writes the inputs of one row [horizon,decoder]: what is known over
-// the horizon, the seasonal naive forecasts of seasons longer than the window,
-// the position in the horizon, and what is constant for the series.
-func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []centre) {
-	lo, hi := d.seen(k)
-	for h := range d.horizon {
-		x := dst[h*d.decoder : (h+1)*d.decoder]
-		n := d.fillAhead(x, f, origin+h)
-		for _, lag := range d.Lags {
-			row := seasonalRow(origin, h, lag)
+		for i := range d.segment {
+			row := max(begin+step*d.segment+i, origin-d.window)
 			for c := lo; c < hi; c++ {
 				x[n] = centres[c].of(f.known(c, row, origin))
 				n++
 			}
+			if masked(d.cfg) {
+				n += gather(x[n:], f.yGap[lo:hi], row)
+				n += gather(x[n:], f.pastGap, row)
+			}
+			for p := range f.past {
+				x[n] = f.knownPast(p, row, origin)
+				n++
+			}
+			n += d.fillAhead(x[n:], f, row)
 		}
-		x[n] = float32(h+1) / float32(d.horizon)
+		d.fillAlways(x[n:], f, k)
+	}
+}
+
+// fillDecoder writes the inputs of one row of the network [steps,decoder]: for
+// each table row of a segment what is known over the horizon and the seasonal
+// naive forecasts of seasons longer than the window, and then the position in the
+// horizon and what is constant for the series. The last segment repeats the
+// horizon's last row where it goes beyond it.
+func (d *dataset) fillDecoder(dst []float32, f *frame, k, origin int, centres []centre) {
+	lo, hi := d.seen(k)
+	steps := d.steps(d.horizon)
+	for step := range steps {
+		x := dst[step*d.decoder : (step+1)*d.decoder]
+		n := 0
+		for i := range d.segment {
+			h := min(step*d.segment+i, d.horizon-1)
+			n += d.fillAhead(x[n:], f, origin+h)
+			for _, lag := range d.Lags {
+				row := seasonalRow(origin, h, lag)
+				for c := lo; c < hi; c++ {
+					x[n] = centres[c].of(f.known(c, row, origin))
+					n++
+				}
+			}
+		}
+		x[n] = float32(step+1) / float32(steps)
 		d.fillAlways(x[n+1:], f, k)
 	}
 }
