@@ -205,6 +205,15 @@ func TestProtocolETTh1(t *testing.T) {
 	}
 }
 
+// TestProtocolETTh1Long also repeats horizon 336: CAROUSEL_SET='{"horizon":336}'.
+func TestProtocolETTh1Long(t *testing.T) {
+	cfg := protocol(t, "etth1-96", "etth1_96.yaml")
+	e := trainAndScore(t, cfg, "forecast/ETTh1.csv")
+	if e.Windows != 2881-cfg.Horizon || cfg.Horizon == 96 && !(e.Metrics.MSEScaled <= 0.370) {
+		t.Errorf("%d windows, MSE %.4f, want at most .370 at horizon 96", e.Windows, e.Metrics.MSEScaled)
+	}
+}
+
 func TestProtocolETTh1OT(t *testing.T) {
 	e := trainAndScore(t, protocol(t, "etth1-ot", "etth1_ot.yaml"), "forecast/ETTh1.csv")
 	if e.Windows != 2857 || !(e.Metrics.MSEScaled <= 0.0280) || !(e.Metrics.MAEScaled <= 0.127) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/tensor/tensortest"
 )
 
 // ascending is a table in which row t holds the targets t and 100+t and the
@@ -113,5 +114,16 @@ func TestSegmentOfOneRow(t *testing.T) {
 		return p.Name == q.Name && slices.Equal(p.Read(), q.Read())
 	}) {
 		t.Error("segment 1 trains another network than segment 0")
+	}
+}
+
+// The gradient of the whole network agrees with differences of its loss, also
+// where the horizon ends within a segment.
+func TestSegmentGradients(t *testing.T) {
+	for _, channels := range []string{"joint", "independent"} {
+		m, d := segmented(t, func(c *Config) { c.Channels, c.WindowNorm, c.Loss, c.Scale = channels, "last", "gaussian", "standard" })
+		var b batch
+		d.load(&b, []window{{0, 50}, {0, 60}}, true)
+		tensortest.CheckGrad(t, m.slab, func(tape *tensor.Tape) *tensor.Tensor { return m.net.loss(tape, &b) })
 	}
 }
