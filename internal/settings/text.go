@@ -128,8 +128,12 @@ func assignOne(v reflect.Value, text string) error {
 // splitList splits at commas outside double quotes; empty text is the empty
 // list.
 func splitList(text string) ([]string, error) {
-	if strings.TrimSpace(text) == "" {
+	item := strings.TrimSpace(text)
+	if item == "" {
 		return nil, nil
+	}
+	if !strings.ContainsAny(item, ",\"\r\n") { // a reader's buffer for each item of a long list is much
+		return []string{item}, nil
 	}
 	r := csv.NewReader(strings.NewReader(text))
 	r.TrimLeadingSpace = true

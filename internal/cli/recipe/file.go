@@ -44,19 +44,44 @@ func readText(path string) (string, error) {
 	return "", fmt.Errorf("--config %s: %w", path, err)
 }
 
-// The parser's memory grows with the square of the nesting, which a recipe does not
-// have, and it takes hundreds of bytes for one of a long text.
+// The parser takes up to 700 bytes for a byte of text, and time and memory with the
+// square of the nesting, of the blank lines in a row and of the documents, none of
+// which a recipe has. The longest text is 50 pages, or 5,000 names of columns.
 const (
-	mostText    = 1 << 20
+	mostText    = 64 << 10
 	mostNesting = 100
+	mostBlank   = 100 // ends of lines
+	mostMarkers = 2   // --- and ... around the only document
 )
 
-// checkNesting returns an error for text that is nested too deeply.
-func checkNesting(path string, tokens token.Tokens) error {
+// checkBlank returns an error for too many blank lines in a row.
+func checkBlank(path, text string) error {
+	ends := 0
+	for i, c := range text {
+		switch c {
+		case ' ', '\t':
+		case '\n', '\r':
+			if ends++; ends > mostBlank {
+				return fmt.Errorf("%s:%d: want at most %d blank lines in a row", path, strings.Count(text[:i], "\n")+1, mostBlank)
+			}
+		default:
+			ends = 0
+		}
+	}
+	return nil
+}
+
+// checkTokens returns an error for text that is nested too deeply, or has many
+// documents.
+func checkTokens(path string, tokens token.Tokens) error {
 	var columns []int // of what the blocks around a token begin with
-	flow, line := 0, 0
+	flow, line, markers := 0, 0, 0
 	for _, t := range tokens {
 		switch t.Type {
+		case token.DocumentHeaderType, token.DocumentEndType:
+			if markers++; markers > mostMarkers {
+				return fmt.Errorf("%s:%d: want one document of settings, got several", path, t.Position.Line)
+			}
 		case token.SequenceStartType, token.MappingStartType:
 			if flow++; flow+len(columns) > mostNesting {
 				return tooDeep(path, t)
@@ -90,8 +115,11 @@ func tooDeep(path string, t *token.Token) error {
 
 // read applies a recipe's text.
 func (s *Set) read(path, text string) error {
+	if err := checkBlank(path, text); err != nil {
+		return err
+	}
 	tokens := lexer.Tokenize(text)
-	if err := checkNesting(path, tokens); err != nil {
+	if err := checkTokens(path, tokens); err != nil {
 		return err
 	}
 	file, err := parser.Parse(tokens, 0)

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,21 +117,16 @@ func TestRecipeTooLargeForTheParser(t *testing.T) {
 		"after a setting":    "hidden: 3\n" + strings.Repeat("[", 101),
 		"long":               "target: [" + strings.Repeat("a, ", 1<<19) + "b]",
 		"long comment":       "#" + strings.Repeat("x", 1<<20),
+		"blank lines":        "cell: |\n" + strings.Repeat("\n", 60_000),
+		"lines of blanks":    "cell: >\r\n" + strings.Repeat("\t \r\n", 15_000),
+		"documents":          strings.Repeat("hidden: 1\n---\n", 4_000),
+		"ends of documents":  strings.Repeat("hidden: 1\n...\n", 4_000),
 	} {
-		path := filepath.Join(t.TempDir(), "r.yaml")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		s, _ := bound(t, &recipeFields{})
-		err := s.Resolve(path, nil)
-		runtime.ReadMemStats(&after)
-		if err == nil || !strings.Contains(err.Error(), "nested more than 100 deep") && !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		_, err := readBounded(t, text)
+		if err == nil || !slices.ContainsFunc([]string{
+			"nested more than 100 deep", "more than 65536 bytes", "at most 100 blank lines in a row", "want one document of settings",
+		}, func(want string) bool { return strings.Contains(err.Error(), want) }) {
 			t.Errorf("%s: got %.200v", name, err)
-		}
-		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
-			t.Errorf("%s: %d MB", name, n>>20)
 		}
 	}
 	cfg := recipeFields{}
@@ -138,6 +134,41 @@ func TestRecipeTooLargeForTheParser(t *testing.T) {
 	want := strings.Repeat("[", 200) // in quotes it is no nesting
 	if err := s.read("r.yaml", "target:\n"+strings.Repeat("- x\n", 500)+"cell: '"+want+"'\n"); err != nil || len(cfg.Targets) != 500 || cfg.Cell != want {
 		t.Errorf("%v: %d targets, cell %q", err, len(cfg.Targets), cfg.Cell)
+	}
+}
+
+// readBounded reads a recipe, in memory that is bounded whatever it holds.
+func readBounded(t *testing.T, text string) (recipeFields, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "r.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var cfg recipeFields
+	s, _ := bound(t, &cfg)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := s.Resolve(path, nil)
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+		t.Errorf("%.20q and more: %d MB for %d bytes", text, n>>20, len(text))
+	}
+	return cfg, err
+}
+
+// The longest recipes are read, within the same bound.
+func TestLongRecipe(t *testing.T) {
+	const n = 20_000
+	for _, text := range []string{
+		"target: [" + strings.Repeat("1, ", n) + "1]",
+		"target:\n" + strings.Repeat("- 1\n", n/2),
+		"target: [" + strings.Repeat("'1',", n/2) + "1]",
+		"quantiles: [" + strings.Repeat("1,", n) + "1]",
+	} {
+		cfg, err := readBounded(t, text)
+		if got, want := len(cfg.Targets)+len(cfg.Levels), strings.Count(text, "1"); err != nil || got != want {
+			t.Errorf("%.20q and more: %d items, want %d; %v", text, got, want, err)
+		}
 	}
 }
 
