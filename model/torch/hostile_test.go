@@ -84,6 +84,14 @@ func TestHostileFiles(t *testing.T) {
 	for i := range 60 {
 		laughs += "}(" + "X\x01\x00\x00\x00a" + "h" + string(rune(i)) + "X\x01\x00\x00\x00b" + "h" + string(rune(i)) + "uq" + string(rune(i+1))
 	}
+	// The same with lists, with a tensor at the bottom and without.
+	listLaughs := func(bottom string) string {
+		s := "\x80\x02" + bottom + "q\x00"
+		for i := range 30 {
+			s += "](h" + string(rune(i)) + "h" + string(rune(i)) + "eq" + string(rune(i+1))
+		}
+		return s + "."
+	}
 	many := strings.Builder{}
 	many.WriteString("\x80\x02}(")
 	for i := range 30000 { // each a view of everything
@@ -106,6 +114,10 @@ func TestHostileFiles(t *testing.T) {
 		{"calls a string", archived("\x80\x02" + x + x + "\x85R."), "calls something that is not a function"},
 		{"contains itself", archived("\x80\x02}q\x00" + x + "h\x00s."), "found no dict of tensors"},
 		{"billion laughs", archived(laughs + "."), "found no dict of tensors"},
+		{"billion laughs of lists", archived(listLaughs("]")), "found no dict of tensors"},
+		{"billion tensors in lists", archived(listLaughs(tensorOf(6, 0, []int{6}, []int{1})), data), "more tensors in lists than are read"},
+		{"list in itself", archived("\x80\x02]q\x00(h\x00h\x00]h\x00ae."), "found no dict of tensors"},
+		{"long names", archived("\x80\x02}X\x00\x10\x00\x00" + strings.Repeat("n", 4096) + tensorOf(6, 0, []int{6}, []int{1}) + "s.", data), "found no dict of tensors"},
 		{"sets itself as attribute", archived("\x80\x02}q\x00h\x00b."), "found no dict of tensors"},
 		{"deep", archived("\x80\x02" + strings.Repeat("}", 1<<20) + "."), "found no dict of tensors"},
 		{"deep marks", archived("\x80\x02" + strings.Repeat("(", 1<<22) + "."), "stack is empty"},
@@ -211,9 +223,13 @@ func FuzzRead(f *testing.F) {
 // FuzzPickle fuzzes the pickle inside a sound archive, beyond the reach of
 // mutations that break the checksum.
 func FuzzPickle(f *testing.F) {
+	var text pickler
+	text.text("x")
+	x := string(text)
 	f.Add(stateOf(tensorOf(6, 0, []int{2, 3}, []int{3, 1})))
 	f.Add(stateOf(tensorOf(6, 1, []int{2, 1}, []int{0, 5})))
 	f.Add(string(pickleState([]model.Tensor{{Name: "a.weight", Dims: []int{6}, Data: make([]float32, 6)}})))
+	f.Add("\x80\x02}" + x + "](" + tensorOf(6, 0, []int{6}, []int{1}) + tensorOf(6, 0, []int{2, 3}, []int{3, 1}) + "es.")
 	f.Add("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01aK\x01\x8c\x01bG\x00\x00\x00\x00\x00\x00\x00\x00u.")
 	f.Fuzz(func(t *testing.T, pickle string) {
 		got, err := readBytes(t, archived(pickle, make([]byte, 24)))

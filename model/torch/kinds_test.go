@@ -60,6 +60,49 @@ func TestReadsKinds(t *testing.T) {
 	}
 }
 
+// Tensors in lists and tuples are named by their indices; those that are not in
+// the state_dict are noted.
+func TestReadsLists(t *testing.T) {
+	byFile := expected(t, "lists")
+	if len(byFile) != 8 {
+		t.Errorf("%d files", len(byFile))
+	}
+	for file, tensors := range byFile {
+		note := ""
+		got, err := Read(filepath.Join("testdata", "lists", file), &Options{Note: func(text string) { note += text }})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, problem := range differences(got, tensors) {
+			t.Errorf("%s: %s", file, problem)
+		}
+		want := map[string]string{"trainer.pt": ": losses.train.0, losses.train.1, losses.scores.0, losses.scores.1"}[file]
+		if !strings.HasSuffix(note, want) || (want == "") != (note == "") {
+			t.Errorf("%s: note %q, want %q", file, note, want)
+		}
+	}
+	for _, c := range []struct{ file, key, want string }{
+		{"modules.pt", "modules.1", "weight bias"},
+		{"modules.pt", "modules", "0.weight_ih_l0 0.weight_hh_l0 0.bias_ih_l0 0.bias_hh_l0 1.weight 1.bias"},
+		{"mixed.pt", "rest.2", "0 2"},
+		{"trainer.pt", "losses", "train.0 train.1 scores.0"},
+	} {
+		f, err := Read(filepath.Join("testdata", "lists", c.file), &Options{Key: c.key})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var names []string
+		for _, w := range f.Tensors {
+			names = append(names, w.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want || f.Meta[KeyMeta] != c.key {
+			t.Errorf("%s of %s: %q, want %q", c.key, c.file, got, c.want)
+		}
+	}
+}
+
 func TestSameDictTwice(t *testing.T) {
 	for _, key := range []string{"model", "ema", "all.last"} {
 		f, err := Read(kind("same.pt"), &Options{Key: key})

@@ -9,17 +9,29 @@ import torch
 from torch import nn
 
 
-def tensors_of(obj):
-    return {k: v for k, v in obj.items() if isinstance(v, torch.Tensor)}
+def members(obj):
+    """The values of a dict by their keys, or those of a list by their indices."""
+    if isinstance(obj, dict):
+        return list(obj.items())
+    return list(enumerate(obj)) if isinstance(obj, (list, tuple)) else []
+
+
+def tensors_of(obj, inner=False):
+    """The tensors in a dict and in its lists, by dotted names."""
+    out = {}
+    for k, v in members(obj):
+        if isinstance(v, torch.Tensor):
+            out[str(k)] = v
+        elif inner or not isinstance(obj, dict) or not isinstance(v, dict):
+            out.update({f"{k}.{name}": t for name, t in tensors_of(v, True).items()})
+    return out
 
 
 def find(obj, key, path=""):
     """The dict of tensors at a path of keys joined by dots."""
-    if not isinstance(obj, dict):
-        return None
     if path == key:
         return tensors_of(obj)
-    for k, v in obj.items():
+    for k, v in members(obj):
         got = find(v, key, f"{path}.{k}" if path else str(k))
         if got:
             return got

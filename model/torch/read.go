@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/model"
@@ -35,7 +36,8 @@ type Options struct {
 
 // Read reads the state_dict in a file of torch.save: the value itself, or the
 // only dict of tensors inside a nested checkpoint; NumPy arrays of numbers count
-// as tensors. It also reads the parameters and buffers of a program of
+// as tensors, and the members of a list or tuple have the names layers.0,
+// layers.1. It also reads the parameters and buffers of a program of
 // torch.jit.save, and the arrays of a NumPy archive (.npz). Nothing in the file is
 // executed. Floats of any precision become float32, integers and booleans
 // int64; views become contiguous, in the order of the state_dict.
@@ -109,9 +111,10 @@ func rename(name string, by map[string]string) string {
 // state is a state_dict: named tensors, and its location in the file.
 type state struct {
 	path  string // keys joined by dots, "" for the file's own value
-	of    *dict  // nil: a module of TorchScript
+	of    *any   // members.id; nil: a module of TorchScript
 	names []string
 	views []*view
+	cut   bool // it has more tensors in lists than maxListed
 }
 
 // skip removes the tensors whose names begin with one of the prefixes.
@@ -128,8 +131,8 @@ func (s *state) skip(prefixes []string) {
 // choose finds the state_dict at key, or the only one.
 func choose(path string, root any, o *Options) (chosen *state, err error) {
 	key := o.Key
-	s := search{seen: map[*dict]bool{}}
-	s.walk(root, "", 0)
+	s := search{seen: map[*any]bool{}, bare: map[*any]bool{}}
+	s.walk(root, "", 0, false)
 	defer func() {
 		if err == nil && o.Note != nil {
 			s.note(chosen, o.Note)
@@ -143,10 +146,10 @@ func choose(path string, root any, o *Options) (chosen *state, err error) {
 		return found[0].check(path)
 	}
 	if key != "" {
-		at := map[*dict]bool{} // a dict may have several paths
+		at := map[*any]bool{} // a dict may have several paths
 		lookup(root, key, at)
-		for _, f := range append(s.strict, s.loose...) {
-			if f.path == key || at[f.of] {
+		for _, f := range slices.Concat(s.strict, s.loose, s.listed) {
+			if f.path == key || f.of != nil && at[f.of] {
 				f.path = key
 				return f.check(path)
 			}
@@ -209,44 +212,104 @@ func (s *state) attributes(o *object, prefix string, depth int, steps *int) {
 	}
 }
 
-// search collects the dicts whose values are all tensors, and separately those
-// with some tensors among other values.
+// members are the values of a dict by their keys, or those of a list or tuple by
+// their indices.
+type members struct {
+	keys   []any // nil: a list's
+	values []any
+}
+
+func membersOf(v any) members {
+	switch v := v.(type) {
+	case *dict:
+		return members{v.keys, v.values}
+	case *list:
+		return members{nil, v.items}
+	case tuple:
+		return members{nil, v}
+	}
+	return members{}
+}
+
+// id identifies members that are not empty.
+func (m members) id() *any { return &m.values[0] }
+
+// name returns the key of member i, if it is a text of a name's length, or its
+// index.
+func (m members) name(i int) (string, bool) {
+	if m.keys == nil {
+		return strconv.Itoa(i), true
+	}
+	name, ok := m.keys[i].(string)
+	return name, ok && len(name) <= maxName
+}
+
+// search collects the dicts whose values are all tensors, separately those
+// with some tensors, or lists of them, among other values, and those within lists.
 type search struct {
-	seen          map[*dict]bool // against cycles, and dicts reached on several paths
-	strict, loose []*state
-	steps         int // attributes of TorchScript's modules looked at
-	arrays        []numpyValue
+	seen                  map[*any]bool // against cycles, and dicts reached on several paths
+	bare                  map[*any]bool // lists, and dicts in them, that have no tensors or are being looked at
+	strict, loose, listed []*state
+	steps                 int // attributes of TorchScript's modules looked at
+	bytes                 int // of the names of tensors in lists
+	beside                []besideValue
 }
 
-// numpyValue is a NumPy array among the values of a dict.
-type numpyValue struct {
-	in      *dict
-	path    string
-	numbers bool
+// besideValue is a NumPy array in a dict, or a tensor in a list.
+type besideValue struct {
+	path, name string
+	value      any // *view, or *ndarray that is not of numbers
 }
 
-// note says which NumPy arrays are not among the tensors of the chosen
-// state_dict.
+func (s *search) noteBeside(path, name string, v any) {
+	if t := asTensor(v); t != nil {
+		v = t
+	}
+	s.beside = append(s.beside, besideValue{path, name, v})
+}
+
+// note says which NumPy arrays and tensors in lists are not among the tensors of
+// the chosen state_dict.
 func (s *search) note(chosen *state, say func(string)) {
-	var left []string
-	for _, a := range s.arrays {
-		if a.in != chosen.of || !a.numbers {
-			left = append(left, a.path)
-		}
+	told := map[any]bool{}
+	for _, v := range chosen.views {
+		told[v] = true
 	}
 	const most = 4
-	if n := len(left); n > most {
-		left = append(left[:most], fmt.Sprintf("%d more", n-most))
+	var left []string
+	more := 0
+	for _, b := range s.beside {
+		switch {
+		case told[b.value]:
+		case len(left) < most:
+			left = append(left, joined(b.path, b.name))
+		default:
+			more++
+		}
+		told[b.value] = true
+	}
+	if more > 0 {
+		left = append(left, fmt.Sprintf("%d more", more))
 	}
 	if len(left) > 0 {
-		say("NumPy arrays that are left out, for they are not tensors of the state_dict: " + strings.Join(left, ", "))
+		say("NumPy arrays and lists of tensors that are left out, for they are not in the state_dict: " + strings.Join(left, ", "))
 	}
 }
 
-// maxDepth of dicts within dicts; optimizers and trainers nest three or four.
-const maxDepth = 32
+const (
+	// maxDepth of dicts within dicts; optimizers and trainers nest three or four.
+	maxDepth = 32
+	// maxName limits the bytes of a key, and of the keys that lead to a dict, of
+	// which each dict below has a copy.
+	maxName = 1 << 10
+	// maxListed limits the memory of the names of tensors in lists, in bytes; a list
+	// may occur in several places.
+	maxListed = 64 << 20
+)
 
-func (s *search) walk(v any, path string, depth int) {
+// walk adds v, if it is a state_dict, and those within it; listed says that v is
+// a list within the file's value, or in one.
+func (s *search) walk(v any, path string, depth int, listed bool) {
 	if o, ok := v.(*object); ok {
 		st := &state{path: path}
 		if st.attributes(o, "", 0, &s.steps); len(st.names) > 0 {
@@ -254,38 +317,86 @@ func (s *search) walk(v any, path string, depth int) {
 		}
 		return
 	}
-	d, ok := v.(*dict)
-	if !ok || depth > maxDepth {
+	m := membersOf(v)
+	if len(m.values) == 0 || depth > maxDepth || len(path) > maxName || s.seen[m.id()] {
 		return
 	}
-	if s.seen[d] {
-		return
-	}
-	s.seen[d] = true
-	st := &state{path: path, of: d}
-	plain := len(d.keys) // values that are not tensors
-	for i, k := range d.keys {
-		name, ok := k.(string)
+	s.seen[m.id()] = true
+	st := &state{path: path, of: m.id()}
+	plain := 0 // tensors that are values
+	for i, v := range m.values {
+		name, ok := m.name(i)
 		if !ok {
 			return // an optimizer's state, keyed by numbers
 		}
-		if a, ok := d.values[i].(*ndarray); ok {
-			s.arrays = append(s.arrays, numpyValue{d, joined(path, name), a.view != nil})
-		}
-		if t := asTensor(d.values[i]); t != nil {
+		if t := asTensor(v); t != nil {
 			st.names, st.views = append(st.names, name), append(st.views, t)
-			plain--
+			plain++
+		}
+		switch v.(type) {
+		case *ndarray:
+			s.noteBeside(path, name, v)
+		case *list, tuple:
+			s.inline(st, v, name, depth+1)
+		case *dict:
+			if m.keys == nil {
+				s.inline(st, v, name, depth+1)
+			}
 		}
 	}
 	switch {
-	case len(st.names) > 0 && plain == 0:
+	case len(st.names) == 0:
+	case listed:
+		s.listed = append(s.listed, st)
+	case plain == len(m.values):
 		s.strict = append(s.strict, st)
-		return
-	case len(st.names) > 0:
+	default:
 		s.loose = append(s.loose, st)
 	}
-	for i, k := range d.keys {
-		s.walk(d.values[i], joined(path, k.(string)), depth+1)
+	for i, v := range m.values {
+		if _, module := v.(*object); module || len(membersOf(v).values) > 0 {
+			name, _ := m.name(i)
+			_, isDict := v.(*dict)
+			s.walk(v, joined(path, name), depth+1, listed || m.keys == nil || !isDict)
+		}
+	}
+}
+
+// inline adds the tensors of a list, and of the lists and dicts within it, under
+// dotted names; also those of a dict, if that is in a list.
+func (s *search) inline(st *state, v any, name string, depth int) {
+	m := membersOf(v)
+	if len(m.values) == 0 || depth > maxDepth || len(name) > maxName || s.bare[m.id()] {
+		return
+	}
+	s.bare[m.id()] = true
+	before := len(st.names)
+	for i, v := range m.values {
+		t := asTensor(v)
+		_, array := v.(*ndarray)
+		if t == nil && !array && len(membersOf(v).values) == 0 {
+			continue
+		}
+		part, ok := m.name(i)
+		if !ok {
+			break
+		}
+		name := joined(name, part)
+		if t == nil && !array {
+			s.inline(st, v, name, depth+1)
+			continue
+		}
+		if s.bytes += len(name) + 64; s.bytes > maxListed {
+			st.cut = true
+			break
+		}
+		s.noteBeside(st.path, name, v)
+		if t != nil {
+			st.names, st.views = append(st.names, name), append(st.views, t)
+		}
+	}
+	if len(st.names) > before {
+		delete(s.bare, m.id())
 	}
 }
 
@@ -296,27 +407,27 @@ func joined(path, key string) string {
 	return path + "." + key
 }
 
-// lookup finds the dicts at a path of keys, which may hold dots themselves.
-func lookup(v any, key string, found map[*dict]bool) {
+// lookup finds the dicts and lists at a path of keys, which may hold dots themselves.
+func lookup(v any, key string, found map[*any]bool) {
 	type place struct {
-		d    *dict
+		at   *any
 		left int
 	}
 	seen := map[place]bool{}
 	var walk func(v any, key string)
 	walk = func(v any, key string) {
-		d, ok := v.(*dict)
-		if !ok || seen[place{d, len(key)}] {
+		m := membersOf(v)
+		if len(m.values) == 0 || seen[place{m.id(), len(key)}] {
 			return
 		}
-		if seen[place{d, len(key)}] = true; key == "" {
-			found[d] = true
+		if seen[place{m.id(), len(key)}] = true; key == "" {
+			found[m.id()] = true
 			return
 		}
-		for i, k := range d.keys {
-			if name, ok := k.(string); ok && name != "" && strings.HasPrefix(key, name) {
+		for i, v := range m.values {
+			if name, ok := m.name(i); ok && name != "" && strings.HasPrefix(key, name) {
 				if rest := key[len(name):]; rest == "" || rest[0] == '.' {
-					walk(d.values[i], strings.TrimPrefix(rest, "."))
+					walk(v, strings.TrimPrefix(rest, "."))
 				}
 			}
 		}
@@ -324,8 +435,11 @@ func lookup(v any, key string, found map[*dict]bool) {
 	walk(v, key)
 }
 
-// check returns an error for empty and repeated names.
+// check returns an error for empty and repeated names, and for too many of them.
 func (s *state) check(path string) (*state, error) {
+	if s.cut {
+		return nil, problem(path, "save one: torch.save(model.state_dict(), path)", "has more tensors in lists than are read: their names need more than %d MiB", maxListed>>20)
+	}
 	seen := make(map[string]bool, len(s.names))
 	for _, name := range s.names {
 		if name == "" || seen[name] {
