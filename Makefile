@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race peers generate bench docs
+.PHONY: build test check race fuzz peers generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -20,6 +20,15 @@ check: ## all that a change must pass, and more
 
 race: ## the race detector needs a C compiler
 	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; else echo "no C compiler: race tests skipped"; fi
+
+FUZZTIME ?= 1m
+
+fuzz: ## every fuzz target, each for FUZZTIME; without 10x a long input takes a minute to be minimised
+	@failed=0; grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*:func | |' | sort > .fuzz; \
+	while read -r dir target; do \
+		echo "== $$dir $$target"; \
+		go test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x < /dev/null || failed=1; \
+	done < .fuzz; rm .fuzz; exit $$failed
 
 PEERS := .peers
 SEED ?= 1

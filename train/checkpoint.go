@@ -178,8 +178,17 @@ func readCheckpoint(path string, want *state) (*model.File, *state, error) {
 		return nil, nil, &model.FileError{File: path, Problem: "the checkpoint was made with " + made,
 			Fix: "resume with the settings and data it began with, or start the run afresh"}
 	}
-	if s.Step < 0 || s.Epoch < 0 || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 {
+	const most = 1 << 53 // counts and sums stay far from where they would overflow
+	if s.Step < 0 || s.Step > most || s.Epoch < 0 || s.Epoch > most || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 {
 		return nil, nil, bad("its position (step %d, epoch %d, batch %d) is not one of this run", s.Step, s.Epoch, s.Batch)
+	}
+	for _, sum := range []float64{s.Loss, s.Weight, s.Norm} {
+		if math.Abs(sum) > math.MaxFloat64/most {
+			return nil, nil, bad("its sums (loss %g, weight %g, gradient norm %g) are not those of an epoch", s.Loss, s.Weight, s.Norm)
+		}
+	}
+	if p := s.Plateau; p != nil && !(p.LR >= 0 && p.LR <= math.MaxFloat32) {
+		return nil, nil, bad("its learning rate is %g", p.LR)
 	}
 	return f, s, nil
 }

@@ -171,11 +171,25 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// FuzzRead: a file with any bytes in two places is read or refused, and so are the
+// layers in it. The inputs are the changes alone: those of the length of a file
+// would spend their minute in being minimised.
 func FuzzRead(f *testing.F) {
-	for _, file := range []string{"tagger.weights.h5", "float16.keras", "bfloat16.keras", "keras3/norm.h5", "keras2/cudnn_weights.h5"} {
-		f.Add(load(f, file))
+	var files [][]byte
+	for i, file := range []string{"tagger.weights.h5", "float16.keras", "bfloat16.keras", "keras3/norm.h5", "keras2/cudnn_weights.h5"} {
+		files = append(files, load(f, file))
+		f.Add(uint8(i), uint16(0), []byte{}, uint16(0), []byte{})
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(t *testing.T, which uint8, at uint16, put []byte, also uint16, putAlso []byte) {
+		text := bytes.Clone(files[int(which)%len(files)])
+		for _, change := range []struct {
+			at  uint16
+			put []byte
+		}{{at, put}, {also, putAlso}} {
+			from := min(int(change.at), len(text))
+			text = append(text, change.put[min(len(text)-from, len(change.put)):]...)
+			copy(text[from:], change.put)
+		}
 		w, err := readBytes(t, text)
 		if err != nil {
 			return
