@@ -90,13 +90,14 @@ func (s *source) opened(in io.Reader, whole bool) (*source, error) {
 }
 
 func (s *source) identify(in io.Reader, whole bool) error {
-	s.text = bufio.NewReaderSize(&lasting{r: in}, sniffed)
+	packed := &counted{r: in}
+	s.text = bufio.NewReaderSize(&lasting{r: packed}, sniffed)
 	head, err := s.head(whole)
 	if err == nil && bytes.HasPrefix(head, []byte{0x1f, 0x8b}) {
 		if s.gzip, err = gzip.NewReader(s.text); err != nil {
 			return unreadable(s.name, err)
 		}
-		s.text = bufio.NewReaderSize(&lasting{r: s.gzip}, sniffed)
+		s.text = bufio.NewReaderSize(&lasting{r: &expanding{counted{r: s.gzip}, packed}}, sniffed)
 		head, err = s.head(whole)
 	}
 	if len(head) == 0 && err != nil {
@@ -159,6 +160,43 @@ func (l *lasting) Read(p []byte) (n int, err error) {
 	return n, l.err
 }
 
+// counted counts the bytes read from r.
+type counted struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// A text in gzip may be maxExpansion times as long as the file, or unexpanded bytes:
+// much that is read is kept in memory, and gzip makes a file of some megabytes out of
+// gigabytes of equal rows.
+const (
+	maxExpansion = 100
+	unexpanded   = 64 << 20
+)
+
+var errExpands = fmt.Errorf("has more than %d MiB of text, over %d times its size in gzip", unexpanded>>20, maxExpansion)
+
+// expanding is a decompressed text, which ends with errExpands if it is out of
+// proportion to the bytes that it came from.
+type expanding struct {
+	counted
+	from *counted
+}
+
+func (e *expanding) Read(p []byte) (int, error) {
+	n, err := e.counted.Read(p)
+	if e.n > max(unexpanded, maxExpansion*e.from.n) {
+		return 0, errExpands
+	}
+	return n, err
+}
+
 // foreign recognises files that are not text in UTF-8 or a superset of ASCII.
 func foreign(head []byte) (problem, fix string) {
 	switch {
@@ -194,6 +232,8 @@ func unreadable(path string, err error) *InputError {
 		e.Problem = "cannot be read: " + pathErr.Err.Error()
 	}
 	switch {
+	case errors.Is(err, errExpands):
+		e.Fix = "unpack it first, if that is right"
 	case errors.Is(err, fs.ErrNotExist):
 		e.Problem = "there is no such file"
 		if near := neighbour(path); near != "" {

@@ -232,6 +232,29 @@ func TestReadDocuments(t *testing.T) {
 	}
 }
 
+// A text that is out of proportion to its file is refused once it is long.
+func TestGzipOutOfProportion(t *testing.T) {
+	var b bytes.Buffer
+	z, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	line := append(bytes.Repeat([]byte("a"), 1<<20-1), '\n')
+	lines := 0
+	for range unexpanded>>20 + 10 {
+		z.Write(line)
+	}
+	z.Close()
+	r, err := LinesOf("a.txt.gz", b.Bytes(), EncodingAuto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err = r.Next(); err == nil; _, err = r.Next() {
+		lines++
+	}
+	var bad *InputError
+	if !errors.As(err, &bad) || !strings.Contains(err.Error(), "over 100 times its size") || lines < unexpanded>>20-1 || lines > unexpanded>>20 {
+		t.Errorf("after %d lines: %v", lines, err)
+	}
+}
+
 func FuzzText(f *testing.F) {
 	f.Add("a.csv", "text,label\n\"x\",1\n")
 	f.Add("a.tsv", "text\tlabel\nx\t1\n")
