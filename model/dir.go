@@ -391,10 +391,15 @@ func readManifest(path string, f io.Reader) (*manifest, error) {
 			Fix:     mend,
 		}
 	}
+	names := map[string]bool{}
 	for _, f := range m.Carousel.Files {
 		if !validName(f.Name) || f.Size < 0 || f.SHA256 == "" {
 			return nil, &FileError{File: path, Problem: fmt.Sprintf("lists %q, which is not a file of a model", clip(f.Name)), Fix: mend}
 		}
+		if names[f.Name] {
+			return nil, &FileError{File: path, Problem: fmt.Sprintf("lists %q twice", clip(f.Name)), Fix: mend}
+		}
+		names[f.Name] = true
 	}
 	return &m, nil
 }

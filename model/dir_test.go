@@ -2,10 +2,12 @@ package model
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -127,4 +129,51 @@ func TestSaveRefusesUnwritable(t *testing.T) {
 	if _, err := Open(dir); err != nil {
 		t.Errorf("the older model is damaged: %v", err)
 	}
+}
+
+// FuzzOpenDir: a directory with any config.json whose seal is right is refused with a
+// FileError of one line, or its model can be saved as it is.
+func FuzzOpenDir(f *testing.F) {
+	dir, copied := f.TempDir(), f.TempDir()
+	ts := []Tensor{{Name: "w", Dims: []int{2}, Data: []float32{1, 2}}}
+	if err := Save(dir, "forecast", settings{64, nil}, Tensors(WeightsFile, ts, nil), Tensors("more/a.safetensors", ts, nil)); err != nil {
+		f.Fatal(err)
+	}
+	path := filepath.Join(dir, ConfigFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(text))
+	f.Add(strings.Replace(string(text), `"more/a.safetensors"`, `"model.safetensors"`, 1))
+	f.Add(strings.Replace(string(text), `"more/a.safetensors"`, `"../a"`, 1))
+	f.Add(strings.Replace(string(text), `{"hidden":64,"names":null}`, `null`, 1))
+	f.Fuzz(func(t *testing.T, text string) {
+		var m manifest
+		if json.Unmarshal([]byte(text), &m) == nil && len(m.Carousel.Seal) == len(unsealed) {
+			text = strings.Replace(text, m.Carousel.Seal, sealOf([]byte(text), m.Carousel.Seal), 1)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(dir)
+		if err != nil {
+			var fe *FileError
+			if !errors.As(err, &fe) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("not a FileError of one line: %q", err)
+			}
+			return
+		}
+		var parts []Part
+		for _, name := range d.Names() {
+			parts = append(parts, d.Copy(name))
+		}
+		if err := Save(copied, d.Task, d.Config, parts...); err != nil {
+			t.Fatalf("%s is read and cannot be saved: %v", text, err)
+		}
+		again, err := Open(copied)
+		if err != nil || again.Task != d.Task || !reflect.DeepEqual(again.Weights.Tensors, d.Weights.Tensors) || !reflect.DeepEqual(again.content, d.content) {
+			t.Errorf("%s is saved as another model: %v", text, err)
+		}
+	})
 }

@@ -117,7 +117,7 @@ func TestHostileFiles(t *testing.T) {
 		{"billion laughs of lists", archived(listLaughs("]")), "found no dict of tensors"},
 		{"billion tensors in lists", archived(listLaughs(tensorOf(6, 0, []int{6}, []int{1})), data), "more tensors in lists than are read"},
 		{"list in itself", archived("\x80\x02]q\x00(h\x00h\x00]h\x00ae."), "found no dict of tensors"},
-		{"long names", archived("\x80\x02}X\x00\x10\x00\x00" + strings.Repeat("n", 4096) + tensorOf(6, 0, []int{6}, []int{1}) + "s.", data), "found no dict of tensors"},
+		{"long names", archived("\x80\x02}X\x00\x10\x00\x00"+strings.Repeat("n", 4096)+tensorOf(6, 0, []int{6}, []int{1})+"s.", data), "found no dict of tensors"},
 		{"sets itself as attribute", archived("\x80\x02}q\x00h\x00b."), "found no dict of tensors"},
 		{"deep", archived("\x80\x02" + strings.Repeat("}", 1<<20) + "."), "found no dict of tensors"},
 		{"deep marks", archived("\x80\x02" + strings.Repeat("(", 1<<22) + "."), "stack is empty"},

@@ -2,6 +2,7 @@ package transcribe
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 
@@ -14,6 +15,10 @@ type Lexicon struct {
 	words int
 	note  string // what was unusual about the lines of its file, or ""
 }
+
+// maxWord is the size limit of a word of a file, in bytes. A node of the tree takes
+// 200 bytes.
+const maxWord = 1000
 
 // lexNode is a node of a prefix tree of words.
 type lexNode struct {
@@ -46,8 +51,8 @@ func NewLexicon(words []string) *Lexicon {
 // ReadLexicon reads a file of words, plain or gzipped: the first field of each
 // line, as in pronouncing dictionaries. A number in parentheses after a word, as
 // in WORD(2), is removed; lines that begin with ;;; or # are comments. Words are
-// compared with texts exactly, including case. A file that cannot be read or has
-// no words is a *data.InputError; a cancelled ctx returns its error.
+// compared with texts exactly, including case. A file that cannot be read, has
+// no words or one of more than 1000 bytes is a *data.InputError; a cancelled ctx returns its error.
 func ReadLexicon(ctx context.Context, path string) (*Lexicon, error) {
 	r, err := data.OpenLines(path, data.EncodingAuto)
 	if err != nil {
@@ -85,6 +90,9 @@ func readLexicon(r *data.LineReader, stop func() error) (*Lexicon, error) {
 		word := fields[0]
 		if i := strings.LastIndexByte(word, '('); i > 0 && strings.HasSuffix(word, ")") && strings.Trim(word[i+1:len(word)-1], "0123456789") == "" {
 			word = word[:i]
+		}
+		if len(word) > maxWord {
+			return nil, &data.InputError{File: r.File, Line: r.Line, Problem: fmt.Sprintf("has a word of %d bytes, expected at most %d", len(word), maxWord), Fix: "write one word per line"}
 		}
 		words = append(words, word)
 	}
