@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/carousel-ml/carousel"
@@ -12,8 +13,8 @@ import (
 )
 
 // FuzzOpen: any bytes in place of a file of a model, such as config.json or
-// vocabulary.json, give a model or an error of one of the kinds that Open names. The
-// models are of the first format, which has no checksums of these files.
+// vocabulary.json, give a model or an error of one of the kinds that Open names, in
+// memory proportional to the file. The models are of the first format, which has no checksums of these files.
 func FuzzOpen(f *testing.F) {
 	const root = "testdata/format1"
 	models, err := filepath.Glob(root + "/*/model")
@@ -54,7 +55,13 @@ func FuzzOpen(f *testing.F) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		_, err = carousel.Open(one.dir)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(16<<20+1000*len(content)) {
+			t.Errorf("%s: %d bytes were allocated for %d", path, took, len(content))
+		}
 		var damaged *model.FileError
 		var input *data.InputError
 		if err != nil && !errors.As(err, &damaged) && !errors.As(err, &input) {

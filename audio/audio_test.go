@@ -301,6 +301,15 @@ func FuzzRead(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		var before runtime.MemStats
+		runtime.ReadMemStats(&before)
+		defer func() {
+			var after runtime.MemStats
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; took > uint64(16<<20+100*len(b)) {
+				t.Errorf("%d bytes were allocated for a file of %d", took, len(b))
+			}
+		}()
 		r, err := audio.NewReader(bytes.NewReader(b), "fuzz")
 		if err != nil {
 			return

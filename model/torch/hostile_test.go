@@ -232,7 +232,13 @@ func FuzzPickle(f *testing.F) {
 	f.Add("\x80\x02}" + x + "](" + tensorOf(6, 0, []int{6}, []int{1}) + tensorOf(6, 0, []int{2, 3}, []int{3, 1}) + "es.")
 	f.Add("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01aK\x01\x8c\x01bG\x00\x00\x00\x00\x00\x00\x00\x00u.")
 	f.Fuzz(func(t *testing.T, pickle string) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		got, err := readBytes(t, archived(pickle, make([]byte, 24)))
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(100<<20+1000*len(pickle)) {
+			t.Errorf("%d bytes were allocated for a pickle of %d", took, len(pickle))
+		}
 		if err != nil {
 			return
 		}

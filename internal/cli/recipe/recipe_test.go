@@ -137,7 +137,7 @@ func TestRecipeTooLargeForTheParser(t *testing.T) {
 	}
 }
 
-// readBounded reads a recipe, in memory that is bounded whatever it holds.
+// readBounded reads a recipe from a file, in memory that is bounded whatever it holds.
 func readBounded(t *testing.T, text string) (recipeFields, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "r.yaml")
@@ -146,14 +146,20 @@ func readBounded(t *testing.T, text string) (recipeFields, error) {
 	}
 	var cfg recipeFields
 	s, _ := bound(t, &cfg)
+	var err error
+	checkMemory(t, text, func() { err = s.Resolve(path, nil) })
+	return cfg, err
+}
+
+func checkMemory(t *testing.T, text string, read func()) {
+	t.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	err := s.Resolve(path, nil)
+	read()
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
 		t.Errorf("%.20q and more: %d MB for %d bytes", text, n>>20, len(text))
 	}
-	return cfg, err
 }
 
 // The longest recipes are read, within the same bound.
@@ -181,7 +187,9 @@ func FuzzRecipe(f *testing.F) {
 			return
 		}
 		s := Of(&recipeFields{})
-		if err := s.read("r.yaml", text); err != nil && (strings.Count(err.Error(), "\n") > 0 || !strings.HasPrefix(err.Error(), "r.yaml")) {
+		var err error
+		checkMemory(t, text, func() { err = s.read("r.yaml", text) })
+		if err != nil && (strings.Count(err.Error(), "\n") > 0 || !strings.HasPrefix(err.Error(), "r.yaml")) {
 			t.Errorf("message %q", err)
 		}
 	})
