@@ -24,11 +24,14 @@ race: ## the race detector needs a C compiler
 FUZZTIME ?= 1m
 
 fuzz: ## every fuzz target, each for FUZZTIME; without 10x a long input takes a minute to be minimised
-	@failed=0; grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*:func | |' | sort > .fuzz; \
-	while read -r dir target; do \
-		echo "== $$dir $$target"; \
-		go test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x < /dev/null || failed=1; \
-	done < .fuzz; rm .fuzz; exit $$failed
+	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|/[^/]*:func | |' | sort | { \
+		failed=0; \
+		while read -r dir target; do \
+			echo "== $$dir $$target"; \
+			go test "$$dir" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x < /dev/null || failed=1; \
+		done; \
+		exit $$failed; \
+	}
 
 PEERS := .peers
 SEED ?= 1
