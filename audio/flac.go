@@ -2,6 +2,7 @@ package audio
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,9 +24,25 @@ type flacSource struct {
 	at       int // position in the frame
 }
 
+// firstBlock is how every FLAC file begins: a block of type 0, perhaps the last, of
+// 34 bytes. The decoder would read a block of another type, in up to 20 MB, before it
+// refused it.
+var firstBlock = []byte("fLaC\x00\x00\x00\x22")
+
 func (r *Reader) openFLAC(b *bufio.Reader) error {
+	head, err := b.Peek(len(firstBlock))
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return err
+	}
+	head = bytes.Clone(head)
+	if head[4] &= 0x7f; !bytes.Equal(head, firstBlock) {
+		return errors.New("is damaged FLAC: it does not begin with the block that describes the stream")
+	}
 	var stream *flac.Stream
-	err := guard(func() (err error) { stream, err = flac.New(b); return err })
+	err = guard(func() (err error) { stream, err = flac.New(b); return err })
 	if err != nil {
 		return err
 	}
