@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"reflect"
 	"strings"
 
@@ -84,7 +85,7 @@ type Data interface {
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections for the report of its training
 //	Remembers() bool; Recognise(ctx, Data) error   of an embedded [Memory]
 //	Probe(ctx, *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
-//	Stream(ctx, Input, *PredictOptions, io.Writer) (done bool, notes []string, err error)   writes a prediction while it is computed
+//	Parts(ctx, Input, *PredictOptions) iter.Seq2[P, error]   a prediction in parts while it is computed, as [Trained.Parts] describes
 //	String() string   the kind of network in a few words
 //	Wants() *W   the data it needs, of any struct W; inspect prints its fields
 //	Title() string   of the report of its training, if not the task's
@@ -122,6 +123,8 @@ type Input struct {
 	File   string    // path of a file in the format that the model was trained on; "" if none
 	Stream io.Reader // lines of text, or a table; used if File is ""
 	Texts  []string  // the texts, used if File is "" and Stream is nil
+
+	kept *kept // what File or Stream, which can be read only once, held
 }
 
 // Lines returns a reader of the lines of the file or stream, or of the texts as
@@ -137,32 +140,44 @@ func (in Input) Lines(encoding string) (*data.LineReader, error) {
 	return data.NewLineReader("input", newTexts(in.Texts), encoding)
 }
 
-// EachText returns the texts, or the lines of the file or stream, also blank ones,
-// so that the number of a text is that of its line. note is called with what was
-// unusual about the lines. A file or line that cannot be read is a *data.InputError.
-func (in Input) EachText(encoding string, note func(string)) ([]string, error) {
-	if in.File == "" && in.Stream == nil {
-		return in.Texts, nil
-	}
-	r, err := in.Lines(encoding)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var texts []string
-	for {
-		line, err := r.Next()
-		if err == io.EOF {
-			if unusual := r.Note(); unusual != "" && note != nil {
-				note(unusual)
+// EachLine iterates over the texts, or the lines of the file or stream, also blank
+// ones, so that the number of a text is that of its line. note, which may be nil, is
+// called at the end with what was unusual about the lines. A file or line that cannot be
+// read is a *data.InputError, which ends the iteration.
+func (in Input) EachLine(encoding string, note func(string)) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if in.File == "" && in.Stream == nil {
+			for _, s := range in.Texts {
+				if !yield(s, nil) {
+					return
+				}
 			}
-			return texts, nil
+			return
 		}
+		r, err := in.Lines(encoding)
 		if err != nil {
-			return nil, err
+			yield("", err)
+			return
 		}
-		texts = append(texts, line)
+		defer r.Close()
+		for {
+			line, err := r.Next()
+			if err == io.EOF {
+				if unusual := r.Note(); unusual != "" && note != nil {
+					note(unusual)
+				}
+				return
+			}
+			if !yield(line, err) || err != nil {
+				return
+			}
+		}
 	}
+}
+
+// EachText returns what [Input.EachLine] iterates over.
+func (in Input) EachText(encoding string, note func(string)) ([]string, error) {
+	return Collect(context.Background(), in.EachLine(encoding, note))
 }
 
 // Config is the settings of a task: a pointer to a struct with tags. A method
@@ -212,7 +227,7 @@ type Kind struct {
 
 	illustrate func(ctx context.Context, m Model, d Data, e Evaluation) ([]report.Section, error)
 	probe      func(ctx context.Context, m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)
-	stream     func(ctx context.Context, m Model, in Input, options any, w io.Writer) (bool, []string, error)
+	parts      func(ctx context.Context, m Model, in Input, options any) iter.Seq2[Prediction, error]
 	settings   func(m Model) Config
 	forFiles   func(files any, cfg Config)
 }
@@ -268,11 +283,10 @@ func New[F, C any, D Data, M interface {
 		return some[Evaluation](evaluate(m.(M), ctx, as[D](d, "data"), part, optional[*EO](options)))
 	}
 	k.predict = func(ctx context.Context, m Model, in Input, options any) (Prediction, error) {
-		p, err := predict(m.(M), ctx, in, optional[*PO](options))
-		if reflect.ValueOf(p).IsZero() {
-			return nil, err
-		}
-		return p, err
+		return present(predict(m.(M), ctx, in, optional[*PO](options)))
+	}
+	k.parts = func(ctx context.Context, m Model, in Input, options any) iter.Seq2[Prediction, error] {
+		return func(yield func(Prediction, error) bool) { yield(k.predict(ctx, m, in, options)) }
 	}
 	k.settings = func(m Model) Config { c := m.(M).Config(); return PC(&c) }
 
@@ -282,8 +296,8 @@ func New[F, C any, D Data, M interface {
 	type prober interface {
 		Probe(context.Context, D, int) (func(*tensor.Tape) *tensor.Tensor, error)
 	}
-	type streamer interface {
-		Stream(context.Context, Input, *PO, io.Writer) (bool, []string, error)
+	type divided interface {
+		Parts(context.Context, Input, *PO) iter.Seq2[P, error]
 	}
 	if w, ok := reflect.TypeFor[M]().MethodByName("Wants"); ok {
 		k.Wants = reflect.Zero(w.Type.Out(0).Elem()).Interface()
@@ -304,9 +318,15 @@ func New[F, C any, D Data, M interface {
 			return m.(prober).Probe(ctx, as[D](d, "data"), rows)
 		}
 	}
-	if _, ok := any(m).(streamer); ok {
-		k.stream = func(ctx context.Context, m Model, in Input, options any, w io.Writer) (bool, []string, error) {
-			return m.(streamer).Stream(ctx, in, optional[*PO](options), w)
+	if _, ok := any(m).(divided); ok {
+		k.parts = func(ctx context.Context, m Model, in Input, options any) iter.Seq2[Prediction, error] {
+			return func(yield func(Prediction, error) bool) {
+				for p, err := range m.(divided).Parts(ctx, in, optional[*PO](options)) {
+					if !yield(present(p, err)) {
+						return
+					}
+				}
+			}
 		}
 	}
 	return k
@@ -328,6 +348,14 @@ func some[I, T any](v T, err error) (I, error) {
 		return none, err
 	}
 	return any(v).(I), nil
+}
+
+// present returns a prediction as the interface; nil if it is absent.
+func present[P Prediction](p P, err error) (Prediction, error) {
+	if reflect.ValueOf(p).IsZero() {
+		return nil, err
+	}
+	return p, err
 }
 
 // as returns v as the type that the task's function takes. A value of another
@@ -507,13 +535,13 @@ func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) 
 		return nil, err
 	}
 	if d != nil && !d.Has(part) {
-		return nil, data.Errorf("there is nothing to score in the part %q of the data%s", part, present(d))
+		return nil, data.Errorf("there is nothing to score in the part %q of the data%s", part, presentParts(d))
 	}
 	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
 }
 
-// present names the parts that data have.
-func present(d Data) string {
+// presentParts names the parts that data have.
+func presentParts(d Data) string {
 	var names []string
 	for _, part := range memoryParts {
 		if d.Has(part) {
@@ -536,10 +564,38 @@ func (m *Trained) Predict(ctx context.Context, in Input, options any) (Predictio
 		return nil, err
 	}
 	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
-	if input := (*data.InputError)(nil); errors.As(err, &input) && (input.Line > 0 || input.Column != "") {
-		err = data.InFile(in.File, err)
+	return p, inInput(in, err)
+}
+
+// Parts computes the prediction for an input in parts, so that memory does not grow
+// with the input. The results of Write and of Print of the parts, one after the other,
+// are those of the whole prediction, and so is the JSON, if the elements of the last list
+// of structs among the fields of the parts are joined: the fields before it are equal in
+// all parts, those after it are valid in the last one. Remarks are on what came up to the
+// part, and are not repeated. The only part of a task without such a method is the whole.
+//
+// The errors are those of Predict. One without a part ends the prediction; the parts
+// before it are correct, but not all of it.
+func (m *Trained) Parts(ctx context.Context, in Input, options any) iter.Seq2[Prediction, error] {
+	return func(yield func(Prediction, error) bool) {
+		if err := m.Kind.takes(in); err != nil {
+			yield(nil, err)
+			return
+		}
+		for p, err := range Guarded(m.Kind.parts(ctx, m.Model, in, options)) {
+			if !yield(p, inInput(in, err)) || p == nil {
+				return
+			}
+		}
 	}
-	return p, err
+}
+
+// inInput adds the file's name to an error in a line or column of the input.
+func inInput(in Input, err error) error {
+	if input := (*data.InputError)(nil); errors.As(err, &input) && (input.Line > 0 || input.Column != "") {
+		return data.InFile(in.File, err)
+	}
+	return err
 }
 
 // takes refuses an input that the task cannot predict from.
@@ -552,28 +608,6 @@ func (k *Kind) takes(in Input) error {
 
 // Streams reports whether models of the task predict from a stream.
 func (k *Kind) Streams() bool { return k.Stream || k.Texts }
-
-// CanStream reports whether models of the task may write a prediction while it is
-// computed.
-func (k *Kind) CanStream() bool { return k.stream != nil }
-
-// Stream writes a prediction to w while it is computed. If the task cannot do
-// this for the input, done is false and nothing is written. The errors are those
-// of [Trained.Predict] and of w.
-func (m *Trained) Stream(ctx context.Context, in Input, options any, w io.Writer) (done bool, notes []string, err error) {
-	if m.Kind.stream == nil {
-		return false, nil, nil
-	}
-	if err := m.Kind.takes(in); err != nil {
-		return false, nil, err
-	}
-	done, err = guard(func() (bool, error) {
-		var fault error
-		done, notes, fault = m.Kind.stream(ctx, m.Model, in, options, w)
-		return done, fault
-	})
-	return done, notes, err
-}
 
 // Illustrate returns further sections for the report of a training, beside those
 // of the evaluation e, which may be nil. The errors are those of

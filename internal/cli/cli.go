@@ -45,7 +45,8 @@ type app struct {
 	stderr io.Writer
 
 	printing sync.Mutex
-	printed  bool        // an object is on stdout, so there must be no other
+	printed  bool // an object is on stdout, so there must be no other
+	begun    *begunObject
 	catching atomic.Bool // the command handles Ctrl-C itself
 
 	json    bool

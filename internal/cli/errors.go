@@ -175,10 +175,10 @@ func problemOf(err error) *problem {
 	return p
 }
 
-// printProblem prints an error on stdout, with --json. It does nothing after a
-// result was printed: an incomplete result contains the error.
+// printProblem prints an error on stdout, with --json: in the result that has begun, or
+// else as an object. It does nothing after a result was printed.
 func (a *app) printProblem(err error) {
-	if a.json {
+	if a.json && a.endParts(err) != nil {
 		a.printJSON("error", problemOf(err), nil) // if it fails, stderr has the message
 	}
 }

@@ -109,6 +109,9 @@ func (s *schema) mayLack() bool {
 	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe")
 }
 
+// errSecond refuses an object after another, such as a result just after Ctrl-C.
+var errSecond = errors.New("a second object for stdout")
+
 // printJSON writes v as one object on stdout, in a piece: an error leaves nothing
 // there. failed, if not nil, is why v is not the whole result.
 func (a *app) printJSON(name string, v any, failed error) error {
@@ -125,9 +128,89 @@ func (a *app) printJSON(name string, v any, failed error) error {
 	a.printing.Lock()
 	defer a.printing.Unlock()
 	if a.printed {
-		return errors.New("a second object for stdout") // such as a result just after Ctrl-C
+		return errSecond
 	}
 	a.printed = true
+	_, err = a.stdout.Write(append(text, "}\n"...))
+	return err
+}
+
+// begunObject is an object on stdout whose list is not complete.
+type begunObject struct {
+	rest     reflect.Value // the last part, which has the fields behind the list
+	list     int           // of its fields, the list
+	elements int           // of the list so far
+}
+
+var errNoneBegun = errors.New("no object has begun")
+
+// printPart writes a part of a result of the schema of that name on stdout: the first
+// begins the object, and of the others the elements of the last list of structs are
+// added. endParts ends it.
+func (a *app) printPart(name string, v any) error {
+	schema := a.schemaOf(name, v)
+	a.printing.Lock()
+	defer a.printing.Unlock()
+	x := reflect.Indirect(reflect.ValueOf(v))
+	fields := jsonFields(x.Type())
+	var text []byte
+	var err error
+	if a.begun == nil {
+		if a.printed {
+			return errSecond
+		}
+		list := len(fields) // none: all fields are written now
+		for i, f := range fields {
+			if t := f.field.Type; t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && !f.optional {
+				list = i
+			}
+		}
+		a.begun = &begunObject{list: list}
+		text, err = appendSome(fmt.Appendf(nil, `{"schema":%q`, schema), x, fields[:list])
+		if list < len(fields) {
+			text = fmt.Appendf(text, `,%q:[`, fields[list].name)
+		}
+	}
+	a.begun.rest = x
+	if a.begun.list < len(fields) {
+		elements := x.FieldByIndex(fields[a.begun.list].index)
+		for i := 0; i < elements.Len() && err == nil; i++ {
+			if a.begun.elements++; a.begun.elements > 1 {
+				text = append(text, ',')
+			}
+			text, err = appendJSON(text, elements.Index(i))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("result as JSON: %w", err)
+	}
+	a.printed = true
+	_, err = a.stdout.Write(text)
+	return err
+}
+
+// endParts ends the object that printPart has begun; failed, if not nil, is why it is not
+// the whole. Its error is errNoneBegun, or that of writing.
+func (a *app) endParts(failed error) error {
+	a.printing.Lock()
+	defer a.printing.Unlock()
+	if a.begun == nil || !a.printed {
+		return errNoneBegun
+	}
+	x := a.begun.rest
+	fields := jsonFields(x.Type())
+	var text []byte
+	var err error
+	if a.begun.list < len(fields) {
+		text, err = appendSome([]byte("]"), x, fields[a.begun.list+1:])
+	}
+	if err == nil && failed != nil {
+		text, err = appendFields(text, reflect.ValueOf(lack{problemOf(failed)}))
+	}
+	if err != nil {
+		return err
+	}
+	a.begun = nil
 	_, err = a.stdout.Write(append(text, "}\n"...))
 	return err
 }
@@ -180,8 +263,13 @@ func jsonFields(t reflect.Type) []jsonField {
 
 // appendFields writes the fields of a struct, each behind a comma.
 func appendFields(b []byte, v reflect.Value) ([]byte, error) {
+	return appendSome(b, v, jsonFields(v.Type()))
+}
+
+// appendSome is appendFields for some of them.
+func appendSome(b []byte, v reflect.Value, fields []jsonField) ([]byte, error) {
 	var err error
-	for _, f := range jsonFields(v.Type()) {
+	for _, f := range fields {
 		x, none := v.FieldByIndexErr(f.index)
 		if none != nil || f.omitEmpty && isEmpty(x) || f.omitZero && x.IsZero() {
 			continue

@@ -64,7 +64,8 @@ The object's first key is ` + "`schema`" + `, which names one of the tables belo
 ` + "`carousel.COMMAND.TASK.vN`" + `. N rises when a key goes away or changes its meaning; keys may be added without.
 
 - An error is an object too, ` + "`carousel.error.v1`" + `, in place of the result; the message also goes to stderr, and the exit code is as without ` + "`--json`" + `.
-  A result that is not the whole, as where one of several files cannot be used, is printed with the error in it.
+  A result that is not the whole, as where one of several files cannot be used, is printed with the error in it. ` + "`predict` and `transcribe`" + ` print their
+  list while they compute it, so what ends them in the middle is the key ` + "`error`" + ` behind the list.
 - A number that is not finite, such as the score of an empty set, is ` + "`null`" + `: a key of type number may be that where it stands. An integer never is.
 - A list or object that is empty is ` + "`[]` or `{}`" + `, unless the table says that the key may be absent.
 - A value may be any: text, a number, true, false, null, a list or an object.

@@ -32,8 +32,13 @@ func (a *app) emitBeside(failed error, schema string, v any, human func(w io.Wri
 	if a.json {
 		return a.printJSON(schema, v, failed)
 	}
+	return a.humanly(human)
+}
+
+// humanly prints text for people on stdout.
+func (a *app) humanly(print func(io.Writer)) error {
 	out := &checked{w: a.stdout}
-	human(out)
+	print(out)
 	return out.err
 }
 

@@ -3,8 +3,8 @@ package cli
 import (
 	"cmp"
 	"context"
-	"errors"
 	"io"
+	"iter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -65,59 +65,94 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	}
 }
 
-// writePrediction writes a prediction: part by part while it is computed, if possible,
-// or else to the file out, as a table for people or as JSON.
+// writePrediction writes a prediction while it is computed: to the file out, as a table
+// for people, or as JSON.
 func (a *app) writePrediction(ctx context.Context, m *task.Trained, in task.Input, o any, out string) error {
-	if out != "" && in.Stream == nil { // a read of standard input would not end
-		var stop func()
-		ctx, stop = a.catchInterrupt(ctx) // so that no temporary file is left
-		defer stop()
+	ctx, stop := a.catchInterrupt(ctx) // so that no temporary file and no half of an object is left
+	defer stop()
+	if in.Stream != nil {
+		in.Stream = &interruptible{ctx, in.Stream}
 	}
-	if !a.json && m.Kind.CanStream() {
-		stream := func(w io.Writer) (done bool, err error) {
-			done, notes, err := m.Stream(ctx, in, o, w)
-			a.remarks(notes)
-			return done, err
+	show := func(p task.Prediction) error {
+		switch {
+		case isTerminal(a.stdout):
+			return a.humanly(p.Print)
+		case out != "":
+			return nil
 		}
-		done, err := false, error(nil)
-		if out == "" {
-			done, err = stream(a.stdout)
-		} else {
-			done, err = a.writeOut(out, stream)
-		}
-		if done || err != nil {
-			return err
-		}
+		return p.Write(a.stdout)
 	}
-	p, failed := m.Predict(ctx, in, o)
-	if p == nil {
-		return failed
-	}
-	if one, ok := p.(interface{ Remarks() []string }); ok {
-		a.remarks(one.Remarks())
-	}
-	return cmp.Or(a.emitPrediction(failed, "predict."+m.Kind.Name, out, p.Write, p, p.Print), failed)
+	return a.emitParts(ctx, "predict."+m.Kind.Name, out, m.Parts(ctx, in, o), show)
 }
 
-// errNothing cancels the writing of a file.
-var errNothing = errors.New("nothing to write")
-
-// writeOut writes a file as a whole, unless write does nothing.
-func (a *app) writeOut(out string, write func(io.Writer) (bool, error)) (done bool, err error) {
-	err = model.WriteFileAtomic(out, func(w io.Writer) error {
-		var fault error
-		if done, fault = write(w); fault == nil && !done {
-			return errNothing
+// emitParts writes the parts of a result of the schema of that name: into the file out,
+// which is replaced as a whole, unless it is "", and on stdout, as JSON or with show.
+func (a *app) emitParts(ctx context.Context, schema, out string, parts iter.Seq2[task.Prediction, error], show func(task.Prediction) error) error {
+	var failed, fault error // why the result is incomplete; why there is none, other than the file
+	each := func(file io.Writer) error {
+		for p, err := range parts {
+			if p == nil {
+				fault = cmp.Or(ctx.Err(), err)
+				return fault
+			}
+			failed = err
+			if one, ok := p.(interface{ Remarks() []string }); ok {
+				a.remarks(one.Remarks())
+			}
+			if file != nil {
+				if err := p.Write(file); err != nil {
+					return err
+				}
+			}
+			if a.json {
+				fault = a.printPart(schema, p)
+			} else {
+				fault = show(p)
+			}
+			if fault != nil {
+				return fault
+			}
 		}
-		return fault
-	})
-	if errors.Is(err, errNothing) {
-		return false, nil
+		return nil
 	}
-	if err == nil {
+	if out == "" {
+		if err := each(nil); err != nil {
+			return err
+		}
+	} else {
+		if err := model.WriteFileAtomic(out, each); err != nil {
+			return cmp.Or(fault, err)
+		}
 		a.note("The result is in %s.", out)
 	}
-	return done, err
+	if a.json && failed == nil {
+		return a.endParts(nil)
+	}
+	return failed // which ends the object, too
+}
+
+// interruptible is a reader that a context ends, also while it waits.
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i *interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	buf, done := make([]byte, len(p)), make(chan result, 1)
+	go func() {
+		n, err := i.r.Read(buf) // which may never return
+		done <- result{n, err}
+	}()
+	select {
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	case r := <-done:
+		return copy(p, buf[:r.n]), r.err
+	}
 }
 
 // dataFlag is the flag of the file that a model is applied to.
@@ -128,22 +163,4 @@ func dataFlag(flags *pflag.FlagSet) *string {
 // outFlag is the flag of the file that a result goes into.
 func outFlag(flags *pflag.FlagSet) *string {
 	return flags.String("out", "", "write the result to this `file`")
-}
-
-// emitPrediction writes a prediction: to the file out, as a table for people or
-// as JSON. failed, if not nil, is the reason why it is incomplete.
-func (a *app) emitPrediction(failed error, schema, out string, write func(io.Writer) error, v any, human func(io.Writer)) error {
-	if out != "" {
-		if err := model.WriteFileAtomic(out, write); err != nil {
-			return err
-		}
-		a.note("The result is in %s.", out)
-		if !a.json {
-			return nil
-		}
-	}
-	if isTerminal(a.stdout) || a.json {
-		return a.emitBeside(failed, schema, v, human)
-	}
-	return write(a.stdout)
 }

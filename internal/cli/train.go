@@ -301,7 +301,7 @@ func (a *app) endOnInterrupt() {
 		for range signals {
 			if !a.catching.Swap(false) { // the second Ctrl-C ends the process in any case
 				fmt.Fprintln(a.stderr, "carousel: interrupted")
-				a.printJSON("error", problemOf(context.Canceled), nil) // unless a result is being printed
+				a.printProblem(context.Canceled) // unless a result was printed
 				model.RemoveTemporaries()
 				os.Exit(exitInterrupted)
 			}

@@ -65,16 +65,25 @@ Files that cannot be used are listed at the end, after the texts of the others.
 		case raw != 0:
 			return misusef("--raw is only for sound from standard input, -")
 		}
-		list, failed := m.TranscribeFiles(c.Context(), files, &o)
-		if list == nil {
-			return failed
+		ctx, stop := a.catchInterrupt(c.Context()) // so that no half of an object is left
+		defer stop()
+		parts := func(yield func(task.Prediction, error) bool) {
+			for t, err := range m.EachFile(ctx, files, &o) {
+				if t == nil {
+					yield(nil, err)
+					return
+				}
+				if !yield(t, err) {
+					return
+				}
+			}
 		}
-		a.remarks(list.Remarks())
-		show := list.Print
-		if words {
-			show = list.PrintWords
-		}
-		return cmp.Or(a.emitBeside(failed, "transcribe", list, show), failed)
+		return a.emitParts(ctx, "transcribe", "", parts, func(p task.Prediction) error {
+			if words {
+				return a.humanly(p.(*transcribe.Transcripts).PrintWords)
+			}
+			return a.humanly(p.Print)
+		})
 	}
 	return c
 }

@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"weak"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd/simdtest"
@@ -536,5 +539,58 @@ func TestRanks(t *testing.T) {
 	}
 	if _, err := os.Stat(second); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("rank 1 writes: %v", err)
+	}
+}
+
+// A prediction in parts holds no part but the current one, and is that of the whole; what
+// only the last row shows counts for all.
+func TestPredictionInParts(t *testing.T) {
+	m, _ := fitted(t, small(), reviews(60, 1), nil)
+	const n = 2500
+	for name, last := range map[string]string{"lines": "a dull night\n", "labels": "__label__0 a dull night\n"} {
+		in := func() task.Input {
+			return task.Input{Stream: strings.NewReader(strings.Repeat("a lovely night\n", n) + last)}
+		}
+		whole, err := m.Predict(t.Context(), in(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want, got bytes.Buffer
+		if err := whole.Write(&want); err != nil {
+			t.Fatal(err)
+		}
+		rows := 0
+		var before, current weak.Pointer[Predictions]
+		for p, err := range m.Parts(t.Context(), in(), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rows += len(p.List); len(p.List) > 1024 {
+				t.Errorf("%s: a part of %d rows", name, len(p.List))
+			}
+			if err := p.Write(&got); err != nil {
+				t.Fatal(err)
+			}
+			before, current = current, weak.Make(p)
+			runtime.GC()
+			if before.Value() != nil {
+				t.Errorf("%s: after %d rows the part before is still in memory", name, rows)
+			}
+		}
+		if rows != n+1 || got.String() != want.String() {
+			t.Errorf("%s: the parts have %d rows and differ from the whole", name, rows)
+		}
+		if head := map[string]string{"lines": "line,text,label,", "labels": "label,text,predicted_label,"}[name]; !strings.HasPrefix(got.String(), head) {
+			t.Errorf("%s: begins %.40q, want %q", name, got.String(), head)
+		}
+	}
+	objects := strings.Repeat(`{"text": "a lovely night"}`+"\n", n) + `{"text": "a dull night", "id": 7}` + "\n"
+	p, err := m.Predict(t.Context(), task.Input{Stream: strings.NewReader(objects)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := p.Write(&b); err != nil || !strings.HasPrefix(b.String(), "text,id,label,") {
+		t.Errorf("%.40q, %v: a key of the last object is no column", b.String(), err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -181,6 +182,8 @@ type Predictions struct {
 	List    []Prediction `json:"predictions"` // one for each row or line, in their order
 
 	rows      []data.TextRow
+	columns   *task.Columns // of all rows of the input
+	further   bool          // a part that is not the first
 	explained bool
 	remarks   []string
 }
@@ -189,81 +192,144 @@ type Predictions struct {
 // was trained on, in which labels are not needed, or lines. A file that cannot be
 // read and the options that Classify refuses are a *data.InputError; a cancelled
 // ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
-	defer tensor.Recover(&err)
-	if o == nil {
-		o = &PredictOptions{}
-	}
-	p := &Predictions{Task: Name, Classes: m.Classes(), explained: o.Explain}
-	if err := settings.Check(o); err != nil {
-		return nil, data.Setting(err)
-	}
-	if p.rows, err = task.Collect(ctx, in.EachRow(m.reading(in, o, func(s string) { p.remarks = append(p.remarks, s) }))); err != nil {
-		return nil, err
-	}
-	if m.labelled(p, in, o.Format) {
-		prefixed := slices.ContainsFunc(p.rows, func(r data.TextRow) bool { return hasPrefix(r.Text) })
-		for i := range p.rows {
-			labels, text := data.CutLabels(p.rows[i].Text)
-			if prefixed && !hasPrefix(p.rows[i].Text) {
-				labels, text = nil, p.rows[i].Text
-			}
-			p.rows[i].Text, p.rows[i].Column = text, 1
-			p.rows[i].Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: text}}
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+	var whole *Predictions
+	for p, err := range m.Parts(ctx, in, o) {
+		switch {
+		case err != nil:
+			return nil, err
+		case whole == nil:
+			whole = p
+		default:
+			whole.List, whole.rows, whole.remarks = append(whole.List, p.List...), append(whole.rows, p.rows...), append(whole.remarks, p.remarks...)
 		}
 	}
-	texts := make([]string, len(p.rows))
-	for i := range p.rows {
-		texts[i] = p.rows[i].Text
+	return whole, nil
+}
+
+// Parts classifies the texts of an input as Predict does, in parts as
+// [task.Trained.Parts] describes. It reads the input twice, as the last row may add a
+// column or show that lines begin with labels; so an input that cannot be read is an
+// error before the first part.
+func (m *Model) Parts(ctx context.Context, in task.Input, o *PredictOptions) iter.Seq2[*Predictions, error] {
+	return task.InParts(func(give func(*Predictions) error) error {
+		return m.parts(ctx, in, cmp.Or(o, &PredictOptions{}), give)
+	})
+}
+
+func (m *Model) parts(ctx context.Context, in task.Input, o *PredictOptions, give func(*Predictions) error) error {
+	if err := settings.Check(o); err != nil {
+		return data.Setting(err)
 	}
-	if p.List, err = m.Classify(ctx, texts, o); err != nil {
-		return nil, err
+	in, done, err := in.Again()
+	if err != nil {
+		return err
+	}
+	defer done()
+	seen := lines{m: m, known: m.cfg.Format == data.FormatLabelFirst && (in.File != "" || in.Stream != nil)}
+	columns := &task.Columns{}
+	for row, err := range in.EachRow(m.reading(in, o, nil)) {
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return err
+		}
+		seen.see(&row)
+		columns.Add(&row)
+	}
+	part := func() *Predictions {
+		return &Predictions{Task: Name, Classes: m.Classes(), List: []Prediction{}, columns: columns, explained: o.Explain}
+	}
+	p := part()
+	labelled, remark := seen.labelled(o.Format)
+	if labelled {
+		columns.Add(seen.divide(data.TextRow{})) // its two columns
 	}
 	cut, empty := 0, 0
-	for i := range p.List {
-		one := &p.List[i]
-		one.Line, one.Columns = p.rows[i].Line, p.rows[i].Others()
-		if one.Cut {
-			cut++
+	rows := in.EachRow(m.reading(in, o, func(s string) { p.remarks = append(p.remarks, s) }))
+	for group, err := range task.Groups(ctx, rows, func(r data.TextRow) int { return len(r.Text) }) {
+		if err != nil {
+			return err
 		}
-		if one.Label == "" {
-			empty++
+		p.rows = group
+		texts := make([]string, len(p.rows))
+		for i := range p.rows {
+			if labelled {
+				p.rows[i] = *seen.divide(p.rows[i])
+			}
+			texts[i] = p.rows[i].Text
 		}
+		if p.List, err = m.Classify(ctx, texts, o); err != nil {
+			return err
+		}
+		for i := range p.List {
+			one := &p.List[i]
+			one.Line, one.Columns = p.rows[i].Line, p.rows[i].Others()
+			if one.Cut {
+				cut++
+			}
+			if one.Label == "" {
+				empty++
+			}
+		}
+		if err := give(p); err != nil {
+			return err
+		}
+		p = part()
+		p.further = true
 	}
-	p.remarks = append(p.remarks, m.cutNote(cut)...)
+	p.remarks = slices.Concat(p.remarks, remark, m.cutNote(cut))
 	if empty > 0 {
 		p.remarks = append(p.remarks, report.Agree(empty, "text is", "texts are")+" empty and without a label")
 	}
-	return p, nil
+	return give(p)
 }
 
-// labelled reports whether the lines of an input begin with their labels: if the
-// format says so, if a line begins with fastText's prefix, or if each line begins with
-// a class, the model was trained on such a file, and it may be another.
-func (m *Model) labelled(p *Predictions, in task.Input, format string) bool {
-	if format != "" {
-		return format == data.FormatLabelFirst
-	}
-	known, texts := m.cfg.Format == data.FormatLabelFirst && (in.File != "" || in.Stream != nil), 0
-	for _, row := range p.rows {
-		if row.Fields != nil {
-			return false
-		}
-		if hasPrefix(row.Text) {
-			return true
-		}
-		if strings.TrimSpace(row.Text) != "" {
-			labels, text := data.CutLabels(row.Text)
-			known = known && m.isClass(labels[0])
-			if text != "" {
-				texts++
-			}
+// lines find out whether the lines of an input begin with their labels.
+type lines struct {
+	m        *Model
+	known    bool // the model was trained on such a file, and so far each line begins with a class
+	fields   bool // the rows are not lines
+	prefixed bool // a line begins with fastText's prefix
+	texts    int  // lines with a text behind their label
+}
+
+func (l *lines) see(row *data.TextRow) {
+	l.fields = l.fields || row.Fields != nil
+	l.prefixed = l.prefixed || hasPrefix(row.Text)
+	if l.known && strings.TrimSpace(row.Text) != "" {
+		labels, text := data.CutLabels(row.Text)
+		l.known = l.m.isClass(labels[0])
+		if text != "" {
+			l.texts++
 		}
 	}
-	if known = known && texts > 0; known {
-		p.remarks = append(p.remarks, "each line begins with a label of the model, which is left out of its text; if it belongs to the text, give --format lines")
+}
+
+// labelled reports whether lines begin with their labels: if the format says so, if a
+// line begins with fastText's prefix, or if each line begins with a class, the model was
+// trained on such a file, and it may be another. Then there is a remark.
+func (l *lines) labelled(format string) (yes bool, remark []string) {
+	switch {
+	case format != "":
+		return format == data.FormatLabelFirst, nil
+	case l.fields:
+		return false, nil
+	case l.prefixed:
+		return true, nil
+	case l.known && l.texts > 0:
+		return true, []string{"each line begins with a label of the model, which is left out of its text; if it belongs to the text, give --format lines"}
 	}
-	return known
+	return false, nil
+}
+
+// divide returns a line as a row of its labels and its text.
+func (l *lines) divide(row data.TextRow) *data.TextRow {
+	labels, text := data.CutLabels(row.Text)
+	if l.prefixed && !hasPrefix(row.Text) {
+		labels, text = nil, row.Text
+	}
+	row.Text, row.Column = text, 1
+	row.Fields = []data.Field{{Name: "label", Text: strings.Join(labels, " ")}, {Name: "text", Text: text}}
+	return &row
 }
 
 // hasPrefix reports whether a line begins with a label of fastText's format.
@@ -338,7 +404,7 @@ func (p *Predictions) Write(w io.Writer) error {
 	if p.explained {
 		head = append(head, "words")
 	}
-	return task.WriteRows(w, p.rows, head, func(i int) [][]string {
+	return p.columns.Write(w, !p.further, p.rows, head, func(i int) [][]string {
 		one := &p.List[i]
 		row := []string{one.Label, ""}
 		if one.Labels != nil {

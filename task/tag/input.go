@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,14 +45,18 @@ func (m *Model) tagWriter(format string) (func(row, tag string) string, error) {
 	return cfg.reading(true, nil).TagWriter("")
 }
 
-// groupSize is the number of sentences that are tagged together when a file is
-// copied.
-const groupSize = 1024
-
 // eachGroup tags sentences in groups, so that memory does not grow with the file.
 func (m *Model) eachGroup(ctx context.Context, source iter.Seq2[data.Sentence, error], o *PredictOptions, f func([]data.Sentence, []Tagged) error) error {
-	var group []data.Sentence
-	flush := func() error {
+	size := func(s data.Sentence) (bytes int) {
+		for _, row := range s.Rows {
+			bytes += len(row)
+		}
+		return bytes
+	}
+	for group, err := range task.Groups(ctx, source, size) {
+		if err != nil {
+			return err
+		}
 		sentences := make([][]string, len(group))
 		for i, s := range group {
 			sentences[i] = s.Tokens
@@ -60,20 +65,36 @@ func (m *Model) eachGroup(ctx context.Context, source iter.Seq2[data.Sentence, e
 		if err == nil {
 			err = f(group, tagged)
 		}
-		group = group[:0]
-		return err
-	}
-	for s, err := range source {
 		if err != nil {
 			return err
 		}
-		if group = append(group, s); len(group) == groupSize {
-			if err := flush(); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// eachText is eachGroup for lines of plain text.
+func (m *Model) eachText(ctx context.Context, in task.Input, o *PredictOptions, note func(string), f func([]Tagged) error) error {
+	line := 0
+	for texts, err := range task.Groups(ctx, in.EachLine(m.cfg.Encoding, note), func(s string) int { return len(s) }) {
+		if err != nil {
+			return err
+		}
+		if at := slices.IndexFunc(texts, isUniversal); in.Stream != nil && at >= 0 {
+			return &data.InputError{File: "standard input", Line: line + at + 1, Problem: "looks like CoNLL-U, and standard input is read as plain text", Fix: "name a file"}
+		}
+		tagged, err := m.TagText(ctx, texts, o)
+		if err != nil {
+			return err
+		}
+		for i := range tagged {
+			line++
+			tagged[i].Line = line
+		}
+		if err := f(tagged); err != nil {
+			return err
 		}
 	}
-	return flush()
+	return nil
 }
 
 // formatOf returns the format of an input: the one given, or that of the file's

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -505,15 +506,17 @@ func TestFiles(t *testing.T) {
 		t.Fatalf("%d sentences, %v", len(p.Sentences), err)
 	}
 	var copied strings.Builder
-	if done, _, err := m.Stream(t.Context(), task.Input{File: path}, nil, &copied); err != nil || !done {
-		t.Fatal(done, err)
+	for part, err := range m.Parts(t.Context(), task.Input{File: path}, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := part.Write(&copied); err != nil {
+			t.Fatal(err)
+		}
 	}
 	first, _, _ := strings.Cut(copied.String(), "\n")
 	if want := list[0].Tokens[0] + "\t" + list[0].Tags[0] + "\t" + p.Sentences[0].Tags[0]; first != want {
 		t.Errorf("the first line is %q, want %q", first, want)
-	}
-	if done, _, err := m.Stream(t.Context(), task.Input{Texts: []string{"Ada"}}, nil, &copied); done || err != nil {
-		t.Errorf("of a text: %v, %v", done, err)
 	}
 	var input *data.InputError
 	if _, err := m.Predict(t.Context(), task.Input{Stream: strings.NewReader("a")}, &PredictOptions{Format: data.FormatCoNLL}); !errors.As(err, &input) {
@@ -527,5 +530,38 @@ func TestEncodingCanBeCancelled(t *testing.T) {
 	cancel()
 	if _, err := encode(ctx, []data.Sentence{{Tokens: []string{"a"}, Tags: []string{"O"}}}, 10); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Lines are tagged while others are still to come.
+func TestPartsOfStream(t *testing.T) {
+	m := trained(t, IOB2, nil)
+	in, out := io.Pipe()
+	go io.WriteString(out, strings.Repeat("Ada in Oslo\n", 3000)) // ends when the reader is closed
+	sentences, text := 0, ""
+	for p, err := range m.Parts(t.Context(), task.Input{Stream: in}, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := p.Write(&b); err != nil {
+			t.Fatal(err)
+		}
+		text += b.String()
+		if sentences += len(p.Sentences); sentences >= 2*1024 {
+			break
+		}
+	}
+	in.Close()
+	if sentences != 2*1024 {
+		t.Errorf("%d sentences of an input that has not ended", sentences)
+	}
+	whole, err := m.Predict(t.Context(), task.Input{Texts: slices.Repeat([]string{"Ada in Oslo"}, sentences)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	if err := whole.Write(&want); err != nil || text != want.String() {
+		t.Errorf("the parts differ from the whole: %v", err)
 	}
 }

@@ -2,13 +2,13 @@ package tag
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -187,96 +187,114 @@ type Predictions struct {
 	Scheme    Scheme   `json:"scheme"`    // scheme of the tags: labels (no spans), iob1, iob2, bioes, bmes or bilou
 	Sentences []Tagged `json:"sentences"` // in order; of plain text one per line, also of a blank one
 
+	ranked  bool                  // alternatives were requested
+	before  int                   // sentences of the parts before this one
+	further bool                  // a part that is not the first
+	copied  func(io.Writer) error // a part of a file in columns: writes its lines with the tags
 	remarks []string
 }
 
 // Remarks returns what a user might not expect of the predictions, a sentence each.
 func (p *Predictions) Remarks() []string { return p.remarks }
 
-func (p *Predictions) remark(s string) { p.remarks = append(p.remarks, s) }
-
 // Predict tags plain texts, one per line, or the sentences of a file with one
 // token per line, which needs no tags. A file that cannot be read and invalid
 // options are a *data.InputError; a cancelled ctx returns its error.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Predictions, err error) {
-	defer tensor.Recover(&err)
-	format, err := m.formatOf(in, o)
-	if err != nil {
-		return nil, err
-	}
-	p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}}
-	if format == FormatText {
-		texts, err := in.EachText(m.cfg.Encoding, p.remark)
-		if at := slices.IndexFunc(texts, isUniversal); err == nil && in.Stream != nil && at >= 0 {
-			err = &data.InputError{File: "standard input", Line: at + 1, Problem: "looks like CoNLL-U, and standard input is read as plain text", Fix: "name a file"}
-		}
-		if err == nil {
-			p.Sentences, err = m.TagText(ctx, texts, o)
-		}
-		for i := range p.Sentences {
-			p.Sentences[i].Line = i + 1
-		}
-		if err != nil {
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
+	var whole *Predictions
+	for p, err := range m.Parts(ctx, in, o) {
+		switch {
+		case err != nil:
 			return nil, err
+		case whole == nil:
+			whole, p.copied = p, nil
+		default:
+			whole.Sentences, whole.remarks = append(whole.Sentences, p.Sentences...), append(whole.remarks, p.remarks...)
 		}
-		return p, nil
 	}
-	err = m.eachGroup(ctx, m.rows(in.File, format, p.remark), o, func(group []data.Sentence, tagged []Tagged) error {
-		for i := range tagged {
-			if tagged[i].Line = group[i].Line; len(tagged[i].Tokens) > 0 {
-				p.Sentences = append(p.Sentences, tagged[i])
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return whole, nil
 }
 
-// Stream copies a file with one token per line, with the predicted tags where the
-// model would read them ([data.ConllOptions.TagWriter]): in CoNLL-U in the column that
-// was learned, otherwise by default as the last column, the form that conlleval
-// reads. All other columns and lines stay as they are. A model that did not learn
-// from CoNLL-U writes Tag=TAG into its column MISC. Memory use does not grow with the
-// file. For plain text it returns false and writes nothing. Errors are those of
-// [Model.Predict] and of w.
-func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
-	defer tensor.Recover(&err)
-	format, err := m.formatOf(in, o)
-	if err != nil || format == FormatText {
-		return false, nil, err
-	}
-	write, err := m.tagWriter(format)
-	if err != nil {
-		return true, nil, err
-	}
-	out := bufio.NewWriter(w)
-	err = m.eachGroup(ctx, m.rows(in.File, format, func(s string) { notes = append(notes, s) }), o, func(group []data.Sentence, tagged []Tagged) error {
-		for i, s := range group {
-			next := 0
-			for at, row := range s.Rows {
-				if next < len(s.Places) && s.Places[next] == at {
-					row = write(row, tagged[i].Tags[next])
-					next++
-				}
-				_, _ = out.WriteString(row + "\n") // errors stay until Flush
-			}
-			if last := len(s.Rows) - 1; next > 0 && strings.TrimSpace(s.Rows[last]) != "" {
-				_ = out.WriteByte('\n') // the end of the last sentence
-			}
+// Parts tags an input as Predict does, in parts as [task.Trained.Parts] describes.
+// Write and Print of the parts of a file with one token per line copy the file, with the
+// predicted tags where the model would read them ([data.ConllOptions.TagWriter]): in
+// CoNLL-U in the column that was learned, otherwise by default as the last column, the
+// form that conlleval reads. All other columns and lines stay as they are. A model that
+// did not learn from CoNLL-U writes Tag=TAG into its column MISC.
+func (m *Model) Parts(ctx context.Context, in task.Input, o *PredictOptions) iter.Seq2[*Predictions, error] {
+	return task.InParts(func(give func(*Predictions) error) error {
+		format, err := m.formatOf(in, o)
+		if err != nil {
+			return err
 		}
-		return nil
+		o = cmp.Or(o, &PredictOptions{})
+		p := &Predictions{Task: Name, Scheme: m.Scheme(), Sentences: []Tagged{}, ranked: o.NBest > 0}
+		remark := func(s string) { p.remarks = append(p.remarks, s) }
+		next := func() error { // gives p and begins the part after it
+			given := *p
+			p.before, p.further, p.remarks, p.Sentences = p.before+len(p.Sentences), true, nil, []Tagged{}
+			return give(&given)
+		}
+		if format == FormatText {
+			err = m.eachText(ctx, in, o, remark, func(tagged []Tagged) error {
+				p.Sentences = tagged
+				return next()
+			})
+			if err != nil {
+				return err
+			}
+			return next()
+		}
+		write, err := m.tagWriter(format)
+		if err != nil {
+			return err
+		}
+		p.copied = func(io.Writer) error { return nil }
+		err = m.eachGroup(ctx, m.rows(in.File, format, remark), o, func(group []data.Sentence, tagged []Tagged) error {
+			for i := range tagged {
+				if tagged[i].Line = group[i].Line; len(tagged[i].Tokens) > 0 {
+					p.Sentences = append(p.Sentences, tagged[i])
+				}
+			}
+			p.copied = func(w io.Writer) error { return copyRows(w, group, tagged, write) }
+			return next()
+		})
+		if err != nil {
+			return err
+		}
+		p.copied = func(io.Writer) error { return nil }
+		if o.NBest > 1 {
+			remark("n_best: a copy of the file has only the most probable tags; --json has the others")
+		}
+		return next()
 	})
-	if o != nil && o.NBest > 1 {
-		notes = append(notes, "n_best: a copy of the file has only the most probable tags; --json has the others")
+}
+
+// copyRows writes the lines of sentences, with the tags in the lines of the tokens.
+func copyRows(w io.Writer, group []data.Sentence, tagged []Tagged, write func(row, tag string) string) error {
+	out := bufio.NewWriter(w)
+	for i, s := range group {
+		next := 0
+		for at, row := range s.Rows {
+			if next < len(s.Places) && s.Places[next] == at {
+				row = write(row, tagged[i].Tags[next])
+				next++
+			}
+			_, _ = out.WriteString(row + "\n") // errors stay until Flush
+		}
+		if last := len(s.Rows) - 1; next > 0 && strings.TrimSpace(s.Rows[last]) != "" {
+			_ = out.WriteByte('\n') // the end of the last sentence
+		}
 	}
-	return true, notes, errors.Join(err, out.Flush())
+	return out.Flush()
 }
 
 // Print writes the sentences with the predicted spans in brackets.
 func (p *Predictions) Print(w io.Writer) {
+	if p.copied != nil {
+		_ = p.copied(w)
+		return
+	}
 	for i := range p.Sentences {
 		s := &p.Sentences[i]
 		fmt.Fprintln(w, s.bracketed(s.Tags, p.Scheme))
@@ -305,13 +323,17 @@ func (t *Tagged) bracketed(tags []string, scheme Scheme) string {
 // each, the column rank numbers them from 1, and the probability is that of the whole
 // sequence of tags. Its errors are those of w.
 func (p *Predictions) Write(w io.Writer) error {
+	if p.copied != nil {
+		return p.copied(w)
+	}
 	out := csv.NewWriter(w)
-	ranked := slices.ContainsFunc(p.Sentences, func(s Tagged) bool { return s.Alternatives != nil })
 	head := []string{"sentence", "label", "text", "probability", "from", "to", "start", "end", "rune_start", "rune_end"}
-	if ranked {
+	if p.ranked {
 		head = append(head, "rank")
 	}
-	_ = out.Write(head) // errors stay until Flush
+	if !p.further {
+		_ = out.Write(head) // errors stay until Flush
+	}
 	for i := range p.Sentences {
 		s := &p.Sentences[i]
 		lists := [][]Mark{p.marks(s)}
@@ -320,7 +342,7 @@ func (p *Predictions) Write(w io.Writer) error {
 		}
 		for rank, marks := range lists {
 			for _, mark := range marks {
-				row := []string{strconv.Itoa(i + 1), mark.Label, mark.Text, strconv.FormatFloat(mark.Probability, 'f', 4, 64), strconv.Itoa(mark.From), strconv.Itoa(mark.To)}
+				row := []string{strconv.Itoa(p.before + i + 1), mark.Label, mark.Text, strconv.FormatFloat(mark.Probability, 'f', 4, 64), strconv.Itoa(mark.From), strconv.Itoa(mark.To)}
 				for k := range 4 {
 					cell := ""
 					if mark.Offset != nil {
@@ -328,7 +350,7 @@ func (p *Predictions) Write(w io.Writer) error {
 					}
 					row = append(row, cell)
 				}
-				if ranked {
+				if p.ranked {
 					row = append(row, strconv.Itoa(rank+1))
 				}
 				_ = out.Write(row)

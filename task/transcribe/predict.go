@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -276,6 +276,9 @@ type Transcripts struct {
 	Task  string           `json:"task"`  // the task of the model
 	Files []FileTranscript `json:"files"` // those of the files that could be used, in order
 
+	ranked  bool // alternatives were requested
+	named   bool // Print writes the names of the files
+	further bool // a part that is not the first
 	remarks []string
 }
 
@@ -288,18 +291,29 @@ type FileTranscript struct {
 // Predict transcribes the sounds that a manifest lists, or one file of sound or
 // features, with [Model.TranscribeFiles]. A manifest that cannot be read is a
 // *data.InputError; the other errors are those of that method.
-func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Transcripts, err error) {
-	defer tensor.Recover(&err)
-	var notes []string
-	paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { notes = append(notes, s) })
-	if err != nil {
-		return nil, err
-	}
-	list, err := m.TranscribeFiles(ctx, paths, o)
-	if list != nil {
-		list.remarks = append(notes, list.remarks...)
-	}
-	return list, err
+func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Transcripts, error) {
+	return joined(m.Parts(ctx, in, o))
+}
+
+// Parts transcribes as Predict does, in parts as [task.Trained.Parts] describes, one for
+// each file.
+func (m *Model) Parts(ctx context.Context, in task.Input, o *PredictOptions) iter.Seq2[*Transcripts, error] {
+	return task.Guarded(func(yield func(*Transcripts, error) bool) {
+		var notes []string
+		paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { notes = append(notes, s) })
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for t, err := range m.EachFile(ctx, paths, o) {
+			if t != nil {
+				t.remarks, notes = append(notes, t.remarks...), nil
+			}
+			if !yield(t, err) {
+				return
+			}
+		}
+	})
 }
 
 // TranscribeFiles transcribes files one after the other. Files that cannot be
@@ -307,39 +321,74 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // transcripts of the others, if there are any, are returned with it. Options that
 // the model does not support are a *data.InputError; a cancelled ctx returns its
 // error.
-func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (_ *Transcripts, err error) {
-	defer tensor.Recover(&err)
-	d, err := m.decodingTo(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	list := &Transcripts{Task: Name, remarks: d.read()}
-	var failed []string
-	var first error
-	for _, path := range paths {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		t, err := m.transcribeFile(ctx, path, d)
-		var input *data.InputError
+func (m *Model) TranscribeFiles(ctx context.Context, paths []string, o *PredictOptions) (*Transcripts, error) {
+	return joined(m.EachFile(ctx, paths, o))
+}
+
+// joined returns parts as a whole.
+func joined(parts iter.Seq2[*Transcripts, error]) (whole *Transcripts, failed error) {
+	for t, err := range parts {
 		switch {
-		case errors.As(err, &input) && input.File != "":
-			if failed = append(failed, err.Error()); first == nil {
-				first = err
-			}
-		case err != nil:
+		case t == nil:
 			return nil, err
+		case whole == nil:
+			whole = t
 		default:
-			list.Files = append(list.Files, FileTranscript{path, t})
+			whole.Files = append(whole.Files, t.Files...)
 		}
+		failed = err
 	}
-	if len(failed) > 1 {
-		first = data.Errorf("%d files cannot be used: %s", len(failed), report.Listing(failed))
-	}
-	if len(list.Files) == 0 {
-		return nil, first
-	}
-	return list, first
+	return whole, failed
+}
+
+// EachFile transcribes files as TranscribeFiles does, in parts as
+// [task.Trained.Parts] describes, one for each file that can be used. The error about
+// those that cannot comes with a last part without a file, or without a part if there
+// is no other.
+func (m *Model) EachFile(ctx context.Context, paths []string, o *PredictOptions) iter.Seq2[*Transcripts, error] {
+	return task.Guarded(func(yield func(*Transcripts, error) bool) {
+		d, err := m.decodingTo(ctx, o)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		part := &Transcripts{Task: Name, ranked: d.nBest > 0, named: len(paths) > 1, remarks: d.read()}
+		var failed []string
+		var first error
+		for _, path := range paths {
+			var t *Transcript
+			err := ctx.Err()
+			if err == nil {
+				t, err = m.transcribeFile(ctx, path, d)
+			}
+			var input *data.InputError
+			switch {
+			case errors.As(err, &input) && input.File != "":
+				if failed = append(failed, err.Error()); first == nil {
+					first = err
+				}
+				continue
+			case err != nil:
+				yield(nil, err)
+				return
+			}
+			one := *part
+			one.Files = []FileTranscript{{path, t}}
+			if !yield(&one, nil) {
+				return
+			}
+			part.further, part.remarks = true, nil
+		}
+		if len(failed) > 1 {
+			first = data.Errorf("%d files cannot be used: %s", len(failed), report.Listing(failed))
+		}
+		switch {
+		case !part.further:
+			yield(nil, first)
+		case first != nil:
+			yield(part, first)
+		}
+	})
 }
 
 // Remarks returns what a user might not expect of the transcripts, a sentence each.
@@ -353,7 +402,7 @@ func (t *Transcripts) PrintWords(w io.Writer) { t.print(w, true) }
 
 func (t *Transcripts) print(w io.Writer, words bool) {
 	for _, f := range t.Files {
-		if len(t.Files) > 1 {
+		if t.named {
 			fmt.Fprintf(w, "%s: ", f.File)
 		}
 		f.Transcript.Print(w, words)
@@ -382,12 +431,13 @@ func (t *Transcript) Print(w io.Writer, words bool) {
 // and the column rank numbers the texts of a sound from 1. Its errors are those of w.
 func (t *Transcripts) Write(w io.Writer) error {
 	c := csv.NewWriter(w)
-	ranked := slices.ContainsFunc(t.Files, func(f FileTranscript) bool { return len(f.Alternatives) > 0 })
 	head := []string{"audio", "text", "seconds", "score"}
-	if ranked {
+	if t.ranked {
 		head = append(head, "rank")
 	}
-	_ = c.Write(head) // errors stay until Flush
+	if !t.further {
+		_ = c.Write(head) // errors stay until Flush
+	}
 	for _, f := range t.Files {
 		list := f.Alternatives // the best first
 		if len(list) == 0 {
@@ -395,7 +445,7 @@ func (t *Transcripts) Write(w io.Writer) error {
 		}
 		for i, one := range list {
 			row := []string{f.File, one.Text, strconv.FormatFloat(f.Seconds, 'f', 3, 64), strconv.FormatFloat(one.Score, 'f', 4, 64)}
-			if ranked {
+			if t.ranked {
 				row = append(row, strconv.Itoa(i+1))
 			}
 			_ = c.Write(row)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/csv"
 	"errors"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -136,8 +135,10 @@ func TestCancelled(t *testing.T) {
 	_, errPrepare := prepare(ctx, learn(list), tiny(), nil)
 	_, errEvaluate := m.Evaluate(ctx, learn(list), task.Training, nil)
 	_, errPredict := m.Predict(ctx, task.Input{Texts: []string{"a"}}, nil)
-	_, _, errStream := m.Stream(ctx, task.Input{Texts: []string{"a"}}, nil, io.Discard)
-	for name, err := range map[string]error{"Read": errRead, "prepare": errPrepare, "Evaluate": errEvaluate, "Predict": errPredict, "Stream": errStream} {
+	var errParts error
+	for _, errParts = range m.Parts(ctx, task.Input{Texts: []string{"a"}}, nil) {
+	}
+	for name, err := range map[string]error{"Read": errRead, "prepare": errPrepare, "Evaluate": errEvaluate, "Predict": errPredict, "Parts": errParts} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -231,14 +230,6 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// writer is a function as an io.Writer.
-type writer func([]byte)
-
-func (w writer) Write(b []byte) (int, error) {
-	w(b)
-	return len(b), nil
-}
-
 // Lines are answered as they come, not when the last one is there.
 func TestLinesFromPipe(t *testing.T) {
 	m := untrained()
@@ -246,12 +237,14 @@ func TestLinesFromPipe(t *testing.T) {
 	answers := make(chan int)
 	lines := 0
 	go func() {
-		done, _, err := m.Stream(context.Background(), task.Input{Stream: in}, nil, writer(func(b []byte) {
-			lines += bytes.Count(b, []byte("\n"))
-			answers <- lines
-		}))
-		if err != nil || !done {
-			t.Error(done, err)
+		for part, err := range m.Parts(context.Background(), task.Input{Stream: in}, nil) {
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if lines += len(part.List); len(part.List) > 0 {
+				answers <- lines
+			}
 		}
 		close(answers)
 	}()

@@ -50,9 +50,9 @@ type PredictOptions struct {
 	SearchOptions
 	NBest      int  `json:"n_best" range:"0..1000" value:"n" group:"Search" help:"also return the n most probable translations of each text, at most beam (0: none)"`
 	CarryState bool `json:"carry_state" group:"Search" help:"the encoder begins each part of a long source with its state after the part before"`
-	// Source is used by Predict and Stream only.
+	// Source is used by Predict and Parts only.
 	Source string `json:"source" group:"Prediction" help:"column of the source sentences in a table (empty: as in training)"`
-	// Picture is used by Predict and Stream only.
+	// Picture is used by Predict and Parts only.
 	Picture     string `json:"picture" value:"file" group:"Search" help:"write the attention of the first line's translation as a picture to this PNG file"`
 	Attention   bool   `json:"-"` // return the decoder's attention
 	PieceLength int    `json:"-"` // tokens of a part; 0: those of the longest source in training
@@ -151,16 +151,25 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	return t, nil
 }
 
-// Stream translates as Predict does and writes each translation as soon as it is
-// found, in the form of [Translations.Write]. notes are those of [Translations], and
-// the error is Predict's or w's. For a table it returns false and writes nothing.
-func (m *Model) Stream(ctx context.Context, in task.Input, o *PredictOptions, w io.Writer) (done bool, notes []string, err error) {
-	defer tensor.Recover(&err)
-	if m.tableOf(in, o) != nil {
-		return false, nil, nil
-	}
-	notes, err = m.eachRow(ctx, in, o, func(_ []data.TextRow, list []Translation) error { return writeLines(w, list) })
-	return true, notes, err
+// Parts translates as Predict does, in parts as [task.Trained.Parts] describes, each as
+// soon as it is found. A table is one part.
+func (m *Model) Parts(ctx context.Context, in task.Input, o *PredictOptions) iter.Seq2[*Translations, error] {
+	return task.InParts(func(give func(*Translations) error) error {
+		if m.tableOf(in, o) != nil {
+			t, err := m.Predict(ctx, in, o)
+			if err != nil {
+				return err
+			}
+			return give(t)
+		}
+		notes, err := m.eachRow(ctx, in, o, func(_ []data.TextRow, list []Translation) error {
+			return give(&Translations{Task: Name, List: list})
+		})
+		if err != nil {
+			return err
+		}
+		return give(&Translations{Task: Name, List: []Translation{}, Notes: notes})
+	})
 }
 
 // tableOf returns the options for reading an input that is a table, otherwise nil.

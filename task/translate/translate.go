@@ -4,7 +4,7 @@
 //
 // [Read] reads pairs of sentences, and [Train] trains a [Model] on them with the
 // settings of a [Config]. A Model translates texts ([Model.Translate]) and files
-// ([Model.Predict], [Model.Stream]); [Model.Evaluate] scores it; [Model.Save]
+// ([Model.Predict], [Model.Parts]); [Model.Evaluate] scores it; [Model.Save]
 // writes it to a directory that [Open] reads.
 //
 // Functions that compute return a panic with a [*tensor.ShapeError] or a
