@@ -187,6 +187,7 @@ var ownLines = map[string]string{
 	"examples/speechdata/main.go":  "reads the files of one published corpus",
 	"internal/settings/text.go":    "splits the value of a flag",
 	"internal/bench/machine.go":    "reads the system's description of the processor",
+	"internal/cli/memory_linux.go": "reads the system's figures on memory",
 	"internal/cli/demodata/gen.go": "makes the demo's table, for developers",
 	"tools/lines/main.go":          "counts lines of source code, for developers",
 	"bench/peers/carousel.go":      "reads the output of another program, for developers",

@@ -49,6 +49,9 @@ type app struct {
 	begun    *begunObject
 	catching atomic.Bool // the command handles Ctrl-C itself
 
+	stop atomic.Pointer[context.CancelFunc] // ends the command as Ctrl-C does; nil if it has no such way
+	lack atomic.Pointer[exhausted]          // of memory, because of which stop was called
+
 	json    bool
 	quiet   bool
 	seed    uint64
@@ -58,7 +61,15 @@ type app struct {
 // Main runs the command and returns the process's exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{kinds: carousel.Tasks, args: args, stdin: stdin, stdout: stdout, stderr: stderr}
-	if asksForJSON(args) {
+	a.json = asksForJSON(args) // before the flags are parsed, which may fail
+	if code, done := a.supervise(); done {
+		return code
+	}
+	a.guardMemory()
+	if f, ok := stdout.(*os.File); ok && isClosed(f) {
+		a.stdout = closedOutput{}
+	}
+	if a.json {
 		a.endOnInterrupt()
 	}
 	return a.run(context.Background())
@@ -97,8 +108,8 @@ func (a *app) run(ctx context.Context) (code int) {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(a.stderr, "carousel: %s\n", messageOf(err))
-	a.printProblem(err)
+	err = a.short(err)
+	a.complain(err)
 	return exitCode(err)
 }
 

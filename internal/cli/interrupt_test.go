@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // trigger calls fire once, when text passes through.
@@ -77,6 +80,32 @@ func TestInterruptAndResume(t *testing.T) {
 	}
 	if !bytes.Equal(whole, cut) {
 		t.Error("the resumed run's weights differ from those of a run left alone")
+	}
+}
+
+// A training that memory runs out for ends as with Ctrl-C, and says why.
+func TestLackOfMemoryLeavesACheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	table, out := filepath.Join(dir, "hours.csv"), filepath.Join(dir, "run")
+	if err := os.WriteFile(table, madeUp(400, ""), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{kinds: carousel.Tasks, stdout: io.Discard, args: []string{"train", "forecast", "--data", table, "--time", "time", "--target", "y",
+		"--window", "24", "--horizon", "6", "--hidden", "8", "--layers", "1", "--epochs", "3", "--out", out}}
+	watch := &trigger{text: "epoch 1/3", fire: func() {
+		a.lack.Store(a.lacking("", "there is no more"))
+		(*a.stop.Load())()
+	}}
+	a.stderr = watch
+	if code := a.run(t.Context()); code != exitFailure {
+		t.Errorf("exit %d, want %d: %s", code, exitFailure, watch.String())
+	}
+	lines := strings.Split(strings.TrimSpace(watch.String()), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, `carousel: out of memory in "train forecast": there is no more; lower --batch`) || !strings.Contains(last, "; interrupted at step ") || !strings.HasSuffix(last, " --resume") {
+		t.Errorf("last line %q", last)
+	}
+	if !train.HasCheckpoint(out) {
+		t.Error("there is no checkpoint")
 	}
 }
 

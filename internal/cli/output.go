@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -129,6 +130,13 @@ func printTable(w io.Writer, head []string, rows [][]string) {
 		t.Add(row...)
 	}
 	t.Print(w)
+}
+
+// closedOutput takes the place of a standard output that is closed.
+type closedOutput struct{}
+
+func (closedOutput) Write([]byte) (int, error) {
+	return 0, errors.New("standard output is closed, so the result is lost; send it to a file, or to /dev/null if it is not needed")
 }
 
 // checked is a writer that keeps its first error, for text that is written in

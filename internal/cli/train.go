@@ -284,11 +284,13 @@ func endings() []os.Signal {
 // leaves a checkpoint; the second one ends the process.
 func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 	a.catching.Store(true)
+	ctx, end := a.stoppable(ctx)
 	ctx, stop := signal.NotifyContext(ctx, endings()...)
 	context.AfterFunc(ctx, stop)
 	return ctx, func() {
 		a.catching.Store(false)
 		stop()
+		end()
 	}
 }
 
@@ -300,10 +302,7 @@ func (a *app) endOnInterrupt() {
 	go func() {
 		for range signals {
 			if !a.catching.Swap(false) { // the second Ctrl-C ends the process in any case
-				fmt.Fprintln(a.stderr, "carousel: interrupted")
-				a.printProblem(context.Canceled) // unless a result was printed
-				model.RemoveTemporaries()
-				os.Exit(exitInterrupted)
+				a.end(context.Canceled)
 			}
 		}
 	}()

@@ -42,6 +42,7 @@ func (b *Backend) Alloc(n int) device.Buffer {
 }
 
 func aligned(n int) []float32 {
+	device.Admit(4 * n)
 	s := make([]float32, n+alignFloats-1)
 	off := 0
 	if rem := int(uintptr(unsafe.Pointer(&s[0])) % (4 * alignFloats)); rem != 0 {
@@ -53,9 +54,7 @@ func aligned(n int) []float32 {
 }
 
 // AllocInts returns n zeros.
-func (b *Backend) AllocInts(n int) device.Ints {
-	return device.HostInts(make([]int32, n))
-}
+func (b *Backend) AllocInts(n int) device.Ints { return device.HostInts(make([]int32, n)) }
 
 // Free leaves the memory to the garbage collector.
 func (b *Backend) Free(device.Buffer) {}

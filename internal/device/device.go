@@ -33,6 +33,11 @@ type (
 	Ints   = Memory[int32]
 )
 
+// Admit is called by a backend with the number of bytes before it allocates a buffer in
+// the host's memory. A program may set it once, at its start, to end where that much
+// cannot be had.
+var Admit = func(bytes int) {}
+
 // HostBuffer returns s as a CPU buffer, which shares its memory.
 func HostBuffer(s []float32) Buffer { return Buffer{Host: s, N: len(s)} }
 

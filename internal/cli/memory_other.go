@@ -1,0 +1,9 @@
+//go:build !linux
+
+package cli
+
+func roomLeft() *room { return nil }
+
+func (a *app) supervise() (code int, done bool) { return 0, false }
+
+func addressRoom() int64 { return unlimited }
