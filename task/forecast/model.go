@@ -32,15 +32,15 @@ type Model struct {
 
 // saved is a Model's part of config.json.
 type saved struct {
-	Config    Config    `json:"config"`
-	Schema    *schema   `json:"schema"`
-	Gain      float64   `json:"gain"`
-	Anchor    anchor    `json:"anchor"`
-	Penalty   []float64 `json:"penalty"`
-	Residuals residuals `json:"residuals"`
-	Shifts    shifts    `json:"shifts"`
-	Errors    float64   `json:"errors"`
-	Notes     []string  `json:"notes"`
+	Config    Config     `json:"config"`
+	Schema    *schema    `json:"schema"`
+	Gain      float64    `json:"gain"`
+	Anchor    anchor     `json:"anchor"`
+	Linear    [][]choice `json:"linear"`
+	Residuals residuals  `json:"residuals"`
+	Shifts    shifts     `json:"shifts"`
+	Errors    float64    `json:"errors"`
+	Notes     []string   `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`
 }
@@ -80,7 +80,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.penalty, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
+	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.choices, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -110,7 +110,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
-	return m, m.openLinear(d, c.Penalty)
+	return m, m.openLinear(d, c.Linear)
 }
 
 // check returns an error for a config.json that Save cannot have written.
@@ -149,13 +149,13 @@ func (c *saved) check() error {
 	return nil
 }
 
-func (m *Model) openLinear(dir *model.Dir, penalty []float64) error {
+func (m *Model) openLinear(dir *model.Dir, choices [][]choice) error {
 	f, err := dir.ReadTensors(linearFile)
 	if err != nil {
 		return err
 	}
 	d := m.net.dims
-	m.ridge = &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, penalty: penalty}
+	m.ridge = &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: choices}
 	for k := range d.targets {
 		name := fmt.Sprintf("target.%d", k)
 		t := f.Lookup(name)

@@ -111,7 +111,7 @@ func (m *Model) linearNames(numbers []string) []string {
 	block := func(name string, n int) string { return fmt.Sprintf("%s[%d]", name, n) }
 	names := []string{"1", block("target over the window", cfg.Window)}
 	for _, lag := range s.Lags {
-		names = append(names, block(fmt.Sprintf("target in the last season of %d rows", lag), cfg.Horizon))
+		names = append(names, block(fmt.Sprintf("target %d rows earlier, from %d before the horizon on", lag, s.Before), s.Before+cfg.Horizon))
 	}
 	for i, column := range cfg.ahead() {
 		names = append(names, block(column+" over the horizon", cfg.Horizon))

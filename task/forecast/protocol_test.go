@@ -95,7 +95,7 @@ func TestProtocolM4Hourly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d windows a pass, %d steps, %v, gain %v, penalty %v", len(result.History), result.Steps, time.Since(begun), m.gain, m.ridge.penalty)
+	t.Logf("%d windows a pass, %d steps, %v, gain %v, linear %v", len(result.History), result.Steps, time.Since(begun), m.gain, m.ridge.choices)
 	for _, r := range result.History {
 		t.Logf("epoch %d loss %.4f val %.4f", r.Epoch, r.TrainLoss, r.Val["mae"])
 	}
@@ -147,7 +147,7 @@ func TestProtocolCIF2016(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("horizon %d: %d steps, %v, gain %v, penalty %v, notes %q", horizon, result.Steps, time.Since(begun), m.gain, m.ridge.penalty, m.Notes())
+		t.Logf("horizon %d: %d steps, %v, gain %v, linear %v, notes %q", horizon, result.Steps, time.Since(begun), m.gain, m.ridge.choices, m.Notes())
 		for part := validationPart; part <= testPart; part++ {
 			scored := panel
 			scored.Series = slices.DeleteFunc(slices.Clone(panel.Series), func(s *data.Series) bool { return int(s.Static[0].Number) != horizon })

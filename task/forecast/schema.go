@@ -17,7 +17,8 @@ type schema struct {
 	Freq     data.Freq              `json:"freq"`
 	HasTime  bool                   `json:"has_time"`
 	Clocks   clocks                 `json:"clocks"`
-	Lags     []int                  `json:"lags"` // seasons longer than the window
+	Lags     []int                  `json:"lags"`   // longer than the window
+	Before   int                    `json:"before"` // rows before those one lag earlier that the linear path has as well
 	Calendar calendar               `json:"calendar"`
 	Past     []Scaler               `json:"past"`
 	Ahead    []Scaler               `json:"ahead"`
@@ -65,7 +66,7 @@ func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) *schema {
 	if cfg.Calendar == "auto" && panel.HasTime {
 		s.Calendar = *newCalendar(panel.Freq, covered(frames))
 	}
-	s.Lags = seasonsBeside(cfg, panel.Freq, frames)
+	s.Lags, s.Before = lagsBeside(cfg, panel.Freq, frames)
 	s.fitCovariates(cfg, frames)
 	s.fitStatic(cfg, frames)
 	s.fitTargets(cfg, frames)
@@ -83,26 +84,41 @@ func covered(frames []*frame) time.Duration {
 	return longest
 }
 
-// seasonsBeside returns the seasons that are longer than the window and occur
-// often enough in the training rows.
-func seasonsBeside(cfg *Config, freq data.Freq, frames []*frame) []int {
-	asked := cfg.Lags
-	auto := len(asked) == 0
-	if auto {
-		asked = freq.Seasons()
-	}
+// lagsBeside returns the lags that are longer than the window and occur often enough
+// in the training rows: by default the seasons of the frequency, and the longest of
+// these twice. before is the number of rows that the linear path has beside them:
+// what this season does differently from the last is carried on.
+func lagsBeside(cfg *Config, freq data.Freq, frames []*frame) (lags []int, before int) {
 	shortest := math.MaxInt
 	for _, f := range frames {
 		shortest = min(shortest, f.part[trainPart].len())
 	}
-	lags := []int{}
+	enough := func(lag int) bool { return shortest >= 3*lag+cfg.Horizon }
+	asked := cfg.Lags
+	auto := len(asked) == 0
+	if auto {
+		asked = slices.DeleteFunc(freq.Seasons(), func(lag int) bool { return !enough(lag) })
+		if n := len(asked); n > 0 && enough(2*asked[n-1]) {
+			asked = append(asked, 2*asked[n-1])
+		}
+	}
+	lags = []int{}
 	for _, lag := range asked {
-		enough := !auto || shortest >= 3*lag+cfg.Horizon
-		if lag > cfg.Window && enough {
+		if lag > cfg.Window {
 			lags = append(lags, lag)
 		}
 	}
-	return lags
+	if len(lags) == 0 || cfg.Head == "autoregressive" {
+		return lags, 0
+	}
+	before = cfg.Window
+	for _, season := range freq.Seasons() {
+		before = min(before, season)
+	}
+	for before > 0 && shortest < slices.Max(lags)+before+2*cfg.Horizon {
+		before /= 2
+	}
+	return lags, before
 }
 
 func (s *schema) fitCovariates(cfg *Config, frames []*frame) {

@@ -83,7 +83,7 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	}
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
-	r, err := fitRidge(ctx, d)
+	r, _, err := fitRidge(ctx, d, train)
 	if err != nil {
 		return nil, nil, err
 	}

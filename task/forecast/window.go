@@ -73,7 +73,7 @@ func newShape(s *schema, cfg *Config) shape {
 	d.linear, d.history = linearWidth(s, cfg, numbers)
 	d.reach = d.window
 	for _, lag := range s.Lags {
-		d.reach = max(d.reach, lag)
+		d.reach = max(d.reach, lag+s.Before)
 	}
 	if cfg.Head == "autoregressive" {
 		d.encoder = gaps*d.channels + ahead + d.channels*len(s.Lags) + always
@@ -351,7 +351,7 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) 
 			curved++
 		}
 	}
-	width = 2 + cfg.Window + len(s.Lags)*cfg.Horizon + (len(s.Ahead)+curved)*cfg.Horizon + s.Calendar.annual() + numbers
+	width = 2 + cfg.Window + len(s.Lags)*(s.Before+cfg.Horizon) + (len(s.Ahead)+curved)*cfg.Horizon + s.Calendar.annual() + numbers
 	history := (len(s.Past) + len(s.Ahead)) * cfg.Window
 	if width+history > mostLinear {
 		return width, false
@@ -360,7 +360,7 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) 
 }
 
 // fillLinear writes the inputs of the linear path for target k [linear]: one, the
-// window, seasonal naive forecasts, covariates over the horizon with their
+// window, the rows one lag before the forecast's and those before them, covariates over the horizon with their
 // squares and over the window, the harmonics of the year, static numbers, and
 // last the window's level. The kind of time, group, is separate.
 func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
@@ -371,6 +371,10 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 		n++
 	}
 	for _, lag := range d.Lags {
+		for row := origin - d.Before - lag; row < origin-lag; row++ {
+			dst[n] = c.of(f.known(k, row, origin))
+			n++
+		}
 		for h := range d.horizon {
 			dst[n] = c.of(f.known(k, seasonalRow(origin, h, lag), origin))
 			n++
