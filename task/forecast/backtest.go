@@ -57,10 +57,13 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 		groups[at] = append(groups[at], w)
 		last = max(last, at)
 	}
-	t := newTally(d, m.ridge, list, task.Test, m.cfg.Quantiles)
+	t, err := newTally(ctx, d, m.ridge, list, task.Test, m.cfg.Quantiles)
+	if err != nil {
+		return nil, err
+	}
 	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride,
 		Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
-	err := m.keeping(out, d, t.levels, func(file *scoredFile) error {
+	err = m.keeping(out, d, t.levels, func(file *scoredFile) error {
 		for at := 0; at <= last; at++ {
 			windows := groups[at]
 			if len(windows) == 0 {
@@ -74,7 +77,9 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 			if err != nil {
 				return err
 			}
-			t.use(fresh.ridge, own, list)
+			if err := t.use(ctx, fresh.ridge, own, list); err != nil {
+				return err
+			}
 			err = fresh.forecastAll(ctx, own, windows, t.levels, func(w window, k int, s *steps) {
 				t.add(w, k, s)
 				file.add(w, k, s)
@@ -98,9 +103,10 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 }
 
 // use continues with the frames and the ridge regression of another model.
-func (t *tally) use(r *ridge, d *dataset, list []window) {
+func (t *tally) use(ctx context.Context, r *ridge, d *dataset, list []window) (err error) {
 	t.d = d
-	t.baselines = d.baselines(r, list)
+	t.baselines, err = d.baselines(ctx, r, list)
+	return err
 }
 
 // refit trains a model on the rows before the origins of windows.

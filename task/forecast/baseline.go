@@ -1,10 +1,15 @@
 package forecast
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/smoothing"
 )
 
@@ -16,25 +21,14 @@ type baseline struct {
 	forecast func(dst []float64, f *frame, k, origin int)
 }
 
-// baselines returns the baselines: the last value, without and with seasonal
-// adjustment, the last cycle of each season, the line through the window's ends,
-// and the ridge regression. A season that is longer than the history of some
-// window is left out.
-func (d *dataset) baselines(r *ridge, list []window) []baseline {
-	b := []baseline{
-		{name: "naive", forecast: naive},
-		{name: "naive2", forecast: d.naive2(list)},
-		{name: "drift", forecast: func(dst []float64, f *frame, k, origin int) { drift(dst, f, k, origin, d.window) }},
+// baselines returns the simple methods for windows, the last value after seasonal
+// adjustment, and the linear path.
+func (d *dataset) baselines(ctx context.Context, r *ridge, list []window) ([]baseline, error) {
+	b, err := d.simple(ctx, list)
+	if err != nil {
+		return nil, err
 	}
-	earliest := math.MaxInt
-	for _, w := range list {
-		earliest = min(earliest, int(w.origin))
-	}
-	for _, season := range d.seasons() {
-		if season <= earliest {
-			b = append(b, baseline{fmt.Sprintf("seasonal_naive_%d", season), season, func(dst []float64, f *frame, k, origin int) { seasonal(dst, f, k, origin, season) }})
-		}
-	}
+	b = slices.Insert(b, 1, baseline{name: "naive2", forecast: d.naive2(list)})
 	if r != nil {
 		x := make([]float32, d.linear)
 		b = append(b, baseline{name: "linear", forecast: func(dst []float64, f *frame, k, origin int) {
@@ -47,7 +41,119 @@ func (d *dataset) baselines(r *ridge, list []window) []baseline {
 			}
 		}})
 	}
-	return b
+	return b, nil
+}
+
+// mostSmoothed is the largest number of series that smoothing is fitted to.
+const mostSmoothed = 1000
+
+// simple returns the simple methods for windows: the last value, the line through
+// the first and the last value, the last cycle of each season, and smoothing. A
+// season that is longer than the history of some window is left out.
+func (d *dataset) simple(ctx context.Context, list []window) ([]baseline, error) {
+	names := []string{"naive", "drift"}
+	earliest := math.MaxInt
+	for _, w := range list {
+		earliest = min(earliest, int(w.origin))
+	}
+	for _, season := range d.seasons() {
+		if season <= earliest {
+			names = append(names, fmt.Sprintf("%s%d", seasonalName, season))
+		}
+	}
+	if len(d.frames)*d.targets <= mostSmoothed {
+		if err := d.smooth(ctx, list); err != nil {
+			return nil, err
+		}
+		names = append(names, "theta", "ets")
+	}
+	var b []baseline
+	for _, name := range names {
+		one := baseline{name: name, forecast: d.method(name)}
+		if digits, ok := strings.CutPrefix(name, seasonalName); ok {
+			one.season, _ = strconv.Atoi(digits)
+		}
+		b = append(b, one)
+	}
+	return b, nil
+}
+
+// seasonalName begins the names of the seasonal naive forecasts, before their season.
+const seasonalName = "seasonal_naive_"
+
+// method returns the simple method of a name, nil if there is none. That of
+// smoothing needs [dataset.smooth].
+func (d *dataset) method(name string) func(dst []float64, f *frame, k, origin int) {
+	if digits, ok := strings.CutPrefix(name, seasonalName); ok {
+		season, err := strconv.Atoi(digits)
+		if err != nil || season < 1 {
+			return nil
+		}
+		return func(dst []float64, f *frame, k, origin int) { seasonal(dst, f, k, origin, season) }
+	}
+	switch name {
+	case "naive":
+		return naive
+	case "drift":
+		return drift
+	case "theta":
+		return func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].theta.Forecast(dst, origin) }
+	case "ets":
+		return func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].ets.Forecast(dst, origin) }
+	}
+	return nil
+}
+
+// smoothed is the methods of smoothing for a target of a series.
+type smoothed struct{ theta, ets *smoothing.Path }
+
+// smooth fits the methods of smoothing to the series of windows: to the rows of
+// training and validation or, if there are none, to those before the first window.
+func (d *dataset) smooth(ctx context.Context, list []window) error {
+	first := map[int32]int{}
+	for _, w := range list {
+		if origin, ok := first[w.frame]; !ok || int(w.origin) < origin {
+			first[w.frame] = int(w.origin)
+		}
+	}
+	if d.smoothed == nil {
+		d.smoothed = map[string][]smoothed{}
+	}
+	var frames []int32
+	for i := range int32(len(d.frames)) {
+		if _, ok := first[i]; ok && d.smoothed[d.frames[i].id] == nil {
+			d.smoothed[d.frames[i].id] = make([]smoothed, d.targets)
+			frames = append(frames, i)
+		}
+	}
+	type work struct{ errs []error }
+	own := work{make([]error, len(frames)*d.targets)}
+	par.For(len(own.errs), 1, &own, func(own *work, lo, hi int) {
+		for at := lo; at < hi; at++ {
+			i, k := frames[at/d.targets], at%d.targets
+			f := d.frames[i]
+			known := min(max(f.part[trainPart].hi, f.part[validationPart].hi), f.end)
+			if f.part[trainPart].len() == 0 || known > first[i] {
+				known = first[i]
+			}
+			d.smoothed[f.id][k], own.errs[at] = f.smooth(ctx, k, known)
+		}
+	})
+	return errors.Join(own.errs...)
+}
+
+// smooth fits the methods to the first known rows of a target.
+func (f *frame) smooth(ctx context.Context, k, known int) (s smoothed, err error) {
+	x, season := f.raw[k][:known], f.fit[k].Season
+	ets, err := smoothing.FitETS(ctx, x, season)
+	if err != nil {
+		return s, err
+	}
+	theta, err := smoothing.FitTheta(x, season)
+	if err != nil {
+		return s, err
+	}
+	return smoothed{theta.Run(f.raw[k]), ets.Run(f.raw[k])}, nil
 }
 
 // seasons returns the seasons of the frequency and those that the user gave.
@@ -129,11 +235,10 @@ func seasonal(dst []float64, f *frame, k, origin, season int) {
 	}
 }
 
-// drift continues the line through the first and the last measured value of the
-// window.
-func drift(dst []float64, f *frame, k, origin, window int) {
-	first, last := origin-window, origin-1
+// drift continues the line through the first and the last measured value.
+func drift(dst []float64, f *frame, k, origin int) {
 	x := f.raw[k]
+	first, last := 0, origin-1
 	for first < last && math.IsNaN(x[first]) {
 		first++
 	}

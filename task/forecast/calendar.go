@@ -38,10 +38,7 @@ func newCalendar(freq data.Freq, covered time.Duration) *calendar {
 		}
 		c.Groups = c.Slots
 		if weeks >= 4 {
-			c.Weekday = true
-		}
-		if weeks >= 10 {
-			c.Groups = 7 * c.Slots
+			c.Weekday, c.Groups = true, 7*c.Slots
 		}
 		if years >= 1.9 {
 			c.Year = 1

@@ -11,6 +11,9 @@ import (
 // linear path, the share of the seasonal naive forecast, and the width of the
 // intervals.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
+	if err := m.settleMixture(ctx, d, d.out); err != nil {
+		return err
+	}
 	if len(valid) == 0 {
 		m.notes = append(m.notes, "without a validation part, the last epoch is used")
 		return nil
@@ -19,9 +22,6 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 		if err := m.settleGain(ctx, d, valid); err != nil {
 			return err
 		}
-	}
-	if err := m.settleAnchor(ctx, d, valid); err != nil {
-		return err
 	}
 	return m.calibrateIntervals(ctx, d, valid)
 }

@@ -65,7 +65,10 @@ func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metr
 		t.Fatal(err)
 	}
 	list := d.windows(testPart, 1)
-	tl := newTally(d, m.ridge, list, task.Test, nil)
+	tl, err := newTally(t.Context(), d, m.ridge, list, task.Test, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := newSteps(d.horizon, 0)
 	for _, w := range list {
 		for k := range d.targets {

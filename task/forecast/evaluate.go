@@ -200,7 +200,10 @@ func (t *tally) seriesAt(frame int32, k int) int { return int(frame)*t.d.targets
 // out names one.
 func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.Part, stride int, out string) (*Evaluation, error) {
 	levels, note := m.levels(m.cfg.Quantiles)
-	t := newTally(d, m.ridge, list, part, levels)
+	t, err := newTally(ctx, d, m.ridge, list, part, levels)
+	if err != nil {
+		return nil, err
+	}
 	var scored []*frame
 	for _, w := range list {
 		if f := d.frames[w.frame]; !slices.Contains(scored, f) {
@@ -216,7 +219,7 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	for i := every / 2; i < len(list) && len(chosen) < samplesKept; i += every {
 		chosen[list[i]] = len(chosen) % d.targets
 	}
-	err := m.keeping(out, d, levels, func(file *scoredFile) error {
+	err = m.keeping(out, d, levels, func(file *scoredFile) error {
 		return m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
 			t.add(w, k, s)
 			file.add(w, k, s)
@@ -233,8 +236,12 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	return e, nil
 }
 
-func newTally(d *dataset, r *ridge, list []window, part task.Part, levels []float64) *tally {
-	t := &tally{d: d, part: max(0, slices.Index(partNames, part)), levels: levels, baselines: d.baselines(r, list),
+func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part task.Part, levels []float64) (*tally, error) {
+	baselines, err := d.baselines(ctx, r, list)
+	if err != nil {
+		return nil, err
+	}
+	t := &tally{d: d, part: max(0, slices.Index(partNames, part)), levels: levels, baselines: baselines,
 		targets: make([]score, d.targets), series: make([]score, len(d.frames)*d.targets), belowZero: make([]bool, d.targets)}
 	one := func() tallied {
 		return tallied{steps: make([]mean, d.horizon), series: make([]mean, len(d.frames)*d.targets)}
@@ -244,7 +251,7 @@ func newTally(d *dataset, r *ridge, list []window, part task.Part, levels []floa
 		t.scores = append(t.scores, one())
 		t.buffers = append(t.buffers, make([]float64, d.horizon))
 	}
-	return t
+	return t, nil
 }
 
 // add adds one target of one window.

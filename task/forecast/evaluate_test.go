@@ -133,7 +133,11 @@ func TestFilledValuesTellNothingOfTheFuture(t *testing.T) {
 			}
 			forecasts = append(forecasts, forecastOf(t, m, set, origin))
 			linear := make([]float64, cfg.Horizon)
-			for _, b := range set.baselines(m.ridge, []window{{0, origin}}) {
+			all, err := set.baselines(t.Context(), m.ridge, []window{{0, origin}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range all {
 				b.forecast(linear, set.frames[0], 0, origin)
 				baselines = append(baselines, slices.Clone(linear))
 			}

@@ -31,6 +31,11 @@ func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, leve
 		m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
 		use(w, k, s)
 	}
+	if m.mixture.smooths() {
+		if err := d.smooth(ctx, list); err != nil {
+			return err
+		}
+	}
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	size := max(1, rowsAtOnce/d.targets)
 	if m.cfg.Head == "autoregressive" && m.cfg.Loss != "mse" {
@@ -60,7 +65,7 @@ func (m *Model) forecastBatch(out []float32, d *dataset, b *batch, list []window
 		k, i := at/b.n, at%b.n
 		u := units{b.centres[at], d.frames[list[i].frame].fit[k].Scaler}
 		s.centre = u.centre
-		m.lean(out[at*d.horizon*d.outputs:][:d.horizon*d.outputs], s.point, d.frames[list[i].frame], k, int(list[i].origin), u)
+		m.lean(out[at*d.horizon*d.outputs:][:d.horizon*d.outputs], s.point, d, d.frames[list[i].frame], k, int(list[i].origin), u)
 		for h := range d.horizon {
 			o := out[(at*d.horizon+h)*d.outputs:][:d.outputs]
 			s.location[h] = float64(o[0])

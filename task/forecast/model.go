@@ -26,7 +26,7 @@ type Model struct {
 	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
 	notes     []string
 	gain      float64
-	anchor    anchor
+	mixture   mixture
 	learnt    map[string]*learnt // by series; nil: not known
 }
 
@@ -35,7 +35,7 @@ type saved struct {
 	Config    Config     `json:"config"`
 	Schema    *schema    `json:"schema"`
 	Gain      float64    `json:"gain"`
-	Anchor    anchor     `json:"anchor"`
+	Mixture   mixture    `json:"mixture"`
 	Linear    [][]choice `json:"linear"`
 	Residuals residuals  `json:"residuals"`
 	Shifts    shifts     `json:"shifts"`
@@ -80,7 +80,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.anchor, m.ridge.choices, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
+	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -106,7 +106,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.gain, m.anchor, m.residuals, m.shifts, m.errors, m.notes, m.learnt = c.Gain, c.Anchor, c.Residuals, c.Shifts, c.Errors, c.Notes, c.Learnt
+	m.gain, m.mixture, m.residuals, m.shifts, m.errors, m.notes, m.learnt = c.Gain, c.Mixture, c.Residuals, c.Shifts, c.Errors, c.Notes, c.Learnt
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}

@@ -87,8 +87,34 @@ func stack(c task.RNNConfig, in int) *nn.RNN {
 
 // startAt sets the linear path to a ridge regression.
 func (s *skip) startAt(r *ridge) {
-	weight := make([]float32, s.Weight.Len())
-	var group []float32
+	weight, group := s.flat(r)
+	s.Weight.Write(weight)
+	if s.Group != nil {
+		s.Group.Write(group)
+	}
+}
+
+// move moves the linear path by the difference of two regressions, so that what it
+// has learnt since remains.
+func (s *skip) move(from, to *ridge) {
+	add := func(p *tensor.Param, from, to []float32) {
+		x := p.Read()
+		for i := range x {
+			x[i] += to[i] - from[i]
+		}
+		p.Write(x)
+	}
+	oldWeight, oldGroup := s.flat(from)
+	weight, group := s.flat(to)
+	add(s.Weight, oldWeight, weight)
+	if s.Group != nil {
+		add(s.Group, oldGroup, group)
+	}
+}
+
+// flat returns a regression as the path's weights.
+func (s *skip) flat(r *ridge) (weight, group []float32) {
+	weight = make([]float32, s.Weight.Len())
 	at := 0
 	for _, w := range r.weights {
 		for i := range r.linear {
@@ -103,10 +129,7 @@ func (s *skip) startAt(r *ridge) {
 			}
 		}
 	}
-	s.Weight.Write(weight)
-	if s.Group != nil {
-		s.Group.Write(group)
-	}
+	return weight, group
 }
 
 // forward returns the output [targets,n,horizon,outputs] for a batch of n

@@ -64,8 +64,8 @@ func (m *Model) ExportONNX(ctx context.Context, path string) (_ *graph.Parity, e
 func (m *Model) onnxDoc() string {
 	text := fmt.Sprintf("A Carousel forecasting network (%s, head %s, loss %s). The graph is the network alone. Not part of it are: scaling the columns (%s, with the numbers in config.json), "+
 		"centring each window (%s), the inputs from calendar and seasons, and the conversion of forecasts to the data's units.", m.cfg.Cell, m.cfg.Head, m.cfg.Loss, m.cfg.Scale, m.cfg.WindowNorm)
-	if m.anchor.Share != 0 {
-		text += fmt.Sprintf(" The model's forecasts mix in the seasonal naive forecast of %d rows, with a share of %v; those of the graph do not.", m.anchor.Season, m.anchor.Share)
+	for _, note := range m.mixtureNotes() {
+		text += " In the model, not in the graph: " + note + "."
 	}
 	return text
 }

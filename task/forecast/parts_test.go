@@ -92,7 +92,7 @@ func TestSeasonalRow(t *testing.T) {
 	for h, want := range []float64{5, 4, 5} { // row 5 is missing: the cycle before it
 		near(t, "seasonal", got[h], want, 0)
 	}
-	drift(got, f, 0, 6, 4)
+	drift(got, f, 0, 6)
 	for h, want := range []float64{7, 8, 9} {
 		near(t, "drift", got[h], want, 1e-12)
 	}
@@ -236,7 +236,11 @@ func TestSkipIsTheRidge(t *testing.T) {
 	}
 	list := d.windows(testPart, 7)
 	var linear baseline
-	for _, b := range d.baselines(m.ridge, list) {
+	baselines, err := d.baselines(t.Context(), m.ridge, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range baselines {
 		if b.name == "linear" {
 			linear = b
 		}

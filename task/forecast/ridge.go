@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"gonum.org/v1/gonum/mat"
+
+	"github.com/carousel-ml/carousel/internal/par"
 )
 
 // ridge is the linear path: for each target a mixture of linear regressions, from
@@ -46,8 +48,8 @@ const (
 )
 
 // fitRidge chooses the regressions by cross validation on windows, and fits them to
-// these. It returns the forecasts of the windows left out as well. The error is that
-// of ctx.
+// these. It returns their forecasts of the later half as well.
+// The error is that of ctx.
 func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, error) {
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: make([][]choice, d.targets)}
 	list = r.affordable(list, d.targets)
@@ -56,22 +58,28 @@ func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, 
 	every := (len(list) + ridgeValidation - 1) / ridgeValidation
 	for i := range folds {
 		folds[i].scored = thin(folds[i].out, every)
-		out.list = append(out.list, folds[i].scored...)
+		if i >= len(folds)/2 {
+			out.list = append(out.list, folds[i].scored...)
+		}
 	}
+	out.list = slices.Concat(out.list, out.list)
 	for k := range d.targets {
 		c, err := newCross(ctx, d, k, list, folds)
 		if err != nil {
 			return nil, nil, err
 		}
-		if r.choices[k], out.forecast[k], err = c.choose(ctx); err != nil {
+		if r.choices[k], err = c.choose(ctx); err != nil {
 			return nil, nil, err
 		}
 		r.weights = append(r.weights, c.all.mixture(d, r.choices[k]))
+		out.forecast[k] = c.laterHalf(r.choices[k])
 	}
 	return r, out, nil
 }
 
-// unseen is the forecasts of windows by regressions that were not fitted to them.
+// unseen is the forecasts of windows by regressions that were not fitted to them: to
+// all other rows, and for the same windows again to the rows before them alone. The
+// former know what comes later, and the latter fewer rows than the model will.
 type unseen struct {
 	list     []window
 	forecast []*mat.Dense // [target][len(list), horizon], in the windows' units
@@ -110,9 +118,9 @@ func thin(list []window, n int) []window {
 	return kept
 }
 
-// fold is a stretch of windows that is left out, and the windows near it, which
-// share rows with it.
-type fold struct{ out, near, scored []window }
+// fold is a stretch of windows that is left out, the windows before and after it
+// that share rows with it, and those of it that are forecast.
+type fold struct{ out, before, after, scored []window }
 
 // crossFolds divides the windows of each series, which are in the order of their
 // origins, into stretches.
@@ -145,8 +153,11 @@ func crossFolds(list []window, horizon int) []fold {
 			folds[f].out = append(folds[f].out, own[begin:end]...)
 			margin := int32(min(horizon-1, int(own[n-1].origin-own[0].origin)/(2*len(folds))))
 			for i, w := range own {
-				if (i < begin || i >= end) && w.origin > own[begin].origin-margin-1 && w.origin < own[end-1].origin+margin+1 {
-					folds[f].near = append(folds[f].near, w)
+				switch {
+				case i < begin && w.origin >= own[begin].origin-margin:
+					folds[f].before = append(folds[f].before, w)
+				case i >= end && w.origin <= own[end-1].origin+margin:
+					folds[f].after = append(folds[f].after, w)
 				}
 			}
 		}
@@ -169,94 +180,133 @@ func bySeries(list []window) (parts [][]window) {
 
 // cross is what the choices for one target are made from.
 type cross struct {
-	d     *dataset
-	all   *normal // of all windows
-	folds []crossed
-	size  float64 // mean sum of squares of an input
-	n     int     // windows that are forecast
+	d           *dataset
+	all         *normal // of all windows
+	folds       []crossed
+	size        float64 // mean sum of squares of an input
+	n           int     // windows that are forecast
+	independent float64 // about how many of them do not overlap
 }
 
-// crossed is a fold: the equations without it, and its inputs and truth.
+// crossed is a fold: the equations of all others, and of those before it; its inputs
+// and truth.
 type crossed struct {
-	eq     *normal
-	x, y   *mat.Dense
-	groups []int32
+	others, earlier *normal // earlier: nil in the first half
+	x, y            *mat.Dense
+	groups          []int32
 }
 
 func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fold) (*cross, error) {
-	c := &cross{d: d}
-	var err error
-	if c.all, err = newNormal(ctx, d, k, list); err != nil {
-		return nil, err
-	}
-	for _, f := range folds {
-		eq, err := newNormal(ctx, d, k, slices.Concat(f.out, f.near))
+	c := &cross{d: d, all: zeroNormal(d), independent: independent(list, d.horizon)}
+	for i, f := range folds {
+		own, err := newNormal(ctx, d, k, f.out)
 		if err != nil {
 			return nil, err
 		}
-		eq.xx.Sub(c.all.xx, eq.xx)
-		eq.xy.Sub(c.all.xy, eq.xy)
-		one := crossed{eq: eq}
+		before, err := newNormal(ctx, d, k, f.before)
+		if err != nil {
+			return nil, err
+		}
+		after, err := newNormal(ctx, d, k, f.after)
+		if err != nil {
+			return nil, err
+		}
+		one := crossed{others: zeroNormal(d)}
+		if i >= len(folds)/2 {
+			one.earlier = zeroNormal(d)
+			one.earlier.add(1, c.all)
+			one.earlier.add(-1, before)
+		}
+		for _, part := range []*normal{own, before, after} {
+			one.others.add(-1, part)
+		}
+		c.all.add(1, own)
 		if len(f.scored) > 0 {
 			one.x, one.y, one.groups = d.design(k, f.scored, true)
+			c.folds = append(c.folds, one)
+			c.n += len(f.scored)
 		}
-		c.folds = append(c.folds, one)
-		c.n += len(f.scored)
+	}
+	for _, f := range c.folds {
+		f.others.add(1, c.all)
 	}
 	c.size = mat.Trace(c.all.xx.Slice(0, d.linear, 0, d.linear)) / float64(d.linear)
 	return c, nil
 }
 
-// worthIt is the relative reduction of the error from which the level and the kind
-// of time are used.
-const worthIt = 0.01
+// laterHalf returns the forecasts of the folds of the later half by the mixture of
+// choices fitted to all others, and after them those by the mixture fitted to the
+// rows before each.
+func (c *cross) laterHalf(choices []choice) *mat.Dense {
+	all := mat.NewDense(max(2*c.n, 1), c.d.horizon, nil)
+	at := 0
+	for _, rolling := range []bool{false, true} {
+		for _, f := range c.folds {
+			if f.earlier == nil {
+				continue
+			}
+			eq := f.others
+			if rolling {
+				eq = f.earlier
+			}
+			n, _ := f.x.Dims()
+			apply(all.Slice(at, at+n, 0, c.d.horizon).(*mat.Dense), eq.mixture(c.d, choices), f.x, f.groups, c.d.linear)
+			at += n
+		}
+	}
+	return all
+}
 
-// leastShare is the least share of a regression in the mixture.
+// worthIt is the relative reduction of the error from which the level is used: a
+// regression on it returns to the mean, and is wrong where the mean moves.
+const worthIt = 0.03
+
+// likeness is how much a mixture tends to equal shares, for one window. With more
+// that do not overlap it does so less.
+const likeness = 0.3
+
+// leastShare is the least share of a method in a mixture.
 const leastShare = 0.05
 
-// choose returns the regressions with their shares, and the mixture's forecasts of
-// the windows left out.
-func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
+// choose returns the regressions with their shares.
+func (c *cross) choose(ctx context.Context) ([]choice, error) {
 	d := c.d
-	best := choice{Error: math.Inf(1)}
-	for _, extra := range []choice{{}, {Level: true}, {Groups: true}, {Level: true, Groups: true}} {
-		if extra.Groups && d.groups == 0 {
-			continue
-		}
-		extra.Window, extra.Lags = d.window, len(d.Lags)
-		one, _, err := c.try(ctx, extra)
+	full := choice{Window: d.window, Lags: len(d.Lags), Groups: d.groups > 0}
+	level := full
+	level.Level = true
+	var errs [2]float64
+	for i, one := range []choice{full, level} {
+		tried, _, err := c.try(ctx, one, true)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if one.Error < best.Error*(1-worthIt) || math.IsInf(best.Error, 1) {
-			best = one
-		}
+		errs[i] = tried.Error
+	}
+	kinds := []bool{false}
+	if d.groups > 0 {
+		kinds = append(kinds, true)
 	}
 	var tried []choice
 	var forecasts []*mat.Dense
-	for _, rows := range d.linearWindows() {
-		for lags := range len(d.Lags) + 1 {
-			one, forecast, err := c.try(ctx, choice{Window: rows, Lags: lags, Level: best.Level, Groups: best.Groups})
-			if err != nil {
-				return nil, nil, err
+	for _, groups := range kinds {
+		for _, rows := range d.linearWindows() {
+			for lags := range len(d.Lags) + 1 {
+				one, forecast, err := c.try(ctx, choice{Window: rows, Lags: lags, Level: errs[1] < errs[0]*(1-worthIt), Groups: groups}, false)
+				if err != nil {
+					return nil, err
+				}
+				tried, forecasts = append(tried, one), append(forecasts, forecast)
 			}
-			tried, forecasts = append(tried, one), append(forecasts, forecast)
 		}
 	}
-	shares := mixing(forecasts, c.truth())
 	var kept []choice
-	mixed := mat.NewDense(c.n, d.horizon, nil)
-	for i, share := range shares {
-		if share == 0 {
-			continue
+	for i, share := range mixing(forecasts, c.truth(), c.independent) {
+		if share > 0 {
+			tried[i].Share = share
+			kept = append(kept, tried[i])
 		}
-		tried[i].Share = share
-		kept = append(kept, tried[i])
-		var part mat.Dense
-		part.Scale(share, forecasts[i])
-		mixed.Add(mixed, &part)
 	}
-	return kept, mixed, nil
+	return kept, nil
 }
 
 // linearWindows returns the numbers of rows before the forecast that the regressions
@@ -276,9 +326,6 @@ func (c *cross) truth() *mat.Dense {
 	y := mat.NewDense(c.n, c.d.horizon, nil)
 	at := 0
 	for _, f := range c.folds {
-		if f.y == nil {
-			continue
-		}
 		n, _ := f.y.Dims()
 		y.Slice(at, at+n, 0, c.d.horizon).(*mat.Dense).Copy(f.y)
 		at += n
@@ -287,8 +334,14 @@ func (c *cross) truth() *mat.Dense {
 }
 
 // try returns a regression with the best penalty, and its forecasts of the windows
-// left out.
-func (c *cross) try(ctx context.Context, one choice) (choice, *mat.Dense, error) {
+// left out; from the rows before them alone if rolling is set.
+func (c *cross) try(ctx context.Context, one choice, rolling bool) (choice, *mat.Dense, error) {
+	type work struct {
+		columns []int
+		penalty float64
+		to      *mat.Dense
+		errs    []mean
+	}
 	one.Error = math.Inf(1)
 	columns := c.d.linearColumns(one)
 	best, next := mat.NewDense(c.n, c.d.horizon, nil), mat.NewDense(c.n, c.d.horizon, nil)
@@ -297,44 +350,59 @@ func (c *cross) try(ctx context.Context, one choice) (choice, *mat.Dense, error)
 		if err := ctx.Err(); err != nil {
 			return one, nil, err
 		}
-		var absolute mean
-		at := 0
-		solved := true
-		for _, f := range c.folds {
-			if f.x == nil {
-				continue
+		own := work{columns, penalty * c.size, next, make([]mean, len(c.folds))}
+		par.For(len(c.folds), 1, &own, func(own *work, lo, hi int) {
+			for i := lo; i < hi; i++ {
+				own.errs[i] = c.forecast(i, own.columns, own.penalty, own.to, rolling)
 			}
-			w := f.eq.solve(columns, penalty*c.size)
-			if solved = w != nil; !solved {
-				break
-			}
-			n, _ := f.x.Dims()
-			to := next.Slice(at, at+n, 0, c.d.horizon).(*mat.Dense)
-			apply(to, w, f.x, f.groups, c.d.linear)
-			for i := range n {
-				for h, y := range f.y.RawRowView(i) {
-					if !math.IsNaN(y) {
-						absolute.add(math.Abs(to.At(i, h) - y))
-					}
-				}
-			}
-			at += n
+		})
+		var sum mean
+		for _, e := range own.errs {
+			sum.sum, sum.n = sum.sum+e.sum, sum.n+e.n
 		}
-		if e := absolute.value(); solved && (e < one.Error || absolute.n == 0) {
-			one.Error, one.Penalty = e, penalty
+		if e := sum.value(); e < one.Error || sum.n == 0 && penalty == penalties[0] {
+			one.Error, one.Penalty, worse = e, penalty, 0
 			best, next = next, best
-			worse = 0
-			if absolute.n == 0 {
-				one.Error = 0
-				break
-			}
-			continue
-		}
-		if worse++; worse == 3 {
+		} else if worse++; worse == 2 {
 			break
 		}
 	}
+	if math.IsNaN(one.Error) {
+		one.Error = 0 // nothing was measured
+	}
 	return one, best, nil
+}
+
+// forecast writes the forecasts of fold i, and returns their absolute errors. It is
+// infinite if the equations have no solution.
+func (c *cross) forecast(i int, columns []int, penalty float64, to *mat.Dense, rolling bool) (absolute mean) {
+	f, at := c.folds[i], 0
+	for _, before := range c.folds[:i] {
+		n, _ := before.x.Dims()
+		at += n
+	}
+	eq := f.others
+	if rolling {
+		eq = f.earlier
+	}
+	if eq == nil {
+		return absolute
+	}
+	w := eq.solve(columns, penalty)
+	if w == nil {
+		return mean{math.Inf(1), 1}
+	}
+	n, _ := f.x.Dims()
+	own := to.Slice(at, at+n, 0, c.d.horizon).(*mat.Dense)
+	apply(own, w, f.x, f.groups, c.d.linear)
+	for i := range n {
+		for h, y := range f.y.RawRowView(i) {
+			if !math.IsNaN(y) {
+				absolute.add(math.Abs(own.At(i, h) - y))
+			}
+		}
+	}
+	return absolute
 }
 
 // linearColumns returns the indices of the inputs that a choice sees.
@@ -356,7 +424,7 @@ func (d *dataset) linearColumns(one choice) []int {
 
 // mixing returns the shares, not negative and 1 in all, with which forecasts have
 // the least squared error.
-func mixing(forecasts []*mat.Dense, truth *mat.Dense) []float64 {
+func mixing(forecasts []*mat.Dense, truth *mat.Dense, independent float64) []float64 {
 	n := len(forecasts)
 	products := mat.NewSymDense(n, nil) // of errors
 	rows, horizon := truth.Dims()
@@ -377,19 +445,19 @@ func mixing(forecasts []*mat.Dense, truth *mat.Dense) []float64 {
 			}
 		}
 	}
-	return pruned(products)
+	return pruned(products, likeness/math.Max(independent, 1))
 }
 
 // pruned returns the shares for the products of errors, without those below
 // leastShare.
-func pruned(products *mat.SymDense) []float64 {
+func pruned(products *mat.SymDense, ridge float64) []float64 {
 	n := products.SymmetricDim()
 	use := make([]bool, n)
 	for i := range use {
 		use[i] = true
 	}
 	for {
-		shares := simplex(products, use)
+		shares := simplex(products, use, ridge)
 		least := -1
 		for i, s := range shares {
 			if use[i] && s < leastShare && (least < 0 || s < shares[least]) {
@@ -403,9 +471,9 @@ func pruned(products *mat.SymDense) []float64 {
 	}
 }
 
-// simplex minimises wᵀPw over the w that are not negative, add up to 1, and are 0
+// simplex minimises wᵀPw, with ridge in units of the mean of its diagonal added to that, over the w that are not negative, add up to 1, and are 0
 // where use is false. It moves weight between the pairs of coordinates in turn.
-func simplex(products *mat.SymDense, use []bool) []float64 {
+func simplex(products *mat.SymDense, use []bool, ridge float64) []float64 {
 	n := len(use)
 	w := make([]float64, n)
 	count := 0.0
@@ -419,7 +487,7 @@ func simplex(products *mat.SymDense, use []bool) []float64 {
 			w[i] = 1 / count
 		}
 	}
-	ridge := 1e-3 * mat.Trace(products) / float64(n) // near copies share alike
+	ridge *= mat.Trace(products) / float64(n)
 	gradient := make([]float64, n)
 	for range 1000 {
 		moved := 0.0
@@ -472,9 +540,23 @@ func (eq *normal) mixture(d *dataset, choices []choice) *mat.Dense {
 	return sum
 }
 
+func zeroNormal(d *dataset) *normal {
+	n := d.linear + d.groups
+	return &normal{mat.NewDense(n, n, nil), mat.NewDense(n, d.horizon, nil)}
+}
+
+// add adds other equations with a factor.
+func (eq *normal) add(factor float64, other *normal) {
+	for _, pair := range [][2]*mat.Dense{{eq.xx, other.xx}, {eq.xy, other.xy}} {
+		to := pair[0].RawMatrix().Data
+		for i, v := range pair[1].RawMatrix().Data {
+			to[i] += factor * v
+		}
+	}
+}
+
 func newNormal(ctx context.Context, d *dataset, k int, train []window) (*normal, error) {
-	p, n := d.linear, d.linear+d.groups
-	eq := &normal{mat.NewDense(n, n, nil), mat.NewDense(n, d.horizon, nil)}
+	p, eq := d.linear, zeroNormal(d)
 	xx := eq.xx.Slice(0, p, 0, p).(*mat.Dense)
 	xy := eq.xy.Slice(0, p, 0, d.horizon).(*mat.Dense)
 	blockXX, blockXY := mat.NewDense(p, p, nil), mat.NewDense(p, d.horizon, nil)

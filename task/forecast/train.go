@@ -34,7 +34,11 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err != nil || !result.Trained() {
 			return m, result, err
 		}
-		if err := m.calibrate(task.Finishing(ctx, result), set, set.validationWindows()); err != nil {
+		ctx := task.Finishing(ctx, result)
+		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
+			return nil, nil, err
+		}
+		if err := m.refitLine(ctx, set); err != nil {
 			return nil, nil, err
 		}
 		return m, result, nil
@@ -83,10 +87,17 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	}
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
-	r, _, err := fitRidge(ctx, d, train)
+	// The choices of the linear path are made on the rows of validation too; the
+	// network is trained beside the path that is fitted to the rows of training.
+	chosen, out, err := fitRidge(ctx, d, d.known(cfg.WindowStride))
 	if err != nil {
 		return nil, nil, err
 	}
+	r, err := chosen.refitted(ctx, d, train)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.out = out
 	m, err := newModel(cfg, s, on)
 	if err != nil {
 		return nil, nil, err
@@ -106,6 +117,13 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	return m, d, nil
 }
 
+// known returns the windows in the rows of training and validation together.
+func (d *dataset) known(stride int) []window {
+	return d.divided(func(f *frame) parts {
+		return parts{trainPart: {f.part[trainPart].lo, max(f.part[trainPart].hi, f.part[validationPart].hi)}}
+	}).windows(trainPart, stride)
+}
+
 // constants returns a note on the series that are constant in training.
 func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 	var names []string
@@ -120,6 +138,19 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 		return nil
 	}
 	return []string{fmt.Sprintf("constant in the training rows, so there is nothing to learn: %s", report.Listing(names))}
+}
+
+// refitLine fits the linear path to the rows of training and validation.
+func (m *Model) refitLine(ctx context.Context, d *dataset) error {
+	r, err := m.ridge.refitted(ctx, d, d.known(m.cfg.WindowStride))
+	if err != nil {
+		return err
+	}
+	if m.net.Skip != nil {
+		m.net.Skip.move(m.ridge, r)
+	}
+	m.ridge = r
+	return nil
 }
 
 // fit runs the training loop.

@@ -18,7 +18,7 @@ const (
 // forecaster returns what the model forecasts with.
 func (m *Model) forecaster() string {
 	switch {
-	case m.anchor.Share == 1:
+	case m.mixture.own(0) == 0:
 		return bySeasonal
 	case m.gain == 0:
 		return byLine

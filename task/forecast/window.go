@@ -15,6 +15,9 @@ type dataset struct {
 	cfg    *Config
 	frames []*frame
 	empty  []string // series without a value, which have no frame
+
+	out      *unseen               // in training: what the linear path forecast of windows left out
+	smoothed map[string][]smoothed // by series, then target; see smooth
 	shape
 }
 

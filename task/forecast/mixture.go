@@ -1,0 +1,208 @@
+package forecast
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/gonum/mat"
+
+	"github.com/carousel-ml/carousel/report"
+)
+
+// part is the share of a method in the forecast of a target. Methods are the
+// baselines by their names, and the network with its linear path.
+type part struct {
+	Method string  `json:"method"`
+	Share  float64 `json:"share"` // those of a target add up to 1
+	Error  float64 `json:"error"` // mean absolute error in the choice, in standard deviations of the training rows
+}
+
+// ownPart is the method of a part that is the network with its linear path.
+const ownPart = "linear"
+
+// parts of all targets: [target][method]; empty: the network with its linear path
+// alone.
+type mixture [][]part
+
+// settleMixture chooses the shares of the simple methods beside the linear path, by
+// forecasts of the later half of the known rows. Few windows that do not overlap leave the shares nearer to each other.
+func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) error {
+	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil {
+		return nil // their outputs are not locations, or not beside a linear path
+	}
+	list := out.list
+	if len(list) == 0 {
+		return nil
+	}
+	simple, err := d.earlier(list).simple(ctx, list)
+	if err != nil {
+		return err
+	}
+	m.mixture = make(mixture, d.targets)
+	for k := range d.targets {
+		truth := mat.NewDense(len(list), d.horizon, nil)
+		forecasts := make([]*mat.Dense, 1+len(simple))
+		for j := range forecasts {
+			forecasts[j] = mat.NewDense(len(list), d.horizon, nil)
+		}
+		y := make([]float64, d.horizon)
+		for i, w := range list {
+			f, origin := d.frames[w.frame], int(w.origin)
+			scale := f.fit[k].Deviation
+			if scale == 0 {
+				scale = 1
+			}
+			u := units{d.centre(f, k, origin), f.fit[k].Scaler}
+			for h := range d.horizon {
+				forecasts[0].Set(i, h, u.out(out.forecast[k].At(i, h))/scale)
+				value := math.NaN()
+				if origin+h < f.end {
+					value = f.raw[k][origin+h] / scale
+				}
+				truth.Set(i, h, value)
+			}
+			for j, b := range simple {
+				b.forecast(y, f, k, origin)
+				for h, v := range y {
+					forecasts[1+j].Set(i, h, v/scale)
+				}
+			}
+		}
+		shares := mixing(forecasts, truth, independent(list, d.horizon)/2)
+		for j, share := range shares {
+			one := part{Method: ownPart, Share: math.Round(1000*share) / 1000, Error: meanAbsolute(forecasts[j], truth)}
+			if j > 0 {
+				one.Method = simple[j-1].name
+			}
+			m.mixture[k] = append(m.mixture[k], one)
+		}
+	}
+	m.notes = append(m.notes, m.mixtureNotes()...)
+	return nil
+}
+
+// earlier returns the dataset with the rows before the first of windows as its
+// training part.
+func (d *dataset) earlier(list []window) *dataset {
+	first := map[*frame]int{}
+	for _, w := range list {
+		f, origin := d.frames[w.frame], int(w.origin)
+		if at, seen := first[f]; !seen || origin < at {
+			first[f] = origin
+		}
+	}
+	return d.divided(func(f *frame) parts { return parts{trainPart: {0, first[f]}} })
+}
+
+// divided returns the dataset with other parts.
+func (d *dataset) divided(of func(f *frame) parts) *dataset {
+	own := *d
+	own.frames = make([]*frame, len(d.frames))
+	own.smoothed = nil
+	for i, f := range d.frames {
+		one := *f
+		one.part = of(f)
+		own.frames[i] = &one
+	}
+	return &own
+}
+
+// meanAbsolute returns the mean absolute difference where y is a number.
+func meanAbsolute(x, y *mat.Dense) float64 {
+	var sum mean
+	rows, columns := y.Dims()
+	for i := range rows {
+		for j := range columns {
+			if e := math.Abs(x.At(i, j) - y.At(i, j)); !math.IsNaN(e) {
+				sum.add(e)
+			}
+		}
+	}
+	return sum.value()
+}
+
+// share returns the share of the network with its linear path.
+func (x mixture) own(k int) float64 {
+	if k >= len(x) {
+		return 1
+	}
+	for _, p := range x[k] {
+		if p.Method == ownPart {
+			return p.Share
+		}
+	}
+	return 0
+}
+
+// simpleOf returns the parts of a target that are simple methods with a share.
+func (x mixture) simpleOf(k int) []part {
+	if k >= len(x) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(x[k]), func(p part) bool { return p.Method == ownPart || p.Share == 0 })
+}
+
+// smooths reports whether some part needs smoothing.
+func (x mixture) smooths() bool {
+	for k := range x {
+		for _, p := range x.simpleOf(k) {
+			if p.Method == "theta" || p.Method == "ets" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (m *Model) mixtureNotes() (notes []string) {
+	for k, name := range m.cfg.targets() {
+		var list []string
+		for _, p := range m.mixture.simpleOf(k) {
+			list = append(list, fmt.Sprintf("%s %s", strings.ReplaceAll(p.Method, "_", " "), report.Percent(p.Share)))
+		}
+		if list == nil {
+			continue
+		}
+		of := ""
+		if len(m.mixture) > 1 {
+			of = " of " + name
+		}
+		notes = append(notes, fmt.Sprintf("simple methods have shares in the forecast%s, chosen on windows left out: %s", of, strings.Join(list, ", ")))
+	}
+	return notes
+}
+
+// lean shifts the outputs of one target of one window [horizon,outputs] so that
+// their middle, in the data's units, is the mixture. Quantiles keep their
+// distances from it; a scale is unchanged. scratch is [horizon].
+func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, origin int, u units) {
+	simple := m.mixture.simpleOf(k)
+	if len(simple) == 0 {
+		return
+	}
+	outputs, locations := len(out)/len(scratch), 1
+	if m.cfg.Loss == "quantile" {
+		locations = outputs
+	}
+	own := m.mixture.own(k)
+	mixed := make([]float64, len(scratch))
+	for h := range mixed {
+		mixed[h] = own * u.out(float64(out[h*outputs+locations/2]))
+	}
+	for _, p := range simple {
+		d.method(p.Method)(scratch, f, k, origin)
+		for h, y := range scratch {
+			mixed[h] += p.Share * y
+		}
+	}
+	for h, y := range mixed {
+		o := out[h*outputs:][:locations]
+		shift := float32(u.in(y) - float64(o[len(o)/2]))
+		for j := range o {
+			o[j] += shift
+		}
+	}
+}
