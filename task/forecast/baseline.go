@@ -133,7 +133,7 @@ func (d *dataset) smooth(ctx context.Context, list []window) error {
 			i, k := frames[at/d.targets], at%d.targets
 			f := d.frames[i]
 			known := min(max(f.part[trainPart].hi, f.part[validationPart].hi), f.end)
-			if f.part[trainPart].len() == 0 || known > first[i] {
+			if f.part[trainPart].len() == 0 {
 				known = first[i]
 			}
 			d.smoothed[f.id][k], own.errs[at] = f.smooth(ctx, k, known)

@@ -28,7 +28,8 @@ const ownPart = "linear"
 type mixture [][]part
 
 // settleMixture chooses the shares of the simple methods beside the linear path, by
-// forecasts of the later half of the known rows. Few windows that do not overlap leave the shares nearer to each other.
+// forecasts of windows that the former was not fitted to; smoothing is fitted to the
+// earlier half of the rows. Few windows that do not overlap leave the shares nearer to each other.
 func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) error {
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil {
 		return nil // their outputs are not locations, or not beside a linear path
@@ -37,7 +38,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	if len(list) == 0 {
 		return nil
 	}
-	simple, err := d.earlier(list).simple(ctx, list)
+	simple, err := d.earlier().simple(ctx, list)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 				}
 			}
 		}
-		shares := mixing(forecasts, truth, independent(list, d.horizon)/2)
+		shares := mixing(forecasts, truth, independent(list, d.horizon))
 		for j, share := range shares {
 			one := part{Method: ownPart, Share: math.Round(1000*share) / 1000, Error: meanAbsolute(forecasts[j], truth)}
 			if j > 0 {
@@ -84,17 +85,13 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	return nil
 }
 
-// earlier returns the dataset with the rows before the first of windows as its
+// earlier returns the dataset with the earlier half of the known rows as its
 // training part.
-func (d *dataset) earlier(list []window) *dataset {
-	first := map[*frame]int{}
-	for _, w := range list {
-		f, origin := d.frames[w.frame], int(w.origin)
-		if at, seen := first[f]; !seen || origin < at {
-			first[f] = origin
-		}
-	}
-	return d.divided(func(f *frame) parts { return parts{trainPart: {0, first[f]}} })
+func (d *dataset) earlier() *dataset {
+	return d.divided(func(f *frame) parts {
+		known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+		return parts{trainPart: {0, (known + 1) / 2}}
+	})
 }
 
 // divided returns the dataset with other parts.

@@ -3,7 +3,6 @@ package forecast
 import (
 	"context"
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
@@ -48,7 +47,7 @@ const (
 )
 
 // fitRidge chooses the regressions by cross validation on windows, and fits them to
-// these. It returns their forecasts of the later half as well.
+// these. It returns their forecasts of the windows left out as well.
 // The error is that of ctx.
 func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, error) {
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: make([][]choice, d.targets)}
@@ -58,28 +57,22 @@ func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, 
 	every := (len(list) + ridgeValidation - 1) / ridgeValidation
 	for i := range folds {
 		folds[i].scored = thin(folds[i].out, every)
-		if i >= len(folds)/2 {
-			out.list = append(out.list, folds[i].scored...)
-		}
+		out.list = append(out.list, folds[i].scored...)
 	}
-	out.list = slices.Concat(out.list, out.list)
 	for k := range d.targets {
 		c, err := newCross(ctx, d, k, list, folds)
 		if err != nil {
 			return nil, nil, err
 		}
-		if r.choices[k], err = c.choose(ctx); err != nil {
+		if r.choices[k], out.forecast[k], err = c.choose(ctx); err != nil {
 			return nil, nil, err
 		}
 		r.weights = append(r.weights, c.all.mixture(d, r.choices[k]))
-		out.forecast[k] = c.laterHalf(r.choices[k])
 	}
 	return r, out, nil
 }
 
-// unseen is the forecasts of windows by regressions that were not fitted to them: to
-// all other rows, and for the same windows again to the rows before them alone. The
-// former know what comes later, and the latter fewer rows than the model will.
+// unseen is the forecasts of windows by regressions that were not fitted to them.
 type unseen struct {
 	list     []window
 	forecast []*mat.Dense // [target][len(list), horizon], in the windows' units
@@ -234,29 +227,6 @@ func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fol
 	return c, nil
 }
 
-// laterHalf returns the forecasts of the folds of the later half by the mixture of
-// choices fitted to all others, and after them those by the mixture fitted to the
-// rows before each.
-func (c *cross) laterHalf(choices []choice) *mat.Dense {
-	all := mat.NewDense(max(2*c.n, 1), c.d.horizon, nil)
-	at := 0
-	for _, rolling := range []bool{false, true} {
-		for _, f := range c.folds {
-			if f.earlier == nil {
-				continue
-			}
-			eq := f.others
-			if rolling {
-				eq = f.earlier
-			}
-			n, _ := f.x.Dims()
-			apply(all.Slice(at, at+n, 0, c.d.horizon).(*mat.Dense), eq.mixture(c.d, choices), f.x, f.groups, c.d.linear)
-			at += n
-		}
-	}
-	return all
-}
-
 // worthIt is the relative reduction of the error from which the level is used: a
 // regression on it returns to the mean, and is wrong where the mean moves.
 const worthIt = 0.03
@@ -268,8 +238,9 @@ const likeness = 0.3
 // leastShare is the least share of a method in a mixture.
 const leastShare = 0.05
 
-// choose returns the regressions with their shares.
-func (c *cross) choose(ctx context.Context) ([]choice, error) {
+// choose returns the regressions with their shares, and the mixture's forecasts of
+// the windows left out.
+func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
 	d := c.d
 	full := choice{Window: d.window, Lags: len(d.Lags), Groups: d.groups > 0}
 	level := full
@@ -278,7 +249,7 @@ func (c *cross) choose(ctx context.Context) ([]choice, error) {
 	for i, one := range []choice{full, level} {
 		tried, _, err := c.try(ctx, one, true)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		errs[i] = tried.Error
 	}
@@ -293,20 +264,23 @@ func (c *cross) choose(ctx context.Context) ([]choice, error) {
 			for lags := range len(d.Lags) + 1 {
 				one, forecast, err := c.try(ctx, choice{Window: rows, Lags: lags, Level: errs[1] < errs[0]*(1-worthIt), Groups: groups}, false)
 				if err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 				tried, forecasts = append(tried, one), append(forecasts, forecast)
 			}
 		}
 	}
 	var kept []choice
+	mixed, part := mat.NewDense(c.n, d.horizon, nil), mat.NewDense(c.n, d.horizon, nil)
 	for i, share := range mixing(forecasts, c.truth(), c.independent) {
 		if share > 0 {
 			tried[i].Share = share
 			kept = append(kept, tried[i])
+			part.Scale(share, forecasts[i])
+			mixed.Add(mixed, part)
 		}
 	}
-	return kept, nil
+	return kept, mixed, nil
 }
 
 // linearWindows returns the numbers of rows before the forecast that the regressions
