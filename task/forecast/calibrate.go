@@ -82,12 +82,27 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	m.gain = bestGain(pairs, squared)
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
 	m.scaleHead(weight, bias, m.gain)
+	m.sharper = sharper(pairs, m.gain)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")
 	} else if m.gain < 1 {
 		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part is scaled to %.0f %%, chosen on the validation part", 100*m.gain))
 	}
 	return nil
+}
+
+// sharper returns the absolute error with a share of the network's part divided by
+// that without, at most 1.
+func sharper(pairs []pair, gain float64) float64 {
+	with, without := 0.0, 0.0
+	for i := range pairs {
+		with += pairs[i].loss(gain, false)
+		without += pairs[i].loss(0, false)
+	}
+	if !(without > 0) {
+		return 1
+	}
+	return math.Min(with/without, 1)
 }
 
 // bestGain returns the share in tenths with the least loss, the largest of equal

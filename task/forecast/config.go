@@ -57,7 +57,7 @@ type Config struct {
 	Scale      string `json:"scale" oneof:"standard,robust,minmax,none" group:"Scaling" help:"how columns are scaled, with statistics of the training rows"`
 	ScalePer   string `json:"scale_per" oneof:"series (each series separately),global (all series together)" group:"Scaling" help:"what is scaled together"`
 	WindowNorm string `json:"window_norm" oneof:"none,last (its last value),mean (its mean),standard (its mean, and divided by its standard deviation)" group:"Scaling" help:"what is subtracted from each window"`
-	Transform  string `json:"transform" oneof:"none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
+	Transform  string `json:"transform" oneof:"auto (log if it helps the linear path),none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
 
 	Loss         string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
 	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
@@ -86,7 +86,7 @@ func Defaults() Config {
 	c := Config{
 		Decimal: "auto", Missing: "error", Calendar: "auto",
 		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
-		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "none",
+		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "auto",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Layers = 2
@@ -170,7 +170,7 @@ func (c *Config) checkTogether() error {
 	if c.Loss == "quantile" && !slices.Contains(c.Quantiles, 0.5) {
 		return data.Errorf("quantiles: want 0.5 among the levels, which is the point forecast, got %v", c.Quantiles)
 	}
-	if c.Loss == "negative-binomial" && (c.Transform != "none" || c.WindowNorm == "standard") {
+	if c.Loss == "negative-binomial" && (c.Transform == "log" || c.WindowNorm == "standard") {
 		return data.Errorf("loss negative-binomial is computed in the data's units: want transform none and window_norm none, last or mean")
 	}
 	if c.Head == "autoregressive" {

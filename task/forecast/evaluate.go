@@ -220,13 +220,14 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 		chosen[list[i]] = len(chosen) % d.targets
 	}
 	err = m.keeping(out, d, levels, func(file *scoredFile) error {
-		return m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
+		_, err := m.adaptive(ctx, d, list, levels, m.spread, func(w window, k int, s *steps) {
 			t.add(w, k, s)
 			file.add(w, k, s)
 			if target, drawn := chosen[w]; drawn && k == target {
 				e.Samples = append(e.Samples, t.sample(m, w, k, s))
 			}
 		})
+		return err
 	})
 	if err != nil {
 		return nil, err

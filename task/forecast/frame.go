@@ -197,6 +197,7 @@ func (f *frame) bare(row int) bool {
 // prepare sets the fields in the network's units. Without columns that are known
 // over the horizon, rows for one horizon are added.
 func (f *frame) prepare(s *schema, cfg *Config) (err error) {
+	f.past, f.numbers, f.ids = nil, nil, nil
 	if len(s.Ahead) == 0 && f.rows < f.end+cfg.Horizon {
 		f.extend(s, cfg.Horizon)
 	}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/stat/distuv"
+
 	"github.com/carousel-ml/carousel/report"
 )
 
@@ -53,11 +55,61 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 	// that does not overlap.
 	apart := independent(valid, d.horizon)
 	m.errors = math.Round(apart * math.Sqrt(float64(d.horizon)))
-	if pointLoss(m.cfg.Loss) {
-		m.notes = append(m.notes, "intervals are computed from the errors on the validation part, for each step (split conformal prediction)")
-		return m.keepResiduals(ctx, d, valid)
+	var err error
+	switch {
+	case !pointLoss(m.cfg.Loss):
+		err = m.settleShifts(ctx, d, valid)
+	case d.out.errors != nil:
+		n := independent(d.out.list, d.horizon)
+		m.errors = math.Round(n * math.Sqrt(float64(d.horizon)))
+		m.residuals = d.out.residuals(m.sharper * fewer(n))
+		m.notes = append(m.notes, "intervals are computed for each step from the errors for windows left out (conformal prediction), and adapt to the errors before each forecast")
+	default:
+		err = m.keepResiduals(ctx, d, valid)
+		m.notes = append(m.notes, "intervals are computed for each step from the errors on the validation part (conformal prediction), and adapt to the errors before each forecast")
 	}
-	return m.settleShifts(ctx, d, valid)
+	if err != nil {
+		return err
+	}
+	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, nil, func(window, int, *steps) {})
+	return err
+}
+
+// fewer returns the factor by which intervals are wider as their width is known from
+// n independent windows alone: that of the 90 % quantiles of Student's t with n
+// degrees of freedom and of a normal distribution.
+func fewer(n float64) float64 {
+	const level = 0.9
+	return distuv.StudentsT{Sigma: 1, Nu: math.Max(n, 1)}.Quantile(level) / distuv.UnitNormal.Quantile(level)
+}
+
+// residuals returns the errors times a factor.
+func (u *unseen) residuals(factor float64) residuals {
+	r := make(residuals, len(u.errors))
+	for k, steps := range u.errors {
+		for _, e := range shared(steps) {
+			e = thinSorted(e, keptResiduals)
+			for i := range e {
+				e[i] *= factor
+			}
+			r[k] = append(r[k], e)
+		}
+	}
+	return r
+}
+
+// shared returns the errors by step, or for each step those of all if some step has
+// few.
+func shared(steps [][]float64) [][]float64 {
+	if !slices.ContainsFunc(steps, func(e []float64) bool { return len(e) < fewResiduals }) {
+		return steps
+	}
+	all := slices.Concat(steps...)
+	same := make([][]float64, len(steps))
+	for h := range same {
+		same[h] = slices.Clone(all)
+	}
+	return same
 }
 
 // independent returns about how many windows do not overlap.
@@ -102,12 +154,7 @@ func (m *Model) keepResiduals(ctx context.Context, d *dataset, valid []window) e
 		}
 	})
 	for k := range r {
-		if slices.ContainsFunc(r[k], func(e []float64) bool { return len(e) < fewResiduals }) {
-			all := slices.Concat(r[k]...)
-			for h := range r[k] {
-				r[k][h] = slices.Clone(all)
-			}
-		}
+		r[k] = shared(r[k])
 		for h := range r[k] {
 			r[k][h] = thinSorted(r[k][h], keptResiduals)
 		}

@@ -72,7 +72,8 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 				}
 			}
 		}
-		shares := mixing(forecasts, truth, independent(list, d.horizon))
+		n := independent(list, d.horizon)
+		shares := prudent(mixing(forecasts, truth, n), forecasts, truth, n)
 		for j, share := range shares {
 			one := part{Method: ownPart, Share: math.Round(1000*share) / 1000, Error: meanAbsolute(forecasts[j], truth)}
 			if j > 0 {
@@ -80,9 +81,33 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 			}
 			m.mixture[k] = append(m.mixture[k], one)
 		}
+		out.errors = append(out.errors, d.mixedErrors(k, list, shares, forecasts, truth))
 	}
 	m.notes = append(m.notes, m.mixtureNotes()...)
 	return nil
+}
+
+// mixedErrors returns the absolute errors of a mixture by step, in the windows' units.
+func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts []*mat.Dense, truth *mat.Dense) [][]float64 {
+	errs := make([][]float64, d.horizon)
+	for i, w := range list {
+		f := d.frames[w.frame]
+		scale := f.fit[k].Deviation
+		if scale == 0 {
+			scale = 1
+		}
+		u := units{d.centre(f, k, int(w.origin)), f.fit[k].Scaler}
+		for h := range errs {
+			y, mixed := truth.At(i, h), 0.0
+			for j, share := range shares {
+				mixed += share * forecasts[j].At(i, h)
+			}
+			if e := math.Abs(u.in(y*scale) - u.in(mixed*scale)); !math.IsNaN(e) {
+				errs[h] = append(errs[h], e)
+			}
+		}
+	}
+	return errs
 }
 
 // earlier returns the dataset with the earlier half of the known rows as its

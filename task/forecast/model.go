@@ -22,25 +22,28 @@ type Model struct {
 	slab      *tensor.Slab
 	ridge     *ridge
 	residuals residuals
-	shifts    shifts  // nil: quantiles are as the network gives them
-	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
+	shifts    shifts            // nil: quantiles are as the network gives them
+	errors    float64           // about how many independent errors residuals and shifts are from; 0: unknown
+	spread    map[string]spread // by series, at the end of the rows of validation
 	notes     []string
 	gain      float64
+	sharper   float64 // in training: the error with the network divided by that without
 	mixture   mixture
 	learnt    map[string]*learnt // by series; nil: not known
 }
 
 // saved is a Model's part of config.json.
 type saved struct {
-	Config    Config     `json:"config"`
-	Schema    *schema    `json:"schema"`
-	Gain      float64    `json:"gain"`
-	Mixture   mixture    `json:"mixture"`
-	Linear    [][]choice `json:"linear"`
-	Residuals residuals  `json:"residuals"`
-	Shifts    shifts     `json:"shifts"`
-	Errors    float64    `json:"errors"`
-	Notes     []string   `json:"notes"`
+	Config    Config            `json:"config"`
+	Schema    *schema           `json:"schema"`
+	Gain      float64           `json:"gain"`
+	Mixture   mixture           `json:"mixture"`
+	Linear    [][]choice        `json:"linear"`
+	Residuals residuals         `json:"residuals"`
+	Shifts    shifts            `json:"shifts"`
+	Errors    float64           `json:"errors"`
+	Spread    map[string]spread `json:"spread,omitempty"`
+	Notes     []string          `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`
 }
@@ -60,7 +63,7 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 // newModel makes an untrained model for a settled configuration.
 func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
 	defer tensor.Recover(&err)
-	m := &Model{cfg: cfg, schema: s, gain: 1}
+	m := &Model{cfg: cfg, schema: s, gain: 1, sharper: 1}
 	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
 	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
@@ -80,7 +83,7 @@ func (m *Model) Save(dir string) error {
 		}
 		ts = append(ts, t)
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.notes, m.learnt}
+	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -102,11 +105,12 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err := c.check(); err != nil {
 		return nil, d.Broken(err)
 	}
+	c.Schema.Log = c.Schema.Log || c.Config.Transform == "log" // older ones have it there alone
 	m, err := newModel(c.Config, c.Schema, cmp.Or(on...))
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.gain, m.mixture, m.residuals, m.shifts, m.errors, m.notes, m.learnt = c.Gain, c.Mixture, c.Residuals, c.Shifts, c.Errors, c.Notes, c.Learnt
+	m.gain, m.mixture, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt = c.Gain, c.Mixture, c.Residuals, c.Shifts, c.Errors, c.Spread, c.Notes, c.Learnt
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}

@@ -52,15 +52,18 @@ const (
 func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, error) {
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: make([][]choice, d.targets)}
 	list = r.affordable(list, d.targets)
-	folds := crossFolds(list, d.horizon)
+	folds, rolling := crossFolds(list, d.horizon)
 	out := &unseen{forecast: make([]*mat.Dense, d.targets)}
 	every := (len(list) + ridgeValidation - 1) / ridgeValidation
 	for i := range folds {
+		if rolling && i < len(folds)/2 {
+			continue // too few rows before them
+		}
 		folds[i].scored = thin(folds[i].out, every)
 		out.list = append(out.list, folds[i].scored...)
 	}
 	for k := range d.targets {
-		c, err := newCross(ctx, d, k, list, folds)
+		c, err := newCross(ctx, d, k, list, folds, rolling)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -75,7 +78,8 @@ func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, 
 // unseen is the forecasts of windows by regressions that were not fitted to them.
 type unseen struct {
 	list     []window
-	forecast []*mat.Dense // [target][len(list), horizon], in the windows' units
+	forecast []*mat.Dense  // [target][len(list), horizon], in the windows' units
+	errors   [][][]float64 // [target][step], absolute errors of the mixture in the windows' units; nil before its choice
 }
 
 // refitted returns the regressions, as chosen, fitted to windows. The error is that
@@ -116,13 +120,14 @@ func thin(list []window, n int) []window {
 type fold struct{ out, before, after, scored []window }
 
 // crossFolds divides the windows of each series, which are in the order of their
-// origins, into stretches.
-func crossFolds(list []window, horizon int) []fold {
+// origins, into stretches. Where too few windows share no row with a stretch, rolling
+// is set: it is to be forecast by the rows before it alone.
+func crossFolds(list []window, horizon int) (folds []fold, rolling bool) {
 	longest := 0
 	for _, own := range bySeries(list) {
 		longest = max(longest, len(own))
 	}
-	folds := make([]fold, min(mostFolds, max(leastFolds, longest/horizon), max(2, len(list))))
+	folds = make([]fold, min(mostFolds, max(leastFolds, longest/horizon), max(2, len(list))))
 	for s, own := range bySeries(list) {
 		n := len(own)
 		of := func(i int) int {
@@ -144,7 +149,7 @@ func crossFolds(list []window, horizon int) []fold {
 			for begin = end; end < n && of(end) == f; end++ {
 			}
 			folds[f].out = append(folds[f].out, own[begin:end]...)
-			margin := int32(min(horizon-1, int(own[n-1].origin-own[0].origin)/(2*len(folds))))
+			margin := int32(horizon - 1)
 			for i, w := range own {
 				switch {
 				case i < begin && w.origin >= own[begin].origin-margin:
@@ -155,7 +160,11 @@ func crossFolds(list []window, horizon int) []fold {
 			}
 		}
 	}
-	return folds
+	most := 0
+	for _, f := range folds {
+		most = max(most, len(f.out)+len(f.before)+len(f.after))
+	}
+	return folds, 2*most > len(list)
 }
 
 // bySeries divides windows by their series.
@@ -189,7 +198,7 @@ type crossed struct {
 	groups          []int32
 }
 
-func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fold) (*cross, error) {
+func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fold, rolling bool) (*cross, error) {
 	c := &cross{d: d, all: zeroNormal(d), independent: independent(list, d.horizon)}
 	for i, f := range folds {
 		own, err := newNormal(ctx, d, k, f.out)
@@ -213,6 +222,9 @@ func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fol
 		for _, part := range []*normal{own, before, after} {
 			one.others.add(-1, part)
 		}
+		if rolling {
+			one.others = one.earlier
+		}
 		c.all.add(1, own)
 		if len(f.scored) > 0 {
 			one.x, one.y, one.groups = d.design(k, f.scored, true)
@@ -221,7 +233,9 @@ func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fol
 		}
 	}
 	for _, f := range c.folds {
-		f.others.add(1, c.all)
+		if !rolling {
+			f.others.add(1, c.all)
+		}
 	}
 	c.size = mat.Trace(c.all.xx.Slice(0, d.linear, 0, d.linear)) / float64(d.linear)
 	return c, nil
@@ -230,6 +244,10 @@ func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fol
 // worthIt is the relative reduction of the error from which the level is used: a
 // regression on it returns to the mean, and is wrong where the mean moves.
 const worthIt = 0.03
+
+// leastLevel is the least number of windows that do not overlap from which the level
+// is tried: few of them return to their mean by chance.
+const leastLevel = 8
 
 // likeness is how much a mixture tends to equal shares, for one window. With more
 // that do not overlap it does so less.
@@ -247,6 +265,10 @@ func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
 	level.Level = true
 	var errs [2]float64
 	for i, one := range []choice{full, level} {
+		if one.Level && c.independent < leastLevel {
+			errs[i] = math.Inf(1)
+			continue
+		}
 		tried, _, err := c.try(ctx, one, true)
 		if err != nil {
 			return nil, nil, err
@@ -420,6 +442,38 @@ func mixing(forecasts []*mat.Dense, truth *mat.Dense, independent float64) []flo
 		}
 	}
 	return pruned(products, likeness/math.Max(independent, 1))
+}
+
+// prudence is the number of windows that do not overlap with which the shares that
+// were best for them count half beside prudent ones.
+const prudence = 2.5
+
+// prudent moves shares towards such as the inverse squares of the mean squared errors of the simple
+// methods, all but the first, by how few windows there are that do not overlap.
+func prudent(shares []float64, forecasts []*mat.Dense, truth *mat.Dense, independent float64) []float64 {
+	weights, total := make([]float64, len(shares)), 0.0
+	for j := 1; j < len(shares); j++ {
+		var squares mean
+		rows, horizon := truth.Dims()
+		for i := range rows {
+			for h := range horizon {
+				if e := forecasts[j].At(i, h) - truth.At(i, h); !math.IsNaN(e) {
+					squares.add(e * e)
+				}
+			}
+		}
+		weights[j] = 1 / math.Pow(squares.value()+1e-12, 2)
+		total += weights[j]
+	}
+	share := math.Pow(1+(math.Sqrt2-1)*independent/prudence, -2)
+	if share < leastShare || !(total > 0) {
+		return shares
+	}
+	mixed := make([]float64, len(shares))
+	for j, s := range shares {
+		mixed[j] = (1-share)*s + share*weights[j]/total
+	}
+	return mixed
 }
 
 // pruned returns the shares for the products of errors, without those below

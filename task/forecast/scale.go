@@ -11,6 +11,7 @@ type Scaler struct {
 	Shift float64 `json:"shift"`
 	Scale float64 `json:"scale"` // never 0
 	Log   bool    `json:"log,omitempty"`
+	Least float64 `json:"least,omitempty"` // smaller values are taken as it before the logarithm
 }
 
 // fitScaler fits a Scaler of a kind (standard, robust, minmax, none) to the
@@ -53,7 +54,7 @@ func isConstant(variation, centre float64) bool { return !(variation > 1e-12*mat
 
 func (s Scaler) in(x float64) float64 {
 	if s.Log {
-		x = math.Log(x)
+		x = math.Log(math.Max(x, s.Least))
 	}
 	return (x - s.Shift) / s.Scale
 }

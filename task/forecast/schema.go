@@ -28,6 +28,7 @@ type schema struct {
 	Pooled   []targetFit            `json:"pooled"` // of all series together, for series that were not in training
 	Unit     float32                `json:"unit"`   // root mean square of centred windows, by which the network's inputs are divided
 	Positive bool                   `json:"positive"`
+	Log      bool                   `json:"log"` // targets are transformed by their logarithm
 }
 
 // targetFit is the statistics of the training rows of one target of one series.
@@ -61,8 +62,8 @@ func (s *staticSchema) category(text string) int {
 }
 
 // fitSchema computes a schema from the training rows of frames.
-func fitSchema(panel *data.Panel, cfg *Config, frames []*frame) *schema {
-	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Clocks: clocksOf(panel), Series: map[string][]targetFit{}, Unit: 1}
+func fitSchema(panel *data.Panel, cfg *Config, frames []*frame, log bool) *schema {
+	s := &schema{Freq: panel.Freq, HasTime: panel.HasTime, Clocks: clocksOf(panel), Series: map[string][]targetFit{}, Unit: 1, Log: log}
 	if cfg.Calendar == "auto" && panel.HasTime {
 		s.Calendar = *newCalendar(panel.Freq, covered(frames))
 	}
@@ -280,9 +281,30 @@ func (s *schema) fitSeries(cfg *Config, rows []float64, all targetFit) targetFit
 
 func isMeasured(v float64) bool { return !math.IsNaN(v) }
 
+// leastOfLow is the share of the least training value below which values are taken as
+// it before the logarithm, if the data chose that.
+const leastOfLow = 0.1
+
+// least returns the least value that a logarithm is taken of.
+func least(rows []float64) float64 {
+	low := math.Inf(1)
+	for _, v := range rows {
+		if v > 0 {
+			low = math.Min(low, v)
+		}
+	}
+	if math.IsInf(low, 1) {
+		return leastOfLow
+	}
+	return leastOfLow * low
+}
+
 // fitTarget fits the rows of one target, with NaN for missing values.
 func (s *schema) fitTarget(cfg *Config, rows []float64) targetFit {
-	fit := targetFit{Scaler: fitScaler(cfg.Scale, cfg.Transform == "log", rows)}
+	fit := targetFit{Scaler: fitScaler(cfg.Scale, s.Log, rows)}
+	if s.Log && cfg.Transform == "auto" {
+		fit.Scaler.Least = least(rows)
+	}
 	var x []float64
 	for _, v := range rows {
 		if !math.IsNaN(v) {

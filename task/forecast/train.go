@@ -3,6 +3,7 @@ package forecast
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -69,52 +70,122 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err := cfg.checkFloor(kept); err != nil {
 		return nil, nil, err
 	}
-	s := fitSchema(panel, &cfg, kept)
+	d, note, err := layTransformed(ctx, panel, cfg, kept)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := newModel(*d.cfg, d.schema, on)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.cfg = &m.cfg
+	m.learnt = map[string]*learnt{}
 	for _, f := range kept {
+		m.learnt[f.id] = f.learn()
+	}
+	// The choices of the linear path were made on the rows of validation too; the
+	// network is trained beside the path that is fitted to the rows of training.
+	if m.ridge, err = d.chosen.refitted(ctx, d, d.windows(trainPart, m.cfg.WindowStride)); err != nil {
+		return nil, nil, err
+	}
+	if m.net.Skip != nil {
+		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
+		if m.cfg.Skip == "ridge" {
+			m.net.Skip.startAt(m.ridge)
+		}
+	}
+	m.notes = slices.Concat(notes, note, mixed(&m.cfg, frames), constants(&m.cfg, d.schema, kept))
+	return m, d, nil
+}
+
+// The logarithm is tried for targets whose values differ by mostFlat or more, and
+// taken if it makes the error less by worthTransform.
+const (
+	mostFlat       = 2.5
+	worthTransform = 0.02
+)
+
+// layTransformed is lay with the transformation of the targets that leaves the least
+// error, if the settings leave it to the data.
+func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame) (*dataset, []string, error) {
+	plain, err := lay(ctx, panel, cfg, frames, cfg.Transform == "log")
+	if err != nil || cfg.Transform != "auto" || cfg.Loss == "negative-binomial" || !spreadWide(frames) {
+		return plain, nil, err
+	}
+	logs, err := lay(ctx, panel, cfg, frames, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	was, is := plain.lineError(), logs.lineError()
+	if is < was*(1-worthTransform) {
+		return logs, []string{fmt.Sprintf("targets are transformed by their logarithm, which makes the linear path's error for windows left out less by %s", report.Percent(1-is/was))}, nil
+	}
+	plain, err = lay(ctx, panel, cfg, frames, false) // the frames are as the last dataset has them
+	return plain, nil, err
+}
+
+// spreadWide reports whether all targets are positive in the known rows, and some
+// differ by the factor mostFlat.
+func spreadWide(frames []*frame) bool {
+	wide := false
+	for _, f := range frames {
+		for _, column := range f.raw {
+			low, high := math.Inf(1), math.Inf(-1)
+			for _, v := range column[:max(f.part[trainPart].hi, f.part[validationPart].hi)] {
+				if !math.IsNaN(v) {
+					low, high = math.Min(low, v), math.Max(high, v)
+				}
+			}
+			if low <= 0 {
+				return false
+			}
+			wide = wide || high >= mostFlat*low
+		}
+	}
+	return wide
+}
+
+// lineError returns the mean absolute error of the linear path for windows left out,
+// in standard deviations of the training rows.
+func (d *dataset) lineError() float64 {
+	var sum mean
+	for k, forecast := range d.out.forecast {
+		for i, w := range d.out.list {
+			f, origin := d.frames[w.frame], int(w.origin)
+			u := units{d.centre(f, k, origin), f.fit[k].Scaler}
+			for h := range min(d.horizon, f.end-origin) {
+				if y := f.raw[k][origin+h]; !math.IsNaN(y) && f.fit[k].Deviation > 0 {
+					sum.add(math.Abs(u.out(forecast.At(i, h))-y) / f.fit[k].Deviation)
+				}
+			}
+		}
+	}
+	return sum.value()
+}
+
+// lay fits scalers and the linear path, and settles what is left of the settings.
+func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, log bool) (*dataset, error) {
+	s := fitSchema(panel, &cfg, frames, log)
+	for _, f := range frames {
 		if err := f.prepare(s, &cfg); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	cfg.Lags = slices.Clone(s.Lags)
 	if len(cfg.Lags) == 0 {
 		cfg.Lags = []int{0}
 	}
-	d := &dataset{schema: s, cfg: &cfg, frames: kept, shape: newShape(s, &cfg)}
+	d := &dataset{schema: s, cfg: &cfg, frames: frames, shape: newShape(s, &cfg)}
 	settleStride(&cfg, len(d.windows(trainPart, 1)), d.targets/d.channels, d.seasons())
 	train := d.windows(trainPart, cfg.WindowStride)
 	if len(train) == 0 {
-		return nil, nil, data.Errorf("the training rows hold no window of %s and horizon %d with a target; give a smaller window or more rows", report.Plural(d.reach, "row"), cfg.Horizon)
+		return nil, data.Errorf("the training rows hold no window of %s and horizon %d with a target; give a smaller window or more rows", report.Plural(d.reach, "row"), cfg.Horizon)
 	}
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
-	// The choices of the linear path are made on the rows of validation too; the
-	// network is trained beside the path that is fitted to the rows of training.
-	chosen, out, err := fitRidge(ctx, d, d.known(cfg.WindowStride))
-	if err != nil {
-		return nil, nil, err
-	}
-	r, err := chosen.refitted(ctx, d, train)
-	if err != nil {
-		return nil, nil, err
-	}
-	d.out = out
-	m, err := newModel(cfg, s, on)
-	if err != nil {
-		return nil, nil, err
-	}
-	d.cfg = &m.cfg
-	m.ridge, m.learnt = r, map[string]*learnt{}
-	for _, f := range kept {
-		m.learnt[f.id] = f.learn()
-	}
-	if m.net.Skip != nil {
-		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
-		if cfg.Skip == "ridge" {
-			m.net.Skip.startAt(r)
-		}
-	}
-	m.notes = slices.Concat(notes, mixed(&cfg, frames), constants(&cfg, s, kept))
-	return m, d, nil
+	var err error
+	d.chosen, d.out, err = fitRidge(ctx, d, d.known(cfg.WindowStride))
+	return d, err
 }
 
 // known returns the windows in the rows of training and validation together.

@@ -16,6 +16,7 @@ type dataset struct {
 	frames []*frame
 	empty  []string // series without a value, which have no frame
 
+	chosen   *ridge                // in training: the linear path of training and validation
 	out      *unseen               // in training: what the linear path forecast of windows left out
 	smoothed map[string][]smoothed // by series, then target; see smooth
 	shape

@@ -1,0 +1,113 @@
+package forecast
+
+import (
+	"context"
+	"math"
+	"slices"
+)
+
+// spread is by how much the intervals of a series are wider than calibration made
+// them: logarithms of factors, [target][step].
+type spread [][]float64
+
+// adaptation, divided by the root of the number of values compared and at least
+// leastAdaptation, is by how much the logarithm of a width grows for a value outside its
+// interval, with the share that should be outside subtracted: adaptive conformal
+// inference (Gibbs and Candès, arXiv:2106.00170), in the multiplicative form of
+// quantile tracking (Angelopoulos et al., arXiv:2307.16895).
+const (
+	adaptation      = 0.5
+	leastAdaptation = 0.05
+)
+
+// mostSpread bounds the logarithms.
+const mostSpread = 3
+
+// adapter widens and narrows the intervals of one series from origin to origin.
+type adapter struct {
+	spread spread
+	seen   [][]float64 // [target][step], numbers of values compared
+	issued []issued    // in the order of the origins
+}
+
+// issued is the intervals of a forecast, and how many of its steps have been
+// compared with what came.
+type issued struct {
+	origin, k, compared int
+	low, high           []float64 // [horizon]
+}
+
+// adaptive is forecastAll for windows in the order of their origins, with intervals
+// that adapt to the values before each origin. start has the spread by series, and so
+// has what it returns, after the last value.
+func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels []float64, start map[string]spread, use func(w window, k int, s *steps)) (map[string]spread, error) {
+	if len(levels) < 2 {
+		return start, m.forecastAll(ctx, d, list, levels, use)
+	}
+	last := len(levels) - 1
+	outside := 1 - (levels[last] - levels[0])
+	of := map[int32]*adapter{}
+	for _, w := range list {
+		if of[w.frame] == nil {
+			of[w.frame] = newAdapter(start[d.frames[w.frame].id], d)
+		}
+	}
+	err := m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
+		f, a := d.frames[w.frame], of[w.frame]
+		a.compare(f, k, int(w.origin), outside)
+		floor := m.schema.floor(&m.cfg, k)
+		one := issued{origin: int(w.origin), k: k}
+		for h, point := range s.point {
+			factor := math.Exp(a.spread[k][h])
+			for i, q := range s.quantiles[h] {
+				s.quantiles[h][i] = math.Max(point+factor*(q-point), floor)
+			}
+			one.low, one.high = append(one.low, s.quantiles[h][0]), append(one.high, s.quantiles[h][last])
+		}
+		a.issued = append(a.issued, one)
+		use(w, k, s)
+	})
+	end := map[string]spread{}
+	for i, a := range of {
+		for k := range d.targets {
+			a.compare(d.frames[i], k, d.frames[i].end, outside)
+		}
+		end[d.frames[i].id] = a.spread
+	}
+	return end, err
+}
+
+func newAdapter(start spread, d *dataset) *adapter {
+	a := &adapter{spread: make(spread, d.targets), seen: make([][]float64, d.targets)}
+	for k := range a.spread {
+		a.spread[k], a.seen[k] = make([]float64, d.horizon), make([]float64, d.horizon)
+		if start != nil {
+			copy(a.spread[k], start[k])
+		}
+	}
+	return a
+}
+
+// compare adapts the widths for target k to the values before row now.
+func (a *adapter) compare(f *frame, k, now int, outside float64) {
+	for i := range a.issued {
+		one := &a.issued[i]
+		if one.k != k {
+			continue
+		}
+		for ; one.compared < len(one.low) && one.origin+one.compared < min(now, f.end); one.compared++ {
+			h := one.compared
+			y := f.raw[k][one.origin+h]
+			if math.IsNaN(y) {
+				continue
+			}
+			a.seen[k][h]++
+			step := -outside
+			if y < one.low[h] || y > one.high[h] {
+				step = 1 - outside
+			}
+			a.spread[k][h] = min(max(a.spread[k][h]+math.Max(leastAdaptation, adaptation/math.Sqrt(a.seen[k][h]))*step, -mostSpread), mostSpread)
+		}
+	}
+	a.issued = slices.DeleteFunc(a.issued, func(one issued) bool { return one.compared == len(one.low) })
+}
