@@ -119,6 +119,7 @@ func (m *Model) DetectAnomalies(ctx context.Context, from, calibration *Data, pa
 	if o.Origins > m.cfg.Horizon {
 		return nil, data.Errorf("origins: want at most the model's horizon of %d, got %d", m.cfg.Horizon, o.Origins)
 	}
+	m = m.at(stageTrained) // it has not learnt from the rows of validation
 	d, err := m.dataset(from.Panel, false)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)

@@ -37,6 +37,7 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 	if stride == 0 {
 		stride = m.cfg.Horizon
 	}
+	m = m.at(stageScored)
 	d, list, err := m.scored(from.Panel, task.Test, stride)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
@@ -69,7 +70,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 			if len(windows) == 0 {
 				continue
 			}
-			fresh, err := m.refit(ctx, panel, d, windows)
+			fresh, err := m.anew(ctx, panel, d, windows)
 			if err != nil {
 				return err
 			}
@@ -109,8 +110,8 @@ func (t *tally) use(ctx context.Context, r *ridge, d *dataset, list []window) (e
 	return err
 }
 
-// refit trains a model on the rows before the origins of windows.
-func (m *Model) refit(ctx context.Context, panel *data.Panel, d *dataset, windows []window) (*Model, error) {
+// anew trains a model on the rows before the origins of windows.
+func (m *Model) anew(ctx context.Context, panel *data.Panel, d *dataset, windows []window) (*Model, error) {
 	short := &data.Panel{Columns: panel.Columns, Freq: panel.Freq, HasTime: panel.HasTime, Style: panel.Style}
 	validation := 0
 	for _, w := range windows {

@@ -63,6 +63,7 @@ type Config struct {
 	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
 	Floor        []float64 `json:"floor" value:"numbers" range:"-1e15..1e15" group:"Training" help:"forecasts and quantiles below it are set to it: one number, or one for each target (empty: 0 for targets that are counts, otherwise none)"`
 	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
+	Refit        string    `json:"refit" oneof:"all (training and validation rows before the test is scored, and all rows before the model is used),validation (training and validation rows),none" group:"Training" help:"rows that the linear path is fitted to again after the training"`
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings
@@ -78,6 +79,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 		return err
 	}
 	c.Decimal = cmp.Or(c.Decimal, Defaults().Decimal) // older ones have none
+	c.Refit = cmp.Or(c.Refit, refitNone)
 	return nil
 }
 
@@ -87,7 +89,7 @@ func Defaults() Config {
 		Decimal: "auto", Missing: "error", Calendar: "auto",
 		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
 		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "auto",
-		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, SkipLR: 0.1, Settings: train.DefaultSettings(),
+		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, Refit: refitAll, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Layers = 2
 	return c

@@ -115,6 +115,11 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 	defer tensor.Recover(&err)
 	task.NeedData(from, "forecast: Evaluate")
 	task.NeedData(from.Panel, "forecast: Evaluate")
+	stage := stageScored
+	if part == task.Validation {
+		stage = stageTrained
+	}
+	m = m.at(stage)
 	d, list, err := m.scored(from.Panel, part, 1)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)

@@ -30,6 +30,7 @@ type Model struct {
 	sharper   float64 // in training: the error with the network divided by that without
 	mixture   mixture
 	learnt    map[string]*learnt // by series; nil: not known
+	others    [stages]*Model     // by stage; nil: the model itself
 }
 
 // saved is a Model's part of config.json.
@@ -43,6 +44,7 @@ type saved struct {
 	Shifts    shifts            `json:"shifts"`
 	Errors    float64           `json:"errors"`
 	Spread    map[string]spread `json:"spread,omitempty"`
+	Begin     map[string]spread `json:"begin,omitempty"`
 	Notes     []string          `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`
@@ -73,17 +75,22 @@ func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
 // [model.Save].
 func (m *Model) Save(dir string) error {
 	var ts []model.Tensor
-	for k, w := range m.ridge.weights {
-		rows, columns := w.Dims()
-		t := model.Tensor{Name: fmt.Sprintf("target.%d", k), Dims: []int{rows, columns}}
-		for i := range rows {
-			for _, v := range w.RawRowView(i) {
-				t.Data = append(t.Data, float32(v))
-			}
+	for s, line := range m.lines() {
+		if line == nil {
+			continue
 		}
-		ts = append(ts, t)
+		for k, w := range line.weights {
+			rows, columns := w.Dims()
+			t := model.Tensor{Name: fmt.Sprintf("%s.%d", stageNames[s], k), Dims: []int{rows, columns}}
+			for i := range rows {
+				for _, v := range w.RawRowView(i) {
+					t.Data = append(t.Data, float32(v))
+				}
+			}
+			ts = append(ts, t)
+		}
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt}
+	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.spread, m.at(stageScored).spread, m.notes, m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -114,7 +121,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
-	return m, m.openLinear(d, c.Linear)
+	return m, m.openLinear(d, c.Linear, c.Begin)
 }
 
 // check returns an error for a config.json that Save cannot have written.
@@ -153,22 +160,37 @@ func (c *saved) check() error {
 	return nil
 }
 
-func (m *Model) openLinear(dir *model.Dir, choices [][]choice) error {
+func (m *Model) openLinear(dir *model.Dir, choices [][]choice, begin map[string]spread) error {
 	f, err := dir.ReadTensors(linearFile)
 	if err != nil {
 		return err
 	}
 	d := m.net.dims
-	m.ridge = &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: choices}
-	for k := range d.targets {
-		name := fmt.Sprintf("target.%d", k)
-		t := f.Lookup(name)
-		if t == nil || !slices.Equal(t.Dims, []int{d.linear + d.groups, d.horizon}) {
-			return &model.FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf("expected shape [%d %d]", d.linear+d.groups, d.horizon), Fix: "train the model again"}
+	read := func(s stage) (*ridge, error) {
+		line := m.line(nil, choices)
+		for k := range d.targets {
+			name := fmt.Sprintf("%s.%d", stageNames[s], k)
+			t := f.Lookup(name)
+			if t == nil || !slices.Equal(t.Dims, []int{d.linear + d.groups, d.horizon}) {
+				return nil, &model.FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf("expected shape [%d %d]", d.linear+d.groups, d.horizon), Fix: "train the model again"}
+			}
+			values := make([]float64, len(t.Data))
+			widen(values, t.Data)
+			line.weights = append(line.weights, mat.NewDense(d.linear+d.groups, d.horizon, values))
 		}
-		values := make([]float64, len(t.Data))
-		widen(values, t.Data)
-		m.ridge.weights = append(m.ridge.weights, mat.NewDense(d.linear+d.groups, d.horizon, values))
+		return line, nil
 	}
-	return nil
+	var lines [stages]*ridge
+	for s := range stages {
+		if s > stageInUse && f.Lookup(stageNames[s]+".0") == nil {
+			return nil // the model was not refitted
+		}
+		if lines[s], err = read(s); err != nil {
+			return err
+		}
+		if s == stageInUse {
+			m.ridge = lines[s]
+		}
+	}
+	return m.attach(lines, begin)
 }

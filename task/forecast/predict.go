@@ -85,7 +85,10 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		at[w] = i
 	}
 	belowZero := make([]bool, d.targets)
-	err = m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
+	_, err = m.adaptive(ctx, d, m.since(d, list), levels, m.spread, func(w window, k int, s *steps) {
+		if _, last := at[w]; !last {
+			return // the intervals adapt to it
+		}
 		f, origin := d.frames[w.frame], int(w.origin)
 		one := SeriesForecast{ID: f.id, Target: m.cfg.targets()[k], Point: slices.Clone(s.point), Quantiles: make([][]float64, len(levels))}
 		for h := range d.horizon {
@@ -125,6 +128,33 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	out.Notes = append(out.Notes, d.remarks(frames)...)
 	out.Notes = append(out.Notes, m.belowZero(belowZero)...)
 	return out, err
+}
+
+// mostSince is the largest number of windows of a series, and manySince about that of
+// all, that intervals adapt to.
+const (
+	mostSince = 200
+	manySince = 4000
+)
+
+// since returns windows and before each those of its series since the rows that the
+// model has learnt from.
+func (m *Model) since(d *dataset, list []window) []window {
+	most := min(mostSince, manySince/len(list))
+	var all []window
+	for _, w := range list {
+		f, end := d.frames[w.frame], 0
+		if l := m.learnt[f.id]; l != nil {
+			if ends, ok := l.find(f, &m.schema.Clocks); ok {
+				end = ends[3]
+			}
+		}
+		for origin := max(end, d.reach, int(w.origin)-most); origin < int(w.origin); origin++ {
+			all = append(all, window{w.frame, int32(origin)})
+		}
+		all = append(all, w)
+	}
+	return all
 }
 
 // remarks returns remarks on series that are not as those in training.

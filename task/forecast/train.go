@@ -39,7 +39,7 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
 			return nil, nil, err
 		}
-		if err := m.refitLine(ctx, set); err != nil {
+		if err := m.refit(ctx, set); err != nil {
 			return nil, nil, err
 		}
 		return m, result, nil
@@ -209,19 +209,6 @@ func constants(cfg *Config, s *schema, frames []*frame) (notes []string) {
 		return nil
 	}
 	return []string{fmt.Sprintf("constant in the training rows, so there is nothing to learn: %s", report.Listing(names))}
-}
-
-// refitLine fits the linear path to the rows of training and validation.
-func (m *Model) refitLine(ctx context.Context, d *dataset) error {
-	r, err := m.ridge.refitted(ctx, d, d.known(m.cfg.WindowStride))
-	if err != nil {
-		return err
-	}
-	if m.net.Skip != nil {
-		m.net.Skip.move(m.ridge, r)
-	}
-	m.ridge = r
-	return nil
 }
 
 // fit runs the training loop.
