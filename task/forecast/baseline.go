@@ -108,7 +108,8 @@ func (d *dataset) method(name string) func(dst []float64, f *frame, k, origin in
 type smoothed struct{ theta, ets *smoothing.Path }
 
 // smooth fits the methods of smoothing to the series of windows: to the rows of
-// training and validation or, if there are none, to those before the first window.
+// training and validation that lie before the first window or, if there are none, to
+// all that do.
 func (d *dataset) smooth(ctx context.Context, list []window) error {
 	first := map[int32]int{}
 	for _, w := range list {
@@ -132,7 +133,10 @@ func (d *dataset) smooth(ctx context.Context, list []window) error {
 		for at := lo; at < hi; at++ {
 			i, k := frames[at/d.targets], at%d.targets
 			f := d.frames[i]
-			known := min(max(f.part[trainPart].hi, f.part[validationPart].hi), f.end)
+			known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+			if !d.inside {
+				known = min(known, first[i])
+			}
 			if f.part[trainPart].len() == 0 {
 				known = first[i]
 			}

@@ -34,7 +34,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil {
 		return nil // their outputs are not locations, or not beside a linear path
 	}
-	list := out.list
+	list, rows := d.seasoned(out.list)
 	if len(list) == 0 {
 		return nil
 	}
@@ -58,7 +58,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 			}
 			u := units{d.centre(f, k, origin), f.fit[k].Scaler}
 			for h := range d.horizon {
-				forecasts[0].Set(i, h, u.out(out.forecast[k].At(i, h))/scale)
+				forecasts[0].Set(i, h, u.out(out.forecast[k].At(rows[i], h))/scale)
 				value := math.NaN()
 				if origin+h < f.end {
 					value = f.raw[k][origin+h] / scale
@@ -87,6 +87,19 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	return nil
 }
 
+// seasoned returns the windows that have a season before them, for each season that is
+// at most half of the known rows of its series, and their indices in the list.
+func (d *dataset) seasoned(list []window) (kept []window, rows []int) {
+	for i, w := range list {
+		f := d.frames[w.frame]
+		known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+		if !slices.ContainsFunc(d.seasons(), func(season int) bool { return 2*season <= known && int(w.origin) < season }) {
+			kept, rows = append(kept, w), append(rows, i)
+		}
+	}
+	return kept, rows
+}
+
 // mixedErrors returns the absolute errors of a mixture by step, in the windows' units.
 func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts []*mat.Dense, truth *mat.Dense) [][]float64 {
 	errs := make([][]float64, d.horizon)
@@ -113,10 +126,12 @@ func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts 
 // earlier returns the dataset with the earlier half of the known rows as its
 // training part.
 func (d *dataset) earlier() *dataset {
-	return d.divided(func(f *frame) parts {
+	half := d.divided(func(f *frame) parts {
 		known := max(f.part[trainPart].hi, f.part[validationPart].hi)
 		return parts{trainPart: {0, (known + 1) / 2}}
 	})
+	half.inside = true
+	return half
 }
 
 // divided returns the dataset with other parts.
