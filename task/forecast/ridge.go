@@ -499,7 +499,7 @@ func pruned(products *mat.SymDense, ridge float64) []float64 {
 	}
 }
 
-// simplex minimises wᵀPw, with ridge in units of the mean of its diagonal added to that, over the w that are not negative, add up to 1, and are 0
+// simplex minimises wᵀPw, with ridge in units of the least of its diagonal added to that, over the w that are not negative, add up to 1, and are 0
 // where use is false. It moves weight between the pairs of coordinates in turn.
 func simplex(products *mat.SymDense, use []bool, ridge float64) []float64 {
 	n := len(use)
@@ -515,7 +515,11 @@ func simplex(products *mat.SymDense, use []bool, ridge float64) []float64 {
 			w[i] = 1 / count
 		}
 	}
-	ridge *= mat.Trace(products) / float64(n)
+	best := math.Inf(1)
+	for i := range n {
+		best = math.Min(best, products.At(i, i))
+	}
+	ridge *= best // of the best method: one that is far off decides nothing
 	gradient := make([]float64, n)
 	for range 1000 {
 		moved := 0.0
