@@ -41,6 +41,12 @@ func (t *table) panel(o *ReadOptions) (*Panel, error) {
 	if o.Layout == LayoutColumns {
 		t.spread(p, o)
 	}
+	for _, name := range t.lack {
+		p.Columns = append(p.Columns, name)
+		for _, s := range p.Series {
+			s.Values = append(s.Values, slices.Repeat([]float64{math.NaN()}, s.Len()))
+		}
+	}
 	return p, p.settle(t.file, t.byRow, o)
 }
 
@@ -431,12 +437,23 @@ func (p *Panel) settle(file string, byRow bool, o *ReadOptions) error {
 		}
 		open[c] = true
 	}
+	sparse := make([]bool, len(p.Columns))
+	for _, name := range o.Sparse {
+		c := p.Column(name)
+		if c < 0 {
+			return unknownColumn(file, name, p.Columns)
+		}
+		open[c], sparse[c] = true, true
+	}
 	for _, s := range p.Series {
 		s.file, s.byRow = file, byRow
 		if s.Len() == 0 && !open[0] {
 			return &InputError{File: file, Problem: fmt.Sprintf("series %s has no values", quoted(s.ID)), Fix: "leave it out"}
 		}
 		for c, v := range s.Values {
+			if sparse[c] {
+				continue
+			}
 			end := len(v)
 			for open[c] && end > 0 && math.IsNaN(v[end-1]) {
 				end--

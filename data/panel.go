@@ -93,6 +93,10 @@ type ReadOptions struct {
 	// series, or in all its rows, regardless of Missing, and stay NaN there: the
 	// target in rows that hold only covariates known ahead.
 	OpenEnded []string
+	// Sparse are those of Panel.Columns that may be missing in any row, regardless
+	// of Missing, and stay NaN there. A file with named columns may lack them: values
+	// that are only compared with what a model computes.
+	Sparse []string
 	// Static are columns with one value per series. For LayoutTSF they are
 	// attributes, and nil means all of them.
 	Static []string

@@ -271,6 +271,22 @@ func TestOpenEnd(t *testing.T) {
 	refuse(t, "x.csv", "t,y,x\n2020-01-01,1,5\n2020-01-02,2,6\n2020-01-03,,\n", o, "line 4", `"x"`)
 }
 
+// A sparse column may be missing anywhere, also as a whole, and is never filled in.
+func TestSparseColumn(t *testing.T) {
+	nan := math.NaN()
+	for _, how := range []Missing{MissingError, Interpolate, Mask} {
+		o := &ReadOptions{Time: "t", ID: "id", Values: []string{"y", "x"}, Sparse: []string{"y"}, Missing: how}
+		p := mustRead(t, "x.csv", "t,id,y,x\n2020-01-01,a,,5\n2020-01-02,a,2,6\n2020-01-03,a,,7\n2020-01-04,a,3,8\n2020-01-01,b,,1\n2020-01-02,b,,2\n", o)
+		wantValues(t, p.Series[0].Values[p.Column("y")], nan, 2, nan, 3)
+		wantValues(t, p.Series[1].Values[p.Column("y")], nan, nan)
+		p = mustRead(t, "x.csv", "t,id,x\n2020-01-01,a,5\n2020-01-02,a,6\n2020-01-01,b,1\n2020-01-02,b,2\n", o)
+		wantValues(t, p.Series[0].Values[p.Column("x")], 5, 6)
+		wantValues(t, p.Series[1].Values[p.Column("y")], nan, nan)
+	}
+	refuse(t, "x.csv", "t,y\n2020-01-01,1\n", &ReadOptions{Time: "t", Values: []string{"y", "x"}, Sparse: []string{"y"}}, `"x"`)
+	refuse(t, "x.csv", "t,y,x\n2020-01-01,,1\n2020-01-02,,\n2020-01-03,,2\n", &ReadOptions{Time: "t", Values: []string{"y", "x"}, Sparse: []string{"y"}}, "line 3", `"x"`)
+}
+
 func TestHugeGapIsRefused(t *testing.T) {
 	refuse(t, "x.csv", "time,a\n2020-01-01 00:00:00,1\n2020-01-01 00:00:01,2\n2020-01-01 00:00:02,2\n2021-01-01 00:00:00,3\n",
 		&ReadOptions{Time: "time", Missing: Mask}, "line 5", "ten times")

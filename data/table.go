@@ -64,6 +64,7 @@ type selection struct {
 	values, static []int
 	spare          []int    // no role; none if there is a column of times
 	names          []string // of values
+	lacking        []string // of ReadOptions.Sparse: values that the file has no column for
 	unasked        bool     // values are all remaining columns, because none was named
 	headless       bool     // the first line holds values
 	columns        []string // the names of all columns
@@ -127,6 +128,10 @@ func selectColumns(file string, header []string, o *ReadOptions, text bool) (*se
 		s.static = append(s.static, at)
 	}
 	for _, name := range append(o.Values[:len(o.Values):len(o.Values)], o.Shared...) {
+		if slices.Contains(o.Sparse, name) && !slices.Contains(columns, name) && columnNumber(name, len(columns)) < 0 {
+			s.lacking = append(s.lacking, name)
+			continue
+		}
 		at := find(name)
 		claim(at, "a value")
 		s.values, s.names = append(s.values, at), append(s.names, name)
@@ -213,6 +218,7 @@ type table struct {
 	file   string
 	byRow  bool // line counts rows
 	names  []string
+	lack   []string // selection.lacking
 	shared int // the number of columns at the end of names that all series share
 	line   []int
 	times  *texts  // times as text, or
@@ -236,7 +242,7 @@ func (t *table) separators() Separators {
 }
 
 func newTable(file string, s *selection, o *ReadOptions) *table {
-	t := &table{file: file, names: s.names, shared: len(o.Shared), values: make([][]float64, len(s.values)), numbers: &numbers{}}
+	t := &table{file: file, names: s.names, lack: s.lacking, shared: len(o.Shared), values: make([][]float64, len(s.values)), numbers: &numbers{}}
 	for range s.static {
 		t.static = append(t.static, &texts{})
 	}

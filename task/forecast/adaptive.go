@@ -38,14 +38,15 @@ type issued struct {
 }
 
 // adaptive is forecastAll for windows in the order of their origins, with intervals
-// that adapt to the values before each origin. start has the spread by series, and so
-// has what it returns, after the last value.
-func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels []float64, start map[string]spread, use func(w window, k int, s *steps)) (map[string]spread, error) {
-	if len(levels) < 2 {
+// that adapt to the values before each origin: to how many are outside the outermost
+// interval of some of the levels, by. Without target history they do not. start has the
+// spread by series, and so has what it returns, after the last value.
+func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels, by []float64, start map[string]spread, use func(w window, k int, s *steps)) (map[string]spread, error) {
+	if len(by) < 2 || m.cfg.NoTargetHistory {
 		return start, m.forecastAll(ctx, d, list, levels, use)
 	}
-	last := len(levels) - 1
-	outside := 1 - (levels[last] - levels[0])
+	outside := 1 - (by[len(by)-1] - by[0])
+	low, high := slices.Index(levels, by[0]), slices.Index(levels, by[len(by)-1])
 	of := map[int32]*adapter{}
 	for _, w := range list {
 		if of[w.frame] == nil {
@@ -62,7 +63,7 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels 
 			for i, q := range s.quantiles[h] {
 				s.quantiles[h][i] = math.Max(point+factor*(q-point), floor)
 			}
-			one.low, one.high = append(one.low, s.quantiles[h][0]), append(one.high, s.quantiles[h][last])
+			one.low, one.high = append(one.low, s.quantiles[h][low]), append(one.high, s.quantiles[h][high])
 		}
 		a.issued = append(a.issued, one)
 		use(w, k, s)

@@ -369,7 +369,7 @@ func (m *Model) flag(a *Anomalies, d *dataset, expected [][][]float64, look func
 	if len(few) > 0 && len(d.frames) > 1 {
 		a.Notes = append(a.Notes, fmt.Sprintf("the calibration has fewer than %d values of series %s; their errors are compared with those of all series", fewResiduals, report.Listing(few)))
 	}
-	a.Notes = append(a.Notes, d.remarks(scored)...)
+	a.Notes = append(a.Notes, d.remarks(&m.cfg, scored)...)
 	return nil
 }
 

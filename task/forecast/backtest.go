@@ -38,7 +38,7 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 		stride = m.cfg.Horizon
 	}
 	m = m.at(stageScored)
-	d, list, err := m.scored(from.Panel, task.Test, stride)
+	d, list, _, err := m.scored(from.Panel, task.Test, stride)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
 	}
@@ -62,7 +62,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride,
+	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory,
 		Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
 	err = m.keeping(out, d, t.levels, func(file *scoredFile) error {
 		for at := 0; at <= last; at++ {
@@ -81,10 +81,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 			if err := t.use(ctx, fresh.ridge, own, list); err != nil {
 				return err
 			}
-			err = fresh.forecastAll(ctx, own, windows, t.levels, func(w window, k int, s *steps) {
-				t.add(w, k, s)
-				file.add(w, k, s)
-			})
+			err = t.forecast(ctx, fresh, windows, func(w window, k int, s *steps) { file.add(w, k, s) })
 			if err != nil {
 				return err
 			}

@@ -30,18 +30,23 @@ func (d *dataset) baselines(ctx context.Context, r *ridge, list []window) ([]bas
 	}
 	b = slices.Insert(b, 1, baseline{name: "naive2", forecast: d.naive2(list)})
 	if r != nil {
-		x := make([]float32, d.linear)
-		b = append(b, baseline{name: "linear", forecast: func(dst []float64, f *frame, k, origin int) {
-			c := d.centre(f, k, origin)
-			d.fillLinear(x, f, k, origin, c)
-			r.predict(dst, k, x, d.groupAt(f, origin))
-			u := units{c, f.fit[k].Scaler}
-			for h, z := range dst {
-				dst[h] = u.out(z)
-			}
-		}})
+		b = append(b, baseline{name: "linear", forecast: d.line(r)})
 	}
 	return b, nil
+}
+
+// line returns the forecast of the linear path.
+func (d *dataset) line(r *ridge) func(dst []float64, f *frame, k, origin int) {
+	x := make([]float32, d.linear)
+	return func(dst []float64, f *frame, k, origin int) {
+		c := d.centre(f, k, origin)
+		d.fillLinear(x, f, k, origin, c)
+		r.predict(dst, k, x, d.groupAt(f, origin))
+		u := units{c, f.fit[k].Scaler}
+		for h, z := range dst {
+			dst[h] = u.out(z)
+		}
+	}
 }
 
 // mostSmoothed is the largest number of series that smoothing is fitted to.

@@ -11,7 +11,7 @@ import (
 type batch struct {
 	n, rows int
 
-	encoder []float32 // [rows, steps of the window, encoder]; autoregressive: [rows, window+horizon-1, encoder]
+	encoder []float32 // [rows, read, encoder]; autoregressive: [rows, window+horizon-1, encoder]
 	decoder []float32 // [rows, steps of the horizon, decoder]
 	linear  []float32 // [targets, n, linear]
 	group   []int32   // [targets, n], rows of the linear path's table
@@ -78,7 +78,7 @@ func (d *dataset) loadStatic(b *batch, list []window) {
 }
 
 func (d *dataset) loadRows(b *batch, list []window) {
-	past, ahead := d.steps(d.window)*d.encoder, d.steps(d.horizon)*d.decoder
+	past, ahead := d.read*d.encoder, d.steps(d.horizon)*d.decoder
 	b.encoder, b.decoder = zeroed(b.encoder, b.rows*past), zeroed(b.decoder, b.rows*ahead)
 	centres := make([]centre, d.targets)
 	for r := range b.rows {

@@ -45,6 +45,8 @@ type Config struct {
 	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"calendar inputs, such as hour and weekday"`
 	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons in rows; the value one season earlier is an input if the season is longer than the window (empty: by the frequency; 0: none)"`
 
+	NoTargetHistory bool `json:"no_target_history" group:"Model" help:"the model computes the target from its drivers alone, such as runoff from rainfall: past and future covariates, calendar and static columns over window and horizon; past values of the target are no inputs, and tables to predict may lack them"`
+
 	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, or by the frequency and the length of the series)"`
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
 	Segment int `json:"segment,omitempty" range:"0..1e4" group:"Model" help:"rows that the network reads, and forecasts, in one step (0: 1)"`
@@ -52,12 +54,12 @@ type Config struct {
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
 	Channels string  `json:"channels" oneof:"independent (the network is applied to each),joint (the network reads all)" group:"Model" help:"treatment of several targets"`
-	Skip     string  `json:"skip" oneof:"ridge (initialised with a ridge regression),zero (initialised with zeros),none" group:"Model" help:"linear path parallel to the network"`
+	Skip     string  `json:"skip" oneof:"auto (ridge; with no_target_history none if a ridge regression explains little of the validation part),ridge (initialised with a ridge regression),zero (initialised with zeros),none" group:"Model" help:"linear path parallel to the network"`
 
 	Scale      string `json:"scale" oneof:"standard,robust,minmax,none" group:"Scaling" help:"how columns are scaled, with statistics of the training rows"`
 	ScalePer   string `json:"scale_per" oneof:"series (each series separately),global (all series together)" group:"Scaling" help:"what is scaled together"`
-	WindowNorm string `json:"window_norm" oneof:"none,last (its last value),mean (its mean),standard (its mean, and divided by its standard deviation)" group:"Scaling" help:"what is subtracted from each window"`
-	Transform  string `json:"transform" oneof:"auto (log if it helps the linear path),none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
+	WindowNorm string `json:"window_norm" oneof:"auto (last; with no_target_history none),none,last (its last value),mean (its mean),standard (its mean, and divided by its standard deviation)" group:"Scaling" help:"what is subtracted from each window"`
+	Transform  string `json:"transform" oneof:"auto (log if it helps the linear path; with no_target_history none),none,log (for positive targets)" group:"Scaling" help:"transformation of targets before scaling"`
 
 	Loss         string    `json:"loss" oneof:"mse,mae,huber,quantile,gaussian,student-t,negative-binomial" group:"Training" help:"training loss"`
 	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
@@ -87,8 +89,8 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{
 		Decimal: "auto", Missing: "error", Calendar: "auto",
-		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "ridge",
-		Scale: "standard", ScalePer: "series", WindowNorm: "last", Transform: "auto",
+		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "auto",
+		Scale: "standard", ScalePer: "series", WindowNorm: "auto", Transform: "auto",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, Refit: refitAll, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}
 	c.Layers = 2
@@ -101,7 +103,7 @@ func (c *Config) Validate() error {
 	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
 		return data.Setting(err)
 	}
-	for _, check := range []func() error{c.checkSplit, c.checkLevels, c.checkColumns, c.checkTogether} {
+	for _, check := range []func() error{c.checkSplit, c.checkLevels, c.checkColumns, c.checkTogether, c.checkDrivers} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -188,6 +190,34 @@ func (c *Config) checkTogether() error {
 		}
 	}
 	return nil
+}
+
+// checkDrivers returns an error for settings that need past values of the target
+// if there are none, and if nothing drives it.
+func (c *Config) checkDrivers() error {
+	switch {
+	case !c.NoTargetHistory:
+	case len(c.Past)+len(c.ahead()) == 0:
+		return data.Errorf("no_target_history: the target is computed from other columns; give the columns that drive it as future, or as past if they are not known over the horizon")
+	case c.Head == "autoregressive":
+		return data.Errorf("no_target_history: the autoregressive head reads the target's past values; use head direct")
+	case c.WindowNorm != "auto" && c.WindowNorm != "none":
+		return data.Errorf("window_norm: %s needs the target's past values, which the model does not have with no_target_history; use none", c.WindowNorm)
+	case slices.ContainsFunc(c.Lags, func(lag int) bool { return lag > 0 }):
+		return data.Errorf("lags: they are the target's past values, which the model does not have with no_target_history; leave them out")
+	}
+	return nil
+}
+
+// settleHistory sets the settings that are auto because they depend on whether the
+// target's past values are inputs, except Skip, which also depends on the data.
+func (c *Config) settleHistory() {
+	if c.WindowNorm == "auto" {
+		c.WindowNorm = "last"
+		if c.NoTargetHistory {
+			c.WindowNorm = "none"
+		}
+	}
 }
 
 func (c *Config) zone() (*time.Location, error) {
@@ -278,6 +308,9 @@ func (c *Config) readOptions() (*data.ReadOptions, error) {
 	default:
 		o.Values = slices.Concat(c.Target, covariates)
 		o.OpenEnded = slices.Concat(c.Target, c.Past)
+	}
+	if c.NoTargetHistory { // targets are only compared with
+		o.Sparse = c.targets()
 	}
 	return o, nil
 }

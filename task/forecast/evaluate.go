@@ -18,6 +18,7 @@ import (
 type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
+	Simulation bool    `json:"simulation,omitempty"` // the model has no past values of the target, which the baselines but linear have; each row is then forecast once
 	Forecaster string  `json:"forecaster"` // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
 	Metrics    Metrics `json:"metrics"`    // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
@@ -120,28 +121,34 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 		stage = stageTrained
 	}
 	m = m.at(stage)
-	d, list, err := m.scored(from.Panel, part, 1)
+	d, list, stride, err := m.scored(from.Panel, part, 0)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
 	}
 	if o == nil {
 		o = &EvaluateOptions{}
 	}
-	return m.score(ctx, d, list, part, 1, o.Out)
+	return m.score(ctx, d, list, part, stride, o.Out)
 }
 
-// scored returns the windows of a part of a table, with origins stride rows
-// apart.
-func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset, []window, error) {
+// scored returns the windows of a part of a table and the rows between their
+// origins: stride, or as the model is scored if it is 0.
+func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset, []window, int, error) {
 	d, err := m.dataset(panel, part == task.All)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
-	list := d.windows(max(0, slices.Index(partNames, part)), stride) // all rows are in the first
+	at := max(0, slices.Index(partNames, part)) // all rows are in the first
+	list := []window(nil)
+	if stride == 0 {
+		list, stride = d.toScore(at)
+	} else {
+		list = d.windows(at, stride)
+	}
 	if len(list) == 0 {
-		return nil, nil, data.Errorf("the %s part has no window, which needs %d rows and %d rows of history before them", part, d.horizon, d.reach)
+		return nil, nil, 0, data.Errorf("the %s part has no window, which needs %d rows and %d rows of history before them", part, d.horizon, d.reach)
 	}
-	return d, list, nil
+	return d, list, stride, nil
 }
 
 // dataset prepares a table, divided, or as one part if whole is set.
@@ -178,7 +185,9 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 type tally struct {
 	d         *dataset
 	part      int
-	levels    []float64
+	levels    []float64 // of the intervals
+	all       []float64 // these and crpsLevels, ascending; empty if there are no intervals
+	own, fine []int     // the places of levels and of crpsLevels in all
 	model     tallied
 	targets   []score
 	series    []score // of the model, by series and target: seriesAt
@@ -215,7 +224,7 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 			scored = append(scored, f)
 		}
 	}
-	e := &Evaluation{Task: Name, Scored: scoredOf(part, scored), Windows: len(list), Horizon: d.horizon, Stride: stride, Forecaster: m.forecaster(), Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Scored: scoredOf(part, scored), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory, Forecaster: m.forecaster(), Notes: m.Notes()}
 	if note != "" && !slices.Contains(e.Notes, note) {
 		e.Notes = append(e.Notes, note)
 	}
@@ -225,19 +234,17 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 		chosen[list[i]] = len(chosen) % d.targets
 	}
 	err = m.keeping(out, d, levels, func(file *scoredFile) error {
-		_, err := m.adaptive(ctx, d, list, levels, m.spread, func(w window, k int, s *steps) {
-			t.add(w, k, s)
+		return t.forecast(ctx, m, list, func(w window, k int, s *steps) {
 			file.add(w, k, s)
 			if target, drawn := chosen[w]; drawn && k == target {
 				e.Samples = append(e.Samples, t.sample(m, w, k, s))
 			}
 		})
-		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.Notes = append(e.Notes, d.remarks(scored)...)
+	e.Notes = append(e.Notes, d.remarks(&m.cfg, scored)...)
 	t.finish(m, e)
 	return e, nil
 }
@@ -253,11 +260,59 @@ func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part tas
 		return tallied{steps: make([]mean, d.horizon), series: make([]mean, len(d.frames)*d.targets)}
 	}
 	t.model = one()
+	if len(levels) > 0 {
+		t.all = slices.Concat(levels, crpsLevels)
+		slices.Sort(t.all)
+		t.all = slices.Compact(t.all)
+	}
+	places := func(of []float64) (at []int) {
+		for _, q := range of {
+			at = append(at, slices.Index(t.all, q))
+		}
+		return at
+	}
+	t.own, t.fine = places(levels), places(crpsLevels)
 	for range t.baselines {
 		t.scores = append(t.scores, one())
 		t.buffers = append(t.buffers, make([]float64, d.horizon))
 	}
 	return t, nil
+}
+
+// forecast adds the forecasts of windows, and calls use with each, as adaptive does.
+func (t *tally) forecast(ctx context.Context, m *Model, list []window, use func(w window, k int, s *steps)) error {
+	_, err := m.adaptive(ctx, t.d, list, t.all, t.levels, m.spread, func(w window, k int, s *steps) {
+		own := *s
+		own.quantiles = make([][]float64, len(s.point))
+		for h, all := range s.quantiles {
+			if f, row := t.d.frames[w.frame], int(w.origin)+h; h >= s.from && len(t.all) > 0 && row < f.end {
+				t.addCRPS(w.frame, k, f.raw[k][row], chosen(all, t.fine))
+			}
+			own.quantiles[h] = chosen(all, t.own)
+		}
+		t.add(w, k, &own)
+		use(w, k, &own)
+	})
+	return err
+}
+
+// chosen returns the items of a list at some places.
+func chosen(list []float64, places []int) []float64 {
+	x := make([]float64, len(places))
+	for i, at := range places {
+		x[i] = list[at]
+	}
+	return x
+}
+
+// addCRPS adds the quantiles of crpsLevels of one value's forecast.
+func (t *tally) addCRPS(frame int32, k int, truth float64, quantiles []float64) {
+	if math.IsNaN(truth) {
+		return
+	}
+	for _, of := range []*score{&t.model.score, &t.targets[k], &t.series[t.seriesAt(frame, k)]} {
+		of.addCRPS(truth, quantiles)
+	}
 }
 
 // add adds one target of one window.
@@ -276,12 +331,12 @@ func (t *tally) add(w window, k int, s *steps) {
 		to.steps[h].add(math.Abs(forecast - truth))
 		to.series[series].add(math.Abs(forecast - truth))
 	}
-	for h, y := range s.point {
+	for h := s.from; h < len(s.point); h++ {
 		row := origin + h
 		if row >= f.end || math.IsNaN(f.raw[k][row]) {
 			continue
 		}
-		truth := f.raw[k][row]
+		truth, y := f.raw[k][row], s.point[h]
 		one(&t.model, h, truth, y)
 		t.targets[k].add(series, truth, y, fit)
 		t.series[series].add(0, truth, y, fit)

@@ -101,6 +101,9 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 // settings cannot use, is a *data.InputError.
 func NewData(panel *data.Panel, cfg Config) (*Data, error) {
 	frames, _, err := rawFrames(panel, &cfg)
+	if err == nil {
+		frames, _, err = withTarget(&cfg, frames)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -48,8 +48,9 @@ type frame struct {
 }
 
 // rawFrames returns the columns of the series of a panel by kind, and the names of
-// series without any target, which have no frame. Trailing rows without any target
-// have what is known over the horizon. A value that cannot be used is an error.
+// series without any target, which have no frame unless the model needs none.
+// Trailing rows without any target have what is known over the horizon. A value that
+// cannot be used is an error.
 func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string, err error) {
 	if err := checkPresent(panel, cfg); err != nil {
 		return nil, nil, err
@@ -77,7 +78,7 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 		}
 		for f.end = f.rows; f.end > 0 && f.bare(f.end-1); f.end-- {
 		}
-		if f.end == 0 {
+		if f.end == 0 && !cfg.NoTargetHistory {
 			empty = append(empty, f.id)
 			continue
 		}
@@ -97,9 +98,29 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 		frames = append(frames, f)
 	}
 	if len(frames) == 0 {
-		return nil, nil, data.Errorf("%s: no row has a value; name a column with numbers as target", joinAnd(cfg.columns()))
+		return nil, nil, cfg.noTarget()
 	}
 	return frames, empty, nil
+}
+
+func (c *Config) noTarget() error {
+	return data.Errorf("%s: no row has a value; name a column with numbers as target", joinAnd(c.columns()))
+}
+
+// withTarget divides frames into those with a target, which can be trained on or
+// scored, and the names of the others. If there are none, that is an error.
+func withTarget(cfg *Config, frames []*frame) (some []*frame, without []string, err error) {
+	for _, f := range frames {
+		if f.end > 0 {
+			some = append(some, f)
+		} else {
+			without = append(without, f.id)
+		}
+	}
+	if len(some) == 0 {
+		return nil, nil, cfg.noTarget()
+	}
+	return some, without, nil
 }
 
 // largest is the largest size of a value, whose squares can still be added.
@@ -117,7 +138,7 @@ func (f *frame) check(cfg *Config) error {
 				problem, fix := "", ""
 				switch {
 				case math.IsNaN(v):
-					if !masked(cfg) && t < f.end {
+					if input := !part.target || !cfg.NoTargetHistory; input && !masked(cfg) && t < f.end {
 						problem, fix = "the value is missing", "give it, or use --missing interpolate or --missing mask"
 					}
 				case math.Abs(v) > largest:
@@ -198,8 +219,8 @@ func (f *frame) bare(row int) bool {
 // over the horizon, rows for one horizon are added.
 func (f *frame) prepare(s *schema, cfg *Config) (err error) {
 	f.past, f.numbers, f.ids = nil, nil, nil
-	if len(s.Ahead) == 0 && f.rows < f.end+cfg.Horizon {
-		f.extend(s, cfg.Horizon)
+	if known := f.knownEnd(cfg); len(s.Ahead) == 0 && f.rows < known+cfg.Horizon {
+		f.extend(s, known, cfg.Horizon)
 	}
 	f.fit = s.Series[f.id]
 	if f.fit == nil {
@@ -254,24 +275,40 @@ func (f *frame) prepare(s *schema, cfg *Config) (err error) {
 	return nil
 }
 
-// extend adds n rows after the last, with times by the frequency.
-func (f *frame) extend(s *schema, n int) {
+// knownEnd returns the number of rows up to the last one that the model can know
+// when it forecasts: with a target or, if these are no inputs, with a past covariate.
+func (f *frame) knownEnd(cfg *Config) int {
+	end := f.end
+	if cfg.NoTargetHistory {
+		for _, column := range f.rawPast {
+			end = max(end, measuredEnd(column))
+		}
+	}
+	return end
+}
+
+// extend adds n rows after the first end ones, with times by the frequency.
+func (f *frame) extend(s *schema, end, n int) {
 	if s.HasTime {
-		known := f.times[:f.end:f.end]
+		known := f.times[:end:end]
 		freq := s.Freq
 		if f.freq.Unit == data.LocalSecond { // where clocks change, the table tells
 			freq = f.freq
 		}
 		f.times = append(known, freq.After(known, n)...)
 	}
-	f.rows = f.end + n
+	f.rows = end + n
 }
 
-// unseen fits a series that was not in training on its rows.
+// unseen fits a series that was not in training on its rows. If past targets are no
+// inputs, it is scaled as all series together.
 func (s *schema) unseen(cfg *Config, f *frame) []targetFit {
 	var fits []targetFit
 	for k, raw := range f.raw {
 		fits = append(fits, s.fitSeries(cfg, raw[:min(max(f.part[trainPart].hi, cfg.Window, 2), f.end)], s.Pooled[k])) // without rows for training: those before the first forecast
+		if cfg.NoTargetHistory {
+			fits[k].Scaler = s.Pooled[k].Scaler
+		}
 	}
 	return fits
 }

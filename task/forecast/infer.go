@@ -22,12 +22,15 @@ type steps struct {
 	quantiles [][]float64 // [horizon][level]
 	location  []float64   // [horizon], in the window's units
 	centre    centre
+	from      int // the first step that no earlier window forecasts, if each row has one forecast
 }
 
 // forecastAll runs the network over windows and calls visit with the forecast of
 // each target of each window. The steps are valid until visit returns.
 func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, use func(w window, k int, s *steps)) error {
+	repeated := d.repeated(list)
 	visit := func(w window, k int, s *steps) {
+		s.from = repeated[w]
 		m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
 		use(w, k, s)
 	}

@@ -66,12 +66,16 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 		m.notes = append(m.notes, "intervals are computed for each step from the errors for windows left out (conformal prediction), and adapt to the errors before each forecast")
 	default:
 		err = m.keepResiduals(ctx, d, valid)
-		m.notes = append(m.notes, "intervals are computed for each step from the errors on the validation part (conformal prediction), and adapt to the errors before each forecast")
+		note := "intervals are computed for each step from the errors on the validation part (conformal prediction)"
+		if !m.cfg.NoTargetHistory {
+			note += ", and adapt to the errors before each forecast"
+		}
+		m.notes = append(m.notes, note)
 	}
 	if err != nil {
 		return err
 	}
-	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, nil, func(window, int, *steps) {})
+	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, m.cfg.Quantiles, nil, func(window, int, *steps) {})
 	return err
 }
 
@@ -222,8 +226,10 @@ func (m *Model) shift(k int, q float64) float64 {
 	return interpolated(levels, own, q)
 }
 
-// adjust shifts the quantiles of a forecast, which remain on their side of it, and
-// raises to the floor what is below it. Counts remain whole numbers.
+// adjust shifts the quantiles of a forecast at ascending levels, which remain on
+// their side of it, raises to the floor what is below it, and sorts the quantiles,
+// which brings none farther from the truth (Chernozhukov et al. 2010). Counts remain
+// whole numbers. No forecast leaves the model without it; adaptive keeps the order.
 func (m *Model) adjust(s *steps, k int, u units, levels []float64) {
 	floor := m.schema.floor(&m.cfg, k)
 	for h, point := range s.point {
@@ -238,9 +244,7 @@ func (m *Model) adjust(s *steps, k int, u units, levels []float64) {
 			}
 			quantiles[i] = math.Max(quantiles[i], floor)
 		}
-		if m.shifts != nil && slices.IsSorted(levels) {
-			slices.Sort(quantiles)
-		}
+		slices.Sort(quantiles) // whatever they come from, they do not cross
 		s.point[h] = math.Max(point, floor)
 	}
 }

@@ -67,7 +67,7 @@ func (l *learnt) valid() bool {
 // nil then. c is the clocks of training.
 func (f *frame) recognise(l *learnt, c *clocks) {
 	f.part = parts{testPart: {0, f.end}}
-	if l == nil {
+	if l == nil || f.end == 0 {
 		return
 	}
 	ends, ok := l.find(f, c)

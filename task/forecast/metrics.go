@@ -3,6 +3,7 @@ package forecast
 import (
 	"encoding/json"
 	"math"
+	"slices"
 )
 
 // Metrics are the errors of a forecast over all windows, targets and steps.
@@ -21,6 +22,11 @@ type Metrics struct {
 	MSEScaled float64 `json:"mse_scaled"` // mean squared error of values standardised by the training rows of their column
 	MAEScaled float64 `json:"mae_scaled"` // mean absolute error of such values
 
+	// Of single series and targets, and for several the median over them.
+	NSE float64 `json:"nse"` // Nash and Sutcliffe's efficiency, 1-sum((y-f)²)/sum((y-mean(y))²): 1 is perfect, 0 as good as the mean of the values scored
+	KGE float64 `json:"kge"` // Kling and Gupta's efficiency of 2009, 1 minus the distance of (correlation, ratio of standard deviations f to y, ratio of means f to y) from (1,1,1); 1 is perfect
+
+	CRPS     float64 `json:"crps"`               // continuous ranked probability score, in the data's units: twice the mean quantile loss over the levels 0.025, 0.075, ..., 0.975, with the outermost trained quantiles beyond these; a forecast without intervals has its mean absolute error
 	Pinball  float64 `json:"pinball,omitempty"`  // mean quantile loss over the levels of the intervals, in the data's units; absent without intervals, as what follows
 	WQL      float64 `json:"wql,omitempty"`      // weighted quantile loss: twice pinball, which estimates the CRPS, divided by the mean of |y| (GluonTS's mean_wQuantileLoss)
 	Coverage float64 `json:"coverage,omitempty"` // share of values within the outermost interval
@@ -47,13 +53,16 @@ func (m Metrics) MarshalJSON() ([]byte, error) {
 		OWA       *float64 `json:"owa,omitempty"`
 		MSEScaled *float64 `json:"mse_scaled"`
 		MAEScaled *float64 `json:"mae_scaled"`
+		NSE       *float64 `json:"nse"`
+		KGE       *float64 `json:"kge"`
+		CRPS      *float64 `json:"crps"`
 		Pinball   *float64 `json:"pinball,omitempty"`
 		WQL       *float64 `json:"wql,omitempty"`
 		Coverage  *float64 `json:"coverage,omitempty"`
 		Winkler   *float64 `json:"winkler,omitempty"`
 	}
 	return json.Marshal(fields{number(m.MSE), number(m.MAE), number(m.RMSE), number(m.MAPE), number(m.SMAPE), number(m.MASE), number(m.RMSSE), number(m.OWA),
-		number(m.MSEScaled), number(m.MAEScaled), number(m.Pinball), number(m.WQL), number(m.Coverage), number(m.Winkler)})
+		number(m.MSEScaled), number(m.MAEScaled), number(m.NSE), number(m.KGE), number(m.CRPS), number(m.Pinball), number(m.WQL), number(m.Coverage), number(m.Winkler)})
 }
 
 // mean is a running mean.
@@ -76,7 +85,68 @@ type score struct {
 
 	size, pinball, covered, winkler mean // size: of the values with quantiles
 
-	rmsse []mean // by series: squared errors in units of the seasonal naive forecast's
+	crps mean // of values with a distribution
+
+	rmsse  []mean   // by series: squared errors in units of the seasonal naive forecast's
+	series []moments // by series and target
+}
+
+// moments sums the values y of a series and their forecasts f up to their second
+// moments, around running means, so that it loses no digits to a large mean.
+type moments struct {
+	n                              float64
+	y, f                           float64 // means
+	varY, varF, covariance, errors float64 // sums of squares
+}
+
+func (m *moments) add(y, f float64) {
+	m.n++
+	dy, df := y-m.y, f-m.f
+	m.y += dy / m.n
+	m.f += df / m.n
+	m.varY += dy * (y - m.y)
+	m.varF += df * (f - m.f)
+	m.covariance += dy * (f - m.f)
+	m.errors += (y - f) * (y - f)
+}
+
+// nse returns the Nash-Sutcliffe efficiency; NaN for values that do not vary.
+func (m *moments) nse() float64 {
+	if !(m.varY > 0) {
+		return math.NaN()
+	}
+	return 1 - m.errors/m.varY
+}
+
+// kge returns the Kling-Gupta efficiency (Gupta et al. 2009); NaN for values that do
+// not vary or have the mean 0. Forecasts that do not vary are uncorrelated.
+func (m *moments) kge() float64 {
+	if !(m.varY > 0) || m.y == 0 {
+		return math.NaN()
+	}
+	r := 0.0
+	if m.varF > 0 {
+		r = m.covariance / math.Sqrt(m.varY*m.varF)
+	}
+	return 1 - math.Sqrt((r-1)*(r-1)+sq(math.Sqrt(m.varF/m.varY)-1)+sq(m.f/m.y-1))
+}
+
+func sq(x float64) float64 { return x * x }
+
+// median returns the median of a value of those moments that have it; NaN if none
+// has.
+func median(all []moments, of func(*moments) float64) float64 {
+	var x []float64
+	for i := range all {
+		if v := of(&all[i]); !math.IsNaN(v) {
+			x = append(x, v)
+		}
+	}
+	if len(x) == 0 {
+		return math.NaN()
+	}
+	slices.Sort(x)
+	return sortedQuantile(x, 0.5)
 }
 
 // add adds one value, its forecast and the scales of its series, which has a
@@ -86,6 +156,10 @@ func (s *score) add(series int, truth, forecast float64, fit *targetFit) {
 		return
 	}
 	e := forecast - truth
+	for len(s.series) <= series {
+		s.series = append(s.series, moments{})
+	}
+	s.series[series].add(truth, forecast)
 	s.squared.add(e * e)
 	s.absolute.add(math.Abs(e))
 	if truth != 0 {
@@ -103,7 +177,7 @@ func (s *score) add(series int, truth, forecast float64, fit *targetFit) {
 		for len(s.rmsse) <= series {
 			s.rmsse = append(s.rmsse, mean{})
 		}
-		s.rmsse[series].add(e / fit.SeasonalRMS * (e / fit.SeasonalRMS))
+		s.rmsse[series].add(sq(e / fit.SeasonalRMS))
 	}
 	scale := fit.Deviation
 	if scale == 0 {
@@ -135,7 +209,31 @@ func (s *score) addQuantiles(truth float64, levels, quantiles []float64) {
 	s.winkler.add(high - low + math.Max(0, low-truth)/levels[0] + math.Max(0, truth-high)/(1-levels[last]))
 }
 
+// crpsLevels are the levels of which the mean quantile loss estimates half the CRPS,
+// its integral over all levels, by the midpoint rule.
+var crpsLevels = func() []float64 {
+	levels := make([]float64, 20)
+	for i := range levels {
+		levels[i] = (float64(i) + 0.5) / float64(len(levels))
+	}
+	return levels
+}()
+
+// addCRPS adds the quantiles of crpsLevels of a value's forecast.
+func (s *score) addCRPS(truth float64, quantiles []float64) {
+	sum := 0.0
+	for i, q := range crpsLevels {
+		e := truth - quantiles[i]
+		sum += math.Max(q*e, (q-1)*e)
+	}
+	s.crps.add(2 * sum / float64(len(crpsLevels)))
+}
+
 func (s *score) metrics() Metrics {
+	crps := s.crps.value()
+	if s.crps.n == 0 {
+		crps = s.absolute.value()
+	}
 	var rmsse mean
 	for i := range s.rmsse {
 		if s.rmsse[i].n > 0 {
@@ -146,6 +244,7 @@ func (s *score) metrics() Metrics {
 		MSE: s.squared.value(), MAE: s.absolute.value(), RMSE: math.Sqrt(s.squared.value()),
 		MAPE: s.percent.value(), SMAPE: s.smape.value(), MASE: s.mase.value(), RMSSE: rmsse.value(), OWA: math.NaN(),
 		MSEScaled: s.squaredScaled.value(), MAEScaled: s.absoluteScaled.value(),
+		NSE: median(s.series, (*moments).nse), KGE: median(s.series, (*moments).kge), CRPS: crps,
 		Pinball: s.pinball.value(), WQL: 2 * s.pinball.value() / s.size.value(), Coverage: s.covered.value(), Winkler: s.winkler.value(),
 	}
 }

@@ -31,8 +31,8 @@ type mixture [][]part
 // forecasts of windows that the former was not fitted to; smoothing is fitted to the
 // earlier half of the rows. Few windows that do not overlap leave the shares nearer to each other.
 func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) error {
-	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil {
-		return nil // their outputs are not locations, or not beside a linear path
+	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil || m.cfg.NoTargetHistory {
+		return nil // their outputs are not locations, not beside a linear path, or the methods' past targets are no inputs
 	}
 	list, rows := d.seasoned(out.list)
 	if len(list) == 0 {

@@ -14,9 +14,14 @@ import (
 // after NLinear (Zeng et al., arXiv:2205.13504).
 //
 // A step is a row of the table, or a segment of rows that a linear layer and ReLU
-// embed, after SegRNN (Lin et al., arXiv:2308.11200). With segments there is
-// always a decoder, which reads at least the position in the horizon, and the head
-// maps each of its outputs to the rows of a segment.
+// embed, after SegRNN (Lin et al., arXiv:2308.11200). With segments there is a
+// decoder even if nothing is known of the horizon: it reads at least the position
+// in it. The head maps each of the outputs to the rows of a segment.
+//
+// Without target history the encoder reads what is known of the steps of window
+// and horizon alike, there is no decoder, and the head maps its output at each step
+// of the horizon: one stack from drivers to response, as in Kratzert et al. (HESS
+// 2019).
 //
 // An autoregressive network is one stack, Encoder, that forecasts the next row as
 // the current one plus the head's output.
@@ -50,8 +55,12 @@ func newNetwork(cfg *Config, d shape) *network {
 	}
 	past, ahead := d.encoder+d.ids*staticWidth, d.decoder+d.ids*staticWidth
 	if d.segment > 1 {
-		n.EncoderSegment, n.DecoderSegment = nn.NewLinear(past, cfg.Hidden, nil), nn.NewLinear(ahead, cfg.Hidden, nil)
-		past, ahead = cfg.Hidden, cfg.Hidden
+		n.EncoderSegment = nn.NewLinear(past, cfg.Hidden, nil)
+		past = cfg.Hidden
+		if d.decoder > 0 {
+			n.DecoderSegment = nn.NewLinear(ahead, cfg.Hidden, nil)
+			ahead = cfg.Hidden
+		}
 	}
 	n.Encoder = stack(cfg.RNNConfig, past)
 	out := d.channels * d.outputs * d.segment
@@ -59,7 +68,7 @@ func newNetwork(cfg *Config, d shape) *network {
 		c := cfg.RNNConfig
 		c.LearnState = false // it begins in the encoder's final state
 		n.Decoder = stack(c, ahead)
-	} else if cfg.Head == "direct" {
+	} else if cfg.Head == "direct" && !cfg.NoTargetHistory {
 		out *= d.horizon
 	}
 	o := &nn.LinearOptions{}
@@ -137,12 +146,15 @@ func (s *skip) flat(r *ridge) (weight, group []float32) {
 func (n *network) forward(t *tensor.Tape, b *batch) *tensor.Tensor {
 	d := &n.dims
 	static := n.static(t, b)
-	past := joined(t.Input(b.encoder, b.rows, d.steps(d.window), d.encoder), static)
+	past := joined(t.Input(b.encoder, b.rows, d.read, d.encoder), static)
 	y, state := n.Encoder.Forward(embedded(n.EncoderSegment, past), nil)
-	if n.Decoder != nil {
+	switch {
+	case n.cfg.NoTargetHistory:
+		y = tensor.Slice(y, 1, d.steps(d.window), d.read)
+	case n.Decoder != nil:
 		ahead := joined(t.Input(b.decoder, b.rows, d.steps(d.horizon), d.decoder), static)
 		y, _ = n.Decoder.Forward(embedded(n.DecoderSegment, ahead), state)
-	} else {
+	default:
 		y = n.ends(y)
 	}
 	out := n.Head.Forward(n.drop.Forward(y))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
@@ -17,7 +18,7 @@ import (
 // on the same random input, in ONNX Runtime too if it is installed, and returns
 // the differences. The doc strings of the inputs list their columns:
 //
-//	encoder     float32 [rows,steps,..]          the window, by rows or segments
+//	encoder     float32 [rows,steps,..]          the window, by rows or segments; without target history the horizon as well
 //	decoder     float32 [rows,steps,..]          what is known of the horizon; not with every model
 //	static_ids  int64   [rows,..]                static categories
 //	linear      float32 [targets,windows,..]     inputs of the linear path, with skip
@@ -124,17 +125,22 @@ func (e *graphExporter) static() string {
 func (e *graphExporter) direct() error {
 	n, d, g := e.net, &e.net.dims, e.g
 	static := e.static()
-	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.steps(d.window), d.encoder, e.names.encoder, static, n.EncoderSegment)})
+	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.read, d.encoder, e.names.encoder, static, n.EncoderSegment)})
 	if err != nil {
 		return err
 	}
-	y := e.ends(encoded.Y)
-	if n.Decoder != nil {
+	var y string
+	switch {
+	case n.cfg.NoTargetHistory:
+		y = e.transposed(g.Op("Slice", []string{encoded.Y, g.Ints("", int64(d.steps(d.window))), g.Ints("", int64(d.read)), g.Ints("", 0)}))
+	case n.Decoder != nil:
 		decoded, err := onnx.AddRNN(g, "decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.steps(d.horizon), d.decoder, e.names.decoder, static, n.DecoderSegment), H: encoded.H, C: encoded.C})
 		if err != nil {
 			return err
 		}
 		y = e.transposed(decoded.Y)
+	default:
+		y = e.ends(encoded.Y)
 	}
 	out := onnx.AddLinear(g, "head", n.Head, y)
 	if d.segment > 1 {
@@ -147,7 +153,7 @@ func (e *graphExporter) direct() error {
 		out = g.Op("Reshape", []string{out, g.Ints("", -1, int64(d.horizon), int64(d.targets), int64(d.outputs))})
 		out = g.Op("Transpose", []string{out}, graph.Attr{Name: "perm", Value: []int64{2, 0, 1, 3}})
 	}
-	g.Node("Identity", []string{e.locate(out)}, []string{"forecast"})
+	g.Node("Identity", []string{e.ordered(e.locate(out))}, []string{"forecast"})
 	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), d.targets, "windows", d.horizon, d.outputs)
 	return nil
 }
@@ -199,6 +205,25 @@ func (e *graphExporter) locate(out string) string {
 		return location
 	}
 	return g.Op("Concat", []string{location, rest}, graph.Attr{Name: "axis", Value: 3})
+}
+
+// ordered sorts quantiles, as sortedOutputs does, so that they do not cross in the
+// graph either: by exchanges of neighbours, with operators that all runtimes have.
+func (e *graphExporter) ordered(out string) string {
+	if e.net.cfg.Loss != "quantile" {
+		return out
+	}
+	columns := make([]string, e.net.dims.outputs)
+	for i := range columns {
+		columns[i] = e.part(out, i, i+1)
+	}
+	for last := len(columns) - 1; last > 0; last-- {
+		for i := range last {
+			pair := []string{columns[i], columns[i+1]}
+			columns[i], columns[i+1] = e.g.Op("Min", pair), e.g.Op("Max", pair)
+		}
+	}
+	return e.g.Op("Concat", columns, graph.Attr{Name: "axis", Value: 3})
 }
 
 // part returns outputs [lo,hi) of [..,outputs].
@@ -263,7 +288,7 @@ func (e *graphExporter) sample() map[string]graph.Value {
 		}
 		return in
 	}
-	floats("encoder", rows, d.steps(d.window), d.encoder)
+	floats("encoder", rows, d.read, d.encoder)
 	if e.net.Decoder != nil {
 		floats("decoder", rows, d.steps(d.horizon), d.decoder)
 	}
@@ -294,7 +319,13 @@ func (e *graphExporter) batchOf(in map[string]graph.Value) *batch {
 }
 
 func (e *graphExporter) runDirect(in map[string]graph.Value) map[string][]float32 {
-	return map[string][]float32{"forecast": e.net.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data()}
+	out := slices.Clone(e.net.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data())
+	if e.net.cfg.Loss == "quantile" {
+		for step := range slices.Chunk(out, e.net.dims.outputs) {
+			slices.Sort(step)
+		}
+	}
+	return map[string][]float32{"forecast": out}
 }
 
 func (e *graphExporter) runUnrolled(in map[string]graph.Value) map[string][]float32 {

@@ -36,9 +36,18 @@ func (m *Model) inputNames() inputNames {
 		n.encoder = slices.Concat(targets, missing(cfg, targets), next(ahead), seasons, always)
 		return n
 	}
-	n.encoder = append(d.ofSegment(slices.Concat(targets, missing(cfg, targets), missing(cfg, cfg.Past), cfg.Past, ahead)), always...)
-	n.decoder = slices.Concat(d.ofSegment(slices.Concat(ahead, seasons)), []string{"step of the horizon, from 1, by the number of steps"}, always)
+	position := "step of the horizon, from 1, by the number of steps"
 	n.linear = m.linearNames(numbers)
+	if cfg.NoTargetHistory {
+		n.encoder = d.ofSegment(slices.Concat(missing(cfg, cfg.Past), cfg.Past, ahead))
+		if len(cfg.Past) > 0 {
+			n.encoder = append(n.encoder, position+", and 0 in the window")
+		}
+		n.encoder = append(n.encoder, always...)
+		return n
+	}
+	n.encoder = append(d.ofSegment(slices.Concat(targets, missing(cfg, targets), missing(cfg, cfg.Past), cfg.Past, ahead)), always...)
+	n.decoder = slices.Concat(d.ofSegment(slices.Concat(ahead, seasons)), []string{position}, always)
 	return n
 }
 
@@ -109,7 +118,11 @@ func calendarNames(c *calendar) (names []string) {
 func (m *Model) linearNames(numbers []string) []string {
 	cfg, s, d := &m.cfg, m.schema, &m.net.dims
 	block := func(name string, n int) string { return fmt.Sprintf("%s[%d]", name, n) }
-	names := []string{"1", block("target over the window", cfg.Window)}
+	names := []string{"1"}
+	if !cfg.NoTargetHistory {
+		names = append(names, block("target over the window", cfg.Window))
+	}
+	before := fmt.Sprintf("over the %d rows before the horizon", d.history)
 	for _, lag := range s.Lags {
 		names = append(names, block(fmt.Sprintf("target %d rows earlier, from %d before the horizon on", lag, s.Before), s.Before+cfg.Horizon))
 	}
@@ -118,13 +131,13 @@ func (m *Model) linearNames(numbers []string) []string {
 		if !s.Binary[i] {
 			names = append(names, block("its squares", cfg.Horizon))
 		}
-		if d.history {
-			names = append(names, block("and over the window", cfg.Window))
+		if d.history > 0 {
+			names = append(names, block("and "+before, d.history))
 		}
 	}
 	for _, column := range cfg.Past {
-		if d.history {
-			names = append(names, block(column+" over the window", cfg.Window))
+		if d.history > 0 {
+			names = append(names, block(column+" "+before, d.history))
 		}
 	}
 	if n := s.Calendar.annual(); n > 0 {

@@ -115,6 +115,8 @@ type metric struct {
 
 var metrics = []metric{
 	{"MAE", func(m *Metrics) float64 { return m.MAE }},
+	{"WQL", func(m *Metrics) float64 { return m.WQL }},
+	{"CRPS", func(m *Metrics) float64 { return m.CRPS }},
 	{"RMSE", func(m *Metrics) float64 { return m.RMSE }},
 	{"MAPE", func(m *Metrics) float64 { return m.MAPE }},
 	{"sMAPE", func(m *Metrics) float64 { return m.SMAPE }},
@@ -123,8 +125,22 @@ var metrics = []metric{
 	{"OWA", func(m *Metrics) float64 { return m.OWA }},
 	{"scaled MSE", func(m *Metrics) float64 { return m.MSEScaled }},
 	{"scaled MAE", func(m *Metrics) float64 { return m.MAEScaled }},
-	{"WQL", func(m *Metrics) float64 { return m.WQL }},
 	{"coverage", func(m *Metrics) float64 { return m.Coverage }},
+}
+
+// efficiencies are the columns of how well a simulation follows the values.
+var efficiencies = []metric{
+	{"NSE", func(m *Metrics) float64 { return m.NSE }},
+	{"KGE", func(m *Metrics) float64 { return m.KGE }},
+}
+
+// columns returns the columns of a table of scores, without some.
+func (e *Evaluation) columns(without ...string) []metric {
+	all := metrics
+	if e.Simulation {
+		all = slices.Concat(efficiencies, metrics)
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(c metric) bool { return slices.Contains(without, c.name) })
 }
 
 // addMetrics adds the columns of metrics to a table with a row for each of all,
@@ -162,13 +178,16 @@ func (e *Evaluation) methods() *report.Table {
 	for _, name := range e.baselines() {
 		add(e.label(name), e.Baselines[name])
 	}
-	columns := metrics
+	columns := e.columns()
 	if len(e.Targets) < 2 {
-		columns = slices.DeleteFunc(slices.Clone(metrics), func(c metric) bool { return strings.HasPrefix(c.name, "scaled ") })
+		columns = e.columns("scaled MSE", "scaled MAE")
 	}
 	addMetrics(t, all, columns)
 	if slices.ContainsFunc(t.Columns, func(c report.Column) bool { return c.Name == "OWA" }) {
 		t.Caption += " OWA: the mean of sMAPE and MASE relative to those of naive2."
+	}
+	if e.Simulation {
+		t.Caption += " NSE, KGE: the median of the series; higher is better, 1 is perfect. Only the baseline linear, like the model, has no past values of the target."
 	}
 	return t.MarkBest()
 }
@@ -188,9 +207,7 @@ func (e *Evaluation) parts(most int) *report.Table {
 		all = append(all, m)
 		t.Add(cells...)
 	}
-	columns := slices.DeleteFunc(slices.Clone(metrics), func(c metric) bool {
-		return slices.Contains([]string{"MAPE", "OWA", "scaled MSE"}, c.name)
-	})
+	columns := e.columns("MAPE", "OWA", "scaled MSE", "CRPS")
 	if len(e.BySeries) == 0 {
 		t.Columns = []report.Column{{Name: "target"}}
 		for _, name := range slices.Sorted(maps.Keys(e.Targets)) {
@@ -319,9 +336,13 @@ func (m *Model) Illustrate(ctx context.Context, d *Data, _ *Evaluation) ([]repor
 	for i := range next.Series[:min(len(next.Series), samplesKept)] {
 		one := &next.Series[i]
 		f, k := byID[one.ID], slices.Index(m.cfg.targets(), one.Target)
-		s := Sample{History: f.given[k][f.end-m.cfg.Window:], Time: one.Time, Forecast: one.Point, Quantiles: one.Quantiles}
+		origin := one.Row[0] - 1
+		s := Sample{History: slices.Repeat([]float64{math.NaN()}, m.cfg.Window), Time: one.Time, Forecast: one.Point, Quantiles: one.Quantiles}
+		if begin := origin - m.cfg.Window; begin < f.end { // otherwise no target is in the window
+			copy(s.History, f.given[k][begin:min(origin, f.end)])
+		}
 		if f.times != nil {
-			s.HistoryTime = f.times[f.end-m.cfg.Window : f.end]
+			s.HistoryTime = f.times[origin-m.cfg.Window : origin]
 		}
 		panel := s.panel(m.forecaster(), next.Levels)
 		if len(next.Series) > 1 {

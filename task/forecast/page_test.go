@@ -108,7 +108,7 @@ func TestSummary(t *testing.T) {
 	}
 	var b bytes.Buffer
 	s.Tables[0].Print(&b)
-	if head, _, _ := strings.Cut(b.String(), "\n"); strings.Join(strings.Fields(head), " ") != "method MAE RMSE sMAPE MASE RMSSE WQL coverage" {
+	if head, _, _ := strings.Cut(b.String(), "\n"); strings.Join(strings.Fields(head), " ") != "method MAE WQL CRPS RMSE sMAPE MASE RMSSE coverage" {
 		t.Errorf("columns %q", head)
 	}
 }

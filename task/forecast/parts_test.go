@@ -135,9 +135,9 @@ func TestNegativeBinomialQuantile(t *testing.T) {
 	}
 	sorted := thinSorted(draws, len(draws))
 	for _, q := range []float64{0.05, 0.3, 0.5, 0.9, 0.99} {
-		near(t, "quantile", negativeBinomialQuantile(mean, alpha, q), sortedQuantile(sorted, q), 0.5)
+		near(t, "quantile", negativeBinomialQuantile(mean, alpha, q, 0), sortedQuantile(sorted, q), 0.5)
 	}
-	if got := negativeBinomialQuantile(1e-3, 1e-6, 0.5); got != 0 {
+	if got := negativeBinomialQuantile(1e-3, 1e-6, 0.5, 0); got != 0 {
 		t.Errorf("the median of almost nothing is %v", got)
 	}
 }

@@ -76,22 +76,31 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	if err != nil {
 		return nil, err
 	}
-	out.Series = make([]SeriesForecast, len(list)*d.targets)
 	if note != "" {
 		out.Notes = append(out.Notes, note)
 	}
-	at := map[window]int{}
+	at := map[window]int{} // the place of the series' first target in out.Series
+	var frames []*frame
 	for i, w := range list {
-		at[w] = i
+		if i == 0 || list[i-1].frame != w.frame {
+			f := d.frames[w.frame]
+			frames = append(frames, f)
+			for _, target := range m.cfg.targets() {
+				out.Series = append(out.Series, SeriesForecast{ID: f.id, Target: target, Quantiles: make([][]float64, len(levels))})
+			}
+		}
+		at[w] = len(out.Series) - d.targets
 	}
 	belowZero := make([]bool, d.targets)
-	_, err = m.adaptive(ctx, d, m.since(d, list), levels, m.spread, func(w window, k int, s *steps) {
-		if _, last := at[w]; !last {
+	_, err = m.adaptive(ctx, d, m.since(d, list), levels, levels, m.spread, func(w window, k int, s *steps) {
+		place, asked := at[w]
+		if !asked {
 			return // the intervals adapt to it
 		}
 		f, origin := d.frames[w.frame], int(w.origin)
-		one := SeriesForecast{ID: f.id, Target: m.cfg.targets()[k], Point: slices.Clone(s.point), Quantiles: make([][]float64, len(levels))}
-		for h := range d.horizon {
+		one := &out.Series[place+k]
+		for h := max(s.from, f.end-origin); h < d.horizon; h++ {
+			one.Point = append(one.Point, s.point[h])
 			belowZero[k] = belowZero[k] || s.belowZero(h)
 			one.Row = append(one.Row, origin+h+1)
 			if f.times != nil {
@@ -104,9 +113,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 				one.Quantiles[i] = append(one.Quantiles[i], s.quantiles[h][i])
 			}
 		}
-		out.Series[at[w]*d.targets+k] = one
 	})
-	var frames []*frame
 	var ended []string
 	last := 0 // line of the table
 	for _, s := range panel.Series {
@@ -114,18 +121,16 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 			last = max(last, s.Line[n-1])
 		}
 	}
-	for _, w := range list {
-		f := d.frames[w.frame]
-		frames = append(frames, f)
+	for _, f := range frames {
 		// A series that is a column of the table ends with its last value.
-		if len(d.Ahead) == 0 && (f.end < f.series.Len() || f.isColumn && f.series.Line[f.end-1] < last) {
+		if len(d.Ahead) == 0 && f.end > 0 && (f.end < f.series.Len() || f.isColumn && f.series.Line[f.end-1] < last) {
 			ended = append(ended, cmp.Or(f.id, "the table"))
 		}
 	}
 	if len(ended) > 0 {
 		out.Notes = append(out.Notes, "the forecast begins after the last row with a target, which is not the last row of "+report.Listing(ended))
 	}
-	out.Notes = append(out.Notes, d.remarks(frames)...)
+	out.Notes = append(out.Notes, d.remarks(&m.cfg, frames)...)
 	out.Notes = append(out.Notes, m.belowZero(belowZero)...)
 	return out, err
 }
@@ -137,9 +142,12 @@ const (
 	manySince = 4000
 )
 
-// since returns windows and before each those of its series since the rows that the
-// model has learnt from.
+// since returns windows and, if intervals adapt, before each those of its series since
+// the rows that the model has learnt from.
 func (m *Model) since(d *dataset, list []window) []window {
+	if m.cfg.NoTargetHistory {
+		return list
+	}
 	most := min(mostSince, manySince/len(list))
 	var all []window
 	for _, w := range list {
@@ -158,7 +166,7 @@ func (m *Model) since(d *dataset, list []window) []window {
 }
 
 // remarks returns remarks on series that are not as those in training.
-func (s *schema) remarks(frames []*frame) (notes []string) {
+func (s *schema) remarks(cfg *Config, frames []*frame) (notes []string) {
 	var fresh []string
 	for _, f := range frames {
 		if s.Series[f.id] == nil {
@@ -166,8 +174,12 @@ func (s *schema) remarks(frames []*frame) (notes []string) {
 		}
 	}
 	if n := len(fresh); n > 0 {
-		notes = append(notes, fmt.Sprintf("series %s %s not in training and %s scaled with %s own rows",
-			report.Listing(fresh), agree(n, "was", "were"), agree(n, "is", "are"), agree(n, "its", "their")))
+		how := agree(n, "its", "their") + " own rows"
+		if cfg.NoTargetHistory {
+			how = "the rows of all series in training"
+		}
+		notes = append(notes, fmt.Sprintf("series %s %s not in training and %s scaled with %s",
+			report.Listing(fresh), agree(n, "was", "were"), agree(n, "is", "are"), how))
 	}
 	for i := range s.Static {
 		st := &s.Static[i]
@@ -261,6 +273,14 @@ func (m *Model) latest(d *dataset, out *Forecast) ([]window, error) {
 		leave(id, "no value", nil)
 	}
 	for i, f := range d.frames {
+		if m.cfg.NoTargetHistory {
+			windows, reason, err := m.driven(d, i)
+			if err != nil {
+				leave(f.id, reason, err)
+			}
+			list = append(list, windows...)
+			continue
+		}
 		if f.end < d.reach {
 			leave(f.id, fmt.Sprintf("fewer than the %s that the model needs", report.Plural(d.reach, "row")),
 				data.Errorf("%s%s are too few: the model needs %d", report.Plural(f.end, "row"), ofSeries(f.id), d.reach))
@@ -287,6 +307,33 @@ func (m *Model) latest(d *dataset, out *Forecast) ([]window, error) {
 		out.Notes = append(out.Notes, fmt.Sprintf("no forecast for series %s, which %s %s", report.Listing(ids), agree(len(ids), "has", "have"), reason))
 	}
 	return list, nil
+}
+
+// driven returns the windows that cover the rows of a frame after its last target,
+// or all rows that have a window before them if there is no target; or why there are
+// none.
+func (m *Model) driven(d *dataset, i int) (list []window, reason string, err error) {
+	f := d.frames[i]
+	hi := f.rows
+	if len(f.past) > 0 {
+		hi = min(hi, f.knownEnd(&m.cfg)+d.horizon)
+	}
+	least := d.reach + d.horizon
+	switch {
+	case hi < least:
+		return nil, fmt.Sprintf("fewer than the %s that the model needs", report.Plural(least, "row")),
+			data.Errorf("%s%s are too few: the model needs %d, a window of %d and a horizon of %d", report.Plural(hi, "row"), ofSeries(f.id), least, d.reach, d.horizon)
+	case hi == f.end:
+		return nil, "no row after the last target",
+			data.Errorf("there is no row after the last target%s; leave the targets empty in the rows to compute, or leave out the column", ofSeries(f.id))
+	}
+	for c, gap := range f.aheadGap {
+		if row := slices.Index(gap[:hi], 1); row >= 0 && !masked(&m.cfg) {
+			name := m.cfg.ahead()[c]
+			return nil, "no " + name + " in a row", f.fault(name, row, "the value is missing", "fill it in")
+		}
+	}
+	return d.cover(i, f.end, hi), "", nil
 }
 
 // unknownAhead returns the column and the step of the first value that is missing

@@ -22,9 +22,9 @@ func (m *Model) Probe(ctx context.Context, from *Data, rows int) (_ func(*tensor
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	d, list, err := m.scored(from.Panel, task.Test, 1)
+	d, list, _, err := m.scored(from.Panel, task.Test, 0)
 	if err != nil { // such as of the table of training, without its test part
-		d, list, err = m.scored(from.Panel, task.All, 1)
+		d, list, _, err = m.scored(from.Panel, task.All, 0)
 	}
 	if err != nil {
 		return nil, data.InFile(from.Name, err)

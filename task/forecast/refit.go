@@ -53,7 +53,7 @@ func (m *Model) refit(ctx context.Context, d *dataset) error {
 		return err
 	}
 	if m.cfg.Refit == refitAll {
-		m.spread, err = m.at(stageScored).adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
+		m.spread, err = m.at(stageScored).adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
 	}
 	return err
 }

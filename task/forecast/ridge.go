@@ -24,7 +24,7 @@ type ridge struct {
 
 // choice is a regression of the linear path.
 type choice struct {
-	Window  int     `json:"window"`  // it sees this many rows before the forecast,
+	Window  int     `json:"window"`  // it sees the target in this many rows before the forecast,
 	Lags    int     `json:"lags"`    // the rows around the forecast's, this many lags earlier,
 	Level   bool    `json:"level"`   // the level of the window,
 	Groups  bool    `json:"groups"`  // and the kind of time of the first step
@@ -260,7 +260,7 @@ const leastShare = 0.05
 // the windows left out.
 func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
 	d := c.d
-	full := choice{Window: d.window, Lags: len(d.Lags), Groups: d.groups > 0}
+	full := choice{Window: d.lookback, Lags: len(d.Lags), Groups: d.groups > 0}
 	level := full
 	level.Level = true
 	var errs [2]float64
@@ -305,10 +305,11 @@ func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
 	return kept, mixed, nil
 }
 
-// linearWindows returns the numbers of rows before the forecast that the regressions
-// may see: all of the window, its last season, and a few.
+// linearWindows returns the numbers of rows of the target before the forecast that the
+// regressions may see: all of the window, its last season, and a few; none without
+// target history.
 func (d *dataset) linearWindows() []int {
-	rows := []int{d.window}
+	rows := []int{d.lookback}
 	for _, n := range append(d.Freq.Seasons(), d.window/8) {
 		if n >= 1 && n < rows[len(rows)-1] {
 			rows = append(rows, n)
@@ -404,9 +405,9 @@ func (c *cross) forecast(i int, columns []int, penalty float64, to *mat.Dense, r
 // linearColumns returns the indices of the inputs that a choice sees.
 func (d *dataset) linearColumns(one choice) []int {
 	columns := rising(0, 1)
-	columns = append(columns, rising(1+d.window-one.Window, 1+d.window)...)
+	columns = append(columns, rising(1+d.lookback-one.Window, 1+d.lookback)...)
 	lag := d.Before + d.horizon
-	at := 1 + d.window
+	at := 1 + d.lookback
 	columns = append(columns, rising(at, at+one.Lags*lag)...)
 	columns = append(columns, rising(at+len(d.Lags)*lag, d.linear-1)...)
 	if one.Level {

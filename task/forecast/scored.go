@@ -53,12 +53,12 @@ func (f *scoredFile) add(w window, k int, s *steps) {
 		return cmp.Or(frame.stamp(row), strconv.Itoa(row+1))
 	}
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
-	for h, y := range s.point {
+	for h := s.from; h < len(s.point); h++ {
 		row := origin + h
 		if row >= frame.end {
 			break
 		}
-		line := []string{frame.id, f.m.cfg.targets()[k], at(origin - 1), at(row), "", number(y)}
+		line := []string{frame.id, f.m.cfg.targets()[k], at(origin - 1), at(row), "", number(s.point[h])}
 		if v := frame.raw[k][row]; !math.IsNaN(v) {
 			line[4] = number(v)
 		}

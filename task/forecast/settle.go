@@ -206,7 +206,11 @@ func settleStride(cfg *Config, windows, rows int, seasons []int) {
 		}
 		return a > 1
 	}
-	for cfg.WindowStride = 1; windows*rows/cfg.WindowStride > manyRows; cfg.WindowStride++ {
+	cfg.WindowStride = 1
+	if cfg.NoTargetHistory { // neighbours differ in little but their first rows
+		cfg.WindowStride = max(1, cfg.Horizon/4)
+	}
+	for ; windows*rows/cfg.WindowStride > manyRows; cfg.WindowStride++ {
 	}
 	for slices.ContainsFunc(seasons, func(season int) bool { return shares(season, cfg.WindowStride) }) {
 		cfg.WindowStride++

@@ -52,7 +52,7 @@ const mostValidation = 4000
 // validationWindows returns the windows of the validation part, evenly thinned to
 // mostValidation.
 func (d *dataset) validationWindows() []window {
-	list := d.windows(validationPart, 1)
+	list, _ := d.toScore(validationPart)
 	return thin(list, (len(list)+mostValidation-1)/mostValidation)
 }
 
@@ -62,7 +62,13 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err != nil {
 		return nil, nil, err
 	}
+	if cfg.NoTargetHistory {
+		if frames, empty, err = withTarget(&cfg, frames); err != nil {
+			return nil, nil, err
+		}
+	}
 	cfg.settleDecimal(panel)
+	cfg.settleHistory()
 	kept, notes, err := settle(&cfg, panel.Freq, frames, empty)
 	if err != nil {
 		return nil, nil, err
@@ -74,19 +80,21 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err != nil {
 		return nil, nil, err
 	}
+	// The choices of the linear path were made on the rows of validation too; the
+	// network is trained beside the path that is fitted to the rows of training.
+	line, err := d.chosen.refitted(ctx, d, d.windows(trainPart, d.cfg.WindowStride))
+	if err != nil {
+		return nil, nil, err
+	}
+	note = append(note, d.settleSkip(line)...)
 	m, err := newModel(*d.cfg, d.schema, on)
 	if err != nil {
 		return nil, nil, err
 	}
 	d.cfg = &m.cfg
-	m.learnt = map[string]*learnt{}
+	m.ridge, m.learnt = line, map[string]*learnt{}
 	for _, f := range kept {
 		m.learnt[f.id] = f.learn()
-	}
-	// The choices of the linear path were made on the rows of validation too; the
-	// network is trained beside the path that is fitted to the rows of training.
-	if m.ridge, err = d.chosen.refitted(ctx, d, d.windows(trainPart, m.cfg.WindowStride)); err != nil {
-		return nil, nil, err
 	}
 	if m.net.Skip != nil {
 		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
@@ -106,10 +114,11 @@ const (
 )
 
 // layTransformed is lay with the transformation of the targets that leaves the least
-// error, if the settings leave it to the data.
+// error, if the settings leave it to the data. Without target history the linear path,
+// by which that is told, has little to say.
 func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame) (*dataset, []string, error) {
 	plain, err := lay(ctx, panel, cfg, frames, cfg.Transform == "log")
-	if err != nil || cfg.Transform != "auto" || cfg.Loss == "negative-binomial" || !spreadWide(frames) {
+	if err != nil || cfg.Transform != "auto" || cfg.NoTargetHistory || cfg.Loss == "negative-binomial" || !spreadWide(frames) {
 		return plain, nil, err
 	}
 	logs, err := lay(ctx, panel, cfg, frames, true)

@@ -30,16 +30,18 @@ type shape struct {
 	channels int // targets in one row of the network: 1 or K
 	window   int
 	horizon  int
-	segment  int  // rows of one step of the network
-	encoder  int  // inputs per step of the encoder
-	decoder  int  // inputs per step of the decoder; 0: there is none
-	linear   int  // inputs of the linear path
-	history  bool // they include the covariates over the window
-	groups   int  // kinds of time that the linear path distinguishes; 0: none
-	outputs  int  // outputs per target and step
-	reach    int  // rows of history that a window needs
-	table    int  // rows of the embedding table of static categories
-	ids      int  // static categories per series
+	segment  int // rows of one step of the network
+	read     int // steps that the encoder reads: those of the window, without target history those of the horizon as well
+	encoder  int // inputs per step of the encoder
+	decoder  int // inputs per step of the decoder; 0: there is none
+	lookback int // rows before the origin of which the linear path sees the target: the window, none without target history
+	linear   int // inputs of the linear path
+	history  int // rows before the origin of which they include the covariates
+	groups   int // kinds of time that the linear path distinguishes; 0: none
+	outputs  int // outputs per target and step
+	reach    int // rows of history that a window needs
+	table    int // rows of the embedding table of static categories
+	ids      int // static categories per series
 }
 
 // window is a forecast: origin is the first row that is not known.
@@ -70,9 +72,19 @@ func newShape(s *schema, cfg *Config) shape {
 	}
 	ahead := gaps*len(s.Ahead) + s.Calendar.width()
 	always := numbers + name
-	d.encoder = d.segment*(gaps*(d.channels+len(s.Past))+ahead) + always
-	d.decoder = d.segment * (ahead + d.channels*len(s.Lags))
-	if d.decoder > 0 || d.segment > 1 {
+	d.read = d.steps(d.window)
+	if cfg.NoTargetHistory {
+		d.read += d.steps(d.horizon)
+		d.encoder = d.segment*(gaps*len(s.Past)+ahead) + always
+		if len(s.Past) > 0 {
+			d.encoder++ // the position in the horizon
+		}
+	} else {
+		d.lookback = d.window
+		d.encoder = d.segment*(gaps*(d.channels+len(s.Past))+ahead) + always
+		d.decoder = d.segment * (ahead + d.channels*len(s.Lags))
+	}
+	if d.decoder > 0 || d.segment > 1 && !cfg.NoTargetHistory {
 		d.decoder += 1 + always
 	}
 	d.linear, d.history = linearWidth(s, cfg, numbers)
@@ -124,6 +136,49 @@ func (d *dataset) windows(part, stride int) []window {
 		}
 	}
 	return list
+}
+
+// toScore returns the windows by which a part is scored, and the rows from one to
+// the next: those from every origin or, without target history, which makes them
+// alike, those that cover each row of the part once.
+func (d *dataset) toScore(part int) (list []window, stride int) {
+	if !d.cfg.NoTargetHistory {
+		return d.windows(part, 1), 1
+	}
+	for i, f := range d.frames {
+		for _, w := range d.cover(i, f.part[part].lo, f.part[part].hi) {
+			if int(w.origin) >= f.part[part].lo && d.anyTarget(f, int(w.origin)) {
+				list = append(list, w)
+			}
+		}
+	}
+	return list, d.horizon
+}
+
+// cover returns windows one after the other over the rows [lo,hi) of a frame. The
+// last one ends with them, so it may begin within the one before it, or before lo.
+// Rows without enough history have none.
+func (d *dataset) cover(frame, lo, hi int) (list []window) {
+	lo = max(lo, d.reach)
+	for o := lo; o < hi; o += d.horizon {
+		if o = min(o, hi-d.horizon); o < d.reach {
+			break
+		}
+		list = append(list, window{int32(frame), int32(o)})
+	}
+	return list
+}
+
+// repeated returns, for the windows of a list without target history, the number
+// of their first steps that the window before forecasts as well.
+func (d *dataset) repeated(list []window) map[window]int {
+	steps := map[window]int{}
+	for i := 1; i < len(list) && d.cfg.NoTargetHistory; i++ {
+		if before, w := list[i-1], list[i]; before.frame == w.frame {
+			steps[w] = max(0, int(before.origin)+d.horizon-int(w.origin))
+		}
+	}
+	return steps
 }
 
 // anyTarget reports whether some target of a window was measured.
@@ -225,32 +280,50 @@ func (d *dataset) seen(k int) (lo, hi int) {
 	return k, k + 1
 }
 
-// fillEncoder writes the inputs of one row of the network [steps,encoder]: for
+// fillEncoder writes the inputs of one row of the network [read,encoder]: for
 // each table row of a segment its targets (target k, or all), marks of missing
 // values, past covariates and what is known over the horizon, and then what is
-// constant for the series. The last segment ends at the origin; the first repeats
-// the window's first row where it lacks rows.
+// constant for the series. The last segment of the window ends at the origin; the
+// first repeats the window's first row where it lacks rows. Without target history
+// there are no targets, and the segments of the horizon follow, the last of which
+// repeats the horizon's last row; past covariates are zeros there, and the position
+// in the horizon tells its steps from those of the window.
 func (d *dataset) fillEncoder(dst []float32, f *frame, k, origin int, centres []centre) {
 	lo, hi := d.seen(k)
-	begin := origin - d.steps(d.window)*d.segment
-	for step := range d.steps(d.window) {
+	if d.cfg.NoTargetHistory {
+		hi = lo
+	}
+	known := d.steps(d.window)
+	begin := origin - known*d.segment
+	for step := range d.read {
 		x := dst[step*d.encoder : (step+1)*d.encoder]
 		n := 0
 		for i := range d.segment {
-			row := max(begin+step*d.segment+i, origin-d.window)
+			row := min(max(begin+step*d.segment+i, origin-d.window), origin+d.horizon-1)
 			for c := lo; c < hi; c++ {
 				x[n] = centres[c].of(f.known(c, row, origin))
 				n++
 			}
 			if masked(d.cfg) {
 				n += gather(x[n:], f.yGap[lo:hi], row)
-				n += gather(x[n:], f.pastGap, row)
+				for _, gap := range f.pastGap {
+					if x[n] = 1; row < origin {
+						x[n] = gap[row]
+					}
+					n++
+				}
 			}
 			for p := range f.past {
-				x[n] = f.knownPast(p, row, origin)
+				if row < origin {
+					x[n] = f.knownPast(p, row, origin)
+				}
 				n++
 			}
 			n += d.fillAhead(x[n:], f, row)
+		}
+		if d.cfg.NoTargetHistory && len(f.past) > 0 {
+			x[n] = float32(max(0, step-known+1)) / float32(d.read-known)
+			n++
 		}
 		d.fillAlways(x[n:], f, k)
 	}
@@ -344,24 +417,32 @@ func (d *dataset) fillAlways(dst []float32, f *frame, k int) {
 }
 
 // mostLinear is the largest number of inputs with which the linear path has the
-// covariates over the window; beyond, it has them over the horizon only.
+// covariates over the window; beyond, it has them over the horizon only or, if it
+// has nothing else of the past, over as many rows before it.
 const mostLinear = 900
 
-// linearWidth returns the number of inputs that fillLinear writes, and whether
-// they include the covariates over the window.
-func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) {
+// linearWidth returns the number of inputs that fillLinear writes, and the rows
+// before the origin of which they include the covariates.
+func linearWidth(s *schema, cfg *Config, numbers int) (width, history int) {
 	curved := 0
 	for _, binary := range s.Binary {
 		if !binary {
 			curved++
 		}
 	}
-	width = 2 + cfg.Window + len(s.Lags)*(s.Before+cfg.Horizon) + (len(s.Ahead)+curved)*cfg.Horizon + s.Calendar.annual() + numbers
-	history := (len(s.Past) + len(s.Ahead)) * cfg.Window
-	if width+history > mostLinear {
-		return width, false
+	width = 2 + len(s.Lags)*(s.Before+cfg.Horizon) + (len(s.Ahead)+curved)*cfg.Horizon + s.Calendar.annual() + numbers
+	columns := len(s.Past) + len(s.Ahead)
+	history = cfg.Window
+	switch {
+	case cfg.NoTargetHistory:
+		history = min(history, max(1, (mostLinear-width)/columns))
+	case width+cfg.Window+columns*history > mostLinear:
+		history = 0
 	}
-	return width + history, true
+	if !cfg.NoTargetHistory {
+		width += cfg.Window
+	}
+	return width + columns*history, history
 }
 
 // fillLinear writes the inputs of the linear path for target k [linear]: one, the
@@ -371,7 +452,7 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width int, windows bool) 
 func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[0] = 1
 	n := 1
-	for row := origin - d.window; row < origin; row++ {
+	for row := origin - d.lookback; row < origin; row++ {
 		dst[n] = c.of(f.known(k, row, origin))
 		n++
 	}
@@ -394,12 +475,10 @@ func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 				n++
 			}
 		}
-		if d.history {
-			n += copy(dst[n:], column[origin-d.window:origin])
-		}
+		n += copy(dst[n:], column[origin-d.history:origin])
 	}
-	for i := 0; d.history && i < len(f.past); i++ {
-		for row := origin - d.window; row < origin; row++ {
+	for i := range f.past {
+		for row := origin - d.history; row < origin; row++ {
 			dst[n] = f.knownPast(i, row, origin)
 			n++
 		}
