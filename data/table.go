@@ -219,7 +219,7 @@ type table struct {
 	byRow  bool // line counts rows
 	names  []string
 	lack   []string // selection.lacking
-	shared int // the number of columns at the end of names that all series share
+	shared int      // the number of columns at the end of names that all series share
 	line   []int
 	times  *texts  // times as text, or
 	stamps []stamp // as the file types them; both nil if there are none

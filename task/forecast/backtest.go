@@ -43,7 +43,17 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 		return nil, data.InFile(from.Name, err)
 	}
 	if !o.Refit {
-		return m.score(ctx, d, list, task.Test, stride, o.Out)
+		if err := o.Gift.check(m); err != nil {
+			return nil, err
+		}
+		e, err := m.score(ctx, d, list, task.Test, stride, o.Out)
+		if err != nil {
+			return nil, err
+		}
+		return e, o.Gift.write(ctx, m, d, list, from.Name)
+	}
+	if o.Gift.File != "" {
+		return nil, data.Errorf("gift_eval: its line is of one model, and refit trains one for each origin; leave out one of the two")
 	}
 	return m.refitScore(ctx, from.Panel, d, list, stride, o.Out)
 }

@@ -19,8 +19,8 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Simulation bool    `json:"simulation,omitempty"` // the model has no past values of the target, which the baselines but linear have; each row is then forecast once
-	Forecaster string  `json:"forecaster"` // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
-	Metrics    Metrics `json:"metrics"`    // the model's scores
+	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
+	Metrics    Metrics `json:"metrics"`              // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
 	// measured on the rows before the first window), drift, linear (ridge regression
 	// on the same inputs),
@@ -103,6 +103,7 @@ const samplesKept = 6
 type EvaluateOptions struct {
 	Reading
 	Out string `json:"out" value:"file" group:"Evaluation" help:"write the scored forecasts to this file, as CSV"`
+	Gift
 }
 
 // Evaluate scores every window of a part of a table, beside baselines. Training and
@@ -128,8 +129,21 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 	if o == nil {
 		o = &EvaluateOptions{}
 	}
-	return m.score(ctx, d, list, part, stride, o.Out)
+	if err := o.Gift.check(m); err != nil {
+		return nil, err
+	}
+	e, err := m.score(ctx, d, list, part, stride, o.Out)
+	if err != nil {
+		return nil, err
+	}
+	if stride != d.horizon {
+		list = d.windows(partAt(part), d.horizon)
+	}
+	return e, o.Gift.write(ctx, m, d, list, from.Name)
 }
+
+// partAt returns the index of a part. All rows are in the first.
+func partAt(part task.Part) int { return max(0, slices.Index(partNames, part)) }
 
 // scored returns the windows of a part of a table and the rows between their
 // origins: stride, or as the model is scored if it is 0.
@@ -138,9 +152,8 @@ func (m *Model) scored(panel *data.Panel, part task.Part, stride int) (*dataset,
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	at := max(0, slices.Index(partNames, part)) // all rows are in the first
-	list := []window(nil)
-	if stride == 0 {
+	var list []window
+	if at := partAt(part); stride == 0 {
 		list, stride = d.toScore(at)
 	} else {
 		list = d.windows(at, stride)
@@ -254,7 +267,7 @@ func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part tas
 	if err != nil {
 		return nil, err
 	}
-	t := &tally{d: d, part: max(0, slices.Index(partNames, part)), levels: levels, baselines: baselines,
+	t := &tally{d: d, part: partAt(part), levels: levels, baselines: baselines,
 		targets: make([]score, d.targets), series: make([]score, len(d.frames)*d.targets), belowZero: make([]bool, d.targets)}
 	one := func() tallied {
 		return tallied{steps: make([]mean, d.horizon), series: make([]mean, len(d.frames)*d.targets)}

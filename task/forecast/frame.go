@@ -17,6 +17,7 @@ type frame struct {
 	series    *data.Series // as it was read
 	id        string
 	isColumn  bool // the series is a column of the table
+	driven    bool // targets follow from the other columns, not from their own past
 	end, rows int
 	times     []time.Time        // [rows], nil without times
 	zone      *time.Location     // in which the table has the times
@@ -70,7 +71,7 @@ func rawFrames(panel *data.Panel, cfg *Config) (frames []*frame, empty []string,
 		return list
 	}
 	for _, series := range panel.Series {
-		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq, style: panel.Style,
+		f := &frame{series: series, id: series.ID, isColumn: cfg.Layout == data.LayoutColumns, driven: cfg.NoTargetHistory, rows: series.Len(), times: series.Time, counts: series.Count, freq: panel.Freq, style: panel.Style,
 			given: pick(series, cfg.targets()), rawPast: pick(series, cfg.Past), rawAhead: pick(series, cfg.ahead()),
 			yFill: fills(series, cfg.targets()), pastFill: fills(series, cfg.Past)}
 		for k, column := range f.given {

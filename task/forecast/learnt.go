@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math"
+	"slices"
 	"sort"
 	"time"
 
@@ -150,11 +151,15 @@ func blockSum(rows []uint64) (sum uint64) {
 }
 
 // rowSums returns a hash of the targets of each row, as float32: formats differ in the
-// digits that they keep.
+// digits that they keep. Where these follow from drivers, such as a countdown, they
+// may be alike in different series, so the drivers are hashed as well.
 func (f *frame) rowSums() []uint64 {
-	sums := make([]uint64, f.end)
+	sums, columns := make([]uint64, f.end), f.raw
+	if f.driven {
+		columns = slices.Concat(f.raw, f.rawPast, f.rawAhead)
+	}
 	for i := range sums {
-		for _, column := range f.raw {
+		for _, column := range columns {
 			x := uint64(0x7fc00000)
 			if v := column[i]; !math.IsNaN(v) {
 				x = uint64(math.Float32bits(simd.Narrow(v)))

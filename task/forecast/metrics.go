@@ -87,7 +87,7 @@ type score struct {
 
 	crps mean // of values with a distribution
 
-	rmsse  []mean   // by series: squared errors in units of the seasonal naive forecast's
+	rmsse  []mean    // by series: squared errors in units of the seasonal naive forecast's
 	series []moments // by series and target
 }
 

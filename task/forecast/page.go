@@ -73,6 +73,9 @@ func (e *Evaluation) rival() (name string, least float64) {
 	of, _, _ := e.measure()
 	least = math.Inf(1)
 	for _, b := range e.baselines() {
+		if e.knowsMore(b) {
+			continue
+		}
 		if v := of(e.Baselines[b]); v < least {
 			name, least = b, v
 		}

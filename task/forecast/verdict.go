@@ -70,7 +70,7 @@ func (e *Evaluation) verdict() string {
 	var lists [worse + 1][]string
 	for _, name := range []string{"naive", "naive2", "seasonal_naive", "drift", "linear"} {
 		b, ok := e.Baselines[name]
-		if !ok || e.repeats(name) {
+		if !ok || e.repeats(name) || e.knowsMore(name) {
 			continue
 		}
 		label, other := strings.ReplaceAll(name, "_", " "), of(b)
@@ -103,11 +103,17 @@ func (e *Evaluation) verdict() string {
 	add(better, "better than %s", ", ")
 	add(equal, "equal to %s to within "+strings.ReplaceAll(report.Percent(worthwhile), "%", "%%"), ", ")
 	add(worse, "not better than %s", "; ")
-	if e.nothingBeatsNaive() {
+	if e.Simulation {
+		parts = append(parts, "The other methods have past values of the target, which this model does without.")
+	} else if e.nothingBeatsNaive() {
 		parts = append(parts, "No method is better than the naive forecast, which repeats the last value.")
 	}
 	return strings.Join(parts, " ")
 }
+
+// knowsMore reports whether a baseline has past values of the target and the model has
+// none.
+func (e *Evaluation) knowsMore(name string) bool { return e.Simulation && name != "linear" }
 
 func (e *Evaluation) nothingBeatsNaive() bool {
 	of, _, _ := e.measure()
