@@ -8,7 +8,7 @@ import (
 // linearEnough is the share of the variance of the validation values that a ridge
 // regression must explain so that a network without target history has a linear
 // path: on less it has to unlearn the path before it learns the response.
-const linearEnough = 0.9
+const linearEnough = 0.95
 
 // settleSkip decides about the linear path if that is left to the data.
 func (d *dataset) settleSkip(r *ridge) (notes []string) {
