@@ -97,7 +97,7 @@ func softplus(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-
 func positive(x float32) float64 { return softplus(float64(x)) + 1e-6 }
 
 // studentQuantile returns the quantile of Student's t distribution with nu degrees
-// of freedom, at least 1, some ten times as fast as distuv. Newton's method converges
+// of freedom, at least 1, several times as fast as distuv. Newton's method converges
 // from wherever it begins below the median, where the distribution function is
 // convex; it begins with the first terms of the expansion by 1/nu.
 func studentQuantile(nu, q float64) float64 {
@@ -114,7 +114,7 @@ func studentQuantile(nu, q float64) float64 {
 		share := nu / (nu + x*x)
 		step := (mathext.RegIncBeta(nu/2, 0.5, share)/2 - q) / (density * math.Pow(share, (nu+1)/2))
 		x = math.Min(x-step, 0)
-		if math.Abs(step) <= 1e-13*math.Abs(x) {
+		if math.Abs(step) <= 1e-7*math.Abs(x) { // the next one has about its square
 			break
 		}
 	}

@@ -180,6 +180,9 @@ func (e *Evaluation) methods() *report.Table {
 	add(e.Forecaster, e.Metrics)
 	for _, name := range e.baselines() {
 		add(e.label(name), e.Baselines[name])
+		if e.knowsMore(name) {
+			t.Rows[len(t.Rows)-1].Score = math.NaN()
+		}
 	}
 	columns := e.columns()
 	if len(e.Targets) < 2 {

@@ -142,6 +142,15 @@ func TestNegativeBinomialQuantile(t *testing.T) {
 	}
 }
 
+func TestStudentQuantile(t *testing.T) {
+	for _, nu := range []float64{2, 2.01, 3, 10, 50} {
+		for _, q := range []float64{1e-9, 1e-4, 0.025, 0.1, 0.3, 0.45, 0.5, 0.9, 0.999} {
+			want := distuv.StudentsT{Sigma: 1, Nu: nu}.Quantile(q)
+			near(t, "quantile", studentQuantile(nu, q), want, 1e-9*(1+math.Abs(want)))
+		}
+	}
+}
+
 func TestInterpolatedQuantiles(t *testing.T) {
 	levels, z := []float64{0.1, 0.5, 0.9}, []float64{1, 2, 4}
 	for q, want := range map[float64]float64{0.01: 1, 0.1: 1, 0.3: 1.5, 0.5: 2, 0.7: 3, 0.9: 4, 0.99: 4} {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -172,7 +174,7 @@ func TestProtocolCIF2016(t *testing.T) {
 // trainAndScore runs a recipe on one table, and logs validation and test.
 func trainAndScore(t *testing.T, cfg Config, file string) *Evaluation {
 	t.Helper()
-	panel := read(t, sharedFile(t, file), cfg)
+	panel := read(t, file, cfg)
 	begun := time.Now()
 	m, result, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
@@ -192,14 +194,14 @@ func trainAndScore(t *testing.T, cfg Config, file string) *Evaluation {
 }
 
 func TestProtocolVicElec(t *testing.T) {
-	e := trainAndScore(t, protocol(t, "vic", "vic_elec.yaml"), "forecast/vic_elec_hourly.csv")
+	e := trainAndScore(t, protocol(t, "vic", "vic_elec.yaml"), sharedFile(t, "forecast/vic_elec_hourly.csv"))
 	if !(e.Metrics.MAE <= 120) || !(e.Metrics.MAE <= 0.5*e.Baselines["seasonal_naive_168"].MAE) {
 		t.Errorf("MAE %.1f MW, want at most 120", e.Metrics.MAE)
 	}
 }
 
 func TestProtocolETTh1(t *testing.T) {
-	e := trainAndScore(t, protocol(t, "etth1", "etth1.yaml"), "forecast/ETTh1.csv")
+	e := trainAndScore(t, protocol(t, "etth1", "etth1.yaml"), sharedFile(t, "forecast/ETTh1.csv"))
 	if e.Windows != 2857 || !(e.Metrics.MSEScaled <= 0.313) || !(e.Metrics.MAEScaled <= 0.362) {
 		t.Errorf("%.4f/%.4f, want at most .313/.362", e.Metrics.MSEScaled, e.Metrics.MAEScaled)
 	}
@@ -215,8 +217,46 @@ func TestProtocolETTh1Long(t *testing.T) {
 }
 
 func TestProtocolETTh1OT(t *testing.T) {
-	e := trainAndScore(t, protocol(t, "etth1-ot", "etth1_ot.yaml"), "forecast/ETTh1.csv")
+	e := trainAndScore(t, protocol(t, "etth1-ot", "etth1_ot.yaml"), sharedFile(t, "forecast/ETTh1.csv"))
 	if e.Windows != 2857 || !(e.Metrics.MSEScaled <= 0.0280) || !(e.Metrics.MAEScaled <= 0.127) {
 		t.Errorf("%.4f/%.4f, want at most .0280/.127", e.Metrics.MSEScaled, e.Metrics.MAEScaled)
+	}
+}
+
+// made returns the path of a table that examples/drivers writes.
+func made(t *testing.T, args ...string) string {
+	t.Helper()
+	table, err := exec.Command("go", append([]string{"run", "../../examples/drivers"}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "table.csv")
+	if err := os.WriteFile(path, table, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestProtocolBasins(t *testing.T) {
+	e := trainAndScore(t, protocol(t, "basins", "basins.yaml"), made(t, "basins"))
+	t.Logf("NSE %.3f KGE %.3f, linear %.3f", e.Metrics.NSE, e.Metrics.KGE, e.Baselines["linear"].NSE)
+	if !(e.Metrics.NSE > 0.9) || !(e.Metrics.NSE > e.Baselines["linear"].NSE) {
+		t.Errorf("NSE %.3f, want above 0.9 and the linear path's %.3f", e.Metrics.NSE, e.Baselines["linear"].NSE)
+	}
+}
+
+func TestProtocolEngines(t *testing.T) {
+	cfg := protocol(t, "engines", "engines.yaml")
+	m, _, err := Train(t.Context(), &Data{Panel: read(t, made(t, "engines"), cfg)}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Evaluate(t.Context(), &Data{Panel: read(t, made(t, "engines", "2"), cfg)}, "test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("MAE %.2f, RMSE %.2f, linear %.2f", e.Metrics.MAE, e.Metrics.RMSE, e.Baselines["linear"].MAE)
+	if !(e.Metrics.MAE < e.Baselines["linear"].MAE) {
+		t.Errorf("MAE %.2f, want below the linear path's %.2f", e.Metrics.MAE, e.Baselines["linear"].MAE)
 	}
 }

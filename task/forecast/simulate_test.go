@@ -98,6 +98,16 @@ func TestNoTargetHistory(t *testing.T) {
 			if a, b := asJSON(t, known), asJSON(t, forecast(other)); a != b {
 				t.Error("other past targets change the forecast")
 			}
+			renamed := func(p *data.Panel) *data.Panel {
+				for _, s := range p.Series {
+					s.ID = "new " + s.ID
+				}
+				return p
+			}
+			fresh := forecast(renamed(replaced(panel, 333, nothing)))
+			if a, b := asJSON(t, fresh), asJSON(t, forecast(renamed(other))); a != b || !strings.Contains(strings.Join(fresh.Notes, " "), "scaled with the rows of all series in training") {
+				t.Errorf("other past targets of series that were not in training change the forecast; notes %q", fresh.Notes)
+			}
 			all := forecast(replaced(panel, 0, nothing))
 			for i, s := range all.Series {
 				if len(s.Point) != 370 || s.Row[0] != 31 || s.Row[369] != 400 {
