@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/carousel-ml/carousel/data"
@@ -166,25 +167,55 @@ func (g *Gift) write(ctx context.Context, m *Model, d *dataset, list []window, t
 }
 
 // mergeGift writes a line into a file of results, in place of one of the same
-// dataset. A file with other columns is a *data.InputError.
+// dataset and model. Other lines stay as they are. A file with other columns is a
+// *data.InputError.
 func mergeGift(path string, line []string) error {
-	lines := [][]string{giftColumns}
-	f, err := os.Open(path)
-	switch {
-	case err == nil:
-		lines, err = csv.NewReader(f).ReadAll()
-		_ = f.Close()
-		if err != nil || len(lines) == 0 || !slices.Equal(lines[0], giftColumns) {
+	head, own := csvLine(giftColumns), csvLine(line)
+	lines := []string{head, own}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		if lines, err = linesOf(path); err != nil {
+			return err
+		}
+		if len(lines) == 0 || lines[0] != head {
 			return &data.InputError{File: path, Problem: "is no file of GIFT-Eval's results", Fix: fmt.Sprintf("give another file, or one whose first line is the %d columns", len(giftColumns))}
 		}
-	case !errors.Is(err, fs.ErrNotExist):
+		same := csvLine(line[:2]) + ","
+		if at := slices.IndexFunc(lines, func(old string) bool { return strings.HasPrefix(old, same) }); at >= 0 {
+			lines[at] = own
+		} else {
+			lines = append(lines, own)
+		}
+	}
+	return model.WriteFileAtomic(path, func(w io.Writer) error {
+		_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
 		return err
+	})
+}
+
+// csvLine returns a line of CSV, without its end.
+func csvLine(cells []string) string {
+	var b strings.Builder
+	c := csv.NewWriter(&b)
+	_ = c.Write(cells) // a Builder has no errors
+	c.Flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// linesOf returns the lines of a file that are not empty.
+func linesOf(path string) (lines []string, err error) {
+	r, err := data.OpenLines(path, "")
+	if err != nil {
+		return nil, err
 	}
-	at := slices.IndexFunc(lines[1:], func(old []string) bool { return old[0] == line[0] && old[1] == line[1] })
-	if at >= 0 {
-		lines[1+at] = line
-	} else {
-		lines = append(lines, line)
+	defer r.Close()
+	for {
+		switch line, err := r.Next(); {
+		case err == io.EOF:
+			return lines, nil
+		case err != nil:
+			return nil, err
+		case line != "":
+			lines = append(lines, line)
+		}
 	}
-	return model.WriteFileAtomic(path, func(w io.Writer) error { return csv.NewWriter(w).WriteAll(lines) })
 }
