@@ -50,7 +50,9 @@ type PredictOptions struct {
 }
 
 // Forecast forecasts the horizon after the last row with a target, for each
-// series of a table with the columns that the model was trained on. Columns that
+// series of a table with the columns that the model was trained on. With
+// Config.NoTargetHistory it computes all rows after that, or all that have a window
+// before them if there is no target. Columns that
 // are known over the horizon need their values there, in rows without targets. A
 // series that lacks such values or is too short is left out; if none is left, that
 // is a *data.InputError, as are a table that lacks columns or holds values that the
