@@ -111,6 +111,12 @@ func TestVariants(t *testing.T) {
 		{"no target history, past alone, ridge", func(c *Config) {
 			c.NoTargetHistory, c.Target, c.Past, c.Future, c.Skip, c.Loss = true, []string{"a", "b"}, Past{"p"}, nil, "ridge", "quantile"
 		}},
+		{"no target history, segments", func(c *Config) {
+			c.NoTargetHistory, c.Window, c.Horizon, c.Segment, c.ID, c.Static, c.Skip = true, 22, 10, 4, "id", Static{"kind", "size"}, "ridge"
+		}},
+		{"no target history, segments, mask", func(c *Config) {
+			c.NoTargetHistory, c.Segment, c.Target, c.Channels, c.Past, c.Missing, c.Loss = true, 6, []string{"a", "b"}, "joint", Past{"p"}, "mask", "quantile"
+		}},
 		{"mask, autoregressive", func(c *Config) { c.Missing, c.Head = "mask", "autoregressive" }},
 	} {
 		t.Run(v.name, func(t *testing.T) {

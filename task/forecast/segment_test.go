@@ -40,6 +40,11 @@ func segmented(t *testing.T, set func(*Config)) (*Model, *dataset) {
 				column[i] = float32(f.rawAhead[c][i])
 			}
 		}
+		for c, column := range f.past {
+			for i := range column {
+				column[i] = float32(f.rawPast[c][i])
+			}
+		}
 	}
 	return m, d
 }
@@ -75,14 +80,46 @@ func TestSegmentsOfRows(t *testing.T) {
 	}
 }
 
+// Without target history the encoder reads the horizon in segments as well, which
+// begin at the origin. Past covariates are zeros there, and the position tells why.
+func TestSegmentsWithoutTargetHistory(t *testing.T) {
+	_, d := segmented(t, func(c *Config) { c.NoTargetHistory = true })
+	var b batch
+	d.load(&b, []window{{0, 50}}, false)
+	if want := []float32{
+		1045, 1045, 1046,
+		1047, 1048, 1049,
+		1050, 1051, 1052,
+		1053, 1053, 1053,
+	}; !slices.Equal(b.encoder, want) || len(b.decoder) != 0 {
+		t.Errorf("encoder\n%v, want\n%v; decoder %v", b.encoder, want, b.decoder)
+	}
+	_, d = segmented(t, func(c *Config) { c.NoTargetHistory, c.Future, c.Past = true, nil, Past{"x"} })
+	d.load(&b, []window{{0, 50}}, false)
+	if want := []float32{
+		1045, 1045, 1046, 0,
+		1047, 1048, 1049, 0,
+		0, 0, 0, 0.5,
+		0, 0, 0, 1,
+	}; !slices.Equal(b.encoder, want) {
+		t.Errorf("past: encoder\n%v, want\n%v", b.encoder, want)
+	}
+}
+
 // The head gives the rows of a segment in turn, and what is beyond the horizon is
 // cut: with weights of zero its bias shows which number is whose.
 func TestSegmentsOfForecasts(t *testing.T) {
-	for channels, want := range map[string][]float32{
-		"joint":       {0, 2, 4, 0, 1, 3, 5, 1}, // [targets,horizon]
-		"independent": {0, 1, 2, 0, 0, 1, 2, 0},
+	for _, one := range []struct {
+		channels string
+		driven   bool
+		want     []float32
+	}{
+		{"joint", false, []float32{0, 2, 4, 0, 1, 3, 5, 1}}, // [targets,horizon]
+		{"independent", false, []float32{0, 1, 2, 0, 0, 1, 2, 0}},
+		{"joint", true, []float32{0, 2, 4, 0, 1, 3, 5, 1}},
+		{"independent", true, []float32{0, 1, 2, 0, 0, 1, 2, 0}},
 	} {
-		m, d := segmented(t, func(c *Config) { c.Channels = channels })
+		m, d := segmented(t, func(c *Config) { c.Channels, c.NoTargetHistory = one.channels, one.driven })
 		head := m.net.Head
 		head.Weight.Write(make([]float32, head.Weight.Len()))
 		bias := make([]float32, head.Bias.Len())
@@ -92,8 +129,8 @@ func TestSegmentsOfForecasts(t *testing.T) {
 		head.Bias.Write(bias)
 		var b batch
 		d.load(&b, []window{{0, 50}}, false)
-		if got := m.net.forward(tensor.NewTape(tensor.CPU(), tensor.Infer), &b).Data(); !slices.Equal(got, want) {
-			t.Errorf("%s: forecast %v, want %v", channels, got, want)
+		if got := m.net.forward(tensor.NewTape(tensor.CPU(), tensor.Infer), &b).Data(); !slices.Equal(got, one.want) {
+			t.Errorf("%s, no target history %v: forecast %v, want %v", one.channels, one.driven, got, one.want)
 		}
 	}
 }
@@ -120,8 +157,12 @@ func TestSegmentOfOneRow(t *testing.T) {
 // The gradient of the whole network agrees with differences of its loss, also
 // where the horizon ends within a segment.
 func TestSegmentGradients(t *testing.T) {
-	for _, channels := range []string{"joint", "independent"} {
-		m, d := segmented(t, func(c *Config) { c.Channels, c.WindowNorm, c.Loss, c.Scale = channels, "last", "gaussian", "standard" })
+	for _, set := range []func(*Config){
+		func(c *Config) { c.Channels, c.WindowNorm = "joint", "last" },
+		func(c *Config) { c.Channels, c.WindowNorm = "independent", "last" },
+		func(c *Config) { c.NoTargetHistory = true },
+	} {
+		m, d := segmented(t, func(c *Config) { c.Loss, c.Scale = "gaussian", "standard"; set(c) })
 		var b batch
 		d.load(&b, []window{{0, 50}, {0, 60}}, true)
 		tensortest.CheckGrad(t, m.slab, func(tape *tensor.Tape) *tensor.Tensor { return m.net.loss(tape, &b) })

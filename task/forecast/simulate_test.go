@@ -67,17 +67,21 @@ func replaced(p *data.Panel, from int, by func() float64) *data.Panel {
 
 func nothing() float64 { return math.NaN() }
 
-// No value of the target but the scale of its training rows has a part in a forecast.
+// No value of the target but the scale of its training rows has a part in a forecast,
+// by rows or segments, nor in the linear path, and no simple method has a share.
 func TestNoTargetHistory(t *testing.T) {
-	for _, loss := range []string{"mae", "gaussian", "quantile"} {
+	for loss, segment := range map[string]int{"mae": 0, "gaussian": 7, "quantile": 0} {
 		t.Run(loss, func(t *testing.T) {
 			t.Parallel()
 			cfg := driven()
-			cfg.Loss, cfg.Skip = loss, "ridge"
+			cfg.Loss, cfg.Segment, cfg.Skip = loss, segment, "ridge"
 			panel := catchments(3, 400)
 			m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if m.mixture != nil || m.ridge.choices[0][0].Window != 0 {
+				t.Errorf("mixture %v, linear path %v", m.mixture, m.ridge.choices)
 			}
 			forecast := func(p *data.Panel) *Forecast {
 				t.Helper()
