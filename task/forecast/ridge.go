@@ -48,8 +48,8 @@ const (
 
 // fitRidge chooses the regressions by cross validation on windows, and fits them to
 // these. It returns their forecasts of the windows left out as well.
-// The error is that of ctx.
-func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, error) {
+// quick takes the regression that sees most. The error is that of ctx.
+func fitRidge(ctx context.Context, d *dataset, list []window, quick bool) (*ridge, *unseen, error) {
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: make([][]choice, d.targets)}
 	list = r.affordable(list, d.targets)
 	folds, rolling := crossFolds(list, d.horizon)
@@ -67,7 +67,7 @@ func fitRidge(ctx context.Context, d *dataset, list []window) (*ridge, *unseen, 
 		if err != nil {
 			return nil, nil, err
 		}
-		if r.choices[k], out.forecast[k], err = c.choose(ctx); err != nil {
+		if r.choices[k], out.forecast[k], err = c.choose(ctx, quick); err != nil {
 			return nil, nil, err
 		}
 		r.weights = append(r.weights, c.all.mixture(d, r.choices[k]))
@@ -186,6 +186,7 @@ type cross struct {
 	all         *normal // of all windows
 	folds       []crossed
 	size        float64 // mean sum of squares of an input
+	start       int     // index of the penalty that was best last
 	n           int     // windows that are forecast
 	independent float64 // about how many of them do not overlap
 }
@@ -199,7 +200,7 @@ type crossed struct {
 }
 
 func newCross(ctx context.Context, d *dataset, k int, list []window, folds []fold, rolling bool) (*cross, error) {
-	c := &cross{d: d, all: zeroNormal(d), independent: independent(list, d.horizon)}
+	c := &cross{d: d, start: len(penalties) / 2, all: zeroNormal(d), independent: independent(list, d.horizon)}
 	for i, f := range folds {
 		own, err := newNormal(ctx, d, k, f.out)
 		if err != nil {
@@ -258,9 +259,14 @@ const leastShare = 0.05
 
 // choose returns the regressions with their shares, and the mixture's forecasts of
 // the windows left out.
-func (c *cross) choose(ctx context.Context) ([]choice, *mat.Dense, error) {
+func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, error) {
 	d := c.d
 	full := choice{Window: d.lookback, Lags: len(d.Lags), Groups: d.groups > 0}
+	if quick {
+		one, forecast, err := c.try(ctx, full, false)
+		one.Share = 1
+		return []choice{one}, forecast, err
+	}
 	level := full
 	level.Level = true
 	var errs [2]float64
@@ -340,14 +346,12 @@ func (c *cross) try(ctx context.Context, one choice, rolling bool) (choice, *mat
 		errs    []mean
 	}
 	one.Error = math.Inf(1)
-	columns := c.d.linearColumns(one)
+	own := work{columns: c.d.linearColumns(one), errs: make([]mean, len(c.folds))}
 	best, next := mat.NewDense(c.n, c.d.horizon, nil), mat.NewDense(c.n, c.d.horizon, nil)
-	worse := 0
-	for _, penalty := range penalties {
-		if err := ctx.Err(); err != nil {
-			return one, nil, err
-		}
-		own := work{columns, penalty * c.size, next, make([]mean, len(c.folds))}
+	// better tries a penalty, and reports whether it is the best so far.
+	better := func(at int) bool {
+		own.penalty, own.to = penalties[at]*c.size, next
+		clear(own.errs)
 		par.For(len(c.folds), 1, &own, func(own *work, lo, hi int) {
 			for i := lo; i < hi; i++ {
 				own.errs[i] = c.forecast(i, own.columns, own.penalty, own.to, rolling)
@@ -357,15 +361,32 @@ func (c *cross) try(ctx context.Context, one choice, rolling bool) (choice, *mat
 		for _, e := range own.errs {
 			sum.sum, sum.n = sum.sum+e.sum, sum.n+e.n
 		}
-		if e := sum.value(); e < one.Error || sum.n == 0 && penalty == penalties[0] {
-			one.Error, one.Penalty, worse = e, penalty, 0
-			best, next = next, best
-		} else if worse++; worse == 2 {
-			break
+		e := sum.value()
+		if sum.n == 0 {
+			e = 0 // nothing was measured
 		}
+		if e >= one.Error {
+			return false
+		}
+		one.Error, one.Penalty, c.start = e, penalties[at], at
+		best, next = next, best
+		return true
 	}
-	if math.IsNaN(one.Error) {
-		one.Error = 0 // nothing was measured
+	// From the penalty that was best for the regression before, walk to both sides
+	// until two in turn are worse.
+	begin := c.start
+	better(begin)
+	for _, step := range []int{1, -1} {
+		for at, worse := begin+step, 0; at >= 0 && at < len(penalties) && worse < 2; at += step {
+			if err := ctx.Err(); err != nil {
+				return one, nil, err
+			}
+			if better(at) {
+				worse = 0
+			} else {
+				worse++
+			}
+		}
 	}
 	return one, best, nil
 }

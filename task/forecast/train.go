@@ -117,20 +117,23 @@ const (
 // error, if the settings leave it to the data. Without target history the linear path,
 // by which that is told, has little to say.
 func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame) (*dataset, []string, error) {
-	plain, err := lay(ctx, panel, cfg, frames, cfg.Transform == "log")
-	if err != nil || cfg.Transform != "auto" || cfg.NoTargetHistory || cfg.Loss == "negative-binomial" || !spreadWide(frames) {
-		return plain, nil, err
+	log := cfg.Transform == "log"
+	var notes []string
+	if cfg.Transform == "auto" && !cfg.NoTargetHistory && cfg.Loss != "negative-binomial" && spreadWide(frames) {
+		var errs [2]float64
+		for i, log := range []bool{false, true} {
+			d, err := lay(ctx, panel, cfg, frames, log, true)
+			if err != nil {
+				return nil, nil, err
+			}
+			errs[i] = d.lineError()
+		}
+		if log = errs[1] < errs[0]*(1-worthTransform); log {
+			notes = []string{fmt.Sprintf("targets are transformed by their logarithm, which makes the linear path's error for windows left out less by %s", report.Percent(1-errs[1]/errs[0]))}
+		}
 	}
-	logs, err := lay(ctx, panel, cfg, frames, true)
-	if err != nil {
-		return nil, nil, err
-	}
-	was, is := plain.lineError(), logs.lineError()
-	if is < was*(1-worthTransform) {
-		return logs, []string{fmt.Sprintf("targets are transformed by their logarithm, which makes the linear path's error for windows left out less by %s", report.Percent(1-is/was))}, nil
-	}
-	plain, err = lay(ctx, panel, cfg, frames, false) // the frames are as the last dataset has them
-	return plain, nil, err
+	d, err := lay(ctx, panel, cfg, frames, log, false)
+	return d, notes, err
 }
 
 // spreadWide reports whether all targets are positive in the known rows, and some
@@ -172,8 +175,9 @@ func (d *dataset) lineError() float64 {
 	return sum.value()
 }
 
-// lay fits scalers and the linear path, and settles what is left of the settings.
-func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, log bool) (*dataset, error) {
+// lay fits scalers and the linear path, and settles what is left of the settings. For
+// quick see fitRidge.
+func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, log, quick bool) (*dataset, error) {
 	s := fitSchema(panel, &cfg, frames, log)
 	for _, f := range frames {
 		if err := f.prepare(s, &cfg); err != nil {
@@ -193,7 +197,7 @@ func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, lo
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
 	var err error
-	d.chosen, d.out, err = fitRidge(ctx, d, d.known(cfg.WindowStride))
+	d.chosen, d.out, err = fitRidge(ctx, d, d.known(cfg.WindowStride), quick)
 	return d, err
 }
 
