@@ -139,6 +139,9 @@ func (d *dataset) smooth(ctx context.Context, list []window) error {
 			i, k := frames[at/d.targets], at%d.targets
 			f := d.frames[i]
 			known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+			if d.trained {
+				known = f.part[trainPart].hi
+			}
 			if !d.inside {
 				known = min(known, first[i])
 			}

@@ -191,7 +191,7 @@ func (m *Model) dataset(panel *data.Panel, whole bool) (*dataset, error) {
 			return nil, err
 		}
 	}
-	return &dataset{schema: m.schema, cfg: &m.cfg, frames: frames, empty: empty, shape: newShape(m.schema, &m.cfg)}, nil
+	return &dataset{trained: m.stage == stageTrained, schema: m.schema, cfg: &m.cfg, frames: frames, empty: empty, shape: newShape(m.schema, &m.cfg)}, nil
 }
 
 // tally sums what an Evaluation is computed from.

@@ -30,7 +30,8 @@ type Model struct {
 	sharper   float64 // in training: the error with the network divided by that without
 	mixture   mixture
 	learnt    map[string]*learnt // by series; nil: not known
-	others    [stages]*Model     // by stage; nil: the model itself
+	stage     stage
+	others    [stages]*Model // by stage; nil: the model itself
 }
 
 // saved is a Model's part of config.json.

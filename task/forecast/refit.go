@@ -80,6 +80,7 @@ func (m *Model) attach(lines [stages]*ridge, begin map[string]spread) error {
 		}
 		other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
 		other.notes, other.learnt, other.ridge = m.notes, m.learnt, m.ridge
+		other.stage = s
 		if s == stageScored {
 			other.spread = begin
 		}

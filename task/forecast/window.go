@@ -18,6 +18,7 @@ type dataset struct {
 
 	chosen   *ridge                // in training: the linear path of training and validation
 	out      *unseen               // in training: what the linear path forecast of windows left out
+	trained  bool                  // smoothing is not fitted to the rows of validation
 	inside   bool                  // smoothing is fitted to all rows of training, also those after the first window
 	smoothed map[string][]smoothed // by series, then target; see smooth
 	shape
