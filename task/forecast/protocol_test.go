@@ -239,7 +239,7 @@ func made(t *testing.T, args ...string) string {
 
 func TestProtocolBasins(t *testing.T) {
 	e := trainAndScore(t, protocol(t, "basins", "basins.yaml"), made(t, "basins"))
-	t.Logf("NSE %.3f KGE %.3f, linear %.3f", e.Metrics.NSE, e.Metrics.KGE, e.Baselines["linear"].NSE)
+	t.Logf("NSE %.3f KGE %.3f, linear %.3f %.3f", e.Metrics.NSE, e.Metrics.KGE, e.Baselines["linear"].NSE, e.Baselines["linear"].KGE)
 	if !(e.Metrics.NSE > 0.9) || !(e.Metrics.NSE > e.Baselines["linear"].NSE) {
 		t.Errorf("NSE %.3f, want above 0.9 and the linear path's %.3f", e.Metrics.NSE, e.Baselines["linear"].NSE)
 	}
@@ -255,7 +255,7 @@ func TestProtocolEngines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("MAE %.2f, RMSE %.2f, linear %.2f", e.Metrics.MAE, e.Metrics.RMSE, e.Baselines["linear"].MAE)
+	t.Logf("MAE %.2f, RMSE %.2f, linear %.2f %.2f", e.Metrics.MAE, e.Metrics.RMSE, e.Baselines["linear"].MAE, e.Baselines["linear"].RMSE)
 	if !(e.Metrics.MAE < e.Baselines["linear"].MAE) {
 		t.Errorf("MAE %.2f, want below the linear path's %.2f", e.Metrics.MAE, e.Baselines["linear"].MAE)
 	}
