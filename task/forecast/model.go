@@ -49,6 +49,25 @@ type saved struct {
 	Notes     []string          `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`
+
+	// Of older models.
+	Anchor  *anchor   `json:"anchor,omitempty"`
+	Penalty []float64 `json:"penalty,omitempty"`
+}
+
+// anchor is the mixture of older models: a seasonal naive forecast beside the network.
+type anchor struct {
+	Season int     `json:"season"`
+	Share  float64 `json:"share"`
+}
+
+// mixture returns the anchor as a mixture for a number of targets.
+func (a *anchor) mixture(targets int) mixture {
+	if a == nil || a.Share == 0 {
+		return nil
+	}
+	parts := []part{{Method: ownPart, Share: 1 - a.Share}, {Method: fmt.Sprintf("%s%d", seasonalName, a.Season), Share: a.Share}}
+	return slices.Repeat(mixture{parts}, targets)
 }
 
 // Config returns the configuration, in which the values that depend on the data
@@ -91,7 +110,8 @@ func (m *Model) Save(dir string) error {
 			ts = append(ts, t)
 		}
 	}
-	c := saved{m.cfg, m.schema, m.gain, m.mixture, m.ridge.choices, m.residuals, m.shifts, m.errors, m.spread, m.at(stageScored).spread, m.notes, m.learnt}
+	c := saved{Config: m.cfg, Schema: m.schema, Gain: m.gain, Mixture: m.mixture, Linear: m.ridge.choices, Residuals: m.residuals, Shifts: m.shifts,
+		Errors: m.errors, Spread: m.spread, Begin: m.at(stageScored).spread, Notes: m.notes, Learnt: m.learnt}
 	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
 }
 
@@ -119,6 +139,9 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 		return nil, d.Broken(err)
 	}
 	m.gain, m.mixture, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt = c.Gain, c.Mixture, c.Residuals, c.Shifts, c.Errors, c.Spread, c.Notes, c.Learnt
+	if m.mixture == nil {
+		m.mixture = c.Anchor.mixture(len(m.cfg.targets()))
+	}
 	if err := d.Load(m.slab); err != nil {
 		return nil, err
 	}
