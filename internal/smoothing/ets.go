@@ -21,6 +21,10 @@ const (
 	// longestPolished is the longest period whose initial states are optimised one by
 	// one; those of a longer one are the means of its first cycles.
 	longestPolished = 60
+	// worst is how many times as large as those of the last value the one-step errors of
+	// a model over all rows may be: one that is fitted to the last rows can lose track of
+	// the others.
+	worst = 2
 )
 
 // ETS is an innovations state space model (Hyndman, Koehler, Ord and Snyder,
@@ -54,11 +58,14 @@ type ETS struct {
 var forms = []string{"ANN", "AAN", "AAdN", "ANA", "AAA", "AAdA", "MNM", "MAM", "MAdM"}
 
 // FitETS chooses the form with the least AICc and fits it to y, by the likelihood, of
-// the last 2,000 rows. Period is the number of rows of a season; seasonal forms are
-// tried if it is at least 2 and y has three of them. The first row of y is the first
-// row of the series that Run follows; a series that begins elsewhere needs a fit of
-// its own. With fewer than five values, or if all are equal, the model repeats the
-// last value. Errors are those of ctx, and a negative period.
+// the last 2,000 rows, among parameters with which errors of long ago fade from the
+// forecasts. A form whose one-step errors over all rows are more than twice those of
+// the last value is refused in favour of the next. Period is the number of rows of a
+// season; seasonal forms are tried if it is at least 2 and y has three of them. The
+// first row of y is the first row of the series that Run follows; a series that begins
+// elsewhere needs a fit of its own. With fewer than five values, if all are equal, or
+// if no form is left, the model repeats the last value. Errors are those of ctx, and a
+// negative period.
 func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
 	if period < 0 {
 		return nil, negativePeriod(period)
@@ -74,28 +81,46 @@ func FitETS(ctx context.Context, y []float64, period int) (*ETS, error) {
 		return naive(y), nil
 	}
 	positive := !slices.ContainsFunc(z, func(v float64) bool { return v <= 0 })
-	best, err := recent.choose(ctx, period, positive)
+	left, err := recent.choose(ctx, period, positive)
 	if err != nil {
 		return nil, err
 	}
-	m := best.model()
-	if len(z) > fitRows {
-		// The smoothing parameters are of the last rows, the states of the first.
-		start := newFitting(z[:fitRows])
-		at := start.start(best.form, best.period)
-		copy(at.x, best.x[:at.smoothing()])
-		start.polish(at, at.states(), polishing)
-		s := at.model()
-		m.Level, m.Trend, m.Season = s.Level, s.Trend, s.Season
+	most := worst * naive(z).absoluteErrors(z)
+	for _, c := range left {
+		m := c.model()
+		if len(z) > fitRows {
+			// The smoothing parameters are of the last rows, the states of the first.
+			start := newFitting(z[:fitRows])
+			at := start.start(c.form, c.period)
+			copy(at.x, c.x[:at.smoothing()])
+			start.polish(at, at.states(), polishing)
+			s := at.model()
+			m.Level, m.Trend, m.Season = s.Level, s.Trend, s.Season
+		}
+		if math.IsInf(c.cost, 1) || !(m.absoluteErrors(z) <= most) {
+			continue
+		}
+		m.Level *= unit
+		m.Trend *= unit
+		if !m.factors() {
+			m.Sigma *= unit
+			floats.Scale(unit, m.Season)
+		}
+		m.Season = rotated(m.Season, first)
+		return m, nil
 	}
-	m.Level *= unit
-	m.Trend *= unit
-	if !m.factors() {
-		m.Sigma *= unit
-		floats.Scale(unit, m.Season)
+	return naive(y), nil
+}
+
+// absoluteErrors is the sum of the absolute one-step errors over y.
+func (m *ETS) absoluteErrors(y []float64) float64 {
+	sum := 0.0
+	for t, fitted := range m.Run(y).fitted {
+		if !missing(y[t]) {
+			sum += math.Abs(y[t] - fitted)
+		}
 	}
-	m.Season = rotated(m.Season, first)
-	return m, nil
+	return sum
 }
 
 func negativePeriod(period int) error {
@@ -149,13 +174,17 @@ func naive(y []float64) *ETS {
 	return m
 }
 
+func (m *ETS) dynamics() dynamics {
+	return dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, m.factors()}
+}
+
 func (m *ETS) factors() bool { return strings.HasSuffix(m.Form, "M") }
 
 // Run follows a series whose first row is that of the fit. It may be shorter or
 // longer; its later rows change no parameter.
 func (m *ETS) Run(y []float64) *Path {
 	p := &Path{
-		dynamics: dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, m.factors()},
+		dynamics: m.dynamics(),
 		states:   *newStates(len(y), len(m.Season)),
 		relative: m.factors(),
 		sigma:    m.Sigma,
@@ -163,6 +192,7 @@ func (m *ETS) Run(y []float64) *Path {
 	p.level[0], p.trend[0] = m.Level, m.Trend
 	copy(p.season, m.Season)
 	p.smooth(y, &p.states)
+	p.limit(y)
 	return p
 }
 

@@ -123,6 +123,11 @@ func (c *candidate) model() *ETS {
 	return m
 }
 
+func (c *candidate) admissible() bool {
+	d := c.model().dynamics()
+	return d.admissible(c.period)
+}
+
 // aicc is Akaike's criterion for small samples; infinite if there are too few.
 func (c *candidate) aicc() float64 {
 	n, k := float64(c.present), float64(len(c.x)+1)
@@ -172,11 +177,11 @@ func (f *fitting) start(form string, period int) *candidate {
 func (f *fitting) errors(c *candidate, x, r []float64) float64 {
 	at := candidate{form: c.form, period: c.period, x: x}
 	m := at.model()
-	d := dynamics{m.Alpha, m.Beta, m.Gamma, m.Phi, c.factors()}
+	d := m.dynamics()
 	s := f.work(c.period)
 	s.level[0], s.trend[0] = m.Level, m.Trend
 	copy(s.season, m.Season)
-	if c.factors() && (m.Level <= 0 || slices.Min(m.Season) <= 0) {
+	if c.factors() && (m.Level <= 0 || slices.Min(m.Season) <= 0) || !d.admissible(c.period) {
 		return math.Inf(1)
 	}
 	d.smooth(f.y, s)
@@ -240,10 +245,10 @@ const (
 	iterations = 40 // at most
 )
 
-// choose fits all forms and returns the one with the least AICc. Few are left when it
-// comes to the last digits and to the initial seasons, which are as many as the period
-// has rows. Positive says that forms with factors may be tried.
-func (f *fitting) choose(ctx context.Context, period int, positive bool) (*candidate, error) {
+// choose fits all forms and returns those with the least AICc, the best first. Few are
+// left when it comes to the last digits and to the initial seasons, which are as many
+// as the period has rows. Positive says that forms with factors may be tried.
+func (f *fitting) choose(ctx context.Context, period int, positive bool) ([]*candidate, error) {
 	var plain, seasonal []*candidate
 	for _, form := range forms {
 		if err := ctx.Err(); err != nil {
@@ -273,7 +278,8 @@ func (f *fitting) choose(ctx context.Context, period int, positive bool) (*candi
 		}
 		f.polish(c, indices(0, free), polishing)
 	}
-	return slices.MinFunc(left, better), nil
+	slices.SortStableFunc(left, better)
+	return left, nil
 }
 
 // fit optimises smoothing parameters, level and trend of a form from two starts, of
@@ -288,6 +294,10 @@ func (f *fitting) fit(form string, period int) *candidate {
 		c.x[0] = share
 		if c.damped() {
 			c.x[c.smoothing()-1] = 0.95
+		}
+		// A start has to be admissible; with a smaller trend it is, of any period in fitRows.
+		for c.trended() && c.x[1] > shares.low && !c.admissible() {
+			c.x[1] = max(shares.low, c.x[1]/2)
 		}
 		f.polish(c, indices(0, len(c.x)-period), comparing)
 		if best == nil || c.cost < best.cost {

@@ -94,11 +94,36 @@ type Path struct {
 	states
 	relative bool    // sigma is a share of the forecast
 	sigma    float64 // of the one-step error
+
+	low, high []float64 // [rows+1]: the limits of the forecasts from each row
+}
+
+// limit sets the limits of forecasts that follow y.
+func (p *Path) limit(y []float64) {
+	rows, period := len(y), len(p.season)-len(p.fitted)
+	if p.season == nil {
+		period = 0
+	}
+	p.low, p.high = make([]float64, rows+1), make([]float64, rows+1)
+	least, most, seen := math.Inf(1), math.Inf(-1), 0
+	for t := range rows + 1 {
+		p.low[t], p.high[t] = -math.MaxFloat64, math.MaxFloat64
+		if seen >= max(enough, 2*period) {
+			p.low[t], p.high[t] = least-(most-least), most+(most-least)
+		}
+		if t < rows && !missing(y[t]) {
+			least, most, seen = min(least, y[t]), max(most, y[t]), seen+1
+		}
+	}
 }
 
 // Forecast fills dst with the forecasts of the rows origin, origin+1, ..., in the
 // series' units, from the rows before origin only. Origin is at least 0 and at most
-// the number of rows of the series. All forecasts are finite.
+// the number of rows of the series.
+//
+// All forecasts are finite. Once five values, or two seasons of them, are before the
+// origin, forecasts keep within the range of all values before the origin, widened by
+// its width on either side: from values between 10 and 30 none is below -10 or above 50.
 func (p *Path) Forecast(dst []float64, origin int) {
 	level, trend := p.level[origin], p.trend[origin]
 	period := len(p.season) - len(p.fitted)
@@ -111,6 +136,9 @@ func (p *Path) Forecast(dst []float64, origin int) {
 			dst[h] *= p.season[origin+h%period]
 		default:
 			dst[h] += p.season[origin+h%period]
+		}
+		if dst[h] = min(dst[h], p.high[origin]); !(dst[h] >= p.low[origin]) { // or no number
+			dst[h] = p.low[origin]
 		}
 	}
 }

@@ -138,6 +138,7 @@ func (m *Theta) Run(y []float64) *Path {
 	p.level[0] = m.Level
 	copy(p.season, m.Season)
 	p.smooth(y, &p.states)
+	p.limit(y)
 	// The line is added afterwards: it takes no part in the smoothing. Its slope
 	// reaches the level late, by the second term.
 	z := deseasonalised(y, m.Season, m.Factors)
