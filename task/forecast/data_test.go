@@ -80,6 +80,13 @@ func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metr
 	return e.Baselines
 }
 
+func atMost(t *testing.T, what string, got, most float64) {
+	t.Helper()
+	if !(got <= most) {
+		t.Errorf("%s: got %.5g, want at most %v", what, got, most)
+	}
+}
+
 func vicElec() Config {
 	cfg := Defaults()
 	cfg.Time, cfg.Target = "time", []string{"demand_mw"}
@@ -94,7 +101,7 @@ func TestBaselinesOnVicElec(t *testing.T) {
 	near(t, "seasonal naive, day", b["seasonal_naive_24"].MAE, 320.9, 0.05)
 	near(t, "seasonal naive, week", b["seasonal_naive_168"].MAE, 242.3, 0.05)
 	near(t, "seasonal naive is the stronger one", b["seasonal_naive"].MAE, 242.3, 0.05)
-	near(t, "ridge on the window alone", b["linear"].MAE, 266.5, 2)
+	atMost(t, "the linear path on the window alone, beside a ridge regression", b["linear"].MAE, 266.5)
 
 	cfg = vicElec()
 	cfg.Future, cfg.Holiday = Future{"temperature_c"}, "holiday"
@@ -116,8 +123,8 @@ func TestBaselinesOnETTh1(t *testing.T) {
 	near(t, "seasonal naive MAE", b["seasonal_naive_24"].MAEScaled, 0.389, 0.0006)
 	near(t, "naive MSE", b["naive"].MSEScaled, 1.222, 0.0006)
 	near(t, "naive MAE", b["naive"].MAEScaled, 0.671, 0.0006)
-	near(t, "ridge MSE", b["linear"].MSEScaled, 0.297, 0.002)
-	near(t, "ridge MAE", b["linear"].MAEScaled, 0.343, 0.002)
+	atMost(t, "the linear path's MSE, beside a ridge regression", b["linear"].MSEScaled, 0.299)
+	atMost(t, "its MAE", b["linear"].MAEScaled, 0.345)
 
 	cfg.Target = []string{"OT"}
 	b = scoreBaselines(t, read(t, path, cfg), cfg)
@@ -125,6 +132,6 @@ func TestBaselinesOnETTh1(t *testing.T) {
 	near(t, "OT naive MSE", b["naive"].MSEScaled, 0.0343, 0.0001)
 	cfg.Window = 336
 	b = scoreBaselines(t, read(t, path, cfg), cfg)
-	near(t, "OT ridge MSE", b["linear"].MSEScaled, 0.0261, 0.0003)
-	near(t, "OT ridge MAE", b["linear"].MAEScaled, 0.1220, 0.0005)
+	atMost(t, "OT, the linear path's MSE, beside a ridge regression", b["linear"].MSEScaled, 0.0261)
+	atMost(t, "its MAE", b["linear"].MAEScaled, 0.1220)
 }

@@ -37,6 +37,8 @@ type Evaluation struct {
 	Unscored   int                `json:"unscored,omitempty"`    // of these, values that are missing or were filled in, which are not scored
 	Targets    map[string]Metrics `json:"targets,omitempty"`     // by column, if there are several targets
 	BySeries   []SeriesScore      `json:"by_series,omitempty"`   // by series and target, if there are several series
+	Shares     []MethodShare      `json:"shares,omitempty"`      // what the forecast is a mixture of, by target
+	Linear     []LinearChoice     `json:"linear,omitempty"`      // the regressions that were tried for the linear path, by target
 	Verdict    string             `json:"verdict"`               // comparison with the baselines, in a few sentences; that of several targets is by mae_scaled
 	Notes      []string           `json:"notes,omitempty"`       // remarks on the result, a sentence each
 	Levels     []float64          `json:"levels"`                // of the quantiles; empty if the model has no intervals
@@ -46,6 +48,27 @@ type Evaluation struct {
 	ByWeekday  []GroupError       `json:"by_weekday,omitempty"`  // errors by weekday, Monday first
 	Profile    []ProfileHour      `json:"profile,omitempty"`     // mean by hour, of weekdays and of weekends
 	Samples    []Sample           `json:"-"`                     // windows to plot
+}
+
+// MethodShare is the share of a method in the forecast of a target. The shares of a
+// target add up to 1.
+type MethodShare struct {
+	Target string  `json:"target"` // the column
+	Method string  `json:"method"` // a baseline; linear is the network with its linear path
+	Share  float64 `json:"share"`  // in the forecast, from 0 to 1
+	Error  float64 `json:"error"`  // mean absolute error of the method alone for windows left out, in standard deviations of the training rows; that of linear is without the network
+}
+
+// LinearChoice is a regression that was tried for the linear path of a target.
+type LinearChoice struct {
+	Target  string  `json:"target"`  // the column
+	Window  int     `json:"window"`  // rows before the forecast that it sees
+	Lags    []int   `json:"lags"`    // rows by which the values are earlier that it sees beside them
+	Level   bool    `json:"level"`   // it sees the level of the window
+	Groups  bool    `json:"groups"`  // it sees the kind of time, such as hour and weekday
+	Penalty float64 `json:"penalty"` // of its weights, relative to the mean sum of squares of an input
+	Error   float64 `json:"error"`   // mean absolute error for windows left out, in the network's units
+	Share   float64 `json:"share"`   // in the linear path; those of a target add up to 1
 }
 
 // SeriesScore is the scores of one target of one series.
@@ -468,6 +491,7 @@ func (t *tally) finish(m *Model, e *Evaluation) {
 	t.finishTimes(e)
 	t.count(e)
 	t.finishSeason(e)
+	e.Shares, e.Linear = m.shares(), m.linearChoices()
 	e.Verdict = e.verdict()
 	e.Notes = append(e.Notes, t.remarks(m, e)...)
 }

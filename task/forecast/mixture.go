@@ -243,3 +243,24 @@ func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, 
 		}
 	}
 }
+
+// shares returns the mixture by target.
+func (m *Model) shares() (list []MethodShare) {
+	for k, parts := range m.mixture {
+		for _, p := range parts {
+			list = append(list, MethodShare{m.cfg.targets()[k], p.Method, p.Share, p.Error})
+		}
+	}
+	return list
+}
+
+// linearChoices returns the regressions that were tried, by target.
+func (m *Model) linearChoices() (list []LinearChoice) {
+	for k, tried := range m.ridge.choices {
+		for _, one := range tried {
+			lags := m.schema.Lags[:min(one.Lags, len(m.schema.Lags))]
+			list = append(list, LinearChoice{m.cfg.targets()[k], one.Window, lags, one.Level, one.Groups, one.Penalty, one.Error, one.Share})
+		}
+	}
+	return list
+}

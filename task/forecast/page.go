@@ -50,6 +50,9 @@ func (e *Evaluation) Summary() *report.Summary {
 		s.Tables = append(s.Tables, t)
 	}
 	s.Add("Forecasts and measured values", e.samplesFigure())
+	if len(e.Shares) > 0 {
+		s.Add("What the forecast is made of", e.sharesTable(), e.linearTable())
+	}
 	s.Add("Mean day", e.profileFigure())
 	s.Add("Errors by step and time", e.stepFigure(),
 		e.groupFigure("hours.png", "Error by hour of the day", "Hour", e.ByHour), e.groupFigure("", "Error by weekday", "", e.ByWeekday))
@@ -420,4 +423,47 @@ func (e *Evaluation) groupFigure(file, title, axis string, groups []GroupError) 
 	return &report.Figure{File: file, Title: title, Height: 280, Plot: &report.Bars{
 		X: report.Axis{Label: axis}, Y: report.Axis{Label: errorLabel}, Categories: names, Series: []report.Series{network, linear},
 	}}
+}
+
+// sharesTable returns the mixture, by target and falling share.
+func (e *Evaluation) sharesTable() *report.Table {
+	t := report.NewTable("method", "share", "error alone")
+	for _, p := range slices.SortedStableFunc(slices.Values(e.Shares), func(a, b MethodShare) int {
+		return cmp.Or(strings.Compare(a.Target, b.Target), cmp.Compare(b.Share, a.Share))
+	}) {
+		t.Add(e.ofTarget(e.label(p.Method), p.Target), report.Percent(p.Share), report.Number(p.Error))
+	}
+	return t
+}
+
+// linearTable returns the regressions of the linear path, by target and falling share.
+func (e *Evaluation) linearTable() *report.Table {
+	t := report.NewTable("regression of the linear path", "share", "error left out", "penalty")
+	for _, c := range slices.SortedStableFunc(slices.Values(e.Linear), func(a, b LinearChoice) int {
+		return cmp.Or(strings.Compare(a.Target, b.Target), cmp.Compare(b.Share, a.Share), cmp.Compare(a.Error, b.Error))
+	}) {
+		sees := []string{report.Plural(c.Window, "row")}
+		if c.Window == 0 {
+			sees = nil
+		}
+		for _, lag := range c.Lags {
+			sees = append(sees, fmt.Sprintf("%d earlier", lag))
+		}
+		if c.Level {
+			sees = append(sees, "level")
+		}
+		if c.Groups {
+			sees = append(sees, "kind of time")
+		}
+		t.Add(e.ofTarget(strings.Join(sees, ", "), c.Target), report.Percent(c.Share), report.Number(c.Error), report.Number(c.Penalty))
+	}
+	return t
+}
+
+// ofTarget adds a target to a text, if there are several.
+func (e *Evaluation) ofTarget(text, target string) string {
+	if len(e.Targets) < 2 {
+		return text
+	}
+	return target + ": " + text
 }

@@ -19,7 +19,7 @@ import (
 type ridge struct {
 	linear, groups, horizon int
 	weights                 []*mat.Dense // [target][linear+groups, horizon]
-	choices                 [][]choice   // [target], those with a share
+	choices                 [][]choice   // [target], all that were tried
 }
 
 // choice is a regression of the linear path.
@@ -298,17 +298,14 @@ func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, e
 			}
 		}
 	}
-	var kept []choice
 	mixed, part := mat.NewDense(c.n, d.horizon, nil), mat.NewDense(c.n, d.horizon, nil)
 	for i, share := range mixing(forecasts, c.truth(), c.independent) {
-		if share > 0 {
-			tried[i].Share = share
-			kept = append(kept, tried[i])
+		if tried[i].Share = share; share > 0 {
 			part.Scale(share, forecasts[i])
 			mixed.Add(mixed, part)
 		}
 	}
-	return kept, mixed, nil
+	return tried, mixed, nil
 }
 
 // linearWindows returns the numbers of rows of the target before the forecast that the
@@ -585,6 +582,9 @@ func (eq *normal) mixture(d *dataset, choices []choice) *mat.Dense {
 	size := mat.Trace(eq.xx.Slice(0, d.linear, 0, d.linear)) / float64(d.linear)
 	sum := mat.NewDense(d.linear+d.groups, d.horizon, nil)
 	for _, one := range choices {
+		if one.Share == 0 {
+			continue
+		}
 		if w := eq.solve(d.linearColumns(one), one.Penalty*size); w != nil {
 			w.Scale(one.Share, w)
 			sum.Add(sum, w)

@@ -68,7 +68,7 @@ func (e *Evaluation) verdict() string {
 	of, _, long := e.measure()
 	mine := of(e.Metrics)
 	var lists [worse + 1][]string
-	for _, name := range []string{"naive", "naive2", "seasonal_naive", "drift", "linear"} {
+	for _, name := range []string{"naive", "naive2", "seasonal_naive", "drift", "theta", "ets", "linear"} {
 		b, ok := e.Baselines[name]
 		if !ok || e.repeats(name) || e.knowsMore(name) {
 			continue
