@@ -19,7 +19,7 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Simulation bool    `json:"simulation,omitempty"` // the model has no past values of the target, which the baselines but linear have; each row is then forecast once
-	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or seasonal naive
+	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or mixture of simple methods
 	Metrics    Metrics `json:"metrics"`              // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
 	// measured on the rows before the first window), drift, linear (ridge regression

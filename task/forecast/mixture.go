@@ -198,6 +198,9 @@ func (m *Model) mixtureNotes() (notes []string) {
 	for k, name := range m.cfg.targets() {
 		var list []string
 		for _, p := range m.mixture.simpleOf(k) {
+			if p.Share < 0.01 {
+				continue
+			}
 			list = append(list, fmt.Sprintf("%s %s", strings.ReplaceAll(p.Method, "_", " "), report.Percent(p.Share)))
 		}
 		if list == nil {

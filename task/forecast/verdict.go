@@ -10,16 +10,16 @@ import (
 
 // What a model forecasts with.
 const (
-	byNetwork  = "network"        // with its linear path, if it has one
-	byLine     = "linear path"    // the linear path alone
-	bySeasonal = "seasonal naive" // the seasonal naive forecast alone
+	byNetwork = "network"                   // with its linear path, if it has one
+	byLine    = "linear path"               // the linear path alone
+	bySimple  = "mixture of simple methods" // without the network and its linear path
 )
 
 // forecaster returns what the model forecasts with.
 func (m *Model) forecaster() string {
 	switch {
 	case m.mixture.own(0) == 0:
-		return bySeasonal
+		return bySimple
 	case m.gain == 0:
 		return byLine
 	}
