@@ -280,6 +280,9 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	if err != nil {
 		return nil, err
 	}
+	if m.stage == stageScored && m.cfg.Refit == refitAll && part == task.Test {
+		e.Notes = append(e.Notes, refitNote)
+	}
 	e.Notes = append(e.Notes, d.remarks(&m.cfg, scored)...)
 	t.finish(m, e)
 	return e, nil

@@ -61,12 +61,17 @@ func protocol(t *testing.T, name, recipe string) Config {
 // sMAPE, and MASE by the seasonal naive error of all rows before the horizon.
 func lastWindows(t *testing.T, m *Model, panel *data.Panel, part int, season int) (smape, mase float64, n int) {
 	t.Helper()
+	m = m.at([]stage{stageTrained, stageTrained, stageScored}[part])
 	d, err := m.dataset(panel, false)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var last []window
+	for _, own := range bySeries(d.windows(part, 1)) {
+		last = append(last, own[len(own)-1])
+	}
 	var percent, scaled mean
-	err = m.forecastAll(context.Background(), d, d.windows(part, 1), nil, func(w window, k int, s *steps) {
+	err = m.forecastAll(context.Background(), d, last, nil, func(w window, k int, s *steps) {
 		y := d.frames[w.frame].raw[k]
 		var share, absolute mean
 		for h, f := range s.point {

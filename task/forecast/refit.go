@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"gonum.org/v1/gonum/mat"
-
-	"github.com/carousel-ml/carousel/task"
 )
 
 // stage is what a model has learnt from. Only the linear path differs between them,
@@ -110,16 +108,9 @@ func (m *Model) lines() (lines [stages]*ridge) {
 	return lines
 }
 
-// refitNote returns a remark on what scores and forecasts have learnt from.
-func (m *Model) refitNote(part task.Part) string {
-	if m.others[stageScored] == nil {
-		return ""
-	}
-	if part == task.Test && m.cfg.Refit == refitAll {
-		return "the scores are of the model fitted to training and validation rows; the linear path of the one that forecasts is fitted to the test rows as well (--refit says otherwise)"
-	}
-	return ""
-}
+// refitNote is the remark on the scores of a model whose linear path has since learnt
+// the rows of the test.
+const refitNote = "the scores are of the model fitted to training and validation rows; for forecasts its linear path is fitted to all rows, those of the test too (refit says which)"
 
 // line returns a regression of the model with weights.
 func (m *Model) line(weights []*mat.Dense, choices [][]choice) *ridge {
