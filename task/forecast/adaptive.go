@@ -10,6 +10,9 @@ import (
 // them: logarithms of factors, [target][step].
 type spread [][]float64
 
+// spreads are by series.
+type spreads map[string]spread
+
 // adaptation, divided by the root of the number of values compared and at least
 // leastAdaptation, is by how much the logarithm of a width grows for a value outside its
 // interval, with the share that should be outside subtracted: adaptive conformal
@@ -41,7 +44,7 @@ type issued struct {
 // that adapt to the values before each origin: to how many are outside the outermost
 // interval of some of the levels, by. Without target history they do not. start has the
 // spread by series, and so has what it returns, after the last value.
-func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels, by []float64, start map[string]spread, use func(w window, k int, s *steps)) (map[string]spread, error) {
+func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels, by []float64, start spreads, use func(w window, k int, s *steps)) (spreads, error) {
 	if len(by) < 2 || m.cfg.NoTargetHistory {
 		return start, m.forecastAll(ctx, d, list, levels, use)
 	}
@@ -68,7 +71,7 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels,
 		a.issued = append(a.issued, one)
 		use(w, k, s)
 	})
-	end := map[string]spread{}
+	end := spreads{}
 	for i, a := range of {
 		for k := range d.targets {
 			a.compare(d.frames[i], k, d.frames[i].end, outside)
@@ -76,6 +79,17 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels,
 		end[d.frames[i].id] = a.spread
 	}
 	return end, err
+}
+
+// widen makes intervals that are narrower than calibration made them as wide.
+func (all spreads) widen() {
+	for _, one := range all {
+		for _, steps := range one {
+			for h := range steps {
+				steps[h] = math.Max(steps[h], 0)
+			}
+		}
+	}
 }
 
 func newAdapter(start spread, d *dataset) *adapter {

@@ -79,9 +79,15 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 		return err
 	}
 	squared := m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian"
+	// Simple methods in the forecast leave less of the network's part, whose full size
+	// is tried nevertheless.
+	own := m.mixture.least()
+	for i := range pairs {
+		pairs[i].full = pairs[i].line + (pairs[i].full-pairs[i].line)/own
+	}
 	m.gain = bestGain(pairs, squared)
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
-	m.scaleHead(weight, bias, m.gain)
+	m.scaleHead(weight, bias, m.gain/own)
 	m.sharper = sharper(pairs, m.gain)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")

@@ -76,6 +76,9 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 		return err
 	}
 	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, m.cfg.Quantiles, nil, func(window, int, *steps) {})
+	if apart < fewQuiet {
+		m.spread.widen()
+	}
 	return err
 }
 
@@ -86,6 +89,10 @@ func fewer(n float64) float64 {
 	const level = 0.9
 	return distuv.StudentsT{Sigma: 1, Nu: math.Max(n, 1)}.Quantile(level) / distuv.UnitNormal.Quantile(level)
 }
+
+// fewQuiet is the number of windows of validation that do not overlap below which
+// their small errors do not make intervals narrower.
+const fewQuiet = 8
 
 // residuals returns the errors times a factor.
 func (u *unseen) residuals(factor float64) residuals {

@@ -174,6 +174,19 @@ func (x mixture) own(k int) float64 {
 	return 0
 }
 
+// leastOwn bounds least.
+const leastOwn = 0.05
+
+// least returns the least share of the network with its linear path in the forecast
+// of a target, at least leastOwn.
+func (x mixture) least() float64 {
+	least := 1.0
+	for k := range x {
+		least = math.Min(least, x.own(k))
+	}
+	return math.Max(least, leastOwn)
+}
+
 // simpleOf returns the parts of a target that are simple methods with a share.
 func (x mixture) simpleOf(k int) []part {
 	if k >= len(x) {

@@ -22,9 +22,9 @@ type Model struct {
 	slab      *tensor.Slab
 	ridge     *ridge
 	residuals residuals
-	shifts    shifts            // nil: quantiles are as the network gives them
-	errors    float64           // about how many independent errors residuals and shifts are from; 0: unknown
-	spread    map[string]spread // by series, at the end of the rows of validation
+	shifts    shifts  // nil: quantiles are as the network gives them
+	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
+	spread    spreads // by series, at the end of the rows of validation
 	notes     []string
 	gain      float64
 	sharper   float64 // in training: the error with the network divided by that without
@@ -36,17 +36,17 @@ type Model struct {
 
 // saved is a Model's part of config.json.
 type saved struct {
-	Config    Config            `json:"config"`
-	Schema    *schema           `json:"schema"`
-	Gain      float64           `json:"gain"`
-	Mixture   mixture           `json:"mixture"`
-	Linear    [][]choice        `json:"linear"`
-	Residuals residuals         `json:"residuals"`
-	Shifts    shifts            `json:"shifts"`
-	Errors    float64           `json:"errors"`
-	Spread    map[string]spread `json:"spread,omitempty"`
-	Begin     map[string]spread `json:"begin,omitempty"`
-	Notes     []string          `json:"notes"`
+	Config    Config     `json:"config"`
+	Schema    *schema    `json:"schema"`
+	Gain      float64    `json:"gain"`
+	Mixture   mixture    `json:"mixture"`
+	Linear    [][]choice `json:"linear"`
+	Residuals residuals  `json:"residuals"`
+	Shifts    shifts     `json:"shifts"`
+	Errors    float64    `json:"errors"`
+	Spread    spreads    `json:"spread,omitempty"`
+	Begin     spreads    `json:"begin,omitempty"`
+	Notes     []string   `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`
 
@@ -184,7 +184,7 @@ func (c *saved) check() error {
 	return nil
 }
 
-func (m *Model) openLinear(dir *model.Dir, choices [][]choice, begin map[string]spread) error {
+func (m *Model) openLinear(dir *model.Dir, choices [][]choice, begin spreads) error {
 	f, err := dir.ReadTensors(linearFile)
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func (m *Model) move(line *ridge) {
 
 // attach makes the models of the other stages, with the spread that the intervals of
 // the scored one begin with.
-func (m *Model) attach(lines [stages]*ridge, begin map[string]spread) error {
+func (m *Model) attach(lines [stages]*ridge, begin spreads) error {
 	for s := stageScored; s < stages; s++ {
 		other, err := newModel(m.cfg, m.schema, m.slab.Device())
 		if err != nil {
