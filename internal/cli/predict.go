@@ -27,7 +27,8 @@ the times as it writes them), so that its rows can be added to the table; then a
 column such as units_q0.1 for each target and quantile. Columns known ahead need
 values for the horizon too: give their rows with the target left empty. A model
 trained with --no-target-history computes all rows after the last target, or all
-that have its window before them if the target is empty or has no column.
+that have its window before them if the target is empty or has no column; of any
+other, intervals adapt to the errors in rows later than the training's table.
 
 A language model continues each line of the file.`,
 		Example: `  carousel predict run --data latest.csv

@@ -17,12 +17,12 @@ type BacktestOptions struct {
 	Refit  bool `json:"refit" group:"Backtest" help:"train a new model for each origin, on all rows before it"`
 }
 
-// Backtest scores forecasts from successive origins through the test part. With
-// Refit a new model is trained for each origin on the rows before it, which are
-// divided into training and validation in the proportion of Config.Split. A test
-// part without a window, a table that does not fit the model and invalid options
-// are a *data.InputError; a cancelled ctx returns its error, also during a
-// training.
+// Backtest scores forecasts from successive origins through the test part, with the
+// linear path that [Model.Evaluate] has. With Refit a new model is trained for each
+// origin on the rows before it, of which the last are for validation, as many as
+// before. A test part without a window, a table that does not fit the model and
+// invalid options are a *data.InputError; a cancelled ctx returns its error, also
+// during a training.
 func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_ *Evaluation, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(from, "forecast: Backtest")

@@ -189,8 +189,8 @@ func naive(dst []float64, f *frame, k, origin int) {
 
 // naive2 returns the benchmark of the M4 competition: the last value, seasonally
 // adjusted by factors if the season of MASE shows in the autocorrelation of values
-// that are all positive. Test and factors are
-// of the rows before the first window of a series.
+// that are all positive. Test and factors are of the rows before the first window of a
+// series.
 func (d *dataset) naive2(list []window) func(dst []float64, f *frame, k, origin int) {
 	first := map[*frame]int{}
 	for _, w := range list {

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// calibrate chooses on the validation windows the share of the network beside the
-// linear path, the share of the seasonal naive forecast, and the width of the
-// intervals.
+// calibrate chooses the shares of the simple methods on the windows that cross
+// validation left out, the share of the network beside the linear path on the
+// validation windows, and the width of the intervals on the former or the latter.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
 	if err := m.settleMixture(ctx, d, d.out); err != nil {
 		return err

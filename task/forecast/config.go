@@ -43,7 +43,7 @@ type Config struct {
 	Missing  string    `json:"missing" oneof:"error,interpolate,mask" group:"Data" help:"treatment of missing values"`
 	Split    string    `json:"split" group:"Data" help:"train,validation,test as fractions, as row counts with \"rest\" once for all other rows, or as the two dates on which validation and test begin (empty: 0.7,0.1,0.2)"`
 	Calendar string    `json:"calendar" oneof:"auto,off" group:"Data" help:"calendar inputs, such as hour and weekday"`
-	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons in rows; the value one season earlier is an input if the season is longer than the window (empty: by the frequency; 0: none)"`
+	Lags     []int     `json:"lags" range:"0.." group:"Data" help:"seasons in rows; the value one season earlier is an input if the season is longer than the window (empty: those of the frequency, and twice the longest; 0: none)"`
 
 	NoTargetHistory bool `json:"no_target_history" group:"Model" help:"the model computes the target from its drivers alone, such as runoff from rainfall: past and future covariates, calendar and static columns over window and horizon; past values of the target are no inputs, and tables to predict may lack them"`
 

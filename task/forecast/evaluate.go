@@ -22,10 +22,10 @@ type Evaluation struct {
 	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or mixture of simple methods
 	Metrics    Metrics `json:"metrics"`              // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
-	// measured on the rows before the first window), drift, linear (ridge regression
-	// on the same inputs),
-	// seasonal_naive_N for each season of N rows, and seasonal_naive, the best of
-	// these.
+	// measured on the rows before the first window), drift, theta and ets (exponential
+	// smoothing, absent with more than 1,000 series times targets), linear (ridge
+	// regressions on the same inputs), seasonal_naive_N for each season of N rows, and
+	// seasonal_naive, the best of these.
 	Baselines  map[string]Metrics `json:"baselines"`
 	Season     int                `json:"season"`                // rows of the season of seasonal_naive; 0: there is none, and seasonal_naive is naive
 	MASESeason int                `json:"mase_season,omitempty"` // rows of the season that scales mase and rmsse: the first of the frequency, or 1; absent if the series differ
@@ -136,6 +136,10 @@ type EvaluateOptions struct {
 // according to its Config.Split. A table that does not fit the
 // model, and a part without a window, are a *data.InputError; a cancelled ctx
 // returns its error.
+//
+// The linear path is not that of forecasts, but the one fitted to training and
+// validation rows; for the part validation, and with Refit none, that of training
+// rows. Intervals adapt from origin to origin through the part.
 func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(from, "forecast: Evaluate")

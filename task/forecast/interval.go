@@ -11,10 +11,12 @@ import (
 	"github.com/carousel-ml/carousel/report"
 )
 
-// residuals are the absolute errors of a point forecast on the validation
-// windows, in the network's units: [target][step], sorted. The forecast plus and
-// minus their quantile is its interval, as in split conformal prediction (Lei et
-// al., arXiv:1604.04173), here on windows that also chose when to stop training.
+// residuals are the absolute errors of a point forecast in the network's units:
+// [target][step], sorted. The forecast plus and minus their quantile is its interval,
+// as in split conformal prediction (Lei et al., arXiv:1604.04173). They are those of
+// the mixture on the windows that cross validation left out, less by as much as the
+// network lowers the error and more for few windows; or without a mixture those on the
+// validation windows, which also chose when to stop training.
 type residuals [][][]float64
 
 // shifts are added to quantiles, in the network's units: [target][level of
@@ -48,7 +50,8 @@ func (m *Model) levels(asked []float64) (levels []float64, note string) {
 
 const withoutIntervals = "there are no intervals, which need measured values in a validation part, or the loss quantile"
 
-// calibrateIntervals measures on the validation windows what the intervals need.
+// calibrateIntervals measures what the intervals need: on the windows left out for a
+// point forecast that is a mixture, otherwise on the validation windows.
 func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []window) error {
 	// The errors of a window and of those that overlap it are alike, but not the
 	// same: they count as something between one for each row and one for each window

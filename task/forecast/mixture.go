@@ -29,7 +29,8 @@ type mixture [][]part
 
 // settleMixture chooses the shares of the simple methods beside the linear path, by
 // forecasts of windows that the former was not fitted to; smoothing is fitted to the
-// earlier half of the rows. Few windows that do not overlap leave the shares nearer to each other.
+// earlier half of the rows. Few windows that do not overlap leave the shares nearer to
+// each other.
 func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) error {
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil || m.cfg.NoTargetHistory {
 		return nil // their outputs are not locations, not beside a linear path, or the methods' past targets are no inputs
@@ -161,7 +162,7 @@ func meanAbsolute(x, y *mat.Dense) float64 {
 	return sum.value()
 }
 
-// share returns the share of the network with its linear path.
+// own returns the share of the network with its linear path.
 func (x mixture) own(k int) float64 {
 	if k >= len(x) {
 		return 1

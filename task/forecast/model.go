@@ -11,7 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// linearFile holds the ridge regression in a model directory.
+// linearFile holds the linear path of each stage in a model directory.
 const linearFile = "linear.safetensors"
 
 // Model is a trained forecasting model. It is safe for concurrent use.
@@ -24,7 +24,7 @@ type Model struct {
 	residuals residuals
 	shifts    shifts  // nil: quantiles are as the network gives them
 	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
-	spread    spreads // by series, at the end of the rows of validation
+	spread    spreads // by series, at the end of the rows that its stage has learnt from; nil: none
 	notes     []string
 	gain      float64
 	sharper   float64 // in training: the error with the network divided by that without
@@ -74,12 +74,13 @@ func (a *anchor) mixture(targets int) mixture {
 // are set.
 func (m *Model) Config() Config { return m.cfg }
 
-// Slab returns the network's parameters. They must not be changed while the model
-// is in use.
+// Slab returns the parameters of the network that forecasts, with its linear path.
+// They must not be changed while the model is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
 // Notes returns remarks on the training, a sentence each: sizes that the data
-// forced, constant series, the source of intervals.
+// forced, constant series, a transformation, shares of simple methods, the source of
+// intervals.
 func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 
 // newModel makes an untrained model for a settled configuration.

@@ -31,9 +31,9 @@ import (
 // [rows,time,..], h0 and c0 in; forecast [rows,time,channels,outputs], hn and cn
 // out, and the caller passes the forecast in again.
 //
-// The graph is the network alone: scaling columns, centring windows, calendars,
-// the conversion to the data's units and intervals are not part of it, as its doc
-// string says.
+// The graph is the network with its linear path alone: scaling columns, centring
+// windows, calendars, the conversion to the data's units, shares of simple methods and
+// intervals are not part of it. Its doc string tells of each but intervals.
 //
 // A model with LearnState and the autoregressive head is a *data.InputError;
 // other errors are those of [graph.Builder.Export] and [onnx.AddRNN]; a cancelled

@@ -56,7 +56,8 @@ type PredictOptions struct {
 // are known over the horizon need their values there, in rows without targets. A
 // series that lacks such values or is too short is left out; if none is left, that
 // is a *data.InputError, as are a table that lacks columns or holds values that the
-// model cannot use, and invalid levels. A cancelled ctx returns its error.
+// model cannot use, and invalid levels. A cancelled ctx returns its error. Intervals
+// adapt to the rows that are later than those of the training's table.
 // How a file is read (Reading) means nothing to it.
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)

@@ -438,7 +438,8 @@ func (d *dataset) linearColumns(one choice) []int {
 }
 
 // mixing returns the shares, not negative and 1 in all, with which forecasts have
-// the least squared error.
+// the least squared error. They tend to equal ones if few windows do not overlap; a
+// share below leastShare is 0.
 func mixing(forecasts []*mat.Dense, truth *mat.Dense, independent float64) []float64 {
 	n := len(forecasts)
 	products := mat.NewSymDense(n, nil) // of errors
@@ -467,8 +468,9 @@ func mixing(forecasts []*mat.Dense, truth *mat.Dense, independent float64) []flo
 // were best for them count half beside prudent ones.
 const prudence = 2.5
 
-// prudent moves shares towards such as the inverse squares of the mean squared errors of the simple
-// methods, all but the first, by how few windows there are that do not overlap.
+// prudent moves shares towards ones in proportion to the inverse squares of the mean
+// squared errors of the simple methods, all but the first, by how few windows there are
+// that do not overlap.
 func prudent(shares []float64, forecasts []*mat.Dense, truth *mat.Dense, independent float64) []float64 {
 	weights, total := make([]float64, len(shares)), 0.0
 	for j := 1; j < len(shares); j++ {
@@ -518,8 +520,9 @@ func pruned(products *mat.SymDense, ridge float64) []float64 {
 	}
 }
 
-// simplex minimises wᵀPw, with ridge in units of the least of its diagonal added to that, over the w that are not negative, add up to 1, and are 0
-// where use is false. It moves weight between the pairs of coordinates in turn.
+// simplex minimises wᵀPw, with ridge times the least of P's diagonal added to that
+// diagonal, over the w that are not negative, add up to 1, and are 0 where use is
+// false. It moves weight between the pairs of coordinates in turn.
 func simplex(products *mat.SymDense, use []bool, ridge float64) []float64 {
 	n := len(use)
 	w := make([]float64, n)

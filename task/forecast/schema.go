@@ -87,8 +87,9 @@ func covered(frames []*frame) time.Duration {
 
 // lagsBeside returns the lags that are longer than the window and occur often enough
 // in the training rows: by default the seasons of the frequency, and the longest of
-// these twice; none if past targets are no inputs. before is the number of rows that the linear path has beside them:
-// what this season does differently from the last is carried on.
+// these twice; none if past targets are no inputs. before is the number of rows that
+// the linear path has beside them: what this season does differently from the last is
+// carried on.
 func lagsBeside(cfg *Config, freq data.Freq, frames []*frame) (lags []int, before int) {
 	if cfg.NoTargetHistory {
 		return []int{}, 0

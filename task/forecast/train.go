@@ -16,8 +16,12 @@ import (
 )
 
 // Train trains a model on the training rows of a table, divided according to
-// Config.Split. The epoch, the shares of the linear path and of the seasonal
-// naive forecast, and the intervals are determined on the validation rows.
+// Config.Split. The epoch and the share of the network beside its linear path are
+// chosen on the validation rows; the transformation of the targets, the linear path
+// and the shares of simple methods by cross validation on both parts. Intervals are
+// computed from errors that the fit did not see. The linear path is fitted again to
+// more rows at the end, as Config.Refit says: forecasts have all rows in it by
+// default, and scores those of training and validation.
 //
 // Invalid settings, and a table that does not fit them, are a *data.InputError;
 // other errors are those of [train.Fit] and [Model.Save]. If ctx is cancelled

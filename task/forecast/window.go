@@ -447,9 +447,9 @@ func linearWidth(s *schema, cfg *Config, numbers int) (width, history int) {
 }
 
 // fillLinear writes the inputs of the linear path for target k [linear]: one, the
-// window, the rows one lag before the forecast's and those before them, covariates over the horizon with their
-// squares and over the window, the harmonics of the year, static numbers, and
-// last the window's level. The kind of time, group, is separate.
+// window, the rows one lag before the forecast's and those before them, covariates
+// over the horizon with their squares and over the window, the harmonics of the year,
+// static numbers, and last the window's level. The kind of time, group, is separate.
 func (d *dataset) fillLinear(dst []float32, f *frame, k, origin int, c centre) {
 	dst[0] = 1
 	n := 1
