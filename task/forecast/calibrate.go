@@ -43,8 +43,9 @@ func (p *pair) loss(gain float64, squared bool) float64 {
 }
 
 // settleGain scales the network's part of the location by the share from 0 to 1
-// with the least validation error, reduced by its uncertainty. It is 0 if the
-// network does not improve on the linear path.
+// with the least validation error, reduced by its uncertainty, and with it what the
+// linear path has learnt since it was a ridge regression. It is 0 if the network does
+// not improve on the linear path.
 func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) error {
 	head := m.net.Head
 	weight, bias := head.Weight.Read(), head.Bias.Read()
@@ -74,7 +75,15 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	if err := collect(true); err != nil {
 		return err
 	}
-	m.scaleHead(weight, bias, 0)
+	path := m.net.Skip.learnt(m.ridge)
+	scale := func(gain float64) {
+		m.scaleHead(weight, bias, gain)
+		if m.cfg.Skip == "ridge" {
+			m.net.Skip.startAt(m.ridge)
+			m.net.Skip.add(path, float32(gain))
+		}
+	}
+	scale(0)
 	if err := collect(false); err != nil {
 		return err
 	}
@@ -87,7 +96,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	}
 	m.gain = bestGain(pairs, squared)
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
-	m.scaleHead(weight, bias, m.gain/own)
+	scale(m.gain / own)
 	m.sharper = sharper(pairs, m.gain)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")

@@ -106,19 +106,41 @@ func (s *skip) startAt(r *ridge) {
 // move moves the linear path by the difference of two regressions, so that what it
 // has learnt since remains.
 func (s *skip) move(from, to *ridge) {
-	add := func(p *tensor.Param, from, to []float32) {
+	oldWeight, oldGroup := s.flat(from)
+	weight, group := s.flat(to)
+	s.add([2][]float32{difference(weight, oldWeight), difference(group, oldGroup)}, 1)
+}
+
+// learnt returns how weight and group differ from a regression.
+func (s *skip) learnt(since *ridge) (d [2][]float32) {
+	weight, group := s.flat(since)
+	d[0] = difference(s.Weight.Read(), weight)
+	if s.Group != nil {
+		d[1] = difference(s.Group.Read(), group)
+	}
+	return d
+}
+
+// add adds a multiple of a difference to weight and group.
+func (s *skip) add(d [2][]float32, factor float32) {
+	for i, p := range []*tensor.Param{s.Weight, s.Group} {
+		if p == nil || factor == 0 {
+			continue
+		}
 		x := p.Read()
-		for i := range x {
-			x[i] += to[i] - from[i]
+		for j, v := range d[i] {
+			x[j] += factor * v
 		}
 		p.Write(x)
 	}
-	oldWeight, oldGroup := s.flat(from)
-	weight, group := s.flat(to)
-	add(s.Weight, oldWeight, weight)
-	if s.Group != nil {
-		add(s.Group, oldGroup, group)
+}
+
+func difference(x, y []float32) []float32 {
+	d := make([]float32, len(x))
+	for i := range d {
+		d[i] = x[i] - y[i]
 	}
+	return d
 }
 
 // flat returns a regression as the path's weights.
