@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 )
@@ -42,21 +43,25 @@ type issued struct {
 
 // adaptive is forecastAll for windows in the order of their origins, with intervals
 // that adapt to the values before each origin: to how many are outside the outermost
-// interval of some of the levels, by. Without target history they do not. start has the
-// spread by series, and so has what it returns, after the last value.
-func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels, by []float64, start spreads, use func(w window, k int, s *steps)) (spreads, error) {
-	if len(by) < 2 || m.cfg.NoTargetHistory {
+// interval of Config.Quantiles, whatever the levels are. start has the spread by
+// series, and so has what it returns, after the last value; if it is nil, nothing
+// adapts.
+func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels []float64, start spreads, use func(w window, k int, s *steps)) (spreads, error) {
+	by := m.cfg.Quantiles
+	if len(by) < 2 || len(levels) == 0 || start == nil {
 		return start, m.forecastAll(ctx, d, list, levels, use)
 	}
 	outside := 1 - (by[len(by)-1] - by[0])
-	low, high := slices.Index(levels, by[0]), slices.Index(levels, by[len(by)-1])
+	all := union(levels, by)
+	asked, outermost := places(all, levels), places(all, []float64{by[0], by[len(by)-1]})
+	low, high := outermost[0], outermost[1]
 	of := map[int32]*adapter{}
 	for _, w := range list {
 		if of[w.frame] == nil {
 			of[w.frame] = newAdapter(start[d.frames[w.frame].id], d)
 		}
 	}
-	err := m.forecastAll(ctx, d, list, levels, func(w window, k int, s *steps) {
+	err := m.forecastAll(ctx, d, list, all, func(w window, k int, s *steps) {
 		f, a := d.frames[w.frame], of[w.frame]
 		a.compare(f, k, int(w.origin), outside)
 		floor := m.schema.floor(&m.cfg, k)
@@ -64,14 +69,23 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels,
 		for h, point := range s.point {
 			factor := math.Exp(a.spread[k][h])
 			for i, q := range s.quantiles[h] {
-				s.quantiles[h][i] = math.Max(point+factor*(q-point), floor)
+				q = point + factor*(q-point)
+				if m.cfg.Loss == "negative-binomial" {
+					q = math.Round(q)
+				}
+				s.quantiles[h][i] = math.Max(q, floor)
 			}
 			one.low, one.high = append(one.low, s.quantiles[h][low]), append(one.high, s.quantiles[h][high])
 		}
 		a.issued = append(a.issued, one)
-		use(w, k, s)
+		own := *s
+		own.quantiles = make([][]float64, len(s.point))
+		for h := range own.quantiles {
+			own.quantiles[h] = chosen(s.quantiles[h], asked)
+		}
+		use(w, k, &own)
 	})
-	end := spreads{}
+	end := maps.Clone(start)
 	for i, a := range of {
 		for k := range d.targets {
 			a.compare(d.frames[i], k, d.frames[i].end, outside)
@@ -79,6 +93,14 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels,
 		end[d.frames[i].id] = a.spread
 	}
 	return end, err
+}
+
+// begin returns the spreads at the beginning of a part.
+func (m *Model) begin(part int) spreads {
+	if m.spread == nil || part == testPart {
+		return m.spread
+	}
+	return spreads{}
 }
 
 // widen makes intervals that are narrower than calibration made them as wide.
@@ -90,6 +112,30 @@ func (all spreads) widen() {
 			}
 		}
 	}
+}
+
+// union returns the levels of several lists in their order, each once.
+func union(lists ...[]float64) []float64 {
+	all := slices.Concat(lists...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// places returns where levels are in a list that has them all.
+func places(all, levels []float64) (at []int) {
+	for _, q := range levels {
+		at = append(at, slices.Index(all, q))
+	}
+	return at
+}
+
+// chosen returns the items of a list at some places.
+func chosen(list []float64, places []int) []float64 {
+	x := make([]float64, len(places))
+	for i, at := range places {
+		x[i] = list[at]
+	}
+	return x
 }
 
 func newAdapter(start spread, d *dataset) *adapter {

@@ -50,7 +50,7 @@ func (m *Model) Backtest(ctx context.Context, from *Data, o *BacktestOptions) (_
 		if err != nil {
 			return nil, err
 		}
-		return e, o.Gift.write(ctx, m, d, list, from.Name)
+		return e, o.Gift.write(ctx, m, d, list, testPart, from.Name)
 	}
 	if o.Gift.File != "" {
 		return nil, data.Errorf("gift_eval: its line is of one model, and refit trains one for each origin; leave out one of the two")

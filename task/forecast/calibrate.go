@@ -11,6 +11,9 @@ import (
 // validation left out, the share of the network beside the linear path on the
 // validation windows, and the width of the intervals on the former or the latter.
 func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error {
+	if !m.cfg.NoTargetHistory {
+		m.spread = spreads{}
+	}
 	if err := m.settleMixture(ctx, d, d.out); err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func TestQuantilesNeverCross(t *testing.T) {
 					levels = append(levels, 0.05+0.9*r.Float64())
 				}
 				slices.Sort(levels)
-				_, err := m.adaptive(t.Context(), d, thin(list, 10), levels, levels, nil, func(_ window, k int, s *steps) {
+				_, err := m.adaptive(t.Context(), d, thin(list, 10), levels, spreads{}, func(_ window, k int, s *steps) {
 					for h, q := range s.quantiles {
 						if slices.ContainsFunc(q, math.IsNaN) || !slices.IsSorted(q) {
 							t.Errorf("%s, head %s: levels %v of target %d, step %d: %v", loss, cfg.Head, levels, k, h+1, q)

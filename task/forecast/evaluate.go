@@ -166,7 +166,7 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 	if stride != d.horizon {
 		list = d.windows(partAt(part), d.horizon)
 	}
-	return e, o.Gift.write(ctx, m, d, list, from.Name)
+	return e, o.Gift.write(ctx, m, d, list, partAt(part), from.Name)
 }
 
 // partAt returns the index of a part. All rows are in the first.
@@ -304,17 +304,9 @@ func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part tas
 	}
 	t.model = one()
 	if len(levels) > 0 {
-		t.all = slices.Concat(levels, crpsLevels)
-		slices.Sort(t.all)
-		t.all = slices.Compact(t.all)
+		t.all = union(levels, crpsLevels)
 	}
-	places := func(of []float64) (at []int) {
-		for _, q := range of {
-			at = append(at, slices.Index(t.all, q))
-		}
-		return at
-	}
-	t.own, t.fine = places(levels), places(crpsLevels)
+	t.own, t.fine = places(t.all, levels), places(t.all, crpsLevels)
 	for range t.baselines {
 		t.scores = append(t.scores, one())
 		t.buffers = append(t.buffers, make([]float64, d.horizon))
@@ -324,7 +316,7 @@ func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part tas
 
 // forecast adds the forecasts of windows, and calls use with each, as adaptive does.
 func (t *tally) forecast(ctx context.Context, m *Model, list []window, use func(w window, k int, s *steps)) error {
-	_, err := m.adaptive(ctx, t.d, list, t.all, t.levels, m.spread, func(w window, k int, s *steps) {
+	_, err := m.adaptive(ctx, t.d, list, t.all, m.begin(t.part), func(w window, k int, s *steps) {
 		own := *s
 		own.quantiles = make([][]float64, len(s.point))
 		for h, all := range s.quantiles {
@@ -337,15 +329,6 @@ func (t *tally) forecast(ctx context.Context, m *Model, list []window, use func(
 		use(w, k, &own)
 	})
 	return err
-}
-
-// chosen returns the items of a list at some places.
-func chosen(list []float64, places []int) []float64 {
-	x := make([]float64, len(places))
-	for i, at := range places {
-		x[i] = list[at]
-	}
-	return x
 }
 
 // addCRPS adds the quantiles of crpsLevels of one value's forecast.

@@ -139,13 +139,13 @@ func (g *Gift) check(m *Model) error {
 }
 
 // write scores windows as GIFT-Eval does and writes the line, if one is asked for.
-func (g *Gift) write(ctx context.Context, m *Model, d *dataset, list []window, table string) error {
+func (g *Gift) write(ctx context.Context, m *Model, d *dataset, list []window, part int, table string) error {
 	if g.File == "" {
 		return nil
 	}
 	var s giftScore
 	season := giftSeason(d.Freq)
-	_, err := m.adaptive(ctx, d, list, giftLevels, giftLevels, m.spread, func(w window, k int, one *steps) {
+	_, err := m.adaptive(ctx, d, list, giftLevels, m.begin(part), func(w window, k int, one *steps) {
 		raw, origin := d.frames[w.frame].raw[k], int(w.origin)
 		by := season
 		if by > origin {

@@ -78,7 +78,7 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 	if err != nil {
 		return err
 	}
-	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, m.cfg.Quantiles, nil, func(window, int, *steps) {})
+	m.spread, err = m.adaptive(ctx, d, valid, m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
 	if apart < fewQuiet {
 		m.spread.widen()
 	}

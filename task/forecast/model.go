@@ -24,7 +24,7 @@ type Model struct {
 	residuals residuals
 	shifts    shifts  // nil: quantiles are as the network gives them
 	errors    float64 // about how many independent errors residuals and shifts are from; 0: unknown
-	spread    spreads // by series, at the end of the rows that its stage has learnt from; nil: none
+	spread    spreads // by series, at the end of the rows that its stage has learnt from; nil: intervals do not adapt, as those of older models
 	notes     []string
 	gain      float64
 	sharper   float64 // in training: the error with the network divided by that without
@@ -44,8 +44,8 @@ type saved struct {
 	Residuals residuals  `json:"residuals"`
 	Shifts    shifts     `json:"shifts"`
 	Errors    float64    `json:"errors"`
-	Spread    spreads    `json:"spread,omitempty"`
-	Begin     spreads    `json:"begin,omitempty"`
+	Spread    spreads    `json:"spread"`
+	Begin     spreads    `json:"begin"`
 	Notes     []string   `json:"notes"`
 
 	Learnt map[string]*learnt `json:"learnt,omitempty"`

@@ -95,7 +95,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 		at[w] = len(out.Series) - d.targets
 	}
 	belowZero := make([]bool, d.targets)
-	_, err = m.adaptive(ctx, d, m.since(d, list), levels, levels, m.spread, func(w window, k int, s *steps) {
+	_, err = m.adaptive(ctx, d, m.since(d, list), levels, m.spread, func(w window, k int, s *steps) {
 		place, asked := at[w]
 		if !asked {
 			return // the intervals adapt to it
@@ -138,29 +138,29 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	return out, err
 }
 
-// mostSince is the largest number of windows of a series, and manySince about that of
-// all, that intervals adapt to.
-const (
-	mostSince = 200
-	manySince = 4000
-)
+// mostSince is the largest number of windows of a series that intervals adapt to. It
+// does not depend on how many series there are, nor does then a forecast.
+const mostSince = 50
 
 // since returns windows and, if intervals adapt, before each those of its series since
 // the rows that the model has learnt from.
 func (m *Model) since(d *dataset, list []window) []window {
-	if m.cfg.NoTargetHistory {
+	if m.spread == nil {
 		return list
 	}
-	most := min(mostSince, manySince/len(list))
+	learnt := 3 // of learnt.find: all rows
+	if m.cfg.Refit != refitAll {
+		learnt = 1 // those of training and validation
+	}
 	var all []window
 	for _, w := range list {
 		f, end := d.frames[w.frame], 0
 		if l := m.learnt[f.id]; l != nil {
 			if ends, ok := l.find(f, &m.schema.Clocks); ok {
-				end = ends[3]
+				end = ends[learnt]
 			}
 		}
-		for origin := max(end, d.reach, int(w.origin)-most); origin < int(w.origin); origin++ {
+		for origin := max(end, d.reach, int(w.origin)-mostSince); origin < int(w.origin); origin++ {
 			all = append(all, window{w.frame, int32(origin)})
 		}
 		all = append(all, w)

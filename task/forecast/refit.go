@@ -51,7 +51,9 @@ func (m *Model) refit(ctx context.Context, d *dataset) error {
 		return err
 	}
 	if m.cfg.Refit == refitAll {
-		m.spread, err = m.at(stageScored).adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
+		// As an evaluation has it, with smoothing that is fitted to the rows of validation too.
+		d := d.divided(func(f *frame) parts { return f.part })
+		m.spread, err = m.at(stageScored).adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
 	}
 	return err
 }
@@ -65,8 +67,8 @@ func (m *Model) move(line *ridge) {
 	m.ridge = line
 }
 
-// attach makes the models of the other stages, with the spread that the intervals of
-// the scored one begin with.
+// attach makes the models of the other stages, with the spread at the end of
+// the rows of validation.
 func (m *Model) attach(lines [stages]*ridge, begin spreads) error {
 	for s := stageScored; s < stages; s++ {
 		other, err := newModel(m.cfg, m.schema, m.slab.Device())
@@ -79,9 +81,7 @@ func (m *Model) attach(lines [stages]*ridge, begin spreads) error {
 		other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
 		other.notes, other.learnt, other.ridge = m.notes, m.learnt, m.ridge
 		other.stage = s
-		if s == stageScored {
-			other.spread = begin
-		}
+		other.spread = begin
 		other.move(lines[s])
 		m.others[s] = other
 	}

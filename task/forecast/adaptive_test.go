@@ -1,0 +1,131 @@
+package forecast
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// cut returns a panel's first rows.
+func cut(p *data.Panel, rows int) *data.Panel {
+	short := *p
+	short.Series = nil
+	for _, s := range p.Series {
+		short.Series = append(short.Series, s.Head(rows))
+	}
+	return &short
+}
+
+// targetAlone is small without the covariate, which later rows would need.
+func targetAlone() Config {
+	cfg := small()
+	cfg.Future = nil
+	return cfg
+}
+
+// A table that goes on after the training's has forecasts whose intervals adapt to the
+// rows since. Neither other series nor other levels change a bit of one.
+func TestForecastDependsOnItsSeriesAndLevelAlone(t *testing.T) {
+	all := hourly(20, 700)
+	some := *all
+	some.Series = all.Series[:2]
+	m, _, err := Train(t.Context(), &Data{Panel: cut(&some, 500)}, targetAlone(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.mixture = mixture{{{Method: ownPart, Share: 0.5}, {Method: "ets", Share: 0.5}}}
+	first := func(p *data.Panel, levels ...float64) SeriesForecast {
+		f, err := m.Forecast(t.Context(), p, &PredictOptions{Quantiles: levels})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Series[0]
+	}
+	alone := *all
+	alone.Series = all.Series[:1]
+	want := first(&alone, 0.1, 0.9)
+	got := first(all, 0.1, 0.9)
+	if !slices.Equal(got.Point, want.Point) || !slices.Equal(got.Quantiles[0], want.Quantiles[0]) || !slices.Equal(got.Quantiles[1], want.Quantiles[1]) {
+		t.Errorf("beside other series: %v %v, alone %v %v", got.Point, got.Quantiles, want.Point, want.Quantiles)
+	}
+	for _, levels := range [][]float64{{0.1}, {0.02, 0.1, 0.98}} {
+		if got := first(&alone, levels...).Quantiles[slices.Index(levels, 0.1)]; !slices.Equal(got, want.Quantiles[0]) {
+			t.Errorf("level 0.1 of %v: %v, want %v", levels, got, want.Quantiles[0])
+		}
+	}
+	m.spread = nil // as of an older model
+	if fixed := first(&alone, 0.1, 0.9); slices.Equal(fixed.Quantiles[0], want.Quantiles[0]) {
+		t.Error("the intervals have not adapted to the rows since the training, so nothing was tested")
+	}
+}
+
+// The spread of a series lasts where there is no test part, and of a series that is
+// too short for one.
+func TestSpreadLastsWithoutTestPart(t *testing.T) {
+	cfg := targetAlone()
+	cfg.Split = "0.7,0.3,0"
+	m, _, err := Train(t.Context(), &Data{Panel: hourly(2, 500)}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"A", "B"} {
+		begin := m.at(stageScored).spread[id]
+		if begin == nil || !slices.Equal(m.spread[id][0], begin[0]) {
+			t.Errorf("series %s: spread %v, at the end of validation %v", id, m.spread[id], begin)
+		}
+	}
+}
+
+// A model of an older version has no spreads, and its intervals stay as they are.
+func TestIntervalsWithoutSpreadsStay(t *testing.T) {
+	panel := hourly(1, 700)
+	m, _, err := Train(t.Context(), &Data{Panel: cut(panel, 500)}, targetAlone(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.spread, m.mixture = nil, nil
+	got, err := m.Forecast(t.Context(), panel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := m.dataset(panel, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.forecastAll(t.Context(), d, []window{{0, 700}}, got.Levels, func(_ window, _ int, s *steps) {
+		for h, want := range s.quantiles {
+			for i := range want {
+				if q := got.Series[0].Quantiles[i][h]; q != want[i] {
+					t.Errorf("step %d, level %v: %v, want %v", h+1, got.Levels[i], q, want[i])
+				}
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestQuantilesOfCountsAreWholeNumbers(t *testing.T) {
+	panel, cfg := hourly(1, 500), targetAlone()
+	for i, v := range panel.Series[0].Values[0] {
+		panel.Series[0].Values[0][i] = math.Floor(v / 20)
+	}
+	cfg.Loss, cfg.Quantiles = "negative-binomial", []float64{0.1, 0.9}
+	m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.spread = spreads{"A": {slices.Repeat([]float64{0.3}, cfg.Horizon)}}
+	f, err := m.Forecast(t.Context(), panel, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range slices.Concat(f.Series[0].Quantiles...) {
+		if q != math.Trunc(q) {
+			t.Errorf("quantile %v of counts", q)
+		}
+	}
+}
