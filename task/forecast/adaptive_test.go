@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/carousel-ml/carousel/data"
 )
@@ -127,5 +128,51 @@ func TestQuantilesOfCountsAreWholeNumbers(t *testing.T) {
 		if q != math.Trunc(q) {
 			t.Errorf("quantile %v of counts", q)
 		}
+	}
+}
+
+// A table that holds one window is learnt from, without choices by windows left out.
+func TestOneTrainingWindow(t *testing.T) {
+	panel := &data.Panel{Columns: []string{"a"}, Freq: data.Every(time.Hour), Series: []*data.Series{{Values: [][]float64{{3, 5, 4, 6, 8, 7, 9, 11, 10, 12}}}}}
+	for i := range 10 {
+		panel.Series[0].Line = append(panel.Series[0].Line, i+2)
+	}
+	for _, c := range []struct {
+		split  string
+		window int
+	}{{"1,0,0", 8}, {"rest,0,2", 6}} {
+		cfg := targetAlone()
+		cfg.Time, cfg.Window, cfg.Horizon, cfg.Split = "", c.window, 2, c.split
+		m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+		if err != nil {
+			t.Fatal(c.split, err)
+		}
+		if err := m.Save(t.TempDir()); err != nil {
+			t.Error(c.split, err)
+		}
+		f, err := m.Forecast(t.Context(), panel, nil)
+		if err != nil || slices.ContainsFunc(f.Series[0].Point, math.IsNaN) {
+			t.Errorf("split %s: %v, %v", c.split, f, err)
+		}
+	}
+}
+
+// A target without a value in the rows that the shares are chosen on has no shares of
+// simple methods.
+func TestTargetThatComesLater(t *testing.T) {
+	panel, cfg := hourly(1, 500), targetAlone()
+	cfg.Target, cfg.Missing = []string{"a", "b"}, "mask"
+	for i := range 450 {
+		panel.Series[0].Values[1][i] = math.NaN()
+	}
+	m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Save(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+	if own := m.mixture.own(1); own != 1 {
+		t.Errorf("the network's share is %v, want 1", own)
 	}
 }

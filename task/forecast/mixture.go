@@ -73,10 +73,15 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 				}
 			}
 		}
+		if !hasNumber(truth) {
+			m.mixture[k] = []part{{Method: ownPart, Share: 1}} // the windows are of other targets
+			out.errors = append(out.errors, make([][]float64, d.horizon))
+			continue
+		}
 		n := independent(list, d.horizon)
 		shares := prudent(mixing(forecasts, truth, n), forecasts, truth, n)
-		for j, share := range shares {
-			one := part{Method: ownPart, Share: math.Round(1000*share) / 1000, Error: meanAbsolute(forecasts[j], truth)}
+		for j, share := range rounded(shares) {
+			one := part{Method: ownPart, Share: share, Error: meanAbsolute(forecasts[j], truth)}
 			if j > 0 {
 				one.Method = simple[j-1].name
 			}
@@ -86,6 +91,22 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	}
 	m.notes = append(m.notes, m.mixtureNotes()...)
 	return nil
+}
+
+// rounded returns shares in thousandths that add up to 1 as they did before.
+func rounded(shares []float64) []float64 {
+	parts, rest, largest := make([]float64, len(shares)), 1000.0, 0
+	for j, share := range shares {
+		parts[j] = math.Round(1000 * share)
+		if rest -= parts[j]; parts[j] > parts[largest] {
+			largest = j
+		}
+	}
+	parts[largest] += rest
+	for j := range parts {
+		parts[j] /= 1000
+	}
+	return parts
 }
 
 // seasoned returns the windows that have a season before them, for each season that is
@@ -146,6 +167,10 @@ func (d *dataset) divided(of func(f *frame) parts) *dataset {
 		own.frames[i] = &one
 	}
 	return &own
+}
+
+func hasNumber(x *mat.Dense) bool {
+	return slices.ContainsFunc(x.RawMatrix().Data, isMeasured)
 }
 
 // meanAbsolute returns the mean absolute difference where y is a number.
@@ -241,15 +266,15 @@ func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, 
 	if m.cfg.Loss == "quantile" {
 		locations = outputs
 	}
-	own := m.mixture.own(k)
-	mixed := make([]float64, len(scratch))
-	for h := range mixed {
-		mixed[h] = own * u.out(float64(out[h*outputs+locations/2]))
+	own, mixed := make([]float64, len(scratch)), make([]float64, len(scratch))
+	for h := range own {
+		own[h] = u.out(float64(out[h*outputs+locations/2]))
+		mixed[h] = own[h]
 	}
 	for _, p := range simple {
 		d.method(p.Method)(scratch, f, k, origin)
 		for h, y := range scratch {
-			mixed[h] += p.Share * y
+			mixed[h] += p.Share * (y - own[h]) // equal forecasts give the same
 		}
 	}
 	for h, y := range mixed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -78,5 +79,22 @@ func TestForecastLeansOnASeasonItCannotSee(t *testing.T) {
 				t.Errorf("saving and opening changes the error from %v to %v", e.Metrics.MAE, again.Metrics.MAE)
 			}
 		})
+	}
+}
+
+func TestRoundedSharesAddUp(t *testing.T) {
+	for _, shares := range [][]float64{
+		slices.Repeat([]float64{1. / 7}, 7), slices.Repeat([]float64{1. / 3}, 3), {0.0005, 0.9995}, {0, 1}, {0.3004, 0.3004, 0.3992}, {1},
+	} {
+		sum := 0.0
+		for j, share := range rounded(shares) {
+			if math.Abs(share-shares[j]) > 0.003 || share != math.Round(1000*share)/1000 || share < 0 {
+				t.Errorf("share %v is rounded to %v", shares[j], share)
+			}
+			sum += 1000 * share
+		}
+		if math.Round(1e9*sum) != 1e12 {
+			t.Errorf("the shares %v add up to %v thousandths", shares, sum)
+		}
 	}
 }

@@ -490,7 +490,7 @@ func TestConstantSeriesWorksAndSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	near(t, "MAE", e.Metrics.MAE, 0, 0.02)
+	near(t, "MAE", e.Metrics.MAE, 0, 1e-6)
 	if !strings.Contains(e.Verdict, "No method is better than the naive forecast") {
 		t.Errorf("verdict %q", e.Verdict)
 	}

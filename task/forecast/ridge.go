@@ -78,7 +78,7 @@ func fitRidge(ctx context.Context, d *dataset, list []window, quick bool) (*ridg
 // unseen is the forecasts of windows by regressions that were not fitted to them.
 type unseen struct {
 	list     []window
-	forecast []*mat.Dense  // [target][len(list), horizon], in the windows' units
+	forecast []*mat.Dense  // [target][len(list), horizon], in the windows' units; nil without windows
 	errors   [][][]float64 // [target][step], absolute errors of the mixture in the windows' units; nil before its choice
 }
 
@@ -258,10 +258,14 @@ const likeness = 0.3
 const leastShare = 0.05
 
 // choose returns the regressions with their shares, and the mixture's forecasts of
-// the windows left out.
+// the windows left out, nil if there are none.
 func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, error) {
 	d := c.d
 	full := choice{Window: d.lookback, Lags: len(d.Lags), Groups: d.groups > 0}
+	if c.n == 0 { // no window can be left out
+		full.Penalty, full.Share = penalties[c.start], 1
+		return []choice{full}, nil, nil
+	}
 	if quick {
 		one, forecast, err := c.try(ctx, full, false)
 		one.Share = 1
