@@ -98,3 +98,29 @@ func TestRoundedSharesAddUp(t *testing.T) {
 		}
 	}
 }
+
+// Seasons of minutes with long windows and horizons would make a linear path of
+// thousands of inputs, whose time grows with their cube.
+func TestLagsKeepTheLinearPathNarrow(t *testing.T) {
+	rows := []*frame{{part: parts{trainPart: {0, 100000}}}}
+	for _, c := range []struct {
+		window, horizon int
+		lags            []int
+		before          int
+	}{
+		{72, 24, []int{1440, 10080, 20160}, 72},
+		{300, 300, []int{1440, 10080, 20160}, 75},
+		{720, 336, []int{1440, 10080}, 0},
+		{720, 1000, []int{1440}, 0},
+	} {
+		cfg := &Config{Window: c.window, Horizon: c.horizon}
+		lags, before := lagsBeside(cfg, data.Every(time.Minute), rows)
+		if !slices.Equal(lags, c.lags) || before != c.before {
+			t.Errorf("window %d, horizon %d: lags %v, %d rows before, want %v, %d", c.window, c.horizon, lags, before, c.lags, c.before)
+		}
+		cfg.Lags = []int{1440, 10080, 20160}
+		if lags, _ := lagsBeside(cfg, data.Every(time.Minute), rows); len(lags) != 3 {
+			t.Errorf("window %d, horizon %d: lags %v of those asked for", c.window, c.horizon, lags)
+		}
+	}
+}

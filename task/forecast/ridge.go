@@ -37,10 +37,11 @@ type choice struct {
 // the regression can be the naive forecast.
 var penalties = []float64{1e4, 10, 1, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7}
 
-// Limits on the time of the closed form: multiplications for the normal equations,
-// windows by which the choices are made, and stretches that are left out.
+// Limits on the time of the closed form: multiplications for the normal equations and
+// for the choices, windows by which these are made, and stretches that are left out.
 const (
 	ridgeBudget     = 4e9
+	choiceBudget    = 1e12
 	ridgeValidation = 4000
 	mostFolds       = 6
 	leastFolds      = 4
@@ -48,12 +49,21 @@ const (
 
 // fitRidge chooses the regressions by cross validation on windows, and fits them to
 // these. It returns their forecasts of the windows left out as well.
-// quick takes the regression that sees most. The error is that of ctx.
+// quick takes the regression that sees most, as is done where trying others takes too
+// long; where that too does, its penalty is not chosen. The error is that of ctx.
 func fitRidge(ctx context.Context, d *dataset, list []window, quick bool) (*ridge, *unseen, error) {
 	r := &ridge{linear: d.linear, groups: d.groups, horizon: d.horizon, choices: make([][]choice, d.targets)}
 	list = r.affordable(list, d.targets)
-	folds, rolling := crossFolds(list, d.horizon)
 	out := &unseen{forecast: make([]*mat.Dense, d.targets)}
+	quick = quick || d.choiceWork()*float64(len(d.linearChoices())) > choiceBudget
+	if d.choiceWork() > choiceBudget {
+		for k := range d.targets {
+			r.choices[k] = []choice{d.unchosen()}
+		}
+		r, err := r.refitted(ctx, d, list)
+		return r, out, err
+	}
+	folds, rolling := crossFolds(list, d.horizon)
 	every := (len(list) + ridgeValidation - 1) / ridgeValidation
 	for i := range folds {
 		if rolling && i < len(folds)/2 {
@@ -261,11 +271,10 @@ const leastShare = 0.05
 // the windows left out, nil if there are none.
 func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, error) {
 	d := c.d
-	full := choice{Window: d.lookback, Lags: len(d.Lags), Groups: d.groups > 0}
 	if c.n == 0 { // no window can be left out
-		full.Penalty, full.Share = penalties[c.start], 1
-		return []choice{full}, nil, nil
+		return []choice{d.unchosen()}, nil, nil
 	}
+	full := d.fullest()
 	if quick {
 		one, forecast, err := c.try(ctx, full, false)
 		one.Share = 1
@@ -285,22 +294,15 @@ func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, e
 		}
 		errs[i] = tried.Error
 	}
-	kinds := []bool{false}
-	if d.groups > 0 {
-		kinds = append(kinds, true)
-	}
 	var tried []choice
 	var forecasts []*mat.Dense
-	for _, groups := range kinds {
-		for _, rows := range d.linearWindows() {
-			for lags := range len(d.Lags) + 1 {
-				one, forecast, err := c.try(ctx, choice{Window: rows, Lags: lags, Level: errs[1] < errs[0]*(1-worthIt), Groups: groups}, false)
-				if err != nil {
-					return nil, nil, err
-				}
-				tried, forecasts = append(tried, one), append(forecasts, forecast)
-			}
+	for _, one := range d.linearChoices() {
+		one.Level = errs[1] < errs[0]*(1-worthIt)
+		one, forecast, err := c.try(ctx, one, false)
+		if err != nil {
+			return nil, nil, err
 		}
+		tried, forecasts = append(tried, one), append(forecasts, forecast)
 	}
 	mixed, part := mat.NewDense(c.n, d.horizon, nil), mat.NewDense(c.n, d.horizon, nil)
 	for i, share := range mixing(forecasts, c.truth(), c.independent) {
@@ -310,6 +312,41 @@ func (c *cross) choose(ctx context.Context, quick bool) ([]choice, *mat.Dense, e
 		}
 	}
 	return tried, mixed, nil
+}
+
+// fullest returns the regression that sees all but the level.
+func (d *dataset) fullest() choice {
+	return choice{Window: d.lookback, Lags: len(d.Lags), Groups: d.groups > 0}
+}
+
+// unchosen returns the fullest with a penalty in the middle.
+func (d *dataset) unchosen() choice {
+	one := d.fullest()
+	one.Penalty, one.Share = penalties[len(penalties)/2], 1
+	return one
+}
+
+// linearChoices returns the regressions to try, without the level.
+func (d *dataset) linearChoices() (list []choice) {
+	for _, groups := range []bool{false, true} {
+		if groups && d.groups == 0 {
+			continue
+		}
+		for _, rows := range d.linearWindows() {
+			for lags := range len(d.Lags) + 1 {
+				list = append(list, choice{Window: rows, Lags: lags, Groups: groups})
+			}
+		}
+	}
+	return list
+}
+
+// choiceWork returns about how many multiplications it takes to try one regression for
+// all targets.
+func (d *dataset) choiceWork() float64 {
+	n, horizon := float64(d.linear+d.groups), float64(d.horizon)
+	const tried = 6 // penalties
+	return float64(d.targets) * mostFolds * tried * n * n * (n/3 + 2*horizon)
 }
 
 // linearWindows returns the numbers of rows of the target before the forecast that the

@@ -120,11 +120,19 @@ func lagsBeside(cfg *Config, freq data.Freq, frames []*frame) (lags []int, befor
 	for _, season := range freq.Seasons() {
 		before = min(before, season)
 	}
-	for before > 0 && shortest < slices.Max(lags)+before+2*cfg.Horizon {
+	wide := func() bool { return cfg.Window+len(lags)*(before+cfg.Horizon) > mostLagged }
+	for before > 0 && (shortest < slices.Max(lags)+before+2*cfg.Horizon || wide()) {
 		before /= 2
+	}
+	for auto && len(lags) > 1 && wide() {
+		lags = lags[:len(lags)-1]
 	}
 	return lags, before
 }
+
+// mostLagged is the largest number of the target's values in the linear path with
+// which it has all lags by the frequency, and rows before them.
+const mostLagged = 1600
 
 func (s *schema) fitCovariates(cfg *Config, frames []*frame) {
 	pool := func(columns func(*frame) [][]float64, i int) []float64 {
