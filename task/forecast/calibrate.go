@@ -14,7 +14,7 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 	if !m.cfg.NoTargetHistory {
 		m.spread = spreads{}
 	}
-	if err := m.settleMixture(ctx, d, d.out); err != nil {
+	if err := m.settleMixture(ctx, d, valid); err != nil {
 		return err
 	}
 	if len(valid) == 0 {

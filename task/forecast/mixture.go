@@ -29,17 +29,26 @@ type mixture [][]part
 
 // settleMixture chooses the shares of the simple methods beside the linear path, by
 // forecasts of windows that the former was not fitted to; smoothing is fitted to the
-// earlier half of the rows. Few windows that do not overlap leave the shares nearer to
-// each other.
-func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) error {
-	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.net.Skip == nil || m.cfg.NoTargetHistory {
-		return nil // their outputs are not locations, not beside a linear path, or the methods' past targets are no inputs
+// earlier half of the rows. Without a linear path they are chosen beside the network,
+// on the windows of validation. Few windows that do not overlap leave the shares nearer
+// to each other.
+func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) error {
+	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.cfg.NoTargetHistory {
+		return nil // their outputs are not locations, or the methods' past targets are no inputs
+	}
+	out, methods := d.out, d.earlier()
+	if m.net.Skip == nil {
+		var err error
+		if out, err = m.unseen(ctx, d, valid); err != nil {
+			return err
+		}
+		methods = d.divided(func(f *frame) parts { return f.part })
 	}
 	list, rows := d.seasoned(out.list)
 	if len(list) == 0 {
 		return nil
 	}
-	simple, err := d.earlier().simple(ctx, list)
+	simple, err := methods.simple(ctx, list)
 	if err != nil {
 		return err
 	}
@@ -91,6 +100,27 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, out *unseen) erro
 	}
 	m.notes = append(m.notes, m.mixtureNotes()...)
 	return nil
+}
+
+// unseen returns the network's forecasts of windows.
+func (m *Model) unseen(ctx context.Context, d *dataset, list []window) (*unseen, error) {
+	out := &unseen{list: list}
+	if len(list) == 0 {
+		return out, nil
+	}
+	at := map[window]int{}
+	for i, w := range list {
+		at[w] = i
+	}
+	for range d.targets {
+		out.forecast = append(out.forecast, mat.NewDense(len(list), d.horizon, nil))
+	}
+	return out, m.forecastAll(ctx, d, list, nil, func(w window, k int, s *steps) {
+		u := units{s.centre, d.frames[w.frame].fit[k].Scaler}
+		for h, y := range s.point {
+			out.forecast[k].Set(at[w], h, u.in(y))
+		}
+	})
 }
 
 // rounded returns shares in thousandths that add up to 1 as they did before.
