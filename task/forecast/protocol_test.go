@@ -215,7 +215,7 @@ func TestProtocolETTh1(t *testing.T) {
 // TestProtocolETTh1Long also repeats horizon 336: CAROUSEL_SET='{"horizon":336}'.
 func TestProtocolETTh1Long(t *testing.T) {
 	cfg := protocol(t, "etth1-96", "etth1_96.yaml")
-	e := trainAndScore(t, cfg, "forecast/ETTh1.csv")
+	e := trainAndScore(t, cfg, sharedFile(t, "forecast/ETTh1.csv"))
 	if e.Windows != 2881-cfg.Horizon || cfg.Horizon == 96 && !(e.Metrics.MSEScaled <= 0.370) {
 		t.Errorf("%d windows, MSE %.4f, want at most .370 at horizon 96", e.Windows, e.Metrics.MSEScaled)
 	}
