@@ -184,6 +184,21 @@ func InParts[P any](each func(give func(P) error) error) iter.Seq2[P, error] {
 	})
 }
 
+// Joined joins the parts of a sequence: join adds a further part to the first.
+func Joined[P any](parts iter.Seq2[*P, error], join func(whole, part *P)) (whole *P, err error) {
+	for p, err := range parts {
+		switch {
+		case err != nil:
+			return nil, err
+		case whole == nil:
+			whole = p
+		default:
+			join(whole, p)
+		}
+	}
+	return whole, nil
+}
+
 // WriteRows writes a CSV table of predictions for texts as [Columns.Write] does, with
 // the columns of these rows.
 func WriteRows(w io.Writer, rows []data.TextRow, head []string, values func(i int) [][]string) error {

@@ -193,18 +193,9 @@ type Predictions struct {
 // read and the options that Classify refuses are a *data.InputError; a cancelled
 // ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
-	var whole *Predictions
-	for p, err := range m.Parts(ctx, in, o) {
-		switch {
-		case err != nil:
-			return nil, err
-		case whole == nil:
-			whole = p
-		default:
-			whole.List, whole.rows, whole.remarks = append(whole.List, p.List...), append(whole.rows, p.rows...), append(whole.remarks, p.remarks...)
-		}
-	}
-	return whole, nil
+	return task.Joined(m.Parts(ctx, in, o), func(whole, p *Predictions) {
+		whole.List, whole.rows, whole.remarks = append(whole.List, p.List...), append(whole.rows, p.rows...), append(whole.remarks, p.remarks...)
+	})
 }
 
 // Parts classifies the texts of an input as Predict does, in parts as

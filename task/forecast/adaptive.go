@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -101,6 +102,20 @@ func (m *Model) begin(part int) spreads {
 		return m.spread
 	}
 	return spreads{}
+}
+
+// check returns an error for spreads that are not of a number of targets and steps.
+func (all spreads) check(targets, horizon int) error {
+	for id, one := range all {
+		wrong := len(one) != targets
+		for _, steps := range one {
+			wrong = wrong || len(steps) != horizon || slices.ContainsFunc(steps, func(v float64) bool { return !(math.Abs(v) <= mostSpread) })
+		}
+		if wrong {
+			return fmt.Errorf("spread: that of series %q is not of %d targets and %d steps within ±%d", id, targets, horizon, mostSpread)
+		}
+	}
+	return nil
 }
 
 // widen makes intervals that are narrower than calibration made them as wide.

@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -174,5 +175,61 @@ func TestTargetThatComesLater(t *testing.T) {
 	}
 	if own := m.mixture.own(1); own != 1 {
 		t.Errorf("the network's share is %v, want 1", own)
+	}
+}
+
+// Errors that become three times as large leave the intervals for a while; after that
+// they hold their share again, and narrow when the errors do.
+func TestIntervalsFollowTheErrors(t *testing.T) {
+	const outside, horizon, rows = 0.2, 1, 3000
+	r := rand.New(rand.NewPCG(1, 2))
+	f := &frame{raw: [][]float64{make([]float64, rows)}, end: rows}
+	for i := range rows {
+		f.raw[0][i] = r.NormFloat64()
+		if i >= 1000 && i < 2000 {
+			f.raw[0][i] *= 3
+		}
+	}
+	a := newAdapter(nil, &dataset{shape: shape{targets: 1, horizon: horizon}})
+	within := make([]float64, 3) // of the later half of each thousand rows
+	for origin := range rows {
+		a.compare(f, 0, origin, outside)
+		width := 1.2816 * math.Exp(a.spread[0][0])
+		a.issued = append(a.issued, issued{origin: origin, low: []float64{-width}, high: []float64{width}})
+		if origin%1000 >= 500 && math.Abs(f.raw[0][origin]) <= width {
+			within[origin/1000] += 1.0 / 500
+		}
+	}
+	for part, share := range within {
+		if math.Abs(share-(1-outside)) > 0.05 { // 2.8 standard errors of 500 values
+			t.Errorf("part %d: %.3f of the values are within intervals of 80 %%", part, share)
+		}
+	}
+}
+
+// What a config.json says of shares and spreads is checked when it is opened.
+func TestDamagedSharesAndSpreads(t *testing.T) {
+	for name, x := range map[string]mixture{
+		"unknown method": {{{Method: "linear", Share: 0.5}, {Method: "oracle", Share: 0.5}}},
+		"no season":      {{{Method: "seasonal_naive_0", Share: 1}}},
+		"sum":            {{{Method: "linear", Share: 0.5}, {Method: "ets", Share: 0.4}}},
+		"negative":       {{{Method: "linear", Share: 1.5}, {Method: "ets", Share: -0.5}}},
+		"not a number":   {{{Method: "linear", Share: math.NaN()}}},
+		"targets":        {{{Method: "linear", Share: 1}}, {{Method: "linear", Share: 1}}},
+	} {
+		if x.check(1) == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := (mixture{{{Method: "linear", Share: 0.25}, {Method: "seasonal_naive_24", Share: 0.75}}}).check(1); err != nil {
+		t.Error(err)
+	}
+	for name, s := range map[string]spread{"targets": {}, "steps": {{0}}, "size": {{0, 4}}, "number": {{0, math.NaN()}}} {
+		if (spreads{"a": s}).check(1, 2) == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := (spreads{"a": {{-3, 3}}}).check(1, 2); err != nil {
+		t.Error(err)
 	}
 }

@@ -257,7 +257,7 @@ func (a *Anomalies) calibrate(d *dataset, expected [][][]float64, rows func(*fra
 			for p, row := rows(f), rows(f).lo; row < p.hi; row++ {
 				if e := distance(f.raw[k][row], expected[i][k][row]); !math.IsNaN(e) {
 					own.add(e)
-					all.add(e / unitOf(f, k))
+					all.add(e / f.fit[k].unit())
 					list = append(list, e)
 				}
 			}
@@ -294,9 +294,6 @@ func (a *Anomalies) calibrate(d *dataset, expected [][][]float64, rows func(*fra
 	return c, nil
 }
 
-// unitOf returns the standard deviation of a target of a series, 1 if it is constant.
-func unitOf(f *frame, k int) float64 { return cmp.Or(f.fit[k].Deviation, 1) }
-
 // of returns the spread of a target of a series, which is above 0. Series of which
 // the calibration has few values have that of all series.
 func (c *calibrated) of(f *frame, k int) float64 {
@@ -305,7 +302,7 @@ func (c *calibrated) of(f *frame, k int) float64 {
 		spread = own[k]
 	}
 	if math.IsNaN(spread) {
-		spread = c.pooled[k] * unitOf(f, k)
+		spread = c.pooled[k] * f.fit[k].unit()
 	}
 	return cmp.Or(spread, rounding*max(math.Abs(f.fit[k].Low), math.Abs(f.fit[k].High)), 1)
 }

@@ -74,11 +74,7 @@ func (d *dataset) simple(ctx context.Context, list []window) ([]baseline, error)
 	}
 	var b []baseline
 	for _, name := range names {
-		one := baseline{name: name, forecast: d.method(name)}
-		if digits, ok := strings.CutPrefix(name, seasonalName); ok {
-			one.season, _ = strconv.Atoi(digits)
-		}
-		b = append(b, one)
+		b = append(b, d.method(name))
 	}
 	return b, nil
 }
@@ -86,27 +82,27 @@ func (d *dataset) simple(ctx context.Context, list []window) ([]baseline, error)
 // seasonalName begins the names of the seasonal naive forecasts, before their season.
 const seasonalName = "seasonal_naive_"
 
-// method returns the simple method of a name, nil if there is none. That of
-// smoothing needs [dataset.smooth].
-func (d *dataset) method(name string) func(dst []float64, f *frame, k, origin int) {
+// method returns the simple method of a name, without a forecast if there is none. That
+// of smoothing needs [dataset.smooth].
+func (d *dataset) method(name string) baseline {
+	b := baseline{name: name}
 	if digits, ok := strings.CutPrefix(name, seasonalName); ok {
-		season, err := strconv.Atoi(digits)
-		if err != nil || season < 1 {
-			return nil
+		if b.season, _ = strconv.Atoi(digits); b.season > 0 {
+			b.forecast = func(dst []float64, f *frame, k, origin int) { seasonal(dst, f, k, origin, b.season) }
 		}
-		return func(dst []float64, f *frame, k, origin int) { seasonal(dst, f, k, origin, season) }
+		return b
 	}
 	switch name {
 	case "naive":
-		return naive
+		b.forecast = naive
 	case "drift":
-		return drift
+		b.forecast = drift
 	case "theta":
-		return func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].theta.Forecast(dst, origin) }
+		b.forecast = func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].theta.Forecast(dst, origin) }
 	case "ets":
-		return func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].ets.Forecast(dst, origin) }
+		b.forecast = func(dst []float64, f *frame, k, origin int) { d.smoothed[f.id][k].ets.Forecast(dst, origin) }
 	}
-	return nil
+	return b
 }
 
 // smoothed is the methods of smoothing for a target of a series.

@@ -21,12 +21,14 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 		m.notes = append(m.notes, "without a validation part, the last epoch is used")
 		return nil
 	}
+	ratio := 1.0
 	if m.net.Skip != nil {
-		if err := m.settleGain(ctx, d, valid); err != nil {
+		var err error
+		if ratio, err = m.settleGain(ctx, d, valid); err != nil {
 			return err
 		}
 	}
-	return m.calibrateIntervals(ctx, d, valid)
+	return m.calibrateIntervals(ctx, d, valid, ratio)
 }
 
 // pair is the forecasts of one value by the network with its linear path and by
@@ -48,8 +50,9 @@ func (p *pair) loss(gain float64, squared bool) float64 {
 // settleGain scales the network's part of the location by the share from 0 to 1
 // with the least validation error, reduced by its uncertainty, and with it what the
 // linear path has learnt since it was a ridge regression. It is 0 if the network does
-// not improve on the linear path.
-func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) error {
+// not improve on the linear path. ratio is the absolute error with that share divided by
+// the one without, at most 1.
+func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (ratio float64, err error) {
 	head := m.net.Head
 	weight, bias := head.Weight.Read(), head.Bias.Read()
 	var pairs []pair
@@ -57,10 +60,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 		i := 0
 		return m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
 			f := d.frames[w.frame]
-			scale := f.fit[k].Deviation
-			if scale == 0 {
-				scale = 1
-			}
+			scale := f.fit[k].unit()
 			for h, y := range s.point {
 				row := int(w.origin) + h
 				if row >= f.end || math.IsNaN(f.raw[k][row]) {
@@ -76,7 +76,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 		})
 	}
 	if err := collect(true); err != nil {
-		return err
+		return 0, err
 	}
 	path := m.net.Skip.learnt(m.ridge)
 	scale := func(gain float64) {
@@ -88,7 +88,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	}
 	scale(0)
 	if err := collect(false); err != nil {
-		return err
+		return 0, err
 	}
 	squared := m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian"
 	// Simple methods in the forecast leave less of the network's part, whose full size
@@ -100,27 +100,20 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) erro
 	m.gain = bestGain(pairs, squared)
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
 	scale(m.gain / own)
-	m.sharper = sharper(pairs, m.gain)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")
 	} else if m.gain < 1 {
 		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part is scaled to %.0f %%, chosen on the validation part", 100*m.gain))
 	}
-	return nil
-}
-
-// sharper returns the absolute error with a share of the network's part divided by
-// that without, at most 1.
-func sharper(pairs []pair, gain float64) float64 {
 	with, without := 0.0, 0.0
 	for i := range pairs {
-		with += pairs[i].loss(gain, false)
+		with += pairs[i].loss(m.gain, false)
 		without += pairs[i].loss(0, false)
 	}
 	if !(without > 0) {
-		return 1
+		return 1, nil
 	}
-	return math.Min(with/without, 1)
+	return math.Min(with/without, 1), nil
 }
 
 // bestGain returns the share in tenths with the least loss, the largest of equal

@@ -51,8 +51,9 @@ func (m *Model) levels(asked []float64) (levels []float64, note string) {
 const withoutIntervals = "there are no intervals, which need measured values in a validation part, or the loss quantile"
 
 // calibrateIntervals measures what the intervals need: on the windows left out for a
-// point forecast that is a mixture, otherwise on the validation windows.
-func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []window) error {
+// point forecast that is a mixture, otherwise on the validation windows. The network
+// makes the errors of the former less by ratio.
+func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []window, ratio float64) error {
 	// The errors of a window and of those that overlap it are alike, but not the
 	// same: they count as something between one for each row and one for each window
 	// that does not overlap.
@@ -65,7 +66,7 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 	case d.out.errors != nil:
 		n := independent(d.out.list, d.horizon)
 		m.errors = math.Round(n * math.Sqrt(float64(d.horizon)))
-		m.residuals = d.out.residuals(m.sharper * fewer(n))
+		m.residuals = d.out.residuals(ratio * fewer(n))
 		m.notes = append(m.notes, "intervals are computed for each step from the errors for windows left out (conformal prediction), and adapt to the errors before each forecast")
 	default:
 		err = m.keepResiduals(ctx, d, valid)

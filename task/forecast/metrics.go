@@ -179,10 +179,7 @@ func (s *score) add(series int, truth, forecast float64, fit *targetFit) {
 		}
 		s.rmsse[series].add(sq(e / fit.SeasonalRMS))
 	}
-	scale := fit.Deviation
-	if scale == 0 {
-		scale = 1
-	}
+	scale := fit.unit()
 	s.squaredScaled.add(e * e / (scale * scale))
 	s.absoluteScaled.add(math.Abs(e) / scale)
 }

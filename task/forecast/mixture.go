@@ -36,8 +36,11 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) e
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.cfg.NoTargetHistory {
 		return nil // their outputs are not locations, or the methods' past targets are no inputs
 	}
-	out, methods := d.out, d.earlier()
-	if m.net.Skip == nil {
+	out := d.out
+	var methods *dataset
+	if m.net.Skip != nil {
+		methods = d.earlier()
+	} else {
 		var err error
 		if out, err = m.unseen(ctx, d, valid); err != nil {
 			return err
@@ -62,10 +65,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) e
 		y := make([]float64, d.horizon)
 		for i, w := range list {
 			f, origin := d.frames[w.frame], int(w.origin)
-			scale := f.fit[k].Deviation
-			if scale == 0 {
-				scale = 1
-			}
+			scale := f.fit[k].unit()
 			u := units{d.centre(f, k, origin), f.fit[k].Scaler}
 			for h := range d.horizon {
 				forecasts[0].Set(i, h, u.out(out.forecast[k].At(rows[i], h))/scale)
@@ -157,10 +157,7 @@ func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts 
 	errs := make([][]float64, d.horizon)
 	for i, w := range list {
 		f := d.frames[w.frame]
-		scale := f.fit[k].Deviation
-		if scale == 0 {
-			scale = 1
-		}
+		scale := f.fit[k].unit()
 		u := units{d.centre(f, k, int(w.origin)), f.fit[k].Scaler}
 		for h := range errs {
 			y, mixed := truth.At(i, h), 0.0
@@ -215,6 +212,30 @@ func meanAbsolute(x, y *mat.Dense) float64 {
 		}
 	}
 	return sum.value()
+}
+
+// check returns an error for a mixture that is not of a number of targets, or whose
+// shares are not ones of known methods that add up to 1.
+func (x mixture) check(targets int) error {
+	if len(x) != 0 && len(x) != targets {
+		return fmt.Errorf("mixture: %d targets, expected %d", len(x), targets)
+	}
+	for _, parts := range x {
+		sum := 0.0
+		for _, p := range parts {
+			if p.Method != ownPart && (*dataset)(nil).method(p.Method).forecast == nil {
+				return fmt.Errorf("mixture: there is no method %q", p.Method)
+			}
+			if !(p.Share >= 0) {
+				return fmt.Errorf("mixture: the share of %s is %v", p.Method, p.Share)
+			}
+			sum += p.Share
+		}
+		if !(math.Abs(sum-1) < 1e-9) {
+			return fmt.Errorf("mixture: the shares add up to %v, expected 1", sum)
+		}
+	}
+	return nil
 }
 
 // own returns the share of the network with its linear path.
@@ -302,7 +323,7 @@ func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, 
 		mixed[h] = own[h]
 	}
 	for _, p := range simple {
-		d.method(p.Method)(scratch, f, k, origin)
+		d.method(p.Method).forecast(scratch, f, k, origin)
 		for h, y := range scratch {
 			mixed[h] += p.Share * (y - own[h]) // equal forecasts give the same
 		}

@@ -27,7 +27,6 @@ type Model struct {
 	spread    spreads // by series, at the end of the rows that its stage has learnt from; nil: intervals do not adapt, as those of older models
 	notes     []string
 	gain      float64
-	sharper   float64 // in training: the error with the network divided by that without
 	mixture   mixture
 	learnt    map[string]*learnt // by series; nil: not known
 	stage     stage
@@ -86,7 +85,7 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 // newModel makes an untrained model for a settled configuration.
 func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
 	defer tensor.Recover(&err)
-	m := &Model{cfg: cfg, schema: s, gain: 1, sharper: 1}
+	m := &Model{cfg: cfg, schema: s, gain: 1}
 	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
 	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
@@ -175,6 +174,22 @@ func (c *saved) check() error {
 	for id, l := range c.Learnt {
 		if !l.valid() {
 			return fmt.Errorf("learnt: the parts of series %q are not valid", id)
+		}
+	}
+	if err := c.Mixture.check(n); err != nil {
+		return err
+	}
+	if a := c.Anchor; a != nil && a.Share != 0 && (a.Season < 1 || !(a.Share > 0 && a.Share <= 1)) {
+		return fmt.Errorf("anchor: season %d and share %v are not valid", a.Season, a.Share)
+	}
+	for _, tried := range c.Linear {
+		if len(c.Linear) != n || slices.ContainsFunc(tried, func(one choice) bool { return one.Lags < 0 || one.Lags > len(s.Lags) }) {
+			return fmt.Errorf("linear: regressions of %d targets with at most %d lags are expected", n, len(s.Lags))
+		}
+	}
+	for _, all := range []spreads{c.Spread, c.Begin} {
+		if err := all.check(n, c.Config.Horizon); err != nil {
+			return err
 		}
 	}
 	for _, steps := range c.Residuals {

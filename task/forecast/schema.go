@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -46,6 +47,9 @@ type targetFit struct {
 	Seasonal    float64 `json:"seasonal"` // mean absolute error
 	SeasonalRMS float64 `json:"seasonal_rms"`
 }
+
+// unit returns the standard deviation, 1 if the target is constant.
+func (t *targetFit) unit() float64 { return cmp.Or(t.Deviation, 1) }
 
 // staticSchema describes how a static column becomes an input: numbers are
 // scaled, other values are categories of the training data.

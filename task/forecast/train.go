@@ -123,7 +123,7 @@ const (
 func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame) (*dataset, []string, error) {
 	log := cfg.Transform == "log"
 	var notes []string
-	if cfg.Transform == "auto" && !cfg.NoTargetHistory && cfg.Loss != "negative-binomial" && spreadWide(frames) {
+	if cfg.Transform == "auto" && !cfg.NoTargetHistory && cfg.Loss != "negative-binomial" && wideRange(frames) {
 		var errs [2]float64
 		for i, log := range []bool{false, true} {
 			d, err := lay(ctx, panel, cfg, frames, log, true)
@@ -140,9 +140,9 @@ func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames [
 	return d, notes, err
 }
 
-// spreadWide reports whether all targets are positive in the known rows, and some
+// wideRange reports whether all targets are positive in the known rows, and some
 // differ by the factor mostFlat.
-func spreadWide(frames []*frame) bool {
+func wideRange(frames []*frame) bool {
 	wide := false
 	for _, f := range frames {
 		for _, column := range f.raw {

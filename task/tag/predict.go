@@ -201,18 +201,13 @@ func (p *Predictions) Remarks() []string { return p.remarks }
 // token per line, which needs no tags. A file that cannot be read and invalid
 // options are a *data.InputError; a cancelled ctx returns its error.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (*Predictions, error) {
-	var whole *Predictions
-	for p, err := range m.Parts(ctx, in, o) {
-		switch {
-		case err != nil:
-			return nil, err
-		case whole == nil:
-			whole, p.copied = p, nil
-		default:
-			whole.Sentences, whole.remarks = append(whole.Sentences, p.Sentences...), append(whole.remarks, p.remarks...)
-		}
+	whole, err := task.Joined(m.Parts(ctx, in, o), func(whole, p *Predictions) {
+		whole.Sentences, whole.remarks = append(whole.Sentences, p.Sentences...), append(whole.remarks, p.remarks...)
+	})
+	if whole != nil {
+		whole.copied = nil // of the first part alone
 	}
-	return whole, nil
+	return whole, err
 }
 
 // Parts tags an input as Predict does, in parts as [task.Trained.Parts] describes.
