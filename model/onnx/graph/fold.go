@@ -52,7 +52,7 @@ func (f *folder) fold(n *node) bool {
 	for _, slot := range n.out {
 		if slot >= 0 {
 			v := r.vals[slot]
-			m.constants[slot] = &value{dims: v.dims, kind: v.kind, ints: v.ints, host: v.floats()}
+			m.constants[slot] = &value{dims: v.dims, kind: v.kind, dtype: v.dtype, ints: v.ints, host: v.floats()}
 		}
 	}
 	return true

@@ -48,7 +48,7 @@ func runGather(r *run, n *node, in []*value) []*value {
 		gather(n, out.host, v.floats(), index, before, size, after)
 		return one(out)
 	}
-	out := r.newInts(n, v.kind, dims)
+	out := r.newInts(n, v.dtype, dims)
 	gather(n, out.ints, v.ints, index, before, size, after)
 	return one(out)
 }
@@ -97,7 +97,7 @@ func (r *run) pick(n *node, v *value, dims, place []int, block int) *value {
 		}
 		return out
 	}
-	out := r.newInts(n, v.kind, dims)
+	out := r.newInts(n, v.dtype, dims)
 	for i, p := range place {
 		copy(out.ints[i*block:], v.ints[p:p+block])
 	}

@@ -80,7 +80,7 @@ func runBinary(r *run, n *node, in []*value) []*value {
 	op := binaryOps[n.op]
 	x, y := in[0], in[1]
 	if x.kind != y.kind && n.op == "Pow" { // the exponent may be of another type
-		y = r.cast(n, y, x.kind, typeInt64)
+		y = r.cast(n, y, x.elementType())
 	}
 	if x.kind != y.kind || x.kind == bools {
 		n.failf("operands are %s and %s", x.kind, y.kind)
@@ -88,7 +88,7 @@ func runBinary(r *run, n *node, in []*value) []*value {
 	dims := n.broadcast(x.dims, y.dims)
 	xs, ys := stretched(x.dims, dims), stretched(y.dims, dims)
 	if x.kind == ints {
-		out := r.newInts(n, ints, dims)
+		out := r.newInts(n, x.dtype, dims)
 		zip(out.ints, dims, x.ints, xs, y.ints, ys, func(a, b int64) int64 { return op.ints(n, a, b) })
 		return one(out)
 	}
@@ -137,7 +137,7 @@ func runCompare(r *run, n *node, in []*value) []*value {
 	}
 	dims := n.broadcast(x.dims, y.dims)
 	xs, ys := stretched(x.dims, dims), stretched(y.dims, dims)
-	out := r.newInts(n, bools, dims)
+	out := r.newInts(n, typeBool, dims)
 	if x.kind == floats {
 		zip(out.ints, dims, x.floats(), xs, y.floats(), ys, func(a, b float32) int64 { return truth(op.floats(a, b)) })
 	} else {
@@ -150,7 +150,7 @@ func runNot(r *run, n *node, in []*value) []*value {
 	if in[0].kind != bools {
 		n.failf("its operand is %s", in[0].kind)
 	}
-	out := r.newInts(n, bools, in[0].dims)
+	out := r.newInts(n, typeBool, in[0].dims)
 	for i, x := range in[0].ints {
 		out.ints[i] = 1 - x
 	}
@@ -211,7 +211,7 @@ func runUnary(r *run, n *node, in []*value) []*value {
 	op, x := unaryOps[n.op], in[0]
 	switch {
 	case x.kind == ints && (n.op == "Neg" || n.op == "Abs"):
-		out := r.newInts(n, ints, x.dims)
+		out := r.newInts(n, x.dtype, x.dims)
 		for i, v := range x.ints {
 			if n.op == "Neg" || v < 0 {
 				v = -v
@@ -253,7 +253,7 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 			acc = out
 			continue
 		}
-		out := r.newInts(n, ints, dims)
+		out := r.newInts(n, acc.dtype, dims)
 		zip(out.ints, dims, acc.ints, xs, v.ints, ys, func(a, b int64) int64 {
 			if n.op == "Max" {
 				return max(a, b)
@@ -287,7 +287,8 @@ func runClip(r *run, n *node, in []*value) []*value {
 }
 
 // cast changes the kind; dtype says to which width of integers.
-func (r *run) cast(n *node, v *value, to kind, dtype int64) *value {
+func (r *run) cast(n *node, v *value, dtype int64) *value {
+	to, _ := kindOf(dtype)
 	if to == floats {
 		if v.kind == floats {
 			return v.reshaped(v.dims)
@@ -298,7 +299,7 @@ func (r *run) cast(n *node, v *value, to kind, dtype int64) *value {
 		}
 		return out
 	}
-	out := r.newInts(n, to, v.dims)
+	out := r.newInts(n, dtype, v.dims)
 	for i := range out.ints {
 		switch {
 		case v.kind == floats && to == bools:
@@ -316,15 +317,14 @@ func (r *run) cast(n *node, v *value, to kind, dtype int64) *value {
 
 func runCast(r *run, n *node, in []*value) []*value {
 	to := n.intAttr("to", 0)
-	k, ok := kindOf(to)
-	if !ok {
+	if _, ok := kindOf(to); !ok {
 		n.failf("to %s is not supported", typeName(to))
 	}
-	return one(r.cast(n, in[0], k, to))
+	return one(r.cast(n, in[0], to))
 }
 
 func runCastLike(r *run, n *node, in []*value) []*value {
-	return one(r.cast(n, in[0], in[1].kind, typeInt64))
+	return one(r.cast(n, in[0], in[1].elementType()))
 }
 
 func runRange(r *run, n *node, in []*value) []*value {
@@ -350,7 +350,7 @@ func runRange(r *run, n *node, in []*value) []*value {
 		}
 		return one(out)
 	}
-	out := r.newInts(n, ints, []int{int(count)})
+	out := r.newInts(n, in[0].dtype, []int{int(count)})
 	for i := range out.ints {
 		out.ints[i] = in[0].ints[0] + int64(i)*in[2].ints[0]
 	}
@@ -409,7 +409,7 @@ func runReduce(r *run, n *node, in []*value) []*value {
 }
 
 func (r *run) reduceInts(n *node, x *value, dims, to []int, count int) *value {
-	out := r.newInts(n, ints, dims)
+	out := r.newInts(n, x.dtype, dims)
 	fold(out.ints, x.ints, x.dims, to, n.op)
 	if n.op == "ReduceMean" {
 		for i := range out.ints {
@@ -462,7 +462,7 @@ func runArg(r *run, n *node, in []*value) []*value {
 		at = func(i int) float64 { return float64(data[i]) }
 	}
 	final := n.intAttr("select_last_index", 0) != 0
-	out := r.newInts(n, ints, dims)
+	out := r.newInts(n, typeInt64, dims)
 	for b := range before {
 		for a := range after {
 			best, where := at(b*size*after+a), 0

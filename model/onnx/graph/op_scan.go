@@ -112,7 +112,7 @@ func (v *value) steps(n *node) int {
 func (v *value) at(i int) *value {
 	dims := v.dims[1:]
 	size := product(dims)
-	w := &value{dims: dims, kind: v.kind}
+	w := &value{dims: dims, kind: v.kind, dtype: v.dtype}
 	if v.kind == floats {
 		w.host = v.floats()[i*size : (i+1)*size]
 	} else {
@@ -129,7 +129,7 @@ func (r *run) stacked(n *node, parts []*value, back bool) *value {
 	if first.kind == floats {
 		out = r.newFloats(n, dims)
 	} else {
-		out = r.newInts(n, first.kind, dims)
+		out = r.newInts(n, first.dtype, dims)
 	}
 	size := product(first.dims)
 	for k, v := range parts {

@@ -95,7 +95,7 @@ func (r *run) view(n *node, v *value, dims, stride []int, off int) *value {
 		strided(out.host, v.floats(), dims, stride, off)
 		return out
 	}
-	out := r.newInts(n, v.kind, dims)
+	out := r.newInts(n, v.dtype, dims)
 	strided(out.ints, v.ints, dims, stride, off)
 	return out
 }
@@ -117,7 +117,7 @@ func runDropout(r *run, n *node, in []*value) []*value {
 	}
 	out := one(in[0].reshaped(in[0].dims))
 	if len(n.out) > 1 && n.out[1] >= 0 {
-		mask := r.newInts(n, bools, in[0].dims)
+		mask := r.newInts(n, typeBool, in[0].dims)
 		for i := range mask.ints {
 			mask.ints[i] = 1
 		}
@@ -143,9 +143,9 @@ func prepareConstant(m *Model, n *node) any {
 		case "value_floats":
 			v = &value{kind: floats, dims: []int{len(a.floats)}, host: a.floats}
 		case "value_int":
-			v = &value{kind: ints, ints: []int64{a.i}}
+			v = &value{kind: ints, dtype: typeInt64, ints: []int64{a.i}}
 		case "value_ints":
-			v = &value{kind: ints, dims: []int{len(a.ints)}, ints: a.ints}
+			v = &value{kind: ints, dtype: typeInt64, dims: []int{len(a.ints)}, ints: a.ints}
 		default:
 			n.failf("attribute %s is not supported", clip(name))
 		}
@@ -207,7 +207,7 @@ func (n *node) shapeFrom(v *value) []int {
 func runShape(r *run, n *node, in []*value) []*value {
 	dims := in[0].dims
 	lo, hi := clampRange(n.intAttr("start", 0), n.intAttr("end", int64(len(dims))), len(dims))
-	out := r.newInts(n, ints, []int{hi - lo})
+	out := r.newInts(n, typeInt64, []int{hi - lo})
 	for i := range out.ints {
 		out.ints[i] = int64(dims[lo+i])
 	}
@@ -226,7 +226,7 @@ func clampRange(lo, hi int64, size int) (int, int) {
 }
 
 func runSize(r *run, n *node, in []*value) []*value {
-	out := r.newInts(n, ints, []int{})
+	out := r.newInts(n, typeInt64, []int{})
 	out.ints[0] = int64(in[0].len())
 	return one(out)
 }
@@ -443,7 +443,7 @@ func runConcat(r *run, n *node, in []*value) []*value {
 		dims[axis] += v.dims[axis]
 	}
 	if first.kind != floats {
-		out := r.newInts(n, first.kind, dims)
+		out := r.newInts(n, first.dtype, dims)
 		join(out.ints, dims, axis, in, func(v *value) []int64 { return v.ints })
 		return one(out)
 	}

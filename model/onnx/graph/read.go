@@ -54,7 +54,8 @@ type ValueInfo struct {
 	Dims []Dim
 	Any  bool // the file gives no shape; Dims is empty
 
-	kind kind
+	kind  kind
+	dtype int64
 }
 
 // Dim is a dimension: a size, or -1 if it may vary, with an optional name that
@@ -335,7 +336,7 @@ func (l *linker) linkInputs(inputs []valueProto) error {
 				return l.m.badf("input %q: a dimension is %d", clip(v.name), d.size)
 			}
 		}
-		info.kind = k
+		info.kind, info.dtype = k, v.dtype
 		l.m.inputs = append(l.m.inputs, info)
 		l.m.inSlots = append(l.m.inSlots, slot)
 	}

@@ -78,7 +78,7 @@ func (r *run) take(inputs map[string]Value) error {
 		if err := fits(info, v.Dims, sizes); err != nil {
 			return err
 		}
-		r.vals[r.m.inSlots[i]] = &value{dims: v.Dims, kind: info.kind, host: flushed(v.Data), ints: v.Ints}
+		r.vals[r.m.inSlots[i]] = &value{dims: v.Dims, kind: info.kind, dtype: info.dtype, host: flushed(v.Data), ints: v.Ints}
 	}
 	for name := range inputs {
 		known := false
@@ -158,10 +158,20 @@ func (r *run) newFloats(n *node, dims []int) *value {
 	return &value{dims: dims, kind: floats, host: make([]float32, r.spend(n, dims))}
 }
 
-// newInts returns a value of integers or booleans, all zeros.
-func (r *run) newInts(n *node, k kind, dims []int) *value {
-	return &value{dims: dims, kind: k, ints: make([]int64, r.spend(n, dims))}
+// newInts returns a value of integers or booleans of an element type, all zeros.
+func (r *run) newInts(n *node, dtype int64, dims []int) *value {
+	k, _ := kindOf(dtype)
+	return &value{dims: dims, kind: k, dtype: dtype, ints: make([]int64, r.spend(n, dims))}
 }
+
+// do computes results: f fills values that the operator made, from its inputs. An
+// operator decides shapes outside f and reads the elements of its inputs only in f,
+// but for those that it gets from fixed.
+func (r *run) do(f func()) { f() }
+
+// fixed returns the elements of an input of integers that decide the shape of a
+// result or which nodes run, such as a shape, axes or a number of steps.
+func (r *run) fixed(n *node, v *value, what string) []int64 { return n.wantInts(v, what) }
 
 // tensor returns v's elements on the tape in a shape of 1 to 4 dimensions. It has
 // at least one element.
@@ -181,7 +191,7 @@ func result(t *tensor.Tensor, dims []int) *value {
 // shared.
 func (v *value) reshaped(dims []int) *value {
 	if v.kind == floats && v.dev == nil && v.host == nil {
-		return &value{dims: dims, kind: v.kind}
+		return &value{dims: dims, kind: v.kind, dtype: v.dtype}
 	}
 	w := *v
 	w.dims = dims

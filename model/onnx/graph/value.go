@@ -93,14 +93,24 @@ func kindOf(t int64) (kind, bool) {
 // value is an array in a running graph. Floats are on the host, or flat on the
 // tape, or both; the other one is made when an operator needs it.
 type value struct {
-	dims []int
-	kind kind
-	ints []int64
-	host []float32
-	dev  *tensor.Tensor
+	dims  []int
+	kind  kind
+	dtype int64 // the element type of integers and booleans; floats are all float32
+	ints  []int64
+	host  []float32
+	dev   *tensor.Tensor
 }
 
 func (v *value) len() int { return product(v.dims) }
+
+// elementType returns the element type of v as it is kept here: float32 for all
+// floats.
+func (v *value) elementType() int64 {
+	if v.kind == floats {
+		return typeFloat
+	}
+	return v.dtype
+}
 
 func (v *value) rank() int { return len(v.dims) }
 
@@ -164,7 +174,7 @@ func (t *tensorProto) constant(dir string) (v *value, problem string) {
 	if !ok {
 		return nil, fmt.Sprintf("shape %v is no shape or is too large", t.dims)
 	}
-	v = &value{kind: k}
+	v = &value{kind: k, dtype: t.dtype}
 	for _, d := range t.dims {
 		v.dims = append(v.dims, int(d))
 	}
