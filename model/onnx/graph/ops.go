@@ -63,6 +63,7 @@ func init() {
 		"GatherElements":  {2, 2, 1, nil, runGatherElements},
 		"GatherND":        {2, 2, 1, nil, runGatherND},
 		"Where":           {3, 3, 1, nil, runWhere},
+		"Pad":             {1, 4, 1, preparePad, runPad},
 		"ReduceMean":      {1, 2, 1, nil, runReduce},
 		"ReduceSum":       {1, 2, 1, nil, runReduce},
 		"ReduceMax":       {1, 2, 1, nil, runReduce},
