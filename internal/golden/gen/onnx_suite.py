@@ -140,6 +140,45 @@ class Graphs:
         c = [self.floats(self.r.choice([0, 1]) * [m] + [n])] if self.r.random() < 0.7 else []
         return "Gemm", [a, b, *c], {"transA": ta, "transB": tb, "alpha": 0.5, "beta": 1.5}
 
+    def window(self, axes, dilated):
+        """Attributes of a window over axes, and a shape that it fits."""
+        k, s = (self.r.integers(1, 4, axes) for _ in range(2))
+        d = self.r.integers(1, 3, axes) if dilated else np.ones(axes, np.int64)
+        attrs = {"kernel_shape": k.tolist(), "strides": s.tolist()}
+        if dilated:
+            attrs["dilations"] = d.tolist()
+        match self.r.integers(0, 4):
+            case 0:
+                attrs["auto_pad"] = str(self.r.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]))
+                if max(d) > 1:  # ONNX Runtime pads dilated windows in its own way
+                    attrs["auto_pad"] = "VALID"
+            case 1 | 2:
+                attrs["pads"] = [int(self.r.integers(0, n)) for n in [*k, *k]]
+        return attrs, [int(n) for n in (k - 1) * d + 1 + self.r.integers(0, 6, axes)]
+
+    def convolution(self):
+        axes, groups = int(self.r.integers(1, 3)), int(self.r.choice([1, 1, 2, 3]))
+        attrs, size = self.window(axes, True)
+        ci, co, batch = (int(v) for v in self.r.integers(1, 6, 3))
+        if self.r.random() < 0.2:
+            ci, co, groups = 1, int(self.r.integers(1, 3)), int(self.r.integers(1, 20))
+        attrs["group"] = groups
+        w = self.floats([co * groups, ci, *attrs["kernel_shape"]])
+        bias = [self.floats([co * groups])] if self.r.random() < 0.6 else []
+        return "Conv", [self.floats([batch, ci * groups, *size]), w, *bias], attrs
+
+    def pool(self):
+        axes = int(self.r.integers(1, 3))
+        op = str(self.r.choice(["MaxPool", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"]))
+        attrs, size = self.window(axes, op == "MaxPool")
+        x = self.floats([*(int(v) for v in self.r.integers(1, 4, 2)), *size])
+        if op.startswith("Global"):
+            return op, [x], {}
+        attrs["ceil_mode"] = int(self.r.integers(0, 2))
+        if op == "AveragePool":
+            attrs["count_include_pad"] = int(self.r.integers(0, 2))
+        return op, [x], attrs
+
     def recurrent(self):
         op = self.r.choice(["LSTM", "GRU", "RNN"])
         gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
@@ -177,7 +216,7 @@ class Graphs:
 def random(out, graphs, seed):
     g = Graphs(seed)
     onnxruntime.set_default_logger_severity(4)
-    for kind, n, makers in (("operators", graphs, [g.binary, g.unary, g.shape, g.reduce, g.product]), ("recurrent", graphs // 10, [g.recurrent])):
+    for kind, n, makers in (("operators", graphs, [g.binary, g.unary, g.shape, g.reduce, g.product, g.convolution, g.pool]), ("recurrent", graphs // 10, [g.recurrent])):
         for i in range(n):
             op, inputs, attrs = makers[i % len(makers)]()
             model, given = g.model(op, inputs, attrs)

@@ -38,6 +38,9 @@ func init() {
 		"Softmax":            {1, 1, 1, nil, runSoftmax},
 		"LogSoftmax":         {1, 1, 1, nil, runSoftmax},
 
+		"Conv":    {2, 3, 1, nil, runConv},
+		"MaxPool": {1, 1, 2, nil, runMaxPool},
+
 		"If":              {1, 1, many, nil, runIf},
 		"Scan":            {1, many, many, prepareScan, runScan},
 		"Identity":        {1, 1, 1, nil, runIdentity},

@@ -193,7 +193,7 @@ func TestOperators(t *testing.T) {
 		}
 	}
 	var recorded []model.Tensor
-	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true, "If": true, "Scan": true}
+	tested := map[string]bool{"LSTM": true, "GRU": true, "RNN": true, "Constant": true, "If": true, "Scan": true, "Conv": true, "MaxPool": true}
 	for i, c := range opCases() {
 		tested[c.op] = true
 		t.Run(fmt.Sprintf("%d-%s", i, c.op), func(t *testing.T) {
