@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -141,6 +142,7 @@ func TestFlush(t *testing.T) {
 			})
 		}
 	}
+	maps.Copy(tested, storedOperators(t))
 	for op := range operators {
 		if !tested[op] && !slices.Contains(still, op) {
 			t.Errorf("operator %s is not tested", op)

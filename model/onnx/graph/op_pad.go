@@ -1,9 +1,6 @@
 package graph
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // runPad adds elements before and after each axis, or with negative pads removes
 // them: a constant, or elements of the input. What remains after removing is what
@@ -133,13 +130,4 @@ func (r *run) newLike(n *node, v *value, dims []int) *value {
 		return r.newFloats(n, dims)
 	}
 	return r.newInts(n, v.dtype, dims)
-}
-
-var padModes = []string{"constant", "reflect", "edge", "wrap"}
-
-func preparePad(_ *Model, n *node) any {
-	if mode := n.stringAttr("mode", "constant"); !slices.Contains(padModes, mode) {
-		n.failf("mode %q is not supported", clip(mode))
-	}
-	return nil
 }

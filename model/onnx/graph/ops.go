@@ -66,7 +66,7 @@ func init() {
 		"GatherElements":  {2, 2, 1, nil, runGatherElements},
 		"GatherND":        {2, 2, 1, nil, runGatherND},
 		"Where":           {3, 3, 1, nil, runWhere},
-		"Pad":             {1, 4, 1, preparePad, runPad},
+		"Pad":             {1, 4, 1, nil, runPad},
 		"ReduceMean":      {1, 2, 1, nil, runReduce},
 		"ReduceSum":       {1, 2, 1, nil, runReduce},
 		"ReduceMax":       {1, 2, 1, nil, runReduce},
@@ -88,4 +88,10 @@ func init() {
 	for _, name := range []string{"Min", "Max"} {
 		operators[name] = &operator{1, many, 1, nil, runMinMax}
 	}
+}
+
+// attributes are what operators support, where that is checked when a file is read.
+// An operator that is not listed checks its own.
+var attributes = map[string]attributeSet{
+	"Pad": "mode=constant|reflect|edge|wrap pads value",
 }

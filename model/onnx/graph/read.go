@@ -45,6 +45,7 @@ type Model struct {
 	params    []*tensor.Param // weights that the tape's operations take directly
 	tapes     sync.Pool
 	budget    int // elements one run may make
+	refused   refusals
 }
 
 // ValueInfo describes an input or output of a graph.
@@ -107,8 +108,9 @@ func (m *Model) Operators() []string {
 
 // node is an operation between slots.
 type node struct {
-	op, name string
-	in, out  []int // slots; -1 for an input or output left out
+	op, name string // op with its domain, if that is not the standard one
+	makes    string // its first output, if it has no name
+	in, out  []int  // slots; -1 for an input or output left out
 	attrs    map[string]*attrProto
 	def      *operator
 	opset    int
@@ -136,10 +138,10 @@ func (n *node) title() string {
 	if n.name != "" {
 		return fmt.Sprintf("node %s (%s)", clip(n.name), clip(n.op))
 	}
-	if len(n.out) > 0 {
-		return fmt.Sprintf("a %s node without a name", clip(n.op))
+	if n.makes != "" {
+		return fmt.Sprintf("the %s node that makes %s", clip(n.op), clip(n.makes))
 	}
-	return clip(n.op)
+	return "a " + clip(n.op) + " node"
 }
 
 // guard runs f for a node and returns a panic with an opError or a
@@ -221,7 +223,11 @@ func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
 	if err := l.link(p.graph); err != nil {
 		return nil, err
 	}
-	if err := m.prepare(); err != nil {
+	err = m.prepare()
+	if len(m.refused) > 0 {
+		err = m.badf("not supported: %s", m.refused)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -358,20 +364,16 @@ func (v *valueProto) info() ValueInfo {
 func (l *linker) linkNode(g *graphProto, at int) error {
 	p := &g.nodes[at]
 	n := &node{op: p.op, name: p.name, opset: l.m.Opset, attrs: make(map[string]*attrProto, len(p.attrs)), out: make([]int, len(p.outputs))}
-	def := operators[p.op]
-	standard := p.domain == "" || p.domain == "ai.onnx"
-	if def == nil || !standard {
-		op := clip(p.op)
-		if !standard {
-			op = clip(p.domain) + "." + op
-		}
-		where := ""
-		if p.name != "" {
-			where = " (node " + clip(p.name) + ")"
-		} else if len(p.outputs) > 0 {
-			where = " (the node that makes " + clip(p.outputs[0]) + ")"
-		}
-		return l.m.badf("operator %s%s is not supported", op, where)
+	if p.domain != "" && p.domain != "ai.onnx" {
+		n.op = p.domain + "." + p.op
+	}
+	if n.name == "" && len(p.outputs) > 0 {
+		n.makes = p.outputs[0]
+	}
+	def := operators[n.op]
+	if def == nil {
+		l.m.refused.add("operator "+clip(n.op), n)
+		return l.defineOutputs(n, p)
 	}
 	n.def = def
 	for i := range p.attrs {
@@ -380,6 +382,9 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 			return l.m.badf("%s: attribute %q is given twice", n.title(), clip(a.name))
 		}
 		n.attrs[a.name] = a
+		if !attributes[n.op].allows(a) {
+			l.m.refused.add(fmt.Sprintf("%s of %s", a, n.op), n)
+		}
 	}
 	if len(p.inputs) < def.minIn || len(p.inputs) > def.maxIn || len(p.outputs) < 1 || len(p.outputs) > def.maxOut {
 		return l.m.badf("%s: %d inputs and %d outputs, expected %d to %d and 1 to %d", n.title(), len(p.inputs), len(p.outputs), def.minIn, def.maxIn, def.maxOut)
@@ -396,6 +401,14 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		}
 		n.in = append(n.in, slot)
 	}
+	if err := l.defineOutputs(n, p); err != nil {
+		return err
+	}
+	l.nodes = append(l.nodes, n)
+	return l.linkBranches(n)
+}
+
+func (l *linker) defineOutputs(n *node, p *nodeProto) error {
 	for i, name := range p.outputs {
 		n.out[i] = -1
 		if name == "" {
@@ -407,8 +420,7 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		}
 		n.out[i] = slot
 	}
-	l.nodes = append(l.nodes, n)
-	return l.linkBranches(n)
+	return nil
 }
 
 // linkBranches links the graphs in a node's attributes: those of If, and the
