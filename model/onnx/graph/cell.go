@@ -86,17 +86,21 @@ type plainCell struct {
 	p       []float32 // LSTM: peepholes [3*H] in the order i,o,f, or nil
 }
 
-// scan runs rows of time-major x [T,B,I] over their lengths from states [B,H],
-// which become the final ones, and writes y [T,B,H]. Past a row's length y stays
-// as it is: zeros.
-func (c *plainCell) scan(x, y []float32, lengths []int, T, B int, h, cs []float32) {
-	s := newCellRow(c)
+// scan runs rows of time-major x [T,B,I] over their lengths (nil: T) from states
+// [B,H], which become the final ones, and writes y [T,B,H]. Past a row's length y
+// stays as it is: zeros.
+func (s *cellRow) scan(x, y []float32, lengths []int32, T, B int, h, cs []float32) {
+	c := s.plainCell
 	for row := range B {
 		s.load(h[row*c.H:], cs, row)
-		for step := range lengths[row] {
+		length := T
+		if lengths != nil {
+			length = int(lengths[row])
+		}
+		for step := range length {
 			t := step
 			if c.reverse {
-				t = lengths[row] - 1 - step
+				t = length - 1 - step
 			}
 			s.step(x[(t*B+row)*c.I:][:c.I])
 			for j, v := range s.h {

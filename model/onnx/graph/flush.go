@@ -2,7 +2,6 @@ package graph
 
 import (
 	"math"
-	"slices"
 
 	"github.com/carousel-ml/carousel/internal/simd"
 )
@@ -31,17 +30,4 @@ func fromBits(bits uint32) float32 {
 func subnormal(x float32) bool {
 	bits := math.Float32bits(x)
 	return bits&exponent == 0 && bits<<1 != 0
-}
-
-// flushed returns x, or a flushed copy if it has subnormal numbers: x may be the
-// caller's.
-func flushed(x []float32) []float32 {
-	if !slices.ContainsFunc(x, subnormal) {
-		return x
-	}
-	own := make([]float32, len(x))
-	for i, v := range x {
-		own[i] = fromBits(math.Float32bits(v))
-	}
-	return own
 }

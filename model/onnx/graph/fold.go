@@ -41,18 +41,16 @@ func (f *folder) fold(n *node) bool {
 	}()
 	for _, slot := range n.in {
 		if slot >= 0 {
-			own := *m.constants[slot]
-			r.vals[slot] = &own
+			r.vals[slot] = m.constants[slot]
 		}
 	}
-	r.tape.Reset()
 	if m.guard(n, func() { r.step(n) }) != nil {
 		return false
 	}
 	for _, slot := range n.out {
 		if slot >= 0 {
 			v := r.vals[slot]
-			m.constants[slot] = &value{dims: v.dims, kind: v.kind, dtype: v.dtype, ints: v.ints, host: v.floats()}
+			m.constants[slot] = &value{dims: v.dims, kind: v.kind, dtype: v.dtype, ints: v.ints, host: v.host}
 		}
 	}
 	return true

@@ -16,8 +16,8 @@ func addIf(g *Builder, condition, out string, yes, no *Builder) {
 	}
 }
 
-// TestIf chooses between graphs that read values around them and have names in common.
-func TestIf(t *testing.T) {
+// ifGraph chooses between graphs that read values around them and have names in common.
+func ifGraph() []byte {
 	var g Builder
 	g.InputOf(typeFloat, "x", "", "n")
 	g.InputOf(typeBool, "c", "")
@@ -31,12 +31,13 @@ func TestIf(t *testing.T) {
 	}
 	addIf(&g, "c", "y", branch("Add", "two"), branch("Mul", "x"))
 	g.output("y", "", typeFloat, "n")
-	m, err := parse("m.onnx", g.encode("g", 8, 17))
-	if err != nil {
-		t.Fatal(err)
-	}
+	return g.encode("g", 8, 17)
+}
+
+func TestIf(t *testing.T) {
+	m := parsed(t, ifGraph())
 	for c, want := range map[int64][]float32{1: {1, -1}, 0: {-1, -9}} {
-		out, err := m.Run(map[string]Value{"x": Floats([]float32{1, 3}, 2), "c": Ints([]int64{c})})
+		out, err := runs(m, map[string]Value{"x": Floats([]float32{1, 3}, 2), "c": Ints([]int64{c})})
 		if err != nil {
 			t.Fatal(err)
 		}

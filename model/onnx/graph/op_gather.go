@@ -1,13 +1,11 @@
 package graph
 
 import (
-	"math"
 	"slices"
-
-	"github.com/carousel-ml/carousel/tensor"
 )
 
-// prepareGather keeps a constant table of vectors, an embedding, as a parameter.
+// prepareGather keeps a constant table of vectors, an embedding, as a parameter,
+// for [Node.Layer].
 func prepareGather(m *Model, n *node) any {
 	table := m.constant(n, 0)
 	if table == nil || table.kind != floats || table.rank() != 2 || table.len() == 0 || n.intAttr("axis", 0) != 0 {
@@ -35,21 +33,17 @@ func runGather(r *run, n *node, in []*value) []*value {
 	axis := n.axis(n.intAttr("axis", 0), v.rank())
 	before, size, after := around(v.dims, axis)
 	dims := slices.Concat(v.dims[:axis], in[1].dims, v.dims[axis+1:])
-	if table, ok := n.prepared.(*tensor.Param); ok && len(index) > 0 && size <= math.MaxInt32 {
-		r.spend(n, dims)
-		ids := make([]int32, len(index))
-		for i, x := range index {
-			ids[i] = int32(n.at(x, size))
+	if before == 1 && len(index) == 1 && !in[1].varies() {
+		return one(v.part(dims, n.at(index[0], size)*after))
+	}
+	out := r.newLike(n, v, dims)
+	r.do(func() {
+		if v.kind == floats {
+			gather(n, out.host, v.host, index, before, size, after)
+		} else {
+			gather(n, out.ints, v.ints, index, before, size, after)
 		}
-		return one(result(tensor.Embed(table.T(), r.tape.IDs(ids, nil, len(ids)), -1), dims))
-	}
-	if v.kind == floats {
-		out := r.newFloats(n, dims)
-		gather(n, out.host, v.floats(), index, before, size, after)
-		return one(out)
-	}
-	out := r.newInts(n, v.dtype, dims)
-	gather(n, out.ints, v.ints, index, before, size, after)
+	})
 	return one(out)
 }
 
@@ -76,32 +70,21 @@ func runGatherElements(r *run, n *node, in []*value) []*value {
 	from := strides(v.dims)
 	step := from[axis]
 	from[axis] = 0
-	place := make([]int, len(index)) // where each element of the result comes from
 	size, inner := last(dims, from)
-	walk(dims, func(row int, at []int) {
-		for i := range size {
-			j := row*size + i
-			place[j] = at[0] + i*inner + n.at(index[j], v.dims[axis])*step
-		}
-	}, from)
-	return one(r.pick(n, v, dims, place, 1))
-}
-
-// pick makes a value of blocks of v that begin at the given places.
-func (r *run) pick(n *node, v *value, dims, place []int, block int) *value {
-	if v.kind == floats {
-		out := r.newFloats(n, dims)
-		src := v.floats()
-		for i, p := range place {
-			copy(out.host[i*block:], src[p:p+block])
-		}
-		return out
-	}
-	out := r.newInts(n, v.dtype, dims)
-	for i, p := range place {
-		copy(out.ints[i*block:], v.ints[p:p+block])
-	}
-	return out
+	out := r.newLike(n, v, dims)
+	r.do(func() {
+		walk(dims, func(row int, at offsets) {
+			for i := row * size; i < (row+1)*size; i++ {
+				p := at[0] + (i-row*size)*inner + n.at(index[i], v.dims[axis])*step
+				if v.kind == floats {
+					out.host[i] = v.host[p]
+				} else {
+					out.ints[i] = v.ints[p]
+				}
+			}
+		}, from)
+	})
+	return one(out)
 }
 
 func runGatherND(r *run, n *node, in []*value) []*value {
@@ -116,13 +99,20 @@ func runGatherND(r *run, n *node, in []*value) []*value {
 	if k < 1 || k > v.rank() {
 		n.failf("indices of shape %s for data of shape %s", shape(in[1].dims), shape(v.dims))
 	}
-	from := strides(v.dims)
-	place := make([]int, len(index)/k)
-	for i := range place {
-		for d := range k {
-			place[i] += n.at(index[i*k+d], v.dims[d]) * from[d]
+	from, block := strides(v.dims), product(v.dims[k:])
+	out := r.newLike(n, v, slices.Concat(in[1].dims[:in[1].rank()-1], v.dims[k:]))
+	r.do(func() {
+		for i := range len(index) / k {
+			p := 0
+			for d := range k {
+				p += n.at(index[i*k+d], v.dims[d]) * from[d]
+			}
+			if v.kind == floats {
+				copy(out.host[i*block:(i+1)*block], v.host[p:p+block])
+			} else {
+				copy(out.ints[i*block:(i+1)*block], v.ints[p:p+block])
+			}
 		}
-	}
-	lead := in[1].dims[:in[1].rank()-1]
-	return one(r.pick(n, v, slices.Concat(lead, v.dims[k:]), place, product(v.dims[k:])))
+	})
+	return one(out)
 }

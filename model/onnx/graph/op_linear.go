@@ -58,11 +58,11 @@ func (l *Linear) apply(r *run, n *node, x *value) *value {
 	}
 	dims := slices.Clone(x.dims)
 	dims[len(dims)-1] = l.Weight.Dim(0)
-	if x.len() == 0 {
-		return r.newFloats(n, dims)
+	out := r.newFloats(n, dims)
+	if x.len() > 0 {
+		r.onTape(func() { tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()).CopyTo(out.host) })
 	}
-	r.spend(n, dims)
-	return result(tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()), dims)
+	return out
 }
 
 func runGemm(r *run, n *node, in []*value) []*value {
@@ -82,16 +82,18 @@ func runGemm(r *run, n *node, in []*value) []*value {
 	y := r.matMul(n, a, b)
 	alpha, beta := float64(n.floatAttr("alpha", 1)), float64(n.floatAttr("beta", 1))
 	out := r.newFloats(n, y.dims)
-	for i, v := range y.floats() {
-		out.host[i] = simd.Narrow(alpha * float64(v))
+	if c != nil && (c.kind != floats || !slices.Equal(n.broadcast(y.dims, c.dims), y.dims)) {
+		n.failf("C of shape %s does not fit %s", shape(c.dims), shape(y.dims))
 	}
-	if c != nil {
-		if c.kind != floats || !slices.Equal(n.broadcast(y.dims, c.dims), y.dims) {
-			n.failf("C of shape %s does not fit %s", shape(c.dims), shape(y.dims))
+	r.do(func() {
+		for i, v := range y.host {
+			out.host[i] = simd.Narrow(alpha * float64(v))
 		}
-		zip(out.host, y.dims, out.host, strides(y.dims), c.floats(), stretched(c.dims, y.dims), func(v, c float32) float32 {
-			return simd.Narrow(float64(v) + beta*float64(c))
-		})
+	})
+	if c != nil {
+		own, stretch := strides(y.dims), stretched(c.dims, y.dims)
+		plus := func(v, c float32) float32 { return simd.Narrow(float64(v) + beta*float64(c)) }
+		r.do(func() { zip(out.host, y.dims, out.host, own, c.host, stretch, plus) })
 	}
 	return one(out)
 }
@@ -132,13 +134,15 @@ func (r *run) matMul(n *node, a, b *value) *value {
 	}
 	lead := n.broadcast(a.dims[:ra-2], b.dims[:rb-2])
 	dims := slices.Concat(lead, []int{m, cols})
+	out := r.newFloats(n, dims)
 	if product(dims) == 0 || k == 0 {
-		return r.newFloats(n, dims)
+		r.do(func() { clear(out.host) })
+		return out
 	}
 	batch := product(lead)
 	a, b = r.spread(n, a, lead), r.spread(n, b, lead)
-	r.spend(n, dims)
-	return result(tensor.MatMul(r.tensor(a, batch, m, k), r.tensor(b, batch, k, cols), false), dims)
+	r.onTape(func() { tensor.MatMul(r.tensor(a, batch, m, k), r.tensor(b, batch, k, cols), false).CopyTo(out.host) })
+	return out
 }
 
 // spread repeats a stack of matrices over leading dimensions.
@@ -165,12 +169,15 @@ func runLayerNorm(r *run, n *node, in []*value) []*value {
 	if x.len() == 0 {
 		return one(x.reshaped(x.dims))
 	}
-	r.spend(n, x.dims)
-	gamma, beta := r.tensor(in[1], size), r.tape.Zeros(size)
-	if in[2] != nil {
-		beta = r.tensor(in[2], size)
-	}
-	return one(result(tensor.LayerNorm(r.tensor(x, x.len()/size, size), gamma, beta, n.floatAttr("epsilon", 1e-5)), x.dims))
+	out, epsilon := r.newFloats(n, x.dims), n.floatAttr("epsilon", 1e-5)
+	r.onTape(func() {
+		beta := r.tape.Zeros(size)
+		if in[2] != nil {
+			beta = r.tensor(in[2], size)
+		}
+		tensor.LayerNorm(r.tensor(x, x.len()/size, size), r.tensor(in[1], size), beta, epsilon).CopyTo(out.host)
+	})
+	return one(out)
 }
 
 // runSoftmax computes along one axis since operator set 13; before, over all axes
@@ -192,14 +199,18 @@ func runSoftmax(r *run, n *node, in []*value) []*value {
 	if n.op == "LogSoftmax" {
 		softmax = tensor.LogSoftmax
 	}
-	r.spend(n, x.dims)
+	out := r.newFloats(n, x.dims)
 	before, size, after := around(x.dims, axis)
 	if n.opset < 13 {
 		size, after = size*after, 1
 	}
-	if after == 1 {
-		return one(result(softmax(r.tensor(x, before, size)), x.dims))
-	}
-	y := softmax(tensor.Transpose(r.tensor(x, before, size, after), 1, 2))
-	return one(result(tensor.Transpose(y, 1, 2), x.dims))
+	r.onTape(func() {
+		if after == 1 {
+			softmax(r.tensor(x, before, size)).CopyTo(out.host)
+			return
+		}
+		y := softmax(tensor.Transpose(r.tensor(x, before, size, after), 1, 2))
+		tensor.Transpose(y, 1, 2).CopyTo(out.host)
+	})
+	return one(out)
 }

@@ -5,25 +5,45 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/internal/simd"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
-// binaryOp is an arithmetic operator: on the tape if the second shape is the end
-// of the first, otherwise on the host.
+// binaryOp is an arithmetic operator.
 type binaryOp struct {
-	tensor  func(x, y *tensor.Tensor) *tensor.Tensor // nil: none
+	rows    func(s *simd.Set, z, x, y []float32)         // of rows; nil: element by element
+	row     func(s *simd.Set, z, x []float32, y float32) // of a row and a number; nil likewise
 	commute bool
 	floats  func(n *node, x, y float64) float64 // of two float32; the result is flushed and narrowed
 	ints    func(n *node, x, y int64) int64
 }
 
 var binaryOps = map[string]*binaryOp{
-	"Add": {tensor.Add, true, func(_ *node, x, y float64) float64 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
-	"Sub": {tensor.Sub, false, func(_ *node, x, y float64) float64 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
-	"Mul": {tensor.Mul, true, func(_ *node, x, y float64) float64 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
-	"Div": {tensor.Div, false, func(_ *node, x, y float64) float64 { return x / y }, divide},
-	"Mod": {nil, false, modulo, moduloInts},
-	"Pow": {nil, false, func(_ *node, x, y float64) float64 { return power(x, y) }, func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
+	"Add": {func(s *simd.Set, z, x, y []float32) { s.Add(z, x, y) }, func(s *simd.Set, z, x []float32, y float32) { s.Shift(y, z, x) }, true,
+		func(_ *node, x, y float64) float64 { return x + y }, func(_ *node, x, y int64) int64 { return x + y }},
+	"Sub": {func(s *simd.Set, z, x, y []float32) { s.Sub(z, x, y) }, func(s *simd.Set, z, x []float32, y float32) { s.Shift(-y, z, x) }, false,
+		func(_ *node, x, y float64) float64 { return x - y }, func(_ *node, x, y int64) int64 { return x - y }},
+	"Mul": {func(s *simd.Set, z, x, y []float32) { s.Mul(z, x, y) }, times, true,
+		func(_ *node, x, y float64) float64 { return x * y }, func(_ *node, x, y int64) int64 { return x * y }},
+	"Div": {func(s *simd.Set, z, x, y []float32) { s.Div(z, x, y) }, nil, false,
+		func(_ *node, x, y float64) float64 { return x / y }, divide},
+	"Mod": {nil, nil, false, modulo, moduloInts},
+	"Pow": {nil, squared, false, func(_ *node, x, y float64) float64 { return power(x, y) }, func(_ *node, x, y int64) int64 { return int64(math.Pow(float64(x), float64(y))) }},
+}
+
+// times computes z = x·y.
+func times(s *simd.Set, z, x []float32, y float32) {
+	copy(z, x)
+	s.Scale(y, z)
+}
+
+// squared computes z = x^y, quickly for y = 2.
+func squared(s *simd.Set, z, x []float32, y float32) {
+	if y == 2 {
+		s.Mul(z, x, x)
+		return
+	}
+	for i, v := range x {
+		z[i] = simd.Narrow(power(float64(v), float64(y)))
+	}
 }
 
 func divide(n *node, x, y int64) int64 {
@@ -67,7 +87,7 @@ func moduloInts(n *node, x, y int64) int64 {
 func zip[A, B, C any](dst []C, dims []int, x []A, xs []int, y []B, ys []int, f func(A, B) C) {
 	n, sx := last(dims, xs)
 	_, sy := last(dims, ys)
-	walk(dims, func(row int, at []int) {
+	walk(dims, func(row int, at offsets) {
 		i, j := at[0], at[1]
 		for k := range dst[row*n : row*n+n] {
 			dst[row*n+k] = f(x[i], y[j])
@@ -86,32 +106,38 @@ func runBinary(r *run, n *node, in []*value) []*value {
 		n.failf("operands are %s and %s", x.kind, y.kind)
 	}
 	dims := n.broadcast(x.dims, y.dims)
-	xs, ys := stretched(x.dims, dims), stretched(y.dims, dims)
+	out := r.newLike(n, x, dims)
+	dims, s := joined(dims, stretched(x.dims, dims), stretched(y.dims, dims))
 	if x.kind == ints {
-		out := r.newInts(n, x.dtype, dims)
-		zip(out.ints, dims, x.ints, xs, y.ints, ys, func(a, b int64) int64 { return op.ints(n, a, b) })
+		f := func(a, b int64) int64 { return narrow(x.dtype, op.ints(n, a, b)) }
+		r.do(func() { zip(out.ints, dims, x.ints, s[0], y.ints, s[1], f) })
 		return one(out)
 	}
-	if op.commute && x.len() < y.len() {
-		x, y, xs, ys = y, x, ys, xs
+	size, sx := last(dims, s[0])
+	_, sy := last(dims, s[1])
+	if op.commute && sx == 0 {
+		x, y, sx, sy = y, x, sy, sx
+		s[0], s[1] = s[1], s[0]
 	}
-	if size := y.len(); op.tensor != nil && size > 0 && x.len() == product(dims) && ends(dims, y.dims) {
-		r.spend(n, dims)
-		return one(result(op.tensor(r.tensor(x, x.len()/size, size), r.tensor(y, size)), dims))
+	set := simd.Best()
+	switch {
+	case sx == 1 && sy == 1 && op.rows != nil:
+		r.do(func() {
+			walk(dims, func(row int, at offsets) {
+				op.rows(set, out.host[row*size:][:size], x.host[at[0]:][:size], y.host[at[1]:][:size])
+			}, s[0], s[1])
+		})
+	case sx == 1 && sy == 0 && op.row != nil:
+		r.do(func() {
+			walk(dims, func(row int, at offsets) {
+				op.row(set, out.host[row*size:][:size], x.host[at[0]:][:size], y.host[at[1]])
+			}, s[0], s[1])
+		})
+	default:
+		f := func(a, b float32) float32 { return simd.Narrow(op.floats(n, float64(a), float64(b))) }
+		r.do(func() { zip(out.host, dims, x.host, s[0], y.host, s[1], f) })
 	}
-	out := r.newFloats(n, dims)
-	zip(out.host, dims, x.floats(), xs, y.floats(), ys, func(a, b float32) float32 {
-		return simd.Narrow(op.floats(n, float64(a), float64(b)))
-	})
 	return one(out)
-}
-
-// ends reports whether a shape without its leading ones is the end of another.
-func ends(dims, tail []int) bool {
-	for len(tail) > 0 && tail[0] == 1 {
-		tail = tail[1:]
-	}
-	return len(tail) <= len(dims) && slices.Equal(dims[len(dims)-len(tail):], tail)
 }
 
 // compareOps are on three-way comparisons; NaN compares false.
@@ -136,13 +162,15 @@ func runCompare(r *run, n *node, in []*value) []*value {
 		n.failf("operands are %s and %s", x.kind, y.kind)
 	}
 	dims := n.broadcast(x.dims, y.dims)
-	xs, ys := stretched(x.dims, dims), stretched(y.dims, dims)
 	out := r.newInts(n, typeBool, dims)
-	if x.kind == floats {
-		zip(out.ints, dims, x.floats(), xs, y.floats(), ys, func(a, b float32) int64 { return truth(op.floats(a, b)) })
-	} else {
-		zip(out.ints, dims, x.ints, xs, y.ints, ys, func(a, b int64) int64 { return truth(op.ints(a, b)) })
-	}
+	dims, s := joined(dims, stretched(x.dims, dims), stretched(y.dims, dims))
+	r.do(func() {
+		if x.kind == floats {
+			zip(out.ints, dims, x.host, s[0], y.host, s[1], func(a, b float32) int64 { return truth(op.floats(a, b)) })
+		} else {
+			zip(out.ints, dims, x.ints, s[0], y.ints, s[1], func(a, b int64) int64 { return truth(op.ints(a, b)) })
+		}
+	})
 	return one(out)
 }
 
@@ -151,9 +179,11 @@ func runNot(r *run, n *node, in []*value) []*value {
 		n.failf("its operand is %s", in[0].kind)
 	}
 	out := r.newInts(n, typeBool, in[0].dims)
-	for i, x := range in[0].ints {
-		out.ints[i] = 1 - x
-	}
+	r.do(func() {
+		for i, x := range in[0].ints {
+			out.ints[i] = 1 - x
+		}
+	})
 	return one(out)
 }
 
@@ -163,34 +193,56 @@ func runWhere(r *run, n *node, in []*value) []*value {
 		n.failf("operands are %s, %s and %s", c.kind, x.kind, y.kind)
 	}
 	dims := n.broadcast(n.broadcast(c.dims, x.dims), y.dims)
-	mask := r.view(n, c, dims, stretched(c.dims, dims), 0)
-	out := r.view(n, x, dims, stretched(x.dims, dims), 0)
-	other := r.view(n, y, dims, stretched(y.dims, dims), 0)
-	for i, take := range mask.ints {
-		if take != 0 {
-			continue
-		}
+	out := r.newLike(n, x, dims)
+	dims, s := joined(dims, stretched(c.dims, dims), stretched(x.dims, dims), stretched(y.dims, dims))
+	r.do(func() {
 		if x.kind == floats {
-			out.host[i] = other.host[i]
+			choose(out.host, dims, c.ints, x.host, y.host, s)
 		} else {
-			out.ints[i] = other.ints[i]
+			choose(out.ints, dims, c.ints, x.ints, y.ints, s)
 		}
-	}
+	})
 	return one(out)
 }
 
-// unaryOps are elementwise functions of one number: on the tape, or on the host.
+// choose takes elements of x where c is not 0, and of y elsewhere.
+func choose[T any](dst []T, dims []int, c []int64, x, y []T, s [][]int) {
+	n, sc := last(dims, s[0])
+	_, sx := last(dims, s[1])
+	_, sy := last(dims, s[2])
+	walk(dims, func(row int, at offsets) {
+		for k := range dst[row*n : row*n+n] {
+			if c[at[0]+k*sc] != 0 {
+				dst[row*n+k] = x[at[1]+k*sx]
+			} else {
+				dst[row*n+k] = y[at[2]+k*sy]
+			}
+		}
+	}, s...)
+}
+
+// unaryOps are elementwise functions: of a row, or of one number.
 var unaryOps = map[string]struct {
-	tensor func(x *tensor.Tensor) *tensor.Tensor
-	host   func(n *node, x float64) float64
+	row  func(s *simd.Set, y, x []float32)
+	host func(n *node, x float64) float64
 }{
-	"Relu":       {tensor: tensor.ReLU},
-	"Sigmoid":    {tensor: tensor.Sigmoid},
-	"Tanh":       {tensor: tensor.Tanh},
-	"Exp":        {tensor: tensor.Exp},
-	"Log":        {tensor: tensor.Log},
-	"Softplus":   {tensor: tensor.Softplus},
-	"Neg":        {tensor: func(x *tensor.Tensor) *tensor.Tensor { return tensor.MulScalar(x, -1) }},
+	"Relu": {row: func(_ *simd.Set, y, x []float32) {
+		y = y[:len(x)]
+		for i, v := range x {
+			y[i] = max(v, 0) // NaN stays
+		}
+	}},
+	"Sigmoid": {row: func(s *simd.Set, y, x []float32) { s.Sigmoid(y, x) }},
+	"Tanh":    {row: func(s *simd.Set, y, x []float32) { s.Tanh(y, x) }},
+	"Exp":     {row: func(s *simd.Set, y, x []float32) { s.Exp(y, x) }},
+	"Neg": {row: func(_ *simd.Set, y, x []float32) {
+		y = y[:len(x)]
+		for i, v := range x {
+			y[i] = -v
+		}
+	}},
+	"Log":        {host: func(_ *node, x float64) float64 { return math.Log(x) }},
+	"Softplus":   {host: func(_ *node, x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }},
 	"Abs":        {host: func(_ *node, x float64) float64 { return math.Abs(x) }},
 	"Sqrt":       {host: func(_ *node, x float64) float64 { return math.Sqrt(x) }},
 	"Reciprocal": {host: func(_ *node, x float64) float64 { return 1 / x }},
@@ -212,25 +264,28 @@ func runUnary(r *run, n *node, in []*value) []*value {
 	switch {
 	case x.kind == ints && (n.op == "Neg" || n.op == "Abs"):
 		out := r.newInts(n, x.dtype, x.dims)
-		for i, v := range x.ints {
-			if n.op == "Neg" || v < 0 {
-				v = -v
+		r.do(func() {
+			for i, v := range x.ints {
+				if n.op == "Neg" || v < 0 {
+					v = narrow(x.dtype, -v)
+				}
+				out.ints[i] = v
 			}
-			out.ints[i] = v
-		}
+		})
 		return one(out)
 	case x.kind != floats:
 		n.failf("its operand is %s", x.kind)
-	case x.len() == 0:
-		return one(x.reshaped(x.dims))
-	case op.tensor != nil:
-		r.spend(n, x.dims)
-		return one(result(op.tensor(r.tensor(x, x.len())), x.dims))
 	}
-	out := r.newFloats(n, x.dims)
-	for i, v := range x.floats() {
-		out.host[i] = simd.Narrow(op.host(n, float64(v)))
-	}
+	out, set := r.newFloats(n, x.dims), simd.Best()
+	r.do(func() {
+		if op.row != nil {
+			op.row(set, out.host, x.host)
+			return
+		}
+		for i, v := range x.host {
+			out.host[i] = simd.Narrow(op.host(n, float64(v)))
+		}
+	})
 	return one(out)
 }
 
@@ -241,48 +296,52 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 			n.failf("operands are of different types")
 		}
 		dims := n.broadcast(acc.dims, v.dims)
-		xs, ys := stretched(acc.dims, dims), stretched(v.dims, dims)
-		if v.kind == floats {
-			out := r.newFloats(n, dims)
-			zip(out.host, dims, acc.floats(), xs, v.floats(), ys, func(a, b float32) float32 {
-				if n.op == "Max" {
-					return max(a, b)
-				}
-				return min(a, b)
-			})
-			acc = out
-			continue
-		}
-		out := r.newInts(n, acc.dtype, dims)
-		zip(out.ints, dims, acc.ints, xs, v.ints, ys, func(a, b int64) int64 {
-			if n.op == "Max" {
-				return max(a, b)
+		x, out := acc, r.newLike(n, acc, dims)
+		dims, s := joined(dims, stretched(x.dims, dims), stretched(v.dims, dims))
+		r.do(func() {
+			switch {
+			case v.kind == floats && n.op == "Max":
+				zip(out.host, dims, x.host, s[0], v.host, s[1], greater[float32])
+			case v.kind == floats:
+				zip(out.host, dims, x.host, s[0], v.host, s[1], less[float32])
+			case n.op == "Max":
+				zip(out.ints, dims, x.ints, s[0], v.ints, s[1], greater[int64])
+			default:
+				zip(out.ints, dims, x.ints, s[0], v.ints, s[1], less[int64])
 			}
-			return min(a, b)
 		})
 		acc = out
 	}
 	return one(acc.reshaped(acc.dims))
 }
 
+func greater[T float32 | int64](a, b T) T { return max(a, b) }
+func less[T float32 | int64](a, b T) T    { return min(a, b) }
+
 func runClip(r *run, n *node, in []*value) []*value {
 	x := in[0]
 	if x.kind != floats {
 		n.failf("its operand is %s", x.kind)
 	}
-	lo, hi := n.floatAttr("min", -math.MaxFloat32), n.floatAttr("max", math.MaxFloat32)
-	for i, bound := range []*float32{&lo, &hi} {
-		if v := in[1+i]; v != nil {
-			if v.kind != floats || v.len() != 1 {
-				n.failf("a bound must be one float")
-			}
-			*bound = v.floats()[0]
+	for _, v := range in[1:] {
+		if v != nil && (v.kind != floats || v.len() != 1) {
+			n.failf("a bound must be one float")
 		}
 	}
 	out := r.newFloats(n, x.dims)
-	for i, v := range x.floats() {
-		out.host[i] = min(max(v, lo), hi)
-	}
+	from, to := n.floatAttr("min", -math.MaxFloat32), n.floatAttr("max", math.MaxFloat32)
+	r.do(func() {
+		lo, hi := from, to
+		if in[1] != nil {
+			lo = in[1].host[0]
+		}
+		if in[2] != nil {
+			hi = in[2].host[0]
+		}
+		for i, v := range x.host {
+			out.host[i] = min(max(v, lo), hi)
+		}
+	})
 	return one(out)
 }
 
@@ -294,24 +353,28 @@ func (r *run) cast(n *node, v *value, dtype int64) *value {
 			return v.reshaped(v.dims)
 		}
 		out := r.newFloats(n, v.dims)
-		for i, x := range v.ints {
-			out.host[i] = float32(x)
-		}
+		r.do(func() {
+			for i, x := range v.ints {
+				out.host[i] = float32(x)
+			}
+		})
 		return out
 	}
 	out := r.newInts(n, dtype, v.dims)
-	for i := range out.ints {
-		switch {
-		case v.kind == floats && to == bools:
-			out.ints[i] = truth(v.floats()[i] != 0)
-		case v.kind == floats:
-			out.ints[i] = narrow(dtype, int64(v.floats()[i]))
-		case to == bools:
-			out.ints[i] = truth(v.ints[i] != 0)
-		default:
-			out.ints[i] = narrow(dtype, v.ints[i])
+	r.do(func() {
+		for i := range out.ints {
+			switch {
+			case v.kind == floats && to == bools:
+				out.ints[i] = truth(v.host[i] != 0)
+			case v.kind == floats:
+				out.ints[i] = narrow(dtype, int64(v.host[i]))
+			case to == bools:
+				out.ints[i] = truth(v.ints[i] != 0)
+			default:
+				out.ints[i] = narrow(dtype, v.ints[i])
+			}
 		}
-	}
+	})
 	return out
 }
 
@@ -330,27 +393,25 @@ func runCastLike(r *run, n *node, in []*value) []*value {
 func runRange(r *run, n *node, in []*value) []*value {
 	var bounds [3]float64
 	for i, v := range in {
-		switch {
-		case v.kind != in[0].kind || v.kind == bools || v.len() != 1:
+		if v.kind != in[0].kind || v.kind == bools || v.len() != 1 {
 			n.failf("needs three numbers of one type")
-		case v.kind == floats:
-			bounds[i] = float64(v.floats()[0])
-		default:
+		}
+		in[i] = r.pinned(v)
+		if v.kind == floats {
+			bounds[i] = float64(v.host[0])
+		} else {
 			bounds[i] = float64(v.ints[0])
 		}
 	}
+	r.varies = false // all that it depends on is pinned
 	count := math.Max(0, math.Ceil((bounds[1]-bounds[0])/bounds[2]))
 	if bounds[2] == 0 || !(count <= math.MaxInt32) {
 		n.failf("from %v to %v in steps of %v", bounds[0], bounds[1], bounds[2])
 	}
-	if in[0].kind == floats {
-		out := r.newFloats(n, []int{int(count)})
-		for i := range out.host {
-			out.host[i] = simd.Narrow(bounds[0] + float64(i)*bounds[2])
-		}
-		return one(out)
+	out := r.newLike(n, in[0], []int{int(count)})
+	for i := range out.host {
+		out.host[i] = simd.Narrow(bounds[0] + float64(i)*bounds[2])
 	}
-	out := r.newInts(n, in[0].dtype, []int{int(count)})
 	for i := range out.ints {
 		out.ints[i] = in[0].ints[0] + int64(i)*in[2].ints[0]
 	}
@@ -363,7 +424,7 @@ func runReduce(r *run, n *node, in []*value) []*value {
 	if n.op == "ReduceSum" {
 		since = 13
 	}
-	x, axes := in[0], n.axes(in, 1, since)
+	x, axes := in[0], r.axes(n, in, 1, since)
 	if len(axes) == 0 && n.intAttr("noop_with_empty_axes", 0) != 0 {
 		return one(x.reshaped(x.dims))
 	}
@@ -397,33 +458,43 @@ func runReduce(r *run, n *node, in []*value) []*value {
 		return one(r.reduceInts(n, x, dims, to, count))
 	}
 	out := r.newFloats(n, dims)
-	sums := make([]float64, len(out.host))
-	fold(sums, x.floats(), x.dims, to, n.op)
-	for i, s := range sums {
-		if n.op == "ReduceMean" {
-			s /= float64(count)
+	r.spend(n, dims)
+	sums, begun := make([]float64, len(out.host)), make([]bool, len(out.host))
+	from, steps := joined(x.dims, to)
+	r.do(func() {
+		fold(sums, x.host, begun, from, steps[0], n.op)
+		for i, s := range sums {
+			if n.op == "ReduceMean" {
+				s /= float64(count)
+			}
+			out.host[i] = simd.Narrow(s)
 		}
-		out.host[i] = simd.Narrow(s)
-	}
+	})
 	return one(out)
 }
 
 func (r *run) reduceInts(n *node, x *value, dims, to []int, count int) *value {
 	out := r.newInts(n, x.dtype, dims)
-	fold(out.ints, x.ints, x.dims, to, n.op)
-	if n.op == "ReduceMean" {
+	begun := make([]bool, len(out.ints))
+	r.do(func() {
+		fold(out.ints, x.ints, begun, x.dims, to, n.op)
 		for i := range out.ints {
-			out.ints[i] /= int64(count)
+			if n.op == "ReduceMean" {
+				out.ints[i] /= int64(count)
+			}
+			out.ints[i] = narrow(x.dtype, out.ints[i])
 		}
-	}
+	})
 	return out
 }
 
-// fold combines the elements of src into dst at the places that the strides to give.
-func fold[A int64 | float64, B int64 | float32](dst []A, src []B, dims, to []int, op string) {
-	begun := make([]bool, len(dst))
+// fold combines the elements of src into dst at the places that the strides to
+// give; begun, of the length of dst, is its scratch memory.
+func fold[A int64 | float64, B int64 | float32](dst []A, src []B, begun []bool, dims, to []int, op string) {
+	clear(dst)
+	clear(begun)
 	n, step := last(dims, to)
-	walk(dims, func(row int, at []int) {
+	walk(dims, func(row int, at offsets) {
 		p := at[0]
 		for _, v := range src[row*n : row*n+n] {
 			x := A(v)
@@ -456,24 +527,29 @@ func runArg(r *run, n *node, in []*value) []*value {
 	if size == 0 {
 		n.failf("over no elements of shape %s", shape(x.dims))
 	}
-	at := func(i int) float64 { return float64(x.ints[i]) }
-	if x.kind == floats {
-		data := x.floats()
-		at = func(i int) float64 { return float64(data[i]) }
-	}
 	final := n.intAttr("select_last_index", 0) != 0
 	out := r.newInts(n, typeInt64, dims)
+	r.do(func() {
+		if x.kind == floats {
+			argBest(out.ints, x.host, before, size, after, n.op == "ArgMax", final)
+		} else {
+			argBest(out.ints, x.ints, before, size, after, n.op == "ArgMax", final)
+		}
+	})
+	return one(out)
+}
+
+func argBest[T float32 | int64](dst []int64, x []T, before, size, after int, largest, final bool) {
 	for b := range before {
 		for a := range after {
-			best, where := at(b*size*after+a), 0
+			best, where := x[b*size*after+a], 0
 			for i := 1; i < size; i++ {
-				v := at((b*size+i)*after + a)
-				if n.op == "ArgMin" && v < best || n.op == "ArgMax" && v > best || final && v == best {
+				v := x[(b*size+i)*after+a]
+				if !largest && v < best || largest && v > best || final && v == best {
 					best, where = v, i
 				}
 			}
-			out.ints[b*after+a] = int64(where)
+			dst[b*after+a] = int64(where)
 		}
 	}
-	return one(out)
 }

@@ -123,11 +123,3 @@ func pick[T any](dst, src []T, from [][]int, fill T) {
 		}
 	}
 }
-
-// newLike returns a value of v's type.
-func (r *run) newLike(n *node, v *value, dims []int) *value {
-	if v.kind == floats {
-		return r.newFloats(n, dims)
-	}
-	return r.newInts(n, v.dtype, dims)
-}

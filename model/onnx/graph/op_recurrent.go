@@ -240,15 +240,17 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 	return dirs
 }
 
-// call is one run of a recurrent node.
+// call is one recording of a recurrent node.
 type call struct {
 	*recurrent
 	r          *run
 	n          *node
 	in         []*value
 	T, B, I, H int
-	lengths    []int32 // nil: every row is T long
-	ragged     bool    // some row is shorter than T
+	lengths    []int32 // of the rows; nil: every row is T long
+	y, h, cs   *value  // results: [T,D,B,H], [D,B,H], [D,B,H] of an LSTM
+	x, h0, cs0 *value  // what the engine reads: X in the order of batches, initial states [D,B,H] or nil
+	init       tensor.State
 }
 
 func runRecurrent(r *run, n *node, in []*value) []*value {
@@ -264,24 +266,29 @@ func runRecurrent(r *run, n *node, in []*value) []*value {
 	}
 	c.readLengths()
 	c.checkStates()
-	outs := 2
+	state := []int{c.directions, c.B, c.H}
+	c.y, c.h = r.newFloats(n, []int{c.T, c.directions, c.B, c.H}), r.newFloats(n, state)
+	finals := one(c.h)
 	if n.op == "LSTM" {
-		outs = 3
+		c.cs, c.cs0 = r.newFloats(n, state), c.state(6)
+		finals = append(finals, c.cs)
 	}
-	r.spend(n, []int{c.T, c.B, c.directions, c.H})
-	var y, h, cs *value // [T,D,B,H], [D,B,H], [D,B,H]
+	c.h0 = c.state(5)
 	if c.engine && c.T > 0 && c.B > 0 {
-		y, h, cs = c.scan()
+		if c.x = x; c.lengths != nil && !c.batchMajor {
+			c.x = r.view(n, x, []int{c.B, c.T, c.I}, []int{c.I, c.B * c.I, 1}, 0)
+		}
+		r.onTape(c.scan)
 	} else {
-		y, h, cs = c.reference()
+		c.reference()
 	}
+	out := append(one(c.y), finals...)
 	if c.batchMajor {
-		y, h = c.batchFirst(y), c.batchFirst(h)
-		if cs != nil {
-			cs = c.batchFirst(cs)
+		for i, v := range out {
+			out[i] = c.batchFirst(v)
 		}
 	}
-	return []*value{y, h, cs}[:outs]
+	return out
 }
 
 // batchFirst moves B from the second last dimension to the first.
@@ -291,6 +298,8 @@ func (c *call) batchFirst(v *value) *value {
 	return c.r.view(c.n, v, []int{c.B, lead, c.H}, []int{c.H, c.B * c.H, 1}, 0).reshaped(dims)
 }
 
+// readLengths reads sequence_lens. If all rows are T long whatever the inputs are,
+// there are no lengths.
 func (c *call) readLengths() {
 	v := c.in[4]
 	if v == nil {
@@ -300,12 +309,17 @@ func (c *call) readLengths() {
 	if !slices.Equal(v.dims, []int{c.B}) {
 		c.n.failf("sequence_lens must be [%d], got %s", c.B, shape(v.dims))
 	}
-	for b, l := range list {
-		if l < 0 || l > int64(c.T) {
-			c.n.failf("sequence_lens of row %d is %d, expected 0 to %d", b, l, c.T)
+	lengths := make([]int32, c.B)
+	c.r.do(func() {
+		for b, l := range list {
+			if l < 0 || l > int64(c.T) {
+				c.n.failf("sequence_lens of row %d is %d, expected 0 to %d", b, l, c.T)
+			}
+			lengths[b] = int32(l)
 		}
-		c.lengths = append(c.lengths, int32(l))
-		c.ragged = c.ragged || int(l) < c.T
+	})
+	if v.varies() || slices.ContainsFunc(lengths, func(l int32) bool { return int(l) < c.T }) {
+		c.lengths = lengths
 	}
 }
 
@@ -338,87 +352,79 @@ func (c *call) state(i int) *value {
 }
 
 // scan runs the engine.
-func (c *call) scan() (y, h, cs *value) {
+func (c *call) scan() {
 	r, D := c.r, c.directions
-	init := &tensor.State{}
-	if v := c.state(5); v != nil {
-		init.H = r.tensor(v, D, c.B, c.H)
+	c.init = tensor.State{}
+	if c.h0 != nil {
+		c.init.H = r.tensor(c.h0, D, c.B, c.H)
 	}
-	if v := c.state(6); v != nil {
-		init.C = r.tensor(v, D, c.B, c.H)
+	if c.cs0 != nil {
+		c.init.C = r.tensor(c.cs0, D, c.B, c.H)
 	}
 	final := r.tape.NewState(D, c.B, c.H, c.cell.Width(c.H))
-	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, init, final)
-	if c.ragged { // back to the given order of rows
+	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, &c.init, final)
+	if c.lengths != nil { // back to the given order of rows
 		out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
 	}
-	dims := []int{c.T, D, c.B, c.H}
-	if out = tensor.Reshape(tensor.Reshape(out, out.Len()), c.T, c.B, D, c.H); D > 1 {
-		out = tensor.Transpose(out, 1, 2)
+	if D > 1 {
+		out = tensor.Transpose(tensor.Reshape(tensor.Reshape(out, out.Len()), c.T, c.B, D, c.H), 1, 2)
 	}
-	y, h = result(out, dims), result(final.H, dims[1:])
+	out.CopyTo(c.y.host)
+	final.H.CopyTo(c.h.host)
 	if final.C != nil {
-		cs = result(final.C, dims[1:])
+		final.C.CopyTo(c.cs.host)
 	}
-	return y, h, cs
 }
 
-// timeMajor returns X as [T,B,I], with rows sorted if their lengths differ.
+// timeMajor returns X as [T,B,I], with rows sorted if they have lengths.
 func (c *call) timeMajor() *tensor.Tensor {
-	x := c.in[0]
-	t := c.r.tensor(x, x.dims...)
-	if !c.ragged {
-		if c.batchMajor {
-			return tensor.TimeMajor(t)
-		}
-		return t
+	if c.lengths != nil {
+		return tensor.TimeMajor(c.r.tape.Sequences(c.x.host, c.lengths, c.B, c.T, c.I))
 	}
-	if !c.batchMajor {
-		t = tensor.Transpose(t, 0, 1)
+	t := c.r.tensor(c.x, c.x.dims...)
+	if c.batchMajor {
+		return tensor.TimeMajor(t)
 	}
-	return tensor.TimeMajor(c.r.tape.Sequences(t.Data(), c.lengths, c.B, c.T, c.I))
+	return t
 }
 
 // reference runs the plain cell.
-func (c *call) reference() (y, h, cs *value) {
+func (c *call) reference() {
 	D, T, B, H := c.directions, c.T, c.B, c.H
-	out, hn := c.r.newFloats(c.n, []int{T, D, B, H}), c.r.newFloats(c.n, []int{D, B, H})
-	finals := []*value{hn}
-	if c.op == "LSTM" {
-		finals = append(finals, c.r.newFloats(c.n, []int{D, B, H}))
-	}
-	for i, v := range finals {
-		if s := c.state(5 + i); s != nil {
-			copy(v.host, s.floats())
-		}
-	}
 	x := c.in[0]
 	if c.batchMajor {
 		x = c.r.view(c.n, x, []int{T, B, c.I}, []int{c.I, T * c.I, 1}, 0)
 	}
-	lengths := make([]int, B)
-	for b := range lengths {
-		lengths[b] = T
-		if c.lengths != nil {
-			lengths[b] = int(c.lengths[b])
-		}
+	part := c.r.newFloats(c.n, []int{T, B, H})
+	rows := make([]*cellRow, D)
+	for d := range rows {
+		rows[d] = newCellRow(c.plain(d))
 	}
-	part := make([]float32, T*B*H)
-	for d := range D {
-		var cells []float32
-		if len(finals) > 1 {
-			cells = finals[1].host[d*B*H:][:B*H]
+	c.r.do(func() {
+		copyOrClear(c.h, c.h0)
+		if c.cs != nil {
+			copyOrClear(c.cs, c.cs0)
 		}
-		clear(part)
-		c.plain(d).scan(x.floats(), part, lengths, T, B, hn.host[d*B*H:][:B*H], cells)
-		for t := range T {
-			copy(out.host[(t*D+d)*B*H:][:B*H], part[t*B*H:])
+		for d, row := range rows {
+			var cells []float32
+			if c.cs != nil {
+				cells = c.cs.host[d*B*H:][:B*H]
+			}
+			clear(part.host)
+			row.scan(x.host, part.host, c.lengths, T, B, c.h.host[d*B*H:][:B*H], cells)
+			for t := range T {
+				copy(c.y.host[(t*D+d)*B*H:][:B*H], part.host[t*B*H:])
+			}
 		}
+	})
+}
+
+func copyOrClear(dst, src *value) {
+	if src == nil {
+		clear(dst.host)
+	} else {
+		copy(dst.host, src.host)
 	}
-	if len(finals) > 1 {
-		cs = finals[1]
-	}
-	return out, hn, cs
 }
 
 // plain returns direction d as the plain cell.

@@ -8,8 +8,6 @@ type scanLoop struct {
 	states  int    // how many of the inputs, and of the outputs, are states
 	backIn  []bool // of the scanned inputs: from the last step to the first
 	backOut []bool // of the scanned outputs likewise
-	inputs  []int  // slots of the body
-	outputs []int
 }
 
 func prepareScan(_ *Model, n *node) any {
@@ -21,7 +19,7 @@ func prepareScan(_ *Model, n *node) any {
 	if scanned < 1 || scanned > int64(len(n.in)) || len(b.ins) != len(n.in) || slices.Contains(n.in, -1) {
 		n.failf("it scans %d of %d inputs, and its body has %d", scanned, len(n.in), len(b.ins))
 	}
-	s := &scanLoop{states: len(n.in) - int(scanned), inputs: b.ins, outputs: b.outs}
+	s := &scanLoop{states: len(n.in) - int(scanned)}
 	if len(b.outs) != len(n.out) || len(b.outs) < s.states {
 		n.failf("it has %d outputs, and its body %d for %d states", len(n.out), len(b.outs), s.states)
 	}
@@ -61,35 +59,26 @@ func runScan(r *run, n *node, in []*value) []*value {
 	}
 	body := n.branches[0]
 	r.spend(n, []int{T, 1 + len(body.nodes)}) // steps cost time even where they make little
-	made := make([][]*value, len(s.backOut))
+	made := make([]*value, len(s.backOut))
 	for k := range T {
-		for i, v := range states {
-			r.vals[s.inputs[i]] = v
-		}
+		step := slices.Clone(states)
 		for i, v := range scanned {
-			r.vals[s.inputs[s.states+i]] = v.at(turn(k, T, s.backIn[i]))
+			step = append(step, v.at(turn(k, T, s.backIn[i])))
 		}
-		for _, inner := range body.nodes {
-			r.step(inner)
-		}
-		for i, slot := range s.outputs {
-			v := r.vals[slot]
+		for i, v := range r.body(body, step) {
 			switch {
 			case v == nil:
 				n.failf("output %d of its body was not made", i)
 			case i >= s.states:
-				made[i-s.states] = append(made[i-s.states], v.reshaped(v.dims))
+				r.stack(n, &made[i-s.states], v, turn(k, T, s.backOut[i-s.states]), T)
 			case v.kind != states[i].kind || !slices.Equal(v.dims, states[i].dims):
 				n.failf("state %d changes from shape %s to %s", i, shape(states[i].dims), shape(v.dims))
 			default:
-				states[i] = v.reshaped(v.dims)
+				states[i] = v
 			}
 		}
 	}
-	for i, parts := range made {
-		states = append(states, r.stacked(n, parts, s.backOut[i]))
-	}
-	return states
+	return append(states, made...)
 }
 
 // turn returns the index of the k-th of T steps.
@@ -111,37 +100,23 @@ func (v *value) steps(n *node) int {
 // at returns element i of the first dimension; the elements are shared.
 func (v *value) at(i int) *value {
 	dims := v.dims[1:]
-	size := product(dims)
-	w := &value{dims: dims, kind: v.kind, dtype: v.dtype}
-	if v.kind == floats {
-		w.host = v.floats()[i*size : (i+1)*size]
-	} else {
-		w.ints = v.ints[i*size : (i+1)*size]
-	}
-	return w
+	return v.part(dims, i*product(dims))
 }
 
-// stacked joins the values of all steps along a new first dimension.
-func (r *run) stacked(n *node, parts []*value, back bool) *value {
-	first := parts[0]
-	dims := append([]int{len(parts)}, first.dims...)
-	var out *value
-	if first.kind == floats {
-		out = r.newFloats(n, dims)
-	} else {
-		out = r.newInts(n, first.dtype, dims)
+// stack writes v as element k of T along a new first dimension of all, which it makes
+// for the first one.
+func (r *run) stack(n *node, all **value, v *value, k, T int) {
+	dims := append([]int{T}, v.dims...)
+	if *all == nil {
+		*all = r.newLike(n, v, dims)
 	}
-	size := product(first.dims)
-	for k, v := range parts {
-		if v.kind != first.kind || !slices.Equal(v.dims, first.dims) {
-			n.failf("a scanned output changes from shape %s to %s", shape(first.dims), shape(v.dims))
-		}
-		to := turn(k, len(parts), back) * size
-		if v.kind == floats {
-			copy(out.host[to:], v.floats())
-		} else {
-			copy(out.ints[to:], v.ints)
-		}
+	out := *all
+	if v.kind != out.kind || !slices.Equal(out.dims, dims) {
+		n.failf("a scanned output changes from shape %s to %s", shape(out.dims[1:]), shape(v.dims))
 	}
-	return out
+	to := out.at(k)
+	r.do(func() {
+		copy(to.host, v.host)
+		copy(to.ints, v.ints)
+	})
 }

@@ -4,8 +4,6 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
-
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // axis converts an untrusted axis to an index into rank dimensions.
@@ -35,16 +33,19 @@ func strides(dims []int) []int {
 	return s
 }
 
-// walk calls visit with the offset of each row (the last dimension) of a shape
+// offsets are the places of a row under up to three strides.
+type offsets [3]int
+
+// walk calls visit with the offsets of each row (the last dimension) of a shape
 // under several strides, in row-major order. An empty shape has no rows, a scalar
 // one row of one element.
-func walk(dims []int, visit func(row int, at []int), strides ...[]int) {
+func walk(dims []int, visit func(row int, at offsets), strides ...[]int) {
 	if product(dims) == 0 {
 		return
 	}
 	outer := max(len(dims)-1, 0)
-	index := make([]int, outer)
-	at := make([]int, len(strides))
+	var index [maxRank]int
+	var at offsets
 	for row := 0; ; row++ {
 		visit(row, at)
 		d := outer - 1
@@ -67,6 +68,31 @@ func walk(dims []int, visit func(row int, at []int), strides ...[]int) {
 	}
 }
 
+// joined returns a shape and strides with adjacent axes joined where all strides
+// pass through them as through one, so that rows are long.
+func joined(dims []int, strides ...[]int) ([]int, [][]int) {
+	shape, steps := []int{}, make([][]int, len(strides))
+	for d, size := range dims {
+		if size == 1 {
+			continue
+		}
+		end := len(shape) - 1
+		join := end >= 0
+		for k, s := range strides {
+			join = join && steps[k][end] == s[d]*size
+		}
+		if join {
+			shape[end] *= size
+		} else {
+			shape, end = append(shape, size), end+1
+		}
+		for k, s := range strides {
+			steps[k] = append(steps[k][:end], s[d])
+		}
+	}
+	return shape, steps
+}
+
 // last returns a shape's row length and its stride.
 func last(dims, stride []int) (n, step int) {
 	if len(dims) == 0 {
@@ -78,9 +104,13 @@ func last(dims, stride []int) (n, step int) {
 // strided copies from src, begun at off, a dense block of shape dims.
 func strided[T any](dst, src []T, dims, stride []int, off int) {
 	n, step := last(dims, stride)
-	walk(dims, func(row int, at []int) {
+	walk(dims, func(row int, at offsets) {
 		out := dst[row*n : row*n+n]
 		p := off + at[0]
+		if step == 1 {
+			copy(out, src[p:])
+			return
+		}
 		for i := range out {
 			out[i] = src[p]
 			p += step
@@ -90,13 +120,15 @@ func strided[T any](dst, src []T, dims, stride []int, off int) {
 
 // view makes a new value from the elements of v under other strides.
 func (r *run) view(n *node, v *value, dims, stride []int, off int) *value {
-	if v.kind == floats {
-		out := r.newFloats(n, dims)
-		strided(out.host, v.floats(), dims, stride, off)
-		return out
-	}
-	out := r.newInts(n, v.dtype, dims)
-	strided(out.ints, v.ints, dims, stride, off)
+	out := r.newLike(n, v, dims)
+	dims, s := joined(dims, stride)
+	r.do(func() {
+		if v.kind == floats {
+			strided(out.host, v.host, dims, s[0], off)
+		} else {
+			strided(out.ints, v.ints, dims, s[0], off)
+		}
+	})
 	return out
 }
 
@@ -112,11 +144,12 @@ func runIdentity(_ *run, _ *node, in []*value) []*value { return one(in[0].resha
 
 // runDropout returns its input, as at inference; the mask is all true.
 func runDropout(r *run, n *node, in []*value) []*value {
-	if in[2] != nil && len(in[2].ints) == 1 && in[2].ints[0] != 0 {
+	if in[2] != nil && in[2].kind != floats && in[2].len() == 1 && r.fixed(n, in[2], "the mode")[0] != 0 {
 		n.failf("it is set to training mode; export the model for inference")
 	}
 	out := one(in[0].reshaped(in[0].dims))
 	if len(n.out) > 1 && n.out[1] >= 0 {
+		r.varies = false
 		mask := r.newInts(n, typeBool, in[0].dims)
 		for i := range mask.ints {
 			mask.ints[i] = 1
@@ -160,8 +193,7 @@ func prepareConstant(m *Model, n *node) any {
 }
 
 func runConstant(_ *run, n *node, _ []*value) []*value {
-	own := *n.prepared.(*value)
-	return one(&own)
+	return one(n.prepared.(*value))
 }
 
 func prepareFill(m *Model, n *node) any {
@@ -183,14 +215,14 @@ func prepareFill(m *Model, n *node) any {
 }
 
 func runConstantOfShape(r *run, n *node, in []*value) []*value {
-	dims := n.shapeFrom(in[0])
-	fill := n.prepared.(*value)
-	return one(r.view(n, fill, dims, make([]int, len(dims)), 0))
+	dims := r.shapeFrom(n, in[0])
+	r.varies = false
+	return one(r.view(n, n.prepared.(*value), dims, make([]int, len(dims)), 0))
 }
 
 // shapeFrom reads a shape from a tensor of integers.
-func (n *node) shapeFrom(v *value) []int {
-	list := n.wantInts(v, "a shape")
+func (r *run) shapeFrom(n *node, v *value) []int {
+	list := r.fixed(n, v, "a shape")
 	if len(list) > maxRank {
 		n.failf("a shape of %d dimensions; at most %d are supported", len(list), maxRank)
 	}
@@ -207,6 +239,7 @@ func (n *node) shapeFrom(v *value) []int {
 func runShape(r *run, n *node, in []*value) []*value {
 	dims := in[0].dims
 	lo, hi := clampRange(n.intAttr("start", 0), n.intAttr("end", int64(len(dims))), len(dims))
+	r.varies = false // shapes are those of the recording
 	out := r.newInts(n, typeInt64, []int{hi - lo})
 	for i := range out.ints {
 		out.ints[i] = int64(dims[lo+i])
@@ -226,13 +259,14 @@ func clampRange(lo, hi int64, size int) (int, int) {
 }
 
 func runSize(r *run, n *node, in []*value) []*value {
+	r.varies = false
 	out := r.newInts(n, typeInt64, []int{})
 	out.ints[0] = int64(in[0].len())
 	return one(out)
 }
 
-func runReshape(_ *run, n *node, in []*value) []*value {
-	want := n.wantInts(in[1], "the shape")
+func runReshape(r *run, n *node, in []*value) []*value {
+	want := r.fixed(n, in[1], "the shape")
 	if len(want) > maxRank {
 		n.failf("a shape of %d dimensions; at most %d are supported", len(want), maxRank)
 	}
@@ -277,19 +311,19 @@ func runFlatten(_ *run, n *node, in []*value) []*value {
 
 // axes returns an operator's list of axes: an input since an operator set, before
 // that an attribute; nil if none is given.
-func (n *node) axes(in []*value, at, since int) []int64 {
+func (r *run) axes(n *node, in []*value, at, since int) []int64 {
 	if n.opset < since {
 		return n.intsAttr("axes")
 	}
 	if at < len(in) && in[at] != nil {
-		return n.wantInts(in[at], "the axes")
+		return r.fixed(n, in[at], "the axes")
 	}
 	return nil
 }
 
-func runSqueeze(_ *run, n *node, in []*value) []*value {
+func runSqueeze(r *run, n *node, in []*value) []*value {
 	drop := make([]bool, in[0].rank())
-	axes := n.axes(in, 1, 13)
+	axes := r.axes(n, in, 1, 13)
 	for _, a := range axes {
 		i := n.axis(a, len(drop))
 		if in[0].dims[i] != 1 {
@@ -306,8 +340,8 @@ func runSqueeze(_ *run, n *node, in []*value) []*value {
 	return one(in[0].reshaped(dims))
 }
 
-func runUnsqueeze(_ *run, n *node, in []*value) []*value {
-	axes := n.axes(in, 1, 13)
+func runUnsqueeze(r *run, n *node, in []*value) []*value {
+	axes := r.axes(n, in, 1, 13)
 	rank := in[0].rank() + len(axes)
 	if rank > maxRank {
 		n.failf("a result of %d dimensions; at most %d are supported", rank, maxRank)
@@ -342,7 +376,7 @@ func runTranspose(r *run, n *node, in []*value) []*value {
 	}
 	dims, stride, from := make([]int, len(perm)), make([]int, len(perm)), strides(x.dims)
 	seen := make([]bool, len(perm))
-	var moved []int
+	moved := false
 	for i, p := range perm {
 		a := n.axis(p, len(perm))
 		if seen[a] {
@@ -350,16 +384,10 @@ func runTranspose(r *run, n *node, in []*value) []*value {
 		}
 		seen[a] = true
 		dims[i], stride[i] = x.dims[a], from[a]
-		if a != i {
-			moved = append(moved, i)
-		}
+		moved = moved || a != i
 	}
-	switch {
-	case len(moved) == 0:
+	if !moved {
 		return one(x.reshaped(dims))
-	case len(moved) == 2 && len(dims) <= 4 && x.kind == floats && x.len() > 0:
-		r.spend(n, dims)
-		return one(result(tensor.Transpose(r.tensor(x, x.dims...), moved[0], moved[1]), dims))
 	}
 	return one(r.view(n, x, dims, stride, 0))
 }
@@ -399,7 +427,7 @@ func stretched(dims, to []int) []int {
 }
 
 func runExpand(r *run, n *node, in []*value) []*value {
-	dims := n.broadcast(in[0].dims, n.shapeFrom(in[1]))
+	dims := n.broadcast(in[0].dims, r.shapeFrom(n, in[1]))
 	if slices.Equal(dims, in[0].dims) {
 		return one(in[0].reshaped(dims))
 	}
@@ -407,7 +435,7 @@ func runExpand(r *run, n *node, in []*value) []*value {
 }
 
 func runTile(r *run, n *node, in []*value) []*value {
-	times := n.shapeFrom(in[1])
+	times := r.shapeFrom(n, in[1])
 	if len(times) != in[0].rank() {
 		n.failf("%d repeats for shape %s", len(times), shape(in[0].dims))
 	}
@@ -442,23 +470,15 @@ func runConcat(r *run, n *node, in []*value) []*value {
 		}
 		dims[axis] += v.dims[axis]
 	}
-	if first.kind != floats {
-		out := r.newInts(n, first.dtype, dims)
-		join(out.ints, dims, axis, in, func(v *value) []int64 { return v.ints })
-		return one(out)
-	}
-	if product(dims) == 0 || len(in) > 64 || slices.ContainsFunc(in, func(v *value) bool { return v.len() == 0 }) {
-		out := r.newFloats(n, dims)
-		join(out.host, dims, axis, in, (*value).floats)
-		return one(out)
-	}
-	r.spend(n, dims)
-	parts := make([]*tensor.Tensor, len(in))
-	for i, v := range in {
-		before, size, after := around(v.dims, axis)
-		parts[i] = r.tensor(v, before, size*after)
-	}
-	return one(result(tensor.Concat(1, parts...), dims))
+	out := r.newLike(n, first, dims)
+	r.do(func() {
+		if first.kind == floats {
+			join(out.host, dims, axis, in, (*value).floats)
+		} else {
+			join(out.ints, dims, axis, in, func(v *value) []int64 { return v.ints })
+		}
+	})
+	return one(out)
 }
 
 func join[T any](dst []T, dims []int, axis int, in []*value, data func(*value) []T) {
@@ -481,9 +501,8 @@ func (r *run) cut(n *node, v *value, axis, lo, hi int) *value {
 	if lo == 0 && hi == size {
 		return v.reshaped(dims)
 	}
-	if v.kind == floats && product(dims) > 0 {
-		r.spend(n, dims)
-		return result(tensor.Slice(r.tensor(v, before, size*after), 1, lo*after, hi*after), dims)
+	if before == 1 {
+		return v.part(dims, lo*after)
 	}
 	return r.view(n, v, []int{before, (hi - lo) * after}, []int{size * after, 1}, lo*after).reshaped(dims)
 }
@@ -496,7 +515,7 @@ func runSplit(r *run, n *node, in []*value) []*value {
 	if n.opset >= 13 {
 		sizes = nil
 		if in[1] != nil {
-			sizes = n.wantInts(in[1], "the sizes")
+			sizes = r.fixed(n, in[1], "the sizes")
 		}
 	}
 	if sizes == nil {
@@ -532,7 +551,7 @@ func runSlice(r *run, n *node, in []*value) []*value {
 			if in[i] == nil {
 				return nil
 			}
-			return n.wantInts(in[i], what)
+			return r.fixed(n, in[i], what)
 		}
 		starts, ends, axes, steps = list(1, "starts"), list(2, "ends"), list(3, "axes"), list(4, "steps")
 	}

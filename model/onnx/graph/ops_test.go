@@ -204,7 +204,7 @@ func TestOperators(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got, err := m.Run(in)
+				got, err := runs(m, in)
 				if err != nil {
 					t.Fatal(err)
 				}

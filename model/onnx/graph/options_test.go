@@ -194,7 +194,7 @@ func TestOptions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := m.Run(in)
+			got, err := runs(m, in)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -245,7 +245,7 @@ func (o *option) checkPlain(t *testing.T, m *Model, in map[string]Value, want ma
 		return
 	}
 	r.engine = false
-	got, err := m.Run(in)
+	got, err := runs(m, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func (o *option) checkLayout(t *testing.T, seed uint64, want map[string][]float3
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := m.Run(in)
+	got, err := runs(m, in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,8 +43,9 @@ type Model struct {
 	constants []*value // by slot, nil for what is computed
 	nodes     []*node
 	params    []*tensor.Param // weights that the tape's operations take directly
-	tapes     sync.Pool
-	budget    int // elements one run may make
+	plans     plans           // recorded runs
+	tapes     sync.Pool       // of dropped ones
+	budget    int             // elements one run may make
 	refused   refusals
 }
 
@@ -116,6 +117,7 @@ type node struct {
 	opset    int
 	prepared any // what the operator made of its constant inputs, or nil
 	branches []*branch
+	dead     []int // slots that nothing reads after it
 }
 
 // branch is a graph within a node. Its values have slots separate from those of
@@ -124,6 +126,7 @@ type branch struct {
 	nodes []*node
 	ins   []int // slots of its inputs, of a loop's body
 	outs  []int
+	own   []int // of both, those that this graph makes
 }
 
 // opError is the error of an operator, passed by panic to guard.
@@ -144,22 +147,27 @@ func (n *node) title() string {
 	return "a " + clip(n.op) + " node"
 }
 
-// guard runs f for a node and returns a panic with an opError or a
-// *tensor.ShapeError as an error.
+// guard runs f for a node and returns its panic as an error.
 func (m *Model) guard(n *node, f func()) (err error) {
 	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case opError:
-			err = m.badf("%s: %s", n.title(), r.problem)
-		default:
-			panic(r)
+		if r := recover(); r != nil {
+			err = m.caught(n, r)
 		}
 	}()
-	if err := tensor.Catch(f); err != nil {
-		return m.badf("%s: %v", n.title(), err)
-	}
+	f()
 	return nil
+}
+
+// caught returns the error of a panic of a node with an opError, or an error of
+// package tensor. Other panics continue.
+func (m *Model) caught(n *node, problem any) error {
+	switch p := problem.(type) {
+	case opError:
+		return m.badf("%s: %s", n.title(), p.problem)
+	case *tensor.ShapeError, *tensor.UseError:
+		return m.badf("%s: %v", n.title(), p)
+	}
+	panic(problem)
 }
 
 func (m *Model) badf(format string, args ...any) error {
@@ -473,6 +481,7 @@ func (m *Model) prepare() (err error) {
 	if len(m.params) > 0 {
 		tensor.Pack(m.dev, struct{ Weights []*tensor.Param }{m.params}, 0)
 	}
+	lifetimes(m.nodes, m.inSlots, m.outSlots)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -10,58 +11,80 @@ import (
 // float32.
 const maxElements = 1 << 29
 
-// run is one pass through the graph.
+// run is a pass through the graph that decides shapes and takes memory.
 type run struct {
 	m    *Model
 	tape *tensor.Tape
 	vals []*value
-	left int // elements that may still be made
+	left int   // elements that may still be made
+	plan *plan // what is recorded; nil while constants are computed
+
+	at     *node     // the node that runs
+	varies bool      // its results depend on the elements of the model's inputs
+	did    bool      // it called do
+	made   []*buffer // by the nodes that run, the innermost last
+
+	idleFloats, idleInts []*buffer
 }
 
 // Run computes the outputs from the inputs, by name. inputs must have all inputs
 // of the graph, with shapes that it allows, and no others. The errors name the
-// input that does not fit or the node that cannot be computed.
+// input that does not fit or the node that cannot be computed. The first run with
+// new shapes plans its memory; later ones with these shapes use it again. A [Session]
+// runs without allocating.
 func (m *Model) Run(inputs map[string]Value) (map[string]Value, error) {
-	tape, _ := m.tapes.Get().(*tensor.Tape)
-	if tape == nil {
-		tape = tensor.NewTape(m.dev, tensor.Infer)
-	}
-	tape.Reset()
-	defer m.tapes.Put(tape)
-	r := &run{m: m, tape: tape, vals: make([]*value, len(m.names)), left: m.budget}
-	for i, c := range m.constants {
-		if c != nil {
-			own := *c // this run's place on its tape must not reach other runs
-			r.vals[i] = &own
-		}
-	}
-	if err := r.take(inputs); err != nil {
+	in := make([]Value, len(m.inputs))
+	if err := m.ordered(in, inputs); err != nil {
 		return nil, err
 	}
-	for _, n := range m.nodes {
-		if err := m.guard(n, func() { r.step(n) }); err != nil {
-			return nil, err
-		}
+	p, err := m.compute(in)
+	if err != nil {
+		return nil, err
 	}
+	defer m.plans.put(p)
 	out := make(map[string]Value, len(m.outputs))
-	for i, info := range m.outputs {
-		v := r.vals[m.outSlots[i]]
-		if v == nil {
-			return nil, m.badf("output %q was not made", clip(info.Name))
-		}
-		out[info.Name] = Value{Dims: append([]int{}, v.dims...), Data: append([]float32(nil), v.floats()...), Ints: append([]int64(nil), v.ints...)}
+	for i, v := range p.out {
+		out[m.outputs[i].Name] = Value{Dims: append([]int{}, v.dims...), Data: append([]float32(nil), v.host...), Ints: append([]int64(nil), v.ints...)}
 	}
 	return out, nil
 }
 
-// take checks the inputs against their declarations.
-func (r *run) take(inputs map[string]Value) error {
-	sizes := map[string]int{}
-	for i, info := range r.m.inputs {
+// ordered writes the inputs in the graph's order to dst.
+func (m *Model) ordered(dst []Value, inputs map[string]Value) error {
+	for i, info := range m.inputs {
 		v, ok := inputs[info.Name]
 		if !ok {
 			return fmt.Errorf("onnx: input %s is missing", info)
 		}
+		dst[i] = v
+	}
+	if len(inputs) == len(m.inputs) {
+		return nil
+	}
+	return m.unknown(inputs)
+}
+
+// unknown returns the error for inputs that the graph does not have.
+func (m *Model) unknown(inputs map[string]Value) error {
+	for name := range inputs {
+		if m.input(name) < 0 {
+			return fmt.Errorf("onnx: the graph has no input %q; it has %v", clip(name), m.inputs)
+		}
+	}
+	return nil
+}
+
+// input returns the index of an input by name, -1 if there is none.
+func (m *Model) input(name string) int {
+	return slices.IndexFunc(m.inputs, func(info ValueInfo) bool { return info.Name == name })
+}
+
+// begin checks the inputs against their declarations and copies them.
+func (r *run) begin(in []Value) error {
+	sizes := map[string]int{}
+	r.varies = true
+	for i, info := range r.m.inputs {
+		v := in[i]
 		n := 1
 		for _, d := range v.Dims {
 			if d < 0 {
@@ -78,17 +101,13 @@ func (r *run) take(inputs map[string]Value) error {
 		if err := fits(info, v.Dims, sizes); err != nil {
 			return err
 		}
-		r.vals[r.m.inSlots[i]] = &value{dims: v.Dims, kind: info.kind, dtype: info.dtype, host: flushed(v.Data), ints: v.Ints}
+		own := &value{dims: slices.Clone(v.Dims), kind: info.kind, dtype: info.dtype, buf: r.alloc(info.kind, n)}
+		own.host, own.ints = own.buf.floats, own.buf.ints
+		r.set(r.m.inSlots[i], own)
+		r.plan.in = append(r.plan.in, own)
 	}
-	for name := range inputs {
-		known := false
-		for _, info := range r.m.inputs {
-			known = known || info.Name == name
-		}
-		if !known {
-			return fmt.Errorf("onnx: the graph has no input %q; it has %v", clip(name), r.m.inputs)
-		}
-	}
+	r.made = nil
+	r.plan.fill(in)
 	return nil
 }
 
@@ -118,12 +137,15 @@ func fits(info ValueInfo, dims []int, sizes map[string]int) error {
 // step runs one node.
 func (r *run) step(n *node) {
 	in := make([]*value, n.def.maxInputs(len(n.in)))
+	at, varies, did, mark := r.at, r.varies, r.did, len(r.made)
+	r.at, r.varies, r.did = n, false, false
 	for i, slot := range n.in {
 		if slot >= 0 {
 			in[i] = r.vals[slot]
 			if in[i] == nil {
 				n.failf("input %d is an optional output that was not made", i)
 			}
+			r.varies = r.varies || in[i].varies()
 		}
 	}
 	out := n.def.run(r, n, in)
@@ -134,8 +156,60 @@ func (r *run) step(n *node) {
 		if i >= len(out) || out[i] == nil {
 			n.failf("output %d is not supported", i)
 		}
-		r.vals[slot] = out[i]
+		if r.plan != nil && r.varies && !r.did && n.branches == nil && r.isNew(out[i], in, mark) {
+			r.plan.once = true // the operator does not keep its arithmetic
+		}
+		r.set(slot, out[i])
 	}
+	for _, b := range n.branches {
+		for _, slot := range b.own {
+			r.set(slot, nil)
+		}
+	}
+	for _, slot := range n.dead {
+		r.set(slot, nil)
+	}
+	for _, b := range r.made[mark:] {
+		if b.refs == 0 {
+			r.give(b)
+		}
+	}
+	r.made = r.made[:mark]
+	r.at, r.varies, r.did = at, varies || r.varies, did || r.did
+}
+
+// isNew reports whether a node made a value, rather than passing on an input.
+func (r *run) isNew(v *value, in []*value, mark int) bool {
+	if v.buf != nil {
+		return v.len() > 0 && slices.Contains(r.made[mark:], v.buf)
+	}
+	return !slices.ContainsFunc(in, func(v *value) bool { return v != nil && v.buf == nil }) // another constant
+}
+
+// body runs the nodes of a graph within a node on its inputs and returns its
+// outputs. Their memory is used again by the next call of body and after the node,
+// unless hold is called for them.
+func (r *run) body(b *branch, in []*value) []*value {
+	r.varies = r.varies || len(in) > 0 // in some steps of a loop it may
+	for _, v := range in {             // an output of the last call may be another's input now
+		r.hold(v)
+	}
+	for i, v := range in {
+		r.set(b.ins[i], v)
+	}
+	for _, v := range in {
+		r.drop(v)
+	}
+	for _, n := range b.nodes {
+		r.step(n)
+	}
+	out := make([]*value, len(b.outs))
+	for i, slot := range b.outs {
+		if v := r.vals[slot]; v != nil {
+			out[i] = v.reshaped(v.dims)
+		}
+	}
+	return out
 }
 
 // spend subtracts the elements of a shape from the limit and returns their
@@ -153,48 +227,96 @@ func (r *run) spend(n *node, dims []int) int {
 	return size
 }
 
-// newFloats returns a value on the host, all zeros.
+// newFloats returns a value with unspecified elements, which a function passed to
+// do has to write.
 func (r *run) newFloats(n *node, dims []int) *value {
-	return &value{dims: dims, kind: floats, host: make([]float32, r.spend(n, dims))}
+	size := r.spend(n, dims)
+	b := r.alloc(floats, size)
+	return &value{dims: dims, kind: floats, buf: b, host: b.floats[:size:size]}
 }
 
-// newInts returns a value of integers or booleans of an element type, all zeros.
+// newInts is newFloats for integers or booleans of an element type.
 func (r *run) newInts(n *node, dtype int64, dims []int) *value {
 	k, _ := kindOf(dtype)
-	return &value{dims: dims, kind: k, dtype: dtype, ints: make([]int64, r.spend(n, dims))}
+	size := r.spend(n, dims)
+	b := r.alloc(k, size)
+	return &value{dims: dims, kind: k, dtype: dtype, buf: b, ints: b.ints[:size:size]}
 }
 
-// do computes results: f fills values that the operator made, from its inputs. An
-// operator decides shapes outside f and reads the elements of its inputs only in f,
-// but for those that it gets from fixed.
-func (r *run) do(f func()) { f() }
+// newLike is newFloats for elements of v's type.
+func (r *run) newLike(n *node, v *value, dims []int) *value {
+	if v.kind == floats {
+		return r.newFloats(n, dims)
+	}
+	return r.newInts(n, v.dtype, dims)
+}
+
+// do computes results, now and in each later run with the same shapes: f fills all
+// elements of values that the operator made, from its inputs. An operator decides
+// shapes outside f and reads the elements of its inputs only in f, but for those
+// that it gets from fixed. f allocates nothing in the usual case; memory that it
+// needs besides comes from newFloats.
+func (r *run) do(f func()) { r.perform(step{n: r.at, f: f}) }
+
+// onTape is do for an f that computes on r.tape, which is empty before.
+func (r *run) onTape(f func()) { r.perform(step{n: r.at, f: f, tape: true}) }
+
+func (r *run) perform(s step) {
+	r.did = true
+	if s.tape {
+		r.tape.Reset()
+	}
+	s.f()
+	if r.varies && r.plan != nil {
+		r.plan.add(s)
+	}
+}
 
 // fixed returns the elements of an input of integers that decide the shape of a
-// result or which nodes run, such as a shape, axes or a number of steps.
-func (r *run) fixed(n *node, v *value, what string) []int64 { return n.wantInts(v, what) }
+// result or which nodes run, such as a shape, axes or a number of steps. A later
+// run in which they are others is not a replay of this one.
+func (r *run) fixed(n *node, v *value, what string) []int64 {
+	n.wantInts(v, what)
+	return r.pinned(v).ints
+}
 
-// tensor returns v's elements on the tape in a shape of 1 to 4 dimensions. It has
-// at least one element.
-func (r *run) tensor(v *value, dims ...int) *tensor.Tensor {
-	if v.dev == nil {
-		v.dev = r.tape.Input(v.host, len(v.host))
+// pinned is fixed for elements of any type.
+func (r *run) pinned(v *value) *value {
+	if !v.varies() {
+		return v
 	}
-	return tensor.Reshape(v.dev, dims...)
+	want := &value{dims: v.dims, kind: v.kind, dtype: v.dtype, ints: slices.Clone(v.ints), host: slices.Clone(v.host)}
+	if r.plan != nil {
+		r.plan.add(step{n: r.at, have: v, want: want})
+	}
+	return want
 }
 
-// result returns the value of a tensor; flat, without lengths.
-func result(t *tensor.Tensor, dims []int) *value {
-	return &value{dims: dims, kind: floats, dev: tensor.Reshape(t, t.Len())}
-}
+// tensor copies v to the tape in a shape of 1 to 4 dimensions, for a function
+// passed to onTape.
+func (r *run) tensor(v *value, dims ...int) *tensor.Tensor { return r.tape.Input(v.host, dims...) }
+
+// varies reports whether elements depend on those of the model's inputs.
+func (v *value) varies() bool { return v.buf != nil && v.buf.varies }
 
 // reshaped returns v with other dimensions of the same size; the elements are
 // shared.
 func (v *value) reshaped(dims []int) *value {
-	if v.kind == floats && v.dev == nil && v.host == nil {
-		return &value{dims: dims, kind: v.kind, dtype: v.dtype}
-	}
 	w := *v
 	w.dims = dims
+	return &w
+}
+
+// part returns adjacent elements of v from lo on; they are shared.
+func (v *value) part(dims []int, lo int) *value {
+	w := *v
+	w.dims = dims
+	hi := lo + product(dims)
+	if v.kind == floats {
+		w.host = v.host[lo:hi:hi]
+	} else {
+		w.ints = v.ints[lo:hi:hi]
+	}
 	return &w
 }
 
@@ -207,15 +329,5 @@ func runIf(r *run, n *node, in []*value) []*value {
 	if in[0].kind != bools || in[0].len() != 1 {
 		n.failf("its condition must be one boolean")
 	}
-	b := n.branches[1-in[0].ints[0]]
-	for _, inner := range b.nodes {
-		r.step(inner)
-	}
-	out := make([]*value, len(b.outs))
-	for i, slot := range b.outs {
-		if v := r.vals[slot]; v != nil {
-			out[i] = v.reshaped(v.dims)
-		}
-	}
-	return out
+	return r.body(n.branches[1-r.fixed(n, in[0], "the condition")[0]], nil)
 }

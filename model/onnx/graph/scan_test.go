@@ -41,7 +41,7 @@ func TestScan(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := map[string]Value{"start": Floats([]float32{10, 10}, 2), "x": Floats([]float32{1, 2, 3, 4, 5, 6}, 3, 2)}
-		runs := []func() (map[string]Value, error){func() (map[string]Value, error) { return m.Run(in) }}
+		runs := []func() (map[string]Value, error){func() (map[string]Value, error) { return runs(m, in) }}
 		if rt := FindRuntime(); rt != nil {
 			runs = append(runs, func() (map[string]Value, error) { return rt.Run(t.Context(), b, m, in) })
 		}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/internal/simd"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Value is a dense row-major array, an input or output of a graph. Floating-point
@@ -90,15 +89,14 @@ func kindOf(t int64) (kind, bool) {
 	return ints, ok && t != 8
 }
 
-// value is an array in a running graph. Floats are on the host, or flat on the
-// tape, or both; the other one is made when an operator needs it.
+// value is an array in a running graph.
 type value struct {
 	dims  []int
 	kind  kind
 	dtype int64 // the element type of integers and booleans; floats are all float32
 	ints  []int64
-	host  []float32
-	dev   *tensor.Tensor
+	host  []float32 // the floats
+	buf   *buffer   // whose memory it is, with others; nil for constants
 }
 
 func (v *value) len() int { return product(v.dims) }
@@ -114,13 +112,8 @@ func (v *value) elementType() int64 {
 
 func (v *value) rank() int { return len(v.dims) }
 
-// floats returns the elements on the host, which must not be changed.
-func (v *value) floats() []float32 {
-	if v.host == nil && v.dev != nil {
-		v.host = v.dev.Data()
-	}
-	return v.host
-}
+// floats returns the elements, which must not be changed.
+func (v *value) floats() []float32 { return v.host }
 
 // product returns the size of a shape that was checked before.
 func product(dims []int) int {
