@@ -22,7 +22,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/torch to model), but stands above that one. Test support
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/settings", "internal/lock"},
+	{"internal/settings", "internal/lock", "internal/npy"},
 	{"internal/simd"},
 	{"internal/par"},
 	{"cell"},
@@ -56,6 +56,7 @@ var floors = [][]string{
 var outside = map[string][]string{
 	"internal/settings":  {},
 	"internal/lock":      {},
+	"internal/npy":       {},
 	"internal/simd":      {"golang.org/x/sys"},
 	"internal/par":       {"golang.org/x/sys"},
 	"cell":               {},

@@ -2,7 +2,6 @@ package speech
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,11 +10,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -94,58 +92,24 @@ func readMFC(r io.Reader, size int64, width int) ([]float32, error) {
 	return frames, nil
 }
 
-var npyHeader = regexp.MustCompile(`^\{\s*'descr':\s*'([^']*)',\s*'fortran_order':\s*(False|True),\s*'shape':\s*\(\s*(\d+)\s*,\s*(\d+)\s*,?\s*\),?\s*\}\s*$`)
-
-// readNPY reads NumPy's format, versions 1 to 3.
+// readNPY reads NumPy's format.
 func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
-	head := make([]byte, 10)
-	if _, err := io.ReadFull(r, head); err != nil || !bytes.HasPrefix(head, []byte("\x93NUMPY")) {
-		return nil, 0, errors.New("is not a NumPy array")
-	}
-	length := int(binary.LittleEndian.Uint16(head[8:]))
-	at := int64(10)
-	if head[6] > 1 {
-		more := make([]byte, 2)
-		if _, err := io.ReadFull(r, more); err != nil {
-			return nil, 0, errors.New("is truncated in its header")
-		}
-		length += int(binary.LittleEndian.Uint16(more)) << 16
-		at += 2
-	}
-	if length > 1<<16 {
-		return nil, 0, errors.New("is damaged: its header is too long")
-	}
-	text := make([]byte, length)
-	if _, err := io.ReadFull(r, text); err != nil {
-		return nil, 0, errors.New("is truncated in its header")
-	}
-	m := npyHeader.FindSubmatch(text)
-	if m == nil {
-		return nil, 0, fmt.Errorf("want an array of two dimensions, frames and features, got %.80q", bytes.TrimSpace(text))
-	}
-	kind := string(m[1])
-	bytesEach := map[string]int64{"<f4": 4, "<f8": 8}[kind]
-	rows, err1 := strconv.ParseInt(string(m[3]), 10, 32)
-	columns, err2 := strconv.ParseInt(string(m[4]), 10, 32)
+	a, err := npy.Read(r, size)
 	switch {
-	case bytesEach == 0 || string(m[2]) == "True":
-		return nil, 0, fmt.Errorf("want float32 or float64 in row order, got %q with fortran_order %s", kind, m[2])
-	case err1 != nil || err2 != nil || columns == 0 || rows > size/columns || rows*columns*bytesEach != size-at-int64(length):
-		return nil, 0, fmt.Errorf("is damaged: an array of %s by %s does not fit a file of %d bytes", m[3], m[4], size)
+	case err != nil:
+		return nil, 0, err
+	case len(a.Dims) != 2 || a.Type != "f4" && a.Type != "f8":
+		return nil, 0, fmt.Errorf("want float32 or float64 of two dimensions, frames and features, got %s%s", npy.Names[a.Type], npy.Shape(a.Dims))
 	}
-	body := make([]byte, rows*columns*bytesEach)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return nil, 0, errors.New("is truncated")
-	}
-	frames = make([]float32, rows*columns)
+	frames = make([]float32, len(a.Data)/npy.ItemSize(a.Type))
 	for i := range frames {
-		if bytesEach == 4 {
-			frames[i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i:]))
+		if a.Type == "f4" {
+			frames[i] = math.Float32frombits(binary.LittleEndian.Uint32(a.Data[4*i:]))
 		} else {
-			frames[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(body[8*i:])))
+			frames[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(a.Data[8*i:])))
 		}
 	}
-	return frames, int(columns), nil
+	return frames, a.Dims[1], nil
 }
 
 // unreadable returns a *data.InputError for a file that cannot be opened or read.

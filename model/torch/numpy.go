@@ -2,14 +2,13 @@ package torch
 
 import (
 	"archive/zip"
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
-	"regexp"
-	"strconv"
 	"strings"
+
+	"github.com/carousel-ml/carousel/internal/npy"
 )
 
 // This file reads NumPy's arrays: those in the pickle of a checkpoint, and .npz
@@ -150,13 +149,6 @@ func latin1(s string) ([]byte, bool) {
 	return b, true
 }
 
-// maxInflate limits compressed arrays, as a multiple of the file's size.
-const maxInflate = 100
-
-// npyHeader matches the description before an array's bytes, a dict in Python's
-// syntax.
-var npyHeader = regexp.MustCompile(`^\{'descr': '([<>|=])(\w+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \}\s*$`)
-
 // readArrays reads an archive of numpy.savez: a member NAME.npy for each array.
 func (c *container) readArrays(z *zip.Reader) error {
 	state := &dict{}
@@ -177,7 +169,7 @@ func (c *container) readArrays(z *zip.Reader) error {
 		}
 	}
 	c.root = state
-	c.size *= maxInflate // the arrays may be compressed
+	c.size *= npy.MaxInflate // the arrays may be compressed
 	c.open = func(s *storage) (io.ReadCloser, error) {
 		r, err := members[s].Open()
 		if err == nil {
@@ -201,46 +193,26 @@ func npyView(f *zip.File) (v *view, header int64, err error) {
 		return nil, 0, fmt.Errorf("truncated or damaged: %w", err)
 	}
 	defer r.Close()
-	head := make([]byte, 12)
-	if _, err := io.ReadFull(r, head[:10]); err != nil || !bytes.HasPrefix(head, []byte("\x93NUMPY")) {
-		return nil, 0, fmt.Errorf("damaged: it does not begin like an array of NumPy")
+	h, err := npy.ReadHeader(r)
+	if err != nil {
+		return nil, 0, err
 	}
-	n, header := int(binary.LittleEndian.Uint16(head[8:])), int64(10)
-	if head[6] > 1 {
-		if _, err := io.ReadFull(r, head[10:]); err != nil {
-			return nil, 0, fmt.Errorf("truncated or damaged: %w", err)
-		}
-		n, header = int(binary.LittleEndian.Uint32(head[8:])), 12
-	}
-	if n > 1<<16 {
-		return nil, 0, fmt.Errorf("damaged: a header of %d bytes", n)
-	}
-	text := make([]byte, n)
-	if _, err := io.ReadFull(r, text); err != nil {
-		return nil, 0, fmt.Errorf("truncated or damaged: %w", err)
-	}
-	m := npyHeader.FindStringSubmatch(string(text))
-	if m == nil || dtypes["torch."+ndtypes[m[2]]] == nil {
+	dt := dtypes["torch."+ndtypes[h.Type]]
+	if dt == nil {
 		return nil, 0, nil // not numbers that a tensor has
 	}
-	var shape []int64
-	for _, d := range strings.FieldsFunc(m[4], func(r rune) bool { return r == ',' || r == ' ' }) {
-		k, err := strconv.ParseInt(d, 10, 64)
-		if err != nil || len(shape) == 64 {
-			return nil, 0, fmt.Errorf("damaged: shape (%s)", m[4])
-		}
-		shape = append(shape, k)
+	shape := make([]int64, len(h.Dims))
+	for i, d := range h.Dims {
+		shape[i] = int64(d)
 	}
-	dt := dtypes["torch."+ndtypes[m[2]]]
-	header += int64(n)
-	size := int64(f.UncompressedSize64) - header
+	size := int64(f.UncompressedSize64) - h.Size
 	if size < 0 || size%int64(dt.size) != 0 {
 		return nil, 0, fmt.Errorf("truncated or damaged: %d bytes for elements of %d", size, dt.size)
 	}
 	s := &storage{dtype: dt, numel: size / int64(dt.size), order: binary.LittleEndian}
-	if m[1] == ">" {
+	if h.Big {
 		s.order = binary.BigEndian
 	}
-	v, err = dense(s, shape, m[3] == "True")
-	return v, header, err
+	v, err = dense(s, shape, h.Fortran)
+	return v, h.Size, err
 }

@@ -178,6 +178,14 @@ func (m *Model) badf(format string, args ...any) error {
 // supported is a *model.FileError. The model runs on the device given, by default
 // the CPU.
 func Read(path string, on ...*tensor.Device) (*Model, error) {
+	b, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, b, on...)
+}
+
+func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
@@ -196,7 +204,7 @@ func Read(path string, on ...*tensor.Device) (*Model, error) {
 	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
 	}
-	return parse(path, b, on...)
+	return b, nil
 }
 
 func bare(err error) error {

@@ -137,7 +137,9 @@ func (f *field) doubles(dst []float32) ([]float32, error) {
 type modelProto struct {
 	ir       int64
 	producer string
+	version  string // of the producer
 	opsets   []opsetProto
+	meta     [][2]string
 	graph    *graphProto
 	counts   counts
 	depth    int // of the graph being decoded
@@ -227,6 +229,8 @@ func decodeModel(b []byte) (*modelProto, error) {
 			m.ir = int64(f.n)
 		case key(2, blob):
 			m.producer = string(f.b)
+		case key(3, blob):
+			m.version = string(f.b)
 		case key(7, blob):
 			if m.graph != nil {
 				return errors.New("two graphs")
@@ -239,6 +243,13 @@ func decodeModel(b []byte) (*modelProto, error) {
 				return errors.New("more than 64 operator sets")
 			}
 			m.opsets = append(m.opsets, o)
+			return err
+		case key(14, blob):
+			name, value, err := decodeEntry(f.b)
+			if len(m.meta) >= maxValues {
+				return fmt.Errorf("more than %d properties", maxValues)
+			}
+			m.meta = append(m.meta, [2]string{name, value})
 			return err
 		}
 		return nil
@@ -402,10 +413,17 @@ func (t *tensorProto) outside() *external {
 	return t.external
 }
 
-// decode reads one StringStringEntryProto.
 func (e *external) decode(b []byte) error {
-	var name, value string
-	err := eachField(b, func(f *field) error {
+	name, value, err := decodeEntry(b)
+	if err != nil {
+		return err
+	}
+	return e.set(name, value)
+}
+
+// decodeEntry reads one StringStringEntryProto.
+func decodeEntry(b []byte) (name, value string, err error) {
+	err = eachField(b, func(f *field) error {
 		switch f.key() {
 		case key(1, blob):
 			name = string(f.b)
@@ -414,10 +432,7 @@ func (e *external) decode(b []byte) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return e.set(name, value)
+	return name, value, err
 }
 
 func decodeValue(b []byte) (v valueProto, err error) {
