@@ -39,7 +39,7 @@ func TestDescribe(t *testing.T) {
 	d := describe(&g)
 	want := &Description{
 		Producer: "carousel 1.2", Opsets: map[string]int{"ai.onnx": 17, "com.example": 3}, Parameters: 14, Meta: map[string]string{"language": "th"},
-		Operators: []OperatorUse{{"Add", true, []string{"Add_inner"}}, {"If", true, []string{"y"}}, {"MatMul", true, []string{"MatMul_z"}}, {"Mul", true, []string{"Mul_inner"}}},
+		Operators: []OperatorUse{{"Add", true, []string{"Add_inner"}}, {"If", true, []string{"If_y"}}, {"MatMul", true, []string{"MatMul_z"}}, {"Mul", true, []string{"Mul_inner"}}},
 	}
 	if d.Inputs[0].String() != "x float32[n,3]" || d.Inputs[1].String() != "c bool[]" || d.Outputs[0].String() != "y float32[n,4]" || !d.FreeBatch() {
 		t.Errorf("%v -> %v, free %t", d.Inputs, d.Outputs, d.FreeBatch())

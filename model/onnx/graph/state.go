@@ -106,7 +106,7 @@ func (v *ValueInfo) couldBe(o *ValueInfo) bool {
 
 // Words that exporters add to the name of a state: what goes in and what comes out.
 var (
-	wordsIn  = []string{"in", "input", "inputs", "prev", "previous", "past", "old", "init", "initial", "last", "i", "0"}
+	wordsIn  = []string{"in", "input", "inputs", "prev", "previous", "past", "old", "init", "initial", "last", "i"}
 	wordsOut = []string{"out", "output", "outputs", "n", "next", "new", "present", "updated", "final", "o"}
 )
 
@@ -114,7 +114,8 @@ var (
 // for what goes in and comes out.
 func relatedNames(in, out string) bool {
 	a, b := words(in), words(out)
-	for _, x := range [][]string{a, without(a, wordsIn)} {
+	bare := without(a, wordsIn)
+	for _, x := range [][]string{a, bare, withoutZero(a), withoutZero(bare)} {
 		for _, y := range [][]string{b, without(b, wordsOut)} {
 			if slices.Equal(x, y) && slices.ContainsFunc(x, isWord) {
 				return true
@@ -134,6 +135,14 @@ func isWord(s string) bool { return !unicode.IsDigit(rune(s[0])) }
 
 func without(list, drop []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(drop, s) })
+}
+
+// withoutZero is h for h0.
+func withoutZero(list []string) []string {
+	if n := len(list); n > 0 && list[n-1] == "0" {
+		return list[:n-1]
+	}
+	return list
 }
 
 // words divides a name at punctuation, at capitals behind small letters, and before
