@@ -1,12 +1,13 @@
 """Writes ONNX graphs with inputs and expected outputs for the optional test of model/onnx/graph.
 
     pip install onnx onnxruntime
-    python3 internal/golden/gen/onnx_suite.py DIR [GRAPHS [SEED]]
+    python3 internal/golden/gen/onnx_suite.py DIR [GRAPHS [SEED [OPERATOR...]]]
     CAROUSEL_ONNX_SUITE=DIR go test ./model/onnx/graph -run TestSuite -v
 
 DIR/backend holds the node cases of the onnx package, with the outputs of its reference;
-DIR/operators, GRAPHS random graphs of one operator, and DIR/recurrent, a tenth as many
-random LSTM, GRU and RNN nodes, both with ONNX Runtime's outputs. A case is a folder of
+DIR/operators, GRAPHS random graphs of one operator, a fifth as many of each operator that
+has a method of its name, and DIR/recurrent, a tenth as many random LSTM, GRU and RNN nodes,
+all with ONNX Runtime's outputs. With OPERATORs it is their random graphs alone. A case is a folder of
 model.onnx, inputs N.in.pb and outputs N.out.pb.
 """
 import os
@@ -55,7 +56,7 @@ class Graphs:
         return [int(d) for d in self.r.integers(1, 5, self.r.integers(least, most + 1))]
 
     def floats(self, dims, positive=False):
-        x = self.r.normal(size=dims).astype(np.float32) * 2
+        x = np.asarray(self.r.normal(size=dims), np.float32) * 2
         return np.abs(x) + np.float32(0.1) if positive else x
 
     def ints(self, dims, low=-9, high=9):
@@ -200,38 +201,248 @@ class Graphs:
             attrs["input_forget"] = 1
         return op, inputs, attrs
 
+    # Methods with an operator's name return its inputs and attributes.
+
+    def some(self, *values):
+        return values[self.r.integers(0, len(values))]
+
+    def flag(self):
+        return int(self.r.integers(0, 2))
+
+    def axis(self, dims):
+        return int(self.r.integers(-len(dims), len(dims)))
+
+    def Pad(self):
+        d = self.dims(least=1)
+        mode = self.some("constant", "reflect", "edge", "wrap")
+        least = [-1 if n > 2 else 0 for n in d] if mode == "constant" else [0] * len(d)
+        most = [3 if mode != "reflect" else n for n in d]
+        axes = self.r.permutation(len(d))[:self.r.integers(1, len(d) + 1)]
+        pads = np.array([self.r.integers(least[a], most[a]) if most[a] > least[a] else 0 for a in [*axes, *axes]], np.int64)
+        x = self.floats(d) if self.r.random() < 0.7 else self.ints(d)
+        value = x.ravel()[0] if mode == "constant" and self.flag() else None
+        return [x, pads, None if value is None else np.asarray(value), axes.astype(np.int64)], {"mode": mode}
+
+    def elementwise(self, scale=1.0, low=None, high=None, **attrs):
+        x = self.floats(self.dims()) * np.float32(scale)
+        return [x if low is None else np.asarray(self.r.uniform(low, high, x.shape), np.float32)], attrs
+
+    Sign = Round = Sin = Cos = Tan = Atan = Sinh = Cosh = Asinh = HardSwish = Mish = Erf = elementwise
+
+    def Asin(self):
+        return self.elementwise(low=-1, high=1)
+
+    Acos = Atanh = Asin
+
+    def Acosh(self):
+        return self.elementwise(low=1, high=9)
+
+    def Gelu(self):
+        return self.elementwise(approximate=self.some("none", "tanh"))
+
+    def Selu(self):
+        return self.elementwise(alpha=1.5, gamma=2.0) if self.flag() else self.elementwise()
+
+    def Celu(self):
+        return self.elementwise(alpha=self.some(0.5, 2.0, 3.0))
+
+    def Swish(self):
+        return self.elementwise(alpha=self.some(0.5, 1.0, 2.0))
+
+    def ThresholdedRelu(self):
+        return self.elementwise(alpha=self.some(0.5, 1.0, 2.0))
+
+    def Shrink(self):
+        return self.elementwise(bias=self.some(0.0, 0.5, 2.0), lambd=self.some(0.5, 1.5))
+
+    def com_microsoft_QuickGelu(self):
+        return self.elementwise(alpha=self.some(1.0, 1.702))
+
+    com_microsoft_Gelu = elementwise
+
+    def IsNaN(self):
+        x = self.floats(self.dims())
+        return [np.where(x > 1, np.float32(np.nan), np.where(x < -1, np.float32(self.some(-np.inf, np.inf)), x))], {}
+
+    def IsInf(self):
+        return self.IsNaN()[0], {"detect_positive": self.flag(), "detect_negative": self.flag()}
+
+    def PRelu(self):
+        d = self.dims()
+        return [self.floats(d), self.floats(self.like(d))], {}
+
+    def Sum(self):
+        d = self.dims()
+        return [self.floats(self.like(d)) for _ in range(self.r.integers(1, 4))], {}
+
+    Mean = Sum
+
+    def BitwiseAnd(self):
+        d, t = self.dims(), self.some(np.int8, np.uint8, np.int32, np.int64)
+        return [self.r.integers(0, 100, d).astype(t), self.r.integers(0, 100, self.like(d)).astype(t)], {}
+
+    BitwiseOr = BitwiseXor = BitwiseAnd
+
+    def BitwiseNot(self):
+        return self.BitwiseAnd()[0][:1], {}
+
+    def BitShift(self):
+        d, t = self.dims(), self.some(np.uint8, np.uint32, np.uint64)
+        return [self.r.integers(0, 200, d).astype(t), self.r.integers(0, 8, self.like(d)).astype(t)], {"direction": self.some("LEFT", "RIGHT")}
+
+    def Clip(self):
+        d, t = self.dims(), self.some(np.float32, np.int8, np.uint8, np.int32, np.int64)
+        x = (self.r.normal(size=d) * 5).astype(t) if t == np.float32 else self.r.integers(0, 20, d).astype(t)
+        return [x, np.asarray(3, t) if self.flag() else None, np.asarray(self.some(9, 2), t) if self.flag() else None], {}
+
+    def CumSum(self):
+        d = self.dims(least=1)
+        x = self.floats(d) if self.flag() else self.ints(d)
+        return [x, np.asarray(self.axis(d), np.int64)], {"exclusive": self.flag(), "reverse": self.flag()}
+
+    def Hardmax(self):
+        d = self.dims(least=1)
+        return [self.floats(d)], {"axis": self.axis(d)}
+
+    def ScatterElements(self):
+        d = self.dims(least=1)
+        axis = self.axis(d)
+        part = [int(self.r.integers(1, n + 1)) for n in d]
+        index = self.ints(part, -d[axis], d[axis])
+        reduction = self.some("none", "add", "mul", "max", "min")
+        if reduction == "none":  # what several updates of one element leave is not defined
+            index = np.argsort(self.r.random(part), axis=axis).astype(np.int64)
+        make = self.some(self.floats, self.ints)
+        return [make(d), index, make(part)], {"axis": axis, "reduction": reduction}
+
+    def ScatterND(self):
+        d = self.dims(least=1)
+        k = int(self.r.integers(1, len(d) + 1))
+        reduction = self.some("none", "add", "mul", "max", "min")
+        count = int(self.r.integers(1, 4))
+        index = np.stack([self.r.integers(-n, n, count) for n in d[:k]], -1).astype(np.int64)
+        if reduction == "none":
+            index = index[:1]
+        make = self.some(self.floats, self.ints)
+        return [make(d), index, make([len(index)] + d[k:])], {"reduction": reduction}
+
+    def GatherND(self):
+        d = self.dims(least=1)
+        b = int(self.r.integers(0, len(d)))
+        k = int(self.r.integers(1, len(d) - b + 1))
+        lead = d[:b] + self.dims(2)
+        index = np.stack([self.r.integers(-n, n, lead) for n in d[b:b + k]], -1).astype(np.int64)
+        return [self.some(self.floats, self.ints)(d), index], {"batch_dims": b}
+
+    def OneHot(self):
+        d, depth = self.dims(3), int(self.r.integers(1, 6))
+        index = self.ints(d, -depth - 1, depth + 2)
+        if self.flag():
+            index = index.astype(np.float32)
+        return [index, np.asarray(depth, np.int64), self.some(np.array([0, 1], np.int64), np.array([-1, 2.5], np.float32))], {"axis": int(self.r.integers(-len(d) - 1, len(d) + 1))}
+
+    def Trilu(self):
+        d = self.dims(least=2)
+        return [self.some(self.floats, self.ints)(d)] + ([np.asarray(self.r.integers(-4, 5), np.int64)] if self.flag() else []), {"upper": self.flag()}
+
+    def EyeLike(self):
+        return [self.floats(self.dims(2, 2))], {"k": int(self.r.integers(-4, 5)), "dtype": self.some(1, 7)}
+
+    def NonZero(self):
+        d = self.dims(least=1)
+        return [self.ints(d, -1, 2) if self.flag() else self.ints(d, -1, 2).astype(np.float32)], {}
+
+    def Compress(self):
+        d = self.dims(least=1)
+        axis = self.axis(d)
+        if self.flag():
+            return [self.floats(d), self.r.random(d[axis]) < 0.5], {"axis": axis}
+        return [self.ints(d), self.r.random(int(np.prod(d))) < 0.5], {}
+
+    def TopK(self):
+        d = self.dims(least=1)
+        axis = self.axis(d)
+        x = self.floats(d) if self.flag() else self.ints(d, -3, 3)
+        return [x, np.array([self.r.integers(0, d[axis] + 1)], np.int64)], {"axis": axis, "largest": self.flag(), "sorted": 1}
+
+    def Unique(self):
+        d = self.dims(3, least=1)
+        attrs = {"sorted": self.flag()}
+        if self.flag():
+            attrs["axis"] = self.axis(d)
+        return [self.ints(d, 0, 3).astype(np.float32)], attrs
+
+    def ReverseSequence(self):
+        d, time = self.dims(least=2), self.flag()
+        return [self.floats(d), self.ints([d[1 - time]], 1, d[time] + 1)], {"time_axis": time, "batch_axis": 1 - time}
+
+    def SpaceToDepth(self):
+        n, c, h, w, k = (int(v) for v in self.r.integers(1, 4, 5))
+        return [self.floats([n, c, h * k, w * k])], {"blocksize": k}
+
+    def DepthToSpace(self):
+        n, c, h, w, k = (int(v) for v in self.r.integers(1, 4, 5))
+        return [self.floats([n, c * k * k, h, w])], {"blocksize": k, "mode": self.some("DCR", "CRD")}
+
+    def ReduceL1(self, positive=False):
+        d = self.dims(least=1)
+        axes = self.r.permutation(len(d))[:self.r.integers(0, len(d) + 1)].astype(np.int64)
+        x = self.floats(d, positive) if self.r.random() < 0.8 else self.ints(d, 1, 4).astype(np.int32)
+        return [x, axes] if self.flag() else [x], {"keepdims": self.flag(), "noop_with_empty_axes": self.flag()}
+
+    ReduceL2 = ReduceSumSquare = ReduceSum = ReduceMean = ReduceMax = ReduceMin = ReduceL1
+
+    def ReduceLogSum(self):
+        inputs, attrs = self.ReduceL1(True)
+        return [inputs[0].astype(np.float32), *inputs[1:]], attrs
+
+    ReduceProd = ReduceLogSumExp = ReduceLogSum
+
     def model(self, op, inputs, attrs):
         """The model of one node; None stands for an input left out."""
         names = ["" if v is None else f"i{k}" for k, v in enumerate(inputs)]
         while names and not names[-1]:
             names.pop()
-        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2}.get(op, 1)
+        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2, "TopK": 2, "Unique": 4}.get(op, 1)
         infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in zip(names, inputs) if n]
-        node = helper.make_node(op, names, [f"o{k}" for k in range(outs)], **attrs)
+        domain, _, name = op.rpartition(".")
+        node = helper.make_node(name, names, [f"o{k}" for k in range(outs)], domain=domain, **attrs)
         graph = helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=f"o{k}") for k in range(outs)])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+        opset = 24 if op == "Swish" else OPSET
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)], ir_version=IR)
         return onnx.shape_inference.infer_shapes(model), [v for v in inputs if v is not None]
 
 
-def random(out, graphs, seed):
+def random(out, graphs, seed, only):
     g = Graphs(seed)
     onnxruntime.set_default_logger_severity(4)
-    for kind, n, makers in (("operators", graphs, [g.binary, g.unary, g.shape, g.reduce, g.product, g.convolution, g.pool]), ("recurrent", graphs // 10, [g.recurrent])):
-        for i in range(n):
-            op, inputs, attrs = makers[i % len(makers)]()
-            model, given = g.model(op, inputs, attrs)
-            try:
-                session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-                outputs = session.run(None, {v.name: x for v, x in zip(model.graph.input, given)})
-            except Exception:  # what ONNX Runtime refuses is no case
-                continue
-            write(os.path.join(out, kind, f"{i:05d}-{op}"), model, given, outputs)
+    named = [name for name in vars(Graphs) if name[0].isupper() or name.startswith("com_")]
+    cases = [("operators", make) for make in [g.binary, g.unary, g.shape, g.reduce, g.product, g.convolution, g.pool] for _ in range(graphs // 5)]
+    cases += [("operators", lambda name=name: (name.replace("_", "."), *getattr(g, name)())) for name in named for _ in range(graphs // 5)]
+    cases += [("recurrent", g.recurrent)] * (graphs // 10)
+    if only:
+        cases = [("operators", lambda name=name: (name.replace("_", "."), *getattr(g, name)())) for name in only for _ in range(graphs)]
+    for i, (kind, make) in enumerate(cases):
+        op, inputs, attrs = make()
+        inputs = [None if v is None else np.asarray(v) for v in inputs]
+        model, given = g.model(op, inputs, attrs)
+        try:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            outputs = session.run(None, {v.name: x for v, x in zip(model.graph.input, given)})
+        except Exception as e:  # what ONNX Runtime refuses is no case
+            if os.environ.get("REFUSED"):
+                print(op, e)
+            continue
+        write(os.path.join(out, kind, f"{i:06d}-{op}"), model, given, outputs)
 
 
-def main(out, graphs=2000, seed=1):
+def main(out, graphs=2000, seed=1, *only):
     shutil.rmtree(out, ignore_errors=True)
-    backend(out)
-    random(out, int(graphs), int(seed))
+    for kind in ("backend", "operators", "recurrent"):
+        os.makedirs(os.path.join(out, kind))
+    if not only:
+        backend(out)
+    random(out, int(graphs), int(seed), only)
 
 
 main(*sys.argv[1:])

@@ -86,33 +86,3 @@ func runGatherElements(r *run, n *node, in []*value) []*value {
 	})
 	return one(out)
 }
-
-func runGatherND(r *run, n *node, in []*value) []*value {
-	v, index := in[0], n.wantInts(in[1], "the indices")
-	if n.intAttr("batch_dims", 0) != 0 {
-		n.failf("batch_dims is not supported")
-	}
-	k := 0
-	if in[1].rank() > 0 {
-		k = in[1].dims[in[1].rank()-1]
-	}
-	if k < 1 || k > v.rank() {
-		n.failf("indices of shape %s for data of shape %s", shape(in[1].dims), shape(v.dims))
-	}
-	from, block := strides(v.dims), product(v.dims[k:])
-	out := r.newLike(n, v, slices.Concat(in[1].dims[:in[1].rank()-1], v.dims[k:]))
-	r.do(func() {
-		for i := range len(index) / k {
-			p := 0
-			for d := range k {
-				p += n.at(index[i*k+d], v.dims[d]) * from[d]
-			}
-			if v.kind == floats {
-				copy(out.host[i*block:(i+1)*block], v.host[p:p+block])
-			} else {
-				copy(out.ints[i*block:(i+1)*block], v.ints[p:p+block])
-			}
-		}
-	})
-	return one(out)
-}

@@ -67,10 +67,28 @@ func init() {
 		"GatherND":        {2, 2, 1, nil, runGatherND},
 		"Where":           {3, 3, 1, nil, runWhere},
 		"Pad":             {1, 4, 1, nil, runPad},
-		"ReduceMean":      {1, 2, 1, nil, runReduce},
-		"ReduceSum":       {1, 2, 1, nil, runReduce},
-		"ReduceMax":       {1, 2, 1, nil, runReduce},
-		"ReduceMin":       {1, 2, 1, nil, runReduce},
+
+		"Sum":             {1, many, 1, nil, runSum},
+		"Mean":            {1, many, 1, nil, runSum},
+		"PRelu":           {2, 2, 1, nil, runPRelu},
+		"IsNaN":           {1, 1, 1, nil, runIs},
+		"IsInf":           {1, 1, 1, nil, runIs},
+		"Hardmax":         {1, 1, 1, nil, runHardmax},
+		"CumSum":          {2, 2, 1, nil, runCumulative},
+		"CumProd":         {2, 2, 1, nil, runCumulative},
+		"Scatter":         {3, 3, 1, nil, runScatterElements},
+		"ScatterElements": {3, 3, 1, nil, runScatterElements},
+		"ScatterND":       {3, 3, 1, nil, runScatterND},
+		"OneHot":          {3, 3, 1, nil, runOneHot},
+		"Trilu":           {1, 2, 1, nil, runTrilu},
+		"EyeLike":         {1, 1, 1, nil, runEyeLike},
+		"NonZero":         {1, 1, 1, nil, runNonZero},
+		"Compress":        {2, 2, 1, nil, runCompress},
+		"TopK":            {1, 2, 2, nil, runTopK},
+		"Unique":          {1, 1, 4, nil, runUnique},
+		"ReverseSequence": {2, 2, 1, nil, runReverseSequence},
+		"SpaceToDepth":    {1, 1, 1, nil, runBlocks},
+		"DepthToSpace":    {1, 1, 1, nil, runBlocks},
 		"ArgMax":          {1, 1, 1, nil, runArg},
 		"ArgMin":          {1, 1, 1, nil, runArg},
 		"Clip":            {1, 3, 1, nil, runClip},
@@ -85,6 +103,15 @@ func init() {
 	for name := range unaryOps {
 		operators[name] = &operator{1, 1, 1, nil, runUnary}
 	}
+	for name := range functions {
+		operators[name] = &operator{1, 1, 1, nil, runFunction}
+	}
+	for name := range bitOps {
+		operators[name] = &operator{2, 2, 1, nil, runBits}
+	}
+	for name := range reductions {
+		operators[name] = &operator{1, 2, 1, nil, runReduction}
+	}
 	for _, name := range []string{"Min", "Max"} {
 		operators[name] = &operator{1, many, 1, nil, runMinMax}
 	}
@@ -93,5 +120,29 @@ func init() {
 // attributes are what operators support, where that is checked when a file is read.
 // An operator that is not listed checks its own.
 var attributes = map[string]attributeSet{
-	"Pad": "mode=constant|reflect|edge|wrap pads value",
+	"Cast":            "to=1|2|3|4|5|6|7|9|10|11|12|13|16 saturate round_mode",
+	"Pad":             "mode=constant|reflect|edge|wrap pads value",
+	"Gelu":            "approximate=none|tanh",
+	"Selu":            "alpha gamma",
+	"Celu":            "alpha",
+	"Swish":           "alpha",
+	"ThresholdedRelu": "alpha",
+	"Shrink":          "bias lambd",
+	"IsInf":           "detect_positive detect_negative",
+	"Hardmax":         "axis",
+	"BitShift":        "direction=LEFT|RIGHT",
+	"CumSum":          "exclusive reverse",
+	"CumProd":         "exclusive reverse",
+	"Scatter":         "axis",
+	"ScatterElements": "axis reduction=none|add|mul|max|min",
+	"ScatterND":       "reduction=none|add|mul|max|min",
+	"OneHot":          "axis",
+	"Trilu":           "upper",
+	"EyeLike":         "dtype k",
+	"Compress":        "axis",
+	"TopK":            "axis k largest sorted",
+	"Unique":          "axis sorted",
+	"ReverseSequence": "batch_axis time_axis",
+	"SpaceToDepth":    "blocksize mode=DCR|CRD",
+	"DepthToSpace":    "blocksize mode=DCR|CRD",
 }

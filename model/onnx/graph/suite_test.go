@@ -20,8 +20,9 @@ import (
 // that is right here.
 var knownDifferences = map[string]string{}
 
-// suiteStore holds the cases of the onnx package that run without it: at most
-// storedCases small ones per operator. TestSuite writes it with -record.
+// suiteStore holds cases that run without Python: at most storedCases small ones per
+// operator, of the onnx package or, where that has none, random ones. TestSuite writes it
+// with -record.
 const (
 	suiteStore  = "testdata/suite.zip"
 	storedCases = 2
@@ -42,13 +43,14 @@ func TestSuite(t *testing.T) {
 		t.Fatal(err)
 	}
 	fsys := os.DirFS(dir)
+	var store []string
+	stored := map[string]int{}
 	for _, kind := range []string{"backend", "operators", "recurrent"} {
 		cases, err := fs.ReadDir(fsys, kind)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var store []string
-		right, refused, stored := map[string]int{}, map[string]map[string]int{}, map[string]int{}
+		right, refused := map[string]int{}, map[string]map[string]int{}
 		for _, c := range cases {
 			name := kind + "/" + c.Name()
 			op := suiteOperator(t, fsys, name)
@@ -60,7 +62,7 @@ func TestSuite(t *testing.T) {
 				refused[op][why]++
 			case problem == "":
 				right[op]++
-				if kind == "backend" && !slices.Contains([]string{"LSTM", "GRU", "RNN", "several"}, op) && stored[op] < storedCases && caseSize(t, fsys, name) < storedBytes {
+				if !slices.Contains([]string{"LSTM", "GRU", "RNN", "several"}, op) && stored[op] < storedCases && caseSize(t, fsys, name) < storedBytes {
 					stored[op]++
 					store = append(store, name)
 				}
@@ -91,9 +93,9 @@ func TestSuite(t *testing.T) {
 		if n < len(cases)/4 {
 			t.Errorf("%s: only %d of %d cases run", kind, n, len(cases))
 		}
-		if *record && kind == "backend" {
-			writeStore(t, fsys, store)
-		}
+	}
+	if *record {
+		writeStore(t, fsys, store)
 	}
 }
 
@@ -184,12 +186,12 @@ func forEachStored(t *testing.T, check func(t *testing.T, fsys fs.FS, dir string
 		t.Fatal(err)
 	}
 	defer r.Close()
-	cases, err := fs.ReadDir(r, "backend")
-	if err != nil {
-		t.Fatal(err)
+	cases, err := fs.Glob(r, "*/*")
+	if err != nil || len(cases) == 0 {
+		t.Fatal("no cases", err)
 	}
 	for _, c := range cases {
-		t.Run(c.Name(), func(t *testing.T) { check(t, r, "backend/"+c.Name()) })
+		t.Run(c, func(t *testing.T) { check(t, r, c) })
 	}
 }
 
