@@ -46,7 +46,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-func readModelCase(t *testing.T, file string) *modelCase {
+func readModelCase(t testing.TB, file string) *modelCase {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip(err)
@@ -102,4 +102,28 @@ func checkCalls(t *testing.T, c *modelCase, run func(map[string]Value) (map[stri
 		}
 	}
 	t.Logf("%d calls, largest difference %.1e", len(c.In), worst)
+}
+
+// BenchmarkModels is the time of a call, with the state of the call before.
+func BenchmarkModels(b *testing.B) {
+	dir := "../../../../shared/data/models"
+	for _, name := range []string{"silero_vad", "silero_seq", "oww_mel", "oww_emb", "oww_alexa_v0.1"} {
+		b.Run(name, func(b *testing.B) {
+			c := readModelCase(b, filepath.Join(dir, name+".case.json.gz"))
+			m, err := Read(filepath.Join(dir, c.File))
+			if err != nil {
+				b.Fatal(err)
+			}
+			in := map[string]Value{}
+			for name, v := range c.In[0] {
+				in[name] = Value{Dims: v.Dims, Data: v.F, Ints: v.I}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := m.Run(in); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
