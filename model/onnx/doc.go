@@ -6,7 +6,8 @@
 // other networks [AddRNN] and [AddLinear] add the layers to a graph that a
 // [graph.Builder] writes. Import and Export compare the results of graph and
 // layers. Package graph reads and runs graphs that are not layers of this
-// library.
+// library, such as a model of another's: [graph.Read] opens it, [graph.Model.Run]
+// runs it, and [graph.Model.NewSession] runs it step by step with its states.
 //
 // ONNX orders gates i,o,f,c (LSTM) and z,r,h (GRU), PyTorch and this library
 // i,f,g,o and r,z,n; the reader and the writer reorder them.

@@ -9,6 +9,10 @@
 // both positions of the GRU's reset gate. Options that the engine's cells lack
 // run on a plain cell in double precision, which is slower with the same results.
 //
+// The first run with new shapes of the inputs is recorded, and later ones replay it
+// in the same memory. A [Session] runs a model step by step, keeps its states and
+// allocates nothing.
+//
 // A [Builder] writes a graph. [Model.Compare] and [Builder.Export] compare the
 // results of a graph, here and in ONNX Runtime if it is installed, with the
 // expected ones.

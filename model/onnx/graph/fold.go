@@ -9,19 +9,28 @@ type folder struct{ r *run }
 
 // newFolder limits the constants to a few times their original size.
 func newFolder(m *Model) *folder {
-	budget := 1 << 16
+	f := &folder{&run{m: m, tape: tensor.NewTape(m.dev, tensor.Infer), vals: make([]*value, len(m.names)), left: 1 << 16}}
 	for _, c := range m.constants {
-		if c != nil {
-			budget += 4 * c.len()
-		}
+		f.allow(c)
 	}
-	return &folder{&run{m: m, tape: tensor.NewTape(m.dev, tensor.Infer), vals: make([]*value, len(m.names)), left: min(budget, m.budget)}}
+	return f
 }
 
-// fold runs n and keeps its results, if that is possible. An error is reported
-// when the model runs.
+// allow raises the limit for a constant of the file.
+func (f *folder) allow(c *value) {
+	if c != nil {
+		f.r.left = min(f.r.left+4*c.len(), f.r.m.budget)
+	}
+}
+
+// fold runs n and keeps its results, if that is possible; n is not needed then. An
+// error is reported when the model runs.
 func (f *folder) fold(n *node) bool {
-	if len(n.in) == 0 || n.branches != nil || n.def.prepare != nil && n.op != "Gather" {
+	if n.op == "Constant" {
+		f.allow(n.prepared.(*value))
+		return true
+	}
+	if len(n.in) == 0 || n.branches != nil {
 		return false
 	}
 	m, r := f.r.m, f.r

@@ -153,15 +153,16 @@ func runConv(r *run, n *node, in []*value) []*value {
 	}
 	g := int(groups)
 	area, each, depth := h.out*w.out, outs/g, wt.len()/outs
-	patches := r.newFloats(n, []int{batch * area, depth})
-	r.do(func() {
+	patches, products := r.newFloats(n, []int{batch * area, depth}), r.newFloats(n, []int{batch * area, each})
+	r.onTape(func() {
 		for group := range g {
 			for i := range batch {
 				image := x.floats()[(i*channels+group*wt.dims[1])*h.in*w.in:]
 				unfold(patches.host[i*area*depth:], image, wt.dims[1], h, w)
 			}
 			weights := r.tape.Input(wt.floats()[group*each*depth:(group+1)*each*depth], each, depth)
-			y := tensor.MatMul(r.tape.Input(patches.host, batch*area, depth), weights, true).Data()
+			y := products.host
+			tensor.MatMul(r.tape.Input(patches.host, batch*area, depth), weights, true).CopyTo(y)
 			for i := range batch {
 				for c := range each {
 					to := out.host[((i*g+group)*each+c)*area:][:area]

@@ -8,7 +8,7 @@ import (
 // for [Node.Layer].
 func prepareGather(m *Model, n *node) any {
 	table := m.constant(n, 0)
-	if table == nil || table.kind != floats || table.rank() != 2 || table.len() == 0 || n.intAttr("axis", 0) != 0 {
+	if m.constant(n, 1) != nil || table == nil || table.kind != floats || table.rank() != 2 || table.len() == 0 || n.intAttr("axis", 0) != 0 {
 		return nil
 	}
 	return m.param(table.host, table.dims...)

@@ -24,7 +24,7 @@ func matrix(v *value) bool { return v != nil && v.kind == floats && v.rank() == 
 // constant bias or none, and no other factors.
 func prepareGemm(m *Model, n *node) any {
 	w, c := m.constant(n, 1), m.constant(n, 2)
-	if !matrix(w) || n.intAttr("transA", 0) != 0 || n.floatAttr("alpha", 1) != 1 || n.floatAttr("beta", 1) != 1 || n.has(2) && c == nil {
+	if m.constant(n, 0) != nil || !matrix(w) || n.intAttr("transA", 0) != 0 || n.floatAttr("alpha", 1) != 1 || n.floatAttr("beta", 1) != 1 || n.has(2) && c == nil {
 		return nil
 	}
 	out, in := w.dims[0], w.dims[1]
@@ -44,7 +44,7 @@ func prepareGemm(m *Model, n *node) any {
 }
 
 func prepareMatMul(m *Model, n *node) any {
-	if w := m.constant(n, 1); matrix(w) {
+	if w := m.constant(n, 1); m.constant(n, 0) == nil && matrix(w) {
 		return &Linear{Weight: m.param(transposed(w.host, w.dims[0], w.dims[1]), w.dims[1], w.dims[0])}
 	}
 	return nil

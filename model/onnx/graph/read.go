@@ -496,20 +496,19 @@ func (m *Model) prepare() (err error) {
 // prepareNodes returns the nodes that remain.
 func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error) {
 	for _, n := range nodes {
-		if f.fold(n) {
-			continue
-		}
-		kept = append(kept, n)
 		for _, b := range n.branches {
 			if b.nodes, err = m.prepareNodes(f, b.nodes); err != nil {
 				return nil, err
 			}
 		}
-		if n.def.prepare == nil {
-			continue
+		weights := len(m.params)
+		if n.def.prepare != nil {
+			if err := m.guard(n, func() { n.prepared = n.def.prepare(m, n) }); err != nil {
+				return nil, err
+			}
 		}
-		if err := m.guard(n, func() { n.prepared = n.def.prepare(m, n) }); err != nil {
-			return nil, err
+		if len(m.params) > weights || !f.fold(n) {
+			kept = append(kept, n)
 		}
 	}
 	return kept, nil

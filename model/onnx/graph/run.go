@@ -85,29 +85,37 @@ func (r *run) begin(in []Value) error {
 	r.varies = true
 	for i, info := range r.m.inputs {
 		v := in[i]
-		n := 1
-		for _, d := range v.Dims {
-			if d < 0 {
-				return fmt.Errorf("onnx: input %s: shape %s", info, shape(v.Dims))
-			}
-			n *= d
-		}
-		if got := len(v.Data) + len(v.Ints); got != n || len(v.Dims) > maxRank {
-			return fmt.Errorf("onnx: input %s: shape %s needs %d elements, got %d", info, shape(v.Dims), n, got)
-		}
-		if n > 0 && (v.Data != nil) != (info.kind == floats) {
-			return fmt.Errorf("onnx: input %s needs %s", info, info.kind)
+		if err := info.check(v); err != nil {
+			return err
 		}
 		if err := fits(info, v.Dims, sizes); err != nil {
 			return err
 		}
-		own := &value{dims: slices.Clone(v.Dims), kind: info.kind, dtype: info.dtype, buf: r.alloc(info.kind, n)}
+		own := &value{dims: slices.Clone(v.Dims), kind: info.kind, dtype: info.dtype, buf: r.alloc(info.kind, len(v.Data)+len(v.Ints))}
 		own.host, own.ints = own.buf.floats, own.buf.ints
 		r.set(r.m.inSlots[i], own)
 		r.plan.in = append(r.plan.in, own)
 	}
 	r.made = nil
 	r.plan.fill(in)
+	return nil
+}
+
+// check compares the elements with the shape and the declared type.
+func (v ValueInfo) check(x Value) error {
+	n := 1
+	for _, d := range x.Dims {
+		if d < 0 {
+			return fmt.Errorf("onnx: input %s: shape %s", v, shape(x.Dims))
+		}
+		n *= d
+	}
+	if got := len(x.Data) + len(x.Ints); got != n || len(x.Dims) > maxRank {
+		return fmt.Errorf("onnx: input %s: shape %s needs %d elements, got %d", v, shape(x.Dims), n, got)
+	}
+	if n > 0 && (len(x.Data) > 0) != (v.kind == floats) {
+		return fmt.Errorf("onnx: input %s needs %s", v, v.kind)
+	}
 	return nil
 }
 
