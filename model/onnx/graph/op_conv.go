@@ -176,6 +176,7 @@ func runConv(r *run, n *node, in []*value) []*value {
 				}
 			}
 		}
+		n.activate(out.host)
 	})
 	return one(out)
 }

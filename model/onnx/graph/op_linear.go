@@ -60,7 +60,10 @@ func (l *Linear) apply(r *run, n *node, x *value) *value {
 	dims[len(dims)-1] = l.Weight.Dim(0)
 	out := r.newFloats(n, dims)
 	if x.len() > 0 {
-		r.onTape(func() { tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()).CopyTo(out.host) })
+		r.onTape(func() {
+			tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()).CopyTo(out.host)
+			n.activate(out.host)
+		})
 	}
 	return out
 }

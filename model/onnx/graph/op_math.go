@@ -225,12 +225,7 @@ var unaryOps = map[string]struct {
 	row  func(s *simd.Set, y, x []float32)
 	host func(n *node, x float64) float64
 }{
-	"Relu": {row: func(_ *simd.Set, y, x []float32) {
-		y = y[:len(x)]
-		for i, v := range x {
-			y[i] = max(v, 0) // NaN stays
-		}
-	}},
+	"Relu":    {row: rectify},
 	"Sigmoid": {row: func(s *simd.Set, y, x []float32) { s.Sigmoid(y, x) }},
 	"Tanh":    {row: func(s *simd.Set, y, x []float32) { s.Tanh(y, x) }},
 	"Exp":     {row: func(s *simd.Set, y, x []float32) { s.Exp(y, x) }},
@@ -254,6 +249,13 @@ var unaryOps = map[string]struct {
 	"HardSigmoid": {host: func(n *node, x float64) float64 {
 		return hardSigmoid(x, n.alpha(0.2), float64(n.floatAttr("beta", 0.5)))
 	}},
+}
+
+func rectify(_ *simd.Set, y, x []float32) {
+	y = y[:len(x)]
+	for i, v := range x {
+		y[i] = max(v, 0) // NaN stays
+	}
 }
 
 func (n *node) alpha(def float32) float64 { return float64(n.floatAttr("alpha", def)) }

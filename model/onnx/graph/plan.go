@@ -219,7 +219,7 @@ func (m *Model) record(in []Value) (_ *plan, err error) {
 	if err := r.begin(in); err != nil {
 		return nil, err
 	}
-	for _, n := range m.nodes {
+	for _, n := range m.running {
 		r.step(n)
 	}
 	for i, info := range m.outputs {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -42,6 +43,7 @@ type Model struct {
 	names     []string // of the values, by slot
 	constants []*value // by slot, nil for what is computed
 	nodes     []*node
+	running   []*node         // what runs in their place
 	params    []*tensor.Param // weights that the tape's operations take directly
 	plans     plans           // recorded runs
 	tapes     sync.Pool       // of dropped ones
@@ -117,7 +119,8 @@ type node struct {
 	opset    int
 	prepared any // what the operator made of its constant inputs, or nil
 	branches []*branch
-	dead     []int // slots that nothing reads after it
+	dead     []int           // slots that nothing reads after it
+	act      cell.Activation // of a product or Conv, from the node after it
 }
 
 // branch is a graph within a node. Its values have slots separate from those of
@@ -486,10 +489,11 @@ func (m *Model) prepare() (err error) {
 	if m.nodes, err = m.prepareNodes(newFolder(m), m.nodes); err != nil {
 		return err
 	}
+	m.running = m.fused(m.nodes, m.outSlots)
 	if len(m.params) > 0 {
 		tensor.Pack(m.dev, struct{ Weights []*tensor.Param }{m.params}, 0)
 	}
-	lifetimes(m.nodes, m.inSlots, m.outSlots)
+	lifetimes(m.running, m.inSlots, m.outSlots)
 	return nil
 }
 

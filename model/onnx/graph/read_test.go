@@ -327,8 +327,21 @@ func FuzzRead(f *testing.F) {
 				return
 			}
 		}
-		if _, err := m.Run(m.Random(1, 2, nil)); err != nil && strings.Contains(err.Error(), "\n") {
-			t.Errorf("error %q", err)
+		in := m.Random(1, 2, nil)
+		first, err := m.Run(in)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q", err)
+			}
+			return
+		}
+		m.Run(others(in, true)) // it may have no result
+		again, err := m.Run(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problem := differ(first, again); problem != "" {
+			t.Error(problem)
 		}
 	})
 }
