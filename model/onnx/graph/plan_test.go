@@ -158,3 +158,23 @@ func TestPlansConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A loop of too many steps to keep is computed each time, in the memory of one step
+// and its results.
+func TestPlansOfLongLoops(t *testing.T) {
+	const T = 40_000
+	m := parsed(t, scanGraph().Encode())
+	in := map[string]Value{"start": Floats([]float32{0, 0}, 2), "x": Floats(slices.Repeat([]float32{1, 0.5}, T), T, 2)}
+	for range 2 {
+		out, err := m.Run(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []float32{T, T / 2}; !slices.Equal(out["end"].Data, want) {
+			t.Errorf("end %v, want %v", out["end"].Data, want)
+		}
+		if len(m.plans.idle) > 0 {
+			t.Error("the recording is kept")
+		}
+	}
+}

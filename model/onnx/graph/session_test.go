@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -144,6 +145,38 @@ func TestSessionSilero(t *testing.T) {
 			allocates(t, s, last, 0)
 		})
 	}
+}
+
+// Many streams share a model, and each has its own states.
+func TestSessionsConcurrent(t *testing.T) {
+	m := parsed(t, streamed())
+	var wg sync.WaitGroup
+	for k := range 20 {
+		s := session(t, m, SessionOptions{})
+		wg.Go(func() {
+			x := Floats(make([]float32, 3), 1, 1, 3)
+			in := map[string]Value{"x": x, "h": Floats(make([]float32, 5), 1, 1, 5), "c": Floats(make([]float32, 5), 1, 1, 5)}
+			for i := range 30 {
+				x.Data[0], x.Data[1] = float32(k)/10, float32(i)/10
+				want, err := m.Run(in) // with the states passed by hand
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				in["h"], in["c"] = want["hn"], want["cn"]
+				got, err := s.Step(map[string]Value{"x": x})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if problem := differ(want, got); problem != "" {
+					t.Errorf("stream %d, step %d: %s", k, i, problem)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestSessionRefuses(t *testing.T) {
