@@ -101,13 +101,9 @@ func readNPY(r io.Reader, size int64) (frames []float32, width int, err error) {
 	case len(a.Dims) != 2 || a.Type != "f4" && a.Type != "f8":
 		return nil, 0, fmt.Errorf("want float32 or float64 of two dimensions, frames and features, got %s%s", npy.Names[a.Type], npy.Shape(a.Dims))
 	}
-	frames = make([]float32, len(a.Data)/npy.ItemSize(a.Type))
+	frames = make([]float32, a.Len())
 	for i := range frames {
-		if a.Type == "f4" {
-			frames[i] = math.Float32frombits(binary.LittleEndian.Uint32(a.Data[4*i:]))
-		} else {
-			frames[i] = float32(math.Float64frombits(binary.LittleEndian.Uint64(a.Data[8*i:])))
-		}
+		frames[i] = float32(a.Float(i))
 	}
 	return frames, a.Dims[1], nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -50,14 +51,20 @@ type tensorInfo struct {
 func (a *app) inspectCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect DIR|FILE",
-		Short: "Show the contents of a model directory or a .safetensors file",
+		Short: "Show the contents of a model directory, a .safetensors or an ONNX file",
 		Long: `Prints the layers with their shapes and numbers of parameters; of a model
-directory also the data it needs, its configuration and the course of its training.`,
+directory also the data it needs, its configuration and the course of its training.
+Of an ONNX file, also of one that cannot be run, it prints the inputs and outputs, the
+states, the operators, and what is not supported.`,
 		Example: `  carousel inspect run
-  carousel inspect run/model.safetensors --json`,
+  carousel inspect run/model.safetensors --json
+  carousel inspect model.onnx`,
 		GroupID: groupAbout,
-		Args:    oneArg("a model directory or a .safetensors file"),
+		Args:    oneArg("a model directory, a .safetensors or an ONNX file"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if strings.EqualFold(filepath.Ext(args[0]), ".onnx") {
+				return a.inspectGraph(args[0])
+			}
 			in, err := a.inspect(args[0])
 			if err != nil {
 				return err

@@ -68,6 +68,9 @@ var commonSchemas = []schema{
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
+	{"run", 1, graphResult{}, "`run`"},
+
+	{"inspect.onnx", 1, graphInspection{}, "`inspect` of an ONNX file."},
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
 
 	{"explain.gradients.adding", 1, explain.Study{}, "`explain gradients` without a model: networks on the adding problem."},
@@ -112,18 +115,27 @@ func (s *schema) mayLack() bool {
 // errSecond refuses an object after another, such as a result just after Ctrl-C.
 var errSecond = errors.New("a second object for stdout")
 
-// printJSON writes v as one object on stdout, in a piece: an error leaves nothing
-// there. failed, if not nil, is why v is not the whole result.
-func (a *app) printJSON(name string, v any, failed error) error {
+// object is v as one object and a line break. failed, if not nil, is why v is not the
+// whole result.
+func (a *app) object(name string, v any, failed error) ([]byte, error) {
 	text := fmt.Appendf(nil, `{"schema":%q`, a.schemaOf(name, v))
 	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
 	if err != nil {
-		return fmt.Errorf("result as JSON: %w", err)
+		return nil, fmt.Errorf("result as JSON: %w", err)
 	}
 	if failed != nil {
 		if text, err = appendFields(text, reflect.ValueOf(lack{problemOf(failed)})); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	return append(text, "}\n"...), nil
+}
+
+// printJSON writes an object on stdout, in a piece: an error leaves nothing there.
+func (a *app) printJSON(name string, v any, failed error) error {
+	text, err := a.object(name, v, failed)
+	if err != nil {
+		return err
 	}
 	a.printing.Lock()
 	defer a.printing.Unlock()
@@ -131,7 +143,7 @@ func (a *app) printJSON(name string, v any, failed error) error {
 		return errSecond
 	}
 	a.printed = true
-	_, err = a.stdout.Write(append(text, "}\n"...))
+	_, err = a.stdout.Write(text)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -70,7 +71,11 @@ func (a *app) checkOut(c *cobra.Command, args []string) (err error) {
 		c.Flags().Visit(func(f *pflag.Flag) {
 			paths := []string{f.Value.String()}
 			if list, ok := f.Value.(pflag.SliceValue); ok {
-				paths = list.GetSlice()
+				paths = nil
+				for _, one := range list.GetSlice() { // FILE, or NAME=FILE
+					_, file, _ := strings.Cut(one, "=")
+					paths = append(paths, one, file)
+				}
 			}
 			for _, path := range paths {
 				if f != flag {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 )
 
 // TestMain lets the test binary be the command, for the scripts to run.
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 //	series FILE N [KIND]    write N hours of a made-up series: daily (default), constant or walk
 //	panel FILE ID=N[+M]...  write series of N days, and M more without the target, beside covariates
 //	tones FILE LETTERS      write a WAV file with a tone for each letter
+//	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), types (of inputs) or strange (not supported)
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW    change a file's text
@@ -58,6 +60,7 @@ func TestScenarios(t *testing.T) {
 		}},
 		"panel": {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
 		"tones": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
+		"graph": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(ts, args[1])) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},
@@ -144,6 +147,38 @@ func checkJSON(ts *testscript.TestScript, args []string) {
 	if len(args) == 2 && fmt.Sprint(v) != args[1] {
 		ts.Fatalf("%s is %v, want %s", args[0], v, args[1])
 	}
+}
+
+// onnxGraph is a graph of one of three kinds.
+func onnxGraph(ts *testscript.TestScript, kind string) []byte {
+	g := &graph.Builder{}
+	switch kind {
+	case "sums": // y = h + scale * x, which is the next h
+		g.Input("x", "", "batch", 2)
+		g.Input("h", "", "batch", 2)
+		g.InputOf(graph.Int64, "scale", "")
+		scale := g.Op("Cast", []string{"scale"}, graph.Attr{Name: "to", Value: int(graph.Float32)})
+		g.Node("Add", []string{"h", g.Op("Mul", []string{"x", scale})}, []string{"y"})
+		g.Node("Identity", []string{"y"}, []string{"hn"})
+		g.Output("y", "", "batch", 2)
+		g.Output("hn", "", "batch", 2)
+	case "types": // each as it came in
+		const u8 = 2
+		for name, dtype := range map[string]int64{"f": graph.Float32, "i": graph.Int32, "l": graph.Int64, "u": u8, "b": graph.Bool} {
+			g.InputOf(dtype, name, "", "n")
+			g.Node("Identity", []string{name}, []string{name + "_same"})
+			g.OutputOf(dtype, name+"_same", "", "n")
+		}
+	case "strange":
+		g.Input("x", "", "batch", 2)
+		g.Node("Guess", []string{"x"}, []string{"a"})
+		g.Node("Neg", []string{"a"}, []string{"b"})
+		g.Node("Wonder", []string{"b"}, []string{"y"})
+		g.Output("y", "", "batch", 2)
+	default:
+		ts.Fatalf("no graph %q", kind)
+	}
+	return g.Encode()
 }
 
 // tones is a WAV file: a tone for each letter, one for each of a to e, after a

@@ -42,6 +42,41 @@ type Array struct {
 	Data []byte // the elements, little-endian
 }
 
+// Len returns the number of elements.
+func (a *Array) Len() int { return len(a.Data) / ItemSize(a.Type) }
+
+// Float returns an element of a type of floats.
+func (a *Array) Float(i int) float64 {
+	le := binary.LittleEndian
+	switch ItemSize(a.Type) {
+	case 2:
+		bits := uint64(le.Uint16(a.Data[2*i:]))
+		sign, exp, fraction := bits>>15<<63, bits>>10&31, bits&0x3ff
+		switch exp {
+		case 0: // subnormal
+			return math.Float64frombits(sign | math.Float64bits(float64(fraction)/(1<<24)))
+		case 31: // NaN and infinities
+			return math.Float64frombits(sign | 0x7ff<<52 | fraction<<42)
+		}
+		return math.Float64frombits(sign | (exp+1023-15)<<52 | fraction<<42)
+	case 4:
+		return float64(math.Float32frombits(le.Uint32(a.Data[4*i:])))
+	}
+	return math.Float64frombits(le.Uint64(a.Data[8*i:]))
+}
+
+// Int returns an element of a type of integers or booleans; of uint64 its bits.
+func (a *Array) Int(i int) int64 {
+	each := ItemSize(a.Type)
+	var raw [8]byte
+	copy(raw[:], a.Data[i*each:(i+1)*each])
+	x := int64(binary.LittleEndian.Uint64(raw[:]))
+	if a.Type[0] == 'i' {
+		x = x << (64 - 8*each) >> (64 - 8*each) // the sign
+	}
+	return x
+}
+
 // Names are NumPy's names of the types of numbers and booleans, by the Type of
 // Header.
 var Names = map[string]string{

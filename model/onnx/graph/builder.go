@@ -197,6 +197,11 @@ func (g *Builder) InputOf(dtype int64, name, doc string, dims ...any) {
 // Output declares an output, of float32.
 func (g *Builder) Output(name, doc string, dims ...any) { g.output(name, doc, typeFloat, dims...) }
 
+// OutputOf declares an output of an element type, such as [Int64].
+func (g *Builder) OutputOf(dtype int64, name, doc string, dims ...any) {
+	g.output(name, doc, dtype, dims...)
+}
+
 func (g *Builder) output(name, doc string, dtype int64, dims ...any) {
 	g.outputs = append(g.outputs, describe(name, doc, dtype, dims))
 }

@@ -17,6 +17,7 @@ type Description struct {
 	Opsets     map[string]int // versions of the operators by domain; that of the standard ones is "ai.onnx"
 	Inputs     []ValueInfo    // without those that the file gives a constant
 	Outputs    []ValueInfo
+	States     []StatePair    // found by [StatePairs]
 	Operators  []OperatorUse // those of the graph and of graphs in its nodes, by falling number
 	Parameters int           // numbers in the stored tensors, those in other files included
 	Meta       map[string]string
@@ -32,17 +33,20 @@ type OperatorUse struct {
 	Nodes     []string // the names of the nodes; of one without a name its first output
 }
 
-// FreeBatch reports whether all inputs with dimensions leave one of their first two,
-// which are the batch and for states layers or directions, free. A graph without such
-// inputs has none.
+// FreeBatch reports whether the size of a batch may vary: in every input the first
+// dimension, and in a state, where layers or directions may precede it, any. Of a
+// time-major graph that is the number of steps.
 func (d *Description) FreeBatch() bool {
 	free := false
 	for _, in := range d.Inputs {
 		if len(in.Dims) == 0 {
 			continue
 		}
-		free = slices.ContainsFunc(in.Dims[:min(2, len(in.Dims))], func(d Dim) bool { return d.Size < 0 })
-		if !free {
+		first := in.Dims[:1]
+		if slices.ContainsFunc(d.States, func(p StatePair) bool { return p.Input == in.Name }) {
+			first = in.Dims
+		}
+		if free = slices.ContainsFunc(first, func(d Dim) bool { return d.Size < 0 }); !free {
 			return false
 		}
 	}
@@ -81,6 +85,9 @@ func Describe(path string) (*Description, error) {
 	}
 	for i := range p.graph.outputs {
 		d.Outputs = append(d.Outputs, p.graph.outputs[i].info())
+	}
+	if d.States, err = StatePairs(d.Inputs, d.Outputs, nil); err != nil {
+		return nil, err // never: only given pairs can be wrong
 	}
 	uses := map[string]*OperatorUse{}
 	d.count(p.graph, uses)

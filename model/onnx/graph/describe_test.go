@@ -30,7 +30,7 @@ func TestDescribe(t *testing.T) {
 		b := &Builder{}
 		b.Floats("two", []float32{2})
 		b.Node(op, []string{"z", "two"}, []string{"inner"})
-		b.output("inner", "", typeFloat, "n", 4)
+		b.OutputOf(typeFloat, "inner", "", "n", 4)
 		return b
 	}
 	g.Node("MatMul", []string{"x", w}, []string{"z"})

@@ -38,9 +38,9 @@ func StatePairs(inputs, outputs []ValueInfo, given map[string]string) ([]StatePa
 		case out == "":
 			continue
 		case o == nil:
-			return nil, fmt.Errorf("the graph has no output %q; those that input %s could take are %s", clip(out), i, listed(candidates(i, outputs)))
+			return nil, fmt.Errorf("the graph has no output %q; those that input %s could take are %s", clip(out), i, listed(i.StateOutputs(outputs)))
 		case !i.couldBe(o):
-			return nil, fmt.Errorf("input %s cannot take output %s; those that it could take are %s", i, o, listed(candidates(i, outputs)))
+			return nil, fmt.Errorf("input %s cannot take output %s; those that it could take are %s", i, o, listed(i.StateOutputs(outputs)))
 		case taken[out] != "":
 			return nil, fmt.Errorf("output %q is given to the inputs %q and %q", clip(out), clip(taken[out]), clip(in))
 		}
@@ -52,7 +52,7 @@ func StatePairs(inputs, outputs []ValueInfo, given map[string]string) ([]StatePa
 		out, ok := given[in.Name]
 		if !ok {
 			var related []string
-			for _, o := range candidates(in, outputs) {
+			for _, o := range in.StateOutputs(outputs) {
 				if taken[o.Name] == "" && relatedNames(in.Name, o.Name) {
 					related = append(related, o.Name)
 				}
@@ -70,11 +70,12 @@ func StatePairs(inputs, outputs []ValueInfo, given map[string]string) ([]StatePa
 	return pairs, nil
 }
 
-// candidates are the outputs that an input could take.
-func candidates(in *ValueInfo, outputs []ValueInfo) []ValueInfo {
+// StateOutputs returns the outputs that an input could take in the next call, by type
+// and shape.
+func (v ValueInfo) StateOutputs(outputs []ValueInfo) []ValueInfo {
 	var list []ValueInfo
 	for i := range outputs {
-		if in.couldBe(&outputs[i]) {
+		if v.couldBe(&outputs[i]) {
 			list = append(list, outputs[i])
 		}
 	}
