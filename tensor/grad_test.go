@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/tensor/tensortest"
@@ -39,6 +40,13 @@ func project(x *tensor.Tensor) *tensor.Tensor {
 // live puts a parameter on the tape, so that operations see tensors, not parameters.
 func live(t *tensor.Tape, p *tensor.Param) *tensor.Tensor {
 	return tensor.Add(t.Zeros(p.Dims()...), p.T())
+}
+
+// running returns a running statistic of a normalisation, which gets no gradient.
+func running(n int) *tensor.Param {
+	p := tensor.NewParam("running", nn.Constant(1), n)
+	tensor.Pack(tensor.CPU(), []*tensor.Param{p}, 0)
+	return p
 }
 
 func TestGradients(t *testing.T) {
@@ -87,6 +95,33 @@ func TestGradients(t *testing.T) {
 		}},
 		{"layer norm", [][]int{{3, 5}, {5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			return project(tensor.LayerNorm(live(tp, m.A), m.B.T(), m.C.T(), 1e-3))
+		}},
+		{"conv", [][]int{{3, 9, 4}, {6, 2, 3}, {6}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			o := tensor.ConvOptions{Groups: 2, Activation: cell.Tanh, Windows: tensor.Windows{Stride: [2]int{2}, Padding: [2][2]int{{1, 2}}}}
+			return project(tensor.Conv(live(tp, m.A), m.B.T(), m.C.T(), o))
+		}},
+		{"conv of ragged images", [][]int{{3, 4, 5, 2}, {3, 2, 3, 2}, {3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			x := tp.Sequences(make([]float32, 120), lengths, 3, 4, 10)
+			x = tensor.Add(tensor.Reshape(x, 3, 4, 5, 2), m.A.T())
+			y := tensor.Conv(x, m.B.T(), m.C.T(), tensor.ConvOptions{Windows: tensor.Windows{Padding: [2][2]int{{1, 1}, {0, 1}}}})
+			return project(tensor.MeanPool(tensor.Reshape(y, y.Dim(0), y.Dim(1), -1)))
+		}},
+		{"transposed conv", [][]int{{2, 3, 4, 2}, {2, 3, 2, 3}, {3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			o := tensor.ConvOptions{Windows: tensor.Windows{Stride: [2]int{2, 3}, Padding: [2][2]int{{1, 0}, {0, 1}}}}
+			x := live(tp, m.A)
+			y := tensor.ConvTranspose(x, m.B.T(), m.C.T(), o, [2]int{6, 0})
+			return tensor.Add(project(y), project(tensor.Square(x)))
+		}},
+		{"windows", [][]int{{1, 3, 4, 2}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			o := tensor.Windows{Kernel: [2]int{2, 3}, Stride: [2]int{1, 2}, Padding: [2][2]int{{1, 0}, {1, 1}}, Ceil: true, CountPad: true}
+			x := live(tp, m.A)
+			return project(tensor.Add(tensor.WindowMax(x, o), tensor.WindowMean(x, o)))
+		}},
+		{"batch norm", [][]int{{2, 3, 4, 3}, {3}, {3}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			return project(tensor.BatchNorm(live(tp, m.A), m.B.T(), m.C.T(), running(3), running(3), 0.1, 1e-3))
+		}},
+		{"batch norm of ragged rows", [][]int{{3, 4, 5}, {5}, {5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
+			return project(tensor.MeanPool(tensor.Square(tensor.BatchNorm(seq(tp, m), m.B.T(), m.C.T(), running(5), running(5), 0.1, 1e-3))))
 		}},
 		{"softmax", [][]int{{3, 4, 5}}, func(tp *tensor.Tape, m *model) *tensor.Tensor {
 			x := live(tp, m.A)

@@ -30,7 +30,8 @@ type Tape struct {
 
 	arena   arena[float32]
 	numbers arena[int32]
-	ints    hostInts // copies of integers that the tape reads
+	ints    hostInts  // copies of integers that the tape reads
+	floats  []float32 // numbers on their way to the device
 	tensors chunks[Tensor]
 	nodes   chunks[node]
 	specs   specs
@@ -73,6 +74,8 @@ type specs struct {
 	softmax  chunks[device.SoftmaxSpec]
 	embed    chunks[device.EmbedSpec]
 	pool     chunks[device.PoolSpec]
+	conv     chunks[device.ConvSpec]
+	windows  chunks[device.WindowPoolSpec]
 	additive chunks[device.AdditiveSpec]
 	loss     chunks[device.LossSpec]
 	ctc      chunks[device.CTCSpec]
@@ -120,7 +123,7 @@ func (t *Tape) Reset() {
 	t.traces = nil
 	s := &t.specs
 	for _, c := range [...]interface{ reset() }{&t.arena, &t.numbers, &t.ints, &t.tensors, &t.nodes, &t.scans, &t.stacks, &t.seqs, &t.states, &t.lists, &t.idents,
-		&s.permute, &s.gemm, &s.binary, &s.dropout, &s.norm, &s.softmax, &s.embed, &s.pool, &s.additive, &s.loss, &s.ctc, &s.crf} {
+		&s.permute, &s.gemm, &s.binary, &s.dropout, &s.norm, &s.softmax, &s.embed, &s.pool, &s.conv, &s.windows, &s.additive, &s.loss, &s.ctc, &s.crf} {
 		c.reset()
 	}
 }

@@ -92,6 +92,18 @@ func callsOn(b *Backend, numbers func(r *rand.Rand, n int) []float32) []call {
 		s := &device.PoolSpec{Kind: kind, B: 33, T: 25, F: 40, X: in(33000), Y: b.Alloc(1320), Arg: b.AllocInts(1320), DY: in(1320), DX: b.Alloc(33000)}
 		add("Pool", func() { b.Pool(s); b.PoolGrad(s) }, s.Y, s.DX)
 	}
+	wide := device.Window{In: 40, Out: 20, Kernel: 3, Stride: 2, Dilation: 1, Before: 1}
+	for _, groups := range []int{1, 3, 36} {
+		const ins, outs = 3 * 40 * 40 * 36, 3 * 20 * 20 * 36
+		s := &device.ConvSpec{B: 3, I: 36, O: 36, Groups: groups, H: wide, W: wide, X: in(ins), Y: b.Alloc(outs), Weight: in(36 * 36 / groups * 9), Bias: in(36), Act: cell.Tanh,
+			DY: in(outs), DX: b.Alloc(ins), DWeight: b.Alloc(36 * 36 / groups * 9), DBias: b.Alloc(36)}
+		add("Conv", func() { b.Conv(s); clear(s.DWeight.Host); clear(s.DBias.Host); b.ConvGrad(s) }, s.Y, s.DX, s.DWeight, s.DBias)
+	}
+	for _, mean := range []bool{false, true} {
+		s := &device.WindowPoolSpec{B: 3, C: 36, H: wide, W: wide, Mean: mean, X: in(3 * 40 * 40 * 36), Y: b.Alloc(3 * 20 * 20 * 36), Arg: b.AllocInts(3 * 20 * 20 * 36),
+			DY: in(3 * 20 * 20 * 36), DX: b.Alloc(3 * 40 * 40 * 36)}
+		add("WindowPool", func() { b.WindowPool(s); b.WindowPoolGrad(s) }, s.Y, s.DX)
+	}
 	const q, u = 6, 90
 	a := &device.AdditiveSpec{B: 9, Q: q, T: 14, U: u, Query: in(9 * q * u), Key: in(9 * 14 * u), V: in(u), Cover: in(9 * q * 14), W: in(u),
 		Lens: device.HostInts([]int32{14, 3, 0, 9, 14, 1, 7, 12, 2}), Score: b.Alloc(9 * q * 14), DScore: in(9 * q * 14),

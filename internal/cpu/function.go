@@ -110,6 +110,14 @@ var functions = [device.NumFunctions]function{
 			set.Scale(2, g)
 		},
 	},
+	device.RSqrt: {
+		forward: func(_ *simd.Set, y, x []float32, alpha float32) {
+			for i, v := range x {
+				y[i] = simd.Narrow(1 / math.Sqrt(float64(v)+float64(alpha)))
+			}
+		},
+		fromY: eachSlope(func(y float64) float64 { return -0.5 * y * y * y }),
+	},
 	device.Scale: {forward: scaled, fromY: func(set *simd.Set, g, d, _ []float32, alpha float32) { scaled(set, g, d, alpha) }},
 	device.Shift: {
 		forward: func(set *simd.Set, y, x []float32, alpha float32) { set.Shift(alpha, y, x) },

@@ -108,6 +108,10 @@ type Backend interface {
 	EmbedGrad(s *EmbedSpec)
 	Pool(s *PoolSpec)
 	PoolGrad(s *PoolSpec)
+	Conv(s *ConvSpec)
+	ConvGrad(s *ConvSpec)
+	WindowPool(s *WindowPoolSpec)
+	WindowPoolGrad(s *WindowPoolSpec)
 	Additive(s *AdditiveSpec)
 	AdditiveGrad(s *AdditiveSpec)
 	Loss(s *LossSpec) // the value and, with DPred, the gradient, in one pass

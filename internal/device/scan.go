@@ -10,6 +10,7 @@ const (
 	Exp = cell.NumActivations + iota
 	Log
 	Square
+	RSqrt // 1/√(x+alpha)
 	Scale // alpha*x
 	Shift // x+alpha
 	NumFunctions

@@ -40,6 +40,8 @@ func Run(t *testing.T, b device.Backend, parts ...string) {
 		{"Softmax", (*suite).softmax},
 		{"Embed", (*suite).embed},
 		{"Pool", (*suite).pool},
+		{"Conv", (*suite).conv},
+		{"WindowPool", (*suite).windowPool},
 		{"Additive", (*suite).additive},
 		{"Loss", (*suite).losses},
 		{"CrossEntropy", (*suite).crossEntropy},

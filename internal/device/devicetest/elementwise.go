@@ -8,7 +8,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
-const alpha = 1.75 // the parameter of Scale and Shift
+const alpha = 1.75 // the parameter of RSqrt, Scale and Shift
 
 var unaries = []struct {
 	name string
@@ -22,6 +22,7 @@ var unaries = []struct {
 	{"Log", device.Log, math.Log},
 	{"Softplus", cell.Softplus, func(x float64) float64 { return math.Max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }},
 	{"Square", device.Square, func(x float64) float64 { return x * x }},
+	{"RSqrt", device.RSqrt, func(x float64) float64 { return 1 / math.Sqrt(x+alpha) }},
 	{"Scale", device.Scale, func(x float64) float64 { return x * alpha }},
 	{"Shift", device.Shift, func(x float64) float64 { return x + alpha }},
 }
@@ -30,7 +31,7 @@ func (s *suite) unary() {
 	for _, u := range unaries {
 		for _, n := range []int{0, 1, 7, 300, 20001} {
 			x := s.scaled(n, 3)
-			if u.op == device.Log {
+			if u.op == device.Log || u.op == device.RSqrt {
 				for i := range x {
 					x[i] = float32(math.Abs(float64(x[i]))) + 0.05
 				}

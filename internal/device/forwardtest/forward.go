@@ -314,6 +314,12 @@ func (b *Backend) Embed(s *device.EmbedSpec)           { forward(b, s, b.inner.E
 func (b *Backend) EmbedGrad(s *device.EmbedSpec)       { forward(b, s, b.inner.EmbedGrad) }
 func (b *Backend) Pool(s *device.PoolSpec)             { forward(b, s, b.inner.Pool) }
 func (b *Backend) PoolGrad(s *device.PoolSpec)         { forward(b, s, b.inner.PoolGrad) }
+func (b *Backend) Conv(s *device.ConvSpec)             { forward(b, s, b.inner.Conv) }
+func (b *Backend) ConvGrad(s *device.ConvSpec)         { forward(b, s, b.inner.ConvGrad) }
+func (b *Backend) WindowPool(s *device.WindowPoolSpec) { forward(b, s, b.inner.WindowPool) }
+func (b *Backend) WindowPoolGrad(s *device.WindowPoolSpec) {
+	forward(b, s, b.inner.WindowPoolGrad)
+}
 func (b *Backend) Additive(s *device.AdditiveSpec)     { forward(b, s, b.inner.Additive) }
 func (b *Backend) AdditiveGrad(s *device.AdditiveSpec) { forward(b, s, b.inner.AdditiveGrad) }
 func (b *Backend) Loss(s *device.LossSpec)             { forward(b, s, b.inner.Loss) }

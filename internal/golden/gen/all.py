@@ -7,6 +7,7 @@ import sys
 sys.dont_write_bytecode = True  # leave nothing beside the scripts
 
 import classifying
+import convolutions
 import crf
 import language
 import layers
@@ -18,5 +19,5 @@ import tagging
 import training
 import translation
 
-for module in (rnn, losses, optimizers, schedules, layers, crf, training, classifying, tagging, translation):
+for module in (rnn, losses, optimizers, schedules, layers, convolutions, crf, training, classifying, tagging, translation):
     module.main()

@@ -1,0 +1,287 @@
+package cpu
+
+import (
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// A convolution is a product: the patches of the input that outputs read, one row
+// [H.Kernel][W.Kernel][I/Groups] for each place of the output, times the weights. The
+// patches of a tile of rows are copied together, which is cheap beside the product,
+// and stay in the cache. If each group has one channel in and one out, a row of
+// products of its own would be empty, and channels are computed side by side instead.
+//
+// In the comments, places are the rows of Y [places,O], and depth is the length of a
+// patch.
+
+// patchSize is the number of elements of the patches of a tile, unless the least
+// number of rows has more.
+const patchSize = 32 << 10
+
+// conv is one call of Conv or ConvGrad.
+type conv struct {
+	device.ConvSpec
+	b       *Backend
+	weights *convWeights
+	own     convWeights // without a cache
+	rows    int         // of a tile
+	patch   []float32
+	grad    []float32 // of the weights, as they are multiplied
+}
+
+// convWeights is weights as they are multiplied: B of the product of each group, or, if
+// channels are side by side, [H.Kernel,W.Kernel,O].
+type convWeights struct {
+	groups []panels
+	flat   []float32
+}
+
+var convPool par.Pool[conv]
+
+func (b *Backend) conv(s *device.ConvSpec) *conv {
+	c := convPool.Get()
+	c.ConvSpec, c.b = *s, b
+	c.rows = max(4*b.set.MR, patchSize/max(c.depth(), 1))
+	return c
+}
+
+func (c *conv) put() {
+	c.ConvSpec, c.weights = device.ConvSpec{}, nil
+	convPool.Put(c)
+}
+
+func (c *conv) depth() int      { return c.H.Kernel * c.W.Kernel * (c.I / c.Groups) }
+func (c *conv) places() int     { return c.B * c.H.Out * c.W.Out }
+func (c *conv) eachAlone() bool { return c.I == c.Groups && c.O == c.Groups && c.O > 1 }
+
+// transpose copies weights [n,inner,taps] to [n,taps,inner], the order of patches, or
+// with back adds them the other way.
+func (c *conv) transpose(to, from []float32, n, inner, taps int, back bool) {
+	for r := range n {
+		a, b := to[r*inner*taps:][:inner*taps], from[r*inner*taps:][:inner*taps]
+		for i := range inner {
+			for t := range taps {
+				if back {
+					a[i*taps+t] = simd.Narrow(float64(a[i*taps+t]) + float64(b[t*inner+i]))
+				} else {
+					a[t*inner+i] = b[i*taps+t]
+				}
+			}
+		}
+	}
+}
+
+// prepare makes the weights for a forward or a backward pass, or takes them from the cache.
+func (c *conv) prepare(cache *device.Cache, backward bool) {
+	w, current := cachedIn(cache, c.Version, &c.own)
+	if c.weights = w; current {
+		return
+	}
+	taps, o, depth := c.H.Kernel*c.W.Kernel, c.O/c.Groups, c.depth()
+	w.flat = grow(w.flat, c.Weight.N)
+	if c.eachAlone() {
+		c.transpose(w.flat, c.Weight.Host, 1, c.O, taps, false)
+	} else {
+		c.transpose(w.flat, c.Weight.Host, c.O, c.I/c.Groups, taps, false)
+		w.groups = resize(w.groups, c.Groups)
+		for g := range w.groups {
+			p := &w.groups[g]
+			p.Weights = c.b.weights(cache)
+			if backward {
+				c.b.pack(p, w.flat[g*o*depth:], o, depth, depth, false)
+			} else {
+				c.b.pack(p, w.flat[g*o*depth:], depth, o, depth, true)
+			}
+		}
+	}
+	if cache != nil {
+		cache.Store(c.Version, w)
+	}
+}
+
+// Conv computes s. Work is divided by places.
+func (b *Backend) Conv(s *device.ConvSpec) {
+	c := b.conv(s)
+	c.prepare(s.Cache, false)
+	work := max(c.O*c.depth(), 1)
+	par.For(ceilDiv(c.places(), c.rows), ceilDiv(minGemmWork, c.rows*work), c, (*conv).forward)
+	c.put()
+}
+
+func (c *conv) forward(lo, hi int) {
+	w := workspaces.Get()
+	patch := w.floats(c.rows * c.depth())
+	for ; lo < hi; lo++ {
+		r0, r1 := lo*c.rows, min((lo+1)*c.rows, c.places())
+		y := c.Y.Host[r0*c.O : r1*c.O]
+		if c.eachAlone() {
+			c.alone(r0, r1)
+		} else {
+			for g := range c.Groups {
+				o := c.O / c.Groups
+				c.unfold(patch, g, r0, r1)
+				p := product{set: c.b.set, m: r1 - r0, n: o, k: c.depth(), a: patch, rs: c.depth(), cs: 1, panels: &c.weights.groups[g],
+					c: y[g*o:], ldc: c.O, bias: within(c.Bias.Host, g*o, (g+1)*o)}
+				p.part(0, p.m, 0, p.own())
+			}
+		}
+		if c.Act != 0 {
+			functions[c.Act].forward(c.b.set, y, y, 0)
+		}
+	}
+	workspaces.Put(w)
+}
+
+// taps calls f for each piece of inputs that the places [r0,r1) read: the place, where
+// the piece begins in X, and the taps of the kernel that are adjacent there, n from tap
+// on.
+func (c *conv) taps(r0, r1 int, f func(place, at, tap, n int)) {
+	image := c.H.Out * c.W.Out
+	for r := r0; r < r1; r++ {
+		rows := c.H
+		rows.In = lengthOf(c.Lens, r/image, c.H.In)
+		top, h0, h1 := rows.Reads(r % image / c.W.Out)
+		left, w0, w1 := c.W.Reads(r % c.W.Out)
+		at := ((r/image*c.H.In+top)*c.W.In + left) * c.I // of the first tap
+		if h0 == h1 || w0 == w1 {
+			continue
+		}
+		adjacent := c.W.Dilation == 1 && c.Groups == 1
+		if adjacent && c.W.In == c.W.Kernel && w1-w0 == c.W.In && c.H.Dilation == 1 {
+			f(r, at+h0*c.W.In*c.I, h0*c.W.Kernel, (h1-h0)*c.W.Kernel)
+			continue
+		}
+		for j := h0; j < h1; j++ {
+			line, tap := at+j*c.H.Dilation*c.W.In*c.I, j*c.W.Kernel
+			if adjacent {
+				f(r, line+w0*c.I, tap+w0, w1-w0)
+				continue
+			}
+			for k := w0; k < w1; k++ {
+				f(r, line+k*c.W.Dilation*c.I, tap+k, 1)
+			}
+		}
+	}
+}
+
+// unfold copies the patches of places [r0,r1) in group g.
+func (c *conv) unfold(patch []float32, g, r0, r1 int) {
+	depth, n := c.depth(), c.I/c.Groups
+	if c.padded() {
+		clear(patch[:(r1-r0)*depth])
+	}
+	c.taps(r0, r1, func(place, at, tap, count int) {
+		copy(patch[(place-r0)*depth+tap*n:][:count*n], c.X.Host[at+g*n:])
+	})
+}
+
+// padded reports whether some patches have padding.
+func (c *conv) padded() bool {
+	if !c.Lens.Zero() {
+		return true
+	}
+	for _, w := range [...]*device.Window{&c.H, &c.W} {
+		if _, lo, _ := w.Reads(0); lo > 0 {
+			return true
+		}
+		if _, _, hi := w.Reads(w.Out - 1); hi < w.Kernel {
+			return true
+		}
+	}
+	return false
+}
+
+// alone computes places of channels side by side.
+func (c *conv) alone(r0, r1 int) {
+	y := c.Y.Host
+	for r := r0; r < r1; r++ {
+		if row := y[r*c.O : (r+1)*c.O]; c.Bias.Zero() {
+			clear(row)
+		} else {
+			copy(row, c.Bias.Host)
+		}
+	}
+	c.taps(r0, r1, func(place, at, tap, _ int) {
+		c.b.set.MulAdd(y[place*c.O:][:c.O], c.X.Host[at:][:c.O], c.weights.flat[tap*c.O:][:c.O])
+	})
+}
+
+// ConvGrad computes the gradients of s. That of X is divided by images, those of the
+// weights by weights.
+func (b *Backend) ConvGrad(s *device.ConvSpec) {
+	c := b.conv(s)
+	if !s.DX.Zero() {
+		c.prepare(s.BackCache, true)
+		par.For(c.B, 1, c, (*conv).inputGrad)
+	}
+	if !s.DWeight.Zero() && c.places() > 0 {
+		c.weightGrad()
+	}
+	if !s.DBias.Zero() {
+		b.SumRows(s.DBias, s.DY, c.places(), c.O, c.O, true)
+	}
+	c.put()
+}
+
+func (c *conv) inputGrad(lo, hi int) {
+	w := workspaces.Get()
+	depth, image, n, o, set := c.depth(), c.H.Out*c.W.Out, c.I/c.Groups, c.O/c.Groups, c.b.set
+	dx, dy := c.DX.Host, c.DY.Host
+	patch := w.floats(c.rows * depth)
+	if size := c.H.In * c.W.In * c.I; !c.AccX {
+		clear(dx[lo*size : hi*size])
+	}
+	for r0 := lo * image; r0 < hi*image; r0 += c.rows {
+		r1 := min(r0+c.rows, hi*image)
+		if c.eachAlone() {
+			c.taps(r0, r1, func(place, at, tap, _ int) {
+				set.MulAdd(dx[at:][:c.O], dy[place*c.O:][:c.O], c.weights.flat[tap*c.O:][:c.O])
+			})
+			continue
+		}
+		for g := range c.Groups {
+			p := product{set: set, m: r1 - r0, n: depth, k: o, a: dy[r0*c.O+g*o:], rs: c.O, cs: 1, panels: &c.weights.groups[g], c: patch, ldc: depth}
+			p.part(0, p.m, 0, p.own())
+			c.taps(r0, r1, func(place, at, tap, count int) {
+				d := dx[at+g*n:][:count*n]
+				set.Add(d, d, patch[(place-r0)*depth+tap*n:][:count*n])
+			})
+		}
+	}
+	workspaces.Put(w)
+}
+
+// weightGrad sums over places in ascending order, a tile at a time.
+func (c *conv) weightGrad() {
+	depth, o, taps := c.depth(), c.O/c.Groups, c.H.Kernel*c.W.Kernel
+	c.grad = grow(c.grad, c.DWeight.N)
+	if c.eachAlone() {
+		clear(c.grad)
+		par.For(taps, 1, c, (*conv).aloneGrad)
+		c.transpose(c.DWeight.Host, c.grad, 1, c.O, taps, true)
+		return
+	}
+	c.patch = grow(c.patch, c.rows*depth)
+	for g := range c.Groups {
+		for r := 0; r < c.places(); r += c.rows {
+			m := min(c.rows, c.places()-r)
+			c.unfold(c.patch, g, r, r+m)
+			q := gemmPool.Get()
+			q.p = product{set: c.b.set, m: o, n: depth, k: m, a: c.DY.Host[r*c.O+g*o:], rs: 1, cs: c.O, b: c.patch, ldb: depth,
+				c: c.grad[g*o*depth:], ldc: depth, acc: r > 0}
+			q.p.compute()
+			q.put()
+		}
+	}
+	c.transpose(c.DWeight.Host, c.grad, c.O, c.I/c.Groups, taps, true)
+}
+
+// aloneGrad sums the gradients of taps [lo,hi) of channels side by side.
+func (c *conv) aloneGrad(lo, hi int) {
+	c.taps(0, c.places(), func(place, at, tap, _ int) {
+		if tap >= lo && tap < hi {
+			c.b.set.MulAdd(c.grad[tap*c.O:][:c.O], c.DY.Host[place*c.O:][:c.O], c.X.Host[at:][:c.O])
+		}
+	})
+}
