@@ -384,6 +384,27 @@ class Graphs:
         n, c, h, w, k = (int(v) for v in self.r.integers(1, 4, 5))
         return [self.floats([n, c * k * k, h, w])], {"blocksize": k, "mode": self.some("DCR", "CRD")}
 
+    def Resize(self):
+        mode = self.some("nearest", "linear", "cubic")
+        d = [int(v) for v in self.r.integers(1, 3, 2)] + [int(v) for v in self.r.integers(1, 6, 2)]
+        attrs = {"mode": mode, "coordinate_transformation_mode": self.some("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric", "tf_crop_and_resize")}
+        if mode == "nearest":
+            attrs["nearest_mode"] = self.some("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+        if mode == "cubic":
+            attrs["exclude_outside"] = self.flag()
+            attrs["cubic_coeff_a"] = self.some(-0.5, -0.75)
+        roi, scales, sizes = None, [0.5, 0.6, 1, 1.5, 2, 2.7], self.r.integers(1, 9, 2)
+        if attrs["coordinate_transformation_mode"] == "tf_crop_and_resize":
+            roi = np.array([0, 0, 0.1, -0.2, 1, 1, 0.8, 1.1], np.float32)
+            attrs["extrapolation_value"] = 5.0
+            attrs["exclude_outside"] = 0
+            scales.remove(1)  # ONNX Runtime then takes the whole axis
+            sizes += np.asarray(d[2:]) == sizes
+        x = self.floats(d)
+        if self.flag():
+            return [x, roi, np.array([1, 1, *self.r.choice(scales, 2)], np.float32)], attrs
+        return [x, roi, None, np.array(d[:2] + sizes.tolist(), np.int64)], attrs
+
     def ReduceL1(self, positive=False):
         d = self.dims(least=1)
         axes = self.r.permutation(len(d))[:self.r.integers(0, len(d) + 1)].astype(np.int64)

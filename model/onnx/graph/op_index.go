@@ -252,13 +252,11 @@ func runEyeLike(r *run, n *node, in []*value) []*value {
 
 // newTyped returns a value of an element type from a file.
 func (r *run) newTyped(n *node, dtype int64, dims []int) *value {
-	switch k, ok := kindOf(dtype); {
-	case !ok:
+	k, ok := kindOf(dtype)
+	if !ok {
 		n.failf("%s is not supported", typeName(dtype))
-	case k == floats:
-		return r.newFloats(n, dims)
 	}
-	return r.newInts(n, dtype, dims)
+	return r.newLike(n, &value{kind: k, dtype: dtype}, dims)
 }
 
 // count returns a number that f computes from elements, and which decides a shape.

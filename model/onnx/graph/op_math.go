@@ -321,42 +321,88 @@ func less[T float32 | int64](a, b T) T    { return min(a, b) }
 
 func runClip(r *run, n *node, in []*value) []*value {
 	x := in[0]
-	if x.kind != floats {
+	for _, v := range in[1:] {
+		if v != nil && (v.kind != x.kind || v.len() != 1) {
+			n.failf("a bound must be one number of the type of its operand")
+		}
+	}
+	out := r.newLike(n, x, x.dims)
+	switch x.kind {
+	case floats:
+		lo, hi := n.floatAttr("min", -math.MaxFloat32), n.floatAttr("max", math.MaxFloat32)
+		r.do(func() { clamp(out.host, x.host, in, (*value).floats, lo, hi) })
+	case ints:
+		lo, hi := limits(x.dtype)
+		r.do(func() { clamp(out.ints, x.ints, in, (*value).integers, lo, hi) })
+	default:
 		n.failf("its operand is %s", x.kind)
 	}
-	for _, v := range in[1:] {
-		if v != nil && (v.kind != floats || v.len() != 1) {
-			n.failf("a bound must be one float")
-		}
-	}
-	out := r.newFloats(n, x.dims)
-	from, to := n.floatAttr("min", -math.MaxFloat32), n.floatAttr("max", math.MaxFloat32)
-	r.do(func() {
-		lo, hi := from, to
-		if in[1] != nil {
-			lo = in[1].host[0]
-		}
-		if in[2] != nil {
-			hi = in[2].host[0]
-		}
-		for i, v := range x.host {
-			out.host[i] = min(max(v, lo), hi)
-		}
-	})
 	return one(out)
 }
 
-// cast changes the kind; dtype says to which width of integers.
+// clamp bounds src by inputs 1 and 2 where they are given, otherwise by lo and hi.
+func clamp[T int64 | float32](dst, src []T, in []*value, data func(*value) []T, lo, hi T) {
+	if in[1] != nil {
+		lo = data(in[1])[0]
+	}
+	if in[2] != nil {
+		hi = data(in[2])[0]
+	}
+	for i, v := range src {
+		dst[i] = min(max(v, lo), hi)
+	}
+}
+
+// rounding returns the function that rounds to the precision of a type; nil where
+// that is float32 or more.
+func rounding(dtype int64) func(x float32) float32 {
+	switch dtype {
+	case typeFloat16:
+		return func(x float32) float32 { // 11 bits, steps of at least 2^-24, at most 65504
+			if math.Abs(float64(x)) < 1<<16 {
+				_, e := math.Frexp(float64(x))
+				step := math.Ldexp(1, max(e-11, -24))
+				x = float32(math.RoundToEven(float64(x)/step) * step)
+			}
+			if math.Abs(float64(x)) >= 1<<16 {
+				return float32(math.Copysign(math.Inf(1), float64(x)))
+			}
+			return x
+		}
+	case typeBFloat16:
+		return func(x float32) float32 { // the upper half of the bits
+			if x != x {
+				return x
+			}
+			bits := math.Float32bits(x)
+			return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
+		}
+	}
+	return nil
+}
+
+// cast changes the kind; dtype says to which width of integers, or to the precision of
+// which floats.
 func (r *run) cast(n *node, v *value, dtype int64) *value {
 	to, _ := kindOf(dtype)
 	if to == floats {
-		if v.kind == floats {
+		round := rounding(dtype)
+		if v.kind == floats && round == nil {
 			return v.reshaped(v.dims)
 		}
 		out := r.newFloats(n, v.dims)
 		r.do(func() {
+			copy(out.host, v.host)
 			for i, x := range v.ints {
 				out.host[i] = float32(x)
+				if v.dtype == typeUint64 {
+					out.host[i] = float32(uint64(x))
+				}
+			}
+			if round != nil {
+				for i, x := range out.host {
+					out.host[i] = round(x)
+				}
 			}
 		})
 		return out
@@ -380,11 +426,7 @@ func (r *run) cast(n *node, v *value, dtype int64) *value {
 }
 
 func runCast(r *run, n *node, in []*value) []*value {
-	to := n.intAttr("to", 0)
-	if _, ok := kindOf(to); !ok {
-		n.failf("to %s is not supported", typeName(to))
-	}
-	return one(r.cast(n, in[0], to))
+	return one(r.cast(n, in[0], n.intAttr("to", 0)))
 }
 
 func runCastLike(r *run, n *node, in []*value) []*value {

@@ -68,6 +68,8 @@ func init() {
 		"Where":           {3, 3, 1, nil, runWhere},
 		"Pad":             {1, 4, 1, nil, runPad},
 
+		"Resize":          {1, 4, 1, nil, runResize},
+		"Upsample":        {1, 2, 1, nil, runResize},
 		"Sum":             {1, many, 1, nil, runSum},
 		"Mean":            {1, many, 1, nil, runSum},
 		"PRelu":           {2, 2, 1, nil, runPRelu},
@@ -120,8 +122,12 @@ func init() {
 // attributes are what operators support, where that is checked when a file is read.
 // An operator that is not listed checks its own.
 var attributes = map[string]attributeSet{
-	"Cast":            "to=1|2|3|4|5|6|7|9|10|11|12|13|16 saturate round_mode",
-	"Pad":             "mode=constant|reflect|edge|wrap pads value",
+	"Cast": "to=1|2|3|4|5|6|7|9|10|11|12|13|16 saturate round_mode",
+	"Pad":  "mode=constant|reflect|edge|wrap pads value",
+	"Resize": "mode=nearest|linear|cubic nearest_mode=floor|ceil|round_prefer_floor|round_prefer_ceil keep_aspect_ratio_policy=stretch|not_larger|not_smaller " +
+		"coordinate_transformation_mode=half_pixel|half_pixel_symmetric|pytorch_half_pixel|align_corners|asymmetric|tf_half_pixel_for_nn|tf_crop_and_resize " +
+		"antialias axes cubic_coeff_a exclude_outside extrapolation_value",
+	"Upsample":        "mode=nearest|linear scales",
 	"Gelu":            "approximate=none|tanh",
 	"Selu":            "alpha gamma",
 	"Celu":            "alpha",

@@ -18,7 +18,12 @@ import (
 
 // knownDifferences are cases whose outputs differ from those of the suite, and why
 // that is right here.
-var knownDifferences = map[string]string{}
+var knownDifferences = map[string]string{
+	// The suite's reference takes scale times size for the size of the result, 3.2 elements;
+	// ONNX Runtime and PyTorch take 3.
+	"test_resize_downsample_scales_cubic_align_corners":  "sizes are whole numbers",
+	"test_resize_downsample_scales_linear_align_corners": "sizes are whole numbers",
+}
 
 // suiteStore holds cases that run without Python: at most storedCases small ones per
 // operator, of the onnx package or, where that has none, random ones. TestSuite writes it

@@ -115,6 +115,9 @@ func (v *value) rank() int { return len(v.dims) }
 // floats returns the elements, which must not be changed.
 func (v *value) floats() []float32 { return v.host }
 
+// integers is floats for the other kinds.
+func (v *value) integers() []int64 { return v.ints }
+
 // product returns the size of a shape that was checked before.
 func product(dims []int) int {
 	n := 1
