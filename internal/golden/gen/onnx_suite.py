@@ -405,6 +405,39 @@ class Graphs:
             return [x, roi, np.array([1, 1, *self.r.choice(scales, 2)], np.float32)], attrs
         return [x, roi, None, np.array(d[:2] + sizes.tolist(), np.int64)], attrs
 
+    def Einsum(self):
+        sizes = dict(zip("abcde", (int(v) for v in self.r.integers(1, 5, 5))))
+        lead = self.dims(2) if self.flag() else None
+        terms, inputs = [], []
+        for _ in range(self.r.integers(1, 4)):
+            labels = [str(v) for v in self.r.choice(list(sizes), self.r.integers(0 if lead else 1, 4), replace=bool(self.flag()))]
+            dims = [sizes[v] for v in labels]
+            if lead is not None and self.flag():
+                at = int(self.r.integers(0, len(labels) + 1))
+                labels.insert(at, "...")
+                dims[at:at] = self.like(lead)
+            terms.append("".join(labels))
+            inputs.append(self.floats(dims))
+        used = sorted({v for t in terms for v in t if v != "."})
+        out = [str(v) for v in self.r.permutation(used)[:self.r.integers(0, len(used) + 1)]]
+        if any("..." in t for t in terms):
+            out.insert(int(self.r.integers(0, len(out) + 1)), "...")
+        equation = ",".join(terms) + ("" if self.r.random() < 0.2 else "->" + "".join(out))
+        return inputs, {"equation": equation}
+
+    def Loop(self):
+        d, most, limit = self.dims(2), int(self.r.integers(1, 6)), float(self.r.normal() * 10)
+        tensor = helper.make_tensor_value_info
+        body = helper.make_graph([
+            helper.make_node("Add", ["s", "i2"], ["next"]),
+            helper.make_node("ReduceSum", ["next"], ["sum"], keepdims=0),
+            helper.make_node("Cast", ["k"], ["k1"], to=1),
+            helper.make_node("Mul", ["next", "k1"], ["seen"]),
+            helper.make_node("Constant", [], ["limit"], value_float=limit),
+            helper.make_node("Less", ["sum", "limit"], ["go"]),
+        ], "body", [tensor("k", 7, []), tensor("c", 9, []), tensor("s", 1, d)], [tensor("go", 9, []), tensor("next", 1, d), tensor("seen", 1, d)])
+        return [np.asarray(most, np.int64), np.asarray(True), self.floats(d)], {"body": body}
+
     def ReduceL1(self, positive=False):
         d = self.dims(least=1)
         axes = self.r.permutation(len(d))[:self.r.integers(0, len(d) + 1)].astype(np.int64)
@@ -424,7 +457,7 @@ class Graphs:
         names = ["" if v is None else f"i{k}" for k, v in enumerate(inputs)]
         while names and not names[-1]:
             names.pop()
-        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2, "TopK": 2, "Unique": 4}.get(op, 1)
+        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2, "TopK": 2, "Unique": 4, "Loop": 2}.get(op, 1)
         infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in zip(names, inputs) if n]
         domain, _, name = op.rpartition(".")
         node = helper.make_node(name, names, [f"o{k}" for k in range(outs)], domain=domain, **attrs)

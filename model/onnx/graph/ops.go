@@ -43,6 +43,7 @@ func init() {
 
 		"If":              {1, 1, many, nil, runIf},
 		"Scan":            {1, many, many, prepareScan, runScan},
+		"Loop":            {0, many, many, prepareLoop, runLoop},
 		"Identity":        {1, 1, 1, nil, runIdentity},
 		"Dropout":         {1, 3, 2, nil, runDropout},
 		"Constant":        {0, 0, 1, prepareConstant, runConstant},
@@ -68,6 +69,7 @@ func init() {
 		"Where":           {3, 3, 1, nil, runWhere},
 		"Pad":             {1, 4, 1, nil, runPad},
 
+		"Einsum":          {1, many, 1, prepareEinsum, runEinsum},
 		"Resize":          {1, 4, 1, nil, runResize},
 		"Upsample":        {1, 2, 1, nil, runResize},
 		"Sum":             {1, many, 1, nil, runSum},
@@ -127,6 +129,7 @@ var attributes = map[string]attributeSet{
 	"Resize": "mode=nearest|linear|cubic nearest_mode=floor|ceil|round_prefer_floor|round_prefer_ceil keep_aspect_ratio_policy=stretch|not_larger|not_smaller " +
 		"coordinate_transformation_mode=half_pixel|half_pixel_symmetric|pytorch_half_pixel|align_corners|asymmetric|tf_half_pixel_for_nn|tf_crop_and_resize " +
 		"antialias axes cubic_coeff_a exclude_outside extrapolation_value",
+	"Einsum":          "equation",
 	"Upsample":        "mode=nearest|linear scales",
 	"Gelu":            "approximate=none|tanh",
 	"Selu":            "alpha gamma",

@@ -443,12 +443,16 @@ func (l *linker) defineOutputs(n *node, p *nodeProto) error {
 }
 
 // linkBranches links the graphs in a node's attributes: those of If, and the
-// body of Scan, which has inputs.
+// bodies of Scan and Loop, which have inputs; that of Loop also makes its condition.
 func (l *linker) linkBranches(n *node) error {
-	for _, name := range map[string][]string{"If": {"then_branch", "else_branch"}, "Scan": {"body"}}[n.op] {
+	outs := len(n.out)
+	if n.op == "Loop" {
+		outs++
+	}
+	for _, name := range map[string][]string{"If": {"then_branch", "else_branch"}, "Scan": {"body"}, "Loop": {"body"}}[n.op] {
 		a := n.attrs[name]
-		if a == nil || a.graph == nil || (len(a.graph.inputs) > 0) != (n.op == "Scan") || len(a.graph.outputs) != len(n.out) {
-			return l.m.badf("%s: attribute %s must be a graph with %d outputs, and with inputs in a loop alone", n.title(), name, len(n.out))
+		if a == nil || a.graph == nil || (len(a.graph.inputs) > 0) != (n.op != "If") || len(a.graph.outputs) != outs {
+			return l.m.badf("%s: attribute %s must be a graph with %d outputs, and with inputs in a loop alone", n.title(), name, outs)
 		}
 		inner := linker{m: l.m, slots: map[string]int{}, parent: l}
 		b := &branch{}
