@@ -67,7 +67,7 @@ var outside = map[string][]string{
 	"optim":              {},
 	"dist":               {"golang.org/x/sys"},
 	"model":              {"golang.org/x/sys"},
-	"model/onnx/graph":   {"google.golang.org/protobuf"},
+	"model/onnx/graph":   {"google.golang.org/protobuf", "gonum.org/v1/gonum"},
 	"model/onnx":         {},
 	"data":               {"github.com/parquet-go/parquet-go", "github.com/andybalholm/brotli", "github.com/klauspost/compress/zstd", "github.com/pierrec/lz4/v4"},
 	"internal/oniguruma": {},

@@ -405,6 +405,30 @@ class Graphs:
             return [x, roi, np.array([1, 1, *self.r.choice(scales, 2)], np.float32)], attrs
         return [x, roi, None, np.array(d[:2] + sizes.tolist(), np.int64)], attrs
 
+    def HannWindow(self):
+        return [np.asarray(self.r.integers(2, 40), np.int64)], {"periodic": self.flag()}
+
+    HammingWindow = BlackmanWindow = HannWindow
+
+    def DFT(self):
+        d = self.dims(3, least=1)
+        axis = self.axis(d)
+        inverse = self.flag()
+        onesided = 0 if inverse else self.flag()
+        d[axis] = int(self.r.integers(1, 20))  # errors of ONNX Runtime's float32 grow with the length
+        length = np.asarray(self.r.integers(1, 20), np.int64) if self.flag() else None
+        return [self.floats([*d, 1 if onesided else self.some(1, 2)]), length, np.asarray(axis % len(d), np.int64)], {"inverse": inverse, "onesided": onesided}
+
+    def STFT(self):
+        size = int(self.r.integers(2, 20))
+        x = self.floats([int(self.r.integers(1, 3)), size + int(self.r.integers(0, 40)), 1])
+        window = self.floats([size]) if self.flag() else None
+        return [x, np.asarray(self.r.integers(1, 9), np.int64), window, np.asarray(size, np.int64)], {"onesided": self.flag()}
+
+    def MelWeightMatrix(self):
+        numbers = [int(self.r.integers(1, 20)), int(self.r.integers(16, 200)), 8000]
+        return [np.asarray(v, np.int64) for v in numbers] + [np.asarray(v, np.float32) for v in (self.r.uniform(0, 300), self.r.uniform(1000, 4000))], {}
+
     def Einsum(self):
         sizes = dict(zip("abcde", (int(v) for v in self.r.integers(1, 5, 5))))
         lead = self.dims(2) if self.flag() else None

@@ -69,6 +69,12 @@ func init() {
 		"Where":           {3, 3, 1, nil, runWhere},
 		"Pad":             {1, 4, 1, nil, runPad},
 
+		"HannWindow":      {1, 1, 1, nil, runWindow},
+		"HammingWindow":   {1, 1, 1, nil, runWindow},
+		"BlackmanWindow":  {1, 1, 1, nil, runWindow},
+		"DFT":             {1, 3, 1, nil, runDFT},
+		"STFT":            {2, 4, 1, nil, runSTFT},
+		"MelWeightMatrix": {5, 5, 1, nil, runMelWeights},
 		"Einsum":          {1, many, 1, prepareEinsum, runEinsum},
 		"Resize":          {1, 4, 1, nil, runResize},
 		"Upsample":        {1, 2, 1, nil, runResize},
@@ -129,6 +135,12 @@ var attributes = map[string]attributeSet{
 	"Resize": "mode=nearest|linear|cubic nearest_mode=floor|ceil|round_prefer_floor|round_prefer_ceil keep_aspect_ratio_policy=stretch|not_larger|not_smaller " +
 		"coordinate_transformation_mode=half_pixel|half_pixel_symmetric|pytorch_half_pixel|align_corners|asymmetric|tf_half_pixel_for_nn|tf_crop_and_resize " +
 		"antialias axes cubic_coeff_a exclude_outside extrapolation_value",
+	"HannWindow":      "periodic output_datatype=1|11",
+	"HammingWindow":   "periodic output_datatype=1|11",
+	"BlackmanWindow":  "periodic output_datatype=1|11",
+	"DFT":             "axis inverse onesided",
+	"STFT":            "onesided",
+	"MelWeightMatrix": "output_datatype=1|11",
 	"Einsum":          "equation",
 	"Upsample":        "mode=nearest|linear scales",
 	"Gelu":            "approximate=none|tanh",

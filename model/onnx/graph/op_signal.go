@@ -1,0 +1,236 @@
+package graph
+
+import (
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/dsp/fourier"
+
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// runWindow makes the windows of Hann, Hamming and Blackman, as the factors of up to
+// three cosines.
+func runWindow(r *run, n *node, in []*value) []*value {
+	factors := map[string][]float64{"HannWindow": {0.5, 0.5}, "HammingWindow": {25. / 46, 21. / 46}, "BlackmanWindow": {0.42, 0.5, 0.08}}[n.op]
+	if in[0].len() != 1 {
+		n.failf("needs one size, got shape %s", shape(in[0].dims))
+	}
+	size := n.size(r.fixed(n, in[0], "the size")[0], "the size")
+	out := r.newFloats(n, []int{size})
+	period := float64(size)
+	if n.intAttr("periodic", 1) == 0 {
+		period = max(1, period-1)
+	}
+	r.do(func() {
+		for i := range out.host {
+			sum, sign := 0.0, 1.0
+			for k, f := range factors {
+				sum += sign * f * math.Cos(2*math.Pi*float64(k)*float64(i)/period)
+				sign = -sign
+			}
+			out.host[i] = simd.Narrow(sum)
+		}
+	})
+	return one(out)
+}
+
+// transform is a discrete Fourier transform of one length, with its memory.
+type transform struct {
+	fft               *fourier.CmplxFFT
+	from, to          []complex128
+	inverse, onesided bool
+}
+
+func (r *run) newTransform(n *node, size int, inverse, onesided bool) *transform {
+	if size < 1 {
+		n.failf("a transform of %d elements", size)
+	}
+	r.spend(n, []int{size, 16})
+	return &transform{fourier.NewCmplxFFT(size), make([]complex128, size), make([]complex128, size), inverse, onesided}
+}
+
+// bins returns the length of the result, and the numbers of each of its elements.
+func (t *transform) bins() (count, parts int) {
+	switch size := t.fft.Len(); {
+	case t.onesided && t.inverse:
+		return size, 1
+	case t.onesided:
+		return size/2 + 1, 2
+	default:
+		return size, 2
+	}
+}
+
+// run transforms from and writes the result with a distance between its elements.
+func (t *transform) run(dst []float32, step int) {
+	size := t.fft.Len()
+	if !t.inverse {
+		t.fft.Coefficients(t.to, t.from)
+	} else {
+		if t.onesided { // the other half is symmetric
+			for k := size/2 + 1; k < size; k++ {
+				v := t.from[size-k]
+				t.from[k] = complex(real(v), -imag(v))
+			}
+			t.from[0] = complex(real(t.from[0]), 0)
+			if size%2 == 0 {
+				t.from[size/2] = complex(real(t.from[size/2]), 0)
+			}
+		}
+		t.fft.Sequence(t.to, t.from)
+		for i, v := range t.to {
+			t.to[i] = complex(real(v)/float64(size), imag(v)/float64(size))
+		}
+	}
+	count, parts := t.bins()
+	for i, v := range t.to[:count] {
+		dst[i*step] = simd.Narrow(real(v))
+		if parts == 2 {
+			dst[i*step+1] = simd.Narrow(imag(v))
+		}
+	}
+}
+
+// load reads count elements of 1 or 2 numbers and sets the others to zero.
+func (t *transform) load(src []float32, step, parts, count int) {
+	clear(t.from)
+	for i := range min(count, len(t.from)) {
+		im := 0.0
+		if parts == 2 {
+			im = float64(src[i*step+1])
+		}
+		t.from[i] = complex(float64(src[i*step]), im)
+	}
+}
+
+// scalar returns an optional integer that decides a shape.
+func (r *run) scalar(n *node, v *value, what string, def int64) int64 {
+	if v == nil {
+		return def
+	}
+	if v.len() != 1 {
+		n.failf("%s must be one integer, got shape %s", what, shape(v.dims))
+	}
+	return r.fixed(n, v, what)[0]
+}
+
+func runDFT(r *run, n *node, in []*value) []*value {
+	x := in[0]
+	end := x.rank() - 1
+	if x.kind != floats || end < 1 || x.dims[end] != 1 && x.dims[end] != 2 {
+		n.failf("its operand is %s of shape %s, expected floats of real or complex numbers: a last axis of 1 or 2", x.kind, shape(x.dims))
+	}
+	a := n.intAttr("axis", 1)
+	if n.opset >= 20 {
+		a = r.scalar(n, in[2], "the axis", -2)
+	}
+	axis := n.axis(a, x.rank())
+	if axis == end {
+		n.failf("axis %d holds the parts of numbers", a)
+	}
+	inverse, onesided := n.intAttr("inverse", 0) != 0, n.intAttr("onesided", 0) != 0
+	length := int64(x.dims[axis])
+	if inverse && onesided {
+		length = 2 * (length - 1)
+	}
+	t := r.newTransform(n, n.size(r.scalar(n, in[1], "the length", length), "the length"), inverse, onesided)
+	before, size, after := around(x.dims[:end], axis)
+	count, parts := t.bins()
+	dims := slices.Clone(x.dims)
+	dims[axis], dims[end] = count, parts
+	out := r.newFloats(n, dims)
+	given := x.dims[end]
+	r.do(func() {
+		for b := range before {
+			for a := range after {
+				t.load(x.host[(b*size*after+a)*given:], after*given, given, size)
+				t.run(out.host[(b*count*after+a)*parts:], after*parts)
+			}
+		}
+	})
+	return one(out)
+}
+
+func runSTFT(r *run, n *node, in []*value) []*value {
+	x, window := in[0], in[2]
+	if x.kind != floats || x.rank() < 2 || x.rank() > 3 || x.rank() == 3 && x.dims[2] != 1 && x.dims[2] != 2 {
+		n.failf("its operand is %s of shape %s, expected floats [batch,samples,1 or 2]", x.kind, shape(x.dims))
+	}
+	parts := 1
+	if x.rank() == 3 {
+		parts = x.dims[2]
+	}
+	length := int64(x.dims[1])
+	if window != nil {
+		length = int64(window.len())
+	}
+	size := n.size(r.scalar(n, in[3], "the length of a frame", length), "the length of a frame")
+	if window != nil && (window.kind != floats || window.rank() != 1 || window.len() != size) {
+		n.failf("the window has shape %s, expected [%d]", shape(window.dims), size)
+	}
+	step := n.size(r.scalar(n, in[1], "the step", 1), "the step")
+	if step < 1 || size > x.dims[1] {
+		n.failf("frames of %d of %d samples, in steps of %d", size, x.dims[1], step)
+	}
+	t := r.newTransform(n, size, false, n.intAttr("onesided", 1) != 0)
+	frames := (x.dims[1]-size)/step + 1
+	count, _ := t.bins()
+	out := r.newFloats(n, []int{x.dims[0], frames, count, 2})
+	r.do(func() {
+		for i := range x.dims[0] * frames {
+			at := i/frames*x.dims[1] + i%frames*step
+			t.load(x.host[at*parts:], parts, parts, size)
+			if window != nil {
+				for k, w := range window.host {
+					t.from[k] *= complex(float64(w), 0)
+				}
+			}
+			t.run(out.host[i*count*2:], 2)
+		}
+	})
+	return one(out)
+}
+
+// runMelWeights makes triangles on the mel scale, which turn a spectrum into bands.
+func runMelWeights(r *run, n *node, in []*value) []*value {
+	var sizes [3]int
+	for i := range sizes {
+		sizes[i] = n.size(r.scalar(n, in[i], "a size", 0), "a size")
+	}
+	var edges [2]float64
+	for i := range edges {
+		v := in[3+i]
+		if v.kind != floats || v.len() != 1 {
+			n.failf("an edge must be one float")
+		}
+		edges[i] = float64(r.pinned(v).host[0])
+	}
+	bands, length, rate := sizes[0], sizes[1], sizes[2]
+	out := r.newFloats(n, []int{length/2 + 1, bands})
+	r.spend(n, []int{bands + 2})
+	low, high := 2595*math.Log10(1+edges[0]/700), 2595*math.Log10(1+edges[1]/700)
+	at := make([]int, bands+2)
+	for i := range at {
+		mel := low + float64(i)*(high-low)/float64(len(at))
+		bin := math.Floor(float64(length+1) * 700 * (math.Pow(10, mel/2595) - 1) / float64(rate))
+		if !(bin >= 0 && bin <= float64(length/2)) {
+			n.failf("a band from %v to %v Hz of %d samples per second", edges[0], edges[1], rate)
+		}
+		at[i] = int(bin)
+	}
+	r.do(func() {
+		clear(out.host)
+		for i := range bands {
+			left, center, right := at[i], at[i+1], at[i+2]
+			for j := left; j < center; j++ {
+				out.host[j*bands+i] = float32(j-left) / float32(center-left)
+			}
+			out.host[center*bands+i] = 1
+			for j := center; j < right; j++ {
+				out.host[j*bands+i] = float32(right-j) / float32(right-center)
+			}
+		}
+	})
+	return one(out)
+}
