@@ -111,7 +111,7 @@ func runFunction(r *run, n *node, in []*value) []*value {
 	case x.kind == floats && f.floats != nil:
 		of := f.floats(n)
 		r.do(func() {
-			for i, v := range x.floats() {
+			for i, v := range x.host {
 				out.host[i] = simd.Narrow(of(float64(v)))
 			}
 		})
@@ -141,7 +141,7 @@ func runIs(r *run, n *node, in []*value) []*value {
 	}
 	out := r.newInts(n, typeBool, x.dims)
 	r.do(func() {
-		for i, v := range x.floats() {
+		for i, v := range x.host {
 			out.ints[i] = truth(is(float64(v)))
 		}
 	})
@@ -157,7 +157,7 @@ func runPRelu(r *run, n *node, in []*value) []*value {
 	out := r.newFloats(n, dims)
 	xs, ys := stretched(x.dims, dims), stretched(slope.dims, dims)
 	r.do(func() {
-		zip(out.host, dims, x.floats(), xs, slope.floats(), ys, func(x, slope float32) float32 {
+		zip(out.host, dims, x.host, xs, slope.host, ys, func(x, slope float32) float32 {
 			return simd.Narrow(leakyReLU(float64(x), float64(slope), 0))
 		})
 	})
@@ -222,7 +222,7 @@ func runSum(r *run, n *node, in []*value) []*value {
 	r.do(func() {
 		clear(sums)
 		for i, v := range in {
-			zip(sums, dims, sums, to, v.floats(), from[i], func(a float64, b float32) float64 { return a + float64(b) })
+			zip(sums, dims, sums, to, v.host, from[i], func(a float64, b float32) float64 { return a + float64(b) })
 		}
 		for i, s := range sums {
 			out.host[i] = simd.Narrow(s / over)
@@ -243,7 +243,7 @@ func runCumulative(r *run, n *node, in []*value) []*value {
 	out := r.newLike(n, x, x.dims)
 	r.do(func() {
 		if x.kind == floats {
-			cumulate(out.host, x.floats(), c, simd.Narrow)
+			cumulate(out.host, x.host, c, simd.Narrow)
 		} else {
 			cumulate(out.ints, x.ints, c, func(x int64) int64 { return narrow(in[0].dtype, x) })
 		}
@@ -302,7 +302,7 @@ func runHardmax(r *run, n *node, in []*value) []*value {
 		if size == 0 {
 			return
 		}
-		data := x.floats()
+		data := x.host
 		for b := range before {
 			for a := range after {
 				best := b*size*after + a

@@ -30,8 +30,8 @@ func (r *run) scatter(n *node, data, updates *value, count, block int, place fun
 	out := r.newLike(n, data, data.dims)
 	r.do(func() {
 		if data.kind == floats {
-			copy(out.host, data.floats())
-			from := updates.floats()
+			copy(out.host, data.host)
+			from := updates.host
 			for i := range count {
 				to := out.host[place(i):][:block]
 				for j, v := range from[i*block : (i+1)*block] {
@@ -133,7 +133,7 @@ func runGatherND(r *run, n *node, in []*value) []*value {
 		for i := range count {
 			p := place(i)
 			if data.kind == floats {
-				copy(out.host[i*block:(i+1)*block], data.floats()[p:])
+				copy(out.host[i*block:(i+1)*block], data.host[p:])
 			} else {
 				copy(out.ints[i*block:(i+1)*block], data.ints[p:])
 			}
@@ -158,11 +158,11 @@ func runOneHot(r *run, n *node, in []*value) []*value {
 	after := product(index.dims[axis:])
 	at := func(i int) int64 { return index.ints[i] }
 	if index.kind == floats {
-		at = func(i int) int64 { return int64(index.floats()[i]) }
+		at = func(i int) int64 { return int64(index.host[i]) }
 	}
 	r.do(func() {
 		if values.kind == floats {
-			oneHot(out.host, values.floats(), index.len(), depth, after, at)
+			oneHot(out.host, values.host, index.len(), depth, after, at)
 		} else {
 			oneHot(out.ints, values.ints, index.len(), depth, after, at)
 		}
@@ -208,7 +208,7 @@ func runTrilu(r *run, n *node, in []*value) []*value {
 			k = min(max(in[1].ints[0], -maxElements), maxElements)
 		}
 		if x.kind == floats {
-			triangle(out.host, x.floats(), rows, cols, k, upper)
+			triangle(out.host, x.host, rows, cols, k, upper)
 		} else {
 			triangle(out.ints, x.ints, rows, cols, k, upper)
 		}
@@ -269,7 +269,7 @@ func (r *run) count(n *node, what string, f func() int) int {
 // zero reports whether element i is zero.
 func (v *value) zero(i int) bool {
 	if v.kind == floats {
-		return v.floats()[i] == 0
+		return v.host[i] == 0
 	}
 	return v.ints[i] == 0
 }
@@ -332,7 +332,7 @@ func runCompress(r *run, n *node, in []*value) []*value {
 	out := r.newLike(n, x, dims)
 	r.do(func() {
 		if x.kind == floats {
-			takeSlices(out.host, x.floats(), kept[:dims[axis]], before, size, after)
+			takeSlices(out.host, x.host, kept[:dims[axis]], before, size, after)
 		} else {
 			takeSlices(out.ints, x.ints, kept[:dims[axis]], before, size, after)
 		}
@@ -375,7 +375,7 @@ func runTopK(r *run, n *node, in []*value) []*value {
 	largest := n.intAttr("largest", 1) != 0
 	r.do(func() {
 		if x.kind == floats {
-			topK(values.host, index.ints, x.floats(), order, before, int(k), after, largest)
+			topK(values.host, index.ints, x.host, order, before, int(k), after, largest)
 		} else {
 			topK(values.ints, index.ints, x.ints, order, before, int(k), after, largest)
 		}
@@ -417,7 +417,7 @@ func runUnique(r *run, n *node, in []*value) []*value {
 	before, size, after := around(dims, axis)
 	compare := func(i, j int) int {
 		if x.kind == floats {
-			return compareSlices(x.floats(), i, j, before, size, after)
+			return compareSlices(x.host, i, j, before, size, after)
 		}
 		return compareSlices(x.ints, i, j, before, size, after)
 	}
@@ -451,7 +451,7 @@ func runUnique(r *run, n *node, in []*value) []*value {
 	out, where, times := r.newLike(n, x, dims), r.newInts(n, typeInt64, []int{count}), r.newInts(n, typeInt64, []int{count})
 	r.do(func() {
 		if x.kind == floats {
-			takeSlices(out.host, x.floats(), first[:count], before, size, after)
+			takeSlices(out.host, x.host, first[:count], before, size, after)
 		} else {
 			takeSlices(out.ints, x.ints, first[:count], before, size, after)
 		}
@@ -500,7 +500,7 @@ func runReverseSequence(r *run, n *node, in []*value) []*value {
 					p, q = (b*size+t)*block, (b*size+from)*block
 				}
 				if x.kind == floats {
-					copy(out.host[p:p+block], x.floats()[q:])
+					copy(out.host[p:p+block], x.host[q:])
 				} else {
 					copy(out.ints[p:p+block], x.ints[q:])
 				}

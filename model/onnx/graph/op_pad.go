@@ -40,9 +40,9 @@ func runPad(r *run, n *node, in []*value) []*value {
 	r.do(func() {
 		if x.kind == floats {
 			if in[2] != nil {
-				fill = in[2].floats()[0]
+				fill = in[2].host[0]
 			}
-			pick(out.host, x.floats(), from, fill)
+			pick(out.host, x.host, from, fill)
 			return
 		}
 		whole := int64(0)

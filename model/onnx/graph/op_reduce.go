@@ -44,10 +44,7 @@ func (n *node) reduceAxes(r *run, x *value, in []*value) (dims, to []int, count 
 	if n.op == "ReduceSum" {
 		since = 13
 	}
-	axes := n.intsAttr("axes")
-	if n.opset >= since && in[1] != nil {
-		axes = r.fixed(n, in[1], "the axes")
-	}
+	axes := r.axes(n, in, 1, since)
 	all := len(axes) == 0 && n.intAttr("noop_with_empty_axes", 0) == 0
 	over := make([]bool, x.rank())
 	for _, a := range axes {
@@ -89,16 +86,17 @@ func runReduction(r *run, n *node, in []*value) []*value {
 		r.do(func() { reduceInts(out, x, to, count, op) })
 		return one(out)
 	}
-	sums := make([]float64, out.len())
+	from, steps := joined(x.dims, to)
+	sums := make([]float64, r.spend(n, dims))
 	tops := sums
 	if n.op == "ReduceLogSumExp" {
-		tops = make([]float64, out.len())
+		tops = make([]float64, r.spend(n, dims))
 	}
 	r.do(func() {
 		for i := range tops {
 			tops[i] = op.start
 		}
-		fold(tops, x.floats(), x.dims, to, op.floats)
+		fold(tops, x.host, from, steps[0], op.floats)
 		if n.op == "ReduceLogSumExp" {
 			logSumExp(sums, tops, x, to)
 		}
@@ -148,7 +146,7 @@ func limits(dtype int64) (least, most int64) {
 func logSumExp(dst, tops []float64, x *value, to []int) {
 	clear(dst)
 	n, step := last(x.dims, to)
-	data := x.floats()
+	data := x.host
 	walk(x.dims, func(row int, at offsets) {
 		p := at[0]
 		for _, v := range data[row*n : row*n+n] {
@@ -193,7 +191,7 @@ func runArg(r *run, n *node, in []*value) []*value {
 	out := r.newInts(n, typeInt64, dims)
 	r.do(func() {
 		if x.kind == floats {
-			extremes(out.ints, x.floats(), before, size, after, n.op == "ArgMin", final)
+			extremes(out.ints, x.host, before, size, after, n.op == "ArgMin", final)
 		} else {
 			extremes(out.ints, x.ints, before, size, after, n.op == "ArgMin", final)
 		}

@@ -68,7 +68,7 @@ func (s *Session) Step(inputs map[string]Value) (map[string]Value, error) {
 			given++
 		case s.from[i] < 0:
 			return nil, fmt.Errorf("onnx: input %s is missing; outputs that it could take as a state are %s",
-				m.inputs[i], listed(candidates(&m.inputs[i], m.outputs)))
+				m.inputs[i], listed(m.inputs[i].StateOutputs(m.outputs)))
 		}
 	}
 	if given < len(inputs) {
