@@ -157,7 +157,7 @@ class Graphs:
                 attrs["pads"] = [int(self.r.integers(0, n)) for n in [*k, *k]]
         return attrs, [int(n) for n in (k - 1) * d + 1 + self.r.integers(0, 6, axes)]
 
-    def convolution(self):
+    def Conv(self):
         axes, groups = int(self.r.integers(1, 3)), int(self.r.choice([1, 1, 2, 3]))
         attrs, size = self.window(axes, True)
         ci, co, batch = (int(v) for v in self.r.integers(1, 6, 3))
@@ -166,19 +166,55 @@ class Graphs:
         attrs["group"] = groups
         w = self.floats([co * groups, ci, *attrs["kernel_shape"]])
         bias = [self.floats([co * groups])] if self.r.random() < 0.6 else []
-        return "Conv", [self.floats([batch, ci * groups, *size]), w, *bias], attrs
+        return [self.floats([batch, ci * groups, *size]), w, *bias], attrs
 
-    def pool(self):
-        axes = int(self.r.integers(1, 3))
-        op = str(self.r.choice(["MaxPool", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"]))
-        attrs, size = self.window(axes, op == "MaxPool")
-        x = self.floats([*(int(v) for v in self.r.integers(1, 4, 2)), *size])
-        if op.startswith("Global"):
-            return op, [x], {}
+    def ConvTranspose(self):
+        axes, groups = int(self.r.integers(1, 3)), int(self.r.choice([1, 1, 2, 3]))
+        attrs, _ = self.window(axes, True)
+        ci, co, batch = (int(v) for v in self.r.integers(1, 6, 3))
+        attrs["group"] = groups
+        if "auto_pad" not in attrs:
+            attrs["output_padding"] = [int(self.r.integers(0, s)) for s in attrs["strides"]]
+        bias = [self.floats([co * groups])] if self.r.random() < 0.6 else []
+        x = self.floats([batch, ci * groups, *(int(v) for v in self.r.integers(1, 6, axes))])
+        return [x, self.floats([ci * groups, co, *attrs["kernel_shape"]]), *bias], attrs
+
+    def MaxPool(self, dilated=True):
+        attrs, size = self.window(int(self.r.integers(1, 3)), dilated)
         attrs["ceil_mode"] = int(self.r.integers(0, 2))
-        if op == "AveragePool":
-            attrs["count_include_pad"] = int(self.r.integers(0, 2))
-        return op, [x], attrs
+        return [self.floats([*(int(v) for v in self.r.integers(1, 4, 2)), *size])], attrs
+
+    def AveragePool(self):
+        inputs, attrs = self.MaxPool(False)
+        if any(k < s for k, s in zip(attrs["kernel_shape"], attrs["strides"])):
+            attrs.pop("auto_pad", None)  # ONNX Runtime begins such windows at padding below 0
+        return inputs, {"count_include_pad": int(self.r.integers(0, 2)), **attrs}
+
+    def GlobalAveragePool(self):
+        return [self.floats([int(v) for v in self.r.integers(1, 6, self.r.integers(3, 6))])], {}
+
+    GlobalMaxPool = GlobalAveragePool
+
+    def BatchNormalization(self):
+        x, *vectors = self.channels()
+        return [x, *vectors, np.abs(vectors[0]) + np.float32(0.1)], {"epsilon": 1e-2}
+
+    def InstanceNormalization(self):
+        return self.channels()[:3], {"epsilon": 1e-2}
+
+    def GroupNormalization(self):
+        groups = int(self.r.integers(1, 4))
+        return self.channels(groups)[:3], {"num_groups": groups, "epsilon": 1e-2}
+
+    def channels(self, groups=1):
+        """Floats [N,C,...] and three vectors for their channels."""
+        n, c, *rest = (int(v) for v in self.r.integers(1, 5, self.r.integers(3, 5)))
+        return [self.floats([n, c * groups, *rest]), *(self.floats([c * groups]) for _ in range(3))]
+
+    def LayerNormalization(self):
+        d = self.dims(least=1)
+        axis = int(self.r.integers(-len(d), len(d)))
+        return [self.floats(d), self.floats(d[axis:]), self.floats(d[axis:])][: int(self.r.integers(2, 4))], {"axis": axis}
 
     def recurrent(self):
         op = self.r.choice(["LSTM", "GRU", "RNN"])
@@ -495,7 +531,7 @@ def random(out, graphs, seed, only):
     g = Graphs(seed)
     onnxruntime.set_default_logger_severity(4)
     named = [name for name in vars(Graphs) if name[0].isupper() or name.startswith("com_")]
-    cases = [("operators", make) for make in [g.binary, g.unary, g.shape, g.reduce, g.product, g.convolution, g.pool] for _ in range(graphs // 5)]
+    cases = [("operators", make) for make in [g.binary, g.unary, g.shape, g.reduce, g.product] for _ in range(graphs // 5)]
     cases += [("operators", lambda name=name: (name.replace("_", "."), *getattr(g, name)())) for name in named for _ in range(graphs // 5)]
     cases += [("recurrent", g.recurrent)] * (graphs // 10)
     if only:

@@ -58,7 +58,7 @@ func (f *folder) fold(n *node) bool {
 	}
 	for _, slot := range n.out {
 		if slot >= 0 {
-			v := r.vals[slot]
+			v := r.firstLayout(n, r.vals[slot])
 			m.constants[slot] = &value{dims: v.dims, kind: v.kind, dtype: v.dtype, ints: v.ints, host: v.host}
 		}
 	}

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -180,7 +181,22 @@ func runLayerNorm(r *run, n *node, in []*value) []*value {
 		}
 		tensor.LayerNorm(r.tensor(x, x.len()/size, size), r.tensor(in[1], size), beta, epsilon).CopyTo(out.host)
 	})
-	return one(out)
+	results := []*value{out, nil, nil}
+	if len(n.out) > 1 { // the statistics of each row too
+		dims := slices.Clone(x.dims)
+		for i := axis; i < len(dims); i++ {
+			dims[i] = 1
+		}
+		mean, rstd := r.newFloats(n, dims), r.newFloats(n, dims)
+		r.do(func() {
+			for i := range mean.host {
+				m, variance := moments(x.host[i*size:][:size])
+				mean.host[i], rstd.host[i] = simd.Narrow(m), simd.Narrow(1/math.Sqrt(variance+float64(epsilon)))
+			}
+		})
+		results[1], results[2] = mean, rstd
+	}
+	return results
 }
 
 // runSoftmax computes along one axis since operator set 13; before, over all axes

@@ -34,12 +34,19 @@ func init() {
 
 		"Gemm":               {2, 3, 1, prepareGemm, runGemm},
 		"MatMul":             {2, 2, 1, prepareMatMul, runMatMul},
-		"LayerNormalization": {2, 3, 1, nil, runLayerNorm},
+		"LayerNormalization": {2, 3, 3, nil, runLayerNorm},
 		"Softmax":            {1, 1, 1, nil, runSoftmax},
 		"LogSoftmax":         {1, 1, 1, nil, runSoftmax},
 
-		"Conv":    {2, 3, 1, nil, runConv},
-		"MaxPool": {1, 1, 2, nil, runMaxPool},
+		"Conv":                  {2, 3, 1, prepareConv, runConv},
+		"ConvTranspose":         {2, 3, 1, prepareConv, runConvTranspose},
+		"MaxPool":               {1, 1, 2, nil, runPool},
+		"AveragePool":           {1, 1, 1, nil, runPool},
+		"GlobalMaxPool":         {1, 1, 1, nil, runPool},
+		"GlobalAveragePool":     {1, 1, 1, nil, runPool},
+		"BatchNormalization":    {5, 5, 1, nil, runBatchNorm},
+		"InstanceNormalization": {3, 3, 1, nil, runGroupNorm},
+		"GroupNormalization":    {3, 3, 1, nil, runGroupNorm},
 
 		"If":              {1, 1, many, nil, runIf},
 		"Scan":            {1, many, many, prepareScan, runScan},

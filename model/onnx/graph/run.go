@@ -156,6 +156,7 @@ func (r *run) step(n *node) {
 			r.varies = r.varies || in[i].varies()
 		}
 	}
+	last := r.arrange(n, in)
 	out := n.def.run(r, n, in)
 	for i, slot := range n.out {
 		if slot < 0 {
@@ -166,6 +167,12 @@ func (r *run) step(n *node) {
 		}
 		if r.plan != nil && r.varies && !r.did && n.branches == nil && r.isNew(out[i], in, mark) {
 			r.plan.once = true // the operator does not keep its arithmetic
+		}
+		if last && out[i].kind == floats {
+			out[i].last = true
+		}
+		if out[i].last && slices.Contains(r.m.outSlots, slot) {
+			out[i] = r.firstLayout(n, out[i])
 		}
 		r.set(slot, out[i])
 	}
@@ -214,7 +221,7 @@ func (r *run) body(b *branch, in []*value) []*value {
 	out := make([]*value, len(b.outs))
 	for i, slot := range b.outs {
 		if v := r.vals[slot]; v != nil {
-			out[i] = v.reshaped(v.dims)
+			out[i] = r.firstLayout(r.at, v).reshaped(v.dims)
 		}
 	}
 	return out

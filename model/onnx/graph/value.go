@@ -97,6 +97,7 @@ type value struct {
 	ints  []int64
 	host  []float32 // the floats
 	buf   *buffer   // whose memory it is, with others; nil for constants
+	last  bool      // of floats [N,C,...]: the elements are those of [N,...,C]
 }
 
 func (v *value) len() int { return product(v.dims) }
