@@ -441,6 +441,81 @@ class Graphs:
             return [x, roi, np.array([1, 1, *self.r.choice(scales, 2)], np.float32)], attrs
         return [x, roi, None, np.array(d[:2] + sizes.tolist(), np.int64)], attrs
 
+    def bytes(self, dims, t=None):
+        t = t or self.some(np.uint8, np.int8)
+        info = np.iinfo(t)
+        return self.r.integers(info.min, info.max + 1, dims).astype(t)
+
+    def weights(self, dims, t=None):
+        """Without the values of int8 with which ONNX Runtime's sums overflow on processors without VNNI."""
+        w = self.bytes(dims, t)
+        return w if w.dtype == np.uint8 else np.asarray(w // 2, np.int8)
+
+    def scale(self, dims=()):
+        return np.asarray(self.r.uniform(0.01, 0.2, dims), np.float32)
+
+    def QuantizeLinear(self):
+        d, t = self.dims(least=1), self.some(np.uint8, np.int8, np.uint16, np.int16)
+        axis = self.axis(d)
+        by = self.some([], [d[axis]])
+        return [self.floats(d), self.scale(by), self.bytes(by, t) if self.flag() else None], {"axis": axis}
+
+    def DequantizeLinear(self):
+        d, t = self.dims(least=1), self.some(np.uint8, np.int8, np.uint16, np.int16, np.int32)
+        axis = self.axis(d)
+        by = self.some([], [d[axis]])
+        return [self.bytes(d, t), self.scale(by), self.bytes(by, t) if self.flag() and t != np.int32 else None], {"axis": axis}
+
+    def DynamicQuantizeLinear(self):
+        return [self.floats(self.dims()) + np.float32(self.r.normal() * 3)], {}
+
+    def MatMulInteger(self):
+        m, k, n = (int(v) for v in self.r.integers(1, 6, 3))
+        k *= self.some(1, 1, 150)
+        a, b = self.bytes([*self.dims(1), m, k], np.uint8), self.weights([k, n])
+        return [a, b, self.bytes([], a.dtype.type) if self.flag() else None, self.bytes(self.some([], [n]), b.dtype.type) if self.flag() else None], {}
+
+    def ConvInteger(self):
+        g, c, m, k = (int(v) for v in self.r.integers(1, 4, 4))
+        c *= self.some(1, 1, 40)
+        x, w = self.bytes([2, g * c, 6, 7], np.uint8), self.weights([g * m, c, k, k])
+        attrs = {"group": g, "pads": [int(v) for v in self.r.integers(0, 2, 4)], "strides": [int(v) for v in self.r.integers(1, 3, 2)]}
+        return [x, w, self.bytes([], x.dtype.type) if self.flag() else None, self.bytes([], w.dtype.type) if self.flag() else None], attrs
+
+    def QLinearMatMul(self):
+        m, k, n = (int(v) for v in self.r.integers(1, 6, 3))
+        a, b, y = self.bytes([m, k], np.uint8), self.weights([k, n]), self.bytes([], np.uint8)
+        by = self.some([], [n])
+        return [a, self.scale(), self.bytes([], np.uint8), b, self.scale(by), self.bytes(by, b.dtype.type), self.scale(), y], {}
+
+    def QLinearConv(self):
+        g, c, m, k = (int(v) for v in self.r.integers(1, 4, 4))
+        x, w = self.bytes([2, g * c, 6, 7], np.uint8), self.weights([g * m, c, k, k])
+        bias = np.asarray(self.ints([g * m], -500, 500), np.int32) if self.flag() else None
+        zero = np.zeros([], w.dtype) if w.dtype == np.int8 else self.bytes([], np.uint8)
+        return [x, self.scale(), self.bytes([], np.uint8), w, self.scale(self.some([], [g * m])) if w.dtype == np.int8 else self.scale(), zero, self.scale() * 20, self.bytes([], np.uint8), bias], {"group": g}
+
+    def com_microsoft_DynamicQuantizeLSTM(self):
+        direction = self.some("forward", "reverse", "bidirectional")
+        d = 2 if direction == "bidirectional" else 1
+        t, b, i, h = (int(v) for v in self.r.integers(1, 7, 4))
+        kind = self.some(np.uint8, np.int8)
+        by = self.some([d], [d, 4 * h])
+
+        def zero():
+            return np.zeros(by, kind) if kind == np.int8 else np.full(by, self.r.integers(100, 150), np.uint8)
+
+        inputs = [self.floats([t, b, i]), self.weights([d, i, 4 * h], kind), self.weights([d, h, 4 * h], kind), self.floats([d, 8 * h]) if self.flag() else None,
+                  np.array(self.r.integers(1, t + 1, b), np.int32) if self.r.random() < 0.3 else None]
+        inputs += [self.floats([d, b, h]) if self.flag() else None, self.floats([d, b, h]) if self.flag() else None, self.floats([d, 3 * h]) if self.r.random() < 0.3 else None]
+        inputs += [self.scale(by) * np.float32(0.1), zero(), self.scale(by) * np.float32(0.1), zero()]
+        attrs = {"hidden_size": h, "direction": direction}
+        if self.r.random() < 0.3:
+            attrs["clip"] = 1.5
+        if self.r.random() < 0.3:
+            attrs["input_forget"] = 1
+        return inputs, attrs
+
     def HannWindow(self):
         return [np.asarray(self.r.integers(2, 40), np.int64)], {"periodic": self.flag()}
 
@@ -517,7 +592,7 @@ class Graphs:
         names = ["" if v is None else f"i{k}" for k, v in enumerate(inputs)]
         while names and not names[-1]:
             names.pop()
-        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2, "TopK": 2, "Unique": 4, "Loop": 2}.get(op, 1)
+        outs = {"LSTM": 3, "GRU": 2, "RNN": 2, "Split": 2, "TopK": 2, "Unique": 4, "Loop": 2, "DynamicQuantizeLinear": 3, "com.microsoft.DynamicQuantizeLSTM": 3}.get(op, 1)
         infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in zip(names, inputs) if n]
         domain, _, name = op.rpartition(".")
         node = helper.make_node(name, names, [f"o{k}" for k in range(outs)], domain=domain, **attrs)
@@ -530,6 +605,8 @@ class Graphs:
 def random(out, graphs, seed, only):
     g = Graphs(seed)
     onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # DynamicQuantizeLSTM quantizes the rows of each thread together
     named = [name for name in vars(Graphs) if name[0].isupper() or name.startswith("com_")]
     cases = [("operators", make) for make in [g.binary, g.unary, g.shape, g.reduce, g.product] for _ in range(graphs // 5)]
     cases += [("operators", lambda name=name: (name.replace("_", "."), *getattr(g, name)())) for name in named for _ in range(graphs // 5)]
@@ -541,7 +618,7 @@ def random(out, graphs, seed, only):
         inputs = [None if v is None else np.asarray(v) for v in inputs]
         model, given = g.model(op, inputs, attrs)
         try:
-            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
             outputs = session.run(None, {v.name: x for v, x in zip(model.graph.input, given)})
         except Exception as e:  # what ONNX Runtime refuses is no case
             if os.environ.get("REFUSED"):
