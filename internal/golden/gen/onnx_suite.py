@@ -296,6 +296,21 @@ class Graphs:
 
     com_microsoft_Gelu = elementwise
 
+    def com_microsoft_BiasGelu(self):
+        d = self.dims(least=1)
+        return [self.floats(d), self.floats(d[-1:])], {}
+
+    com_microsoft_FastGelu = com_microsoft_BiasGelu
+
+    def com_microsoft_FusedMatMul(self):
+        m, k, n = (int(v) for v in self.r.integers(1, 6, 3))
+        batch, ta, tb = self.dims(1), self.flag(), self.flag()
+        return [self.floats(batch + ([k, m] if ta else [m, k])), self.floats(batch + ([n, k] if tb else [k, n]))], {"transA": ta, "transB": tb, "alpha": self.some(0.5, 1.0)}
+
+    def com_microsoft_SkipLayerNormalization(self):
+        d = self.dims(3, 3)
+        return [self.floats(d), self.floats(d), self.floats(d[-1:]), self.floats(d[-1:]) if self.flag() else None, self.floats(d[-1:]) if self.flag() else None], {"epsilon": 0.001}
+
     def IsNaN(self):
         x = self.floats(self.dims())
         return [np.where(x > 1, np.float32(np.nan), np.where(x < -1, np.float32(self.some(-np.inf, np.inf)), x))], {}

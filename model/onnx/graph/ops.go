@@ -90,7 +90,11 @@ func init() {
 		"QLinearMatMul":         {8, 8, 1, nil, runQLinearMatMul},
 		"QLinearConv":           {8, 9, 1, nil, runQLinearConv},
 
-		"com.microsoft.DynamicQuantizeLSTM": {3, 12, 3, prepareDynamicLSTM, runDynamicLSTM},
+		"com.microsoft.BiasGelu":               {2, 2, 1, nil, runBiasGelu},
+		"com.microsoft.FastGelu":               {1, 2, 1, nil, runBiasGelu},
+		"com.microsoft.FusedMatMul":            {2, 2, 1, nil, runFusedMatMul},
+		"com.microsoft.SkipLayerNormalization": {3, 5, 4, nil, runSkipLayerNorm},
+		"com.microsoft.DynamicQuantizeLSTM":    {3, 12, 3, prepareDynamicLSTM, runDynamicLSTM},
 
 		"Einsum":          {1, many, 1, prepareEinsum, runEinsum},
 		"Resize":          {1, 4, 1, nil, runResize},
