@@ -93,7 +93,7 @@ func (m *Model) merge(first, n *node, slot int) *node {
 func (n *node) activate(y []float32) {
 	switch n.act {
 	case cell.ReLU:
-		rectify(nil, y, y)
+		rectify(n, nil, y, y)
 	case cell.Sigmoid:
 		simd.Best().Sigmoid(y, y)
 	case cell.Tanh:

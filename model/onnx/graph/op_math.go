@@ -222,39 +222,55 @@ func choose[T any](dst []T, dims []int, c []int64, x, y []T, s [][]int) {
 
 // unaryOps are elementwise functions: of a row, or of one number.
 var unaryOps = map[string]struct {
-	row  func(s *simd.Set, y, x []float32)
+	row  func(n *node, s *simd.Set, y, x []float32)
 	host func(n *node, x float64) float64
 }{
 	"Relu":    {row: rectify},
-	"Sigmoid": {row: func(s *simd.Set, y, x []float32) { s.Sigmoid(y, x) }},
-	"Tanh":    {row: func(s *simd.Set, y, x []float32) { s.Tanh(y, x) }},
-	"Exp":     {row: func(s *simd.Set, y, x []float32) { s.Exp(y, x) }},
-	"Neg": {row: func(_ *simd.Set, y, x []float32) {
+	"Sigmoid": {row: func(_ *node, s *simd.Set, y, x []float32) { s.Sigmoid(y, x) }},
+	"Tanh":    {row: func(_ *node, s *simd.Set, y, x []float32) { s.Tanh(y, x) }},
+	"Exp":     {row: func(_ *node, s *simd.Set, y, x []float32) { s.Exp(y, x) }},
+	"Neg": {row: func(_ *node, _ *simd.Set, y, x []float32) {
 		y = y[:len(x)]
 		for i, v := range x {
 			y[i] = -v
 		}
 	}},
-	"Log":        {host: func(_ *node, x float64) float64 { return math.Log(x) }},
-	"Softplus":   {host: func(_ *node, x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }},
-	"Abs":        {host: func(_ *node, x float64) float64 { return math.Abs(x) }},
-	"Sqrt":       {host: func(_ *node, x float64) float64 { return math.Sqrt(x) }},
+	"Log":      {host: func(_ *node, x float64) float64 { return math.Log(x) }},
+	"Softplus": {host: func(_ *node, x float64) float64 { return math.Max(x, 0) + math.Log1p(exp(-math.Abs(x))) }},
+	"Abs":      {host: func(_ *node, x float64) float64 { return math.Abs(x) }},
+	"Sqrt": {row: func(_ *node, _ *simd.Set, y, x []float32) {
+		y = y[:len(x)]
+		for i, v := range x {
+			y[i] = float32(math.Sqrt(float64(v))) // of a normal number it is one
+		}
+	}},
 	"Reciprocal": {host: func(_ *node, x float64) float64 { return 1 / x }},
 	"Floor":      {host: func(_ *node, x float64) float64 { return math.Floor(x) }},
 	"Ceil":       {host: func(_ *node, x float64) float64 { return math.Ceil(x) }},
 	"Erf":        {host: func(_ *node, x float64) float64 { return math.Erf(x) }},
 	"Softsign":   {host: func(_ *node, x float64) float64 { return softsign(x, 0, 0) }},
 	"Elu":        {host: func(n *node, x float64) float64 { return elu(x, n.alpha(1), 0) }},
-	"LeakyRelu":  {host: func(n *node, x float64) float64 { return leakyReLU(x, n.alpha(0.01), 0) }},
+	"LeakyRelu":  {row: leaky},
 	"HardSigmoid": {host: func(n *node, x float64) float64 {
 		return hardSigmoid(x, n.alpha(0.2), float64(n.floatAttr("beta", 0.5)))
 	}},
 }
 
-func rectify(_ *simd.Set, y, x []float32) {
+func rectify(_ *node, _ *simd.Set, y, x []float32) {
 	y = y[:len(x)]
 	for i, v := range x {
 		y[i] = max(v, 0) // NaN stays
+	}
+}
+
+// leaky computes y = x, and alpha·x of negative numbers.
+func leaky(n *node, s *simd.Set, y, x []float32) {
+	times(s, y, x, n.floatAttr("alpha", 0.01))
+	x = x[:len(y)]
+	for i, v := range x {
+		if !(v < 0) {
+			y[i] = v
+		}
 	}
 }
 
@@ -280,7 +296,7 @@ func runUnary(r *run, n *node, in []*value) []*value {
 	out, set := r.newFloats(n, x.dims), simd.Best()
 	r.do(func() {
 		if op.row != nil {
-			op.row(set, out.host, x.host)
+			op.row(n, set, out.host, x.host)
 			return
 		}
 		for i, v := range x.host {
@@ -300,15 +316,10 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 		x, out := acc, r.newLike(n, acc, dims)
 		dims, s := joined(dims, stretched(x.dims, dims), stretched(v.dims, dims))
 		r.do(func() {
-			switch {
-			case v.kind == floats && n.op == "Max":
-				zip(out.host, dims, x.host, s[0], v.host, s[1], greater[float32])
-			case v.kind == floats:
-				zip(out.host, dims, x.host, s[0], v.host, s[1], less[float32])
-			case n.op == "Max":
-				zip(out.ints, dims, x.ints, s[0], v.ints, s[1], greater[int64])
-			default:
-				zip(out.ints, dims, x.ints, s[0], v.ints, s[1], less[int64])
+			if v.kind == floats {
+				zipExtremes(out.host, dims, x.host, v.host, s, n.op == "Max")
+			} else {
+				zipExtremes(out.ints, dims, x.ints, v.ints, s, n.op == "Max")
 			}
 		})
 		acc = out
@@ -316,8 +327,23 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 	return one(acc.reshaped(acc.dims))
 }
 
-func greater[T float32 | int64](a, b T) T { return max(a, b) }
-func less[T float32 | int64](a, b T) T    { return min(a, b) }
+// zipExtremes is zip with the larger or the smaller one.
+func zipExtremes[T float32 | int64](dst []T, dims []int, x, y []T, s [][]int, largest bool) {
+	n, sx := last(dims, s[0])
+	_, sy := last(dims, s[1])
+	walk(dims, func(row int, at offsets) {
+		i, j, out := at[0], at[1], dst[row*n:row*n+n]
+		if largest {
+			for k := range out {
+				out[k] = max(x[i+k*sx], y[j+k*sy])
+			}
+			return
+		}
+		for k := range out {
+			out[k] = min(x[i+k*sx], y[j+k*sy])
+		}
+	}, s...)
+}
 
 func runClip(r *run, n *node, in []*value) []*value {
 	x := in[0]
