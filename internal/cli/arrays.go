@@ -92,6 +92,9 @@ func (r *arrayReader) read(s *arraySource) (graph.Value, error) {
 		}
 		return v, err
 	}
+	if s.zeros {
+		return r.zeros(s.rest)
+	}
 	v, err := r.readFile(s)
 	if err != nil {
 		return v, &data.InputError{File: s.path, Problem: err.Error()}
@@ -111,6 +114,36 @@ func (r *arrayReader) ones() []int {
 	}
 	return dims
 }
+
+// zeros returns zeros of a shape, or of the declared one.
+func (r *arrayReader) zeros(shape string) (v graph.Value, err error) {
+	if shape != "" {
+		if v.Dims, err = parseDims(shape); err != nil {
+			return v, err
+		}
+	}
+	for _, d := range r.info.Dims {
+		if shape == "" {
+			v.Dims = append(v.Dims, d.Size)
+		}
+	}
+	if shape == "" && r.info.Any || slices.Contains(v.Dims, -1) {
+		return v, fmt.Errorf("the shape of input %s is not determined; give it, as in zeros:1,2,3", r.want())
+	}
+	n, ok := npy.Len(v.Dims, maxZeros)
+	switch {
+	case !ok:
+		return v, fmt.Errorf("want at most %d elements", maxZeros)
+	case r.info.IsFloat():
+		v.Data = make([]float32, n)
+	default:
+		v.Ints = make([]int64, n)
+	}
+	return v, nil
+}
+
+// maxZeros is the largest number of elements that a graph may have.
+const maxZeros = 1 << 29
 
 func (r *arrayReader) readFile(s *arraySource) (v graph.Value, err error) {
 	f, err := os.Open(s.path)

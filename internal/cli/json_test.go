@@ -599,6 +599,7 @@ func TestJSONCommands(t *testing.T) {
 	write("said.csv", said)
 	write("labels.csv", labels)
 	cut := string(tones("abc")[:6000])
+	write("sums.onnx", string(onnxGraph("sums")))
 
 	printed := map[string]map[string]bool{}
 	for _, c := range []struct{ schema, line, stdin string }{
@@ -655,6 +656,8 @@ func TestJSONCommands(t *testing.T) {
 		{"predict.keywords", "predict a --data labels.csv", ""},
 		{"inspect.keywords", "inspect a", ""},
 
+		{"run", "run sums.onnx --input x=[[1,2]] --input h=zeros --input scale=3", ""},
+		{"inspect.onnx", "inspect sums.onnx", ""},
 		{"import", "import " + torch + " --out imported", ""},
 		{"inspect", "inspect imported", ""},
 		{"export", "export imported --out w.safetensors", ""},

@@ -114,19 +114,16 @@ func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
 	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	r := &graphResult{Model: path, Calls: 1, Outputs: map[string]arrayJSON{}, Out: o.out}
-	var out map[string]graph.Value
 	if o.steps {
-		r.Calls = f.count
-		if r.States = map[string]string{}; len(f.pairs) == 0 {
-			a.remark("no output is carried on to an input; --state INPUT=OUTPUT names a state")
-		}
-		for _, p := range f.pairs {
+		r.Calls, r.States = f.count, map[string]string{}
+		for _, p := range f.session.States() {
 			r.States[p.Input] = p.Output
 		}
-		out, err = f.all(ctx, m)
-	} else {
-		out, err = m.Run(f.values)
+		if len(r.States) == 0 {
+			a.remark("no output is carried on to an input; --state INPUT=OUTPUT names a state.")
+		}
 	}
+	out, err := f.run(ctx, o.steps)
 	if err != nil {
 		return err
 	}
@@ -209,12 +206,12 @@ func namesOf(list []graph.ValueInfo) []string {
 	return names
 }
 
-// feed are the inputs of a run.
+// feed are the inputs of a run, and the session that keeps the states.
 type feed struct {
-	values map[string]graph.Value // the same in each call, or the first states
-	steps  map[string]graph.Value // by step
-	count  int                    // of steps
-	pairs  []graph.StatePair
+	session *graph.Session
+	values  map[string]graph.Value // the same in each call
+	steps   map[string]graph.Value // by step
+	count   int                    // of steps; -1 if it is not known
 }
 
 // problems collects what is wrong with the inputs, so that one run reports all of it.
@@ -240,36 +237,28 @@ func (p *problems) err() error {
 
 // feed reads the inputs and compares them with their declarations.
 func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
+	given := map[string]string{}
+	for _, s := range o.states {
+		in, out, ok := strings.Cut(s, "=")
+		if _, twice := given[in]; !ok || twice {
+			return nil, wrongFlag("state", "--state %s: want INPUT=OUTPUT, once for each input", s)
+		}
+		given[in] = out
+	}
 	f := &feed{values: map[string]graph.Value{}, steps: map[string]graph.Value{}, count: -1}
-	declared := m.Inputs()
-	if o.steps {
-		given := map[string]string{}
-		for _, s := range o.states {
-			in, out, ok := strings.Cut(s, "=")
-			if !ok {
-				return nil, wrongFlag("state", "--state %s: want INPUT=OUTPUT", s)
-			}
-			if _, twice := given[in]; twice {
-				return nil, wrongFlag("state", "--state %s: input %q is given twice", s, in)
-			}
-			given[in] = out
-		}
-		var err error
-		if f.pairs, err = graph.StatePairs(declared, m.Outputs(), given); err != nil {
-			return nil, wrongFlag("state", "--state: %v", err)
-		}
+	var err error
+	if f.session, err = m.NewSession(graph.SessionOptions{States: given}); err != nil {
+		return nil, wrongFlag("state", "--state: %v", err)
 	}
 	p := &problems{path: path}
-	sources := p.sources(o.inputs, namesOf(declared))
-	sizes, batch, longest := map[string]int{}, -1, ""
-	var zeros []graph.ValueInfo // after the others, whose sizes they take
-	for _, info := range declared {
-		state := slices.ContainsFunc(f.pairs, func(p graph.StatePair) bool { return p.Input == info.Name })
+	sources := p.sources(o.inputs, namesOf(m.Inputs()))
+	states, sizes, first := map[string]graph.Value{}, map[string]int{}, ""
+	for _, info := range m.Inputs() {
+		state := slices.ContainsFunc(f.session.States(), func(p graph.StatePair) bool { return p.Input == info.Name })
 		s, ok := sources[info.Name]
 		switch {
-		case !ok && state || s != nil && s.zeros && s.rest == "":
-			zeros = append(zeros, info)
-			continue
+		case state && (!ok && o.steps || s != nil && s.zeros && s.rest == ""):
+			continue // a session begins with zeros
 		case !ok:
 			p.missing(info, m.Outputs(), o.steps)
 			continue
@@ -277,14 +266,7 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 			continue
 		}
 		r := &arrayReader{info: info, steps: o.steps && s.path != "" && !state, remark: a.remark}
-		v, err := graph.Value{}, error(nil)
-		if s.zeros {
-			if v.Dims, err = parseDims(s.rest); err == nil {
-				v, err = zerosOf(info, v.Dims)
-			}
-		} else {
-			v, err = r.read(s)
-		}
+		v, err := r.read(s)
 		if err != nil {
 			p.failed(info, s, err)
 			continue
@@ -299,33 +281,24 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 			continue
 		}
 		sizes = known
-		if batch < 0 && len(dims) > 0 && !state {
-			batch = dims[0]
-		}
-		if !r.steps {
+		switch {
+		case state:
+			states[info.Name] = v
+		case !r.steps:
 			f.values[info.Name] = v
-			continue
+		case f.count >= 0 && f.count != v.Dims[0]:
+			p.add("input %s has %d steps in %s, and input %s has %d", info.Name, v.Dims[0], s.path, first, f.count)
+		default:
+			f.steps[info.Name], f.count, first = v, v.Dims[0], info.Name
 		}
-		if f.count >= 0 && f.count != v.Dims[0] {
-			p.add("input %s has %d steps in %s, and input %s has %d", info.Name, v.Dims[0], s.path, longest, f.count)
-			continue
-		}
-		f.steps[info.Name], f.count, longest = v, v.Dims[0], info.Name
 	}
-	for _, info := range zeros {
-		if len(p.text) > 0 {
-			break // the sizes of other inputs are not known
-		}
-		v, err := zerosLike(info, sizes, batch)
-		if err != nil {
-			p.add("%v", err)
-		}
-		f.values[info.Name] = v
+	if o.steps && f.count <= 0 && len(p.text) == 0 {
+		p.add("--steps needs an input in a file, whose first dimension is the steps, at least one")
 	}
-	if o.steps && f.count < 0 && len(p.text) == 0 {
-		p.add("--steps needs an input in a file, whose first dimension is the steps")
+	if err := p.err(); err != nil {
+		return nil, err
 	}
-	return f, p.err()
+	return f, f.session.SetState(states)
 }
 
 // sources divides the --input flags; a nil source is one that was reported.
@@ -391,48 +364,16 @@ func (p *problems) shape(r *arrayReader, s *arraySource, v graph.Value, sizes ma
 	p.add("input %s%s: got shape %s of %.80s%s", r.want(), named, npy.Shape(v.Dims), cmp.Or(s.path, s.text), more)
 }
 
-// zerosLike returns zeros of the declared shape. A dimension that varies has the size that
-// its name has in other inputs, or if it is the only one the batch: the first dimension
-// of the first input.
-func zerosLike(info graph.ValueInfo, sizes map[string]int, batch int) (v graph.Value, err error) {
-	var dims []int
-	free := 0
-	for _, d := range info.Dims {
-		n := d.Size
-		if n < 0 {
-			known := false
-			if n, known = sizes[d.Name]; !known || d.Name == "" {
-				n = batch
-				free++
-			}
-		}
-		dims = append(dims, n)
+// run makes the calls. With steps the outputs are stacked, and of a state the last is kept.
+func (f *feed) run(ctx context.Context, steps bool) (map[string]graph.Value, error) {
+	if !steps {
+		return f.session.Step(f.values)
 	}
-	if info.Any || free > 1 || slices.Contains(dims, -1) {
-		return v, fmt.Errorf("input %s: the shape of its zeros is not determined; give it: --input %s=zeros:1,2,3", info, info.Name)
-	}
-	return zerosOf(info, dims)
-}
-
-// zerosOf returns zeros of a shape.
-func zerosOf(info graph.ValueInfo, dims []int) (v graph.Value, err error) {
-	n, ok := npy.Len(dims, 1<<29)
-	switch {
-	case !ok:
-		return v, fmt.Errorf("input %s: shape %s is too large", info, npy.Shape(dims))
-	case info.IsFloat():
-		return graph.Floats(make([]float32, n), dims...), nil
-	}
-	return graph.Ints(make([]int64, n), dims...), nil
-}
-
-// all runs the graph for each step and stacks the outputs.
-func (f *feed) all(ctx context.Context, m *graph.Model) (map[string]graph.Value, error) {
-	stacked := map[string]graph.Value{}
 	state := map[string]bool{} // outputs
-	for _, p := range f.pairs {
+	for _, p := range f.session.States() {
 		state[p.Output] = true
 	}
+	all := map[string]graph.Value{}
 	for t := range f.count {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -440,33 +381,27 @@ func (f *feed) all(ctx context.Context, m *graph.Model) (map[string]graph.Value,
 		for name, v := range f.steps {
 			f.values[name] = part(v, t)
 		}
-		out, err := m.Run(f.values)
+		out, err := f.session.Step(f.values)
 		if err != nil {
 			return nil, fmt.Errorf("step %d: %w", t, err)
 		}
-		for _, p := range f.pairs {
-			f.values[p.Input] = out[p.Output]
-		}
-		for name, v := range out {
-			switch s, begun := stacked[name]; {
+		for name, v := range out { // valid until the next step
+			s := all[name]
+			switch {
 			case state[name]:
-				stacked[name] = v
-			case !begun:
-				v.Dims = append([]int{1}, v.Dims...)
-				stacked[name] = v
+				s = graph.Value{Dims: slices.Clone(v.Dims)}
+			case s.Dims == nil:
+				s.Dims = append([]int{1}, v.Dims...)
 			case !slices.Equal(s.Dims[1:], v.Dims):
 				return nil, fmt.Errorf("step %d: output %s has shape %s, and %s before; with --steps all calls must give one shape", t, name, npy.Shape(v.Dims), npy.Shape(s.Dims[1:]))
 			default:
 				s.Dims[0]++
-				s.Data, s.Ints = append(s.Data, v.Data...), append(s.Ints, v.Ints...)
-				stacked[name] = s
 			}
+			s.Data, s.Ints = append(s.Data, v.Data...), append(s.Ints, v.Ints...)
+			all[name] = s
 		}
 	}
-	if f.count == 0 {
-		return nil, misusef("--steps: the inputs have no step: their first dimension is 0")
-	}
-	return stacked, nil
+	return all, nil
 }
 
 // part returns v[t].

@@ -60,7 +60,7 @@ func TestScenarios(t *testing.T) {
 		}},
 		"panel": {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
 		"tones": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
-		"graph": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(ts, args[1])) }},
+		"graph": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},
@@ -150,7 +150,7 @@ func checkJSON(ts *testscript.TestScript, args []string) {
 }
 
 // onnxGraph is a graph of one of three kinds.
-func onnxGraph(ts *testscript.TestScript, kind string) []byte {
+func onnxGraph(kind string) []byte {
 	g := &graph.Builder{}
 	switch kind {
 	case "sums": // y = h + scale * x, which is the next h
@@ -164,7 +164,8 @@ func onnxGraph(ts *testscript.TestScript, kind string) []byte {
 		g.Output("hn", "", "batch", 2)
 	case "types": // each as it came in
 		const u8 = 2
-		for name, dtype := range map[string]int64{"f": graph.Float32, "i": graph.Int32, "l": graph.Int64, "u": u8, "b": graph.Bool} {
+		for i, dtype := range []int64{graph.Float32, graph.Int32, graph.Int64, u8, graph.Bool} {
+			name := "filub"[i : i+1]
 			g.InputOf(dtype, name, "", "n")
 			g.Node("Identity", []string{name}, []string{name + "_same"})
 			g.OutputOf(dtype, name+"_same", "", "n")
@@ -176,7 +177,7 @@ func onnxGraph(ts *testscript.TestScript, kind string) []byte {
 		g.Node("Wonder", []string{"b"}, []string{"y"})
 		g.Output("y", "", "batch", 2)
 	default:
-		ts.Fatalf("no graph %q", kind)
+		panic("unknown kind of graph " + kind)
 	}
 	return g.Encode()
 }

@@ -52,7 +52,7 @@ func ramp(typ string, n int) (b []byte) {
 // written as the same bytes.
 func TestNumPyFiles(t *testing.T) {
 	a, raw := golden(t)
-	if len(a.Names) != 43 {
+	if len(a.Names) != 45 {
 		t.Errorf("%d arrays", len(a.Names))
 	}
 	for _, name := range a.Names {
@@ -64,7 +64,7 @@ func TestNumPyFiles(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
-		case "scalar", "negative":
+		case "scalar", "negative", "halves", "signs":
 			continue
 		case "vector", "version2", "version3":
 			typ, dims = "i8", []int{5}
@@ -80,12 +80,31 @@ func TestNumPyFiles(t *testing.T) {
 		if got.Type != typ || !slices.Equal(got.Dims, dims) || !bytes.Equal(got.Data, ramp(typ, int(n))) {
 			t.Errorf("%s: %s%v %v", name, got.Type, got.Dims, got.Data)
 		}
+		for i := range got.Len() {
+			if want := min(i, map[bool]int{true: 1, false: 24}[typ == "b1"]); typ[0] == 'f' && got.Float(i) != float64(want) || typ[0] != 'f' && got.Int(i) != int64(want) {
+				t.Errorf("%s: element %d", name, i)
+			}
+		}
 		if variant == "" && !strings.HasPrefix(name, "version") {
 			var b bytes.Buffer
 			if err := Write(&b, got); err != nil || !bytes.Equal(b.Bytes(), member(t, raw, name)) {
 				t.Errorf("%s: written as %q, %v", name, b.Bytes(), err)
 			}
 		}
+	}
+	for name, want := range map[string][]float64{"negative": {-1.5, math.NaN(), math.Inf(1)}, "halves": {-1.5, math.NaN(), math.Inf(-1), 3.0 / (1 << 24), 65504}} {
+		got, err := a.Read(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want {
+			if x := got.Float(i); x != w && !(x != x && w != w) {
+				t.Errorf("%s: element %d is %g, want %g", name, i, x, w)
+			}
+		}
+	}
+	if got, err := a.Read("signs"); err != nil || got.Int(0) != -1 || got.Int(1) != -32768 {
+		t.Errorf("signs: %v, %v", got, err)
 	}
 	if got, err := a.Read("scalar"); err != nil || len(got.Dims) != 0 || math.Float32frombits(binary.LittleEndian.Uint32(got.Data)) != 7 {
 		t.Errorf("scalar: %v, %v", got, err)

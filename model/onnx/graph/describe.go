@@ -17,7 +17,7 @@ type Description struct {
 	Opsets     map[string]int // versions of the operators by domain; that of the standard ones is "ai.onnx"
 	Inputs     []ValueInfo    // without those that the file gives a constant
 	Outputs    []ValueInfo
-	States     []StatePair    // found by [StatePairs]
+	States     []StatePair   // found by [StatePairs]
 	Operators  []OperatorUse // those of the graph and of graphs in its nodes, by falling number
 	Parameters int           // numbers in the stored tensors, those in other files included
 	Meta       map[string]string
