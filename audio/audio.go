@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 
 	"github.com/carousel-ml/carousel/data"
@@ -42,6 +41,7 @@ type Reader struct {
 	Channels int // of the source
 
 	name   string
+	file   *os.File // nil for a stream
 	source source
 }
 
@@ -147,22 +147,43 @@ func cut(format string, args ...any) error {
 	return &data.InputError{Problem: fmt.Sprintf(format, args...), Fix: "copy or record it again"}
 }
 
-// Read reads a whole file. It returns a [*data.InputError] if the file cannot
-// be read or is damaged, ends before its header says, or holds no samples.
+// Read reads a whole file. Its errors are those of [Open] and [Reader.ReadAll].
 func Read(path string) (*Sound, error) {
+	r, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return r.ReadAll()
+}
+
+// Open opens a file and reads its header. It returns a [*data.InputError] if the file
+// cannot be read, and where [NewReader] does.
+func Open(path string) (*Reader, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
 		return nil, &data.InputError{File: path, Problem: "is a directory, want a sound file"}
 	}
 	r, err := NewReader(f, path)
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	return r.ReadAll()
+	r.file = f
+	return r, nil
+}
+
+// Close closes the file of [Open]; it does nothing for other readers. The error is that
+// of the file.
+func (r *Reader) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
 }
 
 // ReadAll reads the remaining samples. Its errors are those of [Reader.Read]; a
@@ -196,13 +217,4 @@ func unreadable(path string, err error) error {
 		err = p.Err
 	}
 	return &data.InputError{File: path, Problem: fmt.Sprintf("cannot be read: %v", err)}
-}
-
-// flush returns x, or zero if x is subnormal. It compares bits because even a
-// comparison with such a number is slow on some processors.
-func flush(x float32) float32 {
-	if math.Float32bits(x)&(0xff<<23) == 0 {
-		return 0
-	}
-	return x
 }

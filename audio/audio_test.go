@@ -15,6 +15,7 @@ import (
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/golden"
+	"github.com/carousel-ml/carousel/model"
 )
 
 func cases(t *testing.T, name string) []*golden.Case {
@@ -185,6 +186,37 @@ func TestWriteWAV(t *testing.T) {
 	}
 	if n, err := r.Read(got); n != 0 || err != io.EOF {
 		t.Errorf("after the end: %d, %v", n, err)
+	}
+}
+
+// A sound that is written in pieces is the same file, or in a pipe the same sound.
+func TestWAVWriter(t *testing.T) {
+	s := &audio.Sound{Rate: 8000, Samples: tone(300, 8000, 1000)}
+	var want, pipe bytes.Buffer
+	if err := audio.WriteWAV(&want, s); err != nil {
+		t.Fatal(err)
+	}
+	in := func(w io.Writer) error {
+		out, err := audio.NewWAVWriter(w, s.Rate)
+		for i := 0; i < len(s.Samples) && err == nil; i += 300 {
+			err = out.Write(s.Samples[i:min(i+300, len(s.Samples))])
+		}
+		return errors.Join(err, out.Close())
+	}
+	path := filepath.Join(t.TempDir(), "x.wav")
+	if err := errors.Join(in(&pipe), model.WriteFileAtomic(path, in)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("the file differs, or %v", err)
+	}
+	r, err := audio.NewReader(&pipe, "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.ReadAll()
+	if err != nil || len(got.Samples) != len(s.Samples) || r.Rate != s.Rate {
+		t.Errorf("from a pipe: %v", err)
 	}
 }
 

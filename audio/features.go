@@ -117,7 +117,7 @@ func (e *Extractor) Write(dst, samples []float32) []float32 {
 	e.seen += int64(len(samples))
 	pre := float64(float32(e.spec.Preemphasis))
 	for _, x := range samples {
-		x = flush(x)
+		x = simd.Flush(x)
 		e.in = append(e.in, simd.Narrow(float64(x)-float64(simd.Narrow(pre*float64(e.last)))))
 		e.last = x
 	}

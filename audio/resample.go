@@ -105,7 +105,7 @@ func (r *Resampler) Write(dst, src []float32) []float32 {
 		return append(dst, src...)
 	}
 	for _, x := range src {
-		r.in = append(r.in, float64(flush(x)))
+		r.in = append(r.in, float64(simd.Flush(x)))
 	}
 	r.seen += int64(len(src))
 	return r.run(dst, r.seen)

@@ -216,10 +216,10 @@ var decoders = map[int]map[int]func(b []byte) float32{
 		4: func(b []byte) float32 { return float32(float64(int32(binary.LittleEndian.Uint32(b))) / (1 << 31)) },
 	},
 	wavFloat: {
-		4: func(b []byte) float32 { return flush(math.Float32frombits(binary.LittleEndian.Uint32(b))) },
+		4: func(b []byte) float32 { return simd.Flush(math.Float32frombits(binary.LittleEndian.Uint32(b))) },
 		8: func(b []byte) float32 {
 			bits := binary.LittleEndian.Uint64(b)
-			if bits&(0x7ff<<52) < (1023-126)<<52 { // below 2^-126, as flush
+			if bits&(0x7ff<<52) < (1023-126)<<52 { // below 2^-126, as simd.Flush
 				return 0
 			}
 			return float32(math.Float64frombits(bits))
@@ -259,20 +259,68 @@ func WriteWAV(w io.Writer, s *Sound) error {
 	if size > math.MaxInt32 {
 		return fmt.Errorf("audio: a sound of %d samples is too long for a WAV file", len(s.Samples))
 	}
+	b := appendPCM(wavHeader(make([]byte, 0, wavHeaderSize+size), s.Rate, uint32(size)), s.Samples)
+	_, err := w.Write(b)
+	return err
+}
+
+// WAVWriter writes sound while it arrives, as [WriteWAV] does.
+type WAVWriter struct {
+	w    io.Writer
+	rate int
+	size int64
+	buf  []byte
+}
+
+// NewWAVWriter writes a header for rate samples per second, in which the length is
+// unknown. It returns w's error.
+func NewWAVWriter(w io.Writer, rate int) (*WAVWriter, error) {
+	out := &WAVWriter{w: w, rate: rate}
+	_, err := w.Write(wavHeader(nil, rate, math.MaxUint32))
+	return out, err
+}
+
+// Write writes samples. It returns the error of the writer below.
+func (w *WAVWriter) Write(samples []float32) error {
+	w.buf = appendPCM(w.buf[:0], samples)
+	w.size += int64(len(w.buf))
+	_, err := w.w.Write(w.buf)
+	return err
+}
+
+// Close sets the length in the header, if the writer below is an [io.WriterAt] that
+// began with it and a WAV header can hold the length; otherwise it stays unknown, which
+// readers take as all that follows. It returns the error of that writer, which stays open.
+func (w *WAVWriter) Close() error {
+	at, ok := w.w.(io.WriterAt)
+	if !ok || w.size > math.MaxUint32-wavHeaderSize {
+		return nil
+	}
+	_, err := at.WriteAt(wavHeader(nil, w.rate, uint32(w.size)), 0)
+	return err
+}
+
+const wavHeaderSize = 44
+
+// wavHeader appends the header of 16 bit PCM in one channel with size bytes of samples;
+// the largest number means that their number is not known.
+func wavHeader(b []byte, rate int, size uint32) []byte {
 	le := binary.LittleEndian
-	b := append(make([]byte, 0, 44+size), "RIFF"...)
-	b = append(le.AppendUint32(b, uint32(36+size)), "WAVEfmt "...)
+	b = append(b, "RIFF"...)
+	b = append(le.AppendUint32(b, uint32(min(uint64(size)+wavHeaderSize-8, math.MaxUint32))), "WAVEfmt "...)
 	b = le.AppendUint32(b, 16)
 	b = le.AppendUint16(b, wavPCM)
 	b = le.AppendUint16(b, 1)
-	b = le.AppendUint32(b, uint32(s.Rate))
-	b = le.AppendUint32(b, uint32(2*s.Rate))
+	b = le.AppendUint32(b, uint32(rate))
+	b = le.AppendUint32(b, uint32(2*rate))
 	b = le.AppendUint16(b, 2)
 	b = le.AppendUint16(b, 16)
-	b = le.AppendUint32(append(b, "data"...), uint32(size))
-	for _, v := range s.Samples {
-		b = le.AppendUint16(b, uint16(int16(math.RoundToEven(float64(min(max(v*(1<<15), -1<<15), 1<<15-1))))))
+	return le.AppendUint32(append(b, "data"...), size)
+}
+
+func appendPCM(b []byte, samples []float32) []byte {
+	for _, v := range samples {
+		b = binary.LittleEndian.AppendUint16(b, uint16(int16(math.RoundToEven(float64(min(max(v*(1<<15), -1<<15), 1<<15-1))))))
 	}
-	_, err := w.Write(b)
-	return err
+	return b
 }

@@ -22,10 +22,12 @@ import (
 // returns that error with the path; the previous file is unchanged and the
 // temporary file is removed.
 //
+// The writer is an io.WriterAt too, for headers that depend on what follows them.
+//
 // If path is a symbolic link, its target is replaced and the link is kept. A
 // device, a pipe or anything else that is neither a file nor a directory is
-// written to directly: it is not replaced, and an error may leave a part of the
-// output in it.
+// written to directly: it is not replaced, the writer is no io.WriterAt, and an error
+// may leave a part of the output in it.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	target, direct, err := destination(path)
 	if err != nil {
@@ -50,7 +52,7 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	if before, err := os.Stat(target); err == nil {
 		_ = f.Chmod(before.Mode().Perm()) // not on every system
 	}
-	w := bufio.NewWriterSize(f, 1<<16)
+	w := patched{bufio.NewWriterSize(f, 1<<16), f}
 	if err = write(w); err == nil {
 		err = w.Flush()
 	}
@@ -70,6 +72,19 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	dir, _ := filepath.Split(target)
 	syncDir(dir + ".")
 	return nil
+}
+
+// patched is a buffered file whose first bytes can be changed after the later ones.
+type patched struct {
+	*bufio.Writer
+	f *os.File
+}
+
+func (p patched) WriteAt(b []byte, at int64) (int, error) {
+	if err := p.Flush(); err != nil {
+		return 0, err
+	}
+	return p.f.WriteAt(b, at)
 }
 
 // temporaries are the names of the temporary files of writes in progress.

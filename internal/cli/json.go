@@ -65,6 +65,7 @@ var commonSchemas = []schema{
 	{"score", 1, scoring{}, "`score`"},
 	{"transcribe", 1, transcribe.Transcripts{}, "`transcribe` of files."},
 	{"transcribe.stream", 1, streamed{Transcript: &transcribe.Transcript{}}, "`transcribe` of standard input."},
+	{"denoise", 1, denoised{}, "`denoise`"},
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 

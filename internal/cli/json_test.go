@@ -598,6 +598,7 @@ func TestJSONCommands(t *testing.T) {
 	}
 	write("said.csv", said)
 	write("labels.csv", labels)
+	write("w.rnn", string(rnnoise()))
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
 
@@ -658,6 +659,7 @@ func TestJSONCommands(t *testing.T) {
 
 		{"run", "run sums.onnx --input x=[[1,2]] --input h=zeros --input scale=3", ""},
 		{"inspect.onnx", "inspect sums.onnx", ""},
+		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
 		{"import", "import " + torch + " --out imported", ""},
 		{"inspect", "inspect imported", ""},
 		{"export", "export imported --out w.safetensors", ""},

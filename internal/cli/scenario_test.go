@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,7 @@ func TestMain(m *testing.M) {
 //	panel FILE ID=N[+M]...  write series of N days, and M more without the target, beside covariates
 //	tones FILE LETTERS      write a WAV file with a tone for each letter
 //	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), types (of inputs) or strange (not supported)
+//	rnnoise FILE            write a small network of RNNoise's format, with random weights
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW    change a file's text
@@ -58,9 +60,10 @@ func TestScenarios(t *testing.T) {
 		"series": {2, 3, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], madeUp(integer(ts, args[1]), strings.Join(args[2:], "")))
 		}},
-		"panel": {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
-		"tones": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
-		"graph": {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
+		"panel":   {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
+		"tones":   {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
+		"graph":   {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
+		"rnnoise": {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},
@@ -198,6 +201,24 @@ func tones(letters string) []byte {
 		panic(err)
 	}
 	return b.Bytes()
+}
+
+// rnnoise is a network of audio/denoise with four units a layer.
+func rnnoise() (b []byte) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, l := range []struct{ in, units, activation, weights int }{
+		{42, 4, 0, 42 * 4}, {4, 4, 2, (4 + 4) * 12}, {50, 4, 2, (50 + 4) * 12}, {50, 4, 2, (50 + 4) * 12}, {4, 22, 1, 4 * 22}, {4, 1, 1, 4},
+	} {
+		biases := l.units
+		if l.activation == 2 {
+			biases *= 3
+		}
+		b = append(b, byte(l.in), byte(l.units), byte(l.activation))
+		for range l.weights + biases {
+			b = append(b, byte(r.IntN(64)-32))
+		}
+	}
+	return b
 }
 
 // panel is a CSV of days of several series: the target y, and beside it x, known

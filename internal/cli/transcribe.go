@@ -109,7 +109,7 @@ func (a *app) transcribeStream(ctx context.Context, m *transcribe.Model, o *tran
 	}
 	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
-	sound := &arrival{in: in, ctx: ctx}
+	sound := &arrival{in: in, ctx: ctx, piece: pieceSeconds}
 	var out streamed
 	if m.Streams() {
 		out, err = a.transcribeArriving(m, o, sound)
@@ -149,9 +149,10 @@ func openStream(r io.Reader, raw int) (*audio.Reader, error) {
 
 // arrival is sound that arrives piece by piece, until it ends or Ctrl-C ends it.
 type arrival struct {
-	in  *audio.Reader
-	ctx context.Context
-	err error // why it ended; nil at the end of the sound
+	in    *audio.Reader
+	ctx   context.Context
+	piece float64 // seconds
+	err   error   // why it ended; nil at the end of the sound
 }
 
 // pieces gives the sound. It does not wait for a read that Ctrl-C came before.
@@ -165,7 +166,7 @@ func (s *arrival) pieces(yield func([]float32) bool) {
 	defer close(done)
 	go func() {
 		for {
-			p := piece{samples: make([]float32, max(1, int(pieceSeconds*float64(s.in.Rate))))}
+			p := piece{samples: make([]float32, max(1, int(s.piece*float64(s.in.Rate))))}
 			var n int
 			n, p.err = s.in.Read(p.samples)
 			p.samples = p.samples[:n]

@@ -12,9 +12,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"testing"
 
 	"github.com/carousel-ml/carousel/model"
 )
@@ -140,4 +142,26 @@ func check(got, want []float32, tolerance func(want float64) float64) error {
 		return fmt.Errorf("element %d is %v, want %v: %.3g times the tolerance", at, got[at], want[at], worst)
 	}
 	return nil
+}
+
+// Shared returns the path of a file of data that the repository does not carry, in
+// CAROUSEL_DATA or a folder shared/data beside the repository, and skips the test where
+// there is none.
+func Shared(t testing.TB, name string) string {
+	t.Helper()
+	var tried []string
+	if dir := os.Getenv("CAROUSEL_DATA"); dir != "" {
+		tried = append(tried, dir)
+	}
+	for dir, i := "..", 0; i < 4; dir, i = filepath.Join("..", dir), i+1 {
+		tried = append(tried, filepath.Join(dir, "shared", "data"))
+	}
+	for _, dir := range tried {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Skipf("%s is not here", name)
+	return ""
 }

@@ -17,3 +17,12 @@ func Narrow(x float64) float32 {
 	}
 	return float32(x)
 }
+
+// Flush returns x, or zero if x is subnormal. It compares bits because even a comparison
+// with such a number is slow on some processors.
+func Flush(x float32) float32 {
+	if math.Float32bits(x)&(0xff<<23) == 0 {
+		return 0
+	}
+	return x
+}

@@ -2,38 +2,17 @@ package forecast
 
 import (
 	"math"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/task"
 )
 
-// sharedFile finds a file of the data sets that the repository does not carry,
-// in CAROUSEL_DATA or a folder shared/data beside the repository, and skips
-// the test where there are none.
+// sharedFile finds a file of the data sets that the repository does not carry.
 func sharedFile(t *testing.T, name string) string {
 	t.Helper()
-	var tried []string
-	if dir := os.Getenv("CAROUSEL_DATA"); dir != "" {
-		tried = append(tried, dir)
-	}
-	for dir, i := "..", 0; i < 4; dir, i = filepath.Join("..", dir), i+1 {
-		tried = append(tried, filepath.Join(dir, "shared", "data"))
-	}
-	for _, dir := range tried {
-		if path := filepath.Join(dir, name); exists(path) {
-			return path
-		}
-	}
-	t.Skipf("%s is not here", name)
-	return ""
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	return golden.Shared(t, name)
 }
 
 // read reads a table as cfg says.
