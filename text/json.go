@@ -48,7 +48,7 @@ func parseJSON(file string, content []byte) (*Tokenizer, error) {
 	if t.decode, err = component(j.Decoder, decoders); err != nil {
 		return nil, bad("decoder", err)
 	}
-	if isWordSplit(j.PreTokenizer) {
+	if isWordSplit(j.PreTokenizer) || isSegmentedSplit(j.PreTokenizer) {
 		t.decode = []decodeStep{joinWords} // the file's decoder is for English only
 	}
 	tokens, err := t.readModel(j.Model)

@@ -25,6 +25,7 @@ func init() {
 		"FixedLength":        fixedLengthSplit,
 		"Metaspace":          metaspaceSplit,
 		"Punctuation":        punctuationSplit,
+		"SegmentedWords":     segmentedWords,
 		"Sequence":           splitSequence,
 		"Split":              split,
 		"UnicodeScripts":     plain(cutScripts),

@@ -47,7 +47,8 @@ var kinds = []kind{
 //
 //   - char: every character (code point) is a token
 //   - word: words, numbers and punctuation are tokens; in Chinese, Japanese,
-//     Thai, Lao, Khmer and Burmese, which put no spaces between words, characters are
+//     Thai, Lao, Khmer and Burmese, which put no spaces between words, characters are,
+//     or with a [Segmenter] words of the last four
 //   - space: whatever is between white space is a token, as in corpora whose
 //     words are already separated
 //   - bpe: byte pair encoding over bytes, as in GPT-2; nothing is unknown, and
@@ -71,6 +72,11 @@ type TokenizerOptions struct {
 	MinCount       int    // tokens seen fewer times (in byte pair encoding, pairs) are left out; 0 and 1 keep all
 	Lowercase      bool   // make text lower case, also when encoding
 	Normalize      string // Unicode normal form of the text, also when encoding: "", "nfc" or "nfkc"
+
+	// Segmenters find the words of the scripts of Thai, Lao, Khmer and Burmese; at most
+	// one for each, and for the kind word only. They become a part of the tokenizer's
+	// file, which Hugging Face's library then cannot read.
+	Segmenters []*Segmenter
 
 	// Extra lists special tokens besides Pad, Unknown, Begin and End. They get
 	// the ids from 4 on.
@@ -103,6 +109,12 @@ func TrainTokenizer(ctx context.Context, name string, texts iter.Seq[string], o 
 	j := &jsonTokenizer{Version: "1.0", Normalizer: o.normalizer(k.blanks), PreTokenizer: k.splitter, Decoder: k.decoder}
 	for i, s := range special {
 		j.AddedTokens = append(j.AddedTokens, addedToken{ID: int32(i), Content: s, Special: true})
+	}
+	if len(o.Segmenters) > 0 {
+		if name != "word" {
+			return nil, data.Errorf("a segmenter finds words, and the kind of tokenizer is %s; want word", quoted(name))
+		}
+		j.PreTokenizer = segmentedSplit(o.Segmenters)
 	}
 	counts, err := j.countPieces(ctx, special, texts)
 	if err != nil {
@@ -188,6 +200,9 @@ func (o *TokenizerOptions) check() (special []string, err error) {
 		if s == "" || strings.TrimSpace(s) != s || slices.Contains(special[:i], s) {
 			return nil, data.Errorf("the special token %s is empty, has spaces around it or occurs twice", quoted(s))
 		}
+	}
+	if err := checkSegmenters(o.Segmenters); err != nil {
+		return nil, err
 	}
 	switch {
 	case o.VocabularySize < 0:

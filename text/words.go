@@ -115,25 +115,61 @@ func isUnspaced(r rune) bool {
 }
 
 // cutWords splits by unspacedPattern and then by wordPattern, in one pass.
-func cutWords(f *flow) {
-	table := classTable()
-	f.cut(func(p span) {
-		t := classReader{f.text[p.from:p.to], table}
-		for i := 0; i < len(t.text); {
-			c, n := t.at(i)
-			from := i
-			i += n
-			switch {
-			case c&unspaced != 0:
-				i = t.run(i, mark, 0)
-			case c&space != 0:
-				continue
-			case c&inWord != 0:
-				i = t.word(from)
+var cutWords = wordCutter(nil)
+
+// wordCutter returns a step that splits as cutWords does, but the letters of the scripts
+// that there are segmenters for into their words.
+func wordCutter(segmenters []*Segmenter) step {
+	return func(f *flow) {
+		table := classTable()
+		var ends []int
+		f.cut(func(p span) {
+			t := classReader{f.text[p.from:p.to], table}
+			for i := 0; i < len(t.text); {
+				c, n := t.at(i)
+				from := i
+				i += n
+				switch {
+				case c&unspaced != 0:
+					if s, end := t.segmented(from, segmenters); s != nil {
+						ends = s.Segment(ends[:0], string(t.text[from:end]))
+						word := from
+						for _, at := range ends {
+							f.add(p.from+word, p.from+from+at)
+							word = from + at
+						}
+						i = end
+						continue
+					}
+					i = t.run(i, mark, 0)
+				case c&space != 0:
+					continue
+				case c&inWord != 0:
+					i = t.word(from)
+				}
+				f.add(p.from+from, p.from+i)
 			}
-			f.add(p.from+from, p.from+i)
+		})
+	}
+}
+
+// segmented returns the segmenter that takes the character at byte i, and the end of the
+// run that it takes.
+func (t classReader) segmented(i int, segmenters []*Segmenter) (s *Segmenter, end int) {
+	for _, s := range segmenters {
+		end := i
+		for end < len(t.text) {
+			r, n := utf8.DecodeRune(t.text[end:])
+			if !s.takes(r) {
+				break
+			}
+			end += n
 		}
-	})
+		if end > i {
+			return s, end
+		}
+	}
+	return nil, i
 }
 
 // word returns where the number or word that begins at from ends.

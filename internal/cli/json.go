@@ -66,6 +66,7 @@ var commonSchemas = []schema{
 	{"transcribe", 1, transcribe.Transcripts{}, "`transcribe` of files."},
 	{"transcribe.stream", 1, streamed{Transcript: &transcribe.Transcript{}}, "`transcribe` of standard input."},
 	{"denoise", 1, denoised{}, "`denoise`"},
+	{"segment", 1, segmented{}, "`segment`"},
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
@@ -108,9 +109,9 @@ type lack struct {
 }
 
 // mayLack reports whether a result may be printed beside an error: those of a
-// prediction may.
+// prediction and of lines may.
 func (s *schema) mayLack() bool {
-	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe")
+	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") || s.name == "segment"
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

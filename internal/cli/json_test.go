@@ -567,6 +567,12 @@ func jsonRun(t *testing.T, doc documented, stdin string, args ...string) (schema
 	return schema, seen, code, out.String()
 }
 
+// thaiSegmenter is a model of one letter, which scores nothing.
+const thaiSegmenter = `{"model": "made up", "dic": {"ก": 0}, "mat1": {"dim": [2, 1], "data": [0, 0]},
+	"mat2": {"dim": [1, 4], "data": [0, 0, 0, 0]}, "mat3": {"dim": [1, 4], "data": [0, 0, 0, 0]}, "mat4": {"dim": [4], "data": [0, 0, 0, 0]},
+	"mat5": {"dim": [1, 4], "data": [0, 0, 0, 0]}, "mat6": {"dim": [1, 4], "data": [0, 0, 0, 0]}, "mat7": {"dim": [4], "data": [0, 0, 0, 0]},
+	"mat8": {"dim": [2, 4], "data": [0, 0, 0, 0, 0, 0, 0, 0]}, "mat9": {"dim": [4], "data": [0, 0, 0, 0]}}`
+
 // Every command of every task prints what is documented.
 func TestJSONCommands(t *testing.T) {
 	doc, err := readJSONPage()
@@ -599,6 +605,7 @@ func TestJSONCommands(t *testing.T) {
 	write("said.csv", said)
 	write("labels.csv", labels)
 	write("w.rnn", string(rnnoise()))
+	write("thai.json", thaiSegmenter)
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
 
@@ -660,6 +667,7 @@ func TestJSONCommands(t *testing.T) {
 		{"run", "run sums.onnx --input x=[[1,2]] --input h=zeros --input scale=3", ""},
 		{"inspect.onnx", "inspect sums.onnx", ""},
 		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
+		{"segment", "segment book.txt --segmenter thai.json", ""},
 		{"import", "import " + torch + " --out imported", ""},
 		{"inspect", "inspect imported", ""},
 		{"export", "export imported --out w.safetensors", ""},

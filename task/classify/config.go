@@ -24,12 +24,13 @@ type Config struct {
 	Holdout   float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training texts drawn for validation if there is no validation file"`
 	Fold      string  `json:"fold" group:"Data" help:"K/N: part K of N equal parts of the texts is the test part, as in cross-validation, such as 1/5 (empty: no test part)"`
 
-	Tokens         string `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"kind of token"`
-	Case           string `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters"`
-	MinCount       int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1)"`
-	VocabularySize int    `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"largest size of the vocabulary"`
-	Truncate       int    `json:"truncate" was:"max_length" range:"1..1e6" group:"Text" help:"most tokens of a text that are read; the rest of a longer text is not"`
-	Vectors        string `json:"vectors" value:"file" group:"Text" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
+	Tokens         string   `json:"tokens" oneof:"word (Chinese, Japanese and Thai by character),char,space,bpe,charbpe,unigram" group:"Text" help:"kind of token"`
+	Segmenter      []string `json:"segmenter" value:"file" group:"Text" help:"models for words in Thai, Lao, Khmer and Burmese, weights.json of lstm_word_segmentation; needs tokens word (empty: these scripts by character)"`
+	Case           string   `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters"`
+	MinCount       int      `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown (0: 1)"`
+	VocabularySize int      `json:"vocabulary_size" range:"10..2e6" group:"Text" help:"largest size of the vocabulary"`
+	Truncate       int      `json:"truncate" was:"max_length" range:"1..1e6" group:"Text" help:"most tokens of a text that are read; the rest of a longer text is not"`
+	Vectors        string   `json:"vectors" value:"file" group:"Text" help:"file with pretrained word vectors, in the text format of word2vec, GloVe or fastText"`
 
 	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"size of a token's vector (with vectors: their size)"`
 	task.RNNConfig
@@ -71,6 +72,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Separator != "" && (c.Smoothing > 0 || c.ClassWeights != "none") {
 		return data.Errorf("smoothing and class_weights need texts with one label; leave them out, or the separator")
+	}
+	if len(c.Segmenter) > 0 && c.Tokens != "word" {
+		return data.Errorf("segmenter: finds words; needs tokens word")
 	}
 	_, _, err := task.ParseFold(c.Fold)
 	return err

@@ -65,8 +65,12 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 		classes[k] = counts[name]
 	}
 	cfg.settle(len(texts))
+	segmenters, err := text.OpenSegmenters(cfg.Segmenter)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	tok, err := text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
-		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower",
+		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower", Segmenters: segmenters,
 	})
 	if err != nil {
 		return nil, nil, nil, err

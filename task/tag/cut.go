@@ -14,15 +14,21 @@ import (
 type place struct{ from, to int }
 
 // cutter returns a function that divides plain text into tokens like those of the
-// training file. An unknown kind is an error; a cancelled ctx returns its error.
-func (m *Model) cutter(ctx context.Context, kind string) (func(string) []place, error) {
+// training file. An unknown kind and files of segmenters that cannot be used are errors;
+// a cancelled ctx returns its error.
+func (m *Model) cutter(ctx context.Context, kind string, segmenters []string) (func(string) []place, error) {
 	if kind == "" {
 		kind = "word"
 		if m.vocabularies.Letters < oneLetter {
 			kind = "char"
 		}
 	}
-	tokenizer, err := text.TrainTokenizer(ctx, kind, slices.Values([]string{"."}), nil)
+	o := &text.TokenizerOptions{}
+	var err error
+	if o.Segmenters, err = text.OpenSegmenters(segmenters); err != nil {
+		return nil, err
+	}
+	tokenizer, err := text.TrainTokenizer(ctx, kind, slices.Values([]string{"."}), o)
 	if err != nil {
 		return nil, err
 	}

@@ -231,7 +231,7 @@ func TestCutLikeTraining(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cut, err := m.cutter(t.Context(), "")
+	cut, err := m.cutter(t.Context(), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,9 +60,10 @@ type Alternative struct {
 
 // PredictOptions are the options of a prediction; nil is the zero value.
 type PredictOptions struct {
-	NBest  int    `json:"n_best" range:"0..1000" value:"n" group:"Prediction" help:"also return the n most probable sequences of tags of each sentence, unless it is longer than piece_length (0: none)"`
-	Format string `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"file format"`
-	Tokens string `json:"tokens" oneof:"(char if the training tokens are characters, otherwise word),word,char,space" group:"Prediction" help:"kind of token into which plain text is divided"`
+	NBest     int      `json:"n_best" range:"0..1000" value:"n" group:"Prediction" help:"also return the n most probable sequences of tags of each sentence, unless it is longer than piece_length (0: none)"`
+	Format    string   `json:"format" oneof:"(by the file's name and first lines),text,conll,conllu,bmes" group:"Prediction" help:"file format"`
+	Segmenter []string `json:"segmenter" value:"file" group:"Prediction" help:"models for words in Thai, Lao, Khmer and Burmese in plain text, weights.json of lstm_word_segmentation; needs tokens word (empty: these scripts by character)"`
+	Tokens    string   `json:"tokens" oneof:"(char if the training tokens are characters, otherwise word),word,char,space" group:"Prediction" help:"kind of token into which plain text is divided"`
 }
 
 func (o *PredictOptions) check() error { return data.Setting(settings.Check(o)) }
@@ -145,7 +146,7 @@ func (m *Model) TagText(ctx context.Context, texts []string, o *PredictOptions) 
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	cut, err := m.cutter(ctx, o.Tokens)
+	cut, err := m.cutter(ctx, o.Tokens, o.Segmenter)
 	if err != nil {
 		return nil, err
 	}

@@ -20,14 +20,15 @@ type Config struct {
 	Encoding string  `json:"encoding" oneof:"(utf-8, but latin-1 for lines that are not valid),utf-8,latin-1" group:"Data" help:"encoding of the files"`
 	Holdout  float64 `json:"holdout" range:"0..0.9" group:"Data" help:"share of the training pairs drawn for validation if there are no validation files"`
 
-	Tokens          string `json:"tokens" oneof:"bpe,charbpe,unigram,word,space,char" group:"Text" help:"kind of token"`
-	VocabularySize  int    `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary, shared or (with separate) of each language (0: by the kind of token)"`
-	MinCount        int    `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown; for bpe and charbpe, pairs with fewer are not merged (0: 1)"`
-	Separate        bool   `json:"separate" group:"Text" help:"a vocabulary per language instead of a shared one"`
-	Case            string `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters, and so of the translations'"`
-	Tokenizer       string `json:"tokenizer" value:"file" group:"Text" help:"file of a tokenizer (tokenizer.json or SentencePiece's .model) to use instead of a trained one"`
-	TargetTokenizer string `json:"target_tokenizer" value:"file" group:"Text" help:"file of the tokenizer of the target; with separate only"`
-	MaxLength       int    `json:"max_length" range:"2..1e4" group:"Text" help:"most tokens of a sentence: longer pairs are left out of training, longer sources are translated in parts"`
+	Tokens          string   `json:"tokens" oneof:"bpe,charbpe,unigram,word,space,char" group:"Text" help:"kind of token"`
+	Segmenter       []string `json:"segmenter" value:"file" group:"Text" help:"models for words in Thai, Lao, Khmer and Burmese, weights.json of lstm_word_segmentation; needs tokens word (empty: these scripts by character)"`
+	VocabularySize  int      `json:"vocabulary_size" range:"0..2e6" group:"Text" help:"largest size of the vocabulary, shared or (with separate) of each language (0: by the kind of token)"`
+	MinCount        int      `json:"min_count" range:"0..1e9" group:"Text" help:"tokens with fewer occurrences in training are unknown; for bpe and charbpe, pairs with fewer are not merged (0: 1)"`
+	Separate        bool     `json:"separate" group:"Text" help:"a vocabulary per language instead of a shared one"`
+	Case            string   `json:"case" was:"lowercase true=lower false=keep" oneof:"keep,lower" group:"Text" help:"conversion of the texts' letters, and so of the translations'"`
+	Tokenizer       string   `json:"tokenizer" value:"file" group:"Text" help:"file of a tokenizer (tokenizer.json or SentencePiece's .model) to use instead of a trained one"`
+	TargetTokenizer string   `json:"target_tokenizer" value:"file" group:"Text" help:"file of the tokenizer of the target; with separate only"`
+	MaxLength       int      `json:"max_length" range:"2..1e4" group:"Text" help:"most tokens of a sentence: longer pairs are left out of training, longer sources are translated in parts"`
 
 	Embedding int `json:"embedding" range:"1..8192" group:"Model" help:"size of a token's vector"`
 	task.RNNConfig
@@ -98,6 +99,8 @@ func (c *Config) checkTogether() error {
 		return data.Errorf("target_tokenizer: needs separate")
 	case c.Tokenizer != "" && c.Case != "keep":
 		return data.Errorf("case: only keep is supported with a given tokenizer; leave it out")
+	case len(c.Segmenter) > 0 && (c.Tokens != "word" || c.Tokenizer != ""):
+		return data.Errorf("segmenter: finds words; needs tokens word, and no tokenizer")
 	case c.Bidirectional && (c.Hidden%2 != 0 || c.Proj%2 != 0):
 		return data.Errorf("hidden (and proj): each direction of the encoder has half of it; want an even number, got %d (%d)", c.Hidden, c.Proj)
 	case kind.Spec().Positive > 0 && c.Bridge != "zero":

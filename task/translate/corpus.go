@@ -25,6 +25,9 @@ func makeTokenizers(ctx context.Context, pairs []data.Pair, cfg *Config) (t toke
 		return t, err
 	}
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower"}
+	if o.Segmenters, err = text.OpenSegmenters(cfg.Segmenter); err != nil {
+		return t, err
+	}
 	learn := func(source, target bool) (*text.Tokenizer, error) {
 		return text.TrainTokenizer(ctx, cfg.Tokens, func(yield func(string) bool) {
 			for _, p := range pairs {
