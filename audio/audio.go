@@ -37,8 +37,9 @@ const (
 // Reader returns the samples of a sound as they arrive, averaged over the
 // channels.
 type Reader struct {
-	Rate     int // samples per second
-	Channels int // of the source
+	Rate     int   // samples per second
+	Channels int   // of the source
+	Length   int64 // samples in all, as the header says; -1 if it does not
 
 	name   string
 	file   *os.File // nil for a stream
@@ -63,7 +64,7 @@ func NewReader(r io.Reader, name string) (*Reader, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, unreadable(name, err)
 	}
-	rd := &Reader{name: name}
+	rd := &Reader{Length: -1, name: name}
 	switch {
 	case len(head) == 0:
 		return nil, &data.InputError{File: name, Problem: "is empty", Fix: accepted}
@@ -91,7 +92,7 @@ func NewRawReader(r io.Reader, name string, rate int) (*Reader, error) {
 		return nil, data.Errorf("sample rate: want %d to %d Hz, got %d", minRate, maxRate, rate)
 	}
 	f := &wavFormat{format: wavPCM, channels: 1, rate: rate, size: 2}
-	return &Reader{Rate: rate, Channels: 1, name: name, source: newWAV(bufio.NewReaderSize(r, 64<<10), f, 0)}, nil
+	return &Reader{Rate: rate, Channels: 1, Length: -1, name: name, source: newWAV(bufio.NewReaderSize(r, 64<<10), f, 0)}, nil
 }
 
 const accepted = "give WAV or FLAC (ffmpeg -i FILE out.wav converts others)"

@@ -277,6 +277,24 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// A reader of a file has the length of its header, and is closed by the caller.
+func TestOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.wav")
+	if err := os.WriteFile(path, wavBytes(t, func(b []byte) []byte { return b }), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := audio.Open(path)
+	if err != nil || r.Length != 4 {
+		t.Fatalf("length %d, want 4; %v", r.Length, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Read(make([]float32, 1<<17)); err != nil && !strings.Contains(err.Error(), "x.wav") {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
 // The headers that programs write to pipes do not know the length.
 func TestPipedHeader(t *testing.T) {
 	for _, size := range []uint32{0, 0x7ffff000, 0xffffffff} {
@@ -286,8 +304,8 @@ func TestPipedHeader(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]float32, 9)
-		if n, err := r.Read(got); n != 4 || err != io.EOF {
-			t.Errorf("size %#x: %d samples, %v; want 4 and the end", size, n, err)
+		if n, err := r.Read(got); n != 4 || err != io.EOF || r.Length != -1 {
+			t.Errorf("size %#x: %d samples, length %d, %v; want 4, unknown and the end", size, n, r.Length, err)
 		}
 	}
 }

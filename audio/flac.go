@@ -51,6 +51,9 @@ func (r *Reader) openFLAC(b *bufio.Reader) error {
 		return fmt.Errorf("is damaged: FLAC with %d channels of %d bits", info.NChannels, info.BitsPerSample)
 	}
 	r.Rate, r.Channels = int(info.SampleRate), int(info.NChannels)
+	if info.NSamples > 0 && info.NSamples < 1<<62 {
+		r.Length = int64(info.NSamples)
+	}
 	r.source = &flacSource{stream: stream, channels: r.Channels, total: info.NSamples,
 		scale: 1 / (float32(uint64(1)<<(info.BitsPerSample-1)) * float32(r.Channels))}
 	return nil

@@ -65,7 +65,9 @@ func (r *Reader) openWAV(b *bufio.Reader) error {
 			if next, err := b.Peek(8); size == 0 && err == nil && at+chunkEnd(next) <= whole {
 				w.left = 0 // the size 0 is real, as another chunk follows
 			}
-			r.source = w
+			if r.source = w; w.left >= 0 {
+				r.Length = w.left / int64(f.channels*f.size)
+			}
 			return nil
 		case "fmt ":
 			if f, err = readFormat(b, size); err != nil {

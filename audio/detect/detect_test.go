@@ -305,7 +305,7 @@ func TestPiecesOfWords(t *testing.T) {
 	o := DefaultWords()
 	o.Threshold = 0 // each frame is a detection
 	want, err := w.Detect(s, o)
-	if frames := (2*wordRate + 11*wordRate/22050 + 2*wordRate) / frameSize; err != nil || len(want) != frames {
+	if frames := (2*WordRate + 11*WordRate/22050 + 2*WordRate) / frameSize; err != nil || len(want) != frames {
 		t.Fatalf("%d detections, want %d; %v", len(want), frames, err)
 	}
 	if last := want[len(want)-1]; last.Time != s.Seconds() || want[0].Time != 0 {

@@ -61,10 +61,13 @@ type classifier struct {
 	class []int // of words, elements of the output
 }
 
+// WordRate is the sample rate of openWakeWord's models, in Hz. Sound of other rates is
+// resampled.
+const WordRate = 16000
+
 // Sizes of openWakeWord's stages. A frame has 1280 samples; with the 480 before them
 // they give 8 rows of the spectrogram. An embedding is made of the last 76 rows.
 const (
-	wordRate   = 16000
 	frameSize  = 1280
 	frameHead  = 480
 	melBands   = 32
@@ -215,7 +218,7 @@ func (w *Words) Names() []string {
 // hearNoise computes the features before a sound: openWakeWord begins each sound after
 // 4 s of faint random noise, which is the same here for all sounds.
 func (w *Words) hearNoise() error {
-	noise := make([]float32, 4*wordRate)
+	noise := make([]float32, 4*WordRate)
 	seed := uint32(1)
 	for i := range noise {
 		seed = seed*1664525 + 1013904223
@@ -320,7 +323,7 @@ func (w *Words) NewStream(rate int, o WordOptions) (*WordStream, error) {
 	if o.Patience > 0 && o.DebounceTime > 0 {
 		return nil, data.Errorf("patience and debounce_time are alternatives; give one")
 	}
-	in, err := newInput(rate, wordRate)
+	in, err := newInput(rate, WordRate)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +342,7 @@ func (w *Words) NewStream(rate int, o WordOptions) (*WordStream, error) {
 	return s, nil
 }
 
-func (s *WordStream) padding() int { return int(math.Round(s.o.Padding * wordRate)) }
+func (s *WordStream) padding() int { return int(math.Round(s.o.Padding * WordRate)) }
 
 // Write takes samples, whose full scale is -1 to 1, and returns the detections. They
 // are rounded to 16 bits, for which the models were made. The error is a
@@ -403,7 +406,7 @@ func (s *WordStream) step(frame []float32) error {
 		clear(s.scores)
 	}
 	s.frames++
-	at := float64(s.in.at)/wordRate - s.o.Padding
+	at := float64(s.in.at)/WordRate - s.o.Padding
 	if s.OnFrame != nil {
 		s.OnFrame(at, s.scores)
 	}
@@ -425,7 +428,7 @@ func (s *WordStream) judge(at float64) {
 		for _, word := range c.words {
 			score := float64(s.scores[i])
 			high := score >= s.o.Threshold
-			quiet := float64(s.frames-s.last[i]) <= math.Ceil(s.o.DebounceTime*wordRate/frameSize)
+			quiet := float64(s.frames-s.last[i]) <= math.Ceil(s.o.DebounceTime*WordRate/frameSize)
 			if high && s.above[i] >= s.o.Patience && !quiet {
 				s.found = append(s.found, Detection{Word: word, Time: at, Score: score})
 				s.last[i] = s.frames

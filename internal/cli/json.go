@@ -67,6 +67,8 @@ var commonSchemas = []schema{
 	{"transcribe.stream", 1, streamed{Transcript: &transcribe.Transcript{}}, "`transcribe` of standard input."},
 	{"denoise", 1, denoised{}, "`denoise`"},
 	{"segment", 1, segmented{}, "`segment`"},
+	{"detect-speech", 1, speechFound{}, "`detect-speech`"},
+	{"detect-words", 1, wordsFound{}, "`detect-words`"},
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
@@ -108,10 +110,11 @@ type lack struct {
 	Error *problem `json:"error,omitempty"` // why the result is not the whole, such as which of several files cannot be used; absent where it is
 }
 
-// mayLack reports whether a result may be printed beside an error: those of a
-// prediction and of lines may.
+// mayLack reports whether a result may be printed beside an error: those that are
+// written in parts, and those of lines, may.
 func (s *schema) mayLack() bool {
-	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") || s.name == "segment"
+	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") ||
+		slices.Contains([]string{"segment", "detect-speech", "detect-words"}, s.name)
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

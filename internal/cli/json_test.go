@@ -608,6 +608,9 @@ func TestJSONCommands(t *testing.T) {
 	write("thai.json", thaiSegmenter)
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
+	if err := writeDetectors("detectors"); err != nil {
+		t.Fatal(err)
+	}
 
 	printed := map[string]map[string]bool{}
 	for _, c := range []struct{ schema, line, stdin string }{
@@ -668,6 +671,11 @@ func TestJSONCommands(t *testing.T) {
 		{"inspect.onnx", "inspect sums.onnx", ""},
 		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
 		{"segment", "segment book.txt --segmenter thai.json", ""},
+		{"detect-speech", "detect-speech 0.wav --model detectors/vad.onnx --min-speech-duration-ms 0 --page p.html", ""},
+		{"detect-speech", "detect-speech - --model detectors/vad.onnx --min-speech-duration-ms 0", cut},
+		{"detect-words", "detect-words 0.wav --models detectors/words", ""},
+		{"detect-words", "detect-words - --models detectors/words --threshold 0", cut},
+
 		{"import", "import " + torch + " --out imported", ""},
 		{"inspect", "inspect imported", ""},
 		{"export", "export imported --out w.safetensors", ""},

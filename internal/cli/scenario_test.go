@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/carousel-ml/carousel/audio"
+	"github.com/carousel-ml/carousel/audio/detect/detecttest"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 )
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 //	tones FILE LETTERS      write a WAV file with a tone for each letter
 //	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), types (of inputs) or strange (not supported)
 //	rnnoise FILE            write a small network of RNNoise's format, with random weights
+//	detectors DIR           write small models of speech, DIR/vad.onnx, and of words, DIR/words
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW    change a file's text
@@ -60,10 +62,11 @@ func TestScenarios(t *testing.T) {
 		"series": {2, 3, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], madeUp(integer(ts, args[1]), strings.Join(args[2:], "")))
 		}},
-		"panel":   {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
-		"tones":   {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
-		"graph":   {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
-		"rnnoise": {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
+		"panel":     {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
+		"tones":     {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
+		"graph":     {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
+		"rnnoise":   {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
+		"detectors": {1, 1, func(ts *testscript.TestScript, args []string) { ts.Check(writeDetectors(ts.MkAbs(args[0]))) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},
@@ -219,6 +222,15 @@ func rnnoise() (b []byte) {
 		}
 	}
 	return b
+}
+
+// writeDetectors writes models for detect-speech and detect-words.
+func writeDetectors(dir string) error {
+	words := filepath.Join(dir, "words")
+	if err := os.MkdirAll(words, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(detecttest.Speech(filepath.Join(dir, "vad.onnx")), detecttest.Words(words))
 }
 
 // panel is a CSV of days of several series: the target y, and beside it x, known

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/audio/detect"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/memory"
@@ -47,10 +48,12 @@ func allFilled() []filled {
 	}
 	predict, evaluate := translate.PredictOptions{SearchOptions: translate.DefaultSearch()}, translate.EvaluateOptions{SearchOptions: translate.DefaultSearch()}
 	options, anomalies := generate.DefaultPredict(), forecast.DefaultAnomalies()
+	speechOptions, wordOptions := detect.DefaultSpeech(), detect.DefaultWords()
 	for name, ptr := range map[string]any{
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "forecast.Anomalies": &anomalies, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
+		"detect.Speech": &speechOptions, "detect.Words": &wordOptions,
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
@@ -161,6 +164,9 @@ var exceptions = map[string]string{
 	"refit kind":            "a training says to which rows a model is fitted again, backtest whether to train anew for each origin",
 	"refit flag":            "as its kind",
 	"refit first words":     "as its kind",
+	"patience first words":  "a training waits for epochs; openWakeWord, whose names the options of words have, for frames",
+	"patience range":        "as its first words",
+	"patience 0":            "as its first words",
 	"rate kind":             "anomalies have a rate of false alarms, sounds one of samples",
 	"rate flag":             "as its kind",
 	"rate range":            "as its kind",

@@ -28,7 +28,7 @@ func Speech(path string) error {
 
 // Words writes models with the forms of openWakeWord's into a folder:
 // melspectrogram.onnx, embedding_model.onnx, and loud.onnx, whose score is high if the
-// last 1.3 s have a very loud sample.
+// last 0.76 s have a loud sample.
 func Words(dir string) error {
 	mel := &graph.Builder{}
 	mel.Input("input", "", "batch", "samples")
@@ -55,7 +55,7 @@ func Words(dir string) error {
 	word.Input("x", "", 1, 16, 96)
 	last := word.Op("Gather", []string{"x", word.Ints("", 15)}, graph.Attr{Name: "axis", Value: 1})
 	loudest = word.Op("ReduceMax", []string{last}, graph.Attr{Name: "axes", Value: []int64{1, 2}}, graph.Attr{Name: "keepdims", Value: 0})
-	score := word.Op("Sigmoid", []string{word.Op("Mul", []string{word.Op("Sub", []string{loudest, word.Float(2000)}), word.Float(0.01)})})
+	score := word.Op("Sigmoid", []string{word.Op("Mul", []string{word.Op("Sub", []string{loudest, word.Float(500)}), word.Float(0.01)})})
 	word.Node("Reshape", []string{score, word.Ints("", 1, 1)}, []string{"score"})
 	word.Output("score", "", 1, 1)
 	return write(filepath.Join(dir, "loud.onnx"), word)
