@@ -94,24 +94,50 @@ func (in *input) place(at int64) int64 {
 	return int64(math.Round(float64(at) * float64(in.rate) / float64(in.modelRate)))
 }
 
-// session runs a graph again and again. Its states are outputs that become inputs
-// of the next run.
+// session runs a graph step by step.
 type session struct {
-	m      *graph.Model
-	inputs map[string]graph.Value
-	states map[string]string // input by output
+	*graph.Session
+	inputs map[string]graph.Value // by name, without states
+	input  string                 // the first
+	output string                 // the first
 }
 
-// run returns the outputs, which are valid until the next run.
-func (s *session) run() (map[string]graph.Value, error) {
-	out, err := s.m.Run(s.inputs)
+// newSession begins with states of zeros. states has their shapes.
+func newSession(m *graph.Model, states []state) (*session, error) {
+	pairs, zeros := map[string]string{}, map[string]graph.Value{}
+	for _, in := range m.Inputs() {
+		pairs[in.Name] = "" // no state, whatever the names are like
+	}
+	for _, one := range states {
+		size := 1
+		for _, d := range one.dims {
+			size *= d
+		}
+		pairs[one.in], zeros[one.in] = one.out, graph.Floats(make([]float32, size), one.dims...)
+	}
+	s, err := m.NewSession(graph.SessionOptions{States: pairs})
 	if err != nil {
 		return nil, err
 	}
-	for from, to := range s.states {
-		s.inputs[to] = out[from]
-	}
-	return out, nil
+	return &session{s, map[string]graph.Value{}, m.Inputs()[0].Name, m.Outputs()[0].Name}, s.SetState(zeros)
+}
+
+// run returns an output, which is valid until the next run.
+func (s *session) run(output string) ([]float32, error) {
+	out, err := s.Step(s.inputs)
+	return out[output].Data, err
+}
+
+// runOne is run for a model with one input and one output.
+func (s *session) runOne(in graph.Value) ([]float32, error) {
+	s.inputs[s.input] = in
+	return s.run(s.output)
+}
+
+// state is an array that is passed from a run of a graph to the next.
+type state struct {
+	in, out string
+	dims    []int
 }
 
 // otherKind is the error for a graph that is not the model that was expected.

@@ -354,7 +354,7 @@ func TestDetections(t *testing.T) {
 		{0, 10, []int{1}},
 	} {
 		s := &WordStream{
-			w: &Words{classifiers: []classifier{{words: []string{"word"}}}}, o: WordOptions{Threshold: 0.5, Patience: c.patience, DebounceTime: c.debounce},
+			stages: &stages{w: &Words{classifiers: []classifier{{words: []string{"word"}}}}}, o: WordOptions{Threshold: 0.5, Patience: c.patience, DebounceTime: c.debounce},
 			above: make([]int, 1), last: []int{math.MinInt / 2},
 		}
 		for i, x := range scores {
@@ -485,6 +485,30 @@ func TestOtherFiles(t *testing.T) {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) || strings.Contains(c.err.Error(), "\n") || !errors.As(c.err, &file) && !errors.As(c.err, &input) {
 			t.Errorf("%v (%T), want %q", c.err, c.err, c.want)
 		}
+	}
+}
+
+// TestStepsDoNotAllocate: a window of a stream costs no memory.
+func TestStepsDoNotAllocate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "vad.onnx")
+	if err := detecttest.Speech(file); err != nil {
+		t.Fatal(err)
+	}
+	m, err := OpenSpeech(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.NewStream(16000, DefaultSpeech())
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := make([]float32, 512)
+	if n := testing.AllocsPerRun(20, func() {
+		if _, err := s.Write(samples); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%g allocations in a window", n)
 	}
 }
 

@@ -51,12 +51,6 @@ type Speech struct {
 	rates    []int
 }
 
-// state is an array that is passed from a run of a graph to the next.
-type state struct {
-	in, out string
-	dims    []int
-}
-
 // Samples of a window, by rate; an eighth of them come with the next window.
 const (
 	wideRate, wideWindow     = 16000, 512
@@ -158,7 +152,10 @@ func (m *Speech) probe() error {
 // try returns the probability of a window of the size that a rate has, with this rate
 // as the input.
 func (m *Speech) try(rate, said int) (float32, error) {
-	w := m.newWindow(rate)
+	w, err := m.newWindow(rate)
+	if err != nil {
+		return 0, err
+	}
 	if m.withRate {
 		w.s.inputs["sr"] = graph.Ints([]int64{int64(said)})
 	}
@@ -183,41 +180,36 @@ func (m *Speech) RateFor(rate int) int {
 
 // window is the input of a run, with the states between runs.
 type window struct {
-	s       session
+	s       *session
 	output  string
 	input   []float32 // the end of the last window, and samples
 	samples []float32 // the rear of input
 }
 
-func (m *Speech) newWindow(rate int) *window {
+func (m *Speech) newWindow(rate int) (*window, error) {
 	n, before := windowOf(rate), 0
 	if m.context {
 		before = n / 8
 	}
-	w := &window{output: m.output, input: make([]float32, before+n)}
+	s, err := newSession(m.m, m.states)
+	if err != nil {
+		return nil, err
+	}
+	w := &window{s: s, output: m.output, input: make([]float32, before+n)}
 	w.samples = w.input[before:]
-	w.s = session{m: m.m, inputs: map[string]graph.Value{"input": graph.Floats(w.input, 1, before+n)}, states: map[string]string{}}
+	s.inputs["input"] = graph.Floats(w.input, 1, before+n)
 	if m.withRate {
-		w.s.inputs["sr"] = graph.Ints([]int64{int64(rate)})
+		s.inputs["sr"] = graph.Ints([]int64{int64(rate)})
 	}
-	for _, one := range m.states {
-		size := 1
-		for _, d := range one.dims {
-			size *= d
-		}
-		w.s.inputs[one.in] = graph.Floats(make([]float32, size), one.dims...)
-		w.s.states[one.out] = one.in
-	}
-	return w
+	return w, nil
 }
 
 // probability runs the model on samples.
 func (w *window) probability() (float32, error) {
-	out, err := w.s.run()
+	p, err := w.s.run(w.output)
 	if err != nil {
 		return 0, err
 	}
-	p := out[w.output].Data
 	if len(p) != 1 || !(p[0] >= 0 && p[0] <= 1) {
 		return 0, fmt.Errorf("its output %q is not one probability", w.output)
 	}
@@ -248,7 +240,10 @@ func (m *Speech) NewStream(rate int, o SpeechOptions) (*SpeechStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := m.newWindow(modelRate)
+	w, err := m.newWindow(modelRate)
+	if err != nil {
+		return nil, err
+	}
 	return &SpeechStream{in: in, window: w, segments: newSegmenter(modelRate, len(w.samples), &o)}, nil
 }
 

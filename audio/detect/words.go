@@ -55,7 +55,6 @@ type Words struct {
 // classifier scores the words of one file.
 type classifier struct {
 	m     *graph.Model
-	input string
 	n     int // features that it takes
 	words []string
 	class []int // of words, elements of the output
@@ -167,7 +166,7 @@ func classifierOf(g *graph.Model) (c *classifier, ok bool) {
 	if len(in) != 1 || len(out) != 1 || !allows(in[0], 1, 0, features) || !allows(out[0], 1, 0) || in[0].Any || out[0].Any {
 		return nil, false
 	}
-	c = &classifier{m: g, input: in[0].Name, n: in[0].Dims[1].Size}
+	c = &classifier{m: g, n: in[0].Dims[1].Size}
 	return c, c.n > 0 && out[0].Dims[1].Size > 0
 }
 
@@ -218,13 +217,17 @@ func (w *Words) Names() []string {
 // hearNoise computes the features before a sound: openWakeWord begins each sound after
 // 4 s of faint random noise, which is the same here for all sounds.
 func (w *Words) hearNoise() error {
+	s, err := w.newStages()
+	if err != nil {
+		return err
+	}
 	noise := make([]float32, 4*WordRate)
 	seed := uint32(1)
 	for i := range noise {
 		seed = seed*1664525 + 1013904223
 		noise[i] = float32(int32(seed>>16)%2000 - 1000)
 	}
-	rows, err := w.spectrogram(noise)
+	rows, err := s.spectrogram(noise)
 	if err != nil {
 		return err
 	}
@@ -233,42 +236,72 @@ func (w *Words) hearNoise() error {
 		return data.Errorf("a model takes %d features, and there are %d at most", w.longest, windows)
 	}
 	for i := windows - w.longest; i < windows; i++ {
-		f, err := w.embed(rows[i*melStep*melBands:][:melWindow*melBands])
+		f, err := s.embed(rows[i*melStep*melBands:][:melWindow*melBands])
 		if err != nil {
 			return err
 		}
 		w.before = append(w.before, f...)
 	}
-	return w.score(make([]float32, len(w.Names())), w.before)
+	return s.score(make([]float32, len(w.Names())), w.before)
 }
 
-// spectrogram returns the rows of samples, which have the scale of 16 bit integers.
-func (w *Words) spectrogram(samples []float32) ([]float32, error) {
-	rows, err := stage(w.melspectrogram, graph.Floats(samples, 1, len(samples)))
+// stages are the models of one stream, each a session.
+type stages struct {
+	w                         *Words
+	melspectrogram, embedding *session
+	classifiers               []*session
+	rows                      []float32 // of the spectrogram
+}
+
+func (w *Words) newStages() (*stages, error) {
+	s := &stages{w: w}
+	var err error
+	if s.melspectrogram, err = newSession(w.melspectrogram, nil); err != nil {
+		return nil, err
+	}
+	if s.embedding, err = newSession(w.embedding, nil); err != nil {
+		return nil, err
+	}
+	for _, c := range w.classifiers {
+		one, err := newSession(c.m, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.classifiers = append(s.classifiers, one)
+	}
+	return s, nil
+}
+
+// spectrogram returns the rows of samples, which have the scale of 16 bit integers,
+// until the next call.
+func (s *stages) spectrogram(samples []float32) ([]float32, error) {
+	out, err := s.melspectrogram.runOne(graph.Floats(samples, 1, len(samples)))
 	if err != nil {
 		return nil, err
 	}
-	if len(rows)%melBands != 0 {
-		return nil, data.Errorf("the spectrogram has %d numbers, which are no rows of %d", len(rows), melBands)
+	if len(out)%melBands != 0 {
+		return nil, data.Errorf("the spectrogram has %d numbers, which are no rows of %d", len(out), melBands)
 	}
-	for i, v := range rows {
-		rows[i] = v/10 + 2 // as the embedding's model was trained
+	s.rows = s.rows[:0]
+	for _, v := range out {
+		s.rows = append(s.rows, v/10+2) // as the embedding's model was trained
 	}
-	return rows, nil
+	return s.rows, nil
 }
 
-func (w *Words) embed(rows []float32) ([]float32, error) {
-	f, err := stage(w.embedding, graph.Floats(rows, 1, melWindow, melBands, 1))
+// embed returns the features of 76 rows, until the next call.
+func (s *stages) embed(rows []float32) ([]float32, error) {
+	f, err := s.embedding.runOne(graph.Floats(rows, 1, melWindow, melBands, 1))
 	if err == nil && len(f) != features {
 		err = data.Errorf("the embedding has %d numbers, expected %d", len(f), features)
 	}
 	return f, err
 }
 
-// score writes the scores of the last of the features.
-func (w *Words) score(scores, from []float32) error {
-	for _, c := range w.classifiers {
-		out, err := stage(c.m, graph.Floats(from[len(from)-c.n*features:], 1, c.n, features))
+// score writes the scores of the last features of a history.
+func (s *stages) score(scores, history []float32) error {
+	for k, c := range s.w.classifiers {
+		out, err := s.classifiers[k].runOne(graph.Floats(history[len(history)-c.n*features:], 1, c.n, features))
 		if err != nil {
 			return err
 		}
@@ -283,15 +316,6 @@ func (w *Words) score(scores, from []float32) error {
 	return nil
 }
 
-// stage runs a model with one input and one output.
-func stage(m *graph.Model, in graph.Value) ([]float32, error) {
-	out, err := m.Run(map[string]graph.Value{m.Inputs()[0].Name: in})
-	if err != nil {
-		return nil, err
-	}
-	return out[m.Outputs()[0].Name].Data, nil
-}
-
 // WordStream finds words in one sound.
 type WordStream struct {
 	// OnFrame, if set, is called with each frame's end, in seconds from the beginning of
@@ -299,7 +323,7 @@ type WordStream struct {
 	// 80 ms; those of the padding are before 0 or after the sound.
 	OnFrame func(at float64, scores []float32)
 
-	w        *Words
+	stages   *stages
 	o        WordOptions
 	in       *input
 	samples  []float32 // the head and a frame, at the scale of 16 bit integers
@@ -327,9 +351,13 @@ func (w *Words) NewStream(rate int, o WordOptions) (*WordStream, error) {
 	if err != nil {
 		return nil, err
 	}
+	stages, err := w.newStages()
+	if err != nil {
+		return nil, err
+	}
 	n := len(w.Names())
 	s := &WordStream{
-		w: w, o: o, in: in, samples: make([]float32, frameHead+frameSize), rows: make([]float32, melWindow*melBands),
+		stages: stages, o: o, in: in, samples: make([]float32, frameHead+frameSize), rows: make([]float32, melWindow*melBands),
 		features: slices.Clone(w.before), scores: make([]float32, n), above: make([]int, n), last: make([]int, n),
 	}
 	for i := range s.rows {
@@ -389,17 +417,17 @@ func (s *WordStream) step(frame []float32) error {
 	if s.frames == 0 {
 		samples = samples[frameHead:] // there is nothing before it
 	}
-	rows, err := s.w.spectrogram(samples)
+	rows, err := s.stages.spectrogram(samples)
 	if err != nil {
 		return err
 	}
 	push(s.rows, rows)
-	f, err := s.w.embed(s.rows)
+	f, err := s.stages.embed(s.rows)
 	if err != nil {
 		return err
 	}
 	push(s.features, f)
-	if err := s.w.score(s.scores, s.features); err != nil {
+	if err := s.stages.score(s.scores, s.features); err != nil {
 		return err
 	}
 	if s.frames < firstAreNo {
@@ -424,7 +452,7 @@ func push(history, newest []float32) {
 // judge adds the detections of a frame.
 func (s *WordStream) judge(at float64) {
 	i := 0
-	for _, c := range s.w.classifiers {
+	for _, c := range s.stages.w.classifiers {
 		for _, word := range c.words {
 			score := float64(s.scores[i])
 			high := score >= s.o.Threshold

@@ -7,10 +7,11 @@
 
 writes segments that silero-vad makes of random probabilities. It needs no model.
 
-    python3 internal/golden/gen/detect.py answers MODELS SPEECH.wav DIR
+    python3 internal/golden/gen/detect.py answers MODELS DIR SPEECH.wav [MORE.wav...]
 
-writes sounds made of SPEECH.wav, which has 16 kHz, into DIR, and what the ONNX models in
-the folder MODELS find in them. With CAROUSEL_DETECT=DIR the tests of audio/detect
+writes sounds made of SPEECH.wav, and MORE.wav such as words for the models, into DIR, and
+what the ONNX models in the folder MODELS find in them. The files have 16 kHz, 16 bits and
+one channel. With CAROUSEL_DETECT=DIR the tests of audio/detect
 compare with that. PyTorch is not needed: silero-vad's rules work on plain numbers.
 """
 import contextlib
@@ -176,13 +177,19 @@ def noise(low, high, n):
     return out
 
 
-def answers(models, file, out):
+def read(file):
     with wave.open(file) as f:
-        speech = np.frombuffer(f.readframes(f.getnframes()), np.int16)
+        if (f.getframerate(), f.getsampwidth(), f.getnchannels()) != (16000, 2, 1):
+            sys.exit(f"{file}: want 16 kHz, 16 bits, one channel")
+        return np.frombuffer(f.readframes(f.getnframes()), np.int16)
+
+
+def answers(models, out, speech, *more):
     os.makedirs(out, exist_ok=True)
     list_ = []
     silero = sorted(glob.glob(os.path.join(models, "silero*.onnx")))
-    for number, (name, samples, rate) in enumerate(sounds(speech)):
+    all_sounds = [*sounds(read(speech)), *((os.path.basename(file), read(file), 16000) for file in more)]
+    for number, (name, samples, rate) in enumerate(all_sounds):
         wav = f"{number}.wav"
         write(os.path.join(out, wav), samples, rate)
         one = {"name": name, "file": wav, "models": []}
@@ -208,7 +215,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     if sys.argv[1:2] == ["segments"]:
         print("[\n" + ",\n".join(json.dumps(c, separators=(",", ":")) for c in segments()) + "\n]")
-    elif sys.argv[1:2] == ["answers"] and len(sys.argv) == 5:
+    elif sys.argv[1:2] == ["answers"] and len(sys.argv) >= 5:
         answers(*sys.argv[2:])
     else:
         sys.exit(__doc__)
