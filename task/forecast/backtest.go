@@ -72,7 +72,7 @@ func (m *Model) refitScore(ctx context.Context, panel *data.Panel, d *dataset, l
 	if err != nil {
 		return nil, err
 	}
-	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory,
+	e := &Evaluation{Task: Name, Scored: scoredOf(task.Test, d.frames), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory, Members: m.cfg.Members,
 		Notes: []string{fmt.Sprintf("a new model was trained for each of %d origins", len(groups))}}
 	err = m.keeping(out, d, t.levels, func(file *scoredFile) error {
 		for at := 0; at <= last; at++ {

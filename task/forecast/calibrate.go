@@ -53,8 +53,6 @@ func (p *pair) loss(gain float64, squared bool) float64 {
 // not improve on the linear path. ratio is the absolute error with that share divided by
 // the one without, at most 1.
 func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (ratio float64, err error) {
-	head := m.net.Head
-	weight, bias := head.Weight.Read(), head.Bias.Read()
 	var pairs []pair
 	collect := func(first bool) error {
 		i := 0
@@ -78,12 +76,13 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 	if err := collect(true); err != nil {
 		return 0, err
 	}
-	path := m.net.Skip.learnt(m.ridge)
+	m.trained = nil
+	for _, n := range m.net.Members {
+		m.trained = append(m.trained, n.part(m.ridge))
+	}
 	scale := func(gain float64) {
-		m.scaleHead(weight, bias, gain)
-		if m.cfg.Skip == "ridge" {
-			m.net.Skip.startAt(m.ridge)
-			m.net.Skip.add(path, float32(gain))
+		for i, n := range m.net.Members {
+			n.scalePart(m.trained[i], gain, m.ridge)
 		}
 	}
 	scale(0)
@@ -93,13 +92,13 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 	squared := m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian"
 	// Simple methods in the forecast leave less of the network's part, whose full size
 	// is tried nevertheless.
-	own := m.mixture.least()
+	least := m.mixture.least()
 	for i := range pairs {
-		pairs[i].full = pairs[i].line + (pairs[i].full-pairs[i].line)/own
+		pairs[i].full = pairs[i].line + (pairs[i].full-pairs[i].line)/least
 	}
 	m.gain = bestGain(pairs, squared)
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
-	scale(m.gain / own)
+	scale(m.gain / least)
 	if m.gain == 0 {
 		m.notes = append(m.notes, "the recurrent network does not improve on its linear path on the validation part; only the linear path is used")
 	} else if m.gain < 1 {
@@ -158,17 +157,38 @@ func certainty(pairs []pair, gain float64, horizon int, squared bool) float64 {
 	return math.Max(0, 1-ratio*ratio)
 }
 
+// networkPart is what a network adds to the regression that its linear path began as:
+// its head, and what the path has learnt since.
+type networkPart struct {
+	weight, bias []float32
+	path         [2][]float32
+}
+
+// part returns what a network adds to a regression.
+func (n *network) part(line *ridge) networkPart {
+	return networkPart{n.Head.Weight.Read(), n.Head.Bias.Read(), n.Skip.learnt(line)}
+}
+
+// scalePart sets a network to a multiple of a part beside a regression.
+func (n *network) scalePart(p networkPart, gain float64, line *ridge) {
+	n.scaleHead(p.weight, p.bias, gain)
+	if n.cfg.Skip == "ridge" {
+		n.Skip.startAt(line)
+		n.Skip.add(p.path, float32(gain))
+	}
+}
+
 // scaleHead sets the head to its trained weights with the location scaled.
 // Quantiles keep their distances from the median.
-func (m *Model) scaleHead(weight, bias []float32, gain float64) {
+func (n *network) scaleHead(weight, bias []float32, gain float64) {
 	weight, bias = slices.Clone(weight), slices.Clone(bias)
-	outputs := m.net.dims.outputs
+	outputs := n.dims.outputs
 	width := len(weight) / len(bias)
 	for first := 0; first < len(bias); first += outputs {
 		middle := first
 		last := first + 1
-		if m.cfg.Loss == "quantile" {
-			middle += slices.Index(m.cfg.Quantiles, 0.5)
+		if n.cfg.Loss == "quantile" {
+			middle += slices.Index(n.cfg.Quantiles, 0.5)
 			last = first + outputs
 		}
 		center := slices.Clone(weight[middle*width : (middle+1)*width])
@@ -181,6 +201,6 @@ func (m *Model) scaleHead(weight, bias []float32, gain float64) {
 			}
 		}
 	}
-	m.net.Head.Weight.Write(weight)
-	m.net.Head.Bias.Write(bias)
+	n.Head.Weight.Write(weight)
+	n.Head.Bias.Write(bias)
 }

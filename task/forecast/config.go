@@ -47,10 +47,11 @@ type Config struct {
 
 	NoTargetHistory bool `json:"no_target_history" group:"Model" help:"the model computes the target from its drivers alone, such as runoff from rainfall: past and future covariates, calendar and static columns over window and horizon; past values of the target are no inputs, and tables to predict may lack them"`
 
-	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, or by the frequency and the length of the series)"`
+	Window  int `json:"window" range:"0..1e5" group:"Model" help:"rows of history that the network reads (0: 72, a day of up to 144 rows, or by the frequency and the length of the series)"`
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
 	Segment int `json:"segment,omitempty" range:"0..1e4" group:"Model" help:"rows that the network reads, and forecasts, in one step (0: 1)"`
 	task.RNNConfig
+	Members  int     `json:"members,omitempty" range:"0..100" group:"Model" help:"networks from different initial weights that are trained together and whose forecasts are averaged (0: 1)"`
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
 	Channels string  `json:"channels" oneof:"independent (the network is applied to each),joint (the network reads all)" group:"Model" help:"treatment of several targets"`
@@ -65,7 +66,7 @@ type Config struct {
 	Quantiles    []float64 `json:"quantiles" value:"levels" range:"(0..1)" group:"Training" help:"levels of the quantile outputs and intervals"`
 	Floor        []float64 `json:"floor" value:"numbers" range:"-1e15..1e15" group:"Training" help:"forecasts and quantiles below it are set to it: one number, or one for each target (empty: 0 for targets that are counts, otherwise none)"`
 	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
-	Refit        string    `json:"refit" oneof:"all (training and validation rows before the test is scored, and all rows before the model is used),validation (training and validation rows),none" group:"Training" help:"rows that the linear path is fitted to again after the training"`
+	Refit        string    `json:"refit" oneof:"all (training and validation rows before the test is scored, and all rows before the model is used),validation (training and validation rows),none" group:"Training" help:"rows that the model is fitted to again after the training"`
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings

@@ -19,6 +19,7 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Simulation bool    `json:"simulation,omitempty"` // the model has no past values of the target, which the baselines but linear have; each row is then forecast once
+	Members    int     `json:"members,omitempty"`    // networks of which the forecast is the mean; absent: one
 	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or mixture of simple methods
 	Metrics    Metrics `json:"metrics"`              // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
@@ -264,7 +265,7 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 			scored = append(scored, f)
 		}
 	}
-	e := &Evaluation{Task: Name, Scored: scoredOf(part, scored), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory, Forecaster: m.forecaster(), Notes: m.Notes()}
+	e := &Evaluation{Task: Name, Scored: scoredOf(part, scored), Windows: len(list), Horizon: d.horizon, Stride: stride, Simulation: m.cfg.NoTargetHistory, Members: m.cfg.Members, Forecaster: m.forecaster(), Notes: m.Notes()}
 	if note != "" && !slices.Contains(e.Notes, note) {
 		e.Notes = append(e.Notes, note)
 	}

@@ -52,13 +52,50 @@ func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, leve
 		part := list[lo:min(lo+size, len(list))]
 		tape.Reset()
 		d.load(b, part, false)
-		if m.cfg.Head == "autoregressive" {
-			m.unrollBatch(tape, d, b, part, levels, visit)
-			continue
+		last := visit
+		if n := len(m.net.Members); n > 1 {
+			last = averaged(n, len(part)*d.targets, visit)
 		}
-		m.forecastBatch(m.net.forward(tape, b).Data(), d, b, part, levels, visit)
+		for i, net := range m.net.Members {
+			if i > 0 {
+				tape.Reset()
+			}
+			if m.cfg.Head == "autoregressive" {
+				m.unrollBatch(tape, net, d, b, part, levels, last)
+				continue
+			}
+			m.forecastBatch(net.forward(tape, b).Data(), d, b, part, levels, last)
+		}
 	}
 	return nil
+}
+
+// averaged returns a function for the forecasts of n networks of the same targets and
+// windows, in the same order, that calls visit with their means: of quantiles too, level
+// by level.
+func averaged(n, forecasts int, visit func(w window, k int, s *steps)) func(w window, k int, s *steps) {
+	means, calls := make([]*steps, forecasts), 0
+	add := func(mean, x []float64) {
+		for i, v := range x {
+			mean[i] += v / float64(n)
+		}
+	}
+	return func(w window, k int, s *steps) {
+		at := calls % forecasts
+		if means[at] == nil {
+			means[at] = newSteps(len(s.point), len(s.quantiles[0]))
+		}
+		mean := means[at]
+		mean.centre = s.centre
+		add(mean.point, s.point)
+		add(mean.location, s.location)
+		for h, q := range s.quantiles {
+			add(mean.quantiles[h], q)
+		}
+		if calls++; calls > (n-1)*forecasts {
+			visit(w, k, mean)
+		}
+	}
 }
 
 // forecastBatch reads the output of the direct head [targets,n,horizon,outputs].
@@ -90,14 +127,14 @@ func newSteps(horizon, levels int) *steps {
 // unrollBatch runs an autoregressive network step by step: once with its location
 // as the next input, for the point forecast, and for a likelihood also along
 // sampled paths, whose quantiles are those of the forecast.
-func (m *Model) unrollBatch(tape *tensor.Tape, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
-	points := m.path(tape, d, b, list, nil)
+func (m *Model) unrollBatch(tape *tensor.Tape, net *network, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
+	points := m.path(tape, net, d, b, list, nil)
 	var paths [][]float32
 	if sampled := m.cfg.Loss == "gaussian" || m.cfg.Loss == "student-t"; sampled && len(levels) > 0 {
 		for p := range samplePaths {
 			tape.Reset()
 			d.load(b, list, false)
-			paths = append(paths, m.path(tape, d, b, list, rand.New(rand.NewPCG(m.cfg.Seed, uint64(p)))))
+			paths = append(paths, m.path(tape, net, d, b, list, rand.New(rand.NewPCG(m.cfg.Seed, uint64(p)))))
 		}
 	}
 	s := newSteps(d.horizon, len(levels))
@@ -129,8 +166,8 @@ func (m *Model) unrollBatch(tape *tensor.Tape, d *dataset, b *batch, list []wind
 
 // path returns one path of every target [targets,n,horizon], in the windows'
 // units: the network's locations or, if random is not nil, random draws.
-func (m *Model) path(tape *tensor.Tape, d *dataset, b *batch, list []window, random *rand.Rand) []float32 {
-	out, state := m.net.unroll(tape, b, tape.Input(b.encoder, b.rows, d.window, d.encoder), nil)
+func (m *Model) path(tape *tensor.Tape, net *network, d *dataset, b *batch, list []window, random *rand.Rand) []float32 {
+	out, state := net.unroll(tape, b, tape.Input(b.encoder, b.rows, d.window, d.encoder), nil)
 	values := make([]float32, d.targets*b.n*d.horizon)
 	x := make([]float32, b.rows*d.encoder)
 	centres := make([]centre, d.targets)
@@ -159,7 +196,7 @@ func (m *Model) path(tape *tensor.Tape, d *dataset, b *batch, list []window, ran
 				}
 			}
 		}
-		out, state = m.net.unroll(tape, b, tape.Input(x, b.rows, 1, d.encoder), state)
+		out, state = net.unroll(tape, b, tape.Input(x, b.rows, 1, d.encoder), state)
 	}
 	return values
 }

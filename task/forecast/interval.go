@@ -246,6 +246,9 @@ func (m *Model) adjust(s *steps, k int, u units, levels []float64) {
 	for h, point := range s.point {
 		quantiles := s.quantiles[h]
 		for i, q := range levels {
+			if m.cfg.Loss == "negative-binomial" { // a mean of members is not whole
+				quantiles[i] = math.Round(quantiles[i])
+			}
 			if m.shifts != nil && q != 0.5 {
 				v := u.out(u.in(quantiles[i]) + m.shift(k, q))
 				if m.cfg.Loss == "negative-binomial" {

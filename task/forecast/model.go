@@ -14,11 +14,14 @@ import (
 // linearFile holds the linear path of each stage in a model directory.
 const linearFile = "linear.safetensors"
 
+// file holds the networks of a stage that is not in use.
+func (s stage) file() string { return stageNames[s] + ".safetensors" }
+
 // Model is a trained forecasting model. It is safe for concurrent use.
 type Model struct {
 	cfg       Config
 	schema    *schema
-	net       *network
+	net       *network // the first member
 	slab      *tensor.Slab
 	ridge     *ridge
 	residuals residuals
@@ -31,6 +34,7 @@ type Model struct {
 	learnt    map[string]*learnt // by series; nil: not known
 	stage     stage
 	others    [stages]*Model // by stage; nil: the model itself
+	trained   []networkPart  // in training, by member: its part before it was scaled by the gain; nil without a linear path
 }
 
 // saved is a Model's part of config.json.
@@ -86,7 +90,12 @@ func (m *Model) Notes() []string { return slices.Clone(m.notes) }
 func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
 	defer tensor.Recover(&err)
 	m := &Model{cfg: cfg, schema: s, gain: 1}
-	m.net = newNetwork(&m.cfg, newShape(s, &m.cfg))
+	d := newShape(s, &m.cfg)
+	m.net = newNetwork(&m.cfg, d)
+	m.net.Members = []*network{m.net}
+	for range m.cfg.Members - 1 {
+		m.net.Members = append(m.net.Members, newNetwork(&m.cfg, d))
+	}
 	m.slab = tensor.Pack(on, m.net, cfg.Seed)
 	return m, nil
 }
@@ -95,11 +104,16 @@ func newModel(cfg Config, s *schema, on *tensor.Device) (_ *Model, err error) {
 // [model.Save].
 func (m *Model) Save(dir string) error {
 	var ts []model.Tensor
-	for s, line := range m.lines() {
-		if line == nil {
+	files := []model.Part{model.Weights(m.slab)}
+	for s := range stages {
+		if s > stageInUse && m.others[s] == nil {
 			continue
 		}
-		for k, w := range line.weights {
+		own := m.at(s)
+		if s > stageInUse {
+			files = append(files, model.Tensors(s.file(), model.SlabTensors(own.slab), nil))
+		}
+		for k, w := range own.ridge.weights {
 			rows, columns := w.Dims()
 			t := model.Tensor{Name: fmt.Sprintf("%s.%d", stageNames[s], k), Dims: []int{rows, columns}}
 			for i := range rows {
@@ -112,7 +126,8 @@ func (m *Model) Save(dir string) error {
 	}
 	c := saved{Config: m.cfg, Schema: m.schema, Gain: m.gain, Mixture: m.mixture, Linear: m.ridge.choices, Residuals: m.residuals, Shifts: m.shifts,
 		Errors: m.errors, Spread: m.spread, Begin: m.at(stageScored).spread, Notes: m.notes, Learnt: m.learnt}
-	return model.Save(dir, Name, c, model.Weights(m.slab), model.Tensors(linearFile, ts, nil))
+	files = append(files, model.Tensors(linearFile, ts, nil))
+	return model.Save(dir, Name, c, files...)
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of
@@ -220,17 +235,33 @@ func (m *Model) openLinear(dir *model.Dir, choices [][]choice, begin spreads) er
 		}
 		return line, nil
 	}
-	var lines [stages]*ridge
-	for s := range stages {
-		if s > stageInUse && f.Lookup(stageNames[s]+".0") == nil {
+	if m.ridge, err = read(stageInUse); err != nil {
+		return err
+	}
+	for s := stageScored; s < stages; s++ {
+		if f.Lookup(stageNames[s]+".0") == nil {
 			return nil // the model was not refitted
 		}
-		if lines[s], err = read(s); err != nil {
+		line, err := read(s)
+		if err != nil {
 			return err
 		}
-		if s == stageInUse {
-			m.ridge = lines[s]
+		other, err := m.copyAt(s)
+		if err != nil {
+			return err
 		}
+		other.move(line)
+		other.spread = begin
+		if dir.Has(s.file()) { // older models have the same networks at all stages
+			networks, err := dir.ReadTensors(s.file())
+			if err != nil {
+				return err
+			}
+			if err := networks.Load(other.slab); err != nil {
+				return err
+			}
+		}
+		m.others[s] = other
 	}
-	return m.attach(lines, begin)
+	return nil
 }

@@ -602,6 +602,24 @@ func TestSizesThatTheDataAsk(t *testing.T) {
 	}
 }
 
+// A day of rows is in the window, where that is not too many.
+func TestWindowByFrequency(t *testing.T) {
+	for freq, want := range map[data.Freq]int{
+		{Unit: data.Nanosecond, N: int64(time.Hour)}:        72,
+		{Unit: data.Nanosecond, N: int64(15 * time.Minute)}: 96,
+		{Unit: data.LocalSecond, N: 600}:                    144,
+		{Unit: data.Nanosecond, N: int64(time.Minute)}:      144,
+		{Unit: data.Nanosecond, N: int64(time.Second)}:      72, // a minute is its first season
+		{Unit: data.Day, N: 1}:                              72,
+		{}:                                                  72,
+		{Unit: data.Month, N: 1}:                            36,
+	} {
+		if window, _ := customary(freq); window != want {
+			t.Errorf("%v: a window of %d rows, want %d", freq, window, want)
+		}
+	}
+}
+
 func TestStrideSharesNoSeason(t *testing.T) {
 	for windows, want := range map[int]int{100: 1, 59999: 1, 120001: 5, 300000: 5} {
 		cfg := Config{}

@@ -34,6 +34,10 @@ type network struct {
 
 	EncoderSegment, DecoderSegment *nn.Linear // embed segments; nil: steps are single rows
 
+	// Members are all networks of the model, of which the forecast is the mean; of the
+	// first one, which is this, alone: its parameters are named before the others'.
+	Members []*network
+
 	cfg  *Config
 	dims shape
 	drop *nn.Dropout

@@ -44,6 +44,9 @@ func (m *Model) ExportONNX(ctx context.Context, path string) (_ *graph.Parity, e
 	if m.cfg.Head == "autoregressive" && m.cfg.LearnState {
 		return nil, data.Errorf("learn_state: the graph of an autoregressive model takes its states as inputs, and the first one is trained; train without learn_state, or export the weights")
 	}
+	if len(n.Members) > 1 && (m.cfg.Head == "autoregressive" || !pointLoss(m.cfg.Loss) && m.cfg.Loss != "quantile") {
+		return nil, data.Errorf("members: the graph has the mean of what the networks forecast, which is not that of the parameters of a distribution, nor of states from step to step, got loss %s and head %s; train one member, or export the weights", m.cfg.Loss, m.cfg.Head)
+	}
 	e := &graphExporter{net: n, dev: m.slab.Device(), names: m.inputNames(), g: &graph.Builder{Doc: m.onnxDoc()}}
 	var want map[string][]float32
 	in := e.sample()
@@ -73,10 +76,11 @@ func (m *Model) onnxDoc() string {
 
 // graphExporter writes a network as a graph.
 type graphExporter struct {
-	net   *network
-	dev   *tensor.Device
-	g     *graph.Builder
-	names inputNames
+	net    *network // the member that is written
+	prefix string   // of its parameters' names; the first, which has none, declares the inputs
+	dev    *tensor.Device
+	g      *graph.Builder
+	names  inputNames
 }
 
 // The sizes of the sample on which graph and network are compared.
@@ -90,12 +94,12 @@ func (e *graphExporter) transposed(x string) string {
 // steps declares an input of steps, joins it with the static vectors and embeds
 // segments. The result is time-major.
 func (e *graphExporter) steps(name string, steps any, width int, columns []string, static string, segment *nn.Linear) string {
-	e.g.Input(name, strings.Join(columns, ", "), "rows", steps, width)
+	e.input(name, strings.Join(columns, ", "), "rows", steps, width)
 	x := e.joined(e.transposed(name), static)
 	if segment == nil {
 		return x
 	}
-	return e.g.Op("Relu", []string{onnx.AddLinear(e.g, name+"_segment", segment, x)})
+	return e.g.Op("Relu", []string{onnx.AddLinear(e.g, e.prefix+name+"_segment", segment, x)})
 }
 
 // joined writes joined for time-major steps.
@@ -115,34 +119,62 @@ func (e *graphExporter) static() string {
 	if n.Static == nil {
 		return ""
 	}
-	e.g.InputInts("static_ids", strings.Join(e.names.static, ", "), "rows", n.dims.ids)
+	e.inputInts("static_ids", strings.Join(e.names.static, ", "), "rows", n.dims.ids)
 	table := n.Static.Weight
-	v := e.g.Op("Gather", []string{e.g.Floats("static.weight", table.Read(), table.Dims()...), "static_ids"})
+	v := e.g.Op("Gather", []string{e.g.Floats(e.prefix+"static.weight", table.Read(), table.Dims()...), "static_ids"})
 	return e.g.Op("Reshape", []string{v, e.g.Ints("", 1, -1, int64(n.dims.ids*staticWidth))})
 }
 
-// direct writes network.forward.
+// direct writes the mean of the members.
 func (e *graphExporter) direct() error {
+	g, members := e.g, e.net.Members
+	var outs []string
+	for i, n := range members {
+		if e.net = n; i > 0 {
+			e.prefix = fmt.Sprintf("members.%d.", i)
+		}
+		out, err := e.member()
+		if err != nil {
+			return err
+		}
+		outs = append(outs, out)
+	}
+	out := outs[0]
+	for _, other := range outs[1:] {
+		out = g.Op("Add", []string{out, other})
+	}
+	if n := len(outs); n > 1 {
+		out = g.Op("Mul", []string{out, g.Float(1 / float32(n))})
+	}
+	e.net, e.prefix = members[0], ""
+	d := &e.net.dims
+	g.Node("Identity", []string{out}, []string{"forecast"})
+	g.Output("forecast", strings.Join(outputNames(e.net.cfg), ", "), d.targets, "windows", d.horizon, d.outputs)
+	return nil
+}
+
+// member writes network.forward and sorts quantiles.
+func (e *graphExporter) member() (string, error) {
 	n, d, g := e.net, &e.net.dims, e.g
 	static := e.static()
-	encoded, err := onnx.AddRNN(g, "encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.read, d.encoder, e.names.encoder, static, n.EncoderSegment)})
+	encoded, err := onnx.AddRNN(g, e.prefix+"encoder", n.Encoder, onnx.RNNValues{X: e.steps("encoder", d.read, d.encoder, e.names.encoder, static, n.EncoderSegment)})
 	if err != nil {
-		return err
+		return "", err
 	}
 	var y string
 	switch {
 	case n.cfg.NoTargetHistory:
 		y = e.transposed(g.Op("Slice", []string{encoded.Y, g.Ints("", int64(d.steps(d.window))), g.Ints("", int64(d.read)), g.Ints("", 0)}))
 	case n.Decoder != nil:
-		decoded, err := onnx.AddRNN(g, "decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.steps(d.horizon), d.decoder, e.names.decoder, static, n.DecoderSegment), H: encoded.H, C: encoded.C})
+		decoded, err := onnx.AddRNN(g, e.prefix+"decoder", n.Decoder, onnx.RNNValues{X: e.steps("decoder", d.steps(d.horizon), d.decoder, e.names.decoder, static, n.DecoderSegment), H: encoded.H, C: encoded.C})
 		if err != nil {
-			return err
+			return "", err
 		}
 		y = e.transposed(decoded.Y)
 	default:
 		y = e.ends(encoded.Y)
 	}
-	out := onnx.AddLinear(g, "head", n.Head, y)
+	out := onnx.AddLinear(g, e.prefix+"head", n.Head, y)
 	if d.segment > 1 {
 		out = g.Op("Reshape", []string{out, g.Ints("", 0, int64(d.steps(d.horizon)*d.segment), int64(d.channels*d.outputs))})
 		out = g.Op("Slice", []string{out, g.Ints("", 0), g.Ints("", int64(d.horizon)), g.Ints("", 1)})
@@ -153,9 +185,20 @@ func (e *graphExporter) direct() error {
 		out = g.Op("Reshape", []string{out, g.Ints("", -1, int64(d.horizon), int64(d.targets), int64(d.outputs))})
 		out = g.Op("Transpose", []string{out}, graph.Attr{Name: "perm", Value: []int64{2, 0, 1, 3}})
 	}
-	g.Node("Identity", []string{e.ordered(e.locate(out))}, []string{"forecast"})
-	g.Output("forecast", strings.Join(outputNames(n.cfg), ", "), d.targets, "windows", d.horizon, d.outputs)
-	return nil
+	return e.ordered(e.locate(out)), nil
+}
+
+// input and inputInts declare inputs, which all members have.
+func (e *graphExporter) input(name, doc string, dims ...any) {
+	if e.prefix == "" {
+		e.g.Input(name, doc, dims...)
+	}
+}
+
+func (e *graphExporter) inputInts(name, doc string, dims ...any) {
+	if e.prefix == "" {
+		e.g.InputInts(name, doc, dims...)
+	}
 }
 
 // ends writes network.ends for a time-major output.
@@ -185,18 +228,18 @@ func (e *graphExporter) locate(out string) string {
 		location, rest = e.part(out, 0, 1), e.part(out, 1, d.outputs)
 	}
 	if n.Skip != nil {
-		g.Input("linear", strings.Join(e.names.linear, ", "), d.targets, "windows", d.linear)
+		e.input("linear", strings.Join(e.names.linear, ", "), d.targets, "windows", d.linear)
 		w := n.Skip.Weight
-		line := g.Op("MatMul", []string{"linear", g.Floats("skip.weight", w.Read(), w.Dims()...)})
+		line := g.Op("MatMul", []string{"linear", g.Floats(e.prefix+"skip.weight", w.Read(), w.Dims()...)})
 		if n.Skip.Group != nil {
-			g.InputInts("group", fmt.Sprintf("kind of time of the window's first step, %d for each target in turn", d.groups), d.targets, "windows")
-			line = g.Op("Add", []string{line, g.Op("Gather", []string{g.Floats("skip.group", n.Skip.Group.Read(), n.Skip.Group.Dims()...), "group"})})
+			e.inputInts("group", fmt.Sprintf("kind of time of the window's first step, %d for each target in turn", d.groups), d.targets, "windows")
+			line = g.Op("Add", []string{line, g.Op("Gather", []string{g.Floats(e.prefix+"skip.group", n.Skip.Group.Read(), n.Skip.Group.Dims()...), "group"})})
 		}
 		location = g.Op("Add", []string{location, g.Op("Unsqueeze", []string{line, g.Ints("", 3)})})
 	}
 	if counts {
 		for _, name := range []string{"unit_scale", "unit_shift"} {
-			g.Input(name, "from the window's units to the data's", d.targets, "windows", d.horizon)
+			e.input(name, "from the window's units to the data's", d.targets, "windows", d.horizon)
 		}
 		location = g.Op("Mul", []string{location, g.Op("Unsqueeze", []string{"unit_scale", g.Ints("", 3)})})
 		location = g.Op("Add", []string{location, g.Op("Unsqueeze", []string{"unit_shift", g.Ints("", 3)})})
@@ -319,13 +362,22 @@ func (e *graphExporter) batchOf(in map[string]graph.Value) *batch {
 }
 
 func (e *graphExporter) runDirect(in map[string]graph.Value) map[string][]float32 {
-	out := slices.Clone(e.net.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data())
-	if e.net.cfg.Loss == "quantile" {
-		for step := range slices.Chunk(out, e.net.dims.outputs) {
-			slices.Sort(step)
+	var sum []float32
+	for _, n := range e.net.Members {
+		out := n.forward(tensor.NewTape(e.dev, tensor.Infer), e.batchOf(in)).Data()
+		if n.cfg.Loss == "quantile" {
+			for step := range slices.Chunk(out, n.dims.outputs) {
+				slices.Sort(step)
+			}
+		}
+		if sum == nil {
+			sum = make([]float32, len(out))
+		}
+		for i, v := range out {
+			sum[i] += v / float32(len(e.net.Members))
 		}
 	}
-	return map[string][]float32{"forecast": out}
+	return map[string][]float32{"forecast": sum}
 }
 
 func (e *graphExporter) runUnrolled(in map[string]graph.Value) map[string][]float32 {

@@ -2,13 +2,16 @@ package forecast
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
+
+	"github.com/carousel-ml/carousel/train"
 )
 
-// stage is what a model has learnt from. Only the linear path differs between them,
-// and how wide the intervals are at the end of the rows: the network's weights are
-// those that were best on the rows of validation.
+// stage is what a model has learnt from. Stages differ in the weights of the linear
+// path and of the networks, and in how wide the intervals are at the end of the rows.
 type stage int
 
 const (
@@ -18,7 +21,7 @@ const (
 	stages
 )
 
-// stageNames begin the names of the linear path's weights in a model directory.
+// stageNames begin the names of a stage's weights in a model directory.
 var stageNames = [stages]string{"target", "scored", "trained"}
 
 // The values of Config.Refit.
@@ -28,64 +31,161 @@ const (
 	refitNone       = "none"
 )
 
-// refit fits the linear path to more rows, as Config.Refit says, and finds how wide
-// the intervals are at their end. The model is that of training alone before.
-func (m *Model) refit(ctx context.Context, d *dataset) error {
+// The networks are trained further for refitSteps of the steps that validation chose,
+// with a learning rate that falls from refitLR of the one of training. Each batch has
+// refitRecent of its windows from the rows that are new.
+const (
+	refitSteps  = 0.3
+	refitLR     = 0.3
+	refitRecent = 0.5
+)
+
+// refit fits the linear path to more rows, trains the networks further on them, as
+// Config.Refit says, and finds how wide the intervals are at their end. The model is
+// that of training alone before, and after an error. chosen is the number of steps that
+// validation chose; 0: the networks remain as they are.
+func (m *Model) refit(ctx context.Context, d *dataset, chosen int, run *train.Run) error {
 	if m.cfg.Refit == refitNone {
 		return nil
 	}
-	known := d.known(m.cfg.WindowStride)
-	withValidation, err := m.ridge.refitted(ctx, d, known)
+	trained, err := m.copyAt(stageTrained)
 	if err != nil {
 		return err
 	}
-	lines := [stages]*ridge{withValidation, withValidation, m.ridge}
+	scored, err := m.refitted(ctx, d, d, d.known(m.cfg.WindowStride), stageScored, chosen, run)
+	if err != nil {
+		return err
+	}
+	inUse := scored
 	if m.cfg.Refit == refitAll {
 		everything := d.divided(func(f *frame) parts { return parts{trainPart: {f.part[trainPart].lo, f.end}} })
-		if lines[stageInUse], err = m.ridge.refitted(ctx, everything, everything.windows(trainPart, m.cfg.WindowStride)); err != nil {
+		if inUse, err = m.refitted(ctx, d, everything, everything.windows(trainPart, m.cfg.WindowStride), stageInUse, chosen, run); err != nil {
+			return err
+		}
+		// As an evaluation has it, with smoothing that is fitted to the rows of validation too.
+		d := d.divided(func(f *frame) parts { return f.part })
+		if inUse.spread, err = scored.adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {}); err != nil {
 			return err
 		}
 	}
-	m.move(lines[stageInUse])
-	if err := m.attach(lines, m.spread); err != nil {
-		return err
+	m.others[stageScored], m.others[stageTrained] = scored, trained
+	m.take(inUse)
+	return nil
+}
+
+// refitted returns the model at another stage, with the linear path fitted to windows
+// of a dataset, and the networks trained further on them unless steps is 0. before is
+// the dataset of the training.
+func (m *Model) refitted(ctx context.Context, before, d *dataset, list []window, s stage, steps int, run *train.Run) (*Model, error) {
+	line, err := m.ridge.refitted(ctx, d, list)
+	if err != nil {
+		return nil, err
 	}
-	if m.cfg.Refit == refitAll {
-		// As an evaluation has it, with smoothing that is fitted to the rows of validation too.
-		d := d.divided(func(f *frame) parts { return f.part })
-		m.spread, err = m.at(stageScored).adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {})
+	other, err := m.copyAt(s)
+	if err != nil {
+		return nil, err
+	}
+	other.move(line)
+	fresh := func(w window) bool {
+		return int(w.origin)+d.horizon > before.frames[w.frame].part[trainPart].hi
+	}
+	if steps == 0 || m.gain == 0 || !slices.ContainsFunc(list, fresh) {
+		return other, nil
+	}
+	gain := m.gain / m.mixture.least()
+	for i, p := range m.trained { // as they were before the gain
+		other.net.Members[i].scalePart(p, 1, line)
+	}
+	if err := other.learn(ctx, d, list, fresh, max(1, int(refitSteps*float64(steps))), run); err != nil {
+		return nil, err
+	}
+	for i := range m.trained {
+		n := other.net.Members[i]
+		n.scalePart(n.part(line), gain, line)
+	}
+	return other, nil
+}
+
+// learn trains the networks for a number of steps on windows of a dataset, of which
+// each batch draws some of those that are fresh. It writes no checkpoint: a run that is
+// resumed does it again.
+func (m *Model) learn(ctx context.Context, d *dataset, list []window, fresh func(window) bool, steps int, run *train.Run) error {
+	c := &m.cfg
+	ranks := 1
+	if run.World != nil {
+		ranks = run.World.Size()
+	}
+	batches := drawn(list, fresh, c.Batch, steps*c.Accumulate*ranks, c.Seed)
+	short := c.Settings
+	short.Epochs, short.LR, short.MinLR, short.Warmup, short.MaxTime, short.Patience = 1, refitLR*c.LR, refitLR*c.MinLR, 0.1, 0, 0
+	options := short.Options(len(batches), &train.Run{World: run.World})
+	options.Clip = m.clip()
+	job := m.job(d, list)
+	job.Batches = func(int) [][]int { return batches }
+	result, err := train.Fit(ctx, job, options)
+	if err == nil && result.Interrupted {
+		err = ctx.Err()
 	}
 	return err
 }
 
-// move moves the linear path to other regressions; what the network's path has learnt
+// drawn returns n batches of indices of windows: refitRecent of each is drawn from the
+// fresh ones, and the rest goes through all windows in a random order.
+func drawn(list []window, fresh func(window) bool, size, n int, seed uint64) [][]int {
+	var recent, order []int
+	for i, w := range list {
+		if fresh(w) {
+			recent = append(recent, i)
+		}
+	}
+	r := rand.New(rand.NewPCG(seed, seed))
+	batches := make([][]int, n)
+	for i := range batches {
+		for range size {
+			if r.Float64() < refitRecent {
+				batches[i] = append(batches[i], recent[r.IntN(len(recent))])
+				continue
+			}
+			if len(order) == 0 {
+				order = r.Perm(len(list))
+			}
+			batches[i], order = append(batches[i], order[0]), order[1:]
+		}
+	}
+	return batches
+}
+
+// move moves the linear path to other regressions; what the networks' paths have learnt
 // beside them remains.
 func (m *Model) move(line *ridge) {
-	if m.net.Skip != nil {
-		m.net.Skip.move(m.ridge, line)
+	for _, n := range m.net.Members {
+		if n.Skip != nil {
+			n.Skip.move(m.ridge, line)
+		}
 	}
 	m.ridge = line
 }
 
-// attach makes the models of the other stages, with the spread at the end of
-// the rows of validation.
-func (m *Model) attach(lines [stages]*ridge, begin spreads) error {
-	for s := stageScored; s < stages; s++ {
-		other, err := newModel(m.cfg, m.schema, m.slab.Device())
-		if err != nil {
-			return err
-		}
-		for i, p := range other.slab.Params {
-			p.Write(m.slab.Params[i].Read())
-		}
-		other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
-		other.notes, other.learnt, other.ridge = m.notes, m.learnt, m.ridge
-		other.stage = s
-		other.spread = begin
-		other.move(lines[s])
-		m.others[s] = other
+// copyAt returns a copy of the model as that of a stage.
+func (m *Model) copyAt(s stage) (*Model, error) {
+	other, err := newModel(m.cfg, m.schema, m.slab.Device())
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	for i, p := range other.slab.Params {
+		p.Write(m.slab.Params[i].Read())
+	}
+	other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
+	other.notes, other.learnt, other.ridge, other.spread, other.stage = m.notes, m.learnt, m.ridge, m.spread, s
+	return other, nil
+}
+
+// take makes the weights of another stage those in use.
+func (m *Model) take(other *Model) {
+	for i, p := range m.slab.Params {
+		p.Write(other.slab.Params[i].Read())
+	}
+	m.ridge, m.spread = other.ridge, other.spread
 }
 
 // at returns the model at a stage.
@@ -96,21 +196,9 @@ func (m *Model) at(s stage) *Model {
 	return m
 }
 
-// lines returns the linear path at each stage; nil where it is that of the model in
-// use.
-func (m *Model) lines() (lines [stages]*ridge) {
-	lines[stageInUse] = m.ridge
-	for s, other := range m.others {
-		if other != nil {
-			lines[s] = other.ridge
-		}
-	}
-	return lines
-}
-
-// refitNote is the remark on the scores of a model whose linear path has since learnt
-// the rows of the test.
-const refitNote = "the scores are of the model fitted to training and validation rows; for forecasts its linear path is fitted to all rows, those of the test too (refit says which)"
+// refitNote is the remark on the scores of a model that has since learnt the rows of
+// the test.
+const refitNote = "the scores are of the model fitted to training and validation rows; for forecasts it is fitted to all rows, those of the test too (refit says which)"
 
 // line returns a regression of the model with weights.
 func (m *Model) line(weights []*mat.Dense, choices [][]choice) *ridge {

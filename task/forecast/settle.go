@@ -155,11 +155,19 @@ func settleSizes(cfg *Config, freq data.Freq, frames []*frame) (notes []string) 
 	return notes
 }
 
+// The window of rows within the day has a day of them, within these bounds: the time of
+// the network grows with the window.
+const leastWindow, mostWindow = 72, 144
+
 // customary returns the window and the horizon for long series of a frequency.
 func customary(freq data.Freq) (window, horizon int) {
 	switch {
 	case freq.Unit != data.Month && freq.Unit != data.MonthEnd:
-		return 72, 24
+		window = leastWindow
+		if seasons := freq.Seasons(); len(seasons) > 0 {
+			window = min(max(window, seasons[0]), mostWindow)
+		}
+		return window, 24
 	case freq.N >= 12:
 		return 12, 4
 	case freq.N == 3:

@@ -43,11 +43,27 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
 			return nil, nil, err
 		}
-		if err := m.refit(ctx, set); err != nil {
-			return nil, nil, err
-		}
-		return m, result, nil
+		return m, result, m.refitAfter(ctx, set, o, result)
 	})
+}
+
+// refitAfter refits a model that was trained. After an interruption its networks remain
+// as they are; one that comes now leaves the model as it was trained, and a run that is
+// resumed refits it.
+func (m *Model) refitAfter(ctx context.Context, d *dataset, o *train.Run, result *train.Result) error {
+	steps := result.Steps
+	if result.Best != nil {
+		steps = result.Best.Step
+	}
+	if result.Interrupted {
+		steps = 0
+	}
+	err := m.refit(ctx, d, steps, o)
+	if err != nil && ctx.Err() != nil {
+		result.Interrupted, result.Stopped = true, train.StopInterrupted
+		return nil
+	}
+	return err
 }
 
 // mostValidation is the largest number of windows that training is validated on.
@@ -100,11 +116,17 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	for _, f := range kept {
 		m.learnt[f.id] = f.learn()
 	}
-	if m.net.Skip != nil {
-		m.net.Head.Bias.Write(make([]float32, m.net.Head.Bias.Len()))
-		if m.cfg.Skip == "ridge" {
-			m.net.Skip.startAt(m.ridge)
+	for _, n := range m.net.Members {
+		if n.Skip == nil {
+			continue
 		}
+		n.Head.Bias.Write(make([]float32, n.Head.Bias.Len()))
+		if m.cfg.Skip == "ridge" {
+			n.Skip.startAt(m.ridge)
+		}
+	}
+	if n := m.cfg.Members; n > 1 {
+		note = append(note, fmt.Sprintf("the network's forecast is the mean of %d networks, trained from different initial weights", n))
 	}
 	m.notes = slices.Concat(notes, note, mixed(&m.cfg, frames), constants(&m.cfg, d.schema, kept))
 	return m, d, nil
@@ -234,22 +256,9 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	windows := d.windows(trainPart, cfg.WindowStride)
 	valid := d.validationWindows()
 	options := cfg.Settings.Options((len(windows)+cfg.Batch-1)/cfg.Batch, o)
-	options.Batch, options.Fingerprint = cfg.Batch, m.fingerprint(d)
+	options.Batch, options.Clip, options.Fingerprint = cfg.Batch, m.clip(), m.fingerprint(d)
 	options.About += "; " + d.about()
-	job := &train.Job[batch]{
-		Slab:      m.slab,
-		Optimizer: m.optimizer(),
-		Samples:   len(windows),
-		NewBatch:  func() *batch { return &batch{} },
-		Load: func(b *batch, samples []int) {
-			list := make([]window, len(samples))
-			for i, s := range samples {
-				list[i] = windows[s]
-			}
-			d.load(b, list, true)
-		},
-		Loss: m.net.loss,
-	}
+	job := m.job(d, windows)
 	if len(valid) > 0 {
 		job.Metric = "mae"
 		if cfg.Loss == "mse" || cfg.Loss == "gaussian" {
@@ -264,12 +273,51 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	return train.Fit(ctx, job, options)
 }
 
+// job returns a training of the networks on windows.
+func (m *Model) job(d *dataset, windows []window) *train.Job[batch] {
+	return &train.Job[batch]{
+		Slab:      m.slab,
+		Optimizer: m.optimizer(),
+		Samples:   len(windows),
+		NewBatch:  func() *batch { return &batch{} },
+		Load: func(b *batch, samples []int) {
+			list := make([]window, len(samples))
+			for i, s := range samples {
+				list[i] = windows[s]
+			}
+			d.load(b, list, true)
+		},
+		Loss: m.loss,
+	}
+}
+
+// loss returns the mean loss of the members, whose gradients do not touch each other:
+// each is trained as if it were alone.
+func (m *Model) loss(t *tensor.Tape, b *batch) *tensor.Tensor {
+	sum := m.net.loss(t, b)
+	if len(m.net.Members) == 1 {
+		return sum
+	}
+	for _, n := range m.net.Members[1:] {
+		sum = tensor.Add(sum, n.loss(t, b))
+	}
+	return tensor.MulScalar(sum, 1/float32(len(m.net.Members)))
+}
+
+// clip returns the bound on the norm of the gradient of loss, with members that are
+// each clipped at about Config.Clip.
+func (m *Model) clip() float32 {
+	return float32(m.cfg.Clip / math.Sqrt(float64(len(m.net.Members))))
+}
+
 // optimizer returns AdamW with a separate learning rate for the linear path.
 func (m *Model) optimizer() *optim.Optimizer {
 	o := &optim.AdamWOptions{WeightDecay: float32(m.cfg.WeightDecay)}
 	if m.net.Skip != nil {
 		o.Groups = []optim.Group{{
-			Match:   func(name string) bool { return strings.HasPrefix(name, "skip.") },
+			Match: func(name string) bool {
+				return strings.HasPrefix("."+name, ".skip.") || strings.Contains(name, ".skip.")
+			},
 			LRScale: float32(m.cfg.SkipLR), Freeze: m.cfg.SkipLR == 0,
 		}}
 	}

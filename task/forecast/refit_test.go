@@ -1,0 +1,288 @@
+package forecast
+
+import (
+	"errors"
+	"math"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
+)
+
+// weights returns a copy of a model's parameters.
+func weights(m *Model) (all []float32) {
+	for _, p := range m.slab.Params {
+		all = append(all, p.Read()...)
+	}
+	return all
+}
+
+// learning returns settings of which the network has a part in the forecast.
+func learning() Config {
+	cfg := small()
+	cfg.Skip, cfg.EMA = "none", 0.9
+	return cfg
+}
+
+// The networks of the three stages: that of training is the one without a refit; the
+// scored one has nothing of the rows of the test, and the one in use has. A directory
+// keeps all of them.
+func TestRefitOfNetworks(t *testing.T) {
+	panel := hourly(1, 600)
+	fit := func(refit string) *Model {
+		cfg := learning()
+		cfg.Refit = refit
+		m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	none, m := fit(refitNone), fit(refitAll)
+	if !slices.Equal(weights(none), weights(m.at(stageTrained))) {
+		t.Error("the networks of training are not those without a refit")
+	}
+	if slices.Equal(weights(m.at(stageTrained)), weights(m.at(stageScored))) || slices.Equal(weights(m.at(stageScored)), weights(m)) {
+		t.Error("stages have the same networks")
+	}
+	if half := fit(refitValidation); !slices.Equal(weights(half), weights(m.at(stageScored))) {
+		t.Error("refitted to the validation part, the networks in use are not those scored")
+	}
+	dir := t.TempDir()
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s := range stages {
+		if !slices.Equal(weights(m.at(s)), weights(opened.at(s))) {
+			t.Errorf("stage %s: the weights changed on the way through a directory", stageNames[s])
+		}
+	}
+	y := panel.Series[0].Values[0]
+	d, _ := m.dataset(panel, false)
+	for row := d.frames[0].part[testPart].lo; row < len(y); row++ {
+		y[row] += 100
+	}
+	other := fit(refitAll)
+	if !slices.Equal(weights(m.at(stageScored)), weights(other.at(stageScored))) || slices.Equal(weights(m), weights(other)) {
+		t.Error("the rows of the test are in the scored networks, or not in those in use")
+	}
+}
+
+// A network that is scaled beside its linear path is trained further at its full size,
+// and scaled in the same way.
+func TestRefitKeepsTheGain(t *testing.T) {
+	m, d, err := prepare(t.Context(), hourly(1, 600), small(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.fit(t.Context(), d, &train.Run{}); err != nil {
+		t.Fatal(err)
+	}
+	full := weights(m)
+	if _, err := m.settleGain(t.Context(), d, d.validationWindows()); err != nil {
+		t.Fatal(err)
+	}
+	m.gain = 0.5
+	list := d.windows(trainPart, 1)
+	same, err := m.refitted(t.Context(), d, d, list, stageScored, 5, &train.Run{}) // nothing new
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := m.net.Head.Weight.Read()
+	if !slices.Equal(head, same.net.Head.Weight.Read()) {
+		t.Error("without new rows the network changed")
+	}
+	m.net.scalePart(m.trained[0], 1, m.ridge)
+	for i, v := range weights(m) {
+		if math.Abs(float64(v-full[i])) > 1e-6 {
+			t.Fatalf("weight %d at full size is %v, was %v", i, v, full[i])
+		}
+	}
+	m.net.scalePart(m.trained[0], 0.5, m.ridge)
+	more, err := m.refitted(t.Context(), d, d, d.known(1), stageScored, 5, &train.Run{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved, half := 0.0, 0.0
+	for i, v := range more.net.Head.Weight.Read() {
+		moved = math.Max(moved, math.Abs(float64(v-m.trained[0].weight[i]/2)))
+		half = math.Max(half, math.Abs(float64(m.trained[0].weight[i])))
+	}
+	if moved == 0 || moved > half/2 {
+		t.Errorf("the head at half its size moved by %v of at most %v", moved, half)
+	}
+}
+
+// Cancelled while it is refitted, a model is that of training; a run that is resumed
+// has the bits of one that was not interrupted.
+func TestRefitInterrupted(t *testing.T) {
+	panel, cfg := hourly(1, 600), learning()
+	whole, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	asked := &stopAfter{t.Context(), 1 << 30}
+	if _, _, err := Train(asked, &Data{Panel: panel}, cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	last := &stopAfter{t.Context(), 1<<30 - asked.n - 1}
+	m, result, err := Train(last, &Data{Panel: panel}, cfg, &train.Run{Dir: dir})
+	if err != nil || !result.Interrupted || m.others[stageScored] != nil || !slices.Equal(weights(m), weights(whole.at(stageTrained))) {
+		t.Fatalf("cancelled: %v, %+v", err, result)
+	}
+	if _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	m, result, err = Train(t.Context(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir, Resume: true})
+	if err != nil || result.Interrupted {
+		t.Fatal(err, result)
+	}
+	for s := range stages {
+		if !slices.Equal(weights(m.at(s)), weights(whole.at(s))) {
+			t.Errorf("stage %s: resumed, the weights are others", stageNames[s])
+		}
+	}
+}
+
+// The forecast of members is the mean of those of each, quantiles level by level, and
+// their gradients are those of each alone.
+func TestMembers(t *testing.T) {
+	panel := hourly(2, 500)
+	for name, set := range map[string]func(*Config){
+		"point":          func(*Config) {},
+		"quantile":       func(c *Config) { c.Loss = "quantile" },
+		"gaussian":       func(c *Config) { c.Loss, c.Transform = "gaussian", "log" },
+		"autoregressive": func(c *Config) { c.Head, c.Loss = "autoregressive", "student-t" },
+		"joint":          func(c *Config) { c.Channels, c.Target, c.Skip = "joint", []string{"a", "b"}, "ridge" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := learning()
+			cfg.Members, cfg.Epochs, cfg.Dropout = 3, 1, 0
+			set(&cfg)
+			dir := t.TempDir()
+			m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, &train.Run{Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened, err := Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := m.dataset(panel, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list := d.windows(testPart, 7)
+			all, again := forecasts(t, m, d, list), forecasts(t, opened, d, list)
+			if !slices.Equal(all, again) {
+				t.Error("forecasts changed on the way through a directory")
+			}
+			m.shifts = nil // which are added to the mean
+			all = forecasts(t, m, d, list)
+			want := make([]float64, len(all))
+			for _, n := range m.net.Members {
+				one := *m
+				alone := *n
+				alone.Members = []*network{&alone}
+				one.net = &alone
+				for i, v := range forecasts(t, &one, d, list) {
+					want[i] += v / 3
+				}
+			}
+			for i, v := range all {
+				if math.Abs(v-want[i]) > 1e-9*math.Max(1, math.Abs(v)) {
+					t.Fatalf("value %d is %v, the mean of the members %v", i, v, want[i])
+				}
+			}
+			b := &batch{}
+			d.load(b, list[:5], true)
+			tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+			m.loss(tape, b).Backward()
+			got := gradients(m.slab)
+			m.slab.ZeroGrad()
+			for _, n := range m.net.Members {
+				tape.Reset()
+				n.loss(tape, b).Backward()
+			}
+			for i, g := range gradients(m.slab) {
+				if math.Abs(float64(g/3-got[i])) > 1e-6*(1+math.Abs(float64(g))) {
+					t.Fatalf("gradient %d is %v, of the member alone %v", i, got[i], g)
+				}
+			}
+			m.slab.ZeroGrad()
+		})
+	}
+}
+
+func gradients(s *tensor.Slab) []float32 {
+	all := make([]float32, s.Grads().N)
+	s.Device().Backend().Download(all, s.Grads())
+	return all
+}
+
+// forecasts returns points and quantiles of windows.
+func forecasts(t *testing.T, m *Model, d *dataset, list []window) (all []float64) {
+	t.Helper()
+	err := m.forecastAll(t.Context(), d, list, []float64{0.1, 0.5, 0.9}, func(_ window, _ int, s *steps) {
+		all = append(all, s.point...)
+		for _, q := range s.quantiles {
+			all = append(all, q...)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// The graph of members is their mean; of distributions and of states it is refused.
+func TestExportMembers(t *testing.T) {
+	for loss, head := range map[string]string{"mae": "direct", "quantile": "direct", "gaussian": "direct", "mse": "autoregressive"} {
+		cfg := small()
+		cfg.Members, cfg.Loss, cfg.Head = 2, loss, head
+		m, _, err := prepare(t.Context(), hourly(1, 400), cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range m.net.Members {
+			w := make([]float32, n.Head.Weight.Len())
+			for i := range w {
+				w[i] = float32(i%7-3) / 4
+			}
+			n.Head.Weight.Write(w)
+		}
+		p, err := m.ExportONNX(t.Context(), filepath.Join(t.TempDir(), "m.onnx"))
+		if refused := loss == "gaussian" || head != "direct"; (err != nil) != refused {
+			t.Errorf("%s %s: %v", loss, head, err)
+		} else if err == nil {
+			if p.Values == 0 || p.MaxDiff > 2e-5 || p.MaxDiffRuntime > 2e-5 {
+				t.Error(p)
+			}
+		}
+	}
+}
+
+// A file of a stage that is damaged is an error that names it.
+func TestStageOfAnotherModel(t *testing.T) {
+	dir := t.TempDir()
+	m, _, err := Train(t.Context(), &Data{Panel: hourly(1, 400)}, learning(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.others[stageScored].slab.Params[0].Name = "other"
+	if err := m.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	var file *model.FileError
+	if _, err := Open(dir); !errors.As(err, &file) || filepath.Base(file.File) != "scored.safetensors" {
+		t.Errorf("got %v", err)
+	}
+}
