@@ -26,8 +26,7 @@ A forecasting model is scored beside the simple methods on the same windows: the
 naive forecast (the last value), the seasonal naive one (the same hour of the day
 or week before), drift, theta and ETS (exponential smoothing), and ridge
 regression. Unless it was trained with another --refit, the scores are of the model
-fitted to training and validation rows; the linear path of the one that forecasts
-has later rows too.
+fitted to training and validation rows; the one that forecasts has later rows too.
 
 A language model's state is carried from the beginning of a text to its end, or
 through each piece of it that is scored: nats and perplexity a token, bits a

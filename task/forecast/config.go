@@ -51,7 +51,7 @@ type Config struct {
 	Horizon int `json:"horizon" range:"0..1e4" group:"Model" help:"rows to forecast (0: 24, or by the frequency and the length of the series)"`
 	Segment int `json:"segment,omitempty" range:"0..1e4" group:"Model" help:"rows that the network reads, and forecasts, in one step (0: 1)"`
 	task.RNNConfig
-	Members  int     `json:"members,omitempty" range:"0..100" group:"Model" help:"networks from different initial weights that are trained together and whose forecasts are averaged (0: 1)"`
+	Members  int     `json:"members" range:"1..100" before:"1" group:"Model" help:"number of networks, from different initial weights, whose forecasts are averaged"`
 	Dropout  float64 `json:"dropout" range:"0..0.99" group:"Model" help:"dropout of the outputs of the recurrent layers"`
 	Head     string  `json:"head" oneof:"direct (all steps together),autoregressive (each from the previous one)" group:"Model" help:"how the steps of the horizon are computed"`
 	Channels string  `json:"channels" oneof:"independent (the network is applied to each),joint (the network reads all)" group:"Model" help:"treatment of several targets"`
@@ -90,7 +90,7 @@ func (c *Config) UnmarshalJSON(raw []byte) error {
 func Defaults() Config {
 	c := Config{
 		Decimal: "auto", Missing: "error", Calendar: "auto",
-		RNNConfig: task.DefaultRNN(), Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "auto",
+		RNNConfig: task.DefaultRNN(), Members: 1, Dropout: 0.2, Head: "direct", Channels: "independent", Skip: "auto",
 		Scale: "standard", ScalePer: "series", WindowNorm: "auto", Transform: "auto",
 		Loss: "mae", Quantiles: []float64{0.1, 0.5, 0.9}, Refit: refitAll, SkipLR: 0.1, Settings: train.DefaultSettings(),
 	}

@@ -19,7 +19,7 @@ type Evaluation struct {
 	Task string `json:"task"` // the task of the model
 	task.Scored
 	Simulation bool    `json:"simulation,omitempty"` // the model has no past values of the target, which the baselines but linear have; each row is then forecast once
-	Members    int     `json:"members,omitempty"`    // networks of which the forecast is the mean; absent: one
+	Members    int     `json:"members"`              // networks of which the forecast is the mean
 	Forecaster string  `json:"forecaster"`           // what the model forecasts with: network (with its linear path), linear path (alone, as the network did not improve on it) or mixture of simple methods
 	Metrics    Metrics `json:"metrics"`              // the model's scores
 	// Baselines are naive, naive2 (M4's: naive after seasonal adjustment, which is
@@ -138,8 +138,8 @@ type EvaluateOptions struct {
 // model, and a part without a window, are a *data.InputError; a cancelled ctx
 // returns its error.
 //
-// The linear path is not that of forecasts, but the one fitted to training and
-// validation rows; for the part validation, and with Refit none, that of training
+// The weights are not those of forecasts, but the ones fitted to training and
+// validation rows; for the part validation, and with Refit none, those of training
 // rows. Intervals adapt from origin to origin through the part.
 func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *EvaluateOptions) (_ *Evaluation, err error) {
 	defer tensor.Recover(&err)

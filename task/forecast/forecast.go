@@ -6,10 +6,10 @@
 // ([Model.Predict]); [Model.Evaluate] and [Model.Backtest] score it; [Model.Save]
 // writes it to a directory that [Open] reads.
 //
-// Scalers, calendars and the network are fitted to the training rows alone. What a
+// Scalers and calendars are fitted to the training rows alone, and the network at first. What a
 // forecast is a mixture of is chosen by cross validation on the training and
-// validation rows; the linear path is then fitted to these for scores, and to all
-// rows for forecasts (Config.Refit). The targets of a window are in one part; its
+// validation rows; the model is then fitted to these for scores, and to all rows for
+// forecasts (Config.Refit). The targets of a window are in one part; its
 // history may begin in the rows before the part.
 //
 // Functions that compute return a panic with a [*tensor.ShapeError] or a
@@ -36,8 +36,8 @@ var Task = task.New(task.About{
 	Name: Name, Noun: "a forecasting model", Title: "Forecast",
 	Short: "Train a forecasting model on a table of time series",
 	Long: `Trains a forecasting model, scores it and baselines on the test rows, and writes
-model, checkpoints and report into --out. After the scoring its linear path is fitted
-to all rows, those of the test too; --refit decides it.`,
+model, checkpoints and report into --out. After the scoring it is fitted to all rows,
+those of the test too; --refit decides it.`,
 	Example: `  carousel train forecast --data sales.csv --time date --target units --out run
   carousel train forecast --data load.csv.gz --time time --target mw --future temp --holiday holiday \
       --horizon 24 --loss quantile --out run

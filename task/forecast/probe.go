@@ -11,7 +11,7 @@ import (
 
 // Probe returns a function that computes, on a tape in Train mode, the mean loss
 // of about rows windows, spread evenly over the test part: explain gradients
-// measures the network with it. For an autoregressive network only the last step
+// measures the network, of several members the first, with it. For an autoregressive network only the last step
 // has a loss. A table that does not fit the model and a test part without a
 // window are a *data.InputError; rows below 1 is an error; a cancelled ctx returns
 // its error.

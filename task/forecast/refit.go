@@ -7,6 +7,7 @@ import (
 
 	"gonum.org/v1/gonum/mat"
 
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -23,6 +24,11 @@ const (
 
 // stageNames begin the names of a stage's weights in a model directory.
 var stageNames = [stages]string{"target", "scored", "trained"}
+
+// rows names the rows that a stage has learnt.
+func (s stage) rows() string {
+	return [stages]string{"all rows", "training and validation rows", "training rows"}[s]
+}
 
 // The values of Config.Refit.
 const (
@@ -118,7 +124,8 @@ func (m *Model) learn(ctx context.Context, d *dataset, list []window, fresh func
 	batches := drawn(list, fresh, c.Batch, steps*c.Accumulate*ranks, c.Seed)
 	short := c.Settings
 	short.Epochs, short.LR, short.MinLR, short.Warmup, short.MaxTime, short.Patience = 1, refitLR*c.LR, refitLR*c.MinLR, 0.1, 0, 0
-	options := short.Options(len(batches), &train.Run{World: run.World})
+	about := "Refit to " + report.Plural(len(list), "window") + " of " + m.stage.rows()
+	options := short.Options(len(batches), &train.Run{World: run.World, Progress: run.Progress, About: about})
 	options.Clip = m.clip()
 	job := m.job(d, list)
 	job.Batches = func(int) [][]int { return batches }

@@ -19,7 +19,7 @@ import (
 // Config.Split. The epoch and the share of the network beside its linear path are
 // chosen on the validation rows; the transformation of the targets, the linear path
 // and the shares of simple methods by cross validation on both parts. Intervals are
-// computed from errors that the fit did not see. The linear path is fitted again to
+// computed from errors that the fit did not see. Linear path and networks are fitted to
 // more rows at the end, as Config.Refit says: forecasts have all rows in it by
 // default, and scores those of training and validation.
 //
