@@ -58,24 +58,30 @@ func (m *Model) refit(ctx context.Context, d *dataset, chosen int, run *train.Ru
 	if err != nil {
 		return err
 	}
-	scored, err := m.refitted(ctx, d, d, d.known(m.cfg.WindowStride), stageScored, chosen, run)
+	known := d.known(m.cfg.WindowStride)
+	scored, err := m.refitted(ctx, d, d, known, stageScored, chosen, run)
 	if err != nil {
 		return err
 	}
-	inUse := scored
+	inUse, spread := scored, m.spread
 	if m.cfg.Refit == refitAll {
 		everything := d.divided(func(f *frame) parts { return parts{trainPart: {f.part[trainPart].lo, f.end}} })
-		if inUse, err = m.refitted(ctx, d, everything, everything.windows(trainPart, m.cfg.WindowStride), stageInUse, chosen, run); err != nil {
-			return err
+		if list := everything.windows(trainPart, m.cfg.WindowStride); len(list) > len(known) {
+			if inUse, err = m.refitted(ctx, d, everything, list, stageInUse, chosen, run); err != nil {
+				return err
+			}
 		}
 		// As an evaluation has it, with smoothing that is fitted to the rows of validation too.
 		d := d.divided(func(f *frame) parts { return f.part })
-		if inUse.spread, err = scored.adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {}); err != nil {
+		if spread, err = scored.adaptive(ctx, d, d.windows(testPart, 1), m.cfg.Quantiles, m.spread, func(window, int, *steps) {}); err != nil {
 			return err
 		}
 	}
 	m.others[stageScored], m.others[stageTrained] = scored, trained
-	m.take(inUse)
+	for i, p := range m.slab.Params {
+		p.Write(inUse.slab.Params[i].Read())
+	}
+	m.ridge, m.spread = inUse.ridge, spread
 	return nil
 }
 
@@ -185,14 +191,6 @@ func (m *Model) copyAt(s stage) (*Model, error) {
 	other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
 	other.notes, other.learnt, other.ridge, other.spread, other.stage = m.notes, m.learnt, m.ridge, m.spread, s
 	return other, nil
-}
-
-// take makes the weights of another stage those in use.
-func (m *Model) take(other *Model) {
-	for i, p := range m.slab.Params {
-		p.Write(other.slab.Params[i].Read())
-	}
-	m.ridge, m.spread = other.ridge, other.spread
 }
 
 // at returns the model at a stage.

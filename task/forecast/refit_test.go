@@ -5,11 +5,13 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/train/traintest"
 )
 
 // weights returns a copy of a model's parameters.
@@ -148,6 +150,36 @@ func TestRefitInterrupted(t *testing.T) {
 	for s := range stages {
 		if !slices.Equal(weights(m.at(s)), weights(whole.at(s))) {
 			t.Errorf("stage %s: resumed, the weights are others", stageNames[s])
+		}
+	}
+}
+
+// Ranks that train together have the bits of one process that accumulates their batches,
+// at every stage.
+func TestRefitOfRanks(t *testing.T) {
+	panel, cfg := hourly(1, 600), learning()
+	cfg.Accumulate = 2
+	alone, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Accumulate = 1
+	models, errs := make([]*Model, 2), make([]error, 2)
+	var all sync.WaitGroup
+	for rank, w := range traintest.Worlds(2) {
+		all.Go(func() {
+			models[rank], _, errs[rank] = Train(t.Context(), &Data{Panel: panel}, cfg, &train.Run{World: w})
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for rank, m := range models {
+		for s := range stages {
+			if !slices.Equal(weights(m.at(s)), weights(alone.at(s))) {
+				t.Errorf("rank %d, stage %s: the weights are not those of one process", rank, stageNames[s])
+			}
 		}
 	}
 }
