@@ -1,15 +1,17 @@
 package graph
 
 import (
+	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // fused returns the nodes that run in place of the given ones: products with constant
-// weights and convolutions take the bias and the function that follow them, if nothing
-// else reads what is between. outs are the slots that are read behind the nodes. What
+// weights take the bias, convolutions the batch normalisation, and both the function
+// that follow them, if nothing else reads what is between. outs are the slots that are read behind the nodes. What
 // [Model.Nodes] lists stays as it is in the file.
 func (m *Model) fused(nodes []*node, outs []int) []*node {
 	readers := map[int]int{}
@@ -21,7 +23,8 @@ func (m *Model) fused(nodes []*node, outs []int) []*node {
 			b.nodes = m.fused(b.nodes, b.outs)
 		}
 		if at, slot := follows(n, readers, maker); at >= 0 {
-			if with := m.merge(list[at], n, slot); with != nil {
+			var with *node
+			if m.guard(n, func() { with = m.merge(list[at], n, slot) }) == nil && with != nil { // the node itself reports an error
 				list[at] = with
 				maker[with.out[0]] = at
 				continue
@@ -67,6 +70,9 @@ func follows(n *node, readers, maker map[int]int) (at, slot int) {
 // merge returns a node that computes n, which reads the slot that first makes, and
 // first; nil if there is none.
 func (m *Model) merge(first, n *node, slot int) *node {
+	if n.op == "BatchNormalization" {
+		return m.normalized(first, n, slot)
+	}
 	l, dense := first.prepared.(*Linear)
 	if !dense && first.op != "Conv" || first.act != cell.Own {
 		return nil
@@ -87,6 +93,54 @@ func (m *Model) merge(first, n *node, slot int) *node {
 	}
 	with.act = act
 	return &with
+}
+
+// normalized returns a convolution with the weights of one and of the batch
+// normalisation behind it, if all of these are constant.
+func (m *Model) normalized(first, n *node, slot int) *node {
+	w, b := m.constant(first, 1), m.constant(first, 2)
+	training := n.intAttr("training_mode", 0) != 0 || n.intAttr("spatial", 1) == 0
+	if first.op != "Conv" || first.act != cell.Own || n.in[0] != slot || training || w == nil || w.kind != floats || w.rank() < 3 || w.len() == 0 || first.has(2) && b == nil {
+		return nil
+	}
+	channels := w.dims[0]
+	var stats [4][]float32 // scale, bias, mean, variance
+	for i := range stats {
+		v := m.constant(n, 1+i)
+		if v == nil || v.kind != floats || v.len() != channels {
+			return nil
+		}
+		stats[i] = v.host
+	}
+	if b != nil && (b.kind != floats || b.len() != channels) {
+		return nil
+	}
+	weight, bias := slices.Clone(w.host), make([]float32, channels)
+	each, epsilon := len(weight)/channels, float64(n.floatAttr("epsilon", 1e-5))
+	for c := range bias {
+		factor, start := float64(stats[0][c])/math.Sqrt(float64(stats[3][c])+epsilon), 0.0
+		if b != nil {
+			start = float64(b.host[c])
+		}
+		for i, v := range weight[c*each : (c+1)*each] {
+			weight[c*each+i] = simd.Narrow(float64(v) * factor)
+		}
+		bias[c] = simd.Narrow((start-float64(stats[2][c]))*factor + float64(stats[1][c]))
+	}
+	with := *first
+	with.out, with.dead = n.out, nil
+	with.in = []int{first.in[0], m.newConstant(first, &value{dims: w.dims, kind: floats, host: weight}), m.newConstant(first, &value{dims: []int{channels}, kind: floats, host: bias})}
+	if old, ok := first.prepared.(*convolution); ok { // its weights are not needed
+		m.params = slices.DeleteFunc(m.params, func(p *tensor.Param) bool { return p == old.weight || p == old.bias })
+	}
+	with.prepared = prepareConv(m, &with)
+	return &with
+}
+
+// newConstant adds a constant that no name of the file refers to.
+func (m *Model) newConstant(n *node, v *value) (slot int) {
+	m.names, m.constants = append(m.names, n.title()), append(m.constants, v)
+	return len(m.names) - 1
 }
 
 // activate applies the function of a node to its results.

@@ -60,3 +60,52 @@ func TestFused(t *testing.T) {
 		}
 	}
 }
+
+// A batch normalisation becomes part of the convolution before it.
+func TestFusedNormalization(t *testing.T) {
+	build := func(read bool) *Model {
+		r := newRandom(5)
+		g := &Builder{}
+		vector := func(name string, n int) string {
+			v := RandomFloats(r, n).Data
+			for i, x := range v {
+				v[i] = x*x + 0.1
+			}
+			return g.Floats(name, v, n)
+		}
+		weight := func(name string, dims ...int) string { return g.Floats(name, RandomFloats(r, dims...).Data, dims...) }
+		g.Input("x", "", 1, 4, "n")
+		last := "x"
+		for i, name := range []string{"a", "b"} {
+			in := []string{last, weight("w"+name, 4, 2, 3), weight("bias"+name, 4)}[:3-i] // the second has no bias
+			g.Node("Conv", in, []string{"conv" + name}, Attr{"group", 2}, Attr{"pads", []int64{1, 1}})
+			g.Node("BatchNormalization", []string{"conv" + name, vector("s"+name, 4), vector("o"+name, 4), vector("m"+name, 4), vector("v"+name, 4)}, []string{"bn" + name}, Attr{"epsilon", float32(0.1)})
+			g.Node("Relu", []string{"bn" + name}, []string{"y" + name})
+			last = "y" + name
+			if read {
+				g.Output("conv"+name, "", 1, 4, "n")
+			}
+		}
+		g.Output(last, "", 1, 4, "n")
+		return parsed(t, g.Encode())
+	}
+	m, apart := build(false), build(true)
+	if len(m.running) != 2 || len(apart.running) != 6 {
+		t.Fatalf("%d and %d nodes run", len(m.running), len(apart.running))
+	}
+	if len(m.params) != 4 {
+		t.Errorf("%d weights are kept, want those of two convolutions", len(m.params))
+	}
+	in := map[string]Value{"x": RandomFloats(newRandom(6), 1, 4, 9)}
+	got, err := runs(m, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := runs(apart, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, d := MaxDifference(got["yb"].Data, want["yb"].Data); d > 2e-6 {
+		t.Errorf("differs by %g", d)
+	}
+}
