@@ -1,7 +1,9 @@
 package graph
 
 import (
+	archive "archive/zip"
 	"errors"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -305,6 +307,22 @@ func FuzzRead(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add(scanGraph(Attr{"scan_input_directions", []int64{1}}).Encode())
+	store, err := archive.OpenReader(suiteStore)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer store.Close()
+	cases, err := fs.Glob(store, "*/*/model.onnx")
+	if err != nil || len(cases) == 0 {
+		f.Fatal("no cases", err)
+	}
+	for _, c := range cases {
+		b, err := fs.ReadFile(store, c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parse("m.onnx", b)
 		if err != nil {
