@@ -19,6 +19,7 @@ type Windows struct {
 	Padding  [2][2]int // before and after: zeros of a convolution, nothing of a pool
 	Ceil     bool      // of a pool: a last window may pass the end, if it begins before it
 	CountPad bool      // of [WindowMean]: zeros of the padding count
+	Into     []float32 // memory for the result, used where the device computes in the host's; nil for the tape's
 }
 
 // window returns the geometry along dimension 1+axis, of which n elements are read.
@@ -67,7 +68,7 @@ func (o *Windows) windowed(op string, t *Tape, x *Tensor, h, w *device.Window, c
 	if x.rank == 3 {
 		d[2] = channels
 	}
-	y := t.Empty(d[:x.rank]...)
+	y := o.result(t, d[:x.rank])
 	if x.seq != nil {
 		left := t.ints.alloc(x.dims[0])
 		for b, n := range x.seq.lengths {
@@ -76,6 +77,13 @@ func (o *Windows) windowed(op string, t *Tape, x *Tensor, h, w *device.Window, c
 		y.seq = t.sequence(op, left, x.dims[0], h.Out)
 	}
 	return y
+}
+
+func (o *Windows) result(t *Tape, dims []int) *Tensor {
+	if o.Into != nil {
+		return t.Share(o.Into, dims...)
+	}
+	return t.Empty(dims...)
 }
 
 // ConvOptions changes a convolution; the zero value is PyTorch's default.
@@ -195,7 +203,7 @@ func ConvTranspose(x, w, b *Tensor, o ConvOptions, size [2]int) *Tensor {
 		}
 		d[1+axis] = v.In
 	}
-	y := t.Empty(d[:x.rank]...)
+	y := o.result(t, d[:x.rank])
 	checkBias("ConvTranspose", b, s.I)
 	s.DY, s.DX, s.Weight = x.value, y.value, w.value
 	s.Cache, s.BackCache, s.Version = t.rest(s.B*s.H.Out*s.W.Out, w)

@@ -139,6 +139,20 @@ func (t *Tape) Input(v []float32, dims ...int) *Tensor {
 	return x
 }
 
+// Share is Input without a copy where the device computes in the host's memory: until
+// the next Reset v must not change, unless the tensor is a result. It may hold no
+// subnormal numbers.
+func (t *Tape) Share(v []float32, dims ...int) *Tensor {
+	if t.arena.alloc(1).Host == nil {
+		return t.Input(v, dims...)
+	}
+	x := t.tensor(dims...)
+	if x.value = device.HostBuffer(v); len(v) != volume("Share", "a tensor", dims, 0, maxRank) {
+		failf("Share", "shape %s needs other than %d elements", describe(x), len(v))
+	}
+	return x
+}
+
 // Zeros returns a new tensor of zeros.
 func (t *Tape) Zeros(dims ...int) *Tensor {
 	x := t.Empty(dims...)

@@ -68,8 +68,12 @@ func (b *Backend) Upload(dst device.Buffer, src []float32) {
 	b.loop(moveGrain, vector{dst: dst.Host[:len(src)], src: src}, func(v *vector, lo, hi int) { v.set.Flush(v.dst[lo:hi], v.src[lo:hi]) })
 }
 
-// Download copies the front of src to dst.
-func (b *Backend) Download(dst []float32, src device.Buffer) { copy(dst, src.Host[:len(dst)]) }
+// Download copies the front of src to dst, which may be the same memory.
+func (b *Backend) Download(dst []float32, src device.Buffer) {
+	if len(dst) > 0 && &dst[0] != &src.Host[0] {
+		copy(dst, src.Host)
+	}
+}
 
 // UploadInts copies src to the front of dst.
 func (b *Backend) UploadInts(dst device.Ints, src []int32) { copy(dst.Host[:len(src)], src) }

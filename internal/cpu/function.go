@@ -34,9 +34,11 @@ var functions = [device.NumFunctions]function{
 		},
 	},
 	cell.ReLU: {
-		forward: func(_ *simd.Set, y, x []float32, _ float32) {
-			for i, v := range x {
-				y[i] = max(v, 0) // NaN stays
+		forward: func(set *simd.Set, y, x []float32, _ float32) {
+			for len(x) > 0 {
+				n := min(len(x), len(zeros))
+				set.Max(y[:n], x[:n], zeros[:n])
+				x, y = x[n:], y[n:]
 			}
 		},
 		fromY: reluGrad,
@@ -126,6 +128,8 @@ var functions = [device.NumFunctions]function{
 }
 
 const leak = 0.01 // of LeakyReLU
+
+var zeros chunk
 
 // scaled computes y = alpha·x.
 func scaled(set *simd.Set, y, x []float32, alpha float32) {

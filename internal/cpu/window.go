@@ -52,9 +52,7 @@ func (b *Backend) poolWindow(s *device.WindowPoolSpec, line, w int) {
 		case s.Mean:
 			b.set.Add(y, y, x)
 		case arg == nil:
-			for i, v := range x {
-				y[i] = max(y[i], v)
-			}
+			b.set.Max(y, y, x)
 		default:
 			for i, v := range x {
 				if v > y[i] || v != v && y[i] == y[i] {

@@ -18,7 +18,7 @@ var generic = Set{
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,
-	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Shift: shiftGeneric, Flush: flushGeneric,
+	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Max: maxGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Shift: shiftGeneric, Flush: flushGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
 	Adam: adamGeneric,
 }
@@ -342,6 +342,10 @@ func mulGeneric(dst, a, b []float32) {
 
 func divGeneric(dst, a, b []float32) {
 	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(a) / float64(b)) })
+}
+
+func maxGeneric(dst, a, b []float32) {
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(max(a, b)) + 0) })
 }
 
 // mulAdd returns c + a·b, with the product and the sum rounded.

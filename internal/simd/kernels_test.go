@@ -65,6 +65,7 @@ var elementwise = []struct {
 	{"Sub", 0, func(s *Set, dst, a, b []float32) { s.Sub(dst, a, b) }},
 	{"Mul", 0, func(s *Set, dst, a, b []float32) { s.Mul(dst, a, b) }},
 	{"Div", 1e-9, func(s *Set, dst, a, b []float32) { s.Div(dst, a, b) }},
+	{"Max", 0, func(s *Set, dst, a, b []float32) { s.Max(dst, a, b) }},
 	{"MulAdd", 0, func(s *Set, dst, a, b []float32) { s.MulAdd(dst, a, b) }},
 	{"SigmoidGrad", 4e-7, func(s *Set, dst, a, _ []float32) { s.SigmoidGrad(dst, a) }},
 	{"TanhGrad", 4e-7, func(s *Set, dst, a, _ []float32) { s.TanhGrad(dst, a) }},

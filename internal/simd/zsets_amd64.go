@@ -68,6 +68,14 @@ var setAVX512 = Set{
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},
+	Max: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			maxAVX512(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
 	MulAdd: func(dst, a, b []float32) {
 		a, b = a[:len(dst)], b[:len(dst)]
 		for len(dst) > 0 {
@@ -236,6 +244,14 @@ var setAVX2 = Set{
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
 			divAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
+			dst, a, b = dst[n:], a[n:], b[n:]
+		}
+	},
+	Max: func(dst, a, b []float32) {
+		a, b = a[:len(dst)], b[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			maxAVX2(&vecArgs{N: n, Dst: &dst[0], A: &a[0], B: &b[0]})
 			dst, a, b = dst[n:], a[n:], b[n:]
 		}
 	},

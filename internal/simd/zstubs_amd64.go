@@ -64,6 +64,11 @@ func subAVX512(a *vecArgs)
 //go:noescape
 func divAVX512(a *vecArgs)
 
+// maxAVX512 is Dst = max(A, B), NaN if one is, with +0 for -0.
+//
+//go:noescape
+func maxAVX512(a *vecArgs)
+
 // lerpAVX512 is Dst = A + C * (B-A).
 //
 //go:noescape
@@ -158,6 +163,11 @@ func subAVX2(a *vecArgs)
 //
 //go:noescape
 func divAVX2(a *vecArgs)
+
+// maxAVX2 is Dst = max(A, B), NaN if one is, with +0 for -0.
+//
+//go:noescape
+func maxAVX2(a *vecArgs)
 
 // lerpAVX2 is Dst = A + C * (B-A).
 //

@@ -620,6 +620,60 @@ done3:
 	VZEROUPPER
 	RET
 
+// func maxAVX512(a *vecArgs)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·maxAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Z0
+	VBROADCASTSS one<>+0(SB), Z0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x10, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Z0
+	VMOVUPS (DX)(SI*1), Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VXORPS  Z3, Z3, Z3
+	VMAXPS  Z1, Z2, Z2
+	VMAXPS  Z0, Z1, Z0
+	VORPS   Z2, Z0, Z0
+	VADDPS  Z3, Z0, Z0
+	VMOVUPS Z0, (BX)(SI*1)
+	ADDQ    $0x40, SI
+	SUBQ    $0x10, AX
+	JGE     vector1
+
+tail2:
+	ADDQ      $0x10, AX
+	JEQ       done3
+	MOVL      $-1, DI
+	BZHIL     AX, DI, DI
+	KMOVW     DI, K1
+	VMOVUPS.Z (CX)(SI*1), K1, Z0
+	VMOVUPS.Z (DX)(SI*1), K1, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VXORPS    Z3, Z3, Z3
+	VMAXPS    Z1, Z2, Z2
+	VMAXPS    Z0, Z1, Z0
+	VORPS     Z2, Z0, Z0
+	VADDPS    Z3, Z0, Z0
+	VMOVUPS   Z0, K1, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
 // func lerpAVX512(a *vecArgs)
 // Requires: AVX, AVX512F, BMI2, SSE
 TEXT ·lerpAVX512(SB), NOSPLIT, $8-8
@@ -1733,6 +1787,62 @@ tail2:
 	VMASKMOVPS (CX)(SI*1), Y0, Y1
 	VMASKMOVPS (DX)(SI*1), Y0, Y2
 	VDIVPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y0, (BX)(SI*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func maxAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·maxAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         24(AX), DX
+	MOVQ         8(AX), BX
+	MOVQ         (AX), SI
+	VBROADCASTSS 40(AX), Y0
+	MOVQ         SI, AX
+	XORQ         SI, SI
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS (CX)(SI*1), Y0
+	VMOVUPS (DX)(SI*1), Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VXORPS  Y3, Y3, Y3
+	VMAXPS  Y1, Y2, Y2
+	VMAXPS  Y0, Y1, Y0
+	VORPS   Y2, Y0, Y0
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS Y0, (BX)(SI*1)
+	ADDQ    $0x20, SI
+	SUBQ    $0x08, AX
+	JGE     vector1
+
+tail2:
+	ADDQ       $0x08, AX
+	JEQ        done3
+	MOVQ       $+8, DI
+	CMPQ       AX, DI
+	CMOVQGT    DI, AX
+	SUBQ       AX, DI
+	LEAQ       lanes<>+32(SB), AX
+	VMOVUPS    (AX)(DI*4), Y0
+	VMASKMOVPS (CX)(SI*1), Y0, Y1
+	VMASKMOVPS (DX)(SI*1), Y0, Y2
+	VMOVAPS    Y1, Y3
+	VMOVAPS    Y1, Y4
+	VXORPS     Y4, Y4, Y4
+	VMAXPS     Y2, Y3, Y3
+	VMAXPS     Y1, Y2, Y1
+	VORPS      Y3, Y1, Y1
+	VADDPS     Y4, Y1, Y1
 	VMASKMOVPS Y1, Y0, (BX)(SI*1)
 
 done3:

@@ -23,7 +23,7 @@ func sets() []byte {
 	if err := setsTemplate.Execute(&b, map[string]any{
 		"Sets":    all,
 		"Maps":    [][2]string{{"Exp", "exp"}, {"Sigmoid", "sigmoid"}, {"Tanh", "tanh"}},
-		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"MulAdd", "mulAdd"}},
+		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"Max", "max"}, {"MulAdd", "mulAdd"}},
 		"Slopes":  [][2]string{{"SigmoidGrad", "sigmoidGrad"}, {"TanhGrad", "tanhGrad"}},
 	}); err != nil {
 		log.Fatal(err)

@@ -63,9 +63,9 @@ func (r *run) arrange(n *node, in []*value) (last bool) {
 // images puts a value with channels last on the tape, [N,T,C] or [N,H,W,C].
 func (r *run) images(x *value) *tensor.Tensor {
 	if x.rank() == 3 {
-		return r.tensor(x, x.dims[0], x.dims[2], x.dims[1])
+		return r.tape.Share(x.host, x.dims[0], x.dims[2], x.dims[1])
 	}
-	return r.tensor(x, x.dims[0], x.dims[2], x.dims[3], x.dims[1])
+	return r.tape.Share(x.host, x.dims[0], x.dims[2], x.dims[3], x.dims[1])
 }
 
 // newLast returns a new value of shape [N,C,...] with channels last.

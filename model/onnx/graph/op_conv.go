@@ -167,6 +167,7 @@ func runConv(r *run, n *node, in []*value) []*value {
 		return one(out)
 	}
 	c, _ := n.prepared.(*convolution)
+	o.Into = out.host
 	r.onTape(func() {
 		w, b := c.operands(r, in)
 		tensor.Conv(r.images(x), w, b, o).CopyTo(out.host)
@@ -211,6 +212,7 @@ func runConvTranspose(r *run, n *node, in []*value) []*value {
 		return one(out)
 	}
 	c, _ := n.prepared.(*convolution)
+	o.Into = out.host
 	r.onTape(func() {
 		w, b := c.operands(r, in)
 		tensor.ConvTranspose(r.images(images), w, b, o, size).CopyTo(out.host)
@@ -258,7 +260,7 @@ func runPool(r *run, n *node, in []*value) []*value {
 		pool = tensor.WindowMean
 	}
 	images, out := r.lastLayout(n, x), r.newLast(n, dims)
-	if out.len() > 0 {
+	if w.Into = out.host; out.len() > 0 {
 		r.onTape(func() { pool(r.images(images), w).CopyTo(out.host) })
 	}
 	return one(out)

@@ -256,21 +256,38 @@ var unaryOps = map[string]struct {
 	}},
 }
 
-func rectify(_ *node, _ *simd.Set, y, x []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] = max(v, 0) // NaN stays
+func rectify(_ *node, _ *simd.Set, y, x []float32) { atLeast(y, x, 0) }
+
+// atLeast computes y = max(x, v); y may be x.
+func atLeast(y, x []float32, v float32) {
+	var all [1024]float32
+	bound := all[:min(len(x), len(all))]
+	for i := range bound {
+		bound[i] = v
+	}
+	for len(x) > 0 {
+		n := min(len(x), len(bound))
+		simd.Best().Max(y[:n], x[:n], bound[:n])
+		x, y = x[n:], y[n:]
 	}
 }
 
 // leaky computes y = x, and alpha·x of negative numbers.
 func leaky(n *node, s *simd.Set, y, x []float32) {
-	times(s, y, x, n.floatAttr("alpha", 0.01))
-	x = x[:len(y)]
-	for i, v := range x {
-		if !(v < 0) {
-			y[i] = v
+	alpha := n.floatAttr("alpha", 0.01)
+	for len(x) > 0 { // pieces that stay in the cache
+		k := min(len(x), 1024)
+		times(s, y[:k], x[:k], alpha)
+		if alpha > 0 && alpha <= 1 {
+			s.Max(y[:k], x[:k], y[:k])
+		} else {
+			for i, v := range x[:k] {
+				if !(v < 0) {
+					y[i] = v
+				}
+			}
 		}
+		x, y = x[k:], y[k:]
 	}
 }
 
@@ -316,9 +333,12 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 		x, out := acc, r.newLike(n, acc, dims)
 		dims, s := joined(dims, stretched(x.dims, dims), stretched(v.dims, dims))
 		r.do(func() {
-			if v.kind == floats {
+			switch {
+			case v.kind == floats && n.op == "Max" && v.len() == 1:
+				atLeast(out.host, x.host, v.host[0])
+			case v.kind == floats:
 				zipExtremes(out.host, dims, x.host, v.host, s, n.op == "Max")
-			} else {
+			default:
 				zipExtremes(out.ints, dims, x.ints, v.ints, s, n.op == "Max")
 			}
 		})
