@@ -34,6 +34,7 @@ type conv struct {
 // channels are side by side, [H.Kernel,W.Kernel,O].
 type convWeights struct {
 	groups []panels
+	lines  []panels // the parts of groups[0] for each line of the kernel
 	flat   []float32
 }
 
@@ -50,6 +51,9 @@ func (c *conv) put() {
 	c.ConvSpec, c.weights = device.ConvSpec{}, nil
 	convPool.Put(c)
 }
+
+// single is the window of an axis of length 1.
+var single = device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}
 
 func (c *conv) depth() int      { return c.H.Kernel * c.W.Kernel * (c.I / c.Groups) }
 func (c *conv) places() int     { return c.B * c.H.Out * c.W.Out }
@@ -95,6 +99,13 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 			}
 		}
 	}
+	if k := c.W.Kernel * c.I; c.Groups == 1 && !backward && k%w.groups[0].Group == 0 {
+		w.lines = resize(w.lines, c.H.Kernel)
+		for j := range w.lines {
+			w.lines[j] = w.groups[0]
+			w.lines[j].words = w.groups[0].from(0, j*k)
+		}
+	}
 	if cache != nil {
 		cache.Store(c.Version, w)
 	}
@@ -104,6 +115,15 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 func (b *Backend) Conv(s *device.ConvSpec) {
 	c := b.conv(s)
 	c.prepare(s.Cache, false)
+	if c.W == single && c.Lens.Zero() { // a sequence is one line
+		c.H, c.W = c.W, c.H
+	}
+	if c.direct() {
+		c.pad()
+		par.For(c.B*c.H.Out, ceilDiv(minGemmWork, max(c.W.Out*c.O*c.depth(), 1)), c, (*conv).lines)
+		c.put()
+		return
+	}
 	work := max(c.O*c.depth(), 1)
 	par.For(ceilDiv(c.places(), c.rows), ceilDiv(minGemmWork, c.rows*work), c, (*conv).forward)
 	c.put()
@@ -133,33 +153,87 @@ func (c *conv) forward(lo, hi int) {
 	workspaces.Put(w)
 }
 
+// direct reports whether the patches of a line of places are read where they are, which
+// needs no copies: they are rows of the input for each line of the kernel. It pays for
+// lines of some tiles.
+func (c *conv) direct() bool {
+	return c.Groups == 1 && c.Lens.Zero() && len(c.weights.lines) > 0 && (c.W.Dilation == 1 || c.W.Kernel == 1) && c.W.Out >= 2*c.b.set.MR && c.W.Kernel*c.I >= c.b.set.NR
+}
+
+// pad replaces X by a copy with its padding, if some patches have padding.
+func (c *conv) pad() {
+	if !c.padded() {
+		return
+	}
+	h, w := c.H, c.W
+	for _, v := range [...]*device.Window{&c.H, &c.W} {
+		v.In, v.Before = (v.Out-1)*v.Stride+(v.Kernel-1)*v.Dilation+1, 0
+	}
+	size := c.H.In * c.W.In * c.I
+	c.patch = grow(c.patch, c.B*size)
+	clear(c.patch)
+	rows, cols := min(h.In, c.H.In-h.Before), min(w.In, c.W.In-w.Before) // those that are read
+	for b := range c.B {
+		for i := range max(rows, 0) {
+			to := c.patch[b*size+((i+h.Before)*c.W.In+w.Before)*c.I:]
+			copy(to[:max(cols, 0)*c.I], c.X.Host[(b*h.In+i)*w.In*c.I:])
+		}
+	}
+	c.X = device.HostBuffer(c.patch)
+}
+
+// lines computes lines [lo,hi) of Y, line by line of the kernel.
+func (c *conv) lines(lo, hi int) {
+	k, line := c.W.Kernel*c.I, c.W.Out*c.O
+	whole := c.W.Kernel == 1 && c.W.In == c.W.Out && c.W.Stride == 1 && c.H.Stride == 1 // lines of X are adjacent as those of Y
+	for n := 1; lo < hi; lo += n {
+		if n = 1; whole {
+			n = min(hi-lo, c.H.Out-lo%c.H.Out)
+		}
+		y := c.Y.Host[lo*line : (lo+n)*line]
+		for j := range c.H.Kernel {
+			at := (lo/c.H.Out*c.H.In + lo%c.H.Out*c.H.Stride + j*c.H.Dilation) * c.W.In * c.I
+			b := &c.weights.groups[0] // also if the kernel is one line, turned or not
+			if c.H.Kernel > 1 {
+				b = &c.weights.lines[j]
+			}
+			p := product{set: c.b.set, m: n * c.W.Out, n: c.O, k: k, a: c.X.Host[at:], rs: c.W.Stride * c.I, cs: 1, panels: b, c: y, ldc: c.O, acc: j > 0}
+			if j == 0 {
+				p.bias = c.Bias.Host
+			}
+			p.part(0, p.m, 0, p.own())
+		}
+		if c.Act != 0 {
+			functions[c.Act].forward(c.b.set, y, y, 0)
+		}
+	}
+}
+
 // taps calls f for each piece of inputs that the places [r0,r1) read: the place, where
 // the piece begins in X, and the taps of the kernel that are adjacent there, n from tap
 // on.
 func (c *conv) taps(r0, r1 int, f func(place, at, tap, n int)) {
-	image := c.H.Out * c.W.Out
-	for r := r0; r < r1; r++ {
-		rows := c.H
-		rows.In = lengthOf(c.Lens, r/image, c.H.In)
-		top, h0, h1 := rows.Reads(r % image / c.W.Out)
-		left, w0, w1 := c.W.Reads(r % c.W.Out)
-		at := ((r/image*c.H.In+top)*c.W.In + left) * c.I // of the first tap
-		if h0 == h1 || w0 == w1 {
-			continue
-		}
-		adjacent := c.W.Dilation == 1 && c.Groups == 1
-		if adjacent && c.W.In == c.W.Kernel && w1-w0 == c.W.In && c.H.Dilation == 1 {
-			f(r, at+h0*c.W.In*c.I, h0*c.W.Kernel, (h1-h0)*c.W.Kernel)
-			continue
-		}
-		for j := h0; j < h1; j++ {
-			line, tap := at+j*c.H.Dilation*c.W.In*c.I, j*c.W.Kernel
-			if adjacent {
-				f(r, line+w0*c.I, tap+w0, w1-w0)
+	rows, adjacent := c.H, c.W.Dilation == 1 && c.Groups == 1
+	for r0 < r1 { // a line of places
+		image, w := r0/c.W.Out/c.H.Out, r0%c.W.Out
+		rows.In = lengthOf(c.Lens, image, c.H.In)
+		top, h0, h1 := rows.Reads(r0 / c.W.Out % c.H.Out)
+		for ; w < c.W.Out && r0 < r1; w, r0 = w+1, r0+1 {
+			left, w0, w1 := c.W.Reads(w)
+			at := ((image*c.H.In+top)*c.W.In + left) * c.I // of the first tap
+			if adjacent && c.W.In == c.W.Kernel && w1-w0 == c.W.In && c.H.Dilation == 1 && h0 < h1 {
+				f(r0, at+h0*c.W.In*c.I, h0*c.W.Kernel, (h1-h0)*c.W.Kernel)
 				continue
 			}
-			for k := w0; k < w1; k++ {
-				f(r, line+k*c.W.Dilation*c.I, tap+k, 1)
+			for j := h0; j < h1 && w0 < w1; j++ {
+				line, tap := at+j*c.H.Dilation*c.W.In*c.I, j*c.W.Kernel
+				if adjacent {
+					f(r0, line+w0*c.I, tap+w0, w1-w0)
+					continue
+				}
+				for k := w0; k < w1; k++ {
+					f(r0, line+k*c.W.Dilation*c.I, tap+k, 1)
+				}
 			}
 		}
 	}
@@ -172,7 +246,14 @@ func (c *conv) unfold(patch []float32, g, r0, r1 int) {
 		clear(patch[:(r1-r0)*depth])
 	}
 	c.taps(r0, r1, func(place, at, tap, count int) {
-		copy(patch[(place-r0)*depth+tap*n:][:count*n], c.X.Host[at+g*n:])
+		from, to := c.X.Host[at+g*n:][:count*n], patch[(place-r0)*depth+tap*n:][:count*n]
+		if len(from) > 16 {
+			copy(to, from)
+			return
+		}
+		for i, v := range from { // a call of copy costs more
+			to[i] = v
+		}
 	})
 }
 
