@@ -38,6 +38,7 @@ var functions = [device.NumFunctions]function{
 			for len(x) > 0 {
 				n := min(len(x), len(zeros))
 				set.Max(y[:n], x[:n], zeros[:n])
+				set.Shift(0, y[:n], y[:n]) // no -0
 				x, y = x[n:], y[n:]
 			}
 		},

@@ -345,7 +345,7 @@ func divGeneric(dst, a, b []float32) {
 }
 
 func maxGeneric(dst, a, b []float32) {
-	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(max(a, b)) + 0) })
+	zip(dst, a, b, func(a, b float32) float32 { return Narrow(float64(max(a, b))) })
 }
 
 // mulAdd returns c + a·b, with the product and the sum rounded.

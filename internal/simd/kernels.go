@@ -58,7 +58,7 @@ type Set struct {
 	Sub    func(dst, a, b []float32)               // dst = a - b
 	Mul    func(dst, a, b []float32)               // dst = a * b
 	Div    func(dst, a, b []float32)               // dst = a / b
-	Max    func(dst, a, b []float32)               // dst = max(a, b), NaN if one is, with +0 for -0
+	Max    func(dst, a, b []float32)               // dst = max(a, b), NaN if one is; of zeros with different signs, either
 	Lerp   func(dst, a, b, w []float32)            // dst = a + w*(b-a)
 	MulAdd func(dst, a, b []float32)               // dst += a * b
 	Axpy   func(alpha float32, dst, src []float32) // dst += alpha * src

@@ -64,7 +64,7 @@ func subAVX512(a *vecArgs)
 //go:noescape
 func divAVX512(a *vecArgs)
 
-// maxAVX512 is Dst = max(A, B), NaN if one is, with +0 for -0.
+// maxAVX512 is Dst = max(A, B), NaN if one is.
 //
 //go:noescape
 func maxAVX512(a *vecArgs)
@@ -164,7 +164,7 @@ func subAVX2(a *vecArgs)
 //go:noescape
 func divAVX2(a *vecArgs)
 
-// maxAVX2 is Dst = max(A, B), NaN if one is, with +0 for -0.
+// maxAVX2 is Dst = max(A, B), NaN if one is.
 //
 //go:noescape
 func maxAVX2(a *vecArgs)

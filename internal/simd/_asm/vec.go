@@ -30,14 +30,12 @@ func (g *gen) vectors() {
 	g.elementwise("div", "is Dst = A / B.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
 		g.VDIVPS(x[1], x[0], x[0])
 	})
-	g.elementwise("max", "is Dst = max(A, B), NaN if one is, with +0 for -0.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
+	g.elementwise("max", "is Dst = max(A, B), NaN if one is.", []string{"A", "B"}, func(_ Op, x []VecVirtual) {
 		// Of a NaN and a number, the instruction takes the second operand.
-		second, zero := g.copyOf(x[0]), g.copyOf(x[0])
-		g.VXORPS(zero, zero, zero)
+		second := g.copyOf(x[0])
 		g.VMAXPS(x[1], second, second)
 		g.VMAXPS(x[0], x[1], x[0])
 		g.VORPS(second, x[0], x[0])
-		g.VADDPS(zero, x[0], x[0])
 	})
 	g.elementwise("lerp", "is Dst = A + C * (B-A).", []string{"A", "B", "C"}, func(_ Op, x []VecVirtual) {
 		g.VSUBPS(x[0], x[1], x[1])

@@ -147,7 +147,7 @@ func (m *Model) newConstant(n *node, v *value) (slot int) {
 func (n *node) activate(y []float32) {
 	switch n.act {
 	case cell.ReLU:
-		rectify(n, nil, y, y)
+		rectify(n, simd.Best(), y, y)
 	case cell.Sigmoid:
 		simd.Best().Sigmoid(y, y)
 	case cell.Tanh:

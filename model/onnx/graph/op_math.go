@@ -256,18 +256,14 @@ var unaryOps = map[string]struct {
 	}},
 }
 
-func rectify(_ *node, _ *simd.Set, y, x []float32) { atLeast(y, x, 0) }
+var zeros [1024]float32
 
-// atLeast computes y = max(x, v); y may be x.
-func atLeast(y, x []float32, v float32) {
-	var all [1024]float32
-	bound := all[:min(len(x), len(all))]
-	for i := range bound {
-		bound[i] = v
-	}
+// rectify computes y = max(x, 0); y may be x.
+func rectify(_ *node, s *simd.Set, y, x []float32) {
 	for len(x) > 0 {
-		n := min(len(x), len(bound))
-		simd.Best().Max(y[:n], x[:n], bound[:n])
+		n := min(len(x), len(zeros))
+		s.Max(y[:n], x[:n], zeros[:n])
+		s.Shift(0, y[:n], y[:n]) // no -0
 		x, y = x[n:], y[n:]
 	}
 }
@@ -335,7 +331,10 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 		r.do(func() {
 			switch {
 			case v.kind == floats && n.op == "Max" && v.len() == 1:
-				atLeast(out.host, x.host, v.host[0])
+				for i := range out.host {
+					out.host[i] = v.host[0]
+				}
+				simd.Best().Max(out.host, x.host, out.host)
 			case v.kind == floats:
 				zipExtremes(out.host, dims, x.host, v.host, s, n.op == "Max")
 			default:
