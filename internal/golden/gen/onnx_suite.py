@@ -546,7 +546,7 @@ class Graphs:
         return [self.floats([*d, 1 if onesided else self.some(1, 2)]), length, np.asarray(axis % len(d), np.int64)], {"inverse": inverse, "onesided": onesided}
 
     def STFT(self):
-        size = int(self.r.integers(2, 20))
+        size = int(self.r.integers(2, 10))
         x = self.floats([int(self.r.integers(1, 3)), size + int(self.r.integers(0, 40)), 1])
         window = self.floats([size]) if self.flag() else None
         return [x, np.asarray(self.r.integers(1, 9), np.int64), window, np.asarray(size, np.int64)], {"onesided": self.flag()}

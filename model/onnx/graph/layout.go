@@ -19,7 +19,9 @@ var anyLayout = map[string]bool{"Conv": true, "ConvTranspose": true, "MaxPool": 
 // elementwise reports whether the layout of a node's result is that of its inputs: those
 // with channels last have one shape, and the others one element.
 func (n *node) elementwise(in []*value) bool {
-	if _, ok := unaryOps[n.op]; !ok && !slices.Contains([]string{"Add", "Sub", "Mul", "Div", "Max", "Min", "Clip", "Identity", "Dropout"}, n.op) {
+	_, unary := unaryOps[n.op]
+	_, function := functions[n.op]
+	if !unary && !function && !slices.Contains([]string{"Add", "Sub", "Mul", "Div", "Max", "Min", "Clip", "Identity", "Dropout"}, n.op) {
 		return false
 	}
 	var dims []int

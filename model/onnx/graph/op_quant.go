@@ -67,7 +67,12 @@ func (q *quantum) at(i int) (scale float32, zero int64) {
 
 // quantize returns x/scale + zero, rounded and within an integer type.
 func quantize(x, scale float32, zero, least, most int64) int64 {
-	y := math.RoundToEven(float64(x/scale)) + float64(zero)
+	return saturate(float64(simd.Narrow(float64(x)/float64(scale))), zero, least, most)
+}
+
+// saturate returns x + zero, rounded and within an integer type.
+func saturate(x float64, zero, least, most int64) int64 {
+	y := math.RoundToEven(x) + float64(zero)
 	if y != y {
 		return zero
 	}
@@ -121,7 +126,7 @@ func dynamic(x []float32) (scale float32, zero int64) {
 	for _, v := range x {
 		lo, hi = min(lo, v), max(hi, v)
 	}
-	if scale = simd.Narrow(float64((hi - lo) / 255)); scale == 0 {
+	if scale = simd.Narrow(float64(simd.Narrow(float64(hi)-float64(lo))) / 255); scale == 0 {
 		return 1, 0
 	}
 	return scale, quantize(-lo, scale, 0, 0, 255)
@@ -253,8 +258,9 @@ func (r *run) requantize(n *node, sum, scaleA, scaleB, scale, zero *value, axis 
 			if scaleB.len() > 1 {
 				by = scaleB.host[i/after%size]
 			}
-			y := math.RoundToEven(float64(float32(v)*(scaleA.host[0]*by/scale.host[0]))) + float64(zero.ints[0])
-			out.ints[i] = int64(math.Max(float64(least), math.Min(float64(most), y)))
+			by = simd.Narrow(float64(scaleA.host[0]) * float64(by))
+			by = simd.Narrow(float64(by) / float64(scale.host[0]))
+			out.ints[i] = saturate(float64(simd.Narrow(float64(float32(v))*float64(by))), zero.ints[0], least, most)
 		}
 	})
 	return out
@@ -284,7 +290,7 @@ func (r *run) convExact(n *node, x, w *value) *value {
 		lo, hi := i*each, min((i+1)*each, channels)
 		part := r.cut(n, grouped, 2, lo, hi).reshaped(append([]int{x.dims[0], g * (hi - lo)}, x.dims[2:]...))
 		weights := r.from(func() *value { return r.cut(n, w, 1, lo, hi) }, w)
-		return runConv(r, &conv, []*value{part, weights, nil})[0]
+		return r.firstLayout(n, runConv(r, &conv, []*value{part, weights, nil})[0])
 	})
 }
 

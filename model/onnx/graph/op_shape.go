@@ -167,6 +167,10 @@ func prepareConstant(m *Model, n *node) any {
 			if a.tensor == nil {
 				n.failf("attribute value holds no tensor")
 			}
+			if _, ok := kindOf(a.tensor.dtype); !ok {
+				m.refused.add("type "+typeName(a.tensor.dtype), n.place())
+				return v
+			}
 			var problem string
 			if v, problem = a.tensor.constant(filepath.Dir(m.path)); problem != "" {
 				n.failf("attribute value: %s", problem)

@@ -307,6 +307,10 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if _, ok := kindOf(t.dtype); !ok {
+			l.m.refused.add("type "+typeName(t.dtype), "tensor "+clip(t.name))
+			continue
+		}
 		v, problem := t.constant(filepath.Dir(l.m.path))
 		l.m.external = l.m.external || t.external != nil
 		if problem != "" {
@@ -354,7 +358,7 @@ func (l *linker) linkInputs(inputs []valueProto) error {
 		info := v.info()
 		k, ok := kindOf(v.dtype)
 		if !ok {
-			return l.m.badf("input %q: expected a tensor of numbers, got %s", clip(v.name), typeName(v.dtype))
+			l.m.refused.add("type "+typeName(v.dtype), "input "+clip(v.name))
 		}
 		for _, d := range v.dims {
 			if d.known && (d.size < 0 || d.size > math.MaxInt32) {
@@ -391,7 +395,7 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 	}
 	def := operators[n.op]
 	if def == nil {
-		l.m.refused.add("operator "+clip(n.op), n)
+		l.m.refused.add("operator "+clip(n.op), n.place())
 		return l.defineOutputs(n, p)
 	}
 	n.def = def
@@ -402,7 +406,7 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		}
 		n.attrs[a.name] = a
 		if !attributes[n.op].allows(a) {
-			l.m.refused.add(fmt.Sprintf("%s of %s", a, n.op), n)
+			l.m.refused.add(fmt.Sprintf("%s of %s", a, n.op), n.place())
 		}
 	}
 	if len(p.inputs) < def.minIn || len(p.inputs) > def.maxIn || len(p.outputs) < 1 || len(p.outputs) > def.maxOut {

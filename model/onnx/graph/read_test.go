@@ -64,6 +64,12 @@ func TestRefused(t *testing.T) {
 		"old":      {small().encode("g", 3, 6), []string{"operator set 7 to 28", "got 6"}},
 		"new":      {small().encode("g", 8, 999), []string{"got 999"}},
 		"operator": {with(func(g *Builder) { g.Node("NonMaxSuppression", []string{"s"}, []string{"z"}) }), []string{"operator NonMaxSuppression", "NonMaxSuppression_z", "not supported"}},
+		"several": {with(func(g *Builder) {
+			g.Node("NonMaxSuppression", []string{"s"}, []string{"z"})
+			g.Node("Pad", []string{"z"}, []string{"p"}, Attr{"mode", "mirror"})
+			g.Node("NonMaxSuppression", []string{"p"}, []string{"q"})
+			g.initializers = append(g.initializers, rawTensor("w", 17, nil, 0))
+		}), []string{"operator NonMaxSuppression (2 places, the first is node NonMaxSuppression_z)", `attribute mode="mirror" of Pad (node Pad_p)`, "type float8e4m3fn (tensor w)"}},
 		"cycle": {with(func(g *Builder) {
 			g.Node("Add", []string{"b", "x"}, []string{"a"})
 			g.Node("Relu", []string{"a"}, []string{"b"})
@@ -86,7 +92,7 @@ func TestRefused(t *testing.T) {
 		"negative":         {initializer(rawTensor("w", typeFloat, nil, -1)), []string{"tensor w", "no shape"}},
 		"short":            {initializer(rawTensor("w", typeFloat, make([]byte, 11), 3)), []string{"tensor w", "3 elements"}},
 		"no data":          {initializer(appendText(appendInt(appendInt(nil, 1, 3), 2, typeFloat), 8, "w")), []string{"tensor w", "needs 3 elements"}},
-		"strings":          {initializer(rawTensor("w", 8, nil, 0)), []string{"tensor w", "string is not supported"}},
+		"strings":          {initializer(rawTensor("w", 8, nil, 0)), []string{"not supported", "type string (tensor w)"}},
 		"rank":             {initializer(rawTensor("w", typeFloat, nil, 0, 1, 1, 1, 1, 1, 1, 1, 1)), []string{"dimensions"}},
 		"LSTM W":           {lstm([]int{1, 12, 3}, []int{1, 12, 4}, []int{1, 24}), []string{"LSTM_y", "W must be [1,16,3]", "[1,12,3]"}},
 		"LSTM B":           {lstm([]int{1, 12, 2}, []int{1, 12, 3}, []int{1, 23}), []string{"LSTM_y", "B must be [1,24]", "[1,23]"}},

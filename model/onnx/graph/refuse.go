@@ -11,25 +11,33 @@ import (
 // name all of it.
 type refusals []refusal
 
-// refusal is an operator, an attribute or a type, with the number of nodes that have
-// it and the first of them.
+// refusal is an operator, an attribute or a type, with the number of places that have
+// it and the first of them: a node, an input or a tensor.
 type refusal struct {
-	what  string
-	nodes int
-	first *node
+	what   string
+	places int
+	first  string
 }
 
-func (l *refusals) add(what string, n *node) {
+func (l *refusals) add(what, where string) {
 	if i := slices.IndexFunc(*l, func(r refusal) bool { return r.what == what }); i >= 0 {
-		(*l)[i].nodes++
+		(*l)[i].places++
 		return
 	}
 	if len(*l) == maxRefusals { // the last entry counts the others
 		(*l)[maxRefusals-1].what = "and more"
-		(*l)[maxRefusals-1].nodes++
+		(*l)[maxRefusals-1].places++
 		return
 	}
-	*l = append(*l, refusal{what, 1, n})
+	*l = append(*l, refusal{what, 1, where})
+}
+
+// place names a node in a list of refusals.
+func (n *node) place() string {
+	if n.name == "" {
+		return "the node that makes " + clip(n.makes)
+	}
+	return "node " + clip(n.name)
 }
 
 const maxRefusals = 64
@@ -37,14 +45,9 @@ const maxRefusals = 64
 func (l refusals) String() string {
 	list := make([]string, len(l))
 	for i, r := range l {
-		where := "node " + clip(r.first.name)
-		if r.first.name == "" {
-			where = "the node that makes " + clip(r.first.makes)
+		if list[i] = fmt.Sprintf("%s (%s)", r.what, r.first); r.places > 1 {
+			list[i] = fmt.Sprintf("%s (%d places, the first is %s)", r.what, r.places, r.first)
 		}
-		if r.nodes > 1 {
-			where = fmt.Sprintf("%d nodes, the first is %s", r.nodes, where)
-		}
-		list[i] = fmt.Sprintf("%s (%s)", r.what, where)
 	}
 	return strings.Join(list, ", ")
 }

@@ -52,7 +52,11 @@ const (
 
 var typeNames = map[int64]string{
 	typeFloat: "float32", typeUint8: "uint8", typeInt8: "int8", typeUint16: "uint16", typeInt16: "int16", typeInt32: "int32", typeInt64: "int64",
-	typeBool: "bool", typeFloat16: "float16", typeDouble: "float64", typeUint32: "uint32", typeUint64: "uint64", typeBFloat16: "bfloat16", 8: "string",
+	typeBool: "bool", typeFloat16: "float16", typeDouble: "float64", typeUint32: "uint32", typeUint64: "uint64", typeBFloat16: "bfloat16",
+
+	// Those that cannot be read.
+	0: "of a sequence, a map or nothing", 8: "string", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2", 20: "float8e5m2fnuz",
+	21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
 }
 
 // typeName is for messages.
@@ -85,8 +89,7 @@ func kindOf(t int64) (kind, bool) {
 	case t == typeBool:
 		return bools, true
 	}
-	_, ok := typeNames[t]
-	return ints, ok && t != 8
+	return ints, typeSize[t] > 0
 }
 
 // value is an array in a running graph.
