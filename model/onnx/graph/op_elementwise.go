@@ -241,6 +241,9 @@ func runCumulative(r *run, n *node, in []*value) []*value {
 	before, size, after := around(x.dims, n.axis(r.fixed(n, in[1], "the axis")[0], x.rank()))
 	c := cumulation{before, size, after, n.intAttr("exclusive", 0) != 0, n.intAttr("reverse", 0) != 0, n.op == "CumProd"}
 	out := r.newLike(n, x, x.dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	r.do(func() {
 		if x.kind == floats {
 			cumulate(out.host, x.host, c, simd.Narrow)
@@ -297,11 +300,11 @@ func runHardmax(r *run, n *node, in []*value) []*value {
 		size, after = size*after, 1
 	}
 	out := r.newFloats(n, x.dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	r.do(func() {
 		clear(out.host)
-		if size == 0 {
-			return
-		}
 		data := x.host
 		for b := range before {
 			for a := range after {

@@ -233,6 +233,9 @@ func runEyeLike(r *run, n *node, in []*value) []*value {
 	}
 	dtype := n.intAttr("dtype", x.elementType())
 	out := r.newTyped(n, dtype, x.dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	k := min(max(n.intAttr("k", 0), -maxElements), maxElements)
 	r.do(func() {
 		clear(out.host)
@@ -330,6 +333,9 @@ func runCompress(r *run, n *node, in []*value) []*value {
 		return k
 	})
 	out := r.newLike(n, x, dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	r.do(func() {
 		if x.kind == floats {
 			takeSlices(out.host, x.host, kept[:dims[axis]], before, size, after)
@@ -371,6 +377,9 @@ func runTopK(r *run, n *node, in []*value) []*value {
 	dims := slices.Clone(x.dims)
 	dims[axis] = int(k)
 	values, index := r.newLike(n, x, dims), r.newInts(n, typeInt64, dims)
+	if values.len() == 0 {
+		return []*value{values, index}
+	}
 	order := make([]int, size)
 	largest := n.intAttr("largest", 1) != 0
 	r.do(func() {
@@ -415,6 +424,9 @@ func runUnique(r *run, n *node, in []*value) []*value {
 		dims, axis = slices.Clone(x.dims), n.axis(n.intAttr("axis", 0), x.rank())
 	}
 	before, size, after := around(dims, axis)
+	if x.len() == 0 {
+		n.failf("no elements of shape %s", shape(x.dims))
+	}
 	compare := func(i, j int) int {
 		if x.kind == floats {
 			return compareSlices(x.host, i, j, before, size, after)
@@ -485,6 +497,9 @@ func runReverseSequence(r *run, n *node, in []*value) []*value {
 	}
 	size, block := x.dims[time], product(x.dims[2:])
 	out := r.newLike(n, x, x.dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	r.do(func() {
 		for b, length := range lengths.ints {
 			if length < 0 || length > int64(size) {

@@ -38,7 +38,9 @@ func (r *run) quantumOf(n *node, x, scale, zero *value) quantum {
 	if !slices.Equal(scale.dims, want) {
 		n.failf("scales of shape %s for shape %s, axis %d, blocks of %d; expected %s", shape(scale.dims), shape(x.dims), axis, block, shape(want))
 	}
-	q.each = make([]int, r.spend(n, x.dims))
+	if q.each = make([]int, r.spend(n, x.dims)); len(q.each) == 0 {
+		return q
+	}
 	for b := range before {
 		for i := range size {
 			for a := range after {
@@ -217,8 +219,11 @@ func (r *run) matMulExact(n *node, a, b *value) *value {
 	if b.rank() < 2 || a.rank() < 2 || b.dims[b.rank()-2] != inner {
 		n.failf("matrices of shape %s and %s", shape(a.dims), shape(b.dims))
 	}
+	if a.len() == 0 || b.len() == 0 {
+		inner = 0
+	}
 	return r.exactSum(n, max(1, (inner+exactTerms-1)/exactTerms), func(i int) *value {
-		lo, hi := i*exactTerms, min((i+1)*exactTerms, inner)
+		lo, hi := i*exactTerms, min((i+1)*exactTerms, inner) // of no elements: an empty sum
 		part := r.from(func() *value { return r.cut(n, b, b.rank()-2, lo, hi) }, b)
 		return r.matMul(n, r.cut(n, a, a.rank()-1, lo, hi), part)
 	})
@@ -338,6 +343,9 @@ func runDynamicLSTM(r *run, n *node, in []*value) []*value {
 	if !slices.Equal(w.dims, []int{D, c.I, rows}) || !slices.Equal(u.dims, []int{D, c.H, rows}) || c.hidden > 0 && c.hidden != c.H ||
 		in[3] != nil && (in[3].kind != floats || !slices.Equal(in[3].dims, []int{D, 2 * rows})) {
 		n.failf("X, W, R and B of shapes %s, %s and %s do not fit %d directions", shape(x.dims), shape(w.dims), shape(u.dims), D)
+	}
+	if x.len() == 0 {
+		n.failf("X of shape %s has no elements", shape(x.dims))
 	}
 	c.readLengths()
 	c.checkStates()

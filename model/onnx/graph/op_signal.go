@@ -140,6 +140,9 @@ func runDFT(r *run, n *node, in []*value) []*value {
 	dims := slices.Clone(x.dims)
 	dims[axis], dims[end] = count, parts
 	out := r.newFloats(n, dims)
+	if out.len() == 0 {
+		return one(out)
+	}
 	given := x.dims[end]
 	r.do(func() {
 		for b := range before {

@@ -312,6 +312,13 @@ func FuzzRead(f *testing.F) {
 		b, _ := c.build(true)
 		f.Add(b)
 	}
+	forEachStored(f, func(fsys fs.FS, dir string) {
+		b, err := fs.ReadFile(fsys, dir+"/model.onnx")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	})
 	f.Add(scanGraph(Attr{"scan_input_directions", []int64{1}}).Encode())
 	store, err := archive.OpenReader(suiteStore)
 	if err != nil {

@@ -195,8 +195,8 @@ func writeStore(t *testing.T, fsys fs.FS, cases []string) {
 	}
 }
 
-// forEachStored calls check for the stored cases.
-func forEachStored(t *testing.T, check func(t *testing.T, fsys fs.FS, dir string)) {
+// forEachStored calls visit for the stored cases.
+func forEachStored(t testing.TB, visit func(fsys fs.FS, dir string)) {
 	t.Helper()
 	f, err := os.Open(suiteStore)
 	if err != nil {
@@ -227,14 +227,14 @@ func forEachStored(t *testing.T, check func(t *testing.T, fsys fs.FS, dir string
 		t.Fatal("no cases", err)
 	}
 	for _, c := range cases {
-		t.Run(c, func(t *testing.T) { check(t, fsys, c) })
+		visit(fsys, c)
 	}
 }
 
 // storedOperators are the operators that TestStored and TestFlushStored run.
 func storedOperators(t *testing.T) map[string]bool {
 	found := map[string]bool{}
-	forEachStored(t, func(t *testing.T, fsys fs.FS, dir string) {
+	forEachStored(t, func(fsys fs.FS, dir string) {
 		for _, op := range caseOperators(t, fsys, dir) {
 			found[op] = true
 		}
@@ -244,26 +244,30 @@ func storedOperators(t *testing.T) map[string]bool {
 
 // TestStored runs the node cases of the onnx package that are stored here.
 func TestStored(t *testing.T) {
-	forEachStored(t, func(t *testing.T, fsys fs.FS, dir string) {
-		if problem, why := runCase(fsys, dir); problem+why != "" {
-			t.Error(problem + why)
-		}
+	forEachStored(t, func(fsys fs.FS, dir string) {
+		t.Run(dir, func(t *testing.T) {
+			if problem, why := runCase(fsys, dir); problem+why != "" {
+				t.Error(problem + why)
+			}
+		})
 	})
 }
 
 // TestFlushStored runs them with numbers on both sides of 2^-126.
 func TestFlushStored(t *testing.T) {
-	forEachStored(t, func(t *testing.T, fsys fs.FS, dir string) {
-		m, inputs, err := readCase(fsys, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range []int{-126, -63, 7} {
-			in := scaled(inputs, e)
-			if _, err := m.Run(in); err == nil { // some inputs are lengths or bounds
-				watch(t, m, in)
+	forEachStored(t, func(fsys fs.FS, dir string) {
+		t.Run(dir, func(t *testing.T) {
+			m, inputs, err := readCase(fsys, dir)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
+			for _, e := range []int{-126, -63, 7} {
+				in := scaled(inputs, e)
+				if _, err := m.Run(in); err == nil { // some inputs are lengths or bounds
+					watch(t, m, in)
+				}
+			}
+		})
 	})
 }
 
