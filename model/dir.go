@@ -83,7 +83,7 @@ func Open(dir string) (*Dir, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &FileError{File: dir, Problem: "no such model directory", Fix: "train writes one to the directory of --out", Err: err}
 	case err != nil:
-		return nil, unreadable(dir, err)
+		return nil, Unreadable(dir, err)
 	case !info.IsDir():
 		return nil, &FileError{File: dir, Problem: "expected a model directory, got a file", Fix: "name the directory that holds " + ConfigFile}
 	}
@@ -158,13 +158,13 @@ func (f listed) read(dir, seal string, use func(path string, size int64, r io.Re
 		return &FileError{File: place, Problem: "missing: the model was saved with this file", Fix: mend, Err: err}
 	}
 	if err != nil {
-		return unreadable(place, err)
+		return Unreadable(place, err)
 	}
 	defer file.Close()
 	path := file.Name()
 	info, err := file.Stat()
 	if err != nil {
-		return unreadable(path, err)
+		return Unreadable(path, err)
 	}
 	altered := func(format string, a ...any) error {
 		return &FileError{File: path, Problem: "altered since it was saved, or of another save: expected " + fmt.Sprintf(format, a...), Fix: mend}
@@ -179,7 +179,7 @@ func (f listed) read(dir, seal string, use func(path string, size int64, r io.Re
 	r := io.TeeReader(file, sum)
 	used := use(path, info.Size(), bufio.NewReaderSize(r, 1<<16))
 	if _, err := io.Copy(io.Discard, r); err != nil {
-		return unreadable(path, err)
+		return Unreadable(path, err)
 	}
 	switch {
 	case f.Size >= 0 && sum.size != f.Size:
@@ -328,7 +328,7 @@ func openManifest(dir string) (*manifest, *os.File, error) {
 		return nil, nil, e
 	}
 	if err != nil {
-		return nil, nil, unreadable(path, err)
+		return nil, nil, Unreadable(path, err)
 	}
 	m, err := readManifest(path, f)
 	if err != nil {
@@ -341,7 +341,7 @@ func openManifest(dir string) (*manifest, *os.File, error) {
 func readManifest(path string, f io.Reader) (*manifest, error) {
 	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
-		return nil, unreadable(path, err)
+		return nil, Unreadable(path, err)
 	}
 	if len(raw) > maxConfig {
 		return nil, &FileError{File: path, Problem: fmt.Sprintf("expected at most %d MiB, got more", maxConfig>>20)}
@@ -404,7 +404,9 @@ func readManifest(path string, f io.Reader) (*manifest, error) {
 	return &m, nil
 }
 
-func unreadable(path string, err error) error {
+// Unreadable returns a *FileError for a file that cannot be opened or read because of
+// an error of the file system.
+func Unreadable(path string, err error) error {
 	return &FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
 }
 

@@ -80,7 +80,7 @@ func FileCopy(name, path string) Part {
 	return Part{name, func(w io.Writer) error {
 		f, err := os.Open(path)
 		if err != nil {
-			return unreadable(path, err)
+			return Unreadable(path, err)
 		}
 		defer f.Close()
 		_, err = io.Copy(w, f)

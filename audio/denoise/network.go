@@ -2,10 +2,8 @@ package denoise
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 
 	"github.com/carousel-ml/carousel/cell"
@@ -67,12 +65,12 @@ var activations = []struct {
 func Open(path string) (*Model, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, unreadable(path, err)
+		return nil, model.Unreadable(path, err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, mostBytes+1))
 	if err != nil {
-		return nil, unreadable(path, err)
+		return nil, model.Unreadable(path, err)
 	}
 	r := &reader{path: path, rest: b, values: map[*tensor.Param][]float32{}}
 	n := r.network()
@@ -84,15 +82,6 @@ func Open(path string) (*Model, error) {
 		p.Write(v)
 	}
 	return &Model{n}, nil
-}
-
-func unreadable(path string, err error) error {
-	why := err
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		why = p.Err
-	}
-	return &model.FileError{File: path, Problem: fmt.Sprintf("cannot be read: %v", why), Err: err}
 }
 
 // mostBytes is above the size of any file, whose layers have at most 127 units.

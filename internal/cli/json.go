@@ -69,6 +69,7 @@ var commonSchemas = []schema{
 	{"segment", 1, segmented{}, "`segment`"},
 	{"detect-speech", 1, speechFound{}, "`detect-speech`"},
 	{"detect-words", 1, wordsFound{}, "`detect-words`"},
+	{"g2p", 1, pronounced{}, "`g2p`"},
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
@@ -114,7 +115,7 @@ type lack struct {
 // written in parts, and those of lines, may.
 func (s *schema) mayLack() bool {
 	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") ||
-		slices.Contains([]string{"segment", "detect-speech", "detect-words"}, s.name)
+		slices.Contains([]string{"segment", "g2p", "detect-speech", "detect-words"}, s.name)
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

@@ -606,6 +606,7 @@ func TestJSONCommands(t *testing.T) {
 	write("labels.csv", labels)
 	write("w.rnn", string(rnnoise()))
 	write("thai.json", thaiSegmenter)
+	write("g2p.npz", string(pronouncer()))
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
 	if err := writeDetectors("detectors"); err != nil {
@@ -671,6 +672,7 @@ func TestJSONCommands(t *testing.T) {
 		{"inspect.onnx", "inspect sums.onnx", ""},
 		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
 		{"segment", "segment book.txt --segmenter thai.json", ""},
+		{"g2p", "g2p a word --model g2p.npz", ""},
 		{"detect-speech", "detect-speech 0.wav --model detectors/vad.onnx --min-speech-duration-ms 0 --page p.html", ""},
 		{"detect-speech", "detect-speech - --model detectors/vad.onnx --min-speech-duration-ms 0", cut},
 		{"detect-words", "detect-words 0.wav --models detectors/words", ""},

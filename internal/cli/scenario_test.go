@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/audio/detect/detecttest"
+	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 )
@@ -42,6 +44,7 @@ func TestMain(m *testing.M) {
 //	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), types (of inputs) or strange (not supported)
 //	rnnoise FILE            write a small network of RNNoise's format, with random weights
 //	detectors DIR           write small models of speech, DIR/vad.onnx, and of words, DIR/words
+//	pronouncer FILE         write a network of g2p-en's form that pronounces each word as K
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW    change a file's text
@@ -62,11 +65,12 @@ func TestScenarios(t *testing.T) {
 		"series": {2, 3, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], madeUp(integer(ts, args[1]), strings.Join(args[2:], "")))
 		}},
-		"panel":     {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
-		"tones":     {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
-		"graph":     {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
-		"rnnoise":   {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
-		"detectors": {1, 1, func(ts *testscript.TestScript, args []string) { ts.Check(writeDetectors(ts.MkAbs(args[0]))) }},
+		"panel":      {2, math.MaxInt, func(ts *testscript.TestScript, args []string) { write(ts, args[0], panel(ts, args[1:])) }},
+		"tones":      {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], tones(args[1])) }},
+		"graph":      {2, 2, func(ts *testscript.TestScript, args []string) { write(ts, args[0], onnxGraph(args[1])) }},
+		"rnnoise":    {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
+		"detectors":  {1, 1, func(ts *testscript.TestScript, args []string) { ts.Check(writeDetectors(ts.MkAbs(args[0]))) }},
+		"pronouncer": {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], pronouncer()) }},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},
@@ -231,6 +235,42 @@ func writeDetectors(dir string) error {
 		return err
 	}
 	return errors.Join(detecttest.Speech(filepath.Join(dir, "vad.onnx")), detecttest.Words(words))
+}
+
+// pronouncer is a network of text/g2p with one unit, which is positive after the beginning
+// and negative after K: so it says K and then the end.
+func pronouncer() []byte {
+	const k, begin, end = 45, 2, 3 // ids
+	at := func(n int, values map[int]float32) []float32 {
+		v := make([]float32, n)
+		for i, x := range values {
+			v[i] = x
+		}
+		return v
+	}
+	gru := at(3, map[int]float32{1: -20}) // the update gate takes the new value
+	var names []string
+	var arrays []*npy.Array
+	for _, a := range []struct {
+		name   string
+		values []float32
+		dims   []int
+	}{
+		{"enc_emb", at(29, nil), []int{29, 1}}, {"enc_w_ih", at(3, nil), []int{3, 1}}, {"enc_w_hh", at(3, nil), []int{3, 1}}, {"enc_b_ih", at(3, nil), []int{3}}, {"enc_b_hh", at(3, nil), []int{3}},
+		{"dec_emb", at(74, map[int]float32{begin: 5, k: -5}), []int{74, 1}}, {"dec_w_ih", at(3, map[int]float32{2: 1}), []int{3, 1}}, {"dec_w_hh", at(3, nil), []int{3, 1}}, {"dec_b_ih", gru, []int{3}}, {"dec_b_hh", at(3, nil), []int{3}},
+		{"fc_w", at(74, map[int]float32{k: 1, end: -1}), []int{74, 1}}, {"fc_b", at(74, nil), []int{74}},
+	} {
+		one := &npy.Array{Type: "f4", Dims: a.dims}
+		for _, v := range a.values {
+			one.Data = binary.LittleEndian.AppendUint32(one.Data, math.Float32bits(v))
+		}
+		names, arrays = append(names, a.name), append(arrays, one)
+	}
+	var b bytes.Buffer
+	if err := npy.WriteArchive(&b, names, arrays); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
 }
 
 // panel is a CSV of days of several series: the target y, and beside it x, known
