@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"path/filepath"
@@ -299,6 +300,35 @@ func TestExportMembers(t *testing.T) {
 				t.Error(p)
 			}
 		}
+	}
+}
+
+// A directory of an older version has one network, the same at all stages.
+func TestOpenOneNetwork(t *testing.T) {
+	dir := t.TempDir()
+	m, _, err := Train(t.Context(), &Data{Panel: hourly(1, 400)}, learning(), &train.Run{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := model.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(d.Config, &config); err != nil {
+		t.Fatal(err)
+	}
+	delete(config["config"].(map[string]any), "members")
+	older := t.TempDir()
+	if err := model.Save(older, Name, config, d.Copy(model.WeightsFile), d.Copy(linearFile)); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := opened.Config().Members; n != 1 || !slices.Equal(weights(m), weights(opened)) || !slices.Equal(weights(m), weights(opened.at(stageScored))) {
+		t.Errorf("%d members, or other weights", n)
 	}
 }
 
