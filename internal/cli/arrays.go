@@ -203,7 +203,7 @@ func memberOf(names []string, asked, input string) (string, error) {
 	if asked == "" {
 		which = fmt.Sprintf("no array %q, and not just one", input)
 	}
-	return "", fmt.Errorf("holds %s; it holds %s; choose one by its name behind a colon, as in FILE:NAME", which, list(names, 8))
+	return "", fmt.Errorf("holds %s; it holds %s; choose one by its name behind a colon, as in FILE:NAME", which, printable(list(names, 8)))
 }
 
 // readRaw reads bare little-endian elements. form is the shape or type:shape; without
@@ -566,26 +566,36 @@ func (j *jsonArray) element(t json.Token) error {
 	return fmt.Errorf("has %.40q, and input %s wants %s", fmt.Sprint(t), j.r.want(), want)
 }
 
-// npyArray returns an output of a declared type as NumPy has it. Floats of all widths are
-// float32.
+// typeOf is the type of an output: float32 for floats of all widths, and the declared one
+// for integers and booleans.
+func typeOf(info graph.ValueInfo, v graph.Value) string {
+	isInt := info.Type == "bool" || bits[info.Type] > 0
+	switch {
+	case v.Data != nil || v.Ints == nil && !isInt:
+		return "float32"
+	case isInt:
+		return info.Type
+	}
+	return "int64"
+}
+
+// npyArray returns an output of a type of typeOf as NumPy has it.
 func npyArray(typ string, v graph.Value) *npy.Array {
-	a := &npy.Array{Type: "i8", Dims: v.Dims}
+	a := &npy.Array{Dims: v.Dims}
 	for code, name := range npy.Names {
 		if name == typ {
 			a.Type = code
 		}
 	}
-	if a.Type[0] == 'f' || typ == "bfloat16" {
-		a.Type, a.Data = "f4", make([]byte, 0, 4*len(v.Data))
-		for _, x := range v.Data {
-			a.Data = binary.LittleEndian.AppendUint32(a.Data, math.Float32bits(x))
-		}
-		return a
-	}
 	each := npy.ItemSize(a.Type)
-	a.Data = make([]byte, 0, each*len(v.Ints))
+	a.Data = make([]byte, 0, each*(len(v.Data)+len(v.Ints)))
+	for _, x := range v.Data {
+		a.Data = binary.LittleEndian.AppendUint32(a.Data, math.Float32bits(x))
+	}
 	for _, x := range v.Ints {
-		a.Data = append(a.Data, binary.LittleEndian.AppendUint64(nil, uint64(x))[:each]...)
+		var raw [8]byte
+		binary.LittleEndian.PutUint64(raw[:], uint64(x))
+		a.Data = append(a.Data, raw[:each]...)
 	}
 	return a
 }

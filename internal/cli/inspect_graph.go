@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/report"
@@ -80,11 +81,21 @@ func graphValues(list []graph.ValueInfo) []graphValue {
 	return values
 }
 
+// printable is a name from a file, which may hold anything, for a terminal.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
+}
+
 func (v graphValue) String() string {
 	if v.Rank < 0 {
-		return v.Name + " " + v.Type
+		return printable(v.Name) + " " + v.Type
 	}
-	return fmt.Sprintf("%s %s[%s]", v.Name, v.Type, strings.Join(v.Dims, ","))
+	return fmt.Sprintf("%s %s[%s]", printable(v.Name), v.Type, strings.Join(v.Dims, ","))
 }
 
 // print writes the inspection for people.
@@ -110,7 +121,7 @@ func (in *graphInspection) print(w io.Writer) {
 	if len(in.States) > 0 {
 		fmt.Fprintf(w, "\nStates (run --steps carries them)\n")
 		for _, name := range slices.Sorted(maps.Keys(in.States)) {
-			fmt.Fprintf(w, "  %s takes %s\n", name, in.States[name])
+			fmt.Fprintf(w, "  %s takes %s\n", printable(name), printable(in.States[name]))
 		}
 	}
 	fmt.Fprintf(w, "\nOperators (%s)\n", report.Plural(in.Parameters, "parameter"))

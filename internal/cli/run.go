@@ -111,10 +111,11 @@ func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := a.catchInterrupt(ctx)
-	defer stop()
 	r := &graphResult{Model: path, Calls: 1, Outputs: map[string]arrayJSON{}, Out: o.out}
 	if o.steps {
+		var stop func()
+		ctx, stop = a.catchInterrupt(ctx) // between calls
+		defer stop()
 		r.Calls, r.States = f.count, map[string]string{}
 		for _, p := range f.session.States() {
 			r.States[p.Input] = p.Output
@@ -127,18 +128,16 @@ func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	types := map[string]string{}
 	for _, info := range chosen {
-		types[info.Name] = info.Type
-		r.names, r.values = append(r.names, info.Name), append(r.values, out[info.Name])
-		v := arrayJSON{Type: info.Type, Dims: out[info.Name].Dims}
+		v := out[info.Name]
+		one := arrayJSON{Type: typeOf(info, v), Dims: v.Dims}
 		if a.json && o.out == "" || strings.EqualFold(filepath.Ext(o.out), ".json") {
-			v.Data = jsonElements(info.Type, out[info.Name])
+			one.Data = jsonElements(one.Type, v)
 		}
-		r.Outputs[info.Name] = v
+		r.names, r.values, r.Outputs[info.Name] = append(r.names, info.Name), append(r.values, v), one
 	}
 	if o.out != "" {
-		if err := a.writeOutputs(r, types); err != nil {
+		if err := a.writeOutputs(r); err != nil {
 			return err
 		}
 		for name, v := range r.Outputs {
@@ -252,13 +251,15 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 	}
 	p := &problems{path: path}
 	sources := p.sources(o.inputs, namesOf(m.Inputs()))
+	var zeros []graph.ValueInfo // states that begin with them
 	states, sizes, first := map[string]graph.Value{}, map[string]int{}, ""
 	for _, info := range m.Inputs() {
 		state := slices.ContainsFunc(f.session.States(), func(p graph.StatePair) bool { return p.Input == info.Name })
 		s, ok := sources[info.Name]
 		switch {
 		case state && (!ok && o.steps || s != nil && s.zeros && s.rest == ""):
-			continue // a session begins with zeros
+			zeros = append(zeros, info) // as the session has them
+			continue
 		case !ok:
 			p.missing(info, m.Outputs(), o.steps)
 			continue
@@ -290,6 +291,17 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 			p.add("input %s has %d steps in %s, and input %s has %d", info.Name, v.Dims[0], s.path, first, f.count)
 		default:
 			f.steps[info.Name], f.count, first = v, v.Dims[0], info.Name
+		}
+	}
+	for _, info := range zeros {
+		free := 0
+		for _, d := range info.Dims {
+			if _, known := sizes[d.Name]; d.Size < 0 && !(known && d.Name != "") {
+				free++
+			}
+		}
+		if info.Any || free > 1 {
+			p.add("input %s: the shape of its zeros is not determined; give it as in --input %s=zeros:1,2,3", info, info.Name)
 		}
 	}
 	if o.steps && f.count <= 0 && len(p.text) == 0 {
@@ -418,10 +430,10 @@ func part(v graph.Value, t int) graph.Value {
 }
 
 // writeOutputs writes the file of --out.
-func (a *app) writeOutputs(r *graphResult, types map[string]string) error {
+func (a *app) writeOutputs(r *graphResult) error {
 	var arrays []*npy.Array
 	for i, v := range r.values {
-		arrays = append(arrays, npyArray(types[r.names[i]], v))
+		arrays = append(arrays, npyArray(r.Outputs[r.names[i]].Type, v))
 	}
 	err := model.WriteFileAtomic(r.Out, func(w io.Writer) error {
 		switch strings.ToLower(filepath.Ext(r.Out)) {
@@ -447,10 +459,10 @@ func (r *graphResult) print(w io.Writer) {
 	fmt.Fprintf(w, "%s: %s\n", r.Model, report.Plural(r.Calls, "call"))
 	for i, name := range r.names {
 		v := r.values[i]
-		fmt.Fprintf(w, "  %s %s%s: %s\n", name, r.Outputs[name].Type, npy.Shape(v.Dims), summary(v))
+		fmt.Fprintf(w, "  %s %s%s: %s\n", printable(name), r.Outputs[name].Type, npy.Shape(v.Dims), summary(v))
 	}
 	for _, in := range slices.Sorted(maps.Keys(r.States)) {
-		fmt.Fprintf(w, "  carried: %s to %s\n", r.States[in], in)
+		fmt.Fprintf(w, "  carried: %s to %s\n", printable(r.States[in]), printable(in))
 	}
 }
 

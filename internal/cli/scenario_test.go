@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 //	series FILE N [KIND]    write N hours of a made-up series: daily (default), constant or walk
 //	panel FILE ID=N[+M]...  write series of N days, and M more without the target, beside covariates
 //	tones FILE LETTERS      write a WAV file with a tone for each letter
-//	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), types (of inputs) or strange (not supported)
+//	graph FILE KIND         write an ONNX graph: sums (of what comes in, with a state), loose (the same with a state of any shape), types (of inputs) or strange (not supported)
 //	rnnoise FILE            write a small network of RNNoise's format, with random weights
 //	detectors DIR           write small models of speech, DIR/vad.onnx, and of words, DIR/words
 //	pronouncer FILE         write a network of g2p-en's form that pronounces each word as K
@@ -159,13 +159,17 @@ func checkJSON(ts *testscript.TestScript, args []string) {
 	}
 }
 
-// onnxGraph is a graph of one of three kinds.
+// onnxGraph is an ONNX graph of a kind.
 func onnxGraph(kind string) []byte {
 	g := &graph.Builder{}
 	switch kind {
-	case "sums": // y = h + scale * x, which is the next h
+	case "sums", "loose": // y = h + scale * x, which is the next h
 		g.Input("x", "", "batch", 2)
-		g.Input("h", "", "batch", 2)
+		if kind == "sums" {
+			g.Input("h", "", "batch", 2)
+		} else {
+			g.Input("h", "", "a", "b")
+		}
 		g.InputOf(graph.Int64, "scale", "")
 		scale := g.Op("Cast", []string{"scale"}, graph.Attr{Name: "to", Value: int(graph.Float32)})
 		g.Node("Add", []string{"h", g.Op("Mul", []string{"x", scale})}, []string{"y"})
