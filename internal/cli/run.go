@@ -261,7 +261,7 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 			zeros = append(zeros, info) // as the session has them
 			continue
 		case !ok:
-			p.missing(info, m.Outputs(), o.steps)
+			p.missing(info, m.Outputs(), o.steps, state)
 			continue
 		case s == nil: // reported
 			continue
@@ -338,8 +338,11 @@ func (p *problems) sources(flags, declared []string) map[string]*arraySource {
 }
 
 // missing reports an input that was not given.
-func (p *problems) missing(info graph.ValueInfo, outputs []graph.ValueInfo, steps bool) {
+func (p *problems) missing(info graph.ValueInfo, outputs []graph.ValueInfo, steps, state bool) {
 	hint := fmt.Sprintf("; give it as --input %s=VALUE", info.Name)
+	if state {
+		hint += fmt.Sprintf(", or as --input %s=zeros at the beginning of a sequence", info.Name)
+	}
 	if steps {
 		if list := info.StateOutputs(outputs); len(list) > 0 {
 			hint += fmt.Sprintf(", or if it is a state, --state %s=OUTPUT: the outputs that it could take are %s", info.Name, strings.Join(namesOf(list), ", "))
