@@ -19,7 +19,10 @@ type spreads map[string]spread
 // leastAdaptation, is by how much the logarithm of a width grows for a value outside its
 // interval, with the share that should be outside subtracted: adaptive conformal
 // inference (Gibbs and Candès, arXiv:2106.00170), in the multiplicative form of
-// quantile tracking (Angelopoulos et al., arXiv:2307.16895).
+// quantile tracking (Angelopoulos et al., arXiv:2307.16895). A step has a factor of its
+// own, and all steps of a target have one in common, which grows by the mean over the
+// steps whose value has come: one value is compared with the forecasts of several
+// origins, and errors of near steps are known long before those of far ones.
 const (
 	adaptation      = 0.5
 	leastAdaptation = 0.05
@@ -30,16 +33,18 @@ const mostSpread = 3
 
 // adapter widens and narrows the intervals of one series from origin to origin.
 type adapter struct {
-	spread spread
+	own    spread
+	common []float64   // [target]
 	seen   [][]float64 // [target][step], numbers of values compared
-	issued []issued    // in the order of the origins
+	rows   []float64   // [target], numbers of rows compared
+	issued [][]issued  // [target], in the order of the origins
+	next   []int       // [target], the first row that is not compared
 }
 
-// issued is the intervals of a forecast, and how many of its steps have been
-// compared with what came.
+// issued is the intervals of a forecast.
 type issued struct {
-	origin, k, compared int
-	low, high           []float64 // [horizon]
+	origin    int
+	low, high []float64 // [horizon]
 }
 
 // adaptive is forecastAll for windows in the order of their origins, with intervals
@@ -66,9 +71,9 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels 
 		f, a := d.frames[w.frame], of[w.frame]
 		a.compare(f, k, int(w.origin), outside)
 		floor := m.schema.floor(&m.cfg, k)
-		one := issued{origin: int(w.origin), k: k}
+		one := issued{origin: int(w.origin)}
 		for h, point := range s.point {
-			factor := math.Exp(a.spread[k][h])
+			factor := math.Exp(a.width(k, h))
 			for i, q := range s.quantiles[h] {
 				q = point + factor*(q-point)
 				if m.cfg.Loss == "negative-binomial" {
@@ -78,7 +83,7 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels 
 			}
 			one.low, one.high = append(one.low, s.quantiles[h][low]), append(one.high, s.quantiles[h][high])
 		}
-		a.issued = append(a.issued, one)
+		a.issued[k] = append(a.issued[k], one)
 		own := *s
 		own.quantiles = make([][]float64, len(s.point))
 		for h := range own.quantiles {
@@ -91,7 +96,7 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels 
 		for k := range d.targets {
 			a.compare(d.frames[i], k, d.frames[i].end, outside)
 		}
-		end[d.frames[i].id] = a.spread
+		end[d.frames[i].id] = a.spread()
 	}
 	return end, err
 }
@@ -145,8 +150,8 @@ func places(all, levels []float64) (at []int) {
 }
 
 // chosen returns the items of a list at some places.
-func chosen(list []float64, places []int) []float64 {
-	x := make([]float64, len(places))
+func chosen[T any](list []T, places []int) []T {
+	x := make([]T, len(places))
 	for i, at := range places {
 		x[i] = list[at]
 	}
@@ -154,36 +159,72 @@ func chosen(list []float64, places []int) []float64 {
 }
 
 func newAdapter(start spread, d *dataset) *adapter {
-	a := &adapter{spread: make(spread, d.targets), seen: make([][]float64, d.targets)}
-	for k := range a.spread {
-		a.spread[k], a.seen[k] = make([]float64, d.horizon), make([]float64, d.horizon)
+	a := &adapter{own: make(spread, d.targets), common: make([]float64, d.targets), seen: make([][]float64, d.targets),
+		rows: make([]float64, d.targets), issued: make([][]issued, d.targets), next: make([]int, d.targets)}
+	for k := range a.own {
+		a.own[k], a.seen[k] = make([]float64, d.horizon), make([]float64, d.horizon)
 		if start != nil {
-			copy(a.spread[k], start[k])
+			copy(a.own[k], start[k])
 		}
 	}
 	return a
 }
 
-// compare adapts the widths for target k to the values before row now.
-func (a *adapter) compare(f *frame, k, now int, outside float64) {
-	for i := range a.issued {
-		one := &a.issued[i]
-		if one.k != k {
-			continue
-		}
-		for ; one.compared < len(one.low) && one.origin+one.compared < min(now, f.end); one.compared++ {
-			h := one.compared
-			y := f.raw[k][one.origin+h]
-			if math.IsNaN(y) {
-				continue
-			}
-			a.seen[k][h]++
-			step := -outside
-			if y < one.low[h] || y > one.high[h] {
-				step = 1 - outside
-			}
-			a.spread[k][h] = min(max(a.spread[k][h]+math.Max(leastAdaptation, adaptation/math.Sqrt(a.seen[k][h]))*step, -mostSpread), mostSpread)
+// width returns the logarithm of the factor of a step. Small errors of other steps do
+// not make it narrower before one of its own is known: errors grow with the steps.
+func (a *adapter) width(k, h int) float64 {
+	common := a.common[k]
+	if a.seen[k][h] == 0 {
+		common = math.Max(common, 0)
+	}
+	return bounded(a.own[k][h] + common)
+}
+
+func bounded(v float64) float64 { return min(max(v, -mostSpread), mostSpread) }
+
+// spread returns the widths of all steps.
+func (a *adapter) spread() spread {
+	s := make(spread, len(a.own))
+	for k, own := range a.own {
+		for h := range own {
+			s[k] = append(s[k], a.width(k, h))
 		}
 	}
-	a.issued = slices.DeleteFunc(a.issued, func(one issued) bool { return one.compared == len(one.low) })
+	return s
+}
+
+// pace returns by how much the logarithm of a width grows at the nth value.
+func pace(n float64) float64 { return math.Max(leastAdaptation, adaptation/math.Sqrt(n)) }
+
+// compare adapts the widths for target k to the values before row now.
+func (a *adapter) compare(f *frame, k, now int, outside float64) {
+	if len(a.issued[k]) == 0 {
+		return
+	}
+	for row := max(a.next[k], a.issued[k][0].origin); row < min(now, f.end); row++ {
+		a.next[k] = row + 1
+		y := f.raw[k][row]
+		if math.IsNaN(y) {
+			continue
+		}
+		var all mean
+		for _, one := range a.issued[k] {
+			h := row - one.origin
+			if h < 0 || h >= len(one.low) {
+				continue
+			}
+			miss := -outside
+			if y < one.low[h] || y > one.high[h] {
+				miss = 1 - outside
+			}
+			a.seen[k][h]++
+			a.own[k][h] = bounded(a.own[k][h] + pace(a.seen[k][h])*miss)
+			all.add(miss)
+		}
+		if all.n > 0 {
+			a.rows[k]++
+			a.common[k] = bounded(a.common[k] + pace(a.rows[k])*all.value())
+		}
+	}
+	a.issued[k] = slices.DeleteFunc(a.issued[k], func(one issued) bool { return one.origin+len(one.low) <= now })
 }

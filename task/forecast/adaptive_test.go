@@ -194,8 +194,8 @@ func TestIntervalsFollowTheErrors(t *testing.T) {
 	within := make([]float64, 3) // of the later half of each thousand rows
 	for origin := range rows {
 		a.compare(f, 0, origin, outside)
-		width := 1.2816 * math.Exp(a.spread[0][0])
-		a.issued = append(a.issued, issued{origin: origin, low: []float64{-width}, high: []float64{width}})
+		width := 1.2816 * math.Exp(a.width(0, 0))
+		a.issued[0] = append(a.issued[0], issued{origin: origin, low: []float64{-width}, high: []float64{width}})
 		if origin%1000 >= 500 && math.Abs(f.raw[0][origin]) <= width {
 			within[origin/1000] += 1.0 / 500
 		}
@@ -203,6 +203,36 @@ func TestIntervalsFollowTheErrors(t *testing.T) {
 	for part, share := range within {
 		if math.Abs(share-(1-outside)) > 0.05 { // 2.8 standard errors of 500 values
 			t.Errorf("part %d: %.3f of the values are within intervals of 80 %%", part, share)
+		}
+	}
+}
+
+// Values outside the intervals of the first steps widen those of steps that no value has
+// been compared with yet; values inside leave these as they are.
+func TestIntervalsOfFarStepsFollowNearOnes(t *testing.T) {
+	const outside, horizon = 0.2, 12
+	for _, c := range []struct {
+		name         string
+		value        float64
+		least, most  float64 // of the logarithm of the last step's factor
+		first, below float64 // of the first step's
+	}{
+		{"all outside", 9, 1, 4, 1, 4},
+		{"all inside", 0, 0, 0, -2, -0.1},
+	} {
+		f := &frame{raw: [][]float64{slices.Repeat([]float64{c.value}, 20)}, end: 20}
+		a := newAdapter(nil, &dataset{shape: shape{targets: 1, horizon: horizon}})
+		for origin := range horizon {
+			a.compare(f, 0, origin, outside)
+			one := issued{origin: origin}
+			for h := range horizon {
+				width := math.Exp(a.width(0, h))
+				one.low, one.high = append(one.low, -width), append(one.high, width)
+			}
+			a.issued[0] = append(a.issued[0], one)
+		}
+		if first, last := a.width(0, 0), a.width(0, horizon-1); !(last >= c.least && last <= c.most && first >= c.first && first <= c.below) {
+			t.Errorf("%s: the factors' logarithms are %v of the first and %v of the last step", c.name, first, last)
 		}
 	}
 }

@@ -66,7 +66,8 @@ func (m *Model) calibrateIntervals(ctx context.Context, d *dataset, valid []wind
 	case d.out.errors != nil:
 		n := independent(d.out.list, d.horizon)
 		m.errors = math.Round(n * math.Sqrt(float64(d.horizon)))
-		m.residuals = d.out.residuals(ratio * fewer(n))
+		// The shares were chosen on these windows, which takes one.
+		m.residuals = d.out.residuals(func(k int) float64 { return ratio * fewer(n-1) * d.restless(k, d.out.list) })
 		m.notes = append(m.notes, "intervals are computed for each step from the errors for windows left out (conformal prediction), and adapt to the errors before each forecast")
 	default:
 		err = m.keepResiduals(ctx, d, valid)
@@ -98,10 +99,47 @@ func fewer(n float64) float64 {
 // their small errors do not make intervals narrower.
 const fewQuiet = 8
 
-// residuals returns the errors times a factor.
-func (u *unseen) residuals(factor float64) residuals {
+// mostRestless bounds restless, as a single outlier can make it large.
+const mostRestless = 3
+
+// restless returns how much larger the errors of the naive forecast of target k are in
+// all known rows than in windows, from 1 to mostRestless: the root of the ratio of their
+// mean squares. Few windows may lie in a quiet time, and the errors of a better forecast
+// are known for them alone.
+func (d *dataset) restless(k int, list []window) float64 {
+	squares := func(to *mean, f *frame, origin int, size float64) {
+		last := f.fit[k].Scaler.in(f.raw[k][origin-1])
+		for _, y := range f.raw[k][origin:min(origin+d.horizon, f.end)] {
+			if e := f.fit[k].Scaler.in(y) - last; !math.IsNaN(e) {
+				to.add(e * e / size)
+			}
+		}
+	}
+	all := make([]mean, len(d.frames))
+	var quiet mean
+	for _, w := range list {
+		f, of := d.frames[w.frame], &all[w.frame]
+		if of.n == 0 {
+			known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+			for origin := 1; origin+d.horizon <= known; origin++ {
+				squares(of, f, origin, 1)
+			}
+		}
+		if of.sum > 0 {
+			squares(&quiet, f, int(w.origin), of.value())
+		}
+	}
+	if !(quiet.sum > 0) {
+		return 1
+	}
+	return min(max(1/math.Sqrt(quiet.value()), 1), mostRestless)
+}
+
+// residuals returns the errors times a factor of their target.
+func (u *unseen) residuals(factor func(k int) float64) residuals {
 	r := make(residuals, len(u.errors))
 	for k, steps := range u.errors {
+		factor := factor(k)
 		for _, e := range shared(steps) {
 			e = thinSorted(e, keptResiduals)
 			for i := range e {
