@@ -52,10 +52,26 @@ func (d *dataset) line(r *ridge) func(dst []float64, f *frame, k, origin int) {
 // mostSmoothed is the largest number of series that smoothing is fitted to.
 const mostSmoothed = 1000
 
+// smooths reports whether smoothing is among the simple methods.
+func (d *dataset) smooths() bool { return len(d.frames)*d.targets <= mostSmoothed }
+
 // simple returns the simple methods for windows: the last value, the line through
 // the first and the last value, the last cycle of each season, and smoothing. A
 // season that is longer than the history of some window is left out.
-func (d *dataset) simple(ctx context.Context, list []window) ([]baseline, error) {
+func (d *dataset) simple(ctx context.Context, list []window) (b []baseline, err error) {
+	if d.smooths() {
+		if err := d.smooth(ctx, list); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range d.simpleNames(list) {
+		b = append(b, d.method(name))
+	}
+	return b, nil
+}
+
+// simpleNames returns the names of the simple methods for windows.
+func (d *dataset) simpleNames(list []window) []string {
 	names := []string{"naive", "drift"}
 	earliest := math.MaxInt
 	for _, w := range list {
@@ -66,17 +82,10 @@ func (d *dataset) simple(ctx context.Context, list []window) ([]baseline, error)
 			names = append(names, fmt.Sprintf("%s%d", seasonalName, season))
 		}
 	}
-	if len(d.frames)*d.targets <= mostSmoothed {
-		if err := d.smooth(ctx, list); err != nil {
-			return nil, err
-		}
+	if d.smooths() {
 		names = append(names, "theta", "ets")
 	}
-	var b []baseline
-	for _, name := range names {
-		b = append(b, d.method(name))
-	}
-	return b, nil
+	return names
 }
 
 // seasonalName begins the names of the seasonal naive forecasts, before their season.

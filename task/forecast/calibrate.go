@@ -36,6 +36,18 @@ func (m *Model) calibrate(ctx context.Context, d *dataset, valid []window) error
 type pair struct {
 	window            window
 	truth, full, line float64
+	own               float64 // the linear path's share in the series, by that in all series
+}
+
+// inShare returns the pairs of a network whose part is in proportion to the linear
+// path's share in a series, from those of one that has the same part in all.
+func inShare(pairs []pair) []pair {
+	scaled := slices.Clone(pairs)
+	for i := range scaled {
+		p := &scaled[i]
+		p.full = p.line + p.own*(p.full-p.line)
+	}
+	return scaled
 }
 
 // loss returns the error with a share of the network's part.
@@ -50,10 +62,14 @@ func (p *pair) loss(gain float64, squared bool) float64 {
 // settleGain scales the network's part of the location by the share from 0 to 1
 // with the least validation error, reduced by its uncertainty, and with it what the
 // linear path has learnt since it was a ridge regression. It is 0 if the network does
-// not improve on the linear path. ratio is the absolute error with that share divided by
+// not improve on the linear path. Where series have shares of their own, the network's
+// part has the same size in all or follows the linear path's share, whichever leaves less
+// error. ratio is the absolute error with that share divided by
 // the one without, at most 1.
 func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (ratio float64, err error) {
 	var pairs []pair
+	least := m.mixture.least()
+	m.even = len(m.own) > 0 && m.cfg.Skip == "ridge"
 	collect := func(first bool) error {
 		i := 0
 		return m.forecastAll(ctx, d, valid, nil, func(w window, k int, s *steps) {
@@ -65,7 +81,7 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 					continue
 				}
 				if first {
-					pairs = append(pairs, pair{window: w, truth: f.raw[k][row] / scale, full: y / scale})
+					pairs = append(pairs, pair{window: w, truth: f.raw[k][row] / scale, full: y / scale, own: mixture{m.parts(f.id, k)}.own(0) / m.mixture.size(k)})
 				} else {
 					pairs[i].line = y / scale
 				}
@@ -92,11 +108,16 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 	squared := m.cfg.Loss == "mse" || m.cfg.Loss == "gaussian"
 	// Simple methods in the forecast leave less of the network's part, whose full size
 	// is tried nevertheless.
-	least := m.mixture.least()
 	for i := range pairs {
 		pairs[i].full = pairs[i].line + (pairs[i].full-pairs[i].line)/least
 	}
 	m.gain = bestGain(pairs, squared)
+	if m.even {
+		scaled := inShare(pairs)
+		if gain := bestGain(scaled, squared); totalLoss(scaled, gain, squared) < totalLoss(pairs, m.gain, squared) {
+			m.even, m.gain, pairs = false, gain, scaled
+		}
+	}
 	m.gain = math.Round(100*m.gain*certainty(pairs, m.gain, d.horizon, squared)) / 100
 	scale(m.gain / least)
 	if m.gain == 0 {
@@ -104,15 +125,18 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 	} else if m.gain < 1 {
 		m.notes = append(m.notes, fmt.Sprintf("the recurrent network's part is scaled to %.0f %%, chosen on the validation part", 100*m.gain))
 	}
-	with, without := 0.0, 0.0
-	for i := range pairs {
-		with += pairs[i].loss(m.gain, false)
-		without += pairs[i].loss(0, false)
-	}
+	without := totalLoss(pairs, 0, false)
 	if !(without > 0) {
 		return 1, nil
 	}
-	return math.Min(with/without, 1), nil
+	return math.Min(totalLoss(pairs, m.gain, false)/without, 1), nil
+}
+
+func totalLoss(pairs []pair, gain float64, squared bool) (sum float64) {
+	for i := range pairs {
+		sum += pairs[i].loss(gain, squared)
+	}
+	return sum
 }
 
 // bestGain returns the share in tenths with the least loss, the largest of equal
@@ -120,11 +144,8 @@ func (m *Model) settleGain(ctx context.Context, d *dataset, valid []window) (rat
 func bestGain(pairs []pair, squared bool) float64 {
 	best, least := 1.0, math.Inf(1)
 	for tenth := 10; tenth >= 0; tenth-- {
-		gain, sum := float64(tenth)/10, 0.0
-		for i := range pairs {
-			sum += pairs[i].loss(gain, squared)
-		}
-		if sum < least {
+		gain := float64(tenth) / 10
+		if sum := totalLoss(pairs, gain, squared); sum < least {
 			best, least = gain, sum
 		}
 	}

@@ -56,8 +56,9 @@ type Evaluation struct {
 type MethodShare struct {
 	Target string  `json:"target"` // the column
 	Method string  `json:"method"` // a baseline; linear is the network with its linear path
-	Share  float64 `json:"share"`  // in the forecast, from 0 to 1
+	Share  float64 `json:"share"`  // in the forecast, from 0 to 1; where series have shares of their own, that of all together, which new series have
 	Error  float64 `json:"error"`  // mean absolute error of the method alone for windows left out, in standard deviations of the training rows; that of linear is without the network
+	Series int     `json:"series"` // number of series in which the share of the method is the largest, where series have shares of their own; else 0
 }
 
 // LinearChoice is a regression that was tried for the linear path of a target.

@@ -34,7 +34,7 @@ func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, leve
 		m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
 		use(w, k, s)
 	}
-	if m.mixture.smooths() {
+	if m.smooths() {
 		if err := d.smooth(ctx, list); err != nil {
 			return err
 		}

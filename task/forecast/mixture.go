@@ -29,36 +29,34 @@ type mixture [][]part
 
 // settleMixture chooses the shares of the simple methods beside the linear path, by
 // forecasts of windows that the former was not fitted to; smoothing is fitted to the
-// earlier half of the rows. Without a linear path they are chosen beside the network,
-// on the windows of validation. Few windows that do not overlap leave the shares nearer
-// to each other.
+// rows before them. Without a linear path they are chosen beside the network, on the
+// windows of validation. Few windows that do not overlap leave the shares nearer to each
+// other.
 func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) error {
 	if m.cfg.Head == "autoregressive" || m.cfg.Loss == "negative-binomial" || m.cfg.NoTargetHistory {
 		return nil // their outputs are not locations, or the methods' past targets are no inputs
 	}
 	out := d.out
-	var methods *dataset
-	if m.net.Skip != nil {
-		methods = d.earlier()
-	} else {
+	if m.net.Skip == nil {
 		var err error
 		if out, err = m.unseen(ctx, d, valid); err != nil {
 			return err
 		}
-		methods = d.divided(func(f *frame) parts { return f.part })
 	}
 	list, rows := d.seasoned(out.list)
 	if len(list) == 0 {
 		return nil
 	}
-	simple, err := methods.simple(ctx, list)
+	names := d.simpleNames(list)
+	past, err := d.pasts(ctx, out, list, rows)
 	if err != nil {
 		return err
 	}
-	m.mixture = make(mixture, d.targets)
+	fold := chosen(out.fold, rows)
+	m.mixture, m.own = make(mixture, d.targets), ownShares{}
 	for k := range d.targets {
 		truth := mat.NewDense(len(list), d.horizon, nil)
-		forecasts := make([]*mat.Dense, 1+len(simple))
+		forecasts := make([]*mat.Dense, 1+len(names))
 		for j := range forecasts {
 			forecasts[j] = mat.NewDense(len(list), d.horizon, nil)
 		}
@@ -75,8 +73,8 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) e
 				}
 				truth.Set(i, h, value)
 			}
-			for j, b := range simple {
-				b.forecast(y, f, k, origin)
+			for j, name := range names {
+				past[i].method(name).forecast(y, f, k, origin)
 				for h, v := range y {
 					forecasts[1+j].Set(i, h, v/scale)
 				}
@@ -87,16 +85,20 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) e
 			out.errors = append(out.errors, make([][]float64, d.horizon))
 			continue
 		}
-		n := independent(list, d.horizon)
-		shares := prudent(mixing(forecasts, truth, n), forecasts, truth, n)
+		shares, own := newMixer(list, fold, forecasts, truth).chooseBySeries()
 		for j, share := range rounded(shares) {
 			one := part{Method: ownPart, Share: share, Error: meanAbsolute(forecasts[j], truth)}
 			if j > 0 {
-				one.Method = simple[j-1].name
+				one.Method = names[j-1]
 			}
 			m.mixture[k] = append(m.mixture[k], one)
 		}
-		out.errors = append(out.errors, d.mixedErrors(k, list, shares, forecasts, truth))
+		of := func(int32) []float64 { return shares }
+		if own != nil {
+			of = func(frame int32) []float64 { return own[frame] }
+			m.own.set(d, k, own)
+		}
+		out.errors = append(out.errors, d.mixedErrors(k, list, of, forecasts, truth))
 	}
 	m.notes = append(m.notes, m.mixtureNotes()...)
 	return nil
@@ -104,7 +106,7 @@ func (m *Model) settleMixture(ctx context.Context, d *dataset, valid []window) e
 
 // unseen returns the network's forecasts of windows.
 func (m *Model) unseen(ctx context.Context, d *dataset, list []window) (*unseen, error) {
-	out := &unseen{list: list}
+	out := &unseen{list: list, fold: make([]int, len(list))}
 	if len(list) == 0 {
 		return out, nil
 	}
@@ -153,7 +155,7 @@ func (d *dataset) seasoned(list []window) (kept []window, rows []int) {
 }
 
 // mixedErrors returns the absolute errors of a mixture by step, in the windows' units.
-func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts []*mat.Dense, truth *mat.Dense) [][]float64 {
+func (d *dataset) mixedErrors(k int, list []window, shares func(frame int32) []float64, forecasts []*mat.Dense, truth *mat.Dense) [][]float64 {
 	errs := make([][]float64, d.horizon)
 	for i, w := range list {
 		f := d.frames[w.frame]
@@ -161,7 +163,7 @@ func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts 
 		u := units{d.centre(f, k, int(w.origin)), f.fit[k].Scaler}
 		for h := range errs {
 			y, mixed := truth.At(i, h), 0.0
-			for j, share := range shares {
+			for j, share := range shares(w.frame) {
 				mixed += share * forecasts[j].At(i, h)
 			}
 			if e := math.Abs(u.in(y*scale) - u.in(mixed*scale)); !math.IsNaN(e) {
@@ -172,15 +174,44 @@ func (d *dataset) mixedErrors(k int, list []window, shares []float64, forecasts 
 	return errs
 }
 
-// earlier returns the dataset with the earlier half of the known rows as its
-// training part.
-func (d *dataset) earlier() *dataset {
-	half := d.divided(func(f *frame) parts {
+// pasts returns for each window the dataset by which simple methods forecast it. Their
+// smoothing is fitted to the rows before the windows of its stretch, or to the earlier
+// half of the known rows if they are more.
+func (d *dataset) pasts(ctx context.Context, out *unseen, list []window, rows []int) ([]*dataset, error) {
+	past := make([]*dataset, len(list))
+	for lo, hi := 0, 0; lo < len(list); lo = hi {
+		for hi < len(list) && out.fold[rows[hi]] == out.fold[rows[lo]] {
+			hi++
+		}
+		own := d.before(list[lo:hi])
+		if d.smooths() {
+			if err := own.smooth(ctx, list[lo:hi]); err != nil {
+				return nil, err
+			}
+		}
+		for i := lo; i < hi; i++ {
+			past[i] = own
+		}
+	}
+	return past, nil
+}
+
+// before returns the dataset whose training part is the rows before the first window of
+// each series, or the earlier half of the known rows if they are more.
+func (d *dataset) before(list []window) *dataset {
+	first := map[*frame]int{}
+	for _, w := range list {
+		f, origin := d.frames[w.frame], int(w.origin)
+		if at, ok := first[f]; !ok || origin < at {
+			first[f] = origin
+		}
+	}
+	past := d.divided(func(f *frame) parts {
 		known := max(f.part[trainPart].hi, f.part[validationPart].hi)
-		return parts{trainPart: {0, (known + 1) / 2}}
+		return parts{trainPart: {0, max(first[f], (known+1)/2)}}
 	})
-	half.inside = true
-	return half
+	past.inside = true
+	return past
 }
 
 // divided returns the dataset with other parts.
@@ -254,6 +285,81 @@ func (x mixture) own(k int) float64 {
 // leastOwn bounds least.
 const leastOwn = 0.05
 
+// ownShares are the shares of the methods of a mixture for series that have others than
+// all series together: by series, [target][method].
+type ownShares map[string][][]float64
+
+// set sets the shares for a target by the index of the series; those of targets that
+// are not set are nil.
+func (o ownShares) set(d *dataset, k int, own map[int32][]float64) {
+	for frame, shares := range own {
+		id := d.frames[frame].id
+		if o[id] == nil {
+			o[id] = make([][]float64, d.targets)
+		}
+		o[id][k] = rounded(shares)
+	}
+}
+
+// check returns an error for shares that are not ones of the methods of a mixture.
+func (o ownShares) check(x mixture) error {
+	for id, targets := range o {
+		if len(targets) != len(x) {
+			return fmt.Errorf("series_shares: %d targets of series %q, expected %d", len(targets), id, len(x))
+		}
+		for k, shares := range targets {
+			if shares == nil {
+				continue
+			}
+			if len(shares) != len(x[k]) {
+				return fmt.Errorf("series_shares: %d shares of series %q, expected %d", len(shares), id, len(x[k]))
+			}
+			if err := (mixture{withShares(x[k], shares)}).check(1); err != nil {
+				return fmt.Errorf("series_shares: series %q: %w", id, err)
+			}
+		}
+	}
+	return nil
+}
+
+// parts returns the parts of the forecast of a target of a series.
+func (m *Model) parts(id string, k int) []part {
+	if k >= len(m.mixture) {
+		return nil
+	}
+	if own := m.own[id]; own != nil && own[k] != nil {
+		return withShares(m.mixture[k], own[k])
+	}
+	return m.mixture[k]
+}
+
+// withShares returns parts with other shares.
+func withShares(parts []part, shares []float64) []part {
+	parts = slices.Clone(parts)
+	for j := range parts {
+		parts[j].Share = shares[j]
+	}
+	return parts
+}
+
+// leaders returns in how many series each method of a target has the largest share; nil
+// if the series share their shares.
+func (m *Model) leaders(k int) (count []int) {
+	for _, own := range m.own {
+		if shares := own[k]; shares != nil {
+			if count == nil {
+				count = make([]int, len(shares))
+			}
+			count[slices.Index(shares, slices.Max(shares))]++
+		}
+	}
+	return count
+}
+
+// size returns the share of the network with its linear path in the forecast of a target,
+// at least leastOwn.
+func (x mixture) size(k int) float64 { return math.Max(x.own(k), leastOwn) }
+
 // least returns the least share of the network with its linear path in the forecast
 // of a target, at least leastOwn.
 func (x mixture) least() float64 {
@@ -264,19 +370,28 @@ func (x mixture) least() float64 {
 	return math.Max(least, leastOwn)
 }
 
+// simpleParts returns the parts that are simple methods with a share.
+func simpleParts(parts []part) []part {
+	return slices.DeleteFunc(slices.Clone(parts), func(p part) bool { return p.Method == ownPart || p.Share == 0 })
+}
+
 // simpleOf returns the parts of a target that are simple methods with a share.
 func (x mixture) simpleOf(k int) []part {
 	if k >= len(x) {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(x[k]), func(p part) bool { return p.Method == ownPart || p.Share == 0 })
+	return simpleParts(x[k])
 }
 
 // smooths reports whether some part needs smoothing.
-func (x mixture) smooths() bool {
-	for k := range x {
-		for _, p := range x.simpleOf(k) {
-			if p.Method == "theta" || p.Method == "ets" {
+func (m *Model) smooths() bool {
+	needed := func(p part) bool { return p.Share > 0 && (p.Method == "theta" || p.Method == "ets") }
+	for k, parts := range m.mixture {
+		if slices.ContainsFunc(parts, needed) {
+			return true
+		}
+		for id := range m.own {
+			if slices.ContainsFunc(m.parts(id, k), needed) {
 				return true
 			}
 		}
@@ -302,6 +417,17 @@ func (m *Model) mixtureNotes() (notes []string) {
 		}
 		notes = append(notes, fmt.Sprintf("simple methods have shares in the forecast%s, chosen on windows left out: %s", of, strings.Join(list, ", ")))
 	}
+	for k, name := range m.cfg.targets() {
+		var list []string
+		for j, n := range m.leaders(k) {
+			if n > 0 {
+				list = append(list, fmt.Sprintf("%s in %d", strings.ReplaceAll(m.mixture[k][j].Method, "_", " "), n))
+			}
+		}
+		if list != nil {
+			notes = append(notes, fmt.Sprintf("each series has its own shares in the forecast of %s; the largest is that of %s", name, report.Listing(list)))
+		}
+	}
 	return notes
 }
 
@@ -309,8 +435,8 @@ func (m *Model) mixtureNotes() (notes []string) {
 // their middle, in the data's units, is the mixture. Quantiles keep their
 // distances from it; a scale is unchanged. scratch is [horizon].
 func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, origin int, u units) {
-	simple := m.mixture.simpleOf(k)
-	if len(simple) == 0 {
+	simple := simpleParts(m.parts(f.id, k))
+	if len(simple) == 0 && !m.even {
 		return
 	}
 	outputs, locations := len(out)/len(scratch), 1
@@ -321,6 +447,17 @@ func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, 
 	for h := range own {
 		own[h] = u.out(float64(out[h*outputs+locations/2]))
 		mixed[h] = own[h]
+	}
+	// The part of the network that is beside the linear path, if it has the same size in
+	// all series.
+	var network []float64
+	if m.even {
+		network = slices.Clone(own)
+		d.line(m.ridge)(own, f, k, origin)
+		size := m.mixture.size(k)
+		for h, line := range own {
+			mixed[h] = line + size*(network[h]-line)
+		}
 	}
 	for _, p := range simple {
 		d.method(p.Method).forecast(scratch, f, k, origin)
@@ -340,8 +477,13 @@ func (m *Model) lean(out []float32, scratch []float64, d *dataset, f *frame, k, 
 // shares returns the mixture by target.
 func (m *Model) shares() (list []MethodShare) {
 	for k, parts := range m.mixture {
-		for _, p := range parts {
-			list = append(list, MethodShare{m.cfg.targets()[k], p.Method, p.Share, p.Error})
+		leads := m.leaders(k)
+		for j, p := range parts {
+			one := MethodShare{Target: m.cfg.targets()[k], Method: p.Method, Share: p.Share, Error: p.Error}
+			if leads != nil {
+				one.Series = leads[j]
+			}
+			list = append(list, one)
 		}
 	}
 	return list

@@ -124,3 +124,77 @@ func TestLagsKeepTheLinearPathNarrow(t *testing.T) {
 		}
 	}
 }
+
+// Of series that repeat a week, which the window does not show, and ones that are noise,
+// the former are forecast by the last week and the latter are not; a series that is new
+// has the shares of all together. A model that is opened again forecasts the same.
+func TestSeriesHaveTheirOwnShares(t *testing.T) {
+	panel := weekly(0.01)
+	r := rand.New(rand.NewPCG(5, 6))
+	first := panel.Series[0]
+	for i := range 7 {
+		s := &data.Series{ID: string(rune('a' + i)), Time: first.Time, Line: first.Line, Values: [][]float64{slices.Clone(first.Values[0])}}
+		if i%2 == 0 {
+			for at := range s.Values[0] {
+				s.Values[0][at] = r.NormFloat64()
+			}
+		}
+		panel.Series = append(panel.Series, s)
+	}
+	cfg := small()
+	cfg.Future, cfg.Window, cfg.Lags, cfg.Calendar, cfg.Epochs = nil, 6, []int{0}, "off", 2
+	m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lastWeek := func(id string) (share float64) {
+		for _, p := range m.parts(id, 0) {
+			if p.Method == "seasonal_naive_168" {
+				share = p.Share
+			}
+		}
+		return share
+	}
+	for _, s := range panel.Series {
+		noise := s.ID != "w" && (s.ID[0]-'a')%2 == 0
+		if got := lastWeek(s.ID); noise && got > 0.3 || !noise && got < 0.8 {
+			t.Errorf("series %s, noise %v: the share of the last week is %v", s.ID, noise, got)
+		}
+	}
+	if got := lastWeek("new"); !(got > 0.3 && got < 0.8) {
+		t.Errorf("a new series has the share %v of the last week", got)
+	}
+	count := 0
+	for _, p := range m.shares() {
+		count += p.Series
+	}
+	if count != len(panel.Series) {
+		t.Errorf("the largest shares are counted in %d of %d series", count, len(panel.Series))
+	}
+	for _, even := range []bool{false, true} {
+		m.even, m.at(stageScored).even = even, even
+		e, err := m.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := m.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		opened, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := opened.Evaluate(t.Context(), &Data{Panel: panel}, "test", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Float64bits(again.Metrics.MAE) != math.Float64bits(e.Metrics.MAE) {
+			t.Errorf("saving and opening changes the error from %v to %v", e.Metrics.MAE, again.Metrics.MAE)
+		}
+	}
+	m.own["a"][0] = m.own["a"][0][1:]
+	if m.own.check(m.mixture) == nil {
+		t.Error("shares of a series for too few methods are taken")
+	}
+}

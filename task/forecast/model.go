@@ -31,6 +31,8 @@ type Model struct {
 	notes     []string
 	gain      float64
 	mixture   mixture
+	own       ownShares          // of the mixture; none where all series share theirs
+	even      bool               // where series have shares of their own: the network's part beside the linear path has the same size in all
 	learnt    map[string]*learnt // by series; nil: not known
 	stage     stage
 	others    [stages]*Model // by stage; nil: the model itself
@@ -43,6 +45,8 @@ type saved struct {
 	Schema    *schema    `json:"schema"`
 	Gain      float64    `json:"gain"`
 	Mixture   mixture    `json:"mixture"`
+	Own       ownShares  `json:"series_shares,omitempty"`
+	Even      bool       `json:"even,omitempty"`
 	Linear    [][]choice `json:"linear"`
 	Residuals residuals  `json:"residuals"`
 	Shifts    shifts     `json:"shifts"`
@@ -124,7 +128,7 @@ func (m *Model) Save(dir string) error {
 			ts = append(ts, t)
 		}
 	}
-	c := saved{Config: m.cfg, Schema: m.schema, Gain: m.gain, Mixture: m.mixture, Linear: m.ridge.choices, Residuals: m.residuals, Shifts: m.shifts,
+	c := saved{Config: m.cfg, Schema: m.schema, Gain: m.gain, Mixture: m.mixture, Own: m.own, Even: m.even, Linear: m.ridge.choices, Residuals: m.residuals, Shifts: m.shifts,
 		Errors: m.errors, Spread: m.spread, Begin: m.at(stageScored).spread, Notes: m.notes, Learnt: m.learnt}
 	files = append(files, model.Tensors(linearFile, ts, nil))
 	return model.Save(dir, Name, c, files...)
@@ -153,7 +157,7 @@ func OpenDir(d *model.Dir, on ...*tensor.Device) (_ *Model, err error) {
 	if err != nil {
 		return nil, d.Broken(err)
 	}
-	m.gain, m.mixture, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt = c.Gain, c.Mixture, c.Residuals, c.Shifts, c.Errors, c.Spread, c.Notes, c.Learnt
+	m.gain, m.mixture, m.own, m.even, m.residuals, m.shifts, m.errors, m.spread, m.notes, m.learnt = c.Gain, c.Mixture, c.Own, c.Even, c.Residuals, c.Shifts, c.Errors, c.Spread, c.Notes, c.Learnt
 	if m.mixture == nil {
 		m.mixture = c.Anchor.mixture(len(m.cfg.targets()))
 	}
@@ -192,6 +196,9 @@ func (c *saved) check() error {
 		}
 	}
 	if err := c.Mixture.check(n); err != nil {
+		return err
+	}
+	if err := c.Own.check(c.Mixture); err != nil {
 		return err
 	}
 	if a := c.Anchor; a != nil && a.Share != 0 && (a.Season < 1 || !(a.Share > 0 && a.Share <= 1)) {

@@ -428,10 +428,18 @@ func (e *Evaluation) groupFigure(file, title, axis string, groups []GroupError) 
 // sharesTable returns the mixture, by target and falling share.
 func (e *Evaluation) sharesTable() *report.Table {
 	t := report.NewTable("method", "share", "error alone")
+	bySeries := slices.ContainsFunc(e.Shares, func(p MethodShare) bool { return p.Series > 0 })
+	if bySeries {
+		t = report.NewTable("method", "share, all series together", "error alone", "series in which its share is the largest")
+	}
 	for _, p := range slices.SortedStableFunc(slices.Values(e.Shares), func(a, b MethodShare) int {
 		return cmp.Or(strings.Compare(a.Target, b.Target), cmp.Compare(b.Share, a.Share))
 	}) {
-		t.Add(e.ofTarget(e.label(p.Method), p.Target), report.Percent(p.Share), report.Number(p.Error))
+		row := []string{e.ofTarget(e.label(p.Method), p.Target), report.Percent(p.Share), report.Number(p.Error)}
+		if bySeries {
+			row = append(row, fmt.Sprint(p.Series))
+		}
+		t.Add(row...)
 	}
 	return t
 }

@@ -188,7 +188,8 @@ func (m *Model) copyAt(s stage) (*Model, error) {
 	for i, p := range other.slab.Params {
 		p.Write(m.slab.Params[i].Read())
 	}
-	other.gain, other.mixture, other.residuals, other.shifts, other.errors = m.gain, m.mixture, m.residuals, m.shifts, m.errors
+	other.gain, other.mixture, other.own, other.even = m.gain, m.mixture, m.own, m.even
+	other.residuals, other.shifts, other.errors = m.residuals, m.shifts, m.errors
 	other.notes, other.learnt, other.ridge, other.spread, other.stage = m.notes, m.learnt, m.ridge, m.spread, s
 	return other, nil
 }

@@ -3,6 +3,7 @@ package forecast
 import (
 	"context"
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
@@ -71,6 +72,7 @@ func fitRidge(ctx context.Context, d *dataset, list []window, quick bool) (*ridg
 		}
 		folds[i].scored = thin(folds[i].out, every)
 		out.list = append(out.list, folds[i].scored...)
+		out.fold = append(out.fold, slices.Repeat([]int{i}, len(folds[i].scored))...)
 	}
 	for k := range d.targets {
 		c, err := newCross(ctx, d, k, list, folds, rolling)
@@ -88,6 +90,7 @@ func fitRidge(ctx context.Context, d *dataset, list []window, quick bool) (*ridg
 // unseen is the forecasts of windows by regressions that were not fitted to them.
 type unseen struct {
 	list     []window
+	fold     []int         // of each window, in ascending order
 	forecast []*mat.Dense  // [target][len(list), horizon], in the windows' units; nil without windows
 	errors   [][][]float64 // [target][step], absolute errors of the mixture in the windows' units; nil before its choice
 }

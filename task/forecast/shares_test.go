@@ -52,24 +52,92 @@ func TestSimplexIsTheLeast(t *testing.T) {
 // With many windows the best shares are used; with one, mostly the better of the simple
 // methods, however well the first did on it.
 func TestFewWindowsMakeSharesPrudent(t *testing.T) {
-	truth := mat.NewDense(30, 2, nil)
-	off := func(by float64) *mat.Dense {
-		x := mat.NewDense(30, 2, nil)
-		x.Apply(func(i, _ int, _ float64) float64 { return by * math.Cos(math.Pi*float64(i)) }, x)
-		return x
+	products := mat.NewSymDense(3, nil)
+	for j, size := range []float64{0.1, 1, 3} {
+		products.SetSym(j, j, size*size)
 	}
-	forecasts := []*mat.Dense{off(0.1), off(1), off(3)}
 	best := []float64{1, 0, 0}
-	if got := prudent(best, forecasts, truth, 100); !slices.Equal(got, best) {
+	if got := prudent(best, products, 100); !slices.Equal(got, best) {
 		t.Errorf("of many windows: %v", got)
 	}
-	got := prudent(best, forecasts, truth, 1)
+	got := prudent(best, products, 1)
 	if !(got[0] > 0.2 && got[0] < 0.35) || !(got[1] > 50*got[2]) || math.Abs(got[0]+got[1]+got[2]-1) > 1e-12 {
 		t.Errorf("of one window: %v", got)
 	}
-	if got := prudent(best, forecasts, truth, prudence); math.Abs(got[0]-0.5) > 1e-12 {
+	if got := prudent(best, products, prudence); math.Abs(got[0]-0.5) > 1e-12 {
 		t.Errorf("of as many windows as prudence: %v, want a half", got)
 	}
+}
+
+// errorsOf makes forecasts of zeros for series of windows windows each, of which the
+// methods have errors of sizes [series][method].
+func errorsOf(sizes [][]float64, windows, horizon int) (list []window, fold []int, forecasts []*mat.Dense, truth *mat.Dense) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for f := range 4 {
+		for s := range sizes {
+			for i := range windows / 4 {
+				list, fold = append(list, window{int32(s), int32((f*windows/4 + i) * horizon)}), append(fold, f)
+			}
+		}
+	}
+	truth = mat.NewDense(len(list), horizon, nil)
+	for j := range sizes[0] {
+		x := mat.NewDense(len(list), horizon, nil)
+		x.Apply(func(i, _ int, _ float64) float64 { return sizes[list[i].frame][j] * r.NormFloat64() }, x)
+		forecasts = append(forecasts, x)
+	}
+	return list, fold, forecasts, truth
+}
+
+// Series that are forecast best by unlike methods have shares of their own, which are
+// nearer to those of all if they have few windows; series that are alike have the shares
+// of all, which are not decided by one whose errors are large.
+func TestSharesBySeries(t *testing.T) {
+	unlike := [][]float64{{1, 4}, {4, 1}, {1, 4}, {4, 1}, {1, 4}, {4, 1}}
+	var many []float64
+	for _, windows := range []int{80, 8} {
+		list, fold, forecasts, truth := errorsOf(slices.Repeat(unlike, 20), windows*3, 3)
+		common, own := newMixer(list, fold, forecasts, truth).chooseBySeries()
+		if len(own) != 120 || math.Abs(common[0]-0.5) > 0.1 {
+			t.Fatalf("%d windows: shares %v, of %d series", windows, common, len(own))
+		}
+		mean := make([]float64, 2)
+		for s, w := range own {
+			if math.Abs(w[0]+w[1]-1) > 1e-9 || slices.Min(w) < 0 {
+				t.Fatalf("series %d: shares %v", s, w)
+			}
+			mean[s%2] += w[s%2] / 60
+		}
+		if !(mean[0] > 0.7 && mean[1] > 0.7) {
+			t.Errorf("%d windows: the better methods have %v of the series in which they are", windows, mean)
+		}
+		many = append(many, mean[0])
+	}
+	if !(many[0] > many[1]) {
+		t.Errorf("shares of the better method: %v with many windows, %v with few", many[0], many[1])
+	}
+
+	alike := slices.Repeat([][]float64{{1, 2}}, 19)
+	alike = append(alike, []float64{2000, 1000})
+	list, fold, forecasts, truth := errorsOf(alike, 8, 3)
+	common, _ := newMixer(list, fold, forecasts, truth).chooseBySeries()
+	if !(common[0] > 0.6) {
+		t.Errorf("the first method is better in 19 of 20 series, and has a share of %v", common[0])
+	}
+	list, fold, forecasts, truth = errorsOf(alike[:19], 8, 3)
+	if common, own := newMixer(list, fold, forecasts, truth).chooseBySeries(); own != nil {
+		t.Errorf("series that are alike have shares of their own beside %v: %v", common, own)
+	}
+	one := errorsOfOne(t, 8)
+	if _, own := one.chooseBySeries(); own != nil {
+		t.Errorf("a single series has shares of its own: %v", own)
+	}
+}
+
+func errorsOfOne(t *testing.T, windows int) *mixer {
+	t.Helper()
+	list, fold, forecasts, truth := errorsOf([][]float64{{1, 2}}, windows, 3)
+	return newMixer(list, fold, forecasts, truth)
 }
 
 // What a fold is forecast by has no row in common with its targets, and lies before it

@@ -18,12 +18,22 @@ const (
 // forecaster returns what the model forecasts with.
 func (m *Model) forecaster() string {
 	switch {
-	case m.mixture.own(0) == 0:
+	case m.mostOwn() == 0:
 		return bySimple
 	case m.gain == 0:
 		return byLine
 	}
 	return byNetwork
+}
+
+// mostOwn returns the largest share of the network with its linear path in the forecast of
+// the first target of a series.
+func (m *Model) mostOwn() float64 {
+	most := m.mixture.own(0)
+	for id := range m.own {
+		most = math.Max(most, mixture{m.parts(id, 0)}.own(0))
+	}
+	return most
 }
 
 // worthwhile is the least relative difference of two errors that counts.
