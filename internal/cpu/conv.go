@@ -246,14 +246,7 @@ func (c *conv) unfold(patch []float32, g, r0, r1 int) {
 		clear(patch[:(r1-r0)*depth])
 	}
 	c.taps(r0, r1, func(place, at, tap, count int) {
-		from, to := c.X.Host[at+g*n:][:count*n], patch[(place-r0)*depth+tap*n:][:count*n]
-		if len(from) > 16 {
-			copy(to, from)
-			return
-		}
-		for i, v := range from { // a call of copy costs more
-			to[i] = v
-		}
+		copy(patch[(place-r0)*depth+tap*n:][:count*n], c.X.Host[at+g*n:])
 	})
 }
 
