@@ -2,12 +2,16 @@
 // onnx converts them from and to layers.
 //
 // [Read] parses and checks a file; [Model.Run] runs it with the operations of
-// package tensor. The operators are those that exported recurrent classifiers,
-// taggers and forecasters use; for others the error names the operator and its
-// node. LSTM, GRU and RNN have every option of the standard: directions, initial
-// states, sequence_lens, layout, peepholes, clip, activations, coupled gates, and
-// both positions of the GRU's reset gate. Options that the engine's cells lack
-// run on a plain cell in double precision, which is slower with the same results.
+// package tensor. The operators are those that exported recurrent networks use, with
+// the convolutions, sound features, resampling, loops and quantized products around
+// them, 161 in all, some of the domain com.microsoft; one error names all
+// operators, attributes and types of a file that are not supported. Floats of every
+// width are computed as float32, and a Cast to float16 or bfloat16 rounds to its
+// precision. Quantized products are exact. LSTM, GRU and RNN have every option of the
+// standard: directions, initial states, sequence_lens, layout, peepholes, clip,
+// activations, coupled gates, and both positions of the GRU's reset gate. Options
+// that the engine's cells lack run on a plain cell in double precision, which is
+// slower with the same results.
 //
 // The first run with new shapes of the inputs is recorded, and later ones replay it
 // in the same memory. A [Session] runs a model step by step, keeps its states and

@@ -246,3 +246,38 @@ func TestOperators(t *testing.T) {
 		}
 	}
 }
+
+// TestRounding rounds numbers to half precision and bfloat16: each number of these types
+// stays as it is, and the middle of two neighbours goes to the even one.
+func TestRounding(t *testing.T) {
+	for _, dtype := range []int64{typeFloat16, typeBFloat16} {
+		round := rounding(dtype)
+		infinity := uint16(0x7c00)
+		if dtype == typeBFloat16 {
+			infinity = 0x7f80
+		}
+		for bits := uint16(0); bits <= infinity; bits++ {
+			x := widen(dtype, bits)
+			if got := round(-x); got != -x {
+				t.Fatalf("%v becomes %v", -x, got)
+			}
+			next := widen(dtype, bits+1)
+			if bits+1 >= infinity {
+				continue
+			}
+			even := x
+			if bits&1 == 1 {
+				even = next
+			}
+			if middle := x + (next-x)/2; !subnormal(middle) && x != 0 && round(middle) != even {
+				t.Fatalf("%v, between %v and %v, becomes %v", middle, x, next, round(middle))
+			}
+		}
+	}
+	if got := rounding(typeFloat16)(65520); !math.IsInf(float64(got), 1) {
+		t.Errorf("65520 becomes %v", got)
+	}
+	if got := rounding(typeFloat16)(65519); got != 65504 {
+		t.Errorf("65519 becomes %v", got)
+	}
+}
