@@ -155,6 +155,9 @@ func (r *run) centered(n *node, x, zero *value, axis int) *value {
 	if x.kind != ints || typeSize[x.dtype] > 1 {
 		n.failf("an operand is %s, expected uint8 or int8", typeName(x.elementType()))
 	}
+	if axis >= x.rank() {
+		n.failf("an operand has shape %s", shape(x.dims))
+	}
 	_, size, after := around(x.dims, axis)
 	if zero != nil && (zero.kind != ints || zero.len() != 1 && zero.len() != size) {
 		n.failf("zero points of shape %s for axis %d of shape %s", shape(zero.dims), axis, shape(x.dims))
