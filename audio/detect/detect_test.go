@@ -22,7 +22,7 @@ import (
 // shared finds a file of published models that the repository does not carry, in
 // CAROUSEL_DATA or a folder shared/data beside the repository, and skips the test
 // where there are none.
-func shared(t *testing.T, name string) string {
+func shared(t testing.TB, name string) string {
 	t.Helper()
 	dirs := []string{os.Getenv("CAROUSEL_DATA")}
 	for dir, i := "..", 0; i < 4; dir, i = filepath.Join("..", dir), i+1 {
@@ -38,7 +38,7 @@ func shared(t *testing.T, name string) string {
 	return ""
 }
 
-func readSound(t *testing.T, path string) *audio.Sound {
+func readSound(t testing.TB, path string) *audio.Sound {
 	t.Helper()
 	s, err := audio.Read(path)
 	if err != nil {
@@ -284,7 +284,7 @@ func TestPiecesOfSpeech(t *testing.T) {
 	}
 }
 
-func openWords(t *testing.T) *Words {
+func openWords(t testing.TB) *Words {
 	t.Helper()
 	w, err := OpenWords(shared(t, "melspectrogram.onnx"), shared(t, "embedding_model.onnx"), WordModel{Path: shared(t, "alexa_v0.1.onnx"), Name: "alexa"})
 	if err != nil {
@@ -536,4 +536,36 @@ func TestManyStreams(t *testing.T) {
 		})
 	}
 	wait.Wait()
+}
+
+// BenchmarkSpeech is a window of Silero VAD, 32 ms.
+func BenchmarkSpeech(b *testing.B) {
+	m, err := OpenSpeech(shared(b, "silero_vad.onnx"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := m.NewStream(16000, DefaultSpeech())
+	if err != nil {
+		b.Fatal(err)
+	}
+	samples := readSound(b, shared(b, "speech_test.wav")).Samples
+	for i := 0; b.Loop(); i = (i + 512) % 900000 {
+		if _, err := s.Write(samples[i : i+512]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkWords is a frame of openWakeWord with one word, 80 ms.
+func BenchmarkWords(b *testing.B) {
+	s, err := openWords(b).NewStream(WordRate, DefaultWords())
+	if err != nil {
+		b.Fatal(err)
+	}
+	samples := readSound(b, shared(b, "speech_test.wav")).Samples
+	for i := 0; b.Loop(); i = (i + 1280) % 900000 {
+		if _, err := s.Write(samples[i : i+1280]); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

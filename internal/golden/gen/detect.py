@@ -188,6 +188,8 @@ def answers(models, out, speech, *more):
     os.makedirs(out, exist_ok=True)
     list_ = []
     silero = sorted(glob.glob(os.path.join(models, "silero*.onnx")))
+    if len(read(speech)) < 560000:
+        sys.exit(f"{speech}: want at least 35 s of speech")
     all_sounds = [*sounds(read(speech)), *((os.path.basename(file), read(file), 16000) for file in more)]
     for number, (name, samples, rate) in enumerate(all_sounds):
         wav = f"{number}.wav"
