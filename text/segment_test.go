@@ -315,3 +315,33 @@ func TestOpenSegmenterRefuses(t *testing.T) {
 		t.Errorf("missing file: %v", err)
 	}
 }
+
+// Any bytes are a segmenter, which divides a text, or an error of one kind.
+func FuzzSegmenter(f *testing.F) {
+	for _, units := range [][]string{{"ก"}, {"ก", "น้ำ"}} {
+		file, _ := small(units...)
+		content, err := json.Marshal(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(content)
+	}
+	f.Add([]byte(`{"dic": {"ก": 0}, "mat1": {"dim": [2, 99999], "data": []}}`))
+	path := filepath.Join(f.TempDir(), "weights.json")
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := OpenSegmenter(path)
+		var bad *model.FileError
+		switch {
+		case err != nil && !errors.As(err, &bad):
+			t.Fatalf("%T: %v", err, err)
+		case err == nil:
+			const text = "กน้ำข\xff"
+			if ends := s.Segment(nil, text); len(ends) == 0 || ends[len(ends)-1] != len(text) || !slices.IsSorted(ends) {
+				t.Fatalf("words end at %v", ends)
+			}
+		}
+	})
+}

@@ -199,3 +199,37 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("missing file: %v", err)
 	}
 }
+
+// Any bytes are a network, which denoises, or an error of one kind.
+func FuzzOpen(f *testing.F) {
+	var b []byte
+	for _, l := range [][4]int{{42, 1, 0, 43}, {1, 1, 2, 9}, {44, 1, 2, 138}, {44, 1, 1, 138}, {1, 22, 1, 44}, {1, 1, 1, 2}} {
+		b = append(b, byte(l[0]), byte(l[1]), byte(l[2]))
+		b = append(b, make([]byte, l[3])...)
+	}
+	f.Add(b)
+	f.Add(b[:100])
+	f.Add([]byte("DNNw"))
+	path := filepath.Join(f.TempDir(), "w.rnn")
+	x := make([]float32, 2*denoise.Frame)
+	for i := range x {
+		x[i] = float32(i%97)/97 - 0.5
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := denoise.Open(path)
+		var file *model.FileError
+		switch {
+		case err != nil && !errors.As(err, &file):
+			t.Fatalf("%T: %v", err, err)
+		case err == nil:
+			for i, v := range m.Denoise(&audio.Sound{Rate: denoise.Rate, Samples: x}).Samples {
+				if v-v != 0 {
+					t.Fatalf("sample %d is %v", i, v)
+				}
+			}
+		}
+	})
+}

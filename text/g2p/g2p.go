@@ -7,7 +7,6 @@
 package g2p
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -63,7 +62,7 @@ type network struct {
 
 // Open reads the file of a network: .npz, with the arrays enc_emb [29,E] and dec_emb
 // [74,E] (embeddings), enc_w_ih [3H,E], enc_w_hh [3H,H], enc_b_ih and enc_b_hh [3H], the
-// same for dec, and fc_w [74,H] and fc_b [74], of float32 or float64. A file that cannot be
+// same for dec, and fc_w [74,H] and fc_b [74], all floats. A file that cannot be
 // read or holds something else is a [*model.FileError].
 func Open(path string) (*Model, error) {
 	f, err := os.Open(path)
@@ -126,22 +125,18 @@ func (r *reader) read(name string, dims ...int) (values []float32, last int) {
 	if r.err = err; err != nil {
 		return nil, 1
 	}
-	fits := len(a.Dims) == len(dims) && (a.Type == "f4" || a.Type == "f8")
+	fits := len(a.Dims) == len(dims) && (a.Type[0] == 'f')
 	for i, d := range a.Dims {
 		fits = fits && d > 0 && (dims[i] == 0 || d == dims[i])
 	}
 	if !fits {
 		want := strings.ReplaceAll(npy.Shape(dims), "0", "n")
-		r.err = fmt.Errorf("array %s is %s%s, want float32 or float64 %s", name, npy.Names[a.Type], npy.Shape(a.Dims), want)
+		r.err = fmt.Errorf("array %s is %s%s, want floats %s", name, npy.Names[a.Type], npy.Shape(a.Dims), want)
 		return nil, 1
 	}
-	size := npy.ItemSize(a.Type)
-	values = make([]float32, len(a.Data)/size)
+	values = make([]float32, a.Len())
 	for i := range values {
-		v := float64(math.Float32frombits(binary.LittleEndian.Uint32(a.Data[i*size:])))
-		if size == 8 {
-			v = math.Float64frombits(binary.LittleEndian.Uint64(a.Data[i*size:]))
-		}
+		v := a.Float(i)
 		if !(math.Abs(v) <= math.MaxFloat32) {
 			r.err = fmt.Errorf("array %s holds a number that is not finite", name)
 			return nil, 1

@@ -119,13 +119,13 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for want, change := range map[string]func(a map[string]*npy.Array){
 		`holds no array "fc_b"; give the checkpoint20.npz of g2p-en`: func(a map[string]*npy.Array) { delete(a, "fc_b") },
-		"array enc_emb is float32[27,2], want float32 or float64 [29,n]": func(a map[string]*npy.Array) {
+		"array enc_emb is float32[27,2], want floats [29,n]": func(a map[string]*npy.Array) {
 			a["enc_emb"] = &npy.Array{Type: "f4", Dims: []int{27, 2}, Data: make([]byte, 4*54)}
 		},
-		"array dec_w_hh is float32[2,1], want float32 or float64 [3,1]": func(a map[string]*npy.Array) {
+		"array dec_w_hh is float32[2,1], want floats [3,1]": func(a map[string]*npy.Array) {
 			a["dec_w_hh"] = &npy.Array{Type: "f4", Dims: []int{2, 1}, Data: make([]byte, 8)}
 		},
-		"array fc_b is int32[74], want float32 or float64 [74]": func(a map[string]*npy.Array) { a["fc_b"].Type = "i4" },
+		"array fc_b is int32[74], want floats [74]": func(a map[string]*npy.Array) { a["fc_b"].Type = "i4" },
 		"array enc_b_ih holds a number that is not finite": func(a map[string]*npy.Array) {
 			binary.LittleEndian.PutUint32(a["enc_b_ih"].Data, math.Float32bits(float32(math.NaN())))
 		},
