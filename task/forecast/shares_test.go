@@ -108,7 +108,7 @@ func TestSharesBySeries(t *testing.T) {
 			}
 			mean[s%2] += w[s%2] / 60
 		}
-		if !(mean[0] > 0.7 && mean[1] > 0.7) {
+		if !(mean[0] > 0.75 && mean[1] > 0.75) {
 			t.Errorf("%d windows: the better methods have %v of the series in which they are", windows, mean)
 		}
 		many = append(many, mean[0])
