@@ -143,7 +143,7 @@ func (t *Tape) Input(v []float32, dims ...int) *Tensor {
 // the next Reset v must not change, unless the tensor is a result. It may hold no
 // subnormal numbers.
 func (t *Tape) Share(v []float32, dims ...int) *Tensor {
-	if t.arena.alloc(1).Host == nil {
+	if !t.arena.alloc(1).InHost() {
 		return t.Input(v, dims...)
 	}
 	x := t.tensor(dims...)

@@ -58,6 +58,9 @@ func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 	return s
 }
 
+// InHost reports whether m is ordinary memory of the host.
+func (m Memory[T]) InHost() bool { return m.Host != nil }
+
 // Zero reports whether m is absent.
 func (m Memory[T]) Zero() bool { return m.N == 0 }
 
