@@ -43,6 +43,9 @@ var cellWords = map[string][]string{
 	"internal/cli/cli.go":           {"Train and use LSTM models, from one binary"},
 	"internal/cli/exchange_onnx.go": {"rnn"}, // the prefix of a stack's parameters
 	"nn/rnn_check.go":               {"nn: RNN"},
+	// Names of files.
+	"audio/denoise/network.go": {"give the weights.rnn of RNNoise's first network"},
+	"internal/cli/denoise.go":  {"`file` of the network, weights.rnn of RNNoise", "denoise needs --model, the weights.rnn of RNNoise"},
 }
 
 func at(path, place string) bool { return path == place || strings.HasPrefix(path, place+"/") }
