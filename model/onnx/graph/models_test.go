@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -111,6 +112,75 @@ func checkCalls(t *testing.T, c *modelCase, run func(map[string]Value) (map[stri
 		}
 	}
 	t.Logf("%d calls, largest difference %.1e", len(c.In), worst)
+}
+
+// TestPublicModels compares the models that make models gets from PyPI and npm with
+// what ONNX Runtime made of them (internal/golden/gen/public_models.py).
+func TestPublicModels(t *testing.T) {
+	dir := "../../../.peers/models"
+	raw, err := os.ReadFile("testdata/public.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var public map[string]struct {
+		Inputs map[string][]int
+		Calls  []map[string]struct {
+			Dims []int
+			Some []float32
+		}
+	}
+	if err := json.Unmarshal(raw, &public); err != nil || len(public) == 0 {
+		t.Fatalf("%d models, %v", len(public), err)
+	}
+	for name, p := range public {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, filepath.FromSlash(name))
+			if _, err := os.Stat(path); err != nil {
+				t.Skip("make models gets it: ", err)
+			}
+			m, err := Read(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			states := map[string]Value{}
+			for k, call := range p.Calls {
+				in := map[string]Value{}
+				for name, dims := range p.Inputs {
+					next := map[string]string{"state": "stateN", "h": "hn", "c": "cn"}[name]
+					switch v, carried := states[next]; {
+					case name == "sr":
+						in[name] = Ints([]int64{16000})
+					case carried:
+						in[name] = v
+					case next != "":
+						in[name] = Floats(make([]float32, product(dims)), dims...)
+					default:
+						x := make([]float32, product(dims))
+						for i := range x {
+							at := float64(i + 1000*k)
+							x[i] = float32(0.5 * math.Sin(0.37*at) * math.Cos(0.011*at))
+						}
+						in[name] = Floats(x, dims...)
+					}
+				}
+				if states, err = m.Run(in); err != nil {
+					t.Fatalf("call %d: %v", k, err)
+				}
+				for name, want := range call {
+					got := states[name]
+					if !slices.Equal(got.Dims, want.Dims) {
+						t.Fatalf("call %d: output %s of shape %v, want %v", k, name, got.Dims, want.Dims)
+					}
+					step := max(1, len(got.Data)/16)
+					for i, w := range want.Some {
+						if g := got.Data[i*step]; !(math.Abs(float64(g-w)) <= 1e-5*math.Max(1, math.Abs(float64(w)))) {
+							t.Errorf("call %d: element %d of output %s is %v, want %v", k, i*step, name, g, w)
+						}
+					}
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkModels is the time of a call, with the state of the call before.
