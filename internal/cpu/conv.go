@@ -6,17 +6,19 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// A convolution is a product: the patches of the input that outputs read, one row
-// [H.Kernel][W.Kernel][I/Groups] for each place of the output, times the weights. The
-// patches of a tile of rows are copied together, which is cheap beside the product,
-// and stay in the cache. If each group has one channel in and one out, a row of
-// products of its own would be empty, and channels are computed side by side instead.
+// A convolution is a product: the patches of the input that outputs read, one row for
+// each place of the output, times the weights. Float32 kernels read patches where they
+// are, in the order [I/Groups][H.Kernel][W.Kernel] of the weights. For other weights
+// and for the gradient of the weights, the patches of a tile of rows are copied
+// together as [H.Kernel][W.Kernel][I/Groups], which needs fewer copies. If each group
+// has one channel in and one out, a row of products of its own would be empty, and
+// channels are computed side by side instead.
 //
 // In the comments, places are the rows of Y [places,O], and depth is the length of a
 // patch.
 
-// patchSize is the number of elements of the patches of a tile, unless the least
-// number of rows has more.
+// patchSize is the number of elements of the patches of a tile and of its results,
+// unless the least number of rows has more.
 const patchSize = 32 << 10
 
 // conv is one call of Conv or ConvGrad.
@@ -28,13 +30,24 @@ type conv struct {
 	rows    int         // of a tile
 	patch   []float32
 	grad    []float32 // of the weights, as they are multiplied
+	reach   []int     // the places of a patch in X, from its first
+	biases  []panels  // of each group, in bias
+	bias    []float32
+	strips  strips
+}
+
+// strips divides the places of the output into strips whose patches are evenly spaced in X.
+type strips struct {
+	rows, tiles  int // of a strip
+	x, y         int // from a row to the next, in X and in Y
+	count        int // of an image
+	nextX, nextY int // from a strip to the next
 }
 
 // convWeights is weights as they are multiplied: B of the product of each group, or, if
 // channels are side by side, [H.Kernel,W.Kernel,O].
 type convWeights struct {
 	groups []panels
-	lines  []panels // the parts of groups[0] for each line of the kernel
 	flat   []float32
 }
 
@@ -43,7 +56,7 @@ var convPool par.Pool[conv]
 func (b *Backend) conv(s *device.ConvSpec) *conv {
 	c := convPool.Get()
 	c.ConvSpec, c.b = *s, b
-	c.rows = max(4*b.set.MR, patchSize/max(c.depth(), 1))
+	c.rows = max(4*b.set.MR, patchSize/max(c.depth(), c.O, 1))
 	return c
 }
 
@@ -52,14 +65,11 @@ func (c *conv) put() {
 	convPool.Put(c)
 }
 
-// single is the window of an axis of length 1.
-var single = device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}
-
 func (c *conv) depth() int      { return c.H.Kernel * c.W.Kernel * (c.I / c.Groups) }
 func (c *conv) places() int     { return c.B * c.H.Out * c.W.Out }
 func (c *conv) eachAlone() bool { return c.I == c.Groups && c.O == c.Groups && c.O > 1 }
 
-// transpose copies weights [n,inner,taps] to [n,taps,inner], the order of patches, or
+// transpose copies weights [n,inner,taps] to [n,taps,inner], the order of copied patches, or
 // with back adds them the other way.
 func (c *conv) transpose(to, from []float32, n, inner, taps int, back bool) {
 	for r := range n {
@@ -83,27 +93,26 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 		return
 	}
 	taps, o, depth := c.H.Kernel*c.W.Kernel, c.O/c.Groups, c.depth()
-	w.flat = grow(w.flat, c.Weight.N)
-	if c.eachAlone() {
-		c.transpose(w.flat, c.Weight.Host, 1, c.O, taps, false)
-	} else {
-		c.transpose(w.flat, c.Weight.Host, c.O, c.I/c.Groups, taps, false)
+	src := c.Weight.Host
+	switch {
+	case c.eachAlone():
+		w.flat = grow(w.flat, c.Weight.N)
+		c.transpose(w.flat, src, 1, c.O, taps, false)
+	case backward || !c.inPlace(cache):
+		w.flat = grow(w.flat, c.Weight.N)
+		c.transpose(w.flat, src, c.O, c.I/c.Groups, taps, false)
+		src = w.flat
+		fallthrough
+	default:
 		w.groups = resize(w.groups, c.Groups)
 		for g := range w.groups {
 			p := &w.groups[g]
 			p.Weights = c.b.weights(cache)
 			if backward {
-				c.b.pack(p, w.flat[g*o*depth:], o, depth, depth, false)
+				c.b.pack(p, src[g*o*depth:], o, depth, depth, false)
 			} else {
-				c.b.pack(p, w.flat[g*o*depth:], depth, o, depth, true)
+				c.b.pack(p, src[g*o*depth:], depth, o, depth, true)
 			}
-		}
-	}
-	if k := c.W.Kernel * c.I; c.Groups == 1 && !backward && k%w.groups[0].Group == 0 {
-		w.lines = resize(w.lines, c.H.Kernel)
-		for j := range w.lines {
-			w.lines[j] = w.groups[0]
-			w.lines[j].words = w.groups[0].from(0, j*k)
 		}
 	}
 	if cache != nil {
@@ -115,17 +124,14 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 func (b *Backend) Conv(s *device.ConvSpec) {
 	c := b.conv(s)
 	c.prepare(s.Cache, false)
-	if c.W == single && c.Lens.Zero() { // a sequence is one line
-		c.H, c.W = c.W, c.H
-	}
-	if c.direct() {
+	each := ceilDiv(minGemmWork, max(c.rows*c.O*c.depth(), 1))
+	if c.places() > 0 && c.inPlace(s.Cache) {
 		c.pad()
-		par.For(c.B*c.H.Out, ceilDiv(minGemmWork, max(c.W.Out*c.O*c.depth(), 1)), c, (*conv).lines)
-		c.put()
-		return
+		c.arrange()
+		par.For(c.places()/c.strips.rows*c.strips.tiles, each, c, (*conv).forwardInPlace)
+	} else {
+		par.For(ceilDiv(c.places(), c.rows), each, c, (*conv).forward)
 	}
-	work := max(c.O*c.depth(), 1)
-	par.For(ceilDiv(c.places(), c.rows), ceilDiv(minGemmWork, c.rows*work), c, (*conv).forward)
 	c.put()
 }
 
@@ -146,18 +152,20 @@ func (c *conv) forward(lo, hi int) {
 				p.part(0, p.m, 0, p.own())
 			}
 		}
-		if c.Act != 0 {
-			functions[c.Act].forward(c.b.set, y, y, 0)
-		}
+		c.activate(y)
 	}
 	workspaces.Put(w)
 }
 
-// direct reports whether the patches of a line of places are read where they are, which
-// needs no copies: they are rows of the input for each line of the kernel. It pays for
-// lines of some tiles.
-func (c *conv) direct() bool {
-	return c.Groups == 1 && c.Lens.Zero() && len(c.weights.lines) > 0 && (c.W.Dilation == 1 || c.W.Kernel == 1) && c.W.Out >= 2*c.b.set.MR && c.W.Kernel*c.I >= c.b.set.NR
+func (c *conv) activate(y []float32) {
+	if c.Act != 0 {
+		functions[c.Act].forward(c.b.set, y, y, 0)
+	}
+}
+
+// inPlace reports whether patches are read where they are.
+func (c *conv) inPlace(cache *device.Cache) bool {
+	return !c.eachAlone() && c.b.weights(cache).Encode == nil
 }
 
 // pad replaces X by a copy with its padding, if some patches have padding.
@@ -172,39 +180,74 @@ func (c *conv) pad() {
 	size := c.H.In * c.W.In * c.I
 	c.patch = grow(c.patch, c.B*size)
 	clear(c.patch)
-	rows, cols := min(h.In, c.H.In-h.Before), min(w.In, c.W.In-w.Before) // those that are read
+	cols := min(w.In, c.W.In-w.Before) // that are read
 	for b := range c.B {
-		for i := range max(rows, 0) {
+		for i := range max(min(lengthOf(c.Lens, b, h.In), c.H.In-h.Before), 0) {
 			to := c.patch[b*size+((i+h.Before)*c.W.In+w.Before)*c.I:]
 			copy(to[:max(cols, 0)*c.I], c.X.Host[(b*h.In+i)*w.In*c.I:])
 		}
 	}
-	c.X = device.HostBuffer(c.patch)
+	c.X, c.Lens = device.HostBuffer(c.patch), device.Ints{}
 }
 
-// lines computes lines [lo,hi) of Y, line by line of the kernel.
-func (c *conv) lines(lo, hi int) {
-	k, line := c.W.Kernel*c.I, c.W.Out*c.O
-	whole := c.W.Kernel == 1 && c.W.In == c.W.Out && c.W.Stride == 1 && c.H.Stride == 1 // lines of X are adjacent as those of Y
-	for n := 1; lo < hi; lo += n {
-		if n = 1; whole {
-			n = min(hi-lo, c.H.Out-lo%c.H.Out)
-		}
-		y := c.Y.Host[lo*line : (lo+n)*line]
-		for j := range c.H.Kernel {
-			at := (lo/c.H.Out*c.H.In + lo%c.H.Out*c.H.Stride + j*c.H.Dilation) * c.W.In * c.I
-			b := &c.weights.groups[0] // also if the kernel is one line, turned or not
-			if c.H.Kernel > 1 {
-				b = &c.weights.lines[j]
+// arrange sets strips, reach and biases.
+func (c *conv) arrange() {
+	line, s := c.W.In*c.I, &c.strips
+	switch h, w := &c.H, &c.W; {
+	case h.Stride*w.In == w.Stride*w.Out: // lines follow each other as places do
+		*s = strips{rows: h.Out * w.Out, x: w.Stride * c.I, y: c.O, count: 1}
+	case h.Out > w.Out: // columns, because long strips have fuller tiles
+		*s = strips{rows: h.Out, x: h.Stride * line, y: w.Out * c.O, count: w.Out, nextX: w.Stride * c.I, nextY: c.O}
+	default:
+		*s = strips{rows: w.Out, x: w.Stride * c.I, y: c.O, count: h.Out, nextX: h.Stride * line, nextY: w.Out * c.O}
+	}
+	s.tiles = ceilDiv(s.rows, c.rows)
+	if c.reach = c.reach[:0]; c.I > c.Groups || c.H.Kernel > 1 || c.W.Dilation*c.I > 1 { // otherwise a patch is one piece
+		for i := range c.I / c.Groups {
+			for j := range c.H.Kernel {
+				for k := range c.W.Kernel {
+					c.reach = append(c.reach, j*c.H.Dilation*line+k*c.W.Dilation*c.I+i)
+				}
 			}
-			p := product{set: c.b.set, m: n * c.W.Out, n: c.O, k: k, a: c.X.Host[at:], rs: c.W.Stride * c.I, cs: 1, panels: b, c: y, ldc: c.O, acc: j > 0}
-			if j == 0 {
-				p.bias = c.Bias.Host
+		}
+		c.reach = append(c.reach, 0)
+	}
+	if c.biases = c.biases[:0]; c.Bias.Zero() {
+		return
+	}
+	o := c.O / c.Groups
+	pitch := ceilDiv(o, c.b.set.NR) * c.b.set.NR
+	c.bias, c.biases = grow(c.bias, c.Groups*pitch), resize(c.biases, c.Groups)
+	clear(c.bias)
+	for g := range c.biases {
+		words := c.bias[g*pitch : (g+1)*pitch]
+		copy(words, c.Bias.Host[g*o:(g+1)*o])
+		c.biases[g] = panels{Weights: c.weights.groups[g].Weights, k: 1, n: o, line: c.b.set.NR, pitch: c.b.set.NR, words: words}
+	}
+}
+
+// forwardInPlace computes tiles [lo,hi) of strips. The bias is the last link of a chain.
+func (c *conv) forwardInPlace(lo, hi int) {
+	s, o := &c.strips, c.O/c.Groups
+	for ; lo < hi; lo++ {
+		strip, r := lo/s.tiles, lo%s.tiles*c.rows
+		image, rows := strip/s.count, min(c.rows, s.rows-r)
+		x := c.X.Host[image*c.H.In*c.W.In*c.I+strip%s.count*s.nextX+r*s.x:]
+		y := c.Y.Host[image*c.H.Out*c.W.Out*c.O+strip%s.count*s.nextY+r*s.y:]
+		for g := range c.Groups {
+			p := product{set: c.b.set, m: rows, n: o, k: c.depth(), a: x[g*(c.I/c.Groups):], rs: s.x, cs: 1, places: c.reach,
+				panels: &c.weights.groups[g], c: y[g*o:], ldc: s.y}
+			if len(c.biases) > 0 {
+				p.then = addend{k: 1, a: unit, panels: &c.biases[g]}
 			}
 			p.part(0, p.m, 0, p.own())
 		}
-		if c.Act != 0 {
-			functions[c.Act].forward(c.b.set, y, y, 0)
+		if s.y == c.O {
+			c.activate(y[:rows*c.O])
+			continue
+		}
+		for i := range rows {
+			c.activate(y[i*s.y:][:c.O])
 		}
 	}
 }
@@ -269,16 +312,13 @@ func (c *conv) padded() bool {
 // alone computes places of channels side by side.
 func (c *conv) alone(r0, r1 int) {
 	y := c.Y.Host
-	for r := r0; r < r1; r++ {
-		if row := y[r*c.O : (r+1)*c.O]; c.Bias.Zero() {
-			clear(row)
-		} else {
-			copy(row, c.Bias.Host)
-		}
-	}
+	clear(y[r0*c.O : r1*c.O])
 	c.taps(r0, r1, func(place, at, tap, _ int) {
 		c.b.set.MulAdd(y[place*c.O:][:c.O], c.X.Host[at:][:c.O], c.weights.flat[tap*c.O:][:c.O])
 	})
+	for r := r0; r < r1 && !c.Bias.Zero(); r++ {
+		c.b.set.Add(y[r*c.O:][:c.O], y[r*c.O:][:c.O], c.Bias.Host)
+	}
 }
 
 // ConvGrad computes the gradients of s. That of X is divided by images, those of the

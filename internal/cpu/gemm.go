@@ -25,13 +25,14 @@ const (
 //	for i < m, j < n
 //		x = c[i*ldc+j] if acc, + bias[j] if there is one
 //		for p < k, ascending
-//			x += a[i*rs+p*cs] * B[p,j]
+//			x += a[i*rs+p*cs] * B[p,j], or a[i*rs+places[p]]
 //		c[i*ldc+j] = x
 type product struct {
 	set     *simd.Set
 	m, n, k int
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
+	places  []int     // [k+1], the last may be any: places of A by k, in place of cs
 	panels  *panels   // B in panels
 	b       []float32 // if panels is nil: B [k,n] with row stride ldb or, with trans, [n,k]
 	ldb     int
@@ -143,7 +144,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 		whole := w.product
 		w.then = addend{}
 		w.run(r0, r1, p0, p1)
-		w.k, w.a, w.rs, w.panels, w.bias, w.acc = then.k, then.a, then.rs, then.panels, nil, true
+		w.k, w.a, w.rs, w.places, w.panels, w.bias, w.acc = then.k, then.a, then.rs, nil, then.panels, nil, true
 		w.run(r0, r1, p0, p1)
 		w.product = whole
 		return
@@ -228,7 +229,10 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	height, higher := rows/tiles, rows%tiles // the first higher tiles have one row more
 	a, origin := w.a, i*w.rs+k0*w.cs
 	pack := kc > 0 && w.worthPacking(p1-p0)
-	call.K, call.RS, call.K2 = kc, w.rs, 0
+	call.K, call.RS, call.K2, call.At = kc, w.rs, 0, nil
+	if len(w.places) > 0 && kc > 0 {
+		origin, call.At = i*w.rs+w.places[k0], &w.places[k0]
+	}
 	if pack {
 		w.packRows(i, rows, k0, kc)
 		a, origin, call.RS = w.packA, 0, 1
@@ -371,7 +375,7 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 // order. Reading A in place causes cache conflicts if rows are a power of two
 // apart, and a transposed A is on another page for every k.
 func (w *worker) worthPacking(panels int) bool {
-	if w.then.k > 0 || w.cs == 0 {
+	if w.then.k > 0 || w.cs == 0 || len(w.places) > 0 {
 		return false
 	}
 	if w.cs != 1 {

@@ -21,7 +21,7 @@ func (w *Window) Reads(i int) (first, lo, hi int) {
 // ConvSpec is the convolution (without reversal, as in PyTorch) of images of I channels, in Groups equal parts,
 // with O kernels and their Bias, and then the function Act:
 //
-//	Y[b,h,w,o] = Act(Bias[o] + Σ_j Σ_k Σ_i X[b, H.Reads(h)+j·H.Dilation, W.Reads(w)+k·W.Dilation, g·I/Groups+i] · Weight[o,i,j,k])
+//	Y[b,h,w,o] = Act(Σ_i Σ_j Σ_k X[b, H.Reads(h)+j·H.Dilation, W.Reads(w)+k·W.Dilation, g·I/Groups+i] · Weight[o,i,j,k] + Bias[o])
 //
 // where g is the group of o. Each element is one chain in the order of the sums. ConvGrad is for specs without Act.
 type ConvSpec struct {

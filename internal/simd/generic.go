@@ -40,7 +40,7 @@ func gemmTilesGeneric(t *Tiles) {
 		case t.K2 > 0:
 			gemmTileGeneric(t, &tile)
 			second := *t
-			second.RS, second.K, second.LDFrom = t.RS2, t.K2, t.LDC
+			second.RS, second.K, second.LDFrom, second.At = t.RS2, t.K2, t.LDC, nil
 			tile.A, tile.B, tile.From = tile.A2, tile.B2, tile.C
 			gemmTileGeneric(&second, &tile)
 		case tile.N > tileCols:
@@ -82,7 +82,7 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 		if t.K > 0 {
 			a = at(tile.A, r*t.RS)
 		}
-		chains(&sum, a, tile.CS, tile.B, t.LDB, t.K, lift)
+		chains(&sum, a, tile.CS, t.At, tile.B, t.LDB, t.K, lift)
 		c := floats(at(tile.C, r*t.LDC), tile.N)
 		high := float32(0)
 		for j := range c {
@@ -94,7 +94,7 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 			c[j] = v * (1 / float32(lift))
 		}
 		if high != high {
-			chains(&start, a, tile.CS, tile.B, t.LDB, t.K, 1)
+			chains(&start, a, tile.CS, t.At, tile.B, t.LDB, t.K, 1)
 			for j := range c {
 				if v := sum[j]; v-v != 0 { // the others do not depend on their neighbours
 					c[j] = Narrow(float64(start[j]))
@@ -104,11 +104,15 @@ func gemmTileGeneric(t *Tiles, tile *Tile) {
 	}
 }
 
-// chains computes s[j] += a[i*cs]·by · b[i*ldb+j] for i < k, ascending.
-func chains(s *[tileCols]float32, a *float32, cs int, b *float32, ldb, k int, by float32) {
+// chains computes s[j] += a[i*cs]·by · b[i*ldb+j] for i < k, ascending, or with places, places[i]-places[0] for i*cs.
+func chains(s *[tileCols]float32, a *float32, cs int, places *int, b *float32, ldb, k int, by float32) {
 	s0, s1, s2, s3, s4, s5, s6, s7 := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
 	ai, bi := 0, 0
-	for range k {
+	for i := range k {
+		if places != nil {
+			list := unsafe.Slice(places, k)
+			ai = 4 * (list[i] - list[0])
+		}
 		x := *(*float32)(unsafe.Add(unsafe.Pointer(a), ai)) * by
 		y := (*[tileCols]float32)(unsafe.Add(unsafe.Pointer(b), bi))
 		s0 += float32(x * y[0])

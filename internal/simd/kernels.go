@@ -99,7 +99,7 @@ type Weights struct {
 // k, and device.Kind defines what a link adds; K is divided between groups only, so
 // it is a multiple of Group except at the end of the product. LDB and Pitch then
 // count words of 4 bytes.
-// From = C accumulates; a bias row is From = bias with LDFrom = 0.
+// With At, the elements of a row of A are A[r*RS+At[k]-At[0]] instead. From = C accumulates; a bias row is From = bias with LDFrom = 0.
 //
 // 1 <= M <= MR, 1 <= N <= NR, K >= 0. B must be readable for NR columns in each of
 // its K rows for any N; C and From are accessed in N columns only.
@@ -117,7 +117,8 @@ type Tiles struct {
 	LDB, Pitch  int
 	LDC, LDFrom int
 	K           int
-	RS2, K2     int // K2 is 0 without a second product
+	RS2, K2     int  // K2 is 0 without a second product
+	At          *int // [K+1], of which the last may be any, for float32 only; nil: CS
 }
 
 // Tile is one of Tiles.

@@ -411,6 +411,50 @@ func TestGemmTileGoesOn(t *testing.T) {
 	})
 }
 
+// Elements of A in places that a table lists give the bits of the same elements side by side.
+func TestGemmTilePlaces(t *testing.T) {
+	eachSet(t, func(t *testing.T, s *Set) {
+		r := rand.New(rand.NewPCG(21, 22))
+		for m := 1; m <= s.MR; m++ {
+			for _, n := range []int{1 + r.IntN(s.NR), s.NR, s.NR * Abreast(m)} {
+				for _, k := range []int{0, 1, 2, 5, 40} {
+					const step = 7
+					at, last := make([]int, k+1), 0
+					for i := range k {
+						at[i] = 3 + r.IntN(50)
+						last = max(last, at[i])
+					}
+					from := normals(r, edge(t, (m-1)*step+last+1))
+					side := make([]float32, 0, m*k)
+					for row := range m {
+						for _, p := range at[:k] {
+							side = append(side, from[row*step+p])
+						}
+					}
+					b, b2 := normals(r, edge(t, k*s.NR*Abreast(m))), normals(r, edge(t, 2*s.NR))
+					got, want := make([]float32, m*n), make([]float32, m*n)
+					tile := oneTile{Tile{M: m, N: n, CS: 1, C: &want[0]}, Tiles{K: k, RS: k, LDB: s.NR, Pitch: k * s.NR, LDC: n}}
+					if n <= s.NR {
+						tile.A2, tile.RS2, tile.B2, tile.K2 = &from[0], 1, &b2[0], min(k, 2)
+					}
+					if k > 0 {
+						tile.A, tile.B = &side[0], &b[0]
+					}
+					tile.run(s)
+					tile.C, tile.RS, tile.CS, tile.At = &got[0], step, 1, &at[0]
+					if k > 0 {
+						tile.A = &from[at[0]]
+					}
+					tile.run(s)
+					if !sameBits(got, want) {
+						t.Fatalf("m=%d n=%d k=%d: %v, want %v", m, n, k, got, want)
+					}
+				}
+			}
+		}
+	})
+}
+
 var tileBuffer []float32
 
 // Panels side by side have the bits of panels one by one.

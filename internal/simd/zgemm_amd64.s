@@ -10,18 +10,18 @@ TEXT ·gemmTilesAVX512(SB), NOSPLIT, $16-8
 	MOVQ    a+0(FP), DI
 	STMXCSR (SP)
 	LDMXCSR flush<>+0(SB)
-	MOVQ    (DI), R12
+	MOVQ    (DI), R14
 	MOVQ    8(DI), CX
 	MOVQ    CX, 8(SP)
 
 tile:
-	MOVQ   8(R12), CX
+	MOVQ   8(R14), CX
 	MOVL   $-1, BX
 	BZHIL  CX, BX, BX
 	KMOVW  BX, K1
 	SHRL   $0x10, BX
 	KMOVW  BX, K2
-	MOVQ   (R12), R8
+	MOVQ   (R14), R8
 	CMPQ   R8, $0x0c
 	JEQ    rows12
 	CMPQ   R8, $0x0b
@@ -44,10 +44,10 @@ tile:
 	JEQ    rows3
 	CMPQ   R8, $0x02
 	JEQ    rows2
-	MOVQ   8(R12), CX
+	MOVQ   8(R14), CX
 	CMPQ   CX, $0x20
 	JGT    abreast1
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from1
 	VXORPS Z0, Z0, Z0
@@ -61,7 +61,7 @@ from1:
 	VMOVUPS.Z 64(R8), K2, Z1
 
 start1:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched1
 	MOVQ       40(DI), R9
@@ -71,22 +71,25 @@ start1:
 
 fetched1:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product1:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest1
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered1
+	SUBQ  $0x04, R11
+	JLT   rest1
 
 loop1:
 	VMOVUPS      (R9), Z24
@@ -150,20 +153,45 @@ single1:
 next1:
 	TESTQ R15, R15
 	JEQ   store1
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product1
 
+scattered1:
+	TESTQ R11, R11
+	JEQ   next1
+
+place1:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place1
+	JMP          next1
+
 store1:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
 	VMOVUPS Z1, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -171,10 +199,10 @@ store1:
 	RET
 
 rows2:
-	MOVQ   8(R12), CX
+	MOVQ   8(R14), CX
 	CMPQ   CX, $0x20
 	JGT    abreast2
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from2
 	VXORPS Z0, Z0, Z0
@@ -193,7 +221,7 @@ from2:
 	VMOVUPS.Z 64(R8), K2, Z3
 
 start2:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched2
 	MOVQ       40(DI), R9
@@ -207,22 +235,25 @@ start2:
 
 fetched2:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product2:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest2
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered2
+	SUBQ  $0x04, R11
+	JLT   rest2
 
 loop2:
 	VMOVUPS      (R9), Z24
@@ -301,15 +332,43 @@ single2:
 next2:
 	TESTQ R15, R15
 	JEQ   store2
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product2
 
+scattered2:
+	TESTQ R11, R11
+	JEQ   next2
+
+place2:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place2
+	JMP          next2
+
 store2:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -317,7 +376,7 @@ store2:
 	ADDQ    R9, R8
 	VMOVUPS Z2, K1, (R8)
 	VMOVUPS Z3, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -325,10 +384,10 @@ store2:
 	RET
 
 rows3:
-	MOVQ   8(R12), CX
+	MOVQ   8(R14), CX
 	CMPQ   CX, $0x20
 	JGT    abreast3
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from3
 	VXORPS Z0, Z0, Z0
@@ -352,7 +411,7 @@ from3:
 	VMOVUPS.Z 64(R8), K2, Z5
 
 start3:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched3
 	MOVQ       40(DI), R9
@@ -370,22 +429,25 @@ start3:
 
 fetched3:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product3:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest3
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered3
+	SUBQ  $0x04, R11
+	JLT   rest3
 
 loop3:
 	VMOVUPS      (R9), Z24
@@ -479,15 +541,46 @@ single3:
 next3:
 	TESTQ R15, R15
 	JEQ   store3
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product3
 
+scattered3:
+	TESTQ R11, R11
+	JEQ   next3
+
+place3:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place3
+	JMP          next3
+
 store3:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -498,7 +591,7 @@ store3:
 	ADDQ    R9, R8
 	VMOVUPS Z4, K1, (R8)
 	VMOVUPS Z5, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -506,7 +599,7 @@ store3:
 	RET
 
 rows4:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from4
 	VXORPS Z0, Z0, Z0
@@ -535,7 +628,7 @@ from4:
 	VMOVUPS.Z 64(R8), K2, Z7
 
 start4:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched4
 	MOVQ       40(DI), R9
@@ -557,24 +650,27 @@ start4:
 
 fetched4:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product4:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest4
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered4
+	SUBQ  $0x04, R11
+	JLT   rest4
 
 loop4:
 	VMOVUPS      (R9), Z24
@@ -688,15 +784,50 @@ single4:
 next4:
 	TESTQ R15, R15
 	JEQ   store4
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product4
 
+scattered4:
+	TESTQ R11, R11
+	JEQ   next4
+
+place4:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place4
+	JMP          next4
+
 store4:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -710,7 +841,7 @@ store4:
 	ADDQ    R9, R8
 	VMOVUPS Z6, K1, (R8)
 	VMOVUPS Z7, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -718,7 +849,7 @@ store4:
 	RET
 
 rows5:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from5
 	VXORPS Z0, Z0, Z0
@@ -752,7 +883,7 @@ from5:
 	VMOVUPS.Z 64(R8), K2, Z9
 
 start5:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched5
 	MOVQ       40(DI), R9
@@ -778,24 +909,27 @@ start5:
 
 fetched5:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product5:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest5
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered5
+	SUBQ  $0x04, R11
+	JLT   rest5
 
 loop5:
 	VMOVUPS      (R9), Z24
@@ -924,15 +1058,53 @@ single5:
 next5:
 	TESTQ R15, R15
 	JEQ   store5
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product5
 
+scattered5:
+	TESTQ R11, R11
+	JEQ   next5
+
+place5:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place5
+	JMP          next5
+
 store5:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -949,7 +1121,7 @@ store5:
 	ADDQ    R9, R8
 	VMOVUPS Z8, K1, (R8)
 	VMOVUPS Z9, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -957,7 +1129,7 @@ store5:
 	RET
 
 rows6:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from6
 	VXORPS Z0, Z0, Z0
@@ -996,7 +1168,7 @@ from6:
 	VMOVUPS.Z 64(R8), K2, Z11
 
 start6:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched6
 	MOVQ       40(DI), R9
@@ -1026,24 +1198,27 @@ start6:
 
 fetched6:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product6:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest6
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered6
+	SUBQ  $0x04, R11
+	JLT   rest6
 
 loop6:
 	VMOVUPS      (R9), Z24
@@ -1187,15 +1362,56 @@ single6:
 next6:
 	TESTQ R15, R15
 	JEQ   store6
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product6
 
+scattered6:
+	TESTQ R11, R11
+	JEQ   next6
+
+place6:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place6
+	JMP          next6
+
 store6:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -1215,7 +1431,7 @@ store6:
 	ADDQ    R9, R8
 	VMOVUPS Z10, K1, (R8)
 	VMOVUPS Z11, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1223,7 +1439,7 @@ store6:
 	RET
 
 rows7:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from7
 	VXORPS Z0, Z0, Z0
@@ -1267,7 +1483,7 @@ from7:
 	VMOVUPS.Z 64(R8), K2, Z13
 
 start7:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched7
 	MOVQ       40(DI), R9
@@ -1301,26 +1517,29 @@ start7:
 
 fetched7:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product7:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest7
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	TESTQ R12, R12
+	JNE   scattered7
+	SUBQ  $0x04, R11
+	JLT   rest7
 
 loop7:
 	VMOVUPS      (R9), Z24
@@ -1484,15 +1703,60 @@ single7:
 next7:
 	TESTQ R15, R15
 	JEQ   store7
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product7
 
+scattered7:
+	TESTQ R11, R11
+	JEQ   next7
+
+place7:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	DECQ         R11
+	JNE          place7
+	JMP          next7
+
 store7:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -1515,7 +1779,7 @@ store7:
 	ADDQ    R9, R8
 	VMOVUPS Z12, K1, (R8)
 	VMOVUPS Z13, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1523,7 +1787,7 @@ store7:
 	RET
 
 rows8:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from8
 	VXORPS Z0, Z0, Z0
@@ -1572,7 +1836,7 @@ from8:
 	VMOVUPS.Z 64(R8), K2, Z15
 
 start8:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched8
 	MOVQ       40(DI), R9
@@ -1610,26 +1874,29 @@ start8:
 
 fetched8:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product8:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest8
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	TESTQ R12, R12
+	JNE   scattered8
+	SUBQ  $0x04, R11
+	JLT   rest8
 
 loop8:
 	VMOVUPS      (R9), Z24
@@ -1808,15 +2075,63 @@ single8:
 next8:
 	TESTQ R15, R15
 	JEQ   store8
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product8
 
+scattered8:
+	TESTQ R11, R11
+	JEQ   next8
+
+place8:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (CX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z14
+	VFMADD231PS  Z25, Z27, Z15
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	DECQ         R11
+	JNE          place8
+	JMP          next8
+
 store8:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -1842,7 +2157,7 @@ store8:
 	ADDQ    R9, R8
 	VMOVUPS Z14, K1, (R8)
 	VMOVUPS Z15, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -1850,7 +2165,7 @@ store8:
 	RET
 
 rows9:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from9
 	VXORPS Z0, Z0, Z0
@@ -1904,7 +2219,7 @@ from9:
 	VMOVUPS.Z 64(R8), K2, Z17
 
 start9:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched9
 	MOVQ       40(DI), R9
@@ -1946,26 +2261,29 @@ start9:
 
 fetched9:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product9:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	SUBQ $0x04, R11
-	JLT  rest9
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	TESTQ R12, R12
+	JNE   scattered9
+	SUBQ  $0x04, R11
+	JLT   rest9
 
 loop9:
 	VMOVUPS      (R9), Z24
@@ -2159,15 +2477,66 @@ single9:
 next9:
 	TESTQ R15, R15
 	JEQ   store9
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product9
 
+scattered9:
+	TESTQ R11, R11
+	JEQ   next9
+
+place9:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (CX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z14
+	VFMADD231PS  Z25, Z27, Z15
+	VBROADCASTSS (CX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	DECQ         R11
+	JNE          place9
+	JMP          next9
+
 store9:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -2196,7 +2565,7 @@ store9:
 	ADDQ    R9, R8
 	VMOVUPS Z16, K1, (R8)
 	VMOVUPS Z17, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -2204,7 +2573,7 @@ store9:
 	RET
 
 rows10:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from10
 	VXORPS Z0, Z0, Z0
@@ -2263,7 +2632,7 @@ from10:
 	VMOVUPS.Z 64(R8), K2, Z19
 
 start10:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched10
 	MOVQ       40(DI), R9
@@ -2309,28 +2678,31 @@ start10:
 
 fetched10:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product10:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest10
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	LEAQ  (CX)(SI*2), DX
+	ADDQ  SI, DX
+	TESTQ R12, R12
+	JNE   scattered10
+	SUBQ  $0x04, R11
+	JLT   rest10
 
 loop10:
 	VMOVUPS      (R9), Z24
@@ -2544,15 +2916,70 @@ single10:
 next10:
 	TESTQ R15, R15
 	JEQ   store10
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product10
 
+scattered10:
+	TESTQ R11, R11
+	JEQ   next10
+
+place10:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (CX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z14
+	VFMADD231PS  Z25, Z27, Z15
+	VBROADCASTSS (CX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VBROADCASTSS (DX), Z29
+	VFMADD231PS  Z24, Z29, Z18
+	VFMADD231PS  Z25, Z29, Z19
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	ADDQ         R8, DX
+	DECQ         R11
+	JNE          place10
+	JMP          next10
+
 store10:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -2584,7 +3011,7 @@ store10:
 	ADDQ    R9, R8
 	VMOVUPS Z18, K1, (R8)
 	VMOVUPS Z19, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -2592,7 +3019,7 @@ store10:
 	RET
 
 rows11:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from11
 	VXORPS Z0, Z0, Z0
@@ -2656,7 +3083,7 @@ from11:
 	VMOVUPS.Z 64(R8), K2, Z21
 
 start11:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched11
 	MOVQ       40(DI), R9
@@ -2706,28 +3133,31 @@ start11:
 
 fetched11:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product11:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest11
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	LEAQ  (CX)(SI*2), DX
+	ADDQ  SI, DX
+	TESTQ R12, R12
+	JNE   scattered11
+	SUBQ  $0x04, R11
+	JLT   rest11
 
 loop11:
 	VMOVUPS      (R9), Z24
@@ -2956,15 +3386,73 @@ single11:
 next11:
 	TESTQ R15, R15
 	JEQ   store11
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product11
 
+scattered11:
+	TESTQ R11, R11
+	JEQ   next11
+
+place11:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (CX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z14
+	VFMADD231PS  Z25, Z27, Z15
+	VBROADCASTSS (CX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VBROADCASTSS (DX), Z29
+	VFMADD231PS  Z24, Z29, Z18
+	VFMADD231PS  Z25, Z29, Z19
+	VBROADCASTSS (DX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z20
+	VFMADD231PS  Z25, Z30, Z21
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	ADDQ         R8, DX
+	DECQ         R11
+	JNE          place11
+	JMP          next11
+
 store11:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -2999,7 +3487,7 @@ store11:
 	ADDQ    R9, R8
 	VMOVUPS Z20, K1, (R8)
 	VMOVUPS Z21, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3007,7 +3495,7 @@ store11:
 	RET
 
 rows12:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    from12
 	VXORPS Z0, Z0, Z0
@@ -3076,7 +3564,7 @@ from12:
 	VMOVUPS.Z 64(R8), K2, Z23
 
 start12:
-	MOVQ       88(R12), R8
+	MOVQ       88(R14), R8
 	TESTQ      R8, R8
 	JEQ        fetched12
 	MOVQ       40(DI), R9
@@ -3130,28 +3618,31 @@ start12:
 
 fetched12:
 	MOVQ    56(DI), R11
-	MOVQ    24(R12), AX
+	MOVQ    24(R14), AX
 	MOVQ    16(DI), SI
-	MOVQ    16(R12), R8
-	MOVQ    32(R12), R9
+	MOVQ    16(R14), R8
+	MOVQ    32(R14), R9
 	MOVQ    24(DI), R10
 	SHLQ    $0x02, R8
 	SHLQ    $0x02, R10
-	MOVQ    96(R12), R13
+	MOVQ    96(R14), R13
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DI), R15
+	MOVQ    80(DI), R12
 
 product12:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	LEAQ (BX)(SI*2), CX
-	ADDQ SI, CX
-	LEAQ (CX)(SI*2), DX
-	ADDQ SI, DX
-	SUBQ $0x04, R11
-	JLT  rest12
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	LEAQ  (BX)(SI*2), CX
+	ADDQ  SI, CX
+	LEAQ  (CX)(SI*2), DX
+	ADDQ  SI, DX
+	TESTQ R12, R12
+	JNE   scattered12
+	SUBQ  $0x04, R11
+	JLT   rest12
 
 loop12:
 	VMOVUPS      (R9), Z24
@@ -3395,15 +3886,76 @@ single12:
 next12:
 	TESTQ R15, R15
 	JEQ   store12
-	MOVQ  56(R12), AX
+	XORQ  R12, R12
+	MOVQ  56(R14), AX
 	MOVQ  64(DI), SI
-	MOVQ  64(R12), R9
+	MOVQ  64(R14), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(R14), R8
+	SHLQ  $0x02, R8
 	JMP   product12
 
+scattered12:
+	TESTQ R11, R11
+	JEQ   next12
+
+place12:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Z24
+	VMOVUPS      64(R9), Z25
+	PREFETCHT0   (R9)(R10*8)
+	PREFETCHT0   64(R9)(R10*8)
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (AX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z2
+	VFMADD231PS  Z25, Z27, Z3
+	VBROADCASTSS (AX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z4
+	VFMADD231PS  Z25, Z28, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z24, Z29, Z6
+	VFMADD231PS  Z25, Z29, Z7
+	VBROADCASTSS (BX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z8
+	VFMADD231PS  Z25, Z30, Z9
+	VBROADCASTSS (BX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z10
+	VFMADD231PS  Z25, Z31, Z11
+	VBROADCASTSS (CX), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (CX)(SI*1), Z27
+	VFMADD231PS  Z24, Z27, Z14
+	VFMADD231PS  Z25, Z27, Z15
+	VBROADCASTSS (CX)(SI*2), Z28
+	VFMADD231PS  Z24, Z28, Z16
+	VFMADD231PS  Z25, Z28, Z17
+	VBROADCASTSS (DX), Z29
+	VFMADD231PS  Z24, Z29, Z18
+	VFMADD231PS  Z25, Z29, Z19
+	VBROADCASTSS (DX)(SI*1), Z30
+	VFMADD231PS  Z24, Z30, Z20
+	VFMADD231PS  Z25, Z30, Z21
+	VBROADCASTSS (DX)(SI*2), Z31
+	VFMADD231PS  Z24, Z31, Z22
+	VFMADD231PS  Z25, Z31, Z23
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	ADDQ         R8, CX
+	ADDQ         R8, DX
+	DECQ         R11
+	JNE          place12
+	JMP          next12
+
 store12:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, K1, (R8)
@@ -3441,7 +3993,7 @@ store12:
 	ADDQ    R9, R8
 	VMOVUPS Z22, K1, (R8)
 	VMOVUPS Z23, K2, 64(R8)
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3449,7 +4001,7 @@ store12:
 	RET
 
 abreast1:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast1
 	VXORPS Z0, Z0, Z0
@@ -3477,11 +4029,11 @@ fromAbreast1:
 
 startAbreast1:
 	MOVQ  56(DI), R11
-	MOVQ  24(R12), AX
-	MOVQ  32(R12), R9
+	MOVQ  24(R14), AX
+	MOVQ  32(R14), R9
 	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(R12), R8
+	MOVQ  16(R14), R8
 	SHLQ  $0x02, R8
 	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
@@ -3490,6 +4042,9 @@ startAbreast1:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast1
+	MOVQ  80(DI), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast1
 
 loopAbreast1:
 	VBROADCASTSS (AX), Z8
@@ -3505,9 +4060,29 @@ loopAbreast1:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast1
+	JMP          storeAbreast1
+
+scatteredAbreast1:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  (R9), Z8, Z0
+	VFMADD231PS  64(R9), Z8, Z1
+	VFMADD231PS  (R9)(BX*1), Z8, Z2
+	VFMADD231PS  64(R9)(BX*1), Z8, Z3
+	VFMADD231PS  (R9)(BX*2), Z8, Z4
+	VFMADD231PS  64(R9)(BX*2), Z8, Z5
+	VFMADD231PS  (R9)(CX*1), Z8, Z6
+	VFMADD231PS  64(R9)(CX*1), Z8, Z7
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast1
 
 storeAbreast1:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
@@ -3519,7 +4094,7 @@ storeAbreast1:
 	VMOVUPS Z6, 384(R8)
 	VMOVUPS Z7, 448(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3527,7 +4102,7 @@ storeAbreast1:
 	RET
 
 abreast2:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast2
 	VXORPS Z0, Z0, Z0
@@ -3564,11 +4139,11 @@ fromAbreast2:
 
 startAbreast2:
 	MOVQ  56(DI), R11
-	MOVQ  24(R12), AX
-	MOVQ  32(R12), R9
+	MOVQ  24(R14), AX
+	MOVQ  32(R14), R9
 	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(R12), R8
+	MOVQ  16(R14), R8
 	SHLQ  $0x02, R8
 	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
@@ -3577,6 +4152,9 @@ startAbreast2:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast2
+	MOVQ  80(DI), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast2
 
 loopAbreast2:
 	VBROADCASTSS (AX), Z12
@@ -3603,9 +4181,40 @@ loopAbreast2:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast2
+	JMP          storeAbreast2
+
+scatteredAbreast2:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Z12
+	VBROADCASTSS (AX)(SI*1), Z13
+	VMOVUPS      (R9), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z6
+	VMOVUPS      64(R9), Z14
+	VFMADD231PS  Z14, Z12, Z1
+	VFMADD231PS  Z14, Z13, Z7
+	VMOVUPS      (R9)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z2
+	VFMADD231PS  Z14, Z13, Z8
+	VMOVUPS      64(R9)(BX*1), Z14
+	VFMADD231PS  Z14, Z12, Z3
+	VFMADD231PS  Z14, Z13, Z9
+	VMOVUPS      (R9)(BX*2), Z14
+	VFMADD231PS  Z14, Z12, Z4
+	VFMADD231PS  Z14, Z13, Z10
+	VMOVUPS      64(R9)(BX*2), Z14
+	VFMADD231PS  Z14, Z12, Z5
+	VFMADD231PS  Z14, Z13, Z11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast2
 
 storeAbreast2:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
@@ -3622,7 +4231,7 @@ storeAbreast2:
 	VMOVUPS Z10, 256(R8)
 	VMOVUPS Z11, 320(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3630,7 +4239,7 @@ storeAbreast2:
 	RET
 
 abreast3:
-	MOVQ   48(R12), R8
+	MOVQ   48(R14), R8
 	TESTQ  R8, R8
 	JNE    fromAbreast3
 	VXORPS Z0, Z0, Z0
@@ -3668,11 +4277,11 @@ fromAbreast3:
 
 startAbreast3:
 	MOVQ  56(DI), R11
-	MOVQ  24(R12), AX
-	MOVQ  32(R12), R9
+	MOVQ  24(R14), AX
+	MOVQ  32(R14), R9
 	MOVQ  16(DI), SI
 	SHLQ  $0x02, SI
-	MOVQ  16(R12), R8
+	MOVQ  16(R14), R8
 	SHLQ  $0x02, R8
 	MOVQ  24(DI), R10
 	SHLQ  $0x02, R10
@@ -3681,6 +4290,9 @@ startAbreast3:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast3
+	MOVQ  80(DI), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast3
 
 loopAbreast3:
 	VBROADCASTSS (AX), Z12
@@ -3706,9 +4318,39 @@ loopAbreast3:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast3
+	JMP          storeAbreast3
+
+scatteredAbreast3:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Z12
+	VBROADCASTSS (AX)(SI*1), Z13
+	VBROADCASTSS (AX)(SI*2), Z14
+	VMOVUPS      (R9), Z15
+	VFMADD231PS  Z15, Z12, Z0
+	VFMADD231PS  Z15, Z13, Z4
+	VFMADD231PS  Z15, Z14, Z8
+	VMOVUPS      64(R9), Z15
+	VFMADD231PS  Z15, Z12, Z1
+	VFMADD231PS  Z15, Z13, Z5
+	VFMADD231PS  Z15, Z14, Z9
+	VMOVUPS      (R9)(BX*1), Z15
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z15, Z13, Z6
+	VFMADD231PS  Z15, Z14, Z10
+	VMOVUPS      64(R9)(BX*1), Z15
+	VFMADD231PS  Z15, Z12, Z3
+	VFMADD231PS  Z15, Z13, Z7
+	VFMADD231PS  Z15, Z14, Z11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast3
 
 storeAbreast3:
-	MOVQ    40(R12), R8
+	MOVQ    40(R14), R8
 	MOVQ    40(DI), R9
 	SHLQ    $0x02, R9
 	VMOVUPS Z0, (R8)
@@ -3726,7 +4368,7 @@ storeAbreast3:
 	VMOVUPS Z10, 128(R8)
 	VMOVUPS Z11, 192(R8)
 	ADDQ    R9, R8
-	ADDQ    $0x68, R12
+	ADDQ    $0x68, R14
 	DECQ    8(SP)
 	JNE     tile
 	LDMXCSR (SP)
@@ -3817,11 +4459,14 @@ fetched1:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product1:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest1
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered1
+	SUBQ  $0x04, R11
+	JLT   rest1
 
 loop1:
 	VMOVUPS      (R9), Y12
@@ -3880,12 +4525,36 @@ single1:
 next1:
 	TESTQ R15, R15
 	JEQ   store1
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product1
+
+scattered1:
+	TESTQ R11, R11
+	JEQ   next1
+
+place1:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place1
+	JMP          next1
 
 store1:
 	MOVQ       40(DI), R8
@@ -3980,11 +4649,14 @@ fetched2:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product2:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest2
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered2
+	SUBQ  $0x04, R11
+	JLT   rest2
 
 loop2:
 	VMOVUPS      (R9), Y12
@@ -4058,12 +4730,39 @@ single2:
 next2:
 	TESTQ R15, R15
 	JEQ   store2
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product2
+
+scattered2:
+	TESTQ R11, R11
+	JEQ   next2
+
+place2:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(SI*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place2
+	JMP          next2
 
 store2:
 	MOVQ       40(DI), R8
@@ -4175,11 +4874,14 @@ fetched3:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product3:
-	SHLQ $0x02, SI
-	SUBQ $0x04, R11
-	JLT  rest3
+	SHLQ  $0x02, SI
+	TESTQ R12, R12
+	JNE   scattered3
+	SUBQ  $0x04, R11
+	JLT   rest3
 
 loop3:
 	VMOVUPS      (R9), Y12
@@ -4268,12 +4970,42 @@ single3:
 next3:
 	TESTQ R15, R15
 	JEQ   store3
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product3
+
+scattered3:
+	TESTQ R11, R11
+	JEQ   next3
+
+place3:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(SI*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	VBROADCASTSS (AX)(SI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	DECQ         R11
+	JNE          place3
+	JMP          next3
 
 store3:
 	MOVQ       40(DI), R8
@@ -4399,13 +5131,16 @@ fetched4:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product4:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest4
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered4
+	SUBQ  $0x04, R11
+	JLT   rest4
 
 loop4:
 	VMOVUPS      (R9), Y12
@@ -4514,12 +5249,46 @@ single4:
 next4:
 	TESTQ R15, R15
 	JEQ   store4
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product4
+
+scattered4:
+	TESTQ R11, R11
+	JEQ   next4
+
+place4:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(SI*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	VBROADCASTSS (AX)(SI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (BX), Y15
+	VFMADD231PS  Y12, Y15, Y6
+	VFMADD231PS  Y13, Y15, Y7
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place4
+	JMP          next4
 
 store4:
 	MOVQ       40(DI), R8
@@ -4662,13 +5431,16 @@ fetched5:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product5:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest5
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered5
+	SUBQ  $0x04, R11
+	JLT   rest5
 
 loop5:
 	VMOVUPS      (R9), Y12
@@ -4792,12 +5564,49 @@ single5:
 next5:
 	TESTQ R15, R15
 	JEQ   store5
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product5
+
+scattered5:
+	TESTQ R11, R11
+	JEQ   next5
+
+place5:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(SI*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	VBROADCASTSS (AX)(SI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (BX), Y15
+	VFMADD231PS  Y12, Y15, Y6
+	VFMADD231PS  Y13, Y15, Y7
+	VBROADCASTSS (BX)(SI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place5
+	JMP          next5
 
 store5:
 	MOVQ       40(DI), R8
@@ -4957,13 +5766,16 @@ fetched6:
 	TESTQ   R13, R13
 	CMOVQEQ R9, R13
 	MOVQ    72(DX), R15
+	MOVQ    80(DX), R12
 
 product6:
-	SHLQ $0x02, SI
-	LEAQ (AX)(SI*2), BX
-	ADDQ SI, BX
-	SUBQ $0x04, R11
-	JLT  rest6
+	SHLQ  $0x02, SI
+	LEAQ  (AX)(SI*2), BX
+	ADDQ  SI, BX
+	TESTQ R12, R12
+	JNE   scattered6
+	SUBQ  $0x04, R11
+	JLT   rest6
 
 loop6:
 	VMOVUPS      (R9), Y12
@@ -5102,12 +5914,52 @@ single6:
 next6:
 	TESTQ R15, R15
 	JEQ   store6
+	XORQ  R12, R12
 	MOVQ  56(DI), AX
 	MOVQ  64(DX), SI
 	MOVQ  64(DI), R9
 	MOVQ  R15, R11
 	XORQ  R15, R15
+	MOVQ  16(DI), R8
+	SHLQ  $0x02, R8
 	JMP   product6
+
+scattered6:
+	TESTQ R11, R11
+	JEQ   next6
+
+place6:
+	MOVQ         8(R12), R8
+	SUBQ         (R12), R8
+	ADDQ         $0x08, R12
+	SHLQ         $0x02, R8
+	VMOVUPS      (R9), Y12
+	VMOVUPS      32(R9), Y13
+	PREFETCHT0   (R9)(R10*8)
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (AX)(SI*1), Y15
+	VFMADD231PS  Y12, Y15, Y2
+	VFMADD231PS  Y13, Y15, Y3
+	VBROADCASTSS (AX)(SI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (BX), Y15
+	VFMADD231PS  Y12, Y15, Y6
+	VFMADD231PS  Y13, Y15, Y7
+	VBROADCASTSS (BX)(SI*1), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (BX)(SI*2), Y15
+	VFMADD231PS  Y12, Y15, Y10
+	VFMADD231PS  Y13, Y15, Y11
+	ADDQ         R10, R9
+	ADDQ         R8, AX
+	ADDQ         R8, BX
+	DECQ         R11
+	JNE          place6
+	JMP          next6
 
 store6:
 	MOVQ       40(DI), R8
@@ -5210,6 +6062,9 @@ startAbreast1:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast1
+	MOVQ  80(DX), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast1
 
 loopAbreast1:
 	VBROADCASTSS (AX), Y8
@@ -5225,6 +6080,26 @@ loopAbreast1:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast1
+	JMP          storeAbreast1
+
+scatteredAbreast1:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Y8
+	VFMADD231PS  (R9), Y8, Y0
+	VFMADD231PS  32(R9), Y8, Y1
+	VFMADD231PS  (R9)(BX*1), Y8, Y2
+	VFMADD231PS  32(R9)(BX*1), Y8, Y3
+	VFMADD231PS  (R9)(BX*2), Y8, Y4
+	VFMADD231PS  32(R9)(BX*2), Y8, Y5
+	VFMADD231PS  (R9)(CX*1), Y8, Y6
+	VFMADD231PS  32(R9)(CX*1), Y8, Y7
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast1
 
 storeAbreast1:
 	MOVQ    40(DI), R8
@@ -5297,6 +6172,9 @@ startAbreast2:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast2
+	MOVQ  80(DX), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast2
 
 loopAbreast2:
 	VBROADCASTSS (AX), Y12
@@ -5323,6 +6201,37 @@ loopAbreast2:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast2
+	JMP          storeAbreast2
+
+scatteredAbreast2:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Y12
+	VBROADCASTSS (AX)(SI*1), Y13
+	VMOVUPS      (R9), Y14
+	VFMADD231PS  Y14, Y12, Y0
+	VFMADD231PS  Y14, Y13, Y6
+	VMOVUPS      32(R9), Y14
+	VFMADD231PS  Y14, Y12, Y1
+	VFMADD231PS  Y14, Y13, Y7
+	VMOVUPS      (R9)(BX*1), Y14
+	VFMADD231PS  Y14, Y12, Y2
+	VFMADD231PS  Y14, Y13, Y8
+	VMOVUPS      32(R9)(BX*1), Y14
+	VFMADD231PS  Y14, Y12, Y3
+	VFMADD231PS  Y14, Y13, Y9
+	VMOVUPS      (R9)(BX*2), Y14
+	VFMADD231PS  Y14, Y12, Y4
+	VFMADD231PS  Y14, Y13, Y10
+	VMOVUPS      32(R9)(BX*2), Y14
+	VFMADD231PS  Y14, Y12, Y5
+	VFMADD231PS  Y14, Y13, Y11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast2
 
 storeAbreast2:
 	MOVQ    40(DI), R8
@@ -5401,6 +6310,9 @@ startAbreast3:
 	LEAQ  (BX)(BX*2), CX
 	TESTQ R11, R11
 	JEQ   storeAbreast3
+	MOVQ  80(DX), R13
+	TESTQ R13, R13
+	JNE   scatteredAbreast3
 
 loopAbreast3:
 	VBROADCASTSS (AX), Y12
@@ -5426,6 +6338,36 @@ loopAbreast3:
 	ADDQ         R10, R9
 	DECQ         R11
 	JNE          loopAbreast3
+	JMP          storeAbreast3
+
+scatteredAbreast3:
+	MOVQ         8(R13), R8
+	SUBQ         (R13), R8
+	ADDQ         $0x08, R13
+	SHLQ         $0x02, R8
+	VBROADCASTSS (AX), Y12
+	VBROADCASTSS (AX)(SI*1), Y13
+	VBROADCASTSS (AX)(SI*2), Y14
+	VMOVUPS      (R9), Y15
+	VFMADD231PS  Y15, Y12, Y0
+	VFMADD231PS  Y15, Y13, Y4
+	VFMADD231PS  Y15, Y14, Y8
+	VMOVUPS      32(R9), Y15
+	VFMADD231PS  Y15, Y12, Y1
+	VFMADD231PS  Y15, Y13, Y5
+	VFMADD231PS  Y15, Y14, Y9
+	VMOVUPS      (R9)(BX*1), Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y6
+	VFMADD231PS  Y15, Y14, Y10
+	VMOVUPS      32(R9)(BX*1), Y15
+	VFMADD231PS  Y15, Y12, Y3
+	VFMADD231PS  Y15, Y13, Y7
+	VFMADD231PS  Y15, Y14, Y11
+	ADDQ         R8, AX
+	ADDQ         R10, R9
+	DECQ         R11
+	JNE          scatteredAbreast3
 
 storeAbreast3:
 	MOVQ    40(DI), R8

@@ -13,6 +13,7 @@ import (
 //
 //	accumulators first, then two for B, then the broadcast elements of A.
 //	AX, BX, CX, DX: rows 0, 3, 6, 9 of A; rows between by index with SI = row stride.
+//	R12: At, if the elements of a row are not evenly spaced; then R8 is no constant.
 const unroll = 4
 
 // abreast is package simd's Abreast where that is more than one.
@@ -128,12 +129,15 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	g.TESTQ(fetch, fetch)
 	g.CMOVQEQ(R9, fetch)
 	further := load("K2", R15) // what is left to do after these
+	places := load("At", R12)
 	g.Label(name("product"))
 	g.SHLQ(Imm(2), RSI)
 	for b := 1; 3*b < rows; b++ {
 		g.LEAQ(Mem{Base: rowBase[b-1], Index: RSI, Scale: 2}, rowBase[b])
 		g.ADDQ(RSI, rowBase[b])
 	}
+	g.TESTQ(places, places)
+	g.JNE(ref("scattered"))
 	g.SUBQ(Imm(unroll), depth)
 	g.JLT(ref("rest"))
 	g.Label(name("loop"))
@@ -155,17 +159,37 @@ func (g *gen) gemmRows(rows int, load func(string, GPPhysical) GPPhysical) {
 	g.Label(name("next"))
 	g.TESTQ(further, further)
 	g.JEQ(ref("store"))
+	g.XORQ(places, places)
 	load("A2", RAX)
 	load("RS2", RSI)
 	load("B2", R9)
 	g.MOVQ(further, depth)
 	g.XORQ(further, further)
+	g.SHLQ(Imm(2), load("CS", R8))
 	g.JMP(ref("product"))
+
+	g.Label(name("scattered"))
+	g.TESTQ(depth, depth)
+	g.JEQ(ref("next"))
+	g.Label(name("place"))
+	g.nextPlace(places)
+	g.gemmStep(rows)
+	g.DECQ(depth)
+	g.JNE(ref("place"))
+	g.JMP(ref("next"))
 
 	g.Label(name("store"))
 	g.eachRow(rows, load("C", R8), load("LDC", R9), name("store"), load, func(r, v int, m mask, at Mem) {
 		g.store(m, g.acc(r, v), at)
 	})
+}
+
+// nextPlace sets R8 to the distance in bytes from the element of A at the current k to the next one.
+func (g *gen) nextPlace(places GPPhysical) {
+	g.MOVQ(Mem{Base: places, Disp: 8}, R8)
+	g.SUBQ(Mem{Base: places}, R8)
+	g.ADDQ(Imm(8), places)
+	g.SHLQ(Imm(2), R8)
 }
 
 // fetchNext prefetches the C of the next tile while this tile is computed. Its lines
@@ -241,31 +265,43 @@ func (g *gen) gemmAbreast(rows, panels int, load func(string, GPPhysical) GPPhys
 	}
 	free := regs[2*panels*rows:]
 	x, b := free[:rows], free[rows]
+	places := load("At", R13)
+	step := func() {
+		for r := range rows {
+			at := Mem{Base: RAX}
+			if r > 0 {
+				at.Index, at.Scale = RSI, uint8(r)
+			}
+			g.VBROADCASTSS(at, x[r])
+		}
+		for p := range panels {
+			for v := range 2 {
+				from := panel(R9, p, v*g.bytes())
+				if rows == 1 {
+					g.VFMADD231PS(from, x[0], acc(0, 2*p+v))
+					continue
+				}
+				g.VMOVUPS(from, b)
+				for r := range rows {
+					g.VFMADD231PS(b, x[r], acc(r, 2*p+v))
+				}
+			}
+		}
+		g.ADDQ(R8, RAX)
+		g.ADDQ(R10, R9)
+	}
+	g.TESTQ(places, places)
+	g.JNE(LabelRef(name("scattered")))
 	g.Label(name("loop"))
-	for r := range rows {
-		at := Mem{Base: RAX}
-		if r > 0 {
-			at.Index, at.Scale = RSI, uint8(r)
-		}
-		g.VBROADCASTSS(at, x[r])
-	}
-	for p := range panels {
-		for v := range 2 {
-			from := panel(R9, p, v*g.bytes())
-			if rows == 1 {
-				g.VFMADD231PS(from, x[0], acc(0, 2*p+v))
-				continue
-			}
-			g.VMOVUPS(from, b)
-			for r := range rows {
-				g.VFMADD231PS(b, x[r], acc(r, 2*p+v))
-			}
-		}
-	}
-	g.ADDQ(R8, RAX)
-	g.ADDQ(R10, R9)
+	step()
 	g.DECQ(depth)
 	g.JNE(LabelRef(name("loop")))
+	g.JMP(LabelRef(name("store")))
+	g.Label(name("scattered"))
+	g.nextPlace(places)
+	step()
+	g.DECQ(depth)
+	g.JNE(LabelRef(name("scattered")))
 	g.Label(name("store"))
 	vectors(load("C", R8), load("LDC", R9), func(r, v int, at Mem) { g.VMOVUPS(acc(r, v), at) })
 }

@@ -67,16 +67,7 @@ func readModelCase(t testing.TB, file string) *modelCase {
 	return c
 }
 
-// toleranceOf is relative above 1. ONNX Runtime's own results of the embedding model are
-// up to 1.2e-5 from those in float64, with its optimisations or without.
-func toleranceOf(c *modelCase) float64 {
-	if c.File == "embedding_model.onnx" {
-		return 3e-5
-	}
-	return 1e-5
-}
-
-// checkCalls runs the calls.
+// checkCalls runs the calls. The tolerance is relative above 1.
 func checkCalls(t *testing.T, c *modelCase, run func(map[string]Value) (map[string]Value, error)) {
 	state := map[string]Value{}
 	worst := 0.0
@@ -99,7 +90,7 @@ func checkCalls(t *testing.T, c *modelCase, run func(map[string]Value) (map[stri
 			}
 			for i, w := range want.F {
 				d := math.Abs(float64(got.Data[i]-w)) / math.Max(1, math.Abs(float64(w)))
-				if !(d <= toleranceOf(c)) {
+				if !(d <= 1e-5) {
 					t.Fatalf("call %d: element %d of output %s is %v, want %v", k, i, name, got.Data[i], w)
 				}
 				worst = math.Max(worst, d)
