@@ -10,9 +10,9 @@ import (
 )
 
 // fused returns the nodes that run in place of the given ones: products with constant
-// weights take the bias, convolutions the batch normalisation, and both the function
-// that follow them, if nothing else reads what is between. outs are the slots that are read behind the nodes. What
-// [Model.Nodes] lists stays as it is in the file.
+// weights take the bias, convolutions the batch normalisation and bounds, and both the
+// function that follow them, if nothing else reads what is between. outs are the slots
+// that are read behind the nodes. What [Model.Nodes] lists stays as it is in the file.
 func (m *Model) fused(nodes []*node, outs []int) []*node {
 	readers := map[int]int{}
 	reads(nodes, outs, readers)
@@ -73,8 +73,13 @@ func (m *Model) merge(first, n *node, slot int) *node {
 	if n.op == "BatchNormalization" {
 		return m.normalized(first, n, slot)
 	}
+	if f := m.inPlace(first, n, slot); f != nil {
+		with := *first
+		with.out, with.dead, with.tail = n.out, nil, append(slices.Clip(first.tail), f)
+		return &with
+	}
 	l, dense := first.prepared.(*Linear)
-	if !dense && first.op != "Conv" || first.act != cell.Own {
+	if !dense && first.op != "Conv" || first.act != cell.Own || first.tail != nil {
 		return nil
 	}
 	with := *first
@@ -95,12 +100,55 @@ func (m *Model) merge(first, n *node, slot int) *node {
 	return &with
 }
 
+// inPlace returns n as a function of some results of a convolution, in place, with as
+// many elements to work in; nil if it is none.
+func (m *Model) inPlace(first, n *node, slot int) func(y, work []float32) {
+	s, w := simd.Best(), m.constant(first, 1)
+	if first.op != "Conv" || w == nil {
+		return nil
+	}
+	if n.op == "LeakyRelu" {
+		alpha := n.floatAttr("alpha", 0.01)
+		slopes := filled(alpha)
+		if !(alpha > 0 && alpha <= 1) {
+			return nil
+		}
+		return func(y, work []float32) {
+			s.Mul(work, y, slopes[:len(y)])
+			s.Max(y, y, work)
+		}
+	}
+	if n.op != "Max" || len(n.in) != 2 {
+		return nil
+	}
+	c := m.constant(n, 1-slices.Index(n.in, slot))
+	if c == nil || c.kind != floats || c.len() != 1 || c.rank() > w.rank() {
+		return nil
+	}
+	bounds := filled(c.host[0])
+	return func(y, _ []float32) { s.Max(y, y, bounds[:len(y)]) }
+}
+
+const chunk = 1024 // elements that stay in the cache
+
+func filled(v float32) []float32 { return slices.Repeat([]float32{v}, chunk) }
+
+// finish applies the functions of the tail to results, with a chunk to work in.
+func (n *node) finish(y, work []float32) {
+	for ; len(y) > 0 && n.tail != nil; y = y[min(len(y), chunk):] {
+		part := y[:min(len(y), chunk)]
+		for _, f := range n.tail {
+			f(part, work[:len(part)])
+		}
+	}
+}
+
 // normalized returns a convolution with the weights of one and of the batch
 // normalisation behind it, if all of these are constant.
 func (m *Model) normalized(first, n *node, slot int) *node {
 	w, b := m.constant(first, 1), m.constant(first, 2)
 	training := n.intAttr("training_mode", 0) != 0 || n.intAttr("spatial", 1) == 0
-	if first.op != "Conv" || first.act != cell.Own || n.in[0] != slot || training || w == nil || w.kind != floats || w.rank() < 3 || w.len() == 0 || first.has(2) && b == nil {
+	if first.op != "Conv" || first.act != cell.Own || first.tail != nil || n.in[0] != slot || training || w == nil || w.kind != floats || w.rank() < 3 || w.len() == 0 || first.has(2) && b == nil {
 		return nil
 	}
 	channels := w.dims[0]

@@ -25,7 +25,11 @@ func TestFused(t *testing.T) {
 	g.Node("Add", []string{"h", weight("b4", 1, 1, 2)}, []string{"i"}) // changes the rank
 	g.Node("Conv", []string{"i", weight("k", 3, 1, 2)}, []string{"j"})
 	g.Node("Relu", []string{"j"}, []string{"k1"})
-	g.Node("Relu", []string{"k1"}, []string{"y"})
+	g.Node("Relu", []string{"k1"}, []string{"l"})
+	g.Node("Conv", []string{"l", weight("k2", 2, 3, 1)}, []string{"m"})
+	g.Node("LeakyRelu", []string{"m"}, []string{"n1"}, Attr{"alpha", float32(0.3)})
+	g.Node("Max", []string{g.Floats("bound", []float32{-0.1}, 1, 1, 1), "n1"}, []string{"o"})
+	g.Node("Max", []string{g.Floats("rank", []float32{-0.05}, 1, 1, 1, 1), "o"}, []string{"y"})
 	g.Output("y", "", 1, "n", 3)
 	g.Output("read", "", "n", 3)
 	m := parsed(t, g.Encode())
@@ -34,13 +38,13 @@ func TestFused(t *testing.T) {
 	for _, n := range m.running {
 		ops, acts = append(ops, n.op), append(acts, n.act)
 	}
-	if want := []string{"MatMul", "Gemm", "MatMul", "Sigmoid", "MatMul", "Add", "Conv", "Relu"}; !slices.Equal(ops, want) {
+	if want := []string{"MatMul", "Gemm", "MatMul", "Sigmoid", "MatMul", "Add", "Conv", "Relu", "Conv", "Max"}; !slices.Equal(ops, want) {
 		t.Errorf("%v run, want %v", ops, want)
 	}
-	if want := []cell.Activation{cell.Tanh, cell.ReLU, 0, 0, 0, 0, cell.ReLU, 0}; !slices.Equal(acts, want) {
+	if want := []cell.Activation{cell.Tanh, cell.ReLU, 0, 0, 0, 0, cell.ReLU, 0, 0, 0}; !slices.Equal(acts, want) {
 		t.Errorf("functions %v, want %v", acts, want)
 	}
-	if n := len(m.Nodes()); n != 12 {
+	if n := len(m.Nodes()); n != 16 {
 		t.Errorf("%d nodes are listed, want those of the file", n)
 	}
 	in := RandomFloats(r, 1, 4)

@@ -167,10 +167,14 @@ func runConv(r *run, n *node, in []*value) []*value {
 		return one(out)
 	}
 	c, _ := n.prepared.(*convolution)
-	o.Into = out.host
+	var work []float32
+	if o.Into = out.host; n.tail != nil {
+		work = r.newFloats(n, []int{chunk}).host
+	}
 	r.onTape(func() {
 		w, b := c.operands(r, in)
 		tensor.Conv(r.images(x), w, b, o).CopyTo(out.host)
+		n.finish(out.host, work)
 	})
 	return one(out)
 }

@@ -256,7 +256,7 @@ var unaryOps = map[string]struct {
 	}},
 }
 
-var zeros [1024]float32
+var zeros [chunk]float32
 
 // rectify computes y = max(x, 0); y may be x.
 func rectify(_ *node, s *simd.Set, y, x []float32) {
@@ -272,7 +272,7 @@ func rectify(_ *node, s *simd.Set, y, x []float32) {
 func leaky(n *node, s *simd.Set, y, x []float32) {
 	alpha := n.floatAttr("alpha", 0.01)
 	for len(x) > 0 { // pieces that stay in the cache
-		k := min(len(x), 1024)
+		k := min(len(x), chunk)
 		times(s, y[:k], x[:k], alpha)
 		if alpha > 0 && alpha <= 1 {
 			s.Max(y[:k], x[:k], y[:k])
@@ -328,13 +328,20 @@ func runMinMax(r *run, n *node, in []*value) []*value {
 		dims := n.broadcast(acc.dims, v.dims)
 		x, out := acc, r.newLike(n, acc, dims)
 		dims, s := joined(dims, stretched(x.dims, dims), stretched(v.dims, dims))
+		var bound []float32
+		if v.kind == floats && n.op == "Max" && v.len() == 1 {
+			bound = r.newFloats(n, []int{chunk}).host
+		}
 		r.do(func() {
 			switch {
-			case v.kind == floats && n.op == "Max" && v.len() == 1:
-				for i := range out.host {
-					out.host[i] = v.host[0]
+			case bound != nil:
+				for i := range bound {
+					bound[i] = v.host[0]
 				}
-				simd.Best().Max(out.host, x.host, out.host)
+				for i := 0; i < len(x.host); i += chunk {
+					y := out.host[i:min(i+chunk, len(x.host))]
+					simd.Best().Max(y, x.host[i:][:len(y)], bound[:len(y)])
+				}
 			case v.kind == floats:
 				zipExtremes(out.host, dims, x.host, v.host, s, n.op == "Max")
 			default:

@@ -119,8 +119,9 @@ type node struct {
 	opset    int
 	prepared any // what the operator made of its constant inputs, or nil
 	branches []*branch
-	dead     []int           // slots that nothing reads after it
-	act      cell.Activation // of a product or Conv, from the node after it
+	dead     []int                     // slots that nothing reads after it
+	act      cell.Activation           // of a product or Conv, from the node after it
+	tail     []func(y, work []float32) // of a Conv, from the nodes after it; see finish
 }
 
 // branch is a graph within a node. Its values have slots separate from those of
