@@ -22,7 +22,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/torch to model), but stands above that one. Test support
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/settings", "internal/lock", "internal/npy"},
+	{"internal/settings", "internal/lock", "internal/npy", "internal/yaml"},
 	{"internal/simd"},
 	{"internal/par"},
 	{"cell"},
@@ -33,6 +33,7 @@ var floors = [][]string{
 	{"model"},
 	{"model/onnx/graph"},
 	{"model/onnx"},
+	{"model/network"},
 	{"train"},
 	{"data"},
 	{"audio"},
@@ -57,6 +58,7 @@ var outside = map[string][]string{
 	"internal/settings":  {},
 	"internal/lock":      {},
 	"internal/npy":       {},
+	"internal/yaml":      {"github.com/goccy/go-yaml"},
 	"internal/simd":      {"golang.org/x/sys"},
 	"internal/par":       {"golang.org/x/sys"},
 	"cell":               {},
@@ -69,6 +71,7 @@ var outside = map[string][]string{
 	"model":              {"golang.org/x/sys"},
 	"model/onnx/graph":   {"google.golang.org/protobuf", "gonum.org/v1/gonum"},
 	"model/onnx":         {},
+	"model/network":      {"github.com/goccy/go-yaml"},
 	"data":               {"github.com/parquet-go/parquet-go", "github.com/andybalholm/brotli", "github.com/klauspost/compress/zstd", "github.com/pierrec/lz4/v4"},
 	"internal/oniguruma": {},
 	".":                  {},

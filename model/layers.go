@@ -185,6 +185,13 @@ type Architecture struct {
 	Other  []string `json:"other,omitempty"` // tensors that belong to no recognised layer
 }
 
+// After is what a file says of what is around a layer.
+type After struct {
+	Activation string // of the layer's output, by Keras's name; "": none, or the file does not say
+	LastStep   bool   // of a recurrent layer's output only the last step goes on
+	Backwards  bool   // a recurrent layer reads its input backwards
+}
+
 // check compares the tensors of a file with the architecture.
 func (a *Architecture) check(f *File) error {
 	known := slices.Clone(a.Other)

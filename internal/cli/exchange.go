@@ -38,7 +38,8 @@ type weights struct {
 	file      *model.File
 	arch      *model.Architecture
 	reference model.Reference
-	graph     func(ctx context.Context, path string) (*graph.Parity, error)        // writes the model as an ONNX graph; nil: by its layers
+	graph     func(ctx context.Context, path string) (*graph.Parity, error)        // writes the model as an ONNX graph
+	after     map[string]model.After                                               // what follows the layers, as far as the file says
 	notes     []string                                                             // remarks that layers or graph cannot express
 	framework func(ctx context.Context, p *model.Parity, o *exchangeOptions) error // compares with the framework of the file, if that was requested
 }
@@ -117,7 +118,7 @@ func readKeras(_ context.Context, path string, o *exchangeOptions) (*weights, er
 	if err != nil {
 		return nil, err
 	}
-	return &weights{file: w.File, arch: w.Arch, reference: w.Reference(), notes: w.Notes, framework: func(ctx context.Context, p *model.Parity, o *exchangeOptions) error {
+	return &weights{file: w.File, arch: w.Arch, reference: w.Reference(), notes: w.Notes, after: w.After, framework: func(ctx context.Context, p *model.Parity, o *exchangeOptions) error {
 		if o.keras == "" {
 			return nil
 		}
@@ -203,7 +204,11 @@ PyTorch itself. A .keras or .weights.h5 file of Keras 3, or an .h5 file of a mod
 its weights by Keras 2 or 3, is taken over to the same names and layout, and checked against Keras's equations, and with --keras against
 Keras itself. Of an .onnx graph that is a plain recurrent stack it takes the
 weights, and compares with the graph, and with ONNX Runtime where that is installed
-(CAROUSEL_ORT_DIR names a directory whose node_modules hold onnxruntime-node).`,
+(CAROUSEL_ORT_DIR names a directory whose node_modules hold onnxruntime-node).
+
+network.yaml in the directory describes how the layers are connected, for
+"carousel run" and "carousel export". Weights do not say that, so it is a draft to
+edit: the layers one after the other, in the order of the file.`,
 		Example: `  carousel import model.pt --out imported
   carousel import checkpoint.pth --key model --layer decoder=rnn_relu --torch python3 --out imported
   carousel import model.keras --out imported`,
@@ -255,6 +260,9 @@ func (a *app) importFile(ctx context.Context, path string, o *exchangeOptions) (
 	if err := model.SaveLayers(o.out, outside.arch, outside.file); err != nil {
 		return nil, err
 	}
+	if err := a.draftNetwork(o.out, filepath.Base(path), outside); err != nil {
+		return nil, err
+	}
 	dir, err := model.Open(o.out)
 	if err != nil {
 		return nil, err
@@ -296,10 +304,9 @@ func (a *app) exportCommand() *cobra.Command {
 		Short: "Write a model's weights for PyTorch or ONNX",
 		Long: `Writes the weights of a model directory as a state_dict, .pt or .safetensors by
 the file's name, under PyTorch's parameter names and in its layout; torch.load
-takes the .pt with weights_only=True. A recurrent stack with an embedding before
-it or a linear layer after it may also be written as an .onnx graph, of any batch
-size and length, with states in and out; and a forecasting model as a graph of
-its network, whose inputs say what columns they are, and whose doc string says
+takes the .pt with weights_only=True. Imported weights may also be written as an
+.onnx graph, of any batch size and length, as their network.yaml connects them;
+and a forecasting model as a graph of its network, whose inputs say what columns they are, and whose doc string says
 what scaling stays outside. The file is read back and checked on random input
 like an import.`,
 		Example: `  carousel export run --out weights.pt
@@ -374,7 +381,9 @@ func (a *app) exportDir(ctx context.Context, dir *model.Dir, o *exchangeOptions)
 func (a *app) weightsOf(d *model.Dir, hints map[string]model.Kind) (*weights, error) {
 	if d.Task == model.WeightsTask {
 		arch, err := model.OpenLayers(d)
-		return torchWeights(d.Weights, arch), err
+		w := torchWeights(d.Weights, arch)
+		w.graph = networkGraph(d)
+		return w, err
 	}
 	kinds, err := ownKinds(d)
 	if err != nil {
@@ -382,8 +391,12 @@ func (a *app) weightsOf(d *model.Dir, hints map[string]model.Kind) (*weights, er
 	}
 	maps.Copy(kinds, hints)
 	w, err := described(d.Weights, kinds)
-	if err != nil || d.Task == onnx.Task {
-		return w, err
+	if err != nil {
+		return nil, err
+	}
+	if d.Task == onnx.Task {
+		w.graph = stackGraph(d)
+		return w, nil
 	}
 	w.graph = func(ctx context.Context, path string) (*graph.Parity, error) { return a.exportONNX(ctx, path, d) }
 	return w, nil

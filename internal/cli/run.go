@@ -19,13 +19,14 @@ import (
 	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/network"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/report"
 )
 
 // graphResult is the result of run.
 type graphResult struct {
-	Model   string               `json:"model"`            // the ONNX file
+	Model   string               `json:"model"`            // the ONNX file, or the directory
 	Calls   int                  `json:"calls"`            // how often the graph was run: 1, or with --steps the number of steps
 	States  map[string]string    `json:"states,omitempty"` // with --steps: the outputs that were carried on, by the input that took them in the next call
 	Outputs map[string]arrayJSON `json:"outputs"`          // by name; with --steps those of all calls, stacked, and of a state the last one
@@ -47,10 +48,11 @@ type runOptions struct {
 func (a *app) runCommand() *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run MODEL.onnx --input NAME=VALUE",
-		Short: "Run an ONNX model",
-		Long: `Runs the graph of an ONNX file on arrays and prints its outputs. Every input needs
-an --input of its own:
+		Use:   "run MODEL --input NAME=VALUE",
+		Short: "Run an ONNX model, or imported weights",
+		Long: `Runs the graph of an ONNX file, or the network that "carousel import" made of weights
+and that network.yaml in its directory describes, on arrays and prints its outputs.
+Every input needs an --input of its own:
 
   --input x=x.npy             NumPy's array
   --input x=all.npz           the array of that name in an archive; all.npz:NAME takes another
@@ -77,9 +79,10 @@ kept, with which a later run can continue.
 "carousel inspect MODEL.onnx" lists the inputs, outputs and states.`,
 		Example: `  carousel run model.onnx --input x=x.npy --out y.npz
   carousel run silero_vad.onnx --steps --input input=frames.npy --input sr=16000 --output output --out speech.npy
+  carousel run imported --input x=x.npy --out y.npy
   carousel run model.onnx --input x=[[0.5,1.5]] --input h=zeros --json`,
 		GroupID: groupWork,
-		Args:    oneArg("an ONNX file"),
+		Args:    oneArg("an ONNX file, or a directory of imported weights"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.runGraph(c.Context(), args[0], &o)
 		},
@@ -93,13 +96,10 @@ kept, with which a later run can continue.
 }
 
 func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
-	if err := a.checkRunnable(path); err != nil {
-		return err
-	}
 	if err := o.check(); err != nil {
 		return err
 	}
-	m, err := graph.Read(path)
+	m, err := a.readGraph(path)
 	if err != nil {
 		return err
 	}
@@ -148,20 +148,29 @@ func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
 	return a.emit("run", r, r.print)
 }
 
-// checkRunnable refuses what other commands are for.
-func (a *app) checkRunnable(path string) error {
+// readGraph reads an ONNX file, or the network that a directory of imported weights
+// describes, and refuses what other commands are for.
+func (a *app) readGraph(path string) (*graph.Model, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
-		return nil // graph.Read names what is wrong with a file
+		return graph.Read(path)
 	}
 	dir, err := model.Open(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if k := a.kindOf(dir); k != nil {
-		return &model.FileError{File: path, Problem: fmt.Sprintf("expected an ONNX file, got a model directory of task %q", k.Name), Fix: "use carousel predict"}
+	if dir.Task == model.WeightsTask {
+		n, err := network.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		return n.Model()
 	}
-	return &model.FileError{File: path, Problem: fmt.Sprintf("expected an ONNX file, got a model directory of task %q", dir.Task), Fix: "carousel export DIR --out FILE.onnx writes a plain recurrent stack as one"}
+	fix := "carousel export DIR --out FILE.onnx writes a plain recurrent stack as one"
+	if a.kindOf(dir) != nil {
+		fix = "use carousel predict"
+	}
+	return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected an ONNX file or imported weights, got a model directory of task %q", dir.Task), Fix: fix}
 }
 
 // outFormats are the files of outputs, by extension.

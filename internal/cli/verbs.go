@@ -94,7 +94,11 @@ func (a *app) otherTask(dir *model.Dir, command string, of []*task.Kind, more ..
 	for _, k := range of {
 		more = append(more, k.Name)
 	}
-	return &model.FileError{File: dir.Path, Problem: fmt.Sprintf("a model for task %q, and %s is for %s", dir.Task, command, strings.Join(more, ", ")), Fix: "name another model directory"}
+	fix := "name another model directory"
+	if dir.Task == model.WeightsTask {
+		fix = "use carousel run"
+	}
+	return &model.FileError{File: dir.Path, Problem: fmt.Sprintf("a model for task %q, and %s is for %s", dir.Task, command, strings.Join(more, ", ")), Fix: fix}
 }
 
 // foreignFlag returns the first flag given that the task does not have, or "".

@@ -233,8 +233,24 @@ func (c *converter) add(s *spec) (*model.Layer, error) {
 	for _, path := range s.paths {
 		c.used[path] = true
 	}
+	c.after(s, l)
 	c.w.layers = append(c.w.layers, &layer{class: s.class, arrays: arrays, cudnn: s.cudnn, scale: on(s.settings.Scale), center: on(s.settings.Center)})
 	return l, nil
+}
+
+// after records what the configuration says of the layer's output.
+func (c *converter) after(s *spec, l *model.Layer) {
+	a := model.After{LastStep: l.Kind.Recurrent() && !s.guessed && !s.settings.Sequences, Backwards: l.Kind.Recurrent() && s.settings.GoBackwards && len(s.paths) == 1}
+	if l.Kind == model.Linear {
+		a.Activation = activationName(s.settings.Activation)
+	}
+	if a == (model.After{}) {
+		return
+	}
+	if c.w.After == nil {
+		c.w.After = map[string]model.After{}
+	}
+	c.w.After[s.name] = a
 }
 
 func (c *converter) put(l *model.Layer, base string, data []float32, dims ...int) {

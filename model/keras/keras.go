@@ -18,6 +18,8 @@ type Weights struct {
 	Arch  *model.Architecture
 	Notes []string // one sentence each: what a layer does beyond its weights, and what was assumed
 
+	After map[string]model.After // what follows a layer, by its name, as far as the configuration says
+
 	path   string
 	layers []*layer // by Arch.Layers
 	keras2 bool     // the file is one of Keras 2

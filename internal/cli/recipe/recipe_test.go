@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel/internal/yaml"
 )
 
 type recipeFields struct {
@@ -183,7 +185,7 @@ func FuzzRecipe(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if len(text) > mostText {
+		if len(text) > yaml.MaxText {
 			return
 		}
 		s := Of(&recipeFields{})

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // The versions that are written, which every runtime since 2022 reads, and this
@@ -239,25 +240,38 @@ func (g *Builder) encode(name string, ir, opset int64) []byte {
 // Encode returns the bytes of the file that [Builder.Export] writes.
 func (g *Builder) Encode() []byte { return g.encode("carousel", exportIR, exportOpset) }
 
+// Model returns the graph, ready to run; path is for messages. A graph that [Read]
+// would refuse is an error.
+func (g *Builder) Model(path string, on ...*tensor.Device) (*Model, error) {
+	b := g.Encode()
+	m, err := parse(path, b, on...)
+	if err != nil {
+		return nil, err
+	}
+	m.file = func() ([]byte, error) { return b, nil }
+	return m, nil
+}
+
 // Export writes the graph as a file, after running it on the inputs in with this
 // package and, if it is installed, with ONNX Runtime. A graph that does not run,
 // an output that differs from want, by name, by more than [Tolerance], and the
 // errors of writing the file are errors, and a cancelled ctx returns its error; no
 // file is written then.
 func (g *Builder) Export(ctx context.Context, path string, in map[string]Value, want map[string][]float32) (*Parity, error) {
-	b := g.Encode()
-	m, err := parse(path, b)
+	m, err := g.Model(path)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph cannot be read back: %w", err)
 	}
-	m.file = func() ([]byte, error) { return b, nil }
 	p, err := m.Compare(ctx, in, want)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: the written graph: %w", err)
 	}
 	p.Doc = g.Doc
 	return p, model.WriteFileAtomic(path, func(w io.Writer) error {
-		_, err := w.Write(b)
+		b, err := m.file()
+		if err == nil {
+			_, err = w.Write(b)
+		}
 		return err
 	})
 }
