@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/cell"
@@ -59,6 +60,7 @@ func init() {
 		"squeeze":      {keys: []string{"axis"}, add: addSqueeze},
 		"unsqueeze":    {keys: []string{"axis"}, add: addUnsqueeze},
 		"slice":        {keys: []string{"axis", "start", "end"}, add: addSlice},
+		"reverse":      {keys: []string{"axis"}, add: addReverse},
 		"select":       {keys: []string{"axis", "index"}, add: addSelect},
 		"pad":          {keys: []string{"mode", "left", "right"}, add: addPad},
 	}
@@ -727,6 +729,17 @@ func addSlice(n *node) (*value, error) {
 	}
 	g := n.b.g
 	return &value{name: g.Op("Slice", []string{x.name, g.Ints("", int64(start)), g.Ints("", int64(end)), g.Ints("", int64(axis))}), dims: dims}, nil
+}
+
+// addReverse turns a dimension, by default time, around.
+func addReverse(n *node) (*value, error) {
+	axis, err := n.axis("axis", 1)
+	if err != nil {
+		return nil, err
+	}
+	g, x := n.b.g, n.x[0]
+	y := g.Op("Slice", []string{x.name, g.Ints("", -1), g.Ints("", math.MinInt64), g.Ints("", int64(axis)), g.Ints("", -1)})
+	return x.like(y, x.last()), nil
 }
 
 func addSelect(n *node) (*value, error) {

@@ -60,6 +60,8 @@ layers:
   - {name: steps, kind: reshape, shape: [0, 0, -1]}
   - {name: major, kind: transpose, order: [1, 0, 2]}
   - {name: rnn, kind: rnn_relu, batch_first: false}
+  - {name: twice, kind: reverse, axis: 0}
+  - {name: back, kind: reverse, axis: 0}
   - {name: top, kind: select, axis: 0, index: -1}
   - {name: start, kind: select, axis: 1, index: 0, from: steps}
   - {name: cell, kind: gru}
