@@ -67,6 +67,7 @@ type Config struct {
 	Floor        []float64 `json:"floor" value:"numbers" range:"-1e15..1e15" group:"Training" help:"forecasts and quantiles below it are set to it: one number, or one for each target (empty: 0 for targets that are counts, otherwise none)"`
 	Batch        int       `json:"batch" range:"0..1e5" group:"Training" help:"number of windows per step (0: 8 to 64, by the number of windows)"`
 	Refit        string    `json:"refit" oneof:"all (training and validation rows before the test is scored, and all rows before the model is used),validation (training and validation rows),none" group:"Training" help:"rows that the model is fitted to again after the training"`
+	RefitSteps   float64   `json:"refit_steps" range:"0..10" before:"0" group:"Training" help:"steps for which the networks are trained further when the model is refitted, relative to those that validation chose (0: the linear path alone is fitted again)"`
 	SkipLR       float64   `json:"skip_lr" range:"0..10" group:"Training" help:"learning rate of the linear path relative to lr (0: it is not trained)"`
 	WindowStride int       `json:"window_stride" was:"stride" range:"0..1e6" group:"Training" help:"rows between the starts of training windows (0: 1, or more if there are many windows)"`
 	train.Settings

@@ -37,17 +37,16 @@ const (
 	refitNone       = "none"
 )
 
-// The networks are trained further for refitSteps of the steps that validation chose,
-// with a learning rate that falls from refitLR of the one of training. Each batch has
-// refitRecent of its windows from the rows that are new.
+// Where Config.RefitSteps asks for it, the networks are trained further with a learning
+// rate that falls from refitLR of the one of training. Each batch has refitRecent of its
+// windows from the rows that are new.
 const (
-	refitSteps  = 0.3
 	refitLR     = 0.3
 	refitRecent = 0.5
 )
 
-// refit fits the linear path to more rows, trains the networks further on them, as
-// Config.Refit says, and finds how wide the intervals are at their end. The model is
+// refit fits the linear path to more rows and trains the networks further on them, as
+// Config.Refit and RefitSteps say, and finds how wide the intervals are at their end. The model is
 // that of training alone before, and after an error. chosen is the number of steps that
 // validation chose; 0: the networks remain as they are.
 func (m *Model) refit(ctx context.Context, d *dataset, chosen int, run *train.Run) error {
@@ -101,14 +100,14 @@ func (m *Model) refitted(ctx context.Context, before, d *dataset, list []window,
 	fresh := func(w window) bool {
 		return int(w.origin)+d.horizon > before.frames[w.frame].part[trainPart].hi
 	}
-	if steps == 0 || m.gain == 0 || !slices.ContainsFunc(list, fresh) {
+	if steps == 0 || m.cfg.RefitSteps == 0 || m.gain == 0 || !slices.ContainsFunc(list, fresh) {
 		return other, nil
 	}
 	gain := m.gain / m.mixture.least()
 	for i, p := range m.trained { // as they were before the gain
 		other.net.Members[i].scalePart(p, 1, line)
 	}
-	if err := other.learn(ctx, d, list, fresh, max(1, int(refitSteps*float64(steps))), run); err != nil {
+	if err := other.learn(ctx, d, list, fresh, max(1, int(m.cfg.RefitSteps*float64(steps))), run); err != nil {
 		return nil, err
 	}
 	for i := range m.trained {

@@ -26,7 +26,7 @@ func weights(m *Model) (all []float32) {
 // learning returns settings of which the network has a part in the forecast.
 func learning() Config {
 	cfg := small()
-	cfg.Skip, cfg.EMA = "none", 0.9
+	cfg.Skip, cfg.EMA, cfg.RefitSteps = "none", 0.9, 0.3
 	return cfg
 }
 
@@ -81,7 +81,9 @@ func TestRefitOfNetworks(t *testing.T) {
 // A network that is scaled beside its linear path is trained further at its full size,
 // and scaled in the same way.
 func TestRefitKeepsTheGain(t *testing.T) {
-	m, d, err := prepare(t.Context(), hourly(1, 600), small(), nil)
+	cfg := small()
+	cfg.RefitSteps = 1
+	m, d, err := prepare(t.Context(), hourly(1, 600), cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
