@@ -14,7 +14,7 @@ import (
 // linearFile holds the linear path of each stage in a model directory.
 const linearFile = "linear.safetensors"
 
-// file holds the networks of a stage that is not in use.
+// file holds the parameters of the networks of a stage that differ from those in use.
 func (s stage) file() string { return stageNames[s] + ".safetensors" }
 
 // Model is a trained forecasting model. It is safe for concurrent use.
@@ -115,7 +115,7 @@ func (m *Model) Save(dir string) error {
 		}
 		own := m.at(s)
 		if s > stageInUse {
-			files = append(files, model.Tensors(s.file(), model.SlabTensors(own.slab), nil))
+			files = append(files, model.Tensors(s.file(), m.otherwise(own), nil))
 		}
 		for k, w := range own.ridge.weights {
 			rows, columns := w.Dims()
@@ -132,6 +132,18 @@ func (m *Model) Save(dir string) error {
 		Errors: m.errors, Spread: m.spread, Begin: m.at(stageScored).spread, Notes: m.notes, Learnt: m.learnt}
 	files = append(files, model.Tensors(linearFile, ts, nil))
 	return model.Save(dir, Name, c, files...)
+}
+
+// otherwise returns the parameters of another stage that are not those of m.
+func (m *Model) otherwise(other *Model) []model.Tensor {
+	own := m.slab.Params
+	list := model.SlabTensors(other.slab)
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].Name == own[i].Name && slices.Equal(list[i].Data, own[i].Read()) {
+			list = slices.Delete(list, i, i+1)
+		}
+	}
+	return list
 }
 
 // Open reads a model directory. A directory that is missing, damaged or of
@@ -262,6 +274,15 @@ func (m *Model) openLinear(dir *model.Dir, choices [][]choice, begin spreads) er
 		if dir.Has(s.file()) { // older models have the same networks at all stages
 			networks, err := dir.ReadTensors(s.file())
 			if err != nil {
+				return err
+			}
+			all := slices.Clone(networks.Tensors)
+			for _, t := range model.SlabTensors(m.slab) {
+				if networks.Lookup(t.Name) == nil {
+					all = append(all, t)
+				}
+			}
+			if networks, err = model.NewFile(networks.Path, all, nil); err != nil {
 				return err
 			}
 			if err := networks.Load(other.slab); err != nil {
