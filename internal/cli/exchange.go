@@ -59,12 +59,16 @@ func described(f *model.File, kinds map[string]model.Kind) (*weights, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, short, err := torch.LongNames(f)
+	if err != nil {
+		return nil, err
+	}
 	arch, err := torch.Describe(f, kinds)
 	if err != nil {
 		return nil, err
 	}
 	w := torchWeights(f, arch)
-	w.notes = notes
+	w.notes = append(notes, short...)
 	return w, nil
 }
 
