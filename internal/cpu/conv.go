@@ -177,15 +177,18 @@ func (c *conv) pad() {
 	for _, v := range [...]*device.Window{&c.H, &c.W} {
 		v.In, v.Before = (v.Out-1)*v.Stride+(v.Kernel-1)*v.Dilation+1, 0
 	}
-	size := c.H.In * c.W.In * c.I
-	c.patch = grow(c.patch, c.B*size)
-	clear(c.patch)
-	cols := min(w.In, c.W.In-w.Before) // that are read
-	for b := range c.B {
-		for i := range max(min(lengthOf(c.Lens, b, h.In), c.H.In-h.Before), 0) {
-			to := c.patch[b*size+((i+h.Before)*c.W.In+w.Before)*c.I:]
-			copy(to[:max(cols, 0)*c.I], c.X.Host[(b*h.In+i)*w.In*c.I:])
+	c.patch = grow(c.patch, c.B*c.H.In*c.W.In*c.I)
+	left := min(w.Before, c.W.In) * c.I
+	right := left + max(min(w.In, c.W.In-w.Before), 0)*c.I // end of the inputs of a line
+	for i := range c.B * c.H.In {
+		line, row := c.patch[i*c.W.In*c.I:][:c.W.In*c.I], i%c.H.In-h.Before
+		if row < 0 || row >= lengthOf(c.Lens, i/c.H.In, h.In) {
+			clear(line)
+			continue
 		}
+		clear(line[:left])
+		copy(line[left:right], c.X.Host[(i/c.H.In*h.In+row)*w.In*c.I:])
+		clear(line[right:])
 	}
 	c.X, c.Lens = device.HostBuffer(c.patch), device.Ints{}
 }

@@ -4423,6 +4423,8 @@ from1:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from1full
+	CMPQ       R10, $0x08
+	JEQ        from1half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -4436,6 +4438,10 @@ from1:
 from1full:
 	VMOVUPS (R8), Y0
 	VMOVUPS 32(R8), Y1
+	JMP     from1done
+
+from1half:
+	VMOVUPS (R8), Y0
 
 from1done:
 start1:
@@ -4563,6 +4569,8 @@ store1:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store1full
+	CMPQ       R10, $0x08
+	JEQ        store1half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -4576,6 +4584,10 @@ store1:
 store1full:
 	VMOVUPS Y0, (R8)
 	VMOVUPS Y1, 32(R8)
+	JMP     store1done
+
+store1half:
+	VMOVUPS Y0, (R8)
 
 store1done:
 	ADDQ    $0x68, DI
@@ -4604,6 +4616,8 @@ from2:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from2full
+	CMPQ       R10, $0x08
+	JEQ        from2half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -4623,6 +4637,12 @@ from2full:
 	ADDQ    R9, R8
 	VMOVUPS (R8), Y2
 	VMOVUPS 32(R8), Y3
+	JMP     from2done
+
+from2half:
+	VMOVUPS (R8), Y0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y2
 
 from2done:
 start2:
@@ -4771,6 +4791,8 @@ store2:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store2full
+	CMPQ       R10, $0x08
+	JEQ        store2half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -4790,6 +4812,12 @@ store2full:
 	ADDQ    R9, R8
 	VMOVUPS Y2, (R8)
 	VMOVUPS Y3, 32(R8)
+	JMP     store2done
+
+store2half:
+	VMOVUPS Y0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
 
 store2done:
 	ADDQ    $0x68, DI
@@ -4820,6 +4848,8 @@ from3:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from3full
+	CMPQ       R10, $0x08
+	JEQ        from3half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -4845,6 +4875,14 @@ from3full:
 	ADDQ    R9, R8
 	VMOVUPS (R8), Y4
 	VMOVUPS 32(R8), Y5
+	JMP     from3done
+
+from3half:
+	VMOVUPS (R8), Y0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y4
 
 from3done:
 start3:
@@ -5014,6 +5052,8 @@ store3:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store3full
+	CMPQ       R10, $0x08
+	JEQ        store3half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5039,6 +5079,14 @@ store3full:
 	ADDQ    R9, R8
 	VMOVUPS Y4, (R8)
 	VMOVUPS Y5, 32(R8)
+	JMP     store3done
+
+store3half:
+	VMOVUPS Y0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
 
 store3done:
 	ADDQ    $0x68, DI
@@ -5068,6 +5116,8 @@ from4:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from4full
+	CMPQ       R10, $0x08
+	JEQ        from4half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5099,6 +5149,16 @@ from4full:
 	ADDQ    R9, R8
 	VMOVUPS (R8), Y6
 	VMOVUPS 32(R8), Y7
+	JMP     from4done
+
+from4half:
+	VMOVUPS (R8), Y0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y6
 
 from4done:
 start4:
@@ -5297,6 +5357,8 @@ store4:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store4full
+	CMPQ       R10, $0x08
+	JEQ        store4half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5328,6 +5390,16 @@ store4full:
 	ADDQ    R9, R8
 	VMOVUPS Y6, (R8)
 	VMOVUPS Y7, 32(R8)
+	JMP     store4done
+
+store4half:
+	VMOVUPS Y0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
 
 store4done:
 	ADDQ    $0x68, DI
@@ -5359,6 +5431,8 @@ from5:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from5full
+	CMPQ       R10, $0x08
+	JEQ        from5half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5396,6 +5470,18 @@ from5full:
 	ADDQ    R9, R8
 	VMOVUPS (R8), Y8
 	VMOVUPS 32(R8), Y9
+	JMP     from5done
+
+from5half:
+	VMOVUPS (R8), Y0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y8
 
 from5done:
 start5:
@@ -5615,6 +5701,8 @@ store5:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store5full
+	CMPQ       R10, $0x08
+	JEQ        store5half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5652,6 +5740,18 @@ store5full:
 	ADDQ    R9, R8
 	VMOVUPS Y8, (R8)
 	VMOVUPS Y9, 32(R8)
+	JMP     store5done
+
+store5half:
+	VMOVUPS Y0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y8, (R8)
 
 store5done:
 	ADDQ    $0x68, DI
@@ -5685,6 +5785,8 @@ from6:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        from6full
+	CMPQ       R10, $0x08
+	JEQ        from6half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -5728,6 +5830,20 @@ from6full:
 	ADDQ    R9, R8
 	VMOVUPS (R8), Y10
 	VMOVUPS 32(R8), Y11
+	JMP     from6done
+
+from6half:
+	VMOVUPS (R8), Y0
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y2
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y4
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y6
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y8
+	ADDQ    R9, R8
+	VMOVUPS (R8), Y10
 
 from6done:
 start6:
@@ -5968,6 +6084,8 @@ store6:
 	MOVQ       8(DI), R10
 	CMPQ       R10, $0x10
 	JEQ        store6full
+	CMPQ       R10, $0x08
+	JEQ        store6half
 	SHLQ       $0x02, R10
 	LEAQ       lanes<>+32(SB), R11
 	ADDQ       $0x20, R11
@@ -6011,6 +6129,20 @@ store6full:
 	ADDQ    R9, R8
 	VMOVUPS Y10, (R8)
 	VMOVUPS Y11, 32(R8)
+	JMP     store6done
+
+store6half:
+	VMOVUPS Y0, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y2, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y4, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y6, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y8, (R8)
+	ADDQ    R9, R8
+	VMOVUPS Y10, (R8)
 
 store6done:
 	ADDQ    $0x68, DI

@@ -337,13 +337,13 @@ func (g *gen) gemmStep(rows int) {
 
 // eachRow visits the vectors of a tile in memory that begins at p with row
 // stride ld: with masks, or on AVX2, whose masked stores are slow, without
-// them when the tile is full.
+// them when the tile is full or a half.
 func (g *gen) eachRow(rows int, p, ld GPPhysical, name string, load func(string, GPPhysical) GPPhysical, visit func(r, v int, m mask, at Mem)) {
 	g.SHLQ(Imm(2), ld)
-	walk := func(masks [2]mask) {
+	walk := func(masks ...mask) {
 		for r := range rows {
-			for v := range 2 {
-				visit(r, v, masks[v], Mem{Base: p, Disp: v * g.bytes()})
+			for v, m := range masks {
+				visit(r, v, m, Mem{Base: p, Disp: v * g.bytes()})
 			}
 			if r < rows-1 {
 				g.ADDQ(ld, p)
@@ -351,23 +351,28 @@ func (g *gen) eachRow(rows int, p, ld GPPhysical, name string, load func(string,
 		}
 	}
 	if g.wide() {
-		walk([2]mask{{K1}, {K2}})
+		walk(mask{K1}, mask{K2})
 		return
 	}
 	n := load("N", R10)
 	g.CMPQ(n, Imm(16))
 	g.JEQ(LabelRef(name + "full"))
+	g.CMPQ(n, Imm(8))
+	g.JEQ(LabelRef(name + "half"))
 	g.SHLQ(Imm(2), n)
 	g.LEAQ(g.maskTable(), R11)
 	g.ADDQ(Imm(32), R11) // the first zero
 	g.SUBQ(n, R11)
-	masks := [2]mask{{Y14}, {Y15}}
+	masks := []mask{{Y14}, {Y15}}
 	for v, m := range masks {
 		g.VMOVUPS(Mem{Base: R11, Disp: v * 32}, m.op)
 	}
-	walk(masks)
+	walk(masks...)
 	g.JMP(LabelRef(name + "done"))
 	g.Label(name + "full")
-	walk([2]mask{})
+	walk(mask{}, mask{})
+	g.JMP(LabelRef(name + "done"))
+	g.Label(name + "half")
+	walk(mask{})
 	g.Label(name + "done")
 }
