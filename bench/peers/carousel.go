@@ -57,6 +57,7 @@ type carousel struct {
 	train *tensor.Tape
 	y     []float32
 	pupil *learner // made by the first call of its pass
+	ready *readyGraph
 }
 
 func newCarousel(threads int) *carousel {
@@ -70,6 +71,15 @@ func (c *carousel) offers(string) bool { return true }
 
 func (c *carousel) open(q *problem, _ string) error {
 	c.q = q
+	if q.model != "" {
+		var err error
+		if c.ready, err = openReady(q); err != nil {
+			return err
+		}
+		y, err := c.ready.run()
+		q.size = len(y)
+		return err
+	}
 	c.y = make([]float32, q.outputs(forward))
 	c.build()
 	for i, p := range c.slab.Params {
@@ -117,7 +127,7 @@ func (c *carousel) learn() float32 {
 
 func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
 	learn := func() { c.learn() }
-	f := map[string]func(){forward: c.forward, language: learn, speech: learn}[pass]
+	f := map[string]func(){forward: c.forward, language: learn, speech: learn, ready: func() { c.ready.run() }}[pass]
 	if f == nil {
 		f = func() { c.step(lossSize(pass)) }
 	}
@@ -138,6 +148,8 @@ func (c *carousel) result(pass string) ([]float32, error) {
 	case forward:
 		c.forward()
 		return c.y, nil
+	case ready:
+		return c.ready.run()
 	case language, speech:
 		var losses []float32
 		for range lessonSteps {

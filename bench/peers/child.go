@@ -48,6 +48,9 @@ type request struct {
 	Warm  int          `json:"warm"`
 	Calls int          `json:"calls"`
 	File  string       `json:"file,omitempty"`
+
+	Model  string       `json:"model,omitempty"` // a ready model's file; the floats of input i are in in{i}.f32
+	Inputs []readyInput `json:"inputs,omitempty"`
 }
 
 type answer struct {
@@ -185,7 +188,7 @@ func (c *child) offers(pass string) bool { return slices.Contains(c.passes, pass
 
 func (c *child) open(q *problem, dir string) error {
 	c.q, c.dir = q, dir
-	_, err := c.ask(request{Op: "open", Shape: &q.shape, Dir: dir})
+	_, err := c.ask(request{Op: "open", Shape: &q.shape, Dir: dir, Model: q.model, Inputs: q.inputs})
 	return err
 }
 

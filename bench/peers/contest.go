@@ -14,7 +14,7 @@ import (
 
 // Allowed differences between competitors.
 const (
-	outputTolerance   = 1e-5 // absolute
+	outputTolerance   = 1e-5 // absolute, or of a ready model's greatest
 	gradientTolerance = 1e-4 // of the parameter's greatest
 	lossTolerance     = 1e-3 // absolute, after steps of AdamW, which make much of the smallest gradients
 )
@@ -22,7 +22,7 @@ const (
 // tolerance is what the results of a pass may differ by.
 func tolerance(pass string) float64 {
 	switch pass {
-	case forward:
+	case forward, ready:
 		return outputTolerance
 	case train, vanish, faint:
 		return gradientTolerance
@@ -78,7 +78,12 @@ type contest struct {
 
 // shape runs the passes of a shape.
 func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]Row, error) {
-	q := newProblem(s)
+	return c.problem(ctx, newProblem(s), passes)
+}
+
+// problem runs the passes that belong to q.
+func (c *contest) problem(ctx context.Context, q *problem, passes []string) ([]Row, error) {
+	s := q.shape
 	passes = slices.DeleteFunc(slices.Clone(passes), func(pass string) bool { return !q.poses(pass) })
 	if len(passes) == 0 {
 		return nil, nil
@@ -88,7 +93,8 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	for _, p := range c.all {
+	able := slices.DeleteFunc(slices.Clone(c.all), func(p competitor) bool { return !slices.ContainsFunc(passes, p.offers) })
+	for _, p := range able {
 		if err := p.open(q, dir); err != nil {
 			return nil, err
 		}
@@ -96,7 +102,7 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 	var rows []Row
 	for _, pass := range passes {
 		var in []competitor
-		for _, p := range c.all {
+		for _, p := range able {
 			if p.offers(pass) {
 				in = append(in, p)
 			}
@@ -111,7 +117,7 @@ func (c *contest) shape(ctx context.Context, s bench.Shape, passes []string) ([]
 		}
 		rows = append(rows, more...)
 	}
-	for _, p := range c.all {
+	for _, p := range able {
 		if err := p.close(); err != nil {
 			return nil, err
 		}

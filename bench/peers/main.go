@@ -50,6 +50,7 @@ type options struct {
 	threads, rounds int
 	shapes, passes  list
 	node, ort       string
+	models          string
 	python          list
 	json            bool
 }
@@ -92,7 +93,8 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.threads, "threads", 2, "threads of every competitor")
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
-	flags.Var(&o.passes, "passes", "forward, train, vanish, faint, language, speech (default all)")
+	flags.Var(&o.passes, "passes", "forward, train, vanish, faint, language, speech, ready (default all)")
+	flags.StringVar(&o.models, "models", "", "`directory` of the models of the pass ready: silero_vad.onnx, melspectrogram.onnx, embedding_model.onnx, alexa_v0.1.onnx")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
 	flags.Var(&o.python, "python", "Python `interpreters` with torch (default python3)")
@@ -122,7 +124,7 @@ func (o *options) check(rest []string) error {
 	if err := subset("--shapes", &o.shapes, names); err != nil {
 		return err
 	}
-	if err := subset("--passes", &o.passes, []string{forward, train, vanish, faint, language, speech}); err != nil {
+	if err := subset("--passes", &o.passes, []string{forward, train, vanish, faint, language, speech, ready}); err != nil {
 		return err
 	}
 	if len(o.python) == 0 {
@@ -206,7 +208,7 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 		note("with %s", c.name())
 		peers = append(peers, c)
 	}
-	if slices.Contains(o.passes, forward) {
+	if slices.Contains(o.passes, forward) || slices.Contains(o.passes, ready) {
 		c, err := onnxruntime(o.node, o.ort, scratch, o.threads)
 		add("ONNX Runtime", c, err)
 	}
@@ -241,6 +243,20 @@ func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 			continue
 		}
 		rows, err := c.shape(ctx, s, o.passes)
+		if err != nil {
+			return err
+		}
+		r.Rows = append(r.Rows, rows...)
+	}
+	for _, m := range readyModels {
+		if o.models == "" || !slices.Contains(o.passes, ready) {
+			break
+		}
+		q, err := readyProblem(o.models, m)
+		if err != nil {
+			return err
+		}
+		rows, err := c.problem(ctx, q, o.passes)
 		if err != nil {
 			return err
 		}

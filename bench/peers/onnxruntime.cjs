@@ -10,12 +10,18 @@ const threads = Number(process.argv[2]);
 let session, feeds, output;
 
 const requests = {
-  async open({ shape: { T, B, I }, dir }) {
+  async open({ shape: { T, B, I }, dir, model, inputs }) {
     const options = { intraOpNumThreads: threads, interOpNumThreads: 1 };
-    session = await ort.InferenceSession.create(path.join(dir, 'model.onnx'), options);
-    const bytes = fs.readFileSync(path.join(dir, 'x.f32'));
-    const x = new Float32Array(bytes.buffer, bytes.byteOffset, T * B * I).slice();
-    feeds = { x: new ort.Tensor('float32', x, [T, B, I]) };
+    session = await ort.InferenceSession.create(model ?? path.join(dir, 'model.onnx'), options);
+    const floats = (file, dims) => {
+      const bytes = fs.readFileSync(path.join(dir, file));
+      const x = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4).slice();
+      return new ort.Tensor('float32', x, dims);
+    };
+    feeds = inputs ? {} : { x: floats('x.f32', [T, B, I]) };
+    (inputs ?? []).forEach(({ name, dims, whole, value }, i) => {
+      feeds[name] = whole ? new ort.Tensor('int64', [BigInt(value)], dims) : floats(`in${i}.f32`, dims);
+    });
     output = session.outputNames[0];
     return {};
   },
@@ -44,7 +50,7 @@ const requests = {
 async function main() {
   process.on('SIGINT', () => {}); // Ctrl-C is for the program that started this one
   const say = (answer) => process.stdout.write(JSON.stringify(answer) + '\n');
-  say({ name: 'onnxruntime ' + (ort.env.versions?.common ?? ''), passes: ['forward'] });
+  say({ name: 'onnxruntime ' + (ort.env.versions?.common ?? ''), passes: ['forward', 'ready'] });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     try {
       const request = JSON.parse(line);

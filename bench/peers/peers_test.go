@@ -128,6 +128,40 @@ func TestContest(t *testing.T) {
 	}
 }
 
+// A model read from a file computes what the network of the same weights does.
+func TestReady(t *testing.T) {
+	defer par.SetWorkers(0)
+	q, dir := newProblem(small), t.TempDir()
+	m := readyModel{name: "lstm", file: "model.onnx", inputs: []readyInput{{Name: "x", Dims: []int{small.T, small.B, small.I}, size: 1}}}
+	if _, err := readyProblem(dir, m); err == nil || !strings.Contains(err.Error(), "--models") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := q.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	file, err := readyProblem(dir, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.x = file.floats(0)
+	var y [2][]float32
+	for i, p := range []*problem{q, file} {
+		c, pass := newCarousel(1), []string{forward, ready}[i]
+		if !p.poses(pass) || p.poses(train) == (pass == ready) {
+			t.Errorf("%s: the wrong passes", pass)
+		}
+		if err := c.open(p, dir); err != nil {
+			t.Fatal(err)
+		}
+		if y[i], err = c.result(pass); err != nil || len(y[i]) != p.outputs(pass) {
+			t.Fatalf("%s: %d outputs, %v", pass, len(y[i]), err)
+		}
+	}
+	if d := file.difference(ready, y[1], y[0]); !(d < 1e-6) {
+		t.Errorf("the outputs differ by %g", d)
+	}
+}
+
 // Carousel against itself: one training pass per tape, gradients in the order of the weights.
 func TestCarousel(t *testing.T) {
 	defer par.SetWorkers(0)
@@ -252,7 +286,7 @@ func TestLessons(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
-	if err := o.check(nil); err != nil || len(o.passes) != 6 || o.python[0] != "python3" {
+	if err := o.check(nil); err != nil || len(o.passes) != 7 || o.python[0] != "python3" {
 		t.Errorf("%+v: %v", o, err)
 	}
 	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {

@@ -17,6 +17,11 @@ type problem struct {
 	weights [][]float32 // for each layer weight_ih, weight_hh, bias_ih, bias_hh
 	x, p    []float32   // [T,B,I], [T,B,H]
 	lesson  *lesson     // nil: the shape has none
+	// Of a ready model, whose shape has a name only: its file, its inputs, and the length
+	// of its first output.
+	model  string
+	inputs []readyInput
+	size   int
 }
 
 // ending is the shape of the passes with a gradient at the last step only, and
@@ -56,6 +61,9 @@ func newProblem(s bench.Shape) *problem {
 
 // poses reports whether a pass belongs to this problem.
 func (q *problem) poses(pass string) bool {
+	if pass == ready || q.model != "" {
+		return pass == ready && q.model != ""
+	}
 	if _, end := ends[pass]; end || q.shape.Name == ending.Name {
 		return end && q.shape.Name == ending.Name
 	}
@@ -77,6 +85,9 @@ func (q *problem) compared(pass string) []string {
 func (q *problem) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
+	}
+	if q.model != "" {
+		return q.writeInputs(dir)
 	}
 	var all []float32
 	for _, w := range q.weights {
@@ -101,6 +112,8 @@ func (q *problem) flop(pass string) float64 {
 	switch pass {
 	case forward:
 		return flop
+	case ready:
+		return 0 // not counted
 	case language, speech:
 		return 3 * q.lesson.flop(q.shape, flop)
 	}
@@ -115,6 +128,8 @@ func (q *problem) outputs(pass string) int {
 		return q.shape.T * q.shape.B * q.shape.H
 	case language, speech:
 		return lessonSteps
+	case ready:
+		return q.size
 	}
 	n := 0
 	for _, w := range q.weights {
@@ -124,11 +139,14 @@ func (q *problem) outputs(pass string) int {
 }
 
 // difference compares the results of two competitors: outputs and losses by the
-// largest absolute difference, gradients by the largest relative to the largest
+// largest absolute difference, outputs of ready models relative to the largest if that is above 1, gradients by the largest relative to the largest
 // element of the same parameter.
 func (q *problem) difference(pass string, got, want []float32) float64 {
 	if tolerance(pass) != gradientTolerance {
-		d, _ := farthest(got, want)
+		d, size := farthest(got, want)
+		if pass == ready {
+			d /= math.Max(1, size)
+		}
 		return d
 	}
 	worst, at := 0.0, 0
