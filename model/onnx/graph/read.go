@@ -190,12 +190,7 @@ func Read(path string, on ...*tensor.Device) (*Model, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path) // before it is opened: a named pipe would wait for its writer
 	switch {
 	case err != nil:
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
@@ -204,6 +199,11 @@ func readFile(path string) ([]byte, error) {
 	case info.Size() > maxFile:
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected at most %d bytes, got %d", maxFile, info.Size())}
 	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	defer f.Close()
 	b := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, &model.FileError{File: path, Problem: "cannot be read: " + bare(err).Error(), Err: err}

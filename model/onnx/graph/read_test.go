@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -129,6 +130,12 @@ func TestNotRegularFiles(t *testing.T) {
 	_, err := Read(filepath.Join(dir, "none.onnx"))
 	checkFileError(t, err, "none.onnx", "no such file")
 	_, err = Read(dir)
+	checkFileError(t, err, "not a regular file")
+	pipe := filepath.Join(dir, "pipe.onnx") // with no writer, which Read must not wait for
+	if exec.Command("mkfifo", pipe).Run() != nil {
+		t.Skip("the system makes no named pipes")
+	}
+	_, err = Read(pipe)
 	checkFileError(t, err, "not a regular file")
 }
 
