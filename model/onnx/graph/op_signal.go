@@ -2,6 +2,7 @@ package graph
 
 import (
 	"math"
+	"math/bits"
 	"slices"
 
 	"gonum.org/v1/gonum/dsp/fourier"
@@ -37,17 +38,102 @@ func runWindow(r *run, n *node, in []*value) []*value {
 
 // transform is a discrete Fourier transform of one length, with its memory.
 type transform struct {
-	fft               *fourier.CmplxFFT
+	fft               dft
 	from, to          []complex128
 	inverse, onesided bool
+}
+
+// dft is a Fourier transform without scale, in either direction. Coefficients and
+// Sequence write their result to dst and return it.
+type dft interface {
+	Len() int
+	Coefficients(dst, src []complex128) []complex128
+	Sequence(dst, coeff []complex128) []complex128
+}
+
+// newDFT returns a transform whose time grows little faster than its size. That of
+// Gonum takes the size times its largest prime factor.
+func newDFT(size int) dft {
+	if largestFactor(size) <= maxFactor {
+		return fourier.NewCmplxFFT(size)
+	}
+	return newChirp(size)
+}
+
+// maxFactor is the largest prime factor of sizes that are transformed directly.
+const maxFactor = 64
+
+// largestFactor returns the largest prime factor of n, 1 for 1.
+func largestFactor(n int) int {
+	largest := 1
+	for p := 2; n > 1; p++ {
+		if p*p > n {
+			return max(largest, n)
+		}
+		for ; n%p == 0; n /= p {
+			largest = p
+		}
+	}
+	return largest
+}
+
+// chirp is Bluestein's transform: with jk = (j²+k²-(k-j)²)/2 it is a convolution with
+// exp(πij²/n), computed by transforms of a power of two.
+type chirp struct {
+	fft       *fourier.CmplxFFT
+	factors   []complex128 // exp(-πij²/n)
+	spectrum  []complex128 // of their conjugates, with the scale of the inverse
+	from, mid []complex128
+}
+
+func newChirp(n int) *chirp {
+	long := 1 << bits.Len(uint(2*n-2)) // at least 2n-1
+	c := &chirp{fft: fourier.NewCmplxFFT(long), factors: make([]complex128, n), from: make([]complex128, long), mid: make([]complex128, long)}
+	for j := range c.factors {
+		sin, cos := math.Sincos(math.Pi * float64(uint64(j)*uint64(j)%uint64(2*n)) / float64(n))
+		c.factors[j] = complex(cos, -sin)
+		v := complex(cos/float64(long), sin/float64(long))
+		c.from[j], c.from[(long-j)%long] = v, v
+	}
+	c.spectrum = c.fft.Coefficients(nil, c.from)
+	return c
+}
+
+func (c *chirp) Len() int { return len(c.factors) }
+
+func (c *chirp) Coefficients(dst, src []complex128) []complex128 {
+	for j, f := range c.factors {
+		c.from[j] = src[j] * f
+	}
+	clear(c.from[len(c.factors):])
+	c.fft.Coefficients(c.mid, c.from)
+	for i, v := range c.spectrum {
+		c.mid[i] *= v
+	}
+	c.fft.Sequence(c.from, c.mid)
+	for k, f := range c.factors {
+		dst[k] = c.from[k] * f
+	}
+	return dst
+}
+
+// Sequence is the transform of the elements in the opposite order.
+func (c *chirp) Sequence(dst, coeff []complex128) []complex128 {
+	c.Coefficients(dst, coeff)
+	slices.Reverse(dst[1:])
+	return dst
 }
 
 func (r *run) newTransform(n *node, size int, inverse, onesided bool) *transform {
 	if size < 1 {
 		n.failf("a transform of %d elements", size)
 	}
-	r.spend(n, []int{size, 16})
-	return &transform{fourier.NewCmplxFFT(size), make([]complex128, size), make([]complex128, size), inverse, onesided}
+	memory := 16
+	if largestFactor(size) > maxFactor {
+		memory = 96
+	}
+	r.spend(n, []int{size, memory})
+	return &transform{newDFT(size), make([]complex128, size), make([]complex128, size), inverse, onesided}
 }
 
 // bins returns the length of the result, and the numbers of each of its elements.
