@@ -40,7 +40,10 @@ func runLoop(r *run, n *node, in []*value) []*value {
 		if r.fixed(n, condition, "the condition")[0] == 0 {
 			break
 		}
-		r.spend(n, []int{stepCost, 1 + len(body.nodes)})
+		if r.left < stepCost*(1+len(body.nodes)) {
+			n.failf("its %d steps so far and what they made are too much", k)
+		}
+		r.left -= stepCost * (1 + len(body.nodes))
 		number := &value{kind: ints, dtype: typeInt64, ints: []int64{k}}
 		out := r.body(body, slices.Concat([]*value{number, condition}, states))
 		for i, v := range out {
