@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -324,6 +325,7 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 			return nil, err
 		}
 	}
+	g.sort()
 	for i := range g.nodes {
 		if err := l.linkNode(g, i); err != nil {
 			return nil, err
@@ -478,14 +480,91 @@ func (l *linker) linkBranches(n *node) error {
 	return nil
 }
 
-// unknownInput returns an error for a name that cannot be read. The standard
-// requires nodes in an order in which they can run, so a later definition is a
-// cycle or a wrong order.
+// sort puts each node behind those whose outputs it or a graph in it reads; nodes keep
+// their order where they can. The standard requires such an order, but not every
+// program that changes a graph keeps it: converters to float16 write their casts last.
+// Of a cycle some node remains before what it reads.
+func (g *graphProto) sort() {
+	makes := make(map[string]int, len(g.nodes)) // the node of each name
+	for i := range g.nodes {
+		for _, name := range g.nodes[i].outputs {
+			if _, twice := makes[name]; !twice && name != "" {
+				makes[name] = i
+			}
+		}
+	}
+	sorted := make([]nodeProto, 0, len(g.nodes))
+	seen, placed := make([]bool, len(g.nodes)), make([]bool, len(g.nodes))
+	var open []int // nodes, each after the one that reads it; a chain may be long, so no recursion
+	for i := range g.nodes {
+		open = append(open, i)
+		for len(open) > 0 {
+			n := open[len(open)-1]
+			if !seen[n] {
+				seen[n] = true
+				before := len(open)
+				g.nodes[n].reads(func(name string) {
+					if from, ok := makes[name]; ok && !seen[from] {
+						open = append(open, from)
+					}
+				})
+				slices.Reverse(open[before:])
+				continue
+			}
+			open = open[:len(open)-1]
+			if !placed[n] {
+				placed[n] = true
+				sorted = append(sorted, g.nodes[n])
+			}
+		}
+	}
+	g.nodes = sorted
+}
+
+// reads calls f with the names that a node reads, and of the graphs in it those that
+// they do not make themselves.
+func (n *nodeProto) reads(f func(name string)) {
+	for _, name := range n.inputs {
+		f(name)
+	}
+	for i := range n.attrs {
+		g := n.attrs[i].graph
+		if g == nil {
+			continue
+		}
+		own := map[string]bool{}
+		for j := range g.inputs {
+			own[g.inputs[j].name] = true
+		}
+		for j := range g.initializers {
+			own[g.initializers[j].name] = true
+		}
+		for j := range g.nodes {
+			for _, name := range g.nodes[j].outputs {
+				own[name] = true
+			}
+		}
+		outer := func(name string) {
+			if !own[name] {
+				f(name)
+			}
+		}
+		for j := range g.nodes {
+			g.nodes[j].reads(outer)
+		}
+		for j := range g.outputs {
+			outer(g.outputs[j].name)
+		}
+	}
+}
+
+// unknownInput returns an error for a name that cannot be read. Nodes are sorted, so a
+// later definition is a cycle.
 func (l *linker) unknownInput(g *graphProto, at int, n *node, name string) error {
 	for i := at; i < len(g.nodes); i++ {
 		for _, out := range g.nodes[i].outputs {
 			if out == name {
-				return l.m.badf("%s reads %q, which only it or a later node makes: the graph has a cycle or is out of order", n.title(), clip(name))
+				return l.m.badf("%s reads %q, which only it or a later node makes: the graph has a cycle", n.title(), clip(name))
 			}
 		}
 	}

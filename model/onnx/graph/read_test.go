@@ -2,6 +2,7 @@ package graph
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -73,7 +74,7 @@ func TestRefused(t *testing.T) {
 		"cycle": {with(func(g *Builder) {
 			g.Node("Add", []string{"b", "x"}, []string{"a"})
 			g.Node("Relu", []string{"a"}, []string{"b"})
-		}), []string{"Add_a", `"b"`, "cycle"}},
+		}), []string{"Relu_b", `"a"`, "cycle"}},
 		"self":                {with(func(g *Builder) { g.Node("Relu", []string{"a"}, []string{"a"}) }), []string{"Relu_a", "cycle"}},
 		"nothing makes":       {with(func(g *Builder) { g.Node("Relu", []string{"ghost"}, []string{"a"}) }), []string{`"ghost"`, "nothing makes"}},
 		"twice made":          {with(func(g *Builder) { g.Node("Relu", []string{"x"}, []string{"s"}) }), []string{`"s"`, "already taken"}},
@@ -137,6 +138,44 @@ func TestNotRegularFiles(t *testing.T) {
 	}
 	_, err = Read(pipe)
 	checkFileError(t, err, "not a regular file")
+}
+
+// TestOrder: nodes may come in any order, also those that only a graph in a node reads. A
+// long chain in the opposite order needs no deep stack.
+func TestOrder(t *testing.T) {
+	var last Builder
+	last.InputOf(typeFloat, "x", "", "n")
+	last.InputOf(typeBool, "c", "")
+	branch := func(op string) *Builder {
+		b := &Builder{}
+		b.Node(op, []string{"negative"}, []string{"inner"})
+		b.output("inner", "", typeFloat, "n")
+		return b
+	}
+	addIf(&last, "c", "y", branch("Abs"), branch("Identity"))
+	last.Node("Neg", []string{"more"}, []string{"negative"})
+	last.Node("Add", []string{"x", "x"}, []string{"more"})
+	last.output("y", "", typeFloat, "n")
+	m := parsed(t, last.encode("g", 8, 17))
+	for c, want := range map[int64]float32{1: 6, 0: -6} {
+		out, err := runs(m, map[string]Value{"x": Floats([]float32{3}, 1), "c": Ints([]int64{c})})
+		if err != nil || out["y"].Data[0] != want {
+			t.Errorf("condition %d gives %v (%v), want %v", c, out["y"].Data, err, want)
+		}
+	}
+	var chain Builder
+	chain.InputOf(typeFloat, "x", "", "n")
+	const length = 20000
+	name := func(i int) string { return fmt.Sprint("v", i) }
+	for i := length; i > 0; i-- {
+		chain.Node("Neg", []string{name(i - 1)}, []string{name(i)})
+	}
+	chain.Node("Abs", []string{"x"}, []string{name(0)})
+	chain.output(name(length), "", typeFloat, "n")
+	out, err := runs(parsed(t, chain.encode("g", 8, 17)), map[string]Value{"x": Floats([]float32{-2}, 1)})
+	if err != nil || out[name(length)].Data[0] != 2 {
+		t.Errorf("the chain gives %v (%v), want 2", out, err)
+	}
 }
 
 // TestTruncated reads every beginning of a real file: none is a model, unless
