@@ -166,6 +166,7 @@ func runConv(r *run, n *node, in []*value) []*value {
 	if out.len() == 0 {
 		return one(out)
 	}
+	r.work(n, out.len(), product(in[1].dims[1:]))
 	c, _ := n.prepared.(*convolution)
 	var work []float32
 	if o.Into = out.host; n.tail != nil {

@@ -61,6 +61,7 @@ func (l *Linear) apply(r *run, n *node, x *value) *value {
 	dims[len(dims)-1] = l.Weight.Dim(0)
 	out := r.newFloats(n, dims)
 	if x.len() > 0 {
+		r.work(n, out.len(), in)
 		r.onTape(func() {
 			tensor.Linear(r.tensor(x, x.len()/in, in), l.Weight.T(), l.Bias.T()).CopyTo(out.host)
 			n.activate(out.host)
@@ -143,6 +144,7 @@ func (r *run) matMul(n *node, a, b *value) *value {
 		r.do(func() { clear(out.host) })
 		return out
 	}
+	r.work(n, out.len(), k)
 	batch := product(lead)
 	a, b = r.spread(n, a, lead), r.spread(n, b, lead)
 	r.onTape(func() { tensor.MatMul(r.tensor(a, batch, m, k), r.tensor(b, batch, k, cols), false).CopyTo(out.host) })

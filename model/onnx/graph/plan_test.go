@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"strings"
 	"testing"
 )
 
@@ -175,6 +176,30 @@ func TestPlansOfLongLoops(t *testing.T) {
 		}
 		if len(m.plans.idle) > 0 {
 			t.Error("the recording is kept")
+		}
+	}
+}
+// A product with a small result takes of the limit what its multiply-adds are.
+func TestWorkIsBounded(t *testing.T) {
+	const wide = 1 << 16
+	g := &Builder{}
+	g.Input("x", "", 1, wide)
+	g.Input("w", "", wide, 1)
+	g.Output("y", "", 1, 1)
+	g.Node("MatMul", []string{"x", "w"}, []string{"y"})
+	in := map[string]Value{"x": Floats(make([]float32, wide), 1, wide), "w": Floats(make([]float32, wide), wide, 1)}
+	for _, c := range []struct {
+		budget int
+		ok     bool
+	}{{wide>>12 + 1, true}, {wide >> 12, false}} {
+		m, err := parse(t.Name(), g.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.budget = c.budget
+		_, err = m.Run(in)
+		if c.ok && err != nil || !c.ok && (err == nil || !strings.Contains(err.Error(), "too many operations")) {
+			t.Errorf("limit %d: %v", c.budget, err)
 		}
 	}
 }

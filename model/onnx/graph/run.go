@@ -242,6 +242,14 @@ func (r *run) spend(n *node, dims []int) int {
 	return size
 }
 
+// work takes the multiply-adds of a product from the limit, 4,096 as an element, so that a
+// loop over products that are large and have small results ends too.
+func (r *run) work(n *node, results, each int) {
+	if r.left -= results * each >> 12; r.left < 0 {
+		n.failf("the graph needs too many operations")
+	}
+}
+
 // newFloats returns a value with unspecified elements, which a function passed to
 // do has to write.
 func (r *run) newFloats(n *node, dims []int) *value {
