@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -179,6 +179,7 @@ func TestPlansOfLongLoops(t *testing.T) {
 		}
 	}
 }
+
 // A product with a small result takes of the limit what its multiply-adds are.
 func TestWorkIsBounded(t *testing.T) {
 	const wide = 1 << 16
