@@ -141,29 +141,12 @@ func (r *Resampler) run(dst []float32, end int64) []float32 {
 func (r *Resampler) output(x []float64, phase int) float32 {
 	taps := len(x)
 	if r.phases == r.up {
-		return simd.Narrow(dot(x, r.table[phase*taps:]))
+		return simd.Narrow(simd.Dot64(x, r.table[phase*taps:]))
 	}
 	place := float64(phase) / float64(r.up) * float64(r.phases)
 	p := int(place)
-	a, b := dot(x, r.table[p*taps:]), dot(x, r.table[(p+1)*taps:])
+	a, b := simd.Dot64(x, r.table[p*taps:]), simd.Dot64(x, r.table[(p+1)*taps:])
 	return simd.Narrow(a + (place-float64(p))*(b-a))
-}
-
-// dot computes in float64, whose range covers the products of sound that fades
-// out.
-func dot(x, y []float64) float64 {
-	y = y[:len(x)]
-	var s0, s1, s2, s3 float64
-	for ; len(x) >= 4; x, y = x[4:], y[4:] {
-		s0 += x[0] * y[0]
-		s1 += x[1] * y[1]
-		s2 += x[2] * y[2]
-		s3 += x[3] * y[3]
-	}
-	for i, v := range x {
-		s0 += v * y[i]
-	}
-	return s0 + s1 + (s2 + s3)
 }
 
 // drop discards input before position from.

@@ -1,7 +1,7 @@
 package text
 
 import (
-	"compress/gzip"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -74,16 +74,7 @@ func TestSegmenter(t *testing.T) {
 	if s.Script() != "Thai" || s.Name() != "Thai_codepoints_exclusive_model4_heavy" {
 		t.Errorf("%s for %s", s.Name(), s.Script())
 	}
-	f, err := os.Open("testdata/icu4x_thai.txt.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines, err := data.NewLineReader("icu4x_thai.txt", z, "")
+	lines, err := data.NewLineReader("icu4x_thai.txt", bytes.NewReader(golden.Gzip(t, "testdata/icu4x_thai.txt.gz")), "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,10 @@
 package denoise
 
-import "math"
+import (
+	"math"
+
+	"github.com/carousel-ml/carousel/internal/simd"
+)
 
 // Lengths of the pitch analysis, in samples at 48 kHz.
 const (
@@ -47,7 +51,7 @@ func (p *pitch) whiten() {
 	x := p.half[:]
 	var ac [lpcOrder + 1]float64
 	for k := range ac {
-		ac[k] = dot(x[k:], x[:len(x)-k]) * (1 - 0.008*0.008*float64(k*k)) // a lag window
+		ac[k] = simd.Dot64(x[k:], x[:len(x)-k]) * (1 - 0.008*0.008*float64(k*k)) // a lag window
 	}
 	ac[0] *= 1.0001 // noise at -40 dB
 	a := predictor(&ac)
@@ -100,7 +104,7 @@ func (p *pitch) search() int {
 	}
 	coarse, y := p.corr[:maxOffset/4], p.quarter[:]
 	for i := range coarse {
-		coarse[i] = dot(y[now/2:], y[i:i+window/4])
+		coarse[i] = simd.Dot64(y[now/2:], y[i:i+window/4])
 	}
 	first, second := peaks(coarse, y, window/4)
 
@@ -109,7 +113,7 @@ func (p *pitch) search() int {
 	for i := range fine {
 		fine[i] = 0
 		if near(i, first) || near(i, second) {
-			fine[i] = max(-1, dot(p.half[now:], p.half[i:i+window/2]))
+			fine[i] = max(-1, simd.Dot64(p.half[now:], p.half[i:i+window/2]))
 		}
 	}
 	best, _ := peaks(fine, p.half[:], window/2)
@@ -128,7 +132,7 @@ func peaks(corr, y []float64, n int) (first, second int) {
 	}
 	best, next := peak{0, -1, 0}, peak{1, -1, 0}
 	above := func(a, b peak) bool { return a.square*b.energy > b.square*a.energy }
-	energy := 1 + dot(y[:n], y[:n])
+	energy := 1 + simd.Dot64(y[:n], y[:n])
 	for i, c := range corr {
 		if one := (peak{i, c * c, energy}); c > 0 && above(one, next) {
 			next = one
@@ -164,13 +168,13 @@ func (p *pitch) fraction(found int) (period int, gain float64) {
 	x := p.half[:]
 	last := x[now:]
 	// energy[i] is that of the window i samples before the last.
-	p.energy[0] = dot(last, last)
+	p.energy[0] = simd.Dot64(last, last)
 	sum := p.energy[0]
 	for i := 1; i < len(p.energy); i++ {
 		sum += x[now-i]*x[now-i] - x[now+n-i]*x[now+n-i]
 		p.energy[i] = max(0, sum)
 	}
-	corr := func(lag int) float64 { return dot(last, x[now-lag:now-lag+n]) }
+	corr := func(lag int) float64 { return simd.Dot64(last, x[now-lag:now-lag+n]) }
 	normal := func(xy, yy float64) float64 { return xy / math.Sqrt(1+p.energy[0]*yy) }
 
 	whole := min(found/2, now-1)
@@ -213,19 +217,3 @@ func (p *pitch) fraction(found int) (period int, gain float64) {
 }
 
 func abs(x int) int { return max(x, -x) }
-
-// dot returns the product of x with the first len(x) elements of y.
-func dot(x, y []float64) float64 {
-	y = y[:len(x)]
-	var s0, s1, s2, s3 float64
-	for ; len(x) >= 4; x, y = x[4:], y[4:] {
-		s0 += x[0] * y[0]
-		s1 += x[1] * y[1]
-		s2 += x[2] * y[2]
-		s3 += x[3] * y[3]
-	}
-	for i, v := range x {
-		s0 += v * y[i]
-	}
-	return s0 + s1 + (s2 + s3)
-}

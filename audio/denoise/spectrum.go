@@ -83,7 +83,7 @@ func at(values *[bands]float64, bin int) float64 {
 
 func cosineTransform(values *[bands]float64) (c [bands]float64) {
 	for k := range c {
-		c[k] = dot(values[:], tables.cosine[k][:])
+		c[k] = simd.Dot64(values[:], tables.cosine[k][:])
 	}
 	return c
 }

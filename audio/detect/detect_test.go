@@ -16,26 +16,14 @@ import (
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/audio/detect/detecttest"
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/model"
 )
 
-// shared finds a file of published models that the repository does not carry, in
-// CAROUSEL_DATA or a folder shared/data beside the repository, and skips the test
-// where there are none.
+// shared returns the path of a published model or of a sound for it.
 func shared(t testing.TB, name string) string {
 	t.Helper()
-	dirs := []string{os.Getenv("CAROUSEL_DATA")}
-	for dir, i := "..", 0; i < 4; dir, i = filepath.Join("..", dir), i+1 {
-		dirs = append(dirs, filepath.Join(dir, "shared", "data"))
-	}
-	for _, dir := range dirs {
-		path := filepath.Join(dir, "models", name)
-		if _, err := os.Stat(path); err == nil && dir != "" {
-			return path
-		}
-	}
-	t.Skipf("%s is not here", name)
-	return ""
+	return golden.Shared(t, "models/"+name)
 }
 
 func readSound(t testing.TB, path string) *audio.Sound {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -50,40 +49,19 @@ and abbreviations are to be written out before.`,
 		if args[0] == data.Stdin {
 			in = task.Input{Stream: a.stdin}
 		}
-		ctx, stop := a.catchInterrupt(c.Context()) // so that no half of an object is left
-		defer stop()
-		parts := func(yield func(task.Prediction, error) bool) {
-			if !yield(&pronounced{}, nil) { // there may be no word
-				return
-			}
-			line := 0
-			for text, err := range in.EachLine("", a.remark) {
-				line++
-				part := &pronounced{}
-				for word := range strings.FieldsSeq(text) {
-					var list []string
-					if err == nil {
-						list, err = m.Phonemes(word)
-					}
-					part.Words = append(part.Words, pronunciation{word, list})
-				}
+		return a.emitLines(c, "g2p", out, in, "", &pronounced{}, func(line int, text string) (task.Prediction, error) {
+			part := &pronounced{}
+			for word := range strings.FieldsSeq(text) {
+				list, err := m.Phonemes(word)
 				if err != nil && args[0] == data.Stdin {
 					err = fmt.Errorf("standard input: line %d: %w", line, err)
 				}
-				if err = cmp.Or(ctx.Err(), err); err != nil {
-					yield(nil, err)
-					return
+				if err != nil {
+					return nil, err
 				}
-				if !yield(part, nil) {
-					return
-				}
+				part.Words = append(part.Words, pronunciation{word, list})
 			}
-		}
-		return a.emitParts(ctx, "g2p", out, parts, func(p task.Prediction) error {
-			if out != "" {
-				return nil
-			}
-			return a.humanly(p.Print)
+			return part, nil
 		})
 	}
 	return c

@@ -134,6 +134,38 @@ func (a *app) emitParts(ctx context.Context, schema, out string, parts iter.Seq2
 	return failed // which ends the object, too
 }
 
+// emitLines writes a result whose parts are made of the lines of in, as emitParts does:
+// of returns the part of a line, whose number counts from 1. none is the result without a line.
+func (a *app) emitLines(c *cobra.Command, schema, out string, in task.Input, encoding string, none task.Prediction, of func(line int, text string) (task.Prediction, error)) error {
+	ctx, stop := a.catchInterrupt(c.Context()) // so that no half of an object is left
+	defer stop()
+	parts := func(yield func(task.Prediction, error) bool) {
+		if !yield(none, nil) {
+			return
+		}
+		number := 0
+		for text, err := range in.EachLine(encoding, a.remark) {
+			var part task.Prediction
+			if number++; err == nil {
+				part, err = of(number, text)
+			}
+			if err = cmp.Or(ctx.Err(), err); err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(part, nil) {
+				return
+			}
+		}
+	}
+	return a.emitParts(ctx, schema, out, parts, func(p task.Prediction) error {
+		if out != "" {
+			return nil
+		}
+		return a.humanly(p.Print)
+	})
+}
+
 // interruptible is a reader that a context ends, also while it waits.
 type interruptible struct {
 	ctx context.Context

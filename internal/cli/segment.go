@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -53,33 +52,12 @@ The tasks on texts take the same flag, and find these words themselves.`,
 		if args[0] == data.Stdin {
 			in = task.Input{Stream: a.stdin}
 		}
-		ctx, stop := a.catchInterrupt(c.Context()) // so that no half of an object is left
-		defer stop()
-		parts := func(yield func(task.Prediction, error) bool) {
-			if !yield(&segmented{}, nil) { // the text may be empty
-				return
+		return a.emitLines(c, "segment", out, in, encoding, &segmented{}, func(line int, text string) (task.Prediction, error) {
+			one := segmentedLine{line, []string{}}
+			for _, t := range words.Tokens(nil, text) {
+				one.Words = append(one.Words, text[t.Start:t.End])
 			}
-			number := 0
-			for line, err := range in.EachLine(encoding, a.remark) {
-				if err = cmp.Or(ctx.Err(), err); err != nil {
-					yield(nil, err)
-					return
-				}
-				number++
-				one := segmentedLine{number, []string{}}
-				for _, t := range words.Tokens(nil, line) {
-					one.Words = append(one.Words, line[t.Start:t.End])
-				}
-				if !yield(&segmented{[]segmentedLine{one}, separator}, nil) {
-					return
-				}
-			}
-		}
-		return a.emitParts(ctx, "segment", out, parts, func(p task.Prediction) error {
-			if out != "" {
-				return nil
-			}
-			return a.humanly(p.Print)
+			return &segmented{[]segmentedLine{one}, separator}, nil
 		})
 	}
 	return c

@@ -9,8 +9,10 @@ package golden
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -142,6 +144,25 @@ func check(got, want []float32, tolerance func(want float64) float64) error {
 		return fmt.Errorf("element %d is %v, want %v: %.3g times the tolerance", at, got[at], want[at], worst)
 	}
 	return nil
+}
+
+// Gzip returns the content of a compressed file.
+func Gzip(t testing.TB, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
 
 // Shared returns the path of a file of data that the repository does not carry, in

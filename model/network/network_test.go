@@ -2,11 +2,11 @@ package network_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/internal/golden"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/network"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
@@ -152,11 +152,7 @@ func TestNetworksOfPyTorch(t *testing.T) {
 
 // The draft of a published network is right but for the softmax, which has no weights.
 func TestDraftOfMedaka(t *testing.T) {
-	path := "../../../shared/data/models/medaka_sup_v5.2.0_weights.pt"
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("the weights of medaka are not here")
-	}
-	f, err := torch.Read(path, nil)
+	f, err := torch.Read(golden.Shared(t, "models/medaka_sup_v5.2.0_weights.pt"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 package g2p_test
 
 import (
-	"compress/gzip"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -30,16 +30,7 @@ func open(t testing.TB) *g2p.Model {
 // characters.
 func TestReference(t *testing.T) {
 	m := open(t)
-	f, err := os.Open("testdata/g2p_en.txt.gz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines, err := data.NewLineReader("g2p_en.txt", z, "")
+	lines, err := data.NewLineReader("g2p_en.txt", bytes.NewReader(golden.Gzip(t, "testdata/g2p_en.txt.gz")), "")
 	if err != nil {
 		t.Fatal(err)
 	}

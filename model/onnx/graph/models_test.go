@@ -1,16 +1,15 @@
 package graph
 
 import (
-	"compress/gzip"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/carousel-ml/carousel/internal/golden"
 )
 
 // modelCase is a sequence of calls of a model that is used in public, with the
@@ -30,7 +29,7 @@ type caseValue struct {
 // TestModels compares models of others with ONNX Runtime, call by call. The state
 // that a call returns is an input of the next one.
 func TestModels(t *testing.T) {
-	dir := "../../../../shared/data/models"
+	dir := golden.Shared(t, "models")
 	files, err := filepath.Glob(filepath.Join(dir, "*.case.json.gz"))
 	if err != nil || len(files) == 0 {
 		t.Skipf("no cases in %s", dir)
@@ -48,20 +47,8 @@ func TestModels(t *testing.T) {
 }
 
 func readModelCase(t testing.TB, file string) *modelCase {
-	f, err := os.Open(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &modelCase{}
-	if err := json.NewDecoder(z).Decode(c); err != nil {
+	if err := json.Unmarshal(golden.Gzip(t, file), c); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -174,9 +161,9 @@ func TestPublicModels(t *testing.T) {
 	}
 }
 
-// BenchmarkModels is the time of a call, with the state of the call before.
+// BenchmarkModels is the time of a call with its outputs copied.
 func BenchmarkModels(b *testing.B) {
-	dir := "../../../../shared/data/models"
+	dir := golden.Shared(b, "models")
 	for _, name := range []string{"silero_vad", "silero_seq", "oww_mel", "oww_emb", "oww_alexa_v0.1"} {
 		b.Run(name, func(b *testing.B) {
 			c := readModelCase(b, filepath.Join(dir, name+".case.json.gz"))

@@ -216,6 +216,7 @@ func runConvTranspose(r *run, n *node, in []*value) []*value {
 	if out.len() == 0 {
 		return one(out)
 	}
+	r.work(n, x.len(), product(in[1].dims[1:]))
 	c, _ := n.prepared.(*convolution)
 	o.Into = out.host
 	r.onTape(func() {

@@ -204,3 +204,20 @@ func TestWorkIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// Sizes of an input are checked before they are multiplied.
+func TestInputOfImpossibleShape(t *testing.T) {
+	g := &Builder{}
+	g.Input("x", "", "a", "b")
+	g.Output("y", "", "a", "b")
+	g.Node("Neg", []string{"x"}, []string{"y"})
+	m, err := parse(t.Name(), g.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dims := range [][]int{{-1, 2}, {1 << 32, 1 << 32}, {1 << 62, 4}, {0, 1 << 40}} {
+		if _, err := m.Run(map[string]Value{"x": {Dims: dims}}); err == nil || !strings.Contains(err.Error(), "negative or too large") {
+			t.Errorf("shape %v: %v", dims, err)
+		}
+	}
+}

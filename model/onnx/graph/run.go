@@ -103,12 +103,9 @@ func (r *run) begin(in []Value) error {
 
 // check compares the elements with the shape and the declared type.
 func (v ValueInfo) check(x Value) error {
-	n := 1
-	for _, d := range x.Dims {
-		if d < 0 {
-			return fmt.Errorf("onnx: input %s: shape %s", v, shape(x.Dims))
-		}
-		n *= d
+	n, ok := sizeOf(wide(x.Dims), maxElements)
+	if !ok {
+		return fmt.Errorf("onnx: input %s: shape %s is negative or too large", v, shape(x.Dims))
 	}
 	if got := len(x.Data) + len(x.Ints); got != n || len(x.Dims) > maxRank {
 		return fmt.Errorf("onnx: input %s: shape %s needs %d elements, got %d", v, shape(x.Dims), n, got)
@@ -230,16 +227,20 @@ func (r *run) body(b *branch, in []*value) []*value {
 // spend subtracts the elements of a shape from the limit and returns their
 // number.
 func (r *run) spend(n *node, dims []int) int {
-	wide := make([]int64, len(dims))
-	for i, d := range dims {
-		wide[i] = int64(d)
-	}
-	size, ok := sizeOf(wide, r.left)
+	size, ok := sizeOf(wide(dims), r.left)
 	if !ok || len(dims) > maxRank {
 		n.failf("its result of shape %s would be too large", shape(dims))
 	}
 	r.left -= size
 	return size
+}
+
+func wide(dims []int) []int64 {
+	list := make([]int64, len(dims))
+	for i, d := range dims {
+		list[i] = int64(d)
+	}
+	return list
 }
 
 // work takes the multiply-adds of a product from the limit, 4,096 as an element, so that a

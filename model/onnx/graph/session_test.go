@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/carousel-ml/carousel/internal/golden"
 )
 
 // streamed is an LSTM of 5 units over x [time,batch,3], with its states as inputs
@@ -127,7 +129,7 @@ func allocates(t *testing.T, s *Session, in map[string]Value, most float64) {
 
 // A model in public use, in both of its branches, with its state kept.
 func TestSessionSilero(t *testing.T) {
-	dir := "../../../../shared/data/models"
+	dir := golden.Shared(t, "models")
 	for _, name := range []string{"silero_vad", "silero_8k", "silero_b3"} {
 		t.Run(name, func(t *testing.T) {
 			c := readModelCase(t, filepath.Join(dir, name+".case.json.gz"))
