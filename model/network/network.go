@@ -111,7 +111,11 @@ func (n *Network) Export(ctx context.Context, path string) (*graph.Parity, error
 	for name, v := range out {
 		want[name] = v.Data
 	}
-	return n.graph.Export(ctx, path, in, want)
+	p, err := n.graph.Export(ctx, path, in, want)
+	if err == nil {
+		p.Own = true
+	}
+	return p, err
 }
 
 // sample runs the network on random input. Convolutions and pools need a least
