@@ -1,0 +1,80 @@
+// Package batch runs programs, such as the step of a recurrent network, for many
+// callers at once: what is ready when the program becomes free is one batch, callers
+// join and leave between batches, and nobody waits for a timer. It keeps the states of
+// sessions, divides the machine fairly among models and clients, and bounds queues.
+package batch
+
+import (
+	"context"
+	"encoding"
+	"time"
+
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// Program is a model as the scheduler runs it. Its methods are safe for concurrent use.
+type Program interface {
+	// Inputs and Outputs describe what a job gives and gets, in this order.
+	Inputs() []inference.Info
+	Outputs() []inference.Info
+	// Platform is the kind of program in the protocol's metadata, such as "onnx".
+	Platform() string
+	// Batched reports whether jobs are computed together.
+	Batched() bool
+	// Check checks a job's inputs and sets its Key, Rows and Cost. Its errors are
+	// *inference.Error.
+	Check(j *Job) error
+	// Run computes jobs of one Key, each of another session if they have one, and sets
+	// the Outputs or the Err of each. It may end early with the error of ctx, which is
+	// cancelled when no job is wanted any more.
+	Run(ctx context.Context, jobs []*Job)
+	// NewState returns the state of a session that has seen nothing; nil if the program
+	// keeps no state.
+	NewState() State
+	// Fingerprint identifies the weights: states of programs with equal fingerprints may
+	// be exchanged.
+	Fingerprint() string
+	// Close releases the program's memory. Nothing is called afterwards.
+	Close()
+}
+
+// State is what a program keeps of a session between its jobs. It is used by one job
+// at a time. UnmarshalBinary checks all that it reads and changes nothing on an error.
+type State interface {
+	encoding.BinaryMarshaler
+	encoding.BinaryUnmarshaler
+	// Bytes returns its memory.
+	Bytes() int
+}
+
+// Job is a request of a program.
+type Job struct {
+	Inputs  []inference.Value // in the program's order; one without Dims is not given
+	Outputs []inference.Value // in the program's order, set by Run
+	Want    []bool            // the outputs that are wanted; nil: all but states in a session, all otherwise
+	Session *Session          // whose state the job continues; nil: none
+	Options any               // of the program's kind, such as a task's prediction options
+
+	Client   string // for fairness: jobs of one client wait for each other first
+	Priority int    // smaller first; 0 is the program's default
+
+	// Set by Program.Check: only jobs with equal keys are computed together; Rows is
+	// the number of rows in a batch, Cost what the job takes in units of the program, such as
+	// steps or bytes of text, and Alike a length: jobs more than twice as long wait for
+	// another batch.
+	Key   any // comparable
+	Rows  int
+	Cost  float64
+	Alike int
+
+	Err error // set by Run
+
+	Queued, Started, Finished time.Time
+	Batch                     int // rows of the batch that the job was in
+
+	next    *Job
+	ctx     context.Context
+	done    chan struct{}
+	state   jobState
+	tenants *tenant
+}
