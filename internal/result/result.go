@@ -28,6 +28,9 @@ func Object(schema string, v any) ([]byte, error) {
 	return text, nil
 }
 
+// JSON returns a value of any type as JSON.
+func JSON(v any) ([]byte, error) { return AppendValue(nil, reflect.ValueOf(v)) }
+
 // Parts writes an object whose value comes in parts, structs of one type: the first part
 // begins the object, and of the others the elements of its [List] are added. The fields
 // behind the list are those of the last part.
