@@ -104,11 +104,13 @@ func (p *taskProgram) Accepts(input int, t inference.Datatype) bool {
 
 // taskOptions are the options of a job.
 type taskOptions struct {
-	predict any    // the task's options
-	key     string // of what was given
-	whole   bool   // the output json is the object that the command prints
-	rate    int    // of samples, per second
-	finish  bool   // the input of a session ends with the job
+	predict any         // the task's options
+	key     string      // of what was given
+	whole   bool        // the output json is the object that the command prints
+	input   *task.Input // in place of tensors; nil: these
+	cost    float64     // of input
+	rate    int         // of samples, per second
+	finish  bool        // the input of a session ends with the job
 }
 
 // clientSettings returns the settings of a prediction that a client may give: not the names
@@ -205,26 +207,16 @@ func (p *taskProgram) settle(o *taskOptions, given []string, assign func([]*sett
 
 // fault returns an error as one for clients.
 func (p *taskProgram) fault(err error) error {
-	var known *inference.Error
-	var input *data.InputError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &known):
-		return known
-	case errors.As(err, &input):
-		if input.File != "" && p.service.Form == task.TableForm {
-			named := *input
-			named.File = tableInput // not a file of this machine, nor its standard input
-			input = &named
-		}
-		return inference.Errorf(inference.Invalid, "%v", input)
-	case errors.Is(err, context.DeadlineExceeded):
-		return inference.Errorf(inference.Deadline, "the request's time ran out while it was computed")
-	case errors.Is(err, context.Canceled):
-		return inference.Errorf(inference.Canceled, "the client went away while its request was computed")
 	}
-	return inference.Errorf(inference.Internal, "%v", err)
+	var input *data.InputError
+	if errors.As(err, &input) && input.File != "" && p.service.Form == task.TableForm {
+		named := *input
+		named.File = tableInput // not a file of this machine, nor its standard input
+		err = &named
+	}
+	return inference.AsError(err)
 }
 
 // Check checks a job's inputs. Jobs of texts or sounds with equal options are computed
@@ -241,6 +233,10 @@ func (p *taskProgram) Check(j *batch.Job) error {
 	j.Key, j.Rows, j.Cost, j.Alike = j, 1, 0, 0
 	if j.Session != nil && p.service.NewStream == nil {
 		return inference.Errorf(inference.Unsupported, "the model keeps no state: send requests without a session")
+	}
+	if o.input != nil {
+		j.Rows, j.Cost = max(1, len(o.input.Texts), len(o.input.Sounds)), max(1, o.cost)
+		return nil
 	}
 	given := 0
 	for i := range j.Inputs {
@@ -322,7 +318,9 @@ func (p *taskProgram) takes() string {
 func (p *taskProgram) input(j *batch.Job) task.Input {
 	var in task.Input
 	has := func(i int) bool { return i >= 0 && j.Inputs[i].Dims != nil }
-	switch {
+	switch given := j.Options.(*taskOptions).input; {
+	case given != nil:
+		return *given
 	case has(p.texts):
 		in.Texts = append([]string{}, j.Inputs[p.texts].Texts...) // a list also if it is empty
 	case has(p.sounds):
@@ -392,8 +390,7 @@ func (p *taskProgram) single(ctx context.Context, j *batch.Job) error {
 		if err != nil {
 			return err
 		}
-		j.Outputs = make([]inference.Value, len(p.outs))
-		j.Outputs[p.json] = inference.Value{Dims: []int{1}, Texts: []string{string(text)}}
+		j.Outputs = []inference.Value{{Dims: []int{1}, Texts: []string{string(text)}}}
 		return nil
 	}
 	prediction, err := p.m.Predict(ctx, in, o.predict)

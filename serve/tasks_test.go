@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -201,7 +203,7 @@ func TestAnswersAreThoseOfPredict(t *testing.T) {
 			whole := *j
 			whole.Outputs, whole.Options = nil, &taskOptions{predict: o, whole: true}
 			do(t, p, &whole)
-			if got := whole.Outputs[p.json].Texts[0]; got != string(want) {
+			if got := whole.Outputs[0].Texts[0]; got != string(want) {
 				t.Errorf("the object is %s, the command says %s", got, want)
 			}
 		}
@@ -501,4 +503,150 @@ func TestMadeUpTaskIsServed(t *testing.T) {
 	if p.Run(t.Context(), []*batch.Job{bad}); bad.Err == nil || !strings.Contains(bad.Err.Error(), "text 1 is empty") {
 		t.Errorf("the task's own error: %v", bad.Err)
 	}
+}
+
+// tasksServed is the handlers of all tasks with their models, which run alone.
+func tasksServed(t testing.TB) http.Handler {
+	mux := http.NewServeMux()
+	for _, k := range append(slices.Clone(carousel.Tasks), letterTask) {
+		m := letters(t)
+		if k != letterTask {
+			m, _ = stored(t, k)
+		}
+		p := program(t, m)
+		q := batch.New(batch.Options{}).Add(p, batch.QueueOptions{})
+		mux.Handle(taskPath(k), taskHandler(k, func(_ context.Context, of *task.Kind, name, _ string) (*taskModel, error) {
+			if of != k || name != "" && name != "m" {
+				return nil, inference.Errorf(inference.NotFound, "no model %q", name)
+			}
+			return &taskModel{p, q.Do}, nil
+		}, 1<<20))
+	}
+	return mux
+}
+
+func post(t testing.TB, h http.Handler, path, body string) (status int, answer string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
+	if got := w.Header().Get("Content-Type"); got != "application/json" {
+		t.Errorf("%s: content type %q", path, got)
+	}
+	return w.Code, w.Body.String()
+}
+
+// bodies returns requests in a task's form that say the same.
+func bodies(t testing.TB, m *task.Trained, input string) []string {
+	t.Helper()
+	text, err := os.ReadFile(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(v map[string]any) string {
+		body, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body)
+	}
+	switch p := program(t, m); p.service.Form {
+	case task.TextForm:
+		line, _, _ := strings.Cut(string(text), "\n")
+		return []string{write(map[string]any{"text": line}), write(map[string]any{"texts": []string{line}, "model": "m"})}
+	case task.SoundForm:
+		return []string{write(map[string]any{"sound": text}), write(map[string]any{"sounds": [][]byte{text}})}
+	default:
+		table, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		columns, rows := map[string][]any{}, make([]map[string]any, len(table)-1)
+		for c, name := range table[0] {
+			for i, row := range table[1:] {
+				v := any(row[c])
+				if x, err := strconv.ParseFloat(row[c], 64); err == nil {
+					v = x
+				}
+				columns[name] = append(columns[name], v)
+				if rows[i] == nil {
+					rows[i] = map[string]any{}
+				}
+				rows[i][name] = v
+			}
+		}
+		return []string{write(map[string]any{"csv": string(text)}), write(map[string]any{"columns": columns}), write(map[string]any{"rows": rows})}
+	}
+}
+
+// A task's own door answers with the object that the command prints, whichever way the
+// input is written.
+func TestTaskDoors(t *testing.T) {
+	h := tasksServed(t)
+	stores(t, func(t *testing.T, m *task.Trained, input string) {
+		o, err := m.Options(nil, func(any) error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := task.Input{File: input}
+		if program(t, m).service.Form == task.TextForm {
+			text, err := os.ReadFile(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			line, _, _ := strings.Cut(string(text), "\n")
+			in = task.Input{Texts: []string{line}}
+		}
+		want, err := m.PredictJSON(t.Context(), in, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(want), jsonText(t, input), `"sound 1"`) + "\n"
+		for _, body := range bodies(t, m, input) {
+			if status, got := post(t, h, taskPath(m.Kind), body); status != http.StatusOK || got != text {
+				t.Errorf("%.60s: %d %s, the command says %s", body, status, got, text)
+			}
+		}
+	})
+}
+
+// Wrong requests are answered with what is wrong.
+func TestTaskDoorsRefuse(t *testing.T) {
+	h := tasksServed(t)
+	forms := map[task.Form]string{task.TextForm: `"text":"a"`, task.TableForm: `"csv":"a\n1\n"`, task.SoundForm: `"sound":""`}
+	stores(t, func(t *testing.T, m *task.Trained, _ string) {
+		p := program(t, m)
+		input, path := forms[p.service.Form], taskPath(m.Kind)
+		for body, want := range map[string]string{
+			`[]`: "not a JSON object", `{`: "not a JSON object", `null`: "not a JSON object",
+			`{}`: "want one of the keys", `{"model":1,` + input + `}`: "model: want a text",
+			`{"modle":"m",` + input + `}`:                              `unknown key "modle"; did you mean model?`,
+			`{"model":"n",` + input + `}`:                              `no model "n"`,
+			`{"options":[],` + input + `}`:                             "options: want an object",
+			`{"options":{"no_such":1},` + input + `}`:                  `unknown option "no_such"`,
+			`{"text":"a","csv":"a","sound":"a"}`:                       "unknown key",
+			`{"x":"` + strings.Repeat("a", 1<<20) + `",` + input + "}": "more than 1048576 bytes",
+		} {
+			status, got := post(t, h, path, body)
+			var fault struct{ Error string }
+			if err := json.Unmarshal([]byte(got), &fault); err != nil || status < 400 || status >= 500 || !strings.Contains(fault.Error, want) {
+				t.Errorf("%.60s: %d %s, want an error with %q", body, status, got, want)
+			}
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" || !strings.Contains(w.Body.String(), `"error"`) {
+			t.Errorf("GET: %d %s", w.Code, w.Body)
+		}
+		if p.service.Form != task.TableForm {
+			return
+		}
+		for body, want := range map[string]string{
+			`{"rows":[]}`: "no columns", `{"columns":{}}`: "no columns", `{"columns":{"a":[1],"b":[]}}`: "as many rows",
+			`{"rows":[{"a":[]}]}`: `column "a", row 1`, `{"rows":[1]}`: "want an object", `{"columns":{"a":[1e999]}}`: "not a number of 64 bits",
+		} {
+			if status, got := post(t, h, path, body); status != http.StatusBadRequest || !strings.Contains(got, jsonText(t, want)[1:len(jsonText(t, want))-1]) {
+				t.Errorf("%s: %d %s, want %q", body, status, got, want)
+			}
+		}
+	})
 }
