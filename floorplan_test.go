@@ -22,7 +22,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/torch to model), but stands above that one. Test support
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
-	{"internal/settings", "internal/lock", "internal/npy", "internal/yaml"},
+	{"internal/settings", "internal/result", "internal/lock", "internal/npy", "internal/yaml"},
 	{"internal/simd"},
 	{"internal/par"},
 	{"cell"},
@@ -56,6 +56,7 @@ var floors = [][]string{
 // clear of everything but x/sys.
 var outside = map[string][]string{
 	"internal/settings":  {},
+	"internal/result":    {},
 	"internal/lock":      {},
 	"internal/npy":       {},
 	"internal/yaml":      {"github.com/goccy/go-yaml"},

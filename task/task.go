@@ -89,6 +89,7 @@ type Data interface {
 //	String() string   the kind of network in a few words
 //	Wants() *W   the data it needs, of any struct W; inspect prints its fields
 //	Title() string   of the report of its training, if not the task's
+//	Serves() (*Service, error)   how a server offers the model
 //	ExportONNX(ctx, path string) (*graph.Parity, error)   writes the model as an ONNX graph and compares the two
 type Model interface {
 	// Notes returns what a user might not expect of the model, a sentence each.
@@ -118,11 +119,17 @@ type Prediction interface {
 	Print(w io.Writer)
 }
 
-// Input is the input of a prediction: a file, a stream or texts.
+// Input is the input of a prediction: a file, a stream or texts. A server also has tables
+// and sounds in memory, where a model's [Service] is of that form.
 type Input struct {
-	File   string    // path of a file in the format that the model was trained on; "" if none
-	Stream io.Reader // lines of text, or a table; used if File is ""
-	Texts  []string  // the texts, used if File is "" and Stream is nil
+	File    string    // path of a file in the format that the model was trained on; "" if none
+	Stream  io.Reader // lines of text, or a table; used if File is ""
+	Texts   []string  // the texts, used if File is "" and Stream is nil
+	Numbers []int     // of the texts, where these are not 1, 2 and so on: their lines, and what draws at random depends on
+	Table   []Column  // a table, whose columns have as many rows
+	Sounds  []Sound
+	Samples []float32 // of a sound, full scale is -1 to 1: the next part of a [Stream]
+	Rate    int       // samples per second
 
 	kept *kept // what File or Stream, which can be read only once, held
 }
@@ -560,7 +567,7 @@ func presentParts(d Data) string {
 // files, both a prediction and an error may be returned; the error then names the
 // files left out.
 func (m *Trained) Predict(ctx context.Context, in Input, options any) (Prediction, error) {
-	if err := m.Kind.takes(in); err != nil {
+	if err := m.takes(in); err != nil {
 		return nil, err
 	}
 	p, err := guard(func() (Prediction, error) { return m.Kind.predict(ctx, m.Model, in, options) })
@@ -578,7 +585,7 @@ func (m *Trained) Predict(ctx context.Context, in Input, options any) (Predictio
 // before it are correct, but not all of it.
 func (m *Trained) Parts(ctx context.Context, in Input, options any) iter.Seq2[Prediction, error] {
 	return func(yield func(Prediction, error) bool) {
-		if err := m.Kind.takes(in); err != nil {
+		if err := m.takes(in); err != nil {
 			yield(nil, err)
 			return
 		}
@@ -599,7 +606,17 @@ func inInput(in Input, err error) error {
 }
 
 // takes refuses an input that the task cannot predict from.
-func (k *Kind) takes(in Input) error {
+func (m *Trained) takes(in Input) error {
+	k := m.Kind
+	if in.Table != nil || in.Sounds != nil {
+		s, err := m.Service()
+		if err != nil {
+			return err
+		}
+		if in.Table != nil && s.Form == TableForm || in.Sounds != nil && s.Form == SoundForm {
+			return nil
+		}
+	}
 	if in.File == "" && !(in.Stream != nil && k.Streams() || in.Texts != nil && k.Texts) {
 		return data.Errorf("a model for task %q predicts from %s", k.Name, k.Takes)
 	}

@@ -30,7 +30,7 @@ func (in Input) EachRow(o *data.ExampleOptions) iter.Seq2[data.TextRow, error] {
 	}
 	return func(yield func(data.TextRow, error) bool) {
 		for i, s := range in.Texts {
-			if !yield(data.TextRow{Line: i + 1, Text: s}, nil) {
+			if !yield(data.TextRow{Line: in.Number(i), Text: s}, nil) {
 				return
 			}
 		}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/task"
@@ -46,7 +47,7 @@ type app struct {
 
 	printing sync.Mutex
 	printed  bool // an object is on stdout, so there must be no other
-	begun    *begunObject
+	begun    *result.Parts
 	catching atomic.Bool // the command handles Ctrl-C itself
 
 	stop atomic.Pointer[context.CancelFunc] // ends the command as Ctrl-C does; nil if it has no such way

@@ -1,13 +1,8 @@
 package cli
 
 import (
-	"bytes"
-	"encoding"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -15,6 +10,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/internal/explain"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"
@@ -86,7 +82,7 @@ var commonSchemas = []schema{
 }
 
 // String is the value of an object's key "schema".
-func (s *schema) String() string { return fmt.Sprintf("carousel.%s.v%d", s.name, s.version) }
+func (s *schema) String() string { return result.Schema(s.name, s.version) }
 
 // schemaOf is the schema of that name, which must be v's.
 func (a *app) schemaOf(name string, v any) *schema {
@@ -124,13 +120,12 @@ var errSecond = errors.New("a second object for stdout")
 // object is v as one object and a line break. failed, if not nil, is why v is not the
 // whole result.
 func (a *app) object(name string, v any, failed error) ([]byte, error) {
-	text := fmt.Appendf(nil, `{"schema":%q`, a.schemaOf(name, v))
-	text, err := appendFields(text, reflect.Indirect(reflect.ValueOf(v)))
+	text, err := result.Object(a.schemaOf(name, v).String(), v)
 	if err != nil {
-		return nil, fmt.Errorf("result as JSON: %w", err)
+		return nil, err
 	}
 	if failed != nil {
-		if text, err = appendFields(text, reflect.ValueOf(lack{problemOf(failed)})); err != nil {
+		if text, err = result.AppendFields(text, reflect.ValueOf(lack{problemOf(failed)})); err != nil {
 			return nil, err
 		}
 	}
@@ -153,54 +148,23 @@ func (a *app) printJSON(name string, v any, failed error) error {
 	return err
 }
 
-// begunObject is an object on stdout whose list is not complete.
-type begunObject struct {
-	rest     reflect.Value // the last part, which has the fields behind the list
-	list     int           // of its fields, the list
-	elements int           // of the list so far
-}
-
 var errNoneBegun = errors.New("no object has begun")
 
-// printPart writes a part of a result of the schema of that name on stdout: the first
-// begins the object, and of the others the elements of the last list of structs are
-// added. endParts ends it.
+// printPart writes a part of a result of the schema of that name on stdout, as
+// [result.Parts] does. endParts ends the object.
 func (a *app) printPart(name string, v any) error {
 	schema := a.schemaOf(name, v)
 	a.printing.Lock()
 	defer a.printing.Unlock()
-	x := reflect.Indirect(reflect.ValueOf(v))
-	fields := jsonFields(x.Type())
-	var text []byte
-	var err error
 	if a.begun == nil {
 		if a.printed {
 			return errSecond
 		}
-		list := len(fields) // none: all fields are written now
-		for i, f := range fields {
-			if t := f.field.Type; t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && !f.optional {
-				list = i
-			}
-		}
-		a.begun = &begunObject{list: list}
-		text, err = appendSome(fmt.Appendf(nil, `{"schema":%q`, schema), x, fields[:list])
-		if list < len(fields) {
-			text = fmt.Appendf(text, `,%q:[`, fields[list].name)
-		}
+		a.begun = &result.Parts{}
 	}
-	a.begun.rest = x
-	if a.begun.list < len(fields) {
-		elements := x.FieldByIndex(fields[a.begun.list].index)
-		for i := 0; i < elements.Len() && err == nil; i++ {
-			if a.begun.elements++; a.begun.elements > 1 {
-				text = append(text, ',')
-			}
-			text, err = appendJSON(text, elements.Index(i))
-		}
-	}
+	text, err := a.begun.Add(nil, schema.String(), v)
 	if err != nil {
-		return fmt.Errorf("result as JSON: %w", err)
+		return err
 	}
 	a.printed = true
 	_, err = a.stdout.Write(text)
@@ -215,15 +179,9 @@ func (a *app) endParts(failed error) error {
 	if a.begun == nil || !a.printed {
 		return errNoneBegun
 	}
-	x := a.begun.rest
-	fields := jsonFields(x.Type())
-	var text []byte
-	var err error
-	if a.begun.list < len(fields) {
-		text, err = appendSome([]byte("]"), x, fields[a.begun.list+1:])
-	}
+	text, err := a.begun.Rest(nil)
 	if err == nil && failed != nil {
-		text, err = appendFields(text, reflect.ValueOf(lack{problemOf(failed)}))
+		text, err = result.AppendFields(text, reflect.ValueOf(lack{problemOf(failed)}))
 	}
 	if err != nil {
 		return err
@@ -231,157 +189,6 @@ func (a *app) endParts(failed error) error {
 	a.begun = nil
 	_, err = a.stdout.Write(append(text, "}\n"...))
 	return err
-}
-
-// jsonField is a field of a struct that JSON has, be it an embedded struct's.
-type jsonField struct {
-	name      string
-	index     []int // for reflect.Value.FieldByIndex
-	field     reflect.StructField
-	owner     reflect.Type // the struct that declares it
-	omitEmpty bool
-	omitZero  bool
-	optional  bool // it may be absent
-}
-
-// jsonFields are those that encoding/json would write, in order. An embedded
-// pointer that may be nil says so with the option omitempty, which encoding/json
-// passes over there.
-func jsonFields(t reflect.Type) []jsonField {
-	var list []jsonField
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		one := jsonField{
-			name: name, index: f.Index, field: f, owner: t,
-			omitEmpty: strings.Contains(options, "omitempty"), omitZero: strings.Contains(options, "omitzero"),
-		}
-		one.optional = one.omitEmpty || one.omitZero
-		if f.Anonymous && name == "" {
-			inner := f.Type
-			if inner.Kind() == reflect.Pointer {
-				inner = inner.Elem()
-			}
-			for _, g := range jsonFields(inner) {
-				g.index, g.optional = append(slices.Clone(f.Index), g.index...), g.optional || one.optional
-				list = append(list, g)
-			}
-			continue
-		}
-		if name == "-" || !f.IsExported() {
-			continue
-		}
-		if name == "" {
-			one.name = f.Name
-		}
-		list = append(list, one)
-	}
-	return list
-}
-
-// appendFields writes the fields of a struct, each behind a comma.
-func appendFields(b []byte, v reflect.Value) ([]byte, error) {
-	return appendSome(b, v, jsonFields(v.Type()))
-}
-
-// appendSome is appendFields for some of them.
-func appendSome(b []byte, v reflect.Value, fields []jsonField) ([]byte, error) {
-	var err error
-	for _, f := range fields {
-		x, none := v.FieldByIndexErr(f.index)
-		if none != nil || f.omitEmpty && isEmpty(x) || f.omitZero && x.IsZero() {
-			continue
-		}
-		b = fmt.Appendf(b, `,%q:`, f.name)
-		if b, err = appendJSON(b, x); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.name, err)
-		}
-	}
-	return b, nil
-}
-
-func isEmpty(v reflect.Value) bool {
-	switch v.Kind() {
-	case reflect.Slice, reflect.Map, reflect.String:
-		return v.Len() == 0
-	case reflect.Struct:
-		return false
-	}
-	return v.IsZero()
-}
-
-// appendJSON writes a value as encoding/json does, but a number that is not
-// finite, which JSON has none for, as null, and an empty list as such where Go's
-// is nil.
-func appendJSON(b []byte, v reflect.Value) ([]byte, error) {
-	if k := v.Kind(); k == reflect.Pointer || k == reflect.Interface {
-		if v.IsNil() {
-			return append(b, "null"...), nil
-		}
-		return appendJSON(b, v.Elem())
-	}
-	switch v.Interface().(type) {
-	case json.Marshaler, encoding.TextMarshaler:
-		return appendLeaf(b, v.Interface())
-	}
-	var err error
-	switch v.Kind() {
-	case reflect.Float32, reflect.Float64:
-		if x := v.Float(); math.IsNaN(x) || math.IsInf(x, 0) {
-			return append(b, "null"...), nil
-		}
-	case reflect.Struct:
-		at := len(b)
-		if b, err = appendFields(b, v); err != nil {
-			return nil, err
-		}
-		if len(b) == at {
-			return append(b, "{}"...), nil
-		}
-		b[at] = '{' // in place of the first comma
-		return append(b, '}'), nil
-	case reflect.Slice, reflect.Array:
-		b = append(b, '[')
-		for i := range v.Len() {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			if b, err = appendJSON(b, v.Index(i)); err != nil {
-				return nil, fmt.Errorf("%d: %w", i, err)
-			}
-		}
-		return append(b, ']'), nil
-	case reflect.Map:
-		b = append(b, '{')
-		values := map[string]reflect.Value{}
-		for k, x := range v.Seq2() {
-			values[k.String()] = x
-		}
-		for i, k := range slices.Sorted(maps.Keys(values)) {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			if b, err = appendLeaf(b, k); err != nil {
-				return nil, err
-			}
-			if b, err = appendJSON(append(b, ':'), values[k]); err != nil {
-				return nil, fmt.Errorf("%s: %w", k, err)
-			}
-		}
-		return append(b, '}'), nil
-	}
-	return appendLeaf(b, v.Interface())
-}
-
-// appendLeaf leaves a value to encoding/json.
-func appendLeaf(b []byte, v any) ([]byte, error) {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...), nil
 }
 
 // asksForJSON reports whether --json is among the arguments, which must be known

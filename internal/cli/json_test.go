@@ -30,6 +30,7 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 )
 
@@ -108,23 +109,23 @@ func (p *pageWriter) row(path, kind string, optional bool, meaning string) {
 // fields writes the keys of a struct's objects, whose paths begin with prefix.
 func (p *pageWriter) fields(prefix string, v reflect.Value) {
 	names := map[string]bool{"schema": prefix == ""}
-	for _, f := range jsonFields(v.Type()) {
-		x, err := v.FieldByIndexErr(f.index)
+	for _, f := range result.Fields(v.Type()) {
+		x, err := v.FieldByIndexErr(f.Index)
 		if err != nil {
-			x = reflect.Zero(f.field.Type)
+			x = reflect.Zero(f.Go.Type)
 		}
 		if x.Kind() == reflect.Interface && x.IsNil() {
 			continue // this schema's objects never have it
 		}
-		if names[f.name] || f.field.Tag.Get("json") == "" {
-			p.t.Errorf("%v.%s: its key %q is there twice, or is not chosen", v.Type(), f.field.Name, f.name)
+		if names[f.Name] || f.Go.Tag.Get("json") == "" {
+			p.t.Errorf("%v.%s: its key %q is there twice, or is not chosen", v.Type(), f.Go.Name, f.Name)
 		}
-		names[f.name] = true
+		names[f.Name] = true
 		meaning := p.meaning(f)
-		if f.field.Type == reflect.TypeFor[time.Duration]() {
+		if f.Go.Type == reflect.TypeFor[time.Duration]() {
 			meaning += "; in nanoseconds"
 		}
-		p.value(prefix+f.name, x, f.optional, meaning)
+		p.value(prefix+f.Name, x, f.Optional, meaning)
 	}
 }
 
@@ -196,16 +197,16 @@ func kindOf(v reflect.Value) (kind, at string, inner reflect.Value) {
 }
 
 // meaning is what a setting's help says, or a field's comment.
-func (p *pageWriter) meaning(f jsonField) string {
-	if p.comments[f.owner] == nil {
-		p.comments[f.owner] = fieldComments(p.t, f.owner)
+func (p *pageWriter) meaning(f result.Field) string {
+	if p.comments[f.Owner] == nil {
+		p.comments[f.Owner] = fieldComments(p.t, f.Owner)
 	}
-	if f.field.Tag.Get("help") != "" {
-		return settings.Named(settings.List(reflect.New(f.owner).Interface()), f.name).Describe()
+	if f.Go.Tag.Get("help") != "" {
+		return settings.Named(settings.List(reflect.New(f.Owner).Interface()), f.Name).Describe()
 	}
-	text := strings.TrimSuffix(p.comments[f.owner][f.field.Name], ".")
+	text := strings.TrimSuffix(p.comments[f.Owner][f.Go.Name], ".")
 	if text == "" {
-		p.t.Errorf("%v.%s has neither a comment nor a help text, so its key %q has no meaning", f.owner, f.field.Name, f.name)
+		p.t.Errorf("%v.%s has neither a comment nor a help text, so its key %q has no meaning", f.Owner, f.Go.Name, f.Name)
 	}
 	return text
 }
@@ -247,8 +248,8 @@ func fieldComments(t *testing.T, of reflect.Type) map[string]string {
 		}
 	}
 	keys := map[string]string{}
-	for _, f := range jsonFields(of) {
-		keys[f.field.Name] = "`" + f.name + "`"
+	for _, f := range result.Fields(of) {
+		keys[f.Go.Name] = "`" + f.Name + "`"
 	}
 	word := regexp.MustCompile(`\[?\b[A-Z]\w*\b\]?`)
 	for name, text := range found {
@@ -545,7 +546,7 @@ func TestAppendJSON(t *testing.T) {
 		At     time.Time          `json:"at"`
 		Hidden int                `json:"-"`
 	}{F: 0.1, S: "<é>\"", Z: []int{}, M: map[string]float64{"b": math.Inf(1), "a": 1e-9}}
-	got, err := appendJSON(nil, reflect.ValueOf(v))
+	got, err := result.AppendValue(nil, reflect.ValueOf(v))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 )
 
@@ -93,4 +94,29 @@ func Decode(raw []byte, ptr any) error {
 		}
 	}
 	return nil
+}
+
+// AssignJSON sets the setting to a JSON value: a number, true, false, or a list of the
+// setting's items; a text is read as [Setting.Assign] does. Its errors say what is wanted.
+// The value's range is not checked.
+func (s *Setting) AssignJSON(raw []byte) error {
+	raw = bytes.TrimSpace(raw)
+	var text string
+	switch {
+	case len(raw) > 0 && raw[0] == '"':
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return err
+		}
+		return s.Assign(text)
+	case len(raw) > 0 && raw[0] == '[' && s.IsList():
+		list := reflect.New(s.field.Type())
+		if err := json.Unmarshal(raw, list.Interface()); err != nil {
+			return fmt.Errorf("want a list of %s, got %s", s.Kind(), raw)
+		}
+		s.field.Set(list.Elem())
+		return nil
+	case len(raw) == 0, raw[0] == '[', raw[0] == '{', raw[0] == 'n':
+		return fmt.Errorf("want a %s, got %s", s.Kind(), raw)
+	}
+	return s.Assign(string(raw))
 }

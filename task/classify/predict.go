@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
@@ -417,3 +418,38 @@ func (p *Predictions) Write(w io.Writer) error {
 }
 
 func decimal(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) }
+
+// Serves returns how a server offers the model: texts, with their labels and the
+// probabilities of the classes, NaN for a text without tokens.
+func (m *Model) Serves() (*task.Service, error) {
+	s := &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
+		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
+			for _, one := range p.(*Predictions).List {
+				labels = append(labels, one.Label)
+			}
+			return labels
+		}},
+		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) (all []float64) {
+			for _, one := range p.(*Predictions).List {
+				for k := range m.classes {
+					v := math.NaN()
+					if one.Label != "" {
+						v = one.Probabilities[k]
+					}
+					all = append(all, v)
+				}
+			}
+			return all
+		}},
+	}}
+	if m.several() {
+		s.Outputs = append(s.Outputs, task.Output{Name: "labels", Texts: func(p task.Prediction) (labels []string) {
+			for _, one := range p.(*Predictions).List {
+				list, _ := result.JSON(one.Labels) // texts always have a JSON form
+				labels = append(labels, string(list))
+			}
+			return labels
+		}})
+	}
+	return s, nil
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
 )
 
 // The largest numbers of events that are listed and drawn, and of series that are
@@ -311,11 +312,11 @@ func (a *Anomalies) Write(w io.Writer) error {
 			lower, upper := s.ordinary(row, threshold)
 			for at, v := range []float64{s.frame.raw[s.k][row], s.expect[row], lower, upper, score} {
 				if !math.IsNaN(v) {
-					line[3+at] = number(v)
+					line[3+at] = task.FormatNumber(v)
 				}
 			}
 			if !math.IsNaN(score) {
-				line[8], line[9] = number(a.p(s.k, score)), "0"
+				line[8], line[9] = task.FormatNumber(a.p(s.k, score)), "0"
 			}
 			if score > threshold {
 				line[9] = "1"

@@ -204,7 +204,7 @@ func (s *schema) remarks(cfg *Config, frames []*frame) (notes []string) {
 // the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
-	if in.File == "" && in.Stream == nil {
+	if in.File == "" && in.Stream == nil && in.Table == nil {
 		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
 	}
 	cfg, reading := m.cfg, &Reading{}
@@ -426,16 +426,53 @@ func (s *SeriesForecast) when(h int) string {
 // column of times have one called row. Fields and decimals are separated as in that
 // table. Its errors are those of w.
 func (f *Forecast) Write(w io.Writer) error {
-	number := func(x float64) string {
-		text := number(x)
-		if f.text.Decimal == ',' {
-			text = strings.Replace(text, ".", ",", 1)
+	t := f.table()
+	rows := [][]string{t.head}
+	for _, l := range t.lines {
+		row := []string{l.when}
+		if f.IDColumn != "" {
+			row = append(row, l.id)
 		}
-		return text
+		for k, x := range l.values {
+			text := ""
+			if l.given[k] {
+				text = task.FormatNumber(x)
+			}
+			if f.text.Decimal == ',' {
+				text = strings.Replace(text, ".", ",", 1)
+			}
+			row = append(row, text)
+		}
+		rows = append(rows, row)
 	}
-	head := []string{f.key()}
+	c := csv.NewWriter(w)
+	if f.text.Field != 0 {
+		c.Comma = f.text.Field
+	}
+	return c.WriteAll(rows)
+}
+
+// table is a forecast as a table: the column of times, that of the series if there is
+// one, and columns of numbers.
+type table struct {
+	head  []string
+	keys  int // of head: the columns before those of numbers
+	lines []*line
+}
+
+// line is a line of a table. A series that is a column of the table that was forecast may
+// have no value in it.
+type line struct {
+	time     time.Time
+	when, id string
+	values   []float64
+	given    []bool
+}
+
+func (f *Forecast) table() *table {
+	t := &table{head: []string{f.key()}}
 	if f.IDColumn != "" {
-		head = append(head, f.IDColumn)
+		t.head = append(t.head, f.IDColumn)
 	}
 	at := map[string]int{} // targets
 	var names []string
@@ -446,18 +483,8 @@ func (f *Forecast) Write(w io.Writer) error {
 			names = append(names, name)
 		}
 	}
-	keys := len(head)
-	head = append(head, names...)
-	for _, name := range names {
-		for _, q := range f.Levels {
-			head = append(head, name+"_q"+strconv.FormatFloat(q, 'g', -1, 64))
-		}
-	}
-	type line struct {
-		time  time.Time
-		cells []string
-	}
-	var lines []*line
+	t.keys = len(t.head)
+	t.head = append(t.head, valueColumns(names, f.Levels)...)
 	type key struct { // clocks that go back show a time twice
 		series, when string
 		at           time.Time
@@ -475,31 +502,34 @@ func (f *Forecast) Write(w io.Writer) error {
 			}
 			to := index[row]
 			if to == nil {
-				to = &line{time: row.at, cells: make([]string, len(head))}
-				if to.cells[0] = row.when; keys > 1 {
-					to.cells[1] = id
-				}
+				n := len(names) * (1 + len(f.Levels))
+				to = &line{time: row.at, when: row.when, id: id, values: make([]float64, n), given: make([]bool, n)}
 				index[row] = to
-				lines = append(lines, to)
+				t.lines = append(t.lines, to)
 			}
-			to.cells[keys+k] = number(y)
+			put := func(at int, x float64) { to.values[at], to.given[at] = x, true }
+			put(k, y)
 			for level := range f.Levels {
-				to.cells[keys+len(names)+k*len(f.Levels)+level] = number(s.Quantiles[level][h])
+				put(len(names)+k*len(f.Levels)+level, s.Quantiles[level][h])
 			}
 		}
 	}
 	if f.Layout == data.LayoutColumns { // whose series may end at different times
-		slices.SortStableFunc(lines, func(a, b *line) int { return a.time.Compare(b.time) })
+		slices.SortStableFunc(t.lines, func(a, b *line) int { return a.time.Compare(b.time) })
 	}
-	table := [][]string{head}
-	for _, l := range lines {
-		table = append(table, l.cells)
+	return t
+}
+
+// valueColumns returns the columns of numbers of a forecast: the targets, and for each of
+// them the quantiles.
+func valueColumns(targets []string, levels []float64) []string {
+	columns := slices.Clone(targets)
+	for _, name := range targets {
+		for _, q := range levels {
+			columns = append(columns, name+"_q"+strconv.FormatFloat(q, 'g', -1, 64))
+		}
 	}
-	c := csv.NewWriter(w)
-	if f.text.Field != 0 {
-		c.Comma = f.text.Field
-	}
-	return c.WriteAll(table)
+	return columns
 }
 
 // column returns the column of the table that a forecast continues.
@@ -508,13 +538,4 @@ func (f *Forecast) column(series int) string {
 		return f.Series[series].ID
 	}
 	return f.Series[series].Target
-}
-
-// number writes a number as JSON does: with all its digits, so that forecasts
-// which differ differ in the text.
-func number(x float64) string {
-	if size := math.Abs(x); size != 0 && (size < 1e-6 || size >= 1e21) {
-		return strconv.FormatFloat(x, 'e', -1, 64)
-	}
-	return strconv.FormatFloat(x, 'f', -1, 64)
 }

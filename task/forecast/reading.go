@@ -55,6 +55,11 @@ func readPanel(ctx context.Context, in task.Input, cfg *Config, note func(string
 		return nil, err
 	}
 	o.Note = note
+	if in.Table != nil {
+		if in.Stream, err = streamOf(in.Table, o); err != nil {
+			return nil, err
+		}
+	}
 	read := func() (*data.Panel, error) { return data.ReadPanel(ctx, in.File, o) }
 	if in.File == "" {
 		read = func() (*data.Panel, error) { return data.ReadPanelFrom(ctx, "standard input", in.Stream, o) }

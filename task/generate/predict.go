@@ -95,6 +95,12 @@ const (
 // cancelled ctx, end the generation.
 func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOptions) (_ []Generated, err error) {
 	defer tensor.Recover(&err)
+	return m.generateAll(ctx, &task.Input{Texts: prompts}, o)
+}
+
+// generateAll is Generate for the texts of an input with their numbers.
+func (m *Model) generateAll(ctx context.Context, in *task.Input, o *PredictOptions) ([]Generated, error) {
+	prompts := in.Texts
 	if o == nil {
 		o = &PredictOptions{}
 	}
@@ -105,6 +111,7 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 		return nil, err
 	}
 	num := o.Samples
+	number := func(i int) int { return (in.Number(i/num)-1)*num + i%num }
 	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
 	var list []Generated
 	for len(list) < len(prompts)*num {
@@ -114,7 +121,7 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 		if num <= rows {
 			p, copies = prompts[first/num:][:min(len(prompts)-first/num, rows/num)], num
 		}
-		more, err := m.generate(ctx, p, copies, first, o)
+		more, err := m.generate(ctx, p, copies, func(i int) int { return number(first + i) }, o)
 		if err != nil {
 			return list, err
 		}
@@ -145,7 +152,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 	if len(prompts) == 0 && (in.File != "" || in.Stream != nil) {
 		return nil, &data.InputError{File: cmp.Or(in.File, "standard input"), Problem: "is empty", Fix: "give a file with a prompt on each line"}
 	}
-	if p.List, err = m.Generate(ctx, prompts, o); err != nil {
+	if p.List, err = m.generateAll(ctx, &task.Input{Texts: prompts, Numbers: in.Numbers}, o); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -173,4 +180,17 @@ func (p *Predictions) Write(w io.Writer) error {
 		rows = append(rows, []string{g.Prompt, g.Text, strconv.Itoa(g.Tokens), strconv.FormatFloat(g.LogProb, 'g', 8, 64), g.Ended})
 	}
 	return out.WriteAll(rows)
+}
+
+// Serves returns how a server offers the model: prompts, with the texts that continue
+// them, those of the first prompt first.
+func (m *Model) Serves() (*task.Service, error) {
+	return &task.Service{Form: task.TextForm, Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, Outputs: []task.Output{
+		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
+			for _, one := range p.(*Predictions).List {
+				texts = append(texts, one.Text)
+			}
+			return texts
+		}},
+	}}, nil
 }

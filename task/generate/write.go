@@ -5,15 +5,16 @@ import (
 	"math/rand/v2"
 )
 
-// generate generates copies texts for each prompt, with numbers from first on.
-func (m *Model) generate(ctx context.Context, prompts []string, copies, first int, o *PredictOptions) ([]Generated, error) {
+// generate generates copies texts for each prompt; number returns the number of the i-th
+// of them.
+func (m *Model) generate(ctx context.Context, prompts []string, copies int, number func(i int) int, o *PredictOptions) ([]Generated, error) {
 	draw := newSampler(o, m)
 	var ids [][]int32
 	var writers []*writer
 	for _, p := range prompts {
 		ids = append(ids, m.codec.encode(ctx, []int32{m.codec.begin}, p))
 		for range copies {
-			w := newWriter(m.codec, o, first+len(writers), ids[len(ids)-1])
+			w := newWriter(m.codec, o, number(len(writers)), ids[len(ids)-1])
 			w.out.Prompt = p
 			writers = append(writers, w)
 		}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/carousel-ml/carousel/audio"
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
@@ -61,6 +62,9 @@ func (p *Predictions) Remarks() []string { return p.remarks }
 func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (_ *Predictions, err error) {
 	defer tensor.Recover(&err)
 	p := &Predictions{Task: Name, Classes: m.Classes()}
+	if in.Sounds != nil {
+		return m.predictSounds(ctx, in.Sounds)
+	}
 	paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { p.remarks = append(p.remarks, s) })
 	if err != nil {
 		return nil, err
@@ -80,6 +84,24 @@ func (m *Model) Predict(ctx context.Context, in task.Input, _ *PredictOptions) (
 	})
 	if err != nil {
 		return nil, err
+	}
+	return p, nil
+}
+
+// predictSounds is Predict for sounds in memory.
+func (m *Model) predictSounds(ctx context.Context, sounds []task.Sound) (*Predictions, error) {
+	p := &Predictions{Task: Name, Classes: m.Classes()}
+	for i := range sounds {
+		s, err := sounds[i].Read()
+		if err != nil {
+			return nil, err
+		}
+		row, err := m.Classify(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		k := best(row)
+		p.Files = append(p.Files, Prediction{sounds[i].Name, m.classes[k], row[k], row})
 	}
 	return p, nil
 }
@@ -110,4 +132,27 @@ func (p *Predictions) Write(w io.Writer) error {
 	}
 	c.Flush()
 	return c.Error()
+}
+
+// Serves returns how a server offers the model: sounds, with their labels and the
+// probabilities of the classes. A model that was trained on files of features is a
+// *data.InputError.
+func (m *Model) Serves() (*task.Service, error) {
+	if err := m.frontend.TakesSound(); err != nil {
+		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
+	}
+	return &task.Service{Form: task.SoundForm, Apart: true, Outputs: []task.Output{
+		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
+			for _, one := range p.(*Predictions).Files {
+				labels = append(labels, one.Label)
+			}
+			return labels
+		}},
+		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) (all []float64) {
+			for _, one := range p.(*Predictions).Files {
+				all = append(all, one.Probabilities...)
+			}
+			return all
+		}},
+	}}, nil
 }

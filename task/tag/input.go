@@ -87,8 +87,8 @@ func (m *Model) eachText(ctx context.Context, in task.Input, o *PredictOptions, 
 			return err
 		}
 		for i := range tagged {
+			tagged[i].Line = in.Number(line)
 			line++
-			tagged[i].Line = line
 		}
 		if err := f(tagged); err != nil {
 			return err

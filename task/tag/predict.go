@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
@@ -393,4 +394,23 @@ func (t *Tagged) mark(span Span, probability float64) Mark {
 		m.Text = t.Text[m.Start:m.End]
 	}
 	return m
+}
+
+// Serves returns how a server offers the model: texts, with the spans of each as a JSON
+// list, or with its tags if these mark no spans.
+func (m *Model) Serves() (*task.Service, error) {
+	return &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
+		{Name: "tags", Texts: func(p task.Prediction) (tags []string) {
+			for i := range p.(*Predictions).Sentences {
+				one := &p.(*Predictions).Sentences[i]
+				list := any(one.Tags)
+				if m.spans() {
+					list = append([]Mark{}, one.Spans...)
+				}
+				text, _ := result.JSON(list) // texts and numbers always have a JSON form
+				tags = append(tags, string(text))
+			}
+			return tags
+		}},
+	}}, nil
 }

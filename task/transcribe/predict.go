@@ -299,6 +299,16 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 // each file.
 func (m *Model) Parts(ctx context.Context, in task.Input, o *PredictOptions) iter.Seq2[*Transcripts, error] {
 	return task.Guarded(func(yield func(*Transcripts, error) bool) {
+		if in.Sounds != nil {
+			m.eachSound(ctx, len(in.Sounds), func(i int) string { return in.Sounds[i].Name }, func(i int, d *Decoding) (*Transcript, error) {
+				s, err := in.Sounds[i].Read()
+				if err != nil {
+					return nil, err
+				}
+				return m.transcribe(ctx, s, d)
+			}, o)(yield)
+			return
+		}
 		var notes []string
 		paths, err := m.cfg.Sounds(ctx, in.File, func(s string) { notes = append(notes, s) })
 		if err != nil {
@@ -346,20 +356,27 @@ func joined(parts iter.Seq2[*Transcripts, error]) (whole *Transcripts, failed er
 // those that cannot comes with a last part without a file, or without a part if there
 // is no other.
 func (m *Model) EachFile(ctx context.Context, paths []string, o *PredictOptions) iter.Seq2[*Transcripts, error] {
+	return m.eachSound(ctx, len(paths), func(i int) string { return paths[i] }, func(i int, d *Decoding) (*Transcript, error) {
+		return m.transcribeFile(ctx, paths[i], d)
+	}, o)
+}
+
+// eachSound is EachFile for n sounds with their names.
+func (m *Model) eachSound(ctx context.Context, n int, name func(i int) string, transcribe func(i int, d *Decoding) (*Transcript, error), o *PredictOptions) iter.Seq2[*Transcripts, error] {
 	return task.Guarded(func(yield func(*Transcripts, error) bool) {
 		d, err := m.decodingTo(ctx, o)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		part := &Transcripts{Task: Name, ranked: d.nBest > 0, named: len(paths) > 1, remarks: d.read()}
+		part := &Transcripts{Task: Name, ranked: d.nBest > 0, named: n > 1, remarks: d.read()}
 		var failed []string
 		var first error
-		for _, path := range paths {
+		for i := range n {
 			var t *Transcript
 			err := ctx.Err()
 			if err == nil {
-				t, err = m.transcribeFile(ctx, path, d)
+				t, err = transcribe(i, d)
 			}
 			var input *data.InputError
 			switch {
@@ -373,7 +390,7 @@ func (m *Model) EachFile(ctx context.Context, paths []string, o *PredictOptions)
 				return
 			}
 			one := *part
-			one.Files = []FileTranscript{{path, t}}
+			one.Files = []FileTranscript{{name(i), t}}
 			if !yield(&one, nil) {
 				return
 			}
@@ -453,4 +470,20 @@ func (t *Transcripts) Write(w io.Writer) error {
 	}
 	c.Flush()
 	return c.Error()
+}
+
+// Serves returns how a server offers the model: sounds, with their texts. A model that
+// was trained on files of features is a *data.InputError.
+func (m *Model) Serves() (*task.Service, error) {
+	if err := m.frontend.TakesSound(); err != nil {
+		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
+	}
+	return &task.Service{Form: task.SoundForm, Apart: true, Most: map[string]float64{"beam": 1000}, Outputs: []task.Output{
+		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
+			for _, one := range p.(*Transcripts).Files {
+				texts = append(texts, one.Text)
+			}
+			return texts
+		}},
+	}}, nil
 }

@@ -216,7 +216,11 @@ func (m *Model) open(in task.Input, o *PredictOptions) (*rowReader, error) {
 	return &rowReader{
 		next: func() (data.TextRow, error) {
 			line, err := r.Next()
-			return data.TextRow{Line: r.Line, Text: line}, err
+			row := data.TextRow{Line: r.Line, Text: line}
+			if err == nil {
+				row.Line = in.Number(r.Line - 1)
+			}
+			return row, err
 		},
 		ready: r.Ready, close: r.Close,
 		notes: func() []string {
@@ -359,4 +363,16 @@ func (u *unusual) notes(limit int) (notes []string) {
 		notes = append(notes, fmt.Sprintf("texts of more than %d tokens, whose rest is left out: %d, the first in line %d (%d tokens left out in total)", mostTokens, u.huge, u.firstHuge, u.left))
 	}
 	return notes
+}
+
+// Serves returns how a server offers the model: texts, with their translations.
+func (m *Model) Serves() (*task.Service, error) {
+	return &task.Service{Form: task.TextForm, Apart: true, Most: map[string]float64{"beam": 100}, Outputs: []task.Output{
+		{Name: "translation", Texts: func(p task.Prediction) (texts []string) {
+			for _, one := range p.(*Translations).List {
+				texts = append(texts, one.Text)
+			}
+			return texts
+		}},
+	}}, nil
 }

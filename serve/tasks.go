@@ -1,0 +1,299 @@
+package serve
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// taskModel is a loaded model of a task; run runs a job of its program in the scheduler.
+type taskModel struct {
+	program *taskProgram
+	run     func(ctx context.Context, j *batch.Job) error
+}
+
+// findTask returns the model of a task that a request names, with the errors of finding
+// one; without a name the only model of the task.
+type findTask func(ctx context.Context, k *task.Kind, model, version string) (*taskModel, error)
+
+// taskPath is where the models of a task answer in the task's own form.
+func taskPath(k *task.Kind) string { return "/v1/" + k.Name }
+
+// taskRequest is the body of a request in a task's own form. Which of the inputs it may
+// have depends on the form of the model's input.
+type taskRequest struct {
+	Model   string                       `json:"model" help:"name of the model (empty: the only model of the task)"`
+	Version string                       `json:"version" help:"its version (empty: the newest)"`
+	Text    *string                      `json:"text" form:"text" help:"a text"`
+	Texts   []string                     `json:"texts" form:"text" help:"texts, each with a prediction"`
+	Rows    []map[string]json.RawMessage `json:"rows" form:"table" help:"rows of a table: objects with a value, which may be null, for each column"`
+	Columns map[string][]json.RawMessage `json:"columns" form:"table" help:"columns of a table, which have as many values"`
+	CSV     *string                      `json:"csv" form:"table" help:"the text of a table, with a line of column names"`
+	Sound   *string                      `json:"sound" form:"sound" help:"a WAV or FLAC file in base64"`
+	Sounds  []string                     `json:"sounds" form:"sound" help:"such files, each with a prediction"`
+	Options map[string]json.RawMessage   `json:"options" help:"options of the prediction, as those of the command"`
+}
+
+var requestFields = reflect.VisibleFields(reflect.TypeFor[taskRequest]())
+
+// taskHandler answers POST requests for the models of a task with the JSON object that the
+// command prints for a prediction. most is the largest body in bytes.
+func taskHandler(k *task.Kind, find findTask, most int64) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := answerTask(k, find, most, w, r)
+		w.Header().Set("Content-Type", "application/json")
+		if err != nil {
+			fault := inference.AsError(err)
+			if fault.RetryAfter > 0 {
+				w.Header().Set("Retry-After", strconv.Itoa(fault.RetryAfter))
+			}
+			if fault.Code == inference.Method {
+				w.Header().Set("Allow", http.MethodPost)
+			}
+			w.WriteHeader(fault.HTTPStatus())
+			text, _ = json.Marshal(map[string]string{"error": fault.Msg}) // texts always have a JSON form
+		}
+		_, _ = w.Write(append(text, '\n')) // of a client that has gone
+	})
+}
+
+func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Method != http.MethodPost {
+		return nil, inference.Errorf(inference.Method, "want POST, got %s", r.Method)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, inference.Errorf(inference.TooLarge, "the body has more than %d bytes", most)
+	} else if err != nil {
+		return nil, inference.Errorf(inference.Canceled, "the body ended early: %v", err)
+	}
+	var q taskRequest
+	given, err := q.read(body)
+	if err != nil {
+		return nil, err
+	}
+	m, err := find(r.Context(), k, q.Model, q.Version)
+	if err != nil {
+		return nil, err
+	}
+	o, err := q.options(m.program, given)
+	if err != nil {
+		return nil, err
+	}
+	j := &batch.Job{Options: o}
+	if err := m.run(r.Context(), j); err != nil {
+		return nil, err
+	}
+	return []byte(j.Outputs[0].Texts[0]), nil
+}
+
+// read reads a body and returns the keys that it has.
+func (q *taskRequest) read(body []byte) (given []string, err error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(body, &keys); err != nil || keys == nil {
+		return nil, inference.Errorf(inference.Invalid, "the body is not a JSON object: %v", cmp.Or(err, errors.New("it is null")))
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	if err := d.Decode(q); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return nil, inference.Errorf(inference.Invalid, "%s: want %s, got %s", wrong.Field, wanted[wrong.Type.Kind().String()], wrong.Value)
+		}
+		return nil, inference.Errorf(inference.Invalid, "the body: %v", err)
+	}
+	for key := range keys {
+		given = append(given, key)
+	}
+	slices.Sort(given)
+	return given, nil
+}
+
+// wanted are kinds of Go's values in JSON's words.
+var wanted = map[string]string{"string": "a text", "slice": "a list", "map": "an object"}
+
+// keysOf returns the keys that a request to a model of a form may have: the inputs, of
+// which it has one, and the others.
+func keysOf(form task.Form) (inputs, others []string) {
+	for _, f := range requestFields {
+		switch f.Tag.Get("form") {
+		case string(form):
+			inputs = append(inputs, f.Tag.Get("json"))
+		case "":
+			others = append(others, f.Tag.Get("json"))
+		}
+	}
+	return inputs, others
+}
+
+// options returns the options of the job for a request; given are the keys of its body.
+func (q *taskRequest) options(p *taskProgram, given []string) (*taskOptions, error) {
+	inputs, others := keysOf(p.service.Form)
+	var one []string
+	for _, key := range given {
+		switch known := slices.Concat(others, inputs); {
+		case slices.Contains(inputs, key):
+			one = append(one, key)
+		case !slices.Contains(known, key):
+			return nil, inference.Errorf(inference.Invalid, "unknown key %q%s", key, settings.DidYouMean(key, known, "", "the keys are "))
+		}
+	}
+	if len(one) != 1 {
+		return nil, inference.Errorf(inference.Invalid, "want one of the keys %s, got %s", strings.Join(inputs, ", "), cmp.Or(strings.Join(one, " and "), "none"))
+	}
+	in, cost, err := q.input(p)
+	if err != nil {
+		return nil, err
+	}
+	o := &taskOptions{whole: true, input: in, cost: cost}
+	names := make([]string, 0, len(q.Options))
+	for name := range q.Options {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return o, p.settle(o, names, func(list []*settings.Setting) error {
+		for _, name := range names {
+			if err := settings.Named(list, name).AssignJSON(q.Options[name]); err != nil {
+				return data.Errorf("%s: %v", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// input returns the input of a prediction, and its cost as the program's Check counts it.
+func (q *taskRequest) input(p *taskProgram) (in *task.Input, cost float64, err error) {
+	in = &task.Input{}
+	switch {
+	case q.Text != nil:
+		q.Texts = []string{*q.Text}
+	case q.Sound != nil:
+		q.Sounds = []string{*q.Sound}
+	}
+	switch p.service.Form {
+	case task.TextForm:
+		in.Texts = append([]string{}, q.Texts...) // a list also if it is empty
+		for _, s := range q.Texts {
+			cost += float64(len(s))
+		}
+	case task.SoundForm:
+		in.Sounds = []task.Sound{}
+		for i, s := range q.Sounds {
+			raw, err := base64.StdEncoding.DecodeString(s)
+			if err != nil {
+				return nil, 0, inference.Errorf(inference.Invalid, "sound %d is not base64: %v", i+1, err)
+			}
+			in.Sounds = append(in.Sounds, task.Sound{Name: fmt.Sprintf("%s %d", soundInput, i+1), Data: raw})
+			cost += float64(len(raw))
+		}
+	case task.TableForm:
+		switch {
+		case q.CSV != nil:
+			in.Stream, cost = strings.NewReader(*q.CSV), float64(strings.Count(*q.CSV, "\n"))
+		case q.Rows != nil:
+			in.Table, err = columnsOf(q.Rows, p.service.Columns)
+		default:
+			in.Table, err = q.table(p.service.Columns)
+		}
+		if err == nil && in.Stream == nil && len(in.Table) == 0 {
+			err = inference.Errorf(inference.Invalid, "the table has no columns")
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if in.Stream == nil {
+			cost = float64(in.Table[0].Len())
+		}
+	}
+	return in, cost, nil
+}
+
+// table returns the columns of a request.
+func (q *taskRequest) table(fields []task.Field) ([]task.Column, error) {
+	var names []string
+	for name := range q.Columns {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var table []task.Column
+	for _, name := range names {
+		c, err := columnOf(name, q.Columns[name], fields)
+		if err != nil {
+			return nil, err
+		}
+		table = append(table, c)
+	}
+	return table, nil
+}
+
+// columnsOf returns the rows of a table as columns. A row without a value lacks it.
+func columnsOf(rows []map[string]json.RawMessage, fields []task.Field) ([]task.Column, error) {
+	columns := map[string][]json.RawMessage{}
+	for i, row := range rows {
+		for name, v := range row {
+			if columns[name] == nil {
+				columns[name] = make([]json.RawMessage, len(rows))
+			}
+			columns[name][i] = v
+		}
+	}
+	return (&taskRequest{Columns: columns}).table(fields)
+}
+
+// columnOf returns a column of JSON values: numbers where all that are there are numbers
+// and the model takes the column as such, otherwise texts.
+func columnOf(name string, values []json.RawMessage, fields []task.Field) (task.Column, error) {
+	c := task.Column{Name: name, Texts: make([]string, len(values))}
+	number := !slices.ContainsFunc(fields, func(f task.Field) bool { return f.Name == name && !f.Number })
+	for i, raw := range values {
+		switch {
+		case len(raw) == 0 || string(raw) == "null":
+			continue
+		case raw[0] == '"':
+			number = false
+			if err := json.Unmarshal(raw, &c.Texts[i]); err != nil {
+				return c, inference.Errorf(inference.Invalid, "column %q, row %d: %v", name, i+1, err)
+			}
+		case raw[0] == '{' || raw[0] == '[':
+			return c, inference.Errorf(inference.Invalid, "column %q, row %d: want a number, a text or null, got %.20s", name, i+1, raw)
+		case string(raw) == "true":
+			c.Texts[i] = "1"
+		case string(raw) == "false":
+			c.Texts[i] = "0"
+		default:
+			c.Texts[i] = string(raw)
+		}
+	}
+	if !number {
+		return c, nil
+	}
+	c.Numbers = make([]float64, len(values))
+	for i, text := range c.Texts {
+		if text == "" {
+			c.Numbers[i] = math.NaN()
+			continue
+		}
+		var err error
+		if c.Numbers[i], err = strconv.ParseFloat(text, 64); err != nil {
+			return c, inference.Errorf(inference.Invalid, "column %q, row %d: %s is not a number of 64 bits", name, i+1, text)
+		}
+	}
+	c.Texts = nil
+	return c, nil
+}
