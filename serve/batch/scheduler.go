@@ -69,6 +69,7 @@ const longRun = 5 * time.Millisecond
 // Queue is the jobs of one program.
 type Queue struct {
 	Program Program
+	Owner   any // of the caller's, such as the model that the program is a version of
 
 	s       *Scheduler
 	o       QueueOptions
@@ -139,6 +140,9 @@ func (s *Scheduler) Add(p Program, o QueueOptions) *Queue {
 	o.Jobs = either(o.Jobs, 4096)
 	o.Client = either(o.Client, max(1, o.Jobs/4))
 	o.Share = either(o.Share, 1)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	q := &Queue{Program: p, s: s, o: o, clients: map[string]int{}, idle: sync.NewCond(&s.mu)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -732,6 +736,22 @@ func (q *Queue) Stats() Stats {
 	st := q.stats
 	st.Waiting = q.waiting
 	return st
+}
+
+// Quiet waits until no job waits or runs, or returns the error of ctx.
+func (q *Queue) Quiet(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		q.s.mu.Lock()
+		defer q.s.mu.Unlock()
+		q.idle.Broadcast()
+	})
+	defer stop()
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	for q.active > 0 && ctx.Err() == nil {
+		q.idle.Wait()
+	}
+	return ctx.Err()
 }
 
 // Close refuses further jobs, waits until those accepted have ended, and closes the

@@ -93,7 +93,7 @@ type Session struct {
 	waiting *Job // the first of those behind the one that runs
 	last    *Job
 	over    Reason
-	onEnd   func(Reason)
+	onEnd   func(*Session, Reason)
 }
 
 // Opening says how a session is opened.
@@ -105,7 +105,7 @@ type Opening struct {
 	Replace bool
 	// OnEnd, if not nil, is called when the session is over, with the scheduler's lock
 	// held: it must return at once.
-	OnEnd func(Reason)
+	OnEnd func(*Session, Reason)
 }
 
 // Open begins a session of a model by its public name. Errors are inference.Unsupported
@@ -172,6 +172,13 @@ func (t *Sessions) Find(model, id string) (*Session, error) {
 		return n, nil
 	}
 	return nil, k.missing(t.ended[k])
+}
+
+// Why returns why a session of the id is over; "" if that is not known.
+func (t *Sessions) Why(model, id string) Reason {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.ended[sessionKey{model, id}]
 }
 
 func (k sessionKey) missing(why Reason) error {
@@ -284,7 +291,7 @@ func (n *Session) close(why Reason) {
 	}
 	n.last = nil
 	if n.onEnd != nil {
-		n.onEnd(why)
+		n.onEnd(n, why)
 	}
 	if t.o.OnEnd != nil {
 		t.o.OnEnd(n, why)
