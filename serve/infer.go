@@ -162,6 +162,7 @@ func (s *Server) openSession(v *version, name string, o batch.Opening, owner *Ow
 	if owner == nil {
 		return s.sessions.Open(v.q, name, o)
 	}
+	o.Transient = true
 	told := o.OnEnd
 	o.OnEnd = func(n *batch.Session, why batch.Reason) {
 		go owner.drop(n) // the scheduler's lock is held

@@ -633,6 +633,31 @@ func (q *Queue) run(batch []*Job) {
 			j.Err = err
 		}
 	}
+	q.keep(batch)
+}
+
+// keep counts the steps of sessions and stores their states, before they are answered.
+func (q *Queue) keep(batch []*Job) {
+	if batch[0].Session == nil {
+		return // as in all of a lane
+	}
+	q.s.mu.Lock()
+	for _, j := range batch {
+		if j.Err == nil {
+			j.Session.steps++
+		}
+	}
+	q.s.mu.Unlock()
+	for _, j := range batch {
+		if j.Err != nil || j.End {
+			continue
+		}
+		if err := j.Session.keep(); err != nil {
+			q.o.Log.Error("the state of a session cannot be stored", "model", j.Session.key.model, "problem", err.Error())
+			j.Session.End(Unstored)
+			j.Err = j.Session.gone()
+		}
+	}
 }
 
 // together returns a context that is cancelled when the contexts of all jobs are.
