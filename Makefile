@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race fuzz peers models detect generate bench docs
+.PHONY: build test check race fuzz peers models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -65,6 +65,15 @@ detect: models ## compares audio/detect with silero-vad and openWakeWord on SPEE
 	cp $(MODELS)/silero-vad/*.onnx $(PEERS)/detect-models
 	$(PEERS)/venv/bin/python internal/golden/gen/detect.py answers $(CURDIR)/$(PEERS)/detect-models $(PEERS)/detect $(SPEECH)
 	CAROUSEL_DETECT=$(CURDIR)/$(PEERS)/detect go test ./audio/detect -run TestAnswers -count 1 -v
+
+PROTO := serve/inferencepb
+
+proto: ## serve/inferencepb's code from its .proto files, by the protoc of PyPI's grpcio-tools
+	test -d $(PEERS)/venv || python3 -m venv $(PEERS)/venv
+	$(PEERS)/venv/bin/pip install --quiet grpcio-tools==1.81.1
+	mkdir -p $(PEERS)/bin
+	go build -C tools -o $(CURDIR)/$(PEERS)/bin google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH=$(CURDIR)/$(PEERS)/bin:$$PATH $(PEERS)/venv/bin/python -m grpc_tools.protoc -I $(PROTO) --go_out=$(PROTO) --go_opt=paths=source_relative --go-grpc_out=$(PROTO) --go-grpc_opt=paths=source_relative model_config.proto grpc_service.proto
 
 generate: ## assembly, goldens' loaders, embedded data, docs/json.md
 	go generate ./...

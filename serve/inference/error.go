@@ -1,0 +1,71 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/carousel-ml/carousel/data"
+)
+
+// statuses are the HTTP status and gRPC code of each Code.
+var statuses = [...]struct {
+	http int
+	grpc codes.Code
+}{
+	Invalid:     {400, codes.InvalidArgument},
+	NotFound:    {404, codes.NotFound},
+	Unavailable: {503, codes.Unavailable},
+	Unsupported: {501, codes.Unimplemented},
+	Exists:      {409, codes.AlreadyExists},
+	Canceled:    {499, codes.Canceled},
+	Deadline:    {504, codes.DeadlineExceeded},
+	Exhausted:   {429, codes.ResourceExhausted},
+	TooLarge:    {413, codes.ResourceExhausted},
+	Internal:    {500, codes.Internal},
+	Method:      {405, codes.Unimplemented},
+	Denied:      {403, codes.PermissionDenied},
+	Unknown:     {401, codes.Unauthenticated},
+}
+
+// HTTPStatus returns the HTTP status that stands for the error. 499 has no name in
+// net/http: the client that it would be sent to has gone.
+func (e *Error) HTTPStatus() int { return statuses[e.Code].http }
+
+// GRPC returns the error as gRPC's status, with RetryAfter as a RetryInfo.
+func (e *Error) GRPC() *status.Status {
+	s := status.New(statuses[e.Code].grpc, e.Msg)
+	if e.RetryAfter > 0 {
+		delay := durationpb.New(time.Duration(e.RetryAfter) * time.Second)
+		if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: delay}); err == nil {
+			s = detailed
+		}
+	}
+	return s
+}
+
+// AsError returns what a client is told of err: the *Error in it if there is one,
+// faulty input ([data.InputError]) as Invalid, the end of a context as Canceled or
+// Deadline, and anything else as Internal. It returns nil for nil.
+func AsError(err error) *Error {
+	var known *Error
+	var input *data.InputError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &input):
+		return &Error{Code: Invalid, Msg: err.Error()}
+	case errors.Is(err, context.Canceled):
+		return &Error{Code: Canceled, Msg: err.Error()}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Code: Deadline, Msg: err.Error()}
+	}
+	return &Error{Code: Internal, Msg: err.Error()}
+}
