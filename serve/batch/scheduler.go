@@ -106,7 +106,7 @@ type lane struct {
 	pace    float64       // seconds for a unit of cost, of the last batches
 	spare   *set          // of the last batch, to be used again
 
-	pushed   uint64  // jobs in all
+	came     uint64  // jobs in all
 	tries    int     // of comeBack
 	returned float64 // the part of callers that came back, of the last tries
 }
@@ -267,6 +267,7 @@ func (q *Queue) admit(j *Job) error {
 	case q.clients[j.Client] >= q.o.Client:
 		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests of this client wait for the model already; wait for answers before sending more", q.clients[j.Client])}
 	}
+	j.lane.came++
 	q.active++
 	q.waiting++
 	q.clients[j.Client]++
@@ -300,7 +301,6 @@ func (l *lane) push(j *Job) {
 		l.used = max(l.used, l.q.s.clock) // time that it did not use is not saved up
 	}
 	l.jobs++
-	l.pushed++
 	i := 0
 	for i < len(l.levels) && l.levels[i].priority < j.Priority {
 		i++
@@ -518,7 +518,7 @@ func (s *Scheduler) lead(b *set, own *Job) {
 			b.jobs[i] = nil
 		}
 		l.spare = b
-		before, done := l.pushed, own != nil && own.at == finished
+		before, done := l.came, own != nil && own.at == finished
 		expect := l.expects(answered)
 		if !expect && !s.waits() {
 			s.busy--
@@ -566,8 +566,8 @@ func (s *Scheduler) again(l *lane, expect bool, before uint64, answered int, too
 
 // expects reports whether callers that were just answered are likely to come back at once.
 func (l *lane) expects(answered int) bool {
-	if answered == 1 && l.jobs == 0 {
-		return false // a single stream
+	if answered == 1 && l.jobs == 0 || l.jobs >= answered {
+		return false // a single stream, or a batch as large as the last
 	}
 	l.tries++
 	return l.returned >= 0.25 || l.tries%16 == 0
@@ -585,7 +585,7 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	for now := began; came < answered && now.Before(until) && now.Before(last); now = time.Now() {
 		runtime.Gosched()
 		s.mu.Lock()
-		n := int(l.pushed - before)
+		n := int(l.came - before)
 		s.mu.Unlock()
 		if n > came {
 			came, until = n, now.Add(patience)

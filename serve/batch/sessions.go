@@ -341,10 +341,17 @@ func (n *Session) close(why Reason) {
 
 // keep stores the state after a job, which holds the session.
 func (n *Session) keep() error {
-	if n.table.store == nil || n.Transient {
+	t := n.table
+	if t.store == nil || n.Transient {
 		return nil
 	}
-	return n.table.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	err := t.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if n.over != "" { // meanwhile
+		t.store.Drop(n, n.over)
+	}
+	return err
 }
 
 // Remember notes that there is no such session any more, and why.
