@@ -76,6 +76,9 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 	return &Sessions{s: s, o: o, all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
 }
 
+// Options returns the limits, with the defaults filled in.
+func (t *Sessions) Options() SessionOptions { return t.o }
+
 // Session is a stream whose state is kept between its jobs, which run in the order in
 // which they came.
 type Session struct {
