@@ -80,6 +80,8 @@ type Queue struct {
 	idle    *sync.Cond // signalled when a job ends
 	active  int        // jobs that have not ended
 	stats   Stats
+
+	sessions, stateBytes int // of the sessions in all tables
 }
 
 // Stats are sums since a queue was made. Rows divided by Batches is the mean batch.

@@ -195,6 +195,8 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 	t.peak = max(t.peak, len(t.all))
 	t.clients[o.Client]++
 	t.bytes += n.bytes
+	q.sessions++
+	q.stateBytes += n.bytes
 	heap.Push(&t.expiry, n)
 	t.arm()
 	return n, nil
@@ -254,13 +256,7 @@ func (t *Sessions) Count(q *Queue) (sessions, bytes int) {
 	if q == nil {
 		return len(t.all), t.bytes
 	}
-	for _, n := range t.all {
-		if n.q == q {
-			sessions++
-			bytes += n.bytes
-		}
-	}
-	return sessions, bytes
+	return q.sessions, q.stateBytes
 }
 
 // EndAll ends the sessions of a queue, or all if it is nil. A job that runs is
@@ -313,6 +309,8 @@ func (n *Session) close(why Reason) {
 		delete(t.clients, n.client)
 	}
 	t.bytes -= n.bytes
+	n.q.sessions--
+	n.q.stateBytes -= n.bytes
 	heap.Remove(&t.expiry, n.at)
 	if cap(t.expiry) > 1024 && len(t.expiry) < cap(t.expiry)/4 {
 		t.expiry = slices.Clone(t.expiry)
@@ -435,6 +433,7 @@ func (n *Session) renew() {
 func (n *Session) resized() {
 	if bytes := n.state.Bytes(); bytes != n.bytes && n.over == "" {
 		n.table.bytes += bytes - n.bytes
+		n.q.stateBytes += bytes - n.bytes
 		n.bytes = bytes
 	}
 }
