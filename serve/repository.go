@@ -500,7 +500,15 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newGraphProgram(m, fingerprint(b), o)
+		parts := [][]byte{b}
+		for _, name := range m.External() { // which graph.Read has found beside it
+			b, err := os.ReadFile(filepath.Join(filepath.Dir(path), filepath.FromSlash(name)))
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, b)
+		}
+		return newGraphProgram(m, fingerprint(parts...), o)
 	}
 	d, err := model.Open(path)
 	if err != nil {
