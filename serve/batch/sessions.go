@@ -82,6 +82,9 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 	return t
 }
 
+// Options returns the limits, with the defaults filled in.
+func (t *Sessions) Options() SessionOptions { return t.o }
+
 // Session is a stream whose state is kept between its jobs, which run in the order in
 // which they came.
 type Session struct {
