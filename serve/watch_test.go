@@ -380,4 +380,3 @@ func TestModelsAreTriedBeforeTheyAreServed(t *testing.T) {
 		t.Errorf("the trial counts as a request (%v)", err)
 	}
 }
-
