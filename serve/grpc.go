@@ -13,12 +13,14 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
@@ -35,14 +37,17 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+		grpc.ChainUnaryInterceptor(s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
 			defer s.endRPC(ctx, i.FullMethod, time.Now(), &err)
 			return h(ctx, m)
 		}),
-		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+		grpc.ChainStreamInterceptor(s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 			defer s.endRPC(stream.Context(), i.FullMethod, time.Now(), &err)
 			return h(srv, stream)
 		}),
+	}
+	if s.o.TLS != nil {
+		own = append(own, grpc.Creds(credentials.NewTLS(s.o.TLS.Config())))
 	}
 	g := grpc.NewServer(append(own, opts...)...)
 	pb.RegisterGRPCInferenceServiceServer(g, &rpc{s: s})
@@ -85,6 +90,9 @@ type rpc struct {
 
 // callerOf returns who makes a call.
 func callerOf(ctx context.Context) Caller {
+	if c := callerIn(ctx); c.Proven {
+		return c
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}
@@ -235,11 +243,20 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 		})}
 	defer t.watch.Stop()
 	t.watch.Stop()
+	over := make(chan batch.Reason, 1)
+	defer g.s.holdToken(c, func(why batch.Reason) {
+		select {
+		case over <- why:
+		default: // it ends already
+		}
+	})()
 	ended := make(chan error, 1)
 	go func() { ended <- t.receive() }()
 	select {
 	case err := <-ended:
 		return err
+	case why := <-over:
+		return status.Error(codes.Unauthenticated, string(why))
 	case <-stalled: // a blocked Send ends with the call
 		return status.Errorf(codes.ResourceExhausted, "the stream was cut: its answers were not read for %v; read them while you send", unread)
 	}

@@ -69,6 +69,10 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
 	s.sessionRoutes(mux)
+	mux.Handle("GET /metrics", s.metricsHandler())
+	if s.o.Profiles {
+		s.profileRoutes(mux)
+	}
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
 }
@@ -95,6 +99,11 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	}()
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
+	}
+	r, err := s.admitted(out, r)
+	if err != nil {
+		s.fail(out, r, err)
+		return
 	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
@@ -129,7 +138,11 @@ func (w *response) Write(b []byte) (int, error) {
 }
 
 // conn is a client's connection.
-type conn struct{ client, name string }
+type conn struct {
+	client, name string
+	proven       bool   // client is the name of a token or a certificate, and not an address
+	token        *token // nil: none
+}
 
 type connKey struct{}
 
@@ -155,7 +168,7 @@ func callerIn(ctx context.Context) Caller {
 	if !ok {
 		return Caller{}
 	}
-	return Caller{Client: c.client, Conn: c.name}
+	return Caller{Client: c.client, Conn: c.name, Proven: c.proven, token: c.token}
 }
 
 // answer returns a handler that answers with what f returns as JSON.
@@ -188,18 +201,25 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
 }
 
-// Refusals are held back for slowness, as long as there are at most mostSlowed of them.
+// Refusals are held back, as long as there are at most mostSlowed of them: those of full
+// queues, and for longer those of tokens, which somebody may be guessing.
 const (
-	slowness   = 20 * time.Millisecond
-	mostSlowed = 1024
+	slowness      = 20 * time.Millisecond
+	slownessGuess = 250 * time.Millisecond
+	mostSlowed    = 1024
 )
 
 func (s *Server) slow(ctx context.Context, e *inference.Error) {
-	if e.Code != inference.Exhausted {
+	by := slowness
+	switch e.Code {
+	case inference.Exhausted:
+	case inference.Unknown:
+		by = slownessGuess
+	default:
 		return
 	}
 	if s.slowed.Add(1) <= mostSlowed {
-		wait := time.NewTimer(slowness)
+		wait := time.NewTimer(by)
 		select {
 		case <-wait.C:
 		case <-ctx.Done():

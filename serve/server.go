@@ -24,6 +24,14 @@ type Options struct {
 	Version string
 	// Log is told what happens, but never what requests contain. nil: nothing is logged.
 	Log *slog.Logger
+	// Access says who may use the server. nil: everyone who reaches it.
+	Access *Access
+	// TLS has the certificates of both listeners. nil: they are not encrypted.
+	TLS *Certificates
+	// LogRequests logs requests that succeed as well as those that do not.
+	LogRequests bool
+	// Profiles serves those of the process below /debug/pprof/.
+	Profiles bool
 	// Limits are the limits on requests and sessions.
 	Limits Limits
 	// Executors is as for batch.Options.
@@ -122,6 +130,7 @@ type Caller struct {
 	// Proven says that Client is a name that was proven, such as by a token, and not an
 	// address, so that its sessions are for it alone.
 	Proven bool
+	token  *token // with which streams end; nil: none
 	// Owner, if not nil, holds sessions that begin with the request and end with the
 	// connection.
 	Owner *Owner

@@ -129,6 +129,38 @@ type seal struct {
 	infos []os.FileInfo
 }
 
+// filesSeal returns the seal of files, of which some may not exist.
+func filesSeal(paths ...string) *seal {
+	s := &seal{}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && path != "" {
+			s.names, s.infos = append(s.names, path), append(s.infos, info)
+		}
+	}
+	return s
+}
+
+// follow calls f whenever files have changed and then been still from one look to the
+// next, until ctx ends. was is their seal as they were read.
+func follow(ctx context.Context, every time.Duration, was *seal, is func() *seal, f func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	seen := was
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := is()
+		if still := now.same(seen); still && !now.same(was) {
+			was = now
+			f()
+		}
+		seen = now
+	}
+}
+
 // sealOf returns the seal of a directory, which is of the files in it, or of a file, which
 // is of it and of files beside it whose names begin with its own without the suffix, as
 // those of external data do.
