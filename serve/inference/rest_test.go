@@ -391,6 +391,7 @@ func FuzzReadRequest(f *testing.F) {
 	}
 	f.Add("0", []byte("abc"))
 	f.Add("", []byte(one("FP32", "[2,3,2]", "[[1,2,3,4,5,6],[7,8,9,10,11,12]]")))
+	f.Add("", []byte(one("BYTES", "[1000000000]", "[\"\"]")))
 	f.Add("", []byte(one("UINT64", "[9223372036854775807,2]", "[[1]]")))
 	f.Add("", []byte(`{"inputs":[{"data":[1e5,NaN],"shape":[2],"datatype":"FP64","name":"\ud83d\ude00"}]}`))
 	f.Fuzz(func(t *testing.T, header string, body []byte) {
