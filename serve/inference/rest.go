@@ -368,7 +368,7 @@ func (s *reader) tensor(t *Tensor, size *int64) error {
 		return s.errorf(t, `has "data" and %s, expected one of them`, binaryDataSize)
 	case *size < 0 && seen&data == 0:
 		return s.errorf(t, `has neither "data" nor the parameter %s`, binaryDataSize)
-	case *size >= 0 && !s.binary:
+	case *size > 0 && !s.binary:
 		return s.errorf(t, "has the parameter %s, but the message has no header %s with the bytes of JSON before the binary data", binaryDataSize, HeaderLength)
 	}
 	if later >= 0 {
@@ -400,11 +400,11 @@ func (s *reader) count(t *Tensor) (int, error) {
 func (s *reader) shape() ([]int, error) {
 	dims := make([]int, 0, 4)
 	err := s.list(`"shape" as a list`, func(i int) error {
-		start := s.i
-		if s.next(); i >= MaxDims {
-			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", start, MaxDims)
+		if i >= MaxDims {
+			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", s.i, MaxDims)
 		}
-		start = s.i
+		s.next()
+		start := s.i
 		n := scanNumber(s.b, start)
 		d, ok := n.integer(s.b, start, INT64)
 		if n.end == 0 || !ok || int64(int(d)) != d {
