@@ -764,6 +764,9 @@ func (q *Queue) left() {
 	q.idle.Broadcast()
 }
 
+// Options returns the queue's options, with the defaults filled in.
+func (q *Queue) Options() QueueOptions { return q.o }
+
 // Stats returns the queue's statistics.
 func (q *Queue) Stats() Stats {
 	q.s.mu.Lock()

@@ -92,6 +92,9 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 // first session is opened.
 func (t *Sessions) SetStore(st Store) { t.store = st }
 
+// Options returns the limits, with the defaults filled in.
+func (t *Sessions) Options() SessionOptions { return t.o }
+
 // Session is a stream whose state is kept between its jobs, which run in the order in
 // which they came.
 type Session struct {
