@@ -107,6 +107,7 @@ type lane struct {
 	used    time.Duration // divided by the queue's share
 	limit   float64       // cost of a batch, as the objective for latency allows; 0: not known
 	pace    float64       // seconds for a unit of cost, of the last batches
+	single  float64       // likewise, of those of one job
 	spare   *set          // of the last batch, to be used again
 
 	came     uint64  // jobs in all
@@ -315,9 +316,9 @@ func (q *Queue) admit(j *Job) error {
 	switch {
 	case q.closed != nil:
 		return inference.Errorf(inference.Unavailable, "the model is being unloaded; ask again or use another version")
-	case j.alone != nil:
 	case j.Session != nil && j.Session.over != "":
 		return j.Session.gone()
+	case j.alone != nil:
 	case q.waiting >= q.o.Jobs:
 		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests wait for the model already; try again later", q.waiting)}
 	case q.clients[j.Client] >= q.o.Client:
@@ -593,7 +594,11 @@ func (s *Scheduler) lead(b *set, own *Job) {
 			s.long--
 		}
 		l.used += time.Duration(float64(took) / l.q.o.Share)
-		l.learn(b.cost, took)
+		heaviest := 0.0
+		for _, j := range b.jobs {
+			heaviest = max(heaviest, j.Cost)
+		}
+		l.learn(b.cost, heaviest, took)
 		l.q.stats.Rows += uint64(b.rows)
 		l.q.stats.Batches++
 		l.q.stats.Last = ended
@@ -686,15 +691,20 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	s.mu.Unlock()
 }
 
-// learn adapts the size of batches to the time of one.
-func (l *lane) learn(cost float64, took time.Duration) {
+// learn adapts the size of batches to the time that one took. Where a job alone takes
+// longer than the objective allows, a batch may take twice as long: it then serves many in
+// the time of two.
+func (l *lane) learn(cost, heaviest float64, took time.Duration) {
 	seconds := took.Seconds()
 	if l.pace == 0 {
-		l.pace = seconds / cost
+		l.pace, l.single = seconds/cost, seconds/cost
 	}
 	l.pace += (seconds/cost - l.pace) / 8
-	switch most := l.q.o.Latency / 2; {
-	case took > most:
+	if cost == heaviest {
+		l.single += (seconds/cost - l.single) / 8
+	}
+	switch most := max(l.q.o.Latency.Seconds()/2, 2*l.single*heaviest); {
+	case seconds > most:
 		l.limit = max(1, 0.75*cost)
 	case l.limit > 0 && cost > 0.75*l.limit:
 		l.limit *= 1.125

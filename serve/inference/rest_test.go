@@ -236,6 +236,7 @@ func TestReadRequestForms(t *testing.T) {
 		{one("FP32", "[0,9223372036854775807]", "[]"), Value{Floats: []float32{}}},
 		{one("FP32", "[3]", "[1e2, -0.5E-1, 7]"), Value{Floats: []float32{100, -0.05, 7}}},
 		{one("FP32", "[2]", "[Infinity, -Infinity]"), Value{Floats: []float32{float32(math.Inf(1)), float32(math.Inf(-1))}}},
+		{`{"inputs":[{"name":"x","shape":[0],"datatype":"FP32","data":null,"parameters":{"binary_data_size":0}}]}`, Value{Floats: []float32{}}}, // KServe's client
 		{one("FP64", "[1]", "[0.1]"), Value{Doubles: []float64{0.1}}},
 		{one("BOOL", "[4]", "[true,false,1,0]"), Value{Ints: []int64{1, 0, 1, 0}}},
 		{one("UINT64", "[1]", "[18446744073709551615]"), Value{Ints: []int64{-1}}},
@@ -391,6 +392,7 @@ func FuzzReadRequest(f *testing.F) {
 	}
 	f.Add("0", []byte("abc"))
 	f.Add("", []byte(one("FP32", "[2,3,2]", "[[1,2,3,4,5,6],[7,8,9,10,11,12]]")))
+	f.Add("", []byte(one("BYTES", "[1000000000]", "[\"\"]")))
 	f.Add("", []byte(one("UINT64", "[9223372036854775807,2]", "[[1]]")))
 	f.Add("", []byte(`{"inputs":[{"data":[1e5,NaN],"shape":[2],"datatype":"FP64","name":"\ud83d\ude00"}]}`))
 	f.Fuzz(func(t *testing.T, header string, body []byte) {
