@@ -71,6 +71,8 @@ var commonSchemas = []schema{
 
 	{"run", 1, graphResult{}, "`run`"},
 
+	{"serve", 1, served{}, "`serve`, when it begins to answer."},
+
 	{"inspect.onnx", 1, graphInspection{}, "`inspect` of an ONNX file."},
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},
 
