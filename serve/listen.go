@@ -208,7 +208,7 @@ func (s *Server) Models() []ModelStatus {
 		m := ModelStatus{Name: e.name, Problem: e.reason}
 		switch {
 		case e.pipeline != nil:
-			m.Version, m.Platform, m.Problem = "1", "pipeline", ""
+			m.Version, m.Platform, m.Problem = "1", "ensemble", ""
 			var err error
 			if m.Inputs, m.Outputs, err = e.pipeline.infos(s); err != nil {
 				m.Problem = err.Error()

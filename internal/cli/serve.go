@@ -312,15 +312,15 @@ func (a *app) tellServed(s *serve.Server, http, grpc net.Listener, ready int) er
 		if m.Batched {
 			kind = "requests computed together"
 		}
-		if m.Platform == "pipeline" {
+		if m.Platform == "ensemble" {
 			kind = "each stage as its model"
 		}
 		if m.Stateful {
 			kind += ", keeps the states of sessions"
 		}
 		a.note("  %s version %s, %s: %s", m.Name, m.Version, m.Platform, kind)
-		a.note("    inputs %s", described(m.Inputs))
-		a.note("    outputs %s", described(m.Outputs))
+		a.note("    inputs %s", tensorList(m.Inputs))
+		a.note("    outputs %s", tensorList(m.Outputs))
 	}
 	for _, door := range []struct {
 		name string
@@ -352,8 +352,8 @@ func reachable(l net.Listener) string {
 	return l.Addr().String()
 }
 
-// described lists inputs or outputs with datatypes and shapes.
-func described(list []inference.Info) string {
+// tensorList lists inputs or outputs with datatypes and shapes.
+func tensorList(list []inference.Info) string {
 	const most = 6
 	var parts []string
 	for i := range list {
