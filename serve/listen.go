@@ -19,7 +19,7 @@ import (
 // Limits of HTTP connections. The time of a request has none, since a stream is a request:
 // those are limited by the sizes of bodies and of buffers.
 const (
-	headerTime  = 10 * time.Second // for the header of a request to come
+	headerTime  = 10 * time.Second // for the header of a request, or the beginning of gRPC's protocol, to come
 	idleTime    = 2 * time.Minute  // of a connection between requests
 	headerBytes = 64 << 10
 )
@@ -92,7 +92,7 @@ func (r *running) serveHTTP(l net.Listener) {
 }
 
 func (r *running) serveGRPC(l net.Listener) {
-	r.grpc = r.s.GRPC(grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	r.grpc = r.s.GRPC(grpc.ConnectionTimeout(headerTime), grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		r.accepted.Add(1)
 		r.active.Add(1)
 		defer r.active.Add(-1)
@@ -145,7 +145,7 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 		case <-limit.Done():
 		case <-time.After(100 * time.Millisecond):
 		}
-		r.grpc.Stop()
+		go r.grpc.Stop() // which waits for connections whose beginning has not come
 	}
 	if r.http != nil {
 		_ = r.http.Close()
