@@ -58,8 +58,8 @@ type running struct {
 	grpc   *grpc.Server
 	failed chan error
 
-	active   atomic.Int64  // requests that are being answered, without those of streams of gRPC
-	accepted atomic.Uint64 // requests so far
+	active   atomic.Int64  // requests that are being answered, without those in streams of gRPC
+	accepted atomic.Uint64 // requests so far, likewise
 }
 
 func (r *running) serveHTTP(l net.Listener) {
@@ -143,7 +143,7 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 		select { // what is open now are streams without requests
 		case <-calls:
 		case <-limit.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
 		go r.grpc.Stop() // which waits for connections whose beginning has not come
 	}
@@ -167,11 +167,23 @@ func (r *running) linger(ctx context.Context, most time.Duration) {
 	last := time.Now()
 	poll(ctx, func() bool {
 		n, _ := r.s.sessions.Count(nil)
-		if now := r.accepted.Load(); now != seen || n > 0 || r.active.Load() > 0 {
+		if now := r.accepted.Load() + r.s.jobs(); now != seen || n > 0 || r.active.Load() > 0 {
 			seen, last = now, time.Now()
 		}
 		return time.Since(last) >= 250*time.Millisecond
 	})
+}
+
+// jobs returns the number of jobs so far of the versions that are served, those in streams
+// as well.
+func (s *Server) jobs() (n uint64) {
+	for _, e := range s.models.list() {
+		for _, v := range e.versions {
+			st := v.q.Stats()
+			n += st.Succeeded + st.Failed + st.Refused + st.Canceled
+		}
+	}
+	return n
 }
 
 // poll waits until done returns true or ctx ends.
