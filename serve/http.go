@@ -69,6 +69,7 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
 	mux.Handle("GET /metrics", s.metricsHandler())
+	s.sessionRoutes(mux)
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
 }
