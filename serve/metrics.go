@@ -55,6 +55,12 @@ func (m *meter) batch(rows int, took time.Duration) {
 	m.stepSeconds.Observe(took.Seconds())
 }
 
+// job notes a job that succeeded.
+func (m *meter) job(j *batch.Job) {
+	m.queueSeconds.Observe(j.Started.Sub(j.Queued).Seconds())
+	m.answerMillis.Observe(float64(j.Finished.Sub(j.Queued)) / float64(time.Millisecond))
+}
+
 // over notes the end of a session.
 func (m *meter) over(why batch.Reason) {
 	for i := range endings {
@@ -68,8 +74,7 @@ func (m *meter) over(why batch.Reason) {
 func (v *version) do(ctx context.Context, j *batch.Job) error {
 	err := v.q.Do(ctx, j)
 	if err == nil {
-		v.meter.queueSeconds.Observe(j.Started.Sub(j.Queued).Seconds())
-		v.meter.answerMillis.Observe(float64(j.Finished.Sub(j.Queued)) / 1e6)
+		v.meter.job(j)
 	}
 	return err
 }

@@ -20,6 +20,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
 
 const serveVariable = "CAROUSEL_TEST_SERVE" // arguments of a command as JSON
@@ -228,8 +235,7 @@ func TestServeDrains(t *testing.T) {
 	p := startServer(t, graph, "--drain", "4s", "--log", "debug")
 	const body = `{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]},{"name":"scale","shape":[],"datatype":"INT64","data":[3]}]}`
 	var answered, lost atomic.Int64
-	var signalled, ready atomic.Bool
-	ready.Store(true)
+	var signalled atomic.Bool
 	var clients sync.WaitGroup
 	for range 8 {
 		clients.Go(func() {
@@ -254,8 +260,33 @@ func TestServeDrains(t *testing.T) {
 			}
 		})
 	}
+	one := &pb.ModelInferRequest{ModelName: "sums", Inputs: []*pb.ModelInferRequest_InferInputTensor{
+		{Name: "x", Datatype: "FP32", Shape: []int64{1, 2}, Contents: &pb.InferTensorContents{Fp32Contents: []float32{1, 2}}},
+		{Name: "scale", Datatype: "INT64", Shape: []int64{}, Contents: &pb.InferTensorContents{Int64Contents: []int64{3}}}}}
+	var called atomic.Int64
+	for range 2 {
+		clients.Go(func() {
+			conn, err := grpc.NewClient(p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			client := pb.NewGRPCInferenceServiceClient(conn)
+			for {
+				_, err := client.ModelInfer(t.Context(), one)
+				if err != nil {
+					if !signalled.Load() || status.Code(err) != codes.Unavailable {
+						t.Errorf("a call failed: %v", err)
+					}
+					return
+				}
+				called.Add(1)
+			}
+		})
+	}
 	time.Sleep(300 * time.Millisecond)
-	before := answered.Load()
+	before, calledBefore := answered.Load(), called.Load()
 	signalled.Store(true)
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -283,6 +314,10 @@ func TestServeDrains(t *testing.T) {
 	done := int64(strings.Count(log, `path="POST /v2/models/{model}/infer" status=200`))
 	if all := int64(strings.Count(log, `path="POST /v2/models/{model}/infer"`)); done != answered.Load() || all != done {
 		t.Errorf("the server took %d requests and answered %d of them; clients have %d answers", all, done, answered.Load())
+	}
+	calls := int64(strings.Count(log, "ModelInfer status=OK"))
+	if all := int64(strings.Count(log, "ModelInfer status=")); calledBefore == 0 || calls != called.Load() || all != calls {
+		t.Errorf("the server took %d calls and answered %d of them; clients have %d answers, %d before the signal", all, calls, called.Load(), calledBefore)
 	}
 	t.Logf("%d answers, %d of them after SIGTERM; %d clients found no server in the end", answered.Load(), answered.Load()-before, lost.Load())
 }
