@@ -64,7 +64,7 @@ with exit code 0; a second one ends it at once.`,
 	f.IntVar(&o.sessions, "sessions", 0, "largest number `n` of sessions (default 100000)")
 	f.StringVar(&o.life, "session-ttl", "", "`time` that a session may be idle (default 1m)")
 	f.StringVar(&o.drain, "drain", "", "`time` for answers after the server was asked to stop (default 10s)")
-	f.StringVar(&o.log, "log", "warn", "what is logged on stderr: error, warn, info or debug; never what requests contain")
+	f.StringVar(&o.log, "log", "warn", "least `level` of what is logged on stderr: error, warn, info or debug; never what requests contain")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config, err := o.resolve(c, args)
 		if err != nil {

@@ -189,12 +189,16 @@ func TestServe(t *testing.T) {
 	if _, err := net.DialTimeout("tcp", p.GRPC, time.Second); err != nil {
 		t.Error(err)
 	}
-	models := p.HTTP
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"serve", graph, "--http", strings.TrimPrefix(p.HTTP, "http://")}, nil, &stdout, &stderr); code != exitFailure ||
+		!strings.Contains(stderr.String(), "address already in use; give another address with --http") || strings.Count(stderr.String(), "\n") != 1 {
+		t.Errorf("a port in use: exit %d, %s", code, stderr.String())
+	}
 	log := p.end(t)
 	if !strings.Contains(log, "gone.onnx") || !strings.Contains(log, "Serving 2 models:") {
 		t.Errorf("stderr: %s", log)
 	}
-	if _, err := http.Get(models); err == nil {
+	if _, err := http.Get(p.HTTP); err == nil {
 		t.Error("the server has ended and answers")
 	}
 
