@@ -6,14 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net"
 	"net/http"
 	"path"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,11 +83,11 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			s.log.Error("a request failed", "path", r.Pattern, "problem", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.panicked(r.Pattern, p)
 			if out.status != 0 { // the answer has begun: a client must not take it for a whole one
 				panic(http.ErrAbortHandler)
 			}
-			s.fail(out, r, inference.Errorf(inference.Internal, "the server failed on this request; its log tells how"))
+			s.fail(out, r, errPanicked)
 		}
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {
 			s.log.Debug("a request", "method", r.Method, "path", r.Pattern, "status", out.status, "took", time.Since(began))
