@@ -70,6 +70,7 @@ var commonSchemas = []schema{
 	{"export", 1, exchanged{}, "`export`"},
 
 	{"run", 1, graphResult{}, "`run`"},
+	{"loadtest", 1, loadtestResult{}, "`loadtest`"},
 
 	{"serve", 1, served{}, "`serve`, when it begins to answer."},
 

@@ -552,6 +552,9 @@ func (s *reader) elements(t *Tensor, n int) error {
 	if s.take(']') {
 		return nil
 	}
+	if t.Datatype == FP32 {
+		s.floats(t, n)
+	}
 	for {
 		if t.Len() == n {
 			return s.errorf(t, "data has more than the %d elements of shape %s", n, shapeText(t.Dims))
@@ -571,6 +574,29 @@ func (s *reader) elements(t *Tensor, n int) error {
 			return s.expected("a comma or the end of the list")
 		}
 	}
+}
+
+// floats reads elements of FP32 and their commas as long as they are numbers and the
+// list goes on. What remains is left to element, and so are the errors.
+func (s *reader) floats(t *Tensor, n int) {
+	b, i, out := s.b, s.i, t.Floats
+	for len(out) < n {
+		start := i
+		if start < len(b) && b[start] == ' ' {
+			start++
+		}
+		x := scanNumber(b, start)
+		if x.end == 0 || x.end >= len(b) || b[x.end] != ',' {
+			break
+		}
+		f, ok := x.float32(b, start)
+		if !ok {
+			break
+		}
+		out = append(out, f)
+		i = x.end + 1
+	}
+	s.i, t.Floats = i, out
 }
 
 // element reads one element.
@@ -818,7 +844,7 @@ func (w *writer) params(p Params, size int) {
 			w.b = strconv.AppendUint(w.b, v, 10)
 		case float64:
 			at := len(w.b)
-			w.b = appendFloat(w.b, v, 64)
+			w.b = appendFloat64(w.b, v)
 			if !strings.ContainsAny(string(w.b[at:]), ".en") { // so that it is a float again when it is read
 				w.b = append(w.b, ".0"...)
 			}
@@ -889,12 +915,24 @@ func (w *writer) elements(t *Tensor) error {
 	case FP16, BF16:
 		return Errorf(Invalid, "%s %q is %s, which has no form in JSON; ask for binary form with its parameter %s", w.what, t.Name, t.Datatype, binaryData)
 	case FP32:
+		b := w.b
 		for _, f := range t.Floats {
-			w.float(float64(f), 32)
+			if f-f != 0 && w.special {
+				b = appendSpecial(b, float64(f))
+			} else {
+				b = appendFloat32(b, f)
+			}
+			b = append(b, ',')
 		}
+		w.b = b
 	case FP64:
 		for _, f := range t.Doubles {
-			w.float(f, 64)
+			if f-f != 0 && w.special {
+				w.b = appendSpecial(w.b, f)
+			} else {
+				w.b = appendFloat64(w.b, f)
+			}
+			w.b = append(w.b, ',')
 		}
 	case BYTES:
 		for i, text := range t.Texts {
@@ -919,18 +957,15 @@ func (w *writer) elements(t *Tensor) error {
 	return nil
 }
 
-func (w *writer) float(f float64, bits int) {
+// appendSpecial appends what is no number as Python does.
+func appendSpecial(b []byte, f float64) []byte {
 	switch {
-	case f-f == 0 || !w.special:
-		w.b = appendFloat(w.b, f, bits)
 	case f > 0:
-		w.b = append(w.b, "Infinity"...)
+		return append(b, "Infinity"...)
 	case f < 0:
-		w.b = append(w.b, "-Infinity"...)
-	default:
-		w.b = append(w.b, "NaN"...)
+		return append(b, "-Infinity"...)
 	}
-	w.b = append(w.b, ',')
+	return append(b, "NaN"...)
 }
 
 // finish appends what is binary.
