@@ -111,11 +111,10 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	r.s.log.Info("the server is being stopped", "drain", drain)
 	r.linger(limit, drain/2)
 
-	closed := make(chan struct{})
+	closed := make(chan error, 1)
 	go func() {
-		defer close(closed)
 		if r.http != nil {
-			_ = r.http.Shutdown(limit) // its error is that of limit
+			closed <- r.http.Shutdown(limit)
 		}
 	}()
 	calls := make(chan struct{})
@@ -132,12 +131,11 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	err := r.s.Drain(limit)
 	poll(limit, func() bool { return r.active.Load() == 0 })
 	left := r.active.Load()
-	if r.http != nil && left == 0 {
-		select { // of connections that are idle by now
-		case <-closed:
-		case <-limit.Done():
-		case <-time.After(time.Second):
+	if r.http != nil {
+		if <-closed != nil { // an answer is written, or a request read, still
+			left = max(left, 1)
 		}
+		_ = r.http.Close()
 	}
 	if r.grpc != nil {
 		select { // what is open now are streams without requests
@@ -147,15 +145,12 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 		}
 		go r.grpc.Stop() // which waits for connections whose beginning has not come
 	}
-	if r.http != nil {
-		_ = r.http.Close()
-	}
 	brief, cancel := context.WithTimeout(context.WithoutCancel(limit), time.Second)
 	defer cancel()
 	if other := r.s.Close(brief); err == nil && left == 0 {
 		return other
 	}
-	return fmt.Errorf("stopped with %d requests unanswered after %v; give more time with drain, or limit requests with timeout", max(left, 1), drain)
+	return fmt.Errorf("the server was stopped after %v with requests unanswered: %d; give it more time to drain, or requests a timeout", drain, max(left, 1))
 }
 
 // linger goes on taking requests while a session is open or requests come, for at most
