@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,7 +53,7 @@ type loadtestResult struct {
 // loadtestModel is a model's part of the load.
 type loadtestModel struct {
 	Model    string      `json:"model"`           // its name
-	Requests int         `json:"requests"`        // right answers
+	Requests int         `json:"requests"`        // right answers, and requests without an answer when the load ended
 	Latency  latencyJSON `json:"latency"`         // of these
 	Batch    float64     `json:"batch,omitempty"` // mean rows of an execution, by the server's statistics; absent without them
 }
@@ -221,7 +222,11 @@ func (a *app) loadtest(ctx context.Context, address string, o *loadtestOptions) 
 	o.load.Seed, o.load.Kinds, o.load.Seconds = a.seed, len(o.server.Models), o.duration.Seconds()
 	o.server.JSON, o.server.Clients, o.server.Sessions = o.tensors == "json", o.load.Clients, o.load.Sessions
 	s, err := loadtest.Connect(ctx, address, o.server)
-	if err != nil {
+	var failed *loadtest.Failure
+	switch {
+	case err != nil && !errors.As(err, &failed) && ctx.Err() == nil: // no server was asked
+		return misusef("%v", err)
+	case err != nil:
 		return err
 	}
 	defer s.Close()

@@ -222,12 +222,12 @@ func appendFloat32(b []byte, f float32) []byte {
 // shortest returns the m with the fewest digits for which m / 10^places reads back as f,
 // which is greater than zero; ok is false where this is not found out without more bits.
 //
-// If any number of n digits reads back as f, then the one of n digits nearest to f does,
-// unless f is a power of two, below which float32 lie closer. Nine digits always
+// If any number of n digits reads back as f, then the one of n digits nearest to f does:
+// also of powers of two in this range, below which float32 lie closer. Nine digits always
 // suffice. Most numbers need eight or nine, so that is where the search begins.
 func shortest(f float32) (m int64, places int, ok bool) {
 	d := float64(f)
-	if d < 1e-4 || d >= 1e8 || math.Float32bits(f)<<9 == 0 {
+	if d < 1e-4 || d >= 1e8 {
 		return 0, 0, false
 	}
 	// The first digit of d is worth 10^top: 1233/4096 is log10 of 2, and the estimate is
