@@ -151,7 +151,7 @@ func run(tb testing.TB, change func(s *Server)) *doors {
 	return &doors{s, log, h.Addr().String(), g.Addr().String()}
 }
 
-const stepBody = `{"inputs":[{"name":"x","shape":[1,1,3],"datatype":"FP32","data":[1,2,3]}]}`
+const oneStep = `{"inputs":[{"name":"x","shape":[1,1,3],"datatype":"FP32","data":[1,2,3]}]}`
 
 // send sends a request and returns the status, the answer and its header.
 func (d *doors) send(tb testing.TB, method, path, token, body string) (int, string, http.Header) {
@@ -209,7 +209,7 @@ func TestScopes(t *testing.T) {
 		{"GET", "/v2/health/ready", "", yes, yes, yes, yes, yes, yes, yes},
 		{"GET", "/v2", "", 401, yes, 403, 403, 401, yes, 401},
 		{"GET", "/v2/models", "", 401, yes, 403, 403, 401, yes, 401},
-		{"POST", "/v2/models/m/infer", stepBody, 401, yes, 403, 403, 401, yes, 401},
+		{"POST", "/v2/models/m/infer", oneStep, 401, yes, 403, 403, 401, yes, 401},
 		{"GET", "/metrics", "", 401, 403, 403, yes, 401, yes, 401},
 		{"POST", "/v2/repository/index", "", 401, 403, yes, 403, 401, yes, 401},
 		{"POST", "/v2/%72epository/index", "", 401, 403, yes, 403, 401, yes, 401},
@@ -357,7 +357,7 @@ func TestSessionsAreOfTheirClient(t *testing.T) {
 	if _, err := c.ModelInfer(withToken("alice-secret"), stepProto("s1", false)); err != nil {
 		t.Errorf("alice's sequence through another door: %v", err)
 	}
-	for _, q := range [][3]string{{"POST", "/v1/sessions/s1/infer?model=m", stepBody}, {"GET", "/v1/sessions/s1?model=m"}, {"DELETE", "/v1/sessions/s1?model=m"}, {"GET", "/v1/sessions/s1/state?model=m"}} {
+	for _, q := range [][3]string{{"POST", "/v1/sessions/s1/infer?model=m", oneStep}, {"GET", "/v1/sessions/s1?model=m"}, {"DELETE", "/v1/sessions/s1?model=m"}, {"GET", "/v1/sessions/s1/state?model=m"}} {
 		status, answer, _ := d.send(t, q[0], q[1], "bob-secret", q[2])
 		if status != 403 && status != 404 {
 			t.Errorf("%s %s by bob: %d %s", q[0], q[1], status, answer)

@@ -83,6 +83,7 @@ func (f *configFile) limits(l *Limits) map[string]reader {
 	return map[string]reader{
 		"body":                size(f, &l.Body),
 		"timeout":             f.duration(&l.Timeout),
+		"unread":              f.duration(&l.Unread),
 		"sessions":            f.count(&l.Sessions.Most),
 		"sessions_per_client": f.count(&l.Sessions.Client),
 		"session_bytes":       size(f, &l.Sessions.Bytes),

@@ -20,7 +20,7 @@ func TestConfig(t *testing.T) {
 http: 0.0.0.0:8080
 grpc: off
 drain: 20s
-limits: {body: 64MB, timeout: 2s, sessions: 1000, sessions_per_client: 10, session_bytes: 1GiB, session_ttl: 5m}
+limits: {body: 64MB, timeout: 2s, unread: 5s, sessions: 1000, sessions_per_client: 10, session_bytes: 1GiB, session_ttl: 5m}
 models:
   - name: "step"
     path: step.onnx
@@ -54,7 +54,7 @@ pipelines:
 	}
 	want := &Config{
 		HTTP: "0.0.0.0:8080", GRPC: Off, Drain: 20 * time.Second,
-		Limits: Limits{Body: 64e6, Timeout: 2 * time.Second, Sessions: batch.SessionOptions{Most: 1000, Client: 10, Bytes: 1 << 30, Life: 5 * time.Minute}},
+		Limits: Limits{Body: 64e6, Timeout: 2 * time.Second, Unread: 5 * time.Second, Sessions: batch.SessionOptions{Most: 1000, Client: 10, Bytes: 1 << 30, Life: 5 * time.Minute}},
 		Models: []ModelConfig{
 			{Name: "step", Path: filepath.Join(dir, "step.onnx"), Queue: batch.QueueOptions{Rows: 64, Latency: 20 * time.Millisecond, Jobs: 100, Client: 20, Share: 0.5},
 				States: map[string]string{"h": "hn", "c": "cn"}, NoBatch: true, Labels: map[string][]string{"p": {"no", "yes"}, "q": {"one", "two"}}, Life: time.Hour, Versions: 2},

@@ -68,6 +68,7 @@ func (s *Server) Handler() http.Handler {
 	for _, k := range s.o.Tasks {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
+	mux.Handle("GET /metrics", s.metricsHandler())
 	s.sessionRoutes(mux)
 	mux.Handle("GET /metrics", s.metricsHandler())
 	if s.o.Profiles {
@@ -579,7 +580,7 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 			defer stop()
 		}
 		j.Client = callerIn(ctx).Conn
-		err := v.q.Do(ctx, j)
+		err := v.do(ctx, j)
 		if err != nil {
 			s.slow(ctx, inference.AsError(err))
 		}

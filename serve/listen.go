@@ -20,7 +20,7 @@ import (
 // Limits of HTTP connections. The time of a request has none, since a stream is a request:
 // those are limited by the sizes of bodies and of buffers.
 const (
-	headerTime  = 10 * time.Second // for the header of a request to come
+	headerTime  = 10 * time.Second // for the header of a request, or the beginning of gRPC's protocol, to come
 	idleTime    = 2 * time.Minute  // of a connection between requests
 	headerBytes = 64 << 10
 )
@@ -59,8 +59,8 @@ type running struct {
 	grpc   *grpc.Server
 	failed chan error
 
-	active   atomic.Int64  // requests that are being answered, without those of streams of gRPC
-	accepted atomic.Uint64 // requests so far
+	active   atomic.Int64  // requests that are being answered, without those in streams of gRPC
+	accepted atomic.Uint64 // requests so far, likewise
 }
 
 func (r *running) serveHTTP(l net.Listener) {
@@ -97,7 +97,7 @@ func (r *running) serveHTTP(l net.Listener) {
 }
 
 func (r *running) serveGRPC(l net.Listener) {
-	r.grpc = r.s.GRPC(grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	r.grpc = r.s.GRPC(grpc.ConnectionTimeout(headerTime), grpc.ChainUnaryInterceptor(func(ctx context.Context, q any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		r.accepted.Add(1)
 		r.active.Add(1)
 		defer r.active.Add(-1)
@@ -116,11 +116,10 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	r.s.log.Info("the server is being stopped", "drain", drain)
 	r.linger(limit, drain/2)
 
-	closed := make(chan struct{})
+	closed := make(chan error, 1)
 	go func() {
-		defer close(closed)
 		if r.http != nil {
-			_ = r.http.Shutdown(limit) // its error is that of limit
+			closed <- r.http.Shutdown(limit)
 		}
 	}()
 	calls := make(chan struct{})
@@ -137,30 +136,26 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	err := r.s.Drain(limit)
 	poll(limit, func() bool { return r.active.Load() == 0 })
 	left := r.active.Load()
-	if r.http != nil && left == 0 {
-		select { // of connections that are idle by now
-		case <-closed:
-		case <-limit.Done():
-		case <-time.After(time.Second):
+	if r.http != nil {
+		if <-closed != nil { // an answer is written, or a request read, still
+			left = max(left, 1)
 		}
+		_ = r.http.Close()
 	}
 	if r.grpc != nil {
 		select { // what is open now are streams without requests
 		case <-calls:
 		case <-limit.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 		}
-		r.grpc.Stop()
-	}
-	if r.http != nil {
-		_ = r.http.Close()
+		go r.grpc.Stop() // which waits for connections whose beginning has not come
 	}
 	brief, cancel := context.WithTimeout(context.WithoutCancel(limit), time.Second)
 	defer cancel()
 	if other := r.s.Close(brief); err == nil && left == 0 {
 		return other
 	}
-	return fmt.Errorf("stopped with %d requests unanswered after %v; give more time with drain, or limit requests with timeout", max(left, 1), drain)
+	return fmt.Errorf("the server was stopped after %v with requests unanswered: %d; give it more time to drain, or requests a timeout", drain, max(left, 1))
 }
 
 // linger goes on taking requests while a session is open or requests come, for at most
@@ -172,11 +167,23 @@ func (r *running) linger(ctx context.Context, most time.Duration) {
 	last := time.Now()
 	poll(ctx, func() bool {
 		n, _ := r.s.sessions.Count(nil)
-		if now := r.accepted.Load(); now != seen || n > 0 || r.active.Load() > 0 {
+		if now := r.accepted.Load() + r.s.jobs(); now != seen || n > 0 || r.active.Load() > 0 {
 			seen, last = now, time.Now()
 		}
 		return time.Since(last) >= 250*time.Millisecond
 	})
+}
+
+// jobs returns the number of jobs so far of the versions that are served, those in streams
+// as well.
+func (s *Server) jobs() (n uint64) {
+	for _, e := range s.models.list() {
+		for _, v := range e.versions {
+			st := v.q.Stats()
+			n += st.Succeeded + st.Failed + st.Refused + st.Canceled
+		}
+	}
+	return n
 }
 
 // poll waits until done returns true or ctx ends.
@@ -213,7 +220,7 @@ func (s *Server) Models() []ModelStatus {
 		m := ModelStatus{Name: e.name, Problem: e.reason}
 		switch {
 		case e.pipeline != nil:
-			m.Version, m.Platform, m.Problem = "1", "pipeline", ""
+			m.Version, m.Platform, m.Problem = "1", "ensemble", ""
 			var err error
 			if m.Inputs, m.Outputs, err = e.pipeline.infos(s); err != nil {
 				m.Problem = err.Error()

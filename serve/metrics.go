@@ -27,7 +27,7 @@ var endings = [...]struct {
 	word string
 }{
 	{batch.Idle, "idle"}, {batch.Evicted, "room"}, {batch.Gone, "disconnected"},
-	{batch.Unloaded, "unloaded"}, {batch.Stopped, "stopped"},
+	{batch.Grown, "grown"}, {batch.Failed, "failed"}, {batch.Unloaded, "unloaded"}, {batch.Stopped, "stopped"},
 }
 
 // secondsBuckets are from 10 microseconds, which a step of a small network takes, to 10
@@ -55,6 +55,12 @@ func (m *meter) batch(rows int, took time.Duration) {
 	m.stepSeconds.Observe(took.Seconds())
 }
 
+// job notes a job that succeeded.
+func (m *meter) job(j *batch.Job) {
+	m.queueSeconds.Observe(j.Started.Sub(j.Queued).Seconds())
+	m.answerMillis.Observe(float64(j.Finished.Sub(j.Queued)) / float64(time.Millisecond))
+}
+
 // over notes the end of a session.
 func (m *meter) over(why batch.Reason) {
 	for i := range endings {
@@ -68,8 +74,7 @@ func (m *meter) over(why batch.Reason) {
 func (v *version) do(ctx context.Context, j *batch.Job) error {
 	err := v.q.Do(ctx, j)
 	if err == nil {
-		v.meter.queueSeconds.Observe(j.Started.Sub(j.Queued).Seconds())
-		v.meter.answerMillis.Observe(float64(j.Finished.Sub(j.Queued)) / 1e6)
+		v.meter.job(j)
 	}
 	return err
 }
@@ -122,7 +127,7 @@ func versionMetrics() (list []metric) {
 
 	add(gauge, "carousel_sessions", "Sessions whose state is kept.", func(r *reading) float64 { return float64(r.sessions) })
 	add(gauge, "carousel_session_bytes", "Memory of the states of sessions, in bytes.", func(r *reading) float64 { return float64(r.bytes) })
-	evicted := prometheus.NewDesc("carousel_sessions_evicted_total", "Sessions that ended without their client's wish, by reason: idle for longer than their time to live, room for others, disconnected, unloaded with their model, stopped with the server.", append(labels, "reason"), nil)
+	evicted := prometheus.NewDesc("carousel_sessions_evicted_total", "Sessions that ended without their client's wish, by reason: idle for longer than their time to live, room for others, disconnected, grown beyond the memory there is, failed with their model, unloaded with it, stopped with the server.", append(labels, "reason"), nil)
 	for i := range endings {
 		list = append(list, metric{evicted, counter, func(r *reading) float64 { return float64(r.v.meter.ended[i].Load()) }, endings[i].word})
 	}

@@ -237,7 +237,7 @@ func TestClientsByCertificate(t *testing.T) {
 				return out.StatusCode, nil
 			}
 			alice, bob := a.client("alice"), a.client("bob")
-			begin := strings.Replace(stepBody, "{", `{"parameters":{"sequence_id":"s","sequence_start":true},`, 1)
+			begin := strings.Replace(oneStep, "{", `{"parameters":{"sequence_id":"s","sequence_start":true},`, 1)
 			if got, err := ask(alice, "/v2/models/m/infer", begin); got != 200 {
 				t.Fatal(got, err)
 			}
@@ -245,16 +245,16 @@ func TestClientsByCertificate(t *testing.T) {
 				t.Errorf("the sequence of another: %d %v", got, err)
 			}
 			want := map[bool]int{false: 200, true: 403}[withFile]
-			if got, err := ask(bob, "/v2/models/m/infer", stepBody); got != want {
+			if got, err := ask(bob, "/v2/models/m/infer", oneStep); got != want {
 				t.Errorf("bob: %d %v, want %d", got, err, want)
 			}
 			if got, err := ask(alice, "/v2/repository/index", ""); got != want {
 				t.Errorf("alice's index: %d %v, want %d", got, err, want)
 			}
-			if got, err := ask(stranger.client("alice"), "/v2/models/m/infer", stepBody); err == nil {
+			if got, err := ask(stranger.client("alice"), "/v2/models/m/infer", oneStep); err == nil {
 				t.Errorf("a certificate of another authority was answered: %d", got)
 			}
-			if got, err := ask(tls.Certificate{}, "/v2/models/m/infer", stepBody); err == nil {
+			if got, err := ask(tls.Certificate{}, "/v2/models/m/infer", oneStep); err == nil {
 				t.Errorf("a client without a certificate was answered: %d", got)
 			}
 			call := func(pair tls.Certificate) error {
