@@ -116,10 +116,11 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	r.s.log.Info("the server is being stopped", "drain", drain)
 	r.linger(limit, drain/2)
 
-	closed := make(chan error, 1)
+	closed := make(chan struct{})
 	go func() {
+		defer close(closed)
 		if r.http != nil {
-			closed <- r.http.Shutdown(limit)
+			_ = r.http.Shutdown(limit) // its error is that of limit
 		}
 	}()
 	calls := make(chan struct{})
@@ -136,10 +137,8 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	err := r.s.Drain(limit)
 	poll(limit, func() bool { return r.active.Load() == 0 })
 	left := r.active.Load()
+	<-closed // the last answers are written, or limit has ended
 	if r.http != nil {
-		if <-closed != nil { // an answer is written, or a request read, still
-			left = max(left, 1)
-		}
 		_ = r.http.Close()
 	}
 	if r.grpc != nil {

@@ -69,7 +69,7 @@ func (b *begun) post(path, body string) (int, string, error) {
 	return r.StatusCode, string(text), err
 }
 
-const stepBody = `{"parameters":{"sequence_id":%d%s},"inputs":[{"name":"x","shape":[1,1,4],"datatype":"FP32","data":[1,2,3,4]}]}`
+const sequenceBody = `{"parameters":{"sequence_id":%d%s},"inputs":[{"name":"x","shape":[1,1,4],"datatype":"FP32","data":[1,2,3,4]}]}`
 
 // A server that is asked to stop while a session is open is not ready, begins no session,
 // goes on with the one, and ends when that does.
@@ -94,7 +94,7 @@ func TestDrainFinishesSessions(t *testing.T) {
 	check(health.HealthCheckResponse_SERVING)
 	ask := func(id int, more string) int {
 		t.Helper()
-		status, text, err := b.post("/v2/models/m/infer", fmt.Sprintf(stepBody, id, more))
+		status, text, err := b.post("/v2/models/m/infer", fmt.Sprintf(sequenceBody, id, more))
 		if err != nil {
 			t.Error(err)
 		}
@@ -209,7 +209,7 @@ func TestDrainEndsSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := begin(t, s, time.Second)
-	if status, text, err := b.post("/v2/models/m/infer", fmt.Sprintf(stepBody, 1, `,"sequence_start":true`)); status != 200 {
+	if status, text, err := b.post("/v2/models/m/infer", fmt.Sprintf(sequenceBody, 1, `,"sequence_start":true`)); status != 200 {
 		t.Fatal(text, err)
 	}
 	n, err := s.sessions.Find("m", "1")
