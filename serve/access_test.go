@@ -126,7 +126,7 @@ type doors struct {
 func run(tb testing.TB, change func(s *Server)) *doors {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "m.onnx")
-	stepFile(tb, path, 1)
+	seededFile(tb, path, 1)
 	s, log := serverOf(tb, ModelConfig{Path: path})
 	if change != nil {
 		change(s)

@@ -70,7 +70,6 @@ func (s *Server) Handler() http.Handler {
 	}
 	mux.Handle("GET /metrics", s.metricsHandler())
 	s.sessionRoutes(mux)
-	mux.Handle("GET /metrics", s.metricsHandler())
 	if s.o.Profiles {
 		s.profileRoutes(mux)
 	}

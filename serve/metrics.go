@@ -150,7 +150,7 @@ func (c collector) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of all versions.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, e := range c.s.models.list() {
-		if e.pipeline == nil {
+		if e.pipeline == nil && e.wanted {
 			current := 0.0
 			if len(e.versions) > 0 && e.reason == "" {
 				current = 1

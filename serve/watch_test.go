@@ -22,8 +22,8 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// stepFile writes a small LSTM that keeps its state as an ONNX file, whole at once.
-func stepFile(tb testing.TB, path string, seed uint64) {
+// seededFile writes a small LSTM that keeps its state as an ONNX file, whole at once.
+func seededFile(tb testing.TB, path string, seed uint64) {
 	tb.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		tb.Fatal(err)
@@ -71,8 +71,8 @@ func serverOf(tb testing.TB, models ...ModelConfig) (*Server, *records) {
 	return s, log
 }
 
-// ask sends a step to a model.
-func ask(s *Server, model string, p inference.Params) (*inference.Response, error) {
+// askStep sends a step to a model.
+func askStep(s *Server, model string, p inference.Params) (*inference.Response, error) {
 	x := inference.Value{Dims: []int{1, 1, 3}, Floats: []float32{1, -2, 0.5}}
 	_, v, err := s.find(model, "")
 	if err != nil {
@@ -82,9 +82,9 @@ func ask(s *Server, model string, p inference.Params) (*inference.Response, erro
 		Inputs: []inference.Tensor{{Name: v.ins[0].Name, Datatype: inference.FP32, Value: x}}}, Caller{Client: "c", Conn: "1"})
 }
 
-func mustAsk(tb testing.TB, s *Server, model string, p inference.Params) *inference.Response {
+func mustStep(tb testing.TB, s *Server, model string, p inference.Params) *inference.Response {
 	tb.Helper()
-	out, err := ask(s, model, p)
+	out, err := askStep(s, model, p)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func served(s *Server, model string) string {
 func TestVersionsComeAndGo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	file := func(n int) string { return filepath.Join(dir, fmt.Sprint(n), "model.onnx") }
-	stepFile(t, file(1), 1)
+	seededFile(t, file(1), 1)
 	s, log := serverOf(t, ModelConfig{Path: dir, Versions: 2})
 	w := looksAt(s)
 	w.look(3)
@@ -126,10 +126,10 @@ func TestVersionsComeAndGo(t *testing.T) {
 		t.Fatalf("serving %q", got)
 	}
 	begin := inference.Params{"sequence_id": "a", "sequence_start": true}
-	first := mustAsk(t, s, "m", begin)
+	first := mustStep(t, s, "m", begin)
 	v1 := s.models.get("m").versions[0]
 
-	stepFile(t, file(2), 2)
+	seededFile(t, file(2), 2)
 	w.look(1)
 	if got := served(s, "m"); got != "1|" {
 		t.Errorf("a version was loaded at the first look, while it may still be written: %q", got)
@@ -138,8 +138,8 @@ func TestVersionsComeAndGo(t *testing.T) {
 	if got := served(s, "m"); got != "2, 1|" || s.models.get("m").versions[1] != v1 {
 		t.Fatalf("serving %q, and version 1 must not be opened again", got)
 	}
-	other := mustAsk(t, s, "m", nil)
-	second := mustAsk(t, s, "m", inference.Params{"sequence_id": "a"})
+	other := mustStep(t, s, "m", nil)
+	second := mustStep(t, s, "m", inference.Params{"sequence_id": "a"})
 	if other.Version != "2" || second.Version != "1" {
 		t.Errorf("a new request was answered by version %s, a sequence of version 1 by version %s", other.Version, second.Version)
 	}
@@ -147,16 +147,16 @@ func TestVersionsComeAndGo(t *testing.T) {
 		t.Error("equal answers of another state or other weights")
 	}
 
-	stepFile(t, file(3), 3) // 1 is not among the newest two any more
+	seededFile(t, file(3), 3) // 1 is not among the newest two any more
 	w.look(2)
 	if got := served(s, "m"); got != "3, 2|" {
 		t.Fatalf("serving %q", got)
 	}
-	third := mustAsk(t, s, "m", inference.Params{"sequence_id": "a", "sequence_end": true})
+	third := mustStep(t, s, "m", inference.Params{"sequence_id": "a", "sequence_end": true})
 	if third.Version != "1" {
 		t.Errorf("a sequence of version 1, which was retired, was answered by version %s", third.Version)
 	}
-	if _, err := ask(s, "m", inference.Params{"sequence_id": "a"}); err == nil {
+	if _, err := askStep(s, "m", inference.Params{"sequence_id": "a"}); err == nil {
 		t.Error("the sequence goes on after its end")
 	}
 	closed(t, v1)
@@ -191,8 +191,8 @@ func closed(tb testing.TB, v *version) {
 func TestFilesThatDoNotOpenLeaveWhatIsServed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	file := func(n int) string { return filepath.Join(dir, fmt.Sprint(n), "model.onnx") }
-	stepFile(t, file(1), 1)
-	stepFile(t, file(2), 2)
+	seededFile(t, file(1), 1)
+	seededFile(t, file(2), 2)
 	if err := os.WriteFile(file(2), []byte("damage"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestFilesThatDoNotOpenLeaveWhatIsServed(t *testing.T) {
 	}
 	v1 := s.models.get("m").versions[0]
 
-	stepFile(t, file(2), 2)
+	seededFile(t, file(2), 2)
 	w.look(2)
 	if got := served(s, "m"); got != "2|" {
 		t.Fatalf("serving %q after the version was mended", got)
@@ -230,7 +230,7 @@ func TestFilesThatDoNotOpenLeaveWhatIsServed(t *testing.T) {
 	if got := served(s, "m"); !strings.HasPrefix(got, "2|version 2: ") {
 		t.Errorf("serving %q, want version 2 as it was before", got)
 	}
-	if out := mustAsk(t, s, "m", nil); out.Version != "2" {
+	if out := mustStep(t, s, "m", nil); out.Version != "2" {
 		t.Errorf("version %s answers", out.Version)
 	}
 
@@ -244,7 +244,7 @@ func TestFilesThatDoNotOpenLeaveWhatIsServed(t *testing.T) {
 	if err := os.Rename(dir+"away", dir); err != nil {
 		t.Fatal(err)
 	}
-	stepFile(t, file(2), 2)
+	seededFile(t, file(2), 2)
 	w.look(3)
 	if got := served(s, "m"); got != "2|" {
 		t.Errorf("serving %q when all is as before", got)
@@ -256,10 +256,10 @@ func TestFilesThatDoNotOpenLeaveWhatIsServed(t *testing.T) {
 
 func TestChangedFileIsLoaded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.onnx")
-	stepFile(t, path, 1)
+	seededFile(t, path, 1)
 	s, _ := serverOf(t, ModelConfig{Path: path})
 	w := looksAt(s)
-	before := mustAsk(t, s, "m", nil)
+	before := mustStep(t, s, "m", nil)
 	v := s.models.get("m").versions[0]
 
 	later := time.Now().Add(time.Hour)
@@ -270,9 +270,9 @@ func TestChangedFileIsLoaded(t *testing.T) {
 	if s.models.get("m").versions[0] != v {
 		t.Error("a file that was touched is another version, though its content is the same")
 	}
-	stepFile(t, path, 2)
+	seededFile(t, path, 2)
 	w.look(2)
-	after := mustAsk(t, s, "m", nil)
+	after := mustStep(t, s, "m", nil)
 	if slices.Equal(before.Outputs[0].Floats, after.Outputs[0].Floats) {
 		t.Error("the answer is that of the file as it was before")
 	}
@@ -285,15 +285,15 @@ func TestChangedFileIsLoaded(t *testing.T) {
 	if err := s.Unload(context.Background(), "m", false); err != nil {
 		t.Fatal(err)
 	}
-	stepFile(t, path, 3)
+	seededFile(t, path, 3)
 	w.look(3)
-	if _, err := ask(s, "m", nil); err == nil {
+	if _, err := askStep(s, "m", nil); err == nil {
 		t.Error("a model that was unloaded answers, because its file changed")
 	}
 	if err := s.Load(context.Background(), "m"); err != nil {
 		t.Fatal(err)
 	}
-	mustAsk(t, s, "m", nil)
+	mustStep(t, s, "m", nil)
 }
 
 // While versions come, requests with and without a session are answered, and no version
@@ -301,7 +301,7 @@ func TestChangedFileIsLoaded(t *testing.T) {
 func TestRequestsWhileVersionsChange(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	file := func(n int) string { return filepath.Join(dir, fmt.Sprint(n), "model.onnx") }
-	stepFile(t, file(1), 1)
+	seededFile(t, file(1), 1)
 	s, _ := serverOf(t, ModelConfig{Path: dir})
 	ctx, stop := context.WithCancel(context.Background())
 	var all sync.WaitGroup
@@ -314,7 +314,7 @@ func TestRequestsWhileVersionsChange(t *testing.T) {
 				if c%2 == 0 {
 					p = inference.Params{"sequence_id": id, "sequence_start": n%7 == 0, "sequence_end": n%7 == 6}
 				}
-				if _, err := ask(s, "m", p); err != nil {
+				if _, err := askStep(s, "m", p); err != nil {
 					t.Errorf("request %d of client %d: %v", n, c, err)
 					return
 				}
@@ -330,7 +330,7 @@ func TestRequestsWhileVersionsChange(t *testing.T) {
 	})
 	for n := 2; n <= 6; n++ {
 		// A version is put in its place whole, as a careful deployment does.
-		stepFile(t, filepath.Join(dir, "new", "model.onnx"), uint64(n))
+		seededFile(t, filepath.Join(dir, "new", "model.onnx"), uint64(n))
 		if err := os.Rename(filepath.Join(dir, "new"), filepath.Dir(file(n))); err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +361,7 @@ func TestModelsAreTriedBeforeTheyAreServed(t *testing.T) {
 	stores(t, func(t *testing.T, m *task.Trained, _ string) { tried(t, program(t, m)) })
 	t.Run("graph", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "m.onnx")
-		stepFile(t, path, 1)
+		seededFile(t, path, 1)
 		m, err := graph.Read(path)
 		if err != nil {
 			t.Fatal(err)
