@@ -420,6 +420,9 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 	if client == "" {
 		return ctx, nil
 	}
+	if q := requestIn(ctx); q != nil {
+		q.client = client
+	}
 	return context.WithValue(ctx, connKey{}, c.of(client, t)), nil
 }
 

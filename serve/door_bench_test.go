@@ -37,7 +37,7 @@ func BenchmarkDoors(b *testing.B) {
 	p := stepProgram(b, width, width, 1)
 	s := New(Options{})
 	q := s.sched.Add(p, batch.QueueOptions{})
-	v := &version{name: "step", number: "1", q: q, ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}}
+	v := &version{name: "step", number: "1", q: q, meter: newMeter("step", "1"), ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}}
 	for i, in := range v.ins {
 		v.inAt[in.Name] = i
 	}

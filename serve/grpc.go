@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -37,12 +36,12 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
-		grpc.ChainUnaryInterceptor(s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
-			defer s.endRPC(ctx, i.FullMethod, time.Now(), &err)
+		grpc.ChainUnaryInterceptor(s.tellUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+			defer s.endRPC(ctx, i.FullMethod, &err)
 			return h(ctx, m)
 		}),
-		grpc.ChainStreamInterceptor(s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
-			defer s.endRPC(stream.Context(), i.FullMethod, time.Now(), &err)
+		grpc.ChainStreamInterceptor(s.tellStream, s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+			defer s.endRPC(stream.Context(), i.FullMethod, &err)
 			return h(srv, stream)
 		}),
 	}
@@ -58,9 +57,13 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 
 // endRPC is deferred in each call: it turns a panic into an error, and all errors into
 // statuses.
-func (s *Server) endRPC(ctx context.Context, method string, began time.Time, err *error) {
+func (s *Server) endRPC(ctx context.Context, method string, err *error) {
 	if p := recover(); p != nil {
-		s.panicked(method, p)
+		id := ""
+		if q := requestIn(ctx); q != nil {
+			id = q.id
+		}
+		s.panicked(method, id, p)
 		*err = errPanicked
 	}
 	if *err != nil {
@@ -70,16 +73,13 @@ func (s *Server) endRPC(ctx context.Context, method string, began time.Time, err
 			*err = e.GRPC().Err()
 		}
 	}
-	if s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.Debug("a request", "method", method, "status", status.Code(*err).String(), "took", time.Since(began))
-	}
 }
 
 // errPanicked is what a client is told when the server failed on its request.
 var errPanicked = inference.Errorf(inference.Internal, "the server failed on this request; its log tells how")
 
-func (s *Server) panicked(where string, problem any) {
-	s.log.Error("a request failed", "path", where, "problem", fmt.Sprint(problem), "stack", string(debug.Stack()))
+func (s *Server) panicked(where, id string, problem any) {
+	s.log.Error("a request failed", "path", where, "request_id", id, "problem", fmt.Sprint(problem), "stack", string(debug.Stack()))
 }
 
 // rpc is the service of the protocol.
@@ -372,7 +372,7 @@ func (t *inferStream) answer(one *streamed) {
 func (t *inferStream) compute(one *streamed) (out *pb.ModelStreamInferResponse, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.g.s.panicked(pb.GRPCInferenceService_ModelStreamInfer_FullMethodName, p)
+			t.g.s.panicked(pb.GRPCInferenceService_ModelStreamInfer_FullMethodName, "", p)
 			err = errPanicked
 		}
 	}()

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -77,24 +76,22 @@ func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
 }
 
-// serveHTTP is what all requests pass: it undoes their compression, and turns panics into
-// answers.
+// serveHTTP is what all requests pass: it admits their clients, undoes their compression,
+// turns panics into answers, and tells of them in the log and in traces.
 func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
 	out := &response{ResponseWriter: w}
+	r, q := s.beginHTTP(out, r)
+	defer func() { s.endHTTP(r, q, out) }()
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			s.panicked(r.Pattern, p)
+			s.panicked(r.Pattern, q.id, p)
 			if out.status != 0 { // the answer has begun: a client must not take it for a whole one
 				panic(http.ErrAbortHandler)
 			}
 			s.fail(out, r, errPanicked)
-		}
-		if s.log.Enabled(r.Context(), slog.LevelDebug) {
-			s.log.Debug("a request", "method", r.Method, "path", r.Pattern, "status", out.status, "took", time.Since(began))
 		}
 	}()
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
@@ -116,10 +113,11 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	mux.ServeHTTP(out, r)
 }
 
-// response notes the status of an answer.
+// response notes the status and the size of an answer.
 type response struct {
 	http.ResponseWriter
 	status int // 0: nothing was written
+	bytes  int64
 }
 
 // Unwrap is for http.ResponseController.
@@ -134,7 +132,9 @@ func (w *response) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
 }
 
 // conn is a client's connection.

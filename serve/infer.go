@@ -142,6 +142,7 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 		}
 		return nil, inference.AsError(err)
 	}
+	s.traceJob(ctx, v, j)
 	answered := time.Now()
 	defer func() { v.encoded.Add(int64(time.Since(answered))) }()
 	return v.response(r, j, classes)
