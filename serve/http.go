@@ -68,6 +68,7 @@ func (s *Server) Handler() http.Handler {
 	for _, k := range s.o.Tasks {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
+	s.sessionRoutes(mux)
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
 }

@@ -119,6 +119,9 @@ type Caller struct {
 	// Client is whom limits count for, Conn what shares the queue fairly with others: a
 	// connection, or again the client.
 	Client, Conn string
+	// Proven says that Client is a name that was proven, such as by a token, and not an
+	// address, so that its sessions are for it alone.
+	Proven bool
 	// Owner, if not nil, holds sessions that begin with the request and end with the
 	// connection.
 	Owner *Owner
