@@ -68,6 +68,7 @@ func (s *Server) Handler() http.Handler {
 	for _, k := range s.o.Tasks {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
+	mux.Handle("GET /metrics", s.metricsHandler())
 	s.sessionRoutes(mux)
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
@@ -559,7 +560,7 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 			defer stop()
 		}
 		j.Client = callerIn(ctx).Conn
-		err := v.q.Do(ctx, j)
+		err := v.do(ctx, j)
 		if err != nil {
 			s.slow(ctx, inference.AsError(err))
 		}

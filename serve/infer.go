@@ -134,7 +134,7 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 	if err == nil {
 		j.Session, j.Begin, j.End = n, seq.start && n != nil, seq.end
 		v.decoded.Add(int64(time.Since(began)))
-		err = v.q.Do(ctx, j)
+		err = v.do(ctx, j)
 	}
 	if err != nil {
 		if fresh {

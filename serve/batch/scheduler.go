@@ -122,6 +122,7 @@ type set struct {
 	rows int
 	cost float64
 	long bool
+	kept bool // small by the lane's limit
 }
 
 // level is jobs of one priority: those of each client in their order, clients in turn.
@@ -442,7 +443,7 @@ func (l *lane) pick() *set {
 	if l.spare = nil; b == nil {
 		b = &set{l: l}
 	}
-	b.jobs, b.rows, b.cost = b.jobs[:0], 0, 0
+	b.jobs, b.rows, b.cost, b.kept = b.jobs[:0], 0, 0, false
 	var head *Job
 	for _, lv := range l.levels {
 		t, led := lv.turn, head == nil
@@ -491,6 +492,7 @@ func (l *lane) pick() *set {
 		}
 	}
 	l.levels = slices.DeleteFunc(l.levels, func(lv *level) bool { return lv.turn == nil && lv.priority != 0 })
+	b.kept = b.kept || l.jobs > 0 && l.limit > 0 && b.cost >= l.limit
 	if head == nil {
 		l.spare = b
 		return nil
@@ -508,8 +510,12 @@ func (t *tenant) find(head *Job, b *set, l *lane) *Job {
 	crowded := l.q.s.crowded()
 	var before *Job
 	for j, n := t.first, 0; j != nil && n < 64; before, j, n = j, j.next, n+1 {
-		if head != nil && (j.Key != head.Key || b.rows+j.Rows > l.q.o.Rows || l.limit > 0 && b.cost+j.Cost > l.limit || j.Alike > 2*head.Alike || head.Alike > 2*j.Alike) ||
+		if head != nil && (j.Key != head.Key || b.rows+j.Rows > l.q.o.Rows || j.Alike > 2*head.Alike || head.Alike > 2*j.Alike) ||
 			crowded && !l.short(b.cost+j.Cost) {
+			continue
+		}
+		if head != nil && l.limit > 0 && b.cost+j.Cost > l.limit {
+			b.kept = true
 			continue
 		}
 		t.drop(before, j)
@@ -598,7 +604,7 @@ func (s *Scheduler) lead(b *set, own *Job) {
 		for _, j := range b.jobs {
 			heaviest = max(heaviest, j.Cost)
 		}
-		l.learn(b.cost, heaviest, took)
+		l.learn(b.cost, heaviest, took, b.kept)
 		l.q.stats.Rows += uint64(b.rows)
 		l.q.stats.Batches++
 		l.q.stats.Last = ended
@@ -691,10 +697,10 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	s.mu.Unlock()
 }
 
-// learn adapts the size of batches to the time that one took. Where a job alone takes
-// longer than the objective allows, a batch may take twice as long: it then serves many in
-// the time of two.
-func (l *lane) learn(cost, heaviest float64, took time.Duration) {
+// learn adapts the size of batches to the time that one took; kept says that the limit left
+// out jobs. Where a job alone takes longer than the objective allows, a batch may take twice
+// as long: it then serves many in the time of two.
+func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	seconds := took.Seconds()
 	if l.pace == 0 {
 		l.pace, l.single = seconds/cost, seconds/cost
@@ -706,7 +712,7 @@ func (l *lane) learn(cost, heaviest float64, took time.Duration) {
 	switch most := max(l.q.o.Latency.Seconds()/2, 2*l.single*heaviest); {
 	case seconds > most:
 		l.limit = max(1, 0.75*cost)
-	case l.limit > 0 && cost > 0.75*l.limit:
+	case kept:
 		l.limit *= 1.125
 	}
 }

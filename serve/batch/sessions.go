@@ -34,7 +34,7 @@ const (
 // SessionOptions are the limits of [Sessions]; zeros are the defaults.
 type SessionOptions struct {
 	// Most is the number of sessions, Client that of one client, and Bytes the memory of
-	// the states of all. 0: 100,000; Most; 1 GiB.
+	// the states of all. 0: 100,000; no limit besides Most; 1 GiB.
 	Most, Client int
 	Bytes        int
 	// Life is the time that a session may be idle if it does not say otherwise. 0: one minute.
@@ -214,7 +214,7 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 		}
 		old.close(Ended)
 	}
-	if t.clients[o.Client] >= t.o.Client {
+	if t.o.Client < t.o.Most && t.clients[o.Client] >= t.o.Client {
 		return nil, &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("this client has %d sessions, as many as it may; end some first", t.clients[o.Client])}
 	}
 	if !t.makeRoom(1, n.bytes) {

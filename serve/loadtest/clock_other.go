@@ -15,11 +15,7 @@ func newClock() clock { return clock{} }
 func (clock) stop() {}
 
 // until waits for a moment, or for the end of ctx.
-func (clock) until(ctx context.Context, t time.Time) {
-	if d := time.Until(t); d > 0 {
-		sleep(ctx, d)
-	}
-}
+func (clock) until(ctx context.Context, t time.Time) { sleepUntil(ctx, t) }
 
 // processorTime is not known here.
 func processorTime() time.Duration { return 0 }

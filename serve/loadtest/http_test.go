@@ -100,7 +100,10 @@ func TestClosed(t *testing.T) {
 }
 
 func TestTimeout(t *testing.T) {
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // or the server would not see that the client leaves
+		<-r.Context().Done()
+	}))
 	defer s.Close()
 	u, _ := url.Parse(s.URL)
 	w := &wireConn{url: u, timeout: 50 * time.Millisecond}

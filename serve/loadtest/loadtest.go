@@ -64,6 +64,8 @@ type Load struct {
 	// A closed loop goes round the sessions; in an open one a request is of a session by
 	// chance, or in turn if they come at equal distances.
 	Sessions int
+
+	timers bool // wait by timers, which tests with a clock of their own need
 }
 
 // DefaultGrace is how long answers are waited for after the end of a load.
@@ -230,8 +232,12 @@ func (r *runner) open(ctx context.Context, cancel func()) {
 // arrive lets requests of an open loop arrive until its end.
 func (r *runner) arrive(ctx context.Context, q *lineup) {
 	random := rand.New(rand.NewPCG(r.load.Seed, 1))
-	clock := newClock()
-	defer clock.stop()
+	wait := sleepUntil
+	if !r.load.timers {
+		clock := newClock()
+		defer clock.stop()
+		wait = clock.until
+	}
 	every := float64(time.Second) / r.load.Rate
 	at := 0.0 // nanoseconds from the beginning; a sum of rounded distances would drift
 	for n := 0; r.load.Count == 0 || n < r.load.Count; n++ {
@@ -244,7 +250,7 @@ func (r *runner) arrive(ctx context.Context, q *lineup) {
 		if r.over(due) {
 			break
 		}
-		clock.until(ctx, due)
+		wait(ctx, due)
 		if ctx.Err() != nil {
 			return
 		}
@@ -258,7 +264,7 @@ func (r *runner) arrive(ctx context.Context, q *lineup) {
 	}
 	// The time of sending is what was asked for, also where nothing is due at its end.
 	if !r.end.IsZero() && r.load.Count == 0 {
-		clock.until(ctx, r.end)
+		wait(ctx, r.end)
 	}
 }
 
@@ -391,3 +397,6 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
+
+// sleepUntil waits for a moment, or until ctx ends.
+func sleepUntil(ctx context.Context, t time.Time) { sleep(ctx, time.Until(t)) }

@@ -26,7 +26,7 @@ type Report struct {
 
 // Errors counts errors of a kind.
 type Errors struct {
-	Kind  string `json:"kind"`  // HTTP and the status, gRPC and the code, connection, timeout, answer (not the protocol's) or differs (with --check)
+	Kind  string `json:"kind"`  // HTTP and the status, gRPC and the code (in a stream gRPC error_message), connection, timeout, with --check answer (not one of the protocol) or differs
 	Count int    `json:"count"` // requests
 	First string `json:"first"` // the message of the first
 }
