@@ -61,7 +61,7 @@ func newTaskProgram(m *task.Trained, fingerprint string) (*taskProgram, error) {
 		p.ins = append(p.ins, inference.Info{Name: name, Datatype: t, Dims: []int{size}, Optional: optional})
 		return len(p.ins) - 1
 	}
-	switch service.Form {
+	switch m.Kind.Input() {
 	case task.TextForm:
 		p.texts = input(textInput, inference.BYTES, -1, false)
 	case task.TableForm:
@@ -211,7 +211,7 @@ func (p *taskProgram) fault(err error) error {
 		return nil
 	}
 	var input *data.InputError
-	if errors.As(err, &input) && input.File != "" && p.service.Form == task.TableForm {
+	if errors.As(err, &input) && input.File != "" && p.m.Kind.Input() == task.TableForm {
 		named := *input
 		named.File = tableInput // not a file of this machine, nor its standard input
 		err = &named

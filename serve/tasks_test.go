@@ -174,7 +174,7 @@ func TestAnswersAreThoseOfPredict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.service.Form == task.SoundForm {
+		if p.m.Kind.Input() == task.SoundForm {
 			j := jobs(t, p, input)[0]
 			do(t, p, j)
 			want, err := m.PredictJSON(t.Context(), task.Input{File: input}, o)
@@ -222,7 +222,7 @@ func jsonText(t *testing.T, s string) string {
 func TestTableByColumns(t *testing.T) {
 	stores(t, func(t *testing.T, m *task.Trained, input string) {
 		p := program(t, m)
-		if p.service.Form != task.TableForm {
+		if p.m.Kind.Input() != task.TableForm {
 			return
 		}
 		text, err := os.ReadFile(input)
@@ -406,7 +406,7 @@ func TestOneFailsAlone(t *testing.T) {
 	for _, k := range carousel.Tasks {
 		m, input := stored(t, k)
 		p := program(t, m)
-		if p.service.Form != task.SoundForm {
+		if p.m.Kind.Input() != task.SoundForm {
 			continue
 		}
 		good, bad := jobs(t, p, input)[0], jobs(t, p, input)[0]
@@ -549,7 +549,7 @@ func bodies(t testing.TB, m *task.Trained, input string) []string {
 		}
 		return string(body)
 	}
-	switch p := program(t, m); p.service.Form {
+	switch m.Kind.Input() {
 	case task.TextForm:
 		line, _, _ := strings.Cut(string(text), "\n")
 		return []string{write(map[string]any{"text": line}), write(map[string]any{"texts": []string{line}, "model": "m"})}
@@ -588,7 +588,7 @@ func TestTaskDoors(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := task.Input{File: input}
-		if program(t, m).service.Form == task.TextForm {
+		if m.Kind.Input() == task.TextForm {
 			text, err := os.ReadFile(input)
 			if err != nil {
 				t.Fatal(err)
@@ -615,7 +615,7 @@ func TestTaskDoorsRefuse(t *testing.T) {
 	forms := map[task.Form]string{task.TextForm: `"text":"a"`, task.TableForm: `"csv":"a\n1\n"`, task.SoundForm: `"sound":""`}
 	stores(t, func(t *testing.T, m *task.Trained, _ string) {
 		p := program(t, m)
-		input, path := forms[p.service.Form], taskPath(m.Kind)
+		input, path := forms[p.m.Kind.Input()], taskPath(m.Kind)
 		for body, want := range map[string]string{
 			`[]`: "not a JSON object", `{`: "not a JSON object", `null`: "not a JSON object",
 			`{}`: "want one of the keys", `{"model":1,` + input + `}`: "model: want a text",
@@ -637,7 +637,7 @@ func TestTaskDoorsRefuse(t *testing.T) {
 		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" || !strings.Contains(w.Body.String(), `"error"`) {
 			t.Errorf("GET: %d %s", w.Code, w.Body)
 		}
-		if p.service.Form != task.TableForm {
+		if p.m.Kind.Input() != task.TableForm {
 			return
 		}
 		for body, want := range map[string]string{

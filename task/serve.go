@@ -17,7 +17,7 @@ import (
 // Form is the form of the input that a served model takes.
 type Form string
 
-// The forms of inputs.
+// The forms of inputs. The zero Form is that of a task that cannot be served.
 const (
 	TextForm  Form = "text"  // texts: Input.Texts
 	TableForm Form = "table" // a table: Input.Table, or Input.Stream with its text
@@ -27,7 +27,6 @@ const (
 // Service is how a server offers a model: what it takes, and its predictions as columns
 // of values. A model has it from its method Serves; see [Trained.Service].
 type Service struct {
-	Form Form
 	// Columns are the columns of a table that the model reads, in the order in which
 	// they are shown.
 	Columns []Field
@@ -135,6 +134,15 @@ func (in *Input) Number(i int) int {
 	return in.Numbers[i]
 }
 
+// Input returns the form of the input that servers take for models of the task: About.Form,
+// or texts if the task predicts from these.
+func (k *Kind) Input() Form {
+	if k.Form == "" && k.Texts {
+		return TextForm
+	}
+	return k.Form
+}
+
 // Service returns how a server offers the model. One without the method
 //
 //	Serves() (*Service, error)
@@ -145,10 +153,10 @@ func (m *Trained) Service() (*Service, error) {
 	if one, ok := m.Model.(interface{ Serves() (*Service, error) }); ok {
 		return one.Serves()
 	}
-	if !m.Kind.Texts {
+	if m.Kind.Input() != TextForm {
 		return nil, data.Errorf("a model for task %q cannot be served: it predicts from %s", m.Kind.Name, m.Kind.Takes)
 	}
-	return &Service{Form: TextForm}, nil
+	return &Service{}, nil
 }
 
 // Options returns options of a prediction as the command makes them: the task's defaults

@@ -422,7 +422,7 @@ func decimal(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) }
 // Serves returns how a server offers the model: texts, with their labels and the
 // probabilities of the classes, NaN for a text without tokens.
 func (m *Model) Serves() (*task.Service, error) {
-	s := &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
+	s := &task.Service{Apart: true, Outputs: []task.Output{
 		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
 			for _, one := range p.(*Predictions).List {
 				labels = append(labels, one.Label)

@@ -185,7 +185,7 @@ func (p *Predictions) Write(w io.Writer) error {
 // Serves returns how a server offers the model: prompts, with the texts that continue
 // them, those of the first prompt first.
 func (m *Model) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.TextForm, Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, Outputs: []task.Output{
+	return &task.Service{Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, Outputs: []task.Output{
 		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
 			for _, one := range p.(*Predictions).List {
 				texts = append(texts, one.Text)

@@ -141,7 +141,7 @@ func (m *Model) Serves() (*task.Service, error) {
 	if err := m.frontend.TakesSound(); err != nil {
 		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
 	}
-	return &task.Service{Form: task.SoundForm, Apart: true, Outputs: []task.Output{
+	return &task.Service{Apart: true, Outputs: []task.Output{
 		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
 			for _, one := range p.(*Predictions).Files {
 				labels = append(labels, one.Label)

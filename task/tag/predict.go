@@ -399,7 +399,7 @@ func (t *Tagged) mark(span Span, probability float64) Mark {
 // Serves returns how a server offers the model: texts, with the spans of each as a JSON
 // list, or with its tags if these mark no spans.
 func (m *Model) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
+	return &task.Service{Apart: true, Outputs: []task.Output{
 		{Name: "tags", Texts: func(p task.Prediction) (tags []string) {
 			for i := range p.(*Predictions).Sentences {
 				one := &p.(*Predictions).Sentences[i]

@@ -478,7 +478,7 @@ func (m *Model) Serves() (*task.Service, error) {
 	if err := m.frontend.TakesSound(); err != nil {
 		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
 	}
-	return &task.Service{Form: task.SoundForm, Apart: true, Most: map[string]float64{"beam": 1000}, Outputs: []task.Output{
+	return &task.Service{Apart: true, Most: map[string]float64{"beam": 1000}, Outputs: []task.Output{
 		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
 			for _, one := range p.(*Transcripts).Files {
 				texts = append(texts, one.Text)
