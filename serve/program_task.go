@@ -379,7 +379,10 @@ func (p *taskProgram) single(ctx context.Context, j *batch.Job) error {
 	o, in := j.Options.(*taskOptions), p.input(j)
 	if st, _ := j.State().(task.Stream); st != nil {
 		in.Rate = o.rate
-		prediction, err := st.Feed(ctx, in, o.predict, j.End || o.finish)
+		wants := func(output string) bool {
+			return slices.ContainsFunc(p.places(output), func(i int) bool { return j.Wanted(i, &p.outs[i]) })
+		}
+		prediction, err := st.Feed(ctx, &task.Portion{Input: in, Options: o.predict, Last: j.End || o.finish, Wants: wants})
 		if err != nil {
 			return err
 		}
@@ -399,6 +402,17 @@ func (p *taskProgram) single(ctx context.Context, j *batch.Job) error {
 	}
 	rows := max(len(in.Texts), len(in.Sounds))
 	return p.give(j, prediction, rows, 0, rows)
+}
+
+// places returns the outputs for which a column of the prediction is needed: the column,
+// and the JSON, which has all.
+func (p *taskProgram) places(output string) (list []int) {
+	for i := range p.outs {
+		if i == p.json || p.outs[i].Name == output {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 // together computes jobs as one prediction.
@@ -479,7 +493,7 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		return nil
 	}
 	texts := []string{}
-	if each, n := task.Elements(prediction); each != nil && p.service.Apart {
+	if each, n := task.Elements(prediction); each != nil && p.service.Apart && j.Session == nil {
 		lo, hi, err := share(jsonOutput, n)
 		if err != nil {
 			return err

@@ -62,15 +62,13 @@ type Output struct {
 	Numbers func(p Prediction) []float64
 }
 
-// Stream is a prediction of input that arrives in parts. It is used by one goroutine at a
+// Stream is a prediction of input that arrives in portions. It is used by one goroutine at a
 // time.
 type Stream interface {
-	// Feed takes the next part of the input and returns the prediction after it, equal to
-	// that for all parts at once. last says that no part follows: the prediction is the
-	// final one, and the stream begins anew. The options may change between
-	// parts unless the stream says otherwise. A part that cannot be used is a
-	// *data.InputError and changes nothing, and a cancelled ctx returns its error.
-	Feed(ctx context.Context, in Input, options any, last bool) (Prediction, error)
+	// Feed takes the next portion of the input and returns the prediction after it, equal to
+	// that for all portions at once. One that cannot be used is a *data.InputError and
+	// changes nothing, and a cancelled ctx returns its error.
+	Feed(ctx context.Context, p *Portion) (Prediction, error)
 	// Bytes returns the memory that the stream takes.
 	Bytes() int
 	// MarshalBinary returns the stream's state, from which UnmarshalBinary of a stream of
@@ -78,6 +76,17 @@ type Stream interface {
 	// UnmarshalBinary checks all that it reads and changes nothing on an error.
 	encoding.BinaryMarshaler
 	encoding.BinaryUnmarshaler
+}
+
+// Portion is a part of the input of a [Stream].
+type Portion struct {
+	Input
+	Options any // a pointer as Kind.Predicting returns it, or nil; they may change between portions unless the stream says otherwise
+	// Last says that no portion follows: the prediction is the final one, and the stream
+	// begins anew.
+	Last bool
+	// Wants reports whether an output of the prediction will be looked at; nil: all are.
+	Wants func(output string) bool
 }
 
 // Column is a column of a table in memory. One of Texts and Numbers is set.

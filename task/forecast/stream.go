@@ -54,10 +54,10 @@ func (m *Model) newStream() func() task.Stream {
 
 // Feed adds the rows of in.Table and returns the forecast after them. As long as no series
 // has the rows that the model needs, it is without series, and a note says how many lack.
-func (s *stream) Feed(ctx context.Context, in task.Input, options any, last bool) (_ task.Prediction, err error) {
+func (s *stream) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction, err error) {
 	defer tensor.Recover(&err)
-	o, _ := options.(*PredictOptions)
-	table, err := s.with(in.Table)
+	o, _ := p.Options.(*PredictOptions)
+	table, err := s.with(p.Table)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func (s *stream) Feed(ctx context.Context, in task.Input, options any, last bool
 			f.Series[i].Row[h] += s.before[f.Series[i].ID]
 		}
 	}
-	if last {
+	if p.Last {
 		*s = stream{m: s.m, fitted: s.fitted, before: map[string]int{}}
 		return f, nil
 	}

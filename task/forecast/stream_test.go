@@ -172,7 +172,7 @@ func TestStreamIsTheWholeTable(t *testing.T) {
 					next := aheadRows(cutTable(table, at, at+m.cfg.Horizon), "x", "time")
 					part, whole = joinedTables(part, next), joinedTables(whole, next)
 				}
-				got, err := s.Feed(t.Context(), task.Input{Table: part}, nil, false)
+				got, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: part}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -249,10 +249,10 @@ func TestStreamRefuses(t *testing.T) {
 	table := rowsOf(hourly(1, 300), &cfg)
 	m := trainedOn(t, table, cfg)
 	s := m.newStream()().(*stream)
-	if _, err := s.Feed(t.Context(), task.Input{}, nil, false); err == nil {
+	if _, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{}}); err == nil {
 		t.Error("nothing at all is accepted")
 	}
-	if _, err := s.Feed(t.Context(), task.Input{Table: cutTable(table, 0, 100)}, nil, false); err != nil {
+	if _, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: cutTable(table, 0, 100)}}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := s.MarshalBinary()
@@ -281,14 +281,14 @@ func TestStreamRefuses(t *testing.T) {
 		}),
 		"a column twice": one(func(rows []task.Column) []task.Column { rows[1].Name = rows[2].Name; return rows }),
 	} {
-		if _, err := s.Feed(t.Context(), task.Input{Table: rows}, nil, false); err == nil {
+		if _, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: rows}}); err == nil {
 			t.Errorf("%s is accepted", what)
 		}
 		if after, err := s.MarshalBinary(); err != nil || !bytes.Equal(after, before) {
 			t.Errorf("%s has changed the stream", what)
 		}
 	}
-	if _, err := s.Feed(t.Context(), task.Input{Table: cutTable(table, 100, 101)}, nil, true); err != nil {
+	if _, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: cutTable(table, 100, 101)}, Last: true}); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.table) > 0 {
@@ -315,7 +315,7 @@ func TestStreamStaysSmall(t *testing.T) {
 	for row := range 1500 {
 		one := []task.Column{{Name: "time", Texts: []string{begin.Add(time.Duration(row) * time.Hour).Format("2006-01-02 15:04")}},
 			{Name: "a", Numbers: []float64{100 + 10*math.Sin(float64(row))}}}
-		if _, err := s.Feed(t.Context(), task.Input{Table: one}, nil, false); err != nil {
+		if _, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: one}}); err != nil {
 			t.Fatal(err)
 		}
 		if most = max(most, s.Bytes()); row == 600 {
@@ -338,7 +338,7 @@ func TestStreamKeepsRowsToFit(t *testing.T) {
 	s := m.newStream()().(*stream)
 	s.fitted = 100
 	for row := 100; row < 640; row++ {
-		got, err := s.Feed(t.Context(), task.Input{Table: cutTable(table, row, row+1)}, nil, false)
+		got, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: cutTable(table, row, row+1)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,7 +369,7 @@ func BenchmarkStream(b *testing.B) {
 		one := cutTable(table, row%400, row%400+1)
 		one[0].Texts = []string{begin.Add(time.Duration(row) * time.Hour).Format("2006-01-02 15:04")}
 		row++
-		if _, err := s.Feed(b.Context(), task.Input{Table: one}, nil, false); err != nil {
+		if _, err := s.Feed(b.Context(), &task.Portion{Input: task.Input{Table: one}}); err != nil {
 			b.Fatal(err)
 		}
 	}
