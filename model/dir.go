@@ -247,6 +247,19 @@ func (d *Dir) For(task, what string, cfg any, was ...string) error {
 // File returns the path of a file of the directory, for messages.
 func (d *Dir) File(name string) string { return filepath.Join(d.Path, filepath.FromSlash(name)) }
 
+// Fingerprint identifies the contents: directories with equal ones hold the same model.
+func (d *Dir) Fingerprint() string {
+	if d.seal != "" {
+		return d.seal
+	}
+	h := sha256.New() // of format 1
+	h.Write(d.Config)
+	for _, f := range d.files {
+		h.Write([]byte(f.SHA256))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
 // Names returns the files of the model, without config.json.
 func (d *Dir) Names() []string {
 	var names []string

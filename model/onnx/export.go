@@ -86,6 +86,19 @@ func (s *Stack) graph(o *ExportOptions) (*graph.Builder, error) {
 	return g, nil
 }
 
+// Model returns the stack as the graph that [Export] writes, ready to run; path is for
+// messages. The errors are those of Export, but nothing is compared or written.
+func (s *Stack) Model(path string, o *ExportOptions) (*graph.Model, error) {
+	if o == nil {
+		o = &ExportOptions{}
+	}
+	g, err := s.graph(o)
+	if err != nil {
+		return nil, err
+	}
+	return g.Model(path)
+}
+
 func (s *Stack) slots() int { return s.RNN.Layers() * s.RNN.Directions() }
 
 func (s *Stack) stateInputs(g *graph.Builder) (h, c string) {

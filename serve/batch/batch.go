@@ -52,16 +52,19 @@ type Job struct {
 	Inputs  []inference.Value // in the program's order; one without Dims is not given
 	Outputs []inference.Value // in the program's order, set by Run
 	Want    []bool            // the outputs that are wanted; nil: all but states in a session, all otherwise
-	Session *Session          // whose state the job continues; nil: none
 	Options any               // of the program's kind, such as a task's prediction options
 
+	Session *Session // whose state the job continues; nil: none
+	Begin   bool     // the session's state is made anew before the job
+	End     bool     // the session ends with the job
+
 	Client   string // for fairness: jobs of one client wait for each other first
-	Priority int    // smaller first; 0 is the program's default
+	Priority int    // jobs of smaller ones go first; 0 is the usual one
 
 	// Set by Program.Check: only jobs with equal keys are computed together; Rows is
 	// the number of rows in a batch, Cost what the job takes in units of the program, such as
-	// steps or bytes of text, and Alike a length: jobs more than twice as long wait for
-	// another batch.
+	// steps or bytes of text, and Alike a length: a job more than twice as long as another
+	// waits for another batch.
 	Key   any // comparable
 	Rows  int
 	Cost  float64
@@ -72,9 +75,36 @@ type Job struct {
 	Queued, Started, Finished time.Time
 	Batch                     int // rows of the batch that the job was in
 
-	next    *Job
-	ctx     context.Context
-	done    chan struct{}
-	state   jobState
-	tenants *tenant
+	ctx   context.Context
+	lane  *lane
+	alone func() // what runs in place of the program, without an executor
+	ready chan struct{}
+	at    place
+	next  *Job // in the queue of a client or of a session
+}
+
+// place is where a job is.
+type place uint8
+
+const (
+	waits    place = iota // behind another job of its session
+	queued                // in a lane
+	running               // in a batch, or on its own
+	finished              // or given up before it ran
+)
+
+// Wanted reports whether output i is to be set.
+func (j *Job) Wanted(i int, info *inference.Info) bool {
+	if j.Want != nil {
+		return j.Want[i]
+	}
+	return j.Session == nil || !info.State
+}
+
+// State returns the state that the job continues; nil without a session.
+func (j *Job) State() State {
+	if j.Session == nil {
+		return nil
+	}
+	return j.Session.state
 }

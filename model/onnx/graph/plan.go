@@ -25,6 +25,7 @@ type plan struct {
 	m       *Model
 	tape    *tensor.Tape
 	in, out []*value // in the order of the model's inputs and outputs
+	given   []Value  // out, for the caller of Apply
 	steps   []step
 	hints   []int64 // the elements of the integer inputs of the last run, if they are few
 	buffers int

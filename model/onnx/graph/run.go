@@ -355,3 +355,23 @@ func runIf(r *run, n *node, in []*value) []*value {
 	}
 	return r.body(n.branches[1-r.fixed(n, in[0], "the condition")[0]], nil)
 }
+
+// Apply is Run for inputs in the order of Inputs: it passes the outputs, in the order of
+// Outputs, to a function, which must not keep or change them. A call with the shapes of an
+// earlier one allocates nothing in the usual case.
+func (m *Model) Apply(inputs []Value, use func(outputs []Value)) error {
+	if len(inputs) != len(m.inputs) {
+		return fmt.Errorf("onnx: expected %d inputs, got %d", len(m.inputs), len(inputs))
+	}
+	p, err := m.compute(inputs)
+	if err != nil {
+		return err
+	}
+	defer m.plans.put(p)
+	p.given = p.given[:0]
+	for _, v := range p.out {
+		p.given = append(p.given, Value{Dims: v.dims, Data: v.host, Ints: v.ints})
+	}
+	use(p.given)
+	return nil
+}

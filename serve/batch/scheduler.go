@@ -1,0 +1,828 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Scheduler divides the machine among the queues of several programs.
+//
+// A caller whose job can start at once runs the batch itself, so that a single stream
+// never waits for another goroutine; what is left behind it is handed to a new one. A
+// free executor goes to the queue that has used the least time.
+type Scheduler struct {
+	mu        sync.Mutex
+	executors int // that may run at the same time
+	busy      int
+	long      int // batches that run and are expected to take long; at most executors-1
+	lanes     []*lane
+	clock     time.Duration // time used of the lane that was served last
+}
+
+// Options are the options of [New].
+type Options struct {
+	// Executors is the number of batches that run at the same time; 0: the number of
+	// cores, at least 2, so that one long batch does not hold up short ones.
+	Executors int
+}
+
+// New returns a scheduler without queues.
+func New(o Options) *Scheduler {
+	if o.Executors <= 0 {
+		o.Executors = max(2, runtime.GOMAXPROCS(0))
+	}
+	return &Scheduler{executors: o.Executors}
+}
+
+// QueueOptions are the options of a program's queue; zeros are the defaults.
+type QueueOptions struct {
+	// Rows is the largest number of rows of a batch. 0: 256.
+	Rows int
+	// Latency is the objective for the time from the arrival of a job to its answer: a
+	// batch, for whose end a job may wait, is made smaller until it takes at most half
+	// of this. 0: 50 ms.
+	Latency time.Duration
+	// Jobs is the number of jobs that may wait, Client that of one client; further ones
+	// are refused. 0: 4096, and a quarter of Jobs.
+	Jobs, Client int
+	// Share is the queue's part of the machine beside other queues. 0: 1.
+	Share float64
+	// OnBatch, if not nil, is called after each batch.
+	OnBatch func(rows int, took time.Duration)
+	// Log, if not nil, is told of programs that panic.
+	Log *slog.Logger
+}
+
+// longRun is the time from which a batch counts as long: half of the executors but one are kept
+// free of these.
+const longRun = 5 * time.Millisecond
+
+// Queue is the jobs of one program.
+type Queue struct {
+	Program Program
+	Owner   any // of the caller's, such as the model that the program is a version of
+
+	s       *Scheduler
+	o       QueueOptions
+	lanes   [2]lane // of sessions' steps, of other jobs
+	waiting int     // jobs, also those behind others of their session
+	clients map[string]int
+	closed  bool
+	idle    *sync.Cond // signalled when a job ends
+	active  int        // jobs that have not ended
+	stats   Stats
+}
+
+// Stats are sums since a queue was made. Rows divided by Batches is the mean batch.
+type Stats struct {
+	Succeeded, Failed, Refused, Canceled uint64 // jobs
+	Rows, Batches                        uint64
+	Queued                               time.Duration // of jobs that succeeded, from their arrival to their batch
+	Computed                             time.Duration // of these, the time of their batches
+	FailedFor                            time.Duration // of jobs that failed, from arrival to end
+	Last                                 time.Time     // when the last batch ended
+	Waiting                              int           // now
+}
+
+// lane is jobs of a queue that run one batch at a time: a session's steps do not wait
+// for whole sequences.
+type lane struct {
+	q       *Queue
+	levels  []*level // by rising priority
+	jobs    int
+	running int
+	most    int           // batches at a time
+	used    time.Duration // divided by the queue's share
+	limit   float64       // cost of a batch, as the objective for latency allows; 0: not known
+	pace    float64       // seconds for a unit of cost, of the last batches
+	single  float64       // likewise, of those of one job
+	spare   *set          // of the last batch, to be used again
+
+	came     uint64  // jobs in all
+	tries    int     // of comeBack
+	returned float64 // the part of callers that came back, of the last tries
+}
+
+// set is the jobs of a batch.
+type set struct {
+	l    *lane
+	jobs []*Job
+	rows int
+	cost float64
+	long bool
+}
+
+// level is jobs of one priority: those of each client in their order, clients in turn.
+type level struct {
+	priority int
+	tenants  map[string]*tenant
+	turn     *tenant // whose turn it is, in a ring
+}
+
+type tenant struct {
+	name        string
+	first, last *Job
+	prev, next  *tenant
+}
+
+// Add returns a queue for a program.
+func (s *Scheduler) Add(p Program, o QueueOptions) *Queue {
+	o.Rows = either(o.Rows, 256)
+	o.Latency = either(o.Latency, 50*time.Millisecond)
+	o.Jobs = either(o.Jobs, 4096)
+	o.Client = either(o.Client, max(1, o.Jobs/4))
+	o.Share = either(o.Share, 1)
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{Program: p, s: s, o: o, clients: map[string]int{}, idle: sync.NewCond(&s.mu)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range q.lanes {
+		q.lanes[i].q = q
+		q.lanes[i].most, q.lanes[i].returned = 1, 1
+		if !p.Batched() {
+			q.lanes[i].most = s.executors
+		}
+		s.lanes = append(s.lanes, &q.lanes[i])
+	}
+	return q
+}
+
+func either[T int | float64 | time.Duration](v, otherwise T) T {
+	if v > 0 {
+		return v
+	}
+	return otherwise
+}
+
+// Do runs a job and returns when it has ended, or with an error when it is refused or
+// ctx ends before; then a job that runs already goes on, unless it is of a session, whose
+// state must be known: its end is waited for. Errors are those of the program's Check and
+// Run; inference.Exhausted if too many wait; Unavailable from a closed queue; NotFound if
+// the session ended before.
+func (q *Queue) Do(ctx context.Context, j *Job) error {
+	if err := q.Program.Check(j); err != nil {
+		q.s.mu.Lock()
+		q.stats.Failed++
+		q.s.mu.Unlock()
+		return err
+	}
+	return q.do(ctx, j)
+}
+
+func (q *Queue) do(ctx context.Context, j *Job) error {
+	s := q.s
+	j.ctx, j.Queued = ctx, time.Now()
+	j.lane = &q.lanes[1]
+	if j.Session != nil {
+		j.lane = &q.lanes[0]
+	}
+	s.mu.Lock()
+	if err := q.admit(j); err != nil {
+		q.stats.Refused++
+		s.mu.Unlock()
+		return err
+	}
+	if j.Session == nil || j.Session.take(j) {
+		s.begin(j)
+	}
+	if batch := s.start(); batch != nil {
+		s.mu.Unlock()
+		s.lead(batch, j)
+		s.mu.Lock()
+	}
+	if j.at == finished || j.at == running && j.alone != nil {
+		s.mu.Unlock()
+		return j.end(s)
+	}
+	j.ready = make(chan struct{}, 1)
+	s.mu.Unlock()
+	select {
+	case <-j.ready:
+	case <-ctx.Done():
+		s.mu.Lock()
+		switch {
+		case j.at == waits || j.at == queued:
+			s.giveUp(j)
+			s.mu.Unlock()
+			s.proceed()
+			return late(ctx)
+		case j.at == running && j.Session == nil && j.alone == nil:
+			s.mu.Unlock()
+			return late(ctx)
+		}
+		s.mu.Unlock()
+		<-j.ready
+	}
+	return j.end(s)
+}
+
+// end returns the error of a job that ended, or runs one that needs no executor.
+func (j *Job) end(s *Scheduler) error {
+	if j.alone != nil && j.at == running {
+		j.alone()
+		s.mu.Lock()
+		s.finish(j)
+		s.mu.Unlock()
+		s.proceed()
+	}
+	return j.Err
+}
+
+// proceed runs what an event has made possible, on goroutines of its own.
+func (s *Scheduler) proceed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for batch := s.start(); batch != nil; batch = s.start() {
+		go s.lead(batch, nil)
+	}
+}
+
+// late is the error of a job whose context has ended.
+func late(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return inference.Errorf(inference.Deadline, "the request's time ran out before it was computed")
+	}
+	return inference.Errorf(inference.Canceled, "the client went away before its request was computed")
+}
+
+func (q *Queue) admit(j *Job) error {
+	switch {
+	case q.closed:
+		return inference.Errorf(inference.Unavailable, "the model is being unloaded; ask again or use another version")
+	case j.Session != nil && j.Session.over != "":
+		return j.Session.gone()
+	case j.alone != nil:
+	case q.waiting >= q.o.Jobs:
+		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests wait for the model already; try again later", q.waiting)}
+	case q.clients[j.Client] >= q.o.Client:
+		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests of this client wait for the model already; wait for answers before sending more", q.clients[j.Client])}
+	}
+	j.lane.came++
+	q.active++
+	q.waiting++
+	q.clients[j.Client]++
+	return nil
+}
+
+// leaves notes that a job no longer waits.
+func (q *Queue) leaves(j *Job) {
+	q.waiting--
+	if q.clients[j.Client]--; q.clients[j.Client] == 0 {
+		delete(q.clients, j.Client)
+	}
+}
+
+// begin lets a job run that nothing of its session is before.
+func (s *Scheduler) begin(j *Job) {
+	if j.alone != nil {
+		j.at = running
+		j.lane.q.leaves(j)
+		if j.ready != nil {
+			j.ready <- struct{}{}
+		}
+		return
+	}
+	j.at = queued
+	j.lane.push(j)
+}
+
+func (l *lane) push(j *Job) {
+	if l.jobs == 0 && l.running == 0 {
+		l.used = max(l.used, l.q.s.clock) // time that it did not use is not saved up
+	}
+	l.jobs++
+	i := 0
+	for i < len(l.levels) && l.levels[i].priority < j.Priority {
+		i++
+	}
+	if i == len(l.levels) || l.levels[i].priority != j.Priority {
+		l.levels = append(l.levels, nil)
+		copy(l.levels[i+1:], l.levels[i:])
+		l.levels[i] = &level{priority: j.Priority, tenants: map[string]*tenant{}}
+	}
+	lv := l.levels[i]
+	t := lv.tenants[j.Client]
+	if t == nil {
+		t = &tenant{name: j.Client}
+		lv.tenants[j.Client] = t
+		if lv.turn == nil {
+			t.prev, t.next, lv.turn = t, t, t
+		} else { // the last in the ring
+			t.prev, t.next = lv.turn.prev, lv.turn
+			t.prev.next, t.next.prev = t, t
+		}
+	}
+	if t.first == nil {
+		t.first = j
+	} else {
+		t.last.next = j
+	}
+	t.last, j.next = j, nil
+}
+
+// start returns a batch of the lane that may run and has used the least time; nil if
+// there is none or no executor is free.
+func (s *Scheduler) start() *set {
+	for s.busy < s.executors {
+		var best *lane
+		for _, l := range s.lanes {
+			if l.ready() && (best == nil || l.used < best.used) {
+				best = l
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		if b := best.pick(); b != nil {
+			b.long = b.cost*best.pace >= longRun.Seconds()
+			if b.long {
+				s.long++
+			}
+			s.busy++
+			best.running++
+			s.clock = max(s.clock, best.used)
+			return b
+		}
+	}
+	return nil
+}
+
+// ready reports whether a batch of the lane may start while an executor is free.
+func (l *lane) ready() bool {
+	return l.jobs > 0 && l.running < l.most && (l.q.s.long < l.q.s.executors-1 || l.first().Cost*l.pace < longRun.Seconds())
+}
+
+// first returns a job of the next batch.
+func (l *lane) first() *Job {
+	for _, lv := range l.levels {
+		if lv.turn != nil {
+			return lv.turn.first
+		}
+	}
+	return nil
+}
+
+// pick takes the jobs of the next batch from the lane; nil if none of them is wanted any
+// more.
+func (l *lane) pick() *set {
+	b, now := l.spare, time.Now()
+	if l.spare = nil; b == nil {
+		b = &set{l: l}
+	}
+	b.jobs, b.rows, b.cost = b.jobs[:0], 0, 0
+	var head *Job
+	for _, lv := range l.levels {
+		for missed := 0; lv.turn != nil && missed < len(lv.tenants); {
+			t := lv.turn
+			j := t.find(head, b.rows, b.cost, l)
+			lv.turn = t.next
+			if j == nil {
+				missed++
+				continue
+			}
+			missed = 0
+			l.jobs--
+			if t.first == nil {
+				lv.remove(t)
+			}
+			l.q.leaves(j)
+			if j.ctx.Err() != nil {
+				j.Err = late(j.ctx)
+				l.q.stats.Canceled++
+				l.q.s.over(j)
+				continue
+			}
+			j.at, j.Started = running, now
+			b.jobs, b.rows, b.cost = append(b.jobs, j), b.rows+j.Rows, b.cost+j.Cost
+			if head == nil {
+				head = j
+			}
+			if !l.q.Program.Batched() {
+				return b
+			}
+		}
+	}
+	if head == nil {
+		l.spare = b
+		return nil
+	}
+	return b
+}
+
+// find takes a client's first job that fits a batch.
+func (t *tenant) find(head *Job, rows int, cost float64, l *lane) *Job {
+	var before *Job
+	for j, n := t.first, 0; j != nil && n < 64; before, j, n = j, j.next, n+1 {
+		if head != nil && (j.Key != head.Key || rows+j.Rows > l.q.o.Rows || l.limit > 0 && cost+j.Cost > l.limit || j.Alike > 2*head.Alike || head.Alike > 2*j.Alike) {
+			continue
+		}
+		t.drop(before, j)
+		return j
+	}
+	return nil
+}
+
+func (t *tenant) drop(before, j *Job) {
+	if before == nil {
+		t.first = j.next
+	} else {
+		before.next = j.next
+	}
+	if t.last == j {
+		t.last = before
+	}
+	j.next = nil
+}
+
+func (lv *level) remove(t *tenant) {
+	delete(lv.tenants, t.name)
+	if t.next == t {
+		lv.turn = nil
+		return
+	}
+	t.prev.next, t.next.prev = t.next, t.prev
+	if lv.turn == t {
+		lv.turn = t.next
+	}
+}
+
+// giveUp removes a job that does not run yet.
+func (s *Scheduler) giveUp(j *Job) {
+	l := j.lane
+	if j.at == waits {
+		j.Session.forget(j)
+		l.q.leaves(j)
+		l.q.stats.Canceled++
+		l.q.left()
+		j.at = finished
+		return
+	}
+	for _, lv := range l.levels {
+		t := lv.tenants[j.Client]
+		if lv.priority != j.Priority || t == nil {
+			continue
+		}
+		var before *Job
+		for k := t.first; k != nil; before, k = k, k.next {
+			if k == j {
+				t.drop(before, j)
+				if t.first == nil {
+					lv.remove(t)
+				}
+				break
+			}
+		}
+	}
+	l.jobs--
+	l.q.leaves(j)
+	l.q.stats.Canceled++
+	j.Err, j.ready = late(j.ctx), nil
+	s.over(j)
+}
+
+// lead runs batches until its own job has ended and then leaves the others to another
+// goroutine.
+func (s *Scheduler) lead(b *set, own *Job) {
+	for b != nil {
+		l := b.l
+		l.q.run(b.jobs)
+		ended := time.Now()
+		took := ended.Sub(b.jobs[0].Started)
+		if l.q.o.OnBatch != nil {
+			l.q.o.OnBatch(b.rows, took)
+		}
+
+		s.mu.Lock()
+		if b.long {
+			s.long--
+		}
+		l.used += time.Duration(float64(took) / l.q.o.Share)
+		heaviest := 0.0
+		for _, j := range b.jobs {
+			heaviest = max(heaviest, j.Cost)
+		}
+		l.learn(b.cost, heaviest, took)
+		l.q.stats.Rows += uint64(b.rows)
+		l.q.stats.Batches++
+		l.q.stats.Last = ended
+		answered := len(b.jobs)
+		for i, j := range b.jobs {
+			j.Finished, j.Batch = ended, b.rows
+			s.finish(j)
+			b.jobs[i] = nil
+		}
+		l.spare = b
+		before, done := l.came, own != nil && own.at == finished
+		expect := l.expects(answered)
+		if !expect && !s.waits() {
+			s.busy--
+			l.running--
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		if done {
+			go func() { s.lead(s.again(l, expect, before, answered, took), nil) }()
+			return
+		}
+		b = s.again(l, expect, before, answered, took)
+	}
+}
+
+// waits reports whether some lane has jobs.
+func (s *Scheduler) waits() bool {
+	for _, l := range s.lanes {
+		if l.jobs > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// again returns the batch that follows one of the lane; nil if there is none.
+func (s *Scheduler) again(l *lane, expect bool, before uint64, answered int, took time.Duration) *set {
+	if expect {
+		s.comeBack(l, before, answered, took)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy--
+	l.running--
+	b := s.start()
+	if b != nil {
+		// Others may be able to run beside it, such as a batch that waited for a long one.
+		for more := s.start(); more != nil; more = s.start() {
+			go s.lead(more, nil)
+		}
+	}
+	return b
+}
+
+// expects reports whether callers that were just answered are likely to come back at once.
+func (l *lane) expects(answered int) bool {
+	if answered == 1 && l.jobs == 0 || l.jobs >= answered {
+		return false // a single stream, or a batch as large as the last
+	}
+	l.tries++
+	return l.returned >= 0.25 || l.tries%16 == 0
+}
+
+// comeBack lets the callers whose answers have just been given run first, while they come back
+// one after the other: those of a stream in this process do so at once, and without this
+// they would be in the batch after the next for ever. It is left out while they do not
+// come, as over a network.
+func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Duration) {
+	began := time.Now()
+	patience := min(max(took/32, 5*time.Microsecond), 100*time.Microsecond)
+	until, last := began.Add(patience), began.Add(took/2)
+	came := 0
+	for now := began; came < answered && now.Before(until) && now.Before(last); now = time.Now() {
+		runtime.Gosched()
+		s.mu.Lock()
+		n := int(l.came - before)
+		s.mu.Unlock()
+		if n > came {
+			came, until = n, now.Add(patience)
+		}
+	}
+	s.mu.Lock()
+	l.returned += (min(1, float64(came)/float64(answered)) - l.returned) / 4
+	s.mu.Unlock()
+}
+
+// learn adapts the size of batches to the time that one took. Where a job alone takes
+// longer than the objective allows, a batch may take twice as long: it then serves many in
+// the time of two.
+func (l *lane) learn(cost, heaviest float64, took time.Duration) {
+	seconds := took.Seconds()
+	if l.pace == 0 {
+		l.pace, l.single = seconds/cost, seconds/cost
+	}
+	l.pace += (seconds/cost - l.pace) / 8
+	if cost == heaviest {
+		l.single += (seconds/cost - l.single) / 8
+	}
+	switch most := max(l.q.o.Latency.Seconds()/2, 2*l.single*heaviest); {
+	case seconds > most:
+		l.limit = max(1, 0.75*cost)
+	case l.limit > 0 && cost > 0.75*l.limit:
+		l.limit *= 1.125
+	}
+}
+
+// run computes a batch.
+func (q *Queue) run(batch []*Job) {
+	ctx, stop := together(batch)
+	defer stop()
+	defer func() {
+		if r := recover(); r != nil {
+			q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+			for _, j := range batch {
+				j.Err = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
+			}
+		}
+	}()
+	for _, j := range batch {
+		if j.Session != nil && j.Begin {
+			j.Session.renew()
+		}
+	}
+	if err := tensor.Catch(func() { q.Program.Run(ctx, batch) }); err != nil {
+		for _, j := range batch {
+			j.Err = err
+		}
+	}
+	q.keep(batch)
+}
+
+// keep counts the steps of sessions and stores their states, before they are answered.
+func (q *Queue) keep(batch []*Job) {
+	if batch[0].Session == nil {
+		return // as in all of a lane
+	}
+	q.s.mu.Lock()
+	for _, j := range batch {
+		if j.Err == nil {
+			j.Session.steps++
+		}
+	}
+	q.s.mu.Unlock()
+	for _, j := range batch {
+		if j.Err != nil || j.End {
+			continue
+		}
+		if err := j.Session.keep(); err != nil {
+			q.o.Log.Error("the state of a session cannot be stored", "model", j.Session.key.model, "problem", err.Error())
+			j.Session.End(Unstored)
+			j.Err = j.Session.gone()
+		}
+	}
+}
+
+// together returns a context that is cancelled when the contexts of all jobs are.
+func together(batch []*Job) (context.Context, func()) {
+	if len(batch) == 1 {
+		if batch[0].Session != nil {
+			return context.WithoutCancel(batch[0].ctx), func() {} // a step is short, and its state must be known
+		}
+		return batch[0].ctx, func() {}
+	}
+	for _, j := range batch {
+		if j.Session != nil || j.ctx.Done() == nil {
+			return context.Background(), func() {}
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var mu sync.Mutex
+	left := len(batch)
+	stops := make([]func() bool, len(batch))
+	for i, j := range batch {
+		stops[i] = context.AfterFunc(j.ctx, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if left--; left == 0 {
+				cancel()
+			}
+		})
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
+	}
+}
+
+// finish notes the end of a job that ran.
+func (s *Scheduler) finish(j *Job) {
+	q := j.lane.q
+	if j.alone == nil {
+		if j.Err == nil {
+			q.stats.Succeeded++
+			q.stats.Queued += j.Started.Sub(j.Queued)
+			q.stats.Computed += j.Finished.Sub(j.Started)
+		} else {
+			q.stats.Failed++
+			q.stats.FailedFor += j.Finished.Sub(j.Queued)
+		}
+	}
+	if j.Session != nil {
+		j.Session.resized()
+		if j.End && j.Err == nil {
+			j.Session.close(Ended)
+		}
+	}
+	s.over(j)
+}
+
+// over tells a job's caller that it has ended and lets the next job of its session run.
+func (s *Scheduler) over(j *Job) {
+	j.at = finished
+	j.follow(s)
+	if j.ready != nil && j.alone == nil {
+		j.ready <- struct{}{}
+	}
+	j.lane.q.left()
+}
+
+// follow lets the next job of a session run.
+func (j *Job) follow(s *Scheduler) {
+	if j.Session == nil {
+		return
+	}
+	for next := j.Session.give(); next != nil; next = j.Session.give() {
+		if next.alone == nil && j.Session.over != "" {
+			next.at, next.Err = finished, j.Session.gone()
+			q := next.lane.q
+			q.leaves(next)
+			q.stats.Failed++
+			if next.ready != nil {
+				next.ready <- struct{}{}
+			}
+			q.left()
+			continue
+		}
+		s.begin(next)
+		return
+	}
+}
+
+// left notes that a job has ended.
+func (q *Queue) left() {
+	q.active--
+	q.idle.Broadcast()
+}
+
+// Stats returns the queue's statistics.
+func (q *Queue) Stats() Stats {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	st := q.stats
+	st.Waiting = q.waiting
+	return st
+}
+
+// Quiet waits until no job waits or runs, or returns the error of ctx.
+func (q *Queue) Quiet(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		q.s.mu.Lock()
+		defer q.s.mu.Unlock()
+		q.idle.Broadcast()
+	})
+	defer stop()
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	for q.active > 0 && ctx.Err() == nil {
+		q.idle.Wait()
+	}
+	return ctx.Err()
+}
+
+// Close refuses further jobs, waits until those accepted have ended, and closes the
+// program. Sessions of the queue must have been ended before. If ctx ends first, Close
+// returns its error and the program is closed when the last job has ended.
+func (q *Queue) Close(ctx context.Context) error {
+	s := q.s
+	ended := make(chan struct{})
+	s.mu.Lock()
+	if q.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	q.closed = true
+	s.mu.Unlock()
+	go func() {
+		defer close(ended)
+		s.mu.Lock()
+		for q.active > 0 {
+			q.idle.Wait()
+		}
+		kept := s.lanes[:0]
+		for _, l := range s.lanes {
+			if l.q != q {
+				kept = append(kept, l)
+			}
+		}
+		clear(s.lanes[len(kept):])
+		s.lanes = kept
+		s.mu.Unlock()
+		q.Program.Close()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,651 @@
+package batch
+
+import (
+	"container/heap"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"time"
+
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// Reason says why a session is over.
+type Reason string
+
+// The reasons. A session that a client ended itself is forgotten; of others the id is
+// remembered for a while, so that the client is told.
+const (
+	Ended    Reason = "it was ended"
+	Idle     Reason = "it was idle for longer than its time to live"
+	Evicted  Reason = "it was the longest idle when the server needed room for another"
+	Gone     Reason = "the connection that it belonged to was closed"
+	Unloaded Reason = "its model was unloaded"
+	Stopped  Reason = "the server was stopped"
+	Unstored Reason = "its state could not be stored"
+)
+
+// SessionOptions are the limits of [Sessions]; zeros are the defaults.
+type SessionOptions struct {
+	// Most is the number of sessions, Client that of one client, and Bytes the memory of
+	// the states of all. 0: 100,000; Most; 1 GiB.
+	Most, Client int
+	Bytes        int
+	// Life is the time that a session may be idle if it does not say otherwise. 0: one minute.
+	Life time.Duration
+	// Spare is the time that a session must have been idle before it is ended to make room
+	// for another; otherwise the new one is refused. 0: 30 seconds.
+	Spare time.Duration
+	// OnEnd, if not nil, is called when a session is over. It must not call the table.
+	OnEnd func(s *Session, why Reason)
+}
+
+// Store keeps the states of sessions, so that they go on after the process has ended in
+// whatever way. It is called by several goroutines, for one session by one at a time.
+type Store interface {
+	// Put replaces what is stored of a session, before the job that led to it is answered.
+	// saved returns the bytes of [Session.Save]. With an error the session ends.
+	Put(n *Session, saved func() ([]byte, error)) error
+	// Drop removes a session that is over. The scheduler's lock is held.
+	Drop(n *Session, why Reason)
+}
+
+// Sessions are the sessions of all models of a server. One of a name exists once for each
+// model.
+type Sessions struct {
+	s       *Scheduler
+	o       SessionOptions
+	store   Store // nil: none
+	all     map[sessionKey]*Session
+	peak    int // the largest number since the map was made
+	clients map[string]int
+	bytes   int
+	expiry  expiries
+	timer   *time.Timer
+	due     time.Time // when the timer fires; zero: it is not set
+	ended   map[sessionKey]Reason
+	endings []sessionKey // the keys of ended in their order, a ring
+	ending  int
+}
+
+type sessionKey struct{ model, id string }
+
+const (
+	rememberedEnds = 1024
+	maxID          = 256 // bytes
+)
+
+// NewSessions returns an empty table for the queues of a scheduler.
+func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
+	o.Most = either(o.Most, 100_000)
+	o.Client = either(o.Client, o.Most)
+	o.Bytes = either(o.Bytes, 1<<30)
+	o.Life = either(o.Life, time.Minute)
+	o.Spare = either(o.Spare, 30*time.Second)
+	return &Sessions{s: s, o: o, all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
+}
+
+// SetStore keeps the states outside of the process as well. It must be called before the
+// first session is opened.
+func (t *Sessions) SetStore(st Store) { t.store = st }
+
+// Session is a stream whose state is kept between its jobs, which run in the order in
+// which they came.
+type Session struct {
+	table   *Sessions
+	q       *Queue
+	key     sessionKey
+	client  string
+	state   State
+	bytes   int
+	steps   uint64 // jobs that succeeded since the state was made
+	life    time.Duration
+	used    time.Time // when its last job ended
+	expires time.Time // as far as the heap knows
+	at      int       // in expiries
+	busy    bool
+	waiting *Job // the first of those behind the one that runs
+	last    *Job
+	over    Reason
+	// Transient says that the session is not stored, such as one that ends with a
+	// connection.
+	Transient bool
+	onEnd     func(*Session, Reason)
+}
+
+// Opening says how a session is opened.
+type Opening struct {
+	ID     string // "": a random one
+	Client string
+	Life   time.Duration // 0: the table's
+	// Replace ends a session of the same id first. Jobs that wait for it are refused.
+	Replace bool
+	// Transient says that the session is never stored.
+	Transient bool
+	// OnEnd, if not nil, is called when the session is over, with the scheduler's lock
+	// held: it must return at once.
+	OnEnd func(*Session, Reason)
+}
+
+// Open begins a session of a model by its public name. Errors are inference.Unsupported
+// if the model keeps no state, Exists if there is one of that id, Exhausted for a limit,
+// Invalid for an id that is too long.
+func (t *Sessions) Open(q *Queue, model string, o Opening) (*Session, error) {
+	return t.open(q, model, o, nil, 0)
+}
+
+func (t *Sessions) open(q *Queue, model string, o Opening, state State, steps uint64) (*Session, error) {
+	n, err := t.enter(q, model, o, state, steps)
+	if err != nil || t.store == nil || o.Transient {
+		return n, err
+	}
+	if err := n.Alone(context.Background(), func(State) error { return n.keep() }); err != nil {
+		n.End(Unstored)
+		return nil, inference.Errorf(inference.Internal, "the session cannot be stored; see the server's log")
+	}
+	return n, nil
+}
+
+// enter adds a session to the table.
+func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps uint64) (*Session, error) {
+	if len(o.ID) > maxID {
+		return nil, inference.Errorf(inference.Invalid, "the id of a session has %d bytes; use at most %d", len(o.ID), maxID)
+	}
+	if o.ID == "" {
+		o.ID = rand.Text()
+	}
+	if state == nil {
+		state = q.Program.NewState()
+	}
+	if state == nil {
+		return nil, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a session", model)
+	}
+	n := &Session{table: t, q: q, key: sessionKey{model, o.ID}, client: o.Client, state: state, bytes: state.Bytes(), steps: steps,
+		life: either(o.Life, t.o.Life), used: time.Now(), onEnd: o.OnEnd, Transient: o.Transient}
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if q.closed {
+		return nil, inference.Errorf(inference.Unavailable, "model %q is being unloaded", model)
+	}
+	if old := t.all[n.key]; old != nil {
+		if !o.Replace {
+			return nil, inference.Errorf(inference.Exists, "session %q of model %q exists already; end it first or use another id", o.ID, model)
+		}
+		old.close(Ended)
+	}
+	if t.clients[o.Client] >= t.o.Client {
+		return nil, &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("this client has %d sessions, as many as it may; end some first", t.clients[o.Client])}
+	}
+	for len(t.all) >= t.o.Most || t.bytes+n.bytes > t.o.Bytes {
+		if old := t.spare(); old != nil {
+			old.close(Evicted)
+			continue
+		}
+		return nil, &inference.Error{Code: inference.Exhausted, RetryAfter: int(max(1, t.o.Spare/time.Second)),
+			Msg: fmt.Sprintf("the server has %d sessions with %d bytes of state and none has been idle for %v; try again later", len(t.all), t.bytes, t.o.Spare)}
+	}
+	delete(t.ended, n.key)
+	t.all[n.key] = n
+	t.peak = max(t.peak, len(t.all))
+	t.clients[o.Client]++
+	t.bytes += n.bytes
+	heap.Push(&t.expiry, n)
+	t.arm()
+	return n, nil
+}
+
+// Find returns a session. If it does not exist, the error is inference.NotFound and says
+// why, if that is known.
+func (t *Sessions) Find(model, id string) (*Session, error) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	k := sessionKey{model, id}
+	if n := t.all[k]; n != nil {
+		return n, nil
+	}
+	return nil, k.missing(t.ended[k])
+}
+
+// Why returns why a session of the id is over; "" if that is not known.
+func (t *Sessions) Why(model, id string) Reason {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.ended[sessionKey{model, id}]
+}
+
+func (k sessionKey) missing(why Reason) error {
+	if why != "" {
+		return inference.Errorf(inference.NotFound, "session %q of model %q is over: %s; begin a new one", k.id, k.model, why)
+	}
+	return inference.Errorf(inference.NotFound, "there is no session %q of model %q; begin one first", k.id, k.model)
+}
+
+func (n *Session) gone() error { return n.key.missing(n.over) }
+
+// Each calls f with the sessions of a queue, or of all if it is nil, until f returns
+// false.
+func (t *Sessions) Each(q *Queue, f func(*Session) bool) {
+	t.s.mu.Lock()
+	var list []*Session
+	for _, n := range t.all {
+		if q == nil || n.q == q {
+			list = append(list, n)
+		}
+	}
+	t.s.mu.Unlock()
+	for _, n := range list {
+		if !f(n) {
+			return
+		}
+	}
+}
+
+// Count returns the number of sessions of a queue, or of all if it is nil, and the
+// memory of their states.
+func (t *Sessions) Count(q *Queue) (sessions, bytes int) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if q == nil {
+		return len(t.all), t.bytes
+	}
+	for _, n := range t.all {
+		if n.q == q {
+			sessions++
+			bytes += n.bytes
+		}
+	}
+	return sessions, bytes
+}
+
+// EndAll ends the sessions of a queue, or all if it is nil. A job that runs is
+// completed; those that wait are refused.
+func (t *Sessions) EndAll(q *Queue, why Reason) {
+	t.Each(q, func(n *Session) bool { n.End(why); return true })
+}
+
+// ID, Model and Queue identify the session; Life is the time that it may be idle.
+func (n *Session) ID() string          { return n.key.id }
+func (n *Session) Model() string       { return n.key.model }
+func (n *Session) Queue() *Queue       { return n.q }
+func (n *Session) Life() time.Duration { return n.life }
+
+// Client returns whom the session counts for.
+func (n *Session) Client() string { return n.client }
+
+// Used returns when the session's last job ended, or when it was opened, the number of jobs that
+// succeeded since the state was made, and its memory.
+func (n *Session) Used() (last time.Time, steps uint64, bytes int) {
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	return n.used, n.steps, n.bytes
+}
+
+// End ends the session. A job that runs is completed; those that wait, and later ones, are
+// refused with the reason.
+func (n *Session) End(why Reason) {
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	n.close(why)
+}
+
+// close removes a session from its table.
+func (n *Session) close(why Reason) {
+	t := n.table
+	if n.over != "" {
+		return
+	}
+	n.over = why
+	delete(t.all, n.key)
+	if len(t.all) < t.peak/4 && t.peak > 1024 { // a map never gives memory back
+		all := make(map[sessionKey]*Session, len(t.all))
+		for k, v := range t.all {
+			all[k] = v
+		}
+		t.all, t.peak = all, len(all)
+	}
+	if t.clients[n.client]--; t.clients[n.client] == 0 {
+		delete(t.clients, n.client)
+	}
+	t.bytes -= n.bytes
+	heap.Remove(&t.expiry, n.at)
+	if cap(t.expiry) > 1024 && len(t.expiry) < cap(t.expiry)/4 {
+		t.expiry = slices.Clone(t.expiry)
+	}
+	if why != Ended {
+		t.remember(n.key, why)
+	}
+	for j := n.waiting; j != nil; j = n.waiting {
+		n.waiting = j.next
+		j.next, j.at, j.Err = nil, finished, n.gone()
+		j.lane.q.leaves(j)
+		j.lane.q.stats.Failed++
+		if j.ready != nil {
+			j.ready <- struct{}{}
+		}
+		j.lane.q.left()
+	}
+	n.last = nil
+	if n.onEnd != nil {
+		n.onEnd(n, why)
+	}
+	if t.o.OnEnd != nil {
+		t.o.OnEnd(n, why)
+	}
+	if t.store != nil {
+		t.store.Drop(n, why)
+	}
+}
+
+// keep stores the state after a job, which holds the session.
+func (n *Session) keep() error {
+	t := n.table
+	if t.store == nil || n.Transient {
+		return nil
+	}
+	err := t.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if n.over != "" { // meanwhile
+		t.store.Drop(n, n.over)
+	}
+	return err
+}
+
+// Remember notes that there is no such session any more, and why.
+func (t *Sessions) Remember(model, id string, why Reason) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.remember(sessionKey{model, id}, why)
+}
+
+func (t *Sessions) remember(k sessionKey, why Reason) {
+	if len(t.endings) < rememberedEnds {
+		t.endings = append(t.endings, k)
+	} else {
+		delete(t.ended, t.endings[t.ending])
+		t.endings[t.ending] = k
+		t.ending = (t.ending + 1) % rememberedEnds
+	}
+	t.ended[k] = why
+}
+
+// take reports whether a job of the session may run now; else it waits behind others.
+func (n *Session) take(j *Job) bool {
+	if !n.busy {
+		n.busy = true
+		return true
+	}
+	j.at, j.next = waits, nil
+	if n.waiting == nil {
+		n.waiting = j
+	} else {
+		n.last.next = j
+	}
+	n.last = j
+	return false
+}
+
+// give ends the turn of a job and returns the next one; nil if there is none.
+func (n *Session) give() *Job {
+	n.used = time.Now()
+	j := n.waiting
+	if j == nil {
+		n.busy = false
+		return nil
+	}
+	n.waiting, j.next = j.next, nil
+	return j
+}
+
+// forget removes a job that waits.
+func (n *Session) forget(j *Job) {
+	var before *Job
+	for k := n.waiting; k != nil; before, k = k, k.next {
+		if k != j {
+			continue
+		}
+		if before == nil {
+			n.waiting = k.next
+		} else {
+			before.next = k.next
+		}
+		if n.last == k {
+			n.last = before
+		}
+		k.next = nil
+		return
+	}
+}
+
+// renew makes the state anew, for the job that holds the session.
+func (n *Session) renew() {
+	state := n.q.Program.NewState()
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	n.state, n.steps = state, 0
+}
+
+// resized notes the memory of the state after a job.
+func (n *Session) resized() {
+	if bytes := n.state.Bytes(); bytes != n.bytes && n.over == "" {
+		n.table.bytes += bytes - n.bytes
+		n.bytes = bytes
+	}
+}
+
+// Alone runs f while no job of the session runs, after those that wait already.
+func (n *Session) Alone(ctx context.Context, f func(State) error) error {
+	var err error
+	j := &Job{Session: n}
+	j.alone = func() { err = f(n.state) }
+	if failed := n.q.do(ctx, j); failed != nil {
+		return failed
+	}
+	return err
+}
+
+// spare returns the session that has been idle longest, if that is long enough.
+func (t *Sessions) spare() *Session {
+	var best *Session
+	for _, n := range t.expiry {
+		if !n.busy && (best == nil || n.used.Before(best.used)) {
+			best = n
+		}
+	}
+	if best == nil || time.Since(best.used) < t.o.Spare {
+		return nil
+	}
+	return best
+}
+
+// arm sets the timer for the next session that may expire.
+func (t *Sessions) arm() {
+	if len(t.expiry) == 0 {
+		return
+	}
+	next := t.expiry[0].expires
+	if !t.due.IsZero() && !next.Before(t.due) {
+		return // it is set to an earlier time, and sets itself then
+	}
+	t.due = next
+	wait := max(time.Until(next), time.Millisecond)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(wait, t.expire)
+	} else {
+		t.timer.Reset(wait)
+	}
+}
+
+// expire ends the sessions whose time is over. The heap holds the times as they were
+// known; a session that was used since is put back.
+func (t *Sessions) expire() {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	now := time.Now()
+	t.due = time.Time{}
+	for len(t.expiry) > 0 && !t.expiry[0].expires.After(now) {
+		n := t.expiry[0]
+		end := n.used.Add(n.life)
+		switch {
+		case n.busy:
+			end = now.Add(n.life)
+		case !end.After(now):
+			n.close(Idle)
+			continue
+		}
+		n.expires = end
+		heap.Fix(&t.expiry, 0)
+	}
+	t.arm()
+}
+
+// Stop ends all sessions and the timer.
+func (t *Sessions) Stop(why Reason) {
+	t.EndAll(nil, why)
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+// expiries is a heap by the time of expiry.
+type expiries []*Session
+
+func (h expiries) Len() int           { return len(h) }
+func (h expiries) Less(i, j int) bool { return h[i].expires.Before(h[j].expires) }
+func (h expiries) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *expiries) Push(x any) {
+	n := x.(*Session)
+	n.at, n.expires = len(*h), n.used.Add(n.life)
+	*h = append(*h, n)
+}
+func (h *expiries) Pop() any {
+	old := *h
+	n := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return n
+}
+
+// The format of a saved session, little-endian: "CRSS"; version 1 as uint32; id, model, the
+// program's fingerprint and the client, each as uint32 length and bytes; the time to live in
+// nanoseconds and the number of steps as uint64; the state as uint64 length and bytes; the CRC-32 (IEEE) of
+// all of these.
+const (
+	savedMagic   = "CRSS"
+	savedVersion = 1
+)
+
+// Save returns the session as bytes, for [Sessions.Restore] here or on another server,
+// after the jobs that wait have ended.
+func (n *Session) Save(ctx context.Context) (b []byte, err error) {
+	err = n.Alone(ctx, func(st State) (err error) { b, err = n.saved(st); return err })
+	return b, err
+}
+
+func (n *Session) saved(st State) ([]byte, error) {
+	state, err := st.MarshalBinary()
+	if err != nil {
+		return nil, inference.Errorf(inference.Unsupported, "session %q cannot be saved: %v", n.key.id, err)
+	}
+	b := append(make([]byte, 0, len(state)+256), savedMagic...)
+	b = binary.LittleEndian.AppendUint32(b, savedVersion)
+	for _, text := range []string{n.key.id, n.key.model, n.q.Program.Fingerprint(), n.client} {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
+		b = append(b, text...)
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(n.life))
+	b = binary.LittleEndian.AppendUint64(b, n.steps)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(state)))
+	b = append(b, state...)
+	return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), nil
+}
+
+// Saved is what the bytes of a session say of it.
+type Saved struct {
+	ID, Model, Fingerprint, Client string
+	Life                           time.Duration
+	Steps                          uint64
+	state                          []byte
+}
+
+// ReadSaved reads the bytes of [Session.Save]. Bytes that are damaged, cut or of another
+// version are inference.Invalid.
+func ReadSaved(b []byte) (*Saved, error) {
+	bad := func(format string, args ...any) (*Saved, error) {
+		return nil, inference.Errorf(inference.Invalid, "the saved session "+format, args...)
+	}
+	if len(b) < 12 || string(b[:4]) != savedMagic {
+		return bad("does not begin as one; send the bytes as they were saved")
+	}
+	if v := binary.LittleEndian.Uint32(b[4:]); v != savedVersion {
+		return bad("has format %d; this server reads %d", v, savedVersion)
+	}
+	end := len(b) - 4
+	if crc32.ChecksumIEEE(b[:end]) != binary.LittleEndian.Uint32(b[end:]) {
+		return bad("is damaged: its checksum differs")
+	}
+	b = b[8:end]
+	cut := func(width int) ([]byte, bool) {
+		if len(b) < width {
+			return nil, false
+		}
+		n := uint64(binary.LittleEndian.Uint32(b))
+		if width == 8 {
+			n = binary.LittleEndian.Uint64(b)
+		}
+		if uint64(len(b)-width) < n {
+			return nil, false
+		}
+		part := b[width : width+int(n)]
+		b = b[width+int(n):]
+		return part, true
+	}
+	var s Saved
+	for _, to := range []*string{&s.ID, &s.Model, &s.Fingerprint, &s.Client} {
+		part, ok := cut(4)
+		if !ok {
+			return bad("is cut off")
+		}
+		*to = string(part)
+	}
+	if len(b) < 16 {
+		return bad("is cut off")
+	}
+	s.Life = time.Duration(binary.LittleEndian.Uint64(b))
+	s.Steps = binary.LittleEndian.Uint64(b[8:])
+	b = b[16:]
+	var ok bool
+	if s.state, ok = cut(8); !ok || len(b) > 0 || s.Life <= 0 {
+		return bad("is cut off or has more than it says")
+	}
+	return &s, nil
+}
+
+// Restore opens a session of saved bytes with the id and the time to live that they have, unless o
+// has others. A state of other weights, or one that does not fit, is inference.Invalid;
+// other errors are those of Open.
+func (t *Sessions) Restore(q *Queue, model string, s *Saved, o Opening) (*Session, error) {
+	if own := q.Program.Fingerprint(); s.Fingerprint != own {
+		return nil, inference.Errorf(inference.Invalid, "session %q was saved by model %q with other weights than those of %q here; load the same version", s.ID, s.Model, model)
+	}
+	state := q.Program.NewState()
+	if state == nil {
+		return t.open(q, model, o, nil, 0)
+	}
+	if err := state.UnmarshalBinary(s.state); err != nil {
+		return nil, inference.Errorf(inference.Invalid, "session %q: %v", s.ID, err)
+	}
+	if o.ID == "" {
+		o.ID = s.ID
+	}
+	o.Life = either(o.Life, s.Life)
+	return t.open(q, model, o, state, s.Steps)
+}

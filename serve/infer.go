@@ -1,0 +1,350 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// Infer answers a request of the protocol. Its errors are *inference.Error.
+//
+// The parameters sequence_id (a number or a text; 0 and "" are none), sequence_start and
+// sequence_end are those of Triton's sequences: the state of a model that keeps one is
+// carried from request to request of one id. timeout is in microseconds; of priorities 1
+// is the highest.
+func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*inference.Response, error) {
+	began := time.Now()
+	seq, err := sequenceOf(r.Params)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok, err := wholeParam(r.Params, "timeout"); err != nil {
+		return nil, err
+	} else if d := s.o.Limits.Timeout; ok && t > 0 || d > 0 {
+		if ok && t > 0 && t < math.MaxInt64/1000 {
+			d = time.Duration(t) * time.Microsecond
+		}
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, d)
+		defer stop()
+	}
+	e, v, err := s.find(r.Model, r.Version)
+	if err != nil {
+		return nil, err
+	}
+	if e.pipeline != nil {
+		return e.pipeline.infer(ctx, s, r, seq, c)
+	}
+	out, err := s.inferOn(ctx, v, e.name, r, seq, c, began)
+	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable && v.retired.Load() {
+		if _, v, err = s.find(r.Model, r.Version); err != nil { // it was replaced meanwhile
+			return nil, err
+		}
+		return s.inferOn(ctx, v, e.name, r, seq, c, began)
+	}
+	return out, err
+}
+
+// sequence is the parameters of a sequence.
+type sequence struct {
+	id         string // "": none
+	start, end bool
+}
+
+func sequenceOf(p inference.Params) (q sequence, err error) {
+	switch id := p["sequence_id"].(type) {
+	case nil:
+	case string:
+		q.id = id
+	case int64:
+		if id != 0 {
+			q.id = strconv.FormatInt(id, 10)
+		}
+	case uint64:
+		if id != 0 {
+			q.id = strconv.FormatUint(id, 10)
+		}
+	default:
+		return q, inference.Errorf(inference.Invalid, "parameter sequence_id: expected a whole number or a text, got %v", id)
+	}
+	for name, to := range map[string]*bool{"sequence_start": &q.start, "sequence_end": &q.end} {
+		v, given := p[name]
+		yes, ok := v.(bool)
+		if given && !ok {
+			return q, inference.Errorf(inference.Invalid, "parameter %s: expected true or false, got %v", name, v)
+		}
+		*to = yes
+	}
+	if q.id == "" && (q.start || q.end) {
+		return q, inference.Errorf(inference.Invalid, "sequence_start and sequence_end need a sequence_id that is not 0 or empty")
+	}
+	return q, nil
+}
+
+// wholeParam returns a parameter that is a whole number from 0.
+func wholeParam(p inference.Params, name string) (n uint64, given bool, err error) {
+	switch v := p[name].(type) {
+	case nil:
+		return 0, false, nil
+	case int64:
+		if v >= 0 {
+			return uint64(v), true, nil
+		}
+	case uint64:
+		return v, true, nil
+	}
+	return 0, true, inference.Errorf(inference.Invalid, "parameter %s: expected a whole number from 0, got %v", name, p[name])
+}
+
+// inferOn runs a request on a version. name is that of the session's model: of a stage of a
+// pipeline it is not the version's.
+func (s *Server) inferOn(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (*inference.Response, error) {
+	var n *batch.Session
+	fresh := false
+	if seq.id != "" {
+		var err error
+		if n, fresh, err = s.sequence(v, name, seq, c); err != nil {
+			return nil, err
+		}
+		v = n.Queue().Owner.(*version) // a session goes on in the version that it began in
+		if r.Version != "" && r.Version != v.number {
+			return nil, inference.Errorf(inference.Invalid, "sequence %s began in version %s of model %q, and goes on there; got version %s", seq.id, v.number, v.name, r.Version)
+		}
+	}
+	j, classes, err := v.job(r, c)
+	if err == nil {
+		j.Session, j.Begin, j.End = n, seq.start && n != nil, seq.end
+		v.decoded.Add(int64(time.Since(began)))
+		err = v.q.Do(ctx, j)
+	}
+	if err != nil {
+		if fresh {
+			n.End(batch.Ended) // it never began
+		}
+		return nil, inference.AsError(err)
+	}
+	answered := time.Now()
+	defer func() { v.encoded.Add(int64(time.Since(answered))) }()
+	return v.response(r, j, classes)
+}
+
+// sequence finds or opens the session of a sequence.
+func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *batch.Session, fresh bool, err error) {
+	n, err = s.sessions.Find(name, seq.id)
+	switch {
+	case err == nil && (!seq.start || n.Queue() == v.q):
+		return n, false, nil // one that starts anew does so in its turn, behind requests before it
+	case seq.start:
+		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: true}, c.Owner)
+		return n, true, err
+	case v.program().NewState() == nil:
+		return nil, false, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a sequence", v.name)
+	}
+	why := ""
+	if reason := s.sessions.Why(name, seq.id); reason != "" {
+		why = fmt.Sprintf(" (the sequence of that id is over: %s)", reason)
+	}
+	return nil, false, inference.Errorf(inference.Invalid, "inference request for sequence %s to model '%s' must specify the START flag on the first request of the sequence%s", seq.id, v.name, why)
+}
+
+// openSession opens a session that, with an owner, ends with its connection.
+func (s *Server) openSession(v *version, name string, o batch.Opening, owner *Owner) (*batch.Session, error) {
+	if s.draining.Load() {
+		return nil, errDraining
+	}
+	if owner == nil {
+		return s.sessions.Open(v.q, name, o)
+	}
+	o.Transient = true
+	told := o.OnEnd
+	o.OnEnd = func(n *batch.Session, why batch.Reason) {
+		go owner.drop(n) // the scheduler's lock is held
+		if told != nil {
+			told(n, why)
+		}
+	}
+	n, err := s.sessions.Open(v.q, name, o)
+	if err == nil {
+		owner.add(n)
+	}
+	return n, err
+}
+
+// optioned is a program with options of its own among the parameters of requests.
+type optioned interface {
+	Options(inference.Params) (any, error)
+}
+
+// accepting is a program whose inputs may have other datatypes than they are described
+// with.
+type accepting interface {
+	Accepts(input int, t inference.Datatype) bool
+}
+
+// job makes the program's job of a request; classes are the numbers of classes wanted of each output,
+// 0 for the output itself.
+func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []int, err error) {
+	if r.Raw {
+		if err := r.Resolve(v.ins, v.program().Batched()); err != nil {
+			return nil, nil, err
+		}
+	}
+	j = &batch.Job{Client: c.Conn, Inputs: make([]inference.Value, len(v.ins))}
+	for i := range r.Inputs {
+		t := &r.Inputs[i]
+		at, ok := v.inAt[t.Name]
+		if !ok {
+			return nil, nil, inference.Errorf(inference.Invalid, "model %q has no input %q: it has %s", v.name, t.Name, listed(v.ins))
+		}
+		in := &v.ins[at]
+		if j.Inputs[at].Dims != nil {
+			return nil, nil, inference.Errorf(inference.Invalid, "input %q is given twice", t.Name)
+		}
+		if t.Datatype != in.Datatype {
+			if p, ok := v.program().(accepting); !ok || !p.Accepts(at, t.Datatype) {
+				return nil, nil, inference.Errorf(inference.Invalid, "input %q: expected datatype %s, got %s", t.Name, in.Datatype, t.Datatype)
+			}
+		}
+		if t.Dims == nil {
+			t.Dims = []int{}
+		}
+		j.Inputs[at] = t.Value
+	}
+	p, _, err := wholeParam(r.Params, "priority")
+	if err != nil {
+		return nil, nil, err
+	}
+	if p > 0 { // Triton's 1 is the highest, and 0 the model's own, which is below all of them here
+		j.Priority = int(min(p, math.MaxInt32)) - math.MaxInt32
+	}
+	if o, ok := v.program().(optioned); ok {
+		if j.Options, err = o.Options(r.Params); err != nil {
+			return nil, nil, err
+		}
+	}
+	if r.Outputs == nil {
+		return j, nil, nil
+	}
+	j.Want = make([]bool, len(v.outs))
+	for i := range r.Outputs {
+		o := &r.Outputs[i]
+		at, ok := v.outAt[o.Name]
+		if !ok {
+			return nil, nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", v.name, o.Name, listed(v.outs))
+		}
+		j.Want[at] = true
+		n, ok, err := wholeParam(o.Params, "classification")
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok && n > 0 {
+			if v.outs[at].Datatype.Kind() == inference.Texts {
+				return nil, nil, inference.Errorf(inference.Invalid, "output %q: classification is for numbers, the output is %s", o.Name, v.outs[at].Datatype)
+			}
+			if classes == nil {
+				classes = make([]int, len(v.outs))
+			}
+			classes[at] = int(min(n, math.MaxInt32))
+		}
+	}
+	return j, classes, nil
+}
+
+// listed names inputs or outputs for messages.
+func listed(list []inference.Info) string {
+	names := make([]string, 0, len(list))
+	for i := range list {
+		if i == 20 {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, strconv.Quote(list[i].Name))
+	}
+	return strings.Join(names, ", ")
+}
+
+// response makes the answer of a job: the outputs in the order in which they were asked
+// for, or else the model's.
+func (v *version) response(r *inference.Request, j *batch.Job, classes []int) (*inference.Response, error) {
+	out := &inference.Response{Model: v.name, Version: v.number, ID: r.ID, Outputs: make([]inference.Tensor, 0, len(v.outs))}
+	add := func(i int) {
+		if i >= len(j.Outputs) || j.Outputs[i].Dims == nil {
+			return
+		}
+		t := inference.Tensor{Name: v.outs[i].Name, Datatype: v.outs[i].Datatype, Value: j.Outputs[i]}
+		if classes != nil && classes[i] > 0 {
+			t.Datatype, t.Value = inference.BYTES, classify(&t.Value, classes[i], v.outs[i].Labels)
+		}
+		out.Outputs = append(out.Outputs, t)
+	}
+	if r.Outputs == nil {
+		for i := range v.outs {
+			add(i)
+		}
+		return out, nil
+	}
+	for i := range r.Outputs {
+		add(v.outAt[r.Outputs[i].Name])
+	}
+	return out, nil
+}
+
+// classify returns the n largest of each row of an output as "value:index:label", the
+// largest first. A row is all that is behind the first dimension.
+func classify(v *inference.Value, n int, labels []string) inference.Value {
+	rows, width := 1, v.Len()
+	if len(v.Dims) > 1 {
+		rows = v.Dims[0]
+		if rows > 0 {
+			width /= rows
+		}
+	}
+	n = min(n, width)
+	out := inference.Value{Dims: []int{rows, n}, Texts: make([]string, 0, rows*n)}
+	if len(v.Dims) <= 1 {
+		out.Dims = []int{n}
+	}
+	number := func(i int) float64 {
+		switch {
+		case v.Floats != nil:
+			return float64(v.Floats[i])
+		case v.Doubles != nil:
+			return v.Doubles[i]
+		}
+		return float64(v.Ints[i])
+	}
+	order := make([]int, width)
+	for row := range rows {
+		for i := range order {
+			order[i] = row*width + i
+		}
+		slices.SortStableFunc(order, func(a, b int) int {
+			x, y := number(a), number(b)
+			switch {
+			case x > y || y != y && x == x: // what is not a number comes last
+				return -1
+			case x < y || x != x && y == y:
+				return 1
+			}
+			return 0
+		})
+		for _, i := range order[:n] {
+			text := fmt.Sprintf("%f:%d", number(i), i-row*width)
+			if v.Ints != nil {
+				text = fmt.Sprintf("%d:%d", v.Ints[i], i-row*width)
+			}
+			if k := i - row*width; k < len(labels) {
+				text += ":" + labels[k]
+			}
+			out.Texts = append(out.Texts, text)
+		}
+	}
+	return out
+}

@@ -1,0 +1,191 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// PipelineConfig is models that are one model to clients: outputs of one are inputs of the
+// next.
+type PipelineConfig struct {
+	Name   string
+	Stages []StageConfig
+	// Outputs are the values that the pipeline answers with; empty: the outputs of the
+	// last stage.
+	Outputs []string
+}
+
+// StageConfig is a model of a pipeline. Values have names: those of the pipeline's inputs,
+// and those that stages give to their outputs.
+type StageConfig struct {
+	Model string
+	// Inputs has the value that an input takes, Outputs the name that an output gets; one
+	// that is not listed has the name that it has in its model.
+	Inputs, Outputs map[string]string
+}
+
+type pipeline struct{ c PipelineConfig }
+
+// AddPipeline adds a pipeline of models that were added before.
+func (s *Server) AddPipeline(c PipelineConfig) error {
+	if err := checkName(c.Name); err != nil {
+		return err
+	}
+	if len(c.Stages) == 0 {
+		return fmt.Errorf("pipeline %q has no stages", c.Name)
+	}
+	p := &pipeline{c}
+	for i, stage := range c.Stages {
+		e := s.models.get(stage.Model)
+		if e == nil || e.pipeline != nil {
+			return fmt.Errorf("pipeline %q, stage %d: unknown model %q; the server has %s", c.Name, i+1, stage.Model, s.names())
+		}
+		if len(e.versions) == 0 {
+			continue
+		}
+		for in := range stage.Inputs {
+			if _, ok := e.versions[0].inAt[in]; !ok {
+				return fmt.Errorf("pipeline %q, stage %d: model %q has no input %q: it has %s", c.Name, i+1, stage.Model, in, listed(e.versions[0].ins))
+			}
+		}
+		for out := range stage.Outputs {
+			if _, ok := e.versions[0].outAt[out]; !ok {
+				return fmt.Errorf("pipeline %q, stage %d: model %q has no output %q: it has %s", c.Name, i+1, stage.Model, out, listed(e.versions[0].outs))
+			}
+		}
+	}
+	s.models.mu.Lock()
+	defer s.models.mu.Unlock()
+	if s.models.entries[c.Name] != nil {
+		return fmt.Errorf("two models have the name %q", c.Name)
+	}
+	s.models.entries[c.Name] = &entry{name: c.Name, pipeline: p, wanted: true}
+	return nil
+}
+
+func named(m map[string]string, name string) string {
+	if other, ok := m[name]; ok {
+		return other
+	}
+	return name
+}
+
+// infos returns the inputs and outputs, as the stages' newest versions have them.
+func (p *pipeline) infos(s *Server) (ins, outs []inference.Info, err error) {
+	have := map[string]inference.Info{}
+	for i, stage := range p.c.Stages {
+		_, v, err := s.find(stage.Model, "")
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, in := range v.ins {
+			name := named(stage.Inputs, in.Name)
+			if _, ok := have[name]; ok || in.State && stage.Inputs[in.Name] == "" {
+				continue
+			}
+			in.Name = name
+			ins = append(ins, in)
+			have[name] = in
+		}
+		for _, out := range v.outs {
+			name := named(stage.Outputs, out.Name)
+			out.Name = name
+			if !out.State || stage.Outputs[out.Name] != "" {
+				have[name] = out
+				if i == len(p.c.Stages)-1 && p.c.Outputs == nil {
+					outs = append(outs, out)
+				}
+			}
+		}
+	}
+	for _, name := range p.c.Outputs {
+		out, ok := have[name]
+		if !ok {
+			return nil, nil, inference.Errorf(inference.Internal, "pipeline %q: no stage has the output %q", p.c.Name, name)
+		}
+		outs = append(outs, out)
+	}
+	return ins, outs, nil
+}
+
+// infer runs a request through the stages, each in the scheduler. A sequence is one in
+// every stage that keeps a state.
+func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, seq sequence, c Caller) (*inference.Response, error) {
+	ins, outs, err := p.infos(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Resolve(ins, true); err != nil {
+		return nil, err
+	}
+	values := map[string]*inference.Tensor{}
+	for i := range r.Inputs {
+		t := &r.Inputs[i]
+		if !slices.ContainsFunc(ins, func(in inference.Info) bool { return in.Name == t.Name }) {
+			return nil, inference.Errorf(inference.Invalid, "model %q has no input %q: it has %s", p.c.Name, t.Name, listed(ins))
+		}
+		values[t.Name] = t
+	}
+	kept := false
+	for i, stage := range p.c.Stages {
+		_, v, err := s.find(stage.Model, "")
+		if err != nil {
+			return nil, err
+		}
+		one := &inference.Request{Params: inference.Params{}}
+		for _, name := range []string{"priority"} {
+			if x, ok := r.Params[name]; ok {
+				one.Params[name] = x
+			}
+		}
+		for _, in := range v.ins {
+			if t := values[named(stage.Inputs, in.Name)]; t != nil && (!in.State || stage.Inputs[in.Name] != "") {
+				own := *t
+				own.Name = in.Name
+				one.Inputs = append(one.Inputs, own)
+			}
+		}
+		its := sequence{}
+		if seq.id != "" && v.program().NewState() != nil {
+			its, kept = seq, true
+		}
+		out, err := s.inferOn(ctx, v, p.c.Name+"/"+strconv.Itoa(i+1), one, its, c, time.Now())
+		if err != nil {
+			fault := *inference.AsError(err)
+			fault.Msg = fmt.Sprintf("stage %d of %q, model %q: %s", i+1, p.c.Name, stage.Model, fault.Msg)
+			return nil, &fault
+		}
+		for k := range out.Outputs {
+			t := &out.Outputs[k]
+			t.Name = named(stage.Outputs, t.Name)
+			values[t.Name] = t
+		}
+	}
+	if seq.id != "" && !kept {
+		return nil, inference.Errorf(inference.Unsupported, "no model of %q keeps a state: send requests without a sequence", p.c.Name)
+	}
+	out := &inference.Response{Model: p.c.Name, Version: "1", ID: r.ID}
+	want := make([]string, 0, len(outs))
+	for _, o := range r.Outputs {
+		if !slices.ContainsFunc(outs, func(out inference.Info) bool { return out.Name == o.Name }) {
+			return nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", p.c.Name, o.Name, listed(outs))
+		}
+		want = append(want, o.Name)
+	}
+	if r.Outputs == nil {
+		for _, o := range outs {
+			want = append(want, o.Name)
+		}
+	}
+	for _, name := range want {
+		if t := values[name]; t != nil {
+			out.Outputs = append(out.Outputs, *t)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,884 @@
+package serve
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"github.com/carousel-ml/carousel/model/onnx/graph"
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// graphProgram serves an ONNX graph. If its batch dimension is free, which trial runs
+// confirm, rows of many jobs are one run: the state of a session is a row that is
+// gathered before and scattered after it.
+type graphProgram struct {
+	m           *graph.Model
+	fingerprint string
+	ins, outs   []inference.Info
+	infoIn      []graph.ValueInfo
+	from        []int // for each output the input that takes it as a state, -1: none
+	batched     bool
+	inAxis      []int // of the batch, -1: all rows share the input
+	outAxis     []int
+	cells       []int // for each input that is a state its elements in one row
+	offset      []int // of each state in a session's memory
+	size        int   // of a session's memory
+	scratch     sync.Pool
+}
+
+// datatypes are the protocol's types by the graph's.
+var datatypes = map[string]inference.Datatype{
+	"float32": inference.FP32, "float16": inference.FP16, "bfloat16": inference.BF16, "float64": inference.FP64,
+	"uint8": inference.UINT8, "uint16": inference.UINT16, "uint32": inference.UINT32, "uint64": inference.UINT64,
+	"int8": inference.INT8, "int16": inference.INT16, "int32": inference.INT32, "int64": inference.INT64, "bool": inference.BOOL,
+}
+
+// graphOptions say what a graph does not.
+type graphOptions struct {
+	states  map[string]string // as of graph.SessionOptions
+	noBatch bool              // rows are never computed together
+	labels  map[string][]string
+}
+
+// newGraphProgram returns the program of a graph.
+func newGraphProgram(m *graph.Model, fingerprint string, o graphOptions) (*graphProgram, error) {
+	p := &graphProgram{m: m, fingerprint: fingerprint, infoIn: m.Inputs()}
+	pairs, err := graph.StatePairs(p.infoIn, m.Outputs(), o.states)
+	if err != nil {
+		return nil, err
+	}
+	info := func(v graph.ValueInfo) (inference.Info, error) {
+		t, ok := datatypes[v.Type]
+		if !ok {
+			return inference.Info{}, fmt.Errorf("%v: the protocol has no type for its elements", v)
+		}
+		n := inference.Info{Name: v.Name, Datatype: t, Dims: []int{}, Labels: o.labels[v.Name]}
+		for _, d := range v.Dims {
+			n.Dims = append(n.Dims, d.Size)
+		}
+		return n, nil
+	}
+	for _, v := range p.infoIn {
+		n, err := info(v)
+		if err != nil {
+			return nil, err
+		}
+		n.State = slices.ContainsFunc(pairs, func(s graph.StatePair) bool { return s.Input == v.Name })
+		p.ins = append(p.ins, n)
+	}
+	for _, v := range m.Outputs() {
+		n, err := info(v)
+		if err != nil {
+			return nil, err
+		}
+		at := -1
+		for _, s := range pairs {
+			if s.Output == v.Name {
+				n.State = true
+				at = slices.IndexFunc(p.ins, func(i inference.Info) bool { return i.Name == s.Input })
+			}
+		}
+		p.outs, p.from = append(p.outs, n), append(p.from, at)
+	}
+	if !o.noBatch {
+		p.batched = p.findBatch()
+	}
+	return p, nil
+}
+
+func (p *graphProgram) Inputs() []inference.Info  { return p.ins }
+func (p *graphProgram) Outputs() []inference.Info { return p.outs }
+func (p *graphProgram) Platform() string          { return "onnx_onnxv1" }
+func (p *graphProgram) Batched() bool             { return p.batched }
+func (p *graphProgram) Fingerprint() string       { return p.fingerprint }
+func (p *graphProgram) Close()                    {}
+
+// stateful reports whether the graph has states.
+func (p *graphProgram) stateful() bool {
+	return slices.ContainsFunc(p.ins, func(i inference.Info) bool { return i.State })
+}
+
+// Check compares a job's inputs with the graph's.
+func (p *graphProgram) Check(j *batch.Job) error {
+	j.Rows, j.Cost, j.Alike = 0, 0, 0
+	var key []byte
+	whole := true // the key has nothing yet
+	for i := range p.ins {
+		in, v := &p.ins[i], &j.Inputs[i]
+		if v.Dims == nil {
+			if !in.State {
+				return inference.Errorf(inference.Invalid, "input %q is missing; the model needs %v", in.Name, p.infoIn)
+			}
+			continue
+		}
+		if in.State && j.Session != nil {
+			return inference.Errorf(inference.Invalid, "input %q is a state, which the session keeps; leave it out, or send the request without a session", in.Name)
+		}
+		if !p.infoIn[i].Fits(v.Dims, map[string]int{}) {
+			return inference.Errorf(inference.Invalid, "input %v: shape %v does not fit", p.infoIn[i], v.Dims)
+		}
+		if !p.batched {
+			j.Cost += float64(v.Len())
+			continue
+		}
+		axis := p.inAxis[i]
+		for k, d := range v.Dims {
+			switch {
+			case k == axis:
+				if d < 1 || j.Rows > 0 && j.Rows != d {
+					return inference.Errorf(inference.Invalid, "input %v: shape %v has %d rows in its batch dimension; expected %s", p.infoIn[i], v.Dims, d, rowsText(j.Rows))
+				}
+				j.Rows = d
+			case p.infoIn[i].Any || p.infoIn[i].Dims[k].Size < 0:
+				key, whole = binary.AppendUvarint(key, uint64(i)<<8|uint64(k)), false
+				key = binary.AppendUvarint(key, uint64(d))
+			}
+		}
+		if axis < 0 {
+			key, whole = appendElements(key, v), false
+		}
+		if !in.State {
+			j.Cost += float64(v.Len())
+		}
+	}
+	j.Cost = max(1, j.Cost)
+	switch {
+	case !p.batched:
+		j.Rows = 1
+		return nil
+	case j.Rows == 0:
+		j.Rows = 1 // nothing but states and shared inputs
+	case j.Session != nil && j.Rows != 1:
+		return inference.Errorf(inference.Invalid, "a request of a session has one row, got %d; open a session for each", j.Rows)
+	}
+	if whole {
+		j.Key = ""
+	} else {
+		j.Key = string(key)
+	}
+	return nil
+}
+
+func rowsText(rows int) string {
+	if rows == 0 {
+		return "at least 1"
+	}
+	return fmt.Sprintf("%d as in the inputs before it", rows)
+}
+
+// appendElements adds a value to a key.
+func appendElements(key []byte, v *inference.Value) []byte {
+	for _, x := range v.Floats {
+		key = binary.LittleEndian.AppendUint32(key, math.Float32bits(x))
+	}
+	for _, x := range v.Doubles {
+		key = binary.LittleEndian.AppendUint64(key, math.Float64bits(x))
+	}
+	for _, x := range v.Ints {
+		key = binary.LittleEndian.AppendUint64(key, uint64(x))
+	}
+	return key
+}
+
+// Run computes jobs together. If that fails, each is computed alone, so that one request
+// does not fail another.
+func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
+	if !p.batched {
+		for _, j := range jobs {
+			j.Err = p.single(j)
+		}
+		return
+	}
+	err := p.together(jobs)
+	if err == nil {
+		return
+	}
+	for _, j := range jobs {
+		j.Err = invalid(err)
+		if len(jobs) > 1 {
+			j.Err = invalid(p.together([]*batch.Job{j}))
+		}
+	}
+}
+
+// invalid is a graph's error as the client's.
+func invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return inference.Errorf(inference.Invalid, "%v", err)
+}
+
+// padded returns the rows that a batch is filled up to, so that there are few sizes for
+// which the graph's run is recorded.
+func padded(rows int) int {
+	if rows <= 8 {
+		return rows
+	}
+	step := 2
+	for rows > 8*step {
+		step *= 2
+	}
+	return (rows + step - 1) / step * step
+}
+
+// room is the memory of a batch's inputs.
+type room struct{ in []graph.Value }
+
+func grown[T any](v []T, n int) []T {
+	if cap(v) < n {
+		return make([]T, n)
+	}
+	return v[:n]
+}
+
+// together runs jobs as one batch.
+func (p *graphProgram) together(jobs []*batch.Job) error {
+	used := 0
+	for _, j := range jobs {
+		used += j.Rows
+	}
+	rows := padded(used)
+	b, _ := p.scratch.Get().(*room)
+	if b == nil {
+		b = &room{in: make([]graph.Value, len(p.ins))}
+	}
+	defer p.scratch.Put(b)
+	for i := range p.ins {
+		p.gather(&b.in[i], i, jobs, rows)
+	}
+	return p.m.Apply(b.in, func(outs []graph.Value) {
+		for o := range outs {
+			p.scatter(o, &outs[o], jobs, rows)
+		}
+	})
+}
+
+// gather makes input i of a batch of the jobs' rows; those after them repeat the last row.
+func (p *graphProgram) gather(to *graph.Value, i int, jobs []*batch.Job, rows int) {
+	in, axis, floats := &p.ins[i], p.inAxis[i], p.infoIn[i].IsFloat()
+	first := &jobs[0].Inputs[i]
+	if axis < 0 {
+		*to = graph.Value{Dims: append(to.Dims[:0], first.Dims...)}
+		to.Data, to.Ints = first.Floats, first.Ints
+		if first.Doubles != nil {
+			to.Data = narrowed(first.Doubles)
+		}
+		return
+	}
+	to.Dims = to.Dims[:0]
+	if first.Dims != nil {
+		to.Dims = append(to.Dims, first.Dims...)
+	} else {
+		for _, d := range in.Dims {
+			to.Dims = append(to.Dims, max(d, 1))
+		}
+	}
+	to.Dims[axis] = rows
+	outer, inner := 1, 1 // elements before and after the batch dimension
+	for k, d := range to.Dims {
+		switch {
+		case k < axis:
+			outer *= d
+		case k > axis:
+			inner *= d
+		}
+	}
+	if floats {
+		to.Data, to.Ints = grown(to.Data, outer*rows*inner), nil
+	} else {
+		to.Ints, to.Data = grown(to.Ints, outer*rows*inner), nil
+	}
+	at := 0
+	for _, j := range jobs {
+		v := &j.Inputs[i]
+		var own []float32 // of the state, or narrowed
+		var ints []int64
+		switch st, _ := j.State().(*rowState); {
+		case v.Dims != nil:
+			own, ints = v.Floats, v.Ints
+			if v.Doubles != nil {
+				own = narrowed(v.Doubles)
+			}
+		case st != nil && floats:
+			own = st.floats[p.offset[i]:][:p.cells[i]]
+		case st != nil:
+			ints = st.ints[p.offset[i]:][:p.cells[i]]
+		}
+		for k := range outer {
+			lo, hi := (k*rows+at)*inner, (k*rows+at+j.Rows)*inner
+			switch {
+			case floats && own != nil:
+				copy(to.Data[lo:hi], own[k*j.Rows*inner:])
+			case floats:
+				clear(to.Data[lo:hi])
+			case ints != nil:
+				copy(to.Ints[lo:hi], ints[k*j.Rows*inner:])
+			default:
+				clear(to.Ints[lo:hi])
+			}
+		}
+		at += j.Rows
+	}
+	for ; at < rows; at++ {
+		for k := range outer {
+			lo := (k*rows + at) * inner
+			if floats {
+				copy(to.Data[lo:lo+inner], to.Data[lo-inner:lo])
+			} else {
+				copy(to.Ints[lo:lo+inner], to.Ints[lo-inner:lo])
+			}
+		}
+	}
+}
+
+func narrowed(v []float64) []float32 {
+	out := make([]float32, len(v))
+	for i, x := range v {
+		out[i] = float32(x)
+	}
+	return out
+}
+
+// scatter gives output o of a batch to the jobs that want it and to the states of
+// sessions.
+func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, rows int) {
+	axis := p.outAxis[o]
+	outer, inner := 1, 1
+	for k, d := range v.Dims {
+		switch {
+		case k < axis:
+			outer *= d
+		case k > axis:
+			inner *= d
+		}
+	}
+	at := 0
+	for _, j := range jobs {
+		if st, _ := j.State().(*rowState); st != nil && p.from[o] >= 0 {
+			i := p.from[o]
+			for k := range outer {
+				lo := (k*rows + at) * inner
+				if v.Ints == nil {
+					copy(st.floats[p.offset[i]+k*inner:][:inner], v.Data[lo:])
+				} else {
+					copy(st.ints[p.offset[i]+k*inner:][:inner], v.Ints[lo:])
+				}
+			}
+		}
+		if j.Wanted(o, &p.outs[o]) {
+			if j.Outputs == nil {
+				j.Outputs = make([]inference.Value, len(p.outs))
+			}
+			j.Outputs[o] = p.part(o, v, axis, outer, inner, at, j.Rows, rows)
+		}
+		at += j.Rows
+	}
+}
+
+// part copies rows of an output.
+func (p *graphProgram) part(o int, v *graph.Value, axis, outer, inner, at, own, rows int) inference.Value {
+	out := inference.Value{Dims: slices.Clone(v.Dims)}
+	if out.Dims == nil {
+		out.Dims = []int{}
+	}
+	if axis < 0 {
+		outer, inner, at, own, rows = 1, len(v.Data)+len(v.Ints), 0, 1, 1
+	} else {
+		out.Dims[axis] = own
+	}
+	n := outer * own * inner
+	switch {
+	case p.outs[o].Datatype == inference.FP64:
+		out.Doubles = make([]float64, 0, n)
+	case v.Ints == nil:
+		out.Floats = make([]float32, 0, n)
+	default:
+		out.Ints = make([]int64, 0, n)
+	}
+	for k := range outer {
+		lo, hi := (k*rows+at)*inner, (k*rows+at+own)*inner
+		switch {
+		case out.Doubles != nil:
+			for _, x := range v.Data[lo:hi] {
+				out.Doubles = append(out.Doubles, float64(x))
+			}
+		case v.Ints == nil:
+			out.Floats = append(out.Floats, v.Data[lo:hi]...)
+		default:
+			out.Ints = append(out.Ints, v.Ints[lo:hi]...)
+		}
+	}
+	return out
+}
+
+// single runs a job of a graph whose rows are not computed together.
+func (p *graphProgram) single(j *batch.Job) error {
+	in := map[string]graph.Value{}
+	for i := range p.ins {
+		v := &j.Inputs[i]
+		if v.Dims == nil {
+			continue
+		}
+		g := graph.Value{Dims: v.Dims, Data: v.Floats, Ints: v.Ints}
+		if v.Doubles != nil {
+			g.Data = narrowed(v.Doubles)
+		}
+		in[p.ins[i].Name] = g
+	}
+	var out map[string]graph.Value
+	var err error
+	switch st, _ := j.State().(*graphState); {
+	case st != nil:
+		out, err = st.s.Step(in)
+	case !p.stateful():
+		out, err = p.m.Run(in)
+	default: // states that are given are the first
+		var s *graph.Session
+		if s, err = p.session(); err == nil {
+			given := map[string]graph.Value{}
+			for i := range p.ins {
+				if name := p.ins[i].Name; p.ins[i].State {
+					if v, ok := in[name]; ok {
+						given[name] = v
+						delete(in, name)
+					}
+				}
+			}
+			if err = s.SetState(given); err == nil {
+				out, err = s.Step(in)
+			}
+		}
+	}
+	if err != nil {
+		return invalid(err)
+	}
+	j.Outputs = make([]inference.Value, len(p.outs))
+	for o := range p.outs {
+		if v := out[p.outs[o].Name]; j.Wanted(o, &p.outs[o]) {
+			j.Outputs[o] = p.part(o, &v, -1, 0, 0, 0, 0, 0)
+		}
+	}
+	return nil
+}
+
+func (p *graphProgram) session() (*graph.Session, error) {
+	pairs := map[string]string{}
+	for o, i := range p.from {
+		if i >= 0 {
+			pairs[p.ins[i].Name] = p.outs[o].Name
+		}
+	}
+	for _, in := range p.ins {
+		if !in.State {
+			pairs[in.Name] = ""
+		}
+	}
+	return p.m.NewSession(graph.SessionOptions{States: pairs})
+}
+
+// NewState returns zeros.
+func (p *graphProgram) NewState() batch.State {
+	if !p.stateful() {
+		return nil
+	}
+	if !p.batched {
+		s, err := p.session()
+		if err != nil {
+			return nil // it was made once before
+		}
+		return &graphState{s: s}
+	}
+	st := &rowState{p: p}
+	for i := range p.ins {
+		if !p.ins[i].State {
+			continue
+		}
+		if p.infoIn[i].IsFloat() {
+			if st.floats == nil {
+				st.floats = make([]float32, p.size)
+			}
+		} else if st.ints == nil {
+			st.ints = make([]int64, p.size)
+		}
+	}
+	return st
+}
+
+// rowState is a session's row of all states, in the order of the inputs. A graph with states
+// of floats and of integers, which is rare, has both slices in full.
+type rowState struct {
+	p      *graphProgram
+	floats []float32
+	ints   []int64
+}
+
+// Bytes returns the memory of the elements.
+func (s *rowState) Bytes() int { return 4*len(s.floats) + 8*len(s.ints) }
+
+// MarshalBinary writes the elements, floats before integers.
+func (s *rowState) MarshalBinary() ([]byte, error) {
+	b := make([]byte, 0, s.Bytes())
+	for _, x := range s.floats {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	for _, x := range s.ints {
+		b = binary.LittleEndian.AppendUint64(b, uint64(x))
+	}
+	return b, nil
+}
+
+// UnmarshalBinary reads what MarshalBinary wrote.
+func (s *rowState) UnmarshalBinary(b []byte) error {
+	if len(b) != s.Bytes() {
+		return fmt.Errorf("its state has %d bytes; this model's has %d", len(b), s.Bytes())
+	}
+	for i := range s.floats {
+		s.floats[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	b = b[4*len(s.floats):]
+	for i := range s.ints {
+		s.ints[i] = int64(binary.LittleEndian.Uint64(b[8*i:]))
+	}
+	return nil
+}
+
+// graphState is the session of a graph whose rows are not computed together.
+type graphState struct{ s *graph.Session }
+
+// Bytes returns the memory of the states' elements.
+func (s *graphState) Bytes() int {
+	n := 0
+	for _, v := range s.s.State() {
+		n += 4*len(v.Data) + 8*len(v.Ints)
+	}
+	return n
+}
+
+// MarshalBinary writes for each state that is not zeros the lengths of its name, shape and elements,
+// and these.
+func (s *graphState) MarshalBinary() ([]byte, error) {
+	var b []byte
+	state := s.s.State()
+	for _, pair := range s.s.States() {
+		v, ok := state[pair.Input]
+		if !ok {
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(len(pair.Input)))
+		b = append(b, pair.Input...)
+		b = binary.AppendUvarint(b, uint64(len(v.Dims)))
+		for _, d := range v.Dims {
+			b = binary.AppendUvarint(b, uint64(d))
+		}
+		b = binary.AppendUvarint(b, uint64(len(v.Data)))
+		for _, x := range v.Data {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		}
+		b = binary.AppendUvarint(b, uint64(len(v.Ints)))
+		for _, x := range v.Ints {
+			b = binary.LittleEndian.AppendUint64(b, uint64(x))
+		}
+	}
+	return b, nil
+}
+
+// UnmarshalBinary reads what MarshalBinary wrote.
+func (s *graphState) UnmarshalBinary(b []byte) error {
+	bad := errors.New("its state is cut off or damaged")
+	number := func(each int) (int, bool) { // of parts of a size that must be there
+		n, k := binary.Uvarint(b)
+		if k <= 0 || each > 0 && n > uint64(len(b)-k)/uint64(each) || n > math.MaxInt32 {
+			return 0, false
+		}
+		b = b[k:]
+		return int(n), true
+	}
+	state := map[string]graph.Value{}
+	for len(b) > 0 {
+		n, ok := number(1)
+		if !ok {
+			return bad
+		}
+		name := string(b[:n])
+		b = b[n:]
+		var v graph.Value
+		rank, ok := number(1)
+		if !ok {
+			return bad
+		}
+		v.Dims = make([]int, rank)
+		for i := range v.Dims {
+			if v.Dims[i], ok = number(0); !ok {
+				return bad
+			}
+		}
+		if n, ok = number(4); !ok {
+			return bad
+		}
+		for range n {
+			v.Data = append(v.Data, math.Float32frombits(binary.LittleEndian.Uint32(b)))
+			b = b[4:]
+		}
+		if n, ok = number(8); !ok {
+			return bad
+		}
+		for range n {
+			v.Ints = append(v.Ints, int64(binary.LittleEndian.Uint64(b)))
+			b = b[8:]
+		}
+		state[name] = v
+	}
+	return s.s.SetState(state)
+}
+
+// findBatch looks for the dimension of the inputs that is the batch, by names and places, and
+// confirms it by running random rows alone and together: the bits must be the same.
+func (p *graphProgram) findBatch() bool {
+	for _, axes := range p.candidates() {
+		if p.layout(axes) && p.confirm() {
+			return true
+		}
+	}
+	p.inAxis, p.outAxis, p.cells, p.offset, p.size = nil, nil, nil, nil, 0
+	return false
+}
+
+// candidates returns axes of the inputs that may be the batch.
+func (p *graphProgram) candidates() (list [][]int) {
+	add := func(axis func(i int, in graph.ValueInfo) (int, bool)) {
+		axes := make([]int, len(p.infoIn))
+		some := false
+		for i, in := range p.infoIn {
+			a, ok := axis(i, in)
+			if !ok {
+				return
+			}
+			axes[i] = a
+			some = some || a >= 0 && !p.ins[i].State
+		}
+		if some && !slices.ContainsFunc(list, func(other []int) bool { return slices.Equal(axes, other) }) {
+			list = append(list, axes)
+		}
+	}
+	named := map[string]bool{}
+	var names []string
+	for _, in := range p.infoIn {
+		for _, d := range in.Dims {
+			if d.Size < 0 && d.Name != "" && !named[d.Name] {
+				named[d.Name] = true
+				names = append(names, d.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		add(func(i int, in graph.ValueInfo) (int, bool) {
+			a := slices.IndexFunc(in.Dims, func(d graph.Dim) bool { return d.Size < 0 && d.Name == name })
+			return a, a >= 0 || !p.ins[i].State
+		})
+	}
+	// Without names: the first dimension, of a state the one that is free.
+	for first := range 2 {
+		add(func(i int, in graph.ValueInfo) (int, bool) {
+			if p.ins[i].State {
+				a := slices.IndexFunc(in.Dims, func(d graph.Dim) bool { return d.Size < 0 })
+				return a, a >= 0
+			}
+			if first < len(in.Dims) && in.Dims[first].Size < 0 {
+				return first, true
+			}
+			return -1, true
+		})
+	}
+	return list
+}
+
+// layout notes where the states of a session lie; ok is false if more than their batch
+// dimension is free.
+func (p *graphProgram) layout(axes []int) (ok bool) {
+	p.inAxis, p.size = axes, 0
+	p.cells, p.offset = make([]int, len(p.ins)), make([]int, len(p.ins))
+	floats, ints := 0, 0
+	for i, in := range p.ins {
+		if p.infoIn[i].Any {
+			return false
+		}
+		if !in.State {
+			continue
+		}
+		n := 1
+		for k, d := range in.Dims {
+			if k == axes[i] {
+				continue
+			}
+			if d < 0 {
+				return false
+			}
+			n *= d
+		}
+		at := &ints
+		if p.infoIn[i].IsFloat() {
+			at = &floats
+		}
+		p.cells[i], p.offset[i] = n, *at
+		*at += n
+	}
+	p.size = max(floats, ints)
+	return p.size < 1<<26
+}
+
+// trial is what trial runs try for dimensions that are free besides the batch, and for
+// integers: lengths and rates that graphs check.
+var trials = []struct {
+	free int
+	ints int64
+}{{3, 1}, {5, 1}, {1, 1}, {16, 1}, {576, 16000}, {512, 16000}, {288, 8000}, {100, 1}, {1280, 1}, {16000, 1}, {3, 0}, {16, 2}, {76, 1}}
+
+// confirm runs random rows alone, together and in another order.
+func (p *graphProgram) confirm() bool {
+	p.outAxis = nil
+	for _, t := range trials {
+		r := rand.New(rand.NewPCG(1, 2))
+		jobs := make([]*batch.Job, 3)
+		for k := range jobs {
+			jobs[k] = &batch.Job{Rows: 1, Inputs: p.random(r, 1, t.free, t.ints)}
+			if k > 0 {
+				for i, a := range p.inAxis {
+					if a < 0 {
+						jobs[k].Inputs[i] = jobs[0].Inputs[i]
+					}
+				}
+			}
+		}
+		one, ok := p.outputs(jobs[:1])
+		if !ok {
+			continue
+		}
+		two, ok := p.outputs(jobs[:2])
+		if !ok {
+			return false
+		}
+		p.outAxis = make([]int, len(p.outs))
+		for o := range p.outs {
+			p.outAxis[o] = -1
+			if len(one[o].Dims) != len(two[o].Dims) {
+				return false
+			}
+			for k, d := range two[o].Dims {
+				if d == one[o].Dims[k] {
+					continue
+				}
+				if p.outAxis[o] >= 0 || d != 2*one[o].Dims[k] || one[o].Dims[k] != 1 {
+					return false
+				}
+				p.outAxis[o] = k
+			}
+			if p.outAxis[o] < 0 && p.from[o] >= 0 {
+				return false
+			}
+		}
+		return p.agree(jobs)
+	}
+	return false
+}
+
+// outputs runs jobs as a batch and returns copies of all outputs.
+func (p *graphProgram) outputs(jobs []*batch.Job) (all []inference.Value, ok bool) {
+	in := make([]graph.Value, len(p.ins))
+	for i := range in {
+		p.gather(&in[i], i, jobs, len(jobs))
+	}
+	err := p.m.Apply(in, func(outs []graph.Value) {
+		for o := range outs {
+			all = append(all, p.part(o, &outs[o], -1, 0, 0, 0, 0, 0))
+		}
+	})
+	return all, err == nil
+}
+
+// agree reports whether rows have the same bits alone and in batches.
+func (p *graphProgram) agree(jobs []*batch.Job) bool {
+	alone := make([][]inference.Value, len(jobs))
+	for k, j := range jobs {
+		if p.together([]*batch.Job{j}) != nil {
+			return false
+		}
+		alone[k], j.Outputs = j.Outputs, nil
+	}
+	a, b, c := *jobs[0], *jobs[1], *jobs[2]
+	d, e := b, a
+	for _, group := range [][]*batch.Job{{&a, &b}, {&b, &a, &c}, {&c, &a, &b, &d, &e}} {
+		for _, j := range group {
+			j.Outputs = nil
+		}
+		if p.together(group) != nil {
+			return false
+		}
+		for _, j := range group {
+			k := slices.IndexFunc(jobs, func(other *batch.Job) bool { return sameInputs(j, other) })
+			for o := range p.outs {
+				if !sameBits(&j.Outputs[o], &alone[k][o]) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func sameInputs(a, b *batch.Job) bool {
+	for i := range a.Inputs {
+		if !sameBits(&a.Inputs[i], &b.Inputs[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameBits(a, b *inference.Value) bool {
+	return slices.Equal(a.Dims, b.Dims) && slices.Equal(a.Ints, b.Ints) &&
+		slices.EqualFunc(a.Floats, b.Floats, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) }) &&
+		slices.EqualFunc(a.Doubles, b.Doubles, func(x, y float64) bool { return math.Float64bits(x) == math.Float64bits(y) })
+}
+
+// random returns inputs of rows.
+func (p *graphProgram) random(r *rand.Rand, rows, free int, ints int64) []inference.Value {
+	list := make([]inference.Value, len(p.ins))
+	for i, in := range p.ins {
+		v := inference.Value{Dims: []int{}}
+		n := 1
+		for k, d := range in.Dims {
+			switch {
+			case k == p.inAxis[i]:
+				d = rows
+			case d < 0:
+				d = free
+			}
+			v.Dims = append(v.Dims, d)
+			n *= d
+		}
+		switch in.Datatype.Kind() {
+		case inference.Ints:
+			for range n {
+				v.Ints = append(v.Ints, ints)
+			}
+		case inference.Doubles:
+			for range n {
+				v.Doubles = append(v.Doubles, float64(float32(r.NormFloat64())))
+			}
+		default:
+			for range n {
+				v.Floats = append(v.Floats, float32(r.NormFloat64()))
+			}
+		}
+		list[i] = v
+	}
+	return list
+}

@@ -1,0 +1,175 @@
+// Package serve answers requests for models over HTTP and gRPC: the Open Inference
+// Protocol v2 with Triton's extensions, sessions that keep a stream's state between
+// requests, and the tasks' own JSON. Package serve/batch computes what it is asked for.
+package serve
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// Options are the options of [New].
+type Options struct {
+	// Tasks are the tasks whose models can be served, usually carousel.Tasks.
+	Tasks []*task.Kind
+	// Version is that of the server in its metadata.
+	Version string
+	// Log is told what happens, but never what requests contain. nil: nothing is logged.
+	Log *slog.Logger
+	// Limits are the limits on requests and sessions.
+	Limits Limits
+	// Executors is as for batch.Options.
+	Executors int
+}
+
+// Limits are the limits of a server; zeros are the defaults.
+type Limits struct {
+	Body     int64                // bytes of a request, also after decompression. 0: 64 MiB
+	Sessions batch.SessionOptions // OnEnd is not used
+	Timeout  time.Duration        // of a request that gives none. 0: none
+}
+
+// Server serves models. Its methods are safe for concurrent use.
+type Server struct {
+	o        Options
+	log      *slog.Logger
+	sched    *batch.Scheduler
+	sessions *batch.Sessions
+	store    *store // nil: none
+	models   repository
+	draining atomic.Bool
+	conns    atomic.Uint64 // connections so far, for their names
+}
+
+// New returns a server without models.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Limits.Body <= 0 {
+		o.Limits.Body = 64 << 20
+	}
+	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors})}
+	o.Limits.Sessions.OnEnd = s.sessionEnded
+	s.sessions = batch.NewSessions(s.sched, o.Limits.Sessions)
+	s.models.entries = map[string]*entry{}
+	return s
+}
+
+// Drain makes the server not ready and waits until ctx ends or the requests that it has
+// accepted are answered; new sessions are refused meanwhile.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	for _, e := range s.models.list() {
+		for _, v := range e.versions {
+			if err := v.quiet(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// Close ends all sessions and closes the models. Requests that are accepted are answered
+// if ctx leaves the time.
+func (s *Server) Close(ctx context.Context) error {
+	s.draining.Store(true)
+	s.sessions.Stop(batch.Stopped)
+	var first error
+	for _, e := range s.models.list() {
+		if err := s.Unload(ctx, e.name, false); err != nil && first == nil {
+			first = err
+		}
+	}
+	if s.store != nil {
+		s.store.release()
+	}
+	return first
+}
+
+// Ready reports whether the server takes requests: it is not being stopped, and all models
+// that it was given are loaded.
+func (s *Server) Ready() bool {
+	if s.draining.Load() {
+		return false
+	}
+	for _, e := range s.models.list() {
+		if e.wanted && len(e.versions) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Caller is who sends a request.
+type Caller struct {
+	// Client is whom limits count for, Conn what shares the queue fairly with others: a
+	// connection, or again the client.
+	Client, Conn string
+	// Owner, if not nil, holds sessions that begin with the request and end with the
+	// connection.
+	Owner *Owner
+}
+
+// Owner ends sessions when a connection is closed.
+type Owner struct {
+	s    *Server
+	mu   sync.Mutex
+	all  map[*batch.Session]struct{}
+	done bool
+}
+
+// NewOwner returns an Owner; End must be called.
+func (s *Server) NewOwner() *Owner {
+	return &Owner{s: s, all: map[*batch.Session]struct{}{}}
+}
+
+func (o *Owner) add(n *batch.Session) {
+	o.mu.Lock()
+	ended := o.done
+	if !ended {
+		o.all[n] = struct{}{}
+	}
+	o.mu.Unlock()
+	if ended {
+		n.End(batch.Gone)
+	}
+}
+
+func (o *Owner) drop(n *batch.Session) {
+	o.mu.Lock()
+	delete(o.all, n)
+	o.mu.Unlock()
+}
+
+// End ends the sessions.
+func (o *Owner) End() {
+	o.mu.Lock()
+	o.done = true
+	list := o.all
+	o.all = nil
+	o.mu.Unlock()
+	for n := range list {
+		n.End(batch.Gone)
+	}
+}
+
+var errDraining = inference.Errorf(inference.Unavailable, "the server is being stopped and begins no more sessions; use another")
+
+// taskOf returns the task of a model directory, nil if it is of none.
+func (s *Server) taskOf(d *model.Dir) *task.Kind {
+	for _, k := range s.o.Tasks {
+		if k.Is(d) {
+			return k
+		}
+	}
+	return nil
+}
