@@ -454,7 +454,6 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		}
 		return n / rows * from, n / rows * to, nil
 	}
-	lacks := func(none bool) bool { return none && (rows > 0 || !p.service.Apart) }
 	for i := range p.service.Outputs {
 		o := &p.service.Outputs[i]
 		if !j.Wanted(i, &p.outs[i]) {
@@ -465,8 +464,8 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		switch {
 		case o.Texts != nil:
 			all := o.Texts(prediction)
-			if lacks(all == nil) {
-				continue
+			if all == nil {
+				continue // it has no such column
 			}
 			lo, hi, err := share(o.Name, len(all))
 			if err != nil {
@@ -475,7 +474,7 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 			v.Texts, v.Dims = all[lo:hi], []int{hi - lo}
 		default:
 			all := o.Numbers(prediction)
-			if lacks(all == nil) {
+			if all == nil {
 				continue
 			}
 			lo, hi, err := share(o.Name, len(all)/width)

@@ -62,6 +62,15 @@ type Output struct {
 	Numbers func(p Prediction) []float64
 }
 
+// TextsOf returns a text for each element of a prediction's list, for an [Output].
+func TextsOf[T any](list []T, of func(one *T) string) []string {
+	texts := make([]string, len(list))
+	for i := range list {
+		texts[i] = of(&list[i])
+	}
+	return texts
+}
+
 // Stream is a prediction of input that arrives in portions. It is used by one goroutine at a
 // time.
 type Stream interface {

@@ -188,11 +188,8 @@ func (p *Predictions) Write(w io.Writer) error {
 // their probability, and which tokens may follow.
 func (m *Model) Serves() (*task.Service, error) {
 	s := &task.Service{Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, NewStream: m.newStream, Outputs: []task.Output{
-		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
-			for _, one := range p.(*Predictions).List {
-				texts = append(texts, one.Text)
-			}
-			return texts
+		{Name: "text", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).List, func(one *Generated) string { return one.Text })
 		}},
 	}}
 	s.Outputs = append(s.Outputs, fedOutputs()...)

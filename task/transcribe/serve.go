@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"math"
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/audio"
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -22,11 +22,8 @@ func (m *Model) Serves() (*task.Service, error) {
 		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
 	}
 	s := &task.Service{Apart: true, Most: map[string]float64{"beam": 1000}, Outputs: []task.Output{
-		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
-			for _, one := range p.(*Transcripts).Files {
-				texts = append(texts, one.Text)
-			}
-			return texts
+		{Name: "text", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Transcripts).Files, func(one *FileTranscript) string { return one.Text })
 		}},
 	}}
 	if m.Streams() {
@@ -63,7 +60,7 @@ func (n *session) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction,
 		}
 	case len(p.Samples) > 0 && p.Rate != s.rate:
 		return nil, data.Errorf("rate: the sound has %d samples per second since its beginning, got %d; begin another session", s.rate, p.Rate)
-	case !reflect.DeepEqual(o, n.o):
+	case !o.equal(n.o):
 		return nil, data.Errorf("the options are those of the first portion of a sound; leave them as they are, or begin another session")
 	}
 	if err := ctx.Err(); err != nil {
@@ -80,6 +77,14 @@ func (n *session) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction,
 		t = s.Partial()
 	}
 	return &Transcripts{Task: Name, Files: []FileTranscript{{"samples", t}}}, nil
+}
+
+// equal reports whether options say the same. Their files are compared by name.
+func (o *PredictOptions) equal(other *PredictOptions) bool {
+	if o == nil || other == nil {
+		return o == other
+	}
+	return slices.EqualFunc(settings.List(o), settings.List(other), func(a, b *settings.Setting) bool { return a.String() == b.String() })
 }
 
 // Bytes returns about the memory of the stream: the state of the network, the buffers of
