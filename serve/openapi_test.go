@@ -45,7 +45,7 @@ func apiRouter(t *testing.T) routers.Router {
 
 // checked posts a body and returns what of the request and of the answer is not as the
 // document says.
-func checked(t *testing.T, router routers.Router, h http.Handler, path, body string) (request, answer error, status int) {
+func checked(t *testing.T, router routers.Router, h http.Handler, path, body string) (status int, request, answer error) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -60,7 +60,7 @@ func checked(t *testing.T, router routers.Router, h http.Handler, path, body str
 	h.ServeHTTP(w, r)
 	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(), Options: &openapi3filter.Options{IncludeResponseStatus: true}}
 	out.SetBodyBytes(w.Body.Bytes())
-	return request, openapi3filter.ValidateResponse(t.Context(), out), w.Code
+	return w.Code, request, openapi3filter.ValidateResponse(t.Context(), out)
 }
 
 // The document is valid, and the requests that are answered, their answers and errors are
@@ -71,21 +71,21 @@ func TestOpenAPI(t *testing.T) {
 	stores(t, func(t *testing.T, m *task.Trained, input string) {
 		path := taskPath(m.Kind)
 		for _, body := range bodies(t, m, input) {
-			if request, answer, status := checked(t, router, h, path, body); request != nil || answer != nil || status != http.StatusOK {
+			if status, request, answer := checked(t, router, h, path, body); request != nil || answer != nil || status != http.StatusOK {
 				t.Errorf("%.60s: %d, the request: %v, the answer: %v", body, status, request, answer)
 			}
 		}
 		one := forms[m.Kind.Input()]
 		for _, body := range []string{`{}`, `{"no_such":1,` + one + `}`, `{"options":{"no_such":1},` + one + `}`, `{"options":1,` + one + `}`, `{"model":1,` + one + `}`} {
-			if request, answer, status := checked(t, router, h, path, body); request == nil || answer != nil || status != http.StatusBadRequest {
+			if status, request, answer := checked(t, router, h, path, body); request == nil || answer != nil || status != http.StatusBadRequest {
 				t.Errorf("%s: %d, the request: %v, the error: %v", body, status, request, answer)
 			}
 		}
 	})
-	if request, answer, status := checked(t, router, h, taskPath(letterTask), `{"texts":["a","bc"],"options":{"most":1}}`); request != nil || answer != nil || status != http.StatusOK {
+	if status, request, answer := checked(t, router, h, taskPath(letterTask), `{"texts":["a","bc"],"options":{"most":1}}`); request != nil || answer != nil || status != http.StatusOK {
 		t.Errorf("the made-up task: %d %v %v", status, request, answer)
 	}
-	if request, _, status := checked(t, router, h, taskPath(letterTask), `{"texts":["a","bc"],"options":{"most":10}}`); request == nil || status != http.StatusBadRequest {
+	if status, request, _ := checked(t, router, h, taskPath(letterTask), `{"texts":["a","bc"],"options":{"most":10}}`); request == nil || status != http.StatusBadRequest {
 		t.Errorf("an option out of its range: %d %v", status, request)
 	}
 }
@@ -98,7 +98,7 @@ func TestOpenAPIFindsFaults(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, `{"schema":"carousel.predict.other.v1","task":1}`)
 		})
-		if _, answer, _ := checked(t, router, wrong, taskPath(k), `{}`); answer == nil {
+		if _, _, answer := checked(t, router, wrong, taskPath(k), `{}`); answer == nil {
 			t.Errorf("%s: a wrong answer passes", k.Name)
 		}
 	}

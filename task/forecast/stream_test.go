@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -325,7 +324,7 @@ func TestStreamStaysSmall(t *testing.T) {
 	if most > bytes {
 		t.Errorf("%d bytes at most after 900 rows, %d after 500", most, bytes)
 	}
-	t.Log(fmt.Sprintf("%d bytes", most))
+	t.Logf("%d bytes", most)
 }
 
 // What depends on all rows is that of the rows kept, with the numbers that they have.
