@@ -25,16 +25,11 @@ func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*in
 	if err != nil {
 		return nil, err
 	}
-	if t, ok, err := wholeParam(r.Params, "timeout"); err != nil {
+	ctx, stop, err := s.timed(ctx, r.Params)
+	if err != nil {
 		return nil, err
-	} else if d := s.o.Limits.Timeout; ok && t > 0 || d > 0 {
-		if ok && t > 0 && t < math.MaxInt64/1000 {
-			d = time.Duration(t) * time.Microsecond
-		}
-		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, d)
-		defer stop()
 	}
+	defer stop()
 	e, v, err := s.find(r.Model, r.Version)
 	if err != nil {
 		return nil, err
@@ -50,6 +45,23 @@ func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*in
 		return s.inferOn(ctx, v, e.name, r, seq, c, began)
 	}
 	return out, err
+}
+
+// timed returns a context with the time that a request has: its own, or the server's.
+func (s *Server) timed(ctx context.Context, p inference.Params) (context.Context, context.CancelFunc, error) {
+	t, _, err := wholeParam(p, "timeout")
+	if err != nil {
+		return nil, nil, err
+	}
+	d := s.o.Limits.Timeout
+	if t > 0 && t < math.MaxInt64/1000 {
+		d = time.Duration(t) * time.Microsecond
+	}
+	if d <= 0 {
+		return ctx, func() {}, nil
+	}
+	ctx, stop := context.WithTimeout(ctx, d)
+	return ctx, stop, nil
 }
 
 // sequence is the parameters of a sequence.
@@ -139,6 +151,8 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *batch.Session, fresh bool, err error) {
 	n, err = s.sessions.Find(name, seq.id)
 	switch {
+	case err == nil && !allowed(c, n):
+		return nil, false, inference.Errorf(inference.Denied, "sequence %s of model %q is another client's; use another id", seq.id, name)
 	case err == nil && (!seq.start || n.Queue() == v.q):
 		return n, false, nil // one that starts anew does so in its turn, behind requests before it
 	case seq.start:

@@ -68,6 +68,9 @@ func (s *Server) AddPipeline(c PipelineConfig) error {
 	return nil
 }
 
+// session is the name under which a stage's sessions are: no model has it.
+func (p *pipeline) session(stage int) string { return p.c.Name + "/" + strconv.Itoa(stage+1) }
+
 func named(m map[string]string, name string) string {
 	if other, ok := m[name]; ok {
 		return other
@@ -154,7 +157,7 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 		if seq.id != "" && v.program().NewState() != nil {
 			its, kept = seq, true
 		}
-		out, err := s.inferOn(ctx, v, p.c.Name+"/"+strconv.Itoa(i+1), one, its, c, time.Now())
+		out, err := s.inferOn(ctx, v, p.session(i), one, its, c, time.Now())
 		if err != nil {
 			fault := *inference.AsError(err)
 			fault.Msg = fmt.Sprintf("stage %d of %q, model %q: %s", i+1, p.c.Name, stage.Model, fault.Msg)

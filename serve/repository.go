@@ -113,6 +113,9 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 		return nil, nil, inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
 	if e.pipeline != nil {
+		if !e.wanted {
+			return e, nil, inference.Errorf(inference.Unavailable, "model %q is not ready: %s", name, e.reason)
+		}
 		if number != "" && number != "1" {
 			return nil, nil, inference.Errorf(inference.NotFound, "model %q has no version %q: it is a pipeline, whose version is 1", name, number)
 		}
@@ -192,6 +195,7 @@ func (s *Server) Load(ctx context.Context, name string) error {
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
 	if e.pipeline != nil {
+		s.models.put(&entry{name: name, pipeline: e.pipeline, wanted: true})
 		return nil
 	}
 	versions, err := s.open(ctx, e.c)
@@ -217,10 +221,17 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 	if e == nil {
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
+	s.models.put(&entry{name: name, c: e.c, pipeline: e.pipeline, reason: "it was unloaded"})
 	if e.pipeline != nil {
-		return nil
+		s.sessions.Each(nil, func(n *batch.Session) bool {
+			for i := range e.pipeline.c.Stages {
+				if n.Model() == e.pipeline.session(i) {
+					n.End(batch.Unloaded)
+				}
+			}
+			return true
+		})
 	}
-	s.models.put(&entry{name: name, c: e.c, reason: "it was unloaded"})
 	if forget {
 		s.models.mu.Lock()
 		delete(s.models.entries, name)

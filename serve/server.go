@@ -35,6 +35,7 @@ type Limits struct {
 	Body     int64                // bytes of a request, also after decompression. 0: 64 MiB
 	Sessions batch.SessionOptions // OnEnd is not used
 	Timeout  time.Duration        // of a request that gives none. 0: none
+	Unread   time.Duration        // for which a stream's answers may lie unread before it is cut. 0: 10 s
 }
 
 // Server serves models. Its methods are safe for concurrent use.
@@ -47,6 +48,7 @@ type Server struct {
 	models   repository
 	draining atomic.Bool
 	conns    atomic.Uint64 // connections so far, for their names
+	slowed   atomic.Int32  // refusals that are held back now
 }
 
 // New returns a server without models.
@@ -56,6 +58,9 @@ func New(o Options) *Server {
 	}
 	if o.Limits.Body <= 0 {
 		o.Limits.Body = 64 << 20
+	}
+	if o.Limits.Unread <= 0 {
+		o.Limits.Unread = 10 * time.Second
 	}
 	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors})}
 	o.Limits.Sessions.OnEnd = s.sessionEnded
@@ -102,7 +107,7 @@ func (s *Server) Ready() bool {
 		return false
 	}
 	for _, e := range s.models.list() {
-		if e.wanted && len(e.versions) == 0 {
+		if e.wanted && e.pipeline == nil && len(e.versions) == 0 {
 			return false
 		}
 	}
@@ -114,6 +119,9 @@ type Caller struct {
 	// Client is whom limits count for, Conn what shares the queue fairly with others: a
 	// connection, or again the client.
 	Client, Conn string
+	// Proven says that Client is a name that was proven, such as by a token, and not an
+	// address, so that its sessions are for it alone.
+	Proven bool
 	// Owner, if not nil, holds sessions that begin with the request and end with the
 	// connection.
 	Owner *Owner

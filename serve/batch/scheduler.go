@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type Scheduler struct {
 	mu        sync.Mutex
 	executors int // that may run at the same time
 	busy      int
-	long      int // batches that run and are expected to take long; at most executors-1
+	long      int // batches that run and are expected to take long; see crowded
 	lanes     []*lane
 	clock     time.Duration // time used of the lane that was served last
 }
@@ -62,8 +63,8 @@ type QueueOptions struct {
 	Log *slog.Logger
 }
 
-// longRun is the time from which a batch counts as long: half of the executors but one are kept
-// free of these.
+// longRun is the time from which a batch counts as long: one executor is kept free of these,
+// if there are several.
 const longRun = 5 * time.Millisecond
 
 // Queue is the jobs of one program.
@@ -76,9 +77,11 @@ type Queue struct {
 	lanes   [2]lane // of sessions' steps, of other jobs
 	waiting int     // jobs, also those behind others of their session
 	clients map[string]int
-	closed  bool
-	idle    *sync.Cond // signalled when a job ends
-	active  int        // jobs that have not ended
+	closed  chan struct{} // nil: open; closed when the program is
+	idle    *sync.Cond    // signalled when a job ends
+	active  int           // jobs that have not ended
+	kept    int           // sessions, and the memory of their states
+	bytes   int
 	stats   Stats
 }
 
@@ -171,37 +174,85 @@ func either[T int | float64 | time.Duration](v, otherwise T) T {
 // Run; inference.Exhausted if too many wait; Unavailable from a closed queue; NotFound if
 // the session ended before.
 func (q *Queue) Do(ctx context.Context, j *Job) error {
+	if err := q.check(j); err != nil {
+		return err
+	}
+	return q.do(ctx, j)
+}
+
+// check checks a job.
+func (q *Queue) check(j *Job) error {
 	if err := q.Program.Check(j); err != nil {
 		q.s.mu.Lock()
 		q.stats.Failed++
 		q.s.mu.Unlock()
 		return err
 	}
-	return q.do(ctx, j)
+	j.Rows = max(1, j.Rows)
+	if !(j.Cost > 0) {
+		j.Cost = 1 // times are divided by it
+	}
+	return nil
 }
 
 func (q *Queue) do(ctx context.Context, j *Job) error {
 	s := q.s
-	j.ctx, j.Queued = ctx, time.Now()
-	j.lane = &q.lanes[1]
-	if j.Session != nil {
-		j.lane = &q.lanes[0]
-	}
 	s.mu.Lock()
-	if err := q.admit(j); err != nil {
-		q.stats.Refused++
+	if err := q.enter(ctx, j); err != nil {
 		s.mu.Unlock()
 		return err
-	}
-	if j.Session == nil || j.Session.take(j) {
-		s.begin(j)
 	}
 	if batch := s.start(); batch != nil {
 		s.mu.Unlock()
 		s.lead(batch, j)
 		s.mu.Lock()
 	}
-	if j.at == finished || j.at == running && j.alone != nil {
+	return s.wait(j)
+}
+
+// Submit gives a job its place, among those of its session the last, and does not wait for
+// it: that is Wait, which must follow. Jobs that are submitted in turn run in this order if
+// they are of one session. Errors are those of Do for a job that is refused.
+func (q *Queue) Submit(ctx context.Context, j *Job) error {
+	if err := q.check(j); err != nil {
+		return err
+	}
+	q.s.mu.Lock()
+	err := q.enter(ctx, j)
+	q.s.mu.Unlock()
+	if err == nil {
+		q.s.proceed()
+	}
+	return err
+}
+
+// Wait returns when a job that was submitted has ended, with the errors of Do.
+func (q *Queue) Wait(j *Job) error {
+	q.s.mu.Lock()
+	return q.s.wait(j)
+}
+
+// enter admits a job and lets it run when its turn comes.
+func (q *Queue) enter(ctx context.Context, j *Job) error {
+	j.ctx, j.Queued = ctx, time.Now()
+	j.lane = &q.lanes[1]
+	if j.Session != nil {
+		j.lane = &q.lanes[0]
+	}
+	if err := q.admit(j); err != nil {
+		q.stats.Refused++
+		return err
+	}
+	if j.Session == nil || j.Session.take(j) {
+		q.s.begin(j)
+	}
+	return nil
+}
+
+// wait waits for a job. It is called with the lock held and returns without it.
+func (s *Scheduler) wait(j *Job) error {
+	ctx := j.ctx
+	if j.settled() {
 		s.mu.Unlock()
 		return j.end(s)
 	}
@@ -227,14 +278,19 @@ func (q *Queue) do(ctx context.Context, j *Job) error {
 	return j.end(s)
 }
 
+// settled reports whether nothing of a job is left to do but what its caller does itself.
+func (j *Job) settled() bool { return j.at == finished || j.at == running && j.alone != nil }
+
 // end returns the error of a job that ended, or runs one that needs no executor.
 func (j *Job) end(s *Scheduler) error {
 	if j.alone != nil && j.at == running {
+		defer func() { // also if it panics, since the session's other jobs wait
+			s.mu.Lock()
+			s.finish(j)
+			s.mu.Unlock()
+			s.proceed()
+		}()
 		j.alone()
-		s.mu.Lock()
-		s.finish(j)
-		s.mu.Unlock()
-		s.proceed()
 	}
 	return j.Err
 }
@@ -258,7 +314,7 @@ func late(ctx context.Context) error {
 
 func (q *Queue) admit(j *Job) error {
 	switch {
-	case q.closed:
+	case q.closed != nil:
 		return inference.Errorf(inference.Unavailable, "the model is being unloaded; ask again or use another version")
 	case j.Session != nil && j.Session.over != "":
 		return j.Session.gone()
@@ -345,7 +401,7 @@ func (s *Scheduler) start() *set {
 			return nil
 		}
 		if b := best.pick(); b != nil {
-			b.long = b.cost*best.pace >= longRun.Seconds()
+			b.long = !best.short(b.cost)
 			if b.long {
 				s.long++
 			}
@@ -360,8 +416,14 @@ func (s *Scheduler) start() *set {
 
 // ready reports whether a batch of the lane may start while an executor is free.
 func (l *lane) ready() bool {
-	return l.jobs > 0 && l.running < l.most && (l.q.s.long < l.q.s.executors-1 || l.first().Cost*l.pace < longRun.Seconds())
+	return l.jobs > 0 && l.running < l.most && (!l.q.s.crowded() || l.short(l.first().Cost))
 }
+
+// crowded reports whether as many long batches run as may: all executors but one, or one.
+func (s *Scheduler) crowded() bool { return s.long >= max(1, s.executors-1) }
+
+// short reports whether a batch of a cost is not expected to take long.
+func (l *lane) short(cost float64) bool { return cost*l.pace < longRun.Seconds() }
 
 // first returns a job of the next batch.
 func (l *lane) first() *Job {
@@ -383,36 +445,52 @@ func (l *lane) pick() *set {
 	b.jobs, b.rows, b.cost = b.jobs[:0], 0, 0
 	var head *Job
 	for _, lv := range l.levels {
-		for missed := 0; lv.turn != nil && missed < len(lv.tenants); {
-			t := lv.turn
-			j := t.find(head, b.rows, b.cost, l)
-			lv.turn = t.next
+		t, led := lv.turn, head == nil
+		for missed := 0; t != nil && missed < len(lv.tenants) && (head == nil || l.fits(b)); {
+			j, next := t.find(head, b, l), t.next
 			if j == nil {
 				missed++
+				t = next
 				continue
 			}
 			missed = 0
 			l.jobs--
 			if t.first == nil {
-				lv.remove(t)
+				if lv.remove(t); lv.turn == nil {
+					next = nil
+				}
 			}
 			l.q.leaves(j)
 			if j.ctx.Err() != nil {
 				j.Err = late(j.ctx)
 				l.q.stats.Canceled++
 				l.q.s.over(j)
+				t = next
+				if t == nil {
+					t = lv.turn // the session's next job came in its place
+				}
 				continue
 			}
 			j.at, j.Started = running, now
 			b.jobs, b.rows, b.cost = append(b.jobs, j), b.rows+j.Rows, b.cost+j.Cost
 			if head == nil {
-				head = j
+				// The client behind the one whose job decides what fits is the next to do so:
+				// jobs that fit no other's would wait for ever if it were left to chance.
+				head, lv.turn = j, next
 			}
+			t = next
 			if !l.q.Program.Batched() {
-				return b
+				break
 			}
 		}
+		if head != nil && !l.q.Program.Batched() {
+			break
+		}
+		if !led && t != nil {
+			lv.turn = t
+		}
 	}
+	l.levels = slices.DeleteFunc(l.levels, func(lv *level) bool { return lv.turn == nil && lv.priority != 0 })
 	if head == nil {
 		l.spare = b
 		return nil
@@ -420,11 +498,18 @@ func (l *lane) pick() *set {
 	return b
 }
 
+// fits reports whether a batch has room for any job.
+func (l *lane) fits(b *set) bool {
+	return b.rows < l.q.o.Rows && (l.limit <= 0 || b.cost < l.limit)
+}
+
 // find takes a client's first job that fits a batch.
-func (t *tenant) find(head *Job, rows int, cost float64, l *lane) *Job {
+func (t *tenant) find(head *Job, b *set, l *lane) *Job {
+	crowded := l.q.s.crowded()
 	var before *Job
 	for j, n := t.first, 0; j != nil && n < 64; before, j, n = j, j.next, n+1 {
-		if head != nil && (j.Key != head.Key || rows+j.Rows > l.q.o.Rows || l.limit > 0 && cost+j.Cost > l.limit || j.Alike > 2*head.Alike || head.Alike > 2*j.Alike) {
+		if head != nil && (j.Key != head.Key || b.rows+j.Rows > l.q.o.Rows || l.limit > 0 && b.cost+j.Cost > l.limit || j.Alike > 2*head.Alike || head.Alike > 2*j.Alike) ||
+			crowded && !l.short(b.cost+j.Cost) {
 			continue
 		}
 		t.drop(before, j)
@@ -484,6 +569,7 @@ func (s *Scheduler) giveUp(j *Job) {
 			}
 		}
 	}
+	l.levels = slices.DeleteFunc(l.levels, func(lv *level) bool { return lv.turn == nil && lv.priority != 0 })
 	l.jobs--
 	l.q.leaves(j)
 	l.q.stats.Canceled++
@@ -496,7 +582,7 @@ func (s *Scheduler) giveUp(j *Job) {
 func (s *Scheduler) lead(b *set, own *Job) {
 	for b != nil {
 		l := b.l
-		l.q.run(b.jobs)
+		failed := l.q.run(b.jobs)
 		ended := time.Now()
 		took := ended.Sub(b.jobs[0].Started)
 		if l.q.o.OnBatch != nil {
@@ -519,11 +605,15 @@ func (s *Scheduler) lead(b *set, own *Job) {
 		answered := len(b.jobs)
 		for i, j := range b.jobs {
 			j.Finished, j.Batch = ended, b.rows
+			if failed && j.Session != nil {
+				j.Session.close(Failed)
+			}
 			s.finish(j)
 			b.jobs[i] = nil
 		}
 		l.spare = b
-		before, done := l.came, own != nil && own.at == finished
+		// A job whose time has run out is its caller's to give up.
+		before, done := l.came, own != nil && (own.settled() || own.ctx.Err() != nil)
 		expect := l.expects(answered)
 		if !expect && !s.waits() {
 			s.busy--
@@ -621,12 +711,14 @@ func (l *lane) learn(cost, heaviest float64, took time.Duration) {
 	}
 }
 
-// run computes a batch.
-func (q *Queue) run(batch []*Job) {
+// run computes a batch. It reports whether the program panicked, after which the states of
+// sessions are not known.
+func (q *Queue) run(batch []*Job) (failed bool) {
 	ctx, stop := together(batch)
 	defer stop()
 	defer func() {
 		if r := recover(); r != nil {
+			failed = true
 			q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
 			for _, j := range batch {
 				j.Err = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
@@ -639,11 +731,13 @@ func (q *Queue) run(batch []*Job) {
 		}
 	}
 	if err := tensor.Catch(func() { q.Program.Run(ctx, batch) }); err != nil {
+		failed = true
 		for _, j := range batch {
 			j.Err = err
 		}
 	}
 	q.keep(batch)
+	return failed
 }
 
 // keep counts the steps of sessions and stores their states, before they are answered.
@@ -764,6 +858,9 @@ func (q *Queue) left() {
 	q.idle.Broadcast()
 }
 
+// Options returns the queue's options, with the defaults filled in.
+func (q *Queue) Options() QueueOptions { return q.o }
+
 // Stats returns the queue's statistics.
 func (q *Queue) Stats() Stats {
 	q.s.mu.Lock()
@@ -791,38 +888,34 @@ func (q *Queue) Quiet(ctx context.Context) error {
 
 // Close refuses further jobs, waits until those accepted have ended, and closes the
 // program. Sessions of the queue must have been ended before. If ctx ends first, Close
-// returns its error and the program is closed when the last job has ended.
+// returns its error and the program is closed when the last job has ended. A second call
+// waits as well.
 func (q *Queue) Close(ctx context.Context) error {
-	s := q.s
-	ended := make(chan struct{})
-	s.mu.Lock()
-	if q.closed {
-		s.mu.Unlock()
-		return nil
+	q.s.mu.Lock()
+	closed := q.closed
+	if closed == nil {
+		closed = make(chan struct{})
+		q.closed = closed
+		go q.shut()
 	}
-	q.closed = true
-	s.mu.Unlock()
-	go func() {
-		defer close(ended)
-		s.mu.Lock()
-		for q.active > 0 {
-			q.idle.Wait()
-		}
-		kept := s.lanes[:0]
-		for _, l := range s.lanes {
-			if l.q != q {
-				kept = append(kept, l)
-			}
-		}
-		clear(s.lanes[len(kept):])
-		s.lanes = kept
-		s.mu.Unlock()
-		q.Program.Close()
-	}()
+	q.s.mu.Unlock()
 	select {
-	case <-ended:
+	case <-closed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// shut closes the program when no job is left.
+func (q *Queue) shut() {
+	s := q.s
+	s.mu.Lock()
+	for q.active > 0 {
+		q.idle.Wait()
+	}
+	s.lanes = slices.DeleteFunc(s.lanes, func(l *lane) bool { return l.q == q })
+	s.mu.Unlock()
+	q.Program.Close()
+	close(q.closed)
 }

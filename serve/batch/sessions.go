@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 	Evicted  Reason = "it was the longest idle when the server needed room for another"
 	Gone     Reason = "the connection that it belonged to was closed"
 	Unloaded Reason = "its model was unloaded"
+	Grown    Reason = "its state grew beyond the memory that the server has for sessions"
+	Failed   Reason = "the model failed in one of its requests, so its state was lost"
 	Stopped  Reason = "the server was stopped"
 	Unstored Reason = "its state could not be stored"
 )
@@ -60,10 +63,11 @@ type Sessions struct {
 	o       SessionOptions
 	store   Store // nil: none
 	all     map[sessionKey]*Session
-	peak    int // the largest number since the map was made
 	clients map[string]int
+	peak    int // the largest number of sessions since the maps were made
 	bytes   int
 	expiry  expiries
+	idle    ring // sessions without jobs, the longest idle first
 	timer   *time.Timer
 	due     time.Time // when the timer fires; zero: it is not set
 	ended   map[sessionKey]Reason
@@ -85,12 +89,17 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 	o.Bytes = either(o.Bytes, 1<<30)
 	o.Life = either(o.Life, time.Minute)
 	o.Spare = either(o.Spare, 30*time.Second)
-	return &Sessions{s: s, o: o, all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
+	t := &Sessions{s: s, o: o, all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
+	t.idle.prev, t.idle.next = &t.idle, &t.idle
+	return t
 }
 
 // SetStore keeps the states outside of the process as well. It must be called before the
 // first session is opened.
 func (t *Sessions) SetStore(st Store) { t.store = st }
+
+// Options returns the limits, with the defaults filled in.
+func (t *Sessions) Options() SessionOptions { return t.o }
 
 // Session is a stream whose state is kept between its jobs, which run in the order in
 // which they came.
@@ -110,10 +119,36 @@ type Session struct {
 	waiting *Job // the first of those behind the one that runs
 	last    *Job
 	over    Reason
+	idle    ring // its place among those without jobs
+	watches *watch
 	// Transient says that the session is not stored, such as one that ends with a
 	// connection.
 	Transient bool
-	onEnd     func(*Session, Reason)
+}
+
+// watch is who is told of the end of a session.
+type watch struct {
+	told func(*Session, Reason)
+	next *watch
+}
+
+// ring is a place in a list of sessions that ends in itself: in the table its head, whose
+// own session is nil.
+type ring struct {
+	prev, next *ring
+	n          *Session
+}
+
+func (r *ring) insertBefore(at *ring) {
+	r.prev, r.next = at.prev, at
+	r.prev.next, at.prev = r, r
+}
+
+func (r *ring) remove() {
+	if r.next != nil {
+		r.prev.next, r.next.prev = r.next, r.prev
+		r.prev, r.next = nil, nil
+	}
 }
 
 // Opening says how a session is opened.
@@ -164,10 +199,13 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 		return nil, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a session", model)
 	}
 	n := &Session{table: t, q: q, key: sessionKey{model, o.ID}, client: o.Client, state: state, bytes: state.Bytes(), steps: steps,
-		life: either(o.Life, t.o.Life), used: time.Now(), onEnd: o.OnEnd, Transient: o.Transient}
+		life: either(o.Life, t.o.Life), used: time.Now(), Transient: o.Transient}
+	if o.OnEnd != nil {
+		n.watches = &watch{told: o.OnEnd}
+	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	if q.closed {
+	if q.closed != nil {
 		return nil, inference.Errorf(inference.Unavailable, "model %q is being unloaded", model)
 	}
 	if old := t.all[n.key]; old != nil {
@@ -179,22 +217,41 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 	if t.clients[o.Client] >= t.o.Client {
 		return nil, &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("this client has %d sessions, as many as it may; end some first", t.clients[o.Client])}
 	}
-	for len(t.all) >= t.o.Most || t.bytes+n.bytes > t.o.Bytes {
-		if old := t.spare(); old != nil {
-			old.close(Evicted)
-			continue
-		}
+	if !t.makeRoom(1, n.bytes) {
 		return nil, &inference.Error{Code: inference.Exhausted, RetryAfter: int(max(1, t.o.Spare/time.Second)),
-			Msg: fmt.Sprintf("the server has %d sessions with %d bytes of state and none has been idle for %v; try again later", len(t.all), t.bytes, t.o.Spare)}
+			Msg: fmt.Sprintf("the server has %d sessions with %d bytes of state and too few have been idle for %v to make room for one of %d bytes; try again later", len(t.all), t.bytes, t.o.Spare, n.bytes)}
 	}
 	delete(t.ended, n.key)
 	t.all[n.key] = n
 	t.peak = max(t.peak, len(t.all))
 	t.clients[o.Client]++
 	t.bytes += n.bytes
+	q.kept++
+	q.bytes += n.bytes
+	n.idle.n = n
+	n.idle.insertBefore(&t.idle)
 	heap.Push(&t.expiry, n)
 	t.arm()
 	return n, nil
+}
+
+// makeRoom evicts the longest idle sessions until there is room for a number of further
+// ones and their bytes. If that cannot be, it evicts none and returns false.
+func (t *Sessions) makeRoom(sessions, bytes int) bool {
+	evict, now := 0, time.Now()
+	count, used := len(t.all)+sessions, t.bytes+bytes
+	for at := t.idle.next; count > t.o.Most || used > t.o.Bytes; at = at.next {
+		if at.n == nil || now.Sub(at.n.used) < t.o.Spare {
+			return false
+		}
+		evict++
+		count--
+		used -= at.n.bytes
+	}
+	for range evict {
+		t.idle.next.n.close(Evicted)
+	}
+	return true
 }
 
 // Find returns a session. If it does not exist, the error is inference.NotFound and says
@@ -251,13 +308,32 @@ func (t *Sessions) Count(q *Queue) (sessions, bytes int) {
 	if q == nil {
 		return len(t.all), t.bytes
 	}
+	return q.kept, q.bytes
+}
+
+// Of returns up to most sessions that a client opened, of one model or, if model is empty,
+// of all, and whether there are more.
+func (t *Sessions) Of(client, model string, most int) (list []*Session, more bool) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	left := t.clients[client]
 	for _, n := range t.all {
-		if n.q == q {
-			sessions++
-			bytes += n.bytes
+		if left == 0 {
+			break
 		}
+		if n.client != client {
+			continue
+		}
+		left--
+		if model != "" && n.key.model != model {
+			continue
+		}
+		if len(list) == most {
+			return list, true
+		}
+		list = append(list, n)
 	}
-	return sessions, bytes
+	return list, false
 }
 
 // EndAll ends the sessions of a queue, or all if it is nil. A job that runs is
@@ -266,14 +342,13 @@ func (t *Sessions) EndAll(q *Queue, why Reason) {
 	t.Each(q, func(n *Session) bool { n.End(why); return true })
 }
 
-// ID, Model and Queue identify the session; Life is the time that it may be idle.
+// ID, Model and Queue identify the session; Client opened it; Life is the time that it may
+// be idle.
 func (n *Session) ID() string          { return n.key.id }
 func (n *Session) Model() string       { return n.key.model }
+func (n *Session) Client() string      { return n.client }
 func (n *Session) Queue() *Queue       { return n.q }
 func (n *Session) Life() time.Duration { return n.life }
-
-// Client returns whom the session counts for.
-func (n *Session) Client() string { return n.client }
 
 // Used returns when the session's last job ended, or when it was opened, the number of jobs that
 // succeeded since the state was made, and its memory.
@@ -291,6 +366,30 @@ func (n *Session) End(why Reason) {
 	n.close(why)
 }
 
+// Watch lets f be told when the session is over, as Opening.OnEnd; at once if it is
+// already. stop takes it back.
+func (n *Session) Watch(f func(*Session, Reason)) (stop func()) {
+	mu := &n.table.s.mu
+	mu.Lock()
+	defer mu.Unlock()
+	if n.over != "" {
+		f(n, n.over)
+		return func() {}
+	}
+	w := &watch{told: f, next: n.watches}
+	n.watches = w
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for at := &n.watches; *at != nil; at = &(*at).next {
+			if *at == w {
+				*at = w.next
+				return
+			}
+		}
+	}
+}
+
 // close removes a session from its table.
 func (n *Session) close(why Reason) {
 	t := n.table
@@ -299,17 +398,16 @@ func (n *Session) close(why Reason) {
 	}
 	n.over = why
 	delete(t.all, n.key)
-	if len(t.all) < t.peak/4 && t.peak > 1024 { // a map never gives memory back
-		all := make(map[sessionKey]*Session, len(t.all))
-		for k, v := range t.all {
-			all[k] = v
-		}
-		t.all, t.peak = all, len(all)
-	}
 	if t.clients[n.client]--; t.clients[n.client] == 0 {
 		delete(t.clients, n.client)
 	}
+	if len(t.all) < t.peak/4 && t.peak > 1024 { // maps never give memory back
+		t.all, t.clients, t.peak = copied(t.all), copied(t.clients), len(t.all)
+	}
 	t.bytes -= n.bytes
+	n.q.kept--
+	n.q.bytes -= n.bytes
+	n.idle.remove()
 	heap.Remove(&t.expiry, n.at)
 	if cap(t.expiry) > 1024 && len(t.expiry) < cap(t.expiry)/4 {
 		t.expiry = slices.Clone(t.expiry)
@@ -328,9 +426,10 @@ func (n *Session) close(why Reason) {
 		j.lane.q.left()
 	}
 	n.last = nil
-	if n.onEnd != nil {
-		n.onEnd(n, why)
+	for w := n.watches; w != nil; w = w.next {
+		w.told(n, why)
 	}
+	n.watches = nil
 	if t.o.OnEnd != nil {
 		t.o.OnEnd(n, why)
 	}
@@ -361,6 +460,13 @@ func (t *Sessions) Remember(model, id string, why Reason) {
 	t.remember(sessionKey{model, id}, why)
 }
 
+// copied returns a map of the same keys and values that has no room for more.
+func copied[K comparable, V any](m map[K]V) map[K]V {
+	c := make(map[K]V, len(m))
+	maps.Copy(c, m)
+	return c
+}
+
 func (t *Sessions) remember(k sessionKey, why Reason) {
 	if len(t.endings) < rememberedEnds {
 		t.endings = append(t.endings, k)
@@ -376,6 +482,7 @@ func (t *Sessions) remember(k sessionKey, why Reason) {
 func (n *Session) take(j *Job) bool {
 	if !n.busy {
 		n.busy = true
+		n.idle.remove()
 		return true
 	}
 	j.at, j.next = waits, nil
@@ -394,6 +501,9 @@ func (n *Session) give() *Job {
 	j := n.waiting
 	if j == nil {
 		n.busy = false
+		if n.over == "" {
+			n.idle.insertBefore(&n.table.idle)
+		}
 		return nil
 	}
 	n.waiting, j.next = j.next, nil
@@ -428,12 +538,20 @@ func (n *Session) renew() {
 	n.state, n.steps = state, 0
 }
 
-// resized notes the memory of the state after a job.
+// resized notes the memory of the state after a job. If it has grown and there is no room
+// for it, the session ends: the limit holds for states that grow as well.
 func (n *Session) resized() {
-	if bytes := n.state.Bytes(); bytes != n.bytes && n.over == "" {
-		n.table.bytes += bytes - n.bytes
-		n.bytes = bytes
+	t, more := n.table, n.state.Bytes()-n.bytes
+	if more == 0 || n.over != "" {
+		return
 	}
+	if more > 0 && !t.makeRoom(0, more) {
+		n.close(Grown)
+		return
+	}
+	n.bytes += more
+	n.q.bytes += more
+	t.bytes += more
 }
 
 // Alone runs f while no job of the session runs, after those that wait already.
@@ -445,20 +563,6 @@ func (n *Session) Alone(ctx context.Context, f func(State) error) error {
 		return failed
 	}
 	return err
-}
-
-// spare returns the session that has been idle longest, if that is long enough.
-func (t *Sessions) spare() *Session {
-	var best *Session
-	for _, n := range t.expiry {
-		if !n.busy && (best == nil || n.used.Before(best.used)) {
-			best = n
-		}
-	}
-	if best == nil || time.Since(best.used) < t.o.Spare {
-		return nil
-	}
-	return best
 }
 
 // arm sets the timer for the next session that may expire.
@@ -509,6 +613,7 @@ func (t *Sessions) Stop(why Reason) {
 	defer t.s.mu.Unlock()
 	if t.timer != nil {
 		t.timer.Stop()
+		t.due = time.Time{}
 	}
 }
 

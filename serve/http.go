@@ -1,0 +1,568 @@
+package serve
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// Handler returns the server's HTTP API: the Open Inference Protocol under /v2 and what is
+// the server's own under /v1. Each error is an object with the key "error", whoever finds it.
+// An http.Server should have [Server.ConnContext] as its ConnContext.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v2", s.answer(func(*http.Request) (any, error) { return jsonOf(s.metadata()), nil }))
+	mux.HandleFunc("GET /v2/health/live", s.answer(func(*http.Request) (any, error) { return map[string]bool{"live": true}, nil }))
+	mux.HandleFunc("GET /v2/health/ready", s.answer(func(*http.Request) (any, error) {
+		if !s.Ready() {
+			return nil, inference.Errorf(inference.Unavailable, "the server is not ready: it is being stopped, or a model is not loaded; POST /v2/repository/index tells which")
+		}
+		return map[string]bool{"ready": true}, nil
+	}))
+	mux.HandleFunc("GET /v2/models", s.answer(func(*http.Request) (any, error) {
+		names := []string{}
+		for _, e := range s.models.list() {
+			names = append(names, e.name)
+		}
+		return map[string][]string{"models": names}, nil
+	}))
+	mux.HandleFunc("GET /v2/models/stats", s.answer(s.statisticsHTTP))
+	for _, model := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
+		mux.HandleFunc("GET "+model, s.answer(s.modelMetadataHTTP))
+		mux.HandleFunc("GET "+model+"/ready", s.answer(s.modelReadyHTTP))
+		mux.HandleFunc("GET "+model+"/config", s.answer(s.modelConfigHTTP))
+		mux.HandleFunc("GET "+model+"/stats", s.answer(s.statisticsHTTP))
+		mux.HandleFunc("POST "+model+"/infer", s.inferHTTP)
+		mux.HandleFunc("POST "+model+"/generate", s.answer(missing("generate; use infer, or the paths below /v1")))
+		mux.HandleFunc("POST "+model+"/generate_stream", s.answer(missing("generate_stream; use infer, or the paths below /v1")))
+		mux.HandleFunc(model+"/trace/setting", s.answer(missing("traces of requests")))
+	}
+	for _, repository := range []string{"/v2/repository", "/v2/repository/{repository}"} {
+		mux.HandleFunc("POST "+repository+"/index", s.answer(s.indexHTTP))
+		mux.HandleFunc("POST "+repository+"/models/{model}/load", s.answer(s.loadHTTP))
+		mux.HandleFunc("POST "+repository+"/models/{model}/unload", s.answer(s.unloadHTTP))
+	}
+	mux.HandleFunc("/v2/systemsharedmemory/{rest...}", s.answer(missing("shared memory; send tensors in the body")))
+	mux.HandleFunc("/v2/cudasharedmemory/{rest...}", s.answer(missing("shared memory; send tensors in the body")))
+	mux.HandleFunc("/v2/trace/setting", s.answer(missing("traces of requests")))
+	mux.HandleFunc("/v2/logging", s.answer(missing("settings of its log")))
+	for _, k := range s.o.Tasks {
+		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
+	}
+	s.sessionRoutes(mux)
+	mux.HandleFunc("/", s.unknown(mux))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
+}
+
+// serveHTTP is what all requests pass: it undoes their compression, and turns panics into
+// answers.
+func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	out := &response{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.panicked(r.Pattern, p)
+			if out.status != 0 { // the answer has begun: a client must not take it for a whole one
+				panic(http.ErrAbortHandler)
+			}
+			s.fail(out, r, errPanicked)
+		}
+		if s.log.Enabled(r.Context(), slog.LevelDebug) {
+			s.log.Debug("a request", "method", r.Method, "path", r.Pattern, "status", out.status, "took", time.Since(began))
+		}
+	}()
+	if _, known := r.Context().Value(connKey{}).(*conn); !known {
+		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
+	}
+	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
+		s.fail(out, r, notFound(r)) // which the mux would answer with a page
+		return
+	}
+	if err := inflate(r); err != nil {
+		s.fail(out, r, err)
+		return
+	}
+	mux.ServeHTTP(out, r)
+}
+
+// response notes the status of an answer.
+type response struct {
+	http.ResponseWriter
+	status int // 0: nothing was written
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *response) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// conn is a client's connection.
+type conn struct{ client, name string }
+
+type connKey struct{}
+
+func (s *Server) newConn(addr string) *conn {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr // such as that of a Unix socket
+	}
+	return &conn{client: host, name: strconv.FormatUint(s.conns.Add(1), 10)}
+}
+
+// ConnContext is for http.Server.ConnContext: it lets the server tell the connections of a
+// client apart.
+func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, s.newConn(c.RemoteAddr().String()))
+}
+
+// caller returns who sends a request that came through the server's handler.
+func (s *Server) caller(r *http.Request) Caller { return callerIn(r.Context()) }
+
+func callerIn(ctx context.Context) Caller {
+	c, ok := ctx.Value(connKey{}).(*conn)
+	if !ok {
+		return Caller{}
+	}
+	return Caller{Client: c.client, Conn: c.name}
+}
+
+// answer returns a handler that answers with what f returns as JSON.
+func (s *Server) answer(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(v); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		s.write(w, r, http.StatusOK, "", b.Bytes())
+	}
+}
+
+// fail answers with an error. That of a full queue is held back for a moment, so that
+// clients that try again at once cost little.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := inference.AsError(err)
+	s.slow(r.Context(), e)
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
+	}
+	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
+}
+
+// Refusals are held back for slowness, as long as there are at most mostSlowed of them.
+const (
+	slowness   = 20 * time.Millisecond
+	mostSlowed = 1024
+)
+
+func (s *Server) slow(ctx context.Context, e *inference.Error) {
+	if e.Code != inference.Exhausted {
+		return
+	}
+	if s.slowed.Add(1) <= mostSlowed {
+		wait := time.NewTimer(slowness)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
+	}
+	s.slowed.Add(-1)
+}
+
+// Values of headers, which are not changed.
+var (
+	typeJSON   = []string{inference.ContentType("")}
+	typeBinary = []string{inference.ContentType("0")}
+)
+
+// write writes a whole answer. header is the value of inference.HeaderLength.
+func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, header string, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = typeJSON
+	if header != "" {
+		h["Content-Type"] = typeBinary
+		h[inference.HeaderLength] = []string{header}
+	}
+	if len(body) >= leastDeflated {
+		if as := accepted(r); as != "" {
+			if short := deflated(as, body); short != nil {
+				body = short
+				h["Content-Encoding"] = []string{as}
+			}
+			h["Vary"] = []string{"Accept-Encoding"}
+		}
+	}
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // of a client that has gone
+}
+
+// leastDeflated is the size of an answer from which compression may pay, and sampleDeflated
+// the part that tells whether it does.
+const (
+	leastDeflated  = 16 << 10
+	sampleDeflated = 8 << 10
+)
+
+// accepted returns the compression that a client takes, "" if none.
+func accepted(r *http.Request) string {
+	for _, line := range r.Header["Accept-Encoding"] {
+		for one := range strings.SplitSeq(line, ",") {
+			name, quality, _ := strings.Cut(one, ";")
+			name, quality = strings.TrimSpace(name), strings.TrimSpace(quality)
+			refused := strings.HasPrefix(quality, "q=0") && strings.Trim(quality, "q=0.") == ""
+			if (name == "gzip" || name == "deflate") && !refused {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+// deflated compresses an answer; it returns nil if that would save less than a fifth, as of
+// most tensors of floats.
+func deflated(as string, body []byte) []byte {
+	short := func(body []byte) []byte {
+		var b bytes.Buffer
+		var z io.WriteCloser
+		if as == "gzip" {
+			z, _ = gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that exists
+		} else {
+			z, _ = zlib.NewWriterLevel(&b, zlib.BestSpeed)
+		}
+		_, _ = z.Write(body) // memory takes all
+		_ = z.Close()
+		return b.Bytes()
+	}
+	if len(short(body[len(body)-sampleDeflated:])) > sampleDeflated*4/5 { // what is binary is last
+		return nil
+	}
+	return short(body)
+}
+
+// inflate replaces a body that is compressed by one that is not.
+func inflate(r *http.Request) error {
+	list := r.Header["Content-Encoding"]
+	if list == nil {
+		return nil
+	}
+	switch as := strings.ToLower(strings.TrimSpace(strings.Join(list, ","))); as {
+	case "", "identity":
+		return nil
+	case "gzip", "deflate":
+		r.Body, r.ContentLength = &inflated{src: r.Body, as: as}, -1
+		r.Header.Del("Content-Encoding")
+		return nil
+	default:
+		return inference.Errorf(inference.Invalid, "Content-Encoding %q is not known, expected gzip, deflate or none", as)
+	}
+}
+
+// inflated is a body as it was before its compression.
+type inflated struct {
+	src io.ReadCloser
+	as  string
+	z   io.Reader
+	err error
+}
+
+func (b *inflated) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.z == nil { // what it reads must have come
+		if b.as == "gzip" {
+			b.z, err = gzip.NewReader(b.src)
+		} else {
+			b.z, err = zlib.NewReader(b.src)
+		}
+	}
+	if err == nil {
+		n, err = b.z.Read(p)
+	}
+	if err != nil && err != io.EOF {
+		err = inference.Errorf(inference.Invalid, "the body is not what Content-Encoding says, %s: %v", b.as, err)
+	}
+	b.err = err
+	return n, err
+}
+
+func (b *inflated) Close() error { return b.src.Close() }
+
+// buffers are for bodies that are read whole and of which nothing is kept.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const mostPooled = 1 << 20 // bytes of a buffer
+
+// withBody calls f with a request's body, which is no longer f's when it returns.
+func (s *Server) withBody(r *http.Request, f func([]byte) error) error {
+	most := s.o.Limits.Body
+	tooLarge := inference.Errorf(inference.TooLarge, "the body has more than %d bytes, which the server takes; send less at once", most)
+	if r.ContentLength > most {
+		return tooLarge
+	}
+	kept := buffers.Get().(*[]byte)
+	b := (*kept)[:0]
+	defer func() {
+		if cap(b) <= mostPooled {
+			*kept = b[:0]
+		}
+		buffers.Put(kept)
+	}()
+	for {
+		if len(b) == cap(b) {
+			// What was announced is reserved when half of it has come, so that an empty
+			// promise costs no memory.
+			room := max(4096, 2*cap(b))
+			if n := r.ContentLength; n >= 0 && n < int64(room) {
+				room = max(int(n)+1, cap(b)+1)
+			}
+			b = append(make([]byte, 0, room), b...)
+		}
+		n, err := r.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if int64(len(b)) > most {
+			return tooLarge
+		}
+		if err == io.EOF {
+			return f(b)
+		}
+		if err != nil {
+			if r.Context().Err() != nil {
+				return inference.Errorf(inference.Canceled, "the client went away before its request was read")
+			}
+			if known := (*inference.Error)(nil); errors.As(err, &known) {
+				return known
+			}
+			return inference.Errorf(inference.Invalid, "the body ends early, after %d bytes: %v", len(b), err)
+		}
+	}
+}
+
+// inferHTTP answers a request for inference.
+func (s *Server) inferHTTP(w http.ResponseWriter, r *http.Request) {
+	var q *inference.Request
+	err := s.withBody(r, func(b []byte) (err error) {
+		q, err = inference.ReadRequest(r.Header.Get(inference.HeaderLength), b)
+		return err
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	q.Model, q.Version = r.PathValue("model"), r.PathValue("version")
+	out, err := s.Infer(r.Context(), q, s.caller(r))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	header, body, err := inference.WriteResponse(out, q)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.write(w, r, http.StatusOK, header, body)
+}
+
+func (s *Server) modelMetadataHTTP(r *http.Request) (any, error) {
+	m, err := s.modelMetadata(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		return nil, err
+	}
+	return jsonOf(m), nil
+}
+
+func (s *Server) modelReadyHTTP(r *http.Request) (any, error) {
+	name := r.PathValue("model")
+	if err := s.modelReady(name, r.PathValue("version")); err != nil {
+		return nil, err
+	}
+	return map[string]any{"name": name, "ready": true}, nil
+}
+
+func (s *Server) modelConfigHTTP(r *http.Request) (any, error) {
+	c, err := s.modelConfig(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		return nil, err
+	}
+	return jsonOf(c), nil
+}
+
+func (s *Server) statisticsHTTP(r *http.Request) (any, error) {
+	m, err := s.statistics(r.PathValue("model"), r.PathValue("version"))
+	if err != nil {
+		return nil, err
+	}
+	return jsonOf(m), nil
+}
+
+// read reads the JSON object of a body that may be empty. Its keys are checked by the
+// fields of to.
+func (s *Server) read(r *http.Request, to any) error {
+	return s.withBody(r, func(b []byte) error {
+		if len(bytes.TrimSpace(b)) == 0 {
+			return nil
+		}
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.DisallowUnknownFields()
+		if err := d.Decode(to); err != nil {
+			return inference.Errorf(inference.Invalid, "the body: %v; expected an object or nothing", err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			return inference.Errorf(inference.Invalid, "the body has more than one object, byte %d", d.InputOffset())
+		}
+		return nil
+	})
+}
+
+func (s *Server) indexHTTP(r *http.Request) (any, error) {
+	var q struct {
+		Ready bool `json:"ready"`
+	}
+	if err := s.read(r, &q); err != nil {
+		return nil, err
+	}
+	if err := oneRepository(r.PathValue("repository")); err != nil {
+		return nil, err
+	}
+	list := []any{}
+	for _, m := range s.index(q.Ready).Models {
+		list = append(list, jsonOf(m))
+	}
+	return list, nil
+}
+
+// loading is the body of requests to load and unload models.
+type loading struct {
+	Parameters map[string]any `json:"parameters"`
+}
+
+func (s *Server) loadHTTP(r *http.Request) (any, error) {
+	var q loading
+	if err := s.read(r, &q); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.load(r.PathValue("repository"), r.PathValue("model"), maps.All(q.Parameters))
+}
+
+func (s *Server) unloadHTTP(r *http.Request) (any, error) {
+	var q loading
+	if err := s.read(r, &q); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.unload(r.Context(), r.PathValue("repository"), r.PathValue("model"), maps.All(q.Parameters))
+}
+
+// missing answers for what clients of Triton may ask and this server does not have.
+func missing(what string) func(*http.Request) (any, error) {
+	return func(*http.Request) (any, error) {
+		return nil, inference.Errorf(inference.Unsupported, "this server has no %s", what)
+	}
+}
+
+// unknown answers for paths, and methods of paths, that the server does not have.
+func (s *Server) unknown(mux *http.ServeMux) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allow []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
+			other := *r
+			other.Method = method
+			if _, pattern := mux.Handler(&other); pattern != "/" {
+				allow = append(allow, method)
+			}
+		}
+		if allow == nil {
+			s.fail(w, r, notFound(r))
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		s.fail(w, r, inference.Errorf(inference.Method, "Method Not Allowed: %s is not for %.200q, expected %s", r.Method, r.URL.Path, strings.Join(allow, " or ")))
+	}
+}
+
+func notFound(r *http.Request) error {
+	return inference.Errorf(inference.NotFound, "Not Found: there is nothing at %.200q", r.URL.Path)
+}
+
+// findTask finds the model of a task for its own form.
+func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string) (*taskModel, error) {
+	if name == "" {
+		var names []string
+		for _, e := range s.models.list() {
+			if len(e.versions) > 0 {
+				if p, ok := e.versions[0].program().(*taskProgram); ok && p.m.Kind == k {
+					names = append(names, e.name)
+				}
+			}
+		}
+		if len(names) != 1 {
+			have := cmp.Or(strings.Join(names, ", "), "none")
+			return nil, inference.Errorf(inference.Invalid, `the request has no "model", which may be left out if the server has one for %s; it has %s`, k.Name, have)
+		}
+		name = names[0]
+	}
+	_, v, err := s.find(name, number)
+	if err != nil {
+		return nil, err
+	}
+	var p *taskProgram
+	if v != nil {
+		p, _ = v.program().(*taskProgram)
+	}
+	if p == nil || p.m.Kind != k {
+		return nil, inference.Errorf(inference.Invalid, "model %q is not for %s; ask it at /v2/models/%s/infer", name, k.Name, name)
+	}
+	return &taskModel{program: p, run: func(ctx context.Context, j *batch.Job) error {
+		if d := s.o.Limits.Timeout; d > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeout(ctx, d)
+			defer stop()
+		}
+		j.Client = callerIn(ctx).Conn
+		err := v.q.Do(ctx, j)
+		if err != nil {
+			s.slow(ctx, inference.AsError(err))
+		}
+		return err
+	}}, nil
+}
