@@ -21,8 +21,8 @@ import (
 // openAPIPath is where the description of the server's HTTP interface is.
 const openAPIPath = "/openapi.json"
 
-// fields are an object of an OpenAPI document.
-type fields = map[string]any
+// node is an object of an OpenAPI document.
+type node = map[string]any
 
 // apiRoute is a path of the Open Inference Protocol for the document.
 type apiRoute struct {
@@ -37,6 +37,7 @@ var apiRoutes = []apiRoute{
 	{"GET", "/v2", "The server and its extensions", "", "Server", nil},
 	{"GET", "/v2/health/live", "Whether the server runs", "", "Live", nil},
 	{"GET", "/v2/health/ready", "Whether all models can be asked", "", "Ready", []inference.Code{inference.Unavailable}},
+	{"GET", "/v2/models", "The names of the models", "", "Models", nil},
 	{"GET", "/v2/models/{model}", "The inputs and outputs of a model", "", "Model", []inference.Code{inference.NotFound}},
 	{"GET", "/v2/models/{model}/ready", "Whether a model can be asked", "", "ModelReady", []inference.Code{inference.NotFound, inference.Unavailable}},
 	{"POST", "/v2/models/{model}/infer", "An inference", "InferRequest", "InferResponse", inferErrors},
@@ -51,7 +52,7 @@ var inferErrors = []inference.Code{inference.Invalid, inference.NotFound, infere
 // document, which says of each task what its table says: what a request holds, its options,
 // and the object that answers it. version is the program's.
 func openAPI(kinds []*task.Kind, version string) ([]byte, error) {
-	d := &document{paths: fields{}, schemas: protocolSchemas(), types: map[reflect.Type]string{}}
+	d := &document{paths: node{}, schemas: protocolSchemas(), types: map[reflect.Type]string{}}
 	for _, r := range apiRoutes {
 		d.route(r)
 	}
@@ -60,12 +61,12 @@ func openAPI(kinds []*task.Kind, version string) ([]byte, error) {
 			d.task(k)
 		}
 	}
-	return json.Marshal(fields{
+	return json.Marshal(node{
 		"openapi": "3.0.3",
-		"info": fields{"title": "Carousel", "version": version,
+		"info": node{"title": "Carousel", "version": version,
 			"description": "Recurrent sequence models by the Open Inference Protocol, and in the form of each task."},
 		"paths":      d.paths,
-		"components": fields{"schemas": d.schemas},
+		"components": node{"schemas": d.schemas},
 	})
 }
 
@@ -80,44 +81,44 @@ func openAPIHandler(kinds []*task.Kind, version string) (http.Handler, error) {
 
 // document is an OpenAPI document that is made.
 type document struct {
-	paths, schemas fields
+	paths, schemas node
 	types          map[reflect.Type]string // structs that have a schema, by its name
 }
 
-func ref(schema string) fields { return fields{"$ref": "#/components/schemas/" + schema} }
+func ref(schema string) node { return node{"$ref": "#/components/schemas/" + schema} }
 
-func contentOf(schema fields) fields {
-	return fields{"application/json": fields{"schema": schema}}
+func jsonContent(schema node) node {
+	return node{"application/json": node{"schema": schema}}
 }
 
 func (d *document) route(r apiRoute) {
 	var params []any
-	for _, step := range strings.Split(r.path, "/") {
-		if name, is := strings.CutPrefix(step, "{"); is {
-			params = append(params, fields{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": fields{"type": "string"}})
+	for _, part := range strings.Split(r.path, "/") {
+		if name, is := strings.CutPrefix(part, "{"); is {
+			params = append(params, node{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": node{"type": "string"}})
 		}
 	}
 	o := d.operation(r.summary, r.body, r.answer, r.errors)
 	if params != nil {
 		o["parameters"] = params
 	}
-	path, _ := d.paths[r.path].(fields)
+	path, _ := d.paths[r.path].(node)
 	if path == nil {
-		path = fields{}
+		path = node{}
 		d.paths[r.path] = path
 	}
 	path[strings.ToLower(r.method)] = o
 }
 
-func (d *document) operation(summary, body, answer string, errors []inference.Code) fields {
-	responses := fields{"200": fields{"description": "The answer", "content": contentOf(ref(answer))}}
+func (d *document) operation(summary, body, answer string, errors []inference.Code) node {
+	responses := node{"200": node{"description": "The answer", "content": jsonContent(ref(answer))}}
 	for _, code := range errors {
 		status := (&inference.Error{Code: code}).HTTPStatus()
-		responses[fmt.Sprint(status)] = fields{"description": http.StatusText(status), "content": contentOf(ref("Error"))}
+		responses[fmt.Sprint(status)] = node{"description": http.StatusText(status), "content": jsonContent(ref("Error"))}
 	}
-	o := fields{"summary": summary, "responses": responses}
+	o := node{"summary": summary, "responses": responses}
 	if body != "" {
-		o["requestBody"] = fields{"required": true, "content": contentOf(ref(body))}
+		o["requestBody"] = node{"required": true, "content": jsonContent(ref(body))}
 	}
 	return o
 }
@@ -127,9 +128,9 @@ func (d *document) task(k *task.Kind) {
 	name := strings.ToUpper(k.Name[:1]) + k.Name[1:]
 	inputs, others := fieldsFor(k)
 	var choices []any // one of the inputs
-	properties := fields{}
+	properties := node{}
 	for _, f := range slices.Concat(inputs, others) {
-		var schema fields
+		var schema node
 		switch f.Go.Type {
 		case reflect.TypeFor[map[string]json.RawMessage]():
 			schema = d.options(k)
@@ -140,15 +141,15 @@ func (d *document) task(k *task.Kind) {
 		properties[f.Name] = schema
 	}
 	for _, f := range inputs {
-		choices = append(choices, fields{"required": []string{f.Name}})
+		choices = append(choices, node{"required": []string{f.Name}})
 	}
-	d.schemas[name+"Request"] = fields{"type": "object", "properties": properties, "additionalProperties": false, "oneOf": choices}
+	d.schemas[name+"Request"] = node{"type": "object", "properties": properties, "additionalProperties": false, "oneOf": choices}
 	answer := d.structure(reflect.Indirect(reflect.New(elem(reflect.TypeOf(k.Prediction)))).Type())
 	schema, version := k.PredictSchema()
-	answer["properties"].(fields)["schema"] = fields{"type": "string", "enum": []string{result.Schema(schema, version)}}
+	answer["properties"].(node)["schema"] = node{"type": "string", "enum": []string{result.Schema(schema, version)}}
 	answer["required"] = append([]string{"schema"}, answer["required"].([]string)...)
 	d.schemas[name+"Answer"] = answer
-	d.paths[taskPath(k)] = fields{"post": d.operation("A prediction by "+k.Noun, name+"Request", name+"Answer", append([]inference.Code{inference.Method}, inferErrors...))}
+	d.paths[taskPath(k)] = node{"post": d.operation("A prediction by "+k.Noun, name+"Request", name+"Answer", append([]inference.Code{inference.Method}, inferErrors...))}
 }
 
 // elem is what a pointer points to.
@@ -160,9 +161,9 @@ func elem(t reflect.Type) reflect.Type {
 }
 
 // options returns the schema of a task's options.
-func (d *document) options(k *task.Kind) fields {
+func (d *document) options(k *task.Kind) node {
 	o := k.Predicting()
-	properties := fields{}
+	properties := node{}
 	types := map[string]reflect.Type{}
 	for _, f := range result.Fields(reflect.TypeOf(o).Elem()) {
 		types[f.Name] = f.Go.Type
@@ -170,7 +171,7 @@ func (d *document) options(k *task.Kind) fields {
 	for _, s := range clientSettings(o) {
 		schema := d.of(types[s.Name], false)
 		one := schema
-		if items, list := schema["items"].(fields); list {
+		if items, list := schema["items"].(node); list {
 			one = items
 		}
 		if words := s.Words(); words != nil {
@@ -182,11 +183,11 @@ func (d *document) options(k *task.Kind) fields {
 		schema["description"] = s.Describe()
 		properties[s.Name] = schema
 	}
-	return fields{"type": "object", "properties": properties, "additionalProperties": false}
+	return node{"type": "object", "properties": properties, "additionalProperties": false}
 }
 
 // bound adds the bounds of an interval to the schema of a number.
-func bound(schema fields, i settings.Interval) {
+func bound(schema node, i settings.Interval) {
 	if !math.IsInf(i.Least, 0) {
 		schema["minimum"] = i.Least
 		if i.Above {
@@ -203,33 +204,33 @@ func bound(schema fields, i settings.Interval) {
 
 // of returns the schema of the JSON that package result writes for a type. nullable says
 // that numbers may be null, as those are that are not finite.
-func (d *document) of(t reflect.Type, nullable bool) fields {
+func (d *document) of(t reflect.Type, nullable bool) node {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		return d.of(t.Elem(), nullable)
 	case t == reflect.TypeFor[json.RawMessage]():
-		return fields{}
+		return node{}
 	case t == reflect.TypeFor[time.Time]():
-		return fields{"type": "string", "format": "date-time"}
+		return node{"type": "string", "format": "date-time"}
 	case t.Implements(reflect.TypeFor[encoding.TextMarshaler]()), reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextMarshaler]()):
-		return fields{"type": "string"}
+		return node{"type": "string"}
 	}
 	switch k := t.Kind(); {
 	case k == reflect.Bool:
-		return fields{"type": "boolean"}
+		return node{"type": "boolean"}
 	case k == reflect.String:
-		return fields{"type": "string"}
+		return node{"type": "string"}
 	case k == reflect.Float32 || k == reflect.Float64:
 		if nullable {
-			return fields{"type": "number", "nullable": true}
+			return node{"type": "number", "nullable": true}
 		}
-		return fields{"type": "number"}
+		return node{"type": "number"}
 	case reflect.Int <= k && k <= reflect.Uint64:
-		return fields{"type": "integer"}
+		return node{"type": "integer"}
 	case k == reflect.Slice || k == reflect.Array:
-		return fields{"type": "array", "items": d.of(t.Elem(), nullable)}
+		return node{"type": "array", "items": d.of(t.Elem(), nullable)}
 	case k == reflect.Map:
-		return fields{"type": "object", "additionalProperties": d.of(t.Elem(), nullable)}
+		return node{"type": "object", "additionalProperties": d.of(t.Elem(), nullable)}
 	case k == reflect.Struct:
 		return d.named(t)
 	}
@@ -237,7 +238,7 @@ func (d *document) of(t reflect.Type, nullable bool) fields {
 }
 
 // named returns a reference to the schema of a struct.
-func (d *document) named(t reflect.Type) fields {
+func (d *document) named(t reflect.Type) node {
 	name, known := d.types[t]
 	if !known {
 		pkg := t.PkgPath()[strings.LastIndex(t.PkgPath(), "/")+1:]
@@ -249,42 +250,43 @@ func (d *document) named(t reflect.Type) fields {
 }
 
 // structure returns the schema of a struct's object.
-func (d *document) structure(t reflect.Type) fields {
-	properties, required := fields{}, []string{}
+func (d *document) structure(t reflect.Type) node {
+	properties, required := node{}, []string{}
 	for _, f := range result.Fields(t) {
 		properties[f.Name] = d.of(f.Go.Type, true)
 		if !f.Optional {
 			required = append(required, f.Name)
 		}
 	}
-	return fields{"type": "object", "properties": properties, "required": required}
+	return node{"type": "object", "properties": properties, "required": required}
 }
 
 // protocolSchemas are the objects of the protocol.
-func protocolSchemas() fields {
-	text, boolean := fields{"type": "string"}, fields{"type": "boolean"}
-	list := func(of fields) fields { return fields{"type": "array", "items": of} }
-	structure := func(properties fields, optional ...string) fields {
+func protocolSchemas() node {
+	text, boolean := node{"type": "string"}, node{"type": "boolean"}
+	list := func(of node) node { return node{"type": "array", "items": of} }
+	structure := func(properties node, optional ...string) node {
 		required := slices.DeleteFunc(slices.Sorted(maps.Keys(properties)), func(name string) bool { return slices.Contains(optional, name) })
-		return fields{"type": "object", "properties": properties, "required": required}
+		return node{"type": "object", "properties": properties, "required": required}
 	}
-	parameters := fields{"type": "object", "additionalProperties": fields{"oneOf": []any{boolean, text, fields{"type": "number"}}}}
-	datatype := fields{"type": "string", "enum": []string{
+	parameters := node{"type": "object", "additionalProperties": node{"oneOf": []any{boolean, text, node{"type": "number"}}}}
+	datatype := node{"type": "string", "enum": []string{
 		"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES"}}
-	shape := list(fields{"type": "integer"})
+	shape := list(node{"type": "integer"})
 	// Data are nested lists as the shape says, or one list of all elements.
-	data := fields{"type": "array", "items": fields{}, "description": "elements in row-major order, in one list or nested"}
-	info := structure(fields{"name": text, "datatype": datatype, "shape": shape})
-	tensor := structure(fields{"name": text, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data}, "parameters", "data")
-	return fields{
-		"Error":      structure(fields{"error": text}),
-		"Live":       structure(fields{"live": boolean}),
-		"Ready":      structure(fields{"ready": boolean}),
-		"ModelReady": structure(fields{"name": text, "ready": boolean}, "name"),
-		"Server":     structure(fields{"name": text, "version": text, "extensions": list(text)}),
-		"Model":      structure(fields{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info)}),
-		"InferRequest": structure(fields{"id": text, "parameters": parameters, "inputs": list(tensor),
-			"outputs": list(structure(fields{"name": text, "parameters": parameters}, "parameters"))}, "id", "parameters", "outputs"),
-		"InferResponse": structure(fields{"model_name": text, "model_version": text, "id": text, "parameters": parameters, "outputs": list(tensor)}, "model_version", "id", "parameters"),
+	data := node{"type": "array", "items": node{}, "description": "elements in row-major order, in one list or nested"}
+	info := structure(node{"name": text, "datatype": datatype, "shape": shape})
+	tensor := structure(node{"name": text, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data}, "parameters", "data")
+	return node{
+		"Error":      structure(node{"error": text}),
+		"Live":       structure(node{"live": boolean}),
+		"Ready":      structure(node{"ready": boolean}),
+		"ModelReady": structure(node{"name": text, "ready": boolean}, "name"),
+		"Server":     structure(node{"name": text, "version": text, "extensions": list(text)}),
+		"Models":     structure(node{"models": list(text)}),
+		"Model":      structure(node{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info)}),
+		"InferRequest": structure(node{"id": text, "parameters": parameters, "inputs": list(tensor),
+			"outputs": list(structure(node{"name": text, "parameters": parameters}, "parameters"))}, "id", "parameters", "outputs"),
+		"InferResponse": structure(node{"model_name": text, "model_version": text, "id": text, "parameters": parameters, "outputs": list(tensor)}, "model_version", "id", "parameters"),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,11 +44,14 @@ func apiRouter(t *testing.T) routers.Router {
 	return r
 }
 
-// checked posts a body and returns what of the request and of the answer is not as the
-// document says.
+// checked posts a body, or without one gets what is there, and returns what of the request
+// and of the answer is not as the document says.
 func checked(t *testing.T, router routers.Router, h http.Handler, path, body string) (status int, request, answer error) {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	if body == "" {
+		r = httptest.NewRequest(http.MethodGet, path, nil)
+	}
 	r.Header.Set("Content-Type", "application/json")
 	route, params, err := router.FindRoute(r)
 	if err != nil {
@@ -87,6 +91,43 @@ func TestOpenAPI(t *testing.T) {
 	}
 	if status, request, _ := checked(t, router, h, taskPath(letterTask), `{"texts":["a","bc"],"options":{"most":10}}`); request == nil || status != http.StatusBadRequest {
 		t.Errorf("an option out of its range: %d %v", status, request)
+	}
+}
+
+// The protocol's own paths of a server answer as the document says.
+func TestOpenAPIOfServer(t *testing.T) {
+	s := New(Options{Tasks: append(slices.Clone(carousel.Tasks), letterTask), Version: "1.2.3"})
+	defer s.Close(t.Context())
+	h, router := s.Handler(), apiRouter(t)
+	stores(t, func(t *testing.T, m *task.Trained, input string) {
+		if err := s.Add(t.Context(), ModelConfig{Name: m.Kind.Name, Path: filepath.Join(filepath.Dir(input), "model")}); err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range bodies(t, m, input) {
+			body = strings.Replace(body, `"model":"m"`, `"model":"`+m.Kind.Name+`"`, 1)
+			if status, request, answer := checked(t, router, h, taskPath(m.Kind), body); request != nil || answer != nil || status != http.StatusOK {
+				t.Errorf("%.60s: %d, the request: %v, the answer: %v", body, status, request, answer)
+			}
+		}
+		model := "/v2/models/" + m.Kind.Name
+		for _, path := range []string{"/v2", "/v2/models", "/v2/health/live", "/v2/health/ready", model, model + "/ready", model + "/versions/1"} {
+			if status, request, answer := checked(t, router, h, path, ""); request != nil || answer != nil || status != http.StatusOK {
+				t.Errorf("%s: %d, the request: %v, the answer: %v", path, status, request, answer)
+			}
+		}
+		if m.Kind.Input() != task.TextForm {
+			return
+		}
+		body := `{"id":"a","inputs":[{"name":"text","shape":[2],"datatype":"BYTES","data":["a b","c"]}],"outputs":[{"name":"json"}]}`
+		if status, request, answer := checked(t, router, h, model+"/infer", body); request != nil || answer != nil || status != http.StatusOK {
+			t.Errorf("infer: %d, the request: %v, the answer: %v", status, request, answer)
+		}
+		if status, request, answer := checked(t, router, h, model+"/infer", `{"inputs":[]}`); request != nil || answer != nil || status != http.StatusBadRequest {
+			t.Errorf("infer without input: %d, the request: %v, the error: %v", status, request, answer)
+		}
+	})
+	if status, _, answer := checked(t, router, h, "/v2/models/none", ""); answer != nil || status != http.StatusNotFound {
+		t.Errorf("no model: %d %v", status, answer)
 	}
 }
 
