@@ -44,12 +44,16 @@ type spyState struct {
 	inUse         atomic.Bool
 }
 
-func (p *spy) Inputs() []inference.Info  { return []inference.Info{{Name: "x", Datatype: inference.INT64}} }
-func (p *spy) Outputs() []inference.Info { return []inference.Info{{Name: "y", Datatype: inference.INT64}} }
-func (p *spy) Platform() string          { return "spy" }
-func (p *spy) Batched() bool             { return !p.alone }
-func (p *spy) Fingerprint() string       { return p.fingerprint }
-func (p *spy) NewState() State           { return &spyState{pad: make([]byte, p.size)} }
+func (p *spy) Inputs() []inference.Info {
+	return []inference.Info{{Name: "x", Datatype: inference.INT64}}
+}
+func (p *spy) Outputs() []inference.Info {
+	return []inference.Info{{Name: "y", Datatype: inference.INT64}}
+}
+func (p *spy) Platform() string    { return "spy" }
+func (p *spy) Batched() bool       { return !p.alone }
+func (p *spy) Fingerprint() string { return p.fingerprint }
+func (p *spy) NewState() State     { return &spyState{pad: make([]byte, p.size)} }
 
 func (p *spy) Close() {
 	if p.running.Load() != 0 {
