@@ -466,8 +466,13 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, src source) (*versi
 		return nil, err
 	}
 	s.warm(ctx, c.Name, p)
-	v := &version{name: c.Name, number: src.number, c: c, ins: p.Inputs(), outs: p.Outputs(),
-		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now(), meter: newMeter(c.Name, src.number)}
+	return s.newVersion(c, src.number, p), nil
+}
+
+// newVersion gives a program a queue.
+func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *version {
+	v := &version{name: c.Name, number: number, c: c, ins: p.Inputs(), outs: p.Outputs(),
+		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now(), meter: newMeter(c.Name, number)}
 	for i, in := range v.ins {
 		v.inAt[in.Name] = i
 	}
@@ -485,7 +490,7 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, src source) (*versi
 	}
 	v.q = s.sched.Add(p, o)
 	v.q.Owner = v
-	return v, nil
+	return v
 }
 
 // program opens a file or directory of any kind.

@@ -37,7 +37,7 @@ func heapInUse() int64 {
 }
 
 // dial opens a stream that ends with the test.
-func dial(tb testing.TB, url, query string) *websocket.Conn {
+func dialStream(tb testing.TB, url, query string) *websocket.Conn {
 	tb.Helper()
 	c := connect(tb, url, query)
 	tb.Cleanup(func() { _ = c.CloseNow() })
@@ -129,7 +129,7 @@ func TestSocketForms(t *testing.T) {
 			s := newTestServer(t, Options{})
 			url := listen(t, s)
 			want := steps(t, s, model, 8, 5)
-			c := dial(t, url, "model="+model+"&binary=request&ttl_seconds=30")
+			c := dialStream(t, url, "model="+model+"&binary=request&ttl_seconds=30")
 			framed := func(header, body string) []byte {
 				n := 0
 				fmt.Sscan(header, &n)
@@ -202,7 +202,7 @@ func TestSocketErrors(t *testing.T) {
 	s := newTestServer(t, Options{})
 	url := listen(t, s)
 	want := steps(t, s, "step", 12, 1)
-	c := dial(t, url, "model=step&timeout=10000000")
+	c := dialStream(t, url, "model=step&timeout=10000000")
 	bad := []struct {
 		binary     bool
 		text, want string
@@ -297,7 +297,7 @@ func TestStreamRefusals(t *testing.T) {
 	if n, _ := s.sessions.Count(nil); n != 1 {
 		t.Errorf("%d sessions are left of refused streams", n-1)
 	}
-	same := dial(t, url, "model=step") // and the same origin is none of these
+	same := dialStream(t, url, "model=step") // and the same origin is none of these
 	_ = same.CloseNow()
 }
 
@@ -327,7 +327,7 @@ func TestSocketEnds(t *testing.T) {
 			if c.want == batch.Idle {
 				query += "&ttl_seconds=0.05"
 			}
-			conn := dial(t, listen(t, s), query)
+			conn := dialStream(t, listen(t, s), query)
 			var n *batch.Session
 			until(t, "the session is there", func() bool {
 				s.sessions.Each(nil, func(one *batch.Session) bool { n = one; return false })
@@ -357,7 +357,7 @@ func TestAttach(t *testing.T) {
 	want := steps(t, s, "step", 6, 2)
 	opened(t, url, `{"model":"step","id":"a"}`)
 	for k := 0; k < 6; k += 2 {
-		c := dial(t, url, "session=a")
+		c := dialStream(t, url, "session=a")
 		for i := k; i < k+2; i++ {
 			send(t, c, websocket.MessageBinary, rawStep(2+float32(i)))
 			if _, b := receive(t, c); !slices.Equal(floats(b), want[i]) {
@@ -380,7 +380,7 @@ func TestUnreadStream(t *testing.T) {
 	s.streamRoutes(mux, streamLimits{messages: 8, unread: 300 * time.Millisecond})
 	h := httptest.NewServer(mux)
 	defer h.Close()
-	c := dial(t, h.URL, "model=step")
+	c := dialStream(t, h.URL, "model=step")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	long := bytes.Repeat(rawStep(1), 20_000) // as many steps
@@ -425,13 +425,13 @@ func TestSocketPings(t *testing.T) {
 	s.streamRoutes(mux, streamLimits{ping: 50 * time.Millisecond})
 	h := httptest.NewServer(mux)
 	defer h.Close()
-	alive := dial(t, h.URL, "model=step")
+	alive := dialStream(t, h.URL, "model=step")
 	got := make(chan []byte, 1)
 	go func() { // who reads answers pings
 		_, b, _ := alive.Read(context.Background())
 		got <- b
 	}()
-	dead := dial(t, h.URL, "model=step") // nobody reads
+	dead := dialStream(t, h.URL, "model=step") // nobody reads
 	until(t, "the dead one's session ends", func() bool { n, _ := s.sessions.Count(nil); return n == 1 })
 	time.Sleep(300 * time.Millisecond)
 	send(t, alive, websocket.MessageBinary, rawStep(1))
@@ -444,7 +444,7 @@ func TestSocketPings(t *testing.T) {
 // TestSocketTooLarge sends a message that is larger than requests may be.
 func TestSocketTooLarge(t *testing.T) {
 	s := newTestServer(t, Options{Limits: Limits{Body: 1000}})
-	c := dial(t, listen(t, s), "model=step")
+	c := dialStream(t, listen(t, s), "model=step")
 	send(t, c, websocket.MessageBinary, make([]byte, 2000))
 	if why, _ := closing(t, c); why.Code != websocket.StatusMessageTooBig {
 		t.Errorf("closed with %v", why)
@@ -467,7 +467,7 @@ func TestStreamsFillBatches(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range streams {
 		all.Go(func() {
-			c := dial(t, url, "model=step")
+			c := dialStream(t, url, "model=step")
 			go func() {
 				for k := range length {
 					if c.Write(context.Background(), websocket.MessageBinary, rawStep(float32(100*i)+float32(k))) != nil {
@@ -666,13 +666,13 @@ type sums struct {
 	sum float64
 }
 
-func (s *sums) Feed(_ context.Context, in task.Input, _ any, last bool) (task.Prediction, error) {
+func (s *sums) Feed(_ context.Context, in *task.Portion) (task.Prediction, error) {
 	for _, x := range in.Samples {
 		s.n++
 		s.sum += float64(x)
 	}
 	p := &sumsSoFar{s.n, s.sum, in.Rate}
-	if last {
+	if in.Last {
 		*s = sums{}
 	}
 	return p, nil
@@ -695,7 +695,7 @@ func (p *sumsSoFar) Print(io.Writer)       {}
 type summing struct{ task.Model }
 
 func (summing) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.SoundForm, Samples: true, NewStream: func() task.Stream { return &sums{} }, Outputs: []task.Output{
+	return &task.Service{Samples: true, NewStream: func() task.Stream { return &sums{} }, Outputs: []task.Output{
 		{Name: "sum", Numbers: func(p task.Prediction) []float64 { return []float64{p.(*sumsSoFar).Sum} }},
 		{Name: "rate", Numbers: func(p task.Prediction) []float64 { return []float64{float64(p.(*sumsSoFar).Rate)} }},
 	}}, nil
@@ -709,7 +709,9 @@ func TestTaskStream(t *testing.T) {
 		_, inherits := k.Predicting().(task.Inheritor) // from a model of its own
 		return !inherits
 	})]
-	p, err := newTaskProgram(&task.Trained{Model: summing{}, Kind: kind}, "test")
+	ofSound := *kind
+	ofSound.Form = task.SoundForm
+	p, err := newTaskProgram(&task.Trained{Model: summing{}, Kind: &ofSound}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -721,7 +723,7 @@ func TestTaskStream(t *testing.T) {
 		}
 		return b
 	}
-	c := dial(t, url, "model=sums&rate=8000&output=sum")
+	c := dialStream(t, url, "model=sums&rate=8000&output=sum")
 	for k := 1; k <= 3; k++ {
 		send(t, c, websocket.MessageBinary, sound(100))
 		if typ, b := receive(t, c); typ != websocket.MessageBinary || len(b) != 8 || math.Float64frombits(binary.LittleEndian.Uint64(b)) != float64(50*k) {
@@ -744,7 +746,7 @@ func TestTaskStream(t *testing.T) {
 	if _, b := receive(t, c); !strings.Contains(string(b), "elements of 4 bytes") {
 		t.Errorf("got %s", b)
 	}
-	all := dial(t, url, "model=sums&rate=8000") // several outputs: JSON
+	all := dialStream(t, url, "model=sums&rate=8000") // several outputs: JSON
 	send(t, all, websocket.MessageBinary, sound(2))
 	if typ, b := receive(t, all); typ != websocket.MessageText || !strings.Contains(string(b), `"data":[1]`) || !strings.Contains(string(b), `"data":[8000]`) {
 		t.Errorf("all outputs: %s", b)
@@ -765,15 +767,7 @@ func TestTaskStream(t *testing.T) {
 
 // addProgram adds a model that no file holds.
 func addProgram(s *Server, name string, p batch.Program) *version {
-	v := &version{name: name, number: "1", ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now()}
-	for i, in := range v.ins {
-		v.inAt[in.Name] = i
-	}
-	for i, out := range v.outs {
-		v.outAt[out.Name] = i
-	}
-	v.q = s.sched.Add(p, batch.QueueOptions{})
-	v.q.Owner = v
+	v := s.newVersion(ModelConfig{Name: name}, "1", p)
 	s.models.put(&entry{name: name, versions: []*version{v}, wanted: true})
 	return v
 }

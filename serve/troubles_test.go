@@ -351,7 +351,7 @@ func TestStopDoesNotHang(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	socket := dial(t, h.URL, "model=step")
+	socket := dialStream(t, h.URL, "model=step")
 	lines := newLineStream(t, h.URL, "model=step")
 	lines.send("[1,2,3,4]\n")
 	lines.receive()
@@ -435,7 +435,7 @@ func TestImpossibleShapes(t *testing.T) {
 			}
 		}
 	}
-	c := dial(t, url, "model=step")
+	c := dialStream(t, url, "model=step")
 	for _, shape := range shapes {
 		send(t, c, 1, []byte(`{"inputs":[{"name":"x","shape":`+shape+`,"datatype":"FP32","data":[1,2,3,4]}]}`))
 		if _, b := receive(t, c); !bytes.HasPrefix(b, []byte(`{"error":"`)) {

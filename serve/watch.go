@@ -284,17 +284,17 @@ func (p *taskProgram) trials() (list []*batch.Job) {
 		list = append(list, j)
 	}
 	one := func(text string) inference.Value { return inference.Value{Dims: []int{1}, Texts: []string{text}} }
-	switch {
-	case p.service.Form == task.TextForm && p.texts >= 0:
+	switch form := p.m.Kind.Input(); {
+	case form == task.TextForm && p.texts >= 0:
 		add(func(j *batch.Job) { j.Inputs[p.texts] = one("One text, as good as any other.") })
-	case p.service.Form == task.SoundForm && p.sounds >= 0:
+	case form == task.SoundForm && p.sounds >= 0:
 		for _, rate := range []int{16000, 8000, 44100} {
 			var b bytes.Buffer
 			if audio.WriteWAV(&b, &audio.Sound{Rate: rate, Samples: make([]float32, rate)}) == nil {
 				add(func(j *batch.Job) { j.Inputs[p.sounds] = one(b.String()) })
 			}
 		}
-	case p.service.Form == task.TableForm:
+	case form == task.TableForm:
 		for _, rows := range []int{64, 1024} {
 			add(func(j *batch.Job) {
 				timed := false // the first column of texts is that of times, if there is one

@@ -697,9 +697,9 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	s.mu.Unlock()
 }
 
-// learn adapts the size of batches to the time that one took. Where a job alone takes
-// longer than the objective allows, a batch may take twice as long: it then serves many in
-// the time of two. kept says that the limit left out jobs.
+// learn adapts the size of batches to the time that one took; kept says that the limit left
+// out jobs. Where a job alone takes longer than the objective allows, a batch may take twice
+// as long: it then serves many in the time of two.
 func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	seconds := took.Seconds()
 	if l.pace == 0 {

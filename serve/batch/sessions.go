@@ -119,11 +119,11 @@ type Session struct {
 	waiting *Job // the first of those behind the one that runs
 	last    *Job
 	over    Reason
+	idle    ring // its place among those without jobs
+	watches *watch
 	// Transient says that the session is not stored, such as one that ends with a
 	// connection.
 	Transient bool
-	idle      ring // its place among those without jobs
-	watches   *watch
 }
 
 // watch is who is told of the end of a session.
