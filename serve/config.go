@@ -22,7 +22,7 @@ import (
 	"github.com/carousel-ml/carousel/model"
 )
 
-// Off, as an address, is no listener.
+// Off is the address of no listener.
 const Off = "off"
 
 // Config is what a server is started with, as a file has it. Empty and zero values are

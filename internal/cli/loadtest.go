@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -487,21 +485,23 @@ func loadLines(in *inference.Info, dims []int, file string) ([]inference.Value, 
 	if n < 1 || n > 1<<20 {
 		return nil, wrongFlag("shape", "--shape %s=%s: want 1 to %d texts in a request", in.Name, npy.Shape(dims), 1<<20)
 	}
-	f, err := os.Open(file)
+	r, err := data.OpenLines(file, data.EncodingAuto)
 	if err != nil {
-		return nil, &data.InputError{File: file, Problem: "cannot be read: " + plainFileError(err).Error()}
+		return nil, err
 	}
-	defer f.Close()
+	defer r.Close()
 	var lines []string
-	scan := bufio.NewScanner(f)
-	scan.Buffer(nil, 16<<20)
-	for scan.Scan() {
-		lines = append(lines, scan.Text())
+	for {
+		text, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, text)
 	}
-	switch {
-	case scan.Err() != nil:
-		return nil, &data.InputError{File: file, Problem: "cannot be read: " + scan.Err().Error()}
-	case len(lines) == 0:
+	if lines == nil {
 		return nil, &data.InputError{File: file, Problem: "is empty; want texts, one in a line"}
 	}
 	var list []inference.Value

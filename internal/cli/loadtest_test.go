@@ -111,8 +111,8 @@ func TestLoadtest(t *testing.T) {
 			t.Errorf("%s: the last request was %+v", form, got)
 		}
 	}
-	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("answers/s")) {
-		t.Errorf("no page: %v", err)
+	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("Answers/s")) {
+		t.Errorf("no page with the result: %v", err)
 	}
 
 	code, stdout, stderr := loadtestRun(t, with("--data", "x="+array, "--rate", "500", "--uniform")...)

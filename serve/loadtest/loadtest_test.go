@@ -302,8 +302,8 @@ func TestClock(t *testing.T) {
 		l.add(time.Since(due))
 	}
 	t.Logf("late by %v, p90 %v", l.Quantile(0.5), l.Quantile(0.9))
-	if l.Quantile(0.2) > 300*time.Microsecond {
-		t.Errorf("late by %v at 20 %%, want some microseconds", l.Quantile(0.2))
+	if l.Quantile(0) > 100*time.Microsecond { // other programs may delay most
+		t.Errorf("late by at least %v, want some microseconds", l.Quantile(0))
 	}
 }
 

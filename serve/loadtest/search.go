@@ -71,6 +71,10 @@ func Search(ctx context.Context, t Target, l Load, objective time.Duration, told
 	met, missed := 0.0, 0.0
 	for rate := l.Rate; met == 0 || missed == 0; {
 		r, ok, err := try(rate, 1)
+		if err == nil && !ok && r.Answered() > 0 {
+			// Once more: a pause of the machine must not halve what is found.
+			r, ok, err = try(rate, 1)
+		}
 		switch {
 		case err != nil:
 			return nil, trials, err

@@ -84,7 +84,7 @@ func (s *sums) infer(r *inference.Request) (*inference.Response, error) {
 
 func (s *sums) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Token") != "t" {
-		http.Error(w, `{"error":"no token"}`, 401)
+		http.Error(w, `{"error":"no token"}`, http.StatusUnauthorized)
 		return
 	}
 	path := strings.TrimPrefix(r.URL.EscapedPath(), "/v2/models/")
@@ -119,7 +119,7 @@ func (s *sums) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Write(body)
 	default:
-		http.Error(w, `{"error":"Not Found"}`, 404)
+		http.Error(w, `{"error":"Not Found"}`, http.StatusNotFound)
 	}
 }
 
