@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -36,7 +37,7 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// dial opens a stream that ends with the test.
+// dialStream opens a stream that ends with the test.
 func dialStream(tb testing.TB, url, query string) *websocket.Conn {
 	tb.Helper()
 	c := connect(tb, url, query)
@@ -378,16 +379,23 @@ func TestUnreadStream(t *testing.T) {
 	s := newTestServer(t, Options{})
 	mux := http.NewServeMux()
 	s.streamRoutes(mux, streamLimits{messages: 8, unread: 300 * time.Millisecond})
-	h := httptest.NewServer(mux)
+	h := httptest.NewUnstartedServer(mux)
+	h.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { // the system's buffers are small
+		if err := c.(*net.TCPConn).SetWriteBuffer(1 << 14); err != nil {
+			t.Error(err)
+		}
+		return ctx
+	}
+	h.Start()
 	defer h.Close()
 	c := dialStream(t, h.URL, "model=step")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	long := bytes.Repeat(rawStep(1), 20_000) // as many steps
+	long := bytes.Repeat(rawStep(1), 1000) // as many steps, whose answer has 32,000 bytes
 	sent := make(chan int, 1)
 	go func() {
 		n := 0
-		for ; n < 2000; n++ {
+		for ; n < 20_000; n++ {
 			if c.Write(ctx, websocket.MessageBinary, long) != nil {
 				break
 			}
@@ -396,12 +404,12 @@ func TestUnreadStream(t *testing.T) {
 	}()
 	v := s.models.get("step").versions[0]
 	most, before := 0, uint64(0)
-	quiet := time.Time{}
-	for quiet.IsZero() || time.Since(quiet) < 500*time.Millisecond { // until the server has stopped to take requests
+	quiet := time.Now()
+	for time.Since(quiet) < 1500*time.Millisecond { // until the server has stopped to take requests
 		st := v.q.Stats()
 		most = max(most, st.Waiting)
-		if st.Rows != before || st.Rows == 0 {
-			before, quiet = st.Rows, time.Now()
+		if st.Succeeded != before || st.Succeeded == 0 {
+			before, quiet = st.Succeeded, time.Now()
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -409,10 +417,10 @@ func TestUnreadStream(t *testing.T) {
 	if why.Code != websocket.StatusPolicyViolation || !strings.Contains(why.Reason, "has not read its answers") {
 		t.Errorf("closed with %d, %q", why.Code, why.Reason)
 	}
-	if most > 8 || answers > 100 {
+	if most > 8 || answers > 1000 {
 		t.Errorf("%d requests waited, %d answers were held", most, answers)
 	}
-	if n := <-sent; n >= 2000 {
+	if n := <-sent; n >= 20_000 {
 		t.Error("all requests were taken")
 	}
 	until(t, "the session ends", func() bool { n, _ := s.sessions.Count(nil); return n == 0 })
