@@ -137,10 +137,14 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 		err = v.do(ctx, j)
 	}
 	if err != nil {
+		fault := inference.AsError(err)
 		if fresh {
 			n.End(batch.Ended) // it never began
+		} else if seq.start && fault.Code == inference.NotFound {
+			// The sequence that it was to follow ended meanwhile, such as by its idle limit.
+			return s.inferOn(ctx, v, name, r, seq, c, began)
 		}
-		return nil, inference.AsError(err)
+		return nil, fault
 	}
 	answered := time.Now()
 	defer func() { v.encoded.Add(int64(time.Since(answered))) }()
@@ -204,7 +208,7 @@ type accepting interface {
 // job makes the program's job of a request; classes are the numbers of classes wanted of each output,
 // 0 for the output itself.
 func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []int, err error) {
-	if r.Raw {
+	if r.Raw && r.Inputs[0].Name == "" { // not yet, when it is tried again
 		if err := r.Resolve(v.ins, v.program().Batched()); err != nil {
 			return nil, nil, err
 		}
