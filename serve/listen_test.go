@@ -160,13 +160,7 @@ func addSlow(t *testing.T, s *Server, takes time.Duration) *slow {
 	t.Helper()
 	program := stepProgram(t, 4, 4, 1)
 	p := &slow{program, takes, make(chan struct{})}
-	v := &version{name: "slow", number: "1", ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}, meter: newMeter("slow", "1")}
-	for i, in := range v.ins {
-		v.inAt[in.Name] = i
-	}
-	v.q = s.sched.Add(p, batch.QueueOptions{})
-	v.q.Owner = v
-	s.models.put(&entry{name: "slow", versions: []*version{v}, wanted: true})
+	addProgram(s, "slow", p)
 	return p
 }
 

@@ -346,6 +346,11 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, path, number string
 	if err != nil {
 		return nil, err
 	}
+	return s.newVersion(c, number, p), nil
+}
+
+// newVersion returns a version with a queue of its own for a program.
+func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *version {
 	v := &version{name: c.Name, number: number, c: c, ins: p.Inputs(), outs: p.Outputs(),
 		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now(), meter: newMeter(c.Name, number)}
 	for i, in := range v.ins {
@@ -365,7 +370,7 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, path, number string
 	}
 	v.q = s.sched.Add(p, o)
 	v.q.Owner = v
-	return v, nil
+	return v
 }
 
 // program opens a file or directory of any kind.

@@ -773,15 +773,7 @@ func TestTaskStream(t *testing.T) {
 
 // addProgram adds a model that no file holds.
 func addProgram(s *Server, name string, p batch.Program) *version {
-	v := &version{name: name, number: "1", ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now()}
-	for i, in := range v.ins {
-		v.inAt[in.Name] = i
-	}
-	for i, out := range v.outs {
-		v.outAt[out.Name] = i
-	}
-	v.q = s.sched.Add(p, batch.QueueOptions{})
-	v.q.Owner = v
+	v := s.newVersion(ModelConfig{Name: name}, "1", p)
 	s.models.put(&entry{name: name, versions: []*version{v}, wanted: true})
 	return v
 }
