@@ -284,7 +284,7 @@ func protocolSchemas() node {
 		"ModelReady": structure(node{"name": text, "ready": boolean}, "name"),
 		"Server":     structure(node{"name": text, "version": text, "extensions": list(text)}),
 		"Models":     structure(node{"models": list(text)}),
-		"Model":      structure(node{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info)}),
+		"Model":      structure(node{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info), "parameters": structure(node{"batched": node{"type": "boolean"}, "stateful": node{"type": "boolean"}})}),
 		"InferRequest": structure(node{"id": text, "parameters": parameters, "inputs": list(tensor),
 			"outputs": list(structure(node{"name": text, "parameters": parameters}, "parameters"))}, "id", "parameters", "outputs"),
 		"InferResponse": structure(node{"model_name": text, "model_version": text, "id": text, "parameters": parameters, "outputs": list(tensor)}, "model_version", "id", "parameters"),

@@ -469,7 +469,7 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, src source) (*versi
 	return s.newVersion(c, src.number, p), nil
 }
 
-// newVersion gives a program a queue.
+// newVersion returns a version with a queue of its own for a program.
 func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *version {
 	v := &version{name: c.Name, number: number, c: c, ins: p.Inputs(), outs: p.Outputs(),
 		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now(), meter: newMeter(c.Name, number)}
