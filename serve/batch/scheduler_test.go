@@ -605,6 +605,23 @@ func TestBatchesKeepTheObjective(t *testing.T) {
 	}
 }
 
+// TestLimitRises lets batches that are small by the limit become large again, also if one job
+// costs so much that no batch comes near the limit.
+func TestLimitRises(t *testing.T) {
+	for _, cost := range []float64{1, 10, 27, 40} {
+		p := &spy{cost: cost}
+		q := New(Options{Executors: 2}).Add(p, QueueOptions{Rows: 64, Latency: time.Minute})
+		letGo, batches := busy(t, q, p, nil)
+		q.lanes[1].limit = 28.4
+		all := submitted(t, q, "c", many(800, func(int) *Job { return job(nil, 1, 0, 0) })...)
+		letGo()
+		await(t, q, all)
+		if b := batches(); len(b[0]) > int(28.4/min(cost, 28.4)) || len(b[len(b)-2]) != 64 {
+			t.Errorf("with a cost of %v the first batch has %d jobs, the last but one %d", cost, len(b[0]), len(b[len(b)-2]))
+		}
+	}
+}
+
 // TestNothingCosts has jobs without a cost, by which times are divided.
 func TestNothingCosts(t *testing.T) {
 	s := New(Options{Executors: 2})
