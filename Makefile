@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race fuzz peers models detect proto generate bench docs
+.PHONY: build test check race fuzz peers clients models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -44,6 +44,11 @@ peers: ## compares with other programs on random inputs; installs them from PyPI
 	CAROUSEL_ONNX_SUITE=$(CURDIR)/$(PEERS)/onnx go test ./model/onnx/graph -run TestSuite -count 1 -v
 	CAROUSEL_KENLM=$(CURDIR)/$(PEERS)/kenlm.json go test ./task/transcribe -run 'TestScoresOfKenLM|TestBeam' -count 1 -v
 	CAROUSEL_TOKENIZERS_PYTHON=$(CURDIR)/$(PEERS)/venv/bin/python CAROUSEL_TOKENIZERS_REGEX="$(SEED) 3000" go test ./text -run TestRegularExpressions -count 1 -v
+
+clients: ## runs tritonclient and kserve's client against the server; installs them from PyPI
+	test -d $(PEERS)/venv-clients || python3 -m venv $(PEERS)/venv-clients
+	$(PEERS)/venv-clients/bin/pip install --quiet 'tritonclient[http,grpc]==2.73.0' kserve==0.21.0
+	CAROUSEL_CLIENTS_PYTHON=$(CURDIR)/$(PEERS)/venv-clients/bin/python go test ./serve -run TestClients -count 1 -v
 
 MODELS := $(PEERS)/models
 

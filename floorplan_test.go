@@ -45,6 +45,9 @@ var floors = [][]string{
 	{"speech"},
 	{"task/classify", "task/forecast", "task/generate", "task/keywords", "task/tag", "task/transcribe", "task/translate"},
 	{"internal/memory"},
+	{"serve/inferencepb"},
+	{"serve/inference"},
+	{"serve/batch", "serve/loadtest"},
 	{"tune", "serve", "internal/explain", "internal/bench"},
 	{"."},
 	{"internal/cli"},
@@ -75,6 +78,7 @@ var outside = map[string][]string{
 	"model/network":      {"github.com/goccy/go-yaml"},
 	"data":               {"github.com/parquet-go/parquet-go", "github.com/andybalholm/brotli", "github.com/klauspost/compress/zstd", "github.com/pierrec/lz4/v4"},
 	"internal/oniguruma": {},
+	"serve/batch":        {},
 	".":                  {},
 	"cmd/carousel":       {},
 }

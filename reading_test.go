@@ -189,6 +189,8 @@ var ownLines = map[string]string{
 	"internal/bench/machine.go":    "reads the system's description of the processor",
 	"internal/cli/memory_linux.go": "reads the system's figures on memory",
 	"internal/cli/demodata/gen.go": "makes the demo's table, for developers",
+	"serve/loadtest/http.go":       "reads the lines of HTTP",
+	"serve/stream.go":              "reads messages of a connection, one in a line",
 	"tools/lines/main.go":          "counts lines of source code, for developers",
 	"bench/peers/carousel.go":      "reads the output of another program, for developers",
 	"bench/peers/child.go":         "reads the output of another program, for developers",

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
@@ -36,16 +35,7 @@ func BenchmarkDoors(b *testing.B) {
 	const width = 256
 	p := stepProgram(b, width, width, 1)
 	s := New(Options{})
-	q := s.sched.Add(p, batch.QueueOptions{})
-	v := &version{name: "step", number: "1", q: q, ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}}
-	for i, in := range v.ins {
-		v.inAt[in.Name] = i
-	}
-	for i, out := range v.outs {
-		v.outAt[out.Name] = i
-	}
-	q.Owner = v
-	s.models.put(&entry{name: "step", versions: []*version{v}, wanted: true})
+	q := addProgram(s, "step", p).q
 	defer s.Close(context.Background())
 
 	x := frame(rand.New(rand.NewPCG(1, 1)), width)

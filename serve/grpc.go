@@ -13,15 +13,30 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress messages
 	health "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"github.com/klauspost/compress/zlib"
+
 	"github.com/carousel-ml/carousel/serve/inference"
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
+
+func init() { encoding.RegisterCompressor(deflate{}) }
+
+// deflate is the other compression that Triton's clients offer.
+type deflate struct{}
+
+func (deflate) Name() string { return "deflate" }
+func (deflate) Compress(w io.Writer) (io.WriteCloser, error) {
+	return zlib.NewWriterLevel(w, zlib.BestSpeed)
+}
+func (deflate) Decompress(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }
 
 // GRPC returns the server's gRPC services: the Open Inference Protocol with Triton's
 // extensions, grpc.health.v1, whose services are "" and the names of models, and

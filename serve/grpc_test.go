@@ -124,6 +124,15 @@ func TestRPCs(t *testing.T) {
 			t.Errorf("raw %v: got %v, want %v", raw, m, y)
 		}
 	}
+	for _, as := range []string{"gzip", "deflate"} { // both directions, as Triton's clients offer it
+		m, err := c.ModelInfer(ctx, stepMessage(t, 1, true, nil), grpc.UseCompressor(as))
+		if err != nil {
+			t.Fatal(as, err)
+		}
+		if got := output(t, fromProto(t, m), "y"); !sameBits(&got.Value, &y.Value) {
+			t.Errorf("%s: got %v, want %v", as, m, y)
+		}
+	}
 	bad := stepMessage(t, 1, true, nil)
 	bad.Inputs[0].Shape[0] = -1
 	want("ModelInfer", say(c.ModelInfer(ctx, bad)), `InvalidArgument`, `negative`)

@@ -646,3 +646,32 @@ func TestCallers(t *testing.T) {
 		t.Errorf("got %+v, %+v, %+v", first, second, third)
 	}
 }
+
+// TestTaskPaths checks that the tasks' own form finds its models: by name, or the only one.
+func TestTaskPaths(t *testing.T) {
+	s := newTestServer(t, Options{})
+	url := listen(t, s)
+	for _, c := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"/v1/classify", `{"text":"a good one"}`, 200, `"label":"pos"`},
+		{"/v1/classify", `{"model":"words","version":"1","texts":["bad, very bad"]}`, 200, `"label":"neg"`},
+		{"/v1/classify", `{"model":"step","text":"a"}`, 400, `model \"step\" is not for classify; ask it at /v2/models/step/infer`},
+		{"/v1/classify", `{"model":"both","text":"a"}`, 400, `is not for classify`},
+		{"/v1/classify", `{"model":"words","version":"2","text":"a"}`, 404, `has no version`},
+		{"/v1/classify", `{"model":"other","text":"a"}`, 404, `unknown model`},
+		{"/v1/translate", `{"text":"a"}`, 400, `it has none`},
+	} {
+		if a, text := ask(t, "POST", url+c.path, c.body); a.StatusCode != c.status || !strings.Contains(text, c.want) {
+			t.Errorf("%s %s: %d %s, want %d with %s", c.path, c.body, a.StatusCode, text, c.status, c.want)
+		}
+	}
+	if err := s.Add(context.Background(), ModelConfig{Name: "more", Path: filepath.Join("..", "testdata", "format1", "classify", "model")}); err != nil {
+		t.Fatal(err)
+	}
+	if a, text := ask(t, "POST", url+"/v1/classify", `{"text":"a"}`); a.StatusCode != 400 || !strings.Contains(text, "it has more, words") {
+		t.Errorf("with two models: %d %s", a.StatusCode, text)
+	}
+}

@@ -134,7 +134,7 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 	if err == nil {
 		j.Session, j.Begin, j.End = n, seq.start && n != nil, seq.end
 		v.decoded.Add(int64(time.Since(began)))
-		err = v.q.Do(ctx, j)
+		err = v.do(ctx, j)
 	}
 	if err != nil {
 		if seq.start && inference.AsError(err).Code == inference.NotFound {
@@ -183,6 +183,7 @@ func (s *Server) openSession(v *version, name string, o batch.Opening, owner *Ow
 	if owner == nil {
 		return s.sessions.Open(v.q, name, o)
 	}
+	o.Transient = true
 	told := o.OnEnd
 	o.OnEnd = func(n *batch.Session, why batch.Reason) {
 		go owner.drop(n) // the scheduler's lock is held

@@ -67,6 +67,7 @@ type version struct {
 	name, number string
 	c            ModelConfig
 	q            *batch.Queue
+	meter        *meter
 	ins, outs    []inference.Info
 	inAt, outAt  map[string]int
 	retired      atomic.Bool  // a newer one has its place; it closes with its last session
@@ -268,8 +269,11 @@ func (s *Server) sessionEnded(n *batch.Session, why batch.Reason) {
 	if why != batch.Ended {
 		s.log.Info("a session is over", "model", n.Model(), "reason", string(why))
 	}
-	if v, ok := n.Queue().Owner.(*version); ok && v.retired.Load() {
-		go s.closeIdle(v)
+	if v, ok := n.Queue().Owner.(*version); ok {
+		v.meter.over(why)
+		if v.retired.Load() {
+			go s.closeIdle(v)
+		}
 	}
 }
 
@@ -342,8 +346,13 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, path, number string
 	if err != nil {
 		return nil, err
 	}
+	return s.newVersion(c, number, p), nil
+}
+
+// newVersion returns a version with a queue of its own for a program.
+func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *version {
 	v := &version{name: c.Name, number: number, c: c, ins: p.Inputs(), outs: p.Outputs(),
-		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now()}
+		inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now(), meter: newMeter(c.Name, number)}
 	for i, in := range v.ins {
 		v.inAt[in.Name] = i
 	}
@@ -352,9 +361,16 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, path, number string
 	}
 	o := c.Queue
 	o.Log = s.log
+	told := o.OnBatch
+	o.OnBatch = func(rows int, took time.Duration) {
+		v.meter.batch(rows, took)
+		if told != nil {
+			told(rows, took)
+		}
+	}
 	v.q = s.sched.Add(p, o)
 	v.q.Owner = v
-	return v, nil
+	return v
 }
 
 // program opens a file or directory of any kind.

@@ -231,7 +231,8 @@ func (s *Server) statistics(name, number string) (*pb.ModelStatisticsResponse, e
 	return out, nil
 }
 
-// statistics returns the version's statistics: sums since it was loaded.
+// statistics returns the version's statistics: sums since it was loaded. Requests that were
+// refused or given up count as failed, without a time.
 func (v *version) statistics() *pb.ModelStatistics {
 	st := v.q.Stats()
 	decoded, encoded := time.Duration(v.decoded.Load()), time.Duration(v.encoded.Load())

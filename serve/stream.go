@@ -315,6 +315,7 @@ func (st *stream) submit(m message) *pending {
 		if err := v.q.Wait(j); err != nil {
 			return nil, err
 		}
+		v.meter.job(j)
 		return v.response(q, j, classes)
 	}
 	return p

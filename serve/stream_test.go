@@ -752,13 +752,13 @@ type sums struct {
 	sum float64
 }
 
-func (s *sums) Feed(_ context.Context, in task.Input, _ any, last bool) (task.Prediction, error) {
+func (s *sums) Feed(_ context.Context, in *task.Portion) (task.Prediction, error) {
 	for _, x := range in.Samples {
 		s.n++
 		s.sum += float64(x)
 	}
 	p := &sumsSoFar{s.n, s.sum, in.Rate}
-	if last {
+	if in.Last {
 		*s = sums{}
 	}
 	return p, nil
@@ -781,7 +781,7 @@ func (p *sumsSoFar) Print(io.Writer)       {}
 type summing struct{ task.Model }
 
 func (summing) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.SoundForm, Samples: true, NewStream: func() task.Stream { return &sums{} }, Outputs: []task.Output{
+	return &task.Service{Samples: true, NewStream: func() task.Stream { return &sums{} }, Outputs: []task.Output{
 		{Name: "sum", Numbers: func(p task.Prediction) []float64 { return []float64{p.(*sumsSoFar).Sum} }},
 		{Name: "rate", Numbers: func(p task.Prediction) []float64 { return []float64{float64(p.(*sumsSoFar).Rate)} }},
 	}}, nil
@@ -795,7 +795,9 @@ func TestTaskStream(t *testing.T) {
 		_, inherits := k.Predicting().(task.Inheritor) // from a model of its own
 		return !inherits
 	})]
-	p, err := newTaskProgram(&task.Trained{Model: summing{}, Kind: kind}, "test")
+	ofSound := *kind
+	ofSound.Form = task.SoundForm
+	p, err := newTaskProgram(&task.Trained{Model: summing{}, Kind: &ofSound}, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -851,15 +853,7 @@ func TestTaskStream(t *testing.T) {
 
 // addProgram adds a model that no file holds.
 func addProgram(s *Server, name string, p batch.Program) *version {
-	v := &version{name: name, number: "1", ins: p.Inputs(), outs: p.Outputs(), inAt: map[string]int{}, outAt: map[string]int{}, loaded: time.Now()}
-	for i, in := range v.ins {
-		v.inAt[in.Name] = i
-	}
-	for i, out := range v.outs {
-		v.outAt[out.Name] = i
-	}
-	v.q = s.sched.Add(p, batch.QueueOptions{})
-	v.q.Owner = v
+	v := s.newVersion(ModelConfig{Name: name}, "1", p)
 	s.models.put(&entry{name: name, versions: []*version{v}, wanted: true})
 	return v
 }

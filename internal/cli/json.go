@@ -70,6 +70,9 @@ var commonSchemas = []schema{
 	{"export", 1, exchanged{}, "`export`"},
 
 	{"run", 1, graphResult{}, "`run`"},
+	{"loadtest", 1, loadtestResult{}, "`loadtest`"},
+
+	{"serve", 1, served{}, "`serve`, when it begins to answer."},
 
 	{"inspect.onnx", 1, graphInspection{}, "`inspect` of an ONNX file."},
 	{"inspect", 1, inspection{}, "`inspect` of a file of weights, or of a model of no task that has settings: weights from elsewhere, a memory benchmark."},

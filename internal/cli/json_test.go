@@ -610,6 +610,7 @@ func TestJSONCommands(t *testing.T) {
 	write("g2p.npz", string(pronouncer()))
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
+	server, _ := inputsServer(t, false, true)
 	if err := writeDetectors("detectors"); err != nil {
 		t.Fatal(err)
 	}
@@ -670,6 +671,7 @@ func TestJSONCommands(t *testing.T) {
 		{"inspect.keywords", "inspect a", ""},
 
 		{"run", "run sums.onnx --input x=[[1,2]] --input h=zeros --input scale=3", ""},
+		{"loadtest", "loadtest " + server + " --model m --shape x=1,1,2 --omit t --requests 30 --warmup 0", ""},
 		{"inspect.onnx", "inspect sums.onnx", ""},
 		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
 		{"segment", "segment book.txt --segmenter thai.json", ""},
@@ -704,11 +706,11 @@ func TestJSONCommands(t *testing.T) {
 		maps.Copy(printed[c.schema], seen)
 	}
 	// Of each schema a key that is always there was seen, so no list was empty
-	// throughout. bench takes long, and demo has a test of its own.
+	// throughout. bench takes long; demo and serve have tests of their own.
 	schemas := schemasOf(carousel.Tasks)
 	for i := range schemas {
 		s := &schemas[i]
-		if slices.Contains([]string{"error", "demo", "bench"}, s.name) {
+		if slices.Contains([]string{"error", "demo", "bench", "serve"}, s.name) {
 			continue
 		}
 		if printed[s.name] == nil {

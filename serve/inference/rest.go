@@ -79,15 +79,18 @@ func ReadRequest(header string, body []byte) (*Request, error) {
 	case !some:
 		return nil, Errorf(Invalid, `the request has no "inputs", expected a list of tensors`)
 	}
-	if err := flag("the request", r.Params, binaryDataOutput); err != nil {
-		return nil, err
+	if v, ok := flag(r.Params, binaryDataOutput); !ok {
+		return nil, Errorf(Invalid, "the request's parameter %q is %v, expected true or false", binaryDataOutput, v)
 	}
 	for _, o := range r.Outputs {
-		if err := flag(fmt.Sprintf("output %q", o.Name), o.Params, binaryData); err != nil {
-			return nil, err
+		if v, ok := flag(o.Params, binaryData); !ok {
+			return nil, Errorf(Invalid, "output %q: parameter %q is %v, expected true or false", o.Name, binaryData, v)
 		}
 	}
-	return r, s.attach(r.Inputs, rest)
+	if err := s.attach(r.Inputs, rest); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Resolve gives the input of a raw request the name, datatype and shape of a model's
@@ -174,14 +177,11 @@ func split(what, header string, body []byte) (text, rest []byte, err error) {
 	return body[:n], body[n:], nil
 }
 
-// flag checks that a parameter is true or false if it is given.
-func flag(of string, p Params, name string) error {
-	if v, given := p[name]; given {
-		if _, ok := v.(bool); !ok {
-			return Errorf(Invalid, "%s: parameter %q is %v, expected true or false", of, name, v)
-		}
-	}
-	return nil
+// flag returns the value of a parameter and whether it is true, false or not given.
+func flag(p Params, name string) (v any, ok bool) {
+	v, given := p[name]
+	_, isBool := v.(bool)
+	return v, isBool || !given
 }
 
 // A reader reads the tensors of a body.
@@ -368,7 +368,7 @@ func (s *reader) tensor(t *Tensor, size *int64) error {
 		return s.errorf(t, `has "data" and %s, expected one of them`, binaryDataSize)
 	case *size < 0 && seen&data == 0:
 		return s.errorf(t, `has neither "data" nor the parameter %s`, binaryDataSize)
-	case *size >= 0 && !s.binary:
+	case *size > 0 && !s.binary:
 		return s.errorf(t, "has the parameter %s, but the message has no header %s with the bytes of JSON before the binary data", binaryDataSize, HeaderLength)
 	}
 	if later >= 0 {
@@ -400,11 +400,11 @@ func (s *reader) count(t *Tensor) (int, error) {
 func (s *reader) shape() ([]int, error) {
 	dims := make([]int, 0, 4)
 	err := s.list(`"shape" as a list`, func(i int) error {
-		start := s.i
-		if s.next(); i >= MaxDims {
-			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", start, MaxDims)
+		if i >= MaxDims {
+			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", s.i, MaxDims)
 		}
-		start = s.i
+		s.next()
+		start := s.i
 		n := scanNumber(s.b, start)
 		d, ok := n.integer(s.b, start, INT64)
 		if n.end == 0 || !ok || int64(int(d)) != d {
@@ -552,6 +552,9 @@ func (s *reader) elements(t *Tensor, n int) error {
 	if s.take(']') {
 		return nil
 	}
+	if t.Datatype == FP32 {
+		s.floats(t, n)
+	}
 	for {
 		if t.Len() == n {
 			return s.errorf(t, "data has more than the %d elements of shape %s", n, shapeText(t.Dims))
@@ -571,6 +574,29 @@ func (s *reader) elements(t *Tensor, n int) error {
 			return s.expected("a comma or the end of the list")
 		}
 	}
+}
+
+// floats reads elements of FP32 and their commas as long as they are numbers and the
+// list goes on. What remains is left to element, and so are the errors.
+func (s *reader) floats(t *Tensor, n int) {
+	b, i, out := s.b, s.i, t.Floats
+	for len(out) < n {
+		start := i
+		if start < len(b) && b[start] == ' ' {
+			start++
+		}
+		x := scanNumber(b, start)
+		if x.end == 0 || x.end >= len(b) || b[x.end] != ',' {
+			break
+		}
+		f, ok := x.float32(b, start)
+		if !ok {
+			break
+		}
+		out = append(out, f)
+		i = x.end + 1
+	}
+	s.i, t.Floats = i, out
 }
 
 // element reads one element.
@@ -725,8 +751,8 @@ func (r *Request) wantsBinary(name string) bool {
 // WriteRequest writes a request as a client sends it: body and the value of
 // [HeaderLength]. With binary, inputs are in binary form and outputs are asked for in
 // it, unless the parameters say otherwise. Without, FP16, BF16 and texts that are not
-// UTF-8 are errors, as in [WriteResponse]; so are floats that are not finite numbers,
-// which are written as NaN, Infinity and -Infinity: see [ReadRequest].
+// UTF-8 are errors, as in [WriteResponse], but NaN and the infinities are written as
+// [ReadRequest] reads them.
 func WriteRequest(r *Request, binary bool) (header string, body []byte, err error) {
 	if r.Raw {
 		if len(r.Inputs) != 1 || len(r.Inputs[0].Texts) != 1 {
@@ -818,7 +844,7 @@ func (w *writer) params(p Params, size int) {
 			w.b = strconv.AppendUint(w.b, v, 10)
 		case float64:
 			at := len(w.b)
-			w.b = appendFloat(w.b, v, 64)
+			w.b = appendFloat64(w.b, v)
 			if !strings.ContainsAny(string(w.b[at:]), ".en") { // so that it is a float again when it is read
 				w.b = append(w.b, ".0"...)
 			}
@@ -889,12 +915,24 @@ func (w *writer) elements(t *Tensor) error {
 	case FP16, BF16:
 		return Errorf(Invalid, "%s %q is %s, which has no form in JSON; ask for binary form with its parameter %s", w.what, t.Name, t.Datatype, binaryData)
 	case FP32:
+		b := w.b
 		for _, f := range t.Floats {
-			w.float(float64(f), 32)
+			if f-f != 0 && w.special {
+				b = appendSpecial(b, float64(f))
+			} else {
+				b = appendFloat32(b, f)
+			}
+			b = append(b, ',')
 		}
+		w.b = b
 	case FP64:
 		for _, f := range t.Doubles {
-			w.float(f, 64)
+			if f-f != 0 && w.special {
+				w.b = appendSpecial(w.b, f)
+			} else {
+				w.b = appendFloat64(w.b, f)
+			}
+			w.b = append(w.b, ',')
 		}
 	case BYTES:
 		for i, text := range t.Texts {
@@ -919,18 +957,15 @@ func (w *writer) elements(t *Tensor) error {
 	return nil
 }
 
-func (w *writer) float(f float64, bits int) {
+// appendSpecial appends what is no number as Python does.
+func appendSpecial(b []byte, f float64) []byte {
 	switch {
-	case f-f == 0 || !w.special:
-		w.b = appendFloat(w.b, f, bits)
 	case f > 0:
-		w.b = append(w.b, "Infinity"...)
+		return append(b, "Infinity"...)
 	case f < 0:
-		w.b = append(w.b, "-Infinity"...)
-	default:
-		w.b = append(w.b, "NaN"...)
+		return append(b, "-Infinity"...)
 	}
-	w.b = append(w.b, ',')
+	return append(b, "NaN"...)
 }
 
 // finish appends what is binary.
@@ -980,7 +1015,10 @@ func ReadResponse(header string, body []byte) (*Response, error) {
 	case s.next() != 0 || s.i < len(s.b):
 		return nil, s.expected("the end after the response's object")
 	}
-	return r, s.attach(r.Outputs, rest)
+	if err := s.attach(r.Outputs, rest); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // ReadError reads the body of a response whose status says that something is wrong.

@@ -93,7 +93,13 @@ func (v ValueInfo) String() string {
 }
 
 // IsFloat reports whether the elements are in Data of a [Value], not in Ints.
-func (v ValueInfo) IsFloat() bool { return v.kind == floats }
+func (v ValueInfo) IsFloat() bool {
+	switch v.Type {
+	case "float16", "bfloat16", "float32", "float64":
+		return true
+	}
+	return false
+}
 
 // Inputs returns the inputs that Run needs, in the file's order.
 func (m *Model) Inputs() []ValueInfo { return append([]ValueInfo(nil), m.inputs...) }

@@ -1,0 +1,447 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/serve"
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// serveOptions are the flags of serve, as they are written.
+type serveOptions struct {
+	config, http, grpc, drain, log string
+
+	latency, life, body, timeout string
+	rows, queue, sessions        int
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve MODEL[=NAME]...",
+		Short: "Answer requests for models over HTTP and gRPC",
+		Long: `Serves models: directories of trained models, of imported weights and of networks, and
+ONNX files, each under its own name or the one behind "=". A directory whose
+subdirectories are numbers holds versions, of which the newest is served.
+
+Clients of the Open Inference Protocol v2 (KServe, Triton) are answered on both
+addresses. A stream's state stays in the server between its requests (docs/sessions.md),
+requests that wait are computed together, and /metrics is for Prometheus. docs/serve.md
+describes all of it, and the keys of --config, which flags override.
+
+It listens on this machine alone unless --http and --grpc say otherwise; there is neither
+TLS nor authentication. SIGTERM and Ctrl-C let it answer what it has accepted, and end it
+with exit code 0; a second one ends it at once.`,
+		Example: `  carousel serve run
+  carousel serve run=demand vad.onnx --latency 20ms
+  carousel serve --config serve.yaml --http 0.0.0.0:8080 --grpc off`,
+		GroupID: groupWork,
+	}
+	f := c.Flags()
+	f.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` for HTTP: host:port, :port for all interfaces, or off; port 0 takes a free one")
+	f.StringVar(&o.grpc, "grpc", "127.0.0.1:9000", "`address` for gRPC, likewise")
+	f.StringVar(&o.config, "config", "", "YAML `file` with models, pipelines and limits")
+	f.IntVar(&o.rows, "rows", 0, "largest number `n` of rows that are computed together (default 256)")
+	f.StringVar(&o.latency, "latency", "", "`time` from a request to its answer that batches are kept small enough for (default 50ms)")
+	f.IntVar(&o.queue, "queue", 0, "number `n` of requests that may wait for a model; further ones are refused (default 4096)")
+	f.StringVar(&o.timeout, "timeout", "", "`time` of a request that gives none (default: none)")
+	f.StringVar(&o.body, "body", "", "largest `size` of a request (default 64MiB)")
+	f.IntVar(&o.sessions, "sessions", 0, "largest number `n` of sessions (default 100000)")
+	f.StringVar(&o.life, "session-ttl", "", "`time` that a session may be idle (default 1m)")
+	f.StringVar(&o.drain, "drain", "", "`time` for answers after the server was asked to stop (default 10s)")
+	f.StringVar(&o.log, "log", "warn", "least `level` of what is logged on stderr: error, warn, info or debug; never what requests contain")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		config, err := o.resolve(c, args)
+		if err != nil {
+			return err
+		}
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(o.log)); err != nil {
+			return wrongFlag("log", "--log: want error, warn, info or debug, got %q", o.log)
+		}
+		return a.serve(c.Context(), config, level)
+	}
+	return c
+}
+
+// resolve returns the configuration: defaults, the file's, the flags'.
+func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, error) {
+	config := &serve.Config{}
+	if o.config != "" {
+		var err error
+		if config, err = serve.ReadConfig(o.config); err != nil {
+			return nil, err
+		}
+	}
+	for _, arg := range args {
+		one := serve.ModelConfig{Path: arg}
+		if at := strings.LastIndexByte(arg, '='); at > 0 && !isThere(arg) {
+			one.Path, one.Name = arg[:at], arg[at+1:]
+			if one.Name == "" {
+				return nil, misusef("%s: want MODEL or MODEL=NAME, got no name behind =", arg)
+			}
+		}
+		config.Models = append(config.Models, one)
+	}
+	if len(config.Models) == 0 {
+		return nil, misusef("serve needs a model: a directory or an ONNX file, such as carousel serve run, or --config with models; see %s --help", c.CommandPath())
+	}
+	changed := c.Flags().Changed
+	for _, door := range []struct {
+		flag, value string
+		to          *string
+	}{{"http", o.http, &config.HTTP}, {"grpc", o.grpc, &config.GRPC}} {
+		if changed(door.flag) || *door.to == "" {
+			*door.to = cmp.Or(door.value, serve.Off)
+		}
+		if err := serve.CheckAddress(*door.to); err != nil {
+			return nil, wrongFlag(door.flag, "--%s: %v", door.flag, err)
+		}
+	}
+	if config.HTTP == serve.Off && config.GRPC == serve.Off {
+		return nil, wrongFlag("http", "--http and --grpc are off; want an address for one of them")
+	}
+	config.Drain = cmp.Or(config.Drain, 10*time.Second)
+	var rows, queue int
+	var latency time.Duration
+	for _, number := range []struct {
+		flag  string
+		value int
+		to    *int
+	}{{"rows", o.rows, &rows}, {"queue", o.queue, &queue}, {"sessions", o.sessions, &config.Limits.Sessions.Most}} {
+		if changed(number.flag) {
+			if *number.to = number.value; number.value < 1 {
+				return nil, wrongFlag(number.flag, "--%s: want a whole number from 1, got %d", number.flag, number.value)
+			}
+		}
+	}
+	for _, one := range []struct {
+		flag, value string
+		to          *time.Duration
+	}{{"latency", o.latency, &latency}, {"timeout", o.timeout, &config.Limits.Timeout}, {"session-ttl", o.life, &config.Limits.Sessions.Life}, {"drain", o.drain, &config.Drain}} {
+		if changed(one.flag) {
+			var err error
+			if *one.to, err = time.ParseDuration(one.value); err != nil || *one.to <= 0 {
+				return nil, wrongFlag(one.flag, "--%s: want a time such as 20ms, 10s or 5m, got %q", one.flag, one.value)
+			}
+		}
+	}
+	if changed("body") {
+		var err error
+		if config.Limits.Body, err = serve.ParseSize(o.body); err != nil {
+			return nil, wrongFlag("body", "--body: %v", err)
+		}
+	}
+	for i := range config.Models {
+		q := &config.Models[i].Queue
+		q.Rows, q.Jobs, q.Latency = cmp.Or(rows, q.Rows), cmp.Or(queue, q.Jobs), cmp.Or(latency, q.Latency)
+	}
+	return config, nil
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// serve opens the models and answers until it is asked to stop.
+func (a *app) serve(ctx context.Context, config *serve.Config, level slog.Level) error {
+	ctx, end := a.catchInterrupt(ctx)
+	defer end()
+	web, err := openListener("http", config.HTTP)
+	if err != nil {
+		return err
+	}
+	grpc, err := openListener("grpc", config.GRPC)
+	if err != nil {
+		if web != nil {
+			web.Close()
+		}
+		return err
+	}
+	var shown slog.LevelVar
+	shown.Set(slog.LevelError + 1) // what happens at the start is told below
+	s := serve.New(serve.Options{Tasks: a.kinds, Version: carousel.Version(), Limits: config.Limits,
+		Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: &shown}))})
+	opened, err := a.openModels(ctx, s, config)
+	if err == nil && ctx.Err() == nil {
+		if err = a.tellServed(s, web, grpc, opened); err == nil {
+			shown.Set(level)
+			refuseLargeRequests()
+			err = s.Run(ctx, web, grpc, config.Drain)
+			if lack := a.lack.Load(); lack != nil {
+				return lack // it was not a person who asked for the end
+			}
+			return err
+		}
+	}
+	for _, l := range []net.Listener{web, grpc} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
+// openListener returns a listener; nil if it is off.
+func openListener(flag, address string) (net.Listener, error) {
+	if address == serve.Off {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return nil, fmt.Errorf("cannot listen on %s: %w; give another address with --%s", address, plainSystemError(err), flag)
+	}
+	return l, nil
+}
+
+// plainSystemError drops the name of a system call from an error.
+func plainSystemError(err error) error {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		return call.Err
+	}
+	return err
+}
+
+// openModels opens the models and pipelines and returns the number of models that are
+// ready. One that does not open is told, and is an error only if it is the last.
+func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Config) (ready int, err error) {
+	var first error
+	for _, m := range config.Models {
+		err := s.Add(ctx, m)
+		var fault *inference.Error
+		switch {
+		case ctx.Err() != nil:
+			return 0, nil
+		case err == nil:
+			ready++
+		case errors.As(err, &fault):
+			first = cmp.Or(first, err)
+			if len(config.Models) > 1 {
+				fmt.Fprintf(a.stderr, "Not ready: %s\n", oneLine(err.Error()))
+			}
+		default:
+			return 0, misusef("%v", err)
+		}
+	}
+	if ready == 0 {
+		if len(config.Models) > 1 {
+			return 0, errors.New("none of the models can be opened")
+		}
+		return 0, first
+	}
+	for _, p := range config.Pipelines {
+		if err := s.AddPipeline(p); err != nil {
+			return 0, misusef("%v", err)
+		}
+	}
+	return ready, nil
+}
+
+// refuseLargeRequests makes a request fail that asks for more memory than there is, in
+// place of the process.
+func refuseLargeRequests() {
+	if roomLeft() == nil {
+		return
+	}
+	device.Admit = func(bytes int) {
+		if bytes < 16*mebibyte {
+			return // watchMemory sees these
+		}
+		if r := roomLeft(); r != nil && int64(bytes) > r.free-r.least() {
+			panic(inference.Errorf(inference.TooLarge, "the request needs %d MiB of memory at once, and %s; send a shorter one", bytes/mebibyte, r))
+		}
+	}
+}
+
+// served is what a server says when it begins.
+type served struct {
+	HTTP   string        `json:"http,omitempty"` // the URL of HTTP, with the port that is listened on; absent if it is off
+	GRPC   string        `json:"grpc,omitempty"` // the address of gRPC, host:port; absent if it is off
+	Models []servedModel `json:"models"`         // models and pipelines by name
+}
+
+// servedModel is a model of a server.
+type servedModel struct {
+	Name     string `json:"name"`              // its name in requests
+	Version  string `json:"version,omitempty"` // the newest one that is served; absent if none is
+	Platform string `json:"platform"`          // the kind of model, such as onnx_onnxv1 or carousel_forecast; empty if it did not open
+	Batched  bool   `json:"batched"`           // rows of several requests are computed together
+	Stateful bool   `json:"stateful"`          // it keeps the states of sessions
+	Problem  string `json:"problem,omitempty"` // why it is not ready; absent if it is
+}
+
+// tellServed says what is served, where, and how to try it.
+func (a *app) tellServed(s *serve.Server, http, grpc net.Listener, ready int) error {
+	said := &served{Models: []servedModel{}}
+	if http != nil {
+		said.HTTP = "http://" + reachable(http)
+	}
+	if grpc != nil {
+		said.GRPC = reachable(grpc)
+	}
+	models := s.Models()
+	a.note("Serving %s:", report.Plural(ready, "model"))
+	for _, m := range models {
+		said.Models = append(said.Models, servedModel{m.Name, m.Version, m.Platform, m.Batched, m.Stateful, m.Problem})
+		if m.Problem != "" {
+			a.note("  %s: not ready", m.Name)
+			continue
+		}
+		kind := "one request at a time"
+		if m.Batched {
+			kind = "requests computed together"
+		}
+		if m.Platform == "ensemble" {
+			kind = "each stage as its model"
+		}
+		if m.Stateful {
+			kind += ", keeps the states of sessions"
+		}
+		a.note("  %s version %s, %s: %s", m.Name, m.Version, m.Platform, kind)
+		a.note("    inputs %s", tensorList(m.Inputs))
+		a.note("    outputs %s", tensorList(m.Outputs))
+	}
+	for _, door := range []struct {
+		name string
+		l    net.Listener
+	}{{"HTTP", http}, {"gRPC", grpc}} {
+		if door.l == nil {
+			continue
+		}
+		note := ""
+		if at, ok := door.l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+			note = ", open to all who reach this machine, without TLS and authentication"
+		}
+		a.note("%s on %s%s", door.name, door.l.Addr(), note)
+	}
+	if said.HTTP != "" {
+		a.note("Try it: %s", tryLine(said.HTTP, models))
+	}
+	if a.json {
+		return a.printJSON("serve", said, nil)
+	}
+	return nil
+}
+
+// reachable is a listener's address as a client on this machine writes it.
+func reachable(l net.Listener) string {
+	if at, ok := l.Addr().(*net.TCPAddr); ok && at.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", fmt.Sprint(at.Port))
+	}
+	return l.Addr().String()
+}
+
+// tensorList lists inputs or outputs with datatypes and shapes.
+func tensorList(list []inference.Info) string {
+	const most = 6
+	var parts []string
+	for i := range list {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(list)-most))
+			break
+		}
+		text := fmt.Sprintf("%s %s%v", list[i].Name, list[i].Datatype, list[i].Dims)
+		if list[i].State {
+			text += " (state)"
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// tryLine is a command that a server with these models answers: a request of zeros or of a
+// text, or else the description of a model.
+func tryLine(base string, models []serve.ModelStatus) string {
+	var about string
+	for i := range models {
+		m := &models[i]
+		if m.Problem != "" {
+			continue
+		}
+		at := base + "/v2/models/" + url.PathEscape(m.Name)
+		if about == "" {
+			about = "curl " + shellQuote(at)
+		}
+		if body := example(m); body != "" {
+			return fmt.Sprintf("curl %s -d %s", shellQuote(at+"/infer"), shellQuote(body))
+		}
+	}
+	return about
+}
+
+// example is the body of a request that a model answers; "" if there is no short one.
+func example(m *serve.ModelStatus) string {
+	const most = 32 // elements
+	type tensor struct {
+		Name     string             `json:"name"`
+		Shape    []int              `json:"shape"`
+		Datatype inference.Datatype `json:"datatype"`
+		Data     []any              `json:"data"`
+	}
+	body := struct {
+		Parameters map[string]any `json:"parameters,omitempty"`
+		Inputs     []tensor       `json:"inputs"`
+	}{}
+	if m.Stateful {
+		body.Parameters = map[string]any{"sequence_id": 1, "sequence_start": true}
+	}
+	for _, in := range m.Inputs {
+		if in.State || in.Optional {
+			continue
+		}
+		t := tensor{in.Name, []int{}, in.Datatype, []any{}}
+		n := 1
+		for _, d := range in.Dims {
+			if d < 0 {
+				d = 1
+			}
+			t.Shape = append(t.Shape, d)
+			n *= d
+		}
+		if n < 1 || n > most || in.Datatype == inference.FP16 || in.Datatype == inference.BF16 {
+			return ""
+		}
+		for range n {
+			switch {
+			case in.Datatype == inference.BOOL:
+				t.Data = append(t.Data, false)
+			case in.Datatype != inference.BYTES:
+				t.Data = append(t.Data, 0)
+			case in.Name == "text":
+				t.Data = append(t.Data, "a text")
+			default: // a table or a sound has no short example
+				return ""
+			}
+		}
+		body.Inputs = append(body.Inputs, t)
+	}
+	if body.Inputs == nil {
+		return ""
+	}
+	text, err := json.Marshal(&body)
+	if err != nil {
+		return ""
+	}
+	return string(text)
+}
