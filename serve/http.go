@@ -69,6 +69,11 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
 	}
 	mux.Handle("GET /metrics", s.metricsHandler())
+	description, err := openAPIHandler(s.o.Tasks, s.o.Version)
+	if err != nil {
+		panic(err) // the tables of tasks have a type without a JSON form
+	}
+	mux.Handle("GET "+openAPIPath, description)
 	s.sessionRoutes(mux)
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
@@ -406,11 +411,16 @@ func (s *Server) inferHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) modelMetadataHTTP(r *http.Request) (any, error) {
-	m, err := s.modelMetadata(r.PathValue("model"), r.PathValue("version"))
+	name, version := r.PathValue("model"), r.PathValue("version")
+	m, err := s.modelMetadata(name, version)
 	if err != nil {
 		return nil, err
 	}
-	return jsonOf(m), nil
+	out := jsonMessage(m.ProtoReflect())
+	if _, v, err := s.find(name, version); err == nil && v != nil {
+		out["parameters"] = map[string]bool{"batched": v.program().Batched(), "stateful": v.program().NewState() != nil}
+	}
+	return out, nil
 }
 
 func (s *Server) modelReadyHTTP(r *http.Request) (any, error) {

@@ -61,7 +61,7 @@ func newTaskProgram(m *task.Trained, fingerprint string) (*taskProgram, error) {
 		p.ins = append(p.ins, inference.Info{Name: name, Datatype: t, Dims: []int{size}, Optional: optional})
 		return len(p.ins) - 1
 	}
-	switch service.Form {
+	switch m.Kind.Input() {
 	case task.TextForm:
 		p.texts = input(textInput, inference.BYTES, -1, false)
 	case task.TableForm:
@@ -211,7 +211,7 @@ func (p *taskProgram) fault(err error) error {
 		return nil
 	}
 	var input *data.InputError
-	if errors.As(err, &input) && input.File != "" && p.service.Form == task.TableForm {
+	if errors.As(err, &input) && input.File != "" && p.m.Kind.Input() == task.TableForm {
 		named := *input
 		named.File = tableInput // not a file of this machine, nor its standard input
 		err = &named
@@ -379,7 +379,10 @@ func (p *taskProgram) single(ctx context.Context, j *batch.Job) error {
 	o, in := j.Options.(*taskOptions), p.input(j)
 	if st, _ := j.State().(task.Stream); st != nil {
 		in.Rate = o.rate
-		prediction, err := st.Feed(ctx, in, o.predict, j.End || o.finish)
+		wants := func(output string) bool {
+			return slices.ContainsFunc(p.places(output), func(i int) bool { return j.Wanted(i, &p.outs[i]) })
+		}
+		prediction, err := st.Feed(ctx, &task.Portion{Input: in, Options: o.predict, Last: j.End || o.finish, Wants: wants})
 		if err != nil {
 			return err
 		}
@@ -399,6 +402,17 @@ func (p *taskProgram) single(ctx context.Context, j *batch.Job) error {
 	}
 	rows := max(len(in.Texts), len(in.Sounds))
 	return p.give(j, prediction, rows, 0, rows)
+}
+
+// places returns the outputs for which a column of the prediction is needed: the column,
+// and the JSON, which has all.
+func (p *taskProgram) places(output string) (list []int) {
+	for i := range p.outs {
+		if i == p.json || p.outs[i].Name == output {
+			list = append(list, i)
+		}
+	}
+	return list
 }
 
 // together computes jobs as one prediction.
@@ -440,7 +454,6 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		}
 		return n / rows * from, n / rows * to, nil
 	}
-	lacks := func(none bool) bool { return none && (rows > 0 || !p.service.Apart) }
 	for i := range p.service.Outputs {
 		o := &p.service.Outputs[i]
 		if !j.Wanted(i, &p.outs[i]) {
@@ -451,8 +464,8 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		switch {
 		case o.Texts != nil:
 			all := o.Texts(prediction)
-			if lacks(all == nil) {
-				continue
+			if all == nil {
+				continue // it has no such column
 			}
 			lo, hi, err := share(o.Name, len(all))
 			if err != nil {
@@ -461,7 +474,7 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 			v.Texts, v.Dims = all[lo:hi], []int{hi - lo}
 		default:
 			all := o.Numbers(prediction)
-			if lacks(all == nil) {
+			if all == nil {
 				continue
 			}
 			lo, hi, err := share(o.Name, len(all)/width)
@@ -479,7 +492,7 @@ func (p *taskProgram) give(j *batch.Job, prediction task.Prediction, rows, from,
 		return nil
 	}
 	texts := []string{}
-	if each, n := task.Elements(prediction); each != nil && p.service.Apart {
+	if each, n := task.Elements(prediction); each != nil && p.service.Apart && j.Session == nil {
 		lo, hi, err := share(jsonOutput, n)
 		if err != nil {
 			return err

@@ -44,6 +44,7 @@ type Server struct {
 	log      *slog.Logger
 	sched    *batch.Scheduler
 	sessions *batch.Sessions
+	store    *store // nil: none
 	models   repository
 	draining atomic.Bool
 	conns    atomic.Uint64 // connections so far, for their names
@@ -92,6 +93,9 @@ func (s *Server) Close(ctx context.Context) error {
 		if err := s.Unload(ctx, e.name, false); err != nil && first == nil {
 			first = err
 		}
+	}
+	if s.store != nil {
+		s.store.release()
 	}
 	return first
 }

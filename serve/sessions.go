@@ -186,6 +186,7 @@ type sessionInfo struct {
 	Life    float64      `json:"ttl_seconds"`
 	Idle    float64      `json:"idle_seconds"` // since its last request
 	Bytes   int          `json:"bytes"`        // of its state
+	Steps   uint64       `json:"steps"`        // requests that succeeded since it began
 	Inputs  []tensorInfo `json:"inputs,omitempty"`
 	Outputs []tensorInfo `json:"outputs,omitempty"`
 }
@@ -224,8 +225,9 @@ func (s *Server) info(h *held, tensors bool) (*sessionInfo, error) {
 	}
 	var last time.Time
 	for _, n := range h.parts {
-		used, bytes := n.Used()
+		used, steps, bytes := n.Used()
 		i.Bytes += bytes
+		i.Steps = max(i.Steps, steps)
 		if used.After(last) {
 			last = used
 		}

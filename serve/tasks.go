@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -50,8 +51,6 @@ type taskRequest struct {
 	Sounds  []string                     `json:"sounds" form:"sound" help:"such files, each with a prediction"`
 	Options map[string]json.RawMessage   `json:"options" help:"options of the prediction, as those of the command"`
 }
-
-var requestFields = reflect.VisibleFields(reflect.TypeFor[taskRequest]())
 
 // taskHandler answers POST requests for the models of a task with the JSON object that the
 // command prints for a prediction. most is the largest body in bytes.
@@ -89,11 +88,14 @@ func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, 
 	if err != nil {
 		return nil, err
 	}
+	if err := checkKeys(k, given); err != nil {
+		return nil, err
+	}
 	m, err := find(r.Context(), k, q.Model, q.Version)
 	if err != nil {
 		return nil, err
 	}
-	o, err := q.options(m.program, given)
+	o, err := q.options(m.program)
 	if err != nil {
 		return nil, err
 	}
@@ -128,35 +130,47 @@ func (q *taskRequest) read(body []byte) (given []string, err error) {
 // wanted are kinds of Go's values in JSON's words.
 var wanted = map[string]string{"string": "a text", "slice": "a list", "map": "an object"}
 
-// keysOf returns the keys that a request to a model of a form may have: the inputs, of
-// which it has one, and the others.
-func keysOf(form task.Form) (inputs, others []string) {
-	for _, f := range requestFields {
-		switch f.Tag.Get("form") {
-		case string(form):
-			inputs = append(inputs, f.Tag.Get("json"))
+// fieldsFor returns the keys that a request to a task may have: the inputs, of which it
+// has one, and the others.
+func fieldsFor(k *task.Kind) (inputs, others []result.Field) {
+	for _, f := range result.Fields(reflect.TypeFor[taskRequest]()) {
+		switch f.Go.Tag.Get("form") {
+		case string(k.Input()):
+			inputs = append(inputs, f)
 		case "":
-			others = append(others, f.Tag.Get("json"))
+			others = append(others, f)
 		}
 	}
 	return inputs, others
 }
 
-// options returns the options of the job for a request; given are the keys of its body.
-func (q *taskRequest) options(p *taskProgram, given []string) (*taskOptions, error) {
-	inputs, others := keysOf(p.service.Form)
-	var one []string
+// checkKeys returns an error for keys that a body of a task's request may not have.
+func checkKeys(k *task.Kind, given []string) error {
+	inputs, others := fieldsFor(k)
+	var known, wanted, got []string
+	for _, f := range others {
+		known = append(known, f.Name)
+	}
+	for _, f := range inputs {
+		wanted = append(wanted, f.Name)
+	}
+	known = append(known, wanted...)
 	for _, key := range given {
-		switch known := slices.Concat(others, inputs); {
-		case slices.Contains(inputs, key):
-			one = append(one, key)
+		switch {
+		case slices.Contains(wanted, key):
+			got = append(got, key)
 		case !slices.Contains(known, key):
-			return nil, inference.Errorf(inference.Invalid, "unknown key %q%s", key, settings.DidYouMean(key, known, "", "the keys are "))
+			return inference.Errorf(inference.Invalid, "unknown key %q%s", key, settings.DidYouMean(key, known, "", "the keys are "))
 		}
 	}
-	if len(one) != 1 {
-		return nil, inference.Errorf(inference.Invalid, "want one of the keys %s, got %s", strings.Join(inputs, ", "), cmp.Or(strings.Join(one, " and "), "none"))
+	if len(got) != 1 {
+		return inference.Errorf(inference.Invalid, "want one of the keys %s, got %s", strings.Join(wanted, ", "), cmp.Or(strings.Join(got, " and "), "none"))
 	}
+	return nil
+}
+
+// options returns the options of the job for a request.
+func (q *taskRequest) options(p *taskProgram) (*taskOptions, error) {
 	in, cost, err := q.input(p)
 	if err != nil {
 		return nil, err
@@ -186,7 +200,7 @@ func (q *taskRequest) input(p *taskProgram) (in *task.Input, cost float64, err e
 	case q.Sound != nil:
 		q.Sounds = []string{*q.Sound}
 	}
-	switch p.service.Form {
+	switch p.m.Kind.Input() {
 	case task.TextForm:
 		in.Texts = append([]string{}, q.Texts...) // a list also if it is empty
 		for _, s := range q.Texts {

@@ -174,7 +174,7 @@ func TestAnswersAreThoseOfPredict(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.service.Form == task.SoundForm {
+		if p.m.Kind.Input() == task.SoundForm {
 			j := jobs(t, p, input)[0]
 			do(t, p, j)
 			want, err := m.PredictJSON(t.Context(), task.Input{File: input}, o)
@@ -222,7 +222,7 @@ func jsonText(t *testing.T, s string) string {
 func TestTableByColumns(t *testing.T) {
 	stores(t, func(t *testing.T, m *task.Trained, input string) {
 		p := program(t, m)
-		if p.service.Form != task.TableForm {
+		if p.m.Kind.Input() != task.TableForm {
 			return
 		}
 		text, err := os.ReadFile(input)
@@ -406,7 +406,7 @@ func TestOneFailsAlone(t *testing.T) {
 	for _, k := range carousel.Tasks {
 		m, input := stored(t, k)
 		p := program(t, m)
-		if p.service.Form != task.SoundForm {
+		if p.m.Kind.Input() != task.SoundForm {
 			continue
 		}
 		good, bad := jobs(t, p, input)[0], jobs(t, p, input)[0]
@@ -549,7 +549,7 @@ func bodies(t testing.TB, m *task.Trained, input string) []string {
 		}
 		return string(body)
 	}
-	switch p := program(t, m); p.service.Form {
+	switch m.Kind.Input() {
 	case task.TextForm:
 		line, _, _ := strings.Cut(string(text), "\n")
 		return []string{write(map[string]any{"text": line}), write(map[string]any{"texts": []string{line}, "model": "m"})}
@@ -588,7 +588,7 @@ func TestTaskDoors(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := task.Input{File: input}
-		if program(t, m).service.Form == task.TextForm {
+		if m.Kind.Input() == task.TextForm {
 			text, err := os.ReadFile(input)
 			if err != nil {
 				t.Fatal(err)
@@ -615,7 +615,7 @@ func TestTaskDoorsRefuse(t *testing.T) {
 	forms := map[task.Form]string{task.TextForm: `"text":"a"`, task.TableForm: `"csv":"a\n1\n"`, task.SoundForm: `"sound":""`}
 	stores(t, func(t *testing.T, m *task.Trained, _ string) {
 		p := program(t, m)
-		input, path := forms[p.service.Form], taskPath(m.Kind)
+		input, path := forms[p.m.Kind.Input()], taskPath(m.Kind)
 		for body, want := range map[string]string{
 			`[]`: "not a JSON object", `{`: "not a JSON object", `null`: "not a JSON object",
 			`{}`: "want one of the keys", `{"model":1,` + input + `}`: "model: want a text",
@@ -637,7 +637,7 @@ func TestTaskDoorsRefuse(t *testing.T) {
 		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" || !strings.Contains(w.Body.String(), `"error"`) {
 			t.Errorf("GET: %d %s", w.Code, w.Body)
 		}
-		if p.service.Form != task.TableForm {
+		if p.m.Kind.Input() != task.TableForm {
 			return
 		}
 		for body, want := range map[string]string{
@@ -649,4 +649,129 @@ func TestTaskDoorsRefuse(t *testing.T) {
 			}
 		}
 	})
+}
+
+// portions returns the portions of a stream for a model, which depend on seed, as jobs.
+func portions(t testing.TB, p *taskProgram, input string, seed int) []*batch.Job {
+	t.Helper()
+	text, err := os.ReadFile(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []*batch.Job
+	job := func(at int, v inference.Value, params inference.Params) {
+		o, err := p.Options(params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := &batch.Job{Options: o, Inputs: make([]inference.Value, len(p.ins))}
+		j.Inputs[at] = v
+		list = append(list, j)
+	}
+	switch {
+	case p.texts >= 0:
+		for _, word := range strings.SplitAfter(strings.Repeat(string(text)+" and then ", seed+1), " ") {
+			job(p.texts, inference.Value{Dims: []int{1}, Texts: []string{word}}, inference.Params{"max_tokens": int64(5)})
+		}
+	case p.samples >= 0:
+		s, err := (&task.Sound{Data: text}).Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.Samples {
+			s.Samples[i] /= float32(seed + 1)
+		}
+		for part := range slices.Chunk(s.Samples, len(s.Samples)/4+1) {
+			job(p.samples, inference.Value{Dims: []int{len(part)}, Floats: part}, inference.Params{"rate": int64(s.Rate)})
+		}
+	default:
+		whole := tableJob(t, p, string(text), false)
+		for row := range whole.Inputs[0].Len() {
+			j := &batch.Job{Inputs: make([]inference.Value, len(p.ins))}
+			for i, v := range whole.Inputs {
+				switch {
+				case v.Texts != nil:
+					j.Inputs[i] = inference.Value{Dims: []int{1}, Texts: v.Texts[row : row+1]}
+				case v.Doubles != nil:
+					j.Inputs[i] = inference.Value{Dims: []int{1}, Doubles: []float64{v.Doubles[row] + float64(seed)}}
+				}
+			}
+			list = append(list, j)
+		}
+	}
+	list[len(list)-1].End = true
+	return list
+}
+
+// Sessions of one model at the same time have each the answers of a stream of its own, and
+// their state can be moved where it has a form in bytes.
+func TestTaskSessions(t *testing.T) {
+	served := 0
+	stores(t, func(t *testing.T, m *task.Trained, input string) {
+		p := program(t, m)
+		if p.NewState() == nil {
+			none := jobs(t, p, input)[0]
+			none.Session = &batch.Session{}
+			var unsupported *inference.Error
+			if err := p.Check(none); !errors.As(err, &unsupported) || unsupported.Code != inference.Unsupported {
+				t.Errorf("a session of a model that keeps no state: %v", err)
+			}
+			return
+		}
+		served++
+		s := batch.New(batch.Options{})
+		q := s.Add(p, batch.QueueOptions{})
+		table := batch.NewSessions(s, batch.SessionOptions{})
+		defer table.Stop(batch.Stopped)
+		var all sync.WaitGroup
+		for seed := range 3 {
+			var want [][]inference.Value
+			alone := p.NewState().(task.Stream)
+			for k, j := range portions(t, p, input, seed) {
+				o := j.Options
+				if o == nil {
+					var err error
+					if o, err = p.Options(nil); err != nil {
+						t.Fatal(err)
+					}
+					j.Options = o
+				}
+				if k%3 == 2 && !j.End {
+					if text, err := alone.MarshalBinary(); err == nil {
+						alone = p.NewState().(task.Stream)
+						if err := alone.UnmarshalBinary(text); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				in := p.input(j)
+				in.Rate = o.(*taskOptions).rate
+				prediction, err := alone.Feed(t.Context(), &task.Portion{Input: in, Options: o.(*taskOptions).predict, Last: j.End})
+				if err != nil {
+					t.Fatal(err)
+				}
+				j.Session = &batch.Session{}
+				if err := p.give(j, prediction, 1, 0, 1); err != nil {
+					t.Fatal(err)
+				}
+				want = append(want, j.Outputs)
+			}
+			n, err := table.Open(q, "m", batch.Opening{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				for k, j := range portions(t, p, input, seed) {
+					j.Session = n
+					if err := q.Do(t.Context(), j); err != nil || !same(j.Outputs, want[k]) {
+						t.Errorf("session %d, portion %d: %v %v, alone %v", seed, k, j.Outputs, err, want[k])
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+	if served < 2 {
+		t.Errorf("only %d tasks have sessions", served)
+	}
 }

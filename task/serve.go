@@ -17,7 +17,7 @@ import (
 // Form is the form of the input that a served model takes.
 type Form string
 
-// The forms of inputs.
+// The forms of inputs. The zero Form is that of a task that cannot be served.
 const (
 	TextForm  Form = "text"  // texts: Input.Texts
 	TableForm Form = "table" // a table: Input.Table, or Input.Stream with its text
@@ -27,7 +27,6 @@ const (
 // Service is how a server offers a model: what it takes, and its predictions as columns
 // of values. A model has it from its method Serves; see [Trained.Service].
 type Service struct {
-	Form Form
 	// Columns are the columns of a table that the model reads, in the order in which
 	// they are shown.
 	Columns []Field
@@ -63,15 +62,22 @@ type Output struct {
 	Numbers func(p Prediction) []float64
 }
 
-// Stream is a prediction of input that arrives in parts. It is used by one goroutine at a
+// TextsOf returns a text for each element of a prediction's list, for an [Output].
+func TextsOf[T any](list []T, of func(one *T) string) []string {
+	texts := make([]string, len(list))
+	for i := range list {
+		texts[i] = of(&list[i])
+	}
+	return texts
+}
+
+// Stream is a prediction of input that arrives in portions. It is used by one goroutine at a
 // time.
 type Stream interface {
-	// Feed takes the next part of the input and returns the prediction after it, equal to
-	// that for all parts at once. last says that no part follows: the prediction is the
-	// final one, and the stream begins anew. The options may change between
-	// parts unless the stream says otherwise. A part that cannot be used is a
-	// *data.InputError and changes nothing, and a cancelled ctx returns its error.
-	Feed(ctx context.Context, in Input, options any, last bool) (Prediction, error)
+	// Feed takes the next portion of the input and returns the prediction after it, equal to
+	// that for all portions at once. One that cannot be used is a *data.InputError and
+	// changes nothing, and a cancelled ctx returns its error.
+	Feed(ctx context.Context, p *Portion) (Prediction, error)
 	// Bytes returns the memory that the stream takes.
 	Bytes() int
 	// MarshalBinary returns the stream's state, from which UnmarshalBinary of a stream of
@@ -79,6 +85,17 @@ type Stream interface {
 	// UnmarshalBinary checks all that it reads and changes nothing on an error.
 	encoding.BinaryMarshaler
 	encoding.BinaryUnmarshaler
+}
+
+// Portion is a part of the input of a [Stream].
+type Portion struct {
+	Input
+	Options any // a pointer as Kind.Predicting returns it, or nil; they may change between portions unless the stream says otherwise
+	// Last says that no portion follows: the prediction is the final one, and the stream
+	// begins anew.
+	Last bool
+	// Wants reports whether an output of the prediction will be looked at; nil: all are.
+	Wants func(output string) bool
 }
 
 // Column is a column of a table in memory. One of Texts and Numbers is set.
@@ -135,6 +152,15 @@ func (in *Input) Number(i int) int {
 	return in.Numbers[i]
 }
 
+// Input returns the form of the input that servers take for models of the task: About.Form,
+// or texts if the task predicts from these.
+func (k *Kind) Input() Form {
+	if k.Form == "" && k.Texts {
+		return TextForm
+	}
+	return k.Form
+}
+
 // Service returns how a server offers the model. One without the method
 //
 //	Serves() (*Service, error)
@@ -145,10 +171,10 @@ func (m *Trained) Service() (*Service, error) {
 	if one, ok := m.Model.(interface{ Serves() (*Service, error) }); ok {
 		return one.Serves()
 	}
-	if !m.Kind.Texts {
+	if m.Kind.Input() != TextForm {
 		return nil, data.Errorf("a model for task %q cannot be served: it predicts from %s", m.Kind.Name, m.Kind.Takes)
 	}
-	return &Service{Form: TextForm}, nil
+	return &Service{}, nil
 }
 
 // Options returns options of a prediction as the command makes them: the task's defaults

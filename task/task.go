@@ -58,6 +58,8 @@ type About struct {
 	// Texts reports whether predict also accepts texts as flags, and Stream whether
 	// it accepts a stream, such as standard input. Texts implies Stream.
 	Texts, Stream bool
+	// Form is the form of the input that a server takes; "": texts if predict accepts them.
+	Form Form
 	// Part is the part of the data that a model without a [Memory] is scored on by
 	// default; "" is All.
 	Part Part
@@ -120,7 +122,7 @@ type Prediction interface {
 }
 
 // Input is the input of a prediction: a file, a stream or texts. A server also has tables
-// and sounds in memory, where a model's [Service] is of that form.
+// and sounds in memory, where the task takes that form.
 type Input struct {
 	File    string    // path of a file in the format that the model was trained on; "" if none
 	Stream  io.Reader // lines of text, or a table; used if File is ""
@@ -609,11 +611,7 @@ func inInput(in Input, err error) error {
 func (m *Trained) takes(in Input) error {
 	k := m.Kind
 	if in.Table != nil || in.Sounds != nil {
-		s, err := m.Service()
-		if err != nil {
-			return err
-		}
-		if in.Table != nil && s.Form == TableForm || in.Sounds != nil && s.Form == SoundForm {
+		if in.Table != nil && k.Input() == TableForm || in.Sounds != nil && k.Input() == SoundForm {
 			return nil
 		}
 	}

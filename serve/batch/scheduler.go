@@ -107,9 +107,10 @@ type lane struct {
 	used    time.Duration // divided by the queue's share
 	limit   float64       // cost of a batch, as the objective for latency allows; 0: not known
 	pace    float64       // seconds for a unit of cost, of the last batches
+	single  float64       // likewise, of those of one job
 	spare   *set          // of the last batch, to be used again
 
-	pushed   uint64  // jobs in all
+	came     uint64  // jobs in all
 	tries    int     // of comeBack
 	returned float64 // the part of callers that came back, of the last tries
 }
@@ -316,14 +317,15 @@ func (q *Queue) admit(j *Job) error {
 	switch {
 	case q.closed != nil:
 		return inference.Errorf(inference.Unavailable, "the model is being unloaded; ask again or use another version")
-	case j.alone != nil:
 	case j.Session != nil && j.Session.over != "":
 		return j.Session.gone()
+	case j.alone != nil:
 	case q.waiting >= q.o.Jobs:
 		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests wait for the model already; try again later", q.waiting)}
 	case q.clients[j.Client] >= q.o.Client:
 		return &inference.Error{Code: inference.Exhausted, RetryAfter: 1, Msg: fmt.Sprintf("%d requests of this client wait for the model already; wait for answers before sending more", q.clients[j.Client])}
 	}
+	j.lane.came++
 	q.active++
 	q.waiting++
 	q.clients[j.Client]++
@@ -357,7 +359,6 @@ func (l *lane) push(j *Job) {
 		l.used = max(l.used, l.q.s.clock) // time that it did not use is not saved up
 	}
 	l.jobs++
-	l.pushed++
 	i := 0
 	for i < len(l.levels) && l.levels[i].priority < j.Priority {
 		i++
@@ -599,7 +600,11 @@ func (s *Scheduler) lead(b *set, own *Job) {
 			s.long--
 		}
 		l.used += time.Duration(float64(took) / l.q.o.Share)
-		l.learn(b.cost, took, b.kept)
+		heaviest := 0.0
+		for _, j := range b.jobs {
+			heaviest = max(heaviest, j.Cost)
+		}
+		l.learn(b.cost, heaviest, took, b.kept)
 		l.q.stats.Rows += uint64(b.rows)
 		l.q.stats.Batches++
 		l.q.stats.Last = ended
@@ -614,7 +619,7 @@ func (s *Scheduler) lead(b *set, own *Job) {
 		}
 		l.spare = b
 		// A job whose time has run out is its caller's to give up.
-		before, done := l.pushed, own != nil && (own.settled() || own.ctx.Err() != nil)
+		before, done := l.came, own != nil && (own.settled() || own.ctx.Err() != nil)
 		expect := l.expects(answered)
 		if !expect && !s.waits() {
 			s.busy--
@@ -662,8 +667,8 @@ func (s *Scheduler) again(l *lane, expect bool, before uint64, answered int, too
 
 // expects reports whether callers that were just answered are likely to come back at once.
 func (l *lane) expects(answered int) bool {
-	if answered == 1 && l.jobs == 0 {
-		return false // a single stream
+	if answered == 1 && l.jobs == 0 || l.jobs >= answered {
+		return false // a single stream, or a batch as large as the last
 	}
 	l.tries++
 	return l.returned >= 0.25 || l.tries%16 == 0
@@ -681,7 +686,7 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	for now := began; came < answered && now.Before(until) && now.Before(last); now = time.Now() {
 		runtime.Gosched()
 		s.mu.Lock()
-		n := int(l.pushed - before)
+		n := int(l.came - before)
 		s.mu.Unlock()
 		if n > came {
 			came, until = n, now.Add(patience)
@@ -692,15 +697,20 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 	s.mu.Unlock()
 }
 
-// learn adapts the size of batches to the time of one. kept says that the limit left out jobs.
-func (l *lane) learn(cost float64, took time.Duration, kept bool) {
+// learn adapts the size of batches to the time that one took; kept says that the limit left
+// out jobs. Where a job alone takes longer than the objective allows, a batch may take twice
+// as long: it then serves many in the time of two.
+func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	seconds := took.Seconds()
 	if l.pace == 0 {
-		l.pace = seconds / cost
+		l.pace, l.single = seconds/cost, seconds/cost
 	}
 	l.pace += (seconds/cost - l.pace) / 8
-	switch most := l.q.o.Latency / 2; {
-	case took > most:
+	if cost == heaviest {
+		l.single += (seconds/cost - l.single) / 8
+	}
+	switch most := max(l.q.o.Latency.Seconds()/2, 2*l.single*heaviest); {
+	case seconds > most:
 		l.limit = max(1, 0.75*cost)
 	case kept:
 		l.limit *= 1.125
@@ -736,7 +746,32 @@ func (q *Queue) run(batch []*Job) (failed bool) {
 			j.Err = err
 		}
 	}
+	q.keep(batch)
 	return failed
+}
+
+// keep counts the steps of sessions and stores their states, before they are answered.
+func (q *Queue) keep(batch []*Job) {
+	if batch[0].Session == nil {
+		return // as in all of a lane
+	}
+	q.s.mu.Lock()
+	for _, j := range batch {
+		if j.Err == nil {
+			j.Session.steps++
+		}
+	}
+	q.s.mu.Unlock()
+	for _, j := range batch {
+		if j.Err != nil || j.End {
+			continue
+		}
+		if err := j.Session.keep(); err != nil {
+			q.o.Log.Error("the state of a session cannot be stored", "model", j.Session.key.model, "problem", err.Error())
+			j.Session.End(Unstored)
+			j.Err = j.Session.gone()
+		}
+	}
 }
 
 // together returns a context that is cancelled when the contexts of all jobs are.

@@ -28,6 +28,7 @@ const (
 	Grown    Reason = "its state grew beyond the memory that the server has for sessions"
 	Failed   Reason = "the model failed in one of its requests, so its state was lost"
 	Stopped  Reason = "the server was stopped"
+	Unstored Reason = "its state could not be stored"
 )
 
 // SessionOptions are the limits of [Sessions]; zeros are the defaults.
@@ -45,11 +46,22 @@ type SessionOptions struct {
 	OnEnd func(s *Session, why Reason)
 }
 
+// Store keeps the states of sessions, so that they go on after the process has ended in
+// whatever way. It is called by several goroutines, for one session by one at a time.
+type Store interface {
+	// Put replaces what is stored of a session, before the job that led to it is answered.
+	// saved returns the bytes of [Session.Save]. With an error the session ends.
+	Put(n *Session, saved func() ([]byte, error)) error
+	// Drop removes a session that is over. The scheduler's lock is held.
+	Drop(n *Session, why Reason)
+}
+
 // Sessions are the sessions of all models of a server. One of a name exists once for each
 // model.
 type Sessions struct {
 	s       *Scheduler
 	o       SessionOptions
+	store   Store // nil: none
 	all     map[sessionKey]*Session
 	clients map[string]int
 	peak    int // the largest number of sessions since the maps were made
@@ -82,6 +94,10 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 	return t
 }
 
+// SetStore keeps the states outside of the process as well. It must be called before the
+// first session is opened.
+func (t *Sessions) SetStore(st Store) { t.store = st }
+
 // Options returns the limits, with the defaults filled in.
 func (t *Sessions) Options() SessionOptions { return t.o }
 
@@ -94,6 +110,7 @@ type Session struct {
 	client  string
 	state   State
 	bytes   int
+	steps   uint64 // jobs that succeeded since the state was made
 	life    time.Duration
 	used    time.Time // when its last job ended
 	expires time.Time // as far as the heap knows
@@ -104,6 +121,9 @@ type Session struct {
 	over    Reason
 	idle    ring // its place among those without jobs
 	watches *watch
+	// Transient says that the session is not stored, such as one that ends with a
+	// connection.
+	Transient bool
 }
 
 // watch is who is told of the end of a session.
@@ -138,6 +158,8 @@ type Opening struct {
 	Life   time.Duration // 0: the table's
 	// Replace ends a session of the same id first. Jobs that wait for it are refused.
 	Replace bool
+	// Transient says that the session is never stored.
+	Transient bool
 	// OnEnd, if not nil, is called when the session is over, with the scheduler's lock
 	// held: it must return at once.
 	OnEnd func(*Session, Reason)
@@ -147,10 +169,23 @@ type Opening struct {
 // if the model keeps no state, Exists if there is one of that id, Exhausted for a limit,
 // Invalid for an id that is too long.
 func (t *Sessions) Open(q *Queue, model string, o Opening) (*Session, error) {
-	return t.open(q, model, o, nil)
+	return t.open(q, model, o, nil, 0)
 }
 
-func (t *Sessions) open(q *Queue, model string, o Opening, state State) (*Session, error) {
+func (t *Sessions) open(q *Queue, model string, o Opening, state State, steps uint64) (*Session, error) {
+	n, err := t.enter(q, model, o, state, steps)
+	if err != nil || t.store == nil || o.Transient {
+		return n, err
+	}
+	if err := n.Alone(context.Background(), func(State) error { return n.keep() }); err != nil {
+		n.End(Unstored)
+		return nil, inference.Errorf(inference.Internal, "the session cannot be stored; see the server's log")
+	}
+	return n, nil
+}
+
+// enter adds a session to the table.
+func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps uint64) (*Session, error) {
 	if len(o.ID) > maxID {
 		return nil, inference.Errorf(inference.Invalid, "the id of a session has %d bytes; use at most %d", len(o.ID), maxID)
 	}
@@ -163,8 +198,8 @@ func (t *Sessions) open(q *Queue, model string, o Opening, state State) (*Sessio
 	if state == nil {
 		return nil, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a session", model)
 	}
-	n := &Session{table: t, q: q, key: sessionKey{model, o.ID}, client: o.Client, state: state, bytes: state.Bytes(),
-		life: either(o.Life, t.o.Life), used: time.Now()}
+	n := &Session{table: t, q: q, key: sessionKey{model, o.ID}, client: o.Client, state: state, bytes: state.Bytes(), steps: steps,
+		life: either(o.Life, t.o.Life), used: time.Now(), Transient: o.Transient}
 	if o.OnEnd != nil {
 		n.watches = &watch{told: o.OnEnd}
 	}
@@ -307,20 +342,34 @@ func (t *Sessions) EndAll(q *Queue, why Reason) {
 	t.Each(q, func(n *Session) bool { n.End(why); return true })
 }
 
-// ID, Model and Queue identify the session; Client opened it; Life is the time that it may
-// be idle.
-func (n *Session) ID() string          { return n.key.id }
-func (n *Session) Model() string       { return n.key.model }
-func (n *Session) Client() string      { return n.client }
-func (n *Session) Queue() *Queue       { return n.q }
+// ID returns the session's id, which is one among the sessions of its model.
+func (n *Session) ID() string { return n.key.id }
+
+// Model returns the name that its model has in the table.
+func (n *Session) Model() string { return n.key.model }
+
+// Client returns who opened it.
+func (n *Session) Client() string { return n.client }
+
+// Queue returns the queue of its jobs.
+func (n *Session) Queue() *Queue { return n.q }
+
+// Life returns the time that it may be idle.
 func (n *Session) Life() time.Duration { return n.life }
 
-// Used returns when the session's last job ended, or when it was opened, and the memory
-// of its state.
-func (n *Session) Used() (time.Time, int) {
+// Used returns when the session's last job ended, or when it was opened, the number of jobs that
+// succeeded since the state was made, and its memory.
+func (n *Session) Used() (last time.Time, steps uint64, bytes int) {
 	n.table.s.mu.Lock()
 	defer n.table.s.mu.Unlock()
-	return n.used, n.bytes
+	return n.used, n.steps, n.bytes
+}
+
+// Over returns why the session is over; "" if it is not.
+func (n *Session) Over() Reason {
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	return n.over
 }
 
 // End ends the session. A job that runs is completed; those that wait, and later ones, are
@@ -398,6 +447,31 @@ func (n *Session) close(why Reason) {
 	if t.o.OnEnd != nil {
 		t.o.OnEnd(n, why)
 	}
+	if t.store != nil {
+		t.store.Drop(n, why)
+	}
+}
+
+// keep stores the state after a job, which holds the session.
+func (n *Session) keep() error {
+	t := n.table
+	if t.store == nil || n.Transient {
+		return nil
+	}
+	err := t.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	if n.over != "" { // meanwhile
+		t.store.Drop(n, n.over)
+	}
+	return err
+}
+
+// Remember notes that there is no such session any more, and why.
+func (t *Sessions) Remember(model, id string, why Reason) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.remember(sessionKey{model, id}, why)
 }
 
 // copied returns a map of the same keys and values that has no room for more.
@@ -471,7 +545,12 @@ func (n *Session) forget(j *Job) {
 }
 
 // renew makes the state anew, for the job that holds the session.
-func (n *Session) renew() { n.state = n.q.Program.NewState() }
+func (n *Session) renew() {
+	state := n.q.Program.NewState()
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	n.state, n.steps = state, 0
+}
 
 // resized notes the memory of the state after a job. If it has grown and there is no room
 // for it, the session ends: the limit holds for states that grow as well.
@@ -574,9 +653,9 @@ func (h *expiries) Pop() any {
 	return n
 }
 
-// The format of a saved session, little-endian: "CRSS"; version 1 as uint32; id, model and the
-// program's fingerprint, each as uint32 length and bytes; the time to live in
-// nanoseconds as uint64; the state as uint64 length and bytes; the CRC-32 (IEEE) of
+// The format of a saved session, little-endian: "CRSS"; version 1 as uint32; id, model, the
+// program's fingerprint and the client, each as uint32 length and bytes; the time to live in
+// nanoseconds and the number of steps as uint64; the state as uint64 length and bytes; the CRC-32 (IEEE) of
 // all of these.
 const (
 	savedMagic   = "CRSS"
@@ -586,31 +665,34 @@ const (
 // Save returns the session as bytes, for [Sessions.Restore] here or on another server,
 // after the jobs that wait have ended.
 func (n *Session) Save(ctx context.Context) (b []byte, err error) {
-	err = n.Alone(ctx, func(st State) error {
-		state, err := st.MarshalBinary()
-		if err != nil {
-			return inference.Errorf(inference.Unsupported, "session %q cannot be saved: %v", n.key.id, err)
-		}
-		b = append(b, savedMagic...)
-		b = binary.LittleEndian.AppendUint32(b, savedVersion)
-		for _, text := range []string{n.key.id, n.key.model, n.q.Program.Fingerprint()} {
-			b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
-			b = append(b, text...)
-		}
-		b = binary.LittleEndian.AppendUint64(b, uint64(n.life))
-		b = binary.LittleEndian.AppendUint64(b, uint64(len(state)))
-		b = append(b, state...)
-		b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-		return nil
-	})
+	err = n.Alone(ctx, func(st State) (err error) { b, err = n.saved(st); return err })
 	return b, err
+}
+
+func (n *Session) saved(st State) ([]byte, error) {
+	state, err := st.MarshalBinary()
+	if err != nil {
+		return nil, inference.Errorf(inference.Unsupported, "session %q cannot be saved: %v", n.key.id, err)
+	}
+	b := append(make([]byte, 0, len(state)+256), savedMagic...)
+	b = binary.LittleEndian.AppendUint32(b, savedVersion)
+	for _, text := range []string{n.key.id, n.key.model, n.q.Program.Fingerprint(), n.client} {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
+		b = append(b, text...)
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(n.life))
+	b = binary.LittleEndian.AppendUint64(b, n.steps)
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(state)))
+	b = append(b, state...)
+	return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), nil
 }
 
 // Saved is what the bytes of a session say of it.
 type Saved struct {
-	ID, Model, Fingerprint string
-	Life                   time.Duration
-	state                  []byte
+	ID, Model, Fingerprint, Client string
+	Life                           time.Duration
+	Steps                          uint64
+	state                          []byte
 }
 
 // ReadSaved reads the bytes of [Session.Save]. Bytes that are damaged, cut or of another
@@ -646,18 +728,19 @@ func ReadSaved(b []byte) (*Saved, error) {
 		return part, true
 	}
 	var s Saved
-	for _, to := range []*string{&s.ID, &s.Model, &s.Fingerprint} {
+	for _, to := range []*string{&s.ID, &s.Model, &s.Fingerprint, &s.Client} {
 		part, ok := cut(4)
 		if !ok {
 			return bad("is cut off")
 		}
 		*to = string(part)
 	}
-	if len(b) < 8 {
+	if len(b) < 16 {
 		return bad("is cut off")
 	}
 	s.Life = time.Duration(binary.LittleEndian.Uint64(b))
-	b = b[8:]
+	s.Steps = binary.LittleEndian.Uint64(b[8:])
+	b = b[16:]
 	var ok bool
 	if s.state, ok = cut(8); !ok || len(b) > 0 || s.Life <= 0 {
 		return bad("is cut off or has more than it says")
@@ -674,7 +757,7 @@ func (t *Sessions) Restore(q *Queue, model string, s *Saved, o Opening) (*Sessio
 	}
 	state := q.Program.NewState()
 	if state == nil {
-		return t.open(q, model, o, nil)
+		return t.open(q, model, o, nil, 0)
 	}
 	if err := state.UnmarshalBinary(s.state); err != nil {
 		return nil, inference.Errorf(inference.Invalid, "session %q: %v", s.ID, err)
@@ -683,5 +766,5 @@ func (t *Sessions) Restore(q *Queue, model string, s *Saved, o Opening) (*Sessio
 		o.ID = s.ID
 	}
 	o.Life = either(o.Life, s.Life)
-	return t.open(q, model, o, state)
+	return t.open(q, model, o, state, s.Steps)
 }

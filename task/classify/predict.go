@@ -422,14 +422,12 @@ func decimal(v float64) string { return strconv.FormatFloat(v, 'f', 4, 64) }
 // Serves returns how a server offers the model: texts, with their labels and the
 // probabilities of the classes, NaN for a text without tokens.
 func (m *Model) Serves() (*task.Service, error) {
-	s := &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
-		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
-			for _, one := range p.(*Predictions).List {
-				labels = append(labels, one.Label)
-			}
-			return labels
+	s := &task.Service{Apart: true, Outputs: []task.Output{
+		{Name: "label", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).List, func(one *Prediction) string { return one.Label })
 		}},
-		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) (all []float64) {
+		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) []float64 {
+			all := []float64{}
 			for _, one := range p.(*Predictions).List {
 				for k := range m.classes {
 					v := math.NaN()
@@ -443,12 +441,11 @@ func (m *Model) Serves() (*task.Service, error) {
 		}},
 	}}
 	if m.several() {
-		s.Outputs = append(s.Outputs, task.Output{Name: "labels", Texts: func(p task.Prediction) (labels []string) {
-			for _, one := range p.(*Predictions).List {
+		s.Outputs = append(s.Outputs, task.Output{Name: "labels", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).List, func(one *Prediction) string {
 				list, _ := result.JSON(one.Labels) // texts always have a JSON form
-				labels = append(labels, string(list))
-			}
-			return labels
+				return string(list)
+			})
 		}})
 	}
 	return s, nil

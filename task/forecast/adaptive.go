@@ -67,7 +67,7 @@ func (m *Model) adaptive(ctx context.Context, d *dataset, list []window, levels 
 			of[w.frame] = newAdapter(start[d.frames[w.frame].id], d)
 		}
 	}
-	err := m.forecastAll(ctx, d, list, all, func(w window, k int, s *steps) {
+	err := m.forecastKnown(ctx, d, list, all, func(w window, k int, s *steps) {
 		f, a := d.frames[w.frame], of[w.frame]
 		a.compare(f, k, int(w.origin), outside)
 		floor := m.schema.floor(&m.cfg, k)

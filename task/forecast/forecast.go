@@ -46,6 +46,7 @@ those of the test too; --refit decides it.`,
 	Scores: wanted, Takes: wanted + ", or - for standard input",
 	Stream: true,
 	Part:   task.Test,
+	Form:   task.TableForm,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 const wanted = "a table with the columns the model was trained on"

@@ -62,22 +62,29 @@ type PredictOptions struct {
 func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(panel, "forecast: Forecast")
+	f, _, err := m.forecast(ctx, panel, o, nil)
+	return f, err
+}
+
+// forecast is Forecast with forecasts that are known, which may be nil. d is the panel's
+// data; it is also there with an error about series that cannot be forecast.
+func (m *Model) forecast(ctx context.Context, panel *data.Panel, o *PredictOptions, known *knownForecasts) (_ *Forecast, d *dataset, err error) {
 	levels, err := m.asked(o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	levels, note := m.levels(levels)
 	if note != "" && o != nil && o.Quantiles != nil {
-		return nil, data.Errorf("quantiles: %s", note)
+		return nil, nil, data.Errorf("quantiles: %s", note)
 	}
-	d, err := m.dataset(panel, true)
-	if err != nil {
-		return nil, err
+	if d, err = m.dataset(panel, true); err != nil {
+		return nil, nil, err
 	}
+	d.earlier = known
 	out := &Forecast{Task: Name, Levels: levels, TimeColumn: m.cfg.Time, IDColumn: m.cfg.idColumn(len(panel.Series)), Layout: m.cfg.Layout, Notes: slices.Clone(panel.Notes), text: panel.Text}
 	list, err := m.latest(d, out)
 	if err != nil {
-		return nil, err
+		return nil, d, err
 	}
 	if note != "" {
 		out.Notes = append(out.Notes, note)
@@ -135,7 +142,7 @@ func (m *Model) Forecast(ctx context.Context, panel *data.Panel, o *PredictOptio
 	}
 	out.Notes = append(out.Notes, d.remarks(&m.cfg, frames)...)
 	out.Notes = append(out.Notes, m.belowZero(belowZero)...)
-	return out, err
+	return out, d, err
 }
 
 // mostSince is the largest number of windows of a series that intervals adapt to. It
@@ -204,25 +211,30 @@ func (s *schema) remarks(cfg *Config, frames []*frame) (notes []string) {
 // the other errors are those of that method.
 func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (_ *Forecast, err error) {
 	defer tensor.Recover(&err)
+	f, _, _, err := m.predict(ctx, in, o, nil)
+	return f, err
+}
+
+// predict is Predict with what forecast takes and returns, and the table.
+func (m *Model) predict(ctx context.Context, in task.Input, o *PredictOptions, known *knownForecasts) (f *Forecast, d *dataset, panel *data.Panel, err error) {
 	if in.File == "" && in.Stream == nil && in.Table == nil {
-		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
+		return nil, nil, nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
 	}
 	cfg, reading := m.cfg, &Reading{}
 	if o != nil {
 		if _, err := m.asked(o); err != nil {
-			return nil, err // before the file is read, which is not at fault
+			return nil, nil, nil, err // before the file is read, which is not at fault
 		}
 		reading = &o.Reading
 	}
 	if err := reading.ForReading(&cfg); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	var notes task.Source
-	panel, err := readPanel(ctx, in, &cfg, notes.Note)
-	if err != nil {
-		return nil, err
+	if panel, err = readPanel(ctx, in, &cfg, notes.Note); err != nil {
+		return nil, nil, nil, err
 	}
-	f, err := m.Forecast(ctx, panel, o)
+	f, d, err = m.forecast(ctx, panel, o, known)
 	if f != nil {
 		f.TimeColumn, f.IDColumn = cfg.Time, cfg.idColumn(len(panel.Series))
 		f.Notes = append(notes.Notes(), f.Notes...)
@@ -230,7 +242,7 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 			f.Notes = append(f.Notes, note)
 		}
 	}
-	return f, data.InFile(cmp.Or(in.File, data.Stdin), err)
+	return f, d, panel, data.InFile(cmp.Or(in.File, data.Stdin), err)
 }
 
 // asked returns the levels that a prediction is asked for, ascending.

@@ -16,7 +16,7 @@ import (
 // of the forecast as Write writes them. Quantiles of levels that were not asked for are no
 // column. Layouts without columns by name have the table's text as their only input.
 func (m *Model) Serves() (*task.Service, error) {
-	s := &task.Service{Form: task.TableForm}
+	s := &task.Service{NewStream: m.newStream()}
 	cfg := &m.cfg
 	add := func(number bool, names ...string) {
 		for _, name := range names {

@@ -21,6 +21,7 @@ type dataset struct {
 	trained  bool                  // smoothing is not fitted to the rows of validation
 	inside   bool                  // smoothing is fitted to all rows of training, also those after the first window
 	smoothed map[string][]smoothed // by series, then target; see smooth
+	earlier  *knownForecasts       // of a stream; nil: none
 	shape
 }
 

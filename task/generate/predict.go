@@ -132,8 +132,9 @@ func (m *Model) generateAll(ctx context.Context, in *task.Input, o *PredictOptio
 
 // Predictions are the continuations of prompts.
 type Predictions struct {
-	Task string      `json:"task"`  // the task of the model
-	List []Generated `json:"texts"` // those of the first prompt first
+	Task string      `json:"task"`          // the task of the model
+	List []Generated `json:"texts"`         // those of the first prompt first
+	Fed  *Fed        `json:"fed,omitempty"` // of a server's session: the text that it has read
 
 	remarks []string
 }
@@ -183,14 +184,14 @@ func (p *Predictions) Write(w io.Writer) error {
 }
 
 // Serves returns how a server offers the model: prompts, with the texts that continue
-// them, those of the first prompt first.
+// them, those of the first prompt first. A session reads a text in portions and also tells
+// their probability, and which tokens may follow.
 func (m *Model) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.TextForm, Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, Outputs: []task.Output{
-		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
-			for _, one := range p.(*Predictions).List {
-				texts = append(texts, one.Text)
-			}
-			return texts
+	s := &task.Service{Apart: true, Most: map[string]float64{"max_tokens": 100_000, "samples": 256}, NewStream: m.newStream, Outputs: []task.Output{
+		{Name: "text", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).List, func(one *Generated) string { return one.Text })
 		}},
-	}}, nil
+	}}
+	s.Outputs = append(s.Outputs, fedOutputs()...)
+	return s, nil
 }

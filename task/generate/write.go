@@ -8,7 +8,6 @@ import (
 // generate generates copies texts for each prompt; number returns the number of the i-th
 // of them.
 func (m *Model) generate(ctx context.Context, prompts []string, copies int, number func(i int) int, o *PredictOptions) ([]Generated, error) {
-	draw := newSampler(o, m)
 	var ids [][]int32
 	var writers []*writer
 	for _, p := range prompts {
@@ -24,6 +23,12 @@ func (m *Model) generate(ctx context.Context, prompts []string, copies int, numb
 	}
 	s := m.read(ids, copies)
 	defer s.close()
+	return m.write(ctx, s, writers, o)
+}
+
+// write completes the texts of a session that has read their prompts.
+func (m *Model) write(ctx context.Context, s *session, writers []*writer, o *PredictOptions) ([]Generated, error) {
+	draw := newSampler(o, m)
 	var texts, next []int32 // the texts that continue, and what each reads
 	for n := 1; ; n++ {
 		texts, next = texts[:0], next[:0]

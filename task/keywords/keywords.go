@@ -38,6 +38,7 @@ missing or damaged are reported together.`,
   carousel train keywords --data commands.csv --audio file --label word --speaker who --out run`,
 	Scores: "a manifest in the format that the model was trained on",
 	Takes:  "a manifest or a sound file",
+	Form:   task.SoundForm,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 // Files are the files of a training.

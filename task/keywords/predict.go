@@ -141,14 +141,12 @@ func (m *Model) Serves() (*task.Service, error) {
 	if err := m.frontend.TakesSound(); err != nil {
 		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
 	}
-	return &task.Service{Form: task.SoundForm, Apart: true, Outputs: []task.Output{
-		{Name: "label", Texts: func(p task.Prediction) (labels []string) {
-			for _, one := range p.(*Predictions).Files {
-				labels = append(labels, one.Label)
-			}
-			return labels
+	return &task.Service{Apart: true, Outputs: []task.Output{
+		{Name: "label", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).Files, func(one *Prediction) string { return one.Label })
 		}},
-		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) (all []float64) {
+		{Name: "probabilities", Labels: m.Classes(), Numbers: func(p task.Prediction) []float64 {
+			all := []float64{}
 			for _, one := range p.(*Predictions).Files {
 				all = append(all, one.Probabilities...)
 			}

@@ -399,18 +399,16 @@ func (t *Tagged) mark(span Span, probability float64) Mark {
 // Serves returns how a server offers the model: texts, with the spans of each as a JSON
 // list, or with its tags if these mark no spans.
 func (m *Model) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.TextForm, Apart: true, Outputs: []task.Output{
-		{Name: "tags", Texts: func(p task.Prediction) (tags []string) {
-			for i := range p.(*Predictions).Sentences {
-				one := &p.(*Predictions).Sentences[i]
+	return &task.Service{Apart: true, Outputs: []task.Output{
+		{Name: "tags", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Predictions).Sentences, func(one *Tagged) string {
 				list := any(one.Tags)
 				if m.spans() {
-					list = append([]Mark{}, one.Spans...)
+					list = one.Spans
 				}
 				text, _ := result.JSON(list) // texts and numbers always have a JSON form
-				tags = append(tags, string(text))
-			}
-			return tags
+				return string(text)
+			})
 		}},
 	}}, nil
 }

@@ -471,19 +471,3 @@ func (t *Transcripts) Write(w io.Writer) error {
 	c.Flush()
 	return c.Error()
 }
-
-// Serves returns how a server offers the model: sounds, with their texts. A model that
-// was trained on files of features is a *data.InputError.
-func (m *Model) Serves() (*task.Service, error) {
-	if err := m.frontend.TakesSound(); err != nil {
-		return nil, data.Errorf("the model was trained on files of features and cannot be served, as clients send sound")
-	}
-	return &task.Service{Form: task.SoundForm, Apart: true, Most: map[string]float64{"beam": 1000}, Outputs: []task.Output{
-		{Name: "text", Texts: func(p task.Prediction) (texts []string) {
-			for _, one := range p.(*Transcripts).Files {
-				texts = append(texts, one.Text)
-			}
-			return texts
-		}},
-	}}, nil
-}

@@ -39,6 +39,7 @@ With --bidirectional=false the model can transcribe a stream while it arrives.`,
   carousel train transcribe --data manifest.csv --lm words.arpa.gz --lexicon words.txt --out run`,
 	Scores: "a manifest in the format that the model was trained on",
 	Takes:  "a manifest or a sound file (carousel transcribe reads sound from standard input)",
+	Form:   task.SoundForm,
 }, Defaults, Read, Train, OpenDir, (*Model).Evaluate, (*Model).Predict)
 
 // Files are the files of a training.

@@ -367,12 +367,9 @@ func (u *unusual) notes(limit int) (notes []string) {
 
 // Serves returns how a server offers the model: texts, with their translations.
 func (m *Model) Serves() (*task.Service, error) {
-	return &task.Service{Form: task.TextForm, Apart: true, Most: map[string]float64{"beam": 100}, Outputs: []task.Output{
-		{Name: "translation", Texts: func(p task.Prediction) (texts []string) {
-			for _, one := range p.(*Translations).List {
-				texts = append(texts, one.Text)
-			}
-			return texts
+	return &task.Service{Apart: true, Most: map[string]float64{"beam": 100}, Outputs: []task.Output{
+		{Name: "translation", Texts: func(p task.Prediction) []string {
+			return task.TextsOf(p.(*Translations).List, func(one *Translation) string { return one.Text })
 		}},
 	}}, nil
 }

@@ -1,0 +1,98 @@
+package transcribe
+
+import (
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/carousel-ml/carousel/speech/speechtest"
+	"github.com/carousel-ml/carousel/task"
+)
+
+// Sound that comes in portions has partial texts, and in the end the transcript of
+// the whole; the session then begins anew.
+func TestSessionEqualsWhole(t *testing.T) {
+	m := trainedModel(t)
+	service, err := m.Serves()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := speechtest.Whistle(rand.New(rand.NewPCG(5, 5)), "ab dcb a")
+	want, err := m.Transcribe(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := service.NewStream()
+	for range 2 {
+		partial := 0
+		for at, size := 0, s.Rate/10; at < len(s.Samples); at += size {
+			end := min(at+size, len(s.Samples))
+			p := &task.Portion{Input: task.Input{Samples: s.Samples[at:end], Rate: s.Rate}, Last: end == len(s.Samples)}
+			got, err := n.Feed(t.Context(), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := service.Outputs[0].Texts(got)[0]
+			switch {
+			case !p.Last && text != "":
+				partial++
+			case p.Last && !reflect.DeepEqual(got.(*Transcripts).Files[0].Transcript, want):
+				t.Errorf("got %+v, the whole sound has %+v", got.(*Transcripts).Files[0], want)
+			}
+		}
+		if partial < 3 {
+			t.Errorf("%d partial texts", partial)
+		}
+	}
+}
+
+func TestSessionRefuses(t *testing.T) {
+	m := trainedModel(t)
+	s := speechtest.Whistle(rand.New(rand.NewPCG(5, 5)), "ab dcb a")
+	n := &session{m: m}
+	feed := func(samples []float32, rate int, o *PredictOptions, last bool) (string, error) {
+		p := &task.Portion{Input: task.Input{Samples: samples, Rate: rate}, Last: last}
+		if o != nil {
+			p.Options = o
+		}
+		got, err := n.Feed(t.Context(), p)
+		if err != nil {
+			return "", err
+		}
+		return got.(*Transcripts).Files[0].Text, nil
+	}
+	if _, err := feed(nil, 8000, nil, true); err == nil {
+		t.Error("the end of nothing is accepted")
+	}
+	if _, err := feed(s.Samples[:100], 1, nil, false); err == nil || !strings.Contains(err.Error(), "sample rate") {
+		t.Errorf("a rate that is none: %v", err)
+	}
+	if _, err := feed(s.Samples[:1000], s.Rate, nil, false); err != nil {
+		t.Fatal(err)
+	}
+	for what, call := range map[string]func() (string, error){
+		"another rate": func() (string, error) { return feed(s.Samples[1000:], s.Rate+1, nil, true) },
+		"another beam": func() (string, error) { return feed(s.Samples[1000:], s.Rate, by(Decoding{Beam: 3}), true) },
+		"not a number": func() (string, error) { return feed([]float32{0, float32(math.NaN())}, s.Rate, nil, false) },
+		"an infinity":  func() (string, error) { return feed([]float32{float32(math.Inf(1))}, s.Rate, nil, false) },
+	} {
+		if _, err := call(); err == nil {
+			t.Errorf("%s is accepted", what)
+		}
+	}
+	want, err := m.Transcribe(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := feed(s.Samples[1000:], s.Rate, nil, true); err != nil || got != want.Text {
+		t.Errorf("after what was refused: %q %v, want %q", got, err, want.Text)
+	}
+	if _, err := n.MarshalBinary(); err == nil {
+		t.Error("the session is saved")
+	}
+	if n.Bytes() <= 0 {
+		t.Error("the session takes no memory")
+	}
+}
