@@ -112,15 +112,16 @@ func (s *Server) look(ctx context.Context, e *entry, w *watched, every time.Dura
 // open are gone.
 func (s *Server) settle(e *entry) {
 	l := s.models.of(e.name)
-	l.one.Lock()
-	defer l.one.Unlock()
-	if e.reason == "" || s.models.get(e.name) != e {
-		return
+	if e.reason == "" || !l.one.TryLock() {
+		return // it is being loaded
 	}
+	defer l.one.Unlock()
 	settled := *e
 	settled.reason = ""
-	s.models.put(&settled)
-	s.log.Info("a model is as its files are", "model", e.name, "serving", numbersOf(e.versions))
+	if !s.models.swap(e, &settled) {
+		return
+	}
+	s.settled(&settled)
 }
 
 // seal identifies the files of a version without reading them.
