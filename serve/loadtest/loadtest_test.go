@@ -290,7 +290,7 @@ func latest(a, b time.Time) time.Time {
 
 // TestClock wants the waiting of the clock to be more exact than a timer's.
 func TestClock(t *testing.T) {
-	c := newClock()
+	c := newClock(t.Context())
 	defer c.stop()
 	l := newLatency()
 	for range 50 {
