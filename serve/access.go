@@ -362,6 +362,9 @@ func scopeOfPath(path string) scope {
 func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	client, t, err := s.identify(r.Header["Authorization"], certificateOf(r.TLS), scopeOfPath(r.URL.Path))
 	r.Header.Del("Authorization") // nothing behind this needs it, and what has it not cannot log it
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok && client != "" { // the log names it also if it is refused
+		r = r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t)))
+	}
 	if err != nil {
 		switch known := inference.AsError(err); {
 		case known.Code == inference.Denied && t == nil && client != "":
@@ -371,13 +374,8 @@ func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request
 		default:
 			w.Header().Set("WWW-Authenticate", challenge)
 		}
-		return r, err
 	}
-	if client == "" {
-		return r, nil
-	}
-	c, _ := r.Context().Value(connKey{}).(*conn)
-	return r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t))), nil
+	return r, err
 }
 
 // of returns a connection whose client is known by a name.
@@ -412,6 +410,9 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 		}
 	}
 	client, t, err := s.identify(metadata.ValueFromIncomingContext(ctx, "authorization"), certificate, scopeOfCall(method))
+	if q := requestIn(ctx); q != nil && client != "" {
+		q.client = client
+	}
 	if err != nil {
 		e := inference.AsError(err)
 		s.slow(ctx, e)
@@ -419,9 +420,6 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 	}
 	if client == "" {
 		return ctx, nil
-	}
-	if q := requestIn(ctx); q != nil {
-		q.client = client
 	}
 	return context.WithValue(ctx, connKey{}, c.of(client, t)), nil
 }
