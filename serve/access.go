@@ -173,19 +173,21 @@ func (a *Access) read() error {
 	a.tokens.Store(&tokens)
 	for h := range a.held {
 		i := slices.IndexFunc(tokens, h.t.same)
-		switch {
-		case i < 0 || tokens[i].scopes&inferScope == 0:
+		if i < 0 || tokens[i].scopes&inferScope == 0 {
 			h.end(revoked)
-		case !tokens[i].until.Equal(h.t.until):
+		} else {
 			h.until(tokens[i].until)
 		}
 	}
 	return nil
 }
 
-// same reports whether two lines are of one token.
-func (t *token) same(other *token) bool {
-	return t.certificate == other.certificate && t.name == other.name && t.hash == other.hash
+// same reports whether two lines are of one token of one client.
+func (t *token) same(other *token) bool { return t.name == other.name && t.clashes(other) }
+
+// clashes reports whether whoever has one has the other.
+func (t *token) clashes(other *token) bool {
+	return t.certificate == other.certificate && t.hash == other.hash && (!t.certificate || t.name == other.name)
 }
 
 func readTokens(path string) (list []*token, err error) {
@@ -207,8 +209,8 @@ func readTokens(path string) (list []*token, err error) {
 			continue
 		}
 		t, err := readToken(text)
-		if err == nil && slices.ContainsFunc(list, t.same) {
-			err = fmt.Errorf("the token of %q is there twice; leave one", t.name)
+		if err == nil && slices.ContainsFunc(list, t.clashes) {
+			err = fmt.Errorf("the token of %q is there twice; leave one, which has one name", t.name)
 		}
 		if err != nil {
 			return nil, &model.FileError{File: fmt.Sprintf("%s:%d", path, n), Problem: err.Error()}

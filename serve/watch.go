@@ -18,7 +18,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Watch looks at the files of the models every so often, until ctx ends, and loads a model
+// Watch looks at the files of the models every so often (a time above 0), until ctx ends, and loads a model
 // anew when they have changed and then been still from one look to the next: versions that
 // are new, and those whose files are others. Versions whose files are gone are taken from
 // service. Sessions go on in the version that they began in. A version that does not open
