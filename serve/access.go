@@ -363,7 +363,7 @@ func scopeOfPath(path string) scope {
 // admitted returns the request with the name of its client, or why it is refused.
 func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	client, t, err := s.identify(r.Header["Authorization"], certificateOf(r.TLS), scopeOfPath(r.URL.Path))
-	r.Header.Del("Authorization") // nothing behind this needs it, and what has it not cannot log it
+	r.Header.Del("Authorization")                                          // nothing behind this needs it, and what has it not cannot log it
 	if c, ok := r.Context().Value(connKey{}).(*conn); ok && client != "" { // the log names it also if it is refused
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t)))
 	}
