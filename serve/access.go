@@ -32,9 +32,9 @@ import (
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
 
-// Access says who may use a server, and for what: the tokens of a file, which clients send as
-// "Authorization: Bearer ..." and nowhere else, since addresses are logged. The file has a line
-// for each token:
+// Access is the clients that may use a server, and their scopes: the tokens of a file, which
+// clients send as "Authorization: Bearer ..." and never in a URL, since URLs are logged. The
+// file has one line per token:
 //
 //	NAME SCOPES SHA256 [EXPIRY]
 //
@@ -46,7 +46,7 @@ import (
 // NAME is the common name of a client's certificate, and clients with it need no token.
 // EXPIRY is the last day, such as 2027-01-31, in UTC, or a time such as
 // 2027-01-31T12:00:00Z. Empty lines and those that begin with # mean nothing.
-// [NewToken] makes a token and its line.
+// [NewToken] makes a token and its line. Methods are safe for concurrent use.
 type Access struct {
 	path   string
 	log    *slog.Logger
@@ -122,7 +122,8 @@ func checkClient(name string) error {
 }
 
 // NewToken returns a random token and its line for the file of [Access]. scopes is as in
-// the file; expiry may be empty. The token cannot be had from the line again.
+// the file; expiry may be empty. The token cannot be
+// recovered from the line. The error says which argument is wrong.
 func NewToken(name, scopes, expiry string) (secret, line string, err error) {
 	if err := checkClient(name); err != nil {
 		return "", "", err
@@ -150,8 +151,8 @@ const (
 	mostTokenBytes = 1 << 20
 )
 
-// OpenAccess reads a file of tokens. Faults name its line. log, which may be nil, is told
-// when it is read again.
+// OpenAccess reads a file of tokens. Errors are
+// [*model.FileError]s with its line. log, which may be nil, records when it is read again.
 func OpenAccess(path string, log *slog.Logger) (*Access, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -255,7 +256,7 @@ func readToken(line string) (*token, error) {
 }
 
 // Watch reads the file again when it has changed and then been still from one look to the
-// next, until ctx ends. A faulty file is told of in the log, and the tokens stay.
+// next, until ctx ends. A faulty file is an error in the log, and the tokens before it remain valid.
 func (a *Access) Watch(ctx context.Context, every time.Duration) {
 	follow(ctx, every, a.seal, func() *seal { return filesSeal(a.path) }, func() {
 		if err := a.read(); err != nil {
@@ -292,7 +293,7 @@ func (a *Access) certified(name string) *token {
 
 const mostSecret = 512 // bytes of a token
 
-// challenge is what a client is told that has no token, as RFC 6750 has it.
+// challenge is the value of WWW-Authenticate for a request without a token, as in RFC 6750.
 const challenge = `Bearer realm="carousel"`
 
 var (
@@ -460,11 +461,11 @@ const (
 // holding is a stream that lasts as long as its token.
 type holding struct {
 	t     *token
-	told  func(batch.Reason) // returns at once, and may be called more than once
+	ended func(batch.Reason) // returns at once, and may be called more than once
 	timer *time.Timer
 }
 
-func (h *holding) end(why batch.Reason) { h.told(why) }
+func (h *holding) end(why batch.Reason) { h.ended(why) }
 
 // until sets the time of the end.
 func (h *holding) until(at time.Time) {
@@ -476,14 +477,14 @@ func (h *holding) until(at time.Time) {
 	}
 }
 
-// holdToken lets a stream be told when its caller's token is no longer valid, until release is
-// called.
-func (s *Server) holdToken(c Caller, told func(batch.Reason)) (release func()) {
+// holdToken calls ended when the token of a stream's caller is no longer valid, until release
+// is called. ended must return at once.
+func (s *Server) holdToken(c Caller, ended func(batch.Reason)) (release func()) {
 	a := s.o.Access
 	if a == nil || c.token == nil {
 		return func() {}
 	}
-	h := &holding{t: c.token, told: told}
+	h := &holding{t: c.token, ended: ended}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held[h] = struct{}{}
@@ -502,8 +503,8 @@ func (s *Server) holdToken(c Caller, told func(batch.Reason)) (release func()) {
 	}
 }
 
-// profileRoutes adds the profiles of the process, which tell of its code and, in their
-// labels and counts, of its use: they are for administrators, and only when asked for.
+// profileRoutes adds the profiles of the process. They show its code and its use, so they need
+// the scope admin and are off unless asked for.
 func (s *Server) profileRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
