@@ -87,7 +87,9 @@ func (r *running) serveHTTP(l net.Listener) {
 		ErrorLog:          slog.NewLogLogger(r.s.log.Handler(), slog.LevelDebug),
 	}
 	if c := r.s.o.TLS; c != nil {
-		l = tls.NewListener(l, c.Config())
+		l = tls.NewListener(&limitedListener{l, r.s, hangUp}, c.Config())
+	} else {
+		l = &limitedListener{l, r.s, r.s.decline}
 	}
 	go func() {
 		if err := r.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -103,6 +105,7 @@ func (r *running) serveGRPC(l net.Listener) {
 		defer r.active.Add(-1)
 		return handle(ctx, q)
 	}))
+	l = &limitedListener{l, r.s, hangUp}
 	go func() {
 		if err := r.grpc.Serve(l); err != nil {
 			r.failed <- fmt.Errorf("the gRPC server on %v failed: %w", l.Addr(), err)
