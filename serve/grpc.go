@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress messages
 	health "google.golang.org/grpc/health/grpc_health_v1"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/klauspost/compress/zlib"
 
+	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
@@ -50,14 +51,17 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxConcurrentStreams(4096),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
-			defer s.endRPC(ctx, i.FullMethod, time.Now(), &err)
+		grpc.ChainUnaryInterceptor(s.tellUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+			defer s.endRPC(ctx, i.FullMethod, &err)
 			return h(ctx, m)
 		}),
-		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
-			defer s.endRPC(stream.Context(), i.FullMethod, time.Now(), &err)
+		grpc.ChainStreamInterceptor(s.tellStream, s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+			defer s.endRPC(stream.Context(), i.FullMethod, &err)
 			return h(srv, stream)
 		}),
+	}
+	if s.o.TLS != nil {
+		own = append(own, grpc.Creds(credentials.NewTLS(s.o.TLS.Config())))
 	}
 	g := grpc.NewServer(append(own, opts...)...)
 	pb.RegisterGRPCInferenceServiceServer(g, &rpc{s: s})
@@ -68,9 +72,13 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 
 // endRPC is deferred in each call: it turns a panic into an error, and all errors into
 // statuses.
-func (s *Server) endRPC(ctx context.Context, method string, began time.Time, err *error) {
+func (s *Server) endRPC(ctx context.Context, method string, err *error) {
 	if p := recover(); p != nil {
-		s.panicked(method, p)
+		id := ""
+		if q := requestIn(ctx); q != nil {
+			id = q.id
+		}
+		s.panicked(method, id, p)
 		*err = errPanicked
 	}
 	if *err != nil {
@@ -80,16 +88,13 @@ func (s *Server) endRPC(ctx context.Context, method string, began time.Time, err
 			*err = e.GRPC().Err()
 		}
 	}
-	if s.log.Enabled(ctx, slog.LevelDebug) {
-		s.log.Debug("a request", "method", method, "status", status.Code(*err).String(), "took", time.Since(began))
-	}
 }
 
 // errPanicked is what a client is told when the server failed on its request.
 var errPanicked = inference.Errorf(inference.Internal, "the server failed on this request; its log tells how")
 
-func (s *Server) panicked(where string, problem any) {
-	s.log.Error("a request failed", "path", where, "problem", fmt.Sprint(problem), "stack", string(debug.Stack()))
+func (s *Server) panicked(where, id string, problem any) {
+	s.log.Error("a request failed", "path", where, "request_id", id, "problem", fmt.Sprint(problem), "stack", string(debug.Stack()))
 }
 
 // rpc is the service of the protocol.
@@ -100,6 +105,9 @@ type rpc struct {
 
 // callerOf returns who makes a call.
 func callerOf(ctx context.Context) Caller {
+	if c := callerIn(ctx); c.Proven {
+		return c
+	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}
@@ -250,11 +258,20 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 		})}
 	defer t.watch.Stop()
 	t.watch.Stop()
+	over := make(chan batch.Reason, 1)
+	defer g.s.holdToken(c, func(why batch.Reason) {
+		select {
+		case over <- why:
+		default: // it ends already
+		}
+	})()
 	ended := make(chan error, 1)
 	go func() { ended <- t.receive() }()
 	select {
 	case err := <-ended:
 		return err
+	case why := <-over:
+		return status.Error(codes.Unauthenticated, string(why))
 	case <-stalled: // a blocked Send ends with the call
 		return status.Errorf(codes.ResourceExhausted, "the stream was cut: its answers were not read for %v; read them while you send", unread)
 	}
@@ -370,7 +387,7 @@ func (t *inferStream) answer(one *streamed) {
 func (t *inferStream) compute(one *streamed) (out *pb.ModelStreamInferResponse, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.g.s.panicked(pb.GRPCInferenceService_ModelStreamInfer_FullMethodName, p)
+			t.g.s.panicked(pb.GRPCInferenceService_ModelStreamInfer_FullMethodName, "", p)
 			err = errPanicked
 		}
 	}()

@@ -427,14 +427,14 @@ func TestRPCPanicsAreAnswered(t *testing.T) {
 	s := New(Options{})
 	var err error
 	func() {
-		defer s.endRPC(context.Background(), "/m", time.Now(), &err)
+		defer s.endRPC(context.Background(), "/m", &err)
 		panic("secret")
 	}()
 	if status.Code(err) != codes.Internal || strings.Contains(err.Error(), "secret") {
 		t.Errorf("got %v", err)
 	}
 	err = errors.New("a fault")
-	s.endRPC(context.Background(), "/m", time.Now(), &err) // without a panic
+	s.endRPC(context.Background(), "/m", &err) // without a panic
 	if status.Code(err) != codes.Internal {
 		t.Errorf("got %v", err)
 	}

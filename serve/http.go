@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -75,32 +74,38 @@ func (s *Server) Handler() http.Handler {
 	}
 	mux.Handle("GET "+openAPIPath, description)
 	s.sessionRoutes(mux)
+	if s.o.Profiles {
+		s.profileRoutes(mux)
+	}
 	mux.HandleFunc("/", s.unknown(mux))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(mux, w, r) })
 }
 
-// serveHTTP is what all requests pass: it undoes their compression, and turns panics into
-// answers.
+// serveHTTP is what all requests pass: it admits their clients, undoes their compression,
+// turns panics into answers, and tells of them in the log and in traces.
 func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
 	out := &response{ResponseWriter: w}
+	r, q := s.beginHTTP(out, r)
+	defer func() { s.endHTTP(r, q, out) }()
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			s.panicked(r.Pattern, p)
+			s.panicked(r.Pattern, q.id, p)
 			if out.status != 0 { // the answer has begun: a client must not take it for a whole one
 				panic(http.ErrAbortHandler)
 			}
 			s.fail(out, r, errPanicked)
 		}
-		if s.log.Enabled(r.Context(), slog.LevelDebug) {
-			s.log.Debug("a request", "method", r.Method, "path", r.Pattern, "status", out.status, "took", time.Since(began))
-		}
 	}()
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
+	}
+	r, err := s.admitted(out, r)
+	if err != nil {
+		s.fail(out, r, err)
+		return
 	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
@@ -113,10 +118,11 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	mux.ServeHTTP(out, r)
 }
 
-// response notes the status of an answer.
+// response notes the status and the size of an answer.
 type response struct {
 	http.ResponseWriter
 	status int // 0: nothing was written
+	bytes  int64
 }
 
 // Unwrap is for http.ResponseController.
@@ -131,11 +137,17 @@ func (w *response) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	return w.ResponseWriter.Write(b)
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
 }
 
 // conn is a client's connection.
-type conn struct{ client, name string }
+type conn struct {
+	client, name string
+	proven       bool   // client is the name of a token or a certificate, and not an address
+	token        *token // nil: none
+}
 
 type connKey struct{}
 
@@ -161,7 +173,7 @@ func callerIn(ctx context.Context) Caller {
 	if !ok {
 		return Caller{}
 	}
-	return Caller{Client: c.client, Conn: c.name}
+	return Caller{Client: c.client, Conn: c.name, Proven: c.proven, token: c.token}
 }
 
 // answer returns a handler that answers with what f returns as JSON.
@@ -194,18 +206,25 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
 }
 
-// Refusals are held back for slowness, as long as there are at most mostSlowed of them.
+// Refusals are held back, as long as there are at most mostSlowed of them: those of full
+// queues, and for longer those of tokens, which somebody may be guessing.
 const (
-	slowness   = 20 * time.Millisecond
-	mostSlowed = 1024
+	slowness      = 20 * time.Millisecond
+	slownessGuess = 250 * time.Millisecond
+	mostSlowed    = 1024
 )
 
 func (s *Server) slow(ctx context.Context, e *inference.Error) {
-	if e.Code != inference.Exhausted {
+	by := slowness
+	switch e.Code {
+	case inference.Exhausted:
+	case inference.Unknown:
+		by = slownessGuess
+	default:
 		return
 	}
 	if s.slowed.Add(1) <= mostSlowed {
-		wait := time.NewTimer(slowness)
+		wait := time.NewTimer(by)
 		select {
 		case <-wait.C:
 		case <-ctx.Done():

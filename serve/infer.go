@@ -146,6 +146,7 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 		}
 		return nil, fault
 	}
+	s.traceJob(ctx, v, j)
 	answered := time.Now()
 	defer func() { v.encoded.Add(int64(time.Since(answered))) }()
 	return v.response(r, j, classes)

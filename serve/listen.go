@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,6 +66,7 @@ type running struct {
 func (r *running) serveHTTP(l net.Listener) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true) // with TLS
 	protocols.SetUnencryptedHTTP2(true)
 	handler := r.s.Handler()
 	r.http = &http.Server{
@@ -83,6 +85,9 @@ func (r *running) serveHTTP(l net.Listener) {
 		MaxHeaderBytes:    headerBytes,
 		ConnContext:       r.s.ConnContext,
 		ErrorLog:          slog.NewLogLogger(r.s.log.Handler(), slog.LevelDebug),
+	}
+	if c := r.s.o.TLS; c != nil {
+		l = tls.NewListener(l, c.Config())
 	}
 	go func() {
 		if err := r.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {

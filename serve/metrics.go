@@ -134,6 +134,12 @@ func versionMetrics() (list []metric) {
 	return list
 }
 
+// The metrics of models, whatever versions of them are served.
+var (
+	currentDesc = prometheus.NewDesc("carousel_model_current", "1 if all of the model that is to be served is served, else 0; the index of the repository says why.", []string{"model"}, nil)
+	reloadsDesc = prometheus.NewDesc("carousel_reloads_total", "Loads of the model, with the first one, by result: loaded, failed.", []string{"model", "result"}, nil)
+)
+
 // collector reads the versions that are served when metrics are asked for. Labels are the
 // names and versions of models alone, so there are as many series as models.
 type collector struct{ s *Server }
@@ -144,6 +150,16 @@ func (c collector) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the metrics of all versions.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, e := range c.s.models.list() {
+		if e.pipeline == nil && e.wanted {
+			current := 0.0
+			if len(e.versions) > 0 && e.reason == "" {
+				current = 1
+			}
+			l := c.s.models.of(e.name)
+			to <- prometheus.MustNewConstMetric(currentDesc, prometheus.GaugeValue, current, e.name)
+			to <- prometheus.MustNewConstMetric(reloadsDesc, prometheus.CounterValue, float64(l.good.Load()), e.name, "loaded")
+			to <- prometheus.MustNewConstMetric(reloadsDesc, prometheus.CounterValue, float64(l.bad.Load()), e.name, "failed")
+		}
 		for _, v := range e.versions {
 			r := &reading{v: v, stats: v.q.Stats()}
 			r.sessions, r.bytes = c.s.sessions.Count(v.q)

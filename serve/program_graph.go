@@ -848,7 +848,7 @@ func sameBits(a, b *inference.Value) bool {
 		slices.EqualFunc(a.Doubles, b.Doubles, func(x, y float64) bool { return math.Float64bits(x) == math.Float64bits(y) })
 }
 
-// random returns inputs of rows.
+// random returns inputs of rows; without a batch dimension those that are free are all alike.
 func (p *graphProgram) random(r *rand.Rand, rows, free int, ints int64) []inference.Value {
 	list := make([]inference.Value, len(p.ins))
 	for i, in := range p.ins {
@@ -856,7 +856,7 @@ func (p *graphProgram) random(r *rand.Rand, rows, free int, ints int64) []infere
 		n := 1
 		for k, d := range in.Dims {
 			switch {
-			case k == p.inAxis[i]:
+			case p.inAxis != nil && k == p.inAxis[i]:
 				d = rows
 			case d < 0:
 				d = free

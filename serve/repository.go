@@ -49,6 +49,13 @@ type ModelConfig struct {
 type repository struct {
 	mu      sync.RWMutex
 	entries map[string]*entry
+	loads   map[string]*loads
+}
+
+// loads is what there is once for a name, whatever entry it has.
+type loads struct {
+	one       sync.Mutex    // held while the entry's versions are opened and replaced
+	good, bad atomic.Uint64 // loads in all, also the first one
 }
 
 // entry is a model with its versions. An entry is never changed: a new one takes its
@@ -74,6 +81,7 @@ type version struct {
 	decoded      atomic.Int64 // nanoseconds of reading requests and of writing answers
 	encoded      atomic.Int64
 	loaded       time.Time
+	seal         atomic.Pointer[seal] // of its files as they were read
 }
 
 func (v *version) program() batch.Program { return v.q.Program }
@@ -96,6 +104,19 @@ func (r *repository) get(name string) *entry {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.entries[name]
+}
+
+// of returns what there is once for a name.
+func (r *repository) of(name string) *loads {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loads == nil {
+		r.loads = map[string]*loads{}
+	}
+	if r.loads[name] == nil {
+		r.loads[name] = &loads{}
+	}
+	return r.loads[name]
 }
 
 // put replaces an entry and returns the one before.
@@ -135,7 +156,11 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 		}
 		have = append(have, v.number)
 	}
-	return e, nil, inference.Errorf(inference.NotFound, "model %q has no version %q: it has %s", name, number, strings.Join(have, ", "))
+	why := ""
+	if e.reason != "" {
+		why = "; not all that it was given are served: " + e.reason
+	}
+	return e, nil, inference.Errorf(inference.NotFound, "model %q has no version %q: it has %s%s", name, number, strings.Join(have, ", "), why)
 }
 
 // names lists the models for messages.
@@ -189,40 +214,78 @@ func checkName(name string) error {
 
 // Load loads a model of the server, or loads it anew: requests go to the new versions at
 // once, and sessions go on in the version that they began in. If a version does not open,
-// the error says why, and the ones before are served as before.
-func (s *Server) Load(ctx context.Context, name string) error {
+// the error says why, and in its place the one of its number that was served before, or
+// else the next older one that opens, is served.
+func (s *Server) Load(ctx context.Context, name string) error { return s.renew(ctx, name, true) }
+
+// renew loads a model: all its versions anew, or else those whose files have changed.
+func (s *Server) renew(ctx context.Context, name string, anew bool) error {
+	l := s.models.of(name)
+	l.one.Lock()
+	defer l.one.Unlock()
 	e := s.models.get(name)
-	if e == nil {
+	switch {
+	case e == nil:
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
-	}
-	if e.pipeline != nil {
+	case !anew && !e.wanted:
+		return nil // it was unloaded meanwhile
+	case e.pipeline != nil:
 		s.models.put(&entry{name: name, pipeline: e.pipeline, wanted: true})
 		return nil
 	}
-	versions, err := s.open(ctx, e.c)
+	versions, err := s.open(ctx, e, anew)
+	if err != nil && ctx.Err() != nil && len(e.versions) > 0 {
+		return err // of whoever asked for it, not of the model
+	}
+	next := &entry{name: name, c: e.c, versions: versions, wanted: true}
 	if err != nil {
-		failed := *e
-		failed.wanted, failed.reason = true, err.Error()
-		s.models.put(&failed)
-		s.log.Error("a model cannot be loaded", "model", name, "reason", err.Error())
+		next.reason = err.Error()
+	}
+	s.models.put(next)
+	for _, v := range versions {
+		if !slices.Contains(e.versions, v) {
+			s.log.Info("a model is loaded", "model", name, "version", v.number, "platform", v.program().Platform(), "batched", v.program().Batched())
+		}
+	}
+	for _, v := range e.versions {
+		if !slices.Contains(versions, v) {
+			s.log.Info("a version is replaced", "model", name, "version", v.number)
+			s.retire(v)
+		}
+	}
+	if err != nil {
+		l.bad.Add(1)
+		s.log.Error("a model cannot be loaded", "model", name, "reason", next.reason, "serving", numbersOf(versions))
 		return inference.Errorf(inference.Invalid, "model %q: %v", name, err)
 	}
-	old := s.models.put(&entry{name: name, c: e.c, versions: versions, wanted: true})
-	for _, v := range versions {
-		s.log.Info("a model is loaded", "model", name, "version", v.number, "platform", v.program().Platform(), "batched", v.program().Batched())
-	}
-	s.retire(old.versions)
+	l.good.Add(1)
 	return nil
+}
+
+// numbersOf lists versions for people.
+func numbersOf(list []*version) string {
+	numbers := make([]string, 0, len(list))
+	for _, v := range list {
+		numbers = append(numbers, v.number)
+	}
+	return cmp.Or(strings.Join(numbers, ", "), "none")
 }
 
 // Unload takes a model from service: its sessions end, requests that are accepted are
 // answered. With forget its name is free again.
 func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
+	if s.models.get(name) == nil { // of which nothing is to be kept
+		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
+	}
+	l := s.models.of(name)
+	l.one.Lock()
 	e := s.models.get(name)
 	if e == nil {
+		l.one.Unlock()
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
 	s.models.put(&entry{name: name, c: e.c, pipeline: e.pipeline, reason: "it was unloaded"})
+	l.one.Unlock()
 	if e.pipeline != nil {
 		s.sessions.Each(nil, func(n *batch.Session) bool {
 			for i := range e.pipeline.c.Stages {
@@ -249,18 +312,19 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 	return first
 }
 
-// retire closes versions that others have replaced, each with its last session.
-func (s *Server) retire(old []*version) {
-	for _, v := range old {
-		v.retired.Store(true)
-		s.closeIdle(v)
-	}
+// retire closes a version that another has replaced, with its last session.
+func (s *Server) retire(v *version) {
+	v.retired.Store(true)
+	s.closeIdle(v)
 }
 
 // closeIdle closes a retired version that has no session.
 func (s *Server) closeIdle(v *version) {
 	if n, _ := s.sessions.Count(v.q); n == 0 {
-		go func() { _ = v.q.Close(context.Background()) }() // which cannot end early
+		go func() {
+			_ = v.q.Close(context.Background())    // which cannot end early
+			s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
+		}()
 	}
 }
 
@@ -277,34 +341,84 @@ func (s *Server) sessionEnded(n *batch.Session, why batch.Reason) {
 	}
 }
 
-// open opens the versions of a model that are to be served.
-func (s *Server) open(ctx context.Context, c ModelConfig) ([]*version, error) {
+// open returns the versions of a model that are to be served, the newest first. It opens
+// them all anew, or else keeps those of the entry whose files are as they were read. err
+// says why a version does not open; what is served in its place is among the versions.
+func (s *Server) open(ctx context.Context, e *entry, anew bool) (list []*version, err error) {
+	sources, err := sourcesOf(e.c)
+	if err != nil {
+		return e.versions, err
+	}
+	var fresh []*version
+	for _, src := range sources {
+		if len(list) == max(1, e.c.Versions) {
+			break
+		}
+		var had *version
+		if i := slices.IndexFunc(e.versions, func(v *version) bool { return v.number == src.number }); i >= 0 {
+			had = e.versions[i]
+		}
+		is := sealOf(src.dir) // before it is read
+		if had != nil && !anew && had.seal.Load().same(is) {
+			list = append(list, had)
+			continue
+		}
+		v, bad := s.openOne(ctx, e.c, src)
+		switch {
+		case bad == nil && had != nil && !anew && v.program().Fingerprint() == had.program().Fingerprint():
+			_ = v.q.Close(ctx) // it was never used, and is equal
+			had.seal.Store(is)
+			v = had
+		case bad == nil:
+			v.seal.Store(is)
+			fresh = append(fresh, v)
+		case ctx.Err() != nil:
+			for _, v := range fresh {
+				_ = v.q.Close(ctx) // it was never used
+			}
+			return e.versions, ctx.Err()
+		default:
+			if src.numbered {
+				bad = fmt.Errorf("version %s: %w", src.number, bad)
+			}
+			err = cmp.Or(err, bad) // that of the newest
+			v = had
+		}
+		if v != nil {
+			list = append(list, v)
+		}
+	}
+	if len(list) == 0 {
+		return e.versions, err
+	}
+	return list, err
+}
+
+// source is where a version of a model lies.
+type source struct {
+	number    string
+	path, dir string // what is opened, and what is watched
+	numbered  bool   // it is one of a directory of versions
+}
+
+// sourcesOf returns the versions that there are of a model, the newest first.
+func sourcesOf(c ModelConfig) ([]source, error) {
 	numbers, err := versionsIn(c.Path)
 	if err != nil {
 		return nil, err
 	}
 	if numbers == nil {
-		v, err := s.openOne(ctx, c, c.Path, "1")
-		if err != nil {
-			return nil, err
-		}
-		return []*version{v}, nil
+		return []source{{number: "1", path: c.Path, dir: c.Path}}, nil
 	}
-	numbers = numbers[:min(len(numbers), max(1, c.Versions))]
-	var list []*version
+	var list []source
 	for _, n := range numbers {
-		path := filepath.Join(c.Path, strconv.Itoa(n))
-		if file := filepath.Join(path, "model.onnx"); isFile(file) {
-			path = file
+		src := source{number: strconv.Itoa(n), numbered: true}
+		src.dir = filepath.Join(c.Path, src.number)
+		src.path = src.dir
+		if file := filepath.Join(src.dir, "model.onnx"); isFile(file) {
+			src.path = file
 		}
-		v, err := s.openOne(ctx, c, path, strconv.Itoa(n))
-		if err != nil {
-			for _, other := range list {
-				_ = other.q.Close(ctx) // it was never used
-			}
-			return nil, fmt.Errorf("version %d: %w", n, err)
-		}
-		list = append(list, v)
+		list = append(list, src)
 	}
 	return list, nil
 }
@@ -312,6 +426,11 @@ func (s *Server) open(ctx context.Context, c ModelConfig) ([]*version, error) {
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
+}
+
+func isDir(path string) bool { // or a link to one
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // versionsIn returns the versions in a directory, the newest first; nil if it is no
@@ -326,7 +445,7 @@ func versionsIn(path string) ([]int, error) {
 	}
 	var numbers []int
 	for _, f := range list {
-		if n, err := strconv.Atoi(f.Name()); err == nil && n > 0 && strconv.Itoa(n) == f.Name() && f.IsDir() {
+		if n, err := strconv.Atoi(f.Name()); err == nil && n > 0 && strconv.Itoa(n) == f.Name() && isDir(filepath.Join(path, f.Name())) {
 			numbers = append(numbers, n)
 		}
 		if f.Name() == model.ConfigFile {
@@ -337,16 +456,17 @@ func versionsIn(path string) ([]int, error) {
 	return numbers, nil
 }
 
-// openOne opens a version.
-func (s *Server) openOne(ctx context.Context, c ModelConfig, path, number string) (*version, error) {
+// openOne opens a version and runs it once.
+func (s *Server) openOne(ctx context.Context, c ModelConfig, src source) (*version, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p, err := s.program(c, path)
+	p, err := s.program(c, src.path)
 	if err != nil {
 		return nil, err
 	}
-	return s.newVersion(c, number, p), nil
+	s.warm(ctx, c.Name, p)
+	return s.newVersion(c, src.number, p), nil
 }
 
 // newVersion returns a version with a queue of its own for a program.
@@ -385,7 +505,15 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newGraphProgram(m, fingerprint(b), o)
+		parts := [][]byte{b}
+		for _, name := range m.External() { // which graph.Read has found beside it
+			b, err := os.ReadFile(filepath.Join(filepath.Dir(path), filepath.FromSlash(name)))
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, b)
+		}
+		return newGraphProgram(m, fingerprint(parts...), o)
 	}
 	d, err := model.Open(path)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -24,6 +26,16 @@ type Options struct {
 	Version string
 	// Log is told what happens, but never what requests contain. nil: nothing is logged.
 	Log *slog.Logger
+	// Access says who may use the server. nil: everyone who reaches it.
+	Access *Access
+	// TLS has the certificates of both listeners. nil: they are not encrypted.
+	TLS *Certificates
+	// LogRequests logs requests that succeed as well as those that do not.
+	LogRequests bool
+	// Traces is told of requests as spans, those of OpenTelemetry. nil: there are none.
+	Traces trace.TracerProvider
+	// Profiles serves those of the process below /debug/pprof/.
+	Profiles bool
 	// Limits are the limits on requests and sessions.
 	Limits Limits
 	// Executors is as for batch.Options.
@@ -48,6 +60,9 @@ type Server struct {
 	models   repository
 	draining atomic.Bool
 	conns    atomic.Uint64 // connections so far, for their names
+	newID    func() string // of requests
+	failures rate          // of log lines
+	tracer   trace.Tracer  // nil: none
 	slowed   atomic.Int32  // refusals that are held back now
 }
 
@@ -62,7 +77,10 @@ func New(o Options) *Server {
 	if o.Limits.Unread <= 0 {
 		o.Limits.Unread = 10 * time.Second
 	}
-	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors})}
+	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs()}
+	if o.Traces != nil {
+		s.tracer = o.Traces.Tracer("github.com/carousel-ml/carousel/serve", trace.WithInstrumentationVersion(o.Version))
+	}
 	o.Limits.Sessions.OnEnd = s.sessionEnded
 	s.sessions = batch.NewSessions(s.sched, o.Limits.Sessions)
 	s.models.entries = map[string]*entry{}
@@ -122,6 +140,7 @@ type Caller struct {
 	// Proven says that Client is a name that was proven, such as by a token, and not an
 	// address, so that its sessions are for it alone.
 	Proven bool
+	token  *token // with which streams end; nil: none
 	// Owner, if not nil, holds sessions that begin with the request and end with the
 	// connection.
 	Owner *Owner

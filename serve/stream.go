@@ -213,14 +213,16 @@ func (st *stream) version() *version { return st.h.parts[0].Queue().Owner.(*vers
 func (st *stream) run(ctx context.Context) {
 	st.ctx, st.cancel = context.WithCancel(ctx)
 	defer st.cancel()
-	for _, n := range st.h.parts {
-		defer n.Watch(func(_ *batch.Session, why batch.Reason) {
-			select {
-			case st.over <- why:
-			default:
-			}
-		})()
+	told := func(why batch.Reason) {
+		select {
+		case st.over <- why:
+		default:
+		}
 	}
+	for _, n := range st.h.parts {
+		defer n.Watch(func(_ *batch.Session, why batch.Reason) { told(why) })()
+	}
+	defer st.s.holdToken(st.c, told)()
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)

@@ -35,7 +35,7 @@ type Model struct {
 
 	path      string
 	file      func() ([]byte, error) // what was read
-	external  bool                   // some of its data lie in other files
+	external  []string               // the other files that some of its data lie in
 	dev       *tensor.Device         // nil: the CPU
 	inputs    []ValueInfo
 	outputs   []ValueInfo
@@ -100,6 +100,10 @@ func (v ValueInfo) IsFloat() bool {
 	}
 	return false
 }
+
+// External returns the names of the other files that some of the model's data lie in, relative to the
+// directory of its own.
+func (m *Model) External() []string { return slices.Clone(m.external) }
 
 // Inputs returns the inputs that Run needs, in the file's order.
 func (m *Model) Inputs() []ValueInfo { return append([]ValueInfo(nil), m.inputs...) }
@@ -320,7 +324,9 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 			continue
 		}
 		v, problem := t.constant(filepath.Dir(l.m.path))
-		l.m.external = l.m.external || t.external != nil
+		if t.external != nil && !slices.Contains(l.m.external, t.external.location) {
+			l.m.external = append(l.m.external, t.external.location)
+		}
 		if problem != "" {
 			return nil, &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
 		}

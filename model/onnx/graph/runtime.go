@@ -86,7 +86,7 @@ func (rt *Runtime) Run(ctx context.Context, file []byte, m *Model, inputs map[st
 		Path   string      `json:"path"` // instead of Model, with data in other files
 		Inputs []wireValue `json:"inputs"`
 	}{}
-	if m.external {
+	if m.external != nil {
 		path, err := filepath.Abs(m.path)
 		if err != nil {
 			return nil, err

@@ -1,0 +1,512 @@
+package serve
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+	pb "github.com/carousel-ml/carousel/serve/inferencepb"
+)
+
+// Access says who may use a server, and for what: the tokens of a file, which clients send as
+// "Authorization: Bearer ..." and nowhere else, since addresses are logged. The file has a line
+// for each token:
+//
+//	NAME SCOPES SHA256 [EXPIRY]
+//
+// NAME is whom sessions and limits count for: 1 to 64 letters, digits, points, hyphens and
+// underscores; several tokens may share one, for example while one replaces another.
+// SCOPES are infer (models and sessions), admin (loading, unloading and listing models,
+// profiles) and metrics, divided by commas. SHA256 is that of the token's characters in
+// hexadecimal, so the file does not hold the token; or the word certificate: then
+// NAME is the common name of a client's certificate, and clients with it need no token.
+// EXPIRY is the last day, such as 2027-01-31, in UTC, or a time such as
+// 2027-01-31T12:00:00Z. Empty lines and those that begin with # mean nothing.
+// [NewToken] makes a token and its line.
+type Access struct {
+	path   string
+	log    *slog.Logger
+	seal   *seal // of the file as it was read
+	tokens atomic.Pointer[[]*token]
+
+	mu   sync.Mutex
+	held map[*holding]struct{}
+}
+
+// token is a line of the file.
+type token struct {
+	name        string
+	scopes      scope
+	certificate bool // of that name; otherwise
+	hash        [sha256.Size]byte
+	until       time.Time // zero: it does not expire
+}
+
+// scope is a set of what a token is for.
+type scope uint8
+
+const (
+	inferScope scope = 1 << iota
+	adminScope
+	metricsScope
+	openScope scope = 0 // for everyone
+)
+
+var scopeNames = []string{"infer", "admin", "metrics"}
+
+func (s scope) String() string {
+	var names []string
+	for i, name := range scopeNames {
+		if s&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// readScopes reads names of scopes, divided by commas.
+func readScopes(text string) (s scope, err error) {
+	for name := range strings.SplitSeq(text, ",") {
+		i := slices.Index(scopeNames, name)
+		if i < 0 || s&(1<<i) != 0 {
+			return 0, fmt.Errorf("scopes: expected infer, admin and metrics divided by commas, each at most once, got %.60q", text)
+		}
+		s |= 1 << i
+	}
+	return s, nil
+}
+
+// readExpiry returns the time from which a token is no longer taken.
+func readExpiry(text string) (time.Time, error) {
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return day.AddDate(0, 0, 1), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return at, fmt.Errorf("expiry: expected a day such as 2027-01-31 or a time such as 2027-01-31T12:00:00Z, got %.60q", text)
+	}
+	return at, nil
+}
+
+func checkClient(name string) error {
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
+	}) {
+		return fmt.Errorf("name: expected 1 to 64 letters, digits, points, hyphens and underscores, got %.60q", name)
+	}
+	return nil
+}
+
+// NewToken returns a random token and its line for the file of [Access]. scopes is as in
+// the file; expiry may be empty. The token cannot be had from the line again.
+func NewToken(name, scopes, expiry string) (secret, line string, err error) {
+	if err := checkClient(name); err != nil {
+		return "", "", err
+	}
+	if _, err := readScopes(scopes); err != nil {
+		return "", "", err
+	}
+	if expiry != "" {
+		if _, err := readExpiry(expiry); err != nil {
+			return "", "", err
+		}
+	}
+	var b [32]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", "", err
+	}
+	secret = "carousel_" + base64.RawURLEncoding.EncodeToString(b[:])
+	sum := sha256.Sum256([]byte(secret))
+	return secret, strings.TrimSpace(strings.Join([]string{name, scopes, hex.EncodeToString(sum[:]), expiry}, " ")), nil
+}
+
+// Limits on the file of tokens, all of which are compared with that of each request.
+const (
+	mostTokens     = 1000
+	mostTokenBytes = 1 << 20
+)
+
+// OpenAccess reads a file of tokens. Faults name its line. log, which may be nil, is told
+// when it is read again.
+func OpenAccess(path string, log *slog.Logger) (*Access, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	a := &Access{path: path, log: log, held: map[*holding]struct{}{}}
+	return a, a.read()
+}
+
+// read takes the file's tokens in place of those before. Streams of tokens that are gone,
+// or have lost the scope, end.
+func (a *Access) read() error {
+	a.seal = filesSeal(a.path) // also of what is refused
+	tokens, err := readTokens(a.path)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tokens.Store(&tokens)
+	for h := range a.held {
+		i := slices.IndexFunc(tokens, h.t.same)
+		switch {
+		case i < 0 || tokens[i].scopes&inferScope == 0:
+			h.end(revoked)
+		case !tokens[i].until.Equal(h.t.until):
+			h.until(tokens[i].until)
+		}
+	}
+	return nil
+}
+
+// same reports whether two lines are of one token.
+func (t *token) same(other *token) bool {
+	return t.certificate == other.certificate && t.name == other.name && t.hash == other.hash
+}
+
+func readTokens(path string) (list []*token, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + err.Error(), Err: err}
+	case !info.Mode().IsRegular() || info.Size() > mostTokenBytes:
+		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected a file of tokens, of at most %d bytes", mostTokenBytes)}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + err.Error(), Err: err}
+	}
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; lines.Scan(); n++ {
+		text := strings.TrimSpace(lines.Text())
+		if text == "" || text[0] == '#' {
+			continue
+		}
+		t, err := readToken(text)
+		if err == nil && slices.ContainsFunc(list, t.same) {
+			err = fmt.Errorf("the token of %q is there twice; leave one", t.name)
+		}
+		if err != nil {
+			return nil, &model.FileError{File: fmt.Sprintf("%s:%d", path, n), Problem: err.Error()}
+		}
+		list = append(list, t)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, &model.FileError{File: path, Problem: "a line is too long: expected NAME SCOPES SHA256 [EXPIRY]", Err: err}
+	}
+	if len(list) == 0 || len(list) > mostTokens {
+		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected 1 to %d lines NAME SCOPES SHA256 [EXPIRY], got %d", mostTokens, len(list)), Fix: "make one with carousel serve --new-token NAME=SCOPES"}
+	}
+	return list, nil
+}
+
+func readToken(line string) (*token, error) {
+	fields := strings.Fields(line)
+	if len(fields) < 3 || len(fields) > 4 {
+		return nil, fmt.Errorf("expected NAME SCOPES SHA256 [EXPIRY], got %d words", len(fields)) // and not what they are: one may be a secret
+	}
+	t := &token{name: fields[0]}
+	err := checkClient(t.name)
+	if err != nil {
+		return nil, err
+	}
+	if t.scopes, err = readScopes(fields[1]); err != nil {
+		return nil, err
+	}
+	if t.certificate = fields[2] == "certificate"; !t.certificate {
+		sum, err := hex.DecodeString(fields[2])
+		if err != nil || len(sum) != len(t.hash) {
+			return nil, fmt.Errorf("the token of %q: expected its SHA-256 as %d hexadecimal digits, or certificate; never write the token itself here", t.name, 2*len(t.hash))
+		}
+		copy(t.hash[:], sum)
+	}
+	if len(fields) == 4 {
+		if t.until, err = readExpiry(fields[3]); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Watch reads the file again when it has changed and then been still from one look to the
+// next, until ctx ends. A faulty file is told of in the log, and the tokens stay.
+func (a *Access) Watch(ctx context.Context, every time.Duration) {
+	follow(ctx, every, a.seal, func() *seal { return filesSeal(a.path) }, func() {
+		if err := a.read(); err != nil {
+			a.log.Error("the file of tokens is not taken, those before stay", "reason", err.Error())
+			return
+		}
+		a.log.Info("the file of tokens was read again", "file", a.path, "tokens", len(*a.tokens.Load()))
+	})
+}
+
+// find returns the token of a secret; nil if there is none. Its time does not depend on
+// which it is, or on how much of one is right.
+func (a *Access) find(secret string) (found *token) {
+	b := []byte(secret)
+	sum := sha256.Sum256(b)
+	clear(b)
+	for _, t := range *a.tokens.Load() {
+		if subtle.ConstantTimeCompare(t.hash[:], sum[:]) == 1 && !t.certificate {
+			found = t
+		}
+	}
+	return found
+}
+
+// certified returns the line of a certificate's name.
+func (a *Access) certified(name string) *token {
+	for _, t := range *a.tokens.Load() {
+		if t.certificate && t.name == name {
+			return t
+		}
+	}
+	return nil
+}
+
+const mostSecret = 512 // bytes of a token
+
+// challenge is what a client is told that has no token, as RFC 6750 has it.
+const challenge = `Bearer realm="carousel"`
+
+var (
+	errNoToken  = inference.Errorf(inference.Unknown, "this server needs a token: send the header Authorization: Bearer and the token, nowhere else")
+	errBadToken = inference.Errorf(inference.Unknown, "the token is not known to this server, or has expired")
+)
+
+// identify returns whose request it is: the client of a token, or the name of a
+// certificate. authorization are the values of that header, certificate the name of the
+// client's certificate, which was verified; "" if it has none. client is "" for a server that anyone
+// may use, and for what is open.
+func (s *Server) identify(authorization []string, certificate string, needs scope) (client string, t *token, err error) {
+	a := s.o.Access
+	switch {
+	case a == nil:
+		return certificate, nil, nil
+	case needs == openScope:
+		return "", nil, nil
+	case len(authorization) == 0 && certificate == "":
+		return "", nil, errNoToken
+	case len(authorization) == 0:
+		if t = a.certified(certificate); t == nil {
+			return "", nil, inference.Errorf(inference.Denied, "the certificate of %.60q is not in the server's file of tokens", certificate)
+		}
+	case len(authorization) > 1:
+		return "", nil, inference.Errorf(inference.Unknown, "the header Authorization is there %d times, expected once", len(authorization))
+	default:
+		kind, secret, _ := strings.Cut(authorization[0], " ")
+		if secret = strings.TrimSpace(secret); !strings.EqualFold(kind, "Bearer") || secret == "" || len(secret) > mostSecret {
+			return "", nil, errNoToken
+		}
+		if t = a.find(secret); t == nil {
+			return "", nil, errBadToken
+		}
+	}
+	if !t.until.IsZero() && !time.Now().Before(t.until) {
+		return "", nil, errBadToken
+	}
+	if t.scopes&needs == 0 {
+		return t.name, nil, inference.Errorf(inference.Denied, "this needs the scope %v, and the token of %q has %v; use another token", needs, t.name, t.scopes)
+	}
+	return t.name, t, nil
+}
+
+// certificateOf returns the common name of a client's verified certificate.
+func certificateOf(c *tls.ConnectionState) string {
+	if c == nil || len(c.VerifiedChains) == 0 || len(c.VerifiedChains[0]) == 0 {
+		return ""
+	}
+	return c.VerifiedChains[0][0].Subject.CommonName
+}
+
+// scopeOfPath returns the scope that a path needs. The path is without percent signs, so that
+// whatever pattern it is matched with, it begins with these.
+func scopeOfPath(path string) scope {
+	below := func(top string) bool { return path == top || strings.HasPrefix(path, top+"/") }
+	switch {
+	case path == "/v2/health/live" || path == "/v2/health/ready":
+		return openScope
+	case path == "/metrics":
+		return metricsScope
+	case below("/v2/repository"), below("/v2/logging"), below("/v2/trace"), below("/debug"):
+		return adminScope
+	}
+	return inferScope
+}
+
+// admitted returns the request with the name of its client, or why it is refused.
+func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+	client, t, err := s.identify(r.Header["Authorization"], certificateOf(r.TLS), scopeOfPath(r.URL.Path))
+	r.Header.Del("Authorization") // nothing behind this needs it, and what has it not cannot log it
+	if err != nil {
+		switch known := inference.AsError(err); {
+		case known.Code == inference.Denied && t == nil && client != "":
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`%s, error="insufficient_scope", scope=%q`, challenge, scopeOfPath(r.URL.Path)))
+		case err == errBadToken:
+			w.Header().Set("WWW-Authenticate", challenge+`, error="invalid_token"`)
+		default:
+			w.Header().Set("WWW-Authenticate", challenge)
+		}
+		return r, err
+	}
+	if client == "" {
+		return r, nil
+	}
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t))), nil
+}
+
+// of returns a connection whose client is known by a name.
+func (c *conn) of(client string, t *token) *conn {
+	return &conn{client: client, name: c.name, proven: true, token: t}
+}
+
+// scopeOfCall returns the scope that a method of gRPC needs.
+func scopeOfCall(method string) scope {
+	switch method {
+	case pb.GRPCInferenceService_ServerLive_FullMethodName, pb.GRPCInferenceService_ServerReady_FullMethodName, "/grpc.health.v1.Health/Check":
+		return openScope
+	case pb.GRPCInferenceService_RepositoryIndex_FullMethodName, pb.GRPCInferenceService_RepositoryModelLoad_FullMethodName,
+		pb.GRPCInferenceService_RepositoryModelUnload_FullMethodName, pb.GRPCInferenceService_TraceSetting_FullMethodName,
+		pb.GRPCInferenceService_LogSettings_FullMethodName:
+		return adminScope
+	}
+	return inferScope
+}
+
+// admittedCall returns a call's context with the name of its client, or why it is refused.
+func (s *Server) admittedCall(ctx context.Context, method string) (context.Context, error) {
+	if s.o.Access == nil && s.o.TLS == nil {
+		return ctx, nil
+	}
+	certificate := ""
+	c := &conn{}
+	if p, ok := peer.FromContext(ctx); ok {
+		c.name = p.Addr.String()
+		if t, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			certificate = certificateOf(&t.State)
+		}
+	}
+	client, t, err := s.identify(metadata.ValueFromIncomingContext(ctx, "authorization"), certificate, scopeOfCall(method))
+	if err != nil {
+		e := inference.AsError(err)
+		s.slow(ctx, e)
+		return ctx, e.GRPC().Err()
+	}
+	if client == "" {
+		return ctx, nil
+	}
+	if q := requestIn(ctx); q != nil {
+		q.client = client
+	}
+	return context.WithValue(ctx, connKey{}, c.of(client, t)), nil
+}
+
+// admitUnary and admitStream are the interceptors that admit calls.
+func (s *Server) admitUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+	ctx, err := s.admittedCall(ctx, i.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	return h(ctx, m)
+}
+
+func (s *Server) admitStream(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	ctx, err := s.admittedCall(stream.Context(), i.FullMethod)
+	if err != nil {
+		return err
+	}
+	return h(srv, &streamIn{stream, ctx})
+}
+
+// streamIn is a stream with another context.
+type streamIn struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *streamIn) Context() context.Context { return s.ctx }
+
+// Reasons for which a stream of requests ends.
+const (
+	expired batch.Reason = "the token of the stream has expired"
+	revoked batch.Reason = "the token of the stream was taken from the server's file"
+)
+
+// holding is a stream that lasts as long as its token.
+type holding struct {
+	t     *token
+	told  func(batch.Reason) // returns at once, and may be called more than once
+	timer *time.Timer
+}
+
+func (h *holding) end(why batch.Reason) { h.told(why) }
+
+// until sets the time of the end.
+func (h *holding) until(at time.Time) {
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	if !at.IsZero() {
+		h.timer = time.AfterFunc(time.Until(at), func() { h.end(expired) })
+	}
+}
+
+// holdToken lets a stream be told when its caller's token is no longer valid, until release is
+// called.
+func (s *Server) holdToken(c Caller, told func(batch.Reason)) (release func()) {
+	a := s.o.Access
+	if a == nil || c.token == nil {
+		return func() {}
+	}
+	h := &holding{t: c.token, told: told}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held[h] = struct{}{}
+	if i := slices.IndexFunc(*a.tokens.Load(), h.t.same); i < 0 { // since the request was admitted
+		h.end(revoked)
+	} else {
+		h.until((*a.tokens.Load())[i].until)
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.held, h)
+		if h.timer != nil {
+			h.timer.Stop()
+		}
+	}
+}
+
+// profileRoutes adds the profiles of the process, which tell of its code and, in their
+// labels and counts, of its use: they are for administrators, and only when asked for.
+func (s *Server) profileRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+}
