@@ -49,6 +49,7 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	own := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(min(s.o.Limits.Body, 1<<31-1))),
 		grpc.MaxConcurrentStreams(4096),
+		grpc.MaxHeaderListSize(headerBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
 		grpc.ChainUnaryInterceptor(s.tellUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {

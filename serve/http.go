@@ -111,6 +111,11 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
 		return
 	}
+	if r.ContentLength != 0 && r.Method != http.MethodConnect && r.URL.Path != "/v1/stream" {
+		body := &timedBody{src: r.Body, control: http.NewResponseController(w), within: s.bodyTime}
+		defer body.stop()
+		r.Body = body
+	}
 	if err := inflate(r); err != nil {
 		s.fail(out, r, err)
 		return
@@ -305,6 +310,81 @@ func deflated(as string, body []byte) []byte {
 	return short(body)
 }
 
+// bodyTime is the time in which more of a body must come, and bodyPace the bytes a second
+// that must have come on average whenever it is over.
+const (
+	bodyTime = 20 * time.Second
+	bodyPace = 1 << 10
+)
+
+// timedBody is a body that must come at some pace, since a client that sends a byte now and
+// then would hold a connection for ever.
+type timedBody struct {
+	src     io.ReadCloser
+	control *http.ResponseController
+	within  time.Duration
+
+	mu     sync.Mutex
+	watch  *time.Timer // runs from the first read to the last
+	began  time.Time
+	over   bool // all has come, or nobody reads any more
+	late   bool
+	came   int64
+	before int64 // what had come when the timer fired last
+}
+
+func (b *timedBody) Read(p []byte) (n int, err error) {
+	b.mu.Lock()
+	if b.watch == nil && !b.over {
+		b.began, b.watch = time.Now(), time.AfterFunc(b.within, b.check)
+	}
+	b.mu.Unlock()
+	n, err = b.src.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.came += int64(n)
+	if err == nil {
+		return n, nil
+	}
+	b.end()
+	if b.late {
+		err = inference.Errorf(inference.Invalid, "the body came too slowly: %d bytes in %v; send it faster, or a stream of requests to /v1/stream", b.came, time.Since(b.began).Round(time.Millisecond))
+	}
+	return n, err
+}
+
+// check ends the reading of a body that is too slow.
+func (b *timedBody) check() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.over:
+	case b.came == b.before || float64(b.came) < bodyPace*time.Since(b.began).Seconds():
+		b.late = true
+		_ = b.control.SetReadDeadline(time.Now()) // every connection has one; that of the next request is set anew
+	default:
+		b.before = b.came
+		b.watch.Reset(b.within)
+	}
+}
+
+// end ends the watch. The lock is held.
+func (b *timedBody) end() {
+	b.over = true
+	if b.watch != nil {
+		b.watch.Stop()
+	}
+}
+
+// stop ends the watch of a body that is not read to its end.
+func (b *timedBody) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end()
+}
+
+func (b *timedBody) Close() error { return b.src.Close() }
+
 // inflate replaces a body that is compressed by one that is not.
 func inflate(r *http.Request) error {
 	list := r.Header["Content-Encoding"]
@@ -393,11 +473,11 @@ func (s *Server) withBody(r *http.Request, f func([]byte) error) error {
 			return f(b)
 		}
 		if err != nil {
-			if r.Context().Err() != nil {
-				return inference.Errorf(inference.Canceled, "the client went away before its request was read")
-			}
 			if known := (*inference.Error)(nil); errors.As(err, &known) {
 				return known
+			}
+			if r.Context().Err() != nil {
+				return inference.Errorf(inference.Canceled, "the client went away before its request was read")
 			}
 			return inference.Errorf(inference.Invalid, "the body ends early, after %d bytes: %v", len(b), err)
 		}

@@ -137,14 +137,17 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 		err = v.do(ctx, j)
 	}
 	if err != nil {
-		fault := inference.AsError(err)
+		if seq.start && inference.AsError(err).Code == inference.NotFound {
+			// The sequence that it was to follow may have ended meanwhile, and a new one by an
+			// idle limit that is very short.
+			if why := n.Over(); why != "" && (!fresh || why == batch.Idle || why == batch.Evicted) {
+				return s.inferOn(ctx, v, name, r, seq, c, began)
+			}
+		}
 		if fresh {
 			n.End(batch.Ended) // it never began
-		} else if seq.start && fault.Code == inference.NotFound {
-			// The sequence that it was to follow ended meanwhile, such as by its idle limit.
-			return s.inferOn(ctx, v, name, r, seq, c, began)
 		}
-		return nil, fault
+		return nil, inference.AsError(err)
 	}
 	s.traceJob(ctx, v, j)
 	answered := time.Now()

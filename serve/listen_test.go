@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	health "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
 )
 
 // listeners returns two listeners on free ports of this machine.
@@ -275,5 +278,54 @@ func TestModels(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A request for which memory is refused fails, and nothing else does: not those beside it,
+// nor its session, nor later ones, which have the same bits as before.
+func TestRefusedMemory(t *testing.T) {
+	s := New(Options{})
+	defer s.Close(t.Context())
+	path := stepFile(t)
+	for _, c := range []ModelConfig{{Name: "together", Path: path}, {Name: "alone", Path: path, NoBatch: true}} {
+		if err := s.Add(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(model string, steps int, params inference.Params) (*inference.Response, error) {
+		v := inference.Value{Dims: []int{1, steps, 4}, Floats: make([]float32, 4*steps)}
+		for i := range v.Floats {
+			v.Floats[i] = float32(i%7) - 3
+		}
+		return s.Infer(t.Context(), &inference.Request{Model: model, Params: params, Inputs: []inference.Tensor{{Name: "x", Datatype: inference.FP32, Value: v}}}, Caller{})
+	}
+	admit := device.Admit
+	defer func() { device.Admit = admit }()
+	for _, model := range []string{"together", "alone"} {
+		device.Admit = admit
+		want, err := ask(model, 3, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ask(model, 3, inference.Params{"sequence_id": "s", "sequence_start": true}); err != nil {
+			t.Fatal(err)
+		}
+		device.Admit = func(bytes int) {
+			if bytes > 1<<20 {
+				panic(inference.Errorf(inference.TooLarge, "too much"))
+			}
+		}
+		for _, params := range []inference.Params{nil, {"sequence_id": "s"}} {
+			var fault *inference.Error
+			if _, err := ask(model, 200_000, params); !errors.As(err, &fault) || fault.Code != inference.TooLarge {
+				t.Errorf("%s: a request that needs too much memory: %v", model, err)
+			}
+		}
+		if got, err := ask(model, 3, nil); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: a request after it: %v, %v", model, got, err)
+		}
+		if _, err := ask(model, 3, inference.Params{"sequence_id": "s"}); err != nil {
+			t.Errorf("%s: the session of the request: %v", model, err)
+		}
 	}
 }

@@ -210,10 +210,22 @@ func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 
 // invalid is a graph's error as the client's.
 func invalid(err error) error {
-	if err == nil {
-		return nil
+	if known := (*inference.Error)(nil); err == nil || errors.As(err, &known) {
+		return err
 	}
 	return inference.Errorf(inference.Invalid, "%v", err)
+}
+
+// refused, deferred, makes an error of a panic with one, by which memory is refused to a run
+// before it has changed a state.
+func refused(err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case *inference.Error:
+		*err = p
+	default:
+		panic(p)
+	}
 }
 
 // padded returns the rows that a batch is filled up to, so that there are few sizes for
@@ -240,7 +252,8 @@ func grown[T any](v []T, n int) []T {
 }
 
 // together runs jobs as one batch.
-func (p *graphProgram) together(jobs []*batch.Job) error {
+func (p *graphProgram) together(jobs []*batch.Job) (err error) {
+	defer refused(&err)
 	used := 0
 	for _, j := range jobs {
 		used += j.Rows
@@ -420,7 +433,8 @@ func (p *graphProgram) part(o int, v *graph.Value, axis, outer, inner, at, own, 
 }
 
 // single runs a job of a graph whose rows are not computed together.
-func (p *graphProgram) single(j *batch.Job) error {
+func (p *graphProgram) single(j *batch.Job) (err error) {
+	defer refused(&err)
 	in := map[string]graph.Value{}
 	for i := range p.ins {
 		v := &j.Inputs[i]
@@ -434,7 +448,6 @@ func (p *graphProgram) single(j *batch.Job) error {
 		in[p.ins[i].Name] = g
 	}
 	var out map[string]graph.Value
-	var err error
 	switch st, _ := j.State().(*graphState); {
 	case st != nil:
 		out, err = st.s.Step(in)

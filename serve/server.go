@@ -61,6 +61,7 @@ type Server struct {
 	draining atomic.Bool
 	conns    atomic.Uint64 // connections so far, for their names
 	newID    func() string // of requests
+	bodyTime time.Duration // the constant, but in tests
 	failures rate          // of log lines
 	tracer   trace.Tracer  // nil: none
 	slowed   atomic.Int32  // refusals that are held back now
@@ -77,7 +78,7 @@ func New(o Options) *Server {
 	if o.Limits.Unread <= 0 {
 		o.Limits.Unread = 10 * time.Second
 	}
-	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs()}
+	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs(), bodyTime: bodyTime}
 	if o.Traces != nil {
 		s.tracer = o.Traces.Tracer("github.com/carousel-ml/carousel/serve", trace.WithInstrumentationVersion(o.Version))
 	}

@@ -373,6 +373,41 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// FuzzMessage reads messages of all kinds.
+func FuzzMessage(f *testing.F) {
+	s := newTestServer(f, Options{})
+	owner := s.NewOwner()
+	f.Cleanup(owner.End)
+	var streams []*stream
+	for _, query := range []string{"model=step", "model=step&binary=request", "model=both"} {
+		st, err := s.newStream(httptest.NewRequest("GET", "/v1/stream?"+query, nil), owner, streamLimits{messages: 1})
+		if err != nil {
+			f.Fatal(err)
+		}
+		streams = append(streams, st)
+	}
+	_, body := stepBody(f, 1, false, nil)
+	f.Add(0, false, []byte(body))
+	f.Add(0, false, []byte("[1,2,3,4]"))
+	f.Add(0, true, rawStep(1))
+	f.Add(1, true, append([]byte{0, 0, 0, 0}, rawStep(1)...))
+	f.Add(1, true, append([]byte{255, 255, 255, 255}, body...))
+	f.Add(1, true, []byte{1})
+	f.Fuzz(func(t *testing.T, which int, binary bool, b []byte) {
+		st := streams[uint(which)%uint(len(streams))]
+		q, _, err := st.read(message{binary: binary, b: b})
+		if err != nil {
+			if known := inference.AsError(err); known.Code == inference.Internal {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		if err := st.h.adopt(q); err == nil && st.h.e.pipeline == nil {
+			_, _, _ = st.version().job(q, st.c) // must not panic
+		}
+	})
+}
+
 // TestUnreadStream sends requests and reads no answer: what the server holds is bounded,
 // and the connection is cut with a reason.
 func TestUnreadStream(t *testing.T) {
@@ -511,13 +546,18 @@ type lineStream struct {
 
 func newLineStream(t testing.TB, url, query string) *lineStream {
 	t.Helper()
+	return newLineStreamOver(t, http.DefaultTransport, url, query)
+}
+
+func newLineStreamOver(t testing.TB, over http.RoundTripper, url, query string) *lineStream {
+	t.Helper()
 	r, w := io.Pipe()
 	req, err := http.NewRequest("POST", url+"/v1/stream?"+query, r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson; charset=utf-8")
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := over.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -595,6 +635,44 @@ func TestLines(t *testing.T) {
 	}
 	if _, err := l.r.ReadByte(); err == nil {
 		t.Error("the stream goes on after a line that is too long")
+	}
+	until(t, "the session ends", func() bool { n, _ := s.sessions.Count(nil); return n == 0 })
+}
+
+// TestLinesHTTP2 streams lines over HTTP/2 without TLS.
+func TestLinesHTTP2(t *testing.T) {
+	s := newTestServer(t, Options{})
+	h := httptest.NewUnstartedServer(s.Handler())
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	h.Config.Protocols = &p
+	h.Start()
+	defer h.Close()
+	over := &http.Transport{Protocols: &p}
+	defer over.CloseIdleConnections()
+	l := newLineStreamOver(t, over, h.URL, "model=step")
+	if l.resp.ProtoMajor != 2 {
+		t.Fatalf("the protocol is %s", l.resp.Proto)
+	}
+	for range 3 {
+		l.send("[1,2,3,4]\n")
+		if text := l.receive(); text[0] != '[' {
+			t.Errorf("got %s", text)
+		}
+	}
+	s.sessions.EndAll(nil, batch.Unloaded)
+	if text := l.receive(); !strings.Contains(text, string(batch.Unloaded)) {
+		t.Errorf("got %s", text)
+	}
+	if _, err := l.r.ReadByte(); err == nil {
+		t.Error("the stream goes on")
+	}
+	l = newLineStreamOver(t, over, h.URL, "model=step")
+	l.send("[1,2,3,4]\n")
+	l.receive()
+	_ = l.w.Close()
+	if _, err := l.r.ReadByte(); err != io.EOF {
+		t.Errorf("at the end: %v", err)
 	}
 	until(t, "the session ends", func() bool { n, _ := s.sessions.Count(nil); return n == 0 })
 }

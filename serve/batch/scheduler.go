@@ -725,9 +725,13 @@ func (q *Queue) run(batch []*Job) (failed bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			failed = true
-			q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+			known, ok := r.(*inference.Error) // such as that memory was refused
+			if !ok {
+				q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+				known = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
+			}
 			for _, j := range batch {
-				j.Err = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
+				j.Err = known
 			}
 		}
 	}()

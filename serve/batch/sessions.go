@@ -342,12 +342,19 @@ func (t *Sessions) EndAll(q *Queue, why Reason) {
 	t.Each(q, func(n *Session) bool { n.End(why); return true })
 }
 
-// ID, Model and Queue identify the session; Client opened it; Life is the time that it may
-// be idle.
-func (n *Session) ID() string          { return n.key.id }
-func (n *Session) Model() string       { return n.key.model }
-func (n *Session) Client() string      { return n.client }
-func (n *Session) Queue() *Queue       { return n.q }
+// ID returns the session's id, which is one among the sessions of its model.
+func (n *Session) ID() string { return n.key.id }
+
+// Model returns the name that its model has in the table.
+func (n *Session) Model() string { return n.key.model }
+
+// Client returns who opened it.
+func (n *Session) Client() string { return n.client }
+
+// Queue returns the queue of its jobs.
+func (n *Session) Queue() *Queue { return n.q }
+
+// Life returns the time that it may be idle.
 func (n *Session) Life() time.Duration { return n.life }
 
 // Used returns when the session's last job ended, or when it was opened, the number of jobs that
@@ -356,6 +363,13 @@ func (n *Session) Used() (last time.Time, steps uint64, bytes int) {
 	n.table.s.mu.Lock()
 	defer n.table.s.mu.Unlock()
 	return n.used, n.steps, n.bytes
+}
+
+// Over returns why the session is over; "" if it is not.
+func (n *Session) Over() Reason {
+	n.table.s.mu.Lock()
+	defer n.table.s.mu.Unlock()
+	return n.over
 }
 
 // End ends the session. A job that runs is completed; those that wait, and later ones, are
