@@ -32,9 +32,9 @@ import (
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
 
-// Access says who may use a server, and for what: the tokens of a file, which clients send as
-// "Authorization: Bearer ..." and nowhere else, since addresses are logged. The file has a line
-// for each token:
+// Access is the clients that may use a server, and their scopes: the tokens of a file, which
+// clients send as "Authorization: Bearer ..." and never in a URL, since URLs are logged. The
+// file has one line per token:
 //
 //	NAME SCOPES SHA256 [EXPIRY]
 //
@@ -46,7 +46,7 @@ import (
 // NAME is the common name of a client's certificate, and clients with it need no token.
 // EXPIRY is the last day, such as 2027-01-31, in UTC, or a time such as
 // 2027-01-31T12:00:00Z. Empty lines and those that begin with # mean nothing.
-// [NewToken] makes a token and its line.
+// [NewToken] makes a token and its line. Methods are safe for concurrent use.
 type Access struct {
 	path   string
 	log    *slog.Logger
@@ -122,7 +122,8 @@ func checkClient(name string) error {
 }
 
 // NewToken returns a random token and its line for the file of [Access]. scopes is as in
-// the file; expiry may be empty. The token cannot be had from the line again.
+// the file; expiry may be empty. The token cannot be
+// recovered from the line. The error says which argument is wrong.
 func NewToken(name, scopes, expiry string) (secret, line string, err error) {
 	if err := checkClient(name); err != nil {
 		return "", "", err
@@ -150,8 +151,8 @@ const (
 	mostTokenBytes = 1 << 20
 )
 
-// OpenAccess reads a file of tokens. Faults name its line. log, which may be nil, is told
-// when it is read again.
+// OpenAccess reads a file of tokens. Errors are
+// [*model.FileError]s with its line. log, which may be nil, records when it is read again.
 func OpenAccess(path string, log *slog.Logger) (*Access, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -173,19 +174,21 @@ func (a *Access) read() error {
 	a.tokens.Store(&tokens)
 	for h := range a.held {
 		i := slices.IndexFunc(tokens, h.t.same)
-		switch {
-		case i < 0 || tokens[i].scopes&inferScope == 0:
+		if i < 0 || tokens[i].scopes&inferScope == 0 {
 			h.end(revoked)
-		case !tokens[i].until.Equal(h.t.until):
+		} else {
 			h.until(tokens[i].until)
 		}
 	}
 	return nil
 }
 
-// same reports whether two lines are of one token.
-func (t *token) same(other *token) bool {
-	return t.certificate == other.certificate && t.name == other.name && t.hash == other.hash
+// same reports whether two lines are of one token of one client.
+func (t *token) same(other *token) bool { return t.name == other.name && t.clashes(other) }
+
+// clashes reports whether whoever has one has the other.
+func (t *token) clashes(other *token) bool {
+	return t.certificate == other.certificate && t.hash == other.hash && (!t.certificate || t.name == other.name)
 }
 
 func readTokens(path string) (list []*token, err error) {
@@ -207,8 +210,8 @@ func readTokens(path string) (list []*token, err error) {
 			continue
 		}
 		t, err := readToken(text)
-		if err == nil && slices.ContainsFunc(list, t.same) {
-			err = fmt.Errorf("the token of %q is there twice; leave one", t.name)
+		if err == nil && slices.ContainsFunc(list, t.clashes) {
+			err = fmt.Errorf("the token of %q is there twice; leave one, which has one name", t.name)
 		}
 		if err != nil {
 			return nil, &model.FileError{File: fmt.Sprintf("%s:%d", path, n), Problem: err.Error()}
@@ -253,7 +256,7 @@ func readToken(line string) (*token, error) {
 }
 
 // Watch reads the file again when it has changed and then been still from one look to the
-// next, until ctx ends. A faulty file is told of in the log, and the tokens stay.
+// next, until ctx ends. A faulty file is an error in the log, and the tokens before it remain valid.
 func (a *Access) Watch(ctx context.Context, every time.Duration) {
 	follow(ctx, every, a.seal, func() *seal { return filesSeal(a.path) }, func() {
 		if err := a.read(); err != nil {
@@ -290,7 +293,7 @@ func (a *Access) certified(name string) *token {
 
 const mostSecret = 512 // bytes of a token
 
-// challenge is what a client is told that has no token, as RFC 6750 has it.
+// challenge is the value of WWW-Authenticate for a request without a token, as in RFC 6750.
 const challenge = `Bearer realm="carousel"`
 
 var (
@@ -361,7 +364,10 @@ func scopeOfPath(path string) scope {
 // admitted returns the request with the name of its client, or why it is refused.
 func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
 	client, t, err := s.identify(r.Header["Authorization"], certificateOf(r.TLS), scopeOfPath(r.URL.Path))
-	r.Header.Del("Authorization") // nothing behind this needs it, and what has it not cannot log it
+	r.Header.Del("Authorization")                                          // nothing behind this needs it, and what has it not cannot log it
+	if c, ok := r.Context().Value(connKey{}).(*conn); ok && client != "" { // the log names it also if it is refused
+		r = r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t)))
+	}
 	if err != nil {
 		switch known := inference.AsError(err); {
 		case known.Code == inference.Denied && t == nil && client != "":
@@ -371,13 +377,8 @@ func (s *Server) admitted(w http.ResponseWriter, r *http.Request) (*http.Request
 		default:
 			w.Header().Set("WWW-Authenticate", challenge)
 		}
-		return r, err
 	}
-	if client == "" {
-		return r, nil
-	}
-	c, _ := r.Context().Value(connKey{}).(*conn)
-	return r.WithContext(context.WithValue(r.Context(), connKey{}, c.of(client, t))), nil
+	return r, err
 }
 
 // of returns a connection whose client is known by a name.
@@ -412,6 +413,9 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 		}
 	}
 	client, t, err := s.identify(metadata.ValueFromIncomingContext(ctx, "authorization"), certificate, scopeOfCall(method))
+	if q := requestIn(ctx); q != nil && client != "" {
+		q.client = client
+	}
 	if err != nil {
 		e := inference.AsError(err)
 		s.slow(ctx, e)
@@ -419,9 +423,6 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 	}
 	if client == "" {
 		return ctx, nil
-	}
-	if q := requestIn(ctx); q != nil {
-		q.client = client
 	}
 	return context.WithValue(ctx, connKey{}, c.of(client, t)), nil
 }
@@ -460,11 +461,11 @@ const (
 // holding is a stream that lasts as long as its token.
 type holding struct {
 	t     *token
-	told  func(batch.Reason) // returns at once, and may be called more than once
+	ended func(batch.Reason) // returns at once, and may be called more than once
 	timer *time.Timer
 }
 
-func (h *holding) end(why batch.Reason) { h.told(why) }
+func (h *holding) end(why batch.Reason) { h.ended(why) }
 
 // until sets the time of the end.
 func (h *holding) until(at time.Time) {
@@ -476,14 +477,14 @@ func (h *holding) until(at time.Time) {
 	}
 }
 
-// holdToken lets a stream be told when its caller's token is no longer valid, until release is
-// called.
-func (s *Server) holdToken(c Caller, told func(batch.Reason)) (release func()) {
+// holdToken calls ended when the token of a stream's caller is no longer valid, until release
+// is called. ended must return at once.
+func (s *Server) holdToken(c Caller, ended func(batch.Reason)) (release func()) {
 	a := s.o.Access
 	if a == nil || c.token == nil {
 		return func() {}
 	}
-	h := &holding{t: c.token, told: told}
+	h := &holding{t: c.token, ended: ended}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held[h] = struct{}{}
@@ -502,8 +503,8 @@ func (s *Server) holdToken(c Caller, told func(batch.Reason)) (release func()) {
 	}
 }
 
-// profileRoutes adds the profiles of the process, which tell of its code and, in their
-// labels and counts, of its use: they are for administrators, and only when asked for.
+// profileRoutes adds the profiles of the process. They show its code and its use, so they need
+// the scope admin and are off unless asked for.
 func (s *Server) profileRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -47,7 +47,9 @@ func TestTokenFiles(t *testing.T) {
 		{"a infer my-secret-token", `tokens:1: the token of "a": expected its SHA-256 as 64 hexadecimal digits`},
 		{"a infer " + sum[2:], "tokens:1: the token of"},
 		{"a infer " + sum + " 2099-13-01", "tokens:1: expiry: expected a day such as"},
-		{"a infer " + sum + "\nb infer " + sum, ""}, // compared with both, the last counts
+		{"a infer " + sum + "\nb infer " + sum, `tokens:2: the token of "b" is there twice`},
+		{"a infer certificate\na infer " + sum, ""},
+		{"a infer certificate\na admin certificate", `tokens:2: the token of "a" is there twice`},
 		{"a infer " + sum + "\na infer " + sum, `tokens:2: the token of "a" is there twice`},
 		{strings.Repeat("a infer "+sum+"\n", 1)[:10] + strings.Repeat("x", 1<<17), "a line is too long"},
 		{strings.Repeat("#\n", 1<<20), "of at most 1048576 bytes"},

@@ -123,6 +123,11 @@ func TestPathTricks(t *testing.T) {
 		}
 	}
 	all.Wait()
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile", "/debug/vars"} {
+		if status, answer, _ := d.send(t, "GET", path, "boss-secret", ""); status != 404 {
+			t.Errorf("%s, which was not asked for: %d %.100s", path, status, answer)
+		}
+	}
 	if e := d.s.models.get("m"); len(e.versions) != 1 {
 		t.Error("a trick unloaded the model")
 	}

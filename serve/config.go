@@ -32,10 +32,19 @@ type Config struct {
 	// interfaces; [Off]: none.
 	HTTP, GRPC string
 	// Drain is the time in which requests are answered after the server was asked to stop.
-	Drain     time.Duration
-	Limits    Limits
-	Models    []ModelConfig
-	Pipelines []PipelineConfig
+	Drain  time.Duration
+	Limits Limits
+	// Tokens is the file of [Access], Certificate and Key are those of [Certificates], and
+	// Clients the authorities of clients' certificates; "": none.
+	Tokens, Certificate, Key, Clients string
+	// Watch is the time between looks at the files of models, tokens and certificates. 0: 5 s;
+	// below 0: they are not looked at.
+	Watch time.Duration
+	// Store is a directory that keeps sessions while no server runs; "": none.
+	Store                 string
+	LogRequests, Profiles bool // as of [Options]
+	Models                []ModelConfig
+	Pipelines             []PipelineConfig
 }
 
 // ReadConfig reads a YAML file of a server's configuration, such as
@@ -66,12 +75,22 @@ func parseConfig(path, text string) (*Config, error) {
 	}
 	c, f := &Config{}, &configFile{path: path, dir: filepath.Dir(path)}
 	err = f.keys("", entries, map[string]reader{
-		"http":      f.address(&c.HTTP),
-		"grpc":      f.address(&c.GRPC),
-		"drain":     f.duration(&c.Drain),
-		"limits":    f.mapping(f.limits(&c.Limits)),
-		"models":    list(f, &c.Models, f.model),
-		"pipelines": list(f, &c.Pipelines, f.pipeline),
+		"http":   f.address(&c.HTTP),
+		"grpc":   f.address(&c.GRPC),
+		"drain":  f.duration(&c.Drain),
+		"limits": f.mapping(f.limits(&c.Limits)),
+		"tokens": f.file(&c.Tokens, "the path of a file of tokens"),
+		"tls": f.mapping(map[string]reader{
+			"certificate": f.file(&c.Certificate, "the path of a certificate in PEM"),
+			"key":         f.file(&c.Key, "the path of a key in PEM"),
+			"clients":     f.file(&c.Clients, "the path of authorities' certificates in PEM"),
+		}),
+		"watch":        f.interval(&c.Watch),
+		"store":        f.file(&c.Store, "the path of a directory"),
+		"log_requests": f.flag(&c.LogRequests),
+		"profiles":     f.flag(&c.Profiles),
+		"models":       list(f, &c.Models, f.model),
+		"pipelines":    list(f, &c.Pipelines, f.pipeline),
 	})
 	if err != nil {
 		return nil, err
@@ -94,7 +113,7 @@ func (f *configFile) limits(l *Limits) map[string]reader {
 func (f *configFile) model(c *ModelConfig) map[string]reader {
 	return map[string]reader{
 		"name":             f.modelName(&c.Name),
-		"path":             f.file(&c.Path),
+		"path":             f.file(&c.Path, "the path of a model"),
 		"rows":             f.count(&c.Queue.Rows),
 		"latency":          f.duration(&c.Queue.Latency),
 		"queue":            f.count(&c.Queue.Jobs),
@@ -214,8 +233,8 @@ func (f *configFile) address(to *string) reader {
 }
 
 // file reads a path, relative to the file's directory.
-func (f *configFile) file(to *string) reader {
-	return f.scalar("the path of a model", func(text string) bool { *to = f.resolved(text); return text != "" })
+func (f *configFile) file(to *string, what string) reader {
+	return f.scalar(what, func(text string) bool { *to = f.resolved(text); return text != "" })
 }
 
 func (f *configFile) resolved(path string) string {
@@ -247,6 +266,27 @@ func (f *configFile) duration(to *time.Duration) reader {
 		*to = d
 		return err == nil && d > 0
 	})
+}
+
+// interval reads a time between looks.
+func (f *configFile) interval(to *time.Duration) reader {
+	return f.scalar("a time such as 5s, or off", func(text string) (ok bool) {
+		*to, ok = ParseInterval(text)
+		return ok
+	})
+}
+
+// ParseInterval reads [Config]'s Watch: a time from 10 ms, or [Off].
+func ParseInterval(text string) (time.Duration, bool) {
+	if text == Off {
+		return -1, true
+	}
+	d, err := time.ParseDuration(text)
+	return d, err == nil && d >= 10*time.Millisecond
+}
+
+func (f *configFile) flag(to *bool) reader {
+	return f.scalar("true or false", func(text string) bool { *to = text == "true"; return text == "true" || text == "false" })
 }
 
 func (f *configFile) not(to *bool) reader {

@@ -52,11 +52,11 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxHeaderListSize(headerBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
-		grpc.ChainUnaryInterceptor(s.tellUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+		grpc.ChainUnaryInterceptor(s.recordUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
 			defer s.endRPC(ctx, i.FullMethod, &err)
 			return h(ctx, m)
 		}),
-		grpc.ChainStreamInterceptor(s.tellStream, s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+		grpc.ChainStreamInterceptor(s.recordStream, s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 			defer s.endRPC(stream.Context(), i.FullMethod, &err)
 			return h(srv, stream)
 		}),

@@ -82,7 +82,7 @@ func (s *Server) Handler() http.Handler {
 }
 
 // serveHTTP is what all requests pass: it admits their clients, undoes their compression,
-// turns panics into answers, and tells of them in the log and in traces.
+// turns panics into answers, and records them in the log and in traces.
 func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	out := &response{ResponseWriter: w}
 	r, q := s.beginHTTP(out, r)

@@ -268,8 +268,12 @@ func (p *graphProgram) together(jobs []*batch.Job) (err error) {
 		p.gather(&b.in[i], i, jobs, rows)
 	}
 	return p.m.Apply(b.in, func(outs []graph.Value) {
+		all := make([]inference.Value, len(jobs)*len(outs))
+		for k, j := range jobs {
+			j.Outputs = all[k*len(outs) : (k+1)*len(outs) : (k+1)*len(outs)]
+		}
 		for o := range outs {
-			p.scatter(o, &outs[o], jobs, rows)
+			p.scatter(o, &outs[o], jobs, used, rows)
 		}
 	})
 }
@@ -362,7 +366,7 @@ func narrowed(v []float64) []float32 {
 
 // scatter gives output o of a batch to the jobs that want it and to the states of
 // sessions.
-func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, rows int) {
+func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, used, rows int) {
 	axis := p.outAxis[o]
 	outer, inner := 1, 1
 	for k, d := range v.Dims {
@@ -373,6 +377,10 @@ func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, rows in
 			inner *= d
 		}
 	}
+	// Jobs share one copy of their rows, and those of one row the shape: this is most of
+	// what a small step costs beside its arithmetic.
+	var block []float32
+	var one []int
 	at := 0
 	for _, j := range jobs {
 		if st, _ := j.State().(*rowState); st != nil && p.from[o] >= 0 {
@@ -387,10 +395,21 @@ func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, rows in
 			}
 		}
 		if j.Wanted(o, &p.outs[o]) {
-			if j.Outputs == nil {
-				j.Outputs = make([]inference.Value, len(p.outs))
+			if outer == 1 && axis >= 0 && v.Ints == nil && p.outs[o].Datatype != inference.FP64 && len(jobs) > 1 {
+				if block == nil {
+					block = slices.Clone(v.Data[:used*inner])
+				}
+				j.Outputs[o] = inference.Value{Dims: one, Floats: block[at*inner : (at+j.Rows)*inner : (at+j.Rows)*inner]}
+				if j.Rows != 1 || one == nil {
+					j.Outputs[o].Dims = slices.Clone(v.Dims)
+					j.Outputs[o].Dims[axis] = j.Rows
+				}
+				if j.Rows == 1 {
+					one = j.Outputs[o].Dims
+				}
+			} else {
+				j.Outputs[o] = p.part(o, v, axis, outer, inner, at, j.Rows, rows)
 			}
-			j.Outputs[o] = p.part(o, v, axis, outer, inner, at, j.Rows, rows)
 		}
 		at += j.Rows
 	}

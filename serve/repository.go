@@ -119,12 +119,37 @@ func (r *repository) of(name string) *loads {
 	return r.loads[name]
 }
 
-// put replaces an entry and returns the one before.
-func (r *repository) put(e *entry) *entry {
+// put sets an entry.
+func (r *repository) put(e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.entries[e.name]
 	r.entries[e.name] = e
+}
+
+// swap puts an entry in the place of old, unless another has it by now.
+func (r *repository) swap(old, e *entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries[e.name] != old {
+		return false
+	}
+	r.entries[e.name] = e
+	return true
+}
+
+// unload puts an entry without versions in the place of one, or nothing with forget, and
+// returns the one before; nil if there is none.
+func (r *repository) unload(name string, forget bool) *entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.entries[name]
+	switch {
+	case old == nil:
+	case forget:
+		delete(r.entries, name)
+	default:
+		r.entries[name] = &entry{name: name, c: old.c, pipeline: old.pipeline, reason: "it was unloaded"}
+	}
 	return old
 }
 
@@ -220,6 +245,9 @@ func (s *Server) Load(ctx context.Context, name string) error { return s.renew(c
 
 // renew loads a model: all its versions anew, or else those whose files have changed.
 func (s *Server) renew(ctx context.Context, name string, anew bool) error {
+	if s.models.get(name) == nil { // of which nothing is to be kept
+		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
+	}
 	l := s.models.of(name)
 	l.one.Lock()
 	defer l.one.Unlock()
@@ -241,7 +269,14 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	if err != nil {
 		next.reason = err.Error()
 	}
-	s.models.put(next)
+	if !s.models.swap(e, next) {
+		for _, v := range versions {
+			if !slices.Contains(e.versions, v) {
+				_ = v.q.Close(ctx) // it was never used
+			}
+		}
+		return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
+	}
 	for _, v := range versions {
 		if !slices.Contains(e.versions, v) {
 			s.log.Info("a model is loaded", "model", name, "version", v.number, "platform", v.program().Platform(), "batched", v.program().Batched())
@@ -259,7 +294,15 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 		return inference.Errorf(inference.Invalid, "model %q: %v", name, err)
 	}
 	l.good.Add(1)
+	if e.reason != "" && len(e.versions) > 0 {
+		s.settled(next)
+	}
 	return nil
+}
+
+// settled logs that all of a model is served again.
+func (s *Server) settled(e *entry) {
+	s.log.Info("a model is as its files are", "model", e.name, "serving", numbersOf(e.versions))
 }
 
 // numbersOf lists versions for people.
@@ -274,18 +317,10 @@ func numbersOf(list []*version) string {
 // Unload takes a model from service: its sessions end, requests that are accepted are
 // answered. With forget its name is free again.
 func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
-	if s.models.get(name) == nil { // of which nothing is to be kept
-		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
-	}
-	l := s.models.of(name)
-	l.one.Lock()
-	e := s.models.get(name)
+	e := s.models.unload(name, forget) // also of a model that is being loaded, which then ends unused
 	if e == nil {
-		l.one.Unlock()
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
-	s.models.put(&entry{name: name, c: e.c, pipeline: e.pipeline, reason: "it was unloaded"})
-	l.one.Unlock()
 	if e.pipeline != nil {
 		s.sessions.Each(nil, func(n *batch.Session) bool {
 			for i := range e.pipeline.c.Stages {
@@ -295,11 +330,6 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 			}
 			return true
 		})
-	}
-	if forget {
-		s.models.mu.Lock()
-		delete(s.models.entries, name)
-		s.models.mu.Unlock()
 	}
 	var first error
 	for _, v := range e.versions {

@@ -26,7 +26,8 @@ type Certificates struct {
 // OpenCertificates reads a certificate with those that lead to its authority, and its key.
 // clients, if not empty, is a file of authorities: then only clients whose certificate is
 // of one of these can connect, and its common name is the client's unless it
-// sends a token. log, which may be nil, is told when the files are read again.
+// sends a token. log, which may be nil, records when the files are read again. Errors are
+// [*model.FileError]s.
 func OpenCertificates(certificate, key, clients string, log *slog.Logger) (*Certificates, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -108,7 +109,7 @@ func (c *Certificates) Config() *tls.Config {
 
 // Watch reads the files again when they have changed and then been still from one look to
 // the next, until ctx ends. Connections that are open keep theirs. Files that do not fit
-// each other are told of in the log, and those before stay.
+// each other are an error in the log, and those before them remain in use.
 func (c *Certificates) Watch(ctx context.Context, every time.Duration) {
 	follow(ctx, every, c.seal, c.files, func() {
 		if err := c.read(); err != nil {

@@ -39,8 +39,8 @@ const (
 	callState = "tracestate"
 )
 
-// request is what the log and traces tell of a request. It never has what was sent, tokens, or
-// addresses with what is behind the question mark.
+// request is what the log and traces contain of a request. It has no payload, token, path or
+// query.
 type request struct {
 	id     string
 	in     trace.SpanContext // of the client; invalid: it sent none
@@ -119,7 +119,7 @@ func (s *Server) begin(ctx context.Context, id, parent, state, kind string) (con
 		q.own = q.span.SpanContext()
 		return ctx, q
 	}
-	if q.in.IsValid() { // the trace goes on through a server that does not record it
+	if q.in.IsValid() { // the trace continues through a server that does not record it
 		var span trace.SpanID
 		for !span.IsValid() {
 			binary.BigEndian.PutUint64(span[:], randomID())
@@ -156,7 +156,7 @@ func first(list []string) string {
 	return ""
 }
 
-// endHTTP tells of a request that was answered. r is the one that the router was given.
+// endHTTP records a request that was answered. r is the request that the router received.
 func (s *Server) endHTTP(r *http.Request, q *request, w *response) {
 	q.model, q.client = r.PathValue("model"), callerIn(r.Context()).Client
 	route := r.Pattern
@@ -172,7 +172,7 @@ func (s *Server) endHTTP(r *http.Request, q *request, w *response) {
 			attribute.Int("http.response.status_code", w.status), attribute.Int64("http.response.body.size", w.bytes))
 		q.endSpan(w.status >= 500, strconv.Itoa(w.status))
 	}
-	s.tell(r.Context(), q, w.status >= 400, w.status >= 500,
+	s.record(r.Context(), q, w.status >= 400, w.status >= 500,
 		slog.String("method", r.Method), slog.String("route", route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes))
 }
 
@@ -191,9 +191,9 @@ func (q *request) endSpan(failed bool, kind string) {
 	q.span.End()
 }
 
-// tell logs a request: always if it failed, but only so many a second, and otherwise if the
-// server was asked to.
-func (s *Server) tell(ctx context.Context, q *request, failed, bad bool, attrs ...slog.Attr) {
+// record logs a request: if it failed, at most mostFailures per second, otherwise with
+// Options.LogRequests.
+func (s *Server) record(ctx context.Context, q *request, failed, bad bool, attrs ...slog.Attr) {
 	level := slog.LevelInfo
 	switch {
 	case bad:
@@ -231,8 +231,8 @@ func clipped(text string) string {
 	return text
 }
 
-// mostFailures is the number of failed requests that are logged in a second, so that a client
-// that does everything wrong does not fill the disk.
+// mostFailures is the number of failed requests that are logged per second, so that a faulty
+// client does not fill the disk.
 const mostFailures = 100
 
 // rate limits lines of the log.
@@ -280,7 +280,7 @@ func (s *Server) beginCall(ctx context.Context, method string) (context.Context,
 	return context.WithValue(ctx, requestKey{}, q), q
 }
 
-// endCall tells of a call that was answered.
+// endCall records a call that was answered.
 func (s *Server) endCall(ctx context.Context, q *request, method string, err error) {
 	code := status.Code(err)
 	bad := slices.Contains([]codes.Code{codes.Internal, codes.Unknown, codes.DataLoss, codes.Unimplemented, codes.Unavailable, codes.DeadlineExceeded}, code)
@@ -290,11 +290,11 @@ func (s *Server) endCall(ctx context.Context, q *request, method string, err err
 			attribute.String("rpc.method", name), attribute.Int("rpc.grpc.status_code", int(code)))
 		q.endSpan(bad, code.String())
 	}
-	s.tell(ctx, q, code != codes.OK, bad, slog.String("method", method), slog.String("status", code.String()))
+	s.record(ctx, q, code != codes.OK, bad, slog.String("method", method), slog.String("status", code.String()))
 }
 
-// tellUnary and tellStream are the interceptors that tell of calls.
-func (s *Server) tellUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+// recordUnary and recordStream are the interceptors that record calls.
+func (s *Server) recordUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 	ctx, q := s.beginCall(ctx, i.FullMethod)
 	switch m := m.(type) {
 	case interface{ GetModelName() string }:
@@ -307,7 +307,7 @@ func (s *Server) tellUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo, 
 	return out, err
 }
 
-func (s *Server) tellStream(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+func (s *Server) recordStream(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	ctx, q := s.beginCall(stream.Context(), i.FullMethod)
 	err := h(srv, &streamIn{stream, ctx})
 	s.endCall(ctx, q, i.FullMethod, err)

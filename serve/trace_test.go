@@ -296,13 +296,13 @@ func TestSpans(t *testing.T) {
 		t.Errorf("the span %q", call.name)
 	}
 	for key, want := range map[attribute.Key]string{"http.request.method": "POST", "http.route": "/v2/models/{model}/infer", "http.response.status_code": "200", "carousel.model": "m"} {
-		if got := web.attrs[key]; got.Emit() != want {
-			t.Errorf("%s is %q, want %q", key, got.Emit(), want)
+		if got := web.attrs[key]; got.String() != want {
+			t.Errorf("%s is %q, want %q", key, got.String(), want)
 		}
 	}
 	for key, want := range map[attribute.Key]string{"rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer", "rpc.grpc.status_code": "5", "carousel.model": "other"} {
-		if got := fault.attrs[key]; got.Emit() != want {
-			t.Errorf("%s is %q, want %q", key, got.Emit(), want)
+		if got := fault.attrs[key]; got.String() != want {
+			t.Errorf("%s is %q, want %q", key, got.String(), want)
 		}
 	}
 	for _, n := range []*spied{web, call} {

@@ -18,16 +18,15 @@ import (
 	"github.com/carousel-ml/carousel/task"
 )
 
-// Watch looks at the files of the models every so often, until ctx ends, and loads a model
-// anew when they have changed and then been still from one look to the next: versions that
-// are new, and those whose files are others. Versions whose files are gone are taken from
-// service. Sessions go on in the version that they began in. A version that does not open
-// leaves the one before in service; its reason stands in the index and the log, and it is
-// tried again when its files change, and seldom otherwise. Models that a client has
-// unloaded are left alone.
+// Watch compares the files of the models with those that were loaded, once per interval
+// (above 0), until ctx ends. Files that have changed, and not changed again during the next
+// interval, are loaded: new versions, and those with other files. Versions whose files are
+// gone are retired. Sessions continue in the version that they began in. If a version does
+// not open, the one before it remains in service; the reason is in the index and the log, and
+// it is tried again when its files change, and after increasing times otherwise. Models that
+// a client has unloaded are not loaded.
 //
-// It looks, rather than waiting to be told, because network file systems and the volumes
-// of containers do not always tell.
+// It polls, because network file systems and the volumes of containers do not always notify.
 func (s *Server) Watch(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -108,19 +107,20 @@ func (s *Server) look(ctx context.Context, e *entry, w *watched, every time.Dura
 	}
 }
 
-// settle notes that all of a model is served, for example again after files that did not
-// open are gone.
+// settle clears the reason of a model that is served as its files are, for example after files
+// that did not open are gone.
 func (s *Server) settle(e *entry) {
 	l := s.models.of(e.name)
-	l.one.Lock()
-	defer l.one.Unlock()
-	if e.reason == "" || s.models.get(e.name) != e {
-		return
+	if e.reason == "" || !l.one.TryLock() {
+		return // it is being loaded
 	}
+	defer l.one.Unlock()
 	settled := *e
 	settled.reason = ""
-	s.models.put(&settled)
-	s.log.Info("a model is as its files are", "model", e.name, "serving", numbersOf(e.versions))
+	if !s.models.swap(e, &settled) {
+		return
+	}
+	s.settled(&settled)
 }
 
 // seal identifies the files of a version without reading them.

@@ -380,3 +380,31 @@ func TestModelsAreTriedBeforeTheyAreServed(t *testing.T) {
 		t.Errorf("the trial counts as a request (%v)", err)
 	}
 }
+
+// A model is unloaded at once, also while it is being loaded, and the load is then in vain.
+func TestUnloadWhileLoading(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "m.onnx")
+	seededFile(t, path, 1)
+	s, _ := serverOf(t, ModelConfig{Path: path})
+	l := s.models.of("m")
+	before := s.models.get("m")
+	began, ended := make(chan struct{}), make(chan error, 1)
+	l.one.Lock() // as by a load that goes on
+	go func() { close(began); ended <- s.Load(context.Background(), "m") }()
+	<-began
+	if err := s.Unload(context.Background(), "m", false); err != nil { // it must not wait for the load
+		t.Fatal(err)
+	}
+	if s.models.swap(before, &entry{name: "m", versions: before.versions, wanted: true}) {
+		t.Error("a load that began before took the place of what was unloaded")
+	}
+	l.one.Unlock()
+	if err := <-ended; err != nil { // which began after it
+		t.Error(err)
+	}
+	mustStep(t, s, "m", nil)
+	if err := s.Load(context.Background(), "none"); err == nil || len(s.models.loads) != 1 {
+		t.Errorf("a name that does not exist is kept: %v, %d names", err, len(s.models.loads))
+	}
+}

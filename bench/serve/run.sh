@@ -34,7 +34,8 @@ models=$PWD/$out/models
 table=$out/results.txt
 : >"$table"
 pid=
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null' EXIT INT TERM
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null' EXIT
+trap 'exit 130' INT TERM
 
 # start NAME PORT MODEL starts a server in the background; its process is $pid.
 start() {

@@ -212,9 +212,9 @@ func (a *app) loadtest(ctx context.Context, address string, o *loadtestOptions) 
 	if err := o.check(); err != nil {
 		return err
 	}
-	// The thread that waits for the times of requests holds a place while it sleeps; with
-	// more places than cores nobody waits for it.
-	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
+	// On one core nobody wakes threads for the next request, which would cost more than to
+	// send it, and would be taken from a server on this machine.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(a.threads, 1)))
 	ctx, stop := a.catchInterrupt(ctx)
 	defer stop()
 	o.load.Seed, o.load.Kinds, o.load.Seconds = a.seed, len(o.server.Models), o.duration.Seconds()

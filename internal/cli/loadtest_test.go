@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -160,12 +162,29 @@ func TestLoadtestChecks(t *testing.T) {
 	}
 }
 
-// TestLoadtestSearch wants a rate from the search, or an error that says there is none.
+// TestLoadtestSearch wants a rate from the search of a server that answers some 400 requests
+// a second, or an error that says there is none.
 func TestLoadtestSearch(t *testing.T) {
-	address, _ := inputsServer(t, false, false)
-	args := []string{address, "--model", "m", "--omit", "t", "--shape", "x=1,1,2", "--warmup", "0", "--duration", "50ms", "--json"}
-	code, stdout, stderr := loadtestRun(t, append(args, "--slo", "1ns")...)
-	if code != 1 || !strings.Contains(stderr, "no rate has a p99 of at most 1ns") {
+	var one sync.Mutex
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			io.WriteString(w, `{"name":"m","inputs":[{"name":"x","datatype":"FP32","shape":[-1,2]}]}`)
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+		one.Lock()
+		defer one.Unlock()
+		time.Sleep(2 * time.Millisecond)
+		io.WriteString(w, `{"model_name":"m","outputs":[]}`)
+	}))
+	defer s.Close()
+	args := []string{s.URL, "--model", "m", "--warmup", "0", "--duration", "300ms", "--rate", "300", "--json"}
+	code, stdout, stderr := loadtestRun(t, append(args, "--slo", "1ms")...)
+	if code != 1 || !strings.Contains(stderr, "no rate has a p99 of at most 1ms") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = loadtestRun(t, append(args, "--slo", "300ms")...)
+	if code != 0 || !strings.Contains(stdout, `"objective_ms":300`) || !strings.Contains(stdout, `"search":[{"rate":300,`) {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -24,7 +24,10 @@ import (
 
 // serveOptions are the flags of serve, as they are written.
 type serveOptions struct {
-	config, http, grpc, drain, log string
+	config, http, grpc, drain, log          string
+	tokens, newToken, expiry                string
+	certificate, key, clients, watch, store string
+	logRequests, profiles                   bool
 
 	latency, life, body, timeout string
 	rows, queue, sessions        int
@@ -44,12 +47,15 @@ addresses. A stream's state stays in the server between its requests (docs/sessi
 requests that wait are computed together, and /metrics is for Prometheus. docs/serve.md
 describes all of it, and the keys of --config, which flags override.
 
-It listens on this machine alone unless --http and --grpc say otherwise; there is neither
-TLS nor authentication. SIGTERM and Ctrl-C let it answer what it has accepted, and end it
+It listens on this machine alone unless --http and --grpc say otherwise, and is open to
+all who reach it unless --tokens names a file of tokens; --tls-certificate and --tls-key
+encrypt both addresses (docs/operations.md). SIGTERM and Ctrl-C let it answer what it has accepted, and end it
 with exit code 0; a second one ends it at once.`,
 		Example: `  carousel serve run
   carousel serve run=demand vad.onnx --latency 20ms
-  carousel serve --config serve.yaml --http 0.0.0.0:8080 --grpc off`,
+  carousel serve --config serve.yaml --http 0.0.0.0:8080 --grpc off
+  carousel serve --new-token sensors=infer >> tokens      # the token itself is printed on stderr
+  carousel serve run --tokens tokens`,
 		GroupID: groupWork,
 	}
 	f := c.Flags()
@@ -64,8 +70,21 @@ with exit code 0; a second one ends it at once.`,
 	f.IntVar(&o.sessions, "sessions", 0, "largest number `n` of sessions (default 100000)")
 	f.StringVar(&o.life, "session-ttl", "", "`time` that a session may be idle (default 1m)")
 	f.StringVar(&o.drain, "drain", "", "`time` for answers after the server was asked to stop (default 10s)")
+	f.StringVar(&o.tokens, "tokens", "", "`file` of the tokens that clients must send; none: everyone is served")
+	f.StringVar(&o.newToken, "new-token", "", "make a token for `NAME=SCOPES` (infer, admin, metrics, divided by commas): its line for the file is printed, and on stderr the token itself, once")
+	f.StringVar(&o.expiry, "expiry", "", "last `day` of the new token, such as 2027-01-31 (default: none)")
+	f.StringVar(&o.certificate, "tls-certificate", "", "`file` of the server's certificate in PEM")
+	f.StringVar(&o.key, "tls-key", "", "`file` of its key in PEM")
+	f.StringVar(&o.clients, "tls-clients", "", "`file` of the authorities, in PEM, of which clients must have a certificate")
+	f.StringVar(&o.watch, "watch", "", "`time` between looks at the files of models, tokens and certificates, which are read again when they change, or off (default 5s)")
+	f.StringVar(&o.store, "store", "", "`directory` in which sessions are kept over a restart (default: none)")
+	f.BoolVar(&o.logRequests, "log-requests", false, "log requests that succeed, too")
+	f.BoolVar(&o.profiles, "profiles", false, "serve profiles of the process at /debug/pprof/")
 	f.StringVar(&o.log, "log", "warn", "least `level` of what is logged on stderr: error, warn, info or debug; never what requests contain")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if c.Flags().Changed("new-token") {
+			return a.newToken(c, &o, args)
+		}
 		config, err := o.resolve(c, args)
 		if err != nil {
 			return err
@@ -147,6 +166,20 @@ func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, 
 			return nil, wrongFlag("body", "--body: %v", err)
 		}
 	}
+	for _, file := range []struct{ value, to *string }{{&o.tokens, &config.Tokens}, {&o.certificate, &config.Certificate}, {&o.key, &config.Key}, {&o.clients, &config.Clients}, {&o.store, &config.Store}} {
+		*file.to = cmp.Or(*file.value, *file.to)
+	}
+	if (config.Certificate == "") != (config.Key == "") || config.Clients != "" && config.Key == "" {
+		return nil, wrongFlag("tls-certificate", "TLS needs a certificate and its key: give both --tls-certificate and --tls-key")
+	}
+	if changed("watch") {
+		var ok bool
+		if config.Watch, ok = serve.ParseInterval(o.watch); !ok {
+			return nil, wrongFlag("watch", "--watch: want a time such as 5s, or off, got %q", o.watch)
+		}
+	}
+	config.Watch = cmp.Or(config.Watch, 5*time.Second)
+	config.LogRequests, config.Profiles = config.LogRequests || o.logRequests, config.Profiles || o.profiles
 	for i := range config.Models {
 		q := &config.Models[i].Queue
 		q.Rows, q.Jobs, q.Latency = cmp.Or(rows, q.Rows), cmp.Or(queue, q.Jobs), cmp.Or(latency, q.Latency)
@@ -176,26 +209,93 @@ func (a *app) serve(ctx context.Context, config *serve.Config, level slog.Level)
 	}
 	var shown slog.LevelVar
 	shown.Set(slog.LevelError + 1) // what happens at the start is told below
-	s := serve.New(serve.Options{Tasks: a.kinds, Version: carousel.Version(), Limits: config.Limits,
-		Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: &shown}))})
-	opened, err := a.openModels(ctx, s, config)
-	if err == nil && ctx.Err() == nil {
-		if err = a.tellServed(s, web, grpc, opened); err == nil {
+	log := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: &shown}))
+	o := serve.Options{Tasks: a.kinds, Version: carousel.Version(), Limits: config.Limits, Log: log, LogRequests: config.LogRequests, Profiles: config.Profiles}
+	if config.LogRequests {
+		level = min(level, slog.LevelInfo)
+	}
+	if err = guard(&o, config); err == nil {
+		s := serve.New(o)
+		if err = a.prepare(ctx, s, &o, config, web, grpc); err == nil && ctx.Err() == nil {
 			shown.Set(level)
-			refuseLargeRequests()
-			err = s.Run(ctx, web, grpc, config.Drain)
-			if lack := a.lack.Load(); lack != nil {
-				return lack // it was not a person who asked for the end
-			}
-			return err
+			return a.answer(ctx, s, &o, config, web, grpc)
 		}
+		err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
 	for _, l := range []net.Listener{web, grpc} {
 		if l != nil {
 			l.Close()
 		}
 	}
-	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	return err
+}
+
+// guard opens the files of tokens and certificates.
+func guard(o *serve.Options, config *serve.Config) (err error) {
+	if config.Tokens != "" {
+		if o.Access, err = serve.OpenAccess(config.Tokens, o.Log); err != nil {
+			return err
+		}
+	}
+	if config.Certificate != "" {
+		o.TLS, err = serve.OpenCertificates(config.Certificate, config.Key, config.Clients, o.Log)
+	}
+	return err
+}
+
+// prepare opens the models and the store of sessions, and says what is served.
+func (a *app) prepare(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, web, grpc net.Listener) error {
+	opened, err := a.openModels(ctx, s, config)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if config.Store != "" {
+		restored, lost, err := s.OpenStore(ctx, config.Store)
+		if err != nil {
+			return err
+		}
+		if restored+lost > 0 {
+			a.note("Sessions of %s: %d go on, %d cannot", config.Store, restored, lost)
+		}
+	}
+	return a.tellServed(s, o, config, web, grpc, opened)
+}
+
+// answer answers until ctx ends, and reads files that change meanwhile.
+func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, web, grpc net.Listener) error {
+	refuseLargeRequests()
+	if config.Watch > 0 {
+		watched, stop := context.WithCancel(ctx)
+		defer stop() // they are not waited for: a model that is being opened must not hold up the end
+		go s.Watch(watched, config.Watch)
+		if o.Access != nil {
+			go o.Access.Watch(watched, config.Watch)
+		}
+		if o.TLS != nil {
+			go o.TLS.Watch(watched, config.Watch)
+		}
+	}
+	err := s.Run(ctx, web, grpc, config.Drain)
+	if lack := a.lack.Load(); lack != nil {
+		return lack // it was not a person who asked for the end
+	}
+	return err
+}
+
+// newToken prints the line of a new token, and on stderr the token.
+func (a *app) newToken(c *cobra.Command, o *serveOptions, args []string) error {
+	name, scopes, ok := strings.Cut(o.newToken, "=")
+	if !ok || len(args) > 0 {
+		return wrongFlag("new-token", "--new-token: want NAME=SCOPES, such as sensors=infer, and no model, got %q", o.newToken)
+	}
+	secret, line, err := serve.NewToken(name, scopes, o.expiry)
+	if err != nil {
+		return wrongFlag("new-token", "--new-token: %v", err)
+	}
+	fmt.Fprintln(a.stderr, "The token, which is shown this once:")
+	fmt.Fprintln(a.stderr, secret)
+	fmt.Fprintln(a.stdout, line)
+	return nil
 }
 
 // openListener returns a listener; nil if it is off.
@@ -292,10 +392,13 @@ type servedModel struct {
 }
 
 // tellServed says what is served, where, and how to try it.
-func (a *app) tellServed(s *serve.Server, http, grpc net.Listener, ready int) error {
+func (a *app) tellServed(s *serve.Server, o *serve.Options, config *serve.Config, http, grpc net.Listener, ready int) error {
 	said := &served{Models: []servedModel{}}
 	if http != nil {
 		said.HTTP = "http://" + reachable(http)
+		if o.TLS != nil {
+			said.HTTP = "https" + strings.TrimPrefix(said.HTTP, "http")
+		}
 	}
 	if grpc != nil {
 		said.GRPC = reachable(grpc)
@@ -331,12 +434,23 @@ func (a *app) tellServed(s *serve.Server, http, grpc net.Listener, ready int) er
 		}
 		note := ""
 		if at, ok := door.l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
-			note = ", open to all who reach this machine, without TLS and authentication"
+			switch {
+			case o.Access == nil && o.TLS == nil:
+				note = ", open to all who reach this machine, without TLS and tokens"
+			case o.Access == nil && config.Clients == "":
+				note = ", open to all who reach this machine, without tokens"
+			case o.TLS == nil:
+				note = ", without TLS: tokens can be read on the way, unless something before this encrypts"
+			}
 		}
 		a.note("%s on %s%s", door.name, door.l.Addr(), note)
 	}
 	if said.HTTP != "" {
-		a.note("Try it: %s", tryLine(said.HTTP, models))
+		try := tryLine(said.HTTP, models)
+		if rest, ok := strings.CutPrefix(try, "curl "); ok && o.Access != nil {
+			try = `curl -H "Authorization: Bearer $TOKEN" ` + rest
+		}
+		a.note("Try it: %s", try)
 	}
 	if a.json {
 		return a.printJSON("serve", said, nil)

@@ -315,12 +315,12 @@ func TestServeDrains(t *testing.T) {
 	if seen < 5 {
 		t.Errorf("readiness was false %d times before the server refused connections, want a while", seen)
 	}
-	done := int64(strings.Count(log, `path="POST /v2/models/{model}/infer" status=200`))
-	if all := int64(strings.Count(log, `path="POST /v2/models/{model}/infer"`)); done != answered.Load() || all != done {
+	done := int64(strings.Count(log, `"method":"POST","route":"/v2/models/{model}/infer","status":200,`))
+	if all := int64(strings.Count(log, `"method":"POST","route":"/v2/models/{model}/infer",`)); done != answered.Load() || all != done {
 		t.Errorf("the server took %d requests and answered %d of them; clients have %d answers", all, done, answered.Load())
 	}
-	calls := int64(strings.Count(log, "ModelInfer status=OK"))
-	if all := int64(strings.Count(log, "ModelInfer status=")); calledBefore == 0 || calls != called.Load() || all != calls {
+	calls := int64(strings.Count(log, `/ModelInfer","status":"OK"`))
+	if all := int64(strings.Count(log, `/ModelInfer","status":`)); calledBefore == 0 || calls != called.Load() || all != calls {
 		t.Errorf("the server took %d calls and answered %d of them; clients have %d answers, %d before the signal", all, calls, called.Load(), calledBefore)
 	}
 	t.Logf("%d answers, %d of them after SIGTERM; %d clients found no server in the end", answered.Load(), answered.Load()-before, lost.Load())
@@ -343,5 +343,102 @@ func TestServeSecondSignal(t *testing.T) {
 	var exit *exec.ExitError
 	if err := p.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || time.Since(began) > 10*time.Second {
 		t.Errorf("%v after %v: %s", err, time.Since(began), p.log)
+	}
+}
+
+// A server with tokens and a store is killed and started again: a sequence goes on with the
+// bits that it would have had. A model whose file changes is loaded anew; the sequence stays
+// with the one that it began in.
+func TestServeKilled(t *testing.T) {
+	graph, _ := serveModels(t)
+	dir := t.TempDir()
+	tokens := filepath.Join(dir, "tokens")
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"serve", "--new-token", "sensors=infer"}, nil, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr.String())
+	}
+	if err := os.WriteFile(tokens, stdout.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	token := said[len(said)-1]
+	args := []string{graph, "--tokens", tokens, "--store", filepath.Join(dir, "sessions"), "--watch", "20ms", "--log", "info"}
+	p := startServer(t, args...)
+	step := func(id int, more string) (int, string) {
+		t.Helper()
+		q, err := http.NewRequest(http.MethodPost, p.HTTP+"/v2/models/sums/infer", strings.NewReader(fmt.Sprintf(
+			`{"parameters":{"sequence_id":%d%s},"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]},{"name":"scale","shape":[],"datatype":"INT64","data":[3]}]}`, id, more)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Authorization", "Bearer "+token)
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode, string(text)
+	}
+	const begin = `,"sequence_start":true`
+	if status, _ := fetch(t, http.MethodGet, p.HTTP+"/v2/models/sums", ""); status != 401 {
+		t.Errorf("without a token: %d", status)
+	}
+	var want []string // of a sequence that nothing disturbs
+	for i, more := range []string{begin, "", "", ""} {
+		status, answer := step(1, more)
+		if status != 200 {
+			t.Fatalf("step %d: %s", i, answer)
+		}
+		want = append(want, answer)
+	}
+	for i, more := range []string{begin, ""} {
+		if _, answer := step(2, more); answer != want[i] {
+			t.Errorf("step %d: %s, want %s", i, answer, want[i])
+		}
+	}
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.Wait() // it was killed
+	p = startServer(t, args...)
+	if !strings.Contains(p.log.String(), "2 go on, 0 cannot") {
+		t.Errorf("stderr: %s", p.log)
+	}
+	if _, answer := step(2, ""); answer != want[2] {
+		t.Errorf("after the server was killed: %s, want %s", answer, want[2])
+	}
+
+	b, err := os.ReadFile(graph)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(graph, []byte("damage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := func(what string) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !strings.Contains(p.log.String(), what); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the log does not say %q: %s", what, p.log)
+			}
+		}
+	}
+	seen("a model cannot be loaded")
+	if _, answer := step(2, ""); answer != want[3] {
+		t.Errorf("while the file is damaged: %s, want %s", answer, want[3])
+	}
+	if status, _ := fetch(t, http.MethodGet, p.HTTP+"/v2/health/ready", ""); status != 200 {
+		t.Errorf("the server is not ready (%d), though its model answers", status)
+	}
+	if err := os.WriteFile(graph, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen("a model is as its files are")
+	if log := p.end(t); strings.Contains(log, token) {
+		t.Error("the token stands in the log")
 	}
 }

@@ -108,6 +108,7 @@ type lane struct {
 	limit   float64       // cost of a batch, as the objective for latency allows; 0: not known
 	pace    float64       // seconds for a unit of cost, of the last batches
 	single  float64       // likewise, of those of one job
+	singles int           // of which there were
 	spare   *set          // of the last batch, to be used again
 
 	came     uint64  // jobs in all
@@ -703,13 +704,22 @@ func (s *Scheduler) comeBack(l *lane, before uint64, answered int, took time.Dur
 func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	seconds := took.Seconds()
 	if l.pace == 0 {
-		l.pace, l.single = seconds/cost, seconds/cost
+		l.pace = seconds / cost
 	}
 	l.pace += (seconds/cost - l.pace) / 8
 	if cost == heaviest {
-		l.single += (seconds/cost - l.single) / 8
+		l.singles++
+		if x := seconds / cost; l.singles == 1 || x < l.single {
+			l.single = x
+		} else {
+			l.single += (x - l.single) / 8
+		}
 	}
-	switch most := max(l.q.o.Latency.Seconds()/2, 2*l.single*heaviest); {
+	most := l.q.o.Latency.Seconds() / 2
+	if l.singles > 1 { // the first run of a model may take long, since it is planned
+		most = max(most, 2*l.single*heaviest)
+	}
+	switch {
 	case seconds > most:
 		l.limit = max(1, 0.75*cost)
 	case kept:

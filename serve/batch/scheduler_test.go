@@ -2,6 +2,7 @@ package batch
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -619,6 +620,33 @@ func TestLimitRises(t *testing.T) {
 		if b := batches(); len(b[0]) > int(28.4/min(cost, 28.4)) || len(b[len(b)-2]) != 64 {
 			t.Errorf("with a cost of %v the first batch has %d jobs, the last but one %d", cost, len(b[0]), len(b[len(b)-2]))
 		}
+	}
+}
+
+// TestSlowBeginning has a first run that takes long, as that in which a graph is planned: the
+// objective must hold for the batches after it.
+func TestSlowBeginning(t *testing.T) {
+	l := &lane{q: &Queue{o: QueueOptions{Latency: 20 * time.Millisecond}}}
+	l.learn(10, 10, time.Second, false)
+	jobs := 64.0
+	run := func(each time.Duration, fixed time.Duration) {
+		l.learn(10*jobs, 10, fixed+time.Duration(jobs*float64(each)), l.limit > 0)
+		if jobs = 64; l.limit > 0 {
+			jobs = min(64, max(1, math.Floor(l.limit/10)))
+		}
+	}
+	for range 40 {
+		run(time.Millisecond, 0)
+	}
+	if jobs > 12 {
+		t.Errorf("batches have %v jobs of a millisecond each, want at most 10 and sometimes a little more", jobs)
+	}
+	// Of jobs that alone take longer than the objective allows, as many as take twice as long.
+	for range 100 {
+		run(time.Millisecond, 30*time.Millisecond)
+	}
+	if jobs < 20 || jobs > 40 {
+		t.Errorf("batches have %v jobs that take 31 milliseconds alone and one more for each other, want about 32", jobs)
 	}
 }
 

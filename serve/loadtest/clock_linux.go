@@ -2,41 +2,60 @@ package loadtest
 
 import (
 	"context"
-	"runtime"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // clock waits for moments to within some microseconds. A timer of Go's may be late by a
-// millisecond when the process is idle, because the poller counts in these; such a delay
-// would count as the server's latency. So the waiting is a system call of a thread of its
-// own, without the 50 microseconds by which the system would join timers.
-type clock struct{}
-
-func newClock() clock {
-	runtime.LockOSThread()
-	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // refused: sends are some 50 microseconds later, and said to be
-	return clock{}
+// millisecond when the process is idle, because the runtime's poller counts in these; such
+// a delay would count as the server's latency. So a moment is an event of a file that the
+// poller waits for, as for connections: that is exact, and takes no thread that others
+// would have to be woken beside.
+type clock struct {
+	fd     int
+	file   *os.File
+	forget func() bool
 }
 
-func (clock) stop() {
-	unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // 0 is the default
-	runtime.UnlockOSThread()
+// newClock returns a clock whose waits end with ctx; nil if the system gives none, and a
+// nil clock waits by timers.
+func newClock(ctx context.Context) *clock {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	c := &clock{fd: fd, file: os.NewFile(uintptr(fd), "timer")}
+	c.forget = context.AfterFunc(ctx, func() { c.file.SetReadDeadline(time.Unix(1, 0)) })
+	return c
 }
 
-// nap is the longest system call, so that a wait ends soon after its context.
-const nap = 20 * time.Millisecond
+func (c *clock) stop() {
+	if c != nil {
+		c.forget()
+		c.file.Close()
+	}
+}
 
-// until waits for a moment, or for the end of ctx.
-func (clock) until(ctx context.Context, t time.Time) {
+// until waits for a moment, or for the end of ctx, which is that of newClock.
+func (c *clock) until(ctx context.Context, t time.Time) {
+	if c == nil {
+		sleepUntil(ctx, t)
+		return
+	}
+	var count [8]byte // of events
 	for ctx.Err() == nil {
 		d := time.Until(t)
 		if d <= 0 {
 			return
 		}
-		spec := unix.NsecToTimespec(int64(min(d, nap)))
-		unix.Nanosleep(&spec, nil) // an interrupted one begins again
+		set := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+		if unix.TimerfdSettime(c.fd, 0, &set, nil) != nil {
+			sleepUntil(ctx, t)
+			return
+		}
+		c.file.Read(count[:]) // an error is the end of ctx
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 // clock waits for moments as exactly as the runtime's timers do.
 type clock struct{}
 
-func newClock() clock { return clock{} }
+func newClock(context.Context) *clock { return nil }
 
-func (clock) stop() {}
+func (*clock) stop() {}
 
 // until waits for a moment, or for the end of ctx.
-func (clock) until(ctx context.Context, t time.Time) { sleepUntil(ctx, t) }
+func (*clock) until(ctx context.Context, t time.Time) { sleepUntil(ctx, t) }
 
 // processorTime is not known here.
 func processorTime() time.Duration { return 0 }

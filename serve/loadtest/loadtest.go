@@ -234,7 +234,7 @@ func (r *runner) arrive(ctx context.Context, q *lineup) {
 	random := rand.New(rand.NewPCG(r.load.Seed, 1))
 	wait := sleepUntil
 	if !r.load.timers {
-		clock := newClock()
+		clock := newClock(ctx)
 		defer clock.stop()
 		wait = clock.until
 	}

@@ -278,6 +278,10 @@ func TestSearch(t *testing.T) {
 		if r, trials, err := Search(t.Context(), never, Load{Clients: 100, Rate: 400, Seconds: 0.01, timers: true}, time.Millisecond, nil); r != nil || err != nil || len(trials) != 1 {
 			t.Errorf("a server that refuses everything gives %+v, %v", trials, err)
 		}
+		slow := &target{serve: func(ctx context.Context, _ Turn) error { sleep(ctx, 50*time.Millisecond); return nil }}
+		if r, trials, err := Search(t.Context(), slow, Load{Clients: 100, Rate: 400, Seconds: 1, timers: true}, 49*time.Millisecond, nil); r != nil || err != nil || len(trials) != 2 {
+			t.Errorf("a server that is too slow for any rate gives %+v, %v", trials, err)
+		}
 	})
 }
 
@@ -290,7 +294,7 @@ func latest(a, b time.Time) time.Time {
 
 // TestClock wants the waiting of the clock to be more exact than a timer's.
 func TestClock(t *testing.T) {
-	c := newClock()
+	c := newClock(t.Context())
 	defer c.stop()
 	l := newLatency()
 	for range 50 {

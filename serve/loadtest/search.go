@@ -22,9 +22,9 @@ type Trial struct {
 const (
 	firstRate  = 20   // requests per second, if the load has none
 	searchStep = 1.05 // the rates between which a search ends differ by this factor at most
-	retries    = 4    // lower rates, if that of the search does not hold in the end
 	leastCount = 200  // requests of a trial, of which p99 leaves out two
 	maxTrial   = 20.0 // seconds, if l.Seconds is less
+	aloneCount = 20   // requests, one after the other, that tell whether a search is of use
 	settle     = 200 * time.Millisecond
 )
 
@@ -86,6 +86,14 @@ func Search(ctx context.Context, t Target, l Load, objective time.Duration, told
 			met = rate
 			rate *= 2
 		default:
+			if missed == 0 {
+				// If requests one after the other are too slow already, no rate helps.
+				alone := l
+				alone.Rate, alone.Clients, alone.Count, alone.Seconds = 0, 1, aloneCount, maxTrial
+				if r, err = Run(ctx, t, alone); err != nil || r.Total.Quantile(0.5) > objective {
+					return nil, trials, err
+				}
+			}
 			missed = rate
 			rate /= 2
 		}
@@ -107,12 +115,12 @@ func Search(ctx context.Context, t Target, l Load, objective time.Duration, told
 			missed = rate
 		}
 	}
-	for range retries {
+	for lower := 0.05; lower < 1; lower *= 2 {
 		r, ok, err := try(met, 2)
 		if err != nil || ok {
 			return r, trials, err
 		}
-		met /= searchStep
+		met *= 1 - lower
 	}
 	return nil, trials, nil
 }
