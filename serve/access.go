@@ -1,8 +1,6 @@
 package serve
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -11,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -26,6 +25,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -203,10 +203,20 @@ func readTokens(path string) (list []*token, err error) {
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + err.Error(), Err: err}
 	}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 1; lines.Scan(); n++ {
-		text := strings.TrimSpace(lines.Text())
-		if text == "" || text[0] == '#' {
+	lines, err := data.LinesOf(path, b, "utf-8")
+	if err != nil {
+		return nil, err
+	}
+	defer lines.Close()
+	for {
+		text, err := lines.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if text = strings.TrimSpace(text); text == "" || text[0] == '#' {
 			continue
 		}
 		t, err := readToken(text)
@@ -214,12 +224,9 @@ func readTokens(path string) (list []*token, err error) {
 			err = fmt.Errorf("the token of %q is there twice; leave one, which has one name", t.name)
 		}
 		if err != nil {
-			return nil, &model.FileError{File: fmt.Sprintf("%s:%d", path, n), Problem: err.Error()}
+			return nil, &model.FileError{File: fmt.Sprintf("%s:%d", path, lines.Line), Problem: err.Error()}
 		}
 		list = append(list, t)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, &model.FileError{File: path, Problem: "a line is too long: expected NAME SCOPES SHA256 [EXPIRY]", Err: err}
 	}
 	if len(list) == 0 || len(list) > mostTokens {
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected 1 to %d lines NAME SCOPES SHA256 [EXPIRY], got %d", mostTokens, len(list)), Fix: "make one with carousel serve --new-token NAME=SCOPES"}

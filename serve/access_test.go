@@ -51,7 +51,7 @@ func TestTokenFiles(t *testing.T) {
 		{"a infer certificate\na infer " + sum, ""},
 		{"a infer certificate\na admin certificate", `tokens:2: the token of "a" is there twice`},
 		{"a infer " + sum + "\na infer " + sum, `tokens:2: the token of "a" is there twice`},
-		{strings.Repeat("a infer "+sum+"\n", 1)[:10] + strings.Repeat("x", 1<<17), "a line is too long"},
+		{strings.Repeat("a infer "+sum+"\n", 1)[:10] + strings.Repeat("x", 1<<17), "expected its SHA-256"},
 		{strings.Repeat("#\n", 1<<20), "of at most 1048576 bytes"},
 	} {
 		path := filepath.Join(t.TempDir(), "tokens")

@@ -204,9 +204,17 @@ func (q *Queue) do(ctx context.Context, j *Job) error {
 		s.mu.Unlock()
 		return err
 	}
-	if batch := s.start(); batch != nil {
+	var own *set
+	for b := s.start(); b != nil; b = s.start() {
+		if slices.Contains(b.jobs, j) {
+			own = b
+		} else { // of a job that was submitted just now, perhaps to a model that takes long
+			go s.lead(b, false)
+		}
+	}
+	if own != nil {
 		s.mu.Unlock()
-		s.lead(batch, j)
+		s.lead(own, true)
 		s.mu.Lock()
 	}
 	return s.wait(j)
@@ -302,7 +310,7 @@ func (s *Scheduler) proceed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for batch := s.start(); batch != nil; batch = s.start() {
-		go s.lead(batch, nil)
+		go s.lead(batch, false)
 	}
 }
 
@@ -584,9 +592,9 @@ func (s *Scheduler) giveUp(j *Job) {
 	s.over(j)
 }
 
-// lead runs batches until its own job has ended and then leaves the others to another
-// goroutine.
-func (s *Scheduler) lead(b *set, own *Job) {
+// lead runs a batch and those that follow it; once says that the caller has a job in it, so
+// that those that follow are left to another goroutine.
+func (s *Scheduler) lead(b *set, once bool) {
 	for b != nil {
 		l := b.l
 		failed := l.q.run(b.jobs)
@@ -619,8 +627,7 @@ func (s *Scheduler) lead(b *set, own *Job) {
 			b.jobs[i] = nil
 		}
 		l.spare = b
-		// A job whose time has run out is its caller's to give up.
-		before, done := l.came, own != nil && (own.settled() || own.ctx.Err() != nil)
+		before := l.came
 		expect := l.expects(answered)
 		if !expect && !s.waits() {
 			s.busy--
@@ -629,8 +636,8 @@ func (s *Scheduler) lead(b *set, own *Job) {
 			return
 		}
 		s.mu.Unlock()
-		if done {
-			go func() { s.lead(s.again(l, expect, before, answered, took), nil) }()
+		if once {
+			go func() { s.lead(s.again(l, expect, before, answered, took), false) }()
 			return
 		}
 		b = s.again(l, expect, before, answered, took)
@@ -660,7 +667,7 @@ func (s *Scheduler) again(l *lane, expect bool, before uint64, answered int, too
 	if b != nil {
 		// Others may be able to run beside it, such as a batch that waited for a long one.
 		for more := s.start(); more != nil; more = s.start() {
-			go s.lead(more, nil)
+			go s.lead(more, false)
 		}
 	}
 	return b

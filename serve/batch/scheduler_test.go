@@ -468,45 +468,39 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-// TestLeaderGoesHome is the case of TestDeadlines by hand: who leads batches must give the
-// lead away when the own time is over, though the own job was never reached.
-func TestLeaderGoesHome(t *testing.T) {
-	var q *Queue
-	var turns atomic.Int64
-	ctx, cancel := context.WithCancel(context.Background())
-	own := job(nil, 7, 0, 0)
-	own.Priority = 1
-	p := &spy{}
-	p.run = func(jobs []*Job) {
-		switch n := turns.Add(1); {
-		case n == 3:
-			cancel()
-		case n > 2000:
-			return // the flood ends, and the test has failed
+// TestCallersLeadTheirOwnJobs puts a job of another model into its queue without running it,
+// as it is for a moment when one is submitted. A caller that comes then, and finds both
+// ready, must not be held up by the other.
+func TestCallersLeadTheirOwnJobs(t *testing.T) {
+	s, h := New(Options{Executors: 2}), newHeld()
+	slow := s.Add(&spy{run: h.run}, QueueOptions{}) // the first of two that have used as much
+	quick := s.Add(&spy{}, QueueOptions{})
+	other := job(nil, 1, 0, 0)
+	if err := slow.check(other); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	err := slow.enter(context.Background(), other)
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() { answered <- quick.Do(context.Background(), job(nil, 2, 0, 0)) }()
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
 		}
-		_ = q.Submit(context.Background(), job(nil, 1, 0, 0)) // there is always a better one
+	case <-time.After(20 * time.Second):
+		t.Error("the caller waits for the batch of another model")
 	}
-	q = New(Options{Executors: 2}).Add(p, QueueOptions{Rows: 1})
-	// The caller's job is the first of its lane only after another: hold the lane by hand.
-	q.s.mu.Lock()
-	better := job(nil, 1, 0, 0)
-	better.Rows, better.Cost, better.Key = 1, 1, int64(0)
-	own.Rows, own.Cost, own.Key = 1, 1, int64(0)
-	if err := q.enter(context.Background(), better); err != nil {
-		t.Fatal(err)
+	close(h.letGo)
+	if err := slow.Wait(other); err != nil {
+		t.Error(err)
 	}
-	if err := q.enter(ctx, own); err != nil {
-		t.Fatal(err)
-	}
-	b := q.s.start()
-	q.s.mu.Unlock()
-	q.s.lead(b, own)
-	if n := turns.Load(); n > 100 {
-		t.Errorf("the caller led %d batches after its time was over", n)
-	}
-	wantCode(t, q.Wait(own), inference.Canceled)
-	turns.Store(5000)
-	empty(t, q)
+	empty(t, slow)
+	empty(t, quick)
 }
 
 // TestCancelledJobs cancels jobs at random moments.
@@ -579,6 +573,7 @@ func TestWhoSharesABatch(t *testing.T) {
 func TestBatchesKeepTheObjective(t *testing.T) {
 	var each atomic.Int64
 	each.Store(int64(time.Millisecond))
+	ready := make(chan struct{}) // closed when fast jobs are there, for batches to be full
 	p := &spy{cost: 10}
 	q := New(Options{Executors: 2}).Add(p, QueueOptions{Rows: 64, Latency: 20 * time.Millisecond, Jobs: 100000})
 	var sizes []int
@@ -587,6 +582,9 @@ func TestBatchesKeepTheObjective(t *testing.T) {
 		mu.Lock()
 		sizes = append(sizes, len(jobs))
 		mu.Unlock()
+		if each.Load() == 0 {
+			<-ready
+		}
 		time.Sleep(time.Duration(each.Load()) * time.Duration(len(jobs)))
 	}
 	mean := func(list []int) (m float64) {
@@ -598,7 +596,9 @@ func TestBatchesKeepTheObjective(t *testing.T) {
 	await(t, q, submitted(t, q, "c", many(600, func(int) *Job { return job(nil, 1, 0, 0) })...))
 	slow := mean(sizes[len(sizes)/2:])
 	each.Store(0)
-	await(t, q, submitted(t, q, "c", many(6000, func(int) *Job { return job(nil, 1, 0, 0) })...))
+	all := submitted(t, q, "c", many(6000, func(int) *Job { return job(nil, 1, 0, 0) })...)
+	close(ready)
+	await(t, q, all)
 	fast := mean(sizes[len(sizes)*3/4:])
 	// At most 10 ms at 1 ms and more for each; sleeps are long on a busy machine.
 	if slow > 12 || fast < 48 {
