@@ -365,6 +365,7 @@ func (s *Server) dismiss(ctx context.Context, e *entry) error {
 		if err := v.q.Close(ctx); err != nil && first == nil {
 			first = err
 		}
+		s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
 	}
 	return first
 }
