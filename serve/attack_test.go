@@ -393,6 +393,36 @@ func TestSlowClients(t *testing.T) {
 	d.still(t)
 }
 
+// Who is refused is told so at once, also before the body has come, and a body that does not
+// come holds the connection for a moment only.
+func TestRefusalsDoNotWaitForBodies(t *testing.T) {
+	d := fortress(t)
+	for head, want := range map[string]int{
+		"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n":                                             401,
+		"POST /v2/nothing HTTP/1.1\r\n" + as + "Transfer-Encoding: chunked\r\n\r\n":                                                 404,
+		"POST /v1/stream?model=none HTTP/1.1\r\n" + as + "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n": 404,
+	} {
+		began := time.Now()
+		c := connectTo(t, d.http)
+		if _, err := io.WriteString(c, head); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(c)
+		out, err := http.ReadResponse(in, nil)
+		if err != nil || out.StatusCode != want {
+			t.Errorf("%.40q: got %v %v, want %d", head, out, err, want)
+			continue
+		}
+		if took := time.Since(began); took > restTime {
+			t.Errorf("%.40q was answered after %v", head, took)
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil || time.Since(began) > restTime+5*time.Second {
+			t.Errorf("%.40q: the connection ended after %v with %v", head, time.Since(began), err)
+		}
+	}
+	d.still(t)
+}
+
 // What is no HTTP/2 is closed by the gRPC door, and what is gRPC by the HTTP door.
 func TestWrongProtocols(t *testing.T) {
 	d := fortress(t)

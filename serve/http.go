@@ -208,8 +208,30 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
+	if !bodyRead(r) {
+		// Otherwise the answer would wait for what is left of the body, which a client that
+		// waits for the answer never sends, and one that means ill even less.
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex() // which HTTP/2 always is
+		_ = control.SetReadDeadline(time.Now().Add(restTime))
+		w.Header().Set("Connection", "close") // or the rest would be taken for a request
+	}
 	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
 }
+
+// bodyRead reports whether nothing of a request's body is left, as far as it is known.
+func bodyRead(r *http.Request) bool {
+	body := r.Body
+	if z, ok := body.(*inflated); ok {
+		body = z.src
+	}
+	t, ok := body.(*timedBody)
+	return r.ContentLength == 0 || ok && t.ended()
+}
+
+// restTime is how long the rest of the body of a request that was refused is read, so that
+// a client that is sending it can read the answer.
+const restTime = time.Second
 
 // Refusals are held back, as long as there are at most mostSlowed of them: those of full
 // queues, and for longer those of tokens, which somebody may be guessing.
@@ -328,6 +350,7 @@ type timedBody struct {
 	watch  *time.Timer // runs from the first read to the last
 	began  time.Time
 	over   bool // all has come, or nobody reads any more
+	whole  bool // all has come
 	late   bool
 	came   int64
 	before int64 // what had come when the timer fired last
@@ -346,6 +369,7 @@ func (b *timedBody) Read(p []byte) (n int, err error) {
 	if err == nil {
 		return n, nil
 	}
+	b.whole = err == io.EOF
 	b.end()
 	if b.late {
 		err = inference.Errorf(inference.Invalid, "the body came too slowly: %d bytes in %v; send it faster, or a stream of requests to /v1/stream", b.came, time.Since(b.began).Round(time.Millisecond))
@@ -374,6 +398,13 @@ func (b *timedBody) end() {
 	if b.watch != nil {
 		b.watch.Stop()
 	}
+}
+
+// ended reports whether all has come.
+func (b *timedBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
 }
 
 // stop ends the watch of a body that is not read to its end.
