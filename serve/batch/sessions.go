@@ -49,9 +49,11 @@ type SessionOptions struct {
 // Store keeps the states of sessions, so that they go on after the process has ended in
 // whatever way. It is called by several goroutines, for one session by one at a time.
 type Store interface {
-	// Put replaces what is stored of a session, before the job that led to it is answered.
-	// saved returns the bytes of [Session.Save]. With an error the session ends.
-	Put(n *Session, saved func() ([]byte, error)) error
+	// Write writes a session's state, before the job that led to it is answered, beside what
+	// is stored of it. saved returns the bytes of [Session.Save]. settle puts what was written
+	// in that place, or, without keep, takes it away; it is called with the scheduler's lock
+	// held, and is nil if there is nothing to store. With an error the session ends.
+	Write(n *Session, saved func() ([]byte, error)) (settle func(keep bool) error, err error)
 	// Drop removes a session that is over. The scheduler's lock is held.
 	Drop(n *Session, why Reason)
 }
@@ -458,13 +460,13 @@ func (n *Session) keep() error {
 	if t.store == nil || n.Transient {
 		return nil
 	}
-	err := t.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	settle, err := t.store.Write(n, func() ([]byte, error) { return n.saved(n.state) })
+	if settle == nil {
+		return err
+	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	if n.over != "" { // meanwhile
-		t.store.Drop(n, n.over)
-	}
-	return err
+	return settle(n.over == "" || n.over == Stopped) // another of its id may have followed one that is over
 }
 
 // Remember notes that there is no such session any more, and why.
