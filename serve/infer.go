@@ -164,7 +164,10 @@ func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *b
 	case err == nil && (!seq.start || n.Queue() == v.q):
 		return n, false, nil // one that starts anew does so in its turn, behind requests before it
 	case seq.start:
-		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: true}, c.Owner)
+		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: n}, c.Owner)
+		if err != nil && inference.AsError(err).Code == inference.Exists {
+			return s.sequence(v, name, seq, c) // it was begun just now, perhaps by another client
+		}
 		return n, true, err
 	case v.program().NewState() == nil:
 		return nil, false, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a sequence", v.name)

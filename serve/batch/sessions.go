@@ -158,8 +158,9 @@ type Opening struct {
 	ID     string // "": a random one
 	Client string
 	Life   time.Duration // 0: the table's
-	// Replace ends a session of the same id first. Jobs that wait for it are refused.
-	Replace bool
+	// Replace, if not nil, is a session of the same id that is ended first if it still is.
+	// Jobs that wait for it are refused.
+	Replace *Session
 	// Transient says that the session is never stored.
 	Transient bool
 	// OnEnd, if not nil, is called when the session is over, with the scheduler's lock
@@ -211,7 +212,7 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 		return nil, inference.Errorf(inference.Unavailable, "model %q is being unloaded", model)
 	}
 	if old := t.all[n.key]; old != nil {
-		if !o.Replace {
+		if old != o.Replace {
 			return nil, inference.Errorf(inference.Exists, "session %q of model %q exists already; end it first or use another id", o.ID, model)
 		}
 		old.close(Ended)
