@@ -240,6 +240,9 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 		if t.Dims == nil {
 			t.Dims = []int{}
 		}
+		if t.Datatype == inference.UINT64 && in.Datatype != inference.UINT64 && slices.ContainsFunc(t.Ints, func(x int64) bool { return x < 0 }) {
+			return nil, nil, inference.Errorf(inference.Invalid, "input %q: numbers of UINT64 from 2^63 on are not taken as %s; send them as BYTES", t.Name, in.Datatype)
+		}
 		j.Inputs[at] = t.Value
 	}
 	p, _, err := wholeParam(r.Params, "priority")
@@ -265,21 +268,28 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 			return nil, nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", v.name, o.Name, listed(v.outs))
 		}
 		j.Want[at] = true
-		n, ok, err := wholeParam(o.Params, "classification")
+		n, err := classesOf(o, &v.outs[at])
 		if err != nil {
 			return nil, nil, err
 		}
-		if ok && n > 0 {
-			if v.outs[at].Datatype.Kind() == inference.Texts {
-				return nil, nil, inference.Errorf(inference.Invalid, "output %q: classification is for numbers, the output is %s", o.Name, v.outs[at].Datatype)
-			}
-			if classes == nil {
-				classes = make([]int, len(v.outs))
-			}
-			classes[at] = int(min(n, math.MaxInt32))
+		if n > 0 && classes == nil {
+			classes = make([]int, len(v.outs))
+		}
+		if classes != nil {
+			classes[at] = n
 		}
 	}
 	return j, classes, nil
+}
+
+// classesOf returns the number of classes that a request wants of an output, 0 for the output
+// itself.
+func classesOf(o *inference.Output, info *inference.Info) (int, error) {
+	n, _, err := wholeParam(o.Params, "classification")
+	if err == nil && n > 0 && info.Datatype.Kind() == inference.Texts {
+		err = inference.Errorf(inference.Invalid, "output %q: classification is for numbers, the output is %s", info.Name, info.Datatype)
+	}
+	return int(min(n, math.MaxInt32)), err
 }
 
 // listed names inputs or outputs for messages.
