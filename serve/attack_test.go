@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -486,6 +487,27 @@ func TestOtherOrigins(t *testing.T) {
 	}
 	if status, _, h := d.send(t, "GET", "/v2", "user-secret", ""); status != 200 || h.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("pages of other sites may read answers")
+	}
+	for _, h := range []http.Header{{"Origin": {"https://evil.example"}}, {"Sec-Fetch-Site": {"cross-site"}}, {"Sec-Fetch-Site": {"same-origin"}, "Origin": {"http://" + d.http}}} {
+		q, err := http.NewRequest("POST", "http://"+d.http+"/v2/models/m/infer", strings.NewReader(oneStep)) // which a page may send without asking
+		if err != nil {
+			t.Fatal(err)
+		}
+		h["Authorization"] = []string{"Bearer user-secret"}
+		q.Header = h
+		a, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(a.Body)
+		a.Body.Close()
+		want := 403
+		if slices.Contains(h["Sec-Fetch-Site"], "same-origin") {
+			want = 200
+		}
+		if a.StatusCode != want || want == 403 && !strings.Contains(string(b), `{"error":`) {
+			t.Errorf("%v: %d %s, want %d", h, a.StatusCode, b, want)
+		}
 	}
 	c, out, err = websocket.Dial(context.Background(), "ws://"+d.http+"/v1/stream?model=m&token=user-secret", nil)
 	if err == nil {

@@ -107,6 +107,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 		s.fail(out, r, err)
 		return
 	}
+	if crossOrigin.Check(r) != nil {
+		s.fail(out, r, errOtherSite)
+		return
+	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
 		return
@@ -122,6 +126,14 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	}
 	mux.ServeHTTP(out, r)
 }
+
+// crossOrigin finds the requests that a page of another site lets its reader's browser send.
+// They carry no token, but the server may be one that only the reader reaches, such as on the
+// reader's own machine. WebSockets have their own check.
+var (
+	crossOrigin  = http.NewCrossOriginProtection()
+	errOtherSite = inference.Errorf(inference.Denied, "a browser sent this request for a page of another site, which may not use the server; serve the page from the server's own address, through a proxy")
+)
 
 // response notes the status and the size of an answer.
 type response struct {

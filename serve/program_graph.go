@@ -586,13 +586,7 @@ func (s *rowState) UnmarshalBinary(b []byte) error {
 type graphState struct{ s *graph.Session }
 
 // Bytes returns the memory of the states' elements.
-func (s *graphState) Bytes() int {
-	n := 0
-	for _, v := range s.s.State() {
-		n += 4*len(v.Data) + 8*len(v.Ints)
-	}
-	return n
-}
+func (s *graphState) Bytes() int { return s.s.StateBytes() }
 
 // MarshalBinary writes for each state that is not zeros the lengths of its name, shape and elements,
 // and these.

@@ -67,6 +67,16 @@ type entry struct {
 	versions []*version // that are served, the newest first
 	wanted   bool       // it was not unloaded by a client
 	reason   string     // why no version, or not the newest one, is served
+	failed   bool       // the reason is a load that failed
+}
+
+// told returns the reason for those who send requests: that of a load that failed names files
+// of this machine, and is for the index and the log.
+func (e *entry) told() string {
+	if e.failed {
+		return "it could not be loaded; the index of the repository and the server's log tell why"
+	}
+	return cmp.Or(e.reason, "it is unloaded")
 }
 
 // version is a program that is served.
@@ -169,7 +179,7 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 		return e, nil, nil
 	}
 	if len(e.versions) == 0 {
-		return e, nil, inference.Errorf(inference.Unavailable, "model %q is not ready: %s", name, cmp.Or(e.reason, "it is unloaded"))
+		return e, nil, inference.Errorf(inference.Unavailable, "model %q is not ready: %s", name, e.told())
 	}
 	if number == "" {
 		return e, e.versions[0], nil
@@ -183,7 +193,7 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 	}
 	why := ""
 	if e.reason != "" {
-		why = "; not all that it was given are served: " + e.reason
+		why = "; not all that it was given are served: " + e.told()
 	}
 	return e, nil, inference.Errorf(inference.NotFound, "model %q has no version %q: it has %s%s", name, number, strings.Join(have, ", "), why)
 }
@@ -267,7 +277,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	}
 	next := &entry{name: name, c: e.c, versions: versions, wanted: true}
 	if err != nil {
-		next.reason = err.Error()
+		next.reason, next.failed = err.Error(), true
 	}
 	if !s.models.swap(e, next) {
 		for _, v := range versions {
@@ -338,6 +348,7 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 		if err := v.q.Close(ctx); err != nil && first == nil {
 			first = err
 		}
+		s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
 	}
 	return first
 }

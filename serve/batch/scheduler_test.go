@@ -74,7 +74,8 @@ func strangers(t *testing.T, alone bool) {
 				at := int(st.number) % 2
 				if st.n == nil {
 					q := queues[at].Load()
-					o := Opening{ID: strconv.FormatInt(st.number, 10), Client: strconv.Itoa(c), Replace: true}
+					o := Opening{ID: strconv.FormatInt(st.number, 10), Client: strconv.Itoa(c)}
+					o.Replace, _ = tables[at].Find("m", o.ID) // nil if there is none
 					if r.IntN(4) == 0 {
 						o.Life = time.Duration(1+r.IntN(3)) * time.Millisecond
 					}
