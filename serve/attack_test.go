@@ -36,7 +36,7 @@ func fortress(tb testing.TB) *doors {
 	with, _ := withTokens(tb, "user infer", "boss admin")
 	return run(tb, func(s *Server) {
 		with(s)
-		s.o.Limits.Body = 1 << 20
+		s.limits().Body = 1 << 20
 		s.o.LogRequests = true
 		s.o.Profiles = false
 		s.bodyTime = 200 * time.Millisecond

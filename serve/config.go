@@ -45,6 +45,8 @@ type Config struct {
 	LogRequests, Profiles bool // as of [Options]
 	Models                []ModelConfig
 	Pipelines             []PipelineConfig
+
+	seal *seal // of the files that it was read from, its own and those of labels; nil: of none
 }
 
 // ReadConfig reads a YAML file of a server's configuration, such as
@@ -60,20 +62,28 @@ type Config struct {
 // are [*model.FileError]s that name the line and the key, and nothing of the file is used
 // then.
 func ReadConfig(path string) (*Config, error) {
+	files := filesSeal(path) // before it is read
 	text, err := yaml.ReadFile(path)
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "expected the configuration of a server: " + err.Error(), Err: err}
 	}
-	return parseConfig(path, text)
+	c, err := parseConfig(path, text, files)
+	if err != nil {
+		return nil, err
+	}
+	c.seal = files
+	return c, nil
 }
 
-func parseConfig(path, text string) (*Config, error) {
+// parseConfig reads the text of a file. The files that it names, and that are read with it,
+// are added to the seal.
+func parseConfig(path, text string, files *seal) (*Config, error) {
 	entries, err := yaml.Mapping(path, text)
 	if err != nil {
 		line, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), path), ": ") // :3, or nothing
 		return nil, &model.FileError{File: path + line, Problem: problem, Err: err}
 	}
-	c, f := &Config{}, &configFile{path: path, dir: filepath.Dir(path)}
+	c, f := &Config{}, &configFile{path: path, dir: filepath.Dir(path), files: files}
 	err = f.keys("", entries, map[string]reader{
 		"http":   f.address(&c.HTTP),
 		"grpc":   f.address(&c.GRPC),
@@ -100,17 +110,20 @@ func parseConfig(path, text string) (*Config, error) {
 
 func (f *configFile) limits(l *Limits) map[string]reader {
 	return map[string]reader{
-		"body":                size(f, &l.Body),
-		"timeout":             f.duration(&l.Timeout),
-		"unread":              f.duration(&l.Unread),
-		"sessions":            f.count(&l.Sessions.Most),
-		"sessions_per_client": f.count(&l.Sessions.Client),
-		"session_bytes":       size(f, &l.Sessions.Bytes),
-		"session_ttl":         f.duration(&l.Sessions.Life),
+		"body":                   size(f, &l.Body),
+		"timeout":                f.duration(&l.Timeout),
+		"unread":                 f.duration(&l.Unread),
+		"sessions":               f.count(&l.Sessions.Most),
+		"sessions_per_client":    f.count(&l.Sessions.Client),
+		"session_bytes":          size(f, &l.Sessions.Bytes),
+		"session_ttl":            f.duration(&l.Sessions.Life),
+		"connections":            f.count(&l.Connections),
+		"connections_per_client": f.count(&l.ConnectionsPerClient),
 	}
 }
 
-func (f *configFile) model(c *ModelConfig) map[string]reader {
+func (f *configFile) model(c *ModelConfig, place string) map[string]reader {
+	c.place = place
 	return map[string]reader{
 		"name":             f.modelName(&c.Name),
 		"path":             f.file(&c.Path, "the path of a model"),
@@ -127,7 +140,8 @@ func (f *configFile) model(c *ModelConfig) map[string]reader {
 	}
 }
 
-func (f *configFile) pipeline(c *PipelineConfig) map[string]reader {
+func (f *configFile) pipeline(c *PipelineConfig, place string) map[string]reader {
+	c.place = place
 	return map[string]reader{
 		"name":    f.modelName(&c.Name),
 		"stages":  list(f, &c.Stages, f.stage),
@@ -135,7 +149,8 @@ func (f *configFile) pipeline(c *PipelineConfig) map[string]reader {
 	}
 }
 
-func (f *configFile) stage(c *StageConfig) map[string]reader {
+func (f *configFile) stage(c *StageConfig, place string) map[string]reader {
+	c.place = place
 	return map[string]reader{"model": f.text(&c.Model), "inputs": f.names(&c.Inputs), "outputs": f.names(&c.Outputs)}
 }
 
@@ -143,14 +158,31 @@ func (f *configFile) stage(c *StageConfig) map[string]reader {
 var needed = map[string][]string{"models": {"path"}, "pipelines": {"name", "stages"}, "stages": {"model"}}
 
 // configFile reads the values of a file.
-type configFile struct{ path, dir string }
+type configFile struct {
+	path, dir string
+	files     *seal
+}
 
 // reader reads the value of a key, whose name with those of the mappings around it is for
 // messages.
 type reader func(key string, n ast.Node) error
 
 func (f *configFile) wrong(n ast.Node, format string, args ...any) error {
-	return &model.FileError{File: fmt.Sprintf("%s:%d", f.path, n.GetToken().Position.Line), Problem: fmt.Sprintf(format, args...)}
+	return &model.FileError{File: f.place(n), Problem: fmt.Sprintf(format, args...)}
+}
+
+// place says where something stands: the file and the line.
+func (f *configFile) place(n ast.Node) string {
+	return fmt.Sprintf("%s:%d", f.path, n.GetToken().Position.Line)
+}
+
+// placed adds to an error the place in a configuration file of what it is about; "": it is
+// of none.
+func placed(place string, err error) error {
+	if place == "" {
+		return err
+	}
+	return &model.FileError{File: place, Problem: err.Error(), Err: err}
 }
 
 // keys reads the entries of a mapping.
@@ -179,8 +211,8 @@ func (f *configFile) mapping(known map[string]reader) reader {
 	}
 }
 
-// list reads a list of mappings, whose keys of gives.
-func list[T any](f *configFile, to *[]T, of func(*T) map[string]reader) reader {
+// list reads a list of mappings, whose keys of gives for a new entry and its place.
+func list[T any](f *configFile, to *[]T, of func(*T, string) map[string]reader) reader {
 	return func(key string, n ast.Node) error {
 		items, ok := n.(*ast.SequenceNode)
 		if !ok {
@@ -191,14 +223,18 @@ func list[T any](f *configFile, to *[]T, of func(*T) map[string]reader) reader {
 			if !ok {
 				return f.wrong(item, "%s: expected lines of the form \"key: value\" after \"- \"", key)
 			}
+			first := item // its token is not on the line where it begins
+			if len(m.Values) > 0 {
+				first = m.Values[0].Key
+			}
 			var one T
-			if err := f.keys(fmt.Sprintf("%s[%d]", key, i), m.Values, of(&one)); err != nil {
+			if err := f.keys(fmt.Sprintf("%s[%d]", key, i), m.Values, of(&one, f.place(first))); err != nil {
 				return err
 			}
 			kind := key[strings.LastIndexByte(key, '.')+1:]
 			for _, name := range needed[kind] {
 				if !slices.ContainsFunc(m.Values, func(e *ast.MappingValueNode) bool { return yaml.Text(e.Key) == name }) {
-					return f.wrong(m.Values[0].Key, "%s[%d]: the key %s is missing", key, i, name)
+					return f.wrong(first, "%s[%d]: the key %s is missing", key, i, name)
 				}
 			}
 			*to = append(*to, one)
@@ -357,8 +393,10 @@ func (f *configFile) labels(to *map[string][]string) reader {
 				return err
 			}
 			if yaml.IsScalar(e.Value) {
+				path := f.resolved(values[0])
+				f.files.add(path)
 				var err error
-				if values, err = labelsIn(f.resolved(values[0])); err != nil {
+				if values, err = labelsIn(path); err != nil {
 					return f.wrong(e.Value, "%s: expected a list of labels or a file with one in each line: %v", key, err)
 				}
 			}

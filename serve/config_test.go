@@ -20,7 +20,7 @@ func TestConfig(t *testing.T) {
 http: 0.0.0.0:8080
 grpc: off
 drain: 20s
-limits: {body: 64MB, timeout: 2s, unread: 5s, sessions: 1000, sessions_per_client: 10, session_bytes: 1GiB, session_ttl: 5m}
+limits: {body: 64MB, timeout: 2s, unread: 5s, sessions: 1000, sessions_per_client: 10, session_bytes: 1GiB, session_ttl: 5m, connections: 500, connections_per_client: 20}
 models:
   - name: "step"
     path: step.onnx
@@ -54,19 +54,24 @@ pipelines:
 	}
 	want := &Config{
 		HTTP: "0.0.0.0:8080", GRPC: Off, Drain: 20 * time.Second,
-		Limits: Limits{Body: 64e6, Timeout: 2 * time.Second, Unread: 5 * time.Second, Sessions: batch.SessionOptions{Most: 1000, Client: 10, Bytes: 1 << 30, Life: 5 * time.Minute}},
+		Limits: Limits{Body: 64e6, Timeout: 2 * time.Second, Unread: 5 * time.Second, Sessions: batch.SessionOptions{Most: 1000, Client: 10, Bytes: 1 << 30, Life: 5 * time.Minute}, Connections: 500, ConnectionsPerClient: 20},
 		Models: []ModelConfig{
 			{Name: "step", Path: filepath.Join(dir, "step.onnx"), Queue: batch.QueueOptions{Rows: 64, Latency: 20 * time.Millisecond, Jobs: 100, Client: 20, Share: 0.5},
-				States: map[string]string{"h": "hn", "c": "cn"}, NoBatch: true, Labels: map[string][]string{"p": {"no", "yes"}, "q": {"one", "two"}}, Life: time.Hour, Versions: 2},
-			{Path: "/models/run"},
+				States: map[string]string{"h": "hn", "c": "cn"}, NoBatch: true, Labels: map[string][]string{"p": {"no", "yes"}, "q": {"one", "two"}}, Life: time.Hour, Versions: 2, place: path + ":7"},
+			{Path: "/models/run", place: path + ":21"},
 		},
-		Pipelines: []PipelineConfig{{Name: "both", Outputs: []string{"z"}, Stages: []StageConfig{
-			{Model: "step", Inputs: map[string]string{"x": "sound"}, Outputs: map[string]string{"y": "z"}}, {Model: "run"}}}},
+		Pipelines: []PipelineConfig{{Name: "both", Outputs: []string{"z"}, place: path + ":23", Stages: []StageConfig{
+			{Model: "step", Inputs: map[string]string{"x": "sound"}, Outputs: map[string]string{"y": "z"}, place: path + ":25"}, {Model: "run", place: path + ":26"}}}},
+		seal: filesSeal(path, filepath.Join(dir, "names.txt")),
 	}
+	if !got.seal.same(want.seal) {
+		t.Errorf("the files are %v", got.seal.names)
+	}
+	got.seal = want.seal
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if empty, err := parseConfig("a.yaml", "# nothing\n"); err != nil || !reflect.DeepEqual(empty, &Config{}) {
+	if empty, err := parseConfig("a.yaml", "# nothing\n", &seal{}); err != nil || !reflect.DeepEqual(empty, &Config{}) {
 		t.Errorf("a file of comments: %+v, %v", empty, err)
 	}
 }
@@ -102,11 +107,12 @@ func TestConfigFaults(t *testing.T) {
 		"models:\n  - path: a\n    labels: {p: []}":                    `a.yaml:3: models[0].labels.p: expected a text or a list of texts, got an empty list`,
 		"pipelines:\n  - name: p":                                      `a.yaml:2: pipelines[0]: the key stages is missing`,
 		"pipelines:\n  - name: p\n    stages:\n      - inputs: {a: b}": `a.yaml:4: pipelines[0].stages[0]: the key model is missing`,
-		"models: &m [1]": `a.yaml:1: models: expected a list`,
-		"http: 'a":       `a.yaml:1`,
-		"- a":            `a.yaml:1`,
+		"models:\n  - {}":                                              `a.yaml:2: models[0]: the key path is missing`,
+		"models: &m [1]":                                               `a.yaml:1: models: expected a list`,
+		"http: 'a":                                                     `a.yaml:1`,
+		"- a":                                                          `a.yaml:1`,
 	} {
-		c, err := parseConfig("a.yaml", text)
+		c, err := parseConfig("a.yaml", text, &seal{})
 		var fault *model.FileError
 		if !errors.As(err, &fault) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: got %v, want %s", text, err, want)

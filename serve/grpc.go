@@ -47,7 +47,7 @@ func (deflate) Decompress(r io.Reader) (io.Reader, error) { return zlib.NewReade
 // with it.
 func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	own := []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(int(min(s.o.Limits.Body, 1<<31-1))),
+		grpc.MaxRecvMsgSize(int(min(s.limits().Body, 1<<31-1))),
 		grpc.MaxConcurrentStreams(4096),
 		grpc.MaxHeaderListSize(headerBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -248,7 +248,7 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 	c := callerOf(ctx)
 	c.Owner = g.s.NewOwner()
 	defer c.Owner.End()
-	unread := g.s.o.Limits.Unread
+	unread := g.s.limits().Unread
 	stalled := make(chan struct{}, 1)
 	t := &inferStream{g: g, stream: stream, ctx: ctx, stop: stop, c: c, slots: make(chan struct{}, mostInFlight), behind: map[sequenceKey][]*streamed{},
 		unread: unread, watch: time.AfterFunc(unread, func() {

@@ -335,7 +335,7 @@ func TestUnreadStreamIsCut(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if n, _ := s.sessions.Count(nil); n != 0 {
-		t.Errorf("the stream's sequence lives on after %v", s.o.Limits.Unread)
+		t.Errorf("the stream's sequence lives on after %v", s.limits().Unread)
 	}
 	st, err := s.statistics("plain", "")
 	if err != nil {

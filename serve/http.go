@@ -65,7 +65,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/v2/trace/setting", s.answer(missing("traces of requests")))
 	mux.HandleFunc("/v2/logging", s.answer(missing("settings of its log")))
 	for _, k := range s.o.Tasks {
-		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.o.Limits.Body))
+		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.limits().Body))
 	}
 	mux.Handle("GET /metrics", s.metricsHandler())
 	description, err := openAPIHandler(s.o.Tasks, s.o.Version)
@@ -484,7 +484,7 @@ const mostPooled = 1 << 20 // bytes of a buffer
 
 // withBody calls f with a request's body, which is no longer f's when it returns.
 func (s *Server) withBody(r *http.Request, f func([]byte) error) error {
-	most := s.o.Limits.Body
+	most := s.limits().Body
 	tooLarge := inference.Errorf(inference.TooLarge, "the body has more than %d bytes, which the server takes; send less at once", most)
 	if r.ContentLength > most {
 		return tooLarge
@@ -706,7 +706,7 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 		return nil, inference.Errorf(inference.Invalid, "model %q is not for %s; ask it at /v2/models/%s/infer", name, k.Name, name)
 	}
 	return &taskModel{program: p, run: func(ctx context.Context, j *batch.Job) error {
-		if d := s.o.Limits.Timeout; d > 0 {
+		if d := s.limits().Timeout; d > 0 {
 			var stop context.CancelFunc
 			ctx, stop = context.WithTimeout(ctx, d)
 			defer stop()

@@ -37,12 +37,18 @@ func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*in
 	if e.pipeline != nil {
 		return e.pipeline.infer(ctx, s, r, seq, c)
 	}
-	out, err := s.inferOn(ctx, v, e.name, r, seq, c, began)
+	return s.inferNewest(ctx, v, e.name, r, seq, c, began)
+}
+
+// inferNewest is inferOn for a version that may be replaced meanwhile: then the request goes
+// to the one that has its place.
+func (s *Server) inferNewest(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (*inference.Response, error) {
+	out, err := s.inferOn(ctx, v, name, r, seq, c, began)
 	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable && v.retired.Load() {
-		if _, v, err = s.find(r.Model, r.Version); err != nil { // it was replaced meanwhile
+		if _, v, err = s.find(v.name, r.Version); err != nil {
 			return nil, err
 		}
-		return s.inferOn(ctx, v, e.name, r, seq, c, began)
+		return s.inferOn(ctx, v, name, r, seq, c, began)
 	}
 	return out, err
 }
@@ -53,7 +59,7 @@ func (s *Server) timed(ctx context.Context, p inference.Params) (context.Context
 	if err != nil {
 		return nil, nil, err
 	}
-	d := s.o.Limits.Timeout
+	d := s.limits().Timeout
 	if t > 0 && t < math.MaxInt64/1000 {
 		d = time.Duration(t) * time.Microsecond
 	}

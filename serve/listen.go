@@ -94,7 +94,9 @@ func (r *running) serveHTTP(l net.Listener) {
 		ErrorLog:          log.New(connLog{r.s.log}, "", 0),
 	}
 	if c := r.s.o.TLS; c != nil {
-		l = tls.NewListener(l, c.Config())
+		l = tls.NewListener(&limitedListener{l, r.s, hangUp}, c.Config())
+	} else {
+		l = &limitedListener{l, r.s, r.s.decline}
 	}
 	r.web = l
 	go func() {
@@ -148,6 +150,7 @@ func (r *running) serveGRPC(l net.Listener) {
 		defer r.active.Add(-1)
 		return handle(ctx, q)
 	}))
+	l = &limitedListener{l, r.s, hangUp}
 	go func() {
 		if err := r.grpc.Serve(l); err != nil {
 			r.failed <- fmt.Errorf("the gRPC server on %v failed: %w", l.Addr(), err)

@@ -140,6 +140,13 @@ var (
 	reloadsDesc = prometheus.NewDesc("carousel_reloads_total", "Loads of the model, with the first one, by result: loaded, failed.", []string{"model", "result"}, nil)
 )
 
+// The metrics of the server, whatever its models are.
+var (
+	configDesc      = prometheus.NewDesc("carousel_config_current", "1 if the server runs as its configuration file says, else 0; the log says why. Absent without such a file.", nil, nil)
+	connectionsDesc = prometheus.NewDesc("carousel_connections", "Connections that are open, of HTTP and gRPC.", nil, nil)
+	refusedDesc     = prometheus.NewDesc("carousel_connections_refused_total", "Connections that were refused, by whose limit: server, client.", []string{"reason"}, nil)
+)
+
 // collector reads the versions that are served when metrics are asked for. Labels are the
 // names and versions of models alone, so there are as many series as models.
 type collector struct{ s *Server }
@@ -147,8 +154,19 @@ type collector struct{ s *Server }
 // Describe describes nothing: which series there are depends on the models.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends the metrics of all versions.
+// Collect sends the metrics of the server and of all versions.
 func (c collector) Collect(to chan<- prometheus.Metric) {
+	if c.s.config.on.Load() {
+		current := 0.0
+		if c.s.config.current.Load() {
+			current = 1
+		}
+		to <- prometheus.MustNewConstMetric(configDesc, prometheus.GaugeValue, current)
+	}
+	to <- prometheus.MustNewConstMetric(connectionsDesc, prometheus.GaugeValue, float64(c.s.connected.count()))
+	for i, word := range fullness {
+		to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(c.s.connected.refused[i].Load()), word)
+	}
 	for _, e := range c.s.models.list() {
 		if e.pipeline == nil && e.wanted {
 			current := 0.0

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -18,6 +19,15 @@ type PipelineConfig struct {
 	// Outputs are the values that the pipeline answers with; empty: the outputs of the
 	// last stage.
 	Outputs []string
+
+	place string // in a configuration file; "": none
+}
+
+// same reports whether two pipelines are of the same stages.
+func (c PipelineConfig) same(other PipelineConfig) bool {
+	return c.Name == other.Name && slices.Equal(c.Outputs, other.Outputs) && slices.EqualFunc(c.Stages, other.Stages, func(a, b StageConfig) bool {
+		return a.Model == b.Model && maps.Equal(a.Inputs, b.Inputs) && maps.Equal(a.Outputs, b.Outputs)
+	})
 }
 
 // StageConfig is a model of a pipeline. Values have names: those of the pipeline's inputs,
@@ -27,44 +37,70 @@ type StageConfig struct {
 	// Inputs has the value that an input takes, Outputs the name that an output gets; one
 	// that is not listed has the name that it has in its model.
 	Inputs, Outputs map[string]string
+
+	place string // in a configuration file; "": none
 }
 
 type pipeline struct{ c PipelineConfig }
 
-// AddPipeline adds a pipeline of models that were added before.
+// AddPipeline adds a pipeline of models that were added before. An error about one of a
+// configuration file is a [*model.FileError] with the line.
 func (s *Server) AddPipeline(c PipelineConfig) error {
-	if err := checkName(c.Name); err != nil {
+	if err := c.check(s.models.list()); err != nil {
 		return err
-	}
-	if len(c.Stages) == 0 {
-		return fmt.Errorf("pipeline %q has no stages", c.Name)
-	}
-	p := &pipeline{c}
-	for i, stage := range c.Stages {
-		e := s.models.get(stage.Model)
-		if e == nil || e.pipeline != nil {
-			return fmt.Errorf("pipeline %q, stage %d: unknown model %q; the server has %s", c.Name, i+1, stage.Model, s.names())
-		}
-		if len(e.versions) == 0 {
-			continue
-		}
-		for in := range stage.Inputs {
-			if _, ok := e.versions[0].inAt[in]; !ok {
-				return fmt.Errorf("pipeline %q, stage %d: model %q has no input %q: it has %s", c.Name, i+1, stage.Model, in, listed(e.versions[0].ins))
-			}
-		}
-		for out := range stage.Outputs {
-			if _, ok := e.versions[0].outAt[out]; !ok {
-				return fmt.Errorf("pipeline %q, stage %d: model %q has no output %q: it has %s", c.Name, i+1, stage.Model, out, listed(e.versions[0].outs))
-			}
-		}
 	}
 	s.models.mu.Lock()
 	defer s.models.mu.Unlock()
 	if s.models.entries[c.Name] != nil {
-		return fmt.Errorf("two models have the name %q", c.Name)
+		return placed(c.place, fmt.Errorf("two models have the name %q", c.Name))
 	}
-	s.models.entries[c.Name] = &entry{name: c.Name, pipeline: p, wanted: true}
+	s.models.entries[c.Name] = &entry{name: c.Name, pipeline: &pipeline{c}, wanted: true}
+	return nil
+}
+
+// check checks a pipeline against the models that there are. What a model without versions
+// has is not known.
+func (c *PipelineConfig) check(models []*entry) error {
+	if err := checkName(c.Name); err != nil {
+		return placed(c.place, err)
+	}
+	if len(c.Stages) == 0 {
+		return placed(c.place, fmt.Errorf("pipeline %q has no stages", c.Name))
+	}
+	newest := map[string]*version{}
+	for i := range c.Stages {
+		stage := &c.Stages[i]
+		wrong := func(format string, args ...any) error {
+			return placed(stage.place, fmt.Errorf("pipeline %q, stage %d: %s", c.Name, i+1, fmt.Sprintf(format, args...)))
+		}
+		at := slices.IndexFunc(models, func(e *entry) bool { return e.name == stage.Model && e.pipeline == nil })
+		if at < 0 {
+			return wrong("unknown model %q; the server has %s", stage.Model, namesOf(models))
+		}
+		if len(models[at].versions) == 0 {
+			continue
+		}
+		v := models[at].versions[0]
+		for _, in := range slices.Sorted(maps.Keys(stage.Inputs)) {
+			if _, ok := v.inAt[in]; !ok {
+				return wrong("model %q has no input %q: it has %s", stage.Model, in, listed(v.ins))
+			}
+		}
+		for _, out := range slices.Sorted(maps.Keys(stage.Outputs)) {
+			if _, ok := v.outAt[out]; !ok {
+				return wrong("model %q has no output %q: it has %s", stage.Model, out, listed(v.outs))
+			}
+		}
+		newest[stage.Model] = v
+	}
+	for i := range c.Stages {
+		if newest[c.Stages[i].Model] == nil {
+			return nil // which outputs there are is not known
+		}
+	}
+	if _, _, err := c.infos(func(model string) (*version, error) { return newest[model], nil }); err != nil {
+		return placed(c.place, err)
+	}
 	return nil
 }
 
@@ -85,9 +121,16 @@ func (c *StageConfig) gives(out *inference.Info) bool { return !out.State || c.O
 
 // infos returns the inputs and outputs, as the stages' newest versions have them.
 func (p *pipeline) infos(s *Server) (ins, outs []inference.Info, err error) {
+	return p.c.infos(func(model string) (*version, error) {
+		_, v, err := s.find(model, "")
+		return v, err
+	})
+}
+
+func (c *PipelineConfig) infos(newest func(model string) (*version, error)) (ins, outs []inference.Info, err error) {
 	have := map[string]inference.Info{}
-	for i, stage := range p.c.Stages {
-		_, v, err := s.find(stage.Model, "")
+	for i, stage := range c.Stages {
+		v, err := newest(stage.Model)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -106,15 +149,15 @@ func (p *pipeline) infos(s *Server) (ins, outs []inference.Info, err error) {
 			}
 			out.Name = named(stage.Outputs, out.Name)
 			have[out.Name] = out
-			if i == len(p.c.Stages)-1 && p.c.Outputs == nil {
+			if i == len(c.Stages)-1 && c.Outputs == nil {
 				outs = append(outs, out)
 			}
 		}
 	}
-	for _, name := range p.c.Outputs {
+	for _, name := range c.Outputs {
 		out, ok := have[name]
 		if !ok {
-			return nil, nil, inference.Errorf(inference.Internal, "pipeline %q: no stage has the output %q", p.c.Name, name)
+			return nil, nil, inference.Errorf(inference.Internal, "pipeline %q: no stage has the output %q", c.Name, name)
 		}
 		outs = append(outs, out)
 	}
@@ -165,7 +208,7 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 		if seq.id != "" && v.program().NewState() != nil {
 			its, kept = seq, true
 		}
-		out, err := s.inferOn(ctx, v, p.session(i), one, its, c, time.Now())
+		out, err := s.inferNewest(ctx, v, p.session(i), one, its, c, time.Now())
 		if err != nil {
 			fault := *inference.AsError(err)
 			fault.Msg = fmt.Sprintf("stage %d of %q, model %q: %s", i+1, p.c.Name, stage.Model, fault.Msg)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +44,14 @@ type ModelConfig struct {
 	Life time.Duration
 	// Versions is the number of the newest versions that are served. 0: one.
 	Versions int
+
+	place string // in a configuration file; "": none
+}
+
+// same reports whether two models are served in the same way.
+func (c ModelConfig) same(other ModelConfig) bool {
+	c.place, other.place = "", ""
+	return reflect.DeepEqual(c, other)
 }
 
 // repository is the models of a server, by name.
@@ -158,9 +167,14 @@ func (r *repository) unload(name string, forget bool) *entry {
 	case forget:
 		delete(r.entries, name)
 	default:
-		r.entries[name] = &entry{name: name, c: old.c, pipeline: old.pipeline, reason: "it was unloaded"}
+		r.entries[name] = old.unloaded()
 	}
 	return old
+}
+
+// unloaded is an entry as it is after a client has unloaded it.
+func (e *entry) unloaded() *entry {
+	return &entry{name: e.name, c: e.c, pipeline: e.pipeline, reason: "it was unloaded"}
 }
 
 // find returns a version of a model, the newest for "".
@@ -199,9 +213,11 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 }
 
 // names lists the models for messages.
-func (s *Server) names() string {
+func (s *Server) names() string { return namesOf(s.models.list()) }
+
+func namesOf(list []*entry) string {
 	var names []string
-	for _, e := range s.models.list() {
+	for _, e := range list {
 		if len(names) == 20 {
 			names = append(names, "...")
 			break
@@ -226,7 +242,7 @@ func (s *Server) Add(ctx context.Context, c ModelConfig) error {
 	s.models.mu.Lock()
 	if s.models.entries[c.Name] != nil {
 		s.models.mu.Unlock()
-		return fmt.Errorf("two models have the name %q; give one another name with PATH=NAME", c.Name)
+		return placed(c.place, fmt.Errorf("two models have the name %q; give one another name with PATH=NAME", c.Name))
 	}
 	s.models.entries[c.Name] = &entry{name: c.Name, c: c, wanted: true, reason: "it is being loaded"}
 	s.models.mu.Unlock()
@@ -287,17 +303,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 		}
 		return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
 	}
-	for _, v := range versions {
-		if !slices.Contains(e.versions, v) {
-			s.log.Info("a model is loaded", "model", name, "version", v.number, "platform", v.program().Platform(), "batched", v.program().Batched())
-		}
-	}
-	for _, v := range e.versions {
-		if !slices.Contains(versions, v) {
-			s.log.Info("a version is replaced", "model", name, "version", v.number)
-			s.retire(v)
-		}
-	}
+	s.replaced(e.versions, next)
 	if err != nil {
 		l.bad.Add(1)
 		s.log.Error("a model cannot be loaded", "model", name, "reason", next.reason, "serving", numbersOf(versions))
@@ -308,6 +314,21 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 		s.settled(next)
 	}
 	return nil
+}
+
+// replaced logs what versions of a model are new, and retires those of old that it has not.
+func (s *Server) replaced(old []*version, e *entry) {
+	for _, v := range e.versions {
+		if !slices.Contains(old, v) {
+			s.log.Info("a model is loaded", "model", e.name, "version", v.number, "platform", v.program().Platform(), "batched", v.program().Batched())
+		}
+	}
+	for _, v := range old {
+		if !slices.Contains(e.versions, v) {
+			s.log.Info("a version is replaced", "model", e.name, "version", v.number)
+			s.retire(v)
+		}
+	}
 }
 
 // settled logs that all of a model is served again.
@@ -331,6 +352,12 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 	if e == nil {
 		return inference.Errorf(inference.NotFound, "unknown model %q: the server has %s", name, s.names())
 	}
+	return s.dismiss(ctx, e)
+}
+
+// dismiss ends the sessions of an entry that is no longer served, and closes its versions
+// when what they have accepted is answered.
+func (s *Server) dismiss(ctx context.Context, e *entry) error {
 	if e.pipeline != nil {
 		s.sessions.Each(nil, func(n *batch.Session) bool {
 			for i := range e.pipeline.c.Stages {

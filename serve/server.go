@@ -48,6 +48,28 @@ type Limits struct {
 	Sessions batch.SessionOptions // OnEnd is not used
 	Timeout  time.Duration        // of a request that gives none. 0: none
 	Unread   time.Duration        // for which a stream's answers may lie unread before it is cut. 0: 10 s
+	// Connections is the number of connections to [Server.Run]'s listeners, together. ConnectionsPerClient
+	// is that of one address, for IPv6 of its first 64 bits; addresses of this machine, where
+	// a proxy of many clients may be, have none of their own. Further ones are refused.
+	// 0: 10,000, and a quarter of Connections.
+	Connections, ConnectionsPerClient int
+}
+
+// filled returns the limits with the defaults.
+func (l Limits) filled() *Limits {
+	if l.Body <= 0 {
+		l.Body = 64 << 20
+	}
+	if l.Unread <= 0 {
+		l.Unread = 10 * time.Second
+	}
+	if l.Connections <= 0 {
+		l.Connections = 10_000
+	}
+	if l.ConnectionsPerClient <= 0 {
+		l.ConnectionsPerClient = max(1, l.Connections/4)
+	}
+	return &l
 }
 
 // Server serves models. Its methods are safe for concurrent use.
@@ -65,6 +87,10 @@ type Server struct {
 	failures rate          // of log lines
 	tracer   trace.Tracer  // nil: none
 	slowed   atomic.Int32  // refusals that are held back now
+
+	limited   atomic.Pointer[Limits] // with the defaults filled in; a configuration may replace them
+	connected connections
+	config    following
 }
 
 // New returns a server without models.
@@ -72,21 +98,19 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Limits.Body <= 0 {
-		o.Limits.Body = 64 << 20
-	}
-	if o.Limits.Unread <= 0 {
-		o.Limits.Unread = 10 * time.Second
-	}
 	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs(), bodyTime: bodyTime}
 	if o.Traces != nil {
 		s.tracer = o.Traces.Tracer("github.com/carousel-ml/carousel/serve", trace.WithInstrumentationVersion(o.Version))
 	}
 	o.Limits.Sessions.OnEnd = s.sessionEnded
 	s.sessions = batch.NewSessions(s.sched, o.Limits.Sessions)
+	s.limited.Store(o.Limits.filled())
 	s.models.entries = map[string]*entry{}
 	return s
 }
+
+// limits returns the limits that hold now.
+func (s *Server) limits() *Limits { return s.limited.Load() }
 
 // Drain makes the server not ready and waits until ctx ends or the requests that it has
 // accepted are answered; new sessions are refused meanwhile.

@@ -176,7 +176,7 @@ func (s *Server) scheduling(c *pb.ModelConfig, v *version) (skip int) {
 	if p.NewState() == nil {
 		if batched {
 			c.SchedulingChoice = &pb.ModelConfig_DynamicBatching{DynamicBatching: &pb.ModelDynamicBatching{DefaultQueuePolicy: &pb.ModelQueuePolicy{
-				AllowTimeoutOverride: true, MaxQueueSize: uint32(o.Jobs), DefaultTimeoutMicroseconds: uint64(s.o.Limits.Timeout.Microseconds())}}}
+				AllowTimeoutOverride: true, MaxQueueSize: uint32(o.Jobs), DefaultTimeoutMicroseconds: uint64(s.limits().Timeout.Microseconds())}}}
 		}
 		return skip
 	}

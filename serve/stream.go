@@ -101,10 +101,14 @@ type pending struct {
 func (s *Server) streamRoutes(mux *http.ServeMux, l streamLimits) {
 	l.messages = cmp.Or(l.messages, 32)
 	l.bytes = cmp.Or(l.bytes, 4<<20)
-	l.unread = cmp.Or(l.unread, s.o.Limits.Unread)
 	l.ping = cmp.Or(l.ping, 20*time.Second)
-	mux.HandleFunc("GET /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveSocket(w, r, l) })
-	mux.HandleFunc("POST /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveLines(w, r, l) })
+	now := func() streamLimits { // for a stream that begins
+		l := l
+		l.unread = cmp.Or(l.unread, s.limits().Unread)
+		return l
+	}
+	mux.HandleFunc("GET /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveSocket(w, r, now()) })
+	mux.HandleFunc("POST /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveLines(w, r, now()) })
 }
 
 // newStream opens the session that a request for a stream names, or one that ends with the
@@ -573,7 +577,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, l streamLim
 		return // it has answered
 	}
 	defer func() { _ = c.CloseNow() }()
-	c.SetReadLimit(s.o.Limits.Body)
+	c.SetReadLimit(s.limits().Body)
 	conn := newSocket(c, l)
 	defer conn.stop()
 	st.conn = conn
@@ -711,7 +715,7 @@ func (s *Server) serveLines(w http.ResponseWriter, r *http.Request, l streamLimi
 	w.Header().Set("Content-Type", lines)
 	w.WriteHeader(http.StatusOK)
 	_ = control.Flush()
-	st.conn = &lineConn{r: bufio.NewReader(r.Body), w: w, control: control, most: s.o.Limits.Body, unread: l.unread}
+	st.conn = &lineConn{r: bufio.NewReader(r.Body), w: w, control: control, most: s.limits().Body, unread: l.unread}
 	st.run(r.Context())
 	_ = control.SetWriteDeadline(time.Time{}) // the connection may go on
 }

@@ -133,11 +133,16 @@ type seal struct {
 func filesSeal(paths ...string) *seal {
 	s := &seal{}
 	for _, path := range paths {
-		if info, err := os.Stat(path); err == nil && path != "" {
-			s.names, s.infos = append(s.names, path), append(s.infos, info)
-		}
+		s.add(path)
 	}
 	return s
+}
+
+// add adds a file, if it exists.
+func (s *seal) add(path string) {
+	if info, err := os.Stat(path); err == nil && path != "" {
+		s.names, s.infos = append(s.names, path), append(s.infos, info)
+	}
 }
 
 // follow calls f whenever files have changed and then been still from one look to the

@@ -45,10 +45,11 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 
-	printing sync.Mutex
-	printed  bool // an object is on stdout, so there must be no other
-	begun    *result.Parts
-	catching atomic.Bool // the command handles Ctrl-C itself
+	printing  sync.Mutex
+	printed   bool // an object is on stdout, so there must be no other
+	begun     *result.Parts
+	catching  atomic.Bool // the command handles Ctrl-C itself
+	hearsNews atomic.Bool // SIGHUP is not to end it; see isNews
 
 	stop atomic.Pointer[context.CancelFunc] // ends the command as Ctrl-C does; nil if it has no such way
 	lack atomic.Pointer[exhausted]          // of memory, because of which stop was called

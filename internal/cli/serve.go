@@ -10,13 +10,16 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/serve"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -61,7 +64,7 @@ with exit code 0; a second one ends it at once.`,
 	f := c.Flags()
 	f.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` for HTTP: host:port, :port for all interfaces, or off; port 0 takes a free one")
 	f.StringVar(&o.grpc, "grpc", "127.0.0.1:9000", "`address` for gRPC, likewise")
-	f.StringVar(&o.config, "config", "", "YAML `file` with models, pipelines and limits")
+	f.StringVar(&o.config, "config", "", "YAML `file` with models, pipelines and limits, which is read again when it changes, and on SIGHUP")
 	f.IntVar(&o.rows, "rows", 0, "largest number `n` of rows that are computed together (default 256)")
 	f.StringVar(&o.latency, "latency", "", "`time` from a request to its answer that batches are kept small enough for (default 50ms)")
 	f.IntVar(&o.queue, "queue", 0, "number `n` of requests that may wait for a model; further ones are refused (default 4096)")
@@ -76,7 +79,7 @@ with exit code 0; a second one ends it at once.`,
 	f.StringVar(&o.certificate, "tls-certificate", "", "`file` of the server's certificate in PEM")
 	f.StringVar(&o.key, "tls-key", "", "`file` of its key in PEM")
 	f.StringVar(&o.clients, "tls-clients", "", "`file` of the authorities, in PEM, of which clients must have a certificate")
-	f.StringVar(&o.watch, "watch", "", "`time` between looks at the files of models, tokens and certificates, which are read again when they change, or off (default 5s)")
+	f.StringVar(&o.watch, "watch", "", "`time` between looks at the files of the configuration, models, tokens and certificates, which are read again when they change, or off (default 5s)")
 	f.StringVar(&o.store, "store", "", "`directory` in which sessions are kept over a restart (default: none)")
 	f.BoolVar(&o.logRequests, "log-requests", false, "log requests that succeed, too")
 	f.BoolVar(&o.profiles, "profiles", false, "serve profiles of the process at /debug/pprof/")
@@ -93,7 +96,11 @@ with exit code 0; a second one ends it at once.`,
 		if err := level.UnmarshalText([]byte(o.log)); err != nil {
 			return wrongFlag("log", "--log: want error, warn, info or debug, got %q", o.log)
 		}
-		return a.serve(c.Context(), config, level)
+		var file *configFile
+		if o.config != "" {
+			file = &configFile{func() (*serve.Config, error) { return o.resolve(c, args) }, make(chan os.Signal, 1)}
+		}
+		return a.serve(c.Context(), config, file, level)
 	}
 	return c
 }
@@ -192,8 +199,21 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// serve opens the models and answers until it is asked to stop.
-func (a *app) serve(ctx context.Context, config *serve.Config, level slog.Level) error {
+// configFile is the file of a server's configuration, which is read again while it runs.
+type configFile struct {
+	read func() (*serve.Config, error) // with the flags
+	now  chan os.Signal                // SIGHUP: it is to be read at once
+}
+
+// serve opens the models and answers until it is asked to stop. file is nil if the
+// configuration is of flags alone.
+func (a *app) serve(ctx context.Context, config *serve.Config, file *configFile, level slog.Level) error {
+	if file != nil {
+		a.hearsNews.Store(true)
+		defer a.hearsNews.Store(false)
+		signal.Notify(file.now, syscall.SIGHUP)
+		defer signal.Stop(file.now)
+	}
 	ctx, end := a.catchInterrupt(ctx)
 	defer end()
 	web, err := openListener("http", config.HTTP)
@@ -218,7 +238,7 @@ func (a *app) serve(ctx context.Context, config *serve.Config, level slog.Level)
 		s := serve.New(o)
 		if err = a.prepare(ctx, s, &o, config, web, grpc); err == nil && ctx.Err() == nil {
 			shown.Set(level)
-			return a.answer(ctx, s, &o, config, web, grpc)
+			return a.answer(ctx, s, &o, config, file, web, grpc)
 		}
 		err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
@@ -262,11 +282,14 @@ func (a *app) prepare(ctx context.Context, s *serve.Server, o *serve.Options, co
 }
 
 // answer answers until ctx ends, and reads files that change meanwhile.
-func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, web, grpc net.Listener) error {
+func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, file *configFile, web, grpc net.Listener) error {
 	refuseLargeRequests()
+	watched, stop := context.WithCancel(ctx)
+	defer stop() // they are not waited for: a model that is being opened must not hold up the end
+	if file != nil {
+		go s.FollowConfig(watched, config, config.Watch, file.now, file.read)
+	}
 	if config.Watch > 0 {
-		watched, stop := context.WithCancel(ctx)
-		defer stop() // they are not waited for: a model that is being opened must not hold up the end
 		go s.Watch(watched, config.Watch)
 		if o.Access != nil {
 			go o.Access.Watch(watched, config.Watch)
@@ -340,6 +363,8 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 			if len(config.Models) > 1 {
 				fmt.Fprintf(a.stderr, "Not ready: %s\n", oneLine(err.Error()))
 			}
+		case errors.As(err, new(*model.FileError)): // of a line of the configuration
+			return 0, err
 		default:
 			return 0, misusef("%v", err)
 		}
@@ -352,7 +377,7 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 	}
 	for _, p := range config.Pipelines {
 		if err := s.AddPipeline(p); err != nil {
-			return 0, misusef("%v", err)
+			return 0, err
 		}
 	}
 	return ready, nil

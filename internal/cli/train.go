@@ -280,12 +280,15 @@ func endings() []os.Signal {
 	return list
 }
 
+// isNews reports whether a signal says that files have changed, and is not to end the command.
+func (a *app) isNews(s os.Signal) bool { return s == syscall.SIGHUP && a.hearsNews.Load() }
+
 // catchInterrupt cancels the context at the first Ctrl-C, so that training
 // leaves a checkpoint; the second one ends the process.
 func (a *app) catchInterrupt(ctx context.Context) (context.Context, func()) {
 	a.catching.Store(true)
 	ctx, end := a.stoppable(ctx)
-	ctx, stop := signal.NotifyContext(ctx, endings()...)
+	ctx, stop := signal.NotifyContext(ctx, slices.DeleteFunc(endings(), a.isNews)...)
 	context.AfterFunc(ctx, stop)
 	return ctx, func() {
 		a.catching.Store(false)
@@ -300,7 +303,10 @@ func (a *app) endOnInterrupt() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, endings()...)
 	go func() {
-		for range signals {
+		for s := range signals {
+			if a.isNews(s) {
+				continue
+			}
 			if !a.catching.Swap(false) { // the second Ctrl-C ends the process in any case
 				a.end(context.Canceled)
 			}

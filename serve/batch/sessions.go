@@ -86,14 +86,19 @@ const (
 
 // NewSessions returns an empty table for the queues of a scheduler.
 func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
+	t := &Sessions{s: s, o: o.filled(), all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
+	t.idle.prev, t.idle.next = &t.idle, &t.idle
+	return t
+}
+
+// filled returns the limits with the defaults.
+func (o SessionOptions) filled() SessionOptions {
 	o.Most = either(o.Most, 100_000)
 	o.Client = either(o.Client, o.Most)
 	o.Bytes = either(o.Bytes, 1<<30)
 	o.Life = either(o.Life, time.Minute)
 	o.Spare = either(o.Spare, 30*time.Second)
-	t := &Sessions{s: s, o: o, all: map[sessionKey]*Session{}, clients: map[string]int{}, ended: map[sessionKey]Reason{}}
-	t.idle.prev, t.idle.next = &t.idle, &t.idle
-	return t
+	return o
 }
 
 // SetStore keeps the states outside of the process as well. It must be called before the
@@ -101,7 +106,21 @@ func NewSessions(s *Scheduler, o SessionOptions) *Sessions {
 func (t *Sessions) SetStore(st Store) { t.store = st }
 
 // Options returns the limits, with the defaults filled in.
-func (t *Sessions) Options() SessionOptions { return t.o }
+func (t *Sessions) Options() SessionOptions {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.o
+}
+
+// SetOptions replaces the limits, but OnEnd, which stays. They hold for what is opened
+// from then on: a session keeps the time that it may be idle, and those that are more than
+// the new limits end when room for another is needed.
+func (t *Sessions) SetOptions(o SessionOptions) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	o.OnEnd = t.o.OnEnd
+	t.o = o.filled()
+}
 
 // Session is a stream whose state is kept between its jobs, which run in the order in
 // which they came.
@@ -202,12 +221,13 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 		return nil, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a session", model)
 	}
 	n := &Session{table: t, q: q, key: sessionKey{model, o.ID}, client: o.Client, state: state, bytes: state.Bytes(), steps: steps,
-		life: either(o.Life, t.o.Life), used: time.Now(), Transient: o.Transient}
+		used: time.Now(), Transient: o.Transient}
 	if o.OnEnd != nil {
 		n.watches = &watch{told: o.OnEnd}
 	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
+	n.life = either(o.Life, t.o.Life)
 	if q.closed != nil {
 		return nil, inference.Errorf(inference.Unavailable, "model %q is being unloaded", model)
 	}
