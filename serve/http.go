@@ -102,6 +102,16 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
 	}
+	var body *timedBody
+	if r.ContentLength != 0 && r.Method != http.MethodConnect {
+		body = &timedBody{src: r.Body, control: http.NewResponseController(w), within: s.bodyTime}
+		defer body.stop()
+		out.begin = func(status int) {
+			if r.URL.Path != streamPath || status >= http.StatusBadRequest {
+				body.answered()
+			}
+		}
+	}
 	r, err := s.admitted(out, r)
 	if err != nil {
 		s.fail(out, r, err)
@@ -111,9 +121,8 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
 		return
 	}
-	if r.ContentLength != 0 && r.Method != http.MethodConnect && r.URL.Path != "/v1/stream" {
-		body := &timedBody{src: r.Body, control: http.NewResponseController(w), within: s.bodyTime}
-		defer body.stop()
+	if body != nil && r.URL.Path != streamPath {
+		r = r.WithContext(r.Context()) // a copy: what the HTTP server does with an unread body depends on its type
 		r.Body = body
 	}
 	if err := inflate(r); err != nil {
@@ -128,18 +137,25 @@ type response struct {
 	http.ResponseWriter
 	status int // 0: nothing was written
 	bytes  int64
+	begin  func(status int) // called before an answer begins, if not nil
 }
 
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
+	if w.status == 0 && w.begin != nil {
+		w.begin(status)
+	}
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *response) Write(b []byte) (int, error) {
 	if w.status == 0 {
+		if w.begin != nil {
+			w.begin(http.StatusOK)
+		}
 		w.status = http.StatusOK
 	}
 	n, err := w.ResponseWriter.Write(b)
@@ -373,6 +389,16 @@ func (b *timedBody) end() {
 	b.over = true
 	if b.watch != nil {
 		b.watch.Stop()
+	}
+}
+
+// answered limits the time for the rest of a body whose request is answered before it was
+// read: the HTTP server reads what is left of it, up to a limit, before it sends the answer.
+func (b *timedBody) answered() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		_ = b.control.SetReadDeadline(time.Now().Add(b.within))
 	}
 }
 

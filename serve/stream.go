@@ -88,6 +88,9 @@ const (
 	raw                 // as the bytes of a tensor
 )
 
+// streamPath is where connections are sessions. Its bodies come as long as the client likes.
+const streamPath = "/v1/stream"
+
 // pending is a request that is not answered yet.
 type pending struct {
 	form form
@@ -103,8 +106,8 @@ func (s *Server) streamRoutes(mux *http.ServeMux, l streamLimits) {
 	l.bytes = cmp.Or(l.bytes, 4<<20)
 	l.unread = cmp.Or(l.unread, s.o.Limits.Unread)
 	l.ping = cmp.Or(l.ping, 20*time.Second)
-	mux.HandleFunc("GET /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveSocket(w, r, l) })
-	mux.HandleFunc("POST /v1/stream", func(w http.ResponseWriter, r *http.Request) { s.serveLines(w, r, l) })
+	mux.HandleFunc("GET "+streamPath, func(w http.ResponseWriter, r *http.Request) { s.serveSocket(w, r, l) })
+	mux.HandleFunc("POST "+streamPath, func(w http.ResponseWriter, r *http.Request) { s.serveLines(w, r, l) })
 }
 
 // newStream opens the session that a request for a stream names, or one that ends with the
