@@ -340,6 +340,46 @@ func TestCompressedBombs(t *testing.T) {
 	d.still(t)
 }
 
+// TestBodiesThatDoNotCome: requests that are answered without their body, which is announced
+// and does not come, are answered all the same, and their connections end. One that is too
+// large by its announcement is not waited for.
+func TestBodiesThatDoNotCome(t *testing.T) {
+	d := fortress(t)
+	const auth = "Authorization: Bearer user-secret\r\n"
+	for _, c := range []struct {
+		name, path, header string
+		length             int
+		status             int
+	}{
+		{"no token", "/v2/models/m/infer", "", 1000, 401},
+		{"no token, large", "/v2/models/m/infer", "", 1 << 40, 401},
+		{"unknown path", "/nope", auth, 1000, 404},
+		{"wrong method", "/v2/models/m/ready", auth, 1000, 405},
+		{"too large", "/v2/models/m/infer", auth, 1 << 40, 413},
+		{"unknown encoding", "/v2/models/m/infer", auth + "Content-Encoding: br\r\n", 1000, 400},
+		{"stream of another type", "/v1/stream?model=m", auth, 1000, 400},
+		{"nothing of the body", "/v2/models/m/infer", auth, 1000, 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn := connectTo(t, d.http)
+			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n", c.path, c.header, c.length)
+			r := bufio.NewReader(conn)
+			a, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("no answer: %v", err)
+			}
+			if text, _ := io.ReadAll(a.Body); a.StatusCode != c.status || !strings.HasPrefix(string(text), `{"error":`) {
+				t.Errorf("got %d %s, want %d", a.StatusCode, text, c.status)
+			}
+			if _, err := r.ReadByte(); err != io.EOF {
+				t.Errorf("the connection goes on: %v", err)
+			}
+		})
+	}
+}
+
 // A body that comes a byte at a time is given up, and so are headers.
 func TestSlowClients(t *testing.T) {
 	if testing.Short() {
