@@ -132,7 +132,7 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 // reader's own machine. WebSockets have their own check.
 var (
 	crossOrigin  = http.NewCrossOriginProtection()
-	errOtherSite = inference.Errorf(inference.Denied, "a browser sent this request for a page of another site, which may not use the server; serve the page from the server's own address, through a proxy")
+	errOtherSite = inference.Errorf(inference.Denied, "a browser sent this request for a page of another site, which may not use the server; serve the page from the server's own address")
 )
 
 // response notes the status and the size of an answer.

@@ -212,7 +212,11 @@ func (q *Queue) do(ctx context.Context, j *Job) error {
 			go s.lead(b, false)
 		}
 	}
-	if own != nil {
+	switch {
+	case own == nil:
+	case own.long && j.Session == nil && ctx.Done() != nil:
+		go s.lead(own, false) // the caller may have to leave before it ends
+	default:
 		s.mu.Unlock()
 		s.lead(own, true)
 		s.mu.Lock()

@@ -394,6 +394,23 @@ func TestOneExecutor(t *testing.T) {
 // TestDeadlines ends the time of jobs that wait, of callers that wait with them and of one
 // that leads the batches of others.
 func TestDeadlines(t *testing.T) {
+	t.Run("runs", func(t *testing.T) {
+		release := make(chan struct{})
+		p := &spy{run: func([]*Job) { time.Sleep(2 * longRun) }}
+		s := New(Options{})
+		q := s.Add(p, QueueOptions{})
+		if err := q.Do(context.Background(), job(nil, 1, 0)); err != nil { // tells how long one takes
+			t.Fatal(err)
+		}
+		p.run = func([]*Job) { <-release }
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer cancel()
+		wantCode(t, q.Do(ctx, job(nil, 1, 0)), inference.Deadline) // before its end, which is not in sight
+		close(release)
+		if err := q.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("waits", func(t *testing.T) {
 		s, p := New(Options{}), &spy{}
 		q := s.Add(p, QueueOptions{})
