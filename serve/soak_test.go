@@ -105,7 +105,6 @@ type soak struct {
 	t       *testing.T
 	dir     string
 	pool    *x509.CertPool
-	client  string // the names of tokens are this with a number
 	secrets map[string]string
 	lines   map[string]string // of the file of tokens, by name
 	words   *task.Trained
@@ -506,7 +505,9 @@ func (s *soak) fifths() (second, middle, last []sampled) {
 // level compares what the process used in the last fifth of the run with the second.
 func (s *soak) level(takes time.Duration) {
 	if len(s.samples) < 10 {
-		s.fault("there are %d samples of the server's process, expected one in a hundredth of %v", len(s.samples), takes)
+		if takes >= time.Minute { // in less, a busy machine may take few
+			s.fault("there are %d samples of the server's process, expected one in a hundredth of %v", len(s.samples), takes)
+		}
 		return
 	}
 	second, _, last := s.fifths()
