@@ -711,7 +711,8 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 			ctx, stop = context.WithTimeout(ctx, d)
 			defer stop()
 		}
-		j.Client = callerIn(ctx).Conn
+		c := callerIn(ctx)
+		j.Client, j.Conn = c.Client, c.Conn
 		err := v.do(ctx, j)
 		if err != nil {
 			s.slow(ctx, inference.AsError(err))

@@ -227,7 +227,7 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 			return nil, nil, err
 		}
 	}
-	j = &batch.Job{Client: c.Conn, Inputs: make([]inference.Value, len(v.ins))}
+	j = &batch.Job{Client: c.Client, Conn: c.Conn, Inputs: make([]inference.Value, len(v.ins))}
 	for i := range r.Inputs {
 		t := &r.Inputs[i]
 		at, ok := v.inAt[t.Name]

@@ -799,3 +799,40 @@ func TestModelsShareTheMachine(t *testing.T) {
 		t.Errorf("%d of the first 100 batches are of the model with three quarters: %s", n, order[:100])
 	}
 }
+
+// TestConnections: a connection with many jobs does not hold up another of the same client.
+func TestConnections(t *testing.T) {
+	s, p := New(Options{}), &spy{}
+	q := s.Add(p, QueueOptions{Rows: 2})
+	table := NewSessions(s, SessionOptions{})
+	defer table.Stop(Stopped)
+	letGo, batches := busy(t, q, p, open(t, table, q, Opening{}))
+	submit := func(conn string) *Job {
+		j := job(open(t, table, q, Opening{}), 1, 0)
+		j.Client, j.Conn = "client", conn
+		if err := q.Submit(context.Background(), j); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	var jobs []*Job
+	for range 6 {
+		jobs = append(jobs, submit("many"))
+	}
+	jobs = append(jobs, submit("one"), submit("other"), submit("one"))
+	letGo()
+	for _, j := range jobs {
+		if err := q.Wait(j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, batch := range batches() {
+		for _, j := range batch {
+			got = append(got, j.Conn)
+		}
+	}
+	if want := []string{"many", "one", "other", "many", "one", "many", "many", "many", "many"}; !slices.Equal(got, want) {
+		t.Errorf("connections in the order %v, want %v", got, want)
+	}
+}
