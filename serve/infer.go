@@ -53,6 +53,16 @@ func (s *Server) inferNewest(ctx context.Context, v *version, name string, r *in
 	return out, err
 }
 
+// again calls f, which finds a version and uses it, and once more if the version was
+// replaced between the two.
+func again(f func() error) error {
+	err := f()
+	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable {
+		return f()
+	}
+	return err
+}
+
 // timed returns a context with the time that a request has: its own, or the server's.
 func (s *Server) timed(ctx context.Context, p inference.Params) (context.Context, context.CancelFunc, error) {
 	t, _, err := wholeParam(p, "timeout")

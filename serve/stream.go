@@ -137,10 +137,7 @@ func (s *Server) newStream(r *http.Request, owner *Owner, l streamLimits) (*stre
 	case model == "":
 		err = inference.Errorf(inference.Invalid, "the stream has no model, expected ?model= with the name of one: the server has %s", s.names())
 	default:
-		var k *keeper
-		if k, err = s.keeper(model, q.Get("version")); err == nil {
-			st.h, err = s.hold(k, batch.Opening{Client: st.c.Client, Life: life}, owner)
-		}
+		st.h, err = s.hold(model, q.Get("version"), batch.Opening{Client: st.c.Client, Life: life}, owner)
 	}
 	if err != nil {
 		return nil, err

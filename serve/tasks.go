@@ -95,16 +95,20 @@ func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, 
 	if err := checkKeys(k, given); err != nil {
 		return nil, err
 	}
-	m, err := find(r.Context(), k, q.Model, q.Version)
+	var j *batch.Job
+	err = again(func() error {
+		m, err := find(r.Context(), k, q.Model, q.Version)
+		if err != nil {
+			return err
+		}
+		o, err := q.options(m.program)
+		if err != nil {
+			return err
+		}
+		j = &batch.Job{Options: o}
+		return m.run(r.Context(), j)
+	})
 	if err != nil {
-		return nil, err
-	}
-	o, err := q.options(m.program)
-	if err != nil {
-		return nil, err
-	}
-	j := &batch.Job{Options: o}
-	if err := m.run(r.Context(), j); err != nil {
 		return nil, err
 	}
 	return []byte(j.Outputs[0].Texts[0]), nil

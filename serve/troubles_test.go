@@ -567,3 +567,35 @@ func TestRowsThatMoveOthersAreNotBatched(t *testing.T) {
 		})
 	}
 }
+
+// A model that is loaded anew again and again refuses nobody who finds the version just
+// before it is replaced: neither requests in a task's own form nor new sessions.
+func TestReplacedMeanwhile(t *testing.T) {
+	s := newTestServer(t, Options{})
+	url := listen(t, s)
+	ctx, stop := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer stop()
+	var all sync.WaitGroup
+	for _, model := range []string{"words", "step"} {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.Load(context.Background(), model); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 4 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if r, body := ask(t, "POST", url+"/v1/classify", `{"text":"good"}`); r.StatusCode != 200 {
+					t.Errorf("classify: %d %s", r.StatusCode, body)
+				}
+				if r, body := ask(t, "POST", url+"/v1/sessions", `{"model":"step"}`); r.StatusCode != 201 {
+					t.Errorf("a session: %d %s", r.StatusCode, body)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
