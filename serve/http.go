@@ -686,5 +686,5 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 			s.slow(ctx, inference.AsError(err))
 		}
 		return err
-	}}, nil
+	}, replaced: v.replaced}, nil
 }

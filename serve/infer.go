@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -37,14 +38,27 @@ func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*in
 	if e.pipeline != nil {
 		return e.pipeline.infer(ctx, s, r, seq, c)
 	}
-	out, err := s.inferOn(ctx, v, e.name, r, seq, c, began)
-	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable && v.retired.Load() {
-		if _, v, err = s.find(r.Model, r.Version); err != nil { // it was replaced meanwhile
+	return s.inferCurrent(ctx, v, e.name, r, seq, c, began)
+}
+
+// replaced reports whether an error is that the version was replaced before the request came to
+// it, so that the one in its place can be asked.
+func (v *version) replaced(err error) bool {
+	known := (*inference.Error)(nil)
+	return errors.As(err, &known) && known.Code == inference.Unavailable && v.retired.Load()
+}
+
+// inferCurrent is inferOn, with the version that has v's place if it is replaced meanwhile.
+func (s *Server) inferCurrent(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (*inference.Response, error) {
+	for {
+		out, err := s.inferOn(ctx, v, name, r, seq, c, began)
+		if !v.replaced(err) {
+			return out, err
+		}
+		if _, v, err = s.find(v.name, r.Version); err != nil {
 			return nil, err
 		}
-		return s.inferOn(ctx, v, e.name, r, seq, c, began)
 	}
-	return out, err
 }
 
 // timed returns a context with the time that a request has: its own, or the server's.

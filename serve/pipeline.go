@@ -165,7 +165,7 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 		if seq.id != "" && v.program().NewState() != nil {
 			its, kept = seq, true
 		}
-		out, err := s.inferOn(ctx, v, p.session(i), one, its, c, time.Now())
+		out, err := s.inferCurrent(ctx, v, p.session(i), one, its, c, time.Now())
 		if err != nil {
 			fault := *inference.AsError(err)
 			fault.Msg = fmt.Sprintf("stage %d of %q, model %q: %s", i+1, p.c.Name, stage.Model, fault.Msg)

@@ -295,7 +295,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	for _, v := range e.versions {
 		if !slices.Contains(versions, v) {
 			s.log.Info("a version is replaced", "model", name, "version", v.number)
-			s.retire(v)
+			v.retire()
 		}
 	}
 	if err != nil {
@@ -354,19 +354,9 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 }
 
 // retire closes a version that another has replaced, with its last session.
-func (s *Server) retire(v *version) {
+func (v *version) retire() {
 	v.retired.Store(true)
-	s.closeIdle(v)
-}
-
-// closeIdle closes a retired version that has no session.
-func (s *Server) closeIdle(v *version) {
-	if n, _ := s.sessions.Count(v.q); n == 0 {
-		go func() {
-			_ = v.q.Close(context.Background())    // which cannot end early
-			s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
-		}()
-	}
+	v.q.CloseUnused()
 }
 
 // sessionEnded is told of the end of each session, with the scheduler's lock held.
@@ -377,7 +367,7 @@ func (s *Server) sessionEnded(n *batch.Session, why batch.Reason) {
 	if v, ok := n.Queue().Owner.(*version); ok {
 		v.meter.over(why)
 		if v.retired.Load() {
-			go s.closeIdle(v)
+			go v.q.CloseUnused()
 		}
 	}
 }

@@ -25,9 +25,11 @@ import (
 )
 
 // taskModel is a loaded model of a task; run runs a job of its program in the scheduler.
+// replaced reports whether an error of run is that another has the model's place by now.
 type taskModel struct {
-	program *taskProgram
-	run     func(ctx context.Context, j *batch.Job) error
+	program  *taskProgram
+	run      func(ctx context.Context, j *batch.Job) error
+	replaced func(err error) bool
 }
 
 // findTask returns the model of a task that a request names, with the errors of finding
@@ -95,19 +97,24 @@ func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, 
 	if err := checkKeys(k, given); err != nil {
 		return nil, err
 	}
-	m, err := find(r.Context(), k, q.Model, q.Version)
-	if err != nil {
-		return nil, err
+	for {
+		m, err := find(r.Context(), k, q.Model, q.Version)
+		if err != nil {
+			return nil, err
+		}
+		o, err := q.options(m.program)
+		if err != nil {
+			return nil, err
+		}
+		j := &batch.Job{Options: o}
+		err = m.run(r.Context(), j)
+		switch {
+		case err == nil:
+			return []byte(j.Outputs[0].Texts[0]), nil
+		case !m.replaced(err):
+			return nil, err
+		}
 	}
-	o, err := q.options(m.program)
-	if err != nil {
-		return nil, err
-	}
-	j := &batch.Job{Options: o}
-	if err := m.run(r.Context(), j); err != nil {
-		return nil, err
-	}
-	return []byte(j.Outputs[0].Texts[0]), nil
 }
 
 // read reads a body and returns the keys that it has.

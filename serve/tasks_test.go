@@ -519,7 +519,7 @@ func tasksServed(t testing.TB) http.Handler {
 			if of != k || name != "" && name != "m" {
 				return nil, inference.Errorf(inference.NotFound, "no model %q", name)
 			}
-			return &taskModel{p, q.Do}, nil
+			return &taskModel{program: p, run: q.Do, replaced: func(error) bool { return false }}, nil
 		}, 1<<20))
 	}
 	return mux
