@@ -383,17 +383,7 @@ func (s *Server) dismiss(ctx context.Context, e *entry) error {
 // retire closes a version that another has replaced, with its last session.
 func (s *Server) retire(v *version) {
 	v.retired.Store(true)
-	s.closeIdle(v)
-}
-
-// closeIdle closes a retired version that has no session.
-func (s *Server) closeIdle(v *version) {
-	if n, _ := s.sessions.Count(v.q); n == 0 {
-		go func() {
-			_ = v.q.Close(context.Background())    // which cannot end early
-			s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
-		}()
-	}
+	v.q.CloseUnused()
 }
 
 // sessionEnded is told of the end of each session, with the scheduler's lock held.
@@ -404,7 +394,7 @@ func (s *Server) sessionEnded(n *batch.Session, why batch.Reason) {
 	if v, ok := n.Queue().Owner.(*version); ok {
 		v.meter.over(why)
 		if v.retired.Load() {
-			go s.closeIdle(v)
+			go v.q.CloseUnused()
 		}
 	}
 }

@@ -46,6 +46,7 @@ type stream struct {
 	pending chan *pending
 	over    chan batch.Reason // the session's end
 	stopped chan struct{}     // closed when no more is answered
+	taken   atomic.Int64      // requests that are pending, are about to be, or were
 	bytes   atomic.Int64      // of what is pending
 	room    chan struct{}     // told when that falls
 	last    atomic.Int64      // bytes of the last answer, which the next is expected to have
@@ -237,6 +238,7 @@ func (st *stream) run(ctx context.Context) {
 			more = st.take(m)
 		case errors.As(err, &known):
 			more = false
+			st.taken.Add(1)
 			st.enqueue(&pending{err: known})
 		default:
 			if more = false; err != io.EOF {
@@ -259,6 +261,7 @@ func (st *stream) take(m message) bool {
 			return false
 		}
 	}
+	st.taken.Add(1) // before the request may end the session
 	p := st.submit(m)
 	p.cost = cost
 	return st.enqueue(p)
@@ -417,7 +420,7 @@ func packed(text []byte, in *inference.Info) (b []byte, err error) {
 // answer answers requests until there are no more, and closes the connection when the
 // session is over.
 func (st *stream) answer() {
-	stopped := false
+	stopped, given := false, int64(0)
 	stop := func(why batch.Reason) {
 		if !stopped {
 			stopped = true
@@ -430,6 +433,7 @@ func (st *stream) answer() {
 		if !stopped && st.conn.write(st.reply(p)) != nil {
 			stop("")
 		}
+		given++
 		if p.stop != nil {
 			p.stop()
 		}
@@ -447,17 +451,12 @@ func (st *stream) answer() {
 			}
 			give(p)
 		case why := <-st.over:
-			for left := true; left; { // what was accepted before
-				select {
-				case p, more := <-st.pending:
-					if !more {
-						stop(why)
-						return
-					}
-					give(p)
-				default:
-					left = false
+			for last := st.taken.Load(); given < last; { // what was accepted before
+				p, more := <-st.pending
+				if !more {
+					break
 				}
+				give(p)
 			}
 			stop(why)
 		}

@@ -946,18 +946,32 @@ func (q *Queue) Quiet(ctx context.Context) error {
 // waits as well.
 func (q *Queue) Close(ctx context.Context) error {
 	q.s.mu.Lock()
+	q.refuse()
 	closed := q.closed
-	if closed == nil {
-		closed = make(chan struct{})
-		q.closed = closed
-		go q.shut()
-	}
 	q.s.mu.Unlock()
 	select {
 	case <-closed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// CloseUnused begins what Close does, unless the queue has sessions, and does not wait for
+// its end.
+func (q *Queue) CloseUnused() {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	if q.kept == 0 {
+		q.refuse()
+	}
+}
+
+// refuse begins to close the queue. The lock is held.
+func (q *Queue) refuse() {
+	if q.closed == nil {
+		q.closed = make(chan struct{})
+		go q.shut()
 	}
 }
 
