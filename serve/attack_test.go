@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -339,6 +340,46 @@ func TestCompressedBombs(t *testing.T) {
 	d.still(t)
 }
 
+// TestBodiesThatDoNotCome: requests that are answered without their body, which is announced
+// and does not come, are answered all the same, and their connections end. One that is too
+// large by its announcement is not waited for.
+func TestBodiesThatDoNotCome(t *testing.T) {
+	d := fortress(t)
+	const auth = "Authorization: Bearer user-secret\r\n"
+	for _, c := range []struct {
+		name, path, header string
+		length             int
+		status             int
+	}{
+		{"no token", "/v2/models/m/infer", "", 1000, 401},
+		{"no token, large", "/v2/models/m/infer", "", 1 << 40, 401},
+		{"unknown path", "/nope", auth, 1000, 404},
+		{"wrong method", "/v2/models/m/ready", auth, 1000, 405},
+		{"too large", "/v2/models/m/infer", auth, 1 << 40, 413},
+		{"unknown encoding", "/v2/models/m/infer", auth + "Content-Encoding: br\r\n", 1000, 400},
+		{"stream of another type", "/v1/stream?model=m", auth, 1000, 400},
+		{"nothing of the body", "/v2/models/m/infer", auth, 1000, 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			conn := connectTo(t, d.http)
+			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: %d\r\n\r\n", c.path, c.header, c.length)
+			r := bufio.NewReader(conn)
+			a, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatalf("no answer: %v", err)
+			}
+			if text, _ := io.ReadAll(a.Body); a.StatusCode != c.status || !strings.HasPrefix(string(text), `{"error":`) {
+				t.Errorf("got %d %s, want %d", a.StatusCode, text, c.status)
+			}
+			if _, err := r.ReadByte(); err != io.EOF {
+				t.Errorf("the connection goes on: %v", err)
+			}
+		})
+	}
+}
+
 // A body that comes a byte at a time is given up, and so are headers.
 func TestSlowClients(t *testing.T) {
 	if testing.Short() {
@@ -389,6 +430,36 @@ func TestSlowClients(t *testing.T) {
 	}
 	if out, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || out.StatusCode != 200 {
 		t.Errorf("a body of 600 ms: %v %v", out, err)
+	}
+	d.still(t)
+}
+
+// Who is refused is told so at once, also before the body has come, and a body that does not
+// come holds the connection for a moment only.
+func TestRefusalsDoNotWaitForBodies(t *testing.T) {
+	d := fortress(t)
+	for head, want := range map[string]int{
+		"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n":                                             401,
+		"POST /v2/nothing HTTP/1.1\r\n" + as + "Transfer-Encoding: chunked\r\n\r\n":                                                 404,
+		"POST /v1/stream?model=none HTTP/1.1\r\n" + as + "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n": 404,
+	} {
+		began := time.Now()
+		c := connectTo(t, d.http)
+		if _, err := io.WriteString(c, head); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(c)
+		out, err := http.ReadResponse(in, nil)
+		if err != nil || out.StatusCode != want {
+			t.Errorf("%.40q: got %v %v, want %d", head, out, err, want)
+			continue
+		}
+		if took := time.Since(began); took > restTime {
+			t.Errorf("%.40q was answered after %v", head, took)
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil || time.Since(began) > restTime+5*time.Second {
+			t.Errorf("%.40q: the connection ended after %v with %v", head, time.Since(began), err)
+		}
 	}
 	d.still(t)
 }
@@ -456,6 +527,27 @@ func TestOtherOrigins(t *testing.T) {
 	}
 	if status, _, h := d.send(t, "GET", "/v2", "user-secret", ""); status != 200 || h.Get("Access-Control-Allow-Origin") != "" {
 		t.Error("pages of other sites may read answers")
+	}
+	for _, h := range []http.Header{{"Origin": {"https://evil.example"}}, {"Sec-Fetch-Site": {"cross-site"}}, {"Sec-Fetch-Site": {"same-origin"}, "Origin": {"http://" + d.http}}} {
+		q, err := http.NewRequest("POST", "http://"+d.http+"/v2/models/m/infer", strings.NewReader(oneStep)) // which a page may send without asking
+		if err != nil {
+			t.Fatal(err)
+		}
+		h["Authorization"] = []string{"Bearer user-secret"}
+		q.Header = h
+		a, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(a.Body)
+		a.Body.Close()
+		want := 403
+		if slices.Contains(h["Sec-Fetch-Site"], "same-origin") {
+			want = 200
+		}
+		if a.StatusCode != want || want == 403 && !strings.Contains(string(b), `{"error":`) {
+			t.Errorf("%v: %d %s, want %d", h, a.StatusCode, b, want)
+		}
 	}
 	c, out, err = websocket.Dial(context.Background(), "ws://"+d.http+"/v1/stream?model=m&token=user-secret", nil)
 	if err == nil {

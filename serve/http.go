@@ -107,6 +107,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 		s.fail(out, r, err)
 		return
 	}
+	if crossOrigin.Check(r) != nil {
+		s.fail(out, r, errOtherSite)
+		return
+	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
 		s.fail(out, r, notFound(r)) // which the mux would answer with a page
 		return
@@ -122,6 +126,14 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	}
 	mux.ServeHTTP(out, r)
 }
+
+// crossOrigin finds the requests that a page of another site lets its reader's browser send.
+// They carry no token, but the server may be one that only the reader reaches, such as on the
+// reader's own machine. WebSockets have their own check.
+var (
+	crossOrigin  = http.NewCrossOriginProtection()
+	errOtherSite = inference.Errorf(inference.Denied, "a browser sent this request for a page of another site, which may not use the server; serve the page from the server's own address")
+)
 
 // response notes the status and the size of an answer.
 type response struct {
@@ -208,8 +220,30 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
 	}
+	if !bodyRead(r) {
+		// Otherwise the answer would wait for what is left of the body, which a client that
+		// waits for the answer never sends, and one that means ill even less.
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex() // which HTTP/2 always is
+		_ = control.SetReadDeadline(time.Now().Add(restTime))
+		w.Header().Set("Connection", "close") // or the rest would be taken for a request
+	}
 	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
 }
+
+// bodyRead reports whether nothing of a request's body is left, as far as it is known.
+func bodyRead(r *http.Request) bool {
+	body := r.Body
+	if z, ok := body.(*inflated); ok {
+		body = z.src
+	}
+	t, ok := body.(*timedBody)
+	return r.ContentLength == 0 || ok && t.ended()
+}
+
+// restTime is how long the rest of the body of a request that was refused is read, so that
+// a client that is sending it can read the answer.
+const restTime = time.Second
 
 // Refusals are held back, as long as there are at most mostSlowed of them: those of full
 // queues, and for longer those of tokens, which somebody may be guessing.
@@ -328,6 +362,7 @@ type timedBody struct {
 	watch  *time.Timer // runs from the first read to the last
 	began  time.Time
 	over   bool // all has come, or nobody reads any more
+	whole  bool // all has come
 	late   bool
 	came   int64
 	before int64 // what had come when the timer fired last
@@ -346,6 +381,7 @@ func (b *timedBody) Read(p []byte) (n int, err error) {
 	if err == nil {
 		return n, nil
 	}
+	b.whole = err == io.EOF
 	b.end()
 	if b.late {
 		err = inference.Errorf(inference.Invalid, "the body came too slowly: %d bytes in %v; send it faster, or a stream of requests to /v1/stream", b.came, time.Since(b.began).Round(time.Millisecond))
@@ -374,6 +410,13 @@ func (b *timedBody) end() {
 	if b.watch != nil {
 		b.watch.Stop()
 	}
+}
+
+// ended reports whether all has come.
+func (b *timedBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
 }
 
 // stop ends the watch of a body that is not read to its end.
@@ -668,7 +711,8 @@ func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string
 			ctx, stop = context.WithTimeout(ctx, d)
 			defer stop()
 		}
-		j.Client = callerIn(ctx).Conn
+		c := callerIn(ctx)
+		j.Client, j.Conn = c.Client, c.Conn
 		err := v.do(ctx, j)
 		if err != nil {
 			s.slow(ctx, inference.AsError(err))

@@ -351,6 +351,35 @@ func TestInferForms(t *testing.T) {
 	if first := fmt.Sprintf(`"shape":[1,2],"data":["%f:%d"`, want.Floats[best], best); !strings.Contains(text, first) {
 		t.Errorf("classification: %s, want %s", text, first)
 	}
+	piped := expected(t, s, "both", nil, stepInput(1)).Outputs[0]
+	piped.Datatype, piped.Value = inference.BYTES, classify(&piped.Value, 2, []string{"a", "b", "c"})
+	_, body = stepBody(t, 1, false, nil, inference.Output{Name: piped.Name, Params: inference.Params{"classification": int64(2)}})
+	_, text = ask(t, "POST", strings.Replace(url, "/step/", "/both/", 1), body)
+	if r, err := inference.ReadResponse("", []byte(text)); err != nil || !slices.Equal(r.Outputs[0].Texts, piped.Texts) {
+		t.Errorf("classification of a pipeline: %s, want %q", text, piped.Texts)
+	}
+}
+
+// TestPipelineOfAState gives a pipeline's clients the state of a stage, with a name of its
+// own, whether or not they keep it in a session.
+func TestPipelineOfAState(t *testing.T) {
+	s := newTestServer(t, Options{})
+	state := ""
+	for _, out := range s.models.get("step").versions[0].outs {
+		if out.State {
+			state = out.Name
+		}
+	}
+	if err := s.AddPipeline(PipelineConfig{Name: "told", Stages: []StageConfig{{Model: "step", Outputs: map[string]string{state: "state"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	want := *output(t, expected(t, s, "step", nil, stepInput(1)), state)
+	for _, params := range []inference.Params{nil, sequenceParams("a", true, false)} {
+		got := expected(t, s, "told", params, stepInput(1))
+		if names := len(got.Outputs); names != 2 || !sameBits(&output(t, got, "state").Value, &want.Value) {
+			t.Errorf("with %v: %d outputs %+v, want y and state %+v", params, names, got.Outputs, want)
+		}
+	}
 }
 
 // TestCompressedAnswers checks that large answers are compressed for those who take it, if
@@ -673,5 +702,8 @@ func TestTaskPaths(t *testing.T) {
 	}
 	if a, text := ask(t, "POST", url+"/v1/classify", `{"text":"a"}`); a.StatusCode != 400 || !strings.Contains(text, "it has more, words") {
 		t.Errorf("with two models: %d %s", a.StatusCode, text)
+	}
+	if a, text := ask(t, "POST", url+"/v1/classify", `{"text":"a"}`, "Content-Encoding", "gzip"); a.StatusCode != 400 || !strings.Contains(text, "not what Content-Encoding says") {
+		t.Errorf("a body that is not compressed: %d %s", a.StatusCode, text)
 	}
 }

@@ -53,6 +53,16 @@ func (s *Server) inferNewest(ctx context.Context, v *version, name string, r *in
 	return out, err
 }
 
+// again calls f, which finds a version and uses it, and once more if the version was
+// replaced between the two.
+func again(f func() error) error {
+	err := f()
+	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable {
+		return f()
+	}
+	return err
+}
+
 // timed returns a context with the time that a request has: its own, or the server's.
 func (s *Server) timed(ctx context.Context, p inference.Params) (context.Context, context.CancelFunc, error) {
 	t, _, err := wholeParam(p, "timeout")
@@ -170,7 +180,10 @@ func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *b
 	case err == nil && (!seq.start || n.Queue() == v.q):
 		return n, false, nil // one that starts anew does so in its turn, behind requests before it
 	case seq.start:
-		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: true}, c.Owner)
+		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: n}, c.Owner)
+		if err != nil && inference.AsError(err).Code == inference.Exists {
+			return s.sequence(v, name, seq, c) // it was begun just now, perhaps by another client
+		}
 		return n, true, err
 	case v.program().NewState() == nil:
 		return nil, false, inference.Errorf(inference.Unsupported, "model %q keeps no state: send requests without a sequence", v.name)
@@ -224,7 +237,7 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 			return nil, nil, err
 		}
 	}
-	j = &batch.Job{Client: c.Conn, Inputs: make([]inference.Value, len(v.ins))}
+	j = &batch.Job{Client: c.Client, Conn: c.Conn, Inputs: make([]inference.Value, len(v.ins))}
 	for i := range r.Inputs {
 		t := &r.Inputs[i]
 		at, ok := v.inAt[t.Name]
@@ -242,6 +255,9 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 		}
 		if t.Dims == nil {
 			t.Dims = []int{}
+		}
+		if t.Datatype == inference.UINT64 && in.Datatype != inference.UINT64 && slices.ContainsFunc(t.Ints, func(x int64) bool { return x < 0 }) {
+			return nil, nil, inference.Errorf(inference.Invalid, "input %q: numbers of UINT64 from 2^63 on are not taken as %s; send them as BYTES", t.Name, in.Datatype)
 		}
 		j.Inputs[at] = t.Value
 	}
@@ -268,21 +284,28 @@ func (v *version) job(r *inference.Request, c Caller) (j *batch.Job, classes []i
 			return nil, nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", v.name, o.Name, listed(v.outs))
 		}
 		j.Want[at] = true
-		n, ok, err := wholeParam(o.Params, "classification")
+		n, err := classesOf(o, &v.outs[at])
 		if err != nil {
 			return nil, nil, err
 		}
-		if ok && n > 0 {
-			if v.outs[at].Datatype.Kind() == inference.Texts {
-				return nil, nil, inference.Errorf(inference.Invalid, "output %q: classification is for numbers, the output is %s", o.Name, v.outs[at].Datatype)
-			}
-			if classes == nil {
-				classes = make([]int, len(v.outs))
-			}
-			classes[at] = int(min(n, math.MaxInt32))
+		if n > 0 && classes == nil {
+			classes = make([]int, len(v.outs))
+		}
+		if classes != nil {
+			classes[at] = n
 		}
 	}
 	return j, classes, nil
+}
+
+// classesOf returns the number of classes that a request wants of an output, 0 for the output
+// itself.
+func classesOf(o *inference.Output, info *inference.Info) (int, error) {
+	n, _, err := wholeParam(o.Params, "classification")
+	if err == nil && n > 0 && info.Datatype.Kind() == inference.Texts {
+		err = inference.Errorf(inference.Invalid, "output %q: classification is for numbers, the output is %s", info.Name, info.Datatype)
+	}
+	return int(min(n, math.MaxInt32)), err
 }
 
 // listed names inputs or outputs for messages.

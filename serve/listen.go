@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +62,9 @@ type running struct {
 	grpc   *grpc.Server
 	failed chan error
 
+	web      net.Listener  // of http
+	closing  atomic.Bool   // web was closed so that the server stops
+	busy     busyConns     // of http
 	active   atomic.Int64  // requests that are being answered, without those in streams of gRPC
 	accepted atomic.Uint64 // requests so far, likewise
 }
@@ -84,18 +90,57 @@ func (r *running) serveHTTP(l net.Listener) {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerBytes,
 		ConnContext:       r.s.ConnContext,
-		ErrorLog:          slog.NewLogLogger(r.s.log.Handler(), slog.LevelDebug),
+		ConnState:         r.busy.note,
+		ErrorLog:          log.New(connLog{r.s.log}, "", 0),
 	}
 	if c := r.s.o.TLS; c != nil {
 		l = tls.NewListener(&limitedListener{l, r.s, hangUp}, c.Config())
 	} else {
 		l = &limitedListener{l, r.s, r.s.decline}
 	}
+	r.web = l
 	go func() {
-		if err := r.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := r.http.Serve(l); !errors.Is(err, http.ErrServerClosed) && !r.closing.Load() {
 			r.failed <- fmt.Errorf("the HTTP server on %v failed: %w", l.Addr(), err)
 		}
 	}()
+}
+
+// busyConns are the connections that are new or have a request, without those that were
+// made WebSockets.
+type busyConns struct {
+	mu  sync.Mutex
+	all map[net.Conn]struct{}
+}
+
+// note is for http.Server.ConnState.
+func (b *busyConns) note(c net.Conn, is http.ConnState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch is {
+	case http.StateNew, http.StateActive:
+		if b.all == nil {
+			b.all = map[net.Conn]struct{}{}
+		}
+		b.all[c] = struct{}{}
+	default:
+		delete(b.all, c)
+	}
+}
+
+func (b *busyConns) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.all)
+}
+
+// connLog logs what net/http says of connections, without what it quotes of their clients.
+type connLog struct{ log *slog.Logger }
+
+func (l connLog) Write(b []byte) (int, error) {
+	text, _, _ := strings.Cut(string(b), `"`)
+	l.log.Debug("a connection", "problem", strings.TrimSpace(text))
+	return len(b), nil
 }
 
 func (r *running) serveGRPC(l net.Listener) {
@@ -123,6 +168,13 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	go func() {
 		defer close(closed)
 		if r.http != nil {
+			// Once Shutdown is called, net/http drops requests that it has read but not passed on,
+			// so first the connections that may be about to bring one come to rest.
+			r.closing.Store(true)
+			_ = r.web.Close()
+			rest, cancel := context.WithTimeout(limit, drain/4)
+			defer cancel()
+			poll(rest, func() bool { return r.busy.count() == 0 })
 			_ = r.http.Shutdown(limit) // its error is that of limit
 		}
 	}()

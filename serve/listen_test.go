@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"reflect"
@@ -142,6 +144,50 @@ func TestDrainFinishesSessions(t *testing.T) {
 	}
 	if _, _, err := b.post("/v2", ""); err == nil {
 		t.Error("the server answers after its end")
+	}
+}
+
+// A connection that was accepted before the server stopped taking more is answered, also if
+// its request comes a moment later.
+func TestDrainAnswersAcceptedConnections(t *testing.T) {
+	s := New(Options{})
+	b := begin(t, s, 4*time.Second)
+	addr := strings.TrimPrefix(b.url, "http://")
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, _, err := b.post("/v2", ""); err != nil { // so the one before was accepted
+		t.Fatal(err)
+	}
+	b.stop()
+	waitFor(t, "the server takes connections", func() bool {
+		other, err := net.Dial("tcp", addr)
+		if err == nil {
+			other.Close()
+		}
+		return err != nil
+	})
+	time.Sleep(50 * time.Millisecond)
+	if _, err := io.WriteString(c, "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 || !r.Close {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// What net/http quotes of a client is not logged.
+func TestConnLog(t *testing.T) {
+	log := &records{}
+	l := connLog{slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	fmt.Fprintf(l, "http2: server: error reading preface from client 127.0.0.1:1: bogus greeting %q\n", "a secret")
+	if text := log.String(); strings.Contains(text, "secret") || !strings.Contains(text, "bogus greeting") {
+		t.Error(text)
 	}
 }
 

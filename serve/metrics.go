@@ -27,7 +27,7 @@ var endings = [...]struct {
 	word string
 }{
 	{batch.Idle, "idle"}, {batch.Evicted, "room"}, {batch.Gone, "disconnected"},
-	{batch.Grown, "grown"}, {batch.Failed, "failed"}, {batch.Unloaded, "unloaded"}, {batch.Stopped, "stopped"},
+	{batch.Grown, "grown"}, {batch.Failed, "failed"}, {batch.Unloaded, "unloaded"}, {batch.Unstored, "unstored"}, {batch.Stopped, "stopped"},
 }
 
 // secondsBuckets are from 10 microseconds, which a step of a small network takes, to 10
@@ -127,7 +127,7 @@ func versionMetrics() (list []metric) {
 
 	add(gauge, "carousel_sessions", "Sessions whose state is kept.", func(r *reading) float64 { return float64(r.sessions) })
 	add(gauge, "carousel_session_bytes", "Memory of the states of sessions, in bytes.", func(r *reading) float64 { return float64(r.bytes) })
-	evicted := prometheus.NewDesc("carousel_sessions_evicted_total", "Sessions that ended without their client's wish, by reason: idle for longer than their time to live, room for others, disconnected, grown beyond the memory there is, failed with their model, unloaded with it, stopped with the server.", append(labels, "reason"), nil)
+	evicted := prometheus.NewDesc("carousel_sessions_evicted_total", "Sessions that ended without their client's wish, by reason: idle for longer than their time to live, room for others, disconnected, grown beyond the memory there is, failed with their model, unloaded with it, unstored because the store of sessions could not be written, stopped with the server.", append(labels, "reason"), nil)
 	for i := range endings {
 		list = append(list, metric{evicted, counter, func(r *reading) float64 { return float64(r.v.meter.ended[i].Load()) }, endings[i].word})
 	}

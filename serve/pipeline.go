@@ -114,6 +114,11 @@ func named(m map[string]string, name string) string {
 	return name
 }
 
+// takes and gives report whether a stage's input or output is among the pipeline's values: of
+// states those that are named.
+func (c *StageConfig) takes(in *inference.Info) bool  { return !in.State || c.Inputs[in.Name] != "" }
+func (c *StageConfig) gives(out *inference.Info) bool { return !out.State || c.Outputs[out.Name] != "" }
+
 // infos returns the inputs and outputs, as the stages' newest versions have them.
 func (p *pipeline) infos(s *Server) (ins, outs []inference.Info, err error) {
 	return p.c.infos(func(model string) (*version, error) {
@@ -131,7 +136,7 @@ func (c *PipelineConfig) infos(newest func(model string) (*version, error)) (ins
 		}
 		for _, in := range v.ins {
 			name := named(stage.Inputs, in.Name)
-			if _, ok := have[name]; ok || in.State && stage.Inputs[in.Name] == "" {
+			if _, ok := have[name]; ok || !stage.takes(&in) {
 				continue
 			}
 			in.Name = name
@@ -139,13 +144,13 @@ func (c *PipelineConfig) infos(newest func(model string) (*version, error)) (ins
 			have[name] = in
 		}
 		for _, out := range v.outs {
-			name := named(stage.Outputs, out.Name)
-			out.Name = name
-			if !out.State || stage.Outputs[out.Name] != "" {
-				have[name] = out
-				if i == len(c.Stages)-1 && c.Outputs == nil {
-					outs = append(outs, out)
-				}
+			if !stage.gives(&out) {
+				continue
+			}
+			out.Name = named(stage.Outputs, out.Name)
+			have[out.Name] = out
+			if i == len(c.Stages)-1 && c.Outputs == nil {
+				outs = append(outs, out)
 			}
 		}
 	}
@@ -184,16 +189,19 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 			return nil, err
 		}
 		one := &inference.Request{Params: inference.Params{}}
-		for _, name := range []string{"priority"} {
-			if x, ok := r.Params[name]; ok {
-				one.Params[name] = x
-			}
+		if x, ok := r.Params["priority"]; ok {
+			one.Params["priority"] = x
 		}
 		for _, in := range v.ins {
-			if t := values[named(stage.Inputs, in.Name)]; t != nil && (!in.State || stage.Inputs[in.Name] != "") {
+			if t := values[named(stage.Inputs, in.Name)]; t != nil && stage.takes(&in) {
 				own := *t
 				own.Name = in.Name
 				one.Inputs = append(one.Inputs, own)
+			}
+		}
+		for _, out := range v.outs {
+			if stage.gives(&out) {
+				one.Outputs = append(one.Outputs, inference.Output{Name: out.Name})
 			}
 		}
 		its := sequence{}
@@ -216,22 +224,32 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 		return nil, inference.Errorf(inference.Unsupported, "no model of %q keeps a state: send requests without a sequence", p.c.Name)
 	}
 	out := &inference.Response{Model: p.c.Name, Version: "1", ID: r.ID}
-	want := make([]string, 0, len(outs))
-	for _, o := range r.Outputs {
-		if !slices.ContainsFunc(outs, func(out inference.Info) bool { return out.Name == o.Name }) {
-			return nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", p.c.Name, o.Name, listed(outs))
+	add := func(info *inference.Info, classes int) {
+		t := values[info.Name]
+		if t == nil {
+			return
 		}
-		want = append(want, o.Name)
+		if classes > 0 {
+			t = &inference.Tensor{Name: info.Name, Datatype: inference.BYTES, Value: classify(&t.Value, classes, info.Labels)}
+		}
+		out.Outputs = append(out.Outputs, *t)
 	}
 	if r.Outputs == nil {
-		for _, o := range outs {
-			want = append(want, o.Name)
+		for i := range outs {
+			add(&outs[i], 0)
 		}
 	}
-	for _, name := range want {
-		if t := values[name]; t != nil {
-			out.Outputs = append(out.Outputs, *t)
+	for i := range r.Outputs {
+		o := &r.Outputs[i]
+		at := slices.IndexFunc(outs, func(out inference.Info) bool { return out.Name == o.Name })
+		if at < 0 {
+			return nil, inference.Errorf(inference.Invalid, "model %q has no output %q: it has %s", p.c.Name, o.Name, listed(outs))
 		}
+		classes, err := classesOf(o, &outs[at])
+		if err != nil {
+			return nil, err
+		}
+		add(&outs[at], classes)
 	}
 	return out, nil
 }

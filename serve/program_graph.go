@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -208,10 +210,15 @@ func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 	}
 }
 
-// invalid is a graph's error as the client's.
+// invalid is a graph's error as the client's, who is not told where the server has the file.
 func invalid(err error) error {
 	if known := (*inference.Error)(nil); err == nil || errors.As(err, &known) {
 		return err
+	}
+	if file := (*model.FileError)(nil); errors.As(err, &file) {
+		without := *file
+		without.File = filepath.Base(file.File)
+		err = &without
 	}
 	return inference.Errorf(inference.Invalid, "%v", err)
 }
@@ -586,13 +593,7 @@ func (s *rowState) UnmarshalBinary(b []byte) error {
 type graphState struct{ s *graph.Session }
 
 // Bytes returns the memory of the states' elements.
-func (s *graphState) Bytes() int {
-	n := 0
-	for _, v := range s.s.State() {
-		n += 4*len(v.Data) + 8*len(v.Ints)
-	}
-	return n
-}
+func (s *graphState) Bytes() int { return s.s.StateBytes() }
 
 // MarshalBinary writes for each state that is not zeros the lengths of its name, shape and elements,
 // and these.

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -370,7 +369,11 @@ func (p *taskProgram) Run(ctx context.Context, jobs []*batch.Job) {
 	}
 	for _, j := range jobs {
 		j.Outputs = nil
-		j.Err = p.fault(cmp.Or(ctx.Err(), p.single(ctx, j)))
+		err := ctx.Err()
+		if err == nil {
+			err = p.single(ctx, j)
+		}
+		j.Err = p.fault(err)
 	}
 }
 

@@ -227,7 +227,7 @@ func (s *Server) openChange(ctx context.Context, ch *change) error {
 	}
 	ch.next.versions = versions
 	if err != nil { // of a version beside those
-		ch.next.reason = err.Error()
+		ch.next.reason, ch.next.failed = err.Error(), true
 	}
 	return nil
 }

@@ -13,10 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/carousel-ml/carousel"
-	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
-	"github.com/carousel-ml/carousel/task"
 )
 
 // followed is a server that follows a configuration file.
@@ -433,52 +430,20 @@ pipelines:
 	}
 }
 
-// A request in a task's own form, or of a pipeline, that finds its version closed is answered
-// by the one that has its place.
-func TestTaskRequestWhileVersionIsReplaced(t *testing.T) {
+// A request of a pipeline that finds the version of a stage closed is answered by the one that
+// has its place.
+func TestPipelineWhileVersionIsReplaced(t *testing.T) {
 	s := newTestServer(t, Options{})
-	m, err := s.findTask(t.Context(), taskNamed(t, "classify"), "words", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := s.models.get("words").versions[0]
 	step := s.models.get("step").versions[0]
-	for _, model := range []string{"words", "step"} {
-		if err := s.Load(t.Context(), model); err != nil {
-			t.Fatal(err)
-		}
-	}
-	q := &taskRequest{}
-	if _, err := q.read([]byte(`{"text":"a good film"}`)); err != nil {
+	if err := s.Load(t.Context(), "step"); err != nil {
 		t.Fatal(err)
 	}
-	o, err := q.options(m.program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the version is closed", func() bool {
-		err := old.q.Do(t.Context(), &batch.Job{Options: o})
-		return err != nil && codeOf(err) == inference.Unavailable
-	})
 	one := &inference.Request{Inputs: []inference.Tensor{stepInput(1)}}
-	until(t, "the other version is closed", func() bool {
+	until(t, "the version is closed", func() bool {
 		_, err := s.inferOn(t.Context(), step, "both/1", one, sequence{}, Caller{}, time.Now())
 		return err != nil && codeOf(err) == inference.Unavailable
 	})
 	if _, err := s.inferNewest(t.Context(), step, "both/1", one, sequence{}, Caller{}, time.Now()); err != nil {
 		t.Error(err)
 	}
-	j := &batch.Job{Options: o}
-	if err := m.run(t.Context(), j); err != nil || !strings.Contains(fmt.Sprint(j.Outputs[0].Texts), "label") {
-		t.Errorf("%v, %v", j.Outputs, err)
-	}
-}
-
-func taskNamed(tb testing.TB, name string) *task.Kind {
-	tb.Helper()
-	i := slices.IndexFunc(carousel.Tasks, func(k *task.Kind) bool { return k.Name == name })
-	if i < 0 {
-		tb.Fatalf("there is no task %s", name)
-	}
-	return carousel.Tasks[i]
 }

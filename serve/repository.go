@@ -76,6 +76,16 @@ type entry struct {
 	versions []*version // that are served, the newest first
 	wanted   bool       // it was not unloaded by a client
 	reason   string     // why no version, or not the newest one, is served
+	failed   bool       // the reason is a load that failed
+}
+
+// told returns the reason for those who send requests: that of a load that failed names files
+// of this machine, and is for the index and the log.
+func (e *entry) told() string {
+	if e.failed {
+		return "it could not be loaded; the index of the repository and the server's log tell why"
+	}
+	return cmp.Or(e.reason, "it is unloaded")
 }
 
 // version is a program that is served.
@@ -183,7 +193,7 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 		return e, nil, nil
 	}
 	if len(e.versions) == 0 {
-		return e, nil, inference.Errorf(inference.Unavailable, "model %q is not ready: %s", name, cmp.Or(e.reason, "it is unloaded"))
+		return e, nil, inference.Errorf(inference.Unavailable, "model %q is not ready: %s", name, e.told())
 	}
 	if number == "" {
 		return e, e.versions[0], nil
@@ -197,7 +207,7 @@ func (s *Server) find(name, number string) (*entry, *version, error) {
 	}
 	why := ""
 	if e.reason != "" {
-		why = "; not all that it was given are served: " + e.reason
+		why = "; not all that it was given are served: " + e.told()
 	}
 	return e, nil, inference.Errorf(inference.NotFound, "model %q has no version %q: it has %s%s", name, number, strings.Join(have, ", "), why)
 }
@@ -283,7 +293,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	}
 	next := &entry{name: name, c: e.c, versions: versions, wanted: true}
 	if err != nil {
-		next.reason = err.Error()
+		next.reason, next.failed = err.Error(), true
 	}
 	if !s.models.swap(e, next) {
 		for _, v := range versions {
@@ -373,17 +383,7 @@ func (s *Server) dismiss(ctx context.Context, e *entry) error {
 // retire closes a version that another has replaced, with its last session.
 func (s *Server) retire(v *version) {
 	v.retired.Store(true)
-	s.closeIdle(v)
-}
-
-// closeIdle closes a retired version that has no session.
-func (s *Server) closeIdle(v *version) {
-	if n, _ := s.sessions.Count(v.q); n == 0 {
-		go func() {
-			_ = v.q.Close(context.Background())    // which cannot end early
-			s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
-		}()
-	}
+	v.q.CloseUnused()
 }
 
 // sessionEnded is told of the end of each session, with the scheduler's lock held.
@@ -394,7 +394,7 @@ func (s *Server) sessionEnded(n *batch.Session, why batch.Reason) {
 	if v, ok := n.Queue().Owner.(*version); ok {
 		v.meter.over(why)
 		if v.retired.Load() {
-			go s.closeIdle(v)
+			go v.q.CloseUnused()
 		}
 	}
 }

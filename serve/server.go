@@ -191,8 +191,11 @@ func (o *Owner) add(n *batch.Session) {
 		o.all[n] = struct{}{}
 	}
 	o.mu.Unlock()
-	if ended {
+	switch {
+	case ended:
 		n.End(batch.Gone)
+	case n.Over() != "": // meanwhile, and nobody drops it any more
+		o.drop(n)
 	}
 }
 

@@ -82,8 +82,19 @@ type held struct {
 	parts []*batch.Session
 }
 
-// hold opens a session.
-func (s *Server) hold(k *keeper, o batch.Opening, owner *Owner) (*held, error) {
+// hold opens a session of a model.
+func (s *Server) hold(model, number string, o batch.Opening, owner *Owner) (h *held, err error) {
+	err = again(func() error {
+		k, err := s.keeper(model, number)
+		if err == nil {
+			h, err = s.holdIn(k, o, owner)
+		}
+		return err
+	})
+	return h, err
+}
+
+func (s *Server) holdIn(k *keeper, o batch.Opening, owner *Owner) (*held, error) {
 	h := &held{e: k.e}
 	for _, stage := range k.stages {
 		o := o
@@ -300,11 +311,7 @@ func (s *Server) openSessionHTTP(r *http.Request) (*held, error) {
 			return nil, err
 		}
 	}
-	k, err := s.keeper(q.Model, q.Version)
-	if err != nil {
-		return nil, err
-	}
-	return s.hold(k, o, nil)
+	return s.hold(q.Model, q.Version, o, nil)
 }
 
 // sessionOf finds the session that a request names.
@@ -474,6 +481,17 @@ func (s *Server) restoreSessionHTTP(r *http.Request) (*held, error) {
 	if s.draining.Load() {
 		return nil, errDraining
 	}
+	var h *held
+	err = again(func() (err error) {
+		h, err = s.restore(q, saved, o)
+		return err
+	})
+	return h, err
+}
+
+// restore opens a session with a state that was saved. q has the model, if it is not that
+// of the state, and the version, if it is not to be the one that saved it.
+func (s *Server) restore(q url.Values, saved *batch.Saved, o batch.Opening) (*held, error) {
 	k, err := s.keeper(cmp.Or(q.Get("model"), saved.Model), q.Get("version"))
 	if err != nil {
 		return nil, err

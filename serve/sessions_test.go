@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,6 +307,41 @@ func TestProvenClients(t *testing.T) {
 	}
 	if err := ask(Caller{Client: "address"}, false); err != nil {
 		t.Errorf("a client without a proven name, who knows the id: %v", err)
+	}
+}
+
+// TestSequenceBegunByTwo lets clients begin sequences of one id at the same moment: one has
+// it, and the others are told so and do not end it.
+func TestSequenceBegunByTwo(t *testing.T) {
+	s := newTestServer(t, Options{})
+	for round := range 200 {
+		id := strconv.Itoa(round)
+		var all sync.WaitGroup
+		errs := make([]error, 4)
+		ask := func(i int, start bool) error {
+			_, err := s.Infer(context.Background(), &inference.Request{Model: "step", Params: sequenceParams(id, start, false), Inputs: []inference.Tensor{stepInput(1)}},
+				Caller{Client: strconv.Itoa(i), Proven: true})
+			return err
+		}
+		for i := range errs {
+			all.Go(func() { errs[i] = ask(i, true) })
+		}
+		all.Wait()
+		began := 0
+		for i, err := range errs {
+			switch {
+			case err == nil:
+				began++
+				if err := ask(i, false); err != nil {
+					t.Errorf("the sequence of client %d does not go on: %v", i, err)
+				}
+			case inference.AsError(err).Code != inference.Denied:
+				t.Errorf("client %d: %v", i, err)
+			}
+		}
+		if began != 1 {
+			t.Fatalf("round %d: %d clients began the sequence, want one", round, began)
+		}
 	}
 }
 

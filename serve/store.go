@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/carousel-ml/carousel/internal/lock"
 	"github.com/carousel-ml/carousel/serve/batch"
@@ -27,9 +28,13 @@ import (
 type store struct {
 	dir     string
 	release func() // its lock
+	written atomic.Uint64
 }
 
-const storeSuffix = ".session"
+const (
+	storeSuffix = ".session"
+	freshSuffix = ".new" // of what is not in its place yet
+)
 
 // openStore opens the directory of a store, which one server at a time may use.
 func openStore(dir string) (*store, error) {
@@ -52,21 +57,28 @@ func (st *store) file(model, id string) string {
 	return filepath.Join(st.dir, hex.EncodeToString(sum[:16])+storeSuffix)
 }
 
-// Put replaces the file of a session.
-func (st *store) Put(n *batch.Session, saved func() ([]byte, error)) error {
+// Write writes a file beside that of a session. Its name is its own, since a session that is
+// over may still be written when another of its id is.
+func (st *store) Write(n *batch.Session, saved func() ([]byte, error)) (settle func(keep bool) error, err error) {
 	b, err := saved()
 	if err != nil {
 		if e := inference.AsError(err); e.Code == inference.Unsupported {
-			return nil // of a kind that lives in memory only
+			return nil, nil // of a kind that lives in memory only
 		}
-		return err
+		return nil, err
 	}
 	path := st.file(n.Model(), n.ID())
-	fresh := path + ".new" // a session is written by one goroutine at a time
+	fresh := fmt.Sprintf("%s.%d%s", path, st.written.Add(1), freshSuffix)
 	if err := os.WriteFile(fresh, b, 0o600); err != nil {
-		return err
+		_ = os.Remove(fresh) // a part of it may be there
+		return nil, err
 	}
-	return os.Rename(fresh, path)
+	return func(keep bool) error {
+		if keep {
+			return os.Rename(fresh, path)
+		}
+		return os.Remove(fresh)
+	}, nil
 }
 
 // Drop removes the file of a session, unless the server is being stopped.
@@ -99,7 +111,7 @@ func (s *Server) restoreSessions(ctx context.Context, st *store) (restored, lost
 	}
 	for _, f := range list {
 		path := filepath.Join(st.dir, f.Name())
-		if strings.HasSuffix(f.Name(), storeSuffix+".new") {
+		if strings.Contains(f.Name(), storeSuffix+".") && strings.HasSuffix(f.Name(), freshSuffix) {
 			_ = os.Remove(path) // a server was killed while it wrote this
 			continue
 		}

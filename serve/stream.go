@@ -46,6 +46,7 @@ type stream struct {
 	pending chan *pending
 	over    chan batch.Reason // the session's end
 	stopped chan struct{}     // closed when no more is answered
+	taken   atomic.Int64      // requests that are pending, are about to be, or were
 	bytes   atomic.Int64      // of what is pending
 	room    chan struct{}     // told when that falls
 	last    atomic.Int64      // bytes of the last answer, which the next is expected to have
@@ -137,10 +138,7 @@ func (s *Server) newStream(r *http.Request, owner *Owner, l streamLimits) (*stre
 	case model == "":
 		err = inference.Errorf(inference.Invalid, "the stream has no model, expected ?model= with the name of one: the server has %s", s.names())
 	default:
-		var k *keeper
-		if k, err = s.keeper(model, q.Get("version")); err == nil {
-			st.h, err = s.hold(k, batch.Opening{Client: st.c.Client, Life: life}, owner)
-		}
+		st.h, err = s.hold(model, q.Get("version"), batch.Opening{Client: st.c.Client, Life: life}, owner)
 	}
 	if err != nil {
 		return nil, err
@@ -240,6 +238,7 @@ func (st *stream) run(ctx context.Context) {
 			more = st.take(m)
 		case errors.As(err, &known):
 			more = false
+			st.taken.Add(1)
 			st.enqueue(&pending{err: known})
 		default:
 			if more = false; err != io.EOF {
@@ -262,6 +261,7 @@ func (st *stream) take(m message) bool {
 			return false
 		}
 	}
+	st.taken.Add(1) // before the request may end the session
 	p := st.submit(m)
 	p.cost = cost
 	return st.enqueue(p)
@@ -420,7 +420,7 @@ func packed(text []byte, in *inference.Info) (b []byte, err error) {
 // answer answers requests until there are no more, and closes the connection when the
 // session is over.
 func (st *stream) answer() {
-	stopped := false
+	stopped, given := false, int64(0)
 	stop := func(why batch.Reason) {
 		if !stopped {
 			stopped = true
@@ -433,6 +433,7 @@ func (st *stream) answer() {
 		if !stopped && st.conn.write(st.reply(p)) != nil {
 			stop("")
 		}
+		given++
 		if p.stop != nil {
 			p.stop()
 		}
@@ -450,17 +451,12 @@ func (st *stream) answer() {
 			}
 			give(p)
 		case why := <-st.over:
-			for left := true; left; { // what was accepted before
-				select {
-				case p, more := <-st.pending:
-					if !more {
-						stop(why)
-						return
-					}
-					give(p)
-				default:
-					left = false
+			for last := st.taken.Load(); given < last; { // what was accepted before
+				p, more := <-st.pending
+				if !more {
+					break
 				}
+				give(p)
 			}
 			stop(why)
 		}

@@ -707,6 +707,38 @@ func TestLinesEnd(t *testing.T) {
 	until(t, "the session ends", func() bool { n, _ := s.sessions.Count(nil); return n == 0 })
 }
 
+// told is a connection that notes what is written to it.
+type told struct{ list []string }
+
+func (c *told) read() (message, error) { return message{}, io.EOF }
+func (c *told) carries() bool          { return false }
+func (c *told) close(batch.Reason)     { c.list = append(c.list, "closed") }
+func (c *told) write(m message) error {
+	c.list = append(c.list, string(m.b))
+	return nil
+}
+
+// TestLastAnswerBeforeTheEnd has a step that ends its session before it stands among those
+// whose answers are waited for: its answer comes before the connection is closed.
+func TestLastAnswerBeforeTheEnd(t *testing.T) {
+	c := &told{}
+	st := &stream{conn: c, cancel: func() {}, pending: make(chan *pending, 1), over: make(chan batch.Reason, 1), stopped: make(chan struct{}), room: make(chan struct{}, 1)}
+	st.taken.Add(1)
+	st.over <- batch.Ended
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		st.answer()
+	}()
+	time.Sleep(20 * time.Millisecond) // in which it hears of the end
+	st.enqueue(&pending{err: fmt.Errorf("the last")})
+	close(st.pending)
+	<-answered
+	if want := []string{`{"error":"the last"}`, "closed"}; !slices.Equal(c.list, want) {
+		t.Errorf("got %q, want %q", c.list, want)
+	}
+}
+
 // TestStreamsLeaveNothing opens and drops streams in every way.
 func TestStreamsLeaveNothing(t *testing.T) {
 	s := newTestServer(t, Options{})

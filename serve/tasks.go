@@ -78,9 +78,13 @@ func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, 
 		return nil, inference.Errorf(inference.Method, "want POST, got %s", r.Method)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+	known, tooLarge := (*inference.Error)(nil), (*http.MaxBytesError)(nil)
+	switch {
+	case errors.As(err, &known): // such as that it is not compressed as it says
+		return nil, known
+	case errors.As(err, &tooLarge):
 		return nil, inference.Errorf(inference.TooLarge, "the body has more than %d bytes", most)
-	} else if err != nil {
+	case err != nil:
 		return nil, inference.Errorf(inference.Canceled, "the body ended early: %v", err)
 	}
 	var q taskRequest
@@ -91,16 +95,20 @@ func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, 
 	if err := checkKeys(k, given); err != nil {
 		return nil, err
 	}
-	m, err := find(r.Context(), k, q.Model, q.Version)
+	var j *batch.Job
+	err = again(func() error {
+		m, err := find(r.Context(), k, q.Model, q.Version)
+		if err != nil {
+			return err
+		}
+		o, err := q.options(m.program)
+		if err != nil {
+			return err
+		}
+		j = &batch.Job{Options: o}
+		return m.run(r.Context(), j)
+	})
 	if err != nil {
-		return nil, err
-	}
-	o, err := q.options(m.program)
-	if err != nil {
-		return nil, err
-	}
-	j := &batch.Job{Options: o}
-	if err := m.run(r.Context(), j); err != nil {
 		return nil, err
 	}
 	return []byte(j.Outputs[0].Texts[0]), nil

@@ -686,7 +686,7 @@ func portions(t testing.TB, p *taskProgram, input string, seed int) []*batch.Job
 		}
 	default:
 		whole := tableJob(t, p, string(text), false)
-		for row := range whole.Inputs[0].Len() {
+		for row := range min(whole.Inputs[0].Len(), 80) { // some windows of the models
 			j := &batch.Job{Inputs: make([]inference.Value, len(p.ins))}
 			for i, v := range whole.Inputs {
 				switch {
@@ -701,6 +701,28 @@ func portions(t testing.TB, p *taskProgram, input string, seed int) []*batch.Job
 	}
 	list[len(list)-1].End = true
 	return list
+}
+
+// TestLargeUnsigned gives columns of tables UINT64, whose greatest numbers have no place in them.
+func TestLargeUnsigned(t *testing.T) {
+	tried := 0
+	stores(t, func(t *testing.T, m *task.Trained, _ string) {
+		p := program(t, m)
+		if len(p.service.Columns) == 0 {
+			return
+		}
+		tried++
+		v := addProgram(New(Options{}), "m", p)
+		for x, ok := range map[int64]bool{math.MaxInt64: true, math.MinInt64: false, -1: false} { // bits of UINT64
+			q := &inference.Request{Inputs: []inference.Tensor{{Name: p.ins[0].Name, Datatype: inference.UINT64, Value: inference.Value{Dims: []int{1}, Ints: []int64{x}}}}}
+			if _, _, err := v.job(q, Caller{}); ok != (err == nil) {
+				t.Errorf("%d: %v", uint64(x), err)
+			}
+		}
+	})
+	if tried == 0 {
+		t.Error("no model of a table was tried")
+	}
 }
 
 // Sessions of one model at the same time have each the answers of a stream of its own, and

@@ -116,7 +116,7 @@ func (s *Server) settle(e *entry) {
 	}
 	defer l.one.Unlock()
 	settled := *e
-	settled.reason = ""
+	settled.reason, settled.failed = "", false
 	if !s.models.swap(e, &settled) {
 		return
 	}

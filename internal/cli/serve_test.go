@@ -405,8 +405,8 @@ func TestServeKilled(t *testing.T) {
 	}
 	_ = p.Wait() // it was killed
 	p = startServer(t, args...)
-	if !strings.Contains(p.log.String(), "2 go on, 0 cannot") {
-		t.Errorf("stderr: %s", p.log)
+	if said := waitFor(t, p, "Sessions of "); !strings.Contains(said, "2 go on, 0 cannot") {
+		t.Errorf("the sessions that were stored: %s", said)
 	}
 	if _, answer := step(2, ""); answer != want[2] {
 		t.Errorf("after the server was killed: %s, want %s", answer, want[2])

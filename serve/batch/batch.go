@@ -58,7 +58,8 @@ type Job struct {
 	Begin   bool     // the session's state is made anew before the job
 	End     bool     // the session ends with the job
 
-	Client   string // for fairness: jobs of one client wait for each other first
+	Client   string // whom limits count for; clients take turns
+	Conn     string // what takes turns within a client, such as a connection
 	Priority int    // jobs of smaller ones go first; 0 is the usual one
 
 	// Set by Program.Check: only jobs with equal keys are computed together; Rows is
@@ -81,6 +82,7 @@ type Job struct {
 	ready chan struct{}
 	at    place
 	next  *Job // in the queue of a client or of a session
+	round uint64
 }
 
 // place is where a job is.

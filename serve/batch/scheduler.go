@@ -135,6 +135,8 @@ type level struct {
 
 type tenant struct {
 	name        string
+	conns       map[string]int // jobs that wait, by connection
+	round       uint64         // of the job taken last
 	first, last *Job
 	prev, next  *tenant
 }
@@ -212,7 +214,11 @@ func (q *Queue) do(ctx context.Context, j *Job) error {
 			go s.lead(b, false)
 		}
 	}
-	if own != nil {
+	switch {
+	case own == nil:
+	case own.long && j.Session == nil && ctx.Done() != nil:
+		go s.lead(own, false) // the caller may have to leave before it ends
+	default:
 		s.mu.Unlock()
 		s.lead(own, true)
 		s.mu.Lock()
@@ -380,7 +386,7 @@ func (l *lane) push(j *Job) {
 	lv := l.levels[i]
 	t := lv.tenants[j.Client]
 	if t == nil {
-		t = &tenant{name: j.Client}
+		t = &tenant{name: j.Client, conns: map[string]int{}}
 		lv.tenants[j.Client] = t
 		if lv.turn == nil {
 			t.prev, t.next, lv.turn = t, t, t
@@ -389,12 +395,29 @@ func (l *lane) push(j *Job) {
 			t.prev.next, t.next.prev = t, t
 		}
 	}
-	if t.first == nil {
-		t.first = j
-	} else {
-		t.last.next = j
+	t.push(j)
+}
+
+// push puts a job behind the client's jobs of its round: the first that waits of each
+// connection is of this round, the second of the next, so that a connection with many
+// does not hold up another of the same client.
+func (t *tenant) push(j *Job) {
+	j.round, j.next = t.round+uint64(t.conns[j.Conn]), nil
+	t.conns[j.Conn]++
+	if t.first == nil || t.last.round <= j.round {
+		if t.first == nil {
+			t.first = j
+		} else {
+			t.last.next = j
+		}
+		t.last = j
+		return
 	}
-	t.last, j.next = j, nil
+	at := &t.first
+	for (*at).round <= j.round {
+		at = &(*at).next
+	}
+	j.next, *at = *at, j
 }
 
 // start returns a batch of the lane that may run and has used the least time; nil if
@@ -528,6 +551,7 @@ func (t *tenant) find(head *Job, b *set, l *lane) *Job {
 			continue
 		}
 		t.drop(before, j)
+		t.round = max(t.round, j.round)
 		return j
 	}
 	return nil
@@ -543,6 +567,9 @@ func (t *tenant) drop(before, j *Job) {
 		t.last = before
 	}
 	j.next = nil
+	if t.conns[j.Conn]--; t.conns[j.Conn] == 0 {
+		delete(t.conns, j.Conn)
+	}
 }
 
 func (lv *level) remove(t *tenant) {
@@ -919,18 +946,32 @@ func (q *Queue) Quiet(ctx context.Context) error {
 // waits as well.
 func (q *Queue) Close(ctx context.Context) error {
 	q.s.mu.Lock()
+	q.refuse()
 	closed := q.closed
-	if closed == nil {
-		closed = make(chan struct{})
-		q.closed = closed
-		go q.shut()
-	}
 	q.s.mu.Unlock()
 	select {
 	case <-closed:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// CloseUnused begins what Close does, unless the queue has sessions, and does not wait for
+// its end.
+func (q *Queue) CloseUnused() {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	if q.kept == 0 {
+		q.refuse()
+	}
+}
+
+// refuse begins to close the queue. The lock is held.
+func (q *Queue) refuse() {
+	if q.closed == nil {
+		q.closed = make(chan struct{})
+		go q.shut()
 	}
 }
 

@@ -74,7 +74,8 @@ func strangers(t *testing.T, alone bool) {
 				at := int(st.number) % 2
 				if st.n == nil {
 					q := queues[at].Load()
-					o := Opening{ID: strconv.FormatInt(st.number, 10), Client: strconv.Itoa(c), Replace: true}
+					o := Opening{ID: strconv.FormatInt(st.number, 10), Client: strconv.Itoa(c)}
+					o.Replace, _ = tables[at].Find("m", o.ID) // nil if there is none
 					if r.IntN(4) == 0 {
 						o.Life = time.Duration(1+r.IntN(3)) * time.Millisecond
 					}
@@ -393,6 +394,23 @@ func TestOneExecutor(t *testing.T) {
 // TestDeadlines ends the time of jobs that wait, of callers that wait with them and of one
 // that leads the batches of others.
 func TestDeadlines(t *testing.T) {
+	t.Run("runs", func(t *testing.T) {
+		release := make(chan struct{})
+		p := &spy{run: func([]*Job) { time.Sleep(2 * longRun) }}
+		s := New(Options{})
+		q := s.Add(p, QueueOptions{})
+		if err := q.Do(context.Background(), job(nil, 1, 0)); err != nil { // tells how long one takes
+			t.Fatal(err)
+		}
+		p.run = func([]*Job) { <-release }
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer cancel()
+		wantCode(t, q.Do(ctx, job(nil, 1, 0)), inference.Deadline) // before its end, which is not in sight
+		close(release)
+		if err := q.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("waits", func(t *testing.T) {
 		s, p := New(Options{}), &spy{}
 		q := s.Add(p, QueueOptions{})
@@ -779,5 +797,42 @@ func TestModelsShareTheMachine(t *testing.T) {
 	// b has three quarters of the time while it has jobs: 60 of about the first 80 batches.
 	if n := strings.Count(string(order[:100]), "b"); n < 50 {
 		t.Errorf("%d of the first 100 batches are of the model with three quarters: %s", n, order[:100])
+	}
+}
+
+// TestConnections: a connection with many jobs does not hold up another of the same client.
+func TestConnections(t *testing.T) {
+	s, p := New(Options{}), &spy{}
+	q := s.Add(p, QueueOptions{Rows: 2})
+	table := NewSessions(s, SessionOptions{})
+	defer table.Stop(Stopped)
+	letGo, batches := busy(t, q, p, open(t, table, q, Opening{}))
+	submit := func(conn string) *Job {
+		j := job(open(t, table, q, Opening{}), 1, 0)
+		j.Client, j.Conn = "client", conn
+		if err := q.Submit(context.Background(), j); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	var jobs []*Job
+	for range 6 {
+		jobs = append(jobs, submit("many"))
+	}
+	jobs = append(jobs, submit("one"), submit("other"), submit("one"))
+	letGo()
+	for _, j := range jobs {
+		if err := q.Wait(j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, batch := range batches() {
+		for _, j := range batch {
+			got = append(got, j.Conn)
+		}
+	}
+	if want := []string{"many", "one", "other", "many", "one", "many", "many", "many", "many"}; !slices.Equal(got, want) {
+		t.Errorf("connections in the order %v, want %v", got, want)
 	}
 }

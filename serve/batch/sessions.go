@@ -49,9 +49,11 @@ type SessionOptions struct {
 // Store keeps the states of sessions, so that they go on after the process has ended in
 // whatever way. It is called by several goroutines, for one session by one at a time.
 type Store interface {
-	// Put replaces what is stored of a session, before the job that led to it is answered.
-	// saved returns the bytes of [Session.Save]. With an error the session ends.
-	Put(n *Session, saved func() ([]byte, error)) error
+	// Write writes a session's state, before the job that led to it is answered, beside what
+	// is stored of it. saved returns the bytes of [Session.Save]. settle puts what was written
+	// in that place, or, without keep, takes it away; it is called with the scheduler's lock
+	// held, and is nil if there is nothing to store. With an error the session ends.
+	Write(n *Session, saved func() ([]byte, error)) (settle func(keep bool) error, err error)
 	// Drop removes a session that is over. The scheduler's lock is held.
 	Drop(n *Session, why Reason)
 }
@@ -175,8 +177,9 @@ type Opening struct {
 	ID     string // "": a random one
 	Client string
 	Life   time.Duration // 0: the table's
-	// Replace ends a session of the same id first. Jobs that wait for it are refused.
-	Replace bool
+	// Replace, if not nil, is a session of the same id that is ended first if it still is.
+	// Jobs that wait for it are refused.
+	Replace *Session
 	// Transient says that the session is never stored.
 	Transient bool
 	// OnEnd, if not nil, is called when the session is over, with the scheduler's lock
@@ -229,7 +232,7 @@ func (t *Sessions) enter(q *Queue, model string, o Opening, state State, steps u
 		return nil, inference.Errorf(inference.Unavailable, "model %q is being unloaded", model)
 	}
 	if old := t.all[n.key]; old != nil {
-		if !o.Replace {
+		if old != o.Replace {
 			return nil, inference.Errorf(inference.Exists, "session %q of model %q exists already; end it first or use another id", o.ID, model)
 		}
 		old.close(Ended)
@@ -478,13 +481,13 @@ func (n *Session) keep() error {
 	if t.store == nil || n.Transient {
 		return nil
 	}
-	err := t.store.Put(n, func() ([]byte, error) { return n.saved(n.state) })
+	settle, err := t.store.Write(n, func() ([]byte, error) { return n.saved(n.state) })
+	if settle == nil {
+		return err
+	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	if n.over != "" { // meanwhile
-		t.store.Drop(n, n.over)
-	}
-	return err
+	return settle(n.over == "" || n.over == Stopped) // another of its id may have followed one that is over
 }
 
 // Remember notes that there is no such session any more, and why.

@@ -33,7 +33,9 @@ func TestSessionLimits(t *testing.T) {
 		if err != nil || other == a {
 			t.Errorf("the same id in another model: %v", err)
 		}
-		b := open(t, table, q, Opening{ID: "a", Replace: true})
+		_, err = table.Open(q, "m", Opening{ID: "a", Replace: other}) // which is another
+		wantCode(t, err, inference.Exists)
+		b := open(t, table, q, Opening{ID: "a", Replace: a})
 		wantCode(t, q.Do(context.Background(), job(a, 1, 1)), inference.NotFound)
 		do(t, q, job(b, 1, 1))
 		_, err = table.Open(q, "m", Opening{ID: strings.Repeat("x", maxID+1)})

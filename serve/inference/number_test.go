@@ -30,9 +30,9 @@ func floatsToTry(n int, try func(float32)) {
 // TestAppendFloat32 compares with strconv: the same number where that has fewer than
 // eight digits before its point, and always one that reads back as the same bits.
 func TestAppendFloat32(t *testing.T) {
-	n := 300_000
+	n := 80_000
 	if testing.Short() {
-		n = 30_000
+		n = 8_000
 	}
 	floatsToTry(n, func(f float32) {
 		got := string(appendFloat32(nil, f))
@@ -91,9 +91,9 @@ func TestNumbers(t *testing.T) {
 		}
 		check(text)
 	}
-	n := 40_000
+	n := 10_000
 	if testing.Short() {
-		n = 4_000
+		n = 1_000
 	}
 	r := rand.New(rand.NewPCG(5, 5))
 	floatsToTry(n, func(f float32) {

@@ -177,6 +177,17 @@ func (s *Session) State() map[string]Value {
 	return state
 }
 
+// StateBytes returns the memory of the states' elements: of floats 4 bytes each, of integers 8.
+func (s *Session) StateBytes() int {
+	n := 0
+	for i := range s.in {
+		if s.from[i] >= 0 && s.set[i] {
+			n += 4*len(s.in[i].Data) + 8*len(s.in[i].Ints)
+		}
+	}
+	return n
+}
+
 // SetState sets states by the names of their inputs and leaves others as they are.
 // It copies the values. A name that is no state's, and a value that does not fit the
 // input's type or shape, are errors, which change nothing.

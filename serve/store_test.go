@@ -1,0 +1,96 @@
+package serve
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/serve/inference"
+)
+
+// filesOf lists the files of a store with sessions.
+func filesOf(tb testing.TB, dir string) []string {
+	tb.Helper()
+	list, err := filepath.Glob(filepath.Join(dir, "*"+storeSuffix+"*"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return list
+}
+
+// TestStoreOfOneID ends a session while its step runs, and opens another of the same id:
+// what is stored is the other's, also when the step ends last. Sessions then go on in
+// another server, and files of writes that were not finished are taken away.
+func TestStoreOfOneID(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	p := stepProgram(t, testWidth, testHidden, 1)
+	g := &gated{graphProgram: p, began: make(chan struct{}, 1), letGo: make(chan struct{})}
+	serve := func(program batch.Program) (*Server, *version) {
+		s := New(Options{})
+		t.Cleanup(func() { _ = s.Close(ctx) })
+		return s, addProgram(s, "m", program)
+	}
+	s, v := serve(g)
+	if _, _, err := s.OpenStore(ctx, dir); err != nil {
+		t.Fatal(err)
+	}
+	open := func() *batch.Session {
+		t.Helper()
+		n, err := s.sessions.Open(v.q, "m", batch.Opening{ID: "one"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	first := open()
+	ended := make(chan error, 1)
+	go func() { ended <- v.q.Do(ctx, stepJob(p, first, stepInput(1).Value)) }()
+	<-g.began
+	first.End(batch.Ended)
+	open()
+	fresh, err := os.ReadFile(s.store.file("m", "one"))
+	if err != nil {
+		t.Fatal("the second session is not stored: ", err)
+	}
+	close(g.letGo)
+	if err := <-ended; err != nil {
+		t.Error("the step that ran was not completed: ", err)
+	}
+	if now, err := os.ReadFile(s.store.file("m", "one")); err != nil || !slices.Equal(now, fresh) {
+		t.Errorf("the first session's step changed what is stored of the second: %v", err)
+	}
+	if list := filesOf(t, dir); len(list) != 1 {
+		t.Errorf("files %v, want one", list)
+	}
+	// The server is killed: its lock goes, and a file is left half written.
+	s.store.release()
+	if err := os.WriteFile(s.store.file("m", "one")+".7"+freshSuffix, fresh[:9], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, w := serve(p)
+	if restored, lost, err := other.OpenStore(ctx, dir); restored != 1 || lost != 0 || err != nil {
+		t.Fatalf("restored %d, lost %d, %v", restored, lost, err)
+	}
+	n, err := other.sessions.Find("m", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := stepJob(p, n, stepInput(1).Value)
+	if err := w.q.Do(ctx, j); err != nil {
+		t.Fatal(err)
+	}
+	alone, err := other.Infer(ctx, &inference.Request{Model: "m", Inputs: []inference.Tensor{stepInput(1)}}, Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := j.Outputs[w.outAt["y"]].Floats, output(t, alone, "y").Floats; !slices.Equal(got, want) {
+		t.Errorf("the session goes on with %v, want as from its beginning %v", got, want)
+	}
+	n.End(batch.Ended)
+	if list := filesOf(t, dir); len(list) != 0 {
+		t.Errorf("files %v are left", list)
+	}
+}
