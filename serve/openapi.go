@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"fmt"
@@ -12,9 +13,13 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/serve/inference"
+	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -24,35 +29,81 @@ const openAPIPath = "/openapi.json"
 // node is an object of an OpenAPI document.
 type node = map[string]any
 
-// apiRoute is a path of the Open Inference Protocol for the document.
+// apiRoute is a path of the server's own for the document: of the Open Inference Protocol, or
+// of sessions.
 type apiRoute struct {
-	method, path string // parameters of the path in braces
+	method, path string   // parameters of the path in braces
+	query        []string // parameters of the URL, as in queryParams
 	summary      string
-	body, answer string // schemas; "": none
+	body, answer string // schemas, or octets; "": none
+	optional     bool   // the body may be left out
+	status       int    // of the answer; 0: 200
 	errors       []inference.Code
 }
 
-// apiRoutes are the protocol's paths that a client of models uses.
+// octets stands for a body that is bytes and no JSON.
+const octets = "octets"
+
+// apiRoutes are the paths that a client uses, but those of tasks.
 var apiRoutes = []apiRoute{
-	{"GET", "/v2", "The server and its extensions", "", "Server", nil},
-	{"GET", "/v2/health/live", "Whether the server runs", "", "Live", nil},
-	{"GET", "/v2/health/ready", "Whether all models can be asked", "", "Ready", []inference.Code{inference.Unavailable}},
-	{"GET", "/v2/models", "The names of the models", "", "Models", nil},
-	{"GET", "/v2/models/{model}", "The inputs and outputs of a model", "", "Model", []inference.Code{inference.NotFound}},
-	{"GET", "/v2/models/{model}/ready", "Whether a model can be asked", "", "ModelReady", []inference.Code{inference.NotFound, inference.Unavailable}},
-	{"POST", "/v2/models/{model}/infer", "An inference", "InferRequest", "InferResponse", inferErrors},
-	{"GET", "/v2/models/{model}/versions/{version}", "The inputs and outputs of a version", "", "Model", []inference.Code{inference.NotFound}},
-	{"POST", "/v2/models/{model}/versions/{version}/infer", "An inference by a version", "InferRequest", "InferResponse", inferErrors},
+	{method: "GET", path: "/v2", summary: "The server and its extensions", answer: "Server"},
+	{method: "GET", path: "/v2/health/live", summary: "Whether the server runs", answer: "Live"},
+	{method: "GET", path: "/v2/health/ready", summary: "Whether all models can be asked", answer: "Ready", errors: []inference.Code{inference.Unavailable}},
+	{method: "GET", path: "/v2/models", summary: "The names of the models", answer: "Models"},
+	{method: "GET", path: "/v2/models/stats", summary: "The statistics of all models", answer: "ModelStatisticsResponse"},
+	{method: "GET", path: "/v2/models/{model}", summary: "The inputs and outputs of a model", answer: "Model", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/ready", summary: "Whether a model can be asked", answer: "ModelReady", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/config", summary: "The configuration of a model, in Triton's terms", answer: "ModelConfig", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/stats", summary: "The statistics of a model", answer: "ModelStatisticsResponse", errors: append(modelErrors[:2:2], inference.Unsupported)},
+	{method: "POST", path: "/v2/models/{model}/infer", summary: "An inference", body: "InferRequest", answer: "InferResponse", errors: inferErrors},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}", summary: "The inputs and outputs of a version", answer: "Model", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}/ready", summary: "Whether a version can be asked", answer: "ModelReady", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}/config", summary: "The configuration of a version", answer: "ModelConfig", errors: modelErrors},
+	{method: "GET", path: "/v2/models/{model}/versions/{version}/stats", summary: "The statistics of a version", answer: "ModelStatisticsResponse", errors: append(modelErrors[:2:2], inference.Unsupported)},
+	{method: "POST", path: "/v2/models/{model}/versions/{version}/infer", summary: "An inference by a version", body: "InferRequest", answer: "InferResponse", errors: inferErrors},
+
+	{method: "POST", path: "/v2/repository/index", summary: "The models that there are, with the reasons of what is not served", body: "IndexRequest", optional: true, answer: "Index", errors: []inference.Code{inference.Invalid, inference.TooLarge}},
+	{method: "POST", path: "/v2/repository/models/{model}/load", summary: "Loads a model, or loads it anew", body: "LoadRequest", optional: true, answer: "Empty",
+		errors: []inference.Code{inference.Invalid, inference.NotFound, inference.TooLarge, inference.Unsupported, inference.Unavailable}},
+	{method: "POST", path: "/v2/repository/models/{model}/unload", summary: "Takes a model from service", body: "UnloadRequest", optional: true, answer: "Empty",
+		errors: []inference.Code{inference.Invalid, inference.NotFound, inference.TooLarge}},
+
+	{method: "GET", path: "/v1/sessions", query: []string{"model", "limit"}, summary: "The sessions that the client opened", answer: "Sessions", errors: sessionErrors},
+	{method: "POST", path: "/v1/sessions", summary: "Opens a session", body: "OpenSession", answer: "Session", status: http.StatusCreated, errors: openErrors},
+	{method: "GET", path: "/v1/sessions/{session}", query: []string{"model"}, summary: "A session, with its inputs and outputs", answer: "Session", errors: sessionErrors},
+	{method: "DELETE", path: "/v1/sessions/{session}", query: []string{"model"}, summary: "Ends a session", status: http.StatusNoContent, errors: sessionErrors},
+	{method: "POST", path: "/v1/sessions/{session}/infer", query: []string{"model", "end"}, summary: "A step of a session", body: "InferRequest", answer: "InferResponse", errors: inferErrors},
+	{method: "GET", path: "/v1/sessions/{session}/state", query: []string{"model"}, summary: "A session as bytes", answer: octets, errors: append(sessionErrors[:2:2], inference.Unsupported)},
+	{method: "PUT", path: "/v1/sessions/{session}/state", query: []string{"model", "version", "ttl_seconds"}, summary: "Opens a session of bytes that were saved", body: octets, answer: "Session", status: http.StatusCreated, errors: openErrors},
 }
 
+// queryParams are the parameters of URLs, with their types and what they mean.
+var queryParams = map[string]struct{ kind, means string }{
+	"model":       {"string", "the model, where sessions of several have the id"},
+	"version":     {"string", "its version; without it the one that the session was saved by, or the newest"},
+	"limit":       {"integer", "the largest number of sessions in the answer"},
+	"end":         {"boolean", "whether the session ends with this step"},
+	"ttl_seconds": {"number", "the time that the session may be idle"},
+}
+
+// Errors of requests about models, of those for a session, and of those that open one.
+var (
+	modelErrors   = []inference.Code{inference.NotFound, inference.Unavailable}
+	sessionErrors = []inference.Code{inference.Invalid, inference.NotFound}
+	openErrors    = []inference.Code{inference.Invalid, inference.NotFound, inference.Exists, inference.TooLarge, inference.Exhausted, inference.Internal, inference.Unsupported, inference.Unavailable}
+)
+
 // inferErrors are the errors of a request that computes.
-var inferErrors = []inference.Code{inference.Invalid, inference.NotFound, inference.TooLarge, inference.Exhausted, inference.Internal, inference.Unavailable, inference.Deadline}
+var inferErrors = []inference.Code{inference.Invalid, inference.NotFound, inference.TooLarge, inference.Exhausted, inference.Internal, inference.Unsupported, inference.Unavailable, inference.Deadline}
 
 // openAPI returns the description of the server's HTTP interface as an OpenAPI 3.0
 // document, which says of each task what its table says: what a request holds, its options,
 // and the object that answers it. version is the program's.
 func openAPI(kinds []*task.Kind, version string) ([]byte, error) {
 	d := &document{paths: node{}, schemas: protocolSchemas(), types: map[reflect.Type]string{}}
+	for _, m := range []proto.Message{&pb.ModelConfig{}, &pb.ModelStatisticsResponse{}, &pb.RepositoryIndexResponse_ModelIndex{}} {
+		d.message(m.ProtoReflect().Descriptor())
+	}
 	for _, r := range apiRoutes {
 		d.route(r)
 	}
@@ -98,7 +149,11 @@ func (d *document) route(r apiRoute) {
 			params = append(params, node{"name": strings.TrimSuffix(name, "}"), "in": "path", "required": true, "schema": node{"type": "string"}})
 		}
 	}
-	o := d.operation(r.summary, r.body, r.answer, r.errors)
+	for _, name := range r.query {
+		q := queryParams[name]
+		params = append(params, node{"name": name, "in": "query", "description": q.means, "schema": node{"type": q.kind}})
+	}
+	o := d.operation(r)
 	if params != nil {
 		o["parameters"] = params
 	}
@@ -110,17 +165,79 @@ func (d *document) route(r apiRoute) {
 	path[strings.ToLower(r.method)] = o
 }
 
-func (d *document) operation(summary, body, answer string, errors []inference.Code) node {
-	responses := node{"200": node{"description": "The answer", "content": jsonContent(ref(answer))}}
-	for _, code := range errors {
+func (d *document) operation(r apiRoute) node {
+	content := func(schema string) node {
+		if schema == octets {
+			return node{"application/octet-stream": node{"schema": node{"type": "string", "format": "binary"}}}
+		}
+		return jsonContent(ref(schema))
+	}
+	answer := node{"description": "The answer"}
+	if r.answer != "" {
+		answer["content"] = content(r.answer)
+	}
+	responses := node{fmt.Sprint(cmp.Or(r.status, http.StatusOK)): answer}
+	for _, code := range r.errors {
 		status := (&inference.Error{Code: code}).HTTPStatus()
 		responses[fmt.Sprint(status)] = node{"description": http.StatusText(status), "content": jsonContent(ref("Error"))}
 	}
-	o := node{"summary": summary, "responses": responses}
-	if body != "" {
-		o["requestBody"] = node{"required": true, "content": jsonContent(ref(body))}
+	o := node{"summary": r.summary, "responses": responses}
+	if r.body != "" {
+		o["requestBody"] = node{"required": !r.optional, "content": content(r.body)}
 	}
 	return o
+}
+
+// message adds the schema of a message of gRPC as [jsonMessage] writes it, and of those in
+// it, and returns a reference to it.
+func (d *document) message(m protoreflect.MessageDescriptor) node {
+	name := strings.ReplaceAll(strings.TrimPrefix(string(m.FullName()), string(m.ParentFile().Package())+"."), ".", "_")
+	if d.schemas[name] != nil {
+		return ref(name)
+	}
+	properties, required := node{}, []string{}
+	d.schemas[name] = node{"type": "object", "properties": properties} // a message may hold others of its own kind
+	fields := m.Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsMap():
+			properties[string(f.Name())] = node{"type": "object", "additionalProperties": d.field(f.MapValue())}
+		case f.IsList():
+			properties[string(f.Name())] = node{"type": "array", "items": d.field(f)}
+		default:
+			properties[string(f.Name())] = d.field(f)
+		}
+		if f.IsMap() || f.IsList() || !f.HasPresence() {
+			required = append(required, string(f.Name()))
+		}
+	}
+	d.schemas[name].(node)["additionalProperties"] = false
+	if len(required) > 0 {
+		d.schemas[name].(node)["required"] = required
+	}
+	return ref(name)
+}
+
+// field returns the schema of a field's value, of a list that of its elements.
+func (d *document) field(f protoreflect.FieldDescriptor) node {
+	switch f.Kind() {
+	case protoreflect.MessageKind:
+		return d.message(f.Message())
+	case protoreflect.BoolKind:
+		return node{"type": "boolean"}
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return node{"type": "number"}
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		return node{"type": "string"}
+	case protoreflect.EnumKind:
+		words := []string{}
+		for i := range f.Enum().Values().Len() {
+			words = append(words, string(f.Enum().Values().Get(i).Name()))
+		}
+		return node{"type": "string", "enum": words}
+	}
+	return node{"type": "integer"}
 }
 
 // task adds the path of a task.
@@ -149,7 +266,7 @@ func (d *document) task(k *task.Kind) {
 	answer["properties"].(node)["schema"] = node{"type": "string", "enum": []string{result.Schema(schema, version)}}
 	answer["required"] = append([]string{"schema"}, answer["required"].([]string)...)
 	d.schemas[name+"Answer"] = answer
-	d.paths[taskPath(k)] = node{"post": d.operation("A prediction by "+k.Noun, name+"Request", name+"Answer", append([]inference.Code{inference.Method}, inferErrors...))}
+	d.paths[taskPath(k)] = node{"post": d.operation(apiRoute{summary: "A prediction by " + k.Noun, body: name + "Request", answer: name + "Answer", errors: append([]inference.Code{inference.Method}, inferErrors...)})}
 }
 
 // elem is what a pointer points to.
@@ -275,16 +392,34 @@ func protocolSchemas() node {
 	shape := list(node{"type": "integer"})
 	// Data are nested lists as the shape says, or one list of all elements.
 	data := node{"type": "array", "items": node{}, "description": "elements in row-major order, in one list or nested"}
+	number := node{"type": "number"}
 	info := structure(node{"name": text, "datatype": datatype, "shape": shape})
+	session := structure(node{"id": text, "model": text, "version": text, "ttl_seconds": number,
+		"idle_seconds": node{"type": "number", "description": "since its last request"},
+		"bytes":        node{"type": "integer", "description": "of its state"},
+		"steps":        node{"type": "integer", "description": "requests that succeeded since it began"},
+		"inputs":       list(info), "outputs": list(info)}, "inputs", "outputs")
+	session["additionalProperties"] = false
 	tensor := structure(node{"name": text, "shape": shape, "datatype": datatype, "parameters": parameters, "data": data}, "parameters", "data")
 	return node{
+		"Empty":        node{"type": "object", "additionalProperties": false},
+		"IndexRequest": node{"type": "object", "properties": node{"ready": node{"type": "boolean", "description": "only models that are ready"}}, "additionalProperties": false},
+		"Index":        list(ref("RepositoryIndexResponse_ModelIndex")),
+		"LoadRequest":  node{"type": "object", "properties": node{"parameters": node{"type": "object", "maxProperties": 0}}, "additionalProperties": false},
+		"UnloadRequest": node{"type": "object", "properties": node{"parameters": node{"type": "object", "properties": node{
+			"unload_dependents": node{"type": "boolean", "description": "with a pipeline also its models"}}, "additionalProperties": false}}, "additionalProperties": false},
+		"OpenSession": node{"type": "object", "required": []string{"model"}, "additionalProperties": false, "properties": node{"model": text, "version": text,
+			"id":          node{"type": "string", "maxLength": 256, "description": "empty: a random one"},
+			"ttl_seconds": node{"type": "number", "minimum": 0, "exclusiveMinimum": true, "maximum": longestLife.Seconds()}}},
+		"Session":    session,
+		"Sessions":   structure(node{"sessions": list(ref("Session")), "more": node{"type": "boolean", "description": "there are more than the limit"}}),
 		"Error":      structure(node{"error": text}),
 		"Live":       structure(node{"live": boolean}),
 		"Ready":      structure(node{"ready": boolean}),
 		"ModelReady": structure(node{"name": text, "ready": boolean}, "name"),
 		"Server":     structure(node{"name": text, "version": text, "extensions": list(text)}),
 		"Models":     structure(node{"models": list(text)}),
-		"Model":      structure(node{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info), "parameters": structure(node{"batched": node{"type": "boolean"}, "stateful": node{"type": "boolean"}})}),
+		"Model":      structure(node{"name": text, "versions": list(text), "platform": text, "inputs": list(info), "outputs": list(info), "parameters": structure(node{"batched": node{"type": "boolean"}, "stateful": node{"type": "boolean"}})}, "parameters"), // which a pipeline has not
 		"InferRequest": structure(node{"id": text, "parameters": parameters, "inputs": list(tensor),
 			"outputs": list(structure(node{"name": text, "parameters": parameters}, "parameters"))}, "id", "parameters", "outputs"),
 		"InferResponse": structure(node{"model_name": text, "model_version": text, "id": text, "parameters": parameters, "outputs": list(tensor)}, "model_version", "id", "parameters"),

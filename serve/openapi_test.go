@@ -48,11 +48,23 @@ func apiRouter(t *testing.T) routers.Router {
 // and of the answer is not as the document says.
 func checked(t *testing.T, router routers.Router, h http.Handler, path, body string) (status int, request, answer error) {
 	t.Helper()
-	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	method := http.MethodPost
 	if body == "" {
-		r = httptest.NewRequest(http.MethodGet, path, nil)
+		method = http.MethodGet
 	}
-	r.Header.Set("Content-Type", "application/json")
+	status, _, request, answer = checkedBy(t, router, h, method, path, "application/json", body)
+	return status, request, answer
+}
+
+// checkedBy is checked with any method and kind of body; it returns the answer's text, too.
+func checkedBy(t *testing.T, router routers.Router, h http.Handler, method, path, kind, body string) (status int, text string, request, answer error) {
+	t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	if body == "" {
+		r = httptest.NewRequest(method, path, nil)
+	} else {
+		r.Header.Set("Content-Type", kind)
+	}
 	route, params, err := router.FindRoute(r)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
@@ -64,7 +76,7 @@ func checked(t *testing.T, router routers.Router, h http.Handler, path, body str
 	h.ServeHTTP(w, r)
 	out := &openapi3filter.ResponseValidationInput{RequestValidationInput: in, Status: w.Code, Header: w.Header(), Options: &openapi3filter.Options{IncludeResponseStatus: true}}
 	out.SetBodyBytes(w.Body.Bytes())
-	return w.Code, request, openapi3filter.ValidateResponse(t.Context(), out)
+	return w.Code, w.Body.String(), request, openapi3filter.ValidateResponse(t.Context(), out)
 }
 
 // The document is valid, and the requests that are answered, their answers and errors are
@@ -128,6 +140,97 @@ func TestOpenAPIOfServer(t *testing.T) {
 	})
 	if status, _, answer := checked(t, router, h, "/v2/models/none", ""); answer != nil || status != http.StatusNotFound {
 		t.Errorf("no model: %d %v", status, answer)
+	}
+}
+
+// Sessions, the repository, configurations and statistics answer as the document says, and so
+// do their errors. What is undocumented is found.
+func TestOpenAPIOfOperations(t *testing.T) {
+	s := newTestServer(t, Options{})
+	if err := s.Add(t.Context(), ModelConfig{Name: "broken", Path: filepath.Join(t.TempDir(), "gone")}); err == nil {
+		t.Fatal("a missing file was opened")
+	}
+	h, router := s.Handler(), apiRouter(t)
+	_, step := stepBody(t, 1, false, nil)
+	const kind, bytesKind = "application/json", "application/octet-stream"
+	saved := ""
+	for _, c := range []struct {
+		method, path, kind, body string
+		status                   int
+		wrong                    bool // the document does not allow the request
+	}{
+		{"POST", "/v2/repository/index", "", "", 200, false},
+		{"POST", "/v2/repository/index", kind, `{"ready":true}`, 200, false},
+		{"POST", "/v2/repository/index", kind, `{"redy":true}`, 400, true},
+		{"POST", "/v2/repository/models/step/load", "", "", 200, false},
+		{"POST", "/v2/repository/models/step/load", kind, `{"parameters":{}}`, 200, false},
+		{"POST", "/v2/repository/models/step/load", kind, `{"parameters":{"config":"{}"}}`, 501, true},
+		{"POST", "/v2/repository/models/none/load", "", "", 404, false},
+		{"POST", "/v2/repository/models/broken/load", "", "", 400, false},
+		{"POST", "/v2/repository/models/broken/unload", kind, `{"parameters":{"unload_dependents":false}}`, 200, false},
+		{"POST", "/v2/repository/models/broken/unload", kind, `{"parameters":{"all":false}}`, 400, true},
+		{"POST", "/v2/repository/models/none/unload", "", "", 404, false},
+		{"GET", "/v2/models/stats", "", "", 200, false},
+		{"GET", "/v2/models/step/stats", "", "", 200, false},
+		{"GET", "/v2/models/step/versions/1/stats", "", "", 200, false},
+		{"GET", "/v2/models/both/stats", "", "", 501, false},
+		{"GET", "/v2/models/none/stats", "", "", 404, false},
+		{"GET", "/v2/models/step/config", "", "", 200, false},
+		{"GET", "/v2/models/plain/config", "", "", 200, false},
+		{"GET", "/v2/models/words/versions/1/config", "", "", 200, false},
+		{"GET", "/v2/models/both/config", "", "", 200, false},
+		{"GET", "/v2/models/both", "", "", 200, false},
+		{"GET", "/v2/models/broken/config", "", "", 503, false},
+		{"GET", "/v2/models/step/versions/2/ready", "", "", 404, false},
+		{"POST", "/v1/sessions", kind, `{"model":"step","id":"a","ttl_seconds":60.5}`, 201, false},
+		{"POST", "/v1/sessions", kind, `{"model":"step","id":"a"}`, 409, false},
+		{"POST", "/v1/sessions", kind, `{"model":"both","version":"1"}`, 201, false},
+		{"POST", "/v1/sessions", kind, `{"model":"plain"}`, 501, false},
+		{"POST", "/v1/sessions", kind, `{"model":"broken"}`, 503, false},
+		{"POST", "/v1/sessions", kind, `{"model":"none"}`, 404, false},
+		{"POST", "/v1/sessions", kind, `{"model":"step","ttl_seconds":0}`, 400, true},
+		{"POST", "/v1/sessions", kind, `{"model":"step","ttl":1}`, 400, true},
+		{"POST", "/v1/sessions", kind, `{}`, 400, true},
+		{"POST", "/v1/sessions/a/infer", kind, step, 200, false},
+		{"POST", "/v1/sessions/a/infer?model=step&end=false", kind, step, 200, false},
+		{"POST", "/v1/sessions/a/infer?end=perhaps", kind, step, 400, true},
+		{"POST", "/v1/sessions/b/infer", kind, step, 404, false},
+		{"GET", "/v1/sessions", "", "", 200, false},
+		{"GET", "/v1/sessions?model=step&limit=1", "", "", 200, false},
+		{"GET", "/v1/sessions?limit=many", "", "", 400, true},
+		{"GET", "/v1/sessions/a", "", "", 200, false},
+		{"GET", "/v1/sessions/b?model=step", "", "", 404, false},
+		{"GET", "/v1/sessions/a/state", "", "", 200, false},
+		{"GET", "/v1/sessions/b/state", "", "", 404, false},
+		{"PUT", "/v1/sessions/b/state?model=step&ttl_seconds=9", bytesKind, "saved", 201, false},
+		{"PUT", "/v1/sessions/b/state?model=step", bytesKind, "saved", 409, false},
+		{"PUT", "/v1/sessions/c/state", bytesKind, "other bytes", 400, false},
+		{"DELETE", "/v1/sessions/a?model=step", "", "", 204, false},
+		{"DELETE", "/v1/sessions/a", "", "", 404, false},
+	} {
+		if c.body == "saved" {
+			c.body = saved
+		}
+		status, text, request, answer := checkedBy(t, router, h, c.method, c.path, c.kind, c.body)
+		if status != c.status || (request != nil) != c.wrong || answer != nil {
+			t.Errorf("%s %s %.60q: %d %.200s, want %d, the request: %v, the answer: %v", c.method, c.path, c.body, status, text, c.status, request, answer)
+		}
+		if strings.HasSuffix(c.path, "/state") && status == 200 {
+			saved = text
+		}
+	}
+
+	// A field that an answer has beyond the document would be found.
+	for _, path := range []string{"/v1/sessions/b", "/v2/models/step/config", "/v2/models/step/stats"} {
+		more := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			own := httptest.NewRecorder()
+			h.ServeHTTP(own, r)
+			w.Header().Set("Content-Type", kind)
+			fmt.Fprint(w, `{"more":1,`+own.Body.String()[1:])
+		})
+		if _, _, answer := checked(t, router, more, path, ""); answer == nil {
+			t.Errorf("%s: an answer with more than the document says passes", path)
+		}
 	}
 }
 

@@ -293,7 +293,7 @@ func (s *Server) load(repository, name string, parameters func(yield func(string
 		return err
 	}
 	for key := range parameters {
-		return inference.Errorf(inference.Unsupported, "parameter %q: a model is loaded from the files and with the configuration that the server was started with; leave it out", key)
+		return inference.Errorf(inference.Unsupported, "parameter %q: a model is loaded from the files and with the options of the server's configuration; leave it out", key)
 	}
 	return s.Load(context.Background(), name)
 }

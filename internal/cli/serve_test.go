@@ -442,3 +442,60 @@ func TestServeKilled(t *testing.T) {
 		t.Error("the token stands in the log")
 	}
 }
+
+// The configuration is read again when it changes, and on SIGHUP, which does not end the
+// server. Models and flags of the command line stay.
+func TestServeReadsConfigAgain(t *testing.T) {
+	graph, texts := serveModels(t)
+	config := filepath.Join(t.TempDir(), "serve.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, watch := range []string{"off", "20ms"} {
+		write("models:\n  - path: " + graph + "\n")
+		p := startServer(t, texts+"=films", "--config", config, "--watch", watch, "--rows", "3", "--log", "info")
+		took := 0
+		asked := func(says string) {
+			t.Helper()
+			if watch == "off" {
+				if err := p.Process.Signal(syscall.SIGHUP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			took++
+			for end := time.Now().Add(20 * time.Second); strings.Count(p.log.String(), "the configuration ") < took; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("the log does not say %q: %s", says, p.log)
+				}
+			}
+			if !strings.Contains(p.log.String(), says) {
+				t.Errorf("the log does not say %q: %s", says, p.log)
+			}
+		}
+		names := func(want string) {
+			t.Helper()
+			if _, got := fetch(t, http.MethodGet, p.HTTP+"/v2/models", ""); !strings.Contains(got, want) {
+				t.Errorf("models %s, want %s", got, want)
+			}
+		}
+		write("models:\n  - path: " + graph + "\n  - path: " + graph + "\n    name: more\n    rows: 9\n")
+		asked(`"msg":"the configuration was read again"`)
+		names(`["films","more","sums"]`)
+		if _, got := fetch(t, http.MethodGet, p.HTTP+"/v2/models/more/config", ""); !strings.Contains(got, `"batch_rows":{"string_value":"3"}`) {
+			t.Errorf("a flag does not hold for a model that came later: %s", got)
+		}
+		write("models:\n  - path: " + graph + "\n    row: 9\n")
+		asked(`serve.yaml:3: there is no key \"models[0].row\"; did you mean rows?`)
+		names(`["films","more","sums"]`)
+		if _, got := fetch(t, http.MethodGet, p.HTTP+"/metrics", ""); !strings.Contains(got, "\ncarousel_config_current 0\n") {
+			t.Error("a faulty configuration stands as current")
+		}
+		write("# no models but that of the command line\n")
+		asked(`"msg":"the configuration was read again"`)
+		names(`["films"]`)
+		p.end(t)
+	}
+}
