@@ -45,10 +45,14 @@ func (s *Server) Infer(ctx context.Context, r *inference.Request, c Caller) (*in
 func (s *Server) inferNewest(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (*inference.Response, error) {
 	out, err := s.inferOn(ctx, v, name, r, seq, c, began)
 	if gone, ok := err.(*inference.Error); ok && gone.Code == inference.Unavailable && v.retired.Load() {
-		if _, v, err = s.find(v.name, r.Version); err != nil {
+		_, next, wrong := s.find(v.name, r.Version)
+		switch {
+		case wrong != nil:
+			return nil, wrong
+		case next == nil: // a pipeline has the name by now
 			return nil, err
 		}
-		return s.inferOn(ctx, v, name, r, seq, c, began)
+		return s.inferOn(ctx, next, name, r, seq, c, began)
 	}
 	return out, err
 }
