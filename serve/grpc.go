@@ -100,8 +100,8 @@ func (s *Server) panicked(where, id string, problem any) {
 
 // rpc is the service of the protocol.
 type rpc struct {
-	pb.UnimplementedGRPCInferenceServiceServer
-	s *Server
+	pb.UnsafeGRPCInferenceServiceServer // so that the compiler asks for each method
+	s                                   *Server
 }
 
 // callerOf returns who makes a call.
