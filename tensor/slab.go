@@ -22,6 +22,7 @@ type Param struct {
 	Tensor
 	Name    string // after Pack with the path, such as "rnn.weight_ih_l0"
 	NoDecay bool   // for biases and norms: by default optimizers apply no weight decay
+	Keep32  bool   // products with it are float32 for every precision of a tape
 	init    Init
 	slab    *Slab
 	index   int // in Slab.Params

@@ -23,6 +23,7 @@ type Tape struct {
 	dev     *Device
 	backend device.Backend
 	mode    Mode
+	kind    device.Kind // of the products
 	epoch   uint64
 	seed    uint64 // with step and the number of the node, the key of a dropout mask
 	step    uint64

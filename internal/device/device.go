@@ -145,11 +145,16 @@ const (
 	// F32 does not change values. A link is one multiply-add, rounded once if the
 	// kernels fuse it.
 	F32 Kind = iota
+	// BF16 rounds both operands to bfloat16, to nearest, ties to even; subnormal numbers
+	// are zero. A link is what the kernel set says: simd.Weights.
+	BF16
+	// FP16 likewise rounds to IEEE half precision, with its subnormal numbers.
+	FP16
 	NumKinds
 )
 
 // Kinds is the names of the kinds.
-var Kinds = [NumKinds]string{"float32"}
+var Kinds = [NumKinds]string{"float32", "bfloat16", "float16"}
 
 // Cache holds what a backend derives from weights, such as panels, for one version
 // of the weights. The zero Cache is empty. Several goroutines may use it.
