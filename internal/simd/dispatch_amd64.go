@@ -10,8 +10,11 @@ import "golang.org/x/sys/cpu"
 func machineSets() []*Set {
 	var sets []*Set
 	x := &cpu.X86
-	avx2 := x.HasAVX2 && x.HasFMA && x.HasBMI2
+	avx2 := x.HasAVX2 && x.HasFMA && x.HasBMI2 // and so F16C, which x does not tell
 	if avx2 && x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL {
+		if hasAMX() {
+			sets = append(sets, withAMX(&setAVX512))
+		}
 		sets = append(sets, &setAVX512)
 	}
 	if avx2 {

@@ -13,8 +13,18 @@ import (
 
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
-	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric}},
-	Pack:    packGeneric, PackT: packTGeneric,
+	Weights: []Weights{
+		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowBF16Generic, Widen: widenBF16Generic,
+			Encode: func(dst []byte, _, panel []float32) {
+				encodeRounded(dst, panel, narrowBF16Generic, widenBF16Generic)
+			}},
+		{Name: "float16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowFP16Generic, Widen: widenFP16Generic,
+			Encode: func(dst []byte, _, panel []float32) {
+				encodeRounded(dst, panel, narrowFP16Generic, widenFP16Generic)
+			}},
+	},
+	Pack: packGeneric, PackT: packTGeneric,
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,

@@ -85,6 +85,33 @@ type Weights struct {
 	Encode func(dst []byte, scale, panel []float32)
 	// Tiles computes tiles of a matrix product with such panels; see Tiles.
 	Tiles func(t *Tiles)
+
+	// Narrow and Widen convert to and from the 16 bits of a value, for a kind that has such:
+	// it rounds both operands of a product. Tiles are then given an A of rounded values.
+	Narrow func(dst []uint16, src []float32)
+	Widen  func(dst []float32, src []uint16)
+	Blocks *Blocks // the products, in place of Tiles, if they take both operands in 16 bits
+}
+
+// Blocks is products of which both operands are packed in 16 bits.
+type Blocks struct {
+	Link int // the group of k of a link; operands are filled up with zeros to a multiple
+	Rows int // of a tile of A
+
+	// PackA packs A[r,k] = src[r*rs+k*cs], of which one is 1, and PackB B[k,j] = src[k*ld+j] or,
+	// with trans, src[j*ld+k]. Packed, rows are a multiple of Rows, and columns of NR.
+	PackA func(dst []uint16, src []float32, rows, depth, rs, cs int)
+	PackB func(dst []uint16, src []float32, depth, cols, ld int, trans bool)
+	Run   func(a *BlockArgs)
+}
+
+// BlockArgs is C[r*LDC+j] = From[r*LDFrom+j] + Σ_k A[r,k] * B[k,j] for r < M, j < N, k < K.
+// A nil From is zeros. Sizes are at least 1, and A and B packed.
+type BlockArgs struct {
+	A, B        []uint16
+	C, From     []float32
+	LDC, LDFrom int
+	M, N, K     int
 }
 
 // Tiles is tiles of C = From + A·B with the same depth and strides, computed one

@@ -13,6 +13,13 @@ type vecArgs struct {
 	Out          float32
 }
 
+// halfArgs is N numbers in float32 and in 16 bits.
+type halfArgs struct {
+	N    int
+	Wide *float32
+	Half *uint16
+}
+
 // Elements of one assembly call. It cannot be preempted, so it is kept below about
 // 100 microseconds even if memory is slow.
 const (

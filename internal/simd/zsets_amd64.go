@@ -6,8 +6,12 @@ package simd
 
 var setAVX512 = Set{
 	Name: "avx512", MR: 12, NR: 32, Flushes: true,
-	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX512}},
-	Pack:    pack, PackT: packT,
+	Weights: []Weights{
+		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX512},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16AVX512, Tiles: gemmTilesAVX512, Narrow: narrowBF16AVX512, Widen: widenBF16AVX512},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16AVX512, Tiles: gemmTilesAVX512, Narrow: narrowFP16AVX512, Widen: widenFP16AVX512},
+	},
+	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX512,
 	LSTMGrad: lstmGradAVX512,
 	GRU:      gruAVX512,
@@ -172,6 +176,66 @@ var setAVX512 = Set{
 	},
 }
 
+func narrowBF16AVX512(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 15
+		if n == 0 {
+			narrowBF16Generic(dst, src)
+			return
+		}
+		toHalfBF16AVX512(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenBF16AVX512(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 15
+		if n == 0 {
+			widenBF16Generic(dst, src)
+			return
+		}
+		fromHalfBF16AVX512(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func roundBF16AVX512(dst []byte, _, panel []float32) {
+	encodeRounded(dst, panel, narrowBF16AVX512, widenBF16AVX512)
+}
+
+func narrowFP16AVX512(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 15
+		if n == 0 {
+			narrowFP16Generic(dst, src)
+			return
+		}
+		toHalfFP16AVX512(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenFP16AVX512(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 15
+		if n == 0 {
+			widenFP16Generic(dst, src)
+			return
+		}
+		fromHalfFP16AVX512(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func roundFP16AVX512(dst []byte, _, panel []float32) {
+	encodeRounded(dst, panel, narrowFP16AVX512, widenFP16AVX512)
+}
+
 func dotChunksAVX512(x, y []float32) (sum float32) {
 	y = y[:len(x)]
 	for len(x) > 0 {
@@ -185,8 +249,12 @@ func dotChunksAVX512(x, y []float32) (sum float32) {
 
 var setAVX2 = Set{
 	Name: "avx2", MR: 6, NR: 16, Flushes: true,
-	Weights: []Weights{{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX2}},
-	Pack:    pack, PackT: packT,
+	Weights: []Weights{
+		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX2},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16AVX2, Tiles: gemmTilesAVX2, Narrow: narrowBF16AVX2, Widen: widenBF16AVX2},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16AVX2, Tiles: gemmTilesAVX2, Narrow: narrowFP16AVX2, Widen: widenFP16AVX2},
+	},
+	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX2,
 	LSTMGrad: lstmGradAVX2,
 	GRU:      gruAVX2,
@@ -349,6 +417,66 @@ var setAVX2 = Set{
 			p.advance()
 		}
 	},
+}
+
+func narrowBF16AVX2(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 7
+		if n == 0 {
+			narrowBF16Generic(dst, src)
+			return
+		}
+		toHalfBF16AVX2(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenBF16AVX2(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 7
+		if n == 0 {
+			widenBF16Generic(dst, src)
+			return
+		}
+		fromHalfBF16AVX2(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func roundBF16AVX2(dst []byte, _, panel []float32) {
+	encodeRounded(dst, panel, narrowBF16AVX2, widenBF16AVX2)
+}
+
+func narrowFP16AVX2(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 7
+		if n == 0 {
+			narrowFP16Generic(dst, src)
+			return
+		}
+		toHalfFP16AVX2(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenFP16AVX2(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 7
+		if n == 0 {
+			widenFP16Generic(dst, src)
+			return
+		}
+		fromHalfFP16AVX2(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func roundFP16AVX2(dst []byte, _, panel []float32) {
+	encodeRounded(dst, panel, narrowFP16AVX2, widenFP16AVX2)
 }
 
 func dotChunksAVX2(x, y []float32) (sum float32) {

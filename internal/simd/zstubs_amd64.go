@@ -109,6 +109,26 @@ func scaleAVX512(a *vecArgs)
 //go:noescape
 func flushFarAVX512(a *vecArgs)
 
+// fromHalfBF16AVX512 is Wide = Half.
+//
+//go:noescape
+func fromHalfBF16AVX512(a *halfArgs)
+
+// fromHalfFP16AVX512 is Wide = Half.
+//
+//go:noescape
+func fromHalfFP16AVX512(a *halfArgs)
+
+// toHalfFP16AVX512 is Half = Wide, rounded.
+//
+//go:noescape
+func toHalfFP16AVX512(a *halfArgs)
+
+// toHalfBF16AVX512 is Half = Wide, rounded.
+//
+//go:noescape
+func toHalfBF16AVX512(a *halfArgs)
+
 // sumAVX512 is Out = Σ A.
 //
 //go:noescape
@@ -208,6 +228,26 @@ func scaleAVX2(a *vecArgs)
 //
 //go:noescape
 func flushFarAVX2(a *vecArgs)
+
+// fromHalfBF16AVX2 is Wide = Half.
+//
+//go:noescape
+func fromHalfBF16AVX2(a *halfArgs)
+
+// fromHalfFP16AVX2 is Wide = Half.
+//
+//go:noescape
+func fromHalfFP16AVX2(a *halfArgs)
+
+// toHalfFP16AVX2 is Half = Wide, rounded.
+//
+//go:noescape
+func toHalfFP16AVX2(a *halfArgs)
+
+// toHalfBF16AVX2 is Half = Wide, rounded.
+//
+//go:noescape
+func toHalfBF16AVX2(a *halfArgs)
 
 // sumAVX2 is Out = Σ A.
 //

@@ -1003,6 +1003,126 @@ block:
 	VZEROUPPER
 	RET
 
+// func fromHalfBF16AVX512(a *halfArgs)
+// Requires: AVX, AVX512F, SSE
+TEXT ·fromHalfBF16AVX512(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, (DX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, DX
+	SUBQ      $0x10, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func fromHalfFP16AVX512(a *halfArgs)
+// Requires: AVX, AVX512F, SSE
+TEXT ·fromHalfFP16AVX512(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VCVTPH2PS (CX), Z0
+	VMOVUPS   Z0, (DX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, DX
+	SUBQ      $0x10, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfFP16AVX512(a *halfArgs)
+// Requires: AVX, AVX512F, SSE
+TEXT ·toHalfFP16AVX512(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VMOVUPS   (DX), Z0
+	VCVTPS2PH $0x00, Z0, (CX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, DX
+	SUBQ      $0x10, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfBF16AVX512(a *halfArgs)
+// Requires: AVX, AVX512F, SSE
+TEXT ·toHalfBF16AVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
+	VBROADCASTSS lsb<>+0(SB), Z1
+	VBROADCASTSS below<>+0(SB), Z2
+	VBROADCASTSS abs<>+0(SB), Z3
+
+vector:
+	VMOVUPS (DX), Z4
+	VMULPS  Z0, Z4, Z4
+	VPSRLD  $0x10, Z4, Z6
+	VPANDD  Z1, Z6, Z6
+	VPADDD  Z2, Z6, Z6
+	VPANDD  Z3, Z4, Z5
+	VPADDD  Z5, Z6, Z6
+	VPMINUD Z3, Z6, Z6
+	VPSRLD  $0x10, Z6, Z6
+	VPSRLD  $0x1f, Z4, Z4
+	VPSLLD  $0x0f, Z4, Z4
+	VPORD   Z6, Z4, Z4
+	VPMOVDW Z4, (CX)
+	ADDQ    $0x20, CX
+	ADDQ    $0x40, DX
+	SUBQ    $0x10, AX
+	JNE     vector
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+DATA lsb<>+0(SB)/4, $0x00000001
+DATA lsb<>+4(SB)/4, $0x00000001
+DATA lsb<>+8(SB)/4, $0x00000001
+DATA lsb<>+12(SB)/4, $0x00000001
+DATA lsb<>+16(SB)/4, $0x00000001
+DATA lsb<>+20(SB)/4, $0x00000001
+DATA lsb<>+24(SB)/4, $0x00000001
+DATA lsb<>+28(SB)/4, $0x00000001
+GLOBL lsb<>(SB), RODATA|NOPTR, $32
+
+DATA below<>+0(SB)/4, $0x00007fff
+DATA below<>+4(SB)/4, $0x00007fff
+DATA below<>+8(SB)/4, $0x00007fff
+DATA below<>+12(SB)/4, $0x00007fff
+DATA below<>+16(SB)/4, $0x00007fff
+DATA below<>+20(SB)/4, $0x00007fff
+DATA below<>+24(SB)/4, $0x00007fff
+DATA below<>+28(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $32
+
 // func sumAVX512(a *vecArgs)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·sumAVX512(SB), NOSPLIT, $8-8
@@ -2195,6 +2315,104 @@ block:
 	JNE      block
 	SFENCE
 	LDMXCSR  (SP)
+	VZEROUPPER
+	RET
+
+// func fromHalfBF16AVX2(a *halfArgs)
+// Requires: AVX, AVX2, SSE
+TEXT ·fromHalfBF16AVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (DX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func fromHalfFP16AVX2(a *halfArgs)
+// Requires: AVX, F16C, SSE
+TEXT ·fromHalfFP16AVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VCVTPH2PS (CX), Y0
+	VMOVUPS   Y0, (DX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfFP16AVX2(a *halfArgs)
+// Requires: AVX, F16C, SSE
+TEXT ·toHalfFP16AVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VMOVUPS   (DX), Y0
+	VCVTPS2PH $0x00, Y0, (CX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfBF16AVX2(a *halfArgs)
+// Requires: AVX, AVX2, SSE
+TEXT ·toHalfBF16AVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VMOVUPS   (DX), Y0
+	VMULPS    one<>+0(SB), Y0, Y0
+	VPSRLD    $0x10, Y0, Y2
+	VPAND     lsb<>+0(SB), Y2, Y2
+	VPADDD    below<>+0(SB), Y2, Y2
+	VPAND     abs<>+0(SB), Y0, Y1
+	VPADDD    Y1, Y2, Y2
+	VPMINUD   abs<>+0(SB), Y2, Y2
+	VPSRLD    $0x10, Y2, Y2
+	VPSRLD    $0x1f, Y0, Y0
+	VPSLLD    $0x0f, Y0, Y0
+	VPOR      Y2, Y0, Y0
+	VPACKUSDW Y0, Y0, Y0
+	VPERMQ    $0x08, Y0, Y0
+	VMOVUPS   X0, (CX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
 	VZEROUPPER
 	RET
 

@@ -138,6 +138,8 @@ var constants = map[string]uint32{
 	"sign":    1 << 31,
 	"abs":     1<<31 - 1,
 	"bias":    127,
+	"lsb":     1,
+	"below":   0x7fff, // just below half a unit of bfloat16
 	"flush":   0x9fc0, // of MXCSR: flush to zero, denormals are zero, all exceptions masked, round to nearest
 }
 

@@ -14,16 +14,18 @@ func sets() []byte {
 	type set struct {
 		Name, Suffix string
 		MR, NR       int
+		Last         int // lane of a vector
 	}
 	var all []set
 	for _, isa := range isas {
-		all = append(all, set{isa.name, isa.suffix, isa.mr, 2 * isa.lanes})
+		all = append(all, set{isa.name, isa.suffix, isa.mr, 2 * isa.lanes, isa.lanes - 1})
 	}
 	var b bytes.Buffer
 	if err := setsTemplate.Execute(&b, map[string]any{
 		"Sets":    all,
 		"Maps":    [][2]string{{"Exp", "exp"}, {"Sigmoid", "sigmoid"}, {"Tanh", "tanh"}},
 		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"Max", "max"}, {"MulAdd", "mulAdd"}},
+		"Halves":  []string{"BF16", "FP16"},
 		"Slopes":  [][2]string{{"SigmoidGrad", "sigmoidGrad"}, {"TanhGrad", "tanhGrad"}},
 	}); err != nil {
 		log.Fatal(err)
@@ -40,10 +42,14 @@ var setsTemplate = template.Must(template.New("sets").Parse(`// Code generated b
 //go:build !purego
 
 package simd
-{{range .Sets}}{{$isa := .Suffix}}
+{{range .Sets}}{{$isa := .Suffix}}{{$lanes := .Last}}
 var set{{$isa}} = Set{
 	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, Flushes: true,
-	Weights: []Weights{ {Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTiles{{$isa}}} },
+	Weights: []Weights{
+		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTiles{{$isa}}},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16{{$isa}}, Tiles: gemmTiles{{$isa}}, Narrow: narrowBF16{{$isa}}, Widen: widenBF16{{$isa}}},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16{{$isa}}, Tiles: gemmTiles{{$isa}}, Narrow: narrowFP16{{$isa}}, Widen: widenFP16{{$isa}}},
+	},
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
@@ -151,6 +157,37 @@ var set{{$isa}} = Set{
 	},
 }
 
+{{range $.Halves}}
+func narrow{{.}}{{$isa}}(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ {{$lanes}}
+		if n == 0 {
+			narrow{{.}}Generic(dst, src)
+			return
+		}
+		toHalf{{.}}{{$isa}}(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widen{{.}}{{$isa}}(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ {{$lanes}}
+		if n == 0 {
+			widen{{.}}Generic(dst, src)
+			return
+		}
+		fromHalf{{.}}{{$isa}}(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func round{{.}}{{$isa}}(dst []byte, _, panel []float32) {
+	encodeRounded(dst, panel, narrow{{.}}{{$isa}}, widen{{.}}{{$isa}})
+}
+{{end}}
 func dotChunks{{$isa}}(x, y []float32) (sum float32) {
 	y = y[:len(x)]
 	for len(x) > 0 {

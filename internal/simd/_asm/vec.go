@@ -64,6 +64,7 @@ func (g *gen) vectors() {
 	})
 
 	g.flushFar()
+	g.halves()
 	g.reduction("sum", "is Out = Σ A.", []string{"A"}, func(acc Op, x []VecVirtual) {
 		g.VADDPS(x[0], acc, acc)
 	})
@@ -188,6 +189,72 @@ func (g *gen) flushFar() {
 	g.SUBQ(Imm(64), n)
 	g.JNE(LabelRef("block"))
 	g.SFENCE()
+	g.end()
+}
+
+// halves writes the conversions to and from 16 bits, for whole vectors.
+func (g *gen) halves() {
+	from := func(name, doc string, widen func(src Mem, x VecVirtual)) {
+		a := g.kernel("fromHalf"+name, "halfArgs", doc)
+		p := g.fields(a, "Half", "Wide", "N")
+		g.eachVector(p[2], p[0], p[1], func() {
+			x := g.vec()
+			widen(Mem{Base: p[0]}, x)
+			g.VMOVUPS(x, Mem{Base: p[1]})
+		})
+	}
+	to := func(name, doc string, constants []string, narrow func(x VecVirtual, dst Mem)) {
+		a := g.kernel("toHalf"+name, "halfArgs", doc)
+		p := g.fields(a, "Half", "Wide", "N")
+		g.hold(constants...)
+		g.eachVector(p[2], p[0], p[1], func() {
+			x := g.vec()
+			g.VMOVUPS(Mem{Base: p[1]}, x)
+			narrow(x, Mem{Base: p[0]})
+		})
+	}
+	from("BF16", "is Wide = Half.", func(src Mem, x VecVirtual) {
+		g.VPMOVZXWD(src, x)
+		g.VPSLLD(Imm(16), x, x)
+	})
+	from("FP16", "is Wide = Half.", func(src Mem, x VecVirtual) { g.VCVTPH2PS(src, x) })
+	to("FP16", "is Half = Wide, rounded.", nil, func(x VecVirtual, dst Mem) { g.VCVTPS2PH(Imm(0), x, dst) })
+	to("BF16", "is Half = Wide, rounded.", []string{"one", "lsb", "below", "abs"}, func(x VecVirtual, dst Mem) {
+		g.VMULPS(g.konst("one"), x, x) // without subnormal numbers, and NaNs quiet
+		sign, odd := g.vec(), g.vec()
+		and, or := g.VPAND, g.VPOR
+		if g.wide() {
+			and = func(a, b, to Op) { g.VPANDD(a, b, to) }
+			or = func(a, b, to Op) { g.VPORD(a, b, to) }
+		}
+		g.VPSRLD(Imm(16), x, odd)
+		and(g.konst("lsb"), odd, odd)
+		g.VPADDD(g.konst("below"), odd, odd)
+		and(g.konst("abs"), x, sign)
+		g.VPADDD(sign, odd, odd)
+		g.VPMINUD(g.konst("abs"), odd, odd) // the greatest NaN stays one
+		g.VPSRLD(Imm(16), odd, odd)
+		g.VPSRLD(Imm(31), x, x)
+		g.VPSLLD(Imm(15), x, x)
+		or(odd, x, x)
+		if g.wide() {
+			g.VPMOVDW(x, dst)
+			return
+		}
+		g.VPACKUSDW(x, x, x)
+		g.VPERMQ(Imm(0x08), x, x)
+		g.VMOVUPS(x.AsX(), dst)
+	})
+}
+
+// eachVector writes a loop over n elements, a positive multiple of a vector's, of a 16-bit and a float32 array.
+func (g *gen) eachVector(n, half, wide GPVirtual, body func()) {
+	g.Label("vector")
+	body()
+	g.ADDQ(Imm(uint64(g.bytes()/2)), half)
+	g.ADDQ(Imm(uint64(g.bytes())), wide)
+	g.SUBQ(Imm(uint64(g.isa.lanes)), n)
+	g.JNE(LabelRef("vector"))
 	g.end()
 }
 

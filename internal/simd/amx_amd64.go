@@ -1,0 +1,220 @@
+//go:build !purego
+
+package simd
+
+import (
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// AMX multiplies tiles: 16 rows of 32 bfloat16 numbers by 32 rows of 16, stored as 16
+// rows of pairs, added to 16 by 16 float32 sums. The tiles of a panel of 32 columns and of
+// 16 rows of A follow each other, 1 KB each.
+//
+// Tiles belong to the thread, so each call configures, uses and releases them; nothing is
+// live across Go code.
+const (
+	tileRows = 16
+	tileLink = 32 // values of k of a tile
+	tileSize = tileRows * tileLink
+	tileWork = 2048 // groups of four products of one call, about 60 microseconds
+)
+
+// amxArgs is C = From + A·B for Pairs times 32 rows, or for up to 16 rows if Pairs is 0,
+// and Panels times 32 columns. LDC, LDFrom and Pitch count bytes. The rows of the last
+// pair, or of a single tile, are in Config.
+type amxArgs struct {
+	Config        *tileConfig
+	A             *uint16
+	B             *uint16
+	C, From       *float32
+	LDC, LDFrom   int
+	Depth         int // groups of 32 k
+	Pairs, Panels int
+	Pitch         int
+}
+
+// bf16Args describes a conversion to tiles that are Step bytes apart; see the functions.
+type bf16Args struct {
+	Dst          *uint16
+	Src          *float32
+	Depth, Count int
+	Stride, Step int // bytes
+}
+
+//go:noescape
+func amxTiles(a *amxArgs)
+
+// bf16Rows converts Count rows of Depth elements, Stride apart, to rows of tiles.
+//
+//go:noescape
+func bf16Rows(a *bf16Args)
+
+// bf16Pairs converts Depth rows of Count elements, Stride apart and at most 16, to tiles
+// whose rows are the pairs of two rows. Count columns and Depth are filled up with zeros.
+//
+//go:noescape
+func bf16Pairs(a *bf16Args)
+
+// transposeTiles transposes Count tiles as 16 by 16 pairs.
+//
+//go:noescape
+func transposeTiles(a *bf16Args)
+
+type tileConfig struct {
+	palette, start byte
+	_              [14]byte
+	columns        [16]uint16 // bytes of a row
+	rows           [16]byte
+}
+
+// tileConfigs is the configurations by the rows of the last pair, 1 to 32.
+var tileConfigs = func() (all [33]tileConfig) {
+	for rows := 1; rows <= 32; rows++ {
+		c := &all[rows]
+		c.palette = 1
+		for i := range 8 {
+			c.columns[i], c.rows[i] = 64, 16
+		}
+		if rows <= tileRows {
+			for i := range 5 {
+				c.rows[i] = byte(rows)
+			}
+		} else {
+			c.rows[2], c.rows[3], c.rows[5] = byte(rows-16), byte(rows-16), byte(rows-16)
+		}
+	}
+	return all
+}()
+
+// amxBlocks is the products of bfloat16 by tiles.
+var amxBlocks = Blocks{
+	Link: tileLink, Rows: tileRows, PackA: amxPackA, PackB: amxPackB, Run: amxRun,
+}
+
+func amxPackA(dst []uint16, src []float32, rows, depth, rs, cs int) {
+	groups := (depth + tileLink - 1) / tileLink
+	for r := 0; r < rows; r += tileRows {
+		n := min(tileRows, rows-r)
+		tile := dst[r/tileRows*groups*tileSize:][:groups*tileSize]
+		if cs == 1 {
+			_ = src[(r+n-1)*rs+depth-1]
+			bf16Rows(&bf16Args{&tile[0], &src[r*rs], depth, n, 4 * rs, 2 * tileSize})
+			continue
+		}
+		_ = src[(depth-1)*cs+r+n-1]
+		bf16Pairs(&bf16Args{&tile[0], &src[r], depth, n, 4 * cs, 2 * tileSize})
+		transposeTiles(&bf16Args{Dst: &tile[0], Count: groups, Step: 2 * tileSize})
+	}
+}
+
+func amxPackB(dst []uint16, src []float32, depth, cols, ld int, trans bool) {
+	groups := (depth + tileLink - 1) / tileLink
+	for j := 0; j < cols; j += tileRows {
+		n := min(tileRows, cols-j)
+		tile := dst[(j/tileRows/2*2*groups+j/tileRows%2)*tileSize:]
+		if !trans {
+			_ = src[(depth-1)*ld+j+n-1]
+			bf16Pairs(&bf16Args{&tile[0], &src[j], depth, n, 4 * ld, 4 * tileSize})
+			continue
+		}
+		_ = src[(j+n-1)*ld+depth-1]
+		if n < tileRows {
+			clearTiles(tile, groups)
+		}
+		bf16Rows(&bf16Args{&tile[0], &src[j*ld], depth, n, 4 * ld, 4 * tileSize})
+		transposeTiles(&bf16Args{Dst: &tile[0], Count: groups, Step: 4 * tileSize})
+	}
+	if (cols+tileRows-1)/tileRows%2 == 1 { // the other half of the last panel
+		clearTiles(dst[(cols/tileRows/2*2*groups+1)*tileSize:], groups)
+	}
+}
+
+// clearTiles clears every other tile.
+func clearTiles(tiles []uint16, groups int) {
+	for g := range groups {
+		clear(tiles[2*g*tileSize:][:tileSize])
+	}
+}
+
+func amxRun(p *BlockArgs) {
+	groups := (p.K + tileLink - 1) / tileLink
+	a := amxArgs{B: &p.B[0], LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups, Pitch: 4 * groups * tileSize}
+	for r := 0; r < p.M; {
+		rows := p.M - r
+		a.Pairs = rows / 32
+		a.Config = &tileConfigs[32]
+		switch {
+		case a.Pairs > 0:
+			a.Pairs = min(a.Pairs, max(1, tileWork/groups))
+			rows = 32 * a.Pairs
+		case rows > tileRows:
+			a.Pairs, a.Config = 1, &tileConfigs[rows]
+		default:
+			a.Config = &tileConfigs[rows]
+		}
+		a.A = &p.A[r/tileRows*groups*tileSize]
+		most := max(1, tileWork/(groups*max(1, a.Pairs)))
+		whole := p.N / 32
+		for j := 0; j < whole; j += a.Panels {
+			a.Panels = min(most, whole-j)
+			a.B = &p.B[2*j*groups*tileSize]
+			_ = p.C[(r+rows-1)*p.LDC+32*(j+a.Panels)-1]
+			a.C, a.From = &p.C[r*p.LDC+32*j], nil
+			if p.From != nil {
+				a.From = &p.From[r*p.LDFrom+32*j]
+			}
+			amxTiles(&a)
+		}
+		if rest := p.N % 32; rest > 0 {
+			p.edge(a, r, rows, whole, rest)
+		}
+		r += rows
+	}
+}
+
+// edge computes the columns that fill no panel, in memory of its own.
+func (p *BlockArgs) edge(a amxArgs, r, rows, panel, n int) {
+	var c [32 * 32]float32
+	groups := a.Depth
+	pairs := a.Pairs
+	for done := 0; done < rows; done += 32 {
+		m := min(32, rows-done)
+		if a.From = nil; p.From != nil {
+			for i := range m {
+				copy(c[32*i:32*i+n], p.From[(r+done+i)*p.LDFrom+32*panel:])
+			}
+			a.From = &c[0]
+		}
+		a.C, a.LDC, a.LDFrom, a.Panels, a.Pairs = &c[0], 128, 128, 1, min(pairs, 1)
+		a.A, a.B = &p.A[(r+done)/tileRows*groups*tileSize], &p.B[2*panel*groups*tileSize]
+		amxTiles(&a)
+		for i := range m {
+			copy(p.C[(r+done+i)*p.LDC+32*panel:][:n], c[32*i:])
+		}
+	}
+}
+
+// encodeTiles is Weights.Encode.
+func encodeTiles(dst []byte, _, panel []float32) {
+	amxPackB(unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(dst))), len(dst)/2), panel, len(panel)/32, 32, 32, false)
+}
+
+// withAMX returns a set that differs from another in the products of bfloat16.
+func withAMX(set *Set) *Set {
+	s := *set
+	s.Name = "amx"
+	s.Weights = slices.Clone(s.Weights)
+	w := &s.Weights[1]
+	w.Group, w.Bytes, w.Encode, w.Tiles, w.Blocks = tileLink, 2*tileLink, encodeTiles, nil, &amxBlocks
+	return &s
+}
+
+// hasAMX reports whether the processor has tiles of bfloat16 and the system lets the
+// process use them.
+func hasAMX() bool {
+	x := &cpu.X86
+	return x.HasAMXTile && x.HasAMXBF16 && x.HasAVX512BF16 && permitTiles()
+}

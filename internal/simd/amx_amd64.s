@@ -1,0 +1,445 @@
+//go:build !purego
+
+#include "go_asm.h"
+#include "textflag.h"
+
+// The tile instructions and the conversions to bfloat16, which the assembler does not
+// know. Operands are fixed: in DI, SI, DX rows of R8 bytes; in AX and R11 rows of R9.
+#define LDTILECFG_AX     BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0x00
+#define TILERELEASE      BYTE $0xc4; BYTE $0xe2; BYTE $0x78; BYTE $0x49; BYTE $0xc0
+#define TILEZERO_0       BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0
+#define TILEZERO_1       BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8
+#define TILEZERO_2       BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0
+#define TILEZERO_3       BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8
+
+// Rows 0 to 15 and 16 to 31 of A.
+#define TILELOAD_SI_4    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x24; BYTE $0x06
+#define TILELOAD_DX_5    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x2c; BYTE $0x02
+
+// Columns 0 to 15 and 16 to 31 of a panel at DI, and of one at DX.
+#define TILELOAD_DI_6    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x34; BYTE $0x07
+#define TILELOAD_DI1K_7  BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0xbc; BYTE $0x07; LONG $1024
+#define TILELOAD_DX1K_6  BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0xb4; BYTE $0x02; LONG $1024
+
+// C: two tiles side by side at AX, two more at R11 or 128 bytes on.
+#define TILELOAD_AX_0    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x04; BYTE $0x08
+#define TILELOAD_AX64_1  BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x4c; BYTE $0x08; BYTE $64
+#define TILELOAD_R11_2   BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x14; BYTE $0x0b
+#define TILELOAD_R1164_3 BYTE $0xc4; BYTE $0x82; BYTE $0x7b; BYTE $0x4b; BYTE $0x5c; BYTE $0x0b; BYTE $64
+#define TILELOAD_AX128_2 BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x94; BYTE $0x08; LONG $128
+#define TILELOAD_AX192_3 BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x9c; BYTE $0x08; LONG $192
+#define TILESTORE_0_AX    BYTE $0xc4; BYTE $0xa2; BYTE $0x7a; BYTE $0x4b; BYTE $0x04; BYTE $0x08
+#define TILESTORE_1_AX64  BYTE $0xc4; BYTE $0xa2; BYTE $0x7a; BYTE $0x4b; BYTE $0x4c; BYTE $0x08; BYTE $64
+#define TILESTORE_2_R11   BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x14; BYTE $0x0b
+#define TILESTORE_3_R1164 BYTE $0xc4; BYTE $0x82; BYTE $0x7a; BYTE $0x4b; BYTE $0x5c; BYTE $0x0b; BYTE $64
+#define TILESTORE_2_AX128 BYTE $0xc4; BYTE $0xa2; BYTE $0x7a; BYTE $0x4b; BYTE $0x94; BYTE $0x08; LONG $128
+#define TILESTORE_3_AX192 BYTE $0xc4; BYTE $0xa2; BYTE $0x7a; BYTE $0x4b; BYTE $0x9c; BYTE $0x08; LONG $192
+
+// TDPBF16PS_d_a_b is tile d += tile a times tile b.
+#define TDPBF16PS_0_4_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xc4
+#define TDPBF16PS_1_4_7 BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xcc
+#define TDPBF16PS_2_5_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xd5
+#define TDPBF16PS_3_5_7 BYTE $0xc4; BYTE $0xe2; BYTE $0x42; BYTE $0x5c; BYTE $0xdd
+#define TDPBF16PS_2_4_5 BYTE $0xc4; BYTE $0xe2; BYTE $0x52; BYTE $0x5c; BYTE $0xd4
+#define TDPBF16PS_3_4_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xdc
+
+// VCVTNE2PS2BF16 Z2, Z1, Z0: Z2 to the low half of Z0, Z1 to the high half.
+#define CVT_Z2_Z1_Z0 BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc2
+
+// func amxTiles(a *amxArgs)
+TEXT ·amxTiles(SB), NOSPLIT, $16-8
+	MOVQ a+0(FP), BX
+	MOVQ amxArgs_Config(BX), AX
+	LDTILECFG_AX
+	MOVQ $64, R8
+	MOVQ amxArgs_B(BX), R12
+	MOVQ amxArgs_C(BX), R10
+	MOVQ amxArgs_From(BX), R15
+	MOVQ amxArgs_Depth(BX), R13
+	SHLQ $10, R13              // bytes of a tile row of A
+	MOVQ amxArgs_Panels(BX), AX
+	MOVQ AX, panels-8(SP)
+	CMPQ amxArgs_Pairs(BX), $0
+	JEQ  single
+
+panel:
+	MOVQ amxArgs_A(BX), SI
+	MOVQ amxArgs_Pairs(BX), AX
+	MOVQ AX, pairs-16(SP)
+	MOVQ R10, CX               // C of the pair
+	MOVQ R15, DX               // From of the pair
+
+pair:
+	TESTQ R15, R15
+	JNE  from
+	TILEZERO_0
+	TILEZERO_1
+	TILEZERO_2
+	TILEZERO_3
+	JMP  multiply
+
+from:
+	MOVQ DX, AX
+	MOVQ amxArgs_LDFrom(BX), R9
+	MOVQ R9, R11
+	SHLQ $4, R11
+	ADDQ AX, R11
+	TILELOAD_AX_0
+	TILELOAD_AX64_1
+	TILELOAD_R11_2
+	TILELOAD_R1164_3
+	SHLQ $5, R9
+	ADDQ R9, DX
+
+multiply:
+	MOVQ DX, AX                // kept; R9 and R11 are free until the stores
+	LEAQ (SI)(R13*1), DX
+	MOVQ R12, DI
+	MOVQ amxArgs_Depth(BX), R9
+
+deep:
+	TILELOAD_DI_6
+	TILELOAD_SI_4
+	TDPBF16PS_0_4_6
+	TILELOAD_DI1K_7
+	TDPBF16PS_1_4_7
+	TILELOAD_DX_5
+	TDPBF16PS_2_5_6
+	TDPBF16PS_3_5_7
+	ADDQ $1024, SI
+	ADDQ $1024, DX
+	ADDQ $2048, DI
+	DECQ R9
+	JNE  deep
+	MOVQ DX, SI                // the next pair's rows follow
+	MOVQ AX, DX
+	MOVQ CX, AX
+	MOVQ amxArgs_LDC(BX), R9
+	MOVQ R9, R11
+	SHLQ $4, R11
+	ADDQ AX, R11
+	TILESTORE_0_AX
+	TILESTORE_1_AX64
+	TILESTORE_2_R11
+	TILESTORE_3_R1164
+	SHLQ $5, R9
+	ADDQ R9, CX
+	DECQ pairs-16(SP)
+	JNE  pair
+	ADDQ $128, R10
+	TESTQ R15, R15
+	JEQ  nofrom
+	ADDQ $128, R15
+
+nofrom:
+	ADDQ amxArgs_Pitch(BX), R12
+	DECQ panels-8(SP)
+	JNE  panel
+	TILERELEASE
+	RET
+
+// At most 16 rows: two panels at a time, so that four chains are in flight.
+single:
+	MOVQ amxArgs_LDFrom(BX), CX
+	CMPQ panels-8(SP), $2
+	JLT  last
+	TESTQ R15, R15
+	JNE  from2
+	TILEZERO_0
+	TILEZERO_1
+	TILEZERO_2
+	TILEZERO_3
+	JMP  multiply2
+
+from2:
+	MOVQ R15, AX
+	MOVQ CX, R9
+	TILELOAD_AX_0
+	TILELOAD_AX64_1
+	TILELOAD_AX128_2
+	TILELOAD_AX192_3
+	ADDQ $256, R15
+
+multiply2:
+	MOVQ amxArgs_A(BX), SI
+	MOVQ R12, DI
+	MOVQ R12, DX
+	ADDQ amxArgs_Pitch(BX), DX
+	MOVQ amxArgs_Depth(BX), R11
+
+deep2:
+	TILELOAD_SI_4
+	TILELOAD_DI_6
+	TDPBF16PS_0_4_6
+	TILELOAD_DI1K_7
+	TDPBF16PS_1_4_7
+	TILELOAD_DX_5
+	TDPBF16PS_2_4_5
+	TILELOAD_DX1K_6
+	TDPBF16PS_3_4_6
+	ADDQ $1024, SI
+	ADDQ $2048, DI
+	ADDQ $2048, DX
+	DECQ R11
+	JNE  deep2
+	MOVQ R10, AX
+	MOVQ amxArgs_LDC(BX), R9
+	TILESTORE_0_AX
+	TILESTORE_1_AX64
+	TILESTORE_2_AX128
+	TILESTORE_3_AX192
+	ADDQ $256, R10
+	MOVQ amxArgs_Pitch(BX), AX
+	LEAQ (R12)(AX*2), R12
+	SUBQ $2, panels-8(SP)
+	JNE  single
+	TILERELEASE
+	RET
+
+last:
+	TESTQ R15, R15
+	JNE  from1
+	TILEZERO_0
+	TILEZERO_1
+	JMP  multiply1
+
+from1:
+	MOVQ R15, AX
+	MOVQ CX, R9
+	TILELOAD_AX_0
+	TILELOAD_AX64_1
+
+multiply1:
+	MOVQ amxArgs_A(BX), SI
+	MOVQ R12, DI
+	MOVQ amxArgs_Depth(BX), R11
+
+deep1:
+	TILELOAD_SI_4
+	TILELOAD_DI_6
+	TDPBF16PS_0_4_6
+	TILELOAD_DI1K_7
+	TDPBF16PS_1_4_7
+	ADDQ $1024, SI
+	ADDQ $2048, DI
+	DECQ R11
+	JNE  deep1
+	MOVQ R10, AX
+	MOVQ amxArgs_LDC(BX), R9
+	TILESTORE_0_AX
+	TILESTORE_1_AX64
+	TILERELEASE
+	RET
+
+// func bf16Rows(a *bf16Args)
+TEXT ·bf16Rows(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), BX
+	MOVQ bf16Args_Dst(BX), R9
+	MOVQ bf16Args_Src(BX), R8
+	MOVQ bf16Args_Count(BX), R10
+	MOVQ bf16Args_Step(BX), R12
+	MOVQ bf16Args_Stride(BX), R13
+	MOVQ bf16Args_Depth(BX), CX
+	ANDQ $31, CX
+	MOVQ $1, DX
+	SHLQ CX, DX
+	DECQ DX                    // a bit for each element after the last whole group
+	KMOVW DX, K1
+	SHRQ $16, DX
+	KMOVW DX, K2
+
+rows:
+	MOVQ R8, SI
+	MOVQ R9, DI
+	MOVQ bf16Args_Depth(BX), R11
+	SUBQ $32, R11
+	JLT  rest
+
+group:
+	VMOVUPS (SI), Z2
+	VMOVUPS 64(SI), Z1
+	CVT_Z2_Z1_Z0
+	VMOVDQU64 Z0, (DI)
+	ADDQ $128, SI
+	ADDQ R12, DI
+	SUBQ $32, R11
+	JGE  group
+
+rest:
+	ADDQ $32, R11
+	JEQ  next
+	VMOVUPS.Z (SI), K1, Z2
+	VMOVUPS.Z 64(SI), K2, Z1
+	CVT_Z2_Z1_Z0
+	VMOVDQU64 Z0, (DI)
+
+next:
+	ADDQ R13, R8
+	ADDQ $64, R9
+	DECQ R10
+	JNE  rows
+	VZEROUPPER
+	RET
+
+// func bf16Pairs(a *bf16Args)
+TEXT ·bf16Pairs(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), BX
+	MOVQ bf16Args_Dst(BX), R9
+	MOVQ bf16Args_Src(BX), SI
+	MOVQ bf16Args_Count(BX), CX
+	MOVQ bf16Args_Step(BX), R12
+	MOVQ bf16Args_Stride(BX), R13
+	MOVQ bf16Args_Depth(BX), R11
+	MOVQ $1, DX
+	SHLQ CX, DX
+	DECQ DX
+	KMOVW DX, K1
+	VMOVDQU64 interleave<>(SB), Z3
+
+tile:
+	MOVQ R9, DI
+	MOVQ $16, R10
+
+two:
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	CMPQ R11, $1
+	JLT  convert
+	VMOVUPS.Z (SI), K1, Z2
+	JEQ  convert
+	VMOVUPS.Z (SI)(R13*1), K1, Z1
+
+convert:
+	CVT_Z2_Z1_Z0
+	VPERMW Z0, Z3, Z4
+	VMOVDQU64 Z4, (DI)
+	LEAQ (SI)(R13*2), SI
+	ADDQ $64, DI
+	SUBQ $2, R11
+	DECQ R10
+	JNE  two
+	ADDQ R12, R9
+	CMPQ R11, $0
+	JGT  tile
+	VZEROUPPER
+	RET
+
+// func transposeTiles(a *bf16Args)
+TEXT ·transposeTiles(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), BX
+	MOVQ bf16Args_Dst(BX), DI
+	MOVQ bf16Args_Count(BX), R10
+	MOVQ bf16Args_Step(BX), R12
+
+tile:
+	VMOVUPS 0(DI), Z0
+	VMOVUPS 64(DI), Z1
+	VMOVUPS 128(DI), Z2
+	VMOVUPS 192(DI), Z3
+	VMOVUPS 256(DI), Z4
+	VMOVUPS 320(DI), Z5
+	VMOVUPS 384(DI), Z6
+	VMOVUPS 448(DI), Z7
+	VMOVUPS 512(DI), Z8
+	VMOVUPS 576(DI), Z9
+	VMOVUPS 640(DI), Z10
+	VMOVUPS 704(DI), Z11
+	VMOVUPS 768(DI), Z12
+	VMOVUPS 832(DI), Z13
+	VMOVUPS 896(DI), Z14
+	VMOVUPS 960(DI), Z15
+	VUNPCKLPS Z1, Z0, Z16
+	VUNPCKHPS Z1, Z0, Z17
+	VUNPCKLPS Z3, Z2, Z18
+	VUNPCKHPS Z3, Z2, Z19
+	VUNPCKLPS Z5, Z4, Z20
+	VUNPCKHPS Z5, Z4, Z21
+	VUNPCKLPS Z7, Z6, Z22
+	VUNPCKHPS Z7, Z6, Z23
+	VUNPCKLPS Z9, Z8, Z24
+	VUNPCKHPS Z9, Z8, Z25
+	VUNPCKLPS Z11, Z10, Z26
+	VUNPCKHPS Z11, Z10, Z27
+	VUNPCKLPS Z13, Z12, Z28
+	VUNPCKHPS Z13, Z12, Z29
+	VUNPCKLPS Z15, Z14, Z30
+	VUNPCKHPS Z15, Z14, Z31
+	VUNPCKLPD Z18, Z16, Z0
+	VUNPCKHPD Z18, Z16, Z1
+	VUNPCKLPD Z19, Z17, Z2
+	VUNPCKHPD Z19, Z17, Z3
+	VUNPCKLPD Z22, Z20, Z4
+	VUNPCKHPD Z22, Z20, Z5
+	VUNPCKLPD Z23, Z21, Z6
+	VUNPCKHPD Z23, Z21, Z7
+	VUNPCKLPD Z26, Z24, Z8
+	VUNPCKHPD Z26, Z24, Z9
+	VUNPCKLPD Z27, Z25, Z10
+	VUNPCKHPD Z27, Z25, Z11
+	VUNPCKLPD Z30, Z28, Z12
+	VUNPCKHPD Z30, Z28, Z13
+	VUNPCKLPD Z31, Z29, Z14
+	VUNPCKHPD Z31, Z29, Z15
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z17
+	VSHUFF32X4 $0x88, Z12, Z8, Z18
+	VSHUFF32X4 $0xdd, Z12, Z8, Z19
+	VSHUFF32X4 $0x88, Z5, Z1, Z20
+	VSHUFF32X4 $0xdd, Z5, Z1, Z21
+	VSHUFF32X4 $0x88, Z13, Z9, Z22
+	VSHUFF32X4 $0xdd, Z13, Z9, Z23
+	VSHUFF32X4 $0x88, Z6, Z2, Z24
+	VSHUFF32X4 $0xdd, Z6, Z2, Z25
+	VSHUFF32X4 $0x88, Z14, Z10, Z26
+	VSHUFF32X4 $0xdd, Z14, Z10, Z27
+	VSHUFF32X4 $0x88, Z7, Z3, Z28
+	VSHUFF32X4 $0xdd, Z7, Z3, Z29
+	VSHUFF32X4 $0x88, Z15, Z11, Z30
+	VSHUFF32X4 $0xdd, Z15, Z11, Z31
+	VSHUFF32X4 $0x88, Z18, Z16, Z0
+	VMOVUPS Z0, 0(DI)
+	VSHUFF32X4 $0x88, Z19, Z17, Z0
+	VMOVUPS Z0, 256(DI)
+	VSHUFF32X4 $0xdd, Z18, Z16, Z0
+	VMOVUPS Z0, 512(DI)
+	VSHUFF32X4 $0xdd, Z19, Z17, Z0
+	VMOVUPS Z0, 768(DI)
+	VSHUFF32X4 $0x88, Z22, Z20, Z0
+	VMOVUPS Z0, 64(DI)
+	VSHUFF32X4 $0x88, Z23, Z21, Z0
+	VMOVUPS Z0, 320(DI)
+	VSHUFF32X4 $0xdd, Z22, Z20, Z0
+	VMOVUPS Z0, 576(DI)
+	VSHUFF32X4 $0xdd, Z23, Z21, Z0
+	VMOVUPS Z0, 832(DI)
+	VSHUFF32X4 $0x88, Z26, Z24, Z0
+	VMOVUPS Z0, 128(DI)
+	VSHUFF32X4 $0x88, Z27, Z25, Z0
+	VMOVUPS Z0, 384(DI)
+	VSHUFF32X4 $0xdd, Z26, Z24, Z0
+	VMOVUPS Z0, 640(DI)
+	VSHUFF32X4 $0xdd, Z27, Z25, Z0
+	VMOVUPS Z0, 896(DI)
+	VSHUFF32X4 $0x88, Z30, Z28, Z0
+	VMOVUPS Z0, 192(DI)
+	VSHUFF32X4 $0x88, Z31, Z29, Z0
+	VMOVUPS Z0, 448(DI)
+	VSHUFF32X4 $0xdd, Z30, Z28, Z0
+	VMOVUPS Z0, 704(DI)
+	VSHUFF32X4 $0xdd, Z31, Z29, Z0
+	VMOVUPS Z0, 960(DI)
+	ADDQ R12, DI
+	DECQ R10
+	JNE  tile
+	VZEROUPPER
+	RET
+
+DATA interleave<>+0(SB)/8, $0x11000100100000
+DATA interleave<>+8(SB)/8, $0x13000300120002
+DATA interleave<>+16(SB)/8, $0x15000500140004
+DATA interleave<>+24(SB)/8, $0x17000700160006
+DATA interleave<>+32(SB)/8, $0x19000900180008
+DATA interleave<>+40(SB)/8, $0x1b000b001a000a
+DATA interleave<>+48(SB)/8, $0x1d000d001c000c
+DATA interleave<>+56(SB)/8, $0x1f000f001e000e
+GLOBL interleave<>(SB), RODATA|NOPTR, $64
