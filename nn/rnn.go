@@ -315,24 +315,37 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 	if tape == nil || x.Rank() != 3 || x.Dim(2) != m.in {
 		panic(&tensor.ShapeError{Op: "RNN", Msg: fmt.Sprintf("needs a batch [B,T,%d] on a tape, got %v", m.in, x.Dims())})
 	}
-	if !m.opt.TimeMajor {
-		x = tensor.TimeMajor(x)
+	if m.opt.TimeMajor {
+		return m.steps(x, init, false)
 	}
-	y, final = m.steps(x, init)
-	if !m.opt.TimeMajor {
-		y = tensor.BatchMajor(y)
+	if m.inPlace(x) {
+		return m.steps(x, init, true)
 	}
-	return y, final
+	y, final = m.steps(tensor.TimeMajor(x), init, false)
+	return tensor.BatchMajor(y), final
 }
 
-// steps is Forward of a time-major batch.
-func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *State) {
-	tape, D, B := x.Tape(), m.Directions(), x.Dim(1)
+// inPlace reports whether layers run over a batch [B,T,in] as it lies. In 16 bits the
+// operands of products are converted anyway, so this saves two copies and their gradients.
+func (m *RNN) inPlace(x *tensor.Tensor) bool {
+	o, tape := &m.opt, x.Tape()
+	whole := o.InputDropout > 0 || o.OutputDropout > 0 || o.Variational && o.Dropout > 0 // masks of whole sequences are time-major
+	return tape.Precision() != tensor.Float32 && x.Lengths() == nil && !(whole && tape.Mode() == tensor.Train) && !tape.Device().TakesStacks()
+}
+
+// steps is Forward of a time-major batch, or with batch of one [B,T,in].
+func (m *RNN) steps(x *tensor.Tensor, init *State, batch bool) (y *tensor.Tensor, final *State) {
+	tape, D, B, scan := x.Tape(), m.Directions(), x.Dim(1), tensor.Scan
+	if batch {
+		B, scan = x.Dim(0), tensor.ScanBatch
+	}
 	if init == nil && m.opt.LearnState {
 		init = m.learned(tape, B)
 	}
 	final = tape.NewState(m.opt.Layers*D, B, m.StateSize(), m.CellSize())
-	x = tensor.DropoutSequence(x, m.opt.InputDropout)
+	if !batch {
+		x = tensor.DropoutSequence(x, m.opt.InputDropout)
+	}
 	if y, ok := m.whole(x, init, final); ok {
 		return tensor.DropoutSequence(y, m.opt.OutputDropout), final
 	}
@@ -341,7 +354,7 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 		for d := range D {
 			dirs[d] = m.direction(layer*D + d)
 		}
-		y = tensor.Scan(m.cell, x, dirs[:D], &m.inner, init, final)
+		y = scan(m.cell, x, dirs[:D], &m.inner, init, final)
 		switch {
 		case layer == m.opt.Layers-1:
 		case m.opt.Variational:
@@ -354,7 +367,10 @@ func (m *RNN) steps(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *Sta
 		}
 		x = y
 	}
-	return tensor.DropoutSequence(x, m.opt.OutputDropout), final
+	if !batch {
+		x = tensor.DropoutSequence(x, m.opt.OutputDropout)
+	}
+	return x, final
 }
 
 // whole offers the device all layers at once, if there are no operations between them.

@@ -64,7 +64,7 @@ func (s *Stack) Forward(x *tensor.Tensor, init []*State) (y *tensor.Tensor, fina
 		if init != nil {
 			from = init[i]
 		}
-		y, final[i] = m.steps(x, from)
+		y, final[i] = m.steps(x, from, false)
 		if i < len(s.Layers)-1 {
 			y = tensor.Dropout(y, s.opt.Dropout)
 		}

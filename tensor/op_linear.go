@@ -21,8 +21,8 @@ func Linear(x, w, b *Tensor) *Tensor {
 	d[x.rank-1] = w.dims[0]
 	y := t.Empty(d[:x.rank]...)
 	y.layout = x.layout
-	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory()}
-	s.Cache, _, s.Version = t.rest(s.M, w)
+	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory(), Kind: t.kindOf(w)}
+	s.Cache, _, s.Version = t.rest(s.Kind, s.M, w)
 	t.gemm(s)
 	t.record(linearGrad, y, x, w, b)
 	return y
@@ -30,14 +30,14 @@ func Linear(x, w, b *Tensor) *Tensor {
 
 func linearGrad(t *Tape, n *node) {
 	x, w, b, dy := n.in[0], n.in[1], n.in[2], n.out.grad
-	m, o, i := x.rows(), w.dims[0], w.dims[1]
+	m, o, i, kind := x.rows(), w.dims[0], w.dims[1], t.kindOf(w)
 	if dx, acc := x.into(); !dx.Zero() {
-		s := device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc}
-		_, s.Cache, s.Version = t.rest(m, w)
+		s := device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc, Kind: kind}
+		_, s.Cache, s.Version = t.rest(kind, m, w)
 		t.gemm(s)
 	}
 	if dw, acc := w.into(); !dw.Zero() {
-		t.gemm(device.GemmSpec{M: o, N: i, K: m, A: dy, TransA: true, B: x.value, C: dw, Acc: acc})
+		t.gemm(device.GemmSpec{M: o, N: i, K: m, A: dy, TransA: true, B: x.value, C: dw, Acc: acc, Kind: kind})
 	}
 	if db, acc := b.into(); !db.Zero() {
 		t.backend.SumRows(db, dy, m, o, o, acc)
@@ -63,7 +63,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	d[a.rank-1] = nn
 	y := t.Empty(d[:a.rank]...)
 	m := a.dims[a.rank-2]
-	s := batched(m, nn, k, leading(a))
+	s := t.batched(m, nn, k, leading(a))
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
 	t.gemm(s)
 	if n := t.record(matMulGrad, y, a, b); n != nil && transB {
@@ -77,15 +77,15 @@ func matMulGrad(t *Tape, n *node) {
 	m, k, nn, batch := a.dims[a.rank-2], a.dims[a.rank-1], n.out.dims[n.out.rank-1], leading(a)
 	transB := n.n == 1
 	if da, acc := a.into(); !da.Zero() { // dA = dY·Bᵀ
-		s := batched(m, k, nn, batch)
+		s := t.batched(m, k, nn, batch)
 		s.A, s.B, s.TransB, s.C, s.Acc = dy, b.value, !transB, da, acc
 		t.gemm(s)
 	}
 	if db, acc := b.into(); !db.Zero() {
-		s := batched(k, nn, m, batch) // dB = Aᵀ·dY
+		s := t.batched(k, nn, m, batch) // dB = Aᵀ·dY
 		s.A, s.B, s.TransA, s.C, s.Acc = a.value, dy, true, db, acc
 		if transB { // dB = dYᵀ·A
-			s = batched(nn, k, m, batch)
+			s = t.batched(nn, k, m, batch)
 			s.A, s.B, s.TransA, s.C, s.Acc = dy, a.value, true, db, acc
 		}
 		t.gemm(s)
@@ -93,8 +93,8 @@ func matMulGrad(t *Tape, n *node) {
 }
 
 // batched returns the spec of a product for each of batch dense matrices.
-func batched(m, n, k, batch int) device.GemmSpec {
-	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, StrideA: m * k, StrideB: k * n, StrideC: m * n}
+func (t *Tape) batched(m, n, k, batch int) device.GemmSpec {
+	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, Kind: t.kindOf(), StrideA: m * k, StrideB: k * n, StrideC: m * n}
 }
 
 // leading returns the product of all but the last two dimensions.

@@ -22,21 +22,38 @@ type Direction struct {
 // row its output is zero and its state does not change. A reversed direction starts at
 // the last true step of each row. Shapes that do not fit panic with a [*ShapeError].
 func Scan(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, final *State) *Tensor {
-	t := tapeOf("Scan", x, dirs[0].Params[cell.W])
 	checkTime("Scan", x)
+	return scanLayer(kind, x, dirs, o, init, final, false)
+}
+
+// ScanBatch is [Scan] of a batch [B,T,I], whose rows have no lengths, in its own layout: the
+// output is [B,T,len(dirs)*O].
+func ScanBatch(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, final *State) *Tensor {
+	checkBatch("ScanBatch", x)
+	if x.seq != nil {
+		failf("ScanBatch", "rows have lengths: TimeMajor and Scan take these")
+	}
+	return scanLayer(kind, x, dirs, o, init, final, true)
+}
+
+func scanLayer(kind cell.Kind, x *Tensor, dirs []Direction, o *cell.Options, init, final *State, batch bool) *Tensor {
+	t := tapeOf("Scan", x, dirs[0].Params[cell.W])
 	o = cmp.Or(o, &noOptions)
 	y := t.Empty(x.dims[0], x.dims[1], len(dirs)*final.H.dims[2])
 	y.layout = x.layout
 	for i := range dirs {
-		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final)
+		t.scanDirection(kind, x, y, i, &dirs[i], o, init, final, batch)
 	}
 	return y
 }
 
 var noOptions cell.Options
 
-func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *cell.Options, init, final *State) {
+func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *cell.Options, init, final *State, batch bool) {
 	s := t.scanSpec(kind, x, y, i, d, o, final)
+	if s.BatchMajor = batch; batch {
+		s.T, s.B = s.B, s.T
+	}
 	n, hn, cn := t.begin(s, scanGrad, x, y, d, o, init, final)
 	s.Keep = n != nil
 	s.Work = t.arena.alloc(t.backend.ScanWork(s))
@@ -87,7 +104,8 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 	if r := in[cell.R]; r != nil && o.WeightDrop > 0 && t.mode == Train {
 		in[cell.R] = t.dropped(r, o.WeightDrop)
 	}
-	s.Cache, s.BackCache, s.Version = t.rest(s.T*s.B, in[cell.W], in[cell.R], in[cell.P])
+	s.Kind = t.kindOf(in[cell.W], in[cell.R], in[cell.P])
+	s.Cache, s.BackCache, s.Version = t.rest(s.Kind, s.T*s.B, in[cell.W], in[cell.R], in[cell.P])
 	if init != nil {
 		in[cell.H0] = t.stateIn("h", init.H, x, final.H, d.Slot)
 		if final.C != nil {

@@ -39,3 +39,19 @@ func ParsePrecision(name string) (Precision, error) {
 // SetPrecision sets the precision of the operations that follow; a new tape has
 // [Float32]. A parameter with Keep32 keeps its products in float32.
 func (t *Tape) SetPrecision(p Precision) { t.kind = device.Kind(p) }
+
+// Precision returns the tape's precision.
+func (t *Tape) Precision() Precision { return Precision(t.kind) }
+
+// kindOf returns the kind of products with weights ws. What is traced is float32.
+func (t *Tape) kindOf(ws ...*Tensor) device.Kind {
+	if t.tracing {
+		return device.F32
+	}
+	for _, w := range ws {
+		if w != nil && w.param != nil && w.param.Keep32 {
+			return device.F32
+		}
+	}
+	return t.kind
+}

@@ -27,7 +27,8 @@ type Param struct {
 	slab    *Slab
 	index   int // in Slab.Params
 	offset  int
-	derived [2]device.Cache // weights at rest, packed for the forward and the backward pass
+	derived [2]device.Cache                      // weights at rest, packed for the forward and the backward pass
+	halves  [device.NumKinds - 1][2]device.Cache // likewise for passes of each kind of 16 bits
 }
 
 // fewRows is the largest number of rows of a training pass for which packed weights
@@ -36,18 +37,22 @@ type Param struct {
 const fewRows = 512
 
 // rest returns the caches of packed weights for a forward and a backward pass with
-// weights ws and that number of rows, and the version of the values. The caches are
+// weights ws, that kind of products and number of rows, and the version of the values. The caches are
 // nil for operands that are not parameters, where caching does not pay, and for
 // training passes of weights that rest as another kind: these use the float32 values.
-func (t *Tape) rest(rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
+func (t *Tape) rest(kind device.Kind, rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
 	first := ws[0].param
-	if first == nil || t.mode == Train && (rows > fewRows || first.derived[0].Kind != device.F32) {
+	if first == nil || kind == device.F32 && t.mode == Train && (rows > fewRows || first.derived[0].Kind != device.F32) {
 		return nil, nil, 0
 	}
 	for _, w := range ws {
 		if w != nil && (w.param == nil || w.param.slab != first.slab) {
 			return nil, nil, 0
 		}
+	}
+	if kind != device.F32 { // converted once for each version
+		h := &first.halves[kind-1]
+		return &h[0], &h[1], first.slab.edits.Load()
 	}
 	return &first.derived[0], &first.derived[1], first.slab.edits.Load()
 }
@@ -59,6 +64,11 @@ func NewParam(name string, init Init, dims ...int) *Param {
 	p.value.N = volume("NewParam", "parameter "+name, dims, 1, maxRank)
 	p.rank = copy(p.dims[:], dims)
 	p.param, p.needs, p.gradSet = p, true, true
+	for i := range p.halves {
+		for j := range p.halves[i] {
+			p.halves[i][j].Kind = device.Kind(i + 1)
+		}
+	}
 	return p
 }
 

@@ -17,6 +17,7 @@ type row struct {
 	t, b       int       // the step and the row
 	rows       int       // number of rows, from b on, that the cell computes at once; the slices below are row b's
 	first      int       // the first row of time t in Gates
+	beside     int       // that in the other parts of Work
 	before     int       // that in the states before t
 	after      int       // and after t
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
@@ -76,7 +77,7 @@ func (r *row) put() {
 // enter sets r to time t.
 func (e *scan) enter(r *row, t int) {
 	r.t = t
-	r.first, r.before, r.after = e.gateRow(t), e.before(t)*e.B, e.after(t)*e.B
+	r.first, r.beside, r.before, r.after = e.gateRow(t), e.workRow(t), e.before(t)*e.B, e.after(t)*e.B
 }
 
 // bind sets r to batch row b of its time.
@@ -89,16 +90,16 @@ func (e *scan) bind(r *row, b int) {
 		r.cOld, r.cNew = e.Cs.Host[(r.before+b)*e.cw:][:e.cw], e.Cs.Host[(r.after+b)*e.cw:][:e.cw]
 	}
 	if e.sw > 0 {
-		r.side = e.Side.Host[(r.first+b)*e.sw:][:e.sw]
+		r.side = e.Side.Host[(r.beside+b)*e.sw:][:e.sw]
 	}
 	if e.HDrop > 0 {
 		r.hIn = e.HIn.Host[(r.before+b)*e.out:][:e.out]
 	}
 	if e.Proj > 0 {
-		r.out = e.Mid.Host[(r.first+b)*e.H:][:e.H]
+		r.out = e.Mid.Host[(r.beside+b)*e.H:][:e.H]
 	}
 	if e.Has(cell.NormX) {
-		r.xhat, r.stats = e.XHat.Host[(r.first+b)*e.gw:][:e.gw], e.Stats.Host[(r.first+b)*4:][:4]
+		r.xhat, r.stats = e.XHat.Host[(r.beside+b)*e.gw:][:e.gw], e.Stats.Host[(r.beside+b)*4:][:4]
 	}
 }
 
@@ -168,7 +169,7 @@ func (r *row) kernelArgs() *simd.CellArgs {
 	case e.back:
 		a.DHid = &r.dh[u]
 	case e.plain:
-		a.Out, a.LDOut = &e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+u], e.YLd
+		a.Out, a.LDOut = &e.Y.Host[e.place(r.t, r.b)*e.YLd+e.YOff+u], e.next()*e.YLd
 	}
 	return a
 }
@@ -198,7 +199,7 @@ func elmanForward(r *row) {
 		return
 	}
 	for i := range r.rows {
-		copy(e.Y.Host[(r.t*e.B+r.b+i)*e.YLd+e.YOff:], h[i*r.h:(i+1)*r.h])
+		copy(e.Y.Host[e.place(r.t, r.b+i)*e.YLd+e.YOff:], h[i*r.h:(i+1)*r.h])
 	}
 }
 

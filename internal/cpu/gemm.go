@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"cmp"
+	"unsafe"
 
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
@@ -29,6 +30,7 @@ const (
 //		c[i*ldc+j] = x
 type product struct {
 	set     *simd.Set
+	round   device.Kind // that both operands are rounded to; with panels, their kind counts
 	m, n, k int
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
@@ -111,6 +113,7 @@ type worker struct {
 	packA []float32            // a block of A: tile after tile, each [k][M]
 	packB []float32            // a strip of B in panels, if the product has none
 	first int                  // the first panel of the strip
+	half  [2][]float32         // a block of A and strips of B, for kernels that take blocks
 }
 
 var workerPool par.Pool[worker]
@@ -140,7 +143,10 @@ func (w *worker) flush() {
 // run computes rows [r0,r1) of panels [p0,p1).
 func (w *worker) run(r0, r1, p0, p1 int) {
 	nr := w.set.NR
-	if then := w.then; then.k > 0 && simd.Abreast(r1-r0) > 1 { // tiles abreast take one product only
+	if w.kind = &w.set.Weights[w.round]; w.panels != nil {
+		w.kind = w.panels.Weights
+	}
+	if then := w.then; then.k > 0 && (simd.Abreast(r1-r0) > 1 || w.kind.Narrow != nil) { // tiles abreast, and packed operands, take one product only
 		whole := w.product
 		w.then = addend{}
 		w.run(r0, r1, p0, p1)
@@ -156,8 +162,12 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	if w.kind = &w.set.Weights[device.F32]; w.panels != nil {
-		w.kind = w.panels.Weights
+	if w.kind.Blocks != nil {
+		if w.k > 0 {
+			w.runBlocks(r0, r1, p0, p1)
+			return
+		}
+		w.kind = &w.set.Weights[device.F32] // C is the start
 	}
 	depth := longRun // one tile of rows reads each panel only once
 	if r1-r0 > w.set.MR && w.then.k == 0 && w.set.Flushes {
@@ -190,7 +200,9 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 
 // inPlace reports whether B is read in place although it is not in panels: it has
 // the right order, and few rows of A read it.
-func (w *worker) inPlace() bool { return !w.trans && w.m <= 2*w.set.MR && w.beside == nil }
+func (w *worker) inPlace() bool {
+	return !w.trans && w.m <= 2*w.set.MR && w.beside == nil && w.kind.Narrow == nil
+}
 
 // packLast packs the last columns of B over the depth [k0, k0+kc) if they do not fill a panel and are before panel p1.
 func (w *worker) packLast(p1, k0, kc int) {
@@ -207,6 +219,7 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 	size := (p1 - p0) * kc * nr
 	w.packB, w.first = grow(w.packB, max(stripSize, size)), p0 // the full size, so that each workspace grows only once
 	strip := w.packB[:size]
+	defer w.rounds(strip)
 	if s, own := w.beside, w.own(); s != nil && p1 > own {
 		p := max(p0, own)
 		at := (p - own) * nr
@@ -222,6 +235,90 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 	packStrip(w.set, strip, w.b[from:], kc, min(p1*nr, w.n)-p0*nr, w.ldb, w.trans)
 }
 
+// rounds rounds a packed operand to the values of the kind.
+func (w *worker) rounds(x []float32) {
+	if w.kind.Narrow != nil {
+		simd.Round(x, x, w.kind.Narrow, w.kind.Widen)
+	}
+}
+
+// runBlocks is run for kernels that take both operands packed in 16 bits. The depth is cut
+// at links, so no bit depends on it.
+func (w *worker) runBlocks(r0, r1, p0, p1 int) {
+	x, nr, own := w.kind.Blocks, w.set.NR, w.own()
+	depth := longRun
+	if w.panels == nil {
+		depth = max(1, halfStrip/((p1-p0)*nr*x.Link)) * x.Link
+	}
+	for k0 := 0; k0 < w.k; k0 += depth {
+		kc := min(depth, w.k-k0)
+		packed := ceilDiv(kc, x.Link) * x.Link
+		if w.panels == nil {
+			w.packHalves(p0, p1, k0, kc, packed*nr)
+		}
+		height := max(2, halfBlock/(packed*x.Rows)) * x.Rows
+		for i := r0; i < r1; i += height {
+			rows := min(height, r1-i)
+			w.half[0] = grow(w.half[0], ceilDiv(rows, x.Rows)*x.Rows*packed/2)
+			x.PackA(asHalves(w.half[0]), w.a[i*w.rs+k0*w.cs:], rows, kc, w.rs, w.cs)
+			for p := p0; p < p1; {
+				panel, n := w.at(p), 1
+				for p+n < p1 && w.at(p+n) == panel+n && panel+n != own {
+					n++
+				}
+				c, ld, left := w.target(panel)
+				a := simd.BlockArgs{A: asHalves(w.half[0]), C: c[i*ld:], LDC: ld, M: rows, N: min(n*nr, left), K: kc}
+				if w.panels != nil {
+					a.B, a.Pitch = asHalves(w.panels.from(panel, k0)), 2*w.panels.pitch
+				} else {
+					a.B, a.Pitch = asHalves(w.half[1])[(p-p0)*packed*nr:], packed*nr
+				}
+				switch {
+				case k0 > 0 || w.acc:
+					a.From, a.LDFrom = a.C, ld
+				case w.bias != nil:
+					a.From = w.bias[panel*nr:]
+				}
+				x.Run(&a)
+				p += n
+			}
+		}
+	}
+}
+
+// Elements of a block of A and of a strip of B in 16 bits: half of a core's own cache.
+const (
+	halfBlock = 64 << 10
+	halfStrip = 512 << 10
+)
+
+// packHalves packs panels [p0,p1) of B over the depth [k0, k0+kc), pitch elements each, of which some are those of beside.
+func (w *worker) packHalves(p0, p1, k0, kc, pitch int) {
+	nr, own := w.set.NR, w.own()
+	w.half[1] = grow(w.half[1], (p1-p0)*pitch/2)
+	strip := asHalves(w.half[1])
+	pack := func(first, last int, b []float32, n, ldb int, trans bool, to []uint16) {
+		if first >= last {
+			return
+		}
+		at := k0*ldb + first*nr
+		if trans {
+			at = first*nr*ldb + k0
+		}
+		w.kind.Blocks.PackB(to, b[at:], kc, min(last*nr, n)-first*nr, ldb, trans)
+	}
+	pack(p0, min(p1, own), w.b, w.n, w.ldb, w.trans, strip)
+	if s := w.beside; s != nil {
+		first := max(p0, own)
+		pack(first-own, p1-own, s.b, s.n, s.ldb, false, strip[(first-p0)*pitch:])
+	}
+}
+
+// asHalves is memory of float32 numbers as memory of twice as many of 16 bits.
+func asHalves(x []float32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(x))), 2*len(x))
+}
+
 // block computes rows [i, i+rows) of panels [p0,p1) over the depth [k0, k0+kc).
 func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	call, nr := &w.call, w.set.NR
@@ -235,6 +332,7 @@ func (w *worker) block(i, rows, k0, kc, p0, p1 int) {
 	}
 	if pack {
 		w.packRows(i, rows, k0, kc)
+		w.rounds(w.packA[:rows*kc])
 		a, origin, call.RS = w.packA, 0, 1
 	}
 	if w.then.k > 0 && k0+kc == w.k {
@@ -375,7 +473,10 @@ func (w *worker) panel(p, k0, kc int) (b []float32, ld, pitch int) {
 // order. Reading A in place causes cache conflicts if rows are a power of two
 // apart, and a transposed A is on another page for every k.
 func (w *worker) worthPacking(panels int) bool {
-	if w.then.k > 0 || w.cs == 0 || len(w.places) > 0 {
+	switch {
+	case w.kind.Narrow != nil:
+		return true // it is rounded
+	case w.then.k > 0 || w.cs == 0 || len(w.places) > 0:
 		return false
 	}
 	if w.cs != 1 {
@@ -462,7 +563,7 @@ func (g *gemm) turned() {
 		g.b.set.PackT(g.ct, s.C.Host, s.N, s.M, s.LDC, s.M)
 	}
 	g.b.Gemm(&device.GemmSpec{M: s.N, N: s.M, K: s.K, A: s.B, LDA: s.LDB, TransA: !s.TransB,
-		B: s.A, LDB: s.LDA, TransB: !s.TransA, C: device.HostBuffer(g.ct), Acc: s.Acc})
+		B: s.A, LDB: s.LDA, TransB: !s.TransA, C: device.HostBuffer(g.ct), Acc: s.Acc, Kind: s.Kind})
 	for i := range s.M {
 		row := s.C.Host[i*s.LDC:][:s.N]
 		for j := range row {
@@ -496,7 +597,7 @@ func (g *gemm) one(i int, serial bool) {
 		set: set, m: s.M, n: s.N, k: s.K,
 		a: s.A.Host[i*s.StrideA:], rs: s.LDA, cs: 1,
 		c: s.C.Host[i*s.StrideC:], ldc: s.LDC,
-		bias: s.Bias.Host, acc: s.Acc,
+		bias: s.Bias.Host, acc: s.Acc, round: s.Kind,
 	}
 	if s.TransA {
 		g.p.rs, g.p.cs = 1, s.LDA

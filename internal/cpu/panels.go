@@ -75,6 +75,12 @@ func (b *Backend) packPanels(dst *panels, lo, hi int) {
 		strip(dst.words[lo*dst.pitch:hi*dst.pitch], lo, hi)
 		return
 	}
+	if dst.Blocks != nil {
+		if dst.k > 0 {
+			dst.Blocks.PackB(asHalves(dst.words[lo*dst.pitch:hi*dst.pitch]), dst.src[lo*step:], dst.k, min(hi*nr, dst.n)-lo*nr, dst.ld, dst.trans)
+		}
+		return
+	}
 	floats := make([]float32, dst.k*nr)
 	for p := lo; p < hi; p++ {
 		strip(floats, p, p+1)

@@ -24,7 +24,8 @@ import (
 // chunk are products over all its steps.
 
 // scanWork is the parts of ScanSpec.Work. Gates holds W·x + biases, then the gate
-// activations, then (ScanGrad) the gate gradients.
+// activations, then (ScanGrad) the gate gradients. For a kind of 16 bits with Keep, memory
+// of the scan itself has these for a chunk, and Gates in Work the activations in 16 bits.
 type scanWork struct {
 	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
 	Side  device.Buffer // [T or chunk,B,sideWidth]
@@ -65,7 +66,11 @@ func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
 		slots = (s.T + 1) * s.B
 	}
 	gates := s.GateWidth()
-	n := [8]int{steps * gates, steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
+	kept := steps * gates
+	if s.Keep && s.Kind != device.F32 {
+		kept = ceilDiv(kept, 2)
+	}
+	n := [8]int{kept, steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
 	if s.HDrop > 0 {
 		n[4] = slots * s.Out()
 	}
@@ -109,7 +114,8 @@ type scan struct {
 	plain     bool // the cell takes several rows at once and writes the output: nothing is done after it
 	t0, steps int  // the chunk: times [t0, t0+steps)
 	i0, i1    int  // the steps of the chunk being run, in the order of the pass
-	g0        int  // the time of the first row of Gates
+	g0        int  // the time of the first row of Gates, and w0 of the other parts of Work
+	w0        int
 	acts      actions
 
 	bias []float32 // [G*H] BW + BR in the first tied rows, BW in the others
@@ -126,7 +132,9 @@ type scan struct {
 	acc    []float32 // [B,vectors.n] gradients of the vector parameters, row by row
 	vec    vectors
 	sums   []float32    // [G*H] bias gradients of a chunk
-	packed [3][]float32 // ragged rows gathered: inputs, states before, input gradients
+	packed [3][]float32 // rows gathered: inputs, states before, input gradients
+	chunk  []float32    // Gates of a chunk, if those in Work have 16 bits:
+	kept   []uint16     // these
 }
 
 // weights is the matrices of a direction in panels, as right operands.
@@ -185,6 +193,11 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	e.ScanSpec, e.b, e.back, e.local = s, b, back, false
 	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
 	e.carve()
+	if e.kept = nil; s.Keep && s.Kind != device.F32 {
+		e.kept = asHalves(e.Gates.Host)
+		e.chunk = grow(e.chunk, e.chunkSteps(s.T)*s.B*e.gw)
+		e.Gates = device.HostBuffer(e.chunk)
+	}
 	e.joined, e.tied = e.gw, e.gw
 	if cell.Table[s.Cell].Side {
 		e.joined -= s.H
@@ -217,16 +230,65 @@ func (e *scan) carve() {
 }
 
 func (e *scan) done() {
-	e.ScanSpec, e.scanWork, e.p, e.prod, e.pair = nil, scanWork{}, nil, product{}, beside{}
+	e.ScanSpec, e.scanWork, e.kept, e.p, e.prod, e.pair = nil, scanWork{}, nil, nil, product{}, beside{}
 	scanPool.Put(e)
 }
 
-// gateRow returns the first row of time t in Gates, Side, Mid, XHat and Stats.
-func (e *scan) gateRow(t int) int {
+// gateRow returns the first row of time t in Gates, and workRow in Side, Mid, XHat and Stats.
+func (e *scan) gateRow(t int) int { return e.rowFrom(e.g0, t) }
+func (e *scan) workRow(t int) int { return e.rowFrom(e.w0, t) }
+
+func (e *scan) rowFrom(first, t int) int {
 	if e.local && !e.Keep {
 		return 0
 	}
-	return (t - e.g0) * e.B
+	return (t - first) * e.B
+}
+
+// begins sets the times of the first rows of a chunk at t0.
+func (e *scan) begins() {
+	if e.g0, e.w0 = 0, 0; !e.Keep {
+		e.g0, e.w0 = e.t0, e.t0
+	} else if e.kept != nil {
+		e.g0 = e.t0
+	}
+}
+
+// place returns the row of X, Y and their gradients that is row b at time t, and next the
+// distance to that of b+1.
+func (e *scan) place(t, b int) int {
+	if e.BatchMajor {
+		return b*e.T + t
+	}
+	return t*e.B + b
+}
+
+func (e *scan) next() int {
+	if e.BatchMajor {
+		return e.T
+	}
+	return 1
+}
+
+// moveGates stores the gates of r's units of rows [b, b+r.rows) at r's time in 16 bits, or
+// takes them from there.
+func (e *scan) moveGates(r *row, b int, move func(gates []float32, kept []uint16)) {
+	if e.kept == nil {
+		return
+	}
+	n, width := r.rows*e.gw, e.gw
+	if r.u1-r.u0 < e.H {
+		width = e.H // a part of each gate
+	}
+	gates := e.Gates.Host[(r.first+b)*e.gw:][:n]
+	kept := e.kept[(r.t*e.B+b)*e.gw:][:n]
+	if width == e.gw {
+		move(gates, kept)
+		return
+	}
+	for ; len(gates) > 0; gates, kept = gates[width:], kept[width:] {
+		move(gates[r.u0:r.u1], kept[r.u0:r.u1])
+	}
 }
 
 // run runs the steps of the chunk, in the order of the pass.
@@ -259,7 +321,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	few := ceilDiv(moveGrain, e.out+e.cw)
 	par.For(s.B, few, e, startRows)
 	chunk := e.chunkSteps(b.keptSteps(s))
-	if e.local = e.localGates(); e.local {
+	if e.local = e.localGates(); e.local && e.kept == nil {
 		chunk = s.T
 	}
 	for done := 0; done < s.T; done += e.steps {
@@ -267,9 +329,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		if e.t0 = done; s.Reverse {
 			e.t0 = s.T - done - e.steps
 		}
-		if e.g0 = 0; !s.Keep {
-			e.g0 = e.t0
-		}
+		e.begins()
 		if !e.local {
 			e.inputs()
 		}
@@ -304,7 +364,10 @@ func (e *scan) packWeights() {
 	if e.p, current = cachedIn(c, e.Version, &e.own); current {
 		return
 	}
-	kind := e.b.weights(c)
+	kind := &e.b.set.Weights[e.Kind]
+	if c != nil {
+		kind = e.b.weights(c)
+	}
 	e.p.w.Weights, e.p.r.Weights, e.p.side.Weights, e.p.proj.Weights = kind, kind, kind, kind
 	if !e.back || !e.DX.Zero() || c != nil {
 		e.packRows(&e.p.w, cell.W, 0, e.gw)
@@ -335,14 +398,14 @@ func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {
 
 // inputs computes W·x + bias for the chunk, inside sequences only.
 func (e *scan) inputs() {
-	if e.Active.Zero() {
+	if e.Active.Zero() && !e.BatchMajor {
 		e.prod = e.input(e.t0, 0, e.steps*e.B)
 		e.prod.compute()
 		return
 	}
 	par.For(e.steps, ceilDiv(minGemmWork, e.B*e.gw*max(1, e.I)), e, func(e *scan, lo, hi int) {
 		for t := e.t0 + lo; t < e.t0+hi; t++ {
-			if n := int(e.Active.Host[t]); n > 0 {
+			if n := e.inside(t, 0, e.B); n > 0 {
 				p := e.input(t, 0, n)
 				p.part(0, n, 0, e.panelsOf(e.gw))
 			}
@@ -363,7 +426,7 @@ func (e *scan) share(w *worker, m par.Member, p product) {
 // input returns the product W·x + bias of n rows from row lo of time t on. If W·x is normalised, the bias is added later.
 func (e *scan) input(t, lo, n int) product {
 	GH := e.gw
-	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[(t*e.B+lo)*e.I:], rs: e.I, cs: 1,
+	p := product{set: e.b.set, m: n, n: GH, k: e.I, a: e.X.Host[e.place(t, lo)*e.I:], rs: e.next() * e.I, cs: 1,
 		panels: &e.p.w, c: e.Gates.Host[(e.gateRow(t)+lo)*GH:], ldc: GH, bias: e.bias}
 	if e.Has(cell.NormX) {
 		p.bias = nil
@@ -465,6 +528,9 @@ func (e *scan) trace() {
 	}
 }
 
+func (e *scan) narrow(gates []float32, kept []uint16) { e.b.set.Weights[e.Kind].Narrow(kept, gates) }
+func (e *scan) widen(gates []float32, kept []uint16)  { e.b.set.Weights[e.Kind].Widen(gates, kept) }
+
 // rowSteps runs steps [i0,i1) for the rows of parts [from,to).
 func rowSteps(e *scan, from, to int) { e.runSteps(par.Member{}, e.cut(from), e.cut(to)) }
 
@@ -534,7 +600,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		return
 	}
 	GH := e.gw
-	base := e.gateRow(t) + lo
+	base, beside := e.gateRow(t)+lo, e.workRow(t)+lo
 	h := e.slot(e.entering(), e.out, e.before(t), lo, hi)
 	switch {
 	case e.local:
@@ -557,7 +623,7 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 		w.run(0, n, p0, p1)
 	}
 	if e.joined < GH && e.Cell != cell.GRUBefore {
-		p := product{m: n, n: e.sw, k: e.out, a: h, rs: e.out, panels: &e.p.side, c: e.Side.Host[base*e.sw:], ldc: e.sw}
+		p := product{m: n, n: e.sw, k: e.out, a: h, rs: e.out, panels: &e.p.side, c: e.Side.Host[beside*e.sw:], ldc: e.sw}
 		if e.Has(cell.BR) && !e.Has(cell.NormX) {
 			p.bias = e.Params[cell.BR].Host[e.joined:]
 		}
@@ -567,14 +633,13 @@ func (e *scan) recur(w *worker, t, lo, hi int, m par.Member) {
 
 // candidate adds the last gate's rows of R times Side, for a GRU that resets before the product.
 func (e *scan) candidate(w *worker, t, lo, hi int, m par.Member) {
-	base := e.gateRow(t) + lo
-	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Side.Host[base*e.H:], rs: e.H,
-		panels: &e.p.side, c: e.Gates.Host[base*e.gw+e.joined:], ldc: e.gw, acc: true})
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Side.Host[(e.workRow(t)+lo)*e.H:], rs: e.H,
+		panels: &e.p.side, c: e.Gates.Host[(e.gateRow(t)+lo)*e.gw+e.joined:], ldc: e.gw, acc: true})
 }
 
 // project computes the new state P·m.
 func (e *scan) project(w *worker, t, lo, hi int, m par.Member) {
-	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.out, k: e.H, a: e.Mid.Host[(e.gateRow(t)+lo)*e.H:], rs: e.H,
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.out, k: e.H, a: e.Mid.Host[(e.workRow(t)+lo)*e.H:], rs: e.H,
 		panels: &e.p.proj, c: e.slot(e.Hs, e.out, e.after(t), lo, hi), ldc: e.out})
 }
 
@@ -589,6 +654,7 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.cell.forward(r)
+		e.moveGates(r, b, e.narrow)
 		if e.Proj == 0 && !e.plain {
 			r.output()
 		}
@@ -633,7 +699,7 @@ func (r *row) output() {
 		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
 	}
 	lo, hi := e.outputsOf(r)
-	copy(e.Y.Host[(r.t*e.B+r.b)*e.YLd+e.YOff+lo:], r.hNew[lo:hi])
+	copy(e.Y.Host[e.place(r.t, r.b)*e.YLd+e.YOff+lo:], r.hNew[lo:hi])
 	if e.HDrop > 0 {
 		r.set.Mul(e.slot(e.HIn, e.out, e.after(r.t), r.b, r.b+1), r.hNew, e.mask[r.b*e.out:(r.b+1)*e.out])
 	}

@@ -13,7 +13,6 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	}
 	e := b.newScan(s, true)
 	e.startBack()
-	e.g0 = 0
 	chunk := e.chunkSteps(s.T)
 	if s.Proj > 0 {
 		e.dp = grow(e.dp, chunk*s.B*e.out)
@@ -23,6 +22,7 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 		if e.t0 = left - e.steps; s.Reverse {
 			e.t0 = s.T - left
 		}
+		e.begins()
 		e.run()
 		e.weightGrads()
 	}
@@ -62,6 +62,7 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.bindGrad(r, b)
+		e.moveGates(r, b, e.widen)
 		if e.Proj > 0 {
 			r.dh = e.dmid[b*e.H : (b+1)*e.H]
 			e.cell.backward(r)
@@ -99,7 +100,7 @@ func (r *row) outputGrad() {
 		r.set.Scale(gain, dc)
 	}
 	if !e.DY.Zero() {
-		at := (t*e.B+b)*e.YLd + e.YOff
+		at := e.place(t, b)*e.YLd + e.YOff
 		r.set.Add(dh[lo:hi], dh[lo:hi], e.DY.Host[at+lo:at+hi])
 	}
 	if !e.TraceDH.Zero() {
@@ -139,7 +140,7 @@ func (e *scan) projectGrad(w *worker, t, lo, hi int, m par.Member) {
 
 // candidateGrad computes the gradient of Side, for a GRU that resets before the product.
 func (e *scan) candidateGrad(w *worker, t, lo, hi int, m par.Member) {
-	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Gates.Host[(t*e.B+lo)*e.gw+e.joined:], rs: e.gw,
+	e.share(w, m, product{m: e.inside(t, lo, hi), n: e.H, k: e.H, a: e.Gates.Host[(e.gateRow(t)+lo)*e.gw+e.joined:], rs: e.gw,
 		panels: &e.p.side, c: e.dmid[lo*e.H:], ldc: e.H})
 }
 
@@ -150,19 +151,18 @@ func (e *scan) recurGrad(w *worker, t, lo, hi int, m par.Member) {
 	if !e.Has(cell.R) {
 		return
 	}
-	base := t*e.B + lo
 	to, acc := e.dh, e.cell.direct || e.ZoneH > 0
 	if e.HDrop > 0 {
 		to, acc = e.dr, e.Cell == cell.GRUBefore
 	}
-	p := product{m: e.inside(t, lo, hi), n: e.out, k: e.joined, a: e.Gates.Host[base*e.gw:], rs: e.gw,
+	p := product{m: e.inside(t, lo, hi), n: e.out, k: e.joined, a: e.Gates.Host[(e.gateRow(t)+lo)*e.gw:], rs: e.gw,
 		panels: &e.p.r, c: to[lo*e.out:], ldc: e.out, acc: acc}
 	if e.joined > 0 {
 		e.share(w, m, p)
 		p.acc = true
 	}
 	if e.joined < e.gw && e.Cell != cell.GRUBefore {
-		p.k, p.a, p.rs, p.panels = e.sw, e.Side.Host[base*e.sw:], e.sw, &e.p.side
+		p.k, p.a, p.rs, p.panels = e.sw, e.Side.Host[(e.workRow(t)+lo)*e.sw:], e.sw, &e.p.side
 		e.share(w, m, p)
 	}
 }
@@ -183,8 +183,11 @@ type operands struct {
 func (e *scan) weightGrads() {
 	o := e.chunkOperands()
 	ragged := !e.Active.Zero() && int(e.Active.Host[e.t0+e.steps-1]) < e.B
-	if ragged {
+	switch {
+	case ragged:
 		e.gather(&o)
+	case e.BatchMajor:
+		o.x, o.dx = e.turned(0, o.x, e.I), e.turned(2, o.dx, e.I)
 	}
 	if o.rows == 0 {
 		return
@@ -194,21 +197,24 @@ func (e *scan) weightGrads() {
 		e.prod = product{set: b.set, m: o.rows, n: e.I, k: GH, a: o.input.Host, rs: GH, cs: 1,
 			panels: &e.p.w, c: o.dx.Host, ldc: e.I, acc: e.DXAcc}
 		e.prod.compute()
-		if ragged {
+		switch {
+		case ragged:
 			e.scatter(o.dx)
+		case e.BatchMajor:
+			e.turnBack(o.dx)
 		}
 	}
 	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !e.Has(cell.NormX) && e.I >= b.set.NR
 	if both { // the same left operand: the gate gradients
 		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.Grads[cell.R].Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
-			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair}
+			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair, round: e.Kind}
 		e.prod.compute()
 	} else if !e.Grads[cell.W].Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.Grads[cell.W], Acc: true})
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.Grads[cell.W], Acc: true, Kind: e.Kind})
 	}
 	if !e.Grads[cell.P].Zero() {
-		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.Grads[cell.P], Acc: true})
+		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.Grads[cell.P], Acc: true, Kind: e.Kind})
 	}
 	if !e.Grads[cell.R].Zero() && !both {
 		e.recurrentGrads(&o)
@@ -219,12 +225,12 @@ func (e *scan) weightGrads() {
 func (e *scan) recurrentGrads(o *operands) {
 	b, GH := e.b, e.gw
 	if e.joined > 0 {
-		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.Grads[cell.R], Acc: true})
+		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.Grads[cell.R], Acc: true, Kind: e.Kind})
 	}
 	if o.side.Zero() {
 		return
 	}
-	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.Grads[cell.R].Slice(e.joined*e.out, GH*e.out), Acc: true}
+	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.Grads[cell.R].Slice(e.joined*e.out, GH*e.out), Acc: true, Kind: e.Kind}
 	if e.Cell == cell.GRUBefore {
 		s.A, s.LDA, s.B = o.gates.Slice(e.joined, o.gates.N), GH, o.side
 	}
@@ -259,8 +265,17 @@ func (e *scan) chunkOperands() operands {
 		return buf.Slice(first*width, (first+rows)*width)
 	}
 	from := e.before(e.t0) * e.B * e.out // the states before each step have the order of the gates
-	o := operands{rows: rows, gates: part(e.Gates, e.gw), side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
-		x: part(e.X, e.I), old: e.entering().Slice(from, from+rows*e.out), dx: part(e.DX, e.I)}
+	gates := e.Gates
+	if e.kept == nil {
+		gates = part(e.Gates, e.gw)
+	} else {
+		gates = gates.Slice(0, rows*e.gw)
+	}
+	o := operands{rows: rows, gates: gates, side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
+		x: e.X, old: e.entering().Slice(from, from+rows*e.out), dx: e.DX}
+	if !e.BatchMajor {
+		o.x, o.dx = part(e.X, e.I), part(e.DX, e.I)
+	}
 	o.input = o.gates
 	if e.Has(cell.NormX) {
 		o.input = part(e.XHat, e.gw)
@@ -315,6 +330,37 @@ func (e *scan) scatter(dx device.Buffer) {
 	for t := e.t0; t < e.t0+e.steps; t++ {
 		n += copy(e.DX.Host[t*e.B*e.I:][:int(e.Active.Host[t])*e.I], dx.Host[n:])
 	}
+}
+
+// turned returns the chunk of a [B,T,width] in the order of the gates, as packed[i]. That of
+// DX is needed only if it is added to.
+func (e *scan) turned(i int, src device.Buffer, width int) device.Buffer {
+	if src.Zero() {
+		return src
+	}
+	e.packed[i] = grow(e.packed[i], e.steps*e.B*width)
+	dst := e.packed[i]
+	if i == 2 && !e.DXAcc {
+		return device.HostBuffer(dst)
+	}
+	e.turn(func(t, b int) { copy(dst[((t-e.t0)*e.B+b)*width:][:width], src.Host[e.place(t, b)*width:]) }, width)
+	return device.HostBuffer(dst)
+}
+
+// turnBack copies input gradients in the order of the gates to DX.
+func (e *scan) turnBack(dx device.Buffer) {
+	e.turn(func(t, b int) { copy(e.DX.Host[e.place(t, b)*e.I:][:e.I], dx.Host[((t-e.t0)*e.B+b)*e.I:]) }, e.I)
+}
+
+// turn calls move for each row of the chunk.
+func (e *scan) turn(move func(t, b int), width int) {
+	par.For(e.steps, ceilDiv(moveGrain, e.B*width), e, func(e *scan, lo, hi int) {
+		for t := e.t0 + lo; t < e.t0+hi; t++ {
+			for b := range e.B {
+				move(t, b)
+			}
+		}
+	})
 }
 
 // vectors is the layout of a row of acc, in which a batch row collects its

@@ -4,6 +4,7 @@ import (
 	"sort"
 
 	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 )
 
@@ -100,7 +101,7 @@ func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, byUni
 // leave the core's L1 and L2 caches.
 func (e *scan) localGates() bool {
 	return e.B >= e.manyRows()*par.Workers() && e.Has(cell.R) && !e.Has(cell.NormX) &&
-		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && e.I%conflict != 0 && e.out%conflict != 0 && 4*e.gw*(e.I+e.out) <= localBytes
+		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && (e.Kind != device.F32 || e.I%conflict != 0 && e.out%conflict != 0) && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
 // cutRows sets and returns the number of parts that the rows are divided into,

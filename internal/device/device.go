@@ -226,6 +226,7 @@ type GemmSpec struct {
 	TransA, TransB            bool
 	Bias                      Buffer // [N] or absent
 	Acc                       bool
+	Kind                      Kind // that A and B are rounded to; with a Cache it is the cache's
 	Batch                     int
 	StrideA, StrideB, StrideC int
 

@@ -141,7 +141,7 @@ func clearTiles(tiles []uint16, groups int) {
 
 func amxRun(p *BlockArgs) {
 	groups := (p.K + tileLink - 1) / tileLink
-	a := amxArgs{B: &p.B[0], LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups, Pitch: 4 * groups * tileSize}
+	a := amxArgs{B: &p.B[0], LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups, Pitch: 2 * p.Pitch}
 	for r := 0; r < p.M; {
 		rows := p.M - r
 		a.Pairs = rows / 32
@@ -160,7 +160,7 @@ func amxRun(p *BlockArgs) {
 		whole := p.N / 32
 		for j := 0; j < whole; j += a.Panels {
 			a.Panels = min(most, whole-j)
-			a.B = &p.B[2*j*groups*tileSize]
+			a.B = &p.B[j*p.Pitch]
 			_ = p.C[(r+rows-1)*p.LDC+32*(j+a.Panels)-1]
 			a.C, a.From = &p.C[r*p.LDC+32*j], nil
 			if p.From != nil {
@@ -189,7 +189,7 @@ func (p *BlockArgs) edge(a amxArgs, r, rows, panel, n int) {
 			a.From = &c[0]
 		}
 		a.C, a.LDC, a.LDFrom, a.Panels, a.Pairs = &c[0], 128, 128, 1, min(pairs, 1)
-		a.A, a.B = &p.A[(r+done)/tileRows*groups*tileSize], &p.B[2*panel*groups*tileSize]
+		a.A, a.B = &p.A[(r+done)/tileRows*groups*tileSize], &p.B[panel*p.Pitch]
 		amxTiles(&a)
 		for i := range m {
 			copy(p.C[(r+done+i)*p.LDC+32*panel:][:n], c[32*i:])

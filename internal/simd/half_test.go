@@ -199,7 +199,7 @@ func TestBlocks(t *testing.T) {
 				}
 				x.PackA(pa, a, m, k, rs, cs)
 				x.PackB(pb, b, k, n, ldb, transB)
-				p := &BlockArgs{A: pa, B: pb, C: c, LDC: ldc, M: m, N: n, K: k}
+				p := &BlockArgs{A: pa, B: pb, Pitch: (k + 31) / 32 * 32 * 32, C: c, LDC: ldc, M: m, N: n, K: k}
 				if from {
 					p.From, p.LDFrom = start, ldc
 					if bias {

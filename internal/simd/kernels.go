@@ -106,9 +106,10 @@ type Blocks struct {
 }
 
 // BlockArgs is C[r*LDC+j] = From[r*LDFrom+j] + Σ_k A[r,k] * B[k,j] for r < M, j < N, k < K.
-// A nil From is zeros. Sizes are at least 1, and A and B packed.
+// A nil From is zeros. Sizes are at least 1, and A and B packed; panels of B are Pitch numbers apart.
 type BlockArgs struct {
 	A, B        []uint16
+	Pitch       int
 	C, From     []float32
 	LDC, LDFrom int
 	M, N, K     int
