@@ -335,9 +335,9 @@ func (m *RNN) inPlace(x *tensor.Tensor) bool {
 
 // steps is Forward of a time-major batch, or with batch of one [B,T,in].
 func (m *RNN) steps(x *tensor.Tensor, init *State, batch bool) (y *tensor.Tensor, final *State) {
-	tape, D, B, scan := x.Tape(), m.Directions(), x.Dim(1), tensor.Scan
+	tape, D, B := x.Tape(), m.Directions(), x.Dim(1)
 	if batch {
-		B, scan = x.Dim(0), tensor.ScanBatch
+		B = x.Dim(0)
 	}
 	if init == nil && m.opt.LearnState {
 		init = m.learned(tape, B)
@@ -354,7 +354,11 @@ func (m *RNN) steps(x *tensor.Tensor, init *State, batch bool) (y *tensor.Tensor
 		for d := range D {
 			dirs[d] = m.direction(layer*D + d)
 		}
-		y = scan(m.cell, x, dirs[:D], &m.inner, init, final)
+		if batch {
+			y = tensor.ScanBatch(m.cell, x, dirs[:D], &m.inner, init, final)
+		} else {
+			y = tensor.Scan(m.cell, x, dirs[:D], &m.inner, init, final)
+		}
 		switch {
 		case layer == m.opt.Layers-1:
 		case m.opt.Variational:

@@ -29,7 +29,7 @@ func (a *arena[T]) alloc(n int) (m device.Memory[T]) {
 		a.block, a.used = a.block+1, 0
 	}
 	if a.block == len(a.mem) {
-		block := max(size, a.least, a.total/2)
+		block := max(size, a.least, a.total/8)
 		a.mem = append(a.mem, a.get(block))
 		a.total += block
 	}

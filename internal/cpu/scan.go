@@ -121,8 +121,9 @@ type scan struct {
 	bias []float32 // [G*H] BW + BR in the first tied rows, BW in the others
 	p    *weights  // the panels in use: cached ones, or own
 	own  weights
-	prod product   // a product that compute divides
-	pair beside    // of prod
+	prod product // a product that compute divides
+	pair beside  // of prod
+	turn turn
 	mask []float32 // [B,O] of HDrop
 
 	dh, dc []float32 // [B,O], [B,C] gradients carried back in time
@@ -231,6 +232,7 @@ func (e *scan) carve() {
 
 func (e *scan) done() {
 	e.ScanSpec, e.scanWork, e.kept, e.p, e.prod, e.pair = nil, scanWork{}, nil, nil, product{}, beside{}
+	e.turn = turn{}
 	scanPool.Put(e)
 }
 
@@ -271,23 +273,28 @@ func (e *scan) next() int {
 }
 
 // moveGates stores the gates of r's units of rows [b, b+r.rows) at r's time in 16 bits, or
-// takes them from there.
-func (e *scan) moveGates(r *row, b int, move func(gates []float32, kept []uint16)) {
+// with back takes them from there.
+func (e *scan) moveGates(r *row, b int) {
 	if e.kept == nil {
 		return
 	}
+	kind := &e.b.set.Weights[e.Kind]
 	n, width := r.rows*e.gw, e.gw
 	if r.u1-r.u0 < e.H {
 		width = e.H // a part of each gate
 	}
 	gates := e.Gates.Host[(r.first+b)*e.gw:][:n]
 	kept := e.kept[(r.t*e.B+b)*e.gw:][:n]
+	lo, hi := r.u0, r.u1
 	if width == e.gw {
-		move(gates, kept)
-		return
+		lo, hi, width = 0, n, n
 	}
 	for ; len(gates) > 0; gates, kept = gates[width:], kept[width:] {
-		move(gates[r.u0:r.u1], kept[r.u0:r.u1])
+		if e.back {
+			kind.Widen(gates[lo:hi], kept[lo:hi])
+		} else {
+			kind.Narrow(kept[lo:hi], gates[lo:hi])
+		}
 	}
 }
 
@@ -528,9 +535,6 @@ func (e *scan) trace() {
 	}
 }
 
-func (e *scan) narrow(gates []float32, kept []uint16) { e.b.set.Weights[e.Kind].Narrow(kept, gates) }
-func (e *scan) widen(gates []float32, kept []uint16)  { e.b.set.Weights[e.Kind].Widen(gates, kept) }
-
 // rowSteps runs steps [i0,i1) for the rows of parts [from,to).
 func rowSteps(e *scan, from, to int) { e.runSteps(par.Member{}, e.cut(from), e.cut(to)) }
 
@@ -654,7 +658,7 @@ func (e *scan) cells(r *row, t, lo, hi int) {
 		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.cell.forward(r)
-		e.moveGates(r, b, e.narrow)
+		e.moveGates(r, b)
 		if e.Proj == 0 && !e.plain {
 			r.output()
 		}

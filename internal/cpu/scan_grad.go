@@ -62,7 +62,7 @@ func (e *scan) cellGrads(r *row, t, lo, hi int) {
 		r.rows = min(e.cellRows(), lo+n-b)
 		e.bind(r, b)
 		e.bindGrad(r, b)
-		e.moveGates(r, b, e.widen)
+		e.moveGates(r, b)
 		if e.Proj > 0 {
 			r.dh = e.dmid[b*e.H : (b+1)*e.H]
 			e.cell.backward(r)
@@ -343,24 +343,34 @@ func (e *scan) turned(i int, src device.Buffer, width int) device.Buffer {
 	if i == 2 && !e.DXAcc {
 		return device.HostBuffer(dst)
 	}
-	e.turn(func(t, b int) { copy(dst[((t-e.t0)*e.B+b)*width:][:width], src.Host[e.place(t, b)*width:]) }, width)
+	e.turn = turn{src.Host, dst, width, false}
+	par.For(e.steps*e.B, ceilDiv(moveGrain, width), e, turnRows)
 	return device.HostBuffer(dst)
+}
+
+// turn is a copy of the rows of a chunk from [B,T,width] to the order of the gates or, with
+// back, from there.
+type turn struct {
+	batch, time []float32
+	width       int
+	back        bool
+}
+
+func turnRows(e *scan, lo, hi int) {
+	n := e.turn.width
+	for i := lo; i < hi; i++ {
+		batch, time := e.turn.batch[e.place(e.t0+i/e.B, i%e.B)*n:][:n], e.turn.time[i*n:][:n]
+		if e.turn.back {
+			batch, time = time, batch
+		}
+		copy(time, batch)
+	}
 }
 
 // turnBack copies input gradients in the order of the gates to DX.
 func (e *scan) turnBack(dx device.Buffer) {
-	e.turn(func(t, b int) { copy(e.DX.Host[e.place(t, b)*e.I:][:e.I], dx.Host[((t-e.t0)*e.B+b)*e.I:]) }, e.I)
-}
-
-// turn calls move for each row of the chunk.
-func (e *scan) turn(move func(t, b int), width int) {
-	par.For(e.steps, ceilDiv(moveGrain, e.B*width), e, func(e *scan, lo, hi int) {
-		for t := e.t0 + lo; t < e.t0+hi; t++ {
-			for b := range e.B {
-				move(t, b)
-			}
-		}
-	})
+	e.turn = turn{e.DX.Host, dx.Host, e.I, true}
+	par.For(e.steps*e.B, ceilDiv(moveGrain, e.I), e, turnRows)
 }
 
 // vectors is the layout of a row of acc, in which a batch row collects its

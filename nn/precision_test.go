@@ -1,0 +1,98 @@
+package nn_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// halfStep is a training step's loss, output and gradients in a precision.
+func halfStep(t *testing.T, make func() *nn.RNN, p tensor.Precision, x []float32, B, T, in int, lengths []int32) (out, grads []float32) {
+	t.Helper()
+	net := make()
+	slab := tensor.Pack(tensor.CPU(), net, 5)
+	tape := tensor.NewTape(nil, tensor.Train)
+	tape.SetPrecision(p)
+	var input *tensor.Tensor
+	if lengths == nil {
+		input = tape.Input(x, B, T, in)
+	} else {
+		input = tape.Sequences(x, lengths, B, T, in)
+	}
+	y, final := net.Forward(input, nil)
+	loss := tensor.Add(tensor.MeanAll(tensor.Mul(y, y)), tensor.MeanAll(tensor.Mul(final.H, final.H)))
+	const scale = 1 << 12 // in float16 gradients of a mean would underflow
+	tensor.MulScalar(loss, scale).Backward()
+	grads = slices.Clone(slab.Grads().Host)
+	for i := range grads {
+		grads[i] /= scale
+	}
+	return y.Data(), grads
+}
+
+// A training step in 16 bits is near that in float32, for every cell and form of a batch,
+// and has the same bits for any number of threads.
+func TestPrecisions(t *testing.T) {
+	defer par.SetWorkers(0)
+	const B, T, in, hidden = 37, 9, 40, 64
+	r := rand.New(rand.NewPCG(61, 62))
+	x := make([]float32, B*T*in)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	var lengths []int32
+	for b := range B {
+		lengths = append(lengths, int32((b*5)%(T+1)))
+	}
+	cases := map[string]func() *nn.RNN{
+		"lstm":       func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Layers: 2, Bidirectional: true}) },
+		"gru":        func() *nn.RNN { return nn.NewGRU(in, hidden, &nn.RNNOptions{Layers: 2}) },
+		"rnn":        func() *nn.RNN { return nn.NewRNN(in, hidden, nil) },
+		"projection": func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Proj: 24}) },
+		"peephole":   func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Peephole: true, Zoneout: 0.1}) },
+		"norm":       func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{LayerNorm: true}) },
+		"large":      func() *nn.RNN { return nn.NewLSTM(in, 256, nil) },
+	}
+	for name, make := range cases {
+		for _, lens := range [][]int32{nil, lengths} {
+			y32, g32 := halfStep(t, make, tensor.Float32, x, B, T, in, lens)
+			for _, p := range []tensor.Precision{tensor.BFloat16, tensor.Float16} {
+				var y, g []float32
+				for _, workers := range []int{1, 2, 3} {
+					par.SetWorkers(workers)
+					y1, g1 := halfStep(t, make, p, x, B, T, in, lens)
+					if y != nil && (!slices.Equal(y, y1) || !slices.Equal(g, g1)) {
+						t.Fatalf("%s, %v, lengths %v: %d threads have other bits", name, p, lens != nil, workers)
+					}
+					y, g = y1, g1
+				}
+				par.SetWorkers(0)
+				limit := map[tensor.Precision]float64{tensor.BFloat16: 0.02, tensor.Float16: 0.003}[p]
+				if name == "norm" {
+					limit *= 6 // gradients of a norm are small differences
+				}
+				if d := distance(y, y32); d > limit || d == 0 {
+					t.Errorf("%s, %v, lengths %v: outputs differ by %.2g of their norm", name, p, lens != nil, d)
+				}
+				if d := distance(g, g32); d > limit || d == 0 {
+					t.Errorf("%s, %v, lengths %v: gradients differ by %.2g of their norm", name, p, lens != nil, d)
+				}
+			}
+		}
+	}
+}
+
+// distance is |a-b| / |b|.
+func distance(a, b []float32) float64 {
+	d, n := 0.0, 0.0
+	for i := range a {
+		d += (float64(a[i]) - float64(b[i])) * (float64(a[i]) - float64(b[i]))
+		n += float64(b[i]) * float64(b[i])
+	}
+	return math.Sqrt(d / n)
+}
