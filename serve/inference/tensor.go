@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
 // MaxDims is the number of dimensions that a tensor has at most.
@@ -88,9 +90,9 @@ func (t *Tensor) setBytes(raw []byte, n int) (problem string) {
 			t.Floats[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 	case FP16, BF16:
-		widen := widenHalf
+		widen := half.FromFloat16
 		if t.Datatype == BF16 {
-			widen = widenBrain
+			widen = half.FromBFloat16
 		}
 		t.Floats = make([]float32, n)
 		for i := range t.Floats {
@@ -218,11 +220,11 @@ func (t *Tensor) appendBytes(b []byte) []byte {
 		}
 	case FP16:
 		for _, f := range t.Floats {
-			b = binary.LittleEndian.AppendUint16(b, narrowHalf(f))
+			b = binary.LittleEndian.AppendUint16(b, half.ToFloat16(f))
 		}
 	case BF16:
 		for _, f := range t.Floats {
-			b = binary.LittleEndian.AppendUint16(b, narrowBrain(f))
+			b = binary.LittleEndian.AppendUint16(b, half.ToBFloat16(f))
 		}
 	case FP64:
 		for _, f := range t.Doubles {
