@@ -11,8 +11,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/half"
 )
 
-// MaxDims is the number of dimensions that a tensor has at most.
-const MaxDims = 8
+// maxDims is the number of dimensions that a tensor has at most.
+const maxDims = 8
 
 // shapeText is a shape as JSON has it.
 func shapeText[T int | int64](dims []T) string {
@@ -29,8 +29,8 @@ func shapeText[T int | int64](dims []T) string {
 // elements returns the number of elements of a shape, or what is wrong with it. That
 // the number can be had says nothing of memory: compare it with the bytes that came.
 func elements[T int | int64](dims []T) (n int, problem string) {
-	if len(dims) > MaxDims {
-		return 0, fmt.Sprintf("shape has %d dimensions, expected at most %d", len(dims), MaxDims)
+	if len(dims) > maxDims {
+		return 0, fmt.Sprintf("shape has %d dimensions, expected at most %d", len(dims), maxDims)
 	}
 	n, empty := 1, false
 	for _, d := range dims {
