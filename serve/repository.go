@@ -138,13 +138,6 @@ func (r *repository) of(name string) *loads {
 	return r.loads[name]
 }
 
-// put sets an entry.
-func (r *repository) put(e *entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.entries[e.name] = e
-}
-
 // swap puts an entry in the place of old, unless another has it by now.
 func (r *repository) swap(old, e *entry) bool {
 	r.mu.Lock()
@@ -284,7 +277,9 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	case !anew && !e.wanted:
 		return nil // it was unloaded meanwhile
 	case e.pipeline != nil:
-		s.models.put(&entry{name: name, pipeline: e.pipeline, wanted: true})
+		if !s.models.swap(e, &entry{name: name, pipeline: e.pipeline, wanted: true}) {
+			return unloadedMeanwhile(name)
+		}
 		return nil
 	}
 	versions, err := s.open(ctx, e, anew)
@@ -301,7 +296,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 				_ = v.q.Close(ctx) // it was never used
 			}
 		}
-		return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
+		return unloadedMeanwhile(name)
 	}
 	s.replaced(e.versions, next)
 	if err != nil {
@@ -314,6 +309,10 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 		s.settled(next)
 	}
 	return nil
+}
+
+func unloadedMeanwhile(name string) error {
+	return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
 }
 
 // replaced logs what versions of a model are new, and retires those of old that it has not.

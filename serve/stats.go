@@ -312,11 +312,11 @@ func (s *Server) unload(ctx context.Context, repository, name string, parameters
 		}
 		with = yes
 	}
-	e := s.models.get(name)
+	e := s.models.get(name) // before it is unloaded, and perhaps forgotten
 	if err := s.Unload(ctx, name, false); err != nil {
 		return err
 	}
-	if e.pipeline == nil || !with {
+	if e == nil || e.pipeline == nil || !with {
 		return nil
 	}
 	for _, stage := range e.pipeline.c.Stages {

@@ -264,9 +264,26 @@ func (q *taskRequest) table(fields []task.Field) ([]task.Column, error) {
 	return table, nil
 }
 
+// Rows of a table may have different keys. As columns they take memory for each column in
+// each row, which may be this much, or a multiple of the values that came.
+const (
+	tableCells  = 1 << 20
+	cellsAValue = 8
+)
+
 // columnsOf returns the rows of a table as columns. A row without a value lacks it.
 func columnsOf(rows []map[string]json.RawMessage, fields []task.Field) ([]task.Column, error) {
 	columns := map[string][]json.RawMessage{}
+	values := 0
+	for _, row := range rows {
+		values += len(row)
+		for name := range row {
+			columns[name] = nil
+		}
+	}
+	if most := max(tableCells, cellsAValue*values) / max(1, len(rows)); len(columns) > most {
+		return nil, inference.Errorf(inference.Invalid, "the rows have too many different keys: %d columns for %d rows, most of whose values are missing, expected at most %d; give each row the same keys", len(columns), len(rows), most)
+	}
 	for i, row := range rows {
 		for name, v := range row {
 			if columns[name] == nil {
