@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"slices"
 	"sync"
 
@@ -29,8 +30,23 @@ type plan struct {
 	steps   []step
 	hints   []int64 // the elements of the integer inputs of the last run, if they are few
 	buffers int
-	bytes   int  // of the buffers
-	once    bool // it cannot be replayed
+	bytes   int             // of the buffers
+	once    bool            // it cannot be replayed
+	ctx     context.Context // of the run that uses it
+}
+
+// stopped is the panic of a run that is not wanted any more, with the error of its context.
+type stopped struct{ why error }
+
+// goOn ends the run, if its context has ended. Without a plan, as while constants are
+// computed, there is none.
+func (p *plan) goOn() {
+	if p == nil {
+		return
+	}
+	if err := p.ctx.Err(); err != nil {
+		panic(stopped{err})
+	}
 }
 
 // step is arithmetic of a node or, without f, elements that must be those of the
@@ -110,6 +126,7 @@ func (p *plan) replay(in []Value) (ok bool, err error) {
 	p.fill(in)
 	p.tape.Reset()
 	for at = range p.steps {
+		p.goOn()
 		s := &p.steps[at]
 		if s.f == nil {
 			if !s.same() {
@@ -164,6 +181,7 @@ func (c *plans) take(in []Value) *plan {
 // put keeps a recording and drops the ones that were used longest ago, if there are
 // too many or they are too large.
 func (c *plans) put(p *plan) {
+	p.ctx = nil
 	if p.once || p.size() > maxIdleBytes {
 		p.m.tapes.Put(p.tape)
 		return
@@ -180,8 +198,8 @@ func (c *plans) put(p *plan) {
 }
 
 // compute runs the model on inputs in the order of the graph and returns the
-// recording that holds the outputs, to be given back to m.plans.
-func (m *Model) compute(in []Value) (*plan, error) {
+// recording that holds the outputs, to be given back to m.plans. It ends with ctx.
+func (m *Model) compute(ctx context.Context, in []Value) (*plan, error) {
 	var others []*plan // of the same shapes, but with other integers
 	defer func() {
 		for _, p := range others {
@@ -189,6 +207,7 @@ func (m *Model) compute(in []Value) (*plan, error) {
 		}
 	}()
 	for p := m.plans.take(in); p != nil; p = m.plans.take(in) {
+		p.ctx = ctx
 		ok, err := p.replay(in)
 		if ok {
 			return p, nil
@@ -199,17 +218,17 @@ func (m *Model) compute(in []Value) (*plan, error) {
 		}
 		others = append(others, p)
 	}
-	return m.record(in)
+	return m.record(ctx, in)
 }
 
 // record runs the model and keeps what it does.
-func (m *Model) record(in []Value) (_ *plan, err error) {
+func (m *Model) record(ctx context.Context, in []Value) (_ *plan, err error) {
 	tape, _ := m.tapes.Get().(*tensor.Tape)
 	if tape == nil {
 		tape = tensor.NewTape(m.dev, tensor.Infer)
 	}
 	tape.Reset()
-	p := &plan{m: m, tape: tape}
+	p := &plan{m: m, tape: tape, ctx: ctx}
 	r := &run{m: m, plan: p, tape: tape, vals: slices.Clone(m.constants), left: m.budget}
 	defer func() {
 		if problem := recover(); problem != nil {

@@ -49,6 +49,7 @@ type Model struct {
 	plans     plans           // recorded runs
 	tapes     sync.Pool       // of dropped ones
 	budget    int             // elements one run may make
+	segment   segment
 	refused   refusals
 }
 
@@ -177,6 +178,8 @@ func (m *Model) guard(n *node, f func()) (err error) {
 // package tensor. Other panics continue.
 func (m *Model) caught(n *node, problem any) error {
 	switch p := problem.(type) {
+	case stopped:
+		return p.why
 	case opError:
 		return m.badf("%s: %s", n.title(), p.problem)
 	case *tensor.ShapeError, *tensor.UseError:
@@ -232,7 +235,7 @@ func bare(err error) error {
 
 // parse makes a Model from a file's bytes; path is for messages.
 func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
-	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, dev: cmp.Or(on...)}
+	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, segment: usualSegment, dev: cmp.Or(on...)}
 	p, err := decodeModel(b)
 	switch {
 	case err != nil:
