@@ -624,7 +624,7 @@ func (s *Scheduler) giveUp(j *Job) {
 func (s *Scheduler) lead(b *set, once bool) {
 	for b != nil {
 		l := b.l
-		failed := l.q.run(b.jobs)
+		l.q.run(b.jobs)
 		ended := time.Now()
 		took := ended.Sub(b.jobs[0].Started)
 		if l.q.o.OnBatch != nil {
@@ -647,7 +647,7 @@ func (s *Scheduler) lead(b *set, once bool) {
 		answered := len(b.jobs)
 		for i, j := range b.jobs {
 			j.Finished, j.Batch = ended, b.rows
-			if failed && j.Session != nil {
+			if j.broken && j.Session != nil {
 				j.Session.close(Failed)
 			}
 			s.finish(j)
@@ -761,37 +761,63 @@ func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	}
 }
 
-// run computes a batch. It reports whether the program panicked, after which the states of
-// sessions are not known.
-func (q *Queue) run(batch []*Job) (failed bool) {
-	ctx, stop := together(batch)
-	defer stop()
-	defer func() {
-		if r := recover(); r != nil {
-			failed = true
-			known, ok := r.(*inference.Error) // such as that memory was refused
-			if !ok {
-				q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
-				known = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
-			}
-			for _, j := range batch {
-				j.Err = known
-			}
-		}
-	}()
+// run computes a batch. If the program panics, its jobs are computed one by one, so that only
+// the one at fault fails.
+func (q *Queue) run(batch []*Job) {
 	for _, j := range batch {
 		if j.Session != nil && j.Begin {
 			j.Session.renew()
 		}
 	}
-	if err := tensor.Catch(func() { q.Program.Run(ctx, batch) }); err != nil {
-		failed = true
-		for _, j := range batch {
-			j.Err = err
+	compute := func(jobs []*Job) {
+		ctx, stop := together(jobs)
+		defer stop()
+		q.Program.Run(ctx, jobs)
+	}
+	if len(batch) == 1 || guarded(q.o.Log, func() { compute(batch) }) != nil {
+		for i, j := range batch {
+			j.Err, j.Outputs = nil, nil
+			j.Compute(func() error { compute(batch[i : i+1]); return j.Err })
+		}
+	}
+	for _, j := range batch {
+		if j.Err != nil && j.ctx.Err() != nil {
+			if code := inference.AsError(j.Err).Code; code == inference.Canceled || code == inference.Deadline {
+				j.Err, j.late = late(j.ctx), true
+			}
 		}
 	}
 	q.keep(batch)
-	return failed
+}
+
+// Compute sets Err to what f returns, which computes this job alone and may change the state of
+// its session. If f panics, only this job fails, and the state, which is not known then, is
+// lost.
+func (j *Job) Compute(f func() error) {
+	log := slog.New(slog.DiscardHandler)
+	if j.lane != nil {
+		log = j.lane.q.o.Log
+	}
+	var err error
+	if problem := guarded(log, func() { err = f() }); problem != nil {
+		err, j.broken = problem, true
+	}
+	j.Err = err
+}
+
+// guarded calls f, which runs a program, and returns what it panics with as an error.
+func guarded(log *slog.Logger, f func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case *inference.Error: // such as that memory was refused
+			err = r
+		default:
+			log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
+		}
+	}()
+	return tensor.Catch(f)
 }
 
 // keep counts the steps of sessions and stores their states, before they are answered.
@@ -856,11 +882,14 @@ func together(batch []*Job) (context.Context, func()) {
 func (s *Scheduler) finish(j *Job) {
 	q := j.lane.q
 	if j.alone == nil {
-		if j.Err == nil {
+		switch {
+		case j.late:
+			q.stats.Canceled++
+		case j.Err == nil:
 			q.stats.Succeeded++
 			q.stats.Queued += j.Started.Sub(j.Queued)
 			q.stats.Computed += j.Finished.Sub(j.Started)
-		} else {
+		default:
 			q.stats.Failed++
 			q.stats.FailedFor += j.Finished.Sub(j.Queued)
 		}
