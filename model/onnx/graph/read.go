@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
@@ -47,7 +46,6 @@ type Model struct {
 	running   []*node         // what runs in their place
 	params    []*tensor.Param // weights that the tape's operations take directly
 	plans     plans           // recorded runs
-	tapes     sync.Pool       // of dropped ones
 	budget    int             // elements one run may make
 	segment   segment
 	refused   refusals
