@@ -281,7 +281,7 @@ func (p *graphProgram) together(ctx context.Context, jobs []*batch.Job) (err err
 	}
 	var wrong error
 	err = p.m.Apply(ctx, b.in, func(outs []graph.Value) {
-		if wrong = p.checkStates(outs); wrong != nil {
+		if wrong = p.checkStates(outs, rows); wrong != nil {
 			return
 		}
 		all := make([]inference.Value, len(jobs)*len(outs))
@@ -460,15 +460,15 @@ func (p *graphProgram) part(o int, v *graph.Value, axis, at, rows int) inference
 	return out
 }
 
-// checkStates reports an output that does not fit the state that takes it.
-func (p *graphProgram) checkStates(outs []graph.Value) error {
+// checkStates reports an output of a batch that does not fit the state that takes it.
+func (p *graphProgram) checkStates(outs []graph.Value, rows int) error {
 	for o, i := range p.from {
 		if i < 0 {
 			continue
 		}
 		l := layoutOf(outs[o].Dims, p.outAxis[o])
-		if n := l.outer * l.inner; n != p.cells[i] {
-			return inference.Errorf(inference.Invalid, "output %q has %d elements in a row, and the state %q that takes it %d", p.outs[o].Name, n, p.ins[i].Name, p.cells[i])
+		if n := l.outer * l.inner; n != p.cells[i] || l.rows != rows {
+			return inference.Errorf(inference.Invalid, "output %q has %d rows of %d elements, and the state %q that takes it needs %d of %d", p.outs[o].Name, l.rows, n, p.ins[i].Name, rows, p.cells[i])
 		}
 	}
 	return nil

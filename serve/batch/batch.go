@@ -89,6 +89,46 @@ type Job struct {
 	round  uint64
 }
 
+// list is jobs in a row; one is in one list at a time.
+type list struct{ first, last *Job }
+
+// insert puts a job behind another, or, if that is nil, in front.
+func (l *list) insert(before, j *Job) {
+	at := l.after(before)
+	j.next, *at = *at, j
+	if j.next == nil {
+		l.last = j
+	}
+}
+
+// cut removes the job that is behind another, or, if that is nil, the first.
+func (l *list) cut(before *Job) *Job {
+	at := l.after(before)
+	j := *at
+	if *at, j.next = j.next, nil; *at == nil {
+		l.last = before
+	}
+	return j
+}
+
+func (l *list) after(before *Job) **Job {
+	if before == nil {
+		return &l.first
+	}
+	return &before.next
+}
+
+// remove removes a job; ok is false if it is not in the list.
+func (l *list) remove(j *Job) (ok bool) {
+	for before, k := (*Job)(nil), l.first; k != nil; before, k = k, k.next {
+		if k == j {
+			l.cut(before)
+			return true
+		}
+	}
+	return false
+}
+
 // place is where a job is.
 type place uint8
 
