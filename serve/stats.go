@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -252,6 +254,12 @@ func (v *version) statistics() *pb.ModelStatistics {
 		}}
 	if !st.Last.IsZero() {
 		m.LastInference = uint64(st.Last.UnixMilli())
+	}
+	sizes := v.q.Sizes()
+	for _, rows := range slices.Sorted(maps.Keys(sizes)) {
+		// The inputs of a batch are copied, and its outputs divided, in its time.
+		n := sizes[rows]
+		m.BatchStats = append(m.BatchStats, &pb.InferBatchStatistics{BatchSize: uint64(rows), ComputeInput: of(n.Batches, 0), ComputeInfer: of(n.Batches, n.Took), ComputeOutput: of(n.Batches, 0)})
 	}
 	return m
 }
