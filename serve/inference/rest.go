@@ -135,10 +135,12 @@ func (r *Request) Resolve(inputs []Info, batched bool) error {
 		return nil
 	}
 	if varying >= 0 {
-		if size := known * t.Datatype.Size(); size > 0 {
-			t.Dims[varying] = len(body) / size // of what remains setBytes tells
-		} else {
+		if size := known * t.Datatype.Size(); size == 0 {
 			t.Dims[varying] = 0
+		} else if len(body)%size == 0 {
+			t.Dims[varying] = len(body) / size
+		} else {
+			return Errorf(Invalid, "input %q: got %d bytes, expected a multiple of %d (%d elements of %s) for shape %s", t.Name, len(body), size, known, t.Datatype, shapeText(t.Dims))
 		}
 	}
 	n, problem := t.count()
@@ -146,7 +148,7 @@ func (r *Request) Resolve(inputs []Info, batched bool) error {
 		problem = t.setBytes([]byte(body), n)
 	}
 	if problem != "" {
-		return Errorf(Invalid, "input %q of a raw request: %s", t.Name, problem)
+		return Errorf(Invalid, "input %q: %s", t.Name, problem)
 	}
 	r.Inputs[0] = t
 	return nil
