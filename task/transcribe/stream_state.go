@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/audio"
@@ -17,7 +18,7 @@ import (
 // sessionState is a session as it is written. Without a rate nothing has come yet.
 type sessionState struct {
 	Version  int             `json:"version"`
-	Sum      uint32          `json:"sum"` // CRC-32 of the object with a sum of 0
+	Sum      uint32          `json:"sum"` // CRC-32 of the object with a sum of 0: damaged numbers might leave a search without hypotheses
 	Options  *PredictOptions `json:"options"`
 	LM       bool            `json:"lm"`      // of the options: the model's
 	Lexicon  bool            `json:"lexicon"` // likewise
@@ -31,6 +32,8 @@ type sessionState struct {
 	Greedy   *greedyState    `json:"greedy,omitempty"`
 	Prefixes []prefixState   `json:"prefixes,omitempty"` // each after its parent
 	Live     []int           `json:"live,omitempty"`     // those that the search goes on with, best first
+
+	classes int // of the model
 }
 
 // greedyState is a greedySearch. Numbers that may be infinite, and whose bits matter, are
@@ -122,7 +125,7 @@ func (n *session) UnmarshalBinary(text []byte) (err error) {
 		n.s, n.o = nil, nil
 		return nil
 	}
-	if _, err := audio.NewRawReader(strings.NewReader(""), "", w.Rate); err != nil || w.Samples < 0 {
+	if _, err := audio.NewRawReader(strings.NewReader(""), "", w.Rate); err != nil || w.Samples < 0 || w.Step < 0 {
 		return broken
 	}
 	if o := w.Options; o != nil {
@@ -145,6 +148,7 @@ func (n *session) UnmarshalBinary(text []byte) (err error) {
 			return fmt.Errorf("the state of a session of sound: %w", err)
 		}
 	}
+	w.classes = n.m.alphabet.classes()
 	if s.samples = w.Samples; s.reader.state.Rows() != 1 || !s.search.restore(w) {
 		return broken
 	}
@@ -166,12 +170,14 @@ func (g *greedySearch) save(w *sessionState) {
 }
 
 func (g *greedySearch) restore(w *sessionState) bool {
-	if w.Greedy == nil || len(w.Greedy.Classes) != len(w.Greedy.Steps) || len(w.Greedy.Classes) != len(w.Greedy.Peaks) {
+	s := w.Greedy
+	if s == nil || len(s.Classes) != len(s.Steps) || len(s.Classes) != len(s.Peaks) || slices.ContainsFunc(s.Classes, func(c int32) bool { return c < 1 || int(c) >= w.classes }) ||
+		s.Last != 0 && (len(s.Classes) == 0 || s.Last != int(s.Classes[len(s.Classes)-1])) {
 		return false
 	}
-	*g = greedySearch{step: w.Step, last: w.Greedy.Last}
-	g.found = hypothesis{classes: w.Greedy.Classes, steps: w.Greedy.Steps, score: math.Float64frombits(w.Greedy.Score)}
-	for _, bits := range w.Greedy.Peaks {
+	*g = greedySearch{step: w.Step, last: s.Last}
+	g.found = hypothesis{classes: s.Classes, steps: s.Steps, score: math.Float64frombits(s.Score)}
+	for _, bits := range s.Peaks {
 		g.found.peaks = append(g.found.peaks, math.Float64frombits(bits))
 	}
 	return true
@@ -202,7 +208,7 @@ func (b *beam) restore(w *sessionState) bool {
 	all := make([]*prefix, len(w.Prefixes))
 	for i, one := range w.Prefixes {
 		p := &prefix{class: one.Class, step: one.Step, word: string(one.Word), lm: one.LM, carried: never, arrived: never, rested: never}
-		if one.Parent >= i || one.Parent < -1 || one.Parent >= 0 && (one.Class < 1 || int(one.Class) >= b.a.classes()) {
+		if one.Parent >= i || one.Parent < -1 || one.Parent >= 0 && (one.Class < 1 || int(one.Class) >= w.classes) {
 			return false
 		}
 		if one.Parent >= 0 {
