@@ -130,6 +130,7 @@ func TestStreamIsTheWholeTable(t *testing.T) {
 		"missing values, filled in":    {series: 1, change: func(cfg *Config) { cfg.Missing, cfg.Past = "interpolate", Past{"p"} }, panel: punch, from: 300, steps: []int{1, 4}},
 		"columns that are known ahead": {series: 1, change: func(cfg *Config) { cfg.Future = Future{"x"} }, from: 300, ahead: true, steps: []int{3}},
 		"lags":                         {series: 1, change: func(cfg *Config) { cfg.Lags = []int{48} }, from: 200, steps: []int{3}},
+		"log targets":                  {series: 1, change: func(cfg *Config) { cfg.Transform = "log" }, from: 300, steps: []int{1, 4}},
 		"quantiles":                    {series: 1, change: func(cfg *Config) { cfg.Loss = "quantile" }, from: 300, steps: []int{9}},
 		"steps each from the last":     {series: 1, change: func(cfg *Config) { cfg.Head, cfg.Loss = "autoregressive", "gaussian" }, from: 380, steps: []int{12}},
 		"smoothing": {series: 1, from: 300, steps: []int{10}, growing: true, model: func(m *Model) {
@@ -174,6 +175,9 @@ func TestStreamIsTheWholeTable(t *testing.T) {
 				got, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: part}})
 				if err != nil {
 					t.Fatal(err)
+				}
+				if s.rows == nil && k > 10 {
+					t.Errorf("after row %d: the next rows are not read alone", at)
 				}
 				if k%13 == 5 {
 					s = again(t, m, s)
