@@ -99,6 +99,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
 	}
+	if err := s.wrongHost(r.Host); err != nil {
+		s.failAs(out, r, http.StatusMisdirectedRequest, inference.AsError(err))
+		return
+	}
 	r, err := s.admitted(out, r)
 	if err != nil {
 		s.fail(out, r, err)
@@ -106,6 +110,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	}
 	if crossOrigin.Check(r) != nil {
 		s.fail(out, r, errOtherSite)
+		return
+	}
+	if r.RequestURI == "*" { // which the mux would answer without a body
+		s.fail(out, r, inference.Errorf(inference.Invalid, "%s * is not a request for a path of this server, expected one such as /v2", methodOf(r)))
 		return
 	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
@@ -213,6 +221,10 @@ func (s *Server) answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 // clients that try again at once cost little.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := inference.AsError(err)
+	s.failAs(w, r, e.HTTPStatus(), e)
+}
+
+func (s *Server) failAs(w http.ResponseWriter, r *http.Request, status int, e *inference.Error) {
 	s.slow(r.Context(), e)
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
@@ -225,7 +237,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		_ = control.SetReadDeadline(time.Now().Add(restTime))
 		w.Header().Set("Connection", "close") // or the rest would be taken for a request
 	}
-	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
+	s.write(w, r, status, "", inference.WriteError(e))
 }
 
 // bodyRead reports whether nothing of a request's body is left, as far as it is known.

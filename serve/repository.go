@@ -22,6 +22,7 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // ModelConfig says where a model is and how it is served.
@@ -606,7 +607,11 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 	if k == nil {
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("a model for task %q, which this version does not have", d.Task), Fix: "use a newer carousel"}
 	}
-	m, err := k.Open(d)
+	var on []*tensor.Device
+	if s.o.Device != nil {
+		on = append(on, s.o.Device)
+	}
+	m, err := k.Open(d, on...)
 	if err != nil {
 		return nil, err
 	}
